@@ -1,0 +1,112 @@
+//! The credential a browser carries to a machine: what scheme, and what was minted.
+//!
+//! Minting and verifying are `atlas-auth`'s; this file only knows how a minted one travels.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+use crate::secret::Secret;
+
+/// The variable in which a machine finds the bearer token it must demand.
+pub const PRESHARED_KEY_ENV: &str = "ATLAS_PRESHARED_KEY";
+/// The variable in which a machine finds the secret that signs its URLs.
+pub const SIGNING_SECRET_ENV: &str = "ATLAS_SIGNING_SECRET";
+
+/// How the browser authenticates to the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Auth {
+    /// Not at all.
+    #[default]
+    None,
+    /// `Authorization: Bearer <token>`.
+    Bearer,
+    /// A signature and an expiry in the URL.
+    SignedUrl,
+}
+
+impl FromStr for Auth {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "none" => Ok(Self::None),
+            "bearer" => Ok(Self::Bearer),
+            "signed-url" | "signed_url" => Ok(Self::SignedUrl),
+            _ => Err(Error::validation("auth", "must be none, bearer or signed-url")),
+        }
+    }
+}
+
+/// A minted credential. Its secret is shown once, in the answer to the spawn that minted it.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Credential {
+    scheme: Auth,
+    token: Secret,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hash: Option<String>,
+}
+
+impl Credential {
+    /// A bearer token and the hash to keep of it.
+    #[must_use]
+    pub fn bearer(token: Secret, hash: String) -> Self {
+        Self { scheme: Auth::Bearer, token, hash: Some(hash) }
+    }
+
+    /// A secret that signs URLs.
+    #[must_use]
+    pub fn signed_url(secret: Secret) -> Self {
+        Self { scheme: Auth::SignedUrl, token: secret, hash: None }
+    }
+
+    /// Its scheme.
+    #[must_use]
+    pub const fn scheme(&self) -> Auth {
+        self.scheme
+    }
+
+    /// The bearer token, or the secret that signs URLs.
+    #[must_use]
+    pub const fn secret(&self) -> &Secret {
+        &self.token
+    }
+
+    /// What to keep of a bearer token: its SHA-256 in hex.
+    #[must_use]
+    pub fn hash(&self) -> Option<&str> {
+        self.hash.as_deref()
+    }
+
+    /// The `Authorization` header's value, for a bearer token.
+    #[must_use]
+    pub fn header(&self) -> Option<Secret> {
+        (self.scheme == Auth::Bearer).then(|| Secret::new(format!("Bearer {}", self.token.expose())))
+    }
+
+    /// The variable in which the machine finds it.
+    #[must_use]
+    pub const fn env_name(&self) -> &'static str {
+        match self.scheme {
+            Auth::SignedUrl => SIGNING_SECRET_ENV,
+            Auth::None | Auth::Bearer => PRESHARED_KEY_ENV,
+        }
+    }
+
+    /// As JSON, **secret included**. Reads back by `serde`.
+    #[must_use]
+    pub fn expose(&self) -> Value {
+        json!({ "scheme": self.scheme, "token": self.token.expose(), "hash": self.hash })
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential").field("scheme", &self.scheme).finish_non_exhaustive()
+    }
+}

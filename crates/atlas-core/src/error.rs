@@ -1,0 +1,328 @@
+//! The one error of the workspace: a stable kind, and whether the cloud may have acted.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+use crate::ids::{ComputeId, ProviderId};
+use crate::retry::RetryClass;
+
+/// Shorthand for results of this workspace.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, in words that never change: [`ErrorKind::as_str`] is a metrics label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The key is missing, wrong or revoked.
+    Unauthorized,
+    /// The key is good but lacks the right.
+    Forbidden,
+    /// The thing named does not exist, as far as this cloud and this key can see.
+    NotFound,
+    /// The cloud refused before working because we call too often.
+    RateLimited,
+    /// No answer in time.
+    Timeout,
+    /// The cloud, or this provider, cannot do that.
+    Unsupported,
+    /// The request itself is wrong; the message names the field.
+    Validation,
+    /// The cloud answered with an error or with something that could not be understood.
+    Provider,
+    /// The connection failed.
+    Transport,
+    /// None of the others.
+    Unknown,
+    /// The shape exists but is sold out here and now.
+    NoCapacity,
+    /// A limit of the account: money, quota, spend cap. Other offers will not help.
+    Quota,
+    /// The thing is in a state that does not allow this now, or it exists already.
+    Conflict,
+    /// The cloud, or a part of atlas it needs, is not able to answer now.
+    Unavailable,
+}
+
+impl ErrorKind {
+    /// Every kind, for tables and metrics.
+    pub const ALL: [Self; 14] = [
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::RateLimited,
+        Self::Timeout,
+        Self::Unsupported,
+        Self::Validation,
+        Self::Provider,
+        Self::Transport,
+        Self::Unknown,
+        Self::NoCapacity,
+        Self::Quota,
+        Self::Conflict,
+        Self::Unavailable,
+    ];
+
+    /// The stable label: `no_capacity`, `rate_limited`, ...
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::RateLimited => "rate_limited",
+            Self::Timeout => "timeout",
+            Self::Unsupported => "unsupported",
+            Self::Validation => "validation",
+            Self::Provider => "provider",
+            Self::Transport => "transport",
+            Self::Unknown => "unknown",
+            Self::NoCapacity => "no_capacity",
+            Self::Quota => "quota",
+            Self::Conflict => "conflict",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What a caller may try after a create that certainly did nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Next {
+    /// This offer is gone or sold out; another may do.
+    NextCandidate,
+    /// The same order again, later: it was refused before any work.
+    SameLater,
+    /// Nothing will help: bad key, no money, quota, invalid request.
+    Stop,
+}
+
+/// Whether the cloud may have acted on the call that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The request provably never left this machine (refused locally, DNS, connect, TLS).
+    NeverSent,
+    /// The cloud answered that it did nothing.
+    NotApplied(Next),
+    /// Perhaps it acted. Ids that the answer leaked are kept: each may be billing.
+    Unknown(Vec<ComputeId>),
+}
+
+impl Outcome {
+    /// True when a machine may exist because of the failed call.
+    #[must_use]
+    pub const fn is_unknown(&self) -> bool {
+        matches!(self, Self::Unknown(_))
+    }
+}
+
+/// The error of every atlas crate. One word wide; `Display` never prints its source or a secret.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Error(Box<Inner>);
+
+#[derive(Debug, thiserror::Error)]
+struct Inner {
+    kind: ErrorKind,
+    outcome: Outcome,
+    provider: Option<ProviderId>,
+    operation: Option<&'static str>,
+    message: String,
+    field: Option<String>,
+    status: Option<u16>,
+    request_id: Option<String>,
+    retry_after: Option<Duration>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl fmt::Display for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(provider) = &self.provider {
+            write!(f, "{provider} ")?;
+        }
+        if let Some(operation) = self.operation {
+            write!(f, "{operation}: ")?;
+        } else if self.provider.is_some() {
+            f.write_str("failed: ")?;
+        }
+        if let Some(field) = &self.field {
+            write!(f, "{field}: ")?;
+        }
+        f.write_str(&self.message)?;
+        write!(f, " [{}", self.kind)?;
+        if let Some(status) = self.status {
+            write!(f, ", http {status}")?;
+        }
+        if let Some(id) = &self.request_id {
+            write!(f, ", request {id}")?;
+        }
+        f.write_str("]")
+    }
+}
+
+impl Error {
+    /// An error that happened before anything was sent. Use [`Error::outcome_is`] where that is not so.
+    ///
+    /// `message` is a lower-case fragment without a period, a secret, or the text of the source.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            outcome: Outcome::NeverSent,
+            provider: None,
+            operation: None,
+            message: message.into(),
+            field: None,
+            status: None,
+            request_id: None,
+            retry_after: None,
+            source: None,
+        }))
+    }
+
+    /// Bad input, found before any request. `field` is the public name of the offending field.
+    pub fn validation(field: impl Into<String>, message: impl Into<String>) -> Self {
+        let mut error = Self::new(ErrorKind::Validation, message);
+        error.0.field = Some(field.into());
+        error.outcome_is(Outcome::NotApplied(Next::Stop))
+    }
+
+    /// A field or operation that this provider cannot honour, found before any request.
+    pub fn unsupported(capability: impl Into<String>, message: impl Into<String>) -> Self {
+        let mut error = Self::new(ErrorKind::Unsupported, message);
+        error.0.field = Some(capability.into());
+        error.outcome_is(Outcome::NotApplied(Next::Stop))
+    }
+
+    /// Says whether the cloud may have acted.
+    #[must_use]
+    pub fn outcome_is(mut self, outcome: Outcome) -> Self {
+        self.0.outcome = outcome;
+        self
+    }
+
+    /// Names the provider and the contract's operation, unless already named.
+    #[must_use]
+    pub fn during(mut self, provider: &ProviderId, operation: &'static str) -> Self {
+        self.0.provider.get_or_insert_with(|| provider.clone());
+        self.0.operation.get_or_insert(operation);
+        self
+    }
+
+    /// Keeps the HTTP status of the answer.
+    #[must_use]
+    pub fn with_status(mut self, status: u16) -> Self {
+        self.0.status = Some(status);
+        self
+    }
+
+    /// Keeps the cloud's request id (`x-request-id`, `fly-request-id`).
+    #[must_use]
+    pub fn with_request_id(mut self, id: impl Into<String>) -> Self {
+        self.0.request_id = Some(id.into());
+        self
+    }
+
+    /// Keeps how long the cloud asked us to wait.
+    #[must_use]
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.0.retry_after = Some(wait);
+        self
+    }
+
+    /// Keeps the cause. Its text is not repeated in `Display`: reporters walk the chain.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// What went wrong.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Whether the cloud may have acted.
+    #[must_use]
+    pub fn outcome(&self) -> &Outcome {
+        &self.0.outcome
+    }
+
+    /// The message alone, without provider, operation and kind.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The field or capability at fault, where there is one.
+    #[must_use]
+    pub fn field(&self) -> Option<&str> {
+        self.0.field.as_deref()
+    }
+
+    /// The provider that was called.
+    #[must_use]
+    pub fn provider(&self) -> Option<&ProviderId> {
+        self.0.provider.as_ref()
+    }
+
+    /// The HTTP status of the answer, where there was one.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        self.0.status
+    }
+
+    /// The cloud's own id for the request.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&str> {
+        self.0.request_id.as_deref()
+    }
+
+    /// How long the cloud asked us to wait.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// True when repeating a call of this class is safe and might succeed.
+    #[must_use]
+    pub fn is_retryable(&self, class: RetryClass) -> bool {
+        let passing =
+            matches!(self.0.kind, ErrorKind::RateLimited | ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Transport);
+        passing && (class != RetryClass::Create || self.0.outcome == Outcome::NeverSent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn display_names_who_what_and_kind_and_never_the_source() {
+        let error = Error::new(ErrorKind::NoCapacity, "sold out")
+            .with_status(400)
+            .with_request_id("r-1")
+            .with_source("the key is rpa_1")
+            .during(&ProviderId::new("runpod").unwrap(), "spawn_compute");
+        assert_eq!(error.to_string(), "runpod spawn_compute: sold out [no_capacity, http 400, request r-1]");
+        assert_eq!(error.source().unwrap().to_string(), "the key is rpa_1");
+    }
+
+    #[test]
+    fn a_create_is_only_repeated_when_it_never_left() {
+        let lost = Error::new(ErrorKind::Timeout, "no answer").outcome_is(Outcome::Unknown(vec![]));
+        assert!(!lost.is_retryable(RetryClass::Create));
+        assert!(lost.is_retryable(RetryClass::Idempotent));
+        assert!(Error::new(ErrorKind::Transport, "refused").is_retryable(RetryClass::Create));
+    }
+
+    #[test]
+    fn an_error_is_one_word_wide() {
+        assert_eq!(size_of::<Error>(), size_of::<usize>());
+    }
+}
