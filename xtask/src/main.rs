@@ -1,2 +1,63 @@
-//! The project's own commands.
-fn main() {}
+//! The project's own commands: `cargo xtask <command>`. Parses arguments and runs other programs; holds no logic of atlas.
+
+mod ci;
+mod layers;
+mod steps;
+
+use std::process::ExitCode;
+
+use steps::Cargo;
+
+const USAGE: &str = "\
+cargo xtask <command>
+
+  demo [args]              the main job on simulated clouds
+  test [--live NAME]       every test; with --live the conformance suite on a real cloud, at a cost of at most $0.50
+  ci                       the whole gate, as CI runs it
+  layers                   proves that crates import only from the floors below them
+  conformance [--json]     one suite over every provider
+  contract --specs DIR     requests and answers against the clouds' own API documents
+  sim [--seeds N] ...      simulated histories; --sabotage NAME|all removes a safeguard
+  torture --store redb     kills real processes on a real disk
+  bench [--json] [NAME]    ratios to a bare baseline of the same run
+  doc                      builds the documentation
+";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let Some(command) = args.next() else {
+        eprint!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let rest: Vec<String> = args.collect();
+    let outcome = match command.as_str() {
+        "demo" => Cargo::release("atlas-cli", "atlas").args(["demo"]).args(&rest).run(),
+        "test" => match rest.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            [] => ci::test(),
+            ["--live", cloud] => Cargo::release("atlas-contract", "atlas-conformance").args(["--live", cloud]).run(),
+            _ => return usage("test takes nothing, or --live NAME"),
+        },
+        "ci" => ci::run(),
+        "layers" => layers::check(),
+        "conformance" => Cargo::release("atlas-contract", "atlas-conformance").args(&rest).run(),
+        "contract" => Cargo::release("atlas-contract", "atlas-contract").args(&rest).run(),
+        "sim" => Cargo::release("atlas-histories", "atlas-histories").args(&rest).run(),
+        "torture" => Cargo::release("atlas-histories", "atlas-torture").args(&rest).run(),
+        "bench" => Cargo::release("atlas-bench", "atlas-bench").args(&rest).run(),
+        "doc" => ci::doc(),
+        "help" | "--help" | "-h" => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        other => return usage(&format!("{other} is not a command")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(steps::Failed(code)) => ExitCode::from(code),
+    }
+}
+
+fn usage(message: &str) -> ExitCode {
+    eprintln!("xtask: {message}\n\n{USAGE}");
+    ExitCode::from(2)
+}

@@ -312,6 +312,9 @@ mod tests {
     #[test]
     fn a_name_looks_as_documented() {
         let key = key([0; 4], 1_790_000_000, [1; 6], [2; 5]);
-        insta::assert_snapshot!(LaunchKey::Tracked(key).machine_name("atlas-", Some("User 42")), @"atlas-user-42-a1-aaaaaa-nkyqgaabaeaqcaib-aibaeaqc");
+        assert_eq!(
+            LaunchKey::Tracked(key).machine_name("atlas-", Some("User 42")),
+            "atlas-user-42-a1-aaaaaa-nkytxaabaeaqcaib-aibaeaqc"
+        );
     }
 }
