@@ -1,0 +1,197 @@
+//! `atlas.toml`: accounts, limits and the reaper, for programs that do not say them in code.
+//!
+//! ```
+//! let config = atlas::config::Config::parse(r#"
+//!     default_provider = "runpod-eu"
+//!     [accounts.runpod-eu]
+//!     provider = "runpod"
+//!     api_key_env = "RUNPOD_EU_KEY"
+//!     [orchestrator]
+//!     idle_ttl_ms = 900000
+//!     reap_interval = "60s"
+//!     reap_providers = ["runpod-eu"]
+//! "#, "atlas.toml")?;
+//! assert_eq!(config.default_provider.unwrap().as_str(), "runpod-eu");
+//! # Ok::<(), atlas::Error>(())
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use atlas_core::{AccountLimits, AccountName, Error, ErrorKind, ProviderId, Result, Secret, Usd};
+use serde::Deserialize;
+
+use crate::span;
+
+/// The variable that holds the realm's secret, where it is not in a file.
+pub const REALM_SECRET_ENV: &str = "ATLAS_REALM_SECRET";
+
+/// A whole configuration file. What is unset is decided elsewhere: environment, then defaults.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Config {
+    /// The account that calls are for when they name none.
+    pub default_provider: Option<AccountName>,
+    /// The store's file. Relative to the working directory.
+    pub store: Option<PathBuf>,
+    /// The realm's secret itself.
+    pub realm_secret: Option<Secret>,
+    /// The file that holds the realm's secret, mode 0600; beside the store where unset.
+    pub realm_secret_file: Option<PathBuf>,
+    /// How sessions and the reaper behave.
+    pub orchestrator: OrchestratorConfig,
+    /// Credential sources, by name.
+    pub accounts: BTreeMap<AccountName, AccountConfig>,
+}
+
+/// How sessions and the reaper behave. Spans are texts (`"90s"`) or whole milliseconds.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct OrchestratorConfig {
+    /// How long a session may be idle, where it does not say itself.
+    #[serde(deserialize_with = "span::deserialize", alias = "idle_ttl")]
+    pub idle_ttl_ms: Option<Duration>,
+    /// Time between two scans of an account.
+    #[serde(deserialize_with = "span::deserialize")]
+    pub reap_interval: Option<Duration>,
+    /// The accounts that are scanned; all where unset.
+    pub reap_providers: Option<Vec<AccountName>>,
+    /// What a machine's name must begin with to be looked at by the reaper, and what ours begin with.
+    pub reap_name_prefix: Option<String>,
+    /// How old a machine must be before the reaper may end it.
+    #[serde(deserialize_with = "span::deserialize")]
+    pub reap_grace: Option<Duration>,
+    /// Time between two looks at a session's machine.
+    #[serde(deserialize_with = "span::deserialize")]
+    pub poll_interval: Option<Duration>,
+    /// The most that all sessions together may be holding.
+    pub max_total_cost: Option<Usd>,
+}
+
+/// One account: which cloud, which key, and how long that cloud needs.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct AccountConfig {
+    /// Which cloud; the account's own name where unset.
+    pub provider: Option<ProviderId>,
+    /// The key itself. Better: `api_key_env`.
+    pub api_key: Option<Secret>,
+    /// The environment variable that holds the key; the cloud's usual one where unset.
+    pub api_key_env: Option<String>,
+    /// Another base URL. `http://` only to loopback.
+    pub base_url: Option<String>,
+    /// The longest until a change shows in the cloud's own answers.
+    #[serde(deserialize_with = "span::deserialize")]
+    pub visibility_bound: Option<Duration>,
+    /// The longest one call may take, its retries included.
+    #[serde(deserialize_with = "span::deserialize")]
+    pub call_deadline: Option<Duration>,
+    /// The least time between two calls, on average.
+    #[serde(deserialize_with = "span::deserialize")]
+    pub call_interval: Option<Duration>,
+    /// How many calls may be under way at once.
+    pub concurrency: Option<u32>,
+}
+
+impl AccountConfig {
+    /// The cloud's own limits, with what this account says instead.
+    #[must_use]
+    pub fn limits(&self, of_cloud: AccountLimits) -> AccountLimits {
+        AccountLimits {
+            visibility_bound: self.visibility_bound.unwrap_or(of_cloud.visibility_bound),
+            call_deadline: self.call_deadline.unwrap_or(of_cloud.call_deadline),
+            call_interval: self.call_interval.unwrap_or(of_cloud.call_interval),
+            concurrency: self.concurrency.unwrap_or(of_cloud.concurrency),
+            ..of_cloud
+        }
+    }
+}
+
+impl Config {
+    /// Reads a file that must exist.
+    ///
+    /// # Errors
+    /// `unavailable` when it cannot be read, `validation` when it is wrong, naming the place and never a secret.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Error::new(ErrorKind::Unavailable, format!("cannot read {}", path.display())).with_source(error))?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// Reads the text of a file; `name` is for errors.
+    ///
+    /// # Errors
+    /// `validation`, naming the place and never a secret.
+    pub fn parse(text: &str, name: &str) -> Result<Self> {
+        // The parser's own `Display` quotes the line it failed on, which may hold a key: only its message and place are kept.
+        let place = |error: &toml::de::Error| {
+            error.span().and_then(|span| text.get(..span.start)).map_or(1, |before| before.matches('\n').count() + 1)
+        };
+        let wrong = |error: &toml::de::Error, path: String| {
+            let about = if path.ends_with("key") || path.ends_with("secret") { "must be a text" } else { error.message() };
+            Error::validation(path, format!("{about} ({name}, line {})", place(error)))
+        };
+        let document = toml::Deserializer::parse(text).map_err(|error| wrong(&error, "config".to_owned()))?;
+        let config: Self =
+            serde_path_to_error::deserialize(document).map_err(|error| wrong(error.inner(), error.path().to_string()))?;
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_file_reads() {
+        let config = Config::parse(
+            r#"
+            default_provider = "runpod"
+            store = "atlas.redb"
+            realm_secret_file = "atlas.realm"
+            [orchestrator]
+            idle_ttl_ms = 900000
+            reap_interval = "60s"
+            reap_providers = ["runpod", "runpod-eu"]
+            reap_name_prefix = "atlas-"
+            reap_grace = "5m"
+            max_total_cost = "25.50"
+            [accounts.runpod]
+            [accounts.runpod-eu]
+            provider = "runpod"
+            api_key = "rpa_1"
+            visibility_bound = "2m"
+            "#,
+            "atlas.toml",
+        )
+        .unwrap();
+        assert_eq!(config.orchestrator.idle_ttl_ms, Some(Duration::from_secs(900)));
+        assert_eq!(config.orchestrator.reap_interval, Some(Duration::from_secs(60)));
+        assert_eq!(config.orchestrator.max_total_cost, Some(Usd::from_cents(2550)));
+        let eu = &config.accounts["runpod-eu"];
+        assert_eq!(eu.api_key.as_ref().unwrap().expose(), "rpa_1");
+        assert_eq!(eu.limits(AccountLimits::default()).visibility_bound, Duration::from_secs(120));
+        assert!(!format!("{config:?}").contains("rpa_1"));
+    }
+
+    #[test]
+    fn a_wrong_file_names_the_place_and_never_the_key() {
+        for (text, place) in [
+            ("store = 3\n", "store"),
+            ("[accounts.a]\napi_key = \"rpa_1\"\napi_kye = 1\n", "line 3"),
+            ("[accounts.a]\napi_key = 'rpa_1' x\n", "line 2"),
+            ("[accounts.a]\napi_key = [\"rpa_1\"]\n", "accounts.a.api_key"),
+            ("[orchestrator]\nreap_interval = \"soon\"\n", "orchestrator.reap_interval"),
+            ("[accounts.A]\n", "accounts"),
+        ] {
+            let error = Config::parse(text, "atlas.toml").unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Validation);
+            let shown = error.to_string();
+            assert!(shown.contains(place) && shown.contains("atlas.toml") && !shown.contains("rpa_1"), "{shown}");
+        }
+    }
+}
