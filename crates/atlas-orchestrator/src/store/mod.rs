@@ -5,6 +5,8 @@
 //! its fence is still the newest of its scope. Backends: `memory`, `redb`, and any of yours; the `conformance` suite tells
 //! whether yours keeps the promises.
 
+mod memory;
+
 use std::fmt::{self, Debug};
 use std::future::Future;
 use std::pin::Pin;
@@ -12,6 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atlas_core::{Error, ErrorKind, Timestamp};
+
+pub use self::memory::{Memory, MemorySnapshot};
 
 /// The tables of the schema. Additive: a store makes those it does not know of yet, and keeps those it does not know any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,16 +41,8 @@ pub enum Table {
 
 impl Table {
     /// Every table, in the order of their making.
-    pub const ALL: [Self; 8] = [
-        Self::Sessions,
-        Self::Sealed,
-        Self::Attempts,
-        Self::Sightings,
-        Self::Touches,
-        Self::Accounts,
-        Self::Nodes,
-        Self::Realm,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Sessions, Self::Sealed, Self::Attempts, Self::Sightings, Self::Touches, Self::Accounts, Self::Nodes, Self::Realm];
 
     /// The stable name: `sessions`, ...
     #[must_use]
@@ -327,6 +323,7 @@ macro_rules! handle {
             })*
         }
 
+        #[expect(clippy::needless_lifetimes, reason = "the operations that borrow need it, and one pattern serves all")]
         impl AnyStore {
             $(
                 #[doc = concat!("See [`Store::", stringify!($op), "`].")]

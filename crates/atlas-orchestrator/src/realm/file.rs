@@ -1,0 +1,193 @@
+//! The realm's secret in its file: 0600, created at once or not at all, refused when others can read it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use atlas_core::{Entropy, Error, ErrorKind, Result, Secret};
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
+use zeroize::Zeroizing;
+
+const MAX_SECRET_FILE: u64 = 4096;
+
+/// Where the last incarnation to hold the realm is kept: beside the secret.
+#[must_use]
+pub fn incarnation_path(secret: &Path) -> PathBuf {
+    with_suffix(secret, ".incarnation")
+}
+
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+pub(super) fn load(path: &Path) -> Result<Secret> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Err(Error::new(ErrorKind::NotFound, format!("there is no realm secret at {}", path.display())));
+        }
+        Err(e) => return Err(unreadable(path, "cannot be opened", e)),
+    };
+    let meta = file.metadata().map_err(|e| unreadable(path, "cannot be examined", e))?;
+    if !meta.is_file() {
+        return Err(refused(path, "is not a regular file"));
+    }
+    if let Some(problem) = readable_by_others(&meta) {
+        return Err(refused(path, problem));
+    }
+    if meta.len() > MAX_SECRET_FILE {
+        return Err(refused(path, "is larger than 4 KiB: not a secret"));
+    }
+    let mut text = Zeroizing::new(String::new());
+    file.take(MAX_SECRET_FILE).read_to_string(&mut text).map_err(|e| unreadable(path, "cannot be read as text", e))?;
+    if text.trim().is_empty() {
+        return Err(refused(path, "is empty; restore it, or remove it to begin a new realm"));
+    }
+    Ok(Secret::new(text.trim()))
+}
+
+pub(super) fn load_or_create(path: &Path, entropy: &dyn Entropy) -> Result<Secret> {
+    match load(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => {}
+        other => return other,
+    }
+    let mut bytes = Zeroizing::new([0; 32]);
+    entropy.fill(&mut *bytes);
+    let text = Zeroizing::new(format!("{}\n", BASE64URL_NOPAD.encode(&*bytes)));
+    match publish_new(path, text.as_bytes(), entropy) {
+        // Somebody else was first: theirs is the realm's secret, and ours was never used.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => load(path),
+        Err(e) => Err(unreadable(path, "cannot be created", e)),
+        Ok(()) => load(path),
+    }
+}
+
+/// Creates a 0600 file with this content at once, or not at all when the name is taken.
+///
+/// A hard link is the one way of the standard library to publish a finished file under a name without replacing another.
+pub(crate) fn publish_new(path: &Path, content: &[u8], entropy: &dyn Entropy) -> io::Result<()> {
+    let draft = write_draft(path, content, entropy)?;
+    let linked = fs::hard_link(&draft, path);
+    let removed = fs::remove_file(&draft);
+    linked.and(removed)?;
+    sync_directory(path)
+}
+
+/// Replaces a file's content at once: after a crash it is the old or the new one.
+pub(crate) fn replace(path: &Path, content: &[u8], entropy: &dyn Entropy) -> io::Result<()> {
+    let draft = write_draft(path, content, entropy)?;
+    if let Err(e) = fs::rename(&draft, path) {
+        fs::remove_file(&draft)?;
+        return Err(e);
+    }
+    sync_directory(path)
+}
+
+fn write_draft(path: &Path, content: &[u8], entropy: &dyn Entropy) -> io::Result<PathBuf> {
+    let mut random = [0; 8];
+    entropy.fill(&mut random);
+    let draft = with_suffix(path, &format!(".draft-{}", HEXLOWER.encode(&random)));
+    let mut file = private().create_new(true).open(&draft)?;
+    let written = file.write_all(content).and_then(|()| file.sync_all());
+    if let Err(e) = written {
+        fs::remove_file(&draft)?;
+        return Err(e);
+    }
+    Ok(draft)
+}
+
+/// Options that open for writing, and create for the owner alone.
+pub(crate) fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// Makes a new name in a directory survive power loss.
+pub(crate) fn sync_directory(of: &Path) -> io::Result<()> {
+    let parent = match of.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    };
+    File::open(parent)?.sync_all()
+}
+
+#[cfg(unix)]
+fn readable_by_others(meta: &fs::Metadata) -> Option<&'static str> {
+    use std::os::unix::fs::PermissionsExt;
+    (meta.permissions().mode() & 0o077 != 0).then_some("can be read by group or world; make it 0600")
+}
+
+#[cfg(not(unix))]
+fn readable_by_others(_: &fs::Metadata) -> Option<&'static str> {
+    None
+}
+
+fn refused(path: &Path, why: &str) -> Error {
+    Error::validation("realm secret", format!("{} {why}", path.display()))
+}
+
+fn unreadable(path: &Path, what: &str, source: io::Error) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("the realm secret {} {what}", path.display())).with_source(source)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use atlas_core::{SeededEntropy, SystemEntropy};
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_new_secret_is_private_random_and_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("realm");
+        let first = load_or_create(&path, &SystemEntropy::new()).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(first.expose().len(), 43);
+        assert_eq!(load_or_create(&path, &SystemEntropy::new()).unwrap().expose(), first.expose());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no draft is left");
+    }
+
+    #[test]
+    fn of_two_that_create_at_once_both_read_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("realm");
+        let secrets: Vec<String> = std::thread::scope(|s| {
+            let threads: Vec<_> = (0..8)
+                .map(|seed| {
+                    let path = &path;
+                    s.spawn(move || load_or_create(path, &SeededEntropy::new(seed)).unwrap().expose().to_owned())
+                })
+                .collect();
+            threads.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        assert!(secrets.windows(2).all(|w| w[0] == w[1]));
+    }
+
+    #[test]
+    fn a_secret_that_others_can_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("realm");
+        load_or_create(&path, &SystemEntropy::new()).unwrap();
+        for mode in [0o640, 0o604, 0o660] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(load(&path).unwrap_err().kind(), ErrorKind::Validation);
+        }
+    }
+
+    #[test]
+    fn an_empty_or_huge_file_or_a_directory_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("realm");
+        for content in [&b""[..], b"  \n", &[b'x'; 5000]] {
+            replace(&path, content, &SystemEntropy::new()).unwrap();
+            assert_eq!(load_or_create(&path, &SystemEntropy::new()).unwrap_err().kind(), ErrorKind::Validation);
+            assert_eq!(fs::read(&path).unwrap(), content);
+        }
+        assert!(load_or_create(dir.path(), &SystemEntropy::new()).is_err());
+    }
+}

@@ -1,0 +1,191 @@
+//! Who held the realm last: kept beside the secret, outside every store, so that a copy or a rollback of a store is noticed.
+
+use std::fmt::Debug;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use atlas_core::{Entropy, Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
+
+use super::file;
+use crate::store::StoreInfo;
+
+const MAX_LEDGER_FILE: u64 = 64 * 1024;
+
+/// The store that held the realm last, and how far it had come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastHolder {
+    /// Its incarnation.
+    pub incarnation: String,
+    /// The newest commit that was known when this was written; a store that is behind it was rolled back.
+    pub commit: u64,
+}
+
+/// What the ledger says of a store that wants the realm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// Nobody ever held the realm.
+    First,
+    /// It is the store that held the realm last, and it is not behind.
+    Continues,
+    /// Another store held the realm last: this one is a copy, or a new one in the place of one that was lost.
+    Stranger(LastHolder),
+    /// The same store, with less in it than it had: a rollback.
+    Behind(LastHolder),
+}
+
+/// Where the last holder of the realm is kept. Calls are short and may block on a small local file.
+pub trait IncarnationLedger: Debug + Send + Sync + 'static {
+    /// The last holder; `None` when the realm was never held.
+    ///
+    /// # Errors
+    /// `unavailable` when it cannot be read: then nothing may be concluded, least of all "never held".
+    fn last(&self) -> Result<Option<LastHolder>>;
+
+    /// Makes this the last holder, durably.
+    ///
+    /// # Errors
+    /// `unavailable` when it could not be written.
+    fn record(&self, holder: &LastHolder) -> Result<()>;
+}
+
+impl LastHolder {
+    /// This store, as it is now.
+    #[must_use]
+    pub fn of(store: &StoreInfo) -> Self {
+        Self { incarnation: store.incarnation.clone(), commit: store.last_commit }
+    }
+}
+
+impl Claim {
+    /// Compares a store with the last holder. All but the first two make a process hold (DESIGN §5).
+    #[must_use]
+    pub fn of(store: &StoreInfo, last: Option<LastHolder>) -> Self {
+        match last {
+            None => Self::First,
+            Some(last) if last.incarnation != store.incarnation => Self::Stranger(last),
+            Some(last) if last.commit > store.last_commit => Self::Behind(last),
+            Some(_) => Self::Continues,
+        }
+    }
+}
+
+/// The ledger as a 0600 file beside the realm's secret.
+#[derive(Debug)]
+pub struct FileLedger {
+    path: PathBuf,
+    entropy: Arc<dyn Entropy>,
+}
+
+impl FileLedger {
+    /// The ledger beside this secret file.
+    pub fn beside(secret: &Path, entropy: Arc<dyn Entropy>) -> Self {
+        Self { path: file::incarnation_path(secret), entropy }
+    }
+
+    /// The ledger in this file: where the secret comes from the environment.
+    pub fn at(path: impl Into<PathBuf>, entropy: Arc<dyn Entropy>) -> Self {
+        Self { path: path.into(), entropy }
+    }
+
+    fn failed(&self, what: &str) -> Error {
+        Error::new(ErrorKind::Unavailable, format!("the last incarnation in {} {what}", self.path.display()))
+    }
+}
+
+impl IncarnationLedger for FileLedger {
+    fn last(&self) -> Result<Option<LastHolder>> {
+        let mut text = Vec::new();
+        match File::open(&self.path) {
+            Ok(file) => file.take(MAX_LEDGER_FILE).read_to_end(&mut text),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => Err(e),
+        }
+        .map_err(|e| self.failed("cannot be read").with_source(e))?;
+        serde_json::from_slice(&text).map(Some).map_err(|e| self.failed("is damaged").with_source(e))
+    }
+
+    fn record(&self, holder: &LastHolder) -> Result<()> {
+        let text = serde_json::to_vec(holder).map_err(|e| self.failed("cannot be written").with_source(e))?;
+        file::replace(&self.path, &text, &*self.entropy).map_err(|e| self.failed("cannot be written").with_source(e))
+    }
+}
+
+/// The ledger in memory, shared by its clones: for simulated nodes, and for a memory store.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryLedger(Arc<Mutex<Option<LastHolder>>>);
+
+impl MemoryLedger {
+    /// The realm was never held.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl IncarnationLedger for MemoryLedger {
+    fn last(&self) -> Result<Option<LastHolder>> {
+        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    fn record(&self, holder: &LastHolder) -> Result<()> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(holder.clone());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Batch, Memory, Store, Table};
+    use atlas_core::{SystemClock, SystemEntropy};
+
+    fn store() -> Memory {
+        Memory::new(Arc::new(SystemClock), &SystemEntropy::new())
+    }
+
+    async fn write(store: &Memory) {
+        let mut batch = Batch::new();
+        batch.put(Table::Realm, *b"k", *b"v");
+        store.commit(batch).await.unwrap();
+    }
+
+    async fn claim(store: &Memory, ledger: &dyn IncarnationLedger) -> Claim {
+        Claim::of(&store.info().await.unwrap(), ledger.last().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_rolled_back_store_a_fresh_one_and_an_overtaken_copy_are_noticed() {
+        let (ledger, first) = (MemoryLedger::new(), store());
+        assert_eq!(claim(&first, &ledger).await, Claim::First);
+        let snapshot = first.snapshot();
+        write(&first).await;
+        let last = LastHolder::of(&first.info().await.unwrap());
+        ledger.record(&last).unwrap();
+        write(&first).await;
+        assert_eq!(claim(&first, &ledger).await, Claim::Continues);
+        assert_eq!(claim(&store(), &ledger).await, Claim::Stranger(last.clone()));
+        let copy = first.copy();
+        first.restore(&snapshot);
+        assert_eq!(claim(&first, &ledger).await, Claim::Behind(last));
+        copy.set_incarnation("accepted").await.unwrap();
+        ledger.record(&LastHolder::of(&copy.info().await.unwrap())).unwrap();
+        assert!(matches!(claim(&first, &ledger).await, Claim::Stranger(_)));
+    }
+
+    #[test]
+    fn the_file_ledger_remembers_and_damage_is_not_never_held() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = FileLedger::beside(&dir.path().join("realm"), Arc::new(SystemEntropy::new()));
+        assert_eq!(ledger.last().unwrap(), None);
+        let holder = LastHolder { incarnation: "i".to_owned(), commit: 7 };
+        ledger.record(&holder).unwrap();
+        assert_eq!(ledger.last().unwrap(), Some(holder));
+        for damage in [&b""[..], b"{", b"\0\0\0\0"] {
+            std::fs::write(&ledger.path, damage).unwrap();
+            assert_eq!(ledger.last().unwrap_err().kind(), ErrorKind::Unavailable);
+        }
+    }
+}
