@@ -153,4 +153,7 @@ pub struct Support {
     pub name: String,
     /// What the cloud calls it, once it exists.
     pub id: Option<String>,
+    /// What else its provider needs to make it: a region, rules. No secrets.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub spec: serde_json::Value,
 }
