@@ -1,0 +1,120 @@
+//! The format of `ex_atlas`: `exp` and `sig`, bound to the path and the parameters.
+//!
+//! The signature is HMAC-SHA256, in url-safe base64 without padding, over `path?query`, where the query is every parameter but
+//! `sig`, with `exp`, sorted bytewise by decoded key. It is *not* bound to host or method: new code takes [`super::atlas`].
+
+use std::borrow::Cow;
+
+use atlas_core::{Result, Secret, Timestamp};
+use data_encoding::BASE64URL_NOPAD;
+use ring::hmac;
+
+use super::query::{self, Pair};
+use super::split::Parts;
+use super::{Key, Verdict};
+
+const EXP: &[u8] = b"exp";
+const SIG: &[u8] = b"sig";
+
+/// Signs a full URL, or path and query. Keeps the last value of a repeated parameter and writes each once, sorted; an `exp` or
+/// `sig` already there is replaced.
+///
+/// # Errors
+/// `validation` for a URL that begins with `//`: its first segment is a host to some and a path to others.
+pub fn sign(url: &str, key: &Key, expires_at: Timestamp) -> Result<String> {
+    sign_with(&key.compatible, url, expires_at)
+}
+
+/// Judges a full URL, or path and query. Refuses a repeated parameter, of which a signature covers only one.
+#[must_use]
+pub fn verify(url: &str, key: &Key, now: Timestamp) -> Verdict {
+    verify_with(&key.compatible, url, now)
+}
+
+pub(super) fn key(secret: &Secret) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes())
+}
+
+pub(super) fn sign_with(key: &hmac::Key, url: &str, expires_at: Timestamp) -> Result<String> {
+    let parts = Parts::to_sign(url)?;
+    let exp = expires_at.unix_seconds().to_string();
+    let mut params: Vec<Pair<'_>> = query::pairs(parts.query.unwrap_or("")).collect();
+    params.retain(|(name, _)| ![EXP, SIG].contains(&name.as_ref()));
+    params.push((Cow::Borrowed(EXP), Cow::Borrowed(exp.as_bytes())));
+    params.sort_by(|(a, _), (b, _)| a.cmp(b));
+    // The sort is stable: of equal keys the later one is the later value.
+    params.dedup_by(|later, kept| {
+        later.0 == kept.0 && {
+            std::mem::swap(&mut later.1, &mut kept.1);
+            true
+        }
+    });
+
+    let canonical = Canonical::of(parts.path, &params);
+    let tag = BASE64URL_NOPAD.encode(hmac::sign(key, canonical.text.as_bytes()).as_ref());
+    let (before, after) = canonical.query().split_at(canonical.sig_at);
+    Ok([parts.origin, parts.path, "?", before, "&sig=", &tag, after, parts.fragment].concat())
+}
+
+pub(super) fn verify_with(key: &hmac::Key, url: &str, now: Timestamp) -> Verdict {
+    let parts = Parts::of(url);
+    let mut params: Vec<Pair<'_>> = query::pairs(parts.query.unwrap_or("")).collect();
+    let last = |name: &[u8]| params.iter().rev().find(|(key, _)| key.as_ref() == name).map(|(_, value)| value.clone());
+    let (Some(exp), Some(sig)) = (last(EXP), last(SIG).filter(|sig| !sig.is_empty())) else { return Verdict::Malformed };
+    let Some(expiry) = seconds(&exp) else { return Verdict::Malformed };
+    if expiry < now.unix_seconds() {
+        return Verdict::Expired;
+    }
+    params.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let repeated = params.windows(2).any(|pair| pair[0].0 == pair[1].0);
+    params.retain(|(name, _)| name.as_ref() != SIG);
+    let canonical = Canonical::of(parts.path, &params);
+    // Strict decoding: a signature has one spelling.
+    let mut tag = [0; 32];
+    let decoded = sig.len() == 43 && BASE64URL_NOPAD.decode_mut(&sig, &mut tag).is_ok();
+    match hmac::verify(key, canonical.text.as_bytes(), &tag) {
+        Ok(()) if decoded && !repeated => Verdict::Ok,
+        _ => Verdict::BadSignature,
+    }
+}
+
+/// The expiry, when it is a whole number in its one usual spelling. Beyond 64 bits it is the end of time.
+fn seconds(text: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(text).ok()?;
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let canonical = text == "0" || (digits.starts_with(|first: char| ('1'..='9').contains(&first)));
+    if !canonical || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    Some(text.parse().unwrap_or(if digits.len() < text.len() { i64::MIN } else { i64::MAX }))
+}
+
+/// What is signed, from parameters sorted and without `sig`.
+struct Canonical {
+    text: String,
+    query_at: usize,
+    /// Where in the query `sig` belongs: before its `&`, or at the end. Never 0, for `exp` sorts before it.
+    sig_at: usize,
+}
+
+impl Canonical {
+    fn of(path: &str, params: &[Pair<'_>]) -> Self {
+        let mut text = String::with_capacity(2 * path.len() + 128);
+        text.push_str(if path.is_empty() { "/" } else { path });
+        text.push('?');
+        let query_at = text.len();
+        let mut sig_at = None;
+        for (name, value) in params {
+            if name.as_ref() > SIG {
+                sig_at.get_or_insert(text.len() - query_at);
+            }
+            query::push(&mut text, query_at, name, value);
+        }
+        let sig_at = sig_at.unwrap_or(text.len() - query_at);
+        Self { text, query_at, sig_at }
+    }
+
+    fn query(&self) -> &str {
+        &self.text[self.query_at..]
+    }
+}

@@ -1,0 +1,145 @@
+//! Signed URLs: for what cannot send a header, such as `<video src>` and a browser's WebSocket.
+//!
+//! Two formats, told apart by their parameters: [`compatible`] reads and writes `ex_atlas`'s (`exp`, `sig`), [`atlas`] our own
+//! (`atlas_sig`), which is bound to more. Their keys are derived apart, so no signature of one is ever one of the other.
+
+pub mod atlas;
+pub mod compatible;
+mod query;
+mod split;
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use atlas_core::{Credential, Entropy, Error, Result, Secret, Timestamp};
+use data_encoding::BASE64URL_NOPAD;
+use ring::hmac;
+
+use crate::token;
+
+pub use atlas::{Policy, Target};
+
+/// A new secret that signs URLs.
+#[must_use]
+pub fn mint_secret(entropy: &dyn Entropy) -> Credential {
+    Credential::signed_url(token::random_text(entropy))
+}
+
+/// How a signature is written into a URL.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// `ex_atlas`'s: bound to path and parameters.
+    Compatible,
+    /// Ours, for new code: bound to host, method, path and query as sent.
+    #[default]
+    Atlas,
+}
+
+impl FromStr for Format {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "compatible" => Ok(Self::Compatible),
+            "atlas" => Ok(Self::Atlas),
+            _ => Err(Error::validation("format", "must be compatible or atlas")),
+        }
+    }
+}
+
+/// What a signature is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// Signed with this secret, and now is within its time.
+    Ok,
+    /// Its time is over. Told before the signature is looked at.
+    Expired,
+    /// Not signed with this secret, or not for this URL, or not yet valid.
+    BadSignature,
+    /// Carries no signature of this format.
+    Malformed,
+}
+
+impl Verdict {
+    /// Its word: `ok`, `expired`, `bad_signature` or `malformed`. Never changes.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Expired => "expired",
+            Self::BadSignature => "bad_signature",
+            Self::Malformed => "malformed",
+        }
+    }
+
+    /// True for [`Verdict::Ok`].
+    #[must_use]
+    pub const fn is_ok(self) -> bool {
+        matches!(self, Self::Ok)
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A secret made ready to sign and verify: keep it when there is more than one URL to look at.
+#[derive(Clone)]
+pub struct Key {
+    id: String,
+    compatible: hmac::Key,
+    atlas: hmac::Key,
+}
+
+impl Key {
+    /// The key of a secret. Its id is derived from the secret, so that both ends agree on it without being told.
+    #[must_use]
+    pub fn new(secret: &Secret) -> Self {
+        let compatible = compatible::key(secret);
+        let mut id = BASE64URL_NOPAD.encode(&hmac::sign(&compatible, b"atlas url key id").as_ref()[..6]);
+        id.truncate(8);
+        Self { id, atlas: atlas::derive(&compatible), compatible }
+    }
+
+    /// Which key this is, as it stands in an atlas signature. Says nothing about the secret.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Signs `url` for `GET` until `expires_in` from `now`. See [`compatible::sign`] and [`atlas::sign`] for more.
+///
+/// # Errors
+/// `validation` for a URL that would be read differently by those who see it, or, in the atlas format, names no host.
+pub fn sign(format: Format, url: &str, secret: &Secret, now: Timestamp, expires_in: Duration) -> Result<String> {
+    let expires_at = now.saturating_add(expires_in);
+    match format {
+        Format::Compatible => compatible::sign_with(&compatible::key(secret), url, expires_at),
+        Format::Atlas => atlas::sign(url, &Key::new(secret), &Policy::until(expires_at)),
+    }
+}
+
+/// Judges a signed URL for `GET`. The compatible format takes a full URL or path and query, the atlas format a full URL
+/// (a server that has only a request uses [`atlas::verify`]).
+#[must_use]
+pub fn verify(format: Format, url: &str, secret: &Secret, now: Timestamp) -> Verdict {
+    match format {
+        Format::Compatible => compatible::verify_with(&compatible::key(secret), url, now),
+        Format::Atlas => {
+            Target::from_url("GET", url).map_or(Verdict::Malformed, |target| atlas::verify(&target, &[Key::new(secret)], now))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! Query parameters in the form encoding of `ex_atlas` (that of Elixir's `URI`): `~` literal, `*` escaped, bad escapes kept.
+
+use std::borrow::Cow;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
+
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'~').remove(b'_').remove(b'-').remove(b'.');
+
+/// One decoded parameter.
+pub(super) type Pair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
+
+/// The parameters in order. An empty one between two `&` counts (`a&&b` has three), one at the end does not.
+pub(super) fn pairs(query: &str) -> impl Iterator<Item = Pair<'_>> {
+    query.split_terminator('&').map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decode(key), decode(value))
+    })
+}
+
+/// Appends `key=value`, behind an `&` unless `out` is at its beginning (`start`).
+pub(super) fn push(out: &mut String, start: usize, key: &[u8], value: &[u8]) {
+    if out.len() > start {
+        out.push('&');
+    }
+    encode(out, key);
+    out.push('=');
+    encode(out, value);
+}
+
+fn encode(out: &mut String, bytes: &[u8]) {
+    for (index, word) in bytes.split(|byte| *byte == b' ').enumerate() {
+        if index > 0 {
+            out.push('+');
+        }
+        out.extend(percent_encode(word, ESCAPED));
+    }
+}
+
+fn decode(text: &str) -> Cow<'_, [u8]> {
+    if text.contains('+') {
+        let spaced = text.replace('+', " ");
+        return Cow::Owned(percent_decode(spaced.as_bytes()).collect());
+    }
+    percent_decode(text.as_bytes()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn encoded(text: &[u8]) -> String {
+        let mut out = String::new();
+        encode(&mut out, text);
+        out
+    }
+
+    #[test]
+    fn the_form_encoding_is_elixirs_and_not_the_usual_one_of_rust() {
+        assert_eq!(encoded("a b~_-.*/é+%".as_bytes()), "a+b~_-.%2A%2F%C3%A9%2B%25");
+    }
+
+    #[test]
+    fn a_bad_escape_stays_as_it_is_written() {
+        for (text, decoded) in [("%", "%"), ("%4", "%4"), ("%zz", "%zz"), ("%%41", "%A"), ("%4%41", "%4A"), ("a+%2B", "a +")] {
+            assert_eq!(decode(text).as_ref(), decoded.as_bytes(), "{text}");
+        }
+    }
+
+    #[test]
+    fn empty_parameters_count_between_ampersands_and_not_at_the_end() {
+        let keys = |query| pairs(query).map(|(key, _)| String::from_utf8(key.into_owned()).unwrap()).collect::<Vec<_>>();
+        assert_eq!(keys("a=1&&b&"), ["a", "", "b"]);
+        assert!(keys("").is_empty());
+        assert_eq!(keys("&"), [""]);
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_encoded_decodes_to_itself(bytes: Vec<u8>) {
+            let text = encoded(&bytes);
+            prop_assert_eq!(decode(&text).into_owned(), bytes);
+            prop_assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"~_-.+%".contains(&byte)));
+        }
+    }
+}
