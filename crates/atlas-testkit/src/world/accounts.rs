@@ -1,0 +1,91 @@
+//! Who may do what: keys, the accounts they belong to, and what an account is good for.
+
+use super::World;
+
+/// An account of a cloud.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Account(String);
+
+impl Account {
+    /// Its name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What an account is good for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// Everything.
+    #[default]
+    Good,
+    /// Reading only: the key lacks the right to change anything.
+    ReadOnly,
+    /// No new machines: the balance is used up.
+    NoMoney,
+    /// No more live machines than this.
+    Quota(u32),
+}
+
+impl World {
+    /// An account by its name, with or without a key.
+    #[must_use]
+    pub fn account(&self, name: &str) -> Account {
+        Account(name.to_owned())
+    }
+
+    /// Gives a key to an account, both made up here; answers the account.
+    pub fn add_key(&self, cloud: &str, key: &str, account: &str) -> Account {
+        if let Some(cloud) = self.lock().clouds.get_mut(cloud) {
+            cloud.keys.insert(key.to_owned(), account.to_owned());
+        }
+        Account(account.to_owned())
+    }
+
+    /// Whose key this is; `None` for a bad or revoked one.
+    #[must_use]
+    pub fn authorize(&self, cloud: &str, key: &str) -> Option<Account> {
+        let state = self.lock();
+        let cloud = state.clouds.get(cloud)?;
+        let account = cloud.keys.get(key).filter(|_| !cloud.revoked.contains(key))?;
+        Some(Account(if cloud.swapped.contains(key) { format!("{account}-other") } else { account.clone() }))
+    }
+
+    /// Makes a key bad.
+    pub fn revoke_key(&self, cloud: &str, key: &str) {
+        if let Some(cloud) = self.lock().clouds.get_mut(cloud) {
+            cloud.revoked.insert(key.to_owned());
+        }
+    }
+
+    /// Makes a revoked key good again, and undoes a swap of its account.
+    pub fn restore_key(&self, cloud: &str, key: &str) {
+        if let Some(cloud) = self.lock().clouds.get_mut(cloud) {
+            cloud.revoked.remove(key);
+            cloud.swapped.remove(key);
+        }
+    }
+
+    /// From now on the key belongs to another account; the next time, to the first one again.
+    pub fn swap_account(&self, cloud: &str, key: &str) {
+        if let Some(cloud) = self.lock().clouds.get_mut(cloud)
+            && !cloud.swapped.remove(key)
+        {
+            cloud.swapped.insert(key.to_owned());
+        }
+    }
+
+    /// What an account is good for from now on.
+    pub fn set_standing(&self, cloud: &str, account: &Account, standing: Standing) {
+        if let Some(cloud) = self.lock().clouds.get_mut(cloud) {
+            cloud.standings.insert(account.0.clone(), standing);
+        }
+    }
+
+    /// What an account is good for.
+    #[must_use]
+    pub fn standing(&self, cloud: &str, account: &Account) -> Standing {
+        self.lock().clouds.get(cloud).and_then(|cloud| cloud.standings.get(&account.0).copied()).unwrap_or_default()
+    }
+}

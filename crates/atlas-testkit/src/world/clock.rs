@@ -1,0 +1,142 @@
+//! The world's time: advanced by hand, or following tokio's clock, paused or real, at any speed.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use atlas_core::{Clock, Timestamp};
+use tokio::time::Instant;
+
+/// When a virtual world begins: 2026-11-21T00:00:00Z.
+const EPOCH_SECONDS: i64 = 1_795_219_200;
+
+/// The clock of a [`World`](super::World). Cheap to clone; clones show the same time.
+#[derive(Clone, Debug)]
+pub struct WorldClock(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    epoch: Timestamp,
+    follow: Option<(Instant, f64)>,
+    jumps: Mutex<Vec<Jump>>,
+}
+
+/// An advance by hand: when, in simulated time, and how far.
+#[derive(Clone, Copy, Debug)]
+struct Jump {
+    at: Timestamp,
+    by: Duration,
+}
+
+impl WorldClock {
+    /// Stands still until advanced by hand.
+    #[must_use]
+    pub fn manual() -> Self {
+        Self::build(Timestamp::from_unix_seconds(EPOCH_SECONDS), None)
+    }
+
+    /// Follows tokio's clock from now on, `speed` simulated seconds for each of its seconds. With paused time this is exact and
+    /// repeatable. A speed that is not a positive number counts as 1.
+    #[must_use]
+    pub fn following(speed: f64) -> Self {
+        Self::following_from(Timestamp::from_unix_seconds(EPOCH_SECONDS), speed)
+    }
+
+    /// As [`WorldClock::following`], beginning at `epoch`.
+    #[must_use]
+    pub fn following_from(epoch: Timestamp, speed: f64) -> Self {
+        let speed = if speed.is_finite() && speed > 0.0 { speed } else { 1.0 };
+        Self::build(epoch, Some((Instant::now(), speed)))
+    }
+
+    fn build(epoch: Timestamp, follow: Option<(Instant, f64)>) -> Self {
+        Self(Arc::new(Inner { epoch, follow, jumps: Mutex::new(Vec::new()) }))
+    }
+
+    fn jumps(&self) -> MutexGuard<'_, Vec<Jump>> {
+        self.0.jumps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves simulated time on by hand, besides whatever it follows.
+    pub fn advance(&self, by: Duration) {
+        let mut jumps = self.jumps();
+        let at = self.at(&jumps);
+        jumps.push(Jump { at, by });
+    }
+
+    fn at(&self, jumps: &[Jump]) -> Timestamp {
+        let followed = self.0.follow.map_or(Duration::ZERO, |(start, speed)| scale(start.elapsed(), speed));
+        let jumped = jumps.iter().map(|jump| jump.by).fold(Duration::ZERO, Duration::saturating_add);
+        self.0.epoch.saturating_add(followed).saturating_add(jumped)
+    }
+
+    /// Simulated seconds for each second of the clock it follows; 1 when advanced by hand.
+    #[must_use]
+    pub fn speed(&self) -> f64 {
+        self.0.follow.map_or(1.0, |(_, speed)| speed)
+    }
+
+    /// How long a simulated span lasts on the clock that is followed.
+    #[must_use]
+    pub fn real(&self, simulated: Duration) -> Duration {
+        scale(simulated, 1.0 / self.speed())
+    }
+
+    /// What a client's own clock showed at a simulated instant: what a dialect writes on the wire.
+    ///
+    /// A client of a world at speed 60 lives sixty times slower, and knows of no advance by hand; timestamps in the world's own
+    /// frame would all lie in its future. By hand only, or at speed 1, the two frames are the same.
+    #[must_use]
+    pub fn on_the_wire(&self, instant: Timestamp) -> Timestamp {
+        let Some((_, speed)) = self.0.follow else { return instant };
+        let mut left = instant.since(self.0.epoch);
+        for jump in self.jumps().iter().filter(|jump| jump.at < instant) {
+            left = left.saturating_sub(jump.by.min(instant.since(jump.at)));
+        }
+        if instant < self.0.epoch { instant } else { self.0.epoch.saturating_add(scale(left, 1.0 / speed)) }
+    }
+}
+
+impl Clock for WorldClock {
+    fn now(&self) -> Timestamp {
+        self.at(&self.jumps())
+    }
+}
+
+/// Exact at speed 1, which is what repeatable histories run at.
+fn scale(span: Duration, factor: f64) -> Duration {
+    if (factor - 1.0).abs() < f64::EPSILON {
+        span
+    } else {
+        Duration::try_from_secs_f64(span.as_secs_f64() * factor).unwrap_or(Duration::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_following_clock_runs_at_its_speed_and_the_wire_shows_the_clients_time() {
+        let clock = WorldClock::following(60.0);
+        let epoch = clock.now();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(clock.now().since(epoch), Duration::from_secs(120));
+        assert_eq!(clock.on_the_wire(clock.now()).since(epoch), Duration::from_secs(2));
+        assert_eq!(clock.real(Duration::from_secs(120)), Duration::from_secs(2));
+
+        clock.advance(Duration::from_secs(3600));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(clock.now().since(epoch), Duration::from_secs(120 + 3600 + 60));
+        assert_eq!(clock.on_the_wire(clock.now()).since(epoch), Duration::from_secs(3));
+        assert_eq!(clock.on_the_wire(epoch.saturating_add(Duration::from_secs(1000))).since(epoch), Duration::from_secs(2));
+    }
+
+    #[test]
+    fn a_clock_by_hand_shows_one_time_everywhere() {
+        let clock = WorldClock::manual();
+        let before = clock.now();
+        clock.clone().advance(Duration::from_secs(5));
+        assert_eq!(clock.now().since(before), Duration::from_secs(5));
+        assert_eq!(clock.on_the_wire(clock.now()), clock.now());
+    }
+}

@@ -1,0 +1,272 @@
+//! What can go wrong on purpose: the kinds, the queue, the plans and the counters.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use atlas_core::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+use super::dice::Dice;
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident $word:literal;)*) => {
+        /// A kind of fault, by the name it has in the admin's JSON.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum FaultKind { $($(#[$doc])* #[serde(rename = $word)] $kind,)* }
+
+        impl FaultKind {
+            /// Every kind.
+            pub const ALL: &[Self] = &[$(Self::$kind,)*];
+
+            /// Its name.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$kind => $word,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// The work is done, the answer is a 500.
+    CommitThen500 "commit-then-500";
+    /// The work is done, the connection is reset.
+    CommitThenReset "commit-then-reset";
+    /// The work is done, no answer ever comes.
+    CommitThenTimeout "commit-then-timeout";
+    /// One order, two machines.
+    DuplicateCommit "duplicate-commit";
+    /// The connection is reset before anything is done.
+    ResetBeforeCommit "reset-before-commit";
+    /// A 500, and nothing done.
+    Status500 "500";
+    /// A 429, and nothing done.
+    Status429 "429";
+    /// The work is done; the proxy in front loses the answer and writes HTML of its own.
+    Html502 "html-502";
+    /// The work is done; the answer breaks off in the middle.
+    Truncated "truncated";
+    /// The work is done; the answer takes its time.
+    Slow "slow";
+    /// The new machine stays unseen for longer than the cloud's bound.
+    LateAppearance "late-appearance";
+    /// A read shows each machine as it was some time ago.
+    StaleList "stale-list";
+    /// A list that looks whole lacks some machines.
+    PartialList "partial-list";
+    /// A list that looks whole is empty.
+    EmptyList "empty-list";
+    /// Between two pages one machine slips through.
+    PageShift "page-shift";
+    /// Sold out.
+    NoCapacity "no-capacity";
+    /// The machine is taken back.
+    Preempt "preempt";
+    /// The machine is gone without a trace.
+    Vanish "vanish";
+    /// The machine never comes to run.
+    NeverReady "never-ready";
+    /// From now on the key is bad.
+    RevokeKey "revoke-key";
+    /// From now on the key belongs to another account; the next time, to the first one again.
+    SwapAccount "swap-account";
+}
+
+impl FaultKind {
+    /// Whether this fault can show on that operation.
+    #[must_use]
+    pub fn concerns(self, operation: &str) -> bool {
+        let creates = operation == "spawn_compute";
+        match self {
+            Self::DuplicateCommit | Self::LateAppearance => creates,
+            Self::NoCapacity | Self::NeverReady => creates || operation == "start",
+            Self::PartialList | Self::EmptyList | Self::PageShift => operation == "list_compute",
+            Self::StaleList => matches!(operation, "list_compute" | "get_compute"),
+            Self::Preempt | Self::Vanish => {
+                matches!(operation, "spawn_compute" | "get_compute" | "list_compute" | "start" | "stop" | "terminate" | "logs")
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether it decides how a call is answered, rather than what is done or shown.
+    const fn spoils_the_answer(self) -> bool {
+        matches!(
+            self,
+            Self::CommitThen500
+                | Self::CommitThenReset
+                | Self::CommitThenTimeout
+                | Self::ResetBeforeCommit
+                | Self::Status500
+                | Self::Status429
+                | Self::Html502
+                | Self::Truncated
+                | Self::Slow
+        )
+    }
+}
+
+impl fmt::Display for FaultKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for FaultKind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| Error::validation("kind", format!("{text:?} is not a kind of fault")))
+    }
+}
+
+/// A fault to come: it strikes the next `count` calls of its operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    /// Which cloud; any where unset.
+    #[serde(default)]
+    pub cloud: Option<String>,
+    /// Which operation, in the contract's words; any that the kind concerns where unset.
+    #[serde(default)]
+    pub operation: Option<String>,
+    /// What happens.
+    pub kind: FaultKind,
+    /// How often; once where unset.
+    #[serde(default = "once")]
+    pub count: u32,
+}
+
+const fn once() -> u32 {
+    1
+}
+
+impl Fault {
+    /// This kind, once, on this operation of this cloud.
+    pub fn new(cloud: impl Into<String>, operation: impl Into<String>, kind: FaultKind) -> Self {
+        Self { cloud: Some(cloud.into()), operation: Some(operation.into()), kind, count: 1 }
+    }
+
+    /// This often.
+    #[must_use]
+    pub fn times(self, count: u32) -> Self {
+        Self { count, ..self }
+    }
+
+    fn strikes(&self, cloud: &str, operation: &str) -> bool {
+        self.count > 0
+            && self.cloud.as_deref().is_none_or(|named| named == cloud)
+            && self.operation.as_deref().is_none_or(|named| same_operation(named) == operation)
+            && self.kind.concerns(operation)
+    }
+}
+
+/// A fault that may come with any call, by chance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultPlan {
+    /// Which cloud; any where unset.
+    #[serde(default)]
+    pub cloud: Option<String>,
+    /// Which operation; any that the kind concerns where unset.
+    #[serde(default)]
+    pub operation: Option<String>,
+    /// What happens.
+    pub kind: FaultKind,
+    /// In how many of a million calls.
+    pub per_million: u32,
+}
+
+/// An operation's name as the queue knows it: what one HTTP call of a cloud serves is one operation.
+#[must_use]
+pub fn same_operation(operation: &str) -> &str {
+    match operation {
+        "presence" => "get_compute",
+        "find_by_launch_key" => "list_compute",
+        "candidates" => "list_gpu_types",
+        other => other,
+    }
+}
+
+/// What a call meets: an effect on what is done or shown, and on how it is answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Arrival {
+    pub(super) effects: Vec<FaultKind>,
+    pub(super) answer: Option<FaultKind>,
+}
+
+impl Arrival {
+    /// Whether this effect is on.
+    #[must_use]
+    pub fn has(&self, kind: FaultKind) -> bool {
+        self.effects.contains(&kind)
+    }
+
+    /// How the answer is spoilt, if it is.
+    #[must_use]
+    pub const fn answer(&self) -> Option<FaultKind> {
+        self.answer
+    }
+
+    /// The fault that keeps the work from being done at all, if one does.
+    #[must_use]
+    pub fn refused(&self) -> Option<FaultKind> {
+        self.answer.filter(|kind| matches!(kind, FaultKind::ResetBeforeCommit | FaultKind::Status500 | FaultKind::Status429))
+    }
+}
+
+/// The faults to come and those that came.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    pub(super) queue: Vec<Fault>,
+    pub(super) plans: Vec<FaultPlan>,
+    pub(super) struck: BTreeMap<FaultKind, u64>,
+}
+
+impl Faults {
+    /// At most one of those that spoil the answer strikes a call, and one of each other kind; those that could not show are kept.
+    pub(super) fn strike(&mut self, cloud: &str, operation: &str, dice: &Dice, shows: impl Fn(FaultKind) -> bool) -> Arrival {
+        let mut arrival = Arrival::default();
+        for fault in &mut self.queue {
+            if fault.strikes(cloud, operation) && shows(fault.kind) && arrival.take(fault.kind) {
+                fault.count -= 1;
+            }
+        }
+        self.queue.retain(|fault| fault.count > 0);
+        for plan in &self.plans {
+            let concerned = plan.cloud.as_deref().is_none_or(|named| named == cloud)
+                && plan.operation.as_deref().is_none_or(|named| same_operation(named) == operation)
+                && plan.kind.concerns(operation);
+            if concerned && dice.chance(plan.per_million) && shows(plan.kind) {
+                arrival.take(plan.kind);
+            }
+        }
+        arrival
+    }
+
+    pub(super) fn count(&mut self, kind: FaultKind) {
+        *self.struck.entry(kind).or_default() += 1;
+    }
+}
+
+impl Arrival {
+    fn take(&mut self, kind: FaultKind) -> bool {
+        if kind.spoils_the_answer() {
+            let free = self.answer.is_none();
+            if free {
+                self.answer = Some(kind);
+            }
+            free
+        } else {
+            let free = !self.effects.contains(&kind);
+            if free {
+                self.effects.push(kind);
+            }
+            free
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! One simulated machine: what was ordered, what became of it, and what it cost.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use atlas_core::{LAUNCH_KEY_ENV, LAUNCH_KEY_TAG, LogSource, Port, Secret, Timestamp, TrackedKey, Usd, UsdPerHour};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+
+/// What to create.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct MachineSpec {
+    /// The shape's id.
+    pub shape: String,
+    /// How many units of it: GPUs, or virtual CPUs.
+    pub count: u32,
+    /// The tier; `None` for the cheapest that has stock.
+    pub tier: Option<String>,
+    /// Where, best first; empty for anywhere.
+    pub regions: Vec<String>,
+    /// Its name.
+    pub name: String,
+    /// Its tags or metadata.
+    pub tags: BTreeMap<String, String>,
+    /// Its environment.
+    pub env: BTreeMap<String, Secret>,
+    /// The image.
+    pub image: String,
+    /// The command; empty for the image's own, which is a server.
+    pub command: Vec<String>,
+    /// The ports to expose.
+    pub ports: Vec<Port>,
+    /// The container disk, in GB. It is billed while running.
+    pub disk_gb: u32,
+    /// A disk that survives a stop, in GB.
+    pub volume_gb: u32,
+    /// Interruptible.
+    pub spot: bool,
+    /// What the dialect wants to remember besides.
+    pub extra: Value,
+}
+
+impl MachineSpec {
+    /// A machine with so many of this GPU shape.
+    pub fn gpu(shape: impl Into<String>, count: u32) -> Self {
+        Self {
+            shape: shape.into(),
+            count,
+            tier: None,
+            regions: Vec::new(),
+            name: "machine".into(),
+            tags: BTreeMap::new(),
+            env: BTreeMap::new(),
+            image: "x/y:1".into(),
+            command: Vec::new(),
+            ports: Vec::new(),
+            disk_gb: 0,
+            volume_gb: 0,
+            spot: false,
+            extra: Value::Null,
+        }
+    }
+
+    /// A machine with so many virtual CPUs of this shape.
+    pub fn cpu(shape: impl Into<String>, vcpus: u32) -> Self {
+        Self::gpu(shape, vcpus)
+    }
+
+    /// The same under another name.
+    #[must_use]
+    pub fn named(self, name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..self }
+    }
+}
+
+/// Where a machine is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MachineState {
+    /// Being placed. It bills.
+    Provisioning,
+    /// Its container is being started.
+    Starting,
+    /// Its container runs.
+    Running,
+    /// Stopped, ended or taken back; its disks bill.
+    Stopped,
+    /// Broken, and billing.
+    Failed,
+    /// Gone.
+    Destroyed,
+}
+
+impl MachineState {
+    /// The ledger's word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Provisioning => "provisioning",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+            Self::Destroyed => "destroyed",
+        }
+    }
+}
+
+/// A line of a machine's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogEntry {
+    /// When, in simulated time.
+    pub at: Timestamp,
+    /// Which log.
+    pub source: LogSource,
+    /// The line.
+    pub line: String,
+}
+
+/// A machine as it is, or as a read showed it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Machine {
+    /// What the cloud calls it.
+    pub id: String,
+    /// Which cloud.
+    pub cloud: String,
+    /// Whose.
+    pub account: String,
+    /// What was ordered, later renames and updates included.
+    pub spec: MachineSpec,
+    /// Where it was placed.
+    pub region: String,
+    /// In which tier.
+    pub tier: String,
+    /// What it costs while it runs, disks left out.
+    pub price: UsdPerHour,
+    /// Where it is in its life.
+    pub state: MachineState,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When its container last came to run.
+    pub started_at: Option<Timestamp>,
+    /// When its ports were, or will be, announced; reset by every start.
+    pub ports_at: Option<Timestamp>,
+    /// When its HTTP did, or will, begin to answer; reset by every start.
+    pub warm_at: Option<Timestamp>,
+    /// When it was destroyed.
+    pub destroyed_at: Option<Timestamp>,
+    /// How its command ended, if it did.
+    pub exit_code: Option<i32>,
+    /// Whether the cloud took it back.
+    pub preempted: bool,
+    /// Whether it refuses to be stopped or destroyed.
+    pub locked: bool,
+    /// External numbers of its TCP ports, by internal number. New at every start.
+    pub external: BTreeMap<u32, u16>,
+    /// Its public address.
+    pub ip: String,
+    pub(super) serial: u64,
+    pub(super) generation: u32,
+    pub(super) never_ready: bool,
+    pub(super) destroy_ordered: bool,
+    pub(super) list_from: Timestamp,
+    pub(super) read_from: Timestamp,
+    pub(super) list_until: Option<Timestamp>,
+    pub(super) read_until: Option<Timestamp>,
+    pub(super) past: Vec<(Timestamp, MachineState)>,
+    pub(super) logs: Vec<LogEntry>,
+    pub(super) meter: Meter,
+}
+
+impl Machine {
+    /// The launch key in its name, its tags or its environment, in that order.
+    #[must_use]
+    pub fn launch_key(&self) -> Option<TrackedKey> {
+        let tagged = || self.spec.tags.get(LAUNCH_KEY_TAG).and_then(|text| text.parse().ok());
+        let in_env = || self.spec.env.get(LAUNCH_KEY_ENV).and_then(|value| value.expose().parse().ok());
+        TrackedKey::in_name(&self.spec.name).or_else(tagged).or_else(in_env)
+    }
+
+    /// Not destroyed, whether or not any read shows it.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.state != MachineState::Destroyed
+    }
+
+    /// What it has cost up to `now`.
+    #[must_use]
+    pub fn billed(&self, now: Timestamp) -> Usd {
+        self.meter.total(now)
+    }
+
+    /// What it costs per hour at the moment, disks included.
+    #[must_use]
+    pub fn burn(&self) -> UsdPerHour {
+        self.meter.rate
+    }
+
+    /// Whether its container runs and its ports are announced.
+    #[must_use]
+    pub fn ports_announced(&self, now: Timestamp) -> bool {
+        self.state == MachineState::Running && self.ports_at.is_some_and(|at| at <= now)
+    }
+
+    /// Whether its HTTP answers.
+    #[must_use]
+    pub fn is_warm(&self, now: Timestamp) -> bool {
+        self.state == MachineState::Running && self.warm_at.is_some_and(|at| at <= now)
+    }
+
+    /// Where it was in its life at an earlier instant.
+    pub(super) fn state_at(&self, at: Timestamp) -> MachineState {
+        self.past.iter().rev().find(|(since, _)| *since <= at).map_or(MachineState::Provisioning, |(_, state)| *state)
+    }
+
+    pub(super) fn enter(&mut self, state: MachineState, at: Timestamp, rate: UsdPerHour) {
+        self.state = state;
+        self.past.push((at, state));
+        self.meter.set(rate, at);
+    }
+
+    pub(super) fn log(&mut self, at: Timestamp, source: LogSource, line: impl Into<String>) {
+        self.logs.push(LogEntry { at, source, line: line.into() });
+    }
+}
+
+/// A billing meter: a rate since an instant, on top of what came before. A started second is a billed second.
+#[derive(Clone, Debug)]
+pub(super) struct Meter {
+    before: Usd,
+    rate: UsdPerHour,
+    since: Timestamp,
+}
+
+impl Meter {
+    pub(super) fn new(at: Timestamp) -> Self {
+        Self { before: Usd::ZERO, rate: UsdPerHour::ZERO, since: at }
+    }
+
+    fn total(&self, now: Timestamp) -> Usd {
+        let held = now.since(self.since);
+        let seconds = held.as_secs() + u64::from(held.subsec_nanos() > 0);
+        self.before + self.rate.cost_of(Duration::from_secs(seconds)).unwrap_or(Usd::from_nanos(i64::MAX))
+    }
+
+    fn set(&mut self, rate: UsdPerHour, at: Timestamp) {
+        if rate == self.rate {
+            return;
+        }
+        *self = Self { before: self.total(at), rate, since: at };
+    }
+}
+
+/// What the ledger says of a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LedgerLine {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Where it is in its life.
+    #[serde(serialize_with = "word")]
+    pub state: MachineState,
+    /// The launch key it carries in any carrier.
+    pub launch_key: Option<TrackedKey>,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it was destroyed.
+    pub destroyed_at: Option<Timestamp>,
+    /// What it has cost.
+    pub billed_usd: Usd,
+}
+
+fn word<S: Serializer>(state: &MachineState, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(state.as_str())
+}
+
+/// What the ledger says of a cloud.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CloudLedger {
+    /// How many machines were really created.
+    pub created: u64,
+    /// How many of them are not destroyed, seen or unseen.
+    pub live: u64,
+    /// How many are.
+    pub destroyed: u64,
+    /// What they all have cost.
+    pub billed_usd: Usd,
+    /// Each of them, oldest first.
+    pub machines: Vec<LedgerLine>,
+}
+
+/// The clouds' own books: the truth that every check is made against.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Ledger {
+    /// Simulated time.
+    pub now: Timestamp,
+    /// By cloud.
+    pub clouds: BTreeMap<String, CloudLedger>,
+}
