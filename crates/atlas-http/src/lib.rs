@@ -1,0 +1,51 @@
+//! The one way out: every provider's HTTP goes through this stack.
+//!
+//! A [`Client`] is one API of one account. It adds the credential and a real `User-Agent`, paces the account, bounds the whole call
+//! by a deadline, repeats by class ([`atlas_core::RetryClass`]), caps what it reads, and turns failures into errors that say
+//! whether the cloud may have acted ([`atlas_core::Outcome`]). Beneath it is a [`Transport`]: hyper, or any tower `Service`.
+//!
+//! ```
+//! use atlas_core::config::{ApiKey, Origin};
+//! use atlas_core::{CallContext, ProviderId, RetryClass, Secret};
+//! use atlas_http::{Call, Client, Transport};
+//! use serde_json::Value;
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! let cloud = tower::service_fn(|request: http::Request<atlas_http::Body>| async move {
+//!     assert_eq!(request.uri(), "https://cloud.example/v2/pods/p1");
+//!     assert_eq!(request.headers()["authorization"], "Bearer k");
+//!     Ok::<_, std::convert::Infallible>(http::Response::new(atlas_http::Body::from(r#"{"id":"p1"}"#)))
+//! });
+//! let key = ApiKey { secret: Secret::new("k"), origin: Origin::Builder };
+//! let client = Client::builder(ProviderId::new("acme")?, "https://cloud.example/v2")
+//!     .api_key("Bearer", key)
+//!     .transport(Transport::new(cloud))
+//!     .build()?;
+//! let pod: Value = client.json(&CallContext::new(), Call::get("get_compute", RetryClass::Safe, ["pods", "p1"])).await?;
+//! assert_eq!(pod["id"], "p1");
+//! # Ok::<_, atlas_core::Error>(()) }).unwrap();
+//! ```
+//!
+//! Deliberately absent: what any cloud's answers mean (a provider's mapper says so), polling, proxies from the environment.
+
+mod call;
+mod client;
+mod run;
+mod answer;
+mod failure;
+mod credential;
+mod pace;
+mod rate;
+mod transport;
+mod body;
+mod merge;
+
+pub use answer::{Answer, StreamingAnswer};
+pub use body::{Body, BoxError};
+pub use call::{Call, escape_segment};
+pub use client::{Client, ClientBuilder, DEFAULT_MAX_ANSWER};
+pub use credential::CredentialSource;
+pub use failure::{ErrorMapper, FailedAnswer};
+pub use merge::merge_json;
+pub use pace::Pace;
+pub use transport::{CallLayers, Transport, TransportError, TransportFuture};

@@ -1,0 +1,277 @@
+//! How often an account may be called: pacing, blocks the cloud announced, calls under way, and the budget of repeats.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use atlas_core::AccountLimits;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
+
+/// The least time between two calls, on average, and how many may come at once before that average counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Time per call. Zero for no pacing.
+    pub interval: Duration,
+    /// Calls at once; 0 counts as 1.
+    pub burst: u32,
+}
+
+impl Pace {
+    /// One call per interval, never two at once.
+    #[must_use]
+    pub const fn every(interval: Duration) -> Self {
+        Self { interval, burst: 1 }
+    }
+
+    /// That many at once before the average counts.
+    #[must_use]
+    pub const fn burst(self, burst: u32) -> Self {
+        Self { burst, ..self }
+    }
+}
+
+/// The generic cell rate algorithm, on nanoseconds since the gate was made. Lock-free: one compare-and-swap per call.
+#[derive(Debug)]
+struct Gcra {
+    interval: u64,
+    tolerance: u64,
+    /// When the next call would be due if every call were on time.
+    due: AtomicU64,
+}
+
+impl Gcra {
+    fn new(pace: Pace) -> Self {
+        let interval = nanos(pace.interval);
+        Self { interval, tolerance: interval.saturating_mul(u64::from(pace.burst.max(1) - 1)), due: AtomicU64::new(0) }
+    }
+
+    /// Takes the next slot, unless it comes after `latest`: then nothing is taken and the slot's time is the error.
+    fn reserve(&self, now: u64, latest: u64) -> Result<u64, u64> {
+        if self.interval == 0 {
+            return Ok(now);
+        }
+        let mut slot = now;
+        self.due
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |due| {
+                slot = due.saturating_sub(self.tolerance).max(now);
+                (slot <= latest).then(|| due.max(now).saturating_add(self.interval))
+            })
+            .map(|_| slot)
+            .map_err(|_| slot)
+    }
+
+    /// Whether it is as if it had never been used.
+    fn is_idle(&self, now: u64) -> bool {
+        self.due.load(Ordering::Acquire) <= now
+    }
+}
+
+/// How many idle per-key paces are kept before they are swept.
+const KEYED_SWEEP: usize = 1024;
+
+#[derive(Debug)]
+struct Operation {
+    pace: Pace,
+    shared: Gcra,
+    keyed: Mutex<BTreeMap<String, Arc<Gcra>>>,
+}
+
+impl Operation {
+    fn new(pace: Pace) -> Self {
+        Self { pace, shared: Gcra::new(pace), keyed: Mutex::default() }
+    }
+
+    fn reserve(&self, key: Option<&str>, now: u64, latest: u64) -> Result<u64, u64> {
+        let Some(key) = key else { return self.shared.reserve(now, latest) };
+        let gcra = {
+            let mut keyed = self.keyed.lock().unwrap_or_else(PoisonError::into_inner);
+            if keyed.len() >= KEYED_SWEEP {
+                keyed.retain(|_, gcra| !gcra.is_idle(now));
+            }
+            match keyed.get(key) {
+                Some(gcra) => gcra.clone(),
+                None => keyed.entry(key.to_owned()).or_insert(Arc::new(Gcra::new(self.pace))).clone(),
+            }
+        };
+        gcra.reserve(now, latest)
+    }
+}
+
+/// Why a call may not start before its deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Our own pacing gives the next slot only then.
+    Paced(Duration),
+    /// The cloud said that it takes no more calls until then.
+    Blocked(Duration),
+}
+
+/// What the calls of one account share.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    epoch: Instant,
+    account: Gcra,
+    operations: BTreeMap<&'static str, Operation>,
+    under_way: Semaphore,
+    /// No call before this (nanoseconds since `epoch`): the cloud announced an empty window.
+    blocked_until: AtomicU64,
+    budget: RetryBudget,
+}
+
+impl Gate {
+    pub(crate) fn new(limits: &AccountLimits, operations: &BTreeMap<&'static str, Pace>) -> Self {
+        Self {
+            epoch: Instant::now(),
+            account: Gcra::new(Pace { interval: limits.call_interval, burst: limits.burst }),
+            operations: operations.iter().map(|(name, pace)| (*name, Operation::new(*pace))).collect(),
+            under_way: Semaphore::new((limits.concurrency.max(1) as usize).min(Semaphore::MAX_PERMITS)),
+            blocked_until: AtomicU64::new(0),
+            budget: RetryBudget::new(),
+        }
+    }
+
+    /// Waits for a slot of the account and of the operation. Refuses at once when there is none before the deadline.
+    ///
+    /// Cancel safe, but a slot taken stays taken: the account then waits an interval more than it must.
+    pub(crate) async fn admit(&self, operation: &str, key: Option<&str>, deadline: Instant) -> Result<(), Refusal> {
+        loop {
+            let at = Instant::now();
+            let (now, latest) = (self.at(at), self.at(deadline));
+            let blocked = self.blocked_until.load(Ordering::Acquire);
+            if blocked > latest {
+                return Err(Refusal::Blocked(Duration::from_nanos(blocked - now)));
+            }
+            if blocked > now {
+                tokio::time::sleep_until(at + Duration::from_nanos(blocked - now)).await;
+                continue;
+            }
+            let paced = |slot: u64| Refusal::Paced(Duration::from_nanos(slot.saturating_sub(now)));
+            // The operation first: where it refuses, the account's slot is not spent.
+            let operation = match self.operations.get(operation) {
+                Some(pace) => pace.reserve(key, now, latest).map_err(paced)?,
+                None => now,
+            };
+            let slot = self.account.reserve(now, latest).map_err(paced)?.max(operation);
+            if slot > now {
+                tokio::time::sleep_until(at + Duration::from_nanos(slot - now)).await;
+                // A block may have been announced while we waited. The slot is ours; only the block is waited for.
+                let (now, blocked) = (self.at(Instant::now()), self.blocked_until.load(Ordering::Acquire));
+                if blocked > latest {
+                    return Err(Refusal::Blocked(Duration::from_nanos(blocked.saturating_sub(now))));
+                }
+                if blocked > now {
+                    tokio::time::sleep(Duration::from_nanos(blocked - now)).await;
+                }
+            }
+            return Ok(());
+        }
+    }
+
+    /// One of the calls that may be under way at once.
+    pub(crate) async fn enter(&self) -> SemaphorePermit<'_> {
+        self.under_way.acquire().await.expect("the semaphore is never closed")
+    }
+
+    /// The cloud announced that nothing is left of a window that ends in `wait`.
+    pub(crate) fn block_for(&self, wait: Duration) {
+        self.blocked_until.fetch_max(self.at(Instant::now()).saturating_add(nanos(wait)), Ordering::AcqRel);
+    }
+
+    /// A call succeeded: a tenth of a repeat is earned.
+    pub(crate) fn succeeded(&self) {
+        self.budget.earn();
+    }
+
+    /// Whether the account may repeat a call now.
+    pub(crate) fn may_repeat(&self) -> bool {
+        self.budget.spend(self.at(Instant::now()))
+    }
+
+    fn at(&self, instant: Instant) -> u64 {
+        nanos(instant.saturating_duration_since(self.epoch))
+    }
+}
+
+/// How many repeats an account may make: a tenth of what succeeded, at most ten saved up, and a trickle when nothing succeeds.
+///
+/// Without it every caller's own retries multiply the load on a cloud that is failing.
+#[derive(Debug)]
+struct RetryBudget {
+    /// In tenths of a repeat.
+    earned: AtomicI64,
+    trickle: Gcra,
+}
+
+impl RetryBudget {
+    const REPEAT: i64 = 10;
+    const MOST: i64 = 10 * Self::REPEAT;
+
+    fn new() -> Self {
+        let trickle = Gcra::new(Pace { interval: Duration::from_secs(1), burst: 10 });
+        Self { earned: AtomicI64::new(0), trickle }
+    }
+
+    fn earn(&self) {
+        // A lost race loses a tenth; a plain load keeps the common case, a full budget, off the shared cache line.
+        let earned = self.earned.load(Ordering::Relaxed);
+        if earned < Self::MOST {
+            let _ = self.earned.compare_exchange(earned, earned + 1, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+
+    fn spend(&self, now: u64) -> bool {
+        let paid = self
+            .earned
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |earned| (earned >= Self::REPEAT).then(|| earned - Self::REPEAT));
+        paid.is_ok() || self.trickle.reserve(now, now).is_ok()
+    }
+}
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn a_slot_after_the_latest_is_refused_and_not_spent() {
+        let gcra = Gcra::new(Pace::every(Duration::from_secs(4)));
+        assert_eq!(gcra.reserve(0, 0), Ok(0));
+        assert_eq!(gcra.reserve(0, SECOND), Err(4 * SECOND));
+        assert_eq!(gcra.reserve(0, 5 * SECOND), Ok(4 * SECOND));
+    }
+
+    #[test]
+    fn repeats_without_any_success_are_ten_and_then_one_a_second() {
+        let budget = RetryBudget::new();
+        assert_eq!((0..100).filter(|_| budget.spend(0)).count(), 10);
+        assert!(!budget.spend(SECOND / 2));
+        assert!(budget.spend(SECOND) && !budget.spend(SECOND));
+        (0..25).for_each(|_| budget.earn());
+        assert_eq!((0..100).filter(|_| budget.spend(SECOND)).count(), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn no_window_ever_holds_more_than_its_share(burst in 1_u32..5, arrivals in prop::collection::vec(0_u64..3_000, 1..60)) {
+            let gcra = Gcra::new(Pace::every(Duration::from_nanos(1_000)).burst(burst));
+            let mut now = 0;
+            let mut slots = Vec::new();
+            for gap in arrivals {
+                now += gap;
+                slots.push(gcra.reserve(now, u64::MAX).unwrap());
+            }
+            for (i, from) in slots.iter().enumerate() {
+                let within = slots[i..].iter().filter(|slot| **slot < from + 10_000).count();
+                prop_assert!(within <= 10 + burst as usize, "{within} calls in ten intervals");
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What a cloud's headers say about waiting: `Retry-After`, and `RateLimit` with `RateLimit-Policy`.
+
+use std::time::Duration;
+
+use atlas_core::Timestamp;
+use http::{HeaderMap, header};
+
+/// Longer waits than a day are cut: no sleep of ours is longer, and a header must not overflow a timer.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long the answer asks us to wait: seconds, or an HTTP date against our clock (RFC 9110 §10.2.3).
+pub(crate) fn retry_after(headers: &HeaderMap, now: impl FnOnce() -> Timestamp) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match text.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) if text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() => LONGEST,
+        // "1.5" is not in the standard, but some servers send it.
+        Err(_) => match text.parse::<f64>() {
+            Ok(seconds) => Duration::try_from_secs_f64(seconds).ok()?,
+            Err(_) => {
+                let date = jiff::fmt::rfc2822::parse(text).ok()?;
+                Timestamp::from_unix_millis(date.timestamp().as_millisecond()).since(now())
+            }
+        },
+    };
+    Some(wait.min(LONGEST))
+}
+
+/// How long until a window that has nothing left ends: the longest of the empty ones.
+///
+/// The form is that of the IETF draft (`draft-ietf-httpapi-ratelimit-headers`): `"minute";r=57;t=12, "hour";r=2800;t=1812`.
+/// A window without `t` ends after the `w` of its policy.
+pub(crate) fn empty_window(headers: &HeaderMap) -> Option<Duration> {
+    let limits = headers.get("ratelimit")?.to_str().ok()?;
+    items(limits)
+        .filter(|item| item.parameter("r") == Some(0))
+        .filter_map(|item| {
+            item.parameter("t").or_else(|| {
+                let policies = headers.get("ratelimit-policy")?.to_str().ok()?;
+                items(policies).find(|policy| policy.name == item.name)?.parameter("w")
+            })
+        })
+        .max()
+        .map(|seconds| Duration::from_secs(seconds).min(LONGEST))
+}
+
+struct Item<'a> {
+    name: &'a str,
+    parameters: &'a str,
+}
+
+impl Item<'_> {
+    fn parameter(&self, wanted: &str) -> Option<u64> {
+        self.parameters.split(';').find_map(|parameter| {
+            let (name, value) = parameter.split_once('=')?;
+            (name.trim() == wanted).then(|| value.trim().parse().ok())?
+        })
+    }
+}
+
+/// The items of a structured-field list. Names are quoted strings or tokens; a comma inside quotes is the name's.
+fn items(list: &str) -> impl Iterator<Item = Item<'_>> {
+    let mut quoted = false;
+    list.split(move |c: char| {
+        quoted ^= c == '"';
+        c == ',' && !quoted
+    })
+    .map(|item| {
+        let item = item.trim();
+        let (name, parameters) = item.split_once(';').unwrap_or((item, ""));
+        Item { name: name.trim(), parameters }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())).collect()
+    }
+
+    fn wait(value: &str) -> Option<Duration> {
+        // 2026-11-21T10:00:00Z
+        retry_after(&headers(&[("retry-after", value)]), || Timestamp::from_unix_seconds(1_795_255_200))
+    }
+
+    #[test]
+    fn retry_after_is_read_as_seconds_and_as_a_date() {
+        assert_eq!(wait("30"), Some(Duration::from_secs(30)));
+        assert_eq!(wait("1.5"), Some(Duration::from_millis(1500)));
+        assert_eq!(wait("Sat, 21 Nov 2026 10:00:20 GMT"), Some(Duration::from_secs(20)));
+        assert_eq!(wait("Sat, 21 Nov 2026 09:00:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(wait("99999999999999999999999"), Some(LONGEST));
+        assert_eq!((wait("soon"), wait("-1"), wait("")), (None, None, None));
+    }
+
+    #[test]
+    fn only_an_empty_window_makes_us_wait_and_the_longest_of_them_counts() {
+        let left = headers(&[("ratelimit", r#""minute";r=57;t=12, "hour";r=2800;t=1812, "day";r=49500;t=45012"#)]);
+        assert_eq!(empty_window(&left), None);
+        let empty = headers(&[("ratelimit", r#""minute";r=0;t=12, "hour";r=0;t=1812, "day";r=1;t=45012"#)]);
+        assert_eq!(empty_window(&empty), Some(Duration::from_secs(1812)));
+        let policy = headers(&[("ratelimit", r#""a,b";r=0"#), ("ratelimit-policy", r#""x";q=1;w=5, "a,b";q=60;w=60"#)]);
+        assert_eq!(empty_window(&policy), Some(Duration::from_secs(60)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_value_panics_the_parsers(bytes in prop::collection::vec(any::<u8>(), 0..80), text in "[\",;=rtw0-9 .:a-zA-Z+-]{0,60}") {
+            for value in [HeaderValue::from_bytes(&bytes), HeaderValue::from_str(&text)].into_iter().flatten() {
+                let mut map = HeaderMap::new();
+                for name in ["retry-after", "ratelimit", "ratelimit-policy"] {
+                    map.insert(name, value.clone());
+                }
+                let longest = retry_after(&map, || Timestamp::UNIX_EPOCH).into_iter().chain(empty_window(&map)).max();
+                prop_assert!(longest.is_none_or(|wait| wait <= LONGEST));
+            }
+        }
+    }
+}

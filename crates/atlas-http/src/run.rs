@@ -1,0 +1,492 @@
+//! How a call runs: deadline, pacing, tries, repeats, redirects, and what its failure says.
+
+use std::time::Duration;
+
+use atlas_core::{CallContext, Error, ErrorKind, Next, Outcome, Result, RetryClass, Secret};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body::Body as _;
+use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+use tracing::{Instrument as _, Span, field};
+
+use crate::answer::{Answer, StreamingAnswer};
+use crate::body::{Body, BoxError};
+use crate::call::Call;
+use crate::client::{Base, Client};
+use crate::credential::Authorizer;
+use crate::failure::FailedAnswer;
+use crate::pace::Refusal;
+use crate::rate;
+use crate::transport::{CallLayers, Transport, TransportError};
+
+const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const MOST_REDIRECTS: u32 = 3;
+/// Longer deadlines are cut: tokio's timer cannot hold an instant more than about two years ahead.
+const LONGEST_DEADLINE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+impl Client {
+    /// Makes the call and reads its answer whole. All of it, repeats included, within the deadline.
+    ///
+    /// # Errors
+    /// As the status and the provider's mapper say; `timeout`, `transport` and `rate_limited` otherwise. The outcome says whether
+    /// the cloud may have acted.
+    ///
+    /// # Cancel safety
+    /// A dropped future of class `Safe` loses nothing. Of the others it loses whether the cloud acted: run them in a tracked task.
+    pub async fn call(&self, cx: &CallContext, call: Call) -> Result<Answer> {
+        let span = self.span(&call);
+        if span.is_disabled() {
+            return self.run(cx, call, Whole).await;
+        }
+        let recorded = span.clone();
+        async {
+            let answer = self.run(cx, call, Whole).await;
+            record(&recorded, answer.as_ref().map(|answer| (answer.status, answer.resends)));
+            answer
+        }
+        .instrument(span)
+        .await
+    }
+
+    /// [`Client::call`], and the answer as JSON of this shape.
+    ///
+    /// # Errors
+    /// As [`Client::call`] and [`Answer::json`].
+    pub async fn json<T: DeserializeOwned>(&self, cx: &CallContext, call: Call) -> Result<T> {
+        self.call(cx, call).await?.json()
+    }
+
+    /// Makes the call and gives its answer as it comes: logs, events. The deadline holds until the answer's head, the call's idle
+    /// timeout from then on. The size cap does not apply.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn call_streaming(&self, cx: &CallContext, call: Call) -> Result<StreamingAnswer> {
+        let span = self.span(&call);
+        let recorded = span.clone();
+        async {
+            let answer = self.run(cx, call, Streamed).await;
+            record(&recorded, answer.as_ref().map(|answer| (answer.status, 0)));
+            answer
+        }
+        .instrument(span)
+        .await
+    }
+
+    /// The span of one call. Field names are OpenTelemetry's; no query, header or body is ever among them.
+    fn span(&self, call: &Call) -> Span {
+        let inner = &*self.0;
+        tracing::info_span!(
+            "http.call",
+            "otel.kind" = "client",
+            provider = inner.provider.as_str(),
+            api = inner.api,
+            operation = call.operation,
+            "http.request.method" = call.method.as_str(),
+            "url.path" = call.path(),
+            "server.address" = inner.base.authority.host(),
+            "server.port" = inner.base.port,
+            "http.response.status_code" = field::Empty,
+            "http.request.resend_count" = field::Empty,
+            "error.type" = field::Empty,
+        )
+    }
+
+    async fn run<R: Reading>(&self, cx: &CallContext, mut call: Call, reading: R) -> Result<R::Answer> {
+        let inner = &*self.0;
+        let result = match call.take_wrong() {
+            Err(wrong) => Err(wrong),
+            Ok(()) => self.until_deadline(cx, &call, reading).await,
+        };
+        result.map_err(|error| error.during(&inner.provider, call.operation))
+    }
+
+    async fn until_deadline<R: Reading>(&self, cx: &CallContext, call: &Call, reading: R) -> Result<R::Answer> {
+        let inner = &*self.0;
+        let timeout = cx.timeout().or(call.timeout).unwrap_or(inner.limits.call_deadline).min(LONGEST_DEADLINE);
+        let deadline = Instant::now() + timeout;
+        let mut progress = Progress::default();
+        let tries = Tries { client: self, cx, call, deadline };
+        match tokio::time::timeout_at(deadline, tries.run(&mut progress, reading)).await {
+            Ok(result) => result,
+            Err(_) => Err(progress.timed_out(call.class)),
+        }
+    }
+}
+
+/// What was going on when the deadline came.
+#[derive(Default)]
+struct Progress {
+    /// A try is under way; the connection it got, where that can be told.
+    under_way: bool,
+    connection: Option<CaptureConnection>,
+    /// An earlier try may have had its effect.
+    perhaps_applied: bool,
+    last: Option<Error>,
+    resends: u32,
+}
+
+impl Progress {
+    fn timed_out(self, class: RetryClass) -> Error {
+        if !self.under_way {
+            return match self.last {
+                Some(last) => last,
+                None => Error::new(ErrorKind::Timeout, "the deadline passed before the call could start"),
+            };
+        }
+        // hyper-util tells the connection before it gives it the request: without one, nothing was sent.
+        let unsent = self.connection.is_some_and(|capture| capture.connection_metadata().is_none());
+        if unsent && !self.perhaps_applied {
+            return Error::new(ErrorKind::Timeout, "no connection before the deadline");
+        }
+        Error::new(ErrorKind::Timeout, "no answer before the deadline").outcome_is(lost(class))
+    }
+}
+
+/// The outcome of a call whose answer was lost.
+fn lost(class: RetryClass) -> Outcome {
+    match class {
+        RetryClass::Safe => Outcome::NotApplied(Next::SameLater),
+        RetryClass::Idempotent | RetryClass::Create => Outcome::Unknown(Vec::new()),
+    }
+}
+
+struct Tries<'a> {
+    client: &'a Client,
+    cx: &'a CallContext,
+    call: &'a Call,
+    deadline: Instant,
+}
+
+impl Tries<'_> {
+    async fn run<R: Reading>(&self, progress: &mut Progress, reading: R) -> Result<R::Answer> {
+        let (inner, call) = (&*self.client.0, self.call);
+        let own_base = self.cx.base_url().map(|url| Base::parse(url, inner.allow_plain_http)).transpose()?;
+        let base = own_base.as_ref().unwrap_or(&inner.base);
+        let own_key = self.cx.api_key().map(|key| {
+            let key = atlas_core::config::ApiKey { secret: key.clone(), origin: atlas_core::config::Origin::Call };
+            Authorizer::key(inner.scheme, key)
+        });
+        let own_key = own_key.transpose()?;
+        let authorizer = own_key.as_ref().unwrap_or(&inner.authorizer);
+        let own_transport = self.cx.extension::<CallLayers>().map(|layers| layers.wrap(inner.transport.clone()));
+        let one = One { tries: self, base, authorizer, transport: own_transport.as_ref().unwrap_or(&inner.transport) };
+        let retries = self.cx.retries().unwrap_or(inner.retries);
+        let mut renewed = false;
+        loop {
+            let failure = match one.go(progress, &reading).await {
+                Ok(answer) => {
+                    inner.gate.succeeded();
+                    return Ok(answer);
+                }
+                Err(failure) => failure,
+            };
+            progress.under_way = false;
+            let Failure { mut error, may_repeat, renew } = failure;
+            progress.perhaps_applied |= error.outcome().is_unknown();
+            if progress.perhaps_applied && !error.outcome().is_unknown() && error.outcome() == &Outcome::NeverSent {
+                // This try did nothing, but an earlier one may have.
+                error = error.outcome_is(lost(call.class));
+            }
+            let renews = renew && !renewed && call.class != RetryClass::Create;
+            if !renews && (!may_repeat || progress.resends >= retries) {
+                return Err(error);
+            }
+            let wait = match (renews, error.retry_after()) {
+                (true, _) => Duration::ZERO,
+                // A little later than told, so that all who were told the same do not come back at once.
+                (false, Some(told)) => told + inner.backoff.delay(0, &*inner.entropy) / 4,
+                (false, None) => inner.backoff.delay(progress.resends, &*inner.entropy),
+            };
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            if wait >= left || !inner.gate.may_repeat() {
+                return Err(error);
+            }
+            renewed |= renews;
+            progress.resends += 1;
+            progress.last = Some(error);
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
+}
+
+/// One try that failed.
+struct Failure {
+    error: Error,
+    may_repeat: bool,
+    /// The credential was refused and its source has another chance.
+    renew: bool,
+}
+
+impl Failure {
+    fn new(error: Error, class: RetryClass) -> Self {
+        Self { may_repeat: error.is_retryable(class), error, renew: false }
+    }
+
+    fn last(error: Error) -> Self {
+        Self { error, may_repeat: false, renew: false }
+    }
+}
+
+/// One try of a call.
+struct One<'a> {
+    tries: &'a Tries<'a>,
+    base: &'a Base,
+    authorizer: &'a Authorizer,
+    transport: &'a Transport,
+}
+
+impl One<'_> {
+    async fn go<R: Reading>(&self, progress: &mut Progress, reading: &R) -> Result<R::Answer, Failure> {
+        let Tries { client, call, deadline, .. } = self.tries;
+        let inner = &*client.0;
+        let mut uri = self.base.uri(call.path_and_query()).map_err(Failure::last)?;
+        if let Err(refusal) = inner.gate.admit(call.operation, call.pace_key.as_deref(), *deadline).await {
+            return Err(Failure::last(progress.last.take().unwrap_or_else(|| not_admitted(refusal))));
+        }
+        let permit = inner.gate.enter().await;
+        let authorization =
+            if call.authorized { self.authorizer.authorization().await.map_err(Failure::last)? } else { None };
+        let (value, secret) = authorization.map_or((None, None), |given| (Some(given.value), given.secret));
+        let mut redirects = 0;
+        loop {
+            let mut request = self.request(uri.clone(), value.clone());
+            // Only a create needs to know; for the others an unknown outcome costs nothing but a repeat.
+            progress.connection = (call.class == RetryClass::Create).then(|| capture_connection(&mut request));
+            progress.under_way = true;
+            let answer = match self.transport.send(request).await {
+                Ok(answer) => answer,
+                Err(cause) => return Err(self.not_carried(cause)),
+            };
+            if let Some(window) = rate::empty_window(answer.headers()) {
+                inner.gate.block_for(window);
+            }
+            let status = answer.status();
+            if status.is_success() || call.accepted.contains(&status.as_u16()) {
+                let answer = reading.read(self, answer, progress).await;
+                drop(permit);
+                return answer;
+            }
+            if let Some(to) = self.redirect(&uri, &answer).filter(|_| redirects < MOST_REDIRECTS) {
+                uri = to;
+                redirects += 1;
+                continue;
+            }
+            return Err(self.refused(answer, secret.as_ref()).await);
+        }
+    }
+
+    fn request(&self, uri: Uri, authorization: Option<HeaderValue>) -> Request<Body> {
+        let (inner, call) = (&*self.tries.client.0, self.tries.call);
+        let mut request = Request::new(call.body.clone().map_or_else(Body::empty, Body::from));
+        *request.method_mut() = call.method.clone();
+        *request.uri_mut() = uri;
+        let headers = request.headers_mut();
+        headers.reserve(5 + inner.headers.len() + call.headers.len());
+        if let Some(host) = &self.base.host {
+            headers.insert(header::HOST, host.clone());
+        }
+        headers.insert(header::USER_AGENT, inner.user_agent.clone());
+        headers.insert(header::ACCEPT, call.accept.clone());
+        if let Some(content_type) = &call.content_type {
+            headers.insert(header::CONTENT_TYPE, content_type.clone());
+        }
+        for (name, value) in inner.headers.iter().chain(&call.headers) {
+            headers.insert(name.clone(), value.clone());
+        }
+        if let Some(authorization) = authorization {
+            headers.insert(header::AUTHORIZATION, authorization);
+        }
+        request
+    }
+
+    /// Where to go instead: only a GET, and only on the same scheme, host and port, because the key goes along.
+    fn redirect(&self, from: &Uri, answer: &Response<Body>) -> Option<Uri> {
+        let moved = matches!(answer.status().as_u16(), 301 | 302 | 307 | 308);
+        if !moved || self.tries.call.method != Method::GET {
+            return None;
+        }
+        let to = answer.headers().get(header::LOCATION)?.to_str().ok()?;
+        if to.starts_with('/') && !to.starts_with("//") {
+            let mut parts = from.clone().into_parts();
+            parts.path_and_query = Some(to.parse().ok()?);
+            return Uri::from_parts(parts).ok();
+        }
+        let to: Uri = to.parse().ok()?;
+        let port = |uri: &Uri| uri.port_u16().or(if uri.scheme_str() == Some("https") { Some(443) } else { Some(80) });
+        let same = to.scheme() == from.scheme()
+            && to.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+            && to.host().zip(from.host()).is_some_and(|(to, from)| to.eq_ignore_ascii_case(from))
+            && port(&to) == port(from);
+        same.then_some(to)
+    }
+
+    /// The transport failed: the outcome rests on whether the request may have left.
+    fn not_carried(&self, cause: BoxError) -> Failure {
+        let class = self.tries.call.class;
+        let (never_sent, message) = TransportError::read(&cause);
+        let outcome = if never_sent { Outcome::NeverSent } else { lost(class) };
+        Failure::new(Error::new(ErrorKind::Transport, message).outcome_is(outcome).with_source(cause), class)
+    }
+
+    /// An answer that is an error.
+    async fn refused(&self, answer: Response<Body>, secret: Option<&Secret>) -> Failure {
+        let Tries { client, call, .. } = self.tries;
+        let inner = &*client.0;
+        let (parts, body) = answer.into_parts();
+        // The status counts even where the body was cut or is too long.
+        let bytes = read_whole(body, inner.max_answer).await.unwrap_or_default();
+        let bare = secret.map(|secret| secret.expose().split_once(' ').map_or(secret.expose(), |(_, token)| token));
+        let secrets: Vec<&str> =
+            self.authorizer.secret().map(Secret::expose).into_iter().chain(bare).chain(call.scrub.iter().map(Secret::expose)).collect();
+        let mut failed = FailedAnswer::new(call.operation, call.class, parts.status, parts.headers, &bytes, &secrets);
+        failed.retry_after = rate::retry_after(&failed.headers, || inner.clock.now()).or_else(|| {
+            (failed.status == StatusCode::TOO_MANY_REQUESTS).then(|| rate::empty_window(&failed.headers)).flatten()
+        });
+        failed.origin = if call.authorized { self.authorizer.origin() } else { None };
+        let unauthorized = failed.status == StatusCode::UNAUTHORIZED;
+        let error = failed.into_error(inner.mapper);
+        let mut failure = Failure::new(error, call.class);
+        if let (true, Authorizer::Source(source), Some(secret)) = (unauthorized, self.authorizer, secret) {
+            source.rejected(secret);
+            failure.renew = true;
+        }
+        failure
+    }
+}
+
+/// Our own pacing, or a block the cloud announced, leaves no room before the deadline.
+fn not_admitted(refusal: Refusal) -> Error {
+    match refusal {
+        Refusal::Paced(wait) => {
+            Error::new(ErrorKind::Timeout, "the account's pace leaves no room for the call before its deadline").with_retry_after(wait)
+        }
+        Refusal::Blocked(wait) => {
+            Error::new(ErrorKind::RateLimited, "the cloud announced that its limit is used up until after the deadline")
+                .with_retry_after(wait)
+        }
+    }
+}
+
+fn record(span: &Span, result: Result<(StatusCode, u32), &Error>) {
+    match result {
+        Ok((status, resends)) => {
+            span.record("http.response.status_code", status.as_u16());
+            if resends > 0 {
+                span.record("http.request.resend_count", resends);
+            }
+        }
+        Err(error) => {
+            if let Some(status) = error.status() {
+                span.record("http.response.status_code", status);
+            }
+            span.record("error.type", error.kind().as_str());
+        }
+    }
+}
+
+/// How the body of a good answer is taken.
+trait Reading: Sync {
+    type Answer: Send;
+    fn read(
+        &self,
+        one: &One<'_>,
+        answer: Response<Body>,
+        progress: &Progress,
+    ) -> impl Future<Output = Result<Self::Answer, Failure>> + Send;
+}
+
+struct Whole;
+
+impl Reading for Whole {
+    type Answer = Answer;
+
+    async fn read(&self, one: &One<'_>, answer: Response<Body>, progress: &Progress) -> Result<Answer, Failure> {
+        let Tries { client, call, .. } = one.tries;
+        let (parts, body) = answer.into_parts();
+        let whole = read_whole(body, client.0.max_answer).await;
+        let mut answer = Answer {
+            client: client.0.clone(),
+            operation: call.operation,
+            class: call.class,
+            status: parts.status,
+            headers: parts.headers,
+            body: Bytes::new(),
+            resends: progress.resends,
+        };
+        match whole {
+            Ok(body) => {
+                answer.body = body;
+                Ok(answer)
+            }
+            Err(Cut::TooLong) => {
+                let message = format!("the answer is longer than {} bytes", client.0.max_answer);
+                Err(Failure::last(answer.misunderstood(&message)))
+            }
+            Err(Cut::Broken(cause)) => {
+                let error = Error::new(ErrorKind::Transport, "the connection broke in the middle of the answer")
+                    .outcome_is(lost(call.class))
+                    .with_status(parts.status.as_u16())
+                    .with_source(cause);
+                Err(Failure::new(error, call.class))
+            }
+        }
+    }
+}
+
+struct Streamed;
+
+impl Reading for Streamed {
+    type Answer = StreamingAnswer;
+
+    async fn read(&self, one: &One<'_>, answer: Response<Body>, _: &Progress) -> Result<StreamingAnswer, Failure> {
+        let Tries { client, call, .. } = one.tries;
+        let (parts, body) = answer.into_parts();
+        let idle = call.idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT).min(LONGEST_DEADLINE);
+        Ok(StreamingAnswer {
+            client: client.0.clone(),
+            operation: call.operation,
+            status: parts.status,
+            headers: parts.headers,
+            body,
+            idle,
+            silence: Box::pin(tokio::time::sleep(idle)),
+            done: false,
+        })
+    }
+}
+
+/// Why a body could not be read whole.
+enum Cut {
+    TooLong,
+    Broken(BoxError),
+}
+
+/// Reads a body of at most `most` bytes. A body that comes in one piece is not copied.
+async fn read_whole(body: Body, most: usize) -> Result<Bytes, Cut> {
+    if body.size_hint().lower() > most as u64 {
+        return Err(Cut::TooLong);
+    }
+    let mut body = std::pin::pin!(body);
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    while let Some(frame) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        let Ok(bytes) = frame.map_err(Cut::Broken)?.into_data() else { continue };
+        if first.len() + rest.len() + bytes.len() > most {
+            return Err(Cut::TooLong);
+        }
+        if first.is_empty() && rest.is_empty() {
+            first = bytes;
+        } else {
+            if rest.is_empty() {
+                rest.extend_from_slice(&std::mem::take(&mut first));
+            }
+            rest.extend_from_slice(&bytes);
+        }
+    }
+    Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
