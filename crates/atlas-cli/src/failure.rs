@@ -1,0 +1,89 @@
+//! Why a verb did not succeed, and with what exit code.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use atlas_core::{Error, ErrorKind};
+
+/// The verb failed.
+pub(crate) const FAILED: u8 = 1;
+/// The command line was wrong.
+pub(crate) const USAGE: u8 = 2;
+
+/// An exit code other than 0 and what to tell people, if anything is left to say.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    code: u8,
+    message: Option<String>,
+    source: Option<Error>,
+}
+
+/// What a verb comes to.
+pub(crate) type Done<T = ()> = Result<T, Failure>;
+
+impl Failure {
+    /// It failed, and this is why.
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self { code: FAILED, message: Some(message.into()), source: None }
+    }
+
+    /// The command line was wrong.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self { code: USAGE, message: Some(message.into()), source: None }
+    }
+
+    /// Everything was said already; only the code is left.
+    pub(crate) fn silent(code: u8) -> Self {
+        Self { code, message: None, source: None }
+    }
+
+    /// The process's exit code.
+    pub(crate) fn code(&self) -> ExitCode {
+        ExitCode::from(self.code)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let code = if error.kind() == ErrorKind::Validation && error.provider().is_none() { USAGE } else { FAILED };
+        Self { code, message: None, source: Some(error) }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl Failure {
+    /// What to print, one line for each cause; `None` when nothing is left to say.
+    pub(crate) fn text(&self) -> Option<String> {
+        if self.message.is_none() && self.source.is_none() {
+            return None;
+        }
+        Some(self.to_string())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(message) = &self.message {
+            f.write_str(message)?;
+        }
+        let mut cause: Option<&dyn std::error::Error> = self.source.as_ref().map(|error| error as _);
+        let mut first = self.message.is_none();
+        let mut last = String::new();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if text != last {
+                f.write_str(if first { "" } else { "\n  because: " })?;
+                f.write_str(&text)?;
+                first = false;
+            }
+            last = text;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
