@@ -3,7 +3,7 @@
 //! The secret is never in the store (a copy of the store must not be able to name or kill a machine); the store keeps a
 //! fingerprint. From it come the realm's id, the MAC in every launch key, and the key that seals requests and credentials.
 
-mod file;
+pub(crate) mod file;
 mod ledger;
 
 use std::fmt;

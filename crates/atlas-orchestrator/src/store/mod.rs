@@ -6,6 +6,8 @@
 //! whether yours keeps the promises.
 
 mod memory;
+#[cfg(feature = "redb")]
+mod redb;
 
 use std::fmt::{self, Debug};
 use std::future::Future;
@@ -16,6 +18,8 @@ use std::time::Duration;
 use atlas_core::{Error, ErrorKind, Timestamp};
 
 pub use self::memory::{Memory, MemorySnapshot};
+#[cfg(feature = "redb")]
+pub use self::redb::{Redb, RedbOptions, StoreOwner};
 
 /// The tables of the schema. Additive: a store makes those it does not know of yet, and keeps those it does not know any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,0 +1,243 @@
+//! Opening a store's file: wait for its lock, prove it sound before a byte of it changes, carry its schema forward.
+
+use std::fs::{self, File};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use atlas_core::{Entropy, Error, ErrorKind, Timestamp};
+use data_encoding::HEXLOWER;
+use redb::backends::FileBackend;
+use redb::{Builder, Database, DatabaseError, StorageError};
+use serde::{Deserialize, Serialize};
+
+use super::RedbOptions;
+use super::gate::Gate;
+use super::schema;
+use crate::realm::file as private_file;
+use crate::store::memory::draw_incarnation;
+
+/// How often the lock is tried. A file lock cannot be waited for with a limit, so it is asked for again and again.
+const LOCK_POLL: Duration = Duration::from_millis(50);
+/// Pages kept in memory; the operating system keeps the rest.
+const CACHE_BYTES: usize = 128 << 20;
+
+/// Who holds a store, as it wrote beside the file for the message of those who wait.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreOwner {
+    /// Its process.
+    pub pid: u32,
+    /// The program's name.
+    pub program: String,
+    /// When it opened the store.
+    pub since: Timestamp,
+}
+
+impl StoreOwner {
+    /// Reads the note beside a store. It is a hint: its writer may be long dead.
+    #[must_use]
+    pub fn of(store: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(note_path(store)).ok()?).ok()
+    }
+}
+
+/// A database that was proved sound, and the note beside it.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) db: Database,
+    pub(super) note: PathBuf,
+}
+
+enum Attempt {
+    Opened(Box<Database>),
+    Held,
+}
+
+/// Opens the store, making it first where there is none. Blocks up to the options' wait.
+pub(super) fn open(path: &Path, options: &RedbOptions) -> Result<Opened, Error> {
+    let mut waited = Duration::ZERO;
+    loop {
+        if !path.try_exists().map_err(|e| io_failed(path, "cannot be examined", e))? {
+            create(path, &*options.entropy)?;
+        }
+        match attempt(path)? {
+            Attempt::Opened(db) => {
+                let note = note_path(path);
+                let owner = StoreOwner { pid: std::process::id(), program: program(), since: options.clock.now() };
+                let text = serde_json::to_vec(&owner).expect("an owner is plain numbers and text");
+                // The note only serves a message; a store that can be opened is not refused for want of it.
+                if let Err(e) = private_file::replace(&note, &text, &*options.entropy) {
+                    tracing::warn!(path = %note.display(), error = %e, "the note of the store's owner could not be written");
+                }
+                return Ok(Opened { db: *db, note });
+            }
+            Attempt::Held if waited >= options.wait => return Err(held(path, waited)),
+            Attempt::Held => {
+                std::thread::sleep(LOCK_POLL);
+                waited += LOCK_POLL;
+            }
+        }
+    }
+}
+
+fn attempt(path: &Path) -> Result<Attempt, Error> {
+    let file = match File::options().read(true).write(true).open(path) {
+        Ok(file) => file,
+        // Moved away since we looked: look again.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Attempt::Held),
+        Err(e) => return Err(io_failed(path, "cannot be opened", e)),
+    };
+    let meta = file.metadata().map_err(|e| io_failed(path, "cannot be examined", e))?;
+    if !meta.is_file() {
+        return Err(refused(path, "is not a regular file"));
+    }
+    if meta.len() == 0 {
+        // We never publish an empty file, so this one was emptied, and what it held may still be running.
+        return Err(refused(path, "is empty, so it is not a store any more: restore it, or remove it to begin a new one"));
+    }
+    let again = file.try_clone().map_err(|e| io_failed(path, "cannot be opened", e))?;
+    let gate = FileBackend::new(file)
+        .map_err(|e| redb_failed(path, e))
+        .and_then(|backend| Gate::closed(backend).map_err(|e| io_failed(path, "cannot be examined", e)))?;
+
+    let proved = catch_unwind(AssertUnwindSafe(|| prove(path, &gate)));
+    let (db, version) = match proved.unwrap_or_else(|_| Err(damaged(path, "its pages contradict each other", None)))? {
+        Some(found) => found,
+        None => return Ok(Attempt::Held),
+    };
+    if !same_file(&again, path) {
+        return Ok(Attempt::Held);
+    }
+    gate.open().map_err(|e| io_failed(path, "cannot be written", e))?;
+    make_private(&again).map_err(|e| io_failed(path, "cannot be made private", e))?;
+    schema::migrate(&db, version, schema::STEPS).map_err(|e| schema::unreadable(e).with_path(path))?;
+    Ok(Attempt::Opened(Box::new(db)))
+}
+
+/// Reads every page behind a closed gate: the checksums of all trees, the allocator, our own facts. `None`: another holds it.
+fn prove(path: &Path, gate: &Gate) -> Result<Option<(Database, u64)>, Error> {
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+    let db = match builder.create_with_backend(gate.clone()) {
+        Ok(db) => db,
+        Err(DatabaseError::DatabaseAlreadyOpen) => return Ok(None),
+        Err(e) => return Err(redb_failed(path, e)),
+    };
+    let version = schema::examine(&db).map_err(|e| e.with_path(path))?;
+    Ok(Some((db, version)))
+}
+
+/// Makes a new store under a draft name and publishes it whole: a crash leaves no half-made store behind.
+fn create(path: &Path, entropy: &dyn Entropy) -> Result<(), Error> {
+    let failed = |e: io::Error| io_failed(path, "cannot be created", e);
+    let mut random = [0; 8];
+    entropy.fill(&mut random);
+    let draft = private_file::with_suffix(path, &format!(".draft-{}", HEXLOWER.encode(&random)));
+    let file = private_file::private().read(true).create_new(true).open(&draft).map_err(failed)?;
+    let built = build(path, file, entropy).and_then(|()| match fs::hard_link(&draft, path) {
+        // Another process made one meanwhile: that is the store.
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(failed(e)),
+        _ => Ok(()),
+    });
+    let removed = fs::remove_file(&draft).map_err(failed);
+    built.and(removed)?;
+    private_file::sync_directory(path).map_err(failed)
+}
+
+fn build(path: &Path, file: File, entropy: &dyn Entropy) -> Result<(), Error> {
+    let whole = file.try_clone().map_err(|e| io_failed(path, "cannot be created", e))?;
+    let backend = FileBackend::new(file).map_err(|e| redb_failed(path, e))?;
+    let db = Builder::new().create_with_backend(backend).map_err(|e| redb_failed(path, e))?;
+    schema::create(&db, &draw_incarnation(entropy)).map_err(|e| schema::unreadable(e).with_path(path))?;
+    db.close().map_err(|e| redb_failed(path, e))?;
+    whole.sync_all().map_err(|e| io_failed(path, "cannot be created", e))
+}
+
+#[cfg(unix)]
+fn same_file(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let identity = |m: fs::Metadata| (m.dev(), m.ino());
+    matches!((file.metadata(), fs::metadata(path)), (Ok(a), Ok(b)) if identity(a.clone()) == identity(b.clone()))
+}
+
+#[cfg(not(unix))]
+fn same_file(_: &File, _: &Path) -> bool {
+    true
+}
+
+#[cfg(unix)]
+fn make_private(file: &File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    if file.metadata()?.permissions().mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    file.set_permissions(fs::Permissions::from_mode(0o600))
+}
+
+#[cfg(not(unix))]
+fn make_private(_: &File) -> io::Result<()> {
+    Ok(())
+}
+
+fn note_path(store: &Path) -> PathBuf {
+    private_file::with_suffix(store, ".owner")
+}
+
+fn program() -> String {
+    let exe = std::env::current_exe().ok();
+    exe.and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned())).unwrap_or_else(|| "unknown".to_owned())
+}
+
+fn held(path: &Path, waited: Duration) -> Error {
+    let by = match StoreOwner::of(path) {
+        Some(o) if o.pid == std::process::id() => format!("this process itself, since {}", o.since),
+        Some(o) => format!("process {} ({}), since {}", o.pid, o.program, o.since),
+        None => "a process that left no note".to_owned(),
+    };
+    let waited = waited.as_secs_f32();
+    Error::new(ErrorKind::Conflict, format!("the store {} is held by {by}; waited {waited:.1} s for it", path.display()))
+}
+
+trait WithPath {
+    fn with_path(self, path: &Path) -> Self;
+}
+
+impl WithPath for Error {
+    fn with_path(self, path: &Path) -> Self {
+        let message = format!("{}: {}", path.display(), self.message());
+        Self::new(self.kind(), message).with_source(self)
+    }
+}
+
+fn refused(path: &Path, why: &str) -> Error {
+    Error::validation("store", format!("{} {why}", path.display()))
+}
+
+fn damaged(path: &Path, why: &str, source: Option<DatabaseError>) -> Error {
+    let error = Error::validation(
+        "store",
+        format!("{} is damaged ({why}); nothing in it was changed: restore a copy, and keep this one", path.display()),
+    );
+    match source {
+        Some(source) => error.with_source(source),
+        None => error,
+    }
+}
+
+fn redb_failed(path: &Path, error: DatabaseError) -> Error {
+    match &error {
+        DatabaseError::Storage(StorageError::Corrupted(_)) => damaged(path, "its checksums do not hold", Some(error)),
+        DatabaseError::Storage(StorageError::Io(e)) if e.kind() == io::ErrorKind::UnexpectedEof => {
+            damaged(path, "it is shorter than it says", Some(error))
+        }
+        DatabaseError::Storage(StorageError::Io(e)) if e.kind() == io::ErrorKind::InvalidData => {
+            damaged(path, "it does not begin as a store does", Some(error))
+        }
+        _ => Error::new(ErrorKind::Unavailable, format!("the store {} could not be opened", path.display())).with_source(error),
+    }
+}
+
+fn io_failed(path: &Path, what: &str, source: io::Error) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("the store {} {what}", path.display())).with_source(source)
+}
