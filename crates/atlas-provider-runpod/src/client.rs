@@ -1,0 +1,168 @@
+//! The control plane, one function for each endpoint of it that a machine needs. What an answer means is `translate`'s.
+
+use std::collections::BTreeSet;
+
+use atlas_core::{CallContext, CloudType, Error, ErrorKind, Result, RetryClass, Secret};
+use atlas_http::{Answer, Call, Client};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::candidates::{Tier, cloud};
+use crate::error::Refusal;
+use crate::translate::read;
+use crate::wire;
+
+/// No account has this many pages; a server that goes on for longer is broken.
+const MAX_PAGES: usize = 10_000;
+
+/// A list as far as it could be read.
+#[derive(Debug)]
+pub(crate) struct Walk {
+    pub(crate) items: Vec<Value>,
+    /// What is missing, and why; `None` when the end was reached.
+    pub(crate) missing: Option<String>,
+}
+
+impl Walk {
+    /// The items, or an error when some are missing: for lists in which half an answer is none.
+    pub(crate) fn whole(self) -> Result<Vec<Value>> {
+        match self.missing {
+            None => Ok(self.items),
+            Some(reason) => Err(Error::new(ErrorKind::Provider, format!("the list is incomplete: {reason}"))),
+        }
+    }
+}
+
+/// REST v2 of one account.
+#[derive(Clone, Debug)]
+pub(crate) struct Control(pub(crate) Client);
+
+impl Control {
+    /// Walks a list to its last page.
+    ///
+    /// # Errors
+    /// When not even the first page could be read.
+    pub(crate) async fn walk(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        path: &[&str],
+        query: &[(&str, String)],
+        field: &str,
+    ) -> Result<Walk> {
+        let mut walk = Walk { items: Vec::new(), missing: None };
+        let (mut cursor, mut cursors) = (None::<String>, BTreeSet::new());
+        for page in 0..MAX_PAGES {
+            let mut call = Call::get(operation, RetryClass::Safe, path).query_opt("cursor", cursor.as_ref());
+            for (name, value) in query {
+                call = call.query(name, value);
+            }
+            let (items, next) = match self.0.call(cx, call).await.and_then(|answer| Self::page(&answer, field)) {
+                Ok(read) => read,
+                Err(error) if page == 0 => return Err(error),
+                Err(error) => {
+                    walk.missing = Some(format!("page {} failed: {error}", page + 1));
+                    return Ok(walk);
+                }
+            };
+            walk.items.extend(items);
+            cursor = match next {
+                Next::End => return Ok(walk),
+                Next::Lost => {
+                    walk.missing = Some(format!("page {} says there is more, and not where", page + 1));
+                    return Ok(walk);
+                }
+                Next::Cursor(cursor) if !cursors.insert(cursor.clone()) => {
+                    walk.missing = Some(format!("page {} leads back to an earlier one", page + 1));
+                    return Ok(walk);
+                }
+                Next::Cursor(cursor) => Some(cursor),
+            };
+        }
+        walk.missing = Some("it does not end".to_owned());
+        Ok(walk)
+    }
+
+    fn page(answer: &Answer, field: &str) -> Result<(Vec<Value>, Next)> {
+        let mut body: Value = answer.json()?;
+        let next = match body.get("pagination").filter(|pagination| !pagination.is_null()) {
+            None => Next::End,
+            Some(pagination) => {
+                match read::<wire::Pagination>(pagination).map_err(|error| answer.misunderstood(error.message()))? {
+                    wire::Pagination { has_next_page: false, .. } => Next::End,
+                    wire::Pagination { next_cursor: Some(cursor), .. } if !cursor.is_empty() => Next::Cursor(cursor),
+                    wire::Pagination { .. } => Next::Lost,
+                }
+            }
+        };
+        match body.get_mut(field).map(Value::take) {
+            Some(Value::Array(items)) => Ok((items, next)),
+            _ => Err(answer.misunderstood(&format!("the answer has no list of {field}"))),
+        }
+    }
+
+    /// `POST /v2/pods`: once, and never again unless it provably never left.
+    pub(crate) async fn create_pod(&self, cx: &CallContext, body: &Value, secrets: Vec<Secret>) -> Result<Answer> {
+        let call = Call::post("spawn_compute", RetryClass::Create, ["v2", "pods"]).json(body).scrub(secrets);
+        self.0.call(cx, call).await
+    }
+
+    /// `GET /v2/pods/{id}`. With `not_found_too`, a 404 is given back as an answer.
+    pub(crate) async fn pod(&self, cx: &CallContext, operation: &'static str, id: &str, not_found_too: bool) -> Result<Answer> {
+        let call = Call::get(operation, RetryClass::Safe, ["v2", "pods", id]);
+        self.0.call(cx, if not_found_too { call.accept_status(StatusCode::NOT_FOUND) } else { call }).await
+    }
+
+    /// `DELETE /v2/pods/{id}`: `None` when it is done or there is no such pod, else the refusal.
+    pub(crate) async fn delete_pod(&self, cx: &CallContext, id: &str) -> Result<Option<Refusal>> {
+        let call = Call::delete("terminate", RetryClass::Idempotent, ["v2", "pods", id]);
+        let call = call.accept_status(StatusCode::NOT_FOUND).accept_status(StatusCode::BAD_REQUEST);
+        let answer = self.0.call(cx, call).await?;
+        let refusal = Refusal::from(&answer);
+        Ok((!answer.status().is_success() && !refusal.says_no_pod()).then_some(refusal))
+    }
+
+    /// `PATCH /v2/pods/{id}` with `{"locked": false}`.
+    pub(crate) async fn unlock_pod(&self, cx: &CallContext, id: &str) -> Result<()> {
+        let call = Call::patch("terminate", RetryClass::Idempotent, ["v2", "pods", id]).json(&json!({"locked": false}));
+        self.0.call(cx, call).await.map(drop)
+    }
+
+    /// `POST /v2/pods/{id}/action`: `false` when the pod's state does not allow it.
+    pub(crate) async fn act(&self, cx: &CallContext, operation: &'static str, id: &str, action: &str) -> Result<bool> {
+        let call = Call::post(operation, RetryClass::Idempotent, ["v2", "pods", id, "action"]).json(&json!({"action": action}));
+        let answer = self.0.call(cx, call.accept_status(StatusCode::CONFLICT)).await?;
+        Ok(answer.status() != StatusCode::CONFLICT)
+    }
+
+    /// `GET /v2/catalog/gpus` with one tier's stock for machines of so many GPUs.
+    pub(crate) async fn gpus(&self, cx: &CallContext, operation: &'static str, tier: CloudType, count: u32) -> Result<Tier> {
+        let query = [
+            ("include", "AVAILABILITY".to_owned()),
+            ("product", "POD".to_owned()),
+            ("cloud", cloud(tier).to_owned()),
+            ("count", count.to_string()),
+        ];
+        let gpus = self.walk(cx, operation, &["v2", "catalog", "gpus"], &query, "gpus").await?.whole()?;
+        Ok(Tier { tier, gpus: gpus.iter().map(read).collect::<Result<_>>()? })
+    }
+
+    /// `GET /v2/catalog/cpus` with the stock for pods of so many CPUs.
+    pub(crate) async fn cpus(&self, cx: &CallContext, operation: &'static str, vcpus: u32) -> Result<Vec<wire::CpuType>> {
+        let query = [("include", "AVAILABILITY".to_owned()), ("product", "POD".to_owned()), ("vcpuCount", vcpus.to_string())];
+        self.walk(cx, operation, &["v2", "catalog", "cpus"], &query, "cpus").await?.whole()?.iter().map(read).collect()
+    }
+
+    /// `GET /v2/network-volumes/{id}`.
+    pub(crate) async fn volume(&self, cx: &CallContext, operation: &'static str, id: &str) -> Result<wire::Volume> {
+        let call = Call::get(operation, RetryClass::Safe, ["v2", "network-volumes", id]);
+        read(&self.0.json::<Value>(cx, call).await?)
+    }
+}
+
+enum Next {
+    End,
+    Cursor(String),
+    /// There is more, and the answer does not say where.
+    Lost,
+}

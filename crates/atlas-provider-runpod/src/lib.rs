@@ -1,0 +1,335 @@
+//! The RunPod provider: pods over REST v2, serverless jobs over the queue API.
+//!
+//! ```no_run
+//! use atlas_core::{AnyProvider, CallContext, ComputeRequest, Gpu, LaunchKey, Port};
+//! use atlas_provider_runpod::RunPod;
+//!
+//! # async fn run() -> atlas_core::Result<()> {
+//! let runpod = AnyProvider::new(RunPod::from_env()?);
+//! let cx = CallContext::new();
+//! let request = ComputeRequest::gpu(Gpu::H100).image("ghcr.io/me/infer:1").port(Port::http(8000));
+//! let best = runpod.candidates(&cx, &request).await?.remove(0);
+//! let pod = runpod.spawn_compute(&cx, &LaunchKey::untracked(), &request.at(best)).await?;
+//! println!("{:?}", pod.url(8000));
+//! # Ok(()) }
+//! ```
+//!
+//! Requests become RunPod JSON in `translate`; nothing outside this crate sees RunPod's field names.
+//! Deliberately absent: retries and rate limits (`atlas-http` owns them), polling (the orchestrator does), REST v1.
+
+mod candidates;
+mod catalogue;
+mod check;
+mod client;
+mod config;
+mod error;
+mod logs;
+mod sse;
+mod translate;
+mod volumes;
+mod wire;
+
+use std::sync::Arc;
+
+use atlas_core::{
+    AccountLimits, BoxStream, CallContext, Candidate, Capabilities, Capability, Clock, CloudType, Compute, ComputeId,
+    ComputeRequest, ComputeSpend, Entropy, Error, ErrorKind, GpuChoice, GpuType, LaunchKey, ListFilter, Listing, LogLine,
+    LogQuery, NetworkVolume, Next, Outcome, Presence, Provider, ProviderId, Result, Secret, SpendQuery, Usd, VolumeId,
+    VolumeRequest,
+};
+use futures_util::future::try_join;
+use serde_json::Value;
+
+use client::Control;
+use config::ProxyTemplate;
+pub use config::{API_KEY_ENV, PROXY_URL_ENV, RUNTIME_URL_ENV, RunPodBuilder, URL_ENV};
+use error::{Refusal, unread_create};
+use translate::{Shape, read};
+
+/// One RunPod account. Cheap to clone; clones share connections and pacing.
+#[derive(Clone, Debug)]
+pub struct RunPod {
+    id: ProviderId,
+    control: Control,
+    key: Secret,
+    proxy: ProxyTemplate,
+    limits: AccountLimits,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+}
+
+impl RunPod {
+    /// From `RUNPOD_API_KEY` and, where set, `ATLAS_RUNPOD_URL`, `ATLAS_RUNPOD_RUNTIME_URL` and `ATLAS_RUNPOD_PROXY_URL`.
+    ///
+    /// # Errors
+    /// See [`RunPodBuilder::build`].
+    pub fn from_env() -> Result<Self> {
+        Self::builder().environment(|name| std::env::var(name).ok()).build()
+    }
+
+    /// Begins one by hand.
+    #[must_use]
+    pub fn builder() -> RunPodBuilder {
+        RunPodBuilder::default()
+    }
+
+    fn compute(&self, value: Value) -> Result<Compute> {
+        translate::compute(&self.id, &self.proxy, value)
+    }
+
+    /// The shape of a create: the pinned candidate's, or what the request says where it leaves no choice, or the best the catalogue
+    /// shows. Reads only.
+    async fn shape(&self, cx: &CallContext, request: &ComputeRequest) -> Result<Shape> {
+        if let Some(pinned) = &request.candidate {
+            let native_type = pinned.native_type.clone().ok_or_else(|| Error::validation("candidate", "names no shape"))?;
+            let tier = pinned.cloud_type.unwrap_or(request.cloud_type);
+            let data_centres = pinned.region.clone().into_iter().collect();
+            return Ok(Shape { native_type, cloud: candidates::cloud(tier), data_centres });
+        }
+        let card = match request.gpu.as_ref() {
+            Some(GpuChoice::Named(gpu)) if gpu.variants().len() == 1 => catalogue::native(*gpu).map(str::to_owned),
+            Some(GpuChoice::Native(id)) => Some(id.clone()),
+            _ => None,
+        };
+        let countries = request.region_hints.iter().any(|region| region.len() == 2);
+        if let (Some(native_type), [tier], false) = (card, candidates::tiers(request), countries) {
+            return Ok(Shape { native_type, cloud: candidates::cloud(*tier), data_centres: request.region_hints.clone() });
+        }
+        // These are reads before the order: whatever becomes of them, nothing was ordered.
+        let found = self.find_candidates(cx, "spawn_compute", request).await.map_err(|error| match error.outcome() {
+            Outcome::Unknown(_) => error.outcome_is(Outcome::NotApplied(Next::SameLater)),
+            _ => error,
+        })?;
+        let best = found.into_iter().next().ok_or_else(|| {
+            let sold_out = Error::new(ErrorKind::NoCapacity, "the catalogue shows none of what was asked for");
+            sold_out.outcome_is(Outcome::NotApplied(Next::NextCandidate))
+        })?;
+        Ok(Shape {
+            native_type: best.native_type.unwrap_or_default(),
+            cloud: candidates::cloud(best.cloud_type.unwrap_or_default()),
+            data_centres: best.region.into_iter().collect(),
+        })
+    }
+
+    async fn find_candidates(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        request: &ComputeRequest,
+    ) -> Result<Vec<Candidate>> {
+        let regions = self.regions(cx, operation, request).await?;
+        if let Some(vcpus) = request.cpu {
+            return candidates::cpus(request, &regions, &self.control.cpus(cx, operation, vcpus).await?);
+        }
+        let tier = |tier: CloudType| self.control.gpus(cx, operation, tier, request.gpu_count);
+        let catalogue = match candidates::tiers(request) {
+            [only] => vec![tier(*only).await?],
+            _ => {
+                let (secure, community) = try_join(tier(CloudType::Secure), tier(CloudType::Community)).await?;
+                vec![secure, community]
+            }
+        };
+        candidates::gpus(request, &regions, &catalogue)
+    }
+
+    /// Where to look: the request's regions; with a network volume, its data centre, which it pins every pod to.
+    async fn regions(&self, cx: &CallContext, operation: &'static str, request: &ComputeRequest) -> Result<Vec<String>> {
+        let Some(volume) = &request.network_volume_id else { return Ok(request.region_hints.clone()) };
+        let home = self.control.volume(cx, operation, volume.as_str()).await?.data_center;
+        let wanted = |region: &String| *region == home || catalogue::country(&home) == Some(region);
+        if !request.region_hints.is_empty() && !request.region_hints.iter().any(wanted) {
+            return Err(Error::validation("region_hints", format!("the network volume is in {home}, and in none of these")));
+        }
+        Ok(vec![home])
+    }
+}
+
+impl Provider for RunPod {
+    fn id(&self) -> &ProviderId {
+        &self.id
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        [
+            Capability::Gpu,
+            Capability::Cpu,
+            Capability::ContainerImage,
+            Capability::Templates,
+            Capability::Stop,
+            Capability::Start,
+            Capability::Volume,
+            Capability::ContainerDisk,
+            Capability::NetworkVolumes,
+            Capability::HttpProxy,
+            Capability::RawTcp,
+            Capability::SymmetricPorts,
+            Capability::GlobalNetworking,
+            Capability::Logs,
+            Capability::Spend,
+            Capability::CloudTypes,
+            Capability::Regions,
+            Capability::Prices,
+            Capability::EndsWithCommand,
+        ]
+        .into()
+    }
+
+    fn limits(&self) -> AccountLimits {
+        self.limits
+    }
+
+    fn check(&self, request: &ComputeRequest) -> Result<()> {
+        check::check(request)
+    }
+
+    /// A keyed hash of the key: REST v2 does not say whose it is (docs/clouds/runpod.md, "The APIs"). Asks nothing.
+    async fn identity(&self, cx: &CallContext) -> Result<String> {
+        let key = cx.api_key().unwrap_or(&self.key);
+        let hmac = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key.expose().as_bytes());
+        let tag = ring::hmac::sign(&hmac, b"atlas account identity, runpod");
+        Ok(format!("runpod-key-{}", data_encoding::HEXLOWER.encode(&tag.as_ref()[..16])))
+    }
+
+    async fn candidates(&self, cx: &CallContext, request: &ComputeRequest) -> Result<Vec<Candidate>> {
+        self.find_candidates(cx, "candidates", request).await
+    }
+
+    async fn spawn_compute(&self, cx: &CallContext, key: &LaunchKey, request: &ComputeRequest) -> Result<Compute> {
+        let shape = self.shape(cx, request).await?;
+        let body = translate::create(cx.name_prefix(), key, request, &shape)?;
+        let env = body.get("env").and_then(Value::as_object).into_iter().flatten();
+        let secrets = env.filter_map(|(_, value)| value.as_str().map(Secret::from)).collect();
+        let answer = self.control.create_pod(cx, &body, secrets).await?;
+        let made = answer.json::<Value>().and_then(|value| self.compute(value));
+        made.map_err(|cause| unread_create(answer.bytes(), &cause).with_status(answer.status().as_u16()))
+    }
+
+    async fn get_compute(&self, cx: &CallContext, id: &ComputeId) -> Result<Compute> {
+        self.compute(self.control.pod(cx, "get_compute", id.as_str(), false).await?.json()?)
+    }
+
+    async fn list_compute(&self, cx: &CallContext, filter: &ListFilter) -> Result<Listing> {
+        let walk = self.control.walk(cx, "list_compute", &["v2", "pods"], &[], "pods").await?;
+        let mut listing = Listing::complete(Vec::with_capacity(walk.items.len()));
+        let mut missing = walk.missing;
+        let mut seen = std::collections::BTreeSet::new();
+        for pod in walk.items {
+            match self.compute(pod) {
+                Ok(compute) if seen.insert(compute.id.clone()) => listing.computes.push(compute),
+                Ok(_) => {} // pages shift under a walk: the same pod twice is one pod
+                Err(error) => missing = missing.or_else(|| Some(error.message().to_owned())),
+            }
+        }
+        Ok(match missing {
+            None => listing,
+            Some(reason) => Listing::incomplete(listing.computes, reason),
+        }
+        .filtered(filter))
+    }
+
+    async fn presence(&self, cx: &CallContext, id: &ComputeId) -> Presence {
+        let answer = match self.control.pod(cx, "presence", id.as_str(), true).await {
+            Ok(answer) => answer,
+            Err(error) => return Presence::NoAnswer(error),
+        };
+        let refusal = Refusal::from(&answer);
+        if refusal.says_no_pod() {
+            return Presence::Absent;
+        }
+        if !answer.status().is_success() {
+            return Presence::NoAnswer(refusal.into_error());
+        }
+        match answer.json::<Value>().and_then(|value| self.compute(value)) {
+            Ok(pod) if pod.id != *id => Presence::NoAnswer(answer.misunderstood("the answer is about another pod")),
+            // Terminated is final and frees everything: no pod comes back from it.
+            Ok(pod) if pod.status == atlas_core::ComputeStatus::Terminated => Presence::Absent,
+            Ok(_) => Presence::Present,
+            Err(error) => Presence::NoAnswer(error),
+        }
+    }
+
+    async fn terminate(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
+        let Some(refusal) = self.control.delete_pod(cx, id.as_str()).await? else { return Ok(()) };
+        if !refusal.says_locked() {
+            return Err(refusal.into_error());
+        }
+        self.control.unlock_pod(cx, id.as_str()).await?;
+        self.control.delete_pod(cx, id.as_str()).await?.map_or(Ok(()), |refusal| Err(refusal.into_error()))
+    }
+
+    async fn list_gpu_types(&self, cx: &CallContext) -> Result<Vec<GpuType>> {
+        let tier = |tier| self.control.gpus(cx, "list_gpu_types", tier, 1);
+        let (secure, community) = try_join(tier(CloudType::Secure), tier(CloudType::Community)).await?;
+        Ok(candidates::price_list(&self.id, &[secure, community], self.clock.now()))
+    }
+
+    async fn stop(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
+        use atlas_core::ComputeStatus::{Failed, Stopped};
+        self.act(cx, "stop", id, |status| matches!(status, Stopped | Failed)).await
+    }
+
+    async fn start(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
+        use atlas_core::ComputeStatus::{Provisioning, Running};
+        self.act(cx, "start", id, |status| matches!(status, Provisioning | Running)).await
+    }
+
+    async fn logs(&self, cx: &CallContext, id: &ComputeId, query: &LogQuery) -> Result<BoxStream<Result<LogLine>>> {
+        self.open_log(cx, vec!["v2".to_owned(), "pods".to_owned(), id.to_string(), "logs".to_owned()], query).await
+    }
+
+    async fn list_network_volumes(&self, cx: &CallContext) -> Result<Vec<NetworkVolume>> {
+        volumes::list(&self.control, cx).await
+    }
+
+    async fn create_network_volume(&self, cx: &CallContext, request: &VolumeRequest) -> Result<NetworkVolume> {
+        volumes::create(&self.control.0, cx, request).await
+    }
+
+    async fn delete_network_volume(&self, cx: &CallContext, id: &VolumeId) -> Result<()> {
+        volumes::delete(&self.control.0, cx, id).await
+    }
+
+    async fn compute_spend(&self, cx: &CallContext, query: &SpendQuery) -> Result<Vec<ComputeSpend>> {
+        let mut parameters =
+            vec![("startTime", query.start.to_string()), ("endTime", query.end.to_string()), ("bucketSize", "hour".to_owned())];
+        parameters.extend(query.id.as_ref().map(|id| ("podId", id.to_string())));
+        let walk = self.control.walk(cx, "compute_spend", &["v2", "billing", "pods"], &parameters, "records").await?;
+        let odd = || Error::new(ErrorKind::Provider, "a billing record in the answer has no usable pod, span or amount");
+        let row = |value: &Value| {
+            let row: wire::PodSpend = read(value)?;
+            Ok(ComputeSpend {
+                id: ComputeId::new(&row.pod_id).map_err(|_| odd())?,
+                start: row.start_time.parse().map_err(|_| odd())?,
+                end: row.end_time.parse().map_err(|_| odd())?,
+                amount: Usd::from_f64(row.total_amount).ok_or_else(odd)?,
+            })
+        };
+        walk.whole()?.iter().map(row).collect()
+    }
+}
+
+impl RunPod {
+    /// Asks for a transition. A refusal because of the state is a success where the state is the one asked for.
+    async fn act(
+        &self,
+        cx: &CallContext,
+        action: &'static str,
+        id: &ComputeId,
+        reached: impl Fn(&atlas_core::ComputeStatus) -> bool,
+    ) -> Result<()> {
+        if self.control.act(cx, action, id.as_str(), action).await? {
+            return Ok(());
+        }
+        let pod = self.compute(self.control.pod(cx, action, id.as_str(), false).await?.json()?)?;
+        if reached(&pod.status) {
+            return Ok(());
+        }
+        let message = format!("a pod that is {} does not {action}", pod.status);
+        Err(Error::new(ErrorKind::Conflict, message).outcome_is(Outcome::NotApplied(Next::Stop)).with_status(409))
+    }
+
+    async fn open_log(&self, cx: &CallContext, path: Vec<String>, query: &LogQuery) -> Result<BoxStream<Result<LogLine>>> {
+        let (client, entropy) = (self.control.0.clone(), self.entropy.clone());
+        logs::open(logs::Source { client, cx: cx.clone(), entropy, path, query: query.clone() }).await
+    }
+}

@@ -1,0 +1,349 @@
+//! `ComputeRequest` to the body of `POST /v2/pods`, and a pod to `Compute`. Pure.
+
+use atlas_core::{
+    Compute, ComputeId, ComputeRequest, ComputeStatus, DiskSize, Error, ErrorKind, KeyCarriers, LaunchKey, PortMapping, Protocol,
+    ProviderId, REDACTED, Result, UsdPerHour,
+};
+use atlas_http::merge_json;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::catalogue;
+use crate::config::ProxyTemplate;
+use crate::wire;
+
+/// RunPod says nowhere what an omitted `disk` becomes, so it is always sent; v1 gave this much (docs/clouds/runpod.md, "Create").
+pub(crate) const DEFAULT_DISK: DiskSize = DiskSize::gb(50);
+/// Where volumes appear in the container; `mounts` demands a path and a request names none.
+const MOUNT_PATH: &str = "/workspace";
+/// The most a create's body may be; beyond it the cloud answers 413.
+const MAX_BODY: usize = 102_400;
+
+/// The shape a create is for: what a candidate pins, or what the request alone decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// A GPU id or a CPU flavour.
+    pub(crate) native_type: String,
+    /// `SECURE` or `COMMUNITY`.
+    pub(crate) cloud: &'static str,
+    /// Empty means anywhere.
+    pub(crate) data_centres: Vec<String>,
+}
+
+/// The body of the one create call.
+///
+/// # Errors
+/// `validation` when the whole is larger than the cloud takes.
+pub(crate) fn create(prefix: &str, key: &LaunchKey, request: &ComputeRequest, shape: &Shape) -> Result<Value> {
+    let env = request.environment(key);
+    let pod = wire::CreatePod {
+        name: key.machine_name(prefix, request.name.as_deref()),
+        image: request.image.as_deref(),
+        template_id: request.template_id.as_deref(),
+        gpu: request.gpu.is_some().then(|| wire::CreateGpu { id: &shape.native_type, count: request.gpu_count }),
+        cpu: request.cpu.map(|vcpu_count| wire::CreateCpu { id: &shape.native_type, vcpu_count }),
+        cloud: shape.cloud,
+        data_center_ids: shape.data_centres.iter().map(String::as_str).collect(),
+        // A template carries a disk of its own, and the body wins over it: there an unset field stays the template's.
+        disk: request.container_disk.or(request.template_id.is_none().then_some(DEFAULT_DISK)).map(DiskSize::as_gb),
+        mounts: mounts(request),
+        ports: request.ports.iter().map(ToString::to_string).collect(),
+        env: env.iter().map(|(name, value)| (name.as_str(), value.expose())).collect(),
+        args: (!request.command.is_empty()).then(|| shell_line(&request.command)),
+    };
+    let mut body = serde_json::to_value(&pod).expect("a pod's description is plain data");
+    if !request.provider_opts.is_null() {
+        merge_json(&mut body, &request.provider_opts);
+    }
+    if serde_json::to_vec(&body).map_or(0, |bytes| bytes.len()) > MAX_BODY {
+        return Err(Error::validation("env", "the whole order is larger than the 100 KiB that runpod takes"));
+    }
+    Ok(body)
+}
+
+fn mounts(request: &ComputeRequest) -> Option<wire::Mounts<'_>> {
+    if let Some(size) = request.volume {
+        return Some(wire::Mounts::Persistent { size: size.as_gb(), path: MOUNT_PATH });
+    }
+    let id = request.network_volume_id.as_ref()?;
+    Some(wire::Mounts::Network([wire::NetworkMount { volume_id: id.as_str(), path: MOUNT_PATH }]))
+}
+
+/// One line that a shell splits into exactly these words: RunPod takes the arguments as one string.
+fn shell_line(words: &[String]) -> String {
+    let plain = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-./:=,@%+".contains(&b));
+    let quoted = words.iter().map(|word| if plain(word) { word.clone() } else { format!("'{}'", word.replace('\'', r"'\''")) });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
+/// Reads an answer's value into a type, naming the place where it does not fit. The value's own text is never quoted.
+pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T> {
+    T::deserialize(value).map_err(|_| {
+        let place = serde_path_to_error::deserialize::<_, T>(value).err().map(|error| error.path().to_string());
+        Error::new(ErrorKind::Provider, format!("an answer could not be understood at {}", place.unwrap_or_default()))
+    })
+}
+
+/// A pod, as atlas describes it. Takes the whole value, and keeps it with the environment redacted.
+///
+/// # Errors
+/// `provider`, when it has no usable id or status.
+pub(crate) fn compute(provider: &ProviderId, proxy: &ProxyTemplate, mut value: Value) -> Result<Compute> {
+    let pod: wire::Pod = read(&value)?;
+    redact(&mut value);
+    let id = ComputeId::new(&pod.id).map_err(|_| Error::new(ErrorKind::Provider, "a pod in the answer has no usable id"))?;
+    let status = status(&pod.status);
+    let mut compute = Compute::new(id, provider.clone(), status);
+    compute.ready = ready(&compute.status, pod.runtime.as_ref());
+    let runtime = pod.runtime.unwrap_or_default();
+    compute.ports = pod.ports.iter().filter_map(|port| port_mapping(&pod.id, port, &pod.ports, &runtime, proxy)).collect();
+    compute.public_ip = runtime
+        .ports
+        .iter()
+        .filter(|port| port.kind.as_deref() == Some("tcp"))
+        .find_map(|port| port.ip.clone())
+        .or(pod.ssh.and_then(|ssh| ssh.direct).and_then(|direct| direct.host))
+        .filter(|ip| !ip.is_empty());
+    if let Some(gpu) = pod.gpu {
+        compute.gpu_type = catalogue::canonical(&gpu.id);
+        compute.native_type = Some(gpu.id);
+        compute.gpu_count = gpu.count.unwrap_or(1);
+    } else if let Some(cpu) = pod.cpu {
+        compute.native_type = Some(cpu.id);
+    }
+    compute.cost_per_hour = pod.cost.and_then(UsdPerHour::from_f64);
+    compute.region = pod.data_center_id.filter(|id| !id.is_empty());
+    compute.image = pod.image.filter(|image| !image.is_empty());
+    compute.created_at = pod.created_at.and_then(|text| text.parse().ok());
+    compute.keys = KeyCarriers::name_and_tag(pod.name.as_deref().unwrap_or_default(), pod.env.launch_key.as_deref());
+    compute.name = pod.name;
+    compute.raw = value;
+    Ok(compute)
+}
+
+fn status(word: &str) -> ComputeStatus {
+    match word {
+        "PROVISIONING" | "STARTING" => ComputeStatus::Provisioning,
+        "RUNNING" => ComputeStatus::Running,
+        "EXITED" => ComputeStatus::Stopped,
+        "ERROR" => ComputeStatus::Failed,
+        "TERMINATED" => ComputeStatus::Terminated,
+        other => ComputeStatus::Other(other.to_owned()),
+    }
+}
+
+/// RUNNING alone is not ready: a pod can bill for ever with `runtime: null`. An empty `runtime` says nothing either way.
+fn ready(status: &ComputeStatus, runtime: Option<&wire::Runtime>) -> Option<bool> {
+    match (status, runtime) {
+        (ComputeStatus::Running, Some(runtime)) if runtime.uptime.is_none() && runtime.ports.is_empty() => None,
+        (ComputeStatus::Running, Some(_)) => Some(true),
+        _ => Some(false),
+    }
+}
+
+/// HTTP is reached through the proxy; the addresses that `runtime` lists for HTTP ports are internal. TCP is as `runtime` says.
+fn port_mapping(pod: &str, text: &str, all: &[String], runtime: &wire::Runtime, proxy: &ProxyTemplate) -> Option<PortMapping> {
+    let (number, protocol) = text.split_once('/')?;
+    let internal: u32 = number.parse().ok()?;
+    match protocol {
+        "http" => Some(PortMapping { internal, external: None, protocol: Protocol::Http, url: Some(proxy.url(pod, internal)) }),
+        "tcp" => {
+            let seen = tcp_entry(internal, all, runtime);
+            let external = seen.and_then(|port| port.public).and_then(|public| u16::try_from(public).ok());
+            let ip = seen.and_then(|port| port.ip.as_deref()).filter(|ip| !ip.is_empty());
+            let url = external.zip(ip).map(|(port, ip)| format!("tcp://{ip}:{port}"));
+            Some(PortMapping { internal, external, protocol: Protocol::Tcp, url })
+        }
+        _ => None,
+    }
+}
+
+fn tcp_entry<'a>(internal: u32, all: &[String], runtime: &'a wire::Runtime) -> Option<&'a wire::RuntimePort> {
+    let tcp = || runtime.ports.iter().filter(|port| port.kind.as_deref() == Some("tcp"));
+    let exact = tcp().find(|port| port.private == Some(internal));
+    if exact.is_some() || internal < 70_000 {
+        return exact;
+    }
+    // A symmetric port is asked for by a slot and reported by the number it got, the same on both sides. With several slots, or
+    // several such ports, only the container's own RUNPOD_TCP_PORT_<slot> could tell them apart: then we say nothing.
+    let asked =
+        |port: &&wire::RuntimePort| all.iter().any(|text| text.strip_suffix("/tcp").and_then(|n| n.parse().ok()) == port.private);
+    let mut symmetric = tcp().filter(|port| port.private.is_some() && port.private == port.public && !asked(port));
+    let slots =
+        all.iter().filter(|text| text.split_once('/').and_then(|(n, _)| n.parse::<u32>().ok()).is_some_and(|n| n >= 70_000));
+    match (slots.count(), symmetric.next(), symmetric.next()) {
+        (1, Some(only), None) => Some(only),
+        _ => None,
+    }
+}
+
+/// RunPod echoes the environment to whoever may read the pod: its values never stay in what we keep.
+fn redact(pod: &mut Value) {
+    if let Some(env) = pod.get_mut("env").and_then(Value::as_object_mut) {
+        for value in env.values_mut() {
+            *value = Value::from(REDACTED);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use atlas_core::{Auth, Claim, Credential, Gpu, Port, Secret, VolumeId};
+    use serde_json::json;
+
+    const KEY: &str = "a1-aaaaaa-nkyqgaabaeaqcaib-aibaeaqc";
+
+    fn shape(cloud: &'static str) -> Shape {
+        Shape { native_type: "NVIDIA L40S".to_owned(), cloud, data_centres: vec!["EU-RO-1".to_owned()] }
+    }
+
+    fn key() -> LaunchKey {
+        LaunchKey::Tracked(KEY.parse().unwrap())
+    }
+
+    fn runpod() -> ProviderId {
+        ProviderId::new("runpod").unwrap()
+    }
+
+    fn to_compute(value: Value) -> Result<Compute> {
+        compute(&runpod(), &ProxyTemplate::default(), value)
+    }
+
+    #[test]
+    fn an_order_always_names_tier_and_disk_and_carries_its_key_twice() {
+        let request = ComputeRequest::gpu(Gpu::L40S).image("acme/infer:1").name("u7").port(Port::http(8000)).port(Port::tcp(22));
+        let body = create("atlas-", &key(), &request.env("MODEL", "llama"), &shape("SECURE")).unwrap();
+        assert_eq!(
+            body,
+            json!({
+                "name": format!("atlas-u7-{KEY}"), "image": "acme/infer:1", "gpu": {"id": "NVIDIA L40S", "count": 1},
+                "cloud": "SECURE", "dataCenterIds": ["EU-RO-1"], "disk": 50, "ports": ["8000/http", "22/tcp"],
+                "env": {"MODEL": "llama", "ATLAS_LAUNCH_KEY": KEY},
+            })
+        );
+    }
+
+    #[test]
+    fn every_field_of_a_request_reaches_the_order() {
+        let request = ComputeRequest::cpu(4)
+            .template("r7n2c0k5xe")
+            .container_disk(DiskSize::gb(30))
+            .network_volume(VolumeId::new("k3v9q0w1za").unwrap())
+            .command(["sh", "-c", "echo it's $HOME"])
+            .auth(Auth::Bearer)
+            .credential(Some(Credential::bearer(Secret::new("tok"), "hash".to_owned())))
+            .provider_opts(json!({"startSsh": true, "env": {"EXTRA": "1"}, "disk": 31}));
+        let shape = Shape { native_type: "cpu3g".to_owned(), cloud: "SECURE", data_centres: vec![] };
+        assert_eq!(
+            create("", &LaunchKey::untracked(), &request, &shape).unwrap(),
+            json!({
+                "name": "untracked", "templateId": "r7n2c0k5xe", "cpu": {"id": "cpu3g", "vcpuCount": 4}, "cloud": "SECURE",
+                "disk": 31, "mounts": {"network": [{"volumeId": "k3v9q0w1za", "path": "/workspace"}]},
+                "env": {"ATLAS_PRESHARED_KEY": "tok", "EXTRA": "1"}, "args": r"sh -c 'echo it'\''s $HOME'", "startSsh": true,
+            })
+        );
+    }
+
+    #[test]
+    fn a_volume_becomes_a_persistent_mount_and_a_template_keeps_its_own_disk() {
+        let request = ComputeRequest::gpu(Gpu::L40S).template("t").volume(DiskSize::gb(20));
+        let body = create("atlas-", &key(), &request, &shape("COMMUNITY")).unwrap();
+        assert_eq!(body["mounts"], json!({"persistent": {"size": 20, "path": "/workspace"}}));
+        assert_eq!(body.get("disk"), None);
+    }
+
+    #[test]
+    fn an_order_larger_than_the_cloud_takes_is_refused_here() {
+        let request = ComputeRequest::gpu(Gpu::L40S).image("x").env("A", "x".repeat(60_000)).env("B", "x".repeat(60_000));
+        let error = create("atlas-", &key(), &request, &shape("SECURE")).unwrap_err();
+        assert_eq!((error.kind(), error.field()), (ErrorKind::Validation, Some("env")));
+    }
+
+    fn running() -> Value {
+        json!({
+            "id": "q8d2m5x0c7hn4v", "name": format!("atlas-u7-{KEY}"), "status": "RUNNING", "actions": ["stop", "restart", "terminate"],
+            "image": "acme/infer:1.4.2", "args": "", "disk": 40, "mounts": {}, "ports": ["8000/http", "22/tcp"],
+            "env": {"CANARY": "zz-canary", "ATLAS_LAUNCH_KEY": KEY}, "registry": null, "cloud": "SECURE",
+            "dataCenterId": "EU-RO-1", "cudaVersion": "12.8", "gpu": {"id": "NVIDIA L40S", "count": 2},
+            "ssh": {"proxy": null, "direct": {"host": "203.0.113.24", "port": 22071, "username": "root", "command": "ssh"}},
+            "template": null, "cost": 1.09, "locked": false, "globalNetworking": {"enabled": false},
+            "runtime": {"uptime": 412, "gpus": [{"util": 37, "memoryUtil": 52}], "cpu": {"util": 8}, "memory": {"util": 21}, "ports": [
+                {"private": 22, "public": 22071, "type": "tcp", "ip": "203.0.113.24"},
+                {"private": 8000, "public": 60412, "type": "http", "ip": "100.65.14.9"},
+                {"private": 19123, "public": 60413, "type": "http", "ip": "100.65.14.9"}]},
+            "createdAt": "2026-09-03T10:15:22.607Z", "startedAt": "2026-09-03T10:16:01.120Z", "someday": 1
+        })
+    }
+
+    #[test]
+    fn a_running_pod_is_read_whole() {
+        let compute = to_compute(running()).unwrap();
+        assert_eq!((compute.id.as_str(), compute.status.as_str(), compute.ready), ("q8d2m5x0c7hn4v", "running", Some(true)));
+        assert_eq!(compute.gpu_type, Some(Gpu::L40S));
+        assert_eq!((compute.native_type.as_deref(), compute.gpu_count), (Some("NVIDIA L40S"), 2));
+        assert_eq!(compute.cost_per_hour, UsdPerHour::from_f64(1.09));
+        assert_eq!((compute.region.as_deref(), compute.public_ip.as_deref()), (Some("EU-RO-1"), Some("203.0.113.24")));
+        assert_eq!(compute.created_at.unwrap().to_string(), "2026-09-03T10:15:22.607Z");
+        assert_eq!(compute.ports.len(), 2, "the port nobody asked for is not shown");
+        assert_eq!(compute.url(8000), Some("https://q8d2m5x0c7hn4v-8000.proxy.runpod.net"));
+        assert_eq!((compute.ports[1].external, compute.url(22)), (Some(22071), Some("tcp://203.0.113.24:22071")));
+        assert!(matches!(compute.keys.claim(), Claim::Whole(_)));
+    }
+
+    #[test]
+    fn the_environment_a_cloud_echoes_is_redacted_and_the_unknown_is_kept() {
+        let compute = to_compute(running()).unwrap();
+        assert!(!format!("{compute:?}").contains("zz-canary"));
+        assert_eq!((&compute.raw["env"]["CANARY"], &compute.raw["someday"]), (&json!(REDACTED), &json!(1)));
+    }
+
+    #[test]
+    fn status_words_and_readiness() {
+        let table = [
+            ("PROVISIONING", json!({}), "provisioning", Some(false)),
+            ("STARTING", json!(null), "provisioning", Some(false)),
+            ("RUNNING", json!(null), "running", Some(false)),
+            ("RUNNING", json!({}), "running", None),
+            ("RUNNING", json!({"uptime": 3}), "running", Some(true)),
+            ("EXITED", json!(null), "stopped", Some(false)),
+            ("ERROR", json!(null), "failed", Some(false)),
+            ("TERMINATED", json!(null), "terminated", Some(false)),
+            ("REBOOTING", json!(null), "REBOOTING", Some(false)),
+        ];
+        for (word, runtime, status, ready) in table {
+            let compute = to_compute(json!({"id": "p", "name": "n", "status": word, "runtime": runtime})).unwrap();
+            assert_eq!((compute.status.as_str(), compute.ready), (status, ready), "{word}");
+        }
+    }
+
+    #[test]
+    fn a_pod_without_the_other_carrier_is_only_partly_claimed() {
+        let compute = to_compute(json!({"id": "p", "name": format!("x-{KEY}"), "status": "EXITED", "env": null})).unwrap();
+        assert!(matches!(compute.keys.claim(), Claim::Partial(_)));
+    }
+
+    #[test]
+    fn an_answer_that_is_no_pod_names_the_place_and_quotes_nothing() {
+        let error = to_compute(json!({"id": "p", "status": {"secret": "zz-canary"}})).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Provider);
+        assert!(error.message().ends_with("at status"), "{error}");
+        assert!(to_compute(json!({"id": "../x", "status": "RUNNING"})).is_err());
+    }
+
+    #[test]
+    fn a_symmetric_port_is_told_only_when_it_cannot_be_another() {
+        let pod = |ports: Value| {
+            let seen = json!([{"private": 41001, "public": 41001, "type": "tcp", "ip": "1.2.3.4"}]);
+            to_compute(json!({"id": "p", "status": "RUNNING", "ports": ports, "runtime": {"uptime": 1, "ports": seen}})).unwrap()
+        };
+        assert_eq!(pod(json!(["70000/tcp"])).ports[0].external, Some(41001));
+        assert_eq!(pod(json!(["70000/tcp", "70001/tcp"])).ports[0].external, None);
+    }
+
+    #[test]
+    fn a_command_line_splits_back_into_its_words() {
+        let words = ["python", "-m", "http.server", "", "a b", "it's", "$(x)", "é"].map(str::to_owned);
+        assert_eq!(shell_line(&words), r"python -m http.server '' 'a b' 'it'\''s' '$(x)' 'é'");
+    }
+}

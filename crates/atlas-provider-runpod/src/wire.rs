@@ -1,0 +1,270 @@
+//! RunPod's REST v2 as it is on the wire: pods, catalogue, lists. Names are the cloud's.
+//!
+//! Every field that a real body was seen without is optional (docs/clouds/runpod.md, "Reading answers"); unknown fields are kept by
+//! whoever keeps the whole value.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// A pod.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Pod {
+    pub(crate) id: String,
+    #[serde(default)]
+    pub(crate) name: Option<String>,
+    pub(crate) status: String,
+    #[serde(default)]
+    pub(crate) image: Option<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) ports: Vec<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) env: PodEnv,
+    #[serde(default)]
+    pub(crate) data_center_id: Option<String>,
+    #[serde(default)]
+    pub(crate) gpu: Option<PodGpu>,
+    #[serde(default)]
+    pub(crate) cpu: Option<PodCpu>,
+    #[serde(default)]
+    pub(crate) ssh: Option<Ssh>,
+    #[serde(default)]
+    pub(crate) cost: Option<f64>,
+    #[serde(default)]
+    pub(crate) runtime: Option<Runtime>,
+    #[serde(default)]
+    pub(crate) created_at: Option<String>,
+}
+
+/// The one variable we read back. The others are somebody's secrets.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct PodEnv {
+    #[serde(default, rename = "ATLAS_LAUNCH_KEY")]
+    pub(crate) launch_key: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct PodGpu {
+    pub(crate) id: String,
+    #[serde(default)]
+    pub(crate) count: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct PodCpu {
+    pub(crate) id: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Ssh {
+    #[serde(default)]
+    pub(crate) direct: Option<SshEndpoint>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct SshEndpoint {
+    #[serde(default)]
+    pub(crate) host: Option<String>,
+}
+
+/// What the container reports; every member is optional, and `{}` says nothing.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Runtime {
+    #[serde(default)]
+    pub(crate) uptime: Option<f64>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) ports: Vec<RuntimePort>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct RuntimePort {
+    #[serde(default)]
+    pub(crate) private: Option<u32>,
+    #[serde(default)]
+    pub(crate) public: Option<u32>,
+    #[serde(default, rename = "type")]
+    pub(crate) kind: Option<String>,
+    #[serde(default)]
+    pub(crate) ip: Option<String>,
+}
+
+/// Where a list goes on. Absent before autumn 2026: then the first page is all there is.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Pagination {
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) has_next_page: bool,
+    #[serde(default)]
+    pub(crate) next_cursor: Option<String>,
+}
+
+/// The body of `POST /v2/pods`. Unknown fields are refused by the cloud, so only what was asked for is sent.
+///
+/// No `Debug`: `env` holds secrets.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct CreatePod<'a> {
+    pub(crate) name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) image: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) template_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) gpu: Option<CreateGpu<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cpu: Option<CreateCpu<'a>>,
+    pub(crate) cloud: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) data_center_ids: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) disk: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mounts: Option<Mounts<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ports: Vec<String>,
+    pub(crate) env: BTreeMap<&'a str, &'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) args: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct CreateGpu<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) count: u32,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct CreateCpu<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) vcpu_count: u32,
+}
+
+/// Exactly one of the two kinds of storage.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mounts<'a> {
+    Persistent { size: u32, path: &'static str },
+    Network([NetworkMount<'a>; 1]),
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NetworkMount<'a> {
+    pub(crate) volume_id: &'a str,
+    pub(crate) path: &'static str,
+}
+
+/// A GPU of the catalogue, as one tier's availability was asked for.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct GpuType {
+    pub(crate) id: String,
+    #[serde(default)]
+    pub(crate) name: Option<String>,
+    pub(crate) memory: u32,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) secure: bool,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) community: bool,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) price: GpuPrice,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) max_count: MaxCount,
+    #[serde(default)]
+    pub(crate) availability: Option<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) data_centers: Vec<DataCenterStock>,
+}
+
+/// US dollars an hour for one GPU. A slot whose tier flag is false holds a placeholder.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct GpuPrice {
+    #[serde(default)]
+    pub(crate) secure: Option<f64>,
+    #[serde(default)]
+    pub(crate) community: Option<f64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct MaxCount {
+    #[serde(default)]
+    pub(crate) secure: Option<u32>,
+    #[serde(default)]
+    pub(crate) community: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct DataCenterStock {
+    pub(crate) id: String,
+    #[serde(default)]
+    pub(crate) availability: Option<String>,
+}
+
+/// A CPU flavour of the catalogue. RunPod rents them in its secure tier only.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct CpuType {
+    pub(crate) id: String,
+    #[serde(default)]
+    pub(crate) vcpu: Option<VcpuRange>,
+    #[serde(default)]
+    pub(crate) ram_gb_per_vcpu: Option<f64>,
+    #[serde(default)]
+    pub(crate) price: Option<CpuPrice>,
+    #[serde(default)]
+    pub(crate) availability: Option<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) data_centers: Vec<DataCenterStock>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct VcpuRange {
+    pub(crate) min: u32,
+    pub(crate) max: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct CpuPrice {
+    #[serde(default)]
+    pub(crate) secure_per_vcpu: Option<f64>,
+}
+
+/// RFC 9457, as REST v2 answers every error.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Problem {
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) title: String,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) detail: String,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) errors: Vec<String>,
+}
+
+/// A network volume.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Volume {
+    pub(crate) id: String,
+    #[serde(default)]
+    pub(crate) name: Option<String>,
+    pub(crate) size: u32,
+    pub(crate) data_center: String,
+}
+
+/// What a pod cost in a span, in US dollars.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PodSpend {
+    pub(crate) pod_id: String,
+    pub(crate) start_time: String,
+    pub(crate) end_time: String,
+    pub(crate) total_amount: f64,
+}
+
+/// `null` counts as absent.
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
