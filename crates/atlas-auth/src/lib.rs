@@ -10,10 +10,17 @@
 //!
 //! Deliberately absent: reading a clock (callers pass `now`), the environment, and any I/O.
 
+pub mod callback;
+pub mod grant;
+pub mod layer;
 pub mod signed_url;
 pub mod token;
+mod verifier;
 
-use atlas_core::{Auth, Credential, Entropy};
+use atlas_core::{Auth, Credential, Entropy, Secret};
+use ring::hmac;
+
+pub use verifier::{ClientAddress, Principal, Verifier};
 
 /// A new credential for this scheme; `None` for [`Auth::None`].
 #[must_use]
@@ -23,4 +30,11 @@ pub fn mint(auth: Auth, entropy: &dyn Entropy) -> Option<Credential> {
         Auth::Bearer => Some(token::mint(entropy)),
         Auth::SignedUrl => Some(signed_url::mint_secret(entropy)),
     }
+}
+
+/// A key of its own for each purpose of one secret. A compatible signature, the other use of the
+/// secret itself, is always over a text with a `?`, which no purpose has.
+fn derive_key(secret: &Secret, purpose: &[u8]) -> hmac::Key {
+    let root = hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes());
+    hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&root, purpose).as_ref())
 }

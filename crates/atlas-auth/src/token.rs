@@ -2,6 +2,8 @@
 //!
 //! Tokens and hashes are interchangeable with `ex_atlas`'s: url-safe base64 without padding, SHA-256 in lower-case hex.
 
+use std::fmt;
+
 use atlas_core::{Credential, Entropy, Secret};
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use ring::digest;
@@ -21,20 +23,50 @@ pub fn mint(entropy: &dyn Entropy) -> Credential {
 /// What to keep of a token: its SHA-256 in lower-case hex.
 #[must_use]
 pub fn hash(token: &str) -> String {
-    HEXLOWER.encode(digest::digest(&digest::SHA256, token.as_bytes()).as_ref())
+    HEXLOWER.encode(&sha256(token))
 }
 
 /// True when `token` is the one `hash` was made of. Takes the same time wherever they differ.
 #[must_use]
 pub fn verify(token: &str, hash: &str) -> bool {
-    self::hash(token).as_bytes().ct_eq(hash.as_bytes()).into()
+    Hash::parse(hash).is_some_and(|hash| hash.matches(token))
 }
 
-/// True when `token` is `expected`. Takes the same time wherever they differ, and whatever their lengths are.
-#[must_use]
-pub fn same(token: &str, expected: &Secret) -> bool {
-    let digest = |text: &str| digest::digest(&digest::SHA256, text.as_bytes());
-    digest(token).as_ref().ct_eq(digest(expected.expose()).as_ref()).into()
+/// A token's hash, read: what a verifier keeps.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Hash([u8; 32]);
+
+impl Hash {
+    /// The hash of this token.
+    #[must_use]
+    pub fn of(token: &Secret) -> Self {
+        Self(sha256(token.expose()))
+    }
+
+    /// Reads what [`hash`] wrote; `None` for anything else, capitals included.
+    #[must_use]
+    pub fn parse(hash: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        (hash.len() == 64 && HEXLOWER.decode_mut(hash.as_bytes(), &mut bytes).is_ok()).then_some(Self(bytes))
+    }
+
+    /// True when this is the hash of `token`. Takes the same time wherever they differ, and whatever the token is.
+    #[must_use]
+    pub fn matches(&self, token: &str) -> bool {
+        sha256(token).ct_eq(&self.0).into()
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hash(..)")
+    }
+}
+
+fn sha256(token: &str) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
+    bytes
 }
 
 /// The value of the `Authorization` header that carries `token`.
@@ -103,8 +135,7 @@ mod tests {
             prop_assume!(token[at..=at] != to);
             token.replace_range(at..=at, &to);
             prop_assert!(!verify(&token, minted.hash().unwrap()));
-            prop_assert!(!same(&token, minted.secret()));
-            prop_assert!(same(minted.secret().expose(), minted.secret()));
+            prop_assert!(Hash::of(minted.secret()).matches(minted.secret().expose()));
         }
 
         #[test]

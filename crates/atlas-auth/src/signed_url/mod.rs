@@ -5,7 +5,7 @@
 
 pub mod atlas;
 pub mod compatible;
-mod query;
+pub(crate) mod query;
 mod split;
 
 use std::fmt;

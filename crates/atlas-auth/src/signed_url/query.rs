@@ -7,10 +7,10 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encod
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'~').remove(b'_').remove(b'-').remove(b'.');
 
 /// One decoded parameter.
-pub(super) type Pair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
+pub(crate) type Pair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
 
 /// The parameters in order. An empty one between two `&` counts (`a&&b` has three), one at the end does not.
-pub(super) fn pairs(query: &str) -> impl Iterator<Item = Pair<'_>> {
+pub(crate) fn pairs(query: &str) -> impl Iterator<Item = Pair<'_>> {
     query.split_terminator('&').map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         (decode(key), decode(value))
@@ -18,7 +18,7 @@ pub(super) fn pairs(query: &str) -> impl Iterator<Item = Pair<'_>> {
 }
 
 /// Appends `key=value`, behind an `&` unless `out` is at its beginning (`start`).
-pub(super) fn push(out: &mut String, start: usize, key: &[u8], value: &[u8]) {
+pub(crate) fn push(out: &mut String, start: usize, key: &[u8], value: &[u8]) {
     if out.len() > start {
         out.push('&');
     }

@@ -1,0 +1,193 @@
+//! Who may pass: the one place that looks for credentials in a request, and takes them out of it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use atlas_core::{Clock, Error, Result, Secret};
+use http::header::{AUTHORIZATION, HOST};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Request, Uri};
+
+use crate::grant::{self, Grant, GrantKey, Revoked};
+use crate::signed_url::{Format, Key, Target, atlas, compatible, query};
+use crate::token;
+
+/// Who a request comes from. The layers put it into the request's extensions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Principal {
+    /// The holder of the session's bearer token.
+    Bearer,
+    /// The holder of a signed URL.
+    SignedUrl(Format),
+    /// The holder of this grant, which opens this request.
+    Grant(Grant),
+}
+
+/// The address a request comes from, for signatures bound to one. Put it into the request's extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientAddress(pub IpAddr);
+
+/// What passes. Nothing, until a credential is named.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Verifier {
+    clock: Arc<dyn Clock>,
+    bearers: Vec<token::Hash>,
+    urls: Vec<Key>,
+    compatible: bool,
+    grants: Vec<GrantKey>,
+    revoked: Arc<Revoked>,
+    host: Option<String>,
+}
+
+impl Verifier {
+    /// Lets nothing pass yet.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        let revoked = Arc::default();
+        Self { clock, bearers: vec![], urls: vec![], compatible: true, grants: vec![], revoked, host: None }
+    }
+
+    /// Lets this bearer token pass, and the others that were named.
+    pub fn bearer(mut self, token: &Secret) -> Self {
+        self.bearers.push(token::Hash::of(token));
+        self
+    }
+
+    /// Lets the bearer token of this hash pass.
+    ///
+    /// # Errors
+    /// `validation` when it is not what [`token::hash`] writes.
+    pub fn bearer_hash(mut self, hash: &str) -> Result<Self> {
+        let hash = token::Hash::parse(hash).ok_or_else(|| Error::validation("hash", "must be 64 lower-case hex digits"))?;
+        self.bearers.push(hash);
+        Ok(self)
+    }
+
+    /// Lets URLs signed with this secret pass, and with the others that were named: old and new while a secret is rotated.
+    pub fn signed_url(mut self, secret: &Secret) -> Self {
+        self.urls.push(Key::new(secret));
+        self
+    }
+
+    /// Takes URLs of the atlas format only. The compatible format binds neither host nor method.
+    pub fn atlas_format_only(self) -> Self {
+        Self { compatible: false, ..self }
+    }
+
+    /// Lets grants of this session's credential pass, where their scope opens the request.
+    pub fn grants(mut self, credential: &Secret) -> Self {
+        self.grants.push(GrantKey::new(credential));
+        self
+    }
+
+    /// Looks up revoked grants here.
+    pub fn revoked(self, revoked: Arc<Revoked>) -> Self {
+        Self { revoked, ..self }
+    }
+
+    /// The host that URLs are signed for, where a proxy in front rewrites `Host`.
+    pub fn host(self, host: impl Into<String>) -> Self {
+        Self { host: Some(host.into()), ..self }
+    }
+
+    /// Who this request comes from; `None` when nothing in it is valid. Several credentials may be tried: one is enough.
+    #[must_use]
+    pub fn check<B>(&self, request: &Request<B>) -> Option<Principal> {
+        let client = request.extensions().get::<ClientAddress>().map(|client| client.0);
+        self.check_parts(request.method(), request.uri(), request.headers(), client)
+    }
+
+    /// The same, of a request in parts.
+    #[must_use]
+    pub fn check_parts(&self, method: &Method, uri: &Uri, headers: &HeaderMap, client: Option<IpAddr>) -> Option<Principal> {
+        // RFC 8441: what HTTP/1 asks with GET and Upgrade, HTTP/2 asks with CONNECT and :protocol, which has a path.
+        let method = if *method == Method::CONNECT && uri.path().starts_with('/') { "GET" } else { method.as_str() };
+        if let Some(shown) = bearer_of(headers) {
+            if self.bearers.iter().any(|hash| hash.matches(shown)) {
+                return Some(Principal::Bearer);
+            }
+            if let Some(grant) = self.grant(shown, method, uri.path()) {
+                return Some(Principal::Grant(grant));
+            }
+        }
+        let shown = parameters(uri).find_map(|pair| pair.strip_prefix(grant::PARAMETER)?.strip_prefix('='));
+        if let Some(grant) = shown.and_then(|shown| self.grant(shown, method, uri.path())) {
+            return Some(Principal::Grant(grant));
+        }
+        self.url(method, uri, headers, client)
+    }
+
+    fn grant(&self, shown: &str, method: &str, path: &str) -> Option<Grant> {
+        if !shown.starts_with(grant::PREFIX) {
+            return None;
+        }
+        let now = self.clock.now();
+        let grant = self.grants.iter().find_map(|key| key.verify(shown, now).ok())?;
+        (grant.scope().allows(method, path) && !self.revoked.contains(grant.id())).then_some(grant)
+    }
+
+    fn url(&self, method: &str, uri: &Uri, headers: &HeaderMap, client: Option<IpAddr>) -> Option<Principal> {
+        let path_and_query = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        let host = match &self.host {
+            Some(host) => host.as_str(),
+            None => uri.authority().map(http::uri::Authority::as_str).or_else(|| headers.get(HOST)?.to_str().ok())?,
+        };
+        let target = Target::new(method, host, path_and_query);
+        let now = self.clock.now();
+        if target.is_signed() {
+            let target = client.map_or(target, |client| target.client(client));
+            return atlas::verify(&target, &self.urls, now).is_ok().then_some(Principal::SignedUrl(Format::Atlas));
+        }
+        let good = self.compatible && self.urls.iter().any(|key| compatible::verify(path_and_query, key, now).is_ok());
+        good.then_some(Principal::SignedUrl(Format::Compatible))
+    }
+
+    /// Takes every credential of ours out of a request, so that whoever is behind never sees one. What belongs to others
+    /// (another `Authorization`, other parameters) stays byte for byte.
+    pub fn strip(&self, uri: &mut Uri, headers: &mut HeaderMap) {
+        let ours = bearer_of(headers)
+            .is_some_and(|shown| shown.starts_with(grant::PREFIX) || self.bearers.iter().any(|hash| hash.matches(shown)));
+        if ours {
+            headers.remove(AUTHORIZATION);
+        }
+        let compatible = self.compatible && !self.urls.is_empty() && is_compatible(uri);
+        let keep = |pair: &str| {
+            let name = pair.split('=').next().unwrap_or(pair);
+            let signs = || query::pairs(name).any(|(name, _)| matches!(name.as_ref(), b"exp" | b"sig"));
+            !(name == atlas::PARAMETER || name == grant::PARAMETER || compatible && signs())
+        };
+        if parameters(uri).all(keep) {
+            return;
+        }
+        let kept: Vec<&str> = parameters(uri).filter(|pair| keep(pair)).collect();
+        let target = if kept.is_empty() { uri.path().to_owned() } else { format!("{}?{}", uri.path(), kept.join("&")) };
+        let mut parts = uri.clone().into_parts();
+        // What was a path and a query stays one when parameters leave it.
+        parts.path_and_query = target.parse().ok();
+        if let Ok(stripped) = Uri::from_parts(parts) {
+            *uri = stripped;
+        }
+    }
+}
+
+/// The token in the one `Authorization` header. Of several none is read: servers behind differ in which they take.
+fn bearer_of(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => token::from_header(value.to_str().ok()?),
+        _ => None,
+    }
+}
+
+fn parameters(uri: &Uri) -> impl Iterator<Item = &str> {
+    uri.query().into_iter().flat_map(|query| query.split('&'))
+}
+
+fn is_compatible(uri: &Uri) -> bool {
+    let has = |wanted: &[u8]| query::pairs(uri.query().unwrap_or("")).any(|(name, _)| name.as_ref() == wanted);
+    has(b"exp") && has(b"sig")
+}
+
+#[cfg(test)]
+mod tests;
