@@ -1,0 +1,3 @@
+//! The unpublished checks of the provider crates: against the clouds' own API documents, and against the conformance suite.
+
+pub mod openapi;

@@ -1,0 +1,109 @@
+//! What the suite must be given: a way to a provider on a fresh cloud, and, where the cloud is simulated, a hand on it.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use atlas_core::{AnyProvider, ComputeId, ComputeRequest, Result, Timestamp, TrackedKey};
+use serde_json::Value;
+
+use crate::world::FaultKind;
+
+/// A boxed future that can be sent between tasks.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A provider under test, and the cloud behind it.
+pub trait Subject: Send + Sync {
+    /// The reset hook: a provider with a good key, on a cloud with nothing of the suite's in it.
+    ///
+    /// # Errors
+    /// When the cloud cannot be made ready; every case fails with it.
+    fn fresh(&self) -> BoxFuture<'_, Result<AnyProvider>>;
+
+    /// The same provider on the same cloud, which is *not* reset, with a key the cloud does not know.
+    fn with_bad_key(&self) -> Option<AnyProvider>;
+
+    /// A cheap request that this cloud can honour: shape and image, nothing more.
+    fn request(&self) -> ComputeRequest;
+
+    /// The cloud's time.
+    fn now(&self) -> Timestamp;
+
+    /// Lets this much of the cloud's time pass: sleeps on a real cloud, advances a simulated one.
+    fn wait(&self, span: Duration) -> BoxFuture<'_, ()>;
+
+    /// A hand on the cloud. `None` on a real one: what needs it is skipped.
+    fn control(&self) -> Option<&dyn Control> {
+        None
+    }
+
+    /// A serverless endpoint and what its worker understands.
+    fn serverless(&self) -> Option<Serverless> {
+        None
+    }
+
+    /// An id of the right shape that no machine ever had.
+    fn unknown_id(&self) -> ComputeId {
+        ComputeId::new("zz0unknown0zz0").expect("letters and digits")
+    }
+
+    /// A region of this cloud where the request can be honoured, and that is not the cloud's own first choice.
+    fn region(&self) -> Option<String> {
+        None
+    }
+
+    /// Texts that must appear in no error, `Debug` or raw description: the API keys in use.
+    fn secrets(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The longest a machine may take from its order until it runs.
+    fn ready_within(&self) -> Duration {
+        Duration::from_secs(20 * 60)
+    }
+}
+
+/// A hand on a simulated cloud.
+pub trait Control: Send + Sync {
+    /// The next `count` calls of this operation (the contract's word) meet this fault. `false` when this cloud cannot have it.
+    fn inject<'a>(&'a self, operation: &'a str, fault: FaultKind, count: u32) -> BoxFuture<'a, bool>;
+
+    /// The next listing breaks off after it has begun, in a way its answers show: a page that fails, a cursor that is lost, a region in
+    /// error. `false` when this cloud's listing is a single answer.
+    fn break_listing(&self) -> BoxFuture<'_, bool>;
+
+    /// The cloud's own books: every machine it made since it was fresh.
+    fn ledger(&self) -> BoxFuture<'_, Vec<LedgerEntry>>;
+
+    /// How many requests reached the cloud since it was fresh: of one operation, or all.
+    fn requests<'a>(&'a self, operation: Option<&'a str>) -> BoxFuture<'a, u64>;
+}
+
+/// A machine in the cloud's own books.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerEntry {
+    /// What the cloud calls it.
+    pub id: ComputeId,
+    /// Whether it still bills.
+    pub live: bool,
+    /// The launch key it carries.
+    pub launch_key: Option<TrackedKey>,
+    /// The environment its container got; `None` where the books do not say.
+    pub env: Option<BTreeMap<String, String>>,
+}
+
+/// A serverless endpoint for the suite, and inputs its worker understands.
+#[derive(Clone, Debug)]
+pub struct Serverless {
+    /// The endpoint.
+    pub endpoint: String,
+    /// Completes at once; its output contains this input again.
+    pub echo: Value,
+    /// Runs for a minute or so.
+    pub long: Value,
+    /// Yields this many chunks, then completes.
+    pub stream: (Value, usize),
+    /// Fails with this text in its error.
+    pub error: (Value, String),
+}

@@ -1,1 +1,0 @@
-//! The mock provider: a typed face of the world, for a five-line unit test.

@@ -1,0 +1,28 @@
+//! What a mock cloud holds besides machines: jobs, network volumes, supporting objects, and the count of calls.
+
+use std::collections::BTreeMap;
+
+use atlas_core::{NetworkVolume, Support};
+
+use super::job::MockJob;
+
+/// All of it, by account where it belongs to one.
+#[derive(Debug, Default)]
+pub(super) struct Belongings {
+    pub(super) calls: BTreeMap<String, u64>,
+    pub(super) broken_listings: u32,
+    pub(super) jobs: BTreeMap<String, MockJob>,
+    /// With their accounts.
+    pub(super) volumes: BTreeMap<String, (String, NetworkVolume)>,
+    /// By kind and name.
+    pub(super) supports: BTreeMap<(String, String), Support>,
+    serial: u64,
+}
+
+impl Belongings {
+    /// The next number for an id.
+    pub(super) fn next(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+}
