@@ -236,23 +236,21 @@ impl Claims {
             (true, None) => return None,
             (true, Some(address)) => address.to_canonical().to_string(),
         };
-        let mut host = [0_u8; 255];
-        let host = host.get_mut(..target.host.len())?;
-        host.copy_from_slice(target.host.as_bytes());
-        host.make_ascii_lowercase();
-
-        let mut context = hmac::Context::with_key(key);
-        let mut numbers = [0; 17];
-        numbers[..8].copy_from_slice(&self.expiry.to_be_bytes());
-        numbers[8..16].copy_from_slice(&self.not_before.unwrap_or_default().to_be_bytes());
-        numbers[16] =
-            u8::from(self.not_before.is_some()) | u8::from(self.from_client) << 1 | u8::from(self.prefix.is_some()) << 2;
-        context.update(&numbers);
-        for field in [target.method.as_bytes(), host, scope.as_bytes(), query.as_bytes(), client.as_bytes()] {
-            context.update(&u32::try_from(field.len()).ok()?.to_be_bytes());
-            context.update(field);
+        let fields = [target.method, target.host, scope, query, client.as_str()];
+        let mut message = Vec::with_capacity(64 + fields.iter().map(|field| field.len()).sum::<usize>());
+        message.extend(self.expiry.to_be_bytes());
+        message.extend(self.not_before.unwrap_or_default().to_be_bytes());
+        message
+            .push(u8::from(self.not_before.is_some()) | u8::from(self.from_client) << 1 | u8::from(self.prefix.is_some()) << 2);
+        for (index, field) in fields.into_iter().enumerate() {
+            message.extend(u32::try_from(field.len()).ok()?.to_be_bytes());
+            message.extend(field.as_bytes());
+            if index == 1 {
+                let start = message.len() - field.len();
+                message[start..].make_ascii_lowercase();
+            }
         }
-        Some(context.sign())
+        Some(hmac::sign(key, &message))
     }
 }
 
