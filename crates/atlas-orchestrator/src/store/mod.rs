@@ -5,6 +5,10 @@
 //! its fence is still the newest of its scope. Backends: `memory`, `redb`, and any of yours; the `conformance` suite tells
 //! whether yours keeps the promises.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+#[cfg(any(test, feature = "conformance"))]
+mod faulty;
 mod memory;
 #[cfg(feature = "redb")]
 mod redb;
@@ -17,6 +21,8 @@ use std::time::Duration;
 
 use atlas_core::{Error, ErrorKind, Timestamp};
 
+#[cfg(any(test, feature = "conformance"))]
+pub use self::faulty::{FaultyStore, StoreFault, StoreFaults, StoreOp};
 pub use self::memory::{Memory, MemorySnapshot};
 #[cfg(feature = "redb")]
 pub use self::redb::{Redb, RedbOptions, StoreOwner};
