@@ -1,0 +1,293 @@
+//! Lambda Cloud behind the contract: on-demand VMs, an image run as a container on one, rule sets that open its ports.
+//!
+//! ```no_run
+//! use atlas_core::{AnyProvider, CallContext, ComputeRequest, Gpu, LaunchKey, Port};
+//! use atlas_provider_lambda::Lambda;
+//!
+//! # async fn run() -> atlas_core::Result<()> {
+//! let lambda = AnyProvider::new(Lambda::from_env()?);
+//! let cx = CallContext::new();
+//! let request = ComputeRequest::gpu(Gpu::A10).image("ghcr.io/me/infer:1").port(Port::http(8000));
+//! let best = lambda.candidates(&cx, &request).await?.remove(0);
+//! let machine = lambda.spawn_compute(&cx, &LaunchKey::untracked(), &request.at(best)).await?;
+//! println!("{}", machine.id);
+//! # Ok(()) }
+//! ```
+//!
+//! Deliberately absent: stop and start (Lambda has neither), and the end of a container (the API never tells; a callback does).
+
+mod catalogue;
+mod client;
+mod cloud_init;
+mod config;
+mod error;
+mod translate;
+mod wire;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use atlas_core::{
+    AccountLimits, CallContext, Candidate, Capabilities, Capability, Clock, Compute, ComputeId, ComputeRequest, ComputeStatus,
+    DiskSize, Error, ErrorKind, GpuType, LaunchKey, ListFilter, Listing, NetworkVolume, Next, Outcome, Presence, Provider,
+    ProviderId, Result, Secret, Support, VolumeId, VolumeRequest,
+};
+use atlas_http::merge_json;
+use serde_json::Value;
+
+use client::Cloud;
+pub use config::{API_KEY_ALIAS_ENV, API_KEY_ENV, LambdaBuilder, SSH_KEY_ENV, URL_ENV};
+
+/// The kind of supporting object that opens a machine's ports.
+const RULESET: &str = "firewall-ruleset";
+
+/// One Lambda account. Cheap to clone; clones share connections and pacing.
+#[derive(Clone, Debug)]
+pub struct Lambda {
+    id: ProviderId,
+    cloud: Cloud,
+    key: Secret,
+    ssh_key: Option<String>,
+    limits: AccountLimits,
+    clock: Arc<dyn Clock>,
+}
+
+impl Lambda {
+    /// From `LAMBDA_LABS_API_KEY` (or `LAMBDA_API_KEY`) and, where set, `ATLAS_LAMBDA_URL` and `ATLAS_LAMBDA_SSH_KEY`.
+    ///
+    /// # Errors
+    /// See [`LambdaBuilder::build`].
+    pub fn from_env() -> Result<Self> {
+        Self::builder().environment(|name| std::env::var(name).ok()).build()
+    }
+
+    /// Begins one by hand.
+    #[must_use]
+    pub fn builder() -> LambdaBuilder {
+        LambdaBuilder::default()
+    }
+
+    /// Reboots a machine. Its container does not come back by itself: cloud-init runs once.
+    ///
+    /// # Errors
+    /// `conflict` when its state does not allow it.
+    pub async fn restart(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
+        self.cloud.restart(cx, id.as_str()).await.map_err(|error| error.during(&self.id, "restart"))
+    }
+
+    /// Exactly one key must be named, also where SSH is never used.
+    async fn ssh_key(&self, cx: &CallContext) -> Result<String> {
+        if let Some(name) = &self.ssh_key {
+            return Ok(name.clone());
+        }
+        let keys = before_the_order(self.cloud.ssh_keys(cx).await)?;
+        match &keys[..] {
+            [only] => Ok(only.name.clone()),
+            [] => Err(Error::validation("ssh_key", "lambda demands one and the account has none: add one there")),
+            _ => Err(Error::validation("ssh_key", format!("the account has several: name one in {SSH_KEY_ENV}"))),
+        }
+    }
+
+    async fn ruleset(&self, cx: &CallContext, key: &LaunchKey, request: &ComputeRequest) -> Result<Option<String>> {
+        let Some(wanted) = self.supports(key, request)?.into_iter().next() else { return Ok(None) };
+        Ok(before_the_order(self.ensure_support(cx, key, &wanted).await)?.id)
+    }
+}
+
+/// What fails before the order leaves nothing ordered, whatever the failed call itself may have done.
+fn before_the_order<T>(result: Result<T>) -> Result<T> {
+    result.map_err(|error| match error.outcome() {
+        Outcome::Unknown(_) => error.outcome_is(Outcome::NotApplied(Next::SameLater)),
+        _ => error,
+    })
+}
+
+impl Provider for Lambda {
+    fn id(&self) -> &ProviderId {
+        &self.id
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        [
+            Capability::Gpu,
+            Capability::Cpu,
+            Capability::ContainerImage,
+            Capability::NetworkVolumes,
+            Capability::RawTcp,
+            Capability::Regions,
+            Capability::Prices,
+        ]
+        .into()
+    }
+
+    fn limits(&self) -> AccountLimits {
+        self.limits
+    }
+
+    fn check(&self, request: &ComputeRequest) -> Result<()> {
+        translate::check(request)
+    }
+
+    /// The rule set that opens the machine's ports; none where no port is asked for.
+    fn supports(&self, key: &LaunchKey, request: &ComputeRequest) -> Result<Vec<Support>> {
+        if request.ports.is_empty() {
+            return Ok(Vec::new());
+        }
+        let spec = translate::ruleset_spec(request)?;
+        let name = match key.tracked() {
+            Some(key) => format!("atlas-{key}"),
+            // Without an attempt to release it with, one rule set serves every machine with these ports there.
+            None => translate::shared_ruleset_name(&spec),
+        };
+        Ok(vec![Support { kind: RULESET.to_owned(), name, id: None, spec }])
+    }
+
+    /// A keyed hash of the key: no operation says whose it is. Asks nothing.
+    async fn identity(&self, cx: &CallContext) -> Result<String> {
+        let key = cx.api_key().unwrap_or(&self.key);
+        let hmac = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key.expose().as_bytes());
+        let tag = ring::hmac::sign(&hmac, b"atlas account identity, lambda");
+        Ok(format!("lambda-key-{}", data_encoding::HEXLOWER.encode(&tag.as_ref()[..16])))
+    }
+
+    async fn candidates(&self, cx: &CallContext, request: &ComputeRequest) -> Result<Vec<Candidate>> {
+        translate::candidates(&self.cloud.instance_types(cx, "candidates").await?, request)
+    }
+
+    async fn spawn_compute(&self, cx: &CallContext, key: &LaunchKey, request: &ComputeRequest) -> Result<Compute> {
+        let pinned;
+        let request = if request.candidate.is_some() {
+            request
+        } else {
+            let found =
+                translate::candidates(&before_the_order(self.cloud.instance_types(cx, "spawn_compute types").await)?, request)?;
+            let sold_out = || {
+                let error = Error::new(ErrorKind::NoCapacity, "no region has a free machine of that type");
+                error.outcome_is(Outcome::NotApplied(Next::NextCandidate))
+            };
+            pinned = request.clone().at(found.into_iter().next().ok_or_else(sold_out)?);
+            &pinned
+        };
+        let ssh_key = self.ssh_key(cx).await?;
+        let ruleset = self.ruleset(cx, key, request).await?;
+        let launch = translate::launch(cx, key, request, &ssh_key, ruleset)?;
+        let secrets = request.environment(key).into_values().collect();
+        let mut body = serde_json::to_value(&launch)
+            .map_err(|error| Error::validation("request", "cannot be written").with_source(error))?;
+        merge_json(&mut body, &request.provider_opts);
+        let answer = self.cloud.launch(cx, &body, secrets).await?;
+        let ids = Cloud::launched(&answer).map_err(|error| error.outcome_is(Outcome::Unknown(Vec::new())))?.instance_ids;
+        let ids: Vec<ComputeId> = ids.iter().filter_map(|id| ComputeId::new(id).ok()).collect();
+        match &ids[..] {
+            // No read follows: the id is the handle, and a failed read must never lose it.
+            [id] => Ok(translate::launched(&self.id, id.clone(), &launch, request)),
+            _ => Err(Error::new(ErrorKind::Provider, "a launch of one machine answered with another number of ids")
+                .outcome_is(Outcome::Unknown(ids))),
+        }
+    }
+
+    async fn get_compute(&self, cx: &CallContext, id: &ComputeId) -> Result<Compute> {
+        let answer = self.cloud.instance(cx, "get_compute", id.as_str(), false).await?;
+        translate::compute(&self.id, answer.json::<wire::Envelope<Value>>()?.data)
+    }
+
+    async fn list_compute(&self, cx: &CallContext, filter: &ListFilter) -> Result<Listing> {
+        let walk = self.cloud.instances(cx).await?;
+        let (mut computes, mut missing, mut seen) = (Vec::new(), walk.missing, BTreeSet::new());
+        for raw in walk.items {
+            match translate::compute(&self.id, raw) {
+                Ok(compute) if seen.insert(compute.id.clone()) => computes.push(compute),
+                Ok(_) => {} // pages shift under a walk: the same instance twice is one
+                Err(error) => missing = missing.or_else(|| Some(error.message().to_owned())),
+            }
+        }
+        Ok(match missing {
+            None => Listing::complete(computes),
+            Some(reason) => Listing::incomplete(computes, reason),
+        }
+        .filtered(filter))
+    }
+
+    /// A 404 in Lambda's own words, or `terminated` or `preempted` in an answer about this very id.
+    async fn presence(&self, cx: &CallContext, id: &ComputeId) -> Presence {
+        let answer = match self.cloud.instance(cx, "presence", id.as_str(), true).await {
+            Ok(answer) => answer,
+            Err(error) => return Presence::NoAnswer(error),
+        };
+        if !answer.status().is_success() {
+            return if error::says_gone(answer.bytes()) {
+                Presence::Absent
+            } else {
+                Presence::NoAnswer(answer.misunderstood("the answer is not the cloud's own 404"))
+            };
+        }
+        match answer.json::<wire::Envelope<Value>>().and_then(|envelope| translate::compute(&self.id, envelope.data)) {
+            Ok(compute) if compute.id != *id => Presence::NoAnswer(answer.misunderstood("the answer is about another instance")),
+            Ok(compute) if compute.status == ComputeStatus::Terminated => Presence::Absent,
+            Ok(_) => Presence::Present,
+            Err(error) => Presence::NoAnswer(error),
+        }
+    }
+
+    /// One id in a call. A 404 in Lambda's own words is a success.
+    async fn terminate(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
+        let answer = self.cloud.terminate(cx, id.as_str()).await?;
+        if answer.status().is_success() || error::says_gone(answer.bytes()) {
+            return Ok(());
+        }
+        Err(answer.misunderstood("the answer is not the cloud's own 404"))
+    }
+
+    async fn list_gpu_types(&self, cx: &CallContext) -> Result<Vec<GpuType>> {
+        let types = self.cloud.instance_types(cx, "list_gpu_types").await?;
+        Ok(translate::gpu_types(&self.id, &types, self.clock.now()))
+    }
+
+    /// Names are not unique at Lambda: a lost answer is resolved by looking for the name before another is made.
+    async fn ensure_support(&self, cx: &CallContext, _key: &LaunchKey, support: &Support) -> Result<Support> {
+        let existing = self.cloud.rulesets(cx, "ensure_support find").await?;
+        if let Some(ruleset) = existing.into_iter().find(|ruleset| ruleset.name == support.name) {
+            return Ok(Support { id: Some(ruleset.id), ..support.clone() });
+        }
+        let (region, ports) = translate::read_ruleset_spec(&support.spec)?;
+        let body = wire::CreateRuleset { name: &support.name, region: &region, rules: translate::rules(&ports) };
+        let made = self.cloud.create_ruleset(cx, &body).await?;
+        Ok(Support { id: Some(made.id), ..support.clone() })
+    }
+
+    /// Refused while the machine is there and for a while after: repeated until it is done. All of the name go: a lost answer may have
+    /// left two.
+    async fn release_support(&self, cx: &CallContext, support: &Support) -> Result<()> {
+        let existing = self.cloud.rulesets(cx, "release_support find").await?;
+        for ruleset in existing.into_iter().filter(|ruleset| ruleset.name == support.name) {
+            self.cloud.delete_ruleset(cx, &ruleset.id).await?;
+        }
+        Ok(())
+    }
+
+    async fn list_network_volumes(&self, cx: &CallContext) -> Result<Vec<NetworkVolume>> {
+        let found = self.cloud.file_systems(cx, "list_network_volumes").await?;
+        found.into_iter().map(translate::file_system).collect()
+    }
+
+    /// Lambda's file systems grow with what is put on them: the asked size is not a limit there, and is refused above what it could hold.
+    async fn create_network_volume(&self, cx: &CallContext, request: &VolumeRequest) -> Result<NetworkVolume> {
+        let plain = request.name.starts_with(|c: char| c.is_ascii_alphabetic())
+            && request.name.len() <= 60
+            && request.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+        if !plain {
+            return Err(Error::validation("name", "must be 1 to 60 letters, digits and -, beginning with a letter"));
+        }
+        let body = wire::CreateFileSystem { name: &request.name, region: &request.region };
+        let made = translate::file_system(self.cloud.create_file_system(cx, &body).await?)?;
+        Ok(NetworkVolume::new(made.id, made.name, DiskSize::gb(request.size.as_gb()), made.region))
+    }
+
+    async fn delete_network_volume(&self, cx: &CallContext, id: &VolumeId) -> Result<()> {
+        let existing = self.cloud.file_systems(cx, "delete_network_volume find").await?;
+        match existing.iter().find(|file_system| file_system.id == id.as_str() || file_system.name == id.as_str()) {
+            Some(file_system) => self.cloud.delete_file_system(cx, &file_system.id).await,
+            None => Ok(()),
+        }
+    }
+}

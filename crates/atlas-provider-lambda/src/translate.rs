@@ -1,0 +1,291 @@
+//! Requests into Lambda's words and Lambda's answers into ours. Pure.
+
+use atlas_core::{
+    CallContext, Candidate, CloudType, Compute, ComputeId, ComputeRequest, ComputeStatus, DiskSize, Error, Gpu, GpuChoice,
+    GpuType, KeyCarriers, LAUNCH_KEY_TAG, LaunchKey, MemorySize, NetworkVolume, Port, PortMapping, Protocol, ProviderId, Result,
+    Stock, Timestamp, Usd, UsdPerHour, VolumeId,
+};
+use serde_json::{Value, json};
+
+use crate::catalogue;
+use crate::wire;
+
+/// The tag in which a machine's ports travel: Lambda tells nothing of what was asked for.
+const PORTS_TAG: &str = "atlas-ports";
+/// The tag in which the image's name travels.
+const IMAGE_TAG: &str = "atlas-image";
+const MAX_TAG: usize = 128;
+/// Firewall rules do not apply there (docs/clouds/lambda.md), so no port can be promised to be reachable, nor to be closed.
+const REGION_WITHOUT_FIREWALL: &str = "us-south-1";
+
+/// What to try for a request, best first: region hints in their order, then cheaper types.
+pub(crate) fn candidates(types: &wire::InstanceTypes, request: &ComputeRequest) -> Result<Vec<Candidate>> {
+    let wanted = fitting_types(types, request)?;
+    let mut found = Vec::new();
+    for item in wanted {
+        let kind = &item.instance_type;
+        let open = |name: &str| item.regions_with_capacity_available.iter().any(|region| region.name == name);
+        let regions: Vec<&str> = if request.region_hints.is_empty() {
+            item.regions_with_capacity_available.iter().map(|region| region.name.as_str()).collect()
+        } else {
+            request.region_hints.iter().map(String::as_str).filter(|name| open(name)).collect()
+        };
+        for region in regions {
+            if !request.ports.is_empty() && region == REGION_WITHOUT_FIREWALL {
+                continue;
+            }
+            let mut candidate = Candidate::default();
+            candidate.native_type = Some(kind.name.clone());
+            candidate.gpu = catalogue::gpu(&kind.name);
+            candidate.region = Some(region.to_owned());
+            candidate.cloud_type = Some(CloudType::Secure);
+            candidate.price = Some(price(kind));
+            candidate.stock = Some(Stock::Low);
+            found.push(candidate);
+        }
+    }
+    let rank = |region: &Option<String>| request.region_hints.iter().position(|hint| Some(hint) == region.as_ref());
+    found.sort_by_key(|candidate| (rank(&candidate.region), candidate.price));
+    Ok(found)
+}
+
+/// The types that fit exactly, whether or not one is free.
+fn fitting_types<'a>(types: &'a wire::InstanceTypes, request: &ComputeRequest) -> Result<Vec<&'a wire::InstanceTypeItem>> {
+    let roomy =
+        |kind: &wire::InstanceType| request.memory.is_none_or(|memory| kind.specs.memory_gib >= memory.as_mib().div_ceil(1024));
+    let fitting: Vec<_> = match (&request.gpu, request.cpu) {
+        (Some(GpuChoice::Named(gpu)), _) => {
+            catalogue::instance_types(*gpu, request.gpu_count).iter().filter_map(|name| types.get(name)).collect()
+        }
+        (Some(GpuChoice::Native(name)), _) => types.get(name).into_iter().collect(),
+        (Some(GpuChoice::AtLeast(vram)), _) => types
+            .values()
+            .filter(|item| item.instance_type.specs.gpus == request.gpu_count)
+            .filter(|item| catalogue::vram(&item.instance_type.gpu_description).is_some_and(|own| own >= *vram))
+            .collect(),
+        (None, Some(cpus)) => {
+            types.values().filter(|item| item.instance_type.specs.gpus == 0 && item.instance_type.specs.vcpus >= cpus).collect()
+        }
+        (None, None) => Vec::new(),
+        (Some(_), _) => Vec::new(),
+    };
+    let fitting: Vec<_> = fitting.into_iter().filter(|item| roomy(&item.instance_type)).collect();
+    if fitting.is_empty() {
+        return Err(Error::unsupported("gpu", "no instance type of lambda holds exactly that"));
+    }
+    Ok(fitting)
+}
+
+/// What Lambda would refuse or silently drop, found before any request.
+pub(crate) fn check(request: &ComputeRequest) -> Result<()> {
+    if let Some(GpuChoice::Named(gpu)) = &request.gpu
+        && catalogue::instance_types(*gpu, request.gpu_count).is_empty()
+    {
+        return Err(Error::unsupported("gpu", format!("lambda has no machine with exactly {} x {gpu}", request.gpu_count)));
+    }
+    if !request.ports.is_empty()
+        && request.region_hints.iter().all(|r| r == REGION_WITHOUT_FIREWALL)
+        && !request.region_hints.is_empty()
+    {
+        return Err(Error::validation(
+            "region_hints",
+            "lambda applies no firewall rules in us-south-1, so no port can be opened there",
+        ));
+    }
+    if request.image.is_none() && !request.command.is_empty() {
+        return Err(Error::validation("command", "lambda runs a command only inside an image"));
+    }
+    if request.ports.iter().any(|port| port.is_symmetric()) {
+        return Err(Error::validation("ports", "every port of lambda is symmetric already: name the port itself"));
+    }
+    crate::cloud_init::script(request, &request.env, false).map(|_| ())
+}
+
+/// The body of a launch. The candidate must be pinned.
+pub(crate) fn launch(
+    cx: &CallContext,
+    key: &LaunchKey,
+    request: &ComputeRequest,
+    ssh_key: &str,
+    ruleset: Option<String>,
+) -> Result<wire::Launch> {
+    let pinned = request.candidate.as_ref().and_then(|candidate| candidate.region.clone().zip(candidate.native_type.clone()));
+    let Some((region_name, instance_type_name)) = pinned else {
+        return Err(Error::validation("candidate", "lambda needs a region and an instance type: pin a candidate"));
+    };
+    let arm64 = request.candidate.as_ref().is_some_and(|candidate| candidate.gpu == Some(Gpu::Gh200));
+    let user_data = crate::cloud_init::script(request, &request.environment(key), arm64)?;
+    let mut tags = Vec::new();
+    if let Some(key) = key.tracked() {
+        tags.push(tag(LAUNCH_KEY_TAG, key.to_string()));
+    }
+    let ports = request.ports.iter().map(Port::to_string).collect::<Vec<_>>().join(",");
+    if !ports.is_empty() && ports.len() <= MAX_TAG {
+        tags.push(tag(PORTS_TAG, ports));
+    }
+    if let Some(image) = request.image.as_ref().filter(|image| image.len() <= MAX_TAG) {
+        tags.push(tag(IMAGE_TAG, image.clone()));
+    }
+    Ok(wire::Launch {
+        region_name,
+        instance_type_name,
+        ssh_key_names: [ssh_key.to_owned()],
+        name: key.machine_name(cx.name_prefix(), request.name.as_deref()),
+        user_data: user_data.map(|script| script.expose().to_owned()),
+        file_system_names: request.network_volume_id.iter().map(|id| id.as_str().to_owned()).collect(),
+        tags,
+        firewall_rulesets: ruleset.map(|id| wire::Id { id }).into_iter().collect(),
+    })
+}
+
+fn tag(key: &str, value: String) -> wire::Tag {
+    wire::Tag { key: key.to_owned(), value }
+}
+
+/// The rules of a machine's own rule set. Port 22 is always among them: whether a rule set adds to the account's rules is not documented.
+pub(crate) fn rules(ports: &[u16]) -> Vec<wire::FirewallRule> {
+    let mut ports: Vec<u16> = ports.iter().copied().chain([22]).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+        .into_iter()
+        .map(|port| wire::FirewallRule {
+            protocol: "tcp".to_owned(),
+            port_range: Some([port, port]),
+            source_network: "0.0.0.0/0".to_owned(),
+            description: "atlas".to_owned(),
+        })
+        .collect()
+}
+
+/// A machine, from Lambda's description of it.
+pub(crate) fn compute(provider: &ProviderId, raw: Value) -> Result<Compute> {
+    let instance: wire::Instance = serde_json::from_value(raw.clone()).map_err(|error| implausible().with_source(error))?;
+    let id = ComputeId::new(&instance.id).map_err(|error| implausible().with_source(error))?;
+    let tagged = |name: &str| instance.tags.iter().find(|tag| tag.key == name).map(|tag| tag.value.as_str());
+    let mut compute = Compute::new(id, provider.clone(), status(&instance.status));
+    compute.keys = KeyCarriers::name_and_tag(instance.name.as_deref().unwrap_or_default(), tagged(LAUNCH_KEY_TAG));
+    compute.created_at = compute.keys.key().map(|key| key.attempt().created_at());
+    compute.ports = tagged(PORTS_TAG)
+        .unwrap_or_default()
+        .split(',')
+        .filter_map(|port| port.parse::<Port>().ok())
+        .map(|port| port_mapping(port, instance.ip.as_deref()))
+        .collect();
+    compute.preempted = instance.status == "preempted";
+    compute.gpu_type = catalogue::gpu(&instance.instance_type.name);
+    compute.gpu_count = instance.instance_type.specs.gpus;
+    compute.cost_per_hour = Some(price(&instance.instance_type));
+    compute.native_type = Some(instance.instance_type.name);
+    compute.region = Some(instance.region.name);
+    compute.image = instance.tags.iter().find(|tag| tag.key == IMAGE_TAG).map(|tag| tag.value.clone());
+    compute.public_ip = instance.ip;
+    compute.name = instance.name;
+    compute.raw = wire::redacted(raw);
+    Ok(compute)
+}
+
+fn port_mapping(port: Port, ip: Option<&str>) -> PortMapping {
+    let external = u16::try_from(port.number()).ok();
+    let scheme = if port.protocol() == Protocol::Http { "http" } else { "tcp" };
+    PortMapping {
+        internal: port.number(),
+        external: ip.and(external),
+        protocol: port.protocol(),
+        url: ip.map(|ip| format!("{scheme}://{ip}:{}", port.number())),
+    }
+}
+
+/// `unhealthy` is alive and bills; so is any word we do not know. `preempted` is gone.
+fn status(word: &str) -> ComputeStatus {
+    match word {
+        "booting" => ComputeStatus::Provisioning,
+        "active" => ComputeStatus::Running,
+        "unhealthy" => ComputeStatus::Failed,
+        "terminated" | "preempted" => ComputeStatus::Terminated,
+        other => ComputeStatus::Other(other.to_owned()),
+    }
+}
+
+fn price(kind: &wire::InstanceType) -> UsdPerHour {
+    UsdPerHour::new(Usd::from_cents(kind.price_cents_per_hour))
+}
+
+/// The price list, a line for each type and region with capacity, and one for each type that is sold out everywhere.
+pub(crate) fn gpu_types(provider: &ProviderId, types: &wire::InstanceTypes, now: Timestamp) -> Vec<GpuType> {
+    let mut lines = Vec::new();
+    for item in types.values().filter(|item| item.instance_type.specs.gpus > 0) {
+        let kind = &item.instance_type;
+        let count = kind.specs.gpus;
+        let whole = price(kind).per_hour().nanos();
+        let base = |stock| {
+            let vram = catalogue::vram(&kind.gpu_description).unwrap_or(MemorySize::mib(0));
+            let mut line = GpuType::new(provider.clone(), kind.name.clone(), vram, now);
+            line.gpu = catalogue::gpu(&kind.name);
+            line.display_name.clone_from(&kind.description);
+            line.price = Some(UsdPerHour::new(Usd::from_nanos(whole / i64::from(count))));
+            line.max_count = Some(count);
+            line.stock = Some(stock);
+            line
+        };
+        if item.regions_with_capacity_available.is_empty() {
+            lines.push(base(Stock::None));
+        }
+        for region in &item.regions_with_capacity_available {
+            let mut line = base(Stock::Low);
+            line.region = Some(region.name.clone());
+            lines.push(line);
+        }
+    }
+    lines
+}
+
+/// What the rule set of a machine needs to be made.
+pub(crate) fn ruleset_spec(request: &ComputeRequest) -> Result<Value> {
+    let region = request.candidate.as_ref().and_then(|candidate| candidate.region.as_ref());
+    let region = region.ok_or_else(|| Error::validation("candidate", "lambda needs a region: pin a candidate"))?;
+    Ok(json!({ "region": region, "ports": request.ports.iter().map(|port| port.number()).collect::<Vec<_>>() }))
+}
+
+/// The name of a rule set that any machine with these ports in that region may share.
+pub(crate) fn shared_ruleset_name(spec: &Value) -> String {
+    let ports: Vec<String> = spec["ports"].as_array().into_iter().flatten().map(Value::to_string).collect();
+    format!("atlas-{}-{}", spec["region"].as_str().unwrap_or_default(), ports.join("-")).chars().take(64).collect()
+}
+
+/// Region and ports of a rule set.
+pub(crate) fn read_ruleset_spec(spec: &Value) -> Result<(String, Vec<u16>)> {
+    let wrong = || Error::validation("support", "is not a rule set of lambda");
+    let region = spec["region"].as_str().ok_or_else(wrong)?.to_owned();
+    let port = |port: &Value| port.as_u64().and_then(|port| u16::try_from(port).ok()).ok_or_else(wrong);
+    let ports = spec["ports"].as_array().ok_or_else(wrong)?.iter().map(port).collect::<Result<_>>()?;
+    Ok((region, ports))
+}
+
+/// A machine that was ordered a moment ago: nothing was read of it yet.
+pub(crate) fn launched(provider: &ProviderId, id: ComputeId, launch: &wire::Launch, request: &ComputeRequest) -> Compute {
+    let tagged = launch.tags.iter().find(|tag| tag.key == LAUNCH_KEY_TAG).map(|tag| tag.value.as_str());
+    let mut compute = Compute::new(id, provider.clone(), ComputeStatus::Provisioning);
+    compute.keys = KeyCarriers::name_and_tag(&launch.name, tagged);
+    compute.created_at = compute.keys.key().map(|key| key.attempt().created_at());
+    compute.ports = request.ports.iter().map(|port| port_mapping(*port, None)).collect();
+    compute.gpu_type = catalogue::gpu(&launch.instance_type_name);
+    compute.gpu_count = if request.gpu.is_some() { request.gpu_count } else { 0 };
+    compute.cost_per_hour = request.candidate.as_ref().and_then(|candidate| candidate.price);
+    compute.native_type = Some(launch.instance_type_name.clone());
+    compute.region = Some(launch.region_name.clone());
+    compute.image.clone_from(&request.image);
+    compute.name = Some(launch.name.clone());
+    compute
+}
+
+/// A file system, whose name is what a launch mounts it by.
+pub(crate) fn file_system(read: wire::FileSystem) -> Result<NetworkVolume> {
+    let gb = read.bytes_used.unwrap_or(0).div_ceil(1_000_000_000);
+    let id = VolumeId::new(&read.name).map_err(|error| implausible().with_source(error))?;
+    Ok(NetworkVolume::new(id, read.name, DiskSize::gb(u32::try_from(gb).unwrap_or(u32::MAX)), read.region.name))
+}
+
+fn implausible() -> Error {
+    Error::new(atlas_core::ErrorKind::Provider, "the description of an instance could not be understood")
+}
