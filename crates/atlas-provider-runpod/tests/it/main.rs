@@ -1,4 +1,6 @@
-//! The provider over its whole HTTP stack: against scripted answers here, against the simulated cloud in `cloud`.
+//! The provider over its whole HTTP stack: against scripted answers, and against the simulated cloud.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the verdict")]
 
 mod lists;
 mod logs;
