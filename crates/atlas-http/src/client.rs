@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atlas_core::config::ApiKey;
-use atlas_core::{
-    AccountLimits, Backoff, Clock, Entropy, Error, ErrorKind, ProviderId, Result, SystemClock, SystemEntropy,
-};
+use atlas_core::{AccountLimits, Backoff, Clock, Entropy, Error, ErrorKind, ProviderId, Result, SystemClock, SystemEntropy};
 use bytes::Bytes;
 use http::uri::{Authority, Scheme};
 use http::{HeaderName, HeaderValue, Request, Response, Uri};
@@ -369,7 +367,9 @@ mod tests {
 
     #[test]
     fn plain_http_is_for_loopback_only() {
-        for near in ["http://127.0.0.1:80", "http://127.9.9.9/v2", "http://localhost:1/", "http://[::1]:3", "https://cloud.example"] {
+        for near in
+            ["http://127.0.0.1:80", "http://127.9.9.9/v2", "http://localhost:1/", "http://[::1]:3", "https://cloud.example"]
+        {
             assert!(Base::parse(near, false).is_ok(), "{near}");
         }
         for far in [

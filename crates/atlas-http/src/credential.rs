@@ -124,8 +124,9 @@ impl fmt::Debug for Authorizer {
 /// The header's value, marked sensitive, so that neither `Debug` nor HTTP/2's compression tables hold it.
 fn header(scheme: &str, secret: &Secret, origin: &str) -> Result<HeaderValue> {
     let text = if scheme.is_empty() { secret.clone() } else { Secret::new(format!("{scheme} {}", secret.expose())) };
-    let mut value = HeaderValue::from_str(text.expose())
-        .map_err(|_| Error::new(ErrorKind::Unauthorized, format!("the api key from {origin} has characters no header can hold")))?;
+    let mut value = HeaderValue::from_str(text.expose()).map_err(|_| {
+        Error::new(ErrorKind::Unauthorized, format!("the api key from {origin} has characters no header can hold"))
+    })?;
     value.set_sensitive(true);
     Ok(value)
 }

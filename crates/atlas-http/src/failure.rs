@@ -322,14 +322,56 @@ mod tests {
     #[test]
     fn the_usual_bodies_are_understood() {
         let table = [
-            (400, "application/problem+json", r#"{"title":"Bad Request","status":400,"detail":"invalid image","errors":["image: empty"]}"#, ErrorKind::Validation, "invalid image: image: empty"),
-            (401, "application/json", r#"{"error":{"code":"global/invalid-api-key","message":"API key was invalid."}}"#, ErrorKind::Unauthorized, "API key was invalid"),
-            (404, "application/json", r#"{"success":false,"error":"no_such_instance","msg":"gone"}"#, ErrorKind::NotFound, "gone"),
-            (429, "text/plain", "API requests too frequent: endpoint threshold=4.5", ErrorKind::RateLimited, "API requests too frequent: endpoint threshold=4.5"),
-            (502, "text/html", "<html>secret page</html>", ErrorKind::Unavailable, "a proxy in front of the cloud answered with a page"),
-            (503, "application/json", "<!DOCTYPE html>", ErrorKind::Unavailable, "a proxy in front of the cloud answered with a page"),
+            (
+                400,
+                "application/problem+json",
+                r#"{"title":"Bad Request","status":400,"detail":"invalid image","errors":["image: empty"]}"#,
+                ErrorKind::Validation,
+                "invalid image: image: empty",
+            ),
+            (
+                401,
+                "application/json",
+                r#"{"error":{"code":"global/invalid-api-key","message":"API key was invalid."}}"#,
+                ErrorKind::Unauthorized,
+                "API key was invalid",
+            ),
+            (
+                404,
+                "application/json",
+                r#"{"success":false,"error":"no_such_instance","msg":"gone"}"#,
+                ErrorKind::NotFound,
+                "gone",
+            ),
+            (
+                429,
+                "text/plain",
+                "API requests too frequent: endpoint threshold=4.5",
+                ErrorKind::RateLimited,
+                "API requests too frequent: endpoint threshold=4.5",
+            ),
+            (
+                502,
+                "text/html",
+                "<html>secret page</html>",
+                ErrorKind::Unavailable,
+                "a proxy in front of the cloud answered with a page",
+            ),
+            (
+                503,
+                "application/json",
+                "<!DOCTYPE html>",
+                ErrorKind::Unavailable,
+                "a proxy in front of the cloud answered with a page",
+            ),
             (500, "application/json", "", ErrorKind::Unavailable, "internal server error"),
-            (422, "application/json", r#"{"detail":[{"msg":"field required"},{"msg":"too long"}]}"#, ErrorKind::Validation, "field required; too long"),
+            (
+                422,
+                "application/json",
+                r#"{"detail":[{"msg":"field required"},{"msg":"too long"}]}"#,
+                ErrorKind::Validation,
+                "field required; too long",
+            ),
             (409, "application/json", r#"{"trunca"#, ErrorKind::Conflict, "conflict"),
         ];
         for (status, content_type, body, kind, message) in table {
@@ -348,7 +390,9 @@ mod tests {
 
     #[test]
     fn only_definite_refusals_say_that_nothing_was_applied() {
-        for (status, unknown) in [(500, true), (502, true), (504, true), (408, true), (303, true), (400, false), (401, false), (404, false)] {
+        for (status, unknown) in
+            [(500, true), (502, true), (504, true), (408, true), (303, true), (400, false), (401, false), (404, false)]
+        {
             assert_eq!(answer(status, "text/plain", "x").outcome().is_unknown(), unknown, "{status}");
         }
         assert_eq!(answer(429, "text/plain", "x").outcome(), Outcome::NotApplied(Next::SameLater));
@@ -375,7 +419,10 @@ mod tests {
 
     #[test]
     fn a_parsers_message_keeps_no_value() {
-        assert_eq!(without_quotes(r#"invalid type: string "rpa\"_1", expected u64"#), r#"invalid type: string "…", expected u64"#);
+        assert_eq!(
+            without_quotes(r#"invalid type: string "rpa\"_1", expected u64"#),
+            r#"invalid type: string "…", expected u64"#
+        );
         assert_eq!(without_quotes("unknown variant `rpa_1`, expected `a` or `b`"), "unknown variant, expected `a` or `b`");
     }
 }

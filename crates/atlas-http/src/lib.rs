@@ -28,17 +28,17 @@
 //!
 //! Deliberately absent: what any cloud's answers mean (a provider's mapper says so), polling, proxies from the environment.
 
+mod answer;
+mod body;
 mod call;
 mod client;
-mod run;
-mod answer;
-mod failure;
 mod credential;
+mod failure;
+mod merge;
 mod pace;
 mod rate;
+mod run;
 mod transport;
-mod body;
-mod merge;
 
 pub use answer::{Answer, StreamingAnswer};
 pub use body::{Body, BoxError};

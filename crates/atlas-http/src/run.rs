@@ -6,7 +6,7 @@ use atlas_core::{CallContext, Error, ErrorKind, Next, Outcome, Result, RetryClas
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body as _;
-use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
+use hyper_util::client::legacy::connect::CaptureConnection;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span, field};
@@ -249,14 +249,17 @@ impl One<'_> {
             return Err(Failure::last(progress.last.take().unwrap_or_else(|| not_admitted(refusal))));
         }
         let permit = inner.gate.enter().await;
-        let authorization =
-            if call.authorized { self.authorizer.authorization().await.map_err(Failure::last)? } else { None };
+        let authorization = if call.authorized { self.authorizer.authorization().await.map_err(Failure::last)? } else { None };
         let (value, secret) = authorization.map_or((None, None), |given| (Some(given.value), given.secret));
+        if Instant::now() >= *deadline {
+            // Whoever got a place at the very end must not leave: it would be lost in the same instant.
+            return Err(Failure::last(std::mem::take(progress).timed_out(call.class)));
+        }
         let mut redirects = 0;
         loop {
             let mut request = self.request(uri.clone(), value.clone());
             // Only a create needs to know; for the others an unknown outcome costs nothing but a repeat.
-            progress.connection = (call.class == RetryClass::Create).then(|| capture_connection(&mut request));
+            progress.connection = if call.class == RetryClass::Create { self.transport.watch(&mut request) } else { None };
             progress.under_way = true;
             let answer = match self.transport.send(request).await {
                 Ok(answer) => answer,
@@ -341,12 +344,17 @@ impl One<'_> {
         // The status counts even where the body was cut or is too long.
         let bytes = read_whole(body, inner.max_answer).await.unwrap_or_default();
         let bare = secret.map(|secret| secret.expose().split_once(' ').map_or(secret.expose(), |(_, token)| token));
-        let secrets: Vec<&str> =
-            self.authorizer.secret().map(Secret::expose).into_iter().chain(bare).chain(call.scrub.iter().map(Secret::expose)).collect();
+        let secrets: Vec<&str> = self
+            .authorizer
+            .secret()
+            .map(Secret::expose)
+            .into_iter()
+            .chain(bare)
+            .chain(call.scrub.iter().map(Secret::expose))
+            .collect();
         let mut failed = FailedAnswer::new(call.operation, call.class, parts.status, parts.headers, &bytes, &secrets);
-        failed.retry_after = rate::retry_after(&failed.headers, || inner.clock.now()).or_else(|| {
-            (failed.status == StatusCode::TOO_MANY_REQUESTS).then(|| rate::empty_window(&failed.headers)).flatten()
-        });
+        failed.retry_after = rate::retry_after(&failed.headers, || inner.clock.now())
+            .or_else(|| (failed.status == StatusCode::TOO_MANY_REQUESTS).then(|| rate::empty_window(&failed.headers)).flatten());
         failed.origin = if call.authorized { self.authorizer.origin() } else { None };
         let unauthorized = failed.status == StatusCode::UNAUTHORIZED;
         let error = failed.into_error(inner.mapper);
@@ -363,7 +371,8 @@ impl One<'_> {
 fn not_admitted(refusal: Refusal) -> Error {
     match refusal {
         Refusal::Paced(wait) => {
-            Error::new(ErrorKind::Timeout, "the account's pace leaves no room for the call before its deadline").with_retry_after(wait)
+            Error::new(ErrorKind::Timeout, "the account's pace leaves no room for the call before its deadline")
+                .with_retry_after(wait)
         }
         Refusal::Blocked(wait) => {
             Error::new(ErrorKind::RateLimited, "the cloud announced that its limit is used up until after the deadline")

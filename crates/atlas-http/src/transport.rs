@@ -10,7 +10,7 @@ use atlas_core::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{CaptureConnection, HttpConnector, capture_connection};
 use hyper_util::client::legacy::{Client as Pooled, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower::util::BoxCloneSyncService;
@@ -75,6 +75,12 @@ impl Transport {
             Inner::Wire(wire) => wire.tls().map(|_| ()),
             Inner::Custom(_) => Ok(()),
         }
+    }
+
+    /// Lets the one who sends this request see whether it got a connection; `None` where that cannot be told.
+    pub(crate) fn watch(&self, request: &mut Request<Body>) -> Option<CaptureConnection> {
+        // Only hyper itself is trusted with it: a layer may send another request than the one that is watched.
+        matches!(self.0, Inner::Wire(_)).then(|| capture_connection(request))
     }
 
     /// Sends one request, as one who readied the service that is called.

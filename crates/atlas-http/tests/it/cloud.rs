@@ -56,31 +56,35 @@ impl Cloud {
     }
 
     pub(crate) fn requests(&self) -> usize {
-        self.seen.lock().unwrap().len()
+        lock(&self.seen).len()
     }
 
     pub(crate) fn seen<T>(&self, read: impl Fn(&Seen) -> T) -> Vec<T> {
-        self.seen.lock().unwrap().iter().map(read).collect()
+        lock(&self.seen).iter().map(read).collect()
     }
 
     /// The most requests that were under way at once.
     pub(crate) fn most_at_once(&self) -> usize {
-        self.busy.lock().unwrap().1
+        lock(&self.busy).1
     }
 
     pub(crate) fn client(&self) -> Client {
-        self.builder().build().unwrap()
+        self.builder().build().expect("a script is well formed")
     }
 
     /// A client without pacing, with a key and repeatable jitter.
     pub(crate) fn builder(&self) -> ClientBuilder {
         let key = ApiKey { secret: Secret::new(KEY), origin: Origin::Environment("ACME_API_KEY") };
-        Client::builder(ProviderId::new("acme").unwrap(), "https://cloud.example/v2")
+        Client::builder(ProviderId::new("acme").expect("a script is well formed"), "https://cloud.example/v2")
             .api_key("Bearer", key)
             .limits(unpaced())
             .entropy(Arc::new(SeededEntropy::new(7)))
             .transport(Transport::new(self.clone()))
     }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    shared.lock().expect("no test panics with the lock")
 }
 
 pub(crate) fn unpaced() -> AccountLimits {
@@ -94,7 +98,7 @@ async fn act(act: Act) -> Result<Response<Body>, BoxError> {
             for (name, value) in headers {
                 answer = answer.header(name, value);
             }
-            Ok(answer.body(body.into()).unwrap())
+            Ok(answer.body(body.into()).expect("a script is well formed"))
         }
         Act::Slow(wait, next) => {
             tokio::time::sleep(wait).await;
@@ -117,25 +121,33 @@ impl Service<Request<Body>> for Cloud {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (parts, _) = request.into_parts();
-        self.seen.lock().unwrap().push(Seen {
-            at: Instant::now(),
-            method: parts.method,
-            uri: parts.uri,
-            headers: parts.headers,
-        });
-        let mut acts = self.acts.lock().unwrap();
+        lock(&self.seen).push(Seen { at: Instant::now(), method: parts.method, uri: parts.uri, headers: parts.headers });
+        let mut acts = lock(&self.acts);
         let next = if acts.len() > 1 { acts.pop_front() } else { acts.front().cloned() };
-        let busy = self.busy.clone();
         let next = next.expect("a script has an act");
+        let place = Place::take(&self.busy);
         Box::pin(async move {
-            {
-                let mut busy = busy.lock().unwrap();
-                busy.0 += 1;
-                busy.1 = busy.1.max(busy.0);
-            }
             let answer = act(next).await;
-            busy.lock().unwrap().0 -= 1;
+            drop(place);
             answer
         })
+    }
+}
+
+/// Counts a request as under way until it is answered or dropped.
+struct Place(Arc<Mutex<(usize, usize)>>);
+
+impl Place {
+    fn take(busy: &Arc<Mutex<(usize, usize)>>) -> Self {
+        let mut counts = lock(busy);
+        counts.0 += 1;
+        counts.1 = counts.1.max(counts.0);
+        Self(busy.clone())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.0).0 -= 1;
     }
 }

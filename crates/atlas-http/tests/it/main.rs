@@ -1,7 +1,13 @@
 //! The stack against a cloud in process, on paused time, and against a real socket.
 
 mod cloud;
+mod credential;
 mod deadline;
 mod errors;
+mod layers;
 mod pacing;
+mod redirect;
 mod retry;
+mod streaming;
+mod telemetry;
+mod wire;

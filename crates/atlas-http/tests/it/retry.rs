@@ -111,7 +111,7 @@ impl atlas_core::Clock for Epoch {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn no_script_makes_a_create_leave_twice(script in prop::collection::vec(0_u16..8, 1..6)) {
         let acts: Vec<_> = script
