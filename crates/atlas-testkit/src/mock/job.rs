@@ -130,7 +130,10 @@ mod tests {
     #[test]
     fn a_job_waits_runs_and_ends_as_its_input_says() {
         let echo = job(json!({ "x": 1 }));
-        assert_eq!([0, 1000, 1200].map(|at| echo.status(after(at))), [JobStatus::InQueue, JobStatus::InProgress, JobStatus::Completed]);
+        assert_eq!(
+            [0, 1000, 1200].map(|at| echo.status(after(at))),
+            [JobStatus::InQueue, JobStatus::InProgress, JobStatus::Completed]
+        );
         assert_eq!(job(json!({ "error": "no" })).status(after(5000)), JobStatus::Failed);
         let stream = job(json!({ "stream": 3 }));
         assert_eq!([1000, 1500, 9000].map(|at| stream.chunks(after(at)).len()), [0, 1, 3]);

@@ -68,7 +68,14 @@ impl MockProvider {
         .await
     }
 
-    fn order(&self, account: &Account, with: &Arrival, prefix: &str, key: &LaunchKey, request: &ComputeRequest) -> Result<Compute> {
+    fn order(
+        &self,
+        account: &Account,
+        with: &Arrival,
+        prefix: &str,
+        key: &LaunchKey,
+        request: &ComputeRequest,
+    ) -> Result<Compute> {
         let mut request = request.clone();
         if request.template_id.as_deref().is_some_and(|template| template != TEMPLATE) {
             return Err(Error::validation("template_id", "there is no such template"));
@@ -88,7 +95,8 @@ impl MockProvider {
             error.outcome_is(Outcome::NotApplied(Next::NextCandidate))
         };
         let pinned = request.candidate.clone();
-        let candidate = pinned.or_else(|| translate::candidates(self.world(), &request).into_iter().next()).ok_or_else(sold_out)?;
+        let candidate =
+            pinned.or_else(|| translate::candidates(self.world(), &request).into_iter().next()).ok_or_else(sold_out)?;
         let spec = translate::order(prefix, key, &request, &candidate);
         let made = self.world().create_machine(CLOUD, account, spec, with);
         self.describe(&made.map_err(|refusal| translate::refused(&refusal))?)
@@ -230,8 +238,12 @@ impl Provider for MockProvider {
             for shape in self.spec()?.shapes.iter().filter(|shape| shape.vram_gb > 0) {
                 for (name, tier) in &shape.tiers {
                     for (region, free) in self.world().stock(CLOUD, &shape.native, name) {
-                        let mut line =
-                            GpuType::new(self.id.clone(), shape.native.clone(), MemorySize::gib(shape.vram_gb), self.world().now());
+                        let mut line = GpuType::new(
+                            self.id.clone(),
+                            shape.native.clone(),
+                            MemorySize::gib(shape.vram_gb),
+                            self.world().now(),
+                        );
                         line.gpu = shape.gpu;
                         line.display_name.clone_from(&shape.name);
                         line.cloud_type = translate::cloud_type(name);
@@ -373,7 +385,8 @@ impl Provider for MockProvider {
             let status = held.status(now);
             if status.is_terminal() && status != JobStatus::Completed {
                 let why = held.failure().filter(|_| status == JobStatus::Failed).unwrap_or_default();
-                items.push(Err(Error::new(ErrorKind::Provider, format!("the job ended as {status} {why}").trim_end().to_owned())));
+                items
+                    .push(Err(Error::new(ErrorKind::Provider, format!("the job ended as {status} {why}").trim_end().to_owned())));
             }
             Look { items, more: !status.is_terminal() }
         })))

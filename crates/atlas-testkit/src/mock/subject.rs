@@ -9,12 +9,13 @@ use serde_json::json;
 
 use super::{CLOUD, ENDPOINT, KEY, MockCloud};
 use crate::conformance::{BoxFuture, Control, LedgerEntry, Serverless, Subject};
-use crate::world::{Fault, FaultKind, World};
+use crate::world::{Fault, FaultKind, Lag, World};
 
 /// A mock cloud for the suite, a fresh one for each case. Run it in paused time.
 #[derive(Debug)]
 pub struct MockSubject {
     seed: u64,
+    lagging: bool,
     cloud: Mutex<MockCloud>,
 }
 
@@ -22,7 +23,13 @@ impl MockSubject {
     /// Clouds with this seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { seed, cloud: Mutex::new(MockCloud::new(seed).supporting()) }
+        Self { seed, lagging: false, cloud: Mutex::new(MockCloud::new(seed).supporting()) }
+    }
+
+    /// The same with clouds whose reads lag, up to their bound.
+    #[must_use]
+    pub fn lagging(self) -> Self {
+        Self { lagging: true, ..self }
     }
 
     /// The cloud of the case that is running.
@@ -35,6 +42,10 @@ impl MockSubject {
 impl Subject for MockSubject {
     fn fresh(&self) -> BoxFuture<'_, Result<AnyProvider>> {
         let cloud = MockCloud::new(self.seed).supporting();
+        if self.lagging {
+            let bound = cloud.world().cloud(CLOUD).map(|spec| spec.visibility_bound).unwrap_or_default();
+            cloud.world().set_lag(CLOUD, Lag::within(bound));
+        }
         let provider = cloud.provider();
         *self.cloud.lock().unwrap_or_else(PoisonError::into_inner) = cloud;
         Box::pin(async move { Ok(provider) })
@@ -91,7 +102,9 @@ impl Control for MockSubject {
 
     fn requests<'a>(&'a self, operation: Option<&'a str>) -> BoxFuture<'a, u64> {
         let calls = self.cloud().calls();
-        Box::pin(async move { operation.map_or_else(|| calls.values().sum(), |operation| calls.get(operation).copied().unwrap_or(0)) })
+        Box::pin(
+            async move { operation.map_or_else(|| calls.values().sum(), |operation| calls.get(operation).copied().unwrap_or(0)) },
+        )
     }
 }
 

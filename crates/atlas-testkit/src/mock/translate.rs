@@ -16,12 +16,14 @@ pub(super) fn candidates(world: &World, request: &ComputeRequest) -> Vec<Candida
     let Some(cloud) = world.cloud(CLOUD) else { return Vec::new() };
     let count = units(request);
     let wanted: Vec<String> = request.region_hints.clone();
-    let regions: Vec<String> = if wanted.is_empty() { cloud.regions.iter().map(|region| region.id.clone()).collect() } else { wanted };
+    let regions: Vec<String> =
+        if wanted.is_empty() { cloud.regions.iter().map(|region| region.id.clone()).collect() } else { wanted };
     let mut found = Vec::new();
     for (rank, shape) in shapes(&cloud, request) {
         for (tier_name, tier) in &shape.tiers {
             let cloud_type = cloud_type(tier_name);
-            let fits = count <= tier.max_count && (request.cloud_type == CloudType::Any || cloud_type == Some(request.cloud_type));
+            let fits =
+                count <= tier.max_count && (request.cloud_type == CloudType::Any || cloud_type == Some(request.cloud_type));
             let stock = world.stock(CLOUD, &shape.native, tier_name);
             for (place, region) in regions.iter().enumerate() {
                 let free = stock.get(region).copied().unwrap_or(0);
@@ -45,7 +47,8 @@ pub(super) fn candidates(world: &World, request: &ComputeRequest) -> Vec<Candida
 /// The shapes that fit a request, with their rank.
 fn shapes<'a>(cloud: &'a CloudSpec, request: &ComputeRequest) -> Vec<(usize, &'a Shape)> {
     let count = units(request);
-    let enough = |shape: &Shape| request.memory.is_none_or(|memory| MemorySize::gib(shape.ram_gb.saturating_mul(count)) >= memory);
+    let enough =
+        |shape: &Shape| request.memory.is_none_or(|memory| MemorySize::gib(shape.ram_gb.saturating_mul(count)) >= memory);
     let rank = |shape: &Shape| match &request.gpu {
         None => (shape.vram_gb == 0).then_some(0),
         Some(GpuChoice::Native(id)) => (shape.native == *id).then_some(0),

@@ -1,0 +1,4 @@
+//! The testkit through its public faces.
+
+mod broken;
+mod mock;
