@@ -6,6 +6,8 @@
 mod gate;
 mod open;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::fmt;
