@@ -180,6 +180,12 @@ impl Machine {
         TrackedKey::in_name(&self.spec.name).or_else(tagged).or_else(in_env)
     }
 
+    /// Where it stands in the order of creation: later is larger.
+    #[must_use]
+    pub const fn order(&self) -> u64 {
+        self.serial
+    }
+
     /// Not destroyed, whether or not any read shows it.
     #[must_use]
     pub fn is_live(&self) -> bool {

@@ -148,6 +148,12 @@ impl World {
         self.lock().clouds.get(cloud).map(|cloud| cloud.spec.clone())
     }
 
+    /// A shape of a cloud.
+    #[must_use]
+    pub fn shape(&self, cloud: &str, native: &str) -> Option<Shape> {
+        self.lock().clouds.get(cloud)?.spec.shape(native).cloned()
+    }
+
     /// The names of its clouds.
     #[must_use]
     pub fn clouds(&self) -> Vec<String> {
@@ -193,6 +199,12 @@ impl World {
     /// Counts a fault that was done to the world from outside the queue, so that it appears among those that struck.
     pub fn count_fault(&self, kind: FaultKind) {
         self.lock().faults.count(kind);
+    }
+
+    /// A word made up by chance, of lower-case letters and digits.
+    #[must_use]
+    pub fn word(&self, len: usize) -> String {
+        self.lock().dice.word(b"abcdefghijklmnopqrstuvwxyz0123456789", len)
     }
 
     /// The clouds' books.

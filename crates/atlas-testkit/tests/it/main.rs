@@ -2,3 +2,5 @@
 
 mod broken;
 mod mock;
+mod runpod;
+mod world;

@@ -1,0 +1,108 @@
+//! The body of an answer: whole, cut short, or a log that goes on.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// A body. Its error is what a cut connection looks like.
+pub struct SimBody(Inner);
+
+enum Inner {
+    Whole(Option<Bytes>),
+    /// The rest of what is sent, and the length that was promised.
+    Cut(Option<Bytes>, u64),
+    Live(Box<Live>),
+}
+
+struct Live {
+    next: Box<dyn FnMut() -> Option<Bytes> + Send + Sync>,
+    every: Duration,
+    wait: Option<Pin<Box<Sleep>>>,
+}
+
+impl SimBody {
+    /// Nothing.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self(Inner::Whole(None))
+    }
+
+    /// A body that is asked for more `every` so often, until `next` answers `None`; an empty answer sends nothing.
+    pub(super) fn live(every: Duration, next: impl FnMut() -> Option<Bytes> + Send + Sync + 'static) -> Self {
+        Self(Inner::Live(Box::new(Live { next: Box::new(next), every, wait: None })))
+    }
+
+    /// The first half of it, and then a broken connection.
+    pub(super) fn cut_short(self) -> Self {
+        match self.0 {
+            Inner::Whole(Some(bytes)) => {
+                let length = bytes.len() as u64;
+                Self(Inner::Cut(Some(bytes.slice(..bytes.len() / 2)), length))
+            }
+            Inner::Whole(None) | Inner::Cut(..) | Inner::Live(_) => Self(Inner::Cut(None, 1)),
+        }
+    }
+}
+
+impl From<&'static str> for SimBody {
+    fn from(text: &'static str) -> Self {
+        Self(Inner::Whole(Some(Bytes::from_static(text.as_bytes()))))
+    }
+}
+
+impl From<Vec<u8>> for SimBody {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Inner::Whole(Some(bytes.into()).filter(|bytes: &Bytes| !bytes.is_empty())))
+    }
+}
+
+impl Body for SimBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        match &mut self.0 {
+            Inner::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Inner::Cut(bytes, _) => Poll::Ready(Some(match bytes.take().filter(|bytes| !bytes.is_empty()) {
+                Some(bytes) => Ok(Frame::data(bytes)),
+                None => Err(io::ErrorKind::UnexpectedEof.into()),
+            })),
+            Inner::Live(live) => loop {
+                if let Some(wait) = &mut live.wait {
+                    ready!(wait.as_mut().poll(cx));
+                    live.wait = None;
+                }
+                match (live.next)() {
+                    None => return Poll::Ready(None),
+                    Some(bytes) if bytes.is_empty() => live.wait = Some(Box::pin(sleep_until(Instant::now() + live.every))),
+                    Some(bytes) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                }
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.0, Inner::Whole(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Inner::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Inner::Cut(_, promised) => SizeHint::with_exact(*promised),
+            Inner::Live(_) => SizeHint::default(),
+        }
+    }
+}
+
+impl fmt::Debug for SimBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SimBody(..)")
+    }
+}

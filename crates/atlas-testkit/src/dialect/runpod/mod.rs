@@ -1,0 +1,375 @@
+//! RunPod: REST v2 (`https://api.runpod.io`), as docs/clouds/runpod.md and the official document describe it.
+//!
+//! ```
+//! use atlas_testkit::dialect::runpod::{self, RunPod};
+//! use atlas_testkit::world::{World, WorldClock};
+//!
+//! let world = World::new(7, WorldClock::manual()).with_cloud(runpod::cloud());
+//! world.add_key(runpod::NAME, "sim-key", "me");
+//! let service = RunPod::new(world);
+//! # let _ = service;
+//! ```
+
+mod catalog;
+mod create;
+mod limit;
+mod logs;
+mod pods;
+mod problem;
+mod stock;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use serde_json::Value;
+use tower::Service;
+
+use super::query::{Query, decode};
+use super::{SimBody, deliver};
+use crate::world::{Account, Arrival, FaultKind, World};
+pub use limit::Quota;
+use limit::{Stand, Windows};
+use problem::Problem;
+pub use stock::{NAME, cloud};
+
+/// The largest request body (docs/clouds/runpod.md).
+const MAX_BODY: usize = 102_400;
+
+/// What this RunPod does differently from an ordinary one.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Quirks {
+    /// The most pods on a page, whatever `limit` says.
+    pub page_size: usize,
+    /// What the pagination block of a list is like.
+    pub pagination: Pagination,
+    /// How many calls a key may make.
+    pub quota: Quota,
+}
+
+impl Default for Quirks {
+    fn default() -> Self {
+        Self { page_size: 1000, pagination: Pagination::Honest, quota: Quota::default() }
+    }
+}
+
+/// What the pagination block of a list is like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pagination {
+    /// As it should be.
+    #[default]
+    Honest,
+    /// Not there, and all pods on one page: the bundled document's form.
+    Omitted,
+    /// It says that there is more, and not where.
+    LosesCursor,
+    /// It gives the same cursor for ever.
+    RepeatsCursor,
+}
+
+/// RunPod's REST v2 over a world. Cheap to clone; clones are the same service.
+#[derive(Clone)]
+pub struct RunPod {
+    world: World,
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    quirks: Quirks,
+    windows: BTreeMap<String, Windows>,
+    ssh_keys: BTreeMap<String, Vec<String>>,
+    requests: u64,
+}
+
+/// One call, understood.
+struct Call<'a> {
+    account: Account,
+    arrival: Arrival,
+    headers: &'a HeaderMap,
+    query: Query,
+    body: &'a [u8],
+}
+
+/// What a path and method name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Route {
+    CreatePod,
+    ListPods,
+    GetPod(String),
+    UpdatePod(String),
+    DeletePod(String),
+    PodAction(String),
+    PodLogs(String),
+    Gpus,
+    Gpu(String),
+    Cpus,
+    Cpu(String),
+    Centres,
+    Centre(String),
+    GetSshKeys,
+    PutSshKeys,
+}
+
+impl RunPod {
+    /// RunPod over this world, which must have the cloud [`cloud`] describes.
+    #[must_use]
+    pub fn new(world: World) -> Self {
+        Self { world, shared: Arc::default() }
+    }
+
+    /// The same with quirks.
+    #[must_use]
+    pub fn with_quirks(self, quirks: Quirks) -> Self {
+        self.set_quirks(quirks);
+        self
+    }
+
+    /// Other quirks from now on.
+    pub fn set_quirks(&self, quirks: Quirks) {
+        self.shared().quirks = quirks;
+    }
+
+    /// The world it is a face of.
+    #[must_use]
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn answer(self, parts: http::request::Parts, body: Result<Bytes, BodyFault>) -> Result<Response<SimBody>, io::Error> {
+        let request_id = {
+            let mut shared = self.shared();
+            shared.requests += 1;
+            format!("req-{:016x}", shared.requests)
+        };
+        let mut response = self.respond(&parts, body).await?;
+        if let Ok(value) = HeaderValue::from_str(&request_id) {
+            response.headers_mut().insert(HeaderName::from_static("x-request-id"), value);
+        }
+        Ok(response)
+    }
+
+    async fn respond(
+        &self,
+        parts: &http::request::Parts,
+        body: Result<Bytes, BodyFault>,
+    ) -> Result<Response<SimBody>, io::Error> {
+        if parts.headers.get(header::USER_AGENT).is_none_or(HeaderValue::is_empty) {
+            return Ok(cloudflare_1010());
+        }
+        let Some(key) = bearer(&parts.headers) else {
+            return Ok(Problem::new(StatusCode::UNAUTHORIZED, "missing bearer token").response());
+        };
+        let refused = || Problem::new(StatusCode::UNAUTHORIZED, "invalid bearer token").response();
+        if self.world.authorize(NAME, key).is_none() {
+            return Ok(refused());
+        }
+        let stand = {
+            let mut shared = self.shared();
+            let quota = shared.quirks.quota;
+            shared.windows.entry(key.to_owned()).or_default().count(quota, self.world.now())
+        };
+        if let Some((window, seconds)) = stand.exceeded {
+            return Ok(announced(&stand, limited(window, seconds)));
+        }
+        let body = match body {
+            Ok(body) => body,
+            Err(BodyFault::TooLarge) => {
+                let problem = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("request body exceeds {MAX_BODY} bytes"));
+                return Ok(announced(&stand, problem.response()));
+            }
+            Err(BodyFault::Broken) => return Err(io::ErrorKind::ConnectionAborted.into()),
+        };
+        let route = match route(&parts.method, parts.uri.path()) {
+            Ok(route) => route,
+            Err(response) => return Ok(announced(&stand, *response)),
+        };
+        let query = Query::of(parts.uri.query());
+        let (operation, target) = route.operation(&body);
+        let continues = query.get("cursor").is_some_and(|cursor| !cursor.is_empty());
+        let arrival = self.world.arrive(NAME, operation, key, target, continues);
+        // Faults on keys strike at this very call.
+        let Some(account) = self.world.authorize(NAME, key) else { return Ok(refused()) };
+        let honest = if arrival.refused().is_some() {
+            Response::new(SimBody::empty())
+        } else {
+            let call = Call { account, arrival: arrival.clone(), headers: &parts.headers, query, body: &body };
+            self.handle(&route, &call).unwrap_or_else(|problem| problem.response())
+        };
+        let failed = || Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal server error").response();
+        let delivered = deliver(&self.world, &arrival, honest, failed, || limited("minute", 12)).await?;
+        // What the proxy in front wrote never passed the limiter.
+        Ok(if arrival.answer() == Some(FaultKind::Html502) { delivered } else { announced(&stand, delivered) })
+    }
+
+    fn handle(&self, route: &Route, call: &Call<'_>) -> Result<Response<SimBody>, Problem> {
+        match route {
+            Route::CreatePod => self.create_pod(call),
+            Route::ListPods => self.list_pods(call),
+            Route::GetPod(id) => self.get_pod(call, id),
+            Route::UpdatePod(id) => self.update_pod(call, id),
+            Route::DeletePod(id) => self.delete_pod(call, id),
+            Route::PodAction(id) => self.pod_action(call, id),
+            Route::PodLogs(id) => self.pod_logs(call, id),
+            Route::Gpus => self.list_gpus(call),
+            Route::Gpu(id) => self.get_gpu(call, id),
+            Route::Cpus => self.list_cpus(call),
+            Route::Cpu(id) => self.get_cpu(call, id),
+            Route::Centres => self.list_centres(call),
+            Route::Centre(id) => self.get_centre(call, id),
+            Route::GetSshKeys => self.get_ssh_keys(call),
+            Route::PutSshKeys => self.put_ssh_keys(call),
+        }
+    }
+}
+
+impl Call<'_> {
+    /// The body as JSON.
+    fn json(&self) -> Result<Value, Problem> {
+        serde_json::from_slice(self.body).map_err(|_| Problem::bad("request body is not valid JSON"))
+    }
+}
+
+impl Route {
+    /// The contract's word for it, and the machine it is about.
+    fn operation(&self, body: &[u8]) -> (&'static str, Option<&str>) {
+        match self {
+            Self::CreatePod => ("spawn_compute", None),
+            Self::ListPods => ("list_compute", None),
+            Self::GetPod(id) => ("get_compute", Some(id)),
+            Self::UpdatePod(id) => ("update_compute", Some(id)),
+            Self::DeletePod(id) => ("terminate", Some(id)),
+            Self::PodLogs(id) => ("logs", Some(id)),
+            Self::PodAction(id) => {
+                let action = serde_json::from_slice::<Value>(body).ok();
+                let operation = match action.as_ref().and_then(|body| body["action"].as_str()) {
+                    Some("start") => "start",
+                    Some("stop") => "stop",
+                    Some("terminate") => "terminate",
+                    _ => "restart",
+                };
+                (operation, Some(id))
+            }
+            Self::Gpus | Self::Gpu(_) | Self::Cpus | Self::Cpu(_) => ("list_gpu_types", None),
+            Self::Centres | Self::Centre(_) => ("list_regions", None),
+            Self::GetSshKeys | Self::PutSshKeys => ("ssh_keys", None),
+        }
+    }
+}
+
+/// A route, or the 404 or 405 that is answered instead.
+fn route(method: &Method, path: &str) -> Result<Route, Box<Response<SimBody>>> {
+    let segments: Vec<String> = path.trim_start_matches('/').split('/').map(decode).collect();
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let of = |id: &str, make: fn(String) -> Route| make(id.to_owned());
+    let routes: Vec<(Method, Route)> = match segments.as_slice() {
+        ["v2", "pods"] => vec![(Method::GET, Route::ListPods), (Method::POST, Route::CreatePod)],
+        ["v2", "pods", id] if !id.is_empty() => vec![
+            (Method::DELETE, of(id, Route::DeletePod)),
+            (Method::GET, of(id, Route::GetPod)),
+            (Method::PATCH, of(id, Route::UpdatePod)),
+        ],
+        ["v2", "pods", id, "action"] => vec![(Method::POST, of(id, Route::PodAction))],
+        ["v2", "pods", id, "logs"] => vec![(Method::GET, of(id, Route::PodLogs))],
+        ["v2", "catalog", "gpus"] => vec![(Method::GET, Route::Gpus)],
+        ["v2", "catalog", "gpus", id] => vec![(Method::GET, of(id, Route::Gpu))],
+        ["v2", "catalog", "cpus"] => vec![(Method::GET, Route::Cpus)],
+        ["v2", "catalog", "cpus", id] => vec![(Method::GET, of(id, Route::Cpu))],
+        ["v2", "catalog", "datacenters"] => vec![(Method::GET, Route::Centres)],
+        ["v2", "catalog", "datacenters", id] => vec![(Method::GET, of(id, Route::Centre))],
+        ["v2", "account", "ssh-keys"] => vec![(Method::GET, Route::GetSshKeys), (Method::PUT, Route::PutSshKeys)],
+        _ => Vec::new(),
+    };
+    if routes.is_empty() {
+        return Err(Box::new(Problem::new(StatusCode::NOT_FOUND, "The requested path was not found.").response()));
+    }
+    if let Some((_, route)) = routes.iter().find(|(allowed, _)| allowed == method) {
+        return Ok(route.clone());
+    }
+    let allowed: Vec<&str> = routes.iter().map(|(method, _)| method.as_str()).collect();
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "The requested method is not allowed for this path.");
+    let mut response = problem.response();
+    if let Ok(value) = HeaderValue::from_str(&allowed.join(", ")) {
+        response.headers_mut().insert(header::ALLOW, value);
+    }
+    Err(Box::new(response))
+}
+
+/// The key of `Authorization: Bearer <key>`.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, key) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    (scheme.eq_ignore_ascii_case("bearer") && !key.trim().is_empty()).then_some(key.trim())
+}
+
+fn cloudflare_1010() -> Response<SimBody> {
+    let mut response = Response::new(SimBody::from("error code: 1010"));
+    *response.status_mut() = StatusCode::FORBIDDEN;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=UTF-8"));
+    response
+}
+
+fn limited(window: &str, seconds: u64) -> Response<SimBody> {
+    let mut response =
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, format!("rate limit exceeded for the {window} window")).response();
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    response
+}
+
+fn announced(stand: &Stand, mut response: Response<SimBody>) -> Response<SimBody> {
+    stand.announce(response.headers_mut());
+    response
+}
+
+/// Why a request's body could not be read.
+enum BodyFault {
+    TooLarge,
+    Broken,
+}
+
+impl<B> Service<Request<B>> for RunPod
+where
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Response = Response<SimBody>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<SimBody>, io::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), io::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let this = self.clone();
+        Box::pin(async move {
+            let (parts, body) = request.into_parts();
+            let body = match Limited::new(body, MAX_BODY).collect().await {
+                Ok(collected) => Ok(collected.to_bytes()),
+                Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(BodyFault::TooLarge),
+                Err(_) => Err(BodyFault::Broken),
+            };
+            this.answer(parts, body).await
+        })
+    }
+}
+
+impl fmt::Debug for RunPod {
+    /// Without keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunPod").field("world", &self.world).finish_non_exhaustive()
+    }
+}
