@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use atlas_core::config::{ApiKey, Origin};
 use atlas_core::{AccountLimits, Clock, Entropy, Error, ProviderId, Result, Secret, SystemClock, SystemEntropy};
@@ -11,6 +12,7 @@ use tower::{Layer, Service};
 
 use crate::RunPod;
 use crate::client::Control;
+use crate::jobs::Runtime;
 
 /// The variable with the API key.
 pub const API_KEY_ENV: &str = "RUNPOD_API_KEY";
@@ -22,6 +24,10 @@ pub const RUNTIME_URL_ENV: &str = "ATLAS_RUNPOD_RUNTIME_URL";
 pub const PROXY_URL_ENV: &str = "ATLAS_RUNPOD_PROXY_URL";
 
 const CONTROL_URL: &str = "https://api.runpod.io";
+const RUNTIME_URL: &str = "https://api.runpod.ai/v2";
+/// The runtime's own limits are far above the control plane's, and for each endpoint (docs/clouds/runpod.md, "Serverless jobs").
+const RUNTIME_INTERVAL: Duration = Duration::from_millis(5);
+const RUNTIME_BURST: u32 = 200;
 
 /// Builds a [`RunPod`]. What is set here counts before the environment.
 pub struct RunPodBuilder {
@@ -157,11 +163,11 @@ impl RunPodBuilder {
             .as_deref()
             .map_or_else(|| Ok(ProxyTemplate::default()), |text| ProxyTemplate::new(text, self.allow_plain_http))?;
         let transport = self.transport.unwrap_or_else(Transport::hyper);
-        let client = |api, given: Option<String>, default: &str| {
+        let client = |api, given: Option<String>, default: &str, limits: AccountLimits| {
             Client::builder(id.clone(), given.unwrap_or_else(|| default.to_owned()))
                 .api(api)
                 .api_key("Bearer", key.clone())
-                .limits(self.limits)
+                .limits(limits)
                 .allow_plain_http(self.allow_plain_http)
                 .clock(self.clock.clone())
                 .entropy(self.entropy.clone())
@@ -169,8 +175,19 @@ impl RunPodBuilder {
                 .errors(crate::error::map)
                 .build()
         };
+        let runtime_limits = AccountLimits {
+            call_interval: self.limits.call_interval.min(RUNTIME_INTERVAL),
+            burst: self.limits.burst.max(RUNTIME_BURST),
+            concurrency: self.limits.concurrency.max(RUNTIME_BURST),
+            ..self.limits
+        };
         Ok(RunPod {
-            control: Control(client("rest-v2", self.control_url, CONTROL_URL)?),
+            control: Control(client("rest-v2", self.control_url, CONTROL_URL, self.limits)?),
+            runtime: Runtime {
+                client: client("runtime", self.runtime_url, RUNTIME_URL, runtime_limits)?,
+                provider: id.clone(),
+                entropy: self.entropy.clone(),
+            },
             id,
             key: key.secret,
             proxy,

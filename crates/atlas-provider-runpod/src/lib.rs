@@ -23,6 +23,8 @@ mod check;
 mod client;
 mod config;
 mod error;
+mod job_stream;
+mod jobs;
 mod logs;
 mod sse;
 mod translate;
@@ -33,9 +35,9 @@ use std::sync::Arc;
 
 use atlas_core::{
     AccountLimits, BoxStream, CallContext, Candidate, Capabilities, Capability, Clock, CloudType, Compute, ComputeId,
-    ComputeRequest, ComputeSpend, Entropy, Error, ErrorKind, GpuChoice, GpuType, LaunchKey, ListFilter, Listing, LogLine,
-    LogQuery, NetworkVolume, Next, Outcome, Presence, Provider, ProviderId, Result, Secret, SpendQuery, Usd, VolumeId,
-    VolumeRequest,
+    ComputeRequest, ComputeSpend, Entropy, Error, ErrorKind, GpuChoice, GpuType, Job, JobRef, JobRequest, LaunchKey, ListFilter,
+    Listing, LogLine, LogQuery, NetworkVolume, Next, Outcome, Presence, Provider, ProviderId, Result, Secret, SpendQuery, Usd,
+    VolumeId, VolumeRequest,
 };
 use futures_util::future::try_join;
 use serde_json::Value;
@@ -44,6 +46,8 @@ use client::Control;
 use config::ProxyTemplate;
 pub use config::{API_KEY_ENV, PROXY_URL_ENV, RUNTIME_URL_ENV, RunPodBuilder, URL_ENV};
 use error::{Refusal, unread_create};
+use jobs::Runtime;
+pub use jobs::{EndpointHealth, JobCounts, WorkerCounts};
 use translate::{Shape, read};
 
 /// One RunPod account. Cheap to clone; clones share connections and pacing.
@@ -51,6 +55,7 @@ use translate::{Shape, read};
 pub struct RunPod {
     id: ProviderId,
     control: Control,
+    runtime: Runtime,
     key: Secret,
     proxy: ProxyTemplate,
     limits: AccountLimits,
@@ -160,6 +165,9 @@ impl Provider for RunPod {
             Capability::Volume,
             Capability::ContainerDisk,
             Capability::NetworkVolumes,
+            Capability::Serverless,
+            Capability::JobStreaming,
+            Capability::Webhooks,
             Capability::HttpProxy,
             Capability::RawTcp,
             Capability::SymmetricPorts,
@@ -277,6 +285,22 @@ impl Provider for RunPod {
         self.open_log(cx, vec!["v2".to_owned(), "pods".to_owned(), id.to_string(), "logs".to_owned()], query).await
     }
 
+    async fn run_job(&self, cx: &CallContext, request: &JobRequest) -> Result<Job> {
+        self.runtime.run(cx, request).await
+    }
+
+    async fn get_job(&self, cx: &CallContext, job: &JobRef) -> Result<Job> {
+        self.runtime.get(cx, job).await
+    }
+
+    async fn cancel_job(&self, cx: &CallContext, job: &JobRef) -> Result<Job> {
+        self.runtime.cancel(cx, job).await
+    }
+
+    async fn stream_job(&self, cx: &CallContext, job: &JobRef) -> Result<BoxStream<Result<Value>>> {
+        Ok(job_stream::open(self.runtime.clone(), cx.clone(), job.clone()))
+    }
+
     async fn list_network_volumes(&self, cx: &CallContext) -> Result<Vec<NetworkVolume>> {
         volumes::list(&self.control, cx).await
     }
@@ -331,5 +355,49 @@ impl RunPod {
     async fn open_log(&self, cx: &CallContext, path: Vec<String>, query: &LogQuery) -> Result<BoxStream<Result<LogLine>>> {
         let (client, entropy) = (self.control.0.clone(), self.entropy.clone());
         logs::open(logs::Source { client, cx: cx.clone(), entropy, path, query: query.clone() }).await
+    }
+
+    /// Waits for a job's end, polling, and gives it with its result before the cloud forgets that.
+    ///
+    /// # Errors
+    /// `not_found` when the cloud does not know the job (any more); as any read. A job that ended badly is no error here.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the job goes on.
+    pub async fn wait_job(&self, cx: &CallContext, job: &JobRef) -> Result<Job> {
+        self.runtime.wait(cx, job).await.map_err(|error| error.during(&self.id, "wait_job"))
+    }
+
+    /// Runs a failed or timed-out job again under its id; its old result is gone. Class `Create`.
+    ///
+    /// # Errors
+    /// As [`Provider::run_job`]; `validation` or `conflict` for a job in another state.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: a dropped call may have started the job.
+    pub async fn retry_job(&self, cx: &CallContext, job: &JobRef) -> Result<Job> {
+        self.runtime.retry(cx, job).await.map_err(|error| error.during(&self.id, "retry_job"))
+    }
+
+    /// Removes the jobs of an endpoint that no worker has begun; answers how many.
+    ///
+    /// # Errors
+    /// As any idempotent call.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have purged.
+    pub async fn purge_queue(&self, cx: &CallContext, endpoint: &str) -> Result<u64> {
+        self.runtime.purge(cx, endpoint).await.map_err(|error| error.during(&self.id, "purge_queue"))
+    }
+
+    /// What an endpoint's queue and workers are doing.
+    ///
+    /// # Errors
+    /// As any read.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn endpoint_health(&self, cx: &CallContext, endpoint: &str) -> Result<EndpointHealth> {
+        self.runtime.health(cx, endpoint).await.map_err(|error| error.during(&self.id, "endpoint_health"))
     }
 }
