@@ -2,5 +2,22 @@
 //!
 //! Deliberately absent: any cloud (the orchestrator is handed provider handles), HTTP, files other than the store's own.
 
+mod duration_ms;
+mod event;
+mod ids;
+pub mod kernel;
+mod options;
+mod policy;
 pub mod realm;
+mod session;
 pub mod store;
+
+pub use event::{Cursor, Death, Delivery, Event, EventKind, Limit, Reason, Scope, Stuck};
+pub use ids::SessionId;
+pub use options::{DEFAULT_IDLE_TTL, OnFailure, SessionFilter, SessionOptions};
+pub use policy::{AccountPolicy, Policy, Safeguards};
+pub use realm::Realm;
+pub use session::{
+    AttemptInfo, AttemptPhase, Cost, Deadline, Decision, Finding, Proof, ReapReport, SessionInfo, SessionKind, SessionState,
+    Shutdown, ShutdownReport, StopOutcome, TaskKind, TaskOutcome, Touch,
+};

@@ -1,0 +1,315 @@
+//! What happens in a session, in order and without gaps.
+
+use std::time::Duration;
+
+use atlas_core::{AccountName, AttemptId, ComputeId, ComputeStatus, Timestamp, Usd, UsdPerHour};
+use serde::{Deserialize, Serialize};
+
+use crate::duration_ms;
+use crate::ids::SessionId;
+use crate::session::TaskOutcome;
+
+/// A limit of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Limit {
+    /// Nothing was active for so long.
+    IdleTtl,
+    /// It ran for so long.
+    MaxRuntime,
+    /// It cost so much.
+    MaxCost,
+    /// It did not become usable in time.
+    ReadyTimeout,
+}
+
+/// Why a session, or one of its machines, is ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "why")]
+#[non_exhaustive]
+pub enum Reason {
+    /// Somebody asked for it.
+    Requested,
+    /// A limit was reached.
+    Limit {
+        /// Which.
+        limit: Limit,
+    },
+    /// Its machine died and no respawn was left.
+    MachineDied {
+        /// How.
+        how: Death,
+    },
+    /// No machine could be had.
+    CannotPlace {
+        /// What the cloud, or a check, said last.
+        message: String,
+        /// Its kind, as `atlas_core::ErrorKind::as_str` says it.
+        kind: String,
+    },
+    /// The task's command ended.
+    TaskEnded,
+    /// The orchestrator was told to end everything.
+    Shutdown,
+    /// Another machine serves the session.
+    Replaced,
+    /// A second machine under a key that made one already.
+    Duplicate,
+    /// A machine appeared under an attempt that had ended.
+    Reaped,
+    /// An operator's accept of the store left nobody who wants it.
+    Accepted,
+}
+
+/// How a machine died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Death {
+    /// It was stopped by somebody else, or by itself.
+    Stopped,
+    /// The cloud ended it.
+    Terminated,
+    /// The cloud says it broke.
+    Failed,
+    /// The cloud took spot capacity back.
+    Preempted,
+    /// It is gone and nobody says why.
+    Vanished,
+    /// It never became usable.
+    NeverReady,
+}
+
+/// Why a machine could not yet be proved to be gone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "cause")]
+#[non_exhaustive]
+pub enum Stuck {
+    /// The key was refused.
+    Credential,
+    /// The key answers for another account than it did.
+    AccountChanged,
+    /// No provider handle for the account was given to this process.
+    NoHandle,
+    /// The cloud does not answer, or answers with errors.
+    CloudUnreachable {
+        /// The kind of the last error.
+        kind: String,
+    },
+    /// The cloud says it is still there, after every try so far.
+    StillThere,
+    /// The store may have been rolled back: an operator must accept it first.
+    Held,
+}
+
+/// What happened. New kinds are added; none is renamed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+#[non_exhaustive]
+pub enum EventKind {
+    /// The session is on record.
+    Created {
+        /// Where it is to be placed.
+        account: AccountName,
+    },
+    /// An order is about to be made.
+    Attempt {
+        /// Its attempt.
+        attempt: AttemptId,
+        /// Where, and of what shape, for people.
+        placed: String,
+        /// At what price.
+        price: Option<UsdPerHour>,
+    },
+    /// The cloud accepted an order.
+    Accepted {
+        /// Its attempt.
+        attempt: AttemptId,
+        /// The machine.
+        compute: ComputeId,
+    },
+    /// The cloud refused an order, and certainly did nothing.
+    Refused {
+        /// Its attempt.
+        attempt: AttemptId,
+        /// What it said.
+        message: String,
+        /// The kind of the error.
+        kind: String,
+    },
+    /// It is not known whether an order was carried out.
+    OutcomeUnknown {
+        /// Its attempt.
+        attempt: AttemptId,
+    },
+    /// A machine was found under an order of unknown outcome, and serves the session.
+    Adopted {
+        /// Its attempt.
+        attempt: AttemptId,
+        /// The machine.
+        compute: ComputeId,
+    },
+    /// It is certain enough that an order made no machine. Its key stays watched.
+    Absent {
+        /// Its attempt.
+        attempt: AttemptId,
+    },
+    /// A second machine was found under a key; it is being ended.
+    DuplicateFound {
+        /// Its attempt.
+        attempt: AttemptId,
+        /// The machine.
+        compute: ComputeId,
+    },
+    /// A machine appeared under an attempt that had ended; it is being ended.
+    Reopened {
+        /// Its attempt.
+        attempt: AttemptId,
+        /// The machine.
+        compute: ComputeId,
+    },
+    /// The machine's status changed.
+    Status {
+        /// The new one.
+        status: ComputeStatus,
+    },
+    /// The machine is usable.
+    Ready,
+    /// Something was active since the last one.
+    Heartbeat {
+        /// When last.
+        last_activity: Timestamp,
+    },
+    /// A limit will be reached.
+    Warning {
+        /// Which.
+        limit: Limit,
+        /// When, unless something happens before.
+        at: Timestamp,
+    },
+    /// Somebody put an end off.
+    Extended {
+        /// Not before then.
+        until: Timestamp,
+    },
+    /// The machine died.
+    Died {
+        /// How.
+        how: Death,
+    },
+    /// Another machine is being rented.
+    Respawning {
+        /// The how-manieth replacement.
+        respawn: u32,
+    },
+    /// The command of a task ended.
+    TaskEnded {
+        /// How.
+        outcome: TaskOutcome,
+    },
+    /// The session is being ended. Final.
+    Terminating {
+        /// Why.
+        reason: Reason,
+    },
+    /// Ending a machine does not succeed for now; it goes on being tried.
+    TerminateFailed {
+        /// Why not.
+        stuck: Stuck,
+        /// What it burns meanwhile.
+        burn: UsdPerHour,
+    },
+    /// Every machine the session ever had is proved to be gone.
+    Terminated {
+        /// What it cost, as far as we can tell.
+        cost: Usd,
+    },
+    /// Another node looks after the session now.
+    Owner {
+        /// Which.
+        node: String,
+    },
+    /// Reported by the machine.
+    Reported {
+        /// What kind of report: `progress`, `log`.
+        kind: String,
+        /// What it says; bounded.
+        text: String,
+    },
+}
+
+/// One event of one session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Event {
+    /// Whose.
+    pub session: SessionId,
+    /// Whose session that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<String>,
+    /// Its place in the session's log, from 1, without gaps.
+    pub seq: u64,
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+/// Whose events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// One session's.
+    Session(SessionId),
+    /// Those of all sessions of one user.
+    User(String),
+    /// All.
+    All,
+}
+
+/// A place in a log: reading goes on after it. Of a session's log it is the `seq`, otherwise [`Delivery::cursor`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Cursor(u64);
+
+impl Cursor {
+    /// Before the first event.
+    pub const START: Self = Self(0);
+    /// After the newest: only what happens from now on.
+    pub const NOW: Self = Self(u64::MAX);
+
+    /// After this place.
+    #[must_use]
+    pub const fn after(place: u64) -> Self {
+        Self(place)
+    }
+
+    /// The place.
+    #[must_use]
+    pub const fn place(self) -> u64 {
+        self.0
+    }
+}
+
+/// What a subscription hands out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// The event.
+    pub event: Event,
+    /// Where to go on after it.
+    pub cursor: Cursor,
+    /// How many newer events of the whole store were known when it was handed out: how far this reader lags.
+    pub behind: u64,
+}
+
+/// A heads-up before an end: how long before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Lead(#[serde(with = "duration_ms")] pub(crate) Duration);
+
+impl Lead {
+    /// A fifth of the limit, at most a minute.
+    pub(crate) fn of(limit: Duration) -> Self {
+        Self((limit / 5).min(Duration::from_secs(60)))
+    }
+}

@@ -1,0 +1,263 @@
+//! What is to be done next, derived from the record and the facts at hand: after a crash the same record gives the right effects.
+
+use std::time::Duration;
+
+use atlas_core::{AttemptId, ComputeId, Timestamp};
+
+use super::input::{AttemptEvidence, Cx, Evidence};
+use super::limits;
+use super::record::{Attempt, Bounds, Fate, SessionRecord};
+use crate::session::{AttemptPhase, SessionKind};
+
+/// Something to be done. Two equal ones are the same thing: it is not begun twice at a time.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    /// Ask what could be tried.
+    Candidates,
+    /// Mint a key and put an attempt on record.
+    Intend,
+    /// Make a supporting object.
+    EnsureSupport(AttemptId, usize),
+    /// Commit `calling`, then make the one call.
+    Order(AttemptId),
+    /// Read the ids on record outside the session's row, then own that the answer is lost.
+    Recover(AttemptId),
+    /// Walk the account for the key.
+    Walk(AttemptId),
+    /// Look at the serving machine.
+    Poll(AttemptId, ComputeId),
+    /// Ask for a proof of absence.
+    PointRead(AttemptId, ComputeId),
+    /// End a machine.
+    Delete(AttemptId, ComputeId),
+    /// Check the account, then conclude.
+    Conclude(AttemptId),
+    /// Release a supporting object.
+    ReleaseSupport(AttemptId, usize),
+    /// Look at the limits with the newest activity.
+    Limits,
+}
+
+/// What is to be done now, and when to look again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Now.
+    pub effects: Vec<Effect>,
+    /// When to look again, if nothing happens before.
+    pub due: Option<Timestamp>,
+}
+
+impl Plan {
+    fn at(&mut self, when: Option<Timestamp>, now: Timestamp, effect: Effect) {
+        match when {
+            Some(when) if when > now => self.wake(when),
+            _ => self.effects.push(effect),
+        }
+    }
+
+    fn wake(&mut self, when: Timestamp) {
+        self.due = Some(self.due.map_or(when, |due| due.min(when)));
+    }
+}
+
+/// Derives the next effects.
+#[must_use]
+pub fn plan(record: &SessionRecord, evidence: &Evidence, activity: Timestamp, cx: &Cx<'_>) -> Plan {
+    let mut plan = Plan::default();
+    let none = AttemptEvidence::default();
+    for attempt in &record.attempts {
+        let e = evidence.attempts.get(&attempt.id).unwrap_or(&none);
+        if attempt.is_terminal() {
+            release(attempt, e, cx, &mut plan);
+        } else if attempt.is_serving() {
+            serving(record, attempt, e, cx, &mut plan);
+        } else {
+            unsettled(attempt, e, cx, &mut plan);
+        }
+    }
+    place(record, cx, &mut plan);
+    if let Some(look) = limits::next_look(record, activity, cx) {
+        plan.at(Some(look), cx.now, Effect::Limits);
+    }
+    plan
+}
+
+/// Whether another order may be put on record now.
+#[must_use]
+pub fn may_order(record: &SessionRecord, cx: &Cx<'_>) -> bool {
+    let Some(placing) = &record.placing else { return false };
+    let others_allow = record.attempts.iter().all(|attempt| {
+        attempt.is_terminal()
+            || (attempt.kill.is_some() && !cx.account.one_at_a_time)
+            || (record.options.hedge && attempt.phase == AttemptPhase::Unknown)
+    });
+    record.ending.is_none() && !cx.held && others_allow && placing.not_before.is_none_or(|at| at <= cx.now)
+}
+
+fn place(record: &SessionRecord, cx: &Cx<'_>, plan: &mut Plan) {
+    let Some(placing) = &record.placing else { return };
+    if let Some(at) = placing.not_before
+        && at > cx.now
+    {
+        plan.wake(at);
+    }
+    if may_order(record, cx) {
+        plan.effects.push(if placing.candidates.is_some() { Effect::Intend } else { Effect::Candidates });
+    }
+}
+
+fn release(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>, plan: &mut Plan) {
+    // The reverse of their making: what was made last may need what was made first.
+    if let Some((index, _)) = attempt.supports.iter().enumerate().rev().find(|(_, step)| !step.released) {
+        plan.at(e.next_support, cx.now, Effect::ReleaseSupport(attempt.id, index));
+    }
+}
+
+fn serving(record: &SessionRecord, attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>, plan: &mut Plan) {
+    doomed(attempt, e, cx, plan);
+    let Some(id) = &attempt.serving else { return };
+    if e.suspect {
+        if e.absent.contains_key(id) && cx.now >= attempt.settled_at(&cx.bounds) {
+            plan.at(e.next_conclude, cx.now, Effect::Conclude(attempt.id));
+        } else {
+            let not_before = attempt.settled_at(&cx.bounds).max(e.next_read.unwrap_or(cx.now));
+            plan.at(Some(not_before), cx.now, Effect::PointRead(attempt.id, id.clone()));
+        }
+    } else if record.ready_at.is_none() || record.kind == SessionKind::Task || e.next_poll.is_some_and(|_| e.polls == 0) {
+        plan.at(e.next_poll, cx.now, Effect::Poll(attempt.id, id.clone()));
+    }
+}
+
+/// Machines under a serving attempt that are not to live: ended, then read once a bound has passed.
+fn doomed(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>, plan: &mut Plan) {
+    for seen in attempt.sighted.iter().filter(|seen| seen.fate == Fate::Doomed) {
+        let d = e.deletes.get(&seen.id).copied().unwrap_or_default();
+        match d.answered_at {
+            None => plan.at(d.next_at, cx.now, Effect::Delete(attempt.id, seen.id.clone())),
+            Some(at) => {
+                let after = at.saturating_add(cx.bounds.limits.visibility_bound).max(attempt.settled_at(&cx.bounds));
+                plan.at(Some(after.max(e.next_read.unwrap_or(after))), cx.now, Effect::PointRead(attempt.id, seen.id.clone()));
+            }
+        }
+    }
+}
+
+/// An attempt on its way to a machine, or to the proof that there is none.
+fn unsettled(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>, plan: &mut Plan) {
+    let (id, now) = (attempt.id, cx.now);
+    match attempt.phase {
+        AttemptPhase::Intent => {
+            if cx.held {
+                return;
+            }
+            match attempt.supports.iter().position(|step| !step.made) {
+                Some(index) => plan.at(e.next_support, now, Effect::EnsureSupport(id, index)),
+                None => plan.effects.push(Effect::Order(id)),
+            }
+            return;
+        }
+        AttemptPhase::Calling if e.in_call => {
+            // Its answer comes; a committed end does not wait for it where ids are known already.
+            return deletes(attempt, e, cx, plan);
+        }
+        AttemptPhase::Calling => return plan.effects.push(Effect::Recover(id)),
+        _ => {}
+    }
+    let killed = attempt.kill.is_some();
+    if killed {
+        deletes(attempt, e, cx, plan);
+    }
+    if killed && !all_answered(attempt, e) {
+        // A DELETE has to be answered before its proof can begin; machines not known yet are searched for meanwhile.
+        if attempt.serving.is_none() {
+            plan.at(e.next_walk, now, Effect::Walk(id));
+        }
+        return;
+    }
+    let settled = attempt.settled_at(&cx.bounds);
+    if now < settled {
+        if attempt.serving.is_none() {
+            plan.at(e.next_walk, now, Effect::Walk(id));
+        }
+        if !killed {
+            // An id that leaked is looked for until it shows.
+            for seen in attempt.sighted.iter().filter(|seen| seen.fate == Fate::Kept && !e.absent.contains_key(&seen.id)) {
+                plan.at(e.next_read, now, Effect::PointRead(id, seen.id.clone()));
+            }
+        }
+        return plan.wake(settled);
+    }
+    if proved(attempt, Some(e), cx) {
+        return plan.at(e.next_conclude, now, Effect::Conclude(id));
+    }
+    let Some(walked) = both_walks(attempt, e, cx) else {
+        return plan.at(e.next_walk, now, Effect::Walk(id));
+    };
+    for seen in attempt.sighted.iter().filter(|seen| seen.fate != Fate::Clone) {
+        if e.absent.get(&seen.id).is_none_or(|begun| *begun < walked) {
+            plan.at(e.next_read, now, Effect::PointRead(id, seen.id.clone()));
+        }
+    }
+}
+
+fn deletes(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>, plan: &mut Plan) {
+    for seen in attempt.sighted.iter().filter(|seen| matches!(seen.fate, Fate::Doomed | Fate::Kept)) {
+        let d = e.deletes.get(&seen.id).copied().unwrap_or_default();
+        if d.answered_at.is_none() {
+            plan.at(d.next_at, cx.now, Effect::Delete(attempt.id, seen.id.clone()));
+        }
+    }
+}
+
+fn all_answered(attempt: &Attempt, e: &AttemptEvidence) -> bool {
+    attempt
+        .sighted
+        .iter()
+        .filter(|seen| matches!(seen.fate, Fate::Doomed | Fate::Kept))
+        .all(|seen| e.deletes.get(&seen.id).is_some_and(|d| d.answered_at.is_some()))
+}
+
+/// The least time between the two walks of a proof. A machine that lags behind its listing by up to a bound cannot hide from both.
+pub(super) fn walk_spacing(killed: bool, bounds: &Bounds) -> Duration {
+    if killed { bounds.limits.visibility_bound.max(Duration::from_secs(1)) } else { Duration::from_secs(1) }
+}
+
+/// When the second of two good walks was begun: both after every bound and every DELETE, and far enough apart.
+fn both_walks(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>) -> Option<Timestamp> {
+    let killed = attempt.kill.is_some();
+    let answered = e.deletes.values().filter_map(|d| d.answered_at).max();
+    let from = attempt.settled_at(&cx.bounds).max(answered.filter(|_| killed).unwrap_or(attempt.created_at));
+    let spacing = walk_spacing(killed, &cx.bounds);
+    match e.walks {
+        [Some(first), Some(second)] if first >= from && second >= first.saturating_add(spacing) => Some(second),
+        _ => None,
+    }
+}
+
+/// Whether everything but the account's identity says that nothing of this attempt is left, or that its serving machine vanished.
+#[must_use]
+pub fn proved(attempt: &Attempt, evidence: Option<&AttemptEvidence>, cx: &Cx<'_>) -> bool {
+    let none = AttemptEvidence::default();
+    let e = evidence.unwrap_or(&none);
+    let safeguards = cx.policy.safeguards;
+    if cx.now < attempt.settled_at(&cx.bounds) && safeguards.confirm {
+        return false;
+    }
+    if attempt.is_serving() {
+        return attempt.serving.as_ref().is_some_and(|id| e.suspect && e.absent.contains_key(id));
+    }
+    let killed = attempt.kill.is_some();
+    if e.in_call || matches!(attempt.phase, AttemptPhase::Intent | AttemptPhase::Calling) || killed && !all_answered(attempt, e) {
+        return false;
+    }
+    if killed && !safeguards.confirm {
+        return true;
+    }
+    let Some(walked) = both_walks(attempt, e, cx) else { return false };
+    !safeguards.point_read
+        || attempt
+            .sighted
+            .iter()
+            .filter(|seen| seen.fate != Fate::Clone)
+            .all(|seen| e.absent.get(&seen.id).is_some_and(|begun| *begun >= walked))
+}

@@ -1,0 +1,395 @@
+//! The durable records of the kernel: a session and its attempts, as they lie in the store.
+//!
+//! Additive: a field is never renamed or given another meaning; new ones have a default, so that N reads N+1 and back.
+
+use std::time::Duration;
+
+use atlas_core::{
+    AccountLimits, AccountName, AttemptId, Candidate, Compute, ComputeId, ProviderId, Support, Timestamp, TrackedKey, Usd,
+    UsdPerHour,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::duration_ms;
+use crate::event::{Limit, Reason, Stuck};
+use crate::ids::SessionId;
+use crate::options::SessionOptions;
+use crate::session::{AttemptPhase, Cost, Decision, SessionKind, SessionState, TaskOutcome};
+
+/// How many decisions a session remembers.
+const DECISIONS: usize = 12;
+
+/// A session and everything it ever ordered: one row, one version, one guard.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SessionRecord {
+    /// Its id.
+    pub id: SessionId,
+    /// Which node looks after it.
+    pub owner: String,
+    /// What it is for.
+    #[serde(default)]
+    pub kind: SessionKind,
+    /// Where it rents.
+    pub account: AccountName,
+    /// At which cloud.
+    pub provider: ProviderId,
+    /// As given; `idle_ttl` is filled in.
+    pub options: SessionOptions,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Every order it ever made, oldest first.
+    #[serde(default)]
+    pub attempts: Vec<Attempt>,
+    /// Set while a machine is wanted and not had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placing: Option<Placing>,
+    /// When its present machine became usable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_at: Option<Timestamp>,
+    /// How often its machine was replaced.
+    #[serde(default)]
+    pub respawns: u32,
+    /// The newest event.
+    #[serde(default)]
+    pub last_seq: u64,
+    /// The final intent to end it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending: Option<Ending>,
+    /// An extension: no idle end before then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_idle_before: Option<Timestamp>,
+    /// The warning that was given last, and the activity it was given on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warned: Vec<Warned>,
+    /// The activity of the last heartbeat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<Timestamp>,
+    /// How its task ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<TaskOutcome>,
+    /// The newest decisions, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decisions: Vec<Decision>,
+    /// Billed by the cloud, where it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub billed: Option<Usd>,
+}
+
+/// The search for a machine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Placing {
+    /// Since when.
+    pub since: Option<Timestamp>,
+    /// What is left to try, best first; `None` before the cloud was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidates: Option<Vec<Candidate>>,
+    /// Orders made so far.
+    #[serde(default)]
+    pub orders: u32,
+    /// No next step before then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
+    /// What was said last: kind and message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_refusal: Option<(String, String)>,
+}
+
+/// A committed end of a session. Final.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ending {
+    /// Why.
+    pub reason: Reason,
+    /// Since when.
+    pub at: Timestamp,
+    /// When every machine was proved to be gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done_at: Option<Timestamp>,
+}
+
+/// A warning that was given.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Warned {
+    /// Of which limit.
+    pub limit: Limit,
+    /// Of which moment.
+    pub at: Timestamp,
+}
+
+/// One order: at most one call, one key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Its id.
+    pub id: AttemptId,
+    /// Its key.
+    pub key: TrackedKey,
+    /// Where it orders.
+    pub account: AccountName,
+    /// What it orders.
+    #[serde(default)]
+    pub candidate: Candidate,
+    /// When it was put on record.
+    pub created_at: Timestamp,
+    /// When the call was put on record; every bound counts from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calling_at: Option<Timestamp>,
+    /// Where it is.
+    pub phase: AttemptPhase,
+    /// The machine that serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serving: Option<ComputeId>,
+    /// That machine as last seen, without the cloud's own description.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compute: Option<Compute>,
+    /// Every id ever seen under its key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sighted: Vec<Sighted>,
+    /// The final intent to end it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kill: Option<Kill>,
+    /// Its supporting objects.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub supports: Vec<SupportStep>,
+    /// Whose account the handle was when the order was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// The price now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<UsdPerHour>,
+    /// What it cost until `metered_to`.
+    #[serde(default)]
+    pub spent: Usd,
+    /// Until when `spent` counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metered_to: Option<Timestamp>,
+    /// When it was over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
+    /// What the cloud said, when it refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Why its end could not be proved yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stuck: Option<Stuck>,
+}
+
+/// An id seen under a key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sighted {
+    /// Which.
+    pub id: ComputeId,
+    /// When first.
+    pub at: Timestamp,
+    /// What becomes of it.
+    pub fate: Fate,
+}
+
+/// What becomes of a machine that was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// It serves, or may come to serve.
+    Kept,
+    /// Its end is committed, whatever becomes of its attempt.
+    Doomed,
+    /// A point read proved it gone.
+    Gone,
+    /// Somebody's clone that carries our key: reported, never touched.
+    Clone,
+}
+
+/// A committed end of an attempt. Final.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Kill {
+    /// Why.
+    pub reason: Reason,
+    /// Since when.
+    pub at: Timestamp,
+}
+
+/// A supporting object and where it is in its life.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SupportStep {
+    /// What.
+    pub support: Support,
+    /// Whether the cloud confirmed that it exists.
+    #[serde(default)]
+    pub made: bool,
+    /// Whether the cloud confirmed that it is released.
+    #[serde(default)]
+    pub released: bool,
+}
+
+/// Where an attempt belongs: the row of `Table::Attempts`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AttemptRow {
+    /// Whose.
+    pub session: SessionId,
+    /// On which account.
+    pub account: AccountName,
+}
+
+/// The bounds that hold for an account: what the kernel needs of the policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bounds {
+    /// How long a lease lasts.
+    #[serde(with = "duration_ms")]
+    pub lease: Duration,
+    /// The cloud's.
+    pub limits: AccountLimits,
+}
+
+impl Bounds {
+    /// How long after `calling` nothing is concluded absent or dead.
+    #[must_use]
+    pub fn settle(&self) -> Duration {
+        self.lease + self.limits.call_deadline + self.limits.visibility_bound
+    }
+
+    /// How long a machine may go on billing after its end was ordered.
+    #[must_use]
+    pub fn delete_bound(&self) -> Duration {
+        self.limits.call_deadline + self.limits.visibility_bound
+    }
+}
+
+impl Attempt {
+    /// Whether it is over.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        matches!(self.phase, AttemptPhase::NotApplied | AttemptPhase::Absent | AttemptPhase::Dead)
+    }
+
+    /// Whether a machine of it may bill.
+    #[must_use]
+    pub fn may_bill(&self) -> bool {
+        matches!(self.phase, AttemptPhase::Calling | AttemptPhase::Unknown | AttemptPhase::Live)
+    }
+
+    /// Whether it serves its session.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.phase == AttemptPhase::Live && self.kill.is_none()
+    }
+
+    /// Before then nothing is concluded absent or dead.
+    #[must_use]
+    pub fn settled_at(&self, bounds: &Bounds) -> Timestamp {
+        self.calling_at.unwrap_or(self.created_at).saturating_add(bounds.settle())
+    }
+
+    /// What it burns.
+    #[must_use]
+    pub fn burn(&self) -> UsdPerHour {
+        if self.may_bill() { self.price.unwrap_or_default() } else { UsdPerHour::ZERO }
+    }
+
+    /// What it cost until `now`.
+    #[must_use]
+    pub fn cost(&self, now: Timestamp) -> Usd {
+        let Some(from) = self.metered_to else { return self.spent };
+        let until = self.ended_at.unwrap_or(now);
+        self.spent + self.price.unwrap_or_default().cost_of(until.since(from)).unwrap_or_default()
+    }
+
+    /// Counts what was spent at the old price, and goes on at the new one.
+    pub fn reprice(&mut self, price: UsdPerHour, now: Timestamp) {
+        if self.price != Some(price) {
+            self.spent = self.cost(now);
+            self.metered_to = self.metered_to.map(|from| from.max(now));
+            self.price = Some(price);
+        }
+    }
+
+    /// What is known of an id under this key.
+    pub fn sighted_mut(&mut self, id: &ComputeId) -> Option<&mut Sighted> {
+        self.sighted.iter_mut().find(|seen| seen.id == *id)
+    }
+
+    /// Where, and of what shape, for people.
+    #[must_use]
+    pub fn placed(&self) -> String {
+        let c = &self.candidate;
+        let mut parts: Vec<String> = vec![self.account.to_string()];
+        parts.extend(c.native_type.clone().or_else(|| c.gpu.map(|gpu| gpu.to_string())));
+        parts.extend(c.region.clone());
+        parts.extend(c.offer.clone());
+        parts.join(" ")
+    }
+}
+
+impl SessionRecord {
+    /// Where the session is in its life.
+    #[must_use]
+    pub fn state(&self) -> SessionState {
+        match &self.ending {
+            Some(Ending { done_at: Some(_), .. }) => SessionState::Terminated,
+            Some(_) => SessionState::Terminating,
+            None if self.serving().is_some() && self.ready_at.is_some() => SessionState::Ready,
+            None if self.serving().is_some() => SessionState::Starting,
+            None if self.respawns > 0 => SessionState::Respawning,
+            None => SessionState::Launching,
+        }
+    }
+
+    /// The attempt that serves.
+    #[must_use]
+    pub fn serving(&self) -> Option<&Attempt> {
+        self.attempts.iter().find(|attempt| attempt.is_serving())
+    }
+
+    /// An attempt by its id.
+    #[must_use]
+    pub fn attempt(&self, id: AttemptId) -> Option<&Attempt> {
+        self.attempts.iter().find(|attempt| attempt.id == id)
+    }
+
+    /// An attempt by its id.
+    pub fn attempt_mut(&mut self, id: AttemptId) -> Option<&mut Attempt> {
+        self.attempts.iter_mut().find(|attempt| attempt.id == id)
+    }
+
+    /// What it cost until `now`.
+    #[must_use]
+    pub fn cost(&self, now: Timestamp) -> Cost {
+        let serving = self.serving();
+        Cost {
+            quoted: serving.and_then(|attempt| attempt.candidate.price),
+            observed: serving.and_then(|attempt| attempt.price),
+            estimated: self.attempts.iter().map(|attempt| attempt.cost(now)).sum(),
+            billed: self.billed,
+            burn: self.attempts.iter().map(Attempt::burn).sum(),
+        }
+    }
+
+    /// The newest activity on this record: creation, acceptance, readiness.
+    #[must_use]
+    pub fn own_activity(&self) -> Timestamp {
+        let accepted = self.serving().and_then(|attempt| attempt.sighted.first()).map(|seen| seen.at);
+        [Some(self.created_at), accepted, self.ready_at].into_iter().flatten().max().unwrap_or(self.created_at)
+    }
+
+    /// Remembers a decision and its reason.
+    pub fn decide(&mut self, at: Timestamp, text: impl Into<String>) {
+        if self.decisions.len() >= DECISIONS {
+            self.decisions.remove(0);
+        }
+        self.decisions.push(Decision { at, text: text.into() });
+    }
+
+    /// The row's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a record is plain data")
+    }
+
+    /// Reads a row's bytes.
+    ///
+    /// # Errors
+    /// When they are not a session of a schema we understand.
+    pub fn decode(bytes: &[u8]) -> atlas_core::Result<Self> {
+        serde_json::from_slice(bytes).map_err(|error| {
+            atlas_core::Error::new(atlas_core::ErrorKind::Unavailable, "a session's record in the store cannot be read")
+                .with_source(error)
+        })
+    }
+}
