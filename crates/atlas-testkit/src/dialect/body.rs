@@ -16,8 +16,12 @@ pub struct SimBody(Inner);
 
 enum Inner {
     Whole(Option<Bytes>),
-    /// The rest of what is sent, and the length that was promised.
-    Cut(Option<Bytes>, u64),
+    /// What is still sent, whether that was flushed, and the length that was promised.
+    Cut {
+        sent: Option<Bytes>,
+        flushed: bool,
+        promised: u64,
+    },
     Live(Box<Live>),
 }
 
@@ -43,10 +47,12 @@ impl SimBody {
     pub(super) fn cut_short(self) -> Self {
         match self.0 {
             Inner::Whole(Some(bytes)) => {
-                let length = bytes.len() as u64;
-                Self(Inner::Cut(Some(bytes.slice(..bytes.len() / 2)), length))
+                let promised = bytes.len() as u64;
+                Self(Inner::Cut { sent: Some(bytes.slice(..bytes.len() / 2)), flushed: false, promised })
             }
-            Inner::Whole(None) | Inner::Cut(..) | Inner::Live(_) => Self(Inner::Cut(None, 1)),
+            Inner::Whole(None) | Inner::Cut { .. } | Inner::Live(_) => {
+                Self(Inner::Cut { sent: None, flushed: false, promised: 1 })
+            }
         }
     }
 }
@@ -70,10 +76,16 @@ impl Body for SimBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         match &mut self.0 {
             Inner::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Inner::Cut(bytes, _) => Poll::Ready(Some(match bytes.take().filter(|bytes| !bytes.is_empty()) {
-                Some(bytes) => Ok(Frame::data(bytes)),
-                None => Err(io::ErrorKind::UnexpectedEof.into()),
-            })),
+            Inner::Cut { sent, flushed, .. } => match sent.take().filter(|bytes| !bytes.is_empty()) {
+                Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                // A server writes what it has when a body makes it wait; an error at once would overtake the first half.
+                None if !*flushed => {
+                    *flushed = true;
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                None => Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into()))),
+            },
             Inner::Live(live) => loop {
                 if let Some(wait) = &mut live.wait {
                     ready!(wait.as_mut().poll(cx));
@@ -95,7 +107,7 @@ impl Body for SimBody {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Inner::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Inner::Cut(_, promised) => SizeHint::with_exact(*promised),
+            Inner::Cut { promised, .. } => SizeHint::with_exact(*promised),
             Inner::Live(_) => SizeHint::default(),
         }
     }

@@ -31,7 +31,7 @@ pub use life::Refusal;
 use life::Timer;
 pub use machine::{CloudLedger, Ledger, LedgerLine, LogEntry, Machine, MachineSpec, MachineState};
 pub use program::{Program, split};
-pub use reads::{Visit, stock_level};
+pub use reads::{Listener, Visit, stock_level};
 
 /// One world. Cheap to clone; clones are the same world.
 #[derive(Clone)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use atlas_core::{LogSource, PRESHARED_KEY_ENV, Protocol, Stock, Timestamp};
+use atlas_core::{LogSource, PRESHARED_KEY_ENV, Protocol, SIGNING_SECRET_ENV, Secret, Stock, Timestamp};
 use subtle::ConstantTimeEq;
 
 use super::accounts::Account;
@@ -10,7 +10,25 @@ use super::fault::{Arrival, FaultKind, same_operation};
 use super::machine::{LogEntry, Machine, MachineState};
 use super::{State, World};
 
-/// What answers at a machine's HTTP port.
+/// What is at a machine's HTTP port.
+#[derive(Clone, Debug)]
+pub enum Listener {
+    /// There is no such machine, or it has no such port.
+    Nobody,
+    /// Not running, or not listening yet: a proxy's 502.
+    NotYet,
+    /// It listens, and demands what its environment says.
+    Open {
+        /// Its name.
+        name: String,
+        /// The bearer token it demands.
+        bearer: Option<Secret>,
+        /// The secret that signs the URLs it takes.
+        signing: Option<Secret>,
+    },
+}
+
+/// How a machine's HTTP port answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Visit {
     /// There is no such machine, or it has no such port.
@@ -157,23 +175,39 @@ impl World {
         Some(machine.logs.iter().filter(|entry| source.is_none_or(|wanted| wanted == entry.source)).cloned().collect())
     }
 
+    /// What is at a machine's HTTP port.
+    #[must_use]
+    pub fn listener(&self, cloud: &str, id: &str, port: u32) -> Listener {
+        let (state, now) = self.at_now();
+        let Some(machine) = state.machine(cloud, id).filter(|machine| machine.is_live()) else { return Listener::Nobody };
+        if !machine.spec.ports.iter().any(|exposed| exposed.number() == port && exposed.protocol() == Protocol::Http) {
+            return Listener::Nobody;
+        }
+        if !machine.is_warm(now) {
+            return Listener::NotYet;
+        }
+        let demands = |name: &str| machine.spec.env.get(name).cloned();
+        Listener::Open {
+            name: machine.spec.name.clone(),
+            bearer: demands(PRESHARED_KEY_ENV),
+            signing: demands(SIGNING_SECRET_ENV),
+        }
+    }
+
     /// Someone calls a machine's HTTP port with this bearer token, or none.
     #[must_use]
     pub fn visit(&self, cloud: &str, id: &str, port: u32, bearer: Option<&str>) -> Visit {
-        let (state, now) = self.at_now();
-        let Some(machine) = state.machine(cloud, id).filter(|machine| machine.is_live()) else { return Visit::Nobody };
-        if !machine.spec.ports.iter().any(|exposed| exposed.number() == port && exposed.protocol() == Protocol::Http) {
-            return Visit::Nobody;
+        match self.listener(cloud, id, port) {
+            Listener::Nobody => Visit::Nobody,
+            Listener::NotYet => Visit::NotYet,
+            Listener::Open { name, bearer: None, signing: None } => Visit::Welcome { name },
+            Listener::Open { name, bearer: Some(key), .. }
+                if bearer.is_some_and(|token| bool::from(token.as_bytes().ct_eq(key.expose().as_bytes()))) =>
+            {
+                Visit::Welcome { name }
+            }
+            Listener::Open { .. } => Visit::Refused,
         }
-        if !machine.is_warm(now) {
-            return Visit::NotYet;
-        }
-        let admitted = machine
-            .spec
-            .env
-            .get(PRESHARED_KEY_ENV)
-            .is_none_or(|key| bearer.is_some_and(|token| bool::from(token.as_bytes().ct_eq(key.expose().as_bytes()))));
-        if admitted { Visit::Welcome { name: machine.spec.name.clone() } } else { Visit::Refused }
     }
 }
 

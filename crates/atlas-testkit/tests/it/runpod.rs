@@ -10,7 +10,8 @@ use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-const SOLD_OUT: &str = "There are no longer any instances available with the requested specifications. Please refresh and try again.";
+const SOLD_OUT: &str =
+    "There are no longer any instances available with the requested specifications. Please refresh and try again.";
 
 struct Client {
     service: RunPod,
@@ -30,7 +31,7 @@ fn request(method: &str, path: &str, body: Option<&Value>) -> Request<Full<bytes
         .header("user-agent", "test/1")
         .header("authorization", "Bearer sim-key")
         .body(Full::from(body.map(ToString::to_string).unwrap_or_default()))
-        .unwrap()
+        .expect("a request")
 }
 
 impl Client {
@@ -39,9 +40,9 @@ impl Client {
     }
 
     async fn call(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
-        let response = self.send(request(method, path, body.as_ref())).await.unwrap();
+        let response = self.send(request(method, path, body.as_ref())).await.expect("an answer");
         let status = response.status().as_u16();
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        let bytes = response.into_body().collect().await.expect("a whole body").to_bytes();
         (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
     }
 
@@ -67,7 +68,10 @@ async fn a_pod_lives_as_the_document_says() {
     let created = cloud.create().await;
     let id = created["id"].as_str().unwrap();
     assert_eq!(id.len(), 14);
-    assert_eq!((&created["status"], &created["runtime"], &created["startedAt"]), (&json!("PROVISIONING"), &Value::Null, &Value::Null));
+    assert_eq!(
+        (&created["status"], &created["runtime"], &created["startedAt"]),
+        (&json!("PROVISIONING"), &Value::Null, &Value::Null)
+    );
     assert_eq!((&created["ssh"]["direct"], &created["env"]["A"], &created["cost"]), (&Value::Null, &json!("b"), &json!(1.09)));
     assert_eq!(created["createdAt"].as_str().unwrap().len(), "2026-09-03T10:15:22.607Z".len());
 
@@ -123,10 +127,22 @@ async fn a_bad_body_is_refused_in_the_clouds_words() {
         (with(pod(), "cpu", json!({ "id": "cpu5c", "vcpuCount": 4 })), 400, "exactly one of gpu or cpu must be set"),
         (with(pod(), "dataCenterIds", json!(["eu-ro-1"])), 400, "invalid data center eu-ro-1"),
         (with(pod(), "dataCenterIds", json!(["AP-JP-1"])), 400, SOLD_OUT),
-        (with(pod(), "gpu", json!({ "id": "NVIDIA A40", "allowedCudaVersions": ["12.8"], "minCudaVersion": "12.1" })), 400, "mutually exclusive"),
+        (
+            with(pod(), "gpu", json!({ "id": "NVIDIA A40", "allowedCudaVersions": ["12.8"], "minCudaVersion": "12.1" })),
+            400,
+            "mutually exclusive",
+        ),
         (with(pod(), "gpu", json!({ "id": "NVIDIA A40", "minCudaVersion": "12.11" })), 400, SOLD_OUT),
         (with(pod(), "mounts", json!({ "persistent": { "size": 20 } })), 422, "$.mounts.persistent: missing property 'path'"),
-        (with(pod(), "mounts", json!({ "persistent": { "size": 20, "path": "/a" }, "network": [{ "volumeId": "v", "path": "/b" }] })), 400, "mutually exclusive"),
+        (
+            with(
+                pod(),
+                "mounts",
+                json!({ "persistent": { "size": 20, "path": "/a" }, "network": [{ "volumeId": "v", "path": "/b" }] }),
+            ),
+            400,
+            "mutually exclusive",
+        ),
         (with(pod(), "ports", json!(["8000/udp"])), 400, "invalid port: 8000/udp"),
         (with(pod(), "templateId", json!("nope")), 404, "template not found"),
         (with(pod(), "name", json!(long)), 413, "102400"),
@@ -204,10 +220,9 @@ async fn faulty_pagination_and_a_shifted_page_can_be_had() {
     for _ in 0..4 {
         cloud.create().await;
     }
-    for (pagination, expected) in [
-        (Pagination::LosesCursor, json!({ "hasNextPage": true, "nextCursor": null })),
-        (Pagination::Omitted, Value::Null),
-    ] {
+    for (pagination, expected) in
+        [(Pagination::LosesCursor, json!({ "hasNextPage": true, "nextCursor": null })), (Pagination::Omitted, Value::Null)]
+    {
         let mut quirks = Quirks::default();
         quirks.pagination = pagination;
         cloud.service.set_quirks(quirks);
@@ -286,7 +301,9 @@ async fn the_catalogue_tells_prices_and_stock_and_what_is_sold_out() {
     let (_, plain) = cloud.call("GET", "/v2/catalog/gpus", None).await;
     let l40s = plain["gpus"].as_array().unwrap().iter().find(|gpu| gpu["id"] == "NVIDIA L40S").unwrap();
     assert_eq!((&l40s["price"]["secure"], &l40s["memory"], l40s.get("availability")), (&json!(1.09), &json!(48), None));
-    for odd in ["include=AVAILABILITY", "product=POD", "count=2", "include=AVAILABILITY&product=POD&cudaVersions=12.8&minCudaVersion=12"] {
+    for odd in
+        ["include=AVAILABILITY", "product=POD", "count=2", "include=AVAILABILITY&product=POD&cudaVersions=12.8&minCudaVersion=12"]
+    {
         assert_eq!(cloud.call("GET", &format!("/v2/catalog/gpus?{odd}"), None).await.0, 400, "{odd}");
     }
     let one = "/v2/catalog/gpus/NVIDIA%20L40S?include=AVAILABILITY&product=POD";

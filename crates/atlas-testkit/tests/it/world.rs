@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use atlas_core::{LAUNCH_KEY_ENV, Port, PRESHARED_KEY_ENV, Secret, Usd};
+use atlas_core::{LAUNCH_KEY_ENV, PRESHARED_KEY_ENV, Port, Secret, Usd};
 use atlas_testkit::world::{
     Account, CloudSpec, Fault, FaultKind, FaultPlan, Lag, MachineSpec, MachineState, Refusal, Standing, Visit, World, WorldClock,
 };
@@ -209,7 +209,10 @@ fn lists_can_be_stale_partial_and_empty_and_still_look_whole() {
 fn a_revoked_key_is_bad_and_a_swapped_one_sees_another_account() {
     let (world, me) = world();
     world.create_machine("mock", &me, MachineSpec::gpu("gpu-b", 1), &world.honest()).unwrap();
-    world.inject([Fault::new("mock", "list_compute", FaultKind::SwapAccount), Fault::new("mock", "terminate", FaultKind::RevokeKey)]);
+    world.inject([
+        Fault::new("mock", "list_compute", FaultKind::SwapAccount),
+        Fault::new("mock", "terminate", FaultKind::RevokeKey),
+    ]);
     world.arrive("mock", "list_compute", "k", None, false);
     let other = world.authorize("mock", "k").unwrap();
     assert_ne!(other, me);

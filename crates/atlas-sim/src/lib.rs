@@ -1,0 +1,144 @@
+//! The simulated clouds on TCP: the dialects of `atlas-testkit`, served over real HTTP, with an admin face.
+//!
+//! ```no_run
+//! # async fn demo() -> std::io::Result<()> {
+//! let sim = atlas_sim::serve(atlas_sim::Options::default()).await?;
+//! println!("{}", sim.ready().line());
+//! sim.stop().await;
+//! # Ok(()) }
+//! ```
+//!
+//! Deliberately absent: what a cloud says (the dialects know that) and what is true (the world knows that).
+
+mod admin;
+mod args;
+mod proxy;
+mod ready;
+mod record;
+mod server;
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use atlas_core::{Clock, SystemClock};
+use atlas_testkit::dialect::runpod::{self, RunPod};
+use atlas_testkit::world::{Fault, FaultPlan, World, WorldClock};
+use tokio::net::TcpListener;
+
+use admin::Admin;
+pub use args::{Command, FaultFile, parse};
+use proxy::Proxy;
+pub use ready::{Bounds, Ready, RunPodUrls};
+use record::{Recorder, Recording};
+use server::Serving;
+
+/// The key that is valid on every simulated cloud; any other is answered as that cloud answers a bad one.
+pub const KEY: &str = "sim-key";
+/// The account it belongs to.
+pub const ACCOUNT: &str = "sim";
+
+/// How long connections may finish what they are at when the simulator stops.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What to simulate, and where.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// Where the admin listens. With port 0 every listener gets a free port, else those after it.
+    pub listen: SocketAddr,
+    /// The seed of the world's randomness.
+    pub seed: u64,
+    /// Simulated seconds for each second.
+    pub speed: f64,
+    /// Faults waiting from the beginning.
+    pub faults: Vec<Fault>,
+    /// Faults that may come with any call, by chance.
+    pub plans: Vec<FaultPlan>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 0)), seed: 1, speed: 1.0, faults: Vec::new(), plans: Vec::new() }
+    }
+}
+
+/// A running simulator. Dropped without [`Sim::stop`], its listeners and connections end with it.
+#[derive(Debug)]
+pub struct Sim {
+    world: World,
+    ready: Ready,
+    serving: Serving,
+}
+
+impl Sim {
+    /// Where everything is.
+    #[must_use]
+    pub const fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// The world behind it.
+    #[must_use]
+    pub const fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// Takes no more connections, lets those there are finish their answers for a second, and ends.
+    ///
+    /// # Cancel safety
+    /// Cancelled, it ends at once.
+    pub async fn stop(self) {
+        self.serving.stop(LAST_WORDS).await;
+    }
+}
+
+/// Starts the simulated clouds; they run in tasks of their own on the current runtime.
+///
+/// # Errors
+/// When a listener cannot be bound.
+///
+/// # Cancel safety
+/// Cancelled, nothing is left running.
+pub async fn serve(options: Options) -> io::Result<Sim> {
+    let clock = WorldClock::following_from(SystemClock.now(), options.speed);
+    let world = World::new(options.seed, clock).with_cloud(runpod::cloud());
+    world.add_key(runpod::NAME, KEY, ACCOUNT);
+    world.inject(options.faults);
+    world.plan_faults(options.plans);
+
+    let mut ports = Ports { next: options.listen };
+    let (admin_listener, admin) = ports.bind().await?;
+    let (control_listener, control) = ports.bind().await?;
+    let (proxy_listener, proxy) = ports.bind().await?;
+
+    let recorder = Recorder::default();
+    let runpod = RunPod::new(world.clone());
+    let ready = Ready {
+        admin: format!("http://{admin}"),
+        bounds: Bounds::at_speed(world.clock().speed()),
+        runpod: RunPodUrls { control: format!("http://{control}"), proxy: format!("http://{proxy}/{{id}}/{{port}}") },
+    };
+    let mut serving = Serving::default();
+    serving.add(admin_listener, Admin::new(world.clone(), recorder.clone(), runpod.clone()));
+    serving.add(control_listener, Recording::new(runpod, "runpod", "control", recorder, world.clock().clone()));
+    serving.add(proxy_listener, Proxy::new(world.clone(), runpod::NAME));
+    Ok(Sim { world, ready, serving })
+}
+
+/// Addresses for the listeners: the one asked for, then those after it, or free ones.
+struct Ports {
+    next: SocketAddr,
+}
+
+impl Ports {
+    async fn bind(&mut self) -> io::Result<(TcpListener, SocketAddr)> {
+        let listener = TcpListener::bind(self.next).await?;
+        let bound = listener.local_addr()?;
+        if self.next.port() != 0 {
+            let next = self.next.port().checked_add(1).ok_or_else(|| io::Error::other("no port left after the one asked for"))?;
+            self.next.set_port(next);
+        }
+        Ok((listener, bound))
+    }
+}
