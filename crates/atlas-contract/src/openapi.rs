@@ -49,6 +49,8 @@ struct Schema {
 /// What was sent and what came back, as it was on the wire.
 #[derive(Clone, Debug)]
 pub struct Exchange {
+    /// Where it was sent.
+    pub host: String,
     /// `GET`, ...
     pub method: String,
     /// Path and query.
@@ -118,7 +120,9 @@ impl Document {
             }
         }
         // A fixed segment is a better match than a variable one.
-        document.operations.sort_by_key(|operation| operation.segments.iter().filter(|segment| **segment == Segment::Variable).count());
+        document
+            .operations
+            .sort_by_key(|operation| operation.segments.iter().filter(|segment| **segment == Segment::Variable).count());
         Ok(document)
     }
 
@@ -165,7 +169,9 @@ impl Document {
             None => mismatches.push("request: a body where none is declared".to_owned()),
             Some(_) if exchange.body.is_empty() && !operation.body_required => {}
             Some(_) if exchange.body.is_empty() => mismatches.push("request: the body is missing".to_owned()),
-            Some(declared) => self.check_body("request", declared, exchange.content_type.as_deref(), &exchange.body, &mut mismatches),
+            Some(declared) => {
+                self.check_body("request", declared, exchange.content_type.as_deref(), &exchange.body, &mut mismatches)
+            }
         }
         Verdict { operation: Some(operation.name.clone()), mismatches }
     }
@@ -179,7 +185,8 @@ impl Document {
         };
         let mut mismatches = Vec::new();
         let wide = format!("{}XX", answer.status / 100);
-        let declared = [answer.status.to_string(), wide, "default".to_owned()].iter().find_map(|status| operation.answers.get(status));
+        let declared =
+            [answer.status.to_string(), wide, "default".to_owned()].iter().find_map(|status| operation.answers.get(status));
         match declared {
             None => mismatches.push(format!("answer {}: status is not declared", answer.status)),
             Some(body) if body.is_empty() && answer.body.is_empty() => {}
@@ -252,7 +259,8 @@ impl Document {
         let body = request.map(|body| self.body(body)).transpose().map_err(context)?;
         let mut answers = BTreeMap::new();
         for (status, answer) in operation["responses"].as_object().into_iter().flatten() {
-            answers.insert(status.to_uppercase().replace("DEFAULT", "default"), self.body(self.resolve(answer)).map_err(context)?);
+            answers
+                .insert(status.to_uppercase().replace("DEFAULT", "default"), self.body(self.resolve(answer)).map_err(context)?);
         }
         let segments = path
             .trim_matches('/')
@@ -260,7 +268,16 @@ impl Document {
             .map(|segment| if segment.starts_with('{') { Segment::Variable } else { Segment::Fixed(segment.to_owned()) })
             .collect();
         let body_required = request.is_some_and(|body| body["required"] == true);
-        Ok(Operation { name: name.clone(), method: method.to_owned(), segments, query, required_query, body, body_required, answers })
+        Ok(Operation {
+            name: name.clone(),
+            method: method.to_owned(),
+            segments,
+            query,
+            required_query,
+            body,
+            body_required,
+            answers,
+        })
     }
 
     fn body(&self, holder: &Value) -> Result<Body, String> {
@@ -289,7 +306,9 @@ impl Document {
         let mut value = value;
         // A chain of references longer than this is a circle.
         for _ in 0..32 {
-            let Some(pointer) = value.get("$ref").and_then(Value::as_str).and_then(|text| text.strip_prefix('#')) else { return value };
+            let Some(pointer) = value.get("$ref").and_then(Value::as_str).and_then(|text| text.strip_prefix('#')) else {
+                return value;
+            };
             let Some(target) = self.root.pointer(pointer) else { return value };
             value = target;
         }
@@ -313,7 +332,9 @@ impl Document {
                     let place = format!("{path}.{name}");
                     let mut named: Vec<&Value> = flat.iter().filter_map(|schema| schema["properties"].get(name)).collect();
                     if named.is_empty() {
-                        named.extend(flat.iter().filter_map(|schema| schema.get("additionalProperties")).filter(|more| more.is_object()));
+                        named.extend(
+                            flat.iter().filter_map(|schema| schema.get("additionalProperties")).filter(|more| more.is_object()),
+                        );
                         if named.is_empty() && closed && !open {
                             found.insert(place);
                             continue;
@@ -420,7 +441,14 @@ mod tests {
 
     fn sent(method: &str, path: &str, body: &str) -> Exchange {
         let content_type = (!body.is_empty()).then(|| "application/json".to_owned());
-        Exchange { method: method.into(), path_and_query: path.into(), content_type, body: body.into(), answer: None }
+        Exchange {
+            host: "h".into(),
+            method: method.into(),
+            path_and_query: path.into(),
+            content_type,
+            body: body.into(),
+            answer: None,
+        }
     }
 
     fn answered(status: u16, content_type: &str, body: &str) -> Answer {
@@ -473,7 +501,10 @@ mod tests {
     #[test]
     fn a_fixed_segment_wins_over_a_variable_one() {
         let document = document();
-        assert_eq!(document.check_request(&sent("DELETE", "/v2/things/special", "")).operation.unwrap(), "DELETE /v2/things/special");
+        assert_eq!(
+            document.check_request(&sent("DELETE", "/v2/things/special", "")).operation.unwrap(),
+            "DELETE /v2/things/special"
+        );
         assert_eq!(document.check_request(&sent("DELETE", "/v2/things/x1", "")).operation.unwrap(), "DELETE /v2/things/{id}");
         let seen = BTreeSet::from(["DELETE /v2/things/{id}".to_owned()]);
         assert_eq!(document.uncovered(&seen), ["DELETE /v2/things/special", "GET /v2/things", "POST /v2/things"]);

@@ -1,1 +1,101 @@
-fn main() {}
+//! Holds what our provider crates send, and what our dialects answer, against the clouds' own API documents.
+//!
+//! `atlas-contract --specs DIR [--json]`. Without the documents: a loud skip, or with `CI=true` a failure.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use atlas_contract::cloud::{CLOUDS, Cloud, CloudSubject};
+use atlas_contract::contract::{Finding, check};
+use atlas_contract::openapi::Document;
+use atlas_contract::waiver;
+use atlas_testkit::conformance;
+use serde_json::json;
+
+const USAGE: &str = "usage: atlas-contract --specs DIR [--json]";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(message) => {
+            eprintln!("contract: {message}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> Result<bool, String> {
+    let mut specs = None::<PathBuf>;
+    let mut as_json = false;
+    let mut args = std::env::args_os().skip(1);
+    while let Some(arg) = args.next() {
+        match arg.to_str() {
+            Some("--specs") => specs = Some(args.next().ok_or(USAGE)?.into()),
+            Some("--json") => as_json = true,
+            _ => return Err(USAGE.to_owned()),
+        }
+    }
+    let specs = specs.ok_or(USAGE)?;
+    let absent: Vec<_> = CLOUDS.iter().map(|cloud| specs.join(cloud.document)).filter(|path| !path.is_file()).collect();
+    let ci = std::env::var("CI").is_ok_and(|value| value == "true");
+    for path in &absent {
+        let word = if ci { "CI may skip nothing" } else { "SKIPPED" };
+        eprintln!("contract: {word}: there is no {}", path.display());
+    }
+    if ci && !absent.is_empty() {
+        return Ok(false);
+    }
+    let mut findings = BTreeMap::new();
+    let mut driven = true;
+    for cloud in CLOUDS.iter().filter(|cloud| specs.join(cloud.document).is_file()) {
+        let document = Document::read(&specs.join(cloud.document))?;
+        let subject = CloudSubject::new(*cloud, 7);
+        driven &= drive(cloud, &subject)?;
+        findings.insert(cloud.name, check(&document, cloud.hosts, &subject.take(), &waiver::of(cloud.name)));
+    }
+    if as_json {
+        println!("{}", json!({ "clouds": findings }));
+    }
+    for (cloud, finding) in &findings {
+        tell(cloud, finding);
+    }
+    Ok(driven && findings.values().all(|finding| finding.mismatches == 0))
+}
+
+/// Makes the provider call everything it has; `false` when it could not.
+fn drive(cloud: &Cloud, subject: &CloudSubject) -> Result<bool, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.map_err(|error| error.to_string())?.block_on(async {
+        let report = conformance::run(subject).await;
+        for failure in &report.failures {
+            eprintln!("contract: {}: the case {} does not hold here: {}", cloud.name, failure.case, failure.reason);
+        }
+        let more = (cloud.more)(subject).await;
+        if let Err(error) = &more {
+            eprintln!("contract: {}: not every call could be made: {error}", cloud.name);
+        }
+        Ok(more.is_ok())
+    })
+}
+
+fn tell(cloud: &str, finding: &Finding) {
+    for (mismatch, times) in &finding.details {
+        eprintln!("contract: {cloud}: {mismatch} ({times} times)");
+    }
+    for waiver in &finding.idle {
+        eprintln!("contract: {cloud}: a waiver that nothing needs: {waiver}");
+    }
+    if !finding.uncovered.is_empty() {
+        eprintln!("contract: {cloud}: never called: {}", finding.uncovered.join(", "));
+    }
+    eprintln!(
+        "contract: {cloud}: {} operations, {} requests, {} answers, {} mismatches, {} waivers",
+        finding.operations,
+        finding.requests,
+        finding.answers,
+        finding.mismatches,
+        finding.waived.len()
+    );
+}

@@ -1,0 +1,221 @@
+//! The clouds under test: how each is set up in process, and what differs between them.
+
+pub mod runpod;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use atlas_core::{AnyProvider, CallContext, Clock, ComputeId, ComputeRequest, Error, ErrorKind, Result, Timestamp};
+use atlas_http::{Body, Transport};
+use atlas_testkit::conformance::{BoxFuture, Control, LedgerEntry, Serverless, Subject};
+use atlas_testkit::world::{Fault, FaultKind, World, WorldClock};
+use http::Request;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tower::ServiceExt;
+
+use crate::openapi::Exchange;
+use crate::tap::{Reading, Tap};
+
+/// The key that is good on every simulated cloud.
+pub const KEY: &str = "sim-key";
+const BAD_KEY: &str = "conformance-bad-key";
+
+/// What differs between clouds.
+#[derive(Clone, Copy, Debug)]
+pub struct Cloud {
+    /// Its name: in the world, in the ledger, in the report.
+    pub name: &'static str,
+    /// The file name of its API document.
+    pub document: &'static str,
+    /// The hosts whose requests the document describes.
+    pub hosts: &'static [&'static str],
+    /// A world with this cloud, and [`KEY`] good on it.
+    pub world: fn(u64, WorldClock) -> World,
+    /// The way to its dialect over this world, in process.
+    pub dialect: fn(&World) -> Transport,
+    /// Its real provider, with this key, by this way.
+    pub provider: fn(&World, Transport, &str) -> Result<AnyProvider>,
+    /// How its exchanges are read.
+    pub reading: Reading,
+    /// A cheap request that it can honour.
+    pub request: fn() -> ComputeRequest,
+    /// A region that is not its first choice.
+    pub region: Option<&'static str>,
+    /// An id of its shape that no machine has.
+    pub unknown_id: &'static str,
+    /// Its serverless endpoint, if it has one.
+    pub serverless: Option<&'static str>,
+    /// Calls beyond the conformance suite that reach the rest of the provider crate's operations.
+    pub more: for<'a> fn(&'a CloudSubject) -> BoxFuture<'a, Result<()>>,
+}
+
+/// Every cloud that has a provider crate and a dialect.
+pub const CLOUDS: &[Cloud] = &[runpod::CLOUD];
+
+/// A cloud in process, as a subject of the conformance suite; every exchange is kept. Run it in paused time.
+#[derive(Debug)]
+pub struct CloudSubject {
+    cloud: Cloud,
+    seed: u64,
+    stage: Mutex<Stage>,
+    kept: Mutex<Vec<Exchange>>,
+}
+
+#[derive(Clone, Debug)]
+struct Stage {
+    world: World,
+    tap: Tap,
+}
+
+impl CloudSubject {
+    /// This cloud, in worlds with this seed.
+    #[must_use]
+    pub fn new(cloud: Cloud, seed: u64) -> Self {
+        Self { cloud, seed, stage: Mutex::new(Stage::new(&cloud, seed)), kept: Mutex::default() }
+    }
+
+    /// The world of the case that is running.
+    #[must_use]
+    pub fn world(&self) -> World {
+        self.stage().world.clone()
+    }
+
+    /// The way to the dialect of the case that is running, through the tap.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        Transport::new(self.stage().tap.clone())
+    }
+
+    /// Another way to this cloud, through the same tap.
+    #[must_use]
+    pub fn tapped(&self, transport: Transport) -> Transport {
+        Transport::new(self.stage().tap.on(transport))
+    }
+
+    /// Sends requests as they are, with the good key: what no provider of ours sends is still answered as the document says.
+    ///
+    /// # Errors
+    /// When a request cannot be built, or an answer's status is not the one that is due.
+    pub async fn send(&self, base: &str, table: &[(&str, &str, Option<Value>, u16)]) -> Result<Vec<Value>> {
+        let mut bodies = Vec::new();
+        for (method, path, body, due) in table {
+            let wrong = |what: String| unexpected(format!("{method} {path}: {what}"));
+            let mut request = Request::builder().method(*method).uri(format!("{base}{path}"));
+            request = request.header(AUTHORIZATION, format!("Bearer {KEY}")).header(USER_AGENT, "atlas-contract");
+            if body.is_some() {
+                request = request.header(CONTENT_TYPE, "application/json");
+            }
+            let bytes = body.as_ref().map(Value::to_string).unwrap_or_default();
+            let request = request.body(Body::from(bytes)).map_err(|error| wrong(error.to_string()))?;
+            let answer = self.transport().oneshot(request).await.map_err(|error| wrong(error.to_string()))?;
+            let status = answer.status().as_u16();
+            let bytes = answer.into_body().collect().await.map_err(|error| wrong(error.to_string()))?.to_bytes();
+            if status != *due {
+                return Err(wrong(format!("answered {status}, not {due}: {}", String::from_utf8_lossy(&bytes))));
+            }
+            bodies.push(serde_json::from_slice(&bytes).unwrap_or_default());
+        }
+        Ok(bodies)
+    }
+
+    /// Every exchange there was since the last time, oldest first.
+    #[must_use]
+    pub fn take(&self) -> Vec<Exchange> {
+        let mut kept = std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
+        kept.extend(self.stage().tap.take());
+        kept
+    }
+
+    /// What calls are made with.
+    #[must_use]
+    pub fn cx(&self) -> CallContext {
+        CallContext::new()
+    }
+
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stage {
+    fn new(cloud: &Cloud, seed: u64) -> Self {
+        let world = (cloud.world)(seed, WorldClock::following(1.0));
+        let tap = Tap::new((cloud.dialect)(&world), cloud.reading);
+        Self { world, tap }
+    }
+}
+
+impl Subject for CloudSubject {
+    fn fresh(&self) -> BoxFuture<'_, Result<AnyProvider>> {
+        let stage = Stage::new(&self.cloud, self.seed);
+        let provider = (self.cloud.provider)(&stage.world, Transport::new(stage.tap.clone()), KEY);
+        let before = std::mem::replace(&mut *self.stage(), stage);
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).extend(before.tap.take());
+        Box::pin(async move { provider })
+    }
+
+    fn with_bad_key(&self) -> Option<AnyProvider> {
+        (self.cloud.provider)(&self.world(), self.transport(), BAD_KEY).ok()
+    }
+
+    fn request(&self) -> ComputeRequest {
+        (self.cloud.request)()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.world().clock().now()
+    }
+
+    fn wait(&self, span: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(tokio::time::sleep(span))
+    }
+
+    fn control(&self) -> Option<&dyn Control> {
+        Some(self)
+    }
+
+    fn serverless(&self) -> Option<Serverless> {
+        self.cloud.serverless.map(Serverless::simulated)
+    }
+
+    fn unknown_id(&self) -> ComputeId {
+        ComputeId::new(self.cloud.unknown_id).expect("a plain id")
+    }
+
+    fn region(&self) -> Option<String> {
+        self.cloud.region.map(str::to_owned)
+    }
+
+    fn secrets(&self) -> Vec<String> {
+        vec![KEY.to_owned(), BAD_KEY.to_owned()]
+    }
+}
+
+impl Control for CloudSubject {
+    fn inject<'a>(&'a self, operation: &'a str, fault: FaultKind, count: u32) -> BoxFuture<'a, bool> {
+        self.world().inject([Fault::new(self.cloud.name, operation, fault).times(count)]);
+        Box::pin(async move { fault.concerns(operation) })
+    }
+
+    fn break_listing(&self) -> BoxFuture<'_, bool> {
+        let broken = self.stage().tap.break_listing();
+        Box::pin(async move { broken })
+    }
+
+    fn ledger(&self) -> BoxFuture<'_, Vec<LedgerEntry>> {
+        let entries = LedgerEntry::of_world(&self.world(), self.cloud.name);
+        Box::pin(async move { entries })
+    }
+
+    fn requests<'a>(&'a self, operation: Option<&'a str>) -> BoxFuture<'a, u64> {
+        let count = self.stage().tap.count(operation);
+        Box::pin(async move { count })
+    }
+}
+
+/// An error of the checks themselves.
+pub(crate) fn unexpected(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Unknown, message)
+}

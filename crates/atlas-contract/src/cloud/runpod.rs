@@ -1,0 +1,173 @@
+//! RunPod under test: REST v2, and the calls that the conformance suite does not make.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use atlas_core::{
+    AnyProvider, CloudType, ComputeRequest, ComputeStatus, DiskSize, Gpu, GpuChoice, LaunchKey, ListFilter, LogQuery, LogSource,
+    MemorySize, Port, Result,
+};
+use atlas_http::Transport;
+use atlas_provider_runpod::RunPod;
+use atlas_testkit::conformance::{BoxFuture, Subject};
+use atlas_testkit::dialect::runpod::{self, Pagination, Quirks};
+use atlas_testkit::world::{World, WorldClock};
+use serde_json::{Value, json};
+
+use super::{Cloud, CloudSubject, KEY, unexpected};
+use crate::openapi::Exchange;
+use crate::tap::Reading;
+
+/// RunPod.
+pub const CLOUD: Cloud = Cloud {
+    name: runpod::NAME,
+    document: "runpod-rest-v2.openapi.json",
+    hosts: &["api.runpod.io"],
+    world,
+    dialect: |world| Transport::new(runpod::RunPod::new(world.clone())),
+    provider,
+    reading: Reading { operation, lose_cursor: Some(lose_cursor) },
+    request: || ComputeRequest::gpu(Gpu::Rtx4090).image("x/y:1").container_disk(DiskSize::gb(10)),
+    region: Some("US-TX-3"),
+    unknown_id: "zz0unknown0zz0",
+    serverless: Some("sim-endpoint"),
+    more: |subject| more(subject),
+};
+
+fn world(seed: u64, clock: WorldClock) -> World {
+    let world = World::new(seed, clock).with_cloud(runpod::cloud());
+    world.add_key(runpod::NAME, KEY, "me");
+    world
+}
+
+fn provider(world: &World, transport: Transport, key: &str) -> Result<AnyProvider> {
+    let built = RunPod::builder().api_key(key).transport(transport).clock(Arc::new(world.clock().clone())).build();
+    built.map(AnyProvider::new)
+}
+
+fn operation(exchange: &Exchange) -> Option<&'static str> {
+    let path = exchange.path_and_query.split('?').next().unwrap_or_default();
+    match (exchange.method.as_str(), path) {
+        ("POST", "/v2/pods") => Some("spawn_compute"),
+        ("GET", "/v2/pods") => Some("list_compute"),
+        ("POST", "/v2/network-volumes") => Some("create_network_volume"),
+        ("POST", path) if path.ends_with("/run") || path.ends_with("/runsync") => Some("run_job"),
+        _ => None,
+    }
+}
+
+fn lose_cursor(page: &mut Value) {
+    page["pagination"] = json!({ "hasNextPage": true, "nextCursor": null });
+}
+
+/// What the suite leaves out: every field of a request, locked pods, CPU pods, refusals of each kind.
+fn more(subject: &CloudSubject) -> BoxFuture<'_, Result<()>> {
+    Box::pin(async move {
+        let provider = subject.fresh().await?;
+        let cx = subject.cx();
+        let whole = ComputeRequest::gpu(GpuChoice::AtLeast(MemorySize::gib(40)))
+            .gpu_count(2)
+            .image("x/y:1")
+            .command(["sh", "-c", "echo 'hello world'; sleep infinity"])
+            .cloud_type(CloudType::Secure)
+            .region("EU-RO-1")
+            .region("US-TX-3")
+            .port(Port::http(8000))
+            .port(Port::tcp(22))
+            .port(Port::symmetric_tcp(1))
+            .env("A", "1")
+            .volume(DiskSize::gb(20))
+            .container_disk(DiskSize::gb(30))
+            .name("every field");
+        let cpu = ComputeRequest::cpu(4).image("x/y:1").container_disk(DiskSize::gb(10));
+        let family = ComputeRequest::gpu(Gpu::H100).image("x/y:1").provider_opts(json!({ "startSsh": true }));
+        for request in [whole, cpu, family] {
+            let candidates = provider.candidates(&cx, &request).await?;
+            let first = candidates.into_iter().next().ok_or_else(|| unexpected("a request has no candidate"))?;
+            provider.spawn_compute(&cx, &LaunchKey::untracked(), &request.clone().at(first)).await?;
+            let made = provider.spawn_compute(&cx, &LaunchKey::untracked(), &request).await?;
+            tokio::time::sleep(Duration::from_secs(120)).await;
+            let read = provider.get_compute(&cx, &made.id).await?;
+            if read.status != ComputeStatus::Running {
+                return Err(unexpected(format!("a pod is {} after two minutes", read.status)));
+            }
+            for source in [None, Some(LogSource::Container), Some(LogSource::System)] {
+                let mut query = LogQuery::default().tail(10);
+                query.source = source;
+                drain(&provider, subject, &made, &query).await?;
+                query.since = made.created_at;
+                drain(&provider, subject, &made, &query).await?;
+            }
+            subject.world().lock_machine(runpod::NAME, made.id.as_str(), true);
+            provider.terminate(&cx, &made.id).await?;
+        }
+        let request = subject.request();
+        let stopped = provider.spawn_compute(&cx, &LaunchKey::untracked(), &request).await?;
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        provider.stop(&cx, &stopped.id).await?;
+        provider.stop(&cx, &stopped.id).await?;
+        provider.start(&cx, &stopped.id).await?;
+        subject.world().fail_machine(runpod::NAME, stopped.id.as_str());
+        provider.get_compute(&cx, &stopped.id).await?;
+        provider.list_gpu_types(&cx).await?;
+        pages(subject).await?;
+        subject.send("https://api.runpod.io", &beside()).await.map(drop)
+    })
+}
+
+/// Listings over several pages, and in the form of the published document, which has no pages.
+async fn pages(subject: &CloudSubject) -> Result<()> {
+    let dialect = runpod::RunPod::new(subject.world());
+    let provider = provider(&subject.world(), subject.tapped(Transport::new(dialect.clone())), KEY)?;
+    for _ in 0..3 {
+        provider.spawn_compute(&subject.cx(), &LaunchKey::untracked(), &subject.request()).await?;
+    }
+    for pagination in [Pagination::Honest, Pagination::Omitted] {
+        let mut quirks = Quirks::default();
+        quirks.page_size = 2;
+        quirks.pagination = pagination;
+        dialect.set_quirks(quirks);
+        let listing = provider.list_compute(&subject.cx(), &ListFilter::all()).await?;
+        if !listing.is_complete() || listing.computes.len() < 3 {
+            return Err(unexpected(format!("a walk with {pagination:?} pages saw {} pods", listing.computes.len())));
+        }
+    }
+    Ok(())
+}
+
+/// What no provider of ours calls, and refusals of every kind.
+fn beside() -> Vec<(&'static str, &'static str, Option<Value>, u16)> {
+    let pod = |more: Value| {
+        let mut body = json!({ "name": "x", "image": "x/y:1", "disk": 10, "cloud": "SECURE", "gpu": { "id": "NVIDIA L4" } });
+        for (name, value) in more.as_object().into_iter().flatten() {
+            body[name] = value.clone();
+        }
+        Some(body)
+    };
+    vec![
+        ("GET", "/v2/account/ssh-keys", None, 200),
+        ("PUT", "/v2/account/ssh-keys", Some(json!({ "keys": ["ssh-ed25519 AAAA me"] })), 200),
+        ("GET", "/v2/catalog/gpus", None, 200),
+        ("GET", "/v2/catalog/gpus/NVIDIA%20L4", None, 200),
+        ("GET", "/v2/catalog/gpus/nothing", None, 404),
+        ("GET", "/v2/catalog/cpus", None, 200),
+        ("GET", "/v2/catalog/cpus/cpu3c", None, 200),
+        ("GET", "/v2/catalog/datacenters", None, 200),
+        ("GET", "/v2/catalog/datacenters/EU-RO-1", None, 200),
+        ("GET", "/v2/pods?includeClusterPods=true", None, 200),
+        ("GET", "/v2/pods/nothing", None, 404),
+        ("GET", "/v2/pods/nothing/logs", None, 404),
+        ("DELETE", "/v2/pods/nothing", None, 404),
+        ("POST", "/v2/pods", pod(json!({ "dataCenterIds": ["AP-JP-1"] })), 400),
+        ("POST", "/v2/pods/nothing/action", Some(json!({ "action": "stop" })), 404),
+    ]
+}
+
+async fn drain(provider: &AnyProvider, subject: &CloudSubject, made: &atlas_core::Compute, query: &LogQuery) -> Result<()> {
+    let mut stream = provider.logs(&subject.cx(), &made.id, query).await?;
+    while let Some(line) = poll_fn(|cx| stream.as_mut().poll_next(cx)).await {
+        line?;
+    }
+    Ok(())
+}

@@ -1,0 +1,6 @@
+//! The checks through their public faces: the tap, and the two commands.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the verdict")]
+
+mod commands;
+mod tap;
