@@ -1,0 +1,127 @@
+//! What idleness is measured on: bytes and time of verified traffic, and how much of it is open.
+//!
+//! Refused requests, health checks and control calls never count: whoever has no credential must not keep a machine alive.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+
+use atlas_core::{Clock, Timestamp};
+
+/// The counters of one guard.
+#[derive(Debug)]
+pub(crate) struct Activity {
+    clock: Arc<dyn Clock>,
+    started_ms: i64,
+    /// Zero when there was none yet.
+    last_ms: AtomicI64,
+    received: AtomicU64,
+    sent: AtomicU64,
+    requests: AtomicU64,
+    open: AtomicU64,
+}
+
+impl Activity {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
+        let zero = || AtomicU64::new(0);
+        Arc::new(Self {
+            started_ms: clock.now().unix_millis(),
+            clock,
+            last_ms: AtomicI64::new(0),
+            received: zero(),
+            sent: zero(),
+            requests: zero(),
+            open: zero(),
+        })
+    }
+
+    /// A verified request begins. It is open until the last clone is dropped.
+    pub(crate) fn begin(self: &Arc<Self>) -> Arc<Open> {
+        self.requests.fetch_add(1, Relaxed);
+        self.open.fetch_add(1, Relaxed);
+        self.touch();
+        Arc::new(Open(Arc::clone(self)))
+    }
+
+    fn touch(&self) {
+        self.last_ms.fetch_max(self.clock.now().unix_millis(), Relaxed);
+    }
+
+    pub(crate) fn report(&self) -> Report {
+        let instant = |millis| Timestamp::from_unix_millis(millis);
+        let last = self.last_ms.load(Relaxed);
+        Report {
+            now: self.clock.now(),
+            started_at: instant(self.started_ms),
+            last_activity: (last != 0).then(|| instant(last)),
+            bytes_in: self.received.load(Relaxed),
+            bytes_out: self.sent.load(Relaxed),
+            requests: self.requests.load(Relaxed),
+            open: self.open.load(Relaxed),
+        }
+    }
+}
+
+/// One open request or tunnel.
+#[derive(Debug)]
+pub(crate) struct Open(Arc<Activity>);
+
+impl Open {
+    /// Bytes came from the client.
+    pub(crate) fn received(&self, bytes: usize) {
+        self.0.received.fetch_add(bytes as u64, Relaxed);
+        self.0.touch();
+    }
+
+    /// Bytes went to the client.
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.0.sent.fetch_add(bytes as u64, Relaxed);
+        self.0.touch();
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+        self.0.touch();
+    }
+}
+
+/// What the orchestrator's activity source reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// The machine's clock, for whoever has another.
+    pub now: Timestamp,
+    /// When the guard started.
+    pub started_at: Timestamp,
+    /// When verified traffic last moved, began or ended; `None` before the first.
+    pub last_activity: Option<Timestamp>,
+    /// Body and tunnel bytes from clients.
+    pub bytes_in: u64,
+    /// Body and tunnel bytes to clients.
+    pub bytes_out: u64,
+    /// Verified requests so far.
+    pub requests: u64,
+    /// Verified requests and tunnels open now.
+    pub open: u64,
+}
+
+impl Report {
+    /// As one line of JSON.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let last = self.last_activity.map_or_else(|| "null".to_owned(), |instant| format!("\"{instant}\""));
+        let idle = self.now.since(self.last_activity.unwrap_or(self.started_at));
+        format!(
+            "{{\"now\":\"{}\",\"started_at\":\"{}\",\"last_activity\":{last},\"idle_ms\":{},\"bytes_in\":{},\"bytes_out\":{},\
+             \"requests\":{},\"open\":{}}}",
+            self.now,
+            self.started_at,
+            idle.as_millis(),
+            self.bytes_in,
+            self.bytes_out,
+            self.requests,
+            self.open
+        )
+    }
+}

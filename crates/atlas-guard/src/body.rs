@@ -1,0 +1,84 @@
+//! The bodies that pass through: frame by frame, counted, never collected.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::activity::Open;
+
+/// Which way a body goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Way {
+    ToServer,
+    ToClient,
+}
+
+/// A body of the guard's own, or one on its way through.
+#[derive(Debug)]
+pub(crate) enum Body {
+    Own(Option<Bytes>),
+    Through { incoming: Incoming, open: Arc<Open>, way: Way },
+}
+
+impl Body {
+    pub(crate) fn to_server(incoming: Incoming, open: Arc<Open>) -> Self {
+        Self::Through { incoming, open, way: Way::ToServer }
+    }
+
+    pub(crate) fn to_client(incoming: Incoming, open: Arc<Open>) -> Self {
+        Self::Through { incoming, open, way: Way::ToClient }
+    }
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::Own(None)
+    }
+}
+
+impl From<String> for Body {
+    fn from(text: String) -> Self {
+        Self::Own(Some(text.into()))
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Own(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Self::Through { incoming, open, way } => {
+                let frame = ready!(Pin::new(incoming).poll_frame(cx));
+                if let Some(Ok(frame)) = &frame
+                    && let Some(data) = frame.data_ref()
+                {
+                    match way {
+                        Way::ToServer => open.received(data.len()),
+                        Way::ToClient => open.sent(data.len()),
+                    }
+                }
+                Poll::Ready(frame)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(text) => text.is_none(),
+            Self::Through { incoming, .. } => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own(text) => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Through { incoming, .. } => incoming.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! What the guard is told, by environment variables only (and `--listen`, `--upstream`).
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use atlas_auth::Verifier;
+use atlas_auth::grant::{GrantKey, Revoked};
+use atlas_core::{Clock, PRESHARED_KEY_ENV, SIGNING_SECRET_ENV, Secret, SystemClock};
+use hyper::header::{HeaderName, HeaderValue};
+
+/// A setting that cannot be used. Names it, never its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    name: &'static str,
+    problem: &'static str,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.problem)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Which origins a browser may call from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origins {
+    /// CORS is left to the server behind.
+    Passed,
+    Any,
+    These(Vec<HeaderValue>),
+}
+
+/// How a guard behaves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub(crate) listen: SocketAddr,
+    pub(crate) upstream: SocketAddr,
+    pub(crate) upstream_http2: bool,
+    pub(crate) verifier: Verifier,
+    pub(crate) control: Vec<GrantKey>,
+    pub(crate) bearer: Option<atlas_auth::token::Hash>,
+    pub(crate) revoked: Arc<Revoked>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) origins: Origins,
+    pub(crate) client_header: Option<HeaderName>,
+    pub(crate) max_header_bytes: u32,
+    pub(crate) header_timeout: Duration,
+    pub(crate) half_closed_timeout: Duration,
+    pub(crate) max_connections: usize,
+    pub(crate) permit: Option<Duration>,
+}
+
+impl Config {
+    /// Reads the environment through `lookup`.
+    ///
+    /// # Errors
+    /// When a value cannot be read, or there is no credential at all: an open guard is never what was meant.
+    pub fn from_env(lookup: impl Fn(&'static str) -> Option<String>) -> Result<Self, ConfigError> {
+        Self::new(lookup, Arc::new(SystemClock))
+    }
+
+    /// The same, on another clock.
+    ///
+    /// # Errors
+    /// As [`Config::from_env`].
+    pub fn new(lookup: impl Fn(&'static str) -> Option<String>, clock: Arc<dyn Clock>) -> Result<Self, ConfigError> {
+        let lookup = |name| lookup(name).filter(|value| !value.trim().is_empty());
+        let secret = |name| lookup(name).map(|value| Secret::new(value.trim()));
+        let revoked = Arc::<Revoked>::default();
+        let mut verifier = Verifier::new(Arc::clone(&clock)).revoked(Arc::clone(&revoked));
+        let mut control = vec![];
+        let token = secret(PRESHARED_KEY_ENV);
+        let bearer = token.as_ref().map(atlas_auth::token::Hash::of);
+        if let Some(token) = &token {
+            verifier = verifier.bearer(token).grants(token);
+            control.push(GrantKey::new(token));
+        }
+        for secret in [secret(SIGNING_SECRET_ENV), secret("ATLAS_SIGNING_SECRET_NEXT")].into_iter().flatten() {
+            verifier = verifier.signed_url(&secret).grants(&secret);
+            control.push(GrantKey::new(&secret));
+        }
+        if control.is_empty() {
+            return Err(ConfigError { name: PRESHARED_KEY_ENV, problem: "neither it nor ATLAS_SIGNING_SECRET is set" });
+        }
+        if let Some(host) = lookup("ATLAS_GUARD_HOST") {
+            verifier = verifier.host(host.trim());
+        }
+        if flag("ATLAS_GUARD_ATLAS_URLS_ONLY", &lookup)? {
+            verifier = verifier.atlas_format_only();
+        }
+        let seconds = |name, default| number(name, &lookup, default).map(Duration::from_secs);
+        let clamp = |value: u64, low: u32, high: u32| u32::try_from(value).unwrap_or(high).clamp(low, high);
+        let connections = number("ATLAS_GUARD_MAX_CONNECTIONS", &lookup, 4096)?;
+        Ok(Self {
+            listen: address("ATLAS_GUARD_LISTEN", lookup("ATLAS_GUARD_LISTEN").as_deref().unwrap_or("0.0.0.0:8000"))?,
+            upstream: address("ATLAS_GUARD_UPSTREAM", lookup("ATLAS_GUARD_UPSTREAM").as_deref().unwrap_or("127.0.0.1:8001"))?,
+            upstream_http2: flag("ATLAS_GUARD_UPSTREAM_HTTP2", &lookup)?,
+            verifier,
+            control,
+            bearer,
+            revoked,
+            clock,
+            origins: origins(lookup("ATLAS_GUARD_CORS_ORIGINS").as_deref())?,
+            client_header: client_header(lookup("ATLAS_GUARD_CLIENT_HEADER").as_deref())?,
+            max_header_bytes: clamp(number("ATLAS_GUARD_MAX_HEADER_BYTES", &lookup, 32 * 1024)?, 1024, 1 << 20),
+            header_timeout: seconds("ATLAS_GUARD_HEADER_TIMEOUT_SECS", 15)?,
+            half_closed_timeout: seconds("ATLAS_GUARD_HALF_CLOSED_TIMEOUT_SECS", 30)?,
+            max_connections: clamp(connections, 1, 1 << 20) as usize,
+            permit: lookup("ATLAS_GUARD_PERMIT_SECS").map(|_| seconds("ATLAS_GUARD_PERMIT_SECS", 0)).transpose()?,
+        })
+    }
+
+    /// Listens here instead.
+    ///
+    /// # Errors
+    /// When it is no `IP:PORT`.
+    pub fn listen(self, listen: &str) -> Result<Self, ConfigError> {
+        Ok(Self { listen: address("--listen", listen)?, ..self })
+    }
+
+    /// Forwards to this server instead.
+    ///
+    /// # Errors
+    /// When it is no `IP:PORT`.
+    pub fn upstream(self, upstream: &str) -> Result<Self, ConfigError> {
+        Ok(Self { upstream: address("--upstream", upstream)?, ..self })
+    }
+
+    /// How long the machine may run on without a renewed permit.
+    #[must_use]
+    pub const fn permit(&self) -> Option<Duration> {
+        self.permit
+    }
+}
+
+/// An address. Names are not resolved, but for the one that needs no resolver: a static binary has none to rely on.
+fn address(name: &'static str, text: &str) -> Result<SocketAddr, ConfigError> {
+    let text = text.trim();
+    let text = text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
+    text.parse().map_err(|_| ConfigError { name, problem: "must be IP:PORT" })
+}
+
+fn number(name: &'static str, lookup: &impl Fn(&'static str) -> Option<String>, default: u64) -> Result<u64, ConfigError> {
+    match lookup(name).map(|text| text.trim().parse()) {
+        None => Ok(default),
+        Some(Ok(value)) if value > 0 => Ok(value),
+        Some(_) => Err(ConfigError { name, problem: "must be a whole number above zero" }),
+    }
+}
+
+fn flag(name: &'static str, lookup: &impl Fn(&'static str) -> Option<String>) -> Result<bool, ConfigError> {
+    match lookup(name).as_deref().map(str::trim) {
+        None | Some("0" | "false") => Ok(false),
+        Some("1" | "true") => Ok(true),
+        Some(_) => Err(ConfigError { name, problem: "must be 1 or 0" }),
+    }
+}
+
+fn origins(list: Option<&str>) -> Result<Origins, ConfigError> {
+    let Some(list) = list else { return Ok(Origins::Passed) };
+    if list.trim() == "*" {
+        return Ok(Origins::Any);
+    }
+    let origins = list.split([',', ' ']).filter(|origin| !origin.is_empty()).map(HeaderValue::from_str);
+    let origins = origins.collect::<Result<_, _>>();
+    origins.map(Origins::These).map_err(|_| ConfigError {
+        name: "ATLAS_GUARD_CORS_ORIGINS",
+        problem: "must be * or origins such as https://app.example",
+    })
+}
+
+fn client_header(name: Option<&str>) -> Result<Option<HeaderName>, ConfigError> {
+    let parse = |name: &str| name.trim().parse();
+    name.map(parse).transpose().map_err(|_| ConfigError { name: "ATLAS_GUARD_CLIENT_HEADER", problem: "must be a header's name" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(values: &[(&'static str, &str)]) -> Result<Config, ConfigError> {
+        let found = |name| values.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        Config::from_env(found)
+    }
+
+    #[test]
+    fn a_guard_without_a_credential_does_not_start() {
+        let error = config(&[("ATLAS_PRESHARED_KEY", " ")]).unwrap_err();
+        assert_eq!(error.to_string(), "ATLAS_PRESHARED_KEY: neither it nor ATLAS_SIGNING_SECRET is set");
+        assert!(config(&[("ATLAS_SIGNING_SECRET", "s")]).is_ok());
+    }
+
+    #[test]
+    fn a_setting_that_cannot_be_read_is_named_and_its_value_is_not_shown() {
+        for name in [
+            "ATLAS_GUARD_LISTEN",
+            "ATLAS_GUARD_UPSTREAM",
+            "ATLAS_GUARD_MAX_HEADER_BYTES",
+            "ATLAS_GUARD_HEADER_TIMEOUT_SECS",
+            "ATLAS_GUARD_PERMIT_SECS",
+            "ATLAS_GUARD_UPSTREAM_HTTP2",
+        ] {
+            let error = config(&[("ATLAS_PRESHARED_KEY", "s3cret"), (name, "nonsense")]).unwrap_err().to_string();
+            assert!(error.starts_with(name) && !error.contains("nonsense"), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_secret_shows_in_a_debug_print() {
+        let config = config(&[("ATLAS_PRESHARED_KEY", "s3cret"), ("ATLAS_SIGNING_SECRET", "s3cret")]).unwrap();
+        assert!(!format!("{config:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn localhost_needs_no_resolver() {
+        let config = config(&[("ATLAS_PRESHARED_KEY", "k")]).unwrap().upstream("localhost:9").unwrap();
+        assert_eq!(config.upstream, "127.0.0.1:9".parse().unwrap());
+    }
+}

@@ -1,0 +1,134 @@
+//! Request and answer on their way between client and server: which headers stay on this hop, and where the server is.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use hyper::header::{
+    CONNECTION, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use hyper::http::request;
+use hyper::http::uri::{Authority, PathAndQuery, Scheme};
+use hyper::{Uri, Version};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tower_service::Service;
+
+use atlas_auth::Principal;
+
+/// Tells the server behind who passed. What a client sends under this name is dropped.
+pub(crate) const PRINCIPAL: HeaderName = HeaderName::from_static("x-atlas-principal");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// The protocol that a request asks to change to, when HTTP/1.1 lets it.
+pub(crate) fn upgrade_of(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
+    let asked = version == Version::HTTP_11 && tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
+    asked.then(|| headers.get(UPGRADE).cloned()).flatten()
+}
+
+/// Makes a client's request one to the server.
+pub(crate) fn to_server(head: &mut request::Parts, upstream: &Authority, upgrade: Option<HeaderValue>, who: &Principal) {
+    // HTTP/2 names the host in the URI, HTTP/1 in a header.
+    if !head.headers.contains_key(HOST)
+        && let Some(host) = head.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok())
+    {
+        head.headers.insert(HOST, host);
+    }
+    let trailers = tokens(&head.headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers"));
+    remove_hop_by_hop(&mut head.headers);
+    head.headers.remove(PROXY_AUTHORIZATION);
+    // The guard's own server says "100 Continue", as soon as the body is asked for.
+    head.headers.remove(EXPECT);
+    if trailers {
+        head.headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    if let Some(protocol) = upgrade {
+        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(UPGRADE, protocol);
+    }
+    head.headers.insert(PRINCIPAL, describe(who));
+    let mut uri = hyper::http::uri::Parts::default();
+    uri.scheme = Some(Scheme::HTTP);
+    uri.authority = Some(upstream.clone());
+    uri.path_and_query = Some(head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")));
+    head.uri = Uri::from_parts(uri).expect("scheme, authority and path are a URI");
+    head.version = Version::HTTP_11;
+}
+
+fn describe(who: &Principal) -> HeaderValue {
+    match who {
+        Principal::Bearer => HeaderValue::from_static("bearer"),
+        Principal::Grant(grant) => {
+            HeaderValue::from_str(&format!("grant {}", grant.id())).expect("an id is letters, digits, - and _")
+        }
+        _ => HeaderValue::from_static("signed-url"),
+    }
+}
+
+/// Removes what is about one connection and not about the message (RFC 9110 §7.6.1).
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = tokens(headers, &CONNECTION).filter_map(|name| name.parse().ok()).collect();
+    for name in named.iter().chain(&[CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE]) {
+        // `Connection: Host` or `Connection: Content-Length` is an attack, not a wish.
+        if *name != HOST && *name != hyper::header::CONTENT_LENGTH && *name != PRINCIPAL {
+            headers.remove(name);
+        }
+    }
+}
+
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim)
+}
+
+/// Connects to the one server there is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Connector(pub(crate) SocketAddr);
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<TcpStream>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<TcpStream>>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let address = self.0;
+        Box::pin(async move {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(TokioIo::new(stream))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_says_about_its_own_connection_goes_no_further() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "keep-alive, X-Secret-Hop, host, content-length"),
+            ("keep-alive", "5"),
+            ("x-secret-hop", "1"),
+            ("transfer-encoding", "chunked"),
+            ("te", "gzip"),
+            ("host", "h"),
+            ("content-length", "3"),
+            ("x-kept", "1"),
+        ] {
+            headers.insert(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        remove_hop_by_hop(&mut headers);
+        let mut kept: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        kept.sort_unstable();
+        assert_eq!(kept, ["content-length", "host", "x-kept"]);
+    }
+}

@@ -1,0 +1,33 @@
+//! A verifying reverse proxy for the inside of a machine: what passes carries a credential, and what reaches the server does not.
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! use atlas_guard::{Config, Guard};
+//!
+//! let config = Config::from_env(|name| std::env::var(name).ok())?;
+//! let guard = Guard::bind(config).await?;
+//! println!("listening on {}", guard.local_addr()?);
+//! guard.serve(std::future::pending()).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Deliberately absent: TLS (the cloud's proxy ends it), several upstreams, caching, rewriting, and any file.
+
+mod activity;
+mod body;
+pub mod child;
+mod config;
+mod control;
+mod cors;
+mod forward;
+mod permit;
+mod proxy;
+mod server;
+mod socket;
+mod tunnel;
+
+pub use activity::Report;
+pub use config::{Config, ConfigError};
+pub use permit::Permit;
+pub use server::Guard;

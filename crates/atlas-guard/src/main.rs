@@ -1,0 +1,89 @@
+//! The guard's command line: `atlas-guard [--listen IP:PORT] [--upstream IP:PORT] [-- COMMAND ARGUMENT…]`.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use atlas_guard::child::Server;
+use atlas_guard::{Config, Guard};
+use tokio::signal::unix::{SignalKind, signal};
+
+const USAGE: &str = "usage: atlas-guard [--listen IP:PORT] [--upstream IP:PORT] [-- COMMAND ARGUMENT...]
+The credential comes from ATLAS_PRESHARED_KEY or ATLAS_SIGNING_SECRET; everything else from ATLAS_GUARD_*.";
+/// EX_SOFTWARE of sysexits.h: not a code that servers end with, so that a lapsed permit can be told from a crash.
+const LAPSED: u8 = 70;
+
+fn main() -> ExitCode {
+    let (config, command) = match arguments() {
+        Ok(parsed) => parsed,
+        Err(problem) => {
+            say(&format!("{problem}\n{USAGE}"));
+            return ExitCode::from(2);
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.and_then(|runtime| runtime.block_on(run(config, &command))) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            say(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says it on stderr. One that nobody reads any more is no reason to end.
+fn say(text: &str) {
+    let _unread = writeln!(std::io::stderr(), "atlas-guard: {text}");
+}
+
+fn arguments() -> Result<(Config, Vec<OsString>), String> {
+    let mut config = Config::from_env(|name| std::env::var(name).ok()).map_err(|error| error.to_string());
+    let mut arguments = std::env::args_os().skip(1);
+    while let Some(argument) = arguments.next() {
+        let argument = argument.into_string().map_err(|_| "an argument is not UTF-8")?;
+        let mut value = || arguments.next().and_then(|value| value.into_string().ok()).unwrap_or_default();
+        config = match argument.as_str() {
+            "--listen" => config?.listen(&value()).map_err(|error| error.to_string()),
+            "--upstream" => config?.upstream(&value()).map_err(|error| error.to_string()),
+            "--" => break,
+            "--help" | "-h" => {
+                println!("{USAGE}");
+                std::process::exit(0);
+            }
+            _ => return Err(format!("unknown argument {argument}")),
+        };
+    }
+    Ok((config?, arguments.collect()))
+}
+
+/// Runs guard and server until one ends, the permit lapses or a signal comes. Says the exit code.
+async fn run(config: Config, command: &[OsString]) -> std::io::Result<u8> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let guard = Guard::bind(config).await?;
+    let permit = guard.permit();
+    say(&format!("listening on {}", guard.local_addr()?));
+    let mut server = Server::start(command)?;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(guard.serve(async move {
+        // Dropped or sent, it is over.
+        let _over = stopped.await;
+    }));
+    let code = tokio::select! {
+        biased;
+        () = permit.lapsed() => {
+            say("the permit was not renewed in time, ending the machine");
+            server.stop().await;
+            return Ok(LAPSED);
+        }
+        code = server.ended() => return Ok(code),
+        _ = terminate.recv() => 0,
+        _ = interrupt.recv() => 0,
+    };
+    drop(stop);
+    // Requests end first, then the server that answers them.
+    if let Err(error) = serving.await {
+        say(&error.to_string());
+    }
+    Ok(server.stop().await.unwrap_or(code))
+}
