@@ -49,7 +49,7 @@ fn max_count(gpu: &wire::GpuType, tier: CloudType) -> Option<u32> {
     if tier == CloudType::Community { gpu.max_count.community } else { gpu.max_count.secure }.filter(|most| *most > 0)
 }
 
-fn stock(word: Option<&str>) -> Option<Stock> {
+pub(crate) fn stock(word: Option<&str>) -> Option<Stock> {
     match word? {
         "NONE" => Some(Stock::None),
         "LOW" => Some(Stock::Low),

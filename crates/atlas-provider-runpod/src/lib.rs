@@ -26,9 +26,9 @@ mod error;
 mod job_stream;
 mod jobs;
 mod logs;
+mod resources;
 mod sse;
 mod translate;
-mod volumes;
 mod wire;
 
 use std::sync::Arc;
@@ -48,6 +48,19 @@ pub use config::{API_KEY_ENV, PROXY_URL_ENV, RUNTIME_URL_ENV, RunPodBuilder, URL
 use error::{Refusal, unread_create};
 use jobs::Runtime;
 pub use jobs::{EndpointHealth, JobCounts, WorkerCounts};
+pub use resources::billing::{
+    AccountBilling, BillingQuery, Bucket, ClusterBilling, PodBilling, PublicEndpointBilling, ServerlessBilling, VolumeBilling,
+};
+pub use resources::catalog::{CatalogCpu, CatalogCpuPrice, CatalogGpu, CatalogPrice, CpuRange, DataCentre, PlaceStock};
+pub use resources::clusters::{Cluster, ClusterPods, ClusterShape};
+pub use resources::container::Container;
+pub use resources::endpoints::{
+    Endpoint, EndpointCpu, EndpointGpu, EndpointKind, EndpointRequest, EndpointUpdate, Release, Releases, Rollout, Scaling,
+    Worker, WorkerLimits, Workers,
+};
+pub use resources::pods::PodUpdate;
+pub use resources::registries::{Delegation, Registry};
+pub use resources::templates::{Template, TemplateSource, TemplateSpec};
 use translate::{Shape, read};
 
 /// One RunPod account. Cheap to clone; clones share connections and pacing.
@@ -302,15 +315,15 @@ impl Provider for RunPod {
     }
 
     async fn list_network_volumes(&self, cx: &CallContext) -> Result<Vec<NetworkVolume>> {
-        volumes::list(&self.control, cx).await
+        self.volumes(cx).await
     }
 
     async fn create_network_volume(&self, cx: &CallContext, request: &VolumeRequest) -> Result<NetworkVolume> {
-        volumes::create(&self.control.0, cx, request).await
+        self.create_volume(cx, request).await
     }
 
     async fn delete_network_volume(&self, cx: &CallContext, id: &VolumeId) -> Result<()> {
-        volumes::delete(&self.control.0, cx, id).await
+        self.delete_volume(cx, id).await
     }
 
     async fn compute_spend(&self, cx: &CallContext, query: &SpendQuery) -> Result<Vec<ComputeSpend>> {

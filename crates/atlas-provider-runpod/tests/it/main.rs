@@ -6,4 +6,5 @@ mod jobs;
 mod lists;
 mod logs;
 mod pods;
+mod resources;
 mod script;

@@ -1,0 +1,86 @@
+//! Clusters, to look at: their members are hidden from the list of pods and end with their cluster only.
+
+use std::collections::BTreeMap;
+
+use atlas_core::{CallContext, Compute, Result, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::container::nullable;
+use crate::RunPod;
+
+const PATH: &str = "clusters";
+
+/// A cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Cluster {
+    /// What RunPod calls it.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// `APPLICATION`, `TRAINING`, `SLURM`, `RAY`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Its shape.
+    pub compute: ClusterShape,
+    /// Where it is.
+    #[serde(default)]
+    pub data_center_id: Option<String>,
+    /// How many pods it has.
+    #[serde(default, deserialize_with = "nullable")]
+    pub pods: ClusterPods,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// The shape of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct ClusterShape {
+    /// RunPod's id of its GPUs.
+    pub gpu_type_id: String,
+    /// GPUs for each pod.
+    pub gpu_count_per_pod: u32,
+    /// Pods.
+    pub pod_count: u32,
+}
+
+/// How many pods a cluster has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct ClusterPods {
+    /// All.
+    pub total: u32,
+    /// By RunPod's word for their status.
+    pub by_status: BTreeMap<String, u32>,
+}
+
+impl RunPod {
+    /// Every cluster.
+    ///
+    /// # Errors
+    /// As any read. Cancel safe.
+    pub async fn list_clusters(&self, cx: &CallContext) -> Result<Vec<Cluster>> {
+        self.control.all(cx, "list_clusters", &[PATH], &[], "clusters").await
+    }
+
+    /// One cluster.
+    ///
+    /// # Errors
+    /// As any read. Cancel safe.
+    pub async fn cluster(&self, cx: &CallContext, id: &str) -> Result<Cluster> {
+        self.control.fetch(cx, "get_cluster", &[PATH, id], &[]).await
+    }
+
+    /// A cluster's pods.
+    ///
+    /// # Errors
+    /// As any read. Cancel safe.
+    pub async fn cluster_pods(&self, cx: &CallContext, id: &str) -> Result<Vec<Compute>> {
+        let walk = self.control.walk(cx, "cluster_pods", &["v2", PATH, id, "pods"], &[], "pods").await?;
+        walk.whole()?.into_iter().map(|pod| self.compute(pod)).collect()
+    }
+}

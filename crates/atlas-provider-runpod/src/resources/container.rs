@@ -1,0 +1,74 @@
+//! What every containerised resource has in common: image, arguments, disk, environment, ports, registry.
+
+use std::collections::BTreeMap;
+
+use atlas_core::{DiskSize, Port, Secret};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// A container's settings. In a request, what is `None` or empty is left to the cloud, the template, or as it is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Container {
+    /// The image.
+    pub image: Option<String>,
+    /// What its entrypoint is given, as one string.
+    pub args: Option<String>,
+    /// Its disk, wiped on restart.
+    #[serde(rename = "disk")]
+    pub disk: Option<DiskSize>,
+    /// Its environment. On an update it replaces the whole of it.
+    #[serde(deserialize_with = "nullable")]
+    pub env: BTreeMap<String, Secret>,
+    /// Its ports.
+    #[serde(deserialize_with = "ports")]
+    pub ports: Vec<Port>,
+    /// The id of the registry credential its image is pulled with.
+    pub registry: Option<String>,
+}
+
+impl Container {
+    /// A container of this image.
+    pub fn image(image: impl Into<String>) -> Self {
+        Self { image: Some(image.into()), ..Self::default() }
+    }
+
+    /// Writes what is set into a body, secrets included.
+    pub(crate) fn put(&self, body: &mut Map<String, Value>) {
+        put(body, "image", self.image.as_ref());
+        put(body, "args", self.args.as_ref());
+        put(body, "disk", self.disk.map(DiskSize::as_gb));
+        put(body, "registry", self.registry.as_ref());
+        if !self.env.is_empty() {
+            let env = self.env.iter().map(|(name, value)| (name.clone(), Value::from(value.expose())));
+            body.insert("env".to_owned(), Value::Object(env.collect()));
+        }
+        if !self.ports.is_empty() {
+            body.insert("ports".to_owned(), self.ports.iter().map(ToString::to_string).collect());
+        }
+    }
+
+    /// What no error text may repeat.
+    pub(crate) fn secrets(&self) -> Vec<Secret> {
+        self.env.values().cloned().collect()
+    }
+}
+
+/// Adds a field when there is a value.
+pub(crate) fn put(body: &mut Map<String, Value>, name: &str, value: Option<impl Serialize>) {
+    if let Some(value) = value.and_then(|value| serde_json::to_value(value).ok()) {
+        body.insert(name.to_owned(), value);
+    }
+}
+
+/// `null` counts as empty.
+pub(crate) fn nullable<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Ports; one in a form that we do not know (`53/udp`) is left out rather than hiding the rest.
+fn ports<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Port>, D::Error> {
+    let texts = Option::<Vec<String>>::deserialize(deserializer)?.unwrap_or_default();
+    Ok(texts.iter().filter_map(|text| text.parse().ok()).collect())
+}

@@ -1,0 +1,531 @@
+//! Serverless endpoints: created from an image or a template, scaled, released, looked into.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use atlas_core::{BoxStream, CallContext, Error, LogLine, LogQuery, Result, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::container::{Container, nullable, put};
+use super::units::{millis, seconds};
+use crate::RunPod;
+
+const PATH: &str = "serverless";
+/// RunPod documents five minutes and has been seen to take an omitted value for none: always sent.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How requests reach an endpoint's workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[non_exhaustive]
+pub enum EndpointKind {
+    /// Through a queue: jobs.
+    Queue,
+    /// Straight to a worker's HTTP server.
+    LoadBalancer,
+    /// A kind we do not know.
+    #[serde(other)]
+    Other,
+}
+
+/// When an endpoint grows.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE", rename_all_fields = "camelCase")]
+#[non_exhaustive]
+pub enum Scaling {
+    /// When a job waits longer than this. Queues only; half a second at least.
+    QueueDelay {
+        /// The longest wait.
+        #[serde(with = "seconds")]
+        queue_delay: Duration,
+    },
+    /// When there are more requests than this for each worker.
+    RequestCount {
+        /// Requests for each worker.
+        request_count: u32,
+    },
+    /// A rule we do not know.
+    #[serde(other)]
+    Other,
+}
+
+/// How many workers an endpoint may have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct WorkerLimits {
+    /// At least. They bill while idle.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min: Option<u32>,
+    /// At most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<u32>,
+    /// How long a worker stays without work: 1 s to 1 h.
+    #[serde(skip_serializing_if = "Option::is_none", with = "seconds::option")]
+    pub idle_timeout: Option<Duration>,
+}
+
+/// The GPUs of an endpoint, by pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct EndpointGpu {
+    /// The pools, best first: `ADA_24`, `AMPERE_80`, ...
+    pub pools: Vec<String>,
+    /// RunPod's ids of GPUs in them that are not wanted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub excluded_types: Vec<String>,
+    /// GPUs for each worker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u32>,
+    /// Only hosts with one of these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allowed_cuda_versions: Vec<String>,
+    /// Only hosts with at least this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_cuda_version: Option<String>,
+}
+
+impl EndpointGpu {
+    /// One GPU of these pools, best first.
+    pub fn pools<I: IntoIterator<Item: Into<String>>>(pools: I) -> Self {
+        Self { pools: pools.into_iter().map(Into::into).collect(), ..Self::default() }
+    }
+}
+
+/// A CPU flavour of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointCpu {
+    /// RunPod's id of the flavour: `cpu3g`.
+    pub id: String,
+    /// Virtual CPUs: a power of two.
+    pub vcpu_count: u32,
+}
+
+/// An endpoint to create. One of `gpu` and `cpu`; an image or a template.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EndpointRequest {
+    /// Its name.
+    pub name: String,
+    /// How requests reach its workers.
+    pub kind: EndpointKind,
+    /// When it grows.
+    pub scaling: Scaling,
+    /// Its container.
+    pub container: Container,
+    /// The template it starts from.
+    pub template_id: Option<String>,
+    /// Its GPUs.
+    pub gpu: Option<EndpointGpu>,
+    /// Its CPUs.
+    pub cpu: Vec<EndpointCpu>,
+    /// How many workers it may have.
+    pub workers: WorkerLimits,
+    /// The longest a job may run. Five minutes unless set.
+    pub timeout: Duration,
+    /// `OFF`, `FLASHBOOT` or `PRIORITY_FLASHBOOT`.
+    pub flashboot: Option<String>,
+    /// Only there.
+    pub data_centres: Vec<String>,
+    /// Network volumes its workers mount at `/runpod-volume`.
+    pub network_volumes: Vec<String>,
+}
+
+impl EndpointRequest {
+    /// A queue that grows when a job waits for four seconds.
+    pub fn queue(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            kind: EndpointKind::Queue,
+            scaling: Scaling::QueueDelay { queue_delay: Duration::from_secs(4) },
+            container: Container::default(),
+            template_id: None,
+            gpu: None,
+            cpu: Vec::new(),
+            workers: WorkerLimits::default(),
+            timeout: DEFAULT_TIMEOUT,
+            flashboot: None,
+            data_centres: Vec::new(),
+            network_volumes: Vec::new(),
+        }
+    }
+
+    /// A load balancer that grows at this many requests for each worker.
+    pub fn load_balancer(name: impl Into<String>, request_count: u32) -> Self {
+        Self { kind: EndpointKind::LoadBalancer, scaling: Scaling::RequestCount { request_count }, ..Self::queue(name) }
+    }
+
+    fn body(&self) -> Result<Value> {
+        let wrong = |field: &str, message: &str| Err(Error::validation(field, message));
+        if self.name.is_empty() {
+            return wrong("name", "must not be empty");
+        }
+        if self.gpu.is_some() != self.cpu.is_empty() {
+            return wrong("gpu", "an endpoint has gpus or cpus: exactly one of them");
+        }
+        if self.gpu.as_ref().is_some_and(|gpu| gpu.pools.is_empty()) {
+            return wrong("gpu", "names no pool");
+        }
+        if self.container.image.is_none() && self.template_id.is_none() {
+            return wrong("image", "name an image, or a template");
+        }
+        let (queue, by_count) = (self.kind == EndpointKind::Queue, matches!(self.scaling, Scaling::RequestCount { .. }));
+        if let Some(idle) = self.workers.idle_timeout {
+            if !(1..=3600).contains(&idle.as_secs()) {
+                return wrong("idle_timeout", "must be 1 second to 1 hour");
+            }
+            if queue && by_count {
+                return wrong("idle_timeout", "a queue that scales by requests takes none");
+            }
+        }
+        match self.scaling {
+            Scaling::QueueDelay { .. } if !queue => return wrong("scaling", "a delay is for queues only"),
+            Scaling::QueueDelay { queue_delay } if queue_delay < Duration::from_millis(500) => {
+                return wrong("scaling", "a delay must be at least half a second");
+            }
+            Scaling::RequestCount { request_count: 0 } => return wrong("scaling", "must be at least one request"),
+            _ => {}
+        }
+        let mut body = Map::new();
+        self.container.put(&mut body);
+        put(&mut body, "name", Some(&self.name));
+        put(&mut body, "type", Some(self.kind));
+        put(&mut body, "scaling", Some(self.scaling));
+        put(&mut body, "templateId", self.template_id.as_ref());
+        put(&mut body, "gpu", self.gpu.as_ref());
+        put(&mut body, "cpu", (!self.cpu.is_empty()).then_some(&self.cpu));
+        put(&mut body, "workers", (self.workers != WorkerLimits::default()).then_some(&self.workers));
+        put(&mut body, "timeout", Some(u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX)));
+        put(&mut body, "flashboot", self.flashboot.as_ref());
+        put(&mut body, "dataCenterIds", (!self.data_centres.is_empty()).then_some(&self.data_centres));
+        put(&mut body, "networkVolumes", (!self.network_volumes.is_empty()).then_some(&self.network_volumes));
+        Ok(Value::Object(body))
+    }
+}
+
+/// What to change of an endpoint. What is `None` or empty stays. Its kind and whether it has GPUs or CPUs cannot change.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct EndpointUpdate {
+    /// Its name.
+    pub name: Option<String>,
+    /// When it grows.
+    pub scaling: Option<Scaling>,
+    /// Its container: a change makes a release, which rolls out as workers cycle.
+    pub container: Container,
+    /// Its GPUs, as a whole.
+    pub gpu: Option<EndpointGpu>,
+    /// How many workers it may have.
+    pub workers: Option<WorkerLimits>,
+    /// The longest a job may run.
+    pub timeout: Option<Duration>,
+}
+
+impl EndpointUpdate {
+    fn body(&self) -> Value {
+        let mut body = Map::new();
+        self.container.put(&mut body);
+        put(&mut body, "name", self.name.as_ref());
+        put(&mut body, "scaling", self.scaling);
+        put(&mut body, "gpu", self.gpu.as_ref());
+        put(&mut body, "workers", self.workers.as_ref());
+        put(&mut body, "timeout", self.timeout.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)));
+        Value::Object(body)
+    }
+}
+
+/// An endpoint.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Endpoint {
+    /// What RunPod calls it.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// How requests reach its workers; the document leaves it optional.
+    #[serde(default, rename = "type")]
+    pub kind: Option<EndpointKind>,
+    /// Its container.
+    #[serde(flatten)]
+    pub container: Container,
+    /// Its URLs by what they do, with `{job_id}` standing for a job's id.
+    #[serde(default)]
+    pub request_urls: BTreeMap<String, String>,
+    /// Its GPUs.
+    #[serde(default)]
+    pub gpu: Option<EndpointGpu>,
+    /// Its CPUs.
+    #[serde(default, deserialize_with = "nullable")]
+    pub cpu: Vec<EndpointCpu>,
+    /// How many workers it may have.
+    pub workers: WorkerLimits,
+    /// When it grows.
+    pub scaling: Scaling,
+    /// Where its workers may be; empty means anywhere.
+    #[serde(default, deserialize_with = "nullable")]
+    pub data_center_ids: Vec<String>,
+    /// Network volumes its workers mount.
+    #[serde(default, deserialize_with = "nullable")]
+    pub network_volumes: Vec<String>,
+    /// The longest a job may run.
+    #[serde(with = "millis")]
+    pub timeout: Duration,
+    /// `OFF`, `FLASHBOOT` or `PRIORITY_FLASHBOOT`.
+    pub flashboot: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// One worker of an endpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Worker {
+    /// What RunPod calls it.
+    pub id: String,
+    /// `RUNNING`, `IDLE`, `INITIALIZING`, `THROTTLED`, `UNHEALTHY`.
+    pub status: String,
+    /// True when a newer release exists than the one it runs.
+    #[serde(default)]
+    pub is_stale: bool,
+    /// The release it runs.
+    #[serde(default)]
+    pub version: Option<i64>,
+    /// Its GPUs.
+    #[serde(default)]
+    pub gpu_count: u32,
+    /// RunPod's id of its GPU.
+    #[serde(default)]
+    pub gpu_type_id: Option<String>,
+    /// Where it is.
+    #[serde(default)]
+    pub data_center_id: Option<String>,
+    /// The image it runs.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// How long it has been up.
+    #[serde(default, rename = "uptimeSeconds", with = "seconds::option")]
+    pub uptime: Option<Duration>,
+    /// When it started.
+    #[serde(default)]
+    pub started_at: Option<Timestamp>,
+}
+
+/// The workers of an endpoint.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Workers {
+    /// Each.
+    pub workers: Vec<Worker>,
+    /// How many of them are in which state, and `total`.
+    #[serde(default)]
+    pub summary: BTreeMap<String, u64>,
+    /// The newest release.
+    #[serde(default)]
+    pub endpoint_version: Option<i64>,
+}
+
+/// One release of an endpoint.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Release {
+    /// What RunPod calls it.
+    pub id: String,
+    /// Its number.
+    #[serde(default)]
+    pub version: Option<i64>,
+    /// `MANUAL` or `GIT_BUILD`.
+    pub source: String,
+    /// How many workers run it.
+    #[serde(default)]
+    pub worker_count: u64,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// The names of the settings it changed. Their values may be secrets and are not kept.
+    #[serde(default, rename = "diff", deserialize_with = "changed")]
+    pub changed: Vec<String>,
+}
+
+fn changed<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    struct Entry {
+        field: String,
+    }
+    Ok(Option::<Vec<Entry>>::deserialize(deserializer)?.into_iter().flatten().map(|entry| entry.field).collect())
+}
+
+/// How far a release has rolled out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Rollout {
+    /// Whether it goes on.
+    pub in_progress: bool,
+    /// Workers with the newest.
+    pub workers_on_latest: u64,
+    /// All workers.
+    pub workers_total: u64,
+    /// The share of the newest, in percent.
+    pub percent_on_latest: u64,
+}
+
+/// The releases of an endpoint.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Releases {
+    /// Each.
+    pub releases: Vec<Release>,
+    /// How far the newest has rolled out.
+    #[serde(default)]
+    pub rollout: Rollout,
+    /// The newest.
+    #[serde(default)]
+    pub endpoint_version: Option<i64>,
+}
+
+impl RunPod {
+    /// Every serverless endpoint.
+    ///
+    /// # Errors
+    /// As any read. Cancel safe.
+    pub async fn list_endpoints(&self, cx: &CallContext) -> Result<Vec<Endpoint>> {
+        self.control.all(cx, "list_endpoints", &[PATH], &[], "endpoints").await
+    }
+
+    /// One endpoint.
+    ///
+    /// # Errors
+    /// As any read. Cancel safe.
+    pub async fn endpoint(&self, cx: &CallContext, id: &str) -> Result<Endpoint> {
+        self.control.fetch(cx, "get_endpoint", &[PATH, id], &[]).await
+    }
+
+    /// Creates an endpoint. Class `Create`: not cancel safe.
+    ///
+    /// # Errors
+    /// `validation` before any request; else the outcome says whether it may exist all the same.
+    pub async fn create_endpoint(&self, cx: &CallContext, request: &EndpointRequest) -> Result<Endpoint> {
+        self.control.make(cx, "create_endpoint", &[PATH], &request.body()?, request.container.secrets()).await
+    }
+
+    /// Changes an endpoint.
+    ///
+    /// # Errors
+    /// As any idempotent call. A dropped call may have changed it.
+    pub async fn update_endpoint(&self, cx: &CallContext, id: &str, update: &EndpointUpdate) -> Result<Endpoint> {
+        self.control.change(cx, "update_endpoint", &[PATH, id], &update.body(), update.container.secrets()).await
+    }
+
+    /// Deletes an endpoint, its jobs, and the template bound to it.
+    ///
+    /// # Errors
+    /// As any idempotent call; one that is gone already is a success. A dropped call may have deleted it.
+    pub async fn delete_endpoint(&self, cx: &CallContext, id: &str) -> Result<()> {
+        self.control.remove(cx, "delete_endpoint", &[PATH, id]).await
+    }
+
+    /// An endpoint's workers.
+    ///
+    /// # Errors
+    /// As any read. Cancel safe.
+    pub async fn endpoint_workers(&self, cx: &CallContext, id: &str) -> Result<Workers> {
+        self.control.fetch(cx, "endpoint_workers", &[PATH, id, "workers"], &[]).await
+    }
+
+    /// An endpoint's releases.
+    ///
+    /// # Errors
+    /// As any read. Cancel safe.
+    pub async fn endpoint_releases(&self, cx: &CallContext, id: &str) -> Result<Releases> {
+        self.control.fetch(cx, "endpoint_releases", &[PATH, id, "releases"], &[]).await
+    }
+
+    /// A worker's log, as [`atlas_core::Provider::logs`] gives a pod's.
+    ///
+    /// # Errors
+    /// As any read; the stream's items can fail too.
+    pub async fn worker_logs(
+        &self,
+        cx: &CallContext,
+        endpoint: &str,
+        worker: &str,
+        query: &LogQuery,
+    ) -> Result<BoxStream<Result<LogLine>>> {
+        let path = ["v2", PATH, endpoint, "workers", worker, "logs"].map(str::to_owned);
+        self.open_log(cx, path.to_vec(), query).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_endpoint_is_ordered_as_documented_and_always_with_its_timeout() {
+        let mut request = EndpointRequest::queue("atlas-sdxl");
+        request.container = Container::image("acme/sdxl-worker:2.1.0");
+        request.container.env.insert("TOKEN".to_owned(), "zz-canary".into());
+        request.gpu = Some(EndpointGpu::pools(["ADA_24", "AMPERE_24"]));
+        request.workers = WorkerLimits { min: Some(0), max: Some(3), idle_timeout: Some(Duration::from_secs(10)) };
+        assert_eq!(
+            request.body().unwrap(),
+            json!({"name": "atlas-sdxl", "type": "QUEUE", "image": "acme/sdxl-worker:2.1.0", "env": {"TOKEN": "zz-canary"},
+                "gpu": {"pools": ["ADA_24", "AMPERE_24"]}, "scaling": {"type": "QUEUE_DELAY", "queueDelay": 4},
+                "workers": {"min": 0, "max": 3, "idleTimeout": 10}, "timeout": 300_000})
+        );
+        assert!(!format!("{request:?}").contains("zz-canary"));
+    }
+
+    #[test]
+    fn an_endpoint_that_runpod_would_refuse_is_refused_here() {
+        let good = || {
+            let mut request = EndpointRequest::queue("n");
+            request.container = Container::image("x");
+            request.gpu = Some(EndpointGpu::pools(["ADA_24"]));
+            request
+        };
+        good().body().unwrap();
+        let cpu = || vec![EndpointCpu { id: "cpu3g".to_owned(), vcpu_count: 2 }];
+        type Spoil = fn(&mut EndpointRequest);
+        let table: [(&str, Spoil); 6] = [
+            ("name", |r| r.name.clear()),
+            ("gpu", |r| r.gpu = None),
+            ("gpu", |r| r.gpu = Some(EndpointGpu::default())),
+            ("image", |r| r.container = Container::default()),
+            ("scaling", |r| r.kind = EndpointKind::LoadBalancer),
+            ("idle_timeout", |r| {
+                r.scaling = Scaling::RequestCount { request_count: 1 };
+                r.workers.idle_timeout = Some(Duration::from_secs(5));
+            }),
+        ];
+        for (field, spoil) in table {
+            let mut request = good();
+            spoil(&mut request);
+            assert_eq!(request.body().unwrap_err().field(), Some(field));
+        }
+        assert!(EndpointRequest { cpu: cpu(), ..good() }.body().is_err(), "both");
+        assert!(EndpointRequest { cpu: cpu(), gpu: None, ..good() }.body().is_ok());
+    }
+
+    #[test]
+    fn an_endpoint_is_read_with_units_and_without_showing_its_environment() {
+        let endpoint: Endpoint = serde_json::from_value(json!({
+            "id": "e1", "name": "n", "type": "QUEUE", "image": "x", "env": {"A": "zz-canary"}, "ports": ["80/http"], "disk": 20, "registry": null,
+            "requestUrls": {"run": "https://api.runpod.ai/v2/e1/run"}, "gpu": {"pools": ["ADA_24"], "count": 1, "allowedCudaVersions": [], "minCudaVersion": null},
+            "workers": {"min": 0, "max": 3, "idleTimeout": 10}, "scaling": {"type": "SOMETHING_NEW", "x": 1}, "dataCenterIds": [],
+            "networkVolumes": [], "timeout": 600_000, "flashboot": "OFF", "createdAt": "2026-09-03T10:15:22.607Z", "new": 1
+        }))
+        .unwrap();
+        assert_eq!((endpoint.timeout, endpoint.scaling), (Duration::from_secs(600), Scaling::Other));
+        assert!(!format!("{endpoint:?}").contains("zz-canary"));
+        assert!(!serde_json::to_string(&endpoint).unwrap().contains("zz-canary"));
+    }
+}

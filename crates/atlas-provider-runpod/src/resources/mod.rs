@@ -1,0 +1,104 @@
+//! What RunPod has besides machines and jobs, each kind in its own file, as methods of [`crate::RunPod`].
+//!
+//! Words of the cloud that may grow (a status, a category) stay text; numbers get their units; environments are [`atlas_core::Secret`]s.
+
+pub(crate) mod account;
+pub(crate) mod billing;
+pub(crate) mod catalog;
+pub(crate) mod clusters;
+pub(crate) mod container;
+pub(crate) mod endpoints;
+pub(crate) mod pods;
+pub(crate) mod registries;
+pub(crate) mod templates;
+mod units;
+pub(crate) mod volumes;
+
+use atlas_core::{CallContext, ErrorKind, Result, RetryClass, Secret};
+use atlas_http::Call;
+use http::{Method, StatusCode};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::client::Control;
+use crate::error::Refusal;
+use crate::translate::read;
+
+/// A path below `/v2`.
+fn below<'a>(path: &[&'a str]) -> Vec<&'a str> {
+    ["v2"].into_iter().chain(path.iter().copied()).collect()
+}
+
+impl Control {
+    /// Reads one thing.
+    pub(crate) async fn fetch<T: DeserializeOwned>(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        path: &[&str],
+        query: &[(&str, String)],
+    ) -> Result<T> {
+        let call = Call::get(operation, RetryClass::Safe, below(path));
+        let call = query.iter().fold(call, |call, (name, value)| call.query(name, value));
+        self.0.json(cx, call).await
+    }
+
+    /// Reads a whole list; half of one is an error.
+    pub(crate) async fn all<T: DeserializeOwned>(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        path: &[&str],
+        query: &[(&str, String)],
+        field: &str,
+    ) -> Result<Vec<T>> {
+        self.walk(cx, operation, &below(path), query, field).await?.whole()?.iter().map(read).collect()
+    }
+
+    /// Makes something new.
+    pub(crate) async fn make<T: DeserializeOwned>(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        path: &[&str],
+        body: &Value,
+        secrets: Vec<Secret>,
+    ) -> Result<T> {
+        self.0.json(cx, Call::post(operation, RetryClass::Create, below(path)).json(body).scrub(secrets)).await
+    }
+
+    /// Changes something.
+    pub(crate) async fn change<T: DeserializeOwned>(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        path: &[&str],
+        body: &Value,
+        secrets: Vec<Secret>,
+    ) -> Result<T> {
+        self.0.json(cx, Call::patch(operation, RetryClass::Idempotent, below(path)).json(body).scrub(secrets)).await
+    }
+
+    /// Replaces something.
+    pub(crate) async fn replace<T: DeserializeOwned>(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        path: &[&str],
+        body: &Value,
+    ) -> Result<T> {
+        self.0.json(cx, Call::new(Method::PUT, operation, RetryClass::Idempotent, below(path)).json(body)).await
+    }
+
+    /// Deletes something; what is gone already is a success. RunPod refuses with 400 what something else still uses.
+    pub(crate) async fn remove(&self, cx: &CallContext, operation: &'static str, path: &[&str]) -> Result<()> {
+        let call = Call::delete(operation, RetryClass::Idempotent, below(path));
+        let answer = self.0.call(cx, call.accept_status(StatusCode::NOT_FOUND).accept_status(StatusCode::BAD_REQUEST)).await?;
+        let refusal = Refusal::from(&answer);
+        if answer.status().is_success() || refusal.says_not_found() {
+            return Ok(());
+        }
+        let in_use = answer.status() == StatusCode::BAD_REQUEST;
+        Err(if in_use { refusal.into_error_as(ErrorKind::Conflict) } else { refusal.into_error() })
+    }
+}
