@@ -139,7 +139,7 @@ async fn supporting_objects_are_asked_for_only_where_the_cloud_is_told_to() {
     let cloud = MockCloud::new(1).supporting();
     let planned = cloud.provider().supports(&KEY, &request).unwrap();
     let made = cloud.provider().ensure_support(&CallContext::new(), &KEY, &planned[0]).await.unwrap();
-    assert_eq!(cloud.supports(), [made.clone()]);
+    assert_eq!(cloud.supports(), std::slice::from_ref(&made));
     cloud.provider().release_support(&CallContext::new(), &made).await.unwrap();
     assert_eq!(cloud.supports(), []);
 }
