@@ -9,7 +9,7 @@ use std::time::Duration;
 use atlas_core::{Error, ErrorKind, Outcome, Result, RetryClass};
 use bytes::Bytes;
 use futures_core::Stream;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 use http_body::Body as _;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, Sleep};
@@ -19,11 +19,12 @@ use crate::client::Inner;
 use crate::failure;
 
 /// Headers in which the clouds and their fronts name a request, best first.
-const REQUEST_IDS: [&str; 3] = ["x-request-id", "fly-request-id", "cf-ray"];
+const REQUEST_IDS: [HeaderName; 3] =
+    [HeaderName::from_static("x-request-id"), HeaderName::from_static("fly-request-id"), HeaderName::from_static("cf-ray")];
 
 /// The cloud's own id of the request.
 pub(crate) fn request_id(headers: &HeaderMap) -> Option<&str> {
-    let id = REQUEST_IDS.iter().find_map(|name| headers.get(*name))?.to_str().ok()?;
+    let id = REQUEST_IDS.iter().find_map(|name| headers.get(name))?.to_str().ok()?;
     // Cloud text that ends in our errors: kept short and printable.
     (!id.is_empty() && id.len() <= 128 && id.bytes().all(|b| b.is_ascii_graphic())).then_some(id)
 }

@@ -28,17 +28,24 @@ pub struct Call {
     pub(crate) method: Method,
     target: String,
     path_len: usize,
-    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) body: Option<Bytes>,
+    pub(crate) authorized: bool,
+    /// Apart, because a call is moved often and most have none of it.
+    more: Option<Box<More>>,
+    wrong: Option<Error>,
+}
+
+/// What most calls do without.
+#[derive(Clone, Default)]
+pub(crate) struct More {
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) content_type: Option<HeaderValue>,
-    pub(crate) accept: HeaderValue,
+    pub(crate) accept: Option<HeaderValue>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) accepted: Vec<u16>,
     pub(crate) scrub: Vec<Secret>,
     pub(crate) pace_key: Option<String>,
-    pub(crate) authorized: bool,
-    wrong: Option<Error>,
 }
 
 impl Call {
@@ -61,24 +68,7 @@ impl Call {
             }
             target.extend(utf8_percent_encode(segment, ESCAPED));
         }
-        Self {
-            operation,
-            class,
-            method,
-            path_len: target.len(),
-            target,
-            headers: Vec::new(),
-            body: None,
-            content_type: None,
-            accept: HeaderValue::from_static("application/json"),
-            timeout: None,
-            idle_timeout: None,
-            accepted: Vec::new(),
-            scrub: Vec::new(),
-            pace_key: None,
-            authorized: true,
-            wrong,
-        }
+        Self { operation, class, method, path_len: target.len(), target, body: None, authorized: true, more: None, wrong }
     }
 
     /// A GET.
@@ -156,7 +146,7 @@ impl Call {
     #[must_use]
     pub fn body(mut self, content_type: HeaderValue, bytes: impl Into<Bytes>) -> Self {
         self.body = Some(bytes.into());
-        self.content_type = Some(content_type);
+        self.more_mut().content_type = Some(content_type);
         self
     }
 
@@ -164,49 +154,53 @@ impl Call {
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         if name == header::ACCEPT {
-            self.accept = value;
+            self.more_mut().accept = Some(value);
         } else {
-            self.headers.push((name, value));
+            self.more_mut().headers.push((name, value));
         }
         self
     }
 
     /// What the answer should be; `application/json` unless set.
     #[must_use]
-    pub fn accept(self, media_type: &'static str) -> Self {
-        Self { accept: HeaderValue::from_static(media_type), ..self }
+    pub fn accept(mut self, media_type: &'static str) -> Self {
+        self.more_mut().accept = Some(HeaderValue::from_static(media_type));
+        self
     }
 
     /// The longest this call may take, where the operation's own differs from the account's. A [`atlas_core::CallContext`]'s counts first.
     #[must_use]
-    pub fn timeout(self, timeout: Duration) -> Self {
-        Self { timeout: Some(timeout), ..self }
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.more_mut().timeout = Some(timeout);
+        self
     }
 
     /// The longest silence of a streaming answer; 60 s unless set.
     #[must_use]
-    pub fn idle_timeout(self, silence: Duration) -> Self {
-        Self { idle_timeout: Some(silence), ..self }
+    pub fn idle_timeout(mut self, silence: Duration) -> Self {
+        self.more_mut().idle_timeout = Some(silence);
+        self
     }
 
     /// An answer with this status is given back instead of becoming an error: where 404 is an answer, not a failure.
     #[must_use]
     pub fn accept_status(mut self, status: StatusCode) -> Self {
-        self.accepted.push(status.as_u16());
+        self.more_mut().accepted.push(status.as_u16());
         self
     }
 
     /// Values that an error's text must not hold though the cloud may echo them: a machine's environment values.
     #[must_use]
     pub fn scrub(mut self, values: impl IntoIterator<Item = Secret>) -> Self {
-        self.scrub.extend(values);
+        self.more_mut().scrub.extend(values);
         self
     }
 
     /// Which of an operation's pacing budgets this call draws on, where the cloud limits per machine (Fly). None: the operation's.
     #[must_use]
-    pub fn pace_key(self, key: impl Into<String>) -> Self {
-        Self { pace_key: Some(key.into()), ..self }
+    pub fn pace_key(mut self, key: impl Into<String>) -> Self {
+        self.more_mut().pace_key = Some(key.into());
+        self
     }
 
     /// Sends no credential: for public endpoints.
@@ -224,6 +218,15 @@ impl Call {
     /// The path alone, for spans.
     pub(crate) fn path(&self) -> &str {
         &self.target[..self.path_len]
+    }
+
+    /// What was set besides, where anything was.
+    pub(crate) fn more(&self) -> Option<&More> {
+        self.more.as_deref()
+    }
+
+    fn more_mut(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
     }
 
     /// What was wrong with how the call was made, found before anything is sent.

@@ -99,6 +99,10 @@ impl Operation {
     }
 }
 
+/// The longest that an announcement is believed. A day's window may be used up, but a machine that bills must be given back before
+/// that: after this we ask again, and are refused with a 429 if it is so.
+const MOST_BELIEVED: Duration = Duration::from_secs(120);
+
 /// Why a call may not start before its deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
@@ -132,50 +136,56 @@ impl Gate {
         }
     }
 
+    /// Takes a slot of the account and of the operation and says when it is; `None` for now. Refuses when there is none before the
+    /// deadline, and takes none then.
+    fn slot(&self, operation: &str, key: Option<&str>, deadline: Instant) -> Result<Option<Instant>, Refusal> {
+        let at = Instant::now();
+        let (now, latest) = (self.at(at), self.at(deadline));
+        let blocked = self.blocked_until.load(Ordering::Acquire).max(now);
+        if blocked > latest.max(now) {
+            return Err(Refusal::Blocked(Duration::from_nanos(blocked - now)));
+        }
+        let paced = |slot: u64| Refusal::Paced(Duration::from_nanos(slot.saturating_sub(now)));
+        // The operation first: where it refuses, the account's slot is not spent.
+        let operation = match self.operations.get(operation) {
+            Some(pace) => pace.reserve(key, now, latest).map_err(paced)?,
+            None => now,
+        };
+        let slot = self.account.reserve(now, latest).map_err(paced)?.max(operation).max(blocked);
+        Ok((slot > now).then(|| at + Duration::from_nanos(slot - now)))
+    }
+
     /// Waits for a slot of the account and of the operation. Refuses at once when there is none before the deadline.
     ///
     /// Cancel safe, but a slot taken stays taken: the account then waits an interval more than it must.
     pub(crate) async fn admit(&self, operation: &str, key: Option<&str>, deadline: Instant) -> Result<(), Refusal> {
+        let Some(mut slot) = self.slot(operation, key, deadline)? else { return Ok(()) };
         loop {
+            tokio::time::sleep_until(slot).await;
+            // A block may have been announced while we waited. The slot is ours; only the block is waited for.
             let at = Instant::now();
-            let (now, latest) = (self.at(at), self.at(deadline));
-            let blocked = self.blocked_until.load(Ordering::Acquire);
-            if blocked > latest {
+            let (now, blocked) = (self.at(at), self.blocked_until.load(Ordering::Acquire));
+            if blocked <= now {
+                return Ok(());
+            }
+            if blocked > self.at(deadline) {
                 return Err(Refusal::Blocked(Duration::from_nanos(blocked - now)));
             }
-            if blocked > now {
-                tokio::time::sleep_until(at + Duration::from_nanos(blocked - now)).await;
-                continue;
-            }
-            let paced = |slot: u64| Refusal::Paced(Duration::from_nanos(slot.saturating_sub(now)));
-            // The operation first: where it refuses, the account's slot is not spent.
-            let operation = match self.operations.get(operation) {
-                Some(pace) => pace.reserve(key, now, latest).map_err(paced)?,
-                None => now,
-            };
-            let slot = self.account.reserve(now, latest).map_err(paced)?.max(operation);
-            if slot > now {
-                tokio::time::sleep_until(at + Duration::from_nanos(slot - now)).await;
-                // A block may have been announced while we waited. The slot is ours; only the block is waited for.
-                let (now, blocked) = (self.at(Instant::now()), self.blocked_until.load(Ordering::Acquire));
-                if blocked > latest {
-                    return Err(Refusal::Blocked(Duration::from_nanos(blocked.saturating_sub(now))));
-                }
-                if blocked > now {
-                    tokio::time::sleep(Duration::from_nanos(blocked - now)).await;
-                }
-            }
-            return Ok(());
+            slot = at + Duration::from_nanos(blocked - now);
         }
     }
 
     /// One of the calls that may be under way at once.
     pub(crate) async fn enter(&self) -> SemaphorePermit<'_> {
+        if let Ok(permit) = self.under_way.try_acquire() {
+            return permit;
+        }
         self.under_way.acquire().await.expect("the semaphore is never closed")
     }
 
     /// The cloud announced that nothing is left of a window that ends in `wait`.
     pub(crate) fn block_for(&self, wait: Duration) {
+        let wait = wait.min(MOST_BELIEVED);
         self.blocked_until.fetch_max(self.at(Instant::now()).saturating_add(nanos(wait)), Ordering::AcqRel);
     }
 

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use atlas_core::Timestamp;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, header};
 
 /// Longer waits than a day are cut: no sleep of ours is longer, and a header must not overflow a timer.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// How long the answer asks us to wait: seconds, or an HTTP date against our clock (RFC 9110 §10.2.3).
 pub(crate) fn retry_after(headers: &HeaderMap, now: impl FnOnce() -> Timestamp) -> Option<Duration> {
@@ -31,12 +34,16 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: impl FnOnce() -> Timestamp) 
 /// The form is that of the IETF draft (`draft-ietf-httpapi-ratelimit-headers`): `"minute";r=57;t=12, "hour";r=2800;t=1812`.
 /// A window without `t` ends after the `w` of its policy.
 pub(crate) fn empty_window(headers: &HeaderMap) -> Option<Duration> {
-    let limits = headers.get("ratelimit")?.to_str().ok()?;
+    let limits = headers.get(&RATELIMIT)?.to_str().ok()?;
+    // Nearly every answer: nothing is used up, and nothing need be parsed.
+    if !limits.contains("=0") && !limits.contains("= 0") {
+        return None;
+    }
     items(limits)
         .filter(|item| item.parameter("r") == Some(0))
         .filter_map(|item| {
             item.parameter("t").or_else(|| {
-                let policies = headers.get("ratelimit-policy")?.to_str().ok()?;
+                let policies = headers.get(&RATELIMIT_POLICY)?.to_str().ok()?;
                 items(policies).find(|policy| policy.name == item.name)?.parameter("w")
             })
         })

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use atlas_core::config::{ApiKey, Origin};
 use atlas_core::{CallContext, Error, ErrorKind, Next, Outcome, Result, RetryClass, Secret};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
@@ -14,7 +15,7 @@ use tracing::{Instrument as _, Span, field};
 use crate::answer::{Answer, StreamingAnswer};
 use crate::body::{Body, BoxError};
 use crate::call::Call;
-use crate::client::{Base, Client};
+use crate::client::{Base, Client, Inner};
 use crate::credential::Authorizer;
 use crate::failure::FailedAnswer;
 use crate::pace::Refusal;
@@ -35,17 +36,17 @@ impl Client {
     ///
     /// # Cancel safety
     /// A dropped future of class `Safe` loses nothing. Of the others it loses whether the cloud acted: run them in a tracked task.
-    pub async fn call(&self, cx: &CallContext, call: Call) -> Result<Answer> {
+    pub async fn call(&self, cx: &CallContext, mut call: Call) -> Result<Answer> {
         let span = self.span(&call);
         if span.is_disabled() {
-            return self.run(cx, call, Whole).await;
+            return self.run(cx, &mut call, Whole).await;
         }
-        let recorded = span.clone();
-        async {
-            let answer = self.run(cx, call, Whole).await;
-            record(&recorded, answer.as_ref().map(|answer| (answer.status, answer.resends)));
+        // Boxed, so that the future of a call that nobody traces is not twice as large.
+        Box::pin(async {
+            let answer = self.run(cx, &mut call, Whole).await;
+            record(&Span::current(), answer.as_ref().map(|answer| (answer.status, answer.resends)));
             answer
-        }
+        })
         .instrument(span)
         .await
     }
@@ -63,12 +64,11 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::call`].
-    pub async fn call_streaming(&self, cx: &CallContext, call: Call) -> Result<StreamingAnswer> {
+    pub async fn call_streaming(&self, cx: &CallContext, mut call: Call) -> Result<StreamingAnswer> {
         let span = self.span(&call);
-        let recorded = span.clone();
         async {
-            let answer = self.run(cx, call, Streamed).await;
-            record(&recorded, answer.as_ref().map(|answer| (answer.status, 0)));
+            let answer = self.run(cx, &mut call, Streamed).await;
+            record(&Span::current(), answer.as_ref().map(|answer| (answer.status, 0)));
             answer
         }
         .instrument(span)
@@ -94,25 +94,21 @@ impl Client {
         )
     }
 
-    async fn run<R: Reading>(&self, cx: &CallContext, mut call: Call, reading: R) -> Result<R::Answer> {
+    async fn run<R: Reading>(&self, cx: &CallContext, call: &mut Call, reading: R) -> Result<R::Answer> {
         let inner = &*self.0;
-        let result = match call.take_wrong() {
-            Err(wrong) => Err(wrong),
-            Ok(()) => self.until_deadline(cx, &call, reading).await,
-        };
-        result.map_err(|error| error.during(&inner.provider, call.operation))
-    }
-
-    async fn until_deadline<R: Reading>(&self, cx: &CallContext, call: &Call, reading: R) -> Result<R::Answer> {
-        let inner = &*self.0;
-        let timeout = cx.timeout().or(call.timeout).unwrap_or(inner.limits.call_deadline).min(LONGEST_DEADLINE);
-        let deadline = Instant::now() + timeout;
+        let named = |error: Error, call: &Call| error.during(&inner.provider, call.operation);
+        if let Err(wrong) = call.take_wrong() {
+            return Err(named(wrong, call));
+        }
+        let own = cx.timeout().or_else(|| call.more().and_then(|more| more.timeout));
+        let deadline = Instant::now() + own.unwrap_or(inner.limits.call_deadline).min(LONGEST_DEADLINE);
         let mut progress = Progress::default();
         let tries = Tries { client: self, cx, call, deadline };
-        match tokio::time::timeout_at(deadline, tries.run(&mut progress, reading)).await {
+        let result = match tokio::time::timeout_at(deadline, tries.run(&mut progress, reading)).await {
             Ok(result) => result,
             Err(_) => Err(progress.timed_out(call.class)),
-        }
+        };
+        result.map_err(|error| named(error, call))
     }
 }
 
@@ -153,6 +149,30 @@ fn lost(class: RetryClass) -> Outcome {
     }
 }
 
+/// What a call has of its own instead of the client's.
+struct Own {
+    base: Option<Base>,
+    authorizer: Option<Authorizer>,
+    transport: Option<Transport>,
+}
+
+impl Own {
+    fn new(cx: &CallContext, inner: &Inner) -> Result<Self> {
+        let base = cx.base_url().map(|url| Base::parse(url, inner.allow_plain_http)).transpose()?;
+        if let Some(base) = &base {
+            let span = Span::current();
+            span.record("server.address", base.authority.host());
+            span.record("server.port", base.port);
+        }
+        let key = |secret: &Secret| ApiKey { secret: secret.clone(), origin: Origin::Call };
+        Ok(Self {
+            base,
+            authorizer: cx.api_key().map(|secret| Authorizer::key(inner.scheme, key(secret))).transpose()?,
+            transport: cx.extension::<CallLayers>().map(|layers| layers.wrap(inner.transport.clone())),
+        })
+    }
+}
+
 struct Tries<'a> {
     client: &'a Client,
     cx: &'a CallContext,
@@ -163,16 +183,18 @@ struct Tries<'a> {
 impl Tries<'_> {
     async fn run<R: Reading>(&self, progress: &mut Progress, reading: R) -> Result<R::Answer> {
         let (inner, call) = (&*self.client.0, self.call);
-        let own_base = self.cx.base_url().map(|url| Base::parse(url, inner.allow_plain_http)).transpose()?;
-        let base = own_base.as_ref().unwrap_or(&inner.base);
-        let own_key = self.cx.api_key().map(|key| {
-            let key = atlas_core::config::ApiKey { secret: key.clone(), origin: atlas_core::config::Origin::Call };
-            Authorizer::key(inner.scheme, key)
-        });
-        let own_key = own_key.transpose()?;
-        let authorizer = own_key.as_ref().unwrap_or(&inner.authorizer);
-        let own_transport = self.cx.extension::<CallLayers>().map(|layers| layers.wrap(inner.transport.clone()));
-        let one = One { tries: self, base, authorizer, transport: own_transport.as_ref().unwrap_or(&inner.transport) };
+        let own = if self.cx.base_url().is_some() || self.cx.api_key().is_some() || self.cx.extension::<CallLayers>().is_some() {
+            Some(Box::new(Own::new(self.cx, inner)?))
+        } else {
+            None
+        };
+        let own = own.as_deref();
+        let one = One {
+            tries: self,
+            base: own.and_then(|own| own.base.as_ref()).unwrap_or(&inner.base),
+            authorizer: own.and_then(|own| own.authorizer.as_ref()).unwrap_or(&inner.authorizer),
+            transport: own.and_then(|own| own.transport.as_ref()).unwrap_or(&inner.transport),
+        };
         let retries = self.cx.retries().unwrap_or(inner.retries);
         let mut renewed = false;
         loop {
@@ -245,7 +267,9 @@ impl One<'_> {
         let Tries { client, call, deadline, .. } = self.tries;
         let inner = &*client.0;
         let mut uri = self.base.uri(call.path_and_query()).map_err(Failure::last)?;
-        if let Err(refusal) = inner.gate.admit(call.operation, call.pace_key.as_deref(), *deadline).await {
+        if let Err(refusal) =
+            inner.gate.admit(call.operation, call.more().and_then(|more| more.pace_key.as_deref()), *deadline).await
+        {
             return Err(Failure::last(progress.last.take().unwrap_or_else(|| not_admitted(refusal))));
         }
         let permit = inner.gate.enter().await;
@@ -269,7 +293,7 @@ impl One<'_> {
                 inner.gate.block_for(window);
             }
             let status = answer.status();
-            if status.is_success() || call.accepted.contains(&status.as_u16()) {
+            if status.is_success() || call.more().is_some_and(|more| more.accepted.contains(&status.as_u16())) {
                 let answer = reading.read(self, answer, progress).await;
                 drop(permit);
                 return answer;
@@ -279,7 +303,7 @@ impl One<'_> {
                 redirects += 1;
                 continue;
             }
-            return Err(self.refused(answer, secret.as_ref()).await);
+            return Err(Box::pin(self.refused(answer, secret.as_ref())).await);
         }
     }
 
@@ -289,17 +313,25 @@ impl One<'_> {
         *request.method_mut() = call.method.clone();
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
-        headers.reserve(5 + inner.headers.len() + call.headers.len());
+        headers.reserve(6);
         if let Some(host) = &self.base.host {
             headers.insert(header::HOST, host.clone());
         }
         headers.insert(header::USER_AGENT, inner.user_agent.clone());
-        headers.insert(header::ACCEPT, call.accept.clone());
-        if let Some(content_type) = &call.content_type {
-            headers.insert(header::CONTENT_TYPE, content_type.clone());
-        }
-        for (name, value) in inner.headers.iter().chain(&call.headers) {
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        for (name, value) in &inner.headers {
             headers.insert(name.clone(), value.clone());
+        }
+        if let Some(more) = call.more() {
+            let typed = [(header::CONTENT_TYPE, &more.content_type), (header::ACCEPT, &more.accept)];
+            for (name, value) in typed {
+                if let Some(value) = value {
+                    headers.insert(name, value.clone());
+                }
+            }
+            for (name, value) in &more.headers {
+                headers.insert(name.clone(), value.clone());
+            }
         }
         if let Some(authorization) = authorization {
             headers.insert(header::AUTHORIZATION, authorization);
@@ -344,13 +376,14 @@ impl One<'_> {
         // The status counts even where the body was cut or is too long.
         let bytes = read_whole(body, inner.max_answer).await.unwrap_or_default();
         let bare = secret.map(|secret| secret.expose().split_once(' ').map_or(secret.expose(), |(_, token)| token));
+        let scrub = call.more().map_or(&[][..], |more| &more.scrub);
         let secrets: Vec<&str> = self
             .authorizer
             .secret()
             .map(Secret::expose)
             .into_iter()
             .chain(bare)
-            .chain(call.scrub.iter().map(Secret::expose))
+            .chain(scrub.iter().map(Secret::expose))
             .collect();
         let mut failed = FailedAnswer::new(call.operation, call.class, parts.status, parts.headers, &bytes, &secrets);
         failed.retry_after = rate::retry_after(&failed.headers, || inner.clock.now())
@@ -455,7 +488,7 @@ impl Reading for Streamed {
     async fn read(&self, one: &One<'_>, answer: Response<Body>, _: &Progress) -> Result<StreamingAnswer, Failure> {
         let Tries { client, call, .. } = one.tries;
         let (parts, body) = answer.into_parts();
-        let idle = call.idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT).min(LONGEST_DEADLINE);
+        let idle = call.more().and_then(|more| more.idle_timeout).unwrap_or(DEFAULT_IDLE_TIMEOUT).min(LONGEST_DEADLINE);
         Ok(StreamingAnswer {
             client: client.0.clone(),
             operation: call.operation,

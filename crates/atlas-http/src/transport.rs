@@ -84,13 +84,15 @@ impl Transport {
     }
 
     /// Sends one request, as one who readied the service that is called.
-    pub(crate) async fn send(&self, request: Request<Body>) -> Result<Response<Body>, BoxError> {
+    pub(crate) fn send(&self, request: Request<Body>) -> TransportFuture {
         match &self.0 {
-            Inner::Wire(wire) => Ok(wire.send(request)?.await.map_err(of_hyper)?.map(Body::incoming)),
+            Inner::Wire(wire) => TransportFuture::wire(wire, request),
             Inner::Custom(service) => {
                 let mut service = service.clone();
-                std::future::poll_fn(|cx| service.poll_ready(cx)).await?;
-                service.call(request).await
+                TransportFuture(InnerFuture::Custom(Box::pin(async move {
+                    std::future::poll_fn(|cx| service.poll_ready(cx)).await?;
+                    service.call(request).await
+                })))
             }
         }
     }
@@ -109,13 +111,10 @@ impl Service<Request<Body>> for Transport {
     }
 
     fn call(&mut self, request: Request<Body>) -> TransportFuture {
-        TransportFuture(match &mut self.0 {
-            Inner::Wire(wire) => match wire.send(request) {
-                Ok(answer) => InnerFuture::Wire(answer),
-                Err(error) => InnerFuture::Custom(Box::pin(std::future::ready(Err(error)))),
-            },
-            Inner::Custom(service) => InnerFuture::Custom(service.call(request)),
-        })
+        match &mut self.0 {
+            Inner::Wire(wire) => TransportFuture::wire(wire, request),
+            Inner::Custom(service) => TransportFuture(InnerFuture::Custom(service.call(request))),
+        }
     }
 }
 
@@ -135,6 +134,15 @@ pub struct TransportFuture(InnerFuture);
 enum InnerFuture {
     Wire(ResponseFuture),
     Custom(Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>),
+}
+
+impl TransportFuture {
+    fn wire(wire: &Wire, request: Request<Body>) -> Self {
+        Self(match wire.send(request) {
+            Ok(answer) => InnerFuture::Wire(answer),
+            Err(error) => InnerFuture::Custom(Box::pin(std::future::ready(Err(error)))),
+        })
+    }
 }
 
 impl Future for TransportFuture {
