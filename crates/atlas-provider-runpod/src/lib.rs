@@ -226,7 +226,7 @@ impl Provider for RunPod {
     }
 
     async fn get_compute(&self, cx: &CallContext, id: &ComputeId) -> Result<Compute> {
-        self.compute(self.control.pod(cx, "get_compute", id.as_str(), false).await?.json()?)
+        translate::computed(&self.id, &self.proxy, &self.control.pod(cx, "get_compute", id.as_str(), false).await?)
     }
 
     async fn list_compute(&self, cx: &CallContext, filter: &ListFilter) -> Result<Listing> {

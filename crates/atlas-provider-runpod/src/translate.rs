@@ -2,9 +2,9 @@
 
 use atlas_core::{
     Compute, ComputeId, ComputeRequest, ComputeStatus, DiskSize, Error, ErrorKind, KeyCarriers, LaunchKey, PortMapping, Protocol,
-    ProviderId, REDACTED, Result, UsdPerHour,
+    ProviderId, REDACTED, Raw, Result, UsdPerHour,
 };
-use atlas_http::merge_json;
+use atlas_http::{Answer, merge_json};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -89,8 +89,20 @@ pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T> {
 /// # Errors
 /// `provider`, when it has no usable id or status.
 pub(crate) fn compute(provider: &ProviderId, proxy: &ProxyTemplate, mut value: Value) -> Result<Compute> {
-    let pod: wire::Pod = read(&value)?;
+    let pod = read(&value)?;
     redact(&mut value);
+    described(provider, proxy, pod, value.into())
+}
+
+/// The same of a pod alone in its answer, whose whole value is seldom looked at.
+///
+/// # Errors
+/// As [`compute`], and where the answer is not a pod.
+pub(crate) fn computed(provider: &ProviderId, proxy: &ProxyTemplate, answer: &Answer) -> Result<Compute> {
+    described(provider, proxy, answer.json()?, Raw::parsed_later(answer.bytes(), redact))
+}
+
+fn described(provider: &ProviderId, proxy: &ProxyTemplate, pod: wire::Pod, raw: Raw) -> Result<Compute> {
     let id = ComputeId::new(&pod.id).map_err(|_| Error::new(ErrorKind::Provider, "a pod in the answer has no usable id"))?;
     let status = status(&pod.status);
     let mut compute = Compute::new(id, provider.clone(), status);
@@ -117,7 +129,7 @@ pub(crate) fn compute(provider: &ProviderId, proxy: &ProxyTemplate, mut value: V
     compute.created_at = pod.created_at.and_then(|text| text.parse().ok());
     compute.keys = KeyCarriers::name_and_tag(pod.name.as_deref().unwrap_or_default(), pod.env.launch_key.as_deref());
     compute.name = pod.name;
-    compute.raw = value;
+    compute.raw = raw;
     Ok(compute)
 }
 
