@@ -7,6 +7,8 @@ mod event;
 mod ids;
 pub mod kernel;
 mod options;
+#[cfg(all(unix, feature = "redb"))]
+pub mod owner;
 mod policy;
 pub mod realm;
 mod session;

@@ -1,0 +1,98 @@
+//! Where the socket of a store is, and whose it may be.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use atlas_core::{Entropy, Error, ErrorKind};
+use data_encoding::HEXLOWER;
+use ring::digest;
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::realm::file::with_suffix;
+
+/// A socket's path has 108 bytes on Linux and 104 on macOS, the last a zero.
+const MAX_PATH: usize = 103;
+/// `/.atlas-` and sixteen digits and `/s`: where the socket is made before it is published.
+const DRAFT_LEN: usize = 26;
+const NAME_IN_FALLBACK: &str = "owner.sock";
+
+/// The socket of this store: beside it, or in a private directory of its own under the temporary one where that is too long.
+///
+/// Both sides must come to the same answer, so it depends on nothing but the store's real path.
+///
+/// # Errors
+/// That the store does not exist.
+pub(super) fn socket_of(store: &Path) -> io::Result<PathBuf> {
+    let store = fs::canonicalize(store)?;
+    let beside = with_suffix(&store, ".sock");
+    let directory = beside.parent().map_or(0, |d| d.as_os_str().len());
+    if beside.as_os_str().len().max(directory + DRAFT_LEN) <= MAX_PATH {
+        return Ok(beside);
+    }
+    let hash = digest::digest(&digest::SHA256, store.as_os_str().as_bytes());
+    let directory = std::env::temp_dir().join(format!("atlas-{}", HEXLOWER.encode(&hash.as_ref()[..12])));
+    Ok(directory.join(NAME_IN_FALLBACK))
+}
+
+/// Binds the socket so that it is never open to others, not even for a moment, and replaces one that a dead owner left.
+pub(super) fn bind(path: &Path, store: &Path, entropy: &dyn Entropy) -> Result<UnixListener, Error> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if !meta.file_type().is_socket() => return Err(failed(path, "is taken by something that is no socket", None)),
+        _ => {}
+    }
+    let directory = path.parent().unwrap_or(Path::new("."));
+    if path.ends_with(NAME_IN_FALLBACK) && !directory.exists() {
+        private_directory(directory).map_err(|e| failed(path, "has no directory, and none could be made", Some(e)))?;
+    }
+    check_directory(path, store)?;
+    let mut random = [0; 8];
+    entropy.fill(&mut random);
+    let draft = directory.join(format!(".atlas-{}", HEXLOWER.encode(&random)));
+    private_directory(&draft).map_err(|e| failed(path, "could not be made", Some(e)))?;
+    let hidden = draft.join("s");
+    // Renaming keeps the listener, and replaces a dead owner's socket at once.
+    let bound = UnixListener::bind(&hidden).and_then(|listener| {
+        fs::set_permissions(&hidden, Permissions::from_mode(0o600))?;
+        fs::rename(&hidden, path)?;
+        Ok(listener)
+    });
+    if bound.is_err() && hidden.exists() {
+        fs::remove_file(&hidden).map_err(|e| failed(path, "could not be cleaned up", Some(e)))?;
+    }
+    fs::remove_dir(&draft).map_err(|e| failed(path, "could not be cleaned up", Some(e)))?;
+    bound.map_err(|e| failed(path, "could not be bound", Some(e)))
+}
+
+/// A socket in the fallback directory is only trusted when nobody else can have put it there.
+pub(super) fn check_directory(path: &Path, store: &Path) -> Result<(), Error> {
+    if !path.ends_with(NAME_IN_FALLBACK) {
+        return Ok(());
+    }
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let examine = |p: &Path| fs::symlink_metadata(p).map_err(|e| failed(path, "cannot be examined", Some(e)));
+    let (dir, owner) = (examine(directory)?, fs::metadata(store).map_err(|e| failed(path, "cannot be examined", Some(e)))?);
+    if !dir.is_dir() || dir.permissions().mode() & 0o077 != 0 || dir.uid() != owner.uid() {
+        return Err(failed(path, "is in a directory that is not the store's owner's alone", None));
+    }
+    Ok(())
+}
+
+/// This process's user, as the kernel says it.
+pub(super) fn own_uid() -> io::Result<u32> {
+    Ok(UnixStream::pair()?.0.peer_cred()?.uid())
+}
+
+fn private_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(path)
+}
+
+pub(super) fn failed(path: &Path, what: &str, source: Option<io::Error>) -> Error {
+    let error = Error::new(ErrorKind::Unavailable, format!("the owner's socket {} {what}", path.display()));
+    match source {
+        Some(source) => error.with_source(source),
+        None => error,
+    }
+}
