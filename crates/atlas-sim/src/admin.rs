@@ -63,6 +63,7 @@ impl Admin {
             }
             (&Method::POST, "/reset") => {
                 self.world.reset();
+                crate::furnish(&self.world);
                 self.runpod.reset();
                 self.recorder.clear();
                 Ok(json!({ "now": self.world.now() }))

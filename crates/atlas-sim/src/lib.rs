@@ -103,13 +103,14 @@ impl Sim {
 pub async fn serve(options: Options) -> io::Result<Sim> {
     let clock = WorldClock::following_from(SystemClock.now(), options.speed);
     let world = World::new(options.seed, clock).with_cloud(runpod::cloud());
-    world.add_key(runpod::NAME, KEY, ACCOUNT);
+    furnish(&world);
     world.inject(options.faults);
     world.plan_faults(options.plans);
 
     let mut ports = Ports { next: options.listen };
     let (admin_listener, admin) = ports.bind().await?;
     let (control_listener, control) = ports.bind().await?;
+    let (runtime_listener, runtime) = ports.bind().await?;
     let (proxy_listener, proxy) = ports.bind().await?;
 
     let recorder = Recorder::default();
@@ -117,13 +118,25 @@ pub async fn serve(options: Options) -> io::Result<Sim> {
     let ready = Ready {
         admin: format!("http://{admin}"),
         bounds: Bounds::at_speed(world.clock().speed()),
-        runpod: RunPodUrls { control: format!("http://{control}"), proxy: format!("http://{proxy}/{{id}}/{{port}}") },
+        runpod: RunPodUrls {
+            control: format!("http://{control}"),
+            runtime: format!("http://{runtime}/v2"),
+            proxy: format!("http://{proxy}/{{id}}/{{port}}"),
+        },
     };
     let mut serving = Serving::default();
     serving.add(admin_listener, Admin::new(world.clone(), recorder.clone(), runpod.clone()));
-    serving.add(control_listener, Recording::new(runpod, "runpod", "control", recorder, world.clock().clone()));
+    let recording = |service, api| Recording::new(service, "runpod", api, recorder.clone(), world.clock().clone());
+    serving.add(runtime_listener, recording(runpod.runtime(), "runtime"));
+    serving.add(control_listener, recording(runpod, "control"));
     serving.add(proxy_listener, Proxy::new(world.clone(), runpod::NAME));
     Ok(Sim { world, ready, serving })
+}
+
+/// What every fresh simulator holds: the key, and on RunPod the endpoint `sim-endpoint`.
+fn furnish(world: &World) {
+    let account = world.add_key(runpod::NAME, KEY, ACCOUNT);
+    runpod::add_endpoint(world, &account);
 }
 
 /// Addresses for the listeners: the one asked for, then those after it, or free ones.

@@ -20,6 +20,8 @@ pub struct Ready {
 pub struct RunPodUrls {
     /// REST v2, without its path.
     pub control: String,
+    /// The job runtime, with its `/v2`.
+    pub runtime: String,
     /// A pod's HTTP port, with `{id}` and `{port}` to fill in.
     pub proxy: String,
 }

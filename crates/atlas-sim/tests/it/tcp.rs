@@ -138,3 +138,14 @@ async fn what_the_wire_calls_now_is_the_clients_now() {
     assert!(SystemClock.now().since(created) < Duration::from_secs(30));
     sim.stop().await;
 }
+
+#[tokio::test]
+async fn the_endpoint_of_a_fresh_simulator_runs_jobs_after_a_reset_too() {
+    let sim = sim().await;
+    send("POST", &admin(&sim, "/reset"), &[], "").await.unwrap();
+    let url = |path: &str| format!("{}/sim-endpoint/{path}", sim.ready().runpod.runtime);
+    let job = call("POST", &url("runsync"), r#"{"input":{"a":1,"sleep":2}}"#).await.unwrap().json();
+    assert_eq!((&job["status"], &job["output"]["a"]), (&json!("COMPLETED"), &json!(1)));
+    assert_eq!(call("GET", &url("health"), "").await.unwrap().json()["jobs"]["completed"], 1);
+    sim.stop().await;
+}

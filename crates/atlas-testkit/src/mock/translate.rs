@@ -116,7 +116,7 @@ pub(super) fn compute(provider: &ProviderId, cloud: &CloudSpec, machine: &Machin
     compute.exit_code = machine.exit_code;
     compute.preempted = machine.preempted;
     compute.keys = KeyCarriers::name_and_tag(&machine.spec.name, machine.spec.tags.get(LAUNCH_KEY_TAG).map(String::as_str));
-    compute.raw = raw(machine);
+    compute.raw = raw(machine).into();
     Ok(compute)
 }
 
@@ -159,7 +159,7 @@ pub(super) fn refused(refusal: &Refusal) -> Error {
         Refusal::Quota => (ErrorKind::Quota, 403, Next::Stop),
         Refusal::Forbidden => (ErrorKind::Forbidden, 403, Next::Stop),
         Refusal::NotFound | Refusal::NoSuchCloud => (ErrorKind::NotFound, 404, Next::Stop),
-        Refusal::Locked | Refusal::WrongState(_) => (ErrorKind::Conflict, 409, Next::Stop),
+        Refusal::Locked | Refusal::WrongState(_) | Refusal::NotNow => (ErrorKind::Conflict, 409, Next::Stop),
         Refusal::UnknownRegion(_) => return Error::validation("region_hints", refusal.to_string()),
         Refusal::UnknownShape => return Error::validation("gpu", refusal.to_string()),
         Refusal::TooMany => return Error::validation("gpu_count", refusal.to_string()),

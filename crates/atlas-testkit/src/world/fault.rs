@@ -79,7 +79,7 @@ impl FaultKind {
     pub fn concerns(self, operation: &str) -> bool {
         let creates = operation == "spawn_compute";
         match self {
-            Self::DuplicateCommit | Self::LateAppearance => creates,
+            Self::DuplicateCommit | Self::LateAppearance => creates || operation == "run_job",
             Self::NoCapacity | Self::NeverReady => creates || operation == "start",
             Self::PartialList | Self::EmptyList | Self::PageShift => operation == "list_compute",
             Self::StaleList => matches!(operation, "list_compute" | "get_compute"),

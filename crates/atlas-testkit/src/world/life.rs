@@ -9,6 +9,7 @@ use atlas_core::{LogSource, Protocol, Timestamp, UsdPerHour};
 use super::accounts::{Account, Standing};
 use super::cloud::Lag;
 use super::fault::{Arrival, FaultKind};
+use super::jobs::QueueEvent;
 use super::machine::{Machine, MachineSpec, MachineState, Meter};
 use super::program::Program;
 use super::{Cloud, State, World};
@@ -39,6 +40,8 @@ pub enum Refusal {
     Quota,
     /// The key lacks the right.
     Forbidden,
+    /// What it is about is in no state for it.
+    NotNow,
 }
 
 impl fmt::Display for Refusal {
@@ -55,6 +58,7 @@ impl fmt::Display for Refusal {
             Self::NoMoney => f.write_str("the balance is used up"),
             Self::Quota => f.write_str("the quota is used up"),
             Self::Forbidden => f.write_str("the key lacks the right"),
+            Self::NotNow => f.write_str("not possible in its state"),
         }
     }
 }
@@ -65,7 +69,8 @@ impl std::error::Error for Refusal {}
 #[derive(Clone, Debug)]
 pub(super) struct Timer {
     cloud: String,
-    machine: String,
+    /// The machine, or the endpoint.
+    subject: String,
     what: What,
 }
 
@@ -78,6 +83,7 @@ enum What {
     Preempt,
     Vanish,
     Destroy,
+    Queue(QueueEvent),
 }
 
 impl World {
@@ -224,7 +230,10 @@ impl State {
     }
 
     fn happen(&mut self, timer: &Timer, at: Timestamp) {
-        let (cloud, id) = (timer.cloud.as_str(), timer.machine.as_str());
+        let (cloud, id) = (timer.cloud.as_str(), timer.subject.as_str());
+        if let What::Queue(event) = &timer.what {
+            return self.queue_event(cloud, id, event, at);
+        }
         let Some(machine) = self.machine(cloud, id).filter(|machine| machine.is_live()) else { return };
         let current = machine.generation;
         match &timer.what {
@@ -258,9 +267,13 @@ impl State {
         }
     }
 
-    fn schedule(&mut self, at: Timestamp, cloud: &str, machine: &str, what: What) {
+    fn schedule(&mut self, at: Timestamp, cloud: &str, subject: &str, what: What) {
         self.serial += 1;
-        self.timers.insert((at, self.serial), Timer { cloud: cloud.to_owned(), machine: machine.to_owned(), what });
+        self.timers.insert((at, self.serial), Timer { cloud: cloud.to_owned(), subject: subject.to_owned(), what });
+    }
+
+    pub(super) fn schedule_queue(&mut self, at: Timestamp, cloud: &str, endpoint: &str, event: QueueEvent) {
+        self.schedule(at, cloud, endpoint, What::Queue(event));
     }
 
     pub(super) fn machine(&self, cloud: &str, id: &str) -> Option<&Machine> {

@@ -192,6 +192,12 @@ impl Machine {
         self.state != MachineState::Destroyed
     }
 
+    /// Its end was accepted and has not happened yet.
+    #[must_use]
+    pub fn is_being_destroyed(&self) -> bool {
+        self.destroy_ordered && self.is_live()
+    }
+
     /// What it has cost up to `now`.
     #[must_use]
     pub fn billed(&self, now: Timestamp) -> Usd {

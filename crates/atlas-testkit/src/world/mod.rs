@@ -8,6 +8,7 @@ mod clock;
 mod cloud;
 mod dice;
 mod fault;
+mod jobs;
 mod life;
 mod machine;
 mod outside;
@@ -27,6 +28,7 @@ pub use cloud::{CloudSpec, Lag, Region, Shape, Tier, Timing};
 use dice::Dice;
 use fault::Faults;
 pub use fault::{Arrival, Fault, FaultKind, FaultPlan, same_operation};
+pub use jobs::{Endpoint, EndpointSpec, Health, JobSpec, Webhook, Worker, WorldJob};
 pub use life::Refusal;
 use life::Timer;
 pub use machine::{CloudLedger, Ledger, LedgerLine, LogEntry, Machine, MachineSpec, MachineState};
@@ -47,6 +49,7 @@ struct State {
     timers: BTreeMap<(Timestamp, u64), Timer>,
     serial: u64,
     faults: Faults,
+    webhooks: Vec<Webhook>,
 }
 
 /// A cloud's state.
@@ -59,6 +62,7 @@ struct Cloud {
     standings: BTreeMap<String, Standing>,
     stock: BTreeMap<(String, String, String), u32>,
     skewed: bool,
+    endpoints: BTreeMap<String, Endpoint>,
 }
 
 impl Cloud {
@@ -80,6 +84,7 @@ impl Cloud {
             revoked: BTreeSet::new(),
             standings: BTreeMap::new(),
             skewed: false,
+            endpoints: BTreeMap::new(),
         }
     }
 }
@@ -94,6 +99,7 @@ impl World {
             timers: BTreeMap::new(),
             serial: 0,
             faults: Faults::default(),
+            webhooks: Vec::new(),
         };
         Self { clock, seed, state: Arc::new(Mutex::new(state)) }
     }
@@ -111,6 +117,7 @@ impl World {
         state.dice = Dice::new(self.seed);
         state.timers.clear();
         state.faults = Faults::default();
+        state.webhooks.clear();
         state.serial = 0;
         for cloud in state.clouds.values_mut() {
             let keys = std::mem::take(&mut cloud.keys);

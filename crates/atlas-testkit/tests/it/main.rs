@@ -3,4 +3,5 @@
 mod broken;
 mod mock;
 mod runpod;
+mod runtime;
 mod world;

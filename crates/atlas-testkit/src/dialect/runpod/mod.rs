@@ -1,4 +1,4 @@
-//! RunPod: REST v2 (`https://api.runpod.io`), as docs/clouds/runpod.md and the official document describe it.
+//! RunPod: REST v2 (`https://api.runpod.io`) and the job runtime (`https://api.runpod.ai`), as docs/clouds/runpod.md and the official document describe it.
 //!
 //! ```
 //! use atlas_testkit::dialect::runpod::{self, RunPod};
@@ -16,6 +16,7 @@ mod limit;
 mod logs;
 mod pods;
 mod problem;
+mod runtime;
 mod stock;
 
 use std::collections::BTreeMap;
@@ -39,7 +40,8 @@ use crate::world::{Account, Arrival, FaultKind, World};
 pub use limit::Quota;
 use limit::{Stand, Windows};
 use problem::Problem;
-pub use stock::{NAME, cloud};
+pub use runtime::webhook_body;
+pub use stock::{ENDPOINT, NAME, add_endpoint, cloud};
 
 /// The largest request body (docs/clouds/runpod.md).
 const MAX_BODY: usize = 102_400;
@@ -81,12 +83,15 @@ pub enum Pagination {
 pub struct RunPod {
     world: World,
     shared: Arc<Mutex<Shared>>,
+    /// Every call is the runtime's, whatever its host.
+    runtime_only: bool,
 }
 
 #[derive(Default)]
 struct Shared {
     quirks: Quirks,
     windows: BTreeMap<String, Windows>,
+    job_windows: runtime::JobWindows,
     ssh_keys: BTreeMap<String, Vec<String>>,
     requests: u64,
 }
@@ -124,7 +129,19 @@ impl RunPod {
     /// RunPod over this world, which must have the cloud [`cloud`] describes.
     #[must_use]
     pub fn new(world: World) -> Self {
-        Self { world, shared: Arc::default() }
+        Self { world, shared: Arc::default(), runtime_only: false }
+    }
+
+    /// The same service as the job runtime alone. [`RunPod::new`]'s answers for both, told apart by the host (`*.runpod.ai`).
+    #[must_use]
+    pub fn runtime(&self) -> Self {
+        Self { runtime_only: true, ..self.clone() }
+    }
+
+    /// Whether a request is for the runtime.
+    fn is_runtime(&self, parts: &http::request::Parts) -> bool {
+        let host = parts.uri.host().or_else(|| parts.headers.get(header::HOST)?.to_str().ok()?.split(':').next());
+        self.runtime_only || host.is_some_and(|host| host.ends_with(".runpod.ai"))
     }
 
     /// The same with quirks.
@@ -161,7 +178,8 @@ impl RunPod {
             shared.requests += 1;
             format!("req-{:016x}", shared.requests)
         };
-        let mut response = self.respond(&parts, body).await?;
+        let mut response =
+            if self.is_runtime(&parts) { self.run_time(&parts, body).await? } else { self.respond(&parts, body).await? };
         if let Ok(value) = HeaderValue::from_str(&request_id) {
             response.headers_mut().insert(HeaderName::from_static("x-request-id"), value);
         }
@@ -363,7 +381,8 @@ where
         let this = self.clone();
         Box::pin(async move {
             let (parts, body) = request.into_parts();
-            let body = match Limited::new(body, MAX_BODY).collect().await {
+            let most = if this.is_runtime(&parts) { runtime::RUNSYNC_BODY } else { MAX_BODY };
+            let body = match Limited::new(body, most).collect().await {
                 Ok(collected) => Ok(collected.to_bytes()),
                 Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(BodyFault::TooLarge),
                 Err(_) => Err(BodyFault::Broken),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use atlas_core::{Usd, UsdPerHour};
 
-use crate::world::{CloudSpec, Region, Shape, Tier, Timing};
+use crate::world::{Account, CloudSpec, EndpointSpec, Region, Shape, Tier, Timing, World};
 
 /// A card: canonical name, exact id, name for people, GB, serverless pool, cents an hour (secure, community; 0 = not offered there).
 pub(super) struct Card {
@@ -156,4 +156,20 @@ pub fn cloud() -> CloudSpec {
     spec.preempted_stays = true;
     spec.exit_stops = true;
     spec
+}
+
+/// The endpoint that a fresh simulator holds: one worker, a cold start of a second.
+pub const ENDPOINT: &str = "sim-endpoint";
+
+/// Makes [`ENDPOINT`] for an account.
+pub fn add_endpoint(world: &World, account: &Account) {
+    let extra = serde_json::json!({
+        "name": ENDPOINT,
+        "type": "QUEUE",
+        "image": "atlas/echo:1",
+        "gpu": { "pools": ["ADA_24"], "count": 1, "allowedCudaVersions": [], "minCudaVersion": null },
+        "scaling": { "type": "QUEUE_DELAY", "queueDelay": 4 },
+        "workersMin": 0,
+    });
+    world.add_endpoint(NAME, account, EndpointSpec { id: Some(ENDPOINT.to_owned()), extra, ..EndpointSpec::default() });
 }
