@@ -138,7 +138,10 @@ impl Capabilities {
             (request.container_disk.is_some(), Capability::ContainerDisk),
             (request.network_volume_id.is_some(), Capability::NetworkVolumes),
             // Without a proxy, an HTTP port is a TCP port on the machine's own address.
-            (request.ports.iter().any(|p| p.protocol() == Protocol::Http) && !self.has(Capability::RawTcp), Capability::HttpProxy),
+            (
+                request.ports.iter().any(|p| p.protocol() == Protocol::Http) && !self.has(Capability::RawTcp),
+                Capability::HttpProxy,
+            ),
             (request.ports.iter().any(|p| p.protocol() == Protocol::Tcp), Capability::RawTcp),
             (request.ports.iter().any(|p| p.is_symmetric()), Capability::SymmetricPorts),
             (!request.region_hints.is_empty(), Capability::Regions),

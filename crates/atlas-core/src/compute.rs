@@ -3,13 +3,13 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::credential::Credential;
 use crate::gpu::Gpu;
 use crate::ids::{ComputeId, ProviderId};
 use crate::launch_key::TrackedKey;
 use crate::money::UsdPerHour;
+use crate::raw::Raw;
 use crate::request::Protocol;
 use crate::time::Timestamp;
 
@@ -191,7 +191,7 @@ pub struct Compute {
     /// The launch keys it carries.
     pub keys: KeyCarriers,
     /// The cloud's own description, with secrets it echoes redacted.
-    pub raw: Value,
+    pub raw: Raw,
 }
 
 impl Compute {
@@ -217,7 +217,7 @@ impl Compute {
             exit_code: None,
             preempted: false,
             keys: KeyCarriers::default(),
-            raw: Value::Null,
+            raw: Raw::default(),
         }
     }
 

@@ -30,6 +30,7 @@ mod launch_key;
 mod listing;
 mod money;
 mod provider;
+mod raw;
 mod request;
 mod resource;
 mod retry;
@@ -53,6 +54,7 @@ pub use launch_key::{
 pub use listing::{Completeness, ListFilter, Listing, Presence};
 pub use money::{Usd, UsdPerHour};
 pub use provider::{AnyProvider, BoxStream, Jobs, NetworkVolumes, Provider};
+pub use raw::Raw;
 pub use request::{CloudType, ComputeRequest, GpuChoice, Port, Protocol};
 pub use resource::{
     AccountLimits, ComputeSpend, LogLine, LogQuery, LogSource, NetworkVolume, SpendQuery, Support, VolumeRequest,

@@ -181,7 +181,7 @@ pub(crate) fn compute(provider: &ProviderId, raw: Value) -> Result<Compute> {
     compute.image = instance.tags.iter().find(|tag| tag.key == IMAGE_TAG).map(|tag| tag.value.clone());
     compute.public_ip = instance.ip;
     compute.name = instance.name;
-    compute.raw = wire::redacted(raw);
+    compute.raw = wire::redacted(raw).into();
     Ok(compute)
 }
 

@@ -638,7 +638,7 @@ impl Stepper<'_> {
             attempt.reprice(price, now);
         }
         let mut kept = compute.clone();
-        kept.raw = serde_json::Value::Null;
+        kept.raw = atlas_core::Raw::default();
         kept.auth = None;
         attempt.compute = Some(kept);
         if before.as_ref() != Some(&compute.status) {

@@ -102,7 +102,7 @@ impl Provider for Broken {
             let env: Value = request.env.iter().map(|(name, value)| (name.clone(), json!(value.expose()))).collect();
             made = made.map(|compute| {
                 let mut shown = compute;
-                shown.raw = json!({ "env": env });
+                shown.raw = json!({ "env": env }).into();
                 shown
             });
         }
