@@ -5,6 +5,7 @@
 
 pub mod cloud;
 pub mod contract;
+pub mod examples;
 pub mod openapi;
 pub mod tap;
 pub mod waiver;

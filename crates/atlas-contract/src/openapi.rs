@@ -29,6 +29,7 @@ struct Operation {
     body: Option<Body>,
     body_required: bool,
     answers: BTreeMap<String, Body>,
+    example: Option<Answer>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -138,6 +139,12 @@ impl Document {
         let mut names: Vec<_> = self.operations.iter().map(|op| op.name.as_str()).filter(|name| !seen.contains(*name)).collect();
         names.sort_unstable();
         names
+    }
+
+    /// The answer of success that the document shows for an operation.
+    #[must_use]
+    pub fn example(&self, method: &str, path: &str) -> Option<&Answer> {
+        self.find(method, path)?.example.as_ref()
     }
 
     /// Checks what was sent.
@@ -267,6 +274,7 @@ impl Document {
             .split('/')
             .map(|segment| if segment.starts_with('{') { Segment::Variable } else { Segment::Fixed(segment.to_owned()) })
             .collect();
+        let example = self.shown(operation);
         let body_required = request.is_some_and(|body| body["required"] == true);
         Ok(Operation {
             name: name.clone(),
@@ -277,6 +285,7 @@ impl Document {
             body,
             body_required,
             answers,
+            example,
         })
     }
 
@@ -302,7 +311,7 @@ impl Document {
             .map_err(|error| error.to_string())
     }
 
-    fn resolve<'a>(&'a self, value: &'a Value) -> &'a Value {
+    pub(crate) fn resolve<'a>(&'a self, value: &'a Value) -> &'a Value {
         let mut value = value;
         // A chain of references longer than this is a circle.
         for _ in 0..32 {

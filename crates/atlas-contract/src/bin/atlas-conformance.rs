@@ -1,11 +1,11 @@
-//! The conformance matrix: every provider against the public suite, in process.
+//! The conformance matrix: every provider against the public suite, in process and over TCP.
 //!
 //! `atlas-conformance [--json]`; exits 1 when a case fails.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use atlas_contract::cloud::{CLOUDS, CloudSubject};
+use atlas_contract::cloud::{CLOUDS, CloudSubject, Way};
 use atlas_testkit::conformance::{self, Report, Subject};
 use atlas_testkit::mock::MockSubject;
 use serde_json::json;
@@ -31,9 +31,11 @@ fn run() -> Result<bool, String> {
             _ => return Err(USAGE.to_owned()),
         }
     }
-    let mut reports = BTreeMap::from([("mock", examine(&MockSubject::new(7))?)]);
+    let mut reports = BTreeMap::from([("mock".to_owned(), examine(Way::InProcess, &MockSubject::new(7))?)]);
     for cloud in CLOUDS {
-        reports.insert(cloud.name, examine(&CloudSubject::new(*cloud, 7))?);
+        let subject = CloudSubject::new(*cloud, 7);
+        reports.insert(cloud.name.to_owned(), examine(Way::InProcess, &subject)?);
+        reports.insert(format!("{}/tcp", cloud.name), examine(Way::Tcp, &subject.over_tcp())?);
     }
     if as_json {
         println!("{}", json!({ "providers": reports }));
@@ -44,8 +46,9 @@ fn run() -> Result<bool, String> {
     Ok(reports.values().all(|report| report.failed == 0))
 }
 
-fn examine(subject: &dyn Subject) -> Result<Report, String> {
-    // Paused time: no sockets are involved, so every wait is over at once.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+fn examine(way: Way, subject: &dyn Subject) -> Result<Report, String> {
+    // Paused time where no sockets are involved: every wait is over at once.
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().start_paused(way == Way::InProcess).build();
     Ok(runtime.map_err(|error| error.to_string())?.block_on(conformance::run(subject)))
 }

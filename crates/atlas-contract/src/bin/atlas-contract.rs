@@ -5,11 +5,15 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use atlas_contract::cloud::{CLOUDS, Cloud, CloudSubject};
 use atlas_contract::contract::{Finding, check};
-use atlas_contract::openapi::Document;
+use atlas_contract::examples;
+use atlas_contract::openapi::{Document, Exchange};
+use atlas_contract::tap::Tap;
 use atlas_contract::waiver;
+use atlas_http::Transport;
 use atlas_testkit::conformance;
 use serde_json::json;
 
@@ -50,10 +54,12 @@ fn run() -> Result<bool, String> {
     let mut findings = BTreeMap::new();
     let mut driven = true;
     for cloud in CLOUDS.iter().filter(|cloud| specs.join(cloud.document).is_file()) {
-        let document = Document::read(&specs.join(cloud.document))?;
+        let document = Arc::new(Document::read(&specs.join(cloud.document))?);
         let subject = CloudSubject::new(*cloud, 7);
         driven &= drive(cloud, &subject)?;
-        findings.insert(cloud.name, check(&document, cloud.hosts, &subject.take(), &waiver::of(cloud.name)));
+        let mut exchanges = subject.take();
+        driven &= show(cloud, &document, &mut exchanges)?;
+        findings.insert(cloud.name, check(&document, cloud.hosts, &exchanges, &waiver::of(cloud.name)));
     }
     if as_json {
         println!("{}", json!({ "clouds": findings }));
@@ -64,10 +70,30 @@ fn run() -> Result<bool, String> {
     Ok(driven && findings.values().all(|finding| finding.mismatches == 0))
 }
 
-/// Makes the provider call everything it has; `false` when it could not.
-fn drive(cloud: &Cloud, subject: &CloudSubject) -> Result<bool, String> {
+fn paused() -> Result<tokio::runtime::Runtime, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.map_err(|error| error.to_string())?.block_on(async {
+    runtime.map_err(|error| error.to_string())
+}
+
+/// Makes the provider call each of its operations once where the document's own examples are answered. Those answers are not the
+/// dialect's and do not count; that the provider understands them does.
+fn show(cloud: &Cloud, document: &Arc<Document>, exchanges: &mut Vec<Exchange>) -> Result<bool, String> {
+    let tap = Tap::new(examples::transport(document.clone()), cloud.reading);
+    let calls = paused()?.block_on((cloud.every)(Transport::new(tap.clone()))).map_err(|error| error.to_string())?;
+    let mut understood = true;
+    for (call, answer) in calls {
+        if let Err(error) = answer {
+            eprintln!("contract: {}: {call} does not understand the document's own example: {error}", cloud.name);
+            understood = false;
+        }
+    }
+    exchanges.extend(tap.take().into_iter().map(|exchange| Exchange { answer: None, ..exchange }));
+    Ok(understood)
+}
+
+/// Makes the provider and the dialect meet in everything the conformance suite does and more; `false` when a call failed.
+fn drive(cloud: &Cloud, subject: &CloudSubject) -> Result<bool, String> {
+    paused()?.block_on(async {
         let report = conformance::run(subject).await;
         for failure in &report.failures {
             eprintln!("contract: {}: the case {} does not hold here: {}", cloud.name, failure.case, failure.reason);

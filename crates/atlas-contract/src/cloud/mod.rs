@@ -5,8 +5,9 @@ pub mod runpod;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use atlas_core::{AnyProvider, CallContext, Clock, ComputeId, ComputeRequest, Error, ErrorKind, Result, Timestamp};
+use atlas_core::{AnyProvider, CallContext, ComputeId, ComputeRequest, Error, ErrorKind, Result, Timestamp};
 use atlas_http::{Body, Transport};
+use atlas_sim::{Options, Ready, Sim};
 use atlas_testkit::conformance::{BoxFuture, Control, LedgerEntry, Serverless, Subject};
 use atlas_testkit::world::{Fault, FaultKind, World, WorldClock};
 use http::Request;
@@ -35,8 +36,8 @@ pub struct Cloud {
     pub world: fn(u64, WorldClock) -> World,
     /// The way to its dialect over this world, in process.
     pub dialect: fn(&World) -> Transport,
-    /// Its real provider, with this key, by this way.
-    pub provider: fn(&World, Transport, &str) -> Result<AnyProvider>,
+    /// Its real provider, with this key, by this way; where the cloud is served on TCP, there.
+    pub provider: fn(&World, Transport, &str, Option<&Ready>) -> Result<AnyProvider>,
     /// How its exchanges are read.
     pub reading: Reading,
     /// A cheap request that it can honour.
@@ -49,31 +50,54 @@ pub struct Cloud {
     pub serverless: Option<&'static str>,
     /// Calls beyond the conformance suite that reach the rest of the provider crate's operations.
     pub more: for<'a> fn(&'a CloudSubject) -> BoxFuture<'a, Result<()>>,
+    /// Every operation of the provider crate, by a way on which the document's own examples are answered.
+    pub every: fn(Transport) -> BoxFuture<'static, Result<Calls>>,
 }
+
+/// What became of calls, by their names.
+pub type Calls = Vec<(&'static str, Result<()>)>;
 
 /// Every cloud that has a provider crate and a dialect.
 pub const CLOUDS: &[Cloud] = &[runpod::CLOUD];
 
-/// A cloud in process, as a subject of the conformance suite; every exchange is kept. Run it in paused time.
+/// How a cloud is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// In process, without sockets. Run it in paused time.
+    InProcess,
+    /// Over loopback. Run it in real time; simulated time is moved by hand.
+    Tcp,
+}
+
+/// A cloud as a subject of the conformance suite; every exchange is kept.
 #[derive(Debug)]
 pub struct CloudSubject {
     cloud: Cloud,
     seed: u64,
+    way: Way,
     stage: Mutex<Stage>,
     kept: Mutex<Vec<Exchange>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Stage {
     world: World,
     tap: Tap,
+    /// The server, and where it is.
+    sim: Option<Sim>,
 }
 
 impl CloudSubject {
     /// This cloud, in worlds with this seed.
     #[must_use]
     pub fn new(cloud: Cloud, seed: u64) -> Self {
-        Self { cloud, seed, stage: Mutex::new(Stage::new(&cloud, seed)), kept: Mutex::default() }
+        Self { cloud, seed, way: Way::InProcess, stage: Mutex::new(Stage::in_process(&cloud, seed)), kept: Mutex::default() }
+    }
+
+    /// The same, served and called on TCP from the next fresh cloud on.
+    #[must_use]
+    pub fn over_tcp(self) -> Self {
+        Self { way: Way::Tcp, ..self }
     }
 
     /// The world of the case that is running.
@@ -140,24 +164,40 @@ impl CloudSubject {
 }
 
 impl Stage {
-    fn new(cloud: &Cloud, seed: u64) -> Self {
+    fn in_process(cloud: &Cloud, seed: u64) -> Self {
         let world = (cloud.world)(seed, WorldClock::following(1.0));
         let tap = Tap::new((cloud.dialect)(&world), cloud.reading);
-        Self { world, tap }
+        Self { world, tap, sim: None }
+    }
+
+    async fn over_tcp(cloud: &Cloud, seed: u64) -> Result<Self> {
+        let mut options = Options::default();
+        options.seed = seed;
+        let sim = atlas_sim::serve(options).await.map_err(|error| unexpected(format!("cannot serve: {error}")))?;
+        Ok(Self { world: sim.world().clone(), tap: Tap::new(Transport::hyper(), cloud.reading), sim: Some(sim) })
+    }
+
+    fn provider(&self, cloud: &Cloud, key: &str) -> Result<AnyProvider> {
+        (cloud.provider)(&self.world, Transport::new(self.tap.clone()), key, self.sim.as_ref().map(Sim::ready))
     }
 }
 
 impl Subject for CloudSubject {
     fn fresh(&self) -> BoxFuture<'_, Result<AnyProvider>> {
-        let stage = Stage::new(&self.cloud, self.seed);
-        let provider = (self.cloud.provider)(&stage.world, Transport::new(stage.tap.clone()), KEY);
-        let before = std::mem::replace(&mut *self.stage(), stage);
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).extend(before.tap.take());
-        Box::pin(async move { provider })
+        Box::pin(async {
+            let stage = match self.way {
+                Way::InProcess => Stage::in_process(&self.cloud, self.seed),
+                Way::Tcp => Stage::over_tcp(&self.cloud, self.seed).await?,
+            };
+            let provider = stage.provider(&self.cloud, KEY);
+            let before = std::mem::replace(&mut *self.stage(), stage);
+            self.kept.lock().unwrap_or_else(PoisonError::into_inner).extend(before.tap.take());
+            provider
+        })
     }
 
     fn with_bad_key(&self) -> Option<AnyProvider> {
-        (self.cloud.provider)(&self.world(), self.transport(), BAD_KEY).ok()
+        self.stage().provider(&self.cloud, BAD_KEY).ok()
     }
 
     fn request(&self) -> ComputeRequest {
@@ -165,11 +205,19 @@ impl Subject for CloudSubject {
     }
 
     fn now(&self) -> Timestamp {
-        self.world().clock().now()
+        // What a client's own clock shows: it knows of no advance by hand.
+        let world = self.world();
+        world.clock().on_the_wire(world.now())
     }
 
     fn wait(&self, span: Duration) -> BoxFuture<'_, ()> {
-        Box::pin(tokio::time::sleep(span))
+        match self.way {
+            Way::InProcess => Box::pin(tokio::time::sleep(span)),
+            Way::Tcp => {
+                self.world().advance(span);
+                Box::pin(tokio::task::yield_now())
+            }
+        }
     }
 
     fn control(&self) -> Option<&dyn Control> {

@@ -1,23 +1,27 @@
 //! RunPod under test: REST v2, and the calls that the conformance suite does not make.
 
+mod resources;
+
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
 use atlas_core::{
-    AnyProvider, CloudType, ComputeRequest, ComputeStatus, DiskSize, Gpu, GpuChoice, LaunchKey, ListFilter, LogQuery, LogSource,
-    MemorySize, Port, Result,
+    AnyProvider, CallContext, Clock, CloudType, ComputeId, ComputeRequest, ComputeStatus, DiskSize, Gpu, GpuChoice, LaunchKey,
+    ListFilter, LogQuery, LogSource, MemorySize, Port, Result, SpendQuery, SystemClock, VolumeId, VolumeRequest,
 };
 use atlas_http::Transport;
 use atlas_provider_runpod::RunPod;
+use atlas_sim::Ready;
 use atlas_testkit::conformance::{BoxFuture, Subject};
 use atlas_testkit::dialect::runpod::{self, Pagination, Quirks};
 use atlas_testkit::world::{World, WorldClock};
 use serde_json::{Value, json};
 
-use super::{Cloud, CloudSubject, KEY, unexpected};
+use super::{Calls, Cloud, CloudSubject, KEY, unexpected};
 use crate::openapi::Exchange;
 use crate::tap::Reading;
+use resources::Ids;
 
 /// RunPod.
 pub const CLOUD: Cloud = Cloud {
@@ -33,6 +37,7 @@ pub const CLOUD: Cloud = Cloud {
     unknown_id: "zz0unknown0zz0",
     serverless: Some("sim-endpoint"),
     more: |subject| more(subject),
+    every: |transport| Box::pin(every(transport)),
 };
 
 fn world(seed: u64, clock: WorldClock) -> World {
@@ -41,9 +46,13 @@ fn world(seed: u64, clock: WorldClock) -> World {
     world
 }
 
-fn provider(world: &World, transport: Transport, key: &str) -> Result<AnyProvider> {
-    let built = RunPod::builder().api_key(key).transport(transport).clock(Arc::new(world.clock().clone())).build();
-    built.map(AnyProvider::new)
+fn provider(world: &World, transport: Transport, key: &str, served: Option<&Ready>) -> Result<AnyProvider> {
+    let mut builder = RunPod::builder().api_key(key).transport(transport).clock(Arc::new(world.clock().clone()));
+    if let Some(ready) = served {
+        let runtime = format!("{}/v2", ready.runpod.control);
+        builder = builder.control_url(&ready.runpod.control).runtime_url(runtime).proxy_url(&ready.runpod.proxy);
+    }
+    builder.build().map(AnyProvider::new)
 }
 
 fn operation(exchange: &Exchange) -> Option<&'static str> {
@@ -59,6 +68,42 @@ fn operation(exchange: &Exchange) -> Option<&'static str> {
 
 fn lose_cursor(page: &mut Value) {
     page["pagination"] = json!({ "hasNextPage": true, "nextCursor": null });
+}
+
+/// The contract's operations and all the others, each once.
+async fn every(transport: Transport) -> Result<Calls> {
+    let runpod = RunPod::builder().api_key(KEY).transport(transport).build()?;
+    let provider = AnyProvider::new(runpod.clone());
+    let (cx, now) = (CallContext::new(), SystemClock.now());
+    let request = ComputeRequest::gpu(Gpu::L4).image("x/y:1").cloud_type(CloudType::Secure);
+    let ids = Ids { pod: ComputeId::new("q8d2m5x0c7hn4v")?, volume: VolumeId::new("k3v9q0w1za")?, other: "abc1234567" };
+    let volume = VolumeRequest { name: "data".to_owned(), size: DiskSize::gb(20), region: "EU-RO-1".to_owned() };
+    let volumes = provider.network_volumes().ok_or_else(|| unexpected("no network volumes"))?;
+    let spend = SpendQuery { id: Some(ids.pod.clone()), start: now.saturating_sub(Duration::from_secs(3600)), end: now };
+    let mut calls: Calls = vec![
+        ("spawn_compute", provider.spawn_compute(&cx, &LaunchKey::untracked(), &request).await.map(drop)),
+        ("get_compute", provider.get_compute(&cx, &ids.pod).await.map(drop)),
+        ("list_compute", provider.list_compute(&cx, &ListFilter::all()).await.map(drop)),
+        ("stop", provider.stop(&cx, &ids.pod).await),
+        ("start", provider.start(&cx, &ids.pod).await),
+        ("terminate", provider.terminate(&cx, &ids.pod).await),
+        ("list_gpu_types", provider.list_gpu_types(&cx).await.map(drop)),
+        ("candidates", provider.candidates(&cx, &ComputeRequest::cpu(2).image("x/y:1")).await.map(drop)),
+        ("list_network_volumes", volumes.list_network_volumes(&cx).await.map(drop)),
+        ("create_network_volume", volumes.create_network_volume(&cx, &volume).await.map(drop)),
+        ("delete_network_volume", volumes.delete_network_volume(&cx, &ids.volume).await),
+        ("compute_spend", provider.compute_spend(&cx, &spend).await.map(drop)),
+    ];
+    let lines = async {
+        let mut stream = provider.logs(&cx, &ids.pod, &LogQuery::default().tail(5)).await?;
+        while let Some(line) = poll_fn(|cx| stream.as_mut().poll_next(cx)).await {
+            line?;
+        }
+        Ok(())
+    };
+    calls.push(("logs", lines.await));
+    calls.extend(resources::all(&runpod, &cx, &ids, now).await);
+    Ok(calls)
 }
 
 /// What the suite leaves out: every field of a request, locked pods, CPU pods, refusals of each kind.
@@ -119,7 +164,7 @@ fn more(subject: &CloudSubject) -> BoxFuture<'_, Result<()>> {
 /// Listings over several pages, and in the form of the published document, which has no pages.
 async fn pages(subject: &CloudSubject) -> Result<()> {
     let dialect = runpod::RunPod::new(subject.world());
-    let provider = provider(&subject.world(), subject.tapped(Transport::new(dialect.clone())), KEY)?;
+    let provider = provider(&subject.world(), subject.tapped(Transport::new(dialect.clone())), KEY, None)?;
     for _ in 0..3 {
         provider.spawn_compute(&subject.cx(), &LaunchKey::untracked(), &subject.request()).await?;
     }
