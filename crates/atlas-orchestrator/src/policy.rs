@@ -50,8 +50,6 @@ impl Default for AccountPolicy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Safeguards {
-    /// Commit the intent before the call (`no-intent`).
-    pub intent: bool,
     /// Resolve an unknown outcome before ordering again (`blind-retry`).
     pub resolve_unknown: bool,
     /// An incomplete walk proves nothing (`trust-partial-list`).
@@ -88,8 +86,6 @@ pub struct Safeguards {
     pub idle_margin: bool,
     /// A cost kill is ordered before the cap is reached (`cost-overrun`).
     pub cost_margin: bool,
-    /// An event is committed with the change it describes (`event-gap`).
-    pub events_with_change: bool,
     /// A respawn commits the old machine's end with the new one's start (`respawn-leak`).
     pub respawn_kills_old: bool,
 }
@@ -97,7 +93,6 @@ pub struct Safeguards {
 impl Default for Safeguards {
     fn default() -> Self {
         Self {
-            intent: true,
             resolve_unknown: true,
             complete_walks: true,
             point_read: true,
@@ -116,7 +111,6 @@ impl Default for Safeguards {
             flush_touches: true,
             idle_margin: true,
             cost_margin: true,
-            events_with_change: true,
             respawn_kills_old: true,
         }
     }

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use atlas_core::{
-    AccountName, AttemptId, Compute, ComputeId, ComputeStatus, Credential, ProviderId, Timestamp, Usd, UsdPerHour,
-};
+use atlas_core::{AccountName, AttemptId, Compute, ComputeId, ComputeStatus, Credential, ProviderId, Timestamp, Usd, UsdPerHour};
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Limit, Reason, Stuck};

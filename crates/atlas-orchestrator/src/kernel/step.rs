@@ -36,13 +36,7 @@ pub struct Step {
 pub fn step(record: &SessionRecord, evidence: &Evidence, cx: &Cx<'_>, input: &Input) -> Step {
     let mut s = Stepper {
         cx,
-        step: Step {
-            record: record.clone(),
-            evidence: evidence.clone(),
-            events: Vec::new(),
-            intended: None,
-            erase: false,
-        },
+        step: Step { record: record.clone(), evidence: evidence.clone(), events: Vec::new(), intended: None, erase: false },
     };
     s.take(input);
     s.finish();
@@ -115,7 +109,8 @@ impl Stepper<'_> {
         let Some(placing) = self.step.record.placing.as_mut() else { return };
         match found {
             Ok(list) if list.is_empty() => {
-                placing.last_refusal = Some((ErrorKind::NoCapacity.as_str().to_owned(), "nothing fits the request now".to_owned()));
+                placing.last_refusal =
+                    Some((ErrorKind::NoCapacity.as_str().to_owned(), "nothing fits the request now".to_owned()));
                 self.place_later(None);
             }
             Ok(list) => {
@@ -542,8 +537,7 @@ impl Stepper<'_> {
                 self.found(id, &walk.found);
                 let Some(attempt) = self.step.record.attempt(id) else { return };
                 let killed = attempt.kill.is_some();
-                let clones: Vec<&ComputeId> =
-                    attempt.sighted.iter().filter(|s| s.fate == Fate::Clone).map(|s| &s.id).collect();
+                let clones: Vec<&ComputeId> = attempt.sighted.iter().filter(|s| s.fate == Fate::Clone).map(|s| &s.id).collect();
                 let seen: Vec<ComputeId> = walk
                     .found
                     .iter()
@@ -595,7 +589,8 @@ impl Stepper<'_> {
     fn missing(&mut self, id: AttemptId, begun: Timestamp) {
         let bounds = self.cx.bounds;
         let Some(attempt) = self.attempt(id) else { return };
-        let fresh = attempt.sighted.iter().map(|s| s.at).max().is_none_or(|at| begun < at.saturating_add(bounds.limits.visibility_bound));
+        let fresh =
+            attempt.sighted.iter().map(|s| s.at).max().is_none_or(|at| begun < at.saturating_add(bounds.limits.visibility_bound));
         if attempt.is_serving() && begun >= attempt.settled_at(&bounds) && !fresh {
             self.evidence(id).suspect = true;
         }
@@ -723,7 +718,8 @@ impl Stepper<'_> {
                 self.record().outcome = Some(outcome);
                 self.emit(EventKind::TaskEnded { outcome });
             }
-            let reason = if how == Death::NeverReady { Reason::Limit { limit: Limit::ReadyTimeout } } else { Reason::MachineDied { how } };
+            let reason =
+                if how == Death::NeverReady { Reason::Limit { limit: Limit::ReadyTimeout } } else { Reason::MachineDied { how } };
             self.end(reason);
         }
     }
@@ -1009,12 +1005,9 @@ impl Stepper<'_> {
     fn finish(&mut self) {
         let now = self.cx.now;
         let done = self.step.record.ending.as_ref().is_some_and(|ending| ending.done_at.is_none())
-            && self
-                .step
-                .record
-                .attempts
-                .iter()
-                .all(|a| a.is_terminal() && a.supports.iter().all(|s| s.released || !s.made && a.calling_at.is_none() && !s.made));
+            && self.step.record.attempts.iter().all(|a| {
+                a.is_terminal() && a.supports.iter().all(|s| s.released || !s.made && a.calling_at.is_none() && !s.made)
+            });
         if done && !self.cx.held {
             let cost = self.step.record.cost(now).estimated;
             if let Some(ending) = self.record().ending.as_mut() {

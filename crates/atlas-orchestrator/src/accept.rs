@@ -1,0 +1,182 @@
+//! An operator accepts a store as the surviving copy, and what it does not know is put on record.
+
+use atlas_core::{AccountName, AttemptId, Claim, Compute, ComputeStatus, Error, ErrorKind, Result, TrackedKey, Usd};
+use serde::Serialize;
+
+use crate::event::{EventKind, Reason};
+use crate::ids::SessionId;
+use crate::kernel::record::{Ending, Kill, Sighted};
+use crate::kernel::{Attempt, AttemptRow, Fate, Input, SessionRecord};
+use crate::options::SessionOptions;
+use crate::orchestrator::Orchestrator;
+use crate::realm::LastHolder;
+use crate::runtime::core::{Core, HOLD_ROW};
+use crate::runtime::nodes;
+use crate::session::{AttemptPhase, SessionKind};
+use crate::store::{Batch, CommitError, Table};
+
+/// What an accept found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct AcceptReport {
+    /// The store's incarnation from now on.
+    pub incarnation: String,
+    /// Sessions whose unsettled orders are resolved anew.
+    pub reopened: Vec<SessionId>,
+    /// Machines with a key of ours whose attempt was not on record: each has a session that ends it now.
+    pub orphans: Vec<SessionId>,
+}
+
+impl Orchestrator {
+    /// Accepts this store as the surviving copy: ends the hold, and leaves nothing of ours without a record.
+    ///
+    /// Every order that was about to be made counts as unknown from now; every machine whose attempt is not on record gets one with
+    /// a committed end; and the accept counts as a touch on every session.
+    ///
+    /// # Errors
+    /// When an account cannot be walked to its end, or the store does not take it: the hold stays, and it can be repeated.
+    ///
+    /// # Cancel safety
+    /// Dropped, the hold stays; repeat it.
+    pub async fn accept_store(&self) -> Result<AcceptReport> {
+        let core = &self.core;
+        let mut report = AcceptReport::default();
+        nodes::count_as_touch(core).await?;
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let rows = core.store.scan(Table::Sessions, &[], after.as_deref(), 500).await?;
+            let Some(last) = rows.last() else { break };
+            after = Some(last.key.clone());
+            for row in rows {
+                let record = SessionRecord::decode(&row.value)?;
+                if record
+                    .attempts
+                    .iter()
+                    .any(|a| matches!(a.phase, AttemptPhase::Intent | AttemptPhase::Calling | AttemptPhase::Unknown))
+                {
+                    core.tell(record.id, &Input::Accept).await?;
+                    report.reopened.push(record.id);
+                }
+            }
+        }
+        for account in &core.accounts {
+            let listed = account.walk().await.map_err(|failure| Error::new(failure.kind, failure.message))?;
+            if let Some(why) = &listed.incomplete {
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    format!("account {} could not be walked to its end: {why}", account.name),
+                ));
+            }
+            for machine in &listed.machines {
+                let Claim::Whole(key) = machine.keys.claim() else { continue };
+                if machine.status == ComputeStatus::Terminated || !core.realm.verify(&key) {
+                    continue;
+                }
+                if core.store.get(Table::Attempts, key.attempt().as_bytes()).await?.is_none() {
+                    let record = orphan(core, &account.name, account.provider.id().clone(), machine, key);
+                    report.orphans.push(put_orphan(core, record, key.attempt()).await?);
+                }
+            }
+        }
+        let mut random = [0; 10];
+        core.entropy.fill(&mut random);
+        report.incarnation = data_encoding::HEXLOWER.encode(&random);
+        core.store.set_incarnation(&report.incarnation).await?;
+        if let Some(ledger) = &core.ledger {
+            ledger.record(&LastHolder::of(&core.store.info().await?))?;
+        }
+        let mut batch = Batch::new();
+        batch.delete(Table::Realm, HOLD_ROW);
+        core.store.commit(batch).await.map_err(Error::from)?;
+        core.unhold();
+        for id in core.slots.ids() {
+            core.slots.wake(id);
+        }
+        Ok(report)
+    }
+}
+
+/// A session for a machine that nobody remembers: it only exists to end it.
+fn orphan(
+    core: &Core,
+    account: &AccountName,
+    provider: atlas_core::ProviderId,
+    machine: &Compute,
+    key: TrackedKey,
+) -> SessionRecord {
+    let now = core.now();
+    let attempt = Attempt {
+        id: key.attempt(),
+        key,
+        account: account.clone(),
+        candidate: atlas_core::Candidate::default(),
+        created_at: key.attempt().created_at(),
+        calling_at: Some(now),
+        phase: AttemptPhase::Unknown,
+        serving: None,
+        compute: None,
+        sighted: vec![Sighted { id: machine.id.clone(), at: now, fate: Fate::Doomed }],
+        kill: Some(Kill { reason: Reason::Accepted, at: now }),
+        supports: Vec::new(),
+        identity: None,
+        price: machine.cost_per_hour,
+        spent: Usd::ZERO,
+        metered_to: Some(now),
+        ended_at: None,
+        message: None,
+        stuck: None,
+    };
+    SessionRecord {
+        id: SessionId::new(now, &*core.entropy),
+        owner: core.node.clone(),
+        kind: SessionKind::Interactive,
+        account: account.clone(),
+        provider,
+        options: SessionOptions::new().account(account.clone()),
+        created_at: now,
+        attempts: vec![attempt],
+        placing: None,
+        ready_at: None,
+        respawns: 0,
+        last_seq: 1,
+        ending: Some(Ending { reason: Reason::Accepted, at: now, done_at: None }),
+        not_idle_before: None,
+        warned: Vec::new(),
+        heartbeat: None,
+        outcome: None,
+        decisions: Vec::new(),
+        billed: None,
+    }
+}
+
+async fn put_orphan(core: &Core, record: SessionRecord, attempt: AttemptId) -> Result<SessionId> {
+    let id = record.id;
+    let event = crate::event::Event {
+        session: id,
+        user_id: None,
+        seq: 1,
+        at: record.created_at,
+        kind: EventKind::Terminating { reason: Reason::Accepted },
+    };
+    let mut batch = Batch::new();
+    batch.fence = core.lease.fence();
+    batch.guard(Table::Attempts, *attempt.as_bytes(), None);
+    let row = AttemptRow { session: id, account: record.account.clone() };
+    batch.put(Table::Attempts, *attempt.as_bytes(), serde_json::to_vec(&row).unwrap_or_default());
+    batch.put(Table::Sessions, *id.as_bytes(), record.encode());
+    batch.append(*id.as_bytes(), 1, serde_json::to_vec(&event).unwrap_or_default());
+    match core.store.commit(batch).await {
+        Ok(_) => {
+            nodes::take_up(core, &record).await?;
+            core.fed.notify_one();
+            Ok(id)
+        }
+        // A second machine under the same key: the first one's session finds it.
+        Err(CommitError::Conflict) => {
+            let row = core.store.get(Table::Attempts, attempt.as_bytes()).await?;
+            let known = row.and_then(|row| serde_json::from_slice::<AttemptRow>(&row.value).ok());
+            known.map(|row| row.session).ok_or_else(|| CommitError::Conflict.into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,121 @@
+//! A handle on one session.
+
+use std::time::Duration;
+
+use atlas_core::{Compute, Error, ErrorKind, Result};
+
+use crate::event::{Cursor, Scope};
+use crate::ids::SessionId;
+use crate::orchestrator::{Orchestrator, ended};
+use crate::runtime::{Subscription, feed};
+use crate::session::{SessionInfo, SessionState, StopOutcome, TaskOutcome, Touch};
+
+/// One session. Cheap to clone; dropping it ends nothing.
+#[derive(Clone, Debug)]
+pub struct Session {
+    orchestrator: Orchestrator,
+    id: SessionId,
+}
+
+impl Session {
+    pub(crate) fn new(orchestrator: Orchestrator, id: SessionId) -> Self {
+        Self { orchestrator, id }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub const fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// Its serving machine as last seen, with the credential its browser carries.
+    ///
+    /// # Errors
+    /// `not_found` while it has none; `unavailable` when the store cannot be read.
+    pub async fn compute(&self) -> Result<Compute> {
+        let info = self.info().await?;
+        info.compute.ok_or_else(|| Error::new(ErrorKind::NotFound, "the session has no machine at the moment"))
+    }
+
+    /// Everything known of it.
+    ///
+    /// # Errors
+    /// `unavailable` when the store cannot be read.
+    pub async fn info(&self) -> Result<SessionInfo> {
+        self.orchestrator.info(self.id).await
+    }
+
+    /// Counts as activity now; see [`Orchestrator::touch`].
+    pub fn touch(&self) -> Touch {
+        self.orchestrator.touch(self.id)
+    }
+
+    /// Its events after a place in its log.
+    #[must_use]
+    pub fn events(&self, cursor: Cursor) -> Subscription {
+        self.orchestrator.subscribe(Scope::Session(self.id), cursor)
+    }
+
+    /// Vetoes an idle end until `span` from now.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn extend(&self, span: Duration) -> Result<()> {
+        self.orchestrator.extend(self.id, span).await
+    }
+
+    /// Commits its end; see [`Orchestrator::stop_tracked`].
+    ///
+    /// # Errors
+    /// `unavailable` when the store did not take it.
+    pub async fn stop(&self) -> Result<StopOutcome> {
+        self.orchestrator.stop_tracked(self.id).await
+    }
+
+    /// Waits until its machine is usable; see [`Orchestrator::await_ready`].
+    ///
+    /// # Errors
+    /// See [`Orchestrator::await_ready`].
+    pub async fn await_ready(&self, wait: Duration) -> Result<SessionInfo> {
+        self.orchestrator.await_ready(self.id, wait).await
+    }
+
+    /// Waits until a cloud accepted a machine for it.
+    ///
+    /// # Errors
+    /// What was said last, when none could be had.
+    pub async fn await_accepted(&self) -> Result<()> {
+        let reason = feed::wait_for(&self.orchestrator.core, self.id, None, |record| match &record.ending {
+            Some(ending) => Some(Some(ending.reason.clone())),
+            None => record.serving().map(|_| None),
+        })
+        .await?;
+        match reason.flatten() {
+            Some(reason) => Err(ended(&reason, "the session ended before it had a machine")),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for the end of its task.
+    ///
+    /// # Errors
+    /// When it could not be placed, or is not a task.
+    pub async fn await_outcome(&self) -> Result<TaskOutcome> {
+        let seen = feed::wait_for(&self.orchestrator.core, self.id, None, |record| {
+            let placed = record.attempts.iter().any(|attempt| attempt.serving.is_some());
+            match (&record.outcome, &record.ending) {
+                (Some(_), Some(ending)) if !placed && matches!(ending.reason, crate::event::Reason::CannotPlace { .. }) => {
+                    Some(Err(ended(&ending.reason, "the task was not placed")))
+                }
+                (Some(outcome), _) => Some(Ok(*outcome)),
+                (None, Some(ending)) => Some(Err(ended(&ending.reason, "the session ended"))),
+                (None, None) if record.state() == SessionState::Terminated => {
+                    Some(Err(Error::new(ErrorKind::Conflict, "the session ended without an outcome")))
+                }
+                (None, None) => None,
+            }
+        })
+        .await?;
+        seen.unwrap_or_else(|| Err(Error::new(ErrorKind::Timeout, "the task has not ended")))
+    }
+}

@@ -1,0 +1,703 @@
+//! The orchestrator: what an application holds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use atlas_core::{
+    AccountName, AnyProvider, Clock, ComputeRequest, Credential, Entropy, Error, ErrorKind, Result, SystemClock, SystemEntropy,
+    Timestamp,
+};
+
+use crate::activity::AnyActivitySource;
+use crate::event::{Cursor, EventKind, Reason, Scope};
+use crate::handle::Session;
+use crate::ids::SessionId;
+use crate::kernel::record::{Ending, Placing};
+use crate::kernel::{Input, SessionRecord, limits};
+use crate::options::{DEFAULT_IDLE_TTL, SessionFilter, SessionOptions};
+use crate::policy::Policy;
+use crate::realm::{IncarnationLedger, Realm};
+use crate::runtime::account::Account;
+use crate::runtime::core::{Core, HOLD_ROW, HoldRow, Parts};
+use crate::runtime::spawner::Steady;
+use crate::runtime::survey::{self, Suspects};
+use crate::runtime::{Spawner, Subscription, TokioSpawner, feed, flush, nodes, reconciler};
+use crate::session::{
+    AttemptInfo, ReapReport, SessionInfo, SessionKind, SessionState, Shutdown, ShutdownReport, StopOutcome, TaskOutcome, Touch,
+};
+use crate::store::{AnyStore, Batch, Table};
+
+/// The longest a `max_runtime` task may be given where it names none.
+pub const DEFAULT_TASK_RUNTIME: Duration = Duration::from_secs(24 * 3600);
+/// A machine's clock that is further from the store's is worth a word.
+const MAX_SKEW: Duration = Duration::from_secs(60);
+const DEFAULT_NODE: &str = "local";
+
+/// Rents machines for sessions and gives them back. Cheap to clone; all clones are one.
+///
+/// Dropping it stops nothing: call [`Orchestrator::shutdown`].
+#[derive(Clone, Debug)]
+pub struct Orchestrator {
+    pub(crate) core: Arc<Core>,
+    suspects: Arc<BTreeMap<AccountName, Arc<Suspects>>>,
+}
+
+/// How an orchestrator is made.
+#[derive(Debug)]
+pub struct Builder {
+    accounts: Vec<(AccountName, AnyProvider)>,
+    default_account: Option<AccountName>,
+    store: Option<AnyStore>,
+    realm: Option<Arc<Realm>>,
+    ledger: Option<Arc<dyn IncarnationLedger>>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    spawner: Arc<dyn Spawner>,
+    policy: Policy,
+    name_prefix: String,
+    node: String,
+    sources: Vec<AnyActivitySource>,
+}
+
+impl Builder {
+    /// An account to rent from.
+    #[must_use]
+    pub fn account(mut self, name: AccountName, provider: AnyProvider) -> Self {
+        self.accounts.retain(|(known, _)| *known != name);
+        self.accounts.push((name, provider));
+        self
+    }
+
+    /// The account of sessions that name none; the only one, where there is only one.
+    #[must_use]
+    pub fn default_account(self, name: AccountName) -> Self {
+        Self { default_account: Some(name), ..self }
+    }
+
+    /// Where records are kept.
+    #[must_use]
+    pub fn store(self, store: AnyStore) -> Self {
+        Self { store: Some(store), ..self }
+    }
+
+    /// The deployment it belongs to.
+    #[must_use]
+    pub fn realm(self, realm: impl Into<Arc<Realm>>) -> Self {
+        Self { realm: Some(realm.into()), ..self }
+    }
+
+    /// Where the realm's last holder is kept, outside the store: with it a rolled-back or copied store is noticed at once.
+    #[must_use]
+    pub fn ledger(self, ledger: Arc<dyn IncarnationLedger>) -> Self {
+        Self { ledger: Some(ledger), ..self }
+    }
+
+    /// Another clock than the machine's. It is only compared: deadlines follow the store's clock, carried on monotonically.
+    #[must_use]
+    pub fn clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// Another randomness than the machine's.
+    #[must_use]
+    pub fn entropy(self, entropy: Arc<dyn Entropy>) -> Self {
+        Self { entropy, ..self }
+    }
+
+    /// Where its tasks run, instead of tokio's own `spawn`.
+    #[must_use]
+    pub fn spawner(self, spawner: Arc<dyn Spawner>) -> Self {
+        Self { spawner, ..self }
+    }
+
+    /// Settings.
+    #[must_use]
+    pub fn policy(self, policy: Policy) -> Self {
+        Self { policy, ..self }
+    }
+
+    /// What machine names begin with; the reaper's outer filter.
+    #[must_use]
+    pub fn name_prefix(self, prefix: impl Into<String>) -> Self {
+        Self { name_prefix: prefix.into(), ..self }
+    }
+
+    /// This node's name: different for each node that shares the store, the same after a restart.
+    #[must_use]
+    pub fn node(self, name: impl Into<String>) -> Self {
+        Self { node: name.into(), ..self }
+    }
+
+    /// Another source of activity besides touches.
+    #[must_use]
+    pub fn activity(mut self, source: AnyActivitySource) -> Self {
+        self.sources.push(source);
+        self
+    }
+
+    /// Reads what is on record and goes on with it.
+    ///
+    /// # Errors
+    /// `validation` when the store, the realm or the accounts are missing or contradict each other; `conflict` when the store belongs
+    /// to another realm, or another node holds this node's place; `unavailable` when the store cannot be read.
+    ///
+    /// # Cancel safety
+    /// Dropped before its end, nothing runs; the node's lease runs out by itself.
+    pub async fn start(self) -> Result<Orchestrator> {
+        let missing = |field: &str| Error::validation(field, "is needed to start an orchestrator");
+        let store = self.store.ok_or_else(|| missing("store"))?;
+        let realm = self.realm.ok_or_else(|| missing("realm"))?;
+        if self.node.is_empty() || self.node.len() > 200 || self.node.contains('/') || self.node.chars().any(char::is_control) {
+            return Err(Error::validation("node", "must be 1 to 200 printable characters without /"));
+        }
+        let default_account = match self.default_account {
+            Some(name) if !self.accounts.iter().any(|(known, _)| *known == name) => {
+                return Err(Error::validation("default_account", format!("no account is called {name}")));
+            }
+            None if self.accounts.len() == 1 => self.accounts.first().map(|(name, _)| name.clone()),
+            named => named,
+        };
+        store.bind(realm.fingerprint()).await?;
+        let info = store.info().await?;
+        let now = store.now().await?;
+        let skew = now.since(self.clock.now()).max(self.clock.now().since(now));
+        if skew > MAX_SKEW {
+            tracing::warn!(?skew, "this machine's clock and the store's differ; sessions are judged by the store's");
+        }
+        let steady = Arc::new(Steady::new(now));
+        let accounts: Vec<Arc<Account>> = self
+            .accounts
+            .into_iter()
+            .map(|(name, provider)| {
+                Account::new(name, provider, &self.policy, &self.name_prefix, steady.clone(), self.spawner.clone())
+            })
+            .collect();
+        let core = Arc::new(Core::new(Parts {
+            store,
+            exclusive: info.exclusive,
+            durable: info.durable,
+            realm,
+            ledger: self.ledger,
+            entropy: self.entropy,
+            spawner: self.spawner,
+            policy: self.policy,
+            accounts,
+            default_account,
+            name_prefix: self.name_prefix,
+            node: self.node,
+            sources: self.sources,
+            steady,
+        }));
+        if let Some(row) = core.store.get(Table::Realm, HOLD_ROW).await? {
+            let why = serde_json::from_slice::<HoldRow>(&row.value).map_or_else(|_| "held before".to_owned(), |row| row.why);
+            core.held_before(why);
+        }
+        nodes::watch_ledger(&core).await;
+        nodes::enlist(&core).await?;
+        nodes::adopt(&core).await?;
+        let position = feed::last_position(&core).await?;
+        let suspects = core.accounts.iter().map(|account| (account.name.clone(), Arc::default())).collect();
+        let orchestrator = Orchestrator { core, suspects: Arc::new(suspects) };
+        orchestrator.begin(position);
+        Ok(orchestrator)
+    }
+}
+
+impl Orchestrator {
+    /// Begins to describe one.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder {
+            accounts: Vec::new(),
+            default_account: None,
+            store: None,
+            realm: None,
+            ledger: None,
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy::new()),
+            spawner: Arc::new(TokioSpawner),
+            policy: Policy::default(),
+            name_prefix: atlas_core::DEFAULT_NAME_PREFIX.to_owned(),
+            node: DEFAULT_NODE.to_owned(),
+            sources: Vec::new(),
+        }
+    }
+
+    fn begin(&self, position: u64) {
+        let core = &self.core;
+        core.spawner.spawn("reconciler", Box::pin(reconciler::keep(core.clone())));
+        core.spawner.spawn("lease", Box::pin(nodes::keep(core.clone())));
+        core.spawner.spawn("flush", Box::pin(flush::keep(core.clone())));
+        core.spawner.spawn("feed", Box::pin(feed::keep(core.clone(), position)));
+        for account in &core.accounts {
+            if let Some(suspects) = self.suspects.get(&account.name) {
+                core.spawner.spawn("survey", Box::pin(survey::keep(core.clone(), account.clone(), suspects.clone())));
+            }
+        }
+    }
+
+    /// Rents a machine for a session, and answers once a cloud accepted the order.
+    ///
+    /// An order of unknown outcome is resolved first: the answer is a machine or an error, never a guess.
+    ///
+    /// # Errors
+    /// Before anything is sent: `validation` and `unsupported`. After: what the cloud said last; the session is on record and over
+    /// then, and [`Orchestrator::list`] shows it.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves the session on record and being launched; find it with [`Orchestrator::list`].
+    pub async fn spawn(&self, request: ComputeRequest, options: SessionOptions) -> Result<Session> {
+        let id = self.launch(request, options, SessionKind::Interactive).await?;
+        let session = Session::new(self.clone(), id);
+        session.await_accepted().await?;
+        Ok(session)
+    }
+
+    /// Puts a session on record and begins to launch it, without waiting for a cloud.
+    ///
+    /// # Errors
+    /// `validation`, `unsupported`, `unavailable` when the store does not take it.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have put the session on record.
+    pub async fn launch(&self, request: ComputeRequest, options: SessionOptions, kind: SessionKind) -> Result<SessionId> {
+        let core = &self.core;
+        options.validate()?;
+        let name = options
+            .account
+            .clone()
+            .or_else(|| core.default_account.clone())
+            .ok_or_else(|| Error::new(ErrorKind::Validation, "no account was named and there is no default one"))?;
+        let account = core.account(&name).ok_or_else(|| Error::validation("account", format!("no account is called {name}")))?;
+        if core.is_held() {
+            let why = core.hold_reason().unwrap_or_default();
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("atlas holds ({why}); an operator must accept the store first"),
+            ));
+        }
+        if core.stopping.is_cancelled() {
+            return Err(Error::new(ErrorKind::Unavailable, "the orchestrator is being shut down"));
+        }
+        let credential = atlas_auth::mint(request.auth, &*core.entropy);
+        let request = request.credential(credential);
+        account.check(&request)?;
+        let now = core.now();
+        let id = SessionId::new(now, &*core.entropy);
+        let mut options = SessionOptions { account: Some(name.clone()), ..options };
+        match kind {
+            SessionKind::Interactive if options.idle_ttl.is_none() && !options.no_idle_ttl => {
+                options.idle_ttl = Some(DEFAULT_IDLE_TTL);
+            }
+            SessionKind::Task => {
+                options.max_runtime = options.max_runtime.or(Some(DEFAULT_TASK_RUNTIME));
+            }
+            SessionKind::Interactive => {}
+        }
+        let sealed = core.realm.seal(id.as_bytes(), request.expose().to_string().as_bytes(), &*core.entropy);
+        let record = SessionRecord {
+            id,
+            owner: core.node.clone(),
+            kind,
+            account: name.clone(),
+            provider: account.provider.id().clone(),
+            options,
+            created_at: now,
+            attempts: Vec::new(),
+            placing: Some(Placing { since: Some(now), ..Placing::default() }),
+            ready_at: None,
+            respawns: 0,
+            last_seq: 1,
+            ending: None,
+            not_idle_before: None,
+            warned: Vec::new(),
+            heartbeat: None,
+            outcome: None,
+            decisions: Vec::new(),
+            billed: None,
+        };
+        let created = crate::event::Event {
+            session: id,
+            user_id: record.options.user_id.clone(),
+            seq: 1,
+            at: now,
+            kind: EventKind::Created { account: name },
+        };
+        let mut batch = Batch::new();
+        batch.fence = core.lease.fence();
+        if batch.fence.is_none() {
+            return Err(Error::new(ErrorKind::Unavailable, "this node's lease is not valid at the moment"));
+        }
+        batch.guard(Table::Sessions, *id.as_bytes(), None);
+        batch.put(Table::Sessions, *id.as_bytes(), record.encode());
+        batch.put(Table::Sealed, *id.as_bytes(), sealed);
+        batch.append(*id.as_bytes(), 1, serde_json::to_vec(&created).unwrap_or_default());
+        core.store.commit(batch).await.map_err(Error::from)?;
+        core.touches.insert(id, record.options.idle_ttl, now, None);
+        core.slots.insert(&record, core.account_index(&record.account), None);
+        core.fed.notify_one();
+        Ok(id)
+    }
+
+    /// Runs a command in a machine to its end, learns how it ended, and ends the machine.
+    ///
+    /// # Errors
+    /// As [`Orchestrator::spawn`]. A task that failed is an outcome, not an error.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves the task on record and running.
+    pub async fn run_task(&self, request: ComputeRequest, options: SessionOptions) -> Result<(Session, TaskOutcome)> {
+        let id = self.launch(request, options, SessionKind::Task).await?;
+        let session = Session::new(self.clone(), id);
+        let outcome = session.await_outcome().await?;
+        Ok((session, outcome))
+    }
+
+    /// A handle on a session on record.
+    ///
+    /// # Errors
+    /// `not_found`; `unavailable` when the store cannot be read.
+    pub async fn session(&self, id: SessionId) -> Result<Session> {
+        self.core.require(id).await?;
+        Ok(Session::new(self.clone(), id))
+    }
+
+    /// The sessions a filter selects, oldest first.
+    ///
+    /// # Errors
+    /// `unavailable` when the store cannot be read.
+    pub async fn list(&self, filter: SessionFilter) -> Result<Vec<SessionInfo>> {
+        let mut found = Vec::new();
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let rows = self.core.store.scan(Table::Sessions, &[], after.as_deref(), 1000).await?;
+            let Some(last) = rows.last() else { return Ok(found) };
+            after = Some(last.key.clone());
+            for row in rows {
+                let record = SessionRecord::decode(&row.value)?;
+                if selects(&filter, &record) {
+                    found.push(self.describe(&record, None));
+                }
+            }
+        }
+    }
+
+    /// The ids of the sessions that have not ended, oldest first.
+    ///
+    /// # Errors
+    /// `unavailable` when the store cannot be read.
+    pub async fn list_ids(&self) -> Result<Vec<SessionId>> {
+        Ok(self.list(SessionFilter::live()).await?.into_iter().map(|info| info.id).collect())
+    }
+
+    /// Events, in order and without gaps, from after a place in the log.
+    #[must_use]
+    pub fn subscribe(&self, scope: Scope, cursor: Cursor) -> Subscription {
+        Subscription::new(self.core.clone(), scope, cursor)
+    }
+
+    /// Commits a session's end, which is final, and says truly how far it has come.
+    ///
+    /// # Errors
+    /// `not_found`; `unavailable` when the store did not take it: nothing was decided then.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have committed the end.
+    pub async fn stop_tracked(&self, id: SessionId) -> Result<StopOutcome> {
+        let loaded = self.core.tell(id, &Input::Stop(Reason::Requested)).await?;
+        Ok(self.outcome_of(&loaded.record))
+    }
+
+    fn outcome_of(&self, record: &SessionRecord) -> StopOutcome {
+        match record.state() {
+            SessionState::Terminated => StopOutcome::Terminated,
+            _ => StopOutcome::Terminating {
+                stuck: record.attempts.iter().find_map(|attempt| attempt.stuck.clone()),
+                burn: record.cost(self.core.now()).burn,
+            },
+        }
+    }
+
+    /// Waits until every machine of an ending session is proved to be gone, at most so long.
+    ///
+    /// # Errors
+    /// `not_found`, `unavailable`. Time that is up is an outcome, not an error.
+    pub async fn await_terminated(&self, id: SessionId, wait: Duration) -> Result<StopOutcome> {
+        let until = tokio::time::Instant::now() + wait;
+        let over = feed::wait_for(&self.core, id, Some(until), |record| {
+            (record.state() == SessionState::Terminated).then_some(StopOutcome::Terminated)
+        })
+        .await?;
+        match over {
+            Some(outcome) => Ok(outcome),
+            None => Ok(self.outcome_of(&self.core.require(id).await?.record)),
+        }
+    }
+
+    /// Counts as activity now. Of a session of another node, or near its idle limit: `Deferred`; see [`Orchestrator::touch_durable`].
+    #[must_use]
+    pub fn touch(&self, id: SessionId) -> Touch {
+        match self.core.touches.touch(id, self.core.now()) {
+            Some(touch) => touch,
+            None if self.core.exclusive => Touch::Ended,
+            None => Touch::Deferred,
+        }
+    }
+
+    /// Counts as activity now, and answers once that is durable.
+    ///
+    /// # Errors
+    /// `unavailable` when the store did not take it.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have been counted.
+    pub async fn touch_durable(&self, id: SessionId) -> Result<Touch> {
+        if self.core.touches.touch(id, self.core.now()).is_none() {
+            let loaded = self.core.require(id).await?;
+            if loaded.record.ending.is_some() {
+                return Ok(Touch::Ended);
+            }
+            // Another node's: written as its own would be.
+            self.core.touches.insert(id, loaded.record.options.idle_ttl, loaded.record.created_at, None);
+            let _ = self.core.touches.touch(id, self.core.now());
+            let flushed = flush::flush(&self.core).await;
+            self.core.touches.remove(id);
+            return if flushed { Ok(Touch::Recorded) } else { Ok(Touch::Deferred) };
+        }
+        if flush::flush(&self.core).await { Ok(Touch::Recorded) } else { Ok(Touch::Deferred) }
+    }
+
+    /// Vetoes an idle end until `span` from now.
+    ///
+    /// # Errors
+    /// `not_found`, `unavailable`.
+    pub async fn extend(&self, id: SessionId, span: Duration) -> Result<()> {
+        let until = self.core.now().saturating_add(span);
+        self.core.tell(id, &Input::Extend(until)).await.map(drop)
+    }
+
+    /// What a machine reported of its task, through a callback: its exit code.
+    ///
+    /// # Errors
+    /// `not_found`, `unavailable`.
+    pub async fn report_exit(&self, id: SessionId, code: i32) -> Result<()> {
+        self.core.tell(id, &Input::TaskReported(code)).await.map(drop)
+    }
+
+    /// What a machine reported besides: progress, a line of its log. Not activity.
+    ///
+    /// # Errors
+    /// `validation` when it is longer than 4 KiB; `not_found`, `unavailable`.
+    pub async fn report(&self, id: SessionId, kind: &str, text: &str) -> Result<()> {
+        if kind.len() > 64 || text.len() > 4096 {
+            return Err(Error::validation("report", "must be at most 4 KiB"));
+        }
+        self.core.tell(id, &Input::Reported(kind.to_owned(), text.to_owned())).await.map(drop)
+    }
+
+    /// Everything known of a session, its credential included.
+    ///
+    /// # Errors
+    /// `not_found`, `unavailable`.
+    pub async fn info(&self, id: SessionId) -> Result<SessionInfo> {
+        let loaded = self.core.require(id).await?;
+        let credential = self.core.request(id).await?.and_then(|request| request.credential);
+        Ok(self.describe(&loaded.record, credential))
+    }
+
+    /// Waits until a session's machine is usable. Follows a respawn.
+    ///
+    /// # Errors
+    /// Naming the state last seen: when the session ends first, or `timeout` when `wait` is up.
+    pub async fn await_ready(&self, id: SessionId, wait: Duration) -> Result<SessionInfo> {
+        let until = tokio::time::Instant::now() + wait;
+        let seen = feed::wait_for(&self.core, id, Some(until), |record| {
+            (record.state() == SessionState::Ready || record.ending.is_some()).then_some(())
+        })
+        .await?;
+        let info = self.info(id).await?;
+        let last = format!("the session is {}", info.state.as_str());
+        match (seen, &info.reason) {
+            (Some(()), None) => Ok(info),
+            (Some(()), Some(reason)) => Err(ended(reason, &last)),
+            (None, _) => {
+                let status = info.status().map_or_else(String::new, |status| format!(", its machine {status}"));
+                Err(Error::new(ErrorKind::Timeout, format!("not ready in time: {last}{status}")))
+            }
+        }
+    }
+
+    /// Scans an account for machines without a session, now. A dry run ends nothing.
+    ///
+    /// # Errors
+    /// `validation` for an account that is not known; otherwise what the cloud or the store said.
+    pub async fn reap_now(&self, account: &AccountName, dry_run: bool) -> Result<ReapReport> {
+        let (found, suspects) = self
+            .core
+            .account(account)
+            .zip(self.suspects.get(account))
+            .ok_or_else(|| Error::validation("account", format!("no account is called {account}")))?;
+        survey::scan(&self.core, found, suspects, dry_run || found.policy.report_only).await
+    }
+
+    /// Lets the reaper of an account go on after it found too many victims.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn acknowledge_breaker(&self, account: &AccountName) -> Result<()> {
+        crate::runtime::accounts::update(&self.core, account, |row| row.breaker = None).await.map(drop)
+    }
+
+    /// Why nothing is ended or made at the moment, when the store may have been rolled back.
+    #[must_use]
+    pub fn hold(&self) -> Option<String> {
+        self.core.hold_reason()
+    }
+
+    /// The names of the accounts it was given.
+    pub fn accounts(&self) -> impl Iterator<Item = (&AccountName, &AnyProvider)> {
+        self.core.accounts.iter().map(|account| (&account.name, &account.provider))
+    }
+
+    /// The provider of an account, for calls outside sessions.
+    #[must_use]
+    pub fn provider(&self, account: &AccountName) -> Option<&AnyProvider> {
+        self.core.account(account).map(|account| &account.provider)
+    }
+
+    /// The time by which sessions are judged.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.core.now()
+    }
+
+    /// How many sessions this node looks after.
+    #[must_use]
+    pub fn tracked(&self) -> usize {
+        self.core.slots.len()
+    }
+
+    /// Whether what is on record outlives this process.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.core.durable
+    }
+
+    /// Ends this orchestrator, as told. Calls under way are finished first.
+    ///
+    /// # Errors
+    /// `unavailable` when not even the intents could be committed.
+    ///
+    /// # Cancel safety
+    /// Dropped, it leaves the orchestrator half shut down: call it again.
+    pub async fn shutdown(&self, how: Shutdown) -> Result<ShutdownReport> {
+        let core = &self.core;
+        let mut report = ShutdownReport::default();
+        if let Shutdown::TerminateAll { wait } = how {
+            let until = tokio::time::Instant::now() + wait;
+            let ids = core.slots.ids();
+            for id in &ids {
+                core.tell(*id, &Input::Stop(Reason::Shutdown)).await?;
+            }
+            for id in ids {
+                let over =
+                    feed::wait_for(core, id, Some(until), |record| (record.state() == SessionState::Terminated).then_some(()));
+                match over.await? {
+                    Some(()) => report.terminated += 1,
+                    None => report.unsettled.push(id),
+                }
+            }
+        }
+        core.stopping.cancel();
+        core.slots.quiesce(core.policy.lease * 4).await;
+        report.handed_over = core.slots.len() - report.unsettled.len().min(core.slots.len());
+        report.flushed = flush::flush(core).await;
+        nodes::watch_ledger(core).await;
+        nodes::leave(core, report.flushed).await;
+        core.stopped.cancel();
+        Ok(report)
+    }
+
+    pub(crate) fn describe(&self, record: &SessionRecord, auth: Option<Credential>) -> SessionInfo {
+        let cx = self.core.cx(&record.account);
+        let touched = self.core.touches.newest(record.id).unwrap_or(record.created_at);
+        let own = record.own_activity();
+        let last_activity = touched.max(own);
+        let source = match () {
+            () if touched > own => "touch",
+            () if record.ready_at == Some(own) => "ready",
+            () if own > record.created_at => "accepted",
+            () => "created",
+        };
+        let mut compute =
+            record.attempts.iter().rev().find(|a| a.compute.is_some() && (a.is_serving() || record.ending.is_some()));
+        if compute.is_none() {
+            compute = record.serving();
+        }
+        SessionInfo {
+            id: record.id,
+            kind: record.kind,
+            state: record.state(),
+            account: record.account.clone(),
+            provider: record.provider.clone(),
+            options: record.options.clone(),
+            created_at: record.created_at,
+            compute: compute.and_then(|attempt| attempt.compute.clone()).map(|mut compute| {
+                compute.auth.clone_from(&auth);
+                compute
+            }),
+            auth,
+            attempts: record.attempts.iter().map(describe_attempt).collect(),
+            last_activity,
+            last_activity_source: source.to_owned(),
+            next_deadline: limits::next_deadline(record, touched, &cx),
+            cost: record.cost(cx.now),
+            respawns: record.respawns,
+            reason: record.ending.as_ref().map(|Ending { reason, .. }| reason.clone()),
+            outcome: record.outcome,
+            stuck: record.attempts.iter().find_map(|attempt| attempt.stuck.clone()),
+            owner: record.owner.clone(),
+            decisions: record.decisions.clone(),
+            last_seq: record.last_seq,
+        }
+    }
+}
+
+fn describe_attempt(attempt: &crate::kernel::Attempt) -> AttemptInfo {
+    AttemptInfo {
+        attempt: attempt.id,
+        phase: attempt.phase,
+        terminating: attempt.kill.as_ref().map(|kill| kill.reason.clone()),
+        computes: attempt.sighted.iter().map(|seen| seen.id.clone()).collect(),
+        placed: attempt.placed(),
+        price: attempt.price,
+        created_at: attempt.created_at,
+        ended_at: attempt.ended_at,
+        message: attempt.message.clone(),
+        stuck: attempt.stuck.clone(),
+    }
+}
+
+fn selects(filter: &SessionFilter, record: &SessionRecord) -> bool {
+    let state = record.state();
+    filter.user_id.as_ref().is_none_or(|user| record.options.user_id.as_ref() == Some(user))
+        && filter.labels.iter().all(|(name, value)| record.options.labels.get(name) == Some(value))
+        && filter.account.as_ref().is_none_or(|account| record.account == *account)
+        && filter.state.is_none_or(|wanted| state == wanted)
+        && (filter.ended || state != SessionState::Terminated)
+}
+
+/// The error of a wait that ended with its session.
+pub(crate) fn ended(reason: &Reason, last: &str) -> Error {
+    match reason {
+        Reason::CannotPlace { message, kind } => {
+            let kind = ErrorKind::ALL.into_iter().find(|known| known.as_str() == kind).unwrap_or(ErrorKind::Unknown);
+            Error::new(kind, format!("no machine could be had: {message}"))
+        }
+        other => {
+            let why = serde_json::to_string(other).unwrap_or_default();
+            Error::new(ErrorKind::Conflict, format!("{last}: {why}"))
+        }
+    }
+}

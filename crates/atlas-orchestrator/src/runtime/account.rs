@@ -1,0 +1,189 @@
+//! One account as the runtime sees it: its handle, its pace, and every call on it, bounded and shielded from panics.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, OnceLock, Weak};
+
+use atlas_core::{
+    AccountName, AnyProvider, CallContext, Compute, ComputeId, Error, ErrorKind, LaunchKey, ListFilter, Outcome, Presence,
+    Result, Timestamp, TrackedKey,
+};
+use futures_util::FutureExt;
+
+use super::coalesce::Coalesce;
+use super::pacer::{Pacer, Permit, Priority, deadline};
+use super::spawner::{Spawner, Steady};
+use crate::kernel::{Bounds, Failure, Reading};
+use crate::policy::{AccountPolicy, Policy};
+
+/// A walk over all machines of an account, shared by everybody who needed one.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    pub(crate) begun: Timestamp,
+    /// Why nothing may be concluded from what is not in it.
+    pub(crate) incomplete: Option<String>,
+    pub(crate) machines: Vec<Compute>,
+    by_key: BTreeMap<TrackedKey, Vec<usize>>,
+}
+
+impl Listed {
+    fn new(begun: Timestamp, incomplete: Option<String>, machines: Vec<Compute>, one_carrier: bool) -> Self {
+        let mut by_key: BTreeMap<TrackedKey, Vec<usize>> = BTreeMap::new();
+        for (index, machine) in machines.iter().enumerate() {
+            let key = if one_carrier { machine.keys.name.or(machine.keys.tag) } else { machine.keys.key() };
+            if let Some(key) = key {
+                by_key.entry(key).or_default().push(index);
+            }
+        }
+        Self { begun, incomplete, machines, by_key }
+    }
+
+    pub(crate) fn is_complete(&self) -> bool {
+        self.incomplete.is_none()
+    }
+
+    /// The machines that carry this key.
+    pub(crate) fn of_key<'a>(&'a self, key: &TrackedKey) -> impl Iterator<Item = &'a Compute> {
+        self.by_key.get(key).into_iter().flatten().map(|index| &self.machines[*index])
+    }
+
+    pub(crate) fn has_key(&self, key: &TrackedKey) -> bool {
+        self.by_key.contains_key(key)
+    }
+
+    pub(crate) fn of_id(&self, id: &ComputeId) -> Option<&Compute> {
+        self.machines.iter().find(|machine| machine.id == *id)
+    }
+}
+
+pub(crate) type SharedListing = Result<Arc<Listed>, Failure>;
+/// An identity, and when its reading began.
+pub(crate) type SharedIdentity = Result<String, Failure>;
+
+/// An account with a handle.
+#[derive(Debug)]
+pub(crate) struct Account {
+    pub(crate) name: AccountName,
+    pub(crate) provider: AnyProvider,
+    pub(crate) policy: AccountPolicy,
+    pub(crate) bounds: Bounds,
+    pub(crate) pacer: Pacer,
+    context: CallContext,
+    one_carrier: bool,
+    steady: Arc<Steady>,
+    walks: OnceLock<Coalesce<SharedListing>>,
+    identities: OnceLock<Coalesce<SharedIdentity>>,
+}
+
+impl Account {
+    pub(crate) fn new(
+        name: AccountName,
+        provider: AnyProvider,
+        policy: &Policy,
+        prefix: &str,
+        steady: Arc<Steady>,
+        spawner: Arc<dyn Spawner>,
+    ) -> Arc<Self> {
+        let account = policy.account(&name).clone();
+        let limits = account.limits.unwrap_or_else(|| provider.limits());
+        let this = Arc::new(Self {
+            bounds: Bounds { lease: policy.lease, limits },
+            pacer: Pacer::new(limits, spawner.clone()),
+            context: CallContext::new().with_timeout(deadline(&limits)).with_name_prefix(prefix),
+            one_carrier: !policy.safeguards.all_carriers,
+            name,
+            provider,
+            policy: account,
+            steady,
+            walks: OnceLock::new(),
+            identities: OnceLock::new(),
+        });
+        let weak = Arc::downgrade(&this);
+        let walk = Coalesce::new(spawner.clone(), Box::new(move || Box::pin(Self::walk_now(weak.clone()))));
+        let weak = Arc::downgrade(&this);
+        let identity = Coalesce::new(spawner, Box::new(move || Box::pin(Self::identity_now(weak.clone()))));
+        // Both cells were made above and are empty.
+        let _ = (this.walks.set(walk), this.identities.set(identity));
+        this
+    }
+
+    /// The context of a call.
+    pub(crate) fn context(&self) -> &CallContext {
+        &self.context
+    }
+
+    /// Waits for a turn, then makes the call.
+    pub(crate) async fn call<T>(&self, priority: Priority, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let permit = self.pacer.admit(priority).await;
+        self.call_with(permit, call).await
+    }
+
+    /// Makes the call within its deadline. A provider that panics has given an unknown answer.
+    pub(crate) async fn call_with<T>(&self, permit: Permit, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let lost = |kind, message: &str| Error::new(kind, message).outcome_is(Outcome::Unknown(Vec::new()));
+        let bounded = tokio::time::timeout(deadline(&self.bounds.limits), AssertUnwindSafe(call).catch_unwind());
+        let answer = bounded.await;
+        drop(permit);
+        match answer {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(lost(ErrorKind::Unknown, "the provider panicked")),
+            Err(_) => Err(lost(ErrorKind::Timeout, "no answer within the account's call deadline")),
+        }
+    }
+
+    /// A walk that begins after now.
+    pub(crate) async fn walk(&self) -> SharedListing {
+        match self.walks.get() {
+            Some(walks) => walks.ask().await.unwrap_or_else(|| Err(Failure::no_handle())),
+            None => Err(Failure::no_handle()),
+        }
+    }
+
+    async fn walk_now(this: Weak<Self>) -> SharedListing {
+        let Some(this) = this.upgrade() else { return Err(Failure::no_handle()) };
+        let permit = this.pacer.admit(Priority::Listing).await;
+        let begun = this.steady.now();
+        let filter = ListFilter::all();
+        let listing = this.call_with(permit, this.provider.list_compute(&this.context, &filter)).await;
+        listing.map_err(|error| Failure::from(&error)).map(|listing| {
+            let incomplete = match listing.completeness {
+                atlas_core::Completeness::Complete => None,
+                atlas_core::Completeness::Incomplete(why) => Some(why),
+            };
+            Arc::new(Listed::new(begun, incomplete, listing.computes, this.one_carrier))
+        })
+    }
+
+    /// Whose account the handle is, read after now.
+    pub(crate) async fn identity(&self) -> SharedIdentity {
+        match self.identities.get() {
+            Some(identities) => identities.ask().await.unwrap_or_else(|| Err(Failure::no_handle())),
+            None => Err(Failure::no_handle()),
+        }
+    }
+
+    async fn identity_now(this: Weak<Self>) -> SharedIdentity {
+        let Some(this) = this.upgrade() else { return Err(Failure::no_handle()) };
+        this.call(Priority::LookUp, this.provider.identity(&this.context)).await.map_err(|error| Failure::from(&error))
+    }
+
+    /// A point read, and when it began.
+    pub(crate) async fn read(&self, id: &ComputeId) -> (Timestamp, Reading) {
+        let permit = self.pacer.admit(Priority::LookUp).await;
+        let begun = self.steady.now();
+        let reading = self.call_with(permit, async { Ok(self.provider.presence(&self.context, id).await) }).await;
+        let reading = match reading {
+            Ok(Presence::Present) => Reading::Present,
+            Ok(Presence::Absent) => Reading::Absent,
+            Ok(Presence::NoAnswer(error)) | Err(error) => Reading::NoAnswer(Failure::from(&error)),
+        };
+        (begun, reading)
+    }
+
+    /// Checks a request without asking the cloud.
+    pub(crate) fn check(&self, request: &atlas_core::ComputeRequest) -> Result<()> {
+        self.provider.check(request)?;
+        self.provider.supports(&LaunchKey::untracked(), request).map(drop)
+    }
+}

@@ -1,0 +1,74 @@
+//! What is on record of an account: whose it is, and how far the reaper has come with it.
+
+use std::collections::BTreeSet;
+
+use atlas_core::{AccountName, ComputeId, Error, Result, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::core::Core;
+use crate::store::{Batch, CommitError, Table};
+
+/// The row of an account.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct AccountRow {
+    /// Whose account it is, as the cloud said when we saw it first.
+    pub(crate) identity: Option<String>,
+    /// Complete scans in a row that found the same victims.
+    pub(crate) agreeing_scans: u32,
+    /// The victims of the last one.
+    pub(crate) last_victims: BTreeSet<ComputeId>,
+    /// Set when there were too many victims, until an operator acknowledges.
+    pub(crate) breaker: Option<Timestamp>,
+}
+
+/// An account's row and its version.
+pub(crate) async fn row(core: &Core, name: &AccountName) -> Result<(AccountRow, Option<u64>)> {
+    Ok(match core.store.get(Table::Accounts, name.as_str().as_bytes()).await? {
+        Some(row) => (serde_json::from_slice(&row.value).unwrap_or_default(), Some(row.version)),
+        None => (AccountRow::default(), None),
+    })
+}
+
+/// Changes an account's row, under its version.
+pub(crate) async fn update(core: &Core, name: &AccountName, change: impl Fn(&mut AccountRow)) -> Result<AccountRow> {
+    let key = name.as_str().as_bytes();
+    for _ in 0..8 {
+        let (before, version) = row(core, name).await?;
+        let mut after = before.clone();
+        change(&mut after);
+        if before == after {
+            return Ok(after);
+        }
+        let mut batch = Batch::new();
+        batch.guard(Table::Accounts, key, version);
+        batch.put(Table::Accounts, key, serde_json::to_vec(&after).unwrap_or_default());
+        match core.store.commit(batch).await {
+            Ok(_) => return Ok(after),
+            Err(CommitError::Conflict) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Error::from(CommitError::Conflict))
+}
+
+/// Whose account it is by our record.
+pub(crate) async fn known_identity(core: &Core, name: &AccountName) -> Result<Option<String>> {
+    Ok(row(core, name).await?.0.identity)
+}
+
+/// Reads whose account the handle is, and records the first answer there ever was. False when it is another's now.
+pub(crate) async fn check_identity(core: &Core, name: &AccountName) -> Option<bool> {
+    let account = core.account(name)?;
+    let now = account.identity().await.ok()?;
+    let row = update(core, name, |row| {
+        row.identity.get_or_insert_with(|| now.clone());
+    })
+    .await
+    .ok()?;
+    let same = row.identity.as_ref() == Some(&now);
+    if !same {
+        tracing::error!(account = %name, "the account's key answers for another account than before: it proves nothing until that is settled");
+    }
+    Some(same)
+}

@@ -1,0 +1,346 @@
+//! What every part of the runtime shares, and the one way in which a session's record changes.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use atlas_core::{
+    AccountLimits, AccountName, AttemptId, ComputeId, ComputeRequest, Entropy, Error, ErrorKind, Result, Timestamp,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, broadcast};
+use tokio_util::sync::CancellationToken;
+
+use super::account::Account;
+use super::lease::NodeLease;
+use super::slots::Slots;
+use super::spawner::{Spawner, Steady};
+use super::touches::Touches;
+use crate::activity::AnyActivitySource;
+use crate::event::{Delivery, Event};
+use crate::ids::SessionId;
+use crate::kernel::{AttemptRow, Bounds, Cx, Evidence, Input, SessionRecord, step};
+use crate::policy::Policy;
+use crate::realm::{IncarnationLedger, Realm};
+use crate::store::{AnyStore, Batch, CommitError, Guard, Table};
+
+/// The row that says why the process holds, in [`Table::Realm`].
+pub(crate) const HOLD_ROW: &[u8] = b"hold";
+/// The row of the newest unclean node death, in [`Table::Realm`].
+pub(crate) const DEATH_ROW: &[u8] = b"death";
+
+/// The shared state of a running orchestrator.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) store: AnyStore,
+    pub(crate) exclusive: bool,
+    pub(crate) durable: bool,
+    pub(crate) realm: Arc<Realm>,
+    pub(crate) ledger: Option<Arc<dyn IncarnationLedger>>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) spawner: Arc<dyn Spawner>,
+    pub(crate) policy: Policy,
+    pub(crate) accounts: Vec<Arc<Account>>,
+    pub(crate) default_account: Option<AccountName>,
+    pub(crate) name_prefix: String,
+    pub(crate) node: String,
+    pub(crate) sources: Vec<AnyActivitySource>,
+    pub(crate) steady: Arc<Steady>,
+    pub(crate) lease: NodeLease,
+    pub(crate) slots: Slots,
+    pub(crate) touches: Touches,
+    /// When this process began to look after the youngest of what it took over.
+    pub(crate) adopted_at: AtomicI64,
+    hold: Mutex<Option<String>>,
+    held: AtomicBool,
+    /// Events as they are committed, for subscribers.
+    pub(crate) live: broadcast::Sender<Arc<Delivery>>,
+    /// Something was committed that has events.
+    pub(crate) fed: Notify,
+    /// No new effect is begun; what is under way is finished.
+    pub(crate) stopping: CancellationToken,
+    /// Every task of ours ends.
+    pub(crate) stopped: CancellationToken,
+}
+
+/// The parts a core is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) store: AnyStore,
+    pub(crate) exclusive: bool,
+    pub(crate) durable: bool,
+    pub(crate) realm: Arc<Realm>,
+    pub(crate) ledger: Option<Arc<dyn IncarnationLedger>>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) spawner: Arc<dyn Spawner>,
+    pub(crate) policy: Policy,
+    pub(crate) accounts: Vec<Arc<Account>>,
+    pub(crate) default_account: Option<AccountName>,
+    pub(crate) name_prefix: String,
+    pub(crate) node: String,
+    pub(crate) sources: Vec<AnyActivitySource>,
+    pub(crate) steady: Arc<Steady>,
+}
+
+/// A record as it was read, or as it was written last.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    pub(crate) record: SessionRecord,
+    pub(crate) version: u64,
+}
+
+/// What else a commit carries.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Extra {
+    pub(crate) guards: Vec<Guard>,
+    pub(crate) puts: Vec<(Table, Vec<u8>, Vec<u8>)>,
+}
+
+/// Why nothing is ended or made for now.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct HoldRow {
+    pub(crate) why: String,
+    pub(crate) at: Timestamp,
+}
+
+/// A point in time in a row of its own.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct TimeRow {
+    pub(crate) at: Timestamp,
+}
+
+/// The key of a sighting's row.
+pub(crate) fn sighting_key(attempt: AttemptId, compute: &ComputeId) -> Vec<u8> {
+    [attempt.as_bytes(), compute.as_str().as_bytes()].concat()
+}
+
+impl Core {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { store, exclusive, durable, realm, ledger, entropy, spawner, policy, accounts, .. } = parts;
+        let touches = Touches::new(policy.flush);
+        let adopted_at = AtomicI64::new(parts.steady.now().unix_millis());
+        Self {
+            store,
+            exclusive,
+            durable,
+            realm,
+            ledger,
+            entropy,
+            spawner,
+            policy,
+            accounts,
+            default_account: parts.default_account,
+            name_prefix: parts.name_prefix,
+            node: parts.node,
+            sources: parts.sources,
+            steady: parts.steady,
+            lease: NodeLease::new(),
+            slots: Slots::default(),
+            touches,
+            adopted_at,
+            hold: Mutex::new(None),
+            held: AtomicBool::new(false),
+            live: broadcast::channel(4096).0,
+            fed: Notify::new(),
+            stopping: CancellationToken::new(),
+            stopped: CancellationToken::new(),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.steady.now()
+    }
+
+    /// Waits, but not longer than the orchestrator runs. False when it stopped.
+    pub(crate) async fn sleep(&self, span: Duration) -> bool {
+        tokio::select! {
+            biased;
+            () = self.stopped.cancelled() => false,
+            () = tokio::time::sleep(span) => true,
+        }
+    }
+
+    pub(crate) fn account(&self, name: &AccountName) -> Option<&Arc<Account>> {
+        self.accounts.iter().find(|account| account.name == *name)
+    }
+
+    /// An account's place in the list; past its end for one without a handle.
+    pub(crate) fn account_index(&self, name: &AccountName) -> u16 {
+        let index = self.accounts.iter().position(|account| account.name == *name).unwrap_or(self.accounts.len());
+        u16::try_from(index).unwrap_or(u16::MAX)
+    }
+
+    pub(crate) fn bounds(&self, name: &AccountName) -> Bounds {
+        self.account(name).map_or_else(
+            || Bounds {
+                lease: self.policy.lease,
+                limits: self.policy.account(name).limits.unwrap_or_else(AccountLimits::default),
+            },
+            |account| account.bounds,
+        )
+    }
+
+    pub(crate) fn cx(&self, account: &AccountName) -> Cx<'_> {
+        Cx {
+            now: self.now(),
+            policy: &self.policy,
+            account: self.policy.account(account),
+            bounds: self.bounds(account),
+            held: self.is_held(),
+            adopted_at: Timestamp::from_unix_millis(self.adopted_at.load(Ordering::Relaxed)),
+        }
+    }
+
+    // ---- hold ----------------------------------------------------------------------------------------------------
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn hold_reason(&self) -> Option<String> {
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ends and makes nothing from now on, and keeps it so over restarts, until an operator accepts the store.
+    pub(crate) async fn hold(&self, why: &str) {
+        if !self.policy.safeguards.incarnation {
+            return;
+        }
+        let first = {
+            let mut hold = self.hold.lock().unwrap_or_else(PoisonError::into_inner);
+            let first = hold.is_none();
+            hold.get_or_insert_with(|| why.to_owned());
+            first
+        };
+        self.held.store(true, Ordering::Relaxed);
+        if first {
+            tracing::error!(
+                why,
+                "atlas holds: the store may have been rolled back; nothing is ended or made until an operator accepts it"
+            );
+            let row = HoldRow { why: why.to_owned(), at: self.now() };
+            let mut batch = Batch::new();
+            batch.put(Table::Realm, HOLD_ROW, serde_json::to_vec(&row).unwrap_or_default());
+            if let Err(error) = self.store.commit(batch).await {
+                tracing::warn!(error = %Error::from(error), "the hold could not be made durable");
+            }
+        }
+    }
+
+    pub(crate) fn held_before(&self, why: String) {
+        *self.hold.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        self.held.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn unhold(&self) {
+        *self.hold.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.held.store(false, Ordering::Relaxed);
+    }
+
+    // ---- records -------------------------------------------------------------------------------------------------
+
+    pub(crate) async fn load(&self, id: SessionId) -> Result<Option<Loaded>> {
+        match self.store.get(Table::Sessions, id.as_bytes()).await? {
+            Some(row) => Ok(Some(Loaded { record: SessionRecord::decode(&row.value)?, version: row.version })),
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) async fn require(&self, id: SessionId) -> Result<Loaded> {
+        self.load(id).await?.ok_or_else(|| Error::new(ErrorKind::NotFound, "there is no such session"))
+    }
+
+    /// The request of a session as it was made, its credential included.
+    pub(crate) async fn request(&self, id: SessionId) -> Result<Option<ComputeRequest>> {
+        let Some(row) = self.store.get(Table::Sealed, id.as_bytes()).await? else { return Ok(None) };
+        let plain = self.realm.open(id.as_bytes(), &row.value)?;
+        let request = serde_json::from_slice(&plain)
+            .map_err(|_| Error::new(ErrorKind::Unavailable, "the sealed request of a session cannot be read"))?;
+        Ok(Some(request))
+    }
+
+    /// Takes one step with one session: the new record, its events and what goes with them in one guarded, fenced batch.
+    ///
+    /// Nothing is written when nothing changed. On an error `loaded` may be stale: load again.
+    pub(crate) async fn apply(
+        &self,
+        loaded: &mut Loaded,
+        evidence: &mut Evidence,
+        input: &Input,
+        extra: Extra,
+    ) -> Result<bool, CommitError> {
+        let cx = self.cx(&loaded.record.account);
+        let mut stepped = step(&loaded.record, evidence, &cx, input);
+        let mut appends = Vec::new();
+        for kind in std::mem::take(&mut stepped.events) {
+            stepped.record.last_seq += 1;
+            let seq = stepped.record.last_seq;
+            let event =
+                Event { session: loaded.record.id, user_id: stepped.record.options.user_id.clone(), seq, at: cx.now, kind };
+            appends.push((seq, serde_json::to_vec(&event).unwrap_or_default()));
+        }
+        let (before, after) = (loaded.record.encode(), stepped.record.encode());
+        if before == after && appends.is_empty() && extra.puts.is_empty() {
+            *evidence = stepped.evidence;
+            return Ok(false);
+        }
+        let id = loaded.record.id;
+        let has_events = !appends.is_empty();
+        let mut batch = Batch::new();
+        if self.policy.safeguards.fence {
+            match self.lease.fence() {
+                Some(fence) => batch = batch.fenced(fence),
+                None => return Err(CommitError::Fenced),
+            }
+            batch.guard(Table::Sessions, *id.as_bytes(), Some(loaded.version));
+        }
+        batch.guards.extend(extra.guards);
+        batch.puts.extend(extra.puts);
+        batch.put(Table::Sessions, *id.as_bytes(), after);
+        if let Some(attempt) = stepped.intended {
+            let row = AttemptRow { session: id, account: stepped.record.account.clone() };
+            batch.guard(Table::Attempts, *attempt.as_bytes(), None);
+            batch.put(Table::Attempts, *attempt.as_bytes(), serde_json::to_vec(&row).unwrap_or_default());
+        }
+        if stepped.erase {
+            batch.delete(Table::Sealed, *id.as_bytes());
+            batch.delete(Table::Touches, *id.as_bytes());
+        }
+        for (seq, payload) in appends {
+            batch.append(*id.as_bytes(), seq, payload);
+        }
+        let version = self.store.commit(batch).await?;
+        loaded.record = stepped.record;
+        loaded.version = version;
+        *evidence = stepped.evidence;
+        self.slots.reindex(&loaded.record);
+        if has_events {
+            self.fed.notify_one();
+        }
+        Ok(true)
+    }
+
+    /// Commits an input that does not come from the session's own driver: a stop, an extension, a report.
+    /// Its driver is woken, where it is ours; another owner finds out from the feed.
+    pub(crate) async fn tell(&self, id: SessionId, input: &Input) -> Result<Loaded> {
+        let mut last = Error::new(ErrorKind::Conflict, "the record was changed meanwhile");
+        for _ in 0..16 {
+            let mut loaded = self.require(id).await?;
+            match self.apply(&mut loaded, &mut Evidence::default(), input, Extra::default()).await {
+                Ok(_) => {
+                    self.slots.wake(id);
+                    return Ok(loaded);
+                }
+                Err(CommitError::Conflict) => {}
+                Err(error) => {
+                    last = error.into();
+                    // It may have been applied: the next round reads again before it decides.
+                    if !self.sleep(Duration::from_millis(200)).await {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(last)
+    }
+}

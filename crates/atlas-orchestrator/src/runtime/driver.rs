@@ -1,0 +1,229 @@
+//! Works on one session until there is nothing to be done for now: plan, begin what is due, take what came of it, commit, again.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use atlas_core::{AttemptId, Timestamp};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+
+use super::core::{Core, Extra, Loaded};
+use super::effects::{self, Done, Running};
+use super::slots::Work;
+use crate::ids::SessionId;
+use crate::kernel::{Answer, Effect, Evidence, Input, Plan, plan};
+use crate::session::{AttemptPhase, SessionState};
+use crate::store::CommitError;
+
+/// A wait shorter than this keeps the driver where it is; a longer one gives its place to others.
+const STAY: Duration = Duration::from_secs(2);
+
+/// Tells the reconciler that the driver is gone, also when it panicked.
+struct Released {
+    core: Arc<Core>,
+    id: SessionId,
+    again: Option<Timestamp>,
+}
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        self.core.slots.released(self.id, self.again);
+    }
+}
+
+/// Works on one session. A panic is caught by the task's end: the session is looked at again from its record alone.
+pub(crate) async fn drive(core: Arc<Core>, id: SessionId, work: Work) {
+    let again = core.now().saturating_add(Duration::from_secs(5));
+    let mut released = Released { core: core.clone(), id, again: Some(again) };
+    let mut driver = Driver { core, id, evidence: work.evidence, in_flight: BTreeSet::new(), running: FuturesUnordered::new() };
+    let signal = work.signal;
+    released.again = driver.run(&signal).await;
+}
+
+struct Driver {
+    core: Arc<Core>,
+    id: SessionId,
+    evidence: Evidence,
+    in_flight: BTreeSet<Effect>,
+    running: FuturesUnordered<Running>,
+}
+
+/// What a look at the session says.
+enum Look {
+    /// There is work, or will be.
+    Go(Box<Loaded>, Plan),
+    /// It is not ours, or over.
+    Gone,
+    /// The store cannot be asked now.
+    Later,
+}
+
+impl Driver {
+    async fn run(&mut self, signal: &tokio::sync::Notify) -> Option<Timestamp> {
+        loop {
+            let stopping = self.core.stopping.is_cancelled();
+            let mut due = None;
+            match self.look().await {
+                Look::Gone if self.running.is_empty() => return None,
+                Look::Later if self.running.is_empty() => {
+                    // Fail-static: nothing is begun on what cannot be read. It is looked at again soon.
+                    let again = self.core.now().saturating_add(Duration::from_secs(1));
+                    self.core.slots.rest(self.id, &self.evidence, Some(again));
+                    return Some(again);
+                }
+                Look::Gone | Look::Later => {}
+                Look::Go(loaded, plan) => {
+                    due = plan.due;
+                    if !stopping {
+                        self.begin(&loaded, plan.effects);
+                    }
+                    if self.running.is_empty() {
+                        let soon = due.is_some_and(|due| due.since(self.core.now()) < STAY);
+                        if (stopping || !soon) && self.core.slots.rest(self.id, &self.evidence, due) {
+                            return due;
+                        }
+                    }
+                }
+            }
+            let wait =
+                due.map_or_else(|| tokio::time::Instant::now() + Duration::from_secs(3600), |due| self.core.steady.instant(due));
+            tokio::select! {
+                biased;
+                () = self.core.stopped.cancelled() => return None,
+                Some(done) = self.running.next(), if !self.running.is_empty() => self.take(done).await,
+                () = signal.notified() => {}
+                () = tokio::time::sleep_until(wait) => {}
+            }
+        }
+    }
+
+    /// Reads the record, takes what was told meanwhile, and derives what is to be done.
+    async fn look(&mut self) -> Look {
+        for input in self.core.slots.drain(self.id) {
+            self.tell(input, Extra::default()).await;
+        }
+        let loaded = match self.core.load(self.id).await {
+            Ok(Some(loaded)) => loaded,
+            Ok(None) => {
+                return Look::Gone;
+            }
+            Err(error) => {
+                tracing::warn!(session = %self.id, %error, "a session's record could not be read");
+                return Look::Later;
+            }
+        };
+        let record = &loaded.record;
+        let over = record.state() == SessionState::Terminated && record.attempts.iter().all(|a| a.is_terminal());
+        if over || record.owner != self.core.node {
+            self.core.slots.remove(record);
+            self.core.touches.remove(self.id);
+            return Look::Gone;
+        }
+        let activity = self.core.touches.newest(self.id).unwrap_or(record.created_at);
+        let plan = plan(record, &self.evidence, activity, &self.core.cx(&record.account));
+        Look::Go(Box::new(loaded), plan)
+    }
+
+    fn begin(&mut self, loaded: &Loaded, effects: Vec<Effect>) {
+        for effect in effects {
+            if self.in_flight.insert(effect.clone()) {
+                self.running.push(effects::run(self.core.clone(), &loaded.record, effect));
+            }
+        }
+    }
+
+    async fn take(&mut self, done: Done) {
+        match done {
+            Done::Told(effect, input, extra) => {
+                self.tell(*input, extra).await;
+                self.in_flight.remove(&effect);
+            }
+            Done::Admitted(id, permit) => {
+                self.order(id, permit).await;
+            }
+            Done::Answered(id, answer) => {
+                let extra = effects::sightings(id, &answer, self.core.now());
+                if let Err(CommitError::Fenced | CommitError::Conflict) =
+                    self.commit(Input::Answered(id, *answer), extra.clone()).await
+                {
+                    // Another owner goes on with this session: what we saw is put on record for it, under no fence.
+                    effects::append_sightings(&self.core, extra).await;
+                }
+                self.in_flight.remove(&Effect::Order(id));
+            }
+        }
+    }
+
+    /// Commits `calling`, then begins the one call with the turn that was waited for.
+    async fn order(&mut self, id: AttemptId, permit: super::pacer::Permit) {
+        if self.core.stopping.is_cancelled() || !self.core.lease.may_act() {
+            self.in_flight.remove(&Effect::Order(id));
+            return;
+        }
+        let committed = self.commit(Input::Call(id), Extra::default()).await;
+        let calling = match self.core.load(self.id).await {
+            Ok(Some(loaded)) => Some(loaded)
+                .filter(|loaded| loaded.record.owner == self.core.node)
+                .filter(|loaded| loaded.record.attempt(id).is_some_and(|a| a.phase == AttemptPhase::Calling)),
+            _ => None,
+        };
+        let ours = self.evidence.attempts.get(&id).is_some_and(|e| e.in_call);
+        match calling {
+            Some(loaded) if ours && matches!(committed, Ok(true)) => {
+                self.running.push(effects::call(self.core.clone(), &loaded.record, id, permit));
+            }
+            _ => {
+                // Not sent, and never will be under this commit: if `calling` is on record after all, it is resolved as lost.
+                if let Some(e) = self.evidence.attempts.get_mut(&id) {
+                    e.in_call = false;
+                }
+                self.in_flight.remove(&Effect::Order(id));
+            }
+        }
+    }
+
+    /// Commits what can be learnt again: where it is not taken, the next plan asks anew.
+    async fn tell(&mut self, input: Input, extra: Extra) {
+        if let Err(error) = self.commit(input, extra).await {
+            tracing::debug!(session = %self.id, error = %atlas_core::Error::from(error), "what was learnt was not taken");
+        }
+    }
+
+    /// Commits an input, on the freshest record. Waits out a store that does not answer: what we know must not be lost.
+    async fn commit(&mut self, input: Input, extra: Extra) -> Result<bool, CommitError> {
+        let mut wait = Duration::from_millis(100);
+        let guarded = !extra.guards.is_empty();
+        for _ in 0..64 {
+            let error = match self.core.load(self.id).await {
+                Ok(Some(mut loaded)) if loaded.record.owner == self.core.node => {
+                    match self.core.apply(&mut loaded, &mut self.evidence, &input, extra.clone()).await {
+                        Ok(changed) => return Ok(changed),
+                        // What was read for this input is stale: it is read again when the plan asks for it.
+                        Err(CommitError::Conflict) if guarded => return Err(CommitError::Conflict),
+                        Err(CommitError::Conflict) => continue,
+                        Err(CommitError::Fenced) => {
+                            self.core.lease.lost();
+                            return Err(CommitError::Fenced);
+                        }
+                        Err(CommitError::Store(error)) => error,
+                    }
+                }
+                Ok(_) => return Err(CommitError::Fenced),
+                Err(error) => error,
+            };
+            tracing::warn!(session = %self.id, %error, "the store did not take a change; it is tried again");
+            if !self.core.sleep(wait).await {
+                break;
+            }
+            wait = (wait * 2).min(Duration::from_secs(5));
+        }
+        // Nothing is lost for good: the record says `calling` or what it said, and is resolved from there.
+        if let Input::Answered(id, Answer::Created(..) | Answer::Unknown(..)) = &input
+            && let Some(e) = self.evidence.attempts.get_mut(id)
+        {
+            e.in_call = false;
+        }
+        Err(CommitError::Conflict)
+    }
+}

@@ -1,0 +1,332 @@
+//! What each effect does, and what the kernel is told of it. An effect only asks and tells; the driver commits.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use atlas_core::{AccountName, AttemptId, ComputeId, ComputeRequest, Error, ErrorKind, LaunchKey, Next, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::account::Account;
+use super::core::{Core, DEATH_ROW, Extra, TimeRow, sighting_key};
+use super::pacer::{Permit, Priority};
+use super::plausible;
+use crate::ids::SessionId;
+use crate::kernel::{Activity, Answer, Effect, Failure, Identity, Input, Reading, SessionRecord, Walk};
+use crate::store::{Batch, Guard, Table};
+
+/// What came of an effect.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// The kernel is to be told.
+    Told(Effect, Box<Input>, Extra),
+    /// It is this order's turn.
+    Admitted(AttemptId, Permit),
+    /// The one call was answered.
+    Answered(AttemptId, Box<Answer>),
+}
+
+pub(crate) type Running = Pin<Box<dyn Future<Output = Done> + Send>>;
+
+/// A sighting's row.
+#[derive(Debug, Serialize, Deserialize)]
+struct SightingRow {
+    at: Timestamp,
+}
+
+/// The account, or what to say without a handle for it.
+fn account(core: &Core, name: &AccountName) -> Result<Arc<Account>, Failure> {
+    core.account(name).cloned().ok_or_else(Failure::no_handle)
+}
+
+/// Begins an effect.
+pub(crate) fn run(core: Arc<Core>, record: &SessionRecord, effect: Effect) -> Running {
+    let name = record.account.clone();
+    let id = record.id;
+    let record = record.clone();
+    Box::pin(async move {
+        let mut extra = Extra::default();
+        let input = match &effect {
+            Effect::Candidates => Input::Candidates(candidates(&core, id, &name).await),
+            Effect::Intend => intend(&core, &record).await,
+            Effect::EnsureSupport(attempt, index) => {
+                Input::SupportMade(*attempt, *index, ensure(&core, &record, *attempt, *index).await)
+            }
+            Effect::Order(attempt) => {
+                let Ok(account) = account(&core, &name) else {
+                    return Done::Answered(*attempt, Box::new(Answer::NotApplied(Next::SameLater, Failure::no_handle())));
+                };
+                wait_for_lease(&core).await;
+                return Done::Admitted(*attempt, account.pacer.admit(Priority::Create).await);
+            }
+            Effect::Recover(attempt) => recover(&core, *attempt).await,
+            Effect::Walk(attempt) => Input::Walked(*attempt, walk(&core, &record, *attempt).await),
+            Effect::Poll(attempt, compute) => {
+                let seen = match account(&core, &name) {
+                    Err(failure) => Err(failure),
+                    Ok(account) => account
+                        .call(Priority::LookUp, account.provider.get_compute(account.context(), compute))
+                        .await
+                        .map(Box::new)
+                        .map_err(|error| Failure::from(&error)),
+                };
+                Input::Observed(*attempt, seen)
+            }
+            Effect::PointRead(attempt, compute) => {
+                let (begun, reading) = match account(&core, &name) {
+                    Err(failure) => (core.now(), Reading::NoAnswer(failure)),
+                    Ok(account) => account.read(compute).await,
+                };
+                Input::Read(*attempt, compute.clone(), begun, reading)
+            }
+            Effect::Delete(attempt, compute) => {
+                let deleted = match account(&core, &name) {
+                    Err(failure) => Err(failure),
+                    Ok(account) => account
+                        .call(Priority::Kill, account.provider.terminate(account.context(), compute))
+                        .await
+                        .map_err(|error| Failure::from(&error)),
+                };
+                Input::Deleted(*attempt, compute.clone(), deleted)
+            }
+            Effect::Conclude(attempt) => conclude(&core, &name, *attempt).await,
+            Effect::ReleaseSupport(attempt, index) => {
+                Input::SupportReleased(*attempt, *index, release(&core, &record, *attempt, *index).await)
+            }
+            Effect::Limits => {
+                let (input, guards) = limits(&core, &record).await;
+                extra.guards = guards;
+                input
+            }
+        };
+        Done::Told(effect, Box::new(input), extra)
+    })
+}
+
+/// Makes the one call of an attempt. `calling` is on record.
+pub(crate) fn call(core: Arc<Core>, record: &SessionRecord, attempt: AttemptId, permit: Permit) -> Running {
+    let (id, name) = (record.id, record.account.clone());
+    let pinned = record.attempt(attempt).map(|a| (a.key, a.candidate.clone()));
+    Box::pin(async move {
+        let local = |message: &str| {
+            let error = Error::new(ErrorKind::Unavailable, message);
+            Answer::NotApplied(Next::SameLater, Failure::from(&error))
+        };
+        let answer = match (account(&core, &name), core.request(id).await, pinned) {
+            (Ok(account), Ok(Some(request)), Some((key, candidate))) => {
+                let request = request.at(candidate);
+                // The last thing before the call: was the right to act renewed lately enough?
+                if core.lease.may_act() || !core.policy.safeguards.fence {
+                    let context = account.context();
+                    let key = LaunchKey::Tracked(key);
+                    let made = account.call_with(permit, account.provider.spawn_compute(context, &key, &request)).await;
+                    match made {
+                        Ok(compute) => Answer::Created(Box::new(compute), account.identity().await.ok()),
+                        Err(error) => Answer::from(&error),
+                    }
+                } else {
+                    local("the node's lease ran out before the call")
+                }
+            }
+            (Err(failure), ..) => Answer::NotApplied(Next::SameLater, failure),
+            (_, Ok(None), _) | (_, _, None) => local("the sealed request is gone"),
+            (_, Err(error), _) => local(error.message()),
+        };
+        Done::Answered(attempt, Box::new(answer))
+    })
+}
+
+async fn wait_for_lease(core: &Core) {
+    while !core.lease.may_act() {
+        if !core.sleep(Duration::from_millis(500)).await {
+            return;
+        }
+    }
+}
+
+async fn sealed(core: &Core, id: SessionId) -> Result<ComputeRequest, Failure> {
+    match core.request(id).await {
+        Ok(Some(request)) => Ok(request),
+        Ok(None) => Err(Failure::from(&Error::new(ErrorKind::Unavailable, "the sealed request is gone"))),
+        Err(error) => Err(Failure::from(&error)),
+    }
+}
+
+async fn candidates(core: &Core, id: SessionId, name: &AccountName) -> Result<Vec<atlas_core::Candidate>, Failure> {
+    let account = account(core, name)?;
+    let request = sealed(core, id).await?;
+    account
+        .call(Priority::Create, account.provider.candidates(account.context(), &request))
+        .await
+        .map_err(|error| Failure::from(&error))
+}
+
+async fn intend(core: &Core, record: &SessionRecord) -> Input {
+    let candidate = record.placing.as_ref().and_then(|p| p.candidates.as_ref()).and_then(|list| list.first());
+    let planned = async {
+        let account = account(core, &record.account)?;
+        let request = sealed(core, record.id).await?.at(candidate.cloned().unwrap_or_default());
+        let key = core.realm.mint_key(core.now(), &*core.entropy);
+        let supports = account.provider.supports(&LaunchKey::Tracked(key), &request).map_err(|error| Failure::from(&error))?;
+        Ok((key, supports))
+    };
+    match planned.await {
+        Ok((key, supports)) => Input::Intend { key, supports },
+        Err(failure) => Input::Candidates(Err(failure)),
+    }
+}
+
+async fn ensure(core: &Core, record: &SessionRecord, attempt: AttemptId, index: usize) -> Result<atlas_core::Support, Failure> {
+    let account = account(core, &record.account)?;
+    let planned = record.attempt(attempt).and_then(|a| Some((a.key, a.supports.get(index)?.support.clone())));
+    let Some((key, support)) = planned else { return Err(Failure::no_handle()) };
+    wait_for_lease(core).await;
+    account
+        .call(Priority::Create, account.provider.ensure_support(account.context(), &LaunchKey::Tracked(key), &support))
+        .await
+        .map_err(|error| Failure::from(&error))
+}
+
+async fn release(core: &Core, record: &SessionRecord, attempt: AttemptId, index: usize) -> Result<(), Failure> {
+    let account = account(core, &record.account)?;
+    let Some(step) = record.attempt(attempt).and_then(|a| a.supports.get(index)) else { return Ok(()) };
+    account
+        .call(Priority::Kill, account.provider.release_support(account.context(), &step.support))
+        .await
+        .map_err(|error| Failure::from(&error))
+}
+
+async fn walk(core: &Core, record: &SessionRecord, attempt: AttemptId) -> Result<Walk, Failure> {
+    let account = account(core, &record.account)?;
+    let listed = account.walk().await?;
+    let Some(attempt) = record.attempt(attempt) else { return Err(Failure::no_handle()) };
+    let mut found: BTreeMap<&ComputeId, &atlas_core::Compute> =
+        listed.of_key(&attempt.key).map(|machine| (&machine.id, machine)).collect();
+    for seen in &attempt.sighted {
+        // A machine that was renamed is known by its id.
+        if let Some(machine) = listed.of_id(&seen.id) {
+            found.insert(&machine.id, machine);
+        }
+    }
+    let found: Vec<atlas_core::Compute> = found.into_values().cloned().collect();
+    let complete = listed.is_complete() && plausible::is_plausible(core, &account, &listed).await;
+    Ok(Walk { begun: listed.begun, complete, found })
+}
+
+/// The ids on record under an attempt, outside the session's row.
+async fn sighted(core: &Core, attempt: AttemptId) -> Result<Vec<ComputeId>, Error> {
+    let rows = core.store.scan(Table::Sightings, attempt.as_bytes(), None, 1000).await?;
+    let ids = rows.iter().filter_map(|row| std::str::from_utf8(row.key.get(10..)?).ok()).filter_map(|id| ComputeId::new(id).ok());
+    Ok(ids.collect())
+}
+
+async fn recover(core: &Core, attempt: AttemptId) -> Input {
+    match sighted(core, attempt).await {
+        Ok(ids) => Input::Lost(attempt, ids),
+        Err(_) => {
+            core.sleep(Duration::from_secs(1)).await;
+            Input::Tick
+        }
+    }
+}
+
+async fn conclude(core: &Core, name: &AccountName, attempt: AttemptId) -> Input {
+    let ids = match sighted(core, attempt).await {
+        Ok(ids) => ids,
+        Err(error) => return Input::Conclude(attempt, Err(Failure::from(&error)), Vec::new()),
+    };
+    let identity = async {
+        let account = account(core, name)?;
+        let now = account.identity().await?;
+        let known = super::accounts::known_identity(core, name).await.map_err(|error| Failure::from(&error))?;
+        Ok(Identity { now, known })
+    };
+    Input::Conclude(attempt, identity.await, ids)
+}
+
+/// The newest activity there is, and what must not have changed when an end is decided on it.
+async fn limits(core: &Core, record: &SessionRecord) -> (Input, Vec<Guard>) {
+    let read = async {
+        let touch = core.store.get(Table::Touches, record.id.as_bytes()).await?;
+        if !core.exclusive {
+            super::nodes::note_deaths(core).await?;
+        }
+        let death = core.store.get(Table::Realm, DEATH_ROW).await?;
+        Ok::<_, Error>((touch, death))
+    };
+    let Ok((touch, death)) = read.await else {
+        // Fail-static: without the store nothing is decided.
+        core.sleep(Duration::from_secs(1)).await;
+        return (Input::Tick, Vec::new());
+    };
+    let guards = vec![
+        Guard { table: Table::Touches, key: record.id.as_bytes().to_vec(), expected: touch.as_ref().map(|row| row.version) },
+        Guard { table: Table::Realm, key: DEATH_ROW.to_vec(), expected: death.as_ref().map(|row| row.version) },
+    ];
+    let mut newest = Activity { at: record.created_at, source: "created".to_owned() };
+    let mut consider = |at: Timestamp, source: &str| {
+        if at > newest.at {
+            newest = Activity { at, source: source.to_owned() };
+        }
+    };
+    if let Some(row) = &touch
+        && let Some(at) = super::nodes::touch_time(&row.value)
+    {
+        consider(at, "touch");
+        core.touches.flushed(record.id, at, row.version);
+    }
+    if core.policy.safeguards.flush_touches
+        && let Some(at) = core.touches.newest(record.id)
+    {
+        consider(at, "touch");
+    }
+    if let Some(row) = &death
+        && let Ok(row) = serde_json::from_slice::<TimeRow>(&row.value)
+        && core.policy.safeguards.flush_touches
+    {
+        consider(row.at, "node died");
+    }
+    for source in &core.sources {
+        match source.last_activity(record.id).await {
+            Ok(Some(at)) => consider(at.min(core.now()), source.name()),
+            Ok(None) => {}
+            // What cannot be read counts as active.
+            Err(_) => consider(core.now(), source.name()),
+        }
+    }
+    if core.touches.newest(record.id).is_some_and(|known| newest.at > known) {
+        core.touches.touch(record.id, newest.at);
+    }
+    (Input::Limits(newest), guards)
+}
+
+/// The rows that keep what an answer showed, whatever becomes of the session's own row.
+pub(crate) fn sightings(attempt: AttemptId, answer: &Answer, now: Timestamp) -> Extra {
+    let ids: Vec<&ComputeId> = match answer {
+        Answer::Created(compute, _) => vec![&compute.id],
+        Answer::Unknown(ids, _) => ids.iter().collect(),
+        Answer::NotApplied(..) => Vec::new(),
+    };
+    let row = serde_json::to_vec(&SightingRow { at: now }).unwrap_or_default();
+    let puts = ids.into_iter().map(|id| (Table::Sightings, sighting_key(attempt, id), row.clone())).collect();
+    Extra { guards: Vec::new(), puts }
+}
+
+/// Appends sightings under no fence and no guard: they only ever add knowledge.
+pub(crate) async fn append_sightings(core: &Core, extra: Extra) {
+    if extra.puts.is_empty() {
+        return;
+    }
+    for _ in 0..64 {
+        let batch = Batch { puts: extra.puts.clone(), ..Batch::new() };
+        match core.store.commit(batch).await {
+            Ok(_) => return,
+            Err(error) => tracing::warn!(error = %Error::from(error), "a sighting could not be put on record yet"),
+        }
+        if !core.sleep(Duration::from_secs(1)).await {
+            return;
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! This node's right to act: a lease in the store, and how long it holds on our own monotonic clock.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::store::Fence;
+
+/// The lease of this node.
+#[derive(Debug)]
+pub(crate) struct NodeLease(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    fence: Option<Fence>,
+    /// No side effect starts later than this.
+    act_until: Option<Instant>,
+}
+
+/// The scope of a node's lease.
+pub(crate) fn scope(node: &str) -> String {
+    format!("node/{node}")
+}
+
+impl NodeLease {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(State { fence: None, act_until: None }))
+    }
+
+    /// It was granted or renewed by a call that was sent at `sent`.
+    pub(crate) fn granted(&self, fence: Fence, sent: Instant, lease: Duration, margin: Duration) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.fence = Some(fence);
+        state.act_until = Some(sent + lease.saturating_sub(margin));
+    }
+
+    /// Another has it.
+    pub(crate) fn lost(&self) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (state.fence, state.act_until) = (None, None);
+    }
+
+    /// The fence to write under.
+    pub(crate) fn fence(&self) -> Option<Fence> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).fence.clone()
+    }
+
+    /// Whether a side effect may start now.
+    pub(crate) fn may_act(&self) -> bool {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.fence.is_some() && state.act_until.is_some_and(|until| Instant::now() < until)
+    }
+}

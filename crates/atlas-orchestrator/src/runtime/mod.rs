@@ -1,0 +1,23 @@
+//! Drives the kernel with tokio: one reconciler and its timers, a driver for each session that has something to do, and a few
+//! keepers (lease, flush, feed, one survey for each account).
+
+pub(crate) mod account;
+pub(crate) mod accounts;
+mod coalesce;
+pub(crate) mod core;
+mod driver;
+mod effects;
+pub(crate) mod feed;
+pub(crate) mod flush;
+mod lease;
+pub(crate) mod nodes;
+mod pacer;
+mod plausible;
+pub(crate) mod reconciler;
+mod slots;
+pub(crate) mod spawner;
+pub(crate) mod survey;
+mod touches;
+
+pub use feed::Subscription;
+pub use spawner::{Spawner, Task, TokioSpawner};

@@ -1,0 +1,303 @@
+//! Nodes: this one's lease and signs of life, other ones' deaths, and taking over what they leave.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use atlas_core::{Error, Result, Timestamp};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::core::{Core, DEATH_ROW, Extra, Loaded, TimeRow};
+use super::lease::scope;
+use crate::ids::SessionId;
+use crate::kernel::{Evidence, Input, SessionRecord, plan};
+use crate::session::SessionState;
+use crate::store::{Batch, CommitError, Fence, Table};
+
+const PAGE: usize = 1000;
+
+/// The row of a node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct NodeRow {
+    /// The number of the lease it lives or lived under.
+    number: u64,
+    /// It said good-bye: everything it had acknowledged was flushed.
+    clean: bool,
+    /// Its death was noted, and what it looked after was taken over, up to that number.
+    buried: bool,
+}
+
+/// A touch's row is its time in milliseconds, as text.
+pub(crate) fn touch_time(value: &[u8]) -> Option<Timestamp> {
+    std::str::from_utf8(value).ok()?.parse().ok().map(Timestamp::from_unix_millis)
+}
+
+async fn node_row(core: &Core, node: &str) -> Result<(NodeRow, Option<u64>)> {
+    Ok(match core.store.get(Table::Nodes, node.as_bytes()).await? {
+        Some(row) => (serde_json::from_slice(&row.value).unwrap_or_default(), Some(row.version)),
+        None => (NodeRow::default(), None),
+    })
+}
+
+async fn put_node_row(core: &Core, node: &str, row: &NodeRow, version: Option<u64>) -> Result<(), CommitError> {
+    let mut batch = Batch::new();
+    batch.guard(Table::Nodes, node.as_bytes(), version);
+    batch.put(Table::Nodes, node.as_bytes(), serde_json::to_vec(row).unwrap_or_default());
+    core.store.commit(batch).await.map(drop)
+}
+
+/// Takes this node's lease, noting first how the last process of this name ended.
+///
+/// # Errors
+/// `conflict` when another node holds it: it took over what a process of this name left, or has the same name.
+pub(crate) async fn enlist(core: &Core) -> Result<()> {
+    let name = scope(&core.node);
+    let before = core.store.leases(&name).await?.into_iter().find(|fence| fence.scope == name);
+    let sent = Instant::now();
+    let Some(fence) = core.store.lease_acquire(&name, &core.node, core.policy.lease).await? else {
+        return Err(Error::new(atlas_core::ErrorKind::Conflict, "another node looks after this node's sessions at the moment"));
+    };
+    let (row, version) = node_row(core, &core.node).await?;
+    if version.is_some() && !row.clean && !row.buried {
+        note_death(core, before.as_ref().map_or(fence.store_time, |fence| fence.store_time)).await?;
+    }
+    let alive = NodeRow { number: fence.number, clean: false, buried: false };
+    put_node_row(core, &core.node, &alive, version).await.map_err(Error::from)?;
+    core.steady.observe(fence.store_time);
+    core.lease.granted(fence, sent, core.policy.lease, core.policy.lease_margin);
+    Ok(())
+}
+
+/// A node that stopped without good-bye counts as one touch on every session: at the last moment at which it can have acknowledged
+/// one that it never flushed.
+async fn note_death(core: &Core, last_life: Timestamp) -> Result<()> {
+    let at = last_life.saturating_add(core.policy.lease_renew).saturating_add(core.policy.flush);
+    for _ in 0..8 {
+        let row = core.store.get(Table::Realm, DEATH_ROW).await?;
+        let known = row.as_ref().and_then(|row| serde_json::from_slice::<TimeRow>(&row.value).ok());
+        if known.is_some_and(|known| known.at >= at) {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        batch.guard(Table::Realm, DEATH_ROW, row.map(|row| row.version));
+        batch.put(Table::Realm, DEATH_ROW, serde_json::to_vec(&TimeRow { at }).unwrap_or_default());
+        match core.store.commit(batch).await {
+            Ok(_) => return Ok(()),
+            Err(CommitError::Conflict) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(CommitError::Conflict.into())
+}
+
+/// Counts as activity now on every session there is.
+pub(crate) async fn count_as_touch(core: &Core) -> Result<()> {
+    let back = core.policy.lease_renew + core.policy.flush;
+    note_death(core, core.now().saturating_sub(back)).await
+}
+
+fn name_of(fence: &Fence) -> Option<&str> {
+    fence.scope.strip_prefix("node/")
+}
+
+/// Notes the death of every node whose lease ran out without good-bye.
+pub(crate) async fn note_deaths(core: &Core) -> Result<()> {
+    let now = core.store.now().await?;
+    for fence in core.store.leases("node/").await? {
+        let Some(node) = name_of(&fence) else { continue };
+        if node == core.node || fence.expires_at > now {
+            continue;
+        }
+        let (row, version) = node_row(core, node).await?;
+        if version.is_some() && !row.clean && !row.buried {
+            note_death(core, fence.store_time).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Keeps this node alive, and looks after what dead ones leave.
+pub(crate) async fn keep(core: Arc<Core>) {
+    while core.sleep(core.policy.lease_renew).await {
+        renew(&core).await;
+        if !core.exclusive && core.lease.may_act() && !core.stopping.is_cancelled() {
+            if let Err(error) = bury(&core).await {
+                tracing::warn!(%error, "what other nodes left could not be looked at");
+            }
+        }
+    }
+}
+
+async fn renew(core: &Arc<Core>) {
+    let Some(fence) = core.lease.fence() else { return relearn(core).await };
+    let sent = Instant::now();
+    match core.store.lease_renew(&fence, core.policy.lease).await {
+        Ok(Some(renewed)) => {
+            core.steady.observe(renewed.store_time);
+            core.lease.granted(renewed, sent, core.policy.lease, core.policy.lease_margin);
+            watch_ledger(core).await;
+        }
+        Ok(None) => {
+            tracing::warn!(node = core.node, "another node has taken over; starting anew");
+            core.lease.lost();
+            relearn(core).await;
+        }
+        Err(error) => tracing::warn!(%error, "the node's lease could not be renewed"),
+    }
+}
+
+/// The lease was lost: what is ours now is what the store says.
+async fn relearn(core: &Arc<Core>) {
+    core.slots.clear();
+    core.touches.clear();
+    if enlist(core).await.is_ok()
+        && let Err(error) = adopt(core).await
+    {
+        tracing::warn!(%error, "this node's sessions could not be read");
+        core.lease.lost();
+    }
+}
+
+/// Writes down how far the store has come; notices when it is behind where it was.
+pub(crate) async fn watch_ledger(core: &Core) {
+    let Some(ledger) = &core.ledger else { return };
+    let Ok(info) = core.store.info().await else { return };
+    match ledger.last().map(|last| crate::realm::Claim::of(&info, last)) {
+        Ok(crate::realm::Claim::First | crate::realm::Claim::Continues) => {
+            if !core.is_held()
+                && let Err(error) = ledger.record(&crate::realm::LastHolder::of(&info))
+            {
+                tracing::warn!(%error, "the store's progress could not be written down");
+            }
+        }
+        Ok(crate::realm::Claim::Stranger(_)) => core.hold("another store held the realm last").await,
+        Ok(crate::realm::Claim::Behind(_)) => core.hold("the store has less in it than it had").await,
+        Err(error) => tracing::warn!(%error, "the realm's last holder could not be read"),
+    }
+}
+
+/// Takes over the sessions of every node that is gone.
+async fn bury(core: &Arc<Core>) -> Result<()> {
+    let now = core.store.now().await?;
+    for fence in core.store.leases("node/").await? {
+        let Some(node) = name_of(&fence) else { continue };
+        if node == core.node || fence.expires_at > now {
+            continue;
+        }
+        let (row, version) = node_row(core, node).await?;
+        if version.is_none() || row.buried {
+            continue;
+        }
+        if !row.clean {
+            note_death(core, fence.store_time).await?;
+        }
+        // Its fence ends here: whatever it still tries to write is refused.
+        let Some(held) = core.store.lease_acquire(&fence.scope, &core.node, core.policy.lease).await? else { continue };
+        tracing::info!(node, "taking over the sessions of a node that is gone");
+        take_over(core, Some(node)).await?;
+        let (row, version) = node_row(core, node).await?;
+        let buried = NodeRow { buried: true, ..row };
+        put_node_row(core, node, &buried, version).await.map_err(Error::from)?;
+        core.store.lease_release(&held).await?;
+    }
+    Ok(())
+}
+
+/// Claims the sessions of a node, or of every node where the store has only one process: all others are dead then.
+async fn take_over(core: &Arc<Core>, node: Option<&str>) -> Result<()> {
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let rows = core.store.scan(Table::Sessions, &[], after.as_deref(), PAGE).await?;
+        let Some(last) = rows.last() else { return Ok(()) };
+        after = Some(last.key.clone());
+        for row in rows {
+            let record = SessionRecord::decode(&row.value)?;
+            let theirs = node.map_or(record.owner != core.node, |node| record.owner == node);
+            if !theirs || record.state() == SessionState::Terminated {
+                continue;
+            }
+            let mut loaded = Loaded { record, version: row.version };
+            let claim = Input::Claim(core.node.clone());
+            match core.apply(&mut loaded, &mut Evidence::default(), &claim, Extra::default()).await {
+                Ok(_) => take_up(core, &loaded.record).await?,
+                // Somebody changed it meanwhile; the next look at the dead sees to it.
+                Err(CommitError::Conflict) => {
+                    let Some(mut loaded) = core.load(loaded.record.id).await? else { continue };
+                    core.apply(&mut loaded, &mut Evidence::default(), &claim, Extra::default()).await.map_err(Error::from)?;
+                    take_up(core, &loaded.record).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// Begins to look after a session of ours.
+pub(crate) async fn take_up(core: &Core, record: &SessionRecord) -> Result<()> {
+    let touch = core.store.get(Table::Touches, record.id.as_bytes()).await?;
+    let touched = touch.as_ref().and_then(|row| touch_time(&row.value));
+    take_up_with(core, record, touched, touch.map(|row| row.version));
+    core.adopted_at.store(core.now().unix_millis(), Ordering::Relaxed);
+    Ok(())
+}
+
+fn take_up_with(core: &Core, record: &SessionRecord, touched: Option<Timestamp>, version: Option<u64>) {
+    let durable = touched.unwrap_or(record.created_at).max(record.created_at);
+    core.touches.insert(record.id, record.options.idle_ttl, durable, version);
+    let planned = plan(record, &Evidence::default(), durable, &core.cx(&record.account));
+    let due = if planned.effects.is_empty() { planned.due } else { Some(core.now()) };
+    let account = core.account_index(&record.account);
+    // Nothing to do, ever: it is on record and its machine is looked at by the account's survey.
+    core.slots.insert(record, account, Some(due.unwrap_or_else(|| core.now().saturating_add(core.policy.retention))));
+}
+
+/// Reads every session of this node from the store.
+pub(crate) async fn adopt(core: &Arc<Core>) -> Result<()> {
+    core.adopted_at.store(core.now().unix_millis(), Ordering::Relaxed);
+    if core.exclusive {
+        take_over(core, None).await?;
+    }
+    let mut after: Option<Vec<u8>> = None;
+    let mut touch_after: Option<Vec<u8>> = None;
+    let mut touches = std::collections::BTreeMap::new();
+    loop {
+        let rows = core.store.scan(Table::Touches, &[], touch_after.as_deref(), PAGE).await?;
+        let Some(last) = rows.last() else { break };
+        touch_after = Some(last.key.clone());
+        for row in rows {
+            if let (Some(id), Some(at)) = (SessionId::from_slice(&row.key), touch_time(&row.value)) {
+                touches.insert(id, (at, row.version));
+            }
+        }
+    }
+    loop {
+        let rows = core.store.scan(Table::Sessions, &[], after.as_deref(), PAGE).await?;
+        let Some(last) = rows.last() else { return Ok(()) };
+        after = Some(last.key.clone());
+        for row in rows {
+            let record = SessionRecord::decode(&row.value)?;
+            let open = record.state() != SessionState::Terminated || record.attempts.iter().any(|a| !a.is_terminal());
+            if record.owner == core.node && open {
+                let touch = touches.get(&record.id);
+                take_up_with(core, &record, touch.map(|(at, _)| *at), touch.map(|(_, version)| *version));
+            }
+        }
+    }
+}
+
+/// Says good-bye: nothing of this node is unflushed, and others may take over at once.
+pub(crate) async fn leave(core: &Core, flushed: bool) {
+    if flushed && let Ok((row, version)) = node_row(core, &core.node).await {
+        let left = NodeRow { clean: true, ..row };
+        if put_node_row(core, &core.node, &left, version).await.is_err() {
+            tracing::warn!("the good-bye could not be written; a takeover will count this node as dead");
+        }
+    }
+    if let Some(fence) = core.lease.fence()
+        && core.store.lease_release(&fence).await.is_err()
+    {
+        tracing::warn!("the node's lease could not be released; it runs out by itself");
+    }
+    core.lease.lost();
+}

@@ -1,0 +1,45 @@
+//! Whether a complete walk can be believed: one that lacks half of what lives is checked by point reads first.
+
+use std::sync::Arc;
+
+use super::account::{Account, Listed};
+use super::core::Core;
+use crate::kernel::Reading;
+
+/// How many missing machines are read before the rest is believed.
+const PROBES: usize = 8;
+
+/// True unless the walk lacks a machine of a live session that a point read, made after it began, still finds.
+///
+/// Machines under termination do not count: they are expected to go.
+pub(crate) async fn is_plausible(core: &Core, account: &Arc<Account>, listed: &Listed) -> bool {
+    let index = core.account_index(&account.name);
+    let open = core.slots.open_attempts(index);
+    let missing: Vec<_> =
+        open.iter().filter(|(attempt, _, _)| !listed.has_key(&core.realm.key_of(*attempt))).map(|(_, id, _)| *id).collect();
+    if missing.is_empty() || (!listed.machines.is_empty() && missing.len() * 2 < open.len()) {
+        return true;
+    }
+    let mut probes = 0;
+    for id in missing {
+        let Ok(Some(loaded)) = core.load(id).await else { return false };
+        let Some(attempt) = loaded.record.serving() else { continue };
+        // A machine younger than the bound may still lag.
+        if core.now() < attempt.settled_at(&account.bounds) {
+            continue;
+        }
+        let Some(compute) = &attempt.serving else { continue };
+        if listed.of_id(compute).is_some() {
+            continue;
+        }
+        if matches!(account.read(compute).await.1, Reading::Present) {
+            tracing::warn!(account = %account.name, %compute, "a listing lacked a machine that is there: it is not believed");
+            return false;
+        }
+        probes += 1;
+        if probes >= PROBES {
+            break;
+        }
+    }
+    true
+}

@@ -1,0 +1,26 @@
+//! The one task that decides who is worked on: a queue of timers, a set of what is ready, and so many drivers at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::core::Core;
+use super::driver::drive;
+
+/// Runs drivers for whatever is due, as long as the orchestrator runs.
+pub(crate) async fn keep(core: Arc<Core>) {
+    loop {
+        let next = loop {
+            match core.slots.next(core.now(), core.policy.concurrency) {
+                Ok((id, work)) => core.spawner.spawn("driver", Box::pin(drive(core.clone(), id, work))),
+                Err(next) => break next,
+            }
+        };
+        let wait = next.map_or_else(|| tokio::time::Instant::now() + Duration::from_secs(3600), |at| core.steady.instant(at));
+        tokio::select! {
+            biased;
+            () = core.stopped.cancelled() => return,
+            () = core.slots.changed.notified() => {}
+            () = tokio::time::sleep_until(wait) => {}
+        }
+    }
+}

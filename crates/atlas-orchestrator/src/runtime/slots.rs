@@ -1,0 +1,318 @@
+//! What the process keeps of each session in memory: little. Records are fetched when something is to be done.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use atlas_core::{AttemptId, Timestamp};
+use tokio::sync::Notify;
+
+use crate::ids::SessionId;
+use crate::kernel::{Evidence, Input, SessionRecord};
+
+/// Never.
+const NEVER: i64 = i64::MAX;
+
+/// A session this node looks after. Idle ones are only this: 32 bytes, and their places in the maps beside it.
+#[derive(Debug)]
+struct Slot {
+    /// When to look again, in milliseconds since the epoch.
+    due: i64,
+    /// Facts that only this process has; none while it is idle.
+    hot: Option<Box<Hot>>,
+    /// The account, by its place in the list of accounts.
+    account: u16,
+    /// What was last seen of its machine, hashed: an unchanged machine wakes nobody.
+    seen: u32,
+    /// Whether a driver is at work on it.
+    driving: bool,
+    /// Whether something happened that the driver has not looked at.
+    dirty: bool,
+}
+
+#[derive(Debug, Default)]
+struct Hot {
+    evidence: Evidence,
+    inbox: Vec<Input>,
+    signal: Arc<Notify>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    slots: BTreeMap<SessionId, Slot>,
+    timers: BTreeSet<(i64, SessionId)>,
+    ready: BTreeSet<SessionId>,
+    /// Which session an attempt of ours belongs to, while it is not over.
+    attempts: BTreeMap<AttemptId, SessionId>,
+    /// Who waits for a change of a session's record.
+    watchers: BTreeMap<SessionId, Arc<Notify>>,
+    driving: usize,
+}
+
+/// The sessions of this node, their timers, and who is at work.
+#[derive(Debug, Default)]
+pub(crate) struct Slots {
+    state: Mutex<State>,
+    /// Something became ready, or a timer moved to the front.
+    pub(crate) changed: Notify,
+}
+
+/// What a driver starts with.
+#[derive(Debug)]
+pub(crate) struct Work {
+    pub(crate) evidence: Evidence,
+    pub(crate) signal: Arc<Notify>,
+}
+
+fn millis(at: Timestamp) -> i64 {
+    // Rounded up: a timer never fires before its time.
+    let millis = at.unix_millis();
+    if Timestamp::from_unix_millis(millis) < at { millis.saturating_add(1) } else { millis }
+}
+
+impl State {
+    fn set_due(&mut self, id: SessionId, due: i64) {
+        if let Some(slot) = self.slots.get_mut(&id) {
+            if slot.due != NEVER {
+                self.timers.remove(&(slot.due, id));
+            }
+            slot.due = due;
+            if due != NEVER {
+                self.timers.insert((due, id));
+            }
+        }
+    }
+}
+
+impl Slots {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a session up, or refreshes what is known of it; `due` is when to look at it, now when `None`.
+    pub(crate) fn insert(&self, record: &SessionRecord, account: u16, due: Option<Timestamp>) {
+        let mut state = self.lock();
+        let id = record.id;
+        state.slots.entry(id).or_insert(Slot { due: NEVER, hot: None, account, seen: 0, driving: false, dirty: false });
+        Self::index(&mut state, record);
+        match due {
+            Some(due) => state.set_due(id, millis(due)),
+            None => {
+                state.ready.insert(id);
+            }
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    fn index(state: &mut State, record: &SessionRecord) {
+        for attempt in &record.attempts {
+            if attempt.is_terminal() {
+                state.attempts.remove(&attempt.id);
+            } else {
+                state.attempts.insert(attempt.id, record.id);
+            }
+        }
+    }
+
+    /// Which attempts are open, after a record changed.
+    pub(crate) fn reindex(&self, record: &SessionRecord) {
+        let mut state = self.lock();
+        if state.slots.contains_key(&record.id) {
+            Self::index(&mut state, record);
+        }
+        if let Some(watchers) = state.watchers.get(&record.id) {
+            watchers.notify_waiters();
+        }
+    }
+
+    /// Lets a session go: it ended, or another node looks after it.
+    pub(crate) fn remove(&self, record: &SessionRecord) {
+        let mut state = self.lock();
+        state.set_due(record.id, NEVER);
+        state.slots.remove(&record.id);
+        state.ready.remove(&record.id);
+        for attempt in &record.attempts {
+            state.attempts.remove(&attempt.id);
+        }
+        if let Some(watchers) = state.watchers.get(&record.id) {
+            watchers.notify_waiters();
+        }
+    }
+
+    /// Lets every session go.
+    pub(crate) fn clear(&self) {
+        let mut state = self.lock();
+        let driving = state.driving;
+        let watchers = std::mem::take(&mut state.watchers);
+        *state = State { driving, watchers, ..State::default() };
+    }
+
+    pub(crate) fn contains(&self, id: SessionId) -> bool {
+        self.lock().slots.contains_key(&id)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lock().slots.len()
+    }
+
+    pub(crate) fn ids(&self) -> Vec<SessionId> {
+        self.lock().slots.keys().copied().collect()
+    }
+
+    /// Has a session looked at as soon as possible.
+    pub(crate) fn wake(&self, id: SessionId) {
+        self.tell(id, None);
+    }
+
+    /// The same, with something to be told. Dropped when the session is not ours: its owner finds out by itself.
+    pub(crate) fn tell(&self, id: SessionId, input: Option<Input>) {
+        let mut state = self.lock();
+        let Some(slot) = state.slots.get_mut(&id) else { return };
+        slot.dirty = true;
+        if let Some(input) = input {
+            slot.hot.get_or_insert_default().inbox.push(input);
+        }
+        let signal = slot.driving.then(|| slot.hot.get_or_insert_default().signal.clone());
+        match signal {
+            Some(signal) => signal.notify_one(),
+            None => {
+                state.ready.insert(id);
+                drop(state);
+                self.changed.notify_one();
+            }
+        }
+    }
+
+    /// The next session to work on, if there is room; or when there will be one.
+    pub(crate) fn next(&self, now: Timestamp, room: usize) -> Result<(SessionId, Work), Option<Timestamp>> {
+        let mut state = self.lock();
+        let now = now.unix_millis();
+        while let Some((due, id)) = state.timers.first().copied() {
+            if due > now {
+                break;
+            }
+            state.set_due(id, NEVER);
+            state.ready.insert(id);
+        }
+        let next_timer = state.timers.first().map(|(due, _)| Timestamp::from_unix_millis(*due));
+        if state.driving >= room {
+            return Err(None);
+        }
+        while let Some(id) = state.ready.pop_first() {
+            let Some(slot) = state.slots.get_mut(&id) else { continue };
+            if slot.driving {
+                continue;
+            }
+            (slot.driving, slot.dirty) = (true, false);
+            let hot = slot.hot.get_or_insert_default();
+            let work = Work { evidence: std::mem::take(&mut hot.evidence), signal: hot.signal.clone() };
+            state.driving += 1;
+            return Ok((id, work));
+        }
+        Err(next_timer)
+    }
+
+    /// What was told since the driver looked last.
+    pub(crate) fn drain(&self, id: SessionId) -> Vec<Input> {
+        let mut state = self.lock();
+        let Some(slot) = state.slots.get_mut(&id) else { return Vec::new() };
+        slot.dirty = false;
+        slot.hot.as_mut().map(|hot| std::mem::take(&mut hot.inbox)).unwrap_or_default()
+    }
+
+    /// The driver has nothing to do until `due`. False when something happened meanwhile: it has to look again.
+    pub(crate) fn rest(&self, id: SessionId, evidence: &Evidence, due: Option<Timestamp>) -> bool {
+        let mut state = self.lock();
+        let Some(slot) = state.slots.get_mut(&id) else { return true };
+        if slot.dirty {
+            return false;
+        }
+        slot.hot = (!evidence.is_empty()).then(|| Box::new(Hot { evidence: evidence.clone(), ..Hot::default() }));
+        state.set_due(id, due.map_or(NEVER, millis));
+        true
+    }
+
+    /// The driver is gone, however it ended.
+    pub(crate) fn released(&self, id: SessionId, again: Option<Timestamp>) {
+        let mut state = self.lock();
+        state.driving = state.driving.saturating_sub(1);
+        let mut ready = false;
+        if let Some(slot) = state.slots.get_mut(&id) {
+            slot.driving = false;
+            ready = slot.dirty || slot.hot.as_ref().is_some_and(|hot| !hot.inbox.is_empty());
+        }
+        if ready {
+            state.ready.insert(id);
+        }
+        if let Some(again) = again {
+            state.set_due(id, millis(again));
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Waits until no driver is at work, at most so long.
+    pub(crate) async fn quiesce(&self, longest: std::time::Duration) {
+        let until = tokio::time::Instant::now() + longest;
+        loop {
+            {
+                let state = self.lock();
+                for slot in state.slots.values().filter(|slot| slot.driving) {
+                    if let Some(hot) = &slot.hot {
+                        hot.signal.notify_one();
+                    }
+                }
+                if state.driving == 0 {
+                    return;
+                }
+            }
+            tokio::select! {
+                biased;
+                () = self.changed.notified() => {}
+                () = tokio::time::sleep(std::time::Duration::from_millis(100)) => {}
+            }
+            if tokio::time::Instant::now() >= until {
+                return;
+            }
+        }
+    }
+
+    /// Who wants to know when a session's record changes.
+    pub(crate) fn watch(&self, id: SessionId) -> Arc<Notify> {
+        self.lock().watchers.entry(id).or_default().clone()
+    }
+
+    /// Nobody waits for this session any more, unless somebody else does.
+    pub(crate) fn unwatch(&self, id: SessionId) {
+        let mut state = self.lock();
+        // One is the map's own.
+        if state.watchers.get(&id).is_some_and(|watchers| Arc::strong_count(watchers) <= 1) {
+            state.watchers.remove(&id);
+        }
+    }
+
+    /// Which of our sessions an open attempt belongs to.
+    pub(crate) fn session_of(&self, attempt: AttemptId) -> Option<SessionId> {
+        self.lock().attempts.get(&attempt).copied()
+    }
+
+    /// The open attempts of our sessions on an account, and what was last seen of them.
+    pub(crate) fn open_attempts(&self, account: u16) -> Vec<(AttemptId, SessionId, u32)> {
+        let state = self.lock();
+        state
+            .attempts
+            .iter()
+            .filter_map(|(attempt, id)| {
+                let slot = state.slots.get(id)?;
+                (slot.account == account).then_some((*attempt, *id, slot.seen))
+            })
+            .collect()
+    }
+
+    /// Remembers what was seen of a session's machine.
+    pub(crate) fn saw(&self, id: SessionId, seen: u32) {
+        if let Some(slot) = self.lock().slots.get_mut(&id) {
+            slot.seen = seen;
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! One look at all machines of an account: live sessions learn what became of theirs, and the reaper finds what has no session.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use atlas_core::{Claim, Compute, ComputeId, ComputeStatus, Error, Result, Timestamp, TrackedKey};
+use tokio::time::Instant;
+
+use super::account::{Account, Listed};
+use super::core::{Core, Extra};
+use super::{accounts, plausible};
+use crate::kernel::{AttemptRow, Evidence, Input};
+use crate::session::{AttemptPhase, Finding, ReapReport};
+use crate::store::Table;
+
+/// When a machine without a session was seen by the reaper.
+#[derive(Clone, Copy, Debug)]
+struct Suspect {
+    first: Timestamp,
+    scans: u32,
+}
+
+/// What the reaper remembers of an account between two scans; after a restart it starts counting anew.
+#[derive(Debug, Default)]
+pub(crate) struct Suspects(Mutex<BTreeMap<ComputeId, Suspect>>);
+
+/// Looks at an account as long as the orchestrator runs.
+pub(crate) async fn keep(core: Arc<Core>, account: Arc<Account>, suspects: Arc<Suspects>) {
+    let mut checked = false;
+    let mut failures: u32 = 0;
+    let mut next_reap = Instant::now() + core.entropy.duration_below(account.policy.reap_interval / 4);
+    let mut next_poll = Instant::now() + core.entropy.duration_below(account.policy.poll_interval);
+    loop {
+        let wait = next_reap.min(next_poll).saturating_duration_since(Instant::now());
+        if !core.sleep(wait).await || core.stopping.is_cancelled() {
+            return;
+        }
+        if !checked {
+            checked = accounts::check_identity(&core, &account.name).await == Some(true);
+        }
+        let now = Instant::now();
+        if next_reap <= now && account.policy.reap && core.lease.may_act() {
+            next_reap = now + account.policy.reap_interval;
+            match scan(&core, &account, &suspects, account.policy.report_only).await {
+                Ok(report) if !report.victims.is_empty() || report.breaker => {
+                    tracing::warn!(account = %account.name, victims = report.victims.len(), breaker = report.breaker, "machines without a session");
+                }
+                Ok(_) => failures = 0,
+                Err(error) => {
+                    failures += 1;
+                    tracing::warn!(account = %account.name, %error, "the account could not be scanned");
+                }
+            }
+            next_poll = next_poll.max(now + account.policy.poll_interval / 2);
+        } else {
+            if next_reap <= now {
+                next_reap = now + account.policy.reap_interval;
+            }
+            if next_poll <= now {
+                match account.walk().await {
+                    Ok(listed) => {
+                        failures = 0;
+                        observe(&core, &account, &listed).await;
+                    }
+                    Err(failure) => {
+                        failures += 1;
+                        tracing::warn!(account = %account.name, error = failure.message, "the account could not be looked at");
+                    }
+                }
+                // Jittered, and backing off while the cloud does not answer.
+                let interval = account.policy.poll_interval * (1 << failures.min(3));
+                next_poll = Instant::now() + interval + core.entropy.duration_below(interval / 10);
+            }
+        }
+    }
+}
+
+fn fingerprint(machine: &Compute) -> u32 {
+    // FNV over what a session would want to know: the same in every run.
+    let text = format!(
+        "{}|{}|{:?}|{:?}|{:?}|{}|{:?}",
+        machine.id, machine.status, machine.cost_per_hour, machine.ready, machine.exit_code, machine.preempted, machine.ports
+    );
+    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)).max(1)
+}
+
+/// Tells every session of ours on this account what a walk says of its machine.
+async fn observe(core: &Arc<Core>, account: &Arc<Account>, listed: &Listed) {
+    let mut missing = Vec::new();
+    for (attempt, session, seen) in core.slots.open_attempts(core.account_index(&account.name)) {
+        let machines: Vec<Compute> = listed.of_key(&core.realm.key_of(attempt)).cloned().collect();
+        match machines.as_slice() {
+            [] => missing.push((attempt, session)),
+            [one] if fingerprint(one) == seen => {}
+            _ => {
+                if let [one] = machines.as_slice() {
+                    core.slots.saw(session, fingerprint(one));
+                }
+                core.slots.tell(session, Some(Input::Found(attempt, machines)));
+            }
+        }
+    }
+    if !missing.is_empty() && listed.is_complete() && plausible::is_plausible(core, account, listed).await {
+        for (attempt, session) in missing {
+            core.slots.tell(session, Some(Input::Missing(attempt, listed.begun)));
+        }
+    }
+}
+
+fn finding(machine: &Compute, key: Option<&TrackedKey>, why: &str) -> Finding {
+    Finding {
+        compute: machine.id.clone(),
+        name: machine.name.clone(),
+        attempt: key.map(TrackedKey::attempt),
+        why: why.to_owned(),
+        burn: machine.cost_per_hour,
+    }
+}
+
+/// What the reaper thinks of one machine.
+enum Verdict {
+    /// Not ours, or rightly there.
+    Leave,
+    /// Its attempt is over: it has to go.
+    Victim(crate::ids::SessionId),
+    /// Its attempt is not on record and is older than any record: kept, reported.
+    Quarantine,
+    /// Its attempt is not on record and should be.
+    RolledBack,
+    /// Cannot be told whose it is.
+    Ambiguous(&'static str),
+}
+
+/// One scan: the cloud first, then the records.
+///
+/// # Errors
+/// When the cloud or the store could not be read: nothing was concluded.
+pub(crate) async fn scan(core: &Arc<Core>, account: &Arc<Account>, suspects: &Suspects, dry_run: bool) -> Result<ReapReport> {
+    let listed = account.walk().await.map_err(|failure| Error::new(failure.kind, failure.message))?;
+    observe(core, account, &listed).await;
+    let complete = listed.is_complete() && plausible::is_plausible(core, account, &listed).await;
+    let mut report = ReapReport { scanned: listed.machines.len(), complete, held: core.is_held(), ..ReapReport::default() };
+    let mut victims = Vec::new();
+    for machine in &listed.machines {
+        if machine.status == ComputeStatus::Terminated {
+            continue;
+        }
+        let key = match claim(core, machine) {
+            Claimed::Not => continue,
+            Claimed::Ours(key) => key,
+            Claimed::Unclear(key, why) => {
+                report.ours += 1;
+                if key.is_none_or(|key| core.slots.session_of(key.attempt()).is_none()) {
+                    report.ambiguous.push(finding(machine, key.as_ref(), why));
+                }
+                continue;
+            }
+        };
+        report.ours += 1;
+        match judge(core, account, &key).await? {
+            Verdict::Leave => {}
+            Verdict::Victim(session) => victims.push((machine, key, session)),
+            Verdict::Quarantine => report.quarantined.push(finding(machine, Some(&key), "its attempt is older than any record")),
+            Verdict::Ambiguous(why) => report.ambiguous.push(finding(machine, Some(&key), why)),
+            Verdict::RolledBack => {
+                core.hold(&format!("machine {} carries a key of ours whose attempt is not on record", machine.id)).await;
+                report.held = true;
+                report.ambiguous.push(finding(machine, Some(&key), "its attempt is not on record, and should be"));
+            }
+        }
+    }
+    report.victims = victims.iter().map(|(machine, key, _)| finding(machine, Some(key), "its attempt is over")).collect();
+    let ripe = ripen(core, account, suspects, &victims.iter().map(|(machine, ..)| &machine.id).collect::<Vec<_>>(), complete);
+    let row = if complete && !dry_run {
+        let ids: std::collections::BTreeSet<ComputeId> = victims.iter().map(|(machine, ..)| machine.id.clone()).collect();
+        accounts::update(core, &account.name, |row| {
+            row.agreeing_scans = if row.last_victims == ids || row.agreeing_scans == 0 || ids.is_empty() {
+                row.agreeing_scans.saturating_add(1).min(1000)
+            } else {
+                row.agreeing_scans.max(if row.agreeing_scans >= 2 { 2 } else { 1 })
+            };
+            row.last_victims.clone_from(&ids);
+        })
+        .await?
+    } else {
+        accounts::row(core, &account.name).await?.0
+    };
+    let share = u64::from(core.policy.breaker_percent) * report.ours as u64 / 100;
+    let too_many = victims.len() as u64 > share.max(u64::from(core.policy.breaker_victims));
+    report.breaker = core.policy.safeguards.breaker && (too_many || row.breaker.is_some());
+    report.report_only = dry_run || row.agreeing_scans < 2;
+    if report.breaker && row.breaker.is_none() && !dry_run {
+        let now = core.now();
+        accounts::update(core, &account.name, |row| row.breaker = Some(now)).await?;
+        tracing::error!(account = %account.name, victims = victims.len(), "too many machines to end in one scan: an operator must acknowledge");
+    }
+    if report.report_only || report.breaker || report.held || !complete && core.policy.safeguards.complete_walks {
+        return Ok(report);
+    }
+    for (machine, key, session) in victims {
+        if ripe.contains(&machine.id) {
+            reap(core, session, &key, &machine.id).await?;
+        }
+    }
+    Ok(report)
+}
+
+enum Claimed {
+    Not,
+    Ours(TrackedKey),
+    Unclear(Option<TrackedKey>, &'static str),
+}
+
+/// Whose a machine says it is.
+fn claim(core: &Core, machine: &Compute) -> Claimed {
+    let safeguards = core.policy.safeguards;
+    let genuine = |key: &TrackedKey| key.realm() == core.realm.id() && (!safeguards.mac || core.realm.verify(key));
+    let prefixed = core.name_prefix.is_empty() || machine.name.as_ref().is_some_and(|name| name.starts_with(&core.name_prefix));
+    match machine.keys.claim() {
+        Claim::Whole(key) if genuine(&key) && prefixed => Claimed::Ours(key),
+        Claim::Whole(key) if genuine(&key) => Claimed::Unclear(Some(key), "its name does not begin as ours do"),
+        Claim::Partial(key) if genuine(&key) && !safeguards.all_carriers => Claimed::Ours(key),
+        Claim::Partial(key) if genuine(&key) => Claimed::Unclear(Some(key), "one of its carriers lost the key"),
+        Claim::Ambiguous => match machine.keys.name.or(machine.keys.tag).filter(|key| genuine(key)) {
+            Some(key) if !safeguards.all_carriers => Claimed::Ours(key),
+            Some(key) => Claimed::Unclear(Some(key), "its carriers name different keys"),
+            None => Claimed::Not,
+        },
+        _ => Claimed::Not,
+    }
+}
+
+async fn judge(core: &Arc<Core>, account: &Arc<Account>, key: &TrackedKey) -> Result<Verdict> {
+    // Its driver knows of it, and was told above.
+    if core.slots.session_of(key.attempt()).is_some() && core.policy.safeguards.spare_unresolved {
+        return Ok(Verdict::Leave);
+    }
+    let Some(row) = core.store.get(Table::Attempts, key.attempt().as_bytes()).await? else {
+        let age = core.now().since(key.attempt().created_at());
+        return Ok(if age < core.policy.retention { Verdict::RolledBack } else { Verdict::Quarantine });
+    };
+    let row: AttemptRow = serde_json::from_slice(&row.value)
+        .map_err(|error| Error::new(atlas_core::ErrorKind::Unavailable, "an attempt's row cannot be read").with_source(error))?;
+    if row.account != account.name {
+        return Ok(Verdict::Ambiguous("its attempt was made on another account"));
+    }
+    let Some(loaded) = core.load(row.session).await? else {
+        return Ok(Verdict::Ambiguous("its session is not on record"));
+    };
+    let Some(attempt) = loaded.record.attempt(key.attempt()) else {
+        return Ok(Verdict::Ambiguous("its session does not know its attempt"));
+    };
+    let unresolved = matches!(attempt.phase, AttemptPhase::Intent | AttemptPhase::Calling | AttemptPhase::Unknown);
+    if attempt.is_terminal() || unresolved && attempt.kill.is_none() && !core.policy.safeguards.spare_unresolved {
+        return Ok(Verdict::Victim(row.session));
+    }
+    // Unresolved or alive, and another node's: its owner's own walks see the machine.
+    Ok(Verdict::Leave)
+}
+
+/// Counts complete scans; answers the victims that were seen often and long enough.
+fn ripen(core: &Core, account: &Account, suspects: &Suspects, victims: &[&ComputeId], complete: bool) -> Vec<ComputeId> {
+    let now = core.now();
+    let safeguards = core.policy.safeguards;
+    let mut known = suspects.0.lock().unwrap_or_else(PoisonError::into_inner);
+    if complete {
+        known.retain(|id, _| victims.contains(&id));
+    }
+    let mut ripe = Vec::new();
+    for id in victims {
+        let suspect = match known.entry((*id).clone()) {
+            Entry::Occupied(entry) => {
+                let suspect = entry.into_mut();
+                suspect.scans += u32::from(complete);
+                suspect
+            }
+            Entry::Vacant(entry) => entry.insert(Suspect { first: now, scans: u32::from(complete) }),
+        };
+        let often = suspect.scans >= 2 || !safeguards.two_sightings;
+        let long = now.since(suspect.first) >= account.policy.grace || !safeguards.grace;
+        if often && long {
+            ripe.push((*id).clone());
+        }
+    }
+    ripe
+}
+
+/// Commits the end of a machine under an ended attempt. Adoption and this exclude each other by the record's version.
+async fn reap(core: &Arc<Core>, session: crate::ids::SessionId, key: &TrackedKey, machine: &ComputeId) -> Result<()> {
+    for _ in 0..4 {
+        let Some(mut loaded) = core.load(session).await? else { return Ok(()) };
+        let mut evidence = Evidence::default();
+        if loaded.record.owner != core.node {
+            let alive = core.store.leases(&super::lease::scope(&loaded.record.owner)).await?;
+            let now = core.store.now().await?;
+            if loaded.record.state() != crate::session::SessionState::Terminated
+                && alive.iter().any(|fence| fence.scope == super::lease::scope(&loaded.record.owner) && fence.expires_at > now)
+            {
+                // A live owner of a live session: told through the record and the feed.
+            } else if core.apply(&mut loaded, &mut evidence, &Input::Claim(core.node.clone()), Extra::default()).await.is_err() {
+                continue;
+            }
+        }
+        let input = Input::Reap(key.attempt(), vec![machine.clone()]);
+        match core.apply(&mut loaded, &mut evidence, &input, Extra::default()).await {
+            Ok(_) => {
+                if loaded.record.owner == core.node {
+                    super::nodes::take_up(core, &loaded.record).await?;
+                    core.slots.wake(session);
+                }
+                return Ok(());
+            }
+            Err(crate::store::CommitError::Conflict) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
