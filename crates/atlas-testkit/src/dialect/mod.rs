@@ -6,6 +6,7 @@
 mod body;
 mod check;
 mod query;
+pub mod lambda;
 pub mod runpod;
 
 use std::io;

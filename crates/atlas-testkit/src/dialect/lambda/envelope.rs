@@ -1,0 +1,72 @@
+//! Lambda's answers: success inside `data`, errors inside `error`.
+
+use http::header::{self, HeaderValue};
+use http::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::dialect::SimBody;
+use crate::world::Refusal;
+
+/// Why a call was not done, as it is answered.
+#[derive(Debug)]
+pub(super) struct Failure {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+impl Failure {
+    pub(super) fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status: StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST), code, message: message.into() }
+    }
+
+    /// What is wrong with a body. The cloud repeats what was sent, secrets and all.
+    pub(super) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(400, "global/invalid-parameters", message)
+    }
+
+    pub(super) fn missing(what: &str) -> Self {
+        Self::new(404, "global/object-does-not-exist", format!("Specified {what} does not exist."))
+    }
+
+    /// What a launch names and does not exist.
+    pub(super) fn unknown(what: &str) -> Self {
+        Self::new(400, "global/object-does-not-exist", format!("Specified {what} does not exist."))
+    }
+
+    pub(super) fn response(&self) -> Response<SimBody> {
+        json_answer(self.status, &json!({ "error": { "code": self.code, "message": self.message } }))
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NoCapacity => Self::new(
+                400,
+                "instance-operations/launch/insufficient-capacity",
+                "Not enough capacity to fulfill launch request.",
+            ),
+            Refusal::UnknownShape | Refusal::TooMany => Self::unknown("instance type"),
+            Refusal::UnknownRegion(_) => Self::unknown("region"),
+            Refusal::NoMoney => Self::new(403, "global/account-inactive", "Your account is inactive."),
+            Refusal::Quota => Self::new(400, "global/quota-exceeded", "Quota exceeded."),
+            Refusal::Forbidden => Self::new(403, "global/forbidden", "Forbidden."),
+            Refusal::Locked | Refusal::WrongState(_) | Refusal::NotNow => {
+                Self::new(409, "global/conflict", "The instance is not in a state that allows this.")
+            }
+            Refusal::NotFound | Refusal::NoSuchCloud => Self::missing("instance"),
+        }
+    }
+}
+
+pub(super) fn data(value: &Value) -> Response<SimBody> {
+    json_answer(StatusCode::OK, &json!({ "data": value }))
+}
+
+pub(super) fn json_answer(status: StatusCode, body: &Value) -> Response<SimBody> {
+    let mut response = Response::new(SimBody::from(body.to_string().into_bytes()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

@@ -1,0 +1,376 @@
+//! Lambda Cloud's API over a world: instances, types, keys, file systems, rule sets, images, regions. Facts: docs/clouds/lambda.md.
+//!
+//! Left out, for we never call them: fabric partitions, support tickets, and the paging of audit events.
+
+mod account;
+mod envelope;
+mod instances;
+mod script;
+mod stock;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use atlas_core::Timestamp;
+use data_encoding::BASE64;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tower::Service;
+
+use super::query::{Query, decode};
+use super::{SimBody, deliver};
+use crate::world::{Account, Arrival, World};
+use account::Holdings;
+use envelope::{Failure, json_answer};
+pub use stock::{NAME, cloud};
+
+/// How many calls Lambda takes: one a second in all and a launch in twelve, on average, with a little patience.
+#[derive(Clone, Copy, Debug)]
+pub struct Rates {
+    /// The least time between two calls of any kind.
+    pub any: Duration,
+    /// The least time between two launches.
+    pub launch: Duration,
+    /// How many calls may come at once before the averages count.
+    pub burst: u32,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        Self { any: Duration::from_millis(950), launch: Duration::from_millis(11_500), burst: 2 }
+    }
+}
+
+/// What this Lambda does differently from an ordinary one.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Quirks {
+    /// The most instances on a page; pages are announced only where there is more than one.
+    pub page_size: usize,
+    /// How many calls it takes; `None` for any number.
+    pub rates: Option<Rates>,
+    /// A 429 is plain text instead of an envelope.
+    pub plain_429: bool,
+}
+
+impl Default for Quirks {
+    fn default() -> Self {
+        Self { page_size: 1000, rates: Some(Rates::default()), plain_429: false }
+    }
+}
+
+/// Lambda's API over a world. Cheap to clone; clones are the same service.
+#[derive(Clone)]
+pub struct Lambda {
+    world: World,
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    quirks: Quirks,
+    holdings: BTreeMap<Account, Holdings>,
+    /// When the next call, and the next launch, of a key would be on time.
+    due: BTreeMap<(String, bool), Timestamp>,
+    serial: u64,
+}
+
+/// One call, understood.
+struct Call<'a> {
+    account: Account,
+    arrival: Arrival,
+    query: Query,
+    body: &'a [u8],
+}
+
+impl Call<'_> {
+    fn json(&self) -> Result<Value, Failure> {
+        serde_json::from_slice(self.body).map_err(|_| Failure::invalid("The request body is not valid JSON."))
+    }
+}
+
+/// What a path and method name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Route {
+    List,
+    Get(String),
+    Rename(String),
+    Types,
+    Launch,
+    Restart,
+    Terminate,
+    Keys,
+    AddKey,
+    DeleteKey(String),
+    FileSystems,
+    AddFileSystem,
+    DeleteFileSystem(String),
+    Images,
+    Regions,
+    Rules,
+    PutRules,
+    Rulesets,
+    AddRuleset,
+    GetRuleset(String),
+    PatchRuleset(String),
+    DeleteRuleset(String),
+    Audit,
+}
+
+impl Lambda {
+    /// Lambda over this world, which must have the cloud [`cloud`] describes.
+    #[must_use]
+    pub fn new(world: World) -> Self {
+        Self { world, shared: Arc::default() }
+    }
+
+    /// The same with quirks.
+    #[must_use]
+    pub fn with_quirks(self, quirks: Quirks) -> Self {
+        self.set_quirks(quirks);
+        self
+    }
+
+    /// Other quirks from now on.
+    pub fn set_quirks(&self, quirks: Quirks) {
+        self.shared().quirks = quirks;
+    }
+
+    /// The world it is a face of.
+    #[must_use]
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn answer(self, parts: http::request::Parts, body: Vec<u8>) -> Result<Response<SimBody>, io::Error> {
+        let unauthorized = || Failure::new(401, "global/invalid-api-key", "API key was invalid, expired, or deleted.").response();
+        let Some(key) = key(&parts.headers) else { return Ok(unauthorized()) };
+        if self.world.authorize(NAME, &key).is_none() {
+            return Ok(unauthorized());
+        }
+        let Some(route) = route(&parts.method, parts.uri.path()) else { return Ok(no_route(&parts.method, parts.uri.path())) };
+        if !self.in_time(&key, &route) {
+            return Ok(self.limited());
+        }
+        let target = route.target(&body);
+        let query = Query::of(parts.uri.query());
+        let continues = query.get("page_token").is_some_and(|token| !token.is_empty());
+        let arrival = self.world.arrive(NAME, route.operation(), &key, target.as_deref(), continues);
+        let Some(account) = self.world.authorize(NAME, &key) else { return Ok(unauthorized()) };
+        let honest = if arrival.refused().is_some() {
+            Response::new(SimBody::empty())
+        } else {
+            let call = Call { account, arrival: arrival.clone(), query, body: &body };
+            self.handle(&route, &call).unwrap_or_else(|failure| failure.response())
+        };
+        let failed = || Failure::new(500, "provider/internal-unavailable", "The upstream did not answer.").response();
+        deliver(&self.world, &arrival, honest, failed, || self.limited()).await
+    }
+
+    fn in_time(&self, key: &str, route: &Route) -> bool {
+        let mut shared = self.shared();
+        let Some(rates) = shared.quirks.rates else { return true };
+        let now = self.world.now();
+        let launches = *route == Route::Launch;
+        let windows = [(false, rates.any, rates.burst), (true, rates.launch, 1)];
+        let concerned = windows.into_iter().filter(|(launch, ..)| !launch || launches);
+        let late = |due: Option<&Timestamp>, interval: Duration, burst: u32| {
+            due.is_some_and(|due| due.since(now) > interval * burst.saturating_sub(1))
+        };
+        let concerned: Vec<_> = concerned.collect();
+        if concerned.iter().any(|(launch, interval, burst)| late(shared.due.get(&(key.to_owned(), *launch)), *interval, *burst)) {
+            return false;
+        }
+        for (launch, interval, _) in concerned {
+            let due = shared.due.entry((key.to_owned(), launch)).or_insert(now);
+            *due = (*due).max(now).saturating_add(interval);
+        }
+        true
+    }
+
+    fn limited(&self) -> Response<SimBody> {
+        if self.shared().quirks.plain_429 {
+            let mut response = Response::new(SimBody::from("Too Many Requests"));
+            *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+            return response;
+        }
+        Failure::new(429, "global/too-many-requests", "Rate limit exceeded.").response()
+    }
+
+    fn handle(&self, route: &Route, call: &Call<'_>) -> Result<Response<SimBody>, Failure> {
+        match route {
+            Route::List => Ok(self.list(call)),
+            Route::Get(id) => self.get(call, id),
+            Route::Rename(id) => self.rename(call, id),
+            Route::Types => Ok(self.types(call)),
+            Route::Launch => self.launch(call),
+            Route::Restart => self.restart(call),
+            Route::Terminate => self.terminate(call),
+            Route::Keys => Ok(self.keys(call)),
+            Route::AddKey => self.add_key(call),
+            Route::DeleteKey(id) => self.delete_key(call, id),
+            Route::FileSystems => Ok(self.file_systems(call)),
+            Route::AddFileSystem => self.add_file_system(call),
+            Route::DeleteFileSystem(id) => self.delete_file_system(call, id),
+            Route::Images => Ok(self.images()),
+            Route::Regions => Ok(self.regions()),
+            Route::Rules => Ok(self.rules(call)),
+            Route::PutRules => self.put_rules(call),
+            Route::Rulesets => Ok(self.rulesets(call)),
+            Route::AddRuleset => self.add_ruleset(call),
+            Route::GetRuleset(id) => self.get_ruleset(call, id),
+            Route::PatchRuleset(id) => self.patch_ruleset(call, id),
+            Route::DeleteRuleset(id) => self.delete_ruleset(call, id),
+            Route::Audit => Ok(self.audit(call)),
+        }
+    }
+
+    /// An id as Lambda makes them, new in this service.
+    fn next_id(&self) -> String {
+        let mut shared = self.shared();
+        shared.serial += 1;
+        format!("{:032x}", u128::from(shared.serial) + (0x5e0b_7c41_u128 << 96))
+    }
+}
+
+impl Route {
+    /// The contract's word for it.
+    const fn operation(&self) -> &'static str {
+        match self {
+            Self::List => "list_compute",
+            Self::Get(_) => "get_compute",
+            Self::Rename(_) => "update_compute",
+            Self::Types => "list_gpu_types",
+            Self::Launch => "spawn_compute",
+            Self::Restart => "restart",
+            Self::Terminate => "terminate",
+            Self::Keys | Self::AddKey | Self::DeleteKey(_) => "ssh_keys",
+            Self::FileSystems | Self::AddFileSystem | Self::DeleteFileSystem(_) => "network_volumes",
+            Self::Images | Self::Regions => "list_regions",
+            Self::AddRuleset => "ensure_support",
+            Self::DeleteRuleset(_) => "release_support",
+            Self::Rules | Self::PutRules | Self::Rulesets | Self::GetRuleset(_) | Self::PatchRuleset(_) => "supports",
+            Self::Audit => "audit",
+        }
+    }
+
+    /// The machine it is about.
+    fn target(&self, body: &[u8]) -> Option<String> {
+        match self {
+            Self::Get(id) | Self::Rename(id) => Some(id.clone()),
+            Self::Terminate | Self::Restart => {
+                let body: Value = serde_json::from_slice(body).ok()?;
+                body["instance_ids"][0].as_str().map(str::to_owned)
+            }
+            _ => None,
+        }
+    }
+}
+
+fn route(method: &Method, path: &str) -> Option<Route> {
+    let segments: Vec<String> = path.strip_prefix("/api/v1/")?.split('/').map(decode).collect();
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let own = str::to_owned;
+    Some(match (method.as_str(), segments.as_slice()) {
+        ("GET", ["instances"]) => Route::List,
+        ("GET", ["instances", id]) if !id.is_empty() => Route::Get(own(id)),
+        ("POST", ["instances", id]) if !id.is_empty() => Route::Rename(own(id)),
+        ("GET", ["instance-types"]) => Route::Types,
+        ("POST", ["instance-operations", "launch"]) => Route::Launch,
+        ("POST", ["instance-operations", "restart"]) => Route::Restart,
+        ("POST", ["instance-operations", "terminate"]) => Route::Terminate,
+        ("GET", ["ssh-keys"]) => Route::Keys,
+        ("POST", ["ssh-keys"]) => Route::AddKey,
+        ("DELETE", ["ssh-keys", id]) => Route::DeleteKey(own(id)),
+        ("GET", ["file-systems"]) => Route::FileSystems,
+        ("POST", ["filesystems"]) => Route::AddFileSystem,
+        ("DELETE", ["filesystems", id]) => Route::DeleteFileSystem(own(id)),
+        ("GET", ["images"]) => Route::Images,
+        ("GET", ["regions"]) => Route::Regions,
+        ("GET", ["firewall-rules"]) => Route::Rules,
+        ("PUT", ["firewall-rules"]) => Route::PutRules,
+        ("GET", ["firewall-rulesets"]) => Route::Rulesets,
+        ("POST", ["firewall-rulesets"]) => Route::AddRuleset,
+        ("GET", ["firewall-rulesets", id]) => Route::GetRuleset(own(id)),
+        ("PATCH", ["firewall-rulesets", id]) => Route::PatchRuleset(own(id)),
+        ("DELETE", ["firewall-rulesets", id]) => Route::DeleteRuleset(own(id)),
+        ("GET", ["audit-events"]) => Route::Audit,
+        _ => return None,
+    })
+}
+
+/// An unknown path is a 404; a known one with another method a 405.
+fn no_route(method: &Method, path: &str) -> Response<SimBody> {
+    let methods = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+    if methods.iter().any(|other| other != method && route(other, path).is_some()) {
+        return json_answer(
+            StatusCode::METHOD_NOT_ALLOWED,
+            &serde_json::json!({ "error": { "code": "global/method-not-allowed", "message": "Method not allowed." } }),
+        );
+    }
+    Failure::new(404, "global/not-found", "The requested resource was not found.").response()
+}
+
+/// The key of `Bearer <key>`, of `Basic base64(<key>:)`, or of `Basic <key>`.
+fn key(headers: &HeaderMap) -> Option<String> {
+    let (scheme, given) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let given = given.trim();
+    match scheme.to_ascii_lowercase().as_str() {
+        "bearer" => Some(given.to_owned()),
+        "basic" => {
+            let decoded = BASE64.decode(given.as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+            Some(
+                decoded
+                    .and_then(|pair| pair.split_once(':').map(|(user, _)| user.to_owned()))
+                    .unwrap_or_else(|| given.to_owned()),
+            )
+        }
+        _ => None,
+    }
+    .filter(|key| !key.is_empty())
+}
+
+impl<B> Service<Request<B>> for Lambda
+where
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Response = Response<SimBody>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<SimBody>, io::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), io::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let this = self.clone();
+        Box::pin(async move {
+            let (parts, body) = request.into_parts();
+            let body = match body.collect().await {
+                Ok(collected) => collected.to_bytes().to_vec(),
+                Err(_) => return Err(io::ErrorKind::ConnectionAborted.into()),
+            };
+            this.answer(parts, body).await
+        })
+    }
+}
+
+impl fmt::Debug for Lambda {
+    /// Without keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lambda").field("world", &self.world).finish_non_exhaustive()
+    }
+}
