@@ -38,3 +38,7 @@ fn derive_key(secret: &Secret, purpose: &[u8]) -> hmac::Key {
     let root = hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes());
     hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&root, purpose).as_ref())
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guides/credentials.md")]
+struct Guide;
