@@ -52,10 +52,9 @@ impl From<Refusal> for Failure {
             Refusal::NoMoney => Self::new(403, "global/account-inactive", "Your account is inactive."),
             Refusal::Quota => Self::new(400, "global/quota-exceeded", "Quota exceeded."),
             Refusal::Forbidden => Self::new(403, "global/forbidden", "Forbidden."),
-            Refusal::Locked | Refusal::WrongState(_) | Refusal::NotNow => {
-                Self::new(409, "global/conflict", "The instance is not in a state that allows this.")
-            }
             Refusal::NotFound | Refusal::NoSuchCloud => Self::missing("instance"),
+            // Wrong state, locked, and what only other clouds have.
+            _ => Self::new(409, "global/conflict", "The instance is not in a state that allows this."),
         }
     }
 }
