@@ -198,7 +198,7 @@ impl Reader {
                 .outcome_is(Outcome::NotApplied(Next::Stop))
                 .with_source(lost)
         };
-        self.end = Some(match self.runtime.wait(&self.cx, &self.job).await {
+        self.end = Some(match self.runtime.wait(&self.cx, &self.job, None).await {
             Ok(job) => match job.output.as_ref().and_then(|output| self.given.rest_of(output)) {
                 Some(rest) => {
                     self.chunks.extend(rest);

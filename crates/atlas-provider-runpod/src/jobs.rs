@@ -11,6 +11,7 @@ use atlas_http::{Answer, Call, Client, merge_json};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::error::Refusal;
@@ -104,7 +105,7 @@ impl Runtime {
             return Ok(job);
         }
         let address = JobRef { endpoint: job.endpoint.clone(), id: job.id.clone() };
-        match tokio::time::timeout_at(deadline, self.wait(cx, &address)).await {
+        match tokio::time::timeout_at(deadline, self.wait(cx, &address, None)).await {
             Ok(ended) => ended,
             Err(_) => Ok(job),
         }
@@ -152,8 +153,8 @@ impl Runtime {
         self.client.json(cx, Call::get("health", RetryClass::Safe, [endpoint, "health"])).await
     }
 
-    /// Polls until the job ends.
-    pub(crate) async fn wait(&self, cx: &CallContext, job: &JobRef) -> Result<Job> {
+    /// Polls until the job ends; at once when woken.
+    pub(crate) async fn wait(&self, cx: &CallContext, job: &JobRef, wake: Option<&Notify>) -> Result<Job> {
         let begun = Instant::now();
         let (mut seen, mut polls, mut failures) = (false, 0, 0);
         loop {
@@ -170,7 +171,15 @@ impl Runtime {
                 }
                 Err(error) => return Err(error),
             }
-            tokio::time::sleep(POLL.delay(polls, &*self.entropy)).await;
+            let pause = tokio::time::sleep(POLL.delay(polls, &*self.entropy));
+            match wake {
+                None => pause.await,
+                Some(wake) => tokio::select! {
+                    biased;
+                    () = wake.notified() => {}
+                    () = pause => {}
+                },
+            }
             polls = polls.saturating_add(1).min(16);
         }
     }

@@ -29,6 +29,7 @@ mod logs;
 mod resources;
 mod sse;
 mod translate;
+mod webhook;
 mod wire;
 
 use std::sync::Arc;
@@ -62,6 +63,7 @@ pub use resources::pods::PodUpdate;
 pub use resources::registries::{Delegation, Registry};
 pub use resources::templates::{Template, TemplateSource, TemplateSpec};
 use translate::{Shape, read};
+pub use webhook::{Callback, Webhooks};
 
 /// One RunPod account. Cheap to clone; clones share connections and pacing.
 #[derive(Clone, Debug)]
@@ -378,7 +380,18 @@ impl RunPod {
     /// # Cancel safety
     /// Cancel safe: the job goes on.
     pub async fn wait_job(&self, cx: &CallContext, job: &JobRef) -> Result<Job> {
-        self.runtime.wait(cx, job).await.map_err(|error| error.during(&self.id, "wait_job"))
+        self.runtime.wait(cx, job, None).await.map_err(|error| error.during(&self.id, "wait_job"))
+    }
+
+    /// As [`RunPod::wait_job`], and looks as soon as the job's callback comes. Polling goes on: a callback may be lost.
+    ///
+    /// # Errors
+    /// As [`RunPod::wait_job`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the job goes on.
+    pub async fn wait_job_called_back(&self, cx: &CallContext, job: &JobRef, callback: &Callback) -> Result<Job> {
+        self.runtime.wait(cx, job, Some(&callback.wake)).await.map_err(|error| error.during(&self.id, "wait_job"))
     }
 
     /// Runs a failed or timed-out job again under its id; its old result is gone. Class `Create`.

@@ -1,10 +1,13 @@
 //! Serverless jobs: submits, ends, and streams that drain.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::Duration;
 
-use atlas_core::{CallContext, ErrorKind, Job, JobId, JobMode, JobRef, JobRequest, JobStatus, Outcome};
+use atlas_core::{CallContext, ErrorKind, Job, JobId, JobMode, JobRef, JobRequest, JobStatus, Outcome, SeededEntropy};
+use atlas_provider_runpod::Webhooks;
 use serde_json::{Value, json};
+use tower::ServiceExt;
 
 use crate::script::{Reply, Script, html, json as reply, problem};
 
@@ -157,4 +160,27 @@ async fn health_retry_and_purge_ask_what_they_say() {
     assert_eq!(runpod.retry_job(&cx(), &address()).await.unwrap().status, JobStatus::InQueue);
     assert_eq!(runpod.purge_queue(&cx(), "ep1").await.unwrap(), 2);
     assert_eq!(cloud.lines(), ["GET /v2/ep1/health", "POST /v2/ep1/retry/j-u1", "POST /v2/ep1/purge-queue"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_callback_ends_the_wait_and_the_cloud_is_asked_all_the_same() {
+    let webhooks = Webhooks::new("https://b.example/hook", Arc::new(SeededEntropy::new(1)));
+    let callback = webhooks.callback();
+    let cloud = Script::new([job("IN_QUEUE"), job("IN_PROGRESS"), job("COMPLETED")]);
+    let runpod = cloud.runpod();
+    let submitted = JobRequest::new("ep1", json!({})).webhook(callback.url().clone());
+    let made = run(&cloud, &submitted).await.unwrap();
+    let uri = cloud.asked()[0].body["webhook"].as_str().unwrap().to_owned();
+    let begun = tokio::time::Instant::now();
+    let deliver = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let request = http::Request::post(uri).body(atlas_http::Body::from(r#"{"id":"j-u1","status":"COMPLETED"}"#)).unwrap();
+        webhooks.clone().oneshot(request).await.unwrap()
+    };
+    let address = JobRef { endpoint: made.endpoint, id: made.id };
+    let cx = cx();
+    let (ended, answer) = tokio::join!(runpod.wait_job_called_back(&cx, &address, &callback), deliver);
+    assert_eq!((ended.unwrap().status, answer.status().as_u16()), (JobStatus::Completed, 200));
+    assert!(begun.elapsed() < Duration::from_millis(100), "no poll was due yet");
+    assert_eq!(cloud.lines().len(), 3);
 }
