@@ -1,16 +1,17 @@
 //! The conformance matrix: every provider against the public suite, in process and over TCP.
 //!
-//! `atlas-conformance [--json]`; exits 1 when a case fails.
+//! `atlas-conformance [--json] [--live NAME]`; exits 1 when a case fails. `--live` runs one provider against the real cloud instead,
+//! with the key of its environment variable and never for more than half a dollar.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use atlas_contract::cloud::{CLOUDS, CloudSubject, Way};
+use atlas_contract::cloud::{CLOUDS, CloudSubject, LiveSubject};
 use atlas_testkit::conformance::{self, Report, Subject};
 use atlas_testkit::mock::MockSubject;
 use serde_json::json;
 
-const USAGE: &str = "usage: atlas-conformance [--json]";
+const USAGE: &str = "usage: atlas-conformance [--json] [--live NAME]";
 
 fn main() -> ExitCode {
     match run() {
@@ -25,18 +26,23 @@ fn main() -> ExitCode {
 
 fn run() -> Result<bool, String> {
     let mut as_json = false;
-    for arg in std::env::args_os().skip(1) {
+    let mut live = None;
+    let mut args = std::env::args_os().skip(1);
+    while let Some(arg) = args.next() {
         match arg.to_str() {
             Some("--json") => as_json = true,
+            Some("--live") => live = Some(args.next().and_then(|name| name.into_string().ok()).ok_or(USAGE)?),
             _ => return Err(USAGE.to_owned()),
         }
     }
-    let mut reports = BTreeMap::from([("mock".to_owned(), examine(Way::InProcess, &MockSubject::new(7))?)]);
-    for cloud in CLOUDS {
-        let subject = CloudSubject::new(*cloud, 7);
-        reports.insert(cloud.name.to_owned(), examine(Way::InProcess, &subject)?);
-        reports.insert(format!("{}/tcp", cloud.name), examine(Way::Tcp, &subject.over_tcp())?);
-    }
+    let reports = match live {
+        Some(name) => {
+            let cloud = CLOUDS.iter().find(|cloud| cloud.name == name).ok_or_else(|| format!("there is no provider {name}"))?;
+            let subject = LiveSubject::new(*cloud).map_err(|error| error.to_string())?;
+            BTreeMap::from([(name, examine(Time::Real, &subject)?)])
+        }
+        None => matrix()?,
+    };
     if as_json {
         println!("{}", json!({ "providers": reports }));
     }
@@ -46,9 +52,25 @@ fn run() -> Result<bool, String> {
     Ok(reports.values().all(|report| report.failed == 0))
 }
 
-fn examine(way: Way, subject: &dyn Subject) -> Result<Report, String> {
-    // Paused time where no sockets are involved: every wait is over at once.
+fn matrix() -> Result<BTreeMap<String, Report>, String> {
+    let mut reports = BTreeMap::from([("mock".to_owned(), examine(Time::Paused, &MockSubject::new(7))?)]);
+    for cloud in CLOUDS {
+        let subject = CloudSubject::new(*cloud, 7);
+        reports.insert(cloud.name.to_owned(), examine(Time::Paused, &subject)?);
+        reports.insert(format!("{}/tcp", cloud.name), examine(Time::Real, &subject.over_tcp())?);
+    }
+    Ok(reports)
+}
+
+/// Paused where no sockets are involved: every wait is over at once.
+#[derive(PartialEq, Eq)]
+enum Time {
+    Paused,
+    Real,
+}
+
+fn examine(time: Time, subject: &dyn Subject) -> Result<Report, String> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
-    let runtime = builder.enable_all().start_paused(way == Way::InProcess).build();
+    let runtime = builder.enable_all().start_paused(time == Time::Paused).build();
     Ok(runtime.map_err(|error| error.to_string())?.block_on(conformance::run(subject)))
 }

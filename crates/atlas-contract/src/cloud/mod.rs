@@ -1,5 +1,6 @@
 //! The clouds under test: how each is set up in process, and what differs between them.
 
+mod live;
 pub mod runpod;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,12 +17,14 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
 
+pub use live::LiveSubject;
+
 use crate::openapi::Exchange;
 use crate::tap::{Reading, Tap};
 
 /// The key that is good on every simulated cloud.
 pub const KEY: &str = "sim-key";
-const BAD_KEY: &str = "conformance-bad-key";
+pub(crate) const BAD_KEY: &str = "conformance-bad-key";
 
 /// What differs between clouds.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +41,8 @@ pub struct Cloud {
     pub dialect: fn(&World) -> Transport,
     /// Its real provider, with this key, by this way; where the cloud is served on TCP, there.
     pub provider: fn(&World, Transport, &str, Option<&Ready>) -> Result<AnyProvider>,
+    /// Its provider on the real cloud, with the environment's key or another.
+    pub live: fn(Option<&str>) -> Result<AnyProvider>,
     /// How its exchanges are read.
     pub reading: Reading,
     /// A cheap request that it can honour.

@@ -29,28 +29,40 @@ pub const CLOUD: Cloud = Cloud {
     document: "runpod-rest-v2.openapi.json",
     hosts: &["api.runpod.io"],
     world,
+    // One service for both hosts, the control plane and the job runtime.
     dialect: |world| Transport::new(runpod::RunPod::new(world.clone())),
     provider,
     reading: Reading { operation, lose_cursor: Some(lose_cursor) },
-    request: || ComputeRequest::gpu(Gpu::Rtx4090).image("x/y:1").container_disk(DiskSize::gb(10)),
+    request: || ComputeRequest::gpu(Gpu::A4000).image("x/y:1").container_disk(DiskSize::gb(10)),
     region: Some("US-TX-3"),
     unknown_id: "zz0unknown0zz0",
     serverless: Some("sim-endpoint"),
     more: |subject| more(subject),
     every: |transport| Box::pin(every(transport)),
+    live,
 };
 
 fn world(seed: u64, clock: WorldClock) -> World {
     let world = World::new(seed, clock).with_cloud(runpod::cloud());
-    world.add_key(runpod::NAME, KEY, "me");
+    let account = world.add_key(runpod::NAME, KEY, "me");
+    runpod::add_endpoint(&world, &account);
     world
 }
 
 fn provider(world: &World, transport: Transport, key: &str, served: Option<&Ready>) -> Result<AnyProvider> {
     let mut builder = RunPod::builder().api_key(key).transport(transport).clock(Arc::new(world.clock().clone()));
     if let Some(ready) = served {
-        let runtime = format!("{}/v2", ready.runpod.control);
-        builder = builder.control_url(&ready.runpod.control).runtime_url(runtime).proxy_url(&ready.runpod.proxy);
+        let urls = &ready.runpod;
+        builder = builder.control_url(&urls.control).runtime_url(&urls.runtime).proxy_url(&urls.proxy);
+    }
+    builder.build().map(AnyProvider::new)
+}
+
+/// The account of the environment's key, or the same cloud with another key.
+fn live(key: Option<&str>) -> Result<AnyProvider> {
+    let mut builder = RunPod::builder().environment(|name| std::env::var(name).ok());
+    if let Some(key) = key {
+        builder = builder.api_key(key);
     }
     builder.build().map(AnyProvider::new)
 }
