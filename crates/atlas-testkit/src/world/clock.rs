@@ -94,6 +94,22 @@ impl WorldClock {
         }
         if instant < self.0.epoch { instant } else { self.0.epoch.saturating_add(scale(left, 1.0 / speed)) }
     }
+
+    /// The simulated instant at which a client's own clock shows this: the inverse of [`WorldClock::on_the_wire`].
+    #[must_use]
+    pub fn off_the_wire(&self, shown: Timestamp) -> Timestamp {
+        let Some((_, speed)) = self.0.follow else { return shown };
+        if shown < self.0.epoch {
+            return shown;
+        }
+        let mut instant = self.0.epoch.saturating_add(scale(shown.since(self.0.epoch), speed));
+        for jump in self.jumps().iter() {
+            if jump.at < instant {
+                instant = instant.saturating_add(jump.by);
+            }
+        }
+        instant
+    }
 }
 
 impl Clock for WorldClock {
@@ -129,6 +145,10 @@ mod tests {
         assert_eq!(clock.now().since(epoch), Duration::from_secs(120 + 3600 + 60));
         assert_eq!(clock.on_the_wire(clock.now()).since(epoch), Duration::from_secs(3));
         assert_eq!(clock.on_the_wire(epoch.saturating_add(Duration::from_secs(1000))).since(epoch), Duration::from_secs(2));
+        for shown in [1, 3] {
+            let shown = epoch.saturating_add(Duration::from_secs(shown));
+            assert_eq!(clock.on_the_wire(clock.off_the_wire(shown)), shown);
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub enum Refusal {
     UnknownRegion(String),
     /// Sold out, or nothing left where it was asked for.
     NoCapacity,
-    /// There is no such machine, or this account cannot see it (yet).
+    /// There is no such machine, volume, endpoint or job, or this account cannot see it (yet), or not there.
     NotFound,
     /// The machine is locked.
     Locked,
@@ -300,10 +300,17 @@ impl State {
         &mut self,
         cloud: &str,
         account: &Account,
-        spec: MachineSpec,
+        mut spec: MachineSpec,
         with: &Arrival,
         now: Timestamp,
     ) -> Result<String, Refusal> {
+        if let Some(volume) = &spec.network_volume {
+            let region = &self.volume(cloud, account, volume).ok_or(Refusal::NotFound)?.region;
+            if !spec.regions.is_empty() && !spec.regions.contains(region) {
+                return Err(Refusal::NotFound);
+            }
+            spec.regions = vec![region.clone()];
+        }
         let held = self.clouds.get(cloud).ok_or(Refusal::NoSuchCloud)?;
         let live = held.machines.values().filter(|machine| machine.is_live() && machine.account == account.as_str()).count();
         match held.standings.get(account.as_str()).copied().unwrap_or_default() {

@@ -35,6 +35,8 @@ pub struct MachineSpec {
     pub disk_gb: u32,
     /// A disk that survives a stop, in GB.
     pub volume_gb: u32,
+    /// A network volume of the account to mount; it pins the region.
+    pub network_volume: Option<String>,
     /// Interruptible.
     pub spot: bool,
     /// What the dialect wants to remember besides.
@@ -57,6 +59,7 @@ impl MachineSpec {
             ports: Vec::new(),
             disk_gb: 0,
             volume_gb: 0,
+            network_volume: None,
             spot: false,
             extra: Value::Null,
         }
@@ -202,6 +205,24 @@ impl Machine {
     #[must_use]
     pub fn billed(&self, now: Timestamp) -> Usd {
         self.meter.total(now)
+    }
+
+    /// What its compute and its disks cost between two instants, a gigabyte of disk costing this much while running and stopped.
+    #[must_use]
+    pub fn spent(&self, from: Timestamp, to: Timestamp, running: UsdPerHour, stopped: UsdPerHour) -> (Usd, Usd) {
+        let ends = self.past.iter().skip(1).map(|(at, _)| *at).chain([to]);
+        let mut sums = (Usd::ZERO, Usd::ZERO);
+        for ((start, state), end) in self.past.iter().zip(ends) {
+            let held = end.min(to).since((*start).max(from));
+            let (compute, disk) = match state {
+                MachineState::Destroyed => continue,
+                MachineState::Stopped => (UsdPerHour::ZERO, stopped.times(self.spec.volume_gb)),
+                _ => (self.price, running.times(self.spec.disk_gb.saturating_add(self.spec.volume_gb))),
+            };
+            sums.0 = sums.0 + compute.cost_of(held).unwrap_or_default();
+            sums.1 = sums.1 + disk.cost_of(held).unwrap_or_default();
+        }
+        sums
     }
 
     /// What it costs per hour at the moment, disks included.

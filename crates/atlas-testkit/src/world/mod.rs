@@ -14,6 +14,7 @@ mod machine;
 mod outside;
 mod program;
 mod reads;
+mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -34,6 +35,7 @@ use life::Timer;
 pub use machine::{CloudLedger, Ledger, LedgerLine, LogEntry, Machine, MachineSpec, MachineState};
 pub use program::{Program, split};
 pub use reads::{Listener, Visit, stock_level};
+pub use volumes::Volume;
 
 /// One world. Cheap to clone; clones are the same world.
 #[derive(Clone)]
@@ -63,6 +65,7 @@ struct Cloud {
     stock: BTreeMap<(String, String, String), u32>,
     skewed: bool,
     endpoints: BTreeMap<String, Endpoint>,
+    volumes: BTreeMap<String, Volume>,
 }
 
 impl Cloud {
@@ -85,6 +88,7 @@ impl Cloud {
             standings: BTreeMap::new(),
             skewed: false,
             endpoints: BTreeMap::new(),
+            volumes: BTreeMap::new(),
         }
     }
 }

@@ -57,6 +57,9 @@ impl World {
         let operation = same_operation(operation);
         let (mut state, now) = self.at_now();
         let state = &mut *state;
+        if state.faults.queue.is_empty() && state.faults.plans.is_empty() {
+            return Arrival::default();
+        }
         let Some(held) = state.clouds.get(cloud) else { return Arrival::default() };
         let live = |id: &str| held.machines.get(id).is_some_and(Machine::is_live);
         let seen: Vec<String> = held.machines.values().filter(|m| m.is_live() && m.listed(now)).map(|m| m.id.clone()).collect();

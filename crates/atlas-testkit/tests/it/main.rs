@@ -2,6 +2,7 @@
 
 mod broken;
 mod mock;
+mod resources;
 mod runpod;
 mod runtime;
 mod world;

@@ -34,7 +34,7 @@ pub(super) struct Container {
 }
 
 impl Container {
-    fn read(check: &mut Check, body: &serde_json::Map<String, Value>) -> Self {
+    pub(super) fn read(check: &mut Check, body: &serde_json::Map<String, Value>) -> Self {
         let ports_as_sent = check.strings("$.ports", body.get("ports"));
         let registry = body.get("registry");
         if let Some(registry) = registry.filter(|registry| !registry.is_null() && !registry.is_string()) {
@@ -52,7 +52,7 @@ impl Container {
     }
 
     /// The rules that the document leaves to prose.
-    fn hold(&mut self) -> Result<(), Problem> {
+    pub(super) fn hold(&mut self) -> Result<(), Problem> {
         if self.env.as_ref().is_some_and(|env| env.len() > MAX_ENV) {
             return Err(Problem::bad(format!("env: at most {MAX_ENV} variables are allowed")));
         }
@@ -130,9 +130,6 @@ pub(super) fn pod(
     if !check.errors.is_empty() {
         return Err(Problem::invalid(check.errors));
     }
-    if has_template {
-        return Err(Problem::not_found("template"));
-    }
     container.hold()?;
     let mounts = mounts.unwrap_or_else(|| json!({}));
     let (persistent, network) = (mounts.get("persistent"), mounts.get("network").and_then(Value::as_array));
@@ -184,6 +181,8 @@ pub(super) fn pod(
     spec.command = split(&args);
     spec.ports = container.ports.unwrap_or_default();
     spec.disk_gb = container.disk.unwrap_or(DEFAULT_DISK);
+    spec.network_volume =
+        network.and_then(|mounts| mounts.first()).and_then(|mount| mount["volumeId"].as_str()).map(str::to_owned);
     spec.volume_gb = persistent.and_then(|mount| mount["size"].as_u64()).and_then(|size| u32::try_from(size).ok()).unwrap_or(0);
     spec.extra = json!({
         "args": args,
@@ -282,12 +281,9 @@ impl Update {
             mounts: mounts(&mut check, object.get("mounts")),
             container: Container::read(&mut check, object),
         };
-        let template = check.string("$.templateId", object.get("templateId"), 0).is_some();
+        check.string("$.templateId", object.get("templateId"), 0);
         if !check.errors.is_empty() {
             return Err(Problem::invalid(check.errors));
-        }
-        if template {
-            return Err(Problem::not_found("template"));
         }
         update.container.hold()?;
         let sent = update.mounts.take().filter(|mounts| mounts.as_object().is_some_and(|mounts| !mounts.is_empty()));

@@ -10,14 +10,18 @@
 //! # let _ = service;
 //! ```
 
+mod billing;
 mod catalog;
+mod clusters;
 mod create;
 mod limit;
 mod logs;
 mod pods;
 mod problem;
 mod runtime;
+mod serverless;
 mod stock;
+mod store;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -37,11 +41,13 @@ use tower::Service;
 use super::query::{Query, decode};
 use super::{SimBody, deliver};
 use crate::world::{Account, Arrival, FaultKind, World};
+use billing::Billing;
 pub use limit::Quota;
 use limit::{Stand, Windows};
 use problem::Problem;
 pub use runtime::webhook_body;
 pub use stock::{ENDPOINT, NAME, add_endpoint, cloud};
+use store::Store;
 
 /// The largest request body (docs/clouds/runpod.md).
 const MAX_BODY: usize = 102_400;
@@ -93,6 +99,7 @@ struct Shared {
     windows: BTreeMap<String, Windows>,
     job_windows: runtime::JobWindows,
     ssh_keys: BTreeMap<String, Vec<String>>,
+    stores: BTreeMap<String, Store>,
     requests: u64,
 }
 
@@ -123,6 +130,39 @@ enum Route {
     Centre(String),
     GetSshKeys,
     PutSshKeys,
+    ListTemplates,
+    CreateTemplate,
+    GetTemplate(String),
+    UpdateTemplate(String),
+    DeleteTemplate(String),
+    PublicTemplates,
+    ListVolumes,
+    CreateVolume,
+    GetVolume(String),
+    UpdateVolume(String),
+    DeleteVolume(String),
+    ListRegistries,
+    CreateRegistry,
+    GetRegistry(String),
+    DeleteRegistry(String),
+    ListDelegations,
+    CreateDelegation,
+    DeleteDelegation(String),
+    ListEndpoints,
+    CreateEndpoint,
+    GetEndpoint(String),
+    UpdateEndpoint(String),
+    DeleteEndpoint(String),
+    EndpointWorkers(String),
+    EndpointReleases(String),
+    WorkerLogs(String, String),
+    ListClusters,
+    CreateCluster,
+    GetCluster(String),
+    UpdateCluster(String),
+    DeleteCluster(String),
+    ClusterPods(String),
+    Billing(Billing),
 }
 
 impl RunPod {
@@ -256,6 +296,39 @@ impl RunPod {
             Route::Centre(id) => self.get_centre(call, id),
             Route::GetSshKeys => self.get_ssh_keys(call),
             Route::PutSshKeys => self.put_ssh_keys(call),
+            Route::ListTemplates => self.list_templates(call),
+            Route::CreateTemplate => self.create_template(call),
+            Route::GetTemplate(id) => self.get_template(call, id),
+            Route::UpdateTemplate(id) => self.update_template(call, id),
+            Route::DeleteTemplate(id) => self.delete_template(call, id),
+            Route::PublicTemplates => self.public_templates(call),
+            Route::ListVolumes => self.list_volumes(call),
+            Route::CreateVolume => self.create_volume(call),
+            Route::GetVolume(id) => self.get_volume(call, id),
+            Route::UpdateVolume(id) => self.update_volume(call, id),
+            Route::DeleteVolume(id) => self.delete_volume(call, id),
+            Route::ListRegistries => self.list_registries(call),
+            Route::CreateRegistry => self.create_registry(call),
+            Route::GetRegistry(id) => self.get_registry(call, id),
+            Route::DeleteRegistry(id) => self.delete_registry(call, id),
+            Route::ListDelegations => self.list_delegations(call),
+            Route::CreateDelegation => self.create_delegation(call),
+            Route::DeleteDelegation(id) => self.delete_delegation(call, id),
+            Route::ListEndpoints => self.list_endpoints(call),
+            Route::CreateEndpoint => self.create_endpoint(call),
+            Route::GetEndpoint(id) => self.get_endpoint(call, id),
+            Route::UpdateEndpoint(id) => self.update_endpoint(call, id),
+            Route::DeleteEndpoint(id) => self.delete_endpoint(call, id),
+            Route::EndpointWorkers(id) => self.endpoint_workers(call, id),
+            Route::EndpointReleases(id) => self.endpoint_releases(call, id),
+            Route::WorkerLogs(id, worker) => self.worker_logs(call, id, worker),
+            Route::ListClusters => self.list_clusters(call),
+            Route::CreateCluster => self.create_cluster(call),
+            Route::GetCluster(id) => self.get_cluster(call, id),
+            Route::UpdateCluster(id) => self.update_cluster(call, id),
+            Route::DeleteCluster(id) => self.delete_cluster(call, id),
+            Route::ClusterPods(id) => self.cluster_pods(call, id),
+            Route::Billing(billing) => self.billing(call, *billing),
         }
     }
 }
@@ -290,6 +363,38 @@ impl Route {
             Self::Gpus | Self::Gpu(_) | Self::Cpus | Self::Cpu(_) => ("list_gpu_types", None),
             Self::Centres | Self::Centre(_) => ("list_regions", None),
             Self::GetSshKeys | Self::PutSshKeys => ("ssh_keys", None),
+            Self::ListVolumes => ("list_network_volumes", None),
+            Self::CreateVolume => ("create_network_volume", None),
+            Self::DeleteVolume(_) => ("delete_network_volume", None),
+            Self::GetVolume(_) | Self::UpdateVolume(_) => ("network_volumes", None),
+            Self::Billing(_) => ("compute_spend", None),
+            Self::ListEndpoints
+            | Self::CreateEndpoint
+            | Self::GetEndpoint(_)
+            | Self::UpdateEndpoint(_)
+            | Self::DeleteEndpoint(_)
+            | Self::EndpointWorkers(_)
+            | Self::EndpointReleases(_)
+            | Self::WorkerLogs(..) => ("endpoints", None),
+            Self::ListClusters
+            | Self::CreateCluster
+            | Self::GetCluster(_)
+            | Self::UpdateCluster(_)
+            | Self::DeleteCluster(_)
+            | Self::ClusterPods(_) => ("clusters", None),
+            Self::ListRegistries
+            | Self::CreateRegistry
+            | Self::GetRegistry(_)
+            | Self::DeleteRegistry(_)
+            | Self::ListDelegations
+            | Self::CreateDelegation
+            | Self::DeleteDelegation(_) => ("registries", None),
+            Self::ListTemplates
+            | Self::CreateTemplate
+            | Self::GetTemplate(_)
+            | Self::UpdateTemplate(_)
+            | Self::DeleteTemplate(_)
+            | Self::PublicTemplates => ("templates", None),
         }
     }
 }
@@ -314,6 +419,51 @@ fn route(method: &Method, path: &str) -> Result<Route, Box<Response<SimBody>>> {
         ["v2", "catalog", "cpus", id] => vec![(Method::GET, of(id, Route::Cpu))],
         ["v2", "catalog", "datacenters"] => vec![(Method::GET, Route::Centres)],
         ["v2", "catalog", "datacenters", id] => vec![(Method::GET, of(id, Route::Centre))],
+        ["v2", "catalog", "templates"] => vec![(Method::GET, Route::PublicTemplates)],
+        ["v2", "templates"] => vec![(Method::GET, Route::ListTemplates), (Method::POST, Route::CreateTemplate)],
+        ["v2", "templates", id] => vec![
+            (Method::DELETE, of(id, Route::DeleteTemplate)),
+            (Method::GET, of(id, Route::GetTemplate)),
+            (Method::PATCH, of(id, Route::UpdateTemplate)),
+        ],
+        ["v2", "network-volumes"] => vec![(Method::GET, Route::ListVolumes), (Method::POST, Route::CreateVolume)],
+        ["v2", "network-volumes", id] => vec![
+            (Method::DELETE, of(id, Route::DeleteVolume)),
+            (Method::GET, of(id, Route::GetVolume)),
+            (Method::PATCH, of(id, Route::UpdateVolume)),
+        ],
+        ["v2", "registries"] => vec![(Method::GET, Route::ListRegistries), (Method::POST, Route::CreateRegistry)],
+        ["v2", "registries", "delegations"] => {
+            vec![(Method::GET, Route::ListDelegations), (Method::POST, Route::CreateDelegation)]
+        }
+        ["v2", "registries", "delegations", id] => vec![(Method::DELETE, of(id, Route::DeleteDelegation))],
+        ["v2", "registries", id] => {
+            vec![(Method::DELETE, of(id, Route::DeleteRegistry)), (Method::GET, of(id, Route::GetRegistry))]
+        }
+        ["v2", "serverless"] => vec![(Method::GET, Route::ListEndpoints), (Method::POST, Route::CreateEndpoint)],
+        ["v2", "serverless", id] => vec![
+            (Method::DELETE, of(id, Route::DeleteEndpoint)),
+            (Method::GET, of(id, Route::GetEndpoint)),
+            (Method::PATCH, of(id, Route::UpdateEndpoint)),
+        ],
+        ["v2", "serverless", id, "workers"] => vec![(Method::GET, of(id, Route::EndpointWorkers))],
+        ["v2", "serverless", id, "releases"] => vec![(Method::GET, of(id, Route::EndpointReleases))],
+        ["v2", "serverless", id, "workers", worker, "logs"] => {
+            vec![(Method::GET, Route::WorkerLogs((*id).to_owned(), (*worker).to_owned()))]
+        }
+        ["v2", "clusters"] => vec![(Method::GET, Route::ListClusters), (Method::POST, Route::CreateCluster)],
+        ["v2", "clusters", id] => vec![
+            (Method::DELETE, of(id, Route::DeleteCluster)),
+            (Method::GET, of(id, Route::GetCluster)),
+            (Method::PATCH, of(id, Route::UpdateCluster)),
+        ],
+        ["v2", "clusters", id, "pods"] => vec![(Method::GET, of(id, Route::ClusterPods))],
+        ["v2", "billing"] => vec![(Method::GET, Route::Billing(Billing::All))],
+        ["v2", "billing", "pods"] => vec![(Method::GET, Route::Billing(Billing::Pods))],
+        ["v2", "billing", "serverless"] => vec![(Method::GET, Route::Billing(Billing::Serverless))],
+        ["v2", "billing", "endpoints"] => vec![(Method::GET, Route::Billing(Billing::Endpoints))],
+        ["v2", "billing", "network-volumes"] => vec![(Method::GET, Route::Billing(Billing::Volumes))],
+        ["v2", "billing", "clusters"] => vec![(Method::GET, Route::Billing(Billing::Clusters))],
         ["v2", "account", "ssh-keys"] => vec![(Method::GET, Route::GetSshKeys), (Method::PUT, Route::PutSshKeys)],
         _ => Vec::new(),
     };

@@ -4,9 +4,11 @@ use atlas_core::{Protocol, Timestamp};
 use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
+use super::clusters::membership;
 use super::create::{self, Update};
 use super::problem::{Problem, json as answer, no_content};
 use super::stock::NAME;
+use super::store::over_template;
 use super::{Call, Pagination, RunPod};
 use crate::dialect::SimBody;
 use crate::dialect::check::Check;
@@ -16,13 +18,22 @@ use crate::world::{FaultKind, Machine, MachineState, Refusal, World};
 const MAX_PAGE: usize = 1000;
 /// A live pod announces this port besides its own (docs/clouds/runpod.md).
 const EXTRA_PORT: u32 = 19_123;
+/// What a template gives a body of an update, and of a create.
+const CONTAINER: [&str; 6] = ["image", "args", "disk", "env", "ports", "registry"];
+const POD_TEMPLATE: [&str; 9] = ["image", "args", "disk", "env", "ports", "registry", "mounts", "startSsh", "startJupyter"];
 
 impl RunPod {
     pub(super) fn create_pod(&self, call: &Call<'_>) -> Result<Response<SimBody>, Problem> {
-        let body = call.json()?;
+        let body = self.over_pod_template(call, call.json()?, &POD_TEMPLATE)?;
         let cloud = self.world.cloud(NAME).ok_or_else(|| Problem::from(Refusal::NoSuchCloud))?;
         let keys = self.shared().ssh_keys.get(call.account.as_str()).cloned().unwrap_or_default();
         let spec = create::pod(&cloud, &body, &keys, || self.world.word(24))?;
+        if let Some(volume) = &spec.network_volume {
+            let held = self.world.volume(NAME, &call.account, volume).ok_or_else(|| Problem::not_found("network volume"))?;
+            if !spec.regions.is_empty() && !spec.regions.contains(&held.region) {
+                return Err(Problem::bad("network volume is in another data center"));
+            }
+        }
         let made = self.world.create_machine(NAME, &call.account, spec, &call.arrival)?;
         Ok(answer(StatusCode::CREATED, &self.pod(&made)))
     }
@@ -41,6 +52,9 @@ impl RunPod {
             Some(cursor) => Some(read_cursor(cursor).ok_or_else(|| Problem::bad("invalid cursor"))?),
         };
         let mut pods = self.world.machines(NAME, &call.account, &call.arrival);
+        if call.query.get("includeClusterPods") != Some("true") {
+            pods.retain(|machine| membership(machine).is_none());
+        }
         if quirks.pagination == Pagination::Omitted {
             let pods: Vec<Value> = pods.iter().map(|machine| self.pod(machine)).collect();
             return Ok(answer(StatusCode::OK, &json!({ "pods": pods })));
@@ -72,6 +86,8 @@ impl RunPod {
     pub(super) fn update_pod(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Problem> {
         let body = call.json()?;
         let machine = self.world.machine(NAME, &call.account, id, &call.arrival).ok_or_else(|| Problem::not_found("pod"))?;
+        refuse_members(&machine)?;
+        let body = self.over_pod_template(call, body, &CONTAINER)?;
         let update = Update::read(&body, &machine.spec.extra["mounts"])?;
         let restarts = update.restarts();
         let changed = self.world.update(NAME, &call.account, id, |machine| apply(update, machine))?;
@@ -84,6 +100,9 @@ impl RunPod {
     }
 
     pub(super) fn delete_pod(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Problem> {
+        if let Some(machine) = self.world.machine(NAME, &call.account, id, &call.arrival) {
+            refuse_members(&machine)?;
+        }
         self.world.destroy(NAME, &call.account, id)?;
         Ok(no_content())
     }
@@ -99,6 +118,9 @@ impl RunPod {
         if !check.errors.is_empty() {
             return Err(Problem::invalid(check.errors));
         }
+        if let Some(machine) = self.world.machine(NAME, &call.account, id, &call.arrival) {
+            refuse_members(&machine)?;
+        }
         let machine = match action.as_str() {
             "terminate" => return self.delete_pod(call, id),
             "stop" => self.world.stop(NAME, &call.account, id)?,
@@ -109,6 +131,28 @@ impl RunPod {
             })?,
         };
         Ok(answer(StatusCode::OK, &self.pod(&machine)))
+    }
+
+    /// A pod's body over the template it names.
+    fn over_pod_template(&self, call: &Call<'_>, body: Value, fields: &[&str]) -> Result<Value, Problem> {
+        let Some(id) = body.get("templateId").and_then(Value::as_str) else { return Ok(body) };
+        let template = self.template(call, id)?;
+        if template["serverless"] == true {
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "template is a serverless template"));
+        }
+        let on_cpu = body.get("cpu").is_some();
+        let fields: Vec<&str> = fields.iter().copied().filter(|field| !(on_cpu && *field == "mounts")).collect();
+        let mut body = over_template(&template, body, &fields);
+        let versions = template["allowedCudaVersions"].clone();
+        // Either CUDA field of the body replaces the template's constraint.
+        if versions.as_array().is_some_and(|versions| !versions.is_empty())
+            && let Some(gpu) = body.get_mut("gpu").and_then(Value::as_object_mut)
+            && !gpu.contains_key("allowedCudaVersions")
+            && !gpu.contains_key("minCudaVersion")
+        {
+            gpu.insert("allowedCudaVersions".into(), versions);
+        }
+        Ok(body)
     }
 
     pub(super) fn get_ssh_keys(&self, call: &Call<'_>) -> Result<Response<SimBody>, Problem> {
@@ -176,12 +220,23 @@ impl RunPod {
             "createdAt": wire_time(&self.world, machine.created_at),
             "startedAt": machine.started_at.map(|at| wire_time(&self.world, at)),
         });
+        if let Some(cluster) = membership(machine) {
+            pod["cluster"] = cluster.clone();
+        }
         let shape = self.world.shape(NAME, &spec.shape);
         match shape.filter(|shape| shape.vram_gb == 0) {
             Some(shape) => pod["cpu"] = json!({ "id": spec.shape, "vcpuCount": spec.count, "memory": shape.ram_gb * spec.count }),
             None => pod["gpu"] = json!({ "id": spec.shape, "count": spec.count }),
         }
         pod
+    }
+}
+
+/// A cluster's pods are the cluster's.
+fn refuse_members(machine: &Machine) -> Result<(), Problem> {
+    match membership(machine) {
+        Some(_) => Err(Problem::new(StatusCode::CONFLICT, "pod belongs to a cluster")),
+        None => Ok(()),
     }
 }
 
