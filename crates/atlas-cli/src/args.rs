@@ -1,11 +1,16 @@
 //! The command line: every verb and flag of `atlas`, and nothing of what they do.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
-use atlas_core::{AccountName, Secret};
+use atlas::owner::Filter;
+use atlas::{AccountName, Secret, SessionId, span};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::order::{LimitArgs, MachineArgs};
 
 /// Rents GPU and CPU machines and gives them back.
 ///
@@ -43,12 +48,124 @@ pub(crate) struct Global {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    /// Shows the whole of it over a simulated cloud: three users, a crash at the worst moment, and the cloud's own ledger.
+    Demo,
+    /// Rents a machine for a session; prints its id, URL and credential.
+    Spawn(Box<SpawnArgs>),
+    /// Runs a command in a container to its end, gives the machine back, and exits with the command's code.
+    ///
+    /// 124 when a limit ended it, 125 when atlas itself failed.
+    Run(Box<RunArgs>),
+    /// Lists sessions.
+    Ls(LsArgs),
+    /// Shows a session: its machine, cost, next limit, and why it is alive or not.
+    Show {
+        /// Which.
+        session: SessionId,
+        /// With its credential.
+        #[arg(long)]
+        secrets: bool,
+    },
+    /// Says that somebody uses a session: its idle limit counts from now.
+    Touch {
+        /// Which.
+        session: SessionId,
+    },
+    /// Ends a session, for good. Returns when its end is on record.
+    Rm {
+        /// Which.
+        session: SessionId,
+        /// Returns when the absence of every machine it had is proved, or after this long.
+        #[arg(long, value_name = "DUR", value_parser = span::parse, num_args = 0..=1, default_missing_value = "15m")]
+        wait: Option<Duration>,
+    },
+    /// Prints what happened in a session, in order.
+    Events {
+        /// Which; all of them where not given.
+        session: Option<SessionId>,
+        /// Only after this place in the session's log.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        since: u64,
+        /// Goes on with what happens from now on.
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Prints what a session's machine printed.
+    Logs {
+        /// Whose.
+        session: SessionId,
+        /// Only the last so many lines.
+        #[arg(long, value_name = "N")]
+        tail: Option<u32>,
+        /// Goes on with new lines.
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Lists GPUs with price and stock.
+    Gpus,
+    /// Serves simulated clouds on this machine until it is stopped.
+    Sim(SimArgs),
+    /// The orchestrator's process of the demo.
+    #[command(hide = true)]
+    DemoWorker,
     /// Makes, reads and checks bearer tokens.
     #[command(subcommand)]
     Token(TokenVerb),
     /// Signs and checks URLs.
     #[command(subcommand)]
     Url(UrlVerb),
+}
+
+/// `atlas spawn`.
+#[derive(Debug, Args)]
+pub(crate) struct SpawnArgs {
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+    /// Returns when the machine is usable, not when it was ordered.
+    #[arg(long)]
+    pub(crate) wait_ready: bool,
+}
+
+/// `atlas run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+    /// The command and its arguments; the image's own where not given.
+    #[arg(last = true, value_name = "ARGV")]
+    pub(crate) command: Vec<String>,
+}
+
+/// `atlas ls`.
+#[derive(Debug, Args)]
+pub(crate) struct LsArgs {
+    /// Only of this user.
+    #[arg(long, value_name = "S")]
+    pub(crate) user: Option<String>,
+    /// Also those that ended.
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+/// `atlas sim`.
+#[derive(Debug, Args)]
+pub(crate) struct SimArgs {
+    /// Where its admin listens.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    pub(crate) listen: SocketAddr,
+    /// The seed of its randomness.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Simulated seconds for each second.
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    pub(crate) speed: f64,
+    /// A file of faults to come.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) faults: Option<PathBuf>,
 }
 
 /// `atlas token`.
@@ -123,5 +240,14 @@ impl FromStr for RawSecret {
 
     fn from_str(text: &str) -> Result<Self, Infallible> {
         Ok(Self(Secret::new(text)))
+    }
+}
+
+impl From<LsArgs> for Filter {
+    fn from(args: LsArgs) -> Self {
+        let mut filter = Self::default();
+        filter.user = args.user;
+        filter.ended = args.all;
+        filter
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use atlas_core::{Error, ErrorKind};
+use atlas::{Error, ErrorKind};
 
 /// The verb failed.
 pub(crate) const FAILED: u8 = 1;
@@ -16,6 +16,7 @@ pub(crate) struct Failure {
     code: u8,
     message: Option<String>,
     source: Option<Error>,
+    next: Option<String>,
 }
 
 /// What a verb comes to.
@@ -24,17 +25,33 @@ pub(crate) type Done<T = ()> = Result<T, Failure>;
 impl Failure {
     /// It failed, and this is why.
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { code: FAILED, message: Some(message.into()), source: None }
+        Self { code: FAILED, message: Some(message.into()), source: None, next: None }
     }
 
     /// The command line was wrong.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { code: USAGE, message: Some(message.into()), source: None }
+        Self { code: USAGE, message: Some(message.into()), source: None, next: None }
     }
 
     /// Everything was said already; only the code is left.
     pub(crate) fn silent(code: u8) -> Self {
-        Self { code, message: None, source: None }
+        Self { code, message: None, source: None, next: None }
+    }
+
+    /// Names the command that goes on with what was left unsettled.
+    pub(crate) fn goes_on_with(mut self, command: impl fmt::Display) -> Self {
+        self.next = Some(command.to_string());
+        self
+    }
+
+    /// The same, with another exit code; a wrong command line stays one.
+    pub(crate) fn coded(self, code: u8) -> Self {
+        Self { code: if self.code == USAGE { USAGE } else { code }, ..self }
+    }
+
+    /// Whether something did not happen in time.
+    pub(crate) fn is_timeout(&self) -> bool {
+        self.source.as_ref().is_some_and(|error| error.kind() == ErrorKind::Timeout)
     }
 
     /// The process's exit code.
@@ -46,7 +63,7 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let code = if error.kind() == ErrorKind::Validation && error.provider().is_none() { USAGE } else { FAILED };
-        Self { code, message: None, source: Some(error) }
+        Self { code, message: None, source: Some(error), next: None }
     }
 }
 
@@ -84,6 +101,6 @@ impl fmt::Display for Failure {
             last = text;
             cause = error.source();
         }
-        Ok(())
+        self.next.as_ref().map_or(Ok(()), |command| write!(f, "\n  to go on: {command}"))
     }
 }

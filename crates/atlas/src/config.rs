@@ -19,13 +19,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use atlas_core::{AccountLimits, AccountName, Error, ErrorKind, ProviderId, Result, Secret, Usd};
+#[cfg(feature = "runpod")]
+use atlas_core::config::{ApiKey, Origin};
+use atlas_core::{AccountLimits, AccountName, AnyProvider, Error, ErrorKind, ProviderId, Result, Secret};
+use atlas_orchestrator::Policy;
 use serde::Deserialize;
 
 use crate::span;
-
-/// The variable that holds the realm's secret, where it is not in a file.
-pub const REALM_SECRET_ENV: &str = "ATLAS_REALM_SECRET";
 
 /// A whole configuration file. What is unset is decided elsewhere: environment, then defaults.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -42,6 +42,8 @@ pub struct Config {
     pub realm_secret_file: Option<PathBuf>,
     /// How sessions and the reaper behave.
     pub orchestrator: OrchestratorConfig,
+    /// Everything else about the orchestrator, in the words of [`Policy`]; rarely needed.
+    pub policy: Policy,
     /// Credential sources, by name.
     pub accounts: BTreeMap<AccountName, AccountConfig>,
 }
@@ -67,8 +69,6 @@ pub struct OrchestratorConfig {
     /// Time between two looks at a session's machine.
     #[serde(deserialize_with = "span::deserialize")]
     pub poll_interval: Option<Duration>,
-    /// The most that all sessions together may be holding.
-    pub max_total_cost: Option<Usd>,
 }
 
 /// One account: which cloud, which key, and how long that cloud needs.
@@ -98,6 +98,30 @@ pub struct AccountConfig {
 }
 
 impl AccountConfig {
+    /// The key that the file gives, itself or by the name of a variable.
+    #[cfg(feature = "runpod")]
+    fn key(&self, account: &AccountName) -> Result<Option<ApiKey>> {
+        let file = |field: &str| Origin::File(format!("accounts.{account}.{field}"));
+        if let Some(secret) = &self.api_key {
+            return Ok(Some(ApiKey { secret: secret.clone(), origin: file("api_key") }));
+        }
+        let Some(variable) = &self.api_key_env else { return Ok(None) };
+        let value = std::env::var(variable).ok().map(Secret::new);
+        ApiKey::resolve([(file("api_key_env"), value)], variable).map(Some)
+    }
+
+    #[cfg(feature = "runpod")]
+    fn runpod(&self, account: &AccountName) -> Result<AnyProvider> {
+        let mut builder = atlas_provider_runpod::RunPod::builder().limits(self.limits(AccountLimits::default()));
+        if let Some(key) = self.key(account)? {
+            builder = builder.api_key_from(key);
+        }
+        if let Some(url) = &self.base_url {
+            builder = builder.control_url(url);
+        }
+        Ok(AnyProvider::new(builder.environment(|name| std::env::var(name).ok()).build()?))
+    }
+
     /// The cloud's own limits, with what this account says instead.
     #[must_use]
     pub fn limits(&self, of_cloud: AccountLimits) -> AccountLimits {
@@ -112,6 +136,52 @@ impl AccountConfig {
 }
 
 impl Config {
+    /// The provider of an account: one of the file's, or a cloud by its own name with what the environment says.
+    ///
+    /// # Errors
+    /// `validation` for a cloud that is not built in, `unauthorized` without a key.
+    pub fn provider(&self, account: &AccountName) -> Result<AnyProvider> {
+        let settings = self.accounts.get(account).cloned().unwrap_or_default();
+        let cloud = match &settings.provider {
+            Some(cloud) => cloud.clone(),
+            None => ProviderId::new(account.as_str())?,
+        };
+        match cloud.as_str() {
+            #[cfg(feature = "runpod")]
+            "runpod" => settings.runpod(account),
+            other => {
+                Err(Error::validation("provider", format!("{other} is no cloud of this build; configured: {}", self.known())))
+            }
+        }
+    }
+
+    /// The accounts of the file, for people.
+    fn known(&self) -> String {
+        let names: Vec<&str> = self.accounts.keys().map(AccountName::as_str).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    }
+
+    /// The orchestrator's policy for these accounts: `[policy]`, and over it the mission's names and each account's own words.
+    #[must_use]
+    pub fn policy<'a>(&self, accounts: impl IntoIterator<Item = (&'a AccountName, &'a AnyProvider)>) -> Policy {
+        let mut policy = self.policy.clone();
+        let set = &self.orchestrator;
+        policy.default_account.grace = set.reap_grace.unwrap_or(policy.default_account.grace);
+        policy.default_account.reap_interval = set.reap_interval.unwrap_or(policy.default_account.reap_interval);
+        policy.default_account.poll_interval = set.poll_interval.unwrap_or(policy.default_account.poll_interval);
+        for (name, provider) in accounts {
+            let mut account = policy.account(name).clone();
+            if let Some(reaped) = &set.reap_providers {
+                account.reap = reaped.contains(name);
+            }
+            if let Some(own) = self.accounts.get(name) {
+                account.limits = Some(own.limits(account.limits.unwrap_or_else(|| provider.limits())));
+            }
+            policy = policy.with_account(name.clone(), account);
+        }
+        policy
+    }
+
     /// Reads a file that must exist.
     ///
     /// # Errors
@@ -159,7 +229,8 @@ mod tests {
             reap_providers = ["runpod", "runpod-eu"]
             reap_name_prefix = "atlas-"
             reap_grace = "5m"
-            max_total_cost = "25.50"
+            [policy]
+            lease_ms = 3000
             [accounts.runpod]
             [accounts.runpod-eu]
             provider = "runpod"
@@ -171,7 +242,6 @@ mod tests {
         .unwrap();
         assert_eq!(config.orchestrator.idle_ttl_ms, Some(Duration::from_secs(900)));
         assert_eq!(config.orchestrator.reap_interval, Some(Duration::from_secs(60)));
-        assert_eq!(config.orchestrator.max_total_cost, Some(Usd::from_cents(2550)));
         let eu = &config.accounts["runpod-eu"];
         assert_eq!(eu.api_key.as_ref().unwrap().expose(), "rpa_1");
         assert_eq!(eu.limits(AccountLimits::default()).visibility_bound, Duration::from_secs(120));

@@ -1,8 +1,36 @@
 //! Rents GPU and CPU machines for a web backend and gives them back.
+//!
+//! The contract ([`ComputeRequest`], [`Provider`], [`Error`] and the rest of `atlas-core`) is always here. Each cloud and each part is a
+//! feature: `runpod`, `auth`, `orchestrator`, `config`, `testkit`, or all of them with `full`.
+#![cfg_attr(all(feature = "runpod", feature = "orchestrator"), doc = include_str!("../../../README.md"))]
 
 #[cfg(feature = "config")]
 pub mod config;
+#[cfg(feature = "orchestrator")]
+mod facade;
+#[cfg(feature = "orchestrator")]
+pub mod owner;
+#[cfg(feature = "orchestrator")]
+mod realm;
 #[cfg(feature = "config")]
 pub mod span;
 
+#[cfg(feature = "auth")]
+pub use atlas_auth as auth;
 pub use atlas_core::*;
+#[cfg(feature = "orchestrator")]
+pub use atlas_orchestrator::store::{Memory, Redb, RedbOptions};
+#[cfg(feature = "orchestrator")]
+pub use atlas_orchestrator::{
+    AccountPolicy, AttemptInfo, AttemptPhase, Cost, Cursor, Death, Delivery, Event, EventKind, Limit, OnFailure, Orchestrator,
+    Policy, ReapReport, Reason, Scope, Session, SessionFilter, SessionId, SessionInfo, SessionKind, SessionOptions, SessionState,
+    Shutdown, ShutdownReport, StopOutcome, Stuck, Subscription, TaskKind, TaskOutcome, Touch,
+};
+#[cfg(feature = "runpod")]
+pub use atlas_provider_runpod::RunPod;
+#[cfg(feature = "testkit")]
+pub use atlas_testkit as testkit;
+#[cfg(feature = "orchestrator")]
+pub use facade::{Atlas, AtlasBuilder, IntoStore};
+#[cfg(feature = "orchestrator")]
+pub use realm::REALM_SECRET_ENV;

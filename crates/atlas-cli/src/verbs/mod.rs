@@ -1,4 +1,9 @@
 //! One file for each verb, or for each few that belong together.
 
+pub(crate) mod gpus;
+pub(crate) mod logs;
+pub(crate) mod session;
+pub(crate) mod sim;
+pub(crate) mod spawn;
 pub(crate) mod token;
 pub(crate) mod url;

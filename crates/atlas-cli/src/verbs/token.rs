@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use atlas_core::{Secret, SystemEntropy};
+use atlas::{Secret, SystemEntropy};
 use serde_json::json;
 
 use crate::args::{RawSecret, TokenVerb};
@@ -12,7 +12,7 @@ use crate::output::Output;
 pub(crate) fn run(verb: TokenVerb, out: Output) -> Done {
     match verb {
         TokenVerb::Mint => {
-            let minted = atlas_auth::token::mint(&SystemEntropy::new());
+            let minted = atlas::auth::token::mint(&SystemEntropy::new());
             let document = json!({
                 "token": minted.secret().expose(),
                 "hash": minted.hash(),
@@ -23,7 +23,7 @@ pub(crate) fn run(verb: TokenVerb, out: Output) -> Done {
         }
         TokenVerb::Verify { token, hash } => {
             let token = read(token)?;
-            let verdict = if atlas_auth::token::verify(token.expose(), &hash) { "ok" } else { "bad_token" };
+            let verdict = if atlas::auth::token::verify(token.expose(), &hash) { "ok" } else { "bad_token" };
             answer(out, verdict)
         }
     }

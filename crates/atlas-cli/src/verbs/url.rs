@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use atlas_auth::signed_url::{self, Format, Key, Policy, Target, Verdict};
-use atlas_core::{Clock, SystemClock, Timestamp};
+use atlas::auth::signed_url::{self, Format, Key, Policy, Target, Verdict};
+use atlas::{Clock, SystemClock, Timestamp};
 use serde_json::json;
 
 use crate::args::{SigningKey, UrlFormat, UrlVerb};

@@ -30,7 +30,7 @@ pub(crate) struct Program {
 
 impl Program {
     pub(crate) fn new() -> Self {
-        Self { dir: TempDir::new().unwrap(), env: Vec::new() }
+        Self { dir: TempDir::new().expect("a directory for a test"), env: Vec::new() }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -50,10 +50,10 @@ impl Program {
 }
 
 pub(crate) fn ran(command: &mut Command) -> Ran {
-    let output = command.output().unwrap();
+    let output = command.output().expect("the program starts");
     Ran {
         code: output.status.code().expect("it ended by itself"),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
+        out: String::from_utf8(output.stdout).expect("text"),
+        err: String::from_utf8(output.stderr).expect("text"),
     }
 }

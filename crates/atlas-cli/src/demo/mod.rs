@@ -1,0 +1,183 @@
+//! `atlas demo`: the main job from end to end over a simulated cloud, a crash at the worst moment included.
+//!
+//! This process plays the cloud and the browsers. The orchestrator is a child process, so that it can be killed as nothing can be
+//! killed from within: SIGKILL, between the moment a create is committed at the cloud and the moment its answer is recorded.
+
+mod call;
+mod hand;
+mod story;
+pub(crate) mod worker;
+
+use std::time::Duration;
+
+use atlas::owner::{Filter, Request, Sealed, Until};
+use atlas::{Auth, ComputeRequest, Gpu, Port, Secret, SessionId, SessionOptions};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use self::hand::{Cloud, Hand};
+use self::story::Story;
+use crate::failure::{Done, Failure};
+use crate::keeper::Keeper;
+use crate::output::Output;
+use crate::view::plain;
+
+/// Simulated seconds for each real one.
+const SPEED: f64 = 60.0;
+/// How long a session may be idle in the demo.
+const IDLE: Duration = Duration::from_secs(4);
+/// How often a watched thing is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long anything in the demo may take before it counts as failed.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// A user's session, as the demo's browser knows it.
+struct Pod {
+    user: &'static str,
+    session: SessionId,
+    url: String,
+    token: Secret,
+}
+
+/// Runs it. Fails when a step does not do what it must, and when the cloud's ledger shows a live machine at the end.
+pub(crate) async fn run(out: Output) -> Done {
+    let story = Story::begin(out);
+    let cloud = Cloud::start(SPEED).await?;
+    story.tell("cloud", format!("a simulated RunPod answers on loopback; its time runs {SPEED:.0} times as fast"))?;
+    let told = tell(&story, &cloud).await;
+    let ledger = call::get(&cloud.ledger_url()).await?;
+    if told.is_ok() {
+        story.tell("cloud", "its own ledger:")?;
+    }
+    let table = story::table(&ledger)?;
+    out.answer(&ledger, || table)?;
+    told?;
+    match story::count(&ledger, "live")? {
+        0 => Ok(()),
+        live => Err(Failure::new(format!("{live} machines are alive after the demo"))),
+    }
+}
+
+async fn tell(story: &Story, cloud: &Cloud) -> Done {
+    let mut hand = Hand::start(cloud).await?;
+    story.tell("atlas", format!("the orchestrator runs as process {}", hand.process()))?;
+
+    let three = ["ana", "ben", "eva"].map(|user| spawn(story, cloud.keeper(), user));
+    let [ana, ben, eva] = three;
+    let (ana, ben, eva) = tokio::try_join!(ana, ben, eva)?;
+
+    let answer = hand.ask(Request::Stop { session: eva.session }).await?;
+    story.tell(eva.user, format!("is done and stops the session by hand: {}", plain(&answer["state"])))?;
+
+    let begun = Instant::now();
+    loop {
+        hand.ask(Request::Touch { session: ana.session }).await?;
+        let info = info(&mut hand, ben.session).await?;
+        if info["reason"]["limit"] == "idle_ttl" {
+            break;
+        }
+        expect(begun.elapsed() < PATIENCE, || format!("nobody ended {}'s idle session: {info}", ben.user))?;
+        sleep(LOOK).await;
+    }
+    story.tell(ben.user, format!("was idle for {IDLE:?}: the session is being ended"))?;
+    let touched = info(&mut hand, ana.session).await?;
+    expect(touched["reason"].is_null(), || format!("{}'s session is being ended: {touched}", ana.user))?;
+    story.tell(ana.user, "was touched all the while, and keeps the machine")?;
+
+    crash(story, cloud, hand, &ana).await?;
+
+    let mut hand = Hand::start(cloud).await?;
+    story.tell("atlas", format!("starts again as process {}, on the same store", hand.process()))?;
+    recovered(story, &mut hand, &ana).await?;
+
+    story.tell("atlas", "terminate_all: ends every machine, and proves its absence")?;
+    let report = hand.terminate_all().await?;
+    expect(report["unsettled"].as_array().is_some_and(Vec::is_empty), || format!("not everything could be ended: {report}"))?;
+    story.tell("atlas", "every machine it ever had is proved to be gone")
+}
+
+/// Orders a machine for one more user, and kills the orchestrator when the cloud has made it and before anybody can know.
+async fn crash(story: &Story, cloud: &Cloud, mut hand: Hand, ana: &Pod) -> Done {
+    let before = story::count(&call::get(&cloud.ledger_url()).await?, "created")?;
+    let fault = json!([{"cloud": "runpod", "operation": "spawn_compute", "kind": "commit-then-timeout", "count": 1}]);
+    call::post(&cloud.faults_url(), &fault).await?;
+    hand.ask(Request::Touch { session: ana.session }).await?;
+    let mut keeper = cloud.keeper();
+    let ordering = tokio::spawn(async move { keeper.ask(order("zoe", 40 * IDLE), |_| Ok(())).await });
+    let begun = Instant::now();
+    while story::count(&call::get(&cloud.ledger_url()).await?, "created")? == before {
+        expect(begun.elapsed() < PATIENCE, || "the order never reached the cloud".to_owned())?;
+        sleep(LOOK / 10).await;
+    }
+    let killed = hand.process();
+    hand.kill().await?;
+    expect(!matches!(ordering.await, Ok(Ok(_))), || "the lost order was answered".to_owned())?;
+    story.tell("zoe", format!("the cloud has made a machine; process {killed} died by SIGKILL before it was told"))
+}
+
+/// Waits until the machine of the lost answer is known again, and checks that the others still are.
+async fn recovered(story: &Story, hand: &mut Hand, ana: &Pod) -> Done {
+    let begun = Instant::now();
+    let found = loop {
+        hand.ask(Request::Touch { session: ana.session }).await?;
+        let all = hand.ask(Request::List(Filter::default())).await?;
+        let zoe = all.as_array().and_then(|all| all.iter().find(|one| one["options"]["user_id"] == "zoe"));
+        if let Some(id) = zoe.and_then(|one| one["compute"]["id"].as_str()) {
+            break id.to_owned();
+        }
+        expect(begun.elapsed() < PATIENCE, || format!("the machine of the lost answer was not found again: {all}"))?;
+        sleep(LOOK).await;
+    };
+    story.tell("zoe", format!("machine {found} was found by its launch key, and is the session's"))?;
+    let status = call::status(&ana.url, Some(&ana.token)).await?;
+    expect(status == 200, || format!("{} answered {status} after the crash", ana.url))?;
+    story.tell(ana.user, format!("still has the machine: {status} with the same token"))
+}
+
+/// Gives a user a machine, and calls its URL as a browser would, with its token and without.
+async fn spawn(story: &Story, mut keeper: Keeper, user: &'static str) -> Done<Pod> {
+    let made = keeper.ask(order(user, IDLE), |_| Ok(())).await?;
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let session = text(&made["session"]).ok_or_else(|| Failure::new("a spawn without a session"))?.parse()?;
+    story.tell(user, format!("has session {session}, machine {}", plain(&made["compute"]["id"])))?;
+    let ready =
+        Request::Await { session, until: Until::Ready, longest_ms: u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX) };
+    keeper.ask(ready, |_| Ok(())).await?;
+    let made = keeper.ask(Request::Info { session, secrets: true }, |_| Ok(())).await?;
+    let (url, token) = (text(&made["compute"]["ports"][0]["url"]), text(&made["compute"]["auth"]["token"]));
+    let (Some(url), Some(token)) = (url, token) else { return Err(Failure::new("a ready session without URL or token")) };
+    let pod = Pod { user, session, url, token: Secret::new(token) };
+    let with = usable(&pod).await?;
+    let without = call::status(&pod.url, None).await?;
+    expect(without == 401, || format!("{} answered {without} without its token", pod.url))?;
+    story.tell(user, format!("calls {}: {with} with the token, {without} without", pod.url))?;
+    keeper.ask(Request::Touch { session }, |_| Ok(())).await?;
+    Ok(pod)
+}
+
+fn order(user: &str, idle: Duration) -> Request {
+    let request =
+        ComputeRequest::gpu(Gpu::H100).image("ghcr.io/atlas-rs/echo:1").name(user).port(Port::http(8000)).auth(Auth::Bearer);
+    Request::Spawn { request: Sealed::new(&request), options: SessionOptions::new().user(user).idle_ttl(idle), task: false }
+}
+
+async fn info(hand: &mut Hand, session: SessionId) -> Done<Value> {
+    hand.ask(Request::Info { session, secrets: false }).await
+}
+
+/// Calls until the machine's server answers; a pod's proxy answers before its server does.
+async fn usable(pod: &Pod) -> Done<u16> {
+    let begun = Instant::now();
+    loop {
+        let status = call::status(&pod.url, Some(&pod.token)).await?;
+        if status == 200 {
+            return Ok(status);
+        }
+        expect(begun.elapsed() < PATIENCE, || format!("{} answers {status} with its token", pod.url))?;
+        sleep(LOOK).await;
+    }
+}
+
+fn expect(holds: bool, otherwise: impl FnOnce() -> String) -> Done {
+    if holds { Ok(()) } else { Err(Failure::new(otherwise())) }
+}

@@ -1,0 +1,133 @@
+//! What a verb works with: the configuration file, the store's place, and the accounts it may use.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use atlas::config::Config;
+use atlas::testkit::mock::{self, MockCloud};
+use atlas::testkit::world::{CloudSpec, World, WorldClock};
+use atlas::{AccountName, AnyProvider, Atlas, Clock, Entropy, Redb, RedbOptions, SystemClock, SystemEntropy};
+
+use crate::args::Global;
+use crate::failure::{Done, Failure};
+
+/// Settings of one run of the program.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    config: Config,
+    store: PathBuf,
+    /// The account named with `--provider`.
+    named: Option<AccountName>,
+}
+
+impl Setup {
+    /// Reads the configuration and finds the store's place. Opens nothing.
+    pub(crate) fn new(global: &Global) -> Done<Self> {
+        let here = Path::new("atlas.toml");
+        let config = match &global.config {
+            Some(path) => Config::load(path)?,
+            None if here.exists() => Config::load(here)?,
+            None => Config::default(),
+        };
+        let store = match global.store.clone().or_else(|| config.store.clone()) {
+            Some(path) => path,
+            None => data_dir()?.join("atlas.redb"),
+        };
+        Ok(Self { config, store, named: global.provider.clone() })
+    }
+
+    /// The store's file.
+    pub(crate) fn store(&self) -> &Path {
+        &self.store
+    }
+
+    /// The account that a new session is for.
+    pub(crate) fn account(&self) -> Done<AccountName> {
+        let wanted = self.named.clone().or_else(|| self.config.default_provider.clone());
+        let known: Vec<AccountName> = self.config.accounts.keys().cloned().collect();
+        match (wanted, known.as_slice()) {
+            (Some(name), _) => Ok(name),
+            (None, [only]) => Ok(only.clone()),
+            (None, _) => Err(Failure::usage("name an account with --provider, or set default_provider in atlas.toml")),
+        }
+    }
+
+    /// Whether the machines of this account cost nothing.
+    pub(crate) fn is_free(&self, account: &AccountName) -> bool {
+        account.as_str() == mock::CLOUD
+    }
+
+    /// The provider of one account.
+    pub(crate) fn provider(&self, account: &AccountName) -> Done<AnyProvider> {
+        if self.is_free(account) { Ok(mock_provider()) } else { Ok(self.config.provider(account)?) }
+    }
+
+    /// The accounts there is a key for: the named one must have one, the others may.
+    fn accounts(&self) -> Done<Vec<(AccountName, AnyProvider)>> {
+        let mut names: Vec<AccountName> = self.config.accounts.keys().cloned().collect();
+        names.extend(self.config.default_provider.clone());
+        names.extend(self.named.clone());
+        if env::var_os("RUNPOD_API_KEY").is_some_and(|key| !key.is_empty()) {
+            names.push(AccountName::new("runpod")?);
+        }
+        names.sort();
+        names.dedup();
+        let mut accounts = Vec::new();
+        for name in names {
+            match self.provider(&name) {
+                Ok(provider) => accounts.push((name, provider)),
+                Err(failure) if self.named.as_ref() == Some(&name) => return Err(failure),
+                Err(failure) => tracing::warn!(account = %name, reason = %failure, "this account cannot be used"),
+            }
+        }
+        Ok(accounts)
+    }
+
+    /// Opens the store in this process, with every account there is a key for.
+    pub(crate) async fn open(&self) -> Done<Atlas> {
+        if let Some(dir) = self.store.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+            fs::create_dir_all(dir).map_err(|error| Failure::new(format!("cannot make {}: {error}", dir.display())))?;
+        }
+        let accounts = self.accounts()?;
+        let store: Redb = RedbOptions::new().open_async(&self.store).await?;
+        let policy = self.config.policy(accounts.iter().map(|(name, provider)| (name, provider)));
+        let mut builder = Atlas::builder().store(store).policy(policy);
+        for (name, provider) in accounts {
+            builder = builder.account(name, provider);
+        }
+        if let Ok(name) = self.account() {
+            builder = builder.default_account(name);
+        }
+        if let Some(ttl) = self.config.orchestrator.idle_ttl_ms {
+            builder = builder.idle_ttl(ttl);
+        }
+        if let Some(prefix) = &self.config.orchestrator.reap_name_prefix {
+            builder = builder.name_prefix(prefix);
+        }
+        if let Some(secret) = &self.config.realm_secret {
+            builder = builder.realm_secret(secret.clone());
+        }
+        if let Some(file) = &self.config.realm_secret_file {
+            builder = builder.realm_secret_file(file);
+        }
+        Ok(builder.build().await?)
+    }
+}
+
+/// A cloud of no vendor, in this process: it lives as long as the process does, and costs nothing.
+fn mock_provider() -> AnyProvider {
+    let entropy: &dyn Entropy = &SystemEntropy::new();
+    let clock = WorldClock::following_from(SystemClock.now(), 1.0);
+    let world = World::new(entropy.next_u64(), clock).with_cloud(CloudSpec::plain(mock::CLOUD));
+    world.add_key(mock::CLOUD, mock::KEY, "me");
+    MockCloud::in_world(world).provider()
+}
+
+/// Where a user's programs keep their data (XDG base directories; on other systems the same place under the home directory).
+fn data_dir() -> Done<PathBuf> {
+    let xdg = env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = xdg.or_else(|| env::home_dir().map(|home| home.join(".local/share")));
+    let base = base.ok_or_else(|| Failure::usage("there is no home directory: name the store's file with --store"))?;
+    Ok(base.join("atlas"))
+}

@@ -1,0 +1,33 @@
+//! `atlas logs`: what a session's machine printed.
+
+use std::future::poll_fn;
+
+use atlas::{AccountName, CallContext, ComputeId, LogQuery, SessionId};
+use serde_json::json;
+
+use crate::failure::{Done, Failure};
+use crate::keeper::Keeper;
+use crate::output::Output;
+use crate::setup::Setup;
+
+pub(crate) async fn run(
+    keeper: &mut Keeper,
+    setup: &Setup,
+    session: SessionId,
+    tail: Option<u32>,
+    follow: bool,
+    out: Output,
+) -> Done {
+    let info = keeper.info(session).await?;
+    let account = info["account"].as_str().ok_or_else(|| Failure::new("a session without an account"))?;
+    let machine = info["compute"]["id"].as_str().ok_or_else(|| Failure::new("the session has no machine now"))?;
+    let provider = setup.provider(&AccountName::new(account)?)?;
+    let mut query = LogQuery::default().follow(follow);
+    query.tail = tail;
+    let mut lines = provider.logs(&CallContext::new(), &ComputeId::new(machine)?, &query).await?;
+    while let Some(line) = poll_fn(|cx| lines.as_mut().poll_next(cx)).await {
+        let line = line?;
+        out.line(&if out.is_json() { json!(line).to_string() } else { line.text })?;
+    }
+    Ok(())
+}
