@@ -23,6 +23,12 @@ pub const RUNTIME_URL_ENV: &str = "ATLAS_RUNPOD_RUNTIME_URL";
 /// The variable with another template for the URLs of HTTP ports: `http://127.0.0.1:9000/{id}/{port}`.
 pub const PROXY_URL_ENV: &str = "ATLAS_RUNPOD_PROXY_URL";
 
+/// The variable with another GraphQL endpoint's whole URL.
+#[cfg(feature = "graphql")]
+pub const GRAPHQL_URL_ENV: &str = "ATLAS_RUNPOD_GRAPHQL_URL";
+
+#[cfg(feature = "graphql")]
+const GRAPHQL_URL: &str = "https://api.runpod.io/graphql";
 const CONTROL_URL: &str = "https://api.runpod.io";
 const RUNTIME_URL: &str = "https://api.runpod.ai/v2";
 /// The runtime's own limits are far above the control plane's, and for each endpoint (docs/clouds/runpod.md, "Serverless jobs").
@@ -36,6 +42,10 @@ pub struct RunPodBuilder {
     control_url: Option<String>,
     runtime_url: Option<String>,
     proxy_url: Option<String>,
+    #[cfg(feature = "graphql")]
+    graphql_url: Option<String>,
+    #[cfg(feature = "graphql")]
+    spot: bool,
     limits: AccountLimits,
     transport: Option<Transport>,
     allow_plain_http: bool,
@@ -51,6 +61,10 @@ impl Default for RunPodBuilder {
             control_url: None,
             runtime_url: None,
             proxy_url: None,
+            #[cfg(feature = "graphql")]
+            graphql_url: None,
+            #[cfg(feature = "graphql")]
+            spot: false,
             limits: AccountLimits::default(),
             transport: None,
             allow_plain_http: false,
@@ -81,6 +95,8 @@ impl RunPodBuilder {
             control_url: self.control_url.or_else(|| variable(URL_ENV)),
             runtime_url: self.runtime_url.or_else(|| variable(RUNTIME_URL_ENV)),
             proxy_url: self.proxy_url.or_else(|| variable(PROXY_URL_ENV)),
+            #[cfg(feature = "graphql")]
+            graphql_url: self.graphql_url.or_else(|| variable(GRAPHQL_URL_ENV)),
             ..self
         }
     }
@@ -101,6 +117,20 @@ impl RunPodBuilder {
     #[must_use]
     pub fn proxy_url(self, template: impl Into<String>) -> Self {
         Self { proxy_url: Some(template.into()), ..self }
+    }
+
+    /// Another GraphQL endpoint, by its whole URL. `http://` to loopback only.
+    #[cfg(feature = "graphql")]
+    #[must_use]
+    pub fn graphql_url(self, url: impl Into<String>) -> Self {
+        Self { graphql_url: Some(url.into()), ..self }
+    }
+
+    /// Rents spot pods over GraphQL: the provider then declares the capability, and its price list has bid prices.
+    #[cfg(feature = "graphql")]
+    #[must_use]
+    pub fn spot(self, spot: bool) -> Self {
+        Self { spot, ..self }
     }
 
     /// How long this account needs and how often it may be called.
@@ -187,6 +217,11 @@ impl RunPodBuilder {
                 client: client("runtime", self.runtime_url, RUNTIME_URL, runtime_limits)?,
                 provider: id.clone(),
                 entropy: self.entropy.clone(),
+            },
+            #[cfg(feature = "graphql")]
+            graph: crate::graphql::Graph {
+                client: client("graphql", self.graphql_url, GRAPHQL_URL, self.limits)?,
+                spot: self.spot,
             },
             id,
             key: key.secret,

@@ -16,6 +16,11 @@ const SOLD_OUT: [&str; 6] = [
     "out of stock",
 ];
 
+/// Whether this, in lower case, is one of the sentences for "sold out".
+pub(crate) fn sold_out(detail: &str) -> bool {
+    SOLD_OUT.iter().any(|words| detail.contains(words))
+}
+
 /// What `atlas-http` asks about every error answer. Its own mapping is as good where RunPod itself did not answer, and it knows
 /// where a refused key came from.
 pub(crate) fn map(failed: &FailedAnswer) -> Option<Error> {
@@ -74,8 +79,7 @@ impl Refusal {
     }
 
     fn sold_out(&self) -> bool {
-        let detail = self.detail().to_ascii_lowercase();
-        SOLD_OUT.iter().any(|words| detail.contains(words))
+        sold_out(&self.detail().to_ascii_lowercase())
     }
 
     /// The error.

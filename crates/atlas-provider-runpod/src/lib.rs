@@ -23,6 +23,8 @@ mod check;
 mod client;
 mod config;
 mod error;
+#[cfg(feature = "graphql")]
+mod graphql;
 mod job_stream;
 mod jobs;
 mod logs;
@@ -44,9 +46,13 @@ use futures_util::future::try_join;
 use serde_json::Value;
 
 use client::Control;
+#[cfg(feature = "graphql")]
+pub use config::GRAPHQL_URL_ENV;
 use config::ProxyTemplate;
 pub use config::{API_KEY_ENV, PROXY_URL_ENV, RUNTIME_URL_ENV, RunPodBuilder, URL_ENV};
 use error::{Refusal, unread_create};
+#[cfg(feature = "graphql")]
+pub use graphql::{Balance, DeadMan};
 use jobs::Runtime;
 pub use jobs::{EndpointHealth, JobCounts, WorkerCounts};
 pub use resources::billing::{
@@ -71,6 +77,8 @@ pub struct RunPod {
     id: ProviderId,
     control: Control,
     runtime: Runtime,
+    #[cfg(feature = "graphql")]
+    graph: graphql::Graph,
     key: Secret,
     proxy: ProxyTemplate,
     limits: AccountLimits,
@@ -115,20 +123,46 @@ impl RunPod {
         if let (Some(native_type), [tier], false) = (card, candidates::tiers(request), countries) {
             return Ok(Shape { native_type, cloud: candidates::cloud(*tier), data_centres: request.region_hints.clone() });
         }
-        // These are reads before the order: whatever becomes of them, nothing was ordered.
-        let found = self.find_candidates(cx, "spawn_compute", request).await.map_err(|error| match error.outcome() {
-            Outcome::Unknown(_) => error.outcome_is(Outcome::NotApplied(Next::SameLater)),
-            _ => error,
-        })?;
-        let best = found.into_iter().next().ok_or_else(|| {
-            let sold_out = Error::new(ErrorKind::NoCapacity, "the catalogue shows none of what was asked for");
-            sold_out.outcome_is(Outcome::NotApplied(Next::NextCandidate))
-        })?;
+        let best = self.best(cx, request).await?;
         Ok(Shape {
             native_type: best.native_type.unwrap_or_default(),
             cloud: candidates::cloud(best.cloud_type.unwrap_or_default()),
             data_centres: best.region.into_iter().collect(),
         })
+    }
+
+    /// The best candidate. Reads only: whatever becomes of them, nothing was ordered.
+    async fn best(&self, cx: &CallContext, request: &ComputeRequest) -> Result<Candidate> {
+        let found = self.find_candidates(cx, "spawn_compute", request).await.map_err(|error| match error.outcome() {
+            Outcome::Unknown(_) => error.outcome_is(Outcome::NotApplied(Next::SameLater)),
+            _ => error,
+        })?;
+        found.into_iter().next().ok_or_else(|| {
+            let sold_out = Error::new(ErrorKind::NoCapacity, "the catalogue shows none of what was asked for");
+            sold_out.outcome_is(Outcome::NotApplied(Next::NextCandidate))
+        })
+    }
+
+    #[cfg(feature = "graphql")]
+    async fn pinned(&self, cx: &CallContext, request: &ComputeRequest) -> Result<Candidate> {
+        match &request.candidate {
+            Some(pinned) => Ok(pinned.clone()),
+            None => self.best(cx, request).await,
+        }
+    }
+
+    /// The price list with what RunPod asks for spot, where the provider rents that.
+    #[cfg(feature = "graphql")]
+    async fn with_bids(&self, cx: &CallContext, mut lines: Vec<GpuType>) -> Result<Vec<GpuType>> {
+        if self.graph.spot {
+            for tier in [CloudType::Secure, CloudType::Community] {
+                let bids = self.graph.bids(cx, "list_gpu_types", tier, 1, None).await?;
+                for line in lines.iter_mut().filter(|line| line.cloud_type == Some(tier)) {
+                    line.spot_price = bids.iter().find(|bid| bid.gpu == line.native_id).map(|bid| bid.price);
+                }
+            }
+        }
+        Ok(lines)
     }
 
     async fn find_candidates(
@@ -137,6 +171,10 @@ impl RunPod {
         operation: &'static str,
         request: &ComputeRequest,
     ) -> Result<Vec<Candidate>> {
+        #[cfg(feature = "graphql")]
+        if request.spot {
+            return self.graph.candidates(cx, operation, request).await;
+        }
         let regions = self.regions(cx, operation, request).await?;
         if let Some(vcpus) = request.cpu {
             return candidates::cpus(request, &regions, &self.control.cpus(cx, operation, vcpus).await?);
@@ -170,7 +208,7 @@ impl Provider for RunPod {
     }
 
     fn capabilities(&self) -> Capabilities {
-        [
+        let all: Capabilities = [
             Capability::Gpu,
             Capability::Cpu,
             Capability::ContainerImage,
@@ -194,7 +232,10 @@ impl Provider for RunPod {
             Capability::Prices,
             Capability::EndsWithCommand,
         ]
-        .into()
+        .into();
+        #[cfg(feature = "graphql")]
+        let all = if self.graph.spot { all.with(Capability::Spot) } else { all };
+        all
     }
 
     fn limits(&self) -> AccountLimits {
@@ -218,6 +259,10 @@ impl Provider for RunPod {
     }
 
     async fn spawn_compute(&self, cx: &CallContext, key: &LaunchKey, request: &ComputeRequest) -> Result<Compute> {
+        #[cfg(feature = "graphql")]
+        if request.spot || cx.extension::<DeadMan>().is_some() {
+            return self.graph.rent(cx, &self.id, key, request, &self.pinned(cx, request).await?).await;
+        }
         let shape = self.shape(cx, request).await?;
         let body = translate::create(cx.name_prefix(), key, request, &shape)?;
         let env = body.get("env").and_then(Value::as_object).into_iter().flatten();
@@ -283,7 +328,10 @@ impl Provider for RunPod {
     async fn list_gpu_types(&self, cx: &CallContext) -> Result<Vec<GpuType>> {
         let tier = |tier| self.control.gpus(cx, "list_gpu_types", tier, 1);
         let (secure, community) = try_join(tier(CloudType::Secure), tier(CloudType::Community)).await?;
-        Ok(candidates::price_list(&self.id, &[secure, community], self.clock.now()))
+        let lines = candidates::price_list(&self.id, &[secure, community], self.clock.now());
+        #[cfg(feature = "graphql")]
+        let lines = self.with_bids(cx, lines).await?;
+        Ok(lines)
     }
 
     async fn stop(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {

@@ -15,7 +15,7 @@ use crate::wire;
 /// RunPod says nowhere what an omitted `disk` becomes, so it is always sent; v1 gave this much (docs/clouds/runpod.md, "Create").
 pub(crate) const DEFAULT_DISK: DiskSize = DiskSize::gb(50);
 /// Where volumes appear in the container; `mounts` demands a path and a request names none.
-const MOUNT_PATH: &str = "/workspace";
+pub(crate) const MOUNT_PATH: &str = "/workspace";
 /// The most a create's body may be; beyond it the cloud answers 413.
 const MAX_BODY: usize = 102_400;
 
@@ -70,7 +70,7 @@ fn mounts(request: &ComputeRequest) -> Option<wire::Mounts<'_>> {
 }
 
 /// One line that a shell splits into exactly these words: RunPod takes the arguments as one string.
-fn shell_line(words: &[String]) -> String {
+pub(crate) fn shell_line(words: &[String]) -> String {
     let plain = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-./:=,@%+".contains(&b));
     let quoted = words.iter().map(|word| if plain(word) { word.clone() } else { format!("'{}'", word.replace('\'', r"'\''")) });
     quoted.collect::<Vec<_>>().join(" ")

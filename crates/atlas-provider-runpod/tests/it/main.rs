@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the verdict")]
 
 mod cloud;
+#[cfg(feature = "graphql")]
+mod graphql;
 mod jobs;
 mod lists;
 mod logs;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use atlas_core::AnyProvider;
 use atlas_http::{Body, Transport};
-use atlas_provider_runpod::RunPod;
+use atlas_provider_runpod::{RunPod, RunPodBuilder};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt;
@@ -53,12 +53,21 @@ impl Script {
     }
 
     pub(crate) fn runpod(&self) -> RunPod {
+        self.builder().build().unwrap()
+    }
+
+    #[cfg(feature = "graphql")]
+    pub(crate) fn spot(&self) -> AnyProvider {
+        AnyProvider::new(self.builder().spot(true).build().unwrap())
+    }
+
+    fn builder(&self) -> RunPodBuilder {
         let script = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let script = script.clone();
             async move { Ok::<_, Infallible>(script.answer(request).await) }
         });
-        RunPod::builder().api_key(KEY).transport(Transport::new(service)).build().unwrap()
+        RunPod::builder().api_key(KEY).transport(Transport::new(service))
     }
 
     pub(crate) fn provider(&self) -> AnyProvider {

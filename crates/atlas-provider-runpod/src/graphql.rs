@@ -1,0 +1,415 @@
+//! What only RunPod's old GraphQL API has: spot pods, a server-side dead-man's switch, bid prices, the balance.
+//!
+//! Announced to end early in 2027 (docs/clouds/runpod.md, "The APIs"), and so an addition that must be asked for: the feature
+//! `graphql` adds these methods, and [`RunPodBuilder::spot`](crate::RunPodBuilder::spot) lets the provider rent spot. The key goes
+//! into the header, never into the URL.
+
+use std::collections::BTreeMap;
+
+use atlas_core::{
+    CallContext, Candidate, CloudType, Compute, ComputeId, ComputeRequest, ComputeStatus, DiskSize, Error, ErrorKind, GpuChoice,
+    KeyCarriers, LAUNCH_KEY_ENV, LaunchKey, MemorySize, Next, Outcome, ProviderId, Result, RetryClass, Secret, Stock, Timestamp,
+    Usd, UsdPerHour,
+};
+use atlas_http::{Answer, Call, Client, merge_json};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::RunPod;
+use crate::candidates::{cloud, tiers};
+use crate::catalogue;
+use crate::error::sold_out;
+use crate::translate::{DEFAULT_DISK, MOUNT_PATH, read, shell_line};
+
+const PRICES: &str = "query Prices($in: GpuLowestPriceInput!) { gpuTypes { id memoryInGb lowestPrice(input: $in) { minimumBidPrice \
+                      stockStatus } } }";
+const BALANCE: &str = "query Balance { myself { id clientBalance currentSpendPerHr spendLimit } }";
+const RENT_SPOT: &str =
+    "mutation Rent($in: PodRentInterruptableInput!) { made: podRentInterruptable(input: $in) { id costPerHr } }";
+const RENT: &str =
+    "mutation Rent($in: PodFindAndDeployOnDemandInput) { made: podFindAndDeployOnDemand(input: $in) { id costPerHr } }";
+const RESUME_SPOT: &str = "mutation Resume($in: PodBidResumeInput!) { made: podBidResume(input: $in) { id costPerHr } }";
+
+/// When RunPod itself is to end a pod, whoever lives to see it: set it as an extension of a spawn's [`CallContext`].
+///
+/// With it a pod is ordered over GraphQL, the only API that has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeadMan {
+    /// Then it is stopped; its disks go on billing.
+    pub stop_after: Option<Timestamp>,
+    /// Then it is terminated.
+    pub terminate_after: Option<Timestamp>,
+}
+
+impl DeadMan {
+    /// Terminated then.
+    #[must_use]
+    pub const fn terminate_after(at: Timestamp) -> Self {
+        Self { stop_after: None, terminate_after: Some(at) }
+    }
+}
+
+/// What the account has and spends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Balance {
+    /// RunPod's id of the account.
+    pub account: String,
+    /// What is left.
+    pub balance: Usd,
+    /// What everything costs now.
+    pub spend: UsdPerHour,
+    /// The most everything may cost at once.
+    pub spend_limit: Option<UsdPerHour>,
+}
+
+/// The GraphQL API of one account.
+#[derive(Clone, Debug)]
+pub(crate) struct Graph {
+    pub(crate) client: Client,
+    /// Whether the provider rents spot.
+    pub(crate) spot: bool,
+}
+
+/// One line of the bid prices.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Bid {
+    pub(crate) gpu: String,
+    pub(crate) memory: MemorySize,
+    pub(crate) price: UsdPerHour,
+    pub(crate) stock: Option<Stock>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Made {
+    id: String,
+    #[serde(default)]
+    cost_per_hr: Option<f64>,
+}
+
+impl Graph {
+    async fn ask(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        class: RetryClass,
+        query: &str,
+        input: Value,
+        secrets: Vec<Secret>,
+    ) -> Result<Value> {
+        let body = json!({"query": query, "variables": {"in": input}});
+        let call = Call::post(operation, class, ["graphql"; 0]).json(&body).scrub(secrets);
+        let answer = self.client.call(cx, call).await?;
+        data(&answer, class)
+    }
+
+    /// The bid floor of every GPU of a tier, in a data centre or anywhere.
+    pub(crate) async fn bids(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        tier: CloudType,
+        count: u32,
+        region: Option<&str>,
+    ) -> Result<Vec<Bid>> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Line {
+            id: String,
+            #[serde(default)]
+            memory_in_gb: Option<u32>,
+            #[serde(default)]
+            lowest_price: Option<Lowest>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Lowest {
+            #[serde(default)]
+            minimum_bid_price: Option<f64>,
+            #[serde(default)]
+            stock_status: Option<String>,
+        }
+        let mut input = json!({"gpuCount": count, "secureCloud": tier != CloudType::Community});
+        if let Some(region) = region {
+            input["dataCenterId"] = region.into();
+        }
+        let data = self.ask(cx, operation, RetryClass::Safe, PRICES, input, Vec::new()).await?;
+        let lines: Vec<Line> = read(data.get("gpuTypes").unwrap_or(&Value::Null))?;
+        // `unknown` is a sentinel, not a GPU; a null price means that it is not offered.
+        let offered = lines.into_iter().filter(|line| line.id != "unknown").filter_map(|line| {
+            let lowest = line.lowest_price?;
+            let stock = match lowest.stock_status.as_deref() {
+                None | Some("None") => Some(Stock::None),
+                Some("Low") => Some(Stock::Low),
+                Some("Medium") => Some(Stock::Medium),
+                Some("High") => Some(Stock::High),
+                Some(_) => None,
+            };
+            let price = lowest.minimum_bid_price.and_then(UsdPerHour::from_f64)?;
+            Some(Bid { gpu: line.id, memory: MemorySize::gib(line.memory_in_gb.unwrap_or_default()), price, stock })
+        });
+        Ok(offered.collect())
+    }
+
+    /// What could be bid for, best first.
+    pub(crate) async fn candidates(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        request: &ComputeRequest,
+    ) -> Result<Vec<Candidate>> {
+        let places: Vec<Option<&str>> = if request.region_hints.is_empty() {
+            vec![None]
+        } else {
+            request.region_hints.iter().map(|region| Some(region.as_str())).collect()
+        };
+        if request.region_hints.iter().any(|region| region.len() == 2) {
+            return Err(Error::validation("region_hints", "spot is bid for by data centre, such as EU-RO-1"));
+        }
+        let mut found = Vec::new();
+        for (tier_rank, tier) in tiers(request).iter().enumerate() {
+            for (place, region) in places.iter().enumerate() {
+                for bid in self.bids(cx, operation, *tier, request.gpu_count, *region).await? {
+                    let rank = match request.gpu.as_ref() {
+                        Some(GpuChoice::Named(name)) => catalogue::cards(*name).iter().position(|(_, id)| *id == bid.gpu),
+                        Some(GpuChoice::Native(id)) => (*id == bid.gpu).then_some(0),
+                        Some(GpuChoice::AtLeast(memory)) => (bid.memory >= *memory).then_some(0),
+                        _ => None,
+                    };
+                    let Some(rank) = rank.filter(|_| bid.stock != Some(Stock::None)) else { continue };
+                    let mut candidate = Candidate::default();
+                    candidate.gpu = catalogue::canonical(&bid.gpu);
+                    candidate.native_type = Some(bid.gpu);
+                    candidate.region = region.map(str::to_owned);
+                    candidate.cloud_type = Some(*tier);
+                    candidate.price = Some(bid.price.times(request.gpu_count));
+                    candidate.stock = bid.stock;
+                    found.push(((rank, bid.price, tier_rank, place), candidate));
+                }
+            }
+        }
+        found.sort_by_key(|(order, _)| *order);
+        Ok(found.into_iter().map(|(_, candidate)| candidate).collect())
+    }
+
+    /// Orders a pod: spot, or with a dead-man's switch, or both. Exactly one call.
+    pub(crate) async fn rent(
+        &self,
+        cx: &CallContext,
+        provider: &ProviderId,
+        key: &LaunchKey,
+        request: &ComputeRequest,
+        candidate: &Candidate,
+    ) -> Result<Compute> {
+        let switch = cx.extension::<DeadMan>().copied().unwrap_or_default();
+        let name = key.machine_name(cx.name_prefix(), request.name.as_deref());
+        let env = request.environment(key);
+        let input = order(&name, &env, request, candidate, &switch)?;
+        let query = if request.spot { RENT_SPOT } else { RENT };
+        let secrets = env.values().cloned().collect();
+        let data = self.ask(cx, "spawn_compute", RetryClass::Create, query, input, secrets).await?;
+        let unread =
+            || Error::new(ErrorKind::Provider, "the order was answered without a pod").outcome_is(Outcome::Unknown(Vec::new()));
+        let made: Made = data.get("made").and_then(|made| read(made).ok()).ok_or_else(unread)?;
+        let mut compute =
+            Compute::new(ComputeId::new(&made.id).map_err(|_| unread())?, provider.clone(), ComputeStatus::Provisioning);
+        compute.ready = Some(false);
+        compute.gpu_type = candidate.gpu;
+        compute.native_type.clone_from(&candidate.native_type);
+        compute.gpu_count = request.gpu_count;
+        compute.cost_per_hour = made.cost_per_hr.and_then(UsdPerHour::from_f64);
+        compute.region.clone_from(&candidate.region);
+        compute.image.clone_from(&request.image);
+        compute.keys = KeyCarriers::name_and_tag(&name, env.get(LAUNCH_KEY_ENV).map(Secret::expose));
+        compute.name = Some(name);
+        Ok(compute)
+    }
+}
+
+/// The input of an order.
+fn order(
+    name: &str,
+    env: &BTreeMap<String, Secret>,
+    request: &ComputeRequest,
+    candidate: &Candidate,
+    switch: &DeadMan,
+) -> Result<Value> {
+    let Some(gpu) = candidate.native_type.as_ref().filter(|_| request.gpu.is_some()) else {
+        return Err(Error::unsupported("cpu", "runpod rents spot pods, and pods with a dead-man's switch, with gpus only"));
+    };
+    let env: Vec<_> = env.iter().map(|(name, value)| json!({"key": name, "value": value.expose()})).collect();
+    let ports: Vec<_> = request.ports.iter().map(ToString::to_string).collect();
+    let mut input = Map::new();
+    let mut put = |name: &str, value: Value| drop(input.insert(name.to_owned(), value));
+    put("name", name.into());
+    put("cloudType", cloud(candidate.cloud_type.unwrap_or(request.cloud_type)).into());
+    put("gpuTypeId", gpu.as_str().into());
+    put("gpuCount", request.gpu_count.into());
+    put("env", env.into());
+    put("ports", ports.join(",").into());
+    put("containerDiskInGb", request.container_disk.unwrap_or(DEFAULT_DISK).as_gb().into());
+    // Left out, it would be 20 GB that nobody asked for and that bill.
+    put("volumeInGb", request.volume.map_or(0, DiskSize::as_gb).into());
+    if request.volume.is_some() || request.network_volume_id.is_some() {
+        put("volumeMountPath", MOUNT_PATH.into());
+    }
+    let optional = [
+        ("imageName", request.image.clone()),
+        ("templateId", request.template_id.clone()),
+        ("networkVolumeId", request.network_volume_id.as_ref().map(ToString::to_string)),
+        ("dataCenterId", candidate.region.clone()),
+        ("dockerArgs", (!request.command.is_empty()).then(|| shell_line(&request.command))),
+        ("stopAfter", switch.stop_after.map(|at| at.to_string())),
+        ("terminateAfter", switch.terminate_after.map(|at| at.to_string())),
+    ];
+    for (name, value) in optional {
+        if let Some(value) = value {
+            put(name, value.into());
+        }
+    }
+    if request.spot {
+        let price = candidate.price.ok_or_else(|| Error::validation("candidate", "has no price to bid"))?;
+        // Rounded up to a nano-dollar: a bid below the floor is refused.
+        let each = price.per_hour().nanos().div_euclid(i64::from(request.gpu_count))
+            + i64::from(price.per_hour().nanos().rem_euclid(i64::from(request.gpu_count)) != 0);
+        let dollars = Usd::from_nanos(each).to_string();
+        put("bidPerGpu", dollars.parse::<f64>().map(Value::from).unwrap_or_default());
+    }
+    let mut input = Value::Object(input);
+    if !request.provider_opts.is_null() {
+        merge_json(&mut input, &request.provider_opts);
+    }
+    Ok(input)
+}
+
+/// The data of an answer, or what its errors say. GraphQL answers errors with 200.
+fn data(answer: &Answer, class: RetryClass) -> Result<Value> {
+    let mut body: Value = answer.json()?;
+    if let Some(error) = first_error(&body, class) {
+        return Err(error.with_status(answer.status().as_u16()));
+    }
+    match body.get_mut("data").map(Value::take) {
+        Some(data @ Value::Object(_)) => Ok(data),
+        _ => Err(answer.misunderstood("the answer has neither data nor errors")),
+    }
+}
+
+fn first_error(body: &Value, class: RetryClass) -> Option<Error> {
+    let error = body.get("errors")?.as_array()?.first()?;
+    let said = error.get("message").and_then(Value::as_str).unwrap_or_default();
+    let folded = said.to_ascii_lowercase();
+    let (kind, next) = if sold_out(&folded) {
+        (ErrorKind::NoCapacity, Some(Next::NextCandidate))
+    } else if folded.contains("unauthorized") {
+        (ErrorKind::Unauthorized, Some(Next::Stop))
+    } else if folded.contains("balance") || folded.contains("spend limit") {
+        (ErrorKind::Quota, Some(Next::Stop))
+    } else if folded.contains("not found") || folded.contains("nonexistent") {
+        (ErrorKind::NotFound, Some(Next::Stop))
+    } else {
+        // "Something went wrong", an internal error, a sentence we do not know: after a create the pod may exist.
+        (ErrorKind::Provider, None)
+    };
+    let outcome = match next {
+        Some(next) => Outcome::NotApplied(next),
+        None if class == RetryClass::Create => Outcome::Unknown(Vec::new()),
+        None => Outcome::NotApplied(Next::SameLater),
+    };
+    let message: String = said.chars().filter(|c| !c.is_control()).take(300).collect();
+    Some(Error::new(kind, message.trim_end_matches('.')).outcome_is(outcome))
+}
+
+impl RunPod {
+    /// The account's balance and spend.
+    ///
+    /// # Errors
+    /// As any read. Cancel safe.
+    pub async fn balance(&self, cx: &CallContext) -> Result<Balance> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Myself {
+            id: String,
+            client_balance: f64,
+            #[serde(default)]
+            current_spend_per_hr: Option<f64>,
+            #[serde(default)]
+            spend_limit: Option<f64>,
+        }
+        let asked = self.graph.ask(cx, "balance", RetryClass::Safe, BALANCE, json!({}), Vec::new()).await;
+        let data = asked.map_err(|error| error.during(&self.id, "balance"))?;
+        let myself: Myself = read(data.get("myself").unwrap_or(&Value::Null))?;
+        Ok(Balance {
+            account: myself.id,
+            balance: Usd::from_f64(myself.client_balance)
+                .ok_or_else(|| Error::new(ErrorKind::Provider, "the answer's balance is no amount"))?,
+            spend: myself.current_spend_per_hr.and_then(UsdPerHour::from_f64).unwrap_or_default(),
+            spend_limit: myself.spend_limit.and_then(UsdPerHour::from_f64),
+        })
+    }
+
+    /// Starts a spot pod that was taken back, at this bid for each GPU.
+    ///
+    /// # Errors
+    /// `no_capacity` when the bid is too low or the GPUs are gone. Not cancel safe: the pod may have started.
+    pub async fn resume_spot(&self, cx: &CallContext, id: &ComputeId, gpu_count: u32, bid_per_gpu: UsdPerHour) -> Result<()> {
+        let bid: f64 = bid_per_gpu.per_hour().to_string().parse().unwrap_or_default();
+        let input = json!({"podId": id.as_str(), "gpuCount": gpu_count, "bidPerGpu": bid});
+        let resumed = self.graph.ask(cx, "resume_spot", RetryClass::Create, RESUME_SPOT, input, Vec::new()).await;
+        resumed.map(drop).map_err(|error| error.during(&self.id, "resume_spot"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use atlas_core::{Gpu, Port};
+
+    #[test]
+    fn an_order_for_spot_bids_and_lists_its_environment_in_graphqls_way() {
+        let request =
+            ComputeRequest::gpu(Gpu::L40S).image("x/y:1").gpu_count(2).spot(true).port(Port::http(8000)).port(Port::tcp(22));
+        let mut candidate = Candidate::default();
+        candidate.native_type = Some("NVIDIA L40S".to_owned());
+        candidate.cloud_type = Some(CloudType::Community);
+        candidate.price = UsdPerHour::from_f64(0.58);
+        let switch = DeadMan::terminate_after(Timestamp::from_unix_seconds(1_790_000_000));
+        let env = BTreeMap::from([("A".to_owned(), Secret::new("1"))]);
+        assert_eq!(
+            order("n", &env, &request, &candidate, &switch).unwrap(),
+            json!({"name": "n", "cloudType": "COMMUNITY", "gpuTypeId": "NVIDIA L40S", "gpuCount": 2, "imageName": "x/y:1",
+                "env": [{"key": "A", "value": "1"}], "ports": "8000/http,22/tcp", "containerDiskInGb": 50, "volumeInGb": 0,
+                "terminateAfter": "2026-09-21T14:13:20Z", "bidPerGpu": 0.29})
+        );
+        assert!(order("n", &env, &ComputeRequest::cpu(2).image("x").spot(true), &candidate, &switch).is_err());
+    }
+
+    #[test]
+    fn errors_come_with_200_and_only_known_sentences_say_that_nothing_was_done() {
+        let error = |message: &str| {
+            let body = json!({"errors": [{"message": message, "extensions": {"code": "RUNPOD"}}], "data": {"made": null}});
+            first_error(&body, RetryClass::Create).unwrap()
+        };
+        let not = Outcome::NotApplied;
+        let table = [
+            (
+                "There are not enough free GPUs on the host machine to start this pod.",
+                ErrorKind::NoCapacity,
+                not(Next::NextCandidate),
+            ),
+            (
+                "There are no longer any instances available with enough disk space.",
+                ErrorKind::NoCapacity,
+                not(Next::NextCandidate),
+            ),
+            ("Unauthorized", ErrorKind::Unauthorized, not(Next::Stop)),
+            ("pod not found to terminate", ErrorKind::NotFound, not(Next::Stop)),
+            ("Something went wrong. Please try again later or contact support.", ErrorKind::Provider, Outcome::Unknown(vec![])),
+        ];
+        for (message, kind, outcome) in table {
+            assert_eq!((error(message).kind(), error(message).outcome()), (kind, &outcome), "{message}");
+        }
+        assert!(first_error(&json!({"data": {}}), RetryClass::Create).is_none());
+    }
+}
