@@ -1,5 +1,6 @@
 //! The bodies that pass through: frame by frame, counted, never collected.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -9,6 +10,7 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::activity::Open;
+use crate::upstream::Reply;
 
 /// Which way a body goes.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +24,7 @@ pub(crate) enum Way {
 pub(crate) enum Body {
     Own(Option<Bytes>),
     Through { incoming: Incoming, open: Arc<Open>, way: Way },
+    Reply { reply: Box<Reply>, open: Arc<Open> },
 }
 
 impl Body {
@@ -48,9 +51,9 @@ impl From<String> for Body {
 
 impl http_body::Body for Body {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match self.get_mut() {
             Self::Own(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Self::Through { incoming, open, way } => {
@@ -63,6 +66,15 @@ impl http_body::Body for Body {
                         Way::ToClient => open.sent(data.len()),
                     }
                 }
+                Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)))
+            }
+            Self::Reply { reply, open } => {
+                let frame = ready!(Pin::new(&mut **reply).poll_frame(cx));
+                if let Some(Ok(frame)) = &frame
+                    && let Some(data) = frame.data_ref()
+                {
+                    open.sent(data.len());
+                }
                 Poll::Ready(frame)
             }
         }
@@ -72,6 +84,7 @@ impl http_body::Body for Body {
         match self {
             Self::Own(text) => text.is_none(),
             Self::Through { incoming, .. } => incoming.is_end_stream(),
+            Self::Reply { reply, .. } => reply.is_end_stream(),
         }
     }
 
@@ -79,6 +92,7 @@ impl http_body::Body for Body {
         match self {
             Self::Own(text) => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
             Self::Through { incoming, .. } => incoming.size_hint(),
+            Self::Reply { reply, .. } => reply.size_hint(),
         }
     }
 }

@@ -26,6 +26,7 @@ mod proxy;
 mod server;
 mod socket;
 mod tunnel;
+mod upstream;
 
 pub use activity::Report;
 pub use config::{Config, ConfigError};

@@ -1,15 +1,16 @@
 //! What becomes of one request: answered here, refused, or passed on without its credential.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use atlas_auth::layer::unauthorized;
 use atlas_core::Timestamp;
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER};
 use hyper::http::uri::Authority;
-use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+use hyper::upgrade::OnUpgrade;
+use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
@@ -18,34 +19,36 @@ use crate::body::Body;
 use crate::config::Config;
 use crate::forward::{self, Connector};
 use crate::permit::Permit;
+use crate::upstream::{Answer, Prefixed, Upstream};
 use crate::{control, tunnel};
 
-/// How long a connection to the server is kept for the next request.
-const UPSTREAM_IDLE: Duration = Duration::from_secs(30);
-const UPSTREAM_IDLE_CONNECTIONS: usize = 256;
+/// The server behind.
+enum Behind {
+    Http1(Arc<Upstream>),
+    Http2(Box<Client<Connector, Body>>),
+}
 
 pub(crate) struct Proxy {
     pub(crate) config: Config,
     pub(crate) permit: Permit,
     activity: Arc<Activity>,
-    client: Client<Connector, Body>,
-    upstream: Authority,
+    behind: Behind,
+    authority: Authority,
 }
 
 impl Proxy {
     pub(crate) fn new(config: Config) -> Self {
-        let client = Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(UPSTREAM_IDLE)
-            .pool_max_idle_per_host(UPSTREAM_IDLE_CONNECTIONS)
-            .http2_only(config.upstream_http2)
-            .set_host(false)
-            .build(Connector(config.upstream));
-        let upstream = config.upstream.to_string().parse().expect("an address is an authority");
+        let behind = if config.upstream_http2 {
+            let mut client = Client::builder(TokioExecutor::new());
+            client.timer(TokioTimer::new()).pool_timer(TokioTimer::new()).http2_only(true).set_host(false);
+            Behind::Http2(Box::new(client.build(Connector(config.upstream))))
+        } else {
+            Behind::Http1(Upstream::new(config.upstream))
+        };
+        let authority = config.upstream.to_string().parse().expect("an address is an authority");
         let activity = Activity::new(Arc::clone(&config.clock));
         let permit = Permit::new(config.permit);
-        Self { config, permit, activity, client, upstream }
+        Self { config, permit, activity, behind, authority }
     }
 
     pub(crate) fn report(&self) -> Report {
@@ -68,9 +71,6 @@ impl Proxy {
     }
 
     async fn route(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
-        if head_bytes(request.uri(), request.headers()) > self.config.max_header_bytes as usize {
-            return status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
-        }
         let path = request.uri().path();
         if path == "/healthz" {
             return text(StatusCode::OK, "ok\n");
@@ -92,13 +92,21 @@ impl Proxy {
             true => None,
             false => forward::upgrade_of(head.version, &head.headers),
         };
-        let asked = upgrade.is_some();
-        forward::to_server(&mut head, &self.upstream, upgrade, &who);
+        forward::to_server(&mut head, &self.authority, upgrade, &who);
         let ours = hyper::upgrade::on(head_only(&mut head));
         let request = Request::from_parts(head, Body::to_server(body, Arc::clone(&open)));
-        match self.client.request(request).await {
-            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => switch(response, asked.then_some(ours), open),
-            Ok(response) => pass(response, open),
+        let answer = match &self.behind {
+            Behind::Http1(upstream) => upstream.send(request).await.map(|answer| match answer {
+                Answer::Response(response) => pass(response, |reply| Body::Reply { reply: Box::new(reply), open }),
+                Answer::Switched(response, server) => switch(response, ours, server, open),
+            }),
+            Behind::Http2(client) => {
+                let answer = client.request(request).await.map_err(io::Error::other);
+                answer.map(|response| pass(response, |incoming| Body::to_client(incoming, open)))
+            }
+        };
+        match answer {
+            Ok(response) => response,
             // Not its text: it may name addresses, and the client can do nothing about it.
             Err(_) => {
                 let mut response = text(StatusCode::BAD_GATEWAY, "the server behind did not answer\n");
@@ -122,30 +130,22 @@ fn head_only(head: &mut hyper::http::request::Parts) -> Request<()> {
     request
 }
 
-fn pass(response: Response<Incoming>, open: Arc<Open>) -> Response<Body> {
-    let (mut head, body) = response.into_parts();
+fn pass<B>(response: Response<B>, body: impl FnOnce(B) -> Body) -> Response<Body> {
+    let (mut head, reply) = response.into_parts();
     forward::remove_hop_by_hop(&mut head.headers);
     head.version = Version::HTTP_11;
-    Response::from_parts(head, Body::to_client(body, open))
+    Response::from_parts(head, body(reply))
 }
 
 /// Answers 101 and carries what follows, for as long as both ends are there.
-fn switch(mut response: Response<Incoming>, client: Option<hyper::upgrade::OnUpgrade>, open: Arc<Open>) -> Response<Body> {
-    let Some(client) = client else { return status(StatusCode::BAD_GATEWAY) };
-    let server = hyper::upgrade::on(&mut response);
+fn switch(response: Response<()>, client: OnUpgrade, server: Prefixed, open: Arc<Open>) -> Response<Body> {
     tokio::spawn(async move {
-        // Either fails when its connection does: there is nothing to carry, and nobody to tell.
-        if let (Ok(client), Ok(server)) = (client.await, server.await) {
-            let _ended = tunnel::carry(TokioIo::new(client), TokioIo::new(server), &open).await;
+        // It fails when the client's connection does: there is nothing to carry, and nobody to tell.
+        if let Ok(client) = client.await {
+            let _ended = tunnel::carry(TokioIo::new(client), server, &open).await;
         }
     });
-    let (head, _) = response.into_parts();
-    Response::from_parts(head, Body::default())
-}
-
-fn head_bytes(uri: &Uri, headers: &HeaderMap) -> usize {
-    let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
-    target + headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>()
+    response.map(|()| Body::default())
 }
 
 pub(crate) fn status(status: StatusCode) -> Response<Body> {

@@ -4,14 +4,14 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
@@ -21,8 +21,8 @@ use crate::permit::Permit;
 use crate::proxy::Proxy;
 use crate::socket::Socket;
 
-/// The most of a head that is read before its size is judged.
-const HEAD_BUFFER: usize = 64 * 1024;
+/// The most that is read of a body at once.
+const BUFFER: usize = 64 * 1024;
 /// How long open requests may go on after the guard was told to end.
 const GRACE: Duration = Duration::from_secs(10);
 /// How long to wait when the system gives no more sockets: only other connections' ends help.
@@ -32,7 +32,13 @@ const EXHAUSTED: Duration = Duration::from_millis(100);
 pub struct Guard {
     listener: TcpListener,
     proxy: Arc<Proxy>,
-    http: auto::Builder<TokioExecutor>,
+    http: Arc<Protocols>,
+}
+
+/// How each protocol is served.
+struct Protocols {
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
 }
 
 impl std::fmt::Debug for Guard {
@@ -48,17 +54,20 @@ impl Guard {
     /// When the address is taken or not ours.
     pub async fn bind(config: Config) -> io::Result<Self> {
         let listener = TcpListener::bind(config.listen).await?;
-        let mut http = auto::Builder::new(TokioExecutor::new());
-        http.http1()
+        let mut http1 = http1::Builder::new();
+        http1
             .timer(TokioTimer::new())
             .header_read_timeout(config.header_timeout)
             .half_close(true)
-            .max_buf_size(HEAD_BUFFER.max(config.max_header_bytes as usize + 1024));
-        http.http2()
+            .max_header_size(config.max_header_bytes as usize)
+            .max_buf_size(BUFFER.max(config.max_header_bytes as usize));
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
             .timer(TokioTimer::new())
             .max_header_list_size(config.max_header_bytes)
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20));
+        let http = Arc::new(Protocols { http1, http2 });
         Ok(Self { listener, proxy: Arc::new(Proxy::new(config)), http })
     }
 
@@ -89,7 +98,7 @@ impl Guard {
         let places = Arc::new(Semaphore::new(limit));
         let (closing, _) = watch::channel(());
         let mut shutdown = pin!(shutdown);
-        let http = Arc::new(self.http);
+        let http = self.http;
         loop {
             // Who comes when all places are taken waits in the kernel's queue.
             let next = async {
@@ -118,17 +127,11 @@ impl Guard {
     }
 }
 
-async fn connection(
-    http: Arc<auto::Builder<TokioExecutor>>,
-    proxy: Arc<Proxy>,
-    socket: Socket,
-    peer: SocketAddr,
-    mut closing: watch::Receiver<()>,
-) {
+async fn connection(http: Arc<Protocols>, proxy: Arc<Proxy>, mut socket: Socket, peer: SocketAddr, closing: watch::Receiver<()>) {
     let (header_timeout, half_closed) = (proxy.config.header_timeout, proxy.config.half_closed_timeout);
     let abandoned = socket.watch().abandoned(half_closed);
-    let begun = AtomicBool::new(false);
-    let begun = Arc::new(begun);
+    let Ok(Ok(speaks_http2)) = tokio::time::timeout(header_timeout, socket.speaks_http2()).await else { return };
+    let begun = Arc::new(AtomicBool::new(false));
     let service = {
         let begun = Arc::clone(&begun);
         service_fn(move |request| {
@@ -137,25 +140,47 @@ async fn connection(
             async move { Ok::<_, Infallible>(proxy.answer(request, peer).await) }
         })
     };
-    // hyper times the heads of HTTP/1 alone, and only once it knows that it is HTTP/1.
+    // hyper times the heads of HTTP/1 alone.
     let silent = async {
         tokio::time::sleep(header_timeout).await;
         if begun.load(Relaxed) {
             std::future::pending::<()>().await;
         }
     };
-    let mut serving = pin!(http.serve_connection_with_upgrades(TokioIo::new(socket), service));
-    let (mut silent, mut abandoned) = (pin!(silent), pin!(abandoned));
+    let cut = async {
+        tokio::select! {
+            biased;
+            () = silent => {}
+            () = abandoned => {}
+        }
+    };
+    let io = TokioIo::new(socket);
+    if speaks_http2 {
+        let serving = pin!(http.http2.serve_connection(io, service));
+        drive(serving, http2::Connection::graceful_shutdown, cut, closing).await;
+    } else {
+        let serving = pin!(http.http1.serve_connection(io, service).with_upgrades());
+        drive(serving, http1::UpgradeableConnection::graceful_shutdown, cut, closing).await;
+    }
+}
+
+/// Drives a connection until it ends or is cut. Told once when the guard ends.
+async fn drive<C: Future>(
+    mut serving: Pin<&mut C>,
+    end: impl Fn(Pin<&mut C>),
+    cut: impl Future<Output = ()>,
+    mut closing: watch::Receiver<()>,
+) {
+    let mut cut = pin!(cut);
     let mut told = false;
     loop {
         tokio::select! {
             biased;
             _ = serving.as_mut() => return,
-            () = &mut silent => return,
-            () = &mut abandoned => return,
+            () = &mut cut => return,
             // The sender is dropped, and nothing ever sent.
             _ = closing.changed(), if !told => {
-                serving.as_mut().graceful_shutdown();
+                end(serving.as_mut());
                 told = true;
             }
         }

@@ -13,6 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
+/// Where HTTP/2's preface differs from every method: `PRI`.
+const PREFACE: &[u8; 3] = b"PRI";
 /// How soon the kernel asks a silent peer whether it is there. A client that vanished must not count as open for hours.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
@@ -25,7 +27,11 @@ struct Shared {
 
 /// The reading and writing end, which hyper or a tunnel owns.
 #[derive(Debug)]
-pub(crate) struct Socket(Arc<Shared>);
+pub(crate) struct Socket {
+    shared: Arc<Shared>,
+    /// What was read to tell the protocol, and is still to be read by whoever speaks it.
+    begun: Vec<u8>,
+}
 
 /// The end that watches.
 #[derive(Debug)]
@@ -35,11 +41,32 @@ impl Socket {
     pub(crate) fn new(stream: TcpStream, permit: OwnedSemaphorePermit) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4))?;
-        Ok(Self(Arc::new(Shared { stream, written: AtomicU64::new(0), _permit: permit })))
+        Ok(Self { shared: Arc::new(Shared { stream, written: AtomicU64::new(0), _permit: permit }), begun: vec![] })
     }
 
     pub(crate) fn watch(&self) -> Watch {
-        Watch(Arc::clone(&self.0))
+        Watch(Arc::clone(&self.shared))
+    }
+
+    /// True when the client begins with the preface of HTTP/2. Not cancel safe.
+    pub(crate) async fn speaks_http2(&mut self) -> io::Result<bool> {
+        let mut begun = [0; PREFACE.len()];
+        let peeked = self.shared.stream.peek(&mut begun).await?;
+        // Nearly always it is all there at once. Else it is taken, byte by byte: peeking again would not wait.
+        if peeked == PREFACE.len() || !PREFACE.starts_with(&begun[..peeked]) {
+            return Ok(begun == *PREFACE);
+        }
+        while self.begun.len() < PREFACE.len() && PREFACE.starts_with(&self.begun) {
+            let mut byte = [0];
+            self.shared.stream.readable().await?;
+            match self.shared.stream.try_read(&mut byte) {
+                Ok(0) => break,
+                Ok(_) => self.begun.push(byte[0]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.begun == PREFACE)
     }
 }
 
@@ -71,10 +98,16 @@ impl Shared {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.begun.is_empty() {
+            let length = self.begun.len().min(buffer.remaining());
+            buffer.put_slice(&self.begun[..length]);
+            self.begun.drain(..length);
+            return Poll::Ready(Ok(()));
+        }
         loop {
-            ready!(self.0.stream.poll_read_ready(cx))?;
-            match self.0.stream.try_read_buf(buffer) {
+            ready!(self.shared.stream.poll_read_ready(cx))?;
+            match self.shared.stream.try_read_buf(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return Poll::Ready(result.map(drop)),
             }
@@ -89,11 +122,11 @@ impl AsyncWrite for Socket {
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.0.stream.poll_write_ready(cx))?;
-            match self.0.stream.try_write_vectored(slices) {
+            ready!(self.shared.stream.poll_write_ready(cx))?;
+            match self.shared.stream.try_write_vectored(slices) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => {
-                    self.0.wrote(&result);
+                    self.shared.wrote(&result);
                     return Poll::Ready(result);
                 }
             }
@@ -109,7 +142,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match SockRef::from(&self.0.stream).shutdown(std::net::Shutdown::Write) {
+        match SockRef::from(&self.shared.stream).shutdown(std::net::Shutdown::Write) {
             // The peer was faster.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             result => Poll::Ready(result),
