@@ -307,6 +307,7 @@ impl Document {
         jsonschema::options()
             .with_draft(jsonschema::Draft::Draft202012)
             .should_validate_formats(true)
+            .with_format("uri", is_uri)
             .build(&whole)
             .map_err(|error| error.to_string())
     }
@@ -376,6 +377,14 @@ impl Document {
             }
         }
     }
+}
+
+/// A URI, or a template of one: RunPod's document shows `…/status/{job_id}` as the example of a field of this format.
+fn is_uri(text: &str) -> bool {
+    let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
+    let plain = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+    plain && text.bytes().all(|b| b.is_ascii_graphic() && !b"<>\"\\^`|".contains(&b))
 }
 
 fn is_json(content_type: &str) -> bool {
@@ -517,6 +526,16 @@ mod tests {
         assert_eq!(document.check_request(&sent("DELETE", "/v2/things/x1", "")).operation.unwrap(), "DELETE /v2/things/{id}");
         let seen = BTreeSet::from(["DELETE /v2/things/{id}".to_owned()]);
         assert_eq!(document.uncovered(&seen), ["DELETE /v2/things/special", "GET /v2/things", "POST /v2/things"]);
+    }
+
+    #[test]
+    fn a_uri_may_be_a_template_of_one() {
+        for good in ["https://api.runpod.ai/v2/x/status/{job_id}", "urn:x:1"] {
+            assert!(is_uri(good), "{good}");
+        }
+        for bad in ["", "/v2/x", "no scheme", "https://a b", "1x://a"] {
+            assert!(!is_uri(bad), "{bad}");
+        }
     }
 
     #[test]

@@ -22,8 +22,17 @@ use crate::openapi::{Answer, Exchange};
 pub struct Reading {
     /// The contract's word for a request, where it is of one that the suite counts.
     pub operation: fn(&Exchange) -> Option<&'static str>,
-    /// A page of a listing changed so that it says there is more, and not where. `None` where a listing is a single answer.
-    pub lose_cursor: Option<fn(&mut serde_json::Value)>,
+    /// How a listing is broken off. `None` where a listing is a single answer.
+    pub lose_cursor: Option<Broken>,
+}
+
+/// Pages changed so that they say there is more, and not where.
+#[derive(Clone, Copy, Debug)]
+pub struct Broken {
+    /// How many pages in a row.
+    pub pages: u32,
+    /// What becomes of each.
+    pub by: fn(&mut serde_json::Value),
 }
 
 /// The tap. Cheap to clone; clones share what was kept.
@@ -38,7 +47,7 @@ pub struct Tap {
 struct Kept {
     exchanges: Vec<Exchange>,
     by_operation: BTreeMap<&'static str, u64>,
-    listings_to_break: u32,
+    pages_to_break: u32,
 }
 
 impl Tap {
@@ -70,9 +79,8 @@ impl Tap {
     /// Breaks the next listing off, where this cloud's can be.
     #[must_use]
     pub fn break_listing(&self) -> bool {
-        let possible = self.reading.lose_cursor.is_some();
-        self.kept().listings_to_break += u32::from(possible);
-        possible
+        self.kept().pages_to_break += self.reading.lose_cursor.map_or(0, |broken| broken.pages);
+        self.reading.lose_cursor.is_some()
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -95,18 +103,18 @@ impl Tap {
             let mut kept = self.kept();
             *kept.by_operation.entry(operation.unwrap_or("other")).or_default() += 1;
             kept.exchanges.push(exchange.clone());
-            let breaks = operation == Some("list_compute") && kept.listings_to_break > 0;
-            kept.listings_to_break -= u32::from(breaks);
+            let breaks = operation == Some("list_compute") && kept.pages_to_break > 0;
+            kept.pages_to_break -= u32::from(breaks);
             (kept.exchanges.len() - 1, breaks)
         };
         let mut inner = self.inner.clone();
         std::future::poll_fn(|cx| inner.poll_ready(cx)).await?;
         let answer = inner.call(Request::from_parts(parts, Body::from(body))).await?;
         let (parts, body) = answer.into_parts();
-        if let (true, Some(lose_cursor)) = (breaks, self.reading.lose_cursor) {
+        if let (true, Some(broken)) = (breaks, self.reading.lose_cursor) {
             let bytes = body.collect().await?.to_bytes();
             let mut page = serde_json::from_slice(&bytes)?;
-            lose_cursor(&mut page);
+            (broken.by)(&mut page);
             return Ok(Response::from_parts(parts, Body::from(page.to_string())));
         }
         let answer = Answer { status: parts.status.as_u16(), content_type: content_type(&parts.headers), body: Vec::new() };

@@ -1,5 +1,6 @@
 //! The clouds under test: how each is set up in process, and what differs between them.
 
+pub mod lambda;
 mod live;
 pub mod runpod;
 
@@ -39,6 +40,8 @@ pub struct Cloud {
     pub world: fn(u64, WorldClock) -> World,
     /// The way to its dialect over this world, in process.
     pub dialect: fn(&World) -> Transport,
+    /// Whether `atlas-sim` serves it on TCP.
+    pub served: bool,
     /// Its real provider, with this key, by this way; where the cloud is served on TCP, there.
     pub provider: fn(&World, Transport, &str, Option<&Ready>) -> Result<AnyProvider>,
     /// Its provider on the real cloud, with the environment's key or another.

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use atlas_contract::openapi::Exchange;
-use atlas_contract::tap::{Reading, Tap};
+use atlas_contract::tap::{Broken, Reading, Tap};
 use atlas_http::{Body, Transport};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -13,7 +13,10 @@ use tower::ServiceExt;
 fn tap(answer: fn() -> Response<Body>) -> Tap {
     let cloud = tower::service_fn(move |_: Request<Body>| async move { Ok::<_, Infallible>(answer()) });
     let operation = |exchange: &Exchange| (exchange.method == "GET").then_some("list_compute");
-    Tap::new(Transport::new(cloud), Reading { operation, lose_cursor: Some(|page| page["next"] = Value::Null) })
+    Tap::new(
+        Transport::new(cloud),
+        Reading { operation, lose_cursor: Some(Broken { pages: 1, by: |page| page["next"] = Value::Null }) },
+    )
 }
 
 async fn send(tap: &Tap, method: &str, body: &'static str) -> Result<Vec<u8>, atlas_http::BoxError> {

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::{Calls, Cloud, CloudSubject, KEY, unexpected};
 use crate::openapi::Exchange;
-use crate::tap::Reading;
+use crate::tap::{Broken, Reading};
 use resources::Ids;
 
 /// RunPod.
@@ -31,8 +31,9 @@ pub const CLOUD: Cloud = Cloud {
     world,
     // One service for both hosts, the control plane and the job runtime.
     dialect: |world| Transport::new(runpod::RunPod::new(world.clone())),
+    served: true,
     provider,
-    reading: Reading { operation, lose_cursor: Some(lose_cursor) },
+    reading: Reading { operation, lose_cursor: Some(Broken { pages: 1, by: lose_cursor }) },
     request: || ComputeRequest::gpu(Gpu::A4000).image("x/y:1").container_disk(DiskSize::gb(10)),
     region: Some("US-TX-3"),
     unknown_id: "zz0unknown0zz0",
@@ -50,12 +51,16 @@ fn world(seed: u64, clock: WorldClock) -> World {
 }
 
 fn provider(world: &World, transport: Transport, key: &str, served: Option<&Ready>) -> Result<AnyProvider> {
+    build(world, transport, key, served).map(AnyProvider::new)
+}
+
+fn build(world: &World, transport: Transport, key: &str, served: Option<&Ready>) -> Result<RunPod> {
     let mut builder = RunPod::builder().api_key(key).transport(transport).clock(Arc::new(world.clock().clone()));
     if let Some(ready) = served {
         let urls = &ready.runpod;
         builder = builder.control_url(&urls.control).runtime_url(&urls.runtime).proxy_url(&urls.proxy);
     }
-    builder.build().map(AnyProvider::new)
+    builder.build()
 }
 
 /// The account of the environment's key, or the same cloud with another key.
@@ -169,7 +174,8 @@ fn more(subject: &CloudSubject) -> BoxFuture<'_, Result<()>> {
         provider.get_compute(&cx, &stopped.id).await?;
         provider.list_gpu_types(&cx).await?;
         pages(subject).await?;
-        subject.send("https://api.runpod.io", &beside()).await.map(drop)
+        subject.send("https://api.runpod.io", &beside()).await?;
+        resources::round(&build(&subject.world(), subject.transport(), KEY, None)?, subject).await
     })
 }
 
