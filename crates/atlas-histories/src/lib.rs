@@ -1,1 +1,21 @@
-//! Simulated histories of atlas.
+//! Simulated histories: the real kernel, runtime, provider and HTTP stack over a simulated cloud, on virtual time, one seed for each.
+//!
+//! A history is drawn from its seed ([`plan`]), run on a paused clock ([`history`]), and judged by the world's own ledger
+//! ([`checker`]). The same seed gives the same history to the byte. Deliberately absent: any knowledge of how the orchestrator works
+//! inside; it is crashed, paused and lied to from outside only.
+
+mod checker;
+mod clock;
+mod dice;
+mod facts;
+mod history;
+mod leak;
+mod node;
+mod plan;
+mod process;
+pub mod report;
+mod rules;
+pub mod run;
+pub mod sabotage;
+mod store;
+mod way;

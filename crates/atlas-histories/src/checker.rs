@@ -1,0 +1,511 @@
+//! Judges a history by the world's ledger, never by our own records of what we did. One function for each promise.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use atlas_core::{AttemptId, ComputeId, LAUNCH_KEY_ENV, Secret, Timestamp, TrackedKey, Usd};
+use atlas_orchestrator::store::{Memory, Store, StoredEvent, Table};
+use atlas_orchestrator::{Event, EventKind, Limit, Policy, Reason, SessionId, SessionInfo, SessionState};
+use atlas_testkit::world::{FaultKind, Machine, World};
+
+use crate::facts::Facts;
+use crate::history::CANARY;
+use crate::plan::{Plan, Step, Under};
+use crate::report::Violation;
+
+/// Everything a judgement rests on.
+pub(crate) struct Evidence<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) world: World,
+    pub(crate) cloud: &'static str,
+    pub(crate) store: &'a Memory,
+    pub(crate) secret: &'a Secret,
+    pub(crate) policy: &'a Policy,
+    pub(crate) facts: &'a Facts,
+    pub(crate) deletions: Vec<(Timestamp, String)>,
+    /// Machines that others made, and what they are.
+    pub(crate) planted: &'a BTreeMap<String, &'static str>,
+    /// Our own view when it had been quiet for long enough, with the world's live machines of that moment.
+    pub(crate) present: Present,
+    /// Our own view after everything was asked to end.
+    pub(crate) end: Vec<SessionInfo>,
+}
+
+/// Our own view of one moment, and the world's.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Present {
+    pub(crate) at: Option<Timestamp>,
+    pub(crate) sessions: Vec<SessionInfo>,
+    pub(crate) live: BTreeSet<String>,
+}
+
+/// A machine of ours in the world, and the session it was made for.
+struct Ours {
+    machine: Machine,
+    attempt: Option<AttemptId>,
+    session: Option<SessionId>,
+}
+
+struct Case<'a> {
+    evidence: &'a Evidence<'a>,
+    ours: Vec<Ours>,
+    logs: BTreeMap<SessionId, Vec<Event>>,
+    struck: BTreeMap<FaultKind, u64>,
+    found: Vec<(&'static str, String)>,
+}
+
+/// The promises that did not hold.
+pub(crate) async fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
+    let logs = read_logs(evidence).await;
+    let mut sessions = BTreeMap::new();
+    for info in &evidence.end {
+        for attempt in &info.attempts {
+            sessions.insert(attempt.attempt, info.id);
+        }
+    }
+    let ours = evidence
+        .world
+        .all(evidence.cloud)
+        .into_iter()
+        .filter(|machine| !evidence.planted.contains_key(&machine.id))
+        .map(|machine| {
+            let key: Option<TrackedKey> = machine.spec.env.get(LAUNCH_KEY_ENV).and_then(|text| text.expose().parse().ok());
+            let attempt = key.map(|key| key.attempt());
+            Ours { session: attempt.and_then(|attempt| sessions.get(&attempt).copied()), attempt, machine }
+        })
+        .collect();
+    let mut case = Case { evidence, ours, logs, struck: evidence.world.struck(), found: Vec::new() };
+    case.every_machine_was_intended();
+    case.machines_are_the_sessions();
+    case.one_serving_machine();
+    case.nothing_of_others_is_killed();
+    case.no_cap_is_exceeded();
+    case.idle_deaths_are_due();
+    case.events_are_gapless().await;
+    case.terminated_is_true();
+    case.no_secret_shows().await;
+    case.report()
+}
+
+async fn read_logs(evidence: &Evidence<'_>) -> BTreeMap<SessionId, Vec<Event>> {
+    let mut logs = BTreeMap::new();
+    for info in &evidence.end {
+        let stored = evidence.store.events(*info.id.as_bytes(), 0, usize::MAX).await.unwrap_or_default();
+        logs.insert(info.id, stored.iter().filter_map(read).collect());
+    }
+    logs
+}
+
+fn read(stored: &StoredEvent) -> Option<Event> {
+    serde_json::from_slice(&stored.payload).ok()
+}
+
+impl Evidence<'_> {
+    /// A digest of everything that was seen: equal for equal histories.
+    pub(crate) async fn digest(&self) -> [u8; 32] {
+        let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
+        digest.update(serde_json::to_string(&self.world.ledger()).unwrap_or_default().as_bytes());
+        for stored in self.store.feed(0, usize::MAX).await.unwrap_or_default() {
+            digest.update(&stored.payload);
+        }
+        for (at, line) in &self.facts.seen().story {
+            digest.update(format!("{at} {line}\n").as_bytes());
+        }
+        for (at, id) in &self.deletions {
+            digest.update(format!("{at} {id}\n").as_bytes());
+        }
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest.finish().as_ref());
+        bytes
+    }
+
+    fn heal(&self) -> Duration {
+        let account = &self.policy.default_account;
+        let limits = account.limits.unwrap_or_default();
+        2 * account.reap_interval + account.grace + 2 * limits.visibility_bound
+    }
+
+    fn rolled_back(&self) -> bool {
+        self.plan.steps.iter().any(|(_, step)| matches!(step, Step::Rollback(Under::Rest | Under::Running)))
+    }
+
+    fn clocks_were_wrong(&self) -> bool {
+        self.plan.steps.iter().any(|(_, step)| matches!(step, Step::ClockStep(..)))
+    }
+
+    fn paused(&self) -> bool {
+        self.plan.steps.iter().any(|(_, step)| matches!(step, Step::Pause(..)))
+    }
+}
+
+impl Case<'_> {
+    fn violated(&mut self, invariant: &'static str, what: impl Into<String>) {
+        self.found.push((invariant, what.into()));
+    }
+
+    fn struck(&self, kind: FaultKind) -> bool {
+        self.struck.contains_key(&kind)
+    }
+
+    fn info(&self, session: SessionId) -> Option<&SessionInfo> {
+        self.evidence.end.iter().find(|info| info.id == session)
+    }
+
+    /// I1: every machine made with our key has an attempt that was on record before the request left.
+    fn every_machine_was_intended(&mut self) {
+        if self.evidence.rolled_back() {
+            return;
+        }
+        let mut found = Vec::new();
+        for ours in &self.ours {
+            let machine = &ours.machine;
+            let recorded = ours
+                .session
+                .and_then(|id| self.info(id))
+                .and_then(|info| info.attempts.iter().find(|a| Some(a.attempt) == ours.attempt));
+            match recorded {
+                None => {
+                    found.push(format!("machine {} was made at {} and no attempt is on record", machine.id, machine.created_at))
+                }
+                Some(attempt) if !self.evidence.clocks_were_wrong() && attempt.created_at > machine.created_at => {
+                    found.push(format!(
+                        "machine {} was made at {}, before its attempt of {}",
+                        machine.id, machine.created_at, attempt.created_at
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
+        found.into_iter().for_each(|what| self.violated("I1", what));
+    }
+
+    /// I2: after quiet, the machines of the realm are exactly its live sessions'; after the end, there are none.
+    fn machines_are_the_sessions(&mut self) {
+        let present = self.evidence.present.clone();
+        let Some(at) = present.at else { return };
+        let heal = self.evidence.heal();
+        let mut allowed: BTreeSet<String> = BTreeSet::new();
+        let mut found = Vec::new();
+        for info in &present.sessions {
+            let serving = info.compute.as_ref().map(|compute| compute.id.to_string());
+            match info.state {
+                SessionState::Starting | SessionState::Ready => {
+                    if let Some(id) = serving {
+                        if !present.live.contains(&id) && !self.ended_lately(&id, at, heal) {
+                            found.push(format!(
+                                "session {} is {} and its machine {id} is not there",
+                                info.id,
+                                info.state.as_str()
+                            ));
+                        }
+                        allowed.insert(id);
+                    }
+                }
+                SessionState::Terminated => continue,
+                _ => {}
+            }
+            // Machines whose end was ordered a moment ago may still be there.
+            let lately =
+                self.logs.get(&info.id).into_iter().flatten().rev().find(|event| ends_something(&event.kind) && event.at <= at);
+            if lately.is_some_and(|event| at.since(event.at) < heal) {
+                allowed.extend(info.attempts.iter().flat_map(|attempt| attempt.computes.iter().map(ComputeId::to_string)));
+            }
+        }
+        for ours in &self.ours {
+            let id = &ours.machine.id;
+            if present.live.contains(id) && !allowed.contains(id) && at.since(ours.machine.created_at) > heal {
+                found.push(format!("machine {id} of {} lives, and no live session has it", ours.machine.created_at));
+            }
+            if ours.machine.is_live() {
+                found.push(format!(
+                    "machine {id} of {} is still there after everything was asked to end",
+                    ours.machine.created_at
+                ));
+            }
+        }
+        found.into_iter().for_each(|what| self.violated("I2", what));
+    }
+
+    /// The world ended it by itself less than a look ago.
+    fn ended_lately(&self, id: &str, at: Timestamp, heal: Duration) -> bool {
+        self.ours.iter().any(|ours| ours.machine.id == id && ours.machine.destroyed_at.is_some_and(|gone| at.since(gone) < heal))
+    }
+
+    /// I3: one serving machine for each session, but where a cloud or a pause excuses another.
+    fn one_serving_machine(&mut self) {
+        if self.evidence.rolled_back() {
+            return;
+        }
+        let mut found = Vec::new();
+        let mut by_attempt: BTreeMap<AttemptId, Vec<&Machine>> = BTreeMap::new();
+        for ours in &self.ours {
+            if let Some(attempt) = ours.attempt {
+                by_attempt.entry(attempt).or_default().push(&ours.machine);
+            }
+        }
+        if !self.struck(FaultKind::DuplicateCommit) {
+            for (attempt, machines) in &by_attempt {
+                if machines.len() > 1 {
+                    found
+                        .push(format!("attempt {attempt} made {} machines, and no cloud committed a call twice", machines.len()));
+                }
+            }
+        }
+        for (index, first) in self.ours.iter().enumerate() {
+            for second in &self.ours[index + 1..] {
+                let (Some(session), Some(a), Some(b)) = (first.session, first.attempt, second.attempt) else { continue };
+                if second.session != Some(session) || a == b || self.info(session).is_some_and(|info| info.options.hedge) {
+                    continue;
+                }
+                let (early, late) =
+                    if first.machine.created_at <= second.machine.created_at { (first, second) } else { (second, first) };
+                let overlap = early.machine.destroyed_at.is_none_or(|gone| gone > late.machine.created_at);
+                let (Some(early_id), Some(late_id)) = (early.attempt, late.attempt) else { continue };
+                if overlap && !self.given_up_before(session, early_id, late_id) {
+                    found.push(format!(
+                        "session {session}: machine {} was ordered while {} lived and was not given up",
+                        late.machine.id, early.machine.id
+                    ));
+                }
+            }
+        }
+        found.into_iter().for_each(|what| self.violated("I3", what));
+    }
+
+    /// Whether the first attempt was given up, on record, before the second was ordered.
+    fn given_up_before(&self, session: SessionId, first: AttemptId, second: AttemptId) -> bool {
+        let Some(log) = self.logs.get(&session) else { return false };
+        let ordered = log.iter().find(|event| matches!(event.kind, EventKind::Attempt { attempt, .. } if attempt == second));
+        let Some(ordered) = ordered else { return false };
+        log.iter().take_while(|event| event.seq < ordered.seq).any(|event| match &event.kind {
+            EventKind::Absent { attempt } => *attempt == first,
+            EventKind::Died { .. } => true,
+            _ => false,
+        })
+    }
+
+    /// I4: nothing that is not provably ours is ended, and no live session's machine is.
+    fn nothing_of_others_is_killed(&mut self) {
+        let mut found = Vec::new();
+        for (at, id) in &self.evidence.deletions {
+            if let Some(kind) = self.evidence.planted.get(id)
+                && *kind != "clone"
+            {
+                found.push(format!("at {at} a deletion of {id}, a {kind} machine, was sent"));
+            }
+        }
+        if !self.evidence.rolled_back() && !self.evidence.clocks_were_wrong() {
+            for ours in &self.ours {
+                let Some(session) = ours.session else { continue };
+                let Some((at, _)) = self.evidence.deletions.iter().find(|(_, id)| *id == ours.machine.id) else { continue };
+                let log = self.logs.get(&session).map(Vec::as_slice).unwrap_or_default();
+                let ordered = log.iter().take_while(|event| event.at <= *at).any(|event| match &event.kind {
+                    EventKind::DuplicateFound { compute, .. } | EventKind::Reopened { compute, .. } => {
+                        compute.as_str() == ours.machine.id
+                    }
+                    EventKind::Adopted { .. } | EventKind::Accepted { .. } => {
+                        self.info(session).is_some_and(|info| info.options.hedge)
+                    }
+                    kind => ends_something(kind),
+                });
+                if !ordered {
+                    found.push(format!(
+                        "at {at} a deletion of {}, the machine of the live session {session}, was sent",
+                        ours.machine.id
+                    ));
+                }
+            }
+        }
+        found.into_iter().for_each(|what| self.violated("I4", what));
+    }
+
+    /// I5: in calm weather no session costs more than its cap.
+    fn no_cap_is_exceeded(&mut self) {
+        if !self.evidence.plan.calm {
+            return;
+        }
+        let now = self.evidence.world.now();
+        let mut found = Vec::new();
+        for info in &self.evidence.end {
+            let Some(cap) = info.options.max_cost else { continue };
+            let billed: Usd =
+                self.ours.iter().filter(|ours| ours.session == Some(info.id)).map(|ours| ours.machine.billed(now)).sum();
+            if billed > cap {
+                found.push(format!("session {} cost {billed} under a cap of {cap}", info.id));
+            }
+        }
+        found.into_iter().for_each(|what| self.violated("I5", what));
+    }
+
+    /// I6: no idle death before its time after the last acknowledged touch; in calm weather none long after it either.
+    fn idle_deaths_are_due(&mut self) {
+        let mut found = Vec::new();
+        let seen = self.evidence.facts.seen();
+        for info in &self.evidence.end {
+            let (Some(ttl), Some(Reason::Limit { limit: Limit::IdleTtl })) = (info.options.idle_ttl, &info.reason) else {
+                continue;
+            };
+            let touches = seen.touches.get(&info.id).map(Vec::as_slice).unwrap_or_default();
+            let killed = self
+                .ours
+                .iter()
+                .filter(|ours| ours.session == Some(info.id))
+                .filter_map(|ours| self.evidence.deletions.iter().find(|(_, id)| *id == ours.machine.id))
+                .map(|(at, _)| *at)
+                .max();
+            let Some(killed) = killed else { continue };
+            if let Some(touch) = touches.iter().find(|touch| killed < touch.saturating_add(ttl)) {
+                found.push(format!(
+                    "session {} with an idle limit of {ttl:?} was ended at {killed} though touched at {touch}",
+                    info.id
+                ));
+            }
+            if self.evidence.plan.calm {
+                let ready = self
+                    .logs
+                    .get(&info.id)
+                    .into_iter()
+                    .flatten()
+                    .filter(|event| matches!(event.kind, EventKind::Ready))
+                    .map(|event| event.at);
+                let newest = touches.iter().copied().chain(ready).chain([info.created_at]).max().unwrap_or(info.created_at);
+                let slack = self.evidence.policy.flush_of(ttl) + self.evidence.policy.tick + Duration::from_secs(5);
+                let latest = newest.saturating_add(ttl).saturating_add(slack);
+                if killed > latest {
+                    found.push(format!(
+                        "session {} was idle from {newest} for more than {ttl:?} and ended only at {killed}",
+                        info.id
+                    ));
+                }
+            }
+        }
+        drop(seen);
+        found.into_iter().for_each(|what| self.violated("I6", what));
+    }
+
+    /// I7: the events of a session are gapless and ordered, and a reader misses none.
+    async fn events_are_gapless(&mut self) {
+        let mut found = Vec::new();
+        for info in &self.evidence.end {
+            let log = self.logs.get(&info.id).map(Vec::as_slice).unwrap_or_default();
+            let gapless = log.iter().zip(1..).all(|(event, seq)| event.seq == seq);
+            if !gapless || log.last().map(|event| event.seq) != Some(info.last_seq) {
+                found.push(format!("the log of session {} has a gap, or ends at another event than the session says", info.id));
+            }
+            let says_ended = log.iter().any(|event| matches!(event.kind, EventKind::Terminated { .. }));
+            if info.state == SessionState::Terminated && !says_ended {
+                found.push(format!("session {} is terminated and its log does not say so", info.id));
+            }
+        }
+        if !self.evidence.rolled_back() {
+            for (reader, events) in &self.evidence.facts.seen().read {
+                let Some(first) = events.first() else { continue };
+                let log = self.logs.get(&first.session).map(Vec::as_slice).unwrap_or_default();
+                if events.iter().zip(log).any(|(read, stored)| read != stored) || events.len() > log.len() {
+                    found.push(format!("reader {reader} of session {} missed an event", first.session));
+                }
+            }
+        }
+        found.into_iter().for_each(|what| self.violated("I7", what));
+    }
+
+    /// I8: "terminated" is said only when nothing of the session is left, but where a cloud broke its bound or an owner was paused.
+    fn terminated_is_true(&mut self) {
+        let excused = self.struck(FaultKind::LateAppearance) || self.evidence.paused() || self.evidence.rolled_back();
+        let mut found = Vec::new();
+        for info in &self.evidence.end {
+            if info.state != SessionState::Terminated {
+                found.push(format!("session {} was asked to end and is {}: {:?}", info.id, info.state.as_str(), info.stuck));
+            }
+            if excused || self.evidence.clocks_were_wrong() {
+                continue;
+            }
+            let said =
+                self.logs.get(&info.id).into_iter().flatten().filter(|event| matches!(event.kind, EventKind::Terminated { .. }));
+            for said in said.map(|event| event.at) {
+                for ours in self.ours.iter().filter(|ours| ours.session == Some(info.id)) {
+                    let alive = ours.machine.created_at <= said && ours.machine.destroyed_at.is_none_or(|gone| gone > said);
+                    if alive {
+                        found.push(format!(
+                            "session {} was called terminated at {said}, and machine {} lived",
+                            info.id, ours.machine.id
+                        ));
+                    }
+                }
+            }
+        }
+        found.into_iter().for_each(|what| self.violated("I8", what));
+    }
+
+    /// I9: no secret byte in records, events, answers, or what the application was told.
+    async fn no_secret_shows(&mut self) {
+        let mut places: Vec<(String, Vec<u8>)> = Vec::new();
+        for table in Table::ALL {
+            for row in self.evidence.store.scan(table, &[], None, usize::MAX).await.unwrap_or_default() {
+                places.push((format!("the table {}", table.as_str()), row.value));
+            }
+        }
+        for stored in self.evidence.store.feed(0, usize::MAX).await.unwrap_or_default() {
+            places.push(("an event".to_owned(), stored.payload));
+        }
+        for info in &self.evidence.end {
+            places.push(("a session's debug output".to_owned(), format!("{info:?}").into_bytes()));
+        }
+        for (_, line) in &self.evidence.facts.seen().story {
+            places.push(("what the application was told".to_owned(), line.clone().into_bytes()));
+        }
+        let tokens = self.ours.iter().flat_map(|ours| {
+            ours.machine.spec.env.iter().filter(|(name, _)| *name != LAUNCH_KEY_ENV).map(|(_, value)| value.expose().to_owned())
+        });
+        let mut secrets: BTreeSet<String> = tokens.collect();
+        secrets.insert(CANARY.to_owned());
+        secrets.insert(crate::node::API_KEY.to_owned());
+        secrets.insert(self.evidence.secret.expose().to_owned());
+        let holds = |bytes: &[u8], secret: &str| bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+        let found: BTreeSet<String> = places
+            .iter()
+            .filter(|(_, bytes)| secrets.iter().any(|secret| holds(bytes, secret)))
+            .map(|(place, _)| format!("a secret shows in {place}"))
+            .collect();
+        found.into_iter().for_each(|what| self.violated("I9", what));
+    }
+
+    fn report(self) -> Vec<Violation> {
+        let story =
+            self.evidence.facts.seen().story.iter().map(|(at, line)| format!("{at} {line}")).collect::<Vec<_>>().join("\n");
+        let mut log = String::new();
+        for (session, events) in &self.logs {
+            for event in events {
+                log.push_str(&format!("\n{} {session} #{} {:?}", event.at, event.seq, event.kind));
+            }
+        }
+        let machines = self.ours.iter().fold(String::new(), |text, ours| {
+            let machine = &ours.machine;
+            format!(
+                "{text}\n{} machine {} gone {:?} attempt {:?}",
+                machine.created_at, machine.id, machine.destroyed_at, ours.attempt
+            )
+        });
+        let deletions = self.evidence.deletions.iter().fold(String::new(), |text, (at, id)| format!("{text}\n{at} DELETE {id}"));
+        self.found
+            .iter()
+            .map(|(invariant, what)| Violation {
+                seed: self.evidence.plan.seed,
+                invariant,
+                story: format!("{what}\n{story}\n-- events{log}\n-- machines{machines}\n-- deletions{deletions}"),
+            })
+            .collect()
+    }
+}
+
+/// Whether an event orders the end of something.
+fn ends_something(kind: &EventKind) -> bool {
+    matches!(
+        kind,
+        EventKind::Terminating { .. }
+            | EventKind::Died { .. }
+            | EventKind::DuplicateFound { .. }
+            | EventKind::Reopened { .. }
+            | EventKind::TerminateFailed { .. }
+    )
+}

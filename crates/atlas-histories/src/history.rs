@@ -1,0 +1,532 @@
+//! One history: a deployment over a world, with everything its plan holds, run to quiescence on virtual time and then judged.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use atlas_core::{AccountName, ComputeRequest, Gpu, LAUNCH_KEY_ENV, Port, RealmId, Secret, Timestamp, TrackedKey, Usd};
+use atlas_orchestrator::realm::{MemoryLedger, Realm};
+use atlas_orchestrator::store::{Memory, MemorySnapshot};
+use atlas_orchestrator::{Cursor, OnFailure, Scope, SessionFilter, SessionKind, SessionOptions, Shutdown, StopOutcome, Touch};
+use atlas_testkit::dialect::runpod;
+use atlas_testkit::world::{FaultKind, Lag, MachineSpec, World, WorldClock};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::checker::{self, Evidence, Present};
+use crate::dice::{self, Dice};
+use crate::facts::Facts;
+use crate::node::{API_KEY, Deployment, Node};
+use crate::plan::{Outside, Plan, Step, Under, Wish};
+use crate::process::Places;
+use crate::report::Outcome;
+use crate::rules::Rules;
+use crate::store::StoreWeather;
+
+/// A secret that every session's environment holds: wherever it shows, a secret leaked.
+pub(crate) const CANARY: &str = "zzCANARYzz";
+/// The account of the nodes, by its name in the world.
+const ACCOUNT: &str = "ours";
+/// How late the cloud's reads may be at worst, within its stated bound.
+const LAG: Duration = Duration::from_secs(110);
+/// After this much quiet every promise about the present must hold.
+const QUIET: Duration = Duration::from_secs(15 * 60);
+/// And after this much more every session that was asked to end must have ended.
+const ENDING: Duration = Duration::from_secs(90 * 60);
+
+/// Runs a plan to its end under this policy.
+pub(crate) fn run(plan: &Plan, rules: &Rules) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = runtime.expect("a runtime without I/O can always be built");
+    let outcome = runtime.block_on(History::new(plan, rules).play());
+    // Crashed processes' tasks are still there; they are let go of without being run.
+    runtime.shutdown_background();
+    outcome
+}
+
+struct History {
+    plan: Plan,
+    deployment: Deployment,
+    nodes: Vec<Node>,
+    lives: u64,
+    facts: Facts,
+    dice: Dice,
+    began: Instant,
+    snapshots: Vec<MemorySnapshot>,
+    planted: BTreeMap<String, &'static str>,
+    readers: usize,
+}
+
+impl History {
+    fn new(plan: &Plan, rules: &Rules) -> Self {
+        let seed = plan.seed;
+        let world = World::new(seed, WorldClock::following(1.0)).with_cloud(runpod::cloud());
+        world.add_key(runpod::NAME, API_KEY, ACCOUNT);
+        world.set_lag(runpod::NAME, Lag::within(LAG));
+        let entropy = dice::entropy(seed, "store");
+        let store = Memory::new(Arc::new(world.clock().clone()), &entropy).durable(true);
+        let mut quirks = runpod::Quirks::default();
+        quirks.page_size = plan.page_size;
+        let deployment = Deployment {
+            seed,
+            cloud: runpod::RunPod::new(world.clone()).with_quirks(quirks),
+            store,
+            ledger: MemoryLedger::default(),
+            secret: Secret::new(format!("realm-secret-{seed:020}-0123456789abcdefghijklmnopqrstuvwxyz")),
+            rules: rules.clone(),
+            last_intent: Arc::default(),
+            places: Places::new(seed, plan.crashes),
+            weather: StoreWeather::new(seed, plan.store_failures_per_thousand),
+            deletions: Arc::new(Mutex::new(Vec::new())),
+            world,
+        };
+        Self {
+            plan: plan.clone(),
+            deployment,
+            nodes: Vec::new(),
+            lives: 0,
+            facts: Facts::default(),
+            dice: Dice::new(seed, "history"),
+            began: Instant::now(),
+            snapshots: Vec::new(),
+            planted: BTreeMap::new(),
+            readers: 0,
+        }
+    }
+
+    fn world(&self) -> &World {
+        &self.deployment.world
+    }
+
+    fn now(&self) -> Timestamp {
+        self.world().now()
+    }
+
+    async fn play(mut self) -> Outcome {
+        for index in 0..self.plan.nodes {
+            let node = self.boot(index);
+            self.nodes.push(node);
+        }
+        self.world().plan_faults(self.plan.weather.clone());
+        self.snapshots.push(self.deployment.store.snapshot());
+        for (at, step) in self.plan.steps.clone() {
+            self.wait_until(self.began + at).await;
+            self.take(step).await;
+            if self.snapshots.len() < 64 {
+                self.snapshots.push(self.deployment.store.snapshot());
+            }
+        }
+        self.wait_until(self.began + Duration::from_secs(600).max(Instant::now() - self.began)).await;
+        self.calm_down().await;
+        let sessions = self.settle(QUIET).await;
+        let live =
+            self.world().all(runpod::NAME).into_iter().filter(|machine| machine.is_live()).map(|machine| machine.id).collect();
+        let present = Present { at: Some(self.now()), sessions, live };
+        self.end_all().await;
+        let end = self.settle(ENDING).await;
+        self.judge(present, end).await
+    }
+
+    fn boot(&mut self, index: usize) -> Node {
+        self.lives += 1;
+        Node::boot(&self.deployment, &format!("node-{index}"), self.lives)
+    }
+
+    /// Lets time pass, and starts crashed processes again as a supervisor would.
+    async fn wait_until(&mut self, until: Instant) {
+        loop {
+            self.supervise().await;
+            let next = (Instant::now() + Duration::from_secs(5)).min(until);
+            sleep_until(next).await;
+            if Instant::now() >= until {
+                return;
+            }
+        }
+    }
+
+    async fn supervise(&mut self) {
+        for index in 0..self.nodes.len() {
+            if self.nodes[index].process.is_alive() {
+                continue;
+            }
+            {
+                let now = self.now();
+                let mut seen = self.facts.seen();
+                seen.crashes += 1;
+                seen.last_fault = Some(now);
+                seen.story.push((now, format!("node-{index} crashed, and is started again")));
+            }
+            if self.nodes.len() == 1
+                && let Some(before) = self.deployment.last_intent.lock().unwrap_or_else(PoisonError::into_inner).take()
+            {
+                self.deployment.store.restore(&before);
+            }
+            // A supervisor takes a moment; sometimes long enough for another node to take over.
+            sleep(self.dice.seconds(0..4)).await;
+            self.nodes[index] = self.boot(index);
+        }
+    }
+
+    async fn take(&mut self, step: Step) {
+        let now = self.now();
+        match step {
+            Step::Spawn(wish) => self.spawn(wish, None),
+            Step::Task(wish, command) => self.spawn(wish, Some(command)),
+            Step::Touch(user) => self.touch(user),
+            Step::Stop(user) => self.stop(user),
+            Step::Crash(index) => {
+                self.facts.disaster(now, "crash");
+                self.deployment.places.killed_at_rest();
+                self.nodes[index].process.crash();
+            }
+            Step::Pause(index, span) => {
+                self.facts.disaster(now, "pause");
+                let process = self.nodes[index].process.clone();
+                process.pause();
+                drop(tokio::spawn(async move {
+                    sleep(span).await;
+                    process.resume();
+                }));
+            }
+            Step::ClockStep(index, error) => {
+                self.facts.disaster(now, "clock-step");
+                self.nodes[index].clock.set_error_ms(error);
+            }
+            Step::Redeploy(index) => self.redeploy(index).await,
+            Step::Outside(what) => self.outside(what),
+            Step::Rollback(under) => self.roll_back(under),
+            Step::KeyRevoked(span) => {
+                self.facts.disaster(now, "revoke-key");
+                self.world().count_fault(FaultKind::RevokeKey);
+                self.world().revoke_key(runpod::NAME, API_KEY);
+                self.restore_key_after(span);
+            }
+            Step::AccountSwapped(span) => {
+                self.facts.disaster(now, "swap-account");
+                self.world().count_fault(FaultKind::SwapAccount);
+                self.world().swap_account(runpod::NAME, API_KEY);
+                self.restore_key_after(span);
+            }
+        }
+    }
+
+    fn restore_key_after(&self, span: Duration) {
+        let world = self.world().clone();
+        drop(tokio::spawn(async move {
+            sleep(span).await;
+            world.restore_key(runpod::NAME, API_KEY);
+        }));
+    }
+
+    /// A node that is up, drawn.
+    fn some_node(&self) -> Option<Node> {
+        let up: Vec<&Node> = self.nodes.iter().filter(|node| node.orchestrator().is_some()).collect();
+        (!up.is_empty()).then(|| (*self.dice.pick(&up)).clone())
+    }
+
+    fn spawn(&mut self, wish: Wish, command: Option<Vec<String>>) {
+        let Some(node) = self.some_node() else {
+            return self.facts.tell(self.now(), format!("user {} finds no node", wish.user));
+        };
+        let Some(orchestrator) = node.orchestrator() else { return };
+        let (facts, world) = (self.facts.clone(), self.world().clone());
+        facts.seen().spawns += 1;
+        let user = wish.user;
+        facts.tell(world.now(), format!("user {user} asks {} for {wish:?}, command {command:?}", node.name));
+        self.readers += 1;
+        let reader = self.readers;
+        drop(tokio::spawn(node.process.task(async move {
+            let request = request(&wish);
+            let options = options(&wish);
+            let (request, kind) = match command {
+                Some(command) => (request.command(command), SessionKind::Task),
+                None => (request, SessionKind::Interactive),
+            };
+            let id = match orchestrator.launch(request, options, kind).await {
+                Ok(id) => id,
+                Err(error) => return facts.tell(world.now(), format!("user {user} got no session: {error}")),
+            };
+            facts.seen().sessions.insert(user, id);
+            facts.tell(world.now(), format!("user {user} has session {id}"));
+            let mut events = orchestrator.subscribe(Scope::Session(id), Cursor::START);
+            loop {
+                match events.next().await {
+                    Ok(Some(delivery)) => facts.seen().read.entry(reader).or_default().push(delivery.event),
+                    Ok(None) => return,
+                    // The store did not answer: a reader goes on from its cursor.
+                    Err(_) => sleep(Duration::from_secs(1)).await,
+                }
+            }
+        })));
+    }
+
+    fn touch(&mut self, user: usize) {
+        let Some(id) = self.facts.seen().sessions.get(&user).copied() else { return };
+        let Some(node) = self.some_node() else { return };
+        let Some(orchestrator) = node.orchestrator() else { return };
+        let (facts, world) = (self.facts.clone(), self.world().clone());
+        drop(tokio::spawn(node.process.task(async move {
+            let before = world.now();
+            if orchestrator.touch(id) == Touch::Recorded {
+                facts.seen().touches.entry(id).or_default().push(before);
+            }
+        })));
+    }
+
+    fn stop(&mut self, user: usize) {
+        let Some(node) = self.some_node() else { return };
+        let Some(orchestrator) = node.orchestrator() else { return };
+        let (facts, world) = (self.facts.clone(), self.world().clone());
+        let known = facts.seen().sessions.get(&user).copied();
+        facts.tell(world.now(), format!("user {user} goes away"));
+        drop(tokio::spawn(node.process.task(async move {
+            let ids = match known {
+                Some(id) => vec![id],
+                // Gone before the spawn answered: the application knows its user, not yet the session.
+                None => match orchestrator.list(SessionFilter::live().user(format!("u{user}"))).await {
+                    Ok(found) => found.into_iter().map(|info| info.id).collect(),
+                    Err(_) => Vec::new(),
+                },
+            };
+            for id in ids {
+                if let Ok(StopOutcome::Terminated) = orchestrator.stop_tracked(id).await {
+                    facts.seen().told_terminated.insert(id, world.now());
+                }
+            }
+        })));
+    }
+
+    async fn redeploy(&mut self, index: usize) {
+        let now = self.now();
+        self.facts.disaster(now, "redeploy");
+        let node = self.nodes[index].clone();
+        if let Some(orchestrator) = node.orchestrator() {
+            let leaving = node.process.task(async move {
+                let _ = orchestrator.shutdown(Shutdown::Handover).await;
+            });
+            let _ = timeout(Duration::from_secs(30), leaving).await;
+        }
+        node.process.crash();
+        self.nodes[index] = self.boot(index);
+    }
+
+    fn roll_back(&mut self, under: Under) {
+        let now = self.now();
+        let oldest = self.snapshots.len().saturating_sub(6);
+        let drawn = self.dice.draw(oldest as u64..self.snapshots.len() as u64);
+        let Some(snapshot) = self.snapshots.get(usize::try_from(drawn).unwrap_or(0)).cloned() else { return };
+        self.facts.disaster(now, if under == Under::Rest { "rollback" } else { "rollback-under-nodes" });
+        if under == Under::Rest {
+            for node in &self.nodes {
+                node.process.crash();
+            }
+        }
+        self.deployment.store.restore(&snapshot);
+    }
+
+    fn outside(&mut self, what: Outside) {
+        let (world, now) = (self.world().clone(), self.now());
+        let ours: Vec<_> = world
+            .all(runpod::NAME)
+            .into_iter()
+            .filter(|machine| machine.is_live() && !self.planted.contains_key(&machine.id) && machine.launch_key().is_some())
+            .collect();
+        let some = (!ours.is_empty()).then(|| self.dice.pick(&ours).clone());
+        let account = world.account(ACCOUNT);
+        let plant = |history: &mut Self, name: String, tag: Option<TrackedKey>, kind: &'static str| {
+            let mut spec = MachineSpec::gpu("NVIDIA L40S", 1).named(name);
+            if let Some(key) = tag {
+                spec.env.insert(LAUNCH_KEY_ENV.to_owned(), Secret::new(key.to_string()));
+            }
+            if let Ok(machine) = world.plant_machine(runpod::NAME, &account, spec) {
+                history.planted.insert(machine.id, kind);
+            }
+        };
+        let entropy = dice::entropy(self.plan.seed, &format!("outside {now}"));
+        match what {
+            Outside::Foreign => plant(self, "somebody-elses".to_owned(), None, "foreign"),
+            Outside::LookAlike => plant(self, "atlas-session-a1-not-a-key".to_owned(), None, "look-alike"),
+            Outside::OtherRealm => {
+                let other = Realm::new(&Secret::new("another-deployments-secret-0123456789-abcdefghijklmnopqrstuvwxyz"));
+                let Ok(other) = other else { return };
+                let key = other.mint_key(now, &entropy);
+                plant(self, format!("atlas-theirs-{key}"), Some(key), "other-realm");
+            }
+            Outside::Forged => {
+                let realm =
+                    ours.first().and_then(|m| m.launch_key()).map_or_else(|| RealmId::from_bytes([1; 4]), |key| key.realm());
+                let attempt = atlas_core::AttemptId::new(now, [7; 6]);
+                let key = TrackedKey::new(realm, attempt, [0; 5]);
+                plant(self, format!("atlas-forged-{key}"), Some(key), "forged");
+            }
+            Outside::Clone => {
+                if let Some(machine) = some
+                    && let Ok(clone) = world.clone_machine(runpod::NAME, &machine.id)
+                {
+                    self.planted.insert(clone.id, "clone");
+                }
+            }
+            Outside::Rename => {
+                if let Some(machine) = some {
+                    world.rename_machine(runpod::NAME, &machine.id, "renamed-by-hand");
+                }
+            }
+            Outside::Misname => {
+                if let Some(machine) = some {
+                    let key = TrackedKey::new(RealmId::from_bytes([9; 4]), atlas_core::AttemptId::new(now, [3; 6]), [1; 5]);
+                    world.rename_machine(runpod::NAME, &machine.id, &format!("atlas-wrong-{key}"));
+                }
+            }
+            Outside::Destroy => drop(some.map(|machine| world.destroy_machine(runpod::NAME, &machine.id))),
+            Outside::Stop => drop(some.map(|machine| world.stop_machine(runpod::NAME, &machine.id))),
+            Outside::Preempt => drop(some.map(|machine| world.preempt_machine(runpod::NAME, &machine.id))),
+            Outside::Fail => drop(some.map(|machine| world.fail_machine(runpod::NAME, &machine.id))),
+        }
+        self.facts.disaster(now, "outside");
+        self.facts.tell(now, format!("{what:?}"));
+    }
+
+    /// The weather ends, everybody is brought back, and an operator looks at what wants to be looked at.
+    async fn calm_down(&mut self) {
+        let now = self.now();
+        self.deployment.places.disarm();
+        self.deployment.weather.calm();
+        self.world().calm();
+        self.world().restore_key(runpod::NAME, API_KEY);
+        for node in &self.nodes {
+            node.process.resume();
+            node.clock.set_error_ms(0);
+        }
+        self.facts.seen().last_fault = Some(now);
+        self.facts.tell(now, "the weather is calm from now on");
+        self.wait_until(Instant::now() + Duration::from_secs(180)).await;
+        self.operator().await;
+    }
+
+    /// What an operator does: accepts the store where it is held, acknowledges a breaker.
+    async fn operator(&mut self) {
+        for node in self.nodes.clone() {
+            let Some(orchestrator) = node.orchestrator() else { continue };
+            let (facts, world) = (self.facts.clone(), self.world().clone());
+            let work = node.process.task(async move {
+                if orchestrator.hold().is_some() {
+                    let accepted = orchestrator.accept_store().await;
+                    facts.tell(world.now(), format!("the operator accepts the store: {accepted:?}"));
+                }
+                if let Ok(account) = AccountName::new("runpod") {
+                    let _ = orchestrator.acknowledge_breaker(&account).await;
+                }
+            });
+            let _ = timeout(Duration::from_secs(60), work).await;
+        }
+        let now = self.now();
+        self.facts.seen().last_fault = Some(now);
+    }
+
+    /// Waits, with the operator looking in now and then, and answers the deployment's own view at the end.
+    async fn settle(&mut self, span: Duration) -> Vec<atlas_orchestrator::SessionInfo> {
+        let until = Instant::now() + span;
+        while Instant::now() < until {
+            self.wait_until((Instant::now() + Duration::from_secs(900)).min(until)).await;
+            if self.nodes.iter().filter_map(Node::orchestrator).any(|orchestrator| orchestrator.hold().is_some()) {
+                self.operator().await;
+            }
+            if span == ENDING && self.world().all(runpod::NAME).iter().all(|m| !m.is_live() || self.planted.contains_key(&m.id)) {
+                let all = self.view().await;
+                if all.iter().all(|info| info.state == atlas_orchestrator::SessionState::Terminated) {
+                    return all;
+                }
+            }
+        }
+        self.view().await
+    }
+
+    async fn view(&mut self) -> Vec<atlas_orchestrator::SessionInfo> {
+        for node in self.nodes.clone() {
+            if let Some(orchestrator) = node.orchestrator() {
+                let asked = timeout(
+                    Duration::from_secs(120),
+                    node.process.task(async move { orchestrator.list(SessionFilter::all()).await }),
+                );
+                if let Ok(Ok(all)) = asked.await {
+                    return all;
+                }
+            }
+        }
+        Vec::new()
+    }
+
+    async fn end_all(&mut self) {
+        self.facts.tell(self.now(), "everybody goes home");
+        for node in self.nodes.clone() {
+            let Some(orchestrator) = node.orchestrator() else { continue };
+            drop(tokio::spawn(node.process.task(async move {
+                for info in orchestrator.list(SessionFilter::live()).await.unwrap_or_default() {
+                    let _ = orchestrator.stop_tracked(info.id).await;
+                }
+            })));
+            // One node is enough while it lives.
+            break;
+        }
+    }
+
+    async fn judge(self, present: Present, end: Vec<atlas_orchestrator::SessionInfo>) -> Outcome {
+        let evidence = Evidence {
+            plan: &self.plan,
+            world: self.world().clone(),
+            cloud: runpod::NAME,
+            store: &self.deployment.store,
+            secret: &self.deployment.secret,
+            policy: &self.deployment.rules.policy,
+            facts: &self.facts,
+            deletions: self.deployment.deletions.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            planted: &self.planted,
+            present,
+            end,
+        };
+        let violations = checker::check(&evidence).await;
+        let digest = evidence.digest().await;
+        let mut faults: BTreeMap<String, u64> =
+            self.world().struck().into_iter().map(|(kind, n)| (kind.to_string(), n)).collect();
+        let seen = self.facts.seen();
+        for (kind, count) in &seen.disasters {
+            *faults.entry(kind.clone()).or_default() += count;
+        }
+        *faults.entry("store-write-failure".to_owned()).or_default() += self.deployment.weather.struck();
+        let awaits = self.deployment.places.awaits();
+        Outcome {
+            crashes: seen.crashes,
+            spawns: seen.spawns,
+            simulated_ms: u64::try_from((Instant::now() - self.began).as_millis()).unwrap_or(u64::MAX),
+            faults,
+            digest,
+            awaits,
+            violations,
+        }
+    }
+}
+
+fn request(wish: &Wish) -> ComputeRequest {
+    ComputeRequest::gpu(Gpu::L40S)
+        .image("x/y:1")
+        .port(Port::http(8000))
+        .name(format!("u{}", wish.user))
+        .auth(atlas_core::Auth::Bearer)
+        .env("CANARY", CANARY)
+}
+
+fn options(wish: &Wish) -> SessionOptions {
+    let mut options = SessionOptions::new().user(format!("u{}", wish.user)).idle_ttl(wish.idle_ttl);
+    if let Some(limit) = wish.max_runtime {
+        options = options.max_runtime(limit);
+    }
+    if let Some(limit) = wish.max_cost.filter(|cost| *cost > Usd::ZERO) {
+        options = options.max_cost(limit);
+    }
+    if let Some(limit) = wish.ready_timeout {
+        options = options.ready_timeout(limit);
+    }
+    if wish.respawns > 0 {
+        options = options.on_failure(OnFailure::Respawn(wish.respawns));
+    }
+    if wish.hedge { options.hedge() } else { options }
+}

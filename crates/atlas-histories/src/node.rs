@@ -1,0 +1,131 @@
+//! One node of a deployment: the real orchestrator over the real provider and HTTP stack, in a simulated process.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use atlas_core::{AccountName, AnyProvider, Entropy, Result, Secret};
+use atlas_http::Transport;
+use atlas_orchestrator::realm::{MemoryLedger, Realm};
+use atlas_orchestrator::store::{AnyStore, Memory, MemorySnapshot};
+use atlas_orchestrator::{Orchestrator, Spawner, Task};
+use atlas_provider_runpod::RunPod;
+use atlas_testkit::dialect::runpod;
+use atlas_testkit::world::World;
+
+use crate::clock::NodeClock;
+use crate::dice;
+use crate::leak::Leaky;
+use crate::process::{Places, Process};
+use crate::rules::Rules;
+use crate::store::{StoreWeather, Watched};
+use crate::way::{Deletions, Way};
+
+/// The key that the nodes' accounts hold.
+pub(crate) const API_KEY: &str = "history-key";
+
+/// What all nodes of a history share.
+#[derive(Clone)]
+pub(crate) struct Deployment {
+    pub(crate) seed: u64,
+    pub(crate) world: World,
+    pub(crate) cloud: runpod::RunPod,
+    pub(crate) store: Memory,
+    pub(crate) ledger: MemoryLedger,
+    pub(crate) secret: Secret,
+    pub(crate) rules: Rules,
+    /// What the store held before the newest intent, where it loses what it acknowledged.
+    pub(crate) last_intent: Arc<Mutex<Option<MemorySnapshot>>>,
+    pub(crate) places: Places,
+    pub(crate) weather: StoreWeather,
+    pub(crate) deletions: Deletions,
+}
+
+/// A node: its process, its clock, and the orchestrator once it started.
+#[derive(Clone)]
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) process: Process,
+    pub(crate) clock: NodeClock,
+    orchestrator: Arc<Mutex<Option<Orchestrator>>>,
+}
+
+/// Runs every task of the orchestrator as a task of its process.
+#[derive(Debug)]
+struct InProcess(Process);
+
+impl Spawner for InProcess {
+    fn spawn(&self, _name: &'static str, task: Task) {
+        drop(tokio::spawn(self.0.task(task)));
+    }
+}
+
+impl Node {
+    /// Boots a process of this name. It comes up by itself; until then [`Node::orchestrator`] is empty.
+    pub(crate) fn boot(deployment: &Deployment, name: &str, life: u64) -> Self {
+        let node = Self {
+            name: name.to_owned(),
+            process: Process::start(),
+            clock: NodeClock::new(deployment.world.clone()),
+            orchestrator: Arc::default(),
+        };
+        let (booted, deployment) = (node.clone(), deployment.clone());
+        drop(tokio::spawn(node.process.task(async move {
+            // A store that does not answer at the start is no reason to give up; a supervisor starts the process again.
+            for try_number in 0_u64.. {
+                match booted.start(&deployment, life + 1_000_000 * try_number).await {
+                    Ok(orchestrator) => {
+                        *booted.orchestrator.lock().unwrap_or_else(PoisonError::into_inner) = Some(orchestrator);
+                        return;
+                    }
+                    Err(_) => tokio::time::sleep(std::time::Duration::from_secs(2)).await,
+                }
+            }
+        })));
+        node
+    }
+
+    /// The running orchestrator, of a process that lives.
+    pub(crate) fn orchestrator(&self) -> Option<Orchestrator> {
+        self.process.is_alive().then(|| self.orchestrator.lock().unwrap_or_else(PoisonError::into_inner).clone()).flatten()
+    }
+
+    async fn start(&self, deployment: &Deployment, life: u64) -> Result<Orchestrator> {
+        let entropy: Arc<dyn Entropy> = Arc::new(dice::entropy(deployment.seed, &format!("{} {life}", self.name)));
+        let way = Way {
+            inner: deployment.cloud.clone(),
+            cloud: runpod::NAME,
+            process: self.process.clone(),
+            places: deployment.places.clone(),
+            world: deployment.world.clone(),
+            deletions: deployment.deletions.clone(),
+        };
+        let provider = RunPod::builder()
+            .api_key(API_KEY)
+            .transport(Transport::new(way))
+            .clock(Arc::new(self.clock.clone()))
+            .entropy(entropy.clone())
+            .build()?;
+        let provider = AnyProvider::new(provider);
+        let provider = if deployment.rules.leaks { AnyProvider::new(Leaky(provider)) } else { provider };
+        let store = Watched {
+            inner: AnyStore::new(deployment.store.clone()),
+            process: self.process.clone(),
+            places: deployment.places.clone(),
+            weather: deployment.weather.clone(),
+            memory: deployment.store.clone(),
+            last_intent: deployment.rules.loses_intents.then(|| deployment.last_intent.clone()),
+            drops_events: deployment.rules.drops_events,
+        };
+        Orchestrator::builder()
+            .account(AccountName::new("runpod")?, provider)
+            .store(AnyStore::new(store))
+            .realm(Realm::new(&deployment.secret)?)
+            .ledger(Arc::new(deployment.ledger.clone()))
+            .clock(Arc::new(self.clock.clone()))
+            .entropy(entropy)
+            .spawner(Arc::new(InProcess(self.process.clone())))
+            .policy(deployment.rules.policy.clone())
+            .node(self.name.clone())
+            .start()
+            .await
+    }
+}

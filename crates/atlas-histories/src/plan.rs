@@ -1,0 +1,262 @@
+//! What happens in a history, drawn from its seed before it begins: users, weather, disasters. A prefix of it is a history too.
+
+use std::time::Duration;
+
+use atlas_core::Usd;
+use atlas_testkit::world::{FaultKind, FaultPlan};
+
+use crate::dice::Dice;
+
+/// One thing that happens.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    /// A user asks for a session.
+    Spawn(Wish),
+    /// A user asks for a task.
+    Task(Wish, Vec<String>),
+    /// A user's browser does something.
+    Touch(usize),
+    /// A user goes away, perhaps before the machine is there.
+    Stop(usize),
+    /// A node is killed.
+    Crash(usize),
+    /// A node stands still for so long.
+    Pause(usize, Duration),
+    /// A node's clock is off by so much from now on.
+    ClockStep(usize, i64),
+    /// A node is asked to go, and another process takes its place: a deploy.
+    Redeploy(usize),
+    /// Somebody does something to a machine behind our back.
+    Outside(Outside),
+    /// The store is put back to what it held at an earlier step.
+    Rollback(Under),
+    /// The key is refused for so long.
+    KeyRevoked(Duration),
+    /// The key belongs to another account for so long.
+    AccountSwapped(Duration),
+}
+
+/// What somebody else does at the cloud.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Outside {
+    /// Rents a machine that has nothing to do with us.
+    Foreign,
+    /// Rents one whose name looks like ours.
+    LookAlike,
+    /// Another deployment of atlas rents one on the same account.
+    OtherRealm,
+    /// Rents one with a key of our realm that we never signed.
+    Forged,
+    /// Copies one of ours, key and all.
+    Clone,
+    /// Renames one of ours.
+    Rename,
+    /// Strips the tags of one of ours and gives it the name of another realm's.
+    Misname,
+    /// Ends one of ours.
+    Destroy,
+    /// Stops one of ours.
+    Stop,
+    /// The cloud takes one back.
+    Preempt,
+    /// One breaks.
+    Fail,
+}
+
+/// Whether a rollback of the store happens under running nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Under {
+    /// Every node is down meanwhile.
+    Rest,
+    /// Nodes go on as if nothing had happened.
+    Running,
+}
+
+/// What a user asks for.
+#[derive(Clone, Debug)]
+pub(crate) struct Wish {
+    pub(crate) user: usize,
+    pub(crate) idle_ttl: Duration,
+    pub(crate) max_runtime: Option<Duration>,
+    pub(crate) max_cost: Option<Usd>,
+    pub(crate) ready_timeout: Option<Duration>,
+    pub(crate) respawns: u32,
+    pub(crate) hedge: bool,
+}
+
+/// A whole history, as drawn.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) nodes: usize,
+    pub(crate) crashes: u64,
+    /// The most machines on one page of a list.
+    pub(crate) page_size: usize,
+    pub(crate) store_failures_per_thousand: u64,
+    pub(crate) weather: Vec<FaultPlan>,
+    /// Nothing goes wrong but what users and the clouds' own lags bring: every bound must hold to the second.
+    pub(crate) calm: bool,
+    pub(crate) steps: Vec<(Duration, Step)>,
+}
+
+impl Plan {
+    /// Draws the history of this seed.
+    pub(crate) fn draw(seed: u64) -> Self {
+        let dice = Dice::new(seed, "plan");
+        let calm = dice.percent(12);
+        let nodes = if dice.percent(50) { 1 } else { usize::try_from(dice.draw(2..5)).unwrap_or(2) };
+        let mut steps = Vec::new();
+        let users = usize::try_from(dice.draw(2..6)).unwrap_or(2);
+        for user in 0..users {
+            draw_user(&dice, user, calm, &mut steps);
+        }
+        if !calm {
+            draw_disasters(&dice, nodes, &mut steps);
+        }
+        steps.sort_by_key(|(at, _)| *at);
+        Self {
+            seed,
+            nodes,
+            page_size: if dice.percent(50) { usize::try_from(dice.draw(1..4)).unwrap_or(1) } else { 1000 },
+            crashes: if calm { 0 } else { dice.draw(1..6) },
+            store_failures_per_thousand: if calm { 0 } else { *dice.pick(&[0, 0, 2, 10]) },
+            weather: if calm { Vec::new() } else { draw_weather(&dice) },
+            calm,
+            steps,
+        }
+    }
+
+    /// The same history, ended early.
+    pub(crate) fn prefix(&self, steps: usize) -> Self {
+        let mut plan = self.clone();
+        plan.steps.truncate(steps);
+        plan
+    }
+}
+
+fn draw_user(dice: &Dice, user: usize, calm: bool, steps: &mut Vec<(Duration, Step)>) {
+    let start = dice.seconds(0..900);
+    // Some outlive the history: they show that nothing alive is lost.
+    let ttl = if dice.percent(30) { dice.seconds(14_400..20_000) } else { dice.seconds(120..900) };
+    let some = |share: u64, range| dice.percent(share).then(|| dice.seconds(range));
+    let wish = Wish {
+        user,
+        idle_ttl: ttl,
+        max_runtime: some(20, 600..2400),
+        max_cost: dice.percent(20).then(|| Usd::from_cents(i64::try_from(dice.draw(20..300)).unwrap_or(100))),
+        ready_timeout: some(30, 300..900),
+        respawns: if dice.percent(40) { 2 } else { 0 },
+        hedge: !calm && dice.percent(15),
+    };
+    if dice.percent(25) {
+        let seconds = dice.draw(5..400);
+        let command = match dice.draw(0..4) {
+            0 => vec!["true".to_owned()],
+            1 => vec!["sh".to_owned(), "-c".to_owned(), format!("sleep {seconds}; exit 3")],
+            2 => vec!["false".to_owned()],
+            _ => vec!["sleep".to_owned(), seconds.to_string()],
+        };
+        steps.push((start, Step::Task(Wish { max_runtime: Some(Duration::from_secs(1800)), ..wish }, command)));
+    } else {
+        steps.push((start, Step::Spawn(wish)));
+    }
+    let mut at = start;
+    for _ in 0..dice.draw(0..12) {
+        at += dice.seconds(10..ttl.as_secs().min(900) * 11 / 10);
+        steps.push((at, Step::Touch(user)));
+    }
+    if dice.percent(55) {
+        let gone = if dice.percent(30) { start + dice.seconds(0..30) } else { at + dice.seconds(0..600) };
+        steps.push((gone, Step::Stop(user)));
+    }
+}
+
+fn draw_weather(dice: &Dice) -> Vec<FaultPlan> {
+    let kinds = [
+        FaultKind::CommitThen500,
+        FaultKind::CommitThenReset,
+        FaultKind::CommitThenTimeout,
+        FaultKind::DuplicateCommit,
+        FaultKind::ResetBeforeCommit,
+        FaultKind::Status500,
+        FaultKind::Status429,
+        FaultKind::Html502,
+        FaultKind::Truncated,
+        FaultKind::Slow,
+        FaultKind::LateAppearance,
+        FaultKind::StaleList,
+        FaultKind::PartialList,
+        FaultKind::EmptyList,
+        FaultKind::PageShift,
+        FaultKind::NoCapacity,
+        FaultKind::NeverReady,
+        FaultKind::Preempt,
+        FaultKind::Vanish,
+    ];
+    let mut plans = Vec::new();
+    for kind in kinds {
+        if dice.percent(35) {
+            // What spoils a create must be likely, for there are few; what spoils a read must not drown everything.
+            let (operation, per_million) = match kind {
+                FaultKind::Preempt | FaultKind::Vanish => (None, 1_500),
+                FaultKind::DuplicateCommit | FaultKind::LateAppearance | FaultKind::NoCapacity | FaultKind::NeverReady => {
+                    (None, 200_000)
+                }
+                FaultKind::CommitThen500 | FaultKind::CommitThenReset | FaultKind::CommitThenTimeout | FaultKind::Truncated
+                    if dice.percent(70) =>
+                {
+                    (Some("spawn_compute".to_owned()), 250_000)
+                }
+                FaultKind::PartialList | FaultKind::EmptyList | FaultKind::PageShift | FaultKind::StaleList => (None, 60_000),
+                _ => (None, 25_000),
+            };
+            plans.push(FaultPlan { cloud: None, operation, kind, per_million });
+        }
+    }
+    plans
+}
+
+fn draw_disasters(dice: &Dice, nodes: usize, steps: &mut Vec<(Duration, Step)>) {
+    let node = || usize::try_from(dice.draw(0..nodes as u64)).unwrap_or(0);
+    let when = || dice.seconds(30..3000);
+    for _ in 0..dice.draw(0..3) {
+        steps.push((when(), Step::Crash(node())));
+    }
+    for _ in 0..dice.draw(0..3) {
+        let span = if dice.percent(50) { dice.seconds(1..14) } else { dice.seconds(16..240) };
+        steps.push((when(), Step::Pause(node(), span)));
+    }
+    if dice.percent(30) {
+        let error = i64::try_from(dice.draw(0..7_200_000)).unwrap_or(0) - 3_600_000;
+        steps.push((when(), Step::ClockStep(node(), error)));
+    }
+    for _ in 0..dice.draw(0..2) {
+        steps.push((when(), Step::Redeploy(node())));
+    }
+    let outside = [
+        Outside::Foreign,
+        Outside::LookAlike,
+        Outside::OtherRealm,
+        Outside::Forged,
+        Outside::Clone,
+        Outside::Rename,
+        Outside::Misname,
+        Outside::Destroy,
+        Outside::Stop,
+        Outside::Preempt,
+        Outside::Fail,
+    ];
+    for _ in 0..dice.draw(1..5) {
+        steps.push((when(), Step::Outside(*dice.pick(&outside))));
+    }
+    if dice.percent(12) {
+        let under = if dice.percent(50) { Under::Rest } else { Under::Running };
+        steps.push((when(), Step::Rollback(under)));
+    }
+    if dice.percent(10) {
+        steps.push((when(), Step::KeyRevoked(dice.seconds(60..600))));
+    }
+    if dice.percent(10) {
+        steps.push((when(), Step::AccountSwapped(dice.seconds(60..600))));
+    }
+}

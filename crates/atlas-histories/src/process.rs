@@ -1,0 +1,176 @@
+//! A simulated process: its tasks can be stopped dead, paused, and crashed at any place where they wait.
+//!
+//! A crashed process's tasks are never polled again and never dropped, so that no destructor tidies up after them.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use crate::dice::Dice;
+use crate::report::Awaits;
+
+/// One simulated process. Clones are handles to the same one.
+#[derive(Clone, Debug)]
+pub(crate) struct Process(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    alive: bool,
+    paused: bool,
+    sleepers: BTreeMap<u64, Waker>,
+    next: u64,
+}
+
+impl Process {
+    /// A running one.
+    pub(crate) fn start() -> Self {
+        Self(Arc::new(Mutex::new(State { alive: true, paused: false, sleepers: BTreeMap::new(), next: 0 })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it has not crashed.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.state().alive
+    }
+
+    /// Kills it: none of its tasks is ever polled again.
+    pub(crate) fn crash(&self) {
+        self.state().alive = false;
+    }
+
+    /// Keeps its tasks from being polled until it is resumed.
+    pub(crate) fn pause(&self) {
+        self.state().paused = true;
+    }
+
+    /// Lets its tasks go on.
+    pub(crate) fn resume(&self) {
+        let sleepers = {
+            let mut state = self.state();
+            state.paused = false;
+            std::mem::take(&mut state.sleepers)
+        };
+        sleepers.into_values().for_each(Waker::wake);
+    }
+
+    /// A task of this process.
+    pub(crate) fn task<F: Future + Send + 'static>(&self, future: F) -> Task<F> {
+        let id = {
+            let mut state = self.state();
+            state.next += 1;
+            state.next
+        };
+        Task { process: self.clone(), id, inner: Some(Box::pin(future)) }
+    }
+}
+
+/// A task that lives and dies with its process.
+pub(crate) struct Task<F: Future> {
+    process: Process,
+    id: u64,
+    inner: Option<Pin<Box<F>>>,
+}
+
+impl<F: Future> Future for Task<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        {
+            let id = self.id;
+            let mut state = self.process.state();
+            if !state.alive {
+                return Poll::Pending;
+            }
+            if state.paused {
+                state.sleepers.insert(id, cx.waker().clone());
+                return Poll::Pending;
+            }
+        }
+        let Some(inner) = self.inner.as_mut() else { return Poll::Pending };
+        let polled = inner.as_mut().poll(cx);
+        if polled.is_ready() && self.process.is_alive() {
+            self.inner = None;
+            return polled;
+        }
+        Poll::Pending
+    }
+}
+
+impl<F: Future> Drop for Task<F> {
+    fn drop(&mut self) {
+        if !self.process.is_alive() {
+            std::mem::forget(self.inner.take());
+        }
+    }
+}
+
+/// The places at which processes wait, and where they are to crash.
+#[derive(Clone, Debug)]
+pub(crate) struct Places(Arc<Mutex<Watch>>);
+
+#[derive(Debug)]
+struct Watch {
+    dice: Dice,
+    armed: bool,
+    crashes_left: u64,
+    awaits: Awaits,
+}
+
+impl Places {
+    /// Crashes at most so often.
+    pub(crate) fn new(seed: u64, crashes: u64) -> Self {
+        Self(Arc::new(Mutex::new(Watch {
+            dice: Dice::new(seed, "crashes"),
+            armed: true,
+            crashes_left: crashes,
+            awaits: Awaits::default(),
+        })))
+    }
+
+    fn watch(&self) -> MutexGuard<'_, Watch> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No more crashes.
+    pub(crate) fn disarm(&self) {
+        self.watch().armed = false;
+    }
+
+    /// What was reached, and where processes crashed.
+    pub(crate) fn awaits(&self) -> Awaits {
+        self.watch().awaits.clone()
+    }
+
+    /// A place was reached: the process may die here, and then this never returns.
+    pub(crate) async fn pass(&self, process: &Process, place: &str) {
+        let dies = {
+            let mut watch = self.watch();
+            let seen = watch.awaits.reached.entry(place.to_owned()).or_default();
+            *seen += 1;
+            // A place reached for the first time in a history is where crashes teach the most.
+            let odds = if *seen == 1 { 25 } else { 400 };
+            let dies = watch.armed && watch.crashes_left > 0 && process.is_alive() && watch.dice.draw(0..odds) == 0;
+            if dies {
+                watch.crashes_left -= 1;
+                *watch.awaits.crashed.entry(place.to_owned()).or_default() += 1;
+            }
+            dies
+        };
+        if dies {
+            process.crash();
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// A process was killed from outside, while it was doing nothing in particular.
+    pub(crate) fn killed_at_rest(&self) {
+        let mut watch = self.watch();
+        *watch.awaits.reached.entry("at rest".to_owned()).or_default() += 1;
+        *watch.awaits.crashed.entry("at rest".to_owned()).or_default() += 1;
+    }
+}

@@ -1,0 +1,47 @@
+//! Many histories, on as many threads as there are cores, and the shortest beginning of one that still fails.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::history;
+use crate::plan::Plan;
+use crate::report::{Outcome, Violation};
+use crate::rules::Rules;
+
+/// Runs these seeds and answers their outcomes in order.
+#[must_use]
+pub fn seeds(from: u64, count: u64) -> Vec<Outcome> {
+    let next = AtomicU64::new(0);
+    let done: Mutex<Vec<(u64, Outcome)>> = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= count {
+                        return;
+                    }
+                    let outcome = history::run(&Plan::draw(from + index), &Rules::default());
+                    done.lock().unwrap_or_else(PoisonError::into_inner).push((index, outcome));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+/// The shortest beginning of a history that still breaks the same promise.
+#[must_use]
+pub fn shortest(violation: &Violation) -> (usize, Violation) {
+    let plan = Plan::draw(violation.seed);
+    for steps in 0..plan.steps.len() {
+        let outcome = history::run(&plan.prefix(steps), &Rules::default());
+        if let Some(same) = outcome.violations.into_iter().find(|other| other.invariant == violation.invariant) {
+            return (steps, same);
+        }
+    }
+    (plan.steps.len(), violation.clone())
+}

@@ -1,0 +1,121 @@
+//! Removes one safeguard, with the layers that mask it, and looks for the violation that it exists to prevent.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::history;
+use crate::plan::Plan;
+use crate::rules::Rules;
+
+/// How many seeds are tried before a sabotage counts as not caught.
+const SEEDS: u64 = 2_000;
+
+/// A safeguard to remove.
+pub(crate) struct Sabotage {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// The promise it protects.
+    pub(crate) invariants: &'static [&'static str],
+    /// Removes it, and what masks it.
+    pub(crate) apply: fn(&mut Rules),
+    /// Seeds that caught it before: tried first.
+    pub(crate) known: &'static [u64],
+}
+
+/// What became of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Caught {
+    /// Whether the promise was seen broken.
+    pub caught: bool,
+    /// By which seed.
+    pub seed: Option<u64>,
+    /// Which promise.
+    pub invariant: String,
+    /// How many histories that took.
+    pub histories: u64,
+}
+
+/// Every sabotage of this name, or all.
+///
+/// # Errors
+/// When there is none of this name.
+pub fn run(name: &str) -> Result<BTreeMap<String, Caught>, String> {
+    let chosen: Vec<&Sabotage> = ALL.iter().filter(|sabotage| name == "all" || sabotage.name == name).collect();
+    if chosen.is_empty() {
+        let names: Vec<&str> = ALL.iter().map(|sabotage| sabotage.name).collect();
+        return Err(format!("there is no sabotage {name}; there are {}", names.join(", ")));
+    }
+    Ok(chosen.into_iter().map(|sabotage| (sabotage.name.to_owned(), hunt(sabotage))).collect())
+}
+
+fn hunt(sabotage: &Sabotage) -> Caught {
+    let mut rules = Rules::default();
+    (sabotage.apply)(&mut rules);
+    let seeds = sabotage.known.iter().copied().chain(0..SEEDS);
+    for (histories, seed) in (1..).zip(seeds) {
+        let outcome = history::run(&Plan::draw(seed), &rules);
+        if let Some(violation) = outcome.violations.iter().find(|violation| sabotage.invariants.contains(&violation.invariant)) {
+            return Caught { caught: true, seed: Some(seed), invariant: violation.invariant.to_owned(), histories };
+        }
+    }
+    Caught { caught: false, seed: None, invariant: sabotage.invariants[0].to_owned(), histories: SEEDS }
+}
+
+/// All of them. What each masks is said where it is removed with it.
+pub(crate) const ALL: &[Sabotage] = &[
+    Sabotage {
+        name: "no-intent",
+        invariants: &["I1"],
+        apply: |r| {
+            r.loses_intents = true;
+            // A store that is seen to have been rolled back makes everything stop.
+            r.policy.safeguards.incarnation = false;
+        },
+        known: &[],
+    },
+    Sabotage { name: "blind-retry", invariants: &["I3"], apply: |r| r.policy.safeguards.resolve_unknown = false, known: &[] },
+    Sabotage {
+        name: "trust-partial-list",
+        invariants: &["I8", "I3", "I2"],
+        apply: |r| r.policy.safeguards.complete_walks = false,
+        known: &[],
+    },
+    Sabotage { name: "absence-by-list", invariants: &["I8"], apply: |r| r.policy.safeguards.point_read = false, known: &[] },
+    Sabotage { name: "no-fence", invariants: &["I3", "I8", "I7"], apply: |r| r.policy.safeguards.fence = false, known: &[] },
+    Sabotage { name: "no-mac", invariants: &["I4"], apply: |r| r.policy.safeguards.mac = false, known: &[] },
+    Sabotage { name: "one-carrier", invariants: &["I4"], apply: |r| r.policy.safeguards.all_carriers = false, known: &[] },
+    Sabotage {
+        name: "adopt-first-only",
+        invariants: &["I2", "I8"],
+        apply: |r| r.policy.safeguards.every_duplicate = false,
+        known: &[],
+    },
+    Sabotage { name: "no-confirm", invariants: &["I8"], apply: |r| r.policy.safeguards.confirm = false, known: &[] },
+    Sabotage { name: "no-account", invariants: &["I8"], apply: |r| r.policy.safeguards.account_identity = false, known: &[] },
+    Sabotage {
+        name: "no-incarnation",
+        invariants: &["I2", "I4", "I8"],
+        apply: |r| r.policy.safeguards.incarnation = false,
+        known: &[],
+    },
+    Sabotage {
+        name: "give-up-terminate",
+        invariants: &["I2", "I8"],
+        apply: |r| r.policy.safeguards.retry_kill = false,
+        known: &[],
+    },
+    Sabotage { name: "reap-unknown", invariants: &["I4"], apply: |r| r.policy.safeguards.spare_unresolved = false, known: &[] },
+    Sabotage { name: "no-breaker", invariants: &["I4"], apply: |r| r.policy.safeguards.breaker = false, known: &[] },
+    Sabotage { name: "touch-lost", invariants: &["I6"], apply: |r| r.policy.safeguards.flush_touches = false, known: &[] },
+    Sabotage { name: "idle-early", invariants: &["I6"], apply: |r| r.policy.safeguards.idle_margin = false, known: &[] },
+    Sabotage { name: "cost-overrun", invariants: &["I5"], apply: |r| r.policy.safeguards.cost_margin = false, known: &[] },
+    Sabotage { name: "event-gap", invariants: &["I7"], apply: |r| r.drops_events = true, known: &[] },
+    Sabotage {
+        name: "respawn-leak",
+        invariants: &["I2", "I8"],
+        apply: |r| r.policy.safeguards.respawn_kills_old = false,
+        known: &[],
+    },
+    Sabotage { name: "leak-secret", invariants: &["I9"], apply: |r| r.leaks = true, known: &[] },
+];

@@ -1,0 +1,136 @@
+//! The shared store as one process sees it: places to crash at around every call, and writes that fail.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use atlas_core::{Error, ErrorKind, Timestamp};
+use atlas_orchestrator::store::{
+    AnyStore, Batch, CommitError, Fence, Memory, MemorySnapshot, Row, Store, StoreInfo, StoredEvent, Table,
+};
+
+use crate::dice::Dice;
+use crate::process::{Places, Process};
+
+/// How the store misbehaves, for all processes that share it.
+#[derive(Clone, Debug)]
+pub(crate) struct StoreWeather(Arc<Mutex<Weather>>);
+
+#[derive(Debug)]
+struct Weather {
+    dice: Dice,
+    per_thousand: u64,
+    struck: u64,
+}
+
+impl StoreWeather {
+    pub(crate) fn new(seed: u64, per_thousand: u64) -> Self {
+        Self(Arc::new(Mutex::new(Weather { dice: Dice::new(seed, "store"), per_thousand, struck: 0 })))
+    }
+
+    /// No more failures.
+    pub(crate) fn calm(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).per_thousand = 0;
+    }
+
+    /// How many writes failed.
+    pub(crate) fn struck(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).struck
+    }
+
+    fn strikes(&self) -> Option<bool> {
+        let mut weather = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let limit = weather.per_thousand;
+        if limit == 0 || weather.dice.draw(0..1000) >= limit {
+            return None;
+        }
+        weather.struck += 1;
+        Some(weather.dice.percent(50))
+    }
+}
+
+/// The shared store in the hands of one process.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    pub(crate) inner: AnyStore,
+    pub(crate) process: Process,
+    pub(crate) places: Places,
+    pub(crate) weather: StoreWeather,
+    pub(crate) memory: Memory,
+    /// Where what it held before the newest intent is kept, for a store that loses what it acknowledged.
+    pub(crate) last_intent: Option<Arc<Mutex<Option<MemorySnapshot>>>>,
+    /// Writes changes without their events, now and then.
+    pub(crate) drops_events: bool,
+}
+
+impl Watched {
+    async fn at(&self, place: &str) {
+        self.places.pass(&self.process, place).await;
+    }
+}
+
+/// What a batch is, in the words of its tables: a place of its own for each kind of write.
+fn kind(batch: &Batch) -> String {
+    let mut tables: Vec<&str> = batch.puts.iter().map(|(table, ..)| table.as_str()).collect();
+    tables.extend(batch.deletes.iter().map(|(table, _)| table.as_str()));
+    tables.sort_unstable();
+    tables.dedup();
+    if tables.is_empty() { "nothing".to_owned() } else { tables.join("+") }
+}
+
+fn unavailable() -> Error {
+    Error::new(ErrorKind::Unavailable, "the store did not answer")
+}
+
+macro_rules! reads {
+    ($($op:ident($($arg:ident: $ty:ty),*) -> $out:ty;)*) => {$(
+        async fn $op(&self $(, $arg: $ty)*) -> Result<$out, Error> {
+            self.at(concat!("store.", stringify!($op), " before")).await;
+            let answer = self.inner.$op($($arg),*).await;
+            self.at(concat!("store.", stringify!($op), " after")).await;
+            answer
+        }
+    )*};
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl Store for Watched {
+    reads! {
+        info() -> StoreInfo;
+        bind(fingerprint: &str) -> ();
+        set_incarnation(incarnation: &str) -> ();
+        get(table: Table, key: &[u8]) -> Option<Row>;
+        scan(table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<Row>;
+        events(session: [u8; 16], after_seq: u64, limit: usize) -> Vec<StoredEvent>;
+        feed(after_position: u64, limit: usize) -> Vec<StoredEvent>;
+        forget_events(session: [u8; 16], up_to_seq: u64) -> ();
+        lease_acquire(scope: &str, holder: &str, ttl: Duration) -> Option<Fence>;
+        lease_renew(fence: &Fence, ttl: Duration) -> Option<Fence>;
+        lease_release(fence: &Fence) -> ();
+        leases(prefix: &str) -> Vec<Fence>;
+        now() -> Timestamp;
+    }
+
+    async fn commit(&self, mut batch: Batch) -> Result<u64, CommitError> {
+        let kind = kind(&batch);
+        self.at(&format!("store.commit {kind} before")).await;
+        if let Some(last) = &self.last_intent
+            && batch.puts.iter().any(|(table, ..)| *table == Table::Attempts)
+        {
+            *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.memory.snapshot());
+        }
+        if self.drops_events && batch.appends.len() > 1 {
+            batch.appends.pop();
+        }
+        let answer = match self.weather.strikes() {
+            Some(true) => {
+                // It was written, and nobody was told.
+                let _ = self.inner.commit(batch).await;
+                Err(CommitError::Store(unavailable()))
+            }
+            Some(false) => Err(CommitError::Store(unavailable())),
+            None => self.inner.commit(batch).await,
+        };
+        self.at(&format!("store.commit {kind} after")).await;
+        answer
+    }
+}
