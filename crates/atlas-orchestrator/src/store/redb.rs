@@ -6,6 +6,7 @@
 mod gate;
 mod open;
 mod schema;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod writer;

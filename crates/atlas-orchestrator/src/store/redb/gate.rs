@@ -5,15 +5,21 @@
 //! A refused file is left to the byte as it was found.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io;
 use std::ops::Bound;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use atlas_core::SystemEntropy;
 use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 
-const PAGE: u64 = 4096;
+use super::sums::Sums;
+use crate::realm::file as private_file;
+
+const PAGE: u64 = super::sums::PAGE as u64;
 /// More than any repair writes; a file that asks for more is not one of ours.
 const MAX_HELD_BACK: usize = 256 << 20;
 
@@ -26,6 +32,9 @@ struct Inner {
     file: FileBackend,
     open: AtomicBool,
     held: Mutex<Held>,
+    /// The sums of the file's pages, kept along once the gate is open.
+    sums: Mutex<Sums>,
+    kept_at: PathBuf,
 }
 
 /// What redb wrote so far, as it sees it (pages) and as it happened (log).
@@ -47,20 +56,41 @@ enum Step {
 }
 
 impl Gate {
-    /// Takes the file; the gate is closed.
-    pub(super) fn closed(file: FileBackend) -> io::Result<Self> {
+    /// Takes the file, whose page sums are kept at this path from one close to the next opening; the gate is closed.
+    pub(super) fn closed(file: FileBackend, kept_at: PathBuf) -> io::Result<Self> {
         let len = file.len()?;
         let held = Held { len, from_file: len, pages: BTreeMap::new(), log: Vec::new(), bytes: 0 };
-        Ok(Self(Arc::new(Inner { file, open: AtomicBool::new(false), held: Mutex::new(held) })))
+        let (held, sums) = (Mutex::new(held), Mutex::default());
+        Ok(Self(Arc::new(Inner { file, open: AtomicBool::new(false), held, sums, kept_at })))
+    }
+
+    /// Reads the whole file; true when it is to the byte what was left at the last close.
+    pub(super) fn is_as_left(&self) -> io::Result<bool> {
+        let found = Sums::of(&self.0.file)?;
+        let same = Sums::load(&self.0.kept_at).is_some_and(|kept| kept == found);
+        *self.sums() = found;
+        Ok(same)
     }
 
     /// Writes what was held back, and lets everything through from now on.
     pub(super) fn open(&self) -> io::Result<()> {
+        // From here the kept sums are those of another file; stale ones would do no more harm than a slow opening.
+        match fs::remove_file(&self.0.kept_at) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
         let mut held = self.held();
+        let mut sums = self.sums();
         for step in std::mem::take(&mut held.log) {
             match step {
-                Step::Write(offset, data) => self.0.file.write(offset, &data)?,
-                Step::SetLen(len) => self.0.file.set_len(len)?,
+                Step::Write(offset, data) => {
+                    self.0.file.write(offset, &data)?;
+                    sums.wrote(offset, &data);
+                }
+                Step::SetLen(len) => {
+                    self.0.file.set_len(len)?;
+                    sums.set_len(len);
+                }
                 Step::Sync => self.0.file.sync_data()?,
             }
         }
@@ -71,6 +101,21 @@ impl Gate {
 
     fn is_open(&self) -> bool {
         self.0.open.load(Ordering::Acquire)
+    }
+
+    fn sums(&self) -> MutexGuard<'_, Sums> {
+        self.0.sums.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the sums for the next opening. Without them it only takes longer.
+    fn keep_sums(&self) {
+        let mut sums = self.sums();
+        let kept = sums
+            .complete(&self.0.file)
+            .and_then(|()| private_file::replace(&self.0.kept_at, &sums.encode(), &SystemEntropy::new()));
+        if let Err(e) = kept {
+            tracing::warn!(path = %self.0.kept_at.display(), error = %e, "the store's page sums could not be kept");
+        }
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -171,7 +216,11 @@ impl StorageBackend for Gate {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        if self.is_open() { self.0.file.set_len(len) } else { self.held().set_len(&self.0.file, len) }
+        if !self.is_open() {
+            return self.held().set_len(&self.0.file, len);
+        }
+        self.sums().set_len(len);
+        self.0.file.set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -183,10 +232,18 @@ impl StorageBackend for Gate {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        if self.is_open() { self.0.file.write(offset, data) } else { self.held().write(&self.0.file, offset, data) }
+        if !self.is_open() {
+            return self.held().write(&self.0.file, offset, data);
+        }
+        self.sums().wrote(offset, data);
+        self.0.file.write(offset, data)
     }
 
+    /// The last call, and the one that gives up the lock.
     fn close(&self) -> io::Result<()> {
+        if self.is_open() {
+            self.keep_sums();
+        }
         self.0.file.close()
     }
 
@@ -219,7 +276,6 @@ impl StorageBackend for Gate {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::fs;
 
     #[derive(Clone, Debug)]
     enum Op {
@@ -268,7 +324,9 @@ mod tests {
         fn a_closed_gate_shows_what_was_written_and_an_open_one_has_written_it(content in prop::collection::vec(any::<u8>(), 0..15_000), ops in ops()) {
             let (plain, direct) = file(&content);
             let (guarded, behind) = file(&content);
-            let gate = Gate::closed(behind).unwrap();
+            let sums = guarded.path().with_extension("sums");
+            let gate = Gate::closed(behind, sums.clone()).unwrap();
+            prop_assert!(!gate.is_as_left().unwrap());
             run(&direct, &ops);
             run(&gate, &ops);
             prop_assert_eq!(&fs::read(guarded.path()).unwrap(), &content, "nothing reached the file");
@@ -278,6 +336,12 @@ mod tests {
             run(&direct, &ops);
             run(&gate, &ops);
             prop_assert!(fs::read(guarded.path()).unwrap() == fs::read(plain.path()).unwrap());
+
+            gate.close().unwrap();
+            let again = || Gate::closed(FileBackend::new(guarded.reopen().unwrap()).unwrap(), sums.clone()).unwrap();
+            prop_assert!(again().is_as_left().unwrap());
+            again().open().unwrap();
+            prop_assert!(!again().is_as_left().unwrap(), "an open store has no sums to trust");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Opening a store's file: wait for its lock, prove it sound before a byte of it changes, carry its schema forward.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -97,9 +97,17 @@ fn attempt(path: &Path) -> Result<Attempt, Error> {
         return Err(refused(path, "is empty, so it is not a store any more: restore it, or remove it to begin a new one"));
     }
     let again = file.try_clone().map_err(|e| io_failed(path, "cannot be opened", e))?;
-    let gate = FileBackend::new(file)
-        .map_err(|e| redb_failed(path, e))
-        .and_then(|backend| Gate::closed(backend).map_err(|e| io_failed(path, "cannot be examined", e)))?;
+    // redb locks too, but only once it reads, and what is proved must not change before that. On Linux this is one of the
+    // locks that redb takes itself, on the same open file; elsewhere it is one more.
+    match again.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(Attempt::Held),
+        Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => {}
+        Err(TryLockError::Error(e)) => return Err(io_failed(path, "cannot be locked", e)),
+    }
+    let gate = FileBackend::new(file).map_err(|e| redb_failed(path, e)).and_then(|backend| {
+        Gate::closed(backend, private_file::with_suffix(path, ".sums")).map_err(|e| io_failed(path, "cannot be examined", e))
+    })?;
 
     let proved = catch_unwind(AssertUnwindSafe(|| prove(path, &gate)));
     let (db, version) = match proved.unwrap_or_else(|_| Err(damaged(path, "its pages contradict each other", None)))? {
@@ -115,10 +123,12 @@ fn attempt(path: &Path) -> Result<Attempt, Error> {
     Ok(Attempt::Opened(Box::new(db)))
 }
 
-/// Reads every page behind a closed gate: the checksums of all trees, the allocator, our own facts. `None`: another holds it.
+/// Proves the file behind a closed gate: it is to the byte as we left it, or redb's check of all trees and of the allocator
+/// finds it sound. Then our own facts. `None`: another holds it.
 fn prove(path: &Path, gate: &Gate) -> Result<Option<(Database, u64)>, Error> {
+    let unchanged = gate.is_as_left().map_err(|e| io_failed(path, "cannot be read", e))?;
     let mut builder = Builder::new();
-    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(!unchanged);
     let db = match builder.create_with_backend(gate.clone()) {
         Ok(db) => db,
         Err(DatabaseError::DatabaseAlreadyOpen) => return Ok(None),

@@ -51,20 +51,40 @@ async fn states(commits: u64) -> Vec<Contents> {
 }
 
 /// A file with this many commits: as a clean close leaves it, and as a crash would (copied while open).
-async fn record(dir: &Path, commits: u64) -> [(&'static str, Vec<u8>); 2] {
+async fn record(dir: &Path, commits: u64) -> [Recorded; 2] {
     let path = dir.join("recorded.redb");
     let store = options().open(&path).unwrap();
     for n in 1..=commits {
         store.commit(step(n)).await.unwrap();
     }
-    let crashed = fs::read(&path).unwrap();
+    let crashed = Recorded { kind: "crashed", file: fs::read(&path).unwrap(), sums: None };
     drop(store);
-    [("closed", fs::read(&path).unwrap()), ("crashed", crashed)]
+    let sums = fs::read(dir.join("recorded.redb.sums")).unwrap();
+    [Recorded { kind: "closed", file: fs::read(&path).unwrap(), sums: Some(sums) }, crashed]
+}
+
+struct Recorded {
+    kind: &'static str,
+    file: Vec<u8>,
+    sums: Option<Vec<u8>>,
+}
+
+impl Recorded {
+    /// Puts this in the place of the store's file, with the sums as they were recorded.
+    fn lay(&self, path: &Path, file: &[u8]) {
+        fs::write(path, file).unwrap();
+        let sums = path.with_extension("redb.sums");
+        match &self.sums {
+            Some(recorded) => fs::write(sums, recorded).unwrap(),
+            None if sums.exists() => fs::remove_file(sums).unwrap(),
+            None => {}
+        }
+    }
 }
 
 /// Opens a damaged file; whatever happens it must be an error that leaves the file alone, or a state there once was.
-async fn damaged(path: &Path, bytes: &[u8], what: &str, states: &[Contents], tally: &mut Tally) {
-    fs::write(path, bytes).unwrap();
+async fn damaged(from: &Recorded, path: &Path, bytes: &[u8], what: &str, states: &[Contents], tally: &mut Tally) {
+    from.lay(path, bytes);
     let opened = catch_unwind(|| options().open(path));
     match opened.unwrap_or_else(|_| panic!("{what}: opening panicked")) {
         Err(error) => {
@@ -96,12 +116,13 @@ struct Tally {
 async fn every_prefix_of_a_file_is_refused_untouched_or_sound() {
     let dir = tempfile::tempdir().unwrap();
     let states = states(40).await;
-    for (kind, file) in record(dir.path(), 40).await {
+    for recorded in record(dir.path(), 40).await {
+        let Recorded { kind, file, .. } = &recorded;
         let mut tally = Tally::default();
         let odd = [1, 8, 9, 10, 63, 64, 191, 192, 319, 320, 511, 512, 4095, 4097, file.len() - 1, file.len() - 4095];
         for len in (0..=file.len()).step_by(PAGE).chain(odd) {
-            damaged(&dir.path().join("d.redb"), &file[..len], &format!("{kind}, the first {len} bytes"), &states, &mut tally)
-                .await;
+            let what = format!("{kind}, the first {len} bytes");
+            damaged(&recorded, &dir.path().join("d.redb"), &file[..len], &what, &states, &mut tally).await;
         }
         assert!(tally.refused > 50 && tally.opened >= 1, "{kind}: {tally:?}");
         assert_eq!(tally.oldest, 0, "{kind}: a shortened file never opens with less than was acknowledged");
@@ -112,17 +133,43 @@ async fn every_prefix_of_a_file_is_refused_untouched_or_sound() {
 async fn every_hole_in_a_file_is_refused_untouched_or_sound() {
     let dir = tempfile::tempdir().unwrap();
     let states = states(40).await;
-    for (kind, file) in record(dir.path(), 40).await {
+    for recorded in record(dir.path(), 40).await {
+        let Recorded { kind, file, .. } = &recorded;
         let mut tally = Tally::default();
         for at in (0..file.len()).step_by(PAGE) {
             let mut holed = file.clone();
             let end = file.len().min(at + PAGE);
             holed[at..end].fill(0);
-            damaged(&dir.path().join("d.redb"), &holed, &format!("{kind}, a hole at {at}"), &states, &mut tally).await;
+            let what = format!("{kind}, a hole at {at}");
+            damaged(&recorded, &dir.path().join("d.redb"), &holed, &what, &states, &mut tally).await;
         }
         assert!(tally.refused > 10 && tally.opened > 10, "{kind}: {tally:?}");
         assert!(tally.oldest <= 1, "{kind}: {tally:?}");
     }
+}
+
+#[tokio::test]
+async fn damage_done_to_an_open_store_shows_at_the_next_opening() {
+    use std::os::unix::fs::FileExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.redb");
+    let [closed, _] = record(dir.path(), 40).await;
+    let (mut refused, mut unread) = (0, 0);
+    for page in (1..closed.file.len() / PAGE).step_by(4) {
+        closed.lay(&path, &closed.file);
+        let store = options().open(&path).unwrap();
+        fs::File::options().write(true).open(&path).unwrap().write_all_at(&[0; PAGE], (page * PAGE) as u64).unwrap();
+        store.bind("realm").await.unwrap();
+        drop(store);
+        match options().open(&path) {
+            Ok(_) => unread += 1,
+            Err(error) => {
+                assert!(error.to_string().contains("damaged"), "page {page}: {error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 3, "{refused} refused, {unread} pages were free or written anew");
 }
 
 #[tokio::test]
@@ -157,7 +204,8 @@ async fn the_file_is_private_also_when_it_was_not() {
     drop(options().open(&path).unwrap());
     assert_eq!(mode(), 0o600);
     let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(left, ["s.redb"], "neither draft nor owner's note is left");
+    assert_eq!(left.len(), 2, "neither draft nor owner's note is left: {left:?}");
+    assert!(path.with_extension("redb.sums").exists());
 }
 
 #[tokio::test]

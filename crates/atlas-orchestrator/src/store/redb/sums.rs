@@ -1,0 +1,206 @@
+//! A sum per page of the store's file, kept from one clean close to the next opening.
+//!
+//! Proving a file with redb's own check walks every tree and rebuilds the allocator; comparing sums reads the file once, in
+//! order. A file whose sums all agree is to the byte what we left, and needs no other proof; any other gets redb's check. The
+//! sum of a page that was not written since stays as it was found, so damage done while the store was open shows at the next
+//! opening.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use redb::StorageBackend;
+
+pub(super) const PAGE: usize = 4096;
+const MAGIC: &[u8; 16] = b"atlas page sums1";
+/// Read at once while verifying.
+const CHUNK: usize = 256 * PAGE;
+/// Threads that verify: the disk or the memory is busy with two.
+const READERS: usize = 2;
+/// Not known: the page is read and summed at the close.
+const UNKNOWN: u64 = 0;
+
+/// The sums of a file's pages, in order.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Sums(Vec<u64>);
+
+impl Sums {
+    /// Reads the whole file.
+    pub(super) fn of(file: &impl StorageBackend) -> io::Result<Self> {
+        let len = file.len()?;
+        let pages = usize::try_from(len.div_ceil(PAGE as u64)).map_err(io::Error::other)?;
+        let mut sums = vec![UNKNOWN; pages];
+        let share = pages.div_ceil(READERS).max(1);
+        std::thread::scope(|scope| {
+            let readers: Vec<_> = sums
+                .chunks_mut(share)
+                .enumerate()
+                .map(|(n, part)| scope.spawn(move || sum_pages(file, (n * share * PAGE) as u64, len, part)))
+                .collect();
+            readers.into_iter().try_for_each(|r| r.join().unwrap_or_else(|_| Err(io::Error::other("a reader panicked"))))
+        })?;
+        Ok(Self(sums))
+    }
+
+    /// Notes a write.
+    pub(super) fn wrote(&mut self, offset: u64, data: &[u8]) {
+        let mut at = usize::try_from(offset).unwrap_or(usize::MAX);
+        let mut rest = data;
+        while !rest.is_empty() {
+            let (page, from) = (at / PAGE, at % PAGE);
+            let (now, later) = rest.split_at(rest.len().min(PAGE - from));
+            if page >= self.0.len() {
+                self.grow(page + 1);
+            }
+            self.0[page] = if now.len() == PAGE { sum(now) } else { UNKNOWN };
+            at += now.len();
+            rest = later;
+        }
+    }
+
+    /// Notes a new length.
+    pub(super) fn set_len(&mut self, len: u64) {
+        let pages = usize::try_from(len.div_ceil(PAGE as u64)).unwrap_or(usize::MAX);
+        if pages > self.0.len() {
+            return self.grow(pages);
+        }
+        self.0.truncate(pages);
+        if let Some(last) = self.0.last_mut() {
+            *last = UNKNOWN;
+        }
+    }
+
+    /// What was the last page may have been a part of one, and is whole now.
+    fn grow(&mut self, pages: usize) {
+        if let Some(last) = self.0.last_mut() {
+            *last = UNKNOWN;
+        }
+        self.0.resize(pages, UNKNOWN);
+    }
+
+    /// Fills in what is not known, from the file.
+    pub(super) fn complete(&mut self, file: &impl StorageBackend) -> io::Result<()> {
+        let len = file.len()?;
+        if len.div_ceil(PAGE as u64) != self.0.len() as u64 {
+            self.set_len(len);
+        }
+        for page in 0..self.0.len() {
+            if self.0[page] == UNKNOWN {
+                sum_pages(file, (page * PAGE) as u64, len, &mut self.0[page..=page])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The sums as they are kept: their own sum last.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = MAGIC.to_vec();
+        self.0.iter().for_each(|s| out.extend_from_slice(&s.to_le_bytes()));
+        out.extend_from_slice(&sum(&out).to_le_bytes());
+        out
+    }
+
+    /// Reads what [`Sums::encode`] made; `None` when there is none, or it is damaged itself.
+    pub(super) fn load(path: &Path) -> Option<Self> {
+        let bytes = fs::read(path).ok()?;
+        let (body, own) = bytes.split_last_chunk::<8>()?;
+        let words = body.strip_prefix(MAGIC)?;
+        let intact = sum(body) == u64::from_le_bytes(*own) && words.len().is_multiple_of(8);
+        intact.then(|| Self(words.as_chunks::<8>().0.iter().map(|w| u64::from_le_bytes(*w)).collect()))
+    }
+}
+
+fn sum_pages(file: &impl StorageBackend, from: u64, len: u64, sums: &mut [u64]) -> io::Result<()> {
+    let mut buffer = vec![0; CHUNK.min(sums.len() * PAGE)];
+    let mut at = from;
+    for part in sums.chunks_mut(CHUNK / PAGE) {
+        let size = usize::try_from((len - at).min((part.len() * PAGE) as u64)).map_err(io::Error::other)?;
+        file.read(at, &mut buffer[..size])?;
+        for (sum_, page) in part.iter_mut().zip(buffer[..size].chunks(PAGE)) {
+            *sum_ = sum(page);
+        }
+        at += size as u64;
+    }
+    Ok(())
+}
+
+/// Four lanes of xor, multiply, rotate: each step can be undone, so no change to a single word ever goes unseen.
+/// It is meant for accidents, at the speed of memory; nobody is kept from making a file with the sums it should have.
+fn sum(bytes: &[u8]) -> u64 {
+    const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
+    let mut lanes = [1_u64, 2, 3, 4].map(|n| n.wrapping_mul(ODD));
+    let (blocks, rest) = bytes.as_chunks::<32>();
+    let mut last = [0; 32];
+    last[..rest.len()].copy_from_slice(rest);
+    for block in blocks.iter().chain([&last]) {
+        for (lane, word) in lanes.iter_mut().zip(block.as_chunks::<8>().0) {
+            *lane = (*lane ^ u64::from_le_bytes(*word)).wrapping_mul(ODD).rotate_left(29);
+        }
+    }
+    let mut all = bytes.len() as u64;
+    for lane in lanes {
+        all = (all.rotate_left(23) ^ lane).wrapping_mul(ODD);
+        all ^= all >> 32;
+    }
+    all.max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use redb::backends::InMemoryBackend;
+
+    proptest! {
+        #[test]
+        fn sums_kept_along_are_those_of_the_file(start in 0..40_000_u64, ops in prop::collection::vec((0..40_000_u64, prop::collection::vec(any::<u8>(), 0..9000), prop::option::of(0..60_000_u64)), 0..10)) {
+            let file = InMemoryBackend::new();
+            file.set_len(start).unwrap();
+            let mut kept = Sums::of(&file).unwrap();
+            for (at, data, len) in ops.into_iter().chain([(0, vec![], Some(100)), (0, vec![], Some(4096))]) {
+                if let Some(len) = len {
+                    file.set_len(len).unwrap();
+                    kept.set_len(len);
+                }
+                if at + data.len() as u64 <= file.len().unwrap() {
+                    file.write(at, &data).unwrap();
+                    kept.wrote(at, &data);
+                }
+            }
+            kept.complete(&file).unwrap();
+            prop_assert_eq!(kept, Sums::of(&file).unwrap());
+        }
+
+        #[test]
+        fn a_changed_byte_a_swap_and_a_cut_change_the_sum(page in prop::collection::vec(any::<u8>(), 64..4096), at: prop::sample::Index, by in 1..=255_u8) {
+            let before = sum(&page);
+            let mut other = page.clone();
+            other[at.index(page.len())] ^= by;
+            prop_assert_ne!(sum(&other), before);
+            let mut other = page.clone();
+            other.rotate_left(8);
+            prop_assert!(other == page || sum(&other) != before);
+            prop_assert_ne!(sum(&page[..page.len() - 1]), before);
+        }
+    }
+
+    #[test]
+    fn damaged_sums_are_no_sums() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let sums = Sums((1..500).collect());
+        fs::write(&path, sums.encode()).unwrap();
+        assert_eq!(Sums::load(&path), Some(sums));
+        let good = fs::read(&path).unwrap();
+        for len in 0..good.len() {
+            fs::write(&path, &good[..len]).unwrap();
+            assert_eq!(Sums::load(&path), None, "{len}");
+        }
+        for at in (0..good.len()).step_by(37) {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            fs::write(&path, bad).unwrap();
+            assert_eq!(Sums::load(&path), None, "{at}");
+        }
+    }
+}
