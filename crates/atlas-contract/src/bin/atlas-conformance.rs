@@ -1,4 +1,4 @@
-//! The conformance matrix: every provider against the public suite, in process and over TCP.
+//! The conformance matrix: every provider against the public suite, in process, with reads that lag, and over TCP.
 //!
 //! `atlas-conformance [--json] [--live NAME]`; exits 1 when a case fails. `--live` runs one provider against the real cloud instead,
 //! with the key of its environment variable and never for more than half a dollar.
@@ -55,10 +55,11 @@ fn run() -> Result<bool, String> {
 fn matrix() -> Result<BTreeMap<String, Report>, String> {
     let mut reports = BTreeMap::from([("mock".to_owned(), examine(Time::Paused, &MockSubject::new(7))?)]);
     for cloud in CLOUDS {
-        let subject = CloudSubject::new(*cloud, 7);
-        reports.insert(cloud.name.to_owned(), examine(Time::Paused, &subject)?);
+        let subject = || CloudSubject::new(*cloud, 7);
+        reports.insert(cloud.name.to_owned(), examine(Time::Paused, &subject())?);
+        reports.insert(format!("{}/lagging", cloud.name), examine(Time::Paused, &subject().lagging())?);
         if cloud.served {
-            reports.insert(format!("{}/tcp", cloud.name), examine(Time::Real, &subject.over_tcp())?);
+            reports.insert(format!("{}/tcp", cloud.name), examine(Time::Real, &subject().over_tcp())?);
         }
     }
     Ok(reports)

@@ -11,7 +11,7 @@ use atlas_core::{AnyProvider, CallContext, ComputeId, ComputeRequest, Error, Err
 use atlas_http::{Body, Transport};
 use atlas_sim::{Options, Ready, Sim};
 use atlas_testkit::conformance::{BoxFuture, Control, LedgerEntry, Serverless, Subject};
-use atlas_testkit::world::{Fault, FaultKind, World, WorldClock};
+use atlas_testkit::world::{Fault, FaultKind, Lag, World, WorldClock};
 use http::Request;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use http_body_util::BodyExt;
@@ -83,6 +83,7 @@ pub struct CloudSubject {
     cloud: Cloud,
     seed: u64,
     way: Way,
+    lagging: bool,
     stage: Mutex<Stage>,
     kept: Mutex<Vec<Exchange>>,
 }
@@ -99,13 +100,26 @@ impl CloudSubject {
     /// This cloud, in worlds with this seed.
     #[must_use]
     pub fn new(cloud: Cloud, seed: u64) -> Self {
-        Self { cloud, seed, way: Way::InProcess, stage: Mutex::new(Stage::in_process(&cloud, seed)), kept: Mutex::default() }
+        Self {
+            cloud,
+            seed,
+            way: Way::InProcess,
+            lagging: false,
+            stage: Mutex::new(Stage::in_process(&cloud, seed)),
+            kept: Mutex::default(),
+        }
     }
 
     /// The same, served and called on TCP from the next fresh cloud on.
     #[must_use]
     pub fn over_tcp(self) -> Self {
         Self { way: Way::Tcp, ..self }
+    }
+
+    /// The same with clouds whose reads lag, up to their bound, from the next fresh one on.
+    #[must_use]
+    pub fn lagging(self) -> Self {
+        Self { lagging: true, ..self }
     }
 
     /// The world of the case that is running.
@@ -197,6 +211,10 @@ impl Subject for CloudSubject {
                 Way::InProcess => Stage::in_process(&self.cloud, self.seed),
                 Way::Tcp => Stage::over_tcp(&self.cloud, self.seed).await?,
             };
+            if self.lagging {
+                let bound = stage.world.cloud(self.cloud.name).map(|spec| spec.visibility_bound).unwrap_or_default();
+                stage.world.set_lag(self.cloud.name, Lag::within(bound));
+            }
             let provider = stage.provider(&self.cloud, KEY);
             let before = std::mem::replace(&mut *self.stage(), stage);
             self.kept.lock().unwrap_or_else(PoisonError::into_inner).extend(before.tap.take());
