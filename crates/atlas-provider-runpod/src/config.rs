@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use atlas_core::config::{ApiKey, Origin};
 use atlas_core::{AccountLimits, Clock, Entropy, Error, ProviderId, Result, Secret, SystemClock, SystemEntropy};
-use atlas_http::{Body, BoxError, Client, Transport};
+use atlas_http::{Body, BoxError, Client, Pace, Transport};
 use http::{Request, Response};
 use tower::{Layer, Service};
 
@@ -34,6 +34,11 @@ const RUNTIME_URL: &str = "https://api.runpod.ai/v2";
 /// The runtime's own limits are far above the control plane's, and for each endpoint (docs/clouds/runpod.md, "Serverless jobs").
 const RUNTIME_INTERVAL: Duration = Duration::from_millis(5);
 const RUNTIME_BURST: u32 = 200;
+/// Calls each ten seconds that are limited more tightly: cancels to 100, purges to 2.
+const PACES: [(&str, Pace); 2] = [
+    ("cancel_job", Pace { interval: Duration::from_millis(100), burst: 20 }),
+    ("purge_queue", Pace { interval: Duration::from_secs(5), burst: 2 }),
+];
 
 /// Builds a [`RunPod`]. What is set here counts before the environment.
 pub struct RunPodBuilder {
@@ -194,7 +199,10 @@ impl RunPodBuilder {
             .map_or_else(|| Ok(ProxyTemplate::default()), |text| ProxyTemplate::new(text, self.allow_plain_http))?;
         let transport = self.transport.unwrap_or_else(Transport::hyper);
         let client = |api, given: Option<String>, default: &str, limits: AccountLimits| {
-            Client::builder(id.clone(), given.unwrap_or_else(|| default.to_owned()))
+            let builder = Client::builder(id.clone(), given.unwrap_or_else(|| default.to_owned()));
+            let paces = PACES.into_iter().filter(|_| api == "runtime");
+            paces
+                .fold(builder, |builder, (operation, pace)| builder.pace(operation, pace))
                 .api(api)
                 .api_key("Bearer", key.clone())
                 .limits(limits)

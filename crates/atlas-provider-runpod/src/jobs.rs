@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use atlas_core::{
     Backoff, CallContext, Entropy, Error, ErrorKind, Job, JobId, JobMode, JobRef, JobRequest, JobStatus, Next, Outcome,
-    ProviderId, REDACTED, Result, RetryClass,
+    ProviderId, REDACTED, Result, RetryClass, Secret,
 };
 use atlas_http::{Answer, Call, Client, merge_json};
 use http::StatusCode;
@@ -40,6 +40,20 @@ pub(crate) struct Runtime {
     pub(crate) client: Client,
     pub(crate) provider: ProviderId,
     pub(crate) entropy: Arc<dyn Entropy>,
+}
+
+/// Where a job's worker is to put large results: set it as an extension of a submit's [`CallContext`]. A job's description cannot
+/// hold it, because that is printed.
+#[derive(Clone, Debug)]
+pub struct S3Config {
+    /// The access key's id.
+    pub access_id: String,
+    /// The access key.
+    pub access_secret: Secret,
+    /// The bucket.
+    pub bucket: String,
+    /// The S3 service.
+    pub endpoint_url: String,
 }
 
 /// What an endpoint's queue and workers are doing.
@@ -84,14 +98,20 @@ impl Runtime {
     /// See [`atlas_core::Provider::run_job`].
     pub(crate) async fn run(&self, cx: &CallContext, request: &JobRequest) -> Result<Job> {
         let sync = request.mode == JobMode::Sync;
-        let body = body(request)?;
+        let mut body = body(request)?;
+        let mut secrets: Vec<_> = request.webhook.iter().cloned().collect();
+        if let Some(s3) = cx.extension::<S3Config>() {
+            secrets.push(s3.access_secret.clone());
+            body["s3Config"] = json!({"accessId": s3.access_id, "accessSecret": s3.access_secret.expose(), "bucketName": s3.bucket,
+                "endpointUrl": s3.endpoint_url});
+        }
         let bytes = serde_json::to_vec(&body).map_or(0, |bytes| bytes.len());
         if bytes > if sync { MAX_RUNSYNC } else { MAX_RUN } {
             let most = if sync { "20 MB for a sync job" } else { "10 MB for a job" };
             return Err(Error::validation("input", format!("is larger than the {most} that runpod takes")));
         }
         let segments = [request.endpoint.as_str(), if sync { "runsync" } else { "run" }];
-        let call = Call::post("run_job", RetryClass::Create, segments).json(&body).scrub(request.webhook.clone());
+        let call = Call::post("run_job", RetryClass::Create, segments).json(&body).scrub(secrets);
         if !sync {
             return self.job(&request.endpoint, &self.client.call(cx, call).await?);
         }
@@ -287,7 +307,6 @@ pub(crate) fn bad_end(job: &Job) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use atlas_core::Secret;
 
     fn read_job(value: Value) -> Result<Job> {
         job(&ProviderId::new("runpod").unwrap(), "ep", value)

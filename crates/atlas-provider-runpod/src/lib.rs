@@ -54,7 +54,7 @@ use error::{Refusal, unread_create};
 #[cfg(feature = "graphql")]
 pub use graphql::{Balance, DeadMan};
 use jobs::Runtime;
-pub use jobs::{EndpointHealth, JobCounts, WorkerCounts};
+pub use jobs::{EndpointHealth, JobCounts, S3Config, WorkerCounts};
 pub use resources::billing::{
     AccountBilling, BillingQuery, Bucket, ClusterBilling, PodBilling, PublicEndpointBilling, ServerlessBilling, VolumeBilling,
 };
@@ -345,7 +345,7 @@ impl Provider for RunPod {
     }
 
     async fn logs(&self, cx: &CallContext, id: &ComputeId, query: &LogQuery) -> Result<BoxStream<Result<LogLine>>> {
-        self.open_log(cx, vec!["v2".to_owned(), "pods".to_owned(), id.to_string(), "logs".to_owned()], query).await
+        self.open_log(cx, logs::Owner::Pod(id.to_string()), query).await
     }
 
     async fn run_job(&self, cx: &CallContext, request: &JobRequest) -> Result<Job> {
@@ -415,9 +415,9 @@ impl RunPod {
         Err(Error::new(ErrorKind::Conflict, message).outcome_is(Outcome::NotApplied(Next::Stop)).with_status(409))
     }
 
-    async fn open_log(&self, cx: &CallContext, path: Vec<String>, query: &LogQuery) -> Result<BoxStream<Result<LogLine>>> {
+    async fn open_log(&self, cx: &CallContext, owner: logs::Owner, query: &LogQuery) -> Result<BoxStream<Result<LogLine>>> {
         let (client, entropy) = (self.control.0.clone(), self.entropy.clone());
-        logs::open(logs::Source { client, cx: cx.clone(), entropy, path, query: query.clone() }).await
+        logs::open(logs::Source { client, cx: cx.clone(), entropy, owner, query: query.clone() }).await
     }
 
     /// Waits for a job's end, polling, and gives it with its result before the cloud forgets that.

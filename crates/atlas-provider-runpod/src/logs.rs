@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::sse::{Decoder, Event};
 
 /// The stream stays open: a reader who does not follow takes this much silence for the end of what there is.
-const SILENCE_ENDS: Duration = Duration::from_secs(2);
+const SILENCE_ENDS: Duration = Duration::from_secs(3);
 /// A quiet container is no broken connection, and a broken one looks the same: then we connect again.
 const SILENCE_RECONNECTS: Duration = Duration::from_secs(60);
 /// How many lines the cloud gives where nobody says.
@@ -23,15 +23,30 @@ const SEAM: usize = 5000;
 const MAX_BREAKS: u32 = 5;
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
 
-/// Whose log, and how to ask whether more can come.
+/// Whose log.
+#[derive(Clone, Debug)]
+pub(crate) enum Owner {
+    Pod(String),
+    Worker { endpoint: String, worker: String },
+}
+
+/// Whose log, and how to read it.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) client: Client,
     pub(crate) cx: CallContext,
     pub(crate) entropy: Arc<dyn Entropy>,
-    /// The path of the log; what it ends with (`logs`) cut off is the path of its owner.
-    pub(crate) path: Vec<String>,
+    pub(crate) owner: Owner,
     pub(crate) query: LogQuery,
+}
+
+impl Owner {
+    fn path(&self) -> Vec<&str> {
+        match self {
+            Self::Pod(id) => vec!["v2", "pods", id, "logs"],
+            Self::Worker { endpoint, worker } => vec!["v2", "serverless", endpoint, "workers", worker, "logs"],
+        }
+    }
 }
 
 /// Opens the log and gives its lines.
@@ -48,6 +63,7 @@ pub(crate) async fn open(source: Source) -> Result<BoxStream<Result<LogLine>>> {
         lines: VecDeque::new(),
         seam: Seam::default(),
         left,
+        reconnects: 0,
         breaks: 0,
     };
     Ok(Box::pin(futures_util::stream::unfold(reader, Reader::next)))
@@ -57,7 +73,7 @@ impl Source {
     async fn connect(&self, last_id: Option<&str>) -> Result<StreamingAnswer> {
         let silence = if self.query.follow { SILENCE_RECONNECTS } else { SILENCE_ENDS };
         let source = self.query.source.map(|source| if source == LogSource::System { "system" } else { "container" });
-        let mut call = Call::get("logs", RetryClass::Safe, &self.path)
+        let mut call = Call::get("logs", RetryClass::Safe, self.owner.path())
             .query_opt("source", source)
             .query_opt("tail", self.query.tail.map(|lines| lines.min(5000).to_string()))
             .query_opt("since", self.query.since.map(|since| since.to_string()))
@@ -69,15 +85,25 @@ impl Source {
         self.client.call_streaming(&self.cx, call).await
     }
 
-    /// Whether the owner of this log is in a state in which nothing more can come.
+    /// Whether the owner of this log is gone, or in a state in which nothing more can come. When in doubt it is not.
     async fn ended(&self) -> bool {
-        let Some((_, owner)) = self.path.split_last() else { return false };
-        let read = self.client.call(&self.cx, Call::get("logs", RetryClass::Safe, owner)).await;
-        match read {
-            Ok(answer) => answer.json::<Value>().is_ok_and(|owner| {
-                matches!(owner.get("status").and_then(Value::as_str), Some("EXITED" | "ERROR" | "TERMINATED"))
-            }),
-            Err(error) => error.kind() == ErrorKind::NotFound,
+        let path = match &self.owner {
+            Owner::Pod(id) => vec!["v2", "pods", id],
+            Owner::Worker { endpoint, .. } => vec!["v2", "serverless", endpoint, "workers"],
+        };
+        let answer = match self.client.call(&self.cx, Call::get("logs", RetryClass::Safe, path)).await {
+            Ok(answer) => answer,
+            Err(error) => return error.kind() == ErrorKind::NotFound,
+        };
+        let Ok(answer) = answer.json::<Value>() else { return false };
+        match &self.owner {
+            Owner::Pod(_) => {
+                matches!(answer.get("status").and_then(Value::as_str), Some("EXITED" | "ERROR" | "TERMINATED"))
+            }
+            Owner::Worker { worker, .. } => answer
+                .get("workers")
+                .and_then(Value::as_array)
+                .is_some_and(|all| all.iter().all(|one| one.get("id").and_then(Value::as_str) != Some(worker))),
         }
     }
 }
@@ -90,6 +116,8 @@ struct Reader {
     seam: Seam,
     /// How many lines are still wanted; `None` for all that come.
     left: Option<u32>,
+    /// Connections in a row that brought nothing, and those of them that broke.
+    reconnects: u32,
     breaks: u32,
 }
 
@@ -106,27 +134,28 @@ impl Reader {
             let answer = self.answer.as_mut()?;
             let broken = match answer.chunk().await {
                 Some(Ok(bytes)) => {
-                    self.breaks = 0;
+                    (self.reconnects, self.breaks) = (0, 0);
                     let seam = &mut self.seam;
                     self.lines.extend(self.decoder.feed(&bytes).into_iter().filter(|event| seam.is_new(event)).map(line));
                     continue;
                 }
                 // What was asked for is read: this is the end of it, not a failure.
-                Some(Err(error)) if error.kind() == ErrorKind::Timeout && !self.source.query.follow => return None,
-                Some(Err(error)) if error.kind() == ErrorKind::Timeout => None,
-                Some(Err(error)) => Some(error),
                 None if !self.source.query.follow => return None,
-                None if self.source.ended().await => return None,
-                None => None,
+                Some(Err(error)) if error.kind() == ErrorKind::Timeout && !self.source.query.follow => return None,
+                Some(Err(error)) if error.kind() != ErrorKind::Timeout => Some(error),
+                // Closed, or silent: quiet and dead look the same from here.
+                _ if self.source.ended().await => return None,
+                _ => None,
             };
-            self.breaks += 1;
-            if let Some(error) = broken
-                && self.breaks > MAX_BREAKS
-            {
-                self.answer = None;
-                return Some((Err(error), self));
+            self.reconnects = self.reconnects.saturating_add(1);
+            if let Some(error) = broken {
+                self.breaks += 1;
+                if self.breaks > MAX_BREAKS {
+                    self.answer = None;
+                    return Some((Err(error), self));
+                }
             }
-            tokio::time::sleep(BACKOFF.delay(self.breaks.min(10) - 1, &*self.source.entropy)).await;
+            tokio::time::sleep(BACKOFF.delay(self.reconnects.min(10) - 1, &*self.source.entropy)).await;
             self.decoder = Decoder::default();
             let last = self.seam.reconnect();
             match self.source.connect(last.as_deref()).await {

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::container::{Container, nullable, put};
 use super::units::{millis, seconds};
 use crate::RunPod;
+use crate::logs::Owner;
 
 const PATH: &str = "serverless";
 /// RunPod documents five minutes and has been seen to take an omitted value for none: always sent.
@@ -458,8 +459,8 @@ impl RunPod {
         worker: &str,
         query: &LogQuery,
     ) -> Result<BoxStream<Result<LogLine>>> {
-        let path = ["v2", PATH, endpoint, "workers", worker, "logs"].map(str::to_owned);
-        self.open_log(cx, path.to_vec(), query).await
+        let owner = Owner::Worker { endpoint: endpoint.to_owned(), worker: worker.to_owned() };
+        self.open_log(cx, owner, query).await
     }
 }
 

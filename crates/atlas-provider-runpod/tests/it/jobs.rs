@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atlas_core::{CallContext, ErrorKind, Job, JobId, JobMode, JobRef, JobRequest, JobStatus, Outcome, SeededEntropy};
-use atlas_provider_runpod::Webhooks;
+use atlas_provider_runpod::{S3Config, Webhooks};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -183,4 +183,18 @@ async fn a_callback_ends_the_wait_and_the_cloud_is_asked_all_the_same() {
     assert_eq!((ended.unwrap().status, answer.status().as_u16()), (JobStatus::Completed, 200));
     assert!(begun.elapsed() < Duration::from_millis(100), "no poll was due yet");
     assert_eq!(cloud.lines().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_s3_secret_reaches_the_cloud_and_no_error() {
+    let s3 = S3Config {
+        access_id: "AK1".to_owned(),
+        access_secret: "zz-canary-s3".into(),
+        bucket: "out".to_owned(),
+        endpoint_url: "https://s3.example".to_owned(),
+    };
+    let cloud = Script::new([problem(400, "bad secret zz-canary-s3")]);
+    let error = cloud.provider().jobs().unwrap().run_job(&cx().with_extension(s3), &request()).await.unwrap_err();
+    assert_eq!(cloud.asked()[0].body["s3Config"]["accessSecret"], json!("zz-canary-s3"));
+    assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
 }

@@ -53,3 +53,20 @@ async fn the_log_of_no_pod_is_not_found() {
     let error = cloud.provider().logs(&CallContext::new(), &id, &LogQuery::default()).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::NotFound);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_workers_log_is_followed_while_its_endpoint_knows_it() {
+    let workers = |ids: &[&str]| {
+        let all: Vec<_> = ids.iter().map(|id| json!({"id": id, "status": "RUNNING"})).collect();
+        reply(200, &json!({"workers": all, "summary": {}}))
+    };
+    let cloud = Script::new([events(&[("t1", "a")]), workers(&["w1", "w2"]), events(&[("t2", "b")]), workers(&["w2"])]);
+    let query = LogQuery::default().follow(true);
+    let mut stream = cloud.runpod().worker_logs(&CallContext::new().with_retries(0), "ep1", "w1", &query).await.unwrap();
+    let mut lines = Vec::new();
+    while let Some(line) = poll_fn(|cx| stream.as_mut().poll_next(cx)).await {
+        lines.push(line.unwrap().text);
+    }
+    assert_eq!(lines, ["a", "b"]);
+    assert_eq!(cloud.lines()[..2], ["GET /v2/serverless/ep1/workers/w1/logs", "GET /v2/serverless/ep1/workers"]);
+}

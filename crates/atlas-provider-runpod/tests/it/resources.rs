@@ -47,7 +47,7 @@ fn volume() -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn endpoints() {
+async fn endpoints_are_asked_for_by_their_paths_and_read_with_units() {
     let mut order = EndpointRequest::queue("n");
     order.container = Container::image("x");
     order.gpu = Some(EndpointGpu::pools(["ADA_24"]));
@@ -81,7 +81,7 @@ async fn endpoints() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn templates() {
+async fn templates_are_asked_for_by_their_paths_and_one_in_use_is_a_conflict() {
     let (made, line, body) = asked!(reply(201, &template()), r => r.create_template(&cx(), &TemplateSpec::new("t", "x")));
     assert_eq!(
         (made.container.disk, line.as_str(), body),
@@ -112,7 +112,7 @@ async fn templates() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn network_volumes() {
+async fn network_volumes_are_made_grown_and_deleted() {
     let order = VolumeRequest { name: "m".to_owned(), size: DiskSize::gb(120), region: "EU-RO-1".to_owned() };
     let cloud = Script::new([
         reply(201, &volume()),
@@ -150,7 +150,7 @@ async fn a_volume_whose_creation_was_not_answered_may_exist() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn registries_and_delegations() {
+async fn registries_and_delegations_are_made_and_forgotten() {
     let registry = json!({"id": "6v1r8s3t", "name": "acme-pull"});
     let password = Secret::new("zz-canary");
     let (_, line, body) = asked!(reply(201, &registry), r => r.create_registry(&cx(), "acme-pull", "bot", &password));
@@ -209,7 +209,7 @@ async fn a_pod_is_changed_and_restarted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_catalogue() {
+async fn the_catalogue_is_read_with_units_and_reads_back() {
     let gpu = json!({"id": "NVIDIA L40S", "name": "L40S", "pool": "ADA_48_PRO", "manufacturer": "NVIDIA", "memory": 48, "secure": true,
         "community": false, "price": {"secure": 1.09, "community": 0.5, "serverless": 1.9}, "maxCount": {"secure": 8, "community": 0},
         "availability": "LOW", "dataCenters": [{"id": "EU-RO-1", "name": "x", "availability": "LOW"}]});
