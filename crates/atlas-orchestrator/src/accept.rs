@@ -115,6 +115,7 @@ fn orphan(
         phase: AttemptPhase::Unknown,
         serving: None,
         compute: None,
+        seen_at: None,
         sighted: vec![Sighted { id: machine.id.clone(), at: now, fate: Fate::Doomed }],
         kill: Some(Kill { reason: Reason::Accepted, at: now }),
         supports: Vec::new(),

@@ -186,7 +186,7 @@ pub enum EventKind {
         /// Which.
         limit: Limit,
         /// When, unless something happens before.
-        at: Timestamp,
+        due: Timestamp,
     },
     /// Somebody put an end off.
     Extended {
@@ -237,6 +237,9 @@ pub enum EventKind {
         /// What it says; bounded.
         text: String,
     },
+    /// Of a kind that a newer atlas wrote and this one does not know.
+    #[serde(other)]
+    Other,
 }
 
 /// One event of one session.
@@ -311,5 +314,56 @@ impl Lead {
     /// A fifth of the limit, at most a minute.
     pub(crate) fn of(limit: Duration) -> Self {
         Self((limit / 5).min(Duration::from_secs(60)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use atlas_core::SeededEntropy;
+
+    #[test]
+    fn an_event_reads_back_as_written_and_an_unknown_kind_is_still_an_event() {
+        let now = Timestamp::from_unix_seconds(1_790_000_000);
+        let attempt = AttemptId::new(now, [1; 6]);
+        let compute = ComputeId::new("m1").unwrap();
+        let kinds = [
+            EventKind::Created { account: AccountName::new("mock").unwrap() },
+            EventKind::Attempt { attempt, placed: "mock".to_owned(), price: Some(UsdPerHour::ZERO) },
+            EventKind::Accepted { attempt, compute: compute.clone() },
+            EventKind::Refused { attempt, message: "sold out".to_owned(), kind: "no_capacity".to_owned() },
+            EventKind::OutcomeUnknown { attempt },
+            EventKind::Adopted { attempt, compute: compute.clone() },
+            EventKind::Absent { attempt },
+            EventKind::DuplicateFound { attempt, compute: compute.clone() },
+            EventKind::Reopened { attempt, compute },
+            EventKind::Status { status: ComputeStatus::Running },
+            EventKind::Ready,
+            EventKind::Heartbeat { last_activity: now },
+            EventKind::Warning { limit: Limit::IdleTtl, due: now },
+            EventKind::Extended { until: now },
+            EventKind::Died { how: Death::Vanished },
+            EventKind::Respawning { respawn: 1 },
+            EventKind::TaskEnded {
+                outcome: TaskOutcome { kind: crate::TaskKind::Failed, exit_code: Some(3), proof: crate::Proof::Reported },
+            },
+            EventKind::Terminating { reason: Reason::CannotPlace { message: "x".to_owned(), kind: "quota".to_owned() } },
+            EventKind::Terminating { reason: Reason::Limit { limit: Limit::MaxCost } },
+            EventKind::TerminateFailed { stuck: Stuck::CloudUnreachable { kind: "timeout".to_owned() }, burn: UsdPerHour::ZERO },
+            EventKind::Terminated { cost: Usd::ZERO },
+            EventKind::Owner { node: "a".to_owned() },
+            EventKind::Reported { kind: "progress".to_owned(), text: "50%".to_owned() },
+        ];
+        for (seq, kind) in kinds.into_iter().enumerate() {
+            let session = SessionId::new(now, &SeededEntropy::new(1));
+            let event = Event { session, user_id: Some("u".to_owned()), seq: seq as u64, at: now, kind };
+            let text = serde_json::to_string(&event).unwrap();
+            assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event, "{text}");
+        }
+        let newer = format!(
+            r#"{{"session":"{}","seq":1,"at":"{now}","event":"from_the_future","x":1}}"#,
+            SessionId::new(now, &SeededEntropy::new(1))
+        );
+        assert_eq!(serde_json::from_str::<Event>(&newer).unwrap().kind, EventKind::Other);
     }
 }

@@ -127,7 +127,7 @@ impl Stepper<'_> {
             if due.warn_at.is_some_and(|at| at <= now) && !is_warned(&self.step.record, &due) {
                 self.step.record.warned.retain(|warned| warned.limit != due.limit);
                 self.step.record.warned.push(Warned { limit: due.limit, at: due.end_at });
-                self.emit(EventKind::Warning { limit: due.limit, at: due.end_at });
+                self.emit(EventKind::Warning { limit: due.limit, due: due.end_at });
             }
         }
     }

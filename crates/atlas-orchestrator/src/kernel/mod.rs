@@ -4,8 +4,11 @@
 //! process has, what is to be done next. Because effects are derived and not queued, a process that starts over from the records
 //! alone does the right thing. Nothing here deletes a session's history: a committed end is final.
 
+mod ends;
 pub mod input;
 pub mod limits;
+mod machines;
+mod place;
 pub mod plan;
 pub mod record;
 mod step;

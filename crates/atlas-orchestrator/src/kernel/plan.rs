@@ -117,10 +117,10 @@ fn serving(record: &SessionRecord, attempt: &Attempt, e: &AttemptEvidence, cx: &
     doomed(attempt, e, cx, plan);
     let Some(id) = &attempt.serving else { return };
     if e.suspect {
-        if e.absent.contains_key(id) && cx.now >= attempt.settled_at(&cx.bounds) {
+        if e.absent.contains_key(id) && cx.now >= attempt.may_vanish_at(&cx.bounds) {
             plan.at(e.next_conclude, cx.now, Effect::Conclude(attempt.id));
         } else {
-            let not_before = attempt.settled_at(&cx.bounds).max(e.next_read.unwrap_or(cx.now));
+            let not_before = attempt.may_vanish_at(&cx.bounds).max(e.next_read.unwrap_or(cx.now));
             plan.at(Some(not_before), cx.now, Effect::PointRead(attempt.id, id.clone()));
         }
     } else if record.ready_at.is_none() || record.kind == SessionKind::Task || e.next_poll.is_some_and(|_| e.polls == 0) {
@@ -244,7 +244,8 @@ pub fn proved(attempt: &Attempt, evidence: Option<&AttemptEvidence>, cx: &Cx<'_>
         return false;
     }
     if attempt.is_serving() {
-        return attempt.serving.as_ref().is_some_and(|id| e.suspect && e.absent.contains_key(id));
+        return cx.now >= attempt.may_vanish_at(&cx.bounds)
+            && attempt.serving.as_ref().is_some_and(|id| e.suspect && e.absent.contains_key(id));
     }
     let killed = attempt.kill.is_some();
     if e.in_call || matches!(attempt.phase, AttemptPhase::Intent | AttemptPhase::Calling) || killed && !all_answered(attempt, e) {

@@ -140,6 +140,9 @@ pub struct Attempt {
     /// That machine as last seen, without the cloud's own description.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compute: Option<Compute>,
+    /// When a read or a walk first showed the serving machine; the answer to its order is not enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_at: Option<Timestamp>,
     /// Every id ever seen under its key.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sighted: Vec<Sighted>,
@@ -275,6 +278,14 @@ impl Attempt {
     #[must_use]
     pub fn settled_at(&self, bounds: &Bounds) -> Timestamp {
         self.calling_at.unwrap_or(self.created_at).saturating_add(bounds.settle())
+    }
+
+    /// Before then a missing machine is not taken for a vanished one. A machine that never showed yet is given much longer: clouds
+    /// exceed their own bounds, and what is believed gone is ended.
+    #[must_use]
+    pub fn may_vanish_at(&self, bounds: &Bounds) -> Timestamp {
+        let patience = if self.seen_at.is_some() { 0 } else { 4 };
+        self.settled_at(bounds).saturating_add(bounds.limits.visibility_bound * patience)
     }
 
     /// What it burns.

@@ -4,9 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use atlas_core::{
-    AccountLimits, AccountName, AttemptId, ComputeId, ComputeRequest, Entropy, Error, ErrorKind, Result, Timestamp,
-};
+use atlas_core::{AccountName, AttemptId, ComputeId, ComputeRequest, Entropy, Error, ErrorKind, Result, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
@@ -172,10 +170,7 @@ impl Core {
 
     pub(crate) fn bounds(&self, name: &AccountName) -> Bounds {
         self.account(name).map_or_else(
-            || Bounds {
-                lease: self.policy.lease,
-                limits: self.policy.account(name).limits.unwrap_or_else(AccountLimits::default),
-            },
+            || Bounds { lease: self.policy.lease, limits: self.policy.account(name).limits.unwrap_or_default() },
             |account| account.bounds,
         )
     }

@@ -15,8 +15,9 @@ const PAGE: usize = 512;
 /// How often the feed is looked at where other nodes write to the store too.
 const POLL: Duration = Duration::from_secs(1);
 
-fn decode(stored: &StoredEvent) -> Option<Event> {
-    serde_json::from_slice(&stored.payload).ok()
+fn decode(stored: &StoredEvent) -> Result<Event> {
+    serde_json::from_slice(&stored.payload)
+        .map_err(|error| Error::new(ErrorKind::Unavailable, "an event in the store cannot be read").with_source(error))
 }
 
 /// Reads the feed as it grows and hands it to every live subscriber; wakes sessions of ours that other nodes changed.
@@ -26,7 +27,14 @@ pub(crate) async fn keep(core: Arc<Core>, mut position: u64) {
             Ok(page) if !page.is_empty() => {
                 for stored in &page {
                     position = stored.position;
-                    let Some(event) = decode(stored) else { continue };
+                    let event = match decode(stored) {
+                        Ok(event) => event,
+                        Err(error) => {
+                            // Readers meet the same row, and are told.
+                            tracing::error!(position, %error, "an event is unreadable");
+                            continue;
+                        }
+                    };
                     if !core.exclusive && concerns_owner(&event.kind) {
                         core.slots.wake(event.session);
                     }
@@ -112,11 +120,9 @@ impl Subscription {
         };
         let more = !page.is_empty();
         for stored in &page {
-            if let Some(event) = decode(stored) {
-                let delivery = Delivery { event, cursor: Cursor::after(stored.position), behind: 0 };
-                if self.wants(&delivery) {
-                    self.buffer.push_back(delivery);
-                }
+            let delivery = Delivery { event: decode(stored)?, cursor: Cursor::after(stored.position), behind: 0 };
+            if self.wants(&delivery) {
+                self.buffer.push_back(delivery);
             }
             if !matches!(self.scope, Scope::Session(_)) && self.buffer.is_empty() {
                 self.place = self.place.max(stored.position);

@@ -121,10 +121,12 @@ pub(crate) async fn note_deaths(core: &Core) -> Result<()> {
 pub(crate) async fn keep(core: Arc<Core>) {
     while core.sleep(core.policy.lease_renew).await {
         renew(&core).await;
-        if !core.exclusive && core.lease.may_act() && !core.stopping.is_cancelled() {
-            if let Err(error) = bury(&core).await {
-                tracing::warn!(%error, "what other nodes left could not be looked at");
-            }
+        if !core.exclusive
+            && core.lease.may_act()
+            && !core.stopping.is_cancelled()
+            && let Err(error) = bury(&core).await
+        {
+            tracing::warn!(%error, "what other nodes left could not be looked at");
         }
     }
 }

@@ -19,18 +19,18 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use atlas_core::{Clock, Entropy, Error, ErrorKind, SystemClock, SystemEntropy, Timestamp};
-use redb::{Database, ReadTransaction, ReadableDatabase};
+use redb::{ReadTransaction, ReadableDatabase};
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::open::StoreOwner;
 use self::schema::{EVENTS, FEED, FINGERPRINT, INCARNATION, LAST_COMMIT, LEASES, META, SCHEMA_VERSION, unreadable};
-use self::writer::{Change, Done, Job};
+use self::writer::{Change, Current, Done, Job};
 use super::{Batch, CommitError, Fence, Row, Store, StoreInfo, StoredEvent, Table};
 
 /// Changes that may wait for the writer; whoever brings more waits to be let in.
 const QUEUE: usize = 1024;
 /// Rows beyond which a scan leaves the async worker.
-const LONG_SCAN: usize = 512;
+const LONG_SCAN: usize = 2048;
 /// How long opening waits for another process to let go.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 
@@ -41,8 +41,8 @@ pub struct Redb(Arc<Inner>);
 struct Inner {
     path: PathBuf,
     clock: Arc<dyn Clock>,
+    db: Arc<Current>,
     // Both are taken when the last handle goes; until then they are always there.
-    db: Option<Arc<Database>>,
     queue: Option<mpsc::Sender<Job>>,
     writer: Option<JoinHandle<()>>,
 }
@@ -95,20 +95,22 @@ impl RedbOptions {
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Redb, Error> {
         let path = path.as_ref().to_owned();
         let opened = open::open(&path, self)?;
-        let db = Arc::new(opened.db);
+        let db = Arc::new(Current::new(opened.db));
         let (queue, jobs) = mpsc::channel(QUEUE);
-        let (served, clock, note) = (db.clone(), self.clock.clone(), opened.note);
+        let (served, note, place) = (db.clone(), opened.note, path.clone());
+        // Whoever waits for a change waits for this too, so it does not wait for the lock as well.
+        let again = self.clone().wait(Duration::ZERO);
         let writer = std::thread::Builder::new()
             .name("atlas-store".to_owned())
             .spawn(move || {
-                writer::run(&served, &clock, jobs);
+                writer::run(&served, || Ok(open::open(&place, &again)?.db), &*again.clock, jobs);
                 // Before the lock goes with the database: later it could be the next owner's note.
                 if let Err(e) = std::fs::remove_file(&note) {
                     tracing::debug!(path = %note.display(), error = %e, "the note of the store's owner could not be removed");
                 }
             })
             .map_err(|e| Error::new(ErrorKind::Unavailable, "the store's writer could not be started").with_source(e))?;
-        Ok(Redb(Arc::new(Inner { path, clock: self.clock.clone(), db: Some(db), queue: Some(queue), writer: Some(writer) })))
+        Ok(Redb(Arc::new(Inner { path, clock: self.clock.clone(), db, queue: Some(queue), writer: Some(writer) })))
     }
 
     /// Opens the store on a blocking thread, so that waiting for its lock holds up nobody.
@@ -140,7 +142,7 @@ impl Redb {
     }
 
     fn read(&self) -> Result<ReadTransaction, Error> {
-        self.0.db().begin_read().map_err(|e| unreadable(e.into()))
+        self.0.db.get()?.begin_read().map_err(|e| unreadable(e.into()))
     }
 
     async fn change(&self, change: Change) -> Result<Done, CommitError> {
@@ -159,17 +161,10 @@ impl Redb {
     }
 }
 
-impl Inner {
-    fn db(&self) -> &Arc<Database> {
-        self.db.as_ref().expect("taken only by drop")
-    }
-}
-
 impl Drop for Inner {
     /// Waits for the writer to finish what it accepted: at most a queue's worth of commits.
     fn drop(&mut self) {
         self.queue = None;
-        self.db = None;
         if let Some(writer) = self.writer.take()
             && writer.join().is_err()
         {

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::panic::catch_unwind;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use atlas_core::SeededEntropy;
 
 use super::*;
 use crate::store::AnyStore;
+use redb::{Database, StorageBackend};
 
 const SESSION: [u8; 16] = [9; 16];
 const PAGE: usize = 4096;
@@ -148,6 +149,7 @@ async fn every_hole_in_a_file_is_refused_untouched_or_sound() {
     }
 }
 
+#[cfg(unix)]
 #[tokio::test]
 async fn damage_done_to_an_open_store_shows_at_the_next_opening() {
     use std::os::unix::fs::FileExt;
@@ -289,7 +291,7 @@ async fn many_who_wait_share_a_transaction_and_each_hears_only_of_its_own() {
 #[derive(Debug)]
 struct Counting(redb::backends::InMemoryBackend, Arc<AtomicU64>);
 
-impl redb::StorageBackend for Counting {
+impl StorageBackend for Counting {
     fn len(&self) -> std::io::Result<u64> {
         self.0.len()
     }
@@ -309,7 +311,7 @@ impl redb::StorageBackend for Counting {
 }
 
 /// Queues these changes, then lets the writer serve them; the answers, and how often it synced.
-fn serve(db: &Database, syncs: &AtomicU64, changes: Vec<Change>) -> (Vec<Result<Done, CommitError>>, u64) {
+fn serve(db: &Current, syncs: &AtomicU64, changes: Vec<Change>) -> (Vec<Result<Done, CommitError>>, u64) {
     let (queue, jobs) = mpsc::channel(QUEUE);
     let mut answers = Vec::new();
     for change in changes {
@@ -319,8 +321,7 @@ fn serve(db: &Database, syncs: &AtomicU64, changes: Vec<Change>) -> (Vec<Result<
     }
     drop(queue);
     let before = syncs.load(Ordering::Relaxed);
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    writer::run(db, &clock, jobs);
+    writer::run(db, || unreachable!("the disk does not fail"), &SystemClock, jobs);
     (answers.into_iter().map(|a| a.blocking_recv().unwrap()).collect(), syncs.load(Ordering::Relaxed) - before)
 }
 
@@ -329,6 +330,7 @@ fn all_who_wait_share_one_sync_and_a_refused_group_costs_none() {
     let syncs = Arc::new(AtomicU64::new(0));
     let db = Database::builder().create_with_backend(Counting(redb::backends::InMemoryBackend::new(), syncs.clone())).unwrap();
     schema::create(&db, "i").unwrap();
+    let db = Current::new(db);
     let (answers, one) = serve(&db, &syncs, vec![Change::Batch(step(1))]);
     assert!(answers[0].is_ok() && one > 0);
     let (answers, many) = serve(&db, &syncs, (2..=400).map(|n| Change::Batch(step(n))).collect());
@@ -337,4 +339,67 @@ fn all_who_wait_share_one_sync_and_a_refused_group_costs_none() {
     let (answers, refused) = serve(&db, &syncs, (0..50).map(|_| Change::Batch(step(7))).collect());
     assert!(answers.iter().all(|a| matches!(a, Err(CommitError::Conflict))));
     assert_eq!(refused, 0);
+}
+
+/// A disk that can be told to be full. Its clones are the same disk.
+#[derive(Clone, Debug)]
+struct Disk(Arc<(redb::backends::InMemoryBackend, AtomicBool)>);
+
+impl Disk {
+    fn room(&self) -> std::io::Result<&redb::backends::InMemoryBackend> {
+        let full = self.0.1.load(Ordering::SeqCst);
+        if full { Err(std::io::Error::from(std::io::ErrorKind::StorageFull)) } else { Ok(&self.0.0) }
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> std::io::Result<u64> {
+        self.0.0.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+        self.0.0.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.room()?.set_len(len)
+    }
+    fn sync_data(&self) -> std::io::Result<()> {
+        self.room()?.sync_data()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        self.room()?.write(offset, data)
+    }
+}
+
+#[test]
+fn after_a_full_disk_the_store_goes_on_with_all_that_was_acknowledged() {
+    let disk = Disk(Arc::new((redb::backends::InMemoryBackend::new(), AtomicBool::new(false))));
+    let (reopened, full) = (disk.clone(), disk.clone());
+    let open = move || {
+        reopened.room().map_err(|e| Error::new(ErrorKind::Unavailable, e.to_string()))?;
+        Ok(Database::builder().set_check_integrity_on_open(true).create_with_backend(reopened.clone()).unwrap())
+    };
+    let db = open().unwrap();
+    schema::create(&db, "i").unwrap();
+    let db = Arc::new(Current::new(db));
+    let (queue, jobs) = mpsc::channel(QUEUE);
+    let write = move |n| {
+        let (reply, answer) = oneshot::channel();
+        queue.blocking_send(Job { change: Change::Batch(step(n)), reply }).unwrap();
+        answer.blocking_recv().unwrap()
+    };
+    // The sender goes with this closure, also when it panics, so that the writer ends.
+    std::thread::scope(move |scope| {
+        let served = db.clone();
+        scope.spawn(move || writer::run(&served, open, &SystemClock, jobs));
+        assert!(matches!(write(1), Ok(Done::Commit(1))));
+        full.0.1.store(true, Ordering::SeqCst);
+        for _ in 0..3 {
+            assert!(matches!(write(2), Err(CommitError::Store(_))));
+            assert!(db.get().is_err(), "nothing is read that might not be so");
+        }
+        full.0.1.store(false, Ordering::SeqCst);
+        assert!(matches!(write(2), Ok(Done::Commit(2))));
+        let log = events(&db.get().unwrap().begin_read().unwrap(), SESSION, 0, 9).unwrap();
+        assert_eq!(log.len(), 2);
+    });
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use atlas_core::{Clock, Error, ErrorKind};
@@ -47,12 +47,45 @@ pub(super) struct Job {
     pub(super) reply: oneshot::Sender<Result<Done, CommitError>>,
 }
 
+/// The database that is served now; none while it waits to be opened again after its disk failed.
+#[derive(Debug)]
+pub(super) struct Current(RwLock<Option<Arc<Database>>>);
+
+impl Current {
+    pub(super) fn new(db: Database) -> Self {
+        Self(RwLock::new(Some(Arc::new(db))))
+    }
+
+    /// The database. Not to be kept: it is closed when the last of these is dropped.
+    pub(super) fn get(&self) -> Result<Arc<Database>, Error> {
+        let current = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        current.clone().ok_or_else(|| Error::new(ErrorKind::Unavailable, "the store is closed since its disk failed"))
+    }
+
+    fn set(&self, db: Option<Database>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = db.map(Arc::new);
+    }
+}
+
 /// Serves the queue until every sender is gone.
-pub(super) fn run(db: &Database, clock: &Arc<dyn Clock>, mut queue: mpsc::Receiver<Job>) {
+///
+/// After a failure of the disk redb serves nothing more, so the database is closed, and opened again, with the full proof that
+/// opening asks for, when the next change comes. Until that succeeds every change and every read fails.
+pub(super) fn run(
+    current: &Current,
+    mut reopen: impl FnMut() -> Result<Database, Error>,
+    clock: &dyn Clock,
+    mut queue: mpsc::Receiver<Job>,
+) {
     let mut group = Vec::new();
     while queue.blocking_recv_many(&mut group, MAX_GROUP) > 0 {
         let (changes, replies): (Vec<_>, Vec<_>) = group.drain(..).map(|job| (job.change, job.reply)).unzip();
-        match write_group(db, &**clock, changes) {
+        let served = current.get().or_else(|_| {
+            current.set(Some(reopen()?));
+            tracing::info!("the store is open again");
+            current.get()
+        });
+        match served.and_then(|db| write_group(&db, clock, changes)) {
             Ok(outcomes) => {
                 for (reply, outcome) in replies.into_iter().zip(outcomes) {
                     // A dropped receiver stopped waiting; the outcome is in the store.
@@ -60,6 +93,7 @@ pub(super) fn run(db: &Database, clock: &Arc<dyn Clock>, mut queue: mpsc::Receiv
                 }
             }
             Err(failure) => {
+                current.set(None);
                 let cause = failure.source().map(ToString::to_string).unwrap_or_default();
                 tracing::error!(error = %failure, cause, changes = replies.len(), "the store could not be written");
                 for reply in replies {

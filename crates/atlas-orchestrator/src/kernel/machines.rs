@@ -1,0 +1,372 @@
+//! What machines under a key mean: found, served by, doubled, missing, dead.
+
+use std::time::Duration;
+
+use atlas_core::{AttemptId, Compute, ComputeId, ComputeStatus, ErrorKind, Timestamp};
+
+use super::input::{Failure, Walk, backoff};
+use super::record::{Fate, Placing, Sighted};
+use super::step::{RETRY_BASE, RETRY_CAP, STUCK_AFTER, Stepper};
+use crate::event::{Death, EventKind, Limit, Reason, Stuck};
+use crate::options::OnFailure;
+use crate::session::{AttemptPhase, Proof, SessionKind, TaskKind, TaskOutcome};
+
+impl Stepper<'_> {
+    /// Puts an id on record. Answers whether it is new.
+    pub(super) fn sight(&mut self, id: AttemptId, compute: &ComputeId, fate: Fate) -> bool {
+        let now = self.cx.now;
+        let Some(attempt) = self.attempt(id) else { return false };
+        match attempt.sighted_mut(compute) {
+            Some(seen) => {
+                if fate == Fate::Doomed && seen.fate != Fate::Doomed {
+                    seen.fate = Fate::Doomed;
+                    let e = self.evidence(id);
+                    e.deletes.remove(compute);
+                    e.absent.remove(compute);
+                }
+                false
+            }
+            None => {
+                attempt.sighted.push(Sighted { id: compute.clone(), at: now, fate });
+                let e = self.evidence(id);
+                (e.walks, e.absent) = ([None; 2], std::collections::BTreeMap::new());
+                true
+            }
+        }
+    }
+
+    /// The machine becomes the one that serves, or is ended where another does or the end is committed.
+    pub(super) fn serve(&mut self, id: AttemptId, compute: &Compute, adopted: bool) {
+        let now = self.cx.now;
+        let other = self.step.record.attempts.iter().any(|a| a.id != id && a.is_serving());
+        let ending = self.step.record.ending.is_some();
+        let Some(attempt) = self.attempt(id) else { return };
+        attempt.phase = AttemptPhase::Live;
+        attempt.serving = Some(compute.id.clone());
+        attempt.seen_at = adopted.then_some(now);
+        let killed = attempt.kill.is_some();
+        if adopted {
+            self.emit(EventKind::Adopted { attempt: id, compute: compute.id.clone() });
+        } else {
+            self.emit(EventKind::Accepted { attempt: id, compute: compute.id.clone() });
+        }
+        if killed || ending || other {
+            self.kill(id, if other && !ending { Reason::Replaced } else { Reason::Requested });
+            self.sight(id, &compute.id, Fate::Doomed);
+        } else {
+            self.record().placing = None;
+            self.record().ready_at = None;
+            let placed = self.attempt(id).map(|a| a.placed()).unwrap_or_default();
+            self.decide(format!("placed on {placed}"));
+            let e = self.evidence(id);
+            (e.polls, e.next_poll, e.suspect, e.suspect_since) = (0, None, false, None);
+            // Under `hedge` others may be on their way: the first machine wins.
+            let losers: Vec<AttemptId> = self
+                .step
+                .record
+                .attempts
+                .iter()
+                .filter(|a| a.id != id && !a.is_terminal() && a.kill.is_none())
+                .map(|a| a.id)
+                .collect();
+            for loser in losers {
+                self.kill(loser, Reason::Replaced);
+            }
+        }
+        self.observe(id, compute);
+    }
+
+    /// A machine that is not the serving one, under a key whose attempt has one.
+    pub(super) fn second(&mut self, id: AttemptId, compute: &Compute) {
+        let bounds = self.cx.bounds;
+        let now = self.cx.now;
+        let every = self.cx.policy.safeguards.every_duplicate;
+        let Some(attempt) = self.attempt(id) else { return };
+        if attempt.serving.as_ref() == Some(&compute.id) {
+            attempt.seen_at.get_or_insert(now);
+            return self.observe(id, compute);
+        }
+        let window_ends = attempt.settled_at(&bounds);
+        // A cloud that does not say when it made a machine: it was made before it was seen.
+        let born = compute.created_at.unwrap_or(now);
+        let known = attempt.sighted_mut(&compute.id).map(|seen| seen.fate);
+        let whole = matches!(compute.keys.claim(), atlas_core::Claim::Whole(_));
+        match known {
+            Some(Fate::Doomed | Fate::Clone) => {}
+            Some(Fate::Gone | Fate::Kept) => {
+                self.sight(id, &compute.id, Fate::Doomed);
+            }
+            None if born > window_ends || !whole => {
+                self.sight(id, &compute.id, Fate::Clone);
+                self.decide(format!("machine {} carries the key of another and is not ours to end", compute.id));
+            }
+            None if every => {
+                self.sight(id, &compute.id, Fate::Doomed);
+                self.emit(EventKind::DuplicateFound { attempt: id, compute: compute.id.clone() });
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn found(&mut self, id: AttemptId, machines: &[Compute]) {
+        let now = self.cx.now;
+        let Some(attempt) = self.attempt(id) else { return };
+        if attempt.is_terminal() {
+            return;
+        }
+        let mut machines: Vec<&Compute> = machines.iter().filter(|m| m.status != ComputeStatus::Terminated).collect();
+        // The oldest, by the cloud's word, is the one to keep.
+        machines.sort_by(|a, b| {
+            let born = |m: &Compute| (m.created_at.is_none(), m.created_at);
+            born(a).cmp(&born(b)).then_with(|| a.id.cmp(&b.id))
+        });
+        let killed = attempt.kill.is_some();
+        let phase = attempt.phase;
+        if phase == AttemptPhase::Intent && !machines.is_empty() {
+            // Only a store that was rolled back has a machine under an intent: its call was made in a past we lost.
+            attempt.calling_at = Some(now);
+            attempt.metered_to = Some(now);
+            self.unknown(id);
+        }
+        match phase {
+            _ if killed => {
+                for machine in machines {
+                    let known = self.attempt(id).and_then(|a| a.sighted_mut(&machine.id).map(|seen| seen.fate));
+                    if known.is_none() {
+                        self.second(id, machine);
+                    } else if known == Some(Fate::Gone) || known == Some(Fate::Kept) {
+                        self.sight(id, &machine.id, Fate::Doomed);
+                    }
+                    if let Some(price) = machine.cost_per_hour {
+                        let now = self.cx.now;
+                        if let Some(attempt) = self.attempt(id) {
+                            attempt.reprice(price, now);
+                        }
+                    }
+                }
+            }
+            AttemptPhase::Live => {
+                for machine in machines {
+                    self.second(id, machine);
+                }
+            }
+            _ if self.step.evidence.attempts.get(&id).is_some_and(|e| e.in_call) => {}
+            _ => {
+                let mut machines = machines.into_iter();
+                if let Some(first) = machines.next() {
+                    self.sight(id, &first.id, Fate::Kept);
+                    self.serve(id, first, true);
+                    for other in machines {
+                        self.second(id, other);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn walked(&mut self, id: AttemptId, walk: &Result<Walk, Failure>) {
+        let now = self.cx.now;
+        let bounds = self.cx.bounds;
+        let trust_partial = !self.cx.policy.safeguards.complete_walks;
+        match walk {
+            Err(failure) => {
+                let e = self.evidence(id);
+                e.walk_tries += 1;
+                let tries = e.walk_tries;
+                e.next_walk = Some(now.saturating_add(backoff(RETRY_BASE, RETRY_CAP, tries)));
+                if tries >= STUCK_AFTER || failure.stuck() == Stuck::Credential {
+                    self.stuck(id, failure.stuck());
+                }
+            }
+            Ok(walk) => {
+                self.found(id, &walk.found);
+                let Some(attempt) = self.step.record.attempt(id) else { return };
+                let killed = attempt.kill.is_some();
+                let clones: Vec<&ComputeId> = attempt.sighted.iter().filter(|s| s.fate == Fate::Clone).map(|s| &s.id).collect();
+                let seen: Vec<ComputeId> = walk
+                    .found
+                    .iter()
+                    .filter(|m| m.status != ComputeStatus::Terminated && !clones.contains(&&m.id))
+                    .map(|m| m.id.clone())
+                    .collect();
+                let settled = attempt.settled_at(&bounds);
+                let spacing = super::plan::walk_spacing(killed, &bounds);
+                let e = self.evidence(id);
+                if !seen.is_empty() {
+                    (e.walks, e.walk_tries) = ([None; 2], e.walk_tries + 1);
+                    e.absent.clear();
+                    for id in seen {
+                        // Listings lag: only what is still seen a bound after its DELETE was answered needs another.
+                        if let Some(d) = e.deletes.get_mut(&id)
+                            && d.answered_at.is_some_and(|at| walk.begun >= at.saturating_add(bounds.limits.visibility_bound))
+                        {
+                            (d.answered_at, d.next_at) = (None, Some(now));
+                        }
+                    }
+                    e.next_walk = Some(now.saturating_add(backoff(RETRY_BASE * 2, Duration::from_secs(15), e.walk_tries)));
+                } else if !walk.complete && !trust_partial {
+                    e.walk_tries += 1;
+                    e.next_walk = Some(now.saturating_add(backoff(RETRY_BASE, RETRY_CAP, e.walk_tries)));
+                    if e.walk_tries >= STUCK_AFTER * 2 && killed {
+                        self.stuck(id, Stuck::CloudUnreachable { kind: "incomplete".to_owned() });
+                    }
+                } else if walk.begun < settled {
+                    e.walk_tries += 1;
+                    let next = now.saturating_add(backoff(RETRY_BASE, Duration::from_secs(15), e.walk_tries));
+                    e.next_walk = Some(next.min(settled.max(now)));
+                } else {
+                    e.walk_tries = 0;
+                    match e.walks {
+                        [Some(first), _] if walk.begun >= first.saturating_add(spacing) => e.walks[1] = Some(walk.begun),
+                        [Some(first), _] => e.next_walk = Some(first.saturating_add(spacing).max(now)),
+                        [None, _] => {
+                            e.walks[0] = Some(walk.begun);
+                            e.next_walk = Some(walk.begun.saturating_add(spacing).max(now));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn missing(&mut self, id: AttemptId, begun: Timestamp) {
+        let bounds = self.cx.bounds;
+        let Some(attempt) = self.attempt(id) else { return };
+        let fresh =
+            attempt.sighted.iter().map(|s| s.at).max().is_none_or(|at| begun < at.saturating_add(bounds.limits.visibility_bound));
+        if attempt.is_serving() && begun >= attempt.settled_at(&bounds) && !fresh {
+            self.evidence(id).suspect = true;
+        }
+    }
+
+    pub(super) fn observed(&mut self, id: AttemptId, seen: &Result<Box<Compute>, Failure>) {
+        let now = self.cx.now;
+        let task = self.step.record.kind == SessionKind::Task;
+        let Some(attempt) = self.attempt(id) else { return };
+        if !attempt.is_serving() {
+            return;
+        }
+        let slowest = Duration::from_secs(if task { 5 } else { 10 });
+        let e = self.evidence(id);
+        e.polls += 1;
+        e.next_poll = Some(now.saturating_add(backoff(Duration::from_millis(500), slowest, e.polls)));
+        match seen {
+            Ok(compute) => {
+                (e.suspect, e.suspect_since) = (false, None);
+                if let Some(attempt) = self.attempt(id) {
+                    attempt.seen_at.get_or_insert(now);
+                }
+                self.observe(id, compute);
+            }
+            // A failed poll is never a death; a missing machine is a suspicion.
+            Err(failure) if failure.kind == ErrorKind::NotFound => e.suspect = true,
+            Err(failure) => {
+                if let Some(wait) = failure.retry_after {
+                    e.next_poll = Some(now.saturating_add(wait));
+                }
+            }
+        }
+    }
+
+    pub(super) fn observe(&mut self, id: AttemptId, compute: &Compute) {
+        let now = self.cx.now;
+        let Some(attempt) = self.attempt(id) else { return };
+        if attempt.serving.as_ref() != Some(&compute.id) {
+            return;
+        }
+        let before = attempt.compute.as_ref().map(|c| c.status.clone());
+        if let Some(price) = compute.cost_per_hour {
+            attempt.reprice(price, now);
+        }
+        let mut kept = compute.clone();
+        kept.raw = atlas_core::Raw::default();
+        kept.auth = None;
+        attempt.compute = Some(kept);
+        if before.as_ref() != Some(&compute.status) {
+            self.emit(EventKind::Status { status: compute.status.clone() });
+        }
+        if !self.attempt(id).is_some_and(|a| a.is_serving()) {
+            return;
+        }
+        if self.step.record.kind == SessionKind::Task && !compute.preempted {
+            let over = matches!(compute.status, ComputeStatus::Stopped | ComputeStatus::Failed | ComputeStatus::Terminated);
+            if compute.exit_code.is_some() || over {
+                let outcome = match compute.exit_code {
+                    Some(0) => TaskOutcome { kind: TaskKind::Completed, exit_code: Some(0), proof: Proof::Reported },
+                    Some(code) => TaskOutcome { kind: TaskKind::Failed, exit_code: Some(code), proof: Proof::Reported },
+                    None if compute.status == ComputeStatus::Failed => {
+                        TaskOutcome { kind: TaskKind::Failed, exit_code: None, proof: Proof::Inferred }
+                    }
+                    None => TaskOutcome { kind: TaskKind::Completed, exit_code: None, proof: Proof::Inferred },
+                };
+                return self.task_ended(outcome);
+            }
+        }
+        let how = match compute.status {
+            _ if compute.preempted => Some(Death::Preempted),
+            ComputeStatus::Stopped => Some(Death::Stopped),
+            ComputeStatus::Terminated => Some(Death::Terminated),
+            ComputeStatus::Failed => Some(Death::Failed),
+            _ => None,
+        };
+        if let Some(how) = how {
+            return self.died(id, how);
+        }
+        let usable = compute.status == ComputeStatus::Running && compute.ready.unwrap_or(true);
+        if usable && self.step.record.ready_at.is_none() {
+            self.record().ready_at = Some(now);
+            self.emit(EventKind::Ready);
+        }
+    }
+
+    pub(super) fn task_reported(&mut self, code: i32) {
+        if self.step.record.kind == SessionKind::Task {
+            let kind = if code == 0 { TaskKind::Completed } else { TaskKind::Failed };
+            self.task_ended(TaskOutcome { kind, exit_code: Some(code), proof: Proof::Reported });
+        }
+    }
+
+    pub(super) fn task_ended(&mut self, outcome: TaskOutcome) {
+        if self.step.record.outcome.is_none() && self.step.record.ending.is_none() {
+            self.record().outcome = Some(outcome);
+            self.emit(EventKind::TaskEnded { outcome });
+            self.end(Reason::TaskEnded);
+        }
+    }
+
+    /// The serving machine is dead. A dead machine is still a machine: its end is committed here, with what follows.
+    pub(super) fn died(&mut self, id: AttemptId, how: Death) {
+        let now = self.cx.now;
+        let kills_old = self.cx.policy.safeguards.respawn_kills_old;
+        self.emit(EventKind::Died { how });
+        let allowed = match self.step.record.options.on_failure {
+            OnFailure::End => 0,
+            OnFailure::Respawn(n) => n,
+        };
+        if self.step.record.ending.is_some() {
+            return;
+        }
+        if self.step.record.respawns < allowed {
+            if kills_old {
+                self.kill(id, Reason::MachineDied { how });
+            } else {
+                self.close(id, AttemptPhase::Dead);
+            }
+            self.record().respawns += 1;
+            self.record().ready_at = None;
+            self.record().placing = Some(Placing { since: Some(now), ..Placing::default() });
+            let respawn = self.step.record.respawns;
+            self.decide(format!("machine died ({how:?}); respawn {respawn} of {allowed}"));
+            self.emit(EventKind::Respawning { respawn });
+        } else {
+            if self.step.record.kind == SessionKind::Task && self.step.record.outcome.is_none() {
+                let outcome = TaskOutcome { kind: TaskKind::Failed, exit_code: None, proof: Proof::Inferred };
+                self.record().outcome = Some(outcome);
+                self.emit(EventKind::TaskEnded { outcome });
+            }
+            let reason =
+                if how == Death::NeverReady { Reason::Limit { limit: Limit::ReadyTimeout } } else { Reason::MachineDied { how } };
+            self.end(reason);
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! A node stops at the worst moments; the next one leaves neither a machine without a session nor a session without a machine.
+
+use std::time::Duration;
+
+use atlas_core::Auth;
+use atlas_orchestrator::{OnFailure, SessionFilter, SessionOptions, SessionState, StopOutcome, Touch};
+use atlas_testkit::world::FaultKind;
+
+use crate::node::{Bench, assert_gapless, options, request, settle, sleep};
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_at_any_moment_of_a_launch_leaves_one_machine_for_one_session() {
+    // Slow answers spread the protocol's steps over virtual time, so that the moments differ.
+    for millis in (0..6_000).step_by(150) {
+        let bench = Bench::new(millis);
+        let node = bench.node("a").await;
+        bench.fault("spawn_compute", FaultKind::Slow);
+        let atlas = node.atlas.clone();
+        let spawning = tokio::spawn(async move { atlas.spawn(request(), options()).await });
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+        node.crash();
+        spawning.abort();
+        let node = bench.node("a").await;
+        sleep(900).await;
+        let live = node.atlas.list(SessionFilter::live()).await.unwrap();
+        assert_eq!(bench.ledger().live, live.len() as u64, "crash after {millis} ms");
+        for info in live {
+            assert_eq!(info.state, SessionState::Ready, "crash after {millis} ms: {info:?}");
+            node.atlas.stop_tracked(info.id).await.unwrap();
+            settle(&node, info.id).await;
+        }
+        assert_eq!(bench.ledger().live, 0);
+        assert_gapless(&node.events().await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_at_any_moment_of_a_stop_goes_on_with_it() {
+    for seconds in (0..200).step_by(9) {
+        let bench = Bench::new(seconds);
+        let node = bench.node("a").await;
+        let session = node.atlas.spawn(request(), options()).await.unwrap();
+        sleep(5).await;
+        bench.fault("terminate", FaultKind::Status500);
+        session.stop().await.unwrap();
+        let id = session.id();
+        sleep(seconds).await;
+        drop(session);
+        node.crash();
+        let node = bench.node("a").await;
+        settle(&node, id).await;
+        assert_eq!(bench.ledger().live, 0);
+        assert_gapless(&node.events().await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_hands_back_the_same_token() {
+    let bench = Bench::new(3);
+    let node = bench.node("a").await;
+    let session = node.atlas.spawn(request().auth(Auth::Bearer), options()).await.unwrap();
+    let token = session.info().await.unwrap().auth.unwrap().secret().expose().to_owned();
+    let id = session.id();
+    node.crash();
+    let node = bench.node("a").await;
+    assert_eq!(node.atlas.info(id).await.unwrap().auth.unwrap().secret().expose(), token);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_node_takes_over_what_a_dead_one_leaves() {
+    let bench = Bench::new(4);
+    let a = bench.node("a").await;
+    let b = bench.node("bb").await;
+    let session = a.atlas.spawn(request(), options()).await.unwrap();
+    let id = session.id();
+    a.crash();
+    sleep(40).await;
+    assert_eq!(b.atlas.info(id).await.unwrap().owner, "bb");
+    b.atlas.stop_tracked(id).await.unwrap();
+    settle(&b, id).await;
+    assert_eq!(bench.ledger().live, 0);
+    assert_gapless(&b.events().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_on_any_node_is_carried_out_by_the_owner() {
+    let bench = Bench::new(5);
+    let a = bench.node("a").await;
+    let b = bench.node("bb").await;
+    let session = a.atlas.spawn(request(), options()).await.unwrap();
+    assert!(matches!(b.atlas.stop_tracked(session.id()).await.unwrap(), StopOutcome::Terminating { .. }));
+    settle(&b, session.id()).await;
+    assert_eq!(bench.ledger().live, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_touch_acknowledged_on_a_node_that_then_dies_still_counts() {
+    let bench = Bench::new(6);
+    let a = bench.node("a").await;
+    let b = bench.node("bb").await;
+    let options = SessionOptions::new().idle_ttl(Duration::from_secs(200));
+    let session = a.atlas.spawn(request(), options).await.unwrap();
+    sleep(150).await;
+    assert_eq!(session.touch(), Touch::Recorded);
+    let id = session.id();
+    a.crash();
+    sleep(198).await;
+    assert!(b.atlas.info(id).await.unwrap().reason.is_none());
+    sleep(60).await;
+    assert!(b.atlas.info(id).await.unwrap().reason.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_around_a_respawn_leaks_neither_machine() {
+    for seconds in (0..240).step_by(17) {
+        let bench = Bench::new(seconds);
+        let node = bench.node("a").await;
+        let session = node.atlas.spawn(request(), options().on_failure(OnFailure::Respawn(3))).await.unwrap();
+        let first = session.await_ready(Duration::from_secs(100)).await.unwrap().compute.unwrap().id;
+        sleep(120).await;
+        bench.cloud.world().stop_machine("mock", first.as_str());
+        let id = session.id();
+        sleep(seconds).await;
+        node.crash();
+        let node = bench.node("a").await;
+        sleep(600).await;
+        let info = node.atlas.info(id).await.unwrap();
+        assert_eq!((info.state, info.respawns), (SessionState::Ready, 1), "{info:?}");
+        assert_eq!(bench.ledger().live, 1);
+        node.atlas.stop_tracked(id).await.unwrap();
+        settle(&node, id).await;
+        assert_eq!(bench.ledger().live, 0);
+    }
+}

@@ -1,0 +1,164 @@
+//! A session from its spawn to its proved end.
+
+use std::time::Duration;
+
+use atlas_core::{Auth, ComputeStatus};
+use atlas_orchestrator::{
+    Cursor, EventKind, OnFailure, Reason, SessionFilter, SessionKind, SessionState, Shutdown, StopOutcome, TaskKind, Touch,
+};
+
+use crate::node::{Bench, account, assert_gapless, options, request, settle, sleep};
+
+#[tokio::test(start_paused = true)]
+async fn a_session_lives_from_spawn_to_proved_end() {
+    let bench = Bench::new(1);
+    let node = bench.node("a").await;
+    let session = node.atlas.spawn(request().auth(Auth::Bearer), options().user("u42")).await.unwrap();
+    let info = session.info().await.unwrap();
+    assert_eq!((bench.ledger().created, bench.ledger().live), (1, 1));
+    let token = info.auth.as_ref().unwrap().secret().expose().to_owned();
+    assert!(atlas_auth::token::verify(&token, info.auth.as_ref().unwrap().hash().unwrap()));
+    let ready = session.await_ready(Duration::from_secs(120)).await.unwrap();
+    assert_eq!((ready.state, ready.status()), (SessionState::Ready, Some(&ComputeStatus::Running)));
+    assert_eq!(session.touch(), Touch::Recorded);
+    assert_eq!(node.atlas.list_ids().await.unwrap(), [session.id()]);
+    assert_eq!(node.atlas.list(SessionFilter::live().user("somebody")).await.unwrap().len(), 0);
+    assert!(matches!(session.stop().await.unwrap(), StopOutcome::Terminating { .. }));
+    settle(&node, session.id()).await;
+    assert_eq!(bench.ledger().live, 0);
+    assert!(node.atlas.list_ids().await.unwrap().is_empty());
+    assert!(session.info().await.unwrap().auth.is_none(), "the sealed request is erased");
+    let events = node.events().await;
+    assert_gapless(&events);
+    let terminated = events.iter().filter(|event| matches!(event.kind, EventKind::Terminated { .. })).count();
+    let terminating = events.iter().filter(|event| event.kind == EventKind::Terminating { reason: Reason::Requested }).count();
+    assert_eq!((terminated, terminating), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn terminated_is_not_said_before_two_walks_a_bound_apart() {
+    let bench = Bench::new(2);
+    let node = bench.node("a").await;
+    let session = node.atlas.spawn(request(), options()).await.unwrap();
+    sleep(600).await;
+    let before = tokio::time::Instant::now();
+    session.stop().await.unwrap();
+    settle(&node, session.id()).await;
+    assert!(before.elapsed() >= crate::node::BOUND, "{:?}", before.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_request_leaves_nothing_behind() {
+    let bench = Bench::new(3);
+    let node = bench.node("a").await;
+    let error = node.atlas.spawn(request().image("a b"), options()).await.unwrap_err();
+    assert_eq!(error.field(), Some("image"));
+    assert!(node.atlas.list(SessionFilter::all()).await.unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn sold_out_everywhere_fails_the_spawn_and_says_so() {
+    let mut bench = Bench::new(4);
+    bench.policy.placing_patience = Duration::from_secs(60);
+    for tier in ["secure", "community"] {
+        for region in ["r1", "r2"] {
+            bench.cloud.world().set_stock("mock", "gpu-a", tier, region, 0);
+        }
+    }
+    let node = bench.node("a").await;
+    let error = node.atlas.spawn(request(), options()).await.unwrap_err();
+    assert_eq!(error.kind(), atlas_core::ErrorKind::NoCapacity, "{error}");
+    assert_eq!(bench.ledger().created, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_machine_is_replaced_with_the_same_token_and_still_ended() {
+    let bench = Bench::new(5);
+    let node = bench.node("a").await;
+    let session = node.atlas.spawn(request().auth(Auth::Bearer), options().on_failure(OnFailure::Respawn(1))).await.unwrap();
+    let first = session.await_ready(Duration::from_secs(120)).await.unwrap();
+    sleep(300).await;
+    let id = first.compute.as_ref().unwrap().id.clone();
+    assert!(bench.cloud.world().vanish_machine("mock", id.as_str()));
+    sleep(600).await;
+    let second = session.await_ready(Duration::from_secs(300)).await.unwrap();
+    assert_eq!(second.respawns, 1);
+    assert_ne!(second.compute.as_ref().unwrap().id, id);
+    let token = |info: &atlas_orchestrator::SessionInfo| info.auth.as_ref().unwrap().secret().expose().to_owned();
+    assert_eq!(token(&first), token(&second));
+    sleep(300).await;
+    assert_eq!(bench.ledger().live, 1);
+    session.stop().await.unwrap();
+    settle(&node, session.id()).await;
+    assert_eq!(bench.ledger().live, 0);
+    assert_gapless(&node.events().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopped_machine_ends_a_session_without_respawn() {
+    let bench = Bench::new(6);
+    let node = bench.node("a").await;
+    let session = node.atlas.spawn(request(), options()).await.unwrap();
+    let info = session.await_ready(Duration::from_secs(120)).await.unwrap();
+    bench.cloud.world().stop_machine("mock", info.compute.unwrap().id.as_str());
+    sleep(200).await;
+    settle(&node, session.id()).await;
+    assert!(matches!(session.info().await.unwrap().reason, Some(Reason::MachineDied { .. })));
+    assert_eq!(bench.ledger().live, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_ends_with_the_code_the_machine_reports() {
+    let bench = Bench::new(7);
+    let node = bench.node("a").await;
+    for (command, kind, code) in [("exit 3", TaskKind::Failed, 3), ("exit 0", TaskKind::Completed, 0)] {
+        let (session, outcome) = node.atlas.run_task(request().command(["sh", "-c", command]), options()).await.unwrap();
+        assert_eq!((outcome.kind, outcome.exit_code), (kind, Some(code)));
+        assert_eq!(session.info().await.unwrap().kind, SessionKind::Task);
+        settle(&node, session.id()).await;
+    }
+    assert_eq!((bench.ledger().created, bench.ledger().live), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn terminate_all_leaves_no_machine_and_handover_leaves_them_all() {
+    let bench = Bench::new(8);
+    let node = bench.node("a").await;
+    for _ in 0..5 {
+        node.atlas.spawn(request(), options()).await.unwrap();
+    }
+    let report = node.atlas.shutdown(Shutdown::Handover).await.unwrap();
+    assert_eq!((report.handed_over, report.flushed), (5, true));
+    assert_eq!(bench.ledger().live, 5);
+    let node = bench.node("a").await;
+    assert_eq!(node.atlas.tracked(), 5);
+    let report = node.atlas.shutdown(Shutdown::TerminateAll { wait: Duration::from_secs(900) }).await.unwrap();
+    assert_eq!((report.terminated, report.unsettled.len()), (5, 0));
+    assert_eq!(bench.ledger().live, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_live_subscription_sees_what_the_log_keeps() {
+    let bench = Bench::new(9);
+    let node = bench.node("a").await;
+    let session = node.atlas.spawn(request(), options()).await.unwrap();
+    let mut live = session.events(Cursor::START);
+    let reader = tokio::spawn(async move {
+        let mut seen = Vec::new();
+        while let Some(delivery) = live.next().await.unwrap() {
+            let last = matches!(delivery.event.kind, EventKind::Terminated { .. });
+            seen.push(delivery.event);
+            if last {
+                break;
+            }
+        }
+        seen
+    });
+    session.await_ready(Duration::from_secs(120)).await.unwrap();
+    session.stop().await.unwrap();
+    settle(&node, session.id()).await;
+    let seen = reader.await.unwrap();
+    let kept: Vec<_> = node.events().await;
+    assert_eq!(seen, kept);
+    assert_eq!(node.atlas.reap_now(&account(), true).await.unwrap().victims.len(), 0);
+}

@@ -1,0 +1,10 @@
+//! The orchestrator over a simulated cloud, on virtual time.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod crash;
+mod life;
+mod limits;
+mod node;
+mod reap;
+mod unknown;

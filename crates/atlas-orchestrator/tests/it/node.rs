@@ -1,0 +1,147 @@
+//! One cloud, one store, and nodes over them that can be crashed.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use atlas_core::{AccountLimits, AccountName, ComputeRequest, Gpu, Port, Secret, SeededEntropy};
+use atlas_orchestrator::store::AnyStore;
+use atlas_orchestrator::store::Memory;
+use atlas_orchestrator::{
+    Cursor, Event, Orchestrator, Policy, Realm, Scope, SessionOptions, SessionState, Spawner, StopOutcome, Task,
+};
+use atlas_testkit::mock::{CLOUD, MockCloud};
+use atlas_testkit::world::{CloudLedger, Fault, FaultKind};
+
+pub(crate) const BOUND: Duration = Duration::from_secs(60);
+
+/// A node's tasks: after a crash they are never polled again.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Plug(Arc<AtomicBool>);
+
+struct Plugged {
+    plug: Plug,
+    task: Task,
+}
+
+impl Future for Plugged {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.plug.0.load(Ordering::Relaxed) { Poll::Pending } else { self.task.as_mut().poll(cx) }
+    }
+}
+
+impl Spawner for Plug {
+    fn spawn(&self, _name: &'static str, task: Task) {
+        drop(tokio::spawn(Plugged { plug: self.clone(), task }));
+    }
+}
+
+/// The world of a test.
+pub(crate) struct Bench {
+    pub(crate) cloud: MockCloud,
+    pub(crate) store: Memory,
+    pub(crate) realm: Arc<Realm>,
+    pub(crate) policy: Policy,
+    pub(crate) seed: u64,
+}
+
+/// A running node.
+pub(crate) struct Node {
+    pub(crate) atlas: Orchestrator,
+    plug: Plug,
+}
+
+impl Node {
+    /// Nothing of it is ever polled again.
+    pub(crate) fn crash(self) {
+        self.plug.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) async fn events(&self) -> Vec<Event> {
+        let mut log = self.atlas.subscribe(Scope::All, Cursor::START);
+        let mut events = Vec::new();
+        while let Some(delivery) = log.try_next().await.unwrap() {
+            events.push(delivery.event);
+        }
+        events
+    }
+}
+
+impl Bench {
+    pub(crate) fn new(seed: u64) -> Self {
+        let limits = AccountLimits {
+            visibility_bound: BOUND,
+            call_deadline: Duration::from_secs(10),
+            call_interval: Duration::from_millis(10),
+            burst: 10,
+            concurrency: 8,
+        };
+        let cloud = MockCloud::new(seed).limits(limits);
+        let clock = Arc::new(cloud.world().clock().clone());
+        let store = Memory::new(clock, &SeededEntropy::new(seed)).durable(true);
+        let secret = Secret::new("c29tZSByYW5kb20gbG9va2luZyB0ZXN0IHNlY3JldCE=");
+        let policy = Policy::default();
+        Self { cloud, store, realm: Arc::new(Realm::new(&secret).unwrap()), policy, seed }
+    }
+
+    pub(crate) async fn node(&self, name: &str) -> Node {
+        let plug = Plug::default();
+        let atlas = Orchestrator::builder()
+            .account(account(), self.cloud.provider())
+            .store(AnyStore::new(self.store.clone()))
+            .realm(self.realm.clone())
+            .entropy(Arc::new(SeededEntropy::new(self.seed ^ name.len() as u64)))
+            .spawner(Arc::new(plug.clone()))
+            .policy(self.policy.clone())
+            .node(name)
+            .start()
+            .await
+            .unwrap();
+        Node { atlas, plug }
+    }
+
+    pub(crate) fn fault(&self, operation: &str, kind: FaultKind) {
+        self.cloud.world().inject([Fault::new(CLOUD, operation, kind)]);
+    }
+
+    pub(crate) fn ledger(&self) -> CloudLedger {
+        self.cloud.world().ledger().clouds[CLOUD].clone()
+    }
+}
+
+pub(crate) fn account() -> AccountName {
+    AccountName::new("mock").unwrap()
+}
+
+pub(crate) fn request() -> ComputeRequest {
+    ComputeRequest::gpu(Gpu::H100).image("x/y:1").port(Port::http(8000))
+}
+
+pub(crate) fn options() -> SessionOptions {
+    SessionOptions::new().idle_ttl(Duration::from_secs(3600))
+}
+
+pub(crate) async fn sleep(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+/// Waits for the proof, and demands it within what the protocol promises.
+pub(crate) async fn settle(node: &Node, id: atlas_orchestrator::SessionId) {
+    let outcome = node.atlas.await_terminated(id, Duration::from_secs(900)).await.unwrap();
+    assert_eq!(outcome, StopOutcome::Terminated, "{:?}", node.atlas.info(id).await.unwrap());
+    assert_eq!(node.atlas.info(id).await.unwrap().state, SessionState::Terminated);
+}
+
+/// Every session's log is gapless.
+pub(crate) fn assert_gapless(events: &[Event]) {
+    let mut last = std::collections::BTreeMap::new();
+    for event in events {
+        let before = last.insert(event.session, event.seq).unwrap_or(0);
+        assert_eq!(event.seq, before + 1, "{event:?}");
+    }
+}

@@ -1,0 +1,124 @@
+//! The reaper: it ends what has no session, and nothing else.
+
+use std::collections::BTreeMap;
+
+use atlas_core::{LAUNCH_KEY_TAG, SeededEntropy, Timestamp};
+use atlas_orchestrator::{SessionState, StopOutcome};
+use atlas_testkit::world::{FaultKind, MachineSpec};
+
+use crate::node::{Bench, account, options, request, settle, sleep};
+
+fn spec(key: &str) -> MachineSpec {
+    let mut spec = MachineSpec::gpu("gpu-a", 1).named(format!("atlas-x-{key}"));
+    spec.tags = BTreeMap::from([(LAUNCH_KEY_TAG.to_owned(), key.to_owned())]);
+    spec
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clone_of_an_ended_machine_is_ended_and_a_strangers_is_not() {
+    let bench = Bench::new(1);
+    let node = bench.node("a").await;
+    let session = node.atlas.spawn(request(), options()).await.unwrap();
+    sleep(300).await;
+    let key = bench.ledger().machines[0].launch_key.unwrap();
+    session.stop().await.unwrap();
+    settle(&node, session.id()).await;
+    let me = bench.cloud.world().account("me");
+    bench.cloud.world().plant_machine("mock", &me, spec(&key.to_string())).unwrap();
+    bench.cloud.world().plant_machine("mock", &me, MachineSpec::gpu("gpu-a", 1).named("somebody-elses")).unwrap();
+    let other = atlas_orchestrator::Realm::new(&atlas_core::Secret::new("YW5vdGhlciByYW5kb20gbG9va2luZyBzZWNyZXQhIQ==")).unwrap();
+    let foreign = other.mint_key(Timestamp::from_unix_seconds(1_790_000_000), &SeededEntropy::new(9));
+    bench.cloud.world().plant_machine("mock", &me, spec(&foreign.to_string())).unwrap();
+    // Our realm, our prefix, a real attempt, a forged MAC.
+    let forged = atlas_core::TrackedKey::new(key.realm(), key.attempt(), [0; 5]);
+    bench.cloud.world().plant_machine("mock", &me, spec(&forged.to_string())).unwrap();
+    sleep(600).await;
+    let ledger = bench.ledger();
+    let live: Vec<&str> =
+        ledger.machines.iter().filter(|machine| machine.destroyed_at.is_none()).map(|machine| machine.name.as_str()).collect();
+    assert_eq!(live.len(), 3, "{live:?}");
+    assert!(!live.contains(&format!("atlas-x-{key}").as_str()));
+    settle(&node, session.id()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_with_our_key_and_no_attempt_makes_the_process_hold_until_the_store_is_accepted() {
+    let bench = Bench::new(2);
+    let before = bench.store.snapshot();
+    let node = bench.node("a").await;
+    let _ = node.atlas.spawn(request(), options()).await.unwrap();
+    node.crash();
+    bench.store.restore(&before);
+    let node = bench.node("a").await;
+    sleep(200).await;
+    assert!(node.atlas.hold().is_some());
+    assert!(node.atlas.spawn(request(), options()).await.is_err());
+    assert_eq!(bench.ledger().live, 1);
+    let report = node.atlas.accept_store().await.unwrap();
+    assert_eq!(report.orphans.len(), 1);
+    assert!(node.atlas.hold().is_none());
+    settle(&node, report.orphans[0]).await;
+    assert_eq!(bench.ledger().live, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_key_is_stuck_and_never_done() {
+    let bench = Bench::new(3);
+    let node = bench.node("a").await;
+    let session = node.atlas.spawn(request(), options()).await.unwrap();
+    sleep(60).await;
+    bench.fault("list_compute", FaultKind::RevokeKey);
+    sleep(100).await;
+    session.stop().await.unwrap();
+    sleep(3600).await;
+    match node.atlas.stop_tracked(session.id()).await.unwrap() {
+        StopOutcome::Terminating { stuck: Some(_), burn } => assert!(burn > atlas_core::UsdPerHour::ZERO),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(bench.ledger().live, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_accounts_silence_proves_nothing() {
+    let bench = Bench::new(4);
+    let node = bench.node("a").await;
+    let session = node.atlas.spawn(request(), options()).await.unwrap();
+    sleep(60).await;
+    bench.fault("list_compute", FaultKind::SwapAccount);
+    sleep(100).await;
+    session.stop().await.unwrap();
+    sleep(3600).await;
+    assert_eq!(session.info().await.unwrap().state, SessionState::Terminating);
+    assert_eq!(bench.ledger().live, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_machine_of_one_order_is_ended_and_a_later_clone_is_only_reported() {
+    let bench = Bench::new(5);
+    let node = bench.node("a").await;
+    bench.fault("spawn_compute", FaultKind::DuplicateCommit);
+    let session = node.atlas.spawn(request(), options()).await.unwrap();
+    sleep(300).await;
+    assert_eq!((bench.ledger().created, bench.ledger().live), (2, 1));
+    let id = session.compute().await.unwrap().id;
+    bench.cloud.world().clone_machine("mock", id.as_str()).unwrap();
+    sleep(600).await;
+    assert_eq!(bench.ledger().live, 2, "somebody's clone under a live session is theirs");
+    assert_eq!(session.info().await.unwrap().state, SessionState::Ready);
+    let report = node.atlas.reap_now(&account(), true).await.unwrap();
+    assert!(report.victims.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_listing_ends_nothing() {
+    let bench = Bench::new(6);
+    let node = bench.node("a").await;
+    let session = node.atlas.spawn(request(), options()).await.unwrap();
+    sleep(300).await;
+    for _ in 0..20 {
+        bench.fault("list_compute", FaultKind::EmptyList);
+    }
+    sleep(1200).await;
+    assert_eq!(session.info().await.unwrap().state, SessionState::Ready);
+    assert_eq!(bench.ledger().live, 1);
+}
