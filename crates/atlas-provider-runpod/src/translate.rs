@@ -202,6 +202,7 @@ fn redact(pod: &mut Value) {
 mod tests {
     use super::*;
     use atlas_core::{Auth, Claim, Credential, Gpu, Port, Secret, VolumeId};
+    use proptest::prelude::*;
     use serde_json::json;
 
     const KEY: &str = "a1-aaaaaa-nkyqgaabaeaqcaib-aibaeaqc";
@@ -357,5 +358,51 @@ mod tests {
     fn a_command_line_splits_back_into_its_words() {
         let words = ["python", "-m", "http.server", "", "a b", "it's", "$(x)", "é"].map(str::to_owned);
         assert_eq!(shell_line(&words), r"python -m http.server '' 'a b' 'it'\''s' '$(x)' 'é'");
+    }
+
+    /// What a POSIX shell makes of a line, as far as the words here go.
+    fn split(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quoted, mut begun) = (Vec::new(), String::new(), false, false);
+        let mut chars = line.chars();
+        while let Some(c) = chars.next() {
+            match c {
+                '\'' => (quoted, begun) = (!quoted, true),
+                '\\' if !quoted => {
+                    word.extend(chars.next());
+                    begun = true;
+                }
+                ' ' if !quoted => {
+                    if begun {
+                        words.push(std::mem::take(&mut word));
+                    }
+                    begun = false;
+                }
+                c => {
+                    word.push(c);
+                    begun = true;
+                }
+            }
+        }
+        if begun {
+            words.push(word);
+        }
+        words
+    }
+
+    proptest! {
+        #[test]
+        fn any_command_splits_back_into_its_words(words in proptest::collection::vec("\\PC{0,12}", 0..6)) {
+            prop_assert_eq!(split(&shell_line(&words)), words);
+        }
+
+        #[test]
+        fn no_answer_panics_and_no_environment_is_kept(status in "[A-Z]{0,8}", name in "\\PC{0,20}", secret in "zz[a-z]{8}", port in "\\PC{0,8}", cost in proptest::num::f64::ANY) {
+            let pod = json!({"id": "p1", "name": name, "status": status, "env": {"A": secret}, "ports": [port, "8000/http"],
+                "cost": cost, "runtime": {"ports": [{"private": 1, "public": 70_000, "type": "tcp", "ip": ""}]}});
+            let compute = to_compute(pod).unwrap();
+            let shown = format!("{compute:?}");
+            prop_assert!(!shown.contains(&secret), "it is shown");
+            prop_assert!(!serde_json::to_string(&compute).unwrap().contains(&secret), "it is written");
+        }
     }
 }
