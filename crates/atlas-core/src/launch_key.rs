@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use data_encoding::{BASE32_NOPAD, Encoding};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -22,11 +23,12 @@ pub const MAX_NAME_LEN: usize = 60;
 
 const KEY_LEN: usize = 35;
 
-fn base32() -> Encoding {
+/// Made once: a listing reads a key from every machine on it.
+static BASE32: LazyLock<Encoding> = LazyLock::new(|| {
     let mut spec = BASE32_NOPAD.specification();
     spec.symbols.make_ascii_lowercase();
     spec.encoding().expect("lower-case base32 is a valid specification")
-}
+});
 
 /// One deployment: all nodes that share a store. Six characters of lower-case base32.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,7 +38,7 @@ impl RealmId {
     /// The realm named by these four bytes (its upper thirty bits).
     #[must_use]
     pub fn from_bytes(bytes: [u8; 4]) -> Self {
-        let text = base32().encode(&bytes);
+        let text = BASE32.encode(&bytes);
         let mut id = [0; 6];
         id.copy_from_slice(&text.as_bytes()[..6]);
         Self(id)
@@ -199,13 +201,13 @@ impl fmt::Display for RealmId {
 
 impl fmt::Display for AttemptId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        base32().encode_display(&self.0).fmt(f)
+        BASE32.encode_display(&self.0).fmt(f)
     }
 }
 
 impl fmt::Display for TrackedKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a1-{}-{}-{}", self.realm, self.attempt, base32().encode_display(&self.mac))
+        write!(f, "a1-{}-{}-{}", self.realm, self.attempt, BASE32.encode_display(&self.mac))
     }
 }
 
@@ -275,7 +277,9 @@ impl FromStr for TrackedKey {
 }
 
 fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
-    base32().decode(text.as_bytes()).ok()?.try_into().ok()
+    let mut bytes = [0; N];
+    let exact = BASE32.encode_len(N) == text.len() && BASE32.decode_mut(text.as_bytes(), &mut bytes).is_ok();
+    exact.then_some(bytes)
 }
 
 fn wrong(field: &'static str, message: &str) -> Error {

@@ -69,28 +69,23 @@ pub(crate) enum Authorizer {
     Source(Arc<dyn ErasedSource>),
 }
 
-/// What one try carried.
+/// What a source gave for one try.
 pub(crate) struct Authorization {
     pub(crate) value: HeaderValue,
-    pub(crate) secret: Option<Secret>,
+    pub(crate) secret: Secret,
+}
+
+impl Authorization {
+    pub(crate) async fn from(source: &dyn ErasedSource) -> Result<Self> {
+        let secret = source.authorization().await?;
+        Ok(Self { value: header("", &secret, &source.origin())?, secret })
+    }
 }
 
 impl Authorizer {
     pub(crate) fn key(scheme: &str, key: ApiKey) -> Result<Self> {
         let value = header(scheme, &key.secret, &key.origin.to_string())?;
         Ok(Self::Key { value, key: key.secret, origin: key.origin })
-    }
-
-    /// The header for one try; `None` without a credential.
-    pub(crate) async fn authorization(&self) -> Result<Option<Authorization>> {
-        Ok(match self {
-            Self::None => None,
-            Self::Key { value, .. } => Some(Authorization { value: value.clone(), secret: None }),
-            Self::Source(source) => {
-                let secret = source.authorization().await?;
-                Some(Authorization { value: header("", &secret, &source.origin())?, secret: Some(secret) })
-            }
-        })
     }
 
     /// Where the credential is from, for errors.

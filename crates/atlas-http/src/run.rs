@@ -1,5 +1,7 @@
 //! How a call runs: deadline, pacing, tries, repeats, redirects, and what its failure says.
 
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use atlas_core::config::{ApiKey, Origin};
@@ -9,6 +11,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body as _;
 use hyper_util::client::legacy::connect::CaptureConnection;
 use serde::de::DeserializeOwned;
+use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span, field};
 
@@ -16,11 +19,11 @@ use crate::answer::{Answer, StreamingAnswer};
 use crate::body::{Body, BoxError};
 use crate::call::Call;
 use crate::client::{Base, Client, Inner};
-use crate::credential::Authorizer;
+use crate::credential::{Authorization, Authorizer};
 use crate::failure::FailedAnswer;
 use crate::pace::Refusal;
 use crate::rate;
-use crate::transport::{CallLayers, Transport, TransportError};
+use crate::transport::{CallLayers, Transport, TransportError, TransportFuture};
 
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const MOST_REDIRECTS: u32 = 3;
@@ -198,7 +201,12 @@ impl Tries<'_> {
         let retries = self.cx.retries().unwrap_or(inner.retries);
         let mut renewed = false;
         loop {
-            let failure = match one.go(progress, &reading).await {
+            // The place among the calls under way is held until the answer is read.
+            let read = match one.go(progress).await {
+                Ok((answer, _place)) => reading.read(&one, answer, progress.resends).await,
+                Err(failure) => Err(failure),
+            };
+            let failure = match read {
                 Ok(answer) => {
                     inner.gate.succeeded();
                     return Ok(answer);
@@ -263,29 +271,29 @@ struct One<'a> {
 }
 
 impl One<'_> {
-    async fn go<R: Reading>(&self, progress: &mut Progress, reading: &R) -> Result<R::Answer, Failure> {
+    /// Sends the request when the account may, and gives back a good answer's head.
+    async fn go(&self, progress: &mut Progress) -> Result<(Response<Body>, SemaphorePermit<'_>), Failure> {
         let Tries { client, call, deadline, .. } = self.tries;
         let inner = &*client.0;
-        let mut uri = self.base.uri(call.path_and_query()).map_err(Failure::last)?;
-        if let Err(refusal) =
-            inner.gate.admit(call.operation, call.more().and_then(|more| more.pace_key.as_deref()), *deadline).await
-        {
+        let pace_key = call.more().and_then(|more| more.pace_key.as_deref());
+        if let Err(refusal) = inner.gate.admit(call.operation, pace_key, *deadline).await {
             return Err(Failure::last(progress.last.take().unwrap_or_else(|| not_admitted(refusal))));
         }
-        let permit = inner.gate.enter().await;
-        let authorization = if call.authorized { self.authorizer.authorization().await.map_err(Failure::last)? } else { None };
-        let (value, secret) = authorization.map_or((None, None), |given| (Some(given.value), given.secret));
+        let place = inner.gate.enter().await;
+        let renewed = match self.authorizer {
+            Authorizer::Source(source) if call.authorized => {
+                Some(Box::new(Authorization::from(&**source).await.map_err(Failure::last)?))
+            }
+            _ => None,
+        };
         if Instant::now() >= *deadline {
             // Whoever got a place at the very end must not leave: it would be lost in the same instant.
             return Err(Failure::last(std::mem::take(progress).timed_out(call.class)));
         }
-        let mut redirects = 0;
-        loop {
-            let mut request = self.request(uri.clone(), value.clone());
-            // Only a create needs to know; for the others an unknown outcome costs nothing but a repeat.
-            progress.connection = if call.class == RetryClass::Create { self.transport.watch(&mut request) } else { None };
-            progress.under_way = true;
-            let answer = match self.transport.send(request).await {
+        let mut moved = None;
+        for redirects in 0.. {
+            let sent = self.send(progress, moved.as_deref(), renewed.as_deref()).map_err(Failure::last)?;
+            let answer = match sent.await {
                 Ok(answer) => answer,
                 Err(cause) => return Err(self.not_carried(cause)),
             };
@@ -294,24 +302,35 @@ impl One<'_> {
             }
             let status = answer.status();
             if status.is_success() || call.more().is_some_and(|more| more.accepted.contains(&status.as_u16())) {
-                let answer = reading.read(self, answer, progress).await;
-                drop(permit);
-                return answer;
+                return Ok((answer, place));
             }
-            if let Some(to) = self.redirect(&uri, &answer).filter(|_| redirects < MOST_REDIRECTS) {
-                uri = to;
-                redirects += 1;
-                continue;
+            match self.redirect(moved.as_deref(), &answer).filter(|_| redirects < MOST_REDIRECTS) {
+                Some(to) => moved = Some(Box::new(to)),
+                None => return Err(Box::pin(self.refused(answer, renewed.as_deref())).await),
             }
-            return Err(Box::pin(self.refused(answer, secret.as_ref())).await);
         }
+        unreachable!("the loop ends by returning: redirects are counted")
     }
 
-    fn request(&self, uri: Uri, authorization: Option<HeaderValue>) -> Request<Body> {
+    /// Hands the request to the transport. Apart from `go`, so that its future does not keep room for a request that is gone.
+    fn send(&self, progress: &mut Progress, moved: Option<&Uri>, renewed: Option<&Authorization>) -> Result<TransportFuture> {
+        let mut request = self.request(moved, renewed)?;
+        // Only a create needs to know; for the others an unknown outcome costs nothing but a repeat.
+        let watched = self.tries.call.class == RetryClass::Create;
+        progress.connection = if watched { self.transport.watch(&mut request) } else { None };
+        progress.under_way = true;
+        Ok(self.transport.send(request))
+    }
+
+    /// The request, anew for each try: to the call's own URL, or to where it was redirected.
+    fn request(&self, moved: Option<&Uri>, renewed: Option<&Authorization>) -> Result<Request<Body>> {
         let (inner, call) = (&*self.tries.client.0, self.tries.call);
         let mut request = Request::new(call.body.clone().map_or_else(Body::empty, Body::from));
         *request.method_mut() = call.method.clone();
-        *request.uri_mut() = uri;
+        *request.uri_mut() = match moved {
+            Some(uri) => uri.clone(),
+            None => self.base.uri(call.path_and_query())?,
+        };
         let headers = request.headers_mut();
         headers.reserve(6);
         if let Some(host) = &self.base.host {
@@ -333,21 +352,30 @@ impl One<'_> {
                 headers.insert(name.clone(), value.clone());
             }
         }
+        let authorization = match (self.authorizer, renewed) {
+            (_, Some(renewed)) => Some(&renewed.value),
+            (Authorizer::Key { value, .. }, None) if call.authorized => Some(value),
+            _ => None,
+        };
         if let Some(authorization) = authorization {
-            headers.insert(header::AUTHORIZATION, authorization);
+            headers.insert(header::AUTHORIZATION, authorization.clone());
         }
-        request
+        Ok(request)
     }
 
     /// Where to go instead: only a GET, and only on the same scheme, host and port, because the key goes along.
-    fn redirect(&self, from: &Uri, answer: &Response<Body>) -> Option<Uri> {
-        let moved = matches!(answer.status().as_u16(), 301 | 302 | 307 | 308);
-        if !moved || self.tries.call.method != Method::GET {
+    fn redirect(&self, from: Option<&Uri>, answer: &Response<Body>) -> Option<Uri> {
+        let is_move = matches!(answer.status().as_u16(), 301 | 302 | 307 | 308);
+        if !is_move || self.tries.call.method != Method::GET {
             return None;
         }
         let to = answer.headers().get(header::LOCATION)?.to_str().ok()?;
+        let from = match from {
+            Some(uri) => uri.clone(),
+            None => self.base.uri(self.tries.call.path_and_query()).ok()?,
+        };
         if to.starts_with('/') && !to.starts_with("//") {
-            let mut parts = from.clone().into_parts();
+            let mut parts = from.into_parts();
             parts.path_and_query = Some(to.parse().ok()?);
             return Uri::from_parts(parts).ok();
         }
@@ -356,7 +384,7 @@ impl One<'_> {
         let same = to.scheme() == from.scheme()
             && to.authority().is_some_and(|authority| !authority.as_str().contains('@'))
             && to.host().zip(from.host()).is_some_and(|(to, from)| to.eq_ignore_ascii_case(from))
-            && port(&to) == port(from);
+            && port(&to) == port(&from);
         same.then_some(to)
     }
 
@@ -369,12 +397,13 @@ impl One<'_> {
     }
 
     /// An answer that is an error.
-    async fn refused(&self, answer: Response<Body>, secret: Option<&Secret>) -> Failure {
+    async fn refused(&self, answer: Response<Body>, renewed: Option<&Authorization>) -> Failure {
         let Tries { client, call, .. } = self.tries;
         let inner = &*client.0;
         let (parts, body) = answer.into_parts();
         // The status counts even where the body was cut or is too long.
-        let bytes = read_whole(body, inner.max_answer).await.unwrap_or_default();
+        let bytes = Gather::new(body, inner.max_answer).await.unwrap_or_default();
+        let secret = renewed.map(|renewed| &renewed.secret);
         let bare = secret.map(|secret| secret.expose().split_once(' ').map_or(secret.expose(), |(_, token)| token));
         let scrub = call.more().map_or(&[][..], |more| &more.scrub);
         let secrets: Vec<&str> = self
@@ -438,7 +467,7 @@ trait Reading: Sync {
         &self,
         one: &One<'_>,
         answer: Response<Body>,
-        progress: &Progress,
+        resends: u32,
     ) -> impl Future<Output = Result<Self::Answer, Failure>> + Send;
 }
 
@@ -447,10 +476,10 @@ struct Whole;
 impl Reading for Whole {
     type Answer = Answer;
 
-    async fn read(&self, one: &One<'_>, answer: Response<Body>, progress: &Progress) -> Result<Answer, Failure> {
+    async fn read(&self, one: &One<'_>, answer: Response<Body>, resends: u32) -> Result<Answer, Failure> {
         let Tries { client, call, .. } = one.tries;
         let (parts, body) = answer.into_parts();
-        let whole = read_whole(body, client.0.max_answer).await;
+        let whole = Gather::new(body, client.0.max_answer).await;
         let mut answer = Answer {
             client: client.0.clone(),
             operation: call.operation,
@@ -458,7 +487,7 @@ impl Reading for Whole {
             status: parts.status,
             headers: parts.headers,
             body: Bytes::new(),
-            resends: progress.resends,
+            resends,
         };
         match whole {
             Ok(body) => {
@@ -485,7 +514,7 @@ struct Streamed;
 impl Reading for Streamed {
     type Answer = StreamingAnswer;
 
-    async fn read(&self, one: &One<'_>, answer: Response<Body>, _: &Progress) -> Result<StreamingAnswer, Failure> {
+    async fn read(&self, one: &One<'_>, answer: Response<Body>, _: u32) -> Result<StreamingAnswer, Failure> {
         let Tries { client, call, .. } = one.tries;
         let (parts, body) = answer.into_parts();
         let idle = call.more().and_then(|more| more.idle_timeout).unwrap_or(DEFAULT_IDLE_TIMEOUT).min(LONGEST_DEADLINE);
@@ -509,26 +538,42 @@ enum Cut {
 }
 
 /// Reads a body of at most `most` bytes. A body that comes in one piece is not copied.
-async fn read_whole(body: Body, most: usize) -> Result<Bytes, Cut> {
-    if body.size_hint().lower() > most as u64 {
-        return Err(Cut::TooLong);
+struct Gather {
+    body: Body,
+    most: usize,
+    first: Bytes,
+    rest: BytesMut,
+}
+
+impl Gather {
+    fn new(body: Body, most: usize) -> Self {
+        Self { body, most, first: Bytes::new(), rest: BytesMut::new() }
     }
-    let mut body = std::pin::pin!(body);
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
-    while let Some(frame) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-        let Ok(bytes) = frame.map_err(Cut::Broken)?.into_data() else { continue };
-        if first.len() + rest.len() + bytes.len() > most {
-            return Err(Cut::TooLong);
+}
+
+impl Future for Gather {
+    type Output = Result<Bytes, Cut>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        if this.body.size_hint().lower() > this.most as u64 {
+            return Poll::Ready(Err(Cut::TooLong));
         }
-        if first.is_empty() && rest.is_empty() {
-            first = bytes;
-        } else {
-            if rest.is_empty() {
-                rest.extend_from_slice(&std::mem::take(&mut first));
+        while let Some(frame) = ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+            let Ok(bytes) = frame.map_err(Cut::Broken)?.into_data() else { continue };
+            if this.first.len() + this.rest.len() + bytes.len() > this.most {
+                return Poll::Ready(Err(Cut::TooLong));
             }
-            rest.extend_from_slice(&bytes);
+            if this.first.is_empty() && this.rest.is_empty() {
+                this.first = bytes;
+            } else {
+                if this.rest.is_empty() {
+                    this.rest.extend_from_slice(&std::mem::take(&mut this.first));
+                }
+                this.rest.extend_from_slice(&bytes);
+            }
         }
+        let whole = if this.rest.is_empty() { std::mem::take(&mut this.first) } else { std::mem::take(&mut this.rest).freeze() };
+        Poll::Ready(Ok(whole))
     }
-    Ok(if rest.is_empty() { first } else { rest.freeze() })
 }

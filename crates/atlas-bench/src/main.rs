@@ -1,0 +1,71 @@
+//! `atlas-bench [--json] [NAME…]`: what atlas costs, as ratios to a bare baseline of the same run.
+//!
+//! A ratio survives another machine, a busy neighbour and a debug allocator better than a time does; so nothing here is a timed test.
+//! The other side of a call runs in a process of its own: only the caller's CPU is counted.
+
+mod call_get;
+mod measure;
+mod server;
+
+use std::process::ExitCode;
+
+use call_get::Way;
+use measure::Row;
+
+/// Where a row's work is done; the sizes are in its name.
+const ROWS: [(&str, fn(&'static str) -> Result<Row, Failure>); 7] = [
+    ("call_get_1", |name| call_get::row(name, 1, Way::Provider, Way::Pooled)),
+    ("call_get_16", |name| call_get::row(name, 16, Way::Provider, Way::Pooled)),
+    ("call_get_64", |name| call_get::row(name, 64, Way::Provider, Way::Pooled)),
+    ("stack_get_1", |name| call_get::row(name, 1, Way::Stack, Way::Pooled)),
+    ("stack_get_64", |name| call_get::row(name, 64, Way::Stack, Way::Pooled)),
+    ("pool_get_1", |name| call_get::row(name, 1, Way::Pooled, Way::Held)),
+    ("pool_get_64", |name| call_get::row(name, 64, Way::Pooled, Way::Held)),
+];
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    let mut json = false;
+    let mut wanted = Vec::new();
+    for argument in std::env::args().skip(1) {
+        match argument.as_str() {
+            server::FLAG => return finish(server::run()),
+            "--json" => json = true,
+            name if ROWS.iter().any(|(row, _)| row.starts_with(name)) => wanted.push(argument),
+            _ => {
+                let names: Vec<_> = ROWS.iter().map(|(name, _)| *name).collect();
+                eprintln!("usage: atlas-bench [--json] [NAME…]; rows: {}", names.join(" "));
+                return ExitCode::from(2);
+            }
+        }
+    }
+    finish(rows(&wanted).map(|rows| print(&rows, json)))
+}
+
+fn rows(wanted: &[String]) -> Result<Vec<Row>, Failure> {
+    let chosen =
+        ROWS.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|prefix| name.starts_with(prefix.as_str())));
+    chosen.map(|(name, row)| row(name)).collect()
+}
+
+fn print(rows: &[Row], json: bool) {
+    if json {
+        println!("{}", serde_json::Value::from_iter(rows.iter().map(Row::json)));
+        return;
+    }
+    println!("{:<16}{:>14}{:>14}{:>8}  unit", "name", "value", "baseline", "ratio");
+    for row in rows {
+        println!("{row}");
+    }
+}
+
+fn finish(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("atlas-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
