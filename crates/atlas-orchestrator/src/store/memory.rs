@@ -178,6 +178,7 @@ impl Store for Memory {
             fingerprint: state.fingerprint.clone(),
             incarnation: state.incarnation.clone(),
             last_commit: state.last_commit,
+            last_position: state.last_position,
             durable: self.durable,
             exclusive: self.exclusive,
         })

@@ -239,6 +239,8 @@ pub struct StoreInfo {
     pub incarnation: String,
     /// The number of the newest commit.
     pub last_commit: u64,
+    /// The position of the newest event, 0 before the first.
+    pub last_position: u64,
     /// Whether it outlives the process.
     pub durable: bool,
     /// Whether it is locked for one process at a time: then the holder of an unexpired lease of the same name is known to be dead.

@@ -244,6 +244,7 @@ impl Store for Redb {
             fingerprint: schema::text(&txn, FINGERPRINT)?,
             incarnation: schema::text(&txn, INCARNATION)?.unwrap_or_default(),
             last_commit: schema::number(&meta, LAST_COMMIT)?,
+            last_position: schema::number(&meta, schema::LAST_POSITION)?,
             durable: true,
             exclusive: true,
         })

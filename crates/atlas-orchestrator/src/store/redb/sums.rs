@@ -124,24 +124,25 @@ fn sum_pages(file: &impl StorageBackend, from: u64, len: u64, sums: &mut [u64]) 
     Ok(())
 }
 
-/// Four lanes of xor, multiply, rotate: each step can be undone, so no change to a single word ever goes unseen.
+/// Four lanes of xor, multiply, shift: each step can be undone, so no change to a single word ever goes unseen, and the lanes
+/// are stirred once more before they meet, so that differences in two of them do not meet in the same bits.
 /// It is meant for accidents, at the speed of memory; nobody is kept from making a file with the sums it should have.
 fn sum(bytes: &[u8]) -> u64 {
     const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
-    let mut lanes = [1_u64, 2, 3, 4].map(|n| n.wrapping_mul(ODD));
+    let stir = |n: u64| {
+        let n = n.wrapping_mul(ODD);
+        n ^ (n >> 32)
+    };
+    let mut lanes = [1, 2, 3, 4].map(stir);
     let (blocks, rest) = bytes.as_chunks::<32>();
     let mut last = [0; 32];
     last[..rest.len()].copy_from_slice(rest);
     for block in blocks.iter().chain([&last]) {
         for (lane, word) in lanes.iter_mut().zip(block.as_chunks::<8>().0) {
-            *lane = (*lane ^ u64::from_le_bytes(*word)).wrapping_mul(ODD).rotate_left(29);
+            *lane = stir(*lane ^ u64::from_le_bytes(*word));
         }
     }
-    let mut all = bytes.len() as u64;
-    for lane in lanes {
-        all = (all.rotate_left(23) ^ lane).wrapping_mul(ODD);
-        all ^= all >> 32;
-    }
+    let all = lanes.into_iter().fold(stir(bytes.len() as u64), |all, lane| stir(all ^ stir(stir(lane)).rotate_left(17)));
     all.max(1)
 }
 
