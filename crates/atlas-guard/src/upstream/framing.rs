@@ -186,6 +186,8 @@ pub(super) fn invalid() -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn answer(text: &str) -> Response<()> {
@@ -263,5 +265,47 @@ mod tests {
         assert!(head(b"SSH-2.0-OpenSSH\r\n").is_err());
         assert!(head(&[b"HTTP/1.1 200 OK\r\nx: ", vec![b'y'; MAX_HEAD].as_slice()].concat()).is_err());
         assert_eq!(answer("HTTP/1.0 200 OK\r\n\r\n").headers()[CONNECTION], "close");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_chunked_reads_back_however_it_is_cut(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 0..5), size in 1usize..50,
+        ) {
+            let mut text = vec![];
+            for piece in &pieces {
+                let (before, after) = chunk(piece.len());
+                text.extend([&before[..], piece, &after[..]].concat());
+            }
+            text.extend_from_slice(b"0\r\n\r\n");
+            let (mut chunks, mut data, mut ends) = (Chunks::default(), vec![], 0);
+            for mut bytes in text.chunks(size) {
+                loop {
+                    match chunks.next(&mut bytes).unwrap() {
+                        Piece::Data(piece) => data.extend_from_slice(piece),
+                        Piece::End(_) => ends += 1,
+                        Piece::More => break,
+                    }
+                }
+            }
+            prop_assert_eq!((data, ends), (pieces.concat(), 1));
+        }
+
+        #[test]
+        fn no_bytes_panic_or_hang(bytes: Vec<u8>, near in "HTTP/1.1 [0-9]{3} ?\r\n([a-z-]{1,20}: ?[a-z0-9]{0,20}\r\n){0,3}\r\n", size in "[0-9a-f;\r\n x]{0,40}") {
+            let _ = head(&bytes);
+            if let Ok(Some((answer, length))) = head(near.as_bytes()) {
+                prop_assert!(length <= near.len());
+                let _ = Framing::of(&Method::GET, &answer);
+            }
+            for mut bytes in [&bytes[..], size.as_bytes()] {
+                let mut chunks = Chunks::default();
+                let mut steps = 0;
+                while chunks.next(&mut bytes).is_ok_and(|piece| piece != Piece::More) {
+                    steps += 1;
+                    prop_assert!(steps <= 100);
+                }
+            }
+        }
     }
 }
