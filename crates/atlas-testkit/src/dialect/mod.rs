@@ -5,8 +5,8 @@
 
 mod body;
 mod check;
-mod query;
 pub mod lambda;
+mod query;
 pub mod runpod;
 
 use std::io;

@@ -82,6 +82,7 @@ enum What {
     Exit(u32, i32),
     Preempt,
     Vanish,
+    Stop,
     Destroy,
     Queue(QueueEvent),
 }
@@ -197,6 +198,16 @@ impl World {
         Ok(())
     }
 
+    /// The cloud itself will stop a machine then, if it runs: a dead-man's switch of the cloud's.
+    pub fn stop_at(&self, cloud: &str, id: &str, at: Timestamp) {
+        self.at_now().0.schedule(at, cloud, id, What::Stop);
+    }
+
+    /// The cloud itself will destroy a machine then, whatever its state.
+    pub fn destroy_at(&self, cloud: &str, id: &str, at: Timestamp) {
+        self.at_now().0.schedule(at, cloud, id, What::Destroy);
+    }
+
     /// Changes what a dialect may change of a machine: its name, tags, environment, lock, ...
     ///
     /// # Errors
@@ -262,6 +273,11 @@ impl State {
             }
             What::Preempt => self.preempt(cloud, id, at),
             What::Vanish => self.end(cloud, id, at, true),
+            What::Stop
+                if matches!(machine.state, MachineState::Provisioning | MachineState::Starting | MachineState::Running) =>
+            {
+                self.halt(cloud, id, at);
+            }
             What::Destroy => self.end(cloud, id, at, false),
             _ => {}
         }
@@ -322,7 +338,7 @@ impl State {
         }
         let (tier, region) = held.place(&spec)?;
         let shape = held.spec.shape(&spec.shape).ok_or(Refusal::UnknownShape)?;
-        let price = shape.tiers[&tier].price.times(spec.count);
+        let price = spec.bid.unwrap_or(shape.tiers[&tier].price).times(spec.count);
         let (alphabet, len) = (held.spec.id_alphabet, held.spec.id_len);
         let id = self.dice.word(alphabet.as_bytes(), len);
         let ip = format!("203.0.113.{}", 1 + self.dice.below(254));

@@ -39,6 +39,8 @@ pub struct MachineSpec {
     pub network_volume: Option<String>,
     /// Interruptible.
     pub spot: bool,
+    /// The price of one unit, where it was bid for; the list's where unset.
+    pub bid: Option<UsdPerHour>,
     /// What the dialect wants to remember besides.
     pub extra: Value,
 }
@@ -61,6 +63,7 @@ impl MachineSpec {
             volume_gb: 0,
             network_volume: None,
             spot: false,
+            bid: None,
             extra: Value::Null,
         }
     }

@@ -1,4 +1,4 @@
-//! RunPod: REST v2 (`https://api.runpod.io`) and the job runtime (`https://api.runpod.ai`), as docs/clouds/runpod.md and the official document describe it.
+//! RunPod: REST v2 and GraphQL (`https://api.runpod.io`) and the job runtime (`https://api.runpod.ai`), as docs/clouds/runpod.md and the official document describe it.
 //!
 //! ```
 //! use atlas_testkit::dialect::runpod::{self, RunPod};
@@ -14,6 +14,7 @@ mod billing;
 mod catalog;
 mod clusters;
 mod create;
+mod graphql;
 mod limit;
 mod logs;
 mod pods;
@@ -233,6 +234,15 @@ impl RunPod {
     ) -> Result<Response<SimBody>, io::Error> {
         if parts.headers.get(header::USER_AGENT).is_none_or(HeaderValue::is_empty) {
             return Ok(cloudflare_1010());
+        }
+        if parts.uri.path() == "/graphql" && parts.method == Method::POST {
+            return match body {
+                Ok(body) => self.graphql(parts, &body).await,
+                Err(BodyFault::TooLarge) => {
+                    Ok(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "request entity too large").response())
+                }
+                Err(BodyFault::Broken) => Err(io::ErrorKind::ConnectionAborted.into()),
+            };
         }
         let Some(key) = bearer(&parts.headers) else {
             return Ok(Problem::new(StatusCode::UNAUTHORIZED, "missing bearer token").response());
