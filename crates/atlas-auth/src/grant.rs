@@ -19,6 +19,8 @@ use crate::signed_url::{Verdict, atlas::has_dot_segments};
 pub const PREFIX: &str = "ag1.";
 /// The query parameter that carries a grant where a header cannot be sent: a browser's WebSocket.
 pub const PARAMETER: &str = "atlas_grant";
+/// Where a guard is asked and told things: activity, permit, revocation. Only a scope that begins here opens it.
+pub const CONTROL_PREFIX: &str = "/_atlas/";
 /// The longest a grant may live. A verifier refuses more, so it may forget a revocation after this long.
 pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
@@ -77,6 +79,12 @@ impl Scope {
             return Err(Error::validation("scope", "must be a path prefix that begins with / and has no dot segments"));
         }
         Ok(Self { access, prefix })
+    }
+
+    /// A guard's control paths: reading its activity, or also renewing its permit and revoking grants.
+    #[must_use]
+    pub fn control(access: Access) -> Self {
+        Self { access, prefix: CONTROL_PREFIX.to_owned() }
     }
 
     /// Its path prefix.

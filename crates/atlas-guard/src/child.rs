@@ -9,8 +9,9 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
-/// How long the server may take to end by itself.
-const GRACE: Duration = Duration::from_secs(10);
+/// How long the server may take to end by itself: with what requests are given before, less than the ten seconds that
+/// container runtimes give.
+const GRACE: Duration = Duration::from_secs(4);
 
 /// A running server.
 #[derive(Debug)]

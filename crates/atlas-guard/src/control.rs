@@ -11,7 +11,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use crate::body::Body;
 use crate::proxy::{Proxy, status, text};
 
-pub(crate) const PREFIX: &str = "/_atlas/";
+pub(crate) use atlas_auth::grant::CONTROL_PREFIX as PREFIX;
 
 pub(crate) fn answer<B>(proxy: &Proxy, request: &Request<B>) -> Response<Body> {
     if !authorised(proxy, request) {

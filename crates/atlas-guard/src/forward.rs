@@ -31,10 +31,11 @@ pub(crate) fn upgrade_of(version: Version, headers: &HeaderMap) -> Option<Header
 
 /// Makes a client's request one to the server.
 pub(crate) fn to_server(head: &mut request::Parts, upstream: &Authority, upgrade: Option<HeaderValue>, who: &Principal) {
-    // HTTP/2 names the host in the URI, HTTP/1 in a header.
-    if !head.headers.contains_key(HOST)
-        && let Some(host) = head.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok())
-    {
+    // One host, the one that was verified: HTTP/2 names it in the URI, HTTP/1 in a header, and where both are, the URI counts
+    // (RFC 9112 §3.2.2). Of several headers a server might take another.
+    let named = head.uri.authority().and_then(|authority| authority.as_str().rsplit('@').next());
+    let host = named.and_then(|host| HeaderValue::from_str(host).ok()).or_else(|| head.headers.get(HOST).cloned());
+    if let Some(host) = host {
         head.headers.insert(HOST, host);
     }
     let trailers = tokens(&head.headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers"));

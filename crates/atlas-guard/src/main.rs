@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use atlas_guard::child::Server;
 use atlas_guard::{Config, Guard};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 const USAGE: &str = "usage: atlas-guard [--listen IP:PORT] [--upstream IP:PORT] [-- COMMAND ARGUMENT...]
@@ -36,6 +37,14 @@ fn say(text: &str) {
     let _unread = writeln!(std::io::stderr(), "atlas-guard: {text}");
 }
 
+/// Takes all the open files that the system allows: a stream needs two, and containers often begin with 1,024.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).is_err() {
+        say("the limit of open files stays as it is");
+    }
+}
+
 fn arguments() -> Result<(Config, Vec<OsString>), String> {
     let mut config = Config::from_env(|name| std::env::var(name).ok()).map_err(|error| error.to_string());
     let mut arguments = std::env::args_os().skip(1);
@@ -64,6 +73,8 @@ async fn run(config: Config, command: &[OsString]) -> std::io::Result<u8> {
     let permit = guard.permit();
     say(&format!("listening on {}", guard.local_addr()?));
     let mut server = Server::start(command)?;
+    // Only after the server was started: its limit is its own.
+    raise_file_limit();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = tokio::spawn(guard.serve(async move {
         // Dropped or sent, it is over.

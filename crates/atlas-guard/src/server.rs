@@ -24,7 +24,7 @@ use crate::socket::Socket;
 /// The most that is read of a body at once.
 const BUFFER: usize = 64 * 1024;
 /// How long open requests may go on after the guard was told to end.
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(5);
 /// How long to wait when the system gives no more sockets: only other connections' ends help.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
@@ -91,7 +91,7 @@ impl Guard {
         self.proxy.report()
     }
 
-    /// Serves until `shutdown`, then lets open requests go on for ten seconds. Not cancel safe: drops the listener at once
+    /// Serves until `shutdown`, then lets open requests go on for five seconds. Not cancel safe: drops the listener at once
     /// and leaves connections to their tasks.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
         let limit = self.proxy.config.max_connections;

@@ -69,7 +69,7 @@ async fn only_a_grant_made_for_control_opens_the_control_paths() {
     assert_eq!(world.get_with("/_atlas/activity", &reading).await.status, 200);
     let permit = |token: &str| format!("POST /_atlas/permit\nauthorization: Bearer {token}");
     assert_eq!(world.ask(&permit(&reading)).await.status, 401);
-    assert_eq!(world.ask(&permit(&grant(Access::All, "/_atlas/").1)).await.status, 200);
+    assert_eq!(world.ask(&permit(&grant(Access::All, atlas_auth::grant::CONTROL_PREFIX).1)).await.status, 200);
 }
 
 #[tokio::test]

@@ -156,3 +156,16 @@ async fn an_upload_that_breaks_off_never_looks_complete_to_the_server() {
     assert!(seen.contains("hello") && !seen.ends_with("0\r\n\r\n"), "{seen}");
     world.until("open", 0).await;
 }
+
+#[tokio::test]
+async fn the_server_is_told_one_host_and_it_is_the_one_that_was_verified() {
+    let (world, mut seen) = scripted(vec![vec![("\r\n\r\n", OK)]]).await;
+    let target = crate::world::signed(atlas_auth::signed_url::Format::Atlas, "/p");
+    let text = format!("GET http://{HOST}{target} HTTP/1.1\r\nhost: other\r\nhost: another\r\nconnection: close\r\n\r\n");
+    let mut stream = send(&world, &text).await;
+    read_until(&mut stream, "ok").await;
+    let seen = seen.recv().await.unwrap();
+    assert!(seen.starts_with("GET /p HTTP/1.1\r\n"), "{seen}");
+    assert_eq!(seen.matches("host: ").count(), 1, "{seen}");
+    assert!(seen.contains(&format!("host: {HOST}\r\n")), "{seen}");
+}
