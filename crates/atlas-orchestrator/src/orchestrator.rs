@@ -196,7 +196,7 @@ impl Builder {
         nodes::watch_ledger(&core).await;
         nodes::enlist(&core).await?;
         nodes::adopt(&core).await?;
-        let position = feed::last_position(&core).await?;
+        let position = core.store.info().await?.last_position;
         let suspects = core.accounts.iter().map(|account| (account.name.clone(), Arc::default())).collect();
         let orchestrator = Orchestrator { core, suspects: Arc::new(suspects) };
         orchestrator.begin(position);

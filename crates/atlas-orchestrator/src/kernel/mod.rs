@@ -12,6 +12,8 @@ mod place;
 pub mod plan;
 pub mod record;
 mod step;
+#[cfg(test)]
+mod tests;
 
 pub use input::{Activity, Answer, Cx, Evidence, Failure, Identity, Input, Reading, Walk};
 pub use plan::{Effect, Plan, plan};

@@ -194,19 +194,6 @@ impl Subscription {
     }
 }
 
-/// The newest event of a session that was kept, for a reader who wants only what comes.
-pub(crate) async fn last_position(core: &Core) -> Result<u64> {
-    // The feed has no "last": walk it by pages from the end that is known, the commit count being an upper bound of nothing.
-    let mut position = 0;
-    loop {
-        let page = core.store.feed(position, 4096).await?;
-        match page.last() {
-            Some(last) => position = last.position,
-            None => return Ok(position),
-        }
-    }
-}
-
 /// Waits until `done` says so of a session's record, or time is up.
 pub(crate) async fn wait_for<T>(
     core: &Arc<Core>,
