@@ -2,10 +2,10 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use atlas_testkit::dialect::runpod::RunPod;
 use atlas_testkit::world::{Fault, World};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
@@ -21,11 +21,11 @@ use crate::server::Sure;
 
 const MAX_BODY: usize = 1024 * 1024;
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Admin {
     world: World,
     recorder: Recorder,
-    runpod: RunPod,
+    afresh: Arc<dyn Fn() + Send + Sync>,
 }
 
 #[derive(Deserialize)]
@@ -37,8 +37,9 @@ struct Advance {
 type Answer = Result<Value, (StatusCode, String)>;
 
 impl Admin {
-    pub(crate) fn new(world: World, recorder: Recorder, runpod: RunPod) -> Self {
-        Self { world, recorder, runpod }
+    /// `afresh` puts everything back to the beginning.
+    pub(crate) fn new(world: World, recorder: Recorder, afresh: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { world, recorder, afresh: Arc::new(afresh) }
     }
 
     fn answer(&self, method: &Method, path: &str, body: &[u8]) -> Answer {
@@ -62,10 +63,7 @@ impl Admin {
                 Ok(json!({ "now": self.world.now() }))
             }
             (&Method::POST, "/reset") => {
-                self.world.reset();
-                crate::furnish(&self.world);
-                self.runpod.reset();
-                self.recorder.clear();
+                (self.afresh)();
                 Ok(json!({ "now": self.world.now() }))
             }
             (_, "/ledger" | "/requests" | "/faults" | "/advance" | "/reset") => {

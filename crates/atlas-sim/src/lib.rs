@@ -12,6 +12,7 @@
 
 mod admin;
 mod args;
+mod deliver;
 mod proxy;
 mod ready;
 mod record;
@@ -22,6 +23,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use atlas_core::{Clock, SystemClock};
+use atlas_testkit::dialect::lambda::{self, Lambda};
 use atlas_testkit::dialect::runpod::{self, RunPod};
 use atlas_testkit::world::{Fault, FaultPlan, World, WorldClock};
 use tokio::net::TcpListener;
@@ -30,7 +32,7 @@ use admin::Admin;
 pub use args::{Command, FaultFile, parse};
 use proxy::Proxy;
 pub use ready::{Bounds, Ready, RunPodUrls};
-use record::{Recorder, Recording};
+use record::{Log, Recorder, Recording};
 use server::Serving;
 
 /// The key that is valid on every simulated cloud; any other is answered as that cloud answers a bad one.
@@ -102,7 +104,7 @@ impl Sim {
 /// Cancelled, nothing is left running.
 pub async fn serve(options: Options) -> io::Result<Sim> {
     let clock = WorldClock::following_from(SystemClock.now(), options.speed);
-    let world = World::new(options.seed, clock).with_cloud(runpod::cloud());
+    let world = World::new(options.seed, clock).with_cloud(runpod::cloud()).with_cloud(lambda::cloud());
     furnish(&world);
     world.inject(options.faults);
     world.plan_faults(options.plans);
@@ -112,23 +114,38 @@ pub async fn serve(options: Options) -> io::Result<Sim> {
     let (control_listener, control) = ports.bind().await?;
     let (runtime_listener, runtime) = ports.bind().await?;
     let (proxy_listener, proxy) = ports.bind().await?;
+    let (lambda_listener, lambda_at) = ports.bind().await?;
 
     let recorder = Recorder::default();
-    let runpod = RunPod::new(world.clone());
+    let (runpod, lambda) = (RunPod::new(world.clone()), Lambda::new(world.clone()));
     let ready = Ready {
         admin: format!("http://{admin}"),
         bounds: Bounds::at_speed(world.clock().speed()),
         runpod: RunPodUrls {
             control: format!("http://{control}"),
             runtime: format!("http://{runtime}/v2"),
+            graphql: format!("http://{control}/graphql"),
             proxy: format!("http://{proxy}/{{id}}/{{port}}"),
         },
+        lambda: format!("http://{lambda_at}/api/v1"),
     };
     let mut serving = Serving::default();
-    serving.add(admin_listener, Admin::new(world.clone(), recorder.clone(), runpod.clone()));
-    let recording = |service, api| Recording::new(service, "runpod", api, recorder.clone(), world.clock().clone());
-    serving.add(runtime_listener, recording(runpod.runtime(), "runtime"));
-    serving.add(control_listener, recording(runpod, "control"));
+    let afresh = {
+        let (world, recorder, runpod, lambda) = (world.clone(), recorder.clone(), runpod.clone(), lambda.clone());
+        move || {
+            world.reset();
+            runpod.reset();
+            lambda.reset();
+            recorder.clear();
+            furnish(&world);
+        }
+    };
+    serving.add(admin_listener, Admin::new(world.clone(), recorder.clone(), afresh));
+    let log = |api| Log::new(recorder.clone(), world.clock().clone(), api);
+    serving.add(runtime_listener, Recording::new(runpod.runtime(), log("runpod/runtime")));
+    serving.add(control_listener, Recording::new(runpod, log("runpod/control")));
+    serving.add(lambda_listener, Recording::new(lambda, log("lambda")));
+    serving.run(deliver::deliver(world.clone()));
     serving.add(proxy_listener, Proxy::new(world.clone(), runpod::NAME));
     Ok(Sim { world, ready, serving })
 }
@@ -137,6 +154,7 @@ pub async fn serve(options: Options) -> io::Result<Sim> {
 fn furnish(world: &World) {
     let account = world.add_key(runpod::NAME, KEY, ACCOUNT);
     runpod::add_endpoint(world, &account);
+    world.add_key(lambda::NAME, KEY, ACCOUNT);
 }
 
 /// Addresses for the listeners: the one asked for, then those after it, or free ones.

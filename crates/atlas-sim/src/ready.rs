@@ -13,6 +13,8 @@ pub struct Ready {
     pub bounds: Bounds,
     /// RunPod's URLs.
     pub runpod: RunPodUrls,
+    /// Lambda's, with its `/api/v1`.
+    pub lambda: String,
 }
 
 /// RunPod's URLs, as the override variables and official clients take them.
@@ -22,6 +24,8 @@ pub struct RunPodUrls {
     pub control: String,
     /// The job runtime, with its `/v2`.
     pub runtime: String,
+    /// GraphQL, with its `/graphql`.
+    pub graphql: String,
     /// A pod's HTTP port, with `{id}` and `{port}` to fill in.
     pub proxy: String,
 }

@@ -64,19 +64,31 @@ impl Recorder {
     }
 }
 
+/// Where the requests of one API are recorded, and under which name.
+#[derive(Clone, Debug)]
+pub(crate) struct Log {
+    recorder: Recorder,
+    clock: WorldClock,
+    api: &'static str,
+}
+
+impl Log {
+    /// `api` is the cloud's name, and where it has several APIs a slash and the API's.
+    pub(crate) fn new(recorder: Recorder, clock: WorldClock, api: &'static str) -> Self {
+        Self { recorder, clock, api }
+    }
+}
+
 /// A dialect whose requests are recorded.
 #[derive(Clone, Debug)]
 pub(crate) struct Recording<S> {
     inner: S,
-    cloud: &'static str,
-    api: &'static str,
-    recorder: Recorder,
-    clock: WorldClock,
+    log: Log,
 }
 
 impl<S> Recording<S> {
-    pub(crate) fn new(inner: S, cloud: &'static str, api: &'static str, recorder: Recorder, clock: WorldClock) -> Self {
-        Self { inner, cloud, api, recorder, clock }
+    pub(crate) fn new(inner: S, log: Log) -> Self {
+        Self { inner, log }
     }
 }
 
@@ -98,13 +110,14 @@ where
         Box::pin(async move {
             let (parts, body) = request.into_parts();
             let body = Limited::new(body, MAX_BODY).collect().await.map_err(io::Error::other)?.to_bytes();
-            this.recorder.keep(entry(this.cloud, this.api, &parts, &body, &this.clock));
+            this.log.recorder.keep(entry(&this.log, &parts, &body));
             this.inner.call(Request::from_parts(parts, Full::new(body))).await
         })
     }
 }
 
-fn entry(cloud: &str, api: &str, parts: &http::request::Parts, body: &Bytes, clock: &WorldClock) -> Value {
+fn entry(log: &Log, parts: &http::request::Parts, body: &Bytes) -> Value {
+    let (cloud, api) = log.api.split_once('/').unwrap_or((log.api, "control"));
     let headers: Map<String, Value> = parts
         .headers
         .iter()
@@ -125,7 +138,7 @@ fn entry(cloud: &str, api: &str, parts: &http::request::Parts, body: &Bytes, clo
         _ => format!("{} bytes", body.len()).into(),
     };
     json!({
-        "at": clock.now(), "cloud": cloud, "api": api, "method": parts.method.as_str(), "path": parts.uri.path(),
+        "at": log.clock.now(), "cloud": cloud, "api": api, "method": parts.method.as_str(), "path": parts.uri.path(),
         "query": query.join("&"), "headers": headers, "body": body,
     })
 }

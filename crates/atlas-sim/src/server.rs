@@ -70,6 +70,17 @@ impl Serving {
         });
     }
 
+    /// Lets something run beside the listeners, until they stop.
+    pub(crate) fn run(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut stopped = self.stop.subscribe();
+        self.tasks.spawn(async move {
+            tokio::select! { biased;
+                () = until(&mut stopped) => {}
+                () = task => {}
+            }
+        });
+    }
+
     /// Takes no more connections and waits this long for those there are.
     pub(crate) async fn stop(mut self, patience: Duration) {
         self.stop.send_replace(true);

@@ -149,3 +149,50 @@ async fn the_endpoint_of_a_fresh_simulator_runs_jobs_after_a_reset_too() {
     assert_eq!(call("GET", &url("health"), "").await.unwrap().json()["jobs"]["completed"], 1);
     sim.stop().await;
 }
+
+#[tokio::test]
+async fn the_end_of_a_job_is_reported_to_the_webhook_again_until_it_is_taken() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let sim = sim().await;
+    let receiver = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hook = format!("http://{}/hook?t=zz", receiver.local_addr().unwrap());
+    let body = json!({ "input": { "a": 1 }, "webhook": hook }).to_string();
+    let job = call("POST", &format!("{}/sim-endpoint/run", sim.ready().runpod.runtime), &body).await.unwrap().json();
+    let mut taken = Vec::new();
+    for answer in ["503 Busy", "200 OK"] {
+        let (mut stream, _) = receiver.accept().await.unwrap();
+        let mut text = String::new();
+        while !text.contains("\"webhook\"") {
+            let mut chunk = [0; 1024];
+            let read = stream.read(&mut chunk).await.unwrap();
+            text.push_str(std::str::from_utf8(&chunk[..read]).unwrap());
+        }
+        stream.write_all(format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n").as_bytes()).await.unwrap();
+        taken.push(text);
+    }
+    for text in &taken {
+        assert!(text.starts_with("POST /hook?t=zz HTTP/1.1") && text.contains(job["id"].as_str().unwrap()), "{text}");
+    }
+    let third = tokio::time::timeout(Duration::from_millis(600), receiver.accept()).await;
+    assert!(third.is_err(), "what was taken is not reported again");
+    sim.stop().await;
+}
+
+#[tokio::test]
+async fn every_cloud_has_the_key_and_its_books() {
+    let sim = sim().await;
+    let types = call("GET", &format!("{}/instance-types", sim.ready().lambda), "").await.unwrap();
+    assert_eq!(types.status, 200, "{:?}", types.body);
+    let bad = send("GET", &format!("{}/instances", sim.ready().lambda), &[("authorization", "Bearer nope")], "").await.unwrap();
+    assert_eq!(bad.status, 401);
+    let me = send(
+        "POST",
+        &sim.ready().runpod.graphql,
+        &[("authorization", "Bearer sim-key"), ("user-agent", "t")],
+        r#"{"query":"{ myself { id } }"}"#,
+    );
+    assert_eq!(me.await.unwrap().json()["data"]["myself"]["id"], "user_sim");
+    let ledger = send("GET", &admin(&sim, "/ledger"), &[], "").await.unwrap().json();
+    assert_eq!(ledger["clouds"].as_object().unwrap().keys().collect::<Vec<_>>(), ["lambda", "runpod"]);
+    sim.stop().await;
+}

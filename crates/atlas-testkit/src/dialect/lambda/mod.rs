@@ -143,6 +143,12 @@ impl Lambda {
         self.shared().quirks = quirks;
     }
 
+    /// Forgets what is its own, and keeps its quirks. The world is reset by itself.
+    pub fn reset(&self) {
+        let mut shared = self.shared();
+        *shared = Shared { quirks: shared.quirks.clone(), ..Shared::default() };
+    }
+
     /// The world it is a face of.
     #[must_use]
     pub fn world(&self) -> &World {
