@@ -73,6 +73,7 @@ pub(super) async fn the_feed_numbers_all_events_without_gaps<S: Subject>(subject
     same("in the order of commits", places, vec![(1, B, 1), (2, A, 1), (3, B, 2), (4, A, 2)])?;
     same("from a cursor", store.feed(1, 2).await?, all[1..3].to_vec())?;
     same("after the last", store.feed(4, 9).await?, vec![])?;
+    same("the newest position", store.info().await?.last_position, 4)?;
     let own = store.events(A, 0, 9).await?;
     same("a log shows the same events", own, vec![all[1].clone(), all[3].clone()])?;
     Ok(Verdict::Passed)
@@ -109,6 +110,7 @@ pub(super) async fn forgotten_events_are_gone_and_the_next_still_follows<S: Subj
     same("the feed", feed, vec![3, 4])?;
     store.forget_events(A, u64::MAX).await?;
     same("the log, all forgotten", seqs(store.events(A, 0, 9).await?), vec![])?;
+    same("the newest position, forgotten or not", store.info().await?.last_position, 4)?;
     same("from the start again", try_append(&store, &[(A, 1)]).await, "conflict")?;
     same("the next", try_append(&store, &[(A, 4)]).await, "applied")?;
     let feed: Vec<_> = store.feed(0, 9).await?.into_iter().map(|e| (e.position, e.session, e.seq)).collect();

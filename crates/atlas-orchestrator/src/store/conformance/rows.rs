@@ -49,6 +49,7 @@ pub(super) async fn an_empty_store_answers_nothing<S: Subject>(subject: &S) -> O
     same("leases", store.leases("").await?, vec![])?;
     let info = store.info().await?;
     same("newest commit", info.last_commit, 0)?;
+    same("newest position", info.last_position, 0)?;
     same("fingerprint", info.fingerprint, None)?;
     holds("it has an incarnation", !info.incarnation.is_empty())?;
     Ok(Verdict::Passed)
