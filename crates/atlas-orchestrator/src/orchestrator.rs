@@ -226,13 +226,13 @@ impl Orchestrator {
 
     fn begin(&self, position: u64) {
         let core = &self.core;
-        core.spawner.spawn("reconciler", Box::pin(reconciler::keep(core.clone())));
-        core.spawner.spawn("lease", Box::pin(nodes::keep(core.clone())));
-        core.spawner.spawn("flush", Box::pin(flush::keep(core.clone())));
-        core.spawner.spawn("feed", Box::pin(feed::keep(core.clone(), position)));
+        core.spawn("reconciler", reconciler::keep(core.clone()));
+        core.spawn("lease", nodes::keep(core.clone()));
+        core.spawn("flush", flush::keep(core.clone()));
+        core.spawn("feed", feed::keep(core.clone(), position));
         for account in &core.accounts {
             if let Some(suspects) = self.suspects.get(&account.name) {
-                core.spawner.spawn("survey", Box::pin(survey::keep(core.clone(), account.clone(), suspects.clone())));
+                core.spawn("survey", survey::keep(core.clone(), account.clone(), suspects.clone()));
             }
         }
     }
@@ -615,7 +615,7 @@ impl Orchestrator {
         report.flushed = flush::flush(core).await;
         nodes::watch_ledger(core).await;
         nodes::leave(core, report.flushed).await;
-        core.stopped.cancel();
+        core.stop().await;
         Ok(report)
     }
 

@@ -8,6 +8,7 @@ use atlas_core::{AccountName, AttemptId, ComputeId, ComputeRequest, Entropy, Err
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::account::Account;
 use super::lease::NodeLease;
@@ -59,6 +60,8 @@ pub(crate) struct Core {
     pub(crate) stopping: CancellationToken,
     /// Every task of ours ends.
     pub(crate) stopped: CancellationToken,
+    /// Those tasks: who shuts down waits for them, and the store is free then.
+    tasks: TaskTracker,
 }
 
 /// The parts a core is made of.
@@ -142,6 +145,21 @@ impl Core {
             fed: Notify::new(),
             stopping: CancellationToken::new(),
             stopped: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// Runs a task that ends when the orchestrator does.
+    pub(crate) fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawner.spawn(name, Box::pin(self.tasks.track_future(task)));
+    }
+
+    /// Ends every task, and waits until all have let go of what they hold.
+    pub(crate) async fn stop(&self) {
+        self.stopped.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(Duration::from_secs(30), self.tasks.wait()).await.is_err() {
+            tracing::warn!(tasks = self.tasks.len(), "some tasks did not end");
         }
     }
 

@@ -11,7 +11,7 @@ pub(crate) async fn keep(core: Arc<Core>) {
     loop {
         let next = loop {
             match core.slots.next(core.now(), core.policy.concurrency) {
-                Ok((id, work)) => core.spawner.spawn("driver", Box::pin(drive(core.clone(), id, work))),
+                Ok((id, work)) => core.spawn("driver", drive(core.clone(), id, work)),
                 Err(next) => break next,
             }
         };

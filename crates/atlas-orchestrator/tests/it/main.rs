@@ -7,4 +7,6 @@ mod life;
 mod limits;
 mod node;
 mod reap;
+#[cfg(feature = "redb")]
+mod redb;
 mod unknown;
