@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use atlas::owner::Filter;
-use atlas::{AccountName, Secret, SessionId, span};
+use atlas::{AccountName, ComputeId, Secret, SessionId, span};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::order::{LimitArgs, MachineArgs};
@@ -100,6 +100,33 @@ pub(crate) enum Verb {
         /// Goes on with new lines.
         #[arg(short, long)]
         follow: bool,
+    },
+    /// Stops a machine and keeps it; its disks may go on billing. For machines without a session: a stopped machine ends its session.
+    Stop {
+        /// The machine, as the cloud calls it.
+        machine: ComputeId,
+    },
+    /// Starts a machine that was stopped.
+    Start {
+        /// The machine, as the cloud calls it.
+        machine: ComputeId,
+    },
+    /// Scans for machines of ours that no session holds, and ends those that are proved to be so.
+    Reap {
+        /// Only reports.
+        #[arg(long)]
+        dry_run: bool,
+        /// Lets the reaper go on after it stopped because there were too many to end.
+        #[arg(long)]
+        acknowledge: bool,
+    },
+    /// Reports what bills on each account: sessions, machines of ours without one, machines of others, volumes. Ends nothing.
+    Audit,
+    /// Looks at the store, the realm's secret and every account, and says what is in the way.
+    Doctor {
+        /// Accepts this store as the surviving copy, after a restore or a move: ends the hold.
+        #[arg(long)]
+        accept_store: bool,
     },
     /// Lists GPUs with price and stock.
     Gpus,

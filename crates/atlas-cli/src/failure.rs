@@ -33,6 +33,12 @@ impl Failure {
         Self { code: USAGE, message: Some(message.into()), source: None, next: None }
     }
 
+    /// What the command line said was refused; `validation` makes it a wrong command line.
+    pub(crate) fn given(error: Error) -> Self {
+        let code = if error.kind() == ErrorKind::Validation { USAGE } else { FAILED };
+        Self { code, ..Self::from(error) }
+    }
+
     /// Everything was said already; only the code is left.
     pub(crate) fn silent(code: u8) -> Self {
         Self { code, message: None, source: None, next: None }
@@ -49,11 +55,6 @@ impl Failure {
         Self { code: if self.code == USAGE { USAGE } else { code }, ..self }
     }
 
-    /// Whether something did not happen in time.
-    pub(crate) fn is_timeout(&self) -> bool {
-        self.source.as_ref().is_some_and(|error| error.kind() == ErrorKind::Timeout)
-    }
-
     /// The process's exit code.
     pub(crate) fn code(&self) -> ExitCode {
         ExitCode::from(self.code)
@@ -62,8 +63,7 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let code = if error.kind() == ErrorKind::Validation && error.provider().is_none() { USAGE } else { FAILED };
-        Self { code, message: None, source: Some(error), next: None }
+        Self { code: FAILED, message: None, source: Some(error), next: None }
     }
 }
 

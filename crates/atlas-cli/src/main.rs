@@ -21,6 +21,7 @@ use crate::failure::Done;
 use crate::keeper::Keeper;
 use crate::output::Output;
 use crate::setup::Setup;
+use crate::verbs::machine::Act;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -66,6 +67,11 @@ async fn work(verb: Verb, global: &Global, out: Output) -> Done {
         Verb::Rm { session, wait } => verbs::session::rm(&mut keeper, session, wait, out).await,
         Verb::Events { session, since, follow } => verbs::session::events(&mut keeper, session, since, follow, out).await,
         Verb::Logs { session, tail, follow } => verbs::logs::run(&mut keeper, &setup, session, tail, follow, out).await,
+        Verb::Stop { machine } => verbs::machine::act(&mut keeper, &setup, Act::Stop, &machine, out).await,
+        Verb::Start { machine } => verbs::machine::act(&mut keeper, &setup, Act::Start, &machine, out).await,
+        Verb::Reap { dry_run, acknowledge } => verbs::care::reap(&mut keeper, &setup, dry_run, acknowledge, out).await,
+        Verb::Audit => verbs::care::audit(&mut keeper, &setup, out).await,
+        Verb::Doctor { accept_store } => verbs::care::doctor(&mut keeper, &setup, accept_store, out).await,
         _ => Ok(()),
     };
     let left = keeper.leave().await;

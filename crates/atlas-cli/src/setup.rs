@@ -3,11 +3,15 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use atlas::config::Config;
 use atlas::testkit::mock::{self, MockCloud};
 use atlas::testkit::world::{CloudSpec, World, WorldClock};
-use atlas::{AccountName, AnyProvider, Atlas, Clock, Entropy, Redb, RedbOptions, SystemClock, SystemEntropy};
+use atlas::{
+    AccountLimits, AccountName, AnyProvider, Atlas, Clock, Entropy, Policy, Redb, RedbOptions, SystemClock, SystemEntropy,
+};
 
 use crate::args::Global;
 use crate::failure::{Done, Failure};
@@ -19,6 +23,8 @@ pub(crate) struct Setup {
     store: PathBuf,
     /// The account named with `--provider`.
     named: Option<AccountName>,
+    /// The one mock cloud of this process.
+    mock: Arc<OnceLock<AnyProvider>>,
 }
 
 impl Setup {
@@ -26,20 +32,25 @@ impl Setup {
     pub(crate) fn new(global: &Global) -> Done<Self> {
         let here = Path::new("atlas.toml");
         let config = match &global.config {
-            Some(path) => Config::load(path)?,
-            None if here.exists() => Config::load(here)?,
+            Some(path) => Config::load(path).map_err(Failure::given)?,
+            None if here.exists() => Config::load(here).map_err(Failure::given)?,
             None => Config::default(),
         };
         let store = match global.store.clone().or_else(|| config.store.clone()) {
             Some(path) => path,
             None => data_dir()?.join("atlas.redb"),
         };
-        Ok(Self { config, store, named: global.provider.clone() })
+        Ok(Self { config, store, named: global.provider.clone(), mock: Arc::default() })
     }
 
     /// The store's file.
     pub(crate) fn store(&self) -> &Path {
         &self.store
+    }
+
+    /// The account named on the command line.
+    pub(crate) fn named(&self) -> Option<&AccountName> {
+        self.named.as_ref()
     }
 
     /// The account that a new session is for.
@@ -60,7 +71,11 @@ impl Setup {
 
     /// The provider of one account.
     pub(crate) fn provider(&self, account: &AccountName) -> Done<AnyProvider> {
-        if self.is_free(account) { Ok(mock_provider()) } else { Ok(self.config.provider(account)?) }
+        if self.is_free(account) {
+            Ok(self.mock.get_or_init(mock_provider).clone())
+        } else {
+            self.config.provider(account).map_err(Failure::given)
+        }
     }
 
     /// The accounts there is a key for: the named one must have one, the others may.
@@ -91,7 +106,10 @@ impl Setup {
         }
         let accounts = self.accounts()?;
         let store: Redb = RedbOptions::new().open_async(&self.store).await?;
-        let policy = self.config.policy(accounts.iter().map(|(name, provider)| (name, provider)));
+        let mut policy = self.config.policy(accounts.iter().map(|(name, provider)| (name, provider)));
+        if !accounts.is_empty() && accounts.iter().all(|(name, _)| self.is_free(name)) {
+            policy = hurried(policy);
+        }
         let mut builder = Atlas::builder().store(store).policy(policy);
         for (name, provider) in accounts {
             builder = builder.account(name, provider);
@@ -115,13 +133,37 @@ impl Setup {
     }
 }
 
+/// The mock cloud is in this process: nothing about it is late.
+const FREE_LIMITS: AccountLimits = AccountLimits {
+    visibility_bound: Duration::from_millis(100),
+    call_deadline: Duration::from_secs(1),
+    call_interval: Duration::from_millis(1),
+    burst: 100,
+    concurrency: 16,
+};
+
+/// As patient as a cloud in this process needs: before a machine is called gone, a lease and a call are waited for.
+fn hurried(policy: Policy) -> Policy {
+    let mut policy = policy;
+    policy.lease = Duration::from_secs(2);
+    policy.lease_renew = Duration::from_millis(500);
+    policy.lease_margin = Duration::from_millis(200);
+    policy.flush = Duration::from_millis(200);
+    policy.tick = Duration::from_millis(100);
+    policy.default_account.poll_interval = Duration::from_millis(200);
+    for account in policy.accounts.values_mut() {
+        account.poll_interval = Duration::from_millis(200);
+    }
+    policy
+}
+
 /// A cloud of no vendor, in this process: it lives as long as the process does, and costs nothing.
 fn mock_provider() -> AnyProvider {
     let entropy: &dyn Entropy = &SystemEntropy::new();
     let clock = WorldClock::following_from(SystemClock.now(), 1.0);
     let world = World::new(entropy.next_u64(), clock).with_cloud(CloudSpec::plain(mock::CLOUD));
     world.add_key(mock::CLOUD, mock::KEY, "me");
-    MockCloud::in_world(world).provider()
+    MockCloud::in_world(world).limits(FREE_LIMITS).provider()
 }
 
 /// Where a user's programs keep their data (XDG base directories; on other systems the same place under the home directory).

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use atlas_core::{AccountName, Compute, ComputeRequest, Credential, Error, ErrorKind, Result, Secret};
+use atlas_core::{AccountName, CallContext, Compute, ComputeRequest, Credential, Error, ErrorKind, ListFilter, Result, Secret};
 use atlas_orchestrator::owner::{Items, OwnerSocket};
 use atlas_orchestrator::{
     Cursor, Delivery, EventKind, Scope, SessionFilter, SessionId, SessionInfo, SessionKind, SessionOptions,
@@ -73,6 +73,20 @@ pub enum Request {
         #[serde(default)]
         follow: bool,
     },
+    /// Scans accounts for machines without a session, now.
+    Reap {
+        /// Which; all of them where unset.
+        account: Option<AccountName>,
+        /// Ends nothing.
+        dry_run: bool,
+        /// Lets a reaper go on that found too many victims.
+        #[serde(default)]
+        acknowledge: bool,
+    },
+    /// What the orchestrator can do at the moment, and what is in its way.
+    Health,
+    /// Accepts the store as the surviving copy.
+    Accept,
 }
 
 /// What can be waited for.
@@ -184,7 +198,52 @@ pub async fn answer(atlas: &Atlas, request: Request, items: mpsc::Sender<Value>)
             wait(atlas, session, until, Duration::from_millis(longest_ms)).await.map(|info| describe(&info, false))
         }
         Request::Events { session, since, follow } => events(atlas, session, since, follow, &items).await,
+        Request::Reap { account, dry_run, acknowledge } => reap(atlas, account, dry_run, acknowledge).await,
+        Request::Health => health(atlas).await,
+        Request::Accept => {
+            let orchestrator = atlas.orchestrator().clone();
+            let report = finish(async move { orchestrator.accept_store().await }).await?;
+            Ok(json!(report))
+        }
     }
+}
+
+async fn reap(atlas: &Atlas, only: Option<AccountName>, dry_run: bool, acknowledge: bool) -> Result<Value> {
+    let names: Vec<AccountName> = match only {
+        Some(name) => vec![name],
+        None => atlas.accounts().cloned().collect(),
+    };
+    let mut reports = serde_json::Map::new();
+    for name in names {
+        let orchestrator = atlas.orchestrator().clone();
+        let account = name.clone();
+        let report = finish(async move {
+            if acknowledge {
+                orchestrator.acknowledge_breaker(&account).await?;
+            }
+            orchestrator.reap_now(&account, dry_run).await
+        });
+        reports.insert(name.to_string(), json!(report.await?));
+    }
+    Ok(json!({ "accounts": reports }))
+}
+
+async fn health(atlas: &Atlas) -> Result<Value> {
+    let mut accounts = serde_json::Map::new();
+    for (name, provider) in atlas.orchestrator().accounts() {
+        let read = provider.list_compute(&CallContext::new(), &ListFilter::all()).await;
+        let seen = match &read {
+            Ok(listing) => json!({ "answers": true, "machines": listing.computes.len(), "complete": listing.is_complete() }),
+            Err(error) => json!({ "answers": false, "error": error.to_string() }),
+        };
+        accounts.insert(name.to_string(), seen);
+    }
+    Ok(json!({
+        "hold": atlas.orchestrator().hold(),
+        "durable": atlas.orchestrator().is_durable(),
+        "sessions": atlas.orchestrator().tracked(),
+        "accounts": accounts,
+    }))
 }
 
 /// Orders, and waits until it is known whether there is a machine: an unknown outcome is resolved first.

@@ -35,7 +35,7 @@ pub fn parse(text: &str) -> Result<Duration> {
 pub fn show(span: Duration) -> String {
     let seconds = span.as_secs();
     match (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60) {
-        (0, 0, 0, 0) => format!("{}ms", span.as_millis()),
+        (0, 0, 0, 0) if !span.is_zero() => format!("{}ms", span.as_millis()),
         (0, 0, 0, s) => format!("{s}s"),
         (0, 0, m, 0) => format!("{m}m"),
         (0, 0, m, s) => format!("{m}m{s}s"),
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_span_is_shown_short() {
-        for text in ["250ms", "45s", "15m", "1h30m", "1d", "2d3h", "24m5s"] {
+        for text in ["0s", "250ms", "45s", "15m", "1h30m", "1d", "2d3h", "24m5s"] {
             assert_eq!(show(parse(text).unwrap()), text);
         }
     }

@@ -79,9 +79,6 @@ pub(crate) async fn events(keeper: &mut Keeper, session: Option<SessionId>, sinc
 /// Waits until every machine of a session is proved to be gone, at most so long; says whether it is so.
 pub(crate) async fn gone(keeper: &mut Keeper, session: SessionId, longest: Duration) -> Done<bool> {
     let longest_ms = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
-    match keeper.ask(Request::Await { session, until: Until::Terminated, longest_ms }, |_| Ok(())).await {
-        Ok(_) => Ok(true),
-        Err(failure) if failure.is_timeout() => Ok(false),
-        Err(failure) => Err(failure),
-    }
+    let info = keeper.ask(Request::Await { session, until: Until::Terminated, longest_ms }, |_| Ok(())).await?;
+    Ok(info["state"] == "terminated")
 }

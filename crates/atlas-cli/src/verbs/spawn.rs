@@ -26,9 +26,9 @@ const ATLAS_FAILED: u8 = 125;
 
 pub(crate) async fn spawn(args: SpawnArgs, setup: &Setup, out: Output) -> Done {
     let account = setup.account()?;
-    let request = args.machine.request(Vec::new(), setup.is_free(&account))?;
+    let request = args.machine.request(Vec::new(), setup.is_free(&account)).map_err(Failure::given)?;
     let options = options(&args.limits).account(account);
-    options.validate()?;
+    options.validate().map_err(Failure::given)?;
     let mut keeper = Keeper::find(setup).await?;
     let spawned = order(&mut keeper, &request, options, false, out).await;
     let spawned = match spawned {
@@ -45,9 +45,9 @@ pub(crate) async fn spawn(args: SpawnArgs, setup: &Setup, out: Output) -> Done {
 /// Runs a command to its end. Its exit code is the program's.
 pub(crate) async fn run(args: RunArgs, setup: &Setup, out: Output) -> Done {
     let account = setup.account()?;
-    let request = args.machine.request(args.command, setup.is_free(&account))?;
+    let request = args.machine.request(args.command, setup.is_free(&account)).map_err(Failure::given)?;
     let options = options(&args.limits).account(account);
-    options.validate()?;
+    options.validate().map_err(Failure::given)?;
     task(setup, &request, options, out).await.map_err(|failure| failure.coded(ATLAS_FAILED)).and_then(|info| {
         out.answer(&info, || describe_outcome(&info))?;
         let outcome = &info["outcome"];

@@ -7,7 +7,7 @@ use atlas::{Clock, SystemClock, Timestamp};
 use serde_json::json;
 
 use crate::args::{SigningKey, UrlFormat, UrlVerb};
-use crate::failure::Done;
+use crate::failure::{Done, Failure};
 use crate::output::Output;
 use crate::verbs::token;
 
@@ -18,8 +18,10 @@ pub(crate) fn run(verb: UrlVerb, out: Output) -> Done {
             let (method, format) = (key.method.clone(), key.format);
             let secret = Key::new(&token::read(key.secret)?);
             let signed = match format {
-                UrlFormat::Compatible => signed_url::compatible::sign(&url, &secret, expires_at)?,
-                UrlFormat::Atlas => signed_url::atlas::sign(&url, &secret, &Policy::until(expires_at).method(method))?,
+                UrlFormat::Compatible => signed_url::compatible::sign(&url, &secret, expires_at).map_err(Failure::given)?,
+                UrlFormat::Atlas => {
+                    signed_url::atlas::sign(&url, &secret, &Policy::until(expires_at).method(method)).map_err(Failure::given)?
+                }
             };
             out.answer(&json!({ "url": signed, "expires_at": expires_at }), || signed.clone())
         }

@@ -1,5 +1,8 @@
 //! The built program, as a script would use it: exit codes, and JSON on one line.
 
+mod demo;
 mod program;
+mod run;
+mod session;
 mod token;
 mod url;

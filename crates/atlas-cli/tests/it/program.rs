@@ -1,7 +1,8 @@
 //! Runs the built program in a directory of its own, with nothing of this machine's environment that could change what it does.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -20,17 +21,47 @@ impl Ran {
         assert_eq!(self.out.lines().count(), 1, "not one line: {:?}, stderr {:?}", self.out, self.err);
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error} in {:?}", self.out))
     }
+
+    /// The same, of a run that must have succeeded.
+    pub(crate) fn good(&self) -> Value {
+        assert_eq!(self.code, 0, "{self:?}");
+        self.json()
+    }
 }
 
 /// A directory with the program in it.
 pub(crate) struct Program {
     dir: TempDir,
-    env: Vec<(String, String)>,
+    env: Vec<(&'static str, String)>,
 }
 
 impl Program {
     pub(crate) fn new() -> Self {
         Self { dir: TempDir::new().expect("a directory for a test"), env: Vec::new() }
+    }
+
+    /// With an account on a simulated RunPod, and its bounds in the configuration file.
+    pub(crate) fn on(sim: &Sim) -> Self {
+        let mut program = Self::new();
+        let text = |path: &str| sim.ready.pointer(path).and_then(Value::as_str).expect("the ready line has it").to_owned();
+        program.env.push(("RUNPOD_API_KEY", "sim-key".to_owned()));
+        program.env.push(("ATLAS_RUNPOD_URL", text("/runpod/control")));
+        program.env.push(("ATLAS_RUNPOD_PROXY_URL", text("/runpod/proxy")));
+        let bound = |name: &str| sim.ready["bounds"][name].as_u64().expect("a bound in milliseconds");
+        let config = format!(
+            "default_provider = \"runpod\"\nstore = \"atlas.redb\"\n\
+             [policy]\nlease_ms = 2000\nlease_renew_ms = 500\nlease_margin_ms = 200\nflush_ms = 200\ntick_ms = 100\n\
+             [orchestrator]\npoll_interval = {}\nreap_interval = {}\nreap_grace = {}\n\
+             [accounts.runpod]\nvisibility_bound = {}\ncall_deadline = {}\ncall_interval = {}\n",
+            bound("poll_interval_ms"),
+            bound("reap_interval_ms"),
+            bound("grace_ms"),
+            bound("visibility_bound_ms"),
+            bound("call_deadline_ms"),
+            bound("call_interval_ms"),
+        );
+        std::fs::write(program.path().join("atlas.toml"), config).expect("the configuration is written");
+        program
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -55,5 +86,42 @@ pub(crate) fn ran(command: &mut Command) -> Ran {
         code: output.status.code().expect("it ended by itself"),
         out: String::from_utf8(output.stdout).expect("text"),
         err: String::from_utf8(output.stderr).expect("text"),
+    }
+}
+
+/// Simulated clouds, served by the program itself.
+pub(crate) struct Sim {
+    child: Child,
+    ready: Value,
+}
+
+impl Sim {
+    /// So many times as fast as time.
+    pub(crate) fn start(speed: &str) -> Self {
+        Self::with(&["--speed", speed], Path::new("."))
+    }
+
+    /// With these arguments.
+    pub(crate) fn with(args: &[&str], dir: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_atlas"))
+            .arg("sim")
+            .args(args)
+            .current_dir(dir)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the simulator starts");
+        let mut line = String::new();
+        let out = child.stdout.take().expect("its output is piped");
+        BufReader::new(out).read_line(&mut line).expect("it says that it is ready");
+        let ready = serde_json::from_str(&line).expect("one JSON line");
+        Self { child, ready }
+    }
+}
+
+impl Drop for Sim {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing to end.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

@@ -1,0 +1,129 @@
+//! `atlas reap`, `audit` and `doctor`: what an operator looks after.
+
+use std::collections::BTreeSet;
+
+use atlas::owner::{Filter, Request};
+use atlas::{AccountName, CallContext, Capability, ListFilter};
+use serde_json::{Map, Value, json};
+
+use crate::failure::{Done, Failure};
+use crate::keeper::Keeper;
+use crate::output::{self, Output};
+use crate::setup::Setup;
+use crate::view;
+
+/// Scans now. The reaper ends only what it saw in more than one scan; what is not settled yet is named.
+pub(crate) async fn reap(keeper: &mut Keeper, setup: &Setup, dry_run: bool, acknowledge: bool, out: Output) -> Done {
+    let request = Request::Reap { account: setup.named().cloned(), dry_run, acknowledge };
+    let answer = keeper.ask(request, |_| Ok(())).await?;
+    out.answer(&answer, || findings(&answer["accounts"]))?;
+    let of =
+        |name: &str| accounts(&answer).filter(|(_, report)| report[name] == true).map(|(account, _)| account.clone()).collect();
+    let (stopped, held): (Vec<String>, Vec<String>) = (of("breaker"), of("held"));
+    if !stopped.is_empty() {
+        let why = format!("too many to end at once on {}: nothing was ended", stopped.join(", "));
+        return Err(Failure::new(why).goes_on_with("atlas reap --acknowledge"));
+    }
+    if !held.is_empty() {
+        return Err(Failure::new("the store may have been rolled back: nothing was ended").goes_on_with("atlas doctor"));
+    }
+    Ok(())
+}
+
+/// What bills where, and whose it is as far as can be proved.
+pub(crate) async fn audit(keeper: &mut Keeper, setup: &Setup, out: Output) -> Done {
+    let scans =
+        keeper.ask(Request::Reap { account: setup.named().cloned(), dry_run: true, acknowledge: false }, |_| Ok(())).await?;
+    let sessions = keeper.ask(Request::List(Filter::default()), |_| Ok(())).await?;
+    let held: BTreeSet<&str> =
+        sessions.as_array().into_iter().flatten().filter_map(|session| session["compute"]["id"].as_str()).collect();
+    let cx = CallContext::new();
+    let mut report = Map::new();
+    for (name, scan) in accounts(&scans) {
+        let provider = setup.provider(&AccountName::new(name)?)?;
+        let listing = provider.list_compute(&cx, &ListFilter::all()).await?;
+        let machines: Vec<Value> = listing
+            .computes
+            .iter()
+            .map(|machine| {
+                let whose = match (held.contains(machine.id.as_str()), machine.keys.key()) {
+                    (true, _) => "session",
+                    (false, Some(_)) => "key",
+                    (false, None) => "other",
+                };
+                json!({
+                    "id": machine.id, "name": machine.name, "status": machine.status, "cost_per_hour": machine.cost_per_hour,
+                    "whose": whose, "launch_key": machine.keys.key(),
+                })
+            })
+            .collect();
+        let volumes = match provider.network_volumes() {
+            Some(volumes) if provider.capabilities().has(Capability::NetworkVolumes) => {
+                json!(volumes.list_network_volumes(&cx).await?)
+            }
+            _ => Value::Null,
+        };
+        report.insert(
+            name.clone(),
+            json!({ "machines": machines, "complete": listing.is_complete(), "network_volumes": volumes, "reaper": scan }),
+        );
+    }
+    let report = json!({ "accounts": report, "sessions": sessions.as_array().map_or(0, Vec::len) });
+    out.answer(&report, || {
+        let rows = accounts(&report).flat_map(|(account, of)| {
+            of["machines"].as_array().into_iter().flatten().map(move |machine| {
+                let cell = |name: &str| view::plain(&machine[name]);
+                vec![account.clone(), cell("id"), cell("status"), cell("cost_per_hour"), cell("whose"), cell("name")]
+            })
+        });
+        output::table(&["ACCOUNT", "MACHINE", "STATUS", "$/H", "WHOSE", "NAME"], rows)
+    })
+}
+
+/// What is in the way; exit 1 when something is.
+pub(crate) async fn doctor(keeper: &mut Keeper, setup: &Setup, accept: bool, out: Output) -> Done {
+    let accepted = if accept { keeper.ask(Request::Accept, |_| Ok(())).await? } else { Value::Null };
+    let mut health = keeper.ask(Request::Health, |_| Ok(())).await?;
+    health["store"] = json!(setup.store());
+    health["accepted"] = accepted;
+    let silent: Vec<&String> = accounts(&health).filter(|(_, seen)| seen["answers"] != true).map(|(name, _)| name).collect();
+    out.answer(&health, || {
+        let mut lines = vec![format!("store     {}", setup.store().display()), format!("sessions  {}", health["sessions"])];
+        lines.push(format!("hold      {}", health["hold"].as_str().unwrap_or("no")));
+        lines.extend(accounts(&health).map(|(name, seen)| format!("account   {name}: {}", view::plain(seen))));
+        lines.join("\n")
+    })?;
+    if let Some(why) = health["hold"].as_str() {
+        return Err(Failure::new(format!("atlas holds: {why}"))
+            .goes_on_with("atlas doctor --accept-store, if this is the surviving copy"));
+    }
+    if !silent.is_empty() {
+        return Err(Failure::new(format!("not every account answers: {silent:?}")));
+    }
+    Ok(())
+}
+
+fn accounts(answer: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    answer["accounts"].as_object().into_iter().flatten()
+}
+
+fn findings(reports: &Value) -> String {
+    let mut rows = Vec::new();
+    for (account, report) in reports.as_object().into_iter().flatten() {
+        for kind in ["victims", "quarantined", "ambiguous"] {
+            for one in report[kind].as_array().into_iter().flatten() {
+                let cell = |name: &str| view::plain(&one[name]);
+                rows.push(vec![account.clone(), kind.to_owned(), cell("compute"), cell("burn"), cell("why")]);
+            }
+        }
+        let complete = if report["complete"] == true { "complete" } else { "incomplete" };
+        rows.push(vec![
+            account.clone(),
+            "scanned".to_owned(),
+            view::plain(&report["scanned"]),
+            String::new(),
+            complete.to_owned(),
+        ]);
+    }
+    output::table(&["ACCOUNT", "WHAT", "MACHINE", "$/H", "WHY"], rows)
+}

@@ -1,0 +1,37 @@
+//! `atlas stop` and `atlas start`: machines that no session holds.
+
+use atlas::owner::{Filter, Request};
+use atlas::{CallContext, ComputeId};
+use serde_json::json;
+
+use crate::failure::{Done, Failure};
+use crate::keeper::Keeper;
+use crate::output::Output;
+use crate::setup::Setup;
+use crate::view;
+
+/// What to do with a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    Stop,
+    Start,
+}
+
+/// Stops or starts a machine. One that serves a session is refused: a stopped machine is a dead one to its session, which would end it.
+pub(crate) async fn act(keeper: &mut Keeper, setup: &Setup, act: Act, machine: &ComputeId, out: Output) -> Done {
+    let sessions = keeper.ask(Request::List(Filter::default()), |_| Ok(())).await?;
+    let holder = sessions.as_array().into_iter().flatten().find(|session| session["compute"]["id"] == machine.as_str());
+    if let Some(holder) = holder {
+        let session = view::plain(&holder["session"]);
+        return Err(Failure::new(format!("{machine} serves session {session}: stopped, it would be ended with it"))
+            .goes_on_with(format!("atlas rm {session}")));
+    }
+    let provider = setup.provider(&setup.account()?)?;
+    let cx = CallContext::new();
+    match act {
+        Act::Stop => provider.stop(&cx, machine).await?,
+        Act::Start => provider.start(&cx, machine).await?,
+    }
+    let now = provider.get_compute(&cx, machine).await?;
+    out.answer(&json!({ "compute": now }), || format!("{machine}  {}", now.status))
+}

@@ -1,0 +1,4 @@
+//! The facade over the mock cloud: checks and wiring.
+
+mod facade;
+mod owner;
