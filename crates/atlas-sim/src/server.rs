@@ -17,6 +17,8 @@ use tower::{Service, ServiceExt};
 
 /// The most connections of one listener; more wait to be accepted.
 const MOST: usize = 512;
+/// How long a listener rests after it could not accept.
+const BREATH: Duration = Duration::from_millis(20);
 /// How long a client may take over a request's head.
 const HEAD: Duration = Duration::from_secs(30);
 
@@ -60,8 +62,8 @@ impl Serving {
                         (Ok(permit), Ok((stream, _))) => {
                             connections.spawn(connection(stream, service.clone(), permit, stopped.clone()));
                         }
-                        // Out of file descriptors, or a client that left the queue: neither ends the listener.
-                        _ => tokio::task::yield_now().await,
+                        // Out of file descriptors, or a client that left the queue: neither ends the listener, nor makes it spin.
+                        _ => tokio::time::sleep(BREATH).await,
                     },
                 }
             }

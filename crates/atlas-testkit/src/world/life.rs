@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use atlas_core::{LogSource, Protocol, Timestamp, UsdPerHour};
@@ -397,7 +398,7 @@ impl State {
             list_until: None,
             read_until: None,
             past: Vec::new(),
-            logs: Vec::new(),
+            logs: Arc::default(),
             meter: Meter::new(now),
         };
         if let Some(held) = self.clouds.get_mut(cloud) {

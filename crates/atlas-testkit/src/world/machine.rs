@@ -1,6 +1,7 @@
 //! One simulated machine: what was ordered, what became of it, and what it cost.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use atlas_core::{LAUNCH_KEY_ENV, LAUNCH_KEY_TAG, LogSource, Port, Secret, Timestamp, TrackedKey, Usd, UsdPerHour};
@@ -173,7 +174,8 @@ pub struct Machine {
     pub(super) list_until: Option<Timestamp>,
     pub(super) read_until: Option<Timestamp>,
     pub(super) past: Vec<(Timestamp, MachineState)>,
-    pub(super) logs: Vec<LogEntry>,
+    /// Shared with the snapshots that reads were given: those are many, and few look at logs.
+    pub(super) logs: Arc<Vec<LogEntry>>,
     pub(super) meter: Meter,
 }
 
@@ -258,7 +260,7 @@ impl Machine {
     }
 
     pub(super) fn log(&mut self, at: Timestamp, source: LogSource, line: impl Into<String>) {
-        self.logs.push(LogEntry { at, source, line: line.into() });
+        Arc::make_mut(&mut self.logs).push(LogEntry { at, source, line: line.into() });
     }
 }
 
