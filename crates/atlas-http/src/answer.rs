@@ -76,8 +76,13 @@ impl Answer {
     /// # Errors
     /// `provider`, naming the place (`pods[3].costPerHr`) but no value; its outcome is `Unknown` for a create.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
-        // The plain parser first: following the path of every field costs a third of the parse and is only for errors.
-        serde_json::from_slice(&self.body).map_err(|error| self.misunderstood(&self.where_wrong::<T>(&error)))
+        // Checked as UTF-8 once, not string by string, which is a fifth of the parse. And the plain parser first: one that follows the
+        // path of every field costs a third more, and is only for errors.
+        let parsed = match std::str::from_utf8(&self.body) {
+            Ok(text) => serde_json::from_str(text),
+            Err(_) => serde_json::from_slice(&self.body),
+        };
+        parsed.map_err(|error| self.misunderstood(&self.where_wrong::<T>(&error)))
     }
 
     /// An error about this answer: it came, but what it says cannot be what was asked for. `message` as for [`Error::new`].

@@ -253,11 +253,19 @@ impl fmt::Debug for RunPodBuilder {
 
 /// How a pod's HTTP port is reached: RunPod's proxy, or a template such as `http://127.0.0.1:9000/{id}/{port}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ProxyTemplate(String);
+pub(crate) struct ProxyTemplate(Vec<Piece>);
+
+/// A piece of a template, taken apart once: every machine that is read has a URL made of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    Text(String),
+    Id,
+    Port,
+}
 
 impl Default for ProxyTemplate {
     fn default() -> Self {
-        Self("https://{id}-{port}.proxy.runpod.net".to_owned())
+        Self::pieces("https://{id}-{port}.proxy.runpod.net")
     }
 }
 
@@ -276,12 +284,32 @@ impl ProxyTemplate {
         {
             return wrong("must be https://, or http:// to loopback");
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self::pieces(text))
+    }
+
+    fn pieces(text: &str) -> Self {
+        let mut pieces = Vec::new();
+        for (nth, around_id) in text.split("{id}").enumerate() {
+            pieces.extend((nth > 0).then_some(Piece::Id));
+            for (nth, text) in around_id.split("{port}").enumerate() {
+                pieces.extend((nth > 0).then_some(Piece::Port));
+                pieces.push(Piece::Text(text.to_owned()));
+            }
+        }
+        Self(pieces)
     }
 
     /// The URL of a pod's port.
     pub(crate) fn url(&self, pod: &str, port: u32) -> String {
-        self.0.replace("{id}", pod).replace("{port}", &port.to_string())
+        let mut url = String::with_capacity(64);
+        for piece in &self.0 {
+            match piece {
+                Piece::Text(text) => url.push_str(text),
+                Piece::Id => url.push_str(pod),
+                Piece::Port => url.push_str(&port.to_string()),
+            }
+        }
+        url
     }
 }
 
