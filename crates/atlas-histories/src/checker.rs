@@ -368,7 +368,15 @@ impl Case<'_> {
                     .flatten()
                     .filter(|event| matches!(event.kind, EventKind::Ready))
                     .map(|event| event.at);
-                let newest = touches.iter().copied().chain(ready).chain([info.created_at]).max().unwrap_or(info.created_at);
+                let deferred = seen.deferred.get(&info.id).map(Vec::as_slice).unwrap_or_default();
+                let newest = touches
+                    .iter()
+                    .chain(deferred)
+                    .copied()
+                    .chain(ready)
+                    .chain([info.created_at])
+                    .max()
+                    .unwrap_or(info.created_at);
                 let slack = self.evidence.policy.flush_of(ttl) + self.evidence.policy.tick + Duration::from_secs(5);
                 let latest = newest.saturating_add(ttl).saturating_add(slack);
                 if killed > latest {

@@ -19,6 +19,8 @@ pub(crate) struct Seen {
     pub(crate) sessions: BTreeMap<usize, SessionId>,
     /// Acknowledged touches of each session: the instant before the call, when it certainly had not happened yet.
     pub(crate) touches: BTreeMap<SessionId, Vec<Timestamp>>,
+    /// Touches that were not acknowledged, and may have counted all the same.
+    pub(crate) deferred: BTreeMap<SessionId, Vec<Timestamp>>,
     /// Sessions a user was told are terminated, and when.
     pub(crate) told_terminated: BTreeMap<SessionId, Timestamp>,
     /// Events each reader got, by reader.

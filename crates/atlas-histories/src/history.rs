@@ -37,7 +37,8 @@ const ENDING: Duration = Duration::from_secs(90 * 60);
 pub(crate) fn run(plan: &Plan, rules: &Rules) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.expect("a runtime without I/O can always be built");
-    let outcome = runtime.block_on(History::new(plan, rules).play());
+    // The world's clock must start inside the paused runtime, or the real one leaks into it.
+    let outcome = runtime.block_on(async { History::new(plan, rules).play().await });
     // Crashed processes' tasks are still there; they are let go of without being run.
     runtime.shutdown_background();
     outcome
@@ -266,8 +267,10 @@ impl History {
         let (facts, world) = (self.facts.clone(), self.world().clone());
         drop(tokio::spawn(node.process.task(async move {
             let before = world.now();
-            if orchestrator.touch(id) == Touch::Recorded {
-                facts.seen().touches.entry(id).or_default().push(before);
+            match orchestrator.touch(id) {
+                Touch::Recorded => facts.seen().touches.entry(id).or_default().push(before),
+                Touch::Deferred => facts.seen().deferred.entry(id).or_default().push(before),
+                _ => {}
             }
         })));
     }

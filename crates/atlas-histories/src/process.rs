@@ -109,6 +109,16 @@ impl<F: Future> Drop for Task<F> {
     }
 }
 
+/// How many groups the places fall into; a history prefers one.
+const BUCKETS: u64 = 29;
+
+fn bucket(place: &str) -> u64 {
+    let digest = ring::digest::digest(&ring::digest::SHA256, place.as_bytes());
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&digest.as_ref()[..8]);
+    u64::from_le_bytes(bytes) % BUCKETS
+}
+
 /// The places at which processes wait, and where they are to crash.
 #[derive(Clone, Debug)]
 pub(crate) struct Places(Arc<Mutex<Watch>>);
@@ -116,6 +126,7 @@ pub(crate) struct Places(Arc<Mutex<Watch>>);
 #[derive(Debug)]
 struct Watch {
     dice: Dice,
+    favourite: u64,
     armed: bool,
     crashes_left: u64,
     awaits: Awaits,
@@ -126,6 +137,7 @@ impl Places {
     pub(crate) fn new(seed: u64, crashes: u64) -> Self {
         Self(Arc::new(Mutex::new(Watch {
             dice: Dice::new(seed, "crashes"),
+            favourite: seed % BUCKETS,
             armed: true,
             crashes_left: crashes,
             awaits: Awaits::default(),
@@ -150,10 +162,10 @@ impl Places {
     pub(crate) async fn pass(&self, process: &Process, place: &str) {
         let dies = {
             let mut watch = self.watch();
-            let seen = watch.awaits.reached.entry(place.to_owned()).or_default();
-            *seen += 1;
-            // A place reached for the first time in a history is where crashes teach the most.
-            let odds = if *seen == 1 { 25 } else { 400 };
+            *watch.awaits.reached.entry(place.to_owned()).or_default() += 1;
+            let favourite = bucket(place) == watch.favourite;
+            // Each history has its favourite places, so that together they crash everywhere.
+            let odds = if favourite { 3 } else { 500 };
             let dies = watch.armed && watch.crashes_left > 0 && process.is_alive() && watch.dice.draw(0..odds) == 0;
             if dies {
                 watch.crashes_left -= 1;

@@ -120,6 +120,10 @@ impl Driver {
             self.core.touches.remove(self.id);
             return Look::Gone;
         }
+        if record.ending.is_some() {
+            // An end is final: no touch is acknowledged on a session that no touch can keep.
+            self.core.touches.remove(self.id);
+        }
         let activity = self.core.touches.newest(self.id).unwrap_or(record.created_at);
         let plan = plan(record, &self.evidence, activity, &self.core.cx(&record.account));
         Look::Go(Box::new(loaded), plan)
