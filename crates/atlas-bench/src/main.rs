@@ -13,13 +13,11 @@ use call_get::Way;
 use measure::Row;
 
 /// Where a row's work is done; the sizes are in its name.
-const ROWS: [(&str, fn(&'static str) -> Result<Row, Failure>); 7] = [
+const ROWS: [(&str, fn(&'static str) -> Result<Row, Failure>); 5] = [
     ("call_get_1", |name| call_get::row(name, 1, Way::Provider, Way::Pooled)),
     ("call_get_16", |name| call_get::row(name, 16, Way::Provider, Way::Pooled)),
     ("call_get_64", |name| call_get::row(name, 64, Way::Provider, Way::Pooled)),
-    ("stack_get_1", |name| call_get::row(name, 1, Way::Stack, Way::Pooled)),
     ("stack_get_64", |name| call_get::row(name, 64, Way::Stack, Way::Pooled)),
-    ("pool_get_1", |name| call_get::row(name, 1, Way::Pooled, Way::Held)),
     ("pool_get_64", |name| call_get::row(name, 64, Way::Pooled, Way::Held)),
 ];
 
