@@ -39,6 +39,11 @@ impl Failure {
         Self { code, ..Self::from(error) }
     }
 
+    /// Somebody pressed Ctrl-C. What was begun is on record and goes on with the next verb.
+    pub(crate) fn interrupted() -> Self {
+        Self::new("interrupted").goes_on_with("atlas ls, which shows what is on record")
+    }
+
     /// Everything was said already; only the code is left.
     pub(crate) fn silent(code: u8) -> Self {
         Self { code, message: None, source: None, next: None }

@@ -33,7 +33,20 @@ impl Keeper {
     }
 
     /// Asks. What comes before the answer goes to `item`.
-    pub(crate) async fn ask(&mut self, request: Request, mut item: impl FnMut(Value) -> Done) -> Done<Value> {
+    ///
+    /// Ctrl-C ends the waiting, not what was begun: that is on record.
+    pub(crate) async fn ask(&mut self, request: Request, item: impl FnMut(Value) -> Done) -> Done<Value> {
+        tokio::select! {
+            biased;
+            asked = tokio::signal::ctrl_c() => {
+                asked?;
+                Err(Failure::interrupted())
+            }
+            answer = self.put(request, item) => answer,
+        }
+    }
+
+    async fn put(&mut self, request: Request, mut item: impl FnMut(Value) -> Done) -> Done<Value> {
         let repeatable = !matches!(request, Request::Spawn { .. });
         loop {
             let told = match self {

@@ -55,7 +55,7 @@ async fn work(verb: Verb, global: &Global, out: Output) -> Done {
         Verb::DemoWorker => return demo::worker::run(&setup, out).await,
         Verb::Spawn(args) => return verbs::spawn::spawn(*args, &setup, out).await,
         Verb::Run(args) => return verbs::spawn::run(*args, &setup, out).await,
-        Verb::Gpus => return verbs::gpus::run(&setup.provider(&setup.account()?)?, out).await,
+        Verb::Gpus => return verbs::gpus::run(&setup, out).await,
         Verb::Sim(args) => return verbs::sim::run(args, out).await,
         _ => {}
     }

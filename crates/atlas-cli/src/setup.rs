@@ -56,11 +56,10 @@ impl Setup {
     /// The account that a new session is for.
     pub(crate) fn account(&self) -> Done<AccountName> {
         let wanted = self.named.clone().or_else(|| self.config.default_provider.clone());
-        let known: Vec<AccountName> = self.config.accounts.keys().cloned().collect();
-        match (wanted, known.as_slice()) {
-            (Some(name), _) => Ok(name),
-            (None, [only]) => Ok(only.clone()),
-            (None, _) => Err(Failure::usage("name an account with --provider, or set default_provider in atlas.toml")),
+        let mut known = self.config.accounts().into_iter();
+        match (wanted, known.next(), known.next()) {
+            (Some(name), ..) | (None, Some(name), None) => Ok(name),
+            _ => Err(Failure::usage("name an account with --provider, or set default_provider in atlas.toml")),
         }
     }
 
@@ -78,25 +77,26 @@ impl Setup {
         }
     }
 
-    /// The accounts there is a key for: the named one must have one, the others may.
-    fn accounts(&self) -> Done<Vec<(AccountName, AnyProvider)>> {
-        let mut names: Vec<AccountName> = self.config.accounts.keys().cloned().collect();
-        names.extend(self.config.default_provider.clone());
+    /// The accounts to use: the one named, or every one there is a key for. One that cannot be used comes with the reason.
+    pub(crate) fn accounts(&self) -> Vec<(AccountName, Done<AnyProvider>)> {
+        let names = self.named.as_ref().map_or_else(|| self.config.accounts(), |named| [named.clone()].into());
+        names.into_iter().map(|name| (name.clone(), self.provider(&name))).collect()
+    }
+
+    /// What an orchestrator is given: the named account must be usable, the others may. Sessions of an account that is missing here
+    /// stay as they are.
+    fn usable(&self) -> Done<Vec<(AccountName, AnyProvider)>> {
+        let mut usable = Vec::new();
+        let mut names = self.config.accounts();
         names.extend(self.named.clone());
-        if env::var_os("RUNPOD_API_KEY").is_some_and(|key| !key.is_empty()) {
-            names.push(AccountName::new("runpod")?);
-        }
-        names.sort();
-        names.dedup();
-        let mut accounts = Vec::new();
         for name in names {
             match self.provider(&name) {
-                Ok(provider) => accounts.push((name, provider)),
+                Ok(provider) => usable.push((name, provider)),
                 Err(failure) if self.named.as_ref() == Some(&name) => return Err(failure),
                 Err(failure) => tracing::warn!(account = %name, reason = %failure, "this account cannot be used"),
             }
         }
-        Ok(accounts)
+        Ok(usable)
     }
 
     /// Opens the store in this process, with every account there is a key for.
@@ -104,7 +104,7 @@ impl Setup {
         if let Some(dir) = self.store.parent().filter(|dir| !dir.as_os_str().is_empty()) {
             fs::create_dir_all(dir).map_err(|error| Failure::new(format!("cannot make {}: {error}", dir.display())))?;
         }
-        let accounts = self.accounts()?;
+        let accounts = self.usable()?;
         let store: Redb = RedbOptions::new().open_async(&self.store).await?;
         let mut policy = self.config.policy(accounts.iter().map(|(name, provider)| (name, provider)));
         if !accounts.is_empty() && accounts.iter().all(|(name, _)| self.is_free(name)) {

@@ -15,11 +15,11 @@
 //! # Ok::<(), atlas::Error>(())
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-#[cfg(feature = "runpod")]
+#[cfg(any(feature = "runpod", feature = "lambda"))]
 use atlas_core::config::{ApiKey, Origin};
 use atlas_core::{AccountLimits, AccountName, AnyProvider, Error, ErrorKind, ProviderId, Result, Secret};
 use atlas_orchestrator::Policy;
@@ -99,7 +99,7 @@ pub struct AccountConfig {
 
 impl AccountConfig {
     /// The key that the file gives, itself or by the name of a variable.
-    #[cfg(feature = "runpod")]
+    #[cfg(any(feature = "runpod", feature = "lambda"))]
     fn key(&self, account: &AccountName) -> Result<Option<ApiKey>> {
         let file = |field: &str| Origin::File(format!("accounts.{account}.{field}"));
         if let Some(secret) = &self.api_key {
@@ -110,16 +110,11 @@ impl AccountConfig {
         ApiKey::resolve([(file("api_key_env"), value)], variable).map(Some)
     }
 
-    #[cfg(feature = "runpod")]
-    fn runpod(&self, account: &AccountName) -> Result<AnyProvider> {
-        let mut builder = atlas_provider_runpod::RunPod::builder().limits(self.limits(AccountLimits::default()));
-        if let Some(key) = self.key(account)? {
-            builder = builder.api_key_from(key);
-        }
-        if let Some(url) = &self.base_url {
-            builder = builder.control_url(url);
-        }
-        Ok(AnyProvider::new(builder.environment(|name| std::env::var(name).ok()).build()?))
+    /// Whether it says anything about limits.
+    #[cfg(any(feature = "runpod", feature = "lambda"))]
+    fn has_limits(&self) -> bool {
+        let spans = [self.visibility_bound, self.call_deadline, self.call_interval];
+        spans.iter().any(Option::is_some) || self.concurrency.is_some()
     }
 
     /// The cloud's own limits, with what this account says instead.
@@ -135,7 +130,47 @@ impl AccountConfig {
     }
 }
 
+/// Builds a provider from an account's settings; the environment says the rest. Every cloud's builder has these setters.
+#[cfg(any(feature = "runpod", feature = "lambda"))]
+macro_rules! build {
+    ($cloud:ty, $url:ident, $settings:expr, $account:expr) => {{
+        let (settings, key): (&AccountConfig, _) = (&$settings, $settings.key($account)?);
+        let begin = || {
+            let mut builder = <$cloud>::builder();
+            if let Some(key) = &key {
+                builder = builder.api_key_from(key.clone());
+            }
+            if let Some(url) = &settings.base_url {
+                builder = builder.$url(url);
+            }
+            builder.environment(|name| std::env::var(name).ok())
+        };
+        let mut provider = AnyProvider::new(begin().build()?);
+        if settings.has_limits() {
+            provider = AnyProvider::new(begin().limits(settings.limits(provider.limits())).build()?);
+        }
+        Ok(provider)
+    }};
+}
+
+/// The clouds of this build, each with the variables that hold its key.
+const CLOUDS: &[(&str, &[&str])] = &[
+    #[cfg(feature = "runpod")]
+    ("runpod", &[atlas_provider_runpod::API_KEY_ENV]),
+    #[cfg(feature = "lambda")]
+    ("lambda", &[atlas_provider_lambda::API_KEY_ENV, atlas_provider_lambda::API_KEY_ALIAS_ENV]),
+];
+
 impl Config {
+    /// Every account that is named in the file, and every cloud whose key is in the environment.
+    #[must_use]
+    pub fn accounts(&self) -> BTreeSet<AccountName> {
+        let set = |variable: &&str| std::env::var_os(variable).is_some_and(|value| !value.is_empty());
+        let clouds = CLOUDS.iter().filter(|(_, variables)| variables.iter().any(set));
+        let clouds = clouds.filter_map(|(name, _)| AccountName::new(name).ok());
+        self.accounts.keys().cloned().chain(self.default_provider.clone()).chain(clouds).collect()
+    }
+
     /// The provider of an account: one of the file's, or a cloud by its own name with what the environment says.
     ///
     /// # Errors
@@ -148,7 +183,9 @@ impl Config {
         };
         match cloud.as_str() {
             #[cfg(feature = "runpod")]
-            "runpod" => settings.runpod(account),
+            "runpod" => build!(atlas_provider_runpod::RunPod, control_url, settings, account),
+            #[cfg(feature = "lambda")]
+            "lambda" => build!(atlas_provider_lambda::Lambda, base_url, settings, account),
             other => {
                 Err(Error::validation("provider", format!("{other} is no cloud of this build; configured: {}", self.known())))
             }

@@ -26,6 +26,8 @@ pub use atlas_orchestrator::{
     Policy, ReapReport, Reason, Scope, Session, SessionFilter, SessionId, SessionInfo, SessionKind, SessionOptions, SessionState,
     Shutdown, ShutdownReport, StopOutcome, Stuck, Subscription, TaskKind, TaskOutcome, Touch,
 };
+#[cfg(feature = "lambda")]
+pub use atlas_provider_lambda::Lambda;
 #[cfg(feature = "runpod")]
 pub use atlas_provider_runpod::RunPod;
 #[cfg(feature = "testkit")]
