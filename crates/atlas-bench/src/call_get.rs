@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, header};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http1;
+use hyper_util::client::legacy::Client as Pooled;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use serde::Deserialize;
@@ -101,13 +102,13 @@ fn client(address: SocketAddr, in_flight: usize) -> Result<Client, Failure> {
     Ok(Client::builder(id, format!("http://{address}")).api_key("Bearer", key).limits(limits(in_flight)?).build()?)
 }
 
-type Pool = hyper_util::client::legacy::Client<HttpConnector, Empty<Bytes>>;
+type Pool = Pooled<HttpConnector, Empty<Bytes>>;
 
 #[derive(Clone)]
 enum Caller {
     Provider(AnyProvider),
     Stack(Client),
-    Pooled(Pool, SocketAddr),
+    Pooled(Box<Pool>, SocketAddr),
     Held(SocketAddr),
 }
 
@@ -119,12 +120,8 @@ impl Caller {
             Way::Pooled => {
                 let mut connector = HttpConnector::new();
                 connector.set_nodelay(true);
-                Self::Pooled(
-                    hyper_util::client::legacy::Client::builder(TokioExecutor::new())
-                        .pool_timer(TokioTimer::new())
-                        .build(connector),
-                    address,
-                )
+                let pool = Pooled::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
+                Self::Pooled(Box::new(pool), address)
             }
             Way::Held => Self::Held(address),
         })

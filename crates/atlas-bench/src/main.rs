@@ -13,7 +13,7 @@ use call_get::Way;
 use measure::Row;
 
 /// Where a row's work is done; the sizes are in its name.
-const ROWS: [(&str, fn(&'static str) -> Result<Row, Failure>); 5] = [
+const ROWS: [(&str, Measure); 5] = [
     ("call_get_1", |name| call_get::row(name, 1, Way::Provider, Way::Pooled)),
     ("call_get_16", |name| call_get::row(name, 16, Way::Provider, Way::Pooled)),
     ("call_get_64", |name| call_get::row(name, 64, Way::Provider, Way::Pooled)),
@@ -21,6 +21,7 @@ const ROWS: [(&str, fn(&'static str) -> Result<Row, Failure>); 5] = [
     ("pool_get_64", |name| call_get::row(name, 64, Way::Pooled, Way::Held)),
 ];
 
+type Measure = fn(&'static str) -> Result<Row, Failure>;
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {

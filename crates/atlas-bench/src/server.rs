@@ -20,7 +20,7 @@ pub(crate) const FLAG: &str = "--serve";
 /// A pod as RunPod's REST v2 describes one, with an environment that fills it to 2 KB.
 pub(crate) fn pod() -> Bytes {
     let env: serde_json::Map<_, _> =
-        (0..20).map(|n| (format!("SETTING_NUMBER_{n}"), format!("a value of middling length {n}").into())).collect();
+        (0..24).map(|n| (format!("SETTING_NUMBER_{n}"), format!("a value of middling length {n}").into())).collect();
     let pod = serde_json::json!({
         "id": "q8d2m5x0c7hn4v",
         "name": "atlas-u42-a1-aaaaaa-nkyqgaabaeaqcaib-aibaeaqc",
