@@ -10,7 +10,7 @@ use crate::kernel::{Attempt, AttemptRow, Fate, Input, SessionRecord};
 use crate::options::SessionOptions;
 use crate::orchestrator::Orchestrator;
 use crate::realm::LastHolder;
-use crate::runtime::core::{Core, HOLD_ROW};
+use crate::runtime::core::{ACCEPTED_ROW, AcceptedRow, Core, HOLD_ROW};
 use crate::runtime::nodes;
 use crate::session::{AttemptPhase, SessionKind};
 use crate::store::{Batch, CommitError, Table};
@@ -81,12 +81,22 @@ impl Orchestrator {
         let mut random = [0; 10];
         core.entropy.fill(&mut random);
         report.incarnation = data_encoding::HEXLOWER.encode(&random);
+        let before = core.store.info().await?.incarnation;
         core.store.set_incarnation(&report.incarnation).await?;
         if let Some(ledger) = &core.ledger {
             ledger.record(&LastHolder::of(&core.store.info().await?))?;
         }
+        let accepted = match core.store.get(Table::Realm, ACCEPTED_ROW).await? {
+            Some(row) => serde_json::from_slice::<AcceptedRow>(&row.value).unwrap_or_default(),
+            None => AcceptedRow::default(),
+        };
+        let mut predecessors = accepted.before;
+        predecessors.push(before);
+        let row = AcceptedRow { incarnation: report.incarnation.clone(), before: predecessors };
         let mut batch = Batch::new();
         batch.delete(Table::Realm, HOLD_ROW);
+        batch.put(Table::Realm, ACCEPTED_ROW, serde_json::to_vec(&row).unwrap_or_default());
+        core.forget_store();
         core.store.commit(batch).await.map_err(Error::from)?;
         core.unhold();
         for id in core.slots.ids() {
@@ -146,6 +156,7 @@ fn orphan(
         heartbeat: None,
         outcome: None,
         decisions: Vec::new(),
+        events_forgotten: false,
         billed: None,
     }
 }

@@ -1,11 +1,11 @@
-//! Where activity can come from besides `touch`.
+//! What the host knows of a machine: when it was active besides touches, and whether it is usable.
 
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use atlas_core::{Result, Timestamp};
+use atlas_core::{Compute, Result, Timestamp};
 
 use crate::ids::SessionId;
 
@@ -56,5 +56,38 @@ impl AnyActivitySource {
 
     pub(crate) async fn last_activity(&self, session: SessionId) -> Result<Option<Timestamp>> {
         self.0.last_activity(session).await
+    }
+}
+
+/// Something that can tell whether a running machine is usable: an HTTP or TCP probe of its ports.
+///
+/// It is asked at every look at a machine that its cloud says is running, until it says yes once.
+pub trait ReadyProbe: Debug + Send + Sync + 'static {
+    /// Whether the machine is usable now. Bounded by the account's call deadline; no answer in time is a no.
+    fn is_ready(&self, session: SessionId, compute: &Compute) -> impl Future<Output = bool> + Send;
+}
+
+trait ErasedProbe: Debug + Send + Sync {
+    fn is_ready<'a>(&'a self, session: SessionId, compute: &'a Compute) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
+}
+
+impl<P: ReadyProbe> ErasedProbe for P {
+    fn is_ready<'a>(&'a self, session: SessionId, compute: &'a Compute) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
+        Box::pin(ReadyProbe::is_ready(self, session, compute))
+    }
+}
+
+/// Any probe.
+#[derive(Clone, Debug)]
+pub struct AnyReadyProbe(Arc<dyn ErasedProbe>);
+
+impl AnyReadyProbe {
+    /// Takes a probe.
+    pub fn new(probe: impl ReadyProbe) -> Self {
+        Self(Arc::new(probe))
+    }
+
+    pub(crate) async fn is_ready(&self, session: SessionId, compute: &Compute) -> bool {
+        self.0.is_ready(session, compute).await
     }
 }

@@ -4,6 +4,7 @@
 
 mod accept;
 mod activity;
+mod audit;
 mod duration_ms;
 mod event;
 mod handle;
@@ -20,7 +21,8 @@ mod session;
 pub mod store;
 
 pub use accept::AcceptReport;
-pub use activity::{ActivitySource, AnyActivitySource};
+pub use activity::{ActivitySource, AnyActivitySource, AnyReadyProbe, ReadyProbe};
+pub use audit::{Audit, Risk};
 pub use event::{Cursor, Death, Delivery, Event, EventKind, Limit, Reason, Scope, Stuck};
 pub use handle::Session;
 pub use ids::SessionId;

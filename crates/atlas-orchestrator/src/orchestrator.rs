@@ -9,7 +9,7 @@ use atlas_core::{
     Timestamp,
 };
 
-use crate::activity::AnyActivitySource;
+use crate::activity::{AnyActivitySource, AnyReadyProbe};
 use crate::event::{Cursor, EventKind, Reason, Scope};
 use crate::handle::Session;
 use crate::ids::SessionId;
@@ -22,7 +22,7 @@ use crate::runtime::account::Account;
 use crate::runtime::core::{Core, HOLD_ROW, HoldRow, Parts};
 use crate::runtime::spawner::Steady;
 use crate::runtime::survey::{self, Suspects};
-use crate::runtime::{Spawner, Subscription, TokioSpawner, feed, flush, nodes, reconciler};
+use crate::runtime::{Spawner, Subscription, TokioSpawner, feed, flush, janitor, nodes, reconciler};
 use crate::session::{
     AttemptInfo, ReapReport, SessionInfo, SessionKind, SessionState, Shutdown, ShutdownReport, StopOutcome, TaskOutcome, Touch,
 };
@@ -58,6 +58,7 @@ pub struct Builder {
     name_prefix: String,
     node: String,
     sources: Vec<AnyActivitySource>,
+    probe: Option<AnyReadyProbe>,
 }
 
 impl Builder {
@@ -129,6 +130,12 @@ impl Builder {
         Self { node: name.into(), ..self }
     }
 
+    /// What says whether a running machine is usable, besides its cloud.
+    #[must_use]
+    pub fn probe(self, probe: AnyReadyProbe) -> Self {
+        Self { probe: Some(probe), ..self }
+    }
+
     /// Another source of activity besides touches.
     #[must_use]
     pub fn activity(mut self, source: AnyActivitySource) -> Self {
@@ -187,6 +194,7 @@ impl Builder {
             name_prefix: self.name_prefix,
             node: self.node,
             sources: self.sources,
+            probe: self.probe,
             steady,
         }));
         if let Some(row) = core.store.get(Table::Realm, HOLD_ROW).await? {
@@ -221,6 +229,7 @@ impl Orchestrator {
             name_prefix: atlas_core::DEFAULT_NAME_PREFIX.to_owned(),
             node: DEFAULT_NODE.to_owned(),
             sources: Vec::new(),
+            probe: None,
         }
     }
 
@@ -229,6 +238,7 @@ impl Orchestrator {
         core.spawn("reconciler", reconciler::keep(core.clone()));
         core.spawn("lease", nodes::keep(core.clone()));
         core.spawn("flush", flush::keep(core.clone()));
+        core.spawn("janitor", janitor::keep(core.clone()));
         core.spawn("feed", feed::keep(core.clone(), position));
         for account in &core.accounts {
             if let Some(suspects) = self.suspects.get(&account.name) {
@@ -262,6 +272,29 @@ impl Orchestrator {
     /// # Cancel safety
     /// A dropped call may have put the session on record.
     pub async fn launch(&self, request: ComputeRequest, options: SessionOptions, kind: SessionKind) -> Result<SessionId> {
+        self.launch_as(self.new_id(), request, options, kind).await
+    }
+
+    /// An id for a session that is to be launched: for what has to be bound to it before, such as a callback's token.
+    #[must_use]
+    pub fn new_id(&self) -> SessionId {
+        SessionId::new(self.core.now(), &*self.core.entropy)
+    }
+
+    /// As [`Orchestrator::launch`], under an id of [`Orchestrator::new_id`].
+    ///
+    /// # Errors
+    /// As [`Orchestrator::launch`]; `conflict` when the id is taken.
+    ///
+    /// # Cancel safety
+    /// As [`Orchestrator::launch`].
+    pub async fn launch_as(
+        &self,
+        id: SessionId,
+        request: ComputeRequest,
+        options: SessionOptions,
+        kind: SessionKind,
+    ) -> Result<SessionId> {
         let core = &self.core;
         options.validate()?;
         let name = options
@@ -284,7 +317,6 @@ impl Orchestrator {
         let request = request.credential(credential);
         account.check(&request)?;
         let now = core.now();
-        let id = SessionId::new(now, &*core.entropy);
         let mut options = SessionOptions { account: Some(name.clone()), ..options };
         match kind {
             SessionKind::Interactive if options.idle_ttl.is_none() && !options.no_idle_ttl => {
@@ -315,6 +347,7 @@ impl Orchestrator {
             heartbeat: None,
             outcome: None,
             decisions: Vec::new(),
+            events_forgotten: false,
             billed: None,
         };
         let created = crate::event::Event {
@@ -463,9 +496,19 @@ impl Orchestrator {
             let _ = self.core.touches.touch(id, self.core.now());
             let flushed = flush::flush(&self.core).await;
             self.core.touches.remove(id);
-            return if flushed { Ok(Touch::Recorded) } else { Ok(Touch::Deferred) };
+            let ending = self.core.require(id).await?.record.ending.is_some();
+            return Ok(match (flushed, ending) {
+                (_, true) => Touch::Ended,
+                (true, false) => Touch::Recorded,
+                (false, false) => Touch::Deferred,
+            });
         }
-        if flush::flush(&self.core).await { Ok(Touch::Recorded) } else { Ok(Touch::Deferred) }
+        if !flush::flush(&self.core).await {
+            return Ok(Touch::Deferred);
+        }
+        // An end that was committed first stays committed.
+        let ending = self.core.require(id).await?.record.ending.is_some();
+        Ok(if ending { Touch::Ended } else { Touch::Recorded })
     }
 
     /// Vetoes an idle end until `span` from now.

@@ -190,10 +190,7 @@ impl Stepper<'_> {
         let refused = match identity {
             _ if self.cx.held => Some(Stuck::Held),
             Err(failure) => Some(failure.stuck()),
-            Ok(identity) => {
-                let expected = attempt.identity.as_ref().or(identity.known.as_ref());
-                (check && expected.is_some_and(|known| *known != identity.now)).then_some(Stuck::AccountChanged)
-            }
+            Ok(identity) => (check && !identity.speaks_for(attempt.identity.as_deref())).then_some(Stuck::AccountChanged),
         };
         if let Some(stuck) = refused {
             let e = self.evidence(id);
@@ -246,8 +243,9 @@ impl Stepper<'_> {
         if self.cx.held {
             return;
         }
+        let spare = self.cx.policy.safeguards.spare_unresolved;
         let Some(attempt) = self.attempt(id) else { return };
-        if !attempt.is_terminal() {
+        if !attempt.is_terminal() && spare {
             return;
         }
         attempt.phase = AttemptPhase::Unknown;

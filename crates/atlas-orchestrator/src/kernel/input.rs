@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use atlas_core::{AttemptId, Candidate, Compute, ComputeId, Error, ErrorKind, Next, Outcome, Support, Timestamp, TrackedKey};
+use atlas_core::{
+    AttemptId, Candidate, Compute, ComputeId, Error, ErrorKind, Next, Outcome, Support, Timestamp, TrackedKey, Usd,
+};
 
 use super::record::Bounds;
 use crate::event::{Reason, Stuck};
@@ -164,6 +166,10 @@ pub enum Input {
     Accept,
     /// A machine reported how its command ended.
     TaskReported(i32),
+    /// What the cloud billed for its machines so far.
+    Billed(Usd),
+    /// Its events were forgotten.
+    EventsForgotten,
     /// A machine reported something else.
     Reported(String, String),
 }
@@ -175,6 +181,18 @@ pub struct Identity {
     pub now: String,
     /// What is on record for the account.
     pub known: Option<String>,
+    /// What else the account was called before its key was changed, and machines of ours were seen under the new one.
+    pub aliases: Vec<String>,
+}
+
+impl Identity {
+    /// Whether what this handle reads counts for an order that was made on the account `expected`.
+    #[must_use]
+    pub fn speaks_for(&self, expected: Option<&str>) -> bool {
+        let same =
+            |name: &str| name == self.now || (self.known.as_ref() == Some(&self.now) && self.aliases.iter().any(|a| a == name));
+        expected.or(self.known.as_deref()).is_none_or(same)
+    }
 }
 
 /// The newest activity.

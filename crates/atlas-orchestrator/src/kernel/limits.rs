@@ -55,7 +55,8 @@ pub fn limits(record: &SessionRecord, activity: Timestamp, cx: &Cx<'_>) -> Vec<D
     {
         let cost = record.cost(cx.now);
         let reserve = if cx.policy.safeguards.cost_margin { cx.policy.tick + cx.bounds.delete_bound() } else { Duration::ZERO };
-        let room = cap - cost.estimated - cost.burn.cost_of(reserve).unwrap_or(cap);
+        let spent = cost.estimated.max(cost.billed.unwrap_or_default());
+        let room = cap - spent - cost.burn.cost_of(reserve).unwrap_or(cap);
         if let Some(lasts) = cost.burn.lasts(room) {
             let end_at = if room <= Usd::ZERO { cx.now } else { cx.now.saturating_add(lasts) };
             let lead = Lead::of(end_at.since(record.created_at)).0;
@@ -98,7 +99,7 @@ pub(super) fn fits(record: &SessionRecord, candidate: &Candidate, cx: &Cx<'_>) -
     // From the call until its machine is gone, had it to be ended at once.
     let shortest = cx.bounds.limits.call_deadline + cx.policy.tick + cx.bounds.delete_bound();
     match burn.cost_of(shortest) {
-        Some(hold) if cost.estimated + hold <= cap => Ok(()),
+        Some(hold) if cost.estimated.max(cost.billed.unwrap_or_default()) + hold <= cap => Ok(()),
         _ => Err("the hold for another machine does not fit under max_cost"),
     }
 }

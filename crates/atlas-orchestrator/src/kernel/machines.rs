@@ -57,7 +57,8 @@ impl Stepper<'_> {
             self.record().placing = None;
             self.record().ready_at = None;
             let placed = self.attempt(id).map(|a| a.placed()).unwrap_or_default();
-            self.decide(format!("placed on {placed}"));
+            let most = self.most_it_can_burn(id);
+            self.decide(format!("placed on {placed}; nothing but a living atlas ends it, and {most}"));
             let e = self.evidence(id);
             (e.polls, e.next_poll, e.suspect, e.suspect_since) = (0, None, false, None);
             // Under `hedge` others may be on their way: the first machine wins.
@@ -74,6 +75,21 @@ impl Stepper<'_> {
             }
         }
         self.observe(id, compute);
+    }
+
+    /// The dead man's sum: what the machine costs if every atlas process stops now.
+    fn most_it_can_burn(&mut self, id: AttemptId) -> String {
+        let now = self.cx.now;
+        let price = self.attempt(id).and_then(|a| a.price);
+        let runs_until = self.step.record.options.max_runtime.map(|limit| self.step.record.created_at.saturating_add(limit));
+        match (price, runs_until) {
+            (None, _) => "its price is not known".to_owned(),
+            (Some(price), None) => format!("without one it burns {price}"),
+            (Some(price), Some(until)) => {
+                let planned = price.cost_of(until.since(now)).unwrap_or_default();
+                format!("without one it burns {price}; as planned at most {planned} until {until}")
+            }
+        }
     }
 
     /// A machine that is not the serving one, under a key whose attempt has one.
@@ -189,7 +205,7 @@ impl Stepper<'_> {
                     .filter(|m| m.status != ComputeStatus::Terminated && !clones.contains(&&m.id))
                     .map(|m| m.id.clone())
                     .collect();
-                let settled = attempt.settled_at(&bounds);
+                let from = super::plan::walks_count_from(attempt, self.step.evidence.attempts.get(&id), &bounds);
                 let spacing = super::plan::walk_spacing(killed, &bounds);
                 let e = self.evidence(id);
                 if !seen.is_empty() {
@@ -210,10 +226,10 @@ impl Stepper<'_> {
                     if e.walk_tries >= STUCK_AFTER * 2 && killed {
                         self.stuck(id, Stuck::CloudUnreachable { kind: "incomplete".to_owned() });
                     }
-                } else if walk.begun < settled {
+                } else if walk.begun < from {
                     e.walk_tries += 1;
                     let next = now.saturating_add(backoff(RETRY_BASE, Duration::from_secs(15), e.walk_tries));
-                    e.next_walk = Some(next.min(settled.max(now)));
+                    e.next_walk = Some(next.min(from.max(now)));
                 } else {
                     e.walk_tries = 0;
                     match e.walks {
@@ -257,6 +273,7 @@ impl Stepper<'_> {
                     attempt.seen_at.get_or_insert(now);
                 }
                 self.observe(id, compute);
+                self.usable(id, compute);
             }
             // A failed poll is never a death; a missing machine is a suspicion.
             Err(failure) if failure.kind == ErrorKind::NotFound => e.suspect = true,
@@ -310,10 +327,16 @@ impl Stepper<'_> {
             _ => None,
         };
         if let Some(how) = how {
-            return self.died(id, how);
+            self.died(id, how);
         }
+    }
+
+    /// A look of its own says that the machine is usable. A listing does not: nobody probed the machine for it.
+    fn usable(&mut self, id: AttemptId, compute: &Compute) {
+        let now = self.cx.now;
+        let serving = self.attempt(id).is_some_and(|a| a.is_serving());
         let usable = compute.status == ComputeStatus::Running && compute.ready.unwrap_or(true);
-        if usable && self.step.record.ready_at.is_none() {
+        if serving && usable && self.step.record.ready_at.is_none() && self.step.record.ending.is_none() {
             self.record().ready_at = Some(now);
             self.emit(EventKind::Ready);
         }

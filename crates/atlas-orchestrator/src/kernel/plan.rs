@@ -174,6 +174,9 @@ fn unsettled(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>, plan: &mut Pla
         }
         return;
     }
+    if proved(attempt, Some(e), cx) {
+        return plan.at(e.next_conclude, now, Effect::Conclude(id));
+    }
     let settled = attempt.settled_at(&cx.bounds);
     if now < settled {
         if attempt.serving.is_none() {
@@ -186,9 +189,6 @@ fn unsettled(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>, plan: &mut Pla
             }
         }
         return plan.wake(settled);
-    }
-    if proved(attempt, Some(e), cx) {
-        return plan.at(e.next_conclude, now, Effect::Conclude(id));
     }
     let Some(walked) = both_walks(attempt, e, cx) else {
         return plan.at(e.next_walk, now, Effect::Walk(id));
@@ -222,11 +222,16 @@ pub(super) fn walk_spacing(killed: bool, bounds: &Bounds) -> Duration {
     if killed { bounds.limits.visibility_bound.max(Duration::from_secs(1)) } else { Duration::from_secs(1) }
 }
 
+/// A walk begun earlier proves nothing: bounds had not passed yet, or a DELETE was not answered.
+pub(super) fn walks_count_from(attempt: &Attempt, e: Option<&AttemptEvidence>, bounds: &Bounds) -> Timestamp {
+    let answered = e.into_iter().flat_map(|e| e.deletes.values()).filter_map(|d| d.answered_at).max();
+    attempt.settled_at(bounds).max(answered.filter(|_| attempt.kill.is_some()).unwrap_or(attempt.created_at))
+}
+
 /// When the second of two good walks was begun: both after every bound and every DELETE, and far enough apart.
 fn both_walks(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>) -> Option<Timestamp> {
     let killed = attempt.kill.is_some();
-    let answered = e.deletes.values().filter_map(|d| d.answered_at).max();
-    let from = attempt.settled_at(&cx.bounds).max(answered.filter(|_| killed).unwrap_or(attempt.created_at));
+    let from = walks_count_from(attempt, Some(e), &cx.bounds);
     let spacing = walk_spacing(killed, &cx.bounds);
     match e.walks {
         [Some(first), Some(second)] if first >= from && second >= first.saturating_add(spacing) => Some(second),

@@ -70,6 +70,9 @@ pub struct SessionRecord {
     /// The newest decisions, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub decisions: Vec<Decision>,
+    /// Its events were kept long enough.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub events_forgotten: bool,
     /// Billed by the cloud, where it says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub billed: Option<Usd>,

@@ -70,6 +70,8 @@ impl Stepper<'_> {
             Input::Limits(activity) => self.limits(activity),
             Input::Claim(node) => self.claim(node),
             Input::Accept => self.accept(),
+            Input::Billed(amount) => self.record().billed = Some(*amount),
+            Input::EventsForgotten => self.record().events_forgotten = true,
             Input::TaskReported(code) => self.task_reported(*code),
             Input::Reported(kind, text) => {
                 if self.record().ending.is_none() {

@@ -117,6 +117,7 @@ impl Run {
             heartbeat: None,
             outcome: None,
             decisions: Vec::new(),
+            events_forgotten: false,
             billed: None,
         };
         Self {
@@ -291,7 +292,7 @@ impl Run {
                 let identity = if broken {
                     Err(failure(ErrorKind::Unavailable))
                 } else {
-                    Ok(Identity { now: "me".to_owned(), known: Some("me".to_owned()) })
+                    Ok(Identity { now: "me".to_owned(), known: Some("me".to_owned()), aliases: Vec::new() })
                 };
                 self.tell(&Input::Conclude(*id, identity, Vec::new()));
             }
@@ -400,4 +401,26 @@ fn a_touch_an_extension_and_an_adoption_do_not_undo_an_end() {
     run.tell(&Input::Claim("b".to_owned()));
     assert_eq!(run.record.state(), SessionState::Terminating);
     assert!(run.record.not_idle_before.is_none());
+}
+
+#[test]
+fn a_walk_that_was_under_way_when_a_delete_was_answered_is_walked_again() {
+    let mut run = Run::new(7, false, 0);
+    let id = AttemptId::new(run.now, [1; 6]);
+    let key = TrackedKey::new(RealmId::from_bytes([1; 4]), id, [0; 5]);
+    run.tell(&Input::Candidates(Ok(vec![Candidate::default()])));
+    run.tell(&Input::Intend { key, supports: Vec::new() });
+    run.tell(&Input::Call(id));
+    let leaked = run.cloud.create(key, run.now, Duration::from_secs(1));
+    run.tell(&Input::Answered(id, Answer::Unknown(vec![leaked.clone()], failure(ErrorKind::Timeout))));
+    run.now = run.now.saturating_add(Duration::from_secs(3600));
+    run.tell(&Input::Stop(Reason::Requested));
+    // Both at once, as after a restart: the machine is gone already, its DELETE is answered while the walk goes on.
+    let begun = run.now;
+    run.cloud.machines.get_mut(&leaked).unwrap().destroyed_at = Some(begun);
+    run.now = run.now.saturating_add(Duration::from_millis(10));
+    run.tell(&Input::Deleted(id, leaked, Ok(())));
+    run.tell(&Input::Walked(id, Ok(Walk { begun, complete: true, found: Vec::new() })));
+    run.run(Duration::from_secs(3600));
+    assert_eq!(run.record.state(), SessionState::Terminated, "{:#?} {:#?}", run.record, run.evidence);
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use atlas_core::{AccountName, ComputeId, Error, Result, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::account::{Account, Listed};
 use super::core::Core;
 use crate::store::{Batch, CommitError, Table};
 
@@ -14,6 +15,8 @@ use crate::store::{Batch, CommitError, Table};
 pub(crate) struct AccountRow {
     /// Whose account it is, as the cloud said when we saw it first.
     pub(crate) identity: Option<String>,
+    /// What it was called before, under keys that were replaced.
+    pub(crate) aliases: Vec<String>,
     /// Complete scans in a row that found the same victims.
     pub(crate) agreeing_scans: u32,
     /// The victims of the last one.
@@ -52,23 +55,45 @@ pub(crate) async fn update(core: &Core, name: &AccountName, change: impl Fn(&mut
     Err(Error::from(CommitError::Conflict))
 }
 
-/// Whose account it is by our record.
-pub(crate) async fn known_identity(core: &Core, name: &AccountName) -> Result<Option<String>> {
-    Ok(row(core, name).await?.0.identity)
+/// Whose account it is by our record, and what else it was called.
+pub(crate) async fn known_identity(core: &Core, name: &AccountName) -> Result<(Option<String>, Vec<String>)> {
+    let row = row(core, name).await?.0;
+    Ok((row.identity, row.aliases))
 }
 
-/// Reads whose account the handle is, and records the first answer there ever was. False when it is another's now.
-pub(crate) async fn check_identity(core: &Core, name: &AccountName) -> Option<bool> {
-    let account = core.account(name)?;
-    let now = account.identity().await.ok()?;
-    let row = update(core, name, |row| {
+/// Reads whose account the handle is, and records the first answer there ever was.
+///
+/// Another name than the recorded one proves nothing, until `walk` (of this very handle) shows a machine that we ordered under the
+/// old name: then the key was replaced, and the account is the same.
+pub(crate) async fn check_identity(core: &Core, account: &Account, walk: &Listed) -> Result<bool> {
+    let now = account.identity().await.map_err(|failure| Error::new(failure.kind, failure.message))?;
+    let name = &account.name;
+    let before = update(core, name, |row| {
         row.identity.get_or_insert_with(|| now.clone());
     })
-    .await
-    .ok()?;
-    let same = row.identity.as_ref() == Some(&now);
-    if !same {
-        tracing::error!(account = %name, "the account's key answers for another account than before: it proves nothing until that is settled");
+    .await?;
+    if before.identity.as_ref() == Some(&now) {
+        return Ok(true);
     }
-    Some(same)
+    for (attempt, session, _) in core.slots.open_attempts(core.account_index(name)) {
+        if walk.of_key(&core.realm.key_of(attempt)).next().is_none() {
+            continue;
+        }
+        let Some(loaded) = core.load(session).await? else { continue };
+        let ordered_as = loaded.record.attempt(attempt).and_then(|attempt| attempt.identity.clone());
+        if ordered_as.as_ref().is_some_and(|old| *old != now) {
+            tracing::info!(account = %name, "the account's key was replaced: machines of ours are seen under the new one");
+            update(core, name, |row| {
+                let old = row.identity.replace(now.clone());
+                row.aliases.retain(|alias| *alias != now);
+                row.aliases.extend([old, ordered_as.clone()].into_iter().flatten().filter(|old| *old != now));
+                row.aliases.sort();
+                row.aliases.dedup();
+            })
+            .await?;
+            return Ok(true);
+        }
+    }
+    tracing::error!(account = %name, "the account's key answers for another account than before: it proves nothing until that is settled");
+    Ok(false)
 }

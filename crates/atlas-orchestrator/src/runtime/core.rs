@@ -15,16 +15,18 @@ use super::lease::NodeLease;
 use super::slots::Slots;
 use super::spawner::{Spawner, Steady};
 use super::touches::Touches;
-use crate::activity::AnyActivitySource;
+use crate::activity::{AnyActivitySource, AnyReadyProbe};
 use crate::event::{Delivery, Event};
 use crate::ids::SessionId;
 use crate::kernel::{AttemptRow, Bounds, Cx, Evidence, Input, SessionRecord, step};
 use crate::policy::Policy;
 use crate::realm::{IncarnationLedger, Realm};
-use crate::store::{AnyStore, Batch, CommitError, Guard, Table};
+use crate::store::{AnyStore, Batch, CommitError, Guard, StoreInfo, Table};
 
 /// The row that says why the process holds, in [`Table::Realm`].
 pub(crate) const HOLD_ROW: &[u8] = b"hold";
+/// The row that says which copies of the store this one goes on from, in [`Table::Realm`].
+pub(crate) const ACCEPTED_ROW: &[u8] = b"accepted";
 /// The row of the newest unclean node death, in [`Table::Realm`].
 pub(crate) const DEATH_ROW: &[u8] = b"death";
 
@@ -44,6 +46,7 @@ pub(crate) struct Core {
     pub(crate) name_prefix: String,
     pub(crate) node: String,
     pub(crate) sources: Vec<AnyActivitySource>,
+    pub(crate) probe: Option<AnyReadyProbe>,
     pub(crate) steady: Arc<Steady>,
     pub(crate) lease: NodeLease,
     pub(crate) slots: Slots,
@@ -51,6 +54,8 @@ pub(crate) struct Core {
     /// When this process began to look after the youngest of what it took over.
     pub(crate) adopted_at: AtomicI64,
     hold: Mutex<Option<String>>,
+    /// The store as it was seen last: its incarnation and its newest commit.
+    seen: Mutex<Option<(String, u64)>>,
     held: AtomicBool,
     /// Events as they are committed, for subscribers.
     pub(crate) live: broadcast::Sender<Arc<Delivery>>,
@@ -80,6 +85,7 @@ pub(crate) struct Parts {
     pub(crate) name_prefix: String,
     pub(crate) node: String,
     pub(crate) sources: Vec<AnyActivitySource>,
+    pub(crate) probe: Option<AnyReadyProbe>,
     pub(crate) steady: Arc<Steady>,
 }
 
@@ -88,6 +94,16 @@ pub(crate) struct Parts {
 pub(crate) struct Loaded {
     pub(crate) record: SessionRecord,
     pub(crate) version: u64,
+}
+
+/// Whether a store goes on from where it was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    Goes,
+    /// It has less in it.
+    Behind,
+    /// It is another, or was accepted anew.
+    Other,
 }
 
 /// What else a commit carries.
@@ -102,6 +118,15 @@ pub(crate) struct Extra {
 pub(crate) struct HoldRow {
     pub(crate) why: String,
     pub(crate) at: Timestamp,
+}
+
+/// What an operator accepted.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct AcceptedRow {
+    /// The incarnation from then on.
+    pub(crate) incarnation: String,
+    /// Those it was before.
+    pub(crate) before: Vec<String>,
 }
 
 /// A point in time in a row of its own.
@@ -134,12 +159,14 @@ impl Core {
             name_prefix: parts.name_prefix,
             node: parts.node,
             sources: parts.sources,
+            probe: parts.probe,
             steady: parts.steady,
             lease: NodeLease::new(),
             slots: Slots::default(),
             touches,
             adopted_at,
             hold: Mutex::new(None),
+            seen: Mutex::new(None),
             held: AtomicBool::new(false),
             live: broadcast::channel(4096).0,
             fed: Notify::new(),
@@ -240,6 +267,29 @@ impl Core {
         }
     }
 
+    /// Compares the store with what it was when this process saw it last.
+    pub(crate) fn saw_store(&self, info: &StoreInfo) -> Seen {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *seen {
+            Some((incarnation, _)) if *incarnation != info.incarnation => Seen::Other,
+            Some((_, commit)) if *commit > info.last_commit => Seen::Behind,
+            seen => {
+                *seen = Some((info.incarnation.clone(), info.last_commit));
+                Seen::Goes
+            }
+        }
+    }
+
+    /// The incarnation this process knows the store by.
+    pub(crate) fn known_incarnation(&self) -> Option<String> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(incarnation, _)| incarnation.clone())
+    }
+
+    /// The operator accepted it as it is now.
+    pub(crate) fn forget_store(&self) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     pub(crate) fn held_before(&self, why: String) {
         *self.hold.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
         self.held.store(true, Ordering::Relaxed);
@@ -327,6 +377,10 @@ impl Core {
         loaded.version = version;
         *evidence = stepped.evidence;
         self.slots.reindex(&loaded.record);
+        if loaded.record.ending.is_some() {
+            // From here on no touch is acknowledged: it could keep nothing alive.
+            self.touches.remove(id);
+        }
         if has_events {
             self.fed.notify_one();
         }

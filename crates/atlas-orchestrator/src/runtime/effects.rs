@@ -72,6 +72,10 @@ pub(crate) fn run(core: Arc<Core>, record: &SessionRecord, effect: Effect) -> Ru
                         .map(Box::new)
                         .map_err(|error| Failure::from(&error)),
                 };
+                let seen = match seen {
+                    Ok(compute) if record.ready_at.is_none() => Ok(probed(&core, &record, compute).await),
+                    seen => seen,
+                };
                 Input::Observed(*attempt, seen)
             }
             Effect::PointRead(attempt, compute) => {
@@ -103,6 +107,18 @@ pub(crate) fn run(core: Arc<Core>, record: &SessionRecord, effect: Effect) -> Ru
         };
         Done::Told(effect, Box::new(input), extra)
     })
+}
+
+/// A machine that its cloud calls running is usable only once the host's probe says so too.
+async fn probed(core: &Core, record: &SessionRecord, mut compute: Box<atlas_core::Compute>) -> Box<atlas_core::Compute> {
+    if let Some(probe) = &core.probe
+        && compute.status == atlas_core::ComputeStatus::Running
+        && compute.ready.unwrap_or(true)
+    {
+        let longest = core.bounds(&record.account).limits.call_deadline;
+        compute.ready = Some(tokio::time::timeout(longest, probe.is_ready(record.id, &compute)).await.unwrap_or(false));
+    }
+    compute
 }
 
 /// Makes the one call of an attempt. `calling` is on record.
@@ -240,8 +256,8 @@ async fn conclude(core: &Core, name: &AccountName, attempt: AttemptId) -> Input 
     let identity = async {
         let account = account(core, name)?;
         let now = account.identity().await?;
-        let known = super::accounts::known_identity(core, name).await.map_err(|error| Failure::from(&error))?;
-        Ok(Identity { now, known })
+        let (known, aliases) = super::accounts::known_identity(core, name).await.map_err(|error| Failure::from(&error))?;
+        Ok(Identity { now, known, aliases })
     };
     Input::Conclude(attempt, identity.await, ids)
 }

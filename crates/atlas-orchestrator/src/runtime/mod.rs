@@ -9,6 +9,7 @@ mod driver;
 mod effects;
 pub(crate) mod feed;
 pub(crate) mod flush;
+pub(crate) mod janitor;
 mod lease;
 pub(crate) mod nodes;
 mod pacer;

@@ -7,7 +7,7 @@ use atlas_core::{Error, Result, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::core::{Core, DEATH_ROW, Extra, Loaded, TimeRow};
+use super::core::{ACCEPTED_ROW, AcceptedRow, Core, DEATH_ROW, Extra, HOLD_ROW, Loaded, Seen, TimeRow};
 use super::lease::scope;
 use crate::ids::SessionId;
 use crate::kernel::{Evidence, Input, SessionRecord, plan};
@@ -62,6 +62,7 @@ pub(crate) async fn enlist(core: &Core) -> Result<()> {
     if version.is_some() && !row.clean && !row.buried {
         note_death(core, before.as_ref().map_or(fence.store_time, |fence| fence.store_time)).await?;
     }
+    watch_ledger(core).await;
     let alive = NodeRow { number: fence.number, clean: false, buried: false };
     put_node_row(core, &core.node, &alive, version).await.map_err(Error::from)?;
     core.steady.observe(fence.store_time);
@@ -163,8 +164,20 @@ async fn relearn(core: &Arc<Core>) {
 
 /// Writes down how far the store has come; notices when it is behind where it was.
 pub(crate) async fn watch_ledger(core: &Core) {
-    let Some(ledger) = &core.ledger else { return };
     let Ok(info) = core.store.info().await else { return };
+    match core.saw_store(&info) {
+        Seen::Goes => {}
+        Seen::Other if was_accepted(core, &info).await => {
+            // An operator accepted it on another node: what is ours is read anew.
+            core.forget_store();
+            core.unhold();
+            core.lease.lost();
+            return;
+        }
+        Seen::Other => core.hold("the store is another than this process saw before").await,
+        Seen::Behind => core.hold("the store has less in it than this process saw before").await,
+    }
+    let Some(ledger) = &core.ledger else { return };
     match ledger.last().map(|last| crate::realm::Claim::of(&info, last)) {
         Ok(crate::realm::Claim::First | crate::realm::Claim::Continues) => {
             if !core.is_held()
@@ -177,6 +190,16 @@ pub(crate) async fn watch_ledger(core: &Core) {
         Ok(crate::realm::Claim::Behind(_)) => core.hold("the store has less in it than it had").await,
         Err(error) => tracing::warn!(%error, "the realm's last holder could not be read"),
     }
+}
+
+/// Whether the store says of itself that it goes on from the one this process knows.
+async fn was_accepted(core: &Core, info: &crate::store::StoreInfo) -> bool {
+    let Ok(Some(row)) = core.store.get(Table::Realm, ACCEPTED_ROW).await else { return false };
+    let Ok(row) = serde_json::from_slice::<AcceptedRow>(&row.value) else { return false };
+    let held = core.store.get(Table::Realm, HOLD_ROW).await;
+    row.incarnation == info.incarnation
+        && core.known_incarnation().is_some_and(|known| row.before.contains(&known))
+        && matches!(held, Ok(None))
 }
 
 /// Takes over the sessions of every node that is gone.
@@ -246,7 +269,9 @@ pub(crate) async fn take_up(core: &Core, record: &SessionRecord) -> Result<()> {
 
 fn take_up_with(core: &Core, record: &SessionRecord, touched: Option<Timestamp>, version: Option<u64>) {
     let durable = touched.unwrap_or(record.created_at).max(record.created_at);
-    core.touches.insert(record.id, record.options.idle_ttl, durable, version);
+    if record.ending.is_none() {
+        core.touches.insert(record.id, record.options.idle_ttl, durable, version);
+    }
     let planned = plan(record, &Evidence::default(), durable, &core.cx(&record.account));
     let due = if planned.effects.is_empty() { planned.due } else { Some(core.now()) };
     let account = core.account_index(&record.account);

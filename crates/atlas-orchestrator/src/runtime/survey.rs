@@ -27,7 +27,6 @@ pub(crate) struct Suspects(Mutex<BTreeMap<ComputeId, Suspect>>);
 
 /// Looks at an account as long as the orchestrator runs.
 pub(crate) async fn keep(core: Arc<Core>, account: Arc<Account>, suspects: Arc<Suspects>) {
-    let mut checked = false;
     let mut failures: u32 = 0;
     let mut next_reap = Instant::now() + core.entropy.duration_below(account.policy.reap_interval / 4);
     let mut next_poll = Instant::now() + core.entropy.duration_below(account.policy.poll_interval);
@@ -35,9 +34,6 @@ pub(crate) async fn keep(core: Arc<Core>, account: Arc<Account>, suspects: Arc<S
         let wait = next_reap.min(next_poll).saturating_duration_since(Instant::now());
         if !core.sleep(wait).await || core.stopping.is_cancelled() {
             return;
-        }
-        if !checked {
-            checked = accounts::check_identity(&core, &account.name).await == Some(true);
         }
         let now = Instant::now();
         if next_reap <= now && account.policy.reap && core.lease.may_act() {
@@ -138,6 +134,9 @@ enum Verdict {
 /// When the cloud or the store could not be read: nothing was concluded.
 pub(crate) async fn scan(core: &Arc<Core>, account: &Arc<Account>, suspects: &Suspects, dry_run: bool) -> Result<ReapReport> {
     let listed = account.walk().await.map_err(|failure| Error::new(failure.kind, failure.message))?;
+    if let Err(error) = accounts::check_identity(core, account, &listed).await {
+        tracing::warn!(account = %account.name, %error, "whose account it is could not be read");
+    }
     observe(core, account, &listed).await;
     let complete = listed.is_complete() && plausible::is_plausible(core, account, &listed).await;
     let mut report = ReapReport { scanned: listed.machines.len(), complete, held: core.is_held(), ..ReapReport::default() };

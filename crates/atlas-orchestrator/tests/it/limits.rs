@@ -113,3 +113,13 @@ async fn a_machine_that_never_becomes_usable_is_replaced_then_given_up() {
     sleep(300).await;
     assert_eq!(bench.ledger().live, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_ending_session_acknowledges_no_touch() {
+    let bench = Bench::new(8);
+    let node = bench.node("a").await;
+    let session = node.atlas.spawn(request(), SessionOptions::new()).await.unwrap();
+    session.stop().await.unwrap();
+    assert_ne!(session.touch(), Touch::Recorded);
+    assert_eq!(node.atlas.touch_durable(session.id()).await.unwrap(), Touch::Ended);
+}

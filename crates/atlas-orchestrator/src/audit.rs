@@ -1,0 +1,110 @@
+//! Where money goes that no live session asked for, and what cannot be proved ours.
+
+use std::collections::BTreeMap;
+
+use atlas_core::{AccountName, Result, Support, UsdPerHour};
+use serde::Serialize;
+
+use crate::ids::SessionId;
+use crate::kernel::SessionRecord;
+use crate::orchestrator::Orchestrator;
+use crate::session::{AttemptPhase, Finding, ReapReport};
+use crate::store::Table;
+
+/// Dollars per hour by what they are spent on. All but `serving` are at risk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Risk {
+    /// Machines that serve sessions.
+    pub serving: UsdPerHour,
+    /// Orders of unknown outcome.
+    pub unknown: UsdPerHour,
+    /// Machines being ended.
+    pub terminating: UsdPerHour,
+    /// Machines being ended, where something is in the way.
+    pub stuck: UsdPerHour,
+    /// Machines with a key of ours that is older than any record.
+    pub quarantined: UsdPerHour,
+    /// Machines whose attempts are over, not being ended yet.
+    pub orphan: UsdPerHour,
+}
+
+/// What an audit found.
+#[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct Audit {
+    /// By account, what a scan without ends found.
+    pub accounts: BTreeMap<AccountName, ReapReport>,
+    /// Accounts that could not be scanned, and why.
+    pub unreachable: BTreeMap<AccountName, String>,
+    /// Supporting objects on record that are not released yet although their attempt is over.
+    pub supports: Vec<(SessionId, Support)>,
+    /// Money.
+    pub risk: Risk,
+}
+
+impl Orchestrator {
+    /// What is spent by the records alone, without asking a cloud.
+    ///
+    /// # Errors
+    /// `unavailable` when the store cannot be read.
+    pub async fn risk(&self) -> Result<Risk> {
+        let mut audit = Audit::default();
+        self.tally(&mut audit).await?;
+        Ok(audit.risk)
+    }
+
+    /// Scans every account, ends nothing, and says what it found.
+    ///
+    /// # Errors
+    /// `unavailable` when the store cannot be read. A cloud that cannot be read is named in the report.
+    pub async fn audit(&self) -> Result<Audit> {
+        let mut audit = Audit::default();
+        self.tally(&mut audit).await?;
+        let names: Vec<AccountName> = self.accounts().map(|(name, _)| name.clone()).collect();
+        for name in names {
+            match self.reap_now(&name, true).await {
+                Ok(report) => {
+                    audit.risk.quarantined = audit.risk.quarantined + burn(&report.quarantined);
+                    audit.risk.orphan = audit.risk.orphan + burn(&report.victims);
+                    audit.accounts.insert(name, report);
+                }
+                Err(error) => drop(audit.unreachable.insert(name, error.to_string())),
+            }
+        }
+        Ok(audit)
+    }
+
+    async fn tally(&self, audit: &mut Audit) -> Result<()> {
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let rows = self.core.store.scan(Table::Sessions, &[], after.as_deref(), 1000).await?;
+            let Some(last) = rows.last() else { return Ok(()) };
+            after = Some(last.key.clone());
+            for row in rows {
+                count(&SessionRecord::decode(&row.value)?, audit);
+            }
+        }
+    }
+}
+
+fn count(record: &SessionRecord, audit: &mut Audit) {
+    for attempt in &record.attempts {
+        if attempt.is_terminal() {
+            let kept = attempt.supports.iter().filter(|step| !step.released);
+            audit.supports.extend(kept.map(|step| (record.id, step.support.clone())));
+        }
+        let risk = &mut audit.risk;
+        let cause = match (&attempt.kill, &attempt.stuck, attempt.phase) {
+            (Some(_), Some(_), _) => &mut risk.stuck,
+            (Some(_), None, _) => &mut risk.terminating,
+            (None, _, AttemptPhase::Live) => &mut risk.serving,
+            (None, _, _) => &mut risk.unknown,
+        };
+        *cause = *cause + attempt.burn();
+    }
+}
+
+fn burn(findings: &[Finding]) -> UsdPerHour {
+    findings.iter().filter_map(|finding| finding.burn).sum()
+}

@@ -1,0 +1,136 @@
+//! What may wait: what clouds billed, and forgetting what was kept long enough.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use atlas_core::{AccountName, Capability, ComputeId, Error, Result, SpendQuery, Timestamp, Usd};
+
+use super::account::Account;
+use super::core::{Core, Extra, Loaded};
+use super::pacer::Priority;
+use crate::kernel::{Evidence, Input, SessionRecord};
+use crate::session::SessionState;
+use crate::store::{Batch, CommitError, Table};
+
+const EVERY: Duration = Duration::from_secs(3600);
+/// Bills come in arrears: those of an ended session are asked for so long after its end.
+const BILLED_WITHIN: Duration = Duration::from_secs(48 * 3600);
+const PAGE: usize = 500;
+
+/// Goes round once an hour, as long as the orchestrator runs.
+pub(crate) async fn keep(core: Arc<Core>) {
+    let start = core.entropy.duration_below(EVERY / 4);
+    if !core.sleep(EVERY / 2 + start).await {
+        return;
+    }
+    loop {
+        if core.lease.may_act()
+            && !core.is_held()
+            && let Err(error) = round(&core).await
+        {
+            tracing::warn!(%error, "the hourly round was broken off");
+        }
+        if !core.sleep(EVERY).await {
+            return;
+        }
+    }
+}
+
+/// One round over the sessions on record that are this node's, or whose node is gone.
+pub(crate) async fn round(core: &Arc<Core>) -> Result<()> {
+    let now = core.now();
+    let mut bills = BTreeMap::new();
+    for account in &core.accounts {
+        if account.provider.capabilities().has(Capability::Spend) {
+            match spend(account, now).await {
+                Ok(billed) => drop(bills.insert(account.name.clone(), billed)),
+                Err(error) => tracing::warn!(account = %account.name, %error, "what was billed could not be read"),
+            }
+        }
+    }
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let rows = core.store.scan(Table::Sessions, &[], after.as_deref(), PAGE).await?;
+        let Some(last) = rows.last() else { return Ok(()) };
+        after = Some(last.key.clone());
+        for row in rows {
+            let loaded = Loaded { record: SessionRecord::decode(&row.value)?, version: row.version };
+            if loaded.record.owner == core.node {
+                one(core, loaded, &bills, now).await?;
+            }
+        }
+    }
+}
+
+async fn spend(account: &Account, now: Timestamp) -> Result<BTreeMap<ComputeId, Usd>> {
+    // No session is older than the longest a cloud lets one look back for.
+    let query = SpendQuery { id: None, start: now.saturating_sub(Duration::from_secs(30 * 24 * 3600)), end: now };
+    let spends = account.call(Priority::Listing, account.provider.compute_spend(account.context(), &query)).await?;
+    let mut billed: BTreeMap<ComputeId, Usd> = BTreeMap::new();
+    for spend in spends {
+        let total = billed.entry(spend.id).or_default();
+        *total = *total + spend.amount;
+    }
+    Ok(billed)
+}
+
+async fn one(
+    core: &Arc<Core>,
+    mut loaded: Loaded,
+    bills: &BTreeMap<AccountName, BTreeMap<ComputeId, Usd>>,
+    now: Timestamp,
+) -> Result<()> {
+    let record = &loaded.record;
+    let done_at = record.ending.as_ref().and_then(|ending| ending.done_at);
+    if let Some(billed) = bills.get(&record.account)
+        && done_at.is_none_or(|at| now.since(at) < BILLED_WITHIN)
+    {
+        let ids = record.attempts.iter().flat_map(|attempt| &attempt.sighted);
+        let amounts: Vec<Usd> = ids.filter_map(|seen| billed.get(&seen.id)).copied().collect();
+        let total = amounts.iter().copied().sum();
+        if !amounts.is_empty() && record.billed != Some(total) {
+            match core.apply(&mut loaded, &mut Evidence::default(), &Input::Billed(total), Extra::default()).await {
+                Ok(_) => core.slots.wake(loaded.record.id),
+                Err(CommitError::Conflict) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    let record = &loaded.record;
+    let over = record.state() == SessionState::Terminated && record.attempts.iter().all(|attempt| attempt.is_terminal());
+    let Some(done_at) = done_at.filter(|_| over) else { return Ok(()) };
+    if now.since(done_at) >= core.policy.retention {
+        return forget(core, &loaded).await;
+    }
+    if now.since(done_at) >= core.policy.keep_events && !record.events_forgotten {
+        core.store.forget_events(*record.id.as_bytes(), record.last_seq).await?;
+        match core.apply(&mut loaded, &mut Evidence::default(), &Input::EventsForgotten, Extra::default()).await {
+            Ok(_) | Err(CommitError::Conflict) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Forgets a session whose every key is older than any machine we would still end by it.
+async fn forget(core: &Arc<Core>, loaded: &Loaded) -> Result<()> {
+    let record = &loaded.record;
+    core.store.forget_events(*record.id.as_bytes(), record.last_seq).await?;
+    let mut batch = Batch::new();
+    batch.fence = core.lease.fence();
+    batch.guard(Table::Sessions, *record.id.as_bytes(), Some(loaded.version));
+    for attempt in &record.attempts {
+        for row in core.store.scan(Table::Sightings, attempt.id.as_bytes(), None, 1000).await? {
+            batch.delete(Table::Sightings, row.key);
+        }
+        batch.delete(Table::Attempts, *attempt.id.as_bytes());
+    }
+    for table in [Table::Sessions, Table::Sealed, Table::Touches] {
+        batch.delete(table, *record.id.as_bytes());
+    }
+    match core.store.commit(batch).await {
+        Ok(_) | Err(CommitError::Conflict) => Ok(()),
+        Err(error) => Err(Error::from(error)),
+    }
+}
