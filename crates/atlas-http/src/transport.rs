@@ -9,10 +9,13 @@ use std::time::Duration;
 use atlas_core::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use http::{Request, Response};
+use hyper_rustls::builderstates::WantsSchemes;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::{CaptureConnection, HttpConnector, capture_connection};
 use hyper_util::client::legacy::{Client as Pooled, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service};
 
@@ -39,6 +42,30 @@ impl Transport {
     #[must_use]
     pub fn hyper() -> Self {
         Self(Inner::Wire(Arc::new(Wire::new())))
+    }
+
+    /// As [`Transport::hyper`], but trusting these certificates (PEM) and no others: a scratch container without the platform's, a
+    /// proxy that ends TLS.
+    ///
+    /// # Errors
+    /// `validation`, when there is no certificate in it, or one that is none.
+    pub fn hyper_trusting(pem: &[u8]) -> Result<Self> {
+        let wrong = || Error::validation("trusted_certificates", "hold no certificate, or one that cannot be read");
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            roots.add(certificate.map_err(|_| wrong())?).map_err(|_| wrong())?;
+        }
+        if roots.is_empty() {
+            return Err(wrong());
+        }
+        let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|cause| Error::new(ErrorKind::Unavailable, "tls cannot be set up").with_source(cause))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let wire = Wire::new();
+        wire.tls.get_or_init(|| encrypted(HttpsConnectorBuilder::new().with_tls_config(config)));
+        Ok(Self(Inner::Wire(Arc::new(wire))))
     }
 
     /// Any tower service: a simulated cloud in process, a recorder, another client.
@@ -293,12 +320,8 @@ impl Wire {
             .with_provider_and_platform_verifier(rustls::crypto::ring::default_provider())
             .map_err(|cause| {
                 Error::new(ErrorKind::Unavailable, "the platform's trusted certificates cannot be read").with_source(cause)
-            })?
-            .https_only()
-            .enable_http1()
-            .enable_http2()
-            .wrap_connector(connector());
-        Ok(self.tls.get_or_init(|| pool().build(https)))
+            })?;
+        Ok(self.tls.get_or_init(|| encrypted(https)))
     }
 
     fn send(&self, request: Request<Body>) -> Result<ResponseFuture, BoxError> {
@@ -308,6 +331,11 @@ impl Wire {
         }
         Ok(self.plain.request(request))
     }
+}
+
+/// HTTP/2 where the server agrees to it, else HTTP/1.1.
+fn encrypted(tls: HttpsConnectorBuilder<WantsSchemes>) -> Pooled<HttpsConnector<HttpConnector>, Body> {
+    pool().build(tls.https_only().enable_http1().enable_http2().wrap_connector(connector()))
 }
 
 fn connector() -> HttpConnector {

@@ -10,4 +10,5 @@ mod redirect;
 mod retry;
 mod streaming;
 mod telemetry;
+mod tls;
 mod wire;
