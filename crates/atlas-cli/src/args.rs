@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use atlas::owner::Filter;
-use atlas::{AccountName, ComputeId, Secret, SessionId, span};
+use atlas::{AccountName, ComputeId, JobId, Secret, SessionId, span};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::order::{LimitArgs, MachineArgs};
@@ -48,8 +48,15 @@ pub(crate) struct Global {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Shows the whole of it over a simulated cloud: three users, a crash at the worst moment, and the cloud's own ledger.
-    Demo,
+    #[command(flatten)]
+    Kept(KeptVerb),
+    #[command(flatten)]
+    Plain(PlainVerb),
+}
+
+/// What works with the configuration, and mostly with the store.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeptVerb {
     /// Rents a machine for a session; prints its id, URL and credential.
     Spawn(Box<SpawnArgs>),
     /// Runs a command in a container to its end, gives the machine back, and exits with the command's code.
@@ -128,13 +135,23 @@ pub(crate) enum Verb {
         #[arg(long)]
         accept_store: bool,
     },
+    /// Runs and follows serverless jobs.
+    #[command(subcommand)]
+    Job(JobVerb),
     /// Lists GPUs with price and stock.
     Gpus,
-    /// Serves simulated clouds on this machine until it is stopped.
-    Sim(SimArgs),
     /// The orchestrator's process of the demo.
     #[command(hide = true)]
     DemoWorker,
+}
+
+/// What needs neither store nor configuration.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PlainVerb {
+    /// Shows the whole of it over a simulated cloud: three users, a crash at the worst moment, and the cloud's own ledger.
+    Demo,
+    /// Serves simulated clouds on this machine until it is stopped.
+    Sim(SimArgs),
     /// Makes, reads and checks bearer tokens.
     #[command(subcommand)]
     Token(TokenVerb),
@@ -165,6 +182,53 @@ pub(crate) struct RunArgs {
     /// The command and its arguments; the image's own where not given.
     #[arg(last = true, value_name = "ARGV")]
     pub(crate) command: Vec<String>,
+}
+
+/// `atlas job`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobVerb {
+    /// Submits a job.
+    Run(SubmitArgs),
+    /// Shows how far a job is; exit 1 when it ended other than well.
+    Get {
+        /// The endpoint it runs on.
+        endpoint: String,
+        /// Which.
+        job: JobId,
+    },
+    /// Cancels a job.
+    Cancel {
+        /// The endpoint it runs on.
+        endpoint: String,
+        /// Which.
+        job: JobId,
+    },
+    /// Prints what a job yields, as it comes.
+    Stream {
+        /// The endpoint it runs on.
+        endpoint: String,
+        /// Which.
+        job: JobId,
+    },
+}
+
+/// `atlas job run`.
+#[derive(Debug, Args)]
+pub(crate) struct SubmitArgs {
+    /// The endpoint to run on.
+    pub(crate) endpoint: String,
+    /// What the worker gets: JSON, `@FILE`, or `-` for standard input.
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    pub(crate) input: String,
+    /// Waits for the end, as long as the cloud lets it.
+    #[arg(long, conflicts_with = "stream")]
+    pub(crate) sync: bool,
+    /// Prints what it yields, as it comes.
+    #[arg(long)]
+    pub(crate) stream: bool,
+    /// The longest to wait with `--sync`.
+    #[arg(long, value_name = "DUR", value_parser = span::parse, requires = "sync")]
+    pub(crate) timeout: Option<Duration>,
 }
 
 /// `atlas ls`.
@@ -203,6 +267,7 @@ pub(crate) enum TokenVerb {
     /// Checks a token against the hash that was kept: `ok` and exit 0, or `bad_token` and exit 1.
     Verify {
         /// The token; `-` reads it from standard input.
+        #[arg(allow_hyphen_values = true)]
         token: RawSecret,
         /// SHA-256 of it, in hex.
         #[arg(long, value_name = "HEX")]
@@ -236,7 +301,7 @@ pub(crate) enum UrlVerb {
 #[derive(Debug, Args)]
 pub(crate) struct SigningKey {
     /// The secret; `-` reads it from standard input.
-    #[arg(long, value_name = "S", env = "ATLAS_SIGNING_SECRET", hide_env_values = true)]
+    #[arg(long, value_name = "S", env = "ATLAS_SIGNING_SECRET", hide_env_values = true, allow_hyphen_values = true)]
     pub(crate) secret: RawSecret,
     /// Another time than now, in Unix seconds.
     #[arg(long, value_name = "UNIX")]

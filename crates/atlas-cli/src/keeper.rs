@@ -13,6 +13,9 @@ use crate::setup::Setup;
 
 const AHEAD: usize = 16;
 
+/// Where a verb's keeper is put once it was needed, so that whoever runs the verb can let go of the store, however the verb ended.
+pub(crate) type Slot = Option<Keeper>;
+
 /// The store's holder.
 pub(crate) enum Keeper {
     /// This process.
@@ -33,20 +36,7 @@ impl Keeper {
     }
 
     /// Asks. What comes before the answer goes to `item`.
-    ///
-    /// Ctrl-C ends the waiting, not what was begun: that is on record.
-    pub(crate) async fn ask(&mut self, request: Request, item: impl FnMut(Value) -> Done) -> Done<Value> {
-        tokio::select! {
-            biased;
-            asked = tokio::signal::ctrl_c() => {
-                asked?;
-                Err(Failure::interrupted())
-            }
-            answer = self.put(request, item) => answer,
-        }
-    }
-
-    async fn put(&mut self, request: Request, mut item: impl FnMut(Value) -> Done) -> Done<Value> {
+    pub(crate) async fn ask(&mut self, request: Request, mut item: impl FnMut(Value) -> Done) -> Done<Value> {
         let repeatable = !matches!(request, Request::Spawn { .. });
         loop {
             let told = match self {

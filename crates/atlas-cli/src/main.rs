@@ -16,9 +16,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-use crate::args::{Cli, Global, Verb};
-use crate::failure::Done;
-use crate::keeper::Keeper;
+use crate::args::{Cli, Global, KeptVerb, PlainVerb, Verb};
+use crate::failure::{Done, Failure};
+use crate::keeper::{Keeper, Slot};
 use crate::output::Output;
 use crate::setup::Setup;
 use crate::verbs::machine::Act;
@@ -39,43 +39,68 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, out: Output) -> Done {
-    match cli.verb {
-        Verb::Token(verb) => return verbs::token::run(verb, out),
-        Verb::Url(verb) => return verbs::url::run(verb, out),
-        _ => {}
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(work(cli.verb, &cli.global, out))
+    match cli.verb {
+        Verb::Plain(verb) => runtime.block_on(plain(verb, out)),
+        Verb::Kept(verb) => runtime.block_on(work(verb, &cli.global, out)),
+    }
 }
 
-async fn work(verb: Verb, global: &Global, out: Output) -> Done {
-    let setup = Setup::new(global)?;
-    match verb {
-        Verb::Demo => return demo::run(out).await,
-        Verb::DemoWorker => return demo::worker::run(&setup, out).await,
-        Verb::Spawn(args) => return verbs::spawn::spawn(*args, &setup, out).await,
-        Verb::Run(args) => return verbs::spawn::run(*args, &setup, out).await,
-        Verb::Gpus => return verbs::gpus::run(&setup, out).await,
-        Verb::Sim(args) => return verbs::sim::run(args, out).await,
-        _ => {}
-    }
-    let mut keeper = Keeper::find(&setup).await?;
-    let done = match verb {
-        Verb::Ls(args) => verbs::session::ls(&mut keeper, args.into(), out).await,
-        Verb::Show { session, secrets } => verbs::session::show(&mut keeper, session, secrets, out).await,
-        Verb::Touch { session } => verbs::session::touch(&mut keeper, session, out).await,
-        Verb::Rm { session, wait } => verbs::session::rm(&mut keeper, session, wait, out).await,
-        Verb::Events { session, since, follow } => verbs::session::events(&mut keeper, session, since, follow, out).await,
-        Verb::Logs { session, tail, follow } => verbs::logs::run(&mut keeper, &setup, session, tail, follow, out).await,
-        Verb::Stop { machine } => verbs::machine::act(&mut keeper, &setup, Act::Stop, &machine, out).await,
-        Verb::Start { machine } => verbs::machine::act(&mut keeper, &setup, Act::Start, &machine, out).await,
-        Verb::Reap { dry_run, acknowledge } => verbs::care::reap(&mut keeper, &setup, dry_run, acknowledge, out).await,
-        Verb::Audit => verbs::care::audit(&mut keeper, &setup, out).await,
-        Verb::Doctor { accept_store } => verbs::care::doctor(&mut keeper, &setup, accept_store, out).await,
-        _ => Ok(()),
+/// Runs a verb, and lets go of the store however it ended. Ctrl-C ends the waiting, not what was begun: that is on record.
+async fn work(verb: KeptVerb, global: &Global, out: Output) -> Done {
+    let mut slot = None;
+    let done = tokio::select! {
+        biased;
+        asked = tokio::signal::ctrl_c() => asked.map_err(Failure::from).and(Err(Failure::interrupted())),
+        done = obey(verb, global, &mut slot, out) => done,
     };
-    let left = keeper.leave().await;
+    let left = match slot {
+        Some(keeper) => keeper.leave().await,
+        None => Ok(()),
+    };
     done.and(left)
+}
+
+async fn plain(verb: PlainVerb, out: Output) -> Done {
+    match verb {
+        PlainVerb::Demo => demo::run(out).await,
+        PlainVerb::Sim(args) => verbs::sim::run(args, out).await,
+        PlainVerb::Token(verb) => verbs::token::run(verb, out),
+        PlainVerb::Url(verb) => verbs::url::run(verb, out),
+    }
+}
+
+async fn obey(verb: KeptVerb, global: &Global, slot: &mut Slot, out: Output) -> Done {
+    let setup = &Setup::new(global)?;
+    match verb {
+        KeptVerb::DemoWorker => demo::worker::run(setup, out).await,
+        KeptVerb::Spawn(args) => verbs::spawn::spawn(*args, setup, slot, out).await,
+        KeptVerb::Run(args) => verbs::spawn::run(*args, setup, slot, out).await,
+        KeptVerb::Gpus => verbs::gpus::run(setup, out).await,
+        KeptVerb::Job(verb) => verbs::job::run(verb, setup, out).await,
+        KeptVerb::Ls(args) => verbs::session::ls(kept(slot, setup).await?, args.into(), out).await,
+        KeptVerb::Show { session, secrets } => verbs::session::show(kept(slot, setup).await?, session, secrets, out).await,
+        KeptVerb::Touch { session } => verbs::session::touch(kept(slot, setup).await?, session, out).await,
+        KeptVerb::Rm { session, wait } => verbs::session::rm(kept(slot, setup).await?, session, wait, out).await,
+        KeptVerb::Events { session, since, follow } => {
+            verbs::session::events(kept(slot, setup).await?, session, since, follow, out).await
+        }
+        KeptVerb::Logs { session, tail, follow } => {
+            verbs::logs::run(kept(slot, setup).await?, setup, session, tail, follow, out).await
+        }
+        KeptVerb::Stop { machine } => verbs::machine::act(kept(slot, setup).await?, setup, Act::Stop, &machine, out).await,
+        KeptVerb::Start { machine } => verbs::machine::act(kept(slot, setup).await?, setup, Act::Start, &machine, out).await,
+        KeptVerb::Reap { dry_run, acknowledge } => {
+            verbs::care::reap(kept(slot, setup).await?, setup, dry_run, acknowledge, out).await
+        }
+        KeptVerb::Audit => verbs::care::audit(kept(slot, setup).await?, setup, out).await,
+        KeptVerb::Doctor { accept_store } => verbs::care::doctor(kept(slot, setup).await?, setup, accept_store, out).await,
+    }
+}
+
+/// Whoever holds the store, from now on.
+async fn kept<'a>(slot: &'a mut Slot, setup: &Setup) -> Done<&'a mut Keeper> {
+    Ok(slot.insert(Keeper::find(setup).await?))
 }
 
 /// Spans and events go to standard error, as `RUST_LOG` says; without it, warnings.

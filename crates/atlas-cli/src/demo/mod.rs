@@ -13,6 +13,7 @@ use std::time::Duration;
 use atlas::owner::{Filter, Request, Sealed, Until};
 use atlas::{Auth, ComputeRequest, Gpu, Port, Secret, SessionId, SessionOptions};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use self::hand::{Cloud, Hand};
@@ -25,7 +26,7 @@ use crate::view::plain;
 /// Simulated seconds for each real one.
 const SPEED: f64 = 60.0;
 /// How long a session may be idle in the demo.
-const IDLE: Duration = Duration::from_secs(4);
+const IDLE: Duration = Duration::from_secs(5);
 /// How often a watched thing is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// How long anything in the demo may take before it counts as failed.
@@ -62,8 +63,13 @@ async fn tell(story: &Story, cloud: &Cloud) -> Done {
     let mut hand = Hand::start(cloud).await?;
     story.tell("atlas", format!("the orchestrator runs as process {}", hand.process()))?;
 
-    let three = ["ana", "ben", "eva"].map(|user| spawn(story, cloud.keeper(), user));
-    let [ana, ben, eva] = three;
+    let mut company = JoinSet::new();
+    let ana = async {
+        let pod = spawn(story, cloud.keeper(), "ana").await?;
+        company.spawn(keep_company(cloud.keeper(), pod.session));
+        Ok(pod)
+    };
+    let (ben, eva) = (spawn(story, cloud.keeper(), "ben"), spawn(story, cloud.keeper(), "eva"));
     let (ana, ben, eva) = tokio::try_join!(ana, ben, eva)?;
 
     let answer = hand.ask(Request::Stop { session: eva.session }).await?;
@@ -71,7 +77,6 @@ async fn tell(story: &Story, cloud: &Cloud) -> Done {
 
     let begun = Instant::now();
     loop {
-        hand.ask(Request::Touch { session: ana.session }).await?;
         let info = info(&mut hand, ben.session).await?;
         if info["reason"]["limit"] == "idle_ttl" {
             break;
@@ -84,7 +89,7 @@ async fn tell(story: &Story, cloud: &Cloud) -> Done {
     expect(touched["reason"].is_null(), || format!("{}'s session is being ended: {touched}", ana.user))?;
     story.tell(ana.user, "was touched all the while, and keeps the machine")?;
 
-    crash(story, cloud, hand, &ana).await?;
+    crash(story, cloud, hand).await?;
 
     let mut hand = Hand::start(cloud).await?;
     story.tell("atlas", format!("starts again as process {}, on the same store", hand.process()))?;
@@ -97,11 +102,10 @@ async fn tell(story: &Story, cloud: &Cloud) -> Done {
 }
 
 /// Orders a machine for one more user, and kills the orchestrator when the cloud has made it and before anybody can know.
-async fn crash(story: &Story, cloud: &Cloud, mut hand: Hand, ana: &Pod) -> Done {
+async fn crash(story: &Story, cloud: &Cloud, mut hand: Hand) -> Done {
     let before = story::count(&call::get(&cloud.ledger_url()).await?, "created")?;
     let fault = json!([{"cloud": "runpod", "operation": "spawn_compute", "kind": "commit-then-timeout", "count": 1}]);
     call::post(&cloud.faults_url(), &fault).await?;
-    hand.ask(Request::Touch { session: ana.session }).await?;
     let mut keeper = cloud.keeper();
     let ordering = tokio::spawn(async move { keeper.ask(order("zoe", 40 * IDLE), |_| Ok(())).await });
     let begun = Instant::now();
@@ -119,7 +123,6 @@ async fn crash(story: &Story, cloud: &Cloud, mut hand: Hand, ana: &Pod) -> Done 
 async fn recovered(story: &Story, hand: &mut Hand, ana: &Pod) -> Done {
     let begun = Instant::now();
     let found = loop {
-        hand.ask(Request::Touch { session: ana.session }).await?;
         let all = hand.ask(Request::List(Filter::default())).await?;
         let zoe = all.as_array().and_then(|all| all.iter().find(|one| one["options"]["user_id"] == "zoe"));
         if let Some(id) = zoe.and_then(|one| one["compute"]["id"].as_str()) {
@@ -151,8 +154,16 @@ async fn spawn(story: &Story, mut keeper: Keeper, user: &'static str) -> Done<Po
     let without = call::status(&pod.url, None).await?;
     expect(without == 401, || format!("{} answered {without} without its token", pod.url))?;
     story.tell(user, format!("calls {}: {with} with the token, {without} without", pod.url))?;
-    keeper.ask(Request::Touch { session }, |_| Ok(())).await?;
     Ok(pod)
+}
+
+/// Touches a session as long as the demo lasts, as a page that is open does. The orchestrator is killed meanwhile: a touch that does
+/// not arrive is followed by the next.
+async fn keep_company(mut keeper: Keeper, session: SessionId) {
+    loop {
+        let _ = keeper.ask(Request::Touch { session }, |_| Ok(())).await;
+        sleep(LOOK).await;
+    }
 }
 
 fn order(user: &str, idle: Duration) -> Request {

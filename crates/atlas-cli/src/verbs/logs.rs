@@ -1,7 +1,5 @@
 //! `atlas logs`: what a session's machine printed.
 
-use std::future::poll_fn;
-
 use atlas::{AccountName, CallContext, ComputeId, LogQuery, SessionId};
 use serde_json::json;
 
@@ -9,6 +7,7 @@ use crate::failure::{Done, Failure};
 use crate::keeper::Keeper;
 use crate::output::Output;
 use crate::setup::Setup;
+use crate::verbs::next;
 
 pub(crate) async fn run(
     keeper: &mut Keeper,
@@ -25,7 +24,7 @@ pub(crate) async fn run(
     let mut query = LogQuery::default().follow(follow);
     query.tail = tail;
     let mut lines = provider.logs(&CallContext::new(), &ComputeId::new(machine)?, &query).await?;
-    while let Some(line) = poll_fn(|cx| lines.as_mut().poll_next(cx)).await {
+    while let Some(line) = next(&mut lines).await {
         let line = line?;
         out.line(&if out.is_json() { json!(line).to_string() } else { line.text })?;
     }

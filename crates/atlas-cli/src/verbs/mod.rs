@@ -2,6 +2,7 @@
 
 pub(crate) mod care;
 pub(crate) mod gpus;
+pub(crate) mod job;
 pub(crate) mod logs;
 pub(crate) mod machine;
 pub(crate) mod session;
@@ -9,3 +10,12 @@ pub(crate) mod sim;
 pub(crate) mod spawn;
 pub(crate) mod token;
 pub(crate) mod url;
+
+use std::future::poll_fn;
+
+use atlas::BoxStream;
+
+/// The next item of a stream; `None` at its end.
+async fn next<T>(stream: &mut BoxStream<T>) -> Option<T> {
+    poll_fn(|cx| stream.as_mut().poll_next(cx)).await
+}

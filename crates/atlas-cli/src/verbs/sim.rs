@@ -21,6 +21,7 @@ pub(crate) async fn run(args: SimArgs, out: Output) -> Done {
     }
     let sim = atlas_sim::serve(options).await?;
     out.line(&sim.ready().line())?;
+    // Until Ctrl-C, which is how a simulator is meant to end.
     tokio::signal::ctrl_c().await?;
     sim.stop().await;
     Ok(())

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::args::{RunArgs, SpawnArgs};
 use crate::failure::{Done, Failure};
-use crate::keeper::Keeper;
-use crate::order::LimitArgs;
+use crate::keeper::{Keeper, Slot};
+use crate::order::{LimitArgs, MachineArgs};
 use crate::output::Output;
 use crate::setup::Setup;
 use crate::verbs::session;
@@ -24,59 +24,56 @@ const TIMED_OUT: u8 = 124;
 /// atlas itself failed; as container tools say it.
 const ATLAS_FAILED: u8 = 125;
 
-pub(crate) async fn spawn(args: SpawnArgs, setup: &Setup, out: Output) -> Done {
-    let account = setup.account()?;
-    let request = args.machine.request(Vec::new(), setup.is_free(&account)).map_err(Failure::given)?;
-    let options = options(&args.limits).account(account);
-    options.validate().map_err(Failure::given)?;
-    let mut keeper = Keeper::find(setup).await?;
-    let spawned = order(&mut keeper, &request, options, false, out).await;
-    let spawned = match spawned {
-        Ok(info) if args.wait_ready => usable(&mut keeper, info).await,
-        other => other,
-    };
-    let left = keeper.leave().await;
-    let info = spawned?;
+pub(crate) async fn spawn(args: SpawnArgs, setup: &Setup, slot: &mut Slot, out: Output) -> Done {
+    let (request, options) = wanted(&args.machine, &args.limits, Vec::new(), setup)?;
+    let keeper = slot.insert(Keeper::find(setup).await?);
+    let mut info = order(keeper, &request, options, false, out).await?;
+    if args.wait_ready {
+        info = usable(keeper, info).await?;
+    }
     out.answer(&info, || view::describe(&info))?;
     warn_of_burn(&info, out);
-    left
+    Ok(())
 }
 
 /// Runs a command to its end. Its exit code is the program's.
-pub(crate) async fn run(args: RunArgs, setup: &Setup, out: Output) -> Done {
-    let account = setup.account()?;
-    let request = args.machine.request(args.command, setup.is_free(&account)).map_err(Failure::given)?;
-    let options = options(&args.limits).account(account);
-    options.validate().map_err(Failure::given)?;
-    task(setup, &request, options, out).await.map_err(|failure| failure.coded(ATLAS_FAILED)).and_then(|info| {
-        out.answer(&info, || describe_outcome(&info))?;
-        let outcome = &info["outcome"];
-        match (outcome["kind"].as_str(), outcome["exit_code"].as_i64()) {
-            (Some("completed"), None | Some(0)) => Ok(()),
-            (Some("timed_out"), _) => Err(Failure::silent(TIMED_OUT)),
-            (_, Some(code)) => Err(Failure::silent(u8::try_from(code).ok().filter(|code| *code != 0).unwrap_or(1))),
-            _ => Err(Failure::new("the command did not run to its end").coded(ATLAS_FAILED)),
-        }
-    })
+pub(crate) async fn run(args: RunArgs, setup: &Setup, slot: &mut Slot, out: Output) -> Done {
+    let (request, options) = wanted(&args.machine, &args.limits, args.command, setup)?;
+    let info = task(setup, slot, &request, options, out).await.map_err(|failure| failure.coded(ATLAS_FAILED))?;
+    out.answer(&info, || describe_outcome(&info))?;
+    let outcome = &info["outcome"];
+    match (outcome["kind"].as_str(), outcome["exit_code"].as_i64()) {
+        (Some("completed"), None | Some(0)) => Ok(()),
+        (Some("timed_out"), _) => Err(Failure::silent(TIMED_OUT)),
+        (_, Some(code)) => Err(Failure::silent(u8::try_from(code).ok().filter(|code| *code != 0).unwrap_or(1))),
+        _ => Err(Failure::new("the command did not run to its end").coded(ATLAS_FAILED)),
+    }
 }
 
-async fn task(setup: &Setup, request: &ComputeRequest, options: SessionOptions, out: Output) -> Done<Value> {
-    let mut keeper = Keeper::find(setup).await?;
-    let done = async {
-        let info = order(&mut keeper, request, options, true, out).await?;
-        let session = id(&info)?;
-        let until = Request::Await { session, until: Until::Outcome, longest_ms: u64::MAX };
-        let ended =
-            keeper.ask(until, |_| Ok(())).await.map_err(|failure| failure.goes_on_with(format!("atlas show {session}")))?;
-        out.progress(format!("the command ended: {}", view::plain(&ended["outcome"])));
-        if !session::gone(&mut keeper, session, PROOF).await? {
-            out.warn(format!("the machine's end is on record; to see it proved: atlas rm {session} --wait"));
-        }
-        keeper.info(session).await
+/// What the command line asks for, checked before anything is opened.
+fn wanted(
+    machine: &MachineArgs,
+    limits: &LimitArgs,
+    command: Vec<String>,
+    setup: &Setup,
+) -> Done<(ComputeRequest, SessionOptions)> {
+    let account = setup.account()?;
+    let request = machine.request(command, setup.is_free(&account)).map_err(Failure::given)?;
+    let options = options(limits).account(account);
+    options.validate().map_err(Failure::given)?;
+    Ok((request, options))
+}
+
+async fn task(setup: &Setup, slot: &mut Slot, request: &ComputeRequest, options: SessionOptions, out: Output) -> Done<Value> {
+    let keeper = slot.insert(Keeper::find(setup).await?);
+    let session = id(&order(keeper, request, options, true, out).await?)?;
+    let until = Request::Await { session, until: Until::Outcome, longest_ms: u64::MAX };
+    let ended = keeper.ask(until, |_| Ok(())).await.map_err(|failure| failure.goes_on_with(format!("atlas show {session}")))?;
+    out.progress(format!("the command ended: {}", view::plain(&ended["outcome"])));
+    if !session::gone(keeper, session, PROOF).await? {
+        out.warn(format!("the machine's end is on record; to see it proved: atlas rm {session} --wait"));
     }
-    .await;
-    keeper.leave().await?;
-    done
+    keeper.info(session).await
 }
 
 /// Orders, and answers when it is known that there is a machine.

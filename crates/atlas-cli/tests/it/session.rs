@@ -79,6 +79,24 @@ fn verbs_work_while_another_process_holds_the_store() {
     assert_eq!(atlas.run(&["show", &text(&second["session"]), "--json"]).good()["session"], second["session"], "after a SIGKILL");
 }
 
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_the_waiting_and_lets_go_of_the_store() {
+    let atlas = Program::new();
+    let args = ["--store", "a.redb", "run", "--provider", "mock", "--image", "x", "--", "sleep", "600"];
+    let mut waiting = atlas.command(&args).stderr(Stdio::piped()).spawn().unwrap();
+    let mut told = BufReader::new(waiting.stderr.take().unwrap()).lines();
+    let line = told.find(|line| line.as_ref().unwrap().contains("ordering")).unwrap().unwrap();
+    let session = line.split([' ', ':']).nth(1).unwrap().to_owned();
+    let sent = std::process::Command::new("kill").args(["-INT", &waiting.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    let status = waiting.wait().unwrap();
+    let last: Vec<String> = told.map(Result::unwrap).collect();
+    assert!(status.code() == Some(1) && last.iter().any(|line| line.contains("atlas ls")), "{status} {last:?}");
+    let all = atlas.run(&["--store", "a.redb", "--provider", "mock", "ls", "--all", "--json"]).good();
+    assert_eq!(all[0]["session"], session, "what was begun is on record");
+}
+
 #[test]
 fn what_is_wrong_is_said_before_anything_is_rented() {
     let sim = Sim::start("120");

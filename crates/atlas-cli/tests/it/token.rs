@@ -36,6 +36,16 @@ fn a_token_can_come_from_standard_input() {
 }
 
 #[test]
+fn a_token_may_begin_with_a_dash_as_one_in_64_does() {
+    let atlas = Program::new();
+    let hash = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    for args in [["token", "verify", "-abc", "--hash", hash], ["token", "verify", "--hash", hash, "--abc"]] {
+        let judged = atlas.run(&args);
+        assert_eq!((judged.code, judged.out.as_str()), (1, "bad_token\n"), "{judged:?}");
+    }
+}
+
+#[test]
 fn a_wrong_command_line_exits_2_and_says_nothing_on_standard_output() {
     let atlas = Program::new();
     for args in [&["no-such-verb"][..], &[], &["token"], &["token", "verify", "t"], &["token", "mint", "--nope"]] {
