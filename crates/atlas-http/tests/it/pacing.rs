@@ -98,3 +98,14 @@ async fn clients_of_one_account_can_share_its_pace() {
     other.call(&CallContext::new(), call("a")).await.unwrap();
     assert_eq!(gaps(&cloud), [0, 1000]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_day_that_is_used_up_is_asked_again_after_two_minutes() {
+    let used_up = [("ratelimit", r#""day";r=0;t=45012"#)];
+    let cloud = Cloud::new([answer_with(200, &used_up, "{}"), answer(200, "{}")]);
+    let client = cloud.client();
+    let patient = CallContext::new().with_timeout(Duration::from_secs(200));
+    client.call(&patient, call("a")).await.unwrap();
+    client.call(&patient, call("terminate")).await.unwrap();
+    assert_eq!(gaps(&cloud), [0, 120_000]);
+}
