@@ -1,0 +1,375 @@
+//! The framework-free core: who may report, what a report may be, and where it goes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use atlas_auth::callback::CallbackKey;
+use atlas_auth::signed_url::Verdict;
+use atlas_core::{ComputeRequest, ErrorKind, Result, Timestamp};
+use atlas_orchestrator::{
+    DEFAULT_TASK_RUNTIME, Orchestrator, Session, SessionId, SessionKind, SessionOptions, TaskOutcome, Touch,
+};
+use http::{HeaderMap, Method, StatusCode, header};
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::address::CallbackUrl;
+use super::limit::{Limits, Meters};
+use super::service::CallbackService;
+
+/// Where a machine finds the URL that it reports to.
+pub const URL_ENV: &str = "ATLAS_CALLBACK_URL";
+/// Where a machine finds the token that it shows there.
+pub const TOKEN_ENV: &str = "ATLAS_CALLBACK_TOKEN";
+/// What the orchestrator takes of one report.
+const MAX_TEXT: usize = 4096;
+/// How much longer than its session a token is good: the last report may come late.
+const GRACE: Duration = Duration::from_secs(3600);
+/// How long the token of a session without `max_runtime` is good.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// What a machine may report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// How far it is: a JSON object. No activity.
+    Progress,
+    /// Lines of its log: text. No activity.
+    Log,
+    /// That somebody uses it. The one report that keeps a session alive; its body is ignored.
+    Activity,
+    /// How its command ended: the exit code, as a number or as `{"exit_code": N}`.
+    Exit,
+}
+
+impl Kind {
+    /// The last part of its path.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Progress => "progress",
+            Self::Log => "log",
+            Self::Activity => "activity",
+            Self::Exit => "exit",
+        }
+    }
+
+    /// The longest body, in bytes. A longer one is refused before any of it is read as anything.
+    #[must_use]
+    pub const fn max_body(self) -> usize {
+        match self {
+            Self::Progress | Self::Log => MAX_TEXT,
+            Self::Activity | Self::Exit => 256,
+        }
+    }
+
+    fn of(name: &str) -> Option<Self> {
+        [Self::Progress, Self::Log, Self::Activity, Self::Exit].into_iter().find(|kind| kind.as_str() == name)
+    }
+}
+
+/// Why a report was not taken. The answer is the status alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// No such path, or no POST.
+    NotFound,
+    /// No token, or not this session's.
+    Unauthorized,
+    /// The token was this session's and is past its time, or the session is over: there is nothing to report any more.
+    Gone,
+    /// Longer than [`Kind::max_body`].
+    TooLarge,
+    /// More than [`Limits`] allow; after this span there is room again.
+    TooMany(Duration),
+    /// Not what a report of this kind is.
+    Malformed,
+    /// The body did not come in time.
+    TooSlow,
+    /// The host cannot take it now; send it again.
+    Unavailable,
+}
+
+impl Refusal {
+    /// The status that the machine is answered with.
+    #[must_use]
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Gone => StatusCode::GONE,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Malformed => StatusCode::BAD_REQUEST,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+/// A report whose token and rate are in order; its body was not looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admitted {
+    session: SessionId,
+    kind: Kind,
+}
+
+impl Admitted {
+    /// The session whose machine reports.
+    #[must_use]
+    pub const fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// What it reports.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+}
+
+/// The callbacks of one orchestrator. Cheap to clone; clones share their rates.
+#[derive(Clone, Debug)]
+pub struct Callbacks(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    orchestrator: Orchestrator,
+    key: CallbackKey,
+    url: CallbackUrl,
+    limits: Limits,
+    meters: Meters,
+}
+
+impl Callbacks {
+    /// Of this orchestrator, with a key that is the same on every node and after every restart, reached from outside at this URL.
+    #[must_use]
+    pub fn new(orchestrator: Orchestrator, key: CallbackKey, url: CallbackUrl) -> Self {
+        Self::with_limits(orchestrator, key, url, Limits::default())
+    }
+
+    /// As [`Callbacks::new`], with limits of one's own.
+    #[must_use]
+    pub fn with_limits(orchestrator: Orchestrator, key: CallbackKey, url: CallbackUrl, limits: Limits) -> Self {
+        Self(Arc::new(Inner { orchestrator, key, url, limits, meters: Meters::default() }))
+    }
+
+    /// The tower service that takes reports, to be mounted at the URL's path with that path stripped: `nest_service` in axum.
+    #[must_use]
+    pub fn service(&self) -> CallbackService {
+        CallbackService::new(self.clone())
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    /// The request of a session whose machine will be able to report until this time.
+    #[must_use]
+    pub fn equip(&self, request: ComputeRequest, session: SessionId, until: Timestamp) -> ComputeRequest {
+        let url = format!("{}/{session}", self.0.url.as_str());
+        request.env(URL_ENV, url).env(TOKEN_ENV, self.0.key.mint(&session.to_string(), until))
+    }
+
+    /// Puts a session on record whose machines can report, respawned ones too, and begins to launch it.
+    ///
+    /// # Errors
+    /// As [`Orchestrator::launch`].
+    ///
+    /// # Cancel safety
+    /// As [`Orchestrator::launch`].
+    pub async fn launch(&self, request: ComputeRequest, options: SessionOptions, kind: SessionKind) -> Result<SessionId> {
+        let orchestrator = &self.0.orchestrator;
+        let id = orchestrator.new_id();
+        let lasts = options.max_runtime.unwrap_or(if kind == SessionKind::Task { DEFAULT_TASK_RUNTIME } else { LONGEST });
+        let until = orchestrator.now().saturating_add(lasts.saturating_add(GRACE));
+        orchestrator.launch_as(id, self.equip(request, id, until), options, kind).await
+    }
+
+    /// As [`Orchestrator::spawn`], with a machine that can report.
+    ///
+    /// # Errors
+    /// As [`Orchestrator::spawn`].
+    ///
+    /// # Cancel safety
+    /// As [`Orchestrator::spawn`].
+    pub async fn spawn(&self, request: ComputeRequest, options: SessionOptions) -> Result<Session> {
+        let id = self.launch(request, options, SessionKind::Interactive).await?;
+        let session = self.0.orchestrator.session(id).await?;
+        session.await_accepted().await?;
+        Ok(session)
+    }
+
+    /// As [`Orchestrator::run_task`], with a machine that can report.
+    ///
+    /// # Errors
+    /// As [`Orchestrator::run_task`].
+    ///
+    /// # Cancel safety
+    /// As [`Orchestrator::run_task`].
+    pub async fn run_task(&self, request: ComputeRequest, options: SessionOptions) -> Result<(Session, TaskOutcome)> {
+        let id = self.launch(request, options, SessionKind::Task).await?;
+        let session = self.0.orchestrator.session(id).await?;
+        let outcome = session.await_outcome().await?;
+        Ok((session, outcome))
+    }
+
+    /// Judges the head of a report: `path` is `/SESSION/KIND`. Nothing is read from the store, and nothing is kept of who has no token.
+    ///
+    /// # Errors
+    /// Why it is not taken.
+    pub fn admit(&self, method: &Method, path: &str, headers: &HeaderMap) -> std::result::Result<Admitted, Refusal> {
+        let (task, kind) = path.strip_prefix('/').and_then(|rest| rest.split_once('/')).ok_or(Refusal::NotFound)?;
+        let kind = Kind::of(kind).filter(|_| method == Method::POST).ok_or(Refusal::NotFound)?;
+        let token = bearer(headers).ok_or(Refusal::Unauthorized)?;
+        match self.0.key.verify(task, token, self.0.orchestrator.now()) {
+            Verdict::Ok => {}
+            Verdict::Expired => return Err(Refusal::Gone),
+            _ => return Err(Refusal::Unauthorized),
+        }
+        let session: SessionId = task.parse().map_err(|_| Refusal::Unauthorized)?;
+        self.0.meters.take(&self.0.limits, session, kind, Instant::now()).map_err(Refusal::TooMany)?;
+        let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        if declared.is_some_and(|length| length > kind.max_body() as u64) {
+            return Err(Refusal::TooLarge);
+        }
+        Ok(Admitted { session, kind })
+    }
+
+    /// Takes the body of a report that was admitted, and answers once it is on record.
+    ///
+    /// # Errors
+    /// Why it is not taken.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have recorded it.
+    pub async fn deliver(&self, admitted: Admitted, body: &[u8]) -> std::result::Result<(), Refusal> {
+        let Admitted { session, kind } = admitted;
+        if body.len() > kind.max_body() {
+            return Err(Refusal::TooLarge);
+        }
+        let orchestrator = &self.0.orchestrator;
+        let report = match kind {
+            Kind::Progress => Report::Text(progress(body)?),
+            Kind::Log => Report::Text(log(body)),
+            Kind::Activity => Report::Activity,
+            Kind::Exit => Report::Exit(exit_code(body)?),
+        };
+        // A session that is over, or was forgotten, has nothing to report. Only who has its token learns that.
+        let info = orchestrator.info(session).await.map_err(refused)?;
+        if info.reason.is_some() {
+            return Err(Refusal::Gone);
+        }
+        match report {
+            Report::Text(text) => orchestrator.report(session, kind.as_str(), &text).await.map_err(refused),
+            Report::Exit(code) => orchestrator.report_exit(session, code).await.map_err(refused),
+            Report::Activity => match orchestrator.touch_durable(session).await.map_err(refused)? {
+                Touch::Recorded => Ok(()),
+                Touch::Ended => Err(Refusal::Gone),
+                _ => Err(Refusal::Unavailable),
+            },
+        }
+    }
+}
+
+enum Report {
+    Text(String),
+    Activity,
+    Exit(i32),
+}
+
+fn refused(error: atlas_core::Error) -> Refusal {
+    match error.kind() {
+        ErrorKind::NotFound => Refusal::Gone,
+        kind => {
+            tracing::warn!(kind = kind.as_str(), "a callback could not be recorded");
+            Refusal::Unavailable
+        }
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(only), None) = (values.next(), values.next()) else { return None };
+    let (scheme, token) = only.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// A JSON object, kept as it came.
+fn progress(body: &[u8]) -> std::result::Result<String, Refusal> {
+    let text = std::str::from_utf8(body).map_err(|_| Refusal::Malformed)?.trim();
+    serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text).map_err(|_| Refusal::Malformed)?;
+    Ok(text.to_owned())
+}
+
+/// Text without anything that could steer a terminal or a page's reading direction.
+fn log(body: &[u8]) -> String {
+    let allowed = |c: &char| matches!(c, '\n' | '\t') || !(c.is_control() || is_bidi(*c));
+    let mut text: String = String::from_utf8_lossy(body).chars().filter(allowed).collect();
+    let mut end = text.len().min(MAX_TEXT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text
+}
+
+fn is_bidi(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Exit {
+    Bare(i32),
+    Named { exit_code: i32 },
+}
+
+fn exit_code(body: &[u8]) -> std::result::Result<i32, Refusal> {
+    match serde_json::from_slice(body) {
+        Ok(Exit::Bare(code) | Exit::Named { exit_code: code }) => Ok(code),
+        Err(_) => Err(Refusal::Malformed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_exit_code_is_a_number_or_an_object_with_one() {
+        assert_eq!(exit_code(b"3\n"), Ok(3));
+        assert_eq!(exit_code(b"{\"exit_code\": 137}"), Ok(137));
+        for body in ["", "three", "3.5", "99999999999", "[3]", "{\"code\":3}", "null", "\"3\"", "3 4"] {
+            assert_eq!(exit_code(body.as_bytes()), Err(Refusal::Malformed), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_log_line_cannot_steer_a_terminal() {
+        assert_eq!(log(b"a\x1b[31mb\r\n\tc\x07"), "a[31mb\n\tc");
+        assert_eq!(log("x\u{202e}y".as_bytes()), "xy");
+    }
+
+    #[test]
+    fn progress_is_an_object_of_ordinary_depth() {
+        assert!(progress(b" {\"percent\": 4} ").is_ok());
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(2000), "]".repeat(2000));
+        for body in [&b"[1]"[..], b"{", b"\xff", b"{}{}", b"", deep.as_bytes()] {
+            assert_eq!(progress(body), Err(Refusal::Malformed));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_panics_or_grows_beyond_what_the_orchestrator_takes(body in prop::collection::vec(any::<u8>(), 0..MAX_TEXT)) {
+            prop_assert!(log(&body).len() <= MAX_TEXT);
+            let _ = exit_code(&body);
+            if let Ok(text) = progress(&body) {
+                prop_assert!(text.len() <= MAX_TEXT);
+            }
+        }
+    }
+}
