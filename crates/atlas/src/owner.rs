@@ -83,6 +83,8 @@ pub enum Request {
         #[serde(default)]
         acknowledge: bool,
     },
+    /// What is spent, and on what; scans every account and ends nothing.
+    Audit,
     /// What the orchestrator can do at the moment, and what is in its way.
     Health,
     /// Accepts the store as the surviving copy.
@@ -199,6 +201,7 @@ pub async fn answer(atlas: &Atlas, request: Request, items: mpsc::Sender<Value>)
         }
         Request::Events { session, since, follow } => events(atlas, session, since, follow, &items).await,
         Request::Reap { account, dry_run, acknowledge } => reap(atlas, account, dry_run, acknowledge).await,
+        Request::Audit => Ok(json!(atlas.orchestrator().audit().await?)),
         Request::Health => health(atlas).await,
         Request::Accept => {
             let orchestrator = atlas.orchestrator().clone();

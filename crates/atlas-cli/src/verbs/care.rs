@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use atlas::owner::{Filter, Request};
-use atlas::{AccountName, CallContext, Capability, ListFilter};
-use serde_json::{Map, Value, json};
+use atlas::{AccountName, AnyProvider, CallContext, ListFilter};
+use serde_json::{Value, json};
 
 use crate::failure::{Done, Failure};
 use crate::keeper::Keeper;
@@ -32,43 +32,16 @@ pub(crate) async fn reap(keeper: &mut Keeper, setup: &Setup, dry_run: bool, ackn
 
 /// What bills where, and whose it is as far as can be proved.
 pub(crate) async fn audit(keeper: &mut Keeper, setup: &Setup, out: Output) -> Done {
-    let scans =
-        keeper.ask(Request::Reap { account: setup.named().cloned(), dry_run: true, acknowledge: false }, |_| Ok(())).await?;
+    let mut report = keeper.ask(Request::Audit, |_| Ok(())).await?;
     let sessions = keeper.ask(Request::List(Filter::default()), |_| Ok(())).await?;
     let held: BTreeSet<&str> =
         sessions.as_array().into_iter().flatten().filter_map(|session| session["compute"]["id"].as_str()).collect();
-    let cx = CallContext::new();
-    let mut report = Map::new();
-    for (name, scan) in accounts(&scans) {
+    for (name, scan) in report["accounts"].as_object_mut().into_iter().flatten() {
         let provider = setup.provider(&AccountName::new(name)?)?;
-        let listing = provider.list_compute(&cx, &ListFilter::all()).await?;
-        let machines: Vec<Value> = listing
-            .computes
-            .iter()
-            .map(|machine| {
-                let whose = match (held.contains(machine.id.as_str()), machine.keys.key()) {
-                    (true, _) => "session",
-                    (false, Some(_)) => "key",
-                    (false, None) => "other",
-                };
-                json!({
-                    "id": machine.id, "name": machine.name, "status": machine.status, "cost_per_hour": machine.cost_per_hour,
-                    "whose": whose, "launch_key": machine.keys.key(),
-                })
-            })
-            .collect();
-        let volumes = match provider.network_volumes() {
-            Some(volumes) if provider.capabilities().has(Capability::NetworkVolumes) => {
-                json!(volumes.list_network_volumes(&cx).await?)
-            }
-            _ => Value::Null,
-        };
-        report.insert(
-            name.clone(),
-            json!({ "machines": machines, "complete": listing.is_complete(), "network_volumes": volumes, "reaper": scan }),
-        );
+        let (machines, volumes) = belongings(&provider, &held).await?;
+        *scan = json!({ "machines": machines, "network_volumes": volumes, "reaper": scan });
     }
-    let report = json!({ "accounts": report, "sessions": sessions.as_array().map_or(0, Vec::len) });
+    report["sessions"] = json!(sessions.as_array().map_or(0, Vec::len));
     out.answer(&report, || {
         let rows = accounts(&report).flat_map(|(account, of)| {
             of["machines"].as_array().into_iter().flatten().map(move |machine| {
@@ -76,8 +49,36 @@ pub(crate) async fn audit(keeper: &mut Keeper, setup: &Setup, out: Output) -> Do
                 vec![account.clone(), cell("id"), cell("status"), cell("cost_per_hour"), cell("whose"), cell("name")]
             })
         });
-        output::table(&["ACCOUNT", "MACHINE", "STATUS", "$/H", "WHOSE", "NAME"], rows)
-    })
+        let table = output::table(&["ACCOUNT", "MACHINE", "STATUS", "$/H", "WHOSE", "NAME"], rows);
+        format!("{table}\n\n$/h by cause: {}", view::plain(&report["risk"]))
+    })?;
+    match report["unreachable"].as_object().and_then(|silent| silent.iter().next()) {
+        Some((account, why)) => Err(Failure::new(format!("{account} could not be looked at: {}", view::plain(why)))),
+        None => Ok(()),
+    }
+}
+
+/// Every machine of an account, and its network volumes where it has such things.
+async fn belongings(provider: &AnyProvider, held: &BTreeSet<&str>) -> Done<(Vec<Value>, Value)> {
+    let cx = CallContext::new();
+    let listing = provider.list_compute(&cx, &ListFilter::all()).await?;
+    let machines = listing.computes.iter().map(|machine| {
+        let whose = match (held.contains(machine.id.as_str()), machine.keys.key()) {
+            (true, _) => "session",
+            (false, Some(_)) => "key",
+            (false, None) => "other",
+        };
+        json!({
+            "id": machine.id, "name": machine.name, "status": machine.status, "cost_per_hour": machine.cost_per_hour,
+            "whose": whose, "launch_key": machine.keys.key(),
+        })
+    });
+    let machines = machines.collect();
+    let volumes = match provider.network_volumes() {
+        Some(volumes) => json!(volumes.list_network_volumes(&cx).await?),
+        None => Value::Null,
+    };
+    Ok((machines, volumes))
 }
 
 /// What is in the way; exit 1 when something is.
