@@ -202,7 +202,7 @@ impl Builder {
             core.held_before(why);
         }
         nodes::watch_ledger(&core).await;
-        nodes::enlist(&core).await?;
+        nodes::enlist_within(&core, core.policy.lease * 2).await?;
         nodes::adopt(&core).await?;
         let position = core.store.info().await?.last_position;
         let suspects = core.accounts.iter().map(|account| (account.name.clone(), Arc::default())).collect();
@@ -471,7 +471,7 @@ impl Orchestrator {
     /// Counts as activity now. Of a session of another node, or near its idle limit: `Deferred`; see [`Orchestrator::touch_durable`].
     #[must_use]
     pub fn touch(&self, id: SessionId) -> Touch {
-        match self.core.touches.touch(id, self.core.now()) {
+        match self.core.touches.touch(id, self.core.steady.now_millis()) {
             Some(touch) => touch,
             None if self.core.exclusive => Touch::Ended,
             None => Touch::Deferred,
@@ -486,14 +486,14 @@ impl Orchestrator {
     /// # Cancel safety
     /// A dropped call may have been counted.
     pub async fn touch_durable(&self, id: SessionId) -> Result<Touch> {
-        if self.core.touches.touch(id, self.core.now()).is_none() {
+        if self.core.touches.touch(id, self.core.steady.now_millis()).is_none() {
             let loaded = self.core.require(id).await?;
             if loaded.record.ending.is_some() {
                 return Ok(Touch::Ended);
             }
             // Another node's: written as its own would be.
             self.core.touches.insert(id, loaded.record.options.idle_ttl, loaded.record.created_at, None);
-            let _ = self.core.touches.touch(id, self.core.now());
+            let _ = self.core.touches.touch(id, self.core.steady.now_millis());
             let flushed = flush::flush(&self.core).await;
             self.core.touches.remove(id);
             let ending = self.core.require(id).await?.record.ending.is_some();

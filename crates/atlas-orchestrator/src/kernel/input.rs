@@ -121,6 +121,15 @@ pub enum Input {
     Tick,
     /// What could be tried.
     Candidates(Result<Vec<Candidate>, Failure>),
+    /// The same, with a key minted for the first of them: one write instead of two.
+    Place {
+        /// What could be tried.
+        candidates: Vec<Candidate>,
+        /// The key.
+        key: TrackedKey,
+        /// The supporting objects that the first of them needs, in order.
+        supports: Vec<Support>,
+    },
     /// A key was minted for the next order.
     Intend {
         /// It.
@@ -132,8 +141,8 @@ pub enum Input {
     SupportMade(AttemptId, usize, Result<Support, Failure>),
     /// A support was released, or not.
     SupportReleased(AttemptId, usize, Result<(), Failure>),
-    /// The one call is about to be made.
-    Call(AttemptId),
+    /// The one call is about to be made, on the account of this identity where that could be read.
+    Call(AttemptId, Option<String>),
     /// It was answered.
     Answered(AttemptId, Answer),
     /// Its answer was lost with a process; the ids on record outside the session's row.

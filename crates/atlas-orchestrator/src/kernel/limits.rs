@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use atlas_core::{Candidate, Timestamp, Usd, UsdPerHour};
 
+use super::glance::Glance;
 use super::input::{Activity, Cx};
 use super::record::{SessionRecord, Warned};
 use super::step::Stepper;
@@ -64,6 +65,16 @@ pub fn limits(record: &SessionRecord, activity: Timestamp, cx: &Cx<'_>) -> Vec<D
         }
     }
     due
+}
+
+/// When the limits of a session that only limits can end have to be looked at: not later than [`next_look`] says.
+#[must_use]
+pub fn next_look_of(glance: &Glance<'_>, activity: Timestamp, cx: &Cx<'_>) -> Option<Timestamp> {
+    let idle = glance.idle_ttl.filter(|_| !cx.held).map(|ttl| {
+        let idle_at = activity.max(glance.own_activity).saturating_add(ttl);
+        idle_at.max(glance.not_idle_before.unwrap_or(idle_at)).saturating_sub(Lead::of(ttl).0)
+    });
+    idle.into_iter().chain(glance.ends_at).min()
 }
 
 /// When the limits have to be looked at again.

@@ -5,6 +5,7 @@
 //! alone does the right thing. Nothing here deletes a session's history: a committed end is final.
 
 mod ends;
+pub mod glance;
 pub mod input;
 pub mod limits;
 mod machines;

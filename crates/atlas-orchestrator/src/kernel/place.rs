@@ -97,6 +97,16 @@ impl Stepper<'_> {
         self.record().attempts.push(attempt);
     }
 
+    /// Puts an order of the first candidate on record, where that is still the one to try and its hold fits.
+    pub(super) fn intend_first(&mut self, candidates: &[Candidate], key: TrackedKey, supports: &[Support]) {
+        let next =
+            self.step.record.placing.as_ref().and_then(|placing| placing.candidates.as_ref()).and_then(|list| list.first());
+        let fits = next.is_some_and(|next| super::limits::fits(&self.step.record, next, self.cx).is_ok());
+        if fits && next == candidates.first() {
+            self.intend(key, supports);
+        }
+    }
+
     /// The first candidate whose hold fits under the cap; those that do not are dropped.
     pub(super) fn next_candidate(&mut self) -> Option<Candidate> {
         loop {
@@ -162,7 +172,7 @@ impl Stepper<'_> {
         }
     }
 
-    pub(super) fn call(&mut self, id: AttemptId) {
+    pub(super) fn call(&mut self, id: AttemptId, identity: &Option<String>) {
         let now = self.cx.now;
         if self.cx.held {
             return;
@@ -174,6 +184,8 @@ impl Stepper<'_> {
         attempt.phase = AttemptPhase::Calling;
         attempt.calling_at = Some(now);
         attempt.metered_to = Some(now);
+        // On record before the call: where its answer is lost, only this account can prove what became of it.
+        attempt.identity.clone_from(identity);
         self.evidence(id).in_call = true;
     }
 

@@ -393,7 +393,10 @@ impl SessionRecord {
     /// The row's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("a record is plain data")
+        let mut row = Vec::with_capacity(1024);
+        super::glance::write(self, &mut row);
+        serde_json::to_writer(&mut row, self).expect("a record is plain data");
+        row
     }
 
     /// Reads a row's bytes.
@@ -401,7 +404,7 @@ impl SessionRecord {
     /// # Errors
     /// When they are not a session of a schema we understand.
     pub fn decode(bytes: &[u8]) -> atlas_core::Result<Self> {
-        serde_json::from_slice(bytes).map_err(|error| {
+        serde_json::from_slice(super::glance::body(bytes)).map_err(|error| {
             atlas_core::Error::new(atlas_core::ErrorKind::Unavailable, "a session's record in the store cannot be read")
                 .with_source(error)
         })

@@ -51,10 +51,14 @@ impl Stepper<'_> {
         match input {
             Input::Tick => {}
             Input::Candidates(found) => self.candidates(found),
+            Input::Place { candidates, key, supports } => {
+                self.candidates(&Ok(candidates.clone()));
+                self.intend_first(candidates, *key, supports);
+            }
             Input::Intend { key, supports } => self.intend(*key, supports),
             Input::SupportMade(id, index, made) => self.support_made(*id, *index, made),
             Input::SupportReleased(id, index, released) => self.support_released(*id, *index, released),
-            Input::Call(id) => self.call(*id),
+            Input::Call(id, identity) => self.call(*id, identity),
             Input::Answered(id, answer) => self.answered(*id, answer),
             Input::Lost(id, ids) => self.lost(*id, ids),
             Input::Walked(id, walk) => self.walked(*id, walk),

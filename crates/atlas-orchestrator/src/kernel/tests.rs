@@ -244,7 +244,7 @@ impl Run {
                 self.tell(&Input::Intend { key, supports: Vec::new() });
             }
             Effect::Order(id) => {
-                self.tell(&Input::Call(*id));
+                self.tell(&Input::Call(*id, None));
                 if self.cloud.roll(10) == 0 {
                     self.crash();
                 }
@@ -410,7 +410,7 @@ fn a_walk_that_was_under_way_when_a_delete_was_answered_is_walked_again() {
     let key = TrackedKey::new(RealmId::from_bytes([1; 4]), id, [0; 5]);
     run.tell(&Input::Candidates(Ok(vec![Candidate::default()])));
     run.tell(&Input::Intend { key, supports: Vec::new() });
-    run.tell(&Input::Call(id));
+    run.tell(&Input::Call(id, None));
     let leaked = run.cloud.create(key, run.now, Duration::from_secs(1));
     run.tell(&Input::Answered(id, Answer::Unknown(vec![leaked.clone()], failure(ErrorKind::Timeout))));
     run.now = run.now.saturating_add(Duration::from_secs(3600));
@@ -423,4 +423,29 @@ fn a_walk_that_was_under_way_when_a_delete_was_answered_is_walked_again() {
     run.tell(&Input::Walked(id, Ok(Walk { begun, complete: true, found: Vec::new() })));
     run.run(Duration::from_secs(3600));
     assert_eq!(run.record.state(), SessionState::Terminated, "{:#?} {:#?}", run.record, run.evidence);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_head_of_a_row_says_what_the_record_says(seed: u64, respawns in 0_u32..2, seconds in 0_u64..2000, touched in 0_u64..2000) {
+        let mut run = Run::new(seed, false, respawns);
+        run.run(Duration::from_secs(seconds));
+        let row = run.record.encode();
+        let glance = super::glance::glance(&row).unwrap();
+        prop_assert_eq!(glance.owner, run.record.owner.as_str());
+        prop_assert_eq!(glance.over, run.record.state() == SessionState::Terminated);
+        let open: Vec<_> = run.record.attempts.iter().filter(|a| !a.is_terminal()).map(|a| (a.id, a.is_serving())).collect();
+        prop_assert_eq!(&glance.open, &open);
+        prop_assert_eq!(SessionRecord::decode(&row).unwrap().encode(), row.clone());
+        if glance.quiet {
+            // What is taken up from its head alone has nothing to do before the head's time.
+            let activity = run.record.created_at.saturating_add(Duration::from_secs(touched));
+            let due = super::limits::next_look_of(&glance, activity, &run.cx()).unwrap();
+            let planned = plan(&run.record, &Evidence::default(), activity, &run.cx());
+            prop_assert!(planned.effects.is_empty() || due <= run.now, "{:?}", planned);
+            prop_assert!(planned.due.is_none_or(|at| due.unix_millis() <= at.unix_millis()), "{:?} {:?}", planned, due);
+        }
+    }
 }

@@ -6,8 +6,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock, Weak};
 
 use atlas_core::{
-    AccountName, AnyProvider, CallContext, Compute, ComputeId, Error, ErrorKind, LaunchKey, ListFilter, Outcome, Presence,
-    Result, Timestamp, TrackedKey,
+    AccountName, AnyProvider, AttemptId, CallContext, Compute, ComputeId, Error, ErrorKind, LaunchKey, ListFilter, Outcome,
+    Presence, Result, Timestamp, TrackedKey,
 };
 use futures_util::FutureExt;
 
@@ -24,19 +24,22 @@ pub(crate) struct Listed {
     /// Why nothing may be concluded from what is not in it.
     pub(crate) incomplete: Option<String>,
     pub(crate) machines: Vec<Compute>,
-    by_key: BTreeMap<TrackedKey, Vec<usize>>,
+    /// Whether it can be believed, once somebody asked.
+    pub(crate) plausible: tokio::sync::OnceCell<bool>,
+    /// By the attempt their keys name. Whether a key is genuine is the reader's to say.
+    by_attempt: BTreeMap<AttemptId, Vec<(TrackedKey, usize)>>,
 }
 
 impl Listed {
     fn new(begun: Timestamp, incomplete: Option<String>, machines: Vec<Compute>, one_carrier: bool) -> Self {
-        let mut by_key: BTreeMap<TrackedKey, Vec<usize>> = BTreeMap::new();
+        let mut by_attempt: BTreeMap<AttemptId, Vec<(TrackedKey, usize)>> = BTreeMap::new();
         for (index, machine) in machines.iter().enumerate() {
             let key = if one_carrier { machine.keys.name.or(machine.keys.tag) } else { machine.keys.key() };
             if let Some(key) = key {
-                by_key.entry(key).or_default().push(index);
+                by_attempt.entry(key.attempt()).or_default().push((key, index));
             }
         }
-        Self { begun, incomplete, machines, by_key }
+        Self { begun, incomplete, machines, plausible: tokio::sync::OnceCell::new(), by_attempt }
     }
 
     pub(crate) fn is_complete(&self) -> bool {
@@ -44,12 +47,13 @@ impl Listed {
     }
 
     /// The machines that carry this key.
-    pub(crate) fn of_key<'a>(&'a self, key: &TrackedKey) -> impl Iterator<Item = &'a Compute> {
-        self.by_key.get(key).into_iter().flatten().map(|index| &self.machines[*index])
+    pub(crate) fn of_key<'a>(&'a self, key: &'a TrackedKey) -> impl Iterator<Item = &'a Compute> {
+        self.of_attempt(key.attempt()).filter(move |(found, _)| *found == key).map(|(_, machine)| machine)
     }
 
-    pub(crate) fn has_key(&self, key: &TrackedKey) -> bool {
-        self.by_key.contains_key(key)
+    /// The machines whose keys name this attempt, and those keys.
+    pub(crate) fn of_attempt(&self, attempt: AttemptId) -> impl Iterator<Item = (&TrackedKey, &Compute)> {
+        self.by_attempt.get(&attempt).into_iter().flatten().map(|(key, index)| (key, &self.machines[*index]))
     }
 
     pub(crate) fn of_id(&self, id: &ComputeId) -> Option<&Compute> {

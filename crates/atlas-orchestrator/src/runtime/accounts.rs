@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::account::{Account, Listed};
 use super::core::Core;
+use super::slots::Open;
 use crate::store::{Batch, CommitError, Table};
 
 /// The row of an account.
@@ -75,8 +76,8 @@ pub(crate) async fn check_identity(core: &Core, account: &Account, walk: &Listed
     if before.identity.as_ref() == Some(&now) {
         return Ok(true);
     }
-    for (attempt, session, _) in core.slots.open_attempts(core.account_index(name)) {
-        if walk.of_key(&core.realm.key_of(attempt)).next().is_none() {
+    for Open { attempt, session, .. } in core.slots.open_attempts(core.account_index(name)) {
+        if !walk.of_attempt(attempt).any(|(key, _)| core.realm.verify(key)) {
             continue;
         }
         let Some(loaded) = core.load(session).await? else { continue };

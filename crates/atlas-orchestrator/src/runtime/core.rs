@@ -21,7 +21,7 @@ use crate::ids::SessionId;
 use crate::kernel::{AttemptRow, Bounds, Cx, Evidence, Input, SessionRecord, step};
 use crate::policy::Policy;
 use crate::realm::{IncarnationLedger, Realm};
-use crate::store::{AnyStore, Batch, CommitError, Guard, StoreInfo, Table};
+use crate::store::{AnyStore, Batch, CommitError, Guard, Row, StoreInfo, Table};
 
 /// The row that says why the process holds, in [`Table::Realm`].
 pub(crate) const HOLD_ROW: &[u8] = b"hold";
@@ -94,6 +94,18 @@ pub(crate) struct Parts {
 pub(crate) struct Loaded {
     pub(crate) record: SessionRecord,
     pub(crate) version: u64,
+    /// The row's bytes.
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Loaded {
+    /// Reads a row.
+    ///
+    /// # Errors
+    /// When it is not a session of a schema we understand.
+    pub(crate) fn of(row: Row) -> Result<Self> {
+        Ok(Self { record: SessionRecord::decode(&row.value)?, version: row.version, bytes: row.value })
+    }
 }
 
 /// Whether a store goes on from where it was seen.
@@ -304,7 +316,7 @@ impl Core {
 
     pub(crate) async fn load(&self, id: SessionId) -> Result<Option<Loaded>> {
         match self.store.get(Table::Sessions, id.as_bytes()).await? {
-            Some(row) => Ok(Some(Loaded { record: SessionRecord::decode(&row.value)?, version: row.version })),
+            Some(row) => Loaded::of(row).map(Some),
             None => Ok(None),
         }
     }
@@ -342,8 +354,8 @@ impl Core {
                 Event { session: loaded.record.id, user_id: stepped.record.options.user_id.clone(), seq, at: cx.now, kind };
             appends.push((seq, serde_json::to_vec(&event).unwrap_or_default()));
         }
-        let (before, after) = (loaded.record.encode(), stepped.record.encode());
-        if before == after && appends.is_empty() && extra.puts.is_empty() {
+        let after = stepped.record.encode();
+        if loaded.bytes == after && appends.is_empty() && extra.puts.is_empty() {
             *evidence = stepped.evidence;
             return Ok(false);
         }
@@ -359,7 +371,7 @@ impl Core {
         }
         batch.guards.extend(extra.guards);
         batch.puts.extend(extra.puts);
-        batch.put(Table::Sessions, *id.as_bytes(), after);
+        batch.put(Table::Sessions, *id.as_bytes(), after.clone());
         if let Some(attempt) = stepped.intended {
             let row = AttemptRow { session: id, account: stepped.record.account.clone() };
             batch.guard(Table::Attempts, *attempt.as_bytes(), None);
@@ -374,7 +386,7 @@ impl Core {
         }
         let version = self.store.commit(batch).await?;
         loaded.record = stepped.record;
-        loaded.version = version;
+        (loaded.version, loaded.bytes) = (version, after);
         *evidence = stepped.evidence;
         self.slots.reindex(&loaded.record);
         if loaded.record.ending.is_some() {

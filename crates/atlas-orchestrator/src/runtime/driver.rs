@@ -49,6 +49,26 @@ struct Driver {
     running: FuturesUnordered<Running>,
 }
 
+/// A driver that only waits for walks, and takes up nobody's place meanwhile.
+struct Parked<'a>(Option<&'a Core>);
+
+impl<'a> Parked<'a> {
+    fn new(core: &'a Core, parked: bool) -> Self {
+        if parked {
+            core.slots.parked(true);
+        }
+        Self(parked.then_some(core))
+    }
+}
+
+impl Drop for Parked<'_> {
+    fn drop(&mut self) {
+        if let Some(core) = self.0 {
+            core.slots.parked(false);
+        }
+    }
+}
+
 /// What a look at the session says.
 enum Look {
     /// There is work, or will be.
@@ -77,6 +97,9 @@ impl Driver {
                     due = plan.due;
                     if !stopping {
                         self.begin(&loaded, plan.effects);
+                    } else if !self.must_finish() {
+                        self.running.clear();
+                        self.in_flight.clear();
                     }
                     if self.running.is_empty() {
                         let soon = due.is_some_and(|due| due.since(self.core.now()) < STAY);
@@ -86,16 +109,31 @@ impl Driver {
                     }
                 }
             }
+            let only_walks = !self.running.is_empty() && self.in_flight.iter().all(|effect| matches!(effect, Effect::Walk(_)));
+            let core = self.core.clone();
+            let parked = Parked::new(&core, only_walks);
             let wait =
                 due.map_or_else(|| tokio::time::Instant::now() + Duration::from_secs(3600), |due| self.core.steady.instant(due));
-            tokio::select! {
+            let done = tokio::select! {
                 biased;
                 () = self.core.stopped.cancelled() => return None,
-                Some(done) = self.running.next(), if !self.running.is_empty() => self.take(done).await,
-                () = signal.notified() => {}
-                () = tokio::time::sleep_until(wait) => {}
+                Some(done) = self.running.next(), if !self.running.is_empty() => Some(done),
+                () = self.core.stopping.cancelled(), if !stopping => None,
+                () = signal.notified() => None,
+                () = tokio::time::sleep_until(wait) => None,
+            };
+            drop(parked);
+            if let Some(done) = done {
+                self.take(done).await;
             }
         }
+    }
+
+    /// Whether something is under way that must not be dropped in the middle: all that changes what a cloud has.
+    fn must_finish(&self) -> bool {
+        self.in_flight.iter().any(|effect| {
+            matches!(effect, Effect::Order(_) | Effect::Delete(..) | Effect::EnsureSupport(..) | Effect::ReleaseSupport(..))
+        })
     }
 
     /// Reads the record, takes what was told meanwhile, and derives what is to be done.
@@ -143,8 +181,8 @@ impl Driver {
                 self.tell(*input, extra).await;
                 self.in_flight.remove(&effect);
             }
-            Done::Admitted(id, permit) => {
-                self.order(id, permit).await;
+            Done::Admitted(id, permit, identity) => {
+                self.order(id, permit, identity).await;
             }
             Done::Answered(id, answer) => {
                 let extra = effects::sightings(id, &answer, self.core.now());
@@ -160,12 +198,12 @@ impl Driver {
     }
 
     /// Commits `calling`, then begins the one call with the turn that was waited for.
-    async fn order(&mut self, id: AttemptId, permit: super::pacer::Permit) {
+    async fn order(&mut self, id: AttemptId, permit: super::pacer::Permit, identity: Option<String>) {
         if self.core.stopping.is_cancelled() || !self.core.lease.may_act() {
             self.in_flight.remove(&Effect::Order(id));
             return;
         }
-        let committed = self.commit(Input::Call(id), Extra::default()).await;
+        let committed = self.commit(Input::Call(id, identity), Extra::default()).await;
         let calling = match self.core.load(self.id).await {
             Ok(Some(loaded)) => Some(loaded)
                 .filter(|loaded| loaded.record.owner == self.core.node)

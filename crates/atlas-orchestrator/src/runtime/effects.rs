@@ -23,7 +23,7 @@ pub(crate) enum Done {
     /// The kernel is to be told.
     Told(Effect, Box<Input>, Extra),
     /// It is this order's turn.
-    Admitted(AttemptId, Permit),
+    Admitted(AttemptId, Permit, Option<String>),
     /// The one call was answered.
     Answered(AttemptId, Box<Answer>),
 }
@@ -49,7 +49,10 @@ pub(crate) fn run(core: Arc<Core>, record: &SessionRecord, effect: Effect) -> Ru
     Box::pin(async move {
         let mut extra = Extra::default();
         let input = match &effect {
-            Effect::Candidates => Input::Candidates(candidates(&core, id, &name).await),
+            Effect::Candidates => match candidates(&core, id, &name).await {
+                Ok(list) if !list.is_empty() => place(&core, &record, list).await,
+                found => Input::Candidates(found),
+            },
             Effect::Intend => intend(&core, &record).await,
             Effect::EnsureSupport(attempt, index) => {
                 Input::SupportMade(*attempt, *index, ensure(&core, &record, *attempt, *index).await)
@@ -58,8 +61,9 @@ pub(crate) fn run(core: Arc<Core>, record: &SessionRecord, effect: Effect) -> Ru
                 let Ok(account) = account(&core, &name) else {
                     return Done::Answered(*attempt, Box::new(Answer::NotApplied(Next::SameLater, Failure::no_handle())));
                 };
+                let identity = account.identity().await.ok();
                 wait_for_lease(&core).await;
-                return Done::Admitted(*attempt, account.pacer.admit(Priority::Create).await);
+                return Done::Admitted(*attempt, account.pacer.admit(Priority::Create).await, identity);
             }
             Effect::Recover(attempt) => recover(&core, *attempt).await,
             Effect::Walk(attempt) => Input::Walked(*attempt, walk(&core, &record, *attempt).await),
@@ -179,16 +183,29 @@ async fn candidates(core: &Core, id: SessionId, name: &AccountName) -> Result<Ve
         .map_err(|error| Failure::from(&error))
 }
 
+/// Mints a key for an order of this candidate, and derives the supporting objects it needs.
+async fn mint(
+    core: &Core,
+    record: &SessionRecord,
+    candidate: Option<&atlas_core::Candidate>,
+) -> Result<(atlas_core::TrackedKey, Vec<atlas_core::Support>), Failure> {
+    let account = account(core, &record.account)?;
+    let request = sealed(core, record.id).await?.at(candidate.cloned().unwrap_or_default());
+    let key = core.realm.mint_key(core.now(), &*core.entropy);
+    let supports = account.provider.supports(&LaunchKey::Tracked(key), &request).map_err(|error| Failure::from(&error))?;
+    Ok((key, supports))
+}
+
+async fn place(core: &Core, record: &SessionRecord, candidates: Vec<atlas_core::Candidate>) -> Input {
+    match mint(core, record, candidates.first()).await {
+        Ok((key, supports)) => Input::Place { candidates, key, supports },
+        Err(failure) => Input::Candidates(Err(failure)),
+    }
+}
+
 async fn intend(core: &Core, record: &SessionRecord) -> Input {
     let candidate = record.placing.as_ref().and_then(|p| p.candidates.as_ref()).and_then(|list| list.first());
-    let planned = async {
-        let account = account(core, &record.account)?;
-        let request = sealed(core, record.id).await?.at(candidate.cloned().unwrap_or_default());
-        let key = core.realm.mint_key(core.now(), &*core.entropy);
-        let supports = account.provider.supports(&LaunchKey::Tracked(key), &request).map_err(|error| Failure::from(&error))?;
-        Ok((key, supports))
-    };
-    match planned.await {
+    match mint(core, record, candidate).await {
         Ok((key, supports)) => Input::Intend { key, supports },
         Err(failure) => Input::Candidates(Err(failure)),
     }
@@ -313,7 +330,7 @@ async fn limits(core: &Core, record: &SessionRecord) -> (Input, Vec<Guard>) {
         }
     }
     if core.touches.newest(record.id).is_some_and(|known| newest.at > known) {
-        core.touches.touch(record.id, newest.at);
+        core.touches.touch(record.id, newest.at.unix_millis());
     }
     (Input::Limits(newest), guards)
 }

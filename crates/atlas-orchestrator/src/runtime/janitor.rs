@@ -9,7 +9,7 @@ use atlas_core::{AccountName, Capability, ComputeId, Error, Result, SpendQuery, 
 use super::account::Account;
 use super::core::{Core, Extra, Loaded};
 use super::pacer::Priority;
-use crate::kernel::{Evidence, Input, SessionRecord};
+use crate::kernel::{Evidence, Input};
 use crate::session::SessionState;
 use crate::store::{Batch, CommitError, Table};
 
@@ -55,7 +55,7 @@ pub(crate) async fn round(core: &Arc<Core>) -> Result<()> {
         let Some(last) = rows.last() else { return Ok(()) };
         after = Some(last.key.clone());
         for row in rows {
-            let loaded = Loaded { record: SessionRecord::decode(&row.value)?, version: row.version };
+            let loaded = Loaded::of(row)?;
             if loaded.record.owner == core.node {
                 one(core, loaded, &bills, now).await?;
             }

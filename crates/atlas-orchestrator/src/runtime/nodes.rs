@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use atlas_core::{Error, Result, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,8 @@ use tokio::time::Instant;
 use super::core::{ACCEPTED_ROW, AcceptedRow, Core, DEATH_ROW, Extra, HOLD_ROW, Loaded, Seen, TimeRow};
 use super::lease::scope;
 use crate::ids::SessionId;
+use crate::kernel::glance::{Glance, glance};
+use crate::kernel::limits::next_look_of;
 use crate::kernel::{Evidence, Input, SessionRecord, plan};
 use crate::session::SessionState;
 use crate::store::{Batch, CommitError, Fence, Table};
@@ -68,6 +71,19 @@ pub(crate) async fn enlist(core: &Core) -> Result<()> {
     core.steady.observe(fence.store_time);
     core.lease.granted(fence, sent, core.policy.lease, core.policy.lease_margin);
     Ok(())
+}
+
+/// The same, waiting out a node that is just taking over what the last process of this name left.
+pub(crate) async fn enlist_within(core: &Core, longest: Duration) -> Result<()> {
+    let until = Instant::now() + longest;
+    loop {
+        match enlist(core).await {
+            Err(error) if error.kind() == atlas_core::ErrorKind::Conflict && Instant::now() < until => {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            enlisted => return enlisted,
+        }
+    }
 }
 
 /// A node that stopped without good-bye counts as one touch on every session: at the last moment at which it can have acknowledged
@@ -220,7 +236,7 @@ async fn bury(core: &Arc<Core>) -> Result<()> {
         // Its fence ends here: whatever it still tries to write is refused.
         let Some(held) = core.store.lease_acquire(&fence.scope, &core.node, core.policy.lease).await? else { continue };
         tracing::info!(node, "taking over the sessions of a node that is gone");
-        take_over(core, Some(node)).await?;
+        take_over(core, node).await?;
         let (row, version) = node_row(core, node).await?;
         let buried = NodeRow { buried: true, ..row };
         put_node_row(core, node, &buried, version).await.map_err(Error::from)?;
@@ -229,30 +245,29 @@ async fn bury(core: &Arc<Core>) -> Result<()> {
     Ok(())
 }
 
-/// Claims the sessions of a node, or of every node where the store has only one process: all others are dead then.
-async fn take_over(core: &Arc<Core>, node: Option<&str>) -> Result<()> {
+/// Claims the sessions of a node that is gone.
+async fn take_over(core: &Arc<Core>, node: &str) -> Result<()> {
     let mut after: Option<Vec<u8>> = None;
     loop {
         let rows = core.store.scan(Table::Sessions, &[], after.as_deref(), PAGE).await?;
         let Some(last) = rows.last() else { return Ok(()) };
         after = Some(last.key.clone());
         for row in rows {
-            let record = SessionRecord::decode(&row.value)?;
-            let theirs = node.map_or(record.owner != core.node, |node| record.owner == node);
-            if !theirs || record.state() == SessionState::Terminated {
+            if glance(&row.value).is_some_and(|glance| glance.over || glance.owner != node) {
                 continue;
             }
-            let mut loaded = Loaded { record, version: row.version };
-            let claim = Input::Claim(core.node.clone());
-            match core.apply(&mut loaded, &mut Evidence::default(), &claim, Extra::default()).await {
-                Ok(_) => take_up(core, &loaded.record).await?,
-                // Somebody changed it meanwhile; the next look at the dead sees to it.
-                Err(CommitError::Conflict) => {
-                    let Some(mut loaded) = core.load(loaded.record.id).await? else { continue };
-                    core.apply(&mut loaded, &mut Evidence::default(), &claim, Extra::default()).await.map_err(Error::from)?;
-                    take_up(core, &loaded.record).await?;
+            let mut loaded = Loaded::of(row)?;
+            while loaded.record.owner == node && loaded.record.state() != SessionState::Terminated {
+                let claim = Input::Claim(core.node.clone());
+                match core.apply(&mut loaded, &mut Evidence::default(), &claim, Extra::default()).await {
+                    Ok(_) => take_up(core, &loaded.record).await?,
+                    // Somebody changed it meanwhile: a stop, an extension.
+                    Err(CommitError::Conflict) => match core.load(loaded.record.id).await? {
+                        Some(fresh) => loaded = fresh,
+                        None => break,
+                    },
+                    Err(error) => return Err(error.into()),
                 }
-                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -279,38 +294,72 @@ fn take_up_with(core: &Core, record: &SessionRecord, touched: Option<Timestamp>,
     core.slots.insert(record, account, Some(due.unwrap_or_else(|| core.now().saturating_add(core.policy.retention))));
 }
 
-/// Reads every session of this node from the store.
+/// Reads every session of this node from the store. Of those that only limits can end, not more than the head of the row.
 pub(crate) async fn adopt(core: &Arc<Core>) -> Result<()> {
     core.adopted_at.store(core.now().unix_millis(), Ordering::Relaxed);
-    if core.exclusive {
-        take_over(core, None).await?;
-    }
+    let touches = all_touches(core).await?;
     let mut after: Option<Vec<u8>> = None;
-    let mut touch_after: Option<Vec<u8>> = None;
+    loop {
+        let rows = core.store.scan(Table::Sessions, &[], after.as_deref(), PAGE).await?;
+        let Some(last) = rows.last() else { break };
+        after = Some(last.key.clone());
+        for row in rows {
+            let Some(id) = SessionId::from_slice(&row.key) else { continue };
+            let touch = touches.get(&id).copied();
+            match glance(&row.value) {
+                Some(glance) if glance.over => {}
+                Some(glance) if glance.owner != core.node && !core.exclusive => {}
+                Some(glance) if glance.quiet && glance.owner == core.node => adopt_quiet(core, id, &glance, touch),
+                _ => adopt_whole(core, Loaded::of(row)?, touch).await?,
+            }
+        }
+    }
+    core.slots.changed.notify_one();
+    Ok(())
+}
+
+type Touched = (Timestamp, u64);
+
+async fn all_touches(core: &Core) -> Result<std::collections::BTreeMap<SessionId, Touched>> {
+    let mut after: Option<Vec<u8>> = None;
     let mut touches = std::collections::BTreeMap::new();
     loop {
-        let rows = core.store.scan(Table::Touches, &[], touch_after.as_deref(), PAGE).await?;
-        let Some(last) = rows.last() else { break };
-        touch_after = Some(last.key.clone());
+        let rows = core.store.scan(Table::Touches, &[], after.as_deref(), PAGE).await?;
+        let Some(last) = rows.last() else { return Ok(touches) };
+        after = Some(last.key.clone());
         for row in rows {
             if let (Some(id), Some(at)) = (SessionId::from_slice(&row.key), touch_time(&row.value)) {
                 touches.insert(id, (at, row.version));
             }
         }
     }
-    loop {
-        let rows = core.store.scan(Table::Sessions, &[], after.as_deref(), PAGE).await?;
-        let Some(last) = rows.last() else { return Ok(()) };
-        after = Some(last.key.clone());
-        for row in rows {
-            let record = SessionRecord::decode(&row.value)?;
-            let open = record.state() != SessionState::Terminated || record.attempts.iter().any(|a| !a.is_terminal());
-            if record.owner == core.node && open {
-                let touch = touches.get(&record.id);
-                take_up_with(core, &record, touch.map(|(at, _)| *at), touch.map(|(_, version)| *version));
-            }
-        }
+}
+
+fn adopt_quiet(core: &Core, id: SessionId, glance: &Glance<'_>, touch: Option<Touched>) {
+    let durable = touch.map_or(glance.created_at, |(at, _)| at.max(glance.created_at));
+    core.touches.insert(id, glance.idle_ttl, durable, touch.map(|(_, version)| version));
+    let index = core.accounts.iter().position(|account| account.name.as_str() == glance.account).unwrap_or(core.accounts.len());
+    let account = u16::try_from(index).unwrap_or(u16::MAX);
+    let due = core
+        .accounts
+        .get(index)
+        .and_then(|account| next_look_of(glance, durable, &core.cx(&account.name)))
+        .unwrap_or_else(|| core.now());
+    core.slots.insert_quiet(id, &glance.open, account, due);
+}
+
+async fn adopt_whole(core: &Arc<Core>, mut loaded: Loaded, touch: Option<Touched>) -> Result<()> {
+    let over = loaded.record.state() == SessionState::Terminated && loaded.record.attempts.iter().all(|a| a.is_terminal());
+    if over || loaded.record.owner != core.node && !core.exclusive {
+        return Ok(());
     }
+    if loaded.record.owner != core.node {
+        // One process at a time holds this store: whoever looked after it is dead.
+        let claim = Input::Claim(core.node.clone());
+        core.apply(&mut loaded, &mut Evidence::default(), &claim, Extra::default()).await.map_err(Error::from)?;
+    }
+    take_up_with(core, &loaded.record, touch.map(|(at, _)| at), touch.map(|(_, version)| version));
+    Ok(())
 }
 
 /// Says good-bye: nothing of this node is unflushed, and others may take over at once.

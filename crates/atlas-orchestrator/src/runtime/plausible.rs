@@ -13,10 +13,14 @@ const PROBES: usize = 8;
 ///
 /// Machines under termination do not count: they are expected to go.
 pub(crate) async fn is_plausible(core: &Core, account: &Arc<Account>, listed: &Listed) -> bool {
-    let index = core.account_index(&account.name);
-    let open = core.slots.open_attempts(index);
+    *listed.plausible.get_or_init(|| probe(core, account, listed)).await
+}
+
+async fn probe(core: &Core, account: &Arc<Account>, listed: &Listed) -> bool {
+    let mut open = core.slots.open_attempts(core.account_index(&account.name));
+    open.retain(|open| open.serving);
     let missing: Vec<_> =
-        open.iter().filter(|(attempt, _, _)| !listed.has_key(&core.realm.key_of(*attempt))).map(|(_, id, _)| *id).collect();
+        open.iter().filter(|open| listed.of_attempt(open.attempt).next().is_none()).map(|open| open.session).collect();
     if missing.is_empty() || (!listed.machines.is_empty() && missing.len() * 2 < open.len()) {
         return true;
     }

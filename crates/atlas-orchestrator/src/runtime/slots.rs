@@ -41,8 +41,8 @@ struct State {
     slots: BTreeMap<SessionId, Slot>,
     timers: BTreeSet<(i64, SessionId)>,
     ready: BTreeSet<SessionId>,
-    /// Which session an attempt of ours belongs to, while it is not over.
-    attempts: BTreeMap<AttemptId, SessionId>,
+    /// Which session an attempt of ours belongs to, while it is not over; and whether it serves.
+    attempts: BTreeMap<AttemptId, (SessionId, bool)>,
     /// Who waits for a change of a session's record.
     watchers: BTreeMap<SessionId, Arc<Notify>>,
     driving: usize,
@@ -54,6 +54,17 @@ pub(crate) struct Slots {
     state: Mutex<State>,
     /// Something became ready, or a timer moved to the front.
     pub(crate) changed: Notify,
+}
+
+/// An attempt that is not over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Open {
+    pub(crate) attempt: AttemptId,
+    pub(crate) session: SessionId,
+    /// Whether its machine serves: nothing is being ended.
+    pub(crate) serving: bool,
+    /// What was last seen of its machine, hashed.
+    pub(crate) seen: u32,
 }
 
 /// What a driver starts with.
@@ -104,12 +115,20 @@ impl Slots {
         self.changed.notify_one();
     }
 
+    /// Takes a session up of which only the head of its row was read.
+    pub(crate) fn insert_quiet(&self, id: SessionId, open: &[(AttemptId, bool)], account: u16, due: Timestamp) {
+        let mut state = self.lock();
+        state.slots.entry(id).or_insert(Slot { due: NEVER, hot: None, account, seen: 0, driving: false, dirty: false });
+        state.attempts.extend(open.iter().map(|(attempt, serving)| (*attempt, (id, *serving))));
+        state.set_due(id, millis(due));
+    }
+
     fn index(state: &mut State, record: &SessionRecord) {
         for attempt in &record.attempts {
             if attempt.is_terminal() {
                 state.attempts.remove(&attempt.id);
             } else {
-                state.attempts.insert(attempt.id, record.id);
+                state.attempts.insert(attempt.id, (record.id, attempt.is_serving()));
             }
         }
     }
@@ -293,20 +312,29 @@ impl Slots {
 
     /// Which of our sessions an open attempt belongs to.
     pub(crate) fn session_of(&self, attempt: AttemptId) -> Option<SessionId> {
-        self.lock().attempts.get(&attempt).copied()
+        self.lock().attempts.get(&attempt).map(|(id, _)| *id)
     }
 
-    /// The open attempts of our sessions on an account, and what was last seen of them.
-    pub(crate) fn open_attempts(&self, account: u16) -> Vec<(AttemptId, SessionId, u32)> {
+    /// The open attempts of our sessions on an account.
+    pub(crate) fn open_attempts(&self, account: u16) -> Vec<Open> {
         let state = self.lock();
-        state
-            .attempts
-            .iter()
-            .filter_map(|(attempt, id)| {
-                let slot = state.slots.get(id)?;
-                (slot.account == account).then_some((*attempt, *id, slot.seen))
-            })
-            .collect()
+        let open = state.attempts.iter().filter_map(|(attempt, (session, serving))| {
+            let slot = state.slots.get(session).filter(|slot| slot.account == account)?;
+            Some(Open { attempt: *attempt, session: *session, serving: *serving, seen: slot.seen })
+        });
+        open.collect()
+    }
+
+    /// A driver that only waits for a walk leaves its place to others, and takes it again afterwards.
+    pub(crate) fn parked(&self, parked: bool) {
+        let mut state = self.lock();
+        if parked {
+            state.driving = state.driving.saturating_sub(1);
+            drop(state);
+            self.changed.notify_one();
+        } else {
+            state.driving += 1;
+        }
     }
 
     /// Remembers what was seen of a session's machine.

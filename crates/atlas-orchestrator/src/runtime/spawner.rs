@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use atlas_core::Timestamp;
@@ -30,25 +30,39 @@ impl Spawner for TokioSpawner {
 
 /// The store's clock, carried on by this process's monotonic one: a step of a wall clock while we run moves no deadline.
 #[derive(Debug)]
-pub(crate) struct Steady(Mutex<Anchor>);
-
-#[derive(Clone, Copy, Debug)]
-struct Anchor {
-    wall: Timestamp,
-    at: Instant,
+pub(crate) struct Steady {
+    origin: Instant,
+    /// The store's clock at the origin, in nanoseconds since the epoch.
+    base: AtomicI64,
 }
 
 /// How far one renewal may move us towards the store's clock: more than two crystals drift apart, less than any step.
-const SLEW: Duration = Duration::from_millis(1);
+const SLEW_NANOS: i64 = 1_000_000;
+
+fn nanos(span: Duration) -> i64 {
+    i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
+}
+
+fn timestamp(nanos: i64) -> Timestamp {
+    Timestamp::UNIX_EPOCH.saturating_add(Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)))
+}
 
 impl Steady {
     pub(crate) fn new(wall: Timestamp) -> Self {
-        Self(Mutex::new(Anchor { wall, at: Instant::now() }))
+        Self { origin: Instant::now(), base: AtomicI64::new(nanos(wall.since(Timestamp::UNIX_EPOCH))) }
+    }
+
+    fn now_nanos(&self) -> i64 {
+        self.base.load(Ordering::Relaxed).saturating_add(nanos(Instant::now().duration_since(self.origin)))
     }
 
     pub(crate) fn now(&self) -> Timestamp {
-        let anchor = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        anchor.wall.saturating_add(Instant::now().duration_since(anchor.at))
+        timestamp(self.now_nanos())
+    }
+
+    /// Milliseconds since the epoch, rounded down.
+    pub(crate) fn now_millis(&self) -> i64 {
+        self.now_nanos() / 1_000_000
     }
 
     /// When `then` will be, on the monotonic clock.
@@ -58,15 +72,9 @@ impl Steady {
         Instant::now() + wait.min(Duration::from_secs(30 * 24 * 3600))
     }
 
-    /// Takes a reading of the store's clock into account.
+    /// Takes a reading of the store's clock into account. Never backwards by more than passes before anybody looks again.
     pub(crate) fn observe(&self, store: Timestamp) {
-        let now = self.now();
-        let mut anchor = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if store > now {
-            anchor.wall = anchor.wall.saturating_add(store.since(now).min(SLEW));
-        } else {
-            // Never backwards by more than what passes anyway before anybody looks again.
-            anchor.wall = anchor.wall.saturating_sub(now.since(store).min(SLEW / 10));
-        }
+        let ahead = nanos(store.since(Timestamp::UNIX_EPOCH)) - self.now_nanos();
+        self.base.fetch_add(ahead.clamp(-SLEW_NANOS / 10, SLEW_NANOS), Ordering::Relaxed);
     }
 }

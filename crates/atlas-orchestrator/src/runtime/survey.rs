@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::account::{Account, Listed};
 use super::core::{Core, Extra};
+use super::slots::Open;
 use super::{accounts, plausible};
 use crate::kernel::{AttemptRow, Evidence, Input};
 use crate::session::{AttemptPhase, Finding, ReapReport};
@@ -72,30 +73,62 @@ pub(crate) async fn keep(core: Arc<Core>, account: Arc<Account>, suspects: Arc<S
     }
 }
 
+/// FNV over what is written to it: the same in every run.
+struct Hash(u32);
+
+impl std::fmt::Write for Hash {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0 = text.bytes().fold(self.0, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        Ok(())
+    }
+}
+
+/// What a session would want to know of its machine, hashed. Never 0, which stands for "not seen yet".
 fn fingerprint(machine: &Compute) -> u32 {
-    // FNV over what a session would want to know: the same in every run.
-    let text = format!(
-        "{}|{}|{:?}|{:?}|{:?}|{}|{:?}",
-        machine.id, machine.status, machine.cost_per_hour, machine.ready, machine.exit_code, machine.preempted, machine.ports
+    use std::fmt::Write as _;
+    let mut hash = Hash(0x811c_9dc5);
+    let price = machine.cost_per_hour.map_or(-1, |price| price.per_hour().nanos());
+    // Writing to a hash cannot fail.
+    let _ = write!(
+        hash,
+        "{}|{}|{price}|{:?}|{:?}|{}",
+        machine.id, machine.status, machine.ready, machine.exit_code, machine.preempted
     );
-    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)).max(1)
+    for port in &machine.ports {
+        let _ = write!(hash, "|{}:{:?}:{:?}", port.internal, port.external, port.url);
+    }
+    hash.0.max(1)
 }
 
 /// Tells every session of ours on this account what a walk says of its machine.
 async fn observe(core: &Arc<Core>, account: &Arc<Account>, listed: &Listed) {
     let mut missing = Vec::new();
-    for (attempt, session, seen) in core.slots.open_attempts(core.account_index(&account.name)) {
-        let machines: Vec<Compute> = listed.of_key(&core.realm.key_of(attempt)).cloned().collect();
-        match machines.as_slice() {
-            [] => missing.push((attempt, session)),
-            [one] if fingerprint(one) == seen => {}
-            _ => {
-                if let [one] = machines.as_slice() {
-                    core.slots.saw(session, fingerprint(one));
-                }
-                core.slots.tell(session, Some(Input::Found(attempt, machines)));
+    for Open { attempt, session, seen, .. } in core.slots.open_attempts(core.account_index(&account.name)) {
+        let mut machines = listed.of_attempt(attempt);
+        let (first, second) = (machines.next(), machines.next());
+        let print = match (first, second) {
+            (None, _) => {
+                missing.push((attempt, session));
+                continue;
             }
+            (Some((_, one)), None) => fingerprint(one),
+            // Several under one key: told every time.
+            (Some(_), Some(_)) => 0,
+        };
+        if print != 0 && print == seen {
+            continue;
         }
+        let genuine: Vec<Compute> = listed
+            .of_attempt(attempt)
+            .filter(|(key, _)| !core.policy.safeguards.mac || core.realm.verify(key))
+            .map(|(_, machine)| machine.clone())
+            .collect();
+        if genuine.is_empty() {
+            missing.push((attempt, session));
+            continue;
+        }
+        core.slots.saw(session, print);
+        core.slots.tell(session, Some(Input::Found(attempt, genuine)));
     }
     if !missing.is_empty() && listed.is_complete() && plausible::is_plausible(core, account, listed).await {
         for (attempt, session) in missing {

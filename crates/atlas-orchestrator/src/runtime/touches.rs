@@ -128,9 +128,8 @@ impl Touches {
         self.with(id, |cell| at(cell.newest.load(Ordering::Relaxed)))
     }
 
-    /// Counts one. `None` when the session is not of this node.
-    pub(crate) fn touch(&self, id: SessionId, now: Timestamp) -> Option<Touch> {
-        let millis = now.unix_millis();
+    /// Counts one, in milliseconds since the epoch. `None` when the session is not of this node.
+    pub(crate) fn touch(&self, id: SessionId, millis: i64) -> Option<Touch> {
         let (answer, flush_at) = self.with(id, |cell| {
             cell.newest.fetch_max(millis, Ordering::Relaxed);
             let ttl = Duration::from_millis(cell.ttl.load(Ordering::Relaxed).into());
@@ -140,7 +139,7 @@ impl Touches {
             let flush = i64::try_from(self.flush.min(ttl / 10).as_millis()).unwrap_or(i64::MAX);
             let ttl = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
             let durable = cell.durable.load(Ordering::Relaxed);
-            if !cell.listed.swap(true, Ordering::Relaxed) {
+            if !cell.listed.load(Ordering::Relaxed) && !cell.listed.swap(true, Ordering::Relaxed) {
                 self.listed.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
             }
             // The idle decision may be taken from here on without asking this process: only a durable touch counts.
@@ -228,12 +227,13 @@ mod tests {
         let id = SessionId::new(start, &SeededEntropy::new(1));
         let touches = Touches::new(Duration::from_secs(5));
         touches.insert(id, Some(Duration::from_secs(100)), start, None);
-        assert_eq!(touches.touch(id, start.saturating_add(Duration::from_millis(94_999))), Some(Touch::Recorded));
-        assert_eq!(touches.touch(id, start.saturating_add(Duration::from_secs(95))), Some(Touch::Deferred));
+        let touch = |after: i64| touches.touch(id, start.unix_millis() + after);
+        assert_eq!(touch(94_999), Some(Touch::Recorded));
+        assert_eq!(touch(95_000), Some(Touch::Deferred));
         let unflushed = touches.take();
         assert_eq!(unflushed.len(), 1);
         touches.flushed(id, unflushed[0].newest, 7);
-        assert_eq!(touches.touch(id, start.saturating_add(Duration::from_secs(96))), Some(Touch::Recorded));
+        assert_eq!(touch(96_000), Some(Touch::Recorded));
     }
 
     #[test]
@@ -242,10 +242,11 @@ mod tests {
         let id = SessionId::new(start, &SeededEntropy::new(1));
         let touches = Touches::new(Duration::from_secs(5));
         touches.insert(id, Some(Duration::from_secs(1000)), start, None);
+        let touch = |after: i64| touches.touch(id, start.unix_millis() + after);
         touches.works(false, start);
-        assert_eq!(touches.touch(id, start.saturating_add(Duration::from_secs(4))), Some(Touch::Recorded));
-        assert_eq!(touches.touch(id, start.saturating_add(Duration::from_secs(5))), Some(Touch::Deferred));
+        assert_eq!(touch(4_000), Some(Touch::Recorded));
+        assert_eq!(touch(5_000), Some(Touch::Deferred));
         touches.works(true, start);
-        assert_eq!(touches.touch(id, start.saturating_add(Duration::from_secs(6))), Some(Touch::Recorded));
+        assert_eq!(touch(6_000), Some(Touch::Recorded));
     }
 }
