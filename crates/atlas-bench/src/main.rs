@@ -4,21 +4,32 @@
 //! The other side of a call runs in a process of its own: only the caller's CPU is counted.
 
 mod call_get;
+mod credentials;
 mod measure;
+mod proxy;
 mod server;
 
 use std::process::ExitCode;
 
 use call_get::Way;
+use credentials::Work;
 use measure::Row;
 
 /// Where a row's work is done; the sizes are in its name.
-const ROWS: [(&str, Measure); 5] = [
+const ROWS: [(&str, Measure); 13] = [
     ("call_get_1", |name| call_get::row(name, 1, Way::Provider, Way::Pooled)),
     ("call_get_16", |name| call_get::row(name, 16, Way::Provider, Way::Pooled)),
     ("call_get_64", |name| call_get::row(name, 64, Way::Provider, Way::Pooled)),
     ("stack_get_64", |name| call_get::row(name, 64, Way::Stack, Way::Pooled)),
     ("pool_get_64", |name| call_get::row(name, 64, Way::Pooled, Way::Held)),
+    ("token_verify", credentials::token_verify),
+    ("url_sign", |name| credentials::one_shot(name, Work::Sign)),
+    ("url_verify", |name| credentials::one_shot(name, Work::Verify)),
+    ("kept_url_sign", |name| credentials::kept(name, Work::Sign)),
+    ("kept_url_verify", |name| credentials::kept(name, Work::Verify)),
+    ("atlas_url_sign", |name| credentials::atlas_format(name, Work::Sign)),
+    ("atlas_url_verify", |name| credentials::atlas_format(name, Work::Verify)),
+    ("guard_proxy", proxy::row),
 ];
 
 type Measure = fn(&'static str) -> Result<Row, Failure>;
@@ -30,6 +41,7 @@ fn main() -> ExitCode {
     for argument in std::env::args().skip(1) {
         match argument.as_str() {
             server::FLAG => return finish(server::run()),
+            proxy::FLAG => return finish(proxy::run()),
             "--json" => json = true,
             name if ROWS.iter().any(|(row, _)| row.starts_with(name)) => wanted.push(argument),
             _ => {
