@@ -7,10 +7,11 @@ use atlas_http::{Answer, Call, Client};
 use http::StatusCode;
 use serde_json::Value;
 
+use crate::error;
 use crate::wire::{CreateFileSystem, CreateRuleset, Envelope, FileSystem, InstanceIds, InstanceTypes, Launched, Ruleset, SshKey};
 
 /// No account has this many pages; a server that goes on for longer is broken.
-const MAX_PAGES: usize = 1_000;
+pub(crate) const MAX_PAGES: usize = 1_000;
 
 /// A walk over instances as far as it could be read.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ pub(crate) struct Walk {
 pub(crate) struct Cloud(pub(crate) Client);
 
 impl Cloud {
-    async fn data<T: serde::de::DeserializeOwned>(&self, cx: &CallContext, call: Call) -> Result<T> {
+    pub(crate) async fn data<T: serde::de::DeserializeOwned>(&self, cx: &CallContext, call: Call) -> Result<T> {
         Ok(self.0.json::<Envelope<T>>(cx, call).await?.data)
     }
 
@@ -104,9 +105,17 @@ impl Cloud {
     }
 
     pub(crate) async fn delete_ruleset(&self, cx: &CallContext, id: &str) -> Result<()> {
-        let call = Call::delete("release_support", RetryClass::Idempotent, ["firewall-rulesets", id])
-            .accept_status(StatusCode::NOT_FOUND);
-        self.0.call(cx, call).await.map(drop)
+        self.delete(cx, "release_support", ["firewall-rulesets", id]).await
+    }
+
+    /// A 404 in Lambda's own words is a success.
+    pub(crate) async fn delete(&self, cx: &CallContext, operation: &'static str, segments: [&str; 2]) -> Result<()> {
+        let call = Call::delete(operation, RetryClass::Idempotent, segments).accept_status(StatusCode::NOT_FOUND);
+        let answer = self.0.call(cx, call).await?;
+        if answer.status().is_success() || error::says_gone(answer.bytes()) {
+            return Ok(());
+        }
+        Err(answer.misunderstood("the answer is not the cloud's own 404"))
     }
 
     /// The list is `/file-systems`; create and delete are `/filesystems` (docs/clouds/lambda.md).
@@ -119,8 +128,6 @@ impl Cloud {
     }
 
     pub(crate) async fn delete_file_system(&self, cx: &CallContext, id: &str) -> Result<()> {
-        let call = Call::delete("delete_network_volume", RetryClass::Idempotent, ["filesystems", id])
-            .accept_status(StatusCode::NOT_FOUND);
-        self.0.call(cx, call).await.map(drop)
+        self.delete(cx, "delete_network_volume", ["filesystems", id]).await
     }
 }

@@ -21,6 +21,7 @@ mod client;
 mod cloud_init;
 mod config;
 mod error;
+mod resources;
 mod translate;
 mod wire;
 
@@ -37,6 +38,7 @@ use serde_json::Value;
 
 use client::Cloud;
 pub use config::{API_KEY_ALIAS_ENV, API_KEY_ENV, LambdaBuilder, SSH_KEY_ENV, URL_ENV};
+pub use resources::{AuditEvent, AuditQuery, FileSystem, FirewallRule, FirewallRuleset, Image, Region, SshKey};
 
 /// The kind of supporting object that opens a machine's ports.
 const RULESET: &str = "firewall-ruleset";
@@ -128,12 +130,13 @@ impl Provider for Lambda {
         translate::check(request)
     }
 
-    /// The rule set that opens the machine's ports; none where no port is asked for.
+    /// The rule set that opens the machine's ports; none where no port is asked for. A request that is not pinned and may go to
+    /// several regions has no plan yet: where it goes is seen when it is placed.
     fn supports(&self, key: &LaunchKey, request: &ComputeRequest) -> Result<Vec<Support>> {
         if request.ports.is_empty() {
             return Ok(Vec::new());
         }
-        let spec = translate::ruleset_spec(request)?;
+        let Some(spec) = translate::ruleset_spec(request) else { return Ok(Vec::new()) };
         let name = match key.tracked() {
             Some(key) => format!("atlas-{key}"),
             // Without an attempt to release it with, one rule set serves every machine with these ports there.
@@ -174,7 +177,9 @@ impl Provider for Lambda {
         let secrets = request.environment(key).into_values().collect();
         let mut body = serde_json::to_value(&launch)
             .map_err(|error| Error::validation("request", "cannot be written").with_source(error))?;
-        merge_json(&mut body, &request.provider_opts);
+        if !request.provider_opts.is_null() {
+            merge_json(&mut body, &request.provider_opts);
+        }
         let answer = self.cloud.launch(cx, &body, secrets).await?;
         let ids = Cloud::launched(&answer).map_err(|error| error.outcome_is(Outcome::Unknown(Vec::new())))?.instance_ids;
         let ids: Vec<ComputeId> = ids.iter().filter_map(|id| ComputeId::new(id).ok()).collect();
@@ -246,10 +251,10 @@ impl Provider for Lambda {
     /// Names are not unique at Lambda: a lost answer is resolved by looking for the name before another is made.
     async fn ensure_support(&self, cx: &CallContext, _key: &LaunchKey, support: &Support) -> Result<Support> {
         let existing = self.cloud.rulesets(cx, "ensure_support find").await?;
-        if let Some(ruleset) = existing.into_iter().find(|ruleset| ruleset.name == support.name) {
+        let (region, ports) = translate::read_ruleset_spec(&support.spec)?;
+        if let Some(ruleset) = existing.into_iter().find(|set| set.name == support.name && set.region.name == region) {
             return Ok(Support { id: Some(ruleset.id), ..support.clone() });
         }
-        let (region, ports) = translate::read_ruleset_spec(&support.spec)?;
         let body = wire::CreateRuleset { name: &support.name, region: &region, rules: translate::rules(&ports) };
         let made = self.cloud.create_ruleset(cx, &body).await?;
         Ok(Support { id: Some(made.id), ..support.clone() })

@@ -8,6 +8,7 @@ use atlas_core::{
 use serde_json::{Value, json};
 
 use crate::catalogue;
+use crate::resources::FirewallRule;
 use crate::wire;
 
 /// The tag in which a machine's ports travel: Lambda tells nothing of what was asked for.
@@ -15,6 +16,7 @@ const PORTS_TAG: &str = "atlas-ports";
 /// The tag in which the image's name travels.
 const IMAGE_TAG: &str = "atlas-image";
 const MAX_TAG: usize = 128;
+const MAX_NAME: usize = 64;
 /// Firewall rules do not apply there (docs/clouds/lambda.md), so no port can be promised to be reachable, nor to be closed.
 const REGION_WITHOUT_FIREWALL: &str = "us-south-1";
 
@@ -83,12 +85,11 @@ pub(crate) fn check(request: &ComputeRequest) -> Result<()> {
     {
         return Err(Error::unsupported("gpu", format!("lambda has no machine with exactly {} x {gpu}", request.gpu_count)));
     }
-    if !request.ports.is_empty()
-        && request.region_hints.iter().all(|r| r == REGION_WITHOUT_FIREWALL)
-        && !request.region_hints.is_empty()
-    {
+    let hinted = !request.region_hints.is_empty() && request.region_hints.iter().all(|region| region == REGION_WITHOUT_FIREWALL);
+    let pinned = request.candidate.as_ref().is_some_and(|at| at.region.as_deref() == Some(REGION_WITHOUT_FIREWALL));
+    if !request.ports.is_empty() && (hinted || pinned) {
         return Err(Error::validation(
-            "region_hints",
+            if pinned { "candidate" } else { "region_hints" },
             "lambda applies no firewall rules in us-south-1, so no port can be opened there",
         ));
     }
@@ -97,6 +98,9 @@ pub(crate) fn check(request: &ComputeRequest) -> Result<()> {
     }
     if request.ports.iter().any(|port| port.is_symmetric()) {
         return Err(Error::validation("ports", "every port of lambda is symmetric already: name the port itself"));
+    }
+    if !matches!(&request.provider_opts, Value::Null | Value::Object(_)) {
+        return Err(Error::validation("provider_opts", "must be an object"));
     }
     crate::cloud_init::script(request, &request.env, false).map(|_| ())
 }
@@ -143,19 +147,11 @@ fn tag(key: &str, value: String) -> wire::Tag {
 }
 
 /// The rules of a machine's own rule set. Port 22 is always among them: whether a rule set adds to the account's rules is not documented.
-pub(crate) fn rules(ports: &[u16]) -> Vec<wire::FirewallRule> {
+pub(crate) fn rules(ports: &[u16]) -> Vec<FirewallRule> {
     let mut ports: Vec<u16> = ports.iter().copied().chain([22]).collect();
     ports.sort_unstable();
     ports.dedup();
-    ports
-        .into_iter()
-        .map(|port| wire::FirewallRule {
-            protocol: "tcp".to_owned(),
-            port_range: Some([port, port]),
-            source_network: "0.0.0.0/0".to_owned(),
-            description: "atlas".to_owned(),
-        })
-        .collect()
+    ports.into_iter().map(|port| FirewallRule::tcp(port..=port, "atlas")).collect()
 }
 
 /// A machine, from Lambda's description of it.
@@ -240,17 +236,28 @@ pub(crate) fn gpu_types(provider: &ProviderId, types: &wire::InstanceTypes, now:
     lines
 }
 
-/// What the rule set of a machine needs to be made.
-pub(crate) fn ruleset_spec(request: &ComputeRequest) -> Result<Value> {
-    let region = request.candidate.as_ref().and_then(|candidate| candidate.region.as_ref());
-    let region = region.ok_or_else(|| Error::validation("candidate", "lambda needs a region: pin a candidate"))?;
-    Ok(json!({ "region": region, "ports": request.ports.iter().map(|port| port.number()).collect::<Vec<_>>() }))
+/// What the rule set of a machine needs to be made; `None` while its region is open.
+pub(crate) fn ruleset_spec(request: &ComputeRequest) -> Option<Value> {
+    let pinned = request.candidate.as_ref().and_then(|candidate| candidate.region.as_deref());
+    let region = match &request.region_hints[..] {
+        [only] => pinned.or(Some(only.as_str())),
+        _ => pinned,
+    }?;
+    Some(json!({ "region": region, "ports": request.ports.iter().map(|port| port.number()).collect::<Vec<_>>() }))
 }
 
-/// The name of a rule set that any machine with these ports in that region may share.
+/// The name of a rule set that any machine with these ports in that region may share. Long lists are told apart by their digest.
 pub(crate) fn shared_ruleset_name(spec: &Value) -> String {
-    let ports: Vec<String> = spec["ports"].as_array().into_iter().flatten().map(Value::to_string).collect();
-    format!("atlas-{}-{}", spec["region"].as_str().unwrap_or_default(), ports.join("-")).chars().take(64).collect()
+    let mut ports: Vec<u64> = spec["ports"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    let ports = ports.iter().map(u64::to_string).collect::<Vec<_>>().join("-");
+    let name = |ports: &str| format!("atlas-{}-{ports}", spec["region"].as_str().unwrap_or_default());
+    if name(&ports).len() <= MAX_NAME {
+        return name(&ports);
+    }
+    let digest = ring::digest::digest(&ring::digest::SHA256, ports.as_bytes());
+    name(&data_encoding::HEXLOWER.encode(&digest.as_ref()[..12]))
 }
 
 /// Region and ports of a rule set.
@@ -288,4 +295,20 @@ pub(crate) fn file_system(read: wire::FileSystem) -> Result<NetworkVolume> {
 
 fn implausible() -> Error {
     Error::new(atlas_core::ErrorKind::Provider, "the description of an instance could not be understood")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rule_sets_are_shared_by_the_same_ports_in_one_region_only() {
+        let name = |region: &str, ports: &[u16]| shared_ruleset_name(&json!({ "region": region, "ports": ports }));
+        assert_eq!(name("us-east-1", &[8000, 22, 8000]), "atlas-us-east-1-22-8000");
+        let many: Vec<u16> = (8000..8030).collect();
+        let other: Vec<u16> = (8000..8029).chain([9000]).collect();
+        assert_ne!(name("us-east-1", &many), name("us-east-1", &other));
+        assert_ne!(name("us-east-1", &many), name("us-west-2", &many));
+        assert!(name("asia-northeast-1", &many).len() <= MAX_NAME);
+    }
 }

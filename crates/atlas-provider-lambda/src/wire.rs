@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::resources::FirewallRule;
+
 /// Success travels only inside `data`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Envelope<T> {
@@ -114,15 +116,6 @@ pub(crate) struct SshKey {
     pub(crate) name: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct FirewallRule {
-    pub(crate) protocol: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) port_range: Option<[u16; 2]>,
-    pub(crate) source_network: String,
-    pub(crate) description: String,
-}
-
 #[derive(Debug, Serialize)]
 pub(crate) struct CreateRuleset<'a> {
     pub(crate) name: &'a str,
@@ -134,6 +127,7 @@ pub(crate) struct CreateRuleset<'a> {
 pub(crate) struct Ruleset {
     pub(crate) id: String,
     pub(crate) name: String,
+    pub(crate) region: Region,
 }
 
 #[derive(Debug, Deserialize)]

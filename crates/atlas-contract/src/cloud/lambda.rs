@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atlas_core::{
-    AnyProvider, CallContext, Compute, ComputeId, ComputeRequest, DiskSize, Gpu, LaunchKey, ListFilter, Port, Result, VolumeId,
-    VolumeRequest,
+    AccountLimits, AnyProvider, CallContext, Compute, ComputeId, ComputeRequest, DiskSize, Gpu, LaunchKey, ListFilter, Port,
+    Result, VolumeId, VolumeRequest,
 };
-use atlas_http::Transport;
-use atlas_provider_lambda::Lambda;
+use atlas_http::{Pace, Transport};
+use atlas_provider_lambda::{AuditQuery, FirewallRule, Lambda};
 use atlas_sim::Ready;
 use atlas_testkit::conformance::{BoxFuture, Subject};
 use atlas_testkit::dialect::lambda::{self, Quirks};
@@ -19,13 +19,16 @@ use super::{Calls, Cloud, CloudSubject, KEY, unexpected};
 use crate::openapi::Exchange;
 use crate::tap::{Broken, Reading};
 
+/// A rule set of the document's examples.
+const RULESET: &str = "c4d291f47f9d436fa39f58493ce3b50d";
+
 /// Lambda.
 pub const CLOUD: Cloud = Cloud {
     name: lambda::NAME,
     document: "lambda-cloud-v1.openapi.json",
     hosts: &["cloud.lambda.ai"],
     world,
-    dialect: |world| Transport::new(lambda::Lambda::new(world.clone())),
+    dialect: |world| Transport::new(lambda::Lambda::new(world.clone()).with_quirks(unhurried())),
     served: false,
     provider,
     live,
@@ -44,9 +47,27 @@ fn world(seed: u64, clock: WorldClock) -> World {
     world
 }
 
-fn provider(world: &World, transport: Transport, key: &str, _served: Option<&Ready>) -> Result<AnyProvider> {
-    let built = Lambda::builder().api_key(key).transport(transport).clock(Arc::new(world.clock().clone())).build();
-    built.map(AnyProvider::new)
+/// As many calls as one likes: pace has its own test in the provider's crate.
+fn unhurried() -> Quirks {
+    let mut quirks = Quirks::default();
+    quirks.rates = None;
+    quirks
+}
+
+fn provider(world: &World, transport: Transport, key: &str, served: Option<&Ready>) -> Result<AnyProvider> {
+    build(world, transport, key, served).map(AnyProvider::new)
+}
+
+fn build(world: &World, transport: Transport, key: &str, _served: Option<&Ready>) -> Result<Lambda> {
+    let mut limits = AccountLimits::default();
+    (limits.call_interval, limits.burst) = (Duration::from_millis(1), 1_000);
+    Lambda::builder()
+        .api_key(key)
+        .transport(transport)
+        .limits(limits)
+        .launch_pace(Pace::every(Duration::from_millis(1)))
+        .clock(Arc::new(world.clock().clone()))
+        .build()
 }
 
 /// The account of the environment's key, or the same cloud with another key.
@@ -90,7 +111,8 @@ fn more(subject: &CloudSubject) -> BoxFuture<'_, Result<()>> {
             let made = provider.ensure_support(&cx, &key, &support).await?;
             provider.ensure_support(&cx, &key, &made).await?;
         }
-        let made = spawn(&provider, subject, &whole).await?;
+        let made =
+            spawn(&provider, subject, &whole.provider_opts(json!({ "image": { "family": "lambda-stack-24-04" } }))).await?;
         tokio::time::sleep(Duration::from_secs(600)).await;
         provider.get_compute(&cx, &made.id).await?;
 
@@ -106,11 +128,10 @@ fn more(subject: &CloudSubject) -> BoxFuture<'_, Result<()>> {
         }
 
         provider.terminate(&cx, &made.id).await?;
-        for (method, path, body, due) in beside() {
-            tokio::time::sleep(Duration::from_secs(15)).await;
-            subject.send("https://cloud.lambda.ai", &[(method, path, body, due)]).await?;
-        }
-        Ok(())
+        subject.send("https://cloud.lambda.ai", &beside()).await?;
+        let lambda = build(&subject.world(), subject.transport(), KEY, None)?;
+        machine(&lambda, subject).await?;
+        account(&lambda, &cx).await
     })
 }
 
@@ -123,17 +144,60 @@ async fn spawn(provider: &AnyProvider, subject: &CloudSubject, request: &Compute
 fn beside() -> Vec<(&'static str, &'static str, Option<Value>, u16)> {
     let launch = json!({ "region_name": "us-east-1", "instance_type_name": "gpu_1x_a10", "ssh_key_names": ["nobody's"] });
     vec![
-        ("GET", "/api/v1/regions", None, 200),
-        ("GET", "/api/v1/images", None, 200),
-        ("GET", "/api/v1/ssh-keys", None, 200),
-        ("POST", "/api/v1/ssh-keys", Some(json!({ "name": "second" })), 200),
-        ("GET", "/api/v1/firewall-rules", None, 200),
-        ("GET", "/api/v1/firewall-rulesets", None, 200),
         ("GET", "/api/v1/firewall-rulesets/nothing", None, 404),
-        ("GET", "/api/v1/audit-events", None, 200),
+        ("DELETE", "/api/v1/firewall-rulesets/nothing", None, 404),
+        ("DELETE", "/api/v1/filesystems/nothing", None, 404),
+        ("DELETE", "/api/v1/ssh-keys/nothing", None, 404),
         ("GET", "/api/v1/instances/nothing", None, 404),
         ("POST", "/api/v1/instance-operations/launch", Some(launch), 400),
     ]
+}
+
+/// A machine that is renamed and rebooted, and is in the audit trail.
+async fn machine(lambda: &Lambda, subject: &CloudSubject) -> Result<()> {
+    let cx = subject.cx();
+    let made = spawn(&AnyProvider::new(lambda.clone()), subject, &subject.request()).await?;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    lambda.rename(&cx, &made.id, "another name").await?;
+    lambda.restart(&cx, &made.id).await?;
+    let mut query = AuditQuery::default();
+    (query.start, query.end) = (made.created_at, Some(subject.world().now()));
+    query.resource_type = Some("cloud.instance".to_owned());
+    let events = lambda.audit_events(&cx, &query).await?;
+    if !events.iter().any(|event| event.additional_details["instance_lrn"] == made.id.as_str()) {
+        return Err(unexpected(format!("a launch is not in the audit trail of {} events", events.len())));
+    }
+    Ok(())
+}
+
+/// Everything of the account that is no machine: made, read, changed, deleted.
+async fn account(lambda: &Lambda, cx: &CallContext) -> Result<()> {
+    let (generated, _private) = lambda.generate_ssh_key(cx, "generated").await?;
+    let added = lambda.add_ssh_key(cx, "added", "ssh-ed25519 AAAA me").await?;
+    for key in [generated, added] {
+        if !lambda.ssh_keys(cx).await?.contains(&key) {
+            return Err(unexpected(format!("the key {} is not listed", key.name)));
+        }
+        lambda.delete_ssh_key(cx, &key.id).await?;
+        lambda.delete_ssh_key(cx, &key.id).await?;
+    }
+    lambda.images(cx).await?;
+    let region = lambda.regions(cx).await?.remove(0).name;
+    let mut rules = lambda.firewall_rules(cx).await?;
+    rules.push(FirewallRule::tcp(8000..=8010, "ours").from("203.0.113.0/24"));
+    if lambda.set_firewall_rules(cx, &rules).await? != rules {
+        return Err(unexpected("the account's rules are not what was put"));
+    }
+    lambda.update_firewall_ruleset(cx, "global", None, Some(&rules)).await?;
+    lambda.firewall_ruleset(cx, "global").await?;
+    let made = lambda.create_firewall_ruleset(cx, "ours", &region, &rules).await?;
+    lambda.update_firewall_ruleset(cx, &made.id, Some("renamed"), None).await?;
+    let read = lambda.firewall_ruleset(cx, &made.id).await?;
+    if read.name != "renamed" || read.rules != rules || !lambda.firewall_rulesets(cx).await?.contains(&read) {
+        return Err(unexpected(format!("a changed rule set is {read:?}")));
+    }
+    lambda.delete_firewall_ruleset(cx, &made.id).await?;
+    lambda.file_systems(cx).await.map(drop)
 }
 
 /// The contract's operations and all the others, each once.
@@ -145,6 +209,7 @@ async fn every(transport: Transport) -> Result<Calls> {
     let volumes = provider.network_volumes().ok_or_else(|| unexpected("no network volumes"))?;
     let volume = VolumeRequest { name: "data".to_owned(), size: DiskSize::gb(20), region: "us-east-1".to_owned() };
     let volume_id = VolumeId::new("398578a2336b49079e74043f0bd2cfe8")?;
+    let rules = [FirewallRule::tcp(22..=22, "ssh")];
     Ok(vec![
         ("get_compute", provider.get_compute(&cx, &id).await.map(drop)),
         ("list_compute", provider.list_compute(&cx, &ListFilter::all()).await.map(drop)),
@@ -154,5 +219,20 @@ async fn every(transport: Transport) -> Result<Calls> {
         ("list_network_volumes", volumes.list_network_volumes(&cx).await.map(drop)),
         ("create_network_volume", volumes.create_network_volume(&cx, &volume).await.map(drop)),
         ("delete_network_volume", volumes.delete_network_volume(&cx, &volume_id).await),
+        ("rename", lambda.rename(&cx, &id, "x").await),
+        ("ssh_keys", lambda.ssh_keys(&cx).await.map(drop)),
+        ("add_ssh_key", lambda.add_ssh_key(&cx, "x", "ssh-ed25519 AAAA me").await.map(drop)),
+        ("delete_ssh_key", lambda.delete_ssh_key(&cx, "ddf9a910ceb744a0bb95242cbba6cb50").await),
+        ("images", lambda.images(&cx).await.map(drop)),
+        ("regions", lambda.regions(&cx).await.map(drop)),
+        ("firewall_rules", lambda.firewall_rules(&cx).await.map(drop)),
+        ("set_firewall_rules", lambda.set_firewall_rules(&cx, &rules).await.map(drop)),
+        ("firewall_rulesets", lambda.firewall_rulesets(&cx).await.map(drop)),
+        ("firewall_ruleset", lambda.firewall_ruleset(&cx, RULESET).await.map(drop)),
+        ("create_firewall_ruleset", lambda.create_firewall_ruleset(&cx, "x", "us-west-1", &rules).await.map(drop)),
+        ("update_firewall_ruleset", lambda.update_firewall_ruleset(&cx, RULESET, Some("y"), Some(&rules)).await.map(drop)),
+        ("delete_firewall_ruleset", lambda.delete_firewall_ruleset(&cx, RULESET).await),
+        ("the global ruleset", lambda.firewall_ruleset(&cx, "global").await.map(drop)),
+        ("file_systems", lambda.file_systems(&cx).await.map(drop)),
     ])
 }

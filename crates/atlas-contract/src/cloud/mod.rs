@@ -66,7 +66,7 @@ pub struct Cloud {
 pub type Calls = Vec<(&'static str, Result<()>)>;
 
 /// Every cloud that has a provider crate and a dialect.
-pub const CLOUDS: &[Cloud] = &[runpod::CLOUD];
+pub const CLOUDS: &[Cloud] = &[runpod::CLOUD, lambda::CLOUD];
 
 /// How a cloud is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use http::Response;
 use serde_json::{Value, json};
 
-use super::envelope::{Failure, data};
+use super::envelope::{Failure, data, json_answer};
 use super::instances::region;
 use super::stock::{NAME, REGIONS};
 use super::{Call, Lambda};
@@ -15,6 +15,12 @@ use crate::world::{Machine, World};
 /// Firewall rules do not apply there.
 const WITHOUT_FIREWALL: &str = "us-south-1";
 const CREATED: &str = "2026-10-01T00:00:00Z";
+const FAMILIES: &[(&str, &str)] = &[
+    ("lambda-stack-24-04", "x86_64"),
+    ("lambda-stack-22-04", "x86_64"),
+    ("gpu-base-24-04", "x86_64"),
+    ("lambda-stack-24-04", "arm64"),
+];
 
 /// What one account has.
 #[derive(Debug)]
@@ -101,7 +107,9 @@ impl Lambda {
     }
 
     pub(super) fn delete_key(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
-        self.holdings(call, |held| held.keys.remove(id)).map(|_| data(&json!({}))).ok_or_else(|| Failure::missing("SSH key"))
+        // The document has this code here, and not the one of other things that are not there.
+        let missing = || Failure::new(404, "global/not-found", "Specified SSH key does not exist.");
+        self.holdings(call, |held| held.keys.remove(id)).map(|_| data(&json!({}))).ok_or_else(missing)
     }
 
     pub(super) fn file_systems(&self, call: &Call<'_>) -> Response<SimBody> {
@@ -258,15 +266,23 @@ impl Lambda {
         })
     }
 
+    /// A launch's image is one there: by family, or by the id of a line of the list.
+    pub(super) fn has_image(image: &Value) -> bool {
+        let line = |id: &str| {
+            let digits = id.strip_prefix("00000000-0000-4000-8000-").and_then(|digits| digits.parse::<usize>().ok());
+            digits.is_some_and(|n| n / 10 < REGIONS.len() && n % 10 < FAMILIES.len())
+        };
+        match (image["family"].as_str(), image["id"].as_str()) {
+            (Some(family), None) => FAMILIES.iter().any(|(known, _)| *known == family),
+            (None, Some(id)) => line(id),
+            (None, None) => image.is_null(),
+            (Some(_), Some(_)) => false,
+        }
+    }
+
     pub(super) fn images(&self) -> Response<SimBody> {
-        let families = [
-            ("lambda-stack-24-04", "x86_64"),
-            ("lambda-stack-22-04", "x86_64"),
-            ("gpu-base-24-04", "x86_64"),
-            ("lambda-stack-24-04", "arm64"),
-        ];
         let rows = REGIONS.iter().enumerate().flat_map(|(r, (id, _))| {
-            families.iter().enumerate().map(move |(f, (family, architecture))| {
+            FAMILIES.iter().enumerate().map(move |(f, (family, architecture))| {
                 json!({
                     "id": format!("00000000-0000-4000-8000-{:012}", r * 10 + f), "created_time": CREATED, "updated_time": CREATED,
                     "name": family, "description": family, "family": family, "version": "1.0.0",
@@ -298,7 +314,7 @@ impl Lambda {
                 })
             })
             .collect();
-        super::json_answer(http::StatusCode::OK, &json!({ "data": rows, "page_token": null }))
+        json_answer(http::StatusCode::OK, &json!({ "data": rows, "page_token": null }))
     }
 }
 

@@ -34,8 +34,23 @@ impl Failure {
         Self::new(400, "global/object-does-not-exist", format!("Specified {what} does not exist."))
     }
 
+    /// The same, of something that is named and is not there, as the other status it is seen with.
+    pub(super) fn unknown_as_404(self, wanted: bool) -> Self {
+        let unknown = wanted && self.code == "global/object-does-not-exist";
+        Self { status: if unknown { StatusCode::NOT_FOUND } else { self.status }, ..self }
+    }
+
     pub(super) fn response(&self) -> Response<SimBody> {
-        json_answer(self.status, &json!({ "error": { "code": self.code, "message": self.message } }))
+        json_answer(self.status, &self.body())
+    }
+
+    fn body(&self) -> Value {
+        let suggestion = match self.status {
+            StatusCode::UNAUTHORIZED => "Check your API key or create a new one, then try again.",
+            StatusCode::NOT_FOUND => "Check the ID, then try again.",
+            _ => "Check the request, then try again.",
+        };
+        json!({ "error": { "code": self.code, "message": self.message, "suggestion": suggestion } })
     }
 }
 

@@ -48,10 +48,13 @@ impl Lambda {
     }
 
     pub(super) fn types(&self, _call: &Call<'_>) -> Response<SimBody> {
+        let claims = self.shared().quirks.claims_capacity.clone();
         let mut map = Map::new();
         for kind in KINDS {
             let free = self.world.stock(NAME, kind.name, "");
-            let regions: Vec<Value> = free.iter().filter(|(_, units)| **units > 0).map(|(id, _)| region(id)).collect();
+            let claimed = |id: &str| claims.as_deref() == Some(id);
+            let shown = REGIONS.iter().filter(|(id, _)| claimed(id) || free.get(*id).is_some_and(|units| *units > 0));
+            let regions: Vec<Value> = shown.map(|(id, _)| region(id)).collect();
             map.insert(
                 kind.name.to_owned(),
                 json!({ "instance_type": instance_type(kind.name), "regions_with_capacity_available": regions }),
@@ -78,6 +81,9 @@ impl Lambda {
         let place = text("region_name")
             .filter(|name| REGIONS.iter().any(|(id, _)| id == name))
             .ok_or_else(|| Failure::unknown("region"))?;
+        if !Self::has_image(&body["image"]) {
+            return Err(Failure::unknown("image"));
+        }
         let name = text("name").unwrap_or_default();
         if name.len() > MAX_NAME {
             return Err(Failure::invalid(format!("name: at most 64 characters: {name}")));

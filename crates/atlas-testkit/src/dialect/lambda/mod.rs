@@ -28,7 +28,7 @@ use super::query::{Query, decode};
 use super::{SimBody, deliver};
 use crate::world::{Account, Arrival, World};
 use account::Holdings;
-use envelope::{Failure, json_answer};
+use envelope::Failure;
 pub use stock::{NAME, cloud};
 
 /// How many calls Lambda takes: one a second in all and a launch in twelve, on average, with a little patience.
@@ -58,11 +58,15 @@ pub struct Quirks {
     pub rates: Option<Rates>,
     /// A 429 is plain text instead of an envelope.
     pub plain_429: bool,
+    /// What a launch names and is not there is a 404 instead of a 400; the document has both.
+    pub unknown_is_404: bool,
+    /// The price list shows this region as having free machines of every type, whether or not it has: it is a hint, not a promise.
+    pub claims_capacity: Option<String>,
 }
 
 impl Default for Quirks {
     fn default() -> Self {
-        Self { page_size: 1000, rates: Some(Rates::default()), plain_429: false }
+        Self { page_size: 1000, rates: Some(Rates::default()), plain_429: false, unknown_is_404: false, claims_capacity: None }
     }
 }
 
@@ -220,7 +224,7 @@ impl Lambda {
             Route::Get(id) => self.get(call, id),
             Route::Rename(id) => self.rename(call, id),
             Route::Types => Ok(self.types(call)),
-            Route::Launch => self.launch(call),
+            Route::Launch => self.launch(call).map_err(|failure| failure.unknown_as_404(self.shared().quirks.unknown_is_404)),
             Route::Restart => self.restart(call),
             Route::Terminate => self.terminate(call),
             Route::Keys => Ok(self.keys(call)),
@@ -262,7 +266,9 @@ impl Route {
             Self::Restart => "restart",
             Self::Terminate => "terminate",
             Self::Keys | Self::AddKey | Self::DeleteKey(_) => "ssh_keys",
-            Self::FileSystems | Self::AddFileSystem | Self::DeleteFileSystem(_) => "network_volumes",
+            Self::FileSystems => "list_network_volumes",
+            Self::AddFileSystem => "create_network_volume",
+            Self::DeleteFileSystem(_) => "delete_network_volume",
             Self::Images | Self::Regions => "list_regions",
             Self::AddRuleset => "ensure_support",
             Self::DeleteRuleset(_) => "release_support",
@@ -320,10 +326,7 @@ fn route(method: &Method, path: &str) -> Option<Route> {
 fn no_route(method: &Method, path: &str) -> Response<SimBody> {
     let methods = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
     if methods.iter().any(|other| other != method && route(other, path).is_some()) {
-        return json_answer(
-            StatusCode::METHOD_NOT_ALLOWED,
-            &serde_json::json!({ "error": { "code": "global/method-not-allowed", "message": "Method not allowed." } }),
-        );
+        return Failure::new(405, "global/method-not-allowed", "Method not allowed.").response();
     }
     Failure::new(404, "global/not-found", "The requested resource was not found.").response()
 }

@@ -1,0 +1,94 @@
+//! Ports and their rule sets, reboots, keys, and what else the account has.
+
+use std::time::Duration;
+
+use atlas_core::{ComputeRequest, ErrorKind, Gpu, LaunchKey, Port};
+use atlas_provider_lambda::AuditQuery;
+use atlas_testkit::dialect::lambda;
+
+use crate::stage::{at, cx, request, stage};
+
+#[tokio::test(start_paused = true)]
+async fn a_machines_ports_are_opened_by_a_rule_set_that_goes_when_the_machine_is_gone() {
+    let stage = stage();
+    let (key, wanted) = (stage.key(1), request().port(Port::http(8000)));
+    let planned = stage.provider.supports(&key, &wanted).unwrap();
+    let support = stage.provider.ensure_support(&cx(), &key, &planned[0]).await.unwrap();
+    let made = stage.provider.spawn_compute(&cx(), &key, &wanted).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let sets = stage.lambda.firewall_rulesets(&cx()).await.unwrap();
+    assert_eq!((sets.len(), sets[0].instance_ids.as_slice()), (1, &[made.id.to_string()][..]));
+    let ports: Vec<u16> = sets[0].rules.iter().filter_map(|rule| rule.port_range).map(|range| range[0]).collect();
+    assert_eq!(ports, [22, 8000]);
+    let read = stage.provider.get_compute(&cx(), &made.id).await.unwrap();
+    assert_eq!(read.ports[0].external, Some(8000));
+    let early = stage.provider.release_support(&cx(), &support).await.unwrap_err();
+    assert_eq!(early.kind(), ErrorKind::Conflict);
+    stage.provider.terminate(&cx(), &made.id).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    stage.provider.release_support(&cx(), &support).await.unwrap();
+    stage.provider.release_support(&cx(), &support).await.unwrap();
+    assert!(stage.lambda.firewall_rulesets(&cx()).await.unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn ports_are_not_promised_where_no_firewall_applies() {
+    let stage = stage();
+    let wanted = ComputeRequest::gpu(Gpu::A10).image("x/y:1").port(Port::http(8000));
+    let regions: Vec<_> =
+        stage.provider.candidates(&cx(), &wanted).await.unwrap().into_iter().filter_map(|candidate| candidate.region).collect();
+    assert!(!regions.is_empty() && !regions.contains(&"us-south-1".to_owned()), "{regions:?}");
+    stage.asked();
+    let (hinted, pinned) = (wanted.clone().region("us-south-1"), wanted.at(at("gpu_1x_a10", "us-south-1")));
+    for (refused, field) in [(hinted, "region_hints"), (pinned, "candidate")] {
+        let error = stage.provider.spawn_compute(&cx(), &stage.key(1), &refused).await.unwrap_err();
+        assert_eq!((error.kind(), error.field()), (ErrorKind::Validation, Some(field)));
+    }
+    assert_eq!(stage.asked(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_that_is_not_pinned_places_itself_and_opens_its_ports_there() {
+    let stage = stage();
+    let wanted = ComputeRequest::gpu(Gpu::A10).image("x/y:1").port(Port::http(8000));
+    assert!(stage.provider.supports(&LaunchKey::untracked(), &wanted).unwrap().is_empty());
+    let made = stage.provider.spawn_compute(&cx(), &LaunchKey::untracked(), &wanted).await.unwrap();
+    let region = made.region.clone().unwrap();
+    let sets = stage.lambda.firewall_rulesets(&cx()).await.unwrap();
+    assert_eq!(sets[0].region.as_ref().map(|place| &place.name), Some(&region));
+    let truth = stage.world.truth(lambda::NAME, made.id.as_str()).unwrap();
+    assert_eq!(truth.spec.ports.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_is_rebooted_only_once_it_is_active() {
+    let stage = stage();
+    let made = stage.spawn(1).await.unwrap();
+    assert_eq!(stage.lambda.restart(&cx(), &made.id).await.unwrap_err().kind(), ErrorKind::Conflict);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    stage.lambda.restart(&cx(), &made.id).await.unwrap();
+    stage.lambda.rename(&cx(), &made.id, "by hand").await.unwrap();
+    let read = stage.provider.get_compute(&cx(), &made.id).await.unwrap();
+    assert_eq!((read.name.as_deref(), read.keys.key().is_some()), (Some("by hand"), true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_several_ssh_keys_one_must_be_named() {
+    let stage = stage();
+    let (made, private) = stage.lambda.generate_ssh_key(&cx(), "second").await.unwrap();
+    assert!(private.expose().contains("PRIVATE KEY") && !format!("{private:?}").contains("PRIVATE KEY"));
+    assert_eq!(stage.spawn(1).await.unwrap_err().field(), Some("ssh_key"));
+    stage.lambda.delete_ssh_key(&cx(), &made.id).await.unwrap();
+    stage.spawn(2).await.unwrap();
+    assert_eq!(stage.live(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_audit_trail_knows_when_a_machine_was_ordered() {
+    let stage = stage();
+    let made = stage.spawn(1).await.unwrap();
+    let ordered = stage.world.truth(lambda::NAME, made.id.as_str()).unwrap().created_at;
+    let events = stage.lambda.audit_events(&cx(), &AuditQuery::default()).await.unwrap();
+    let event = events.iter().find(|event| event.additional_details["instance_lrn"] == made.id.as_str()).unwrap();
+    assert_eq!(event.event_time, ordered);
+}

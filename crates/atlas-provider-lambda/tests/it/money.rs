@@ -1,0 +1,238 @@
+//! The rules that keep a machine from billing unseen, each once: what the cloud's ledger says counts, not what we were told.
+
+use std::time::Duration;
+
+use atlas_core::{
+    CallContext, ComputeId, ComputeRequest, ComputeStatus, ErrorKind, Gpu, ListFilter, Next, Outcome, Presence, Usd, UsdPerHour,
+};
+use atlas_http::Pace;
+use atlas_testkit::dialect::lambda;
+use atlas_testkit::world::FaultKind;
+use serde_json::json;
+
+use crate::stage::{answering, at, cx, paced, request, stage};
+
+#[tokio::test(start_paused = true)]
+async fn an_order_whose_answer_was_spoiled_is_unknown_made_once_and_found_by_its_key() {
+    for kind in [
+        FaultKind::CommitThen500,
+        FaultKind::CommitThenReset,
+        FaultKind::Html502,
+        FaultKind::Truncated,
+        FaultKind::CommitThenTimeout,
+    ] {
+        let stage = stage();
+        stage.fault("spawn_compute", kind, 1);
+        let patient = CallContext::new().with_retries(5);
+        let error = stage.provider.spawn_compute(&patient, &stage.key(1), &request()).await.unwrap_err();
+        assert!(error.outcome().is_unknown(), "{kind}: {error:?}");
+        assert_eq!(stage.live(), 1, "{kind}");
+        tokio::time::sleep(stage.provider.limits().visibility_bound).await;
+        let key = stage.world.all(lambda::NAME)[0].launch_key().unwrap();
+        let found = stage.provider.find_by_launch_key(&cx(), &key).await.unwrap();
+        assert_eq!((found.computes.len(), found.is_complete()), (1, true), "{kind}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_that_was_refused_made_nothing_and_says_what_to_try_next() {
+    let table = [
+        (FaultKind::NoCapacity, false, ErrorKind::NoCapacity, Next::NextCandidate),
+        (FaultKind::Status429, false, ErrorKind::RateLimited, Next::SameLater),
+        (FaultKind::Status429, true, ErrorKind::RateLimited, Next::SameLater),
+    ];
+    for (kind, plain, error_kind, next) in table {
+        let stage = stage();
+        stage.quirks(|quirks| quirks.plain_429 = plain);
+        stage.fault("spawn_compute", kind, 1);
+        let error = stage.spawn(1).await.unwrap_err();
+        assert_eq!((error.kind(), error.outcome()), (error_kind, &Outcome::NotApplied(next)), "{error}");
+        assert_eq!(stage.live(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_region_that_only_claims_to_have_machines_is_left_for_the_next_candidate() {
+    let stage = stage();
+    stage.quirks(|quirks| quirks.claims_capacity = Some("europe-central-1".to_owned()));
+    let wanted = ComputeRequest::gpu(Gpu::A10).image("x/y:1").region("europe-central-1").region("us-east-1");
+    let candidates = stage.provider.candidates(&cx(), &wanted).await.unwrap();
+    assert_eq!(candidates[0].region.as_deref(), Some("europe-central-1"));
+    let error = stage.provider.spawn_compute(&cx(), &stage.key(1), &wanted.clone().at(candidates[0].clone())).await.unwrap_err();
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::NoCapacity, &Outcome::NotApplied(Next::NextCandidate)));
+    let made = stage.provider.spawn_compute(&cx(), &stage.key(2), &wanted.at(candidates[1].clone())).await.unwrap();
+    assert_eq!((made.region.as_deref(), stage.live()), (Some("us-east-1"), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_order_names_and_is_not_there_stops_it_whichever_status_says_so() {
+    for unknown_is_404 in [false, true] {
+        let stage = stage();
+        stage.quirks(|quirks| quirks.unknown_is_404 = unknown_is_404);
+        let strange = request().provider_opts(json!({ "image": { "family": "nobody's" } }));
+        let error = stage.provider.spawn_compute(&cx(), &stage.key(1), &strange).await.unwrap_err();
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::NotFound, &Outcome::NotApplied(Next::Stop)));
+        assert_eq!(stage.live(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_its_own_pace_the_cloud_refuses_no_call() {
+    let stage = paced(|builder| builder);
+    let wanted = ComputeRequest::gpu(Gpu::A10).image("x/y:1");
+    for n in 0..6 {
+        let key = stage.key(n);
+        stage.provider.spawn_compute(&cx(), &key, &wanted).await.unwrap();
+        stage.provider.list_compute(&cx(), &ListFilter::all()).await.unwrap();
+    }
+    assert_eq!(stage.live(), 6);
+    let hasty = paced(|builder| builder.launch_pace(Pace::every(Duration::ZERO)));
+    hasty.spawn(1).await.unwrap();
+    assert_eq!(hasty.spawn(2).await.unwrap_err().kind(), ErrorKind::RateLimited, "or the limit was never there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_read_follows_an_order_so_none_can_lose_its_id() {
+    let stage = stage();
+    stage.fault("get_compute", FaultKind::Status429, 9);
+    stage.fault("list_compute", FaultKind::Status429, 9);
+    let made = stage.spawn(1).await.unwrap();
+    assert_eq!(stage.asked(), ["GET ssh-keys", "POST instance-operations/launch"]);
+    assert!(stage.world.truth(lambda::NAME, made.id.as_str()).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_number_of_ids_than_one_is_unknown_and_keeps_them_all() {
+    let (provider, _) = answering(200, r#"{"data":{"instance_ids":["a1","b2"]}}"#);
+    let error = provider.spawn_compute(&cx(), &stage().key(1), &request()).await.unwrap_err();
+    let ids = ["a1", "b2"].map(|id| ComputeId::new(id).unwrap()).to_vec();
+    assert_eq!(error.outcome(), &Outcome::Unknown(ids));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_page_is_walked_and_a_body_that_breaks_off_is_no_empty_list() {
+    let stage = stage();
+    for n in 0..5 {
+        stage.spawn(n).await.unwrap();
+    }
+    tokio::time::sleep(stage.provider.limits().visibility_bound).await;
+    for size in [1, 2, 5, 100] {
+        stage.quirks(|quirks| quirks.page_size = size);
+        let listing = stage.provider.list_compute(&cx(), &ListFilter::all()).await.unwrap();
+        assert_eq!((listing.computes.len(), listing.is_complete()), (5, true), "pages of {size}");
+    }
+    stage.fault("list_compute", FaultKind::Truncated, 1);
+    assert!(stage.provider.list_compute(&cx(), &ListFilter::all()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_page_that_fails_leaves_a_listing_that_says_it_is_incomplete() {
+    let (provider, _) = answering(200, r#"{"data":[],"page_token":"again"}"#);
+    let listing = provider.list_compute(&cx(), &ListFilter::all()).await.unwrap();
+    assert!(!listing.is_complete());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unhealthy_machine_is_alive_and_bills_until_it_is_terminated() {
+    let stage = stage();
+    let made = stage.running(1).await;
+    assert!(stage.world.fail_machine(lambda::NAME, made.id.as_str()));
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let read = stage.provider.get_compute(&cx(), &made.id).await.unwrap();
+    assert_eq!(read.status, ComputeStatus::Failed);
+    assert!(matches!(stage.provider.presence(&cx(), &made.id).await, Presence::Present));
+    assert_eq!(stage.live(), 1);
+    stage.provider.terminate(&cx(), &made.id).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(matches!(stage.provider.presence(&cx(), &made.id).await, Presence::Absent));
+    assert_eq!(stage.live(), 0);
+    stage.provider.terminate(&cx(), &made.id).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_was_taken_back_is_gone() {
+    let stage = stage();
+    let made = stage.running(1).await;
+    assert!(stage.world.preempt_machine(lambda::NAME, made.id.as_str()));
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(matches!(stage.provider.presence(&cx(), &made.id).await, Presence::Absent));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_404_that_is_not_the_clouds_own_ends_nothing() {
+    let id = ComputeId::new("5e0b7c41d2f84a6f9a83c1f07be2d914").unwrap();
+    for body in ["", "<html>404</html>", "{}", r#"{"error":"gone"}"#] {
+        let (provider, _) = answering(404, body);
+        assert!(matches!(provider.presence(&cx(), &id).await, Presence::NoAnswer(_)), "{body}");
+        assert!(provider.terminate(&cx(), &id).await.is_err(), "{body}");
+    }
+    let (provider, _) = answering(404, r#"{"error":{"code":"global/object-does-not-exist","message":"m","suggestion":"s"}}"#);
+    assert!(matches!(provider.presence(&cx(), &id).await, Presence::Absent));
+    provider.terminate(&cx(), &id).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn prices_are_whole_cents_for_the_whole_machine_and_the_list_shows_one_gpus_share() {
+    let stage = stage();
+    let eight = ComputeRequest::gpu(Gpu::H100Sxm).gpu_count(8).image("x/y:1");
+    let best = stage.provider.candidates(&cx(), &eight).await.unwrap().remove(0);
+    assert_eq!(best.price, Some(UsdPerHour::new(Usd::from_cents(3192))));
+    let made = stage.running(1).await;
+    let read = stage.provider.get_compute(&cx(), &made.id).await.unwrap();
+    assert_eq!(read.cost_per_hour, Some(UsdPerHour::new(Usd::from_cents(129))));
+    let lines = stage.provider.list_gpu_types(&cx()).await.unwrap();
+    let line = lines.iter().find(|line| line.native_id == "gpu_8x_h100_sxm5").unwrap();
+    assert_eq!(line.price, Some(UsdPerHour::new(Usd::from_cents(399))));
+    assert!(lines.iter().any(|line| line.native_id == "gpu_8x_v100" && line.region.is_none()), "sold out is not left out");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_lambda_has_no_exact_machine_for_is_refused_before_any_call() {
+    let stage = stage();
+    for (gpu, count) in [(Gpu::A100_80G, 1), (Gpu::V100, 1), (Gpu::H100Pcie, 2), (Gpu::L40S, 1)] {
+        let error =
+            stage.provider.candidates(&cx(), &ComputeRequest::gpu(gpu).gpu_count(count).image("x/y:1")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{gpu} x{count}");
+    }
+    let error = stage.provider.spawn_compute(&cx(), &stage.key(1), &request().provider_opts(json!([1]))).await.unwrap_err();
+    assert_eq!(error.field(), Some("provider_opts"));
+    assert_eq!(stage.asked(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_cloud_echoes_of_an_order_reaches_no_error() {
+    let stage = stage();
+    let strange =
+        request().env("A", "zz-canary-env").provider_opts(json!({ "tags": [{ "key": "BAD", "value": "zz-canary-tag" }] }));
+    let error = stage.provider.spawn_compute(&cx(), &stage.key(1), &strange).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Validation);
+    assert!(!format!("{error} {error:?}").contains("zz-canary"), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_secrets_of_a_machines_description_are_not_kept() {
+    let stage = stage();
+    let made = stage.running(1).await;
+    let read = stage.provider.get_compute(&cx(), &made.id).await.unwrap();
+    assert_eq!(read.status, ComputeStatus::Running);
+    let text = format!("{read:?} {}", serde_json::to_string(&read).unwrap());
+    assert!(!text.contains("zz-jupyter"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_is_one_machine_with_its_key_twice_and_an_arm_image_where_the_machine_is_one() {
+    let (provider, sent) = answering(200, r#"{"data":{"instance_ids":["a1"]}}"#);
+    let mut candidate = at("gpu_1x_gh200", "us-east-3");
+    candidate.gpu = Some(Gpu::Gh200);
+    let key = stage().key(1);
+    let wanted = ComputeRequest::gpu(Gpu::Gh200).image("x/y:1").env("TOKEN", "s3cr't").at(candidate);
+    provider.spawn_compute(&cx(), &key, &wanted).await.unwrap();
+    let sent = sent.lock().unwrap();
+    let [body] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!((&body["ssh_key_names"], body.get("quantity")), (&json!(["fleet"]), None));
+    let key = key.tracked().unwrap().to_string();
+    assert!(body["name"].as_str().unwrap().contains(&key));
+    assert!(body["tags"].as_array().unwrap().contains(&json!({ "key": "atlas-launch-key", "value": key })));
+    let script = body["user_data"].as_str().unwrap();
+    assert!(script.contains("--platform linux/arm64") && script.contains("export TOKEN='s3cr'\\''t'\n"), "{script}");
+}
