@@ -1,0 +1,163 @@
+//! The `fly` executable: where it is, and the environment it is given. Never through a shell, never a secret in its arguments.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use atlas_core::{Error, ErrorKind, Result};
+use tokio::process::Command;
+use zeroize::Zeroizing;
+
+use crate::process::{Group, Pipe};
+use crate::token::FlyToken;
+
+/// What of our own environment a child sees. The rest of it may hold the host's secrets, or, inside a Fly machine, that
+/// machine's `FLY_REGION` and `FLY_APP`, which `fly` would take for options.
+const PASSED_ON: [&str; 34] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "TMPDIR",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "SSH_AUTH_SOCK",
+    "XDG_CONFIG_HOME",
+    "XDG_CACHE_HOME",
+    "XDG_RUNTIME_DIR",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+    "DOCKER_HOST",
+    "DOCKER_CONFIG",
+    "DOCKER_CONTEXT",
+    "DOCKER_CERT_PATH",
+    "DOCKER_TLS_VERIFY",
+    "FLY_CONFIG_DIR",
+    "FLY_API_BASE_URL",
+    "FLY_FLAPS_BASE_URL",
+    "FLY_ORG",
+    "FLY_ORGANIZATION",
+    "FLY_ACCESS_TOKEN",
+    "FLY_API_TOKEN",
+];
+
+/// The longest output of a short command that is kept.
+const MAX_ANSWER: usize = 256 * 1024;
+
+/// How to run `fly`.
+#[derive(Clone, Debug, Default)]
+pub struct FlyCli {
+    program: Option<PathBuf>,
+    search_path: Option<OsString>,
+    env: BTreeMap<OsString, OsString>,
+}
+
+/// What a short command answered.
+pub(crate) struct CommandAnswer {
+    pub(crate) status: ExitStatus,
+    /// Standard output alone; standard error is read and forgotten.
+    pub(crate) stdout: Zeroizing<String>,
+}
+
+impl FlyCli {
+    /// `fly`, or `flyctl`, from the `PATH`.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// This executable.
+    #[must_use]
+    pub fn program(self, program: impl Into<PathBuf>) -> Self {
+        Self { program: Some(program.into()), ..self }
+    }
+
+    /// Looked for in these folders instead of those of the `PATH`.
+    #[must_use]
+    pub fn search_path(self, folders: impl Into<OsString>) -> Self {
+        Self { search_path: Some(folders.into()), ..self }
+    }
+
+    /// One more variable of the child's environment. Not shown by `Debug` of what runs, but readable by its owner: as any environment.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// The executable, if there is one.
+    #[must_use]
+    pub fn find(&self) -> Option<PathBuf> {
+        let runs = |path: &PathBuf| path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
+        if let Some(program) = &self.program {
+            return Some(program.clone()).filter(runs);
+        }
+        let folders = self.search_path.clone().or_else(|| env::var_os("PATH"))?;
+        ["fly", "flyctl"]
+            .into_iter()
+            .flat_map(|name| env::split_paths(&folders).map(move |folder| folder.join(name)).collect::<Vec<_>>())
+            .find(runs)
+    }
+
+    /// A command without arguments yet; `None` where there is no executable.
+    pub(crate) fn command(&self, token: Option<&FlyToken>) -> Option<Command> {
+        let mut command = Command::new(self.find()?);
+        command.env_clear();
+        for name in PASSED_ON {
+            // A variable that is there and blank hides the good one after it, for `fly`.
+            if let Some(value) = env::var_os(name).filter(|value| !value.as_os_str().to_string_lossy().trim().is_empty()) {
+                command.env(name, value);
+            }
+        }
+        command.envs([("CI", "1"), ("NO_COLOR", "1"), ("FLY_NO_UPDATE_CHECK", "1"), ("FLY_SEND_METRICS", "0")]);
+        if let Some(token) = token {
+            command.env_remove("FLY_ACCESS_TOKEN").env("FLY_API_TOKEN", token.joined().expose());
+        }
+        command.envs(&self.env);
+        Some(command)
+    }
+
+    /// Runs a short command to its end.
+    pub(crate) async fn run<S: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+        limit: Duration,
+    ) -> Result<CommandAnswer> {
+        let missing = || Error::new(ErrorKind::Unavailable, "there is no fly executable that can be run");
+        let mut command = self.command(None).ok_or_else(missing)?;
+        command.args(arguments);
+        let mut group = Group::spawn(command).map_err(|_| missing())?;
+        let mut stdout = Zeroizing::new(Vec::new());
+        let ended = tokio::time::timeout(limit, async {
+            while let Some((pipe, bytes)) = group.next().await {
+                let bytes = Zeroizing::new(bytes);
+                if pipe == Pipe::Stdout && stdout.len() + bytes.len() <= MAX_ANSWER {
+                    stdout.extend_from_slice(&bytes);
+                }
+            }
+        })
+        .await;
+        let status = group.finish().await;
+        match (ended, status) {
+            (Err(_), _) => Err(Error::new(ErrorKind::Timeout, "fly did not answer in time")),
+            (Ok(()), Err(_)) => Err(Error::new(ErrorKind::Unavailable, "how fly ended cannot be told")),
+            (Ok(()), Ok(status)) => {
+                let stdout = Zeroizing::new(String::from_utf8_lossy(&stdout).into_owned());
+                Ok(CommandAnswer { status, stdout })
+            }
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! Runs `fly deploy`: its lines as they come, two timers, and an end that leaves no process behind.
+//!
+//! What a deploy prints may hold build secrets: it goes to the caller and nowhere else. Spans carry counts and the outcome.
+
+mod lines;
+mod stage;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{Instrument as _, field};
+
+use crate::app_name::AppName;
+use crate::cli::FlyCli;
+use crate::process::{Group, Pipe};
+use crate::token::FlyToken;
+use lines::{Line, Splitter};
+
+pub use stage::Stage;
+
+/// The most of the output that is kept: this much of its beginning, and as much of its end.
+const KEPT_HALF: usize = 512 * 1024;
+/// Events that wait for a reader. What comes beyond is counted, not kept.
+const EVENTS: usize = 4096;
+
+/// The caller's word for one deploy, for its spans.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DeployTicket(pub String);
+
+/// Whether colour stays in the lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ansi {
+    /// Terminal sequences are taken out.
+    #[default]
+    Strip,
+    /// They stay as they came.
+    Keep,
+}
+
+/// What to deploy, and how long it may take.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DeployRequest {
+    /// The folder it runs in: the build context.
+    pub directory: PathBuf,
+    /// `--app`, where the configuration names none or another.
+    pub app: Option<AppName>,
+    /// `--config`, where it is not the folder's own.
+    pub config: Option<PathBuf>,
+    /// Further arguments, as they are. Never a token: every user of the machine can read them.
+    pub arguments: Vec<String>,
+    /// The credential; goes into the environment. `None`: `fly`'s own login.
+    pub token: Option<FlyToken>,
+    /// Whether colour stays in the lines.
+    pub ansi: Ansi,
+    /// The longest silence. 5 min unless set.
+    pub activity_timeout: Duration,
+    /// The longest it may take, whatever it says. 30 min unless set.
+    pub max_timeout: Duration,
+    /// How long it may clean up (release its leases) after it was asked to end. 15 s unless set.
+    pub grace: Duration,
+}
+
+impl DeployRequest {
+    /// A deploy of this folder.
+    #[must_use]
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            app: None,
+            config: None,
+            arguments: Vec::new(),
+            token: None,
+            ansi: Ansi::Strip,
+            activity_timeout: Duration::from_secs(5 * 60),
+            max_timeout: Duration::from_secs(30 * 60),
+            grace: Duration::from_secs(15),
+        }
+    }
+}
+
+/// What a deploy says while it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeployEvent {
+    /// A line that is not empty.
+    Line {
+        /// Which output it came on.
+        pipe: Pipe,
+        /// The line without its end.
+        text: String,
+        /// Whether it was longer than is kept.
+        cut: bool,
+    },
+    /// The line just given began or reported this.
+    Stage(Stage),
+    /// The reader was too slow for this many events; they are in the output, not here.
+    Missed(u64),
+}
+
+/// What a deploy printed, both outputs in the order they came. Sensitive: `Debug` shows its length only.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct DeployOutput {
+    head: String,
+    tail: VecDeque<String>,
+    tail_bytes: usize,
+    dropped: usize,
+}
+
+impl DeployOutput {
+    /// The text. Where it was longer than is kept, a line in its middle says how much is missing.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = self.head.clone();
+        if self.dropped > 0 {
+            text.push_str(&format!("[{} bytes left out]\n", self.dropped));
+        }
+        text.extend(self.tail.iter().map(String::as_str));
+        text
+    }
+
+    /// Bytes of the middle that were not kept.
+    #[must_use]
+    pub const fn dropped(&self) -> usize {
+        self.dropped
+    }
+
+    fn push(&mut self, line: &str) {
+        if self.tail.is_empty() && self.head.len() + line.len() < KEPT_HALF {
+            self.head.push_str(line);
+            self.head.push('\n');
+            return;
+        }
+        self.tail_bytes += line.len() + 1;
+        self.tail.push_back(format!("{line}\n"));
+        while self.tail_bytes > KEPT_HALF
+            && let Some(oldest) = self.tail.pop_front()
+        {
+            self.tail_bytes -= oldest.len();
+            self.dropped += oldest.len();
+        }
+    }
+}
+
+impl fmt::Debug for DeployOutput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.head.len() + self.tail_bytes;
+        f.debug_struct("DeployOutput").field("bytes", &bytes).field("dropped", &self.dropped).finish()
+    }
+}
+
+/// Why a deploy did not end well. Each that ran has its output so far.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeployError {
+    /// The folder is none.
+    #[error("the deploy folder is not a folder")]
+    InvalidDirectory,
+    /// There is no `fly` that can be run.
+    #[error("there is no fly executable that can be run")]
+    NotFound,
+    /// It could not be started, or how it ended cannot be told.
+    #[error("fly could not be run")]
+    Io(DeployOutput, #[source] io::Error),
+    /// It was silent, or took, too long; it and all it started were ended.
+    #[error("the deploy took too long")]
+    Timeout(DeployOutput),
+    /// The caller ended it; it and all it started were ended.
+    #[error("the deploy was cancelled")]
+    Cancelled(DeployOutput),
+    /// It ended with this exit code; `None` for a signal.
+    #[error("fly ended with exit code {0:?}")]
+    ExitCode(Option<i32>, DeployOutput),
+}
+
+impl DeployError {
+    /// The stable word, for metrics.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::InvalidDirectory => "invalid_directory",
+            Self::NotFound => "not_found",
+            Self::Io(..) => "io",
+            Self::Timeout(_) => "timeout",
+            Self::Cancelled(_) => "cancelled",
+            Self::ExitCode(..) => "exit_code",
+        }
+    }
+
+    /// What it had printed, where it ran.
+    #[must_use]
+    pub const fn output(&self) -> Option<&DeployOutput> {
+        match self {
+            Self::InvalidDirectory | Self::NotFound => None,
+            Self::Io(output, _) | Self::Timeout(output) | Self::Cancelled(output) | Self::ExitCode(_, output) => Some(output),
+        }
+    }
+}
+
+/// A deploy that runs. Dropped, it is ended: asked first, killed after its grace.
+#[derive(Debug)]
+pub struct Deployment {
+    events: mpsc::Receiver<DeployEvent>,
+    cancel: DropGuard,
+    task: JoinHandle<Result<DeployOutput, DeployError>>,
+}
+
+impl Deployment {
+    /// The next event; `None` when there are no more. Cancel safe.
+    pub async fn next(&mut self) -> Option<DeployEvent> {
+        self.events.recv().await
+    }
+
+    /// How it ended, and all it printed.
+    ///
+    /// # Errors
+    /// See [`DeployError`].
+    ///
+    /// # Cancel safety
+    /// A dropped future ends the deploy.
+    pub async fn finish(mut self) -> Result<DeployOutput, DeployError> {
+        self.events.close();
+        let joined = (&mut self.task).await;
+        joined.unwrap_or_else(|lost| Err(DeployError::Io(DeployOutput::default(), io::Error::other(lost))))
+    }
+
+    /// Ends it, and waits until nothing of it runs.
+    ///
+    /// # Errors
+    /// [`DeployError::Cancelled`] with the output, or how it had ended before.
+    pub async fn cancel(self) -> Result<DeployOutput, DeployError> {
+        let Self { mut events, cancel, task } = self;
+        events.close();
+        drop(cancel);
+        task.await.unwrap_or_else(|lost| Err(DeployError::Io(DeployOutput::default(), io::Error::other(lost))))
+    }
+}
+
+impl FlyCli {
+    /// Deploys, and gives the whole output. At most 15 min, whatever the request says.
+    ///
+    /// # Errors
+    /// See [`DeployError`]. The folder is looked at before the executable.
+    ///
+    /// # Cancel safety
+    /// A dropped future ends the deploy, and all it started, in the background.
+    pub async fn deploy(&self, request: DeployRequest) -> Result<DeployOutput, DeployError> {
+        let max_timeout = request.max_timeout.min(Duration::from_secs(15 * 60));
+        let ticket = DeployTicket("deploy".to_owned());
+        self.stream_deploy(ticket, DeployRequest { max_timeout, activity_timeout: max_timeout, ..request })?.finish().await
+    }
+
+    /// Begins a deploy whose lines are read as they come. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// `InvalidDirectory`, `NotFound` or `Io`, before anything runs.
+    pub fn stream_deploy(&self, ticket: DeployTicket, request: DeployRequest) -> Result<Deployment, DeployError> {
+        if !request.directory.is_dir() {
+            return Err(DeployError::InvalidDirectory);
+        }
+        let mut command = self.command(request.token.as_ref()).ok_or(DeployError::NotFound)?;
+        command.args(["deploy", "--remote-only"]).current_dir(&request.directory);
+        if let Some(app) = &request.app {
+            command.arg(format!("--app={app}"));
+        }
+        if let Some(config) = &request.config {
+            command.arg("--config").arg(config);
+        }
+        command.args(&request.arguments);
+        let group = Group::spawn(command).map_err(|cause| DeployError::Io(DeployOutput::default(), cause))?;
+        let (events, receiver) = mpsc::channel(EVENTS);
+        let cancelled = CancellationToken::new();
+        let span = tracing::info_span!("fly.deploy", ticket = ticket.0, lines = field::Empty, result = field::Empty);
+        let run = Run {
+            ansi: request.ansi,
+            events,
+            missed: 0,
+            lines: 0,
+            output: DeployOutput::default(),
+            splitters: [Splitter::default(), Splitter::default()],
+        };
+        let task = tokio::spawn(run.drive(group, request, cancelled.clone()).instrument(span));
+        Ok(Deployment { events: receiver, cancel: cancelled.drop_guard(), task })
+    }
+}
+
+/// One deploy under way.
+struct Run {
+    ansi: Ansi,
+    events: mpsc::Sender<DeployEvent>,
+    missed: u64,
+    lines: u64,
+    output: DeployOutput,
+    splitters: [Splitter; 2],
+}
+
+/// Why reading ended.
+enum Ended {
+    Itself,
+    TooLate,
+    Cancelled,
+}
+
+impl Run {
+    async fn drive(
+        mut self,
+        mut group: Group,
+        request: DeployRequest,
+        cancelled: CancellationToken,
+    ) -> Result<DeployOutput, DeployError> {
+        let last = Instant::now() + request.max_timeout;
+        let mut silent = Instant::now() + request.activity_timeout;
+        let ended = loop {
+            tokio::select! {
+                biased;
+                () = cancelled.cancelled() => break Ended::Cancelled,
+                () = tokio::time::sleep_until(last.min(silent)) => break Ended::TooLate,
+                chunk = group.next() => match chunk {
+                    Some((pipe, bytes)) => {
+                        silent = Instant::now() + request.activity_timeout;
+                        self.take(pipe, &bytes);
+                    }
+                    None => break Ended::Itself,
+                },
+            }
+        };
+        if !matches!(ended, Ended::Itself) {
+            group.ask_to_end();
+            let clean_up = async {
+                while let Some((pipe, bytes)) = group.next().await {
+                    self.take(pipe, &bytes);
+                }
+            };
+            // Past its grace it is killed, just below.
+            let _ = tokio::time::timeout(request.grace, clean_up).await;
+        }
+        let status = group.finish().await;
+        for pipe in [Pipe::Stdout, Pipe::Stderr] {
+            let mut rest = Vec::new();
+            self.splitter(pipe).finish(|line| rest.push(line));
+            rest.into_iter().for_each(|line| self.line(pipe, line));
+        }
+        if self.missed > 0 {
+            // Nothing runs any more. It waits for a reader who still looks; `finish` and `cancel` close the channel.
+            let _ = self.events.send(DeployEvent::Missed(self.missed)).await;
+        }
+        let lines = self.lines;
+        let output = self.output;
+        let result = match (ended, status) {
+            (Ended::TooLate, _) => Err(DeployError::Timeout(output)),
+            (Ended::Cancelled, _) => Err(DeployError::Cancelled(output)),
+            (Ended::Itself, Err(cause)) => Err(DeployError::Io(output, cause)),
+            (Ended::Itself, Ok(status)) if status.success() => Ok(output),
+            (Ended::Itself, Ok(status)) => Err(DeployError::ExitCode(status.code(), output)),
+        };
+        let span = tracing::Span::current();
+        span.record("lines", lines);
+        span.record("result", result.as_ref().map_or_else(DeployError::as_str, |_| "ok"));
+        result
+    }
+
+    fn splitter(&mut self, pipe: Pipe) -> &mut Splitter {
+        &mut self.splitters[usize::from(pipe == Pipe::Stderr)]
+    }
+
+    fn take(&mut self, pipe: Pipe, bytes: &[u8]) {
+        let mut whole = Vec::new();
+        self.splitter(pipe).feed(bytes, |line| whole.push(line));
+        whole.into_iter().for_each(|line| self.line(pipe, line));
+    }
+
+    fn line(&mut self, pipe: Pipe, Line { text, cut }: Line) {
+        let plain = lines::plain(&text);
+        let stage = Stage::of(&plain);
+        let text = if self.ansi == Ansi::Keep { text } else { plain };
+        if text.is_empty() {
+            return;
+        }
+        self.lines += 1;
+        self.output.push(&text);
+        self.event(DeployEvent::Line { pipe, text, cut });
+        if let Some(stage) = stage {
+            self.event(DeployEvent::Stage(stage));
+        }
+    }
+
+    /// Never waits for the reader: a deploy must not hang because nobody looks.
+    fn event(&mut self, event: DeployEvent) {
+        if self.missed > 0 && self.events.try_send(DeployEvent::Missed(self.missed)).is_ok() {
+            self.missed = 0;
+        }
+        if self.missed > 0 || self.events.try_send(event).is_err() {
+            self.missed += 1;
+        }
+    }
+}

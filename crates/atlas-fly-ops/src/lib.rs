@@ -1,0 +1,33 @@
+//! Fly.io platform operations, independent of renting machines: which apps a project holds, credentials for them, deploys, logs.
+//!
+//! ```
+//! let found = atlas_fly_ops::discover_apps(std::path::Path::new("."), 1);
+//! for app in &found.apps {
+//!     println!("{} in {}", app.name, app.directory.display());
+//! }
+//! for report in &found.reports {
+//!     eprintln!("{report}");
+//! }
+//! ```
+//!
+//! Deliberately absent: renting Fly machines (the Fly provider does), any YAML from the network, `fly` through a shell.
+
+mod app_name;
+mod cli;
+mod config_file;
+mod deploy;
+mod discover;
+mod process;
+mod token;
+
+pub use app_name::AppName;
+pub use cli::FlyCli;
+#[cfg(feature = "conformance")]
+pub use deploy::{Ansi, DeployError, DeployEvent, DeployOutput, DeployRequest, DeployTicket, Deployment, Stage};
+pub use discover::{Discovery, FlyApp, Problem, Report, discover_apps};
+pub use process::Pipe;
+pub use token::conformance;
+pub use token::{
+    Acquired, AnyTokenStore, AppCredential, FileTokenStore, FlyToken, MemoryTokenStore, MintScope, StoredToken, TokenScheme,
+    TokenSlot, TokenSource, TokenStore, Tokens, TokensBuilder,
+};

@@ -1,0 +1,611 @@
+//! The chain a token is found by: memory, the durable store, `fly`'s configuration file, `fly tokens create`, the manual token.
+//!
+//! One search runs per app, however many wait for it, and it runs on when they stop waiting. Apps do not wait for each other.
+//! A generation counts what happened to an app; a search of an older one changes nothing any more.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use atlas_core::{Clock, Entropy, Error, ErrorKind, Result, Secret, SystemClock, SystemEntropy, Timestamp};
+use atlas_http::CredentialSource;
+use data_encoding::BASE32_NOPAD;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared};
+use ring::digest::{SHA256, digest};
+use tokio::time::Instant;
+use tracing::{Instrument as _, field};
+
+use crate::app_name::AppName;
+use crate::cli::FlyCli;
+use crate::token::flyctl_config;
+use crate::token::form::FlyToken;
+use crate::token::mint::{self, MintScope};
+use crate::token::store::{AnyTokenStore, StoredToken, TokenSlot};
+
+/// How long what the configuration file says is believed: `fly` renews it by the minute.
+const CONFIG_BELIEVED: Duration = Duration::from_secs(60);
+/// A minted token is not used in its last minute.
+const MARGIN: Duration = Duration::from_secs(60);
+/// Refused values that are remembered, per app.
+const MOST_REJECTED: usize = 8;
+
+/// Where a token came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TokenSource {
+    /// It was in memory.
+    Memory,
+    /// The durable store kept it.
+    Store,
+    /// `fly`'s own configuration file.
+    Config,
+    /// `fly tokens create`.
+    Cli,
+    /// An operator gave it.
+    Manual,
+}
+
+impl TokenSource {
+    /// The stable word, for metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Store => "store",
+            Self::Config => "config",
+            Self::Cli => "cli",
+            Self::Manual => "manual",
+        }
+    }
+}
+
+/// A token that can be used now.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Acquired {
+    /// The token.
+    pub token: FlyToken,
+    /// Where it came from.
+    pub source: TokenSource,
+    /// Until when it is used; `None` where that is not known.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Finds, keeps and forgets the tokens of apps. Cheap to clone; clones share everything.
+#[derive(Clone)]
+pub struct Tokens(Arc<Inner>);
+
+struct Inner {
+    store: Option<AnyTokenStore>,
+    config: Option<PathBuf>,
+    cli: Option<FlyCli>,
+    scope: MintScope,
+    host: String,
+    expiry: Duration,
+    cli_limit: Duration,
+    cli_rest: Duration,
+    renew_before: Duration,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    apps: Mutex<BTreeMap<AppName, App>>,
+}
+
+/// What is known of one app.
+#[derive(Default)]
+struct App {
+    generation: u64,
+    held: Option<Acquired>,
+    /// The name the held token was minted under.
+    minted_as: Option<String>,
+    search: Option<Search>,
+    /// The next search must not take what is kept.
+    renew: bool,
+    rejected: Vec<[u8; 32]>,
+    cli_rests_until: Option<Instant>,
+    /// Held while the store is written for this app, so that no write undoes a later delete.
+    writing: Arc<tokio::sync::Mutex<()>>,
+}
+
+#[derive(Clone)]
+struct Search {
+    generation: u64,
+    renews: bool,
+    result: Shared<BoxFuture<'static, Result<Acquired, Missed>>>,
+}
+
+/// Why a search found nothing; an error that can be handed to all who waited.
+#[derive(Clone, Debug)]
+struct Missed {
+    kind: ErrorKind,
+    message: String,
+}
+
+impl From<Missed> for Error {
+    fn from(missed: Missed) -> Self {
+        Self::new(missed.kind, missed.message)
+    }
+}
+
+/// Builds [`Tokens`].
+pub struct TokensBuilder(Inner);
+
+impl fmt::Debug for TokensBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokensBuilder").finish_non_exhaustive()
+    }
+}
+
+impl TokensBuilder {
+    /// Where minted and manual tokens outlive the process. None unless set.
+    #[must_use]
+    pub fn store(mut self, store: AnyTokenStore) -> Self {
+        self.0.store = Some(store);
+        self
+    }
+
+    /// `fly`'s configuration file; `None` to leave it out. [`Tokens::default_config_file`] unless set.
+    #[must_use]
+    pub fn config_file(mut self, path: Option<PathBuf>) -> Self {
+        self.0.config = path;
+        self
+    }
+
+    /// The `fly` that mints; `None` to mint none. The one of the `PATH` unless set.
+    #[must_use]
+    pub fn cli(mut self, cli: Option<FlyCli>) -> Self {
+        self.0.cli = cli;
+        self
+    }
+
+    /// What minted tokens may do. Reads of the user's only organisation unless set.
+    #[must_use]
+    pub fn scope(mut self, scope: MintScope) -> Self {
+        self.0.scope = scope;
+        self
+    }
+
+    /// This host's name, for the names of minted tokens. Only `[a-z0-9-]` of it is used.
+    #[must_use]
+    pub fn host(mut self, host: &str) -> Self {
+        self.0.host = host.chars().filter(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '-').take(40).collect();
+        self
+    }
+
+    /// How long minted tokens live. 24 h unless set.
+    #[must_use]
+    pub fn expiry(mut self, expiry: Duration) -> Self {
+        self.0.expiry = expiry.max(2 * MARGIN);
+        self
+    }
+
+    /// How long `fly` may take. 15 s unless set.
+    #[must_use]
+    pub fn cli_timeout(mut self, limit: Duration) -> Self {
+        self.0.cli_limit = limit;
+        self
+    }
+
+    /// How long `fly` is left alone after it minted nothing. 30 s unless set.
+    #[must_use]
+    pub fn cli_rest(mut self, rest: Duration) -> Self {
+        self.0.cli_rest = rest;
+        self
+    }
+
+    /// How long before its end a token in use is renewed in the background. 1 h unless set.
+    #[must_use]
+    pub fn renew_before(mut self, span: Duration) -> Self {
+        self.0.renew_before = span;
+        self
+    }
+
+    /// The clock that ends of tokens are read against.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.0.clock = clock;
+        self
+    }
+
+    /// The randomness in the names of minted tokens.
+    #[must_use]
+    pub fn entropy(mut self, entropy: Arc<dyn Entropy>) -> Self {
+        self.0.entropy = entropy;
+        self
+    }
+
+    /// The chain.
+    #[must_use]
+    pub fn build(self) -> Tokens {
+        Tokens(Arc::new(self.0))
+    }
+}
+
+impl Tokens {
+    /// Begins a chain.
+    #[must_use]
+    pub fn builder() -> TokensBuilder {
+        TokensBuilder(Inner {
+            store: None,
+            config: Self::default_config_file(),
+            cli: Some(FlyCli::new()),
+            scope: MintScope::ReadOrganisation(None),
+            host: "host".to_owned(),
+            expiry: Duration::from_secs(24 * 3600),
+            cli_limit: Duration::from_secs(15),
+            cli_rest: Duration::from_secs(30),
+            renew_before: Duration::from_secs(3600),
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy::new()),
+            apps: Mutex::default(),
+        })
+    }
+
+    /// `$FLY_CONFIG_DIR/config.yml`, or `~/.fly/config.yml`.
+    #[must_use]
+    pub fn default_config_file() -> Option<PathBuf> {
+        let folder = std::env::var_os("FLY_CONFIG_DIR").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+        Some(folder.or_else(|| Some(std::env::home_dir()?.join(".fly")))?.join("config.yml"))
+    }
+
+    /// A token of the app. What is in memory is given at once, and renewed in the background when its end is near.
+    ///
+    /// # Errors
+    /// `unauthorized` when every step missed; it says what each step missed by, and no secret.
+    ///
+    /// # Cancel safety
+    /// A dropped future leaves the search running for those who still wait.
+    pub async fn get(&self, app: &AppName) -> Result<Acquired> {
+        self.acquire(app, false).await
+    }
+
+    /// A token that is neither the one in memory nor the one in the store. One step: who asks meanwhile gets the new one. Concurrent
+    /// refreshes share one search.
+    ///
+    /// # Errors
+    /// As [`Tokens::get`]. What was held is forgotten all the same.
+    pub async fn refresh(&self, app: &AppName) -> Result<Acquired> {
+        self.acquire(app, true).await
+    }
+
+    /// Forgets the token in memory and the minted one in the store. The manual token stays.
+    ///
+    /// # Errors
+    /// When the store cannot forget it.
+    pub async fn invalidate(&self, app: &AppName) -> Result<()> {
+        let writing = {
+            let mut apps = self.apps();
+            match apps.get_mut(app) {
+                Some(state) => {
+                    state.forget();
+                    state.writing.clone()
+                }
+                None => Arc::default(),
+            }
+        };
+        let _one = writing.lock().await;
+        match &self.0.store {
+            Some(store) => store.delete(app, TokenSlot::Cached).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps an operator's token as the last step of the chain.
+    ///
+    /// # Errors
+    /// When it could not be kept (also without a store): it is then not used either.
+    pub async fn set_manual(&self, app: &AppName, token: FlyToken) -> Result<()> {
+        let store = self.store("a manual token")?;
+        store.put(app, TokenSlot::Manual, StoredToken { token, expires_at: None, name: None }).await?;
+        if let Some(state) = self.apps().get_mut(app) {
+            state.rejected.clear();
+        }
+        Ok(())
+    }
+
+    /// Forgets the operator's token.
+    ///
+    /// # Errors
+    /// When the store cannot forget it.
+    pub async fn clear_manual(&self, app: &AppName) -> Result<()> {
+        self.store("a manual token")?.delete(app, TokenSlot::Manual).await
+    }
+
+    /// Has `fly` revoke the token that was minted for this app, and forgets it. Says how many were revoked.
+    ///
+    /// # Errors
+    /// `not_found` when none is known to have been minted; `provider` when `fly` refused: it is then still kept.
+    pub async fn revoke(&self, app: &AppName) -> Result<usize> {
+        let held = self.apps().get(app).and_then(|state| state.minted_as.clone());
+        let name = match (held, &self.0.store) {
+            (Some(name), _) => Some(name),
+            (None, Some(store)) => store.get(app, TokenSlot::Cached).await?.and_then(|record| record.name),
+            (None, None) => None,
+        };
+        let name = name.ok_or_else(|| Error::new(ErrorKind::NotFound, "no token is known to have been minted for this app"))?;
+        let cli = self.0.cli.as_ref().ok_or_else(|| Error::new(ErrorKind::Unavailable, "there is no fly to revoke with"))?;
+        let count = mint::revoke(cli, &self.0.scope, app, &name, self.0.cli_limit).await?;
+        if let Some(state) = self.apps().get_mut(app) {
+            state.minted_as = None;
+        }
+        self.invalidate(app).await?;
+        Ok(count)
+    }
+
+    /// The credential of this app for an HTTP client: renewed once when the cloud answers 401.
+    #[must_use]
+    pub fn credential(&self, app: &AppName) -> AppCredential {
+        AppCredential { tokens: self.clone(), app: app.clone() }
+    }
+
+    fn store(&self, what: &str) -> Result<&AnyTokenStore> {
+        let missing = || Error::new(ErrorKind::Unavailable, format!("there is no store to keep {what} in"));
+        self.0.store.as_ref().ok_or_else(missing)
+    }
+
+    fn apps(&self) -> MutexGuard<'_, BTreeMap<AppName, App>> {
+        self.0.apps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn acquire(&self, app: &AppName, refresh: bool) -> Result<Acquired> {
+        let span = tracing::info_span!(
+            "fly.token.acquire",
+            app = app.as_str(),
+            source = field::Empty,
+            acquirer = field::Empty,
+            "error.type" = field::Empty,
+        );
+        async {
+            let result = match self.held_or_search(app, refresh) {
+                Ok(held) => {
+                    tracing::Span::current().record("acquirer", "caller");
+                    Ok(held)
+                }
+                Err(search) => {
+                    tracing::Span::current().record("acquirer", "search");
+                    search.result.await.map_err(Error::from)
+                }
+            };
+            match &result {
+                Ok(acquired) => tracing::Span::current().record("source", acquired.source.as_str()),
+                Err(error) => tracing::Span::current().record("error.type", error.kind().as_str()),
+            };
+            result
+        }
+        .instrument(span)
+        .await
+    }
+
+    /// What memory holds, or the search to wait for.
+    fn held_or_search(&self, app: &AppName, refresh: bool) -> Result<Acquired, Search> {
+        let now = self.0.clock.now();
+        let mut apps = self.apps();
+        let state = apps.entry(app.clone()).or_default();
+        let held = state.held.clone().filter(|held| held.expires_at.is_none_or(|end| end > now));
+        if let (Some(mut held), false) = (held, refresh) {
+            let near = held.expires_at.is_some_and(|end| end.saturating_sub(self.0.renew_before) <= now);
+            if near && held.source != TokenSource::Config && state.search.is_none() {
+                // Not waited for; the held one serves until it is there.
+                self.begin(app, state, true, false);
+            }
+            held.source = TokenSource::Memory;
+            return Ok(held);
+        }
+        if let Some(search) = &state.search
+            && search.generation == state.generation
+            && (search.renews || !refresh)
+        {
+            return Err(search.clone());
+        }
+        if refresh {
+            state.forget();
+        }
+        let renews = refresh || state.renew;
+        Err(self.begin(app, state, renews, refresh))
+    }
+
+    fn begin(&self, app: &AppName, state: &mut App, renews: bool, asked: bool) -> Search {
+        let plan = Plan {
+            generation: state.generation,
+            renews,
+            rejected: state.rejected.clone(),
+            cli_rests: !asked && state.cli_rests_until.is_some_and(|until| until > Instant::now()),
+            writing: state.writing.clone(),
+        };
+        let (this, app) = (self.clone(), app.clone());
+        // A task of its own: it runs to its end whoever stops waiting.
+        let task = tokio::spawn(async move { this.search(&app, plan).await }.in_current_span());
+        let lost = Missed { kind: ErrorKind::Unavailable, message: "the search for a fly token was cut off".to_owned() };
+        let result = task.map(move |joined| joined.unwrap_or(Err(lost))).boxed().shared();
+        let search = Search { generation: state.generation, renews, result };
+        state.search = Some(search.clone());
+        search
+    }
+
+    async fn search(&self, app: &AppName, plan: Plan) -> Result<Acquired, Missed> {
+        let found = self.walk(app, &plan).await;
+        let mut apps = self.apps();
+        let state = apps.entry(app.clone()).or_default();
+        if state.generation == plan.generation {
+            state.search = None;
+            if let Ok((acquired, minted_as)) = &found
+                && acquired.source != TokenSource::Manual
+            {
+                state.renew = false;
+                state.minted_as.clone_from(minted_as);
+                state.held = Some(acquired.clone());
+            }
+        }
+        found.map(|(acquired, _)| acquired)
+    }
+
+    /// The steps after memory, in their order.
+    async fn walk(&self, app: &AppName, plan: &Plan) -> Result<(Acquired, Option<String>), Missed> {
+        let inner = &*self.0;
+        let mut missed = Vec::new();
+        match self.kept(app, plan).await {
+            Ok(found) => return Ok(found),
+            Err(why) => missed.extend(why),
+        }
+        match self.configured(plan).await {
+            Ok(token) => {
+                let expires_at = Some(inner.clock.now().saturating_add(CONFIG_BELIEVED));
+                return Ok((Acquired { token, source: TokenSource::Config, expires_at }, None));
+            }
+            Err(why) => missed.push(why.to_owned()),
+        }
+        match self.minted(app, plan).await {
+            Ok(found) => return Ok(found),
+            Err(why) => missed.push(why),
+        }
+        let manual = match &inner.store {
+            None => Ok(None),
+            Some(store) => store.get(app, TokenSlot::Manual).await,
+        };
+        match manual {
+            Ok(Some(record)) if plan.allows(&record.token) => {
+                Ok((Acquired { token: record.token, source: TokenSource::Manual, expires_at: record.expires_at }, None))
+            }
+            other => {
+                missed.push(match other {
+                    Ok(Some(_)) => "the manual token was refused by fly".to_owned(),
+                    Ok(None) => "there is no manual token".to_owned(),
+                    Err(error) => error.message().to_owned(),
+                });
+                Err(Missed { kind: ErrorKind::Unauthorized, message: format!("no fly token: {}", missed.join("; ")) })
+            }
+        }
+    }
+
+    /// The minted token the store kept. A renewal drops it instead.
+    async fn kept(&self, app: &AppName, plan: &Plan) -> Result<(Acquired, Option<String>), Option<String>> {
+        let Some(store) = &self.0.store else { return Err(None) };
+        if plan.renews {
+            return Err(None);
+        }
+        let record = store.get(app, TokenSlot::Cached).await.map_err(|error| Some(error.message().to_owned()))?;
+        let now = self.0.clock.now();
+        record
+            .filter(|record| record.expires_at.is_some_and(|end| end > now) && plan.allows(&record.token))
+            .map(|StoredToken { token, expires_at, name }| (Acquired { token, source: TokenSource::Store, expires_at }, name))
+            .ok_or(None)
+    }
+
+    async fn configured(&self, plan: &Plan) -> Result<FlyToken, &'static str> {
+        let path = self.0.config.clone().ok_or("the fly configuration file is left out")?;
+        let read = tokio::task::spawn_blocking(move || flyctl_config::read(&path)).await;
+        let token = read.unwrap_or(Err("the fly configuration file cannot be read"))?;
+        if plan.allows(&token) { Ok(token) } else { Err("the token of the fly configuration file was refused by fly") }
+    }
+
+    async fn minted(&self, app: &AppName, plan: &Plan) -> Result<(Acquired, Option<String>), String> {
+        let inner = &*self.0;
+        let cli = inner.cli.as_ref().ok_or("minting is left out")?;
+        if plan.cli_rests {
+            return Err("fly minted nothing a moment ago".to_owned());
+        }
+        let mut random = [0; 5];
+        inner.entropy.fill(&mut random);
+        let name = format!("atlas-{}-{app}-{}", inner.host, BASE32_NOPAD.encode(&random).to_ascii_lowercase());
+        let before = inner.clock.now();
+        let token = match mint::create(cli, &inner.scope, app, &name, inner.expiry, inner.cli_limit).await {
+            Ok(token) => token,
+            Err(error) => {
+                tracing::warn!(app = app.as_str(), error = %error, "no fly token was minted");
+                if let Some(state) = self.apps().get_mut(app) {
+                    state.cli_rests_until = Some(Instant::now() + inner.cli_rest);
+                }
+                return Err(error.message().to_owned());
+            }
+        };
+        let expires_at = Some(before.saturating_add(inner.expiry.saturating_sub(MARGIN)));
+        if let Some(store) = &inner.store {
+            let _one = plan.writing.lock().await;
+            // Nobody forgot the app meanwhile: a late write would bring back what was forgotten.
+            let current = self.apps().get(app).is_some_and(|state| state.generation == plan.generation);
+            let record = StoredToken { token: token.clone(), expires_at, name: Some(name.clone()) };
+            if current && let Err(error) = store.put(app, TokenSlot::Cached, record).await {
+                tracing::error!(app = app.as_str(), error = %error, "a minted fly token could not be kept");
+            }
+        }
+        Ok((Acquired { token, source: TokenSource::Cli, expires_at }, Some(name)))
+    }
+
+    /// The cloud refused this `Authorization` value.
+    fn rejected(&self, app: &AppName, value: &Secret) {
+        let refused = fingerprint(value);
+        let mut apps = self.apps();
+        let state = apps.entry(app.clone()).or_default();
+        if state.rejected.contains(&refused) {
+            return;
+        }
+        if state.rejected.len() == MOST_REJECTED {
+            state.rejected.remove(0);
+        }
+        state.rejected.push(refused);
+        let is_held = state.held.as_ref().is_none_or(|held| fingerprint(&held.token.authorization()) == refused);
+        // Somebody renewed it already, where another is held.
+        if is_held {
+            state.forget();
+            state.renew = true;
+        }
+    }
+}
+
+impl App {
+    fn forget(&mut self) {
+        self.generation += 1;
+        self.held = None;
+        self.search = None;
+    }
+}
+
+/// What a search has to know of its app.
+struct Plan {
+    generation: u64,
+    renews: bool,
+    rejected: Vec<[u8; 32]>,
+    cli_rests: bool,
+    writing: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Plan {
+    fn allows(&self, token: &FlyToken) -> bool {
+        !self.rejected.contains(&fingerprint(&token.authorization()))
+    }
+}
+
+fn fingerprint(value: &Secret) -> [u8; 32] {
+    let mut short = [0; 32];
+    short.copy_from_slice(digest(&SHA256, value.expose().as_bytes()).as_ref());
+    short
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokens").field("scope", &self.0.scope).field("store", &self.0.store).finish_non_exhaustive()
+    }
+}
+
+/// The credential of one app, for an `atlas-http` client.
+#[derive(Clone, Debug)]
+pub struct AppCredential {
+    tokens: Tokens,
+    app: AppName,
+}
+
+impl CredentialSource for AppCredential {
+    async fn authorization(&self) -> Result<Secret> {
+        Ok(self.tokens.get(&self.app).await?.token.authorization())
+    }
+
+    fn rejected(&self, value: &Secret) {
+        self.tokens.rejected(&self.app, value);
+    }
+
+    fn origin(&self) -> String {
+        format!("the token chain of {}", self.app)
+    }
+}

@@ -1,0 +1,8 @@
+//! What a backend sees of this crate, against real folders, a fake `fly` and a log API in process.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod deploying;
+mod discovering;
+mod fake_fly;
+mod tokens;

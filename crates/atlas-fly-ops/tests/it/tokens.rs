@@ -1,0 +1,328 @@
+//! The token chain over a fake `fly`, real files and a clock in hand.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use atlas_core::{Clock, ErrorKind, Result, Timestamp};
+use atlas_fly_ops::conformance;
+use atlas_fly_ops::{
+    AnyTokenStore, AppName, FileTokenStore, FlyCli, FlyToken, MemoryTokenStore, MintScope, StoredToken, TokenSlot, TokenSource,
+    TokenStore, Tokens, TokensBuilder,
+};
+use atlas_http::CredentialSource as _;
+
+use crate::fake_fly::FakeFly;
+
+/// Mints `fm2_mintN` for the Nth call.
+const MINTS: &str = r#"echo "Update available" >&2; n=$(wc -l < "$FAKE_FLY/calls"); echo "{\"token\":\"FlyV1 fm2_mint$((n))\"}""#;
+
+#[derive(Debug)]
+struct HandClock(Mutex<Timestamp>);
+
+impl HandClock {
+    fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Timestamp::from_unix_seconds(1_790_000_000))))
+    }
+
+    fn advance(&self, span: Duration) {
+        let mut now = self.0.lock().unwrap();
+        *now = now.saturating_add(span);
+    }
+}
+
+impl Clock for HandClock {
+    fn now(&self) -> Timestamp {
+        *self.0.lock().unwrap()
+    }
+}
+
+fn app(name: &str) -> AppName {
+    AppName::new(name).unwrap()
+}
+
+fn token(text: &str) -> FlyToken {
+    FlyToken::parse(text).unwrap()
+}
+
+fn text(token: &FlyToken) -> String {
+    token.joined().expose().to_owned()
+}
+
+/// A chain without a configuration file.
+fn chain(fake: &FakeFly, store: &AnyTokenStore) -> TokensBuilder {
+    Tokens::builder()
+        .store(store.clone())
+        .config_file(None)
+        .cli(Some(fake.cli()))
+        .scope(MintScope::ReadOrganisation(Some("acme".into())))
+        .host("h1")
+}
+
+fn memory() -> AnyTokenStore {
+    AnyTokenStore::new(MemoryTokenStore::default())
+}
+
+#[tokio::test]
+async fn a_thousand_callers_cause_one_run_of_the_cli_and_share_its_token() {
+    let fake = FakeFly::doing(MINTS);
+    let tokens = chain(&fake, &memory()).build();
+    let callers: Vec<_> = (0..1000)
+        .map(|_| {
+            let tokens = tokens.clone();
+            tokio::spawn(async move { text(&tokens.get(&app("shop")).await.unwrap().token) })
+        })
+        .collect();
+    for caller in callers {
+        assert_eq!(caller.await.unwrap(), "fm2_mint1");
+    }
+    let calls = fake.calls();
+    assert_eq!(calls.len(), 1);
+    assert!(calls[0].starts_with("tokens create readonly --org=acme --name=atlas-h1-shop-"), "{}", calls[0]);
+    assert!(calls[0].ends_with(" --expiry=86400s --json"), "{}", calls[0]);
+}
+
+#[tokio::test]
+async fn a_thousand_callers_share_a_failure_and_the_cli_then_rests() {
+    let fake = FakeFly::doing("echo fm2_not_a_token >&2; echo 'Error: org slug must be specified'; exit 1");
+    let tokens = chain(&fake, &memory()).build();
+    let callers: Vec<_> = (0..1000)
+        .map(|_| {
+            let tokens = tokens.clone();
+            tokio::spawn(async move { tokens.get(&app("shop")).await.unwrap_err().kind() })
+        })
+        .collect();
+    for caller in callers {
+        assert_eq!(caller.await.unwrap(), ErrorKind::Unauthorized);
+    }
+    assert_eq!(fake.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn apps_do_not_wait_for_each_other() {
+    let fake = FakeFly::doing(&format!("case \"$*\" in *-slow-*) exec sleep 600;; esac\n{MINTS}"));
+    let tokens = chain(&fake, &memory()).cli_timeout(Duration::from_secs(600)).build();
+    let slow = tokio::spawn({
+        let tokens = tokens.clone();
+        async move { tokens.get(&app("slow")).await }
+    });
+    tokens.get(&app("quick")).await.unwrap();
+    assert!(!slow.is_finished());
+}
+
+#[tokio::test]
+async fn a_cli_that_is_missing_hangs_or_talks_nonsense_is_a_step_that_missed() {
+    let hangs = FakeFly::doing("exec sleep 600");
+    let nonsense = FakeFly::doing("echo welcome to fly");
+    let silent = FakeFly::doing("true");
+    let missing = FlyCli::new().program("/nowhere/fly");
+    for cli in [hangs.cli(), nonsense.cli(), silent.cli(), missing] {
+        let store = memory();
+        store
+            .put(&app("shop"), TokenSlot::Manual, StoredToken { token: token("fo1_hand"), expires_at: None, name: None })
+            .await
+            .unwrap();
+        let tokens = chain(&silent, &store).cli(Some(cli)).cli_timeout(Duration::from_millis(300)).build();
+        let acquired = tokens.get(&app("shop")).await.unwrap();
+        assert_eq!((text(&acquired.token).as_str(), acquired.source), ("fo1_hand", TokenSource::Manual));
+    }
+    assert!(hangs.alive().is_empty() && hangs.leader_is_reaped());
+}
+
+#[tokio::test]
+async fn a_manual_token_does_not_run_the_cli_for_every_caller() {
+    let fake = FakeFly::doing("exit 1");
+    let tokens = chain(&fake, &memory()).build();
+    tokens.set_manual(&app("shop"), token("fo1_hand")).await.unwrap();
+    for _ in 0..5 {
+        assert_eq!(tokens.get(&app("shop")).await.unwrap().source, TokenSource::Manual);
+    }
+    assert_eq!(fake.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn a_minted_token_outlives_the_process_and_its_file_is_its_owners_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("private/tokens");
+    let fake = FakeFly::doing(MINTS);
+    let open = || AnyTokenStore::new(FileTokenStore::open(&folder).unwrap());
+    chain(&fake, &open()).build().get(&app("shop")).await.unwrap();
+    let again = chain(&fake, &open()).build().get(&app("shop")).await.unwrap();
+    assert_eq!((text(&again.token).as_str(), again.source, fake.calls().len()), ("fm2_mint1", TokenSource::Store, 1));
+    let mode = |path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(folder.clone()), mode(folder.join("shop.cached.json"))), (0o700, 0o600));
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn the_configuration_file_is_read_again_and_never_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.yml");
+    let clock = HandClock::new();
+    let store = memory();
+    let fake = FakeFly::doing(MINTS);
+    let tokens = chain(&fake, &store).config_file(Some(config.clone())).clock(clock.clone()).build();
+    for round in ["fm2_first", "fm2_second"] {
+        fs::write(&config, format!("access_token: \"{round}\"\nmetrics_token: fm2_m\n")).unwrap();
+        let acquired = tokens.get(&app("shop")).await.unwrap();
+        assert_eq!((text(&acquired.token).as_str(), acquired.source), (round, TokenSource::Config));
+        clock.advance(Duration::from_secs(61));
+    }
+    assert!(store.get(&app("shop"), TokenSlot::Cached).await.unwrap().is_none());
+    assert!(fake.calls().is_empty());
+}
+
+#[tokio::test]
+async fn a_token_near_its_end_is_renewed_behind_the_callers_back() {
+    let fake = FakeFly::doing(MINTS);
+    let clock = HandClock::new();
+    let tokens = chain(&fake, &memory()).clock(clock.clone()).build();
+    tokens.get(&app("shop")).await.unwrap();
+    clock.advance(Duration::from_secs(23 * 3600 + 60));
+    assert_eq!(text(&tokens.get(&app("shop")).await.unwrap().token), "fm2_mint1", "the old one serves meanwhile");
+    let renewed = async {
+        while text(&tokens.get(&app("shop")).await.unwrap().token) == "fm2_mint1" {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), renewed).await.unwrap();
+    assert_eq!(fake.calls().len(), 2);
+}
+
+#[tokio::test]
+async fn refresh_and_invalidate_do_not_find_the_stored_copy_again() {
+    let fake = FakeFly::doing(MINTS);
+    let tokens = chain(&fake, &memory()).build();
+    let get = async || text(&tokens.get(&app("shop")).await.unwrap().token);
+    assert_eq!(get().await, "fm2_mint1");
+    let (a, b) = (app("shop"), app("shop"));
+    let (a, b) = tokio::join!(tokens.refresh(&a), tokens.refresh(&b));
+    assert_eq!(
+        (text(&a.unwrap().token), text(&b.unwrap().token)),
+        ("fm2_mint2".into(), "fm2_mint2".into()),
+        "one search for both"
+    );
+    assert_eq!(get().await, "fm2_mint2");
+    tokens.invalidate(&app("shop")).await.unwrap();
+    tokens.invalidate(&app("never-seen")).await.unwrap();
+    assert_eq!(get().await, "fm2_mint3");
+    assert_eq!(fake.calls().len(), 3);
+}
+
+#[tokio::test]
+async fn a_refused_token_is_not_given_again_from_anywhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.yml");
+    fs::write(&config, "access_token: fm2_config\n").unwrap();
+    let fake = FakeFly::doing(MINTS);
+    let tokens = chain(&fake, &memory()).config_file(Some(config)).build();
+    let credential = tokens.credential(&app("shop"));
+    for expected in ["FlyV1 fm2_config", "FlyV1 fm2_mint1", "FlyV1 fm2_mint2"] {
+        let value = credential.authorization().await.unwrap();
+        assert_eq!(value.expose(), expected);
+        credential.rejected(&value);
+        // A second call that failed with the same value does not throw the next one away.
+        credential.rejected(&value);
+    }
+}
+
+#[tokio::test]
+async fn a_minted_token_can_be_revoked_by_its_name() {
+    let fake = FakeFly::doing(&format!(
+        r#"case "$*" in
+        *create*) {MINTS}; for w in "$@"; do case "$w" in --name=*) echo "${{w#--name=}}" > "$FAKE_FLY/name";; esac; done;;
+        *list*) echo "[{{\"ID\":\"t0\",\"Name\":\"other\"}},{{\"ID\":\"t1\",\"Name\":\"$(cat "$FAKE_FLY/name")\"}}]";;
+        esac"#
+    ));
+    let tokens = chain(&fake, &memory()).build();
+    assert_eq!(tokens.revoke(&app("shop")).await.unwrap_err().kind(), ErrorKind::NotFound);
+    tokens.get(&app("shop")).await.unwrap();
+    assert_eq!(tokens.revoke(&app("shop")).await.unwrap(), 1);
+    assert_eq!(fake.calls()[1..], ["tokens list --json --scope=org --org=acme", "tokens revoke t1"]);
+    assert_eq!(tokens.revoke(&app("shop")).await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_corrupt_manual_file_is_refused_and_preserved_and_a_corrupt_cached_one_is_rebuilt() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("tokens");
+    let store = AnyTokenStore::new(FileTokenStore::open(&folder).unwrap());
+    for slot in ["manual", "cached"] {
+        fs::write(folder.join(format!("shop.{slot}.json")), "{\"v\":1,\"tok").unwrap();
+    }
+    let error = store.get(&app("shop"), TokenSlot::Manual).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    let fake = FakeFly::doing(MINTS);
+    let tokens = chain(&fake, &store).build();
+    assert_eq!(tokens.set_manual(&app("shop"), token("fo1_new")).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(fs::read_to_string(folder.join("shop.manual.json")).unwrap(), "{\"v\":1,\"tok");
+    assert_eq!(tokens.get(&app("shop")).await.unwrap().source, TokenSource::Cli);
+    assert!(store.get(&app("shop"), TokenSlot::Cached).await.unwrap().is_some());
+}
+
+#[test]
+fn a_folder_that_others_may_enter_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(FileTokenStore::open(dir.path()).unwrap_err().kind(), ErrorKind::Validation);
+}
+
+#[tokio::test]
+async fn our_stores_conform() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = AnyTokenStore::new(FileTokenStore::open(dir.path().join("t")).unwrap());
+    assert_eq!(conformance::check(&memory()).await, Ok(()));
+    assert_eq!(conformance::check(&files).await, Ok(()));
+}
+
+/// A store with one fault.
+#[derive(Debug)]
+struct Broken(&'static str, MemoryTokenStore);
+
+impl TokenStore for Broken {
+    async fn get(&self, app: &AppName, slot: TokenSlot) -> Result<Option<StoredToken>> {
+        let slot = if self.0 == "slots" { TokenSlot::Cached } else { slot };
+        let app = if self.0 == "apps" { AppName::new("x")? } else { app.clone() };
+        let found = self.1.get(&app, slot).await?;
+        Ok(found.map(|record| if self.0 == "end" { StoredToken { expires_at: None, ..record } } else { record }))
+    }
+
+    async fn put(&self, app: &AppName, slot: TokenSlot, record: StoredToken) -> Result<()> {
+        let slot = if self.0 == "slots" { TokenSlot::Cached } else { slot };
+        let app = if self.0 == "apps" { AppName::new("x")? } else { app.clone() };
+        if self.0 == "replace" && self.1.get(&app, slot).await?.is_some() {
+            return Ok(());
+        }
+        self.1.put(&app, slot, record).await
+    }
+
+    async fn delete(&self, app: &AppName, slot: TokenSlot) -> Result<()> {
+        if self.0 == "delete" { Ok(()) } else { self.1.delete(app, slot).await }
+    }
+}
+
+#[tokio::test]
+async fn the_suite_finds_each_fault() {
+    for (fault, rule) in [
+        ("slots", "the two slots of an app are apart"),
+        ("apps", "two apps are apart"),
+        ("end", "what was put comes back whole"),
+        ("replace", "a put replaces what was there"),
+        ("delete", "what was deleted is gone"),
+    ] {
+        let store = AnyTokenStore::new(Broken(fault, MemoryTokenStore::default()));
+        assert_eq!(conformance::check(&store).await, Err(rule.to_owned()), "{fault}");
+    }
+}
+
+#[tokio::test]
+async fn no_error_and_no_debug_output_shows_a_token() {
+    let fake = FakeFly::doing("echo 'Error: fm2_leak in a message'; echo fm2_leak >&2; exit 1");
+    let tokens = chain(&fake, &memory()).build();
+    let error = tokens.get(&app("shop")).await.unwrap_err();
+    tokens.set_manual(&app("shop"), token("fo1_leak")).await.unwrap();
+    let acquired = tokens.get(&app("shop")).await.unwrap();
+    let printed = format!("{error} {error:?} {acquired:?} {tokens:?} {:?}", tokens.credential(&app("shop")));
+    assert!(!printed.contains("leak"), "{printed}");
+}
