@@ -38,7 +38,7 @@ pub(super) fn key(secret: &Secret) -> hmac::Key {
 pub(super) fn sign_with(key: &hmac::Key, url: &str, expires_at: Timestamp) -> Result<String> {
     let parts = Parts::to_sign(url)?;
     let exp = expires_at.unix_seconds().to_string();
-    let mut params: Vec<Pair<'_>> = query::pairs(parts.query.unwrap_or("")).collect();
+    let mut params = query::collect(parts.query.unwrap_or(""));
     params.retain(|(name, _)| ![EXP, SIG].contains(&name.as_ref()));
     params.push((Cow::Borrowed(EXP), Cow::Borrowed(exp.as_bytes())));
     params.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -51,28 +51,33 @@ pub(super) fn sign_with(key: &hmac::Key, url: &str, expires_at: Timestamp) -> Re
     });
 
     let canonical = Canonical::of(parts.path, &params);
-    let tag = BASE64URL_NOPAD.encode(hmac::sign(key, canonical.text.as_bytes()).as_ref());
+    let mut tag = [0; 43];
+    BASE64URL_NOPAD.encode_mut(hmac::sign(key, &canonical.text).as_ref(), &mut tag);
     let (before, after) = canonical.query().split_at(canonical.sig_at);
-    Ok([parts.origin, parts.path, "?", before, "&sig=", &tag, after, parts.fragment].concat())
+    let out = [parts.origin.as_bytes(), parts.path.as_bytes(), b"?", before, b"&sig=", &tag, after, parts.fragment.as_bytes()];
+    Ok(String::from_utf8(out.concat()).expect("parts of a text, and ASCII"))
 }
 
 pub(super) fn verify_with(key: &hmac::Key, url: &str, now: Timestamp) -> Verdict {
     let parts = Parts::of(url);
-    let mut params: Vec<Pair<'_>> = query::pairs(parts.query.unwrap_or("")).collect();
-    let last = |name: &[u8]| params.iter().rev().find(|(key, _)| key.as_ref() == name).map(|(_, value)| value.clone());
+    let mut params = query::collect(parts.query.unwrap_or(""));
+    let last = |name: &[u8]| params.iter().rev().find(|(key, _)| key.as_ref() == name).map(|(_, value)| value.as_ref());
     let (Some(exp), Some(sig)) = (last(EXP), last(SIG).filter(|sig| !sig.is_empty())) else { return Verdict::Malformed };
-    let Some(expiry) = seconds(&exp) else { return Verdict::Malformed };
+    let Some(expiry) = seconds(exp) else { return Verdict::Malformed };
     if expiry < now.unix_seconds() {
         return Verdict::Expired;
     }
-    params.sort_by(|(a, _), (b, _)| a.cmp(b));
-    let repeated = params.windows(2).any(|pair| pair[0].0 == pair[1].0);
-    params.retain(|(name, _)| name.as_ref() != SIG);
-    let canonical = Canonical::of(parts.path, &params);
     // Strict decoding: a signature has one spelling.
     let mut tag = [0; 32];
-    let decoded = sig.len() == 43 && BASE64URL_NOPAD.decode_mut(&sig, &mut tag).is_ok();
-    match hmac::verify(key, canonical.text.as_bytes(), &tag) {
+    let decoded = sig.len() == 43 && BASE64URL_NOPAD.decode_mut(sig, &mut tag).is_ok();
+    // A signed URL comes sorted, with each name once.
+    let mut repeated = false;
+    if !params.is_sorted_by(|(a, _), (b, _)| a < b) {
+        params.sort_by(|(a, _), (b, _)| a.cmp(b));
+        repeated = params.windows(2).any(|pair| pair[0].0 == pair[1].0);
+    }
+    let canonical = Canonical::of(parts.path, &params);
+    match hmac::verify(key, &canonical.text, &tag) {
         Ok(()) if decoded && !repeated => Verdict::Ok,
         _ => Verdict::BadSignature,
     }
@@ -89,9 +94,9 @@ fn seconds(text: &[u8]) -> Option<i64> {
     Some(text.parse().unwrap_or(if digits.len() < text.len() { i64::MIN } else { i64::MAX }))
 }
 
-/// What is signed, from parameters sorted and without `sig`.
+/// What is signed, from sorted parameters; a `sig` among them is left out.
 struct Canonical {
-    text: String,
+    text: Vec<u8>,
     query_at: usize,
     /// Where in the query `sig` belongs: before its `&`, or at the end. Never 0, for `exp` sorts before it.
     sig_at: usize,
@@ -99,14 +104,17 @@ struct Canonical {
 
 impl Canonical {
     fn of(path: &str, params: &[Pair<'_>]) -> Self {
-        let mut text = String::with_capacity(2 * path.len() + 128);
-        text.push_str(if path.is_empty() { "/" } else { path });
-        text.push('?');
+        let mut text = Vec::with_capacity(2 * path.len() + 128);
+        text.extend_from_slice(if path.is_empty() { b"/" } else { path.as_bytes() });
+        text.push(b'?');
         let query_at = text.len();
         let mut sig_at = None;
         for (name, value) in params {
-            if name.as_ref() > SIG {
+            if name.as_ref() >= SIG {
                 sig_at.get_or_insert(text.len() - query_at);
+                if name.as_ref() == SIG {
+                    continue;
+                }
             }
             query::push(&mut text, query_at, name, value);
         }
@@ -114,7 +122,7 @@ impl Canonical {
         Self { text, query_at, sig_at }
     }
 
-    fn query(&self) -> &str {
+    fn query(&self) -> &[u8] {
         &self.text[self.query_at..]
     }
 }

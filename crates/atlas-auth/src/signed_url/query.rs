@@ -17,28 +17,36 @@ pub(crate) fn pairs(query: &str) -> impl Iterator<Item = Pair<'_>> {
     })
 }
 
-/// Appends `key=value`, behind an `&` unless `out` is at its beginning (`start`).
-pub(crate) fn push(out: &mut String, start: usize, key: &[u8], value: &[u8]) {
+/// All of them, with room for one more.
+pub(crate) fn collect(query: &str) -> Vec<Pair<'_>> {
+    let ampersands = query.bytes().filter(|byte| *byte == b'&').count();
+    let mut all = Vec::with_capacity(ampersands + 2);
+    all.extend(pairs(query));
+    all
+}
+
+/// Appends `key=value`, behind an `&` unless `out` is at its beginning (`start`). What is appended is ASCII.
+pub(crate) fn push(out: &mut Vec<u8>, start: usize, key: &[u8], value: &[u8]) {
     if out.len() > start {
-        out.push('&');
+        out.push(b'&');
     }
     encode(out, key);
-    out.push('=');
+    out.push(b'=');
     encode(out, value);
 }
 
-fn encode(out: &mut String, bytes: &[u8]) {
+fn encode(out: &mut Vec<u8>, bytes: &[u8]) {
     // Nearly all keys and values are plain, and copying a slice beats looking at each byte twice.
     let plain = |byte: u8| byte.is_ascii_alphanumeric() | matches!(byte, b'~' | b'_' | b'-' | b'.');
     // A fold without an early end, so that it runs on whole vectors.
     if bytes.iter().fold(true, |all, byte| all & plain(*byte)) {
-        return out.push_str(std::str::from_utf8(bytes).unwrap_or_default());
+        return out.extend_from_slice(bytes);
     }
     for (index, word) in bytes.split(|byte| *byte == b' ').enumerate() {
         if index > 0 {
-            out.push('+');
+            out.push(b'+');
         }
-        out.extend(percent_encode(word, ESCAPED));
+        out.extend(percent_encode(word, ESCAPED).flat_map(str::bytes));
     }
 }
 
@@ -60,9 +68,9 @@ mod tests {
     use super::*;
 
     fn encoded(text: &[u8]) -> String {
-        let mut out = String::new();
+        let mut out = Vec::new();
         encode(&mut out, text);
-        out
+        String::from_utf8(out).unwrap()
     }
 
     #[test]
