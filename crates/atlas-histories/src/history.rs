@@ -25,7 +25,10 @@ use crate::store::StoreWeather;
 /// A secret that every session's environment holds: wherever it shows, a secret leaked.
 pub(crate) const CANARY: &str = "zzCANARYzz";
 /// The account of the nodes, by its name in the world.
-const ACCOUNT: &str = "ours";
+pub(crate) const ACCOUNT: &str = "ours";
+/// Another account of ours, and its key: what a wrong deploy uses.
+const OTHER_ACCOUNT: &str = "our-other-one";
+const OTHER_KEY: &str = "history-key-of-the-other-account";
 /// How late the cloud's reads may be at worst, within its stated bound.
 const LAG: Duration = Duration::from_secs(110);
 /// After this much quiet every promise about the present must hold.
@@ -62,6 +65,7 @@ impl History {
         let seed = plan.seed;
         let world = World::new(seed, WorldClock::following(1.0)).with_cloud(runpod::cloud());
         world.add_key(runpod::NAME, API_KEY, ACCOUNT);
+        world.add_key(runpod::NAME, OTHER_KEY, OTHER_ACCOUNT);
         world.set_lag(runpod::NAME, Lag::within(LAG));
         let entropy = dice::entropy(seed, "store");
         let store = Memory::new(Arc::new(world.clock().clone()), &entropy).durable(true);
@@ -73,6 +77,7 @@ impl History {
             store,
             ledger: MemoryLedger::default(),
             secret: Secret::new(format!("realm-secret-{seed:020}-0123456789abcdefghijklmnopqrstuvwxyz")),
+            api_key: Arc::new(Mutex::new(API_KEY)),
             rules: rules.clone(),
             last_intent: Arc::default(),
             places: Places::new(seed, plan.crashes),
@@ -201,12 +206,12 @@ impl History {
                 self.world().revoke_key(runpod::NAME, API_KEY);
                 self.restore_key_after(span);
             }
-            Step::AccountSwapped(span) => {
+            Step::WrongKey => {
                 self.facts.disaster(now, "swap-account");
                 self.world().count_fault(FaultKind::SwapAccount);
-                self.world().swap_account(runpod::NAME, API_KEY);
-                self.restore_key_after(span);
+                self.deploy_with(OTHER_KEY);
             }
+            Step::RightKey => self.deploy_with(API_KEY),
         }
     }
 
@@ -216,6 +221,15 @@ impl History {
             sleep(span).await;
             world.restore_key(runpod::NAME, API_KEY);
         }));
+    }
+
+    /// Every node is started again, with this key.
+    fn deploy_with(&mut self, key: &'static str) {
+        *self.deployment.api_key.lock().unwrap_or_else(PoisonError::into_inner) = key;
+        for index in 0..self.nodes.len() {
+            self.nodes[index].process.crash();
+            self.nodes[index] = self.boot(index);
+        }
     }
 
     /// A node that is up, drawn.
@@ -395,6 +409,10 @@ impl History {
         self.deployment.weather.calm();
         self.world().calm();
         self.world().restore_key(runpod::NAME, API_KEY);
+        // A history cut short may end in the middle of a wrong deploy.
+        if *self.deployment.api_key.lock().unwrap_or_else(PoisonError::into_inner) != API_KEY {
+            self.deploy_with(API_KEY);
+        }
         for node in &self.nodes {
             node.process.resume();
             node.clock.set_error_ms(0);

@@ -28,6 +28,7 @@ pub(crate) struct Deployment {
     pub(crate) seed: u64,
     pub(crate) world: World,
     pub(crate) cloud: runpod::RunPod,
+    pub(crate) api_key: Arc<Mutex<&'static str>>,
     pub(crate) store: Memory,
     pub(crate) ledger: MemoryLedger,
     pub(crate) secret: Secret,
@@ -99,7 +100,7 @@ impl Node {
             deletions: deployment.deletions.clone(),
         };
         let provider = RunPod::builder()
-            .api_key(API_KEY)
+            .api_key(*deployment.api_key.lock().unwrap_or_else(PoisonError::into_inner))
             .transport(Transport::new(way))
             .clock(Arc::new(self.clock.clone()))
             .entropy(entropy.clone())

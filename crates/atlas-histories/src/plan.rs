@@ -32,8 +32,10 @@ pub(crate) enum Step {
     Rollback(Under),
     /// The key is refused for so long.
     KeyRevoked(Duration),
-    /// The key belongs to another account for so long.
-    AccountSwapped(Duration),
+    /// Somebody deploys with the key of another account.
+    WrongKey,
+    /// And with the right one again.
+    RightKey,
 }
 
 /// What somebody else does at the cloud.
@@ -118,7 +120,7 @@ impl Plan {
             seed,
             nodes,
             page_size: if dice.percent(50) { usize::try_from(dice.draw(1..4)).unwrap_or(1) } else { 1000 },
-            crashes: if calm { 0 } else { dice.draw(1..6) },
+            crashes: if calm { 0 } else { dice.draw(3..7) },
             store_failures_per_thousand: if calm { 0 } else { *dice.pick(&[0, 0, 2, 10]) },
             weather: if calm { Vec::new() } else { draw_weather(&dice) },
             calm,
@@ -257,6 +259,8 @@ fn draw_disasters(dice: &Dice, nodes: usize, steps: &mut Vec<(Duration, Step)>) 
         steps.push((when(), Step::KeyRevoked(dice.seconds(60..600))));
     }
     if dice.percent(10) {
-        steps.push((when(), Step::AccountSwapped(dice.seconds(60..600))));
+        let at = when();
+        steps.push((at, Step::WrongKey));
+        steps.push((at + dice.seconds(60..600), Step::RightKey));
     }
 }

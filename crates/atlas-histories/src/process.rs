@@ -163,9 +163,11 @@ impl Places {
         let dies = {
             let mut watch = self.watch();
             *watch.awaits.reached.entry(place.to_owned()).or_default() += 1;
-            let favourite = bucket(place) == watch.favourite;
+            // Twice at one place is enough for a history: there are others.
+            let here = watch.awaits.crashed.get(place).copied().unwrap_or(0);
+            let favourite = bucket(place) == watch.favourite && here < 2;
             // Each history has its favourite places, so that together they crash everywhere.
-            let odds = if favourite { 3 } else { 500 };
+            let odds = if favourite { 2 } else { 20_000 };
             let dies = watch.armed && watch.crashes_left > 0 && process.is_alive() && watch.dice.draw(0..odds) == 0;
             if dies {
                 watch.crashes_left -= 1;
