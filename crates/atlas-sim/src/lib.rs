@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use atlas_core::{Clock, SystemClock};
-use atlas_testkit::dialect::lambda::{self, Lambda};
+use atlas_testkit::dialect::lambda::{self, Lambda, Quirks, Rates};
 use atlas_testkit::dialect::runpod::{self, RunPod};
 use atlas_testkit::world::{Fault, FaultPlan, World, WorldClock};
 use tokio::net::TcpListener;
@@ -57,11 +57,20 @@ pub struct Options {
     pub faults: Vec<Fault>,
     /// Faults that may come with any call, by chance.
     pub plans: Vec<FaultPlan>,
+    /// How many calls Lambda takes; `None` for any number, which a suite about other things likes.
+    pub lambda_rates: Option<Rates>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 0)), seed: 1, speed: 1.0, faults: Vec::new(), plans: Vec::new() }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            seed: 1,
+            speed: 1.0,
+            faults: Vec::new(),
+            plans: Vec::new(),
+            lambda_rates: Some(Rates::default()),
+        }
     }
 }
 
@@ -117,7 +126,9 @@ pub async fn serve(options: Options) -> io::Result<Sim> {
     let (lambda_listener, lambda_at) = ports.bind().await?;
 
     let recorder = Recorder::default();
-    let (runpod, lambda) = (RunPod::new(world.clone()), Lambda::new(world.clone()));
+    let mut quirks = Quirks::default();
+    quirks.rates = options.lambda_rates;
+    let (runpod, lambda) = (RunPod::new(world.clone()), Lambda::new(world.clone()).with_quirks(quirks));
     let ready = Ready {
         admin: format!("http://{admin}"),
         bounds: Bounds::at_speed(world.clock().speed()),

@@ -29,7 +29,7 @@ pub const CLOUD: Cloud = Cloud {
     hosts: &["cloud.lambda.ai"],
     world,
     dialect: |world| Transport::new(lambda::Lambda::new(world.clone()).with_quirks(unhurried())),
-    served: false,
+    served: true,
     provider,
     live,
     reading: Reading { operation, lose_cursor: Some(Broken { pages: 2, by: repeat_the_token }) },
@@ -58,16 +58,19 @@ fn provider(world: &World, transport: Transport, key: &str, served: Option<&Read
     build(world, transport, key, served).map(AnyProvider::new)
 }
 
-fn build(world: &World, transport: Transport, key: &str, _served: Option<&Ready>) -> Result<Lambda> {
+fn build(world: &World, transport: Transport, key: &str, served: Option<&Ready>) -> Result<Lambda> {
     let mut limits = AccountLimits::default();
     (limits.call_interval, limits.burst) = (Duration::from_millis(1), 1_000);
-    Lambda::builder()
+    let mut builder = Lambda::builder()
         .api_key(key)
         .transport(transport)
         .limits(limits)
         .launch_pace(Pace::every(Duration::from_millis(1)))
-        .clock(Arc::new(world.clock().clone()))
-        .build()
+        .clock(Arc::new(world.clock().clone()));
+    if let Some(ready) = served {
+        builder = builder.base_url(&ready.lambda);
+    }
+    builder.build()
 }
 
 /// The account of the environment's key, or the same cloud with another key.

@@ -195,6 +195,7 @@ impl Stage {
     async fn over_tcp(cloud: &Cloud, seed: u64) -> Result<Self> {
         let mut options = Options::default();
         options.seed = seed;
+        options.lambda_rates = None;
         let sim = atlas_sim::serve(options).await.map_err(|error| unexpected(format!("cannot serve: {error}")))?;
         Ok(Self { world: sim.world().clone(), tap: Tap::new(Transport::hyper(), cloud.reading), sim: Some(sim) })
     }
