@@ -9,4 +9,5 @@ mod node;
 mod reap;
 #[cfg(feature = "redb")]
 mod redb;
+mod tasks;
 mod unknown;
