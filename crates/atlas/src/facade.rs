@@ -180,6 +180,8 @@ pub struct AtlasBuilder {
     name_prefix: Option<String>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    #[cfg(feature = "guard")]
+    guards: Option<crate::guard::GuardActivity>,
 }
 
 impl Default for AtlasBuilder {
@@ -194,6 +196,8 @@ impl Default for AtlasBuilder {
             name_prefix: None,
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy::new()),
+            #[cfg(feature = "guard")]
+            guards: None,
         }
     }
 }
@@ -265,6 +269,12 @@ impl AtlasBuilder {
         Self { entropy, ..self }
     }
 
+    /// Counts the traffic through the guards in the machines as activity, besides touches.
+    #[cfg(feature = "guard")]
+    pub fn guard_activity(self, guards: crate::guard::GuardActivity) -> Self {
+        Self { guards: Some(guards), ..self }
+    }
+
     /// Checks everything and starts the orchestrator: it goes on with whatever the store has on record.
     ///
     /// # Errors
@@ -293,7 +303,7 @@ impl AtlasBuilder {
             .realm(found.realm)
             .ledger(found.ledger)
             .policy(self.policy)
-            .clock(self.clock)
+            .clock(self.clock.clone())
             .entropy(self.entropy.clone());
         let entropy = self.entropy;
         if let Some(prefix) = self.name_prefix {
@@ -302,9 +312,18 @@ impl AtlasBuilder {
         for (name, provider) in &accounts {
             builder = builder.account(name.clone(), provider.clone());
         }
+        #[cfg(feature = "guard")]
+        let link = Arc::new(std::sync::OnceLock::new());
+        #[cfg(feature = "guard")]
+        if let Some(guards) = self.guards {
+            let source = crate::guard::GuardSource::new(guards, link.clone(), self.clock, entropy.clone())?;
+            builder = builder.activity(atlas_orchestrator::AnyActivitySource::new(source));
+        }
         let orchestrator = builder.start().await?;
         let inner = Inner { accounts, default_account, idle_ttl: self.idle_ttl, orchestrator, socket: Mutex::new(None) };
         let atlas = Atlas(Arc::new(inner));
+        #[cfg(feature = "guard")]
+        link.get_or_init(|| WeakAtlas(Arc::downgrade(&atlas.0)));
         if let Some(file) = file {
             let socket = owner::listen(WeakAtlas(Arc::downgrade(&atlas.0)), &file, &*entropy)?;
             *atlas.0.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket);

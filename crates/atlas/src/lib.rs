@@ -8,6 +8,8 @@
 pub mod config;
 #[cfg(feature = "orchestrator")]
 mod facade;
+#[cfg(feature = "guard")]
+mod guard;
 #[cfg(feature = "orchestrator")]
 pub mod owner;
 #[cfg(feature = "orchestrator")]
@@ -34,5 +36,7 @@ pub use atlas_provider_runpod::RunPod;
 pub use atlas_testkit as testkit;
 #[cfg(feature = "orchestrator")]
 pub use facade::{Atlas, AtlasBuilder, IntoStore};
+#[cfg(feature = "guard")]
+pub use guard::GuardActivity;
 #[cfg(feature = "orchestrator")]
 pub use realm::REALM_SECRET_ENV;

@@ -1,0 +1,62 @@
+//! An atlas over the mock cloud whose machines' guards are all at one address.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use atlas::testkit::mock::MockCloud;
+use atlas::{
+    AccountLimits, AccountName, Atlas, Auth, ComputeRequest, Gpu, GuardActivity, Policy, Port, Reason, Session, SessionOptions,
+};
+
+use crate::PATIENCE;
+
+pub(crate) struct World {
+    atlas: Atlas,
+    cloud: MockCloud,
+    guard: Arc<OnceLock<SocketAddr>>,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let limits = AccountLimits {
+            visibility_bound: Duration::from_millis(50),
+            call_deadline: Duration::from_secs(5),
+            call_interval: Duration::from_millis(1),
+            burst: 100,
+            concurrency: 16,
+        };
+        let mut policy = Policy::default();
+        policy.tick = Duration::from_millis(50);
+        policy.flush = Duration::from_millis(50);
+        let cloud = MockCloud::new(7).limits(limits);
+        let guard = Arc::<OnceLock<SocketAddr>>::default();
+        let known = Arc::clone(&guard);
+        let guards = GuardActivity::new().address(move |_| known.get().map(|address| format!("http://{address}")));
+        let name = AccountName::new("mock").unwrap();
+        let builder = Atlas::builder().account(name, cloud.provider()).policy(policy).guard_activity(guards);
+        Self { atlas: builder.build().await.unwrap(), cloud, guard }
+    }
+
+    /// Until this was said, the guard cannot be read.
+    pub(crate) fn guard_is_at(&self, address: SocketAddr) {
+        self.guard.set(address).expect("it is said once");
+    }
+
+    pub(crate) async fn spawn(&self, options: SessionOptions) -> Session {
+        let request = ComputeRequest::gpu(Gpu::H100).image("x/y:1").port(Port::http(8000)).auth(Auth::SignedUrl);
+        let session = self.atlas.spawn(request, options).await.unwrap();
+        session.await_ready(PATIENCE).await.unwrap();
+        session
+    }
+
+    /// Waits until the session's machine is proved to be gone; why it was ended.
+    pub(crate) async fn end_of(&self, session: &Session) -> Reason {
+        self.atlas.orchestrator().await_terminated(session.id(), PATIENCE).await.unwrap();
+        session.info().await.unwrap().reason.unwrap()
+    }
+
+    pub(crate) fn live(&self) -> u64 {
+        self.cloud.world().ledger().clouds["mock"].live
+    }
+}
