@@ -17,15 +17,19 @@ mod cli;
 mod config_file;
 mod deploy;
 mod discover;
+mod logs;
 mod process;
 mod token;
 
 pub use app_name::AppName;
 pub use cli::FlyCli;
-#[cfg(feature = "conformance")]
 pub use deploy::{Ansi, DeployError, DeployEvent, DeployOutput, DeployRequest, DeployTicket, Deployment, Stage};
 pub use discover::{Discovery, FlyApp, Problem, Report, discover_apps};
+pub use logs::{
+    LogClient, LogCursor, LogEntry, LogEvent, LogFilter, LogHub, LogHubOptions, LogPage, LogSink, LogSubscription, SinkTask,
+};
 pub use process::Pipe;
+#[cfg(feature = "conformance")]
 pub use token::conformance;
 pub use token::{
     Acquired, AnyTokenStore, AppCredential, FileTokenStore, FlyToken, MemoryTokenStore, MintScope, StoredToken, TokenScheme,

@@ -5,4 +5,6 @@
 mod deploying;
 mod discovering;
 mod fake_fly;
+mod log_world;
+mod logs;
 mod tokens;

@@ -1,0 +1,302 @@
+//! What the log API answers: one JSON:API document. The one-object-per-line shape of Fly's internal feed is read too.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use atlas_core::{Error, Result, Timestamp};
+use serde::de::{self, Deserializer, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A place in an app's log: nanoseconds since 1970, as the API's `next_token` counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LogCursor(pub u64);
+
+impl LogCursor {
+    /// This much earlier.
+    pub(crate) fn before(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl fmt::Display for LogCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl FromStr for LogCursor {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        text.trim().parse().map(Self).map_err(|_| Error::validation("cursor", "must be nanoseconds since 1970"))
+    }
+}
+
+/// One entry of a log. Every field may be missing. What an app prints may be secret: keep it out of our own logs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct LogEntry {
+    /// The API's own id; opaque.
+    pub id: Option<String>,
+    /// When, to the nanosecond; `None` also where it cannot be read.
+    pub timestamp: Option<Timestamp>,
+    /// What was printed. May hold newlines and terminal sequences.
+    pub message: Option<String>,
+    /// `info`, `error`, ...: free text.
+    pub level: Option<String>,
+    /// The machine.
+    pub instance: Option<String>,
+    /// The region.
+    pub region: Option<String>,
+    /// Who wrote it: `app`, `runner`, `proxy`, ...
+    pub provider: Option<String>,
+}
+
+/// One answer of the API.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogPage {
+    /// The entries, oldest first.
+    pub entries: Vec<LogEntry>,
+    /// Where to go on. The same as asked, or none: nothing more for now.
+    pub next: Option<LogCursor>,
+    /// Entries that could not be read.
+    pub skipped: usize,
+}
+
+#[derive(Deserialize)]
+struct Document {
+    data: Option<Vec<Entry>>,
+    meta: Option<Meta>,
+}
+
+#[derive(Deserialize)]
+struct Meta {
+    #[serde(default, deserialize_with = "token")]
+    next_token: Option<LogCursor>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    id: Option<String>,
+    attributes: Option<Attributes>,
+}
+
+#[derive(Default, Deserialize)]
+struct Attributes {
+    timestamp: Option<String>,
+    message: Option<String>,
+    level: Option<String>,
+    instance: Option<String>,
+    region: Option<String>,
+    meta: Option<EntryMeta>,
+}
+
+#[derive(Default, Deserialize)]
+struct EntryMeta {
+    instance: Option<String>,
+    region: Option<String>,
+    event: Option<Event>,
+}
+
+#[derive(Deserialize)]
+struct Event {
+    provider: Option<String>,
+}
+
+/// One line of the internal feed.
+#[derive(Deserialize)]
+struct FeedLine {
+    event: Option<Event>,
+    fly: Option<FeedFly>,
+    log: Option<FeedLog>,
+    message: String,
+    timestamp: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct FeedFly {
+    app: Option<FeedApp>,
+    region: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct FeedApp {
+    instance: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct FeedLog {
+    level: Option<String>,
+}
+
+/// Reads a page. What of it makes no sense is skipped and counted; `None` where none of it does.
+pub(crate) fn read(body: &[u8]) -> Option<LogPage> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Some(LogPage::default());
+    }
+    if let Ok(document) = serde_json::from_slice::<Document>(body)
+        && (document.data.is_some() || document.meta.is_some())
+    {
+        return Some(LogPage {
+            entries: document.data.unwrap_or_default().into_iter().map(LogEntry::from).collect(),
+            next: document.meta.and_then(|meta| meta.next_token),
+            skipped: 0,
+        });
+    }
+    one_by_one(body).or_else(|| lines(body))
+}
+
+/// A document with a part that is not as expected: each entry by itself.
+fn one_by_one(body: &[u8]) -> Option<LogPage> {
+    let mut document: Value = serde_json::from_slice(body).ok()?;
+    let Value::Array(data) = document.get_mut("data")?.take() else { return None };
+    let next = document.get_mut("meta").and_then(|meta| serde_json::from_value::<Meta>(meta.take()).ok());
+    let mut page = LogPage { next: next.and_then(|meta| meta.next_token), ..LogPage::default() };
+    for entry in data {
+        match serde_json::from_value::<Entry>(entry) {
+            Ok(entry) => page.entries.push(entry.into()),
+            Err(_) => page.skipped += 1,
+        }
+    }
+    Some(page)
+}
+
+fn lines(body: &[u8]) -> Option<LogPage> {
+    let mut page = LogPage::default();
+    for line in body.split(|byte| *byte == b'\n').filter(|line| !line.iter().all(u8::is_ascii_whitespace)) {
+        match serde_json::from_slice::<FeedLine>(line) {
+            Ok(line) => page.entries.push(line.into()),
+            Err(_) => page.skipped += 1,
+        }
+    }
+    (!page.entries.is_empty()).then_some(page)
+}
+
+fn instant(text: Option<String>) -> Option<Timestamp> {
+    text?.parse().ok()
+}
+
+impl From<Entry> for LogEntry {
+    fn from(entry: Entry) -> Self {
+        let attributes = entry.attributes.unwrap_or_default();
+        let meta = attributes.meta.unwrap_or_default();
+        Self {
+            id: entry.id,
+            timestamp: instant(attributes.timestamp),
+            message: attributes.message,
+            level: attributes.level,
+            instance: attributes.instance.or(meta.instance),
+            region: attributes.region.or(meta.region),
+            provider: meta.event.and_then(|event| event.provider),
+        }
+    }
+}
+
+impl From<FeedLine> for LogEntry {
+    fn from(line: FeedLine) -> Self {
+        let (app, region) = line.fly.map_or((None, None), |fly| (fly.app, fly.region));
+        Self {
+            id: None,
+            timestamp: instant(line.timestamp),
+            message: Some(line.message),
+            level: line.log.and_then(|log| log.level),
+            instance: app.and_then(|app| app.instance),
+            region,
+            provider: line.event.and_then(|event| event.provider),
+        }
+    }
+}
+
+/// A string or a whole number, never by way of a float: it is beyond 2^53. Anything else is none.
+fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<LogCursor>, D::Error> {
+    struct Token;
+
+    impl<'de> Visitor<'de> for Token {
+        type Value = Option<LogCursor>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a cursor")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            Ok(text.parse().ok())
+        }
+
+        fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+            Ok(Some(LogCursor(number)))
+        }
+
+        fn visit_i64<E: de::Error>(self, _: i64) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_f64<E: de::Error>(self, _: f64) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+    }
+
+    deserializer.deserialize_any(Token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_page_is_read_with_its_nanoseconds() {
+        for token in ["\"1790064850123456789\"", "1790064850123456789"] {
+            let body = format!(
+                r#"{{"data":[{{"id":"i1","type":"log","attributes":{{"timestamp":"2026-09-22T08:14:10.123456789Z","message":"hi",
+                "level":"info","instance":"m1","region":"fra","meta":{{"event":{{"provider":"app"}}}}}}}}],"meta":{{"next_token":{token}}}}}"#
+            );
+            let page = read(body.as_bytes()).unwrap();
+            assert_eq!((page.next, page.skipped, page.entries.len()), (Some(LogCursor(1_790_064_850_123_456_789)), 0, 1));
+            let entry = &page.entries[0];
+            assert_eq!(entry.timestamp.unwrap().to_string(), "2026-09-22T08:14:10.123456789Z");
+            assert_eq!((entry.message.as_deref(), entry.provider.as_deref()), (Some("hi"), Some("app")));
+        }
+    }
+
+    #[test]
+    fn missing_null_and_odd_parts_cost_only_themselves() {
+        let seen = |body: &str| read(body.as_bytes()).map(|page| (page.entries.len(), page.skipped, page.next.is_some()));
+        for (body, expected) in [
+            ("", Some((0, 0, false))),
+            (r#"{"data":[],"meta":{"next_token":""}}"#, Some((0, 0, false))),
+            (r#"{"data":null,"meta":{"next_token":1.5}}"#, Some((0, 0, false))),
+            (r#"{"data":[{},{"id":null,"attributes":null}],"meta":null}"#, Some((2, 0, false))),
+            (r#"{"data":[{"attributes":{"message":7}},5,{"id":"x"}],"meta":{"next_token":"9"}}"#, Some((1, 2, true))),
+            (r#"{"data":[{"attributes":{"timestamp":"yesterday"}}]}"#, Some((1, 0, false))),
+            (
+                "{\"message\":\"a\",\"fly\":null}\nnot json\n\n{\"message\":\"b\",\"fly\":{\"app\":{\"instance\":\"m\"}}}\n",
+                Some((2, 1, false)),
+            ),
+            ("<html>", None),
+            ("[]", None),
+        ] {
+            assert_eq!(seen(body), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_line_of_ten_megabytes_is_one_entry() {
+        let body = format!(r#"{{"data":[{{"id":"a","attributes":{{"message":"{}"}}}}]}}"#, "x".repeat(10_000_000));
+        assert_eq!(read(body.as_bytes()).unwrap().entries[0].message.as_ref().unwrap().len(), 10_000_000);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), text in "[{}\\[\\]\",:a-z0-9]{0,80}") {
+            let _ = (read(&bytes), read(text.as_bytes()));
+        }
+    }
+}
