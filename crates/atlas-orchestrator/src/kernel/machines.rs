@@ -208,6 +208,10 @@ impl Stepper<'_> {
                 let from = super::plan::walks_count_from(attempt, self.step.evidence.attempts.get(&id), &bounds);
                 let spacing = super::plan::walk_spacing(killed, &bounds);
                 let e = self.evidence(id);
+                if e.walks[0].is_some_and(|first| first < from) {
+                    // An end, or an operator's accept, was committed since: the proof begins anew.
+                    e.walks = [None; 2];
+                }
                 if !seen.is_empty() {
                     (e.walks, e.walk_tries) = ([None; 2], e.walk_tries + 1);
                     e.absent.clear();

@@ -230,9 +230,8 @@ pub(super) fn walks_count_from(attempt: &Attempt, e: Option<&AttemptEvidence>, b
 
 /// When the second of two good walks was begun: both after every bound and every DELETE, and far enough apart.
 fn both_walks(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>) -> Option<Timestamp> {
-    let killed = attempt.kill.is_some();
     let from = walks_count_from(attempt, Some(e), &cx.bounds);
-    let spacing = walk_spacing(killed, &cx.bounds);
+    let spacing = walk_spacing(attempt.kill.is_some(), &cx.bounds);
     match e.walks {
         [Some(first), Some(second)] if first >= from && second >= first.saturating_add(spacing) => Some(second),
         _ => None,

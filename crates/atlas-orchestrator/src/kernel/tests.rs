@@ -177,6 +177,13 @@ impl Run {
         self.evidence = stepped.evidence;
     }
 
+    /// As a caller does it, who knows the record and none of the driver's facts.
+    fn tell_aside(&mut self, input: &Input) {
+        let facts = std::mem::take(&mut self.evidence);
+        self.tell(input);
+        self.evidence = facts;
+    }
+
     fn crash(&mut self) {
         self.evidence = Evidence::default();
         self.record = SessionRecord::decode(&self.record.encode()).unwrap();
@@ -356,7 +363,9 @@ proptest! {
             run.crash();
             run.run(Duration::from_secs(wait));
         }
-        run.tell(&Input::Stop(Reason::Requested));
+        run.tell_aside(&Input::Stop(Reason::Requested));
+        run.run(Duration::from_secs(100));
+        run.tell_aside(&Input::Accept);
         run.run(Duration::from_secs(4 * 3600));
         prop_assert_eq!(run.record.state(), SessionState::Terminated, "{:#?} {:#?}", run.record, run.evidence);
         prop_assert_eq!(run.cloud.live(), 0);

@@ -1,5 +1,6 @@
 //! Nodes: this one's lease and signs of life, other ones' deaths, and taking over what they leave.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::kernel::glance::{Glance, glance};
 use crate::kernel::limits::next_look_of;
 use crate::kernel::{Evidence, Input, SessionRecord, plan};
 use crate::session::SessionState;
-use crate::store::{Batch, CommitError, Fence, Table};
+use crate::store::{Batch, CommitError, Fence, Row, Table};
 
 const PAGE: usize = 1000;
 
@@ -297,7 +298,7 @@ fn take_up_with(core: &Core, record: &SessionRecord, touched: Option<Timestamp>,
 /// Reads every session of this node from the store. Of those that only limits can end, not more than the head of the row.
 pub(crate) async fn adopt(core: &Arc<Core>) -> Result<()> {
     core.adopted_at.store(core.now().unix_millis(), Ordering::Relaxed);
-    let touches = all_touches(core).await?;
+    let mut touches = TouchRows::default();
     let mut after: Option<Vec<u8>> = None;
     loop {
         let rows = core.store.scan(Table::Sessions, &[], after.as_deref(), PAGE).await?;
@@ -305,12 +306,13 @@ pub(crate) async fn adopt(core: &Arc<Core>) -> Result<()> {
         after = Some(last.key.clone());
         for row in rows {
             let Some(id) = SessionId::from_slice(&row.key) else { continue };
-            let touch = touches.get(&id).copied();
             match glance(&row.value) {
                 Some(glance) if glance.over => {}
                 Some(glance) if glance.owner != core.node && !core.exclusive => {}
-                Some(glance) if glance.quiet && glance.owner == core.node => adopt_quiet(core, id, &glance, touch),
-                _ => adopt_whole(core, Loaded::of(row)?, touch).await?,
+                Some(glance) if glance.quiet && glance.owner == core.node => {
+                    adopt_quiet(core, id, &glance, touches.of(core, id).await?);
+                }
+                _ => adopt_whole(core, Loaded::of(row)?, touches.of(core, id).await?).await?,
             }
         }
     }
@@ -320,16 +322,32 @@ pub(crate) async fn adopt(core: &Arc<Core>) -> Result<()> {
 
 type Touched = (Timestamp, u64);
 
-async fn all_touches(core: &Core) -> Result<std::collections::BTreeMap<SessionId, Touched>> {
-    let mut after: Option<Vec<u8>> = None;
-    let mut touches = std::collections::BTreeMap::new();
-    loop {
-        let rows = core.store.scan(Table::Touches, &[], after.as_deref(), PAGE).await?;
-        let Some(last) = rows.last() else { return Ok(touches) };
-        after = Some(last.key.clone());
-        for row in rows {
-            if let (Some(id), Some(at)) = (SessionId::from_slice(&row.key), touch_time(&row.value)) {
-                touches.insert(id, (at, row.version));
+/// Rows of touches, read along with those of sessions: both are in order of session, and neither has to lie in memory whole.
+#[derive(Default)]
+struct TouchRows {
+    page: VecDeque<Row>,
+    last: Option<Vec<u8>>,
+    done: bool,
+}
+
+impl TouchRows {
+    /// The row of this session, where there is one. Sessions are asked for in ascending order.
+    async fn of(&mut self, core: &Core, id: SessionId) -> Result<Option<Touched>> {
+        loop {
+            while let Some(row) = self.page.front() {
+                match row.key.as_slice().cmp(id.as_bytes()) {
+                    std::cmp::Ordering::Less => drop(self.page.pop_front()),
+                    std::cmp::Ordering::Equal => return Ok(touch_time(&row.value).map(|at| (at, row.version))),
+                    std::cmp::Ordering::Greater => return Ok(None),
+                }
+            }
+            if self.done {
+                return Ok(None);
+            }
+            self.page = core.store.scan(Table::Touches, &[], self.last.as_deref(), PAGE).await?.into();
+            match self.page.back() {
+                Some(row) => self.last = Some(row.key.clone()),
+                None => self.done = true,
             }
         }
     }

@@ -207,11 +207,9 @@ pub(crate) async fn scan(core: &Arc<Core>, account: &Arc<Account>, suspects: &Su
     let row = if complete && !dry_run {
         let ids: std::collections::BTreeSet<ComputeId> = victims.iter().map(|(machine, ..)| machine.id.clone()).collect();
         accounts::update(core, &account.name, |row| {
-            row.agreeing_scans = if row.last_victims == ids || row.agreeing_scans == 0 || ids.is_empty() {
-                row.agreeing_scans.saturating_add(1).min(1000)
-            } else {
-                row.agreeing_scans.max(if row.agreeing_scans >= 2 { 2 } else { 1 })
-            };
+            // Two scans that agree are enough, once and for ever; a scan that disagrees before that is the first of another two.
+            let agrees = row.agreeing_scans == 0 || row.last_victims == ids;
+            row.agreeing_scans = if agrees { (row.agreeing_scans + 1).min(2) } else { row.agreeing_scans };
             row.last_victims.clone_from(&ids);
         })
         .await?
