@@ -25,8 +25,8 @@ pub use atlas_orchestrator::store::{Memory, Redb, RedbOptions};
 #[cfg(feature = "orchestrator")]
 pub use atlas_orchestrator::{
     AccountPolicy, AttemptInfo, AttemptPhase, Cost, Cursor, Death, Delivery, Event, EventKind, Limit, OnFailure, Orchestrator,
-    Policy, ReapReport, Reason, Scope, Session, SessionFilter, SessionId, SessionInfo, SessionKind, SessionOptions, SessionState,
-    Shutdown, ShutdownReport, StopOutcome, Stuck, Subscription, TaskKind, TaskOutcome, Touch,
+    Policy, Proof, ReapReport, Reason, Scope, Session, SessionFilter, SessionId, SessionInfo, SessionKind, SessionOptions,
+    SessionState, Shutdown, ShutdownReport, StopOutcome, Stuck, Subscription, TaskKind, TaskOutcome, Touch,
 };
 #[cfg(feature = "lambda")]
 pub use atlas_provider_lambda::Lambda;
@@ -34,9 +34,26 @@ pub use atlas_provider_lambda::Lambda;
 pub use atlas_provider_runpod::RunPod;
 #[cfg(feature = "testkit")]
 pub use atlas_testkit as testkit;
+#[cfg(feature = "web")]
+pub use atlas_web as web;
 #[cfg(feature = "orchestrator")]
 pub use facade::{Atlas, AtlasBuilder, IntoStore};
 #[cfg(feature = "guard")]
 pub use guard::GuardActivity;
 #[cfg(feature = "orchestrator")]
 pub use realm::REALM_SECRET_ENV;
+
+/// The guides' programs, each compiled and run.
+#[cfg(all(doctest, feature = "full"))]
+mod guides {
+    #[doc = include_str!("../../../docs/guides/callbacks.md")]
+    struct Callbacks;
+    #[doc = include_str!("../../../docs/guides/getting-started.md")]
+    struct GettingStarted;
+    #[doc = include_str!("../../../docs/guides/tasks.md")]
+    struct Tasks;
+    #[doc = include_str!("../../../docs/guides/testing.md")]
+    struct Testing;
+    #[doc = include_str!("../../../docs/guides/transient-pods.md")]
+    struct TransientPods;
+}
