@@ -38,8 +38,7 @@ async fn a_guard_without_traffic_ends_its_session_for_idleness() {
 #[tokio::test]
 async fn a_guard_that_cannot_be_read_ends_nothing_but_the_longest_runtime_does() {
     let world = World::new().await;
-    // Long enough for a machine to be usable first: until then nothing is idle.
-    let limits = SessionOptions::new().idle_ttl(Duration::from_millis(300)).max_runtime(Duration::from_secs(15));
+    let limits = SessionOptions::new().idle_ttl(Duration::from_secs(1)).max_runtime(Duration::from_secs(6));
     let session = world.spawn(limits).await;
     assert_eq!(world.end_of(&session).await, Reason::Limit { limit: Limit::MaxRuntime });
 }
@@ -53,7 +52,8 @@ async fn a_browser_plays_and_talks_with_its_credentials_alone_and_its_silence_en
 
     let world = World::new().await;
     let session = world.spawn(SessionOptions::new().idle_ttl(IDLE).max_runtime(HOUR)).await;
-    let info = session.info().await.unwrap();
+    // Nothing can be read until its machine is there: that ends nobody.
+    let info = session.await_ready(PATIENCE).await.unwrap();
     let pod = Pod::start(&info, &page.origin()).await;
     world.guard_is_at(pod.guard);
     let credential = info.auth.unwrap();
