@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -58,7 +59,7 @@ const PASSED_ON: [&str; 34] = [
 const MAX_ANSWER: usize = 256 * 1024;
 
 /// How to run `fly`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct FlyCli {
     program: Option<PathBuf>,
     search_path: Option<OsString>,
@@ -70,6 +71,16 @@ pub(crate) struct CommandAnswer {
     pub(crate) status: ExitStatus,
     /// Standard output alone; standard error is read and forgotten.
     pub(crate) stdout: Zeroizing<String>,
+}
+
+impl fmt::Debug for FlyCli {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FlyCli")
+            .field("program", &self.program)
+            .field("search_path", &self.search_path)
+            .field("env", &self.env.keys())
+            .finish()
+    }
 }
 
 impl FlyCli {
@@ -91,7 +102,7 @@ impl FlyCli {
         Self { search_path: Some(folders.into()), ..self }
     }
 
-    /// One more variable of the child's environment. Not shown by `Debug` of what runs, but readable by its owner: as any environment.
+    /// One more variable of the child's environment. `Debug` shows its name only.
     #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.env.insert(name.into(), value.into());
