@@ -151,10 +151,13 @@ impl Case<'_> {
     fn out_of_reach(&self, session: Option<SessionId>) -> bool {
         let Some(session) = session else { return false };
         let open = self.info(session).is_some_and(|info| info.state != SessionState::Terminated);
-        open && self
-            .ours
-            .iter()
-            .any(|ours| ours.session == Some(session) && ours.machine.account != ACCOUNT && ours.machine.is_live())
+        let wrong_deploy = self.evidence.plan.steps.iter().any(|(_, step)| matches!(step, Step::WrongKey));
+        open && wrong_deploy && self.ours.iter().any(|ours| ours.session == Some(session) && ours.machine.account != ACCOUNT)
+    }
+
+    /// Somebody renamed it and nothing on record says whose it is: it is reported, never ended.
+    fn is_ambiguous(ours: &Ours) -> bool {
+        ours.session.is_none() && TrackedKey::in_name(&ours.machine.spec.name).map(|key| key.attempt()) != ours.attempt
     }
 
     fn info(&self, session: SessionId) -> Option<&SessionInfo> {
@@ -221,7 +224,7 @@ impl Case<'_> {
                 allowed.extend(info.attempts.iter().flat_map(|attempt| attempt.computes.iter().map(ComputeId::to_string)));
             }
         }
-        for ours in self.ours.iter().filter(|ours| !self.out_of_reach(ours.session)) {
+        for ours in self.ours.iter().filter(|ours| !self.out_of_reach(ours.session) && !Self::is_ambiguous(ours)) {
             let id = &ours.machine.id;
             if present.live.contains(id) && !allowed.contains(id) && at.since(ours.machine.created_at) > heal {
                 found.push(format!("machine {id} of {} lives, and no live session has it", ours.machine.created_at));
@@ -356,13 +359,9 @@ impl Case<'_> {
                 continue;
             };
             let touches = seen.touches.get(&info.id).map(Vec::as_slice).unwrap_or_default();
-            let killed = self
-                .ours
-                .iter()
-                .filter(|ours| ours.session == Some(info.id))
-                .filter_map(|ours| self.evidence.deletions.iter().find(|(_, id)| *id == ours.machine.id))
-                .map(|(at, _)| *at)
-                .max();
+            // The deployment's time is the store's, which is the world's: no wrong clock of a node moves it.
+            let log = self.logs.get(&info.id).into_iter().flatten();
+            let killed = log.rev().find(|event| matches!(event.kind, EventKind::Terminating { .. })).map(|event| event.at);
             let Some(killed) = killed else { continue };
             if let Some(touch) = touches.iter().find(|touch| killed < touch.saturating_add(ttl)) {
                 found.push(format!(
