@@ -66,7 +66,7 @@ pub(crate) fn row(name: &'static str, in_flight: usize, way: Way, baseline: Way)
 }
 
 /// Runs so many workers at once and divides what they did by the CPU that this process used for it.
-async fn calls_per_cpu_second<F>(workers: usize, span: Duration, worker: impl Fn() -> F) -> Result<f64, Failure>
+pub(crate) async fn calls_per_cpu_second<F>(workers: usize, span: Duration, worker: impl Fn() -> F) -> Result<f64, Failure>
 where
     F: Future<Output = Result<u32, Failure>> + Send + 'static,
 {
@@ -175,7 +175,7 @@ async fn connect(address: SocketAddr) -> Result<http1::SendRequest<Empty<Bytes>>
     Ok(sender)
 }
 
-fn head(headers: &mut http::HeaderMap, host: Option<SocketAddr>) -> Result<(), Failure> {
+pub(crate) fn head(headers: &mut http::HeaderMap, host: Option<SocketAddr>) -> Result<(), Failure> {
     if let Some(host) = host {
         headers.insert(header::HOST, HeaderValue::try_from(host.to_string())?);
     }
@@ -185,7 +185,7 @@ fn head(headers: &mut http::HeaderMap, host: Option<SocketAddr>) -> Result<(), F
     Ok(())
 }
 
-async fn read(answer: http::Response<hyper::body::Incoming>) -> Result<(), Failure> {
+pub(crate) async fn read(answer: http::Response<hyper::body::Incoming>) -> Result<(), Failure> {
     if !answer.status().is_success() {
         return Err("the server refused the baseline".into());
     }

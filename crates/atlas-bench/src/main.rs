@@ -4,7 +4,9 @@
 //! The other side of a call runs in a process of its own: only the caller's CPU is counted.
 
 mod call_get;
+mod call_spawn;
 mod credentials;
+mod fleet;
 mod measure;
 mod proxy;
 mod server;
@@ -16,12 +18,13 @@ use credentials::Work;
 use measure::Row;
 
 /// Where a row's work is done; the sizes are in its name.
-const ROWS: [(&str, Measure); 13] = [
+const ROWS: &[(&str, Measure)] = &[
     ("call_get_1", |name| call_get::row(name, 1, Way::Provider, Way::Pooled)),
     ("call_get_16", |name| call_get::row(name, 16, Way::Provider, Way::Pooled)),
     ("call_get_64", |name| call_get::row(name, 64, Way::Provider, Way::Pooled)),
     ("stack_get_64", |name| call_get::row(name, 64, Way::Stack, Way::Pooled)),
     ("pool_get_64", |name| call_get::row(name, 64, Way::Pooled, Way::Held)),
+    ("call_spawn", call_spawn::row),
     ("token_verify", credentials::token_verify),
     ("url_sign", |name| credentials::one_shot(name, Work::Sign)),
     ("url_verify", |name| credentials::one_shot(name, Work::Verify)),
@@ -30,6 +33,16 @@ const ROWS: [(&str, Measure); 13] = [
     ("atlas_url_sign", |name| credentials::atlas_format(name, Work::Sign)),
     ("atlas_url_verify", |name| credentials::atlas_format(name, Work::Verify)),
     ("guard_proxy", proxy::row),
+    ("session_bytes_100k", fleet::row),
+    ("session_bytes_1m", fleet::row),
+    ("touch_1", fleet::row),
+    ("touch_2", fleet::row),
+    ("spawn_rate", fleet::row),
+    ("recover", fleet::row),
+    ("reap_scan", fleet::row),
+    ("fanout", fleet::row),
+    ("shutdown", fleet::row),
+    ("sim_rate", fleet::row),
 ];
 
 type Measure = fn(&'static str) -> Result<Row, Failure>;
@@ -38,8 +51,10 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 fn main() -> ExitCode {
     let mut json = false;
     let mut wanted = Vec::new();
-    for argument in std::env::args().skip(1) {
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
         match argument.as_str() {
+            fleet::FLAG => return finish(fleet::run(arguments.next().as_deref())),
             server::FLAG => return finish(server::run()),
             proxy::FLAG => return finish(proxy::run()),
             "--json" => json = true,
@@ -65,7 +80,7 @@ fn print(rows: &[Row], json: bool) {
         println!("{}", serde_json::Value::from_iter(rows.iter().map(Row::json)));
         return;
     }
-    println!("{:<16}{:>14}{:>14}{:>8}  unit", "name", "value", "baseline", "ratio");
+    println!("{:<20}{:>14}{:>14}{:>8}  unit", "name", "value", "baseline", "ratio");
     for row in rows {
         println!("{row}");
     }

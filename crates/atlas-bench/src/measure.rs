@@ -35,7 +35,7 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = |number: Option<f64>, digits| number.map_or_else(|| "-".to_owned(), |number| format!("{number:.digits$}"));
         let (baseline, ratio) = (number(self.baseline, 0), number(self.ratio(), 3));
-        write!(f, "{:<16}{:>14.0}{baseline:>14}{ratio:>8}  {}", self.name, self.value, self.unit)
+        write!(f, "{:<20}{:>14.0}{baseline:>14}{ratio:>8}  {}", self.name, self.value, self.unit)
     }
 }
 

@@ -17,8 +17,8 @@ const MAX_PAGES: usize = 10_000;
 
 /// A list as far as it could be read.
 #[derive(Debug)]
-pub(crate) struct Walk {
-    pub(crate) items: Vec<Value>,
+pub(crate) struct Walk<T = Value> {
+    pub(crate) items: Vec<T>,
     /// What is missing, and why; `None` when the end was reached.
     pub(crate) missing: Option<String>,
 }
@@ -50,6 +50,21 @@ impl Control {
         query: &[(&str, String)],
         field: &str,
     ) -> Result<Walk> {
+        self.walk_with(cx, operation, path, query, |answer| Self::page(answer, field)).await
+    }
+
+    /// The same, with pages read in another way.
+    ///
+    /// # Errors
+    /// As [`Control::walk`].
+    pub(crate) async fn walk_with<T>(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        path: &[&str],
+        query: &[(&str, String)],
+        read: impl Fn(&Answer) -> Result<(Vec<T>, Next)>,
+    ) -> Result<Walk<T>> {
         let mut walk = Walk { items: Vec::new(), missing: None };
         let (mut cursor, mut cursors) = (None::<String>, BTreeSet::new());
         for page in 0..MAX_PAGES {
@@ -57,8 +72,8 @@ impl Control {
             for (name, value) in query {
                 call = call.query(name, value);
             }
-            let (items, next) = match self.0.call(cx, call).await.and_then(|answer| Self::page(&answer, field)) {
-                Ok(read) => read,
+            let (items, next) = match self.0.call(cx, call).await.and_then(|answer| read(&answer)) {
+                Ok(page) => page,
                 Err(error) if page == 0 => return Err(error),
                 Err(error) => {
                     walk.missing = Some(format!("page {} failed: {error}", page + 1));
@@ -83,18 +98,13 @@ impl Control {
         Ok(walk)
     }
 
-    fn page(answer: &Answer, field: &str) -> Result<(Vec<Value>, Next)> {
+    /// A page's items, and where the list goes on.
+    pub(crate) fn page(answer: &Answer, field: &str) -> Result<(Vec<Value>, Next)> {
         let mut body: Value = answer.json()?;
-        let next = match body.get("pagination").filter(|pagination| !pagination.is_null()) {
-            None => Next::End,
-            Some(pagination) => {
-                match read::<wire::Pagination>(pagination).map_err(|error| answer.misunderstood(error.message()))? {
-                    wire::Pagination { has_next_page: false, .. } => Next::End,
-                    wire::Pagination { next_cursor: Some(cursor), .. } if !cursor.is_empty() => Next::Cursor(cursor),
-                    wire::Pagination { .. } => Next::Lost,
-                }
-            }
-        };
+        let pagination = body.get("pagination").filter(|pagination| !pagination.is_null());
+        let pagination =
+            pagination.map(read::<wire::Pagination>).transpose().map_err(|error| answer.misunderstood(error.message()))?;
+        let next = Next::of(pagination);
         match body.get_mut(field).map(Value::take) {
             Some(Value::Array(items)) => Ok((items, next)),
             _ => Err(answer.misunderstood(&format!("the answer has no list of {field}"))),
@@ -160,9 +170,20 @@ impl Control {
     }
 }
 
-enum Next {
+pub(crate) enum Next {
     End,
     Cursor(String),
     /// There is more, and the answer does not say where.
     Lost,
+}
+
+impl Next {
+    /// What an answer says, or does not.
+    pub(crate) fn of(pagination: Option<wire::Pagination>) -> Self {
+        match pagination {
+            None | Some(wire::Pagination { has_next_page: false, .. }) => Self::End,
+            Some(wire::Pagination { next_cursor: Some(cursor), .. }) if !cursor.is_empty() => Self::Cursor(cursor),
+            Some(wire::Pagination { .. }) => Self::Lost,
+        }
+    }
 }

@@ -28,6 +28,7 @@ mod graphql;
 mod job_stream;
 mod jobs;
 mod logs;
+mod pages;
 mod resources;
 mod sse;
 mod translate;
@@ -268,7 +269,7 @@ impl Provider for RunPod {
         let env = body.get("env").and_then(Value::as_object).into_iter().flatten();
         let secrets = env.filter_map(|(_, value)| value.as_str().map(Secret::from)).collect();
         let answer = self.control.create_pod(cx, &body, secrets).await?;
-        let made = answer.json::<Value>().and_then(|value| self.compute(value));
+        let made = translate::computed(&self.id, &self.proxy, &answer);
         made.map_err(|cause| unread_create(answer.bytes(), &cause).with_status(answer.status().as_u16()))
     }
 
@@ -277,12 +278,13 @@ impl Provider for RunPod {
     }
 
     async fn list_compute(&self, cx: &CallContext, filter: &ListFilter) -> Result<Listing> {
-        let walk = self.control.walk(cx, "list_compute", &["v2", "pods"], &[], "pods").await?;
+        let read = |answer: &atlas_http::Answer| translate::page(&self.id, &self.proxy, answer);
+        let walk = self.control.walk_with(cx, "list_compute", &["v2", "pods"], &[], read).await?;
         let mut listing = Listing::complete(Vec::with_capacity(walk.items.len()));
         let mut missing = walk.missing;
         let mut seen = std::collections::BTreeSet::new();
         for pod in walk.items {
-            match self.compute(pod) {
+            match pod {
                 Ok(compute) if seen.insert(compute.id.clone()) => listing.computes.push(compute),
                 Ok(_) => {} // pages shift under a walk: the same pod twice is one pod
                 Err(error) => missing = missing.or_else(|| Some(error.message().to_owned())),

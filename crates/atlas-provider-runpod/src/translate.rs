@@ -9,8 +9,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::catalogue;
+use crate::client::{Control, Next};
 use crate::config::ProxyTemplate;
-use crate::wire;
+use crate::{pages, wire};
 
 /// RunPod says nowhere what an omitted `disk` becomes, so it is always sent; v1 gave this much (docs/clouds/runpod.md, "Create").
 pub(crate) const DEFAULT_DISK: DiskSize = DiskSize::gb(50);
@@ -100,6 +101,19 @@ pub(crate) fn compute(provider: &ProviderId, proxy: &ProxyTemplate, mut value: V
 /// As [`compute`], and where the answer is not a pod.
 pub(crate) fn computed(provider: &ProviderId, proxy: &ProxyTemplate, answer: &Answer) -> Result<Compute> {
     described(provider, proxy, answer.json()?, Raw::parsed_later(answer.bytes(), redact))
+}
+
+/// A page of pods: what each comes to, and where the list goes on. One pod that is none does not hide the others.
+///
+/// # Errors
+/// Where the answer is no page.
+pub(crate) fn page(provider: &ProviderId, proxy: &ProxyTemplate, answer: &Answer) -> Result<(Vec<Result<Compute>>, Next)> {
+    if let Some((pods, pagination)) = pages::pods(answer.bytes()) {
+        let read = |(pod, text)| described(provider, proxy, pod, Raw::parsed_later(text, redact));
+        return Ok((pods.into_iter().map(read).collect(), Next::of(pagination)));
+    }
+    let (pods, next) = Control::page(answer, "pods")?;
+    Ok((pods.into_iter().map(|pod| compute(provider, proxy, pod)).collect(), next))
 }
 
 fn described(provider: &ProviderId, proxy: &ProxyTemplate, pod: wire::Pod, raw: Raw) -> Result<Compute> {
