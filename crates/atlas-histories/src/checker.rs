@@ -130,7 +130,7 @@ impl Evidence<'_> {
     }
 
     fn clocks_were_wrong(&self) -> bool {
-        self.plan.steps.iter().any(|(_, step)| matches!(step, Step::ClockStep(..)))
+        self.plan.steps.iter().any(|(_, step)| matches!(step, Step::WrongClock(..)))
     }
 
     fn paused(&self) -> bool {

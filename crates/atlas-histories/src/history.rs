@@ -193,7 +193,7 @@ impl History {
                     process.resume();
                 }));
             }
-            Step::ClockStep(index, error) => {
+            Step::WrongClock(index, error) => {
                 self.facts.disaster(now, "clock-step");
                 self.nodes[index].clock.set_error_ms(error);
             }

@@ -23,7 +23,7 @@ pub(crate) enum Step {
     /// A node stands still for so long.
     Pause(usize, Duration),
     /// A node's clock is off by so much from now on.
-    ClockStep(usize, i64),
+    WrongClock(usize, i64),
     /// A node is asked to go, and another process takes its place: a deploy.
     Redeploy(usize),
     /// Somebody does something to a machine behind our back.
@@ -230,7 +230,7 @@ fn draw_disasters(dice: &Dice, nodes: usize, steps: &mut Vec<(Duration, Step)>) 
     }
     if dice.percent(30) {
         let error = i64::try_from(dice.draw(0..7_200_000)).unwrap_or(0) - 3_600_000;
-        steps.push((when(), Step::ClockStep(node(), error)));
+        steps.push((when(), Step::WrongClock(node(), error)));
     }
     for _ in 0..dice.draw(0..2) {
         steps.push((when(), Step::Redeploy(node())));
