@@ -68,7 +68,13 @@ impl Orchestrator {
                 ));
             }
             for machine in &listed.machines {
-                let Claim::Whole(key) = machine.keys.claim() else { continue };
+                // A name can be given by anybody; what the cloud keeps besides was given at the creation, by us.
+                let key = match machine.keys.claim() {
+                    Claim::Whole(key) => Some(key),
+                    Claim::Partial(_) | Claim::Ambiguous => machine.keys.tag,
+                    Claim::None => None,
+                };
+                let Some(key) = key else { continue };
                 if machine.status == ComputeStatus::Terminated || !core.realm.verify(&key) {
                     continue;
                 }

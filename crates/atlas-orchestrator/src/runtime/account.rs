@@ -34,7 +34,9 @@ impl Listed {
     fn new(begun: Timestamp, incomplete: Option<String>, machines: Vec<Compute>, one_carrier: bool) -> Self {
         let mut by_attempt: BTreeMap<AttemptId, Vec<(TrackedKey, usize)>> = BTreeMap::new();
         for (index, machine) in machines.iter().enumerate() {
-            let key = if one_carrier { machine.keys.name.or(machine.keys.tag) } else { machine.keys.key() };
+            // A machine whose name contradicts what it was created with is found by the latter: it may be what an order made. That
+            // is enough to look after it, and not enough to end it by its key.
+            let key = if one_carrier { machine.keys.name.or(machine.keys.tag) } else { machine.keys.key().or(machine.keys.tag) };
             if let Some(key) = key {
                 by_attempt.entry(key.attempt()).or_default().push((key, index));
             }

@@ -85,3 +85,21 @@ async fn a_stop_during_launch_is_final_and_ends_what_appears() {
     settle(&node, id).await;
     assert_eq!((bench.ledger().created, bench.ledger().live), (1, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_renamed_before_its_order_was_resolved_is_still_found() {
+    let bench = Bench::new(4);
+    let node = bench.node("a").await;
+    bench.fault("spawn_compute", FaultKind::CommitThenTimeout);
+    let atlas = node.atlas.clone();
+    let spawned = tokio::spawn(async move { atlas.spawn(request(), options()).await });
+    sleep(3).await;
+    let machine = bench.ledger().machines[0].clone();
+    let foreign = "atlas-x-a1-aaaaaa-nkyqgaabaeaqcaib-aibaeaqc";
+    assert!(bench.cloud.world().rename_machine("mock", &machine.id, foreign));
+    let session = spawned.await.unwrap().unwrap();
+    assert_eq!(session.compute().await.unwrap().id.as_str(), machine.id);
+    session.stop().await.unwrap();
+    settle(&node, session.id()).await;
+    assert_eq!((bench.ledger().created, bench.ledger().live), (1, 0));
+}
