@@ -9,6 +9,17 @@ use crate::steps::{Cargo, Failed};
 
 /// The umbrella's features, each of which must build alone.
 const FEATURES: &[&str] = &["runpod", "lambda", "auth", "orchestrator", "guard", "web", "config", "testkit"];
+/// The safeguards whose removal the histories are known to find; `cargo xtask sim --sabotage all` tries every one.
+const SABOTAGES: &[&str] = &[
+    "no-intent",
+    "blind-retry",
+    "adopt-first-only",
+    "no-confirm",
+    "no-incarnation",
+    "touch-lost",
+    "respawn-leak",
+    "leak-secret",
+];
 /// Where the clouds' own API documents lie beside a checkout.
 const SPECS: &str = "../shared/specs";
 
@@ -28,7 +39,7 @@ const STEPS: &[Step] = &[
     ("conformance", || Cargo::release("atlas-contract", "atlas-conformance").run()),
     ("contract", contract),
     ("sim", || Cargo::release("atlas-histories", "atlas-histories").args(["--seeds", "300"]).run()),
-    ("sabotage", || Cargo::release("atlas-histories", "atlas-histories").args(["--sabotage", "all"]).run()),
+    ("sabotage", sabotage),
     ("torture", || Cargo::release("atlas-histories", "atlas-torture").args(["--store", "redb"]).run()),
 ];
 
@@ -64,6 +75,10 @@ fn single_features() -> Result<(), Failed> {
     FEATURES.iter().try_for_each(|feature| {
         Cargo::new("check").args(["--package", "atlas", "--no-default-features", "--features", feature]).run()
     })
+}
+
+fn sabotage() -> Result<(), Failed> {
+    SABOTAGES.iter().try_for_each(|name| Cargo::release("atlas-histories", "atlas-histories").args(["--sabotage", name]).run())
 }
 
 fn deny() -> Result<(), Failed> {
