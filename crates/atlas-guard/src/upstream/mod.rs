@@ -1,7 +1,7 @@
 //! The server behind, over HTTP/1.1: connections kept for the next request, one exchange at a time on each.
 //!
 //! Our own and not hyper's client, for its memory: that holds some 20 KB of buffers for each open stream, this holds none while
-//! a stream is silent (docs/adr/0007). It speaks to one server, which is ours, without TLS, proxies or redirects.
+//! a stream is silent (docs/adr/0002). It speaks to one server, which is ours, without TLS, proxies or redirects.
 
 mod exchange;
 mod framing;
