@@ -29,13 +29,14 @@ struct Cell {
     listed: AtomicBool,
 }
 
-/// Session ids end in random bytes: eight of them are a hash already, and the same one in every run.
+/// Session ids end in random bytes: eight of them, stirred, are a hash, and the same one in every run. Unstirred, the byte that
+/// chooses the shard would be the one by which the map tells the entries of a group apart.
 #[derive(Debug, Default)]
 struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn finish(&self) -> u64 {
-        self.0
+        self.0.wrapping_mul(0x9E37_79B9_7F4A_7C15)
     }
 
     fn write(&mut self, bytes: &[u8]) {
