@@ -9,7 +9,6 @@ use crate::dice::Dice;
 
 /// One thing that happens.
 #[derive(Clone, Debug)]
-#[expect(clippy::enum_variant_names, reason = "a step of a clock is called a clock step")]
 pub(crate) enum Step {
     /// A user asks for a session.
     Spawn(Wish),
