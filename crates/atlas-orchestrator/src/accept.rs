@@ -75,7 +75,7 @@ impl Orchestrator {
                     Claim::None => None,
                 };
                 let Some(key) = key else { continue };
-                if machine.status == ComputeStatus::Terminated || !core.realm.verify(&key) {
+                if machine.status == ComputeStatus::Terminated || !core.is_genuine(&key) {
                     continue;
                 }
                 if core.store.get(Table::Attempts, key.attempt().as_bytes()).await?.is_none() {

@@ -77,7 +77,7 @@ pub(crate) async fn check_identity(core: &Core, account: &Account, walk: &Listed
         return Ok(true);
     }
     for Open { attempt, session, .. } in core.slots.open_attempts(core.account_index(name)) {
-        if !walk.of_attempt(attempt).any(|(key, _)| core.realm.verify(key)) {
+        if !walk.of_attempt(attempt).any(|(key, _)| core.is_genuine(key)) {
             continue;
         }
         let Some(loaded) = core.load(session).await? else { continue };

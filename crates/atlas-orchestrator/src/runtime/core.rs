@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use atlas_core::{AccountName, AttemptId, ComputeId, ComputeRequest, Entropy, Error, ErrorKind, Result, Timestamp};
+use atlas_core::{AccountName, AttemptId, ComputeId, ComputeRequest, Entropy, Error, ErrorKind, Result, Timestamp, TrackedKey};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
@@ -213,6 +213,11 @@ impl Core {
             () = self.stopped.cancelled() => false,
             () = tokio::time::sleep(span) => true,
         }
+    }
+
+    /// Whether a key was minted by this realm.
+    pub(crate) fn is_genuine(&self, key: &TrackedKey) -> bool {
+        key.realm() == self.realm.id() && (!self.policy.safeguards.mac || self.realm.verify(key))
     }
 
     pub(crate) fn account(&self, name: &AccountName) -> Option<&Arc<Account>> {

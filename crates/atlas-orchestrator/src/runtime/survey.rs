@@ -118,11 +118,8 @@ async fn observe(core: &Arc<Core>, account: &Arc<Account>, listed: &Listed) {
         if print != 0 && print == seen {
             continue;
         }
-        let genuine: Vec<Compute> = listed
-            .of_attempt(attempt)
-            .filter(|(key, _)| !core.policy.safeguards.mac || core.realm.verify(key))
-            .map(|(_, machine)| machine.clone())
-            .collect();
+        let genuine: Vec<Compute> =
+            listed.of_attempt(attempt).filter(|(key, _)| core.is_genuine(key)).map(|(_, machine)| machine.clone()).collect();
         if genuine.is_empty() {
             missing.push((attempt, session));
             continue;
@@ -245,7 +242,7 @@ enum Claimed {
 /// Whose a machine says it is.
 fn claim(core: &Core, machine: &Compute) -> Claimed {
     let safeguards = core.policy.safeguards;
-    let genuine = |key: &TrackedKey| key.realm() == core.realm.id() && (!safeguards.mac || core.realm.verify(key));
+    let genuine = |key: &TrackedKey| core.is_genuine(key);
     let prefixed = core.name_prefix.is_empty() || machine.name.as_ref().is_some_and(|name| name.starts_with(&core.name_prefix));
     match machine.keys.claim() {
         Claim::Whole(key) if genuine(&key) && prefixed => Claimed::Ours(key),
