@@ -1,7 +1,7 @@
 //! Simulated histories: the real kernel, runtime, provider and HTTP stack over a simulated cloud, on virtual time, one seed for each.
 //!
-//! A history is drawn from its seed ([`plan`]), run on a paused clock ([`history`]), and judged by the world's own ledger
-//! ([`checker`]). The same seed gives the same history to the byte. Deliberately absent: any knowledge of how the orchestrator works
+//! A history is drawn from its seed (`plan`), run on a paused clock (`history`), and judged by the world's own ledger
+//! (`checker`). The same seed gives the same history to the byte. Deliberately absent: any knowledge of how the orchestrator works
 //! inside; it is crashed, paused and lied to from outside only.
 
 mod checker;
