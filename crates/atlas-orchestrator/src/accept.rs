@@ -105,9 +105,8 @@ impl Orchestrator {
         core.forget_store();
         core.store.commit(batch).await.map_err(Error::from)?;
         core.unhold();
-        for id in core.slots.ids() {
-            core.slots.wake(id);
-        }
+        // What this process remembers may be of the store as it was before: what is ours now is what the store says.
+        nodes::relearn(core).await;
         Ok(report)
     }
 }

@@ -284,22 +284,29 @@ impl Core {
         }
     }
 
-    /// Compares the store with what it was when this process saw it last.
-    pub(crate) fn saw_store(&self, info: &StoreInfo) -> Seen {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *seen {
-            Some((incarnation, _)) if *incarnation != info.incarnation => Seen::Other,
-            Some((_, commit)) if *commit > info.last_commit => Seen::Behind,
-            seen => {
-                *seen = Some((info.incarnation.clone(), info.last_commit));
-                Seen::Goes
-            }
-        }
+    /// The store as this process knows it. Taken before it is looked at anew: commits go on meanwhile.
+    pub(crate) fn known_store(&self) -> Option<(String, u64)> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The incarnation this process knows the store by.
-    pub(crate) fn known_incarnation(&self) -> Option<String> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(incarnation, _)| incarnation.clone())
+    /// Compares the store with what was known of it before it was looked at.
+    pub(crate) fn saw_store(&self, known: Option<&(String, u64)>, info: &StoreInfo) -> Seen {
+        match known {
+            Some((incarnation, _)) if *incarnation != info.incarnation => return Seen::Other,
+            Some((_, commit)) if *commit > info.last_commit => return Seen::Behind,
+            _ => {}
+        }
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = seen.as_ref().map_or(0, |(_, commit)| *commit).max(info.last_commit);
+        *seen = Some((info.incarnation.clone(), newest));
+        Seen::Goes
+    }
+
+    /// A commit of ours was answered with this number: a store that says less from now on was rolled back.
+    fn saw_commit(&self, number: u64) {
+        if let Some((_, newest)) = &mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner) {
+            *newest = number.max(*newest);
+        }
     }
 
     /// The operator accepted it as it is now.
@@ -390,6 +397,7 @@ impl Core {
             batch.append(*id.as_bytes(), seq, payload);
         }
         let version = self.store.commit(batch).await?;
+        self.saw_commit(version);
         loaded.record = stepped.record;
         (loaded.version, loaded.bytes) = (version, after);
         *evidence = stepped.evidence;

@@ -168,7 +168,7 @@ async fn renew(core: &Arc<Core>) {
 }
 
 /// The lease was lost: what is ours now is what the store says.
-async fn relearn(core: &Arc<Core>) {
+pub(crate) async fn relearn(core: &Arc<Core>) {
     core.slots.clear();
     core.touches.clear();
     if enlist(core).await.is_ok()
@@ -181,8 +181,9 @@ async fn relearn(core: &Arc<Core>) {
 
 /// Writes down how far the store has come; notices when it is behind where it was.
 pub(crate) async fn watch_ledger(core: &Core) {
+    let known = core.known_store();
     let Ok(info) = core.store.info().await else { return };
-    match core.saw_store(&info) {
+    match core.saw_store(known.as_ref(), &info) {
         Seen::Goes => {}
         Seen::Other if was_accepted(core, &info).await => {
             // An operator accepted it on another node: what is ours is read anew.
@@ -215,7 +216,7 @@ async fn was_accepted(core: &Core, info: &crate::store::StoreInfo) -> bool {
     let Ok(row) = serde_json::from_slice::<AcceptedRow>(&row.value) else { return false };
     let held = core.store.get(Table::Realm, HOLD_ROW).await;
     row.incarnation == info.incarnation
-        && core.known_incarnation().is_some_and(|known| row.before.contains(&known))
+        && core.known_store().is_some_and(|(known, _)| row.before.contains(&known))
         && matches!(held, Ok(None))
 }
 

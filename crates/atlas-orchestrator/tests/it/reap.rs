@@ -122,3 +122,20 @@ async fn an_empty_listing_ends_nothing() {
     assert_eq!(session.info().await.unwrap().state, SessionState::Ready);
     assert_eq!(bench.ledger().live, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_a_rollback_undid_is_carried_out_again_once_the_store_is_accepted() {
+    let bench = Bench::new(7);
+    let node = bench.node("a").await;
+    let session = node.atlas.spawn(request(), options()).await.unwrap();
+    sleep(300).await;
+    session.stop().await.unwrap();
+    let stopping = bench.store.snapshot();
+    settle(&node, session.id()).await;
+    bench.store.restore(&stopping);
+    sleep(60).await;
+    assert!(node.atlas.hold().is_some());
+    assert_eq!(session.info().await.unwrap().state, SessionState::Terminating);
+    node.atlas.accept_store().await.unwrap();
+    settle(&node, session.id()).await;
+}
