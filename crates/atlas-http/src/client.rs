@@ -355,8 +355,10 @@ impl Base {
     }
 }
 
-/// `localhost`, 127.0.0.0/8 and `[::1]`, by what is written: a name that only resolves to loopback does not count.
-fn is_loopback(host: &str) -> bool {
+/// Whether a URL's host (without its port) is `localhost`, of 127.0.0.0/8 or `[::1]`, by what is written: a name that only resolves to
+/// loopback does not count.
+#[must_use]
+pub fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost") || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }

@@ -32,6 +32,7 @@ mod answer;
 mod body;
 mod call;
 mod client;
+mod connection;
 mod credential;
 mod failure;
 mod merge;
@@ -43,9 +44,21 @@ mod transport;
 pub use answer::{Answer, StreamingAnswer};
 pub use body::{Body, BoxError};
 pub use call::{Call, escape_segment};
-pub use client::{Client, ClientBuilder, DEFAULT_MAX_ANSWER};
+pub use client::{Client, ClientBuilder, DEFAULT_MAX_ANSWER, is_loopback};
+pub use connection::Connection;
 pub use credential::CredentialSource;
 pub use failure::{ErrorMapper, FailedAnswer};
 pub use merge::merge_json;
 pub use pace::Pace;
 pub use transport::{CallLayers, Transport, TransportError, TransportFuture};
+
+/// What [`connection_setters!`] names.
+#[doc(hidden)]
+pub mod setter {
+    pub use atlas_core::config::{ApiKey, Origin};
+    pub use atlas_core::{AccountLimits, Clock, Entropy, Secret};
+    pub use bytes::Bytes;
+    pub use http::{Request, Response};
+    pub use http_body::Body as HttpBody;
+    pub use tower::{Layer, Service};
+}

@@ -1,14 +1,9 @@
 //! Where RunPod is and with which key it is called; how a pod's HTTP port becomes a URL.
 
-use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
-use atlas_core::config::{ApiKey, Origin};
-use atlas_core::{AccountLimits, Clock, Entropy, Error, ProviderId, Result, Secret, SystemClock, SystemEntropy};
-use atlas_http::{Body, BoxError, Client, Pace, Transport};
-use http::{Request, Response};
-use tower::{Layer, Service};
+use atlas_core::{AccountLimits, Error, ProviderId, Result};
+use atlas_http::{Connection, Pace, is_loopback};
 
 use crate::RunPod;
 use crate::client::Control;
@@ -41,9 +36,9 @@ const PACES: [(&str, Pace); 2] = [
 ];
 
 /// Builds a [`RunPod`]. What is set here counts before the environment.
+#[derive(Debug)]
 pub struct RunPodBuilder {
-    api_key: Option<(Origin, Secret)>,
-    environment_key: Option<Secret>,
+    connection: Connection,
     control_url: Option<String>,
     runtime_url: Option<String>,
     proxy_url: Option<String>,
@@ -51,18 +46,12 @@ pub struct RunPodBuilder {
     graphql_url: Option<String>,
     #[cfg(feature = "graphql")]
     spot: bool,
-    limits: AccountLimits,
-    transport: Option<Transport>,
-    allow_plain_http: bool,
-    clock: Arc<dyn Clock>,
-    entropy: Arc<dyn Entropy>,
 }
 
 impl Default for RunPodBuilder {
     fn default() -> Self {
         Self {
-            api_key: None,
-            environment_key: None,
+            connection: Connection::new(AccountLimits::default()),
             control_url: None,
             runtime_url: None,
             proxy_url: None,
@@ -70,33 +59,18 @@ impl Default for RunPodBuilder {
             graphql_url: None,
             #[cfg(feature = "graphql")]
             spot: false,
-            limits: AccountLimits::default(),
-            transport: None,
-            allow_plain_http: false,
-            clock: Arc::new(SystemClock),
-            entropy: Arc::new(SystemEntropy::new()),
         }
     }
 }
 
 impl RunPodBuilder {
-    /// The API key.
-    #[must_use]
-    pub fn api_key(self, key: impl Into<Secret>) -> Self {
-        Self { api_key: Some((Origin::Builder, key.into())), ..self }
-    }
-
-    /// The API key, and where it was found, for errors.
-    #[must_use]
-    pub fn api_key_from(self, key: ApiKey) -> Self {
-        Self { api_key: Some((key.origin, key.secret)), ..self }
-    }
+    atlas_http::connection_setters!(connection);
 
     /// Takes from these variables what is not set on the builder.
     #[must_use]
-    pub fn environment(self, variable: impl Fn(&str) -> Option<String>) -> Self {
+    pub fn environment(mut self, variable: impl Fn(&str) -> Option<String>) -> Self {
+        self.connection.set_environment_keys(&[API_KEY_ENV], &variable);
         Self {
-            environment_key: variable(API_KEY_ENV).map(Secret::new),
             control_url: self.control_url.or_else(|| variable(URL_ENV)),
             runtime_url: self.runtime_url.or_else(|| variable(RUNTIME_URL_ENV)),
             proxy_url: self.proxy_url.or_else(|| variable(PROXY_URL_ENV)),
@@ -138,51 +112,6 @@ impl RunPodBuilder {
         Self { spot, ..self }
     }
 
-    /// How long this account needs and how often it may be called.
-    #[must_use]
-    pub fn limits(self, limits: AccountLimits) -> Self {
-        Self { limits, ..self }
-    }
-
-    /// Another way to the cloud than hyper: any tower `Service`. Layers added before are replaced with it.
-    #[must_use]
-    pub fn transport(self, transport: Transport) -> Self {
-        Self { transport: Some(transport), ..self }
-    }
-
-    /// Wraps the way to the cloud in a tower layer.
-    #[must_use]
-    pub fn layer<L, B>(self, layer: &L) -> Self
-    where
-        L: Layer<Transport>,
-        L::Service: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
-        <L::Service as Service<Request<Body>>>::Error: Into<BoxError>,
-        <L::Service as Service<Request<Body>>>::Future: Send + 'static,
-        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        let transport = self.transport.unwrap_or_else(Transport::hyper).layered(layer);
-        Self { transport: Some(transport), ..self }
-    }
-
-    /// Allows `http://` to other machines than this one. The key then crosses the network readable.
-    #[must_use]
-    pub fn allow_plain_http(self, allow: bool) -> Self {
-        Self { allow_plain_http: allow, ..self }
-    }
-
-    /// Where "now" comes from.
-    #[must_use]
-    pub fn clock(self, clock: Arc<dyn Clock>) -> Self {
-        Self { clock, ..self }
-    }
-
-    /// Where jitter comes from.
-    #[must_use]
-    pub fn entropy(self, entropy: Arc<dyn Entropy>) -> Self {
-        Self { entropy, ..self }
-    }
-
     /// The provider.
     ///
     /// # Errors
@@ -190,64 +119,36 @@ impl RunPodBuilder {
     /// readable to another machine.
     pub fn build(self) -> Result<RunPod> {
         let id = ProviderId::new("runpod").expect("a plain name");
-        let (origin, given) = self.api_key.map_or((Origin::Builder, None), |(origin, key)| (origin, Some(key)));
-        let key = ApiKey::resolve([(origin, given), (Origin::Environment(API_KEY_ENV), self.environment_key)], API_KEY_ENV)
-            .map_err(|error| error.during(&id, "build"))?;
+        let key = self.connection.key(API_KEY_ENV).map_err(|error| error.during(&id, "build"))?;
         let proxy = self
             .proxy_url
             .as_deref()
-            .map_or_else(|| Ok(ProxyTemplate::default()), |text| ProxyTemplate::new(text, self.allow_plain_http))?;
-        let transport = self.transport.unwrap_or_else(Transport::hyper);
-        let client = |api, given: Option<String>, default: &str, limits: AccountLimits| {
-            let builder = Client::builder(id.clone(), given.unwrap_or_else(|| default.to_owned()));
-            let paces = PACES.into_iter().filter(|_| api == "runtime");
-            paces
-                .fold(builder, |builder, (operation, pace)| builder.pace(operation, pace))
-                .api(api)
-                .api_key("Bearer", key.clone())
-                .limits(limits)
-                .allow_plain_http(self.allow_plain_http)
-                .clock(self.clock.clone())
-                .entropy(self.entropy.clone())
-                .transport(transport.clone())
-                .errors(crate::error::map)
-                .build()
+            .map_or_else(|| Ok(ProxyTemplate::default()), |text| ProxyTemplate::new(text, self.connection.allows_plain_http()))?;
+        let client = |api, given: Option<String>, default: &str| {
+            let client = self.connection.client(id.clone(), given.unwrap_or_else(|| default.to_owned()));
+            client.api(api).api_key("Bearer", key.clone()).errors(crate::error::map)
         };
+        let limits = self.connection.limits();
         let runtime_limits = AccountLimits {
-            call_interval: self.limits.call_interval.min(RUNTIME_INTERVAL),
-            burst: self.limits.burst.max(RUNTIME_BURST),
-            concurrency: self.limits.concurrency.max(RUNTIME_BURST),
-            ..self.limits
+            call_interval: limits.call_interval.min(RUNTIME_INTERVAL),
+            burst: limits.burst.max(RUNTIME_BURST),
+            concurrency: limits.concurrency.max(RUNTIME_BURST),
+            ..limits
         };
+        let runtime = client("runtime", self.runtime_url, RUNTIME_URL).limits(runtime_limits);
+        let runtime = PACES.into_iter().fold(runtime, |runtime, (operation, pace)| runtime.pace(operation, pace));
         Ok(RunPod {
-            control: Control(client("rest-v2", self.control_url, CONTROL_URL, self.limits)?),
-            runtime: Runtime {
-                client: client("runtime", self.runtime_url, RUNTIME_URL, runtime_limits)?,
-                provider: id.clone(),
-                entropy: self.entropy.clone(),
-            },
+            control: Control(client("rest-v2", self.control_url, CONTROL_URL).build()?),
+            runtime: Runtime { client: runtime.build()?, provider: id.clone(), entropy: self.connection.entropy() },
             #[cfg(feature = "graphql")]
-            graph: crate::graphql::Graph {
-                client: client("graphql", self.graphql_url, GRAPHQL_URL, self.limits)?,
-                spot: self.spot,
-            },
+            graph: crate::graphql::Graph { client: client("graphql", self.graphql_url, GRAPHQL_URL).build()?, spot: self.spot },
             id,
             key: key.secret,
             proxy,
-            limits: self.limits,
-            clock: self.clock,
-            entropy: self.entropy,
+            limits,
+            clock: self.connection.clock(),
+            entropy: self.connection.entropy(),
         })
-    }
-}
-
-impl fmt::Debug for RunPodBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RunPodBuilder")
-            .field("control_url", &self.control_url)
-            .field("runtime_url", &self.runtime_url)
-            .field("proxy_url", &self.proxy_url)
-            .finish_non_exhaustive()
     }
 }
 
@@ -280,7 +181,7 @@ impl ProxyTemplate {
             return wrong("must contain {id} and {port}");
         }
         if !text.starts_with("https://")
-            && !text.strip_prefix("http://").is_some_and(|rest| allow_plain_http || is_loopback(rest))
+            && !text.strip_prefix("http://").is_some_and(|rest| allow_plain_http || is_loopback(host(rest)))
         {
             return wrong("must be https://, or http:// to loopback");
         }
@@ -313,14 +214,13 @@ impl ProxyTemplate {
     }
 }
 
-/// Whether a URL's part after its scheme names this machine.
-fn is_loopback(rest: &str) -> bool {
+/// The host in a URL's part after its scheme. A template is no URL yet: its braces no URL may have.
+fn host(rest: &str) -> &str {
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    if let Some(bracketed) = authority.strip_prefix('[') {
-        return bracketed.split(']').next() == Some("::1");
+    match authority.strip_prefix('[') {
+        Some(bracketed) => bracketed.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
     }
-    let host = authority.split(':').next().unwrap_or_default();
-    host == "localhost" || host.parse::<std::net::Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 #[cfg(test)]
