@@ -5,6 +5,7 @@
 
 mod body;
 mod check;
+mod face;
 pub mod lambda;
 mod query;
 pub mod runpod;

@@ -9,27 +9,26 @@ mod script;
 mod stock;
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use atlas_core::Timestamp;
+use bytes::Bytes;
 use data_encoding::BASE64;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use http_body_util::BodyExt;
+use http::{HeaderMap, Method, Response, StatusCode, header};
 use serde_json::Value;
-use tower::Service;
 
+use super::face::{BodyFault, face};
 use super::query::{Query, decode};
 use super::{SimBody, deliver};
 use crate::world::{Account, Arrival, World};
 use account::Holdings;
 use envelope::Failure;
 pub use stock::{NAME, cloud};
+
+/// The largest body it reads.
+const MAX_BODY: usize = 1 << 20;
 
 /// How many calls Lambda takes: one a second in all and a launch in twelve, on average, with a little patience.
 #[derive(Clone, Copy, Debug)]
@@ -128,6 +127,8 @@ enum Route {
     Audit,
 }
 
+face!(Lambda);
+
 impl Lambda {
     /// Lambda over this world, which must have the cloud [`cloud`] describes.
     #[must_use]
@@ -135,35 +136,12 @@ impl Lambda {
         Self { world, shared: Arc::default() }
     }
 
-    /// The same with quirks.
-    #[must_use]
-    pub fn with_quirks(self, quirks: Quirks) -> Self {
-        self.set_quirks(quirks);
-        self
+    const fn most(&self, _parts: &http::request::Parts) -> usize {
+        MAX_BODY
     }
 
-    /// Other quirks from now on.
-    pub fn set_quirks(&self, quirks: Quirks) {
-        self.shared().quirks = quirks;
-    }
-
-    /// Forgets what is its own, and keeps its quirks. The world is reset by itself.
-    pub fn reset(&self) {
-        let mut shared = self.shared();
-        *shared = Shared { quirks: shared.quirks.clone(), ..Shared::default() };
-    }
-
-    /// The world it is a face of.
-    #[must_use]
-    pub fn world(&self) -> &World {
-        &self.world
-    }
-
-    fn shared(&self) -> MutexGuard<'_, Shared> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn answer(self, parts: http::request::Parts, body: Vec<u8>) -> Result<Response<SimBody>, io::Error> {
+    async fn answer(self, parts: http::request::Parts, body: Result<Bytes, BodyFault>) -> Result<Response<SimBody>, io::Error> {
+        let Ok(body) = body else { return Err(io::ErrorKind::ConnectionAborted.into()) };
         let unauthorized = || Failure::new(401, "global/invalid-api-key", "API key was invalid, expired, or deleted.").response();
         let Some(key) = key(&parts.headers) else { return Ok(unauthorized()) };
         if self.world.authorize(NAME, &key).is_none() {
@@ -348,38 +326,4 @@ fn key(headers: &HeaderMap) -> Option<String> {
         _ => None,
     }
     .filter(|key| !key.is_empty())
-}
-
-impl<B> Service<Request<B>> for Lambda
-where
-    B: http_body::Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    type Response = Response<SimBody>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<SimBody>, io::Error>> + Send>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), io::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let this = self.clone();
-        Box::pin(async move {
-            let (parts, body) = request.into_parts();
-            let body = match body.collect().await {
-                Ok(collected) => collected.to_bytes().to_vec(),
-                Err(_) => return Err(io::ErrorKind::ConnectionAborted.into()),
-            };
-            this.answer(parts, body).await
-        })
-    }
-}
-
-impl fmt::Debug for Lambda {
-    /// Without keys.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lambda").field("world", &self.world).finish_non_exhaustive()
-    }
 }

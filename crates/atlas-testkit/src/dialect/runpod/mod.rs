@@ -25,20 +25,15 @@ mod stock;
 mod store;
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Limited};
+use http::{HeaderMap, Method, Response, StatusCode};
 use serde_json::Value;
-use tower::Service;
 
+use super::face::{BodyFault, face};
 use super::query::{Query, decode};
 use super::{SimBody, deliver};
 use crate::world::{Account, Arrival, FaultKind, World};
@@ -166,6 +161,8 @@ enum Route {
     Billing(Billing),
 }
 
+face!(RunPod);
+
 impl RunPod {
     /// RunPod over this world, which must have the cloud [`cloud`] describes.
     #[must_use]
@@ -185,32 +182,8 @@ impl RunPod {
         self.runtime_only || host.is_some_and(|host| host.ends_with(".runpod.ai"))
     }
 
-    /// The same with quirks.
-    #[must_use]
-    pub fn with_quirks(self, quirks: Quirks) -> Self {
-        self.set_quirks(quirks);
-        self
-    }
-
-    /// Other quirks from now on.
-    pub fn set_quirks(&self, quirks: Quirks) {
-        self.shared().quirks = quirks;
-    }
-
-    /// Forgets the windows, keys and counters of its own, and keeps its quirks. The world is reset by itself.
-    pub fn reset(&self) {
-        let mut shared = self.shared();
-        *shared = Shared { quirks: shared.quirks.clone(), ..Shared::default() };
-    }
-
-    /// The world it is a face of.
-    #[must_use]
-    pub fn world(&self) -> &World {
-        &self.world
-    }
-
-    fn shared(&self) -> MutexGuard<'_, Shared> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    fn most(&self, parts: &http::request::Parts) -> usize {
+        if self.is_runtime(parts) { runtime::RUNSYNC_BODY } else { MAX_BODY }
     }
 
     async fn answer(self, parts: http::request::Parts, body: Result<Bytes, BodyFault>) -> Result<Response<SimBody>, io::Error> {
@@ -515,46 +488,4 @@ fn limited(window: &str, seconds: u64) -> Response<SimBody> {
 fn announced(stand: &Stand, mut response: Response<SimBody>) -> Response<SimBody> {
     stand.announce(response.headers_mut());
     response
-}
-
-/// Why a request's body could not be read.
-enum BodyFault {
-    TooLarge,
-    Broken,
-}
-
-impl<B> Service<Request<B>> for RunPod
-where
-    B: http_body::Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    type Response = Response<SimBody>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<SimBody>, io::Error>> + Send>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), io::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let this = self.clone();
-        Box::pin(async move {
-            let (parts, body) = request.into_parts();
-            let most = if this.is_runtime(&parts) { runtime::RUNSYNC_BODY } else { MAX_BODY };
-            let body = match Limited::new(body, most).collect().await {
-                Ok(collected) => Ok(collected.to_bytes()),
-                Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(BodyFault::TooLarge),
-                Err(_) => Err(BodyFault::Broken),
-            };
-            this.answer(parts, body).await
-        })
-    }
-}
-
-impl fmt::Debug for RunPod {
-    /// Without keys.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RunPod").field("world", &self.world).finish_non_exhaustive()
-    }
 }

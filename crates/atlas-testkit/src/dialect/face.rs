@@ -1,0 +1,103 @@
+//! What every dialect is besides its cloud's words: a tower service that reads a request's body up to a bound, with quirks and a reset.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use http::Response;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+use super::SimBody;
+
+/// What a dialect's service answers in time.
+pub(super) type Answering = Pin<Box<dyn Future<Output = Result<Response<SimBody>, io::Error>> + Send>>;
+
+/// Why a request's body could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyFault {
+    TooLarge,
+    Broken,
+}
+
+/// Reads a request's body, up to so many bytes.
+pub(super) async fn collect<B>(body: B, most: usize) -> Result<Bytes, BodyFault>
+where
+    B: http_body::Body,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    match Limited::new(body, most).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(BodyFault::TooLarge),
+        Err(_) => Err(BodyFault::Broken),
+    }
+}
+
+/// Makes a dialect a service. It has the fields `world: World` and `shared: Arc<Mutex<Shared>>`, where `Shared: Default` has the field
+/// `quirks: Quirks`; and the methods `most(&self, &Parts) -> usize`, the largest body, and
+/// `async fn answer(self, Parts, Result<Bytes, BodyFault>) -> Result<Response<SimBody>, io::Error>`.
+macro_rules! face {
+    ($dialect:ident) => {
+        impl $dialect {
+            /// The same with quirks.
+            #[must_use]
+            pub fn with_quirks(self, quirks: Quirks) -> Self {
+                self.set_quirks(quirks);
+                self
+            }
+
+            /// Other quirks from now on.
+            pub fn set_quirks(&self, quirks: Quirks) {
+                self.shared().quirks = quirks;
+            }
+
+            /// Forgets what is its own, and keeps its quirks. The world is reset by itself.
+            pub fn reset(&self) {
+                let mut shared = self.shared();
+                *shared = Shared { quirks: shared.quirks.clone(), ..Shared::default() };
+            }
+
+            /// The world it is a face of.
+            #[must_use]
+            pub fn world(&self) -> &$crate::world::World {
+                &self.world
+            }
+
+            fn shared(&self) -> std::sync::MutexGuard<'_, Shared> {
+                self.shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+            }
+        }
+
+        impl<B> tower::Service<http::Request<B>> for $dialect
+        where
+            B: http_body::Body + Send + 'static,
+            B::Data: Send,
+            B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        {
+            type Response = http::Response<$crate::dialect::SimBody>;
+            type Error = std::io::Error;
+            type Future = $crate::dialect::face::Answering;
+
+            fn poll_ready(&mut self, _cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), std::io::Error>> {
+                std::task::Poll::Ready(Ok(()))
+            }
+
+            fn call(&mut self, request: http::Request<B>) -> Self::Future {
+                let this = self.clone();
+                Box::pin(async move {
+                    let (parts, body) = request.into_parts();
+                    let body = $crate::dialect::face::collect(body, this.most(&parts)).await;
+                    this.answer(parts, body).await
+                })
+            }
+        }
+
+        impl std::fmt::Debug for $dialect {
+            /// Without keys.
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($dialect)).field("world", &self.world).finish_non_exhaustive()
+            }
+        }
+    };
+}
+pub(super) use face;
