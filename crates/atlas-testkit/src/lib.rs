@@ -17,5 +17,7 @@
 
 pub mod conformance;
 pub mod dialect;
+#[cfg(unix)]
+pub mod fake_fly;
 pub mod mock;
 pub mod world;
