@@ -60,8 +60,10 @@ pub enum Capability {
     Prices,
     /// Reports how a container ended.
     ExitCodes,
-    /// A finished container stops billing by itself.
+    /// A machine can end its own bill once its command has ended.
     EndsWithCommand,
+    /// The cloud itself ends a machine at a time that is told when it is ordered.
+    DeadMan,
 }
 
 impl Capability {
@@ -146,6 +148,8 @@ impl Capabilities {
             (request.ports.iter().any(|p| p.is_symmetric()), Capability::SymmetricPorts),
             (!request.region_hints.is_empty(), Capability::Regions),
             (request.cloud_type != crate::CloudType::Any, Capability::CloudTypes),
+            (request.ends_with_command, Capability::EndsWithCommand),
+            (request.ends_at.is_some(), Capability::DeadMan),
         ];
         needs.into_iter().filter(|(needed, _)| *needed).try_for_each(|(_, capability)| self.require(capability))?;
         if request.auth != Auth::None && request.credential.is_none() {

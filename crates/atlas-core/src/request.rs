@@ -15,6 +15,7 @@ use crate::ids::VolumeId;
 use crate::launch_key::{LAUNCH_KEY_ENV, LaunchKey};
 use crate::secret::Secret;
 use crate::size::{DiskSize, MemorySize};
+use crate::time::Timestamp;
 
 /// RunPod documents 50 variables for a pod; no cloud of ours takes fewer (docs/clouds/).
 const MAX_ENV: usize = 48;
@@ -228,6 +229,12 @@ pub struct ComputeRequest {
     /// The candidate this request is pinned to; the orchestrator sets it, one for each attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub candidate: Option<Candidate>,
+    /// The machine ends itself, and its bill, once its command has ended. The orchestrator sets it for tasks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ends_with_command: bool,
+    /// The cloud itself ends the machine then, whoever lives to see it. The orchestrator sets it from `max_runtime`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_at: Option<Timestamp>,
     /// Merged deeply into the body that goes to the cloud.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub provider_opts: Value,
@@ -259,6 +266,8 @@ impl ComputeRequest {
             auth: Auth::None,
             credential: None,
             candidate: None,
+            ends_with_command: false,
+            ends_at: None,
             provider_opts: Value::Null,
         }
     }
@@ -379,6 +388,18 @@ impl ComputeRequest {
         Self { candidate: Some(candidate), ..self }
     }
 
+    /// The machine ends itself once its command has ended; it needs a command then.
+    #[must_use]
+    pub fn ends_with_command(self, ends: bool) -> Self {
+        Self { ends_with_command: ends, ..self }
+    }
+
+    /// The cloud itself ends the machine then.
+    #[must_use]
+    pub fn ends_at(self, at: Option<Timestamp>) -> Self {
+        Self { ends_at: at, ..self }
+    }
+
     /// What the cloud's own request body is to contain besides.
     #[must_use]
     pub fn provider_opts(self, opts: Value) -> Self {
@@ -412,6 +433,9 @@ impl ComputeRequest {
         }
         if self.command.iter().any(|part| part.contains('\0')) || self.command.iter().map(String::len).sum::<usize>() > MAX_TEXT {
             return wrong("command", "must not contain NUL, nor be longer than 64 KiB");
+        }
+        if self.ends_with_command && self.command.is_empty() {
+            return wrong("ends_with_command", "needs a command: the image's own is not known here");
         }
         if let Some(name) = &self.name
             && !is_plain(name, 128)
@@ -539,6 +563,7 @@ mod tests {
             ("volume_gb", request().volume(DiskSize::gb(0))),
             ("provider_opts", request().provider_opts(Value::from(1))),
             ("command", request().command(["a\0"])),
+            ("ends_with_command", request().ends_with_command(true)),
         ];
         for (field, request) in cases {
             let error = request.validate().unwrap_err();

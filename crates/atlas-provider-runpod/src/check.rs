@@ -49,6 +49,18 @@ pub(crate) fn check(request: &ComputeRequest) -> Result<()> {
             return Err(Error::unsupported("global_networking", "runpod has it for nvidia gpu pods only"));
         }
     }
+    if request.ends_at.is_some() && !request.spot {
+        // Over the old API, which names the fields of an order otherwise.
+        if request.cpu.is_some() {
+            return Err(Error::unsupported("dead_man", "runpod ends pods with gpus only by itself"));
+        }
+        if !request.provider_opts.is_null() {
+            return Err(Error::unsupported("dead_man", "runpod orders such a pod over GraphQL, where provider_opts are others"));
+        }
+        if request.region_hints.iter().any(|region| region.len() == 2) {
+            return Err(Error::unsupported("dead_man", "runpod orders such a pod over GraphQL, by data centre only"));
+        }
+    }
     if request.volume.is_some() && request.network_volume_id.is_some() {
         return Err(Error::validation("network_volume_id", "a pod takes a volume of its own or a network volume, not both"));
     }
@@ -110,6 +122,12 @@ mod tests {
             (Unsupported, "volume", cpu(2).volume(DiskSize::gb(10))),
             (Unsupported, "cloud_type", cpu(2).cloud_type(CloudType::Community)),
             (Unsupported, "global_networking", cpu(2).provider_opts(json!({"globalNetworking": true}))),
+            (Unsupported, "dead_man", cpu(2).ends_at(Some(atlas_core::Timestamp::from_unix_seconds(1)))),
+            (
+                Unsupported,
+                "dead_man",
+                gpu().provider_opts(json!({"startSsh": true})).ends_at(Some(atlas_core::Timestamp::from_unix_seconds(1))),
+            ),
             (Validation, "network_volume_id", gpu().volume(DiskSize::gb(10)).network_volume(volume())),
             (Validation, "volume_gb", gpu().volume(DiskSize::gb(9))),
             (Unsupported, "network_volume_id", gpu().network_volume(volume()).cloud_type(CloudType::Community)),

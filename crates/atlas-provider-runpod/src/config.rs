@@ -46,6 +46,8 @@ pub struct RunPodBuilder {
     graphql_url: Option<String>,
     #[cfg(feature = "graphql")]
     spot: bool,
+    #[cfg(feature = "graphql")]
+    dead_man: bool,
 }
 
 impl Default for RunPodBuilder {
@@ -59,6 +61,8 @@ impl Default for RunPodBuilder {
             graphql_url: None,
             #[cfg(feature = "graphql")]
             spot: false,
+            #[cfg(feature = "graphql")]
+            dead_man: false,
         }
     }
 }
@@ -112,6 +116,14 @@ impl RunPodBuilder {
         Self { spot, ..self }
     }
 
+    /// Lets RunPod itself end pods that are ordered with an end ([`ComputeRequest::ends_at`](atlas_core::ComputeRequest::ends_at), which
+    /// a session's `max_runtime` sets): the provider then declares the capability, and orders them over GraphQL, the only API that has it.
+    #[cfg(feature = "graphql")]
+    #[must_use]
+    pub fn dead_man(self, dead_man: bool) -> Self {
+        Self { dead_man, ..self }
+    }
+
     /// The provider.
     ///
     /// # Errors
@@ -141,7 +153,11 @@ impl RunPodBuilder {
             control: Control(client("rest-v2", self.control_url, CONTROL_URL).build()?),
             runtime: Runtime { client: runtime.build()?, provider: id.clone(), entropy: self.connection.entropy() },
             #[cfg(feature = "graphql")]
-            graph: crate::graphql::Graph { client: client("graphql", self.graphql_url, GRAPHQL_URL).build()?, spot: self.spot },
+            graph: crate::graphql::Graph {
+                client: client("graphql", self.graphql_url, GRAPHQL_URL).build()?,
+                spot: self.spot,
+                dead_man: self.dead_man,
+            },
             id,
             key: key.secret,
             proxy,

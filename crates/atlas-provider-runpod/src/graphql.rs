@@ -19,7 +19,7 @@ use crate::RunPod;
 use crate::candidates::{cloud, tiers};
 use crate::catalogue;
 use crate::error::sold_out;
-use crate::translate::{DEFAULT_DISK, MOUNT_PATH, read, shell_line};
+use crate::translate::{DEFAULT_DISK, MOUNT_PATH, read};
 
 const PRICES: &str = "query Prices($in: GpuLowestPriceInput!) { gpuTypes { id memoryInGb lowestPrice(input: $in) { minimumBidPrice \
                       stockStatus } } }";
@@ -32,7 +32,7 @@ const RESUME_SPOT: &str = "mutation Resume($in: PodBidResumeInput!) { made: podB
 
 /// When RunPod itself is to end a pod, whoever lives to see it: set it as an extension of a spawn's [`CallContext`].
 ///
-/// With it a pod is ordered over GraphQL, the only API that has it.
+/// A session needs none: its `max_runtime` sets it, where [`RunPodBuilder::dead_man`](crate::RunPodBuilder::dead_man) is on. With it a pod is ordered over GraphQL, the only API that has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadMan {
@@ -70,6 +70,8 @@ pub(crate) struct Graph {
     pub(crate) client: Client,
     /// Whether the provider rents spot.
     pub(crate) spot: bool,
+    /// Whether the provider takes a time at which the cloud is to end a pod.
+    pub(crate) dead_man: bool,
 }
 
 /// One line of the bid prices.
@@ -260,9 +262,9 @@ fn order(
         ("templateId", request.template_id.clone()),
         ("networkVolumeId", request.network_volume_id.as_ref().map(ToString::to_string)),
         ("dataCenterId", candidate.region.clone()),
-        ("dockerArgs", (!request.command.is_empty()).then(|| shell_line(&request.command))),
+        ("dockerArgs", crate::self_end::arguments(request)),
         ("stopAfter", switch.stop_after.map(|at| at.to_string())),
-        ("terminateAfter", switch.terminate_after.map(|at| at.to_string())),
+        ("terminateAfter", request.ends_at.or(switch.terminate_after).map(|at| at.to_string())),
     ];
     for (name, value) in optional {
         if let Some(value) = value {

@@ -30,6 +30,7 @@ mod jobs;
 mod logs;
 mod pages;
 mod resources;
+mod self_end;
 mod sse;
 mod translate;
 mod webhook;
@@ -236,6 +237,8 @@ impl Provider for RunPod {
         .into();
         #[cfg(feature = "graphql")]
         let all = if self.graph.spot { all.with(Capability::Spot) } else { all };
+        #[cfg(feature = "graphql")]
+        let all = if self.graph.dead_man { all.with(Capability::DeadMan) } else { all };
         all
     }
 
@@ -261,7 +264,7 @@ impl Provider for RunPod {
 
     async fn spawn_compute(&self, cx: &CallContext, key: &LaunchKey, request: &ComputeRequest) -> Result<Compute> {
         #[cfg(feature = "graphql")]
-        if request.spot || cx.extension::<DeadMan>().is_some() {
+        if request.spot || request.ends_at.is_some() || cx.extension::<DeadMan>().is_some() {
             return self.graph.rent(cx, &self.id, key, request, &self.pinned(cx, request).await?).await;
         }
         let shape = self.shape(cx, request).await?;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::catalogue;
 use crate::client::{Control, Next};
 use crate::config::ProxyTemplate;
-use crate::{pages, wire};
+use crate::{pages, self_end, wire};
 
 /// RunPod says nowhere what an omitted `disk` becomes, so it is always sent; v1 gave this much (docs/clouds/runpod.md, "Create").
 pub(crate) const DEFAULT_DISK: DiskSize = DiskSize::gb(50);
@@ -50,7 +50,7 @@ pub(crate) fn create(prefix: &str, key: &LaunchKey, request: &ComputeRequest, sh
         mounts: mounts(request),
         ports: request.ports.iter().map(ToString::to_string).collect(),
         env: env.iter().map(|(name, value)| (name.as_str(), value.expose())).collect(),
-        args: (!request.command.is_empty()).then(|| shell_line(&request.command)),
+        args: self_end::arguments(request),
     };
     let mut body = serde_json::to_value(&pod).expect("a pod's description is plain data");
     if !request.provider_opts.is_null() {

@@ -50,6 +50,25 @@ async fn a_dead_mans_switch_travels_with_the_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_end_is_taken_only_where_it_was_asked_for() {
+    let made = json!({"data": {"made": {"id": "p1", "costPerHr": 1.09}}});
+    let cloud = Script::new([reply(200, &made)]);
+    let mut candidate = atlas_core::Candidate::default();
+    candidate.native_type = Some("NVIDIA L40S".to_owned());
+    let request = ComputeRequest::gpu(Gpu::L40S).image("x/y:1").at(candidate);
+    let request =
+        request.command(["sleep", "9"]).ends_with_command(true).ends_at(Some(Timestamp::from_unix_seconds(1_790_000_000)));
+    let refused = cloud.provider().spawn_compute(&cx(), &LaunchKey::untracked(), &request).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unsupported, "the feature alone changes nothing");
+    let provider = cloud.with_dead_man();
+    assert!(provider.capabilities().has(Capability::DeadMan));
+    provider.spawn_compute(&cx(), &LaunchKey::untracked(), &request).await.unwrap();
+    let input = &cloud.asked()[0].body["variables"]["in"];
+    assert_eq!(input["terminateAfter"], json!("2026-09-21T14:13:20Z"));
+    assert!(input["dockerArgs"].as_str().unwrap().ends_with(" atlas-task sleep 9"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_order_that_failed_says_whether_a_pod_may_exist() {
     let error = |message: &str| reply(200, &json!({"errors": [{"message": message}], "data": {"made": null}}));
     let mut candidate = atlas_core::Candidate::default();

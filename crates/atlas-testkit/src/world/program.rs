@@ -9,14 +9,23 @@ pub struct Program {
     pub lines: Vec<(Duration, String)>,
     /// How long after its start it ends, and with which code; `None` for a server, which runs until it is stopped.
     pub end: Option<(Duration, i32)>,
+    /// Its last act is to delete its own machine.
+    pub removes_machine: bool,
 }
 
 impl Program {
     /// Reads a command: `true`, `false`, `sleep N`, `echo …`, `exit N`, and `sh -c` with a list of those joined by `;` or `&&`.
-    /// Everything else, an empty command included, is a server.
+    /// `sh -c SCRIPT NAME ARGV…` with a script that runs its arguments (`"$@"`) and then `runpodctl remove pod "$RUNPOD_POD_ID"` comes
+    /// to what ARGV comes to, and to the end of its machine. Everything else, an empty command included, is a server.
     #[must_use]
     pub fn of(command: &[String]) -> Self {
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        if let ["sh" | "/bin/sh", "-c", script, _, ..] = words.as_slice()
+            && script.starts_with(r#""$@";"#)
+            && script.contains(r#"runpodctl remove pod "$RUNPOD_POD_ID""#)
+        {
+            return Self { removes_machine: true, ..Self::of(&command[4..]) };
+        }
         let mut program = Self::default();
         let mut at = Duration::ZERO;
         let code = match words.as_slice() {
@@ -135,6 +144,15 @@ mod tests {
             assert_eq!(of(line).end, end, "{line:?}");
         }
         assert_eq!(of("sh -c 'sleep 1; echo hello world'").lines, [(s(1), "hello world".to_owned())]);
+    }
+
+    #[test]
+    fn a_script_that_removes_its_machine_ends_as_its_arguments_do() {
+        let script = r#""$@"; code=$?; until runpodctl remove pod "$RUNPOD_POD_ID"; do sleep 15; done; exit "$code""#;
+        let words = ["sh", "-c", script, "name", "sh", "-c", "sleep 2; exit 7"].map(str::to_owned);
+        let program = Program::of(&words);
+        assert_eq!((program.end, program.removes_machine), (Some((Duration::from_secs(2), 7)), true));
+        assert!(!of("sh -c 'exit 7'").removes_machine);
     }
 
     #[test]
