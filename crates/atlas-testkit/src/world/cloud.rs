@@ -29,6 +29,10 @@ pub struct CloudSpec {
     pub id_alphabet: &'static str,
     /// How long an id is.
     pub id_len: usize,
+    /// Ids that count up from here, where they are numbers and not words.
+    pub first_id: Option<u64>,
+    /// What ends an id, unless its order says otherwise.
+    pub id_suffix: &'static str,
     /// What a preempted machine becomes: true when it is kept, stopped; false when it is gone.
     pub preempted_stays: bool,
     /// What a machine whose command ended becomes: true when it stops and its compute stops billing.
@@ -175,6 +179,8 @@ impl CloudSpec {
             disk_stopped: UsdPerHour::new(Usd::from_nanos(273_973)),
             id_alphabet: "abcdefghijklmnopqrstuvwxyz0123456789",
             id_len: 12,
+            first_id: None,
+            id_suffix: "",
             preempted_stays: true,
             exit_stops: true,
         }

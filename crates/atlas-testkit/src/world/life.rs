@@ -11,7 +11,7 @@ use super::accounts::{Account, Standing};
 use super::cloud::Lag;
 use super::fault::{Arrival, FaultKind};
 use super::jobs::QueueEvent;
-use super::machine::{Machine, MachineSpec, MachineState, Meter};
+use super::machine::{Machine, MachineSpec, MachineState, Meter, Restart};
 use super::program::Program;
 use super::{Cloud, State, World};
 
@@ -226,6 +226,22 @@ impl World {
         change(machine);
         Ok(machine.clone())
     }
+
+    /// From now on a machine costs this much while it runs: a changed bid.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`]; then nothing was changed.
+    pub fn reprice(&self, cloud: &str, account: &Account, id: &str, price: UsdPerHour) -> Result<Machine, Refusal> {
+        let (mut state, now) = self.at_now();
+        state.ordered(cloud, account, id, now)?;
+        let machine = state.machine_mut(cloud, id).ok_or(Refusal::NotFound)?;
+        (machine.price, machine.spec.bid) = (price, Some(price));
+        let current = machine.state;
+        let rate = state.rate(cloud, id, current);
+        let machine = state.machine_mut(cloud, id).ok_or(Refusal::NotFound)?;
+        machine.meter.set(rate, now);
+        Ok(machine.clone())
+    }
 }
 
 impl State {
@@ -345,7 +361,8 @@ impl State {
         let shape = held.spec.shape(&spec.shape).ok_or(Refusal::UnknownShape)?;
         let price = spec.bid.unwrap_or(shape.tiers[&tier].price).times(spec.count);
         let (alphabet, len) = (held.spec.id_alphabet, held.spec.id_len);
-        let id = self.dice.word(alphabet.as_bytes(), len);
+        let suffix = spec.id_suffix.clone().unwrap_or_else(|| held.spec.id_suffix.to_owned());
+        let id = format!("{}{suffix}", self.dice.word(alphabet.as_bytes(), len));
         let ip = format!("203.0.113.{}", 1 + self.dice.below(254));
         self.plant(cloud, account.as_str(), id.clone(), spec, (tier, region, price), ip, now);
         self.take_stock(cloud, &id)?;
@@ -397,6 +414,7 @@ impl State {
             generation: 0,
             never_ready: false,
             destroy_ordered: false,
+            restarts: 0,
             list_from: now,
             read_from: now,
             list_until: None,
@@ -476,6 +494,25 @@ impl State {
         if let Some((after, code)) = program.end {
             self.schedule(at.saturating_add(after), cloud, id, What::Exit(generation, code));
         }
+    }
+
+    /// Whether a container that ended will run again, a second later.
+    fn started_again(&mut self, cloud: &str, id: &str, code: i32, at: Timestamp) -> bool {
+        let rate = self.rate(cloud, id, MachineState::Starting);
+        let Some(machine) = self.machine_mut(cloud, id) else { return false };
+        let again = match machine.spec.restart {
+            Restart::No => false,
+            Restart::OnFailure(most) => code != 0 && machine.restarts < most,
+            Restart::Always => true,
+        };
+        if again {
+            machine.restarts += 1;
+            machine.generation += 1;
+            machine.enter(MachineState::Starting, at, rate);
+            let generation = machine.generation;
+            self.schedule(at.saturating_add(Duration::from_secs(1)), cloud, id, What::Running(generation));
+        }
+        again
     }
 
     /// Stops a machine, gives its units back, and leaves its disk bill running.

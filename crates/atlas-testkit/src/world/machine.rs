@@ -8,6 +8,18 @@ use atlas_core::{LAUNCH_KEY_ENV, LAUNCH_KEY_TAG, LogSource, Port, Secret, Timest
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
+/// Whether a container that ended is started again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Restart {
+    /// Never.
+    #[default]
+    No,
+    /// When it failed, so many times.
+    OnFailure(u32),
+    /// Always.
+    Always,
+}
+
 /// What to create.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -42,6 +54,12 @@ pub struct MachineSpec {
     pub spot: bool,
     /// The price of one unit, where it was bid for; the list's where unset.
     pub bid: Option<UsdPerHour>,
+    /// Whether its container is started again when it ended.
+    pub restart: Restart,
+    /// Whether the machine goes with the end of its container.
+    pub exit_destroys: bool,
+    /// What ends its id, where the cloud's ids say where a machine belongs; the cloud's own where unset.
+    pub id_suffix: Option<String>,
     /// What the dialect wants to remember besides.
     pub extra: Value,
 }
@@ -65,6 +83,9 @@ impl MachineSpec {
             network_volume: None,
             spot: false,
             bid: None,
+            restart: Restart::No,
+            exit_destroys: false,
+            id_suffix: None,
             extra: Value::Null,
         }
     }
@@ -169,6 +190,7 @@ pub struct Machine {
     pub(super) generation: u32,
     pub(super) never_ready: bool,
     pub(super) destroy_ordered: bool,
+    pub(super) restarts: u32,
     pub(super) list_from: Timestamp,
     pub(super) read_from: Timestamp,
     pub(super) list_until: Option<Timestamp>,
@@ -192,6 +214,18 @@ impl Machine {
     #[must_use]
     pub const fn order(&self) -> u64 {
         self.serial
+    }
+
+    /// What it went through, oldest first, and when each began.
+    #[must_use]
+    pub fn history(&self) -> &[(Timestamp, MachineState)] {
+        &self.past
+    }
+
+    /// How often its container was started again after its end.
+    #[must_use]
+    pub const fn restarts(&self) -> u32 {
+        self.restarts
     }
 
     /// Not destroyed, whether or not any read shows it.

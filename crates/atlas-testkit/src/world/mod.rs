@@ -32,7 +32,7 @@ pub use fault::{Arrival, Fault, FaultKind, FaultPlan, same_operation};
 pub use jobs::{Endpoint, EndpointSpec, Health, JobSpec, Webhook, Worker, WorldJob};
 pub use life::Refusal;
 use life::Timer;
-pub use machine::{CloudLedger, Ledger, LedgerLine, LogEntry, Machine, MachineSpec, MachineState};
+pub use machine::{CloudLedger, Ledger, LedgerLine, LogEntry, Machine, MachineSpec, MachineState, Restart};
 pub use program::{Program, split};
 pub use reads::{Listener, Visit, stock_level};
 pub use volumes::Volume;
