@@ -317,7 +317,7 @@ impl Meter {
         self.before + self.rate.cost_of(Duration::from_secs(seconds)).unwrap_or(Usd::from_nanos(i64::MAX))
     }
 
-    fn set(&mut self, rate: UsdPerHour, at: Timestamp) {
+    pub(super) fn set(&mut self, rate: UsdPerHour, at: Timestamp) {
         if rate == self.rate {
             return;
         }

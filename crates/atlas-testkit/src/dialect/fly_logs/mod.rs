@@ -265,7 +265,7 @@ impl FlyLogs {
         };
         if delay.is_zero() {
             // As a network would: others run meanwhile.
-            tokio::task::yield_now().await;
+            once_around().await;
         } else {
             tokio::time::sleep(self.world.clock().real(delay)).await;
         }
@@ -331,6 +331,19 @@ impl FlyLogs {
         };
         parts.iter().find_map(of)
     }
+}
+
+/// Comes back the second time it is asked.
+async fn once_around() {
+    let mut waited = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Nanoseconds since 1970, to the millisecond.
