@@ -23,6 +23,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use atlas_core::{Clock, SystemClock};
+use atlas_testkit::dialect::fly_logs::{FlyLogs, Rights};
 use atlas_testkit::dialect::lambda::{self, Lambda, Quirks, Rates};
 use atlas_testkit::dialect::runpod::{self, RunPod};
 use atlas_testkit::world::{Fault, FaultPlan, World, WorldClock};
@@ -31,7 +32,7 @@ use tokio::net::TcpListener;
 use admin::Admin;
 pub use args::{Command, FaultFile, parse};
 use proxy::Proxy;
-pub use ready::{Bounds, Ready, RunPodUrls};
+pub use ready::{Bounds, FlyUrls, Ready, RunPodUrls};
 use record::{Log, Recorder, Recording};
 use server::Serving;
 
@@ -124,11 +125,15 @@ pub async fn serve(options: Options) -> io::Result<Sim> {
     let (runtime_listener, runtime) = ports.bind().await?;
     let (proxy_listener, proxy) = ports.bind().await?;
     let (lambda_listener, lambda_at) = ports.bind().await?;
+    let (fly_logs_listener, fly_logs_at) = ports.bind().await?;
 
     let recorder = Recorder::default();
     let mut quirks = Quirks::default();
     quirks.rates = options.lambda_rates;
     let (runpod, lambda) = (RunPod::new(world.clone()), Lambda::new(world.clone()).with_quirks(quirks));
+    let fly_logs = FlyLogs::new(world.clone());
+    fly_logs.add_token(KEY, Rights::Read);
+    write_logs(&fly_logs);
     let ready = Ready {
         admin: format!("http://{admin}"),
         bounds: Bounds::at_speed(world.clock().speed()),
@@ -138,15 +143,19 @@ pub async fn serve(options: Options) -> io::Result<Sim> {
             graphql: format!("http://{control}/graphql"),
             proxy: format!("http://{proxy}/{{id}}/{{port}}"),
         },
+        fly: FlyUrls { logs: format!("http://{fly_logs_at}") },
         lambda: format!("http://{lambda_at}/api/v1"),
     };
     let mut serving = Serving::default();
     let afresh = {
         let (world, recorder, runpod, lambda) = (world.clone(), recorder.clone(), runpod.clone(), lambda.clone());
+        let fly_logs = fly_logs.clone();
         move || {
             world.reset();
             runpod.reset();
             lambda.reset();
+            fly_logs.reset();
+            write_logs(&fly_logs);
             recorder.clear();
             furnish(&world);
         }
@@ -156,6 +165,7 @@ pub async fn serve(options: Options) -> io::Result<Sim> {
     serving.add(runtime_listener, Recording::new(runpod.runtime(), log("runpod/runtime")));
     serving.add(control_listener, Recording::new(runpod, log("runpod/control")));
     serving.add(lambda_listener, Recording::new(lambda, log("lambda")));
+    serving.add(fly_logs_listener, Recording::new(fly_logs, log("fly/logs")));
     serving.run(deliver::deliver(world.clone()));
     serving.add(proxy_listener, Proxy::new(world.clone(), runpod::NAME));
     Ok(Sim { world, ready, serving })
@@ -166,6 +176,13 @@ fn furnish(world: &World) {
     let account = world.add_key(runpod::NAME, KEY, ACCOUNT);
     runpod::add_endpoint(world, &account);
     world.add_key(lambda::NAME, KEY, ACCOUNT);
+}
+
+/// The Fly app `sim-app` has written this when a simulator begins.
+fn write_logs(logs: &FlyLogs) {
+    for line in ["Starting machine", "listening on :8080", "GET /healthz 200"] {
+        logs.print("sim-app", line);
+    }
 }
 
 /// Addresses for the listeners: the one asked for, then those after it, or free ones.

@@ -13,6 +13,8 @@ pub struct Ready {
     pub bounds: Bounds,
     /// RunPod's URLs.
     pub runpod: RunPodUrls,
+    /// Fly's URLs.
+    pub fly: FlyUrls,
     /// Lambda's, with its `/api/v1`.
     pub lambda: String,
 }
@@ -28,6 +30,13 @@ pub struct RunPodUrls {
     pub graphql: String,
     /// A pod's HTTP port, with `{id}` and `{port}` to fill in.
     pub proxy: String,
+}
+
+/// Fly's URLs, as the override variables take them.
+#[derive(Clone, Debug, Serialize)]
+pub struct FlyUrls {
+    /// The log API's base.
+    pub logs: String,
 }
 
 /// What a client configures for this simulator, in milliseconds of its own time.

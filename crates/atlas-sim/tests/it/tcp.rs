@@ -196,3 +196,19 @@ async fn every_cloud_has_the_key_and_its_books() {
     assert_eq!(ledger["clouds"].as_object().unwrap().keys().collect::<Vec<_>>(), ["lambda", "runpod"]);
     sim.stop().await;
 }
+
+#[tokio::test]
+async fn flys_log_api_answers_the_simulators_key_and_begins_anew() {
+    let sim = sim().await;
+    let url = format!("{}/api/v1/apps/sim-app/logs", sim.ready().fly.logs);
+    let page = call("GET", &url, "").await.unwrap();
+    assert_eq!((page.status, page.json()["data"].as_array().unwrap().len()), (200, 3));
+    let cursor = page.json()["meta"]["next_token"].as_str().unwrap().to_owned();
+    assert_eq!(call("GET", &format!("{url}?next_token={cursor}"), "").await.unwrap().json()["data"], json!([]));
+    assert_eq!(send("GET", &url, &[("authorization", "Bearer nope")], "").await.unwrap().status, 401);
+    assert_eq!(call("POST", &admin(&sim, "/reset"), "").await.unwrap().status, 200);
+    assert_eq!(call("GET", &url, "").await.unwrap().json()["data"].as_array().unwrap().len(), 3);
+    let requests = call("GET", &admin(&sim, "/requests"), "").await.unwrap().json();
+    assert_eq!((&requests[0]["cloud"], &requests[0]["api"]), (&json!("fly"), &json!("logs")));
+    sim.stop().await;
+}
