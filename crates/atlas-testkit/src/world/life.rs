@@ -282,11 +282,13 @@ impl State {
                 let stops = self.clouds.get(cloud).is_some_and(|cloud| cloud.spec.exit_stops);
                 let mut removes = false;
                 if let Some(machine) = self.machine_mut(cloud, id) {
-                    removes = Program::of(&machine.spec.command).removes_machine;
+                    removes = machine.spec.exit_destroys || Program::of(&machine.spec.command).removes_machine;
                     machine.exit_code = Some(*code);
                     machine.log(at, LogSource::System, "container exited");
                 }
-                if removes {
+                if self.started_again(cloud, id, *code, at) {
+                    // It runs again in a moment.
+                } else if removes {
                     self.end(cloud, id, at, false);
                 } else if stops {
                     self.halt(cloud, id, at);
