@@ -163,6 +163,8 @@ fn orphan(
         decisions: Vec::new(),
         events_forgotten: false,
         billed: None,
+        ends_itself: false,
+        cloud_ends_at: None,
     }
 }
 

@@ -5,7 +5,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use atlas_core::{Compute, Result, Timestamp};
+use atlas_core::{Compute, Error, Result, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::ids::SessionId;
 
@@ -59,21 +60,75 @@ impl AnyActivitySource {
     }
 }
 
+/// What must answer before a session's machine counts as usable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+#[non_exhaustive]
+pub enum Probe {
+    /// A GET of this path, behind this port of the container.
+    Http {
+        /// Inside the container.
+        port: u32,
+        /// Begins with `/`.
+        path: String,
+    },
+    /// Taking a connection at this port of the container.
+    Tcp {
+        /// Inside the container.
+        port: u32,
+    },
+}
+
+impl Probe {
+    /// A GET of this path, behind this port of the container.
+    #[must_use]
+    pub fn http(port: u32, path: impl Into<String>) -> Self {
+        Self::Http { port, path: path.into() }
+    }
+
+    /// Taking a connection at this port of the container.
+    #[must_use]
+    pub const fn tcp(port: u32) -> Self {
+        Self::Tcp { port }
+    }
+
+    /// The port it asks at.
+    #[must_use]
+    pub const fn port(&self) -> u32 {
+        match self {
+            Self::Http { port, .. } | Self::Tcp { port } => *port,
+        }
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        let plain = |path: &str| path.starts_with('/') && path.len() <= 512 && path.bytes().all(|b| b.is_ascii_graphic());
+        match self {
+            Self::Http { path, .. } if !plain(path) => {
+                Err(Error::validation("probe", "its path must begin with / and be plain ASCII"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Something that can tell whether a running machine is usable: an HTTP or TCP probe of its ports.
 ///
 /// It is asked at every look at a machine that its cloud says is running, until it says yes once.
 pub trait ReadyProbe: Debug + Send + Sync + 'static {
-    /// Whether the machine is usable now. Bounded by the account's call deadline; no answer in time is a no.
-    fn is_ready(&self, session: SessionId, compute: &Compute) -> impl Future<Output = bool> + Send;
+    /// Whether the machine is usable now; `wanted` is what the session's options ask for. Bounded by the account's call deadline; no
+    /// answer in time is a no.
+    fn is_ready(&self, session: SessionId, compute: &Compute, wanted: Option<&Probe>) -> impl Future<Output = bool> + Send;
 }
 
+type Ready<'a> = Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
+
 trait ErasedProbe: Debug + Send + Sync {
-    fn is_ready<'a>(&'a self, session: SessionId, compute: &'a Compute) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
+    fn is_ready<'a>(&'a self, session: SessionId, compute: &'a Compute, wanted: Option<&'a Probe>) -> Ready<'a>;
 }
 
 impl<P: ReadyProbe> ErasedProbe for P {
-    fn is_ready<'a>(&'a self, session: SessionId, compute: &'a Compute) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
-        Box::pin(ReadyProbe::is_ready(self, session, compute))
+    fn is_ready<'a>(&'a self, session: SessionId, compute: &'a Compute, wanted: Option<&'a Probe>) -> Ready<'a> {
+        Box::pin(ReadyProbe::is_ready(self, session, compute, wanted))
     }
 }
 
@@ -87,7 +142,7 @@ impl AnyReadyProbe {
         Self(Arc::new(probe))
     }
 
-    pub(crate) async fn is_ready(&self, session: SessionId, compute: &Compute) -> bool {
-        self.0.is_ready(session, compute).await
+    pub(crate) async fn is_ready(&self, session: SessionId, compute: &Compute, wanted: Option<&Probe>) -> bool {
+        self.0.is_ready(session, compute, wanted).await
     }
 }

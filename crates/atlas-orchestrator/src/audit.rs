@@ -44,13 +44,17 @@ pub struct Audit {
 }
 
 impl Orchestrator {
-    /// What is spent by the records alone, without asking a cloud.
+    /// What is spent, without asking a cloud: by the records, and of machines without a live session by each account's last scan.
     ///
     /// # Errors
     /// `unavailable` when the store cannot be read.
     pub async fn risk(&self) -> Result<Risk> {
         let mut audit = Audit::default();
         self.tally(&mut audit).await?;
+        for astray in self.suspects.values().map(|suspects| suspects.astray()) {
+            audit.risk.quarantined = audit.risk.quarantined + astray.quarantined;
+            audit.risk.orphan = audit.risk.orphan + astray.orphan;
+        }
         Ok(audit.risk)
     }
 

@@ -56,7 +56,15 @@ impl Session {
         self.orchestrator.subscribe(Scope::Session(self.id), cursor)
     }
 
-    /// Vetoes an idle end until `span` from now.
+    /// Vetoes the idle end that was warned of; see [`Orchestrator::veto`].
+    ///
+    /// # Errors
+    /// See [`Orchestrator::veto`].
+    pub async fn veto(&self) -> Result<()> {
+        self.orchestrator.veto(self.id).await
+    }
+
+    /// Puts an idle end off until `span` from now.
     ///
     /// # Errors
     /// `unavailable`.

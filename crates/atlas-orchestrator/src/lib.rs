@@ -35,6 +35,7 @@ mod event;
 mod handle;
 mod ids;
 pub mod kernel;
+mod nets;
 mod options;
 mod orchestrator;
 #[cfg(all(unix, feature = "redb"))]
@@ -46,11 +47,12 @@ mod session;
 pub mod store;
 
 pub use accept::AcceptReport;
-pub use activity::{ActivitySource, AnyActivitySource, AnyReadyProbe, ReadyProbe};
+pub use activity::{ActivitySource, AnyActivitySource, AnyReadyProbe, Probe, ReadyProbe};
 pub use audit::{Audit, Risk};
 pub use event::{Cursor, Death, Delivery, Event, EventKind, Limit, Reason, Scope, Stuck};
 pub use handle::Session;
 pub use ids::SessionId;
+pub use nets::Unattended;
 pub use options::{DEFAULT_IDLE_TTL, OnFailure, SessionFilter, SessionOptions};
 pub use orchestrator::{Builder, DEFAULT_TASK_RUNTIME, Orchestrator};
 pub use policy::{AccountPolicy, Policy, Safeguards};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use atlas_core::{AccountName, Error, Result, Usd};
 use serde::{Deserialize, Serialize};
 
+use crate::activity::Probe;
 use crate::duration_ms;
 use crate::session::SessionState;
 
@@ -57,6 +58,12 @@ pub struct SessionOptions {
     /// Ends a machine that does not become usable within this.
     #[serde(rename = "ready_timeout_ms", with = "duration_ms::option", skip_serializing_if = "Option::is_none")]
     pub ready_timeout: Option<Duration>,
+    /// What must answer before its machine counts as usable, besides what its cloud says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Probe>,
+    /// The machine of a task is not told to end itself once its command ended. For images without a shell, or with an entrypoint.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub keep_finished: bool,
     /// What happens when its machine dies.
     pub on_failure: OnFailure,
     /// Orders elsewhere while the outcome of an order is unknown. Faster, and may cost a second machine for a while.
@@ -119,6 +126,18 @@ impl SessionOptions {
         Self { ready_timeout: Some(limit), ..self }
     }
 
+    /// Its machine counts as usable once this answers.
+    #[must_use]
+    pub fn probe(self, probe: Probe) -> Self {
+        Self { probe: Some(probe), ..self }
+    }
+
+    /// Does not wrap a task's command so that its machine ends itself. `max_runtime` still ends it.
+    #[must_use]
+    pub fn keep_finished(self) -> Self {
+        Self { keep_finished: true, ..self }
+    }
+
     /// What happens when its machine dies.
     #[must_use]
     pub fn on_failure(self, policy: OnFailure) -> Self {
@@ -152,6 +171,9 @@ impl SessionOptions {
         }
         if self.no_idle_ttl && self.max_runtime.is_none() {
             return wrong("max_runtime", "a session without an idle limit needs one");
+        }
+        if let Some(probe) = &self.probe {
+            probe.validate()?;
         }
         let long = |text: &String| text.len() > 1024 || text.chars().any(char::is_control);
         if self.user_id.as_ref().is_some_and(|user| user.is_empty() || long(user)) {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atlas_core::{
-    AccountName, AnyProvider, Clock, ComputeRequest, Credential, Entropy, Error, ErrorKind, Result, SystemClock, SystemEntropy,
-    Timestamp,
+    AccountName, AnyProvider, Capability, Clock, ComputeRequest, Credential, Entropy, Error, ErrorKind, Result, SystemClock,
+    SystemEntropy, Timestamp,
 };
 
 use crate::activity::{AnyActivitySource, AnyReadyProbe};
@@ -15,6 +15,7 @@ use crate::handle::Session;
 use crate::ids::SessionId;
 use crate::kernel::record::{Ending, Placing};
 use crate::kernel::{Input, SessionRecord, limits};
+use crate::nets::{self, Unattended};
 use crate::options::{DEFAULT_IDLE_TTL, SessionFilter, SessionOptions};
 use crate::policy::Policy;
 use crate::realm::{IncarnationLedger, Realm};
@@ -40,7 +41,7 @@ const DEFAULT_NODE: &str = "local";
 #[derive(Clone, Debug)]
 pub struct Orchestrator {
     pub(crate) core: Arc<Core>,
-    suspects: Arc<BTreeMap<AccountName, Arc<Suspects>>>,
+    pub(crate) suspects: Arc<BTreeMap<AccountName, Arc<Suspects>>>,
 }
 
 /// How an orchestrator is made.
@@ -316,6 +317,17 @@ impl Orchestrator {
         let credential = atlas_auth::mint(request.auth, &*core.entropy);
         let request = request.credential(credential);
         account.check(&request)?;
+        if options.max_cost.is_some() {
+            account.provider.capabilities().require(Capability::Prices)?;
+        }
+        if let Some(probe) = &options.probe {
+            if core.probe.is_none() {
+                return Err(Error::validation("probe", "this orchestrator was given nothing to ask machines with"));
+            }
+            if request.template_id.is_none() && !request.ports.iter().any(|port| port.number() == probe.port()) {
+                return Err(Error::validation("probe", format!("port {} is not exposed", probe.port())));
+            }
+        }
         let now = core.now();
         let mut options = SessionOptions { account: Some(name.clone()), ..options };
         match kind {
@@ -327,6 +339,7 @@ impl Orchestrator {
             }
             SessionKind::Interactive => {}
         }
+        let (request, nets) = nets::spread(account, request, kind, &options, now);
         let sealed = core.realm.seal(id.as_bytes(), request.expose().to_string().as_bytes(), &*core.entropy);
         let record = SessionRecord {
             id,
@@ -349,6 +362,8 @@ impl Orchestrator {
             decisions: Vec::new(),
             events_forgotten: false,
             billed: None,
+            ends_itself: nets.ends_itself,
+            cloud_ends_at: nets.cloud_ends_at,
         };
         let created = crate::event::Event {
             session: id,
@@ -511,7 +526,36 @@ impl Orchestrator {
         Ok(if ending { Touch::Ended } else { Touch::Recorded })
     }
 
-    /// Vetoes an idle end until `span` from now.
+    /// As [`Orchestrator::touch_durable`], for activity that another source than a touch told of; `info` names it.
+    ///
+    /// # Errors
+    /// As [`Orchestrator::touch_durable`].
+    ///
+    /// # Cancel safety
+    /// As [`Orchestrator::touch_durable`].
+    pub async fn touch_from(&self, id: SessionId, source: &str) -> Result<Touch> {
+        let at = self.core.now();
+        let touched = self.touch_durable(id).await?;
+        if touched == Touch::Recorded {
+            self.core.touches.came_from(id, at, source);
+        }
+        Ok(touched)
+    }
+
+    /// Vetoes the idle end that was warned of: not before another `idle_ttl` from now.
+    ///
+    /// # Errors
+    /// `not_found`, `unavailable`; `conflict` for a session without an idle limit, or one that is ending.
+    pub async fn veto(&self, id: SessionId) -> Result<()> {
+        let record = self.core.require(id).await?.record;
+        match record.options.idle_ttl {
+            Some(ttl) if record.ending.is_none() => self.extend(id, ttl).await,
+            Some(_) => Err(Error::new(ErrorKind::Conflict, "the session is being ended")),
+            None => Err(Error::new(ErrorKind::Conflict, "the session has no idle limit")),
+        }
+    }
+
+    /// Puts an idle end off until `span` from now.
     ///
     /// # Errors
     /// `not_found`, `unavailable`.
@@ -668,10 +712,10 @@ impl Orchestrator {
         let own = record.own_activity();
         let last_activity = touched.max(own);
         let source = match () {
-            () if touched > own => "touch",
-            () if record.ready_at == Some(own) => "ready",
-            () if own > record.created_at => "accepted",
-            () => "created",
+            () if touched > own => self.core.touches.origin(record.id, touched),
+            () if record.ready_at == Some(own) => "ready".to_owned(),
+            () if own > record.created_at => "accepted".to_owned(),
+            () => "created".to_owned(),
         };
         let mut compute =
             record.attempts.iter().rev().find(|a| a.compute.is_some() && (a.is_serving() || record.ending.is_some()));
@@ -693,9 +737,10 @@ impl Orchestrator {
             auth,
             attempts: record.attempts.iter().map(describe_attempt).collect(),
             last_activity,
-            last_activity_source: source.to_owned(),
+            last_activity_source: source,
             next_deadline: limits::next_deadline(record, touched, &cx),
             cost: record.cost(cx.now),
+            unattended: Unattended::of(record, cx.now),
             respawns: record.respawns,
             reason: record.ending.as_ref().map(|Ending { reason, .. }| reason.clone()),
             outcome: record.outcome,

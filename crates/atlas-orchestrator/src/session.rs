@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Limit, Reason, Stuck};
 use crate::ids::SessionId;
+use crate::nets::Unattended;
 use crate::options::SessionOptions;
 
 /// Where a session is in its life.
@@ -195,6 +196,8 @@ pub struct SessionInfo {
     pub next_deadline: Option<Deadline>,
     /// Money.
     pub cost: Cost,
+    /// What becomes of its machines if every atlas process stops now.
+    pub unattended: Unattended,
     /// How often its machine was replaced.
     pub respawns: u32,
     /// Why it is ending, or ended.

@@ -58,7 +58,7 @@ impl Stepper<'_> {
             self.record().ready_at = None;
             let placed = self.attempt(id).map(|a| a.placed()).unwrap_or_default();
             let most = self.most_it_can_burn(id);
-            self.decide(format!("placed on {placed}; nothing but a living atlas ends it, and {most}"));
+            self.decide(format!("placed on {placed}; {most}"));
             let e = self.evidence(id);
             (e.polls, e.next_poll, e.suspect, e.suspect_since) = (0, None, false, None);
             // Under `hedge` others may be on their way: the first machine wins.
@@ -81,15 +81,23 @@ impl Stepper<'_> {
     fn most_it_can_burn(&mut self, id: AttemptId) -> String {
         let now = self.cx.now;
         let price = self.attempt(id).and_then(|a| a.price);
-        let runs_until = self.step.record.options.max_runtime.map(|limit| self.step.record.created_at.saturating_add(limit));
-        match (price, runs_until) {
+        let record = &self.step.record;
+        let cost = |until: Timestamp| price.and_then(|price| price.cost_of(until.since(now)));
+        if let Some(until) = record.cloud_ends_at {
+            let most = cost(until).map_or_else(|| "its price is not known".to_owned(), |most| format!("{most} at most"));
+            return format!("the cloud itself ends it at {until}: {most}");
+        }
+        let alone = if record.ends_itself { "it ends itself with its command; until then" } else { "and" };
+        let runs_until = record.options.max_runtime.map(|limit| record.created_at.saturating_add(limit));
+        let most = match (price, runs_until) {
             (None, _) => "its price is not known".to_owned(),
             (Some(price), None) => format!("without one it burns {price}"),
             (Some(price), Some(until)) => {
-                let planned = price.cost_of(until.since(now)).unwrap_or_default();
+                let planned = cost(until).unwrap_or_default();
                 format!("without one it burns {price}; as planned at most {planned} until {until}")
             }
-        }
+        };
+        format!("{alone} nothing but a living atlas ends it, and {most}")
     }
 
     /// A machine that is not the serving one, under a key whose attempt has one.
@@ -310,7 +318,9 @@ impl Stepper<'_> {
             return;
         }
         if self.step.record.kind == SessionKind::Task && !compute.preempted {
-            let over = matches!(compute.status, ComputeStatus::Stopped | ComputeStatus::Failed | ComputeStatus::Terminated);
+            // A machine that ends itself is gone when its command is done; any other is stopped then.
+            let done = if self.step.record.ends_itself { ComputeStatus::Terminated } else { ComputeStatus::Stopped };
+            let over = compute.status == done || compute.status == ComputeStatus::Failed;
             if compute.exit_code.is_some() || over {
                 let outcome = match compute.exit_code {
                     Some(0) => TaskOutcome { kind: TaskKind::Completed, exit_code: Some(0), proof: Proof::Reported },
@@ -364,6 +374,11 @@ impl Stepper<'_> {
     /// The serving machine is dead. A dead machine is still a machine: its end is committed here, with what follows.
     pub(super) fn died(&mut self, id: AttemptId, how: Death) {
         let now = self.cx.now;
+        let was_there = self.attempt(id).is_some_and(|a| a.seen_at.is_some());
+        if how == Death::Vanished && self.step.record.ends_itself && was_there {
+            // What it was told to do when its command is done.
+            return self.task_ended(TaskOutcome { kind: TaskKind::Completed, exit_code: None, proof: Proof::Inferred });
+        }
         let kills_old = self.cx.policy.safeguards.respawn_kills_old;
         self.emit(EventKind::Died { how });
         let allowed = match self.step.record.options.on_failure {

@@ -76,6 +76,12 @@ pub struct SessionRecord {
     /// Billed by the cloud, where it says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub billed: Option<Usd>,
+    /// Its machine deletes itself once its command has ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ends_itself: bool,
+    /// Its cloud deletes its machine then, whoever lives to see it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud_ends_at: Option<Timestamp>,
 }
 
 /// The search for a machine.
@@ -365,7 +371,8 @@ impl SessionRecord {
     /// What it cost until `now`.
     #[must_use]
     pub fn cost(&self, now: Timestamp) -> Cost {
-        let serving = self.serving();
+        // Of an ended session: what its last machine was ordered at, and was last seen to cost.
+        let serving = self.serving().or_else(|| self.attempts.iter().rev().find(|attempt| attempt.serving.is_some()));
         Cost {
             quoted: serving.and_then(|attempt| attempt.candidate.price),
             observed: serving.and_then(|attempt| attempt.price),

@@ -119,6 +119,8 @@ impl Run {
             decisions: Vec::new(),
             events_forgotten: false,
             billed: None,
+            ends_itself: false,
+            cloud_ends_at: None,
         };
         Self {
             policy: Policy::default(),

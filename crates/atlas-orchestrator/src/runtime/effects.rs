@@ -120,7 +120,11 @@ async fn probed(core: &Core, record: &SessionRecord, mut compute: Box<atlas_core
         && compute.ready.unwrap_or(true)
     {
         let longest = core.bounds(&record.account).limits.call_deadline;
-        compute.ready = Some(tokio::time::timeout(longest, probe.is_ready(record.id, &compute)).await.unwrap_or(false));
+        compute.ready = Some(
+            tokio::time::timeout(longest, probe.is_ready(record.id, &compute, record.options.probe.as_ref()))
+                .await
+                .unwrap_or(false),
+        );
     }
     compute
 }
@@ -330,6 +334,7 @@ async fn limits(core: &Core, record: &SessionRecord) -> (Input, Vec<Guard>) {
         }
     }
     if core.touches.newest(record.id).is_some_and(|known| newest.at > known) {
+        core.touches.came_from(record.id, newest.at, &newest.source);
         core.touches.touch(record.id, newest.at.unix_millis());
     }
     (Input::Limits(newest), guards)

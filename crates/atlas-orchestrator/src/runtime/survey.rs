@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use atlas_core::{Claim, Compute, ComputeId, ComputeStatus, Error, Result, Timestamp, TrackedKey};
+use atlas_core::{Claim, Compute, ComputeId, ComputeStatus, Error, Result, Timestamp, TrackedKey, UsdPerHour};
 use tokio::time::Instant;
 
 use super::account::{Account, Listed};
@@ -24,7 +24,32 @@ struct Suspect {
 
 /// What the reaper remembers of an account between two scans; after a restart it starts counting anew.
 #[derive(Debug, Default)]
-pub(crate) struct Suspects(Mutex<BTreeMap<ComputeId, Suspect>>);
+pub(crate) struct Suspects {
+    known: Mutex<BTreeMap<ComputeId, Suspect>>,
+    burn: Mutex<Astray>,
+}
+
+/// What machines burn that the last scan found without a live session, and did not end.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Astray {
+    pub(crate) quarantined: UsdPerHour,
+    pub(crate) orphan: UsdPerHour,
+}
+
+impl Suspects {
+    /// As the last scan found it.
+    pub(crate) fn astray(&self) -> Astray {
+        *self.burn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn left<'a>(&self, report: &ReapReport, orphans: impl Iterator<Item = &'a Compute>) {
+        let astray = Astray {
+            quarantined: report.quarantined.iter().filter_map(|finding| finding.burn).sum(),
+            orphan: orphans.filter_map(|machine| machine.cost_per_hour).sum(),
+        };
+        *self.burn.lock().unwrap_or_else(PoisonError::into_inner) = astray;
+    }
+}
 
 /// Looks at an account as long as the orchestrator runs.
 pub(crate) async fn keep(core: Arc<Core>, account: Arc<Account>, suspects: Arc<Suspects>) {
@@ -223,8 +248,10 @@ pub(crate) async fn scan(core: &Arc<Core>, account: &Arc<Account>, suspects: &Su
         tracing::error!(account = %account.name, victims = victims.len(), "too many machines to end in one scan: an operator must acknowledge");
     }
     if report.report_only || report.breaker || report.held || !complete && core.policy.safeguards.complete_walks {
+        suspects.left(&report, victims.iter().map(|(machine, ..)| *machine));
         return Ok(report);
     }
+    suspects.left(&report, victims.iter().map(|(machine, ..)| *machine).filter(|machine| !ripe.contains(&machine.id)));
     for (machine, key, session) in victims {
         if ripe.contains(&machine.id) {
             reap(core, session, &key, &machine.id).await?;
@@ -290,7 +317,7 @@ async fn judge(core: &Arc<Core>, account: &Arc<Account>, key: &TrackedKey) -> Re
 fn ripen(core: &Core, account: &Account, suspects: &Suspects, victims: &[&ComputeId], complete: bool) -> Vec<ComputeId> {
     let now = core.now();
     let safeguards = core.policy.safeguards;
-    let mut known = suspects.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut known = suspects.known.lock().unwrap_or_else(PoisonError::into_inner);
     if complete {
         known.retain(|id, _| victims.contains(&id));
     }

@@ -1,6 +1,6 @@
 //! Activity: acknowledged in memory, flushed in batches, compared before an idle end.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
@@ -62,6 +62,8 @@ pub(crate) struct Touches {
     /// The longest a touch may stay in memory only.
     flush: Duration,
     pub(crate) wanted: Notify,
+    /// Where the newest activity came from, of sessions where it was not a touch. For people; lost with the process.
+    origins: Mutex<BTreeMap<SessionId, (Timestamp, String)>>,
 }
 
 /// Something to flush.
@@ -86,6 +88,7 @@ impl Touches {
             failing_since: AtomicI64::new(i64::MAX),
             flush,
             wanted: Notify::new(),
+            origins: Mutex::default(),
         }
     }
 
@@ -114,11 +117,29 @@ impl Touches {
         cell.version.fetch_max(version.unwrap_or(0), Ordering::Relaxed);
     }
 
+    /// Remembers where activity came from.
+    pub(crate) fn came_from(&self, id: SessionId, at: Timestamp, source: &str) {
+        let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
+        if source == "touch" {
+            origins.remove(&id);
+        } else {
+            origins.insert(id, (at, source.to_owned()));
+        }
+    }
+
+    /// Where activity of that moment came from.
+    pub(crate) fn origin(&self, id: SessionId, at: Timestamp) -> String {
+        let origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
+        origins.get(&id).filter(|(noted, _)| *noted >= at).map_or_else(|| "touch".to_owned(), |(_, source)| source.clone())
+    }
+
     pub(crate) fn remove(&self, id: SessionId) {
+        self.origins.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         self.shard(id).write().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 
     pub(crate) fn clear(&self) {
+        self.origins.lock().unwrap_or_else(PoisonError::into_inner).clear();
         for shard in &self.shards {
             shard.write().unwrap_or_else(PoisonError::into_inner).clear();
         }

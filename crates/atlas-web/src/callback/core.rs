@@ -263,7 +263,7 @@ impl Callbacks {
         match report {
             Report::Text(text) => orchestrator.report(session, kind.as_str(), &text).await.map_err(refused),
             Report::Exit(code) => orchestrator.report_exit(session, code).await.map_err(refused),
-            Report::Activity => match orchestrator.touch_durable(session).await.map_err(refused)? {
+            Report::Activity => match orchestrator.touch_from(session, "callback").await.map_err(refused)? {
                 Touch::Recorded => Ok(()),
                 Touch::Ended => Err(Refusal::Gone),
                 _ => Err(Refusal::Unavailable),
