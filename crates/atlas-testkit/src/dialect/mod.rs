@@ -6,6 +6,7 @@
 mod body;
 mod check;
 mod face;
+pub mod fly;
 pub mod fly_logs;
 pub mod lambda;
 mod query;

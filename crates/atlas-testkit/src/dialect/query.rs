@@ -38,4 +38,9 @@ impl Query {
             .collect();
         (!values.is_empty()).then_some(values)
     }
+
+    /// Fly's filters on metadata: `metadata.<key>=<value>`.
+    pub(super) fn metadata(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().filter_map(|(key, value)| Some((key.strip_prefix("metadata.")?, value.as_str())))
+    }
 }

@@ -240,6 +240,12 @@ impl Machine {
         self.destroy_ordered && self.is_live()
     }
 
+    /// Its end was asked for, whether or not it has happened; not so where it was taken away.
+    #[must_use]
+    pub const fn was_ordered_to_end(&self) -> bool {
+        self.destroy_ordered || self.spec.exit_destroys
+    }
+
     /// What it has cost up to `now`.
     #[must_use]
     pub fn billed(&self, now: Timestamp) -> Usd {

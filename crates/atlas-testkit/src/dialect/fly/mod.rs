@@ -1,0 +1,443 @@
+//! Fly's Machines API over a world: apps, IPs, machines, leases, metadata, volumes, whole organisations. Facts: docs/clouds/fly.md.
+//!
+//! Left out, for we never call them: certificates, app secrets and secret keys, Postgres, memory reclaiming, OIDC and KMS tokens, and the
+//! cookie that ties a client to one API node.
+
+mod answer;
+mod apps;
+mod care;
+mod config;
+mod lease;
+mod machines;
+mod orgs;
+mod route;
+mod stock;
+mod token;
+mod volumes;
+mod waiting;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use atlas_core::Timestamp;
+use bytes::Bytes;
+use http::header::HeaderValue;
+use http::request::Parts;
+use http::{HeaderMap, Response};
+use serde_json::Value;
+
+use super::face::{BodyFault, face};
+use super::query::Query;
+use super::{SimBody, deliver};
+use crate::world::{Account, Arrival, Machine, World};
+use answer::Failure;
+use apps::App;
+use machines::Record;
+use route::{Route, Verb, world_id};
+pub use stock::{APP, NAME, ORG, cloud};
+pub use token::Scope;
+use volumes::Disk;
+
+const MAX_BODY: usize = 4 << 20;
+
+/// How many calls Fly takes, for each action on each machine or app.
+#[derive(Clone, Copy, Debug)]
+pub struct Rates {
+    /// The least time between two calls of an action, on average.
+    pub action: Duration,
+    /// How many of an action may come at once.
+    pub action_burst: u32,
+    /// The same for reading one machine.
+    pub read: Duration,
+    /// How many of those may come at once.
+    pub read_burst: u32,
+    /// What a refusal says to wait, if it says anything.
+    pub retry_after: Option<Duration>,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        Self {
+            action: Duration::from_millis(950),
+            action_burst: 3,
+            read: Duration::from_millis(190),
+            read_burst: 10,
+            retry_after: None,
+        }
+    }
+}
+
+/// In which words a create says that there is no room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NoRoom {
+    /// 422 with the status word.
+    #[default]
+    Unprocessable,
+    /// 409 about the host, without a status word.
+    Host,
+    /// 503 with the status word.
+    Unavailable,
+    /// 412 about the volume's host.
+    Volume,
+}
+
+/// What this Fly does differently from an ordinary one.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Quirks {
+    /// How many calls it takes; `None` for any number.
+    pub rates: Option<Rates>,
+    /// The most rows on a page, whatever is asked for.
+    pub page_size: usize,
+    /// How long a page's cursor is good.
+    pub cursor_life: Duration,
+    /// Regions that a walk over the organisation cannot reach.
+    pub error_regions: Vec<String>,
+    /// How long a machine that was destroyed is still told of, as `destroyed`.
+    pub remembers: Duration,
+    /// How long stopping and suspending take.
+    pub stopping: Duration,
+    /// How long a new app is unknown to machine calls.
+    pub app_appears: Duration,
+    /// The words for no room.
+    pub no_room: NoRoom,
+    /// A scheme twice (`Bearer FlyV1 fm2_…`) is a bad token.
+    pub strict_scheme: bool,
+    /// Waiting for `stopped` without saying of which version is refused.
+    pub stopped_wait_needs_version: bool,
+    /// A service's `autostop` reads back as a boolean.
+    pub autostop_as_bool: bool,
+    /// Hosts that do not answer: their machines are told of without configuration.
+    pub unreachable: Vec<String>,
+    /// A destroy is accepted, and nothing follows.
+    pub destroys_nothing: bool,
+    /// Regions are told of with capital letters.
+    pub capital_regions: bool,
+}
+
+impl Default for Quirks {
+    fn default() -> Self {
+        Self {
+            rates: Some(Rates::default()),
+            page_size: 1000,
+            cursor_life: Duration::from_secs(30 * 60),
+            error_regions: Vec::new(),
+            remembers: Duration::from_secs(60),
+            stopping: Duration::from_secs(1),
+            app_appears: Duration::from_millis(500),
+            no_room: NoRoom::default(),
+            strict_scheme: true,
+            stopped_wait_needs_version: true,
+            autostop_as_bool: true,
+            unreachable: Vec::new(),
+            destroys_nothing: false,
+            capital_regions: false,
+        }
+    }
+}
+
+/// Fly's Machines API over a world. Cheap to clone; clones are the same service.
+#[derive(Clone)]
+pub struct Fly {
+    world: World,
+    shared: Arc<Mutex<Shared>>,
+}
+
+struct Shared {
+    quirks: Quirks,
+    apps: BTreeMap<String, App>,
+    /// App creations that named a key, so that one repeated answers the same app.
+    app_keys: BTreeMap<String, String>,
+    scopes: BTreeMap<String, Scope>,
+    records: BTreeMap<String, Record>,
+    disks: BTreeMap<String, Disk>,
+    /// When the next call of an action would be on time.
+    due: BTreeMap<String, Timestamp>,
+    serial: u64,
+}
+
+impl Default for Shared {
+    /// With the one app that there is from the beginning.
+    fn default() -> Self {
+        Self {
+            quirks: Quirks::default(),
+            apps: BTreeMap::from([(APP.to_owned(), App::new(ORG, None, Timestamp::UNIX_EPOCH, 1))]),
+            app_keys: BTreeMap::new(),
+            scopes: BTreeMap::new(),
+            records: BTreeMap::new(),
+            disks: BTreeMap::new(),
+            due: BTreeMap::new(),
+            serial: 1,
+        }
+    }
+}
+
+/// One call, understood.
+struct Call<'a> {
+    account: Account,
+    scope: Scope,
+    arrival: Arrival,
+    query: Query,
+    nonce: Option<String>,
+    body: &'a [u8],
+}
+
+impl Call<'_> {
+    /// The body, which must be an object; none at all is an empty one.
+    fn json(&self) -> Result<Value, Failure> {
+        if self.body.iter().all(u8::is_ascii_whitespace) {
+            return Ok(Value::Object(serde_json::Map::new()));
+        }
+        let value: Value =
+            serde_json::from_slice(self.body).map_err(|error| Failure::invalid(format!("invalid json: {error}")))?;
+        if value.is_object() {
+            return Ok(value);
+        }
+        let kind = if value.is_array() { "array" } else { "value" };
+        Err(Failure::invalid(format!("json: cannot unmarshal {kind} into Go value of type main.request")))
+    }
+
+    fn number(&self, name: &str) -> Result<Option<u64>, Failure> {
+        let parse = |text: &str| text.parse().map_err(|_| Failure::invalid(format!("invalid_argument: {name}: {text:?}")));
+        self.query.get(name).map(parse).transpose()
+    }
+}
+
+impl Fly {
+    /// Fly over this world, which must have the cloud [`cloud`] describes, and an account called as an organisation: [`ORG`].
+    #[must_use]
+    pub fn new(world: World) -> Self {
+        Self { world, shared: Arc::default() }
+    }
+
+    /// An app of an organisation, there from before.
+    pub fn add_app(&self, org: &str, name: &str) {
+        let mut shared = self.shared();
+        shared.serial += 1;
+        let app = App::new(org, None, Timestamp::UNIX_EPOCH, shared.serial);
+        shared.apps.insert(name.to_owned(), app);
+    }
+
+    /// What a token may do and see, and until when.
+    pub fn limit_token(&self, token: &str, scope: Scope) {
+        self.shared().scopes.insert(token.to_owned(), scope);
+    }
+
+    /// The names of the apps there are.
+    #[must_use]
+    pub fn apps(&self) -> Vec<String> {
+        self.shared().apps.keys().cloned().collect()
+    }
+
+    /// The addresses of an app, by their types.
+    #[must_use]
+    pub fn addresses(&self, app: &str) -> Vec<String> {
+        self.shared().apps.get(app).map(|app| app.ips.iter().map(|ip| ip.kind.clone()).collect()).unwrap_or_default()
+    }
+
+    /// Moves a machine to another host: the same id with another private address. False when there is none.
+    pub fn migrate(&self, world_id: &str) -> bool {
+        let there = self.world.truth(NAME, world_id).is_some_and(|machine| machine.is_live());
+        if there {
+            self.shared().records.entry(world_id.to_owned()).or_default().moves += 1;
+        }
+        there
+    }
+
+    /// Nothing that Fly takes is larger.
+    fn most(&self, _parts: &Parts) -> usize {
+        MAX_BODY
+    }
+
+    async fn answer(self, parts: Parts, body: Result<Bytes, BodyFault>) -> Result<Response<SimBody>, io::Error> {
+        let id = {
+            let mut shared = self.shared();
+            shared.serial += 1;
+            format!("01SIM{:021}-{}", shared.serial, stock::NEAREST)
+        };
+        let mut answer = self.understood(parts, body).await?;
+        answer.headers_mut().insert("fly-request-id", HeaderValue::try_from(id).expect("letters and digits"));
+        Ok(answer)
+    }
+
+    async fn understood(&self, parts: Parts, body: Result<Bytes, BodyFault>) -> Result<Response<SimBody>, io::Error> {
+        let body = match body {
+            Ok(body) => body,
+            Err(BodyFault::TooLarge) => return Ok(Failure::new(413, "request body too large").response()),
+            Err(BodyFault::Broken) => return Err(io::ErrorKind::ConnectionAborted.into()),
+        };
+        let Some(given) = self.token(&parts.headers) else { return Ok(Failure::unauthorized().response()) };
+        let Some(route) = Route::of(&parts.method, parts.uri.path()) else {
+            return Ok(Failure::new(404, "page not found").response());
+        };
+        if let Some(refused) = self.hurried(&route) {
+            return Ok(refused);
+        }
+        let query = Query::of(parts.uri.query());
+        let continues = query.get("cursor").is_some_and(|cursor| !cursor.is_empty());
+        let arrival = self.world.arrive(NAME, route.operation(), &given, route.target().as_deref(), continues);
+        let Some(account) = self.world.authorize(NAME, &given) else { return Ok(Failure::unauthorized().response()) };
+        let scope = self.shared().scopes.get(&given).cloned().unwrap_or_default();
+        let call = Call { account, scope, arrival: arrival.clone(), query, nonce: nonce(&parts.headers), body: &body };
+        let honest = if arrival.refused().is_some() {
+            Response::new(SimBody::empty())
+        } else {
+            let done = match self.permitted(&route, &call) {
+                Err(failure) => Err(failure),
+                Ok(()) => match &route {
+                    Route::Machine(app, id, Verb::Wait) => self.wait(&call, &world_id(app, id)).await,
+                    other => self.handle(other, &call),
+                },
+            };
+            done.unwrap_or_else(|failure| failure.response())
+        };
+        let failed = || Failure::new(500, "internal server error").response();
+        deliver(&self.world, &arrival, honest, failed, || self.limited(None)).await
+    }
+
+    /// A refusal, where this action came too soon after the one before.
+    fn hurried(&self, route: &Route) -> Option<Response<SimBody>> {
+        let rates = self.shared().quirks.rates?;
+        let (budget, read) = route.budget();
+        let (interval, burst) = if read { (rates.read, rates.read_burst) } else { (rates.action, rates.action_burst) };
+        let now = self.world.now();
+        let mut shared = self.shared();
+        let due = shared.due.entry(budget).or_insert(now);
+        if due.since(now) > interval * burst.saturating_sub(1) {
+            drop(shared);
+            return Some(self.limited(rates.retry_after));
+        }
+        *due = (*due).max(now).saturating_add(interval);
+        None
+    }
+
+    fn limited(&self, retry_after: Option<Duration>) -> Response<SimBody> {
+        let mut answer = Failure::new(429, "rate limit exceeded").response();
+        if let Some(wait) = retry_after {
+            answer.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));
+        }
+        answer
+    }
+
+    /// Whether this token may do that here, and whether there is such an app. An app that a token may not see is not there.
+    fn permitted(&self, route: &Route, call: &Call<'_>) -> Result<(), Failure> {
+        if route.writes() && call.scope.read_only {
+            return Err(Failure::new(403, "this token may only read"));
+        }
+        let org = match route {
+            Route::OrgMachines(org) | Route::OrgVolumes(org) => Some(org.as_str()),
+            Route::Apps => call.query.get("org_slug"),
+            _ => None,
+        };
+        if org.is_some_and(|org| org != call.account.as_str()) {
+            return Err(Failure::new(404, "Could not find Organization"));
+        }
+        if (org.is_some() || matches!(route, Route::CreateApp)) && call.scope.app.is_some() {
+            return Err(Failure::new(403, "this token is for one app"));
+        }
+        let Some(name) = route.app() else { return Ok(()) };
+        if call.scope.app.as_deref().is_some_and(|only| only != name) {
+            return Err(Failure::no_app(name));
+        }
+        let shared = self.shared();
+        let app = shared.apps.get(name).ok_or_else(|| Failure::no_app(name))?;
+        if app.org != call.account.as_str() {
+            // Only a read of the app itself says that somebody else has the name.
+            let itself = matches!(route, Route::App(_) | Route::DeleteApp(_));
+            return Err(if itself { Failure::new(403, "unauthorized") } else { Failure::no_app(name) });
+        }
+        if self.world.now().since(app.created_at) < shared.quirks.app_appears && !matches!(route, Route::DeleteApp(_)) {
+            return Err(Failure::no_app(name));
+        }
+        Ok(())
+    }
+
+    fn handle(&self, route: &Route, call: &Call<'_>) -> Result<Response<SimBody>, Failure> {
+        match route {
+            Route::Apps => self.list_apps(call),
+            Route::CreateApp => self.create_app(call),
+            Route::App(app) => self.show_app(call, app),
+            Route::DeleteApp(app) => self.delete_app(call, app),
+            Route::Ips(app) => self.list_ips(app),
+            Route::AssignIp(app) => self.assign_ip(call, app),
+            Route::ReleaseIp(app, ip) => self.release_ip(app, ip),
+            Route::Machines(app) => self.list_machines(call, app),
+            Route::Create(app) => self.create(call, app),
+            Route::Machine(app, id, verb) => {
+                let id = world_id(app, id);
+                if verb.respects_leases() {
+                    self.unheld(call, &id)?;
+                }
+                self.machine_call(call, &id, verb)
+            }
+            Route::Volumes(app) => self.list_volumes(call, app),
+            Route::CreateVolume(app) => self.create_volume(call, app),
+            Route::Volume(app, id, verb) => self.volume_call(call, app, id, *verb),
+            Route::OrgMachines(_) => self.org_machines(call),
+            Route::OrgVolumes(_) => self.org_volumes(call),
+            Route::Regions => Ok(self.regions()),
+            Route::Placements => self.placements(call),
+            Route::Token => Ok(self.current_token(call)),
+        }
+    }
+
+    fn machine_call(&self, call: &Call<'_>, id: &str, verb: &Verb) -> Result<Response<SimBody>, Failure> {
+        match verb {
+            Verb::Get => self.get(call, id),
+            Verb::Update => self.update(call, id),
+            Verb::Destroy => self.destroy(call, id),
+            Verb::Start => self.start(call, id),
+            Verb::Stop => self.stop(call, id, false),
+            Verb::Suspend => self.stop(call, id, true),
+            Verb::Restart => self.restart(call, id),
+            Verb::Signal => self.signal(call, id),
+            Verb::Cordon(cordoned) => self.cordon(call, id, *cordoned),
+            Verb::Exec => self.exec(call, id),
+            Verb::Ps => self.ps(call, id),
+            Verb::Events => self.list_events(call, id),
+            Verb::Versions => self.versions(call, id),
+            Verb::Wait => Err(Failure::invalid("waiting is not done here")),
+            Verb::Lease => self.lease(call, id),
+            Verb::TakeLease => self.take_lease(call, id),
+            Verb::DropLease => self.drop_lease(call, id),
+            Verb::Metadata => self.metadata(call, id),
+            Verb::PatchMetadata => self.patch_metadata(call, id),
+            Verb::MetadataKey(key) => self.metadata_key(call, id, key),
+            Verb::SetMetadataKey(key) => self.set_metadata_key(call, id, key),
+            Verb::DropMetadataKey(key) => self.drop_metadata_key(call, id, key),
+            Verb::Memory => self.memory(call, id),
+            Verb::SetMemory => self.set_memory(call, id),
+        }
+    }
+
+    /// A machine as this call sees it; one that was destroyed lately is still told of.
+    fn seen(&self, call: &Call<'_>, id: &str) -> Result<Machine, Failure> {
+        if let Some(machine) = self.world.machine(NAME, &call.account, id, &call.arrival) {
+            return Ok(machine);
+        }
+        let remembers = self.shared().quirks.remembers;
+        let machine = self.world.truth(NAME, id).filter(|machine| machine.account == call.account.as_str());
+        let lately = |machine: &Machine| {
+            machine.destroyed_at.is_some_and(|at| self.world.now().since(at) < remembers) && machine.was_ordered_to_end()
+        };
+        machine.filter(lately).ok_or_else(Failure::no_machine)
+    }
+
+    /// A word of hexadecimal digits, made up by chance.
+    fn hex(&self, len: usize) -> String {
+        self.world.word(len).bytes().map(|b| char::from(b"0123456789abcdef"[usize::from(b % 16)])).collect()
+    }
+
+    /// An instant as a client's own clock would have shown it.
+    fn shown(&self, instant: Timestamp) -> Timestamp {
+        self.world.clock().on_the_wire(instant)
+    }
+}
+
+fn nonce(headers: &HeaderMap) -> Option<String> {
+    headers.get("fly-machine-lease-nonce")?.to_str().ok().map(str::to_owned)
+}
+
+face!(Fly);
