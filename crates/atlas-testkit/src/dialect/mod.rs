@@ -11,6 +11,7 @@ pub mod fly_logs;
 pub mod lambda;
 mod query;
 pub mod runpod;
+pub mod vast;
 
 use std::io;
 use std::time::Duration;

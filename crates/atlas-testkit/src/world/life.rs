@@ -364,7 +364,10 @@ impl State {
         let price = spec.bid.unwrap_or(shape.tiers[&tier].price).times(spec.count);
         let (alphabet, len) = (held.spec.id_alphabet, held.spec.id_len);
         let suffix = spec.id_suffix.clone().unwrap_or_else(|| held.spec.id_suffix.to_owned());
-        let id = format!("{}{suffix}", self.dice.word(alphabet.as_bytes(), len));
+        let id = match held.spec.first_id {
+            Some(first) => first.saturating_add(self.serial).to_string(),
+            None => format!("{}{suffix}", self.dice.word(alphabet.as_bytes(), len)),
+        };
         let ip = format!("203.0.113.{}", 1 + self.dice.below(254));
         self.plant(cloud, account.as_str(), id.clone(), spec, (tier, region, price), ip, now);
         self.take_stock(cloud, &id)?;

@@ -1,0 +1,104 @@
+//! How often each endpoint may be called: a least interval, and for searches a number in a minute.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use atlas_core::Timestamp;
+
+use super::Route;
+
+/// Vast's intervals, as they are or a part of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// What the intervals are multiplied with.
+    pub factor: f64,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        Self { factor: 1.0 }
+    }
+}
+
+/// How many searches there may be in a minute.
+const SEARCHES: usize = 10;
+/// How long nobody may rent who came too early.
+const PENALTY: Duration = Duration::from_secs(12);
+
+#[derive(Debug, Default)]
+pub(super) struct Limiter {
+    last: BTreeMap<(String, &'static str), Timestamp>,
+    barred: BTreeMap<String, Timestamp>,
+    searches: BTreeMap<String, VecDeque<Timestamp>>,
+    refused: u64,
+}
+
+/// An endpoint, and its interval in tenths of a second.
+const fn interval(route: &Route) -> (&'static str, u32) {
+    match route {
+        Route::Create(_) => ("PUT asks", 45),
+        Route::Bundles | Route::BundlesByQuery | Route::SearchAsks => ("POST bundles", 0),
+        Route::OldList | Route::List => ("GET v1 instances", 10),
+        Route::Get(_) => ("GET instances", 20),
+        Route::Put(_) => ("PUT instances", 10),
+        Route::Delete(_) => ("DELETE instances", 30),
+        Route::Reboot(_) => ("PUT reboot", 10),
+        Route::Recycle(_) => ("PUT recycle", 10),
+        Route::Bid(_) => ("PUT bid_price", 55),
+        Route::Prepay(_) => ("PUT prepay", 20),
+        Route::Balance(_) => ("GET balance", 10),
+        Route::Logs(_) => ("PUT request_logs", 10),
+        Route::Command(_) => ("PUT command", 15),
+        Route::InstanceKeys(_) => ("GET instance ssh", 10),
+        Route::AddInstanceKey(_) => ("POST instance ssh", 10),
+        Route::DeleteInstanceKey(..) => ("DELETE instance ssh", 10),
+        Route::Keys => ("GET ssh", 10),
+        Route::AddKey => ("POST ssh", 20),
+        Route::PutKey(_) => ("PUT ssh", 20),
+        Route::DeleteKey(_) => ("DELETE ssh", 20),
+        Route::User => ("GET users", 50),
+        Route::Charges => ("GET charges", 10),
+        Route::VolumeOffers => ("POST volumes", 55),
+        Route::Volumes => ("GET volumes", 55),
+        Route::AddVolume => ("PUT volumes", 55),
+        Route::DeleteVolume => ("DELETE volumes", 55),
+    }
+}
+
+impl Limiter {
+    /// Whether a call of this key is in time.
+    pub(super) fn takes(&mut self, rates: Rates, key: &str, route: &Route, now: Timestamp) -> bool {
+        let (endpoint, tenths) = interval(route);
+        if endpoint == "POST bundles" {
+            let window = self.searches.entry(key.to_owned()).or_default();
+            let minute = Duration::from_secs(60).mul_f64(rates.factor);
+            while window.front().is_some_and(|first| now.since(*first) >= minute) {
+                window.pop_front();
+            }
+            let free = window.len() < SEARCHES;
+            if free {
+                window.push_back(now);
+            }
+            return free;
+        }
+        if endpoint == "PUT asks" && self.barred.get(key).is_some_and(|until| now < *until) {
+            return false;
+        }
+        let least = Duration::from_millis(u64::from(tenths) * 100).mul_f64(rates.factor);
+        let last = self.last.entry((key.to_owned(), endpoint)).or_insert(Timestamp::UNIX_EPOCH);
+        if now.since(*last) < least {
+            if endpoint == "PUT asks" {
+                self.barred.insert(key.to_owned(), now.saturating_add(PENALTY.mul_f64(rates.factor)));
+            }
+            return false;
+        }
+        *last = now;
+        true
+    }
+
+    /// Every other refusal is plain text.
+    pub(super) fn next_is_plain(&mut self) -> bool {
+        self.refused += 1;
+        self.refused % 2 == 1
+    }
+}
