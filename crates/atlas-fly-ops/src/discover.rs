@@ -131,6 +131,9 @@ pub fn discover_apps(root: &Path, max_depth: usize) -> Discovery {
             walk.root = Some(real);
             let mut level = vec![root.to_owned()];
             for depth in 0..=max_depth {
+                if level.is_empty() {
+                    break;
+                }
                 let mut below = Vec::new();
                 for folder in &level {
                     walk.folder(folder, depth < max_depth, &mut below);

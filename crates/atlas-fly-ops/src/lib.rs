@@ -19,6 +19,7 @@ mod deploy;
 mod discover;
 mod logs;
 mod process;
+mod telemetry;
 mod token;
 
 pub use app_name::AppName;
@@ -29,9 +30,11 @@ pub use logs::{
     LogClient, LogCursor, LogEntry, LogEvent, LogFilter, LogHub, LogHubOptions, LogPage, LogSink, LogSubscription, SinkTask,
 };
 pub use process::Pipe;
+#[cfg(feature = "redb")]
+pub use token::RedbTokenStore;
 #[cfg(feature = "conformance")]
 pub use token::conformance;
 pub use token::{
-    Acquired, AnyTokenStore, AppCredential, FileTokenStore, FlyToken, MemoryTokenStore, MintScope, StoredToken, TokenScheme,
-    TokenSlot, TokenSource, TokenStore, Tokens, TokensBuilder,
+    Acquired, AnyTokenStore, AppCredential, FlyToken, MemoryTokenStore, MintScope, StoredToken, TokenScheme, TokenSlot,
+    TokenSource, TokenStore, Tokens, TokensBuilder,
 };

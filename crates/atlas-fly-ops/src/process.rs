@@ -25,6 +25,17 @@ pub enum Pipe {
     Stderr,
 }
 
+impl Pipe {
+    /// The stable word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
 /// A running group. Dropped before its end, it is killed at once.
 #[derive(Debug)]
 pub(crate) struct Group {

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use atlas_fly_ops::{AppName, DeployRequest, DeployTicket, FlyCli, FlyToken, LogClient, LogFilter, Tokens};
 use atlas_http::{Body, Transport};
+use atlas_testkit::fake_fly::FakeFly;
 use http::{Request, Response};
 use tracing_subscriber::fmt::format::FmtSpan;
 
@@ -39,18 +40,15 @@ async fn spans_name_sources_counts_and_outcomes_and_no_token_or_line() {
     let _set = tracing::subscriber::set_default(subscriber);
 
     let fake = tempfile::tempdir().unwrap();
-    std::fs::write(
-        fake.path().join("scenario"),
+    let fly = FakeFly::new(fake.path()).unwrap();
+    fly.doing(
         r#"case "$*" in
         tokens*) echo leak-notice >&2; echo '{"token":"FlyV1 fm2_leak-minted"}';;
         *) echo leak-line; echo leak-error >&2; exit 3;;
         esac"#,
     )
     .unwrap();
-    let cli = FlyCli::new()
-        .program(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fake/fly"))
-        .env("FAKE_FLY", fake.path())
-        .env("BUILD_SECRET", "leak-env");
+    let cli = FlyCli::new().program(fly.program()).env("BUILD_SECRET", "leak-env");
     let tokens = Tokens::builder().config_file(None).cli(Some(cli.clone())).build();
     let shop = AppName::new("shop").unwrap();
     tokens.get(&shop).await.unwrap();

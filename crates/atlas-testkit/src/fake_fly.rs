@@ -114,21 +114,21 @@ impl FakeFly {
     /// The watched processes that still run (Linux only). A zombie runs no more; see [`FakeFly::unreaped`].
     #[must_use]
     pub fn alive(&self) -> Vec<String> {
-        self.watched(|state| state != 'Z')
+        self.watched("pids", |state| state != 'Z')
     }
 
     /// Those of its own processes, one for each call, that are still there at all, even as zombies (Linux only).
     #[must_use]
     pub fn unreaped(&self) -> Vec<String> {
-        self.watched(|_| true)
+        self.watched("leaders", |_| true)
     }
 
-    fn watched(&self, counts: impl Fn(char) -> bool) -> Vec<String> {
+    fn watched(&self, file: &str, counts: impl Fn(char) -> bool) -> Vec<String> {
         let state = |pid: &String| {
             let stat = fs::read_to_string(Path::new("/proc").join(pid).join("stat")).ok()?;
             // After the name, which may hold anything but ends at the last parenthesis.
             stat.rsplit_once(')')?.1.trim_start().chars().next()
         };
-        self.lines("pids").into_iter().filter(|pid| state(pid).is_some_and(&counts)).collect()
+        self.lines(file).into_iter().filter(|pid| state(pid).is_some_and(&counts)).collect()
     }
 }

@@ -9,6 +9,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -20,6 +22,7 @@ use tracing::{Instrument as _, field};
 use crate::app_name::AppName;
 use crate::cli::FlyCli;
 use crate::process::{Group, Pipe};
+use crate::telemetry;
 use crate::token::FlyToken;
 use lines::{Line, Splitter};
 
@@ -27,8 +30,9 @@ pub use stage::Stage;
 
 /// The most of the output that is kept: this much of its beginning, and as much of its end.
 const KEPT_HALF: usize = 512 * 1024;
-/// Events that wait for a reader. What comes beyond is counted, not kept.
+/// Events that wait for a reader, and their bytes. What comes beyond is counted, not kept.
 const EVENTS: usize = 4096;
+const EVENT_BYTES: usize = 4 * 1024 * 1024;
 
 /// The caller's word for one deploy, for its spans.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -103,6 +107,15 @@ pub enum DeployEvent {
     Stage(Stage),
     /// The reader was too slow for this many events; they are in the output, not here.
     Missed(u64),
+}
+
+impl DeployEvent {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Line { text, .. } => text.len(),
+            Self::Stage(_) | Self::Missed(_) => 0,
+        }
+    }
 }
 
 /// What a deploy printed, both outputs in the order they came. Sensitive: `Debug` shows its length only.
@@ -208,6 +221,7 @@ impl DeployError {
 #[derive(Debug)]
 pub struct Deployment {
     events: mpsc::Receiver<DeployEvent>,
+    waiting: Arc<AtomicUsize>,
     cancel: DropGuard,
     task: JoinHandle<Result<DeployOutput, DeployError>>,
 }
@@ -215,7 +229,9 @@ pub struct Deployment {
 impl Deployment {
     /// The next event; `None` when there are no more. Cancel safe.
     pub async fn next(&mut self) -> Option<DeployEvent> {
-        self.events.recv().await
+        let event = self.events.recv().await?;
+        self.waiting.fetch_sub(event.bytes(), Ordering::Relaxed);
+        Some(event)
     }
 
     /// How it ended, and all it printed.
@@ -236,7 +252,7 @@ impl Deployment {
     /// # Errors
     /// [`DeployError::Cancelled`] with the output, or how it had ended before.
     pub async fn cancel(self) -> Result<DeployOutput, DeployError> {
-        let Self { mut events, cancel, task } = self;
+        let Self { mut events, cancel, task, .. } = self;
         events.close();
         drop(cancel);
         task.await.unwrap_or_else(|lost| Err(DeployError::Io(DeployOutput::default(), io::Error::other(lost))))
@@ -276,18 +292,19 @@ impl FlyCli {
         command.args(&request.arguments);
         let group = Group::spawn(command).map_err(|cause| DeployError::Io(DeployOutput::default(), cause))?;
         let (events, receiver) = mpsc::channel(EVENTS);
-        let cancelled = CancellationToken::new();
+        let (cancelled, waiting) = (CancellationToken::new(), Arc::<AtomicUsize>::default());
         let span = tracing::info_span!("fly.deploy", ticket = ticket.0, lines = field::Empty, result = field::Empty);
         let run = Run {
             ansi: request.ansi,
             events,
+            waiting: Arc::clone(&waiting),
             missed: 0,
             lines: 0,
             output: DeployOutput::default(),
             splitters: [Splitter::default(), Splitter::default()],
         };
         let task = tokio::spawn(run.drive(group, request, cancelled.clone()).instrument(span));
-        Ok(Deployment { events: receiver, cancel: cancelled.drop_guard(), task })
+        Ok(Deployment { events: receiver, waiting, cancel: cancelled.drop_guard(), task })
     }
 }
 
@@ -295,6 +312,7 @@ impl FlyCli {
 struct Run {
     ansi: Ansi,
     events: mpsc::Sender<DeployEvent>,
+    waiting: Arc<AtomicUsize>,
     missed: u64,
     lines: u64,
     output: DeployOutput,
@@ -315,7 +333,8 @@ impl Run {
         request: DeployRequest,
         cancelled: CancellationToken,
     ) -> Result<DeployOutput, DeployError> {
-        let last = Instant::now() + request.max_timeout;
+        let begun = Instant::now();
+        let last = begun + request.max_timeout;
         let mut silent = Instant::now() + request.activity_timeout;
         let ended = loop {
             tokio::select! {
@@ -362,7 +381,9 @@ impl Run {
         };
         let span = tracing::Span::current();
         span.record("lines", lines);
-        span.record("result", result.as_ref().map_or_else(DeployError::as_str, |_| "ok"));
+        let word = result.as_ref().map_or_else(DeployError::as_str, |_| "ok");
+        span.record("result", word);
+        telemetry::deploy_ended(word, begun.elapsed());
         result
     }
 
@@ -384,6 +405,7 @@ impl Run {
             return;
         }
         self.lines += 1;
+        telemetry::deploy_line(pipe, text.len());
         self.output.push(&text);
         self.event(DeployEvent::Line { pipe, text, cut });
         if let Some(stage) = stage {
@@ -396,7 +418,12 @@ impl Run {
         if self.missed > 0 && self.events.try_send(DeployEvent::Missed(self.missed)).is_ok() {
             self.missed = 0;
         }
-        if self.missed > 0 || self.events.try_send(event).is_err() {
+        let bytes = event.bytes();
+        let room = self.waiting.load(Ordering::Relaxed) + bytes <= EVENT_BYTES;
+        // Counted before it can be taken out.
+        self.waiting.fetch_add(bytes, Ordering::Relaxed);
+        if !room || self.missed > 0 || self.events.try_send(event).is_err() {
+            self.waiting.fetch_sub(bytes, Ordering::Relaxed);
             self.missed += 1;
         }
     }

@@ -11,6 +11,7 @@ use tracing::{Instrument as _, field};
 
 use crate::app_name::AppName;
 use crate::logs::wire::{self, LogCursor, LogEntry, LogPage};
+use crate::telemetry;
 use crate::token::Tokens;
 
 const BASE_URL: &str = "https://api.fly.io";
@@ -93,10 +94,12 @@ impl LogClient {
             Ok((status, page)) => {
                 span.record("status", status);
                 span.record("count", page.entries.len());
+                telemetry::logs_fetched(*status, page.entries.len());
             }
             Err(error) => {
                 error.status().map(|status| span.record("status", status));
                 span.record("error.type", error.kind().as_str());
+                telemetry::logs_fetched(error.status().unwrap_or(0), 0);
             }
         }
         result.map(|(_, page)| page)

@@ -20,6 +20,8 @@ use crate::logs::wire::{LogCursor, LogEntry};
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
 /// Refusals in a row after which a reader gives up: the API refuses good tokens now and then.
 const MOST_REFUSALS: u32 = 5;
+/// The longest wait that the API can ask for.
+const MOST_PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// How long an app may be unknown: one that was just made may be.
 const GRACE_UNKNOWN: Duration = Duration::from_secs(60);
 
@@ -243,7 +245,7 @@ async fn rounds(hub: &Inner, app: &AppName, events: &broadcast::Sender<Heard>) -
                 }
                 let delay = BACKOFF.delay(failures, &*options.entropy);
                 failures = failures.saturating_add(1);
-                tokio::time::sleep(error.retry_after().map_or(delay, |asked| asked.max(delay))).await;
+                tokio::time::sleep(error.retry_after().map_or(delay, |asked| asked.clamp(delay, MOST_PATIENCE.max(delay)))).await;
                 continue;
             }
         };
@@ -321,7 +323,8 @@ impl LogSubscription {
                 Err(error) => {
                     let delay = BACKOFF.delay(failures, &*self.hub.options.entropy);
                     failures += 1;
-                    tokio::time::sleep(error.retry_after().map_or(delay, |asked| asked.max(delay))).await;
+                    tokio::time::sleep(error.retry_after().map_or(delay, |asked| asked.clamp(delay, MOST_PATIENCE.max(delay))))
+                        .await;
                 }
             }
         }

@@ -20,6 +20,7 @@ use tracing::{Instrument as _, field};
 
 use crate::app_name::AppName;
 use crate::cli::FlyCli;
+use crate::telemetry;
 use crate::token::flyctl_config;
 use crate::token::form::FlyToken;
 use crate::token::mint::{self, MintScope};
@@ -46,6 +47,8 @@ pub enum TokenSource {
     Cli,
     /// An operator gave it.
     Manual,
+    /// `FLY_ACCESS_TOKEN` or `FLY_API_TOKEN`, where the chain was told of it.
+    Environment,
 }
 
 impl TokenSource {
@@ -58,6 +61,7 @@ impl TokenSource {
             Self::Config => "config",
             Self::Cli => "cli",
             Self::Manual => "manual",
+            Self::Environment => "environment",
         }
     }
 }
@@ -79,6 +83,7 @@ pub struct Acquired {
 pub struct Tokens(Arc<Inner>);
 
 struct Inner {
+    environment: Option<FlyToken>,
     store: Option<AnyTokenStore>,
     config: Option<PathBuf>,
     cli: Option<FlyCli>,
@@ -98,8 +103,6 @@ struct Inner {
 struct App {
     generation: u64,
     held: Option<Acquired>,
-    /// The name the held token was minted under.
-    minted_as: Option<String>,
     search: Option<Search>,
     /// The next search must not take what is kept.
     renew: bool,
@@ -143,6 +146,14 @@ impl TokensBuilder {
     #[must_use]
     pub fn store(mut self, store: AnyTokenStore) -> Self {
         self.0.store = Some(store);
+        self
+    }
+
+    /// A token that goes before every other step but memory, as `fly` itself prefers its environment's; it is never kept. None unless
+    /// set: [`Tokens::environment_token`] reads it.
+    #[must_use]
+    pub fn environment(mut self, token: Option<FlyToken>) -> Self {
+        self.0.environment = token;
         self
     }
 
@@ -228,6 +239,7 @@ impl Tokens {
     #[must_use]
     pub fn builder() -> TokensBuilder {
         TokensBuilder(Inner {
+            environment: None,
             store: None,
             config: Self::default_config_file(),
             cli: Some(FlyCli::new()),
@@ -248,6 +260,19 @@ impl Tokens {
     pub fn default_config_file() -> Option<PathBuf> {
         let folder = std::env::var_os("FLY_CONFIG_DIR").filter(|folder| !folder.is_empty()).map(PathBuf::from);
         Some(folder.or_else(|| Some(std::env::home_dir()?.join(".fly")))?.join("config.yml"))
+    }
+
+    /// `FLY_ACCESS_TOKEN`, else `FLY_API_TOKEN`, as `fly` takes them; blank counts as absent, which it does not for `fly`.
+    ///
+    /// # Errors
+    /// `validation` for one that is no token. It is not repeated.
+    pub fn environment_token() -> Result<Option<FlyToken>> {
+        let given = ["FLY_ACCESS_TOKEN", "FLY_API_TOKEN"].into_iter().filter_map(|name| std::env::var(name).ok());
+        given
+            .map(Secret::new)
+            .find(|text| !text.expose().trim().is_empty())
+            .map(|text| FlyToken::parse(text.expose()))
+            .transpose()
     }
 
     /// A token of the app. What is in memory is given at once, and renewed in the background when its end is near.
@@ -313,25 +338,31 @@ impl Tokens {
         self.store("a manual token")?.delete(app, TokenSlot::Manual).await
     }
 
-    /// Has `fly` revoke the token that was minted for this app, and forgets it. Says how many were revoked.
+    /// Has `fly` revoke every token that this host minted for this app and that is not revoked yet, and forgets the one in use. Says how
+    /// many were revoked.
     ///
     /// # Errors
-    /// `not_found` when none is known to have been minted; `provider` when `fly` refused: it is then still kept.
+    /// `unavailable` without a `fly`; `provider` when `fly` refused: nothing is forgotten then.
     pub async fn revoke(&self, app: &AppName) -> Result<usize> {
-        let held = self.apps().get(app).and_then(|state| state.minted_as.clone());
-        let name = match (held, &self.0.store) {
-            (Some(name), _) => Some(name),
-            (None, Some(store)) => store.get(app, TokenSlot::Cached).await?.and_then(|record| record.name),
-            (None, None) => None,
+        let kept = match &self.0.store {
+            Some(store) => store.get(app, TokenSlot::Cached).await?.and_then(|record| record.name),
+            None => None,
         };
-        let name = name.ok_or_else(|| Error::new(ErrorKind::NotFound, "no token is known to have been minted for this app"))?;
         let cli = self.0.cli.as_ref().ok_or_else(|| Error::new(ErrorKind::Unavailable, "there is no fly to revoke with"))?;
-        let count = mint::revoke(cli, &self.0.scope, app, &name, self.0.cli_limit).await?;
-        if let Some(state) = self.apps().get_mut(app) {
-            state.minted_as = None;
-        }
+        let prefix = self.name_of(app, "");
+        // The one that is kept may have been minted when this host had another name.
+        let ours = |name: &str| {
+            let random = name.strip_prefix(&prefix).is_some_and(|random| random.bytes().all(|b| b.is_ascii_alphanumeric()));
+            random || kept.as_deref() == Some(name)
+        };
+        let count = mint::revoke(cli, &self.0.scope, app, ours, self.0.cli_limit).await?;
         self.invalidate(app).await?;
         Ok(count)
+    }
+
+    /// What a minted token is called. Neither part has a dot: no two apps or hosts share a name.
+    fn name_of(&self, app: &AppName, random: &str) -> String {
+        format!("atlas-{}.{app}.{random}", self.0.host)
     }
 
     /// The credential of this app for an HTTP client: renewed once when the cloud answers 401.
@@ -357,21 +388,25 @@ impl Tokens {
             acquirer = field::Empty,
             "error.type" = field::Empty,
         );
+        let begun = Instant::now();
         async {
-            let result = match self.held_or_search(app, refresh) {
-                Ok(held) => {
-                    tracing::Span::current().record("acquirer", "caller");
-                    Ok(held)
+            let span = tracing::Span::current();
+            let (acquirer, result) = match self.held_or_search(app, refresh) {
+                Ok(held) => ("caller", Ok(held)),
+                Err(search) => ("search", search.result.await.map_err(Error::from)),
+            };
+            span.record("acquirer", acquirer);
+            let word = match &result {
+                Ok(acquired) => {
+                    span.record("source", acquired.source.as_str());
+                    acquired.source.as_str()
                 }
-                Err(search) => {
-                    tracing::Span::current().record("acquirer", "search");
-                    search.result.await.map_err(Error::from)
+                Err(error) => {
+                    span.record("error.type", error.kind().as_str());
+                    "none"
                 }
             };
-            match &result {
-                Ok(acquired) => tracing::Span::current().record("source", acquired.source.as_str()),
-                Err(error) => tracing::Span::current().record("error.type", error.kind().as_str()),
-            };
+            telemetry::token_acquired(word, acquirer, begun.elapsed());
             result
         }
         .instrument(span)
@@ -430,21 +465,27 @@ impl Tokens {
         let state = apps.entry(app.clone()).or_default();
         if state.generation == plan.generation {
             state.search = None;
-            if let Ok((acquired, minted_as)) = &found
+            if let Ok(acquired) = &found
                 && acquired.source != TokenSource::Manual
             {
                 state.renew = false;
-                state.minted_as.clone_from(minted_as);
                 state.held = Some(acquired.clone());
             }
         }
-        found.map(|(acquired, _)| acquired)
+        found
     }
 
     /// The steps after memory, in their order.
-    async fn walk(&self, app: &AppName, plan: &Plan) -> Result<(Acquired, Option<String>), Missed> {
+    async fn walk(&self, app: &AppName, plan: &Plan) -> Result<Acquired, Missed> {
         let inner = &*self.0;
         let mut missed = Vec::new();
+        match &inner.environment {
+            Some(token) if plan.allows(token) => {
+                return Ok(Acquired { token: token.clone(), source: TokenSource::Environment, expires_at: None });
+            }
+            Some(_) => missed.push("the environment's token was refused by fly".to_owned()),
+            None => {}
+        }
         match self.kept(app, plan).await {
             Ok(found) => return Ok(found),
             Err(why) => missed.extend(why),
@@ -452,7 +493,7 @@ impl Tokens {
         match self.configured(plan).await {
             Ok(token) => {
                 let expires_at = Some(inner.clock.now().saturating_add(CONFIG_BELIEVED));
-                return Ok((Acquired { token, source: TokenSource::Config, expires_at }, None));
+                return Ok(Acquired { token, source: TokenSource::Config, expires_at });
             }
             Err(why) => missed.push(why.to_owned()),
         }
@@ -466,7 +507,7 @@ impl Tokens {
         };
         match manual {
             Ok(Some(record)) if plan.allows(&record.token) => {
-                Ok((Acquired { token: record.token, source: TokenSource::Manual, expires_at: record.expires_at }, None))
+                Ok(Acquired { token: record.token, source: TokenSource::Manual, expires_at: record.expires_at })
             }
             other => {
                 missed.push(match other {
@@ -480,7 +521,7 @@ impl Tokens {
     }
 
     /// The minted token the store kept. A renewal drops it instead.
-    async fn kept(&self, app: &AppName, plan: &Plan) -> Result<(Acquired, Option<String>), Option<String>> {
+    async fn kept(&self, app: &AppName, plan: &Plan) -> Result<Acquired, Option<String>> {
         let Some(store) = &self.0.store else { return Err(None) };
         if plan.renews {
             return Err(None);
@@ -489,7 +530,7 @@ impl Tokens {
         let now = self.0.clock.now();
         record
             .filter(|record| record.expires_at.is_some_and(|end| end > now) && plan.allows(&record.token))
-            .map(|StoredToken { token, expires_at, name }| (Acquired { token, source: TokenSource::Store, expires_at }, name))
+            .map(|StoredToken { token, expires_at, .. }| Acquired { token, source: TokenSource::Store, expires_at })
             .ok_or(None)
     }
 
@@ -500,7 +541,7 @@ impl Tokens {
         if plan.allows(&token) { Ok(token) } else { Err("the token of the fly configuration file was refused by fly") }
     }
 
-    async fn minted(&self, app: &AppName, plan: &Plan) -> Result<(Acquired, Option<String>), String> {
+    async fn minted(&self, app: &AppName, plan: &Plan) -> Result<Acquired, String> {
         let inner = &*self.0;
         let cli = inner.cli.as_ref().ok_or("minting is left out")?;
         if plan.cli_rests {
@@ -508,7 +549,7 @@ impl Tokens {
         }
         let mut random = [0; 5];
         inner.entropy.fill(&mut random);
-        let name = format!("atlas-{}-{app}-{}", inner.host, BASE32_NOPAD.encode(&random).to_ascii_lowercase());
+        let name = self.name_of(app, &BASE32_NOPAD.encode(&random).to_ascii_lowercase());
         let before = inner.clock.now();
         let token = match mint::create(cli, &inner.scope, app, &name, inner.expiry, inner.cli_limit).await {
             Ok(token) => token,
@@ -525,12 +566,12 @@ impl Tokens {
             let _one = plan.writing.lock().await;
             // Nobody forgot the app meanwhile: a late write would bring back what was forgotten.
             let current = self.apps().get(app).is_some_and(|state| state.generation == plan.generation);
-            let record = StoredToken { token: token.clone(), expires_at, name: Some(name.clone()) };
+            let record = StoredToken { token: token.clone(), expires_at, name: Some(name) };
             if current && let Err(error) = store.put(app, TokenSlot::Cached, record).await {
                 tracing::error!(app = app.as_str(), error = %error, "a minted fly token could not be kept");
             }
         }
-        Ok((Acquired { token, source: TokenSource::Cli, expires_at }, Some(name)))
+        Ok(Acquired { token, source: TokenSource::Cli, expires_at })
     }
 
     /// The cloud refused this `Authorization` value.

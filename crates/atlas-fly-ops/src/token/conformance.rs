@@ -1,6 +1,6 @@
 //! What every token store must do. Run it against a fresh store; it answers the first rule that is broken.
 
-use atlas_core::Timestamp;
+use atlas_core::{Error, Timestamp};
 
 use crate::app_name::AppName;
 use crate::token::form::FlyToken;
@@ -34,6 +34,25 @@ pub async fn check(store: &AnyTokenStore) -> Result<(), String> {
     }
     store.delete(&a, TokenSlot::Manual).await.map_err(|_| "a record can be deleted")?;
     Ok(())
+}
+
+/// Checks that records outlive the handle; `open` opens the same durable store each time. Run it besides [`check`].
+///
+/// # Errors
+/// The rule that does not hold, in words.
+pub async fn check_durable(open: impl Fn() -> Result<AnyTokenStore, Error>) -> Result<(), String> {
+    let open = || open().map_err(|_| "the store can be opened again".to_owned());
+    let a = AppName::new("suite-a").map_err(|error| error.to_string())?;
+    put(&open()?, &a, TokenSlot::Cached, "fm2_one", Some(60)).await?;
+    put(&open()?, &a, TokenSlot::Manual, "fo1_two", None).await?;
+    let again = open()?;
+    expect(&again, &a, TokenSlot::Cached, Some(("fm2_one", Some(60))), "a record outlives the store's handle").await?;
+    expect(&again, &a, TokenSlot::Manual, Some(("fo1_two", None)), "a record outlives the store's handle").await?;
+    for slot in [TokenSlot::Cached, TokenSlot::Manual] {
+        again.delete(&a, slot).await.map_err(|_| "a record can be deleted")?;
+    }
+    drop(again);
+    expect(&open()?, &a, TokenSlot::Manual, None, "what was deleted stays gone").await
 }
 
 async fn put(store: &AnyTokenStore, app: &AppName, slot: TokenSlot, token: &str, ends: Option<i64>) -> Result<(), String> {

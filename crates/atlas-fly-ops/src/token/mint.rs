@@ -63,14 +63,22 @@ pub(crate) async fn create(
     FlyToken::from_output(&answer.stdout).map_err(|_| Error::new(ErrorKind::Provider, "fly made no token"))
 }
 
-/// Revokes those of this name; says how many there were.
-pub(crate) async fn revoke(cli: &FlyCli, scope: &MintScope, app: &AppName, name: &str, limit: Duration) -> Result<usize> {
+/// Revokes those of such a name that are not revoked yet; says how many there were.
+pub(crate) async fn revoke(
+    cli: &FlyCli,
+    scope: &MintScope,
+    app: &AppName,
+    ours: impl Fn(&str) -> bool,
+    limit: Duration,
+) -> Result<usize> {
     #[derive(Deserialize)]
     struct Listed {
         #[serde(alias = "ID", alias = "Id")]
         id: String,
         #[serde(alias = "Name", default)]
         name: Option<String>,
+        #[serde(alias = "RevokedAt", alias = "revokedAt", default)]
+        revoked_at: Option<String>,
     }
     let refused = |message: &str| Error::new(ErrorKind::Provider, message);
     let answer = cli.run(scope.list(app), limit).await?;
@@ -79,8 +87,11 @@ pub(crate) async fn revoke(cli: &FlyCli, scope: &MintScope, app: &AppName, name:
     }
     let listed: Vec<Listed> =
         serde_json::from_str(&answer.stdout).map_err(|_| refused("fly's list of tokens could not be read"))?;
-    let ids: Vec<String> =
-        listed.into_iter().filter(|listed| listed.name.as_deref() == Some(name)).map(|listed| listed.id).collect();
+    let ids: Vec<String> = listed
+        .into_iter()
+        .filter(|listed| listed.revoked_at.is_none() && listed.name.as_deref().is_some_and(&ours))
+        .map(|listed| listed.id)
+        .collect();
     // They go into an argument list.
     if ids.iter().any(|id| id.starts_with('-') || id.is_empty()) {
         return Err(refused("fly's list of tokens could not be read"));

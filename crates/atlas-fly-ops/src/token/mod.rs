@@ -3,14 +3,16 @@
 mod chain;
 #[cfg(feature = "conformance")]
 pub mod conformance;
-mod file_store;
 mod flyctl_config;
 mod form;
 mod mint;
+#[cfg(feature = "redb")]
+mod redb_store;
 mod store;
 
 pub use chain::{Acquired, AppCredential, TokenSource, Tokens, TokensBuilder};
-pub use file_store::FileTokenStore;
 pub use form::{FlyToken, TokenScheme};
 pub use mint::MintScope;
+#[cfg(feature = "redb")]
+pub use redb_store::RedbTokenStore;
 pub use store::{AnyTokenStore, MemoryTokenStore, StoredToken, TokenSlot, TokenStore};

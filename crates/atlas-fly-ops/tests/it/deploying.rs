@@ -1,6 +1,5 @@
 //! Deploys by a fake `fly`: what is read, what it is given, and that nothing of it is left.
 
-use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,10 +7,10 @@ use atlas_fly_ops::{
     Ansi, AppName, DeployError, DeployEvent, DeployRequest, DeployTicket, Deployment, FlyCli, FlyToken, Pipe, Stage,
 };
 
-use crate::fake_fly::{FakeFly, PROGRAM};
+use crate::fly::Fly;
 
-fn request(fake: &FakeFly) -> DeployRequest {
-    let mut request = DeployRequest::new(fake.0.path());
+fn request(fake: &Fly) -> DeployRequest {
+    let mut request = DeployRequest::new(fake.dir.path());
     request.grace = Duration::from_millis(200);
     request
 }
@@ -43,9 +42,9 @@ async fn events(mut deployment: Deployment) -> (Vec<DeployEvent>, Result<String,
 }
 
 /// Waits until no process that the fake wrote down runs, and its leader is reaped.
-async fn nothing_left(fake: &FakeFly) {
+async fn nothing_left(fake: &Fly) {
     let gone = async {
-        while !fake.alive().is_empty() || !fake.leader_is_reaped() {
+        while !fake.alive().is_empty() || !fake.unreaped().is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -54,17 +53,19 @@ async fn nothing_left(fake: &FakeFly) {
 
 #[tokio::test]
 async fn a_deploy_gives_its_output_and_the_token_is_in_the_environment_only() {
-    let fake = FakeFly::doing("pwd; echo done >&2");
+    let fake = Fly::doing("pwd; echo done >&2");
     let mut request = request(&fake);
     request.app = Some(AppName::new("shop").unwrap());
     request.config = Some(PathBuf::from("fly.staging.toml"));
     request.arguments = vec!["--ha=false".into(), "; touch pwned".into()];
     request.token = Some(FlyToken::parse("FlyV1 fm2_s3cret").unwrap());
     let output = fake.cli().deploy(request).await.unwrap().text();
-    assert!(output.contains(&format!("{}\n", fake.0.path().canonicalize().unwrap().display())) && output.contains("done\n"));
+    assert!(output.contains(&format!("{}\n", fake.dir.path().canonicalize().unwrap().display())) && output.contains("done\n"));
     assert_eq!(fake.calls(), ["deploy --remote-only --app=shop --config fly.staging.toml --ha=false ; touch pwned"]);
     assert!(!fake.path("pwned").exists());
-    let env = fake.lines("env");
+    let env = fake.env();
+    assert_eq!(fake.stdin().as_deref(), Some("/dev/null"));
+    assert_eq!(fake.working_directory(), fake.dir.path().canonicalize().ok());
     for expected in ["FLY_API_TOKEN=fm2_s3cret", "CI=1", "NO_COLOR=1", "FLY_NO_UPDATE_CHECK=1"] {
         assert!(env.iter().any(|line| line == expected), "{expected}");
     }
@@ -74,7 +75,7 @@ async fn a_deploy_gives_its_output_and_the_token_is_in_the_environment_only() {
 
 #[tokio::test]
 async fn what_is_wrong_before_the_start_is_said_and_nothing_runs() {
-    let fake = FakeFly::doing("true");
+    let fake = Fly::doing("true");
     let missing = DeployRequest::new(fake.path("absent"));
     let nowhere = FlyCli::new().program("/nowhere/fly");
     // The folder is looked at before the executable.
@@ -88,16 +89,16 @@ async fn what_is_wrong_before_the_start_is_said_and_nothing_runs() {
 
 #[tokio::test]
 async fn the_executable_may_be_called_flyctl() {
-    let fake = FakeFly::doing("echo here");
-    symlink(PROGRAM, fake.path("flyctl")).unwrap();
-    let cli = FlyCli::new().search_path(fake.0.path()).env("FAKE_FLY", fake.0.path());
+    let fake = Fly::doing("echo here");
+    std::fs::rename(fake.path("fly"), fake.path("flyctl")).unwrap();
+    let cli = FlyCli::new().search_path(fake.dir.path());
     assert_eq!(cli.deploy(request(&fake)).await.unwrap().text(), "here\n");
 }
 
 #[tokio::test]
 async fn exit_codes_and_signals_come_with_the_output_so_far() {
     for (end, code) in [("exit 1", Some(1)), ("exit 127", Some(127)), ("kill -9 $$", None)] {
-        let fake = FakeFly::doing(&format!("echo so far; echo s3cret >&2; {end}"));
+        let fake = Fly::doing(&format!("echo so far; echo s3cret >&2; {end}"));
         let error = fake.cli().deploy(request(&fake)).await.unwrap_err();
         assert!(error.output().unwrap().text().contains("so far\n"));
         assert!(!format!("{error} {error:?}").contains("s3cret"));
@@ -110,7 +111,7 @@ async fn lines_outputs_colour_and_stages_are_told_apart() {
     let said = r#"printf '==> Buil'; sleep 0.05; printf 'ding image\n\n\033[32mgr\303'; sleep 0.05; printf '\251n\033[0m\n'
         echo 'Error: smoke checks for 6e8294c17d5083 failed' >&2"#;
     for (ansi, green) in [(Ansi::Strip, "grén"), (Ansi::Keep, "\u{1b}[32mgrén\u{1b}[0m")] {
-        let fake = FakeFly::doing(said);
+        let fake = Fly::doing(said);
         let mut request = request(&fake);
         request.ansi = ansi;
         let (seen, result) = events(fake.cli().stream_deploy(ticket(), request).unwrap()).await;
@@ -126,8 +127,8 @@ async fn lines_outputs_colour_and_stages_are_told_apart() {
 }
 
 /// A process that started another; both ignore what they are told to ignore. The second holds the outputs open.
-fn stubborn(trap: &str, says: &str) -> FakeFly {
-    FakeFly::doing(&format!(
+fn stubborn(trap: &str, says: &str) -> Fly {
+    Fly::doing(&format!(
         r#"{trap}
         sh -c '{trap}
             echo $$ >> "$FAKE_FLY/pids"; echo "{says}"; while :; do sleep 0.1; done' &
@@ -160,7 +161,7 @@ async fn cancelled_or_dropped_at_any_stage_it_leaves_no_process() {
 
 #[tokio::test]
 async fn it_is_asked_before_it_is_killed() {
-    let fake = FakeFly::doing(
+    let fake = Fly::doing(
         r#"trap 'echo leases released; touch "$FAKE_FLY/asked"; exit 127' TERM
         echo ready; while :; do sleep 0.05; done"#,
     );
@@ -175,10 +176,10 @@ async fn it_is_asked_before_it_is_killed() {
 
 #[tokio::test]
 async fn silence_and_dribble_both_run_out_of_time() {
-    let silent = FakeFly::doing("echo begun; exec sleep 600");
+    let silent = Fly::doing("echo begun; exec sleep 600");
     let mut quiet = request(&silent);
     quiet.activity_timeout = Duration::from_millis(500);
-    let dribbling = FakeFly::doing("while :; do echo drip; sleep 0.05; done");
+    let dribbling = Fly::doing("while :; do echo drip; sleep 0.05; done");
     let mut endless = request(&dribbling);
     endless.max_timeout = Duration::from_millis(700);
     for (fake, request, said) in [(silent, quiet, "begun\n"), (dribbling, endless, "drip\n")] {
@@ -191,7 +192,7 @@ async fn silence_and_dribble_both_run_out_of_time() {
 
 #[tokio::test]
 async fn a_grandchild_that_holds_the_output_open_does_not_hold_up_the_end() {
-    let fake = FakeFly::doing(r#"(sleep 600) & echo $! >> "$FAKE_FLY/pids"; echo out"#);
+    let fake = Fly::doing(r#"(sleep 600) & echo $! >> "$FAKE_FLY/pids"; echo out"#);
     let output = tokio::time::timeout(Duration::from_secs(60), fake.cli().deploy(request(&fake))).await.unwrap().unwrap();
     assert_eq!(output.text(), "out\n");
     nothing_left(&fake).await;
@@ -199,11 +200,11 @@ async fn a_grandchild_that_holds_the_output_open_does_not_hold_up_the_end() {
 
 #[tokio::test]
 async fn endless_output_is_bounded_and_a_reader_that_sleeps_is_told_what_it_missed() {
-    let fake = FakeFly::doing("yes 'a line of output, again and again' | head -n 100000; echo the end");
+    let fake = Fly::doing("yes 'a line of output, again and again' | head -n 100000; echo the end");
     let mut deployment = fake.cli().stream_deploy(ticket(), request(&fake)).unwrap();
     // It runs to its end though nobody reads.
     let ended = async {
-        while !fake.leader_is_reaped() {
+        while !fake.unreaped().is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };

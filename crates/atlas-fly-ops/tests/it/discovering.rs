@@ -42,6 +42,7 @@ fn root_and_nested_apps_of_all_three_formats_come_sorted() {
     assert_eq!(at(0), (vec!["shop fly.toml".into()], vec![]));
     assert_eq!(at(1), (vec!["api api/fly.json".into(), "shop fly.toml".into(), "worker worker/fly.yaml".into()], vec![]));
     assert_eq!(at(2).0.len(), 4);
+    assert_eq!(at(usize::MAX).0.len(), 4, "it ends where the folders do");
     assert_eq!(discover_apps(dir.path(), 0).apps[0].primary_region.as_deref(), Some("fra"));
 }
 

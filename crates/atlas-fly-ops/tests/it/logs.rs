@@ -6,24 +6,25 @@ use std::time::Duration;
 
 use atlas_core::{Clock, ErrorKind, Timestamp};
 use atlas_fly_ops::{AppName, LogCursor, LogEvent, LogFilter, LogHub, LogHubOptions, LogSink, LogSubscription};
+use atlas_testkit::dialect::fly_logs::{FlyLogs, Line, Refusal};
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use crate::log_world::{BASE_NS, LogWorld, Written, shop};
+use crate::log_api::{BASE_NS, api, client, shop, write};
 
 #[derive(Debug)]
 struct WorldClock;
 
 impl Clock for WorldClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_unix_seconds(1_790_000_000)
+        Timestamp::from_unix_seconds(1_795_219_200)
     }
 }
 
-async fn hub(world: &LogWorld) -> LogHub {
+async fn hub(world: &FlyLogs) -> LogHub {
     let mut options = LogHubOptions::default();
     options.clock = Arc::new(WorldClock);
-    LogHub::new(world.client(None, "fm2_good").await, options)
+    LogHub::new(client(world, None, "fm2_good").await, options)
 }
 
 /// The next entry's message; the event itself in words where it is none.
@@ -44,11 +45,11 @@ async fn messages(subscription: &mut LogSubscription, count: usize) -> Vec<Strin
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_read_for_nobody_and_the_last_subscriber_ends_the_reading() {
-    let world = LogWorld::new();
-    world.write(BASE_NS, "one");
+    let world = api();
+    write(&world, BASE_NS, "one");
     let hub = hub(&world).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(world.requests(), 0);
+    assert_eq!(world.asked().len(), 0);
     let mut first = hub.subscribe(&shop(), LogFilter::all(), None);
     assert_eq!(message(&mut first).await, "one");
     let second = hub.subscribe(&shop(), LogFilter::all(), None);
@@ -57,21 +58,21 @@ async fn nothing_is_read_for_nobody_and_the_last_subscriber_ends_the_reading() {
     drop(second);
     assert!(!hub.is_running(&shop()));
     tokio::task::yield_now().await;
-    let requests = world.requests();
+    let requests = world.asked().len();
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(world.requests(), requests);
+    assert_eq!(world.asked().len(), requests);
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_reader_serves_a_thousand_and_one_that_never_reads_slows_nobody() {
-    let world = LogWorld::new();
+    let world = api();
     let hub = hub(&world).await;
     let alone = {
         let mut only = hub.subscribe(&shop(), LogFilter::all(), None);
-        world.write(BASE_NS, "first");
+        write(&world, BASE_NS, "first");
         message(&mut only).await;
         tokio::time::sleep(Duration::from_secs(60)).await;
-        world.requests()
+        world.asked().len()
     };
     let mut sleeper = hub.subscribe(&shop(), LogFilter::all(), None);
     let mut readers: Vec<_> = (0..1000).map(|_| hub.subscribe(&shop(), LogFilter::all(), None)).collect();
@@ -79,26 +80,26 @@ async fn one_reader_serves_a_thousand_and_one_that_never_reads_slows_nobody() {
         assert_eq!(message(reader).await, "first");
     }
     for round in 0..60 {
-        (0..100_u64).for_each(|n| world.write(BASE_NS + 1 + round * 100 + n, "more"));
+        (0..100_u64).for_each(|n| write(&world, BASE_NS + 1 + round * 100 + n, "more"));
         for reader in &mut readers[..3] {
             assert_eq!(messages(reader, 100).await, vec!["more"; 100]);
         }
     }
     assert_eq!(sleeper.next().await, Some(LogEvent::Lagged(6001 - 4096)));
     assert_eq!(message(&mut sleeper).await, "more");
-    assert!(world.requests() < alone + 60 * 10, "{} {alone}", world.requests());
+    assert!(world.asked().len() < alone + 60 * 10, "{} {alone}", world.asked().len());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stopped_reader_says_so_to_all_and_a_new_one_can_begin() {
-    let world = LogWorld::new();
+    let world = api();
     let hub = hub(&world).await;
     let mut all = [hub.subscribe(&shop(), LogFilter::all(), None), hub.subscribe(&shop(), LogFilter::all(), None)];
     assert!(hub.stop(&shop()) && !hub.stop(&shop()));
     for one in &mut all {
         assert_eq!((one.next().await, one.next().await), (Some(LogEvent::Stopped(None)), None));
     }
-    world.write(BASE_NS, "again");
+    write(&world, BASE_NS, "again");
     let mut again = hub.subscribe(&shop(), LogFilter::all(), None);
     drop(all);
     assert_eq!(message(&mut again).await, "again");
@@ -106,11 +107,11 @@ async fn a_stopped_reader_says_so_to_all_and_a_new_one_can_begin() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_token_is_renewed_once_for_a_page() {
-    let world = LogWorld::new();
-    let client = world.client(Some("fm2_old"), "fm2_good").await;
+    let world = api();
+    let client = client(&world, Some("fm2_old"), "fm2_good").await;
     client.page(&shop(), &LogFilter::all(), None).await.unwrap();
-    assert_eq!(world.requests(), 2);
-    world.set(|state| state.accepts = "FlyV1 fm2_other");
+    assert_eq!(world.asked().len(), 2);
+    world.revoke_token("fm2_good");
     let error = client.page(&shop(), &LogFilter::all(), None).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unauthorized);
     assert!(!format!("{error} {error:?}").contains("fm2_"), "{error:?}");
@@ -118,13 +119,13 @@ async fn a_refused_token_is_renewed_once_for_a_page() {
 
 #[tokio::test(start_paused = true)]
 async fn errors_leave_a_mark_and_lose_nothing() {
-    let world = LogWorld::new();
-    world.write(BASE_NS, "before");
+    let world = api();
+    write(&world, BASE_NS, "before");
     let hub = hub(&world).await;
     let mut subscription = hub.subscribe(&shop(), LogFilter::all(), None);
     assert_eq!(message(&mut subscription).await, "before");
-    world.set(|state| state.faults.extend([503, 429, 500, 404, 502]));
-    (1..=250).for_each(|n| world.write(BASE_NS + n, &n.to_string()));
+    world.refuse([503, 429, 500, 404, 502].map(|status| Refusal { status, retry_after: None }));
+    (1..=250).for_each(|n| write(&world, BASE_NS + n, &n.to_string()));
     let expected: Vec<_> = std::iter::once("Some(Gap(Unavailable))".to_owned()).chain((1..=250).map(|n| n.to_string())).collect();
     assert_eq!(messages(&mut subscription, 251).await, expected);
 }
@@ -132,33 +133,33 @@ async fn errors_leave_a_mark_and_lose_nothing() {
 #[tokio::test(start_paused = true)]
 async fn an_app_that_stays_unknown_and_a_token_that_stays_refused_end_the_reading() {
     for (fault, kind) in [(404, ErrorKind::NotFound), (403, ErrorKind::Forbidden)] {
-        let world = LogWorld::new();
-        world.set(|state| state.faults.extend([fault; 1000]));
+        let world = api();
+        world.refuse([Refusal { status: fault, retry_after: None }; 1000]);
         let mut subscription = hub(&world).await.subscribe(&shop(), LogFilter::all(), None);
         let begun = Instant::now();
         assert_eq!(subscription.next().await, Some(LogEvent::Gap(kind)));
         assert_eq!(subscription.next().await, Some(LogEvent::Stopped(Some(kind))));
         assert_eq!(begun.elapsed() >= Duration::from_secs(60), fault == 404);
-        assert!(world.requests() < 20, "{}", world.requests());
+        assert!(world.asked().len() < 20, "{}", world.asked().len());
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_cursor_gives_what_was_written_since_then_what_is_written_now_and_nothing_twice() {
-    let world = LogWorld::new();
-    (0..350).for_each(|n| world.write(BASE_NS + n, &n.to_string()));
+    let world = api();
+    (0..350).for_each(|n| write(&world, BASE_NS + n, &n.to_string()));
     let hub = hub(&world).await;
     let mut other = hub.subscribe(&shop(), LogFilter::all(), None);
     assert_eq!(message(&mut other).await, "250", "without a cursor: the newest page");
     let mut subscription = hub.subscribe(&shop(), LogFilter::all(), Some(LogCursor(BASE_NS + 30)));
     let expected: Vec<_> = (30..350).map(|n| n.to_string()).collect();
     assert_eq!(messages(&mut subscription, 320).await, expected);
-    world.write(BASE_NS + 400, "now");
+    write(&world, BASE_NS + 400, "now");
     assert_eq!(message(&mut subscription).await, "now");
     let at = subscription.cursor().unwrap();
     drop((subscription, other));
     // Late, and of before the cursor's page.
-    world.write(BASE_NS + 399, "late");
+    write(&world, BASE_NS + 399, "late");
     let mut resumed = hub.subscribe(&shop(), LogFilter::all(), Some(at));
     let mut seen = Vec::new();
     while !seen.ends_with(&["late".to_owned(), "now".to_owned()]) {
@@ -168,12 +169,12 @@ async fn a_cursor_gives_what_was_written_since_then_what_is_written_now_and_noth
 
 #[tokio::test(start_paused = true)]
 async fn a_subscriber_gets_its_region_only() {
-    let world = LogWorld::new();
-    world.set(|state| {
-        for (n, region) in (0_u64..).zip(["fra", "ams", "fra"]) {
-            state.entries.push(Written { ns: BASE_NS + n, id: None, message: format!("{region} {n}"), region });
-        }
-    });
+    let world = api();
+    for (n, region) in (0_u64..).zip(["fra", "ams", "fra"]) {
+        let mut line = Line::new(BASE_NS + n, format!("{region} {n}"));
+        line.region = Some(region.into());
+        world.write("shop", line);
+    }
     let mut subscription = hub(&world).await.subscribe(&shop(), LogFilter::all().region("fra"), None);
     assert_eq!(messages(&mut subscription, 2).await, ["fra 0", "fra 2"]);
 }
@@ -196,8 +197,8 @@ impl LogSink for Panicking {
 
 #[tokio::test(start_paused = true)]
 async fn a_sink_gets_every_event_and_one_that_panics_ends_alone() {
-    let world = LogWorld::new();
-    (0..10).for_each(|n| world.write(BASE_NS + n, "x"));
+    let world = api();
+    (0..10).for_each(|n| write(&world, BASE_NS + n, "x"));
     let hub = hub(&world).await;
     let events = Arc::default();
     let good = hub.attach(&shop(), LogFilter::all(), None, Collecting(Arc::clone(&events)));
@@ -218,8 +219,8 @@ fn bursts() -> impl Strategy<Value = Vec<Burst>> {
     proptest::collection::vec((1_u64..12_000, proptest::collection::vec((0_u64..4_000, any::<bool>()), 0..14)), 0..12)
 }
 
-/// What was written and what was heard, each counted.
-async fn heard_and_written(world: LogWorld, bursts: Vec<Burst>, ids: bool) -> [BTreeMap<String, i32>; 2] {
+/// What was heard, and what the API's own list says was written, each counted.
+async fn heard_and_written(world: FlyLogs, bursts: Vec<Burst>, ids: bool) -> [BTreeMap<String, i32>; 2] {
     let mut subscription = hub(&world).await.subscribe(&shop(), LogFilter::all(), None);
     let heard = Arc::new(Mutex::new(BTreeMap::new()));
     let listening = tokio::spawn({
@@ -235,7 +236,6 @@ async fn heard_and_written(world: LogWorld, bursts: Vec<Burst>, ids: bool) -> [B
         }
     });
     let begun = Instant::now();
-    let mut written = BTreeMap::new();
     for (number, (pause, entries)) in (0_u64..).zip(bursts) {
         tokio::time::sleep(Duration::from_millis(pause)).await;
         let now = BASE_NS / 1_000_000 + u64::try_from(begun.elapsed().as_millis()).unwrap();
@@ -243,39 +243,44 @@ async fn heard_and_written(world: LogWorld, bursts: Vec<Burst>, ids: bool) -> [B
         for (n, (late, shares)) in (0_u64..).zip(entries) {
             // At most three share one nanosecond: fewer than a page, or no cursor of one nanosecond could ever pass them.
             run = if shares && n > 0 && run < 2 { run + 1 } else { 0 };
-            let ns = if run > 0 { last } else { (now - late) * 1_000_000 + number * 100 + n };
-            last = ns;
+            let at = if run > 0 { last } else { (now - late) * 1_000_000 + number * 100 + n };
+            last = at;
             // Two of one nanosecond may say the same: they are two all the same.
-            let message = format!("burst {number}");
-            let second = Timestamp::from_unix_seconds(i64::try_from(ns / 1_000_000_000).unwrap()).to_string();
-            let at: Timestamp = format!("{}.{:09}Z", second.trim_end_matches('Z'), ns % 1_000_000_000).parse().unwrap();
-            *written.entry(format!("{at} {message}")).or_default() += 1;
-            world.set(|state| {
-                let id = ids.then(|| format!("id-{}", state.entries.len()));
-                state.entries.push(Written { ns, id, message, region: "fra" });
-            });
+            let mut line = Line::new(at, format!("burst {number}"));
+            line.id = ids.then(|| format!("id-{}", world.lines("shop").len()));
+            world.write("shop", line);
         }
     }
     tokio::time::sleep(Duration::from_secs(60)).await;
     listening.abort();
+    let mut written = BTreeMap::new();
+    for line in world.lines("shop") {
+        let second = Timestamp::from_unix_seconds(i64::try_from(line.at / 1_000_000_000).unwrap()).to_string();
+        let at: Timestamp = format!("{}.{:09}Z", second.trim_end_matches('Z'), line.at % 1_000_000_000).parse().unwrap();
+        *written.entry(format!("{at} {}", line.message.unwrap())).or_default() += 1;
+    }
     let heard = heard.lock().unwrap().clone();
     [heard, written]
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn equal_late_and_repeated_entries_are_heard_exactly_once(
-        bursts in bursts(), page in 4_usize..8, inclusive: bool, token_as_number: bool, ids: bool,
+    fn equal_late_disordered_and_repeated_entries_are_heard_exactly_once(
+        bursts in bursts(), page in 4_usize..8, inclusive: bool, token_as_number: bool, no_token_at_end: bool, disorder: bool,
+        repeats: bool, ids: bool,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         let [heard, written] = runtime.block_on(async {
-            let world = LogWorld::new();
-            world.set(|state| {
-                state.page = page;
-                state.inclusive = inclusive;
-                state.token_as_number = token_as_number;
+            let world = api();
+            world.quirk(|quirks| {
+                quirks.page_size = page;
+                quirks.inclusive = inclusive;
+                quirks.token_as_number = token_as_number;
+                quirks.no_token_at_end = no_token_at_end;
+                quirks.disorder = disorder;
+                quirks.repeats = repeats;
             });
             heard_and_written(world, bursts, ids).await
         });

@@ -4,7 +4,7 @@
 
 mod deploying;
 mod discovering;
-mod fake_fly;
-mod log_world;
+mod fly;
+mod log_api;
 mod logs;
 mod tokens;

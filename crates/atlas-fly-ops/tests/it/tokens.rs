@@ -8,15 +8,12 @@ use std::time::Duration;
 use atlas_core::{Clock, ErrorKind, Result, Timestamp};
 use atlas_fly_ops::conformance;
 use atlas_fly_ops::{
-    AnyTokenStore, AppName, FileTokenStore, FlyCli, FlyToken, MemoryTokenStore, MintScope, StoredToken, TokenSlot, TokenSource,
+    AnyTokenStore, AppName, FlyCli, FlyToken, MemoryTokenStore, MintScope, RedbTokenStore, StoredToken, TokenSlot, TokenSource,
     TokenStore, Tokens, TokensBuilder,
 };
 use atlas_http::CredentialSource as _;
 
-use crate::fake_fly::FakeFly;
-
-/// Mints `fm2_mintN` for the Nth call.
-const MINTS: &str = r#"echo "Update available" >&2; n=$(wc -l < "$FAKE_FLY/calls"); echo "{\"token\":\"FlyV1 fm2_mint$((n))\"}""#;
+use crate::fly::Fly;
 
 #[derive(Debug)]
 struct HandClock(Mutex<Timestamp>);
@@ -51,7 +48,7 @@ fn text(token: &FlyToken) -> String {
 }
 
 /// A chain without a configuration file.
-fn chain(fake: &FakeFly, store: &AnyTokenStore) -> TokensBuilder {
+fn chain(fake: &Fly, store: &AnyTokenStore) -> TokensBuilder {
     Tokens::builder()
         .store(store.clone())
         .config_file(None)
@@ -60,13 +57,18 @@ fn chain(fake: &FakeFly, store: &AnyTokenStore) -> TokensBuilder {
         .host("h1")
 }
 
+/// A record of this token, without an end.
+fn stored(text: &str) -> StoredToken {
+    StoredToken { token: token(text), expires_at: None, name: None }
+}
+
 fn memory() -> AnyTokenStore {
     AnyTokenStore::new(MemoryTokenStore::default())
 }
 
 #[tokio::test]
 async fn a_thousand_callers_cause_one_run_of_the_cli_and_share_its_token() {
-    let fake = FakeFly::doing(MINTS);
+    let fake = Fly::standard();
     let tokens = chain(&fake, &memory()).build();
     let callers: Vec<_> = (0..1000)
         .map(|_| {
@@ -79,13 +81,13 @@ async fn a_thousand_callers_cause_one_run_of_the_cli_and_share_its_token() {
     }
     let calls = fake.calls();
     assert_eq!(calls.len(), 1);
-    assert!(calls[0].starts_with("tokens create readonly --org=acme --name=atlas-h1-shop-"), "{}", calls[0]);
+    assert!(calls[0].starts_with("tokens create readonly --org=acme --name=atlas-h1.shop."), "{}", calls[0]);
     assert!(calls[0].ends_with(" --expiry=86400s --json"), "{}", calls[0]);
 }
 
 #[tokio::test]
 async fn a_thousand_callers_share_a_failure_and_the_cli_then_rests() {
-    let fake = FakeFly::doing("echo fm2_not_a_token >&2; echo 'Error: org slug must be specified'; exit 1");
+    let fake = Fly::doing("echo fm2_not_a_token >&2; echo 'Error: org slug must be specified'; exit 1");
     let tokens = chain(&fake, &memory()).build();
     let callers: Vec<_> = (0..1000)
         .map(|_| {
@@ -101,7 +103,7 @@ async fn a_thousand_callers_share_a_failure_and_the_cli_then_rests() {
 
 #[tokio::test]
 async fn apps_do_not_wait_for_each_other() {
-    let fake = FakeFly::doing(&format!("case \"$*\" in *-slow-*) exec sleep 600;; esac\n{MINTS}"));
+    let fake = Fly::doing(r#"case "$*" in *.slow.*) exec sleep 600;; esac; standard "$@""#);
     let tokens = chain(&fake, &memory()).cli_timeout(Duration::from_secs(600)).build();
     let slow = tokio::spawn({
         let tokens = tokens.clone();
@@ -113,9 +115,9 @@ async fn apps_do_not_wait_for_each_other() {
 
 #[tokio::test]
 async fn a_cli_that_is_missing_hangs_or_talks_nonsense_is_a_step_that_missed() {
-    let hangs = FakeFly::doing("exec sleep 600");
-    let nonsense = FakeFly::doing("echo welcome to fly");
-    let silent = FakeFly::doing("true");
+    let hangs = Fly::doing("exec sleep 600");
+    let nonsense = Fly::doing("echo welcome to fly");
+    let silent = Fly::doing("true");
     let missing = FlyCli::new().program("/nowhere/fly");
     for cli in [hangs.cli(), nonsense.cli(), silent.cli(), missing] {
         let store = memory();
@@ -127,12 +129,12 @@ async fn a_cli_that_is_missing_hangs_or_talks_nonsense_is_a_step_that_missed() {
         let acquired = tokens.get(&app("shop")).await.unwrap();
         assert_eq!((text(&acquired.token).as_str(), acquired.source), ("fo1_hand", TokenSource::Manual));
     }
-    assert!(hangs.alive().is_empty() && hangs.leader_is_reaped());
+    assert!(hangs.alive().is_empty() && hangs.unreaped().is_empty());
 }
 
 #[tokio::test]
 async fn a_manual_token_does_not_run_the_cli_for_every_caller() {
-    let fake = FakeFly::doing("exit 1");
+    let fake = Fly::doing("exit 1");
     let tokens = chain(&fake, &memory()).build();
     tokens.set_manual(&app("shop"), token("fo1_hand")).await.unwrap();
     for _ in 0..5 {
@@ -145,14 +147,19 @@ async fn a_manual_token_does_not_run_the_cli_for_every_caller() {
 async fn a_minted_token_outlives_the_process_and_its_file_is_its_owners_alone() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("private/tokens");
-    let fake = FakeFly::doing(MINTS);
-    let open = || AnyTokenStore::new(FileTokenStore::open(&folder).unwrap());
+    let fake = Fly::standard();
+    let open = || AnyTokenStore::new(RedbTokenStore::open(&folder).unwrap());
     chain(&fake, &open()).build().get(&app("shop")).await.unwrap();
     let again = chain(&fake, &open()).build().get(&app("shop")).await.unwrap();
     assert_eq!((text(&again.token).as_str(), again.source, fake.calls().len()), ("fm2_mint1", TokenSource::Store, 1));
+    open().put(&app("shop"), TokenSlot::Manual, stored("fo1_hand")).await.unwrap();
     let mode = |path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode(folder.clone()), mode(folder.join("shop.cached.json"))), (0o700, 0o600));
-    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+    assert_eq!(mode(folder.clone()), 0o700);
+    let mut files: Vec<_> =
+        fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    files.sort();
+    assert_eq!(files, ["cached.redb", "lock", "manual.redb"], "no draft and no copy is left");
+    assert!(files.iter().all(|file| mode(folder.join(file)) == 0o600));
 }
 
 #[tokio::test]
@@ -161,7 +168,7 @@ async fn the_configuration_file_is_read_again_and_never_kept() {
     let config = dir.path().join("config.yml");
     let clock = HandClock::new();
     let store = memory();
-    let fake = FakeFly::doing(MINTS);
+    let fake = Fly::standard();
     let tokens = chain(&fake, &store).config_file(Some(config.clone())).clock(clock.clone()).build();
     for round in ["fm2_first", "fm2_second"] {
         fs::write(&config, format!("access_token: \"{round}\"\nmetrics_token: fm2_m\n")).unwrap();
@@ -175,7 +182,7 @@ async fn the_configuration_file_is_read_again_and_never_kept() {
 
 #[tokio::test]
 async fn a_token_near_its_end_is_renewed_behind_the_callers_back() {
-    let fake = FakeFly::doing(MINTS);
+    let fake = Fly::standard();
     let clock = HandClock::new();
     let tokens = chain(&fake, &memory()).clock(clock.clone()).build();
     tokens.get(&app("shop")).await.unwrap();
@@ -192,7 +199,7 @@ async fn a_token_near_its_end_is_renewed_behind_the_callers_back() {
 
 #[tokio::test]
 async fn refresh_and_invalidate_do_not_find_the_stored_copy_again() {
-    let fake = FakeFly::doing(MINTS);
+    let fake = Fly::standard();
     let tokens = chain(&fake, &memory()).build();
     let get = async || text(&tokens.get(&app("shop")).await.unwrap().token);
     assert_eq!(get().await, "fm2_mint1");
@@ -215,7 +222,7 @@ async fn a_refused_token_is_not_given_again_from_anywhere() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("config.yml");
     fs::write(&config, "access_token: fm2_config\n").unwrap();
-    let fake = FakeFly::doing(MINTS);
+    let fake = Fly::standard();
     let tokens = chain(&fake, &memory()).config_file(Some(config)).build();
     let credential = tokens.credential(&app("shop"));
     for expected in ["FlyV1 fm2_config", "FlyV1 fm2_mint1", "FlyV1 fm2_mint2"] {
@@ -228,52 +235,128 @@ async fn a_refused_token_is_not_given_again_from_anywhere() {
 }
 
 #[tokio::test]
-async fn a_minted_token_can_be_revoked_by_its_name() {
-    let fake = FakeFly::doing(&format!(
-        r#"case "$*" in
-        *create*) {MINTS}; for w in "$@"; do case "$w" in --name=*) echo "${{w#--name=}}" > "$FAKE_FLY/name";; esac; done;;
-        *list*) echo "[{{\"ID\":\"t0\",\"Name\":\"other\"}},{{\"ID\":\"t1\",\"Name\":\"$(cat "$FAKE_FLY/name")\"}}]";;
-        esac"#
-    ));
+async fn every_token_this_host_minted_for_an_app_is_revoked_and_no_other() {
+    let fake = Fly::standard();
     let tokens = chain(&fake, &memory()).build();
-    assert_eq!(tokens.revoke(&app("shop")).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(tokens.revoke(&app("shop")).await.unwrap(), 0);
     tokens.get(&app("shop")).await.unwrap();
-    assert_eq!(tokens.revoke(&app("shop")).await.unwrap(), 1);
-    assert_eq!(fake.calls()[1..], ["tokens list --json --scope=org --org=acme", "tokens revoke t1"]);
-    assert_eq!(tokens.revoke(&app("shop")).await.unwrap_err().kind(), ErrorKind::NotFound);
+    tokens.get(&app("shop-2")).await.unwrap();
+    // The first is not in use any more, and lives on at fly's.
+    tokens.refresh(&app("shop")).await.unwrap();
+    assert_eq!(tokens.revoke(&app("shop")).await.unwrap(), 2);
+    assert_eq!(fake.calls().last().map(String::as_str), Some("tokens revoke t1 t3"));
+    assert_eq!(tokens.revoke(&app("shop")).await.unwrap(), 0);
+    assert_eq!(text(&tokens.get(&app("shop")).await.unwrap().token), "fm2_mint4", "what was revoked is forgotten");
+    // A host that was renamed still knows the one it keeps.
+    let store = memory();
+    chain(&fake, &store).build().get(&app("other")).await.unwrap();
+    assert_eq!(chain(&fake, &store).host("h2").build().revoke(&app("other")).await.unwrap(), 1);
+    let alone = chain(&fake, &memory()).cli(None).build();
+    assert_eq!(alone.revoke(&app("shop")).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    fake.doing("exit 1").unwrap();
+    assert_eq!(tokens.revoke(&app("shop")).await.unwrap_err().kind(), ErrorKind::Provider);
 }
 
 #[tokio::test]
-async fn a_corrupt_manual_file_is_refused_and_preserved_and_a_corrupt_cached_one_is_rebuilt() {
-    let dir = tempfile::tempdir().unwrap();
-    let folder = dir.path().join("tokens");
-    let store = AnyTokenStore::new(FileTokenStore::open(&folder).unwrap());
-    for slot in ["manual", "cached"] {
-        fs::write(folder.join(format!("shop.{slot}.json")), "{\"v\":1,\"tok").unwrap();
-    }
-    let error = store.get(&app("shop"), TokenSlot::Manual).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Conflict);
-    let fake = FakeFly::doing(MINTS);
-    let tokens = chain(&fake, &store).build();
-    assert_eq!(tokens.set_manual(&app("shop"), token("fo1_new")).await.unwrap_err().kind(), ErrorKind::Conflict);
-    assert_eq!(fs::read_to_string(folder.join("shop.manual.json")).unwrap(), "{\"v\":1,\"tok");
+async fn the_environments_token_goes_first_and_when_it_is_refused_the_chain_goes_on() {
+    let fake = Fly::standard();
+    let store = memory();
+    let tokens = chain(&fake, &store).environment(Some(token("fo1_env"))).build();
+    let acquired = tokens.get(&app("shop")).await.unwrap();
+    assert_eq!((text(&acquired.token).as_str(), acquired.source), ("fo1_env", TokenSource::Environment));
+    assert!(fake.calls().is_empty() && store.get(&app("shop"), TokenSlot::Cached).await.unwrap().is_none(), "it is never kept");
+    let credential = tokens.credential(&app("shop"));
+    credential.rejected(&credential.authorization().await.unwrap());
     assert_eq!(tokens.get(&app("shop")).await.unwrap().source, TokenSource::Cli);
-    assert!(store.get(&app("shop"), TokenSlot::Cached).await.unwrap().is_some());
+}
+
+/// Ways in which a database may be damaged.
+fn damages() -> [fn(&std::path::Path); 5] {
+    [
+        |path| fs::write(path, "").unwrap(),
+        |path| fs::write(path, "no database at all").unwrap(),
+        |path| {
+            let whole = fs::read(path).unwrap();
+            fs::write(path, &whole[..whole.len() / 2]).unwrap();
+        },
+        // Its first pages are gone.
+        |path| {
+            let mut whole = fs::read(path).unwrap();
+            whole[..8192].fill(0);
+            fs::write(path, whole).unwrap();
+        },
+        // Every page but the header is noise.
+        |path| {
+            let mut whole = fs::read(path).unwrap();
+            whole[4096..].fill(0xA5);
+            fs::write(path, whole).unwrap();
+        },
+    ]
+}
+
+#[tokio::test]
+async fn a_corrupt_manual_store_is_refused_and_preserved_to_the_byte_and_a_corrupt_cache_is_rebuilt() {
+    for (number, damage) in damages().into_iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("tokens");
+        let opened = AnyTokenStore::new(RedbTokenStore::open(&folder).unwrap());
+        for slot in [TokenSlot::Cached, TokenSlot::Manual] {
+            opened.put(&app("shop"), slot, stored("fo1_kept")).await.unwrap();
+        }
+        // Under a store that is open already, and for one that is opened after it.
+        damage(&folder.join("manual.redb"));
+        damage(&folder.join("cached.redb"));
+        let damaged = fs::read(folder.join("manual.redb")).unwrap();
+        assert_eq!(opened.get(&app("shop"), TokenSlot::Manual).await.unwrap_err().kind(), ErrorKind::Conflict, "{number}");
+        let fake = Fly::standard();
+        let tokens = chain(&fake, &opened).build();
+        assert_eq!(tokens.set_manual(&app("shop"), token("fo1_new")).await.unwrap_err().kind(), ErrorKind::Conflict, "{number}");
+        assert_eq!(RedbTokenStore::open(&folder).unwrap_err().kind(), ErrorKind::Conflict, "{number}");
+        assert_eq!(tokens.get(&app("shop")).await.unwrap().source, TokenSource::Cli, "{number}");
+        assert!(opened.get(&app("shop"), TokenSlot::Cached).await.unwrap().is_some(), "{number}");
+        assert_eq!(fs::read(folder.join("manual.redb")).unwrap(), damaged, "{number}");
+        // Taken away by its owner, it begins anew.
+        fs::remove_file(folder.join("manual.redb")).unwrap();
+        tokens.set_manual(&app("shop"), token("fo1_new")).await.unwrap();
+        drop(RedbTokenStore::open(&folder).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn two_stores_of_one_folder_see_each_others_tokens_and_wait_for_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("t");
+    let stores = [0; 2].map(|_| AnyTokenStore::new(RedbTokenStore::open(&folder).unwrap()));
+    let mut puts = Vec::new();
+    for n in 0..40 {
+        let store = stores[n % 2].clone();
+        puts.push(tokio::spawn(async move { store.put(&app(&format!("app-{n}")), TokenSlot::Cached, stored("fm2_x")).await }));
+    }
+    for put in puts {
+        put.await.unwrap().unwrap();
+    }
+    for n in 0..40 {
+        assert!(stores[(n + 1) % 2].get(&app(&format!("app-{n}")), TokenSlot::Cached).await.unwrap().is_some(), "{n}");
+    }
 }
 
 #[test]
 fn a_folder_that_others_may_enter_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    assert_eq!(FileTokenStore::open(dir.path()).unwrap_err().kind(), ErrorKind::Validation);
+    assert_eq!(RedbTokenStore::open(dir.path()).unwrap_err().kind(), ErrorKind::Validation);
 }
 
 #[tokio::test]
 async fn our_stores_conform() {
     let dir = tempfile::tempdir().unwrap();
-    let files = AnyTokenStore::new(FileTokenStore::open(dir.path().join("t")).unwrap());
+    let redb = AnyTokenStore::new(RedbTokenStore::open(dir.path().join("t")).unwrap());
     assert_eq!(conformance::check(&memory()).await, Ok(()));
-    assert_eq!(conformance::check(&files).await, Ok(()));
+    assert_eq!(conformance::check(&redb).await, Ok(()));
+    let reopen = || RedbTokenStore::open(dir.path().join("t")).map(AnyTokenStore::new);
+    assert_eq!(conformance::check_durable(reopen).await, Ok(()));
+    let forgets = conformance::check_durable(|| Ok(memory())).await;
+    assert_eq!(forgets, Err("a record outlives the store's handle".to_owned()));
 }
 
 /// A store with one fault.
@@ -318,7 +401,7 @@ async fn the_suite_finds_each_fault() {
 
 #[tokio::test]
 async fn no_error_and_no_debug_output_shows_a_token() {
-    let fake = FakeFly::doing("echo 'Error: fm2_leak in a message'; echo fm2_leak >&2; exit 1");
+    let fake = Fly::doing("echo 'Error: fm2_leak in a message'; echo fm2_leak >&2; exit 1");
     let tokens = chain(&fake, &memory()).build();
     let error = tokens.get(&app("shop")).await.unwrap_err();
     tokens.set_manual(&app("shop"), token("fo1_leak")).await.unwrap();
