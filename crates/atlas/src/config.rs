@@ -66,6 +66,8 @@ pub struct OrchestratorConfig {
     /// How old a machine must be before the reaper may end it.
     #[serde(deserialize_with = "span::deserialize")]
     pub reap_grace: Option<Duration>,
+    /// The reaper reports what it would end, and ends nothing.
+    pub reap_report_only: Option<bool>,
     /// Time between two looks at a session's machine.
     #[serde(deserialize_with = "span::deserialize")]
     pub poll_interval: Option<Duration>,
@@ -206,6 +208,7 @@ impl Config {
         policy.default_account.grace = set.reap_grace.unwrap_or(policy.default_account.grace);
         policy.default_account.reap_interval = set.reap_interval.unwrap_or(policy.default_account.reap_interval);
         policy.default_account.poll_interval = set.poll_interval.unwrap_or(policy.default_account.poll_interval);
+        policy.default_account.report_only = set.reap_report_only.unwrap_or(policy.default_account.report_only);
         for (name, provider) in accounts {
             let mut account = policy.account(name).clone();
             if let Some(reaped) = &set.reap_providers {

@@ -13,8 +13,8 @@ use atlas_core::{
 use atlas_orchestrator::owner::OwnerSocket;
 use atlas_orchestrator::store::{AnyStore, Memory, Store};
 use atlas_orchestrator::{
-    Cursor, Orchestrator, Policy, Scope, Session, SessionFilter, SessionId, SessionInfo, SessionKind, SessionOptions, Shutdown,
-    ShutdownReport, Subscription, TaskOutcome,
+    ActivitySource, AnyActivitySource, AnyReadyProbe, Cursor, Orchestrator, Policy, ReadyProbe, Risk, Scope, Session,
+    SessionFilter, SessionId, SessionInfo, SessionKind, SessionOptions, Shutdown, ShutdownReport, Subscription, TaskOutcome,
 };
 
 use crate::owner;
@@ -89,6 +89,41 @@ impl Atlas {
     pub async fn launch(&self, request: ComputeRequest, options: SessionOptions, kind: SessionKind) -> Result<SessionId> {
         let options = self.complete(options)?;
         self.0.orchestrator.launch(request, options, kind).await
+    }
+
+    /// An id for a session to be launched: for what has to be bound to it before, such as a callback's token.
+    #[must_use]
+    pub fn new_id(&self) -> SessionId {
+        self.0.orchestrator.new_id()
+    }
+
+    /// As [`Atlas::launch`], under an id of [`Atlas::new_id`].
+    ///
+    /// # Errors
+    /// As [`Atlas::launch`]; `conflict` when the id is taken.
+    ///
+    /// # Cancel safety
+    /// As [`Atlas::launch`].
+    pub async fn launch_as(
+        &self,
+        id: SessionId,
+        request: ComputeRequest,
+        options: SessionOptions,
+        kind: SessionKind,
+    ) -> Result<SessionId> {
+        let options = self.complete(options)?;
+        self.0.orchestrator.launch_as(id, request, options, kind).await
+    }
+
+    /// Dollars per hour by what they are spent on: all but the serving machines are at risk.
+    ///
+    /// # Errors
+    /// `unavailable` when the store cannot be read.
+    ///
+    /// # Cancel safety
+    /// A read.
+    pub async fn risk(&self) -> Result<Risk> {
+        self.0.orchestrator.risk().await
     }
 
     /// The handle of a session on record.
@@ -176,6 +211,9 @@ pub struct AtlasBuilder {
     idle_ttl: Option<Duration>,
     store: Option<(AnyStore, Option<PathBuf>)>,
     policy: Policy,
+    reaper: Reaper,
+    sources: Vec<AnyActivitySource>,
+    probe: Option<AnyReadyProbe>,
     realm: RealmSource,
     name_prefix: Option<String>,
     clock: Arc<dyn Clock>,
@@ -192,6 +230,9 @@ impl Default for AtlasBuilder {
             idle_ttl: None,
             store: None,
             policy: Policy::default(),
+            reaper: Reaper::default(),
+            sources: Vec::new(),
+            probe: None,
             realm: RealmSource::default(),
             name_prefix: None,
             clock: Arc::new(SystemClock),
@@ -239,6 +280,47 @@ impl AtlasBuilder {
     /// How the orchestrator behaves.
     pub fn policy(self, policy: Policy) -> Self {
         Self { policy, ..self }
+    }
+
+    /// The time between two scans of an account by the reaper.
+    pub fn reap_interval(mut self, interval: Duration) -> Self {
+        self.reaper.interval = Some(interval);
+        self
+    }
+
+    /// The accounts that the reaper looks at; all of them unless set.
+    pub fn reap_providers<'a>(mut self, accounts: impl IntoIterator<Item = &'a str>) -> Self {
+        self.reaper.providers = Some(accounts.into_iter().map(AccountName::new).collect());
+        self
+    }
+
+    /// What a machine's name must begin with to be looked at by the reaper, and what ours begin with. Empty looks at all names; whether a
+    /// machine is ours is still said by its key alone.
+    pub fn reap_name_prefix(self, prefix: impl Into<String>) -> Self {
+        self.name_prefix(prefix)
+    }
+
+    /// How long a machine must have been seen before the reaper may end it.
+    pub fn reap_grace(mut self, grace: Duration) -> Self {
+        self.reaper.grace = Some(grace);
+        self
+    }
+
+    /// The reaper reports what it would end, and ends nothing.
+    pub fn reap_report_only(mut self, report_only: bool) -> Self {
+        self.reaper.report_only = Some(report_only);
+        self
+    }
+
+    /// Another source of activity besides touches.
+    pub fn activity(mut self, source: impl ActivitySource) -> Self {
+        self.sources.push(AnyActivitySource::new(source));
+        self
+    }
+
+    /// What asks machines whether they are usable, besides their cloud. With the feature `probe` it is a `NetProbe` unless set.
+    pub fn probe(self, probe: impl ReadyProbe) -> Self {
+        Self { probe: Some(AnyReadyProbe::new(probe)), ..self }
     }
 
     /// What the names of machines begin with.
@@ -294,6 +376,7 @@ impl AtlasBuilder {
         if let Some(name) = default_account.as_ref().filter(|name| !accounts.contains_key(*name)) {
             return Err(Error::validation("default_provider", format!("{name} is not configured")));
         }
+        let policy = self.reaper.apply(self.policy, accounts.keys())?;
         let in_memory = || (AnyStore::new(Memory::new(self.clock.clone(), &*self.entropy)), None);
         let (store, file) = self.store.unwrap_or_else(in_memory);
         let from_env = std::env::var(REALM_SECRET_ENV).ok().map(Secret::new);
@@ -302,7 +385,7 @@ impl AtlasBuilder {
             .store(store)
             .realm(found.realm)
             .ledger(found.ledger)
-            .policy(self.policy)
+            .policy(policy)
             .clock(self.clock.clone())
             .entropy(self.entropy.clone());
         let entropy = self.entropy;
@@ -311,6 +394,17 @@ impl AtlasBuilder {
         }
         for (name, provider) in &accounts {
             builder = builder.account(name.clone(), provider.clone());
+        }
+        for source in self.sources {
+            builder = builder.activity(source);
+        }
+        let probe = match self.probe {
+            #[cfg(feature = "probe")]
+            None => Some(AnyReadyProbe::new(crate::probe::NetProbe::new(self.clock.clone(), entropy.clone())?)),
+            probe => probe,
+        };
+        if let Some(probe) = probe {
+            builder = builder.probe(probe);
         }
         #[cfg(feature = "guard")]
         let link = Arc::new(std::sync::OnceLock::new());
@@ -329,6 +423,35 @@ impl AtlasBuilder {
             *atlas.0.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket);
         }
         Ok(atlas)
+    }
+}
+
+/// What a builder was told about the reaper.
+#[derive(Debug, Default)]
+struct Reaper {
+    interval: Option<Duration>,
+    providers: Option<Vec<Result<AccountName>>>,
+    grace: Option<Duration>,
+    report_only: Option<bool>,
+}
+
+impl Reaper {
+    /// The policy with what was said here instead of what it says.
+    fn apply<'a>(self, mut policy: Policy, accounts: impl Iterator<Item = &'a AccountName>) -> Result<Policy> {
+        let known: Vec<AccountName> = accounts.cloned().collect();
+        let reaped = self.providers.map(|named| named.into_iter().collect::<Result<Vec<_>>>()).transpose()?;
+        if let Some(odd) = reaped.iter().flatten().find(|name| !known.contains(name)) {
+            return Err(Error::validation("reap_providers", format!("{odd} is not configured")));
+        }
+        for name in known {
+            let mut account = policy.account(&name).clone();
+            account.reap_interval = self.interval.unwrap_or(account.reap_interval);
+            account.grace = self.grace.unwrap_or(account.grace);
+            account.report_only = self.report_only.unwrap_or(account.report_only);
+            account.reap = reaped.as_ref().map_or(account.reap, |reaped| reaped.contains(&name));
+            policy = policy.with_account(name, account);
+        }
+        Ok(policy)
     }
 }
 

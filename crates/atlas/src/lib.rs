@@ -12,6 +12,8 @@ mod facade;
 mod guard;
 #[cfg(feature = "orchestrator")]
 pub mod owner;
+#[cfg(feature = "probe")]
+mod probe;
 #[cfg(feature = "orchestrator")]
 mod realm;
 #[cfg(feature = "config")]
@@ -24,9 +26,10 @@ pub use atlas_core::*;
 pub use atlas_orchestrator::store::{Memory, Redb, RedbOptions};
 #[cfg(feature = "orchestrator")]
 pub use atlas_orchestrator::{
-    AccountPolicy, AttemptInfo, AttemptPhase, Cost, Cursor, Death, Delivery, Event, EventKind, Limit, OnFailure, Orchestrator,
-    Policy, Proof, ReapReport, Reason, Scope, Session, SessionFilter, SessionId, SessionInfo, SessionKind, SessionOptions,
-    SessionState, Shutdown, ShutdownReport, StopOutcome, Stuck, Subscription, TaskKind, TaskOutcome, Touch,
+    AccountPolicy, ActivitySource, AttemptInfo, AttemptPhase, Audit, Cost, Cursor, Death, Delivery, Event, EventKind, Limit,
+    OnFailure, Orchestrator, Policy, Probe, Proof, ReadyProbe, ReapReport, Reason, Risk, Scope, Session, SessionFilter,
+    SessionId, SessionInfo, SessionKind, SessionOptions, SessionState, Shutdown, ShutdownReport, StopOutcome, Stuck,
+    Subscription, TaskKind, TaskOutcome, Touch, Unattended,
 };
 #[cfg(feature = "lambda")]
 pub use atlas_provider_lambda::Lambda;
@@ -40,6 +43,8 @@ pub use atlas_web as web;
 pub use facade::{Atlas, AtlasBuilder, IntoStore};
 #[cfg(feature = "guard")]
 pub use guard::GuardActivity;
+#[cfg(feature = "probe")]
+pub use probe::NetProbe;
 #[cfg(feature = "orchestrator")]
 pub use realm::REALM_SECRET_ENV;
 

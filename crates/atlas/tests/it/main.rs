@@ -2,3 +2,5 @@
 
 mod facade;
 mod owner;
+#[cfg(feature = "runpod")]
+mod runpod;
