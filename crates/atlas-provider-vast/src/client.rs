@@ -1,0 +1,194 @@
+//! Vast's API, one function for each endpoint. What an answer means is `translate`'s.
+
+use std::collections::BTreeSet;
+
+use atlas_core::{CallContext, Error, ErrorKind, Next, Outcome, Result, RetryClass, Secret};
+use atlas_http::{Answer, Call, Client};
+use http::{Method, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::error;
+use crate::wire::{Charge, Charges, Created, Offers, Page, PointRead, ResultAt, User, Verdict};
+
+/// What the list gives at most.
+const PAGE: &str = "25";
+/// No account has this many pages; a server that goes on for longer is broken.
+const MAX_PAGES: usize = 4_000;
+
+/// A walk over instances as far as it could be read.
+#[derive(Debug)]
+pub(crate) struct Walk {
+    pub(crate) items: Vec<Value>,
+    /// What is missing, and why; `None` when the end was reached.
+    pub(crate) missing: Option<String>,
+}
+
+/// The API of one account.
+#[derive(Clone, Debug)]
+pub(crate) struct Cloud(pub(crate) Client);
+
+/// A call of the API, ending in the slash that its routes have.
+pub(crate) fn call<S: AsRef<str>>(
+    method: Method,
+    operation: &'static str,
+    class: RetryClass,
+    segments: impl IntoIterator<Item = S>,
+) -> Call {
+    let version = ["api", "v0"].map(str::to_owned).into_iter();
+    Call::new(method, operation, class, version.chain(segments.into_iter().map(|segment| segment.as_ref().to_owned())))
+        .trailing_slash()
+}
+
+impl Cloud {
+    /// Makes a call. An answer that says `success: false` is an error, whatever its status.
+    pub(crate) async fn answer(&self, cx: &CallContext, call: Call) -> Result<Answer> {
+        let answer = self.0.call(cx, call).await?;
+        if let Ok(verdict) = serde_json::from_slice::<Verdict>(answer.bytes())
+            && verdict.success == Some(false)
+        {
+            return Err(error::classify(answer.status().as_u16(), &verdict));
+        }
+        Ok(answer)
+    }
+
+    pub(crate) async fn json<T: DeserializeOwned>(&self, cx: &CallContext, call: Call) -> Result<T> {
+        self.answer(cx, call).await?.json()
+    }
+
+    /// One search. All of them draw on one allowance: ten a minute.
+    pub(crate) async fn offers(&self, cx: &CallContext, search: &Value) -> Result<Vec<Value>> {
+        let call = call(Method::POST, "candidates", RetryClass::Safe, ["bundles"]).json(search);
+        Ok(self.json::<Offers>(cx, call).await?.offers)
+    }
+
+    /// The one call that makes a machine. `secrets` are kept out of whatever an error says: Vast echoes what it refuses.
+    pub(crate) async fn create(&self, cx: &CallContext, ask: &str, body: &Value, secrets: Vec<Secret>) -> Result<Created> {
+        let call = call(Method::PUT, "spawn_compute", RetryClass::Create, ["asks", ask]).json(body).scrub(secrets);
+        self.answer(cx, call).await?.json()
+    }
+
+    /// A point read: the instance, or the `null` that says that there is none. Also the answer, for what is wrong with it.
+    pub(crate) async fn instance(&self, cx: &CallContext, id: &str) -> Result<(Option<Value>, Answer)> {
+        let call = call(Method::GET, "get_compute", RetryClass::Safe, ["instances", id]).accept_status(StatusCode::NOT_FOUND);
+        let answer = self.0.call(cx, call).await?;
+        if let Some(gone) = gone(&answer) {
+            return gone.map(|()| (None, answer));
+        }
+        let read: PointRead = answer.json()?;
+        Ok((read.instances, answer))
+    }
+
+    /// Walks the instances to the last page, in the order of their ids.
+    pub(crate) async fn instances(&self, cx: &CallContext) -> Result<Walk> {
+        let mut walk = Walk { items: Vec::new(), missing: None };
+        let (mut token, mut tokens) = (None::<String>, BTreeSet::new());
+        for page in 0..MAX_PAGES {
+            let call = Call::get("list_compute", RetryClass::Safe, ["api", "v1", "instances"])
+                .trailing_slash()
+                .query("limit", PAGE)
+                .query("order_by", r#"[{"col":"id","dir":"asc"}]"#)
+                .query_opt("after_token", token.as_ref());
+            let read: Page = match self.json(cx, call).await {
+                Ok(read) => read,
+                Err(error) if page == 0 => return Err(error),
+                Err(error) => {
+                    walk.missing = Some(format!("page {} failed: {error}", page + 1));
+                    return Ok(walk);
+                }
+            };
+            walk.items.extend(read.instances);
+            match read.next_token.filter(|next| !next.is_empty()) {
+                None => return Ok(walk),
+                Some(next) if !tokens.insert(next.clone()) => {
+                    walk.missing = Some(format!("page {} leads back to an earlier one", page + 1));
+                    return Ok(walk);
+                }
+                Some(next) => token = Some(next),
+            }
+        }
+        walk.missing = Some("it does not end".to_owned());
+        Ok(walk)
+    }
+
+    /// Stops or starts. The words of the answer count, whatever its status.
+    pub(crate) async fn set_state(&self, cx: &CallContext, operation: &'static str, id: &str, state: &str) -> Result<Answer> {
+        let call = call(Method::PUT, operation, RetryClass::Idempotent, ["instances", id]).json(&json!({ "state": state }));
+        self.answer(cx, call).await
+    }
+
+    /// A 404 in Vast's own words about an instance is a success; one about the key is not.
+    pub(crate) async fn destroy(&self, cx: &CallContext, id: &str) -> Result<()> {
+        let call =
+            call(Method::DELETE, "terminate", RetryClass::Idempotent, ["instances", id]).accept_status(StatusCode::NOT_FOUND);
+        let answer = self.0.call(cx, call).await?;
+        if let Some(gone) = gone(&answer) {
+            return gone;
+        }
+        match answer.json::<Verdict>()? {
+            Verdict { success: Some(true), .. } => Ok(()),
+            verdict if verdict.success == Some(false) => Err(error::classify(answer.status().as_u16(), &verdict)),
+            _ => Err(answer.misunderstood("the answer does not say whether the instance was destroyed")),
+        }
+    }
+
+    /// Changes something of an instance or of the account.
+    pub(crate) async fn change(
+        &self,
+        cx: &CallContext,
+        (method, operation): (Method, &'static str),
+        segments: &[&str],
+        body: &(impl Serialize + Sync),
+    ) -> Result<Value> {
+        self.json(cx, call(method, operation, RetryClass::Idempotent, segments).json(body)).await
+    }
+
+    /// Asks for a log to be written; answers where it will be.
+    pub(crate) async fn request_logs(&self, cx: &CallContext, id: &str, body: &Value) -> Result<String> {
+        let call = call(Method::PUT, "logs", RetryClass::Safe, ["instances", "request_logs", id]).json(body);
+        Ok(self.json::<ResultAt>(cx, call).await?.result_url)
+    }
+
+    pub(crate) async fn user(&self, cx: &CallContext) -> Result<User> {
+        self.json(cx, call(Method::GET, "identity", RetryClass::Safe, ["users", "current"])).await
+    }
+
+    /// The charges for instances between two instants, in epoch seconds.
+    pub(crate) async fn charges(&self, cx: &CallContext, from: i64, to: i64) -> Result<Vec<Charge>> {
+        let filters = json!({ "day": { "gte": from, "lte": to }, "type": { "in": ["instance"] } }).to_string();
+        let (mut all, mut token, mut tokens) = (Vec::new(), None::<String>, BTreeSet::new());
+        loop {
+            let call = call(Method::GET, "compute_spend", RetryClass::Safe, ["charges"])
+                .query("select_filters", &filters)
+                .query("format", "table")
+                .query("limit", "500")
+                .query_opt("after_token", token.as_ref());
+            let page: Charges = self.json(cx, call).await?;
+            all.extend(page.results);
+            match page.next_token.filter(|next| !next.is_empty()) {
+                None => return Ok(all),
+                Some(next) if !tokens.insert(next.clone()) => {
+                    let error = Error::new(ErrorKind::Provider, "the pages of charges go in a circle");
+                    return Err(error.outcome_is(Outcome::NotApplied(Next::SameLater)));
+                }
+                Some(next) => token = Some(next),
+            }
+        }
+    }
+}
+
+/// What a 404 says: that the instance is gone, or something else. `None` for any other status.
+fn gone(answer: &Answer) -> Option<Result<()>> {
+    if answer.status() != StatusCode::NOT_FOUND {
+        return None;
+    }
+    if error::says_gone(answer.bytes()) {
+        return Some(Ok(()));
+    }
+    let verdict: Option<Verdict> = serde_json::from_slice(answer.bytes()).ok();
+    Some(Err(match verdict.filter(|verdict| !verdict.code().is_empty()) {
+        Some(verdict) => error::classify(404, &verdict),
+        None => answer.misunderstood("the answer is not the cloud's own 404"),
+    }))
+}

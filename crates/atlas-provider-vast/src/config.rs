@@ -1,0 +1,127 @@
+//! Where Vast is and with which key it is called.
+
+use std::fmt;
+use std::time::Duration;
+
+use atlas_core::{AccountLimits, Backoff, ProviderId, Result};
+use atlas_http::{Connection, Pace};
+
+use crate::Vast;
+use crate::client::Cloud;
+use crate::memory::Memory;
+use crate::policy::OfferPolicy;
+
+/// The variable with the API key.
+pub const API_KEY_ENV: &str = "VAST_API_KEY";
+/// The variable with another base URL, without its `/api/v0`.
+pub const URL_ENV: &str = "ATLAS_VAST_URL";
+
+const BASE_URL: &str = "https://console.vast.ai";
+
+const LIMITS: AccountLimits = AccountLimits {
+    visibility_bound: Duration::from_secs(90),
+    call_deadline: Duration::from_secs(60),
+    call_interval: Duration::from_millis(200),
+    burst: 5,
+    concurrency: 8,
+};
+/// There is no `Retry-After`, and the shortest interval is a second.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(1500), Duration::from_secs(20));
+
+/// Vast's least intervals for each endpoint, a little longer than it says; a minute's ten searches are six at once and one in fifteen
+/// seconds (docs/clouds/vast.md).
+const PACES: &[(&str, u64, u32)] = &[
+    ("spawn_compute", 5_000, 1),
+    ("candidates", 15_000, 6),
+    ("list_compute", 1_100, 1),
+    ("get_compute", 2_100, 1),
+    ("terminate", 3_200, 1),
+    ("stop", 1_100, 1),
+    ("start", 1_100, 1),
+    ("logs", 1_100, 1),
+    ("identity", 5_200, 1),
+    ("compute_spend", 1_100, 1),
+    ("bid", 5_700, 1),
+    ("exec", 1_600, 1),
+    ("volumes", 5_700, 1),
+];
+
+/// Builds a [`Vast`]. What is set here counts before the environment.
+pub struct VastBuilder {
+    connection: Connection,
+    base_url: Option<String>,
+    policy: OfferPolicy,
+    paced: bool,
+}
+
+impl Default for VastBuilder {
+    fn default() -> Self {
+        Self { connection: Connection::new(LIMITS), base_url: None, policy: OfferPolicy::default(), paced: true }
+    }
+}
+
+impl VastBuilder {
+    atlas_http::connection_setters!(connection);
+
+    /// Takes from these variables what is not set on the builder.
+    #[must_use]
+    pub fn environment(mut self, variable: impl Fn(&str) -> Option<String>) -> Self {
+        self.connection.set_environment_keys(&[API_KEY_ENV], &variable);
+        Self { base_url: self.base_url.or_else(|| variable(URL_ENV)), ..self }
+    }
+
+    /// Another base URL, without its `/api/v0`. `http://` to loopback only.
+    #[must_use]
+    pub fn base_url(self, url: impl Into<String>) -> Self {
+        Self { base_url: Some(url.into()), ..self }
+    }
+
+    /// Which offers are good enough.
+    #[must_use]
+    pub fn offers(self, policy: OfferPolicy) -> Self {
+        Self { policy, ..self }
+    }
+
+    /// Whether the intervals of Vast's endpoints are kept, besides the account's limits. A simulated Vast may have none.
+    #[must_use]
+    pub fn endpoint_paces(self, kept: bool) -> Self {
+        Self { paced: kept, ..self }
+    }
+
+    /// The provider.
+    ///
+    /// # Errors
+    /// `unauthorized` without a key, naming the variable to set; `validation` for a URL that is none, or that would send the key
+    /// readable to another machine.
+    pub fn build(self) -> Result<Vast> {
+        let id = ProviderId::new("vast").expect("a plain name");
+        let key = self.connection.key(API_KEY_ENV).map_err(|error| error.during(&id, "build"))?;
+        let mut client = self
+            .connection
+            .client(id.clone(), self.base_url.unwrap_or_else(|| BASE_URL.to_owned()))
+            .api("v0")
+            .api_key("Bearer", key)
+            .errors(crate::error::map);
+        if self.paced {
+            client = client.backoff(BACKOFF);
+            for (operation, millis, burst) in PACES {
+                client = client.pace(operation, Pace::every(Duration::from_millis(*millis)).burst(*burst));
+            }
+        }
+        Ok(Vast {
+            id,
+            cloud: Cloud(client.build()?),
+            policy: self.policy,
+            memory: Memory::new(self.connection.clock()),
+            limits: self.connection.limits(),
+            clock: self.connection.clock(),
+            connection: self.connection,
+        })
+    }
+}
+
+impl fmt::Debug for VastBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VastBuilder").field("base_url", &self.base_url).field("policy", &self.policy).finish_non_exhaustive()
+    }
+}

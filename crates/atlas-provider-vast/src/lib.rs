@@ -1,0 +1,324 @@
+//! Vast.ai behind the contract: containers on hosts of a market, on demand or by bid, each rented by one call on one offer.
+//!
+//! ```no_run
+//! use atlas_core::{AnyProvider, CallContext, ComputeRequest, Gpu, LaunchKey, Port};
+//! use atlas_provider_vast::Vast;
+//!
+//! # async fn run() -> atlas_core::Result<()> {
+//! let vast = AnyProvider::new(Vast::from_env()?);
+//! let cx = CallContext::new();
+//! let request = ComputeRequest::gpu(Gpu::Rtx4090).image("ghcr.io/me/infer:1").port(Port::http(8000));
+//! for offer in vast.candidates(&cx, &request).await? {
+//!     // Offers vanish between the search and the order: then the next one's turn has come.
+//!     match vast.spawn_compute(&cx, &LaunchKey::untracked(), &request.clone().at(offer)).await {
+//!         Ok(machine) => return Ok(println!("{}", machine.id)),
+//!         Err(error) if error.kind() == atlas_core::ErrorKind::NoCapacity => {}
+//!         Err(error) => return Err(error),
+//!     }
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! Deliberately absent: serverless, bulk and server-side rentals (partial results), virtual machines, and what hosts do.
+
+mod catalogue;
+mod client;
+mod config;
+mod error;
+mod logs;
+mod memory;
+mod policy;
+mod resources;
+mod translate;
+mod wire;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use atlas_core::{
+    AccountLimits, BoxStream, CallContext, Candidate, Capabilities, Capability, Clock, Compute, ComputeId, ComputeRequest,
+    ComputeSpend, Error, ErrorKind, GpuType, LaunchKey, ListFilter, Listing, LogLine, LogQuery, Next, Outcome, Presence,
+    Provider, ProviderId, Result, SpendQuery, Timestamp, Usd,
+};
+use atlas_http::{Connection, merge_json};
+
+use client::Cloud;
+pub use config::{API_KEY_ENV, URL_ENV, VastBuilder};
+use memory::Memory;
+pub use policy::OfferPolicy;
+pub use resources::{SshKey, Volume, VolumeOffer};
+
+/// How often a new machine is looked for to compare it with its order, and how long to wait between: for seconds it may read as none.
+const LOOKS: u32 = 3;
+const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
+
+/// One Vast account. Cheap to clone; clones share connections, pacing, and what is remembered of hosts that failed.
+#[derive(Clone, Debug)]
+pub struct Vast {
+    id: ProviderId,
+    cloud: Cloud,
+    connection: Connection,
+    policy: OfferPolicy,
+    memory: Memory,
+    limits: AccountLimits,
+    clock: Arc<dyn Clock>,
+}
+
+impl Vast {
+    /// From `VAST_API_KEY` and, where set, `ATLAS_VAST_URL`.
+    ///
+    /// # Errors
+    /// See [`VastBuilder::build`].
+    pub fn from_env() -> Result<Self> {
+        Self::builder().environment(|name| std::env::var(name).ok()).build()
+    }
+
+    /// Begins one by hand.
+    #[must_use]
+    pub fn builder() -> VastBuilder {
+        VastBuilder::default()
+    }
+
+    fn policy<'a>(&'a self, cx: &'a CallContext) -> &'a OfferPolicy {
+        cx.extension::<OfferPolicy>().unwrap_or(&self.policy)
+    }
+
+    async fn offered(&self, cx: &CallContext, request: &ComputeRequest) -> Result<Vec<Candidate>> {
+        let policy = self.policy(cx);
+        let search = policy::Search::of(request, policy, translate::disk(request)).into_value();
+        let offers = self.cloud.offers(cx, &search).await?;
+        Ok(translate::candidates(offers, request, policy, &self.memory))
+    }
+
+    /// Ends what a refused order left behind, and says what became of it.
+    async fn swept(&self, cx: &CallContext, error: Error) -> Error {
+        let Outcome::Unknown(leaked) = error.outcome().clone() else { return error };
+        let mut ended = !leaked.is_empty();
+        for id in &leaked {
+            ended &= self.terminate(cx, id).await.is_ok();
+        }
+        // A refusal is a refusal once what it made is gone. After a 5xx there may be more than the answer says.
+        if ended && error.status().is_some_and(|status| status < 500) {
+            return refused(error.message(), error.status());
+        }
+        error
+    }
+
+    /// Compares a new machine with its order. One that differs is destroyed; one that cannot be read yet is left alone.
+    async fn compared(&self, cx: &CallContext, id: &ComputeId, request: &ComputeRequest, wants_bid: bool) -> Result<()> {
+        for look in 0..LOOKS {
+            if look > 0 {
+                tokio::time::sleep(BETWEEN_LOOKS).await;
+            }
+            let raw = match self.cloud.instance(&cx.clone().with_retries(0), id.as_str()).await {
+                Ok((Some(raw), _)) => raw,
+                Ok((None, _)) => continue,
+                // The id is the handle: no failed read may lose it.
+                Err(_) => return Ok(()),
+            };
+            let Some(differs) = translate::mismatch(&raw, request, wants_bid) else { return Ok(()) };
+            if let Some(machine) = raw["machine_id"].as_u64() {
+                self.memory.host_failed(machine);
+            }
+            let what = format!("what was delivered is {differs}");
+            return Err(match self.terminate(cx, id).await {
+                Ok(()) => refused(&what, None),
+                Err(_) => Error::new(ErrorKind::Provider, what).outcome_is(Outcome::Unknown(vec![id.clone()])),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Nothing is left of it, and another offer may do.
+fn refused(message: &str, status: Option<u16>) -> Error {
+    let error = Error::new(ErrorKind::NoCapacity, message).outcome_is(Outcome::NotApplied(Next::NextCandidate));
+    status.into_iter().fold(error, Error::with_status)
+}
+
+/// What fails before the order leaves nothing ordered, whatever the failed call itself may have done.
+fn before_the_order<T>(result: Result<T>) -> Result<T> {
+    result.map_err(|error| match error.outcome() {
+        Outcome::Unknown(_) => error.outcome_is(Outcome::NotApplied(Next::SameLater)),
+        _ => error,
+    })
+}
+
+impl Provider for Vast {
+    fn id(&self) -> &ProviderId {
+        &self.id
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        [
+            Capability::Gpu,
+            Capability::Spot,
+            Capability::ContainerImage,
+            Capability::Templates,
+            Capability::Stop,
+            Capability::Start,
+            Capability::ContainerDisk,
+            Capability::RawTcp,
+            Capability::Logs,
+            Capability::Spend,
+            Capability::CloudTypes,
+            Capability::Regions,
+            Capability::Prices,
+        ]
+        .into()
+    }
+
+    fn limits(&self) -> AccountLimits {
+        self.limits
+    }
+
+    fn check(&self, request: &ComputeRequest) -> Result<()> {
+        translate::check(request)
+    }
+
+    async fn identity(&self, cx: &CallContext) -> Result<String> {
+        Ok(format!("vast-user-{}", self.cloud.user(cx).await?.id))
+    }
+
+    async fn candidates(&self, cx: &CallContext, request: &ComputeRequest) -> Result<Vec<Candidate>> {
+        self.offered(cx, request).await
+    }
+
+    async fn spawn_compute(&self, cx: &CallContext, key: &LaunchKey, request: &ComputeRequest) -> Result<Compute> {
+        let found;
+        let request = if request.candidate.is_some() {
+            request
+        } else {
+            let offers = before_the_order(self.offered(cx, request).await)?;
+            found = request.clone().at(offers.into_iter().next().ok_or_else(|| refused("no offer fits", None))?);
+            &found
+        };
+        let (ask, bid) = translate::pinned(request)?;
+        let order = translate::create(cx, key, request, bid);
+        let secrets = request.environment(key).into_values().collect();
+        let mut body =
+            serde_json::to_value(&order).map_err(|error| Error::validation("request", "cannot be written").with_source(error))?;
+        if !request.provider_opts.is_null() {
+            merge_json(&mut body, &request.provider_opts);
+        }
+        let created = match self.cloud.create(cx, &ask, &body, secrets).await {
+            Ok(created) => created,
+            Err(error) => return Err(self.swept(cx, error).await),
+        };
+        let unread =
+            || Error::new(ErrorKind::Provider, "the id of the new instance is none").outcome_is(Outcome::Unknown(Vec::new()));
+        let id = ComputeId::new(created.new_contract.to_string()).map_err(|_| unread())?;
+        self.compared(cx, &id, request, body["price"].is_number()).await?;
+        Ok(translate::ordered(&self.id, id, &order, request))
+    }
+
+    async fn get_compute(&self, cx: &CallContext, id: &ComputeId) -> Result<Compute> {
+        match self.cloud.instance(cx, id.as_str()).await? {
+            (Some(raw), _) => translate::compute(&self.id, raw, &self.memory),
+            (None, _) => {
+                Err(Error::new(ErrorKind::NotFound, "there is no such instance").outcome_is(Outcome::NotApplied(Next::Stop)))
+            }
+        }
+    }
+
+    async fn list_compute(&self, cx: &CallContext, filter: &ListFilter) -> Result<Listing> {
+        let walk = self.cloud.instances(cx).await?;
+        let (mut computes, mut missing, mut seen) = (Vec::new(), walk.missing, BTreeSet::new());
+        for raw in walk.items {
+            match translate::compute(&self.id, raw, &self.memory) {
+                Ok(compute) if seen.insert(compute.id.clone()) => computes.push(compute),
+                Ok(_) => {} // the same instance twice is one
+                Err(error) => missing = missing.or_else(|| Some(error.message().to_owned())),
+            }
+        }
+        Ok(match missing {
+            None => Listing::complete(computes),
+            Some(reason) => Listing::incomplete(computes, reason),
+        }
+        .filtered(filter))
+    }
+
+    /// `{"instances": null}`, or a 404 that names the instance and not the key.
+    async fn presence(&self, cx: &CallContext, id: &ComputeId) -> Presence {
+        match self.cloud.instance(cx, id.as_str()).await {
+            Ok((None, _)) => Presence::Absent,
+            Ok((Some(raw), _)) if raw["id"].as_u64().is_some_and(|own| own.to_string() == id.as_str()) => Presence::Present,
+            Ok((Some(_), answer)) => Presence::NoAnswer(answer.misunderstood("the answer is about another instance")),
+            Err(error) => Presence::NoAnswer(error),
+        }
+    }
+
+    async fn terminate(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
+        self.cloud.destroy(cx, id.as_str()).await?;
+        self.memory.gone(id);
+        Ok(())
+    }
+
+    /// The cheapest offers of each card that the catalogue knows; `spot_price` is the least bid.
+    async fn list_gpu_types(&self, cx: &CallContext) -> Result<Vec<GpuType>> {
+        let policy = self.policy(cx);
+        let mut offers = Vec::new();
+        for group in catalogue::GROUPS {
+            let mut search = policy::Search::new(false, 8)
+                .among("gpu_name", group.iter().copied())
+                .at_least("reliability", policy.min_reliability);
+            if policy.verified {
+                search = search.is("verified", true);
+            }
+            offers.extend(self.cloud.offers(cx, &search.into_value()).await?);
+        }
+        Ok(translate::gpu_types(&self.id, offers, self.clock.now()))
+    }
+
+    async fn stop(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
+        // Before the call: what it does shows before its answer is here.
+        self.memory.stopped(id);
+        self.cloud.set_state(cx, "stop", id.as_str(), "stopped").await.map(drop)
+    }
+
+    /// A start that would wait for its card is taken back: it would bill whenever the card is free.
+    async fn start(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
+        self.memory.started(id);
+        let waits = match self.cloud.set_state(cx, "start", id.as_str(), "running").await {
+            Ok(answer) => String::from_utf8_lossy(answer.bytes()).to_lowercase().contains(error::QUEUED),
+            Err(error) if error.kind() == ErrorKind::NoCapacity => true,
+            Err(error) => return Err(error),
+        };
+        if !waits {
+            return Ok(());
+        }
+        self.memory.stopped(id);
+        let taken = Error::new(ErrorKind::NoCapacity, "its card was let to somebody else");
+        match self.cloud.set_state(cx, "stop", id.as_str(), "stopped").await {
+            Ok(_) => Err(taken.outcome_is(Outcome::NotApplied(Next::Stop))),
+            Err(error) => Err(taken.outcome_is(Outcome::Unknown(vec![id.clone()])).with_source(error)),
+        }
+    }
+
+    async fn logs(&self, cx: &CallContext, id: &ComputeId, query: &LogQuery) -> Result<BoxStream<Result<LogLine>>> {
+        logs::read(self, cx, id.as_str(), query).await
+    }
+
+    async fn compute_spend(&self, cx: &CallContext, query: &SpendQuery) -> Result<Vec<ComputeSpend>> {
+        let charges = self.cloud.charges(cx, query.start.unix_seconds(), query.end.unix_seconds()).await?;
+        let mut spent: BTreeMap<(ComputeId, i64, i64), Usd> = BTreeMap::new();
+        for charge in charges {
+            let named = charge.source.as_deref().and_then(|source| source.strip_prefix("instance-")).map(ComputeId::new);
+            let Some(Ok(id)) = named else { continue };
+            if query.id.as_ref().is_some_and(|wanted| *wanted != id) {
+                continue;
+            }
+            let amount = Usd::from_f64(charge.amount).ok_or_else(|| {
+                Error::new(ErrorKind::Provider, "a charge is no amount of money").outcome_is(Outcome::NotApplied(Next::Stop))
+            })?;
+            let sum = spent.entry((id, charge.start, charge.end)).or_default();
+            *sum = sum.saturating_add(amount);
+        }
+        let at = Timestamp::from_unix_seconds;
+        Ok(spent
+            .into_iter()
+            .map(|((id, start, end), amount)| ComputeSpend { id, start: at(start), end: at(end), amount })
+            .collect())
+    }
+}

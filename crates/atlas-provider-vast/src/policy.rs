@@ -1,0 +1,191 @@
+//! Which offers are good enough, and the search that finds them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use atlas_core::{CloudType, ComputeRequest, GpuChoice, UsdPerHour};
+use serde_json::{Map, Value, json};
+
+use crate::catalogue;
+
+/// What an offer must be besides what a request asks for. The cheapest hosts are the bad ones: these floors are what
+/// public projects that rent there have come to. Set one on the builder, or for one call with
+/// [`CallContext::with_extension`](atlas_core::CallContext::with_extension).
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct OfferPolicy {
+    /// The least share of time that the host was up, 0 to 1.
+    pub min_reliability: f64,
+    /// Only hosts that Vast verified.
+    pub verified: bool,
+    /// The least download speed, in Mbps: images are large.
+    pub min_inet_down_mbps: u32,
+    /// How long the host must go on letting, at least.
+    pub min_duration: Duration,
+    /// The most that a machine may cost, its disk included.
+    pub max_price: Option<UsdPerHour>,
+    /// What a bid is above the least one, in per cent of it.
+    pub bid_over_minimum_percent: u32,
+    /// Only on this machine: where a volume is.
+    pub machine_id: Option<u64>,
+    /// Never on these.
+    pub avoid_machines: BTreeSet<u64>,
+}
+
+impl Default for OfferPolicy {
+    fn default() -> Self {
+        Self {
+            min_reliability: 0.97,
+            verified: true,
+            min_inet_down_mbps: 500,
+            min_duration: Duration::from_secs(24 * 3600),
+            max_price: None,
+            bid_over_minimum_percent: 5,
+            machine_id: None,
+            avoid_machines: BTreeSet::new(),
+        }
+    }
+}
+
+/// Dollars as the wire has them.
+pub(crate) fn dollars(price: UsdPerHour) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "prices are far below 2^53 nano-dollars")]
+    let nanos = price.per_hour().nanos() as f64;
+    nanos / 1e9
+}
+
+/// The filters of a search, each with its operator: a bare value is refused.
+#[derive(Debug, Default)]
+pub(crate) struct Search(Map<String, Value>);
+
+impl Search {
+    /// On-demand or interruptible offers, priced with so much disk, the cheapest first.
+    pub(crate) fn new(spot: bool, disk_gb: u32) -> Self {
+        let mut search = Self::default();
+        search.0.insert("type".to_owned(), Value::from(if spot { "bid" } else { "ondemand" }));
+        search.0.insert("allocated_storage".to_owned(), Value::from(disk_gb));
+        search.0.insert("order".to_owned(), json!([["dph_total", "asc"], ["reliability", "desc"]]));
+        search.0.insert("limit".to_owned(), Value::from(64));
+        search.is("rentable", true).is("rented", false).at_least("disk_space", f64::from(disk_gb))
+    }
+
+    pub(crate) fn is(self, field: &str, value: impl Into<Value>) -> Self {
+        self.with(field, "eq", value)
+    }
+
+    pub(crate) fn among<'a>(self, field: &str, values: impl IntoIterator<Item = &'a str>) -> Self {
+        let values: Vec<&str> = values.into_iter().collect();
+        self.with(field, "in", values)
+    }
+
+    pub(crate) fn at_least(self, field: &str, value: f64) -> Self {
+        self.with(field, "gte", value)
+    }
+
+    pub(crate) fn at_most(self, field: &str, value: f64) -> Self {
+        self.with(field, "lte", value)
+    }
+
+    fn with(mut self, field: &str, operator: &str, value: impl Into<Value>) -> Self {
+        let filter = self.0.entry(field).or_insert_with(|| json!({}));
+        if let Some(filter) = filter.as_object_mut() {
+            filter.insert(operator.to_owned(), value.into());
+        }
+        self
+    }
+
+    pub(crate) fn into_value(self) -> Value {
+        Value::Object(self.0)
+    }
+
+    /// The search for what a request asks for. What it says is checked again on every offer: filters are not always applied.
+    pub(crate) fn of(request: &ComputeRequest, policy: &OfferPolicy, disk_gb: u32) -> Self {
+        let mut search = Self::new(request.spot, disk_gb)
+            .is("num_gpus", request.gpu_count)
+            .at_least("reliability", policy.min_reliability)
+            .at_least("inet_down", f64::from(policy.min_inet_down_mbps))
+            .at_least("duration", policy.min_duration.as_secs_f64());
+        search = match &request.gpu {
+            Some(GpuChoice::Named(gpu)) => {
+                let names = catalogue::names(*gpu);
+                let least = names.iter().map(|named| named.ram.start).min().unwrap_or(0);
+                let most = names.iter().map(|named| named.ram.end).max().unwrap_or(u32::MAX);
+                let cuda = names.iter().filter_map(|named| catalogue::cuda(named.gpu)).reduce(f64::min);
+                let mut found = search
+                    .among("gpu_name", names.iter().map(|named| named.name).collect::<BTreeSet<_>>())
+                    .at_least("gpu_ram", f64::from(least))
+                    .is("cpu_arch", catalogue::cpu_arch(Some(*gpu)));
+                if most != u32::MAX {
+                    found = found.at_most("gpu_ram", f64::from(most));
+                }
+                match cuda.filter(|_| names.iter().all(|named| catalogue::cuda(named.gpu).is_some())) {
+                    Some(cuda) => found.at_least("cuda_max_good", cuda),
+                    None => found,
+                }
+            }
+            Some(GpuChoice::AtLeast(vram)) => {
+                search.at_least("gpu_ram", f64::from(catalogue::reported(*vram))).is("cpu_arch", catalogue::cpu_arch(None))
+            }
+            Some(GpuChoice::Native(name)) => search.is("gpu_name", name.as_str()),
+            _ => search,
+        };
+        if policy.verified {
+            search = search.is("verified", true);
+        }
+        if request.cloud_type == CloudType::Secure {
+            search = search.is("datacenter", true);
+        }
+        if !request.ports.is_empty() {
+            search = search.at_least("direct_port_count", f64::from(u32::try_from(request.ports.len()).unwrap_or(u32::MAX)));
+        }
+        if !request.region_hints.is_empty() {
+            search = search.among("geolocation", request.region_hints.iter().map(String::as_str));
+        }
+        if let Some(memory) = request.memory {
+            search = search.at_least("cpu_ram", f64::from(memory.as_mib()));
+        }
+        if let Some(most) = policy.max_price {
+            search = search.at_most("dph_total", dollars(most));
+        }
+        if let Some(machine) = policy.machine_id {
+            search = search.is("machine_id", machine);
+        }
+        search
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use atlas_core::{Gpu, MemorySize, Port, Usd};
+
+    #[test]
+    fn a_search_has_names_with_spaces_a_band_of_memory_and_no_bare_value() {
+        let request =
+            ComputeRequest::gpu(Gpu::A100_40GSxm).image("x").gpu_count(2).port(Port::http(80)).memory(MemorySize::gib(64));
+        let policy = OfferPolicy { max_price: Some(UsdPerHour::new(Usd::from_cents(150))), ..OfferPolicy::default() };
+        let search = Search::of(&request.region("NO"), &policy, 40).into_value();
+        let plain = ["type", "order", "limit", "allocated_storage"];
+        for (name, filter) in search.as_object().unwrap().iter().filter(|(name, _)| !plain.contains(&name.as_str())) {
+            assert!(filter.is_object(), "{name}: {filter}");
+        }
+        let expected = json!({
+            "type": "ondemand", "allocated_storage": 40, "limit": 64, "order": [["dph_total", "asc"], ["reliability", "desc"]],
+            "rentable": { "eq": true }, "rented": { "eq": false }, "verified": { "eq": true },
+            "gpu_name": { "in": ["A100 SXM4"] }, "gpu_ram": { "gte": 36000.0, "lte": 50000.0 }, "num_gpus": { "eq": 2 },
+            "cpu_arch": { "eq": "amd64" }, "reliability": { "gte": 0.97 }, "inet_down": { "gte": 500.0 }, "duration": { "gte": 86400.0 },
+            "disk_space": { "gte": 40.0 }, "direct_port_count": { "gte": 1.0 }, "geolocation": { "in": ["NO"] },
+            "cpu_ram": { "gte": 65536.0 }, "dph_total": { "lte": 1.5 },
+        });
+        assert_eq!(search, expected);
+    }
+
+    #[test]
+    fn a_new_card_needs_a_new_driver_and_an_arm_host_its_own_images() {
+        let search = |gpu| Search::of(&ComputeRequest::gpu(gpu).image("x").spot(true), &OfferPolicy::default(), 16).into_value();
+        let blackwell = search(Gpu::Rtx5090);
+        assert_eq!((&blackwell["cuda_max_good"], &blackwell["type"]), (&json!({ "gte": 12.8 }), &json!("bid")));
+        assert_eq!(search(Gpu::Rtx4090)["cuda_max_good"], Value::Null);
+        assert_eq!(search(Gpu::Gh200)["cpu_arch"], json!({ "eq": "arm64" }));
+    }
+}

@@ -1,0 +1,239 @@
+//! Vast's JSON, names as on the wire. Unknown fields are ignored and every word is open: the live API runs ahead of its document.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// What an answer says of itself, whatever else is in it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Verdict {
+    pub(crate) success: Option<bool>,
+    pub(crate) error: Option<Value>,
+    /// Read for its words, never shown: it echoes what was sent.
+    pub(crate) msg: Option<Value>,
+    pub(crate) message: Option<Value>,
+    pub(crate) new_contract: Option<u64>,
+}
+
+impl Verdict {
+    /// What kind of failure, in the cloud's word.
+    pub(crate) fn code(&self) -> &str {
+        self.error.as_ref().and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// Everything it says, in small letters.
+    pub(crate) fn words(&self) -> String {
+        let texts = [&self.error, &self.msg, &self.message].into_iter().flatten().filter_map(Value::as_str);
+        texts.collect::<Vec<_>>().join(" ").to_lowercase()
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Offers {
+    pub(crate) offers: Vec<Value>,
+}
+
+/// An offer, as far as we look.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Offer {
+    pub(crate) id: u64,
+    pub(crate) machine_id: u64,
+    pub(crate) gpu_name: String,
+    pub(crate) num_gpus: u32,
+    /// In MB.
+    pub(crate) gpu_ram: f64,
+    #[serde(default)]
+    pub(crate) gpu_frac: Option<f64>,
+    pub(crate) dph_total: f64,
+    #[serde(default)]
+    pub(crate) min_bid: Option<f64>,
+    #[serde(default)]
+    pub(crate) storage_total_cost: Option<f64>,
+    #[serde(default)]
+    pub(crate) reliability2: Option<f64>,
+    #[serde(default)]
+    pub(crate) verification: Option<String>,
+    #[serde(default)]
+    pub(crate) rentable: Option<bool>,
+    #[serde(default)]
+    pub(crate) rented: Option<bool>,
+    #[serde(default)]
+    pub(crate) direct_port_count: Option<f64>,
+    #[serde(default)]
+    pub(crate) inet_down: Option<f64>,
+    #[serde(default)]
+    pub(crate) cuda_max_good: Option<f64>,
+    #[serde(default)]
+    pub(crate) cpu_cores: Option<f64>,
+    /// In MB, of the whole machine.
+    #[serde(default)]
+    pub(crate) cpu_ram: Option<f64>,
+    #[serde(default)]
+    pub(crate) cpu_arch: Option<String>,
+    /// In GB.
+    #[serde(default)]
+    pub(crate) disk_space: Option<f64>,
+    /// In seconds.
+    #[serde(default)]
+    pub(crate) duration: Option<f64>,
+    #[serde(default)]
+    pub(crate) geolocation: Option<String>,
+    #[serde(default)]
+    pub(crate) hosting_type: Option<u32>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Create {
+    pub(crate) client_id: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) image: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) template_hash_id: Option<String>,
+    pub(crate) label: String,
+    pub(crate) disk: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) runtype: Option<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) args: Vec<String>,
+    /// Its presence makes the machine interruptible; its absence, on demand at the full price.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) price: Option<f64>,
+    pub(crate) env: Map<String, Value>,
+    pub(crate) cancel_unavail: bool,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Created {
+    pub(crate) new_contract: u64,
+}
+
+/// A point read. The field is there and null when there is no such instance; where it is missing, nothing was said.
+#[derive(Debug, Deserialize)]
+pub(crate) struct PointRead {
+    #[serde(deserialize_with = "present")]
+    pub(crate) instances: Option<Value>,
+}
+
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(|value| Some(value).filter(|value| !value.is_null()))
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Page {
+    pub(crate) instances: Vec<Value>,
+    #[serde(default)]
+    pub(crate) next_token: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Instance {
+    pub(crate) id: u64,
+    #[serde(default)]
+    pub(crate) actual_status: Option<String>,
+    #[serde(default)]
+    pub(crate) intended_status: Option<String>,
+    #[serde(default)]
+    pub(crate) cur_state: Option<String>,
+    #[serde(default)]
+    pub(crate) next_state: Option<String>,
+    #[serde(default)]
+    pub(crate) status_msg: Option<String>,
+    #[serde(default)]
+    pub(crate) label: Option<String>,
+    #[serde(default)]
+    pub(crate) image_uuid: Option<String>,
+    #[serde(default)]
+    pub(crate) extra_env: Value,
+    #[serde(default)]
+    pub(crate) public_ipaddr: Option<String>,
+    #[serde(default)]
+    pub(crate) ports: Value,
+    #[serde(default)]
+    pub(crate) gpu_name: Option<String>,
+    #[serde(default)]
+    pub(crate) num_gpus: Option<u32>,
+    #[serde(default)]
+    pub(crate) gpu_ram: Option<f64>,
+    #[serde(default)]
+    pub(crate) is_bid: Option<bool>,
+    #[serde(default)]
+    pub(crate) dph_total: Option<f64>,
+    /// What it costs in the state that it is in.
+    #[serde(default)]
+    pub(crate) instance: Option<Price>,
+    #[serde(default)]
+    pub(crate) machine_id: Option<u64>,
+    #[serde(default)]
+    pub(crate) geolocation: Option<String>,
+    /// Epoch seconds: when the contract began.
+    #[serde(default)]
+    pub(crate) start_date: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Price {
+    #[serde(default, rename = "totalHour")]
+    pub(crate) total_hour: Option<f64>,
+}
+
+impl Instance {
+    /// The environment it was given: pairs, or an object, as clients have met both.
+    pub(crate) fn environment(&self) -> Option<Vec<(&str, &str)>> {
+        match &self.extra_env {
+            Value::Array(pairs) => Some(pairs.iter().filter_map(|pair| Some((pair[0].as_str()?, pair[1].as_str()?))).collect()),
+            Value::Object(map) => Some(map.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_str()?))).collect()),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct ResultAt {
+    pub(crate) result_url: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct User {
+    pub(crate) id: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Charges {
+    pub(crate) results: Vec<Charge>,
+    #[serde(default)]
+    pub(crate) next_token: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Charge {
+    pub(crate) start: i64,
+    pub(crate) end: i64,
+    #[serde(default)]
+    pub(crate) source: Option<String>,
+    pub(crate) amount: f64,
+}
+
+/// The cloud's own description without the secrets it echoes.
+pub(crate) fn redacted(mut raw: Value) -> Value {
+    let hidden = || Value::from(atlas_core::REDACTED);
+    match raw.get_mut("extra_env") {
+        Some(Value::Array(pairs)) => {
+            for pair in pairs {
+                match pair {
+                    Value::Array(parts) => parts.iter_mut().skip(1).for_each(|part| *part = hidden()),
+                    other => *other = hidden(),
+                }
+            }
+        }
+        Some(Value::Object(map)) => map.values_mut().for_each(|value| *value = hidden()),
+        Some(other) if !other.is_null() => *other = hidden(),
+        _ => {}
+    }
+    // A script, and the arguments of one, hold what their writer put there.
+    for field in ["jupyter_token", "onstart", "instance_api_key", "image_login"] {
+        if let Some(value) = raw.get_mut(field).filter(|value| value.as_str().is_some_and(|text| !text.is_empty())) {
+            *value = hidden();
+        }
+    }
+    raw
+}
