@@ -1,0 +1,301 @@
+//! Fly's API, one function for each endpoint. What an answer means is `translate`'s.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use atlas_core::{CallContext, Error, ErrorKind, Next, Outcome, Result, RetryClass, Secret};
+use atlas_http::{Answer, Call, Client};
+use http::{HeaderName, HeaderValue, StatusCode};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::config_wire::CreateMachine;
+use crate::place::Place;
+use crate::token::{self, Scheme};
+use crate::wire;
+
+/// The operations that Fly limits for each machine or app, and whether they read one machine.
+pub(crate) const PACED: &[(&str, bool)] = &[
+    ("get_compute", true),
+    ("presence", true),
+    ("spawn_compute", false),
+    ("list_compute", false),
+    ("terminate", false),
+    ("stop", false),
+    ("start", false),
+    ("suspend", false),
+    ("restart", false),
+    ("exec", false),
+    ("lease", false),
+    ("metadata", false),
+];
+
+/// No organisation has this many pages; a server that goes on for longer is broken.
+const MAX_PAGES: usize = 1_000;
+/// How many rows a page is asked to have.
+const PAGE: &str = "500";
+const CURSOR: &str = "fly-next-cursor";
+const NONCE: HeaderName = HeaderName::from_static("fly-machine-lease-nonce");
+
+/// The API of one account.
+#[derive(Clone, Debug)]
+pub(crate) struct Cloud {
+    pub(crate) own: Client,
+    /// For a call's own token, by its scheme.
+    pub(crate) flyv1: Client,
+    pub(crate) bearer: Client,
+}
+
+/// A walk as far as it went.
+#[derive(Debug)]
+pub(crate) struct Walk {
+    /// Rows, and the app they are of where that is not in the row.
+    pub(crate) rows: Vec<(Option<String>, Value)>,
+    /// What is missing, and why; `None` when the end was reached.
+    pub(crate) missing: Option<String>,
+}
+
+impl Cloud {
+    pub(crate) async fn call(&self, cx: &CallContext, call: Call) -> Result<Answer> {
+        let Some(key) = cx.api_key() else { return self.own.call(cx, call).await };
+        let (scheme, token) = token::read(key)?;
+        let client = if scheme == Scheme::FlyV1 { &self.flyv1 } else { &self.bearer };
+        let cx: Cow<'_, CallContext> = Cow::Owned(cx.clone().with_api_key(token));
+        client.call(&cx, call).await
+    }
+
+    async fn json<T: DeserializeOwned>(&self, cx: &CallContext, call: Call) -> Result<T> {
+        self.call(cx, call).await?.json()
+    }
+
+    // Tokens and the organisation.
+
+    pub(crate) async fn tokens(&self, cx: &CallContext, operation: &'static str) -> Result<Vec<wire::Token>> {
+        let call = Call::get(operation, RetryClass::Safe, ["tokens", "current"]);
+        Ok(self.json::<wire::Tokens>(cx, call).await?.tokens.unwrap_or_default())
+    }
+
+    /// Every machine of the organisation, as far as the walk gets. A region in error hides its machines: the walk is then incomplete.
+    pub(crate) async fn org_machines(&self, cx: &CallContext, org: &str) -> Result<Walk> {
+        let mut walk = Walk { rows: Vec::new(), missing: None };
+        let (mut cursor, mut seen) = (None::<String>, BTreeSet::new());
+        for page in 0..MAX_PAGES {
+            let call = Call::get("list_compute", RetryClass::Safe, ["orgs", org, "machines"])
+                .query("limit", PAGE)
+                .query_opt("cursor", cursor.as_ref())
+                .pace_key(org);
+            let read: wire::OrgMachines = match self.json(cx, call).await {
+                Ok(read) => read,
+                Err(error) if page == 0 => return Err(error),
+                Err(error) => {
+                    walk.missing = Some(format!("page {} failed: {error}", page + 1));
+                    return Ok(walk);
+                }
+            };
+            match read.machines {
+                Some(rows) => walk.rows.extend(rows.into_iter().map(|row| (None, row))),
+                None => walk.missing = Some(format!("page {} has no machines field", page + 1)),
+            }
+            let silent = read.error_regions.unwrap_or_default();
+            if !silent.is_empty() {
+                walk.missing = Some(format!("regions in error: {}", silent.join(", ")));
+            }
+            match read.next_cursor.filter(|next| !next.is_empty()) {
+                None => return Ok(walk),
+                Some(next) if !seen.insert(next.clone()) => {
+                    walk.missing = Some(format!("page {} leads back to an earlier one", page + 1));
+                    return Ok(walk);
+                }
+                Some(next) => cursor = Some(next),
+            }
+        }
+        walk.missing = Some("it does not end".to_owned());
+        Ok(walk)
+    }
+
+    /// Every machine of one app, as far as the walk gets.
+    pub(crate) async fn app_machines(&self, cx: &CallContext, operation: &'static str, app: &str) -> Result<Walk> {
+        let mut walk = Walk { rows: Vec::new(), missing: None };
+        let (mut cursor, mut seen) = (None::<String>, BTreeSet::new());
+        for page in 0..MAX_PAGES {
+            let call = Call::get(operation, RetryClass::Safe, ["apps", app, "machines"])
+                .query("limit", PAGE)
+                .query_opt("cursor", cursor.as_ref())
+                .pace_key(app);
+            let answer = match self.call(cx, call).await.and_then(|answer| Ok((answer.json::<Vec<Value>>()?, answer))) {
+                Ok((rows, answer)) => {
+                    walk.rows.extend(rows.into_iter().map(|row| (Some(app.to_owned()), row)));
+                    answer
+                }
+                Err(error) if page == 0 => return Err(error),
+                Err(error) => {
+                    walk.missing = Some(format!("page {} failed: {error}", page + 1));
+                    return Ok(walk);
+                }
+            };
+            let next = answer.headers().get(CURSOR).and_then(|value| value.to_str().ok()).filter(|next| !next.is_empty());
+            match next.map(str::to_owned) {
+                None => return Ok(walk),
+                Some(next) if !seen.insert(next.clone()) => {
+                    walk.missing = Some(format!("page {} leads back to an earlier one", page + 1));
+                    return Ok(walk);
+                }
+                Some(next) => cursor = Some(next),
+            }
+        }
+        walk.missing = Some("it does not end".to_owned());
+        Ok(walk)
+    }
+
+    // Machines.
+
+    /// The one call that makes a machine. `secrets` are kept out of whatever an error says. A 409 is given back: it may name the
+    /// machine that an earlier try made.
+    pub(crate) async fn create(
+        &self,
+        cx: &CallContext,
+        app: &str,
+        body: &CreateMachine,
+        secrets: Vec<Secret>,
+        also: Option<StatusCode>,
+    ) -> Result<Answer> {
+        let mut call =
+            Call::post("spawn_compute", RetryClass::Create, ["apps", app, "machines"]).json(body).scrub(secrets).pace_key(app);
+        if let Some(status) = also {
+            call = call.accept_status(status);
+        }
+        self.call(cx, call).await
+    }
+
+    /// One machine. With `absence`, a 404 is given back instead of becoming an error.
+    pub(crate) async fn machine(&self, cx: &CallContext, operation: &'static str, at: &Place, absence: bool) -> Result<Answer> {
+        let call = Call::get(operation, RetryClass::Safe, ["apps", &at.app, "machines", &at.id]).pace_key(&*at.id);
+        self.call(cx, if absence { call.accept_status(StatusCode::NOT_FOUND) } else { call }).await
+    }
+
+    /// With force: one that runs is refused without. A 404 is given back.
+    pub(crate) async fn destroy(&self, cx: &CallContext, at: &Place) -> Result<Answer> {
+        let call =
+            Call::delete("terminate", RetryClass::Idempotent, ["apps", &at.app, "machines", &at.id]).query("force", "true");
+        self.call(cx, call.pace_key(&*at.id).accept_status(StatusCode::NOT_FOUND)).await
+    }
+
+    /// A POST under a machine's path, with or without a body.
+    pub(crate) fn act(operation: &'static str, class: RetryClass, at: &Place, verb: &str) -> Call {
+        Call::post(operation, class, ["apps", &at.app, "machines", &at.id, verb]).pace_key(&*at.id)
+    }
+
+    /// A GET under a machine's path.
+    pub(crate) fn look(operation: &'static str, at: &Place, verb: &str) -> Call {
+        Call::get(operation, RetryClass::Safe, ["apps", &at.app, "machines", &at.id, verb]).pace_key(&*at.id)
+    }
+
+    /// A call that a lease's holder makes.
+    pub(crate) fn with_nonce(call: Call, nonce: &Secret) -> Result<Call> {
+        let mut value = HeaderValue::from_str(nonce.expose()).map_err(|_| Error::validation("nonce", "is none of fly's"))?;
+        value.set_sensitive(true);
+        Ok(call.header(NONCE, value))
+    }
+
+    // Apps and addresses.
+
+    /// An app: `None` where the cloud says, in its own words, that there is none.
+    ///
+    /// A 403 says that the name is somebody else's.
+    pub(crate) async fn app(&self, cx: &CallContext, operation: &'static str, name: &str) -> Result<Option<wire::App>> {
+        let call = Call::get(operation, RetryClass::Safe, ["apps", name]).accept_status(StatusCode::NOT_FOUND);
+        let answer = self.call(cx, call).await?;
+        if answer.status() == StatusCode::NOT_FOUND {
+            if crate::error::is_flys_own(answer.bytes()) {
+                return Ok(None);
+            }
+            return Err(answer.misunderstood("the answer is not the cloud's own 404"));
+        }
+        let app: wire::App = answer.json()?;
+        if app.name == name { Ok(Some(app)) } else { Err(answer.misunderstood("the answer is about another app")) }
+    }
+
+    /// Proves that an app is there for this token: only then does a 404 about what is in it say anything.
+    pub(crate) async fn known_app(&self, cx: &CallContext, operation: &'static str, name: &str) -> Result<()> {
+        match self.app(cx, operation, name).await? {
+            Some(_) => Ok(()),
+            None => {
+                let text = format!("the app {name} is not there, or this token may not see it: nothing in it is proved gone");
+                Err(Error::new(ErrorKind::NotFound, text).outcome_is(Outcome::NotApplied(Next::SameLater)).with_status(404))
+            }
+        }
+    }
+
+    /// A 422 is given back: the name may be taken, by us.
+    pub(crate) async fn create_app(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        app: &wire::CreateApp<'_>,
+    ) -> Result<Answer> {
+        let call = Call::post(operation, RetryClass::Idempotent, ["apps"]).json(app);
+        self.call(cx, call.accept_status(StatusCode::UNPROCESSABLE_ENTITY)).await
+    }
+
+    /// A 404 is given back.
+    pub(crate) async fn delete_app(&self, cx: &CallContext, operation: &'static str, name: &str) -> Result<Answer> {
+        let call = Call::delete(operation, RetryClass::Idempotent, ["apps", name]).accept_status(StatusCode::NOT_FOUND);
+        self.call(cx, call).await
+    }
+
+    pub(crate) async fn apps(&self, cx: &CallContext, org: &str) -> Result<Vec<wire::App>> {
+        let (mut all, mut cursor) = (Vec::new(), None::<String>);
+        for _ in 0..MAX_PAGES {
+            let call = Call::get("apps", RetryClass::Safe, ["apps"]).query("org_slug", org).query_opt("cursor", cursor.as_ref());
+            let read: wire::Apps = self.json(cx, call).await?;
+            all.extend(read.apps.unwrap_or_default());
+            match read.next_cursor.filter(|next| !next.is_empty() && Some(next) != cursor.as_ref()) {
+                Some(next) => cursor = Some(next),
+                None => break,
+            }
+        }
+        Ok(all)
+    }
+
+    pub(crate) async fn ips(&self, cx: &CallContext, operation: &'static str, app: &str) -> Result<Vec<wire::Ip>> {
+        let call = Call::get(operation, RetryClass::Safe, ["apps", app, "ip_assignments"]);
+        Ok(self.json::<wire::Ips>(cx, call).await?.ips.unwrap_or_default())
+    }
+
+    pub(crate) async fn assign_ip(&self, cx: &CallContext, operation: &'static str, app: &str, kind: &str) -> Result<wire::Ip> {
+        let call = Call::post(operation, RetryClass::Create, ["apps", app, "ip_assignments"]).json(&wire::AssignIp { kind });
+        self.json(cx, call).await
+    }
+
+    /// A 404 is given back.
+    pub(crate) async fn release_ip(&self, cx: &CallContext, operation: &'static str, app: &str, ip: &str) -> Result<Answer> {
+        let call = Call::delete(operation, RetryClass::Idempotent, ["apps", app, "ip_assignments", ip]);
+        self.call(cx, call.accept_status(StatusCode::NOT_FOUND)).await
+    }
+
+    // Volumes.
+
+    /// Every volume of the organisation; an error where not all of them were told.
+    pub(crate) async fn org_volumes(&self, cx: &CallContext, org: &str) -> Result<Vec<wire::Volume>> {
+        let (mut all, mut cursor) = (Vec::new(), None::<String>);
+        for _ in 0..MAX_PAGES {
+            let call = Call::get("list_network_volumes", RetryClass::Safe, ["orgs", org, "volumes"])
+                .query_opt("cursor", cursor.as_ref());
+            let answer = self.call(cx, call).await?;
+            let read: wire::OrgVolumes = answer.json()?;
+            if read.error_regions.is_some_and(|regions| !regions.is_empty()) {
+                return Err(answer.misunderstood("regions in error: not every volume was told"));
+            }
+            all.extend(read.volumes.ok_or_else(|| answer.misunderstood("the answer has no volumes field"))?);
+            match read.next_cursor.filter(|next| !next.is_empty() && Some(next) != cursor.as_ref()) {
+                Some(next) => cursor = Some(next),
+                None => break,
+            }
+        }
+        Ok(all)
+    }
+
+    pub(crate) async fn read<T: DeserializeOwned>(&self, cx: &CallContext, call: Call) -> Result<T> {
+        self.json(cx, call).await
+    }
+}

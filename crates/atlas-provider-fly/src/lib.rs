@@ -1,0 +1,401 @@
+//! Fly.io Machines behind the contract: CPU machines, the apps and addresses that give them URLs, volumes.
+//!
+//! ```no_run
+//! use atlas_core::{AnyProvider, CallContext, ComputeRequest, LaunchKey};
+//! use atlas_provider_fly::Fly;
+//!
+//! # async fn run() -> atlas_core::Result<()> {
+//! let fly = AnyProvider::new(Fly::from_env()?);
+//! let cx = CallContext::new();
+//! let request = ComputeRequest::cpu(1).image("ghcr.io/me/worker:1").region("fra");
+//! let best = fly.candidates(&cx, &request).await?.remove(0);
+//! let machine = fly.spawn_compute(&cx, &LaunchKey::untracked(), &request.at(best)).await?;
+//! println!("{}", machine.id);
+//! # Ok(()) }
+//! ```
+//!
+//! A URL of Fly is an app's, not a machine's, and machines of one network reach each other: a machine with ports gets an app, addresses
+//! and a network of its own, as recorded steps of its attempt. One without ports is made in the app that the account names, if it does.
+//!
+//! Deliberately absent: GPUs (Fly has none since August 2026), logs and deploys (`atlas-fly-ops` has them), and updates in place.
+
+mod app;
+mod client;
+mod config;
+mod config_wire;
+mod error;
+mod machine;
+mod place;
+mod platform;
+mod preset;
+mod support;
+mod token;
+mod translate;
+mod volume;
+mod wire;
+
+use std::collections::BTreeSet;
+
+use atlas_core::{
+    AccountLimits, CallContext, Candidate, Capabilities, Capability, Compute, ComputeId, ComputeRequest, ComputeStatus, Error,
+    ErrorKind, GpuType, LaunchKey, ListFilter, Listing, NetworkVolume, Next, Outcome, Presence, Provider, ProviderId, Raw,
+    Result, RetryClass, Support, VolumeId, VolumeRequest,
+};
+use atlas_http::Answer;
+use http::StatusCode;
+use serde_json::json;
+
+pub use app::{App, IpAddress, IpKind};
+use client::Cloud;
+pub use config::{API_KEY_ENV, APP_ENV, FlyBuilder, ORG_ENV, PROXY_URL_ENV, URL_ENV};
+pub use machine::{Executed, Lease, MachineEvent, WaitFor};
+use place::Place;
+pub use platform::{Placement, Region};
+use preset::Preset;
+use translate::Reader;
+pub use volume::Volume;
+
+/// One Fly account. Cheap to clone; clones share connections and pacing.
+#[derive(Clone, Debug)]
+pub struct Fly {
+    id: ProviderId,
+    cloud: Cloud,
+    reader: Reader,
+    org: Option<String>,
+    app: Option<String>,
+    own_apps: bool,
+    limits: AccountLimits,
+}
+
+/// What a token shows of its account.
+enum View {
+    /// A whole organisation.
+    Org(String),
+    /// Some of its apps only.
+    Apps(String, Vec<String>),
+}
+
+impl Fly {
+    /// From `FLY_API_TOKEN` and, where set, `ATLAS_FLY_ORG`, `ATLAS_FLY_APP`, `ATLAS_FLY_URL` and `ATLAS_FLY_PROXY_URL`.
+    ///
+    /// # Errors
+    /// See [`FlyBuilder::build`].
+    pub fn from_env() -> Result<Self> {
+        Self::builder().environment(|name| std::env::var(name).ok()).build()
+    }
+
+    /// Begins one by hand.
+    #[must_use]
+    pub fn builder() -> FlyBuilder {
+        FlyBuilder::default()
+    }
+
+    /// What the token shows: read anew each time, for a token can be swapped under us.
+    async fn view(&self, cx: &CallContext, operation: &'static str) -> Result<View> {
+        let tokens = self.cloud.tokens(cx, operation).await?;
+        let mut orgs = BTreeSet::new();
+        let (mut apps, mut whole) = (BTreeSet::new(), false);
+        for token in tokens {
+            let Some(org) = token.org_slug.filter(|org| !org.is_empty()) else { continue };
+            if self.org.as_ref().is_some_and(|own| *own != org) {
+                continue;
+            }
+            let of = token.apps.unwrap_or_default();
+            whole |= of.is_empty();
+            apps.extend(of);
+            orgs.insert(org);
+        }
+        let mut orgs = orgs.into_iter();
+        match (orgs.next(), orgs.next()) {
+            (Some(org), None) if whole => Ok(View::Org(org)),
+            (Some(org), None) => Ok(View::Apps(org, apps.into_iter().collect())),
+            (Some(_), Some(_)) => {
+                Err(Error::validation("org", format!("the token is of several organisations: name one in {ORG_ENV}")))
+            }
+            (None, _) => {
+                let error = Error::new(ErrorKind::Forbidden, "the token is not of the organisation that is configured");
+                Err(error.outcome_is(Outcome::NotApplied(Next::Stop)))
+            }
+        }
+    }
+
+    /// The organisation: the one configured, else the token's.
+    async fn org(&self, cx: &CallContext, operation: &'static str) -> Result<String> {
+        match &self.org {
+            Some(org) => Ok(org.clone()),
+            None => match self.view(cx, operation).await? {
+                View::Org(org) | View::Apps(org, _) => Ok(org),
+            },
+        }
+    }
+
+    /// The app that a machine is made in, and whether it is the machine's own.
+    fn home(&self, key: &LaunchKey, request: &ComputeRequest) -> Result<(String, bool)> {
+        if let Some(volume) = &request.network_volume_id {
+            return Ok((Place::of_volume(volume)?.app, false));
+        }
+        match &self.app {
+            Some(app) if request.ports.is_empty() && !self.own_apps => Ok((app.clone(), false)),
+            _ => {
+                let key = key.tracked().ok_or_else(|| {
+                    let text = format!("a machine of its own app needs an orchestrator that releases the app: name one in {APP_ENV}, and no ports");
+                    Error::validation("app", text)
+                })?;
+                Ok((format!("atlas-{key}"), true))
+            }
+        }
+    }
+
+    /// What a create was pinned to, or its best candidate.
+    fn pinned(request: &ComputeRequest) -> Result<(Preset, String)> {
+        let first;
+        let candidate = match &request.candidate {
+            Some(candidate) => candidate,
+            None => {
+                first = preset::candidates(request)?.into_iter().next().unwrap_or_default();
+                &first
+            }
+        };
+        let wrong = || Error::validation("candidate", "fly needs a region and a preset: pin a candidate");
+        let preset = candidate.native_type.as_deref().and_then(Preset::parse).ok_or_else(wrong)?;
+        Ok((preset, candidate.region.clone().ok_or_else(wrong)?))
+    }
+
+    /// The machine that a create answered.
+    fn created(&self, app: &str, answer: &Answer) -> Result<Compute> {
+        let machine: wire::Machine = answer.json()?;
+        let raw = Raw::parsed_later(answer.bytes(), wire::redact);
+        self.reader.compute(Some(app), &machine, raw).map_err(|error| error.outcome_is(Outcome::Unknown(Vec::new())))
+    }
+
+    /// The machine that has our name already: an earlier try of the same order made it, or nothing is known.
+    async fn adopt(&self, cx: &CallContext, key: &LaunchKey, at: &Place) -> Result<Compute> {
+        let unknown = |error: Error| error.outcome_is(Outcome::Unknown(at.compute_id().into_iter().collect()));
+        let answer = self.cloud.machine(cx, "spawn_compute find", at, false).await.map_err(unknown)?;
+        let found = self.read(at, &answer).map_err(unknown)?;
+        match key.tracked() {
+            Some(key) if found.keys.key() == Some(*key) => Ok(found),
+            Some(_) => Err(unknown(Error::new(ErrorKind::Conflict, "a machine has this order's name, and not its key"))),
+            None => {
+                let error = Error::new(ErrorKind::Conflict, "a machine of that name exists in the app");
+                Err(error.outcome_is(Outcome::NotApplied(Next::Stop)))
+            }
+        }
+    }
+
+    fn read(&self, at: &Place, answer: &Answer) -> Result<Compute> {
+        let machine: wire::Machine = answer.json()?;
+        if machine.id != at.id {
+            return Err(answer.misunderstood("the answer is about another machine"));
+        }
+        self.reader.compute(Some(&at.app), &machine, Raw::parsed_later(answer.bytes(), wire::redact))
+    }
+}
+
+impl Provider for Fly {
+    fn id(&self) -> &ProviderId {
+        &self.id
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        [
+            Capability::Cpu,
+            Capability::ContainerImage,
+            Capability::Stop,
+            Capability::Start,
+            Capability::NetworkVolumes,
+            Capability::HttpProxy,
+            Capability::RawTcp,
+            Capability::Regions,
+            Capability::Prices,
+            Capability::ExitCodes,
+            Capability::EndsWithCommand,
+        ]
+        .into()
+    }
+
+    fn limits(&self) -> AccountLimits {
+        self.limits
+    }
+
+    fn check(&self, request: &ComputeRequest) -> Result<()> {
+        translate::check(request)
+    }
+
+    /// The app of a machine that gets its own, with a network of its own, and the addresses its ports are reached at.
+    fn supports(&self, key: &LaunchKey, request: &ComputeRequest) -> Result<Vec<Support>> {
+        let Ok((app, true)) = self.home(key, request) else { return Ok(Vec::new()) };
+        let kinds = if request.ports.is_empty() { &[][..] } else { &[IpKind::SharedV4, IpKind::V6] };
+        let mut planned = vec![Support {
+            kind: support::APP.to_owned(),
+            name: app.clone(),
+            id: None,
+            // Apps of one network reach each other; the default one is the whole organisation's.
+            spec: json!({ "network": app }),
+        }];
+        planned.extend(kinds.iter().map(|kind| Support {
+            kind: support::IP.to_owned(),
+            name: format!("{app}/{}", kind.as_str()),
+            id: None,
+            spec: json!({ "app": app, "type": kind.as_str() }),
+        }));
+        Ok(planned)
+    }
+
+    /// The organisation that the token is of, as Fly says; a token for some apps only is another account than one for all.
+    async fn identity(&self, cx: &CallContext) -> Result<String> {
+        Ok(match self.view(cx, "identity").await? {
+            View::Org(org) => format!("fly-org-{org}"),
+            View::Apps(org, apps) => format!("fly-org-{org}/{}", apps.join(",")),
+        })
+    }
+
+    /// Estimates: Fly has neither prices nor stock to ask for. Asks nothing.
+    async fn candidates(&self, _cx: &CallContext, request: &ComputeRequest) -> Result<Vec<Candidate>> {
+        preset::candidates(request)
+    }
+
+    async fn spawn_compute(&self, cx: &CallContext, key: &LaunchKey, request: &ComputeRequest) -> Result<Compute> {
+        let (app, own) = self.home(key, request)?;
+        let (preset, region) = Self::pinned(request)?;
+        let (body, secrets) = translate::create(cx, key, request, (preset, &region))?;
+        let answer = self.cloud.create(cx, &app, &body, secrets, Some(StatusCode::CONFLICT)).await.map_err(|error| {
+            // Its app was made a moment ago, and not every part of Fly knows it at once.
+            let unheard = own && error.kind() == ErrorKind::NotFound;
+            if unheard { error.outcome_is(Outcome::NotApplied(Next::SameLater)) } else { error }
+        })?;
+        if answer.status() != StatusCode::CONFLICT {
+            return self.created(&app, &answer);
+        }
+        match error::existing_machine(answer.bytes()) {
+            Some(id) => self.adopt(cx, key, &Place::new(app, id)).await,
+            None => Err(error::of_conflict(answer.bytes(), answer.request_id())),
+        }
+    }
+
+    async fn get_compute(&self, cx: &CallContext, id: &ComputeId) -> Result<Compute> {
+        let at = Place::of(id)?;
+        let answer = self.cloud.machine(cx, "get_compute", &at, false).await?;
+        self.read(&at, &answer)
+    }
+
+    /// The whole organisation's machines, whatever app they are in; for a token of some apps, those of these apps.
+    async fn list_compute(&self, cx: &CallContext, filter: &ListFilter) -> Result<Listing> {
+        let view = match &self.org {
+            Some(org) => View::Org(org.clone()),
+            None => self.view(cx, "list_compute whose").await?,
+        };
+        let walk = match view {
+            View::Org(org) => self.cloud.org_machines(cx, &org).await?,
+            View::Apps(_, apps) => {
+                let mut whole = client::Walk { rows: Vec::new(), missing: None };
+                for app in apps {
+                    let walk = self.cloud.app_machines(cx, "list_compute", &app).await?;
+                    whole.rows.extend(walk.rows);
+                    whole.missing = whole.missing.or(walk.missing);
+                }
+                whole
+            }
+        };
+        let (mut computes, mut missing, mut seen) = (Vec::new(), walk.missing, BTreeSet::new());
+        for (app, row) in walk.rows {
+            match translate::listed(&self.reader, app.as_deref(), row) {
+                Ok(compute) if seen.insert(compute.id.clone()) => computes.push(compute),
+                Ok(_) => {}
+                Err(error) => missing = missing.or_else(|| Some(error.message().to_owned())),
+            }
+        }
+        Ok(match missing {
+            None => Listing::complete(computes),
+            Some(reason) => Listing::incomplete(computes, reason),
+        }
+        .filtered(filter))
+    }
+
+    /// `destroyed` in an answer about this very machine, or a 404 in Fly's own words while its app is there: a wrong app and a wrong
+    /// token look just the same.
+    async fn presence(&self, cx: &CallContext, id: &ComputeId) -> Presence {
+        let at = match Place::of(id) {
+            Ok(at) => at,
+            Err(error) => return Presence::NoAnswer(error),
+        };
+        let answer = match self.cloud.machine(cx, "presence", &at, true).await {
+            Ok(answer) => answer,
+            Err(error) => return Presence::NoAnswer(error),
+        };
+        if answer.status().is_success() {
+            return match self.read(&at, &answer) {
+                Ok(compute) if compute.status == ComputeStatus::Terminated => Presence::Absent,
+                Ok(_) => Presence::Present,
+                Err(error) => Presence::NoAnswer(error),
+            };
+        }
+        if !error::is_flys_own(answer.bytes()) {
+            return Presence::NoAnswer(answer.misunderstood("the answer is not the cloud's own 404"));
+        }
+        match self.cloud.known_app(cx, "presence", &at.app).await {
+            Ok(()) => Presence::Absent,
+            Err(error) => Presence::NoAnswer(error),
+        }
+    }
+
+    /// By force, for a machine that runs is refused without. A 404 is a success only while its app is there.
+    async fn terminate(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
+        let at = Place::of(id)?;
+        let answer = self.cloud.destroy(cx, &at).await?;
+        if answer.status().is_success() {
+            return Ok(());
+        }
+        if !error::is_flys_own(answer.bytes()) {
+            return Err(answer.misunderstood("the answer is not the cloud's own 404"));
+        }
+        self.cloud.known_app(cx, "terminate", &at.app).await
+    }
+
+    /// None: Fly's GPUs were withdrawn in August 2026. Asks nothing.
+    async fn list_gpu_types(&self, _cx: &CallContext) -> Result<Vec<GpuType>> {
+        Ok(Vec::new())
+    }
+
+    /// Accepted is not stopped: it bills until it is.
+    async fn stop(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
+        let call = Cloud::act("stop", RetryClass::Idempotent, &Place::of(id)?, "stop").json(&json!({}));
+        self.cloud.call(cx, call).await.map(drop)
+    }
+
+    async fn start(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
+        let call = Cloud::act("start", RetryClass::Idempotent, &Place::of(id)?, "start");
+        self.cloud.call(cx, call).await.map(drop)
+    }
+
+    async fn ensure_support(&self, cx: &CallContext, _key: &LaunchKey, support: &Support) -> Result<Support> {
+        match support.kind.as_str() {
+            support::APP => self.ensure_app(cx, support).await,
+            support::IP => self.ensure_ip(cx, support).await,
+            _ => Err(support::not_ours()),
+        }
+    }
+
+    async fn release_support(&self, cx: &CallContext, support: &Support) -> Result<()> {
+        match support.kind.as_str() {
+            support::APP => self.release_app(cx, support).await,
+            support::IP => self.release_ip_support(cx, support).await,
+            _ => Err(support::not_ours()),
+        }
+    }
+
+    async fn list_network_volumes(&self, cx: &CallContext) -> Result<Vec<NetworkVolume>> {
+        let org = self.org(cx, "list_network_volumes whose").await?;
+        let found = self.cloud.org_volumes(cx, &org).await?;
+        found.iter().filter(|volume| !translate::is_going(volume)).map(|volume| translate::volume(None, volume)).collect()
+    }
+
+    /// In the account's app: a volume is of one, and only machines of that app can mount it.
+    async fn create_network_volume(&self, cx: &CallContext, request: &VolumeRequest) -> Result<NetworkVolume> {
+        self.create_volume(cx, request).await
+    }
+
+    async fn delete_network_volume(&self, cx: &CallContext, id: &VolumeId) -> Result<()> {
+        self.delete_volume(cx, id).await
+    }
+}

@@ -1,0 +1,60 @@
+//! What Fly tells everybody: where its regions are, and where there is room.
+
+use atlas_core::{CallContext, ComputeRequest, Result, RetryClass};
+use atlas_http::Call;
+
+use crate::config_wire::Guest;
+use crate::{Fly, preset, wire};
+
+/// A region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Region {
+    /// Its code: `fra`.
+    pub code: String,
+    /// Its name for people.
+    pub name: String,
+}
+
+/// How many machines a region has room for. Advice: nothing is reserved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Placement {
+    /// The region.
+    pub region: String,
+    /// How many; none for no room, or for a limit of the organisation.
+    pub count: u32,
+}
+
+impl Fly {
+    /// The regions.
+    ///
+    /// # Errors
+    /// As any read.
+    pub async fn regions(&self, cx: &CallContext) -> Result<Vec<Region>> {
+        let read: wire::Regions = self.cloud.read(cx, Call::get("regions", RetryClass::Safe, ["platform", "regions"])).await?;
+        Ok(read.regions.into_iter().map(|region| Region { code: region.code, name: region.name }).collect())
+    }
+
+    /// Where there is room for so many machines of this request's cheapest shape.
+    ///
+    /// # Errors
+    /// As any read; `unsupported` when no machine of Fly fits the request.
+    pub async fn placements(&self, cx: &CallContext, request: &ComputeRequest, count: u32) -> Result<Vec<Placement>> {
+        let org = self.org(cx, "placements whose").await?;
+        let cheapest = preset::candidates(request)?.into_iter().next().unwrap_or_default();
+        let (preset, _) = Self::pinned(&request.clone().at(cheapest))?;
+        let regions = (!request.region_hints.is_empty()).then(|| request.region_hints.join(","));
+        let compute = Guest {
+            cpu_kind: Some(preset.kind.as_str().to_owned()),
+            cpus: Some(preset.cpus),
+            memory_mb: Some(preset.memory_mb),
+            ..Guest::default()
+        };
+        let body = wire::AskPlacement { org_slug: &org, region: regions.as_deref(), count, compute };
+        let call = Call::post("placements", RetryClass::Safe, ["platform", "placements"]).json(&body);
+        let read: wire::Placements = self.cloud.read(cx, call).await?;
+        let found = read.regions.unwrap_or_default();
+        Ok(found.into_iter().map(|place| Placement { region: place.region, count: place.count }).collect())
+    }
+}

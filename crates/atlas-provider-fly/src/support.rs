@@ -1,0 +1,130 @@
+//! The supporting objects of a machine that has an app of its own: the app, and the addresses at which its ports are reached.
+
+use std::time::Duration;
+
+use atlas_core::{CallContext, Error, ErrorKind, Next, Outcome, Result, Support};
+use http::StatusCode;
+
+use crate::app::IpKind;
+use crate::place::is_app_name;
+use crate::{Fly, wire};
+
+/// An app.
+pub(crate) const APP: &str = "app";
+/// An address of an app.
+pub(crate) const IP: &str = "ip";
+
+/// How long a new app may be unknown, and how often we ask.
+const APP_SHOWS: Duration = Duration::from_secs(15);
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+pub(crate) fn not_ours() -> Error {
+    Error::validation("support", "is none of fly")
+}
+
+fn app_name(support: &Support) -> Result<&str> {
+    if is_app_name(&support.name) { Ok(&support.name) } else { Err(not_ours()) }
+}
+
+fn address(support: &Support) -> Result<(&str, IpKind)> {
+    let app = support.spec["app"].as_str().filter(|app| is_app_name(app)).ok_or_else(not_ours)?;
+    let kind = support.spec["type"].as_str().and_then(IpKind::parse).ok_or_else(not_ours)?;
+    Ok((app, kind))
+}
+
+impl Fly {
+    /// Names are unique among all apps of the world: one that is taken is ours if we can read it.
+    pub(crate) async fn ensure_app(&self, cx: &CallContext, support: &Support) -> Result<Support> {
+        const OPERATION: &str = "ensure_support";
+        let name = app_name(support)?;
+        let org = self.org(cx, "ensure_support whose").await?;
+        let wanted = wire::CreateApp { name, org_slug: &org, network: support.spec["network"].as_str(), idempotency_key: name };
+        let answer = self.cloud.create_app(cx, OPERATION, &wanted).await?;
+        let taken = answer.status() == StatusCode::UNPROCESSABLE_ENTITY;
+        if taken && !crate::error::is_name_taken(answer.bytes()) {
+            let error = Error::new(ErrorKind::Validation, "the cloud refuses an app of that name");
+            return Err(error.outcome_is(Outcome::NotApplied(Next::Stop)).with_status(422));
+        }
+        // What was made a moment ago is unknown for some seconds: 404, or 401.
+        let deadline = tokio::time::Instant::now() + APP_SHOWS;
+        loop {
+            let passing = |error: &Error| error.kind() == ErrorKind::Unauthorized && !taken;
+            match self.cloud.app(cx, OPERATION, name).await {
+                Ok(Some(app)) => {
+                    let of_ours = app.organization.and_then(|organization| organization.slug).is_none_or(|slug| slug == org);
+                    if of_ours {
+                        return Ok(Support { id: Some(app.name), ..support.clone() });
+                    }
+                    return Err(taken_by_others(name));
+                }
+                Err(error) if error.kind() == ErrorKind::Forbidden => return Err(taken_by_others(name)),
+                Err(error) if !passing(&error) => return Err(error),
+                Ok(None) | Err(_) if tokio::time::Instant::now() < deadline => tokio::time::sleep(ASK_AGAIN).await,
+                Ok(None) | Err(_) => {
+                    let error = Error::new(ErrorKind::Unavailable, "a new app does not show");
+                    return Err(error.outcome_is(Outcome::Unknown(Vec::new())));
+                }
+            }
+        }
+    }
+
+    /// Deleting an app takes every machine in it along: not while one is there that was not destroyed.
+    pub(crate) async fn release_app(&self, cx: &CallContext, support: &Support) -> Result<()> {
+        const OPERATION: &str = "release_support";
+        let name = app_name(support)?;
+        match self.cloud.app(cx, OPERATION, name).await {
+            Ok(None) => return Ok(()),
+            // The name is somebody else's now: ours is gone.
+            Err(error) if error.kind() == ErrorKind::Forbidden => return Ok(()),
+            Err(error) => return Err(error),
+            Ok(Some(_)) => {}
+        }
+        let walk = self.cloud.app_machines(cx, OPERATION, name).await?;
+        let left = walk.rows.iter().any(|(_, row)| row["state"] != "destroyed");
+        if left || walk.missing.is_some() {
+            let error = Error::new(ErrorKind::Conflict, format!("the app {name} still has machines, which would go with it"));
+            return Err(error.outcome_is(Outcome::NotApplied(Next::SameLater)));
+        }
+        let answer = self.cloud.delete_app(cx, OPERATION, name).await?;
+        if answer.status().is_success() || crate::error::is_flys_own(answer.bytes()) {
+            return Ok(());
+        }
+        Err(answer.misunderstood("the answer is not the cloud's own 404"))
+    }
+
+    /// An app has one address of a kind: what a lost answer left is found again.
+    pub(crate) async fn ensure_ip(&self, cx: &CallContext, support: &Support) -> Result<Support> {
+        const OPERATION: &str = "ensure_support";
+        let (app, kind) = address(support)?;
+        let there = self.cloud.ips(cx, OPERATION, app).await?;
+        let ip = match there.into_iter().find(|ip| IpKind::of(ip) == Some(kind)) {
+            Some(ip) => ip,
+            None => self.cloud.assign_ip(cx, OPERATION, app, kind.as_str()).await?,
+        };
+        Ok(Support { id: Some(ip.ip), ..support.clone() })
+    }
+
+    /// All of the kind go: a lost answer may have left two.
+    pub(crate) async fn release_ip_support(&self, cx: &CallContext, support: &Support) -> Result<()> {
+        const OPERATION: &str = "release_support";
+        let (app, kind) = address(support)?;
+        match self.cloud.app(cx, OPERATION, app).await {
+            Ok(None) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::Forbidden => return Ok(()),
+            Err(error) => return Err(error),
+            Ok(Some(_)) => {}
+        }
+        for ip in self.cloud.ips(cx, OPERATION, app).await?.iter().filter(|ip| IpKind::of(ip) == Some(kind)) {
+            let answer = self.cloud.release_ip(cx, OPERATION, app, &ip.ip).await?;
+            if !answer.status().is_success() && !crate::error::is_flys_own(answer.bytes()) {
+                return Err(answer.misunderstood("the answer is not the cloud's own 404"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn taken_by_others(name: &str) -> Error {
+    let error = Error::new(ErrorKind::Conflict, format!("the app name {name} is somebody else's"));
+    error.outcome_is(Outcome::NotApplied(Next::Stop))
+}

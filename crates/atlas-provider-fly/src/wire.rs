@@ -1,0 +1,375 @@
+//! Fly's JSON, names as on the wire. What is read is lenient: every field but an id may be missing or null, and others are ignored.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The usual error, and the shapes it also comes in.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct ErrorBody {
+    #[serde(default)]
+    pub(crate) error: Option<String>,
+    #[serde(default)]
+    pub(crate) message: Option<String>,
+    #[serde(default)]
+    pub(crate) status: Option<String>,
+}
+
+impl ErrorBody {
+    pub(crate) fn text(&self) -> &str {
+        self.error.as_deref().or(self.message.as_deref()).unwrap_or_default()
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Machine {
+    pub(crate) id: String,
+    #[serde(default)]
+    pub(crate) name: Option<String>,
+    #[serde(default)]
+    pub(crate) app_name: Option<String>,
+    #[serde(default)]
+    pub(crate) state: Option<String>,
+    #[serde(default)]
+    pub(crate) region: Option<String>,
+    #[serde(default)]
+    pub(crate) created_at: Option<String>,
+    #[serde(default)]
+    pub(crate) version: Option<String>,
+    #[serde(default)]
+    pub(crate) instance_id: Option<String>,
+    #[serde(default)]
+    pub(crate) config: Option<ReadConfig>,
+    /// Where the host does not answer, what is known of the configuration.
+    #[serde(default)]
+    pub(crate) incomplete_config: Option<ReadConfig>,
+    #[serde(default)]
+    pub(crate) events: Option<Vec<Event>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct ReadConfig {
+    #[serde(default)]
+    pub(crate) image: Option<String>,
+    #[serde(default)]
+    pub(crate) guest: Option<ReadGuest>,
+    #[serde(default)]
+    pub(crate) metadata: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct ReadGuest {
+    #[serde(default)]
+    pub(crate) cpu_kind: Option<String>,
+    #[serde(default)]
+    pub(crate) cpus: Option<u32>,
+    #[serde(default)]
+    pub(crate) memory_mb: Option<u32>,
+    /// Machines from before August 2026.
+    #[serde(default)]
+    pub(crate) gpus: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Event {
+    #[serde(default)]
+    pub(crate) id: Option<String>,
+    #[serde(default, rename = "type")]
+    pub(crate) kind: Option<String>,
+    #[serde(default)]
+    pub(crate) status: Option<String>,
+    #[serde(default)]
+    pub(crate) source: Option<String>,
+    /// In milliseconds.
+    #[serde(default)]
+    pub(crate) timestamp: Option<i64>,
+    #[serde(default)]
+    pub(crate) request: Option<Value>,
+}
+
+/// How a container ended: in `request.MonitorEvent.exit_event`, or in `request.exit_event`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ExitEvent {
+    #[serde(default)]
+    pub(crate) exit_code: Option<i32>,
+    #[serde(default)]
+    pub(crate) requested_stop: Option<bool>,
+    #[serde(default)]
+    pub(crate) restarting: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct OrgMachines {
+    pub(crate) machines: Option<Vec<Value>>,
+    #[serde(default)]
+    pub(crate) next_cursor: Option<String>,
+    #[serde(default)]
+    pub(crate) error_regions: Option<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct OrgVolumes {
+    pub(crate) volumes: Option<Vec<Volume>>,
+    #[serde(default)]
+    pub(crate) next_cursor: Option<String>,
+    /// Not in the document; where it is there and not empty, the list is incomplete.
+    #[serde(default)]
+    pub(crate) error_regions: Option<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Volume {
+    pub(crate) id: String,
+    #[serde(default)]
+    pub(crate) name: Option<String>,
+    #[serde(default)]
+    pub(crate) app_name: Option<String>,
+    #[serde(default)]
+    pub(crate) state: Option<String>,
+    #[serde(default)]
+    pub(crate) size_gb: Option<u32>,
+    #[serde(default)]
+    pub(crate) region: Option<String>,
+    #[serde(default)]
+    pub(crate) attached_machine_id: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct CreateVolume<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) region: &'a str,
+    pub(crate) size_gb: u32,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Extended {
+    pub(crate) volume: Volume,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct App {
+    pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) network: Option<String>,
+    #[serde(default)]
+    pub(crate) machine_count: Option<u64>,
+    #[serde(default)]
+    pub(crate) organization: Option<Organization>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Organization {
+    #[serde(default)]
+    pub(crate) slug: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Apps {
+    pub(crate) apps: Option<Vec<App>>,
+    #[serde(default)]
+    pub(crate) next_cursor: Option<String>,
+}
+
+/// The field is `name`; the documentation's prose says `app_name`.
+#[derive(Debug, Serialize)]
+pub(crate) struct CreateApp<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) org_slug: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) network: Option<&'a str>,
+    pub(crate) idempotency_key: &'a str,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Ips {
+    pub(crate) ips: Option<Vec<Ip>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Ip {
+    pub(crate) ip: String,
+    #[serde(default)]
+    pub(crate) shared: bool,
+    #[serde(default)]
+    pub(crate) egress: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct AssignIp<'a> {
+    #[serde(rename = "type")]
+    pub(crate) kind: &'a str,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Tokens {
+    pub(crate) tokens: Option<Vec<Token>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Token {
+    #[serde(default)]
+    pub(crate) org_slug: Option<String>,
+    #[serde(default)]
+    pub(crate) apps: Option<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct LeaseEnvelope {
+    pub(crate) data: LeaseData,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct LeaseData {
+    #[serde(default)]
+    pub(crate) nonce: Option<String>,
+    /// In seconds.
+    #[serde(default)]
+    pub(crate) expires_at: Option<i64>,
+    #[serde(default)]
+    pub(crate) owner: Option<String>,
+    #[serde(default)]
+    pub(crate) description: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct TakeLease<'a> {
+    pub(crate) ttl: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) description: Option<&'a str>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Waited {
+    #[serde(default)]
+    pub(crate) state: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Version {
+    pub(crate) version: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct MetadataValue {
+    pub(crate) value: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Exec<'a> {
+    pub(crate) command: &'a [String],
+    pub(crate) timeout: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Executed {
+    #[serde(default)]
+    pub(crate) exit_code: i32,
+    #[serde(default)]
+    pub(crate) stdout: String,
+    #[serde(default)]
+    pub(crate) stderr: String,
+}
+
+/// The real service has also answered with capital letters.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Regions {
+    #[serde(alias = "Regions")]
+    pub(crate) regions: Vec<Region>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Region {
+    #[serde(alias = "Code")]
+    pub(crate) code: String,
+    #[serde(default, alias = "Name")]
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct AskPlacement<'a> {
+    pub(crate) org_slug: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) region: Option<&'a str>,
+    pub(crate) count: u32,
+    pub(crate) compute: crate::config_wire::Guest,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Placements {
+    pub(crate) regions: Option<Vec<Placement>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Placement {
+    pub(crate) region: String,
+    #[serde(default)]
+    pub(crate) count: u32,
+}
+
+/// Takes out of a description what holds secrets: environments, files, and the nonce that lets one change a machine.
+pub(crate) fn redact(raw: &mut Value) {
+    for config in ["config", "incomplete_config"] {
+        raw.get_mut(config).map(redact_config);
+    }
+    for nonce in ["/nonce", "/lease/nonce"] {
+        if let Some(nonce) = raw.pointer_mut(nonce) {
+            *nonce = Value::from(atlas_core::REDACTED);
+        }
+    }
+}
+
+fn redact_config(config: &mut Value) {
+    let Value::Object(fields) = config else { return };
+    if let Some(Value::Object(env)) = fields.get_mut("env") {
+        env.values_mut().for_each(|value| *value = Value::from(atlas_core::REDACTED));
+    }
+    for file in fields.get_mut("files").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(value) = file.get_mut("raw_value") {
+            *value = Value::from(atlas_core::REDACTED);
+        }
+    }
+    for part in ["processes", "containers"] {
+        fields.get_mut(part).and_then(Value::as_array_mut).into_iter().flatten().for_each(redact_config);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_holds_secrets_is_redacted_and_the_rest_is_kept() {
+        let mut raw = json!({
+            "id": "6e", "nonce": "zz-nonce", "state": "started",
+            "config": {
+                "image": "x", "env": { "A": "zz-env" }, "files": [{ "guest_path": "/a", "raw_value": "enotemV2" }],
+                "containers": [{ "name": "c", "env": { "B": "zz-inner" } }],
+            },
+        });
+        redact(&mut raw);
+        let text = raw.to_string();
+        assert!(!text.contains("zz-") && !text.contains("enotemV2"), "{text}");
+        assert_eq!(
+            (&raw["id"], &raw["config"]["image"], raw["config"]["env"]["A"].is_string()),
+            (&json!("6e"), &json!("x"), true)
+        );
+        let mut bare = json!({ "id": "6e" });
+        redact(&mut bare);
+        assert_eq!(bare, json!({ "id": "6e" }));
+    }
+
+    #[test]
+    fn odd_descriptions_are_read() {
+        for text in [
+            r#"{"id":"6e"}"#,
+            r#"{"id":"6e","config":null,"events":null,"checks":null,"image_ref":{"labels":null}}"#,
+            r#"{"id":"6e","state":"brand-new","host_status":"unreachable","incomplete_config":{"metadata":null},"future":[1]}"#,
+            r#"{"id":"6e","config":{"services":[{"autostop":false}],"guest":{"gpus":1,"gpu_kind":"a10"}}}"#,
+        ] {
+            assert_eq!(serde_json::from_str::<Machine>(text).unwrap().id, "6e", "{text}");
+        }
+        assert_eq!(serde_json::from_str::<Regions>(r#"{"Nearest":"fra","Regions":[{"code":"fra"}]}"#).unwrap().regions.len(), 1);
+    }
+}
