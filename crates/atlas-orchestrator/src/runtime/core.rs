@@ -1,6 +1,6 @@
 //! What every part of the runtime shares, and the one way in which a session's record changes.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -59,6 +59,8 @@ pub(crate) struct Core {
     held: AtomicBool,
     /// Events as they are committed, for subscribers.
     pub(crate) live: broadcast::Sender<Arc<Delivery>>,
+    /// The newest event that was handed to live subscribers.
+    pub(crate) fed_to: AtomicU64,
     /// Something was committed that has events.
     pub(crate) fed: Notify,
     /// No new effect is begun; what is under way is finished.
@@ -181,6 +183,7 @@ impl Core {
             seen: Mutex::new(None),
             held: AtomicBool::new(false),
             live: broadcast::channel(4096).0,
+            fed_to: AtomicU64::new(0),
             fed: Notify::new(),
             stopping: CancellationToken::new(),
             stopped: CancellationToken::new(),

@@ -1,6 +1,7 @@
 //! Events to subscribers: one reader of the store's feed for all of them, and a log to catch up from.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use atlas_core::{Error, ErrorKind, Result};
@@ -22,11 +23,13 @@ fn decode(stored: &StoredEvent) -> Result<Event> {
 
 /// Reads the feed as it grows and hands it to every live subscriber; wakes sessions of ours that other nodes changed.
 pub(crate) async fn keep(core: Arc<Core>, mut position: u64) {
+    core.fed_to.store(position, Ordering::Relaxed);
     loop {
         match core.store.feed(position, PAGE).await {
             Ok(page) if !page.is_empty() => {
                 for stored in &page {
                     position = stored.position;
+                    core.fed_to.store(position, Ordering::Relaxed);
                     let event = match decode(stored) {
                         Ok(event) => event,
                         Err(error) => {
@@ -76,22 +79,27 @@ pub struct Subscription {
     scope: Scope,
     /// Of a session's scope: the newest `seq` handed out. Otherwise: the newest position.
     place: u64,
+    /// Events up to this position were there before it began, and are not for it.
+    floor: u64,
     buffer: std::collections::VecDeque<Delivery>,
     live: broadcast::Receiver<Arc<Delivery>>,
     /// Everything up to here was read from the log.
     caught_up: bool,
-    lagged: u64,
 }
 
 impl Subscription {
     pub(crate) fn new(core: Arc<Core>, scope: Scope, cursor: Cursor) -> Self {
-        let live = core.live.subscribe();
         let caught_up = cursor == Cursor::NOW;
+        let floor = if caught_up { core.fed_to.load(Ordering::Relaxed) } else { 0 };
+        let live = core.live.subscribe();
         let place = if caught_up { 0 } else { cursor.place() };
-        Self { core, scope, place, buffer: std::collections::VecDeque::new(), live, caught_up, lagged: 0 }
+        Self { core, scope, place, floor, buffer: std::collections::VecDeque::new(), live, caught_up }
     }
 
     fn wants(&self, delivery: &Delivery) -> bool {
+        if delivery.cursor.place() <= self.floor {
+            return false;
+        }
         match &self.scope {
             Scope::Session(id) => delivery.event.session == *id && delivery.event.seq > self.place,
             Scope::User(user) => delivery.event.user_id.as_ref() == Some(user) && delivery.cursor.place() > self.place,
@@ -100,6 +108,7 @@ impl Subscription {
     }
 
     fn hand_out(&mut self, mut delivery: Delivery) -> Delivery {
+        delivery.behind = self.core.fed_to.load(Ordering::Relaxed).saturating_sub(delivery.cursor.place());
         self.place = match self.scope {
             Scope::Session(_) => delivery.event.seq,
             Scope::User(_) | Scope::All => delivery.cursor.place(),
@@ -107,8 +116,6 @@ impl Subscription {
         if let Scope::Session(_) = self.scope {
             delivery.cursor = Cursor::after(delivery.event.seq);
         }
-        delivery.behind =
-            u64::try_from(self.buffer.len() + self.live.len()).unwrap_or(u64::MAX).max(std::mem::take(&mut self.lagged));
         delivery
     }
 
@@ -121,11 +128,13 @@ impl Subscription {
         let more = !page.is_empty();
         for stored in &page {
             let delivery = Delivery { event: decode(stored)?, cursor: Cursor::after(stored.position), behind: 0 };
+            let seq = delivery.event.seq;
             if self.wants(&delivery) {
                 self.buffer.push_back(delivery);
             }
-            if !matches!(self.scope, Scope::Session(_)) && self.buffer.is_empty() {
-                self.place = self.place.max(stored.position);
+            if self.buffer.is_empty() {
+                let read = if let Scope::Session(_) = self.scope { seq } else { stored.position };
+                self.place = self.place.max(read);
             }
         }
         Ok(more)
@@ -165,10 +174,8 @@ impl Subscription {
                     return Ok(Some(self.hand_out((*delivery).clone())));
                 }
                 Ok(_) => {}
-                Err(RecvError::Lagged(missed)) => {
-                    self.lagged = missed;
-                    self.caught_up = false;
-                }
+                // It is read from the log instead.
+                Err(RecvError::Lagged(_)) => self.caught_up = false,
                 Err(RecvError::Closed) => return Ok(None),
             }
         }

@@ -6,7 +6,7 @@ use atlas_core::Usd;
 use atlas_orchestrator::{EventKind, Limit, OnFailure, Reason, SessionOptions, SessionState, Touch};
 use atlas_testkit::world::FaultKind;
 
-use crate::node::{Bench, Node, request, settle, sleep};
+use crate::node::{BOUND, Bench, Node, request, settle, sleep};
 
 async fn ended_at(node: &Node, limit: Limit) -> Option<atlas_core::Timestamp> {
     let wanted = EventKind::Terminating { reason: Reason::Limit { limit } };
@@ -24,11 +24,14 @@ async fn an_idle_session_ends_after_ttl_and_flush_and_is_warned_before() {
     let touched = node.atlas.now();
     sleep(400).await;
     let ended = ended_at(&node, Limit::IdleTtl).await.unwrap();
+    // Not before ttl and a flush: a touch on another node may be on its way. Not later than a tick after that.
     let idle = ended.since(touched);
-    assert!(idle >= Duration::from_secs(300) && idle <= Duration::from_secs(300 + 5 + 1), "{idle:?}");
+    assert!(idle >= Duration::from_secs(300 + 5) && idle <= Duration::from_secs(300 + 5 + 1), "{idle:?}");
     let events = node.events().await;
     let warned = events.iter().find(|e| matches!(e.kind, EventKind::Warning { limit: Limit::IdleTtl, .. })).unwrap();
-    assert!(warned.at < ended);
+    let lead = ended.since(warned.at);
+    assert!(lead >= Duration::from_secs(58) && lead <= Duration::from_secs(61), "a fifth, at most a minute: {lead:?}");
+    assert!(matches!(warned.kind, EventKind::Warning { due, .. } if due <= ended && ended.since(due) <= Duration::from_secs(1)));
     settle(&node, session.id()).await;
     assert_eq!(bench.ledger().live, 0);
 }
@@ -42,11 +45,35 @@ async fn touches_keep_a_session_alive_and_an_extension_does_too() {
         sleep(40).await;
         assert_eq!(session.touch(), Touch::Recorded);
     }
+    let extended = node.atlas.now();
     session.extend(Duration::from_secs(600)).await.unwrap();
-    sleep(590).await;
-    assert_eq!(session.info().await.unwrap().state, SessionState::Ready);
-    sleep(30).await;
-    assert_eq!(session.info().await.unwrap().state, SessionState::Terminating);
+    sleep(700).await;
+    let lasted = ended_at(&node, Limit::IdleTtl).await.unwrap().since(extended);
+    assert!(lasted >= Duration::from_secs(600) && lasted <= Duration::from_secs(601), "{lasted:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_veto_after_the_warning_gives_another_ttl() {
+    let bench = Bench::new(9);
+    let node = bench.node("a").await;
+    let session = node.atlas.spawn(request(), SessionOptions::new().idle_ttl(Duration::from_secs(300))).await.unwrap();
+    session.await_ready(Duration::from_secs(100)).await.unwrap();
+    let mut events = session.events(atlas_orchestrator::Cursor::NOW);
+    loop {
+        let event = events.next().await.unwrap().unwrap().event;
+        assert!(!matches!(event.kind, EventKind::Terminating { .. }), "a warning comes first");
+        if matches!(event.kind, EventKind::Warning { limit: Limit::IdleTtl, .. }) {
+            break;
+        }
+    }
+    let vetoed = node.atlas.now();
+    session.veto().await.unwrap();
+    sleep(400).await;
+    let lasted = ended_at(&node, Limit::IdleTtl).await.unwrap().since(vetoed);
+    assert!(lasted >= Duration::from_secs(300) && lasted <= Duration::from_secs(301), "{lasted:?}");
+    let warnings = node.events().await.iter().filter(|event| matches!(event.kind, EventKind::Warning { .. })).count();
+    assert_eq!(warnings, 2, "it is warned of anew");
+    assert_eq!(session.veto().await.unwrap_err().kind(), atlas_core::ErrorKind::Conflict);
 }
 
 #[tokio::test(start_paused = true)]
@@ -90,6 +117,17 @@ async fn a_cost_cap_is_never_exceeded_by_the_bill() {
     assert!(ended_at(&node, Limit::MaxCost).await.is_some());
     let billed = bench.ledger().billed_usd;
     assert!(billed <= cap && billed > Usd::from_cents(60), "{billed}");
+    // When what is spent, and what it may burn until the next tick and then until its end is done, come to the cap.
+    let events = node.events().await;
+    let ordered = events.iter().find(|event| matches!(event.kind, EventKind::Attempt { .. })).unwrap();
+    let EventKind::Attempt { price: Some(price), .. } = ordered.kind else { panic!("it was ordered at a price") };
+    let reserve = Duration::from_secs(1 + 10) + BOUND;
+    let lasts = price.lasts(cap).unwrap().checked_sub(reserve).unwrap();
+    let lasted = ended_at(&node, Limit::MaxCost).await.unwrap().since(ordered.at);
+    let (early, late) = (lasts.saturating_sub(Duration::from_millis(900)), lasts + Duration::from_secs(2));
+    assert!(lasted >= early && lasted <= late, "{lasted:?}, planned {lasts:?}");
+    let warned = events.iter().find(|event| matches!(event.kind, EventKind::Warning { limit: Limit::MaxCost, .. })).unwrap();
+    assert!(warned.at < ended_at(&node, Limit::MaxCost).await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,8 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod crash;
+mod deaths;
+mod events;
 mod life;
 mod limits;
+mod money;
 mod node;
 mod reap;
 #[cfg(feature = "redb")]

@@ -73,10 +73,11 @@ async fn a_machine_that_is_not_usable_in_time_is_ended_on_the_tick() {
     bench.fault("spawn_compute", FaultKind::NeverReady);
     let options = SessionOptions::new().ready_timeout(Duration::from_secs(120));
     let session = node.atlas.spawn(request(), options).await.unwrap();
-    let accepted = node.atlas.now();
     let error = session.await_ready(Duration::from_secs(600)).await.unwrap_err();
-    let waited = node.atlas.now().since(accepted);
-    assert!(waited >= Duration::from_secs(119) && waited <= Duration::from_secs(121), "{waited:?}");
+    let events = node.events().await;
+    let at = |wanted: fn(&EventKind) -> bool| events.iter().find(|event| wanted(&event.kind)).unwrap().at;
+    let waited = at(|kind| matches!(kind, EventKind::Died { .. })).since(at(|kind| matches!(kind, EventKind::Attempt { .. })));
+    assert!(waited >= Duration::from_secs(120) && waited <= Duration::from_millis(121_500), "{waited:?}");
     assert!(error.to_string().contains("terminating"), "the state last seen is named: {error}");
     settle(&node, session.id()).await;
     assert_eq!(bench.ledger().live, 0);
@@ -111,11 +112,15 @@ async fn a_source_that_cannot_be_read_counts_as_active_until_max_runtime() {
         .start()
         .await
         .unwrap();
+    let named = |info: atlas_orchestrator::SessionInfo| info.last_activity_source;
     let options = SessionOptions::new().idle_ttl(Duration::from_secs(60));
     let bounded = atlas.spawn(request(), options.clone().max_runtime(Duration::from_secs(900))).await.unwrap();
     let free = atlas.spawn(request(), options).await.unwrap();
     sleep(800).await;
     assert_eq!((bounded.info().await.unwrap().reason, free.info().await.unwrap().reason), (None, None));
+    assert_eq!(named(free.info().await.unwrap()), "queue", "info says what keeps it alive");
+    let _ = free.touch();
+    assert_eq!(named(free.info().await.unwrap()), "touch");
     sleep(120).await;
     assert_eq!(bounded.info().await.unwrap().reason, Some(Reason::Limit { limit: Limit::MaxRuntime }));
     assert_eq!(free.info().await.unwrap().reason, None);
