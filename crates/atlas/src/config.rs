@@ -269,6 +269,7 @@ mod tests {
             reap_providers = ["runpod", "runpod-eu"]
             reap_name_prefix = "atlas-"
             reap_grace = "5m"
+            reap_report_only = true
             [policy]
             lease_ms = 3000
             [accounts.runpod]
@@ -282,6 +283,12 @@ mod tests {
         .unwrap();
         assert_eq!(config.orchestrator.idle_ttl_ms, Some(Duration::from_secs(900)));
         assert_eq!(config.orchestrator.reap_interval, Some(Duration::from_secs(60)));
+        let mock = atlas_testkit::mock::MockCloud::new(1).provider();
+        let (seen, spared) = (AccountName::new("runpod").unwrap(), AccountName::new("lambda").unwrap());
+        let policy = config.policy([(&seen, &mock), (&spared, &mock)]);
+        let (seen, spared) = (policy.account(&seen), policy.account(&spared));
+        assert_eq!((seen.reap_interval, seen.grace), (Duration::from_secs(60), Duration::from_secs(300)));
+        assert_eq!((seen.reap, seen.report_only, spared.reap), (true, true, false));
         let eu = &config.accounts["runpod-eu"];
         assert_eq!(eu.api_key.as_ref().unwrap().expose(), "rpa_1");
         assert_eq!(eu.limits(AccountLimits::default()).visibility_bound, Duration::from_secs(120));

@@ -98,3 +98,59 @@ impl ReadyProbe for NetProbe {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::convert::Infallible;
+
+    use atlas_core::{ComputeId, ComputeStatus, PortMapping, Protocol, SeededEntropy, SystemClock, Timestamp};
+    use tokio::net::TcpListener;
+
+    fn machine(url: Option<String>, protocol: Protocol) -> Compute {
+        let mut compute = Compute::new(ComputeId::new("m1").unwrap(), ProviderId::new("mock").unwrap(), ComputeStatus::Running);
+        compute.ports = vec![PortMapping { internal: 8000, external: None, protocol, url }];
+        compute
+    }
+
+    fn session() -> SessionId {
+        SessionId::new(Timestamp::from_unix_seconds(1_790_000_000), &SeededEntropy::new(1))
+    }
+
+    /// Answers this status, and only to the path that is asked for.
+    fn http(status: u16) -> NetProbe {
+        let service = tower::service_fn(move |request: http::Request<atlas_http::Body>| async move {
+            let wanted = request.uri().path_and_query().is_some_and(|path| path == "/v1/health?deep=1");
+            let naked = !request.headers().contains_key("authorization");
+            let answer = http::Response::builder().status(if wanted && naked { status } else { 404 });
+            Ok::<_, Infallible>(answer.body(String::new()).unwrap())
+        });
+        let entropy = Arc::new(SeededEntropy::new(1));
+        NetProbe::over(Some(Transport::new(service)), DEADLINE, Arc::new(SystemClock), entropy).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_machine_is_usable_once_its_path_answers_and_not_while_a_proxy_does() {
+        let wanted = Probe::http(8000, "/v1/health?deep=1");
+        let there = machine(Some("https://m1-8000.proxy.example".to_owned()), Protocol::Http);
+        for (status, ready) in [(200, true), (204, true), (304, true), (401, true), (403, true), (404, false), (502, false)] {
+            assert_eq!(http(status).is_ready(session(), &there, Some(&wanted)).await, ready, "{status}");
+        }
+        assert!(!http(200).is_ready(session(), &machine(None, Protocol::Http), Some(&wanted)).await, "no address yet");
+        assert!(!http(200).is_ready(session(), &there, Some(&Probe::http(8000, "/other"))).await);
+        assert!(!http(200).is_ready(session(), &there, Some(&Probe::http(9000, "/v1/health?deep=1"))).await, "another port");
+        assert!(http(502).is_ready(session(), &there, None).await, "nothing was asked for");
+    }
+
+    #[tokio::test]
+    async fn a_machine_is_usable_once_it_takes_connections() {
+        let entropy = Arc::new(SeededEntropy::new(1));
+        let probe = NetProbe::over(None, Duration::from_secs(2), Arc::new(SystemClock), entropy).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let there = machine(Some(format!("tcp://{address}")), Protocol::Tcp);
+        assert!(probe.is_ready(session(), &there, Some(&Probe::tcp(8000))).await);
+        drop(listener);
+        assert!(!probe.is_ready(session(), &there, Some(&Probe::tcp(8000))).await);
+    }
+}
