@@ -13,7 +13,7 @@ pub enum Command {
     /// Print how to use it.
     Help,
     /// Serve, with the faults in this file.
-    Serve(Options, Option<PathBuf>),
+    Serve(Box<Options>, Option<PathBuf>),
 }
 
 /// A file of faults: a list, whose entries with `per_million` come by chance.
@@ -78,7 +78,7 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, String> 
             other => return Err(format!("unknown argument {other:?}")),
         }
     }
-    Ok(Command::Serve(options, file))
+    Ok(Command::Serve(Box::new(options), file))
 }
 
 fn read<T: std::str::FromStr>(flag: &str, text: &str, what: &str) -> Result<T, String> {

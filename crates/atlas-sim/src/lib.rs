@@ -23,9 +23,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use atlas_core::{Clock, SystemClock};
+use atlas_testkit::dialect::fly::{self, Fly};
 use atlas_testkit::dialect::fly_logs::{FlyLogs, Rights};
 use atlas_testkit::dialect::lambda::{self, Lambda, Quirks, Rates};
 use atlas_testkit::dialect::runpod::{self, RunPod};
+use atlas_testkit::dialect::vast::{self, Vast};
 use atlas_testkit::world::{Fault, FaultPlan, World, WorldClock};
 use tokio::net::TcpListener;
 
@@ -60,6 +62,10 @@ pub struct Options {
     pub plans: Vec<FaultPlan>,
     /// How many calls Lambda takes; `None` for any number, which a suite about other things likes.
     pub lambda_rates: Option<Rates>,
+    /// How many calls Fly takes; `None` for any number.
+    pub fly_rates: Option<fly::Rates>,
+    /// How often each endpoint of Vast may be called; `None` for any number.
+    pub vast_rates: Option<vast::Rates>,
 }
 
 impl Default for Options {
@@ -71,6 +77,8 @@ impl Default for Options {
             faults: Vec::new(),
             plans: Vec::new(),
             lambda_rates: Some(Rates::default()),
+            fly_rates: Some(fly::Rates::default()),
+            vast_rates: Some(vast::Rates::default()),
         }
     }
 }
@@ -114,7 +122,8 @@ impl Sim {
 /// Cancelled, nothing is left running.
 pub async fn serve(options: Options) -> io::Result<Sim> {
     let clock = WorldClock::following_from(SystemClock.now(), options.speed);
-    let world = World::new(options.seed, clock).with_cloud(runpod::cloud()).with_cloud(lambda::cloud());
+    let world = World::new(options.seed, clock).with_cloud(runpod::cloud()).with_cloud(lambda::cloud()).with_cloud(fly::cloud());
+    let world = world.with_cloud(vast::cloud());
     furnish(&world);
     world.inject(options.faults);
     world.plan_faults(options.plans);
@@ -126,11 +135,21 @@ pub async fn serve(options: Options) -> io::Result<Sim> {
     let (proxy_listener, proxy) = ports.bind().await?;
     let (lambda_listener, lambda_at) = ports.bind().await?;
     let (fly_logs_listener, fly_logs_at) = ports.bind().await?;
+    let (fly_listener, fly_at) = ports.bind().await?;
+    let (fly_proxy_listener, fly_proxy_at) = ports.bind().await?;
+    let (vast_listener, vast_at) = ports.bind().await?;
+    let (vast_results_listener, vast_results_at) = ports.bind().await?;
 
     let recorder = Recorder::default();
     let mut quirks = Quirks::default();
     quirks.rates = options.lambda_rates;
     let (runpod, lambda) = (RunPod::new(world.clone()), Lambda::new(world.clone()).with_quirks(quirks));
+    let mut vast_quirks = vast::Quirks::default();
+    (vast_quirks.rates, vast_quirks.results_url) = (options.vast_rates, format!("http://{vast_results_at}/s3"));
+    let vast = Vast::new(world.clone()).with_quirks(vast_quirks);
+    let mut fly_quirks = fly::Quirks::default();
+    fly_quirks.rates = options.fly_rates;
+    let fly = Fly::new(world.clone()).with_quirks(fly_quirks);
     let fly_logs = FlyLogs::new(world.clone());
     fly_logs.add_token(KEY, Rights::Read);
     write_logs(&fly_logs);
@@ -143,17 +162,24 @@ pub async fn serve(options: Options) -> io::Result<Sim> {
             graphql: format!("http://{control}/graphql"),
             proxy: format!("http://{proxy}/{{id}}/{{port}}"),
         },
-        fly: FlyUrls { logs: format!("http://{fly_logs_at}") },
+        fly: FlyUrls {
+            machines: format!("http://{fly_at}"),
+            logs: format!("http://{fly_logs_at}"),
+            proxy: format!("http://{fly_proxy_at}/{{app}}"),
+        },
         lambda: format!("http://{lambda_at}/api/v1"),
+        vast: format!("http://{vast_at}"),
     };
     let mut serving = Serving::default();
     let afresh = {
         let (world, recorder, runpod, lambda) = (world.clone(), recorder.clone(), runpod.clone(), lambda.clone());
-        let fly_logs = fly_logs.clone();
+        let (fly, fly_logs, vast) = (fly.clone(), fly_logs.clone(), vast.clone());
         move || {
             world.reset();
             runpod.reset();
             lambda.reset();
+            vast.reset();
+            fly.reset();
             fly_logs.reset();
             write_logs(&fly_logs);
             recorder.clear();
@@ -165,9 +191,13 @@ pub async fn serve(options: Options) -> io::Result<Sim> {
     serving.add(runtime_listener, Recording::new(runpod.runtime(), log("runpod/runtime")));
     serving.add(control_listener, Recording::new(runpod, log("runpod/control")));
     serving.add(lambda_listener, Recording::new(lambda, log("lambda")));
+    serving.add(vast_results_listener, Recording::new(vast.results(), log("vast/results")));
+    serving.add(vast_listener, Recording::new(vast, log("vast")));
+    serving.add(fly_listener, Recording::new(fly.clone(), log("fly/machines")));
     serving.add(fly_logs_listener, Recording::new(fly_logs, log("fly/logs")));
     serving.run(deliver::deliver(world.clone()));
     serving.add(proxy_listener, Proxy::new(world.clone(), runpod::NAME));
+    serving.add(fly_proxy_listener, Proxy::of_apps(fly));
     Ok(Sim { world, ready, serving })
 }
 
@@ -176,6 +206,8 @@ fn furnish(world: &World) {
     let account = world.add_key(runpod::NAME, KEY, ACCOUNT);
     runpod::add_endpoint(world, &account);
     world.add_key(lambda::NAME, KEY, ACCOUNT);
+    world.add_key(vast::NAME, KEY, ACCOUNT);
+    world.add_key(fly::NAME, KEY, fly::ORG);
 }
 
 /// The Fly app `sim-app` has written this when a simulator begins.

@@ -13,7 +13,7 @@ fn main() -> ExitCode {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
         }
-        Ok(Command::Serve(options, file)) => (options, file),
+        Ok(Command::Serve(options, file)) => (*options, file),
         Err(wrong) => {
             eprintln!("atlas-sim: {wrong}\n{USAGE}");
             return ExitCode::from(2);

@@ -1,4 +1,5 @@
-//! The HTTP ports of the simulated machines: `/{id}/{port}/…`, behind the credential that each machine's environment demands.
+//! The HTTP ports of the simulated machines, behind the credential that each machine's environment demands: `/{id}/{port}/…`, or on Fly,
+//! whose URLs are of apps, `/{app}/…` and `/{app}:{port}/…`.
 
 use std::future::{Ready, ready};
 use std::sync::Arc;
@@ -6,6 +7,7 @@ use std::task::{Context, Poll};
 
 use atlas_auth::Verifier;
 use atlas_core::SystemClock;
+use atlas_testkit::dialect::fly::{self, Fly};
 use atlas_testkit::world::{Listener, World};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
@@ -15,21 +17,40 @@ use tower::Service;
 
 use crate::server::Sure;
 
+/// The port that a URL without one means.
+const HTTPS: u16 = 443;
+
 #[derive(Clone, Debug)]
 pub(crate) struct Proxy {
     world: World,
     cloud: &'static str,
+    /// Who knows the machines behind an app, where paths name apps.
+    apps: Option<Fly>,
 }
 
 impl Proxy {
     pub(crate) fn new(world: World, cloud: &'static str) -> Self {
-        Self { world, cloud }
+        Self { world, cloud, apps: None }
+    }
+
+    /// In front of Fly's apps.
+    pub(crate) fn of_apps(fly: Fly) -> Self {
+        Self { world: fly.world().clone(), cloud: fly::NAME, apps: Some(fly) }
+    }
+
+    /// The machine and its port that a request is for.
+    fn target<B>(&self, request: &Request<B>) -> Option<(String, u32)> {
+        let mut segments = request.uri().path().trim_start_matches('/').splitn(3, '/');
+        let first = segments.next().unwrap_or_default();
+        let Some(fly) = &self.apps else { return Some((first.to_owned(), segments.next()?.parse().ok()?)) };
+        let (app, port) = first.split_once(':').map_or((first, Some(HTTPS)), |(app, port)| (app, port.parse().ok()));
+        let forced = request.headers().get("fly-force-instance-id").and_then(|id| id.to_str().ok());
+        fly.reached(app, port?, forced)
     }
 
     fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
-        let mut segments = request.uri().path().trim_start_matches('/').splitn(3, '/');
-        let (id, port) = (segments.next().unwrap_or_default(), segments.next().and_then(|port| port.parse().ok()));
-        let listener = port.map_or(Listener::Nobody, |port| self.world.listener(self.cloud, id, port));
+        let target = self.target(request);
+        let listener = target.map_or(Listener::Nobody, |(id, port)| self.world.listener(self.cloud, &id, port));
         let (name, bearer, signing) = match listener {
             Listener::Nobody => return text(StatusCode::NOT_FOUND, "no such pod or port\n"),
             Listener::NotYet => return text(StatusCode::BAD_GATEWAY, "bad gateway\n"),

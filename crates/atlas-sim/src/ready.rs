@@ -17,6 +17,8 @@ pub struct Ready {
     pub fly: FlyUrls,
     /// Lambda's, with its `/api/v1`.
     pub lambda: String,
+    /// Vast's, without its `/api/v0`.
+    pub vast: String,
 }
 
 /// RunPod's URLs, as the override variables and official clients take them.
@@ -35,8 +37,12 @@ pub struct RunPodUrls {
 /// Fly's URLs, as the override variables take them.
 #[derive(Clone, Debug, Serialize)]
 pub struct FlyUrls {
+    /// The Machines API, without its `/v1`.
+    pub machines: String,
     /// The log API's base.
     pub logs: String,
+    /// An app's public port, with `{app}` to fill in; a port other than https' follows the app's name.
+    pub proxy: String,
 }
 
 /// What a client configures for this simulator, in milliseconds of its own time.

@@ -193,7 +193,7 @@ async fn every_cloud_has_the_key_and_its_books() {
     );
     assert_eq!(me.await.unwrap().json()["data"]["myself"]["id"], "user_sim");
     let ledger = send("GET", &admin(&sim, "/ledger"), &[], "").await.unwrap().json();
-    assert_eq!(ledger["clouds"].as_object().unwrap().keys().collect::<Vec<_>>(), ["lambda", "runpod"]);
+    assert_eq!(ledger["clouds"].as_object().unwrap().keys().collect::<Vec<_>>(), ["fly", "lambda", "runpod", "vast"]);
     sim.stop().await;
 }
 

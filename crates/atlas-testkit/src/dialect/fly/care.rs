@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use atlas_core::{LogSource, Timestamp};
+use atlas_core::Timestamp;
 use http::Response;
 use serde_json::{Map, Value, json};
 
 use super::answer::{Failure, done, empty, ok};
 use super::machines::ulid;
-use super::route::parts;
 use super::{Call, Fly, NAME, config};
 use crate::dialect::SimBody;
 use crate::world::{Machine, MachineState, Program, Refusal};
@@ -250,18 +249,5 @@ impl Fly {
     ) -> Result<Response<SimBody>, Failure> {
         self.world.update(NAME, &call.account, id, |machine| change(&mut machine.spec.tags))?;
         Ok(empty(204))
-    }
-
-    /// The lines of a machine's log, for whoever serves logs: when, and what.
-    #[must_use]
-    pub fn log_lines(&self, app: &str) -> Vec<(Timestamp, String, LogSource, String)> {
-        let mut lines = Vec::new();
-        for machine in self.world.all(NAME).into_iter().filter(|machine| parts(&machine.id).1 == app) {
-            let account = self.world.account(&machine.account);
-            let log = self.world.log_of(NAME, &account, &machine.id, None).unwrap_or_default();
-            lines.extend(log.into_iter().map(|entry| (entry.at, parts(&machine.id).0.to_owned(), entry.source, entry.line)));
-        }
-        lines.sort_by_key(|(at, ..)| *at);
-        lines
     }
 }
