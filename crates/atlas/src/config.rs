@@ -97,6 +97,10 @@ pub struct AccountConfig {
     pub call_interval: Option<Duration>,
     /// How many calls may be under way at once.
     pub concurrency: Option<u32>,
+    /// RunPod, with the feature `runpod-graphql`: rents spot pods.
+    pub spot: bool,
+    /// RunPod, with the feature `runpod-graphql`: lets the cloud itself end pods whose sessions have a `max_runtime`.
+    pub dead_man: bool,
 }
 
 impl AccountConfig {
@@ -135,7 +139,7 @@ impl AccountConfig {
 /// Builds a provider from an account's settings; the environment says the rest. Every cloud's builder has these setters.
 #[cfg(any(feature = "runpod", feature = "lambda"))]
 macro_rules! build {
-    ($cloud:ty, $url:ident, $settings:expr, $account:expr) => {{
+    ($cloud:ty, $url:ident, $more:expr, $settings:expr, $account:expr) => {{
         let (settings, key): (&AccountConfig, _) = (&$settings, $settings.key($account)?);
         let begin = || {
             let mut builder = <$cloud>::builder();
@@ -145,7 +149,7 @@ macro_rules! build {
             if let Some(url) = &settings.base_url {
                 builder = builder.$url(url);
             }
-            builder.environment(|name| std::env::var(name).ok())
+            $more(builder, settings).environment(|name| std::env::var(name).ok())
         };
         let mut provider = AnyProvider::new(begin().build()?);
         if settings.has_limits() {
@@ -153,6 +157,15 @@ macro_rules! build {
         }
         Ok(provider)
     }};
+}
+
+/// What RunPod does over its old API only.
+#[cfg(feature = "runpod")]
+fn old_api(builder: atlas_provider_runpod::RunPodBuilder, settings: &AccountConfig) -> atlas_provider_runpod::RunPodBuilder {
+    let _ = settings;
+    #[cfg(feature = "runpod-graphql")]
+    let builder = builder.spot(settings.spot).dead_man(settings.dead_man);
+    builder
 }
 
 /// The clouds of this build, each with the variables that hold its key.
@@ -183,11 +196,15 @@ impl Config {
             Some(cloud) => cloud.clone(),
             None => ProviderId::new(account.as_str())?,
         };
+        if (settings.spot || settings.dead_man) && !(cloud.as_str() == "runpod" && cfg!(feature = "runpod-graphql")) {
+            let place = format!("accounts.{account}");
+            return Err(Error::validation(place, "spot and dead_man are RunPod's, and need the feature runpod-graphql"));
+        }
         match cloud.as_str() {
             #[cfg(feature = "runpod")]
-            "runpod" => build!(atlas_provider_runpod::RunPod, control_url, settings, account),
+            "runpod" => build!(atlas_provider_runpod::RunPod, control_url, old_api, settings, account),
             #[cfg(feature = "lambda")]
-            "lambda" => build!(atlas_provider_lambda::Lambda, base_url, settings, account),
+            "lambda" => build!(atlas_provider_lambda::Lambda, base_url, |builder, _: &AccountConfig| builder, settings, account),
             other => {
                 Err(Error::validation("provider", format!("{other} is no cloud of this build; configured: {}", self.known())))
             }
@@ -293,6 +310,21 @@ mod tests {
         assert_eq!(eu.api_key.as_ref().unwrap().expose(), "rpa_1");
         assert_eq!(eu.limits(AccountLimits::default()).visibility_bound, Duration::from_secs(120));
         assert!(!format!("{config:?}").contains("rpa_1"));
+    }
+
+    #[cfg(feature = "runpod-graphql")]
+    #[test]
+    fn runpods_old_api_is_used_only_where_the_file_says_so() {
+        let text =
+            "[accounts.a]\nprovider = 'runpod'\napi_key = 'k'\ndead_man = true\n[accounts.b]\nprovider = 'runpod'\napi_key = 'k'";
+        let config = Config::parse(text, "atlas.toml").unwrap();
+        let has = |name: &str| {
+            let capabilities = config.provider(&AccountName::new(name).unwrap()).unwrap().capabilities();
+            (capabilities.has(atlas_core::Capability::DeadMan), capabilities.has(atlas_core::Capability::Spot))
+        };
+        assert_eq!((has("a"), has("b")), ((true, false), (false, false)));
+        let other = Config::parse("[accounts.lambda]\napi_key = 'k'\nspot = true\n", "atlas.toml").unwrap();
+        assert!(other.provider(&AccountName::new("lambda").unwrap()).is_err());
     }
 
     #[test]
