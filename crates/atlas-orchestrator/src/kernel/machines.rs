@@ -87,7 +87,7 @@ impl Stepper<'_> {
             let most = cost(until).map_or_else(|| "its price is not known".to_owned(), |most| format!("{most} at most"));
             return format!("the cloud itself ends it at {until}: {most}");
         }
-        let alone = if record.ends_itself { "it ends itself with its command; until then" } else { "and" };
+        let alone = if record.ends_itself { "it ends itself with its command; until then " } else { "" };
         let runs_until = record.options.max_runtime.map(|limit| record.created_at.saturating_add(limit));
         let most = match (price, runs_until) {
             (None, _) => "its price is not known".to_owned(),
@@ -97,7 +97,7 @@ impl Stepper<'_> {
                 format!("without one it burns {price}; as planned at most {planned} until {until}")
             }
         };
-        format!("{alone} nothing but a living atlas ends it, and {most}")
+        format!("{alone}nothing but a living atlas ends it, and {most}")
     }
 
     /// A machine that is not the serving one, under a key whose attempt has one.
