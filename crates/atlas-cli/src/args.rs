@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use atlas::fly_ops::AppName;
 use atlas::owner::Filter;
 use atlas::{AccountName, ComputeId, JobId, Secret, SessionId, span};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -158,6 +159,9 @@ pub(crate) enum PlainVerb {
     /// Signs and checks URLs.
     #[command(subcommand)]
     Url(UrlVerb),
+    /// Fly.io: finds apps, deploys them, follows their logs, keeps tokens for them.
+    #[command(subcommand)]
+    Fly(FlyVerb),
 }
 
 /// `atlas spawn`.
@@ -294,6 +298,92 @@ pub(crate) enum UrlVerb {
         url: String,
         #[command(flatten)]
         key: SigningKey,
+    },
+}
+
+/// `atlas fly`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum FlyVerb {
+    /// Lists the apps of a project. What was seen and not used is told on standard error.
+    Apps {
+        /// The project's folder.
+        path: PathBuf,
+        /// How many levels of folders below it; 0 is the folder alone.
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        max_depth: usize,
+    },
+    /// Deploys the app of a folder with `fly`, and shows what it prints. Ctrl-C ends the deploy and all that it started.
+    Deploy(FlyDeployArgs),
+    /// Prints what an app printed: the newest page, or with -f on and on.
+    Logs(FlyLogsArgs),
+    /// Keeps tokens for apps, beside the store's file. A token is shown only with --secrets.
+    #[command(subcommand)]
+    Tokens(FlyTokensVerb),
+}
+
+/// `atlas fly deploy`.
+#[derive(Debug, Args)]
+pub(crate) struct FlyDeployArgs {
+    /// The folder to deploy: the build's context.
+    pub(crate) path: PathBuf,
+    /// The app, where the folder's configuration names none or another.
+    #[arg(long, value_name = "A")]
+    pub(crate) app: Option<AppName>,
+    /// The longest silence.
+    #[arg(long, value_name = "DUR", value_parser = span::parse, default_value = "5m")]
+    pub(crate) activity_timeout: Duration,
+    /// The longest it may take.
+    #[arg(long, value_name = "DUR", value_parser = span::parse, default_value = "30m")]
+    pub(crate) timeout: Duration,
+    /// Further arguments of `fly deploy`. Never a token: others can read them.
+    #[arg(last = true, value_name = "ARGV")]
+    pub(crate) arguments: Vec<String>,
+}
+
+/// `atlas fly logs`.
+#[derive(Debug, Args)]
+pub(crate) struct FlyLogsArgs {
+    /// The app.
+    pub(crate) app: AppName,
+    /// Goes on with what it prints from now on.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only of this region.
+    #[arg(long, value_name = "R")]
+    pub(crate) region: Option<String>,
+    /// Only of this machine.
+    #[arg(long, value_name = "ID")]
+    pub(crate) instance: Option<String>,
+}
+
+/// `atlas fly tokens`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum FlyTokensVerb {
+    /// Finds a token: in the environment, the store, `fly`'s configuration, from `fly tokens create`, or the one that was set.
+    Get {
+        /// The app.
+        app: AppName,
+        /// With the token itself.
+        #[arg(long)]
+        secrets: bool,
+    },
+    /// Finds a token that is neither the one in use nor the one in the store.
+    Refresh {
+        /// The app.
+        app: AppName,
+        /// With the token itself.
+        #[arg(long)]
+        secrets: bool,
+    },
+    /// Keeps the token on standard input's first line, as the last that is tried.
+    Set {
+        /// The app.
+        app: AppName,
+    },
+    /// Has `fly` revoke every token that atlas on this host made for the app.
+    Revoke {
+        /// The app.
+        app: AppName,
     },
 }
 

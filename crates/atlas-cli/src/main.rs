@@ -41,7 +41,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli, out: Output) -> Done {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     match cli.verb {
-        Verb::Plain(verb) => runtime.block_on(plain(verb, out)),
+        Verb::Plain(verb) => runtime.block_on(plain(verb, &cli.global, out)),
         Verb::Kept(verb) => runtime.block_on(work(verb, &cli.global, out)),
     }
 }
@@ -61,12 +61,13 @@ async fn work(verb: KeptVerb, global: &Global, out: Output) -> Done {
     done.and(left)
 }
 
-async fn plain(verb: PlainVerb, out: Output) -> Done {
+async fn plain(verb: PlainVerb, global: &Global, out: Output) -> Done {
     match verb {
         PlainVerb::Demo => demo::run(out).await,
         PlainVerb::Sim(args) => verbs::sim::run(args, out).await,
         PlainVerb::Token(verb) => verbs::token::run(verb, out),
         PlainVerb::Url(verb) => verbs::url::run(verb, out),
+        PlainVerb::Fly(verb) => verbs::fly::run(verb, global, out).await,
     }
 }
 

@@ -24,8 +24,10 @@ mod token;
 
 pub use app_name::AppName;
 pub use cli::FlyCli;
-pub use deploy::{Ansi, DeployError, DeployEvent, DeployOutput, DeployRequest, DeployTicket, Deployment, Stage};
+pub use deploy::{Ansi, DeployError, DeployEvent, DeployOutput, DeployRequest, DeployTicket, Deployment, Stage, plain};
 pub use discover::{Discovery, FlyApp, Problem, Report, discover_apps};
+#[cfg(feature = "nats")]
+pub use logs::NatsFeed;
 pub use logs::{
     LogClient, LogCursor, LogEntry, LogEvent, LogFilter, LogHub, LogHubOptions, LogPage, LogSink, LogSubscription, SinkTask,
 };

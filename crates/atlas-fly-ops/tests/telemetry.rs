@@ -59,6 +59,8 @@ async fn spans_name_sources_counts_and_outcomes_and_no_token_or_line() {
     let error = cli.stream_deploy(DeployTicket("ticket-7".into()), request).unwrap().finish().await.unwrap_err();
     assert!(error.output().unwrap().text().contains("leak-line"));
 
+    assert!(cli.deploy(DeployRequest::new(fake.path().join("absent"))).await.is_err());
+
     let api = tower::service_fn(|request: Request<Body>| async move {
         assert_eq!(request.headers()["authorization"], "FlyV1 fm2_leak-minted");
         let page = br#"{"data":[{"id":"leak-id","attributes":{"message":"leak-message"}}]}"#;
@@ -79,5 +81,78 @@ async fn spans_name_sources_counts_and_outcomes_and_no_token_or_line() {
     ] {
         assert!(said.contains(expected), "{expected} is not in\n{said}");
     }
+    // Only what ran has an end: a folder that is none does not.
+    let ends = said.matches("deploy ended").count();
+    assert_eq!((ends, said.matches("deploy line").count()), (1, 2), "{said}");
     assert!(!said.contains("leak") && !printed.contains("leak"), "{said}\n{printed}");
+}
+
+/// Remembers which metrics were touched, with their labels.
+#[derive(Clone, Default)]
+struct Names(Arc<Mutex<Vec<String>>>);
+
+impl Names {
+    fn keep(&self, key: &metrics::Key) {
+        let labels: Vec<String> = key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
+        self.0.lock().unwrap().push(format!("{} {}", key.name(), labels.join(" ")));
+    }
+}
+
+impl metrics::Recorder for Names {
+    fn describe_counter(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+    fn describe_gauge(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+    fn describe_histogram(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+
+    fn register_counter(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Counter {
+        self.keep(key);
+        metrics::Counter::noop()
+    }
+
+    fn register_gauge(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Gauge {
+        self.keep(key);
+        metrics::Gauge::noop()
+    }
+
+    fn register_histogram(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Histogram {
+        self.keep(key);
+        metrics::Histogram::noop()
+    }
+}
+
+#[test]
+fn metrics_count_tokens_pages_lines_and_deploys_by_what_became_of_them() {
+    let names = Names::default();
+    metrics::with_local_recorder(&names, || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let fake = tempfile::tempdir().unwrap();
+            let fly = FakeFly::new(fake.path()).unwrap();
+            let tokens = Tokens::builder().config_file(None).cli(Some(FlyCli::new().program(fly.program()))).build();
+            let shop = AppName::new("shop").unwrap();
+            tokens.get(&shop).await.unwrap();
+            tokens.get(&shop).await.unwrap();
+            fly.doing("echo one; echo two >&2; exit 1").unwrap();
+            FlyCli::new().program(fly.program()).deploy(DeployRequest::new(fake.path())).await.unwrap_err();
+            let api = tower::service_fn(|_: Request<Body>| async {
+                Ok::<_, Infallible>(Response::builder().status(404).body(Body::from(b"no".to_vec())).unwrap())
+            });
+            let client = LogClient::with_transport(tokens, "https://api.example", Transport::new(api));
+            client.page(&shop, &LogFilter::all(), None).await.unwrap_err();
+        });
+    });
+    let mut names = names.0.lock().unwrap().clone();
+    names.sort();
+    names.dedup();
+    assert_eq!(
+        names,
+        [
+            "atlas_fly_deploy_lines_total pipe=stderr",
+            "atlas_fly_deploy_lines_total pipe=stdout",
+            "atlas_fly_deploy_seconds result=exit_code",
+            "atlas_fly_logs_entries_total ",
+            "atlas_fly_logs_fetches_total status=404",
+            "atlas_fly_token_acquire_seconds source=cli acquirer=search",
+            "atlas_fly_token_acquire_seconds source=memory acquirer=caller",
+        ]
+    );
 }

@@ -22,6 +22,8 @@ pub mod span;
 #[cfg(feature = "auth")]
 pub use atlas_auth as auth;
 pub use atlas_core::*;
+#[cfg(feature = "fly-ops")]
+pub use atlas_fly_ops as fly_ops;
 #[cfg(feature = "orchestrator")]
 pub use atlas_orchestrator::store::{Memory, Redb, RedbOptions};
 #[cfg(feature = "orchestrator")]
@@ -53,6 +55,8 @@ pub use realm::REALM_SECRET_ENV;
 mod guides {
     #[doc = include_str!("../../../docs/guides/callbacks.md")]
     struct Callbacks;
+    #[doc = include_str!("../../../docs/guides/fly.md")]
+    struct Fly;
     #[doc = include_str!("../../../docs/guides/getting-started.md")]
     struct GettingStarted;
     #[doc = include_str!("../../../docs/guides/tasks.md")]

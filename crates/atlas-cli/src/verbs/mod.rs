@@ -1,6 +1,7 @@
 //! One file for each verb, or for each few that belong together.
 
 pub(crate) mod care;
+pub(crate) mod fly;
 pub(crate) mod gpus;
 pub(crate) mod job;
 pub(crate) mod logs;

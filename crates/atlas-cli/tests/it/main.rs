@@ -1,6 +1,7 @@
 //! The built program, as a script would use it: exit codes, and JSON on one line.
 
 mod demo;
+mod fly;
 mod job;
 mod program;
 mod run;

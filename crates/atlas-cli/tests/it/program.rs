@@ -47,6 +47,7 @@ impl Program {
         program.env.push(("RUNPOD_API_KEY", "sim-key".to_owned()));
         program.env.push(("ATLAS_RUNPOD_URL", text("/runpod/control")));
         program.env.push(("ATLAS_RUNPOD_PROXY_URL", text("/runpod/proxy")));
+        program.env.push(("ATLAS_FLY_LOGS_URL", text("/fly/logs")));
         let bound = |name: &str| sim.ready["bounds"][name].as_u64().expect("a bound in milliseconds");
         let config = format!(
             "default_provider = \"runpod\"\nstore = \"atlas.redb\"\n\

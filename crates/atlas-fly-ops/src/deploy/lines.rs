@@ -62,8 +62,9 @@ fn give_line(line: Line, give: &mut impl FnMut(Line)) {
     }
 }
 
-/// The text without terminal sequences and other control characters; tabs stay.
-pub(crate) fn plain(text: &str) -> String {
+/// The text without terminal sequences and other control characters; tabs stay. What is foreign cannot drive a terminal then.
+#[must_use]
+pub fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text.chars().peekable();
     while let Some(c) = rest.next() {

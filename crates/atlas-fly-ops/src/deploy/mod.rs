@@ -26,6 +26,7 @@ use crate::telemetry;
 use crate::token::FlyToken;
 use lines::{Line, Splitter};
 
+pub use lines::plain;
 pub use stage::Stage;
 
 /// The most of the output that is kept: this much of its beginning, and as much of its end.
@@ -415,14 +416,17 @@ impl Run {
 
     /// Never waits for the reader: a deploy must not hang because nobody looks.
     fn event(&mut self, event: DeployEvent) {
+        let bytes = event.bytes();
+        if self.waiting.load(Ordering::Relaxed) + bytes > EVENT_BYTES {
+            self.missed += 1;
+            return;
+        }
         if self.missed > 0 && self.events.try_send(DeployEvent::Missed(self.missed)).is_ok() {
             self.missed = 0;
         }
-        let bytes = event.bytes();
-        let room = self.waiting.load(Ordering::Relaxed) + bytes <= EVENT_BYTES;
         // Counted before it can be taken out.
         self.waiting.fetch_add(bytes, Ordering::Relaxed);
-        if !room || self.missed > 0 || self.events.try_send(event).is_err() {
+        if self.missed > 0 || self.events.try_send(event).is_err() {
             self.waiting.fetch_sub(bytes, Ordering::Relaxed);
             self.missed += 1;
         }

@@ -71,7 +71,13 @@ impl LogClient {
         Self::with_transport(tokens, BASE_URL, Transport::hyper())
     }
 
-    /// A client of another server, or over another transport.
+    /// A client of another server. Plain `http://` to loopback only.
+    #[must_use]
+    pub fn at(tokens: Tokens, base_url: impl Into<String>) -> Self {
+        Self::with_transport(tokens, base_url, Transport::hyper())
+    }
+
+    /// A client of another server, over another transport.
     #[must_use]
     pub fn with_transport(tokens: Tokens, base_url: impl Into<String>, transport: Transport) -> Self {
         Self(Arc::new(Inner { tokens, base_url: base_url.into(), transport, clients: Mutex::default() }))

@@ -14,6 +14,8 @@ use tracing::Instrument as _;
 
 use crate::app_name::AppName;
 use crate::logs::client::{LogClient, LogFilter};
+#[cfg(feature = "nats")]
+use crate::logs::nats::{NatsFeed, Pushed};
 use crate::logs::tail::{Key, Tail};
 use crate::logs::wire::{LogCursor, LogEntry};
 
@@ -75,9 +77,19 @@ impl Default for LogHubOptions {
 pub struct LogHub(Arc<Inner>);
 
 struct Inner {
-    client: LogClient,
+    source: Source,
     options: LogHubOptions,
     readers: Mutex<Readers>,
+}
+
+/// Where entries come from.
+#[derive(Clone, Debug)]
+enum Source {
+    /// The log API, asked again and again.
+    Api(LogClient),
+    /// The internal feed, which has no past.
+    #[cfg(feature = "nats")]
+    Feed(NatsFeed),
 }
 
 #[derive(Default)]
@@ -111,7 +123,19 @@ impl LogHub {
     /// A hub over this client.
     #[must_use]
     pub fn new(client: LogClient, options: LogHubOptions) -> Self {
-        Self(Arc::new(Inner { client, options, readers: Mutex::default() }))
+        Self::over(Source::Api(client), options)
+    }
+
+    /// A hub over the internal feed: lines come at once, and only from now on. To a subscriber with a cursor that begins with a
+    /// [`LogEvent::Gap`] (`unsupported`).
+    #[cfg(feature = "nats")]
+    #[must_use]
+    pub fn over_nats(feed: NatsFeed, options: LogHubOptions) -> Self {
+        Self::over(Source::Feed(feed), options)
+    }
+
+    fn over(source: Source, options: LogHubOptions) -> Self {
+        Self(Arc::new(Inner { source, options, readers: Mutex::default() }))
     }
 
     /// Subscribes. With a cursor, first comes what was written since, then what is written from now on, nothing twice. Without one the
@@ -139,7 +163,8 @@ impl LogHub {
             number: reader.number,
             filter,
             heard,
-            catch_up: from.map(|from| CatchUp { tail: Tail::from(Some(from)), ready: VecDeque::new(), live: false }),
+            catch_up: self.0.catch_up(from),
+            pastless: from.is_some() && self.0.client().is_none(),
             at: from,
             ended: false,
         }
@@ -170,6 +195,20 @@ impl LogHub {
 }
 
 impl Inner {
+    /// The client of the API, where that is the source.
+    fn client(&self) -> Option<&LogClient> {
+        match &self.source {
+            Source::Api(client) => Some(client),
+            #[cfg(feature = "nats")]
+            Source::Feed(_) => None,
+        }
+    }
+
+    fn catch_up(&self, from: Option<LogCursor>) -> Option<CatchUp> {
+        let (client, from) = (self.client()?.clone(), from?);
+        Some(CatchUp { client, tail: Tail::from(Some(from)), ready: VecDeque::new(), live: false })
+    }
+
     fn readers(&self) -> MutexGuard<'_, Readers> {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -185,7 +224,7 @@ impl Inner {
 
 impl fmt::Debug for LogHub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LogHub").field("client", &self.0.client).field("readers", &self.0.readers().by_app.len()).finish()
+        f.debug_struct("LogHub").field("source", &self.0.source).field("readers", &self.0.readers().by_app.len()).finish()
     }
 }
 
@@ -214,14 +253,31 @@ impl Drop for SinkTask {
 
 /// Reads one app until it is stopped.
 async fn read(hub: Arc<Inner>, app: AppName, events: broadcast::Sender<Heard>, stop: CancellationToken, number: u64) {
-    let reason = stop.run_until_cancelled(rounds(&hub, &app, &events)).await;
+    let reading = async {
+        match &hub.source {
+            Source::Api(client) => rounds(&hub, client, &app, &events).await,
+            #[cfg(feature = "nats")]
+            Source::Feed(feed) => {
+                let give = |pushed| {
+                    let event = match pushed {
+                        Pushed::Entry(entry) => LogEvent::Entry(Arc::new(entry)),
+                        Pushed::Gap(kind) => LogEvent::Gap(kind),
+                    };
+                    // It fails only when nobody listens; the reader is then being ended.
+                    let _ = events.send(Heard::about(event));
+                };
+                feed.read(&app, &*hub.options.entropy, give).await
+            }
+        }
+    };
+    let reason = stop.run_until_cancelled(reading).await;
     // First gone, then said: who hears it and subscribes again gets a new reader.
     hub.remove(&app, number);
     let _ = events.send(Heard::about(LogEvent::Stopped(reason)));
 }
 
 /// Reads round after round; comes back with why it gave up.
-async fn rounds(hub: &Inner, app: &AppName, events: &broadcast::Sender<Heard>) -> ErrorKind {
+async fn rounds(hub: &Inner, client: &LogClient, app: &AppName, events: &broadcast::Sender<Heard>) -> ErrorKind {
     let options = &hub.options;
     let mut tail = Tail::default();
     let mut wait = options.shortest_wait;
@@ -229,7 +285,7 @@ async fn rounds(hub: &Inner, app: &AppName, events: &broadcast::Sender<Heard>) -
     let mut unknown_since: Option<Instant> = None;
     loop {
         let at = tail.ask();
-        let page = match hub.client.page(app, &LogFilter::all(), at).await {
+        let page = match client.page(app, &LogFilter::all(), at).await {
             Ok(page) => page,
             Err(error) => {
                 let kind = error.kind();
@@ -278,12 +334,15 @@ pub struct LogSubscription {
     filter: LogFilter,
     heard: broadcast::Receiver<Heard>,
     catch_up: Option<CatchUp>,
+    /// It asked for what was before, and there is none: still to be said.
+    pastless: bool,
     at: Option<LogCursor>,
     ended: bool,
 }
 
 /// What was written between a cursor and now.
 struct CatchUp {
+    client: LogClient,
     tail: Tail,
     ready: VecDeque<LogEntry>,
     live: bool,
@@ -294,6 +353,9 @@ impl LogSubscription {
     pub async fn next(&mut self) -> Option<LogEvent> {
         if self.ended {
             return None;
+        }
+        if std::mem::take(&mut self.pastless) {
+            return Some(LogEvent::Gap(ErrorKind::Unsupported));
         }
         let mut failures = 0;
         while let Some(catch_up) = &mut self.catch_up
@@ -308,7 +370,7 @@ impl LogSubscription {
                 break;
             }
             let at = catch_up.tail.ask();
-            match self.hub.client.page(&self.app, &LogFilter::all(), at).await {
+            match catch_up.client.page(&self.app, &LogFilter::all(), at).await {
                 Ok(page) => {
                     let (fresh, more) = catch_up.tail.take(page);
                     let before = at.map(|at| at.before(self.hub.options.overlap));
@@ -334,8 +396,8 @@ impl LogSubscription {
                 Err(RecvError::Lagged(count)) => return Some(LogEvent::Lagged(count)),
                 Err(RecvError::Closed) => Heard::about(LogEvent::Stopped(None)),
             };
-            if let (LogEvent::Entry(entry), Some(key)) = (&heard.event, heard.key) {
-                let known = self.catch_up.as_mut().is_some_and(|catch_up| !catch_up.tail.is_new(key));
+            if let LogEvent::Entry(entry) = &heard.event {
+                let known = self.catch_up.as_mut().zip(heard.key).is_some_and(|(catch_up, key)| !catch_up.tail.is_new(key));
                 if known || !self.filter.matches(entry) {
                     continue;
                 }

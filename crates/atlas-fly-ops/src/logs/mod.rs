@@ -2,9 +2,13 @@
 
 mod client;
 mod hub;
+#[cfg(feature = "nats")]
+mod nats;
 mod tail;
 mod wire;
 
 pub use client::{LogClient, LogFilter};
 pub use hub::{LogEvent, LogHub, LogHubOptions, LogSink, LogSubscription, SinkTask};
+#[cfg(feature = "nats")]
+pub use nats::NatsFeed;
 pub use wire::{LogCursor, LogEntry, LogPage};

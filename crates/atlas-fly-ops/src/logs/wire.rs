@@ -55,6 +55,15 @@ pub struct LogEntry {
     pub provider: Option<String>,
 }
 
+impl LogEntry {
+    /// What was printed, without terminal sequences: its lines stay lines. Empty where nothing was.
+    #[must_use]
+    pub fn plain_message(&self) -> String {
+        let lines: Vec<String> = self.message.as_deref().unwrap_or_default().lines().map(crate::deploy::plain).collect();
+        lines.join("\n")
+    }
+}
+
 /// One answer of the API.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -131,6 +140,12 @@ struct FeedApp {
 #[derive(Deserialize)]
 struct FeedLog {
     level: Option<String>,
+}
+
+/// Reads one line of the internal feed.
+#[cfg(feature = "nats")]
+pub(crate) fn read_line(line: &[u8]) -> Option<LogEntry> {
+    serde_json::from_slice::<FeedLine>(line).ok().map(LogEntry::from)
 }
 
 /// Reads a page. What of it makes no sense is skipped and counted; `None` where none of it does.

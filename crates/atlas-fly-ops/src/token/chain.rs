@@ -181,7 +181,8 @@ impl TokensBuilder {
     /// This host's name, for the names of minted tokens. Only `[a-z0-9-]` of it is used.
     #[must_use]
     pub fn host(mut self, host: &str) -> Self {
-        self.0.host = host.chars().filter(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '-').take(40).collect();
+        let usable = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        self.0.host = host.to_ascii_lowercase().chars().filter(|c| usable(*c)).take(40).collect();
         self
     }
 
@@ -428,7 +429,8 @@ impl Tokens {
             held.source = TokenSource::Memory;
             return Ok(held);
         }
-        if let Some(search) = &state.search
+        // One that ended and is still here was cut off: nothing more will come of it.
+        if let Some(search) = state.search.as_ref().filter(|search| search.result.peek().is_none())
             && search.generation == state.generation
             && (search.renews || !refresh)
         {

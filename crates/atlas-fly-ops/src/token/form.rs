@@ -94,6 +94,12 @@ impl FlyToken {
         }
     }
 
+    /// What is sent where there is no scheme: the macaroons, else the rest.
+    #[cfg(feature = "nats")]
+    pub(crate) fn password(&self) -> Secret {
+        self.macaroons.as_ref().or(self.others.as_ref()).cloned().unwrap_or_else(|| Secret::new(""))
+    }
+
     /// Every part without a scheme, macaroons first: for `FLY_API_TOKEN` and for keeping.
     #[must_use]
     pub fn joined(&self) -> Secret {

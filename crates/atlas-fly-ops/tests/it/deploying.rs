@@ -223,3 +223,65 @@ async fn endless_output_is_bounded_and_a_reader_that_sleeps_is_told_what_it_miss
     assert!(missed > 0, "{lines}");
     assert_eq!(lines + missed, 100_001);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_limits_are_fifteen_minutes_for_a_deploy_and_five_of_silence_or_thirty_for_a_streamed_one() {
+    // Nothing but the limits ever wakes anybody: the clock jumps from one to the next.
+    let fake = Fly::doing("exec sleep 86400");
+    let minutes = |begun: tokio::time::Instant| begun.elapsed().as_secs() / 60;
+    let begun = tokio::time::Instant::now();
+    assert!(matches!(fake.cli().deploy(request(&fake)).await, Err(DeployError::Timeout(_))));
+    assert_eq!(minutes(begun), 15);
+    for (silence, expected) in [(None, 5), (Some(Duration::from_secs(3600)), 30)] {
+        let mut request = request(&fake);
+        request.activity_timeout = silence.unwrap_or(request.activity_timeout);
+        let begun = tokio::time::Instant::now();
+        let (_, result) = events(fake.cli().stream_deploy(ticket(), request).unwrap()).await;
+        assert!(matches!(result, Err(DeployError::Timeout(_))));
+        assert_eq!(minutes(begun), expected);
+    }
+}
+
+#[tokio::test]
+async fn each_output_puts_off_the_end_for_silence() {
+    let fake = Fly::doing("for n in 1 2 3 4 5 6 7 8; do sleep 0.4; printf .; done; echo done");
+    let mut request = request(&fake);
+    request.activity_timeout = Duration::from_secs(2);
+    let (_, result) = events(fake.cli().stream_deploy(ticket(), request).unwrap()).await;
+    assert_eq!(result.unwrap(), "........done\n");
+}
+
+#[tokio::test]
+async fn torn_invalid_and_very_long_output_stays_text() {
+    let fake = Fly::doing(
+        r#"printf 'a\377b\r50%%\r100%%\n'; head -c 1000000 /dev/zero | tr '\0' x; printf '\nafter\n'; printf 'no end'"#,
+    );
+    let (seen, result) = events(fake.cli().stream_deploy(ticket(), request(&fake)).unwrap()).await;
+    let lines: Vec<(usize, bool)> = seen
+        .iter()
+        .map(|event| match event {
+            DeployEvent::Line { text, cut, .. } => (text.len(), *cut),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(lines, [("a\u{fffd}b".len(), false), (3, false), (4, false), (64 * 1024, true), (5, false), (6, false)]);
+    assert!(result.unwrap().ends_with("after\nno end\n"));
+}
+
+#[tokio::test]
+async fn long_lines_that_nobody_reads_are_bounded_by_their_bytes() {
+    let fake = Fly::doing("line=$(head -c 60000 /dev/zero | tr '\\0' x); for n in $(seq 300); do echo $line; done");
+    let mut deployment = fake.cli().stream_deploy(ticket(), request(&fake)).unwrap();
+    let first = deployment.next().await;
+    assert!(matches!(first, Some(DeployEvent::Line { .. })));
+    let ended = async {
+        while !fake.unreaped().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), ended).await.unwrap();
+    let (seen, _) = events(deployment).await;
+    let lines = seen.iter().filter(|event| matches!(event, DeployEvent::Line { .. })).count();
+    assert!((50..=75).contains(&lines), "{lines} lines of 60 kB waited");
+    assert_eq!(seen.last(), Some(&DeployEvent::Missed(u64::try_from(299 - lines).unwrap())));
+}

@@ -145,3 +145,35 @@ fn an_unreadable_folder_is_reported_and_the_rest_is_found() {
         assert_eq!(reports, [("shut".to_owned(), Problem::Unreadable(ErrorKind::PermissionDenied))]);
     }
 }
+
+#[test]
+fn each_way_a_name_can_be_written_is_found_or_reported() {
+    let cases: [(&str, &[u8], Result<&str, Problem>); 16] = [
+        ("bare", b"app = shop\n", Err(Problem::Broken(Some(1)))),
+        ("bom", b"\xef\xbb\xbfapp = \"shop\"\n", Ok("shop")),
+        ("commented", b"# app = \"shop\"\n", Err(Problem::NoApp)),
+        ("crlf", b"# mine\r\napp = \"shop\"\r\n[env]\r\napp = \"no\"\r\n", Ok("shop")),
+        ("double", b"app = \"shop\"\n", Ok("shop")),
+        ("doubled", b"app = \"shop\"\napp = \"other\"\n", Err(Problem::Broken(Some(2)))),
+        ("empty", b"app = \"\"\n", Err(Problem::BadName)),
+        ("escape", b"app = \"\\u0073hop\"\n", Ok("shop")),
+        ("number", b"app = 7\n", Err(Problem::Broken(Some(1)))),
+        ("single", b"app = 'shop'\n", Ok("shop")),
+        ("space", b"app = \"my shop\"\n", Err(Problem::BadName)),
+        ("string", b"note = \"\"\"\napp = \"shop\"\n\"\"\"\n", Err(Problem::NoApp)),
+        ("table", b"[build]\napp = \"shop\"\n", Err(Problem::NoApp)),
+        ("tail", b"app   =   \"shop\"   # the shop\n", Ok("shop")),
+        ("upper", b"app = \"Shop\"\n", Err(Problem::BadName)),
+        ("utf8", b"app = \"sh\xf6p\"\n", Err(Problem::NotUtf8)),
+    ];
+    for (what, text, expected) in cases {
+        let dir = project(&[("fly.toml", text)]);
+        let found = discover_apps(dir.path(), 0);
+        let got = match (&*found.apps, &*found.reports) {
+            ([app], []) => Ok(app.name.as_str()),
+            ([], [report]) => Err(report.problem.clone()),
+            other => panic!("{what}: {other:?}"),
+        };
+        assert_eq!(got, expected, "{what}");
+    }
+}

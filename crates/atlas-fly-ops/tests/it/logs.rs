@@ -212,6 +212,87 @@ async fn a_sink_gets_every_event_and_one_that_panics_ends_alone() {
     assert_eq!(events.last(), Some(&LogEvent::Stopped(None)));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_page_says_what_the_api_said_asks_once_and_names_only_what_is_wanted() {
+    let world = api();
+    let client = client(&world, None, "fm2_good").await;
+    let page = client.page(&shop(), &LogFilter::all(), None).await.unwrap();
+    assert_eq!((page.entries.len(), page.next), (0, None));
+    assert_eq!(world.asked()[0].next_token, None, "what is not wanted is not named");
+    for (status, kind) in
+        [(429, ErrorKind::RateLimited), (500, ErrorKind::Unavailable), (503, ErrorKind::Unavailable), (403, ErrorKind::Forbidden)]
+    {
+        let before = world.asked().len();
+        world.refuse([Refusal { status, retry_after: None }]);
+        let error = client.page(&shop(), &LogFilter::all(), Some(LogCursor(7))).await.unwrap_err();
+        assert_eq!((error.kind(), error.status()), (kind, Some(status)), "{error:?}");
+        assert_eq!(world.asked().len(), before + 1, "{status} is not asked again here");
+    }
+    assert_eq!(world.asked().last().unwrap().next_token.as_deref(), Some("7"));
+    let unknown = client.page(&AppName::new("other").unwrap(), &LogFilter::all(), None).await.unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::Unauthorized, "the manual token is another app's: there is none");
+}
+
+#[tokio::test(start_paused = true)]
+async fn odd_pages_cost_only_what_is_odd_in_them() {
+    let world = api();
+    let client = client(&world, None, "fm2_good").await;
+    let mut odd = Line::new(BASE_NS, "odd").id("1");
+    odd.timestamp = Some("yesterday".into());
+    let mut missing = Line::new(BASE_NS + 1, "missing").id("2");
+    (missing.timestamp, missing.level, missing.instance, missing.region) = (Some(String::new()), None, None, None);
+    let mut raw = Line::new(BASE_NS + 2, "");
+    raw.raw = Some(serde_json::json!({ "id": "3", "type": "log", "fly": null, "attributes": null }));
+    let mut number = Line::new(BASE_NS + 3, "");
+    number.raw = Some(serde_json::json!(5));
+    let huge = Line::new(BASE_NS + 123_456_789, "x".repeat(10_000_000)).id("4");
+    for line in [odd, missing, raw, number, huge] {
+        world.write("shop", line);
+    }
+    let page = client.page(&shop(), &LogFilter::all(), None).await.unwrap();
+    assert_eq!((page.entries.len(), page.skipped, page.next), (4, 1, Some(LogCursor(BASE_NS + 123_456_789))));
+    let timestamps: Vec<_> = page.entries.iter().map(|entry| entry.timestamp.map(|at| at.to_string())).collect();
+    assert_eq!(timestamps, [None, None, None, Some("2026-11-21T00:00:00.123456789Z".to_owned())]);
+    assert_eq!((page.entries[1].level.as_ref(), page.entries[2].message.as_ref()), (None, None));
+    assert_eq!(page.entries[3].message.as_ref().unwrap().len(), 10_000_000);
+    // The shape of the internal feed, whose `fly` may be null.
+    world.quirk(|quirks| quirks.feed_shape = true);
+    let feed = client.page(&shop(), &LogFilter::all().instance("6e8294c17d5083"), None).await.unwrap();
+    assert!(feed.entries.iter().any(|entry| entry.message.as_deref() == Some("odd") && entry.region.as_deref() == Some("fra")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_app_is_asked_less_and_less_and_a_wait_that_the_api_asks_for_is_kept() {
+    let world = api();
+    let mut subscription = hub(&world).await.subscribe(&shop(), LogFilter::all(), None);
+    let idle = tokio::time::timeout(Duration::from_secs(60), subscription.next()).await;
+    assert!(idle.is_err(), "an empty page is not an event");
+    let asked = world.asked().len();
+    assert!((12..=20).contains(&asked), "{asked}");
+    world.refuse([Refusal { status: 429, retry_after: Some(120) }]);
+    assert_eq!(subscription.next().await, Some(LogEvent::Gap(ErrorKind::RateLimited)));
+    let asked = world.asked().len();
+    let _ = tokio::time::timeout(Duration::from_secs(119), subscription.next()).await;
+    assert_eq!(world.asked().len(), asked);
+    let _ = tokio::time::timeout(Duration::from_secs(10), subscription.next()).await;
+    assert!(world.asked().len() > asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_apps_have_a_reader_each_and_two_subscriptions_of_one_hear_alike() {
+    let world = api();
+    world.add_token("fo1_all", atlas_testkit::dialect::fly_logs::Rights::Read);
+    let hub = hub(&world).await;
+    let mut first = hub.subscribe(&shop(), LogFilter::all(), None);
+    let mut second = hub.subscribe(&shop(), LogFilter::all(), None);
+    let other = hub.subscribe(&AppName::new("other").unwrap(), LogFilter::all(), None);
+    write(&world, BASE_NS, "one");
+    assert_eq!((message(&mut first).await, message(&mut second).await), ("one".into(), "one".into()));
+    hub.stop(&shop());
+    assert!(!hub.is_running(&shop()) && hub.is_running(&AppName::new("other").unwrap()));
+    drop(other);
+}
+
 /// One burst: how long after the one before, and for each entry how late it is (ms) and whether it shares a nanosecond.
 type Burst = (u64, Vec<(u64, bool)>);
 

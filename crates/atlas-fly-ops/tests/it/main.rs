@@ -7,4 +7,5 @@ mod discovering;
 mod fly;
 mod log_api;
 mod logs;
+mod nats;
 mod tokens;

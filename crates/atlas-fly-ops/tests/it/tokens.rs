@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -149,9 +150,10 @@ async fn a_minted_token_outlives_the_process_and_its_file_is_its_owners_alone() 
     let folder = dir.path().join("private/tokens");
     let fake = Fly::standard();
     let open = || AnyTokenStore::new(RedbTokenStore::open(&folder).unwrap());
-    chain(&fake, &open()).build().get(&app("shop")).await.unwrap();
+    let first = chain(&fake, &open()).build().get(&app("shop")).await.unwrap();
     let again = chain(&fake, &open()).build().get(&app("shop")).await.unwrap();
     assert_eq!((text(&again.token).as_str(), again.source, fake.calls().len()), ("fm2_mint1", TokenSource::Store, 1));
+    assert_eq!(again.expires_at, first.expires_at, "with the end it had");
     open().put(&app("shop"), TokenSlot::Manual, stored("fo1_hand")).await.unwrap();
     let mode = |path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(folder.clone()), 0o700);
@@ -408,4 +410,123 @@ async fn no_error_and_no_debug_output_shows_a_token() {
     let acquired = tokens.get(&app("shop")).await.unwrap();
     let printed = format!("{error} {error:?} {acquired:?} {tokens:?} {:?}", tokens.credential(&app("shop")));
     assert!(!printed.contains("leak"), "{printed}");
+}
+
+/// A store that fails, or panics, while it is told to.
+#[derive(Clone, Debug, Default)]
+struct Failing {
+    inner: Arc<MemoryTokenStore>,
+    fails: Arc<AtomicBool>,
+    panics: Arc<AtomicBool>,
+}
+
+impl TokenStore for Failing {
+    async fn get(&self, app: &AppName, slot: TokenSlot) -> Result<Option<StoredToken>> {
+        assert!(!self.panics.load(Ordering::Relaxed), "a store's own fault");
+        self.inner.get(app, slot).await
+    }
+
+    async fn put(&self, app: &AppName, slot: TokenSlot, record: StoredToken) -> Result<()> {
+        if self.fails.load(Ordering::Relaxed) {
+            return Err(atlas_core::Error::new(ErrorKind::Unavailable, "the disk is full"));
+        }
+        self.inner.put(app, slot, record).await
+    }
+
+    async fn delete(&self, app: &AppName, slot: TokenSlot) -> Result<()> {
+        self.inner.delete(app, slot).await
+    }
+}
+
+#[tokio::test]
+async fn a_minted_token_that_cannot_be_kept_is_used_all_the_same_and_a_manual_one_is_an_error() {
+    let fake = Fly::standard();
+    let failing = Failing::default();
+    let tokens = chain(&fake, &AnyTokenStore::new(failing.clone())).build();
+    failing.fails.store(true, Ordering::Relaxed);
+    assert_eq!(text(&tokens.get(&app("shop")).await.unwrap().token), "fm2_mint1");
+    assert_eq!(tokens.set_manual(&app("other"), token("fo1_hand")).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    fake.doing("exit 1").unwrap();
+    assert_eq!(tokens.get(&app("other")).await.unwrap_err().kind(), ErrorKind::Unauthorized, "it is not used either");
+    failing.fails.store(false, Ordering::Relaxed);
+    for manual in ["fo1_hand", "fo1_another"] {
+        tokens.set_manual(&app("other"), token(manual)).await.unwrap();
+        assert_eq!(text(&tokens.get(&app("other")).await.unwrap().token), manual, "a manual token is never held in memory");
+    }
+}
+
+#[tokio::test]
+async fn a_search_that_is_cut_off_is_an_error_once_and_the_next_one_finds() {
+    let fake = Fly::standard();
+    let failing = Failing::default();
+    let tokens = chain(&fake, &AnyTokenStore::new(failing.clone())).build();
+    failing.panics.store(true, Ordering::Relaxed);
+    assert_eq!(tokens.get(&app("shop")).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    failing.panics.store(false, Ordering::Relaxed);
+    assert_eq!(text(&tokens.get(&app("shop")).await.unwrap().token), "fm2_mint1");
+}
+
+#[tokio::test]
+async fn who_stops_waiting_leaves_the_search_to_the_others() {
+    let fake = Fly::doing("sleep 0.3; standard \"$@\"");
+    let tokens = chain(&fake, &memory()).build();
+    let waiting = tokio::time::timeout(Duration::from_millis(100), tokens.get(&app("shop"))).await;
+    assert!(waiting.is_err());
+    assert_eq!(text(&tokens.get(&app("shop")).await.unwrap().token), "fm2_mint1");
+    assert_eq!(fake.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn without_a_lead_nothing_is_renewed_before_its_end() {
+    let fake = Fly::standard();
+    let clock = HandClock::new();
+    let tokens = chain(&fake, &memory()).clock(clock.clone()).renew_before(Duration::ZERO).build();
+    tokens.get(&app("shop")).await.unwrap();
+    clock.advance(Duration::from_secs(23 * 3600 + 3500));
+    for _ in 0..3 {
+        assert_eq!(text(&tokens.get(&app("shop")).await.unwrap().token), "fm2_mint1");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(fake.calls().len(), 1);
+    clock.advance(Duration::from_secs(3600));
+    assert_eq!(text(&tokens.get(&app("shop")).await.unwrap().token), "fm2_mint2");
+}
+
+#[tokio::test]
+async fn a_mint_says_its_end_its_name_and_its_scope() {
+    let fake = Fly::standard();
+    let of = async |scope, name: &str| {
+        chain(&fake, &memory()).scope(scope).expiry(Duration::from_secs(7200)).build().get(&app(name)).await.unwrap();
+        let call = fake.calls().pop().unwrap();
+        let (before, after) = call.split_once(&format!("--name=atlas-h1.{name}.")).unwrap();
+        assert!(after.ends_with(" --expiry=7200s --json"), "{call}");
+        before.trim_end().to_owned()
+    };
+    assert_eq!(of(MintScope::ReadOrganisation(None), "a").await, "tokens create readonly");
+    assert_eq!(of(MintScope::ReadOrganisation(Some("acme".into())), "b").await, "tokens create readonly --org=acme");
+    assert_eq!(of(MintScope::DeployApp, "c").await, "tokens create deploy --app=c");
+    assert_eq!(fake.stdin().as_deref(), Some("/dev/null"), "it cannot ask anybody");
+}
+
+#[tokio::test]
+async fn the_configuration_file_may_be_missing_empty_half_written_unreadable_or_full_of_other_secrets() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.yml");
+    let fake = Fly::standard();
+    let source = async || {
+        let tokens = chain(&fake, &memory()).config_file(Some(config.clone())).build();
+        tokens.get(&app("shop")).await.unwrap().source
+    };
+    assert_eq!(source().await, TokenSource::Cli);
+    for text in
+        ["", "access_token: \"\"\n", "access_token: \"fm2_half", "metrics_token: fm2_metrics\n", "access_token:\nlast_login: x\n"]
+    {
+        fs::write(&config, text).unwrap();
+        assert_eq!(source().await, TokenSource::Cli, "{text}");
+    }
+    fs::write(&config, "# login\naccess_token: >-\n  fm2_a,fo1_b\nwire_guard_state:\n  acme: {localprivate: s3cret}\n").unwrap();
+    assert_eq!(source().await, TokenSource::Config);
+    fs::remove_file(&config).unwrap();
+    fs::create_dir(&config).unwrap();
+    assert_eq!(source().await, TokenSource::Cli);
 }
