@@ -121,12 +121,12 @@ impl Fly {
         let begun = Instant::now();
         // Waiting for `stopped` is refused without the version it is about.
         let version = if states.contains(&WaitFor::Stopped) { self.version(cx, &at, begun).await? } else { None };
-        let words: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
         loop {
             let left = within.saturating_sub(begun.elapsed());
             let seconds = left.as_secs().clamp(1, LONGEST_WAIT);
-            let call = Cloud::look("wait", &at, "wait")
-                .query("state", words.join(","))
+            let call = Cloud::look("wait", &at, "wait");
+            let call = states.iter().fold(call, |call, state| call.query("state", state.as_str()));
+            let call = call
                 .query("timeout", seconds.to_string())
                 .query_opt("version", version.as_deref())
                 .timeout(Duration::from_secs(seconds) + BESIDES)
@@ -372,12 +372,14 @@ fn own_key(key: &str) -> Result<&str> {
     Ok(key)
 }
 
-fn lease(id: &ComputeId, read: wire::LeaseEnvelope) -> Lease {
+fn lease(id: &ComputeId, read: wire::ReadLease) -> Lease {
+    // The document has it bare, the service in an envelope.
+    let read = read.data.unwrap_or(read.bare);
     Lease {
         id: id.clone(),
-        nonce: Secret::new(read.data.nonce.unwrap_or_default()),
-        expires_at: read.data.expires_at.map(Timestamp::from_unix_seconds),
-        owner: read.data.owner,
-        description: read.data.description,
+        nonce: Secret::new(read.nonce.unwrap_or_default()),
+        expires_at: read.expires_at.map(Timestamp::from_unix_seconds),
+        owner: read.owner,
+        description: read.description,
     }
 }

@@ -215,8 +215,11 @@ pub(crate) struct Token {
 }
 
 #[derive(Debug, Deserialize)]
-pub(crate) struct LeaseEnvelope {
-    pub(crate) data: LeaseData,
+pub(crate) struct ReadLease {
+    #[serde(default)]
+    pub(crate) data: Option<LeaseData>,
+    #[serde(flatten)]
+    pub(crate) bare: LeaseData,
 }
 
 #[derive(Debug, Deserialize)]

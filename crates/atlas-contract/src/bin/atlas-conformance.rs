@@ -1,6 +1,6 @@
 //! The conformance matrix: every provider against the public suite, in process, with reads that lag, and over TCP.
 //!
-//! `atlas-conformance [--json] [--live NAME]`; exits 1 when a case fails. `--live` runs one provider against the real cloud instead,
+//! `atlas-conformance [--json] [--cloud NAME | --live NAME]`; exits 1 when a case fails. `--cloud` tries one cloud only. `--live` runs one provider against the real cloud instead,
 //! with the key of its environment variable and never for more than half a dollar.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use atlas_testkit::conformance::{self, Report, Subject};
 use atlas_testkit::mock::MockSubject;
 use serde_json::json;
 
-const USAGE: &str = "usage: atlas-conformance [--json] [--live NAME]";
+const USAGE: &str = "usage: atlas-conformance [--json] [--cloud NAME | --live NAME]";
 
 fn main() -> ExitCode {
     match run() {
@@ -26,12 +26,13 @@ fn main() -> ExitCode {
 
 fn run() -> Result<bool, String> {
     let mut as_json = false;
-    let mut live = None;
+    let (mut live, mut only) = (None, None);
     let mut args = std::env::args_os().skip(1);
     while let Some(arg) = args.next() {
         match arg.to_str() {
             Some("--json") => as_json = true,
             Some("--live") => live = Some(args.next().and_then(|name| name.into_string().ok()).ok_or(USAGE)?),
+            Some("--cloud") => only = Some(args.next().and_then(|name| name.into_string().ok()).ok_or(USAGE)?),
             _ => return Err(USAGE.to_owned()),
         }
     }
@@ -41,7 +42,7 @@ fn run() -> Result<bool, String> {
             let subject = LiveSubject::new(*cloud).map_err(|error| error.to_string())?;
             BTreeMap::from([(name, examine(Time::Real, &subject)?)])
         }
-        None => matrix()?,
+        None => matrix(only.as_deref())?,
     };
     if as_json {
         println!("{}", json!({ "providers": reports }));
@@ -52,9 +53,12 @@ fn run() -> Result<bool, String> {
     Ok(reports.values().all(|report| report.failed == 0))
 }
 
-fn matrix() -> Result<BTreeMap<String, Report>, String> {
-    let mut reports = BTreeMap::from([("mock".to_owned(), examine(Time::Paused, &MockSubject::new(7))?)]);
-    for cloud in CLOUDS {
+fn matrix(only: Option<&str>) -> Result<BTreeMap<String, Report>, String> {
+    let mut reports = BTreeMap::new();
+    if only.is_none_or(|only| only == "mock") {
+        reports.insert("mock".to_owned(), examine(Time::Paused, &MockSubject::new(7))?);
+    }
+    for cloud in CLOUDS.iter().filter(|cloud| only.is_none_or(|only| only == cloud.name)) {
         let subject = || CloudSubject::new(*cloud, 7);
         reports.insert(cloud.name.to_owned(), examine(Time::Paused, &subject())?);
         reports.insert(format!("{}/lagging", cloud.name), examine(Time::Paused, &subject().lagging())?);

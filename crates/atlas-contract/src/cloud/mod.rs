@@ -1,5 +1,6 @@
 //! The clouds under test: how each is set up in process, and what differs between them.
 
+pub mod fly;
 pub mod lambda;
 mod live;
 pub mod runpod;
@@ -66,7 +67,7 @@ pub struct Cloud {
 pub type Calls = Vec<(&'static str, Result<()>)>;
 
 /// Every cloud that has a provider crate and a dialect.
-pub const CLOUDS: &[Cloud] = &[runpod::CLOUD, lambda::CLOUD];
+pub const CLOUDS: &[Cloud] = &[runpod::CLOUD, fly::CLOUD, lambda::CLOUD];
 
 /// How a cloud is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,6 +197,7 @@ impl Stage {
         let mut options = Options::default();
         options.seed = seed;
         options.lambda_rates = None;
+        options.fly_rates = None;
         let sim = atlas_sim::serve(options).await.map_err(|error| unexpected(format!("cannot serve: {error}")))?;
         Ok(Self { world: sim.world().clone(), tap: Tap::new(Transport::hyper(), cloud.reading), sim: Some(sim) })
     }

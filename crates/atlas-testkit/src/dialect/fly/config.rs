@@ -182,7 +182,7 @@ pub(super) fn shown(machine: &Machine, autostop_as_bool: bool) -> Value {
     config.insert("image".to_owned(), Value::from(spec.image.as_str()));
     let mut config = Value::Object(config);
     if autostop_as_bool {
-        for service in config["services"].as_array_mut().into_iter().flatten() {
+        for service in config.get_mut("services").and_then(Value::as_array_mut).into_iter().flatten() {
             let read = match service["autostop"].as_str() {
                 Some("off") => Some(false),
                 Some("stop") => Some(true),
