@@ -9,7 +9,7 @@ use atlas_orchestrator::{Event, EventKind, Limit, Policy, Reason, SessionId, Ses
 use atlas_testkit::world::{FaultKind, Machine, World};
 
 use crate::facts::Facts;
-use crate::history::{ACCOUNT, CANARY};
+use crate::history::CANARY;
 use crate::plan::{Plan, Step, Under};
 use crate::report::Violation;
 
@@ -147,17 +147,23 @@ impl Case<'_> {
         self.struck.contains_key(&kind)
     }
 
-    /// A session with a machine on an account whose key nobody has any more: it says that it is stuck, and what it burns.
+    /// A session with an order on an account whose key nobody has any more: nothing can be read of it, and it says that it is stuck.
     fn out_of_reach(&self, session: Option<SessionId>) -> bool {
-        let Some(session) = session else { return false };
-        let open = self.info(session).is_some_and(|info| info.state != SessionState::Terminated);
-        let wrong_deploy = self.evidence.plan.steps.iter().any(|(_, step)| matches!(step, Step::WrongKey));
-        open && wrong_deploy && self.ours.iter().any(|ours| ours.session == Some(session) && ours.machine.account != ACCOUNT)
+        let Some(info) = session.and_then(|session| self.info(session)) else { return false };
+        let seen = self.evidence.facts.seen();
+        let wrong =
+            |at: Timestamp| seen.wrong_key.iter().any(|(from, until)| *from <= at && until.is_none_or(|until| at <= until));
+        info.state != SessionState::Terminated && info.attempts.iter().any(|attempt| wrong(attempt.created_at))
     }
 
-    /// Somebody renamed it and nothing on record says whose it is: it is reported, never ended.
-    fn is_ambiguous(ours: &Ours) -> bool {
-        ours.session.is_none() && TrackedKey::in_name(&ours.machine.spec.name).map(|key| key.attempt()) != ours.attempt
+    /// Somebody renamed it before we saw it, and nothing on record says whose it is: it is reported, never ended.
+    fn is_ambiguous(&self, ours: &Ours) -> bool {
+        let machine = &ours.machine;
+        let sighted = ours
+            .session
+            .and_then(|session| self.info(session))
+            .is_some_and(|info| info.attempts.iter().any(|attempt| attempt.computes.iter().any(|id| id.as_str() == machine.id)));
+        !sighted && TrackedKey::in_name(&machine.spec.name).map(|key| key.attempt()) != ours.attempt
     }
 
     fn info(&self, session: SessionId) -> Option<&SessionInfo> {
@@ -204,7 +210,7 @@ impl Case<'_> {
             match info.state {
                 SessionState::Starting | SessionState::Ready => {
                     if let Some(id) = serving {
-                        if !present.live.contains(&id) && !self.ended_lately(&id, at, heal) {
+                        if !present.live.contains(&id) && !self.ended_lately(&id, at, heal) && !self.out_of_reach(Some(info.id)) {
                             found.push(format!(
                                 "session {} is {} and its machine {id} is not there",
                                 info.id,
@@ -224,7 +230,7 @@ impl Case<'_> {
                 allowed.extend(info.attempts.iter().flat_map(|attempt| attempt.computes.iter().map(ComputeId::to_string)));
             }
         }
-        for ours in self.ours.iter().filter(|ours| !self.out_of_reach(ours.session) && !Self::is_ambiguous(ours)) {
+        for ours in self.ours.iter().filter(|ours| !self.out_of_reach(ours.session) && !self.is_ambiguous(ours)) {
             let id = &ours.machine.id;
             if present.live.contains(id) && !allowed.contains(id) && at.since(ours.machine.created_at) > heal {
                 found.push(format!("machine {id} of {} lives, and no live session has it", ours.machine.created_at));

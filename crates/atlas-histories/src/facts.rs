@@ -31,6 +31,8 @@ pub(crate) struct Seen {
     pub(crate) crashes: u64,
     /// When something last went wrong on purpose.
     pub(crate) last_fault: Option<Timestamp>,
+    /// From when until when the nodes had the key of another account.
+    pub(crate) wrong_key: Vec<(Timestamp, Option<Timestamp>)>,
     /// Disasters, by name.
     pub(crate) disasters: BTreeMap<String, u64>,
 }

@@ -25,7 +25,7 @@ use crate::store::StoreWeather;
 /// A secret that every session's environment holds: wherever it shows, a secret leaked.
 pub(crate) const CANARY: &str = "zzCANARYzz";
 /// The account of the nodes, by its name in the world.
-pub(crate) const ACCOUNT: &str = "ours";
+const ACCOUNT: &str = "ours";
 /// Another account of ours, and its key: what a wrong deploy uses.
 const OTHER_ACCOUNT: &str = "our-other-one";
 const OTHER_KEY: &str = "history-key-of-the-other-account";
@@ -225,6 +225,14 @@ impl History {
 
     /// Every node is started again, with this key.
     fn deploy_with(&mut self, key: &'static str) {
+        let now = self.now();
+        match self.facts.seen().wrong_key.last_mut() {
+            Some((_, until)) if key == API_KEY && until.is_none() => *until = Some(now),
+            _ => {}
+        }
+        if key != API_KEY {
+            self.facts.seen().wrong_key.push((now, None));
+        }
         *self.deployment.api_key.lock().unwrap_or_else(PoisonError::into_inner) = key;
         for index in 0..self.nodes.len() {
             self.nodes[index].process.crash();

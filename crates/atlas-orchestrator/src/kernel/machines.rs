@@ -170,6 +170,11 @@ impl Stepper<'_> {
                 }
             }
             AttemptPhase::Live => {
+                let serving = self.attempt(id).and_then(|attempt| attempt.serving.clone());
+                if !machines.is_empty() && !machines.iter().any(|machine| Some(&machine.id) == serving.as_ref()) {
+                    // A copy that carries the key does not stand for the machine that serves.
+                    self.evidence(id).suspect = true;
+                }
                 for machine in machines {
                     self.second(id, machine);
                 }

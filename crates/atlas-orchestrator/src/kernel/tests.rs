@@ -436,6 +436,31 @@ fn a_walk_that_was_under_way_when_a_delete_was_answered_is_walked_again() {
     assert_eq!(run.record.state(), SessionState::Terminated, "{:#?} {:#?}", run.record, run.evidence);
 }
 
+#[test]
+fn a_copy_that_carries_the_key_does_not_stand_for_the_machine_that_serves() {
+    let mut run = Run::new(7, false, 0);
+    let id = AttemptId::new(run.now, [1; 6]);
+    let key = TrackedKey::new(RealmId::from_bytes([1; 4]), id, [0; 5]);
+    run.tell(&Input::Candidates(Ok(vec![Candidate::default()])));
+    run.tell(&Input::Intend { key, supports: Vec::new() });
+    run.tell(&Input::Call(id, None));
+    let serving = run.cloud.create(key, run.now, Duration::from_secs(1));
+    run.tell(&Input::Answered(id, Answer::Created(Box::new(run.cloud.describe(&serving)), None)));
+    run.run(Duration::from_secs(600));
+    assert_eq!(run.record.state(), SessionState::Ready);
+    let copy = run.cloud.create(key, run.now, Duration::from_secs(1));
+    run.cloud.machines.get_mut(&serving).unwrap().destroyed_at = Some(run.now);
+    run.now = run.now.saturating_add(Duration::from_secs(120));
+    run.tell(&Input::Found(id, vec![run.cloud.describe(&copy)]));
+    let mut waited = 0;
+    while run.record.ending.is_none() && waited < 120 {
+        run.run(Duration::from_secs(5));
+        waited += 1;
+    }
+    assert!(run.record.ending.is_some(), "the death shows though a copy lives: {:?}", run.record);
+    assert!(run.cloud.machines[&copy].destroyed_at.is_none(), "and the copy is not ours to end while it may be somebody's");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 

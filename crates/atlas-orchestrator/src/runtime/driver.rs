@@ -162,7 +162,13 @@ impl Driver {
             // An end is final: no touch is acknowledged on a session that no touch can keep.
             self.core.touches.remove(self.id);
         }
-        let activity = self.core.touches.newest(self.id).unwrap_or(record.created_at);
+        let activity = self.core.touches.newest(self.id).unwrap_or_else(|| {
+            // A session that a rolled back store says is alive again: what is read of its activity must have where to stay.
+            if record.ending.is_none() {
+                self.core.touches.insert(self.id, record.options.idle_ttl, record.created_at, None);
+            }
+            record.created_at
+        });
         let plan = plan(record, &self.evidence, activity, &self.core.cx(&record.account));
         Look::Go(Box::new(loaded), plan)
     }

@@ -139,3 +139,17 @@ async fn an_end_that_a_rollback_undid_is_carried_out_again_once_the_store_is_acc
     node.atlas.accept_store().await.unwrap();
     settle(&node, session.id()).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_is_gone_is_noticed_though_a_copy_of_it_carries_its_key() {
+    let bench = Bench::new(8);
+    let node = bench.node("a").await;
+    let session = node.atlas.spawn(request(), options()).await.unwrap();
+    sleep(600).await;
+    let id = session.compute().await.unwrap().id;
+    bench.cloud.world().clone_machine("mock", id.as_str()).unwrap();
+    sleep(200).await;
+    assert!(bench.cloud.world().destroy_machine("mock", id.as_str()));
+    sleep(600).await;
+    assert_ne!(session.info().await.unwrap().state, SessionState::Ready);
+}
