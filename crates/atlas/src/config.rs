@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-#[cfg(any(feature = "runpod", feature = "lambda"))]
+#[cfg(any(feature = "runpod", feature = "fly", feature = "lambda"))]
 use atlas_core::config::{ApiKey, Origin};
 use atlas_core::{AccountLimits, AccountName, AnyProvider, Error, ErrorKind, ProviderId, Result, Secret};
 use atlas_orchestrator::Policy;
@@ -101,11 +101,15 @@ pub struct AccountConfig {
     pub spot: bool,
     /// RunPod, with the feature `runpod-graphql`: lets the cloud itself end pods whose sessions have a `max_runtime`.
     pub dead_man: bool,
+    /// Fly: the organisation, by its slug; the token's own where unset.
+    pub org: Option<String>,
+    /// Fly: the app that machines without ports are made in; each gets its own where unset.
+    pub app: Option<String>,
 }
 
 impl AccountConfig {
     /// The key that the file gives, itself or by the name of a variable.
-    #[cfg(any(feature = "runpod", feature = "lambda"))]
+    #[cfg(any(feature = "runpod", feature = "fly", feature = "lambda"))]
     fn key(&self, account: &AccountName) -> Result<Option<ApiKey>> {
         let file = |field: &str| Origin::File(format!("accounts.{account}.{field}"));
         if let Some(secret) = &self.api_key {
@@ -117,7 +121,7 @@ impl AccountConfig {
     }
 
     /// Whether it says anything about limits.
-    #[cfg(any(feature = "runpod", feature = "lambda"))]
+    #[cfg(any(feature = "runpod", feature = "fly", feature = "lambda"))]
     fn has_limits(&self) -> bool {
         let spans = [self.visibility_bound, self.call_deadline, self.call_interval];
         spans.iter().any(Option::is_some) || self.concurrency.is_some()
@@ -137,7 +141,7 @@ impl AccountConfig {
 }
 
 /// Builds a provider from an account's settings; the environment says the rest. Every cloud's builder has these setters.
-#[cfg(any(feature = "runpod", feature = "lambda"))]
+#[cfg(any(feature = "runpod", feature = "fly", feature = "lambda"))]
 macro_rules! build {
     ($cloud:ty, $url:ident, $more:expr, $settings:expr, $account:expr) => {{
         let (settings, key): (&AccountConfig, _) = (&$settings, $settings.key($account)?);
@@ -168,10 +172,24 @@ fn old_api(builder: atlas_provider_runpod::RunPodBuilder, settings: &AccountConf
     builder
 }
 
+/// Whose organisation, and which app.
+#[cfg(feature = "fly")]
+fn organisation(mut builder: atlas_provider_fly::FlyBuilder, settings: &AccountConfig) -> atlas_provider_fly::FlyBuilder {
+    if let Some(org) = &settings.org {
+        builder = builder.org(org);
+    }
+    if let Some(app) = &settings.app {
+        builder = builder.app(app);
+    }
+    builder
+}
+
 /// The clouds of this build, each with the variables that hold its key.
 const CLOUDS: &[(&str, &[&str])] = &[
     #[cfg(feature = "runpod")]
     ("runpod", &[atlas_provider_runpod::API_KEY_ENV]),
+    #[cfg(feature = "fly")]
+    ("fly", &[atlas_provider_fly::API_KEY_ENV]),
     #[cfg(feature = "lambda")]
     ("lambda", &[atlas_provider_lambda::API_KEY_ENV, atlas_provider_lambda::API_KEY_ALIAS_ENV]),
 ];
@@ -200,9 +218,14 @@ impl Config {
             let place = format!("accounts.{account}");
             return Err(Error::validation(place, "spot and dead_man are RunPod's, and need the feature runpod-graphql"));
         }
+        if (settings.org.is_some() || settings.app.is_some()) && cloud.as_str() != "fly" {
+            return Err(Error::validation(format!("accounts.{account}"), "org and app are Fly's"));
+        }
         match cloud.as_str() {
             #[cfg(feature = "runpod")]
             "runpod" => build!(atlas_provider_runpod::RunPod, control_url, old_api, settings, account),
+            #[cfg(feature = "fly")]
+            "fly" => build!(atlas_provider_fly::Fly, base_url, organisation, settings, account),
             #[cfg(feature = "lambda")]
             "lambda" => build!(atlas_provider_lambda::Lambda, base_url, |builder, _: &AccountConfig| builder, settings, account),
             other => {
@@ -310,6 +333,17 @@ mod tests {
         assert_eq!(eu.api_key.as_ref().unwrap().expose(), "rpa_1");
         assert_eq!(eu.limits(AccountLimits::default()).visibility_bound, Duration::from_secs(120));
         assert!(!format!("{config:?}").contains("rpa_1"));
+    }
+
+    #[cfg(all(feature = "fly", feature = "lambda"))]
+    #[test]
+    fn an_organisation_and_an_app_are_for_fly_only() {
+        let provider =
+            |text: &str, name: &str| Config::parse(text, "atlas.toml").unwrap().provider(&AccountName::new(name).unwrap());
+        let fly = provider("[accounts.fly]\napi_key = 'fm2_a'\norg = 'acme'\napp = 'pods'\n", "fly").unwrap();
+        assert_eq!(fly.id().as_str(), "fly");
+        let foreign = provider("[accounts.lambda]\napi_key = 'k'\napp = 'pods'\n", "lambda").unwrap_err();
+        assert!(foreign.to_string().contains("org and app are Fly's"), "{foreign}");
     }
 
     #[cfg(feature = "runpod-graphql")]

@@ -33,6 +33,8 @@ pub use atlas_orchestrator::{
     SessionId, SessionInfo, SessionKind, SessionOptions, SessionState, Shutdown, ShutdownReport, StopOutcome, Stuck,
     Subscription, TaskKind, TaskOutcome, Touch, Unattended,
 };
+#[cfg(feature = "fly")]
+pub use atlas_provider_fly::Fly;
 #[cfg(feature = "lambda")]
 pub use atlas_provider_lambda::Lambda;
 #[cfg(feature = "runpod")]
