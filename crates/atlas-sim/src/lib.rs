@@ -152,6 +152,7 @@ pub async fn serve(options: Options) -> io::Result<Sim> {
     let fly = Fly::new(world.clone()).with_quirks(fly_quirks);
     let fly_logs = FlyLogs::new(world.clone());
     fly_logs.add_token(KEY, Rights::Read);
+    fly_logs.add_machines_of(&fly);
     write_logs(&fly_logs);
     let ready = Ready {
         admin: format!("http://{admin}"),

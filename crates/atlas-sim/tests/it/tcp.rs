@@ -212,3 +212,22 @@ async fn flys_log_api_answers_the_simulators_key_and_begins_anew() {
     assert_eq!((&requests[0]["cloud"], &requests[0]["api"]), (&json!("fly"), &json!("logs")));
     sim.stop().await;
 }
+
+#[tokio::test]
+async fn what_a_fly_machine_prints_is_in_its_apps_log() {
+    let sim = sim().await;
+    let machines = format!("{}/v1/apps/sim-app/machines", sim.ready().fly.machines);
+    let order =
+        r#"{"name":"printer","region":"fra","config":{"image":"x/y:1","guest":{"cpu_kind":"shared","cpus":1,"memory_mb":256}}}"#;
+    let machine = call("POST", &machines, order).await.unwrap();
+    assert_eq!(machine.status, 200, "{}", machine.json());
+    let id = machine.json()["id"].as_str().unwrap().to_owned();
+    let logs = format!("{}/api/v1/apps/sim-app/logs?instance={id}", sim.ready().fly.logs);
+    until("it has printed", async || !call("GET", &logs, "").await.unwrap().json()["data"].as_array().unwrap().is_empty()).await;
+    let page = call("GET", &logs, "").await.unwrap().json();
+    assert_eq!(
+        (&page["data"][0]["attributes"]["instance"], &page["data"][0]["attributes"]["region"]),
+        (&json!(id), &json!("fra"))
+    );
+    sim.stop().await;
+}

@@ -202,6 +202,12 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// Every line it ever printed, or its host about it, oldest first.
+    #[must_use]
+    pub fn lines(&self) -> &[LogEntry] {
+        &self.logs
+    }
+
     /// The launch key in its name, its tags or its environment, in that order.
     #[must_use]
     pub fn launch_key(&self) -> Option<TrackedKey> {

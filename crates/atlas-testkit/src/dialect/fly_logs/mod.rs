@@ -13,18 +13,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use atlas_core::Timestamp;
+use atlas_core::{LogSource, Timestamp};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 use tower::Service;
 
+use crate::dialect::fly::{self, Fly};
 use crate::dialect::query::{Query, decode};
 use crate::dialect::{SimBody, deliver};
-use crate::world::World;
-
-/// The cloud whose keys are good here too, and whose faults on `logs` strike here.
-pub const CLOUD: &str = "fly";
+use crate::world::{Machine, World};
 
 /// How old a line may be and still be given, and how far back a first page looks.
 const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -205,6 +203,21 @@ impl FlyLogs {
         self.shared().sources.push(Arc::new(source));
     }
 
+    /// The apps of this Fly, each with what its machines printed, dead ones included.
+    pub fn add_machines_of(&self, fly: &Fly) {
+        let (fly, world) = (fly.clone(), self.world.clone());
+        self.add_source(move |app| {
+            if !fly.apps().iter().any(|known| known == app) {
+                return None;
+            }
+            let machines = world.all(fly::NAME).into_iter().filter_map(|machine| {
+                let (id, of) = machine.id.split_once('.').unwrap_or((&machine.id, fly::APP));
+                (of == app).then(|| printed(&world, id, &machine))
+            });
+            Some(machines.flatten().collect())
+        });
+    }
+
     /// Every line an app ever wrote, in the order it was written.
     #[must_use]
     pub fn lines(&self, app: &str) -> Vec<Line> {
@@ -273,7 +286,7 @@ impl FlyLogs {
         let query = Query::of(parts.uri.query());
         let asked =
             Asked { app: app.clone().unwrap_or_default(), next_token: query.get("next_token").map(str::to_owned), status: 0 };
-        let arrival = self.world.arrive(CLOUD, "logs", &key(&parts.headers).unwrap_or_default(), None, false);
+        let arrival = self.world.arrive(fly::NAME, "logs", &key(&parts.headers).unwrap_or_default(), None, false);
         let honest = match refusal {
             Some(refusal) => refused(refusal),
             None => self.honest(&parts.headers, app.as_deref(), &query),
@@ -327,7 +340,7 @@ impl FlyLogs {
         }
         let of = |part: &&str| {
             let own = self.shared().tokens.get(*part).copied();
-            own.or_else(|| self.world.authorize(CLOUD, part).map(|_| Rights::Read))
+            own.or_else(|| self.world.authorize(fly::NAME, part).map(|_| Rights::Read))
         };
         parts.iter().find_map(of)
     }
@@ -344,6 +357,24 @@ async fn once_around() {
         Poll::Pending
     })
     .await;
+}
+
+/// What a machine printed. The world's time has no nanoseconds: the how manieth line it is stands in for them.
+fn printed(world: &World, id: &str, machine: &Machine) -> Vec<Line> {
+    let lines = (0_u64..).zip(machine.lines()).map(|(number, entry)| {
+        let at = nanos(world.clock().on_the_wire(entry.at)).saturating_add(number % 1_000_000);
+        let provider = match entry.source {
+            LogSource::Container => "app",
+            LogSource::System => "runner",
+        };
+        Line {
+            instance: Some(id.to_owned()),
+            region: Some(machine.region.clone()),
+            provider: Some(provider.to_owned()),
+            ..Line::new(at, &*entry.line).id(format!("{id}-{at}"))
+        }
+    });
+    lines.collect()
 }
 
 /// Nanoseconds since 1970, to the millisecond.
