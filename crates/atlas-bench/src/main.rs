@@ -7,6 +7,7 @@ mod call_get;
 mod call_spawn;
 mod credentials;
 mod fleet;
+mod fly_logs;
 mod measure;
 mod proxy;
 mod server;
@@ -33,6 +34,8 @@ const ROWS: &[(&str, Measure)] = &[
     ("atlas_url_sign", |name| credentials::atlas_format(name, Work::Sign)),
     ("atlas_url_verify", |name| credentials::atlas_format(name, Work::Verify)),
     ("guard_proxy", proxy::row),
+    ("fly_log_parse", fly_logs::parse),
+    ("fly_log_fanout", fly_logs::fanout),
     ("session_bytes_100k", fleet::row),
     ("session_bytes_1m", fleet::row),
     ("touch_1", fleet::row),
