@@ -1,5 +1,6 @@
 //! What the log API answers: one JSON:API document. The one-object-per-line shape of Fly's internal feed is read too.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -76,9 +77,19 @@ pub struct LogPage {
     pub skipped: usize,
 }
 
+impl LogPage {
+    /// Reads what the API answered, or lines of the internal feed. Parts that make no sense are skipped and counted; `None` where nothing
+    /// does.
+    #[must_use]
+    pub fn parse(body: &[u8]) -> Option<Self> {
+        read(body)
+    }
+}
+
 #[derive(Deserialize)]
-struct Document {
-    data: Option<Vec<Entry>>,
+struct Document<'a> {
+    #[serde(borrow)]
+    data: Option<Vec<Entry<'a>>>,
     meta: Option<Meta>,
 }
 
@@ -89,27 +100,39 @@ struct Meta {
 }
 
 #[derive(Deserialize)]
-struct Entry {
+struct Entry<'a> {
     id: Option<String>,
-    attributes: Option<Attributes>,
+    #[serde(borrow)]
+    attributes: Option<Attributes<'a>>,
 }
 
 #[derive(Default, Deserialize)]
-struct Attributes {
-    timestamp: Option<String>,
+struct Attributes<'a> {
+    #[serde(default)]
+    timestamp: Instant,
     message: Option<String>,
     level: Option<String>,
     instance: Option<String>,
     region: Option<String>,
-    meta: Option<EntryMeta>,
+    #[serde(borrow)]
+    meta: Option<EntryMeta<'a>>,
 }
 
 #[derive(Default, Deserialize)]
-struct EntryMeta {
-    instance: Option<String>,
-    region: Option<String>,
+struct EntryMeta<'a> {
+    #[serde(borrow)]
+    instance: Option<Text<'a>>,
+    #[serde(borrow)]
+    region: Option<Text<'a>>,
     event: Option<Event>,
 }
+
+/// Text that is mostly thrown away: borrowed where it can be.
+struct Text<'a>(Cow<'a, str>);
+
+/// A timestamp; none where there is none, or an odd one.
+#[derive(Default)]
+struct Instant(Option<Timestamp>);
 
 #[derive(Deserialize)]
 struct Event {
@@ -123,7 +146,8 @@ struct FeedLine {
     fly: Option<FeedFly>,
     log: Option<FeedLog>,
     message: String,
-    timestamp: Option<String>,
+    #[serde(default)]
+    timestamp: Instant,
 }
 
 #[derive(Deserialize)]
@@ -153,7 +177,7 @@ pub(crate) fn read(body: &[u8]) -> Option<LogPage> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Some(LogPage::default());
     }
-    if let Ok(document) = serde_json::from_slice::<Document>(body)
+    if let Ok(document) = serde_json::from_slice::<Document<'_>>(body)
         && (document.data.is_some() || document.meta.is_some())
     {
         return Some(LogPage {
@@ -172,7 +196,7 @@ fn one_by_one(body: &[u8]) -> Option<LogPage> {
     let next = document.get_mut("meta").and_then(|meta| serde_json::from_value::<Meta>(meta.take()).ok());
     let mut page = LogPage { next: next.and_then(|meta| meta.next_token), ..LogPage::default() };
     for entry in data {
-        match serde_json::from_value::<Entry>(entry) {
+        match Entry::deserialize(&entry) {
             Ok(entry) => page.entries.push(entry.into()),
             Err(_) => page.skipped += 1,
         }
@@ -191,21 +215,17 @@ fn lines(body: &[u8]) -> Option<LogPage> {
     (!page.entries.is_empty()).then_some(page)
 }
 
-fn instant(text: Option<String>) -> Option<Timestamp> {
-    text?.parse().ok()
-}
-
-impl From<Entry> for LogEntry {
-    fn from(entry: Entry) -> Self {
+impl From<Entry<'_>> for LogEntry {
+    fn from(entry: Entry<'_>) -> Self {
         let attributes = entry.attributes.unwrap_or_default();
         let meta = attributes.meta.unwrap_or_default();
         Self {
             id: entry.id,
-            timestamp: instant(attributes.timestamp),
+            timestamp: attributes.timestamp.0,
             message: attributes.message,
             level: attributes.level,
-            instance: attributes.instance.or(meta.instance),
-            region: attributes.region.or(meta.region),
+            instance: attributes.instance.or_else(|| meta.instance.map(|text| text.0.into_owned())),
+            region: attributes.region.or_else(|| meta.region.map(|text| text.0.into_owned())),
             provider: meta.event.and_then(|event| event.provider),
         }
     }
@@ -216,13 +236,69 @@ impl From<FeedLine> for LogEntry {
         let (app, region) = line.fly.map_or((None, None), |fly| (fly.app, fly.region));
         Self {
             id: None,
-            timestamp: instant(line.timestamp),
+            timestamp: line.timestamp.0,
             message: Some(line.message),
             level: line.log.and_then(|log| log.level),
             instance: app.and_then(|app| app.instance),
             region,
             provider: line.event.and_then(|event| event.provider),
         }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AsIs;
+
+        impl<'de> Visitor<'de> for AsIs {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+
+        deserializer.deserialize_str(AsIs)
+    }
+}
+
+impl<'de> Deserialize<'de> for Instant {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+
+        impl<'de> Visitor<'de> for Read {
+            type Value = Instant;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a timestamp")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Instant(text.parse().ok()))
+            }
+
+            fn visit_none<E: de::Error>(self) -> Result<Self::Value, E> {
+                Ok(Instant(None))
+            }
+
+            fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+                Ok(Instant(None))
+            }
+
+            fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+                deserializer.deserialize_str(self)
+            }
+        }
+
+        deserializer.deserialize_option(Read)
     }
 }
 

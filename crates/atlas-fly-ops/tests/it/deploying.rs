@@ -138,9 +138,13 @@ fn stubborn(trap: &str, says: &str) -> Fly {
 
 #[tokio::test]
 async fn cancelled_or_dropped_at_any_stage_it_leaves_no_process() {
-    for says in
-        ["==> Building image", "==> Pushing image", "Running shop release_command: x", "> [1/1] Updating 6e8294c17d5083 [app]"]
-    {
+    for says in [
+        "==> Verifying app config",
+        "==> Building image",
+        "==> Pushing image",
+        "Running shop release_command: x",
+        "> [1/1] Updating 6e8294c17d5083 [app]",
+    ] {
         for trap in ["", "trap \"\" TERM INT"] {
             for drops in [false, true] {
                 let fake = stubborn(trap, says);
