@@ -1,0 +1,177 @@
+//! A simulated Fly, a provider on it, and what passed between them.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use atlas_core::{
+    AccountLimits, AnyProvider, AttemptId, CallContext, Candidate, Clock, Compute, ComputeId, ComputeRequest, LaunchKey, RealmId,
+    Result, TrackedKey,
+};
+use atlas_http::{Body, Pace, Transport};
+use atlas_provider_fly::{Fly, FlyBuilder};
+use atlas_testkit::dialect::fly::{self, Quirks};
+use atlas_testkit::world::{Fault, FaultKind, World, WorldClock};
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tower::ServiceExt;
+
+pub(crate) const KEY: &str = "sim-key";
+
+/// One request as it went out.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) line: String,
+    pub(crate) query: String,
+    pub(crate) authorization: String,
+    pub(crate) body: Value,
+}
+
+/// The stage of one test.
+pub(crate) struct Stage {
+    pub(crate) world: World,
+    pub(crate) dialect: fly::Fly,
+    pub(crate) fly: Fly,
+    pub(crate) provider: AnyProvider,
+    asked: Arc<Mutex<Vec<Asked>>>,
+}
+
+/// A cloud that takes any number of calls, and a provider with the app `sim-app` that makes them at once.
+pub(crate) fn stage() -> Stage {
+    built(|builder| builder.org(fly::ORG).app(fly::APP))
+}
+
+/// The same with a provider built like this.
+pub(crate) fn built(with: impl FnOnce(FlyBuilder) -> FlyBuilder) -> Stage {
+    let at_once = Pace::every(Duration::ZERO);
+    let stage = paced(|builder| {
+        let mut limits = AccountLimits::default();
+        (limits.call_interval, limits.burst) = (Duration::ZERO, 1000);
+        with(builder.limits(limits).paces(at_once, at_once))
+    });
+    stage.quirks(|_| {});
+    stage
+}
+
+/// A cloud with its real limits, and a provider built like this.
+pub(crate) fn paced(with: impl FnOnce(FlyBuilder) -> FlyBuilder) -> Stage {
+    let world = World::new(7, WorldClock::following(1.0)).with_cloud(fly::cloud());
+    for token in [KEY, "fo1_good", "fm2_good", "fm2_other"] {
+        world.add_key(fly::NAME, token, fly::ORG);
+    }
+    let dialect = fly::Fly::new(world.clone());
+    let asked = Arc::<Mutex<Vec<Asked>>>::default();
+    let (log, cloud) = (asked.clone(), dialect.clone());
+    let transport = Transport::new(tower::service_fn(move |request: Request<Body>| {
+        let (log, cloud) = (log.clone(), cloud.clone());
+        async move {
+            let (parts, body) = request.into_parts();
+            let bytes = body.collect().await.unwrap().to_bytes();
+            let header = parts.headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
+            log.lock().unwrap().push(Asked {
+                line: format!("{} {}", parts.method, parts.uri.path().trim_start_matches("/v1/")),
+                query: parts.uri.query().unwrap_or_default().to_owned(),
+                authorization: header.to_owned(),
+                body: serde_json::from_slice(&bytes).unwrap_or_default(),
+            });
+            cloud.oneshot(Request::from_parts(parts, Body::from(bytes))).await
+        }
+    }));
+    let builder = Fly::builder().api_key(KEY).transport(transport).clock(Arc::new(world.clock().clone()));
+    let fly = with(builder).build().unwrap();
+    let provider = AnyProvider::new(fly.clone());
+    Stage { world, dialect, fly, provider, asked }
+}
+
+impl Stage {
+    pub(crate) fn quirks(&self, with: impl FnOnce(&mut Quirks)) {
+        let mut quirks = Quirks::default();
+        quirks.rates = None;
+        with(&mut quirks);
+        self.dialect.set_quirks(quirks);
+    }
+
+    pub(crate) fn key(&self, n: u8) -> LaunchKey {
+        let attempt = AttemptId::new(self.world.clock().now(), [n; 6]);
+        LaunchKey::Tracked(TrackedKey::new(RealmId::from_bytes([1; 4]), attempt, [n; 5]))
+    }
+
+    pub(crate) async fn spawn(&self, n: u8) -> Result<Compute> {
+        self.provider.spawn_compute(&cx(), &self.key(n), &request()).await
+    }
+
+    /// A machine that runs.
+    pub(crate) async fn running(&self, n: u8) -> Compute {
+        let made = self.spawn(n).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        made
+    }
+
+    /// A machine that was made as an orchestrator makes it: its supporting objects first.
+    pub(crate) async fn supported(&self, key: &LaunchKey, request: &ComputeRequest) -> Compute {
+        for support in self.provider.supports(key, request).unwrap() {
+            self.provider.ensure_support(&cx(), key, &support).await.unwrap();
+        }
+        self.provider.spawn_compute(&cx(), key, request).await.unwrap()
+    }
+
+    pub(crate) fn fault(&self, operation: &str, kind: FaultKind, count: u32) {
+        self.world.inject([Fault::new(fly::NAME, operation, kind).times(count)]);
+    }
+
+    /// How many machines bill.
+    pub(crate) fn live(&self) -> u64 {
+        self.world.ledger().clouds[fly::NAME].live
+    }
+
+    /// How many machines were ever made.
+    pub(crate) fn made(&self) -> u64 {
+        self.world.ledger().clouds[fly::NAME].created
+    }
+
+    /// What was asked since the last time.
+    pub(crate) fn asked(&self) -> Vec<Asked> {
+        std::mem::take(&mut self.asked.lock().unwrap())
+    }
+
+    /// Only methods and paths of it.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.asked().into_iter().map(|asked| asked.line).collect()
+    }
+}
+
+/// A context whose calls are made once.
+pub(crate) fn cx() -> CallContext {
+    CallContext::new().with_retries(0)
+}
+
+/// A small machine in Frankfurt.
+pub(crate) fn request() -> ComputeRequest {
+    ComputeRequest::cpu(1).image("x/y:1").at(at("shared-cpu-1x:256", "fra"))
+}
+
+pub(crate) fn at(kind: &str, region: &str) -> Candidate {
+    let mut candidate = Candidate::default();
+    candidate.native_type = Some(kind.to_owned());
+    candidate.region = Some(region.to_owned());
+    candidate
+}
+
+pub(crate) fn id(text: &str) -> ComputeId {
+    ComputeId::new(text).unwrap()
+}
+
+/// A provider whose calls are answered by the end of their path; anything else is a 404 without a word.
+pub(crate) fn answering(table: &'static [(&'static str, u16, &'static str)]) -> AnyProvider {
+    let transport = Transport::new(tower::service_fn(move |request: Request<Body>| {
+        let path = request.uri().path().to_owned();
+        let found = table.iter().find(|(end, ..)| path.ends_with(end)).copied().unwrap_or(("", 404, ""));
+        async move {
+            let mut response = Response::new(Body::from(found.2));
+            *response.status_mut() = http::StatusCode::from_u16(found.1).unwrap();
+            Ok::<_, Infallible>(response)
+        }
+    }));
+    AnyProvider::new(Fly::builder().api_key(KEY).org("acme").app("pods").transport(transport).build().unwrap())
+}
