@@ -25,6 +25,8 @@ enum Flaw {
     CallsAnUnknownOutcomeNotApplied,
     ShowsTheEnvironment,
     IgnoresTheKeyOfTheCall,
+    RunsOnAfterItsCommand,
+    DeclaresAnEndItDoesNotKeep,
 }
 
 #[derive(Debug)]
@@ -58,7 +60,8 @@ impl Provider for Broken {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+        let all = self.inner.capabilities();
+        if self.is(Flaw::DeclaresAnEndItDoesNotKeep) { all.with(Capability::DeadMan) } else { all }
     }
 
     fn limits(&self) -> AccountLimits {
@@ -66,7 +69,7 @@ impl Provider for Broken {
     }
 
     fn check(&self, request: &ComputeRequest) -> Result<()> {
-        self.inner.check(request)
+        self.inner.check(&request.clone().ends_at(None))
     }
 
     fn supports(&self, key: &LaunchKey, request: &ComputeRequest) -> Result<Vec<Support>> {
@@ -88,6 +91,12 @@ impl Provider for Broken {
             if let Some(candidate) = &mut request.candidate {
                 candidate.region = None;
             }
+        }
+        if self.is(Flaw::RunsOnAfterItsCommand) && request.ends_with_command {
+            request = request.command(["tail", "-f", "/dev/null"]);
+        }
+        if self.is(Flaw::DeclaresAnEndItDoesNotKeep) {
+            request.ends_at = None;
         }
         let mut made = self.inner.spawn_compute(cx, key, &request).await;
         if self.is(Flaw::RepeatsACreateThatFailed) && made.as_ref().is_err_and(|error| error.outcome().is_unknown()) {
@@ -304,5 +313,11 @@ flaws! {
     ];
     a_provider_that_ignores_the_key_of_the_call_is_found_out IgnoresTheKeyOfTheCall [
         a_key_of_the_call_counts
+    ];
+    a_provider_whose_machine_outlives_its_command_is_found_out RunsOnAfterItsCommand [
+        a_machine_ends_with_its_command_where_declared
+    ];
+    a_provider_whose_machine_outlives_its_end_is_found_out DeclaresAnEndItDoesNotKeep [
+        a_machine_is_gone_at_its_end_where_declared
     ];
 }

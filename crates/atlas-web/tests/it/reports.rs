@@ -201,5 +201,6 @@ async fn progress_is_no_activity_and_activity_is() {
     let info = used.info().await.unwrap();
     assert_eq!(info.reason, None);
     assert!(bench.world_now().since(info.last_activity) < Duration::from_secs(70));
+    assert_eq!(info.last_activity_source, "callback");
     assert!(matches!(used.stop().await.unwrap(), StopOutcome::Terminating { .. }));
 }

@@ -1,8 +1,10 @@
 //! Capabilities, both ways: what is declared works, what is not declared is refused before any request.
 
+use std::time::Duration;
+
 use atlas_core::{
-    AnyProvider, CallContext, Capability, CloudType, ComputeRequest, ComputeStatus, DiskSize, Error, ErrorKind, Gpu, JobId,
-    JobRef, JobRequest, LaunchKey, LogQuery, Port, SpendQuery, Usd, VolumeId,
+    AnyProvider, CallContext, Capability, CloudType, ComputeId, ComputeRequest, ComputeStatus, DiskSize, Error, ErrorKind, Gpu,
+    JobId, JobRef, JobRequest, LaunchKey, LogQuery, Port, Presence, SpendQuery, Usd, VolumeId,
 };
 use serde_json::json;
 
@@ -26,11 +28,13 @@ fn demanding(bench: &Bench<'_>, capability: Capability) -> Option<ComputeRequest
         Capability::SymmetricPorts => plain.port(Port::symmetric_tcp(1)),
         Capability::Regions => plain.region(bench.subject().region().unwrap_or_else(|| "anywhere".to_owned())),
         Capability::CloudTypes => plain.cloud_type(CloudType::Secure),
+        Capability::EndsWithCommand => plain.command(["sleep", "5"]).ends_with_command(true),
+        Capability::DeadMan => plain.ends_at(Some(bench.subject().now().saturating_add(Duration::from_secs(3600)))),
         _ => return None,
     })
 }
 
-const FIELDS: [Capability; 12] = [
+const FIELDS: [Capability; 14] = [
     Capability::Gpu,
     Capability::Cpu,
     Capability::Spot,
@@ -43,6 +47,8 @@ const FIELDS: [Capability; 12] = [
     Capability::SymmetricPorts,
     Capability::Regions,
     Capability::CloudTypes,
+    Capability::EndsWithCommand,
+    Capability::DeadMan,
 ];
 
 const OPERATIONS: [Capability; 7] = [
@@ -229,5 +235,45 @@ pub(super) async fn an_exit_code_is_reported_exactly_when_declared(bench: &Bench
             return Ok(());
         }
         patience.again(&format!("it is {}, without an exit code", read.status)).await?;
+    }
+}
+
+/// Where it is declared, a finished container costs no machine: it is stopped, or gone. Elsewhere it is refused, with the other fields.
+pub(super) async fn a_machine_ends_with_its_command_where_declared(bench: &Bench<'_>) -> Verdict {
+    if !bench.has(Capability::EndsWithCommand) {
+        return Ok(());
+    }
+    let (_, made) = bench.spawn(bench.request().command(["sleep", "60"]).ends_with_command(true)).await?;
+    bench.until_shown(&made.id).await?;
+    let mut patience = bench.long_patience();
+    while is_there(bench, &made.id).await? {
+        patience.again("its command has ended, and the machine has not").await?;
+    }
+    Ok(())
+}
+
+/// Where it is declared, the cloud itself ends a machine that nobody ends. Elsewhere it is refused, with the other fields.
+pub(super) async fn a_machine_is_gone_at_its_end_where_declared(bench: &Bench<'_>) -> Verdict {
+    if !bench.has(Capability::DeadMan) {
+        return Ok(());
+    }
+    let end = bench.subject().now().saturating_add(Duration::from_secs(300));
+    let (_, made) = bench.spawn(bench.request().ends_at(Some(end))).await?;
+    bench.until_shown(&made.id).await?;
+    let mut patience = bench.long_patience();
+    while is_there(bench, &made.id).await? {
+        patience.again(&format!("it was to end at {end}")).await?;
+    }
+    ensure!(bench.subject().now() >= end, "it ended before {end}");
+    Ok(())
+}
+
+async fn is_there(bench: &Bench<'_>, id: &ComputeId) -> Result<bool, Stop> {
+    match bench.provider().get_compute(bench.cx(), id).await {
+        Ok(compute) => Ok(!matches!(compute.status, ComputeStatus::Stopped | ComputeStatus::Terminated)),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Ok(!matches!(bench.provider().presence(bench.cx(), id).await, Presence::Absent))
+        }
+        Err(error) => Err(error.into()),
     }
 }
