@@ -46,6 +46,29 @@ async fn a_pod_listens_behind_its_token() {
 }
 
 #[tokio::test]
+async fn a_fly_apps_port_answers_to_the_token_in_its_machines_environment() {
+    let sim = sim().await;
+    let machines = format!("{}/v1/apps/sim-app", sim.ready().fly.machines);
+    let machine = json!({ "config": { "image": "x/y:1", "env": { "ATLAS_PRESHARED_KEY": "zz-token" }, "services": [
+        { "protocol": "tcp", "internal_port": 8000, "ports": [{ "port": 443, "handlers": ["tls", "http"] }, { "port": 9000, "handlers": ["tls", "http"] }] },
+    ] } });
+    let made = call("POST", &format!("{machines}/machines"), &machine.to_string()).await.unwrap();
+    assert_eq!(made.status, 200, "{:?}", made.body);
+    let url = sim.ready().fly.proxy.replace("{app}", "sim-app");
+    let with = async |url: &str, token: &str| {
+        send("GET", url, &[("authorization", &format!("Bearer {token}"))], "").await.unwrap().status
+    };
+    assert_eq!(with(&url, "zz-token").await, 404, "an app without an address has no url");
+    call("POST", &format!("{machines}/ip_assignments"), r#"{"type":"shared_v4"}"#).await.unwrap();
+    until("the machine answers", async || with(&url, "zz-token").await == 200).await;
+    assert_eq!((with(&url, "other").await, with(&format!("{url}:9000/a"), "zz-token").await), (401, 200));
+    assert_eq!(with(&format!("{url}:9001"), "zz-token").await, 404);
+    let bad = send("GET", &format!("{machines}/machines"), &[("authorization", "Bearer nope")], "").await.unwrap();
+    assert_eq!(bad.status, 401);
+    sim.stop().await;
+}
+
+#[tokio::test]
 async fn a_pod_with_a_signing_secret_takes_signed_urls() {
     use atlas_auth::signed_url::{Format, sign};
     use atlas_core::{Clock, Secret, SystemClock};

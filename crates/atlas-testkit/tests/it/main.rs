@@ -1,6 +1,7 @@
 //! The testkit through its public faces.
 
 mod broken;
+mod fly;
 mod fly_logs;
 mod graphql;
 mod mock;

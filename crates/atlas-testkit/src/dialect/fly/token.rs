@@ -54,7 +54,10 @@ impl Fly {
         let strict = self.shared().quirks.strict_scheme;
         let mut rest = rest.trim();
         while let Some((word, after)) = rest.split_once(' ') {
-            if strict || !(word.eq_ignore_ascii_case("bearer") || word.eq_ignore_ascii_case("flyv1")) {
+            if !word.eq_ignore_ascii_case("bearer") && !word.eq_ignore_ascii_case("flyv1") {
+                break;
+            }
+            if strict {
                 return None;
             }
             rest = after.trim();
