@@ -182,7 +182,8 @@ async fn machine(fly: &Fly, subject: &CloudSubject, id: &ComputeId) -> Result<()
     let held = fly.refresh_lease(&cx, &held, minute).await?;
     fly.release_lease(&cx, &held).await?;
     fly.set_metadata(&cx, id, "owner", "u42").await?;
-    fly.update_metadata(&cx, id, &BTreeMap::from([("note".to_owned(), Some("x".to_owned())), ("owner".to_owned(), None)])).await?;
+    fly.update_metadata(&cx, id, &BTreeMap::from([("note".to_owned(), Some("x".to_owned())), ("owner".to_owned(), None)]))
+        .await?;
     if fly.metadata_value(&cx, id, "note").await? != "x" || fly.metadata(&cx, id).await?.contains_key("owner") {
         return Err(unexpected("metadata is not as it was set"));
     }
