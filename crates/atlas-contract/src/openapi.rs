@@ -85,13 +85,19 @@ pub struct Verdict {
 }
 
 impl Document {
-    /// Reads a JSON document.
+    /// Reads a document: YAML by the end of its name, else JSON.
     ///
     /// # Errors
     /// When it is not readable, not an OpenAPI 3 document, or has a schema that does not compile.
     pub fn read(path: &Path) -> Result<Self, String> {
         let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let root = serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+        let yaml = path.extension().is_some_and(|end| end == "yaml" || end == "yml");
+        let root = if yaml {
+            serde_yaml::from_str(&text).map_err(|error| error.to_string())
+        } else {
+            serde_json::from_str(&text).map_err(|error| error.to_string())
+        };
+        let root = root.map_err(|error| format!("{}: {error}", path.display()))?;
         Self::new(root).map_err(|error| format!("{}: {error}", path.display()))
     }
 

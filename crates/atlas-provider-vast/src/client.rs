@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::error;
-use crate::wire::{Charge, Charges, Created, Offers, Page, PointRead, ResultAt, User, Verdict};
+use crate::wire::{Charge, Charges, Created, Found, Offers, Page, PointRead, ResultAt, User, Verdict};
 
 /// What the list gives at most.
 const PAGE: &str = "25";
@@ -60,7 +60,10 @@ impl Cloud {
     /// One search. All of them draw on one allowance: ten a minute.
     pub(crate) async fn offers(&self, cx: &CallContext, search: &Value) -> Result<Vec<Value>> {
         let call = call(Method::POST, "candidates", RetryClass::Safe, ["bundles"]).json(search);
-        Ok(self.json::<Offers>(cx, call).await?.offers)
+        Ok(match self.json::<Offers>(cx, call).await?.offers {
+            Found::Several(offers) => offers,
+            Found::One(offer) => vec![Value::Object(offer)],
+        })
     }
 
     /// The one call that makes a machine. `secrets` are kept out of whatever an error says: Vast echoes what it refuses.

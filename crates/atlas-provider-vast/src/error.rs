@@ -55,7 +55,7 @@ pub(crate) fn classify(status: u16, verdict: &Verdict) -> Error {
         _ => match status {
             401 => (Unauthorized, Next::Stop),
             403 => (Forbidden, Next::Stop),
-            404 if words.contains("not found") => (NotFound, Next::Stop),
+            404 if words.contains("not found") || words.contains("no ssh keys found") => (NotFound, Next::Stop),
             400 | 422 => (Validation, Next::Stop),
             _ => (Provider, Next::Stop),
         },

@@ -101,7 +101,7 @@ impl Search {
     /// The search for what a request asks for. What it says is checked again on every offer: filters are not always applied.
     pub(crate) fn of(request: &ComputeRequest, policy: &OfferPolicy, disk_gb: u32) -> Self {
         let mut search = Self::new(request.spot, disk_gb)
-            .is("num_gpus", request.gpu_count)
+            .with("num_gpus", "in", vec![request.gpu_count])
             .at_least("reliability", policy.min_reliability)
             .at_least("inet_down", f64::from(policy.min_inet_down_mbps))
             .at_least("duration", policy.min_duration.as_secs_f64());
@@ -126,7 +126,7 @@ impl Search {
             Some(GpuChoice::AtLeast(vram)) => {
                 search.at_least("gpu_ram", f64::from(catalogue::reported(*vram))).is("cpu_arch", catalogue::cpu_arch(None))
             }
-            Some(GpuChoice::Native(name)) => search.is("gpu_name", name.as_str()),
+            Some(GpuChoice::Native(name)) => search.among("gpu_name", [name.as_str()]),
             _ => search,
         };
         if policy.verified {
@@ -172,7 +172,7 @@ mod tests {
         let expected = json!({
             "type": "ondemand", "allocated_storage": 40, "limit": 64, "order": [["dph_total", "asc"], ["reliability", "desc"]],
             "rentable": { "eq": true }, "rented": { "eq": false }, "verified": { "eq": true },
-            "gpu_name": { "in": ["A100 SXM4"] }, "gpu_ram": { "gte": 36000.0, "lte": 50000.0 }, "num_gpus": { "eq": 2 },
+            "gpu_name": { "in": ["A100 SXM4"] }, "gpu_ram": { "gte": 36000.0, "lte": 50000.0 }, "num_gpus": { "in": [2] },
             "cpu_arch": { "eq": "amd64" }, "reliability": { "gte": 0.97 }, "inet_down": { "gte": 500.0 }, "duration": { "gte": 86400.0 },
             "disk_space": { "gte": 40.0 }, "direct_port_count": { "gte": 1.0 }, "geolocation": { "in": ["NO"] },
             "cpu_ram": { "gte": 65536.0 }, "dph_total": { "lte": 1.5 },

@@ -30,7 +30,15 @@ impl Verdict {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Offers {
-    pub(crate) offers: Vec<Value>,
+    pub(crate) offers: Found,
+}
+
+/// A list; the document's own example shows one offer without it.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Found {
+    Several(Vec<Value>),
+    One(Map<String, Value>),
 }
 
 /// An offer, as far as we look.

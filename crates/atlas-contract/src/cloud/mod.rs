@@ -4,6 +4,7 @@ pub mod fly;
 pub mod lambda;
 mod live;
 pub mod runpod;
+pub mod vast;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -67,7 +68,7 @@ pub struct Cloud {
 pub type Calls = Vec<(&'static str, Result<()>)>;
 
 /// Every cloud that has a provider crate and a dialect.
-pub const CLOUDS: &[Cloud] = &[runpod::CLOUD, fly::CLOUD, lambda::CLOUD];
+pub const CLOUDS: &[Cloud] = &[runpod::CLOUD, fly::CLOUD, lambda::CLOUD, vast::CLOUD];
 
 /// How a cloud is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,6 +199,7 @@ impl Stage {
         options.seed = seed;
         options.lambda_rates = None;
         options.fly_rates = None;
+        options.vast_rates = None;
         let sim = atlas_sim::serve(options).await.map_err(|error| unexpected(format!("cannot serve: {error}")))?;
         Ok(Self { world: sim.world().clone(), tap: Tap::new(Transport::hyper(), cloud.reading), sim: Some(sim) })
     }

@@ -61,7 +61,7 @@ impl Vast {
         let keys: Vec<Value> =
             self.holdings(call, |held| held.keys.iter().map(|(id, key)| shown(*id, user, "key", key)).collect());
         if keys.is_empty() {
-            return Err(Failure::new(404, "not_found", "No SSH keys found"));
+            return Err(Failure::new(404, "", "No SSH keys found").without("error"));
         }
         Ok(answer(http::StatusCode::OK, &Value::from(keys)))
     }

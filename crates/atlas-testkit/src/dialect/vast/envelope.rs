@@ -30,9 +30,14 @@ impl Failure {
     }
 
     /// The same without `success`, as some answers are.
-    pub(super) fn bare(mut self) -> Self {
+    pub(super) fn bare(self) -> Self {
+        self.without("success")
+    }
+
+    /// Without one of its fields.
+    pub(super) fn without(mut self, field: &str) -> Self {
         if let Some(body) = self.body.as_object_mut() {
-            body.remove("success");
+            body.remove(field);
         }
         self
     }

@@ -144,7 +144,8 @@ impl Vast {
 
     /// The instance object: of a point read, or of the list.
     pub(super) fn instance(&self, machine: &Machine, listed: bool) -> Value {
-        let (now, quirks, note) = (self.world.now(), self.shared().quirks.clone(), self.noted(&machine.id));
+        let quirks = self.shared().quirks.clone();
+        let (now, note) = (self.world.now(), self.noted(&machine.id));
         let clock = self.world.clock();
         let seconds = |at: Timestamp| {
             let millis = clock.on_the_wire(at).unix_millis();
