@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-#[cfg(any(feature = "runpod", feature = "fly", feature = "lambda"))]
+#[cfg(any(feature = "runpod", feature = "fly", feature = "lambda", feature = "vast"))]
 use atlas_core::config::{ApiKey, Origin};
 use atlas_core::{AccountLimits, AccountName, AnyProvider, Error, ErrorKind, ProviderId, Result, Secret};
 use atlas_orchestrator::Policy;
@@ -109,7 +109,7 @@ pub struct AccountConfig {
 
 impl AccountConfig {
     /// The key that the file gives, itself or by the name of a variable.
-    #[cfg(any(feature = "runpod", feature = "fly", feature = "lambda"))]
+    #[cfg(any(feature = "runpod", feature = "fly", feature = "lambda", feature = "vast"))]
     fn key(&self, account: &AccountName) -> Result<Option<ApiKey>> {
         let file = |field: &str| Origin::File(format!("accounts.{account}.{field}"));
         if let Some(secret) = &self.api_key {
@@ -121,7 +121,7 @@ impl AccountConfig {
     }
 
     /// Whether it says anything about limits.
-    #[cfg(any(feature = "runpod", feature = "fly", feature = "lambda"))]
+    #[cfg(any(feature = "runpod", feature = "fly", feature = "lambda", feature = "vast"))]
     fn has_limits(&self) -> bool {
         let spans = [self.visibility_bound, self.call_deadline, self.call_interval];
         spans.iter().any(Option::is_some) || self.concurrency.is_some()
@@ -141,7 +141,7 @@ impl AccountConfig {
 }
 
 /// Builds a provider from an account's settings; the environment says the rest. Every cloud's builder has these setters.
-#[cfg(any(feature = "runpod", feature = "fly", feature = "lambda"))]
+#[cfg(any(feature = "runpod", feature = "fly", feature = "lambda", feature = "vast"))]
 macro_rules! build {
     ($cloud:ty, $url:ident, $more:expr, $settings:expr, $account:expr) => {{
         let (settings, key): (&AccountConfig, _) = (&$settings, $settings.key($account)?);
@@ -192,6 +192,8 @@ const CLOUDS: &[(&str, &[&str])] = &[
     ("fly", &[atlas_provider_fly::API_KEY_ENV]),
     #[cfg(feature = "lambda")]
     ("lambda", &[atlas_provider_lambda::API_KEY_ENV, atlas_provider_lambda::API_KEY_ALIAS_ENV]),
+    #[cfg(feature = "vast")]
+    ("vast", &[atlas_provider_vast::API_KEY_ENV]),
 ];
 
 impl Config {
@@ -228,6 +230,8 @@ impl Config {
             "fly" => build!(atlas_provider_fly::Fly, base_url, organisation, settings, account),
             #[cfg(feature = "lambda")]
             "lambda" => build!(atlas_provider_lambda::Lambda, base_url, |builder, _: &AccountConfig| builder, settings, account),
+            #[cfg(feature = "vast")]
+            "vast" => build!(atlas_provider_vast::Vast, base_url, |builder, _: &AccountConfig| builder, settings, account),
             other => {
                 Err(Error::validation("provider", format!("{other} is no cloud of this build; configured: {}", self.known())))
             }

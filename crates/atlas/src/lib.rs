@@ -39,6 +39,8 @@ pub use atlas_provider_fly::Fly;
 pub use atlas_provider_lambda::Lambda;
 #[cfg(feature = "runpod")]
 pub use atlas_provider_runpod::RunPod;
+#[cfg(feature = "vast")]
+pub use atlas_provider_vast::Vast;
 #[cfg(feature = "testkit")]
 pub use atlas_testkit as testkit;
 #[cfg(feature = "web")]
