@@ -9,6 +9,7 @@ mod life;
 mod limits;
 mod money;
 mod node;
+mod ready;
 mod reap;
 #[cfg(feature = "redb")]
 mod redb;

@@ -141,6 +141,26 @@ async fn without_a_net_creation_says_that_nothing_bounds_what_the_machine_burns(
     assert_eq!(info.state, SessionState::Starting);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_the_cloud_bills_beyond_its_price_brings_the_end_of_a_budget_forward() {
+    let lasts = async |disk: u32| {
+        let cloud = cloud(10, false).await;
+        let request = request().container_disk(DiskSize::gb(disk));
+        let options = SessionOptions::new().idle_ttl(Duration::from_secs(90 * 3600)).max_cost(Usd::from_cents(500));
+        let session = cloud.atlas.spawn(request, options).await.unwrap();
+        let ended = cloud.atlas.orchestrator().await_terminated(session.id(), Duration::from_secs(80 * 3600)).await.unwrap();
+        assert_eq!(ended, StopOutcome::Terminated);
+        let info = session.info().await.unwrap();
+        assert_eq!(info.reason, Some(Reason::Limit { limit: Limit::MaxCost }));
+        (info.cost.estimated, cloud.billed())
+    };
+    let (plain, _) = lasts(10).await;
+    let (dear, billed) = lasts(2_000).await;
+    assert!(dear < plain, "the price says {dear} of what was spent, and {plain} without the disk");
+    // Bills come by the hour, and later: what the disk costs until then was not known.
+    assert!(billed < Usd::from_cents(600) && billed > Usd::from_cents(400), "{billed}");
+}
+
 #[cfg(feature = "runpod-graphql")]
 #[tokio::test(start_paused = true)]
 async fn the_cloud_itself_ends_a_pod_whose_atlas_died_and_creation_says_what_that_costs_at_most() {
