@@ -125,7 +125,8 @@ impl FlyCli {
 
     /// A command without arguments yet; `None` where there is no executable.
     pub(crate) fn command(&self, token: Option<&FlyToken>) -> Option<Command> {
-        let mut command = Command::new(self.find()?);
+        // Absolute: the child starts in another folder, and must not find another `fly` there.
+        let mut command = Command::new(std::path::absolute(self.find()?).ok()?);
         command.env_clear();
         for name in PASSED_ON {
             // A variable that is there and blank hides the good one after it, for `fly`.

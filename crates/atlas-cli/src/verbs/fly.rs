@@ -106,7 +106,7 @@ async fn deploy(args: FlyDeployArgs, out: Output) -> Done {
 
 fn failed(error: &DeployError) -> Failure {
     match error {
-        DeployError::InvalidDirectory => Failure::usage(error.to_string()),
+        DeployError::InvalidDirectory | DeployError::TokenInArguments => Failure::usage(error.to_string()),
         DeployError::ExitCode(Some(code), _) => Failure::new(format!("fly ended with exit code {code}")),
         DeployError::ExitCode(None, _) => Failure::new("fly was ended by a signal"),
         _ => Failure::new(error.to_string()),

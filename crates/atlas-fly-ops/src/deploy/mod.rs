@@ -34,6 +34,8 @@ const KEPT_HALF: usize = 512 * 1024;
 /// Events that wait for a reader, and their bytes. What comes beyond is counted, not kept.
 const EVENTS: usize = 4096;
 const EVENT_BYTES: usize = 4 * 1024 * 1024;
+/// No limit is longer, for an instant beyond it may not exist.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The caller's word for one deploy, for its spans.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -59,7 +61,7 @@ pub struct DeployRequest {
     pub app: Option<AppName>,
     /// `--config`, where it is not the folder's own.
     pub config: Option<PathBuf>,
-    /// Further arguments, as they are. Never a token: every user of the machine can read them.
+    /// Further arguments, as they are. `--access-token` is refused: every user of the machine could read it.
     pub arguments: Vec<String>,
     /// The credential; goes into the environment. `None`: `fly`'s own login.
     pub token: Option<FlyToken>,
@@ -177,6 +179,9 @@ pub enum DeployError {
     /// The folder is none.
     #[error("the deploy folder is not a folder")]
     InvalidDirectory,
+    /// A token is among the arguments, where every user of the machine could read it.
+    #[error("a token must not be among the arguments: give it as the request's token")]
+    TokenInArguments,
     /// There is no `fly` that can be run.
     #[error("there is no fly executable that can be run")]
     NotFound,
@@ -200,6 +205,7 @@ impl DeployError {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::InvalidDirectory => "invalid_directory",
+            Self::TokenInArguments => "token_in_arguments",
             Self::NotFound => "not_found",
             Self::Io(..) => "io",
             Self::Timeout(_) => "timeout",
@@ -212,7 +218,7 @@ impl DeployError {
     #[must_use]
     pub const fn output(&self) -> Option<&DeployOutput> {
         match self {
-            Self::InvalidDirectory | Self::NotFound => None,
+            Self::InvalidDirectory | Self::TokenInArguments | Self::NotFound => None,
             Self::Io(output, _) | Self::Timeout(output) | Self::Cancelled(output) | Self::ExitCode(_, output) => Some(output),
         }
     }
@@ -277,10 +283,15 @@ impl FlyCli {
     /// Begins a deploy whose lines are read as they come. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// `InvalidDirectory`, `NotFound` or `Io`, before anything runs.
+    /// `InvalidDirectory`, `TokenInArguments`, `NotFound` or `Io`, before anything runs.
     pub fn stream_deploy(&self, ticket: DeployTicket, request: DeployRequest) -> Result<Deployment, DeployError> {
         if !request.directory.is_dir() {
             return Err(DeployError::InvalidDirectory);
+        }
+        // `-t TOKEN`, `-tTOKEN`, `--access-token TOKEN`, `--access-token=TOKEN`.
+        let gives_token = |word: &String| word.starts_with("-t") || word.starts_with("--access-token");
+        if request.arguments.iter().any(gives_token) {
+            return Err(DeployError::TokenInArguments);
         }
         let mut command = self.command(request.token.as_ref()).ok_or(DeployError::NotFound)?;
         command.args(["deploy", "--remote-only"]).current_dir(&request.directory);
@@ -335,8 +346,9 @@ impl Run {
         cancelled: CancellationToken,
     ) -> Result<DeployOutput, DeployError> {
         let begun = Instant::now();
-        let last = begun + request.max_timeout;
-        let mut silent = Instant::now() + request.activity_timeout;
+        let silence = request.activity_timeout.min(LONGEST);
+        let last = begun + request.max_timeout.min(LONGEST);
+        let mut silent = begun + silence;
         let ended = loop {
             tokio::select! {
                 biased;
@@ -344,7 +356,7 @@ impl Run {
                 () = tokio::time::sleep_until(last.min(silent)) => break Ended::TooLate,
                 chunk = group.next() => match chunk {
                     Some((pipe, bytes)) => {
-                        silent = Instant::now() + request.activity_timeout;
+                        silent = Instant::now() + silence;
                         self.take(pipe, &bytes);
                     }
                     None => break Ended::Itself,

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use atlas_core::{Backoff, Clock, Entropy, ErrorKind, SystemClock, SystemEntropy};
+use atlas_core::{Backoff, Clock, Entropy, ErrorKind, SystemClock, SystemEntropy, Timestamp};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -165,6 +165,7 @@ impl LogHub {
             heard,
             catch_up: self.0.catch_up(from),
             pastless: from.is_some() && self.0.client().is_none(),
+            from: from.map(LogCursor::instant),
             at: from,
             ended: false,
         }
@@ -336,6 +337,7 @@ pub struct LogSubscription {
     catch_up: Option<CatchUp>,
     /// It asked for what was before, and there is none: still to be said.
     pastless: bool,
+    from: Option<Timestamp>,
     at: Option<LogCursor>,
     ended: bool,
 }
@@ -398,7 +400,9 @@ impl LogSubscription {
             };
             if let LogEvent::Entry(entry) = &heard.event {
                 let known = self.catch_up.as_mut().zip(heard.key).is_some_and(|(catch_up, key)| !catch_up.tail.is_new(key));
-                if known || !self.filter.matches(entry) {
+                // A reader begins with the newest page, and goes back for late entries: what is before the place asked for was had.
+                let before = heard.key.and(self.from).zip(entry.timestamp).is_some_and(|(from, at)| at < from);
+                if known || before || !self.filter.matches(entry) {
                     continue;
                 }
             }

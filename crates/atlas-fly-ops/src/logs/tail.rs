@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ring::digest::{Context, SHA256};
 
-use crate::logs::wire::{LogCursor, LogEntry, LogPage};
+use crate::logs::wire::{LogCursor, LogEntry, LogPage, nanos};
 
 /// Entries that are known again: far more than an overlap holds at the API's pace.
 const REMEMBERED: usize = 65_536;
@@ -21,6 +21,8 @@ pub(crate) type Key = [u8; 16];
 pub(crate) struct Tail {
     furthest: Option<u64>,
     ask: Option<u64>,
+    /// Where the first page began, which was the newest: what is before it is the past, not late.
+    floor: u64,
     seen: BTreeSet<Key>,
     order: VecDeque<Key>,
 }
@@ -34,7 +36,7 @@ impl Tail {
 
     /// Begins a round: this long before the furthest place, for entries that came late.
     pub(crate) fn begin(&mut self, overlap: Duration) {
-        self.ask = self.furthest.map(|furthest| LogCursor(furthest).before(overlap).0);
+        self.ask = self.furthest.map(|furthest| LogCursor(furthest).before(overlap).0.max(self.floor));
     }
 
     /// What to ask.
@@ -50,6 +52,9 @@ impl Tail {
     /// Takes the answer: its new entries, and whether to ask again at once.
     pub(crate) fn take(&mut self, page: LogPage) -> (Vec<(Key, LogEntry)>, bool) {
         let empty = page.entries.is_empty();
+        if self.ask.is_none() {
+            self.floor = page.entries.iter().filter_map(|entry| entry.timestamp.map(nanos)).min().unwrap_or(0);
+        }
         let fresh = self.fresh(page.entries);
         let Some(LogCursor(next)) = page.next else { return (fresh, false) };
         self.furthest = Some(self.furthest.map_or(next, |furthest| furthest.max(next)));

@@ -16,6 +16,12 @@ use serde_json::Value;
 pub struct LogCursor(pub u64);
 
 impl LogCursor {
+    /// When that is.
+    pub(crate) fn instant(self) -> Timestamp {
+        let seconds = i64::try_from(self.0 / 1_000_000_000).unwrap_or(i64::MAX);
+        Timestamp::from_unix_seconds(seconds).saturating_add(Duration::from_nanos(self.0 % 1_000_000_000))
+    }
+
     /// This much earlier.
     pub(crate) fn before(self, span: Duration) -> Self {
         Self(self.0.saturating_sub(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
@@ -26,6 +32,13 @@ impl fmt::Display for LogCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)
     }
+}
+
+/// Nanoseconds since 1970.
+pub(crate) fn nanos(at: Timestamp) -> u64 {
+    let millis = at.unix_millis();
+    let rest = at.since(Timestamp::from_unix_millis(millis)).subsec_nanos();
+    u64::try_from(millis).unwrap_or(0).saturating_mul(1_000_000).saturating_add(u64::from(rest))
 }
 
 impl FromStr for LogCursor {

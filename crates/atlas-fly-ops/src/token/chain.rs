@@ -30,6 +30,8 @@ use crate::token::store::{AnyTokenStore, StoredToken, TokenSlot};
 const CONFIG_BELIEVED: Duration = Duration::from_secs(60);
 /// A minted token is not used in its last minute.
 const MARGIN: Duration = Duration::from_secs(60);
+/// No rest is longer, for an instant beyond it may not exist.
+const LONGEST_REST: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Refused values that are remembered, per app.
 const MOST_REJECTED: usize = 8;
 
@@ -203,7 +205,7 @@ impl TokensBuilder {
     /// How long `fly` is left alone after it minted nothing. 30 s unless set.
     #[must_use]
     pub fn cli_rest(mut self, rest: Duration) -> Self {
-        self.0.cli_rest = rest;
+        self.0.cli_rest = rest.min(LONGEST_REST);
         self
     }
 

@@ -84,7 +84,34 @@ async fn what_is_wrong_before_the_start_is_said_and_nothing_runs() {
     // There, and not executable.
     let inert = FlyCli::new().program(fake.path("scenario"));
     assert!(matches!(inert.deploy(request(&fake)).await, Err(DeployError::NotFound)));
+    for word in ["-t", "-tfm2_s3cret", "--access-token", "--access-token=fm2_s3cret"] {
+        let mut request = request(&fake);
+        request.arguments = vec![word.into(), "fm2_s3cret".into()];
+        let error = fake.cli().deploy(request).await.unwrap_err();
+        assert!(matches!(error, DeployError::TokenInArguments) && !format!("{error:?} {error}").contains("s3cret"));
+    }
     assert!(fake.calls().is_empty());
+}
+
+#[tokio::test]
+async fn a_relative_executable_is_the_one_of_here_and_not_of_the_folder_that_is_deployed() {
+    let (ours, theirs) = (Fly::doing("echo ours"), Fly::doing("echo theirs"));
+    let here = std::env::current_dir().unwrap();
+    let up: PathBuf = here.components().skip(1).map(|_| "..").collect();
+    let relative = up.join(ours.program().strip_prefix("/").unwrap());
+    let place = theirs.dir.path().join(&relative);
+    assert!(relative.is_relative() && place != relative);
+    let output = FlyCli::new().program(&relative).deploy(request(&theirs)).await.unwrap();
+    assert_eq!(output.text(), "ours\n");
+}
+
+#[tokio::test]
+async fn limits_without_end_are_no_limits() {
+    let fake = Fly::doing("echo done");
+    let mut request = request(&fake);
+    (request.activity_timeout, request.max_timeout, request.grace) = (Duration::MAX, Duration::MAX, Duration::MAX);
+    let (_, result) = events(fake.cli().stream_deploy(ticket(), request).unwrap()).await;
+    assert_eq!(result.unwrap(), "done\n");
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ pub(crate) fn api() -> FlyLogs {
 
 /// Writes a line with an id of its own.
 pub(crate) fn write(api: &FlyLogs, at: u64, message: &str) {
-    let id = format!("shop-{}", api.lines("shop").len());
+    let id = format!("shop-{}", api.count("shop"));
     api.write("shop", Line::new(at, message).id(id));
 }
 

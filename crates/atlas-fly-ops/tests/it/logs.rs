@@ -1,6 +1,6 @@
 //! Logs over an API in process, on virtual time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -293,6 +293,16 @@ async fn two_apps_have_a_reader_each_and_two_subscriptions_of_one_hear_alike() {
     drop(other);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_first_subscriber_gets_the_newest_page_and_nothing_older_after_it() {
+    let world = api();
+    (0..1000).for_each(|n| write(&world, BASE_NS + n, &n.to_string()));
+    let mut subscription = hub(&world).await.subscribe(&shop(), LogFilter::all(), None);
+    let expected: Vec<_> = (900..1000).map(|n| n.to_string()).collect();
+    assert_eq!(messages(&mut subscription, 100).await, expected);
+    assert!(tokio::time::timeout(Duration::from_secs(60), subscription.next()).await.is_err());
+}
+
 /// One burst: how long after the one before, and for each entry how late it is (ms) and whether it shares a nanosecond.
 type Burst = (u64, Vec<(u64, bool)>);
 
@@ -328,7 +338,7 @@ async fn heard_and_written(world: FlyLogs, bursts: Vec<Burst>, ids: bool) -> [BT
             last = at;
             // Two of one nanosecond may say the same: they are two all the same.
             let mut line = Line::new(at, format!("burst {number}"));
-            line.id = ids.then(|| format!("id-{}", world.lines("shop").len()));
+            line.id = ids.then(|| format!("id-{}", world.count("shop")));
             world.write("shop", line);
         }
     }
@@ -366,5 +376,69 @@ proptest! {
             heard_and_written(world, bursts, ids).await
         });
         prop_assert_eq!(heard, written);
+    }
+}
+
+/// Lines at these places, each with an id; quirks as drawn.
+fn written(places: &[u8], page: usize, inclusive: bool, disorder: bool, repeats: bool) -> FlyLogs {
+    let world = api();
+    for at in places {
+        write(&world, BASE_NS + u64::from(*at), "x");
+    }
+    world.quirk(|quirks| {
+        (quirks.page_size, quirks.inclusive, quirks.disorder, quirks.repeats) = (page, inclusive, disorder, repeats);
+    });
+    world
+}
+
+/// Ids and places of what comes within a minute, or of the first so many.
+async fn heard(subscription: &mut LogSubscription, most: usize) -> Vec<(String, u64)> {
+    let mut heard = Vec::new();
+    while heard.len() < most
+        && let Ok(Some(event)) = tokio::time::timeout(Duration::from_secs(60), subscription.next()).await
+    {
+        let LogEvent::Entry(entry) = event else { panic!("{event:?}") };
+        let nanos = entry.timestamp.unwrap().to_string();
+        let place = nanos.trim_start_matches("2026-11-21T00:00:00").trim_matches(['.', 'Z']);
+        heard.push((entry.id.clone().unwrap(), if place.is_empty() { 0 } else { format!("{place:0<9}").parse().unwrap() }));
+    }
+    heard
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn from_any_cursor_on_every_line_is_heard_once_and_a_resumed_reader_misses_none(
+        // At most three in one nanosecond, and a page holds more.
+        places in proptest::collection::btree_map(0_u8..60, 1_usize..4, 0..40), page in 4_usize..9, cursor in 0_u8..70,
+        inclusive: bool, disorder: bool, repeats: bool, taken in 0_usize..30,
+    ) {
+        let places: Vec<u8> = places.into_iter().flat_map(|(at, count)| vec![at; count]).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let world = written(&places, page, inclusive, disorder, repeats);
+            let hub = hub(&world).await;
+            let from = Some(LogCursor(BASE_NS + u64::from(cursor)));
+            let due = |line: &&Line| line.at >= BASE_NS + u64::from(cursor);
+            let wanted: BTreeSet<String> = world.lines("shop").iter().filter(due).map(|line| line.id.clone().unwrap()).collect();
+
+            let all = heard(&mut hub.subscribe(&shop(), LogFilter::all(), from), usize::MAX).await;
+            let mut once: Vec<_> = all.iter().map(|(id, _)| id.clone()).collect();
+            once.sort();
+            let heard_ids: BTreeSet<String> = once.iter().cloned().collect();
+            prop_assert_eq!(once.len(), heard_ids.len(), "something came twice: {:?}", all);
+            prop_assert!(heard_ids.is_superset(&wanted), "{:?} of {:?}", heard_ids, wanted);
+            prop_assert!(all.iter().all(|(_, at)| *at + 1 >= u64::from(cursor)), "what was long before came too: {:?}", all);
+
+            let mut first = hub.subscribe(&shop(), LogFilter::all(), from);
+            let before = heard(&mut first, taken).await;
+            let at = first.cursor();
+            drop(first);
+            let after = heard(&mut hub.subscribe(&shop(), LogFilter::all(), at), usize::MAX).await;
+            let both: BTreeSet<String> = before.into_iter().chain(after).map(|(id, _)| id).collect();
+            prop_assert!(both.is_superset(&wanted), "{:?} of {:?}", both, wanted);
+            Ok(())
+        })?;
     }
 }

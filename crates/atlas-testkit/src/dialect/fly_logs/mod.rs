@@ -221,7 +221,13 @@ impl FlyLogs {
     /// Every line an app ever wrote, in the order it was written.
     #[must_use]
     pub fn lines(&self, app: &str) -> Vec<Line> {
-        self.lines_of(app).unwrap_or_default()
+        self.lines_of(app, |_| true).unwrap_or_default()
+    }
+
+    /// How many lines were written to an app here.
+    #[must_use]
+    pub fn count(&self, app: &str) -> usize {
+        self.shared().apps.get(app).map_or(0, Vec::len)
     }
 
     /// Changes what is not promised.
@@ -258,17 +264,19 @@ impl FlyLogs {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lines_of(&self, app: &str) -> Option<Vec<Line>> {
+    fn lines_of(&self, app: &str, wanted: impl Fn(&Line) -> bool) -> Option<Vec<Line>> {
         let (own, sources) = {
             let shared = self.shared();
-            (shared.apps.get(app).cloned(), shared.sources.clone())
+            let own = shared.apps.get(app).map(|lines| lines.iter().filter(|line| wanted(line)).cloned().collect::<Vec<_>>());
+            (own, shared.sources.clone())
         };
         // Not under the lock: a source looks at the world.
         let others: Vec<Vec<Line>> = sources.iter().filter_map(|source| source(app)).collect();
         if own.is_none() && others.is_empty() {
             return None;
         }
-        Some(own.into_iter().chain(others).flatten().collect())
+        let others = others.into_iter().flatten().filter(|line| wanted(line));
+        Some(own.into_iter().flatten().chain(others).collect())
     }
 
     async fn answer(self, parts: http::request::Parts) -> Result<Response<SimBody>, io::Error> {
@@ -303,25 +311,25 @@ impl FlyLogs {
         let Some(rights) = self.rights(headers) else {
             return text(StatusCode::UNAUTHORIZED, "{\"error\":\"Not authenticated\"}");
         };
-        let Some((app, lines)) = app.and_then(|app| Some((app, self.lines_of(app)?))) else {
-            return text(StatusCode::NOT_FOUND, "{\"error\":\"Could not find App\"}");
-        };
-        if rights == Rights::DeployOnly {
-            return text(StatusCode::FORBIDDEN, "{\"error\":\"not authorized to retrieve app logs\"}");
-        }
         let asked = match query.get("next_token").filter(|token| !token.is_empty()).map(str::parse::<u64>) {
             None => None,
             Some(Ok(asked)) => Some(asked),
             Some(Err(_)) => return text(StatusCode::BAD_REQUEST, "{\"error\":\"invalid next_token\"}"),
         };
         let now = self.world.clock().on_the_wire(self.world.now());
+        let quirks = self.shared().quirks.clone();
         let wanted = page::Wanted {
             from: asked,
             oldest: nanos(now.saturating_sub(if asked.is_none() { FIRST_PAGE } else { RETENTION })),
             region: query.get("region").filter(|region| !region.is_empty()),
             instance: query.get("instance").filter(|instance| !instance.is_empty()),
         };
-        page::answer(app, lines, &wanted, &self.shared().quirks)
+        let lines = app.and_then(|app| Some((app, self.lines_of(app, |line| wanted.holds(line, quirks.inclusive))?)));
+        let Some((app, lines)) = lines else { return text(StatusCode::NOT_FOUND, "{\"error\":\"Could not find App\"}") };
+        if rights == Rights::DeployOnly {
+            return text(StatusCode::FORBIDDEN, "{\"error\":\"not authorized to retrieve app logs\"}");
+        }
+        page::answer(app, lines, &wanted, &quirks)
     }
 
     /// `Bearer` with a macaroon is refused, as the real API does, and so are two schemes at once.
