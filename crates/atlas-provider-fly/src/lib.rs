@@ -96,7 +96,8 @@ impl Fly {
         let mut orgs = BTreeSet::new();
         let (mut apps, mut whole) = (BTreeSet::new(), false);
         for token in tokens {
-            let Some(org) = token.org_slug.filter(|org| !org.is_empty()) else { continue };
+            // A user's own token is of no organisation in particular.
+            let Some(org) = token.org_slug.filter(|org| !org.is_empty()).or_else(|| self.org.clone()) else { continue };
             if self.org.as_ref().is_some_and(|own| *own != org) {
                 continue;
             }
@@ -113,8 +114,8 @@ impl Fly {
                 Err(Error::validation("org", format!("the token is of several organisations: name one in {ORG_ENV}")))
             }
             (None, _) => {
-                let error = Error::new(ErrorKind::Forbidden, "the token is not of the organisation that is configured");
-                Err(error.outcome_is(Outcome::NotApplied(Next::Stop)))
+                let text = format!("the token is not of the organisation in {ORG_ENV}, or of none that it names");
+                Err(Error::new(ErrorKind::Forbidden, text).outcome_is(Outcome::NotApplied(Next::Stop)))
             }
         }
     }
@@ -242,12 +243,12 @@ impl Provider for Fly {
         Ok(planned)
     }
 
-    /// The organisation that the token is of, as Fly says; a token for some apps only is another account than one for all.
+    /// The organisation that the token is of, as Fly says. Which of its apps a token shows changes with the apps; what it cannot show is
+    /// never taken to be gone.
     async fn identity(&self, cx: &CallContext) -> Result<String> {
-        Ok(match self.view(cx, "identity").await? {
-            View::Org(org) => format!("fly-org-{org}"),
-            View::Apps(org, apps) => format!("fly-org-{org}/{}", apps.join(",")),
-        })
+        match self.view(cx, "identity").await? {
+            View::Org(org) | View::Apps(org, _) => Ok(format!("fly-org-{org}")),
+        }
     }
 
     /// Estimates: Fly has neither prices nor stock to ask for. Asks nothing.

@@ -1,11 +1,13 @@
 //! The rules that keep a machine from billing unseen, each once: what the cloud's ledger says counts, not what we were told.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use atlas_core::{
     Auth, CallContext, ComputeRequest, ComputeStatus, Credential, DiskSize, ErrorKind, Gpu, ListFilter, Next, Outcome, Port,
     Presence, Secret, Usd, VolumeId, VolumeRequest,
 };
+use atlas_http::CredentialSource;
 use atlas_provider_fly::WaitFor;
 use atlas_testkit::dialect::fly::{self, NoRoom, Scope};
 use atlas_testkit::world::{FaultKind, Standing};
@@ -230,6 +232,31 @@ async fn each_token_goes_under_its_own_scheme_and_never_under_two() {
             assert_eq!(stage.asked()[0].authorization, sent);
         }
     }
+}
+
+/// A source whose first token is stale.
+#[derive(Debug, Default)]
+struct Renewing(AtomicBool);
+
+impl CredentialSource for Renewing {
+    async fn authorization(&self) -> atlas_core::Result<Secret> {
+        Ok(Secret::new(if self.0.load(Ordering::SeqCst) { "FlyV1 fm2_good" } else { "FlyV1 fm2_stale" }))
+    }
+
+    fn rejected(&self, _value: &Secret) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_of_tokens_is_asked_again_when_one_was_refused_but_not_for_an_order() {
+    let stage = built(|builder| builder.credential_source(Renewing::default()).org(fly::ORG).app(fly::APP));
+    let error = stage.spawn(1).await.unwrap_err();
+    assert_eq!((error.kind(), stage.made()), (ErrorKind::Unauthorized, 0));
+    stage.provider.list_compute(&cx(), &ListFilter::all()).await.unwrap();
+    stage.spawn(1).await.unwrap();
+    let sent: Vec<_> = stage.asked().into_iter().map(|asked| asked.authorization).collect();
+    assert_eq!(sent.last().map(String::as_str), Some("FlyV1 fm2_good"), "{sent:?}");
 }
 
 #[tokio::test(start_paused = true)]

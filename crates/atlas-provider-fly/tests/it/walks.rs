@@ -84,13 +84,15 @@ async fn an_organisation_is_the_tokens_own_and_a_token_for_one_app_sees_that_app
     assert_eq!(stage.provider.list_compute(&cx(), &ListFilter::all()).await.unwrap().computes.len(), 1);
     stage.dialect.limit_token("fm2_other", Scope::app(fly::APP));
     let narrow = cx().with_api_key(Secret::new("fm2_other"));
-    assert_eq!(stage.provider.identity(&narrow).await.unwrap(), "fly-org-sim-org/sim-app");
+    assert_eq!(stage.provider.identity(&narrow).await.unwrap(), whole);
     let listing = stage.provider.list_compute(&narrow, &ListFilter::all()).await.unwrap();
     assert_eq!((listing.computes.len(), listing.is_complete()), (1, true));
     assert_eq!(listing.computes[0].id.as_str().split_once('.').unwrap().1, fly::APP);
     // A token that was swapped under us is another account.
     stage.world.swap_account(fly::NAME, super::stage::KEY);
     assert_ne!(stage.provider.identity(&cx()).await.unwrap(), whole);
+    let of_a_user = [("/tokens/current", 200, r#"{"tokens":[{"org_slug":"","user":"u1","apps":null}]}"#)];
+    assert_eq!(answering(Box::leak(Box::new(of_a_user))).identity(&cx()).await.unwrap(), "fly-org-acme");
     let configured = built(|builder| builder.org("somebody-elses"));
     assert_eq!(configured.provider.identity(&cx()).await.unwrap_err().kind(), ErrorKind::Forbidden);
 }
