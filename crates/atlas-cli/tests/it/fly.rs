@@ -173,7 +173,7 @@ fn logs_come_from_the_simulated_api_as_lines_and_as_json() {
     assert!(people.out.lines().next().unwrap().ends_with("fra 6e8294c17d5083 [info] Starting machine"), "{people:?}");
     assert_eq!(logs(&["sim-app", "--region", "ams"], "sim-key").out, "");
     let mut traced = atlas.command(&["fly", "logs", "sim-app"]);
-    let traced = ran(traced.env("FLY_API_TOKEN", "sim-key").env("RUST_LOG", "trace"));
+    let traced = ran(traced.env("FLY_API_TOKEN", "sim-key").env("RUST_LOG", "trace").env("NO_COLOR", "1"));
     assert!(traced.err.contains("fly.logs.fetch") && traced.err.contains("count=3"), "{}", traced.err);
     assert!(!traced.err.contains("sim-key") && !traced.err.contains("listening on"), "no token and no line in {}", traced.err);
     let unknown = logs(&["other-app"], "sim-key");
