@@ -71,3 +71,12 @@ fn runpods_python_sdk_runs_polls_streams_cancels_and_reads_health() {
     let ran = Command::new(python).arg(script).arg(runtime).output().expect("python runs");
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
 }
+
+#[test]
+fn vasts_command_line_searches_creates_shows_stops_starts_labels_and_destroys() {
+    let Some(python) = python_with("vastai", "1.9.1") else { return };
+    let sim = Sim::start();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk/use_vastai.py");
+    let ran = Command::new(python).arg(script).arg(sim.ready["vast"].as_str().expect("a URL")).output().expect("python runs");
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+}

@@ -176,11 +176,16 @@ pub(super) fn fits(value: &Value, wanted: &Value) -> bool {
     })
 }
 
+/// The official client writes numbers as texts, and the cloud takes them.
+fn number(value: &Value) -> Option<f64> {
+    value.as_f64().or_else(|| value.as_str()?.parse().ok())
+}
+
 fn compare(a: &Value, b: &Value) -> Option<Ordering> {
     match (a, b) {
         (Value::Null, Value::Null) => Some(Ordering::Equal),
         (Value::String(a), Value::String(b)) => Some(a.cmp(b)),
         (Value::Bool(a), Value::Bool(b)) => Some(a.cmp(b)),
-        _ => a.as_f64()?.partial_cmp(&b.as_f64()?),
+        _ => number(a)?.partial_cmp(&number(b)?),
     }
 }
