@@ -1,6 +1,8 @@
 //! The facade over the mock cloud: checks and wiring.
 
 mod facade;
+#[cfg(feature = "fly")]
+mod fly;
 mod owner;
 #[cfg(feature = "runpod")]
 mod runpod;
