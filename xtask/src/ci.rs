@@ -8,8 +8,21 @@ use crate::layers;
 use crate::steps::{Cargo, Failed};
 
 /// The umbrella's features, each of which must build alone.
-const FEATURES: &[&str] =
-    &["runpod", "fly", "lambda", "vast", "fly-ops", "auth", "orchestrator", "guard", "web", "config", "testkit"];
+const FEATURES: &[&str] = &[
+    "runpod",
+    "fly",
+    "lambda",
+    "vast",
+    "fly-ops",
+    "auth",
+    "orchestrator",
+    "guard",
+    "web",
+    "config",
+    "testkit",
+    "probe",
+    "runpod-graphql",
+];
 /// Where the clouds' own API documents lie beside a checkout.
 const SPECS: &str = "../shared/specs";
 
