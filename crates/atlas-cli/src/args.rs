@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use atlas::fly_ops::AppName;
+use atlas::fly_ops::{AppName, DEFAULT_DEPTH};
 use atlas::owner::Filter;
 use atlas::{AccountName, ComputeId, JobId, Secret, SessionId, span};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -309,7 +309,7 @@ pub(crate) enum FlyVerb {
         /// The project's folder.
         path: PathBuf,
         /// How many levels of folders below it; 0 is the folder alone.
-        #[arg(long, value_name = "N", default_value_t = 1)]
+        #[arg(long, value_name = "N", default_value_t = DEFAULT_DEPTH)]
         max_depth: usize,
     },
     /// Deploys the app of a folder with `fly`, and shows what it prints. Ctrl-C ends the deploy and all that it started.

@@ -119,6 +119,9 @@ impl fmt::Display for Report {
     }
 }
 
+/// How deep `fly`'s users mostly look: the root and the folders in it.
+pub const DEFAULT_DEPTH: usize = 1;
+
 /// Finds the apps in `root` and up to `max_depth` levels of folders below it (0: the root alone).
 ///
 /// Reads files: call it where blocking is allowed. A root that is not a folder gives no apps and one report.

@@ -25,7 +25,7 @@ mod token;
 pub use app_name::AppName;
 pub use cli::FlyCli;
 pub use deploy::{Ansi, DeployError, DeployEvent, DeployOutput, DeployRequest, DeployTicket, Deployment, Stage, plain};
-pub use discover::{Discovery, FlyApp, Problem, Report, discover_apps};
+pub use discover::{DEFAULT_DEPTH, Discovery, FlyApp, Problem, Report, discover_apps};
 #[cfg(feature = "nats")]
 pub use logs::NatsFeed;
 pub use logs::{

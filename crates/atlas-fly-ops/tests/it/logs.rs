@@ -4,26 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use atlas_core::{Clock, ErrorKind, Timestamp};
+use atlas_core::{ErrorKind, Timestamp};
 use atlas_fly_ops::{AppName, LogCursor, LogEvent, LogFilter, LogHub, LogHubOptions, LogSink, LogSubscription};
-use atlas_testkit::dialect::fly_logs::{FlyLogs, Line, Refusal};
+use atlas_testkit::dialect::fly_logs::{FlyLogs, Line, Refusal, Rights};
+use atlas_testkit::world::{CloudSpec, Fault, FaultKind, World, WorldClock};
 use proptest::prelude::*;
 use tokio::time::Instant;
 
 use crate::log_api::{BASE_NS, api, client, shop, write};
 
-#[derive(Debug)]
-struct WorldClock;
-
-impl Clock for WorldClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_unix_seconds(1_795_219_200)
-    }
-}
-
 async fn hub(world: &FlyLogs) -> LogHub {
     let mut options = LogHubOptions::default();
-    options.clock = Arc::new(WorldClock);
+    options.clock = Arc::new(world.world().clock().clone());
     LogHub::new(client(world, None, "fm2_good").await, options)
 }
 
@@ -281,7 +273,7 @@ async fn an_idle_app_is_asked_less_and_less_and_a_wait_that_the_api_asks_for_is_
 #[tokio::test(start_paused = true)]
 async fn two_apps_have_a_reader_each_and_two_subscriptions_of_one_hear_alike() {
     let world = api();
-    world.add_token("fo1_all", atlas_testkit::dialect::fly_logs::Rights::Read);
+    world.add_token("fo1_all", Rights::Read);
     let hub = hub(&world).await;
     let mut first = hub.subscribe(&shop(), LogFilter::all(), None);
     let mut second = hub.subscribe(&shop(), LogFilter::all(), None);
@@ -301,6 +293,33 @@ async fn a_first_subscriber_gets_the_newest_page_and_nothing_older_after_it() {
     let expected: Vec<_> = (900..1000).map(|n| n.to_string()).collect();
     assert_eq!(messages(&mut subscription, 100).await, expected);
     assert!(tokio::time::timeout(Duration::from_secs(60), subscription.next()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_fault_that_the_world_knows_leaves_one_mark_and_loses_and_doubles_nothing() {
+    let kinds = [
+        FaultKind::Status500,
+        FaultKind::Status429,
+        FaultKind::Html502,
+        FaultKind::Truncated,
+        FaultKind::ResetBeforeCommit,
+        FaultKind::CommitThenReset,
+        FaultKind::CommitThenTimeout,
+    ];
+    for kind in kinds {
+        let api = FlyLogs::new(World::new(7, WorldClock::manual()).with_cloud(CloudSpec::plain("fly")));
+        api.add_token("fm2_good", Rights::Read);
+        write(&api, BASE_NS, "before");
+        let mut subscription = hub(&api).await.subscribe(&shop(), LogFilter::all(), None);
+        assert_eq!(message(&mut subscription).await, "before");
+        api.world().inject([Fault::new("fly", "logs", kind).times(3)]);
+        (1..=150).for_each(|n| write(&api, BASE_NS + n, &n.to_string()));
+        let mut heard = messages(&mut subscription, 151).await;
+        let gap = heard.remove(0);
+        assert!(gap.starts_with("Some(Gap("), "{kind:?}: {gap}");
+        assert_eq!(heard, (1..=150).map(|n| n.to_string()).collect::<Vec<_>>(), "{kind:?}");
+        assert!(api.world().waiting_faults().is_empty(), "{kind:?} struck three times");
+    }
 }
 
 /// One burst: how long after the one before, and for each entry how late it is (ms) and whether it shares a nanosecond.
