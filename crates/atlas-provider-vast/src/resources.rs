@@ -60,6 +60,12 @@ fn missing(what: &str) -> Error {
     Error::new(ErrorKind::Provider, format!("the answer has no {what}")).outcome_is(Outcome::Unknown(Vec::new()))
 }
 
+/// A public key begins with its kind. What is sent and is none comes back as a key that does not exist.
+fn checked(public_key: &str) -> Result<()> {
+    let known = ["ssh-", "ecdsa-", "sk-"].iter().any(|kind| public_key.trim_start().starts_with(kind));
+    if known { Ok(()) } else { Err(Error::validation("public_key", "is no SSH public key")) }
+}
+
 impl Vast {
     fn named<T>(&self, operation: &'static str, result: Result<T>) -> Result<T> {
         result.map_err(|error| error.during(&self.id, operation))
@@ -134,6 +140,7 @@ impl Vast {
     /// # Errors
     /// `validation` for what is no key; an unknown outcome may have added it.
     pub async fn add_ssh_key(&self, cx: &CallContext, public_key: &str) -> Result<SshKey> {
+        self.named("add_ssh_key", checked(public_key))?;
         let call = call(Method::POST, "add_ssh_key", RetryClass::Create, ["ssh"]).json(&json!({ "ssh_key": public_key }));
         let made: Value = self.named("add_ssh_key", self.cloud.json(cx, call).await)?;
         serde_json::from_value(made["key"].clone()).map_err(|error| missing("key").with_source(error))
@@ -167,8 +174,9 @@ impl Vast {
     /// Gives a machine an SSH key.
     ///
     /// # Errors
-    /// `not_found` for an unknown machine.
+    /// `not_found` for an unknown machine, `validation` for what is no key.
     pub async fn attach_ssh_key(&self, cx: &CallContext, id: &ComputeId, public_key: &str) -> Result<()> {
+        self.named("attach_ssh_key", checked(public_key))?;
         let segments = ["instances", id.as_str(), "ssh"];
         self.change(cx, (Method::POST, "attach_ssh_key"), &segments, &json!({ "ssh_key": public_key })).await.map(drop)
     }
