@@ -146,9 +146,8 @@ impl NatsFeed {
 
 impl fmt::Debug for NatsFeed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NatsFeed")
-            .field("server", &self.0.server)
-            .field("organisation", &self.0.organisation)
-            .finish_non_exhaustive()
+        // An address may hold a password, though ours comes from the tokens.
+        let server = self.0.server.rsplit('@').next();
+        f.debug_struct("NatsFeed").field("server", &server).field("organisation", &self.0.organisation).finish_non_exhaustive()
     }
 }

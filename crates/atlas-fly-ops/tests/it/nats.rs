@@ -170,6 +170,13 @@ async fn lines_are_pushed_to_every_subscriber_and_what_is_lost_is_said_to_be() {
     }
 }
 
+#[test]
+fn a_feeds_debug_output_shows_no_password() {
+    let tokens = Tokens::builder().config_file(None).cli(None).build();
+    let printed = format!("{:?}", NatsFeed::at("nats://me:s3cret@[fdaa::3]:4223", "acme", tokens));
+    assert!(printed.contains("[fdaa::3]:4223") && !printed.contains("s3cret"), "{printed}");
+}
+
 #[tokio::test]
 async fn a_refused_token_is_replaced_and_five_refusals_end_the_reading() {
     let mut peer = Peer::new("fm2_mint1").await;
