@@ -94,7 +94,7 @@ impl Fly {
     /// As any read.
     pub async fn apps(&self, cx: &CallContext) -> Result<Vec<App>> {
         let org = self.org(cx, "apps whose").await?;
-        Ok(self.cloud.apps(cx, &org).await?.into_iter().map(app).collect())
+        Ok(self.cloud.apps(cx, "apps", &org).await?.into_iter().map(app).collect())
     }
 
     /// An app; `None` where there is none of that name that this token may see.

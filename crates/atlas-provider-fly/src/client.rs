@@ -243,18 +243,22 @@ impl Cloud {
         self.call(cx, call).await
     }
 
-    pub(crate) async fn apps(&self, cx: &CallContext, org: &str) -> Result<Vec<wire::App>> {
+    /// Every app of the organisation; an error where not all of them were told.
+    pub(crate) async fn apps(&self, cx: &CallContext, operation: &'static str, org: &str) -> Result<Vec<wire::App>> {
         let (mut all, mut cursor) = (Vec::new(), None::<String>);
         for _ in 0..MAX_PAGES {
-            let call = Call::get("apps", RetryClass::Safe, ["apps"]).query("org_slug", org).query_opt("cursor", cursor.as_ref());
-            let read: wire::Apps = self.json(cx, call).await?;
-            all.extend(read.apps.unwrap_or_default());
-            match read.next_cursor.filter(|next| !next.is_empty() && Some(next) != cursor.as_ref()) {
-                Some(next) => cursor = Some(next),
-                None => break,
+            let call =
+                Call::get(operation, RetryClass::Safe, ["apps"]).query("org_slug", org).query_opt("cursor", cursor.as_ref());
+            let answer = self.call(cx, call).await?;
+            let read: wire::Apps = answer.json()?;
+            all.extend(read.apps.ok_or_else(|| answer.misunderstood("the answer has no apps field"))?);
+            match read.next_cursor.filter(|next| !next.is_empty()) {
+                Some(next) if Some(&next) != cursor.as_ref() => cursor = Some(next),
+                None if read.total_apps.is_none_or(|total| total == all.len()) => return Ok(all),
+                _ => return Err(answer.misunderstood("not every app was told")),
             }
         }
-        Ok(all)
+        Err(Error::new(ErrorKind::Provider, "the list of apps does not end").outcome_is(Outcome::NotApplied(Next::SameLater)))
     }
 
     pub(crate) async fn ips(&self, cx: &CallContext, operation: &'static str, app: &str) -> Result<Vec<wire::Ip>> {

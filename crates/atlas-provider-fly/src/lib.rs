@@ -39,7 +39,7 @@ use std::collections::BTreeSet;
 use atlas_core::{
     AccountLimits, CallContext, Candidate, Capabilities, Capability, Compute, ComputeId, ComputeRequest, ComputeStatus, Error,
     ErrorKind, GpuType, LaunchKey, ListFilter, Listing, NetworkVolume, Next, Outcome, Presence, Provider, ProviderId, Raw,
-    Result, RetryClass, Support, VolumeId, VolumeRequest,
+    Result, RetryClass, Support, TrackedKey, VolumeId, VolumeRequest,
 };
 use atlas_http::Answer;
 use http::StatusCode;
@@ -184,6 +184,19 @@ impl Fly {
         }
     }
 
+    /// Proves that a 404 about a machine of this app says that there is none: the app is there for this token, or it was a machine's own
+    /// and is gone. Its name is made of a launch key, so it was never mistaken for another; Fly says that the name is free, which it says
+    /// of no app of any organisation; and a token for the whole organisation sees all apps but this one.
+    async fn certain(&self, cx: &CallContext, operation: &'static str, app: &str) -> Result<()> {
+        let unknown = match self.cloud.known_app(cx, operation, app).await {
+            Err(error) if error.kind() == ErrorKind::NotFound && TrackedKey::in_name(app).is_some() => error,
+            answer => return answer,
+        };
+        let View::Org(org) = self.view(cx, operation).await? else { return Err(unknown) };
+        let apps = self.cloud.apps(cx, operation, &org).await?;
+        if apps.iter().any(|there| there.name == app) { Err(unknown) } else { Ok(()) }
+    }
+
     fn read(&self, at: &Place, answer: &Answer) -> Result<Compute> {
         let machine: wire::Machine = answer.json()?;
         if machine.id != at.id {
@@ -313,8 +326,8 @@ impl Provider for Fly {
         .filtered(filter))
     }
 
-    /// `destroyed` in an answer about this very machine, or a 404 in Fly's own words while its app is there: a wrong app and a wrong
-    /// token look just the same.
+    /// `destroyed` in an answer about this very machine, or a 404 in Fly's own words while its app is there, or is proved gone: a wrong
+    /// app and a wrong token look just the same.
     async fn presence(&self, cx: &CallContext, id: &ComputeId) -> Presence {
         let at = match Place::of(id) {
             Ok(at) => at,
@@ -334,7 +347,7 @@ impl Provider for Fly {
         if !error::is_flys_own(answer.bytes()) {
             return Presence::NoAnswer(answer.misunderstood("the answer is not the cloud's own 404"));
         }
-        match self.cloud.known_app(cx, "presence", &at.app).await {
+        match self.certain(cx, "presence", &at.app).await {
             Ok(()) => Presence::Absent,
             Err(error) => Presence::NoAnswer(error),
         }
@@ -350,7 +363,7 @@ impl Provider for Fly {
         if !error::is_flys_own(answer.bytes()) {
             return Err(answer.misunderstood("the answer is not the cloud's own 404"));
         }
-        self.cloud.known_app(cx, "terminate", &at.app).await
+        self.certain(cx, "terminate", &at.app).await
     }
 
     /// None: Fly's GPUs were withdrawn in August 2026. Asks nothing.

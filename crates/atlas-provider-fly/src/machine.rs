@@ -138,7 +138,7 @@ impl Fly {
                     tokio::time::sleep(ASK_AGAIN).await;
                 }
                 StatusCode::NOT_FOUND => {
-                    self.cloud.known_app(cx, "wait", &at.app).await?;
+                    self.certain(cx, "wait", &at.app).await?;
                     if states.contains(&WaitFor::Destroyed) {
                         return Ok(Some(WaitFor::Destroyed));
                     }

@@ -168,6 +168,8 @@ pub(crate) struct Organization {
 pub(crate) struct Apps {
     pub(crate) apps: Option<Vec<App>>,
     #[serde(default)]
+    pub(crate) total_apps: Option<usize>,
+    #[serde(default)]
     pub(crate) next_cursor: Option<String>,
 }
 

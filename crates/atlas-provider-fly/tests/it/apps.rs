@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use atlas_core::{ErrorKind, LaunchKey, Next, Outcome, Port, Support};
+use atlas_core::{ErrorKind, LaunchKey, Next, Outcome, Port, Presence, Secret, Support};
 use atlas_provider_fly::IpKind;
-use atlas_testkit::dialect::fly;
+use atlas_testkit::dialect::fly::{self, Scope};
 use atlas_testkit::world::FaultKind;
 use serde_json::json;
 
-use crate::stage::{Stage, built, cx, request, stage};
+use crate::stage::{Stage, answering, built, cx, id, request, stage};
 
 /// The steps of a machine with an HTTP port.
 fn planned(stage: &Stage, key: &LaunchKey) -> Vec<Support> {
@@ -77,6 +77,37 @@ async fn an_app_is_released_with_its_addresses_and_not_while_a_machine_is_in_it(
         stage.provider.release_support(&cx(), step).await.unwrap();
     }
     assert_eq!(stage.dialect.apps(), [fly::APP]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_whose_own_app_is_gone_is_gone_where_the_whole_organisation_can_be_seen() {
+    let stage = stage();
+    let made = stage.supported(&stage.key(1), &request().port(Port::http(8000))).await;
+    let app = made.id.as_str().split_once('.').unwrap().1.to_owned();
+    stage.fly.delete_app(&cx(), &app).await.unwrap();
+    assert_eq!(stage.live(), 0);
+    // A token for another app sees nothing of it, and one of another organisation is told nothing.
+    stage.dialect.limit_token("fm2_other", Scope::app(fly::APP));
+    let narrow = cx().with_api_key(Secret::new("fm2_other"));
+    assert!(matches!(stage.provider.presence(&narrow, &made.id).await, Presence::NoAnswer(_)));
+    assert!(stage.provider.terminate(&narrow, &made.id).await.is_err());
+    // A list of apps that fails, or is not whole, proves nothing.
+    stage.fault("supports", FaultKind::Html502, 2);
+    assert!(matches!(stage.provider.presence(&cx(), &made.id).await, Presence::NoAnswer(_)));
+    stage.world.calm();
+    let partial = answering(&[
+        ("/machines/6e", 404, r#"{"error":"machine not found"}"#),
+        ("/apps/atlas-a1-aaaaaa-nkyqgaabaeaqcaib-aibaeaqc", 404, r#"{"error":"Could not find App"}"#),
+        ("/tokens/current", 200, r#"{"tokens":[{"org_slug":"acme"}]}"#),
+        ("/apps", 200, r#"{"apps":[],"total_apps":7}"#),
+    ]);
+    let own = id("6e.atlas-a1-aaaaaa-nkyqgaabaeaqcaib-aibaeaqc");
+    assert!(matches!(partial.presence(&cx(), &own).await, Presence::NoAnswer(_)));
+    assert!(matches!(stage.provider.presence(&cx(), &made.id).await, Presence::Absent));
+    stage.provider.terminate(&cx(), &made.id).await.unwrap();
+    // The name is somebody else's now: where the machine went is not known.
+    stage.dialect.add_app("somebody-else", &app);
+    assert!(matches!(stage.provider.presence(&cx(), &made.id).await, Presence::NoAnswer(_)));
 }
 
 #[tokio::test(start_paused = true)]
