@@ -70,7 +70,6 @@ fn request(target: &http::Uri) -> Call {
     let segments = target.path().trim_start_matches('/').split('/').map(decoded);
     let mut call = Call::get("logs", RetryClass::Safe, segments)
         .accept("*/*")
-        .without_credential()
         .accept_status(StatusCode::FORBIDDEN)
         .accept_status(StatusCode::NOT_FOUND);
     for pair in target.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {

@@ -27,7 +27,7 @@ const MAX_KEPT_BODY: usize = 64 * 1024;
 const OPEN_HEADERS: [&str; 8] =
     ["accept", "content-type", "content-length", "host", "user-agent", "last-event-id", "idempotency-key", "accept-encoding"];
 /// Fields of a body, and of a query, whose values are secrets, or may hold some.
-const SECRET_FIELDS: [&str; 12] = [
+const SECRET_FIELDS: [&str; 13] = [
     "env",
     "password",
     "token",
@@ -40,6 +40,7 @@ const SECRET_FIELDS: [&str; 12] = [
     "key",
     "authorization",
     "signature",
+    "image_login",
 ];
 
 /// The requests so far. Cheap to clone; clones share them.

@@ -7,7 +7,7 @@ use atlas_provider_vast::OfferPolicy;
 use atlas_testkit::dialect::vast;
 use serde_json::json;
 
-use crate::stage::{cx, request, stage};
+use crate::stage::{answered, cx, request, stage};
 
 #[tokio::test(start_paused = true)]
 async fn an_identity_is_the_user_and_another_account_has_another() {
@@ -75,4 +75,16 @@ async fn charges_are_decimals_by_machine_and_a_stopped_one_pays_for_its_disk() {
     let all = stage.provider.compute_spend(&cx(), &query(None)).await.unwrap();
     assert_eq!(all.len(), 2);
     assert!(all.iter().any(|row| row.id == other.id && row.amount > Usd::from_cents(2000)), "{all:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_of_a_proxy_is_no_deletion_and_no_empty_account() {
+    for (status, body) in
+        [(404, "<html>404</html>"), (404, ""), (410, "gone"), (404, r#"{"success":false,"error":"auth_error"}"#)]
+    {
+        let vast = answered(&[(status, body)]).0;
+        assert!(vast.delete_volume(&cx(), 5).await.is_err(), "{status} {body}");
+        assert!(vast.delete_ssh_key(&cx(), 5).await.is_err(), "{status} {body}");
+        assert!(vast.ssh_keys(&cx()).await.is_err(), "{status} {body}");
+    }
 }

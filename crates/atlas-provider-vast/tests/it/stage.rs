@@ -134,6 +134,11 @@ pub(crate) type Sent = Arc<Mutex<Vec<(String, Value)>>>;
 
 /// A provider whose calls are answered with these in turn, the last for ever; the method, path and body of each call.
 pub(crate) fn answering(answers: &[(u16, &'static str)]) -> (AnyProvider, Sent) {
+    let (vast, sent) = answered(answers);
+    (AnyProvider::new(vast), sent)
+}
+
+pub(crate) fn answered(answers: &[(u16, &'static str)]) -> (Vast, Sent) {
     let sent = Sent::default();
     let (kept, answers) = (sent.clone(), answers.to_vec());
     let transport = Transport::new(tower::service_fn(move |request: Request<Body>| {
@@ -150,5 +155,5 @@ pub(crate) fn answering(answers: &[(u16, &'static str)]) -> (AnyProvider, Sent) 
         }
     }));
     let vast = unlimited(Vast::builder()).endpoint_paces(false).api_key(KEY).transport(transport).build().unwrap();
-    (AnyProvider::new(vast), sent)
+    (vast, sent)
 }

@@ -8,4 +8,5 @@ mod mock;
 mod resources;
 mod runpod;
 mod runtime;
+mod vast;
 mod world;
