@@ -37,6 +37,16 @@ async fn an_order_whose_answer_was_spoiled_is_unknown_made_once_and_found_by_its
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_408_of_an_order_is_no_refusal() {
+    let stage = stage();
+    stage.quirks(|quirks| quirks.lost_is_408 = true);
+    stage.fault("spawn_compute", FaultKind::CommitThen500, 1);
+    let patient = CallContext::new().with_retries(5);
+    let error = stage.provider.spawn_compute(&patient, &stage.key(1), &request()).await.unwrap_err();
+    assert_eq!((error.status(), error.outcome().is_unknown(), stage.made()), (Some(408), true, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_same_order_again_is_the_machine_that_is_there_and_no_second_one() {
     let stage = stage();
     stage.fault("spawn_compute", FaultKind::CommitThen500, 1);

@@ -115,6 +115,8 @@ pub struct Quirks {
     pub destroys_nothing: bool,
     /// Regions are told of with capital letters.
     pub capital_regions: bool,
+    /// Where an answer is lost inside, it is a 408 and not a 500.
+    pub lost_is_408: bool,
 }
 
 impl Default for Quirks {
@@ -134,6 +136,7 @@ impl Default for Quirks {
             unreachable: Vec::new(),
             destroys_nothing: false,
             capital_regions: false,
+            lost_is_408: false,
         }
     }
 }
@@ -293,7 +296,11 @@ impl Fly {
             };
             done.unwrap_or_else(|failure| failure.response())
         };
-        let failed = || Failure::new(500, "internal server error").response();
+        let late = self.shared().quirks.lost_is_408;
+        let failed = || {
+            let (code, text) = if late { (408, "deadline_exceeded: context deadline exceeded") } else { (500, "internal server error") };
+            Failure::new(code, text).response()
+        };
         deliver(&self.world, &arrival, honest, failed, || self.limited(None)).await
     }
 
