@@ -298,7 +298,8 @@ impl Fly {
         };
         let late = self.shared().quirks.lost_is_408;
         let failed = || {
-            let (code, text) = if late { (408, "deadline_exceeded: context deadline exceeded") } else { (500, "internal server error") };
+            let (code, text) =
+                if late { (408, "deadline_exceeded: context deadline exceeded") } else { (500, "internal server error") };
             Failure::new(code, text).response()
         };
         deliver(&self.world, &arrival, honest, failed, || self.limited(None)).await
