@@ -52,6 +52,8 @@ pub use resources::{SshKey, Volume, VolumeOffer};
 /// How often a new machine is looked for to compare it with its order, and how long to wait between: for seconds it may read as none.
 const LOOKS: u32 = 3;
 const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
+/// The longest that one look may take: whoever ordered waits for it.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// One Vast account. Cheap to clone; clones share connections, pacing, and what is remembered of hosts that failed.
 #[derive(Clone, Debug)]
@@ -107,11 +109,12 @@ impl Vast {
 
     /// Compares a new machine with its order. One that differs is destroyed; one that cannot be read yet is left alone.
     async fn compared(&self, cx: &CallContext, id: &ComputeId, request: &ComputeRequest, wants_bid: bool) -> Result<()> {
+        let brief = cx.clone().with_retries(0).with_timeout(cx.timeout().map_or(LOOK, |whole| whole.min(LOOK)));
         for look in 0..LOOKS {
             if look > 0 {
                 tokio::time::sleep(BETWEEN_LOOKS).await;
             }
-            let raw = match self.cloud.instance(&cx.clone().with_retries(0), id.as_str()).await {
+            let raw = match self.cloud.instance(&brief, id.as_str()).await {
                 Ok((Some(raw), _)) => raw,
                 Ok((None, _)) => continue,
                 // The id is the handle: no failed read may lose it.
@@ -301,7 +304,9 @@ impl Provider for Vast {
     }
 
     async fn compute_spend(&self, cx: &CallContext, query: &SpendQuery) -> Result<Vec<ComputeSpend>> {
-        let charges = self.cloud.charges(cx, query.start.unix_seconds(), query.end.unix_seconds()).await?;
+        // Whole seconds: the last one is asked for whole, or what was billed in it would be missing.
+        let until = (query.end.unix_millis() + 999).div_euclid(1000);
+        let charges = self.cloud.charges(cx, query.start.unix_seconds(), until).await?;
         let mut spent: BTreeMap<(ComputeId, i64, i64), Usd> = BTreeMap::new();
         for charge in charges {
             let named = charge.source.as_deref().and_then(|source| source.strip_prefix("instance-")).map(ComputeId::new);

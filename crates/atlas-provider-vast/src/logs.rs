@@ -11,8 +11,8 @@ use serde_json::json;
 use crate::Vast;
 
 /// How often to look for what is being written, and how long to wait between.
-const POLLS: u32 = 30;
-const PAUSE: Duration = Duration::from_secs(2);
+const POLLS: u32 = 40;
+const PAUSE: Duration = Duration::from_secs(1);
 /// The most lines where nobody says.
 const DEFAULT_TAIL: u32 = 1_000;
 

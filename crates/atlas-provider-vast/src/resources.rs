@@ -114,7 +114,7 @@ impl Vast {
     /// Runs one of the few commands that Vast allows (`ls`, `rm`, `du`) and gives what it printed.
     ///
     /// # Errors
-    /// `validation` for any other command, `unavailable` when its output was not written in a minute.
+    /// `validation` for any other command, `unavailable` when its output was not written in time.
     pub async fn execute(&self, cx: &CallContext, id: &ComputeId, command: &str) -> Result<String> {
         let made = self
             .change(cx, (Method::PUT, "exec"), &["instances", "command", id.as_str()], &json!({ "command": command }))
