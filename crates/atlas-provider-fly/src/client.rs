@@ -37,6 +37,11 @@ const PAGE: &str = "500";
 const CURSOR: &str = "fly-next-cursor";
 const NONCE: HeaderName = HeaderName::from_static("fly-machine-lease-nonce");
 
+/// A base URL with the version that every path begins with.
+pub(crate) fn versioned(base: &str) -> String {
+    format!("{}/v1", base.trim_end_matches('/'))
+}
+
 /// The API of one account.
 #[derive(Clone, Debug)]
 pub(crate) struct Cloud {
@@ -57,11 +62,15 @@ pub(crate) struct Walk {
 
 impl Cloud {
     pub(crate) async fn call(&self, cx: &CallContext, call: Call) -> Result<Answer> {
-        let Some(key) = cx.api_key() else { return self.own.call(cx, call).await };
+        // A call's own URL is given as the builder's is: without the version.
+        let mut cx = Cow::Borrowed(cx);
+        if let Some(url) = cx.base_url().map(versioned) {
+            cx = Cow::Owned(cx.into_owned().with_base_url(url));
+        }
+        let Some(key) = cx.api_key() else { return self.own.call(&cx, call).await };
         let (scheme, token) = token::read(key)?;
         let client = if scheme == Scheme::FlyV1 { &self.flyv1 } else { &self.bearer };
-        let cx: Cow<'_, CallContext> = Cow::Owned(cx.clone().with_api_key(token));
-        client.call(&cx, call).await
+        client.call(&cx.into_owned().with_api_key(token), call).await
     }
 
     async fn json<T: DeserializeOwned>(&self, cx: &CallContext, call: Call) -> Result<T> {

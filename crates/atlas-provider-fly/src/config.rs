@@ -7,7 +7,7 @@ use atlas_core::config::ApiKey;
 use atlas_core::{AccountLimits, Error, ProviderId, Result};
 use atlas_http::{Client, Connection, CredentialSource, Pace};
 
-use crate::client::{Cloud, PACED};
+use crate::client::{Cloud, PACED, versioned};
 use crate::place::is_app_name;
 use crate::token::Scheme;
 use crate::translate::Reader;
@@ -151,7 +151,7 @@ impl FlyBuilder {
         let base = self.base_url.unwrap_or_else(|| BASE_URL.to_owned());
         let (action, read) = self.paces;
         let begin = || {
-            let client = self.connection.client(id.clone(), format!("{}/v1", base.trim_end_matches('/')));
+            let client = self.connection.client(id.clone(), versioned(&base));
             let client = client.api("machines-v1").errors(crate::error::map);
             PACED.iter().fold(client, |client, (operation, reads)| client.pace(operation, if *reads { read } else { action }))
         };

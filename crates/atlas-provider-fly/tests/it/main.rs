@@ -4,6 +4,7 @@
 
 mod apps;
 mod care;
+mod config;
 mod money;
 mod stage;
 mod walks;
