@@ -9,9 +9,12 @@ use atlas_orchestrator::{Event, EventKind, Limit, Policy, Reason, SessionId, Ses
 use atlas_testkit::world::{FaultKind, Machine, World};
 
 use crate::facts::Facts;
-use crate::history::CANARY;
+use crate::history::{ACCOUNT, CANARY, FLEET};
 use crate::plan::{Plan, Step, Under};
 use crate::report::Violation;
+
+/// Of a fleet with more machines than this the breaker must end none: some of them may be missing in a scan.
+const BREAKER: usize = 8;
 
 /// Everything a judgement rests on.
 pub(crate) struct Evidence<'a> {
@@ -29,6 +32,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) present: Present,
     /// Our own view after everything was asked to end.
     pub(crate) end: Vec<SessionInfo>,
+    /// A process stood still between two steps.
+    pub(crate) stalled: bool,
 }
 
 /// Our own view of one moment, and the world's.
@@ -134,7 +139,7 @@ impl Evidence<'_> {
     }
 
     fn paused(&self) -> bool {
-        self.plan.steps.iter().any(|(_, step)| matches!(step, Step::Pause(..)))
+        self.stalled || self.plan.steps.iter().any(|(_, step)| matches!(step, Step::Pause(..)))
     }
 }
 
@@ -159,11 +164,15 @@ impl Case<'_> {
     /// Somebody renamed it before we saw it, and nothing on record says whose it is: it is reported, never ended.
     fn is_ambiguous(&self, ours: &Ours) -> bool {
         let machine = &ours.machine;
-        let sighted = ours
-            .session
-            .and_then(|session| self.info(session))
-            .is_some_and(|info| info.attempts.iter().any(|attempt| attempt.computes.iter().any(|id| id.as_str() == machine.id)));
-        !sighted && TrackedKey::in_name(&machine.spec.name).map(|key| key.attempt()) != ours.attempt
+        let log = ours.session.and_then(|session| self.logs.get(&session)).into_iter().flatten();
+        let taken = log.into_iter().any(|event| match &event.kind {
+            EventKind::Accepted { compute, .. }
+            | EventKind::Adopted { compute, .. }
+            | EventKind::DuplicateFound { compute, .. }
+            | EventKind::Reopened { compute, .. } => compute.as_str() == machine.id,
+            _ => false,
+        });
+        !taken && TrackedKey::in_name(&machine.spec.name).map(|key| key.attempt()) != ours.attempt
     }
 
     fn info(&self, session: SessionId) -> Option<&SessionInfo> {
@@ -205,6 +214,8 @@ impl Case<'_> {
         let heal = self.evidence.heal();
         let mut allowed: BTreeSet<String> = BTreeSet::new();
         let mut found = Vec::new();
+        // A breaker that somebody's fleet tripped waits for an operator, and with it everything else without a session.
+        let broken = self.evidence.planted.values().any(|kind| *kind == FLEET);
         for info in &present.sessions {
             let serving = info.compute.as_ref().map(|compute| compute.id.to_string());
             match info.state {
@@ -232,6 +243,14 @@ impl Case<'_> {
         }
         for ours in self.ours.iter().filter(|ours| !self.out_of_reach(ours.session) && !self.is_ambiguous(ours)) {
             let id = &ours.machine.id;
+            let recorded = ours.session.and_then(|id| self.info(id));
+            let over = recorded.is_some_and(|info| {
+                info.attempts.iter().any(|attempt| Some(attempt.attempt) == ours.attempt && attempt.ended_at.is_some())
+            });
+            let lost_elsewhere = recorded.is_none() && ours.machine.account != ACCOUNT && self.evidence.rolled_back();
+            if broken && over || lost_elsewhere {
+                continue;
+            }
             if present.live.contains(id) && !allowed.contains(id) && at.since(ours.machine.created_at) > heal {
                 found.push(format!("machine {id} of {} lives, and no live session has it", ours.machine.created_at));
             }
@@ -306,9 +325,13 @@ impl Case<'_> {
     /// I4: nothing that is not provably ours is ended, and no live session's machine is.
     fn nothing_of_others_is_killed(&mut self) {
         let mut found = Vec::new();
+        // A breaker can only count what a scan shows.
+        let torn = [FaultKind::EmptyList, FaultKind::PageShift, FaultKind::PartialList, FaultKind::StaleList];
+        let torn = torn.into_iter().any(|kind| self.struck(kind));
         for (at, id) in &self.evidence.deletions {
             if let Some(kind) = self.evidence.planted.get(id)
                 && *kind != "clone"
+                && (*kind != FLEET || !torn && self.fleet_at(*at) > BREAKER)
             {
                 found.push(format!("at {at} a deletion of {id}, a {kind} machine, was sent"));
             }
@@ -336,6 +359,13 @@ impl Case<'_> {
             }
         }
         found.into_iter().for_each(|what| self.violated("I4", what));
+    }
+
+    /// How many machines of somebody's fleet there were at that moment.
+    fn fleet_at(&self, at: Timestamp) -> usize {
+        let machines = self.evidence.world.all(self.evidence.cloud).into_iter();
+        let lived = |machine: &Machine| machine.created_at <= at && machine.destroyed_at.is_none_or(|gone| gone >= at);
+        machines.filter(|m| self.evidence.planted.get(&m.id).is_some_and(|kind| *kind == FLEET) && lived(m)).count()
     }
 
     /// I5: in calm weather no session costs more than its cap.
@@ -442,6 +472,18 @@ impl Case<'_> {
             }
             if excused || self.evidence.clocks_were_wrong() {
                 continue;
+            }
+            for (at, attempt) in self.logs.get(&info.id).into_iter().flatten().filter_map(|event| match event.kind {
+                EventKind::Absent { attempt } => Some((event.at, attempt)),
+                _ => None,
+            }) {
+                let lived = |ours: &&Ours| {
+                    let machine = &ours.machine;
+                    ours.attempt == Some(attempt) && machine.created_at <= at && machine.destroyed_at.is_none_or(|gone| gone > at)
+                };
+                if let Some(ours) = self.ours.iter().find(lived).filter(|ours| !self.is_ambiguous(ours)) {
+                    found.push(format!("attempt {attempt} was called absent at {at}, and machine {} lived", ours.machine.id));
+                }
             }
             let said =
                 self.logs.get(&info.id).into_iter().flatten().filter(|event| matches!(event.kind, EventKind::Terminated { .. }));

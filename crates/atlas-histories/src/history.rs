@@ -9,7 +9,7 @@ use atlas_orchestrator::realm::{MemoryLedger, Realm};
 use atlas_orchestrator::store::{Memory, MemorySnapshot};
 use atlas_orchestrator::{Cursor, OnFailure, Scope, SessionFilter, SessionKind, SessionOptions, Shutdown, StopOutcome, Touch};
 use atlas_testkit::dialect::runpod;
-use atlas_testkit::world::{FaultKind, Lag, MachineSpec, World, WorldClock};
+use atlas_testkit::world::{Account, FaultKind, Lag, Machine, MachineSpec, World, WorldClock};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::checker::{self, Evidence, Present};
@@ -21,11 +21,14 @@ use crate::process::Places;
 use crate::report::Outcome;
 use crate::rules::Rules;
 use crate::store::StoreWeather;
+use crate::way::Network;
 
+/// What a machine of somebody's fleet is called in a judgement.
+pub(crate) const FLEET: &str = "fleet";
 /// A secret that every session's environment holds: wherever it shows, a secret leaked.
 pub(crate) const CANARY: &str = "zzCANARYzz";
 /// The account of the nodes, by its name in the world.
-const ACCOUNT: &str = "ours";
+pub(crate) const ACCOUNT: &str = "ours";
 /// Another account of ours, and its key: what a wrong deploy uses.
 const OTHER_ACCOUNT: &str = "our-other-one";
 const OTHER_KEY: &str = "history-key-of-the-other-account";
@@ -80,7 +83,8 @@ impl History {
             api_key: Arc::new(Mutex::new(API_KEY)),
             rules: rules.clone(),
             last_intent: Arc::default(),
-            places: Places::new(seed, plan.crashes),
+            places: Places::new(seed, plan.crashes, plan.stalls),
+            network: Network::new(seed, plan.lost_deletes_percent),
             weather: StoreWeather::new(seed, plan.store_failures_per_thousand),
             deletions: Arc::new(Mutex::new(Vec::new())),
             world,
@@ -390,6 +394,23 @@ impl History {
                     self.planted.insert(clone.id, "clone");
                 }
             }
+            Outside::Fleet => {
+                // Of one that is past its own beginning: nobody can take these for a call that was committed twice.
+                let old = ours.iter().find(|machine| now.since(machine.created_at) > Duration::from_secs(600));
+                for _ in 0..12 {
+                    if let Some(machine) = old
+                        && let Ok(copy) = world.clone_machine(runpod::NAME, &machine.id)
+                    {
+                        self.planted.insert(copy.id, FLEET);
+                    }
+                }
+            }
+            Outside::CopiedEnvironment => {
+                if let Some(machine) = some {
+                    plant(self, "their-own-thing".to_owned(), machine.launch_key(), "copied");
+                }
+            }
+            Outside::Misshown(span) => self.misshow(&account, span),
             Outside::Rename => {
                 if let Some(machine) = some {
                     world.rename_machine(runpod::NAME, &machine.id, "renamed-by-hand");
@@ -410,11 +431,36 @@ impl History {
         self.facts.tell(now, format!("{what:?}"));
     }
 
+    /// The cloud mixes up two rows for a while: a machine of somebody else under the name and environment of one of ours that is gone.
+    fn misshow(&mut self, account: &Account, span: Duration) {
+        let (world, now) = (self.world().clone(), self.now());
+        let long_gone = |machine: &Machine| machine.destroyed_at.is_some_and(|gone| now.since(gone) > Duration::from_secs(400));
+        let gone = world.all(runpod::NAME).into_iter().filter(|machine| !self.planted.contains_key(&machine.id)).find(long_gone);
+        let Some(key) = gone.as_ref().and_then(Machine::launch_key) else { return };
+        let spec = MachineSpec::gpu("NVIDIA L40S", 1).named("somebody-elses");
+        let Ok(theirs) = world.plant_machine(runpod::NAME, account, spec) else { return };
+        self.planted.insert(theirs.id.clone(), "foreign");
+        let name = gone.map(|machine| machine.spec.name).unwrap_or_default();
+        let _ = world.update(runpod::NAME, account, &theirs.id, |machine| {
+            machine.spec.name = name;
+            machine.spec.env.insert(LAUNCH_KEY_ENV.to_owned(), Secret::new(key.to_string()));
+        });
+        let account = account.clone();
+        drop(tokio::spawn(async move {
+            sleep(span).await;
+            let _ = world.update(runpod::NAME, &account, &theirs.id, |machine| {
+                machine.spec.name = "somebody-elses".to_owned();
+                machine.spec.env.remove(LAUNCH_KEY_ENV);
+            });
+        }));
+    }
+
     /// The weather ends, everybody is brought back, and an operator looks at what wants to be looked at.
     async fn calm_down(&mut self) {
         let now = self.now();
         self.deployment.places.disarm();
         self.deployment.weather.calm();
+        self.deployment.network.calm();
         self.world().calm();
         self.world().restore_key(runpod::NAME, API_KEY);
         // A history cut short may end in the middle of a wrong deploy.
@@ -433,6 +479,8 @@ impl History {
 
     /// What an operator does: accepts the store where it is held, acknowledges a breaker.
     async fn operator(&mut self) {
+        // Nobody who looks at a breaker's report of somebody's whole fleet acknowledges it.
+        let looks_right = !self.planted.values().any(|kind| *kind == FLEET);
         for node in self.nodes.clone() {
             let Some(orchestrator) = node.orchestrator() else { continue };
             let (facts, world) = (self.facts.clone(), self.world().clone());
@@ -441,7 +489,7 @@ impl History {
                     let accepted = orchestrator.accept_store().await;
                     facts.tell(world.now(), format!("the operator accepts the store: {accepted:?}"));
                 }
-                if let Ok(account) = AccountName::new("runpod") {
+                if looks_right && let Ok(account) = AccountName::new("runpod") {
                     let _ = orchestrator.acknowledge_breaker(&account).await;
                 }
             });
@@ -511,6 +559,7 @@ impl History {
             planted: &self.planted,
             present,
             end,
+            stalled: self.deployment.places.stalls() > 0,
         };
         let violations = checker::check(&evidence).await;
         let digest = evidence.digest().await;
@@ -521,6 +570,8 @@ impl History {
             *faults.entry(kind.clone()).or_default() += count;
         }
         *faults.entry("store-write-failure".to_owned()).or_default() += self.deployment.weather.struck();
+        *faults.entry("lost-delete".to_owned()).or_default() += self.deployment.network.lost_deletes();
+        *faults.entry("stall".to_owned()).or_default() += self.deployment.places.stalls();
         let awaits = self.deployment.places.awaits();
         Outcome {
             crashes: seen.crashes,

@@ -9,7 +9,7 @@ use serde_json::json;
 const USAGE: &str = "usage: sim [--seeds N] [--from S] [--sabotage NAME|all] [--json]";
 
 struct Args {
-    seeds: u64,
+    seeds: Option<u64>,
     from: u64,
     sabotage: Option<String>,
     json: bool,
@@ -24,18 +24,18 @@ fn main() -> ExitCode {
         }
     };
     match &args.sabotage {
-        Some(name) => sabotaged(name, args.json),
+        Some(name) => sabotaged(name, args.seeds.unwrap_or(sabotage::SEEDS), args.json),
         None => histories(&args),
     }
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
-    let mut parsed = Args { seeds: 100, from: 0, sabotage: None, json: false };
+    let mut parsed = Args { seeds: None, from: 0, sabotage: None, json: false };
     while let Some(arg) = args.next() {
         let mut number =
             |name: &str| args.next().and_then(|text| text.parse().ok()).ok_or_else(|| format!("{name} takes a number"));
         match arg.as_str() {
-            "--seeds" => parsed.seeds = number("--seeds")?,
+            "--seeds" => parsed.seeds = Some(number("--seeds")?),
             "--from" => parsed.from = number("--from")?,
             "--sabotage" => parsed.sabotage = Some(args.next().ok_or("--sabotage takes a name, or all")?),
             "--json" => parsed.json = true,
@@ -47,7 +47,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
 
 fn histories(args: &Args) -> ExitCode {
     let began = tokio::time::Instant::now();
-    let outcomes = run::seeds(args.from, args.seeds);
+    let outcomes = run::seeds(args.from, args.seeds.unwrap_or(100));
     let report = Report::of(&outcomes, began.elapsed().as_secs_f64());
     if let Some(first) = report.violations.first() {
         let (steps, shortest) = run::shortest(first);
@@ -83,8 +83,8 @@ fn histories(args: &Args) -> ExitCode {
     if report.violations.is_empty() && enough { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn sabotaged(name: &str, as_json: bool) -> ExitCode {
-    let caught = match sabotage::run(name) {
+fn sabotaged(name: &str, seeds: u64, as_json: bool) -> ExitCode {
+    let caught = match sabotage::run(name, seeds) {
         Ok(caught) => caught,
         Err(message) => {
             eprintln!("sim: {message}");

@@ -17,7 +17,7 @@ use crate::leak::Leaky;
 use crate::process::{Places, Process};
 use crate::rules::Rules;
 use crate::store::{StoreWeather, Watched};
-use crate::way::{Deletions, Way};
+use crate::way::{Deletions, Network, Way};
 
 /// The key that the nodes' accounts hold.
 pub(crate) const API_KEY: &str = "history-key";
@@ -38,6 +38,7 @@ pub(crate) struct Deployment {
     pub(crate) places: Places,
     pub(crate) weather: StoreWeather,
     pub(crate) deletions: Deletions,
+    pub(crate) network: Network,
 }
 
 /// A node: its process, its clock, and the orchestrator once it started.
@@ -98,6 +99,7 @@ impl Node {
             places: deployment.places.clone(),
             world: deployment.world.clone(),
             deletions: deployment.deletions.clone(),
+            network: deployment.network.clone(),
         };
         let provider = RunPod::builder()
             .api_key(*deployment.api_key.lock().unwrap_or_else(PoisonError::into_inner))

@@ -51,6 +51,12 @@ pub(crate) enum Outside {
     Forged,
     /// Copies one of ours, key and all.
     Clone,
+    /// Makes a dozen machines of their own from one of ours, name, key and all.
+    Fleet,
+    /// Makes a machine with the environment of one of ours, and a name of its own.
+    CopiedEnvironment,
+    /// The cloud shows a machine of somebody else under the name and environment of one of ours that is long gone, for so long.
+    Misshown(Duration),
     /// Renames one of ours.
     Rename,
     /// Strips the tags of one of ours and gives it the name of another realm's.
@@ -95,6 +101,10 @@ pub(crate) struct Plan {
     /// The most machines on one page of a list.
     pub(crate) page_size: usize,
     pub(crate) store_failures_per_thousand: u64,
+    /// How often a process stands still between two steps, for longer than its lease.
+    pub(crate) stalls: u64,
+    /// Of how many of a hundred deletions only the answer arrives.
+    pub(crate) lost_deletes_percent: u64,
     pub(crate) weather: Vec<FaultPlan>,
     /// Nothing goes wrong but what users and the clouds' own lags bring: every bound must hold to the second.
     pub(crate) calm: bool,
@@ -122,6 +132,8 @@ impl Plan {
             page_size: if dice.percent(50) { usize::try_from(dice.draw(1..4)).unwrap_or(1) } else { 1000 },
             crashes: if calm { 0 } else { dice.draw(3..7) },
             store_failures_per_thousand: if calm { 0 } else { *dice.pick(&[0, 0, 2, 10]) },
+            stalls: if calm || nodes == 1 || dice.percent(80) { 0 } else { dice.draw(1..4) },
+            lost_deletes_percent: if calm { 0 } else { *dice.pick(&[0, 0, 0, 40]) },
             weather: if calm { Vec::new() } else { draw_weather(&dice) },
             calm,
             steps,
@@ -209,7 +221,10 @@ fn draw_weather(dice: &Dice) -> Vec<FaultPlan> {
                 {
                     (Some("spawn_compute".to_owned()), 250_000)
                 }
-                FaultKind::PartialList | FaultKind::EmptyList | FaultKind::PageShift | FaultKind::StaleList => (None, 60_000),
+                FaultKind::PartialList | FaultKind::EmptyList | FaultKind::PageShift | FaultKind::StaleList => {
+                    // Some clouds have such a day.
+                    (None, if dice.percent(20) { 500_000 } else { 60_000 })
+                }
                 _ => (None, 25_000),
             };
             plans.push(FaultPlan { cloud: None, operation, kind, per_million });
@@ -241,6 +256,9 @@ fn draw_disasters(dice: &Dice, nodes: usize, steps: &mut Vec<(Duration, Step)>) 
         Outside::OtherRealm,
         Outside::Forged,
         Outside::Clone,
+        Outside::Fleet,
+        Outside::CopiedEnvironment,
+        Outside::Misshown(dice.seconds(20..100)),
         Outside::Rename,
         Outside::Misname,
         Outside::Destroy,
@@ -261,6 +279,6 @@ fn draw_disasters(dice: &Dice, nodes: usize, steps: &mut Vec<(Duration, Step)>) 
     if dice.percent(10) {
         let at = when();
         steps.push((at, Step::WrongKey));
-        steps.push((at + dice.seconds(60..600), Step::RightKey));
+        steps.push((at + dice.seconds(60..1500), Step::RightKey));
     }
 }

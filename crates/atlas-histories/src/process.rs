@@ -7,6 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use crate::dice::Dice;
 use crate::report::Awaits;
@@ -129,17 +130,21 @@ struct Watch {
     favourite: u64,
     armed: bool,
     crashes_left: u64,
+    stalls_left: u64,
+    stalls: u64,
     awaits: Awaits,
 }
 
 impl Places {
-    /// Crashes at most so often.
-    pub(crate) fn new(seed: u64, crashes: u64) -> Self {
+    /// Crashes, and stands still for longer than a lease, at most so often.
+    pub(crate) fn new(seed: u64, crashes: u64, stalls: u64) -> Self {
         Self(Arc::new(Mutex::new(Watch {
             dice: Dice::new(seed, "crashes"),
             favourite: seed % BUCKETS,
             armed: true,
             crashes_left: crashes,
+            stalls_left: stalls,
+            stalls: 0,
             awaits: Awaits::default(),
         })))
     }
@@ -158,8 +163,22 @@ impl Places {
         self.watch().awaits.clone()
     }
 
-    /// A place was reached: the process may die here, and then this never returns.
+    /// How often a process stood still at a place.
+    pub(crate) fn stalls(&self) -> u64 {
+        self.watch().stalls
+    }
+
+    /// A place was reached: the process may stand still here, or die, and then this never returns.
     pub(crate) async fn pass(&self, process: &Process, place: &str) {
+        if let Some(span) = self.stalls_for(process, place) {
+            let sleeper = process.clone();
+            sleeper.pause();
+            drop(tokio::spawn(async move {
+                tokio::time::sleep(span).await;
+                sleeper.resume();
+            }));
+            tokio::task::yield_now().await;
+        }
         let dies = {
             let mut watch = self.watch();
             *watch.awaits.reached.entry(place.to_owned()).or_default() += 1;
@@ -179,6 +198,18 @@ impl Places {
             process.crash();
             std::future::pending::<()>().await;
         }
+    }
+
+    fn stalls_for(&self, process: &Process, place: &str) -> Option<Duration> {
+        let mut watch = self.watch();
+        // Between what was read and what is written on it is where standing still hurts.
+        let odds = if place.starts_with("store.commit") && place.ends_with("before") { 40 } else { 400 };
+        let stalls = watch.armed && watch.stalls_left > 0 && process.is_alive() && watch.dice.draw(0..odds) == 0;
+        stalls.then(|| {
+            watch.stalls_left -= 1;
+            watch.stalls += 1;
+            watch.dice.seconds(16..90)
+        })
     }
 
     /// A process was killed from outside, while it was doing nothing in particular.

@@ -1,6 +1,6 @@
 //! Many histories, on as many threads as there are cores, and the shortest beginning of one that still fails.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::history;
@@ -11,18 +11,21 @@ use crate::rules::Rules;
 /// Runs these seeds and answers their outcomes in order.
 #[must_use]
 pub fn seeds(from: u64, count: u64) -> Vec<Outcome> {
-    let next = AtomicU64::new(0);
-    let done: Mutex<Vec<(u64, Outcome)>> = Mutex::new(Vec::new());
+    under(&Rules::default(), &(from..from.saturating_add(count)).collect::<Vec<_>>())
+}
+
+/// Runs these seeds under these rules and answers their outcomes in order.
+pub(crate) fn under(rules: &Rules, seeds: &[u64]) -> Vec<Outcome> {
+    let next = AtomicUsize::new(0);
+    let done: Mutex<Vec<(usize, Outcome)>> = Mutex::new(Vec::new());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
-                    if index >= count {
-                        return;
-                    }
-                    let outcome = history::run(&Plan::draw(from + index), &Rules::default());
+                    let Some(seed) = seeds.get(index) else { return };
+                    let outcome = history::run(&Plan::draw(*seed), rules);
                     done.lock().unwrap_or_else(PoisonError::into_inner).push((index, outcome));
                 }
             });

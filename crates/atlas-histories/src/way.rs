@@ -3,19 +3,67 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use atlas_core::Timestamp;
 use atlas_testkit::dialect::SimBody;
 use atlas_testkit::world::World;
 use http::{Request, Response};
+use tokio::time::sleep;
 use tower::Service;
 
+use crate::dice::Dice;
 use crate::process::{Places, Process};
 
 /// The deletions that left any process: when, and of what.
 pub(crate) type Deletions = Arc<Mutex<Vec<(Timestamp, String)>>>;
+
+/// What the network does between every process and the clouds, besides what a cloud does itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Network(Arc<Mutex<NetworkState>>);
+
+#[derive(Debug)]
+struct NetworkState {
+    dice: Dice,
+    lost_deletes_percent: u64,
+    lost_deletes: u64,
+}
+
+impl Network {
+    /// Of so many of a hundred deletions only the answer arrives: the cloud's front says yes, and nothing is done.
+    pub(crate) fn new(seed: u64, lost_deletes_percent: u64) -> Self {
+        Self(Arc::new(Mutex::new(NetworkState { dice: Dice::new(seed, "network"), lost_deletes_percent, lost_deletes: 0 })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, NetworkState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No deletion is lost any more.
+    pub(crate) fn calm(&self) {
+        self.state().lost_deletes_percent = 0;
+    }
+
+    /// How many deletions were lost.
+    pub(crate) fn lost_deletes(&self) -> u64 {
+        self.state().lost_deletes
+    }
+
+    /// How long a message is under way: answers overtake each other.
+    fn latency(&self) -> Duration {
+        Duration::from_millis(self.state().dice.draw(1..120))
+    }
+
+    fn loses_delete(&self) -> bool {
+        let mut state = self.state();
+        let share = state.lost_deletes_percent;
+        let lost = share > 0 && state.dice.percent(share);
+        state.lost_deletes += u64::from(lost);
+        lost
+    }
+}
 
 /// A dialect in the hands of one process.
 #[derive(Clone, Debug)]
@@ -26,6 +74,7 @@ pub(crate) struct Way<S> {
     pub(crate) places: Places,
     pub(crate) world: World,
     pub(crate) deletions: Deletions,
+    pub(crate) network: Network,
 }
 
 impl<S, B> Service<Request<B>> for Way<S>
@@ -45,20 +94,30 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let fresh = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, fresh);
-        let way = (self.process.clone(), self.places.clone(), self.world.clone(), self.deletions.clone());
+        let way = self.clone();
         let place = format!("{} {} {}", self.cloud, request.method(), shape(request.uri().path()));
         Box::pin(async move {
-            let (process, places, world, deletions) = way;
-            places.pass(&process, &format!("{place} before")).await;
-            if request.method() == http::Method::DELETE || request.uri().path().ends_with("/terminate") {
+            way.places.pass(&way.process, &format!("{place} before")).await;
+            sleep(way.network.latency()).await;
+            let mut lost = false;
+            if request.method() == http::Method::DELETE {
                 let target = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
-                deletions.lock().unwrap_or_else(PoisonError::into_inner).push((world.now(), target));
+                way.deletions.lock().unwrap_or_else(PoisonError::into_inner).push((way.world.now(), target));
+                lost = way.network.loses_delete();
             }
-            let answer = inner.call(request).await;
-            places.pass(&process, &format!("{place} after")).await;
+            let answer = if lost { Ok(accepted()) } else { inner.call(request).await };
+            sleep(way.network.latency()).await;
+            way.places.pass(&way.process, &format!("{place} after")).await;
             answer
         })
     }
+}
+
+/// What the front of a cloud says that took a deletion and then forgot it.
+fn accepted() -> Response<SimBody> {
+    let mut response = Response::new(SimBody::empty());
+    *response.status_mut() = http::StatusCode::NO_CONTENT;
+    response
 }
 
 /// A path without what is different in each: ids.

@@ -1,6 +1,6 @@
 //! An operator accepts a store as the surviving copy, and what it does not know is put on record.
 
-use atlas_core::{AccountName, AttemptId, Claim, Compute, ComputeStatus, Error, ErrorKind, Result, TrackedKey, Usd};
+use atlas_core::{AccountName, AttemptId, Claim, Compute, ComputeId, ComputeStatus, Error, ErrorKind, Result, TrackedKey, Usd};
 use serde::Serialize;
 
 use crate::event::{EventKind, Reason};
@@ -25,6 +25,9 @@ pub struct AcceptReport {
     pub reopened: Vec<SessionId>,
     /// Machines with a key of ours whose attempt was not on record: each has a session that ends it now.
     pub orphans: Vec<SessionId>,
+    /// Machines of which only one carrier holds such a key: perhaps ours and renamed, perhaps somebody's with a copied environment.
+    /// They are left alone.
+    pub unclear: Vec<ComputeId>,
 }
 
 impl Orchestrator {
@@ -68,17 +71,22 @@ impl Orchestrator {
                 ));
             }
             for machine in &listed.machines {
-                // A name can be given by anybody; what the cloud keeps besides was given at the creation, by us.
-                let key = match machine.keys.claim() {
-                    Claim::Whole(key) => Some(key),
-                    Claim::Partial(_) | Claim::Ambiguous => machine.keys.tag,
-                    Claim::None => None,
+                let (key, whole) = match machine.keys.claim() {
+                    Claim::Whole(key) => (Some(key), true),
+                    Claim::Partial(key) => (Some(key), false),
+                    Claim::Ambiguous => (machine.keys.tag, false),
+                    Claim::None => (None, false),
                 };
                 let Some(key) = key else { continue };
                 if machine.status == ComputeStatus::Terminated || !core.is_genuine(&key) {
                     continue;
                 }
                 if core.store.get(Table::Attempts, key.attempt().as_bytes()).await?.is_none() {
+                    if !whole && core.policy.safeguards.all_carriers {
+                        // Renamed by hand, or somebody's own machine with a copied environment: nobody can tell, so nothing is ended.
+                        report.unclear.push(machine.id.clone());
+                        continue;
+                    }
                     let record = orphan(core, &account.name, account.provider.id().clone(), machine, key);
                     report.orphans.push(put_orphan(core, record, key.attempt()).await?);
                 }

@@ -36,7 +36,7 @@ impl Default for AccountPolicy {
     fn default() -> Self {
         Self {
             limits: None,
-            grace: Duration::from_secs(60),
+            grace: Duration::from_secs(120),
             reap_interval: Duration::from_secs(60),
             poll_interval: Duration::from_secs(60),
             reap: true,

@@ -197,6 +197,7 @@ impl Stepper<'_> {
         let now = self.cx.now;
         let bounds = self.cx.bounds;
         let trust_partial = !self.cx.policy.safeguards.complete_walks;
+        let retry = self.cx.policy.safeguards.retry_kill;
         match walk {
             Err(failure) => {
                 let e = self.evidence(id);
@@ -231,6 +232,7 @@ impl Stepper<'_> {
                     for id in seen {
                         // Listings lag: only what is still seen a bound after its DELETE was answered needs another.
                         if let Some(d) = e.deletes.get_mut(&id)
+                            && retry
                             && d.answered_at.is_some_and(|at| walk.begun >= at.saturating_add(bounds.limits.visibility_bound))
                         {
                             (d.answered_at, d.next_at) = (None, Some(now));
