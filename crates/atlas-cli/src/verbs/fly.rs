@@ -11,6 +11,7 @@ use atlas::fly_ops::{
     discover_apps,
 };
 use serde_json::{Value, json};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::{FlyDeployArgs, FlyLogsArgs, FlyTokensVerb, FlyVerb, Global};
 use crate::failure::{Done, Failure};
@@ -57,13 +58,14 @@ async fn deploy(args: FlyDeployArgs, out: Output) -> Done {
     request.activity_timeout = args.activity_timeout;
     request.max_timeout = args.timeout;
     let ticket = DeployTicket(format!("cli-{}", std::process::id()));
+    // Before anything runs that would have to be ended.
+    let mut end = End::new()?;
     let mut deployment = FlyCli::new().stream_deploy(ticket, request).map_err(|error| failed(&error))?;
     let (mut stages, mut lines) = (Vec::new(), 0_u64);
     let ended = loop {
         tokio::select! {
             biased;
-            asked = tokio::signal::ctrl_c() => {
-                asked?;
+            () = end.asked() => {
                 out.progress("ending the deploy and all that it started");
                 break deployment.cancel().await;
             }
@@ -104,6 +106,27 @@ async fn deploy(args: FlyDeployArgs, out: Output) -> Done {
     error.map_or(Ok(()), |error| Err(failed(error)))
 }
 
+/// The ways to ask this program to end: Ctrl-C, TERM, and a terminal that was closed. None of them reaches `fly`, which has a process
+/// group of its own.
+struct End([Signal; 3]);
+
+impl End {
+    fn new() -> Done<Self> {
+        let on = |kind| signal(kind).map_err(Failure::from);
+        Ok(Self([on(SignalKind::interrupt())?, on(SignalKind::terminate())?, on(SignalKind::hangup())?]))
+    }
+
+    async fn asked(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            biased;
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
+
 fn failed(error: &DeployError) -> Failure {
     match error {
         DeployError::InvalidDirectory | DeployError::TokenInArguments => Failure::usage(error.to_string()),
@@ -142,12 +165,14 @@ async fn logs(args: FlyLogsArgs, global: &Global, out: Output) -> Done {
         }
         return page.entries.iter().try_for_each(|entry| print(entry, out));
     }
+    // Once, and not each time around: what comes while a line is printed is not lost.
+    let mut end = End::new()?;
     let mut events = LogHub::new(client, LogHubOptions::default()).subscribe(&args.app, filter, None);
     loop {
         let event = tokio::select! {
             biased;
             // How a log that goes on is meant to be left.
-            asked = tokio::signal::ctrl_c() => return asked.map_err(Failure::from),
+            () = end.asked() => return Ok(()),
             event = events.next() => event,
         };
         match event {

@@ -92,6 +92,18 @@ fn a_deploy_that_fails_exits_1_and_one_of_no_folder_2() {
 
 #[test]
 fn ctrl_c_ends_a_deploy_and_all_that_it_started() {
+    ended_by("-INT");
+}
+
+#[test]
+fn a_program_that_is_terminated_or_loses_its_terminal_leaves_no_deploy_behind() {
+    ended_by("-TERM");
+    ended_by("-HUP");
+}
+
+/// Ends a deploy by this signal to the program, once it runs.
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+fn ended_by(name: &str) {
     let (atlas, fly) = with_fly();
     let scenario = r#"trap 'echo released; exit 127' TERM
         sh -c 'echo $$ >> "$FAKE_FLY/pids"; while :; do sleep 0.05; done' & echo ready; forever"#;
@@ -100,7 +112,7 @@ fn ctrl_c_ends_a_deploy_and_all_that_it_started() {
         command(&atlas, &fly, &["fly", "deploy", "bin", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut progress = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     assert!(progress.any(|line| line == "| ready"));
-    let interrupted = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let interrupted = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
     assert!(interrupted.success());
     assert!(progress.any(|line| line.starts_with("ending the deploy")));
     let output = child.wait_with_output().unwrap();
