@@ -1,7 +1,7 @@
 //! Fly's API, one function for each endpoint. What an answer means is `translate`'s.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use atlas_core::{CallContext, Error, ErrorKind, Next, Outcome, Result, RetryClass, Secret};
 use atlas_http::{Answer, Call, Client};
@@ -160,19 +160,9 @@ impl Cloud {
 
     /// The one call that makes a machine. `secrets` are kept out of whatever an error says. A 409 is given back: it may name the
     /// machine that an earlier try made.
-    pub(crate) async fn create(
-        &self,
-        cx: &CallContext,
-        app: &str,
-        body: &CreateMachine,
-        secrets: Vec<Secret>,
-        also: Option<StatusCode>,
-    ) -> Result<Answer> {
-        let mut call =
-            Call::post("spawn_compute", RetryClass::Create, ["apps", app, "machines"]).json(body).scrub(secrets).pace_key(app);
-        if let Some(status) = also {
-            call = call.accept_status(status);
-        }
+    pub(crate) async fn create(&self, cx: &CallContext, app: &str, body: &CreateMachine, secrets: Vec<Secret>) -> Result<Answer> {
+        let call = Call::post("spawn_compute", RetryClass::Create, ["apps", app, "machines"]).json(body).scrub(secrets);
+        let call = call.pace_key(app).accept_status(StatusCode::CONFLICT);
         self.call(cx, call).await
     }
 
@@ -284,6 +274,21 @@ impl Cloud {
     pub(crate) async fn release_ip(&self, cx: &CallContext, operation: &'static str, app: &str, ip: &str) -> Result<Answer> {
         let call = Call::delete(operation, RetryClass::Idempotent, ["apps", app, "ip_assignments", ip]);
         self.call(cx, call.accept_status(StatusCode::NOT_FOUND)).await
+    }
+
+    /// Sets an app's secrets, which its machines get as environment; answers their version. Idempotent.
+    pub(crate) async fn set_secrets(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        app: &str,
+        values: &BTreeMap<String, Secret>,
+    ) -> Result<Option<u64>> {
+        let body = wire::SetSecrets { values: values.iter().map(|(name, value)| (name.as_str(), value.expose())).collect() };
+        let call =
+            Call::post(operation, RetryClass::Idempotent, ["apps", app, "secrets"]).json(&body).scrub(values.values().cloned());
+        let set: wire::SecretsSet = self.json(cx, call).await?;
+        Ok(set.version.or(set.old_version))
     }
 
     // Volumes.

@@ -206,6 +206,14 @@ impl Fly {
     }
 }
 
+/// What fails before the order leaves nothing ordered, whatever the failed call itself may have done.
+fn before_the_order(error: Error) -> Error {
+    match error.outcome() {
+        Outcome::Unknown(_) => error.outcome_is(Outcome::NotApplied(Next::SameLater)),
+        _ => error,
+    }
+}
+
 impl Provider for Fly {
     fn id(&self) -> &ProviderId {
         &self.id
@@ -272,12 +280,18 @@ impl Provider for Fly {
     async fn spawn_compute(&self, cx: &CallContext, key: &LaunchKey, request: &ComputeRequest) -> Result<Compute> {
         let (app, own) = self.home(key, request)?;
         let (preset, region) = Self::pinned(request)?;
-        let (body, secrets) = translate::create(cx, key, request, (preset, &region))?;
-        let answer = self.cloud.create(cx, &app, &body, secrets, Some(StatusCode::CONFLICT)).await.map_err(|error| {
-            // Its app was made a moment ago, and not every part of Fly knows it at once.
-            let unheard = own && error.kind() == ErrorKind::NotFound;
-            if unheard { error.outcome_is(Outcome::NotApplied(Next::SameLater)) } else { error }
-        })?;
+        let mut order = translate::create(cx, key, request, (preset, &region), own)?;
+        // Its app was made a moment ago, and not every part of Fly knows it at once.
+        let unheard = |error: Error| match error.kind() {
+            ErrorKind::NotFound if own => error.outcome_is(Outcome::NotApplied(Next::SameLater)),
+            _ => error,
+        };
+        if !order.hidden.is_empty() {
+            let set = self.cloud.set_secrets(cx, "spawn_compute secrets", &app, &order.hidden).await;
+            let version = set.map_err(|error| unheard(before_the_order(error)))?;
+            order.body.min_secrets_version = order.body.min_secrets_version.max(version);
+        }
+        let answer = self.cloud.create(cx, &app, &order.body, order.secrets).await.map_err(unheard)?;
         if answer.status() != StatusCode::CONFLICT {
             return self.created(&app, &answer);
         }

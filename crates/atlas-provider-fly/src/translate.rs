@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use atlas_core::{
-    CallContext, Compute, ComputeRequest, ComputeStatus, DiskSize, Error, KeyCarriers, LAUNCH_KEY_TAG, LaunchKey, NetworkVolume,
-    Port, PortMapping, Protocol, ProviderId, Raw, Result, Secret,
+    CallContext, Compute, ComputeRequest, ComputeStatus, DiskSize, Error, KeyCarriers, LAUNCH_KEY_ENV, LAUNCH_KEY_TAG, LaunchKey,
+    NetworkVolume, Port, PortMapping, Protocol, ProviderId, Raw, Result, Secret,
 };
 use atlas_http::merge_json;
 use serde_json::Value;
@@ -110,14 +110,34 @@ fn external(ports: &[Port], index: usize) -> Result<u16> {
         .ok_or_else(|| Error::validation("ports", format!("{port} has no number of its own outside")))
 }
 
-/// The body of a create. `preset` and `region` are what it is pinned to.
+/// An order for a machine.
+pub(crate) struct Order {
+    /// The body of its create.
+    pub(crate) body: CreateMachine,
+    /// The part of its environment that goes into its app's secrets: every read of a machine shows the rest to whoever may read.
+    pub(crate) hidden: BTreeMap<String, Secret>,
+    /// What no error may repeat.
+    pub(crate) secrets: Vec<Secret>,
+}
+
+/// The order of a request. `preset` and `region` are what it is pinned to; `own` says that no other machine is in its app.
 pub(crate) fn create(
     cx: &CallContext,
     key: &LaunchKey,
     request: &ComputeRequest,
     (preset, region): (Preset, &str),
-) -> Result<(CreateMachine, Vec<Secret>)> {
-    let environment = request.environment(key);
+    own: bool,
+) -> Result<Order> {
+    let mut environment = request.environment(key);
+    let secrets = environment.values().cloned().collect();
+    let hides = own && own_opts(request)?.skip_secrets != Some(true);
+    let plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let hidden: BTreeMap<String, Secret> = environment
+        .iter()
+        .filter(|(name, _)| hides && plain(name) && *name != LAUNCH_KEY_ENV)
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    environment.retain(|name, _| !hidden.contains_key(name));
     let mut metadata = BTreeMap::new();
     if let Some(key) = key.tracked() {
         metadata.insert(LAUNCH_KEY_TAG.to_owned(), key.to_string());
@@ -152,14 +172,13 @@ pub(crate) fn create(
         config: Some(config),
         ..CreateMachine::default()
     };
-    let secrets = environment.into_values().collect();
     if request.provider_opts.is_null() {
-        return Ok((body, secrets));
+        return Ok(Order { body, hidden, secrets });
     }
     let written = |error: serde_json::Error| Error::validation("provider_opts", "cannot be merged").with_source(error);
     let mut merged = serde_json::to_value(&body).map_err(written)?;
     merge_json(&mut merged, &serde_json::to_value(own_opts(request)?).map_err(written)?);
-    Ok((serde_json::from_value(merged).map_err(written)?, secrets))
+    Ok(Order { body: serde_json::from_value(merged).map_err(written)?, hidden, secrets })
 }
 
 /// A port as a service. `autostop` and `autostart` are off: who holds the machine decides, and nobody who only calls it may wake it.
@@ -312,8 +331,8 @@ mod tests {
 
     fn created(request: &ComputeRequest) -> Value {
         let preset = Preset::parse("shared-cpu-1x").unwrap();
-        let (body, _) = create(&CallContext::new(), &LaunchKey::untracked(), request, (preset, "fra")).unwrap();
-        serde_json::to_value(body).unwrap()
+        let order = create(&CallContext::new(), &LaunchKey::untracked(), request, (preset, "fra"), false).unwrap();
+        serde_json::to_value(order.body).unwrap()
     }
 
     #[test]

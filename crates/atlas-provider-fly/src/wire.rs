@@ -203,6 +203,20 @@ pub(crate) struct AssignIp<'a> {
     pub(crate) kind: &'a str,
 }
 
+#[derive(Debug, Serialize)]
+pub(crate) struct SetSecrets<'a> {
+    pub(crate) values: BTreeMap<&'a str, &'a str>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct SecretsSet {
+    #[serde(default)]
+    pub(crate) version: Option<u64>,
+    /// The same by its old name.
+    #[serde(default, rename = "Version")]
+    pub(crate) old_version: Option<u64>,
+}
+
 #[derive(Debug, Deserialize)]
 pub(crate) struct Tokens {
     pub(crate) tokens: Option<Vec<Token>>,

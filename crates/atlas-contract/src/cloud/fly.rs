@@ -153,7 +153,7 @@ async fn with_ports(provider: &AnyProvider, subject: &CloudSubject) -> Result<()
     let cx = subject.cx();
     let text = "a1-aaaaaa-nkyqgaabaeaqcaib-aibaeaqc";
     let key = LaunchKey::Tracked(text.parse()?);
-    let request = ComputeRequest::cpu(1).image("x/y:1").port(Port::http(8000)).port(Port::tcp(22));
+    let request = ComputeRequest::cpu(1).image("x/y:1").port(Port::http(8000)).port(Port::tcp(22)).env("TOKEN", "secret");
     let request = request.clone().at(provider.candidates(&cx, &request).await?.remove(0));
     let mut made = Vec::new();
     for support in provider.supports(&key, &request)? {
@@ -247,7 +247,8 @@ fn beside(gone: &ComputeId) -> Vec<(&'static str, String, Option<Value>, u16)> {
     ]
 }
 
-/// The contract's operations and all the others, each once.
+/// The contract's operations and all the others, each once; not those whose example cannot be an answer: a list whose cursor leads back
+/// to itself, a wait for a state that is none.
 async fn every(transport: Transport) -> Result<Calls> {
     let fly = Fly::builder().api_key(KEY).org("text").app("text").transport(transport).build()?;
     let provider = AnyProvider::new(fly.clone());
@@ -285,7 +286,6 @@ async fn every(transport: Transport) -> Result<Calls> {
         ("set_metadata", fly.set_metadata(&cx, &id, "a", "b").await),
         ("update_metadata", fly.update_metadata(&cx, &id, &changes).await),
         ("remove_metadata", fly.remove_metadata(&cx, &id, "a").await),
-        ("apps", fly.apps(&cx).await.map(drop)),
         ("app", fly.app(&cx, "text").await.map(drop)),
         ("create_app", fly.create_app(&cx, "text", None).await),
         ("delete_app", fly.delete_app(&cx, "text").await),

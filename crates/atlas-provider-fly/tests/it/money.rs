@@ -11,7 +11,9 @@ use atlas_http::CredentialSource;
 use atlas_provider_fly::WaitFor;
 use atlas_testkit::dialect::fly::{self, NoRoom, Scope};
 use atlas_testkit::world::{FaultKind, Standing};
+use http_body_util::BodyExt;
 use serde_json::json;
+use tower::ServiceExt;
 
 use crate::stage::{answering, at, built, cx, id, request, stage};
 
@@ -360,6 +362,46 @@ async fn the_environment_that_every_read_shows_is_kept_nowhere() {
         assert!(!shown.contains("zz-canary"), "{shown}");
     }
     assert_eq!(read.raw["config"]["image"], "x/y:1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_an_app_of_its_own_a_machines_secrets_are_shown_to_nobody_who_may_read_it() {
+    let stage = stage();
+    let secret = request().port(Port::http(8000)).env("TOKEN", "zz-canary").env("odd.name", "zz-plain");
+    let made = stage.supported(&stage.key(1), &secret).await;
+    let machine = stage.world.truth(fly::NAME, made.id.as_str()).unwrap();
+    assert_eq!((machine.spec.env["TOKEN"].expose(), machine.spec.env["odd.name"].expose()), ("zz-canary", "zz-plain"));
+    let asked = stage.asked();
+    let sent = asked.iter().find(|asked| asked.line.ends_with("/machines")).unwrap();
+    assert!(sent.body["config"]["env"].get("TOKEN").is_none() && sent.body["config"]["env"]["odd.name"] == "zz-plain");
+    assert_eq!(sent.body["min_secrets_version"], 1);
+    // Whoever may only read sees neither the machine's nor the app's.
+    let (id, app) = made.id.as_str().split_once('.').unwrap();
+    for path in
+        [format!("/v1/apps/{app}/machines/{id}"), format!("/v1/apps/{app}/secrets"), "/v1/orgs/sim-org/machines".to_owned()]
+    {
+        let get = http::Request::builder().uri(format!("https://api.machines.dev{path}"));
+        let get = get.header("authorization", "Bearer sim-key").body(atlas_http::Body::empty()).unwrap();
+        let answer = stage.dialect.clone().oneshot(get).await.unwrap();
+        let text = answer.into_body().collect().await.unwrap().to_bytes();
+        assert!(!String::from_utf8_lossy(&text).contains("zz-canary"), "{path}");
+    }
+    // What fails before the order leaves nothing ordered.
+    for kind in [FaultKind::CommitThen500, FaultKind::CommitThenReset] {
+        let key = stage.key(2);
+        for support in stage.provider.supports(&key, &secret).unwrap() {
+            stage.provider.ensure_support(&cx(), &key, &support).await.unwrap();
+        }
+        stage.fault("supports", kind, 1);
+        let error = stage.provider.spawn_compute(&cx(), &key, &secret).await.unwrap_err();
+        assert_eq!((error.outcome(), stage.made()), (&Outcome::NotApplied(Next::SameLater), 1), "{kind}");
+        assert!(!format!("{error:?}").contains("zz-canary"));
+        stage.world.calm();
+    }
+    // A machine that is to have none of its app's secrets still gets its environment.
+    let skipping = secret.provider_opts(json!({ "skip_secrets": true }));
+    let made = stage.supported(&stage.key(3), &skipping).await;
+    assert_eq!(stage.world.truth(fly::NAME, made.id.as_str()).unwrap().spec.env["TOKEN"].expose(), "zz-canary");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,8 @@
 //! Apps and their addresses. App names are one name space for everybody.
 
-use atlas_core::Timestamp;
+use std::collections::BTreeMap;
+
+use atlas_core::{Secret, Timestamp};
 use http::Response;
 use serde_json::{Value, json};
 
@@ -16,6 +18,9 @@ pub(super) struct App {
     pub(super) network: Option<String>,
     pub(super) created_at: Timestamp,
     pub(super) ips: Vec<Ip>,
+    /// What its machines get as environment; no answer ever has the values.
+    pub(super) secrets: BTreeMap<String, Secret>,
+    pub(super) secrets_version: u64,
     serial: u64,
 }
 
@@ -30,7 +35,7 @@ pub(super) struct Ip {
 
 impl App {
     pub(super) fn new(org: &str, network: Option<String>, created_at: Timestamp, serial: u64) -> Self {
-        Self { org: org.to_owned(), network, created_at, ips: Vec::new(), serial }
+        Self { org: org.to_owned(), network, created_at, ips: Vec::new(), secrets: BTreeMap::new(), secrets_version: 0, serial }
     }
 }
 
@@ -123,6 +128,50 @@ impl Fly {
         }
         self.shared().apps.remove(name);
         Ok(empty(202))
+    }
+
+    pub(super) fn list_secrets(&self, name: &str) -> Result<Response<SimBody>, Failure> {
+        let app = self.shared().apps.get(name).cloned().ok_or_else(|| Failure::no_app(name))?;
+        Ok(ok(&json!({ "secrets": self.shown_secrets(&app) })))
+    }
+
+    /// Sets what has a value, and removes what has none.
+    pub(super) fn set_secrets(&self, call: &Call<'_>, name: &str) -> Result<Response<SimBody>, Failure> {
+        let body = call.json()?;
+        let values = body["values"].as_object().ok_or_else(|| Failure::invalid("values is required"))?;
+        let plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !name.is_empty();
+        if let Some((odd, _)) = values.iter().find(|(name, value)| !plain(name) || !(value.is_string() || value.is_null())) {
+            return Err(Failure::invalid(format!("invalid secret: {odd}")));
+        }
+        let app = {
+            let mut shared = self.shared();
+            let app = shared.apps.get_mut(name).ok_or_else(|| Failure::no_app(name))?;
+            for (name, value) in values {
+                match value.as_str() {
+                    Some(value) => app.secrets.insert(name.clone(), Secret::new(value)),
+                    None => app.secrets.remove(name),
+                };
+            }
+            app.secrets_version += 1;
+            app.clone()
+        };
+        Ok(ok(&json!({ "secrets": self.shown_secrets(&app), "version": app.secrets_version, "Version": app.secrets_version })))
+    }
+
+    fn shown_secrets(&self, app: &App) -> Vec<Value> {
+        let at = self.shown(app.created_at);
+        let row = |name: &String| json!({ "name": name, "digest": "5f2c9a01", "created_at": at, "updated_at": at });
+        app.secrets.keys().map(row).collect()
+    }
+
+    /// What machines of an app get besides their own environment, at this version of it or a later one.
+    pub(super) fn secrets_for(&self, name: &str, body: &Value) -> Result<BTreeMap<String, Secret>, Failure> {
+        let shared = self.shared();
+        let app = shared.apps.get(name).ok_or_else(|| Failure::no_app(name))?;
+        if body["min_secrets_version"].as_u64().is_some_and(|least| least > app.secrets_version) {
+            return Err(Failure::invalid("secrets are not available at that version"));
+        }
+        Ok(if body["skip_secrets"] == true { BTreeMap::new() } else { app.secrets.clone() })
     }
 
     pub(super) fn list_ips(&self, name: &str) -> Result<Response<SimBody>, Failure> {

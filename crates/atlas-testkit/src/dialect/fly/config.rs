@@ -176,7 +176,11 @@ pub(super) fn shown(machine: &Machine, autostop_as_bool: bool) -> Value {
             ("init".to_owned(), json!({ "cmd": spec.command })),
         ]),
     };
-    let env: Map<String, Value> = spec.env.iter().map(|(name, value)| (name.clone(), Value::from(value.expose()))).collect();
+    // What came from the app's secrets is never shown.
+    let own = spec.extra["config"].is_object().then(|| spec.extra["config"]["env"].as_object().cloned().unwrap_or_default());
+    let shown = |name: &String| own.as_ref().is_none_or(|own| own.contains_key(name));
+    let env = spec.env.iter().filter(|(name, _)| shown(name));
+    let env: Map<String, Value> = env.map(|(name, value)| (name.clone(), Value::from(value.expose()))).collect();
     config.insert("env".to_owned(), Value::Object(env));
     config.insert("metadata".to_owned(), json!(spec.tags));
     config.insert("image".to_owned(), Value::from(spec.image.as_str()));

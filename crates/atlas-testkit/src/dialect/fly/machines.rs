@@ -108,6 +108,7 @@ impl Fly {
         spec.network_volume = volume.as_ref().map(|(id, _)| id.clone());
         spec.id_suffix = Some(format!(".{app}"));
         config::apply(&read.kept, &mut spec);
+        spec.env.extend(self.secrets_for(app, &body)?);
         spec.extra = json!({ "config": read.kept });
         let made = self.world.create_machine(NAME, &call.account, spec, &call.arrival);
         let machine = made.map_err(|refusal| self.no_room(refusal, volume.is_some(), read.mount.as_deref()))?;
@@ -222,8 +223,10 @@ impl Fly {
         let read = config::read(&body["config"])?;
         let price = read.guest.price(&machine.region);
         let before = config::shown(&machine, false);
+        let secrets = self.secrets_for(parts(id).1, &body)?;
         self.world.update(NAME, &call.account, id, |machine| {
             config::apply(&read.kept, &mut machine.spec);
+            machine.spec.env.extend(secrets);
             machine.spec.extra["config"] = read.kept.clone();
             machine.price = price;
         })?;

@@ -1,6 +1,6 @@
 //! Fly's Machines API over a world: apps, IPs, machines, leases, metadata, volumes, whole organisations. Facts: docs/clouds/fly.md.
 //!
-//! Left out, for we never call them: certificates, app secrets and secret keys, Postgres, memory reclaiming, OIDC and KMS tokens, and the
+//! Left out, for we never call them: certificates, single app secrets, secret keys, Postgres, memory reclaiming, OIDC and KMS tokens, and the
 //! cookie that ties a client to one API node.
 
 mod answer;
@@ -371,6 +371,8 @@ impl Fly {
             Route::Ips(app) => self.list_ips(app),
             Route::AssignIp(app) => self.assign_ip(call, app),
             Route::ReleaseIp(app, ip) => self.release_ip(app, ip),
+            Route::Secrets(app) => self.list_secrets(app),
+            Route::SetSecrets(app) => self.set_secrets(call, app),
             Route::Machines(app) => self.list_machines(call, app),
             Route::Create(app) => self.create(call, app),
             Route::Machine(app, id, verb) => {

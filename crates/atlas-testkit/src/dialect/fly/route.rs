@@ -14,6 +14,8 @@ pub(super) enum Route {
     Ips(String),
     AssignIp(String),
     ReleaseIp(String, String),
+    Secrets(String),
+    SetSecrets(String),
     Machines(String),
     Create(String),
     Machine(String, String, Verb),
@@ -84,6 +86,8 @@ impl Route {
             ("GET", ["apps", app, "ip_assignments"]) => Self::Ips(own(app)),
             ("POST", ["apps", app, "ip_assignments"]) => Self::AssignIp(own(app)),
             ("DELETE", ["apps", app, "ip_assignments", ip]) => Self::ReleaseIp(own(app), own(ip)),
+            ("GET", ["apps", app, "secrets"]) => Self::Secrets(own(app)),
+            ("POST", ["apps", app, "secrets"]) => Self::SetSecrets(own(app)),
             ("GET", ["apps", app, "machines"]) => Self::Machines(own(app)),
             ("POST", ["apps", app, "machines"]) => Self::Create(own(app)),
             (_, ["apps", app, "machines", id, rest @ ..]) => Self::Machine(own(app), own(id), Verb::of(method, rest)?),
@@ -104,7 +108,7 @@ impl Route {
         match self {
             Self::CreateApp | Self::AssignIp(_) => "ensure_support",
             Self::DeleteApp(_) | Self::ReleaseIp(..) => "release_support",
-            Self::Apps | Self::App(_) | Self::Ips(_) => "supports",
+            Self::Apps | Self::App(_) | Self::Ips(_) | Self::Secrets(_) | Self::SetSecrets(_) => "supports",
             Self::Machines(_) | Self::OrgMachines(_) => "list_compute",
             Self::Create(_) => "spawn_compute",
             Self::Machine(_, _, verb) => match verb {
@@ -136,6 +140,7 @@ impl Route {
     pub(super) fn app(&self) -> Option<&str> {
         match self {
             Self::App(app) | Self::DeleteApp(app) | Self::Ips(app) | Self::AssignIp(app) | Self::ReleaseIp(app, _) => Some(app),
+            Self::Secrets(app) | Self::SetSecrets(app) => Some(app),
             Self::Machines(app) | Self::Create(app) | Self::Machine(app, ..) => Some(app),
             Self::Volumes(app) | Self::CreateVolume(app) | Self::Volume(app, ..) => Some(app),
             _ => None,
@@ -159,7 +164,7 @@ impl Route {
     /// Whether it changes anything.
     pub(super) const fn writes(&self) -> bool {
         match self {
-            Self::Apps | Self::App(_) | Self::Ips(_) | Self::Machines(_) | Self::Volumes(_) => false,
+            Self::Apps | Self::App(_) | Self::Ips(_) | Self::Secrets(_) | Self::Machines(_) | Self::Volumes(_) => false,
             Self::OrgMachines(_) | Self::OrgVolumes(_) | Self::Regions | Self::Placements | Self::Token => false,
             Self::Machine(_, _, verb) => verb.writes(),
             Self::Volume(_, _, verb) => !matches!(verb, VolumeVerb::Get | VolumeVerb::Snapshots),
