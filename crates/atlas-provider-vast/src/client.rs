@@ -41,6 +41,12 @@ pub(crate) fn call<S: AsRef<str>>(
         .trailing_slash()
 }
 
+/// Vast's ids are numbers. Another cloud's id would meet no route, and a page of HTML for an answer.
+fn number(id: &str) -> Result<()> {
+    let plain = !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit());
+    if plain { Ok(()) } else { Err(Error::validation("compute_id", "is no id of vast, which are numbers")) }
+}
+
 impl Cloud {
     /// Makes a call. An answer that says `success: false` is an error, whatever its status.
     pub(crate) async fn answer(&self, cx: &CallContext, call: Call) -> Result<Answer> {
@@ -74,6 +80,7 @@ impl Cloud {
 
     /// A point read: the instance, or the `null` that says that there is none. Also the answer, for what is wrong with it.
     pub(crate) async fn instance(&self, cx: &CallContext, id: &str) -> Result<(Option<Value>, Answer)> {
+        number(id)?;
         let call = call(Method::GET, "get_compute", RetryClass::Safe, ["instances", id]).accept_status(StatusCode::NOT_FOUND);
         let answer = self.0.call(cx, call).await?;
         if let Some(gone) = gone(&answer) {
@@ -117,12 +124,14 @@ impl Cloud {
 
     /// Stops or starts. The words of the answer count, whatever its status.
     pub(crate) async fn set_state(&self, cx: &CallContext, operation: &'static str, id: &str, state: &str) -> Result<Answer> {
+        number(id)?;
         let call = call(Method::PUT, operation, RetryClass::Idempotent, ["instances", id]).json(&json!({ "state": state }));
         self.answer(cx, call).await
     }
 
     /// A 404 in Vast's own words about an instance is a success; one about the key is not.
     pub(crate) async fn destroy(&self, cx: &CallContext, id: &str) -> Result<()> {
+        number(id)?;
         let call =
             call(Method::DELETE, "terminate", RetryClass::Idempotent, ["instances", id]).accept_status(StatusCode::NOT_FOUND);
         let answer = self.0.call(cx, call).await?;
@@ -149,6 +158,7 @@ impl Cloud {
 
     /// Asks for a log to be written; answers where it will be.
     pub(crate) async fn request_logs(&self, cx: &CallContext, id: &str, body: &Value) -> Result<String> {
+        number(id)?;
         let call = call(Method::PUT, "logs", RetryClass::Safe, ["instances", "request_logs", id]).json(body);
         Ok(self.json::<ResultAt>(cx, call).await?.result_url)
     }

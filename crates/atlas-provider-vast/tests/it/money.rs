@@ -344,5 +344,14 @@ async fn what_vast_would_misread_or_refuse_is_refused_before_any_call() {
         let error = stage.provider.spawn_compute(&cx(), &stage.key(1), &request).await.unwrap_err();
         assert_eq!(error.field(), Some(field), "{error}");
     }
+    let foreign = id("q8d2m5x0c7hn4v");
+    for error in [
+        stage.provider.get_compute(&cx(), &foreign).await.map(drop),
+        stage.provider.terminate(&cx(), &foreign).await,
+        stage.provider.stop(&cx(), &foreign).await,
+    ] {
+        assert_eq!(error.unwrap_err().field(), Some("compute_id"));
+    }
+    assert!(matches!(stage.provider.presence(&cx(), &foreign).await, Presence::NoAnswer(_)));
     assert_eq!(stage.asked(), Vec::<String>::new());
 }
