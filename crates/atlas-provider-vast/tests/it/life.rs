@@ -90,6 +90,21 @@ async fn an_outbid_machine_is_preempted_and_a_higher_bid_resumes_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_outbid_machine_that_resumes_by_itself_runs_and_bills_again() {
+    let stage = stage();
+    stage.quirks(|quirks| quirks.resumes_after = Some(Duration::from_secs(3600)));
+    let made = stage.running(1, &request().spot(true)).await;
+    assert!(stage.world.preempt_machine(vast::NAME, made.id.as_str()));
+    assert!(stage.read(&made).await.preempted);
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    stage.read(&made).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let read = stage.read(&made).await;
+    assert_eq!((&read.status, read.preempted), (&ComputeStatus::Running, false));
+    assert_eq!(read.cost_per_hour, made.cost_per_hour);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_host_that_cannot_run_the_image_has_failed_and_is_avoided_and_progress_is_no_failure() {
     for (word, message, failed) in [
         ("loading", "Error response from daemon: manifest unknown\n", true),

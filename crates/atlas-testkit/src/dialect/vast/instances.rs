@@ -69,16 +69,30 @@ impl Vast {
         let _ = self.world.update(NAME, &call.account, id, |machine| machine.preempted = false);
     }
 
-    /// What waits for a card, and can have it, starts by itself.
+    /// What waits for a card, and can have it, starts by itself; so does what was outbid, once its bid wins again.
     pub(super) fn settle(&self) {
+        let now = self.world.now();
+        let resumes_after = self.shared().quirks.resumes_after;
+        if let Some(wait) = resumes_after {
+            let outbid =
+                self.world.all(NAME).into_iter().filter(|machine| machine.preempted && machine.state == MachineState::Stopped);
+            let outbid: Vec<String> = outbid.map(|machine| machine.id).collect();
+            for id in outbid {
+                self.note(&id, |note| {
+                    let since = *note.outbid.get_or_insert(now);
+                    note.queued = now.since(since) >= wait;
+                });
+            }
+        }
         let waiting: Vec<String> = self.shared().notes.iter().filter(|(_, note)| note.queued).map(|(id, _)| id.clone()).collect();
         for id in waiting {
             let Some(machine) = self.world.truth(NAME, &id) else { continue };
             let account = self.world.account(&machine.account);
             let free = Self::ask_of(&machine).is_none_or(|ask| self.rentable(ask));
             if free && self.world.start(NAME, &account, &id, &self.world.honest()).is_ok() {
-                let now = self.world.now();
                 self.note(&id, |note| *note = Note { started: Some(now), ..Note::default() });
+                // It is there, for it was just started.
+                let _ = self.world.update(NAME, &account, &id, |machine| machine.preempted = false);
             }
         }
     }

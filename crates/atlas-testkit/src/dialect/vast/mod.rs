@@ -76,6 +76,8 @@ pub struct Quirks {
     pub boot: Option<(String, String)>,
     /// How long the old `exited` is shown after a start.
     pub exited_after_start: Duration,
+    /// How long an outbid machine waits until its bid wins again and it resumes by itself; `None` for ever.
+    pub resumes_after: Option<Duration>,
     /// How often a result is not there yet.
     pub result_polls: u32,
     /// Where results are: another host than the API's.
@@ -97,6 +99,7 @@ impl Default for Quirks {
             ignores_filter: None,
             boot: None,
             exited_after_start: Duration::ZERO,
+            resumes_after: None,
             result_polls: 2,
             results_url: "https://results.vast.example/s3".to_owned(),
         }
@@ -133,6 +136,8 @@ struct Note {
     queued: bool,
     /// When it was last started.
     started: Option<Timestamp>,
+    /// Since when others bid more.
+    outbid: Option<Timestamp>,
 }
 
 /// One call, understood.
