@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use atlas_core::{CallContext, Error, ErrorKind, Next, Outcome, Result, Support};
+use atlas_core::{CallContext, Claim, ComputeStatus, Error, ErrorKind, Next, Outcome, Result, Support, TrackedKey};
 use http::StatusCode;
 
 use crate::app::IpKind;
@@ -68,7 +68,7 @@ impl Fly {
         }
     }
 
-    /// Deleting an app takes every machine in it along: not while one is there that was not destroyed.
+    /// Deleting an app takes every machine in it along: not while one is there that was not destroyed. One of ours is waited for.
     pub(crate) async fn release_app(&self, cx: &CallContext, support: &Support) -> Result<()> {
         const OPERATION: &str = "release_support";
         let name = app_name(support)?;
@@ -80,10 +80,21 @@ impl Fly {
             Ok(Some(_)) => {}
         }
         let walk = self.cloud.app_machines(cx, OPERATION, name).await?;
-        let left = walk.rows.iter().any(|(_, row)| row["state"] != "destroyed");
-        if left || walk.missing.is_some() {
+        let (mut ours, mut others, key) = (walk.missing.is_some(), false, TrackedKey::in_name(name));
+        for (app, row) in walk.rows {
+            let machine = crate::translate::listed(&self.reader, app.as_deref(), row)?;
+            let lives = machine.status != ComputeStatus::Terminated;
+            let claimed = key.is_some_and(|key| machine.keys.claim() == Claim::Whole(key));
+            ours |= lives && claimed;
+            others |= lives && !claimed;
+        }
+        if ours {
             let error = Error::new(ErrorKind::Conflict, format!("the app {name} still has machines, which would go with it"));
             return Err(error.outcome_is(Outcome::NotApplied(Next::SameLater)));
+        }
+        if others {
+            // Somebody put a machine of their own in it, and nobody of ours will end that: the app, which costs nothing, is left to them.
+            return Ok(());
         }
         let answer = self.cloud.delete_app(cx, OPERATION, name).await?;
         if answer.status().is_success() || crate::error::is_flys_own(answer.bytes()) {

@@ -80,6 +80,25 @@ async fn an_app_is_released_with_its_addresses_and_not_while_a_machine_is_in_it(
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_app_into_which_somebody_put_a_machine_is_left_to_them() {
+    let stage = stage();
+    let key = stage.key(1);
+    let made = stage.supported(&key, &request().port(Port::http(8000))).await;
+    let clone = stage.world.clone_machine(fly::NAME, made.id.as_str()).unwrap();
+    stage.provider.terminate(&cx(), &made.id).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let step = planned(&stage, &key).remove(0);
+    let error = stage.provider.release_support(&cx(), &step).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "one with our whole key is ours to end first");
+    stage.world.rename_machine(fly::NAME, &clone.id, "somebodys");
+    stage.provider.release_support(&cx(), &step).await.unwrap();
+    assert_eq!((stage.live(), stage.dialect.apps().contains(&step.name)), (1, true));
+    stage.world.destroy_machine(fly::NAME, &clone.id);
+    stage.provider.release_support(&cx(), &step).await.unwrap();
+    assert_eq!(stage.dialect.apps(), [fly::APP]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_machine_whose_own_app_is_gone_is_gone_where_the_whole_organisation_can_be_seen() {
     let stage = stage();
     let made = stage.supported(&stage.key(1), &request().port(Port::http(8000))).await;
