@@ -41,7 +41,8 @@ const STEPS: &[Step] = &[
     ("demo", || Cargo::release("atlas-cli", "atlas").args(["demo"]).run()),
     ("conformance", || Cargo::release("atlas-contract", "atlas-conformance").run()),
     ("contract", contract),
-    ("sim", || Cargo::release("atlas-histories", "atlas-histories").args(["--seeds", "60", "--from", "904000"]).run()),
+    ("sim", || Cargo::release("atlas-histories", "atlas-histories").args(["--seeds", "300"]).run()),
+    ("sabotage", || Cargo::release("atlas-histories", "atlas-histories").args(["--sabotage", "all"]).run()),
     ("torture", || Cargo::release("atlas-histories", "atlas-torture").args(["--store", "redb"]).run()),
 ];
 

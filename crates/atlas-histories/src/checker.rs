@@ -331,7 +331,7 @@ impl Case<'_> {
         for (at, id) in &self.evidence.deletions {
             if let Some(kind) = self.evidence.planted.get(id)
                 && *kind != "clone"
-                && (*kind != FLEET || !torn && self.fleet_at(*at) > BREAKER)
+                && (*kind != FLEET || !torn && !self.evidence.rolled_back() && self.fleet_at(*at) > BREAKER)
             {
                 found.push(format!("at {at} a deletion of {id}, a {kind} machine, was sent"));
             }
@@ -490,7 +490,7 @@ impl Case<'_> {
             for said in said.map(|event| event.at) {
                 for ours in self.ours.iter().filter(|ours| ours.session == Some(info.id)) {
                     let alive = ours.machine.created_at <= said && ours.machine.destroyed_at.is_none_or(|gone| gone > said);
-                    if alive {
+                    if alive && !self.is_ambiguous(ours) {
                         found.push(format!(
                             "session {} was called terminated at {said}, and machine {} lived",
                             info.id, ours.machine.id

@@ -83,7 +83,7 @@ impl History {
             api_key: Arc::new(Mutex::new(API_KEY)),
             rules: rules.clone(),
             last_intent: Arc::default(),
-            places: Places::new(seed, plan.crashes, plan.stalls),
+            places: Places::new(seed, plan.crashes, plan.stalls + if plan.nodes > 1 { rules.more_stalls } else { 0 }),
             network: Network::new(seed, plan.lost_deletes_percent),
             weather: StoreWeather::new(seed, plan.store_failures_per_thousand),
             deletions: Arc::new(Mutex::new(Vec::new())),

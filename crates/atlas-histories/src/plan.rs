@@ -179,6 +179,10 @@ fn draw_user(dice: &Dice, user: usize, calm: bool, steps: &mut Vec<(Duration, St
         at += dice.seconds(10..ttl.as_secs().min(900) * 11 / 10);
         steps.push((at, Step::Touch(user)));
     }
+    if dice.percent(20) {
+        // Somebody comes back just when nobody expected it any more.
+        steps.push((at + ttl + dice.seconds(0..3), Step::Touch(user)));
+    }
     if dice.percent(55) {
         let gone = if dice.percent(30) { start + dice.seconds(0..30) } else { at + dice.seconds(0..600) };
         steps.push((gone, Step::Stop(user)));

@@ -11,8 +11,10 @@ pub(crate) struct Rules {
     pub(crate) policy: Policy,
     /// The store acknowledges intents that a crash then undoes.
     pub(crate) loses_intents: bool,
-    /// The store writes a change without an event of it.
+    /// The store shows readers only some of the events.
     pub(crate) drops_events: bool,
+    /// How much oftener processes stand still, where there are several.
+    pub(crate) more_stalls: u64,
     /// A provider repeats in its errors what it was sent.
     pub(crate) leaks: bool,
 }
@@ -30,6 +32,6 @@ impl Default for Rules {
         account.limits = Some(limits);
         let mut policy = Policy::default();
         policy.default_account = account;
-        Self { policy, loses_intents: false, drops_events: false, leaks: false }
+        Self { policy, loses_intents: false, drops_events: false, more_stalls: 0, leaks: false }
     }
 }

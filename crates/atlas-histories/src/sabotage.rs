@@ -86,26 +86,33 @@ pub(crate) const ALL: &[Sabotage] = &[
     Sabotage {
         name: "trust-partial-list",
         invariants: &["I8", "I3", "I2"],
-        apply: |r| r.policy.safeguards.complete_walks = false,
-        known: &[],
+        apply: |r| {
+            r.policy.safeguards.complete_walks = false;
+            // What a torn walk lacks is read by its id all the same, where the id is known.
+            r.policy.safeguards.point_read = false;
+        },
+        known: &[417],
     },
-    Sabotage { name: "absence-by-list", invariants: &["I8"], apply: |r| r.policy.safeguards.point_read = false, known: &[] },
+    Sabotage { name: "absence-by-list", invariants: &["I8"], apply: |r| r.policy.safeguards.point_read = false, known: &[417] },
     Sabotage {
         name: "no-fence",
         invariants: &["I2", "I3", "I7", "I8"],
-        apply: |r| r.policy.safeguards.fence = false,
+        apply: |r| {
+            r.policy.safeguards.fence = false;
+            r.more_stalls = 6;
+        },
         known: &[],
     },
     Sabotage { name: "no-mac", invariants: &["I4"], apply: |r| r.policy.safeguards.mac = false, known: &[] },
-    Sabotage { name: "one-carrier", invariants: &["I4"], apply: |r| r.policy.safeguards.all_carriers = false, known: &[] },
+    Sabotage { name: "one-carrier", invariants: &["I4"], apply: |r| r.policy.safeguards.all_carriers = false, known: &[17] },
     Sabotage {
         name: "adopt-first-only",
         invariants: &["I2", "I8"],
         apply: |r| r.policy.safeguards.every_duplicate = false,
         known: &[],
     },
-    Sabotage { name: "no-confirm", invariants: &["I8"], apply: |r| r.policy.safeguards.confirm = false, known: &[] },
-    Sabotage { name: "no-account", invariants: &["I8"], apply: |r| r.policy.safeguards.account_identity = false, known: &[] },
+    Sabotage { name: "no-confirm", invariants: &["I8"], apply: |r| r.policy.safeguards.confirm = false, known: &[11] },
+    Sabotage { name: "no-account", invariants: &["I8"], apply: |r| r.policy.safeguards.account_identity = false, known: &[770] },
     Sabotage {
         name: "no-incarnation",
         invariants: &["I2", "I4", "I8"],
@@ -127,7 +134,7 @@ pub(crate) const ALL: &[Sabotage] = &[
             r.policy.safeguards.two_sightings = false;
             r.policy.safeguards.grace = false;
         },
-        known: &[],
+        known: &[12],
     },
     Sabotage {
         name: "single-sighting",
@@ -139,17 +146,17 @@ pub(crate) const ALL: &[Sabotage] = &[
         },
         known: &[],
     },
-    Sabotage { name: "no-grace", invariants: &["I4"], apply: |r| r.policy.safeguards.grace = false, known: &[] },
-    Sabotage { name: "no-breaker", invariants: &["I4"], apply: |r| r.policy.safeguards.breaker = false, known: &[] },
+    Sabotage { name: "no-grace", invariants: &["I4"], apply: |r| r.policy.safeguards.grace = false, known: &[71] },
+    Sabotage { name: "no-breaker", invariants: &["I4"], apply: |r| r.policy.safeguards.breaker = false, known: &[38] },
     Sabotage { name: "touch-lost", invariants: &["I6"], apply: |r| r.policy.safeguards.flush_touches = false, known: &[] },
-    Sabotage { name: "idle-early", invariants: &["I6"], apply: |r| r.policy.safeguards.idle_margin = false, known: &[] },
-    Sabotage { name: "cost-overrun", invariants: &["I5"], apply: |r| r.policy.safeguards.cost_margin = false, known: &[] },
+    Sabotage { name: "idle-early", invariants: &["I6"], apply: |r| r.policy.safeguards.idle_margin = false, known: &[13] },
+    Sabotage { name: "cost-overrun", invariants: &["I5"], apply: |r| r.policy.safeguards.cost_margin = false, known: &[53] },
     Sabotage { name: "event-gap", invariants: &["I7"], apply: |r| r.drops_events = true, known: &[] },
     Sabotage {
         name: "respawn-leak",
         invariants: &["I2", "I8"],
         apply: |r| r.policy.safeguards.respawn_kills_old = false,
-        known: &[],
+        known: &[18],
     },
     Sabotage { name: "leak-secret", invariants: &["I9"], apply: |r| r.leaks = true, known: &[] },
 ];

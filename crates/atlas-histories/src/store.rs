@@ -8,6 +8,8 @@ use atlas_orchestrator::store::{
     AnyStore, Batch, CommitError, Fence, Memory, MemorySnapshot, Row, Store, StoreInfo, StoredEvent, Table,
 };
 
+use tokio::time::sleep;
+
 use crate::dice::Dice;
 use crate::process::{Places, Process};
 
@@ -25,6 +27,11 @@ struct Weather {
 impl StoreWeather {
     pub(crate) fn new(seed: u64, per_thousand: u64) -> Self {
         Self(Arc::new(Mutex::new(Weather { dice: Dice::new(seed, "store"), per_thousand, struck: 0 })))
+    }
+
+    /// How long a write is under way, in milliseconds.
+    fn latency(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).dice.draw(1..40)
     }
 
     /// No more failures.
@@ -58,11 +65,19 @@ pub(crate) struct Watched {
     pub(crate) memory: Memory,
     /// Where what it held before the newest intent is kept, for a store that loses what it acknowledged.
     pub(crate) last_intent: Option<Arc<Mutex<Option<MemorySnapshot>>>>,
-    /// Writes changes without their events, now and then.
+    /// Shows readers only some of the events.
     pub(crate) drops_events: bool,
 }
 
 impl Watched {
+    /// What a reader is shown of these events.
+    fn shown(&self, mut events: Vec<StoredEvent>) -> Vec<StoredEvent> {
+        if self.drops_events {
+            events.retain(|event| event.seq % 4 != 3);
+        }
+        events
+    }
+
     async fn at(&self, place: &str) {
         self.places.pass(&self.process, place).await;
     }
@@ -100,8 +115,6 @@ impl Store for Watched {
         set_incarnation(incarnation: &str) -> ();
         get(table: Table, key: &[u8]) -> Option<Row>;
         scan(table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<Row>;
-        events(session: [u8; 16], after_seq: u64, limit: usize) -> Vec<StoredEvent>;
-        feed(after_position: u64, limit: usize) -> Vec<StoredEvent>;
         forget_events(session: [u8; 16], up_to_seq: u64) -> ();
         lease_acquire(scope: &str, holder: &str, ttl: Duration) -> Option<Fence>;
         lease_renew(fence: &Fence, ttl: Duration) -> Option<Fence>;
@@ -110,7 +123,21 @@ impl Store for Watched {
         now() -> Timestamp;
     }
 
-    async fn commit(&self, mut batch: Batch) -> Result<u64, CommitError> {
+    async fn events(&self, session: [u8; 16], after_seq: u64, limit: usize) -> Result<Vec<StoredEvent>, Error> {
+        self.at("store.events before").await;
+        let answer = self.inner.events(session, after_seq, limit).await;
+        self.at("store.events after").await;
+        answer.map(|events| self.shown(events))
+    }
+
+    async fn feed(&self, after_position: u64, limit: usize) -> Result<Vec<StoredEvent>, Error> {
+        self.at("store.feed before").await;
+        let answer = self.inner.feed(after_position, limit).await;
+        self.at("store.feed after").await;
+        answer.map(|events| self.shown(events))
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<u64, CommitError> {
         let kind = kind(&batch);
         self.at(&format!("store.commit {kind} before")).await;
         if let Some(last) = &self.last_intent
@@ -118,9 +145,8 @@ impl Store for Watched {
         {
             *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.memory.snapshot());
         }
-        if self.drops_events && batch.appends.len() > 1 {
-            batch.appends.pop();
-        }
+        // A write takes its time: what was read for it may be old when it lands.
+        sleep(Duration::from_millis(self.weather.latency())).await;
         let answer = match self.weather.strikes() {
             Some(true) => {
                 // It was written, and nobody was told.

@@ -70,6 +70,8 @@ impl Orchestrator {
                     format!("account {} could not be walked to its end: {why}", account.name),
                 ));
             }
+            // Whoever shows these machines has them.
+            let identity = account.identity().await.ok();
             for machine in &listed.machines {
                 let (key, whole) = match machine.keys.claim() {
                     Claim::Whole(key) => (Some(key), true),
@@ -87,7 +89,7 @@ impl Orchestrator {
                         report.unclear.push(machine.id.clone());
                         continue;
                     }
-                    let record = orphan(core, &account.name, account.provider.id().clone(), machine, key);
+                    let record = orphan(core, &account.name, account.provider.id().clone(), machine, key, identity.clone());
                     report.orphans.push(put_orphan(core, record, key.attempt()).await?);
                 }
             }
@@ -126,6 +128,7 @@ fn orphan(
     provider: atlas_core::ProviderId,
     machine: &Compute,
     key: TrackedKey,
+    identity: Option<String>,
 ) -> SessionRecord {
     let now = core.now();
     let attempt = Attempt {
@@ -142,7 +145,7 @@ fn orphan(
         sighted: vec![Sighted { id: machine.id.clone(), at: now, fate: Fate::Doomed }],
         kill: Some(Kill { reason: Reason::Accepted, at: now }),
         supports: Vec::new(),
-        identity: None,
+        identity,
         price: machine.cost_per_hour,
         spent: Usd::ZERO,
         metered_to: Some(now),

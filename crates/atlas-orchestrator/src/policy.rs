@@ -82,7 +82,7 @@ pub struct Safeguards {
     pub breaker: bool,
     /// Touches are flushed and compared before an idle kill (`touch-lost`).
     pub flush_touches: bool,
-    /// An idle kill waits ttl and flush (`idle-early`).
+    /// An idle kill waits ttl and flush, and a touch near its time is acknowledged once it is durable (`idle-early`).
     pub idle_margin: bool,
     /// A cost kill is ordered before the cap is reached (`cost-overrun`).
     pub cost_margin: bool,

@@ -5,11 +5,19 @@ use std::time::Duration;
 use atlas_core::{AttemptId, Compute, ComputeId, ComputeStatus, ErrorKind, Timestamp};
 
 use super::input::{Failure, Walk, backoff};
-use super::record::{Fate, Placing, Sighted};
+use super::record::{Fate, Placing, SessionRecord, Sighted};
 use super::step::{RETRY_BASE, RETRY_CAP, STUCK_AFTER, Stepper};
 use crate::event::{Death, EventKind, Limit, Reason, Stuck};
 use crate::options::OnFailure;
 use crate::session::{AttemptPhase, Proof, SessionKind, TaskKind, TaskOutcome};
+
+/// Whether a machine is provably of this order: its id is on record, or all its carriers say so.
+fn attempt_knows(record: &SessionRecord, id: AttemptId, machine: &Compute) -> bool {
+    matches!(machine.keys.claim(), atlas_core::Claim::Whole(_))
+        || record
+            .attempt(id)
+            .is_some_and(|attempt| attempt.sighted.iter().any(|seen| seen.id == machine.id && seen.fate != Fate::Clone))
+}
 
 impl Stepper<'_> {
     /// Puts an id on record. Answers whether it is new.
@@ -23,6 +31,9 @@ impl Stepper<'_> {
                     let e = self.evidence(id);
                     e.deletes.remove(compute);
                     e.absent.remove(compute);
+                } else if fate == Fate::Kept && seen.fate == Fate::Clone {
+                    // It was taken for somebody else's while its carriers did not all say so.
+                    seen.fate = Fate::Kept;
                 }
                 false
             }
@@ -181,13 +192,16 @@ impl Stepper<'_> {
             }
             _ if self.step.evidence.attempts.get(&id).is_some_and(|e| e.in_call) => {}
             _ => {
-                let mut machines = machines.into_iter();
-                if let Some(first) = machines.next() {
+                // One that only carries a copied environment, or was renamed before anybody saw it, is not provably the one ordered.
+                let known = |machine: &&Compute| attempt_knows(&self.step.record, id, machine);
+                let (ours, unclear): (Vec<&Compute>, Vec<&Compute>) = machines.into_iter().partition(known);
+                let mut ours = ours.into_iter();
+                if let Some(first) = ours.next() {
                     self.sight(id, &first.id, Fate::Kept);
                     self.serve(id, first, true);
-                    for other in machines {
-                        self.second(id, other);
-                    }
+                }
+                for other in ours.chain(unclear) {
+                    self.second(id, other);
                 }
             }
         }

@@ -437,6 +437,47 @@ fn a_walk_that_was_under_way_when_a_delete_was_answered_is_walked_again() {
 }
 
 #[test]
+fn a_machine_with_a_copied_environment_is_not_taken_for_the_one_that_was_ordered() {
+    let mut run = Run::new(7, false, 0);
+    let id = AttemptId::new(run.now, [1; 6]);
+    let key = TrackedKey::new(RealmId::from_bytes([1; 4]), id, [0; 5]);
+    run.tell(&Input::Candidates(Ok(vec![Candidate::default()])));
+    run.tell(&Input::Intend { key, supports: Vec::new() });
+    run.tell(&Input::Call(id, None));
+    run.tell(&Input::Answered(id, Answer::Unknown(Vec::new(), failure(ErrorKind::Timeout))));
+    let theirs = run.cloud.create(key, run.now, Duration::from_secs(1));
+    let mut copied = run.cloud.describe(&theirs);
+    copied.keys = KeyCarriers { name: None, tag: Some(key), has_tag: true };
+    run.tell(&Input::Found(id, vec![copied.clone()]));
+    assert!(run.record.serving().is_none());
+    let ordered = run.cloud.create(key, run.now, Duration::from_secs(1));
+    run.tell(&Input::Found(id, vec![copied, run.cloud.describe(&ordered)]));
+    assert_eq!(run.record.serving().and_then(|attempt| attempt.serving.clone()), Some(ordered));
+    assert!(!run.events.iter().any(|event| matches!(event, EventKind::DuplicateFound { .. })), "and it is not ours to end");
+}
+
+#[test]
+fn a_machine_that_looked_unclear_at_first_is_ended_once_it_served() {
+    let mut run = Run::new(7, false, 0);
+    let id = AttemptId::new(run.now, [1; 6]);
+    let key = TrackedKey::new(RealmId::from_bytes([1; 4]), id, [0; 5]);
+    run.tell(&Input::Candidates(Ok(vec![Candidate::default()])));
+    run.tell(&Input::Intend { key, supports: Vec::new() });
+    run.tell(&Input::Call(id, None));
+    run.tell(&Input::Answered(id, Answer::Unknown(Vec::new(), failure(ErrorKind::Timeout))));
+    let ours = run.cloud.create(key, run.now, Duration::from_secs(1));
+    let whole = run.cloud.describe(&ours);
+    let mut torn = whole.clone();
+    torn.keys = KeyCarriers { name: None, tag: Some(key), has_tag: true };
+    run.tell(&Input::Found(id, vec![torn]));
+    run.tell(&Input::Found(id, vec![whole]));
+    assert!(run.record.serving().is_some());
+    run.tell(&Input::Stop(Reason::Requested));
+    run.run(Duration::from_secs(3600));
+    assert_eq!((run.record.state(), run.cloud.live()), (SessionState::Terminated, 0));
+}
+
+#[test]
 fn a_copy_that_carries_the_key_does_not_stand_for_the_machine_that_serves() {
     let mut run = Run::new(7, false, 0);
     let id = AttemptId::new(run.now, [1; 6]);

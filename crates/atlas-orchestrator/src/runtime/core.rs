@@ -157,7 +157,7 @@ pub(crate) fn sighting_key(attempt: AttemptId, compute: &ComputeId) -> Vec<u8> {
 impl Core {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { store, exclusive, durable, realm, ledger, entropy, spawner, policy, accounts, .. } = parts;
-        let touches = Touches::new(policy.flush);
+        let touches = Touches::new(policy.flush, policy.safeguards.idle_margin);
         let adopted_at = AtomicI64::new(parts.steady.now().unix_millis());
         Self {
             store,

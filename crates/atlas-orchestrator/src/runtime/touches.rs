@@ -61,6 +61,8 @@ pub(crate) struct Touches {
     failing_since: AtomicI64,
     /// The longest a touch may stay in memory only.
     flush: Duration,
+    /// Whether one that an idle decision may have missed is acknowledged only once it is durable.
+    defer_late: bool,
     pub(crate) wanted: Notify,
     /// Where the newest activity came from, of sessions where it was not a touch. For people; lost with the process.
     origins: Mutex<BTreeMap<SessionId, (Timestamp, String)>>,
@@ -80,13 +82,14 @@ fn at(millis: i64) -> Timestamp {
 }
 
 impl Touches {
-    pub(crate) fn new(flush: Duration) -> Self {
+    pub(crate) fn new(flush: Duration, defer_late: bool) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             listed: Mutex::default(),
             flush_at: AtomicI64::new(i64::MAX),
             failing_since: AtomicI64::new(i64::MAX),
             flush,
+            defer_late,
             wanted: Notify::new(),
             origins: Mutex::default(),
         }
@@ -165,7 +168,7 @@ impl Touches {
                 self.listed.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
             }
             // The idle decision may be taken from here on without asking this process: only a durable touch counts.
-            let late = millis >= durable.saturating_add(ttl).saturating_sub(flush);
+            let late = self.defer_late && millis >= durable.saturating_add(ttl).saturating_sub(flush);
             let failing = self.failing_since.load(Ordering::Relaxed);
             if late || failing.saturating_add(flush) <= millis {
                 (Touch::Deferred, millis)
@@ -247,7 +250,7 @@ mod tests {
     fn a_touch_near_the_durable_deadline_is_not_acknowledged_from_memory() {
         let start = Timestamp::from_unix_seconds(1_790_000_000);
         let id = SessionId::new(start, &SeededEntropy::new(1));
-        let touches = Touches::new(Duration::from_secs(5));
+        let touches = Touches::new(Duration::from_secs(5), true);
         touches.insert(id, Some(Duration::from_secs(100)), start, None);
         let touch = |after: i64| touches.touch(id, start.unix_millis() + after);
         assert_eq!(touch(94_999), Some(Touch::Recorded));
@@ -262,7 +265,7 @@ mod tests {
     fn a_node_that_cannot_flush_defers() {
         let start = Timestamp::from_unix_seconds(1_790_000_000);
         let id = SessionId::new(start, &SeededEntropy::new(1));
-        let touches = Touches::new(Duration::from_secs(5));
+        let touches = Touches::new(Duration::from_secs(5), true);
         touches.insert(id, Some(Duration::from_secs(1000)), start, None);
         let touch = |after: i64| touches.touch(id, start.unix_millis() + after);
         touches.works(false, start);
