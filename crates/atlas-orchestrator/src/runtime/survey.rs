@@ -11,7 +11,7 @@ use super::account::{Account, Listed};
 use super::core::{Core, Extra};
 use super::slots::Open;
 use super::{accounts, plausible};
-use crate::kernel::{AttemptRow, Evidence, Input};
+use crate::kernel::{Attempt, AttemptRow, Evidence, Fate, Input};
 use crate::session::{AttemptPhase, Finding, ReapReport};
 use crate::store::Table;
 
@@ -29,7 +29,7 @@ pub(crate) struct Suspects {
     burn: Mutex<Astray>,
 }
 
-/// What machines burn that the last scan found without a live session, and did not end.
+/// What machines burn that the last scan found without a live session, and did not end. What cannot be told whose it is counts as quarantined.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Astray {
     pub(crate) quarantined: UsdPerHour,
@@ -44,7 +44,7 @@ impl Suspects {
 
     fn left<'a>(&self, report: &ReapReport, orphans: impl Iterator<Item = &'a Compute>) {
         let astray = Astray {
-            quarantined: report.quarantined.iter().filter_map(|finding| finding.burn).sum(),
+            quarantined: report.quarantined.iter().chain(&report.ambiguous).filter_map(|finding| finding.burn).sum(),
             orphan: orphans.filter_map(|machine| machine.cost_per_hour).sum(),
         };
         *self.burn.lock().unwrap_or_else(PoisonError::into_inner) = astray;
@@ -205,7 +205,7 @@ pub(crate) async fn scan(core: &Arc<Core>, account: &Arc<Account>, suspects: &Su
             Claimed::Ours(key) => key,
             Claimed::Unclear(key, why) => {
                 report.ours += 1;
-                if key.is_none_or(|key| core.slots.session_of(key.attempt()).is_none()) {
+                if !is_known_by_id(core, key.as_ref(), &machine.id).await? {
                     report.ambiguous.push(finding(machine, key.as_ref(), why));
                 }
                 continue;
@@ -260,6 +260,15 @@ pub(crate) async fn scan(core: &Arc<Core>, account: &Arc<Account>, suspects: &Su
     Ok(report)
 }
 
+/// Whether a session of ours has this machine on record by its id, whatever somebody made of its carriers.
+async fn is_known_by_id(core: &Core, key: Option<&TrackedKey>, id: &ComputeId) -> Result<bool> {
+    let Some(key) = key else { return Ok(false) };
+    let Some(session) = core.slots.session_of(key.attempt()) else { return Ok(false) };
+    let Some(loaded) = core.load(session).await? else { return Ok(false) };
+    let known = |attempt: &Attempt| attempt.sighted.iter().any(|seen| seen.id == *id && seen.fate != Fate::Clone);
+    Ok(loaded.record.attempt(key.attempt()).is_some_and(known))
+}
+
 enum Claimed {
     Not,
     Ours(TrackedKey),
@@ -276,7 +285,7 @@ fn claim(core: &Core, machine: &Compute) -> Claimed {
         Claim::Whole(key) if genuine(&key) => Claimed::Unclear(Some(key), "its name does not begin as ours do"),
         Claim::Partial(key) if genuine(&key) && !safeguards.all_carriers => Claimed::Ours(key),
         Claim::Partial(key) if genuine(&key) => Claimed::Unclear(Some(key), "one of its carriers lost the key"),
-        Claim::Ambiguous => match machine.keys.name.or(machine.keys.tag).filter(|key| genuine(key)) {
+        Claim::Ambiguous => match [machine.keys.name, machine.keys.tag].into_iter().flatten().find(|key| genuine(key)) {
             Some(key) if !safeguards.all_carriers => Claimed::Ours(key),
             Some(key) => Claimed::Unclear(Some(key), "its carriers name different keys"),
             None => Claimed::Not,

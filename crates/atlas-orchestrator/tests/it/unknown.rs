@@ -5,7 +5,7 @@ use std::time::Duration;
 use atlas_orchestrator::{EventKind, StopOutcome};
 use atlas_testkit::world::FaultKind;
 
-use crate::node::{Bench, options, request, settle, sleep};
+use crate::node::{Bench, account, options, request, settle, sleep};
 
 async fn one_machine_after(kind: FaultKind, seed: u64) {
     let bench = Bench::new(seed);
@@ -87,7 +87,7 @@ async fn a_stop_during_launch_is_final_and_ends_what_appears() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_machine_renamed_before_its_order_was_resolved_is_still_found() {
+async fn a_machine_renamed_before_anybody_saw_it_is_reported_and_neither_adopted_nor_ended() {
     let bench = Bench::new(4);
     let node = bench.node("a").await;
     bench.fault("spawn_compute", FaultKind::CommitThenTimeout);
@@ -97,9 +97,13 @@ async fn a_machine_renamed_before_its_order_was_resolved_is_still_found() {
     let machine = bench.ledger().machines[0].clone();
     let foreign = "atlas-x-a1-aaaaaa-nkyqgaabaeaqcaib-aibaeaqc";
     assert!(bench.cloud.world().rename_machine("mock", &machine.id, foreign));
+    // It could be somebody's own machine with the environment of ours: another is ordered once ours is called absent.
     let session = spawned.await.unwrap().unwrap();
-    assert_eq!(session.compute().await.unwrap().id.as_str(), machine.id);
+    assert_ne!(session.compute().await.unwrap().id.as_str(), machine.id);
+    let report = node.atlas.reap_now(&account(), true).await.unwrap();
+    assert_eq!(report.ambiguous.iter().map(|finding| finding.compute.as_str()).collect::<Vec<_>>(), [machine.id.as_str()]);
     session.stop().await.unwrap();
     settle(&node, session.id()).await;
-    assert_eq!((bench.ledger().created, bench.ledger().live), (1, 0));
+    sleep(600).await;
+    assert_eq!((bench.ledger().created, bench.ledger().live), (2, 1));
 }
