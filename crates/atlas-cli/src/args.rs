@@ -12,6 +12,7 @@ use atlas::{AccountName, ComputeId, JobId, Secret, SessionId, span};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::order::{LimitArgs, MachineArgs};
+use crate::verbs::gpus::GpusArgs;
 
 /// Rents GPU and CPU machines and gives them back.
 ///
@@ -139,8 +140,10 @@ pub(crate) enum KeptVerb {
     /// Runs and follows serverless jobs.
     #[command(subcommand)]
     Job(JobVerb),
-    /// Lists GPUs with price and stock.
-    Gpus,
+    /// Lists the GPUs of every cloud there is a key for, with price and stock.
+    ///
+    /// A cloud that does not answer is shown as failed. Exit code 0 when at least one answered.
+    Gpus(GpusArgs),
     /// The orchestrator's process of the demo.
     #[command(hide = true)]
     DemoWorker,

@@ -60,6 +60,11 @@ impl Failure {
         Self { code: if self.code == USAGE { USAGE } else { code }, ..self }
     }
 
+    /// The stable word for what went wrong; `failed` where no cloud was asked.
+    pub(crate) fn kind(&self) -> &'static str {
+        self.source.as_ref().map_or("failed", |error| error.kind().as_str())
+    }
+
     /// The process's exit code.
     pub(crate) fn code(&self) -> ExitCode {
         ExitCode::from(self.code)

@@ -77,7 +77,7 @@ async fn obey(verb: KeptVerb, global: &Global, slot: &mut Slot, out: Output) -> 
         KeptVerb::DemoWorker => demo::worker::run(setup, out).await,
         KeptVerb::Spawn(args) => verbs::spawn::spawn(*args, setup, slot, out).await,
         KeptVerb::Run(args) => verbs::spawn::run(*args, setup, slot, out).await,
-        KeptVerb::Gpus => verbs::gpus::run(setup, out).await,
+        KeptVerb::Gpus(args) => verbs::gpus::run(args, setup, out).await,
         KeptVerb::Job(verb) => verbs::job::run(verb, setup, out).await,
         KeptVerb::Ls(args) => verbs::session::ls(kept(slot, setup).await?, args.into(), out).await,
         KeptVerb::Show { session, secrets } => verbs::session::show(kept(slot, setup).await?, session, secrets, out).await,

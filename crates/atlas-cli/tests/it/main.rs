@@ -2,6 +2,7 @@
 
 mod demo;
 mod fly;
+mod gpus;
 mod job;
 mod program;
 mod run;

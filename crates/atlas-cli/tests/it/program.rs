@@ -65,6 +65,27 @@ impl Program {
         program
     }
 
+    /// With a key on each simulated cloud, and an account on the mock.
+    pub(crate) fn on_all(sim: &Sim) -> Self {
+        let mut program = Self::on(sim);
+        let text = |path: &str| sim.ready.pointer(path).and_then(Value::as_str).expect("the ready line has it").to_owned();
+        let mut set = |name, value: String| program.env.push((name, value));
+        for (key, url, path) in [
+            ("FLY_API_TOKEN", "ATLAS_FLY_URL", "/fly/machines"),
+            ("LAMBDA_API_KEY", "ATLAS_LAMBDA_URL", "/lambda"),
+            ("VAST_API_KEY", "ATLAS_VAST_URL", "/vast"),
+        ] {
+            set(key, "sim-key".to_owned());
+            set(url, text(path));
+        }
+        let file = program.path().join("atlas.toml");
+        let config = std::fs::read_to_string(&file).expect("the configuration was written");
+        let paced = |cloud| format!("[accounts.{cloud}]\ncall_interval = {}\n", sim.ready["bounds"]["call_interval_ms"]);
+        let more = ["[accounts.mock]\n".to_owned(), paced("lambda"), paced("vast")].concat();
+        std::fs::write(file, config + &more).expect("the configuration is written");
+        program
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
