@@ -3,6 +3,7 @@
 mod facade;
 #[cfg(feature = "fly")]
 mod fly;
+mod in_house;
 mod owner;
 #[cfg(feature = "runpod")]
 mod runpod;
