@@ -11,6 +11,7 @@ use atlas::owner::Filter;
 use atlas::{AccountName, ComputeId, JobId, Secret, SessionId, span};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::demo::Place;
 use crate::order::{LimitArgs, MachineArgs};
 use crate::verbs::gpus::GpusArgs;
 
@@ -152,8 +153,14 @@ pub(crate) enum KeptVerb {
 /// What needs neither store nor configuration.
 #[derive(Debug, Subcommand)]
 pub(crate) enum PlainVerb {
-    /// Shows the whole of it over a simulated cloud: three users, a crash at the worst moment, and the cloud's own ledger.
-    Demo,
+    /// Shows the whole of it over simulated clouds: three users, a crash at the worst moment, and the clouds' own ledger.
+    ///
+    /// Exit code 0 when every step did what it must, and no machine is alive at the end.
+    Demo {
+        /// On which of them, all at once.
+        #[arg(long, value_enum, value_name = "CLOUD,...", value_delimiter = ',', default_value = "runpod")]
+        clouds: Vec<Place>,
+    },
     /// Serves simulated clouds on this machine until it is stopped.
     Sim(SimArgs),
     /// Makes, reads and checks bearer tokens.

@@ -63,7 +63,7 @@ async fn work(verb: KeptVerb, global: &Global, out: Output) -> Done {
 
 async fn plain(verb: PlainVerb, global: &Global, out: Output) -> Done {
     match verb {
-        PlainVerb::Demo => demo::run(out).await,
+        PlainVerb::Demo { clouds } => demo::run(clouds, out).await,
         PlainVerb::Sim(args) => verbs::sim::run(args, out).await,
         PlainVerb::Token(verb) => verbs::token::run(verb, out),
         PlainVerb::Url(verb) => verbs::url::run(verb, out),

@@ -101,10 +101,14 @@ impl Setup {
 
     /// Opens the store in this process, with every account there is a key for.
     pub(crate) async fn open(&self) -> Done<Atlas> {
+        self.open_with(self.usable()?).await
+    }
+
+    /// Opens the store in this process, with these accounts and no others.
+    pub(crate) async fn open_with(&self, accounts: Vec<(AccountName, AnyProvider)>) -> Done<Atlas> {
         if let Some(dir) = self.store.parent().filter(|dir| !dir.as_os_str().is_empty()) {
             fs::create_dir_all(dir).map_err(|error| Failure::new(format!("cannot make {}: {error}", dir.display())))?;
         }
-        let accounts = self.usable()?;
         let store: Redb = RedbOptions::new().open_async(&self.store).await?;
         let mut policy = self.config.policy(accounts.iter().map(|(name, provider)| (name, provider)));
         if !accounts.is_empty() && accounts.iter().all(|(name, _)| self.is_free(name)) {

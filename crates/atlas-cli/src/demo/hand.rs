@@ -1,5 +1,6 @@
-//! The demo's two helpers: the simulated cloud in this process, and the orchestrator's process, which can be killed.
+//! The demo's two helpers: the simulated clouds in this process, and an orchestrator's process, which can be killed.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,38 +13,58 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
-use super::{PATIENCE, worker};
+use super::{PATIENCE, Place, worker};
 use crate::failure::{Done, Failure};
 use crate::keeper::Keeper;
 
-/// The simulated cloud, and the directory in which the orchestrator keeps what it knows.
-pub(super) struct Cloud {
+/// Variables of a real cloud's account, and of a real realm.
+const REAL: [&str; 9] = [
+    "RUNPOD_API_KEY",
+    "FLY_API_TOKEN",
+    "LAMBDA_LABS_API_KEY",
+    "LAMBDA_API_KEY",
+    "VAST_API_KEY",
+    "ATLAS_FLY_ORG",
+    "ATLAS_FLY_APP",
+    "ATLAS_LAMBDA_SSH_KEY",
+    "ATLAS_REALM_SECRET",
+];
+
+/// The simulated clouds, and the directory in which the orchestrators keep what they know.
+pub(super) struct Clouds {
     sim: Sim,
     dir: TempDir,
 }
 
-impl Cloud {
-    /// Starts it so many times as fast as time, and writes the configuration that goes with it.
-    pub(super) async fn start(speed: f64) -> Done<Self> {
+impl Clouds {
+    /// Starts them so many times as fast as time, and writes the configuration that goes with each.
+    pub(super) async fn start(speed: f64, places: &BTreeSet<Place>) -> Done<Self> {
         let mut options = Options::default();
         options.speed = speed;
+        // So many times as fast, a hiccup of this machine's scheduler is longer than the seconds that rate limits are about.
+        (options.lambda_rates, options.fly_rates, options.vast_rates) = (None, None, None);
         let sim = atlas_sim::serve(options).await?;
         let dir = tempfile::Builder::new().prefix("atlas-demo-").tempdir()?;
-        let bounds = sim.ready().bounds;
-        // The lease shrinks with the cloud's bounds: all of them are waited for before a machine is called gone.
-        let text = format!(
-            "[orchestrator]\nreap_interval = {}\nreap_grace = {}\npoll_interval = {}\n\
-             [policy]\nlease_ms = 2000\nlease_renew_ms = 500\nlease_margin_ms = 200\nflush_ms = 200\ntick_ms = 100\n\
-             [accounts.runpod]\nvisibility_bound = {}\ncall_deadline = {}\ncall_interval = {}\n",
-            bounds.reap_interval_ms,
-            bounds.grace_ms,
-            bounds.poll_interval_ms,
-            bounds.visibility_bound_ms,
-            bounds.call_deadline_ms,
-            bounds.call_interval_ms,
-        );
-        std::fs::write(dir.path().join("atlas.toml"), text)?;
-        Ok(Self { sim, dir })
+        let clouds = Self { sim, dir };
+        let bounds = clouds.sim.ready().bounds;
+        for place in places {
+            // The lease shrinks with the cloud's bounds: all of them are waited for before a machine is called gone.
+            let text = format!(
+                "[orchestrator]\nreap_interval = {}\nreap_grace = {}\npoll_interval = {}\n\
+                 [policy]\nlease_ms = 2000\nlease_renew_ms = 500\nlease_margin_ms = 200\nflush_ms = 200\ntick_ms = 100\n\
+                 [accounts.{}]\nvisibility_bound = {}\ncall_deadline = {}\ncall_interval = {}\n",
+                bounds.reap_interval_ms,
+                bounds.grace_ms,
+                bounds.poll_interval_ms,
+                place.name(),
+                bounds.visibility_bound_ms,
+                bounds.call_deadline_ms,
+                bounds.call_interval_ms,
+            );
+            std::fs::create_dir(clouds.home(*place))?;
+            std::fs::write(clouds.home(*place).join("atlas.toml"), text)?;
+        }
+        Ok(clouds)
     }
 
     pub(super) fn ledger_url(&self) -> String {
@@ -54,13 +75,35 @@ impl Cloud {
         format!("{}/faults", self.sim.ready().admin)
     }
 
-    fn store(&self) -> PathBuf {
-        self.dir.path().join("demo.redb")
+    /// Where the orchestrator of one cloud keeps its files.
+    fn home(&self, place: Place) -> PathBuf {
+        self.dir.path().join(place.name())
     }
 
-    /// Whoever holds the store now.
-    pub(super) fn keeper(&self) -> Keeper {
-        Keeper::Only(self.store())
+    fn store(&self, place: Place) -> PathBuf {
+        self.home(place).join("demo.redb")
+    }
+
+    /// Whoever holds a cloud's store now.
+    pub(super) fn keeper(&self, place: Place) -> Keeper {
+        Keeper::Only(self.store(place))
+    }
+
+    /// The variables that lead to one of them.
+    fn variables(&self, place: Place) -> Vec<(&'static str, &str)> {
+        let ready = self.sim.ready();
+        let (key, mut urls) = match place {
+            Place::Runpod => {
+                let urls = &ready.runpod;
+                ("RUNPOD_API_KEY", vec![("ATLAS_RUNPOD_URL", &urls.control), ("ATLAS_RUNPOD_PROXY_URL", &urls.proxy)])
+            }
+            Place::Fly => {
+                ("FLY_API_TOKEN", vec![("ATLAS_FLY_URL", &ready.fly.machines), ("ATLAS_FLY_PROXY_URL", &ready.fly.proxy)])
+            }
+            Place::Lambda => ("LAMBDA_LABS_API_KEY", vec![("ATLAS_LAMBDA_URL", &ready.lambda)]),
+            Place::Vast => ("VAST_API_KEY", vec![("ATLAS_VAST_URL", &ready.vast)]),
+        };
+        urls.drain(..).map(|(name, url)| (name, url.as_str())).chain([(key, atlas_sim::KEY)]).collect()
     }
 }
 
@@ -74,18 +117,18 @@ pub(super) struct Hand {
 
 impl Hand {
     /// Starts it, and waits until it is ready.
-    pub(super) async fn start(cloud: &Cloud) -> Done<Self> {
-        let urls = &cloud.sim.ready().runpod;
+    pub(super) async fn start(clouds: &Clouds, place: Place) -> Done<Self> {
         let mut command = Command::new(std::env::current_exe()?);
+        // What the caller has set for the real clouds is not for these.
+        for name in REAL {
+            command.env_remove(name);
+        }
         command
-            .args(["demo-worker", "--provider", "runpod", "--config"])
-            .arg(cloud.dir.path().join("atlas.toml"))
+            .args(["demo-worker", "--provider", place.name(), "--config"])
+            .arg(clouds.home(place).join("atlas.toml"))
             .arg("--store")
-            .arg(cloud.store())
-            .env("RUNPOD_API_KEY", atlas_sim::KEY)
-            .env("ATLAS_RUNPOD_URL", &urls.control)
-            .env("ATLAS_RUNPOD_PROXY_URL", &urls.proxy)
-            .env_remove("ATLAS_REALM_SECRET")
+            .arg(clouds.store(place))
+            .envs(clouds.variables(place))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true);
@@ -93,7 +136,7 @@ impl Hand {
         let no_pipe = || Failure::new("the orchestrator's process has no pipes");
         let told = child.stdin.take().ok_or_else(no_pipe)?;
         let lines = BufReader::new(child.stdout.take().ok_or_else(no_pipe)?).lines();
-        let mut hand = Self { child, told, lines, keeper: cloud.keeper() };
+        let mut hand = Self { child, told, lines, keeper: clouds.keeper(place) };
         hand.line().await?;
         Ok(hand)
     }

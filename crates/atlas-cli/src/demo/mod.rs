@@ -1,22 +1,25 @@
-//! `atlas demo`: the main job from end to end over a simulated cloud, a crash at the worst moment included.
+//! `atlas demo`: the main job from end to end over simulated clouds, a crash at the worst moment included.
 //!
-//! This process plays the cloud and the browsers. The orchestrator is a child process, so that it can be killed as nothing can be
-//! killed from within: SIGKILL, between the moment a create is committed at the cloud and the moment its answer is recorded.
+//! This process plays the clouds and the browsers. The orchestrator of each cloud is a child process, so that it can be killed as nothing
+//! can be killed from within: SIGKILL, between the moment a create is committed at the cloud and the moment its answer is recorded.
 
 mod call;
 mod hand;
 mod story;
 pub(crate) mod worker;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use atlas::owner::{Filter, Request, Sealed, Until};
 use atlas::{Auth, ComputeRequest, Gpu, Port, Secret, SessionId, SessionOptions};
+use clap::ValueEnum;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use self::hand::{Cloud, Hand};
+use self::hand::{Clouds, Hand};
 use self::story::Story;
 use crate::failure::{Done, Failure};
 use crate::keeper::Keeper;
@@ -24,52 +27,128 @@ use crate::output::Output;
 use crate::view::plain;
 
 /// Simulated seconds for each real one.
+const SPEED_UP: u64 = 60;
 const SPEED: f64 = 60.0;
-/// How long a session may be idle in the demo.
-const IDLE: Duration = Duration::from_secs(5);
 /// How often a watched thing is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// How long anything in the demo may take before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(40);
 
+/// A cloud that the demo can be told on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Place {
+    Runpod,
+    Fly,
+    Lambda,
+    Vast,
+}
+
+impl Place {
+    /// Its name, as accounts and the ledger have it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Runpod => "runpod",
+            Self::Fly => "fly",
+            Self::Lambda => "lambda",
+            Self::Vast => "vast",
+        }
+    }
+
+    /// A machine that it rents. Fly rents no GPUs any more.
+    fn machine(self) -> ComputeRequest {
+        match self {
+            Self::Runpod => ComputeRequest::gpu(Gpu::H100),
+            Self::Fly => ComputeRequest::cpu(1),
+            Self::Lambda => ComputeRequest::gpu(Gpu::A10),
+            Self::Vast => ComputeRequest::gpu(Gpu::Rtx4090),
+        }
+    }
+
+    /// How long a session may be idle in the demo: longer than from an order to a usable machine.
+    fn idle(self) -> Duration {
+        match self {
+            Self::Runpod | Self::Fly | Self::Vast => Duration::from_secs(5),
+            // Minutes until a machine is up, and one launch at a time.
+            Self::Lambda => Duration::from_secs(15),
+        }
+    }
+
+    /// Whether its machines have a URL that the simulator serves. Those of the others are bare addresses, of machines that do not exist.
+    fn has_url(self) -> bool {
+        matches!(self, Self::Runpod | Self::Fly)
+    }
+}
+
+/// One cloud's part of the demo.
+#[derive(Clone)]
+struct Stage {
+    story: Story,
+    clouds: Arc<Clouds>,
+    place: Place,
+}
+
+impl Stage {
+    fn keeper(&self) -> Keeper {
+        self.clouds.keeper(self.place)
+    }
+
+    /// How many machines its cloud ever made.
+    async fn created(&self) -> Done<u64> {
+        story::count_on(&call::get(&self.clouds.ledger_url()).await?, self.place.name(), "created")
+    }
+}
+
 /// A user's session, as the demo's browser knows it.
 struct Pod {
     user: &'static str,
     session: SessionId,
-    url: String,
-    token: Secret,
+    /// Its machine's URL and the token for it, where the simulator serves one.
+    door: Option<(String, Secret)>,
 }
 
-/// Runs it. Fails when a step does not do what it must, and when the cloud's ledger shows a live machine at the end.
-pub(crate) async fn run(out: Output) -> Done {
+/// Runs it. Fails when a step does not do what it must, and when the clouds' ledger shows a live machine at the end.
+pub(crate) async fn run(places: Vec<Place>, out: Output) -> Done {
     let story = Story::begin(out);
-    let cloud = Cloud::start(SPEED).await?;
-    story.tell("cloud", format!("a simulated RunPod answers on loopback; its time runs {SPEED:.0} times as fast"))?;
-    let told = tell(&story, &cloud).await;
-    let ledger = call::get(&cloud.ledger_url()).await?;
+    let places: BTreeSet<Place> = places.into_iter().collect();
+    let clouds = Arc::new(Clouds::start(SPEED, &places).await?);
+    let names: Vec<&str> = places.iter().map(|place| place.name()).collect();
+    story.tell("sim", format!("answers on loopback as {}; its time runs {SPEED:.0} times as fast", names.join(", ")))?;
+    let mut telling = JoinSet::new();
+    for place in &places {
+        let story = if places.len() > 1 { story.of(place.name()) } else { story };
+        let stage = Stage { story, clouds: Arc::clone(&clouds), place: *place };
+        telling.spawn(async move { tell(&stage).await.map_err(|why| Failure::new(format!("{}: {why}", stage.place.name()))) });
+    }
+    let told = telling.join_all().await.into_iter().collect::<Done<Vec<()>>>();
+    let ledger = call::get(&clouds.ledger_url()).await?;
     if told.is_ok() {
-        story.tell("cloud", "its own ledger:")?;
+        story.tell("sim", "the clouds' own ledger:")?;
     }
     let table = story::table(&ledger)?;
     out.answer(&ledger, || table)?;
     told?;
+    for place in places {
+        let made = story::count_on(&ledger, place.name(), "created")?;
+        expect(made > 0, || format!("{} made no machine", place.name()))?;
+    }
     match story::count(&ledger, "live")? {
         0 => Ok(()),
         live => Err(Failure::new(format!("{live} machines are alive after the demo"))),
     }
 }
 
-async fn tell(story: &Story, cloud: &Cloud) -> Done {
-    let mut hand = Hand::start(cloud).await?;
+async fn tell(stage: &Stage) -> Done {
+    let story = &stage.story;
+    let mut hand = Hand::start(&stage.clouds, stage.place).await?;
     story.tell("atlas", format!("the orchestrator runs as process {}", hand.process()))?;
 
     let mut company = JoinSet::new();
     let ana = async {
-        let pod = spawn(story, cloud.keeper(), "ana").await?;
-        company.spawn(keep_company(cloud.keeper(), pod.session));
+        let pod = spawn(stage, "ana").await?;
+        company.spawn(keep_company(stage.keeper(), pod.session));
         Ok(pod)
     };
-    let (ben, eva) = (spawn(story, cloud.keeper(), "ben"), spawn(story, cloud.keeper(), "eva"));
+    let (ben, eva) = (spawn(stage, "ben"), spawn(stage, "eva"));
     let (ana, ben, eva) = tokio::try_join!(ana, ben, eva)?;
 
     let answer = hand.ask(Request::Stop { session: eva.session }).await?;
@@ -84,14 +163,14 @@ async fn tell(story: &Story, cloud: &Cloud) -> Done {
         expect(begun.elapsed() < PATIENCE, || format!("nobody ended {}'s idle session: {info}", ben.user))?;
         sleep(LOOK).await;
     }
-    story.tell(ben.user, format!("was idle for {IDLE:?}: the session is being ended"))?;
+    story.tell(ben.user, format!("was idle for {:?}: the session is being ended", stage.place.idle()))?;
     let touched = info(&mut hand, ana.session).await?;
     expect(touched["reason"].is_null(), || format!("{}'s session is being ended: {touched}", ana.user))?;
     story.tell(ana.user, "was touched all the while, and keeps the machine")?;
 
-    crash(story, cloud, hand).await?;
+    crash(stage, hand).await?;
 
-    let mut hand = Hand::start(cloud).await?;
+    let mut hand = Hand::start(&stage.clouds, stage.place).await?;
     story.tell("atlas", format!("starts again as process {}, on the same store", hand.process()))?;
     recovered(story, &mut hand, &ana).await?;
 
@@ -102,21 +181,21 @@ async fn tell(story: &Story, cloud: &Cloud) -> Done {
 }
 
 /// Orders a machine for one more user, and kills the orchestrator when the cloud has made it and before anybody can know.
-async fn crash(story: &Story, cloud: &Cloud, mut hand: Hand) -> Done {
-    let before = story::count(&call::get(&cloud.ledger_url()).await?, "created")?;
-    let fault = json!([{"cloud": "runpod", "operation": "spawn_compute", "kind": "commit-then-timeout", "count": 1}]);
-    call::post(&cloud.faults_url(), &fault).await?;
-    let mut keeper = cloud.keeper();
-    let ordering = tokio::spawn(async move { keeper.ask(order("zoe", 40 * IDLE), |_| Ok(())).await });
+async fn crash(stage: &Stage, mut hand: Hand) -> Done {
+    let before = stage.created().await?;
+    let fault = json!([{"cloud": stage.place.name(), "operation": "spawn_compute", "kind": "commit-then-timeout", "count": 1}]);
+    call::post(&stage.clouds.faults_url(), &fault).await?;
+    let (mut keeper, place) = (stage.keeper(), stage.place);
+    let ordering = tokio::spawn(async move { keeper.ask(order(place, "zoe", 20 * place.idle()), |_| Ok(())).await });
     let begun = Instant::now();
-    while story::count(&call::get(&cloud.ledger_url()).await?, "created")? == before {
+    while stage.created().await? == before {
         expect(begun.elapsed() < PATIENCE, || "the order never reached the cloud".to_owned())?;
         sleep(LOOK / 10).await;
     }
     let killed = hand.process();
     hand.kill().await?;
     expect(!matches!(ordering.await, Ok(Ok(_))), || "the lost order was answered".to_owned())?;
-    story.tell("zoe", format!("the cloud has made a machine; process {killed} died by SIGKILL before it was told"))
+    stage.story.tell("zoe", format!("the cloud has made a machine; process {killed} died by SIGKILL before it was told"))
 }
 
 /// Waits until the machine of the lost answer is known again, and checks that the others still are.
@@ -132,14 +211,20 @@ async fn recovered(story: &Story, hand: &mut Hand, ana: &Pod) -> Done {
         sleep(LOOK).await;
     };
     story.tell("zoe", format!("machine {found} was found by its launch key, and is the session's"))?;
-    let status = call::status(&ana.url, Some(&ana.token)).await?;
-    expect(status == 200, || format!("{} answered {status} after the crash", ana.url))?;
+    let Some((url, token)) = &ana.door else {
+        let kept = info(hand, ana.session).await?;
+        expect(kept["state"] == "ready", || format!("{}'s session is not ready after the crash: {kept}", ana.user))?;
+        return story.tell(ana.user, format!("still has machine {}", plain(&kept["compute"]["id"])));
+    };
+    let status = call::status(url, Some(token)).await?;
+    expect(status == 200, || format!("{url} answered {status} after the crash"))?;
     story.tell(ana.user, format!("still has the machine: {status} with the same token"))
 }
 
-/// Gives a user a machine, and calls its URL as a browser would, with its token and without.
-async fn spawn(story: &Story, mut keeper: Keeper, user: &'static str) -> Done<Pod> {
-    let made = keeper.ask(order(user, IDLE), |_| Ok(())).await?;
+/// Gives a user a machine, and calls its URL, where it has one, as a browser would, with its token and without.
+async fn spawn(stage: &Stage, user: &'static str) -> Done<Pod> {
+    let (story, mut keeper) = (&stage.story, stage.keeper());
+    let made = keeper.ask(order(stage.place, user, stage.place.idle()), |_| Ok(())).await?;
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let session = text(&made["session"]).ok_or_else(|| Failure::new("a spawn without a session"))?.parse()?;
     story.tell(user, format!("has session {session}, machine {}", plain(&made["compute"]["id"])))?;
@@ -147,14 +232,19 @@ async fn spawn(story: &Story, mut keeper: Keeper, user: &'static str) -> Done<Po
         Request::Await { session, until: Until::Ready, longest_ms: u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX) };
     keeper.ask(ready, |_| Ok(())).await?;
     let made = keeper.ask(Request::Info { session, secrets: true }, |_| Ok(())).await?;
+    if !stage.place.has_url() {
+        expect(made["state"] == "ready", || format!("{user}'s session is not ready: {}", made["state"]))?;
+        story.tell(user, format!("machine {} is ready; it is an address and no URL", plain(&made["compute"]["id"])))?;
+        return Ok(Pod { user, session, door: None });
+    }
     let (url, token) = (text(&made["compute"]["ports"][0]["url"]), text(&made["compute"]["auth"]["token"]));
     let (Some(url), Some(token)) = (url, token) else { return Err(Failure::new("a ready session without URL or token")) };
-    let pod = Pod { user, session, url, token: Secret::new(token) };
-    let with = usable(&pod).await?;
-    let without = call::status(&pod.url, None).await?;
-    expect(without == 401, || format!("{} answered {without} without its token", pod.url))?;
-    story.tell(user, format!("calls {}: {with} with the token, {without} without", pod.url))?;
-    Ok(pod)
+    let token = Secret::new(token);
+    let with = usable(&url, &token).await?;
+    let without = call::status(&url, None).await?;
+    expect(without == 401, || format!("{url} answered {without} without its token"))?;
+    story.tell(user, format!("calls {url}: {with} with the token, {without} without"))?;
+    Ok(Pod { user, session, door: Some((url, token)) })
 }
 
 /// Touches a session as long as the demo lasts, as a page that is open does. The orchestrator is killed meanwhile: a touch that does
@@ -166,9 +256,8 @@ async fn keep_company(mut keeper: Keeper, session: SessionId) {
     }
 }
 
-fn order(user: &str, idle: Duration) -> Request {
-    let request =
-        ComputeRequest::gpu(Gpu::H100).image("ghcr.io/atlas-rs/echo:1").name(user).port(Port::http(8000)).auth(Auth::Bearer);
+fn order(place: Place, user: &str, idle: Duration) -> Request {
+    let request = place.machine().image("ghcr.io/atlas-rs/echo:1").name(user).port(Port::http(8000)).auth(Auth::Bearer);
     Request::Spawn { request: Sealed::new(&request), options: SessionOptions::new().user(user).idle_ttl(idle), task: false }
 }
 
@@ -176,15 +265,15 @@ async fn info(hand: &mut Hand, session: SessionId) -> Done<Value> {
     hand.ask(Request::Info { session, secrets: false }).await
 }
 
-/// Calls until the machine's server answers; a pod's proxy answers before its server does.
-async fn usable(pod: &Pod) -> Done<u16> {
+/// Calls until the machine's server answers; a cloud's proxy answers before its server does.
+async fn usable(url: &str, token: &Secret) -> Done<u16> {
     let begun = Instant::now();
     loop {
-        let status = call::status(&pod.url, Some(&pod.token)).await?;
+        let status = call::status(url, Some(token)).await?;
         if status == 200 {
             return Ok(status);
         }
-        expect(begun.elapsed() < PATIENCE, || format!("{} answers {status} with its token", pod.url))?;
+        expect(begun.elapsed() < PATIENCE, || format!("{url} answers {status} with its token"))?;
         sleep(LOOK).await;
     }
 }
