@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atlas_core::{
-    AccountName, AnyProvider, Capability, Clock, ComputeRequest, Credential, Entropy, Error, ErrorKind, Result, SystemClock,
-    SystemEntropy, Timestamp,
+    AccountName, AnyProvider, AttemptId, Capability, Clock, ComputeRequest, Credential, Entropy, Error, ErrorKind, LaunchKey,
+    RealmId, Result, SystemClock, SystemEntropy, Timestamp, TrackedKey,
 };
 
 use crate::activity::{AnyActivitySource, AnyReadyProbe};
@@ -158,6 +158,11 @@ impl Builder {
         let realm = self.realm.ok_or_else(|| missing("realm"))?;
         if self.node.is_empty() || self.node.len() > 200 || self.node.contains('/') || self.node.chars().any(char::is_control) {
             return Err(Error::validation("node", "must be 1 to 200 printable characters without /"));
+        }
+        let sample = TrackedKey::new(RealmId::from_bytes([0; 4]), AttemptId::new(self.clock.now(), [0; 6]), [0; 5]);
+        if !LaunchKey::Tracked(sample).machine_name(&self.name_prefix, None).starts_with(&self.name_prefix) {
+            // Machines whose names do not begin with it would never be anybody's to reap.
+            return Err(Error::validation("name_prefix", "must be at most 12 of a-z, 0-9 and single dashes"));
         }
         let default_account = match self.default_account {
             Some(name) if !self.accounts.iter().any(|(known, _)| *known == name) => {

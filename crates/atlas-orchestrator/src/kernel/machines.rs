@@ -5,18 +5,25 @@ use std::time::Duration;
 use atlas_core::{AttemptId, Compute, ComputeId, ComputeStatus, ErrorKind, Timestamp};
 
 use super::input::{Failure, Walk, backoff};
-use super::record::{Fate, Placing, SessionRecord, Sighted};
+use super::record::{Attempt, Fate, Placing, SessionRecord, Sighted};
 use super::step::{RETRY_BASE, RETRY_CAP, STUCK_AFTER, Stepper};
 use crate::event::{Death, EventKind, Limit, Reason, Stuck};
 use crate::options::OnFailure;
 use crate::session::{AttemptPhase, Proof, SessionKind, TaskKind, TaskOutcome};
 
+/// How far a cloud's clock may be behind ours.
+const SKEW: Duration = Duration::from_secs(600);
+
+/// Whether a machine was there before it was ordered: somebody gave it our name since.
+fn is_older(attempt: &Attempt, machine: &Compute) -> bool {
+    machine.created_at.is_some_and(|born| born < attempt.created_at.saturating_sub(SKEW))
+}
+
 /// Whether a machine is provably of this order: its id is on record, or all its carriers say so.
 fn attempt_knows(record: &SessionRecord, id: AttemptId, machine: &Compute) -> bool {
-    matches!(machine.keys.claim(), atlas_core::Claim::Whole(_))
-        || record
-            .attempt(id)
-            .is_some_and(|attempt| attempt.sighted.iter().any(|seen| seen.id == machine.id && seen.fate != Fate::Clone))
+    let Some(attempt) = record.attempt(id) else { return false };
+    let whole = matches!(machine.keys.claim(), atlas_core::Claim::Whole(_)) && !is_older(attempt, machine);
+    whole || attempt.sighted.iter().any(|seen| seen.id == machine.id && seen.fate != Fate::Clone)
 }
 
 impl Stepper<'_> {
@@ -121,25 +128,27 @@ impl Stepper<'_> {
             attempt.seen_at.get_or_insert(now);
             return self.observe(id, compute);
         }
-        let window_ends = attempt.settled_at(&bounds);
         // A cloud that does not say when it made a machine: it was made before it was seen.
         let born = compute.created_at.unwrap_or(now);
+        let by_this_call = born <= attempt.settled_at(&bounds) && !is_older(attempt, compute);
         let known = attempt.sighted_mut(&compute.id).map(|seen| seen.fate);
         let whole = matches!(compute.keys.claim(), atlas_core::Claim::Whole(_));
         match known {
-            Some(Fate::Doomed | Fate::Clone) => {}
+            Some(Fate::Doomed) => {}
+            Some(Fate::Clone) if !whole || !by_this_call || compute.created_at.is_none() => {}
             Some(Fate::Gone | Fate::Kept) => {
                 self.sight(id, &compute.id, Fate::Doomed);
             }
-            None if born > window_ends || !whole => {
+            None if !by_this_call || !whole => {
                 self.sight(id, &compute.id, Fate::Clone);
                 self.decide(format!("machine {} carries the key of another and is not ours to end", compute.id));
             }
-            None if every => {
+            // One that looked torn at first is judged again by what it shows now.
+            Some(Fate::Clone) | None if every => {
                 self.sight(id, &compute.id, Fate::Doomed);
                 self.emit(EventKind::DuplicateFound { attempt: id, compute: compute.id.clone() });
             }
-            None => {}
+            Some(Fate::Clone) | None => {}
         }
     }
 
@@ -167,7 +176,7 @@ impl Stepper<'_> {
             _ if killed => {
                 for machine in machines {
                     let known = self.attempt(id).and_then(|a| a.sighted_mut(&machine.id).map(|seen| seen.fate));
-                    if known.is_none() {
+                    if matches!(known, None | Some(Fate::Clone)) {
                         self.second(id, machine);
                     } else if known == Some(Fate::Gone) || known == Some(Fate::Kept) {
                         self.sight(id, &machine.id, Fate::Doomed);

@@ -478,6 +478,42 @@ fn a_machine_that_looked_unclear_at_first_is_ended_once_it_served() {
 }
 
 #[test]
+fn a_machine_seen_torn_first_and_whole_later_is_ended_with_an_attempt_that_was_stopped_meanwhile() {
+    let mut run = Run::new(7, false, 0);
+    let id = AttemptId::new(run.now, [1; 6]);
+    let key = TrackedKey::new(RealmId::from_bytes([1; 4]), id, [0; 5]);
+    run.tell(&Input::Candidates(Ok(vec![Candidate::default()])));
+    run.tell(&Input::Intend { key, supports: Vec::new() });
+    run.tell(&Input::Call(id, None));
+    run.tell(&Input::Answered(id, Answer::Unknown(Vec::new(), failure(ErrorKind::Timeout))));
+    run.tell(&Input::Stop(Reason::Requested));
+    let ours = run.cloud.create(key, run.now, Duration::from_secs(1));
+    let mut torn = run.cloud.describe(&ours);
+    torn.keys = KeyCarriers { name: None, tag: Some(key), has_tag: true };
+    run.tell(&Input::Found(id, vec![torn]));
+    run.run(Duration::from_secs(3600));
+    assert_eq!((run.record.state(), run.cloud.live()), (SessionState::Terminated, 0));
+}
+
+#[test]
+fn a_machine_older_than_its_order_is_neither_adopted_nor_ended() {
+    let mut run = Run::new(7, false, 0);
+    let id = AttemptId::new(run.now, [1; 6]);
+    let key = TrackedKey::new(RealmId::from_bytes([1; 4]), id, [0; 5]);
+    let relabelled = run.cloud.create(key, run.now.saturating_sub(Duration::from_secs(86_400)), Duration::from_secs(1));
+    run.tell(&Input::Candidates(Ok(vec![Candidate::default()])));
+    run.tell(&Input::Intend { key, supports: Vec::new() });
+    run.tell(&Input::Call(id, None));
+    run.tell(&Input::Answered(id, Answer::Unknown(Vec::new(), failure(ErrorKind::Timeout))));
+    run.tell(&Input::Found(id, vec![run.cloud.describe(&relabelled)]));
+    assert!(run.record.serving().is_none());
+    let ordered = run.cloud.create(key, run.now, Duration::from_secs(1));
+    run.tell(&Input::Found(id, vec![run.cloud.describe(&relabelled), run.cloud.describe(&ordered)]));
+    assert_eq!(run.record.serving().and_then(|attempt| attempt.serving.clone()), Some(ordered));
+    assert!(!run.events.iter().any(|event| matches!(event, EventKind::DuplicateFound { .. })));
+}
+
+#[test]
 fn a_copy_that_carries_the_key_does_not_stand_for_the_machine_that_serves() {
     let mut run = Run::new(7, false, 0);
     let id = AttemptId::new(run.now, [1; 6]);

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use atlas_core::{AccountName, ComputeId, Error, Result, Timestamp};
+use atlas_core::{AccountName, Claim, Compute, ComputeId, Error, Result, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::account::{Account, Listed};
 use super::core::Core;
 use super::slots::Open;
+use crate::kernel::Fate;
 use crate::store::{Batch, CommitError, Table};
 
 /// The row of an account.
@@ -77,10 +78,21 @@ pub(crate) async fn check_identity(core: &Core, account: &Account, walk: &Listed
         return Ok(true);
     }
     for Open { attempt, session, .. } in core.slots.open_attempts(core.account_index(name)) {
-        if !walk.of_attempt(attempt).any(|(key, _)| core.is_genuine(key)) {
+        let whole = |machine: &&Compute| matches!(machine.keys.claim(), Claim::Whole(key) if key.attempt() == attempt);
+        let shown: Vec<&Compute> =
+            walk.of_attempt(attempt).filter(|(key, _)| core.is_genuine(key)).map(|(_, machine)| machine).filter(whole).collect();
+        if shown.is_empty() {
             continue;
         }
         let Some(loaded) = core.load(session).await? else { continue };
+        // A key can be copied to another account, an id cannot.
+        let sighted = |machine: &Compute| {
+            let attempt = loaded.record.attempt(attempt);
+            attempt.is_some_and(|a| a.sighted.iter().any(|seen| seen.id == machine.id && seen.fate != Fate::Clone))
+        };
+        if !shown.into_iter().any(sighted) {
+            continue;
+        }
         let ordered_as = loaded.record.attempt(attempt).and_then(|attempt| attempt.identity.clone());
         if ordered_as.as_ref().is_some_and(|old| *old != now) {
             tracing::info!(account = %name, "the account's key was replaced: machines of ours are seen under the new one");

@@ -12,7 +12,7 @@ use super::core::{Core, Extra, Loaded};
 use super::effects::{self, Done, Running};
 use super::slots::Work;
 use crate::ids::SessionId;
-use crate::kernel::{Answer, Effect, Evidence, Input, Plan, plan};
+use crate::kernel::{Effect, Evidence, Input, Plan, plan};
 use crate::session::{AttemptPhase, SessionState};
 use crate::store::CommitError;
 
@@ -267,7 +267,7 @@ impl Driver {
             wait = (wait * 2).min(Duration::from_secs(5));
         }
         // Nothing is lost for good: the record says `calling` or what it said, and is resolved from there.
-        if let Input::Answered(id, Answer::Created(..) | Answer::Unknown(..)) = &input
+        if let Input::Answered(id, _) = &input
             && let Some(e) = self.evidence.attempts.get_mut(id)
         {
             e.in_call = false;

@@ -189,9 +189,12 @@ enum Verdict {
 /// When the cloud or the store could not be read: nothing was concluded.
 pub(crate) async fn scan(core: &Arc<Core>, account: &Arc<Account>, suspects: &Suspects, dry_run: bool) -> Result<ReapReport> {
     let listed = account.walk().await.map_err(|failure| Error::new(failure.kind, failure.message))?;
-    if let Err(error) = accounts::check_identity(core, account, &listed).await {
+    let own = accounts::check_identity(core, account, &listed).await.unwrap_or_else(|error| {
         tracing::warn!(account = %account.name, %error, "whose account it is could not be read");
-    }
+        false
+    });
+    // Only what is on our own account is ours to end.
+    let may_end = own || !core.policy.safeguards.account_identity;
     observe(core, account, &listed).await;
     let complete = listed.is_complete() && plausible::is_plausible(core, account, &listed).await;
     let mut report = ReapReport { scanned: listed.machines.len(), complete, held: core.is_held(), ..ReapReport::default() };
@@ -226,7 +229,7 @@ pub(crate) async fn scan(core: &Arc<Core>, account: &Arc<Account>, suspects: &Su
     }
     report.victims = victims.iter().map(|(machine, key, _)| finding(machine, Some(key), "its attempt is over")).collect();
     let ripe = ripen(core, account, suspects, &victims.iter().map(|(machine, ..)| &machine.id).collect::<Vec<_>>(), complete);
-    let row = if complete && !dry_run {
+    let row = if complete && !dry_run && may_end {
         let ids: std::collections::BTreeSet<ComputeId> = victims.iter().map(|(machine, ..)| machine.id.clone()).collect();
         accounts::update(core, &account.name, |row| {
             // Two scans that agree are enough, once and for ever; a scan that disagrees before that is the first of another two.
@@ -241,7 +244,7 @@ pub(crate) async fn scan(core: &Arc<Core>, account: &Arc<Account>, suspects: &Su
     let share = u64::from(core.policy.breaker_percent) * report.ours as u64 / 100;
     let too_many = victims.len() as u64 > share.max(u64::from(core.policy.breaker_victims));
     report.breaker = core.policy.safeguards.breaker && (too_many || row.breaker.is_some());
-    report.report_only = dry_run || row.agreeing_scans < 2;
+    report.report_only = dry_run || !may_end || row.agreeing_scans < 2;
     if report.breaker && row.breaker.is_none() && !dry_run {
         let now = core.now();
         accounts::update(core, &account.name, |row| row.breaker = Some(now)).await?;

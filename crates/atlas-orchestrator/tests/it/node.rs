@@ -89,6 +89,12 @@ impl Bench {
         Self { cloud, store, realm: Arc::new(Realm::new(&secret).unwrap()), policy, seed }
     }
 
+    /// A node whose machines' names begin so.
+    pub(crate) async fn with_prefix(&self, prefix: &str) -> atlas_core::Result<Orchestrator> {
+        let builder = Orchestrator::builder().account(account(), self.cloud.provider()).realm(self.realm.clone());
+        builder.store(AnyStore::new(self.store.clone())).name_prefix(prefix).node("prefixed").start().await
+    }
+
     pub(crate) async fn node(&self, name: &str) -> Node {
         let plug = Plug::default();
         let atlas = Orchestrator::builder()

@@ -153,3 +153,15 @@ async fn a_machine_that_is_gone_is_noticed_though_a_copy_of_it_carries_its_key()
     sleep(600).await;
     assert_ne!(session.info().await.unwrap().state, SessionState::Ready);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_prefix_that_no_machine_name_could_begin_with_is_refused() {
+    let bench = Bench::new(9);
+    for bad in ["atlas-prod-eu-", "Atlas-", "my_app-"] {
+        let error = bench.with_prefix(bad).await.unwrap_err();
+        assert_eq!(error.field(), Some("name_prefix"), "{bad}");
+    }
+    for good in ["", "atlas", "atlas-", "prod-eu-"] {
+        assert!(bench.with_prefix(good).await.is_ok(), "{good}");
+    }
+}
