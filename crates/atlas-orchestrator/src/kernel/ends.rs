@@ -219,12 +219,21 @@ impl Stepper<'_> {
                 }
             }
             self.close(id, AttemptPhase::Dead);
+            if !killed {
+                self.given_up(id);
+            }
         } else {
             self.close(id, AttemptPhase::Absent);
-            self.emit(EventKind::Absent { attempt: id });
-            if self.step.record.placing.is_some() {
-                self.placing_patience(now);
-            }
+            self.given_up(id);
+        }
+    }
+
+    /// An order whose answer was lost left nothing: said, and counted against the patience for other orders.
+    fn given_up(&mut self, id: AttemptId) {
+        let now = self.cx.now;
+        self.emit(EventKind::Absent { attempt: id });
+        if self.step.record.placing.is_some() {
+            self.placing_patience(now);
         }
     }
 

@@ -514,6 +514,24 @@ fn a_machine_older_than_its_order_is_neither_adopted_nor_ended() {
 }
 
 #[test]
+fn an_order_that_left_an_id_and_no_machine_counts_against_the_patience_for_others() {
+    let mut run = Run::new(7, false, 0);
+    run.policy.max_orders = 1;
+    let id = AttemptId::new(run.now, [1; 6]);
+    let key = TrackedKey::new(RealmId::from_bytes([1; 4]), id, [0; 5]);
+    run.tell(&Input::Candidates(Ok(vec![Candidate::default()])));
+    run.tell(&Input::Intend { key, supports: Vec::new() });
+    run.tell(&Input::Call(id, None));
+    let gone = run.cloud.create(key, run.now, Duration::from_secs(1));
+    run.cloud.machines.get_mut(&gone).unwrap().destroyed_at = Some(run.now);
+    run.tell(&Input::Answered(id, Answer::Unknown(vec![gone], failure(ErrorKind::Timeout))));
+    run.run(Duration::from_secs(3600));
+    assert!(run.events.iter().any(|event| matches!(event, EventKind::Absent { attempt } if *attempt == id)));
+    let reason = run.record.ending.as_ref().map(|ending| &ending.reason);
+    assert!(matches!(reason, Some(Reason::CannotPlace { .. })), "{reason:?}");
+}
+
+#[test]
 fn a_copy_that_carries_the_key_does_not_stand_for_the_machine_that_serves() {
     let mut run = Run::new(7, false, 0);
     let id = AttemptId::new(run.now, [1; 6]);

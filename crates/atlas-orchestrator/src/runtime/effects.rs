@@ -59,6 +59,8 @@ pub(crate) fn run(core: Arc<Core>, record: &SessionRecord, effect: Effect) -> Ru
             }
             Effect::Order(attempt) => {
                 let Ok(account) = account(&core, &name) else {
+                    // Nothing changes until somebody configures the account: it is asked for again, not at once.
+                    core.sleep(Duration::from_secs(5)).await;
                     return Done::Answered(*attempt, Box::new(Answer::NotApplied(Next::SameLater, Failure::no_handle())));
                 };
                 let identity = account.identity().await.ok();

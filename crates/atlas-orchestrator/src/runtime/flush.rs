@@ -35,10 +35,13 @@ pub(crate) async fn keep(core: Arc<Core>) {
 /// Makes everything durable that was acknowledged until now. False when the store did not take all of it.
 pub(crate) async fn flush(core: &Core) -> bool {
     let mut all = true;
+    // A store that hangs is one that fails, as long as it hangs.
+    let began = core.now();
+    core.touches.works(false, began);
     for chunk in core.touches.take().chunks(BATCH) {
         all &= write(core, chunk.to_vec()).await;
     }
-    core.touches.works(all, core.now());
+    core.touches.works(all, began);
     all
 }
 
