@@ -205,6 +205,15 @@ impl Error {
         self
     }
 
+    /// Of a call that a create makes before its order: nothing was ordered, whatever the failed call itself may have done.
+    #[must_use]
+    pub fn before_the_order(self) -> Self {
+        match self.outcome() {
+            Outcome::Unknown(_) => self.outcome_is(Outcome::NotApplied(Next::SameLater)),
+            _ => self,
+        }
+    }
+
     /// Names the provider and the contract's operation, unless already named.
     #[must_use]
     pub fn during(mut self, provider: &ProviderId, operation: &'static str) -> Self {

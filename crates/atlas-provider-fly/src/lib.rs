@@ -206,14 +206,6 @@ impl Fly {
     }
 }
 
-/// What fails before the order leaves nothing ordered, whatever the failed call itself may have done.
-fn before_the_order(error: Error) -> Error {
-    match error.outcome() {
-        Outcome::Unknown(_) => error.outcome_is(Outcome::NotApplied(Next::SameLater)),
-        _ => error,
-    }
-}
-
 impl Provider for Fly {
     fn id(&self) -> &ProviderId {
         &self.id
@@ -288,7 +280,7 @@ impl Provider for Fly {
         };
         if !order.hidden.is_empty() {
             let set = self.cloud.set_secrets(cx, "spawn_compute secrets", &app, &order.hidden).await;
-            let version = set.map_err(|error| unheard(before_the_order(error)))?;
+            let version = set.map_err(|error| unheard(error.before_the_order()))?;
             order.body.min_secrets_version = order.body.min_secrets_version.max(version);
         }
         let answer = self.cloud.create(cx, &app, &order.body, order.secrets).await.map_err(unheard)?;

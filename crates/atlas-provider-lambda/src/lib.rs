@@ -82,7 +82,7 @@ impl Lambda {
         if let Some(name) = &self.ssh_key {
             return Ok(name.clone());
         }
-        let keys = before_the_order(self.cloud.ssh_keys(cx).await)?;
+        let keys = self.cloud.ssh_keys(cx).await.map_err(Error::before_the_order)?;
         match &keys[..] {
             [only] => Ok(only.name.clone()),
             [] => Err(Error::validation("ssh_key", "lambda demands one and the account has none: add one there")),
@@ -92,16 +92,8 @@ impl Lambda {
 
     async fn ruleset(&self, cx: &CallContext, key: &LaunchKey, request: &ComputeRequest) -> Result<Option<String>> {
         let Some(wanted) = self.supports(key, request)?.into_iter().next() else { return Ok(None) };
-        Ok(before_the_order(self.ensure_support(cx, key, &wanted).await)?.id)
+        Ok(self.ensure_support(cx, key, &wanted).await.map_err(Error::before_the_order)?.id)
     }
-}
-
-/// What fails before the order leaves nothing ordered, whatever the failed call itself may have done.
-fn before_the_order<T>(result: Result<T>) -> Result<T> {
-    result.map_err(|error| match error.outcome() {
-        Outcome::Unknown(_) => error.outcome_is(Outcome::NotApplied(Next::SameLater)),
-        _ => error,
-    })
 }
 
 impl Provider for Lambda {
@@ -162,8 +154,8 @@ impl Provider for Lambda {
         let request = if request.candidate.is_some() {
             request
         } else {
-            let found =
-                translate::candidates(&before_the_order(self.cloud.instance_types(cx, "spawn_compute types").await)?, request)?;
+            let types = self.cloud.instance_types(cx, "spawn_compute types").await.map_err(Error::before_the_order)?;
+            let found = translate::candidates(&types, request)?;
             let sold_out = || {
                 let error = Error::new(ErrorKind::NoCapacity, "no region has a free machine of that type");
                 error.outcome_is(Outcome::NotApplied(Next::NextCandidate))

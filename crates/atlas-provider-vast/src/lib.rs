@@ -140,14 +140,6 @@ fn refused(message: &str, status: Option<u16>) -> Error {
     status.into_iter().fold(error, Error::with_status)
 }
 
-/// What fails before the order leaves nothing ordered, whatever the failed call itself may have done.
-fn before_the_order<T>(result: Result<T>) -> Result<T> {
-    result.map_err(|error| match error.outcome() {
-        Outcome::Unknown(_) => error.outcome_is(Outcome::NotApplied(Next::SameLater)),
-        _ => error,
-    })
-}
-
 impl Provider for Vast {
     fn id(&self) -> &ProviderId {
         &self.id
@@ -193,7 +185,7 @@ impl Provider for Vast {
         let request = if request.candidate.is_some() {
             request
         } else {
-            let offers = before_the_order(self.offered(cx, request).await)?;
+            let offers = self.offered(cx, request).await.map_err(Error::before_the_order)?;
             found = request.clone().at(offers.into_iter().next().ok_or_else(|| refused("no offer fits", None))?);
             &found
         };

@@ -210,7 +210,7 @@ impl Stepper<'_> {
         }
         if attempt.is_serving() {
             self.died(id, Death::Vanished);
-        } else if attempt.sighted.iter().any(|s| s.fate != Fate::Clone) {
+        } else if attempt.own().next().is_some() {
             if let Some(attempt) = self.attempt(id) {
                 for seen in &mut attempt.sighted {
                     if seen.fate != Fate::Clone {

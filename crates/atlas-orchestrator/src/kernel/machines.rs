@@ -23,7 +23,7 @@ fn is_older(attempt: &Attempt, machine: &Compute) -> bool {
 fn attempt_knows(record: &SessionRecord, id: AttemptId, machine: &Compute) -> bool {
     let Some(attempt) = record.attempt(id) else { return false };
     let whole = matches!(machine.keys.claim(), atlas_core::Claim::Whole(_)) && !is_older(attempt, machine);
-    whole || attempt.sighted.iter().any(|seen| seen.id == machine.id && seen.fate != Fate::Clone)
+    whole || attempt.owns(&machine.id)
 }
 
 impl Stepper<'_> {

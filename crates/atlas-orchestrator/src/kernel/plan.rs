@@ -193,7 +193,7 @@ fn unsettled(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>, plan: &mut Pla
     let Some(walked) = both_walks(attempt, e, cx) else {
         return plan.at(e.next_walk, now, Effect::Walk(id));
     };
-    for seen in attempt.sighted.iter().filter(|seen| seen.fate != Fate::Clone) {
+    for seen in attempt.own() {
         if e.absent.get(&seen.id).is_none_or(|begun| *begun < walked) {
             plan.at(e.next_read, now, Effect::PointRead(id, seen.id.clone()));
         }
@@ -259,10 +259,5 @@ pub fn proved(attempt: &Attempt, evidence: Option<&AttemptEvidence>, cx: &Cx<'_>
         return true;
     }
     let Some(walked) = both_walks(attempt, e, cx) else { return false };
-    !safeguards.point_read
-        || attempt
-            .sighted
-            .iter()
-            .filter(|seen| seen.fate != Fate::Clone)
-            .all(|seen| e.absent.get(&seen.id).is_some_and(|begun| *begun >= walked))
+    !safeguards.point_read || attempt.own().all(|seen| e.absent.get(&seen.id).is_some_and(|begun| *begun >= walked))
 }

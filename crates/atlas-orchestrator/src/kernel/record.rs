@@ -325,6 +325,17 @@ impl Attempt {
         self.sighted.iter_mut().find(|seen| seen.id == *id)
     }
 
+    /// Every machine on record that is of this order: not those that only carry its key.
+    pub fn own(&self) -> impl Iterator<Item = &Sighted> {
+        self.sighted.iter().filter(|seen| seen.fate != Fate::Clone)
+    }
+
+    /// Whether a machine of this id is of this order.
+    #[must_use]
+    pub fn owns(&self, id: &ComputeId) -> bool {
+        self.own().any(|seen| seen.id == *id)
+    }
+
     /// Where, and of what shape, for people.
     #[must_use]
     pub fn placed(&self) -> String {

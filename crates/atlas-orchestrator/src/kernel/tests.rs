@@ -137,6 +137,16 @@ impl Run {
         }
     }
 
+    /// An order that was sent and is not answered yet.
+    fn order(&mut self) -> (AttemptId, TrackedKey) {
+        let id = AttemptId::new(self.now, [1; 6]);
+        let key = TrackedKey::new(RealmId::from_bytes([1; 4]), id, [0; 5]);
+        self.tell(&Input::Candidates(Ok(vec![Candidate::default()])));
+        self.tell(&Input::Intend { key, supports: Vec::new() });
+        self.tell(&Input::Call(id, None));
+        (id, key)
+    }
+
     fn cx(&self) -> Cx<'_> {
         Cx {
             now: self.now,
@@ -417,11 +427,7 @@ fn a_touch_an_extension_and_an_adoption_do_not_undo_an_end() {
 #[test]
 fn a_walk_that_was_under_way_when_a_delete_was_answered_is_walked_again() {
     let mut run = Run::new(7, false, 0);
-    let id = AttemptId::new(run.now, [1; 6]);
-    let key = TrackedKey::new(RealmId::from_bytes([1; 4]), id, [0; 5]);
-    run.tell(&Input::Candidates(Ok(vec![Candidate::default()])));
-    run.tell(&Input::Intend { key, supports: Vec::new() });
-    run.tell(&Input::Call(id, None));
+    let (id, key) = run.order();
     let leaked = run.cloud.create(key, run.now, Duration::from_secs(1));
     run.tell(&Input::Answered(id, Answer::Unknown(vec![leaked.clone()], failure(ErrorKind::Timeout))));
     run.now = run.now.saturating_add(Duration::from_secs(3600));
@@ -439,11 +445,7 @@ fn a_walk_that_was_under_way_when_a_delete_was_answered_is_walked_again() {
 #[test]
 fn a_machine_with_a_copied_environment_is_not_taken_for_the_one_that_was_ordered() {
     let mut run = Run::new(7, false, 0);
-    let id = AttemptId::new(run.now, [1; 6]);
-    let key = TrackedKey::new(RealmId::from_bytes([1; 4]), id, [0; 5]);
-    run.tell(&Input::Candidates(Ok(vec![Candidate::default()])));
-    run.tell(&Input::Intend { key, supports: Vec::new() });
-    run.tell(&Input::Call(id, None));
+    let (id, key) = run.order();
     run.tell(&Input::Answered(id, Answer::Unknown(Vec::new(), failure(ErrorKind::Timeout))));
     let theirs = run.cloud.create(key, run.now, Duration::from_secs(1));
     let mut copied = run.cloud.describe(&theirs);
@@ -459,11 +461,7 @@ fn a_machine_with_a_copied_environment_is_not_taken_for_the_one_that_was_ordered
 #[test]
 fn a_machine_that_looked_unclear_at_first_is_ended_once_it_served() {
     let mut run = Run::new(7, false, 0);
-    let id = AttemptId::new(run.now, [1; 6]);
-    let key = TrackedKey::new(RealmId::from_bytes([1; 4]), id, [0; 5]);
-    run.tell(&Input::Candidates(Ok(vec![Candidate::default()])));
-    run.tell(&Input::Intend { key, supports: Vec::new() });
-    run.tell(&Input::Call(id, None));
+    let (id, key) = run.order();
     run.tell(&Input::Answered(id, Answer::Unknown(Vec::new(), failure(ErrorKind::Timeout))));
     let ours = run.cloud.create(key, run.now, Duration::from_secs(1));
     let whole = run.cloud.describe(&ours);
@@ -480,11 +478,7 @@ fn a_machine_that_looked_unclear_at_first_is_ended_once_it_served() {
 #[test]
 fn a_machine_seen_torn_first_and_whole_later_is_ended_with_an_attempt_that_was_stopped_meanwhile() {
     let mut run = Run::new(7, false, 0);
-    let id = AttemptId::new(run.now, [1; 6]);
-    let key = TrackedKey::new(RealmId::from_bytes([1; 4]), id, [0; 5]);
-    run.tell(&Input::Candidates(Ok(vec![Candidate::default()])));
-    run.tell(&Input::Intend { key, supports: Vec::new() });
-    run.tell(&Input::Call(id, None));
+    let (id, key) = run.order();
     run.tell(&Input::Answered(id, Answer::Unknown(Vec::new(), failure(ErrorKind::Timeout))));
     run.tell(&Input::Stop(Reason::Requested));
     let ours = run.cloud.create(key, run.now, Duration::from_secs(1));
@@ -517,11 +511,7 @@ fn a_machine_older_than_its_order_is_neither_adopted_nor_ended() {
 fn an_order_that_left_an_id_and_no_machine_counts_against_the_patience_for_others() {
     let mut run = Run::new(7, false, 0);
     run.policy.max_orders = 1;
-    let id = AttemptId::new(run.now, [1; 6]);
-    let key = TrackedKey::new(RealmId::from_bytes([1; 4]), id, [0; 5]);
-    run.tell(&Input::Candidates(Ok(vec![Candidate::default()])));
-    run.tell(&Input::Intend { key, supports: Vec::new() });
-    run.tell(&Input::Call(id, None));
+    let (id, key) = run.order();
     let gone = run.cloud.create(key, run.now, Duration::from_secs(1));
     run.cloud.machines.get_mut(&gone).unwrap().destroyed_at = Some(run.now);
     run.tell(&Input::Answered(id, Answer::Unknown(vec![gone], failure(ErrorKind::Timeout))));
@@ -534,11 +524,7 @@ fn an_order_that_left_an_id_and_no_machine_counts_against_the_patience_for_other
 #[test]
 fn a_copy_that_carries_the_key_does_not_stand_for_the_machine_that_serves() {
     let mut run = Run::new(7, false, 0);
-    let id = AttemptId::new(run.now, [1; 6]);
-    let key = TrackedKey::new(RealmId::from_bytes([1; 4]), id, [0; 5]);
-    run.tell(&Input::Candidates(Ok(vec![Candidate::default()])));
-    run.tell(&Input::Intend { key, supports: Vec::new() });
-    run.tell(&Input::Call(id, None));
+    let (id, key) = run.order();
     let serving = run.cloud.create(key, run.now, Duration::from_secs(1));
     run.tell(&Input::Answered(id, Answer::Created(Box::new(run.cloud.describe(&serving)), None)));
     run.run(Duration::from_secs(600));

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use super::account::{Account, Listed};
 use super::core::Core;
 use super::slots::Open;
-use crate::kernel::Fate;
 use crate::store::{Batch, CommitError, Table};
 
 /// The row of an account.
@@ -86,11 +85,8 @@ pub(crate) async fn check_identity(core: &Core, account: &Account, walk: &Listed
         }
         let Some(loaded) = core.load(session).await? else { continue };
         // A key can be copied to another account, an id cannot.
-        let sighted = |machine: &Compute| {
-            let attempt = loaded.record.attempt(attempt);
-            attempt.is_some_and(|a| a.sighted.iter().any(|seen| seen.id == machine.id && seen.fate != Fate::Clone))
-        };
-        if !shown.into_iter().any(sighted) {
+        let owned = |machine: &Compute| loaded.record.attempt(attempt).is_some_and(|attempt| attempt.owns(&machine.id));
+        if !shown.into_iter().any(owned) {
             continue;
         }
         let ordered_as = loaded.record.attempt(attempt).and_then(|attempt| attempt.identity.clone());

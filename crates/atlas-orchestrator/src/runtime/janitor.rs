@@ -9,7 +9,7 @@ use atlas_core::{AccountName, Capability, ComputeId, Error, Result, SpendQuery, 
 use super::account::Account;
 use super::core::{Core, Extra, Loaded};
 use super::pacer::Priority;
-use crate::kernel::{Evidence, Fate, Input};
+use crate::kernel::{Evidence, Input};
 use crate::session::SessionState;
 use crate::store::{Batch, CommitError, Table};
 
@@ -87,7 +87,7 @@ async fn one(
         && done_at.is_none_or(|at| now.since(at) < BILLED_WITHIN)
     {
         // Somebody's copy is on somebody's bill.
-        let ids = record.attempts.iter().flat_map(|attempt| &attempt.sighted).filter(|seen| seen.fate != Fate::Clone);
+        let ids = record.attempts.iter().flat_map(|attempt| attempt.own());
         let amounts: Vec<Usd> = ids.filter_map(|seen| billed.get(&seen.id)).copied().collect();
         let total = amounts.iter().copied().sum();
         if !amounts.is_empty() && record.billed != Some(total) {

@@ -11,7 +11,7 @@ use super::account::{Account, Listed};
 use super::core::{Core, Extra};
 use super::slots::Open;
 use super::{accounts, plausible};
-use crate::kernel::{Attempt, AttemptRow, Evidence, Fate, Input};
+use crate::kernel::{AttemptRow, Evidence, Input};
 use crate::session::{AttemptPhase, Finding, ReapReport};
 use crate::store::Table;
 
@@ -268,8 +268,7 @@ async fn is_known_by_id(core: &Core, key: Option<&TrackedKey>, id: &ComputeId) -
     let Some(key) = key else { return Ok(false) };
     let Some(session) = core.slots.session_of(key.attempt()) else { return Ok(false) };
     let Some(loaded) = core.load(session).await? else { return Ok(false) };
-    let known = |attempt: &Attempt| attempt.sighted.iter().any(|seen| seen.id == *id && seen.fate != Fate::Clone);
-    Ok(loaded.record.attempt(key.attempt()).is_some_and(known))
+    Ok(loaded.record.attempt(key.attempt()).is_some_and(|attempt| attempt.owns(id)))
 }
 
 enum Claimed {
