@@ -142,7 +142,7 @@ fn orphan(
         serving: None,
         compute: None,
         seen_at: None,
-        sighted: vec![Sighted { id: machine.id.clone(), at: now, fate: Fate::Doomed }],
+        sighted: vec![Sighted::new(machine.id.clone(), now, Fate::Doomed)],
         kill: Some(Kill { reason: Reason::Accepted, at: now }),
         supports: Vec::new(),
         identity,

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::ids::SessionId;
 use crate::kernel::SessionRecord;
 use crate::orchestrator::Orchestrator;
+use crate::runtime::core::Loaded;
 use crate::session::{AttemptPhase, Finding, ReapReport};
 use crate::store::Table;
 
@@ -39,6 +40,8 @@ pub struct Audit {
     pub unreachable: BTreeMap<AccountName, String>,
     /// Supporting objects on record that are not released yet although their attempt is over.
     pub supports: Vec<(SessionId, Support)>,
+    /// Sessions whose records cannot be read: a newer atlas wrote them, or they are damaged. Nobody looks after their machines.
+    pub unreadable: Vec<SessionId>,
     /// Money.
     pub risk: Risk,
 }
@@ -86,7 +89,11 @@ impl Orchestrator {
             let Some(last) = rows.last() else { return Ok(()) };
             after = Some(last.key.clone());
             for row in rows {
-                count(&SessionRecord::decode(&row.value)?, audit);
+                let id = SessionId::from_slice(&row.key);
+                match Loaded::readable(row) {
+                    Some(loaded) => count(&loaded.record, audit),
+                    None => audit.unreadable.extend(id),
+                }
             }
         }
     }
@@ -99,13 +106,19 @@ fn count(record: &SessionRecord, audit: &mut Audit) {
             audit.supports.extend(kept.map(|step| (record.id, step.support.clone())));
         }
         let risk = &mut audit.risk;
-        let cause = match (&attempt.kill, &attempt.stuck, attempt.phase) {
-            (Some(_), Some(_), _) => &mut risk.stuck,
-            (Some(_), None, _) => &mut risk.terminating,
-            (None, _, AttemptPhase::Live) => &mut risk.serving,
-            (None, _, _) => &mut risk.unknown,
+        let ending = |risk: &mut Risk, burn: UsdPerHour| {
+            let cause = if attempt.stuck.is_some() { &mut risk.stuck } else { &mut risk.terminating };
+            *cause = *cause + burn;
         };
-        *cause = *cause + attempt.burn();
+        match (&attempt.kill, attempt.phase) {
+            (Some(_), _) => ending(risk, attempt.burn()),
+            (None, AttemptPhase::Live) => {
+                risk.serving = risk.serving + attempt.own_burn();
+                // Second machines of its order are ended beside it.
+                ending(risk, attempt.double_burn());
+            }
+            (None, _) => risk.unknown = risk.unknown + attempt.burn(),
+        }
     }
 }
 

@@ -22,6 +22,9 @@ pub enum Limit {
     MaxCost,
     /// It did not become usable in time.
     ReadyTimeout,
+    /// One that a newer atlas knows and this one does not.
+    #[serde(other)]
+    Other,
 }
 
 /// Why a session, or one of its machines, is ended.
@@ -60,6 +63,9 @@ pub enum Reason {
     Reaped,
     /// An operator's accept of the store left nobody who wants it.
     Accepted,
+    /// One that a newer atlas wrote and this one does not know.
+    #[serde(other)]
+    Other,
 }
 
 /// How a machine died.
@@ -79,6 +85,9 @@ pub enum Death {
     Vanished,
     /// It never became usable.
     NeverReady,
+    /// In a way that a newer atlas tells apart and this one does not.
+    #[serde(other)]
+    Other,
 }
 
 /// Why a machine could not yet be proved to be gone.
@@ -101,6 +110,9 @@ pub enum Stuck {
     StillThere,
     /// The store may have been rolled back: an operator must accept it first.
     Held,
+    /// Something that a newer atlas knows and this one does not.
+    #[serde(other)]
+    Other,
 }
 
 /// What happened. New kinds are added; none is renamed.
@@ -365,5 +377,12 @@ mod tests {
             SessionId::new(now, &SeededEntropy::new(1))
         );
         assert_eq!(serde_json::from_str::<Event>(&newer).unwrap().kind, EventKind::Other);
+        assert_eq!(serde_json::from_str::<Reason>(r#"{"why":"from_the_future","x":1}"#).unwrap(), Reason::Other);
+        assert_eq!(
+            serde_json::from_str::<Reason>(r#"{"why":"limit","limit":"later"}"#).unwrap(),
+            Reason::Limit { limit: Limit::Other }
+        );
+        assert_eq!(serde_json::from_str::<Stuck>(r#"{"cause":"from_the_future"}"#).unwrap(), Stuck::Other);
+        assert_eq!(serde_json::from_str::<Death>(r#""from_the_future""#).unwrap(), Death::Other);
     }
 }

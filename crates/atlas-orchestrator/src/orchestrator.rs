@@ -20,7 +20,7 @@ use crate::options::{DEFAULT_IDLE_TTL, SessionFilter, SessionOptions};
 use crate::policy::Policy;
 use crate::realm::{IncarnationLedger, Realm};
 use crate::runtime::account::Account;
-use crate::runtime::core::{Core, HOLD_ROW, HoldRow, Parts};
+use crate::runtime::core::{Core, HOLD_ROW, HoldRow, Loaded, Parts};
 use crate::runtime::spawner::Steady;
 use crate::runtime::survey::{self, Suspects};
 use crate::runtime::{Spawner, Subscription, TokioSpawner, feed, flush, janitor, nodes, reconciler};
@@ -416,7 +416,7 @@ impl Orchestrator {
         Ok(Session::new(self.clone(), id))
     }
 
-    /// The sessions a filter selects, oldest first.
+    /// The sessions a filter selects, oldest first. One whose record cannot be read is not among them: [`audit`](Self::audit) names it.
     ///
     /// # Errors
     /// `unavailable` when the store cannot be read.
@@ -428,9 +428,10 @@ impl Orchestrator {
             let Some(last) = rows.last() else { return Ok(found) };
             after = Some(last.key.clone());
             for row in rows {
-                let record = SessionRecord::decode(&row.value)?;
-                if selects(&filter, &record) {
-                    found.push(self.describe(&record, None));
+                if let Some(loaded) = Loaded::readable(row)
+                    && selects(&filter, &loaded.record)
+                {
+                    found.push(self.describe(&loaded.record, None));
                 }
             }
         }

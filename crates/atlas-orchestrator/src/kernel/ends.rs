@@ -65,7 +65,7 @@ impl Stepper<'_> {
     pub(super) fn close(&mut self, id: AttemptId, phase: AttemptPhase) {
         let now = self.cx.now;
         if let Some(attempt) = self.attempt(id) {
-            attempt.spent = attempt.cost(now);
+            attempt.spent = attempt.own_cost(now);
             attempt.metered_to = attempt.metered_to.map(|from| from.max(now));
             attempt.phase = phase;
             attempt.ended_at = Some(now);
@@ -157,7 +157,7 @@ impl Stepper<'_> {
 
     /// A doomed machine under an attempt that goes on serving is gone once a read a bound after its DELETE says so.
     pub(super) fn gone_beside_serving(&mut self, id: AttemptId, compute: &ComputeId, begun: Timestamp) {
-        let bounds = self.cx.bounds;
+        let (now, bounds) = (self.cx.now, self.cx.bounds);
         let answered = self.evidence(id).deletes.get(compute).and_then(|d| d.answered_at);
         let Some(attempt) = self.attempt(id) else { return };
         let late_enough = answered.is_some_and(|at| begun >= at.saturating_add(bounds.limits.visibility_bound))
@@ -167,7 +167,10 @@ impl Stepper<'_> {
             && let Some(seen) = attempt.sighted_mut(compute)
             && seen.fate == Fate::Doomed
         {
-            seen.fate = Fate::Gone;
+            (seen.fate, seen.gone_at) = (Fate::Gone, Some(now));
+            if attempt.own().all(|seen| seen.fate != Fate::Doomed) {
+                attempt.stuck = None;
+            }
         }
     }
 
@@ -213,7 +216,7 @@ impl Stepper<'_> {
         } else if attempt.own().next().is_some() {
             if let Some(attempt) = self.attempt(id) {
                 for seen in &mut attempt.sighted {
-                    if seen.fate != Fate::Clone {
+                    if seen.fate != Fate::Unclear {
                         seen.fate = Fate::Gone;
                     }
                 }
@@ -239,9 +242,13 @@ impl Stepper<'_> {
 
     pub(super) fn stuck(&mut self, id: AttemptId, stuck: Stuck) {
         let Some(attempt) = self.attempt(id) else { return };
-        if attempt.kill.is_some() && attempt.stuck.as_ref() != Some(&stuck) {
+        let burn = match (&attempt.kill, attempt.own().any(|seen| seen.fate == Fate::Doomed)) {
+            (Some(_), _) => attempt.burn(),
+            (None, true) => attempt.double_burn(),
+            (None, false) => return,
+        };
+        if attempt.stuck.as_ref() != Some(&stuck) {
             attempt.stuck = Some(stuck.clone());
-            let burn = attempt.burn();
             self.emit(EventKind::TerminateFailed { stuck, burn });
         }
     }

@@ -34,18 +34,18 @@ impl Stepper<'_> {
         match attempt.sighted_mut(compute) {
             Some(seen) => {
                 if fate == Fate::Doomed && seen.fate != Fate::Doomed {
-                    seen.fate = Fate::Doomed;
+                    (seen.fate, seen.gone_at) = (Fate::Doomed, None);
                     let e = self.evidence(id);
                     e.deletes.remove(compute);
                     e.absent.remove(compute);
-                } else if fate == Fate::Kept && seen.fate == Fate::Clone {
+                } else if fate == Fate::Kept && seen.fate == Fate::Unclear {
                     // It was taken for somebody else's while its carriers did not all say so.
                     seen.fate = Fate::Kept;
                 }
                 false
             }
             None => {
-                attempt.sighted.push(Sighted { id: compute.clone(), at: now, fate });
+                attempt.sighted.push(Sighted::new(compute.clone(), now, fate));
                 let e = self.evidence(id);
                 (e.walks, e.absent) = ([None; 2], std::collections::BTreeMap::new());
                 true
@@ -135,20 +135,30 @@ impl Stepper<'_> {
         let whole = matches!(compute.keys.claim(), atlas_core::Claim::Whole(_));
         match known {
             Some(Fate::Doomed) => {}
-            Some(Fate::Clone) if !whole || !by_this_call || compute.created_at.is_none() => {}
+            Some(Fate::Unclear) if !whole || !by_this_call || compute.created_at.is_none() => {}
             Some(Fate::Gone | Fate::Kept) => {
                 self.sight(id, &compute.id, Fate::Doomed);
             }
             None if !by_this_call || !whole => {
-                self.sight(id, &compute.id, Fate::Clone);
+                self.sight(id, &compute.id, Fate::Unclear);
                 self.decide(format!("machine {} carries the key of another and is not ours to end", compute.id));
             }
             // One that looked torn at first is judged again by what it shows now.
-            Some(Fate::Clone) | None if every => {
+            Some(Fate::Unclear) | None if every => {
                 self.sight(id, &compute.id, Fate::Doomed);
                 self.emit(EventKind::DuplicateFound { attempt: id, compute: compute.id.clone() });
             }
-            Some(Fate::Clone) | None => {}
+            Some(Fate::Unclear) | None => {}
+        }
+        self.priced(id, compute);
+    }
+
+    fn priced(&mut self, id: AttemptId, compute: &Compute) {
+        let now = self.cx.now;
+        if let Some(price) = compute.cost_per_hour
+            && let Some(attempt) = self.attempt(id)
+        {
+            attempt.reprice(&compute.id, price, now);
         }
     }
 
@@ -158,6 +168,14 @@ impl Stepper<'_> {
         if attempt.is_terminal() {
             return;
         }
+        if attempt.is_serving()
+            && let Some(ended) =
+                machines.iter().find(|m| Some(&m.id) == attempt.serving.as_ref() && m.status == ComputeStatus::Terminated)
+        {
+            // The cloud's own word on a machine it still lists: how it ended is told apart only here.
+            self.observe(id, ended);
+        }
+        let Some(attempt) = self.attempt(id) else { return };
         let mut machines: Vec<&Compute> = machines.iter().filter(|m| m.status != ComputeStatus::Terminated).collect();
         // The oldest, by the cloud's word, is the one to keep.
         machines.sort_by(|a, b| {
@@ -176,17 +194,12 @@ impl Stepper<'_> {
             _ if killed => {
                 for machine in machines {
                     let known = self.attempt(id).and_then(|a| a.sighted_mut(&machine.id).map(|seen| seen.fate));
-                    if matches!(known, None | Some(Fate::Clone)) {
+                    if matches!(known, None | Some(Fate::Unclear)) {
                         self.second(id, machine);
                     } else if known == Some(Fate::Gone) || known == Some(Fate::Kept) {
                         self.sight(id, &machine.id, Fate::Doomed);
                     }
-                    if let Some(price) = machine.cost_per_hour {
-                        let now = self.cx.now;
-                        if let Some(attempt) = self.attempt(id) {
-                            attempt.reprice(price, now);
-                        }
-                    }
+                    self.priced(id, machine);
                 }
             }
             AttemptPhase::Live => {
@@ -235,7 +248,7 @@ impl Stepper<'_> {
                 self.found(id, &walk.found);
                 let Some(attempt) = self.step.record.attempt(id) else { return };
                 let killed = attempt.kill.is_some();
-                let clones: Vec<&ComputeId> = attempt.sighted.iter().filter(|s| s.fate == Fate::Clone).map(|s| &s.id).collect();
+                let clones: Vec<&ComputeId> = attempt.sighted.iter().filter(|s| s.fate == Fate::Unclear).map(|s| &s.id).collect();
                 let seen: Vec<ComputeId> = walk
                     .found
                     .iter()
@@ -328,15 +341,13 @@ impl Stepper<'_> {
     }
 
     pub(super) fn observe(&mut self, id: AttemptId, compute: &Compute) {
-        let now = self.cx.now;
         let Some(attempt) = self.attempt(id) else { return };
         if attempt.serving.as_ref() != Some(&compute.id) {
             return;
         }
         let before = attempt.compute.as_ref().map(|c| c.status.clone());
-        if let Some(price) = compute.cost_per_hour {
-            attempt.reprice(price, now);
-        }
+        self.priced(id, compute);
+        let Some(attempt) = self.attempt(id) else { return };
         let mut kept = compute.clone();
         kept.raw = atlas_core::Raw::default();
         kept.auth = None;

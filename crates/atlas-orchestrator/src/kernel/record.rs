@@ -193,6 +193,20 @@ pub struct Sighted {
     pub at: Timestamp,
     /// What becomes of it.
     pub fate: Fate,
+    /// What it costs, where it is not the machine that the attempt's own price is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<UsdPerHour>,
+    /// When it was proved to be gone, under an attempt that went on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone_at: Option<Timestamp>,
+}
+
+impl Sighted {
+    /// Seen for the first time.
+    #[must_use]
+    pub fn new(id: ComputeId, at: Timestamp, fate: Fate) -> Self {
+        Self { id, at, fate, price: None, gone_at: None }
+    }
 }
 
 /// What becomes of a machine that was seen.
@@ -205,8 +219,8 @@ pub enum Fate {
     Doomed,
     /// A point read proved it gone.
     Gone,
-    /// Somebody's clone that carries our key: reported, never touched.
-    Clone,
+    /// It carries our key and is not provably of this order, as a copy of our machine is not: reported, never touched.
+    Unclear,
 }
 
 /// A committed end of an attempt. Final.
@@ -297,26 +311,63 @@ impl Attempt {
         self.settled_at(bounds).saturating_add(bounds.limits.visibility_bound * patience)
     }
 
-    /// What it burns.
+    /// The machine that its own price is of: the one that serves, else the first that was seen.
+    fn one(&self) -> Option<&ComputeId> {
+        self.serving.as_ref().or_else(|| self.own().next().map(|seen| &seen.id))
+    }
+
+    /// The machines its one call made besides.
+    fn doubles(&self) -> impl Iterator<Item = &Sighted> {
+        let one = self.one();
+        self.own().filter(move |seen| Some(&seen.id) != one)
+    }
+
+    /// What the doubles of its machine burn.
     #[must_use]
-    pub fn burn(&self) -> UsdPerHour {
+    pub fn double_burn(&self) -> UsdPerHour {
+        let living = self.doubles().filter(|seen| self.may_bill() && seen.fate != Fate::Gone);
+        living.filter_map(|seen| seen.price).sum()
+    }
+
+    /// What its machine burns.
+    #[must_use]
+    pub fn own_burn(&self) -> UsdPerHour {
         if self.may_bill() { self.price.unwrap_or_default() } else { UsdPerHour::ZERO }
     }
 
-    /// What it cost until `now`.
+    /// What it burns.
+    #[must_use]
+    pub fn burn(&self) -> UsdPerHour {
+        self.own_burn() + self.double_burn()
+    }
+
+    /// What it cost until `now`. A double is counted from the call that made it.
     #[must_use]
     pub fn cost(&self, now: Timestamp) -> Usd {
-        let Some(from) = self.metered_to else { return self.spent };
         let until = self.ended_at.unwrap_or(now);
+        let called = self.calling_at.unwrap_or(self.created_at);
+        let doubled = |seen: &Sighted| seen.price?.cost_of(seen.gone_at.unwrap_or(until).since(called));
+        self.own_cost(until) + self.doubles().filter_map(doubled).sum()
+    }
+
+    /// What it cost until then, without its doubles.
+    pub(super) fn own_cost(&self, until: Timestamp) -> Usd {
+        let Some(from) = self.metered_to else { return self.spent };
         self.spent + self.price.unwrap_or_default().cost_of(until.since(from)).unwrap_or_default()
     }
 
-    /// Counts what was spent at the old price, and goes on at the new one.
-    pub fn reprice(&mut self, price: UsdPerHour, now: Timestamp) {
-        if self.price != Some(price) {
-            self.spent = self.cost(now);
-            self.metered_to = self.metered_to.map(|from| from.max(now));
-            self.price = Some(price);
+    /// What a machine costs from now on. A price of a machine that is not of this order changes nothing.
+    pub fn reprice(&mut self, id: &ComputeId, price: UsdPerHour, now: Timestamp) {
+        if self.one() == Some(id) {
+            if self.price != Some(price) {
+                self.spent = self.own_cost(self.ended_at.unwrap_or(now));
+                self.metered_to = self.metered_to.map(|from| from.max(now));
+                self.price = Some(price);
+            }
+        } else if let Some(seen) = self.sighted_mut(id)
+            && seen.fate != Fate::Unclear
+        {
+            seen.price = Some(price);
         }
     }
 
@@ -327,7 +378,7 @@ impl Attempt {
 
     /// Every machine on record that is of this order: not those that only carry its key.
     pub fn own(&self) -> impl Iterator<Item = &Sighted> {
-        self.sighted.iter().filter(|seen| seen.fate != Fate::Clone)
+        self.sighted.iter().filter(|seen| seen.fate != Fate::Unclear)
     }
 
     /// Whether a machine of this id is of this order.

@@ -1,5 +1,7 @@
 //! Properties of the transitions: whatever a cloud answers, in whatever order, what is promised holds.
 
+mod schedules;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -410,136 +412,6 @@ fn nothing_is_ordered_before_calling_is_on_record() {
             assert!(run.record.attempt(machine.key.attempt()).is_some(), "every machine has its attempt on record");
         }
     }
-}
-
-#[test]
-fn a_touch_an_extension_and_an_adoption_do_not_undo_an_end() {
-    let mut run = Run::new(7, false, 0);
-    run.run(Duration::from_secs(5));
-    run.tell(&Input::Stop(Reason::Requested));
-    run.tell(&Input::Extend(run.now.saturating_add(Duration::from_secs(9999))));
-    run.tell(&Input::Limits(Activity { at: run.now, source: "touch".to_owned() }));
-    run.tell(&Input::Claim("b".to_owned()));
-    assert_eq!(run.record.state(), SessionState::Terminating);
-    assert!(run.record.not_idle_before.is_none());
-}
-
-#[test]
-fn a_walk_that_was_under_way_when_a_delete_was_answered_is_walked_again() {
-    let mut run = Run::new(7, false, 0);
-    let (id, key) = run.order();
-    let leaked = run.cloud.create(key, run.now, Duration::from_secs(1));
-    run.tell(&Input::Answered(id, Answer::Unknown(vec![leaked.clone()], failure(ErrorKind::Timeout))));
-    run.now = run.now.saturating_add(Duration::from_secs(3600));
-    run.tell(&Input::Stop(Reason::Requested));
-    // Both at once, as after a restart: the machine is gone already, its DELETE is answered while the walk goes on.
-    let begun = run.now;
-    run.cloud.machines.get_mut(&leaked).unwrap().destroyed_at = Some(begun);
-    run.now = run.now.saturating_add(Duration::from_millis(10));
-    run.tell(&Input::Deleted(id, leaked, Ok(())));
-    run.tell(&Input::Walked(id, Ok(Walk { begun, complete: true, found: Vec::new() })));
-    run.run(Duration::from_secs(3600));
-    assert_eq!(run.record.state(), SessionState::Terminated, "{:#?} {:#?}", run.record, run.evidence);
-}
-
-#[test]
-fn a_machine_with_a_copied_environment_is_not_taken_for_the_one_that_was_ordered() {
-    let mut run = Run::new(7, false, 0);
-    let (id, key) = run.order();
-    run.tell(&Input::Answered(id, Answer::Unknown(Vec::new(), failure(ErrorKind::Timeout))));
-    let theirs = run.cloud.create(key, run.now, Duration::from_secs(1));
-    let mut copied = run.cloud.describe(&theirs);
-    copied.keys = KeyCarriers { name: None, tag: Some(key), has_tag: true };
-    run.tell(&Input::Found(id, vec![copied.clone()]));
-    assert!(run.record.serving().is_none());
-    let ordered = run.cloud.create(key, run.now, Duration::from_secs(1));
-    run.tell(&Input::Found(id, vec![copied, run.cloud.describe(&ordered)]));
-    assert_eq!(run.record.serving().and_then(|attempt| attempt.serving.clone()), Some(ordered));
-    assert!(!run.events.iter().any(|event| matches!(event, EventKind::DuplicateFound { .. })), "and it is not ours to end");
-}
-
-#[test]
-fn a_machine_that_looked_unclear_at_first_is_ended_once_it_served() {
-    let mut run = Run::new(7, false, 0);
-    let (id, key) = run.order();
-    run.tell(&Input::Answered(id, Answer::Unknown(Vec::new(), failure(ErrorKind::Timeout))));
-    let ours = run.cloud.create(key, run.now, Duration::from_secs(1));
-    let whole = run.cloud.describe(&ours);
-    let mut torn = whole.clone();
-    torn.keys = KeyCarriers { name: None, tag: Some(key), has_tag: true };
-    run.tell(&Input::Found(id, vec![torn]));
-    run.tell(&Input::Found(id, vec![whole]));
-    assert!(run.record.serving().is_some());
-    run.tell(&Input::Stop(Reason::Requested));
-    run.run(Duration::from_secs(3600));
-    assert_eq!((run.record.state(), run.cloud.live()), (SessionState::Terminated, 0));
-}
-
-#[test]
-fn a_machine_seen_torn_first_and_whole_later_is_ended_with_an_attempt_that_was_stopped_meanwhile() {
-    let mut run = Run::new(7, false, 0);
-    let (id, key) = run.order();
-    run.tell(&Input::Answered(id, Answer::Unknown(Vec::new(), failure(ErrorKind::Timeout))));
-    run.tell(&Input::Stop(Reason::Requested));
-    let ours = run.cloud.create(key, run.now, Duration::from_secs(1));
-    let mut torn = run.cloud.describe(&ours);
-    torn.keys = KeyCarriers { name: None, tag: Some(key), has_tag: true };
-    run.tell(&Input::Found(id, vec![torn]));
-    run.run(Duration::from_secs(3600));
-    assert_eq!((run.record.state(), run.cloud.live()), (SessionState::Terminated, 0));
-}
-
-#[test]
-fn a_machine_older_than_its_order_is_neither_adopted_nor_ended() {
-    let mut run = Run::new(7, false, 0);
-    let id = AttemptId::new(run.now, [1; 6]);
-    let key = TrackedKey::new(RealmId::from_bytes([1; 4]), id, [0; 5]);
-    let relabelled = run.cloud.create(key, run.now.saturating_sub(Duration::from_secs(86_400)), Duration::from_secs(1));
-    run.tell(&Input::Candidates(Ok(vec![Candidate::default()])));
-    run.tell(&Input::Intend { key, supports: Vec::new() });
-    run.tell(&Input::Call(id, None));
-    run.tell(&Input::Answered(id, Answer::Unknown(Vec::new(), failure(ErrorKind::Timeout))));
-    run.tell(&Input::Found(id, vec![run.cloud.describe(&relabelled)]));
-    assert!(run.record.serving().is_none());
-    let ordered = run.cloud.create(key, run.now, Duration::from_secs(1));
-    run.tell(&Input::Found(id, vec![run.cloud.describe(&relabelled), run.cloud.describe(&ordered)]));
-    assert_eq!(run.record.serving().and_then(|attempt| attempt.serving.clone()), Some(ordered));
-    assert!(!run.events.iter().any(|event| matches!(event, EventKind::DuplicateFound { .. })));
-}
-
-#[test]
-fn an_order_that_left_an_id_and_no_machine_counts_against_the_patience_for_others() {
-    let mut run = Run::new(7, false, 0);
-    run.policy.max_orders = 1;
-    let (id, key) = run.order();
-    let gone = run.cloud.create(key, run.now, Duration::from_secs(1));
-    run.cloud.machines.get_mut(&gone).unwrap().destroyed_at = Some(run.now);
-    run.tell(&Input::Answered(id, Answer::Unknown(vec![gone], failure(ErrorKind::Timeout))));
-    run.run(Duration::from_secs(3600));
-    assert!(run.events.iter().any(|event| matches!(event, EventKind::Absent { attempt } if *attempt == id)));
-    let reason = run.record.ending.as_ref().map(|ending| &ending.reason);
-    assert!(matches!(reason, Some(Reason::CannotPlace { .. })), "{reason:?}");
-}
-
-#[test]
-fn a_copy_that_carries_the_key_does_not_stand_for_the_machine_that_serves() {
-    let mut run = Run::new(7, false, 0);
-    let (id, key) = run.order();
-    let serving = run.cloud.create(key, run.now, Duration::from_secs(1));
-    run.tell(&Input::Answered(id, Answer::Created(Box::new(run.cloud.describe(&serving)), None)));
-    run.run(Duration::from_secs(600));
-    assert_eq!(run.record.state(), SessionState::Ready);
-    let copy = run.cloud.create(key, run.now, Duration::from_secs(1));
-    run.cloud.machines.get_mut(&serving).unwrap().destroyed_at = Some(run.now);
-    run.now = run.now.saturating_add(Duration::from_secs(120));
-    run.tell(&Input::Found(id, vec![run.cloud.describe(&copy)]));
-    let mut waited = 0;
-    while run.record.ending.is_none() && waited < 120 {
-        run.run(Duration::from_secs(5));
-        waited += 1;
-    }
-    assert!(run.record.ending.is_some(), "the death shows though a copy lives: {:?}", run.record);
-    assert!(run.cloud.machines[&copy].destroyed_at.is_none(), "and the copy is not ours to end while it may be somebody's");
 }
 
 proptest! {

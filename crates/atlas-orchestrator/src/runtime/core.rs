@@ -108,6 +108,18 @@ impl Loaded {
     pub(crate) fn of(row: Row) -> Result<Self> {
         Ok(Self { record: SessionRecord::decode(&row.value)?, version: row.version, bytes: row.value })
     }
+
+    /// Reads a row among many: one that cannot be read is left as it is and said aloud, and keeps nobody from the others. Its
+    /// machine is in nobody's care meanwhile: the reaper reports it and does not end it.
+    pub(crate) fn readable(row: Row) -> Option<Self> {
+        let key = SessionId::from_slice(&row.key);
+        Self::of(row)
+            .inspect_err(|error| {
+                let session = key.map(|id| id.to_string());
+                tracing::error!(session, %error, "a session is left alone: its record cannot be read");
+            })
+            .ok()
+    }
 }
 
 /// Whether a store goes on from where it was seen.

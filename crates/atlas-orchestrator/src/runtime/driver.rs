@@ -185,6 +185,10 @@ impl Driver {
         match done {
             Done::Told(effect, input, extra) => {
                 self.tell(*input, extra).await;
+                if let Effect::PointRead(..) = effect {
+                    // It was asked because of what a listing showed: that is told again, unchanged, if this answer was wrong.
+                    self.core.slots.saw(self.id, 0);
+                }
                 self.in_flight.remove(&effect);
             }
             Done::Admitted(id, permit, identity) => {

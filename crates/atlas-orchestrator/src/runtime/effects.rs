@@ -64,7 +64,7 @@ pub(crate) fn run(core: Arc<Core>, record: &SessionRecord, effect: Effect) -> Ru
                     return Done::Answered(*attempt, Box::new(Answer::NotApplied(Next::SameLater, Failure::no_handle())));
                 };
                 let identity = account.identity().await.ok();
-                wait_for_lease(&core).await;
+                core.lease.wait(&core.stopped).await;
                 return Done::Admitted(*attempt, account.pacer.admit(Priority::Create).await, identity);
             }
             Effect::Recover(attempt) => recover(&core, *attempt).await,
@@ -164,14 +164,6 @@ pub(crate) fn call(core: Arc<Core>, record: &SessionRecord, attempt: AttemptId, 
     })
 }
 
-async fn wait_for_lease(core: &Core) {
-    while !core.lease.may_act() {
-        if !core.sleep(Duration::from_millis(500)).await {
-            return;
-        }
-    }
-}
-
 async fn sealed(core: &Core, id: SessionId) -> Result<ComputeRequest, Failure> {
     match core.request(id).await {
         Ok(Some(request)) => Ok(request),
@@ -221,7 +213,7 @@ async fn ensure(core: &Core, record: &SessionRecord, attempt: AttemptId, index: 
     let account = account(core, &record.account)?;
     let planned = record.attempt(attempt).and_then(|a| Some((a.key, a.supports.get(index)?.support.clone())));
     let Some((key, support)) = planned else { return Err(Failure::no_handle()) };
-    wait_for_lease(core).await;
+    core.lease.wait(&core.stopped).await;
     account
         .call(Priority::Create, account.provider.ensure_support(account.context(), &LaunchKey::Tracked(key), &support))
         .await

@@ -55,7 +55,7 @@ pub(crate) async fn round(core: &Arc<Core>) -> Result<()> {
         let Some(last) = rows.last() else { return Ok(()) };
         after = Some(last.key.clone());
         for row in rows {
-            let loaded = Loaded::of(row)?;
+            let Some(loaded) = Loaded::readable(row) else { continue };
             if loaded.record.owner == core.node {
                 one(core, loaded, &bills, now).await?;
             }

@@ -4,8 +4,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::store::Fence;
+
+/// How often a node without a lease looks whether it has one again.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// The lease of this node.
 #[derive(Debug)]
@@ -44,6 +48,17 @@ impl NodeLease {
     /// The fence to write under.
     pub(crate) fn fence(&self) -> Option<Fence> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).fence.clone()
+    }
+
+    /// Waits until a side effect may start, or the process stops.
+    pub(crate) async fn wait(&self, stopped: &CancellationToken) {
+        while !self.may_act() && !stopped.is_cancelled() {
+            tokio::select! {
+                biased;
+                () = stopped.cancelled() => {}
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            }
+        }
     }
 
     /// Whether a side effect may start now.

@@ -258,7 +258,7 @@ async fn take_over(core: &Arc<Core>, node: &str) -> Result<()> {
             if glance(&row.value).is_some_and(|glance| glance.over || glance.owner != node) {
                 continue;
             }
-            let mut loaded = Loaded::of(row)?;
+            let Some(mut loaded) = Loaded::readable(row) else { continue };
             while loaded.record.owner == node && loaded.record.state() != SessionState::Terminated {
                 let claim = Input::Claim(core.node.clone());
                 match core.apply(&mut loaded, &mut Evidence::default(), &claim, Extra::default()).await {
@@ -313,7 +313,10 @@ pub(crate) async fn adopt(core: &Arc<Core>) -> Result<()> {
                 Some(glance) if glance.quiet && glance.owner == core.node => {
                     adopt_quiet(core, id, &glance, touches.of(core, id).await?);
                 }
-                _ => adopt_whole(core, Loaded::of(row)?, touches.of(core, id).await?).await?,
+                _ => {
+                    let Some(loaded) = Loaded::readable(row) else { continue };
+                    adopt_whole(core, loaded, touches.of(core, id).await?).await?;
+                }
             }
         }
     }

@@ -8,7 +8,7 @@ use atlas_core::{Claim, Compute, ComputeId, ComputeStatus, Error, Result, Timest
 use tokio::time::Instant;
 
 use super::account::{Account, Listed};
-use super::core::{Core, Extra};
+use super::core::{Core, Extra, Loaded};
 use super::slots::Open;
 use super::{accounts, plausible};
 use crate::kernel::{AttemptRow, Evidence, Input};
@@ -305,13 +305,17 @@ async fn judge(core: &Arc<Core>, account: &Arc<Account>, key: &TrackedKey) -> Re
         let age = core.now().since(key.attempt().created_at());
         return Ok(if age < core.policy.retention { Verdict::RolledBack } else { Verdict::Quarantine });
     };
-    let row: AttemptRow = serde_json::from_slice(&row.value)
-        .map_err(|error| Error::new(atlas_core::ErrorKind::Unavailable, "an attempt's row cannot be read").with_source(error))?;
+    let Ok(row) = serde_json::from_slice::<AttemptRow>(&row.value) else {
+        return Ok(Verdict::Ambiguous("its attempt's row cannot be read"));
+    };
     if row.account != account.name {
         return Ok(Verdict::Ambiguous("its attempt was made on another account"));
     }
-    let Some(loaded) = core.load(row.session).await? else {
+    let Some(session) = core.store.get(Table::Sessions, row.session.as_bytes()).await? else {
         return Ok(Verdict::Ambiguous("its session is not on record"));
+    };
+    let Some(loaded) = Loaded::readable(session) else {
+        return Ok(Verdict::Ambiguous("its session's record cannot be read"));
     };
     let Some(attempt) = loaded.record.attempt(key.attempt()) else {
         return Ok(Verdict::Ambiguous("its session does not know its attempt"));

@@ -1,8 +1,10 @@
 //! The reaper: it ends what has no session, and nothing else.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use atlas_core::{LAUNCH_KEY_TAG, SeededEntropy, Timestamp};
+use atlas_orchestrator::store::{AnyStore, Batch, Table};
 use atlas_orchestrator::{SessionState, StopOutcome};
 use atlas_testkit::world::{FaultKind, MachineSpec};
 
@@ -164,4 +166,27 @@ async fn a_prefix_that_no_machine_name_could_begin_with_is_refused() {
     for good in ["", "atlas", "atlas-", "prod-eu-"] {
         assert!(bench.with_prefix(good).await.is_ok(), "{good}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_record_cannot_be_read_keeps_nobody_from_the_others_and_its_machine_is_reported() {
+    let bench = Bench::new(12);
+    let node = bench.node("a").await;
+    let damaged = node.atlas.spawn(request(), options()).await.unwrap().id();
+    let sound = node.atlas.spawn(request(), options().max_runtime(Duration::from_secs(7200))).await.unwrap().id();
+    sleep(60).await;
+    node.crash();
+    let store = AnyStore::new(bench.store.clone());
+    let mut batch = Batch::new();
+    batch.put(Table::Sessions, *damaged.as_bytes(), b"of a later schema".to_vec());
+    store.commit(batch).await.unwrap();
+    let node = bench.node("b").await;
+    assert_eq!(node.atlas.audit().await.unwrap().unreadable, [damaged]);
+    sleep(900).await;
+    assert_eq!(node.atlas.list_ids().await.unwrap(), [sound]);
+    let report = node.atlas.reap_now(&account(), false).await.unwrap();
+    assert_eq!(report.ambiguous.len(), 1, "{report:?}");
+    sleep(3 * 3600).await;
+    assert_eq!(node.atlas.info(sound).await.unwrap().state, SessionState::Terminated);
+    assert_eq!(bench.ledger().live, 1, "what cannot be read ends nothing");
 }

@@ -1,0 +1,291 @@
+//! Schedules that once broke an earlier wording of the protocol, step by step.
+
+use super::*;
+use crate::event::{Death, Stuck};
+use crate::kernel::record::Fate;
+
+/// Runs until the session ends by itself, or an hour has passed.
+fn run_to_its_end(run: &mut Run) {
+    for _ in 0..720 {
+        if run.record.ending.is_some() {
+            return;
+        }
+        run.run(Duration::from_secs(5));
+    }
+}
+
+fn empty_walk(run: &Run) -> Input {
+    Input::Walked(run.record.attempts[0].id, Ok(Walk { begun: run.now, complete: true, found: Vec::new() }))
+}
+
+#[test]
+fn a_touch_an_extension_and_an_adoption_do_not_undo_an_end() {
+    let mut run = Run::new(7, false, 0);
+    run.run(Duration::from_secs(5));
+    run.tell(&Input::Stop(Reason::Requested));
+    run.tell(&Input::Extend(run.now.saturating_add(Duration::from_secs(9999))));
+    run.tell(&Input::Limits(Activity { at: run.now, source: "touch".to_owned() }));
+    run.tell(&Input::Claim("b".to_owned()));
+    assert_eq!(run.record.state(), SessionState::Terminating);
+    assert!(run.record.not_idle_before.is_none());
+}
+
+#[test]
+fn a_walk_that_was_under_way_when_a_delete_was_answered_is_walked_again() {
+    let mut run = Run::new(7, false, 0);
+    let (id, key) = run.order();
+    let leaked = run.cloud.create(key, run.now, Duration::from_secs(1));
+    run.tell(&Input::Answered(id, Answer::Unknown(vec![leaked.clone()], failure(ErrorKind::Timeout))));
+    run.now = run.now.saturating_add(Duration::from_secs(3600));
+    run.tell(&Input::Stop(Reason::Requested));
+    // Both at once, as after a restart: the machine is gone already, its DELETE is answered while the walk goes on.
+    let begun = run.now;
+    run.cloud.machines.get_mut(&leaked).unwrap().destroyed_at = Some(begun);
+    run.now = run.now.saturating_add(Duration::from_millis(10));
+    run.tell(&Input::Deleted(id, leaked, Ok(())));
+    run.tell(&Input::Walked(id, Ok(Walk { begun, complete: true, found: Vec::new() })));
+    run.run(Duration::from_secs(3600));
+    assert_eq!(run.record.state(), SessionState::Terminated, "{:#?} {:#?}", run.record, run.evidence);
+}
+
+#[test]
+fn a_machine_with_a_copied_environment_is_not_taken_for_the_one_that_was_ordered() {
+    let mut run = Run::new(7, false, 0);
+    let (id, key) = run.order();
+    run.tell(&Input::Answered(id, Answer::Unknown(Vec::new(), failure(ErrorKind::Timeout))));
+    let theirs = run.cloud.create(key, run.now, Duration::from_secs(1));
+    let mut copied = run.cloud.describe(&theirs);
+    copied.keys = KeyCarriers { name: None, tag: Some(key), has_tag: true };
+    run.tell(&Input::Found(id, vec![copied.clone()]));
+    assert!(run.record.serving().is_none());
+    let ordered = run.cloud.create(key, run.now, Duration::from_secs(1));
+    run.tell(&Input::Found(id, vec![copied, run.cloud.describe(&ordered)]));
+    assert_eq!(run.record.serving().and_then(|attempt| attempt.serving.clone()), Some(ordered));
+    assert!(!run.events.iter().any(|event| matches!(event, EventKind::DuplicateFound { .. })), "and it is not ours to end");
+}
+
+#[test]
+fn a_machine_that_looked_unclear_at_first_is_ended_once_it_served() {
+    let mut run = Run::new(7, false, 0);
+    let (id, key) = run.order();
+    run.tell(&Input::Answered(id, Answer::Unknown(Vec::new(), failure(ErrorKind::Timeout))));
+    let ours = run.cloud.create(key, run.now, Duration::from_secs(1));
+    let whole = run.cloud.describe(&ours);
+    let mut torn = whole.clone();
+    torn.keys = KeyCarriers { name: None, tag: Some(key), has_tag: true };
+    run.tell(&Input::Found(id, vec![torn]));
+    run.tell(&Input::Found(id, vec![whole]));
+    assert!(run.record.serving().is_some());
+    run.tell(&Input::Stop(Reason::Requested));
+    run.run(Duration::from_secs(3600));
+    assert_eq!((run.record.state(), run.cloud.live()), (SessionState::Terminated, 0));
+}
+
+#[test]
+fn a_machine_seen_torn_first_and_whole_later_is_ended_with_an_attempt_that_was_stopped_meanwhile() {
+    let mut run = Run::new(7, false, 0);
+    let (id, key) = run.order();
+    run.tell(&Input::Answered(id, Answer::Unknown(Vec::new(), failure(ErrorKind::Timeout))));
+    run.tell(&Input::Stop(Reason::Requested));
+    let ours = run.cloud.create(key, run.now, Duration::from_secs(1));
+    let mut torn = run.cloud.describe(&ours);
+    torn.keys = KeyCarriers { name: None, tag: Some(key), has_tag: true };
+    run.tell(&Input::Found(id, vec![torn]));
+    run.run(Duration::from_secs(3600));
+    assert_eq!((run.record.state(), run.cloud.live()), (SessionState::Terminated, 0));
+}
+
+#[test]
+fn a_machine_older_than_its_order_is_neither_adopted_nor_ended() {
+    let mut run = Run::new(7, false, 0);
+    let id = AttemptId::new(run.now, [1; 6]);
+    let key = TrackedKey::new(RealmId::from_bytes([1; 4]), id, [0; 5]);
+    let relabelled = run.cloud.create(key, run.now.saturating_sub(Duration::from_secs(86_400)), Duration::from_secs(1));
+    run.tell(&Input::Candidates(Ok(vec![Candidate::default()])));
+    run.tell(&Input::Intend { key, supports: Vec::new() });
+    run.tell(&Input::Call(id, None));
+    run.tell(&Input::Answered(id, Answer::Unknown(Vec::new(), failure(ErrorKind::Timeout))));
+    run.tell(&Input::Found(id, vec![run.cloud.describe(&relabelled)]));
+    assert!(run.record.serving().is_none());
+    let ordered = run.cloud.create(key, run.now, Duration::from_secs(1));
+    run.tell(&Input::Found(id, vec![run.cloud.describe(&relabelled), run.cloud.describe(&ordered)]));
+    assert_eq!(run.record.serving().and_then(|attempt| attempt.serving.clone()), Some(ordered));
+    assert!(!run.events.iter().any(|event| matches!(event, EventKind::DuplicateFound { .. })));
+}
+
+#[test]
+fn an_order_that_left_an_id_and_no_machine_counts_against_the_patience_for_others() {
+    let mut run = Run::new(7, false, 0);
+    run.policy.max_orders = 1;
+    let (id, key) = run.order();
+    let gone = run.cloud.create(key, run.now, Duration::from_secs(1));
+    run.cloud.machines.get_mut(&gone).unwrap().destroyed_at = Some(run.now);
+    run.tell(&Input::Answered(id, Answer::Unknown(vec![gone], failure(ErrorKind::Timeout))));
+    run.run(Duration::from_secs(3600));
+    assert!(run.events.iter().any(|event| matches!(event, EventKind::Absent { attempt } if *attempt == id)));
+    let reason = run.record.ending.as_ref().map(|ending| &ending.reason);
+    assert!(matches!(reason, Some(Reason::CannotPlace { .. })), "{reason:?}");
+}
+
+#[test]
+fn a_copy_that_carries_the_key_does_not_stand_for_the_machine_that_serves() {
+    let mut run = Run::new(7, false, 0);
+    let (id, key) = run.order();
+    let serving = run.cloud.create(key, run.now, Duration::from_secs(1));
+    run.tell(&Input::Answered(id, Answer::Created(Box::new(run.cloud.describe(&serving)), None)));
+    run.run(Duration::from_secs(600));
+    assert_eq!(run.record.state(), SessionState::Ready);
+    let copy = run.cloud.create(key, run.now, Duration::from_secs(1));
+    run.cloud.machines.get_mut(&serving).unwrap().destroyed_at = Some(run.now);
+    run.now = run.now.saturating_add(Duration::from_secs(120));
+    run.tell(&Input::Found(id, vec![run.cloud.describe(&copy)]));
+    run_to_its_end(&mut run);
+    assert!(run.record.ending.is_some(), "the death shows though a copy lives: {:?}", run.record);
+    assert!(run.cloud.machines[&copy].destroyed_at.is_none(), "and the copy is not ours to end while it may be somebody's");
+}
+
+#[test]
+fn a_404_on_a_fresh_id_is_no_proof_that_a_late_commit_made_nothing() {
+    let mut run = Run::new(7, false, 0);
+    let (id, key) = run.order();
+    let leaked = run.cloud.create(key, run.now, Duration::from_secs(1));
+    run.cloud.machines.get_mut(&leaked).unwrap().shows_at = run.now.saturating_add(Duration::from_secs(59));
+    run.tell(&Input::Answered(id, Answer::Unknown(vec![leaked.clone()], failure(ErrorKind::Timeout))));
+    run.tell(&Input::Read(id, leaked.clone(), run.now, Reading::Absent));
+    run.run(Duration::from_secs(600));
+    assert_eq!(run.record.serving().and_then(|attempt| attempt.serving.clone()), Some(leaked));
+    assert_eq!((run.cloud.made, run.cloud.live()), (1, 1));
+}
+
+#[test]
+fn walks_that_were_both_begun_before_the_bound_prove_nothing() {
+    let mut run = Run::new(7, false, 0);
+    let (id, key) = run.order();
+    run.tell(&Input::Answered(id, Answer::Unknown(Vec::new(), failure(ErrorKind::Timeout))));
+    for _ in 0..2 {
+        run.now = run.now.saturating_add(Duration::from_secs(20));
+        run.tell(&empty_walk(&run));
+    }
+    run.now = run.record.attempts[0].settled_at(&run.bounds);
+    let me = Identity { now: "me".to_owned(), known: Some("me".to_owned()), aliases: Vec::new() };
+    run.tell(&Input::Conclude(id, Ok(me), Vec::new()));
+    assert_eq!(run.record.attempts[0].phase, AttemptPhase::Unknown);
+    // It was committed at the last moment, and shows only now.
+    let late = run.cloud.create(key, run.now, Duration::from_secs(1));
+    run.run(Duration::from_secs(60));
+    assert_eq!(run.record.serving().and_then(|attempt| attempt.serving.clone()), Some(late));
+}
+
+#[test]
+fn a_page_shift_that_hides_a_machine_from_both_walks_does_not_hide_it_from_the_point_read() {
+    let mut run = Run::new(7, false, 0);
+    let (id, key) = run.order();
+    let machine = run.cloud.create(key, run.now, Duration::from_secs(1));
+    run.tell(&Input::Answered(id, Answer::Created(Box::new(run.cloud.describe(&machine)), None)));
+    run.now = run.now.saturating_add(Duration::from_secs(600));
+    run.tell(&Input::Stop(Reason::Requested));
+    // Accepted, and forgotten by the cloud.
+    run.tell(&Input::Deleted(id, machine.clone(), Ok(())));
+    for _ in 0..2 {
+        run.now = run.now.saturating_add(Duration::from_secs(61));
+        run.tell(&empty_walk(&run));
+    }
+    let asked = plan(&run.record, &run.evidence, run.now, &run.cx()).effects;
+    assert_eq!(asked, [Effect::PointRead(id, machine.clone())]);
+    run.tell(&Input::Read(id, machine.clone(), run.now, Reading::Present));
+    assert_eq!(run.record.state(), SessionState::Terminating);
+    run.run(Duration::from_secs(1200));
+    assert_eq!((run.record.state(), run.cloud.live()), (SessionState::Terminated, 0));
+}
+
+#[test]
+fn an_order_sent_by_a_node_that_paused_after_calling_is_found_by_the_next() {
+    let mut run = Run::new(7, false, 0);
+    let (_, key) = run.order();
+    // Another node takes over while the first stands still between its commit and its call.
+    run.crash();
+    run.run(run.bounds.lease);
+    assert_eq!(run.record.attempts[0].phase, AttemptPhase::Unknown);
+    let late = run.cloud.create(key, run.now, run.bounds.limits.visibility_bound);
+    run.run(Duration::from_secs(600));
+    assert_eq!(run.record.serving().and_then(|attempt| attempt.serving.clone()), Some(late));
+    assert_eq!((run.cloud.made, run.record.attempts.len()), (1, 1));
+}
+
+#[test]
+fn an_order_sent_after_its_attempt_was_given_up_is_ended_and_said() {
+    let mut run = Run::new(7, false, 0);
+    run.policy.max_orders = 1;
+    let (id, key) = run.order();
+    run.crash();
+    run.run(Duration::from_secs(600));
+    assert_eq!(run.record.attempts[0].phase, AttemptPhase::Absent);
+    // The owner was paused across its lease: only the reaper can see this one.
+    let late = run.cloud.create(key, run.now, Duration::from_secs(1));
+    run.tell(&Input::Reap(id, vec![late.clone()]));
+    assert!(run.events.contains(&EventKind::Reopened { attempt: id, compute: late }));
+    run.run(Duration::from_secs(1200));
+    assert_eq!((run.record.state(), run.cloud.live()), (SessionState::Terminated, 0));
+}
+
+#[test]
+fn a_row_that_a_listing_still_shows_as_ended_tells_how_the_machine_died() {
+    for (preempted, how) in [(false, Death::Terminated), (true, Death::Preempted)] {
+        let mut run = Run::new(7, false, 0);
+        let (id, key) = run.order();
+        let machine = run.cloud.create(key, run.now, Duration::from_secs(1));
+        let mut row = run.cloud.describe(&machine);
+        run.tell(&Input::Answered(id, Answer::Created(Box::new(row.clone()), None)));
+        run.run(Duration::from_secs(300));
+        run.cloud.machines.get_mut(&machine).unwrap().destroyed_at = Some(run.now);
+        (row.status, row.preempted) = (ComputeStatus::Terminated, preempted);
+        run.tell(&Input::Found(id, vec![row]));
+        assert!(run.events.contains(&EventKind::Died { how }), "{:?}", run.events);
+        assert_eq!(run.record.ending.as_ref().map(|ending| &ending.reason), Some(&Reason::MachineDied { how }));
+    }
+}
+
+#[test]
+fn a_double_that_cannot_be_ended_is_stuck_and_counted_until_it_is_gone() {
+    let mut run = Run::new(7, false, 0);
+    let (id, key) = run.order();
+    let serving = run.cloud.create(key, run.now, Duration::from_secs(1));
+    let double = run.cloud.create(key, run.now, Duration::from_secs(1));
+    let price = run.cloud.describe(&double).cost_per_hour.unwrap();
+    run.tell(&Input::Answered(id, Answer::Created(Box::new(run.cloud.describe(&serving)), None)));
+    run.tell(&Input::Found(id, vec![run.cloud.describe(&serving), run.cloud.describe(&double)]));
+    assert_eq!(run.record.cost(run.now).burn, price + price);
+    run.tell(&Input::Deleted(id, double.clone(), Err(failure(ErrorKind::Unauthorized))));
+    assert_eq!(run.record.attempts[0].stuck, Some(Stuck::Credential));
+    assert!(run.events.contains(&EventKind::TerminateFailed { stuck: Stuck::Credential, burn: price }));
+    let an_hour = Duration::from_secs(3600);
+    run.now = run.now.saturating_add(an_hour);
+    let both = (price + price).cost_of(an_hour).unwrap();
+    assert_eq!(run.record.cost(run.now).estimated, both);
+    // The key works again.
+    run.tell(&Input::Deleted(id, double.clone(), Ok(())));
+    run.cloud.machines.get_mut(&double).unwrap().destroyed_at = Some(run.now);
+    let gone = run.now.saturating_add(run.bounds.limits.visibility_bound);
+    run.now = gone;
+    run.tell(&Input::Read(id, double, gone, Reading::Absent));
+    assert_eq!((&run.record.attempts[0].stuck, run.record.attempts[0].sighted[1].fate), (&None, Fate::Gone));
+    assert_eq!(run.record.cost(run.now).burn, price);
+}
+
+#[test]
+fn a_strangers_copy_is_not_on_the_bill() {
+    let mut run = Run::new(7, false, 0);
+    let (id, key) = run.order();
+    let serving = run.cloud.create(key, run.now, Duration::from_secs(1));
+    run.tell(&Input::Answered(id, Answer::Created(Box::new(run.cloud.describe(&serving)), None)));
+    let price = run.record.cost(run.now).burn;
+    run.now = run.now.saturating_add(Duration::from_secs(3000));
+    let copy = run.cloud.create(key, run.now, Duration::from_secs(1));
+    let mut dear = run.cloud.describe(&copy);
+    dear.cost_per_hour = Some(UsdPerHour::new(Usd::from_cents(9900)));
+    for _ in 0..2 {
+        run.tell(&Input::Found(id, vec![run.cloud.describe(&serving), dear.clone()]));
+        assert_eq!(run.record.cost(run.now).burn, price);
+        run.tell(&Input::Stop(Reason::Requested));
+    }
+}
