@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::guard;
 use crate::layers;
 use crate::steps::{Cargo, Failed};
 
@@ -38,6 +39,7 @@ const STEPS: &[Step] = &[
     ("test", test),
     ("doc", doc),
     ("deny", deny),
+    ("guard", guard::check),
     ("demo", || Cargo::release("atlas-cli", "atlas").args(["demo"]).run()),
     ("conformance", || Cargo::release("atlas-contract", "atlas-conformance").run()),
     ("contract", contract),

@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask <command>`. Parses arguments and runs other programs; holds no logic of atlas.
 
 mod ci;
+mod guard;
 mod layers;
 mod steps;
 
@@ -14,6 +15,7 @@ cargo xtask <command>
   demo [args]              the main job on simulated clouds
   test [--live NAME]       every test; with --live the conformance suite on a real cloud, at a cost of at most $0.50
   ci                       the whole gate, as CI runs it
+  guard                    builds the static guard, and looks at its size
   layers                   proves that crates import only from the floors below them
   conformance [--json]     one suite over every provider
   contract --specs DIR     requests and answers against the clouds' own API documents
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
             _ => return usage("test takes nothing, or --live NAME"),
         },
         "ci" => ci::run(),
+        "guard" => guard::check(),
         "layers" => layers::check(),
         "conformance" => Cargo::release("atlas-contract", "atlas-conformance").args(&rest).run(),
         "contract" => Cargo::release("atlas-contract", "atlas-contract").args(&rest).run(),

@@ -6,6 +6,8 @@ use std::fmt;
 
 use atlas_core::{Credential, Entropy, Secret};
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use ring::digest;
 use subtle::ConstantTimeEq;
 
@@ -89,6 +91,16 @@ pub fn from_header(value: &str) -> Option<&str> {
     let (scheme, token) = value.trim().split_once(' ')?;
     let token = token.trim_start();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && !token.contains(char::is_whitespace)).then_some(token)
+}
+
+/// The token in the one `Authorization` header. Of several none is read: servers behind differ in which they take.
+#[must_use]
+pub fn from_headers(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => from_header(value.to_str().ok()?),
+        _ => None,
+    }
 }
 
 /// 256 random bits as text that needs no escaping in a URL, a header or a shell.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use atlas_core::{Clock, Error, Result, Secret};
-use http::header::{AUTHORIZATION, HOST};
+use http::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue, REFERER};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Uri};
 
@@ -103,7 +103,7 @@ impl Verifier {
     pub fn check_parts(&self, method: &Method, uri: &Uri, headers: &HeaderMap, client: Option<IpAddr>) -> Option<Principal> {
         // RFC 8441: what HTTP/1 asks with GET and Upgrade, HTTP/2 asks with CONNECT and :protocol, which has a path.
         let method = if *method == Method::CONNECT && uri.path().starts_with('/') { "GET" } else { method.as_str() };
-        if let Some(shown) = bearer_of(headers) {
+        if let Some(shown) = token::from_headers(headers) {
             if self.bearers.iter().any(|hash| hash.matches(shown)) {
                 return Some(Principal::Bearer);
             }
@@ -143,49 +143,83 @@ impl Verifier {
         good.then_some(Principal::SignedUrl(Format::Compatible))
     }
 
-    /// Takes every credential of ours out of a request, so that whoever is behind never sees one. What belongs to others
-    /// (another `Authorization`, other parameters) stays byte for byte.
+    /// Takes every credential of ours out of a request, so that whoever is behind never sees one: also out of the `Referer`, in which
+    /// a browser repeats the signed URL of the page. What belongs to others (another `Authorization`, other parameters) stays byte for
+    /// byte.
     pub fn strip(&self, uri: &mut Uri, headers: &mut HeaderMap) {
-        let ours = bearer_of(headers)
-            .is_some_and(|shown| shown.starts_with(grant::PREFIX) || self.bearers.iter().any(|hash| hash.matches(shown)));
-        if ours {
-            headers.remove(AUTHORIZATION);
-        }
-        let compatible = self.compatible && !self.urls.is_empty() && is_compatible(uri);
-        let keep = |pair: &str| {
-            let name = pair.split('=').next().unwrap_or(pair);
-            let signs = || query::pairs(name).any(|(name, _)| matches!(name.as_ref(), b"exp" | b"sig"));
-            !(name == atlas::PARAMETER || name == grant::PARAMETER || compatible && signs())
-        };
-        if parameters(uri).all(keep) {
-            return;
-        }
-        let kept: Vec<&str> = parameters(uri).filter(|pair| keep(pair)).collect();
-        let target = if kept.is_empty() { uri.path().to_owned() } else { format!("{}?{}", uri.path(), kept.join("&")) };
+        rewrite(headers, &AUTHORIZATION, |value| {
+            let shown = value.to_str().ok().and_then(token::from_header);
+            let ours = |shown: &str| shown.starts_with(grant::PREFIX) || self.bearers.iter().any(|hash| hash.matches(shown));
+            if shown.is_some_and(ours) { Kept::Nothing } else { Kept::All }
+        });
+        rewrite(headers, &REFERER, |value| {
+            let Ok(text) = value.to_str() else { return Kept::Nothing };
+            let Some((page, query)) = text.split_once('?') else { return Kept::All };
+            match self.without_ours(query) {
+                None => Kept::All,
+                Some(query) => HeaderValue::from_str(&joined(page, &query)).map_or(Kept::Nothing, Kept::Rest),
+            }
+        });
+        let Some(query) = self.without_ours(uri.query().unwrap_or_default()) else { return };
         let mut parts = uri.clone().into_parts();
         // What was a path and a query stays one when parameters leave it.
-        parts.path_and_query = target.parse().ok();
+        parts.path_and_query = joined(uri.path(), &query).parse().ok();
         if let Ok(stripped) = Uri::from_parts(parts) {
             *uri = stripped;
         }
     }
+
+    /// A query without what is ours in it; `None` when nothing is.
+    fn without_ours(&self, query: &str) -> Option<String> {
+        let compatible = self.compatible && !self.urls.is_empty() && is_compatible(query);
+        let keep = |pair: &&str| {
+            let name = pair.split('=').next().unwrap_or(pair);
+            let signs = || query::pairs(name).any(|(name, _)| matches!(name.as_ref(), b"exp" | b"sig"));
+            !(name == atlas::PARAMETER || name == grant::PARAMETER || compatible && signs())
+        };
+        let all = query.split('&');
+        if all.clone().all(|pair| keep(&pair)) {
+            return None;
+        }
+        Some(all.filter(keep).collect::<Vec<_>>().join("&"))
+    }
 }
 
-/// The token in the one `Authorization` header. Of several none is read: servers behind differ in which they take.
-fn bearer_of(headers: &HeaderMap) -> Option<&str> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    match (values.next(), values.next()) {
-        (Some(value), None) => token::from_header(value.to_str().ok()?),
-        _ => None,
+/// What stays of a header's value.
+enum Kept {
+    All,
+    Rest(HeaderValue),
+    Nothing,
+}
+
+/// Rewrites each value of a header. Nothing is touched where all of them stay.
+fn rewrite(headers: &mut HeaderMap, name: &HeaderName, keep: impl Fn(&HeaderValue) -> Kept) {
+    let kept: Vec<Kept> = headers.get_all(name).iter().map(keep).collect();
+    if kept.iter().all(|kept| matches!(kept, Kept::All)) {
+        return;
     }
+    let before: Vec<HeaderValue> = headers.get_all(name).iter().cloned().collect();
+    headers.remove(name);
+    for (value, kept) in before.into_iter().zip(kept) {
+        let value = match kept {
+            Kept::All => value,
+            Kept::Rest(rest) => rest,
+            Kept::Nothing => continue,
+        };
+        headers.append(name, value);
+    }
+}
+
+fn joined(path: &str, query: &str) -> String {
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
 }
 
 fn parameters(uri: &Uri) -> impl Iterator<Item = &str> {
     uri.query().into_iter().flat_map(|query| query.split('&'))
 }
 
-fn is_compatible(uri: &Uri) -> bool {
-    let has = |wanted: &[u8]| query::pairs(uri.query().unwrap_or("")).any(|(name, _)| name.as_ref() == wanted);
+fn is_compatible(query: &str) -> bool {
+    let has = |wanted: &[u8]| query::pairs(query).any(|(name, _)| name.as_ref() == wanted);
     has(b"exp") && has(b"sig")
 }
 

@@ -139,7 +139,12 @@ pub(crate) fn request(data: &[u8]) {
     let who = verifier.check_parts(&Method::GET, &uri, &headers, None);
     let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(token::from_header);
     assert!(who.is_none() || shown == Some(secret().expose()), "nobody let {uri} in");
+    if let Ok(referer) = HeaderValue::from_bytes(target) {
+        headers.insert(header::REFERER, referer);
+    }
     verifier.strip(&mut uri, &mut headers);
-    let query = uri.query().unwrap_or_default();
-    assert!(!query.split('&').any(|pair| pair.starts_with("atlas_sig=")), "{uri} keeps a credential");
+    let referer = headers.get(header::REFERER).and_then(|value| value.to_str().ok()).and_then(|text| text.split_once('?'));
+    for query in [uri.query().unwrap_or_default(), referer.map_or("", |(_, query)| query)] {
+        assert!(!query.split('&').any(|pair| pair.starts_with("atlas_sig=")), "{query} keeps a credential");
+    }
 }

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use atlas_core::{Clock, Timestamp};
 
@@ -34,12 +35,13 @@ impl Activity {
         })
     }
 
-    /// A verified request begins. It is open until the last clone is dropped.
-    pub(crate) fn begin(self: &Arc<Self>) -> Arc<Open> {
+    /// A verified request begins on this connection. It is open until the last clone is dropped.
+    pub(crate) fn begin(self: &Arc<Self>, connection: &Arc<Connection>) -> Arc<Open> {
         self.requests.fetch_add(1, Relaxed);
         self.open.fetch_add(1, Relaxed);
+        connection.open.fetch_add(1, Relaxed);
         self.touch();
-        Arc::new(Open(Arc::clone(self)))
+        Arc::new(Open { activity: Arc::clone(self), connection: Arc::clone(connection) })
     }
 
     fn touch(&self) {
@@ -61,28 +63,60 @@ impl Activity {
     }
 }
 
+/// What moves on one client's connection.
+#[derive(Debug, Default)]
+pub(crate) struct Connection {
+    /// Requests so far, refused ones too.
+    begun: AtomicU64,
+    /// Verified requests that are not over.
+    open: AtomicU64,
+}
+
+impl Connection {
+    /// A request came.
+    pub(crate) fn begin(&self) {
+        self.begun.fetch_add(1, Relaxed);
+    }
+
+    /// Waits until for a whole `span` no request came and no verified one was open. Cancel safe.
+    pub(crate) async fn unused(&self, span: Duration) {
+        let look = || (self.open.load(Relaxed) == 0).then(|| self.begun.load(Relaxed));
+        loop {
+            let before = look();
+            tokio::time::sleep(span).await;
+            if before.is_some() && before == look() {
+                return;
+            }
+        }
+    }
+}
+
 /// One open request or tunnel.
 #[derive(Debug)]
-pub(crate) struct Open(Arc<Activity>);
+pub(crate) struct Open {
+    activity: Arc<Activity>,
+    connection: Arc<Connection>,
+}
 
 impl Open {
     /// Bytes came from the client.
     pub(crate) fn received(&self, bytes: usize) {
-        self.0.received.fetch_add(bytes as u64, Relaxed);
-        self.0.touch();
+        self.activity.received.fetch_add(bytes as u64, Relaxed);
+        self.activity.touch();
     }
 
     /// Bytes went to the client.
     pub(crate) fn sent(&self, bytes: usize) {
-        self.0.sent.fetch_add(bytes as u64, Relaxed);
-        self.0.touch();
+        self.activity.sent.fetch_add(bytes as u64, Relaxed);
+        self.activity.touch();
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Relaxed);
-        self.0.touch();
+        self.connection.open.fetch_sub(1, Relaxed);
+        self.activity.open.fetch_sub(1, Relaxed);
+        self.activity.touch();
     }
 }
 

@@ -10,6 +10,7 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::activity::Open;
+use crate::forward;
 use crate::upstream::Reply;
 
 /// Which way a body goes.
@@ -66,7 +67,13 @@ impl http_body::Body for Body {
                         Way::ToClient => open.sent(data.len()),
                     }
                 }
-                Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)))
+                Poll::Ready(frame.map(|frame| match (frame, way) {
+                    (Ok(mut frame), Way::ToServer) => {
+                        frame.trailers_mut().into_iter().for_each(forward::clean_trailers);
+                        Ok(frame)
+                    }
+                    (frame, _) => frame.map_err(io::Error::other),
+                }))
             }
             Self::Reply { reply, open } => {
                 let frame = ready!(Pin::new(&mut **reply).poll_frame(cx));

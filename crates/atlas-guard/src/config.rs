@@ -92,7 +92,8 @@ impl Config {
         if flag("ATLAS_GUARD_ATLAS_URLS_ONLY", &lookup)? {
             verifier = verifier.atlas_format_only();
         }
-        let seconds = |name, default| number(name, &lookup, default).map(Duration::from_secs);
+        // No span is longer than a century: an instant so far off may not exist.
+        let seconds = |name, default| number(name, &lookup, default).map(|span| Duration::from_secs(span.min(u32::MAX.into())));
         let clamp = |value: u64, low: u32, high: u32| u32::try_from(value).unwrap_or(high).clamp(low, high);
         let connections = number("ATLAS_GUARD_MAX_CONNECTIONS", &lookup, 4096)?;
         Ok(Self {
@@ -207,6 +208,14 @@ mod tests {
             let error = config(&[("ATLAS_PRESHARED_KEY", "s3cret"), (name, "nonsense")]).unwrap_err().to_string();
             assert!(error.starts_with(name) && !error.contains("nonsense"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_span_without_end_is_a_very_long_one() {
+        let config = config(&[("ATLAS_PRESHARED_KEY", "k"), ("ATLAS_GUARD_PERMIT_SECS", "18446744073709551615")]).unwrap();
+        let permit = crate::Permit::new(config.permit());
+        permit.renew();
+        assert!(config.permit().unwrap() > Duration::from_secs(100 * 365 * 24 * 3600));
     }
 
     #[test]

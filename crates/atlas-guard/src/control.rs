@@ -5,7 +5,7 @@
 use atlas_auth::grant::GrantId;
 use atlas_auth::layer::unauthorized;
 use atlas_auth::token;
-use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
 use crate::body::Body;
@@ -37,8 +37,7 @@ pub(crate) fn answer<B>(proxy: &Proxy, request: &Request<B>) -> Response<Body> {
 }
 
 fn authorised<B>(proxy: &Proxy, request: &Request<B>) -> bool {
-    let shown = request.headers().get(AUTHORIZATION).and_then(|value| token::from_header(value.to_str().ok()?));
-    let Some(shown) = shown else { return false };
+    let Some(shown) = token::from_headers(request.headers()) else { return false };
     if proxy.config.bearer.is_some_and(|hash| hash.matches(shown)) {
         return true;
     }

@@ -7,7 +7,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use hyper::header::{
-    CONNECTION, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION, TE,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::http::request;
 use hyper::http::uri::{Authority, PathAndQuery, Scheme};
@@ -35,9 +36,12 @@ pub(crate) fn to_server(head: &mut request::Parts, upstream: &Authority, upgrade
     // (RFC 9112 §3.2.2). Of several headers a server might take another.
     let named = head.uri.authority().and_then(|authority| authority.as_str().rsplit('@').next());
     let host = named.and_then(|host| HeaderValue::from_str(host).ok()).or_else(|| head.headers.get(HOST).cloned());
+    // HTTP/1.0 names none, and HTTP/1.1 must.
+    let host = host.or_else(|| HeaderValue::from_str(upstream.as_str()).ok());
     if let Some(host) = host {
         head.headers.insert(HOST, host);
     }
+    join_cookies(&mut head.headers);
     let trailers = tokens(&head.headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers"));
     remove_hop_by_hop(&mut head.headers);
     head.headers.remove(PROXY_AUTHORIZATION);
@@ -50,6 +54,7 @@ pub(crate) fn to_server(head: &mut request::Parts, upstream: &Authority, upgrade
         head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(UPGRADE, protocol);
     }
+    remove_claims(&mut head.headers);
     head.headers.insert(PRINCIPAL, describe(who));
     let mut uri = hyper::http::uri::Parts::default();
     uri.scheme = Some(Scheme::HTTP);
@@ -57,6 +62,34 @@ pub(crate) fn to_server(head: &mut request::Parts, upstream: &Authority, upgrade
     uri.path_and_query = Some(head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")));
     head.uri = Uri::from_parts(uri).expect("scheme, authority and path are a URI");
     head.version = Version::HTTP_11;
+}
+
+/// Removes what says who passed, unless the guard says it: also `x_atlas_principal`, which is the same name to CGI, WSGI and Rack.
+fn remove_claims(headers: &mut HeaderMap) {
+    let claims: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().replace('_', "-") == PRINCIPAL.as_str()).cloned().collect();
+    for name in claims {
+        headers.remove(name);
+    }
+}
+
+/// HTTP/2 may cut cookies into several fields, which HTTP/1 may not (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(cookies) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, cookies);
+    }
+}
+
+/// What of a request's trailers may follow its body: nothing that decides who asks for what.
+pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
+    remove_hop_by_hop(trailers);
+    remove_claims(trailers);
+    for name in [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE, HOST, CONTENT_LENGTH] {
+        trailers.remove(name);
+    }
 }
 
 fn describe(who: &Principal) -> HeaderValue {
@@ -74,7 +107,7 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = tokens(headers, &CONNECTION).filter_map(|name| name.parse().ok()).collect();
     for name in named.iter().chain(&[CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE]) {
         // `Connection: Host` or `Connection: Content-Length` is an attack, not a wish.
-        if *name != HOST && *name != hyper::header::CONTENT_LENGTH && *name != PRINCIPAL {
+        if *name != HOST && *name != CONTENT_LENGTH && *name != PRINCIPAL {
             headers.remove(name);
         }
     }
@@ -111,6 +144,16 @@ impl Service<Uri> for Connector {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trailer_says_nothing_that_decides() {
+        let mut trailers = HeaderMap::new();
+        for name in ["authorization", "x_atlas_principal", "x-atlas-principal", "cookie", "host", "content-length", "x-sum"] {
+            trailers.insert(name.parse::<HeaderName>().unwrap(), HeaderValue::from_static("1"));
+        }
+        clean_trailers(&mut trailers);
+        assert_eq!(trailers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-sum"]);
+    }
 
     #[test]
     fn what_a_client_says_about_its_own_connection_goes_no_further() {

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use atlas_auth::layer::unauthorized;
 use atlas_core::Timestamp;
@@ -14,7 +15,7 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
-use crate::activity::{Activity, Open, Report};
+use crate::activity::{Activity, Connection, Open, Report};
 use crate::body::Body;
 use crate::config::Config;
 use crate::forward::{self, Connector};
@@ -60,17 +61,22 @@ impl Proxy {
     }
 
     /// Cancel safe: a dropped request is aborted on both sides.
-    pub(crate) async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+    pub(crate) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+        connection: &Arc<Connection>,
+    ) -> Response<Body> {
         let origin = request.headers().get(ORIGIN).cloned();
         if let Some(response) = self.config.origins.preflight(&request) {
             return response;
         }
-        let mut response = self.route(request, peer).await;
+        let mut response = self.route(request, peer, connection).await;
         self.config.origins.mark(origin.as_ref(), response.headers_mut());
         response
     }
 
-    async fn route(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+    async fn route(&self, request: Request<Incoming>, peer: SocketAddr, connection: &Arc<Connection>) -> Response<Body> {
         let path = request.uri().path();
         if path == "/healthz" {
             return text(StatusCode::OK, "ok\n");
@@ -85,7 +91,7 @@ impl Proxy {
         if *request.method() == Method::CONNECT {
             return status(StatusCode::METHOD_NOT_ALLOWED);
         }
-        let open = self.activity.begin();
+        let open = self.activity.begin(connection);
         let (mut head, body) = request.into_parts();
         verifier.strip(&mut head.uri, &mut head.headers);
         let upgrade = match self.config.upstream_http2 {
@@ -98,7 +104,7 @@ impl Proxy {
         let answer = match &self.behind {
             Behind::Http1(upstream) => upstream.send(request).await.map(|answer| match answer {
                 Answer::Response(response) => pass(response, |reply| Body::Reply { reply: Box::new(reply), open }),
-                Answer::Switched(response, server) => switch(response, ours, server, open),
+                Answer::Switched(response, server) => switch(response, ours, server, open, self.config.half_closed_timeout),
             }),
             Behind::Http2(client) => {
                 let answer = client.request(request).await.map_err(io::Error::other);
@@ -138,11 +144,11 @@ fn pass<B>(response: Response<B>, body: impl FnOnce(B) -> Body) -> Response<Body
 }
 
 /// Answers 101 and carries what follows, for as long as both ends are there.
-fn switch(response: Response<()>, client: OnUpgrade, server: Prefixed, open: Arc<Open>) -> Response<Body> {
+fn switch(response: Response<()>, client: OnUpgrade, server: Prefixed, open: Arc<Open>, half_closed: Duration) -> Response<Body> {
     tokio::spawn(async move {
         // It fails when the client's connection does: there is nothing to carry, and nobody to tell.
         if let Ok(client) = client.await {
-            let _ended = tunnel::carry(TokioIo::new(client), server, &open).await;
+            let _ended = tunnel::carry(TokioIo::new(client), server, &open, half_closed).await;
         }
     });
     response.map(|()| Body::default())

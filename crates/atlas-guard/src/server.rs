@@ -6,7 +6,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
@@ -15,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
-use crate::activity::Report;
+use crate::activity::{Connection, Report};
 use crate::config::Config;
 use crate::permit::Permit;
 use crate::proxy::Proxy;
@@ -131,58 +130,58 @@ async fn connection(http: Arc<Protocols>, proxy: Arc<Proxy>, mut socket: Socket,
     let (header_timeout, half_closed) = (proxy.config.header_timeout, proxy.config.half_closed_timeout);
     let abandoned = socket.watch().abandoned(half_closed);
     let Ok(Ok(speaks_http2)) = tokio::time::timeout(header_timeout, socket.speaks_http2()).await else { return };
-    let begun = Arc::new(AtomicBool::new(false));
+    let open = Arc::new(Connection::default());
     let service = {
-        let begun = Arc::clone(&begun);
+        let open = Arc::clone(&open);
         service_fn(move |request| {
-            begun.store(true, Relaxed);
-            let proxy = Arc::clone(&proxy);
-            async move { Ok::<_, Infallible>(proxy.answer(request, peer).await) }
+            open.begin();
+            let (proxy, open) = (Arc::clone(&proxy), Arc::clone(&open));
+            async move { Ok::<_, Infallible>(proxy.answer(request, peer, &open).await) }
         })
     };
-    // hyper times the heads of HTTP/1 alone.
-    let silent = async {
-        tokio::time::sleep(header_timeout).await;
-        if begun.load(Relaxed) {
-            std::future::pending::<()>().await;
-        }
-    };
-    let cut = async {
-        tokio::select! {
-            biased;
-            () = silent => {}
-            () = abandoned => {}
-        }
-    };
+    // hyper times the heads of HTTP/1 alone, and lets HTTP/2 stand idle for ever.
+    let cut = Cut { abandoned, open, unused_for: header_timeout, closing };
     let io = TokioIo::new(socket);
     if speaks_http2 {
         let serving = pin!(http.http2.serve_connection(io, service));
-        drive(serving, http2::Connection::graceful_shutdown, cut, closing).await;
+        drive(serving, http2::Connection::graceful_shutdown, cut).await;
     } else {
         let serving = pin!(http.http1.serve_connection(io, service).with_upgrades());
-        drive(serving, http1::UpgradeableConnection::graceful_shutdown, cut, closing).await;
+        drive(serving, http1::UpgradeableConnection::graceful_shutdown, cut).await;
     }
 }
 
-/// Drives a connection until it ends or is cut. Told once when the guard ends.
-async fn drive<C: Future>(
-    mut serving: Pin<&mut C>,
-    end: impl Fn(Pin<&mut C>),
-    cut: impl Future<Output = ()>,
-    mut closing: watch::Receiver<()>,
-) {
-    let mut cut = pin!(cut);
+/// Why a connection may end before its client ends it.
+struct Cut<A> {
+    /// The client is gone.
+    abandoned: A,
+    /// Nothing was asked on it for too long.
+    open: Arc<Connection>,
+    unused_for: Duration,
+    /// The guard ends.
+    closing: watch::Receiver<()>,
+}
+
+/// Drives a connection until it ends or is cut. An unused one is told first, so that a request on its way is not lost.
+async fn drive<C: Future>(mut serving: Pin<&mut C>, end: impl Fn(Pin<&mut C>), cut: Cut<impl Future<Output = ()>>) {
+    let Cut { abandoned, open, unused_for, mut closing } = cut;
+    let (mut abandoned, mut unused) = (pin!(abandoned), pin!(open.unused(unused_for)));
     let mut told = false;
     loop {
         tokio::select! {
             biased;
             _ = serving.as_mut() => return,
-            () = &mut cut => return,
-            // The sender is dropped, and nothing ever sent.
-            _ = closing.changed(), if !told => {
-                end(serving.as_mut());
-                told = true;
+            () = &mut abandoned => return,
+            () = &mut unused => {
+                if told {
+                    return;
+                }
+                unused.set(open.unused(unused_for));
             }
+            // The sender is dropped, and nothing ever sent.
+            _ = closing.changed(), if !told => {}
         }
+        end(serving.as_mut());
+        told = true;
     }
 }

@@ -1,30 +1,45 @@
 //! What an upgraded connection carries, both ways, until both ends are done. Idle tunnels hold no buffer.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, sleep};
 
 use crate::activity::Open;
 
 const CHUNK: usize = 16 * 1024;
 
 /// Carries bytes between client and server until both directions have ended. An end of one is passed on as the end of that
-/// one only. Not cancel safe: bytes read and not yet written are lost.
-pub(crate) async fn carry<C, S>(client: C, server: S, open: &Open) -> io::Result<()>
+/// one only; the other may go on, but not silently for longer than `half_closed`. Not cancel safe: bytes read and not yet written
+/// are lost.
+pub(crate) async fn carry<C, S>(client: C, server: S, open: &Open, half_closed: Duration) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut client, mut server) = (client, server);
     let (mut up, mut down) = (Pump::default(), Pump::default());
+    let mut silence = pin!(sleep(half_closed));
+    let mut moved_before = None;
     poll_fn(|cx| {
-        let up = up.poll(cx, &mut client, &mut server, |bytes| open.received(bytes))?;
-        let down = down.poll(cx, &mut server, &mut client, |bytes| open.sent(bytes))?;
-        if up.is_ready() && down.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+        let up_ends = up.poll(cx, &mut client, &mut server, |bytes| open.received(bytes))?;
+        let down_ends = down.poll(cx, &mut server, &mut client, |bytes| open.sent(bytes))?;
+        match (up_ends, down_ends) {
+            (Poll::Ready(()), Poll::Ready(())) => return Poll::Ready(Ok(())),
+            (Poll::Pending, Poll::Pending) => return Poll::Pending,
+            _ => {}
+        }
+        let moved = Some(up.moved + down.moved);
+        if moved_before != moved {
+            moved_before = moved;
+            silence.as_mut().reset(Instant::now() + half_closed);
+        }
+        silence.as_mut().poll(cx).map(Ok)
     })
     .await
 }
@@ -34,19 +49,15 @@ where
 struct Pump {
     rest: Vec<u8>,
     written: usize,
+    /// Bytes so far.
+    moved: u64,
     ended: bool,
     done: bool,
     unflushed: bool,
 }
 
 impl Pump {
-    fn poll<R, W>(
-        &mut self,
-        cx: &mut Context<'_>,
-        reader: &mut R,
-        writer: &mut W,
-        mut moved: impl FnMut(usize),
-    ) -> Poll<io::Result<()>>
+    fn poll<R, W>(&mut self, cx: &mut Context<'_>, reader: &mut R, writer: &mut W, count: impl Fn(usize)) -> Poll<io::Result<()>>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
@@ -58,7 +69,8 @@ impl Pump {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }
                 self.written += bytes;
-                moved(bytes);
+                self.moved += bytes as u64;
+                count(bytes);
             }
             if !self.rest.is_empty() {
                 (self.rest, self.written) = (Vec::new(), 0);
@@ -79,7 +91,8 @@ impl Pump {
                         Poll::Ready(bytes) => bytes,
                         Poll::Pending => 0,
                     };
-                    moved(bytes);
+                    self.moved += bytes as u64;
+                    count(bytes);
                     self.rest.extend_from_slice(&chunk.filled()[bytes..]);
                 }
                 Poll::Pending => {
@@ -108,10 +121,10 @@ mod tests {
     #[tokio::test]
     async fn an_end_of_one_direction_leaves_the_other_open_and_every_byte_is_counted() {
         let activity = Activity::new(Arc::new(SystemClock));
-        let open = activity.begin();
+        let open = activity.begin(&Arc::default());
         let (mut browser, client) = duplex(7);
         let (server, mut app) = duplex(5);
-        let tunnel = tokio::spawn(async move { carry(client, server, &open).await });
+        let tunnel = tokio::spawn(async move { carry(client, server, &open, Duration::from_secs(60)).await });
         let sending = tokio::spawn(async move {
             browser.write_all(&[1; 100_000]).await.unwrap();
             browser.shutdown().await.unwrap();
@@ -128,5 +141,27 @@ mod tests {
         tunnel.await.unwrap().unwrap();
         let report = activity.report();
         assert_eq!((report.bytes_in, report.bytes_out, report.open), (100_000, 50_000, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_half_closed_tunnel_ends_when_nothing_moves_and_not_while_something_does() {
+        let activity = Activity::new(Arc::new(SystemClock));
+        let open = activity.begin(&Arc::default());
+        let ((mut browser, client), (server, mut app)) = (duplex(64), duplex(64));
+        let second = Duration::from_secs(1);
+        let tunnel = tokio::spawn(async move { carry(client, server, &open, 10 * second).await });
+        sleep(1000 * second).await;
+        assert!(!tunnel.is_finished(), "neither end is closed");
+        browser.shutdown().await.unwrap();
+        for _ in 0..5 {
+            sleep(9 * second).await;
+            app.write_all(b"tick").await.unwrap();
+        }
+        let mut heard = [0; 20];
+        browser.read_exact(&mut heard).await.unwrap();
+        assert!(!tunnel.is_finished(), "the other goes on");
+        let before = Instant::now();
+        tunnel.await.unwrap().unwrap();
+        assert_eq!(before.elapsed().as_secs(), 10);
     }
 }

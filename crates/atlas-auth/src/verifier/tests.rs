@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use atlas_core::{SystemEntropy, Timestamp};
+use http::Response;
 use http::StatusCode;
 use http::header::{CONNECTION, RANGE, UPGRADE, WWW_AUTHENTICATE};
-use http::{HeaderValue, Response};
 use proptest::prelude::*;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -153,6 +153,36 @@ fn no_credential_of_ours_is_left_behind_the_verifier_and_nothing_else_is_touched
     assert_eq!(stripped(get(&signed(Format::Compatible, "/p?z").replace("exp=", "%65xp="))).0, "/p?z=");
     assert_eq!(stripped(get(&format!("/p?atlas_grant={}&x", token.expose()))).0, "/p?x");
     assert_eq!(stripped(get("/p?exp=1")).0, "/p?exp=1", "an expiry without a signature is the application's");
+}
+
+#[test]
+fn a_referer_keeps_its_page_and_loses_the_signature_it_repeats() {
+    let left = |referers: &[&str]| {
+        let mut request = get("/segment.ts");
+        for referer in referers {
+            request.headers_mut().append(REFERER, HeaderValue::from_bytes(referer.as_bytes()).unwrap());
+        }
+        let (mut parts, ()) = request.into_parts();
+        either().strip(&mut parts.uri, &mut parts.headers);
+        let left = parts.headers.get_all(REFERER).iter().map(|value| value.to_str().unwrap().to_owned());
+        left.collect::<Vec<_>>()
+    };
+    for format in [Format::Compatible, Format::Atlas] {
+        assert_eq!(left(&[&format!("https://h{}", signed(format, "/list.m3u8?a=1"))]), ["https://h/list.m3u8?a=1"]);
+        assert_eq!(left(&[&format!("https://h{}", signed(format, "/list.m3u8"))]), ["https://h/list.m3u8"]);
+    }
+    let token = grant(Access::All, "/").1;
+    let by_grant = format!("https://h/page?atlas_grant={}&x=%zz", token.expose());
+    assert_eq!(left(&["https://h/other?q=1", &by_grant]), ["https://h/other?q=1", "https://h/page?x=%zz"]);
+    assert!(left(&["https://h/\u{e9}?atlas_sig=1"]).is_empty(), "what cannot be read is not passed on");
+}
+
+#[test]
+fn of_several_authorization_headers_ours_is_taken_out_and_the_others_stay() {
+    let (mut parts, ()) = showing(showing(get(&signed(Format::Atlas, "/p")), "s3cret"), "an app's_own").into_parts();
+    either().strip(&mut parts.uri, &mut parts.headers);
+    let left: Vec<_> = parts.headers.get_all(AUTHORIZATION).iter().collect();
+    assert_eq!(left, ["Bearer an app's_own"]);
 }
 
 #[derive(Clone)]

@@ -46,6 +46,31 @@ async fn a_signed_url_of_either_format_passes_and_the_server_sees_only_its_own_p
 }
 
 #[tokio::test]
+async fn no_other_spelling_of_a_header_reaches_the_server_as_ours() {
+    let world = World::new(&[]).await;
+    let page = format!("https://{HOST}{}", signed(Format::Atlas, "/list?a=1"));
+    let got = world
+        .ask(&format!(
+            "GET /p\nAUTHORIZATION: bEARER {KEY}\nX_Atlas-Principal: forged\nx_atlas_principal: forged\nreferer: {page}\n\
+             connection: x-atlas-principal"
+        ))
+        .await;
+    assert_eq!(got.status, 200);
+    assert!(!got.body.contains("forged") && !got.body.contains("atlas_sig") && !got.body.contains(KEY), "{}", got.body);
+    assert!(got.body.contains(&format!("\"referer\": \"https://{HOST}/list?a=1\"")), "{}", got.body);
+    assert!(got.body.contains("\"x-atlas-principal\": \"bearer\""), "{}", got.body);
+}
+
+#[tokio::test]
+async fn two_authorization_headers_open_nothing() {
+    let world = World::new(&[]).await;
+    for target in ["/p", "/_atlas/activity"] {
+        let got = world.ask(&format!("GET {target}\nauthorization: Bearer {KEY}\nauthorization: Bearer other")).await;
+        assert_eq!(got.status, 401, "{target}");
+    }
+}
+
+#[tokio::test]
 async fn a_grant_passes_in_its_scope_until_it_is_revoked() {
     let world = World::new(&[]).await;
     let (granted, token) = grant(Access::Read, "/api");

@@ -169,3 +169,19 @@ async fn the_server_is_told_one_host_and_it_is_the_one_that_was_verified() {
     assert_eq!(seen.matches("host: ").count(), 1, "{seen}");
     assert!(seen.contains(&format!("host: {HOST}\r\n")), "{seen}");
 }
+
+#[tokio::test]
+async fn a_request_of_http_1_0_has_a_host_behind_the_guard_and_no_trailer_says_who_asks() {
+    let (world, mut seen) = scripted(vec![vec![("\r\n\r\n", OK)], vec![("x-sum: 7\r\n\r\n", OK)]]).await;
+    let mut stream = send(&world, &format!("GET /p HTTP/1.0\r\nauthorization: Bearer {KEY}\r\n\r\n")).await;
+    read_until(&mut stream, "ok").await;
+    let text = seen.recv().await.unwrap();
+    assert!(text.starts_with("GET /p HTTP/1.1\r\n") && text.matches("host: ").count() == 1, "{text}");
+
+    let trailers = format!("authorization: Bearer {KEY}\r\nx-atlas-principal: forged\r\nx-sum: 7\r\n\r\n");
+    let head = "POST /up HTTP/1.1\r\nAUTH\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n5\r\nhello\r\n0\r\n";
+    let mut stream = send(&world, &format!("{head}{trailers}")).await;
+    read_until(&mut stream, "ok").await;
+    let text = seen.recv().await.unwrap();
+    assert!(!text.contains("forged") && !text.contains(KEY) && text.contains("x-sum: 7"), "{text}");
+}

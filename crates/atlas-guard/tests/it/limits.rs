@@ -3,6 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::Request;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::world::{HOST, KEY, World, start};
@@ -55,4 +60,31 @@ async fn a_server_that_is_not_there_is_502_and_the_guard_is_healthy() {
     assert!(!got.body.contains(&nobody.to_string()), "{}", got.body);
     assert_eq!(world.get("/healthz").await.status, 200);
     world.until("open", 0).await;
+}
+
+#[tokio::test]
+async fn an_http_2_connection_on_which_nothing_passes_is_ended_and_one_with_an_open_stream_is_not() {
+    let world = World::new(&[("ATLAS_GUARD_HEADER_TIMEOUT_SECS", "1")]).await;
+    let connect = || async {
+        let io = TokioIo::new(world.connect().await);
+        let (client, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        (client, tokio::spawn(connection))
+    };
+    let request = |path: &str, token: &str| {
+        let request = Request::get(format!("http://{HOST}{path}")).header("authorization", format!("Bearer {token}"));
+        request.body(Empty::<Bytes>::new()).unwrap()
+    };
+    let (mut streaming, going_on) = connect().await;
+    let mut events = streaming.send_request(request("/events", KEY)).await.unwrap().into_body();
+    assert_eq!(events.frame().await.unwrap().unwrap().into_data().unwrap(), "data: 1\n\n");
+
+    let (mut refused, ended) = connect().await;
+    assert_eq!(refused.send_request(request("/p", "wrong")).await.unwrap().status(), 401);
+    let ended = tokio::time::timeout(Duration::from_secs(10), ended).await;
+    assert!(ended.is_ok(), "it stands idle for ever");
+
+    world.more.notify_one();
+    assert_eq!(events.frame().await.unwrap().unwrap().into_data().unwrap(), "data: 2\n\n");
+    assert!(events.collect().await.unwrap().to_bytes().is_empty());
+    assert!(!going_on.is_finished());
 }

@@ -11,8 +11,12 @@ use hyper::Request;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
 use crate::upstream;
-use crate::world::KEY;
+use crate::world::{KEY, read_until};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -36,11 +40,11 @@ impl Running {
         Self { child, address }
     }
 
-    /// The most memory it ever held, in MiB.
-    fn peak_mib(&self) -> u64 {
+    /// What the system says of its memory: `VmRSS` now, `VmHWM` at most.
+    fn memory_kib(&self, what: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+        let line = status.lines().find(|line| line.starts_with(what)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
     async fn exit_code(&mut self) -> Option<i32> {
@@ -73,20 +77,49 @@ async fn large_bodies_pass_both_ways_at_constant_memory() {
         Request::builder().method(method).uri(url).header("authorization", format!("Bearer {KEY}"))
     };
     let downloads = client.build_http();
-    let request = head("GET", &format!("/zeros?{}", 256 * MIB)).body(Empty::<Bytes>::new()).unwrap();
+    let request = head("GET", &format!("/zeros?{}", 1024 * MIB)).body(Empty::<Bytes>::new()).unwrap();
     let mut body = downloads.request(request).await.unwrap().into_body();
     let mut bytes = 0;
     while let Some(frame) = body.frame().await {
         bytes += frame.unwrap().data_ref().map_or(0, Bytes::len) as u64;
     }
-    assert_eq!(bytes, 256 * MIB);
+    assert_eq!(bytes, 1024 * MIB);
 
     let chunk = Bytes::from(vec![0; 64 * 1024]);
-    let chunks = (0..4096).map(move |_| Ok::<_, std::convert::Infallible>(http_body::Frame::data(chunk.clone())));
+    let chunks = (0..16_384).map(move |_| Ok::<_, std::convert::Infallible>(http_body::Frame::data(chunk.clone())));
     let request = head("POST", "/sink").body(StreamBody::new(futures_util::stream::iter(chunks))).unwrap();
     let answer = client.build_http().request(request).await.unwrap().into_body().collect().await.unwrap();
-    assert_eq!(answer.to_bytes(), (256 * MIB).to_string());
-    assert!(guard.peak_mib() < 32, "{} MiB", guard.peak_mib());
+    assert_eq!(answer.to_bytes(), (1024 * MIB).to_string());
+    let peak = guard.memory_kib("VmHWM") / 1024;
+    assert!(peak < 32, "{peak} MiB");
+}
+
+/// Takes all the open files that the system allows: a stream needs one here on each side, and many systems begin with 1,024.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
+}
+
+#[tokio::test]
+async fn a_thousand_open_streams_take_less_than_20_kb_each() {
+    raise_file_limit();
+    let guard = Running::start(server().await, &[], &[]);
+    let mut streams = Vec::new();
+    let open = async |streams: &mut Vec<TcpStream>| {
+        let mut stream = TcpStream::connect(guard.address).await.unwrap();
+        let head = format!("GET /events HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {KEY}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        read_until(&mut stream, "data: 1").await;
+        streams.push(stream);
+    };
+    open(&mut streams).await;
+    let before = guard.memory_kib("VmRSS");
+    while streams.len() < 1000 {
+        open(&mut streams).await;
+    }
+    let grown = guard.memory_kib("VmRSS") - before;
+    // The program itself is counted apart: unoptimised, it is several times as large as what runs in a machine.
+    assert!(grown < 20_000, "{grown} KiB for a thousand streams, beside {before} KiB");
 }
 
 #[tokio::test]

@@ -92,13 +92,16 @@ async fn http_2_passes_in_front_and_behind() {
         let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http::<Empty<bytes::Bytes>>();
         let request = |path: &str| {
             let request = Request::get(format!("http://{}{path}", world.guard));
-            request.header("authorization", format!("Bearer {KEY}")).body(Empty::new()).unwrap()
+            let request =
+                request.header("authorization", format!("Bearer {KEY}")).header("cookie", "a=1").header("cookie", "b=2");
+            request.body(Empty::new()).unwrap()
         };
         let response = client.request(request("/p?a=1")).await.unwrap();
         assert_eq!((response.status().as_u16(), response.version()), (200, Version::HTTP_2));
         let body = response.into_body().collect().await.unwrap().to_bytes();
         let body = String::from_utf8(body.to_vec()).unwrap();
         assert!(body.contains(&world.guard.to_string()) && !body.contains(KEY), "{body}");
+        assert!(body.contains("\"cookie\": \"a=1; b=2\""), "{body}");
 
         let mut events = client.request(request("/events")).await.unwrap().into_body();
         assert_eq!(events.frame().await.unwrap().unwrap().into_data().unwrap(), "data: 1\n\n");
