@@ -41,6 +41,13 @@ impl Usd {
         (nanos.is_finite() && nanos.abs() < 9.0e18).then_some(Self(nanos as i64))
     }
 
+    /// Dollars for a gauge or a plot, where the last digit does not matter. Never to be reckoned with.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a plot has no nano-dollars")]
+    pub fn to_f64(self) -> f64 {
+        self.0 as f64 / 1e9
+    }
+
     /// Whole nano-dollars.
     #[must_use]
     pub const fn nanos(self) -> i64 {

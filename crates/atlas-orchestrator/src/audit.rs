@@ -1,14 +1,18 @@
 //! Where money goes that no live session asked for, and what cannot be proved ours.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use atlas_core::{AccountName, Result, Support, UsdPerHour};
 use serde::Serialize;
 
 use crate::ids::SessionId;
 use crate::kernel::SessionRecord;
+#[cfg(feature = "metrics")]
+use crate::kernel::glance::glance;
 use crate::orchestrator::Orchestrator;
-use crate::runtime::core::Loaded;
+use crate::runtime::core::{Core, Loaded};
+use crate::runtime::survey::Suspects;
 use crate::session::{AttemptPhase, Finding, ReapReport};
 use crate::store::Table;
 
@@ -53,11 +57,8 @@ impl Orchestrator {
     /// `unavailable` when the store cannot be read.
     pub async fn risk(&self) -> Result<Risk> {
         let mut audit = Audit::default();
-        self.tally(&mut audit).await?;
-        for astray in self.suspects.values().map(|suspects| suspects.astray()) {
-            audit.risk.quarantined = audit.risk.quarantined + astray.quarantined;
-            audit.risk.orphan = audit.risk.orphan + astray.orphan;
-        }
+        tally(&self.core, &mut audit, |_| true).await?;
+        astray(self.suspects.values(), &mut audit.risk);
         Ok(audit.risk)
     }
 
@@ -67,7 +68,7 @@ impl Orchestrator {
     /// `unavailable` when the store cannot be read. A cloud that cannot be read is named in the report.
     pub async fn audit(&self) -> Result<Audit> {
         let mut audit = Audit::default();
-        self.tally(&mut audit).await?;
+        tally(&self.core, &mut audit, |_| true).await?;
         let names: Vec<AccountName> = self.accounts().map(|(name, _)| name.clone()).collect();
         for name in names {
             match self.reap_now(&name, true).await {
@@ -81,19 +82,35 @@ impl Orchestrator {
         }
         Ok(audit)
     }
+}
 
-    async fn tally(&self, audit: &mut Audit) -> Result<()> {
-        let mut after: Option<Vec<u8>> = None;
-        loop {
-            let rows = self.core.store.scan(Table::Sessions, &[], after.as_deref(), 1000).await?;
-            let Some(last) = rows.last() else { return Ok(()) };
-            after = Some(last.key.clone());
-            for row in rows {
-                let id = SessionId::from_slice(&row.key);
-                match Loaded::readable(row) {
-                    Some(loaded) => count(&loaded.record, audit),
-                    None => audit.unreadable.extend(id),
-                }
+/// What is at risk, without what serves: a session that serves and lacks nothing is not read beyond the head of its row.
+#[cfg(feature = "metrics")]
+pub(crate) async fn at_risk<'a>(core: &Core, suspects: impl Iterator<Item = &'a Arc<Suspects>>) -> Result<Risk> {
+    let mut audit = Audit::default();
+    tally(core, &mut audit, |row| !glance(row).is_some_and(|glance| glance.over || glance.quiet)).await?;
+    astray(suspects, &mut audit.risk);
+    Ok(Risk { serving: UsdPerHour::ZERO, ..audit.risk })
+}
+
+fn astray<'a>(suspects: impl Iterator<Item = &'a Arc<Suspects>>, risk: &mut Risk) {
+    for astray in suspects.map(|suspects| suspects.astray()) {
+        risk.quarantined = risk.quarantined + astray.quarantined;
+        risk.orphan = risk.orphan + astray.orphan;
+    }
+}
+
+async fn tally(core: &Core, audit: &mut Audit, concerns: impl Fn(&[u8]) -> bool) -> Result<()> {
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let rows = core.store.scan(Table::Sessions, &[], after.as_deref(), 1000).await?;
+        let Some(last) = rows.last() else { return Ok(()) };
+        after = Some(last.key.clone());
+        for row in rows.into_iter().filter(|row| concerns(&row.value)) {
+            let id = SessionId::from_slice(&row.key);
+            match Loaded::readable(row) {
+                Some(loaded) => count(&loaded.record, audit),
+                None => audit.unreadable.extend(id),
             }
         }
     }

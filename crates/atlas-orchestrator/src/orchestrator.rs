@@ -246,6 +246,8 @@ impl Orchestrator {
         core.spawn("flush", flush::keep(core.clone()));
         core.spawn("janitor", janitor::keep(core.clone()));
         core.spawn("feed", feed::keep(core.clone(), position));
+        #[cfg(feature = "metrics")]
+        core.spawn("gauge", crate::runtime::gauge::keep(core.clone(), self.suspects.values().cloned().collect()));
         for account in &core.accounts {
             if let Some(suspects) = self.suspects.get(&account.name) {
                 core.spawn("survey", survey::keep(core.clone(), account.clone(), suspects.clone()));

@@ -9,6 +9,8 @@ mod driver;
 mod effects;
 pub(crate) mod feed;
 pub(crate) mod flush;
+#[cfg(feature = "metrics")]
+pub(crate) mod gauge;
 pub(crate) mod janitor;
 mod lease;
 pub(crate) mod nodes;

@@ -5,6 +5,8 @@
 mod crash;
 mod deaths;
 mod events;
+#[cfg(feature = "metrics")]
+mod gauge;
 mod life;
 mod limits;
 mod money;

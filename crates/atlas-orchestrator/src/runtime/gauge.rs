@@ -1,0 +1,30 @@
+//! Dollars per hour at risk, by cause, for whoever installed a recorder of the `metrics` facade.
+
+use std::sync::Arc;
+
+use super::core::Core;
+use super::survey::Suspects;
+use crate::audit::at_risk;
+
+/// Sets the gauges once in each reap interval, as long as the orchestrator runs. What serves is not at risk and not among them.
+pub(crate) async fn keep(core: Arc<Core>, suspects: Vec<Arc<Suspects>>) {
+    let every = core.policy.default_account.reap_interval;
+    while core.sleep(every).await {
+        match at_risk(&core, suspects.iter()).await {
+            Ok(risk) => {
+                let causes = [
+                    ("unknown", risk.unknown),
+                    ("terminating", risk.terminating),
+                    ("stuck", risk.stuck),
+                    ("quarantined", risk.quarantined),
+                    ("orphan", risk.orphan),
+                ];
+                for (cause, burn) in causes {
+                    metrics::gauge!("atlas_risk_usd_per_hour", "cause" => cause).set(burn.per_hour().to_f64());
+                }
+            }
+            // The gauges stay where they were: what cannot be read is not nothing.
+            Err(error) => tracing::warn!(%error, "what is at risk could not be read"),
+        }
+    }
+}
