@@ -7,7 +7,7 @@ use atlas_core::{
     Backoff, CallContext, Entropy, Error, ErrorKind, Job, JobId, JobMode, JobRef, JobRequest, JobStatus, Next, Outcome,
     ProviderId, REDACTED, Result, RetryClass, Secret,
 };
-use atlas_http::{Answer, Call, Client, merge_json};
+use atlas_http::{Answer, Call, Client, is_loopback, merge_json};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -126,8 +126,9 @@ impl Runtime {
         }
         let address = JobRef { endpoint: job.endpoint.clone(), id: job.id.clone() };
         match tokio::time::timeout_at(deadline, self.wait(cx, &address, None)).await {
-            Ok(ended) => ended,
-            Err(_) => Ok(job),
+            Ok(Ok(ended)) => Ok(ended),
+            // Time is up, or it cannot be followed: what runs and bills has an id, which an error would lose.
+            Ok(Err(_)) | Err(_) => Ok(job),
         }
     }
 
@@ -234,6 +235,7 @@ fn body(request: &JobRequest) -> Result<Value> {
         body["policy"] = Value::Object(policy);
     }
     if let Some(webhook) = &request.webhook {
+        check_webhook(webhook)?;
         body["webhook"] = Value::from(webhook.expose());
     }
     match &request.provider_opts {
@@ -242,6 +244,19 @@ fn body(request: &JobRequest) -> Result<Value> {
         _ => return Err(Error::validation("provider_opts", "must be an object")),
     }
     Ok(body)
+}
+
+/// The cloud sends input, output and the URL's secret there: readable to nobody on the way. What it can reach, it knows better; a
+/// callback that never comes costs a poll.
+fn check_webhook(webhook: &Secret) -> Result<()> {
+    let uri: Option<http::Uri> = webhook.expose().parse().ok();
+    let good = uri.is_some_and(|uri| match (uri.scheme_str(), uri.authority()) {
+        (_, Some(authority)) if authority.host().is_empty() || authority.as_str().contains('@') => false,
+        (Some("https"), Some(_)) => true,
+        (Some("http"), Some(authority)) => is_loopback(authority.host()),
+        _ => false,
+    });
+    if good { Ok(()) } else { Err(Error::validation("webhook", "must be an https URL without a user, or http to loopback")) }
 }
 
 #[derive(Deserialize)]
@@ -338,6 +353,15 @@ mod tests {
             ("ttl_ms", plain().ttl(Duration::from_secs(8 * 24 * 3600))),
         ] {
             assert_eq!(body(&request).unwrap_err().field(), Some(field));
+        }
+        for webhook in
+            ["", "/hook", "b.example/hook", "http://b.example/zz-canary", "ftp://b.example/", "https://u:zz-canary@b.example/"]
+        {
+            let error = body(&plain().webhook(Secret::new(webhook))).unwrap_err();
+            assert!(error.field() == Some("webhook") && !format!("{error:?}").contains("canary"), "{webhook}");
+        }
+        for webhook in ["HTTPS://b.example:8443/hook?x=1&t=s", "http://127.0.0.1:8080/hook", "http://[::1]/"] {
+            assert!(body(&plain().webhook(Secret::new(webhook))).is_ok(), "{webhook}");
         }
     }
 

@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PING: Duration = Duration::from_secs(20);
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
 const MOST_REFUSALS: u32 = 5;
+/// What the client says of its connection and is not heard yet.
+const EVENTS: usize = 64;
 
 /// Where lines are pushed from. Cheap to clone. It is an internal part of Fly without a promise to stay as it is.
 #[derive(Clone)]
@@ -86,7 +88,7 @@ impl NatsFeed {
                 return error.kind();
             }
         };
-        let (events, mut happened) = mpsc::unbounded_channel();
+        let (events, mut happened) = mpsc::channel(EVENTS);
         let options = ConnectOptions::with_user_and_password(self.0.organisation.clone(), token.expose().to_owned())
             .name("atlas")
             .connection_timeout(PATIENCE)
@@ -94,9 +96,9 @@ impl NatsFeed {
             .ignore_discovered_servers()
             .max_reconnects(1)
             .event_callback(move |event| {
-                // It fails only when this connection is over.
-                let _ = events.send(event);
-                std::future::ready(())
+                let events = events.clone();
+                // The client's own task for events waits here, and drops what comes meanwhile. It fails only when this connection is over.
+                async move { drop(events.send(event).await) }
             });
         let client = match options.connect(self.0.server.as_str()).await {
             Ok(client) => client,

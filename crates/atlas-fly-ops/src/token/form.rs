@@ -60,14 +60,15 @@ impl FlyToken {
         struct Json {
             token: Secret,
         }
-        let text = stdout.trim();
-        if text.starts_with('{') {
-            let json: Json =
-                serde_json::from_str(text).map_err(|_| Error::validation("token", "the json that fly wrote holds none"))?;
+        let none = || Error::validation("token", "fly wrote none");
+        // What comes before and after the document are notices.
+        let read = |at: usize| serde_json::Deserializer::from_str(&stdout[at..]).into_iter::<Json>().next()?.ok();
+        let document = stdout.match_indices('{').find_map(|(at, _)| read(at));
+        if let Some(json) = document {
             return Self::known(json.token.expose());
         }
-        let line = text.lines().rev().find(|line| is_known(without_schemes(line)));
-        Self::known(line.ok_or_else(|| Error::validation("token", "fly wrote none"))?)
+        let line = stdout.lines().rev().find(|line| is_known(without_schemes(line)));
+        Self::known(line.ok_or_else(none)?)
     }
 
     fn known(text: &str) -> Result<Self> {
@@ -162,6 +163,13 @@ mod tests {
         assert_eq!(read("FlyV1 fm2_a,fm2_b\n").as_deref(), Some("fm2_a,fm2_b"));
         assert_eq!(read("Update available 0.3 -> 0.4\n\nFlyV1 fm2_a\n\n").as_deref(), Some("fm2_a"));
         assert_eq!(read(r#"{"token":"FlyV1 fm2_a"}"#).as_deref(), Some("fm2_a"));
+        for noisy in [
+            "Update available 0.3 -> 0.4\n{\"token\": \"FlyV1 fm2_a\"}",
+            "warning {odd}\n\n  {\n  \"token\": \"fm2_a\"\n}\nRun `fly version update`\n",
+            "{\"level\":\"warn\"}\n{\"token\":\"fm2_a\"}\n",
+        ] {
+            assert_eq!(read(noisy).as_deref(), Some("fm2_a"), "{noisy}");
+        }
         for none in ["", "Error: org slug must be specified", "{}", r#"{"token":""}"#, r#"{"token":"Error: no"}"#, "{half"] {
             assert_eq!(read(none), None, "{none}");
         }

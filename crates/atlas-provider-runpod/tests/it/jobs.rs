@@ -84,6 +84,9 @@ async fn a_sync_job_that_outlasts_the_clouds_wait_is_followed_until_the_callers_
     let slow = Script::new((0..100).map(|_| job("IN_PROGRESS")));
     let unfinished = run(&slow, &sync).await.unwrap();
     assert_eq!(unfinished.status, JobStatus::InProgress, "its id is not lost");
+    let silenced = Script::new([job("IN_PROGRESS"), problem(401, "the key was revoked")]);
+    let unfollowed = run(&silenced, &sync).await.unwrap();
+    assert_eq!((unfollowed.id.as_str(), unfollowed.status), ("j-u1", JobStatus::InProgress), "it goes on and bills");
 }
 
 #[tokio::test(start_paused = true)]
@@ -92,6 +95,11 @@ async fn too_large_an_input_is_refused_before_any_request() {
     let error = run(&cloud, &JobRequest::new("ep1", json!({"x": "y".repeat(10_000_001)}))).await.unwrap_err();
     assert_eq!((error.kind(), error.field()), (ErrorKind::Validation, Some("input")));
     assert!(cloud.lines().is_empty());
+    let sync = |bytes| JobRequest::new("ep1", json!({"x": "y".repeat(bytes)})).mode(JobMode::Sync);
+    assert_eq!(run(&cloud, &sync(20_000_001)).await.unwrap_err().field(), Some("input"));
+    assert!(cloud.lines().is_empty());
+    let cloud = Script::new([job("COMPLETED")]);
+    assert_eq!(run(&cloud, &sync(10_000_001)).await.unwrap().status, JobStatus::Completed, "a sync job may be twice as large");
 }
 
 #[tokio::test(start_paused = true)]
