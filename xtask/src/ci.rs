@@ -40,12 +40,12 @@ const STEPS: &[Step] = &[
     ("doc", doc),
     ("deny", deny),
     ("guard", guard::check),
-    ("demo", || Cargo::release("atlas-cli", "atlas").args(["demo"]).run()),
-    ("conformance", || Cargo::release("atlas-contract", "atlas-conformance").run()),
+    ("demo", || Cargo::release("atlas").args(["demo"]).run()),
+    ("conformance", || Cargo::release("atlas-conformance").run()),
     ("contract", contract),
-    ("sim", || Cargo::release("atlas-histories", "atlas-histories").args(["--seeds", "300"]).run()),
-    ("sabotage", || Cargo::release("atlas-histories", "atlas-histories").args(["--sabotage", "all"]).run()),
-    ("torture", || Cargo::release("atlas-histories", "atlas-torture").args(["--store", "redb"]).run()),
+    ("sim", || Cargo::release("atlas-histories").args(["--seeds", "300"]).run()),
+    ("sabotage", || Cargo::release("atlas-histories").args(["--sabotage", "all"]).run()),
+    ("torture", || Cargo::release("atlas-torture").args(["--store", "redb"]).run()),
 ];
 
 pub(crate) fn run() -> Result<(), Failed> {
@@ -105,7 +105,7 @@ fn contract() -> Result<(), Failed> {
         println!("contract: SKIPPED, the clouds' API documents are not at {SPECS}");
         return Ok(());
     }
-    Cargo::release("atlas-contract", "atlas-contract").args(["--specs", SPECS]).run()
+    Cargo::release("atlas-contract").args(["--specs", SPECS]).run()
 }
 
 #[expect(clippy::disallowed_methods, reason = "a step's seconds are measured, not simulated")]

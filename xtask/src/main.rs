@@ -33,20 +33,20 @@ fn main() -> ExitCode {
     };
     let rest: Vec<String> = args.collect();
     let outcome = match command.as_str() {
-        "demo" => Cargo::release("atlas-cli", "atlas").args(["demo"]).args(&rest).run(),
+        "demo" => Cargo::release("atlas").args(["demo"]).args(&rest).run(),
         "test" => match rest.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             [] => ci::test(),
-            ["--live", cloud] => Cargo::release("atlas-contract", "atlas-conformance").args(["--live", cloud]).run(),
+            ["--live", cloud] => Cargo::release("atlas-conformance").args(["--live", cloud]).run(),
             _ => return usage("test takes nothing, or --live NAME"),
         },
         "ci" => ci::run(),
         "guard" => guard::check(),
         "layers" => layers::check(),
-        "conformance" => Cargo::release("atlas-contract", "atlas-conformance").args(&rest).run(),
-        "contract" => Cargo::release("atlas-contract", "atlas-contract").args(&rest).run(),
-        "sim" => Cargo::release("atlas-histories", "atlas-histories").args(&rest).run(),
-        "torture" => Cargo::release("atlas-histories", "atlas-torture").args(&rest).run(),
-        "bench" => Cargo::release("atlas-bench", "atlas-bench").args(&rest).run(),
+        "conformance" => Cargo::release("atlas-conformance").args(&rest).run(),
+        "contract" => Cargo::release("atlas-contract").args(&rest).run(),
+        "sim" => Cargo::release("atlas-histories").args(&rest).run(),
+        "torture" => Cargo::release("atlas-torture").args(&rest).run(),
+        "bench" => Cargo::release("atlas-bench").args(&rest).run(),
         "doc" => ci::doc(),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");

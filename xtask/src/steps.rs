@@ -18,9 +18,10 @@ impl Cargo {
         Self(command)
     }
 
-    /// Runs a binary of the workspace, built with optimisation.
-    pub(crate) fn release(package: &str, binary: &str) -> Self {
-        Self::new("run").args(["--quiet", "--release", "--package", package, "--bin", binary, "--"])
+    /// Runs a binary of the workspace, built with optimisation. No package is named: each would have features of its own in crates that
+    /// all of them use, and tokio with all that stands on it would be built anew for every one.
+    pub(crate) fn release(binary: &str) -> Self {
+        Self::new("run").args(["--quiet", "--release", "--bin", binary, "--"])
     }
 
     pub(crate) fn args<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, args: I) -> Self {

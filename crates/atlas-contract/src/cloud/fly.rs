@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atlas_core::{
-    AccountLimits, AnyProvider, CallContext, Compute, ComputeId, ComputeRequest, DiskSize, LaunchKey, ListFilter, Port, Result,
-    VolumeId, VolumeRequest,
+    AnyProvider, CallContext, ComputeId, ComputeRequest, DiskSize, LaunchKey, ListFilter, Port, Result, VolumeId, VolumeRequest,
 };
 use atlas_http::{Pace, Transport};
 use atlas_provider_fly::{Fly, IpKind, WaitFor};
@@ -16,7 +15,7 @@ use atlas_testkit::dialect::fly::{self, Quirks};
 use atlas_testkit::world::{World, WorldClock};
 use serde_json::{Value, json};
 
-use super::{Calls, Cloud, CloudSubject, KEY, unexpected};
+use super::{Calls, Cloud, CloudSubject, KEY, spawn, unexpected, unhurried};
 use crate::openapi::Exchange;
 use crate::tap::{Broken, Reading};
 
@@ -26,7 +25,7 @@ pub const CLOUD: Cloud = Cloud {
     document: "fly-machines.openapi.json",
     hosts: &["api.machines.dev"],
     world,
-    dialect: |world| Transport::new(fly::Fly::new(world.clone()).with_quirks(unhurried())),
+    dialect: |world| Transport::new(fly::Fly::new(world.clone()).with_quirks(Quirks::unlimited())),
     served: true,
     provider,
     live,
@@ -45,26 +44,18 @@ fn world(seed: u64, clock: WorldClock) -> World {
     world
 }
 
-/// As many calls as one likes: pace has its own test in the provider's crate.
-fn unhurried() -> Quirks {
-    let mut quirks = Quirks::default();
-    quirks.rates = None;
-    quirks
-}
-
 fn provider(world: &World, transport: Transport, key: &str, served: Option<&Ready>) -> Result<AnyProvider> {
     build(world, transport, key, served).map(AnyProvider::new)
 }
 
 fn build(world: &World, transport: Transport, key: &str, served: Option<&Ready>) -> Result<Fly> {
-    let (mut limits, at_once) = (AccountLimits::default(), Pace::every(Duration::ZERO));
-    (limits.call_interval, limits.burst) = (Duration::from_millis(1), 1_000);
+    let at_once = Pace::every(Duration::ZERO);
     let mut builder = Fly::builder()
         .api_key(key)
         .org(fly::ORG)
         .app(fly::APP)
         .transport(transport)
-        .limits(limits)
+        .limits(unhurried())
         .paces(at_once, at_once)
         .clock(Arc::new(world.clock().clone()));
     if let Some(ready) = served {
@@ -123,7 +114,7 @@ fn more(subject: &CloudSubject) -> BoxFuture<'_, Result<()>> {
         volumes_and_apps(&fly, &cx, &volume.id).await?;
 
         let dialect = fly::Fly::new(subject.world());
-        let mut quirks = unhurried();
+        let mut quirks = Quirks::unlimited();
         quirks.page_size = 1;
         dialect.set_quirks(quirks);
         let paged = (CLOUD.provider)(&subject.world(), subject.tapped(Transport::new(dialect)), KEY, None)?;
@@ -140,12 +131,6 @@ fn more(subject: &CloudSubject) -> BoxFuture<'_, Result<()>> {
         let table: Vec<_> = table.iter().map(|(method, path, body, due)| (*method, path.as_str(), body.clone(), *due)).collect();
         subject.send("https://api.machines.dev", &table).await.map(drop)
     })
-}
-
-async fn spawn(provider: &AnyProvider, subject: &CloudSubject, request: &ComputeRequest) -> Result<Compute> {
-    let candidates = provider.candidates(&subject.cx(), request).await?;
-    let first = candidates.into_iter().next().ok_or_else(|| unexpected("a request has no candidate"))?;
-    provider.spawn_compute(&subject.cx(), &LaunchKey::untracked(), &request.clone().at(first)).await
 }
 
 /// A machine that gets an app of its own, and gives it back.

@@ -9,7 +9,9 @@ pub mod vast;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use atlas_core::{AnyProvider, CallContext, ComputeId, ComputeRequest, Error, ErrorKind, Result, Timestamp};
+use atlas_core::{
+    AccountLimits, AnyProvider, CallContext, Compute, ComputeId, ComputeRequest, Error, ErrorKind, LaunchKey, Result, Timestamp,
+};
 use atlas_http::{Body, Transport};
 use atlas_sim::{Options, Ready, Sim};
 use atlas_testkit::conformance::{BoxFuture, Control, LedgerEntry, Serverless, Subject};
@@ -292,6 +294,20 @@ impl Control for CloudSubject {
         let count = self.stage().tap.count(operation);
         Box::pin(async move { count })
     }
+}
+
+/// As many calls as one likes: pace has its own test in each provider's crate.
+pub(crate) fn unhurried() -> AccountLimits {
+    let mut limits = AccountLimits::default();
+    (limits.call_interval, limits.burst) = (Duration::from_millis(1), 1_000);
+    limits
+}
+
+/// One machine of no orchestrator, at the request's best candidate.
+pub(crate) async fn spawn(provider: &AnyProvider, subject: &CloudSubject, request: &ComputeRequest) -> Result<Compute> {
+    let candidates = provider.candidates(&subject.cx(), request).await?;
+    let first = candidates.into_iter().next().ok_or_else(|| unexpected("a request has no candidate"))?;
+    provider.spawn_compute(&subject.cx(), &LaunchKey::untracked(), &request.clone().at(first)).await
 }
 
 /// An error of the checks themselves.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atlas_core::{
-    AccountLimits, AnyProvider, CallContext, Compute, ComputeId, ComputeRequest, DiskSize, Gpu, LaunchKey, ListFilter, LogQuery,
-    Port, Result, SpendQuery, Timestamp, Usd, UsdPerHour,
+    AnyProvider, CallContext, ComputeId, ComputeRequest, DiskSize, Gpu, LaunchKey, ListFilter, LogQuery, Port, Result,
+    SpendQuery, Timestamp, Usd, UsdPerHour,
 };
 use atlas_http::Transport;
 use atlas_provider_vast::{OfferPolicy, Vast};
@@ -15,7 +15,7 @@ use atlas_testkit::dialect::vast::{self, Quirks};
 use atlas_testkit::world::{World, WorldClock};
 use serde_json::{Value, json};
 
-use super::{Calls, Cloud, CloudSubject, KEY, unexpected};
+use super::{Calls, Cloud, CloudSubject, KEY, spawn, unexpected, unhurried};
 use crate::openapi::Exchange;
 use crate::tap::{Broken, Reading};
 
@@ -25,7 +25,7 @@ pub const CLOUD: Cloud = Cloud {
     document: "vast.openapi.yaml",
     hosts: &["console.vast.ai"],
     world,
-    dialect: |world| Transport::new(vast::Vast::new(world.clone()).with_quirks(unhurried())),
+    dialect: |world| Transport::new(vast::Vast::new(world.clone()).with_quirks(Quirks::unlimited())),
     served: true,
     provider,
     live,
@@ -44,24 +44,15 @@ fn world(seed: u64, clock: WorldClock) -> World {
     world
 }
 
-/// As many calls as one likes: pace has its own test in the provider's crate.
-fn unhurried() -> Quirks {
-    let mut quirks = Quirks::default();
-    quirks.rates = None;
-    quirks
-}
-
 fn provider(world: &World, transport: Transport, key: &str, served: Option<&Ready>) -> Result<AnyProvider> {
     build(world, transport, key, served).map(AnyProvider::new)
 }
 
 fn build(world: &World, transport: Transport, key: &str, served: Option<&Ready>) -> Result<Vast> {
-    let mut limits = AccountLimits::default();
-    (limits.call_interval, limits.burst) = (Duration::from_millis(1), 1_000);
     let mut builder = Vast::builder()
         .api_key(key)
         .transport(transport)
-        .limits(limits)
+        .limits(unhurried())
         .endpoint_paces(false)
         .clock(Arc::new(world.clock().clone()));
     if let Some(ready) = served {
@@ -113,7 +104,7 @@ fn more(subject: &CloudSubject) -> BoxFuture<'_, Result<()>> {
         provider.get_compute(&cx, &made.id).await?;
 
         let dialect = vast::Vast::new(subject.world());
-        let mut quirks = unhurried();
+        let mut quirks = Quirks::unlimited();
         quirks.page_size = 1;
         dialect.set_quirks(quirks);
         let paged = (CLOUD.provider)(&subject.world(), subject.tapped(Transport::new(dialect)), KEY, None)?;
@@ -132,12 +123,6 @@ fn more(subject: &CloudSubject) -> BoxFuture<'_, Result<()>> {
         account(&vast, &cx).await?;
         provider.terminate(&cx, &made.id).await
     })
-}
-
-async fn spawn(provider: &AnyProvider, subject: &CloudSubject, request: &ComputeRequest) -> Result<Compute> {
-    let candidates = provider.candidates(&subject.cx(), request).await?;
-    let first = candidates.into_iter().next().ok_or_else(|| unexpected("a request has no candidate"))?;
-    provider.spawn_compute(&subject.cx(), &LaunchKey::untracked(), &request.clone().at(first)).await
 }
 
 fn beside() -> Vec<(&'static str, &'static str, Option<Value>, u16)> {
