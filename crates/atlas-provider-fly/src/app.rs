@@ -132,11 +132,7 @@ impl Fly {
     /// # Errors
     /// As any idempotent call.
     pub async fn delete_app(&self, cx: &CallContext, name: &str) -> Result<()> {
-        let answer = self.cloud.delete_app(cx, "delete_app", checked(name)?).await?;
-        if answer.status().is_success() || crate::error::is_flys_own(answer.bytes()) {
-            return Ok(());
-        }
-        Err(answer.misunderstood("the answer is not the cloud's own 404"))
+        crate::error::gone(&self.cloud.delete_app(cx, "delete_app", checked(name)?).await?)
     }
 
     /// The addresses of an app. One without any has no public URL.
@@ -160,10 +156,6 @@ impl Fly {
     /// # Errors
     /// As any idempotent call.
     pub async fn release_ip(&self, cx: &CallContext, app: &str, ip: &str) -> Result<()> {
-        let answer = self.cloud.release_ip(cx, "release_ip", checked(app)?, ip).await?;
-        if answer.status().is_success() || crate::error::is_flys_own(answer.bytes()) {
-            return Ok(());
-        }
-        Err(answer.misunderstood("the answer is not the cloud's own 404"))
+        crate::error::gone(&self.cloud.release_ip(cx, "release_ip", checked(app)?, ip).await?)
     }
 }

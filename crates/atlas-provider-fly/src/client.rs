@@ -205,10 +205,7 @@ impl Cloud {
         let call = Call::get(operation, RetryClass::Safe, ["apps", name]).accept_status(StatusCode::NOT_FOUND);
         let answer = self.call(cx, call).await?;
         if answer.status() == StatusCode::NOT_FOUND {
-            if crate::error::is_flys_own(answer.bytes()) {
-                return Ok(None);
-            }
-            return Err(answer.misunderstood("the answer is not the cloud's own 404"));
+            return crate::error::gone(&answer).map(|()| None);
         }
         let app: wire::App = answer.json()?;
         if app.name == name { Ok(Some(app)) } else { Err(answer.misunderstood("the answer is about another app")) }

@@ -1,7 +1,7 @@
 //! Fly's error bodies into ours. The status word wins over the text, which is no contract; the text decides only where it is missing.
 
-use atlas_core::{Error, ErrorKind, Next, Outcome, RetryClass};
-use atlas_http::FailedAnswer;
+use atlas_core::{Error, ErrorKind, Next, Outcome, Result, RetryClass};
+use atlas_http::{Answer, FailedAnswer};
 
 use crate::wire::ErrorBody;
 
@@ -77,8 +77,15 @@ pub(crate) fn is_name_taken(body: &[u8]) -> bool {
         .is_ok_and(|body| body.status.as_deref() == Some("name_taken") || body.text().contains("already been taken"))
 }
 
-/// Whether an answer speaks as Fly does: a proxy's 404 proves nothing.
-pub(crate) fn is_flys_own(body: &[u8]) -> bool {
+/// Whether what was asked for is gone by now: done, or a 404 in Fly's own words. A proxy's 404 proves nothing.
+pub(crate) fn gone(answer: &Answer) -> Result<()> {
+    if answer.status().is_success() || is_flys_own(answer.bytes()) {
+        return Ok(());
+    }
+    Err(answer.misunderstood("the answer is not the cloud's own 404"))
+}
+
+fn is_flys_own(body: &[u8]) -> bool {
     serde_json::from_slice::<ErrorBody>(body).is_ok_and(|body| !body.text().is_empty())
 }
 

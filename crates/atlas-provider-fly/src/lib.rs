@@ -350,8 +350,8 @@ impl Provider for Fly {
                 Err(error) => Presence::NoAnswer(error),
             };
         }
-        if !error::is_flys_own(answer.bytes()) {
-            return Presence::NoAnswer(answer.misunderstood("the answer is not the cloud's own 404"));
+        if let Err(error) = error::gone(&answer) {
+            return Presence::NoAnswer(error);
         }
         match self.certain(cx, "presence", &at.app).await {
             Ok(()) => Presence::Absent,
@@ -366,9 +366,7 @@ impl Provider for Fly {
         if answer.status().is_success() {
             return Ok(());
         }
-        if !error::is_flys_own(answer.bytes()) {
-            return Err(answer.misunderstood("the answer is not the cloud's own 404"));
-        }
+        error::gone(&answer)?;
         self.certain(cx, "terminate", &at.app).await
     }
 

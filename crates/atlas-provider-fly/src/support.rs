@@ -96,11 +96,7 @@ impl Fly {
             // Somebody put a machine of their own in it, and nobody of ours will end that: the app, which costs nothing, is left to them.
             return Ok(());
         }
-        let answer = self.cloud.delete_app(cx, OPERATION, name).await?;
-        if answer.status().is_success() || crate::error::is_flys_own(answer.bytes()) {
-            return Ok(());
-        }
-        Err(answer.misunderstood("the answer is not the cloud's own 404"))
+        crate::error::gone(&self.cloud.delete_app(cx, OPERATION, name).await?)
     }
 
     /// An app has one address of a kind: what a lost answer left is found again.
@@ -126,10 +122,7 @@ impl Fly {
             Ok(Some(_)) => {}
         }
         for ip in self.cloud.ips(cx, OPERATION, app).await?.iter().filter(|ip| IpKind::of(ip) == Some(kind)) {
-            let answer = self.cloud.release_ip(cx, OPERATION, app, &ip.ip).await?;
-            if !answer.status().is_success() && !crate::error::is_flys_own(answer.bytes()) {
-                return Err(answer.misunderstood("the answer is not the cloud's own 404"));
-            }
+            crate::error::gone(&self.cloud.release_ip(cx, OPERATION, app, &ip.ip).await?)?;
         }
         Ok(())
     }

@@ -58,9 +58,7 @@ impl Fly {
         if answer.status().is_success() {
             return Ok(());
         }
-        if !crate::error::is_flys_own(answer.bytes()) {
-            return Err(answer.misunderstood("the answer is not the cloud's own 404"));
-        }
+        crate::error::gone(&answer)?;
         self.cloud.known_app(cx, "delete_network_volume", &at.app).await
     }
 

@@ -111,11 +111,7 @@ impl Cloud {
     /// A 404 in Lambda's own words is a success.
     pub(crate) async fn delete(&self, cx: &CallContext, operation: &'static str, segments: [&str; 2]) -> Result<()> {
         let call = Call::delete(operation, RetryClass::Idempotent, segments).accept_status(StatusCode::NOT_FOUND);
-        let answer = self.0.call(cx, call).await?;
-        if answer.status().is_success() || error::says_gone(answer.bytes()) {
-            return Ok(());
-        }
-        Err(answer.misunderstood("the answer is not the cloud's own 404"))
+        error::gone(&self.0.call(cx, call).await?)
     }
 
     /// The list is `/file-systems`; create and delete are `/filesystems` (docs/clouds/lambda.md).

@@ -1,12 +1,17 @@
 //! Lambda's error bodies into ours, by status and code. The message is never shown: it may echo `user_data`, and with it secrets.
 
-use atlas_core::{Error, ErrorKind, Next, Outcome, RetryClass};
-use atlas_http::FailedAnswer;
+use atlas_core::{Error, ErrorKind, Next, Outcome, Result, RetryClass};
+use atlas_http::{Answer, FailedAnswer};
 
 use crate::wire::ErrorEnvelope;
 
 /// The mapper of this cloud's answers. An upstream failure behind a read is just a read to repeat.
 pub(crate) fn map(answer: &FailedAnswer) -> Option<Error> {
+    if answer.status().is_redirection() {
+        // The old host answers so, before any work: the key goes nowhere else, and no launch becomes a read.
+        let text = "the base url answers with a redirect: it is not, or not any more, lambda's";
+        return Some(answer.not_applied(ErrorKind::Provider, Next::Stop, text));
+    }
     let error = classify(answer.status().as_u16(), answer.body())?;
     if error.outcome().is_unknown() && answer.class() != RetryClass::Create {
         return Some(error.outcome_is(answer.outcome()));
@@ -14,8 +19,15 @@ pub(crate) fn map(answer: &FailedAnswer) -> Option<Error> {
     Some(error)
 }
 
-/// Whether a 404 says that there is no such instance, in Lambda's own words: a proxy's 404 proves nothing.
-pub(crate) fn says_gone(body: &[u8]) -> bool {
+/// Whether what was asked for is gone by now: done, or a 404 in Lambda's own words. A proxy's 404 proves nothing.
+pub(crate) fn gone(answer: &Answer) -> Result<()> {
+    if answer.status().is_success() || says_gone(answer.bytes()) {
+        return Ok(());
+    }
+    Err(answer.misunderstood("the answer is not the cloud's own 404"))
+}
+
+fn says_gone(body: &[u8]) -> bool {
     serde_json::from_slice::<ErrorEnvelope>(body)
         .is_ok_and(|envelope| matches!(envelope.error.code.as_str(), "global/object-does-not-exist" | "global/not-found"))
 }

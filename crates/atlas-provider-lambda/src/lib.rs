@@ -212,11 +212,7 @@ impl Provider for Lambda {
             Err(error) => return Presence::NoAnswer(error),
         };
         if !answer.status().is_success() {
-            return if error::says_gone(answer.bytes()) {
-                Presence::Absent
-            } else {
-                Presence::NoAnswer(answer.misunderstood("the answer is not the cloud's own 404"))
-            };
+            return error::gone(&answer).map_or_else(Presence::NoAnswer, |()| Presence::Absent);
         }
         match answer.json::<wire::Envelope<Value>>().and_then(|envelope| translate::compute(&self.id, envelope.data)) {
             Ok(compute) if compute.id != *id => Presence::NoAnswer(answer.misunderstood("the answer is about another instance")),
@@ -228,11 +224,7 @@ impl Provider for Lambda {
 
     /// One id in a call. A 404 in Lambda's own words is a success.
     async fn terminate(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
-        let answer = self.cloud.terminate(cx, id.as_str()).await?;
-        if answer.status().is_success() || error::says_gone(answer.bytes()) {
-            return Ok(());
-        }
-        Err(answer.misunderstood("the answer is not the cloud's own 404"))
+        error::gone(&self.cloud.terminate(cx, id.as_str()).await?)
     }
 
     async fn list_gpu_types(&self, cx: &CallContext) -> Result<Vec<GpuType>> {

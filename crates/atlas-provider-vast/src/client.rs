@@ -83,7 +83,7 @@ impl Cloud {
         number(id)?;
         let call = call(Method::GET, "get_compute", RetryClass::Safe, ["instances", id]).accept_status(StatusCode::NOT_FOUND);
         let answer = self.0.call(cx, call).await?;
-        if let Some(gone) = gone(&answer) {
+        if let Some(gone) = error::gone(&answer) {
             return gone.map(|()| (None, answer));
         }
         let read: PointRead = answer.json()?;
@@ -135,7 +135,7 @@ impl Cloud {
         let call =
             call(Method::DELETE, "terminate", RetryClass::Idempotent, ["instances", id]).accept_status(StatusCode::NOT_FOUND);
         let answer = self.0.call(cx, call).await?;
-        if let Some(gone) = gone(&answer) {
+        if let Some(gone) = error::gone(&answer) {
             return gone;
         }
         match answer.json::<Verdict>()? {
@@ -189,19 +189,4 @@ impl Cloud {
             }
         }
     }
-}
-
-/// What a 404 says: that the instance is gone, or something else. `None` for any other status.
-fn gone(answer: &Answer) -> Option<Result<()>> {
-    if answer.status() != StatusCode::NOT_FOUND {
-        return None;
-    }
-    if error::says_gone(answer.bytes()) {
-        return Some(Ok(()));
-    }
-    let verdict: Option<Verdict> = serde_json::from_slice(answer.bytes()).ok();
-    Some(Err(match verdict.filter(|verdict| !verdict.code().is_empty()) {
-        Some(verdict) => error::classify(404, &verdict),
-        None => answer.misunderstood("the answer is not the cloud's own 404"),
-    }))
 }

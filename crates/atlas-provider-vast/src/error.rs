@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use atlas_core::{ComputeId, Error, ErrorKind, Next, Outcome};
-use atlas_http::FailedAnswer;
+use atlas_core::{ComputeId, Error, ErrorKind, Next, Outcome, Result};
+use atlas_http::{Answer, FailedAnswer};
+use http::StatusCode;
 
 use crate::wire::Verdict;
 
@@ -13,6 +14,8 @@ const PENALTY: Duration = Duration::from_secs(12);
 pub(crate) const QUEUED: &str = "required resources are currently unavailable";
 /// What an offer is said to be that somebody else took.
 const TAKEN: [&str; 5] = ["no_such_ask", "no longer available", "no longer rentable", "already rented", "already been rented"];
+/// A 404 or 410 without Vast's words says nothing of what was asked for: a proxy wrote it.
+const A_PROXYS: &str = "the answer is not the cloud's own";
 
 /// The mapper of this cloud's answers.
 pub(crate) fn map(answer: &FailedAnswer) -> Option<Error> {
@@ -26,8 +29,7 @@ pub(crate) fn map(answer: &FailedAnswer) -> Option<Error> {
     let verdict = answer.json().and_then(|json| serde_json::from_value::<Verdict>(json.clone()).ok());
     let Some(verdict) = verdict else {
         // A page of a proxy says nothing of what was asked for.
-        return matches!(status, 404 | 410)
-            .then(|| answer.not_applied(ErrorKind::Provider, Next::Stop, "the answer is not the cloud's own"));
+        return matches!(status, 404 | 410).then(|| answer.not_applied(ErrorKind::Provider, Next::Stop, A_PROXYS));
     };
     if verdict.new_contract.is_none() && status >= 500 {
         return Some(answer.error(ErrorKind::Unavailable, named(&verdict)));
@@ -68,9 +70,18 @@ pub(crate) fn classify(status: u16, verdict: &Verdict) -> Error {
     }
 }
 
-/// Whether a body says that there is no such instance, in Vast's own words.
-pub(crate) fn says_gone(body: &[u8]) -> bool {
-    serde_json::from_slice::<Verdict>(body).is_ok_and(|verdict| matches!(verdict.code(), "no_such_instance" | "invalid_id"))
+/// What a 404 about an instance says: that it is gone, or, as an error, something else: the key is bad, or a proxy answered. `None` for
+/// any other status.
+pub(crate) fn gone(answer: &Answer) -> Option<Result<()>> {
+    (answer.status() == StatusCode::NOT_FOUND).then(|| match serde_json::from_slice::<Verdict>(answer.bytes()) {
+        Ok(verdict) if says_gone(&verdict) => Ok(()),
+        Ok(verdict) if !verdict.code().is_empty() => Err(classify(404, &verdict)),
+        _ => Err(answer.misunderstood(A_PROXYS)),
+    })
+}
+
+fn says_gone(verdict: &Verdict) -> bool {
+    matches!(verdict.code(), "no_such_instance" | "invalid_id")
 }
 
 fn named(verdict: &Verdict) -> String {
@@ -120,9 +131,10 @@ mod tests {
 
     #[test]
     fn a_404_about_the_key_is_no_absence() {
-        assert!(says_gone(br#"{"error":"no_such_instance"}"#));
-        for body in ["", "<html>", "{}", r#"{"error":"auth_error"}"#, r#"{"error":"invalid_args"}"#] {
-            assert!(!says_gone(body.as_bytes()), "{body}");
+        let says = |body: &str| says_gone(&serde_json::from_str(body).unwrap());
+        assert!(says(r#"{"error":"no_such_instance"}"#));
+        for body in ["{}", r#"{"error":"auth_error"}"#, r#"{"error":"invalid_args"}"#] {
+            assert!(!says(body), "{body}");
         }
     }
 }

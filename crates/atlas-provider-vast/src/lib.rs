@@ -1,7 +1,7 @@
 //! Vast.ai behind the contract: containers on hosts of a market, on demand or by bid, each rented by one call on one offer.
 //!
 //! ```no_run
-//! use atlas_core::{AnyProvider, CallContext, ComputeRequest, Gpu, LaunchKey, Port};
+//! use atlas_core::{AnyProvider, CallContext, ComputeRequest, Gpu, LaunchKey, Next, Outcome, Port};
 //! use atlas_provider_vast::Vast;
 //!
 //! # async fn run() -> atlas_core::Result<()> {
@@ -12,7 +12,8 @@
 //!     // Offers vanish between the search and the order: then the next one's turn has come.
 //!     match vast.spawn_compute(&cx, &LaunchKey::untracked(), &request.clone().at(offer)).await {
 //!         Ok(machine) => return Ok(println!("{}", machine.id)),
-//!         Err(error) if error.kind() == atlas_core::ErrorKind::NoCapacity => {}
+//!         Err(error) if *error.outcome() == Outcome::NotApplied(Next::NextCandidate) => {}
+//!         // Anything else may have left a machine: its outcome says which.
 //!         Err(error) => return Err(error),
 //!     }
 //! }
@@ -93,18 +94,20 @@ impl Vast {
         Ok(translate::candidates(offers, request, policy, &self.memory))
     }
 
-    /// Ends what a refused order left behind, and says what became of it.
+    /// Ends what a refused order left behind. That its end was accepted is no proof: the ids stay with the error, and whoever ordered
+    /// proves that they are gone.
     async fn swept(&self, cx: &CallContext, error: Error) -> Error {
         let Outcome::Unknown(leaked) = error.outcome().clone() else { return error };
-        let mut ended = !leaked.is_empty();
         for id in &leaked {
-            ended &= self.terminate(cx, id).await.is_ok();
+            // Refused or not, it is not proved to be gone.
+            let _ = self.terminate(cx, id).await;
         }
-        // A refusal is a refusal once what it made is gone. After a 5xx there may be more than the answer says.
-        if ended && error.status().is_some_and(|status| status < 500) {
-            return refused(error.message(), error.status());
+        // After a 5xx there may be more than the answer says; a refusal is one, and another offer may do.
+        if !leaked.is_empty() && error.status().is_some_and(|status| status < 500) {
+            not_as_ordered(error, leaked)
+        } else {
+            error
         }
-        error
     }
 
     /// Compares a new machine with its order. One that differs is destroyed; one that cannot be read yet is left alone.
@@ -124,20 +127,24 @@ impl Vast {
             if let Some(machine) = raw["machine_id"].as_u64() {
                 self.memory.host_failed(machine);
             }
-            let what = format!("what was delivered is {differs}");
-            return Err(match self.terminate(cx, id).await {
-                Ok(()) => refused(&what, None),
-                Err(_) => Error::new(ErrorKind::Provider, what).outcome_is(Outcome::Unknown(vec![id.clone()])),
-            });
+            let _ = self.terminate(cx, id).await;
+            let error = Error::new(ErrorKind::NoCapacity, format!("what was delivered is {differs}"));
+            return Err(not_as_ordered(error, vec![id.clone()]));
         }
         Ok(())
     }
 }
 
-/// Nothing is left of it, and another offer may do.
-fn refused(message: &str, status: Option<u16>) -> Error {
-    let error = Error::new(ErrorKind::NoCapacity, message).outcome_is(Outcome::NotApplied(Next::NextCandidate));
-    status.into_iter().fold(error, Error::with_status)
+/// Another offer may do; these were made all the same, and their end was ordered. It is not proved by that, nor by a read that finds
+/// nothing: for seconds after a create there is nothing to read (docs/clouds/vast.md).
+fn not_as_ordered(cause: Error, ids: Vec<ComputeId>) -> Error {
+    let error = Error::new(ErrorKind::NoCapacity, cause.message()).outcome_is(Outcome::Unknown(ids));
+    cause.status().into_iter().fold(error, Error::with_status)
+}
+
+/// There is nothing to rent.
+fn no_offer() -> Error {
+    Error::new(ErrorKind::NoCapacity, "no offer fits").outcome_is(Outcome::NotApplied(Next::NextCandidate))
 }
 
 impl Provider for Vast {
@@ -186,7 +193,7 @@ impl Provider for Vast {
             request
         } else {
             let offers = self.offered(cx, request).await.map_err(Error::before_the_order)?;
-            found = request.clone().at(offers.into_iter().next().ok_or_else(|| refused("no offer fits", None))?);
+            found = request.clone().at(offers.into_iter().next().ok_or_else(no_offer)?);
             &found
         };
         let (ask, bid) = translate::pinned(request)?;

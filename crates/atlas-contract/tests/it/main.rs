@@ -4,4 +4,5 @@
 
 mod clouds;
 mod commands;
+mod rules;
 mod tap;

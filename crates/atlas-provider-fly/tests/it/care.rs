@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use atlas_core::{ComputeRequest, ComputeStatus, ErrorKind};
+use atlas_core::{ComputeRequest, ComputeStatus, ErrorKind, Next, Outcome, Presence};
 use atlas_provider_fly::WaitFor;
 use atlas_testkit::dialect::fly;
 use atlas_testkit::world::FaultKind;
@@ -198,4 +198,20 @@ async fn regions_are_read_in_either_case_and_room_is_advice() {
     let room = stage.fly.placements(&cx(), &wanted, 3).await.unwrap();
     let counts: Vec<_> = room.iter().map(|place| (place.region.as_str(), place.count)).collect();
     assert_eq!(counts, [("fra", 0), ("ams", 3)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_met_another_is_a_conflict_to_be_repeated_and_what_is_stuck_is_not_waited_for_for_ever() {
+    let stage = stage();
+    let made = stage.running(1).await;
+    stage.quirks(|quirks| quirks.busy = 1);
+    let error = stage.provider.stop(&cx(), &made.id).await.unwrap_err();
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Conflict, &Outcome::NotApplied(Next::SameLater)), "{error}");
+    stage.quirks(|quirks| quirks.stuck = Some("stopping"));
+    let begun = tokio::time::Instant::now();
+    let found = stage.fly.wait(&cx(), &made.id, &[WaitFor::Stopped, WaitFor::Failed], MINUTE).await.unwrap();
+    assert_eq!((found, begun.elapsed()), (None, MINUTE));
+    let read = stage.provider.get_compute(&cx(), &made.id).await.unwrap();
+    assert_eq!(read.status, ComputeStatus::Other("stopping".to_owned()), "it is there, and bills");
+    assert!(matches!(stage.provider.presence(&cx(), &made.id).await, Presence::Present));
 }

@@ -1,32 +1,16 @@
 //! A simulated Fly, a provider on it, and what passed between them.
 
-use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use atlas_core::{
-    AccountLimits, AnyProvider, AttemptId, CallContext, Candidate, Clock, Compute, ComputeId, ComputeRequest, LaunchKey, RealmId,
-    Result, TrackedKey,
-};
-use atlas_http::{Body, Pace, Transport};
+use atlas_core::{AccountLimits, AnyProvider, CallContext, Candidate, Compute, ComputeId, ComputeRequest, LaunchKey, Result};
+use atlas_http::{Pace, Transport};
 use atlas_provider_fly::{Fly, FlyBuilder};
 use atlas_testkit::dialect::fly::{self, Quirks};
+use atlas_testkit::dialect::watched::{Asked, Canned, Requests, Watched};
 use atlas_testkit::world::{Fault, FaultKind, World, WorldClock};
-use http::{Request, Response};
-use http_body_util::BodyExt;
-use serde_json::Value;
-use tower::ServiceExt;
 
 pub(crate) const KEY: &str = "sim-key";
-
-/// One request as it went out.
-#[derive(Clone, Debug)]
-pub(crate) struct Asked {
-    pub(crate) line: String,
-    pub(crate) query: String,
-    pub(crate) authorization: String,
-    pub(crate) body: Value,
-}
 
 /// The stage of one test.
 pub(crate) struct Stage {
@@ -34,7 +18,7 @@ pub(crate) struct Stage {
     pub(crate) dialect: fly::Fly,
     pub(crate) fly: Fly,
     pub(crate) provider: AnyProvider,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    requests: Requests,
 }
 
 /// A cloud that takes any number of calls, and a provider with the app `sim-app` that makes them at once.
@@ -61,40 +45,23 @@ pub(crate) fn paced(with: impl FnOnce(FlyBuilder) -> FlyBuilder) -> Stage {
         world.add_key(fly::NAME, token, fly::ORG);
     }
     let dialect = fly::Fly::new(world.clone());
-    let asked = Arc::<Mutex<Vec<Asked>>>::default();
-    let (log, cloud) = (asked.clone(), dialect.clone());
-    let transport = Transport::new(tower::service_fn(move |request: Request<Body>| {
-        let (log, cloud) = (log.clone(), cloud.clone());
-        async move {
-            let (parts, body) = request.into_parts();
-            let bytes = body.collect().await.unwrap().to_bytes();
-            let header = parts.headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
-            log.lock().unwrap().push(Asked {
-                line: format!("{} {}", parts.method, parts.uri.path().trim_start_matches("/v1/")),
-                query: parts.uri.query().unwrap_or_default().to_owned(),
-                authorization: header.to_owned(),
-                body: serde_json::from_slice(&bytes).unwrap_or_default(),
-            });
-            cloud.oneshot(Request::from_parts(parts, Body::from(bytes))).await
-        }
-    }));
+    let watched = Watched::new(dialect.clone());
+    let (requests, transport) = (watched.requests(), Transport::new(watched));
     let builder = Fly::builder().api_key(KEY).transport(transport).clock(Arc::new(world.clock().clone()));
     let fly = with(builder).build().unwrap();
     let provider = AnyProvider::new(fly.clone());
-    Stage { world, dialect, fly, provider, asked }
+    Stage { world, dialect, fly, provider, requests }
 }
 
 impl Stage {
     pub(crate) fn quirks(&self, with: impl FnOnce(&mut Quirks)) {
-        let mut quirks = Quirks::default();
-        quirks.rates = None;
+        let mut quirks = Quirks::unlimited();
         with(&mut quirks);
         self.dialect.set_quirks(quirks);
     }
 
     pub(crate) fn key(&self, n: u8) -> LaunchKey {
-        let attempt = AttemptId::new(self.world.clock().now(), [n; 6]);
-        LaunchKey::Tracked(TrackedKey::new(RealmId::from_bytes([1; 4]), attempt, [n; 5]))
+        self.world.key(n)
     }
 
     pub(crate) async fn spawn(&self, n: u8) -> Result<Compute> {
@@ -132,12 +99,12 @@ impl Stage {
 
     /// What was asked since the last time.
     pub(crate) fn asked(&self) -> Vec<Asked> {
-        std::mem::take(&mut self.asked.lock().unwrap())
+        self.requests.take()
     }
 
     /// Only methods and paths of it.
     pub(crate) fn lines(&self) -> Vec<String> {
-        self.asked().into_iter().map(|asked| asked.line).collect()
+        self.requests.lines().into_iter().map(|line| line.replace(" /v1/", " ")).collect()
     }
 }
 
@@ -163,15 +130,7 @@ pub(crate) fn id(text: &str) -> ComputeId {
 }
 
 /// A provider whose calls are answered by the end of their path; anything else is a 404 without a word.
-pub(crate) fn answering(table: &'static [(&'static str, u16, &'static str)]) -> AnyProvider {
-    let transport = Transport::new(tower::service_fn(move |request: Request<Body>| {
-        let path = request.uri().path().to_owned();
-        let found = table.iter().find(|(end, ..)| path.ends_with(end)).copied().unwrap_or(("", 404, ""));
-        async move {
-            let mut response = Response::new(Body::from(found.2));
-            *response.status_mut() = http::StatusCode::from_u16(found.1).unwrap();
-            Ok::<_, Infallible>(response)
-        }
-    }));
+pub(crate) fn answering(table: &[(&'static str, u16, &'static str)]) -> AnyProvider {
+    let transport = Transport::new(Canned::by_path(table));
     AnyProvider::new(Fly::builder().api_key(KEY).org("acme").app("pods").transport(transport).build().unwrap())
 }

@@ -92,7 +92,7 @@ async fn an_organisation_is_the_tokens_own_and_a_token_for_one_app_sees_that_app
     stage.world.swap_account(fly::NAME, super::stage::KEY);
     assert_ne!(stage.provider.identity(&cx()).await.unwrap(), whole);
     let of_a_user = [("/tokens/current", 200, r#"{"tokens":[{"org_slug":"","user":"u1","apps":null}]}"#)];
-    assert_eq!(answering(Box::leak(Box::new(of_a_user))).identity(&cx()).await.unwrap(), "fly-org-acme");
+    assert_eq!(answering(&of_a_user).identity(&cx()).await.unwrap(), "fly-org-acme");
     let configured = built(|builder| builder.org("somebody-elses"));
     assert_eq!(configured.provider.identity(&cx()).await.unwrap_err().kind(), ErrorKind::Forbidden);
 }
@@ -107,8 +107,7 @@ async fn a_host_that_does_not_answer_and_a_word_we_do_not_know_are_alive() {
     assert!(matches!(stage.provider.presence(&cx(), &made.id).await, Presence::Present));
     for word in ["replaced", "migrated", "brand-new", "launch_failed"] {
         let body: &'static str = Box::leak(format!(r#"{{"id":"6e","state":"{word}"}}"#).into_boxed_str());
-        let table: &'static [_] = Box::leak(vec![("/machines/6e", 200, body)].into_boxed_slice());
-        let provider = answering(table);
+        let provider = answering(&[("/machines/6e", 200, body)]);
         assert!(matches!(provider.presence(&cx(), &super::stage::id("6e.pods")).await, Presence::Present), "{word}");
     }
     let other = answering(&[("/machines/6e", 200, r#"{"id":"7f","state":"destroyed"}"#)]);
@@ -134,4 +133,27 @@ async fn at_its_own_pace_the_cloud_refuses_no_call() {
         refused += u32::from(hasty.spawn(n).await.is_err_and(|error| error.kind() == ErrorKind::RateLimited));
     }
     assert!(refused > 0, "or the limit was never there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fly_leaves_out_adds_or_says_in_another_shape_is_understood_and_nothing_is_no_answer() {
+    let stage = stage();
+    stage.quirks(|quirks| (quirks.loose, quirks.errors_as_message) = (true, true));
+    let key = stage.key(1);
+    let made = stage.provider.spawn_compute(&cx(), &key, &request()).await.unwrap();
+    assert_eq!(stage.provider.get_compute(&cx(), &made.id).await.unwrap().keys.key(), key.tracked().copied());
+    let listing = stage.provider.list_compute(&cx(), &ListFilter::all()).await.unwrap();
+    assert_eq!((listing.computes.len(), listing.is_complete()), (1, true), "no region in error may be null");
+    assert_eq!(stage.provider.identity(&cx()).await.unwrap(), "fly-org-sim-org");
+    let again = stage.provider.spawn_compute(&cx(), &key, &request()).await.unwrap();
+    assert_eq!(again.id, made.id, "a 409 names the machine that is there in either shape");
+    stage.provider.terminate(&cx(), &made.id).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert!(matches!(stage.provider.presence(&cx(), &made.id).await, Presence::Absent), "`message` is Fly's own word too");
+
+    stage.quirks(|quirks| quirks.says_nothing = true);
+    let error = stage.spawn(2).await.unwrap_err();
+    assert_eq!((error.outcome().is_unknown(), stage.live()), (true, 1), "{error}");
+    assert!(stage.provider.list_compute(&cx(), &ListFilter::all()).await.is_err());
+    assert!(matches!(stage.provider.presence(&cx(), &made.id).await, Presence::NoAnswer(_)), "not even of one that is gone");
 }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use atlas_core::{ComputeRequest, ErrorKind, Gpu, LaunchKey, Port};
-use atlas_provider_lambda::AuditQuery;
+use atlas_provider_lambda::{AuditQuery, FirewallRule};
 use atlas_testkit::dialect::lambda;
+use atlas_testkit::world::{FaultKind, Visit};
 
 use crate::stage::{at, cx, request, stage};
 
@@ -73,6 +74,45 @@ async fn a_machine_is_rebooted_only_once_it_is_active() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reboot_keeps_the_address_and_the_container_stays_down() {
+    let stage = stage();
+    let key = stage.key(1);
+    let made = stage.provider.spawn_compute(&cx(), &key, &request().port(Port::http(8000))).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let before = stage.provider.get_compute(&cx(), &made.id).await.unwrap();
+    let visit = || stage.world.visit(lambda::NAME, made.id.as_str(), 8000, None);
+    assert!(matches!(visit(), Visit::Welcome { .. }));
+    stage.lambda.restart(&cx(), &made.id).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let after = stage.provider.get_compute(&cx(), &made.id).await.unwrap();
+    assert_eq!((&after.status, after.public_ip), (&before.status, before.public_ip));
+    assert_eq!(visit(), Visit::NotYet, "cloud-init does not run again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_rules_of_now_let_in_is_reached_and_nothing_else() {
+    let stage = stage();
+    let wanted = request().port(Port::http(8000));
+    let made = stage.provider.spawn_compute(&cx(), &LaunchKey::untracked(), &wanted).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let reached = || matches!(stage.world.visit(lambda::NAME, made.id.as_str(), 8000, None), Visit::Welcome { .. });
+    let set = stage.lambda.firewall_rulesets(&cx()).await.unwrap().remove(0);
+    assert!(reached());
+    let ssh = [FirewallRule::tcp(22..=22, "ssh")];
+    stage.lambda.update_firewall_ruleset(&cx(), &set.id, None, Some(&ssh)).await.unwrap();
+    assert!(!reached());
+    stage.lambda.set_firewall_rules(&cx(), &[FirewallRule::tcp(8000..=8010, "all machines")]).await.unwrap();
+    assert!(reached());
+    stage.provider.terminate(&cx(), &made.id).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    assert_eq!(stage.live(), 0);
+    let held = stage.lambda.delete_firewall_ruleset(&cx(), &set.id).await.unwrap_err();
+    assert_eq!(held.kind(), ErrorKind::Conflict, "in use for a while after");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    stage.lambda.delete_firewall_ruleset(&cx(), &set.id).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn with_several_ssh_keys_one_must_be_named() {
     let stage = stage();
     let (made, private) = stage.lambda.generate_ssh_key(&cx(), "second").await.unwrap();
@@ -91,4 +131,17 @@ async fn the_audit_trail_knows_when_a_machine_was_ordered() {
     let events = stage.lambda.audit_events(&cx(), &AuditQuery::default()).await.unwrap();
     let event = events.iter().find(|event| event.additional_details["instance_lrn"] == made.id.as_str()).unwrap();
     assert_eq!(event.event_time, ordered);
+    // In pages, and no half of it.
+    for n in 2..6 {
+        stage.spawn(n).await.unwrap();
+    }
+    for size in [1, 2, 5] {
+        stage.quirks(|quirks| quirks.page_size = size);
+        assert_eq!(stage.lambda.audit_events(&cx(), &AuditQuery::default()).await.unwrap().len(), 5, "pages of {size}");
+    }
+    let mut later = AuditQuery::default();
+    later.start = Some(ordered.saturating_add(Duration::from_secs(3600)));
+    assert_eq!(stage.lambda.audit_events(&cx(), &later).await.unwrap(), []);
+    stage.fault("audit", FaultKind::Status500, 1);
+    assert!(stage.lambda.audit_events(&cx(), &AuditQuery::default()).await.is_err());
 }

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use atlas_core::{
-    CallContext, ComputeId, ComputeRequest, ComputeStatus, ErrorKind, Gpu, ListFilter, Next, Outcome, Presence, Usd, UsdPerHour,
+    CallContext, ComputeId, ComputeRequest, ComputeStatus, ErrorKind, Gpu, ListFilter, Next, Outcome, Port, Presence, Usd,
+    UsdPerHour,
 };
 use atlas_http::Pace;
 use atlas_testkit::dialect::lambda;
-use atlas_testkit::world::FaultKind;
+use atlas_testkit::world::{FaultKind, Standing};
 use serde_json::json;
 
-use crate::stage::{answering, at, cx, paced, request, stage};
+use crate::stage::{answering, at, cx, on, paced, request, stage, unlimited};
 
 #[tokio::test(start_paused = true)]
 async fn an_order_whose_answer_was_spoiled_is_unknown_made_once_and_found_by_its_key() {
@@ -150,12 +151,150 @@ async fn an_unhealthy_machine_is_alive_and_bills_until_it_is_terminated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_machine_that_was_taken_back_is_gone() {
+async fn a_machine_that_was_taken_back_is_listed_as_preempted_and_told_apart_from_one_that_we_ended() {
     let stage = stage();
-    let made = stage.running(1).await;
-    assert!(stage.world.preempt_machine(lambda::NAME, made.id.as_str()));
+    let (taken, ended, lives) = (stage.running(1).await, stage.running(2).await, stage.running(3).await);
+    stage.provider.terminate(&cx(), &ended.id).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    assert!(stage.world.preempt_machine(lambda::NAME, taken.id.as_str()));
+    let listing = stage.provider.list_compute(&cx(), &ListFilter::all()).await.unwrap();
+    let told = |id: &ComputeId| {
+        let row = listing.computes.iter().find(|compute| compute.id == *id).unwrap();
+        (row.status.clone(), row.preempted)
+    };
+    assert_eq!(told(&taken.id), (ComputeStatus::Terminated, true), "gone, and not by us");
+    assert_eq!(told(&ended.id), (ComputeStatus::Terminated, false));
+    assert_eq!(told(&lives.id), (ComputeStatus::Running, false));
+    let read = stage.provider.get_compute(&cx(), &taken.id).await.unwrap();
+    assert_eq!((read.status, read.preempted), (ComputeStatus::Terminated, true));
+    assert!(matches!(stage.provider.presence(&cx(), &taken.id).await, Presence::Absent));
+    // A while later there is no row any more: that it was taken back is told nowhere.
     tokio::time::sleep(Duration::from_secs(600)).await;
-    assert!(matches!(stage.provider.presence(&cx(), &made.id).await, Presence::Absent));
+    assert_eq!(stage.provider.list_compute(&cx(), &ListFilter::all()).await.unwrap().computes.len(), 1);
+    assert!(matches!(stage.provider.presence(&cx(), &taken.id).await, Presence::Absent));
+    assert_eq!(stage.live(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_old_host_redirects_and_nobody_follows_it_with_the_key() {
+    let old = paced(|builder| unlimited(builder).base_url("https://cloud.lambdalabs.com/api/v1").ssh_key("atlas-fleet"));
+    let error = old.spawn(1).await.unwrap_err();
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Provider, &Outcome::NotApplied(Next::Stop)), "{error}");
+    let id = ComputeId::new("5e0b7c41d2f84a6f9a83c1f07be2d914").unwrap();
+    assert!(old.provider.list_compute(&cx(), &ListFilter::all()).await.is_err());
+    assert!(old.provider.terminate(&cx(), &id).await.is_err());
+    assert!(matches!(old.provider.presence(&cx(), &id).await, Presence::NoAnswer(_)));
+    assert_eq!(old.asked().len(), 4, "each call was made once, and none to another host");
+    assert_eq!(old.live(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_or_a_bad_account_stops_the_walk_over_candidates() {
+    let stage = stage();
+    stage.quirks(|quirks| quirks.quota = Some(1));
+    stage.spawn(1).await.unwrap();
+    let error = stage.spawn(2).await.unwrap_err();
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Quota, &Outcome::NotApplied(Next::Stop)), "{error}");
+    for (standing, kind) in [(Standing::NoMoney, ErrorKind::Forbidden), (Standing::ReadOnly, ErrorKind::Forbidden)] {
+        let stage = crate::stage::stage();
+        stage.world.set_standing(lambda::NAME, &stage.world.account("me"), standing);
+        let error = stage.spawn(1).await.unwrap_err();
+        assert_eq!((error.kind(), error.outcome()), (kind, &Outcome::NotApplied(Next::Stop)), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_price_list_may_be_older_than_the_last_free_machine() {
+    let stage = stage();
+    stage.quirks(|quirks| quirks.capacity_age = Duration::from_secs(30));
+    let wanted = ComputeRequest::gpu(Gpu::A10).image("x/y:1").region("us-west-2").region("us-east-1");
+    let first = stage.provider.candidates(&cx(), &wanted).await.unwrap().remove(0);
+    stage.world.set_stock(lambda::NAME, "gpu_1x_a10", "", "us-west-2", 0);
+    let again = stage.provider.candidates(&cx(), &wanted).await.unwrap().remove(0);
+    assert_eq!(again, first, "the list is a hint");
+    let error = stage.provider.spawn_compute(&cx(), &stage.key(1), &wanted.clone().at(again)).await.unwrap_err();
+    assert_eq!(error.outcome(), &Outcome::NotApplied(Next::NextCandidate));
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    assert_ne!(stage.provider.candidates(&cx(), &wanted).await.unwrap()[0], first);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_never_comes_up_is_alive_and_bills_whatever_it_is_called() {
+    let stage = stage();
+    stage.quirks(|quirks| quirks.boots_unhealthy = true);
+    let sick = stage.running(1).await;
+    stage.fault("spawn_compute", FaultKind::NeverReady, 1);
+    stage.quirks(|_| {});
+    let slow = stage.running(2).await;
+    for (made, status) in [(&sick, ComputeStatus::Failed), (&slow, ComputeStatus::Provisioning)] {
+        let read = stage.provider.get_compute(&cx(), &made.id).await.unwrap();
+        assert_eq!((&read.status, read.preempted), (&status, false));
+        assert!(matches!(stage.provider.presence(&cx(), &made.id).await, Presence::Present));
+        assert!(stage.world.truth(lambda::NAME, made.id.as_str()).unwrap().burn() > UsdPerHour::ZERO);
+        stage.provider.terminate(&cx(), &made.id).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(stage.live(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_terminate_that_came_while_booting_is_refused_and_repeated_until_it_is_taken() {
+    let stage = stage();
+    stage.quirks(|quirks| quirks.holds_while_booting = true);
+    let made = stage.spawn(1).await.unwrap();
+    let error = stage.provider.terminate(&cx(), &made.id).await.unwrap_err();
+    assert_eq!((error.kind(), stage.live()), (ErrorKind::Conflict, 1), "to give up would leak it: {error}");
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    stage.provider.terminate(&cx(), &made.id).await.unwrap();
+    stage.provider.terminate(&cx(), &made.id).await.unwrap();
+    assert!(matches!(stage.provider.presence(&cx(), &made.id).await, Presence::Present), "accepted is not gone");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(stage.live(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_figure_we_give_is_never_below_the_bill_whenever_billing_begins() {
+    let mut bills = Vec::new();
+    for from_active in [false, true] {
+        let mut cloud = lambda::cloud();
+        cloud.bills_from_running = from_active;
+        let stage = on(cloud, unlimited);
+        stage.quirks(|_| {});
+        let made = stage.spawn(1).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        let billed = stage.world.ledger().clouds[lambda::NAME].billed_usd;
+        let ours = made.cost_per_hour.unwrap_or(UsdPerHour::new(Usd::from_cents(129)));
+        assert!(billed <= ours.cost_of(Duration::from_secs(3600)).unwrap(), "{billed}");
+        bills.push(billed);
+    }
+    assert_eq!(bills[0], Usd::from_cents(129), "from the launch");
+    assert!(bills[1] < bills[0] && bills[1] > Usd::from_cents(110), "from the first active: {}", bills[1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fields_that_no_document_knows_are_no_trouble() {
+    let stage = stage();
+    stage.quirks(|quirks| (quirks.extra_fields, quirks.page_size) = (true, 1));
+    let wanted = ComputeRequest::gpu(Gpu::A10).image("x/y:1").region("us-east-1").port(Port::http(8000));
+    let at = stage.provider.candidates(&cx(), &wanted).await.unwrap().remove(0);
+    let made = stage.provider.spawn_compute(&cx(), &stage.key(1), &wanted.at(at)).await.unwrap();
+    stage.spawn(2).await.unwrap();
+    let listing = stage.provider.list_compute(&cx(), &ListFilter::all()).await.unwrap();
+    assert_eq!((listing.computes.len(), listing.is_complete()), (2, true));
+    assert_eq!(stage.provider.get_compute(&cx(), &made.id).await.unwrap().keys.key(), stage.key(1).tracked().copied());
+    assert_eq!(stage.lambda.firewall_rulesets(&cx()).await.unwrap().len(), 1);
+    assert!(!stage.provider.list_gpu_types(&cx()).await.unwrap().is_empty());
+    let strange = request().provider_opts(json!({ "region_name": "nowhere" }));
+    let error = stage.provider.spawn_compute(&cx(), &stage.key(3), &strange).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_made_twice_is_two_machines_for_nothing_makes_it_one() {
+    let stage = stage();
+    let (first, second) = (stage.spawn(1).await.unwrap(), stage.spawn(1).await.unwrap());
+    assert_ne!(first.id, second.id);
+    assert_eq!((stage.live(), first.name == second.name), (2, true), "names are not unique");
 }
 
 #[tokio::test(start_paused = true)]
@@ -227,8 +366,9 @@ async fn an_order_is_one_machine_with_its_key_twice_and_an_arm_image_where_the_m
     let key = stage().key(1);
     let wanted = ComputeRequest::gpu(Gpu::Gh200).image("x/y:1").env("TOKEN", "s3cr't").at(candidate);
     provider.spawn_compute(&cx(), &key, &wanted).await.unwrap();
-    let sent = sent.lock().unwrap();
-    let [body] = &sent[..] else { panic!("{sent:?}") };
+    let sent = sent.take();
+    let [asked] = &sent[..] else { panic!("{sent:?}") };
+    let body = &asked.body;
     assert_eq!((&body["ssh_key_names"], body.get("quantity")), (&json!(["fleet"]), None));
     let key = key.tracked().unwrap().to_string();
     assert!(body["name"].as_str().unwrap().contains(&key));

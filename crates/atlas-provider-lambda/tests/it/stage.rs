@@ -1,19 +1,14 @@
 //! A simulated Lambda, a provider on it, and what passed between them.
 
-use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use atlas_core::{AccountLimits, AnyProvider, AttemptId, CallContext, Candidate, Clock, Compute, ComputeRequest, Gpu, LaunchKey};
-use atlas_core::{RealmId, Result, TrackedKey};
-use atlas_http::{Body, Pace, Transport};
+use atlas_core::{AccountLimits, AnyProvider, CallContext, Candidate, Compute, ComputeRequest, Gpu, LaunchKey, Result};
+use atlas_http::{Pace, Transport};
 use atlas_provider_lambda::{Lambda, LambdaBuilder};
 use atlas_testkit::dialect::lambda::{self, Quirks};
-use atlas_testkit::world::{Fault, FaultKind, World, WorldClock};
-use http::{Request, Response};
-use http_body_util::BodyExt;
-use serde_json::Value;
-use tower::ServiceExt;
+use atlas_testkit::dialect::watched::{Canned, Requests, Watched};
+use atlas_testkit::world::{CloudSpec, Fault, FaultKind, World, WorldClock};
 
 const KEY: &str = "sim-key";
 
@@ -23,48 +18,49 @@ pub(crate) struct Stage {
     pub(crate) dialect: lambda::Lambda,
     pub(crate) lambda: Lambda,
     pub(crate) provider: AnyProvider,
-    asked: Arc<Mutex<Vec<String>>>,
+    requests: Requests,
 }
 
 /// A cloud that takes any number of calls, and a provider that makes them at once.
 pub(crate) fn stage() -> Stage {
-    let stage = paced(|builder| {
-        let mut limits = AccountLimits::default();
-        (limits.call_interval, limits.burst) = (Duration::ZERO, 1000);
-        builder.limits(limits).launch_pace(Pace::every(Duration::ZERO))
-    });
+    let stage = paced(unlimited);
     stage.quirks(|_| {});
     stage
 }
 
+pub(crate) fn unlimited(builder: LambdaBuilder) -> LambdaBuilder {
+    let mut limits = AccountLimits::default();
+    (limits.call_interval, limits.burst) = (Duration::ZERO, 1000);
+    builder.limits(limits).launch_pace(Pace::every(Duration::ZERO))
+}
+
 /// A cloud with its real limits, and a provider built like this.
 pub(crate) fn paced(with: impl FnOnce(LambdaBuilder) -> LambdaBuilder) -> Stage {
-    let world = World::new(7, WorldClock::following(1.0)).with_cloud(lambda::cloud());
+    on(lambda::cloud(), with)
+}
+
+/// The same on a cloud like this.
+pub(crate) fn on(cloud: CloudSpec, with: impl FnOnce(LambdaBuilder) -> LambdaBuilder) -> Stage {
+    let world = World::new(7, WorldClock::following(1.0)).with_cloud(cloud);
     world.add_key(lambda::NAME, KEY, "me");
     let dialect = lambda::Lambda::new(world.clone());
-    let asked = Arc::<Mutex<Vec<String>>>::default();
-    let (log, cloud) = (asked.clone(), dialect.clone());
-    let transport = Transport::new(tower::service_fn(move |request: Request<Body>| {
-        log.lock().unwrap().push(format!("{} {}", request.method(), request.uri().path().trim_start_matches("/api/v1/")));
-        cloud.clone().oneshot(request)
-    }));
+    let watched = Watched::new(dialect.clone());
+    let (requests, transport) = (watched.requests(), Transport::new(watched));
     let builder = Lambda::builder().api_key(KEY).transport(transport).clock(Arc::new(world.clock().clone()));
     let lambda = with(builder).build().unwrap();
     let provider = AnyProvider::new(lambda.clone());
-    Stage { world, dialect, lambda, provider, asked }
+    Stage { world, dialect, lambda, provider, requests }
 }
 
 impl Stage {
     pub(crate) fn quirks(&self, with: impl FnOnce(&mut Quirks)) {
-        let mut quirks = Quirks::default();
-        quirks.rates = None;
+        let mut quirks = Quirks::unlimited();
         with(&mut quirks);
         self.dialect.set_quirks(quirks);
     }
 
     pub(crate) fn key(&self, n: u8) -> LaunchKey {
-        let attempt = AttemptId::new(self.world.clock().now(), [n; 6]);
-        LaunchKey::Tracked(TrackedKey::new(RealmId::from_bytes([1; 4]), attempt, [n; 5]))
+        self.world.key(n)
     }
 
     pub(crate) async fn spawn(&self, n: u8) -> Result<Compute> {
@@ -89,7 +85,7 @@ impl Stage {
 
     /// What was asked since the last time.
     pub(crate) fn asked(&self) -> Vec<String> {
-        std::mem::take(&mut self.asked.lock().unwrap())
+        self.requests.lines().into_iter().map(|line| line.replace(" /api/v1/", " ")).collect()
     }
 }
 
@@ -110,20 +106,10 @@ pub(crate) fn at(kind: &str, region: &str) -> Candidate {
     candidate
 }
 
-/// A provider whose calls are all answered like this; the bodies it sent.
-pub(crate) fn answering(status: u16, body: &'static str) -> (AnyProvider, Arc<Mutex<Vec<Value>>>) {
-    let sent = Arc::<Mutex<Vec<Value>>>::default();
-    let kept = sent.clone();
-    let transport = Transport::new(tower::service_fn(move |request: Request<Body>| {
-        let kept = kept.clone();
-        async move {
-            let bytes = request.into_body().collect().await.unwrap().to_bytes();
-            kept.lock().unwrap().push(serde_json::from_slice(&bytes).unwrap_or_default());
-            let mut response = Response::new(Body::from(body));
-            *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
-            Ok::<_, Infallible>(response)
-        }
-    }));
+/// A provider whose calls are all answered like this; what it asked.
+pub(crate) fn answering(status: u16, body: &'static str) -> (AnyProvider, Requests) {
+    let watched = Watched::new(Canned::in_turn(&[(status, body)]));
+    let (requests, transport) = (watched.requests(), Transport::new(watched));
     let lambda = Lambda::builder().api_key(KEY).ssh_key("fleet").transport(transport).build().unwrap();
-    (AnyProvider::new(lambda), sent)
+    (AnyProvider::new(lambda), requests)
 }

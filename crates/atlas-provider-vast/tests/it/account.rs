@@ -78,6 +78,21 @@ async fn charges_are_decimals_by_machine_and_a_stopped_one_pays_for_its_disk() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_image_that_was_pulled_is_among_the_charges() {
+    let start = |stage: &crate::stage::Stage| stage.world.clock().now();
+    let mut sums = Vec::new();
+    for image_gb in [0, 5] {
+        let stage = stage();
+        stage.quirks(|quirks| quirks.image_gb = image_gb);
+        let begun = start(&stage);
+        let made = stage.running(1, &request()).await;
+        let query = SpendQuery { id: Some(made.id), start: begun, end: start(&stage) };
+        sums.push(stage.provider.compute_spend(&cx(), &query).await.unwrap()[0].amount);
+    }
+    assert_eq!(sums[1].nanos() - sums[0].nanos(), Usd::from_cents(1).nanos(), "5 GB at $0.002");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_page_of_a_proxy_is_no_deletion_and_no_empty_account() {
     for (status, body) in
         [(404, "<html>404</html>"), (404, ""), (410, "gone"), (404, r#"{"success":false,"error":"auth_error"}"#)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use atlas_core::{Claim, ComputeStatus, ErrorKind, LogQuery, LogSource, Port, Usd, UsdPerHour};
 use atlas_testkit::dialect::vast;
-use atlas_testkit::world::MachineState;
+use atlas_testkit::world::{MachineState, Visit};
 
 use crate::stage::{answering, cx, request, stage};
 
@@ -40,7 +40,7 @@ async fn a_start_that_waits_is_not_running_whoever_ordered_it() {
     for status in [200, 409] {
         let (provider, sent) = answering(&[(status, queued), (200, r#"{"success":true}"#)]);
         assert_eq!(provider.start(&cx(), &id).await.unwrap_err().kind(), ErrorKind::NoCapacity);
-        assert_eq!(sent.lock().unwrap()[1].1["state"], "stopped");
+        assert_eq!(sent.take()[1].body["state"], "stopped");
     }
     let (provider, _) = answering(&[(200, queued), (500, "")]);
     assert!(provider.start(&cx(), &id).await.unwrap_err().outcome().is_unknown(), "it may start after all");
@@ -156,6 +156,30 @@ async fn ports_are_texts_for_two_families_and_new_after_each_start() {
     stage.vast.recycle(&cx(), &made.id).await.unwrap();
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_ne!(stage.read(&made).await.url(8000), Some(before.as_str()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_runs_and_is_never_reached_is_not_said_to_be_ready() {
+    let stage = stage();
+    stage.quirks(|quirks| quirks.unreachable = true);
+    let made = stage.running(1, &request().port(Port::http(8000))).await;
+    assert_eq!(
+        (&made.status, made.ready),
+        (&ComputeStatus::Running, None),
+        "running is not reachable: whoever uses it probes it"
+    );
+    assert!(made.url(8000).is_some());
+    assert_eq!(stage.world.visit(vast::NAME, made.id.as_str(), 8000, None), Visit::NotYet);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_command_printed_is_fetched_from_the_other_host_without_our_key() {
+    let stage = stage();
+    let made = stage.running(1, &request()).await;
+    assert!(stage.vast.execute(&cx(), &made.id, "ls -l").await.unwrap().contains("ls -l"));
+    assert_eq!(stage.dialect.keys_leaked(), 0);
+    assert!(stage.asked().iter().any(|call| call.starts_with("GET /s3/")), "or it was never asked for there");
+    assert_eq!(stage.vast.execute(&cx(), &made.id, "curl evil").await.unwrap_err().kind(), ErrorKind::Validation);
 }
 
 #[tokio::test(start_paused = true)]

@@ -41,6 +41,38 @@ async fn an_order_whose_answer_was_spoiled_is_unknown_sent_once_and_found_by_its
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_order_that_was_answered_with_nothing_is_unknown_and_so_is_every_change() {
+    let stage = stage();
+    let wanted = request().at(stage.best(&request()).await);
+    stage.quirks(|quirks| quirks.says_nothing = true);
+    let error = stage.provider.spawn_compute(&cx(), &stage.key(1), &wanted).await.unwrap_err();
+    assert_eq!((error.outcome().is_unknown(), stage.live()), (true, 1), "{error}");
+    let made = id(&stage.world.all(vast::NAME)[0].id);
+    assert!(stage.provider.terminate(&cx(), &made).await.unwrap_err().outcome().is_unknown(), "an empty 200 confirms nothing");
+    assert!(matches!(stage.provider.presence(&cx(), &made).await, Presence::NoAnswer(_)));
+    assert!(stage.provider.list_compute(&cx(), &ListFilter::all()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn credit_that_runs_out_stops_what_runs_and_then_ends_it_and_nothing_more_is_rented() {
+    let stage = stage();
+    let made = stage.running(1, &request()).await;
+    let price = made.cost_per_hour.unwrap().per_hour();
+    stage.quirks(|quirks| quirks.credit = Some(Usd::from_nanos(price.nanos() * 2)));
+    assert_eq!(stage.read(&made).await.status, atlas_core::ComputeStatus::Running);
+    tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+    let read = stage.read(&made).await;
+    assert_eq!((&read.status, read.preempted), (&atlas_core::ComputeStatus::Stopped, false), "nobody outbid us");
+    for error in [stage.order(2, &request()).await.map(drop), stage.provider.start(&cx(), &made.id).await] {
+        let error = error.unwrap_err();
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::Quota, &STOP), "{error}");
+    }
+    tokio::time::sleep(Duration::from_secs(49 * 3600)).await;
+    assert!(matches!(stage.provider.presence(&cx(), &made.id).await, Presence::Absent), "deleted with its data");
+    assert_eq!(stage.live(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cloud_that_lets_one_ask_twice_does_so_to_whoever_asks_twice() {
     let stage = stage();
     stage.quirks(|quirks| quirks.lets_twice = true);
@@ -56,14 +88,52 @@ async fn a_bid_below_the_minimum_leaves_nothing_that_bills() {
     let stage = stage();
     let low = request().spot(true).provider_opts(json!({ "price": 0.01 }));
     let error = stage.order(1, &low).await.unwrap_err();
-    assert_eq!((error.kind(), error.outcome()), (ErrorKind::NoCapacity, &NEXT), "{error}");
     let ledger = stage.world.ledger().clouds[vast::NAME].clone();
+    assert_eq!((error.kind(), error.status()), (ErrorKind::NoCapacity, Some(400)), "{error}");
+    assert_eq!(error.outcome(), &Outcome::Unknown(vec![id(&ledger.machines[0].id)]), "its end is ordered, and not proved");
     assert_eq!((ledger.created, ledger.live), (1, 0), "the refused bid made an instance, and it is gone");
 
     stage.fault("terminate", FaultKind::Status500, 1);
     let error = stage.order(2, &low).await.unwrap_err();
     let left = stage.world.all(vast::NAME).pop().unwrap();
     assert_eq!(error.outcome(), &Outcome::Unknown(vec![id(&left.id)]), "what could not be destroyed is handed on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_destroy_of_our_own_that_was_accepted_and_forgotten_leaves_the_id_with_whoever_ordered() {
+    for (what, wanted) in [
+        ("a bid below the minimum", request().spot(true).provider_opts(json!({ "price": 0.01 }))),
+        ("another card", request()),
+        ("another contract", request().spot(true)),
+    ] {
+        let stage = stage();
+        stage.quirks(|quirks| {
+            quirks.destroys_nothing = true;
+            quirks.delivers = (what == "another card").then(|| "H100 SXM".to_owned());
+            quirks.forgets_bid = what == "another contract";
+        });
+        let error = stage.order(1, &wanted).await.unwrap_err();
+        assert!(stage.asked().iter().any(|call| call.starts_with("DELETE")), "{what}: its end was ordered");
+        let left = stage.world.all(vast::NAME).pop().unwrap();
+        assert_eq!((stage.live(), error.outcome()), (1, &Outcome::Unknown(vec![id(&left.id)])), "{what}: {error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_for_a_card_that_is_gone_makes_nothing_that_waits_for_it() {
+    let stage = stage();
+    let wanted = request().spot(true);
+    let at = stage.best(&wanted).await;
+    stage.quirks(|quirks| quirks.races_lost = 1);
+    let error = stage.provider.spawn_compute(&cx(), &stage.key(1), &wanted.clone().at(at)).await.unwrap_err();
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::NoCapacity, &NEXT), "{error}");
+    assert_eq!(stage.world.ledger().clouds[vast::NAME].created, 0);
+    // Whoever says otherwise gets an instance that bills its disk, and starts by itself.
+    let at = stage.best(&wanted).await;
+    stage.quirks(|quirks| quirks.races_lost = 1);
+    let waiting = wanted.provider_opts(json!({ "cancel_unavail": false })).at(at);
+    let made = stage.provider.spawn_compute(&cx(), &stage.key(2), &waiting).await.unwrap();
+    assert_eq!((stage.read(&made).await.status, stage.live()), (atlas_core::ComputeStatus::Provisioning, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -90,9 +160,10 @@ async fn a_machine_that_is_not_what_was_ordered_is_destroyed_and_its_host_left_a
             quirks.forgets_bid = spot;
         });
         let error = stage.order(1, &wanted).await.unwrap_err();
-        assert_eq!((error.kind(), error.outcome()), (ErrorKind::NoCapacity, &NEXT), "{error}");
         let ledger = stage.world.ledger().clouds[vast::NAME].clone();
         assert_eq!((ledger.created, ledger.live), (1, 0), "{error}");
+        assert_eq!(error.kind(), ErrorKind::NoCapacity);
+        assert_eq!(error.outcome(), &Outcome::Unknown(vec![id(&ledger.machines[0].id)]), "{error}");
         assert_ne!(stage.best(&wanted).await.offer, best.offer, "a failed host stays the cheapest");
         tokio::time::sleep(Duration::from_secs(3700)).await;
         assert_eq!(stage.best(&wanted).await.offer, best.offer, "not for ever");
@@ -108,8 +179,8 @@ async fn a_dearer_contract_than_was_ordered_is_destroyed_and_one_that_cannot_be_
     let dear = (200, r#"{"instances":{"id":7,"gpu_name":"RTX 4090","num_gpus":1,"is_bid":false,"dph_total":0.9}}"#);
     let (provider, sent) = answering(&[MADE, dear, (200, r#"{"success":true}"#)]);
     let error = provider.spawn_compute(&cx(), &stage().key(1), &wanted).await.unwrap_err();
-    assert_eq!(error.outcome(), &NEXT);
-    assert_eq!(sent.lock().unwrap().last().unwrap().0, "DELETE /api/v0/instances/7/");
+    assert_eq!(error.outcome(), &Outcome::Unknown(vec![id("7")]));
+    assert_eq!(sent.take().last().unwrap().line, "DELETE /api/v0/instances/7/");
     let (provider, _) = answering(&[MADE, dear, (500, "")]);
     let error = provider.spawn_compute(&cx(), &stage().key(1), &wanted).await.unwrap_err();
     assert_eq!(error.outcome(), &Outcome::Unknown(vec![id("7")]));
@@ -127,8 +198,9 @@ async fn an_order_says_all_that_would_cost_if_it_were_left_out() {
     let wanted =
         request().env("MODEL", "tiny").port(atlas_core::Port::http(8000)).command(["serve", "--port", "8000"]).at(at("21870455"));
     provider.spawn_compute(&cx(), &key, &wanted).await.unwrap();
-    let (call, body) = sent.lock().unwrap()[0].clone();
-    assert_eq!(call, "PUT /api/v0/asks/21870455/");
+    let asked = sent.take().remove(0);
+    let body = asked.body;
+    assert_eq!(asked.line, "PUT /api/v0/asks/21870455/");
     let launch_key = key.tracked().unwrap().to_string();
     assert!(body["label"].as_str().unwrap().ends_with(&launch_key), "{body}");
     assert_eq!(
@@ -166,8 +238,8 @@ async fn a_success_that_says_false_is_no_success() {
     assert_eq!((error.outcome(), stage.live()), (&STOP, 0), "{error}");
     let (provider, sent) = answering(&[(200, r#"{"success":false,"error":"x","new_contract":9}"#), (200, r#"{"success":true}"#)]);
     let error = provider.spawn_compute(&cx(), &stage.key(1), &request().at(at("21"))).await.unwrap_err();
-    assert_eq!(error.outcome(), &NEXT);
-    assert_eq!(sent.lock().unwrap()[1].0, "DELETE /api/v0/instances/9/");
+    assert_eq!(error.outcome(), &Outcome::Unknown(vec![id("9")]));
+    assert_eq!(sent.take()[1].line, "DELETE /api/v0/instances/9/");
     let (provider, _) = answering(&[(200, r#"{"success":false,"msg":"no"}"#)]);
     assert!(provider.terminate(&cx(), &id("9")).await.is_err());
     assert!(provider.stop(&cx(), &id("9")).await.is_err());
@@ -209,7 +281,7 @@ async fn a_listing_that_is_gone_refused_or_without_its_list_is_never_an_empty_on
     let (provider, sent) = answering(&[(200, r#"{"success":true,"instances":[],"next_token":null}"#)]);
     let listing = provider.list_compute(&cx(), &ListFilter::all()).await.unwrap();
     assert!(listing.is_complete() && listing.computes.is_empty());
-    assert_eq!(sent.lock().unwrap()[0].0, "GET /api/v1/instances/");
+    assert_eq!(sent.take()[0].line, "GET /api/v1/instances/");
 }
 
 #[tokio::test(start_paused = true)]

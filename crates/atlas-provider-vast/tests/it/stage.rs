@@ -1,21 +1,14 @@
 //! A simulated Vast, a provider on it, and what passed between them.
 
-use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use atlas_core::{
-    AccountLimits, AnyProvider, AttemptId, CallContext, Candidate, Clock, Compute, ComputeRequest, Gpu, LaunchKey, RealmId,
-    Result, TrackedKey,
-};
-use atlas_http::{Body, Transport};
+use atlas_core::{AccountLimits, AnyProvider, CallContext, Candidate, Compute, ComputeRequest, Gpu, LaunchKey, Result};
+use atlas_http::Transport;
 use atlas_provider_vast::{Vast, VastBuilder};
 use atlas_testkit::dialect::vast::{self, Quirks};
+use atlas_testkit::dialect::watched::{Answer, Canned, Requests, Watched};
 use atlas_testkit::world::{Fault, FaultKind, World, WorldClock};
-use http::{Request, Response};
-use http_body_util::BodyExt;
-use serde_json::Value;
-use tower::ServiceExt;
 
 pub(crate) const KEY: &str = "sim-key";
 
@@ -25,7 +18,7 @@ pub(crate) struct Stage {
     pub(crate) dialect: vast::Vast,
     pub(crate) vast: Vast,
     pub(crate) provider: AnyProvider,
-    asked: Arc<Mutex<Vec<String>>>,
+    requests: Requests,
 }
 
 /// A cloud that takes any number of calls, and a provider that makes them at once.
@@ -46,29 +39,23 @@ pub(crate) fn built(with: impl FnOnce(VastBuilder) -> VastBuilder) -> Stage {
     let world = World::new(7, WorldClock::following(1.0)).with_cloud(vast::cloud());
     world.add_key(vast::NAME, KEY, "me");
     let dialect = vast::Vast::new(world.clone());
-    let asked = Arc::<Mutex<Vec<String>>>::default();
-    let (log, cloud) = (asked.clone(), dialect.clone());
-    let transport = Transport::new(tower::service_fn(move |request: Request<Body>| {
-        log.lock().unwrap().push(format!("{} {}", request.method(), request.uri().path().trim_start_matches("/api/")));
-        cloud.clone().oneshot(request)
-    }));
+    let watched = Watched::new(dialect.clone());
+    let (requests, transport) = (watched.requests(), Transport::new(watched));
     let builder = Vast::builder().api_key(KEY).transport(transport).clock(Arc::new(world.clock().clone()));
     let vast = with(builder).build().unwrap();
     let provider = AnyProvider::new(vast.clone());
-    Stage { world, dialect, vast, provider, asked }
+    Stage { world, dialect, vast, provider, requests }
 }
 
 impl Stage {
     pub(crate) fn quirks(&self, with: impl FnOnce(&mut Quirks)) {
-        let mut quirks = Quirks::default();
-        quirks.rates = None;
+        let mut quirks = Quirks::unlimited();
         with(&mut quirks);
         self.dialect.set_quirks(quirks);
     }
 
     pub(crate) fn key(&self, n: u8) -> LaunchKey {
-        let attempt = AttemptId::new(self.world.clock().now(), [n; 6]);
-        LaunchKey::Tracked(TrackedKey::new(RealmId::from_bytes([1; 4]), attempt, [n; 5]))
+        self.world.key(n)
     }
 
     pub(crate) async fn best(&self, request: &ComputeRequest) -> Candidate {
@@ -103,7 +90,7 @@ impl Stage {
 
     /// What was asked since the last time.
     pub(crate) fn asked(&self) -> Vec<String> {
-        std::mem::take(&mut self.asked.lock().unwrap())
+        self.requests.lines().into_iter().map(|line| line.replace(" /api/", " ")).collect()
     }
 
     /// How many orders were sent since the last time.
@@ -129,31 +116,15 @@ pub(crate) fn at(offer: &str) -> Candidate {
     candidate
 }
 
-/// Method and path of each call, and its body.
-pub(crate) type Sent = Arc<Mutex<Vec<(String, Value)>>>;
-
-/// A provider whose calls are answered with these in turn, the last for ever; the method, path and body of each call.
-pub(crate) fn answering(answers: &[(u16, &'static str)]) -> (AnyProvider, Sent) {
-    let (vast, sent) = answered(answers);
-    (AnyProvider::new(vast), sent)
+/// A provider whose calls are answered with these in turn, the last for ever; what it asked.
+pub(crate) fn answering(answers: &[Answer]) -> (AnyProvider, Requests) {
+    let (vast, requests) = answered(answers);
+    (AnyProvider::new(vast), requests)
 }
 
-pub(crate) fn answered(answers: &[(u16, &'static str)]) -> (Vast, Sent) {
-    let sent = Sent::default();
-    let (kept, answers) = (sent.clone(), answers.to_vec());
-    let transport = Transport::new(tower::service_fn(move |request: Request<Body>| {
-        let (kept, answers) = (kept.clone(), answers.clone());
-        async move {
-            let call = format!("{} {}", request.method(), request.uri().path());
-            let bytes = request.into_body().collect().await.unwrap().to_bytes();
-            let mut kept = kept.lock().unwrap();
-            let (status, body) = answers[kept.len().min(answers.len() - 1)];
-            kept.push((call, serde_json::from_slice(&bytes).unwrap_or_default()));
-            let mut response = Response::new(Body::from(body));
-            *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
-            Ok::<_, Infallible>(response)
-        }
-    }));
+pub(crate) fn answered(answers: &[Answer]) -> (Vast, Requests) {
+    let watched = Watched::new(Canned::in_turn(answers));
+    let (requests, transport) = (watched.requests(), Transport::new(watched));
     let vast = unlimited(Vast::builder()).endpoint_paces(false).api_key(KEY).transport(transport).build().unwrap();
-    (vast, sent)
+    (vast, requests)
 }

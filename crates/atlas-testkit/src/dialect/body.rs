@@ -43,6 +43,14 @@ impl SimBody {
         Self(Inner::Live(Box::new(Live { next: Box::new(next), every, wait: None })))
     }
 
+    /// All of it, where it is one piece.
+    pub(super) fn whole(self) -> Option<Bytes> {
+        match self.0 {
+            Inner::Whole(bytes) => bytes,
+            Inner::Cut { .. } | Inner::Live(_) => None,
+        }
+    }
+
     /// The first half of it, and then a broken connection.
     pub(super) fn cut_short(self) -> Self {
         match self.0 {

@@ -12,6 +12,7 @@ pub mod lambda;
 mod query;
 pub mod runpod;
 pub mod vast;
+pub mod watched;
 
 use std::io;
 use std::time::Duration;

@@ -37,6 +37,8 @@ pub struct CloudSpec {
     pub preempted_stays: bool,
     /// What a machine whose command ended becomes: true when it stops and its compute stops billing.
     pub exit_stops: bool,
+    /// Whether a machine costs nothing before it first runs.
+    pub bills_from_running: bool,
 }
 
 /// A place.
@@ -183,6 +185,7 @@ impl CloudSpec {
             id_suffix: "",
             preempted_stays: true,
             exit_stops: true,
+            bills_from_running: false,
         }
     }
 

@@ -582,6 +582,9 @@ impl State {
         match state {
             MachineState::Destroyed => UsdPerHour::ZERO,
             MachineState::Stopped => held.spec.disk_stopped.times(machine.spec.volume_gb),
+            MachineState::Provisioning | MachineState::Starting if held.spec.bills_from_running && !machine.ran() => {
+                UsdPerHour::ZERO
+            }
             _ => machine.price + held.spec.disk_running.times(machine.spec.disk_gb.saturating_add(machine.spec.volume_gb)),
         }
     }

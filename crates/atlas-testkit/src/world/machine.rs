@@ -228,6 +228,12 @@ impl Machine {
         &self.past
     }
 
+    /// Whether its container ever ran.
+    #[must_use]
+    pub fn ran(&self) -> bool {
+        self.past.iter().any(|(_, state)| *state == MachineState::Running)
+    }
+
     /// How often its container was started again after its end.
     #[must_use]
     pub const fn restarts(&self) -> u32 {

@@ -21,7 +21,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use atlas_core::{Clock, Timestamp, Usd};
+use atlas_core::{AttemptId, Clock, LaunchKey, RealmId, Timestamp, TrackedKey, Usd};
 
 pub use accounts::{Account, Standing};
 pub use clock::WorldClock;
@@ -127,6 +127,13 @@ impl World {
             let keys = std::mem::take(&mut cloud.keys);
             *cloud = Cloud { keys, ..Cloud::new(cloud.spec.clone()) };
         }
+    }
+
+    /// A launch key of this instant, made up without an orchestrator; another number is another key.
+    #[must_use]
+    pub fn key(&self, number: u8) -> LaunchKey {
+        let attempt = AttemptId::new(self.clock.now(), [number; 6]);
+        LaunchKey::Tracked(TrackedKey::new(RealmId::from_bytes([1; 4]), attempt, [number; 5]))
     }
 
     /// The clock it lives by.

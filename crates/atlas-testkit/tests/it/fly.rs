@@ -350,5 +350,81 @@ async fn volumes_are_for_one_machine_of_their_app_and_only_grow() {
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert_eq!(client.call("GET", &path, Value::Null).await.1["attached_machine_id"], "", "a volume outlives its machine");
     assert_eq!(client.call("DELETE", &path, Value::Null).await.1["state"], "pending_destroy");
+    // It goes in steps, and is nothing to mount meanwhile.
+    assert_eq!(client.call("DELETE", &path, Value::Null).await.0, 404);
+    assert_eq!(client.create(json!({ "config": config })).await.0, 400);
+    for (wait, state) in [(5, "pending_destroy"), (6, "destroyed")] {
+        tokio::time::sleep(Duration::from_secs(wait)).await;
+        assert_eq!(client.call("GET", &path, Value::Null).await.1["state"], state);
+    }
+    tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(client.call("GET", &path, Value::Null).await.0, 404);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_apps_secrets_are_shown_to_who_asks_and_may_and_their_version_counts() {
+    let client = client();
+    let path = "/v1/apps/sim-app/secrets";
+    let set = async |values: Value| client.call("POST", path, json!({ "values": values })).await.1["version"].as_u64();
+    assert_eq!((set(json!({ "A": "zz-a", "B": "b" })).await, set(json!({ "B": null })).await), (Some(1), Some(2)));
+    let (plain, whole) = (
+        client.call("GET", path, Value::Null).await.1,
+        client.call("GET", &format!("{path}?show_secrets=true"), Value::Null).await.1,
+    );
+    assert_eq!((plain["secrets"].as_array().map(Vec::len), plain.to_string().contains("zz-a")), (Some(1), false));
+    assert_eq!(whole["secrets"][0]["value"], "zz-a");
+    client.service.limit_token("fm2_a", Scope::read_only());
+    let reader = [("authorization", "FlyV1 fm2_a")];
+    let seen = client.send("GET", &format!("{path}?show_secrets=true"), &reader, Value::Null).await.body;
+    assert!(!seen.to_string().contains("zz-a"), "{seen}");
+    assert_eq!(client.create(json!({ "min_secrets_version": 9 })).await.0, 400);
+    let (_, made) = client.create(json!({ "min_secrets_version": 2 })).await;
+    assert!(!made.to_string().contains("zz-a"), "a machine has them, and does not show them");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_by_itself_says_how_with_its_signal_for_lack_of_memory() {
+    let client = client();
+    let mut shapes = std::collections::BTreeSet::new();
+    for _ in 0..6 {
+        let config = json!({ "image": "x", "init": { "exec": ["sh", "-c", "exit 137"] }, "restart": { "policy": "no" } });
+        let (_, made) = client.create(json!({ "config": config })).await;
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        let path = format!("{MACHINES}/{}", made["id"].as_str().expect("an id"));
+        let events = client.call("GET", &format!("{path}/events"), Value::Null).await.1;
+        let request = events[0]["request"].clone();
+        let exit = request.pointer("/MonitorEvent/exit_event").or(request.get("exit_event")).expect("an exit");
+        assert_eq!(
+            (&exit["exit_code"], &exit["oom_killed"], &exit["requested_stop"]),
+            (&json!(137), &json!(true), &json!(false))
+        );
+        let launch = events.as_array().and_then(|events| events.last()).expect("the first");
+        assert_eq!((&launch["type"], &launch["request"]), (&json!("launch"), &Value::Null));
+        assert!(events[0]["timestamp"].as_i64() > launch["timestamp"].as_i64(), "milliseconds, newest first");
+        shapes.insert(request.get("MonitorEvent").is_some());
+        assert_eq!(client.call("GET", &path, Value::Null).await.1["state"], "stopped");
+    }
+    assert_eq!(shapes.len(), 2, "both shapes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_stuck_says_so_what_is_busy_is_refused_and_a_server_may_be_loose() {
+    let client = client();
+    let path = client.running().await;
+    client.quirks(|quirks| quirks.stuck = Some("stopping"));
+    assert_eq!(client.call("GET", &path, Value::Null).await.1["state"], "stopping");
+    assert_eq!(client.call("POST", &format!("{path}/start"), Value::Null).await.0, 412);
+    client.quirks(|quirks| quirks.busy = 1);
+    let stop = async || client.call("POST", &format!("{path}/stop"), json!({})).await;
+    let refused = stop().await;
+    assert!(refused.0 == 409 && says(&refused, "due to concurrent update"), "{}", refused.1);
+    assert_eq!(stop().await.0, 200);
+    client.quirks(|quirks| (quirks.loose, quirks.errors_as_message) = (true, true));
+    let org = client.call("GET", "/v1/orgs/sim-org/machines", Value::Null).await.1;
+    assert_eq!((&org["error_regions"], org["machines"][0]["brand_new"].is_object()), (&Value::Null, true));
+    let missing = client.call("GET", &format!("{MACHINES}/nothing"), Value::Null).await.1;
+    assert_eq!((&missing["message"], missing.get("error")), (&json!("machine not found"), None));
+    client.quirks(|quirks| quirks.says_nothing = true);
+    let answer = client.send("GET", MACHINES, &[], Value::Null).await;
+    assert_eq!((answer.status, answer.body), (200, Value::Null));
 }

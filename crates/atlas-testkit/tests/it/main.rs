@@ -4,6 +4,7 @@ mod broken;
 mod fly;
 mod fly_logs;
 mod graphql;
+mod lambda;
 mod mock;
 mod resources;
 mod runpod;

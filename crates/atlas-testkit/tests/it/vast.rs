@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use atlas_core::Usd;
 use atlas_testkit::dialect::vast::{self, NAME, Quirks, Rates, Vast};
 use atlas_testkit::world::{Fault, FaultKind, MachineState, World, WorldClock};
 use http::Request;
@@ -295,4 +296,69 @@ async fn a_destroyed_instance_is_gone_once_and_faults_spoil_answers_and_not_the_
     let (status, told) = client.call("DELETE", &path, Value::Null).await;
     assert_eq!((status, &told["error"]), (404, &json!("no_such_instance")));
     assert_eq!(client.world.ledger().clouds[NAME].live, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_is_of_one_machine_and_its_name_of_plain_letters() {
+    let client = client();
+    let (_, found) = client.call("POST", "/v0/volumes/search/", json!({ "limit": 3 })).await;
+    let offer = &found["offers"][0];
+    let make =
+        async |name: &str| client.call("PUT", "/v0/volumes/", json!({ "id": offer["id"], "size": 20, "name": name })).await;
+    assert_eq!((make("a-b").await.0, make(&"x".repeat(65)).await.0), (422, 422));
+    let (status, made) = make("data_1").await;
+    assert!(status == 200 && made["volume_name"].as_str().is_some_and(|name| name.starts_with("V.")), "{made}");
+    let (_, listed) = client.call("GET", "/v0/volumes/?owner=me&type=all_volume", Value::Null).await;
+    let row = &listed["volumes"][0];
+    assert_eq!((&row["machine_id"], &row["status"]), (&offer["machine_id"], &json!("created")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_path_without_its_slash_may_be_nothing_at_all_and_what_is_done_may_be_told_by_an_empty_answer() {
+    let client = client();
+    client.quirks(|quirks| quirks.slashless_is_404 = true);
+    assert_eq!(client.call("GET", "/v1/instances", Value::Null).await.0, 404);
+    let id = client.rent(json!({})).await;
+    client.quirks(|quirks| quirks.says_nothing = true);
+    let path = format!("/v0/instances/{id}/");
+    assert_eq!(client.as_key(Some("sim-key"), "DELETE", &path, Value::Null).await, (200, String::new()));
+    assert_eq!(client.world.ledger().clouds[NAME].live, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_that_does_not_cancel_waits_for_its_card_and_starts_by_itself() {
+    let client = client();
+    let ask = client.offers(json!({ "gpu_name": { "eq": "RTX 4090" } })).await[0].clone();
+    let path = format!("/v0/asks/{}/", ask["id"]);
+    client.quirks(|quirks| quirks.races_lost = 1);
+    let (status, made) = client.call("PUT", &path, json!({ "image": "x/y:1", "cancel_unavail": false })).await;
+    assert_eq!((status, &made["success"]), (200, &json!(true)), "{made}");
+    let id = made["new_contract"].as_u64().expect("a number");
+    let shown = client.instance(id).await;
+    assert_eq!((&shown["intended_status"], &shown["cur_state"]), (&json!("running"), &json!("stopped")));
+    let machine = client.world.truth(NAME, &id.to_string()).expect("it");
+    assert_eq!((machine.state, machine.burn() > atlas_core::UsdPerHour::ZERO), (MachineState::Stopped, true), "its disk bills");
+    client.world.set_stock(NAME, &machine.spec.shape, "", &machine.region, 2);
+    client.instance(id).await;
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(client.instance(id).await["actual_status"], "running");
+    assert_eq!(client.call("PUT", &path, json!({ "image": "x" })).await.1["success"], json!(false), "it has the card now");
+}
+
+#[tokio::test(start_paused = true)]
+async fn prepaid_money_ends_and_with_it_what_it_paid_for() {
+    let client = client();
+    let credit = |body: &Value| body["credit"].as_f64().unwrap_or_default();
+    client.quirks(|quirks| (quirks.credit, quirks.image_gb) = (Some(Usd::from_cents(50)), 10));
+    let id = client.rent(json!({})).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let (_, user) = client.call("GET", "/v0/users/current/", Value::Null).await;
+    assert!(credit(&user) > 0.3 && credit(&user) < 0.48, "an image of 10 GB costs two cents: {user}");
+    tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+    assert_eq!(client.instance(id).await["cur_state"], "stopped");
+    let ask = client.offers(json!({})).await[0]["id"].clone();
+    let (status, told) = client.call("PUT", &format!("/v0/asks/{ask}/"), json!({ "image": "x" })).await;
+    assert_eq!((status, &told["error"]), (400, &json!("insufficient_credit")));
+    tokio::time::sleep(Duration::from_secs(49 * 3600)).await;
+    assert_eq!(client.instance(id).await, Value::Null);
 }

@@ -130,9 +130,16 @@ impl Fly {
         Ok(empty(202))
     }
 
-    pub(super) fn list_secrets(&self, name: &str) -> Result<Response<SimBody>, Failure> {
+    /// The values only for who asks for them, and may.
+    pub(super) fn list_secrets(&self, call: &Call<'_>, name: &str) -> Result<Response<SimBody>, Failure> {
         let app = self.shared().apps.get(name).cloned().ok_or_else(|| Failure::no_app(name))?;
-        Ok(ok(&json!({ "secrets": self.shown_secrets(&app) })))
+        let mut rows = self.shown_secrets(&app);
+        if call.query.get("show_secrets") == Some("true") && !call.scope.read_only {
+            for row in &mut rows {
+                row["value"] = row["name"].as_str().and_then(|name| app.secrets.get(name)).map(Secret::expose).into();
+            }
+        }
+        Ok(ok(&json!({ "secrets": rows })))
     }
 
     /// Sets what has a value, and removes what has none.

@@ -184,7 +184,7 @@ impl Fly {
         events
     }
 
-    /// Both shapes of an exit are seen: every other machine has the newer one.
+    /// Both shapes of an exit are seen: about every other machine has the newer one.
     fn exit(&self, machine: &Machine, at: Timestamp) -> Value {
         let code = machine.exit_code.unwrap_or(0);
         let exit = json!({
@@ -192,7 +192,7 @@ impl Fly {
             "oom_killed": code == 137, "requested_stop": machine.exit_code.is_none(), "restarting": false,
             "exited_at": self.shown(at), "error": "",
         });
-        if machine.order().is_multiple_of(2) {
+        if machine.id.bytes().map(u32::from).sum::<u32>().is_multiple_of(2) {
             json!({ "restart_count": machine.restarts(), "exit_event": exit })
         } else {
             json!({ "restart_count": machine.restarts(), "MonitorEvent": { "exit_event": exit } })

@@ -262,6 +262,9 @@ impl Fly {
 
     /// The word for where it is in its life.
     pub(super) fn state(&self, machine: &Machine) -> &'static str {
+        if let Some(stuck) = self.shared().quirks.stuck.filter(|_| machine.is_live()) {
+            return stuck;
+        }
         let now = self.world.now();
         let (held_back, relaunched, suspended, leaving) = self.record(&machine.id, |record| {
             let leaving = record.leaving.filter(|(_, until)| *until > now).map(|(word, _)| word);

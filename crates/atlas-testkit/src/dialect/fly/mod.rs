@@ -117,6 +117,26 @@ pub struct Quirks {
     pub capital_regions: bool,
     /// Where an answer is lost inside, it is a 408 and not a 500.
     pub lost_is_408: bool,
+    /// The state in which every machine is said to be stuck.
+    pub stuck: Option<&'static str>,
+    /// This many changes of machines meet another change and are refused.
+    pub busy: u32,
+    /// What is done is answered with 200 and no body.
+    pub says_nothing: bool,
+    /// Errors are told as `message` and not as `error`.
+    pub errors_as_message: bool,
+    /// Every object has a field that no document knows, and empty lists are null.
+    pub loose: bool,
+    /// How long a deleted volume is still told of, as `pending_destroy` and then `destroyed`.
+    pub volume_remembers: Duration,
+}
+
+impl Quirks {
+    /// An ordinary one that takes any number of calls.
+    #[must_use]
+    pub fn unlimited() -> Self {
+        Self { rates: None, ..Self::default() }
+    }
 }
 
 impl Default for Quirks {
@@ -137,6 +157,12 @@ impl Default for Quirks {
             destroys_nothing: false,
             capital_regions: false,
             lost_is_408: false,
+            stuck: None,
+            busy: 0,
+            says_nothing: false,
+            errors_as_message: false,
+            loose: false,
+            volume_remembers: Duration::from_secs(20),
         }
     }
 }
@@ -294,7 +320,7 @@ impl Fly {
                     other => self.handle(other, &call),
                 },
             };
-            done.unwrap_or_else(|failure| failure.response())
+            self.dressed(done)
         };
         let late = self.shared().quirks.lost_is_408;
         let failed = || {
@@ -303,6 +329,28 @@ impl Fly {
             Failure::new(code, text).response()
         };
         deliver(&self.world, &arrival, honest, failed, || self.limited(None)).await
+    }
+
+    /// What was done, or why not, in the shapes that this Fly answers.
+    fn dressed(&self, done: Result<Response<SimBody>, Failure>) -> Response<SimBody> {
+        let quirks = self.shared().quirks.clone();
+        match done {
+            Err(failure) if quirks.errors_as_message => failure.in_the_other_shape().response(),
+            Err(failure) => failure.response(),
+            Ok(_) if quirks.says_nothing => Response::new(SimBody::empty()),
+            Ok(answer) if quirks.loose => answer::loosened(answer),
+            Ok(answer) => answer,
+        }
+    }
+
+    /// Fails where another change of the machine is under way.
+    fn not_busy(&self) -> Result<(), Failure> {
+        let quirks = &mut self.shared().quirks;
+        if quirks.busy == 0 {
+            return Ok(());
+        }
+        quirks.busy -= 1;
+        Err(Failure::new(409, "aborted: machine update failed due to concurrent update"))
     }
 
     /// A refusal, where this action came too soon after the one before.
@@ -371,7 +419,7 @@ impl Fly {
             Route::Ips(app) => self.list_ips(app),
             Route::AssignIp(app) => self.assign_ip(call, app),
             Route::ReleaseIp(app, ip) => self.release_ip(app, ip),
-            Route::Secrets(app) => self.list_secrets(app),
+            Route::Secrets(app) => self.list_secrets(call, app),
             Route::SetSecrets(app) => self.set_secrets(call, app),
             Route::Machines(app) => self.list_machines(call, app),
             Route::Create(app) => self.create(call, app),
@@ -379,6 +427,7 @@ impl Fly {
                 let id = world_id(app, id);
                 if verb.respects_leases() {
                     self.unheld(call, &id)?;
+                    self.not_busy()?;
                 }
                 self.machine_call(call, &id, verb)
             }

@@ -1,5 +1,6 @@
 //! Volumes: on one host, for one machine at a time, and billed until they are deleted.
 
+use atlas_core::Timestamp;
 use http::Response;
 use serde_json::{Value, json};
 
@@ -17,6 +18,7 @@ pub(super) struct Disk {
     retention: u64,
     backup: bool,
     snapshots: Vec<Value>,
+    deleted_at: Option<Timestamp>,
 }
 
 const PREFIX: &str = "vol_";
@@ -27,12 +29,15 @@ fn shown_id(id: &str) -> String {
 
 impl Fly {
     pub(super) fn disks_of(&self, app: &str) -> usize {
-        self.shared().disks.values().filter(|disk| disk.app == app).count()
+        self.shared().disks.values().filter(|disk| disk.app == app && disk.deleted_at.is_none()).count()
     }
 
     /// A volume of this app that a new machine may mount: the world's id, and where it is.
     pub(super) fn mountable(&self, call: &Call<'_>, app: &str, id: &str) -> Result<(String, String), Failure> {
-        let (volume, _) = self.volume(call, app, id).map_err(|_| Failure::invalid("volume not found"))?;
+        let (volume, disk) = self.volume(call, app, id).map_err(|_| Failure::invalid("volume not found"))?;
+        if disk.deleted_at.is_some() {
+            return Err(Failure::invalid("volume not found"));
+        }
         if self.attached(&volume.id).is_some() {
             return Err(Failure::precondition(format!("volume {id} is already attached to a machine")));
         }
@@ -48,14 +53,13 @@ impl Fly {
     fn volume(&self, call: &Call<'_>, app: &str, id: &str) -> Result<(Volume, Disk), Failure> {
         let missing = || Failure::new(404, "volume not found");
         let inner = id.strip_prefix(PREFIX).ok_or_else(missing)?;
-        let volume = self.world.volume(NAME, &call.account, inner).ok_or_else(missing)?;
-        let disk = self.shared().disks.get(inner).filter(|disk| disk.app == app).cloned().ok_or_else(missing)?;
-        Ok((volume, disk))
+        let found = self.mine(call, |disk| disk.app == app).into_iter().find(|(volume, _)| volume.id == inner);
+        found.ok_or_else(missing)
     }
 
     fn shown_volume(&self, volume: &Volume, disk: &Disk) -> Value {
         json!({
-            "id": shown_id(&volume.id), "name": volume.name, "state": "created", "size_gb": volume.size_gb, "region": volume.region,
+            "id": shown_id(&volume.id), "name": volume.name, "state": self.disk_state(disk), "size_gb": volume.size_gb, "region": volume.region,
             "zone": "c2a9", "encrypted": disk.encrypted, "attached_machine_id": self.attached(&volume.id).unwrap_or_default(),
             "created_at": self.shown(volume.created_at), "snapshot_retention": disk.retention,
             "auto_backup_enabled": disk.backup, "fstype": "ext4", "host_status": "ok",
@@ -63,13 +67,23 @@ impl Fly {
     }
 
     fn mine(&self, call: &Call<'_>, also: impl Fn(&Disk) -> bool) -> Vec<(Volume, Disk)> {
-        let volumes = self.world.volumes(NAME, &call.account);
-        let shared = self.shared();
+        let volumes = self.world.all_volumes(NAME, &call.account);
+        let (now, shared) = (self.world.now(), self.shared());
+        let remembers = shared.quirks.volume_remembers;
+        let also = |disk: &Disk| also(disk) && disk.deleted_at.is_none_or(|at| now.since(at) < remembers);
         volumes
             .into_iter()
+            .rev()
             .filter_map(|volume| Some((shared.disks.get(&volume.id).filter(|disk| also(disk))?.clone(), volume)))
             .map(|(disk, volume)| (volume, disk))
             .collect()
+    }
+
+    /// A deleted volume goes in two steps.
+    fn disk_state(&self, disk: &Disk) -> &'static str {
+        let Some(at) = disk.deleted_at else { return "created" };
+        let gone = self.world.now().since(at) >= self.shared().quirks.volume_remembers / 2;
+        if gone { "destroyed" } else { "pending_destroy" }
     }
 
     pub(super) fn list_volumes(&self, call: &Call<'_>, app: &str) -> Result<Response<SimBody>, Failure> {
@@ -113,6 +127,7 @@ impl Fly {
             retention: body["snapshot_retention"].as_u64().unwrap_or(5),
             backup: body["auto_backup_enabled"].as_bool().unwrap_or(true),
             snapshots: Vec::new(),
+            deleted_at: None,
         };
         self.shared().disks.insert(volume.id.clone(), disk.clone());
         Ok(ok(&self.shown_volume(&volume, &disk)))
@@ -126,6 +141,9 @@ impl Fly {
         verb: VolumeVerb,
     ) -> Result<Response<SimBody>, Failure> {
         let (volume, disk) = self.volume(call, app, id)?;
+        if disk.deleted_at.is_some() && verb != VolumeVerb::Get {
+            return Err(Failure::new(404, "volume not found"));
+        }
         match verb {
             VolumeVerb::Get => Ok(ok(&self.shown_volume(&volume, &disk))),
             VolumeVerb::Update => {
@@ -144,10 +162,9 @@ impl Fly {
                     Refusal::NotNow => Failure::precondition("volume is attached to a machine"),
                     other => other.into(),
                 })?;
-                let mut shown = self.shown_volume(&volume, &disk);
-                shown["state"] = Value::from("pending_destroy");
-                self.shared().disks.remove(&volume.id);
-                Ok(ok(&shown))
+                let disk = Disk { deleted_at: Some(self.world.now()), ..disk };
+                self.shared().disks.insert(volume.id.clone(), disk.clone());
+                Ok(ok(&self.shown_volume(&volume, &disk)))
             }
             VolumeVerb::Extend => {
                 let size = call.json()?["size_gb"].as_u64().and_then(|size| u32::try_from(size).ok());

@@ -1,16 +1,18 @@
 //! What an account has besides instances: SSH keys, file systems, firewall rules and rule sets, and what Lambda tells everybody.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use atlas_core::Timestamp;
 use http::Response;
 use serde_json::{Value, json};
 
 use super::envelope::{Failure, data, json_answer};
-use super::instances::region;
+use super::instances::{reached, region};
 use super::stock::{NAME, REGIONS};
 use super::{Call, Lambda};
 use crate::dialect::SimBody;
-use crate::world::{Machine, World};
+use crate::world::{Machine, Refusal, World};
 
 /// Firewall rules do not apply there.
 const WITHOUT_FIREWALL: &str = "us-south-1";
@@ -49,6 +51,13 @@ fn values(map: &BTreeMap<String, Value>) -> Value {
 
 fn live(world: &World, call: &Call<'_>) -> Vec<Machine> {
     world.all(NAME).into_iter().filter(|machine| machine.is_live() && machine.account == call.account.as_str()).collect()
+}
+
+/// Also those that went a moment ago.
+fn live_or_lately(world: &World, call: &Call<'_>, lately: Duration) -> Vec<Machine> {
+    let now = world.now();
+    let there = |machine: &Machine| machine.is_live() || machine.destroyed_at.is_some_and(|at| now.since(at) < lately);
+    world.all(NAME).into_iter().filter(|machine| there(machine) && machine.account == call.account.as_str()).collect()
 }
 
 fn name_of(body: &Value, longest: usize) -> Result<String, Failure> {
@@ -117,7 +126,7 @@ impl Lambda {
         let shown: Vec<Value> = self.holdings(call, |held| {
             let rows = held.file_systems.values().map(|row| {
                 let mut row = row.clone();
-                row["is_in_use"] = Value::from(used.iter().any(|machine| mounts(machine, &row["name"])));
+                row["is_in_use"] = Value::from(used.iter().any(|machine| mounts(machine, &row)));
                 row
             });
             rows.collect()
@@ -152,7 +161,7 @@ impl Lambda {
         let used = live(&self.world, call);
         self.holdings(call, |held| {
             let row = held.file_systems.get(id).ok_or_else(|| Failure::missing("file system"))?;
-            if used.iter().any(|machine| mounts(machine, &row["name"])) {
+            if used.iter().any(|machine| mounts(machine, row)) {
                 return Err(Failure::new(400, "filesystems/filesystem-in-use", "The file system is in use."));
             }
             held.file_systems.remove(id);
@@ -174,6 +183,23 @@ impl Lambda {
         })
     }
 
+    /// The same by their ids, each at a place where a file system may be.
+    pub(super) fn mount_file_systems(&self, call: &Call<'_>, place: &str, mounts: &Value) -> Result<(), Failure> {
+        for mount in mounts.as_array().into_iter().flatten() {
+            let point = mount["mount_point"].as_str().unwrap_or_default();
+            let there = ["/home", "/lambda/nfs", "/data"].iter().any(|root| point.starts_with(root));
+            let plain = point.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-'));
+            if !there || !plain || point.len() > 256 {
+                return Err(Failure::invalid(format!("file_system_mounts: {mount}")));
+            }
+            let id = mount["file_system_id"].as_str().unwrap_or_default();
+            let name = self.holdings(call, |held| held.file_systems.get(id).map(|row| row["name"].clone()));
+            let name = name.ok_or_else(|| Failure::unknown("file system"))?;
+            self.attach_file_systems(call, place, &json!([name]))?;
+        }
+        Ok(())
+    }
+
     pub(super) fn rules(&self, call: &Call<'_>) -> Response<SimBody> {
         data(&self.holdings(call, |held| held.rules.clone()))
     }
@@ -182,6 +208,7 @@ impl Lambda {
     pub(super) fn put_rules(&self, call: &Call<'_>) -> Result<Response<SimBody>, Failure> {
         let rules = Value::from(checked_rules(&call.json()?["data"])?);
         self.holdings(call, |held| held.rules = rules.clone());
+        self.apply_rules(call);
         Ok(data(&rules))
     }
 
@@ -215,6 +242,7 @@ impl Lambda {
         let rules = body.get("rules").map(checked_rules).transpose()?.map(Value::from);
         if id == "global" {
             self.holdings(call, |held| held.rules = rules.unwrap_or(held.rules.take()));
+            self.apply_rules(call);
             return self.get_ruleset(call, id);
         }
         let name = body.get("name").map(|_| name_of(&body, 64)).transpose()?;
@@ -229,11 +257,13 @@ impl Lambda {
             Some(())
         });
         changed.ok_or_else(|| Failure::missing("firewall ruleset"))?;
+        self.apply_rules(call);
         self.get_ruleset(call, id)
     }
 
     pub(super) fn delete_ruleset(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
-        let used = live(&self.world, call);
+        let lingers = self.shared().quirks.ruleset_lingers;
+        let used = live_or_lately(&self.world, call, lingers);
         self.holdings(call, |held| {
             if !held.rulesets.contains_key(id) {
                 return Err(Failure::missing("firewall ruleset"));
@@ -261,9 +291,31 @@ impl Lambda {
                 return Ok(None);
             }
             let bound = |rule: &Value, end: usize| rule["port_range"][end].as_u64().and_then(|port| u16::try_from(port).ok());
-            let ranges = rules.into_iter().filter_map(|rule| Some(bound(rule, 0)?..=bound(rule, 1)?));
+            let tcp = rules.into_iter().filter(|rule| matches!(rule["protocol"].as_str(), Some("tcp" | "all")));
+            let ranges = tcp.filter_map(|rule| Some(bound(rule, 0)?..=bound(rule, 1)?));
             Ok(Some(ranges.flatten().collect()))
         })
+    }
+
+    /// What is reached of each machine, by the rules as they are now.
+    fn apply_rules(&self, call: &Call<'_>) {
+        for machine in live(&self.world, call) {
+            let list = |field: &str| machine.spec.extra[field].as_array().cloned().unwrap_or_default();
+            let rulesets: Vec<String> = list("rulesets").iter().filter_map(|id| id.as_str().map(str::to_owned)).collect();
+            let published: Vec<u16> =
+                list("publishes").iter().filter_map(|port| port.as_u64().and_then(|port| u16::try_from(port).ok())).collect();
+            let Ok(opened) = self.opened(call, &machine.region, &rulesets) else { continue };
+            let ports = reached(&published, opened.as_deref());
+            // It is there, for it was just read; one that reads do not show yet keeps what it was launched with.
+            let _ = self.world.update(NAME, &call.account, &machine.id, |machine| machine.spec.ports = ports);
+        }
+    }
+
+    /// Fails where the account has as many instances as it may have.
+    pub(super) fn within_quota(&self, call: &Call<'_>) -> Result<(), Failure> {
+        let quota = self.shared().quirks.quota;
+        let used = live(&self.world, call).len();
+        if quota.is_some_and(|most| used >= most) { Err(Refusal::Quota.into()) } else { Ok(()) }
     }
 
     /// A launch's image is one there: by family, or by the id of a line of the list.
@@ -297,29 +349,57 @@ impl Lambda {
         data(&REGIONS.iter().map(|(id, _)| region(id)).collect())
     }
 
-    /// Launches, as the account's auditor sees them: the only place with a creation time.
-    pub(super) fn audit(&self, call: &Call<'_>) -> Response<SimBody> {
-        let rows: Vec<Value> = self
+    /// Launches, as the account's auditor sees them: the only place with a creation time. Oldest first, in pages.
+    pub(super) fn audit(&self, call: &Call<'_>) -> Result<Response<SimBody>, Failure> {
+        let clock = self.world.clock();
+        let bound = |name: &str| match call.query.get(name) {
+            None => Ok(None),
+            Some(text) => text
+                .parse::<Timestamp>()
+                .map(|at| Some(clock.off_the_wire(at)))
+                .map_err(|_| Failure::invalid(format!("{name}: {text}"))),
+        };
+        let (start, end) = (bound("start")?, bound("end")?);
+        let kind = call.query.get("resource_type").is_none_or(|kind| kind == "cloud.instance");
+        let page = self.shared().quirks.page_size.max(1);
+        let from = match call.query.get("page_token").filter(|token| !token.is_empty()) {
+            None => 0,
+            Some(token) => token
+                .strip_prefix('a')
+                .and_then(|place| place.parse().ok())
+                .ok_or_else(|| Failure::invalid(format!("page_token: {token}")))?,
+        };
+        let machines: Vec<Machine> = self
             .world
             .all(NAME)
+            .into_iter()
+            .filter(|machine| kind && machine.account == call.account.as_str())
+            .filter(|machine| start.is_none_or(|at| machine.created_at >= at) && end.is_none_or(|at| machine.created_at <= at))
+            .collect();
+        let rows: Vec<Value> = machines
             .iter()
-            .filter(|machine| machine.account == call.account.as_str())
+            .skip(from)
+            .take(page)
             .map(|machine| {
                 json!({
                     "service_name": "cloud", "resource_name": "instance", "action": "launch", "catalog_version": "1.0",
-                    "event_id": format!("00000000-0000-4000-9000-{:0>12.12}", machine.id), "event_time": machine.created_at,
+                    "event_id": format!("00000000-0000-4000-9000-{:0>12.12}", machine.id), "event_time": clock.on_the_wire(machine.created_at),
                     "actor_lrn": "lrn:user", "resource_lrns": [format!("lrn:instance:{}", machine.id)], "resource_owner_lrn": "lrn:account",
                     "request_api_key_lrn": "lrn:key",
                     "additional_details": { "instance_lrn": machine.id, "instance_type": machine.spec.shape, "region": machine.region },
                 })
             })
             .collect();
-        json_answer(http::StatusCode::OK, &json!({ "data": rows, "page_token": null }))
+        let next = (from + page < machines.len()).then(|| format!("a{}", from + page));
+        Ok(json_answer(http::StatusCode::OK, &json!({ "data": rows, "page_token": next })))
     }
 }
 
-fn mounts(machine: &Machine, name: &Value) -> bool {
-    machine.spec.extra["file_systems"].as_array().is_some_and(|names| names.contains(name))
+fn mounts(machine: &Machine, row: &Value) -> bool {
+    let extra = &machine.spec.extra;
+    let by_id = |mount: &Value| mount["file_system_id"] == row["id"];
+    extra["file_systems"].as_array().is_some_and(|names| names.contains(&row["name"]))
+        || extra["mounts"].as_array().is_some_and(|list| list.iter().any(by_id))
 }
 
 fn guarded_by(machine: &Machine, id: &str) -> bool {

@@ -9,9 +9,9 @@ use serde_json::{Map, Value, json};
 use super::envelope::{Failure, data, json_answer};
 use super::script;
 use super::stock::{self, KINDS, NAME, REGIONS};
-use super::{Call, Lambda};
+use super::{Call, Capacity, Lambda};
 use crate::dialect::SimBody;
-use crate::world::{Machine, MachineSpec, MachineState, Refusal};
+use crate::world::{FaultKind, Machine, MachineSpec, MachineState, Refusal};
 
 const MAX_NAME: usize = 64;
 const MAX_USER_DATA: usize = 1_000_000;
@@ -20,7 +20,13 @@ const MAX_TAG_VALUE: usize = 128;
 
 impl Lambda {
     pub(super) fn list(&self, call: &Call<'_>) -> Response<SimBody> {
-        let machines = self.world.machines(NAME, &call.account, &call.arrival);
+        let mut machines = self.world.machines(NAME, &call.account, &call.arrival);
+        if !call.arrival.has(FaultKind::EmptyList) {
+            let ended = self.world.all(NAME).into_iter().filter(|machine| self.is_remembered(call, machine));
+            let ended: Vec<Machine> = ended.filter(|ended| machines.iter().all(|shown| shown.id != ended.id)).collect();
+            machines.extend(ended);
+            machines.sort_by_key(|machine| std::cmp::Reverse(machine.order()));
+        }
         let page = self.shared().quirks.page_size.max(1);
         let start: usize = call.query.get("page_token").and_then(|token| token.strip_prefix("p")?.parse().ok()).unwrap_or(0);
         let rows: Vec<Value> = machines.iter().skip(start).take(page).map(instance).collect();
@@ -33,8 +39,18 @@ impl Lambda {
     }
 
     pub(super) fn get(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
-        let machine = self.world.machine(NAME, &call.account, id, &call.arrival).ok_or_else(|| Failure::missing("instance"))?;
+        let shown = self.world.machine(NAME, &call.account, id, &call.arrival);
+        let remembered = || self.world.truth(NAME, id).filter(|machine| self.is_remembered(call, machine));
+        let machine = shown.or_else(remembered).ok_or_else(|| Failure::missing("instance"))?;
         Ok(data(&instance(&machine)))
+    }
+
+    /// An instance that ended a moment ago is still told of, as `terminated` or `preempted`.
+    fn is_remembered(&self, call: &Call<'_>, machine: &Machine) -> bool {
+        let remembers = self.shared().quirks.remembers;
+        let told_of = machine.preempted || machine.was_ordered_to_end();
+        let lately = machine.destroyed_at.is_some_and(|at| self.world.now().since(at) < remembers);
+        machine.account == call.account.as_str() && told_of && lately
     }
 
     pub(super) fn rename(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
@@ -47,14 +63,29 @@ impl Lambda {
         Ok(data(&instance(&machine)))
     }
 
+    /// Where each type has free machines, as it was a moment ago.
+    fn capacity(&self) -> Capacity {
+        let now = self.world.now();
+        let mut shared = self.shared();
+        let (claims, age) = (shared.quirks.claims_capacity.clone(), shared.quirks.capacity_age);
+        if let Some((_, known)) = shared.capacity.as_ref().filter(|(at, _)| now.since(*at) < age) {
+            return known.clone();
+        }
+        let free = |kind: &'static str| {
+            let free = self.world.stock(NAME, kind, "");
+            let shown = REGIONS.iter().map(|(id, _)| *id);
+            shown.filter(|id| claims.as_deref() == Some(*id) || free.get(*id).is_some_and(|units| *units > 0)).collect()
+        };
+        let known: Capacity = KINDS.iter().map(|kind| (kind.name, free(kind.name))).collect();
+        shared.capacity = Some((now, known.clone()));
+        known
+    }
+
     pub(super) fn types(&self, _call: &Call<'_>) -> Response<SimBody> {
-        let claims = self.shared().quirks.claims_capacity.clone();
+        let capacity = self.capacity();
         let mut map = Map::new();
         for kind in KINDS {
-            let free = self.world.stock(NAME, kind.name, "");
-            let claimed = |id: &str| claims.as_deref() == Some(id);
-            let shown = REGIONS.iter().filter(|(id, _)| claimed(id) || free.get(*id).is_some_and(|units| *units > 0));
-            let regions: Vec<Value> = shown.map(|(id, _)| region(id)).collect();
+            let regions: Vec<Value> = capacity.get(kind.name).into_iter().flatten().map(|id| region(id)).collect();
             map.insert(
                 kind.name.to_owned(),
                 json!({ "instance_type": instance_type(kind.name), "regions_with_capacity_available": regions }),
@@ -73,9 +104,6 @@ impl Lambda {
         if !self.has_key(call, keys[0]) {
             return Err(Failure::unknown("SSH key"));
         }
-        if body["quantity"].as_u64().is_some_and(|quantity| quantity > 1) {
-            return Err(Failure::invalid("Requested too many instances"));
-        }
         let kind =
             text("instance_type_name").and_then(|name| stock::find(&name)).ok_or_else(|| Failure::unknown("instance type"))?;
         let place = text("region_name")
@@ -88,11 +116,17 @@ impl Lambda {
         if name.len() > MAX_NAME {
             return Err(Failure::invalid(format!("name: at most 64 characters: {name}")));
         }
+        if let Some(odd) = text("hostname").filter(|hostname| !is_hostname(hostname)) {
+            return Err(Failure::invalid(format!("hostname: string does not match regex: {odd}")));
+        }
+        let tags = tags(&body["tags"])?;
         let user_data = text("user_data").unwrap_or_default();
         if user_data.len() > MAX_USER_DATA {
             return Err(Failure::invalid(format!("user_data: too long: {user_data}")));
         }
-        let tags = tags(&body["tags"])?;
+        if body["quantity"].as_u64().is_some_and(|quantity| quantity > 1) {
+            return Err(Failure::invalid("Requested too many instances"));
+        }
         let rulesets: Vec<String> = body["firewall_rulesets"]
             .as_array()
             .into_iter()
@@ -101,6 +135,8 @@ impl Lambda {
             .collect();
         let opened = self.opened(call, &place, &rulesets)?;
         self.attach_file_systems(call, &place, &body["file_system_names"])?;
+        self.mount_file_systems(call, &place, &body["file_system_mounts"])?;
+        self.within_quota(call)?;
         let container = script::container(&user_data);
         let mut spec = MachineSpec::gpu(kind.name, 1).named(name);
         spec.tier = Some(String::new());
@@ -109,21 +145,32 @@ impl Lambda {
         spec.env = container.env;
         spec.image = container.image.unwrap_or_default();
         spec.command = container.command;
-        spec.ports = container
-            .ports
-            .iter()
-            .filter(|port| opened.as_ref().is_none_or(|opened| opened.contains(port)))
-            .map(|port| Port::http(*port))
-            .collect();
-        spec.extra = json!({ "ssh_key": keys[0], "rulesets": rulesets, "file_systems": body["file_system_names"].clone() });
+        spec.ports = reached(&container.ports, opened.as_deref());
+        spec.extra = json!({
+            "ssh_key": keys[0], "rulesets": rulesets, "file_systems": body["file_system_names"].clone(), "publishes": container.ports,
+            "mounts": body["file_system_mounts"].clone(),
+        });
         let machine = self.world.create_machine(NAME, &call.account, spec, &call.arrival)?;
+        if self.shared().quirks.boots_unhealthy {
+            self.world.fail_machine(NAME, &machine.id);
+        }
         Ok(data(&json!({ "instance_ids": [machine.id] })))
     }
 
     pub(super) fn restart(&self, call: &Call<'_>) -> Result<Response<SimBody>, Failure> {
         let mut restarted = Vec::new();
         for id in ids(&call.json()?)? {
-            restarted.push(instance(&self.world.restart(NAME, &call.account, &id)?));
+            // cloud-init runs once: the container that its script started does not come back.
+            let bare = |machine: &mut Machine| machine.spec.command.clear();
+            if self
+                .world
+                .machine(NAME, &call.account, &id, &self.world.honest())
+                .is_some_and(|m| m.state == MachineState::Running)
+            {
+                self.world.update(NAME, &call.account, &id, bare)?;
+            }
+            self.world.restart(NAME, &call.account, &id)?;
+            restarted.push(instance(&self.world.update(NAME, &call.account, &id, |machine| machine.warm_at = None)?));
         }
         Ok(data(&json!({ "restarted_instances": restarted })))
     }
@@ -131,10 +178,15 @@ impl Lambda {
     /// One unknown id fails all.
     pub(super) fn terminate(&self, call: &Call<'_>) -> Result<Response<SimBody>, Failure> {
         let ids = ids(&call.json()?)?;
+        let holds = self.shared().quirks.holds_while_booting;
         let mut terminated = Vec::new();
         for id in &ids {
-            let machine =
-                self.world.machine(NAME, &call.account, id, &self.world.honest()).ok_or_else(|| Failure::missing("instance"))?;
+            let machine = self.world.machine(NAME, &call.account, id, &self.world.honest());
+            // Ordered once, it is not there for a second order.
+            let machine = machine.filter(|machine| !machine.is_being_destroyed()).ok_or_else(|| Failure::missing("instance"))?;
+            if holds && boots(&machine) {
+                return Err(Refusal::WrongState(machine.state).into());
+            }
             terminated.push(machine);
         }
         for id in &ids {
@@ -153,6 +205,22 @@ impl Lambda {
             .collect();
         Ok(data(&json!({ "terminated_instances": shown })))
     }
+}
+
+fn boots(machine: &Machine) -> bool {
+    matches!(machine.state, MachineState::Provisioning | MachineState::Starting)
+}
+
+/// The ports that a container publishes and the firewall lets in; `None` is no firewall at all.
+pub(super) fn reached(published: &[u16], opened: Option<&[u16]>) -> Vec<Port> {
+    let reached = published.iter().filter(|port| opened.is_none_or(|opened| opened.contains(port)));
+    reached.map(|port| Port::http(*port)).collect()
+}
+
+fn is_hostname(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && !text.starts_with('-')
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 fn ids(body: &Value) -> Result<Vec<String>, Failure> {

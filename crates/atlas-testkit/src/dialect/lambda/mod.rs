@@ -1,6 +1,6 @@
 //! Lambda Cloud's API over a world: instances, types, keys, file systems, rule sets, images, regions. Facts: docs/clouds/lambda.md.
 //!
-//! Left out, for we never call them: fabric partitions, support tickets, and the paging of audit events.
+//! Left out, for we never call them: fabric partitions and support tickets.
 
 mod account;
 mod envelope;
@@ -8,7 +8,7 @@ mod instances;
 mod script;
 mod stock;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -27,10 +27,14 @@ use account::Holdings;
 use envelope::Failure;
 pub use stock::{NAME, cloud};
 
+/// Where the API was before, and where it is.
+const OLD_HOST: &str = "cloud.lambdalabs.com";
+const HOST: &str = "cloud.lambda.ai";
+const MINUTE: Duration = Duration::from_secs(60);
 /// The largest body it reads.
 const MAX_BODY: usize = 1 << 20;
 
-/// How many calls Lambda takes: one a second in all and a launch in twelve, on average, with a little patience.
+/// How many calls Lambda takes: one a second in all, a launch in twelve and five in a minute, on average, with a little patience.
 #[derive(Clone, Copy, Debug)]
 pub struct Rates {
     /// The least time between two calls of any kind.
@@ -39,11 +43,13 @@ pub struct Rates {
     pub launch: Duration,
     /// How many calls may come at once before the averages count.
     pub burst: u32,
+    /// How many launches there may be in a minute.
+    pub launches: usize,
 }
 
 impl Default for Rates {
     fn default() -> Self {
-        Self { any: Duration::from_millis(950), launch: Duration::from_millis(11_500), burst: 2 }
+        Self { any: Duration::from_millis(950), launch: Duration::from_millis(11_500), burst: 2, launches: 5 }
     }
 }
 
@@ -61,11 +67,46 @@ pub struct Quirks {
     pub unknown_is_404: bool,
     /// The price list shows this region as having free machines of every type, whether or not it has: it is a hint, not a promise.
     pub claims_capacity: Option<String>,
+    /// How old what the price list says of free machines may be.
+    pub capacity_age: Duration,
+    /// The most instances an account may have; `None` for any number.
+    pub quota: Option<usize>,
+    /// How long an instance that ended is still told of, as `terminated` or `preempted`.
+    pub remembers: Duration,
+    /// New instances are unhealthy from the beginning, and stay so.
+    pub boots_unhealthy: bool,
+    /// What boots cannot be terminated yet.
+    pub holds_while_booting: bool,
+    /// How long a rule set counts as in use after its instances are gone.
+    pub ruleset_lingers: Duration,
+    /// Every object has a field that no document knows.
+    pub extra_fields: bool,
+}
+
+impl Quirks {
+    /// An ordinary one that takes any number of calls.
+    #[must_use]
+    pub fn unlimited() -> Self {
+        Self { rates: None, ..Self::default() }
+    }
 }
 
 impl Default for Quirks {
     fn default() -> Self {
-        Self { page_size: 1000, rates: Some(Rates::default()), plain_429: false, unknown_is_404: false, claims_capacity: None }
+        Self {
+            page_size: 1000,
+            rates: Some(Rates::default()),
+            plain_429: false,
+            unknown_is_404: false,
+            claims_capacity: None,
+            capacity_age: Duration::ZERO,
+            quota: None,
+            remembers: MINUTE,
+            boots_unhealthy: false,
+            holds_while_booting: false,
+            ruleset_lingers: Duration::from_secs(30),
+            extra_fields: false,
+        }
     }
 }
 
@@ -82,8 +123,15 @@ struct Shared {
     holdings: BTreeMap<Account, Holdings>,
     /// When the next call, and the next launch, of a key would be on time.
     due: BTreeMap<(String, bool), Timestamp>,
+    /// When a key's last launches were.
+    launches: BTreeMap<String, VecDeque<Timestamp>>,
+    /// What the price list last said of free machines, and when it looked.
+    capacity: Option<(Timestamp, Capacity)>,
     serial: u64,
 }
+
+/// Instance types, and where each was free.
+type Capacity = BTreeMap<&'static str, Vec<&'static str>>;
 
 /// One call, understood.
 struct Call<'a> {
@@ -142,6 +190,9 @@ impl Lambda {
 
     async fn answer(self, parts: http::request::Parts, body: Result<Bytes, BodyFault>) -> Result<Response<SimBody>, io::Error> {
         let Ok(body) = body else { return Err(io::ErrorKind::ConnectionAborted.into()) };
+        if parts.uri.host() == Some(OLD_HOST) {
+            return Ok(moved(&parts.uri));
+        }
         let unauthorized = || Failure::new(401, "global/invalid-api-key", "API key was invalid, expired, or deleted.").response();
         let Some(key) = key(&parts.headers) else { return Ok(unauthorized()) };
         if self.world.authorize(NAME, &key).is_none() {
@@ -162,6 +213,7 @@ impl Lambda {
             let call = Call { account, arrival: arrival.clone(), query, body: &body };
             self.handle(&route, &call).unwrap_or_else(|failure| failure.response())
         };
+        let honest = if self.shared().quirks.extra_fields { envelope::with_strange_fields(honest) } else { honest };
         let failed = || Failure::new(500, "provider/internal-unavailable", "The upstream did not answer.").response();
         deliver(&self.world, &arrival, honest, failed, || self.limited()).await
     }
@@ -171,6 +223,13 @@ impl Lambda {
         let Some(rates) = shared.quirks.rates else { return true };
         let now = self.world.now();
         let launches = *route == Route::Launch;
+        if launches {
+            let lately = shared.launches.entry(key.to_owned()).or_default();
+            lately.retain(|at| now.since(*at) < MINUTE);
+            if lately.len() >= rates.launches {
+                return false;
+            }
+        }
         let windows = [(false, rates.any, rates.burst), (true, rates.launch, 1)];
         let concerned = windows.into_iter().filter(|(launch, ..)| !launch || launches);
         let late = |due: Option<&Timestamp>, interval: Duration, burst: u32| {
@@ -179,6 +238,9 @@ impl Lambda {
         let concerned: Vec<_> = concerned.collect();
         if concerned.iter().any(|(launch, interval, burst)| late(shared.due.get(&(key.to_owned(), *launch)), *interval, *burst)) {
             return false;
+        }
+        if launches {
+            shared.launches.entry(key.to_owned()).or_default().push_back(now);
         }
         for (launch, interval, _) in concerned {
             let due = shared.due.entry((key.to_owned(), launch)).or_insert(now);
@@ -220,7 +282,7 @@ impl Lambda {
             Route::GetRuleset(id) => self.get_ruleset(call, id),
             Route::PatchRuleset(id) => self.patch_ruleset(call, id),
             Route::DeleteRuleset(id) => self.delete_ruleset(call, id),
-            Route::Audit => Ok(self.audit(call)),
+            Route::Audit => self.audit(call),
         }
     }
 
@@ -307,6 +369,17 @@ fn no_route(method: &Method, path: &str) -> Response<SimBody> {
         return Failure::new(405, "global/method-not-allowed", "Method not allowed.").response();
     }
     Failure::new(404, "global/not-found", "The requested resource was not found.").response()
+}
+
+/// What the old host says, whoever asks for what: whoever follows it turns a launch into a read.
+fn moved(uri: &http::Uri) -> Response<SimBody> {
+    let mut response = Response::new(SimBody::empty());
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    if let Ok(to) = format!("https://{HOST}{path}").parse() {
+        response.headers_mut().insert(header::LOCATION, to);
+    }
+    response
 }
 
 /// The key of `Bearer <key>`, of `Basic base64(<key>:)`, or of `Basic <key>`.

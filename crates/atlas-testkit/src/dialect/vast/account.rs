@@ -50,10 +50,9 @@ impl Vast {
 
     pub(super) fn user(&self, call: &Call<'_>) -> Response<SimBody> {
         let id = user_id(&call.account);
-        ok(
-            &json!({ "id": id, "key_id": 4, "email": format!("{}@example.com", call.account.as_str()), "balance": 0.0, "credit": 25.0,
-            "ssh_key": "", "sid": "zz-session" }),
-        )
+        ok(&json!({ "id": id, "key_id": 4, "email": format!("{}@example.com", call.account.as_str()), "balance": 0.0,
+            "credit": dollars(self.credit(&call.account)),
+            "ssh_key": "", "sid": "zz-session" }))
     }
 
     pub(super) fn keys(&self, call: &Call<'_>) -> Result<Response<SimBody>, Failure> {
@@ -133,13 +132,19 @@ impl Vast {
         for machine in self.world.all(NAME).iter().filter(|machine| machine.account == call.account.as_str()) {
             let (gpu, disk) = machine.spent(start, end, storage, storage);
             let id: u64 = machine.id.parse().unwrap_or(0);
-            if gpu + disk == Usd::ZERO || id <= after {
+            // The image is pulled once, right after the order.
+            let pulled = if (start..=end).contains(&machine.created_at) { self.pulled(machine) } else { Usd::ZERO };
+            if gpu + disk + pulled == Usd::ZERO || id <= after {
                 continue;
             }
             let item = |kind: &str, amount: Usd| json!({ "start": from, "end": to, "type": kind, "source": null, "description": kind, "amount": three(amount), "metadata": {}, "items": [] });
+            let mut items = vec![item("gpu", gpu), item("disk", disk)];
+            if pulled > Usd::ZERO {
+                items.push(item("bwd", pulled));
+            }
             rows.push((id, json!({
                 "start": from, "end": to, "type": "instance", "source": format!("instance-{id}"), "description": format!("Instance {id}"),
-                "amount": three(gpu + disk), "metadata": { "label": machine.spec.name }, "items": [item("gpu", gpu), item("disk", disk)],
+                "amount": three(gpu + disk + pulled), "metadata": { "label": machine.spec.name }, "items": items,
             })));
         }
         rows.sort_by_key(|(id, _)| *id);

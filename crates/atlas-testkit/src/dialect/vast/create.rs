@@ -7,7 +7,7 @@ use http::Response;
 use serde_json::{Map, Value, json};
 
 use super::envelope::{Failure, ok};
-use super::stock::{self, Ask, NAME};
+use super::stock::{self, Ask, NAME, WHOLE};
 use super::{Call, Vast};
 use crate::dialect::SimBody;
 use crate::world::{MachineSpec, Refusal};
@@ -28,10 +28,12 @@ impl Vast {
                 &json!({ "success": false, "error": "invalid_args", "msg": "error: the machine refused the request" }),
             ));
         }
+        self.solvent(&call.account)?;
         if self.loses_race() {
             self.world.set_stock(NAME, id, "", ask.place.0, 0);
         }
-        if !self.rentable(ask) && !self.shared().quirks.lets_twice {
+        let taken = !self.rentable(ask) && !self.shared().quirks.lets_twice;
+        if taken && order.cancel_unavail {
             return Err(gone(no_longer(ask_id, true)));
         }
         if let Some(volume) = order.volume {
@@ -39,12 +41,23 @@ impl Vast {
         }
         let low = order.price.filter(|price| *price < ask.min_bid);
         let spec = self.spec(ask, order);
+        let others = taken.then(|| self.world.stock(NAME, id, "").get(ask.place.0).copied().unwrap_or(0));
+        if taken {
+            self.world.set_stock(NAME, id, "", ask.place.0, WHOLE);
+        }
         let made = self.world.create_machine(NAME, &call.account, spec, &call.arrival).map_err(|refusal| match refusal {
             Refusal::NoCapacity => gone(no_longer(ask_id, true)),
             other => Failure::from(other),
         })?;
         let now = self.world.now();
         self.shared().rented.insert(ask_id, now);
+        if let Some(others) = others {
+            // Made without its card: it waits, its disk bills, and it starts by itself.
+            self.world.stop_machine(NAME, &made.id);
+            self.world.set_stock(NAME, id, "", ask.place.0, others);
+            self.note(&made.id, |note| note.queued = true);
+            return Ok(ok(&json!({ "success": true, "new_contract": made.id.parse::<u64>().unwrap_or(0) })));
+        }
         if low.is_some() {
             self.world.stop_machine(NAME, &made.id);
             self.note(&made.id, |note| note.stopped = true);
@@ -115,6 +128,8 @@ struct Order {
     args: Vec<String>,
     onstart: String,
     volume: Option<u64>,
+    /// Nothing is made where the card is gone.
+    cancel_unavail: bool,
 }
 
 impl Order {
@@ -170,6 +185,7 @@ impl Order {
             args,
             onstart,
             volume,
+            cancel_unavail: body["cancel_unavail"].as_bool().unwrap_or(price.is_none()),
         };
         order.environment(&body["env"], &wrong)?;
         Ok(order)

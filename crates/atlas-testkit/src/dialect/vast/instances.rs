@@ -52,6 +52,7 @@ impl Vast {
     }
 
     fn start(&self, call: &Call<'_>, machine: &Machine) -> Result<Response<SimBody>, Failure> {
+        self.solvent(&call.account)?;
         let free = Self::ask_of(machine).is_none_or(|ask| self.rentable(ask));
         let started = if free { self.world.start(NAME, &call.account, &machine.id, &call.arrival).is_ok() } else { false };
         if !started {
@@ -72,7 +73,17 @@ impl Vast {
     /// What waits for a card, and can have it, starts by itself; so does what was outbid, once its bid wins again.
     pub(super) fn settle(&self) {
         let now = self.world.now();
-        let resumes_after = self.shared().quirks.resumes_after;
+        let (resumes_after, unreachable) = {
+            let shared = self.shared();
+            (shared.quirks.resumes_after, shared.quirks.unreachable)
+        };
+        if unreachable {
+            for machine in self.world.all(NAME).into_iter().filter(|machine| machine.warm_at.is_some()) {
+                // It is there, for it runs.
+                let _ =
+                    self.world.update(NAME, &self.world.account(&machine.account), &machine.id, |machine| machine.warm_at = None);
+            }
+        }
         if let Some(wait) = resumes_after {
             let outbid =
                 self.world.all(NAME).into_iter().filter(|machine| machine.preempted && machine.state == MachineState::Stopped);
@@ -99,12 +110,16 @@ impl Vast {
 
     pub(super) fn delete(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
         self.mine(call, id)?;
+        let done = ok(&json!({ "success": true, "msg": format!("Instance {id} destroyed.") }));
+        if self.shared().quirks.destroys_nothing {
+            return Ok(done);
+        }
         self.world.destroy(NAME, &call.account, id)?;
         let now = self.world.now();
         let mut shared = self.shared();
         shared.notes.remove(id);
         shared.holdings.entry(call.account.clone()).or_default().freed.insert(id.to_owned(), now);
-        Ok(ok(&json!({ "success": true, "msg": format!("Instance {id} destroyed.") })))
+        Ok(done)
     }
 
     /// Both keep the card; the ports are new.

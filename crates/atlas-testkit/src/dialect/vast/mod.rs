@@ -11,10 +11,11 @@
 //! ```
 //!
 //! Left out, for we never call them: serverless, templates' own endpoints, bulk calls, snapshots, price increases, webhooks, teams and
-//! everything of hosts. Not modelled: bandwidth meters, pulling without the card's price, and credit that runs out under a machine.
+//! everything of hosts. Not modelled: an image that is pulled without the card's price.
 
 mod account;
 mod create;
+mod credit;
 mod envelope;
 mod instances;
 mod limit;
@@ -29,7 +30,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use atlas_core::Timestamp;
+use atlas_core::{Timestamp, Usd};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, header};
 use serde_json::{Value, json};
@@ -56,6 +57,10 @@ pub struct Quirks {
     pub rates: Option<Rates>,
     /// A wrong key is a 401 instead of a 404.
     pub bad_key_is_401: bool,
+    /// A path without its slash is a 404 whatever the method, instead of a 301 for a read.
+    pub slashless_is_404: bool,
+    /// What is done is answered with 200 and no body.
+    pub says_nothing: bool,
     /// The most instances on a page.
     pub page_size: usize,
     /// How long a rented ask is still shown by searches.
@@ -82,6 +87,24 @@ pub struct Quirks {
     pub result_polls: u32,
     /// Where results are: another host than the API's.
     pub results_url: String,
+    /// A destroy is accepted, and nothing follows.
+    pub destroys_nothing: bool,
+    /// A machine runs, and nothing ever answers at its ports.
+    pub unreachable: bool,
+    /// The prepaid money that an account began with; `None` for enough. What is used up stops all machines, and no other is rented.
+    pub credit: Option<Usd>,
+    /// How long what was stopped for lack of credit is kept.
+    pub keeps_unpaid: Duration,
+    /// How much is pulled for a machine's image, in GB. It is billed by the host's price of downloads.
+    pub image_gb: u32,
+}
+
+impl Quirks {
+    /// An ordinary one that takes any number of calls.
+    #[must_use]
+    pub fn unlimited() -> Self {
+        Self { rates: None, ..Self::default() }
+    }
 }
 
 impl Default for Quirks {
@@ -102,6 +125,13 @@ impl Default for Quirks {
             resumes_after: None,
             result_polls: 2,
             results_url: "https://results.vast.example/s3".to_owned(),
+            slashless_is_404: false,
+            says_nothing: false,
+            destroys_nothing: false,
+            unreachable: false,
+            credit: None,
+            keeps_unpaid: Duration::from_secs(48 * 3600),
+            image_gb: 0,
         }
     }
 }
@@ -124,6 +154,8 @@ struct Shared {
     /// When asks were rented.
     rented: BTreeMap<u64, Timestamp>,
     notes: BTreeMap<String, Note>,
+    /// Since when an account has no credit left.
+    broke: BTreeMap<String, Timestamp>,
     serial: u64,
 }
 
@@ -231,7 +263,7 @@ impl Vast {
         if self.world.authorize(NAME, &key).is_none() {
             return Ok(self.unauthorized());
         }
-        let Some(route) = route(&parts.method, parts.uri.path()) else { return Ok(no_route(&parts.method, parts.uri.path())) };
+        let Some(route) = route(&parts.method, parts.uri.path()) else { return Ok(self.no_route(&parts)) };
         if !self.in_time(&key, &route) {
             return Ok(self.limited());
         }
@@ -239,11 +271,16 @@ impl Vast {
         let continues = query.get("after_token").is_some_and(|token| !token.is_empty());
         let arrival = self.world.arrive(NAME, route.operation(&body), &key, route.target().as_deref(), continues);
         let Some(account) = self.world.authorize(NAME, &key) else { return Ok(self.unauthorized()) };
+        self.collect(&account);
         let honest = if arrival.refused().is_some() {
             Response::new(SimBody::empty())
         } else {
             let call = Call { account, arrival: arrival.clone(), query, body: &body };
-            self.handle(&route, &call).unwrap_or_else(|failure| failure.response())
+            let done = self.handle(&route, &call);
+            match done {
+                Ok(_) if self.shared().quirks.says_nothing => Response::new(SimBody::empty()),
+                done => done.unwrap_or_else(|failure| failure.response()),
+            }
         };
         let failed = || Failure::new(500, "internal_error", "error 500/9999: Something went wrong.").response();
         deliver(&self.world, &arrival, honest, failed, || self.limited()).await
@@ -303,6 +340,23 @@ impl Vast {
             Route::AddVolume => self.add_volume(call),
             Route::DeleteVolume => self.delete_volume(call),
         }
+    }
+
+    /// A path without its slash is sent on, where the method allows it; any other is a page of HTML.
+    fn no_route(&self, parts: &http::request::Parts) -> Response<SimBody> {
+        let whole = format!("{}/", parts.uri.path());
+        if parts.method == Method::GET && route(&parts.method, &whole).is_some() && !self.shared().quirks.slashless_is_404 {
+            let mut moved = Response::new(SimBody::empty());
+            *moved.status_mut() = StatusCode::MOVED_PERMANENTLY;
+            if let Ok(whole) = whole.parse() {
+                moved.headers_mut().insert(header::LOCATION, whole);
+            }
+            return moved;
+        }
+        let mut missing = Response::new(SimBody::from("<html><body><h1>404 Not Found</h1></body></html>"));
+        *missing.status_mut() = StatusCode::NOT_FOUND;
+        missing.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/html"));
+        missing
     }
 
     /// A number that was not given out before.
@@ -405,23 +459,6 @@ fn route(method: &Method, path: &str) -> Option<Route> {
         ("v0", "DELETE", ["volumes"]) => Route::DeleteVolume,
         _ => return None,
     })
-}
-
-/// A path without its slash is sent on, where the method allows it; any other is a page of HTML.
-fn no_route(method: &Method, path: &str) -> Response<SimBody> {
-    let whole = format!("{path}/");
-    if method == Method::GET && route(method, &whole).is_some() {
-        let mut moved = Response::new(SimBody::empty());
-        *moved.status_mut() = StatusCode::MOVED_PERMANENTLY;
-        if let Ok(whole) = whole.parse() {
-            moved.headers_mut().insert(header::LOCATION, whole);
-        }
-        return moved;
-    }
-    let mut missing = Response::new(SimBody::from("<html><body><h1>404 Not Found</h1></body></html>"));
-    *missing.status_mut() = StatusCode::NOT_FOUND;
-    missing.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/html"));
-    missing
 }
 
 /// The key of `Bearer <key>`, or of the query's `api_key`.
