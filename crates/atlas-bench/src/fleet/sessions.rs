@@ -6,7 +6,7 @@ use std::time::Duration;
 use atlas_core::{
     AccountLimits, AccountName, AnyProvider, AttemptId, Clock, ComputeId, Entropy, Error, SeededEntropy, SystemClock, Timestamp,
 };
-use atlas_orchestrator::kernel::SessionRecord;
+use atlas_orchestrator::kernel::record::{Fate, SessionRecord, Sighted};
 use atlas_orchestrator::store::{AnyStore, Batch, CommitError, Fence, Memory, Row, Store, StoreInfo, StoredEvent, Table};
 use atlas_orchestrator::{Builder, Orchestrator, Policy, Realm, SessionId};
 use serde_json::json;
@@ -98,11 +98,7 @@ impl Fleet {
         record.id = self.id(index);
         for attempt in &mut record.attempts {
             (attempt.id, attempt.key, attempt.serving) = (key.attempt(), key, Some(machine.clone()));
-            attempt.sighted = vec![atlas_orchestrator::kernel::record::Sighted {
-                id: machine.clone(),
-                at: self.born,
-                fate: atlas_orchestrator::kernel::Fate::Kept,
-            }];
+            attempt.sighted = vec![Sighted::new(machine.clone(), self.born, Fate::Kept)];
         }
         Ok(record)
     }
