@@ -35,6 +35,8 @@ struct Inner {
     orchestrator: Orchestrator,
     /// The owner's socket, while this process holds a store that is in a file.
     socket: Mutex<Option<OwnerSocket>>,
+    #[cfg(feature = "guard")]
+    permits: std::sync::OnceLock<crate::guard::Renewal>,
 }
 
 /// An [`Atlas`] that does not keep it alive.
@@ -186,6 +188,10 @@ impl Atlas {
         let socket = self.0.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(socket) = socket {
             socket.close().await;
+        }
+        #[cfg(feature = "guard")]
+        if let Some(permits) = self.0.permits.get() {
+            permits.end();
         }
         self.0.orchestrator.shutdown(how).await
     }
@@ -409,15 +415,32 @@ impl AtlasBuilder {
         #[cfg(feature = "guard")]
         let link = Arc::new(std::sync::OnceLock::new());
         #[cfg(feature = "guard")]
-        if let Some(guards) = self.guards {
-            let source = crate::guard::GuardSource::new(guards, link.clone(), self.clock, entropy.clone())?;
-            builder = builder.activity(atlas_orchestrator::AnyActivitySource::new(source));
-        }
+        let guards = match self.guards {
+            Some(settings) => {
+                let guards = crate::guard::Guards::new(settings, link.clone(), self.clock, entropy.clone())?;
+                builder = builder.activity(atlas_orchestrator::AnyActivitySource::new(guards.clone()));
+                Some(guards)
+            }
+            None => None,
+        };
         let orchestrator = builder.start().await?;
-        let inner = Inner { accounts, default_account, idle_ttl: self.idle_ttl, orchestrator, socket: Mutex::new(None) };
+        let inner = Inner {
+            accounts,
+            default_account,
+            idle_ttl: self.idle_ttl,
+            orchestrator,
+            socket: Mutex::new(None),
+            #[cfg(feature = "guard")]
+            permits: std::sync::OnceLock::new(),
+        };
         let atlas = Atlas(Arc::new(inner));
         #[cfg(feature = "guard")]
-        link.get_or_init(|| WeakAtlas(Arc::downgrade(&atlas.0)));
+        {
+            link.get_or_init(|| WeakAtlas(Arc::downgrade(&atlas.0)));
+            if let Some(renewal) = guards.and_then(crate::guard::Guards::renew_permits) {
+                atlas.0.permits.get_or_init(|| renewal);
+            }
+        }
         if let Some(file) = file {
             let socket = owner::listen(WeakAtlas(Arc::downgrade(&atlas.0)), &file, &*entropy)?;
             *atlas.0.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket);

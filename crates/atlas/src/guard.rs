@@ -1,4 +1,5 @@
-//! Idleness measured on real traffic: what the guards in the machines say of their last verified request.
+//! What the guards in the machines are asked and told: their last verified request, by which idleness is measured, and that an atlas
+//! lives, without which their machines end themselves.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -9,14 +10,18 @@ use atlas_core::{
     AccountLimits, CallContext, Clock, Compute, Entropy, Error, ErrorKind, Protocol, ProviderId, Result, RetryClass, Timestamp,
 };
 use atlas_http::{Call, Client};
-use atlas_orchestrator::{ActivitySource, SessionId};
+use atlas_orchestrator::{ActivitySource, SessionId, SessionInfo, SessionState};
 use serde::Deserialize;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::MissedTickBehavior;
 
-use crate::facade::WeakAtlas;
+use crate::facade::{Atlas, WeakAtlas};
 
 /// How long the grant for one look is valid. Machines' clocks may be off by as much.
 const GRANT: Duration = Duration::from_secs(300);
 const DEADLINE: Duration = Duration::from_secs(5);
+/// Guards that are told at the same time.
+const AT_ONCE: usize = 64;
 
 type Address = dyn Fn(&Compute) -> Option<String> + Send + Sync;
 
@@ -29,13 +34,14 @@ type Address = dyn Fn(&Compute) -> Option<String> + Send + Sync;
 pub struct GuardActivity {
     address: Option<Arc<Address>>,
     deadline: Duration,
+    renew_every: Option<Duration>,
 }
 
 impl GuardActivity {
     /// Guards answer behind the first port of a machine that speaks HTTP.
     #[must_use]
     pub fn new() -> Self {
-        Self { address: None, deadline: DEADLINE }
+        Self { address: None, deadline: DEADLINE, renew_every: None }
     }
 
     /// Guards listen on this port inside their machines.
@@ -56,6 +62,14 @@ impl GuardActivity {
         Self { deadline, ..self }
     }
 
+    /// Renews the dead-man permits of all machines so often, until this atlas is shut down: a third of what `ATLAS_GUARD_PERMIT_SECS`
+    /// says in the machines, or less. A machine whose session is being ended is renewed no more. Unless this is set, whoever sets
+    /// `ATLAS_GUARD_PERMIT_SECS` renews by itself.
+    #[must_use]
+    pub fn renew_permits(self, every: Duration) -> Self {
+        Self { renew_every: Some(every.max(Duration::from_millis(10))), ..self }
+    }
+
     fn url(&self, compute: &Compute) -> Option<String> {
         match &self.address {
             Some(address) => address(compute),
@@ -72,15 +86,18 @@ impl Default for GuardActivity {
 
 impl fmt::Debug for GuardActivity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GuardActivity").field("deadline", &self.deadline).finish_non_exhaustive()
+        f.debug_struct("GuardActivity")
+            .field("deadline", &self.deadline)
+            .field("renew_every", &self.renew_every)
+            .finish_non_exhaustive()
     }
 }
 
-/// The source of one atlas.
-#[derive(Debug)]
-pub(crate) struct GuardSource {
-    guards: GuardActivity,
-    /// Set when the atlas is built. It holds this source, not the other way round.
+/// The way to the guards of one atlas's machines.
+#[derive(Clone, Debug)]
+pub(crate) struct Guards {
+    settings: GuardActivity,
+    /// Set when the atlas is built. It holds these guards, not the other way round.
     atlas: Arc<OnceLock<WeakAtlas>>,
     client: Client,
     clock: Arc<dyn Clock>,
@@ -94,18 +111,18 @@ struct Report {
     idle_ms: u64,
 }
 
-impl GuardSource {
+impl Guards {
     pub(crate) fn new(
-        guards: GuardActivity,
+        settings: GuardActivity,
         atlas: Arc<OnceLock<WeakAtlas>>,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self> {
         // Each machine answers for itself: there is no account whose limits they share.
         let limits = AccountLimits {
-            call_deadline: guards.deadline,
+            call_deadline: settings.deadline,
             call_interval: Duration::ZERO,
-            concurrency: 64,
+            concurrency: u32::try_from(AT_ONCE).unwrap_or(u32::MAX),
             ..AccountLimits::default()
         };
         // Every call names its own server.
@@ -116,29 +133,94 @@ impl GuardSource {
             .clock(clock.clone())
             .entropy(entropy.clone())
             .build()?;
-        Ok(Self { guards, atlas, client, clock, entropy })
+        Ok(Self { settings, atlas, client, clock, entropy })
+    }
+
+    fn atlas(&self) -> Result<Atlas> {
+        self.atlas.get().ok_or_else(|| unknown("this atlas is not built yet"))?.upgrade()
+    }
+
+    async fn info(&self, session: SessionId) -> Result<SessionInfo> {
+        // Not kept over a call to a guard: it would keep the atlas alive.
+        self.atlas()?.orchestrator().info(session).await
+    }
+
+    /// Calls the guard of a session's machine; `None` where there is none.
+    async fn call(&self, info: &SessionInfo, access: Access, call: Call) -> Result<Option<Report>> {
+        let (Some(compute), Some(credential)) = (&info.compute, &info.auth) else { return Ok(None) };
+        let url = self.settings.url(compute).ok_or_else(|| unknown("the machine has no url for its guard yet"))?;
+        let key = GrantKey::new(credential.secret());
+        let (_, grant) = key.mint(Scope::control(access), self.clock.now(), GRANT, &*self.entropy);
+        let cx = CallContext::new().with_base_url(url).with_api_key(grant);
+        self.client.json(&cx, call.pace_key(info.id.to_string())).await.map(Some)
+    }
+
+    /// Begins to renew permits, where that was asked for.
+    pub(crate) fn renew_permits(self) -> Option<Renewal> {
+        let every = self.settings.renew_every?;
+        Some(Renewal(tokio::spawn(async move {
+            let mut rounds = tokio::time::interval(every);
+            rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                rounds.tick().await;
+                let Ok(atlas) = self.atlas() else { return };
+                let ids = atlas.orchestrator().list_ids().await;
+                drop(atlas);
+                // A store that does not answer now does so in a later round, or the machines end: as they should.
+                let mut told = JoinSet::new();
+                for id in ids.unwrap_or_default() {
+                    if told.len() == AT_ONCE {
+                        told.join_next().await;
+                    }
+                    let guards = self.clone();
+                    told.spawn(async move { guards.renew(id).await });
+                }
+                told.join_all().await;
+            }
+        })))
+    }
+
+    async fn renew(&self, session: SessionId) {
+        let Ok(info) = self.info(session).await else { return };
+        if matches!(info.state, SessionState::Terminating | SessionState::Terminated) {
+            return;
+        }
+        let call = Call::post("guard_permit", RetryClass::Idempotent, ["_atlas", "permit"]);
+        // The client's span says why it failed. The next round asks again, and the permit outlasts several.
+        let _told = self.call(&info, Access::All, call).await;
     }
 }
 
-impl ActivitySource for GuardSource {
+fn unknown(message: &'static str) -> Error {
+    Error::new(ErrorKind::Unavailable, message)
+}
+
+impl ActivitySource for Guards {
     fn name(&self) -> &str {
         "guard"
     }
 
     async fn last_activity(&self, session: SessionId) -> Result<Option<Timestamp>> {
-        let unknown = |message| Error::new(ErrorKind::Unavailable, message);
-        let atlas = self.atlas.get().ok_or_else(|| unknown("this atlas is not built yet"))?.upgrade()?;
-        let info = atlas.orchestrator().info(session).await?;
-        // Not kept over the call: it would keep the atlas alive.
-        drop(atlas);
-        let (Some(compute), Some(credential)) = (&info.compute, &info.auth) else { return Ok(None) };
-        let url = self.guards.url(compute).ok_or_else(|| unknown("the machine has no url for its guard yet"))?;
-        let key = GrantKey::new(credential.secret());
-        let (_, grant) = key.mint(Scope::control(Access::Read), self.clock.now(), GRANT, &*self.entropy);
-        let cx = CallContext::new().with_base_url(url).with_api_key(grant);
-        let call = Call::get("guard_activity", RetryClass::Safe, ["_atlas", "activity"]).pace_key(session.to_string());
-        let report: Report = self.client.json(&cx, call).await?;
+        let info = self.info(session).await?;
+        let call = Call::get("guard_activity", RetryClass::Safe, ["_atlas", "activity"]);
+        let Some(report) = self.call(&info, Access::Read, call).await? else { return Ok(None) };
         let idle = Duration::from_millis(report.idle_ms);
         Ok(report.last_activity.map(|_| self.clock.now().saturating_sub(idle)))
+    }
+}
+
+/// Permits being renewed. Dropped, they are no more.
+#[derive(Debug)]
+pub(crate) struct Renewal(JoinHandle<()>);
+
+impl Renewal {
+    pub(crate) fn end(&self) {
+        self.0.abort();
+    }
+}
+
+impl Drop for Renewal {
+    fn drop(&mut self) {
+        self.end();
     }
 }

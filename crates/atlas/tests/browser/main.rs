@@ -36,6 +36,19 @@ async fn a_guard_without_traffic_ends_its_session_for_idleness() {
 }
 
 #[tokio::test]
+async fn a_machine_keeps_its_permit_while_its_atlas_lives_and_loses_it_when_none_does() {
+    let world = World::new().await;
+    let session = world.spawn(SessionOptions::new().idle_ttl(HOUR).max_runtime(HOUR)).await;
+    let pod = Pod::start(&session.await_ready(PATIENCE).await.unwrap(), "*").await;
+    world.guard_is_at(pod.guard);
+    // Three times as long as it lasts unrenewed.
+    assert!(tokio::time::timeout(Duration::from_secs(6), pod.permit.lapsed()).await.is_err(), "nobody renewed it");
+    world.hand_over().await;
+    assert_eq!(world.live(), 1);
+    assert!(tokio::time::timeout(PATIENCE, pod.permit.lapsed()).await.is_ok(), "the dead renew it");
+}
+
+#[tokio::test]
 async fn a_guard_that_cannot_be_read_ends_nothing_but_the_longest_runtime_does() {
     let world = World::new().await;
     let limits = SessionOptions::new().idle_ttl(Duration::from_secs(1)).max_runtime(Duration::from_secs(6));

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use atlas::{SIGNING_SECRET_ENV, SessionInfo};
-use atlas_guard::{Config, Guard};
+use atlas_guard::{Config, Guard, Permit};
 use data_encoding::BASE64;
 use ring::digest;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -25,6 +25,8 @@ struct Seen {
 
 pub(crate) struct Pod {
     pub(crate) guard: SocketAddr,
+    /// The machine's own end, when no atlas lives.
+    pub(crate) permit: Permit,
     seen: Arc<Seen>,
 }
 
@@ -44,13 +46,14 @@ impl Pod {
         let lookup = |name| match name {
             SIGNING_SECRET_ENV => Some(secret.clone()),
             "ATLAS_GUARD_CORS_ORIGINS" => Some(origins.to_owned()),
+            "ATLAS_GUARD_PERMIT_SECS" => Some("2".to_owned()),
             _ => None,
         };
         let config = Config::from_env(lookup).unwrap().listen("127.0.0.1:0").unwrap().upstream(&server.to_string()).unwrap();
         let guard = Guard::bind(config).await.unwrap();
-        let address = guard.local_addr().unwrap();
+        let (address, permit) = (guard.local_addr().unwrap(), guard.permit());
         tokio::spawn(guard.serve(std::future::pending()));
-        Self { guard: address, seen }
+        Self { guard: address, permit, seen }
     }
 
     /// What the server was asked for, each once.

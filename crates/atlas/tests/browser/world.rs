@@ -7,6 +7,7 @@ use std::time::Duration;
 use atlas::testkit::mock::MockCloud;
 use atlas::{
     AccountLimits, AccountName, Atlas, Auth, ComputeRequest, Gpu, GuardActivity, Policy, Port, Reason, Session, SessionOptions,
+    Shutdown,
 };
 
 use crate::PATIENCE;
@@ -33,6 +34,7 @@ impl World {
         let guard = Arc::<OnceLock<SocketAddr>>::default();
         let known = Arc::clone(&guard);
         let guards = GuardActivity::new().address(move |_| known.get().map(|address| format!("http://{address}")));
+        let guards = guards.renew_permits(Duration::from_millis(200));
         let name = AccountName::new("mock").unwrap();
         let builder = Atlas::builder().account(name, cloud.provider()).policy(policy).guard_activity(guards);
         Self { atlas: builder.build().await.unwrap(), cloud, guard }
@@ -52,6 +54,11 @@ impl World {
     pub(crate) async fn end_of(&self, session: &Session) -> Reason {
         self.atlas.orchestrator().await_terminated(session.id(), PATIENCE).await.unwrap();
         session.info().await.unwrap().reason.unwrap()
+    }
+
+    /// Ends the atlas, and no machine.
+    pub(crate) async fn hand_over(&self) {
+        self.atlas.shutdown(Shutdown::Handover).await.unwrap();
     }
 
     pub(crate) fn live(&self) -> u64 {
