@@ -66,8 +66,10 @@ pub(crate) fn to_server(head: &mut request::Parts, upstream: &Authority, upgrade
 
 /// Removes what says who passed, unless the guard says it: also `x_atlas_principal`, which is the same name to CGI, WSGI and Rack.
 fn remove_claims(headers: &mut HeaderMap) {
-    let claims: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().replace('_', "-") == PRINCIPAL.as_str()).cloned().collect();
+    let ours = &PRINCIPAL;
+    let is_claim =
+        |name: &&HeaderName| name.as_str().len() == ours.as_str().len() && *ours == name.as_str().replace('_', "-").as_str();
+    let claims: Vec<HeaderName> = headers.keys().filter(is_claim).cloned().collect();
     for name in claims {
         headers.remove(name);
     }
