@@ -166,7 +166,9 @@ fn origins(list: Option<&str>) -> Result<Origins, ConfigError> {
     if list.trim() == "*" {
         return Ok(Origins::Any);
     }
-    let origins = list.split([',', ' ']).filter(|origin| !origin.is_empty()).map(HeaderValue::from_str);
+    // A browser's origin has no slash at its end, which people paste.
+    let origins = list.split([',', ' ']).map(|origin| origin.trim_end_matches('/')).filter(|origin| !origin.is_empty());
+    let origins = origins.map(HeaderValue::from_str);
     let origins = origins.collect::<Result<_, _>>();
     origins.map(Origins::These).map_err(|_| ConfigError {
         name: "ATLAS_GUARD_CORS_ORIGINS",

@@ -36,16 +36,19 @@ impl Origins {
 
     /// Names the origin on an answer, in place of what the server behind says. True when it is allowed.
     pub(crate) fn mark(&self, origin: Option<&HeaderValue>, answer: &mut HeaderMap) -> bool {
-        let (Some(origin), false) = (origin, *self == Self::Passed) else { return false };
-        answer.remove(ACCESS_CONTROL_ALLOW_ORIGIN);
         let named = match self {
-            Self::Any => HeaderValue::from_static("*"),
-            Self::These(origins) if origins.contains(origin) => origin.clone(),
-            Self::Passed | Self::These(_) => return false,
+            Self::Passed => return false,
+            Self::Any => Some(HeaderValue::from_static("*")),
+            Self::These(origins) => {
+                // Also where none is named: no cache may give one page's answer to another.
+                answer.append(VARY, HeaderValue::from_static("Origin"));
+                origin.filter(|origin| origins.contains(origin)).cloned()
+            }
         };
+        answer.remove(ACCESS_CONTROL_ALLOW_ORIGIN);
+        let Some(named) = named else { return false };
         answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, named);
         answer.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("*"));
-        answer.append(VARY, HeaderValue::from_static("Origin"));
         true
     }
 }

@@ -99,7 +99,7 @@ async fn only_a_grant_made_for_control_opens_the_control_paths() {
 
 #[tokio::test]
 async fn a_browser_on_an_allowed_origin_may_call_and_on_another_may_not() {
-    let world = World::new(&[("ATLAS_GUARD_CORS_ORIGINS", "https://app.example")]).await;
+    let world = World::new(&[("ATLAS_GUARD_CORS_ORIGINS", "https://other.example, https://app.example/")]).await;
     let preflight = |origin: &str| {
         format!(
             "OPTIONS /p\norigin: {origin}\naccess-control-request-method: POST\naccess-control-request-headers: authorization"
@@ -118,6 +118,12 @@ async fn a_browser_on_an_allowed_origin_may_call_and_on_another_may_not() {
     let refused = world.ask("GET /p\norigin: https://app.example").await;
     assert_eq!(refused.status, 401);
     assert!(refused.head.contains("access-control-allow-origin: https://app.example"), "{}", refused.head);
+    for head in ["GET /p\norigin: https://evil.example", "GET /p\n"] {
+        let unnamed = world.ask(head).await;
+        assert!(unnamed.head.contains("vary: origin") && !unnamed.head.contains("allow-origin"), "{}", unnamed.head);
+    }
+    let open = World::new(&[("ATLAS_GUARD_CORS_ORIGINS", "*")]).await;
+    assert!(open.ask(&preflight("https://any.example")).await.head.contains("access-control-allow-origin: *"));
     let silent = World::new(&[]).await;
     assert_eq!(silent.ask(&preflight("https://app.example")).await.status, 401);
 }
