@@ -1,7 +1,9 @@
 //! What a walk over a cloud's machines proves, and what it does not.
 
+use std::collections::BTreeSet;
+
 use crate::compute::{Compute, ComputeStatus};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::launch_key::TrackedKey;
 
@@ -98,6 +100,24 @@ impl Listing {
     #[must_use]
     pub fn incomplete(computes: Vec<Compute>, reason: impl Into<String>) -> Self {
         Self { computes, completeness: Completeness::Incomplete(reason.into()) }
+    }
+
+    /// What a walk read, and what it misses. Pages shift under a walk: the same id twice is one machine. A row that cannot be understood
+    /// makes the walk incomplete.
+    #[must_use]
+    pub fn of_walk(rows: impl IntoIterator<Item = Result<Compute>>, mut missing: Option<String>) -> Self {
+        let (mut computes, mut seen) = (Vec::new(), BTreeSet::new());
+        for row in rows {
+            match row {
+                Ok(compute) if seen.insert(compute.id.clone()) => computes.push(compute),
+                Ok(_) => {}
+                Err(error) => missing = missing.or_else(|| Some(error.message().to_owned())),
+            }
+        }
+        match missing {
+            None => Self::complete(computes),
+            Some(reason) => Self::incomplete(computes, reason),
+        }
     }
 
     /// Whether the walk reached its end.

@@ -40,6 +40,7 @@ mod pace;
 mod rate;
 mod run;
 mod transport;
+mod walk;
 
 pub use answer::{Answer, StreamingAnswer};
 pub use body::{Body, BoxError};
@@ -51,6 +52,7 @@ pub use failure::{ErrorMapper, FailedAnswer};
 pub use merge::merge_json;
 pub use pace::Pace;
 pub use transport::{CallLayers, Transport, TransportError, TransportFuture};
+pub use walk::{Page, Walk, walk};
 
 /// What [`connection_setters!`] names.
 #[doc(hidden)]

@@ -1,10 +1,10 @@
 //! Fly's API, one function for each endpoint. What an answer means is `translate`'s.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use atlas_core::{CallContext, Error, ErrorKind, Next, Outcome, Result, RetryClass, Secret};
-use atlas_http::{Answer, Call, Client};
+use atlas_http::{Answer, Call, Client, Page, Walk, walk};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -51,14 +51,8 @@ pub(crate) struct Cloud {
     pub(crate) bearer: Client,
 }
 
-/// A walk as far as it went.
-#[derive(Debug)]
-pub(crate) struct Walk {
-    /// Rows, and the app they are of where that is not in the row.
-    pub(crate) rows: Vec<(Option<String>, Value)>,
-    /// What is missing, and why; `None` when the end was reached.
-    pub(crate) missing: Option<String>,
-}
+/// A row, and the app it is of where that is not in it.
+pub(crate) type Row = (Option<String>, Value);
 
 impl Cloud {
     pub(crate) async fn call(&self, cx: &CallContext, call: Call) -> Result<Answer> {
@@ -85,75 +79,33 @@ impl Cloud {
     }
 
     /// Every machine of the organisation, as far as the walk gets. A region in error hides its machines: the walk is then incomplete.
-    pub(crate) async fn org_machines(&self, cx: &CallContext, org: &str) -> Result<Walk> {
-        let mut walk = Walk { rows: Vec::new(), missing: None };
-        let (mut cursor, mut seen) = (None::<String>, BTreeSet::new());
-        for page in 0..MAX_PAGES {
+    pub(crate) async fn org_machines(&self, cx: &CallContext, org: &str) -> Result<Walk<Row>> {
+        let page = |cursor: Option<String>| async move {
             let call = Call::get("list_compute", RetryClass::Safe, ["orgs", org, "machines"])
                 .query("limit", PAGE)
-                .query_opt("cursor", cursor.as_ref())
+                .query_opt("cursor", cursor)
                 .pace_key(org);
-            let read: wire::OrgMachines = match self.json(cx, call).await {
-                Ok(read) => read,
-                Err(error) if page == 0 => return Err(error),
-                Err(error) => {
-                    walk.missing = Some(format!("page {} failed: {error}", page + 1));
-                    return Ok(walk);
-                }
-            };
-            match read.machines {
-                Some(rows) => walk.rows.extend(rows.into_iter().map(|row| (None, row))),
-                None => walk.missing = Some(format!("page {} has no machines field", page + 1)),
-            }
-            let silent = read.error_regions.unwrap_or_default();
-            if !silent.is_empty() {
-                walk.missing = Some(format!("regions in error: {}", silent.join(", ")));
-            }
-            match read.next_cursor.filter(|next| !next.is_empty()) {
-                None => return Ok(walk),
-                Some(next) if !seen.insert(next.clone()) => {
-                    walk.missing = Some(format!("page {} leads back to an earlier one", page + 1));
-                    return Ok(walk);
-                }
-                Some(next) => cursor = Some(next),
-            }
-        }
-        walk.missing = Some("it does not end".to_owned());
-        Ok(walk)
+            let read: wire::OrgMachines = self.json(cx, call).await?;
+            let missing = untold(read.error_regions, read.machines.is_some());
+            let items = read.machines.unwrap_or_default().into_iter().map(|row| (None, row)).collect();
+            Ok(Page { items, next: read.next_cursor, missing })
+        };
+        walk(MAX_PAGES, page).await
     }
 
     /// Every machine of one app, as far as the walk gets.
-    pub(crate) async fn app_machines(&self, cx: &CallContext, operation: &'static str, app: &str) -> Result<Walk> {
-        let mut walk = Walk { rows: Vec::new(), missing: None };
-        let (mut cursor, mut seen) = (None::<String>, BTreeSet::new());
-        for page in 0..MAX_PAGES {
+    pub(crate) async fn app_machines(&self, cx: &CallContext, operation: &'static str, app: &str) -> Result<Walk<Row>> {
+        let page = |cursor: Option<String>| async move {
             let call = Call::get(operation, RetryClass::Safe, ["apps", app, "machines"])
                 .query("limit", PAGE)
-                .query_opt("cursor", cursor.as_ref())
+                .query_opt("cursor", cursor)
                 .pace_key(app);
-            let answer = match self.call(cx, call).await.and_then(|answer| Ok((answer.json::<Vec<Value>>()?, answer))) {
-                Ok((rows, answer)) => {
-                    walk.rows.extend(rows.into_iter().map(|row| (Some(app.to_owned()), row)));
-                    answer
-                }
-                Err(error) if page == 0 => return Err(error),
-                Err(error) => {
-                    walk.missing = Some(format!("page {} failed: {error}", page + 1));
-                    return Ok(walk);
-                }
-            };
-            let next = answer.headers().get(CURSOR).and_then(|value| value.to_str().ok()).filter(|next| !next.is_empty());
-            match next.map(str::to_owned) {
-                None => return Ok(walk),
-                Some(next) if !seen.insert(next.clone()) => {
-                    walk.missing = Some(format!("page {} leads back to an earlier one", page + 1));
-                    return Ok(walk);
-                }
-                Some(next) => cursor = Some(next),
-            }
-        }
-        walk.missing = Some("it does not end".to_owned());
-        Ok(walk)
+            let answer = self.call(cx, call).await?;
+            let rows: Vec<Value> = answer.json()?;
+            let next = answer.headers().get(CURSOR).and_then(|value| value.to_str().ok()).map(str::to_owned);
+            Ok(Page { items: rows.into_iter().map(|row| (Some(app.to_owned()), row)).collect(), next, missing: None })
+        };
+        walk(MAX_PAGES, page).await
     }
 
     // Machines.
@@ -292,25 +244,24 @@ impl Cloud {
 
     /// Every volume of the organisation; an error where not all of them were told.
     pub(crate) async fn org_volumes(&self, cx: &CallContext, org: &str) -> Result<Vec<wire::Volume>> {
-        let (mut all, mut cursor) = (Vec::new(), None::<String>);
-        for _ in 0..MAX_PAGES {
-            let call = Call::get("list_network_volumes", RetryClass::Safe, ["orgs", org, "volumes"])
-                .query_opt("cursor", cursor.as_ref());
-            let answer = self.call(cx, call).await?;
-            let read: wire::OrgVolumes = answer.json()?;
-            if read.error_regions.is_some_and(|regions| !regions.is_empty()) {
-                return Err(answer.misunderstood("regions in error: not every volume was told"));
-            }
-            all.extend(read.volumes.ok_or_else(|| answer.misunderstood("the answer has no volumes field"))?);
-            match read.next_cursor.filter(|next| !next.is_empty() && Some(next) != cursor.as_ref()) {
-                Some(next) => cursor = Some(next),
-                None => break,
-            }
-        }
-        Ok(all)
+        let page = |cursor: Option<String>| async move {
+            let call = Call::get("list_network_volumes", RetryClass::Safe, ["orgs", org, "volumes"]).query_opt("cursor", cursor);
+            let read: wire::OrgVolumes = self.json(cx, call).await?;
+            let missing = untold(read.error_regions, read.volumes.is_some());
+            Ok(Page { items: read.volumes.unwrap_or_default(), next: read.next_cursor, missing })
+        };
+        walk(MAX_PAGES, page).await?.whole()
     }
 
     pub(crate) async fn read<T: DeserializeOwned>(&self, cx: &CallContext, call: Call) -> Result<T> {
         self.json(cx, call).await
+    }
+}
+
+/// What a page of the organisation does not tell.
+fn untold(silent: Option<Vec<String>>, has_rows: bool) -> Option<String> {
+    match silent.filter(|regions| !regions.is_empty()) {
+        Some(regions) => Some(format!("regions in error: {}", regions.join(", "))),
+        None => (!has_rows).then(|| "a page has no rows".to_owned()),
     }
 }

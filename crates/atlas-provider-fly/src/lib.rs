@@ -305,31 +305,22 @@ impl Provider for Fly {
             Some(org) => View::Org(org.clone()),
             None => self.view(cx, "list_compute whose").await?,
         };
-        let walk = match view {
-            View::Org(org) => self.cloud.org_machines(cx, &org).await?,
+        let (mut rows, mut missing) = (Vec::new(), None);
+        match view {
+            View::Org(org) => {
+                let walk = self.cloud.org_machines(cx, &org).await?;
+                (rows, missing) = (walk.items, walk.missing);
+            }
             View::Apps(_, apps) => {
-                let mut whole = client::Walk { rows: Vec::new(), missing: None };
                 for app in apps {
                     let walk = self.cloud.app_machines(cx, "list_compute", &app).await?;
-                    whole.rows.extend(walk.rows);
-                    whole.missing = whole.missing.or(walk.missing);
+                    rows.extend(walk.items);
+                    missing = missing.or(walk.missing);
                 }
-                whole
-            }
-        };
-        let (mut computes, mut missing, mut seen) = (Vec::new(), walk.missing, BTreeSet::new());
-        for (app, row) in walk.rows {
-            match translate::listed(&self.reader, app.as_deref(), row) {
-                Ok(compute) if seen.insert(compute.id.clone()) => computes.push(compute),
-                Ok(_) => {}
-                Err(error) => missing = missing.or_else(|| Some(error.message().to_owned())),
             }
         }
-        Ok(match missing {
-            None => Listing::complete(computes),
-            Some(reason) => Listing::incomplete(computes, reason),
-        }
-        .filtered(filter))
+        let rows = rows.into_iter().map(|(app, row)| translate::listed(&self.reader, app.as_deref(), row));
+        Ok(Listing::of_walk(rows, missing).filtered(filter))
     }
 
     /// `destroyed` in an answer about this very machine, or a 404 in Fly's own words while its app is there, or is proved gone: a wrong

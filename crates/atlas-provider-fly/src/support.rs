@@ -81,7 +81,7 @@ impl Fly {
         }
         let walk = self.cloud.app_machines(cx, OPERATION, name).await?;
         let (mut ours, mut others, key) = (walk.missing.is_some(), false, TrackedKey::in_name(name));
-        for (app, row) in walk.rows {
+        for (app, row) in walk.items {
             let machine = crate::translate::listed(&self.reader, app.as_deref(), row)?;
             let lives = machine.status != ComputeStatus::Terminated;
             let claimed = key.is_some_and(|key| machine.keys.claim() == Claim::Whole(key));

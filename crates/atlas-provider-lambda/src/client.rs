@@ -1,32 +1,23 @@
 //! Lambda's API, one function for each endpoint. What an answer means is `translate`'s.
 
-use std::collections::BTreeSet;
-
 use atlas_core::{CallContext, Result, RetryClass, Secret};
-use atlas_http::{Answer, Call, Client};
+use atlas_http::{Answer, Call, Client, Page, Walk, walk};
 use http::StatusCode;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error;
 use crate::wire::{CreateFileSystem, CreateRuleset, Envelope, FileSystem, InstanceIds, InstanceTypes, Launched, Ruleset, SshKey};
 
 /// No account has this many pages; a server that goes on for longer is broken.
-pub(crate) const MAX_PAGES: usize = 1_000;
-
-/// A walk over instances as far as it could be read.
-#[derive(Debug)]
-pub(crate) struct Walk {
-    pub(crate) items: Vec<Value>,
-    /// What is missing, and why; `None` when the end was reached.
-    pub(crate) missing: Option<String>,
-}
+const MAX_PAGES: usize = 1_000;
 
 /// The API of one account.
 #[derive(Clone, Debug)]
 pub(crate) struct Cloud(pub(crate) Client);
 
 impl Cloud {
-    pub(crate) async fn data<T: serde::de::DeserializeOwned>(&self, cx: &CallContext, call: Call) -> Result<T> {
+    pub(crate) async fn data<T: DeserializeOwned>(&self, cx: &CallContext, call: Call) -> Result<T> {
         Ok(self.0.json::<Envelope<T>>(cx, call).await?.data)
     }
 
@@ -35,31 +26,22 @@ impl Cloud {
     }
 
     /// Walks the instances to the last page. The published document knows no pages, the live API does (docs/clouds/lambda.md).
-    pub(crate) async fn instances(&self, cx: &CallContext) -> Result<Walk> {
-        let mut walk = Walk { items: Vec::new(), missing: None };
-        let (mut token, mut tokens) = (None::<String>, BTreeSet::new());
-        for page in 0..MAX_PAGES {
-            let call = Call::get("list_compute", RetryClass::Safe, ["instances"]).query_opt("page_token", token.as_ref());
-            let read: Envelope<Vec<Value>> = match self.0.json(cx, call).await {
-                Ok(read) => read,
-                Err(error) if page == 0 => return Err(error),
-                Err(error) => {
-                    walk.missing = Some(format!("page {} failed: {error}", page + 1));
-                    return Ok(walk);
-                }
-            };
-            walk.items.extend(read.data);
-            match read.page_token.filter(|next| !next.is_empty()) {
-                None => return Ok(walk),
-                Some(next) if !tokens.insert(next.clone()) => {
-                    walk.missing = Some(format!("page {} leads back to an earlier one", page + 1));
-                    return Ok(walk);
-                }
-                Some(next) => token = Some(next),
-            }
-        }
-        walk.missing = Some("it does not end".to_owned());
-        Ok(walk)
+    pub(crate) async fn instances(&self, cx: &CallContext) -> Result<Walk<Value>> {
+        self.pages(cx, |token| Call::get("list_compute", RetryClass::Safe, ["instances"]).query_opt("page_token", token)).await
+    }
+
+    /// Walks a list, each page asked for by a call with its token.
+    pub(crate) async fn pages<T: DeserializeOwned>(
+        &self,
+        cx: &CallContext,
+        call: impl Fn(Option<String>) -> Call,
+    ) -> Result<Walk<T>> {
+        let call = &call;
+        let page = |token: Option<String>| async move {
+            let read: Envelope<Vec<T>> = self.0.json(cx, call(token)).await?;
+            Ok(Page { items: read.data, next: read.page_token, missing: None })
+        };
+        walk(MAX_PAGES, page).await
     }
 
     /// One instance. With `absence`, a 404 is given back instead of becoming an error.

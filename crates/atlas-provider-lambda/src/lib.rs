@@ -25,7 +25,6 @@ mod resources;
 mod translate;
 mod wire;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use atlas_core::{
@@ -190,19 +189,8 @@ impl Provider for Lambda {
 
     async fn list_compute(&self, cx: &CallContext, filter: &ListFilter) -> Result<Listing> {
         let walk = self.cloud.instances(cx).await?;
-        let (mut computes, mut missing, mut seen) = (Vec::new(), walk.missing, BTreeSet::new());
-        for raw in walk.items {
-            match translate::compute(&self.id, raw) {
-                Ok(compute) if seen.insert(compute.id.clone()) => computes.push(compute),
-                Ok(_) => {} // pages shift under a walk: the same instance twice is one
-                Err(error) => missing = missing.or_else(|| Some(error.message().to_owned())),
-            }
-        }
-        Ok(match missing {
-            None => Listing::complete(computes),
-            Some(reason) => Listing::incomplete(computes, reason),
-        }
-        .filtered(filter))
+        let rows = walk.items.into_iter().map(|raw| translate::compute(&self.id, raw));
+        Ok(Listing::of_walk(rows, walk.missing).filtered(filter))
     }
 
     /// A 404 in Lambda's own words, or `terminated` or `preempted` in an answer about this very id.

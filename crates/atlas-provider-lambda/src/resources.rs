@@ -2,17 +2,14 @@
 //!
 //! Deliberately absent: cluster fabric and support tickets, which no machine of ours needs.
 
-use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use atlas_core::{CallContext, ComputeId, Error, ErrorKind, Result, RetryClass, Secret, Timestamp};
-use atlas_http::Call;
+use atlas_core::{CallContext, ComputeId, Error, Result, RetryClass, Secret, Timestamp};
+use atlas_http::{Call, Walk};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::Lambda;
-use crate::client::MAX_PAGES;
-use crate::wire::Envelope;
 
 /// A public key that launches may name.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -332,22 +329,15 @@ impl Lambda {
     /// # Errors
     /// As any read, and `provider` when the pages do not end: half a trail is no trail. Cancel safe.
     pub async fn audit_events(&self, cx: &CallContext, query: &AuditQuery) -> Result<Vec<AuditEvent>> {
-        let (mut events, mut token, mut tokens) = (Vec::new(), None::<String>, BTreeSet::new());
-        for _ in 0..MAX_PAGES {
-            let call = Call::get("audit_events", RetryClass::Safe, ["audit-events"])
+        let call = |token: Option<String>| {
+            Call::get("audit_events", RetryClass::Safe, ["audit-events"])
                 .query_opt("start", query.start.map(|start| start.to_string()))
                 .query_opt("end", query.end.map(|end| end.to_string()))
                 .query_opt("resource_type", query.resource_type.as_ref())
-                .query_opt("page_token", token.as_ref());
-            let page: Envelope<Vec<AuditEvent>> = self.cloud.0.json(cx, call).await?;
-            events.extend(page.data);
-            match page.page_token.filter(|next| !next.is_empty()) {
-                None => return Ok(events),
-                Some(next) if !tokens.insert(next.clone()) => break,
-                Some(next) => token = Some(next),
-            }
-        }
-        Err(Error::new(ErrorKind::Provider, "the audit trail does not end").during(&self.id, "audit_events"))
+                .query_opt("page_token", token)
+        };
+        let events = self.cloud.pages(cx, call).await.and_then(Walk::whole);
+        events.map_err(|error| error.during(&self.id, "audit_events"))
     }
 }
 

@@ -1,29 +1,19 @@
 //! Vast's API, one function for each endpoint. What an answer means is `translate`'s.
 
-use std::collections::BTreeSet;
-
-use atlas_core::{CallContext, Error, ErrorKind, Next, Outcome, Result, RetryClass, Secret};
-use atlas_http::{Answer, Call, Client};
+use atlas_core::{CallContext, Error, Result, RetryClass, Secret};
+use atlas_http::{Answer, Call, Client, Page, Walk, walk};
 use http::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::error;
-use crate::wire::{Charge, Charges, Created, Found, Offers, Page, PointRead, ResultAt, User, Verdict};
+use crate::wire::{Charge, Charges, Created, Found, Offers, PointRead, ResultAt, User, Verdict};
+use crate::{error, wire};
 
 /// What the list gives at most.
 const PAGE: &str = "25";
 /// No account has this many pages; a server that goes on for longer is broken.
 const MAX_PAGES: usize = 4_000;
-
-/// A walk over instances as far as it could be read.
-#[derive(Debug)]
-pub(crate) struct Walk {
-    pub(crate) items: Vec<Value>,
-    /// What is missing, and why; `None` when the end was reached.
-    pub(crate) missing: Option<String>,
-}
 
 /// The API of one account.
 #[derive(Clone, Debug)]
@@ -91,35 +81,17 @@ impl Cloud {
     }
 
     /// Walks the instances to the last page, in the order of their ids.
-    pub(crate) async fn instances(&self, cx: &CallContext) -> Result<Walk> {
-        let mut walk = Walk { items: Vec::new(), missing: None };
-        let (mut token, mut tokens) = (None::<String>, BTreeSet::new());
-        for page in 0..MAX_PAGES {
+    pub(crate) async fn instances(&self, cx: &CallContext) -> Result<Walk<Value>> {
+        let page = |token: Option<String>| async move {
             let call = Call::get("list_compute", RetryClass::Safe, ["api", "v1", "instances"])
                 .trailing_slash()
                 .query("limit", PAGE)
                 .query("order_by", r#"[{"col":"id","dir":"asc"}]"#)
-                .query_opt("after_token", token.as_ref());
-            let read: Page = match self.json(cx, call).await {
-                Ok(read) => read,
-                Err(error) if page == 0 => return Err(error),
-                Err(error) => {
-                    walk.missing = Some(format!("page {} failed: {error}", page + 1));
-                    return Ok(walk);
-                }
-            };
-            walk.items.extend(read.instances);
-            match read.next_token.filter(|next| !next.is_empty()) {
-                None => return Ok(walk),
-                Some(next) if !tokens.insert(next.clone()) => {
-                    walk.missing = Some(format!("page {} leads back to an earlier one", page + 1));
-                    return Ok(walk);
-                }
-                Some(next) => token = Some(next),
-            }
-        }
-        walk.missing = Some("it does not end".to_owned());
-        Ok(walk)
+                .query_opt("after_token", token);
+            let read: wire::Page = self.json(cx, call).await?;
+            Ok(Page { items: read.instances, next: read.next_token, missing: None })
+        };
+        walk(MAX_PAGES, page).await
     }
 
     /// Stops or starts. The words of the answer count, whatever its status.
@@ -170,23 +142,17 @@ impl Cloud {
     /// The charges for instances between two instants, in epoch seconds.
     pub(crate) async fn charges(&self, cx: &CallContext, from: i64, to: i64) -> Result<Vec<Charge>> {
         let filters = json!({ "day": { "gte": from, "lte": to }, "type": { "in": ["instance"] } }).to_string();
-        let (mut all, mut token, mut tokens) = (Vec::new(), None::<String>, BTreeSet::new());
-        loop {
+        let filters = &filters;
+        let page = |token: Option<String>| async move {
             let call = call(Method::GET, "compute_spend", RetryClass::Safe, ["charges"])
-                .query("select_filters", &filters)
+                .query("select_filters", filters)
                 .query("format", "table")
                 .query("limit", "500")
-                .query_opt("after_token", token.as_ref());
-            let page: Charges = self.json(cx, call).await?;
-            all.extend(page.results);
-            match page.next_token.filter(|next| !next.is_empty()) {
-                None => return Ok(all),
-                Some(next) if !tokens.insert(next.clone()) => {
-                    let error = Error::new(ErrorKind::Provider, "the pages of charges go in a circle");
-                    return Err(error.outcome_is(Outcome::NotApplied(Next::SameLater)));
-                }
-                Some(next) => token = Some(next),
-            }
-        }
+                .query_opt("after_token", token);
+            let read: Charges = self.json(cx, call).await?;
+            Ok(Page { items: read.results, next: read.next_token, missing: None })
+        };
+        // Half a sum is none.
+        walk(MAX_PAGES, page).await?.whole()
     }
 }

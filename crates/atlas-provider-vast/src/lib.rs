@@ -33,7 +33,7 @@ mod resources;
 mod translate;
 mod wire;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -226,19 +226,8 @@ impl Provider for Vast {
 
     async fn list_compute(&self, cx: &CallContext, filter: &ListFilter) -> Result<Listing> {
         let walk = self.cloud.instances(cx).await?;
-        let (mut computes, mut missing, mut seen) = (Vec::new(), walk.missing, BTreeSet::new());
-        for raw in walk.items {
-            match translate::compute(&self.id, raw, &self.memory) {
-                Ok(compute) if seen.insert(compute.id.clone()) => computes.push(compute),
-                Ok(_) => {} // the same instance twice is one
-                Err(error) => missing = missing.or_else(|| Some(error.message().to_owned())),
-            }
-        }
-        Ok(match missing {
-            None => Listing::complete(computes),
-            Some(reason) => Listing::incomplete(computes, reason),
-        }
-        .filtered(filter))
+        let rows = walk.items.into_iter().map(|raw| translate::compute(&self.id, raw, &self.memory));
+        Ok(Listing::of_walk(rows, walk.missing).filtered(filter))
     }
 
     /// `{"instances": null}`, or a 404 that names the instance and not the key.
