@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use atlas_core::Timestamp;
@@ -14,19 +14,33 @@ use crate::session::Touch;
 
 const SHARDS: usize = 64;
 
-/// One session's activity.
+/// What every touch of a session reads and writes: the newest that was acknowledged, in milliseconds since the epoch, doubled. Odd
+/// while the session is on the list to be flushed and no touch before that flush is due can be a late one; without an idle limit,
+/// always. Fetching it is what a touch costs, so it is small.
+type Hot = AtomicI64;
+
+/// What else there is of a session, for its first touch after a flush and for the flush.
 #[derive(Debug)]
-struct Cell {
-    /// The newest that was acknowledged, in milliseconds since the epoch.
-    newest: AtomicI64,
-    /// The newest that is durable.
-    durable: AtomicI64,
-    /// The commit that wrote it; 0 before there is a row.
-    version: AtomicU64,
+struct Cold {
+    /// From this millisecond on an idle decision may be taken without asking this process: the newest durable touch, and the idle
+    /// limit less a flush. `i64::MAX` without a limit.
+    late_from: i64,
+    /// The commit that wrote the newest durable touch; 0 before there is a row.
+    version: u64,
     /// The idle limit in milliseconds, at most 49 days; 0 without one.
-    ttl: AtomicU32,
-    /// Whether it is on the list to be flushed.
-    listed: AtomicBool,
+    ttl: u32,
+}
+
+const fn noted(millis: i64, calm: bool) -> i64 {
+    millis.saturating_mul(2) | calm as i64
+}
+
+const fn is_calm(noted: i64) -> bool {
+    noted & 1 == 1
+}
+
+const fn millis_of(noted: i64) -> i64 {
+    noted >> 1
 }
 
 /// Session ids end in random bytes: eight of them, stirred, are a hash, and the same one in every run. Unstirred, the byte that
@@ -47,7 +61,18 @@ impl Hasher for IdHasher {
     }
 }
 
-type Shard = RwLock<HashMap<SessionId, Cell, BuildHasherDefault<IdHasher>>>;
+type ById<T> = HashMap<SessionId, T, BuildHasherDefault<IdHasher>>;
+
+#[derive(Debug, Default)]
+struct Cells {
+    hot: ById<Hot>,
+    cold: ById<Cold>,
+}
+
+/// In a line of the cache of its own: two threads at two shards do not wait for each other.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Shard(RwLock<Cells>);
 
 /// The activity of every session of this node.
 #[derive(Debug)]
@@ -99,25 +124,34 @@ impl Touches {
         &self.shards[usize::from(id.as_bytes()[15]) % SHARDS]
     }
 
-    fn with<T>(&self, id: SessionId, look: impl FnOnce(&Cell) -> T) -> Option<T> {
-        self.shard(id).read().unwrap_or_else(PoisonError::into_inner).get(&id).map(look)
+    fn read(&self, id: SessionId) -> RwLockReadGuard<'_, Cells> {
+        self.shard(id).0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, id: SessionId) -> RwLockWriteGuard<'_, Cells> {
+        self.shard(id).0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long a touch of a session with this idle limit may stay in memory only, in milliseconds.
+    fn flush_of(&self, ttl: u32) -> i64 {
+        i64::try_from(self.flush.as_millis()).unwrap_or(i64::MAX).min(i64::from(ttl) / 10)
+    }
+
+    /// From when a touch is late, when this one is the newest that is durable.
+    fn late_from(&self, ttl: u32, durable: i64) -> i64 {
+        if ttl == 0 { i64::MAX } else { durable.saturating_add(i64::from(ttl)).saturating_sub(self.flush_of(ttl)) }
     }
 
     /// Begins to count a session's activity.
     pub(crate) fn insert(&self, id: SessionId, ttl: Option<Duration>, durable: Timestamp, version: Option<u64>) {
-        let ttl = ttl.map_or(0, |ttl| u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX));
+        let given = ttl.map_or(0, |ttl| u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX));
         let millis = durable.unix_millis();
-        let mut shard = self.shard(id).write().unwrap_or_else(PoisonError::into_inner);
-        let cell = shard.entry(id).or_insert_with(|| Cell {
-            newest: AtomicI64::new(millis),
-            durable: AtomicI64::new(millis),
-            version: AtomicU64::new(0),
-            ttl: AtomicU32::new(ttl),
-            listed: AtomicBool::new(false),
-        });
-        cell.newest.fetch_max(millis, Ordering::Relaxed);
-        cell.durable.fetch_max(millis, Ordering::Relaxed);
-        cell.version.fetch_max(version.unwrap_or(0), Ordering::Relaxed);
+        let mut cells = self.write(id);
+        let cold = cells.cold.entry(id).or_insert(Cold { late_from: i64::MIN, version: 0, ttl: given });
+        cold.version = cold.version.max(version.unwrap_or(0));
+        cold.late_from = cold.late_from.max(self.late_from(cold.ttl, millis));
+        let noted = noted(millis, cold.ttl == 0);
+        cells.hot.entry(id).or_insert_with(|| Hot::new(noted)).fetch_max(noted, Ordering::Relaxed);
     }
 
     /// Remembers where activity came from.
@@ -138,50 +172,72 @@ impl Touches {
 
     pub(crate) fn remove(&self, id: SessionId) {
         self.origins.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        self.shard(id).write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        let mut cells = self.write(id);
+        cells.hot.remove(&id);
+        cells.cold.remove(&id);
     }
 
     pub(crate) fn clear(&self) {
         self.origins.lock().unwrap_or_else(PoisonError::into_inner).clear();
         for shard in &self.shards {
-            shard.write().unwrap_or_else(PoisonError::into_inner).clear();
+            *shard.0.write().unwrap_or_else(PoisonError::into_inner) = Cells::default();
         }
     }
 
     /// The newest activity this process knows of.
     pub(crate) fn newest(&self, id: SessionId) -> Option<Timestamp> {
-        self.with(id, |cell| at(cell.newest.load(Ordering::Relaxed)))
+        self.read(id).hot.get(&id).map(|hot| at(millis_of(hot.load(Ordering::Relaxed))))
     }
 
     /// Counts one, in milliseconds since the epoch. `None` when the session is not of this node.
     pub(crate) fn touch(&self, id: SessionId, millis: i64) -> Option<Touch> {
-        let (answer, flush_at) = self.with(id, |cell| {
-            cell.newest.fetch_max(millis, Ordering::Relaxed);
-            let ttl = Duration::from_millis(cell.ttl.load(Ordering::Relaxed).into());
-            if ttl.is_zero() {
-                return (Touch::Recorded, i64::MAX);
+        let cells = self.read(id);
+        let hot = cells.hot.get(&id)?;
+        let mut before = hot.load(Ordering::Acquire);
+        // Whoever put it on the list saw that no touch can be late before the flush is due, and said when that is.
+        while is_calm(before)
+            && millis <= self.flush_at.load(Ordering::Acquire)
+            && self.failing_since.load(Ordering::Relaxed) == i64::MAX
+        {
+            let after = before.max(noted(millis, true));
+            match hot.compare_exchange_weak(before, after, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(Touch::Recorded),
+                Err(other) => before = other,
             }
-            let flush = i64::try_from(self.flush.min(ttl / 10).as_millis()).unwrap_or(i64::MAX);
-            let ttl = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
-            let durable = cell.durable.load(Ordering::Relaxed);
-            if !cell.listed.load(Ordering::Relaxed) && !cell.listed.swap(true, Ordering::Relaxed) {
-                self.listed.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
-            }
-            // The idle decision may be taken from here on without asking this process: only a durable touch counts.
-            let late = self.defer_late && millis >= durable.saturating_add(ttl).saturating_sub(flush);
-            let failing = self.failing_since.load(Ordering::Relaxed);
-            if late || failing.saturating_add(flush) <= millis {
-                (Touch::Deferred, millis)
-            } else {
-                // Half the time for waiting, half for the write itself.
-                (Touch::Recorded, millis.saturating_add(flush / 2))
-            }
-        })?;
-        if flush_at < self.flush_at.load(Ordering::Relaxed) {
-            self.flush_at.fetch_min(flush_at, Ordering::Relaxed);
+        }
+        Some(self.list(id, hot, cells.cold.get(&id)?, millis))
+    }
+
+    /// Notes a touch and puts its session on the list to be flushed.
+    fn list(&self, id: SessionId, hot: &Hot, cold: &Cold, millis: i64) -> Touch {
+        let note = |calm| {
+            let newer = |before| Some(noted(millis_of(before).max(millis), calm));
+            // It always answers something.
+            let _ = hot.fetch_update(Ordering::AcqRel, Ordering::Acquire, newer);
+        };
+        if cold.ttl == 0 {
+            note(true);
+            return Touch::Recorded;
+        }
+        let flush = self.flush_of(cold.ttl);
+        // Half the time for waiting, half for the write itself.
+        let due = millis.saturating_add(flush / 2);
+        let is_late = self.defer_late && millis >= cold.late_from;
+        let (answer, flush_at) = if is_late || self.failing_since.load(Ordering::Relaxed).saturating_add(flush) <= millis {
+            (Touch::Deferred, millis)
+        } else {
+            (Touch::Recorded, due)
+        };
+        // One step as a flush sees it: on the list, due, and only then calm.
+        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        listed.insert(id);
+        let sooner = flush_at < self.flush_at.fetch_min(flush_at, Ordering::AcqRel);
+        note(!self.defer_late || due < cold.late_from);
+        drop(listed);
+        if sooner {
             self.wanted.notify_one();
         }
-        Some(answer)
+        answer
     }
 
     /// When the next flush is due.
@@ -190,44 +246,46 @@ impl Touches {
         (millis != i64::MAX).then(|| at(millis))
     }
 
-    /// Takes what is to be flushed off the list.
+    /// Takes what is to be flushed off the list. While it is being flushed, flushing is said not to work.
     pub(crate) fn take(&self) -> Vec<Unflushed> {
-        self.flush_at.store(i64::MAX, Ordering::Relaxed);
-        let listed = std::mem::take(&mut *self.listed.lock().unwrap_or_else(PoisonError::into_inner));
-        listed.into_iter().filter_map(|id| self.unflushed(id)).collect()
+        let taken = {
+            let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+            self.flush_at.store(i64::MAX, Ordering::Release);
+            std::mem::take(&mut *listed)
+        };
+        taken.into_iter().filter_map(|id| self.unflushed(id)).collect()
     }
 
     /// What is to be flushed of one session, if anything is.
-    pub(crate) fn unflushed(&self, id: SessionId) -> Option<Unflushed> {
-        self.with(id, |cell| {
-            cell.listed.store(false, Ordering::Relaxed);
-            let (newest, durable) = (cell.newest.load(Ordering::Relaxed), cell.durable.load(Ordering::Relaxed));
-            let version = cell.version.load(Ordering::Relaxed);
-            (newest > durable).then(|| Unflushed { id, newest: at(newest), version: (version > 0).then_some(version) })
-        })
-        .flatten()
+    fn unflushed(&self, id: SessionId) -> Option<Unflushed> {
+        let cells = self.read(id);
+        let (hot, cold) = (cells.hot.get(&id)?, cells.cold.get(&id)?);
+        let newest = millis_of(hot.fetch_and(!1, Ordering::AcqRel));
+        let is_newer = self.late_from(cold.ttl, newest) > cold.late_from;
+        is_newer.then(|| Unflushed { id, newest: at(newest), version: (cold.version > 0).then_some(cold.version) })
     }
 
     /// It is durable now; or a newer one of another node was read.
     pub(crate) fn flushed(&self, id: SessionId, durable: Timestamp, version: u64) {
         let millis = durable.unix_millis();
-        self.with(id, |cell| {
-            cell.durable.fetch_max(millis, Ordering::Relaxed);
-            cell.newest.fetch_max(millis, Ordering::Relaxed);
-            cell.version.fetch_max(version, Ordering::Relaxed);
-        });
+        let mut cells = self.write(id);
+        let Some(cold) = cells.cold.get_mut(&id) else { return };
+        cold.version = cold.version.max(version);
+        cold.late_from = cold.late_from.max(self.late_from(cold.ttl, millis));
+        let noted = noted(millis, cold.ttl == 0);
+        if let Some(hot) = cells.hot.get(&id) {
+            hot.fetch_max(noted, Ordering::AcqRel);
+        }
     }
 
     /// Puts back what could not be flushed.
     pub(crate) fn again(&self, ids: impl IntoIterator<Item = SessionId>, when: Timestamp) {
+        // Before the list is locked: a touch locks it with its session's shard in hand.
+        let ids: Vec<SessionId> = ids.into_iter().filter(|id| self.read(*id).hot.contains_key(id)).collect();
         let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
-        for id in ids {
-            if self.with(id, |cell| cell.listed.store(true, Ordering::Relaxed)).is_some() {
-                listed.insert(id);
-            }
-        }
+        listed.extend(ids);
         if !listed.is_empty() {
-            self.flush_at.fetch_min(when.unix_millis(), Ordering::Relaxed);
+            self.flush_at.fetch_min(when.unix_millis(), Ordering::AcqRel);
         }
     }
 
@@ -273,5 +331,61 @@ mod tests {
         assert_eq!(touch(5_000), Some(Touch::Deferred));
         touches.works(true, start);
         assert_eq!(touch(6_000), Some(Touch::Recorded));
+    }
+
+    #[test]
+    fn a_touch_becomes_late_at_its_time_even_while_its_session_is_on_the_list() {
+        let start = Timestamp::from_unix_seconds(1_790_000_000);
+        let id = SessionId::new(start, &SeededEntropy::new(1));
+        let touches = Touches::new(Duration::from_secs(5), true);
+        touches.insert(id, Some(Duration::from_secs(100)), start, None);
+        let touch = |after: i64| touches.touch(id, start.unix_millis() + after);
+        // The flush that the first of them waits for is due after the second.
+        assert_eq!(touch(94_000), Some(Touch::Recorded));
+        assert_eq!(touch(94_500), Some(Touch::Recorded));
+        assert_eq!(touch(95_000), Some(Touch::Deferred));
+        // And so it does when nobody comes to flush.
+        let touches = Touches::new(Duration::from_secs(5), true);
+        touches.insert(id, Some(Duration::from_secs(100)), start, None);
+        let touch = |after: i64| touches.touch(id, start.unix_millis() + after);
+        assert_eq!((touch(1_000), touch(2_000)), (Some(Touch::Recorded), Some(Touch::Recorded)));
+        assert_eq!(touch(95_000), Some(Touch::Deferred));
+    }
+
+    #[test]
+    fn no_touch_is_lost_between_a_flush_and_the_touches_that_go_on_meanwhile() {
+        let start = Timestamp::from_unix_seconds(1_790_000_000);
+        let ids: Vec<SessionId> = (0..8).map(|seed| SessionId::new(start, &SeededEntropy::new(seed))).collect();
+        let touches = Touches::new(Duration::from_secs(5), true);
+        for id in &ids {
+            touches.insert(*id, Some(Duration::from_secs(3600)), start, None);
+        }
+        let last = start.unix_millis() + 200_000;
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for millis in start.unix_millis() + 1..=last {
+                        for id in &ids {
+                            assert_eq!(touches.touch(*id, millis), Some(Touch::Recorded));
+                        }
+                    }
+                });
+            }
+            for version in 1..2_000 {
+                touches.works(false, at(last));
+                for unflushed in touches.take() {
+                    touches.flushed(unflushed.id, unflushed.newest, version);
+                }
+                touches.works(true, at(last));
+            }
+        });
+        // What is not durable yet is on the list.
+        for unflushed in touches.take() {
+            touches.flushed(unflushed.id, unflushed.newest, 2_000);
+        }
+        for id in &ids {
+            assert_eq!(touches.newest(*id), Some(at(last)));
+            assert_eq!(touches.read(*id).cold[id].late_from, last + 3_600_000 - 5_000);
+        }
     }
 }
