@@ -21,6 +21,7 @@ const FEATURES: &[&str] = &[
     "web",
     "config",
     "testkit",
+    "metrics",
     "probe",
     "runpod-graphql",
 ];
