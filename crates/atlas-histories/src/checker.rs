@@ -8,8 +8,9 @@ use atlas_orchestrator::store::{Memory, Store, StoredEvent, Table};
 use atlas_orchestrator::{Event, EventKind, Limit, Policy, Reason, SessionId, SessionInfo, SessionState};
 use atlas_testkit::world::{FaultKind, Machine, World};
 
+use crate::cloud::Cloud;
 use crate::facts::Facts;
-use crate::history::{ACCOUNT, CANARY, FLEET};
+use crate::history::{CANARY, FLEET};
 use crate::plan::{Plan, Step, Under};
 use crate::report::Violation;
 
@@ -20,7 +21,6 @@ const BREAKER: usize = 8;
 pub(crate) struct Evidence<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) world: World,
-    pub(crate) cloud: &'static str,
     pub(crate) store: &'a Memory,
     pub(crate) secret: &'a Secret,
     pub(crate) policy: &'a Policy,
@@ -51,6 +51,24 @@ struct Ours {
     session: Option<SessionId>,
 }
 
+impl Ours {
+    fn cloud(&self) -> Option<Cloud> {
+        Cloud::of(&self.machine)
+    }
+
+    /// Made with the key of another account.
+    fn elsewhere(&self) -> bool {
+        self.cloud().is_none_or(|cloud| self.machine.account != cloud.account())
+    }
+
+    /// The values in its environment that nobody else may see.
+    fn secrets(&self) -> impl Iterator<Item = String> {
+        let open = self.cloud().map(Cloud::open_variables).unwrap_or_default();
+        let secret = |name: &str| name != LAUNCH_KEY_ENV && !open.contains(&name);
+        self.machine.spec.env.iter().filter(move |(name, _)| secret(name)).map(|(_, value)| value.expose().to_owned())
+    }
+}
+
 struct Case<'a> {
     evidence: &'a Evidence<'a>,
     ours: Vec<Ours>,
@@ -69,9 +87,7 @@ pub(crate) async fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
         }
     }
     let ours = evidence
-        .world
-        .all(evidence.cloud)
-        .into_iter()
+        .machines()
         .filter(|machine| !evidence.planted.contains_key(&machine.id))
         .map(|machine| {
             let key: Option<TrackedKey> = machine.spec.env.get(LAUNCH_KEY_ENV).and_then(|text| text.expose().parse().ok());
@@ -124,10 +140,21 @@ impl Evidence<'_> {
         bytes
     }
 
-    fn heal(&self) -> Duration {
-        let account = &self.policy.default_account;
+    /// Every machine there ever was, on any cloud.
+    fn machines(&self) -> impl Iterator<Item = Machine> {
+        self.plan.clouds.iter().flat_map(|cloud| self.world.all(cloud.as_str()))
+    }
+
+    /// How long it takes at most until the machines of this cloud are its sessions'.
+    fn heal(&self, cloud: Cloud) -> Duration {
+        let account = self.policy.account(&cloud.account_name());
         let limits = account.limits.unwrap_or_default();
         2 * account.reap_interval + account.grace + 2 * limits.visibility_bound
+    }
+
+    /// The same of a session's cloud.
+    fn heal_of(&self, info: &SessionInfo) -> Duration {
+        self.plan.clouds.iter().find(|cloud| cloud.account_name() == info.account).map(|cloud| self.heal(*cloud)).unwrap_or_default()
     }
 
     fn rolled_back(&self) -> bool {
@@ -211,12 +238,12 @@ impl Case<'_> {
     fn machines_are_the_sessions(&mut self) {
         let present = self.evidence.present.clone();
         let Some(at) = present.at else { return };
-        let heal = self.evidence.heal();
         let mut allowed: BTreeSet<String> = BTreeSet::new();
         let mut found = Vec::new();
         // A breaker that somebody's fleet tripped waits for an operator, and with it everything else without a session.
         let broken = self.evidence.planted.values().any(|kind| *kind == FLEET);
         for info in &present.sessions {
+            let heal = self.evidence.heal_of(info);
             let serving = info.compute.as_ref().map(|compute| compute.id.to_string());
             match info.state {
                 SessionState::Starting | SessionState::Ready => {
@@ -247,10 +274,11 @@ impl Case<'_> {
             let over = recorded.is_some_and(|info| {
                 info.attempts.iter().any(|attempt| Some(attempt.attempt) == ours.attempt && attempt.ended_at.is_some())
             });
-            let lost_elsewhere = recorded.is_none() && ours.machine.account != ACCOUNT && self.evidence.rolled_back();
+            let lost_elsewhere = recorded.is_none() && ours.elsewhere() && self.evidence.rolled_back();
             if broken && over || lost_elsewhere {
                 continue;
             }
+            let heal = ours.cloud().map(|cloud| self.evidence.heal(cloud)).unwrap_or_default();
             if present.live.contains(id) && !allowed.contains(id) && at.since(ours.machine.created_at) > heal {
                 found.push(format!("machine {id} of {} lives, and no live session has it", ours.machine.created_at));
             }
@@ -363,9 +391,8 @@ impl Case<'_> {
 
     /// How many machines of somebody's fleet there were at that moment.
     fn fleet_at(&self, at: Timestamp) -> usize {
-        let machines = self.evidence.world.all(self.evidence.cloud).into_iter();
         let lived = |machine: &Machine| machine.created_at <= at && machine.destroyed_at.is_none_or(|gone| gone >= at);
-        machines.filter(|m| self.evidence.planted.get(&m.id).is_some_and(|kind| *kind == FLEET) && lived(m)).count()
+        self.evidence.machines().filter(|m| self.evidence.planted.get(&m.id).is_some_and(|kind| *kind == FLEET) && lived(m)).count()
     }
 
     /// I5: in calm weather no session costs more than its cap.
@@ -519,10 +546,7 @@ impl Case<'_> {
         for (_, line) in &self.evidence.facts.seen().story {
             places.push(("what the application was told".to_owned(), line.clone().into_bytes()));
         }
-        let tokens = self.ours.iter().flat_map(|ours| {
-            ours.machine.spec.env.iter().filter(|(name, _)| *name != LAUNCH_KEY_ENV).map(|(_, value)| value.expose().to_owned())
-        });
-        let mut secrets: BTreeSet<String> = tokens.collect();
+        let mut secrets: BTreeSet<String> = self.ours.iter().flat_map(Ours::secrets).collect();
         secrets.insert(CANARY.to_owned());
         secrets.insert(crate::node::API_KEY.to_owned());
         secrets.insert(self.evidence.secret.expose().to_owned());

@@ -25,8 +25,8 @@ pub(crate) struct Seen {
     pub(crate) told_terminated: BTreeMap<SessionId, Timestamp>,
     /// Events each reader got, by reader.
     pub(crate) read: BTreeMap<usize, Vec<Event>>,
-    /// Sessions and tasks asked for.
-    pub(crate) spawns: u64,
+    /// Sessions and tasks asked for, by cloud.
+    pub(crate) spawns: BTreeMap<&'static str, u64>,
     /// Nodes killed.
     pub(crate) crashes: u64,
     /// When something last went wrong on purpose.

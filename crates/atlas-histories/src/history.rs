@@ -4,21 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use atlas_core::{AccountName, ComputeRequest, Gpu, LAUNCH_KEY_ENV, Port, RealmId, Secret, Timestamp, TrackedKey, Usd};
+use atlas_core::{ComputeRequest, RealmId, Secret, Timestamp, TrackedKey, Usd};
 use atlas_orchestrator::realm::{MemoryLedger, Realm};
 use atlas_orchestrator::store::{Memory, MemorySnapshot};
 use atlas_orchestrator::{Cursor, OnFailure, Scope, SessionFilter, SessionKind, SessionOptions, Shutdown, StopOutcome, Touch};
-use atlas_testkit::dialect::runpod;
-use atlas_testkit::world::{Account, FaultKind, Lag, Machine, MachineSpec, World, WorldClock};
+use atlas_testkit::world::{FaultKind, Lag, Machine, MachineSpec, World, WorldClock};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::checker::{self, Evidence, Present};
+use crate::cloud::Cloud;
 use crate::dice::{self, Dice};
-use crate::facts::Facts;
+use crate::facts::{Facts, Seen};
 use crate::node::{API_KEY, Deployment, Node};
 use crate::plan::{Outside, Plan, Step, Under, Wish};
 use crate::process::Places;
-use crate::report::Outcome;
+use crate::report::{OnCloud, Outcome};
 use crate::rules::Rules;
 use crate::store::StoreWeather;
 use crate::way::Network;
@@ -27,13 +27,9 @@ use crate::way::Network;
 pub(crate) const FLEET: &str = "fleet";
 /// A secret that every session's environment holds: wherever it shows, a secret leaked.
 pub(crate) const CANARY: &str = "zzCANARYzz";
-/// The account of the nodes, by its name in the world.
-pub(crate) const ACCOUNT: &str = "ours";
 /// Another account of ours, and its key: what a wrong deploy uses.
 const OTHER_ACCOUNT: &str = "our-other-one";
 const OTHER_KEY: &str = "history-key-of-the-other-account";
-/// How late the cloud's reads may be at worst, within its stated bound.
-const LAG: Duration = Duration::from_secs(110);
 /// After this much quiet every promise about the present must hold.
 const QUIET: Duration = Duration::from_secs(15 * 60);
 /// And after this much more every session that was asked to end must have ended.
@@ -66,17 +62,18 @@ struct History {
 impl History {
     fn new(plan: &Plan, rules: &Rules) -> Self {
         let seed = plan.seed;
-        let world = World::new(seed, WorldClock::following(1.0)).with_cloud(runpod::cloud());
-        world.add_key(runpod::NAME, API_KEY, ACCOUNT);
-        world.add_key(runpod::NAME, OTHER_KEY, OTHER_ACCOUNT);
-        world.set_lag(runpod::NAME, Lag::within(LAG));
+        let mut world = World::new(seed, WorldClock::following(1.0));
+        for cloud in &plan.clouds {
+            world = world.with_cloud(cloud.spec());
+            world.add_key(cloud.as_str(), API_KEY, cloud.account());
+            world.add_key(cloud.as_str(), OTHER_KEY, OTHER_ACCOUNT);
+            world.set_lag(cloud.as_str(), Lag::within(cloud.lag()));
+        }
         let entropy = dice::entropy(seed, "store");
         let store = Memory::new(Arc::new(world.clock().clone()), &entropy).durable(true);
-        let mut quirks = runpod::Quirks::default();
-        quirks.page_size = plan.page_size;
         let deployment = Deployment {
             seed,
-            cloud: runpod::RunPod::new(world.clone()).with_quirks(quirks),
+            clouds: plan.clouds.iter().map(|cloud| (*cloud, cloud.dialect(&world, plan.page_size))).collect(),
             store,
             ledger: MemoryLedger::default(),
             secret: Secret::new(format!("realm-secret-{seed:020}-0123456789abcdefghijklmnopqrstuvwxyz")),
@@ -111,6 +108,11 @@ impl History {
         self.world().now()
     }
 
+    /// Every machine there ever was, on any cloud.
+    fn machines(&self) -> Vec<Machine> {
+        self.plan.clouds.iter().flat_map(|cloud| self.world().all(cloud.as_str())).collect()
+    }
+
     async fn play(mut self) -> Outcome {
         for index in 0..self.plan.nodes {
             let node = self.boot(index);
@@ -128,8 +130,7 @@ impl History {
         self.wait_until(self.began + Duration::from_secs(600).max(Instant::now() - self.began)).await;
         self.calm_down().await;
         let sessions = self.settle(QUIET).await;
-        let live =
-            self.world().all(runpod::NAME).into_iter().filter(|machine| machine.is_live()).map(|machine| machine.id).collect();
+        let live = self.machines().into_iter().filter(Machine::is_live).map(|machine| machine.id).collect();
         let present = Present { at: Some(self.now()), sessions, live };
         self.end_all().await;
         let end = self.settle(ENDING).await;
@@ -207,8 +208,9 @@ impl History {
             Step::KeyRevoked(span) => {
                 self.facts.disaster(now, "revoke-key");
                 self.world().count_fault(FaultKind::RevokeKey);
-                self.world().revoke_key(runpod::NAME, API_KEY);
-                self.restore_key_after(span);
+                let cloud = self.some_cloud();
+                self.world().revoke_key(cloud.as_str(), API_KEY);
+                self.restore_key_after(cloud, span);
             }
             Step::WrongKey => {
                 self.facts.disaster(now, "swap-account");
@@ -219,11 +221,19 @@ impl History {
         }
     }
 
-    fn restore_key_after(&self, span: Duration) {
+    /// A cloud of the history, drawn where there are two.
+    fn some_cloud(&self) -> Cloud {
+        match self.plan.clouds[..] {
+            [only] => only,
+            _ => *self.dice.pick(&self.plan.clouds),
+        }
+    }
+
+    fn restore_key_after(&self, cloud: Cloud, span: Duration) {
         let world = self.world().clone();
         drop(tokio::spawn(async move {
             sleep(span).await;
-            world.restore_key(runpod::NAME, API_KEY);
+            world.restore_key(cloud.as_str(), API_KEY);
         }));
     }
 
@@ -256,13 +266,13 @@ impl History {
         };
         let Some(orchestrator) = node.orchestrator() else { return };
         let (facts, world) = (self.facts.clone(), self.world().clone());
-        facts.seen().spawns += 1;
+        *facts.seen().spawns.entry(wish.cloud.as_str()).or_default() += 1;
         let user = wish.user;
         facts.tell(world.now(), format!("user {user} asks {} for {wish:?}, command {command:?}", node.name));
         self.readers += 1;
         let reader = self.readers;
         drop(tokio::spawn(node.process.task(async move {
-            let request = request(&wish);
+            let request = request(&wish, command.is_some());
             let options = options(&wish);
             let (request, kind) = match command {
                 Some(command) => (request.command(command), SessionKind::Task),
@@ -352,105 +362,106 @@ impl History {
         self.deployment.store.restore(&snapshot);
     }
 
+    /// A machine that somebody else made.
+    fn plant(&mut self, cloud: Cloud, spec: MachineSpec, kind: &'static str) -> Option<Machine> {
+        let account = self.world().account(cloud.account());
+        let made = self.world().plant_machine(cloud.as_str(), &account, spec).ok()?;
+        self.planted.insert(made.id.clone(), kind);
+        Some(made)
+    }
+
     fn outside(&mut self, what: Outside) {
-        let (world, now) = (self.world().clone(), self.now());
+        let (world, now, cloud) = (self.world().clone(), self.now(), self.some_cloud());
+        let name = cloud.as_str();
         let ours: Vec<_> = world
-            .all(runpod::NAME)
+            .all(name)
             .into_iter()
             .filter(|machine| machine.is_live() && !self.planted.contains_key(&machine.id) && machine.launch_key().is_some())
             .collect();
         let some = (!ours.is_empty()).then(|| self.dice.pick(&ours).clone());
-        let account = world.account(ACCOUNT);
-        let plant = |history: &mut Self, name: String, tag: Option<TrackedKey>, kind: &'static str| {
-            let mut spec = MachineSpec::gpu("NVIDIA L40S", 1).named(name);
-            if let Some(key) = tag {
-                spec.env.insert(LAUNCH_KEY_ENV.to_owned(), Secret::new(key.to_string()));
-            }
-            if let Ok(machine) = world.plant_machine(runpod::NAME, &account, spec) {
-                history.planted.insert(machine.id, kind);
-            }
+        let marked = |name: String, key: Option<TrackedKey>| {
+            let mut spec = cloud.strangers(&world, name);
+            cloud.mark(&mut spec, key);
+            spec
         };
         let entropy = dice::entropy(self.plan.seed, &format!("outside {now}"));
         match what {
-            Outside::Foreign => plant(self, "somebody-elses".to_owned(), None, "foreign"),
-            Outside::LookAlike => plant(self, "atlas-session-a1-not-a-key".to_owned(), None, "look-alike"),
+            Outside::Foreign => drop(self.plant(cloud, marked("somebody-elses".to_owned(), None), "foreign")),
+            Outside::LookAlike => {
+                drop(self.plant(cloud, marked("atlas-session-a1-not-a-key".to_owned(), None), "look-alike"));
+            }
             Outside::OtherRealm => {
                 let other = Realm::new(&Secret::new("another-deployments-secret-0123456789-abcdefghijklmnopqrstuvwxyz"));
                 let Ok(other) = other else { return };
                 let key = other.mint_key(now, &entropy);
-                plant(self, format!("atlas-theirs-{key}"), Some(key), "other-realm");
+                self.plant(cloud, marked(format!("atlas-theirs-{key}"), Some(key)), "other-realm");
             }
             Outside::Forged => {
                 let realm =
                     ours.first().and_then(|m| m.launch_key()).map_or_else(|| RealmId::from_bytes([1; 4]), |key| key.realm());
                 let attempt = atlas_core::AttemptId::new(now, [7; 6]);
                 let key = TrackedKey::new(realm, attempt, [0; 5]);
-                plant(self, format!("atlas-forged-{key}"), Some(key), "forged");
+                self.plant(cloud, marked(format!("atlas-forged-{key}"), Some(key)), "forged");
             }
             Outside::Clone => {
-                if let Some(machine) = some
-                    && let Ok(clone) = world.clone_machine(runpod::NAME, &machine.id)
-                {
-                    self.planted.insert(clone.id, "clone");
+                if let Some(machine) = some {
+                    self.plant(cloud, cloud.copy(&world, &machine), "clone");
                 }
             }
             Outside::Fleet => {
                 // Of one that is past its own beginning: nobody can take these for a call that was committed twice.
                 let old = ours.iter().find(|machine| now.since(machine.created_at) > Duration::from_secs(600));
                 for _ in 0..12 {
-                    if let Some(machine) = old
-                        && let Ok(copy) = world.clone_machine(runpod::NAME, &machine.id)
-                    {
-                        self.planted.insert(copy.id, FLEET);
+                    if let Some(machine) = old {
+                        self.plant(cloud, cloud.copy(&world, machine), FLEET);
                     }
                 }
             }
             Outside::CopiedEnvironment => {
                 if let Some(machine) = some {
-                    plant(self, "their-own-thing".to_owned(), machine.launch_key(), "copied");
+                    self.plant(cloud, marked("their-own-thing".to_owned(), machine.launch_key()), "copied");
                 }
             }
-            Outside::Misshown(span) => self.misshow(&account, span),
+            Outside::Misshown(span) => self.misshow(cloud, span),
             Outside::Rename => {
                 if let Some(machine) = some {
-                    world.rename_machine(runpod::NAME, &machine.id, "renamed-by-hand");
+                    world.rename_machine(name, &machine.id, "renamed-by-hand");
                 }
             }
             Outside::Misname => {
                 if let Some(machine) = some {
                     let key = TrackedKey::new(RealmId::from_bytes([9; 4]), atlas_core::AttemptId::new(now, [3; 6]), [1; 5]);
-                    world.rename_machine(runpod::NAME, &machine.id, &format!("atlas-wrong-{key}"));
+                    world.rename_machine(name, &machine.id, &format!("atlas-wrong-{key}"));
                 }
             }
-            Outside::Destroy => drop(some.map(|machine| world.destroy_machine(runpod::NAME, &machine.id))),
-            Outside::Stop => drop(some.map(|machine| world.stop_machine(runpod::NAME, &machine.id))),
-            Outside::Preempt => drop(some.map(|machine| world.preempt_machine(runpod::NAME, &machine.id))),
-            Outside::Fail => drop(some.map(|machine| world.fail_machine(runpod::NAME, &machine.id))),
+            Outside::Destroy => drop(some.map(|machine| world.destroy_machine(name, &machine.id))),
+            Outside::Stop => drop(some.map(|machine| world.stop_machine(name, &machine.id))),
+            Outside::Preempt => drop(some.map(|machine| world.preempt_machine(name, &machine.id))),
+            Outside::Fail => drop(some.map(|machine| world.fail_machine(name, &machine.id))),
         }
         self.facts.disaster(now, "outside");
-        self.facts.tell(now, format!("{what:?}"));
+        self.facts.tell(now, format!("{what:?} on {cloud}"));
     }
 
-    /// The cloud mixes up two rows for a while: a machine of somebody else under the name and environment of one of ours that is gone.
-    fn misshow(&mut self, account: &Account, span: Duration) {
+    /// The cloud mixes up two rows for a while: a machine of somebody else under the name and key of one of ours that is gone.
+    fn misshow(&mut self, cloud: Cloud, span: Duration) {
         let (world, now) = (self.world().clone(), self.now());
         let long_gone = |machine: &Machine| machine.destroyed_at.is_some_and(|gone| now.since(gone) > Duration::from_secs(400));
-        let gone = world.all(runpod::NAME).into_iter().filter(|machine| !self.planted.contains_key(&machine.id)).find(long_gone);
+        let machines = world.all(cloud.as_str()).into_iter();
+        let gone = machines.filter(|machine| !self.planted.contains_key(&machine.id)).find(long_gone);
         let Some(key) = gone.as_ref().and_then(Machine::launch_key) else { return };
-        let spec = MachineSpec::gpu("NVIDIA L40S", 1).named("somebody-elses");
-        let Ok(theirs) = world.plant_machine(runpod::NAME, account, spec) else { return };
-        self.planted.insert(theirs.id.clone(), "foreign");
+        let Some(theirs) = self.plant(cloud, cloud.strangers(&world, "somebody-elses"), "foreign") else { return };
         let name = gone.map(|machine| machine.spec.name).unwrap_or_default();
-        let _ = world.update(runpod::NAME, account, &theirs.id, |machine| {
+        let account = world.account(cloud.account());
+        let _ = world.update(cloud.as_str(), &account, &theirs.id, |machine| {
             machine.spec.name = name;
-            machine.spec.env.insert(LAUNCH_KEY_ENV.to_owned(), Secret::new(key.to_string()));
+            cloud.mark(&mut machine.spec, Some(key));
         });
-        let account = account.clone();
         drop(tokio::spawn(async move {
             sleep(span).await;
-            let _ = world.update(runpod::NAME, &account, &theirs.id, |machine| {
+            let _ = world.update(cloud.as_str(), &account, &theirs.id, |machine| {
                 machine.spec.name = "somebody-elses".to_owned();
-                machine.spec.env.remove(LAUNCH_KEY_ENV);
+                cloud.mark(&mut machine.spec, None);
             });
         }));
     }
@@ -462,7 +473,9 @@ impl History {
         self.deployment.weather.calm();
         self.deployment.network.calm();
         self.world().calm();
-        self.world().restore_key(runpod::NAME, API_KEY);
+        for cloud in &self.plan.clouds {
+            self.world().restore_key(cloud.as_str(), API_KEY);
+        }
         // A history cut short may end in the middle of a wrong deploy.
         if *self.deployment.api_key.lock().unwrap_or_else(PoisonError::into_inner) != API_KEY {
             self.deploy_with(API_KEY);
@@ -483,14 +496,14 @@ impl History {
         let looks_right = !self.planted.values().any(|kind| *kind == FLEET);
         for node in self.nodes.clone() {
             let Some(orchestrator) = node.orchestrator() else { continue };
-            let (facts, world) = (self.facts.clone(), self.world().clone());
+            let (facts, world, clouds) = (self.facts.clone(), self.world().clone(), self.plan.clouds.clone());
             let work = node.process.task(async move {
                 if orchestrator.hold().is_some() {
                     let accepted = orchestrator.accept_store().await;
                     facts.tell(world.now(), format!("the operator accepts the store: {accepted:?}"));
                 }
-                if looks_right && let Ok(account) = AccountName::new("runpod") {
-                    let _ = orchestrator.acknowledge_breaker(&account).await;
+                for cloud in clouds.into_iter().filter(|_| looks_right) {
+                    let _ = orchestrator.acknowledge_breaker(&cloud.account_name()).await;
                 }
             });
             let _ = timeout(Duration::from_secs(60), work).await;
@@ -507,7 +520,7 @@ impl History {
             if self.nodes.iter().filter_map(Node::orchestrator).any(|orchestrator| orchestrator.hold().is_some()) {
                 self.operator().await;
             }
-            if span == ENDING && self.world().all(runpod::NAME).iter().all(|m| !m.is_live() || self.planted.contains_key(&m.id)) {
+            if span == ENDING && self.machines().iter().all(|m| !m.is_live() || self.planted.contains_key(&m.id)) {
                 let all = self.view().await;
                 if all.iter().all(|info| info.state == atlas_orchestrator::SessionState::Terminated) {
                     return all;
@@ -550,7 +563,6 @@ impl History {
         let evidence = Evidence {
             plan: &self.plan,
             world: self.world().clone(),
-            cloud: runpod::NAME,
             store: &self.deployment.store,
             secret: &self.deployment.secret,
             policy: &self.deployment.rules.policy,
@@ -575,7 +587,8 @@ impl History {
         let awaits = self.deployment.places.awaits();
         Outcome {
             crashes: seen.crashes,
-            spawns: seen.spawns,
+            spawns: seen.spawns.values().sum(),
+            clouds: self.plan.clouds.iter().map(|cloud| (cloud.as_str(), on_cloud(*cloud, &seen))).collect(),
             simulated_ms: u64::try_from((Instant::now() - self.began).as_millis()).unwrap_or(u64::MAX),
             faults,
             digest,
@@ -585,17 +598,21 @@ impl History {
     }
 }
 
-fn request(wish: &Wish) -> ComputeRequest {
-    ComputeRequest::gpu(Gpu::L40S)
-        .image("x/y:1")
-        .port(Port::http(8000))
+fn on_cloud(cloud: Cloud, seen: &Seen) -> OnCloud {
+    OnCloud { seeds: 1, spawns: seen.spawns.get(cloud.as_str()).copied().unwrap_or(0), crashes: seen.crashes }
+}
+
+fn request(wish: &Wish, is_task: bool) -> ComputeRequest {
+    wish.cloud
+        .request(is_task)
         .name(format!("u{}", wish.user))
         .auth(atlas_core::Auth::Bearer)
         .env("CANARY", CANARY)
 }
 
 fn options(wish: &Wish) -> SessionOptions {
-    let mut options = SessionOptions::new().user(format!("u{}", wish.user)).idle_ttl(wish.idle_ttl);
+    let mut options =
+        SessionOptions::new().account(wish.cloud.account_name()).user(format!("u{}", wish.user)).idle_ttl(wish.idle_ttl);
     if let Some(limit) = wish.max_runtime {
         options = options.max_runtime(limit);
     }

@@ -1,4 +1,4 @@
-//! Simulated histories: the real kernel, runtime, provider and HTTP stack over a simulated cloud, on virtual time, one seed for each.
+//! Simulated histories: the real kernel, runtime, providers and HTTP stack over one or two of the simulated clouds, on virtual time, one seed for each.
 //!
 //! A history is drawn from its seed (`plan`), run on a paused clock (`history`), and judged by the world's own ledger
 //! (`checker`). The same seed gives the same history to the byte. Deliberately absent: any knowledge of how the orchestrator works
@@ -6,6 +6,7 @@
 
 mod checker;
 mod clock;
+pub mod cloud;
 mod dice;
 mod facts;
 mod history;

@@ -2,15 +2,17 @@
 
 use std::process::ExitCode;
 
+use atlas_histories::cloud::Cloud;
 use atlas_histories::report::Report;
 use atlas_histories::{run, sabotage};
 use serde_json::json;
 
-const USAGE: &str = "usage: sim [--seeds N] [--from S] [--sabotage NAME|all] [--json]";
+const USAGE: &str = "usage: sim [--seeds N] [--from S] [--clouds runpod,fly,lambda,vast] [--sabotage NAME|all] [--json]";
 
 struct Args {
     seeds: Option<u64>,
     from: u64,
+    clouds: Vec<Cloud>,
     sabotage: Option<String>,
     json: bool,
 }
@@ -24,19 +26,23 @@ fn main() -> ExitCode {
         }
     };
     match &args.sabotage {
-        Some(name) => sabotaged(name, args.seeds.unwrap_or(sabotage::SEEDS), args.json),
+        Some(name) => sabotaged(name, &args.clouds, args.seeds.unwrap_or(sabotage::SEEDS), args.json),
         None => histories(&args),
     }
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
-    let mut parsed = Args { seeds: None, from: 0, sabotage: None, json: false };
+    let mut parsed = Args { seeds: None, from: 0, clouds: Cloud::ALL.to_vec(), sabotage: None, json: false };
     while let Some(arg) = args.next() {
         let mut number =
             |name: &str| args.next().and_then(|text| text.parse().ok()).ok_or_else(|| format!("{name} takes a number"));
         match arg.as_str() {
             "--seeds" => parsed.seeds = Some(number("--seeds")?),
             "--from" => parsed.from = number("--from")?,
+            "--clouds" => {
+                let named = args.next().ok_or("--clouds takes names with commas between")?;
+                parsed.clouds = named.split(',').map(str::parse).collect::<Result<_, _>>()?;
+            }
             "--sabotage" => parsed.sabotage = Some(args.next().ok_or("--sabotage takes a name, or all")?),
             "--json" => parsed.json = true,
             other => return Err(format!("{other} is not an option")),
@@ -47,10 +53,10 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
 
 fn histories(args: &Args) -> ExitCode {
     let began = tokio::time::Instant::now();
-    let outcomes = run::seeds(args.from, args.seeds.unwrap_or(100));
+    let outcomes = run::seeds(&args.clouds, args.from, args.seeds.unwrap_or(100));
     let report = Report::of(&outcomes, began.elapsed().as_secs_f64());
     if let Some(first) = report.violations.first() {
-        let (steps, shortest) = run::shortest(first);
+        let (steps, shortest) = run::shortest(&args.clouds, first);
         eprintln!("seed {} breaks {} within its first {steps} steps:\n{}", first.seed, first.invariant, shortest.story);
     }
     if args.json {
@@ -68,6 +74,9 @@ fn histories(args: &Args) -> ExitCode {
             report.awaits_reached,
             report.hash,
         );
+        for (cloud, of) in &report.clouds {
+            println!("  {cloud:8} {} histories, {} crashes, {} spawns", of.seeds, of.crashes, of.spawns);
+        }
         for (kind, count) in &report.faults {
             println!("  {kind:24} {count}");
         }
@@ -83,8 +92,8 @@ fn histories(args: &Args) -> ExitCode {
     if report.violations.is_empty() && enough { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn sabotaged(name: &str, seeds: u64, as_json: bool) -> ExitCode {
-    let caught = match sabotage::run(name, seeds) {
+fn sabotaged(name: &str, clouds: &[Cloud], seeds: u64, as_json: bool) -> ExitCode {
+    let caught = match sabotage::run(name, clouds, seeds) {
         Ok(caught) => caught,
         Err(message) => {
             eprintln!("sim: {message}");

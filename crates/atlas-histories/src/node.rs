@@ -1,17 +1,17 @@
 //! One node of a deployment: the real orchestrator over the real provider and HTTP stack, in a simulated process.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use atlas_core::{AccountName, AnyProvider, Entropy, Result, Secret};
+use atlas_core::{AnyProvider, Entropy, Result, Secret};
 use atlas_http::Transport;
 use atlas_orchestrator::realm::{MemoryLedger, Realm};
 use atlas_orchestrator::store::{AnyStore, Memory, MemorySnapshot};
 use atlas_orchestrator::{Orchestrator, Spawner, Task};
-use atlas_provider_runpod::RunPod;
-use atlas_testkit::dialect::runpod;
 use atlas_testkit::world::World;
 
 use crate::clock::NodeClock;
+use crate::cloud::{Cloud, Dialect};
 use crate::dice;
 use crate::leak::Leaky;
 use crate::process::{Places, Process};
@@ -27,7 +27,7 @@ pub(crate) const API_KEY: &str = "history-key";
 pub(crate) struct Deployment {
     pub(crate) seed: u64,
     pub(crate) world: World,
-    pub(crate) cloud: runpod::RunPod,
+    pub(crate) clouds: BTreeMap<Cloud, Dialect>,
     pub(crate) api_key: Arc<Mutex<&'static str>>,
     pub(crate) store: Memory,
     pub(crate) ledger: MemoryLedger,
@@ -92,23 +92,6 @@ impl Node {
 
     async fn start(&self, deployment: &Deployment, life: u64) -> Result<Orchestrator> {
         let entropy: Arc<dyn Entropy> = Arc::new(dice::entropy(deployment.seed, &format!("{} {life}", self.name)));
-        let way = Way {
-            inner: deployment.cloud.clone(),
-            cloud: runpod::NAME,
-            process: self.process.clone(),
-            places: deployment.places.clone(),
-            world: deployment.world.clone(),
-            deletions: deployment.deletions.clone(),
-            network: deployment.network.clone(),
-        };
-        let provider = RunPod::builder()
-            .api_key(*deployment.api_key.lock().unwrap_or_else(PoisonError::into_inner))
-            .transport(Transport::new(way))
-            .clock(Arc::new(self.clock.clone()))
-            .entropy(entropy.clone())
-            .build()?;
-        let provider = AnyProvider::new(provider);
-        let provider = if deployment.rules.leaks { AnyProvider::new(Leaky(provider)) } else { provider };
         let store = Watched {
             inner: AnyStore::new(deployment.store.clone()),
             process: self.process.clone(),
@@ -118,8 +101,11 @@ impl Node {
             last_intent: deployment.rules.loses_intents.then(|| deployment.last_intent.clone()),
             drops_events: deployment.rules.drops_events,
         };
-        Orchestrator::builder()
-            .account(AccountName::new("runpod")?, provider)
+        let mut builder = Orchestrator::builder();
+        for (cloud, dialect) in &deployment.clouds {
+            builder = builder.account(cloud.account_name(), self.provider(deployment, *cloud, dialect, entropy.clone())?);
+        }
+        builder
             .store(AnyStore::new(store))
             .realm(Realm::new(&deployment.secret)?)
             .ledger(Arc::new(deployment.ledger.clone()))
@@ -130,5 +116,19 @@ impl Node {
             .node(self.name.clone())
             .start()
             .await
+    }
+    fn provider(&self, deployment: &Deployment, cloud: Cloud, dialect: &Dialect, entropy: Arc<dyn Entropy>) -> Result<AnyProvider> {
+        let way = Way {
+            inner: dialect.clone(),
+            cloud,
+            process: self.process.clone(),
+            places: deployment.places.clone(),
+            world: deployment.world.clone(),
+            deletions: deployment.deletions.clone(),
+            network: deployment.network.clone(),
+        };
+        let key = *deployment.api_key.lock().unwrap_or_else(PoisonError::into_inner);
+        let provider = cloud.provider(key, Transport::new(way), Arc::new(self.clock.clone()), entropy)?;
+        Ok(if deployment.rules.leaks { AnyProvider::new(Leaky(provider)) } else { provider })
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use atlas_core::Usd;
 use atlas_testkit::world::{FaultKind, FaultPlan};
 
+use crate::cloud::Cloud;
 use crate::dice::Dice;
 
 /// One thing that happens.
@@ -84,6 +85,8 @@ pub(crate) enum Under {
 #[derive(Clone, Debug)]
 pub(crate) struct Wish {
     pub(crate) user: usize,
+    /// Where.
+    pub(crate) cloud: Cloud,
     pub(crate) idle_ttl: Duration,
     pub(crate) max_runtime: Option<Duration>,
     pub(crate) max_cost: Option<Usd>,
@@ -96,6 +99,8 @@ pub(crate) struct Wish {
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
+    /// The clouds that its deployment rents from: one, or two side by side.
+    pub(crate) clouds: Vec<Cloud>,
     pub(crate) nodes: usize,
     pub(crate) crashes: u64,
     /// The most machines on one page of a list.
@@ -112,15 +117,17 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Draws the history of this seed.
-    pub(crate) fn draw(seed: u64) -> Self {
+    /// Draws the history of this seed, on one or two of these clouds. There must be one.
+    pub(crate) fn draw(seed: u64, among: &[Cloud]) -> Self {
+        let which = Dice::new(seed, "clouds");
+        let clouds = draw_clouds(&which, among);
         let dice = Dice::new(seed, "plan");
         let calm = dice.percent(12);
         let nodes = if dice.percent(50) { 1 } else { usize::try_from(dice.draw(2..5)).unwrap_or(2) };
         let mut steps = Vec::new();
         let users = usize::try_from(dice.draw(2..6)).unwrap_or(2);
         for user in 0..users {
-            draw_user(&dice, user, calm, &mut steps);
+            draw_user(&dice, (user, *which.pick(&clouds)), calm, &mut steps);
         }
         if !calm {
             draw_disasters(&dice, nodes, &mut steps);
@@ -128,6 +135,7 @@ impl Plan {
         steps.sort_by_key(|(at, _)| *at);
         Self {
             seed,
+            clouds,
             nodes,
             page_size: if dice.percent(50) { usize::try_from(dice.draw(1..4)).unwrap_or(1) } else { 1000 },
             crashes: if calm { 0 } else { dice.draw(3..7) },
@@ -148,13 +156,22 @@ impl Plan {
     }
 }
 
-fn draw_user(dice: &Dice, user: usize, calm: bool, steps: &mut Vec<(Duration, Step)>) {
+/// One, and in two of five histories two.
+fn draw_clouds(dice: &Dice, among: &[Cloud]) -> Vec<Cloud> {
+    let first = *dice.pick(among);
+    let others: Vec<Cloud> = among.iter().copied().filter(|cloud| *cloud != first).collect();
+    let two = !others.is_empty() && dice.percent(40);
+    [first].into_iter().chain(two.then(|| *dice.pick(&others))).collect()
+}
+
+fn draw_user(dice: &Dice, (user, cloud): (usize, Cloud), calm: bool, steps: &mut Vec<(Duration, Step)>) {
     let start = dice.seconds(0..900);
     // Some outlive the history: they show that nothing alive is lost.
     let ttl = if dice.percent(30) { dice.seconds(14_400..20_000) } else { dice.seconds(120..900) };
     let some = |share: u64, range| dice.percent(share).then(|| dice.seconds(range));
     let wish = Wish {
         user,
+        cloud,
         idle_ttl: ttl,
         max_runtime: some(20, 600..2400),
         max_cost: dice.percent(20).then(|| Usd::from_cents(i64::try_from(dice.draw(20..300)).unwrap_or(100))),

@@ -15,6 +15,17 @@ pub struct Violation {
     pub story: String,
 }
 
+/// What happened on one cloud. A history on two clouds, and its crashes, count for both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct OnCloud {
+    /// Histories with this cloud in them.
+    pub seeds: u64,
+    /// Sessions and tasks asked for there.
+    pub spawns: u64,
+    /// Nodes crashed that rented from it.
+    pub crashes: u64,
+}
+
 /// What one history did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
@@ -22,6 +33,8 @@ pub struct Outcome {
     pub crashes: u64,
     /// Sessions and tasks asked for.
     pub spawns: u64,
+    /// By cloud.
+    pub clouds: BTreeMap<&'static str, OnCloud>,
     /// Simulated milliseconds.
     pub simulated_ms: u64,
     /// Faults that struck, by kind.
@@ -74,6 +87,8 @@ pub struct Report {
     pub crashes: u64,
     /// Sessions and tasks asked for.
     pub spawns: u64,
+    /// By cloud.
+    pub clouds: BTreeMap<&'static str, OnCloud>,
     /// Simulated hours.
     pub sim_hours: f64,
     /// Faults that struck, by kind.
@@ -97,11 +112,18 @@ impl Report {
     #[must_use]
     pub fn of(outcomes: &[Outcome], wall_s: f64) -> Self {
         let mut faults = BTreeMap::new();
+        let mut clouds: BTreeMap<&'static str, OnCloud> = BTreeMap::new();
         let mut awaits = Awaits::default();
         let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
         for outcome in outcomes {
             for (kind, count) in &outcome.faults {
                 *faults.entry(kind.clone()).or_default() += count;
+            }
+            for (cloud, of) in &outcome.clouds {
+                let sum = clouds.entry(cloud).or_default();
+                sum.seeds += of.seeds;
+                sum.spawns += of.spawns;
+                sum.crashes += of.crashes;
             }
             awaits.add(&outcome.awaits);
             digest.update(&outcome.digest);
@@ -114,6 +136,7 @@ impl Report {
             histories: outcomes.len() as u64,
             crashes: count(|o| o.crashes),
             spawns: count(|o| o.spawns),
+            clouds,
             sim_hours,
             faults,
             hash: data_encoding::HEXLOWER.encode(digest.finish().as_ref()),

@@ -1,9 +1,8 @@
 //! What holds in a history: the policy of every node, and what a sabotage takes away from outside.
 
-use std::time::Duration;
-
-use atlas_core::AccountLimits;
 use atlas_orchestrator::{AccountPolicy, Policy};
+
+use crate::cloud::Cloud;
 
 /// What holds for all nodes of a history.
 #[derive(Clone, Debug)]
@@ -21,17 +20,12 @@ pub(crate) struct Rules {
 
 impl Default for Rules {
     fn default() -> Self {
-        let limits = AccountLimits {
-            visibility_bound: Duration::from_secs(120),
-            call_deadline: Duration::from_secs(30),
-            call_interval: Duration::from_millis(50),
-            burst: 20,
-            concurrency: 16,
-        };
-        let mut account = AccountPolicy::default();
-        account.limits = Some(limits);
         let mut policy = Policy::default();
-        policy.default_account = account;
+        for cloud in Cloud::ALL {
+            let mut account = AccountPolicy::default();
+            account.limits = Some(cloud.limits());
+            policy = policy.with_account(cloud.account_name(), account);
+        }
         Self { policy, loses_intents: false, drops_events: false, more_stalls: 0, leaks: false }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::cloud::Cloud;
 use crate::report::Violation;
 use crate::rules::Rules;
 use crate::run;
@@ -36,29 +37,29 @@ pub struct Caught {
     pub histories: u64,
 }
 
-/// Every sabotage of this name, or all, each hunted for through at most so many seeds.
+/// Every sabotage of this name, or all, each hunted for on these clouds through at most so many seeds.
 ///
 /// # Errors
 /// When there is none of this name.
-pub fn run(name: &str, seeds: u64) -> Result<BTreeMap<String, Caught>, String> {
+pub fn run(name: &str, clouds: &[Cloud], seeds: u64) -> Result<BTreeMap<String, Caught>, String> {
     let chosen: Vec<&Sabotage> = ALL.iter().filter(|sabotage| name == "all" || sabotage.name == name).collect();
     if chosen.is_empty() {
         let names: Vec<&str> = ALL.iter().map(|sabotage| sabotage.name).collect();
         return Err(format!("there is no sabotage {name}; there are {}", names.join(", ")));
     }
-    Ok(chosen.into_iter().map(|sabotage| (sabotage.name.to_owned(), hunt(sabotage, seeds))).collect())
+    Ok(chosen.into_iter().map(|sabotage| (sabotage.name.to_owned(), hunt(sabotage, clouds, seeds))).collect())
 }
 
 /// How many histories are run before it is looked whether one of them caught it.
 const AT_A_TIME: usize = 8;
 
-fn hunt(sabotage: &Sabotage, most: u64) -> Caught {
+fn hunt(sabotage: &Sabotage, clouds: &[Cloud], most: u64) -> Caught {
     let mut rules = Rules::default();
     (sabotage.apply)(&mut rules);
     let seeds: Vec<u64> = sabotage.known.iter().copied().chain(0..most).collect();
     let mut histories = 0;
     for seeds in seeds.chunks(AT_A_TIME) {
-        let outcomes = run::under(&rules, seeds);
+        let outcomes = run::under(&rules, clouds, seeds);
         for (seed, outcome) in seeds.iter().zip(outcomes) {
             histories += 1;
             let broken = |violation: &&Violation| sabotage.invariants.contains(&violation.invariant);

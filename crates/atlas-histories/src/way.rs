@@ -8,12 +8,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use atlas_core::Timestamp;
+use atlas_http::Body;
 use atlas_testkit::dialect::SimBody;
 use atlas_testkit::world::World;
 use http::{Request, Response};
+use http_body_util::BodyExt;
 use tokio::time::sleep;
 use tower::Service;
 
+use crate::cloud::{Cloud, Dialect};
 use crate::dice::Dice;
 use crate::process::{Places, Process};
 
@@ -67,9 +70,9 @@ impl Network {
 
 /// A dialect in the hands of one process.
 #[derive(Clone, Debug)]
-pub(crate) struct Way<S> {
-    pub(crate) inner: S,
-    pub(crate) cloud: &'static str,
+pub(crate) struct Way {
+    pub(crate) inner: Dialect,
+    pub(crate) cloud: Cloud,
     pub(crate) process: Process,
     pub(crate) places: Places,
     pub(crate) world: World,
@@ -77,12 +80,7 @@ pub(crate) struct Way<S> {
     pub(crate) network: Network,
 }
 
-impl<S, B> Service<Request<B>> for Way<S>
-where
-    S: Service<Request<B>, Response = Response<SimBody>, Error = io::Error> + Clone + Send + 'static,
-    S::Future: Send,
-    B: Send + 'static,
-{
+impl Service<Request<Body>> for Way {
     type Response = Response<SimBody>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Response<SimBody>, io::Error>> + Send>>;
@@ -91,7 +89,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         let fresh = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, fresh);
         let way = self.clone();
@@ -99,13 +97,15 @@ where
         Box::pin(async move {
             way.places.pass(&way.process, &format!("{place} before")).await;
             sleep(way.network.latency()).await;
-            let mut lost = false;
-            if request.method() == http::Method::DELETE {
-                let target = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
-                way.deletions.lock().unwrap_or_else(PoisonError::into_inner).push((way.world.now(), target));
-                lost = way.network.loses_delete();
-            }
-            let answer = if lost { Ok(accepted()) } else { inner.call(request).await };
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+            let ended = way.cloud.ended(&way.world, &parts.method, parts.uri.path(), &body);
+            let lost = !ended.is_empty() && way.network.loses_delete();
+            let now = way.world.now();
+            let ended = ended.into_iter().map(|id| (now, id));
+            way.deletions.lock().unwrap_or_else(PoisonError::into_inner).extend(ended);
+            let answer =
+                if lost { Ok(way.cloud.forgets()) } else { inner.call(Request::from_parts(parts, Body::from(body))).await };
             sleep(way.network.latency()).await;
             way.places.pass(&way.process, &format!("{place} after")).await;
             answer
@@ -113,15 +113,9 @@ where
     }
 }
 
-/// What the front of a cloud says that took a deletion and then forgot it.
-fn accepted() -> Response<SimBody> {
-    let mut response = Response::new(SimBody::empty());
-    *response.status_mut() = http::StatusCode::NO_CONTENT;
-    response
-}
-
 /// A path without what is different in each: ids.
 fn shape(path: &str) -> String {
-    let known = |segment: &str| segment.len() < 10 || segment.contains('-');
+    let made = |segment: &str| segment.contains("a1-") || segment.contains([':', '.']) || segment.bytes().all(|b| b.is_ascii_digit());
+    let known = |segment: &str| segment.is_empty() || segment.len() < 10 && !made(segment) || segment.contains(['-', '_']) && !made(segment);
     path.split('/').map(|segment| if known(segment) { segment } else { "{id}" }).collect::<Vec<_>>().join("/")
 }

@@ -7,7 +7,7 @@ const SEEDS: u32 = 60;
 
 pub(super) fn measure() -> Result<Measured, Failure> {
     let began = tokio::time::Instant::now();
-    let outcomes = atlas_histories::run::seeds(0, SEEDS.into());
+    let outcomes = atlas_histories::run::seeds(&atlas_histories::cloud::Cloud::ALL, 0, SEEDS.into());
     let value = f64::from(SEEDS) / began.elapsed().as_secs_f64();
     let violations: usize = outcomes.iter().map(|outcome| outcome.violations.len()).sum();
     if violations > 0 {
