@@ -110,14 +110,16 @@ impl<F: Future> Drop for Task<F> {
     }
 }
 
-/// How many groups the places fall into; a history prefers one.
+/// How many groups the places in the store fall into, and how many those on the way to a cloud; a history prefers one of each. The
+/// latter are larger: only some histories have their cloud.
 const BUCKETS: u64 = 29;
+const ON_THE_WAY: u64 = 11;
 
-fn bucket(place: &str) -> u64 {
+fn bucket(place: &str, of: u64) -> u64 {
     let digest = ring::digest::digest(&ring::digest::SHA256, place.as_bytes());
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&digest.as_ref()[..8]);
-    u64::from_le_bytes(bytes) % BUCKETS
+    u64::from_le_bytes(bytes) % of
 }
 
 /// The places at which processes wait, and where they are to crash.
@@ -127,7 +129,7 @@ pub(crate) struct Places(Arc<Mutex<Watch>>);
 #[derive(Debug)]
 struct Watch {
     dice: Dice,
-    favourite: u64,
+    seed: u64,
     armed: bool,
     crashes_left: u64,
     stalls_left: u64,
@@ -140,7 +142,7 @@ impl Places {
     pub(crate) fn new(seed: u64, crashes: u64, stalls: u64) -> Self {
         Self(Arc::new(Mutex::new(Watch {
             dice: Dice::new(seed, "crashes"),
-            favourite: seed % BUCKETS,
+            seed,
             armed: true,
             crashes_left: crashes,
             stalls_left: stalls,
@@ -182,10 +184,14 @@ impl Places {
         let dies = {
             let mut watch = self.watch();
             *watch.awaits.reached.entry(place.to_owned()).or_default() += 1;
-            // Twice at one place is enough for a history: there are others.
+            // Once or twice at one place is enough for a history: there are others.
             let here = watch.awaits.crashed.get(place).copied().unwrap_or(0);
-            let favourite = bucket(place) == watch.favourite && here < 2;
             // Each history has its favourite places, so that together they crash everywhere.
+            let favourite = if place.starts_with("store.") {
+                bucket(place, BUCKETS) == watch.seed % BUCKETS && here < 1
+            } else {
+                bucket(place, ON_THE_WAY) == watch.seed / BUCKETS % ON_THE_WAY && here < 2
+            };
             let odds = if favourite { 2 } else { 20_000 };
             let dies = watch.armed && watch.crashes_left > 0 && process.is_alive() && watch.dice.draw(0..odds) == 0;
             if dies {

@@ -113,9 +113,35 @@ impl Service<Request<Body>> for Way {
     }
 }
 
-/// A path without what is different in each: ids.
+/// A path without what is different in each: ids and names.
 fn shape(path: &str) -> String {
-    let made = |segment: &str| segment.contains("a1-") || segment.contains([':', '.']) || segment.bytes().all(|b| b.is_ascii_digit());
-    let known = |segment: &str| segment.is_empty() || segment.len() < 10 && !made(segment) || segment.contains(['-', '_']) && !made(segment);
-    path.split('/').map(|segment| if known(segment) { segment } else { "{id}" }).collect::<Vec<_>>().join("/")
+    let mut before = "";
+    let shown = path.split('/').map(|segment| {
+        let named = matches!(before, "apps" | "orgs") || segment.contains([':', '.']) || segment.bytes().all(|b| b.is_ascii_digit());
+        let known = segment.is_empty() || !named && (segment.len() < 10 || segment.contains(['-', '_']));
+        before = segment;
+        if known { segment } else { "{id}" }
+    });
+    shown.collect::<Vec<_>>().join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_on_the_way_is_named_by_the_call_and_by_no_id() {
+        for (path, place) in [
+            ("/v2/pods/k3x9q2m7w1zp8f", "/v2/pods/{id}"),
+            ("/v2/billing/pods", "/v2/billing/pods"),
+            ("/v1/apps/atlas-a1-2f-9/machines/6e8294c17d5083", "/v1/apps/{id}/machines/{id}"),
+            ("/v1/apps/pods/ip_assignments/2001:db8::1", "/v1/apps/{id}/ip_assignments/{id}"),
+            ("/v1/orgs/sim-org/machines", "/v1/orgs/{id}/machines"),
+            ("/api/v1/instance-operations/launch", "/api/v1/instance-operations/launch"),
+            ("/api/v1/instances/0c0900a02b9b08d8258f4b3a1e8479d4", "/api/v1/instances/{id}"),
+            ("/api/v0/asks/21310070/", "/api/v0/asks/{id}/"),
+        ] {
+            assert_eq!(shape(path), place);
+        }
+    }
 }

@@ -161,7 +161,7 @@ pub(crate) fn compute(provider: &ProviderId, raw: Value) -> Result<Compute> {
     let tagged = |name: &str| instance.tags.iter().find(|tag| tag.key == name).map(|tag| tag.value.as_str());
     let mut compute = Compute::new(id, provider.clone(), status(&instance.status));
     compute.keys = KeyCarriers::name_and_tag(instance.name.as_deref().unwrap_or_default(), tagged(LAUNCH_KEY_TAG));
-    compute.created_at = compute.keys.key().map(|key| key.attempt().created_at());
+    // No `created_at`: Lambda tells none, and the time in the key would make a copy as old as what it was copied from.
     compute.ports = tagged(PORTS_TAG)
         .unwrap_or_default()
         .split(',')
@@ -274,7 +274,6 @@ pub(crate) fn launched(provider: &ProviderId, id: ComputeId, launch: &wire::Laun
     let tagged = launch.tags.iter().find(|tag| tag.key == LAUNCH_KEY_TAG).map(|tag| tag.value.as_str());
     let mut compute = Compute::new(id, provider.clone(), ComputeStatus::Provisioning);
     compute.keys = KeyCarriers::name_and_tag(&launch.name, tagged);
-    compute.created_at = compute.keys.key().map(|key| key.attempt().created_at());
     compute.ports = request.ports.iter().map(|port| port_mapping(*port, None)).collect();
     compute.gpu_type = catalogue::gpu(&launch.instance_type_name);
     compute.gpu_count = if request.gpu.is_some() { request.gpu_count } else { 0 };

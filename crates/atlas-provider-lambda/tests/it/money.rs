@@ -376,3 +376,15 @@ async fn an_order_is_one_machine_with_its_key_twice_and_an_arm_image_where_the_m
     let script = body["user_data"].as_str().unwrap();
     assert!(script.contains("--platform linux/arm64") && script.contains("export TOKEN='s3cr'\\''t'\n"), "{script}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_is_not_made_as_old_as_its_original_by_the_key_they_share() {
+    let stage = stage();
+    let original = stage.running(1).await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    stage.world.clone_machine(lambda::NAME, original.id.as_str()).unwrap();
+    let listed = stage.provider.list_compute(&cx(), &ListFilter::default()).await.unwrap();
+    assert_eq!(listed.computes.len(), 2);
+    // Lambda tells no time of creation. Whoever made one up from the key would take the copy for a second commit of the order.
+    assert!(original.created_at.is_none() && listed.computes.iter().all(|machine| machine.created_at.is_none()));
+}
