@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use atlas_core::{AttemptId, ComputeId, LAUNCH_KEY_ENV, Secret, Timestamp, TrackedKey, Usd};
+use atlas_core::{AttemptId, ComputeId, ErrorKind, LAUNCH_KEY_ENV, Secret, Timestamp, TrackedKey, Usd};
 use atlas_orchestrator::store::{Memory, Store, StoredEvent, Table};
-use atlas_orchestrator::{Event, EventKind, Limit, Policy, Reason, SessionId, SessionInfo, SessionState};
+use atlas_orchestrator::{Event, EventKind, Limit, Policy, Proof, Reason, SessionId, SessionInfo, SessionState, Stuck};
 use atlas_testkit::world::{FaultKind, Machine, World};
+use atlas_web::callback::URL_ENV;
 
+use crate::callback::FORGED;
 use crate::cloud::Cloud;
 use crate::facts::Facts;
 use crate::history::{CANARY, FLEET};
@@ -64,7 +66,7 @@ impl Ours {
     /// The values in its environment that nobody else may see.
     fn secrets(&self) -> impl Iterator<Item = String> {
         let open = self.cloud().map(Cloud::open_variables).unwrap_or_default();
-        let secret = |name: &str| name != LAUNCH_KEY_ENV && !open.contains(&name);
+        let secret = |name: &str| name != LAUNCH_KEY_ENV && name != URL_ENV && !open.contains(&name);
         self.machine.spec.env.iter().filter(move |(name, _)| secret(name)).map(|(_, value)| value.expose().to_owned())
     }
 }
@@ -104,6 +106,7 @@ pub(crate) async fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
     case.idle_deaths_are_due();
     case.events_are_gapless().await;
     case.terminated_is_true();
+    case.outcomes_are_the_machines();
     case.no_secret_shows().await;
     case.report()
 }
@@ -186,6 +189,14 @@ impl Case<'_> {
         let wrong =
             |at: Timestamp| seen.wrong_key.iter().any(|(from, until)| *from <= at && until.is_none_or(|until| at <= until));
         info.state != SessionState::Terminated && info.attempts.iter().any(|attempt| wrong(attempt.created_at))
+    }
+
+    /// A session whose machines are all gone, and which says that what supported them is still in use: a fleet that somebody made of one
+    /// of them keeps its rule set, and the breaker leaves the fleet to an operator.
+    fn held_by_a_fleet(&self, info: &SessionInfo) -> bool {
+        let conflict = matches!(&info.stuck, Some(Stuck::CloudUnreachable { kind }) if kind == ErrorKind::Conflict.as_str());
+        let fleet = self.evidence.planted.values().any(|kind| *kind == FLEET);
+        conflict && fleet && !self.ours.iter().any(|ours| ours.session == Some(info.id) && ours.machine.is_live())
     }
 
     /// Somebody renamed it before we saw it, and nothing on record says whose it is: it is reported, never ended.
@@ -494,7 +505,7 @@ impl Case<'_> {
         let excused = self.struck(FaultKind::LateAppearance) || self.evidence.paused() || self.evidence.rolled_back();
         let mut found = Vec::new();
         for info in &self.evidence.end {
-            if info.state != SessionState::Terminated && !self.out_of_reach(Some(info.id)) {
+            if info.state != SessionState::Terminated && !self.out_of_reach(Some(info.id)) && !self.held_by_a_fleet(info) {
                 found.push(format!("session {} was asked to end and is {}: {:?}", info.id, info.state.as_str(), info.stuck));
             }
             if excused || self.evidence.clocks_were_wrong() {
@@ -526,6 +537,26 @@ impl Case<'_> {
                 }
             }
         }
+        found.into_iter().for_each(|what| self.violated("I8", what));
+    }
+
+    /// I8 too: what is said of a task is what its own machine did, or is marked as a guess. Strangers' reports change nothing.
+    fn outcomes_are_the_machines(&mut self) {
+        let mut found = Vec::new();
+        for info in &self.evidence.end {
+            let Some(outcome) = &info.outcome else { continue };
+            let ended_so = |ours: &&Ours| ours.session == Some(info.id) && ours.machine.exit_code == outcome.exit_code;
+            let own = match outcome.proof {
+                Proof::Reported => outcome.exit_code.is_some() && self.ours.iter().any(|ours| ended_so(&ours)),
+                Proof::Inferred => outcome.exit_code.is_none(),
+            };
+            if !own && !self.evidence.rolled_back() {
+                found.push(format!("the task of session {} is said to have ended as {outcome:?}, and no machine of it did", info.id));
+            }
+        }
+        let forged = |event: &&Event| matches!(&event.kind, EventKind::Reported { text, .. } if text.contains(FORGED));
+        found.extend(self.logs.values().flatten().filter(forged).map(|event| format!("session {} has a stranger's report", event.session)));
+        found.extend(self.evidence.facts.seen().forged_taken.iter().map(|path| format!("a stranger's report to {path} was taken")));
         found.into_iter().for_each(|what| self.violated("I8", what));
     }
 

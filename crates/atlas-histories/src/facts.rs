@@ -33,6 +33,8 @@ pub(crate) struct Seen {
     pub(crate) last_fault: Option<Timestamp>,
     /// From when until when the nodes had the key of another account.
     pub(crate) wrong_key: Vec<(Timestamp, Option<Timestamp>)>,
+    /// Reports of strangers that a node took.
+    pub(crate) forged_taken: Vec<String>,
     /// Disasters, by name.
     pub(crate) disasters: BTreeMap<String, u64>,
 }

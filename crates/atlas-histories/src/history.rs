@@ -11,6 +11,7 @@ use atlas_orchestrator::{Cursor, OnFailure, Scope, SessionFilter, SessionKind, S
 use atlas_testkit::world::{FaultKind, Lag, Machine, MachineSpec, World, WorldClock};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::callback::Reporters;
 use crate::checker::{self, Evidence, Present};
 use crate::cloud::Cloud;
 use crate::dice::{self, Dice};
@@ -57,6 +58,7 @@ struct History {
     snapshots: Vec<MemorySnapshot>,
     planted: BTreeMap<String, &'static str>,
     readers: usize,
+    reporters: Reporters,
 }
 
 impl History {
@@ -97,6 +99,7 @@ impl History {
             snapshots: Vec::new(),
             planted: BTreeMap::new(),
             readers: 0,
+            reporters: Reporters::new(seed),
         }
     }
 
@@ -146,12 +149,19 @@ impl History {
     async fn wait_until(&mut self, until: Instant) {
         loop {
             self.supervise().await;
+            self.report();
             let next = (Instant::now() + Duration::from_secs(5)).min(until);
             sleep_until(next).await;
             if Instant::now() >= until {
                 return;
             }
         }
+    }
+
+    /// Machines of ours that can report do.
+    fn report(&self) {
+        let machines: Vec<Machine> = self.machines().into_iter().filter(|machine| !self.planted.contains_key(&machine.id)).collect();
+        self.reporters.speak(&machines, &self.nodes, &self.facts, self.world(), &self.deployment.places);
     }
 
     async fn supervise(&mut self) {
@@ -264,7 +274,7 @@ impl History {
         let Some(node) = self.some_node() else {
             return self.facts.tell(self.now(), format!("user {} finds no node", wish.user));
         };
-        let Some(orchestrator) = node.orchestrator() else { return };
+        let (Some(orchestrator), Some(callbacks)) = (node.orchestrator(), node.callbacks()) else { return };
         let (facts, world) = (self.facts.clone(), self.world().clone());
         *facts.seen().spawns.entry(wish.cloud.as_str()).or_default() += 1;
         let user = wish.user;
@@ -278,7 +288,12 @@ impl History {
                 Some(command) => (request.command(command), SessionKind::Task),
                 None => (request, SessionKind::Interactive),
             };
-            let id = match orchestrator.launch(request, options, kind).await {
+            let launched = if wish.reports {
+                callbacks.launch(request, options, kind).await
+            } else {
+                orchestrator.launch(request, options, kind).await
+            };
+            let id = match launched {
                 Ok(id) => id,
                 Err(error) => return facts.tell(world.now(), format!("user {user} got no session: {error}")),
             };
@@ -584,11 +599,14 @@ impl History {
         *faults.entry("store-write-failure".to_owned()).or_default() += self.deployment.weather.struck();
         *faults.entry("lost-delete".to_owned()).or_default() += self.deployment.network.lost_deletes();
         *faults.entry("stall".to_owned()).or_default() += self.deployment.places.stalls();
+        let (callbacks, forged) = self.reporters.counts();
+        *faults.entry("forged-callback".to_owned()).or_default() += forged;
         let awaits = self.deployment.places.awaits();
         Outcome {
             crashes: seen.crashes,
             spawns: seen.spawns.values().sum(),
             clouds: self.plan.clouds.iter().map(|cloud| (cloud.as_str(), on_cloud(*cloud, &seen))).collect(),
+            callbacks,
             simulated_ms: u64::try_from((Instant::now() - self.began).as_millis()).unwrap_or(u64::MAX),
             faults,
             digest,

@@ -4,6 +4,7 @@
 //! (`checker`). The same seed gives the same history to the byte. Deliberately absent: any knowledge of how the orchestrator works
 //! inside; it is crashed, paused and lied to from outside only.
 
+mod callback;
 mod checker;
 mod clock;
 pub mod cloud;

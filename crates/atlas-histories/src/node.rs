@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use atlas_auth::callback::CallbackKey;
 use atlas_core::{AnyProvider, Entropy, Result, Secret};
 use atlas_http::Transport;
 use atlas_orchestrator::realm::{MemoryLedger, Realm};
 use atlas_orchestrator::store::{AnyStore, Memory, MemorySnapshot};
 use atlas_orchestrator::{Orchestrator, Spawner, Task};
 use atlas_testkit::world::World;
+use atlas_web::callback::Callbacks;
 
+use crate::callback;
 use crate::clock::NodeClock;
 use crate::cloud::{Cloud, Dialect};
 use crate::dice;
@@ -47,7 +50,7 @@ pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) process: Process,
     pub(crate) clock: NodeClock,
-    orchestrator: Arc<Mutex<Option<Orchestrator>>>,
+    orchestrator: Arc<Mutex<Option<(Orchestrator, Callbacks)>>>,
 }
 
 /// Runs every task of the orchestrator as a task of its process.
@@ -75,7 +78,8 @@ impl Node {
             for try_number in 0_u64.. {
                 match booted.start(&deployment, life + 1_000_000 * try_number).await {
                     Ok(orchestrator) => {
-                        *booted.orchestrator.lock().unwrap_or_else(PoisonError::into_inner) = Some(orchestrator);
+                        let callbacks = Callbacks::new(orchestrator.clone(), CallbackKey::new(&deployment.secret), callback::url());
+                        *booted.orchestrator.lock().unwrap_or_else(PoisonError::into_inner) = Some((orchestrator, callbacks));
                         return;
                     }
                     Err(_) => tokio::time::sleep(std::time::Duration::from_secs(2)).await,
@@ -87,6 +91,15 @@ impl Node {
 
     /// The running orchestrator, of a process that lives.
     pub(crate) fn orchestrator(&self) -> Option<Orchestrator> {
+        self.running().map(|(orchestrator, _)| orchestrator)
+    }
+
+    /// Where machines report to it, while its process lives.
+    pub(crate) fn callbacks(&self) -> Option<Callbacks> {
+        self.running().map(|(_, callbacks)| callbacks)
+    }
+
+    fn running(&self) -> Option<(Orchestrator, Callbacks)> {
         self.process.is_alive().then(|| self.orchestrator.lock().unwrap_or_else(PoisonError::into_inner).clone()).flatten()
     }
 

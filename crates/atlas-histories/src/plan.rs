@@ -93,6 +93,8 @@ pub(crate) struct Wish {
     pub(crate) ready_timeout: Option<Duration>,
     pub(crate) respawns: u32,
     pub(crate) hedge: bool,
+    /// Its machine reports to the host.
+    pub(crate) reports: bool,
 }
 
 /// A whole history, as drawn.
@@ -127,7 +129,7 @@ impl Plan {
         let mut steps = Vec::new();
         let users = usize::try_from(dice.draw(2..6)).unwrap_or(2);
         for user in 0..users {
-            draw_user(&dice, (user, *which.pick(&clouds)), calm, &mut steps);
+            draw_user(&dice, (user, *which.pick(&clouds), which.percent(50)), calm, &mut steps);
         }
         if !calm {
             draw_disasters(&dice, nodes, &mut steps);
@@ -164,7 +166,7 @@ fn draw_clouds(dice: &Dice, among: &[Cloud]) -> Vec<Cloud> {
     [first].into_iter().chain(two.then(|| *dice.pick(&others))).collect()
 }
 
-fn draw_user(dice: &Dice, (user, cloud): (usize, Cloud), calm: bool, steps: &mut Vec<(Duration, Step)>) {
+fn draw_user(dice: &Dice, (user, cloud, reports): (usize, Cloud, bool), calm: bool, steps: &mut Vec<(Duration, Step)>) {
     let start = dice.seconds(0..900);
     // Some outlive the history: they show that nothing alive is lost.
     let ttl = if dice.percent(30) { dice.seconds(14_400..20_000) } else { dice.seconds(120..900) };
@@ -178,6 +180,7 @@ fn draw_user(dice: &Dice, (user, cloud): (usize, Cloud), calm: bool, steps: &mut
         ready_timeout: some(30, 300..900),
         respawns: if dice.percent(40) { 2 } else { 0 },
         hedge: !calm && dice.percent(15),
+        reports,
     };
     if dice.percent(25) {
         let seconds = dice.draw(5..400);

@@ -35,6 +35,8 @@ pub struct Outcome {
     pub spawns: u64,
     /// By cloud.
     pub clouds: BTreeMap<&'static str, OnCloud>,
+    /// Reports that machines sent to the nodes.
+    pub callbacks: u64,
     /// Simulated milliseconds.
     pub simulated_ms: u64,
     /// Faults that struck, by kind.
@@ -89,6 +91,8 @@ pub struct Report {
     pub spawns: u64,
     /// By cloud.
     pub clouds: BTreeMap<&'static str, OnCloud>,
+    /// Reports that machines sent to the nodes.
+    pub callbacks: u64,
     /// Simulated hours.
     pub sim_hours: f64,
     /// Faults that struck, by kind.
@@ -137,6 +141,7 @@ impl Report {
             crashes: count(|o| o.crashes),
             spawns: count(|o| o.spawns),
             clouds,
+            callbacks: count(|o| o.callbacks),
             sim_hours,
             faults,
             hash: data_encoding::HEXLOWER.encode(digest.finish().as_ref()),

@@ -28,9 +28,9 @@ mod wire;
 use std::sync::Arc;
 
 use atlas_core::{
-    AccountLimits, CallContext, Candidate, Capabilities, Capability, Clock, Compute, ComputeId, ComputeRequest, ComputeStatus,
+    AccountLimits, CallContext, Candidate, Capabilities, Capability, Claim, Clock, Compute, ComputeId, ComputeRequest, ComputeStatus,
     DiskSize, Error, ErrorKind, GpuType, LaunchKey, ListFilter, Listing, NetworkVolume, Next, Outcome, Presence, Provider,
-    ProviderId, Result, Secret, Support, VolumeId, VolumeRequest,
+    ProviderId, Result, Secret, Support, TrackedKey, VolumeId, VolumeRequest,
 };
 use atlas_http::merge_json;
 use serde_json::Value;
@@ -87,6 +87,24 @@ impl Lambda {
             [] => Err(Error::validation("ssh_key", "lambda demands one and the account has none: add one there")),
             _ => Err(Error::validation("ssh_key", format!("the account has several: name one in {SSH_KEY_ENV}"))),
         }
+    }
+
+    /// Whether a rule set guards machines of others only, who named it for theirs. Nobody of ours will end those: the rule set, which
+    /// costs nothing, is left to them. A machine with our whole key is waited for.
+    async fn is_others(&self, cx: &CallContext, ruleset: &str, name: &str) -> Result<bool> {
+        let Some(key) = TrackedKey::in_name(name) else { return Ok(false) };
+        let walk = self.cloud.instances(cx).await?;
+        let mut others = walk.missing.is_none();
+        let mut guarded = false;
+        for raw in walk.items {
+            let by_it = raw["firewall_rulesets"].as_array().is_some_and(|sets| sets.iter().any(|set| set["id"] == ruleset));
+            let machine = translate::compute(&self.id, raw)?;
+            if by_it && machine.status != ComputeStatus::Terminated {
+                guarded = true;
+                others &= machine.keys.claim() != Claim::Whole(key);
+            }
+        }
+        Ok(guarded && others)
     }
 
     async fn ruleset(&self, cx: &CallContext, key: &LaunchKey, request: &ComputeRequest) -> Result<Option<String>> {
@@ -237,7 +255,14 @@ impl Provider for Lambda {
     async fn release_support(&self, cx: &CallContext, support: &Support) -> Result<()> {
         let existing = self.cloud.rulesets(cx, "release_support find").await?;
         for ruleset in existing.into_iter().filter(|ruleset| ruleset.name == support.name) {
-            self.cloud.delete_ruleset(cx, &ruleset.id).await?;
+            match self.cloud.delete_ruleset(cx, &ruleset.id).await {
+                Err(error) if error.kind() == ErrorKind::Conflict => {
+                    if !self.is_others(cx, &ruleset.id, &support.name).await? {
+                        return Err(error);
+                    }
+                }
+                answer => answer?,
+            }
         }
         Ok(())
     }

@@ -388,3 +388,21 @@ async fn a_copy_is_not_made_as_old_as_its_original_by_the_key_they_share() {
     // Lambda tells no time of creation. Whoever made one up from the key would take the copy for a second commit of the order.
     assert!(original.created_at.is_none() && listed.computes.iter().all(|machine| machine.created_at.is_none()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_set_that_somebody_elses_machine_uses_is_left_to_it_and_one_with_our_key_is_waited_for() {
+    let stage = stage();
+    let (key, wanted) = (stage.key(1), request().port(atlas_core::Port::http(8000)));
+    let planned = stage.provider.supports(&key, &wanted).unwrap().remove(0);
+    let support = stage.provider.ensure_support(&cx(), &key, &planned).await.unwrap();
+    let ours = stage.provider.spawn_compute(&cx(), &key, &wanted).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let copy = stage.world.clone_machine(lambda::NAME, ours.id.as_str()).unwrap();
+    stage.provider.terminate(&cx(), &ours.id).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let waits = stage.provider.release_support(&cx(), &support).await.unwrap_err();
+    assert_eq!(waits.kind(), ErrorKind::Conflict);
+    stage.world.rename_machine(lambda::NAME, &copy.id, "their-own-thing");
+    stage.provider.release_support(&cx(), &support).await.unwrap();
+    assert_eq!(stage.live(), 1, "the copy is not ours to end");
+}
