@@ -141,7 +141,8 @@ impl Reporters {
         let latency = self.state().dice.draw(1..120);
         sleep(Duration::from_millis(latency)).await;
         let Some(callbacks) = node.callbacks() else { return self.answered(&report, None) };
-        let Ok(mut request) = Request::builder().method(Method::POST).uri(report.path.as_str()).body(Body::from(report.body.clone()))
+        let Ok(mut request) =
+            Request::builder().method(Method::POST).uri(report.path.as_str()).body(Body::from(report.body.clone()))
         else {
             return;
         };

@@ -157,7 +157,12 @@ impl Evidence<'_> {
 
     /// The same of a session's cloud.
     fn heal_of(&self, info: &SessionInfo) -> Duration {
-        self.plan.clouds.iter().find(|cloud| cloud.account_name() == info.account).map(|cloud| self.heal(*cloud)).unwrap_or_default()
+        self.plan
+            .clouds
+            .iter()
+            .find(|cloud| cloud.account_name() == info.account)
+            .map(|cloud| self.heal(*cloud))
+            .unwrap_or_default()
     }
 
     fn rolled_back(&self) -> bool {
@@ -188,15 +193,16 @@ impl Case<'_> {
         let seen = self.evidence.facts.seen();
         let wrong =
             |at: Timestamp| seen.wrong_key.iter().any(|(from, until)| *from <= at && until.is_none_or(|until| at <= until));
-        info.state != SessionState::Terminated && info.attempts.iter().any(|attempt| wrong(attempt.created_at))
+        // An order that was on record before the wrong deploy, and left after it.
+        let elsewhere = || self.ours.iter().any(|ours| ours.session == Some(info.id) && ours.elsewhere());
+        info.state != SessionState::Terminated && (info.attempts.iter().any(|attempt| wrong(attempt.created_at)) || elsewhere())
     }
 
-    /// A session whose machines are all gone, and which says that what supported them is still in use: a fleet that somebody made of one
-    /// of them keeps its rule set, and the breaker leaves the fleet to an operator.
+    /// A session which says that what supported its machines is still in use: a fleet that somebody made of one of them keeps its rule
+    /// set, and the breaker leaves the fleet to an operator. Its machines are judged by I2.
     fn held_by_a_fleet(&self, info: &SessionInfo) -> bool {
         let conflict = matches!(&info.stuck, Some(Stuck::CloudUnreachable { kind }) if kind == ErrorKind::Conflict.as_str());
-        let fleet = self.evidence.planted.values().any(|kind| *kind == FLEET);
-        conflict && fleet && !self.ours.iter().any(|ours| ours.session == Some(info.id) && ours.machine.is_live())
+        conflict && self.evidence.planted.values().any(|kind| *kind == FLEET)
     }
 
     /// Somebody renamed it before we saw it, and nothing on record says whose it is: it is reported, never ended.
@@ -403,7 +409,10 @@ impl Case<'_> {
     /// How many machines of somebody's fleet there were at that moment.
     fn fleet_at(&self, at: Timestamp) -> usize {
         let lived = |machine: &Machine| machine.created_at <= at && machine.destroyed_at.is_none_or(|gone| gone >= at);
-        self.evidence.machines().filter(|m| self.evidence.planted.get(&m.id).is_some_and(|kind| *kind == FLEET) && lived(m)).count()
+        self.evidence
+            .machines()
+            .filter(|m| self.evidence.planted.get(&m.id).is_some_and(|kind| *kind == FLEET) && lived(m))
+            .count()
     }
 
     /// I5: in calm weather no session costs more than its cap.
@@ -551,12 +560,19 @@ impl Case<'_> {
                 Proof::Inferred => outcome.exit_code.is_none(),
             };
             if !own && !self.evidence.rolled_back() {
-                found.push(format!("the task of session {} is said to have ended as {outcome:?}, and no machine of it did", info.id));
+                found.push(format!(
+                    "the task of session {} is said to have ended as {outcome:?}, and no machine of it did",
+                    info.id
+                ));
             }
         }
         let forged = |event: &&Event| matches!(&event.kind, EventKind::Reported { text, .. } if text.contains(FORGED));
-        found.extend(self.logs.values().flatten().filter(forged).map(|event| format!("session {} has a stranger's report", event.session)));
-        found.extend(self.evidence.facts.seen().forged_taken.iter().map(|path| format!("a stranger's report to {path} was taken")));
+        found.extend(
+            self.logs.values().flatten().filter(forged).map(|event| format!("session {} has a stranger's report", event.session)),
+        );
+        found.extend(
+            self.evidence.facts.seen().forged_taken.iter().map(|path| format!("a stranger's report to {path} was taken")),
+        );
         found.into_iter().for_each(|what| self.violated("I8", what));
     }
 

@@ -313,7 +313,8 @@ mod tests {
     use std::convert::Infallible;
 
     fn provider(cloud: Cloud) -> AnyProvider {
-        let unreached = tower::service_fn(|_: Request<Body>| std::future::ready(Ok::<_, Infallible>(Response::new(Body::from("")))));
+        let unreached =
+            tower::service_fn(|_: Request<Body>| std::future::ready(Ok::<_, Infallible>(Response::new(Body::from("")))));
         let entropy = Arc::new(crate::dice::entropy(1, "test"));
         cloud.provider("a-key", Transport::new(unreached), Arc::new(SystemClock), entropy).unwrap()
     }

@@ -160,7 +160,8 @@ impl History {
 
     /// Machines of ours that can report do.
     fn report(&self) {
-        let machines: Vec<Machine> = self.machines().into_iter().filter(|machine| !self.planted.contains_key(&machine.id)).collect();
+        let machines: Vec<Machine> =
+            self.machines().into_iter().filter(|machine| !self.planted.contains_key(&machine.id)).collect();
         self.reporters.speak(&machines, &self.nodes, &self.facts, self.world(), &self.deployment.places);
     }
 
@@ -621,11 +622,7 @@ fn on_cloud(cloud: Cloud, seen: &Seen) -> OnCloud {
 }
 
 fn request(wish: &Wish, is_task: bool) -> ComputeRequest {
-    wish.cloud
-        .request(is_task)
-        .name(format!("u{}", wish.user))
-        .auth(atlas_core::Auth::Bearer)
-        .env("CANARY", CANARY)
+    wish.cloud.request(is_task).name(format!("u{}", wish.user)).auth(atlas_core::Auth::Bearer).env("CANARY", CANARY)
 }
 
 fn options(wish: &Wish) -> SessionOptions {

@@ -78,7 +78,8 @@ impl Node {
             for try_number in 0_u64.. {
                 match booted.start(&deployment, life + 1_000_000 * try_number).await {
                     Ok(orchestrator) => {
-                        let callbacks = Callbacks::new(orchestrator.clone(), CallbackKey::new(&deployment.secret), callback::url());
+                        let callbacks =
+                            Callbacks::new(orchestrator.clone(), CallbackKey::new(&deployment.secret), callback::url());
                         *booted.orchestrator.lock().unwrap_or_else(PoisonError::into_inner) = Some((orchestrator, callbacks));
                         return;
                     }
@@ -130,7 +131,13 @@ impl Node {
             .start()
             .await
     }
-    fn provider(&self, deployment: &Deployment, cloud: Cloud, dialect: &Dialect, entropy: Arc<dyn Entropy>) -> Result<AnyProvider> {
+    fn provider(
+        &self,
+        deployment: &Deployment,
+        cloud: Cloud,
+        dialect: &Dialect,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<AnyProvider> {
         let way = Way {
             inner: dialect.clone(),
             cloud,

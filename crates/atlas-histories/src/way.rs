@@ -117,7 +117,8 @@ impl Service<Request<Body>> for Way {
 fn shape(path: &str) -> String {
     let mut before = "";
     let shown = path.split('/').map(|segment| {
-        let named = matches!(before, "apps" | "orgs") || segment.contains([':', '.']) || segment.bytes().all(|b| b.is_ascii_digit());
+        let named =
+            matches!(before, "apps" | "orgs") || segment.contains([':', '.']) || segment.bytes().all(|b| b.is_ascii_digit());
         let known = segment.is_empty() || !named && (segment.len() < 10 || segment.contains(['-', '_']));
         before = segment;
         if known { segment } else { "{id}" }

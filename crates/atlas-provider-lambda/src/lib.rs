@@ -28,9 +28,9 @@ mod wire;
 use std::sync::Arc;
 
 use atlas_core::{
-    AccountLimits, CallContext, Candidate, Capabilities, Capability, Claim, Clock, Compute, ComputeId, ComputeRequest, ComputeStatus,
-    DiskSize, Error, ErrorKind, GpuType, LaunchKey, ListFilter, Listing, NetworkVolume, Next, Outcome, Presence, Provider,
-    ProviderId, Result, Secret, Support, TrackedKey, VolumeId, VolumeRequest,
+    AccountLimits, CallContext, Candidate, Capabilities, Capability, Claim, Clock, Compute, ComputeId, ComputeRequest,
+    ComputeStatus, DiskSize, Error, ErrorKind, GpuType, LaunchKey, ListFilter, Listing, NetworkVolume, Next, Outcome, Presence,
+    Provider, ProviderId, Result, Secret, Support, TrackedKey, VolumeId, VolumeRequest,
 };
 use atlas_http::merge_json;
 use serde_json::Value;
