@@ -19,7 +19,7 @@ cargo xtask <command>
   layers                   proves that crates import only from the floors below them
   conformance [--json]     one suite over every provider
   contract --specs DIR     requests and answers against the clouds' own API documents
-  sim [--seeds N] ...      simulated histories; --sabotage NAME|all removes a safeguard
+  sim [--seeds N] ...      simulated histories; --clouds A,B chooses, --sabotage NAME|all removes a safeguard
   torture --store redb     kills real processes on a real disk
   bench [--json] [NAME]    ratios to a bare baseline of the same run
   doc                      builds the documentation
