@@ -117,7 +117,7 @@ impl Reporters {
                 _ => {}
             }
         }
-        if let Some((_, session, token)) = able.first().filter(|_| state.dice.percent(4)) {
+        if let Some((_, session, token)) = able.first().filter(|_| state.dice.percent(1)) {
             // A token of another session, one that was tampered with, or none.
             let others = able.iter().find(|(_, other, _)| other != session).map(|(_, _, token)| (*token).clone());
             let token = match state.dice.draw(0..3) {

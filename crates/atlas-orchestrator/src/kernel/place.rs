@@ -154,8 +154,12 @@ impl Stepper<'_> {
         let now = self.cx.now;
         match released {
             Ok(()) => {
-                if let Some(step) = self.attempt(id).and_then(|a| a.supports.get_mut(index)) {
-                    step.released = true;
+                if let Some(attempt) = self.attempt(id) {
+                    if let Some(step) = attempt.supports.get_mut(index) {
+                        step.released = true;
+                    }
+                    // Whatever kept it from being released did so until now.
+                    attempt.stuck = None;
                 }
                 let e = self.evidence(id);
                 (e.support_tries, e.next_support) = (0, None);

@@ -1,6 +1,8 @@
 //! Schedules that once broke an earlier wording of the protocol, step by step.
 
 use super::*;
+use atlas_core::Support;
+
 use crate::event::{Death, Stuck};
 use crate::kernel::record::Fate;
 
@@ -288,4 +290,25 @@ fn a_strangers_copy_is_not_on_the_bill() {
         assert_eq!(run.record.cost(run.now).burn, price);
         run.tell(&Input::Stop(Reason::Requested));
     }
+}
+
+#[test]
+fn what_supported_a_machine_is_stuck_no_more_once_it_is_released() {
+    let mut run = Run::new(7, false, 0);
+    let id = AttemptId::new(run.now, [1; 6]);
+    let key = TrackedKey::new(RealmId::from_bytes([1; 4]), id, [0; 5]);
+    let support = Support { kind: "rules".to_owned(), name: "r".to_owned(), id: None, spec: serde_json::Value::Null };
+    run.tell(&Input::Candidates(Ok(vec![Candidate::default()])));
+    run.tell(&Input::Intend { key, supports: vec![support.clone()] });
+    run.tell(&Input::SupportMade(id, 0, Ok(support)));
+    run.tell(&Input::Call(id, None));
+    let serving = run.cloud.create(key, run.now, Duration::from_secs(1));
+    run.tell(&Input::Answered(id, Answer::Created(Box::new(run.cloud.describe(&serving)), None)));
+    run.tell(&Input::Stop(Reason::Requested));
+    for _ in 0..3 {
+        run.tell(&Input::SupportReleased(id, 0, Err(failure(ErrorKind::Unauthorized))));
+    }
+    assert_eq!(run.record.attempts[0].stuck, Some(Stuck::Credential));
+    run.tell(&Input::SupportReleased(id, 0, Ok(())));
+    assert_eq!(run.record.attempts[0].stuck, None);
 }
