@@ -111,13 +111,16 @@ pub enum Outcome {
     NotApplied(Next),
     /// Perhaps it acted. Ids that the answer leaked are kept: each may be billing.
     Unknown(Vec<ComputeId>),
+    /// It made these, and they are not what was ordered. Their end was asked for and is not proved: each may be billing. Another
+    /// candidate may do.
+    Unwanted(Vec<ComputeId>),
 }
 
 impl Outcome {
     /// True when a machine may exist because of the failed call.
     #[must_use]
     pub const fn is_unknown(&self) -> bool {
-        matches!(self, Self::Unknown(_))
+        matches!(self, Self::Unknown(_) | Self::Unwanted(_))
     }
 }
 

@@ -59,6 +59,8 @@ pub enum Reason {
     Replaced,
     /// A second machine under a key that made one already.
     Duplicate,
+    /// What was delivered is not what was ordered.
+    NotAsOrdered,
     /// A machine appeared under an attempt that had ended.
     Reaped,
     /// An operator's accept of the store left nobody who wants it.

@@ -98,16 +98,15 @@ impl Vast {
     /// proves that they are gone.
     async fn swept(&self, cx: &CallContext, error: Error) -> Error {
         let Outcome::Unknown(leaked) = error.outcome().clone() else { return error };
+        // What a 5xx leaks may be what was ordered, and not all there is: that is for whoever ordered to find out.
+        if leaked.is_empty() || error.status().is_none_or(|status| status >= 500) {
+            return error;
+        }
         for id in &leaked {
             // Refused or not, it is not proved to be gone.
             let _ = self.terminate(cx, id).await;
         }
-        // After a 5xx there may be more than the answer says; a refusal is one, and another offer may do.
-        if !leaked.is_empty() && error.status().is_some_and(|status| status < 500) {
-            not_as_ordered(error, leaked)
-        } else {
-            error
-        }
+        not_as_ordered(error, leaked)
     }
 
     /// Compares a new machine with its order. One that differs is destroyed; one that cannot be read yet is left alone.
@@ -138,7 +137,7 @@ impl Vast {
 /// Another offer may do; these were made all the same, and their end was ordered. It is not proved by that, nor by a read that finds
 /// nothing: for seconds after a create there is nothing to read (docs/clouds/vast.md).
 fn not_as_ordered(cause: Error, ids: Vec<ComputeId>) -> Error {
-    let error = Error::new(ErrorKind::NoCapacity, cause.message()).outcome_is(Outcome::Unknown(ids));
+    let error = Error::new(ErrorKind::NoCapacity, cause.message()).outcome_is(Outcome::Unwanted(ids));
     cause.status().into_iter().fold(error, Error::with_status)
 }
 

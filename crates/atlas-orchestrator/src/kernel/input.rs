@@ -79,6 +79,8 @@ pub enum Answer {
     NotApplied(Next, Failure),
     /// Perhaps something happened; ids that leaked.
     Unknown(Vec<ComputeId>, Failure),
+    /// There are machines that are not what was ordered, and perhaps being ended.
+    Unwanted(Vec<ComputeId>, Failure),
 }
 
 impl From<&Error> for Answer {
@@ -88,6 +90,7 @@ impl From<&Error> for Answer {
             Outcome::NotApplied(next) => Self::NotApplied(*next, failure),
             Outcome::NeverSent => Self::NotApplied(Next::SameLater, failure),
             Outcome::Unknown(ids) => Self::Unknown(ids.clone(), failure),
+            Outcome::Unwanted(ids) => Self::Unwanted(ids.clone(), failure),
         }
     }
 }

@@ -232,6 +232,22 @@ impl Stepper<'_> {
                     self.unknown(id);
                 }
             }
+            Answer::Unwanted(ids, failure) => match phase {
+                AttemptPhase::Calling | AttemptPhase::Unknown => {
+                    for delivered in ids {
+                        self.sight(id, delivered, Fate::Doomed);
+                    }
+                    self.unknown(id);
+                    self.kill(id, Reason::NotAsOrdered);
+                    self.refused(id, Next::NextCandidate, failure);
+                }
+                AttemptPhase::Live => {
+                    for delivered in ids {
+                        self.sight(id, delivered, Fate::Doomed);
+                    }
+                }
+                _ => self.reap(id, ids),
+            },
         }
     }
 
@@ -249,10 +265,15 @@ impl Stepper<'_> {
     }
 
     pub(super) fn refuse(&mut self, id: AttemptId, next: Next, failure: &Failure) {
+        self.close(id, AttemptPhase::NotApplied);
+        self.refused(id, next, failure);
+    }
+
+    /// An order came to nothing that can be used: what is tried next.
+    fn refused(&mut self, id: AttemptId, next: Next, failure: &Failure) {
         if let Some(attempt) = self.attempt(id) {
             attempt.message = Some(failure.message.clone());
         }
-        self.close(id, AttemptPhase::NotApplied);
         self.emit(EventKind::Refused { attempt: id, message: failure.message.clone(), kind: failure.kind.as_str().to_owned() });
         let Some(placing) = self.step.record.placing.as_mut() else { return };
         placing.last_refusal = Some((failure.kind.as_str().to_owned(), failure.message.clone()));

@@ -41,6 +41,7 @@ enum FaultOutcome {
     SameLater,
     Stop,
     Unknown(Vec<ComputeId>),
+    Unwanted(Vec<ComputeId>),
 }
 
 impl From<&Error> for Fault {
@@ -59,6 +60,7 @@ impl From<&Error> for Fault {
                 Outcome::NotApplied(Next::SameLater) => FaultOutcome::SameLater,
                 Outcome::NotApplied(Next::Stop) => FaultOutcome::Stop,
                 Outcome::Unknown(ids) => FaultOutcome::Unknown(ids.clone()),
+                Outcome::Unwanted(ids) => FaultOutcome::Unwanted(ids.clone()),
             },
         }
     }
@@ -88,6 +90,7 @@ impl From<Fault> for Error {
             FaultOutcome::SameLater => Outcome::NotApplied(Next::SameLater),
             FaultOutcome::Stop => Outcome::NotApplied(Next::Stop),
             FaultOutcome::Unknown(ids) => Outcome::Unknown(ids),
+            FaultOutcome::Unwanted(ids) => Outcome::Unwanted(ids),
         })
     }
 }

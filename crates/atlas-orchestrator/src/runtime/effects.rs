@@ -338,7 +338,7 @@ async fn limits(core: &Core, record: &SessionRecord) -> (Input, Vec<Guard>) {
 pub(crate) fn sightings(attempt: AttemptId, answer: &Answer, now: Timestamp) -> Extra {
     let ids: Vec<&ComputeId> = match answer {
         Answer::Created(compute, _) => vec![&compute.id],
-        Answer::Unknown(ids, _) => ids.iter().collect(),
+        Answer::Unknown(ids, _) | Answer::Unwanted(ids, _) => ids.iter().collect(),
         Answer::NotApplied(..) => Vec::new(),
     };
     let row = serde_json::to_vec(&SightingRow { at: now }).unwrap_or_default();

@@ -90,13 +90,13 @@ async fn a_bid_below_the_minimum_leaves_nothing_that_bills() {
     let error = stage.order(1, &low).await.unwrap_err();
     let ledger = stage.world.ledger().clouds[vast::NAME].clone();
     assert_eq!((error.kind(), error.status()), (ErrorKind::NoCapacity, Some(400)), "{error}");
-    assert_eq!(error.outcome(), &Outcome::Unknown(vec![id(&ledger.machines[0].id)]), "its end is ordered, and not proved");
+    assert_eq!(error.outcome(), &Outcome::Unwanted(vec![id(&ledger.machines[0].id)]), "its end is ordered, and not proved");
     assert_eq!((ledger.created, ledger.live), (1, 0), "the refused bid made an instance, and it is gone");
 
     stage.fault("terminate", FaultKind::Status500, 1);
     let error = stage.order(2, &low).await.unwrap_err();
     let left = stage.world.all(vast::NAME).pop().unwrap();
-    assert_eq!(error.outcome(), &Outcome::Unknown(vec![id(&left.id)]), "what could not be destroyed is handed on");
+    assert_eq!(error.outcome(), &Outcome::Unwanted(vec![id(&left.id)]), "what could not be destroyed is handed on");
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,7 +115,7 @@ async fn a_destroy_of_our_own_that_was_accepted_and_forgotten_leaves_the_id_with
         let error = stage.order(1, &wanted).await.unwrap_err();
         assert!(stage.asked().iter().any(|call| call.starts_with("DELETE")), "{what}: its end was ordered");
         let left = stage.world.all(vast::NAME).pop().unwrap();
-        assert_eq!((stage.live(), error.outcome()), (1, &Outcome::Unknown(vec![id(&left.id)])), "{what}: {error}");
+        assert_eq!((stage.live(), error.outcome()), (1, &Outcome::Unwanted(vec![id(&left.id)])), "{what}: {error}");
     }
 }
 
@@ -163,7 +163,7 @@ async fn a_machine_that_is_not_what_was_ordered_is_destroyed_and_its_host_left_a
         let ledger = stage.world.ledger().clouds[vast::NAME].clone();
         assert_eq!((ledger.created, ledger.live), (1, 0), "{error}");
         assert_eq!(error.kind(), ErrorKind::NoCapacity);
-        assert_eq!(error.outcome(), &Outcome::Unknown(vec![id(&ledger.machines[0].id)]), "{error}");
+        assert_eq!(error.outcome(), &Outcome::Unwanted(vec![id(&ledger.machines[0].id)]), "{error}");
         assert_ne!(stage.best(&wanted).await.offer, best.offer, "a failed host stays the cheapest");
         tokio::time::sleep(Duration::from_secs(3700)).await;
         assert_eq!(stage.best(&wanted).await.offer, best.offer, "not for ever");
@@ -179,11 +179,11 @@ async fn a_dearer_contract_than_was_ordered_is_destroyed_and_one_that_cannot_be_
     let dear = (200, r#"{"instances":{"id":7,"gpu_name":"RTX 4090","num_gpus":1,"is_bid":false,"dph_total":0.9}}"#);
     let (provider, sent) = answering(&[MADE, dear, (200, r#"{"success":true}"#)]);
     let error = provider.spawn_compute(&cx(), &stage().key(1), &wanted).await.unwrap_err();
-    assert_eq!(error.outcome(), &Outcome::Unknown(vec![id("7")]));
+    assert_eq!(error.outcome(), &Outcome::Unwanted(vec![id("7")]));
     assert_eq!(sent.take().last().unwrap().line, "DELETE /api/v0/instances/7/");
     let (provider, _) = answering(&[MADE, dear, (500, "")]);
     let error = provider.spawn_compute(&cx(), &stage().key(1), &wanted).await.unwrap_err();
-    assert_eq!(error.outcome(), &Outcome::Unknown(vec![id("7")]));
+    assert_eq!(error.outcome(), &Outcome::Unwanted(vec![id("7")]));
     for unread in [(200, r#"{"instances":null}"#), (429, "too frequent"), (500, ""), (200, "<html>")] {
         let (provider, _) = answering(&[MADE, unread]);
         let made = provider.spawn_compute(&cx(), &stage().key(1), &wanted).await.unwrap();
@@ -238,7 +238,7 @@ async fn a_success_that_says_false_is_no_success() {
     assert_eq!((error.outcome(), stage.live()), (&STOP, 0), "{error}");
     let (provider, sent) = answering(&[(200, r#"{"success":false,"error":"x","new_contract":9}"#), (200, r#"{"success":true}"#)]);
     let error = provider.spawn_compute(&cx(), &stage.key(1), &request().at(at("21"))).await.unwrap_err();
-    assert_eq!(error.outcome(), &Outcome::Unknown(vec![id("9")]));
+    assert_eq!(error.outcome(), &Outcome::Unwanted(vec![id("9")]));
     assert_eq!(sent.take()[1].line, "DELETE /api/v0/instances/9/");
     let (provider, _) = answering(&[(200, r#"{"success":false,"msg":"no"}"#)]);
     assert!(provider.terminate(&cx(), &id("9")).await.is_err());

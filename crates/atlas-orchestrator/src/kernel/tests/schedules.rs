@@ -312,3 +312,24 @@ fn what_supported_a_machine_is_stuck_no_more_once_it_is_released() {
     run.tell(&Input::SupportReleased(id, 0, Ok(())));
     assert_eq!(run.record.attempts[0].stuck, None);
 }
+
+#[test]
+fn what_was_delivered_and_not_ordered_is_ended_and_never_serves_and_the_next_offer_is_tried_at_once() {
+    let mut run = Run::new(7, false, 0);
+    let (id, key) = run.order();
+    let other = Candidate::default();
+    if let Some(placing) = run.record.placing.as_mut() {
+        placing.candidates = Some(vec![other.clone(), other]);
+    }
+    let wrong = run.cloud.create(key, run.now, Duration::from_secs(1));
+    run.tell(&Input::Answered(id, Answer::Unwanted(vec![wrong.clone()], failure(ErrorKind::NoCapacity))));
+    assert!(plan(&run.record, &run.evidence, run.now, &run.cx()).effects.contains(&Effect::Intend), "nobody waits for its end");
+    assert_eq!(run.record.placing.as_ref().and_then(|placing| placing.candidates.as_ref()).map(Vec::len), Some(1));
+    // The DELETE of whoever ordered was accepted and forgotten: it is there, and whole.
+    run.tell(&Input::Found(id, vec![run.cloud.describe(&wrong)]));
+    assert!(run.record.serving().is_none());
+    run.run(Duration::from_secs(1800));
+    assert!(run.cloud.machines[&wrong].destroyed_at.is_some());
+    assert_eq!(run.record.attempts[0].phase, AttemptPhase::Dead);
+    assert_ne!(run.record.serving().and_then(|attempt| attempt.serving.clone()), Some(wrong));
+}
