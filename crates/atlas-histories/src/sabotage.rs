@@ -20,9 +20,13 @@ pub(crate) struct Sabotage {
     pub(crate) invariants: &'static [&'static str],
     /// Removes it, and what masks it.
     pub(crate) apply: fn(&mut Rules),
+    /// Where it is looked for, if not on every cloud: what needs many machines at once, or a quick cloud, shows there in fewer histories.
+    pub(crate) clouds: Option<&'static [Cloud]>,
     /// Seeds that caught it before: tried first.
     pub(crate) known: &'static [u64],
 }
+
+const RUNPOD: Option<&[Cloud]> = Some(&[Cloud::RunPod]);
 
 /// What became of it.
 #[derive(Clone, Debug, Serialize)]
@@ -59,7 +63,7 @@ fn hunt(sabotage: &Sabotage, clouds: &[Cloud], most: u64) -> Caught {
     let seeds: Vec<u64> = sabotage.known.iter().copied().chain(0..most).collect();
     let mut histories = 0;
     for seeds in seeds.chunks(AT_A_TIME) {
-        let outcomes = run::under(&rules, clouds, seeds);
+        let outcomes = run::under(&rules, sabotage.clouds.unwrap_or(clouds), seeds);
         for (seed, outcome) in seeds.iter().zip(outcomes) {
             histories += 1;
             let broken = |violation: &&Violation| sabotage.invariants.contains(&violation.invariant);
@@ -81,9 +85,16 @@ pub(crate) const ALL: &[Sabotage] = &[
             // A store that is seen to have been rolled back makes everything stop.
             r.policy.safeguards.incarnation = false;
         },
-        known: &[],
+        clouds: None,
+        known: &[3],
     },
-    Sabotage { name: "blind-retry", invariants: &["I3"], apply: |r| r.policy.safeguards.resolve_unknown = false, known: &[] },
+    Sabotage {
+        name: "blind-retry",
+        invariants: &["I3"],
+        apply: |r| r.policy.safeguards.resolve_unknown = false,
+        clouds: None,
+        known: &[1],
+    },
     Sabotage {
         name: "trust-partial-list",
         invariants: &["I8", "I3", "I2"],
@@ -92,9 +103,16 @@ pub(crate) const ALL: &[Sabotage] = &[
             // What a torn walk lacks is read by its id all the same, where the id is known.
             r.policy.safeguards.point_read = false;
         },
+        clouds: RUNPOD,
+        known: &[7],
+    },
+    Sabotage {
+        name: "absence-by-list",
+        invariants: &["I8"],
+        apply: |r| r.policy.safeguards.point_read = false,
+        clouds: RUNPOD,
         known: &[417],
     },
-    Sabotage { name: "absence-by-list", invariants: &["I8"], apply: |r| r.policy.safeguards.point_read = false, known: &[417] },
     Sabotage {
         name: "no-fence",
         invariants: &["I2", "I3", "I7", "I8"],
@@ -102,29 +120,51 @@ pub(crate) const ALL: &[Sabotage] = &[
             r.policy.safeguards.fence = false;
             r.more_stalls = 6;
         },
-        known: &[],
+        clouds: RUNPOD,
+        known: &[129],
     },
-    Sabotage { name: "no-mac", invariants: &["I4"], apply: |r| r.policy.safeguards.mac = false, known: &[] },
-    Sabotage { name: "one-carrier", invariants: &["I4"], apply: |r| r.policy.safeguards.all_carriers = false, known: &[17] },
+    Sabotage { name: "no-mac", invariants: &["I4"], apply: |r| r.policy.safeguards.mac = false, clouds: None, known: &[2] },
+    Sabotage {
+        name: "one-carrier",
+        invariants: &["I4"],
+        apply: |r| r.policy.safeguards.all_carriers = false,
+        clouds: None,
+        known: &[17],
+    },
     Sabotage {
         name: "adopt-first-only",
         invariants: &["I2", "I8"],
         apply: |r| r.policy.safeguards.every_duplicate = false,
-        known: &[],
+        clouds: None,
+        known: &[14],
     },
-    Sabotage { name: "no-confirm", invariants: &["I8"], apply: |r| r.policy.safeguards.confirm = false, known: &[11] },
-    Sabotage { name: "no-account", invariants: &["I8"], apply: |r| r.policy.safeguards.account_identity = false, known: &[770] },
+    Sabotage {
+        name: "no-confirm",
+        invariants: &["I8"],
+        apply: |r| r.policy.safeguards.confirm = false,
+        clouds: None,
+        known: &[33],
+    },
+    Sabotage {
+        name: "no-account",
+        invariants: &["I8"],
+        apply: |r| r.policy.safeguards.account_identity = false,
+        clouds: RUNPOD,
+        known: &[147],
+    },
     Sabotage {
         name: "no-incarnation",
         invariants: &["I2", "I4", "I8"],
         apply: |r| r.policy.safeguards.incarnation = false,
-        known: &[],
+        clouds: None,
+        known: &[9],
     },
     Sabotage {
         name: "give-up-terminate",
         invariants: &["I2", "I8"],
         apply: |r| r.policy.safeguards.retry_kill = false,
-        known: &[],
+        clouds: None,
+        known: &[4],
     },
     Sabotage {
         name: "reap-unknown",
@@ -135,6 +175,7 @@ pub(crate) const ALL: &[Sabotage] = &[
             r.policy.safeguards.two_sightings = false;
             r.policy.safeguards.grace = false;
         },
+        clouds: None,
         known: &[12],
     },
     Sabotage {
@@ -145,19 +186,45 @@ pub(crate) const ALL: &[Sabotage] = &[
             // Grace is longer than the time between two scans.
             r.policy.safeguards.grace = false;
         },
-        known: &[],
+        clouds: None,
+        known: &[4],
     },
-    Sabotage { name: "no-grace", invariants: &["I4"], apply: |r| r.policy.safeguards.grace = false, known: &[71] },
-    Sabotage { name: "no-breaker", invariants: &["I4"], apply: |r| r.policy.safeguards.breaker = false, known: &[38] },
-    Sabotage { name: "touch-lost", invariants: &["I6"], apply: |r| r.policy.safeguards.flush_touches = false, known: &[] },
-    Sabotage { name: "idle-early", invariants: &["I6"], apply: |r| r.policy.safeguards.idle_margin = false, known: &[13] },
-    Sabotage { name: "cost-overrun", invariants: &["I5"], apply: |r| r.policy.safeguards.cost_margin = false, known: &[53] },
-    Sabotage { name: "event-gap", invariants: &["I7"], apply: |r| r.drops_events = true, known: &[] },
+    Sabotage { name: "no-grace", invariants: &["I4"], apply: |r| r.policy.safeguards.grace = false, clouds: None, known: &[71] },
+    Sabotage {
+        name: "no-breaker",
+        invariants: &["I4"],
+        apply: |r| r.policy.safeguards.breaker = false,
+        clouds: None,
+        known: &[38],
+    },
+    Sabotage {
+        name: "touch-lost",
+        invariants: &["I6"],
+        apply: |r| r.policy.safeguards.flush_touches = false,
+        clouds: None,
+        known: &[4],
+    },
+    Sabotage {
+        name: "idle-early",
+        invariants: &["I6"],
+        apply: |r| r.policy.safeguards.idle_margin = false,
+        clouds: RUNPOD,
+        known: &[13],
+    },
+    Sabotage {
+        name: "cost-overrun",
+        invariants: &["I5"],
+        apply: |r| r.policy.safeguards.cost_margin = false,
+        clouds: RUNPOD,
+        known: &[53],
+    },
+    Sabotage { name: "event-gap", invariants: &["I7"], apply: |r| r.drops_events = true, clouds: None, known: &[] },
     Sabotage {
         name: "respawn-leak",
         invariants: &["I2", "I8"],
         apply: |r| r.policy.safeguards.respawn_kills_old = false,
-        known: &[18],
+        clouds: RUNPOD,
+        known: &[49],
     },
-    Sabotage { name: "leak-secret", invariants: &["I9"], apply: |r| r.leaks = true, known: &[] },
+    Sabotage { name: "leak-secret", invariants: &["I9"], apply: |r| r.leaks = true, clouds: None, known: &[] },
 ];
