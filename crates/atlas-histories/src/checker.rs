@@ -199,12 +199,10 @@ impl Case<'_> {
     }
 
     /// A session which says that what supported its machines is still in use: a fleet that somebody made of one of them keeps its rule
-    /// set, and the breaker leaves the fleet to an operator. Where calls are paced by the second, the last answer may be a refusal for
-    /// haste. Its machines are judged by I2.
+    /// set, and the breaker leaves the fleet to an operator. Its machines are judged by I2.
     fn held_by_a_fleet(&self, info: &SessionInfo) -> bool {
-        let words = [ErrorKind::Conflict, ErrorKind::RateLimited].map(ErrorKind::as_str);
-        let conflict = matches!(&info.stuck, Some(Stuck::CloudUnreachable { kind }) if words.contains(&kind.as_str()));
-        conflict && self.evidence.planted.values().any(|kind| *kind == FLEET)
+        let conflict = matches!(&info.stuck, Some(Stuck::CloudUnreachable { kind }) if kind == ErrorKind::Conflict.as_str());
+        info.account == Cloud::Lambda.account_name() && conflict && self.evidence.planted.values().any(|kind| *kind == FLEET)
     }
 
     /// Somebody renamed it before we saw it, and nothing on record says whose it is: it is reported, never ended.

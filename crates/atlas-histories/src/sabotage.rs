@@ -111,7 +111,7 @@ pub(crate) const ALL: &[Sabotage] = &[
         invariants: &["I8"],
         apply: |r| r.policy.safeguards.point_read = false,
         clouds: RUNPOD,
-        known: &[417],
+        known: &[249],
     },
     Sabotage {
         name: "no-fence",
@@ -209,7 +209,7 @@ pub(crate) const ALL: &[Sabotage] = &[
         invariants: &["I6"],
         apply: |r| r.policy.safeguards.idle_margin = false,
         clouds: RUNPOD,
-        known: &[13],
+        known: &[329],
     },
     Sabotage {
         name: "cost-overrun",

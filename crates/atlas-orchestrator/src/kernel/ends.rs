@@ -1,6 +1,6 @@
 //! Ends: committed once, repeated until proved, never undone.
 
-use atlas_core::{AttemptId, Compute, ComputeId, ComputeStatus, Timestamp};
+use atlas_core::{AttemptId, Compute, ComputeId, ComputeStatus, ErrorKind, Timestamp};
 
 use super::input::{Failure, Identity, Reading, backoff};
 use super::record::{Ending, Fate, Kill};
@@ -247,7 +247,9 @@ impl Stepper<'_> {
             (None, true) => attempt.double_burn(),
             (None, false) => return,
         };
-        if attempt.stuck.as_ref() != Some(&stuck) {
+        // To be told to wait says nothing new of what is in the way.
+        let haste = matches!(&stuck, Stuck::CloudUnreachable { kind } if kind == ErrorKind::RateLimited.as_str());
+        if attempt.stuck.as_ref() != Some(&stuck) && !(haste && attempt.stuck.is_some()) {
             attempt.stuck = Some(stuck.clone());
             self.emit(EventKind::TerminateFailed { stuck, burn });
         }

@@ -333,3 +333,18 @@ fn what_was_delivered_and_not_ordered_is_ended_and_never_serves_and_the_next_off
     assert_eq!(run.record.attempts[0].phase, AttemptPhase::Dead);
     assert_ne!(run.record.serving().and_then(|attempt| attempt.serving.clone()), Some(wrong));
 }
+
+#[test]
+fn a_refusal_for_haste_does_not_hide_what_is_in_the_way() {
+    let mut run = Run::new(7, false, 0);
+    let (id, key) = run.order();
+    let machine = run.cloud.create(key, run.now, Duration::from_secs(1));
+    run.tell(&Input::Answered(id, Answer::Created(Box::new(run.cloud.describe(&machine)), None)));
+    run.tell(&Input::Stop(Reason::Requested));
+    for kind in [ErrorKind::Unauthorized, ErrorKind::RateLimited, ErrorKind::RateLimited, ErrorKind::RateLimited] {
+        run.tell(&Input::Deleted(id, machine.clone(), Err(failure(kind))));
+    }
+    assert_eq!(run.record.attempts[0].stuck, Some(Stuck::Credential));
+    let said = run.events.iter().filter(|event| matches!(event, EventKind::TerminateFailed { .. })).count();
+    assert_eq!(said, 1);
+}
