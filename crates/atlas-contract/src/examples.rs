@@ -18,8 +18,23 @@ use crate::openapi::{Answer, Document};
 pub fn transport(document: Arc<Document>) -> Transport {
     Transport::new(tower::service_fn(move |request: Request<Body>| {
         let answer = document.example(request.method().as_str(), request.uri().path()).cloned();
+        let answer = answer.map(|answer| ended(answer, request.uri().query().unwrap_or_default()));
         async move { Ok::<_, Infallible>(answer.map_or_else(missing, response)) }
     }))
+}
+
+/// A page that was asked for by the cursor it shows is the last: a list that leads back to itself is no list.
+fn ended(answer: Answer, query: &str) -> Answer {
+    let asked: Vec<&str> = query.split('&').filter_map(|pair| pair.split_once('=')).map(|(_, value)| value).collect();
+    match serde_json::from_slice::<Map<String, Value>>(&answer.body) {
+        Ok(mut page) if page.values().any(|value| value.as_str().is_some_and(|value| asked.contains(&value))) => {
+            for value in page.values_mut().filter(|value| value.as_str().is_some_and(|value| asked.contains(&value))) {
+                *value = Value::from("");
+            }
+            Answer { body: Value::Object(page).to_string().into(), ..answer }
+        }
+        _ => answer,
+    }
 }
 
 fn missing() -> Response<Body> {
@@ -129,5 +144,9 @@ mod tests {
         assert_eq!(document.example("GET", "/stream").unwrap().body, b"data: x\n\n");
         assert_eq!(document.example("DELETE", "/gone").unwrap().status, 204);
         assert!(document.example("GET", "/nothing").is_none());
+        let page = || Answer { status: 200, content_type: None, body: br#"{"next":"text","rows":["text"]}"#.to_vec().into() };
+        let last = |query: &str| serde_json::from_slice::<Value>(&ended(page(), query).body).unwrap();
+        assert_eq!(last("limit=9"), json!({ "next": "text", "rows": ["text"] }));
+        assert_eq!(last("limit=9&cursor=text"), json!({ "next": "", "rows": ["text"] }));
     }
 }
