@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(document.example("GET", "/stream").unwrap().body, b"data: x\n\n");
         assert_eq!(document.example("DELETE", "/gone").unwrap().status, 204);
         assert!(document.example("GET", "/nothing").is_none());
-        let page = || Answer { status: 200, content_type: None, body: br#"{"next":"text","rows":["text"]}"#.to_vec().into() };
+        let page = || Answer { status: 200, content_type: None, body: br#"{"next":"text","rows":["text"]}"#.to_vec() };
         let last = |query: &str| serde_json::from_slice::<Value>(&ended(page(), query).body).unwrap();
         assert_eq!(last("limit=9"), json!({ "next": "text", "rows": ["text"] }));
         assert_eq!(last("limit=9&cursor=text"), json!({ "next": "", "rows": ["text"] }));

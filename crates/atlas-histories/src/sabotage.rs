@@ -104,14 +104,14 @@ pub(crate) const ALL: &[Sabotage] = &[
             r.policy.safeguards.point_read = false;
         },
         clouds: RUNPOD,
-        known: &[7],
+        known: &[770, 7],
     },
     Sabotage {
         name: "absence-by-list",
         invariants: &["I8"],
         apply: |r| r.policy.safeguards.point_read = false,
         clouds: RUNPOD,
-        known: &[249],
+        known: &[923, 249],
     },
     Sabotage {
         name: "no-fence",
@@ -121,7 +121,7 @@ pub(crate) const ALL: &[Sabotage] = &[
             r.more_stalls = 6;
         },
         clouds: RUNPOD,
-        known: &[129],
+        known: &[49, 129],
     },
     Sabotage { name: "no-mac", invariants: &["I4"], apply: |r| r.policy.safeguards.mac = false, clouds: None, known: &[2] },
     Sabotage {
@@ -129,7 +129,7 @@ pub(crate) const ALL: &[Sabotage] = &[
         invariants: &["I4"],
         apply: |r| r.policy.safeguards.all_carriers = false,
         clouds: None,
-        known: &[17],
+        known: &[20, 17],
     },
     Sabotage {
         name: "adopt-first-only",
@@ -150,7 +150,7 @@ pub(crate) const ALL: &[Sabotage] = &[
         invariants: &["I8"],
         apply: |r| r.policy.safeguards.account_identity = false,
         clouds: RUNPOD,
-        known: &[147],
+        known: &[1114, 147],
     },
     Sabotage {
         name: "no-incarnation",
@@ -202,7 +202,7 @@ pub(crate) const ALL: &[Sabotage] = &[
         invariants: &["I6"],
         apply: |r| r.policy.safeguards.flush_touches = false,
         clouds: None,
-        known: &[4],
+        known: &[6, 4],
     },
     Sabotage {
         name: "idle-early",
@@ -226,5 +226,5 @@ pub(crate) const ALL: &[Sabotage] = &[
         clouds: RUNPOD,
         known: &[49],
     },
-    Sabotage { name: "leak-secret", invariants: &["I9"], apply: |r| r.leaks = true, clouds: None, known: &[] },
+    Sabotage { name: "leak-secret", invariants: &["I9"], apply: |r| r.leaks = true, clouds: None, known: &[1] },
 ];
