@@ -10,6 +10,7 @@ use crate::kernel::{Attempt, AttemptRow, Fate, Input, SessionRecord};
 use crate::options::SessionOptions;
 use crate::orchestrator::Orchestrator;
 use crate::realm::LastHolder;
+use crate::runtime::adopt::{Doubt, take_up};
 use crate::runtime::core::{ACCEPTED_ROW, AcceptedRow, Core, HOLD_ROW};
 use crate::runtime::nodes;
 use crate::session::{AttemptPhase, SessionKind};
@@ -195,14 +196,17 @@ async fn put_orphan(core: &Core, record: SessionRecord, attempt: AttemptId) -> R
     batch.put(Table::Attempts, *attempt.as_bytes(), serde_json::to_vec(&row).unwrap_or_default());
     batch.put(Table::Sessions, *id.as_bytes(), record.encode());
     batch.append(*id.as_bytes(), 1, serde_json::to_vec(&event).unwrap_or_default());
+    let doubt = Doubt::begin(core);
     match core.store.commit(batch).await {
         Ok(_) => {
-            nodes::take_up(core, &record).await?;
+            take_up(core, &record).await?;
+            doubt.settled();
             core.fed.notify_one();
             Ok(id)
         }
         // A second machine under the same key: the first one's session finds it.
         Err(CommitError::Conflict) => {
+            doubt.settled();
             let row = core.store.get(Table::Attempts, attempt.as_bytes()).await?;
             let known = row.and_then(|row| serde_json::from_slice::<AttemptRow>(&row.value).ok());
             known.map(|row| row.session).ok_or_else(|| CommitError::Conflict.into())

@@ -20,6 +20,7 @@ use crate::options::{DEFAULT_IDLE_TTL, SessionFilter, SessionOptions};
 use crate::policy::Policy;
 use crate::realm::{IncarnationLedger, Realm};
 use crate::runtime::account::Account;
+use crate::runtime::adopt::{Doubt, adopt};
 use crate::runtime::core::{Core, HOLD_ROW, HoldRow, Loaded, Parts};
 use crate::runtime::spawner::Steady;
 use crate::runtime::survey::{self, Suspects};
@@ -27,7 +28,7 @@ use crate::runtime::{Spawner, Subscription, TokioSpawner, feed, flush, janitor, 
 use crate::session::{
     AttemptInfo, ReapReport, SessionInfo, SessionKind, SessionState, Shutdown, ShutdownReport, StopOutcome, TaskOutcome, Touch,
 };
-use crate::store::{AnyStore, Batch, Table};
+use crate::store::{AnyStore, Batch, CommitError, Table};
 
 /// The longest a `max_runtime` task may be given where it names none.
 pub const DEFAULT_TASK_RUNTIME: Duration = Duration::from_secs(24 * 3600);
@@ -209,7 +210,7 @@ impl Builder {
         }
         nodes::watch_ledger(&core).await;
         nodes::enlist_within(&core, core.policy.lease * 2).await?;
-        nodes::adopt(&core).await?;
+        adopt(&core).await?;
         let position = core.store.info().await?.last_position;
         let suspects = core.accounts.iter().map(|account| (account.name.clone(), Arc::default())).collect();
         let orchestrator = Orchestrator { core, suspects: Arc::new(suspects) };
@@ -385,12 +386,26 @@ impl Orchestrator {
             return Err(Error::new(ErrorKind::Unavailable, "this node's lease is not valid at the moment"));
         }
         batch.guard(Table::Sessions, *id.as_bytes(), None);
-        batch.put(Table::Sessions, *id.as_bytes(), record.encode());
+        let row = record.encode();
+        batch.put(Table::Sessions, *id.as_bytes(), row.clone());
         batch.put(Table::Sealed, *id.as_bytes(), sealed);
         batch.append(*id.as_bytes(), 1, serde_json::to_vec(&created).unwrap_or_default());
-        core.store.commit(batch).await.map_err(Error::from)?;
+        let doubt = Doubt::begin(core);
+        match core.store.commit(batch).await {
+            Ok(_) => {}
+            // Its answer was lost: the store itself says whether it was taken.
+            Err(CommitError::Store(error)) => match core.load(id).await {
+                Ok(Some(loaded)) if loaded.bytes == row => {}
+                _ => return Err(error),
+            },
+            Err(refused) => {
+                doubt.settled();
+                return Err(refused.into());
+            }
+        }
         core.touches.insert(id, record.options.idle_ttl, now, None);
         core.slots.insert(&record, core.account_index(&record.account), None);
+        doubt.settled();
         core.fed.notify_one();
         Ok(id)
     }

@@ -42,9 +42,7 @@ pub struct Glance<'a> {
 
 /// Writes the head of a record's row.
 pub(super) fn write(record: &SessionRecord, row: &mut Vec<u8>) {
-    let over = record.state() == SessionState::Terminated
-        && record.attempts.iter().all(|a| a.is_terminal() && a.supports.iter().all(|step| step.released));
-    let flags = if over { OVER } else { 0 } | if is_quiet(record) { QUIET } else { 0 };
+    let flags = if record.is_over() { OVER } else { 0 } | if is_quiet(record) { QUIET } else { 0 };
     let (owner, account) = (record.owner.as_bytes(), record.account.as_str().as_bytes());
     let open: Vec<_> = record.attempts.iter().filter(|a| !a.is_terminal()).collect();
     let (Ok(owner_len), Ok(account_len), Ok(open_len)) =

@@ -413,6 +413,13 @@ impl SessionRecord {
         }
     }
 
+    /// Nothing is left to be done, unless it is opened again: it ended, and so did its machines and what was made for them.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.state() == SessionState::Terminated
+            && self.attempts.iter().all(|a| a.is_terminal() && a.supports.iter().all(|step| step.released))
+    }
+
     /// The attempt that serves.
     #[must_use]
     pub fn serving(&self) -> Option<&Attempt> {

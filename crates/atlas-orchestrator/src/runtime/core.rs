@@ -53,6 +53,8 @@ pub(crate) struct Core {
     pub(crate) touches: Touches,
     /// When this process began to look after the youngest of what it took over.
     pub(crate) adopted_at: AtomicI64,
+    /// Whether a session may be ours on record that nobody here looks after.
+    pub(crate) in_doubt: AtomicBool,
     hold: Mutex<Option<String>>,
     /// The store as it was seen last: its incarnation and its newest commit.
     seen: Mutex<Option<(String, u64)>>,
@@ -191,6 +193,7 @@ impl Core {
             slots: Slots::default(),
             touches,
             adopted_at,
+            in_doubt: AtomicBool::new(false),
             hold: Mutex::new(None),
             seen: Mutex::new(None),
             held: AtomicBool::new(false),

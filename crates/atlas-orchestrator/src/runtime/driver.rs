@@ -13,7 +13,7 @@ use super::effects::{self, Done, Running};
 use super::slots::Work;
 use crate::ids::SessionId;
 use crate::kernel::{Effect, Evidence, Input, Plan, plan};
-use crate::session::{AttemptPhase, SessionState};
+use crate::session::AttemptPhase;
 use crate::store::CommitError;
 
 /// A wait shorter than this keeps the driver where it is; a longer one gives its place to others.
@@ -136,28 +136,31 @@ impl Driver {
         })
     }
 
-    /// Reads the record, takes what was told meanwhile, and derives what is to be done.
+    /// Takes what was told meanwhile, reads the record, and derives what is to be done.
     async fn look(&mut self) -> Look {
-        for input in self.core.slots.drain(self.id) {
-            self.tell(input, Extra::default()).await;
-        }
-        let loaded = match self.core.load(self.id).await {
-            Ok(Some(loaded)) => loaded,
-            Ok(None) => {
-                return Look::Gone;
+        let loaded = loop {
+            for input in self.core.slots.drain(self.id) {
+                self.tell(input, Extra::default()).await;
             }
-            Err(error) => {
-                tracing::warn!(session = %self.id, %error, "a session's record could not be read");
-                return Look::Later;
+            let loaded = match self.core.load(self.id).await {
+                Ok(loaded) => loaded,
+                Err(error) => {
+                    tracing::warn!(session = %self.id, %error, "a session's record could not be read");
+                    return Look::Later;
+                }
+            };
+            let attempts = match loaded {
+                Some(loaded) if loaded.record.owner == self.core.node && !loaded.record.is_over() => break loaded,
+                Some(loaded) => loaded.record.attempts,
+                None => Vec::new(),
+            };
+            // Not ours, or over; unless somebody opened or claimed it since it was read.
+            if self.core.slots.remove(self.id, &attempts) {
+                self.core.touches.remove(self.id);
+                return Look::Gone;
             }
         };
         let record = &loaded.record;
-        let over = record.state() == SessionState::Terminated && record.attempts.iter().all(|a| a.is_terminal());
-        if over || record.owner != self.core.node {
-            self.core.slots.remove(record);
-            self.core.touches.remove(self.id);
-            return Look::Gone;
-        }
         if record.ending.is_some() {
             // An end is final: no touch is acknowledged on a session that no touch can keep.
             self.core.touches.remove(self.id);

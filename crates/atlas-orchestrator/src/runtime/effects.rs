@@ -303,7 +303,7 @@ async fn limits(core: &Core, record: &SessionRecord) -> (Input, Vec<Guard>) {
         }
     };
     if let Some(row) = &touch
-        && let Some(at) = super::nodes::touch_time(&row.value)
+        && let Some(at) = super::touches::touch_time(&row.value)
     {
         consider(at, "touch");
         core.touches.flushed(record.id, at, row.version);

@@ -10,7 +10,6 @@ use super::account::Account;
 use super::core::{Core, Extra, Loaded};
 use super::pacer::Priority;
 use crate::kernel::{Evidence, Input};
-use crate::session::SessionState;
 use crate::store::{Batch, CommitError, Table};
 
 const EVERY: Duration = Duration::from_secs(3600);
@@ -99,8 +98,7 @@ async fn one(
         }
     }
     let record = &loaded.record;
-    let over = record.state() == SessionState::Terminated && record.attempts.iter().all(|attempt| attempt.is_terminal());
-    let Some(done_at) = done_at.filter(|_| over) else { return Ok(()) };
+    let Some(done_at) = done_at.filter(|_| record.is_over()) else { return Ok(()) };
     if now.since(done_at) >= core.policy.retention {
         return forget(core, &loaded).await;
     }

@@ -3,6 +3,7 @@
 
 pub(crate) mod account;
 pub(crate) mod accounts;
+pub(crate) mod adopt;
 mod coalesce;
 pub(crate) mod core;
 mod driver;

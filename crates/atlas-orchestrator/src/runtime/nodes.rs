@@ -1,22 +1,19 @@
 //! Nodes: this one's lease and signs of life, other ones' deaths, and taking over what they leave.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use atlas_core::{Error, Result, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::adopt::{self, Doubt, adopt, take_up};
 use super::core::{ACCEPTED_ROW, AcceptedRow, Core, DEATH_ROW, Extra, HOLD_ROW, Loaded, Seen, TimeRow};
 use super::lease::scope;
-use crate::ids::SessionId;
-use crate::kernel::glance::{Glance, glance};
-use crate::kernel::limits::next_look_of;
-use crate::kernel::{Evidence, Input, SessionRecord, plan};
+use crate::kernel::glance::glance;
+use crate::kernel::{Evidence, Input};
 use crate::session::SessionState;
-use crate::store::{Batch, CommitError, Fence, Row, Table};
+use crate::store::{Batch, CommitError, Fence, Table};
 
 const PAGE: usize = 1000;
 
@@ -30,11 +27,6 @@ pub(crate) struct NodeRow {
     clean: bool,
     /// Its death was noted, and what it looked after was taken over, up to that number.
     buried: bool,
-}
-
-/// A touch's row is its time in milliseconds, as text.
-pub(crate) fn touch_time(value: &[u8]) -> Option<Timestamp> {
-    std::str::from_utf8(value).ok()?.parse().ok().map(Timestamp::from_unix_millis)
 }
 
 async fn node_row(core: &Core, node: &str) -> Result<(NodeRow, Option<u64>)> {
@@ -139,9 +131,13 @@ pub(crate) async fn note_deaths(core: &Core) -> Result<()> {
 pub(crate) async fn keep(core: Arc<Core>) {
     while core.sleep(core.policy.lease_renew).await {
         renew(&core).await;
+        if !core.lease.may_act() || core.stopping.is_cancelled() {
+            continue;
+        }
+        if let Err(error) = adopt::dispel(&core).await {
+            tracing::warn!(%error, "whether all of this node's sessions are looked after could not be read");
+        }
         if !core.exclusive
-            && core.lease.may_act()
-            && !core.stopping.is_cancelled()
             && let Err(error) = bury(&core).await
         {
             tracing::warn!(%error, "what other nodes left could not be looked at");
@@ -249,10 +245,14 @@ async fn bury(core: &Arc<Core>) -> Result<()> {
 
 /// Claims the sessions of a node that is gone.
 async fn take_over(core: &Arc<Core>, node: &str) -> Result<()> {
+    let doubt = Doubt::begin(core);
     let mut after: Option<Vec<u8>> = None;
     loop {
         let rows = core.store.scan(Table::Sessions, &[], after.as_deref(), PAGE).await?;
-        let Some(last) = rows.last() else { return Ok(()) };
+        let Some(last) = rows.last() else {
+            doubt.settled();
+            return Ok(());
+        };
         after = Some(last.key.clone());
         for row in rows {
             if glance(&row.value).is_some_and(|glance| glance.over || glance.owner != node) {
@@ -273,115 +273,6 @@ async fn take_over(core: &Arc<Core>, node: &str) -> Result<()> {
             }
         }
     }
-}
-
-/// Begins to look after a session of ours.
-pub(crate) async fn take_up(core: &Core, record: &SessionRecord) -> Result<()> {
-    let touch = core.store.get(Table::Touches, record.id.as_bytes()).await?;
-    let touched = touch.as_ref().and_then(|row| touch_time(&row.value));
-    take_up_with(core, record, touched, touch.map(|row| row.version));
-    core.adopted_at.store(core.now().unix_millis(), Ordering::Relaxed);
-    Ok(())
-}
-
-fn take_up_with(core: &Core, record: &SessionRecord, touched: Option<Timestamp>, version: Option<u64>) {
-    let durable = touched.unwrap_or(record.created_at).max(record.created_at);
-    if record.ending.is_none() {
-        core.touches.insert(record.id, record.options.idle_ttl, durable, version);
-    }
-    let planned = plan(record, &Evidence::default(), durable, &core.cx(&record.account));
-    let due = if planned.effects.is_empty() { planned.due } else { Some(core.now()) };
-    let account = core.account_index(&record.account);
-    // Nothing to do, ever: it is on record and its machine is looked at by the account's survey.
-    core.slots.insert(record, account, Some(due.unwrap_or_else(|| core.now().saturating_add(core.policy.retention))));
-}
-
-/// Reads every session of this node from the store. Of those that only limits can end, not more than the head of the row.
-pub(crate) async fn adopt(core: &Arc<Core>) -> Result<()> {
-    core.adopted_at.store(core.now().unix_millis(), Ordering::Relaxed);
-    let mut touches = TouchRows::default();
-    let mut after: Option<Vec<u8>> = None;
-    loop {
-        let rows = core.store.scan(Table::Sessions, &[], after.as_deref(), PAGE).await?;
-        let Some(last) = rows.last() else { break };
-        after = Some(last.key.clone());
-        for row in rows {
-            let Some(id) = SessionId::from_slice(&row.key) else { continue };
-            match glance(&row.value) {
-                Some(glance) if glance.over => {}
-                Some(glance) if glance.owner != core.node && !core.exclusive => {}
-                Some(glance) if glance.quiet && glance.owner == core.node => {
-                    adopt_quiet(core, id, &glance, touches.of(core, id).await?);
-                }
-                _ => {
-                    let Some(loaded) = Loaded::readable(row) else { continue };
-                    adopt_whole(core, loaded, touches.of(core, id).await?).await?;
-                }
-            }
-        }
-    }
-    core.slots.changed.notify_one();
-    Ok(())
-}
-
-type Touched = (Timestamp, u64);
-
-/// Rows of touches, read along with those of sessions: both are in order of session, and neither has to lie in memory whole.
-#[derive(Default)]
-struct TouchRows {
-    page: VecDeque<Row>,
-    last: Option<Vec<u8>>,
-    done: bool,
-}
-
-impl TouchRows {
-    /// The row of this session, where there is one. Sessions are asked for in ascending order.
-    async fn of(&mut self, core: &Core, id: SessionId) -> Result<Option<Touched>> {
-        loop {
-            while let Some(row) = self.page.front() {
-                match row.key.as_slice().cmp(id.as_bytes()) {
-                    std::cmp::Ordering::Less => drop(self.page.pop_front()),
-                    std::cmp::Ordering::Equal => return Ok(touch_time(&row.value).map(|at| (at, row.version))),
-                    std::cmp::Ordering::Greater => return Ok(None),
-                }
-            }
-            if self.done {
-                return Ok(None);
-            }
-            self.page = core.store.scan(Table::Touches, &[], self.last.as_deref(), PAGE).await?.into();
-            match self.page.back() {
-                Some(row) => self.last = Some(row.key.clone()),
-                None => self.done = true,
-            }
-        }
-    }
-}
-
-fn adopt_quiet(core: &Core, id: SessionId, glance: &Glance<'_>, touch: Option<Touched>) {
-    let durable = touch.map_or(glance.created_at, |(at, _)| at.max(glance.created_at));
-    core.touches.insert(id, glance.idle_ttl, durable, touch.map(|(_, version)| version));
-    let index = core.accounts.iter().position(|account| account.name.as_str() == glance.account).unwrap_or(core.accounts.len());
-    let account = u16::try_from(index).unwrap_or(u16::MAX);
-    let due = core
-        .accounts
-        .get(index)
-        .and_then(|account| next_look_of(glance, durable, &core.cx(&account.name)))
-        .unwrap_or_else(|| core.now());
-    core.slots.insert_quiet(id, &glance.open, account, due);
-}
-
-async fn adopt_whole(core: &Arc<Core>, mut loaded: Loaded, touch: Option<Touched>) -> Result<()> {
-    let over = loaded.record.state() == SessionState::Terminated && loaded.record.attempts.iter().all(|a| a.is_terminal());
-    if over || loaded.record.owner != core.node && !core.exclusive {
-        return Ok(());
-    }
-    if loaded.record.owner != core.node {
-        // One process at a time holds this store: whoever looked after it is dead.
-        let claim = Input::Claim(core.node.clone());
-        core.apply(&mut loaded, &mut Evidence::default(), &claim, Extra::default()).await.map_err(Error::from)?;
-    }
-    take_up_with(core, &loaded.record, touch.map(|(at, _)| at), touch.map(|(_, version)| version));
-    Ok(())
 }
 
 /// Says good-bye: nothing of this node is unflushed, and others may take over at once.

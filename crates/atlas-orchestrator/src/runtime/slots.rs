@@ -7,7 +7,7 @@ use atlas_core::{AttemptId, Timestamp};
 use tokio::sync::Notify;
 
 use crate::ids::SessionId;
-use crate::kernel::{Evidence, Input, SessionRecord};
+use crate::kernel::{Attempt, Evidence, Input, SessionRecord};
 
 /// Never.
 const NEVER: i64 = i64::MAX;
@@ -103,7 +103,14 @@ impl Slots {
     pub(crate) fn insert(&self, record: &SessionRecord, account: u16, due: Option<Timestamp>) {
         let mut state = self.lock();
         let id = record.id;
-        state.slots.entry(id).or_insert(Slot { due: NEVER, hot: None, account, seen: 0, driving: false, dirty: false });
+        let slot =
+            state.slots.entry(id).or_insert(Slot { due: NEVER, hot: None, account, seen: 0, driving: false, dirty: false });
+        slot.account = account;
+        if slot.driving {
+            // Whoever is at work on it may have read an older record: it looks again.
+            slot.dirty = true;
+            slot.hot.get_or_insert_default().signal.notify_one();
+        }
         Self::index(&mut state, record);
         match due {
             Some(due) => state.set_due(id, millis(due)),
@@ -144,18 +151,23 @@ impl Slots {
         }
     }
 
-    /// Lets a session go: it ended, or another node looks after it.
-    pub(crate) fn remove(&self, record: &SessionRecord) {
+    /// Lets a session go: it ended, or another node looks after it, or it is not on record. False when something happened since
+    /// its driver looked last: what it read may be old.
+    pub(crate) fn remove(&self, id: SessionId, attempts: &[Attempt]) -> bool {
         let mut state = self.lock();
-        state.set_due(record.id, NEVER);
-        state.slots.remove(&record.id);
-        state.ready.remove(&record.id);
-        for attempt in &record.attempts {
+        if state.slots.get(&id).is_some_and(|slot| slot.dirty) {
+            return false;
+        }
+        state.set_due(id, NEVER);
+        state.slots.remove(&id);
+        state.ready.remove(&id);
+        for attempt in attempts {
             state.attempts.remove(&attempt.id);
         }
-        if let Some(watchers) = state.watchers.get(&record.id) {
+        if let Some(watchers) = state.watchers.get(&id) {
             watchers.notify_waiters();
         }
+        true
     }
 
     /// Lets every session go.

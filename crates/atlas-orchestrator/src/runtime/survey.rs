@@ -8,6 +8,7 @@ use atlas_core::{Claim, Compute, ComputeId, ComputeStatus, Error, Result, Timest
 use tokio::time::Instant;
 
 use super::account::{Account, Listed};
+use super::adopt::{Doubt, take_up};
 use super::core::{Core, Extra, Loaded};
 use super::slots::Open;
 use super::{accounts, plausible};
@@ -324,7 +325,10 @@ async fn judge(core: &Arc<Core>, account: &Arc<Account>, key: &TrackedKey) -> Re
     if attempt.is_terminal() || unresolved && attempt.kill.is_none() && !core.policy.safeguards.spare_unresolved {
         return Ok(Verdict::Victim(row.session));
     }
-    // Unresolved or alive, and another node's: its owner's own walks see the machine.
+    // Unresolved or alive: its owner's own walks see the machine. If that is this node, nobody drives it yet.
+    if loaded.record.owner == core.node {
+        drop(Doubt::begin(core));
+    }
     Ok(Verdict::Leave)
 }
 
@@ -357,8 +361,12 @@ fn ripen(core: &Core, account: &Account, suspects: &Suspects, victims: &[&Comput
 
 /// Commits the end of a machine under an ended attempt. Adoption and this exclude each other by the record's version.
 async fn reap(core: &Arc<Core>, session: crate::ids::SessionId, key: &TrackedKey, machine: &ComputeId) -> Result<()> {
+    let doubt = Doubt::begin(core);
     for _ in 0..4 {
-        let Some(mut loaded) = core.load(session).await? else { return Ok(()) };
+        let Some(mut loaded) = core.load(session).await? else {
+            doubt.settled();
+            return Ok(());
+        };
         let mut evidence = Evidence::default();
         if loaded.record.owner != core.node {
             let alive = core.store.leases(&super::lease::scope(&loaded.record.owner)).await?;
@@ -375,9 +383,10 @@ async fn reap(core: &Arc<Core>, session: crate::ids::SessionId, key: &TrackedKey
         match core.apply(&mut loaded, &mut evidence, &input, Extra::default()).await {
             Ok(_) => {
                 if loaded.record.owner == core.node {
-                    super::nodes::take_up(core, &loaded.record).await?;
+                    take_up(core, &loaded.record).await?;
                     core.slots.wake(session);
                 }
+                doubt.settled();
                 return Ok(());
             }
             Err(crate::store::CommitError::Conflict) => {}

@@ -14,6 +14,11 @@ use crate::session::Touch;
 
 const SHARDS: usize = 64;
 
+/// A touch's row is its time in milliseconds, as text.
+pub(crate) fn touch_time(value: &[u8]) -> Option<Timestamp> {
+    std::str::from_utf8(value).ok()?.parse().ok().map(Timestamp::from_unix_millis)
+}
+
 /// What every touch of a session reads and writes: the newest that was acknowledged, in milliseconds since the epoch, doubled. Odd
 /// while the session is on the list to be flushed and no touch before that flush is due can be a late one; without an idle limit,
 /// always. Fetching it is what a touch costs, so it is small.

@@ -96,10 +96,15 @@ impl Bench {
     }
 
     pub(crate) async fn node(&self, name: &str) -> Node {
+        self.node_over(name, AnyStore::new(self.store.clone())).await
+    }
+
+    /// A node that sees the store through another one.
+    pub(crate) async fn node_over(&self, name: &str, store: AnyStore) -> Node {
         let plug = Plug::default();
         let atlas = Orchestrator::builder()
             .account(account(), self.cloud.provider())
-            .store(AnyStore::new(self.store.clone()))
+            .store(store)
             .realm(self.realm.clone())
             .entropy(Arc::new(SeededEntropy::new(self.seed ^ name.len() as u64)))
             .spawner(Arc::new(plug.clone()))

@@ -1,0 +1,170 @@
+//! What of the store is this node's to look after, and taking it up.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use atlas_core::{Error, Result, Timestamp};
+
+use super::core::{Core, Extra, Loaded};
+use super::touches::touch_time;
+use crate::ids::SessionId;
+use crate::kernel::glance::{Glance, glance};
+use crate::kernel::limits::next_look_of;
+use crate::kernel::{Evidence, Input, SessionRecord, plan};
+use crate::store::{Row, Table};
+
+const PAGE: usize = 1000;
+
+/// Held from before a commit that may make a session this node's until it is looked after. A commit whose answer was lost, a read that
+/// failed after it, a call that was dropped: all leave a session that is ours and that nobody drives. It is looked for then.
+#[derive(Debug)]
+pub(crate) struct Doubt<'a>(Option<&'a Core>);
+
+impl<'a> Doubt<'a> {
+    pub(crate) fn begin(core: &'a Core) -> Self {
+        Self(Some(core))
+    }
+
+    /// It is looked after, or was not written.
+    pub(crate) fn settled(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        if let Some(core) = self.0 {
+            core.in_doubt.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Looks for what may have become ours unnoticed, where there is such a doubt.
+pub(crate) async fn dispel(core: &Arc<Core>) -> Result<()> {
+    if !core.in_doubt.swap(false, Ordering::Relaxed) {
+        return Ok(());
+    }
+    let doubt = Doubt::begin(core);
+    adopt(core).await?;
+    doubt.settled();
+    Ok(())
+}
+
+/// Begins to look after a session of ours.
+pub(crate) async fn take_up(core: &Core, record: &SessionRecord) -> Result<()> {
+    let touch = match record.ending {
+        None => core.store.get(Table::Touches, record.id.as_bytes()).await?,
+        // No touch keeps it any more.
+        Some(_) => None,
+    };
+    let touched = touch.as_ref().and_then(|row| touch_time(&row.value));
+    take_up_with(core, record, touched, touch.map(|row| row.version));
+    Ok(())
+}
+
+fn take_up_with(core: &Core, record: &SessionRecord, touched: Option<Timestamp>, version: Option<u64>) {
+    adopts(core);
+    let durable = touched.unwrap_or(record.created_at).max(record.created_at);
+    if record.ending.is_none() {
+        core.touches.insert(record.id, record.options.idle_ttl, durable, version);
+    }
+    let planned = plan(record, &Evidence::default(), durable, &core.cx(&record.account));
+    let due = if planned.effects.is_empty() { planned.due } else { Some(core.now()) };
+    let account = core.account_index(&record.account);
+    // Nothing to do, ever: it is on record and its machine is looked at by the account's survey.
+    core.slots.insert(record, account, Some(due.unwrap_or_else(|| core.now().saturating_add(core.policy.retention))));
+}
+
+/// Notes when this process began to look after the youngest of what it took over.
+fn adopts(core: &Core) {
+    core.adopted_at.store(core.now().unix_millis(), Ordering::Relaxed);
+}
+
+/// Takes up every session of this node on record that it does not look after yet. Of those that only limits can end, not more than
+/// the head of the row is read.
+pub(crate) async fn adopt(core: &Arc<Core>) -> Result<()> {
+    let mut touches = TouchRows::default();
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let rows = core.store.scan(Table::Sessions, &[], after.as_deref(), PAGE).await?;
+        let Some(last) = rows.last() else { break };
+        after = Some(last.key.clone());
+        for row in rows {
+            let Some(id) = SessionId::from_slice(&row.key).filter(|id| !core.slots.contains(*id)) else { continue };
+            match glance(&row.value) {
+                Some(glance) if glance.over => {}
+                Some(glance) if glance.owner != core.node && !core.exclusive => {}
+                Some(glance) if glance.quiet && glance.owner == core.node => {
+                    adopt_quiet(core, id, &glance, touches.of(core, id).await?);
+                }
+                _ => {
+                    let Some(loaded) = Loaded::readable(row) else { continue };
+                    adopt_whole(core, loaded, touches.of(core, id).await?).await?;
+                }
+            }
+        }
+    }
+    core.slots.changed.notify_one();
+    Ok(())
+}
+
+type Touched = (Timestamp, u64);
+
+/// Rows of touches, read along with those of sessions: both are in order of session, and neither has to lie in memory whole.
+#[derive(Default)]
+struct TouchRows {
+    page: VecDeque<Row>,
+    last: Option<Vec<u8>>,
+    done: bool,
+}
+
+impl TouchRows {
+    /// The row of this session, where there is one. Sessions are asked for in ascending order.
+    async fn of(&mut self, core: &Core, id: SessionId) -> Result<Option<Touched>> {
+        loop {
+            while let Some(row) = self.page.front() {
+                match row.key.as_slice().cmp(id.as_bytes()) {
+                    std::cmp::Ordering::Less => drop(self.page.pop_front()),
+                    std::cmp::Ordering::Equal => return Ok(touch_time(&row.value).map(|at| (at, row.version))),
+                    std::cmp::Ordering::Greater => return Ok(None),
+                }
+            }
+            if self.done {
+                return Ok(None);
+            }
+            self.page = core.store.scan(Table::Touches, &[], self.last.as_deref(), PAGE).await?.into();
+            match self.page.back() {
+                Some(row) => self.last = Some(row.key.clone()),
+                None => self.done = true,
+            }
+        }
+    }
+}
+
+fn adopt_quiet(core: &Core, id: SessionId, glance: &Glance<'_>, touch: Option<Touched>) {
+    adopts(core);
+    let durable = touch.map_or(glance.created_at, |(at, _)| at.max(glance.created_at));
+    core.touches.insert(id, glance.idle_ttl, durable, touch.map(|(_, version)| version));
+    let index = core.accounts.iter().position(|account| account.name.as_str() == glance.account).unwrap_or(core.accounts.len());
+    let account = u16::try_from(index).unwrap_or(u16::MAX);
+    let due = core
+        .accounts
+        .get(index)
+        .and_then(|account| next_look_of(glance, durable, &core.cx(&account.name)))
+        .unwrap_or_else(|| core.now());
+    core.slots.insert_quiet(id, &glance.open, account, due);
+}
+
+async fn adopt_whole(core: &Arc<Core>, mut loaded: Loaded, touch: Option<Touched>) -> Result<()> {
+    if loaded.record.is_over() || loaded.record.owner != core.node && !core.exclusive {
+        return Ok(());
+    }
+    if loaded.record.owner != core.node {
+        // One process at a time holds this store: whoever looked after it is dead.
+        let claim = Input::Claim(core.node.clone());
+        core.apply(&mut loaded, &mut Evidence::default(), &claim, Extra::default()).await.map_err(Error::from)?;
+    }
+    take_up_with(core, &loaded.record, touch.map(|(at, _)| at), touch.map(|(_, version)| version));
+    Ok(())
+}

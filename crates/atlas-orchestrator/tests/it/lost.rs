@@ -1,0 +1,108 @@
+//! A store that fails once, at each of its calls in turn: whatever became this node's meanwhile is looked after all the same.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use atlas_core::LAUNCH_KEY_TAG;
+use atlas_orchestrator::store::{AnyStore, FaultyStore, StoreFault, StoreFaults, StoreOp};
+use atlas_orchestrator::{SessionFilter, SessionState};
+use atlas_testkit::world::MachineSpec;
+
+use crate::node::{Bench, Node, options, request, settle, sleep};
+
+/// Fails one call of one kind: the so-many-th from when it is told.
+#[derive(Debug)]
+struct Nth {
+    op: StoreOp,
+    fault: StoreFault,
+    left: AtomicUsize,
+}
+
+impl StoreFaults for Nth {
+    fn next(&self, op: StoreOp) -> StoreFault {
+        let count = |left: usize| left.checked_sub(1);
+        let fails = op == self.op && self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count) == Ok(1);
+        if fails { self.fault } else { StoreFault::Pass }
+    }
+}
+
+/// A node whose store will fail once.
+async fn frail(bench: &Bench, name: &str, op: StoreOp, fault: StoreFault) -> (Node, Arc<Nth>) {
+    let nth = Arc::new(Nth { op, fault, left: AtomicUsize::new(0) });
+    let store = FaultyStore::new(AnyStore::new(bench.store.clone()), nth.clone());
+    (bench.node_over(name, AnyStore::new(store)).await, nth)
+}
+
+/// Every commit that can be refused or whose answer can be lost, and every read that can fail: more than there are in what is tried.
+fn failures() -> impl Iterator<Item = (StoreOp, StoreFault, usize)> {
+    let kinds = [
+        (StoreOp::Commit, StoreFault::LoseAnswer, 12),
+        (StoreOp::Commit, StoreFault::Refuse, 12),
+        (StoreOp::Read, StoreFault::Refuse, 40),
+    ];
+    kinds.into_iter().flat_map(|(op, fault, calls)| (1..=calls).map(move |nth| (op, fault, nth)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clone_of_an_ended_machine_is_ended_whichever_call_to_the_store_fails() {
+    for (op, fault, nth) in failures() {
+        let bench = Bench::new(31);
+        let (node, frail) = frail(&bench, "a", op, fault).await;
+        let session = node.atlas.spawn(request(), options()).await.unwrap();
+        sleep(100).await;
+        let key = bench.ledger().machines[0].launch_key.unwrap().to_string();
+        session.stop().await.unwrap();
+        settle(&node, session.id()).await;
+        let me = bench.cloud.world().account("me");
+        let mut spec = MachineSpec::gpu("gpu-a", 1).named(format!("atlas-x-{key}"));
+        spec.tags = BTreeMap::from([(LAUNCH_KEY_TAG.to_owned(), key)]);
+        bench.cloud.world().plant_machine("mock", &me, spec).unwrap();
+        frail.left.store(nth, Ordering::Relaxed);
+        sleep(900).await;
+        assert_eq!(bench.ledger().live, 0, "{op:?} {fault:?} {nth}");
+        settle(&node, session.id()).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_is_driven_or_refused_whichever_call_to_the_store_fails() {
+    for (op, fault, nth) in failures() {
+        let bench = Bench::new(32);
+        let (node, frail) = frail(&bench, "a", op, fault).await;
+        frail.left.store(nth, Ordering::Relaxed);
+        let spawned = node.atlas.spawn(request(), options()).await;
+        sleep(300).await;
+        let known = node.atlas.list(SessionFilter::default()).await.unwrap();
+        assert!(
+            spawned.is_err() || known.iter().all(|info| info.state == SessionState::Ready),
+            "{op:?} {fault:?} {nth}: {known:?}"
+        );
+        let live = known.iter().filter(|info| info.state != SessionState::Terminated).count();
+        assert_eq!(bench.ledger().live, live as u64, "{op:?} {fault:?} {nth}");
+        for info in &known {
+            node.atlas.stop_tracked(info.id).await.unwrap();
+            settle(&node, info.id).await;
+        }
+        assert_eq!(bench.ledger().live, 0, "{op:?} {fault:?} {nth}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_nodes_session_is_taken_over_whichever_call_to_the_store_fails() {
+    for (op, fault, nth) in failures() {
+        let bench = Bench::new(33);
+        let dying = bench.node("a").await;
+        let session = dying.atlas.spawn(request(), options()).await.unwrap();
+        let id = session.id();
+        sleep(100).await;
+        let (node, frail) = frail(&bench, "bb", op, fault).await;
+        frail.left.store(nth, Ordering::Relaxed);
+        dying.crash();
+        sleep(200).await;
+        // Whoever stops it only writes it down: the node that took it over has to carry it out.
+        node.atlas.stop_tracked(id).await.unwrap();
+        settle(&node, id).await;
+        assert_eq!(bench.ledger().live, 0, "{op:?} {fault:?} {nth}");
+    }
+}
