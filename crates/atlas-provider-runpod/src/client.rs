@@ -1,9 +1,7 @@
 //! The control plane, one function for each endpoint of it that a machine needs. What an answer means is `translate`'s.
 
-use std::collections::BTreeSet;
-
-use atlas_core::{CallContext, CloudType, Error, ErrorKind, Result, RetryClass, Secret};
-use atlas_http::{Answer, Call, Client};
+use atlas_core::{CallContext, CloudType, Result, RetryClass, Secret};
+use atlas_http::{Answer, Call, Client, Page, Walk, walk};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -14,24 +12,6 @@ use crate::wire;
 
 /// No account has this many pages; a server that goes on for longer is broken.
 const MAX_PAGES: usize = 10_000;
-
-/// A list as far as it could be read.
-#[derive(Debug)]
-pub(crate) struct Walk<T = Value> {
-    pub(crate) items: Vec<T>,
-    /// What is missing, and why; `None` when the end was reached.
-    pub(crate) missing: Option<String>,
-}
-
-impl Walk {
-    /// The items, or an error when some are missing: for lists in which half an answer is none.
-    pub(crate) fn whole(self) -> Result<Vec<Value>> {
-        match self.missing {
-            None => Ok(self.items),
-            Some(reason) => Err(Error::new(ErrorKind::Provider, format!("the list is incomplete: {reason}"))),
-        }
-    }
-}
 
 /// REST v2 of one account.
 #[derive(Clone, Debug)]
@@ -49,7 +29,7 @@ impl Control {
         path: &[&str],
         query: &[(&str, String)],
         field: &str,
-    ) -> Result<Walk> {
+    ) -> Result<Walk<Value>> {
         self.walk_with(cx, operation, path, query, |answer| Self::page(answer, field)).await
     }
 
@@ -63,50 +43,33 @@ impl Control {
         operation: &'static str,
         path: &[&str],
         query: &[(&str, String)],
-        read: impl Fn(&Answer) -> Result<(Vec<T>, Next)>,
+        read: impl Fn(&Answer) -> Result<Page<T>>,
     ) -> Result<Walk<T>> {
-        let mut walk = Walk { items: Vec::new(), missing: None };
-        let (mut cursor, mut cursors) = (None::<String>, BTreeSet::new());
-        for page in 0..MAX_PAGES {
+        let read = &read;
+        walk(MAX_PAGES, |cursor| async move {
             let mut call = Call::get(operation, RetryClass::Safe, path).query_opt("cursor", cursor.as_ref());
             for (name, value) in query {
                 call = call.query(name, value);
             }
-            let (items, next) = match self.0.call(cx, call).await.and_then(|answer| read(&answer)) {
-                Ok(page) => page,
-                Err(error) if page == 0 => return Err(error),
-                Err(error) => {
-                    walk.missing = Some(format!("page {} failed: {error}", page + 1));
-                    return Ok(walk);
-                }
-            };
-            walk.items.extend(items);
-            cursor = match next {
-                Next::End => return Ok(walk),
-                Next::Lost => {
-                    walk.missing = Some(format!("page {} says there is more, and not where", page + 1));
-                    return Ok(walk);
-                }
-                Next::Cursor(cursor) if !cursors.insert(cursor.clone()) => {
-                    walk.missing = Some(format!("page {} leads back to an earlier one", page + 1));
-                    return Ok(walk);
-                }
-                Next::Cursor(cursor) => Some(cursor),
-            };
-        }
-        walk.missing = Some("it does not end".to_owned());
-        Ok(walk)
+            read(&self.0.call(cx, call).await?)
+        })
+        .await
+    }
+
+    /// A page of any list.
+    fn page(answer: &Answer, field: &str) -> Result<Page<Value>> {
+        let (items, pagination) = Self::items(answer, field)?;
+        Ok(page(items, pagination))
     }
 
     /// A page's items, and where the list goes on.
-    pub(crate) fn page(answer: &Answer, field: &str) -> Result<(Vec<Value>, Next)> {
+    pub(crate) fn items(answer: &Answer, field: &str) -> Result<(Vec<Value>, Option<wire::Pagination>)> {
         let mut body: Value = answer.json()?;
         let pagination = body.get("pagination").filter(|pagination| !pagination.is_null());
         let pagination =
             pagination.map(read::<wire::Pagination>).transpose().map_err(|error| answer.misunderstood(error.message()))?;
-        let next = Next::of(pagination);
         match body.get_mut(field).map(Value::take) {
-            Some(Value::Array(items)) => Ok((items, next)),
+            Some(Value::Array(items)) => Ok((items, pagination)),
             _ => Err(answer.misunderstood(&format!("the answer has no list of {field}"))),
         }
     }
@@ -170,20 +133,12 @@ impl Control {
     }
 }
 
-pub(crate) enum Next {
-    End,
-    Cursor(String),
-    /// There is more, and the answer does not say where.
-    Lost,
-}
-
-impl Next {
-    /// What an answer says, or does not.
-    pub(crate) fn of(pagination: Option<wire::Pagination>) -> Self {
-        match pagination {
-            None | Some(wire::Pagination { has_next_page: false, .. }) => Self::End,
-            Some(wire::Pagination { next_cursor: Some(cursor), .. }) if !cursor.is_empty() => Self::Cursor(cursor),
-            Some(wire::Pagination { .. }) => Self::Lost,
-        }
-    }
+/// A page, and where the list goes on: the answer says so, or does not.
+pub(crate) fn page<T>(items: Vec<T>, pagination: Option<wire::Pagination>) -> Page<T> {
+    let Some(wire::Pagination { has_next_page: true, next_cursor }) = pagination else {
+        return Page { items, next: None, missing: None };
+    };
+    let next = next_cursor.filter(|cursor| !cursor.is_empty());
+    let missing = next.is_none().then(|| "a page says there is more, and not where".to_owned());
+    Page { items, next, missing }
 }

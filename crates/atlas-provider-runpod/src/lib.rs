@@ -283,21 +283,7 @@ impl Provider for RunPod {
     async fn list_compute(&self, cx: &CallContext, filter: &ListFilter) -> Result<Listing> {
         let read = |answer: &atlas_http::Answer| translate::page(&self.id, &self.proxy, answer);
         let walk = self.control.walk_with(cx, "list_compute", &["v2", "pods"], &[], read).await?;
-        let mut listing = Listing::complete(Vec::with_capacity(walk.items.len()));
-        let mut missing = walk.missing;
-        let mut seen = std::collections::BTreeSet::new();
-        for pod in walk.items {
-            match pod {
-                Ok(compute) if seen.insert(compute.id.clone()) => listing.computes.push(compute),
-                Ok(_) => {} // pages shift under a walk: the same pod twice is one pod
-                Err(error) => missing = missing.or_else(|| Some(error.message().to_owned())),
-            }
-        }
-        Ok(match missing {
-            None => listing,
-            Some(reason) => Listing::incomplete(listing.computes, reason),
-        }
-        .filtered(filter))
+        Ok(Listing::of_walk(walk.items, walk.missing).filtered(filter))
     }
 
     async fn presence(&self, cx: &CallContext, id: &ComputeId) -> Presence {

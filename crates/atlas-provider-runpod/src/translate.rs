@@ -4,12 +4,12 @@ use atlas_core::{
     Compute, ComputeId, ComputeRequest, ComputeStatus, DiskSize, Error, ErrorKind, KeyCarriers, LaunchKey, PortMapping, Protocol,
     ProviderId, REDACTED, Raw, Result, UsdPerHour,
 };
-use atlas_http::{Answer, merge_json};
+use atlas_http::{Answer, Page, merge_json};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::catalogue;
-use crate::client::{Control, Next};
+use crate::client::{self, Control};
 use crate::config::ProxyTemplate;
 use crate::{pages, self_end, wire};
 
@@ -107,13 +107,13 @@ pub(crate) fn computed(provider: &ProviderId, proxy: &ProxyTemplate, answer: &An
 ///
 /// # Errors
 /// Where the answer is no page.
-pub(crate) fn page(provider: &ProviderId, proxy: &ProxyTemplate, answer: &Answer) -> Result<(Vec<Result<Compute>>, Next)> {
+pub(crate) fn page(provider: &ProviderId, proxy: &ProxyTemplate, answer: &Answer) -> Result<Page<Result<Compute>>> {
     if let Some((pods, pagination)) = pages::pods(answer.bytes()) {
         let read = |(pod, text)| described(provider, proxy, pod, Raw::parsed_later(text, redact));
-        return Ok((pods.into_iter().map(read).collect(), Next::of(pagination)));
+        return Ok(client::page(pods.into_iter().map(read).collect(), pagination));
     }
-    let (pods, next) = Control::page(answer, "pods")?;
-    Ok((pods.into_iter().map(|pod| compute(provider, proxy, pod)).collect(), next))
+    let (pods, pagination) = Control::items(answer, "pods")?;
+    Ok(client::page(pods.into_iter().map(|pod| compute(provider, proxy, pod)).collect(), pagination))
 }
 
 fn described(provider: &ProviderId, proxy: &ProxyTemplate, pod: wire::Pod, raw: Raw) -> Result<Compute> {

@@ -196,9 +196,9 @@ impl Stepper<'_> {
                     let known = self.attempt(id).and_then(|a| a.sighted_mut(&machine.id).map(|seen| seen.fate));
                     if matches!(known, None | Some(Fate::Unclear)) {
                         self.second(id, machine);
-                    } else if known == Some(Fate::Gone) || known == Some(Fate::Kept) {
-                        self.sight(id, &machine.id, Fate::Doomed);
+                        continue;
                     }
+                    self.sight(id, &machine.id, Fate::Doomed);
                     self.priced(id, machine);
                 }
             }

@@ -214,10 +214,11 @@ impl Stepper<'_> {
             }
             Answer::NotApplied(next, failure) => {
                 let seen = self.attempt(id).is_some_and(|a| !a.sighted.is_empty());
-                if phase == AttemptPhase::Calling && seen {
-                    self.unknown(id);
-                } else if phase == AttemptPhase::Calling {
-                    self.refuse(id, *next, failure);
+                match phase {
+                    AttemptPhase::Calling if seen => self.unknown(id),
+                    // An intent is refused where there is nobody to send it to.
+                    AttemptPhase::Intent | AttemptPhase::Calling => self.refuse(id, *next, failure),
+                    _ => {}
                 }
             }
             Answer::Unknown(ids, failure) => {
@@ -232,22 +233,19 @@ impl Stepper<'_> {
                     self.unknown(id);
                 }
             }
-            Answer::Unwanted(ids, failure) => match phase {
-                AttemptPhase::Calling | AttemptPhase::Unknown => {
-                    for delivered in ids {
-                        self.sight(id, delivered, Fate::Doomed);
-                    }
+            Answer::Unwanted(ids, failure) => {
+                if !matches!(phase, AttemptPhase::Calling | AttemptPhase::Unknown | AttemptPhase::Live) {
+                    return self.reap(id, ids);
+                }
+                for delivered in ids {
+                    self.sight(id, delivered, Fate::Doomed);
+                }
+                if phase != AttemptPhase::Live {
                     self.unknown(id);
                     self.kill(id, Reason::NotAsOrdered);
                     self.refused(id, Next::NextCandidate, failure);
                 }
-                AttemptPhase::Live => {
-                    for delivered in ids {
-                        self.sight(id, delivered, Fate::Doomed);
-                    }
-                }
-                _ => self.reap(id, ids),
-            },
+            }
         }
     }
 

@@ -58,10 +58,9 @@ pub(crate) fn run(core: Arc<Core>, record: &SessionRecord, effect: Effect) -> Ru
                 Input::SupportMade(*attempt, *index, ensure(&core, &record, *attempt, *index).await)
             }
             Effect::Order(attempt) => {
-                let Ok(account) = account(&core, &name) else {
-                    // Nothing changes until somebody configures the account: it is asked for again, not at once.
-                    core.sleep(Duration::from_secs(5)).await;
-                    return Done::Answered(*attempt, Box::new(Answer::NotApplied(Next::SameLater, Failure::no_handle())));
+                let account = match account(&core, &name) {
+                    Ok(account) => account,
+                    Err(failure) => return Done::Answered(*attempt, Box::new(Answer::NotApplied(Next::SameLater, failure))),
                 };
                 let identity = account.identity().await.ok();
                 core.lease.wait(&core.stopped).await;

@@ -348,3 +348,18 @@ fn a_refusal_for_haste_does_not_hide_what_is_in_the_way() {
     let said = run.events.iter().filter(|event| matches!(event, EventKind::TerminateFailed { .. })).count();
     assert_eq!(said, 1);
 }
+
+#[test]
+fn an_order_whose_account_nobody_has_a_handle_on_ends_unsent_and_is_tried_again_later() {
+    let mut run = Run::new(7, false, 0);
+    let id = AttemptId::new(run.now, [1; 6]);
+    let key = TrackedKey::new(RealmId::from_bytes([1; 4]), id, [0; 5]);
+    run.tell(&Input::Candidates(Ok(vec![Candidate::default()])));
+    run.tell(&Input::Intend { key, supports: Vec::new() });
+    run.tell(&Input::Answered(id, Answer::NotApplied(Next::SameLater, Failure::no_handle())));
+    assert_eq!(run.record.attempts[0].phase, AttemptPhase::NotApplied);
+    let again = plan(&run.record, &run.evidence, run.now, &run.cx());
+    assert!(again.effects.is_empty() && again.due.is_some_and(|due| due > run.now), "{again:?}");
+    run.run(Duration::from_secs(3600));
+    assert_eq!((run.record.state(), run.cloud.live()), (SessionState::Ready, 1));
+}
