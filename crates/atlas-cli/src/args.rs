@@ -137,6 +137,10 @@ pub(crate) enum KeptVerb {
         /// Accepts this store as the surviving copy, after a restore or a move: ends the hold.
         #[arg(long)]
         accept_store: bool,
+        /// Says that the key which is configured now is of the same account as the one before: ends that were under way are proved
+        /// under it.
+        #[arg(long, value_name = "ACCOUNT")]
+        accept_account: Option<AccountName>,
     },
     /// Runs and follows serverless jobs.
     #[command(subcommand)]

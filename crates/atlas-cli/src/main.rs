@@ -95,7 +95,10 @@ async fn obey(verb: KeptVerb, global: &Global, slot: &mut Slot, out: Output) -> 
             verbs::care::reap(kept(slot, setup).await?, setup, dry_run, acknowledge, out).await
         }
         KeptVerb::Audit => verbs::care::audit(kept(slot, setup).await?, setup, out).await,
-        KeptVerb::Doctor { accept_store } => verbs::care::doctor(kept(slot, setup).await?, setup, accept_store, out).await,
+        KeptVerb::Doctor { accept_store, accept_account } => {
+            let accepts = verbs::care::Accepts { store: accept_store, account: accept_account };
+            verbs::care::doctor(kept(slot, setup).await?, setup, accepts, out).await
+        }
     }
 }
 

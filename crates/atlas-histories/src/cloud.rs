@@ -159,8 +159,13 @@ impl Cloud {
         self.limits().visibility_bound - Duration::from_secs(10)
     }
 
+    /// Whether it lets machines that it may take back.
+    pub(crate) const fn lets_spot(self) -> bool {
+        matches!(self, Self::RunPod | Self::Vast)
+    }
+
     /// What a user asks for. Whoever runs a task there reaches no port, where that makes a difference.
-    pub(crate) fn request(self, is_task: bool) -> ComputeRequest {
+    pub(crate) fn request(self, is_task: bool, spot: bool) -> ComputeRequest {
         let (request, serves) = match self {
             Self::RunPod => (ComputeRequest::gpu(Gpu::L40S), true),
             // A machine with ports gets an app of its own; the others share one.
@@ -168,7 +173,7 @@ impl Cloud {
             Self::Lambda => (ComputeRequest::gpu(Gpu::A10), true),
             Self::Vast => (ComputeRequest::gpu(VAST_CARD), true),
         };
-        let request = request.image("x/y:1");
+        let request = request.image("x/y:1").spot(spot);
         if serves { request.port(Port::http(8000)) } else { request }
     }
 
@@ -332,7 +337,8 @@ mod tests {
         for cloud in Cloud::ALL {
             assert_eq!(cloud.as_str().parse(), Ok(cloud));
             for is_task in [false, true] {
-                provider(cloud).check(&cloud.request(is_task)).unwrap();
+                provider(cloud).check(&cloud.request(is_task, cloud.lets_spot())).unwrap();
+                provider(cloud).check(&cloud.request(is_task, false)).unwrap();
             }
         }
         assert!("azure".parse::<Cloud>().is_err());

@@ -622,7 +622,7 @@ fn on_cloud(cloud: Cloud, seen: &Seen) -> OnCloud {
 }
 
 fn request(wish: &Wish, is_task: bool) -> ComputeRequest {
-    wish.cloud.request(is_task).name(format!("u{}", wish.user)).auth(atlas_core::Auth::Bearer).env("CANARY", CANARY)
+    wish.cloud.request(is_task, wish.spot).name(format!("u{}", wish.user)).auth(atlas_core::Auth::Bearer).env("CANARY", CANARY)
 }
 
 fn options(wish: &Wish) -> SessionOptions {

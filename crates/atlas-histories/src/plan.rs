@@ -93,6 +93,8 @@ pub(crate) struct Wish {
     pub(crate) ready_timeout: Option<Duration>,
     pub(crate) respawns: u32,
     pub(crate) hedge: bool,
+    /// A machine that its cloud may take back.
+    pub(crate) spot: bool,
     /// Its machine reports to the host.
     pub(crate) reports: bool,
 }
@@ -128,8 +130,11 @@ impl Plan {
         let nodes = if dice.percent(50) { 1 } else { usize::try_from(dice.draw(2..5)).unwrap_or(2) };
         let mut steps = Vec::new();
         let users = usize::try_from(dice.draw(2..6)).unwrap_or(2);
+        let spot = Dice::new(seed, "spot");
         for user in 0..users {
-            draw_user(&dice, (user, *which.pick(&clouds), which.percent(50)), calm, &mut steps);
+            let cloud = *which.pick(&clouds);
+            let may_be_taken_back = spot.percent(40) && cloud.lets_spot();
+            draw_user(&dice, (user, cloud, may_be_taken_back, which.percent(50)), calm, &mut steps);
         }
         if !calm {
             draw_disasters(&dice, nodes, &mut steps);
@@ -166,7 +171,12 @@ fn draw_clouds(dice: &Dice, among: &[Cloud]) -> Vec<Cloud> {
     [first].into_iter().chain(two.then(|| *dice.pick(&others))).collect()
 }
 
-fn draw_user(dice: &Dice, (user, cloud, reports): (usize, Cloud, bool), calm: bool, steps: &mut Vec<(Duration, Step)>) {
+fn draw_user(
+    dice: &Dice,
+    (user, cloud, spot, reports): (usize, Cloud, bool, bool),
+    calm: bool,
+    steps: &mut Vec<(Duration, Step)>,
+) {
     let start = dice.seconds(0..900);
     // Some outlive the history: they show that nothing alive is lost.
     let ttl = if dice.percent(30) { dice.seconds(14_400..20_000) } else { dice.seconds(120..900) };
@@ -180,6 +190,7 @@ fn draw_user(dice: &Dice, (user, cloud, reports): (usize, Cloud, bool), calm: bo
         ready_timeout: some(30, 300..900),
         respawns: if dice.percent(40) { 2 } else { 0 },
         hedge: !calm && dice.percent(15),
+        spot,
         reports,
     };
     if dice.percent(25) {

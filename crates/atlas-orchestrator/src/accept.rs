@@ -11,7 +11,7 @@ use crate::options::SessionOptions;
 use crate::orchestrator::Orchestrator;
 use crate::realm::LastHolder;
 use crate::runtime::adopt::{Doubt, take_up};
-use crate::runtime::core::{ACCEPTED_ROW, AcceptedRow, Core, HOLD_ROW};
+use crate::runtime::core::{ACCEPTED_ROW, AcceptedRow, Core, HOLD_ROW, Loaded};
 use crate::runtime::nodes;
 use crate::session::{AttemptPhase, SessionKind};
 use crate::store::{Batch, CommitError, Table};
@@ -52,7 +52,8 @@ impl Orchestrator {
             let Some(last) = rows.last() else { break };
             after = Some(last.key.clone());
             for row in rows {
-                let record = SessionRecord::decode(&row.value)?;
+                // One that cannot be read is left as it is: its machine is in nobody's care, accepted or not.
+                let Some(Loaded { record, .. }) = Loaded::readable(row) else { continue };
                 if record
                     .attempts
                     .iter()
@@ -99,20 +100,23 @@ impl Orchestrator {
         core.entropy.fill(&mut random);
         report.incarnation = data_encoding::HEXLOWER.encode(&random);
         let before = core.store.info().await?.incarnation;
-        core.store.set_incarnation(&report.incarnation).await?;
-        if let Some(ledger) = &core.ledger {
-            ledger.record(&LastHolder::of(&core.store.info().await?))?;
-        }
         let accepted = match core.store.get(Table::Realm, ACCEPTED_ROW).await? {
             Some(row) => serde_json::from_slice::<AcceptedRow>(&row.value).unwrap_or_default(),
             None => AcceptedRow::default(),
         };
         let mut predecessors = accepted.before;
         predecessors.push(before);
+        // First where it comes from, then the new name, then the end of the hold: broken off anywhere, a repetition loses no predecessor.
         let row = AcceptedRow { incarnation: report.incarnation.clone(), before: predecessors };
         let mut batch = Batch::new();
-        batch.delete(Table::Realm, HOLD_ROW);
         batch.put(Table::Realm, ACCEPTED_ROW, serde_json::to_vec(&row).unwrap_or_default());
+        core.store.commit(batch).await.map_err(Error::from)?;
+        core.store.set_incarnation(&report.incarnation).await?;
+        if let Some(ledger) = &core.ledger {
+            ledger.record(&LastHolder::of(&core.store.info().await?))?;
+        }
+        let mut batch = Batch::new();
+        batch.delete(Table::Realm, HOLD_ROW);
         core.forget_store();
         core.store.commit(batch).await.map_err(Error::from)?;
         core.unhold();

@@ -1,13 +1,16 @@
 //! The orchestrator: what an application holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use atlas_core::{
     AccountName, AnyProvider, AttemptId, Capability, Clock, ComputeRequest, Credential, Entropy, Error, ErrorKind, LaunchKey,
     RealmId, Result, SystemClock, SystemEntropy, Timestamp, TrackedKey,
 };
+
+use futures_util::{StreamExt, stream};
 
 use crate::activity::{AnyActivitySource, AnyReadyProbe};
 use crate::event::{Cursor, EventKind, Reason, Scope};
@@ -24,7 +27,7 @@ use crate::runtime::adopt::{Doubt, adopt};
 use crate::runtime::core::{Core, HOLD_ROW, HoldRow, Loaded, Parts};
 use crate::runtime::spawner::Steady;
 use crate::runtime::survey::{self, Suspects};
-use crate::runtime::{Spawner, Subscription, TokioSpawner, feed, flush, janitor, nodes, reconciler};
+use crate::runtime::{Spawner, Subscription, TokioSpawner, accounts, feed, flush, janitor, nodes, reconciler};
 use crate::session::{
     AttemptInfo, ReapReport, SessionInfo, SessionKind, SessionState, Shutdown, ShutdownReport, StopOutcome, TaskOutcome, Touch,
 };
@@ -35,6 +38,8 @@ pub const DEFAULT_TASK_RUNTIME: Duration = Duration::from_secs(24 * 3600);
 /// A machine's clock that is further from the store's is worth a word.
 const MAX_SKEW: Duration = Duration::from_secs(60);
 const DEFAULT_NODE: &str = "local";
+/// How many sessions of a node that shuts down are ended side by side: a store that commits in groups takes them together.
+const ENDS_AT_ONCE: usize = 64;
 
 /// Rents machines for sessions and gives them back. Cheap to clone; all clones are one.
 ///
@@ -244,6 +249,7 @@ impl Orchestrator {
         let core = &self.core;
         core.spawn("reconciler", reconciler::keep(core.clone()));
         core.spawn("lease", nodes::keep(core.clone()));
+        core.spawn("inherit", nodes::inherit(core.clone()));
         core.spawn("flush", flush::keep(core.clone()));
         core.spawn("janitor", janitor::keep(core.clone()));
         core.spawn("feed", feed::keep(core.clone(), position));
@@ -319,7 +325,7 @@ impl Orchestrator {
                 format!("atlas holds ({why}); an operator must accept the store first"),
             ));
         }
-        if core.stopping.is_cancelled() {
+        if core.closing.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Unavailable, "the orchestrator is being shut down"));
         }
         let credential = atlas_auth::mint(request.auth, &*core.entropy);
@@ -511,7 +517,7 @@ impl Orchestrator {
     pub fn touch(&self, id: SessionId) -> Touch {
         match self.core.touches.touch(id, self.core.steady.now_millis()) {
             Some(touch) => touch,
-            None if self.core.exclusive => Touch::Ended,
+            None if self.core.exclusive && self.core.touches.is_whole() => Touch::Ended,
             None => Touch::Deferred,
         }
     }
@@ -533,7 +539,7 @@ impl Orchestrator {
             self.core.touches.insert(id, loaded.record.options.idle_ttl, loaded.record.created_at, None);
             let _ = self.core.touches.touch(id, self.core.steady.now_millis());
             let flushed = flush::flush(&self.core).await;
-            self.core.touches.remove(id);
+            self.core.touches.let_go(id);
             let ending = self.core.require(id).await?.record.ending.is_some();
             return Ok(match (flushed, ending) {
                 (_, true) => Touch::Ended,
@@ -651,12 +657,29 @@ impl Orchestrator {
         survey::scan(&self.core, found, suspects, dry_run || found.policy.report_only).await
     }
 
-    /// Lets the reaper of an account go on after it found too many victims.
+    /// Lets the reaper of an account go on after it found too many victims: those that it reported last may go, however many they are.
     ///
     /// # Errors
     /// `unavailable`.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have been carried out; it can be repeated.
     pub async fn acknowledge_breaker(&self, account: &AccountName) -> Result<()> {
-        crate::runtime::accounts::update(&self.core, account, |row| row.breaker = None).await.map(drop)
+        accounts::acknowledge(&self.core, account).await
+    }
+
+    /// Says that the key which is configured now is of the same account as before. Where a machine of ours is seen under a new key,
+    /// that is found out without being told; where none was alive when the key was replaced, only an operator knows.
+    ///
+    /// # Errors
+    /// `validation` for an account that is not known; otherwise what the cloud or the store said.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have been carried out; it can be repeated.
+    pub async fn accept_account(&self, account: &AccountName) -> Result<()> {
+        let found =
+            self.core.account(account).ok_or_else(|| Error::validation("account", format!("no account is called {account}")))?;
+        accounts::accept_identity(&self.core, found).await
     }
 
     /// Why nothing is ended or made at the moment, when the store may have been rolled back.
@@ -704,29 +727,51 @@ impl Orchestrator {
     pub async fn shutdown(&self, how: Shutdown) -> Result<ShutdownReport> {
         let core = &self.core;
         let mut report = ShutdownReport::default();
+        core.closing.store(true, Ordering::Release);
         if let Shutdown::TerminateAll { wait } = how {
             let until = tokio::time::Instant::now() + wait;
-            let ids = core.slots.ids();
-            for id in &ids {
-                core.tell(*id, &Input::Stop(Reason::Shutdown)).await?;
-            }
-            for id in ids {
-                let over =
-                    feed::wait_for(core, id, Some(until), |record| (record.state() == SessionState::Terminated).then_some(()));
-                match over.await? {
-                    Some(()) => report.terminated += 1,
-                    None => report.unsettled.push(id),
+            let mut ended = BTreeSet::new();
+            loop {
+                // A launch that was under way when nothing more was taken may still appear.
+                let ids: Vec<SessionId> = core.slots.ids().into_iter().filter(|id| ended.insert(*id)).collect();
+                if ids.is_empty() {
+                    break;
+                }
+                self.end_all(&ids).await;
+                for id in ids {
+                    let over = feed::wait_for(core, id, Some(until), |record| {
+                        (record.state() == SessionState::Terminated).then_some(())
+                    });
+                    match over.await {
+                        Ok(Some(())) => report.terminated += 1,
+                        Ok(None) | Err(_) => report.unsettled.push(id),
+                    }
                 }
             }
         }
         core.stopping.cancel();
         core.slots.quiesce(core.policy.lease * 4).await;
         report.handed_over = core.slots.len() - report.unsettled.len().min(core.slots.len());
+        // Nothing is acknowledged from memory after the last flush.
+        core.touches.let_all_go();
         report.flushed = flush::flush(core).await;
         nodes::watch_ledger(core).await;
         nodes::leave(core, report.flushed).await;
         core.stop().await;
         Ok(report)
+    }
+
+    /// Puts the ends of these sessions on record, many at a time. One that cannot be written down keeps nobody from the others.
+    async fn end_all(&self, ids: &[SessionId]) {
+        let ends = ids.iter().copied().map(|id| {
+            let core = self.core.clone();
+            async move {
+                if let Err(error) = core.tell(id, &Input::Stop(Reason::Shutdown)).await {
+                    tracing::error!(session = %id, %error, "its end could not be put on record: it lives on");
+                }
+            }
+        });
+        stream::iter(ends).buffer_unordered(ENDS_AT_ONCE).collect::<()>().await;
     }
 
     pub(crate) fn describe(&self, record: &SessionRecord, auth: Option<Credential>) -> SessionInfo {

@@ -89,6 +89,11 @@ pub enum Request {
     Health,
     /// Accepts the store as the surviving copy.
     Accept,
+    /// Accepts the key that is configured now as one of the account it stands for.
+    AcceptAccount {
+        /// Which.
+        account: AccountName,
+    },
 }
 
 /// What can be waited for.
@@ -207,6 +212,12 @@ pub async fn answer(atlas: &Atlas, request: Request, items: mpsc::Sender<Value>)
             let orchestrator = atlas.orchestrator().clone();
             let report = finish(async move { orchestrator.accept_store().await }).await?;
             Ok(json!(report))
+        }
+        Request::AcceptAccount { account } => {
+            let orchestrator = atlas.orchestrator().clone();
+            let accepted = account.clone();
+            finish(async move { orchestrator.accept_account(&account).await }).await?;
+            Ok(json!(accepted))
         }
     }
 }

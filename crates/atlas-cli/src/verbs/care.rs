@@ -81,9 +81,21 @@ async fn belongings(provider: &AnyProvider, held: &BTreeSet<&str>) -> Done<(Vec<
     Ok((machines, volumes))
 }
 
+/// What the operator says of the world outside.
+#[derive(Debug)]
+pub(crate) struct Accepts {
+    /// The store is the surviving copy.
+    pub(crate) store: bool,
+    /// This account's key is of the same account as before.
+    pub(crate) account: Option<AccountName>,
+}
+
 /// What is in the way; exit 1 when something is.
-pub(crate) async fn doctor(keeper: &mut Keeper, setup: &Setup, accept: bool, out: Output) -> Done {
-    let accepted = if accept { keeper.ask(Request::Accept, |_| Ok(())).await? } else { Value::Null };
+pub(crate) async fn doctor(keeper: &mut Keeper, setup: &Setup, accepts: Accepts, out: Output) -> Done {
+    let accepted = if accepts.store { keeper.ask(Request::Accept, |_| Ok(())).await? } else { Value::Null };
+    if let Some(account) = accepts.account {
+        keeper.ask(Request::AcceptAccount { account }, |_| Ok(())).await?;
+    }
     let mut health = keeper.ask(Request::Health, |_| Ok(())).await?;
     health["store"] = json!(setup.store());
     health["accepted"] = accepted;

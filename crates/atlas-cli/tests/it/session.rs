@@ -147,6 +147,8 @@ fn the_operator_sees_what_is_there() {
     let atlas = Program::on(&sim);
     let doctor = atlas.run(&["doctor", "--json"]).good();
     assert_eq!((&doctor["hold"], &doctor["accounts"]["runpod"]["answers"]), (&Value::Null, &true.into()));
+    atlas.run(&["doctor", "--accept-account", "runpod", "--json"]).good();
+    assert_ne!(atlas.run(&["doctor", "--accept-account", "nobody", "--json"]).code, 0);
     let reaped = atlas.run(&["reap", "--dry-run", "--json"]).good();
     assert_eq!(reaped["accounts"]["runpod"]["victims"], Value::Array(vec![]));
     let gpus = atlas.run(&["gpus", "--json"]).good();

@@ -55,7 +55,14 @@ impl Stepper<'_> {
         // What was looked for until now was a machine to keep; the proof of an end starts anew.
         (e.walks, e.next_walk, e.next_read, e.walk_tries) = ([None; 2], None, None, 0);
         e.absent.clear();
-        if intent && let Some(attempt) = self.attempt(id) {
+        let held = self.cx.held;
+        let Some(attempt) = self.attempt(id).filter(|_| intent) else { return };
+        if held {
+            // The store may have been rolled back to before a call that was made: what became of it is to be found out.
+            attempt.calling_at = Some(now);
+            attempt.metered_to = Some(now);
+            self.unknown(id);
+        } else {
             // The call was never put on record, and this write's guard keeps it from being: nothing was ordered.
             attempt.message = Some("ended before it was ordered".to_owned());
             self.close(id, AttemptPhase::NotApplied);
@@ -183,7 +190,8 @@ impl Stepper<'_> {
         }
         let killed = attempt.kill.is_some();
         let fate = if killed { Fate::Doomed } else { Fate::Kept };
-        let unread: Vec<ComputeId> = ids.iter().filter(|id| !attempt.sighted.iter().any(|s| s.id == **id)).cloned().collect();
+        let known = |id: &ComputeId| attempt.sighted.iter().any(|seen| seen.id == *id && seen.fate != Fate::Unclear);
+        let unread: Vec<ComputeId> = ids.iter().filter(|id| !known(id)).cloned().collect();
         if !unread.is_empty() {
             for compute in unread {
                 self.sight(id, &compute, fate);
@@ -315,6 +323,5 @@ impl Stepper<'_> {
             }
             self.unknown(id);
         }
-        self.record().not_idle_before = None;
     }
 }

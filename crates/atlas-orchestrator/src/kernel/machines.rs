@@ -128,14 +128,16 @@ impl Stepper<'_> {
             attempt.seen_at.get_or_insert(now);
             return self.observe(id, compute);
         }
-        // A cloud that does not say when it made a machine: it was made before it was seen.
-        let born = compute.created_at.unwrap_or(now);
+        // A cloud that does not say when it made a machine: it was made before it was seen. The first that is seen under an order is
+        // no copy of another one.
+        let first = attempt.own().next().is_none();
+        let born = compute.created_at.unwrap_or(if first { attempt.created_at } else { now });
         let by_this_call = born <= attempt.settled_at(&bounds) && !is_older(attempt, compute);
         let known = attempt.sighted_mut(&compute.id).map(|seen| seen.fate);
         let whole = matches!(compute.keys.claim(), atlas_core::Claim::Whole(_));
         match known {
             Some(Fate::Doomed) => {}
-            Some(Fate::Unclear) if !whole || !by_this_call || compute.created_at.is_none() => {}
+            Some(Fate::Unclear) if !whole || !by_this_call || compute.created_at.is_none() && !first => {}
             Some(Fate::Gone | Fate::Kept) => {
                 self.sight(id, &compute.id, Fate::Doomed);
             }

@@ -133,7 +133,8 @@ impl Stepper<'_> {
         match made {
             Ok(support) => {
                 step.support = support.clone();
-                step.made = true;
+                // Made after all: what was said of it before, that it was not there, holds no more.
+                (step.made, step.released) = (true, false);
                 let e = self.evidence(id);
                 (e.support_tries, e.next_support) = (0, None);
             }

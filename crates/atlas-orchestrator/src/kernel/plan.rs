@@ -36,6 +36,8 @@ pub enum Effect {
     ReleaseSupport(AttemptId, usize),
     /// Look at the limits with the newest activity.
     Limits,
+    /// Say that a session is over of which nothing is left: while atlas held, it could not be said.
+    Finish,
 }
 
 /// What is to be done now, and when to look again.
@@ -74,6 +76,9 @@ pub fn plan(record: &SessionRecord, evidence: &Evidence, activity: Timestamp, cx
         } else {
             unsettled(attempt, e, cx, &mut plan);
         }
+    }
+    if record.is_finished() && !cx.held {
+        plan.effects.push(Effect::Finish);
     }
     place(record, cx, &mut plan);
     if let Some(look) = limits::next_look(record, activity, cx) {

@@ -416,8 +416,17 @@ impl SessionRecord {
     /// Nothing is left to be done, unless it is opened again: it ended, and so did its machines and what was made for them.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.state() == SessionState::Terminated
-            && self.attempts.iter().all(|a| a.is_terminal() && a.supports.iter().all(|step| step.released))
+        self.state() == SessionState::Terminated && self.has_nothing_left()
+    }
+
+    /// It was to end and nothing is left of it, and that was not said yet.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.state() == SessionState::Terminating && self.has_nothing_left()
+    }
+
+    fn has_nothing_left(&self) -> bool {
+        self.attempts.iter().all(|a| a.is_terminal() && a.supports.iter().all(|step| step.released))
     }
 
     /// The attempt that serves.

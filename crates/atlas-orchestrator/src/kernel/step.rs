@@ -108,9 +108,7 @@ impl Stepper<'_> {
 
     fn finish(&mut self) {
         let now = self.cx.now;
-        let done = self.step.record.ending.as_ref().is_some_and(|ending| ending.done_at.is_none())
-            && self.step.record.attempts.iter().all(|a| a.is_terminal() && a.supports.iter().all(|s| s.released));
-        if done && !self.cx.held {
+        if self.step.record.is_finished() && !self.cx.held {
             let cost = self.step.record.cost(now).estimated;
             if let Some(ending) = self.record().ending.as_mut() {
                 ending.done_at = Some(now);

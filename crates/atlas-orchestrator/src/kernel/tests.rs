@@ -88,6 +88,7 @@ struct Run {
     keys: u8,
     events: Vec<EventKind>,
     called: BTreeMap<AttemptId, u32>,
+    held: bool,
 }
 
 impl Run {
@@ -136,6 +137,7 @@ impl Run {
             keys: 0,
             events: Vec::new(),
             called: BTreeMap::new(),
+            held: false,
         }
     }
 
@@ -155,7 +157,7 @@ impl Run {
             policy: &self.policy,
             account: &self.account,
             bounds: self.bounds,
-            held: false,
+            held: self.held,
             adopted_at: self.started,
         }
     }
@@ -318,6 +320,7 @@ impl Run {
                 self.tell(&Input::Conclude(*id, identity, Vec::new()));
             }
             Effect::EnsureSupport(..) | Effect::ReleaseSupport(..) => {}
+            Effect::Finish => self.tell(&Input::Tick),
             Effect::Limits => {
                 self.tell(&Input::Limits(Activity { at: self.record.created_at, source: "created".to_owned() }));
             }

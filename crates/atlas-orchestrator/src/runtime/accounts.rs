@@ -24,6 +24,19 @@ pub(crate) struct AccountRow {
     pub(crate) last_victims: BTreeSet<ComputeId>,
     /// Set when there were too many victims, until an operator acknowledges.
     pub(crate) breaker: Option<Timestamp>,
+    /// Those that the operator acknowledged: however many they are, they may go.
+    pub(crate) acknowledged: BTreeSet<ComputeId>,
+}
+
+impl AccountRow {
+    /// The key was replaced: what it was called before, and what one more order was made under, are names of the same account.
+    fn becomes(&mut self, now: &str, ordered_as: Option<String>) {
+        let old = self.identity.replace(now.to_owned());
+        self.aliases.extend([old, ordered_as].into_iter().flatten());
+        self.aliases.retain(|alias| alias != now);
+        self.aliases.sort();
+        self.aliases.dedup();
+    }
 }
 
 /// An account's row and its version.
@@ -62,18 +75,61 @@ pub(crate) async fn known_identity(core: &Core, name: &AccountName) -> Result<(O
     Ok((row.identity, row.aliases))
 }
 
+/// Whose account a handle is.
+#[derive(Clone, Debug)]
+pub(crate) struct Whose {
+    /// What the cloud says.
+    now: String,
+    /// It is the account on record.
+    is_known: bool,
+}
+
+impl Whose {
+    pub(crate) fn is_known(&self) -> bool {
+        self.is_known
+    }
+
+    /// Whether a machine seen through this handle may be ended, that was ordered on the account `ordered_as`: under a new key that
+    /// nothing has tied to the old one yet, only what was ordered under it.
+    pub(crate) fn may_end(&self, ordered_as: Option<&str>) -> bool {
+        self.is_known || ordered_as == Some(self.now.as_str())
+    }
+}
+
+/// The operator saw the victims of the last scan: however many they are, they may go.
+pub(crate) async fn acknowledge(core: &Core, name: &AccountName) -> Result<()> {
+    update(core, name, |row| {
+        row.breaker = None;
+        row.acknowledged.clone_from(&row.last_victims);
+    })
+    .await
+    .map(drop)
+}
+
+/// The operator says that the key which is configured now is of the account that is on record: what is read under it counts for
+/// what was ordered under the old one.
+pub(crate) async fn accept_identity(core: &Core, account: &Account) -> Result<()> {
+    let now = account.identity().await.map_err(|failure| Error::new(failure.kind, failure.message))?;
+    update(core, &account.name, |row| row.becomes(&now, None)).await.map(drop)
+}
+
 /// Reads whose account the handle is, and records the first answer there ever was.
 ///
 /// Another name than the recorded one proves nothing, until `walk` (of this very handle) shows a machine that we ordered under the
 /// old name: then the key was replaced, and the account is the same.
-pub(crate) async fn check_identity(core: &Core, account: &Account, walk: &Listed) -> Result<bool> {
+pub(crate) async fn check_identity(core: &Core, account: &Account, walk: &Listed) -> Result<Whose> {
     let now = account.identity().await.map_err(|failure| Error::new(failure.kind, failure.message))?;
+    let is_known = is_known(core, account, walk, &now).await?;
+    Ok(Whose { now, is_known })
+}
+
+async fn is_known(core: &Core, account: &Account, walk: &Listed, now: &str) -> Result<bool> {
     let name = &account.name;
     let before = update(core, name, |row| {
-        row.identity.get_or_insert_with(|| now.clone());
+        row.identity.get_or_insert_with(|| now.to_owned());
     })
     .await?;
-    if before.identity.as_ref() == Some(&now) {
+    if before.identity.as_deref() == Some(now) {
         return Ok(true);
     }
     for Open { attempt, session, .. } in core.slots.open_attempts(core.account_index(name)) {
@@ -92,14 +148,7 @@ pub(crate) async fn check_identity(core: &Core, account: &Account, walk: &Listed
         let ordered_as = loaded.record.attempt(attempt).and_then(|attempt| attempt.identity.clone());
         if ordered_as.as_ref().is_some_and(|old| *old != now) {
             tracing::info!(account = %name, "the account's key was replaced: machines of ours are seen under the new one");
-            update(core, name, |row| {
-                let old = row.identity.replace(now.clone());
-                row.aliases.retain(|alias| *alias != now);
-                row.aliases.extend([old, ordered_as.clone()].into_iter().flatten().filter(|old| *old != now));
-                row.aliases.sort();
-                row.aliases.dedup();
-            })
-            .await?;
+            update(core, name, |row| row.becomes(now, ordered_as.clone())).await?;
             return Ok(true);
         }
     }

@@ -105,6 +105,7 @@ pub(crate) async fn adopt(core: &Arc<Core>) -> Result<()> {
             }
         }
     }
+    core.touches.all_here();
     core.slots.changed.notify_one();
     Ok(())
 }

@@ -65,6 +65,8 @@ pub(crate) struct Core {
     pub(crate) fed_to: AtomicU64,
     /// Something was committed that has events.
     pub(crate) fed: Notify,
+    /// No new session is taken.
+    pub(crate) closing: AtomicBool,
     /// No new effect is begun; what is under way is finished.
     pub(crate) stopping: CancellationToken,
     /// Every task of ours ends.
@@ -200,6 +202,7 @@ impl Core {
             live: broadcast::channel(4096).0,
             fed_to: AtomicU64::new(0),
             fed: Notify::new(),
+            closing: AtomicBool::new(false),
             stopping: CancellationToken::new(),
             stopped: CancellationToken::new(),
             tasks: TaskTracker::new(),

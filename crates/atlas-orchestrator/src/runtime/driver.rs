@@ -156,7 +156,7 @@ impl Driver {
             };
             // Not ours, or over; unless somebody opened or claimed it since it was read.
             if self.core.slots.remove(self.id, &attempts) {
-                self.core.touches.remove(self.id);
+                self.core.touches.let_go(self.id);
                 return Look::Gone;
             }
         };
@@ -178,6 +178,12 @@ impl Driver {
 
     fn begin(&mut self, loaded: &Loaded, effects: Vec<Effect>) {
         for effect in effects {
+            // What is just being made is there to be released only once that is answered.
+            let being_made =
+                |of: AttemptId| self.in_flight.iter().any(|other| matches!(other, Effect::EnsureSupport(id, _) if *id == of));
+            if matches!(effect, Effect::ReleaseSupport(id, _) if being_made(id)) {
+                continue;
+            }
             if self.in_flight.insert(effect.clone()) {
                 self.running.push(effects::run(self.core.clone(), &loaded.record, effect));
             }
@@ -240,7 +246,12 @@ impl Driver {
 
     /// Commits what can be learnt again: where it is not taken, the next plan asks anew.
     async fn tell(&mut self, input: Input, extra: Extra) {
+        let listed = matches!(input, Input::Found(..));
         if let Err(error) = self.commit(input, extra).await {
+            if listed {
+                // Told again, unchanged, by the next listing.
+                self.core.slots.saw(self.id, 0);
+            }
             tracing::debug!(session = %self.id, error = %atlas_core::Error::from(error), "what was learnt was not taken");
         }
     }

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use atlas_core::{AccountName, AttemptId, ComputeId, ComputeRequest, Error, ErrorKind, LaunchKey, Next, Timestamp};
+use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
 
 use super::account::Account;
@@ -16,6 +18,9 @@ use super::plausible;
 use crate::ids::SessionId;
 use crate::kernel::{Activity, Answer, Effect, Failure, Identity, Input, Reading, SessionRecord, Walk};
 use crate::store::{Batch, Guard, Table};
+
+/// The longest that a source of activity is waited for.
+const LONGEST_LOOK: Duration = Duration::from_secs(10);
 
 /// What came of an effect.
 #[derive(Debug)]
@@ -104,6 +109,7 @@ pub(crate) fn run(core: Arc<Core>, record: &SessionRecord, effect: Effect) -> Ru
             Effect::ReleaseSupport(attempt, index) => {
                 Input::SupportReleased(*attempt, *index, release(&core, &record, *attempt, *index).await)
             }
+            Effect::Finish => Input::Tick,
             Effect::Limits => {
                 let (input, guards) = limits(&core, &record).await;
                 extra.guards = guards;
@@ -121,11 +127,8 @@ async fn probed(core: &Core, record: &SessionRecord, mut compute: Box<atlas_core
         && compute.ready.unwrap_or(true)
     {
         let longest = core.bounds(&record.account).limits.call_deadline;
-        compute.ready = Some(
-            tokio::time::timeout(longest, probe.is_ready(record.id, &compute, record.options.probe.as_ref()))
-                .await
-                .unwrap_or(false),
-        );
+        let asked = AssertUnwindSafe(probe.is_ready(record.id, &compute, record.options.probe.as_ref())).catch_unwind();
+        compute.ready = Some(matches!(tokio::time::timeout(longest, asked).await, Ok(Ok(true))));
     }
     compute
 }
@@ -133,26 +136,30 @@ async fn probed(core: &Core, record: &SessionRecord, mut compute: Box<atlas_core
 /// Makes the one call of an attempt. `calling` is on record.
 pub(crate) fn call(core: Arc<Core>, record: &SessionRecord, attempt: AttemptId, permit: Permit) -> Running {
     let (id, name) = (record.id, record.account.clone());
-    let pinned = record.attempt(attempt).map(|a| (a.key, a.candidate.clone()));
+    let pinned = record.attempt(attempt).map(|a| (a.key, a.candidate.clone(), a.calling_at, a.identity.is_some()));
     Box::pin(async move {
         let local = |message: &str| {
             let error = Error::new(ErrorKind::Unavailable, message);
             Answer::NotApplied(Next::SameLater, Failure::from(&error))
         };
         let answer = match (account(&core, &name), core.request(id).await, pinned) {
-            (Ok(account), Ok(Some(request)), Some((key, candidate))) => {
+            (Ok(account), Ok(Some(request)), Some((key, candidate, calling_at, is_known))) => {
                 let request = request.at(candidate);
-                // The last thing before the call: was the right to act renewed lately enough?
-                if core.lease.may_act() || !core.policy.safeguards.fence {
+                // The last thing before the call: was the right to act renewed lately enough, and is it still soon after `calling`? What
+                // is proved of a lost answer counts from there.
+                let in_time = calling_at.is_some_and(|at| core.now().since(at) < core.policy.lease);
+                if core.lease.may_act() && in_time || !core.policy.safeguards.fence {
                     let context = account.context();
                     let key = LaunchKey::Tracked(key);
                     let made = account.call_with(permit, account.provider.spawn_compute(context, &key, &request)).await;
                     match made {
+                        // On record since before the call, where it could be read: nothing waits between an answer and its commit.
+                        Ok(compute) if is_known => Answer::Created(Box::new(compute), None),
                         Ok(compute) => Answer::Created(Box::new(compute), account.identity().await.ok()),
                         Err(error) => Answer::from(&error),
                     }
                 } else {
-                    local("the node's lease ran out before the call")
+                    local("too much time passed between the commit and the call")
                 }
             }
             (Err(failure), ..) => Answer::NotApplied(Next::SameLater, failure),
@@ -212,9 +219,10 @@ async fn ensure(core: &Core, record: &SessionRecord, attempt: AttemptId, index: 
     let account = account(core, &record.account)?;
     let planned = record.attempt(attempt).and_then(|a| Some((a.key, a.supports.get(index)?.support.clone())));
     let Some((key, support)) = planned else { return Err(Failure::no_handle()) };
+    let permit = account.pacer.admit(Priority::Create).await;
     core.lease.wait(&core.stopped).await;
     account
-        .call(Priority::Create, account.provider.ensure_support(account.context(), &LaunchKey::Tracked(key), &support))
+        .call_with(permit, account.provider.ensure_support(account.context(), &LaunchKey::Tracked(key), &support))
         .await
         .map_err(|error| Failure::from(&error))
 }
@@ -319,11 +327,12 @@ async fn limits(core: &Core, record: &SessionRecord) -> (Input, Vec<Guard>) {
         consider(row.at, "node died");
     }
     for source in &core.sources {
-        match source.last_activity(record.id).await {
-            Ok(Some(at)) => consider(at.min(core.now()), source.name()),
-            Ok(None) => {}
-            // What cannot be read counts as active.
-            Err(_) => consider(core.now(), source.name()),
+        let read = tokio::time::timeout(LONGEST_LOOK, AssertUnwindSafe(source.last_activity(record.id)).catch_unwind());
+        match read.await {
+            Ok(Ok(Ok(Some(at)))) => consider(at.min(core.now()), source.name()),
+            Ok(Ok(Ok(None))) => {}
+            // What cannot be read counts as active; the limits that do not ask for activity hold all the same.
+            Ok(Ok(Err(_)) | Err(_)) | Err(_) => consider(core.now(), source.name()),
         }
     }
     if core.touches.newest(record.id).is_some_and(|known| newest.at > known) {

@@ -79,7 +79,7 @@ async fn write(core: &Core, mut chunk: Vec<Unflushed>) -> bool {
         }
     }
     let again = core.now().saturating_add(Duration::from_millis(500));
-    core.touches.again(chunk.into_iter().map(|touch| touch.id), again);
+    core.touches.again(chunk, again);
     false
 }
 

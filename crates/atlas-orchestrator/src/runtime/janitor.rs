@@ -1,6 +1,6 @@
 //! What may wait: what clouds billed, and forgetting what was kept long enough.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use atlas_core::{AccountName, Capability, ComputeId, Error, Result, SpendQuery, 
 
 use super::account::Account;
 use super::core::{Core, Extra, Loaded};
+use super::lease::scope;
 use super::pacer::Priority;
 use crate::kernel::{Evidence, Input};
 use crate::store::{Batch, CommitError, Table};
@@ -48,6 +49,16 @@ pub(crate) async fn round(core: &Arc<Core>) -> Result<()> {
             }
         }
     }
+    let store_now = core.store.now().await?;
+    let mut alive: BTreeSet<String> = core
+        .store
+        .leases("node/")
+        .await?
+        .into_iter()
+        .filter(|fence| fence.expires_at > store_now)
+        .map(|fence| fence.scope)
+        .collect();
+    alive.remove(&scope(&core.node));
     let mut after: Option<Vec<u8>> = None;
     loop {
         let rows = core.store.scan(Table::Sessions, &[], after.as_deref(), PAGE).await?;
@@ -55,7 +66,7 @@ pub(crate) async fn round(core: &Arc<Core>) -> Result<()> {
         after = Some(last.key.clone());
         for row in rows {
             let Some(loaded) = Loaded::readable(row) else { continue };
-            if loaded.record.owner == core.node {
+            if !alive.contains(&scope(&loaded.record.owner)) {
                 one(core, loaded, &bills, now).await?;
             }
         }

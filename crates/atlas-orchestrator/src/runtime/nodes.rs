@@ -50,7 +50,7 @@ async fn put_node_row(core: &Core, node: &str, row: &NodeRow, version: Option<u6
 pub(crate) async fn enlist(core: &Core) -> Result<()> {
     let name = scope(&core.node);
     let before = core.store.leases(&name).await?.into_iter().find(|fence| fence.scope == name);
-    let sent = Instant::now();
+    let sent = Sent::now(core);
     let Some(fence) = core.store.lease_acquire(&name, &core.node, core.policy.lease).await? else {
         return Err(Error::new(atlas_core::ErrorKind::Conflict, "another node looks after this node's sessions at the moment"));
     };
@@ -61,8 +61,7 @@ pub(crate) async fn enlist(core: &Core) -> Result<()> {
     watch_ledger(core).await;
     let alive = NodeRow { number: fence.number, clean: false, buried: false };
     put_node_row(core, &core.node, &alive, version).await.map_err(Error::from)?;
-    core.steady.observe(fence.store_time);
-    core.lease.granted(fence, sent, core.policy.lease, core.policy.lease_margin);
+    granted(core, fence, sent);
     Ok(())
 }
 
@@ -79,10 +78,34 @@ pub(crate) async fn enlist_within(core: &Core, longest: Duration) -> Result<()> 
     }
 }
 
+/// When a lease was asked for, on both clocks.
+#[derive(Clone, Copy)]
+struct Sent {
+    monotonic: Instant,
+    steady: Timestamp,
+}
+
+impl Sent {
+    fn now(core: &Core) -> Self {
+        Self { monotonic: Instant::now(), steady: core.now() }
+    }
+}
+
+fn granted(core: &Core, fence: Fence, sent: Sent) {
+    core.steady.observe(fence.store_time);
+    core.lease.granted(fence, sent.monotonic, core.policy.lease, core.policy.lease_margin);
+    core.touches.trusted_until(last_word(core, sent.steady));
+}
+
+/// The last moment at which a node whose lease was renewed then can acknowledge a touch that it does not flush.
+fn last_word(core: &Core, renewed: Timestamp) -> Timestamp {
+    renewed.saturating_add(core.policy.lease_renew).saturating_add(core.policy.flush)
+}
+
 /// A node that stopped without good-bye counts as one touch on every session: at the last moment at which it can have acknowledged
 /// one that it never flushed.
 async fn note_death(core: &Core, last_life: Timestamp) -> Result<()> {
-    let at = last_life.saturating_add(core.policy.lease_renew).saturating_add(core.policy.flush);
+    let at = last_word(core, last_life);
     for _ in 0..8 {
         let row = core.store.get(Table::Realm, DEATH_ROW).await?;
         let known = row.as_ref().and_then(|row| serde_json::from_slice::<TimeRow>(&row.value).ok());
@@ -127,10 +150,16 @@ pub(crate) async fn note_deaths(core: &Core) -> Result<()> {
     Ok(())
 }
 
-/// Keeps this node alive, and looks after what dead ones leave.
+/// Keeps this node alive.
 pub(crate) async fn keep(core: Arc<Core>) {
     while core.sleep(core.policy.lease_renew).await {
         renew(&core).await;
+    }
+}
+
+/// Looks after what dead nodes leave, and what became this one's unnoticed. Beside [`keep`]: it may take longer than a lease.
+pub(crate) async fn inherit(core: Arc<Core>) {
+    while core.sleep(core.policy.lease_renew).await {
         if !core.lease.may_act() || core.stopping.is_cancelled() {
             continue;
         }
@@ -146,14 +175,19 @@ pub(crate) async fn keep(core: Arc<Core>) {
 }
 
 async fn renew(core: &Arc<Core>) {
-    let Some(fence) = core.lease.fence() else { return relearn(core).await };
-    let sent = Instant::now();
+    let Some(fence) = core.lease.fence() else {
+        if !core.stopping.is_cancelled() {
+            relearn(core).await;
+        }
+        return;
+    };
+    let sent = Sent::now(core);
     match core.store.lease_renew(&fence, core.policy.lease).await {
         Ok(Some(renewed)) => {
-            core.steady.observe(renewed.store_time);
-            core.lease.granted(renewed, sent, core.policy.lease, core.policy.lease_margin);
+            granted(core, renewed, sent);
             watch_ledger(core).await;
         }
+        Ok(None) if core.stopping.is_cancelled() => core.lease.lost(),
         Ok(None) => {
             tracing::warn!(node = core.node, "another node has taken over; starting anew");
             core.lease.lost();
@@ -166,7 +200,7 @@ async fn renew(core: &Arc<Core>) {
 /// The lease was lost: what is ours now is what the store says.
 pub(crate) async fn relearn(core: &Arc<Core>) {
     core.slots.clear();
-    core.touches.clear();
+    core.touches.let_all_go();
     if enlist(core).await.is_ok()
         && let Err(error) = adopt(core).await
     {
@@ -235,9 +269,12 @@ async fn bury(core: &Arc<Core>) -> Result<()> {
         let Some(held) = core.store.lease_acquire(&fence.scope, &core.node, core.policy.lease).await? else { continue };
         tracing::info!(node, "taking over the sessions of a node that is gone");
         take_over(core, node).await?;
-        let (row, version) = node_row(core, node).await?;
-        let buried = NodeRow { buried: true, ..row };
-        put_node_row(core, node, &buried, version).await.map_err(Error::from)?;
+        let (now, version) = node_row(core, node).await?;
+        // It may have come back meanwhile: then this is another life, whose death is still to be noted.
+        if now.number == row.number {
+            let buried = NodeRow { buried: true, ..now };
+            put_node_row(core, node, &buried, version).await.map_err(Error::from)?;
+        }
         core.store.lease_release(&held).await?;
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! One look at all machines of an account: live sessions learn what became of theirs, and the reaper finds what has no session.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use atlas_core::{Claim, Compute, ComputeId, ComputeStatus, Error, Result, Timestamp, TrackedKey, UsdPerHour};
@@ -175,7 +175,11 @@ enum Verdict {
     /// Not ours, or rightly there.
     Leave,
     /// Its attempt is over: it has to go.
-    Victim(crate::ids::SessionId),
+    Victim {
+        session: crate::ids::SessionId,
+        /// The account that the order was made on.
+        ordered_as: Option<String>,
+    },
     /// Its attempt is not on record and is older than any record: kept, reported.
     Quarantine,
     /// Its attempt is not on record and should be.
@@ -190,12 +194,13 @@ enum Verdict {
 /// When the cloud or the store could not be read: nothing was concluded.
 pub(crate) async fn scan(core: &Arc<Core>, account: &Arc<Account>, suspects: &Suspects, dry_run: bool) -> Result<ReapReport> {
     let listed = account.walk().await.map_err(|failure| Error::new(failure.kind, failure.message))?;
-    let own = accounts::check_identity(core, account, &listed).await.unwrap_or_else(|error| {
+    let whose = accounts::check_identity(core, account, &listed).await.inspect_err(|error| {
         tracing::warn!(account = %account.name, %error, "whose account it is could not be read");
-        false
     });
+    let check = core.policy.safeguards.account_identity;
+    let is_known = !check || whose.as_ref().is_ok_and(accounts::Whose::is_known);
     // Only what is on our own account is ours to end.
-    let may_end = own || !core.policy.safeguards.account_identity;
+    let may_end = |ordered_as: Option<&str>| !check || whose.as_ref().is_ok_and(|whose| whose.may_end(ordered_as));
     observe(core, account, &listed).await;
     let complete = listed.is_complete() && plausible::is_plausible(core, account, &listed).await;
     let mut report = ReapReport { scanned: listed.machines.len(), complete, held: core.is_held(), ..ReapReport::default() };
@@ -218,7 +223,11 @@ pub(crate) async fn scan(core: &Arc<Core>, account: &Arc<Account>, suspects: &Su
         report.ours += 1;
         match judge(core, account, &key).await? {
             Verdict::Leave => {}
-            Verdict::Victim(session) => victims.push((machine, key, session)),
+            Verdict::Victim { session, ordered_as } if may_end(ordered_as.as_deref()) => victims.push((machine, key, session)),
+            Verdict::Victim { .. } => {
+                let why = "its attempt is over, and was made under a key that is not known to be of this account";
+                report.ambiguous.push(finding(machine, Some(&key), why));
+            }
             Verdict::Quarantine => report.quarantined.push(finding(machine, Some(&key), "its attempt is older than any record")),
             Verdict::Ambiguous(why) => report.ambiguous.push(finding(machine, Some(&key), why)),
             Verdict::RolledBack => {
@@ -229,9 +238,9 @@ pub(crate) async fn scan(core: &Arc<Core>, account: &Arc<Account>, suspects: &Su
         }
     }
     report.victims = victims.iter().map(|(machine, key, _)| finding(machine, Some(key), "its attempt is over")).collect();
-    let ripe = ripen(core, account, suspects, &victims.iter().map(|(machine, ..)| &machine.id).collect::<Vec<_>>(), complete);
-    let row = if complete && !dry_run && may_end {
-        let ids: std::collections::BTreeSet<ComputeId> = victims.iter().map(|(machine, ..)| machine.id.clone()).collect();
+    let ids: BTreeSet<ComputeId> = victims.iter().map(|(machine, ..)| machine.id.clone()).collect();
+    let ripe = ripen(core, account, suspects, &ids, complete && !dry_run);
+    let row = if complete && !dry_run && is_known {
         accounts::update(core, &account.name, |row| {
             // Two scans that agree are enough, once and for ever; a scan that disagrees before that is the first of another two.
             let agrees = row.agreeing_scans == 0 || row.last_victims == ids;
@@ -243,12 +252,17 @@ pub(crate) async fn scan(core: &Arc<Core>, account: &Arc<Account>, suspects: &Su
         accounts::row(core, &account.name).await?.0
     };
     let share = u64::from(core.policy.breaker_percent) * report.ours as u64 / 100;
-    let too_many = victims.len() as u64 > share.max(u64::from(core.policy.breaker_victims));
+    let fresh = ids.difference(&row.acknowledged).count() as u64;
+    let too_many = fresh > share.max(u64::from(core.policy.breaker_victims));
     report.breaker = core.policy.safeguards.breaker && (too_many || row.breaker.is_some());
-    report.report_only = dry_run || !may_end || row.agreeing_scans < 2;
+    report.report_only = dry_run || row.agreeing_scans < 2;
     if report.breaker && row.breaker.is_none() && !dry_run {
         let now = core.now();
-        accounts::update(core, &account.name, |row| row.breaker = Some(now)).await?;
+        accounts::update(core, &account.name, |row| {
+            row.breaker = Some(now);
+            row.last_victims.clone_from(&ids);
+        })
+        .await?;
         tracing::error!(account = %account.name, victims = victims.len(), "too many machines to end in one scan: an operator must acknowledge");
     }
     if report.report_only || report.breaker || report.held || !complete && core.policy.safeguards.complete_walks {
@@ -323,7 +337,7 @@ async fn judge(core: &Arc<Core>, account: &Arc<Account>, key: &TrackedKey) -> Re
     };
     let unresolved = matches!(attempt.phase, AttemptPhase::Intent | AttemptPhase::Calling | AttemptPhase::Unknown);
     if attempt.is_terminal() || unresolved && attempt.kill.is_none() && !core.policy.safeguards.spare_unresolved {
-        return Ok(Verdict::Victim(row.session));
+        return Ok(Verdict::Victim { session: row.session, ordered_as: attempt.identity.clone() });
     }
     // Unresolved or alive: its owner's own walks see the machine. If that is this node, nobody drives it yet.
     if loaded.record.owner == core.node {
@@ -333,16 +347,16 @@ async fn judge(core: &Arc<Core>, account: &Arc<Account>, key: &TrackedKey) -> Re
 }
 
 /// Counts complete scans; answers the victims that were seen often and long enough.
-fn ripen(core: &Core, account: &Account, suspects: &Suspects, victims: &[&ComputeId], complete: bool) -> Vec<ComputeId> {
+fn ripen(core: &Core, account: &Account, suspects: &Suspects, victims: &BTreeSet<ComputeId>, complete: bool) -> Vec<ComputeId> {
     let now = core.now();
     let safeguards = core.policy.safeguards;
     let mut known = suspects.known.lock().unwrap_or_else(PoisonError::into_inner);
     if complete {
-        known.retain(|id, _| victims.contains(&id));
+        known.retain(|id, _| victims.contains(id));
     }
     let mut ripe = Vec::new();
     for id in victims {
-        let suspect = match known.entry((*id).clone()) {
+        let suspect = match known.entry(id.clone()) {
             Entry::Occupied(entry) => {
                 let suspect = entry.into_mut();
                 suspect.scans += u32::from(complete);
@@ -353,7 +367,7 @@ fn ripen(core: &Core, account: &Account, suspects: &Suspects, victims: &[&Comput
         let often = suspect.scans >= 2 || !safeguards.two_sightings;
         let long = now.since(suspect.first) >= account.policy.grace || !safeguards.grace;
         if often && long {
-            ripe.push((*id).clone());
+            ripe.push(id.clone());
         }
     }
     ripe

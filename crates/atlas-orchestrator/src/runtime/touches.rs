@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use atlas_core::Timestamp;
@@ -83,12 +83,15 @@ struct Shard(RwLock<Cells>);
 #[derive(Debug)]
 pub(crate) struct Touches {
     shards: Vec<Shard>,
-    /// Sessions with something to flush; in order, so that runs repeat.
-    listed: Mutex<BTreeSet<SessionId>>,
+    listed: Mutex<Listed>,
     /// When the earliest of them has to be durable; `i64::MAX` for never.
     flush_at: AtomicI64,
     /// When flushing began to fail; `i64::MAX` while it works.
     failing_since: AtomicI64,
+    /// Until when one may be acknowledged from memory: later, should this node die, nobody would count it.
+    trusted_until: AtomicI64,
+    /// Whether every session of this node that is not ending is here.
+    whole: AtomicBool,
     /// The longest a touch may stay in memory only.
     flush: Duration,
     /// Whether one that an idle decision may have missed is acknowledged only once it is durable.
@@ -96,6 +99,23 @@ pub(crate) struct Touches {
     pub(crate) wanted: Notify,
     /// Where the newest activity came from, of sessions where it was not a touch. For people; lost with the process.
     origins: Mutex<BTreeMap<SessionId, (Timestamp, String)>>,
+}
+
+/// What is to be flushed; in order, so that runs repeat.
+#[derive(Debug, Default)]
+struct Listed {
+    /// Sessions with something newer than what is durable.
+    ids: BTreeSet<SessionId>,
+    /// What was acknowledged of sessions that are not here any more, or could not be flushed yet.
+    left: BTreeMap<SessionId, Unflushed>,
+}
+
+impl Listed {
+    fn leave(&mut self, unflushed: Unflushed) {
+        let left = self.left.entry(unflushed.id).or_insert(unflushed);
+        left.newest = left.newest.max(unflushed.newest);
+        left.version = left.version.max(unflushed.version);
+    }
 }
 
 /// Something to flush.
@@ -118,6 +138,8 @@ impl Touches {
             listed: Mutex::default(),
             flush_at: AtomicI64::new(i64::MAX),
             failing_since: AtomicI64::new(i64::MAX),
+            trusted_until: AtomicI64::new(i64::MIN),
+            whole: AtomicBool::new(false),
             flush,
             defer_late,
             wanted: Notify::new(),
@@ -175,18 +197,67 @@ impl Touches {
         origins.get(&id).filter(|(noted, _)| *noted >= at).map_or_else(|| "touch".to_owned(), |(_, source)| source.clone())
     }
 
+    /// Forgets a session that no touch can keep any more.
     pub(crate) fn remove(&self, id: SessionId) {
         self.origins.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         let mut cells = self.write(id);
         cells.hot.remove(&id);
         cells.cold.remove(&id);
+        self.lock_list().left.remove(&id);
     }
 
-    pub(crate) fn clear(&self) {
+    /// A session is not here any more: what was acknowledged is still flushed, and nothing is acknowledged from now on.
+    pub(crate) fn let_go(&self, id: SessionId) {
+        self.origins.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        let mut cells = self.write(id);
+        let (hot, cold) = (cells.hot.remove(&id), cells.cold.remove(&id));
+        if let (Some(hot), Some(cold)) = (hot, cold) {
+            self.leave(id, &hot, &cold);
+        }
+    }
+
+    /// The same for every session.
+    pub(crate) fn let_all_go(&self) {
+        self.whole.store(false, Ordering::Release);
         self.origins.lock().unwrap_or_else(PoisonError::into_inner).clear();
         for shard in &self.shards {
-            *shard.0.write().unwrap_or_else(PoisonError::into_inner) = Cells::default();
+            let mut cells = shard.0.write().unwrap_or_else(PoisonError::into_inner);
+            let Cells { hot, mut cold } = std::mem::take(&mut *cells);
+            for (id, hot) in hot {
+                if let Some(cold) = cold.remove(&id) {
+                    self.leave(id, &hot, &cold);
+                }
+            }
         }
+    }
+
+    /// Every session of this node was read.
+    pub(crate) fn all_here(&self) {
+        self.whole.store(true, Ordering::Release);
+    }
+
+    /// Whether one that is not here is not this node's, or is ending.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole.load(Ordering::Acquire)
+    }
+
+    /// Puts what is not durable of a session on the list by itself. Its shard is locked.
+    fn leave(&self, id: SessionId, hot: &Hot, cold: &Cold) {
+        if let Some(unflushed) = self.newer(id, hot, cold) {
+            self.lock_list().leave(unflushed);
+            self.flush_at.fetch_min(unflushed.newest.unix_millis(), Ordering::AcqRel);
+            self.wanted.notify_one();
+        }
+    }
+
+    /// Locked last of all: whoever holds a shard may take it.
+    fn lock_list(&self) -> MutexGuard<'_, Listed> {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This node's lease was renewed: what it acknowledges until then is counted even if it dies.
+    pub(crate) fn trusted_until(&self, until: Timestamp) {
+        self.trusted_until.store(until.unix_millis(), Ordering::Release);
     }
 
     /// The newest activity this process knows of.
@@ -202,6 +273,7 @@ impl Touches {
         // Whoever put it on the list saw that no touch can be late before the flush is due, and said when that is.
         while is_calm(before)
             && millis <= self.flush_at.load(Ordering::Acquire)
+            && millis <= self.trusted_until.load(Ordering::Relaxed)
             && self.failing_since.load(Ordering::Relaxed) == i64::MAX
         {
             let after = before.max(noted(millis, true));
@@ -227,15 +299,14 @@ impl Touches {
         let flush = self.flush_of(cold.ttl);
         // Half the time for waiting, half for the write itself.
         let due = millis.saturating_add(flush / 2);
-        let is_late = self.defer_late && millis >= cold.late_from;
-        let (answer, flush_at) = if is_late || self.failing_since.load(Ordering::Relaxed).saturating_add(flush) <= millis {
-            (Touch::Deferred, millis)
-        } else {
-            (Touch::Recorded, due)
-        };
         // One step as a flush sees it: on the list, due, and only then calm.
-        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
-        listed.insert(id);
+        let mut listed = self.lock_list();
+        let is_late = self.defer_late && millis >= cold.late_from;
+        let is_failing = self.failing_since.load(Ordering::Relaxed).saturating_add(flush) <= millis;
+        let is_trusted = millis <= self.trusted_until.load(Ordering::Relaxed);
+        let (answer, flush_at) =
+            if is_late || is_failing || !is_trusted { (Touch::Deferred, millis) } else { (Touch::Recorded, due) };
+        listed.ids.insert(id);
         let sooner = flush_at < self.flush_at.fetch_min(flush_at, Ordering::AcqRel);
         note(!self.defer_late || due < cold.late_from);
         drop(listed);
@@ -253,18 +324,27 @@ impl Touches {
 
     /// Takes what is to be flushed off the list. While it is being flushed, flushing is said not to work.
     pub(crate) fn take(&self) -> Vec<Unflushed> {
-        let taken = {
-            let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = {
+            let mut listed = self.lock_list();
             self.flush_at.store(i64::MAX, Ordering::Release);
             std::mem::take(&mut *listed)
         };
-        taken.into_iter().filter_map(|id| self.unflushed(id)).collect()
+        for id in std::mem::take(&mut taken.ids) {
+            if let Some(unflushed) = self.unflushed(id) {
+                taken.leave(unflushed);
+            }
+        }
+        taken.left.into_values().collect()
     }
 
     /// What is to be flushed of one session, if anything is.
     fn unflushed(&self, id: SessionId) -> Option<Unflushed> {
         let cells = self.read(id);
-        let (hot, cold) = (cells.hot.get(&id)?, cells.cold.get(&id)?);
+        self.newer(id, cells.hot.get(&id)?, cells.cold.get(&id)?)
+    }
+
+    /// The same, of what is in hand.
+    fn newer(&self, id: SessionId, hot: &Hot, cold: &Cold) -> Option<Unflushed> {
         let newest = millis_of(hot.fetch_and(!1, Ordering::AcqRel));
         let is_newer = self.late_from(cold.ttl, newest) > cold.late_from;
         is_newer.then(|| Unflushed { id, newest: at(newest), version: (cold.version > 0).then_some(cold.version) })
@@ -284,14 +364,12 @@ impl Touches {
     }
 
     /// Puts back what could not be flushed.
-    pub(crate) fn again(&self, ids: impl IntoIterator<Item = SessionId>, when: Timestamp) {
-        // Before the list is locked: a touch locks it with its session's shard in hand.
-        let ids: Vec<SessionId> = ids.into_iter().filter(|id| self.read(*id).hot.contains_key(id)).collect();
-        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
-        listed.extend(ids);
-        if !listed.is_empty() {
+    pub(crate) fn again(&self, chunk: Vec<Unflushed>, when: Timestamp) {
+        let mut listed = self.lock_list();
+        if !chunk.is_empty() {
             self.flush_at.fetch_min(when.unix_millis(), Ordering::AcqRel);
         }
+        chunk.into_iter().for_each(|unflushed| listed.leave(unflushed));
     }
 
     /// Whether flushing works, from now on.
@@ -309,11 +387,54 @@ mod tests {
     use super::*;
     use atlas_core::SeededEntropy;
 
+    fn trusted() -> Touches {
+        let touches = Touches::new(Duration::from_secs(5), true);
+        touches.trusted_until(Timestamp::from_unix_seconds(1_800_000_000));
+        touches
+    }
+
+    #[test]
+    fn nothing_is_acknowledged_from_memory_that_nobody_would_count_if_this_node_died() {
+        let start = Timestamp::from_unix_seconds(1_790_000_000);
+        let id = SessionId::new(start, &SeededEntropy::new(1));
+        let touches = Touches::new(Duration::from_secs(5), true);
+        touches.insert(id, Some(Duration::from_secs(100)), start, None);
+        let touch = |after: i64| touches.touch(id, start.unix_millis() + after);
+        assert_eq!(touch(1), Some(Touch::Deferred), "no lease yet");
+        touches.trusted_until(start.saturating_add(Duration::from_secs(10)));
+        assert_eq!(
+            (touch(2), touch(9_000), touch(10_001)),
+            (Some(Touch::Recorded), Some(Touch::Recorded), Some(Touch::Deferred))
+        );
+        touches.trusted_until(start.saturating_add(Duration::from_secs(20)));
+        assert_eq!(touch(10_002), Some(Touch::Recorded));
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_flushed_though_its_session_is_let_go() {
+        let start = Timestamp::from_unix_seconds(1_790_000_000);
+        let ids: Vec<SessionId> = (0..8).map(|seed| SessionId::new(start, &SeededEntropy::new(seed))).collect();
+        let touches = trusted();
+        for id in &ids {
+            touches.insert(*id, Some(Duration::from_secs(3600)), start, Some(3));
+            assert_eq!(touches.touch(*id, start.unix_millis() + 7), Some(Touch::Recorded));
+        }
+        touches.let_go(ids[0]);
+        touches.remove(ids[1]);
+        assert_eq!(touches.touch(ids[0], start.unix_millis() + 8), None);
+        touches.let_all_go();
+        let taken = touches.take();
+        assert_eq!(taken.len(), 7, "no touch keeps a session that is ending");
+        assert!(taken.iter().all(|left| left.newest == at(start.unix_millis() + 7) && left.version == Some(3)));
+        touches.again(taken, start);
+        assert_eq!((touches.take().len(), touches.take().len()), (7, 0));
+    }
+
     #[test]
     fn a_touch_near_the_durable_deadline_is_not_acknowledged_from_memory() {
         let start = Timestamp::from_unix_seconds(1_790_000_000);
         let id = SessionId::new(start, &SeededEntropy::new(1));
-        let touches = Touches::new(Duration::from_secs(5), true);
+        let touches = trusted();
         touches.insert(id, Some(Duration::from_secs(100)), start, None);
         let touch = |after: i64| touches.touch(id, start.unix_millis() + after);
         assert_eq!(touch(94_999), Some(Touch::Recorded));
@@ -328,7 +449,7 @@ mod tests {
     fn a_node_that_cannot_flush_defers() {
         let start = Timestamp::from_unix_seconds(1_790_000_000);
         let id = SessionId::new(start, &SeededEntropy::new(1));
-        let touches = Touches::new(Duration::from_secs(5), true);
+        let touches = trusted();
         touches.insert(id, Some(Duration::from_secs(1000)), start, None);
         let touch = |after: i64| touches.touch(id, start.unix_millis() + after);
         touches.works(false, start);
@@ -342,7 +463,7 @@ mod tests {
     fn a_touch_becomes_late_at_its_time_even_while_its_session_is_on_the_list() {
         let start = Timestamp::from_unix_seconds(1_790_000_000);
         let id = SessionId::new(start, &SeededEntropy::new(1));
-        let touches = Touches::new(Duration::from_secs(5), true);
+        let touches = trusted();
         touches.insert(id, Some(Duration::from_secs(100)), start, None);
         let touch = |after: i64| touches.touch(id, start.unix_millis() + after);
         // The flush that the first of them waits for is due after the second.
@@ -350,7 +471,7 @@ mod tests {
         assert_eq!(touch(94_500), Some(Touch::Recorded));
         assert_eq!(touch(95_000), Some(Touch::Deferred));
         // And so it does when nobody comes to flush.
-        let touches = Touches::new(Duration::from_secs(5), true);
+        let touches = trusted();
         touches.insert(id, Some(Duration::from_secs(100)), start, None);
         let touch = |after: i64| touches.touch(id, start.unix_millis() + after);
         assert_eq!((touch(1_000), touch(2_000)), (Some(Touch::Recorded), Some(Touch::Recorded)));
@@ -361,7 +482,7 @@ mod tests {
     fn no_touch_is_lost_between_a_flush_and_the_touches_that_go_on_meanwhile() {
         let start = Timestamp::from_unix_seconds(1_790_000_000);
         let ids: Vec<SessionId> = (0..8).map(|seed| SessionId::new(start, &SeededEntropy::new(seed))).collect();
-        let touches = Touches::new(Duration::from_secs(5), true);
+        let touches = trusted();
         for id in &ids {
             touches.insert(*id, Some(Duration::from_secs(3600)), start, None);
         }

@@ -162,3 +162,30 @@ async fn a_live_subscription_sees_what_the_log_keeps() {
     assert_eq!(seen, kept);
     assert_eq!(node.atlas.reap_now(&account(), true).await.unwrap().victims.len(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_comes_while_all_are_being_ended_is_refused_and_leaves_nothing() {
+    let bench = Bench::new(31);
+    let node = bench.node("a").await;
+    node.atlas.spawn(request(), options()).await.unwrap();
+    sleep(300).await;
+    let atlas = node.atlas.clone();
+    let shutdown = tokio::spawn(async move { atlas.shutdown(Shutdown::TerminateAll { wait: Duration::from_secs(600) }).await });
+    sleep(1).await;
+    assert!(node.atlas.spawn(request(), options()).await.is_err());
+    let report = shutdown.await.unwrap().unwrap();
+    assert_eq!((report.terminated, report.handed_over, report.unsettled.len()), (1, 0, 0));
+    assert_eq!((bench.ledger().created, bench.ledger().live), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_acknowledged_from_memory_after_the_last_flush() {
+    let bench = Bench::new(32);
+    let node = bench.node("a").await;
+    let session = node.atlas.spawn(request(), options()).await.unwrap();
+    sleep(300).await;
+    assert_eq!(session.touch(), Touch::Recorded);
+    let report = node.atlas.shutdown(Shutdown::Handover).await.unwrap();
+    assert!(report.flushed);
+    assert_eq!(session.touch(), Touch::Deferred);
+}

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use atlas_core::LAUNCH_KEY_TAG;
 use atlas_orchestrator::store::{AnyStore, FaultyStore, StoreFault, StoreFaults, StoreOp};
@@ -105,4 +106,41 @@ async fn a_dead_nodes_session_is_taken_over_whichever_call_to_the_store_fails() 
         settle(&node, id).await;
         assert_eq!(bench.ledger().live, 0, "{op:?} {fault:?} {nth}");
     }
+}
+
+/// Takes its time for every commit while told to.
+#[derive(Debug, Default)]
+struct Sluggish(AtomicBool);
+
+impl StoreFaults for Sluggish {
+    fn next(&self, op: StoreOp) -> StoreFault {
+        let slow = op == StoreOp::Commit && self.0.load(Ordering::Relaxed);
+        if slow { StoreFault::Slow(Duration::from_secs(8), Duration::ZERO) } else { StoreFault::Pass }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_comes_back_while_it_is_taken_over_is_taken_over_again_when_it_dies_again() {
+    let bench = Bench::new(34);
+    let dying = bench.node("a").await;
+    for _ in 0..4 {
+        dying.atlas.spawn(request(), options()).await.unwrap();
+    }
+    sleep(60).await;
+    let sluggish = Arc::new(Sluggish::default());
+    let store = FaultyStore::new(AnyStore::new(bench.store.clone()), sluggish.clone());
+    let heir = bench.node_over("bb", AnyStore::new(store)).await;
+    sluggish.0.store(true, Ordering::Relaxed);
+    dying.crash();
+    sleep(20).await;
+    let back = bench.node("a").await;
+    let session = back.atlas.spawn(request(), options()).await.unwrap();
+    sleep(60).await;
+    sluggish.0.store(false, Ordering::Relaxed);
+    sleep(60).await;
+    back.crash();
+    sleep(60).await;
+    assert_eq!(heir.atlas.info(session.id()).await.unwrap().owner, "bb");
+    heir.atlas.stop_tracked(session.id()).await.unwrap();
+    settle(&heir, session.id()).await;
 }

@@ -190,3 +190,68 @@ async fn a_session_whose_record_cannot_be_read_keeps_nobody_from_the_others_and_
     assert_eq!(node.atlas.info(sound).await.unwrap().state, SessionState::Terminated);
     assert_eq!(bench.ledger().live, 1, "what cannot be read ends nothing");
 }
+
+#[tokio::test(start_paused = true)]
+async fn too_many_victims_are_ended_once_an_operator_acknowledged_them_and_no_others_with_them() {
+    let bench = Bench::new(8);
+    let node = bench.node("a").await;
+    let session = node.atlas.spawn(request(), options()).await.unwrap();
+    sleep(300).await;
+    let key = bench.ledger().machines[0].launch_key.unwrap().to_string();
+    session.stop().await.unwrap();
+    settle(&node, session.id()).await;
+    let me = bench.cloud.world().account("me");
+    let plant = |many: usize| {
+        for _ in 0..many {
+            bench.cloud.world().plant_machine("mock", &me, spec(&key)).unwrap();
+        }
+    };
+    plant(9);
+    sleep(900).await;
+    assert_eq!(bench.ledger().live, 9, "nobody said that they may go");
+    node.atlas.acknowledge_breaker(&account()).await.unwrap();
+    sleep(1800).await;
+    assert_eq!(bench.ledger().live, 0);
+    settle(&node, session.id()).await;
+    plant(9);
+    sleep(900).await;
+    assert_eq!(bench.ledger().live, 9, "these are others");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_ordered_under_a_new_key_is_reaped_though_nothing_ties_it_to_the_old_one() {
+    let bench = Bench::new(9);
+    // What is on record of a key that was replaced while nothing was alive.
+    let mut row = Batch::new();
+    row.put(Table::Accounts, account().as_str().as_bytes(), br#"{"identity":"as under the old key","agreeing_scans":2}"#);
+    AnyStore::new(bench.store.clone()).commit(row).await.unwrap();
+    let node = bench.node("a").await;
+    let session = node.atlas.spawn(request(), options()).await.unwrap();
+    sleep(300).await;
+    let key = bench.ledger().machines[0].launch_key.unwrap().to_string();
+    session.stop().await.unwrap();
+    settle(&node, session.id()).await;
+    let me = bench.cloud.world().account("me");
+    bench.cloud.world().plant_machine("mock", &me, spec(&key)).unwrap();
+    sleep(900).await;
+    assert_eq!(bench.ledger().live, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_began_under_the_old_key_is_proved_once_an_operator_accepts_the_new_one() {
+    let bench = Bench::new(10);
+    let node = bench.node("a").await;
+    let session = node.atlas.spawn(request(), options()).await.unwrap();
+    sleep(300).await;
+    session.stop().await.unwrap();
+    sleep(5).await;
+    assert_eq!(bench.ledger().live, 0, "its DELETE was the last that was done under the old key");
+    bench.fault("list_compute", FaultKind::SwapAccount);
+    sleep(900).await;
+    match node.atlas.stop_tracked(session.id()).await.unwrap() {
+        StopOutcome::Terminating { stuck: Some(stuck), .. } => assert_eq!(stuck, atlas_orchestrator::Stuck::AccountChanged),
+        other => panic!("{other:?}"),
+    }
+    node.atlas.accept_account(&account()).await.unwrap();
+    settle(&node, session.id()).await;
+}

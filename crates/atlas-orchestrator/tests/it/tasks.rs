@@ -83,10 +83,19 @@ async fn a_machine_that_is_not_usable_in_time_is_ended_on_the_tick() {
     assert_eq!(bench.ledger().live, 0);
 }
 
-/// Says what it is told to: a moment, or that it cannot be read.
+/// The ways in which a source can be of no use.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Broken {
+    Fails,
+    Hangs,
+    Panics,
+}
+
+/// Knows of no activity, or is broken.
 #[derive(Clone, Debug)]
 struct Source {
     broken: Arc<AtomicBool>,
+    how: Broken,
 }
 
 impl ActivitySource for Source {
@@ -95,14 +104,33 @@ impl ActivitySource for Source {
     }
 
     async fn last_activity(&self, _: SessionId) -> Result<Option<Timestamp>> {
-        if self.broken.load(Ordering::Relaxed) { Err(Error::new(ErrorKind::Unavailable, "the queue is away")) } else { Ok(None) }
+        match self.how {
+            _ if !self.broken.load(Ordering::Relaxed) => Ok(None),
+            Broken::Fails => Err(Error::new(ErrorKind::Unavailable, "the queue is away")),
+            Broken::Hangs => std::future::pending().await,
+            Broken::Panics => panic!("the queue is away"),
+        }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_cannot_be_read_counts_as_active_until_max_runtime() {
+async fn a_source_that_fails_counts_as_active_until_max_runtime() {
+    counts_as_active_until_max_runtime(Broken::Fails).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_hangs_counts_as_active_until_max_runtime() {
+    counts_as_active_until_max_runtime(Broken::Hangs).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_panics_counts_as_active_until_max_runtime() {
+    counts_as_active_until_max_runtime(Broken::Panics).await;
+}
+
+async fn counts_as_active_until_max_runtime(how: Broken) {
     let bench = Bench::new(6);
-    let source = Source { broken: Arc::new(AtomicBool::new(true)) };
+    let source = Source { broken: Arc::new(AtomicBool::new(true)), how };
     let atlas = Orchestrator::builder()
         .account(account(), bench.cloud.provider())
         .store(AnyStore::new(bench.store.clone()))

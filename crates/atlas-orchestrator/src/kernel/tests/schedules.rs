@@ -363,3 +363,81 @@ fn an_order_whose_account_nobody_has_a_handle_on_ends_unsent_and_is_tried_again_
     run.run(Duration::from_secs(3600));
     assert_eq!((run.record.state(), run.cloud.live()), (SessionState::Ready, 1));
 }
+
+#[test]
+fn a_session_stopped_while_atlas_held_is_said_to_be_over_once_it_holds_no_more() {
+    let mut run = Run::new(7, false, 0);
+    run.held = true;
+    run.tell(&Input::Stop(Reason::Requested));
+    assert_eq!(run.record.state(), SessionState::Terminating);
+    run.held = false;
+    run.run(Duration::from_secs(5));
+    assert_eq!(run.record.state(), SessionState::Terminated);
+}
+
+#[test]
+fn an_intent_that_is_ended_while_atlas_holds_may_have_been_sent_in_a_past_we_lost() {
+    let mut run = Run::new(7, false, 0);
+    let id = AttemptId::new(run.now, [1; 6]);
+    let key = TrackedKey::new(RealmId::from_bytes([1; 4]), id, [0; 5]);
+    run.tell(&Input::Candidates(Ok(vec![Candidate::default()])));
+    run.tell(&Input::Intend { key, supports: Vec::new() });
+    let lost = run.cloud.create(key, run.now, Duration::from_secs(1));
+    run.held = true;
+    run.tell(&Input::Stop(Reason::Requested));
+    assert_eq!(run.record.attempts[0].phase, AttemptPhase::Unknown);
+    run.held = false;
+    run.tell(&Input::Accept);
+    run.run(Duration::from_secs(3600));
+    assert_eq!((run.record.state(), run.cloud.live()), (SessionState::Terminated, 0));
+    assert!(run.cloud.machines[&lost].destroyed_at.is_some());
+}
+
+#[test]
+fn where_a_cloud_tells_no_birth_the_first_machine_of_an_order_is_ended_however_late_it_is_seen() {
+    let mut run = Run::new(7, false, 0);
+    let (id, key) = run.order();
+    run.tell(&Input::Answered(id, Answer::Unknown(Vec::new(), failure(ErrorKind::Timeout))));
+    run.tell(&Input::Stop(Reason::Requested));
+    let ours = run.cloud.create(key, run.now, Duration::from_secs(1));
+    // Nobody could look for an hour.
+    run.now = run.now.saturating_add(Duration::from_secs(3600));
+    let mut shown = run.cloud.describe(&ours);
+    shown.created_at = None;
+    run.tell(&Input::Walked(id, Ok(Walk { begun: run.now, complete: true, found: vec![shown] })));
+    assert!(run.record.attempts[0].owns(&ours));
+    run.run(Duration::from_secs(3600));
+    assert_eq!((run.record.state(), run.cloud.live()), (SessionState::Terminated, 0));
+}
+
+#[test]
+fn a_machine_that_an_answer_named_is_ours_though_a_listing_made_it_look_unclear_first() {
+    let mut run = Run::new(7, false, 0);
+    let (id, key) = run.order();
+    run.tell(&Input::Answered(id, Answer::Unknown(Vec::new(), failure(ErrorKind::Timeout))));
+    run.tell(&Input::Stop(Reason::Requested));
+    let ours = run.cloud.create(key, run.now, Duration::from_secs(1));
+    let mut torn = run.cloud.describe(&ours);
+    torn.keys = KeyCarriers { name: None, tag: Some(key), has_tag: true };
+    run.tell(&Input::Found(id, vec![torn]));
+    assert!(!run.record.attempts[0].owns(&ours));
+    let me = Identity { now: "me".to_owned(), known: Some("me".to_owned()), aliases: Vec::new() };
+    run.tell(&Input::Conclude(id, Ok(me), vec![ours.clone()]));
+    assert!(run.record.attempts[0].owns(&ours));
+}
+
+#[test]
+fn a_support_that_was_made_after_its_release_was_said_is_released_again() {
+    let mut run = Run::new(7, false, 0);
+    let id = AttemptId::new(run.now, [1; 6]);
+    let key = TrackedKey::new(RealmId::from_bytes([1; 4]), id, [0; 5]);
+    let support = Support { kind: "app".to_owned(), name: "atlas-x".to_owned(), id: None, spec: serde_json::Value::Null };
+    run.tell(&Input::Candidates(Ok(vec![Candidate::default()])));
+    run.tell(&Input::Intend { key, supports: vec![support.clone()] });
+    run.tell(&Input::Stop(Reason::Requested));
+    run.tell(&Input::SupportReleased(id, 0, Ok(())));
+    run.tell(&Input::SupportMade(id, 0, Ok(support)));
+    assert!(!run.record.is_over());
+    let again = plan(&run.record, &run.evidence, run.now, &run.cx());
+    assert!(again.effects.contains(&Effect::ReleaseSupport(id, 0)), "{again:?}");
+}
