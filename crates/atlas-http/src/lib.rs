@@ -37,7 +37,7 @@ mod credential;
 mod failure;
 mod merge;
 mod pace;
-mod rate;
+mod retry_after;
 mod run;
 mod transport;
 mod walk;

@@ -22,7 +22,7 @@ use crate::client::{Base, Client, Inner};
 use crate::credential::{Authorization, Authorizer};
 use crate::failure::FailedAnswer;
 use crate::pace::Refusal;
-use crate::rate;
+use crate::retry_after;
 use crate::transport::{CallLayers, Transport, TransportError, TransportFuture};
 
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -216,7 +216,7 @@ impl Tries<'_> {
             progress.under_way = false;
             let Failure { mut error, may_repeat, renew } = failure;
             progress.perhaps_applied |= error.outcome().is_unknown();
-            if progress.perhaps_applied && !error.outcome().is_unknown() && error.outcome() == &Outcome::NeverSent {
+            if progress.perhaps_applied && error.outcome() == &Outcome::NeverSent {
                 // This try did nothing, but an earlier one may have.
                 error = error.outcome_is(lost(call.class));
             }
@@ -297,7 +297,7 @@ impl One<'_> {
                 Ok(answer) => answer,
                 Err(cause) => return Err(self.not_carried(cause)),
             };
-            if let Some(window) = rate::empty_window(answer.headers()) {
+            if let Some(window) = retry_after::empty_window(answer.headers()) {
                 inner.gate.block_for(window);
             }
             let status = answer.status();
@@ -415,8 +415,9 @@ impl One<'_> {
             .chain(scrub.iter().map(Secret::expose))
             .collect();
         let mut failed = FailedAnswer::new(call.operation, call.class, parts.status, parts.headers, &bytes, &secrets);
-        failed.retry_after = rate::retry_after(&failed.headers, || inner.clock.now())
-            .or_else(|| (failed.status == StatusCode::TOO_MANY_REQUESTS).then(|| rate::empty_window(&failed.headers)).flatten());
+        failed.retry_after = retry_after::retry_after(&failed.headers, || inner.clock.now()).or_else(|| {
+            (failed.status == StatusCode::TOO_MANY_REQUESTS).then(|| retry_after::empty_window(&failed.headers)).flatten()
+        });
         failed.origin = if call.authorized { self.authorizer.origin() } else { None };
         let unauthorized = failed.status == StatusCode::UNAUTHORIZED;
         let error = failed.into_error(inner.mapper);

@@ -55,6 +55,9 @@ impl Orchestrator {
     ///
     /// # Errors
     /// `unavailable` when the store cannot be read.
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
     pub async fn risk(&self) -> Result<Risk> {
         let mut audit = Audit::default();
         tally(&self.core, &mut audit, |_| true).await?;
@@ -66,6 +69,9 @@ impl Orchestrator {
     ///
     /// # Errors
     /// `unavailable` when the store cannot be read. A cloud that cannot be read is named in the report.
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
     pub async fn audit(&self) -> Result<Audit> {
         let mut audit = Audit::default();
         tally(&self.core, &mut audit, |_| true).await?;

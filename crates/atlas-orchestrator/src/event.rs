@@ -57,8 +57,6 @@ pub enum Reason {
     Shutdown,
     /// Another machine serves the session.
     Replaced,
-    /// A second machine under a key that made one already.
-    Duplicate,
     /// What was delivered is not what was ordered.
     NotAsOrdered,
     /// A machine appeared under an attempt that had ended.

@@ -32,6 +32,9 @@ impl Session {
     ///
     /// # Errors
     /// `not_found` while it has none; `unavailable` when the store cannot be read.
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
     pub async fn compute(&self) -> Result<Compute> {
         let info = self.info().await?;
         info.compute.ok_or_else(|| Error::new(ErrorKind::NotFound, "the session has no machine at the moment"))
@@ -41,6 +44,9 @@ impl Session {
     ///
     /// # Errors
     /// `unavailable` when the store cannot be read.
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
     pub async fn info(&self) -> Result<SessionInfo> {
         self.orchestrator.info(self.id).await
     }
@@ -60,6 +66,9 @@ impl Session {
     ///
     /// # Errors
     /// See [`Orchestrator::veto`].
+    ///
+    /// # Cancel safety
+    /// As [`Orchestrator::veto`].
     pub async fn veto(&self) -> Result<()> {
         self.orchestrator.veto(self.id).await
     }
@@ -68,6 +77,9 @@ impl Session {
     ///
     /// # Errors
     /// `unavailable`.
+    ///
+    /// # Cancel safety
+    /// As [`Orchestrator::extend`].
     pub async fn extend(&self, span: Duration) -> Result<()> {
         self.orchestrator.extend(self.id, span).await
     }
@@ -76,6 +88,9 @@ impl Session {
     ///
     /// # Errors
     /// `unavailable` when the store did not take it.
+    ///
+    /// # Cancel safety
+    /// As [`Orchestrator::stop_tracked`].
     pub async fn stop(&self) -> Result<StopOutcome> {
         self.orchestrator.stop_tracked(self.id).await
     }
@@ -84,6 +99,9 @@ impl Session {
     ///
     /// # Errors
     /// See [`Orchestrator::await_ready`].
+    ///
+    /// # Cancel safety
+    /// Safe: it only waits; ask again.
     pub async fn await_ready(&self, wait: Duration) -> Result<SessionInfo> {
         self.orchestrator.await_ready(self.id, wait).await
     }
@@ -92,6 +110,9 @@ impl Session {
     ///
     /// # Errors
     /// What was said last, when none could be had.
+    ///
+    /// # Cancel safety
+    /// Safe: it only waits; ask again.
     pub async fn await_accepted(&self) -> Result<()> {
         let reason = feed::wait_for(&self.orchestrator.core, self.id, None, |record| match &record.ending {
             Some(ending) => Some(Some(ending.reason.clone())),
@@ -108,6 +129,9 @@ impl Session {
     ///
     /// # Errors
     /// When it could not be placed, or is not a task.
+    ///
+    /// # Cancel safety
+    /// Safe: it only waits; ask again.
     pub async fn await_outcome(&self) -> Result<TaskOutcome> {
         let seen = feed::wait_for(&self.orchestrator.core, self.id, None, |record| {
             let placed = record.attempts.iter().any(|attempt| attempt.serving.is_some());

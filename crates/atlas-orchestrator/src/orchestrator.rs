@@ -33,7 +33,7 @@ use crate::session::{
 };
 use crate::store::{AnyStore, Batch, CommitError, Table};
 
-/// The longest a `max_runtime` task may be given where it names none.
+/// The longest that a task runs which names no `max_runtime`.
 pub const DEFAULT_TASK_RUNTIME: Duration = Duration::from_secs(24 * 3600);
 /// A machine's clock that is further from the store's is worth a word.
 const MAX_SKEW: Duration = Duration::from_secs(60);
@@ -434,6 +434,9 @@ impl Orchestrator {
     ///
     /// # Errors
     /// `not_found`; `unavailable` when the store cannot be read.
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
     pub async fn session(&self, id: SessionId) -> Result<Session> {
         self.core.require(id).await?;
         Ok(Session::new(self.clone(), id))
@@ -443,6 +446,9 @@ impl Orchestrator {
     ///
     /// # Errors
     /// `unavailable` when the store cannot be read.
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
     pub async fn list(&self, filter: SessionFilter) -> Result<Vec<SessionInfo>> {
         let mut found = Vec::new();
         let mut after: Option<Vec<u8>> = None;
@@ -464,6 +470,9 @@ impl Orchestrator {
     ///
     /// # Errors
     /// `unavailable` when the store cannot be read.
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
     pub async fn list_ids(&self) -> Result<Vec<SessionId>> {
         Ok(self.list(SessionFilter::live()).await?.into_iter().map(|info| info.id).collect())
     }
@@ -477,7 +486,7 @@ impl Orchestrator {
     /// Commits a session's end, which is final, and says truly how far it has come.
     ///
     /// # Errors
-    /// `not_found`; `unavailable` when the store did not take it: nothing was decided then.
+    /// `not_found`; `unavailable` when the store did not say that it took it: it may have, and asking again is safe.
     ///
     /// # Cancel safety
     /// A dropped call may have committed the end.
@@ -500,6 +509,9 @@ impl Orchestrator {
     ///
     /// # Errors
     /// `not_found`, `unavailable`. Time that is up is an outcome, not an error.
+    ///
+    /// # Cancel safety
+    /// Safe: it only waits; ask again.
     pub async fn await_terminated(&self, id: SessionId, wait: Duration) -> Result<StopOutcome> {
         let until = tokio::time::Instant::now() + wait;
         let over = feed::wait_for(&self.core, id, Some(until), |record| {
@@ -575,6 +587,9 @@ impl Orchestrator {
     ///
     /// # Errors
     /// `not_found`, `unavailable`; `conflict` for a session without an idle limit, or one that is ending.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have been carried out; it can be repeated.
     pub async fn veto(&self, id: SessionId) -> Result<()> {
         let record = self.core.require(id).await?.record;
         match record.options.idle_ttl {
@@ -588,6 +603,9 @@ impl Orchestrator {
     ///
     /// # Errors
     /// `not_found`, `unavailable`.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have been carried out; it can be repeated.
     pub async fn extend(&self, id: SessionId, span: Duration) -> Result<()> {
         let until = self.core.now().saturating_add(span);
         self.core.tell(id, &Input::Extend(until)).await.map(drop)
@@ -597,6 +615,9 @@ impl Orchestrator {
     ///
     /// # Errors
     /// `not_found`, `unavailable`.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have been carried out; it can be repeated.
     pub async fn report_exit(&self, id: SessionId, code: i32) -> Result<()> {
         self.core.tell(id, &Input::TaskReported(code)).await.map(drop)
     }
@@ -605,6 +626,9 @@ impl Orchestrator {
     ///
     /// # Errors
     /// `validation` when it is longer than 4 KiB; `not_found`, `unavailable`.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have been taken; repeated, it stands twice in the log.
     pub async fn report(&self, id: SessionId, kind: &str, text: &str) -> Result<()> {
         if kind.len() > 64 || text.len() > 4096 {
             return Err(Error::validation("report", "must be at most 4 KiB"));
@@ -616,6 +640,9 @@ impl Orchestrator {
     ///
     /// # Errors
     /// `not_found`, `unavailable`.
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
     pub async fn info(&self, id: SessionId) -> Result<SessionInfo> {
         let loaded = self.core.require(id).await?;
         let credential = self.core.request(id).await?.and_then(|request| request.credential);
@@ -626,6 +653,9 @@ impl Orchestrator {
     ///
     /// # Errors
     /// Naming the state last seen: when the session ends first, or `timeout` when `wait` is up.
+    ///
+    /// # Cancel safety
+    /// Safe: it only waits; ask again.
     pub async fn await_ready(&self, id: SessionId, wait: Duration) -> Result<SessionInfo> {
         let until = tokio::time::Instant::now() + wait;
         let seen = feed::wait_for(&self.core, id, Some(until), |record| {
@@ -648,6 +678,9 @@ impl Orchestrator {
     ///
     /// # Errors
     /// `validation` for an account that is not known; otherwise what the cloud or the store said.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have put the ends of some machines on record; those are carried out. Repeat it for the others.
     pub async fn reap_now(&self, account: &AccountName, dry_run: bool) -> Result<ReapReport> {
         let (found, suspects) = self
             .core

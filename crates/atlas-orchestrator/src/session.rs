@@ -280,7 +280,7 @@ pub struct ShutdownReport {
     pub handed_over: usize,
     /// Sessions of which every machine is proved to be gone.
     pub terminated: usize,
-    /// Sessions still being ended: their intents are on record and the next process goes on.
+    /// Sessions still being ended, or whose end could not be put on record. With a durable store the next process goes on.
     pub unsettled: Vec<SessionId>,
     /// Whether every acknowledged touch was made durable.
     pub flushed: bool,

@@ -60,7 +60,8 @@ impl Atlas {
     ///
     /// # Errors
     /// `validation` or `unsupported` before any request; `no_capacity`, `quota`, `unauthorized` and the like when no order was
-    /// accepted. After an error no machine of this session is left without its end on record.
+    /// accepted. `unavailable` when the store or this process went away first: the session may be on record then, and ends by its
+    /// limits.
     ///
     /// # Cancel safety
     /// Dropping the future does not take the order back: the session is on record and ends by its limits.
@@ -278,7 +279,7 @@ impl AtlasBuilder {
         Self { idle_ttl: Some(ttl), ..self }
     }
 
-    /// Where every machine is remembered. Without it: in memory, and all machines end with the process.
+    /// Where every machine is remembered. Without it: in memory, and [`Atlas::shutdown`] ends all machines; a process that dies leaves them.
     pub fn store(self, store: impl IntoStore) -> Self {
         Self { store: Some(store.into_store()), ..self }
     }

@@ -216,7 +216,7 @@ impl Stepper<'_> {
             }
             return;
         }
-        if !super::plan::proved(attempt, self.step.evidence.attempts.get(&id), self.cx) {
+        if !super::proof::proved(attempt, self.step.evidence.attempts.get(&id), self.cx) {
             return;
         }
         if attempt.is_serving() {

@@ -257,8 +257,8 @@ impl Stepper<'_> {
                     .filter(|m| m.status != ComputeStatus::Terminated && !clones.contains(&&m.id))
                     .map(|m| m.id.clone())
                     .collect();
-                let from = super::plan::walks_count_from(attempt, self.step.evidence.attempts.get(&id), &bounds);
-                let spacing = super::plan::walk_spacing(killed, &bounds);
+                let from = super::proof::walks_count_from(attempt, self.step.evidence.attempts.get(&id), &bounds);
+                let spacing = super::proof::walk_spacing(killed, &bounds);
                 let e = self.evidence(id);
                 if e.walks[0].is_some_and(|first| first < from) {
                     // An end, or an operator's accept, was committed since: the proof begins anew.

@@ -11,6 +11,7 @@ pub mod limits;
 mod machines;
 mod place;
 pub mod plan;
+mod proof;
 pub mod record;
 mod step;
 #[cfg(test)]

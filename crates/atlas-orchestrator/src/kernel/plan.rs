@@ -1,12 +1,11 @@
 //! What is to be done next, derived from the record and the facts at hand: after a crash the same record gives the right effects.
 
-use std::time::Duration;
-
 use atlas_core::{AttemptId, ComputeId, Timestamp};
 
 use super::input::{AttemptEvidence, Cx, Evidence};
 use super::limits;
-use super::record::{Attempt, Bounds, Fate, SessionRecord};
+use super::proof::{all_answered, both_walks, proved};
+use super::record::{Attempt, Fate, SessionRecord};
 use crate::session::{AttemptPhase, SessionKind};
 
 /// Something to be done. Two equal ones are the same thing: it is not begun twice at a time.
@@ -212,57 +211,4 @@ fn deletes(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>, plan: &mut Plan)
             plan.at(d.next_at, cx.now, Effect::Delete(attempt.id, seen.id.clone()));
         }
     }
-}
-
-fn all_answered(attempt: &Attempt, e: &AttemptEvidence) -> bool {
-    attempt
-        .sighted
-        .iter()
-        .filter(|seen| matches!(seen.fate, Fate::Doomed | Fate::Kept))
-        .all(|seen| e.deletes.get(&seen.id).is_some_and(|d| d.answered_at.is_some()))
-}
-
-/// The least time between the two walks of a proof. A machine that lags behind its listing by up to a bound cannot hide from both.
-pub(super) fn walk_spacing(killed: bool, bounds: &Bounds) -> Duration {
-    if killed { bounds.limits.visibility_bound.max(Duration::from_secs(1)) } else { Duration::from_secs(1) }
-}
-
-/// A walk begun earlier proves nothing: bounds had not passed yet, or a DELETE was not answered.
-pub(super) fn walks_count_from(attempt: &Attempt, e: Option<&AttemptEvidence>, bounds: &Bounds) -> Timestamp {
-    let answered = e.into_iter().flat_map(|e| e.deletes.values()).filter_map(|d| d.answered_at).max();
-    attempt.settled_at(bounds).max(answered.filter(|_| attempt.kill.is_some()).unwrap_or(attempt.created_at))
-}
-
-/// When the second of two good walks was begun: both after every bound and every DELETE, and far enough apart.
-fn both_walks(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>) -> Option<Timestamp> {
-    let from = walks_count_from(attempt, Some(e), &cx.bounds);
-    let spacing = walk_spacing(attempt.kill.is_some(), &cx.bounds);
-    match e.walks {
-        [Some(first), Some(second)] if first >= from && second >= first.saturating_add(spacing) => Some(second),
-        _ => None,
-    }
-}
-
-/// Whether everything but the account's identity says that nothing of this attempt is left, or that its serving machine vanished.
-#[must_use]
-pub fn proved(attempt: &Attempt, evidence: Option<&AttemptEvidence>, cx: &Cx<'_>) -> bool {
-    let none = AttemptEvidence::default();
-    let e = evidence.unwrap_or(&none);
-    let safeguards = cx.policy.safeguards;
-    if cx.now < attempt.settled_at(&cx.bounds) && safeguards.confirm {
-        return false;
-    }
-    if attempt.is_serving() {
-        return cx.now >= attempt.may_vanish_at(&cx.bounds)
-            && attempt.serving.as_ref().is_some_and(|id| e.suspect && e.absent.contains_key(id));
-    }
-    let killed = attempt.kill.is_some();
-    if e.in_call || matches!(attempt.phase, AttemptPhase::Intent | AttemptPhase::Calling) || killed && !all_answered(attempt, e) {
-        return false;
-    }
-    if killed && !safeguards.confirm {
-        return true;
-    }
-    let Some(walked) = both_walks(attempt, e, cx) else { return false };
-    !safeguards.point_read || attempt.own().all(|seen| e.absent.get(&seen.id).is_some_and(|begun| *begun >= walked))
 }

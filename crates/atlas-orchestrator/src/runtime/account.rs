@@ -64,7 +64,7 @@ impl Listed {
 }
 
 pub(crate) type SharedListing = Result<Arc<Listed>, Failure>;
-/// An identity, and when its reading began.
+/// Whose account it is, or why that could not be read.
 pub(crate) type SharedIdentity = Result<String, Failure>;
 
 /// An account with a handle.

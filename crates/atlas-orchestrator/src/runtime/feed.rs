@@ -33,7 +33,7 @@ pub(crate) async fn keep(core: Arc<Core>, mut position: u64) {
                     let event = match decode(stored) {
                         Ok(event) => event,
                         Err(error) => {
-                            // Readers meet the same row, and are told.
+                            // Whoever reads the log is told; whoever listens sees that a number is missing.
                             tracing::error!(position, %error, "an event is unreadable");
                             continue;
                         }
@@ -127,13 +127,21 @@ impl Subscription {
         };
         let more = !page.is_empty();
         for stored in &page {
-            let delivery = Delivery { event: decode(stored)?, cursor: Cursor::after(stored.position), behind: 0 };
-            let seq = delivery.event.seq;
+            let read = if let Scope::Session(_) = self.scope { stored.seq } else { stored.position };
+            let event = match decode(stored) {
+                Ok(event) => event,
+                // What was read before it comes first; then it is said, once.
+                Err(_) if !self.buffer.is_empty() => break,
+                Err(error) => {
+                    self.place = self.place.max(read);
+                    return Err(error);
+                }
+            };
+            let delivery = Delivery { event, cursor: Cursor::after(stored.position), behind: 0 };
             if self.wants(&delivery) {
                 self.buffer.push_back(delivery);
             }
             if self.buffer.is_empty() {
-                let read = if let Scope::Session(_) = self.scope { seq } else { stored.position };
                 self.place = self.place.max(read);
             }
         }
@@ -143,7 +151,8 @@ impl Subscription {
     /// The next event; `None` once the orchestrator has shut down and everything was read. Cancel safe.
     ///
     /// # Errors
-    /// When the log cannot be read; the next call tries again, and none is missed.
+    /// When the log cannot be read; the next call tries again, and none is missed. An event that is there and cannot be understood is an
+    /// error once, and the next call goes on behind it.
     pub async fn next(&mut self) -> Result<Option<Delivery>> {
         loop {
             while let Some(delivery) = self.buffer.pop_front() {
@@ -184,6 +193,9 @@ impl Subscription {
     /// The next event that is there already, without waiting for another; `None` when everything was read.
     ///
     /// # Errors
+    /// As [`Subscription::next`].
+    ///
+    /// # Cancel safety
     /// As [`Subscription::next`].
     pub async fn try_next(&mut self) -> Result<Option<Delivery>> {
         self.caught_up = false;

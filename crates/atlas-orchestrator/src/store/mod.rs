@@ -45,7 +45,7 @@ pub enum Table {
     Accounts,
     /// Last signs of life, by node name.
     Nodes,
-    /// The realm's own rows: budget, hold.
+    /// The realm's own rows: the hold, the stores that were accepted, the newest death of a node.
     Realm,
 }
 
@@ -90,7 +90,7 @@ impl Debug for Row {
 /// A right to write, and its place in the order of all such rights of one scope. A newer one ends all older ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fence {
-    /// What it is a right to: `node/<name>`, `reap/<account>`.
+    /// What it is a right to: `node/<name>`.
     pub scope: String,
     /// Who holds it.
     pub holder: String,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use atlas_orchestrator::store::{AnyStore, Batch};
 use atlas_orchestrator::{Cursor, EventKind, Scope, SessionFilter, SessionId, SessionOptions, SessionState};
 use tokio::time::Instant;
 
@@ -139,4 +140,25 @@ async fn sessions_are_found_by_user_label_and_state() {
     assert_eq!(found(SessionFilter::all().label("team", "vision").user("u2")).await, [other]);
     assert_eq!(found(SessionFilter::all().label("team", "")).await, []);
     assert_eq!(found(SessionFilter::all().state(SessionState::Terminated)).await, [other]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_cannot_be_understood_is_said_once_and_keeps_nobody_from_the_others() {
+    let bench = Bench::new(9);
+    let node = bench.node("a").await;
+    let before = ready(&node, options()).await;
+    let mut torn = Batch::new();
+    torn.append([7; 16], 1, *b"of no release");
+    AnyStore::new(bench.store.clone()).commit(torn).await.unwrap();
+    let after = ready(&node, options()).await;
+    let mut log = node.atlas.subscribe(Scope::All, Cursor::START);
+    let (mut seen, mut errors) = (Vec::new(), 0);
+    loop {
+        match log.try_next().await {
+            Ok(Some(delivery)) => seen.push(delivery.event.session),
+            Ok(None) => break,
+            Err(_) => errors += 1,
+        }
+    }
+    assert_eq!((errors, seen.contains(&before), seen.contains(&after)), (1, true, true));
 }
