@@ -12,7 +12,7 @@ use crate::kernel::SessionRecord;
 use crate::kernel::glance::glance;
 use crate::orchestrator::Orchestrator;
 use crate::runtime::core::{Core, Loaded};
-use crate::runtime::survey::Suspects;
+use crate::runtime::reaper::Suspects;
 use crate::session::{AttemptPhase, Finding, ReapReport};
 use crate::store::Table;
 

@@ -25,9 +25,9 @@ use crate::realm::{IncarnationLedger, Realm};
 use crate::runtime::account::Account;
 use crate::runtime::adopt::{Doubt, adopt};
 use crate::runtime::core::{Core, HOLD_ROW, HoldRow, Loaded, Parts};
+use crate::runtime::reaper::{self, Suspects};
 use crate::runtime::spawner::Steady;
-use crate::runtime::survey::{self, Suspects};
-use crate::runtime::{Spawner, Subscription, TokioSpawner, accounts, feed, flush, janitor, nodes, reconciler};
+use crate::runtime::{Spawner, Subscription, TokioSpawner, accounts, feed, flush, janitor, nodes, reconciler, rounds};
 use crate::session::{
     AttemptInfo, ReapReport, SessionInfo, SessionKind, SessionState, Shutdown, ShutdownReport, StopOutcome, TaskOutcome, Touch,
 };
@@ -257,7 +257,7 @@ impl Orchestrator {
         core.spawn("gauge", crate::runtime::gauge::keep(core.clone(), self.suspects.values().cloned().collect()));
         for account in &core.accounts {
             if let Some(suspects) = self.suspects.get(&account.name) {
-                core.spawn("survey", survey::keep(core.clone(), account.clone(), suspects.clone()));
+                core.spawn("rounds", rounds::keep(core.clone(), account.clone(), suspects.clone()));
             }
         }
     }
@@ -687,7 +687,7 @@ impl Orchestrator {
             .account(account)
             .zip(self.suspects.get(account))
             .ok_or_else(|| Error::validation("account", format!("no account is called {account}")))?;
-        survey::scan(&self.core, found, suspects, dry_run || found.policy.report_only).await
+        reaper::scan(&self.core, found, suspects, dry_run || found.policy.report_only).await
     }
 
     /// Lets the reaper of an account go on after it found too many victims: those that it reported last may go, however many they are.

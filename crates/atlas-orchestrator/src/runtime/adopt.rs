@@ -72,7 +72,7 @@ fn take_up_with(core: &Core, record: &SessionRecord, touched: Option<Timestamp>,
     let planned = plan(record, &Evidence::default(), durable, &core.cx(&record.account));
     let due = if planned.effects.is_empty() { planned.due } else { Some(core.now()) };
     let account = core.account_index(&record.account);
-    // Nothing to do, ever: it is on record and its machine is looked at by the account's survey.
+    // Nothing to do, ever: it is on record and its machine is looked at by the rounds over its account.
     core.slots.insert(record, account, Some(due.unwrap_or_else(|| core.now().saturating_add(core.policy.retention))));
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::core::Core;
-use super::survey::Suspects;
+use super::reaper::Suspects;
 use crate::audit::at_risk;
 
 /// Sets the gauges once in each reap interval, as long as the orchestrator runs. What serves is not at risk and not among them.

@@ -1,5 +1,5 @@
 //! Drives the kernel with tokio: one reconciler and its timers, a driver for each session that has something to do, and a few
-//! keepers (lease, flush, feed, one survey for each account).
+//! keepers (lease, flush, feed, rounds over each account).
 
 pub(crate) mod account;
 pub(crate) mod accounts;
@@ -17,10 +17,12 @@ mod lease;
 pub(crate) mod nodes;
 mod pacer;
 mod plausible;
+pub(crate) mod reaper;
 pub(crate) mod reconciler;
+pub(crate) mod rounds;
 mod slots;
 pub(crate) mod spawner;
-pub(crate) mod survey;
+mod survey;
 mod touches;
 
 pub use feed::Subscription;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::account::{Account, Listed};
-use super::core::Core;
+use super::core::{Core, Loaded};
 use crate::kernel::Reading;
+use crate::store::Table;
 
 /// How many missing machines are read before the rest is believed.
 const PROBES: usize = 8;
@@ -26,7 +27,9 @@ async fn probe(core: &Core, account: &Arc<Account>, listed: &Listed) -> bool {
     }
     let mut probes = 0;
     for id in missing {
-        let Ok(Some(loaded)) = core.load(id).await else { return false };
+        let Ok(row) = core.store.get(Table::Sessions, id.as_bytes()).await else { return false };
+        // What cannot be read stands for nothing: it must not make every walk of its account implausible.
+        let Some(loaded) = row.and_then(Loaded::readable) else { continue };
         let Some(attempt) = loaded.record.serving() else { continue };
         // A machine younger than the bound may still lag.
         if core.now() < attempt.settled_at(&account.bounds) {
