@@ -136,14 +136,14 @@ async fn probed(core: &Core, record: &SessionRecord, mut compute: Box<atlas_core
 /// Makes the one call of an attempt. `calling` is on record.
 pub(crate) fn call(core: Arc<Core>, record: &SessionRecord, attempt: AttemptId, permit: Permit) -> Running {
     let (id, name) = (record.id, record.account.clone());
-    let pinned = record.attempt(attempt).map(|a| (a.key, a.candidate.clone(), a.calling_at, a.identity.is_some()));
+    let pinned = record.attempt(attempt).map(|a| (a.key, a.candidate.clone(), a.calling_at));
     Box::pin(async move {
         let local = |message: &str| {
             let error = Error::new(ErrorKind::Unavailable, message);
             Answer::NotApplied(Next::SameLater, Failure::from(&error))
         };
         let answer = match (account(&core, &name), core.request(id).await, pinned) {
-            (Ok(account), Ok(Some(request)), Some((key, candidate, calling_at, is_known))) => {
+            (Ok(account), Ok(Some(request)), Some((key, candidate, calling_at))) => {
                 let request = request.at(candidate);
                 // The last thing before the call: was the right to act renewed lately enough, and is it still soon after `calling`? What
                 // is proved of a lost answer counts from there.
@@ -153,8 +153,6 @@ pub(crate) fn call(core: Arc<Core>, record: &SessionRecord, attempt: AttemptId, 
                     let key = LaunchKey::Tracked(key);
                     let made = account.call_with(permit, account.provider.spawn_compute(context, &key, &request)).await;
                     match made {
-                        // On record since before the call, where it could be read: nothing waits between an answer and its commit.
-                        Ok(compute) if is_known => Answer::Created(Box::new(compute), None),
                         Ok(compute) => Answer::Created(Box::new(compute), account.identity().await.ok()),
                         Err(error) => Answer::from(&error),
                     }
