@@ -17,6 +17,7 @@ mod lease;
 pub(crate) mod nodes;
 mod pacer;
 mod plausible;
+pub(crate) mod prompt;
 pub(crate) mod reaper;
 pub(crate) mod reconciler;
 pub(crate) mod rounds;

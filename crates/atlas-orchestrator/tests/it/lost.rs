@@ -1,4 +1,5 @@
-//! A store that fails once, at each of its calls in turn: whatever became this node's meanwhile is looked after all the same.
+//! A store that fails once, at each of its calls in turn, or for a while: whatever became this node's meanwhile is looked after all
+//! the same.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,6 +26,16 @@ impl StoreFaults for Nth {
         let count = |left: usize| left.checked_sub(1);
         let fails = op == self.op && self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count) == Ok(1);
         if fails { self.fault } else { StoreFault::Pass }
+    }
+}
+
+/// Fails every call while it is told to.
+#[derive(Debug, Default)]
+struct Away(AtomicBool);
+
+impl StoreFaults for Away {
+    fn next(&self, _: StoreOp) -> StoreFault {
+        if self.0.load(Ordering::Relaxed) { StoreFault::Refuse } else { StoreFault::Pass }
     }
 }
 
@@ -143,4 +154,48 @@ async fn a_node_that_comes_back_while_it_is_taken_over_is_taken_over_again_when_
     assert_eq!(heir.atlas.info(session.id()).await.unwrap().owner, "bb");
     heir.atlas.stop_tracked(session.id()).await.unwrap();
     settle(&heir, session.id()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_is_looked_after_whichever_call_to_the_store_hangs_for_ever() {
+    let kinds = [
+        (StoreOp::Commit, StoreFault::HangAfter, 8),
+        (StoreOp::Commit, StoreFault::Hang, 8),
+        (StoreOp::Read, StoreFault::Hang, 20),
+    ];
+    for (op, fault, nth) in kinds.into_iter().flat_map(|(op, fault, calls)| (1..=calls).map(move |nth| (op, fault, nth))) {
+        let bench = Bench::new(34);
+        let (node, frail) = frail(&bench, "a", op, fault).await;
+        frail.left.store(nth, Ordering::Relaxed);
+        let _ = node.atlas.spawn(request(), options()).await;
+        sleep(300).await;
+        for info in node.atlas.list(SessionFilter::live()).await.unwrap() {
+            assert_eq!(info.state, SessionState::Ready, "{op:?} {fault:?} {nth}");
+            node.atlas.stop_tracked(info.id).await.unwrap();
+            settle(&node, info.id).await;
+        }
+        assert_eq!(bench.ledger().live, 0, "{op:?} {fault:?} {nth}");
+        node.crash();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_stopped_while_the_store_was_away_is_noticed_once_it_is_back() {
+    for minutes in [1, 10, 60] {
+        let bench = Bench::new(35);
+        let away = Arc::new(Away::default());
+        let store = FaultyStore::new(AnyStore::new(bench.store.clone()), away.clone());
+        let node = bench.node_over("a", AnyStore::new(store)).await;
+        let session = node.atlas.spawn(request(), options().idle_ttl(Duration::from_secs(24 * 3600))).await.unwrap();
+        sleep(300).await;
+        let machine = session.compute().await.unwrap().id;
+        away.0.store(true, Ordering::Relaxed);
+        assert!(bench.cloud.world().stop_machine("mock", machine.as_str()));
+        sleep(minutes * 60).await;
+        away.0.store(false, Ordering::Relaxed);
+        sleep(120).await;
+        assert!(session.info().await.unwrap().reason.is_some(), "{minutes} min");
+        settle(&node, session.id()).await;
+        node.crash();
+    }
 }
