@@ -214,6 +214,8 @@ pub struct Activity {
     pub at: Timestamp,
     /// Where it came from.
     pub source: String,
+    /// When it was asked for: what was acknowledged since is not in it, however late the answer is put to use.
+    pub asked_at: Timestamp,
 }
 
 /// Facts about a session that only this process has; rebuilt by looking again after a crash.

@@ -127,7 +127,9 @@ impl Stepper<'_> {
             self.emit(EventKind::Heartbeat { last_activity: activity.at });
         }
         for due in limits(&self.step.record, activity.at, self.cx) {
-            if due.end_at <= now {
+            // Nobody is idle who may have been touched while this waited for the store.
+            let known_until = if due.limit == Limit::IdleTtl { activity.asked_at } else { now };
+            if due.end_at <= known_until {
                 let newest = activity.at.max(self.step.record.own_activity());
                 self.decide(format!("{:?} reached at {}; last activity {newest} ({})", due.limit, due.end_at, activity.source));
                 match (due.limit, self.step.record.serving().map(|a| a.id)) {

@@ -212,6 +212,8 @@ impl Stepper<'_> {
                     AttemptPhase::Live => self.second(id, compute),
                     _ => self.reap(id, std::slice::from_ref(&compute.id)),
                 }
+                    // Told again, because the first commit's answer was lost: it is not seen a second time for that.
+                    AttemptPhase::Live if self.attempt(id).is_some_and(|a| a.serving.as_ref() == Some(&compute.id)) => {}
             }
             Answer::NotApplied(next, failure) => {
                 let seen = self.attempt(id).is_some_and(|a| !a.sighted.is_empty());

@@ -322,7 +322,11 @@ impl Run {
             Effect::EnsureSupport(..) | Effect::ReleaseSupport(..) => {}
             Effect::Finish => self.tell(&Input::Tick),
             Effect::Limits => {
-                self.tell(&Input::Limits(Activity { at: self.record.created_at, source: "created".to_owned() }));
+                self.tell(&Input::Limits(Activity {
+                    at: self.record.created_at,
+                    source: "created".to_owned(),
+                    asked_at: self.now,
+                }));
             }
         }
     }

@@ -301,10 +301,10 @@ async fn limits(core: &Core, record: &SessionRecord) -> (Input, Vec<Guard>) {
         Guard { table: Table::Touches, key: record.id.as_bytes().to_vec(), expected: touch.as_ref().map(|row| row.version) },
         Guard { table: Table::Realm, key: DEATH_ROW.to_vec(), expected: death.as_ref().map(|row| row.version) },
     ];
-    let mut newest = Activity { at: record.created_at, source: "created".to_owned() };
+    let mut newest = Activity { at: record.created_at, source: "created".to_owned(), asked_at: core.now() };
     let mut consider = |at: Timestamp, source: &str| {
         if at > newest.at {
-            newest = Activity { at, source: source.to_owned() };
+            (newest.at, newest.source) = (at, source.to_owned());
         }
     };
     if let Some(row) = &touch

@@ -16,6 +16,10 @@ fn run_to_its_end(run: &mut Run) {
     }
 }
 
+fn last_touched(at: Timestamp, asked_at: Timestamp) -> Input {
+    Input::Limits(Activity { at, source: "touch".to_owned(), asked_at })
+}
+
 fn empty_walk(run: &Run) -> Input {
     Input::Walked(run.record.attempts[0].id, Ok(Walk { begun: run.now, complete: true, found: Vec::new() }))
 }
@@ -26,7 +30,7 @@ fn a_touch_an_extension_and_an_adoption_do_not_undo_an_end() {
     run.run(Duration::from_secs(5));
     run.tell(&Input::Stop(Reason::Requested));
     run.tell(&Input::Extend(run.now.saturating_add(Duration::from_secs(9999))));
-    run.tell(&Input::Limits(Activity { at: run.now, source: "touch".to_owned() }));
+    run.tell(&last_touched(run.now, run.now));
     run.tell(&Input::Claim("b".to_owned()));
     assert_eq!(run.record.state(), SessionState::Terminating);
     assert!(run.record.not_idle_before.is_none());
@@ -440,4 +444,31 @@ fn a_support_that_was_made_after_its_release_was_said_is_released_again() {
     assert!(!run.record.is_over());
     let again = plan(&run.record, &run.evidence, run.now, &run.cx());
     assert!(again.effects.contains(&Effect::ReleaseSupport(id, 0)), "{again:?}");
+}
+
+#[test]
+fn an_activity_that_was_read_before_the_idle_end_ends_nobody_however_late_the_store_takes_it() {
+    let mut run = Run::new(7, false, 0);
+    let (id, key) = run.order();
+    let machine = run.cloud.create(key, run.now, Duration::ZERO);
+    run.tell(&Input::Answered(id, Answer::Created(Box::new(run.cloud.describe(&machine)), None)));
+    let touched = run.now;
+    // Read when the warning was due; a touch was acknowledged since, and the store was away.
+    let asked = touched.saturating_add(Duration::from_secs(3500));
+    run.now = touched.saturating_add(Duration::from_secs(3700));
+    run.tell(&last_touched(touched, asked));
+    assert!(run.record.ending.is_none());
+    run.tell(&last_touched(touched, run.now));
+    assert!(run.record.ending.is_some());
+}
+
+#[test]
+fn an_answer_that_is_told_again_does_not_count_as_having_seen_the_machine() {
+    let mut run = Run::new(7, false, 0);
+    let (id, key) = run.order();
+    let machine = run.cloud.create(key, run.now, Duration::ZERO);
+    let answer = Input::Answered(id, Answer::Created(Box::new(run.cloud.describe(&machine)), None));
+    run.tell(&answer);
+    run.tell(&answer);
+    assert_eq!(run.record.attempts[0].seen_at, None);
 }
