@@ -95,7 +95,9 @@ pub fn may_order(record: &SessionRecord, cx: &Cx<'_>) -> bool {
             || (attempt.kill.is_some() && !cx.account.one_at_a_time)
             || (record.options.hedge && attempt.phase == AttemptPhase::Unknown)
     });
-    record.ending.is_none() && !cx.held && others_allow && placing.not_before.is_none_or(|at| at <= cx.now)
+    // Under `hedge` nothing else ends a placement whose every order is unknown.
+    let patient = placing.orders < cx.policy.max_orders;
+    record.ending.is_none() && !cx.held && others_allow && patient && placing.not_before.is_none_or(|at| at <= cx.now)
 }
 
 fn place(record: &SessionRecord, cx: &Cx<'_>, plan: &mut Plan) {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use atlas_orchestrator::{EventKind, StopOutcome};
-use atlas_testkit::world::FaultKind;
+use atlas_orchestrator::{EventKind, SessionKind, StopOutcome};
+use atlas_testkit::mock::CLOUD;
+use atlas_testkit::world::{Fault, FaultKind};
 
 use crate::node::{Bench, account, options, request, settle, sleep};
 
@@ -106,4 +107,22 @@ async fn a_machine_renamed_before_anybody_saw_it_is_reported_and_neither_adopted
     settle(&node, session.id()).await;
     sleep(600).await;
     assert_eq!((bench.ledger().created, bench.ledger().live), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn hedged_orders_whose_answers_are_all_lost_are_no_more_than_one_placement_may_make() {
+    let bench = Bench::new(5);
+    let node = bench.node("a").await;
+    bench.cloud.world().inject([
+        Fault::new(CLOUD, "spawn_compute", FaultKind::LateAppearance).times(100),
+        Fault::new(CLOUD, "spawn_compute", FaultKind::CommitThen500).times(100),
+    ]);
+    let id = node.atlas.launch(request(), options().hedge(), SessionKind::Interactive).await.unwrap();
+    sleep(3600).await;
+    let ledger = bench.ledger();
+    assert!(ledger.created <= u64::from(bench.policy.max_orders), "{}", ledger.created);
+    assert_eq!(ledger.live, 1);
+    node.atlas.stop_tracked(id).await.unwrap();
+    settle(&node, id).await;
+    assert_eq!(bench.ledger().live, 0);
 }
