@@ -155,7 +155,7 @@ pub struct Policy {
     pub breaker_victims: u32,
     /// The share of the scanned machines of ours, in percent, that stops it.
     pub breaker_percent: u32,
-    /// How many sessions are worked on at once.
+    /// How many sessions of one account are worked on at once.
     pub concurrency: usize,
     /// Removed only by the history runner.
     #[serde(skip)]

@@ -23,48 +23,50 @@ const STAY: Duration = Duration::from_secs(2);
 struct Released {
     core: Arc<Core>,
     id: SessionId,
+    account: u16,
     again: Option<Timestamp>,
 }
 
 impl Drop for Released {
     fn drop(&mut self) {
-        self.core.slots.released(self.id, self.again);
+        self.core.slots.released(self.id, self.account, self.again);
     }
 }
 
 /// Works on one session. A panic is caught by the task's end: the session is looked at again from its record alone.
 pub(crate) async fn drive(core: Arc<Core>, id: SessionId, work: Work) {
     let again = core.now().saturating_add(Duration::from_secs(5));
-    let mut released = Released { core: core.clone(), id, again: Some(again) };
-    let mut driver = Driver { core, id, evidence: work.evidence, in_flight: BTreeSet::new(), running: FuturesUnordered::new() };
-    let signal = work.signal;
+    let Work { account, evidence, signal } = work;
+    let mut released = Released { core: core.clone(), id, account, again: Some(again) };
+    let mut driver = Driver { core, id, account, evidence, in_flight: BTreeSet::new(), running: FuturesUnordered::new() };
     released.again = driver.run(&signal).await;
 }
 
 struct Driver {
     core: Arc<Core>,
     id: SessionId,
+    account: u16,
     evidence: Evidence,
     in_flight: BTreeSet<Effect>,
     running: FuturesUnordered<Running>,
 }
 
 /// A driver that only waits for walks, and takes up nobody's place meanwhile.
-struct Parked<'a>(Option<&'a Core>);
+struct Parked<'a>(Option<(&'a Core, u16)>);
 
 impl<'a> Parked<'a> {
-    fn new(core: &'a Core, parked: bool) -> Self {
+    fn new(core: &'a Core, account: u16, parked: bool) -> Self {
         if parked {
-            core.slots.parked(true);
+            core.slots.parked(account, true);
         }
-        Self(parked.then_some(core))
+        Self(parked.then_some((core, account)))
     }
 }
 
 impl Drop for Parked<'_> {
     fn drop(&mut self) {
-        if let Some(core) = self.0 {
-            core.slots.parked(false);
+        if let Some((core, account)) = self.0 {
+            core.slots.parked(account, false);
         }
     }
 }
@@ -111,7 +113,7 @@ impl Driver {
             }
             let only_walks = !self.running.is_empty() && self.in_flight.iter().all(|effect| matches!(effect, Effect::Walk(_)));
             let core = self.core.clone();
-            let parked = Parked::new(&core, only_walks);
+            let parked = Parked::new(&core, self.account, only_walks);
             let wait =
                 due.map_or_else(|| tokio::time::Instant::now() + Duration::from_secs(3600), |due| self.core.steady.instant(due));
             let done = tokio::select! {

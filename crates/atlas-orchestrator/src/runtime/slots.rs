@@ -40,12 +40,14 @@ struct Hot {
 struct State {
     slots: BTreeMap<SessionId, Slot>,
     timers: BTreeSet<(i64, SessionId)>,
-    ready: BTreeSet<SessionId>,
+    /// By account: one that answers slowly keeps nobody waiting but its own.
+    ready: BTreeMap<u16, BTreeSet<SessionId>>,
     /// Which session an attempt of ours belongs to, while it is not over; and whether it serves.
     attempts: BTreeMap<AttemptId, (SessionId, bool)>,
     /// Who waits for a change of a session's record.
     watchers: BTreeMap<SessionId, Arc<Notify>>,
-    driving: usize,
+    /// How many drivers are at work, by account.
+    driving: BTreeMap<u16, usize>,
 }
 
 /// The sessions of this node, their timers, and who is at work.
@@ -70,6 +72,8 @@ pub(crate) struct Open {
 /// What a driver starts with.
 #[derive(Debug)]
 pub(crate) struct Work {
+    /// Whose place it takes.
+    pub(crate) account: u16,
     pub(crate) evidence: Evidence,
     pub(crate) signal: Arc<Notify>,
 }
@@ -81,6 +85,29 @@ fn millis(at: Timestamp) -> i64 {
 }
 
 impl State {
+    fn set_ready(&mut self, id: SessionId) {
+        if let Some(slot) = self.slots.get(&id) {
+            self.ready.entry(slot.account).or_default().insert(id);
+        }
+    }
+
+    fn takes_place(&mut self, account: u16) {
+        *self.driving.entry(account).or_default() += 1;
+    }
+
+    fn leaves_place(&mut self, account: u16) {
+        if let Some(driving) = self.driving.get_mut(&account) {
+            *driving = driving.saturating_sub(1);
+        }
+    }
+
+    /// The first that is ready on an account with a place left.
+    fn pop_ready(&mut self, room: usize) -> Option<SessionId> {
+        let has_room = |account: &u16| self.driving.get(account).is_none_or(|driving| *driving < room);
+        let mut ready = self.ready.iter_mut().filter(|(account, _)| has_room(account));
+        ready.find_map(|(_, ready)| ready.pop_first())
+    }
+
     fn set_due(&mut self, id: SessionId, due: i64) {
         if let Some(slot) = self.slots.get_mut(&id) {
             if slot.due != NEVER {
@@ -114,9 +141,7 @@ impl Slots {
         Self::index(&mut state, record);
         match due {
             Some(due) => state.set_due(id, millis(due)),
-            None => {
-                state.ready.insert(id);
-            }
+            None => state.set_ready(id),
         }
         drop(state);
         self.changed.notify_one();
@@ -159,8 +184,11 @@ impl Slots {
             return false;
         }
         state.set_due(id, NEVER);
-        state.slots.remove(&id);
-        state.ready.remove(&id);
+        if let Some(slot) = state.slots.remove(&id)
+            && let Some(ready) = state.ready.get_mut(&slot.account)
+        {
+            ready.remove(&id);
+        }
         for attempt in attempts {
             state.attempts.remove(&attempt.id);
         }
@@ -173,7 +201,7 @@ impl Slots {
     /// Lets every session go.
     pub(crate) fn clear(&self) {
         let mut state = self.lock();
-        let driving = state.driving;
+        let driving = std::mem::take(&mut state.driving);
         let watchers = std::mem::take(&mut state.watchers);
         *state = State { driving, watchers, ..State::default() };
     }
@@ -207,14 +235,14 @@ impl Slots {
         match signal {
             Some(signal) => signal.notify_one(),
             None => {
-                state.ready.insert(id);
+                state.set_ready(id);
                 drop(state);
                 self.changed.notify_one();
             }
         }
     }
 
-    /// The next session to work on, if there is room; or when there will be one.
+    /// The next session to work on, where its account has room; or when there will be one.
     pub(crate) fn next(&self, now: Timestamp, room: usize) -> Result<(SessionId, Work), Option<Timestamp>> {
         let mut state = self.lock();
         let now = now.unix_millis();
@@ -223,21 +251,19 @@ impl Slots {
                 break;
             }
             state.set_due(id, NEVER);
-            state.ready.insert(id);
+            state.set_ready(id);
         }
         let next_timer = state.timers.first().map(|(due, _)| Timestamp::from_unix_millis(*due));
-        if state.driving >= room {
-            return Err(None);
-        }
-        while let Some(id) = state.ready.pop_first() {
+        while let Some(id) = state.pop_ready(room) {
             let Some(slot) = state.slots.get_mut(&id) else { continue };
             if slot.driving {
                 continue;
             }
             (slot.driving, slot.dirty) = (true, false);
+            let account = slot.account;
             let hot = slot.hot.get_or_insert_default();
-            let work = Work { evidence: std::mem::take(&mut hot.evidence), signal: hot.signal.clone() };
-            state.driving += 1;
+            let work = Work { account, evidence: std::mem::take(&mut hot.evidence), signal: hot.signal.clone() };
+            state.takes_place(account);
             return Ok((id, work));
         }
         Err(next_timer)
@@ -264,16 +290,16 @@ impl Slots {
     }
 
     /// The driver is gone, however it ended.
-    pub(crate) fn released(&self, id: SessionId, again: Option<Timestamp>) {
+    pub(crate) fn released(&self, id: SessionId, account: u16, again: Option<Timestamp>) {
         let mut state = self.lock();
-        state.driving = state.driving.saturating_sub(1);
+        state.leaves_place(account);
         let mut ready = false;
         if let Some(slot) = state.slots.get_mut(&id) {
             slot.driving = false;
             ready = slot.dirty || slot.hot.as_ref().is_some_and(|hot| !hot.inbox.is_empty());
         }
         if ready {
-            state.ready.insert(id);
+            state.set_ready(id);
         }
         if let Some(again) = again {
             state.set_due(id, millis(again));
@@ -293,7 +319,7 @@ impl Slots {
                         hot.signal.notify_one();
                     }
                 }
-                if state.driving == 0 {
+                if state.driving.values().all(|driving| *driving == 0) {
                     return;
                 }
             }
@@ -338,14 +364,14 @@ impl Slots {
     }
 
     /// A driver that only waits for a walk leaves its place to others, and takes it again afterwards.
-    pub(crate) fn parked(&self, parked: bool) {
+    pub(crate) fn parked(&self, account: u16, parked: bool) {
         let mut state = self.lock();
         if parked {
-            state.driving = state.driving.saturating_sub(1);
+            state.leaves_place(account);
             drop(state);
             self.changed.notify_one();
         } else {
-            state.driving += 1;
+            state.takes_place(account);
         }
     }
 

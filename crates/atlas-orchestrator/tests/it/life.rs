@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use atlas_core::{Auth, ComputeStatus};
+use atlas_core::{AccountLimits, AccountName, Auth, ComputeStatus};
+use atlas_orchestrator::store::AnyStore;
 use atlas_orchestrator::{
-    Cursor, EventKind, OnFailure, Reason, SessionFilter, SessionKind, SessionState, Shutdown, StopOutcome, TaskKind, Touch,
+    Cursor, EventKind, OnFailure, Orchestrator, Reason, SessionFilter, SessionKind, SessionState, Shutdown, StopOutcome,
+    TaskKind, Touch,
 };
+use atlas_testkit::mock::{CLOUD, MockCloud};
+use atlas_testkit::world::{Fault, FaultKind};
 
 use crate::node::{Bench, account, assert_gapless, options, request, settle, sleep};
 
@@ -135,6 +139,61 @@ async fn terminate_all_leaves_no_machine_and_handover_leaves_them_all() {
     let report = node.atlas.shutdown(Shutdown::TerminateAll { wait: Duration::from_secs(900) }).await.unwrap();
     assert_eq!((report.terminated, report.unsettled.len()), (5, 0));
     assert_eq!(bench.ledger().live, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_supports_a_machine_is_released_after_it_was_made_whenever_its_session_is_stopped() {
+    for millis in (0..10_000).step_by(500) {
+        let mut bench = Bench::new(11);
+        // One call at a time, and a release goes before what is made: it could overtake it.
+        let limits = AccountLimits { concurrency: 1, ..bench.limits };
+        bench.cloud = bench.cloud.clone().limits(limits).supporting();
+        let node = bench.node("a").await;
+        bench.cloud.world().inject([
+            Fault::new(CLOUD, "list_compute", FaultKind::Slow).times(20),
+            Fault::new(CLOUD, "list_gpu_types", FaultKind::Slow),
+        ]);
+        let id = node.atlas.launch(request(), options(), SessionKind::Interactive).await.unwrap();
+        let atlas = node.atlas.clone();
+        let busy = tokio::spawn(async move { while atlas.reap_now(&account(), true).await.is_ok() {} });
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+        node.atlas.stop_tracked(id).await.unwrap();
+        sleep(120).await;
+        busy.abort();
+        settle(&node, id).await;
+        assert!(bench.cloud.supports().is_empty(), "stopped after {millis} ms");
+        node.crash();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_whose_cloud_does_not_answer_keeps_no_other_account_waiting() {
+    let mut bench = Bench::new(12);
+    bench.policy.concurrency = 4;
+    let (hanging, sound) = (AccountName::new("hanging").unwrap(), AccountName::new("sound").unwrap());
+    let other = MockCloud::new(13).limits(bench.limits);
+    let atlas = Orchestrator::builder()
+        .account(hanging.clone(), bench.cloud.provider())
+        .account(sound.clone(), other.provider())
+        .store(AnyStore::new(bench.store.clone()))
+        .realm(bench.realm.clone())
+        .policy(bench.policy.clone())
+        .start()
+        .await
+        .unwrap();
+    for _ in 0..30 {
+        let session = atlas.spawn(request(), options().account(hanging.clone())).await.unwrap();
+        session.await_ready(Duration::from_secs(300)).await.unwrap();
+    }
+    bench.cloud.world().inject([Fault::new(CLOUD, "terminate", FaultKind::CommitThenTimeout).times(u32::MAX)]);
+    for id in atlas.list_ids().await.unwrap() {
+        atlas.stop_tracked(id).await.unwrap();
+    }
+    sleep(10).await;
+    let session = atlas.spawn(request(), options().account(sound)).await.unwrap();
+    session.stop().await.unwrap();
+    let over = atlas.await_terminated(session.id(), Duration::from_secs(200)).await.unwrap();
+    assert_eq!(over, StopOutcome::Terminated);
 }
 
 #[tokio::test(start_paused = true)]

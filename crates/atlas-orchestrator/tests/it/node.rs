@@ -47,6 +47,7 @@ pub(crate) struct Bench {
     pub(crate) store: Memory,
     pub(crate) realm: Arc<Realm>,
     pub(crate) policy: Policy,
+    pub(crate) limits: AccountLimits,
     pub(crate) seed: u64,
 }
 
@@ -86,7 +87,7 @@ impl Bench {
         let store = Memory::new(clock, &SeededEntropy::new(seed)).durable(true);
         let secret = Secret::new("c29tZSByYW5kb20gbG9va2luZyB0ZXN0IHNlY3JldCE=");
         let policy = Policy::default();
-        Self { cloud, store, realm: Arc::new(Realm::new(&secret).unwrap()), policy, seed }
+        Self { cloud, store, realm: Arc::new(Realm::new(&secret).unwrap()), policy, limits, seed }
     }
 
     /// A node whose machines' names begin so.
