@@ -151,6 +151,7 @@ fn orphan(
         kill: Some(Kill { reason: Reason::Accepted, at: now }),
         supports: Vec::new(),
         identity,
+        identity_held: false,
         price: machine.cost_per_hour,
         spent: Usd::ZERO,
         metered_to: Some(now),

@@ -86,6 +86,7 @@ impl Stepper<'_> {
             kill: None,
             supports: supports.iter().map(|s| SupportStep { support: s.clone(), made: false, released: false }).collect(),
             identity: None,
+            identity_held: false,
             spent: atlas_core::Usd::ZERO,
             metered_to: None,
             ended_at: None,
@@ -200,8 +201,10 @@ impl Stepper<'_> {
         match answer {
             Answer::Created(compute, identity) => {
                 if let Some(attempt) = self.attempt(id)
-                    && attempt.identity.is_none()
+                    && identity.is_some()
                 {
+                    // Where it is another than before the call, the key was moved while the order waited for its turn.
+                    attempt.identity_held = attempt.identity == *identity;
                     attempt.identity.clone_from(identity);
                 }
                 match phase {
@@ -209,11 +212,11 @@ impl Stepper<'_> {
                         self.sight(id, &compute.id, Fate::Kept);
                         self.serve(id, compute, false);
                     }
+                    // Told again, because the first commit's answer was lost: it is not seen a second time for that.
+                    AttemptPhase::Live if self.attempt(id).is_some_and(|a| a.serving.as_ref() == Some(&compute.id)) => {}
                     AttemptPhase::Live => self.second(id, compute),
                     _ => self.reap(id, std::slice::from_ref(&compute.id)),
                 }
-                    // Told again, because the first commit's answer was lost: it is not seen a second time for that.
-                    AttemptPhase::Live if self.attempt(id).is_some_and(|a| a.serving.as_ref() == Some(&compute.id)) => {}
             }
             Answer::NotApplied(next, failure) => {
                 let seen = self.attempt(id).is_some_and(|a| !a.sighted.is_empty());

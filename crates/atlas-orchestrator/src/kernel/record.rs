@@ -164,6 +164,9 @@ pub struct Attempt {
     /// Whose account the handle was when the order was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
+    /// The handle was of that account before the call and after it: the machine is certainly there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub identity_held: bool,
     /// The price now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<UsdPerHour>,

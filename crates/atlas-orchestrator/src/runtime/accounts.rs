@@ -141,11 +141,12 @@ async fn is_known(core: &Core, account: &Account, walk: &Listed, now: &str) -> R
         }
         let Some(loaded) = core.load(session).await? else { continue };
         // A key can be copied to another account, an id cannot.
-        let owned = |machine: &Compute| loaded.record.attempt(attempt).is_some_and(|attempt| attempt.owns(&machine.id));
-        if !shown.into_iter().any(owned) {
+        // And only one that was made where its record says tells of that account: the key may have been another's during the call.
+        let Some(attempt) = loaded.record.attempt(attempt).filter(|attempt| attempt.identity_held) else { continue };
+        if !shown.into_iter().any(|machine| attempt.owns(&machine.id)) {
             continue;
         }
-        let ordered_as = loaded.record.attempt(attempt).and_then(|attempt| attempt.identity.clone());
+        let ordered_as = attempt.identity.clone();
         if ordered_as.as_ref().is_some_and(|old| *old != now) {
             tracing::info!(account = %name, "the account's key was replaced: machines of ours are seen under the new one");
             update(core, name, |row| row.becomes(now, ordered_as.clone())).await?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use atlas_core::{LAUNCH_KEY_TAG, SeededEntropy, Timestamp};
 use atlas_orchestrator::store::{AnyStore, Batch, Table};
 use atlas_orchestrator::{SessionState, StopOutcome};
+use atlas_testkit::mock::KEY;
 use atlas_testkit::world::{FaultKind, MachineSpec};
 
 use crate::node::{Bench, account, options, request, settle, sleep};
@@ -92,6 +93,30 @@ async fn another_accounts_silence_proves_nothing() {
     sleep(3600).await;
     assert_eq!(session.info().await.unwrap().state, SessionState::Terminating);
     assert_eq!(bench.ledger().live, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_was_ordered_while_the_key_was_moved_tells_nothing_of_those_ordered_before() {
+    for lost in [false, true] {
+        let bench = Bench::new(13);
+        let node = bench.node("a").await;
+        let before = node.atlas.spawn(request(), options().idle_ttl(Duration::from_secs(24 * 3600))).await.unwrap();
+        sleep(300).await;
+        bench.fault("spawn_compute", FaultKind::SwapAccount);
+        if lost {
+            bench.fault("spawn_compute", FaultKind::CommitThen500);
+        }
+        let moved = node.atlas.spawn(request(), options()).await.unwrap();
+        sleep(3600).await;
+        assert_eq!(before.info().await.unwrap().state, SessionState::Ready, "lost {lost}");
+        before.stop().await.unwrap();
+        moved.stop().await.unwrap();
+        sleep(3600).await;
+        assert_eq!(before.info().await.unwrap().state, SessionState::Terminating, "lost {lost}");
+        bench.cloud.world().restore_key("mock", KEY);
+        settle(&node, before.id()).await;
+        node.crash();
+    }
 }
 
 #[tokio::test(start_paused = true)]
