@@ -25,7 +25,7 @@ use crate::realm::{IncarnationLedger, Realm};
 use crate::runtime::account::Account;
 use crate::runtime::adopt::{Doubt, adopt};
 use crate::runtime::core::{Core, HOLD_ROW, HoldRow, Loaded, Parts};
-use crate::runtime::prompt::Prompt;
+use crate::runtime::deadline::WithDeadline;
 use crate::runtime::reaper::{self, Suspects};
 use crate::runtime::spawner::Steady;
 use crate::runtime::{Spawner, Subscription, TokioSpawner, accounts, feed, flush, janitor, nodes, reconciler, rounds};
@@ -163,7 +163,7 @@ impl Builder {
         let missing = |field: &str| Error::validation(field, "is needed to start an orchestrator");
         let store = self.store.ok_or_else(|| missing("store"))?;
         // Whoever has a lease would have lost it by then: a later answer helps nobody.
-        let store = AnyStore::new(Prompt::new(store, self.policy.lease));
+        let store = AnyStore::new(WithDeadline::new(store, self.policy.lease));
         let realm = self.realm.ok_or_else(|| missing("realm"))?;
         if self.node.is_empty() || self.node.len() > 200 || self.node.contains('/') || self.node.chars().any(char::is_control) {
             return Err(Error::validation("node", "must be 1 to 200 printable characters without /"));

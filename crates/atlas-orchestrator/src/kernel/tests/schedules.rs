@@ -450,7 +450,7 @@ fn a_support_that_was_made_after_its_release_was_said_is_released_again() {
 fn an_activity_that_was_read_before_the_idle_end_ends_nobody_however_late_the_store_takes_it() {
     let mut run = Run::new(7, false, 0);
     let (id, key) = run.order();
-    let machine = run.cloud.create(key, run.now, Duration::ZERO);
+    let machine = run.cloud.create(key, run.now, Duration::from_secs(1));
     run.tell(&Input::Answered(id, Answer::Created(Box::new(run.cloud.describe(&machine)), None)));
     let touched = run.now;
     // Read when the warning was due; a touch was acknowledged since, and the store was away.
@@ -466,7 +466,7 @@ fn an_activity_that_was_read_before_the_idle_end_ends_nobody_however_late_the_st
 fn an_answer_that_is_told_again_does_not_count_as_having_seen_the_machine() {
     let mut run = Run::new(7, false, 0);
     let (id, key) = run.order();
-    let machine = run.cloud.create(key, run.now, Duration::ZERO);
+    let machine = run.cloud.create(key, run.now, Duration::from_secs(1));
     let answer = Input::Answered(id, Answer::Created(Box::new(run.cloud.describe(&machine)), None));
     run.tell(&answer);
     run.tell(&answer);

@@ -10,12 +10,12 @@ use crate::store::{AnyStore, Batch, CommitError, Fence, Row, Store, StoreInfo, S
 
 /// Gives up a call after so long. A commit given up may have been applied, as one whose answer was lost.
 #[derive(Debug)]
-pub(crate) struct Prompt {
+pub(crate) struct WithDeadline {
     inner: AnyStore,
     longest: Duration,
 }
 
-impl Prompt {
+impl WithDeadline {
     pub(crate) fn new(inner: AnyStore, longest: Duration) -> Self {
         Self { inner, longest }
     }
@@ -39,7 +39,7 @@ impl From<Late> for CommitError {
     }
 }
 
-impl Store for Prompt {
+impl Store for WithDeadline {
     async fn info(&self) -> Result<StoreInfo> {
         self.within(self.inner.info()).await
     }
