@@ -20,6 +20,8 @@ struct State {
     fence: Option<Fence>,
     /// No side effect starts later than this.
     act_until: Option<Instant>,
+    /// The newest that this process was ever given; 0 before the first.
+    number: u64,
 }
 
 /// The scope of a node's lease.
@@ -29,7 +31,18 @@ pub(crate) fn scope(node: &str) -> String {
 
 impl NodeLease {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(State { fence: None, act_until: None }))
+        Self(Mutex::new(State { fence: None, act_until: None, number: 0 }))
+    }
+
+    /// This process took it.
+    pub(crate) fn took(&self, fence: &Fence) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).number = fence.number;
+    }
+
+    /// Whether somebody else took it since this process did. Who has just started was before nobody.
+    pub(crate) fn was_taken_by(&self, newest: &Fence) -> bool {
+        let number = self.0.lock().unwrap_or_else(PoisonError::into_inner).number;
+        number > 0 && newest.number > number
     }
 
     /// It was granted or renewed by a call that was sent at `sent`.

@@ -50,10 +50,21 @@ async fn put_node_row(core: &Core, node: &str, row: &NodeRow, version: Option<u6
 pub(crate) async fn enlist(core: &Core) -> Result<()> {
     let name = scope(&core.node);
     let before = core.store.leases(&name).await?.into_iter().find(|fence| fence.scope == name);
+    if let Some(newest) = before.as_ref().filter(|newest| core.lease.was_taken_by(newest))
+        && newest.expires_at > core.store.now().await?
+    {
+        // Two that took it from each other in turn would both never come to the end of anything.
+        tracing::error!(node = core.node, "another process looks after this node's sessions: this one leaves them to it");
+        return Err(Error::new(
+            atlas_core::ErrorKind::Conflict,
+            "another process looks after this node's sessions at the moment",
+        ));
+    }
     let sent = Sent::now(core);
     let Some(fence) = core.store.lease_acquire(&name, &core.node, core.policy.lease).await? else {
         return Err(Error::new(atlas_core::ErrorKind::Conflict, "another node looks after this node's sessions at the moment"));
     };
+    core.lease.took(&fence);
     let (row, version) = node_row(core, &core.node).await?;
     if version.is_some() && !row.clean && !row.buried {
         note_death(core, before.as_ref().map_or(fence.store_time, |fence| fence.store_time)).await?;

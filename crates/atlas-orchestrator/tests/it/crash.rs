@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use atlas_core::Auth;
 use atlas_orchestrator::store::{AnyStore, FaultyStore, StoreFault, StoreFaults, StoreOp};
-use atlas_orchestrator::{EventKind, OnFailure, SessionFilter, SessionOptions, SessionState, StopOutcome, Touch};
+use atlas_orchestrator::{EventKind, OnFailure, SessionFilter, SessionKind, SessionOptions, SessionState, StopOutcome, Touch};
 use atlas_testkit::world::FaultKind;
 
 use crate::node::{Bench, assert_gapless, options, request, settle, sleep};
@@ -109,6 +109,53 @@ async fn nodes_that_take_over_for_longer_than_a_lease_do_not_take_over_each_othe
     assert_eq!(owners, 30, "each session is taken over once");
     assert_eq!(nodes.iter().map(|node| node.atlas.tracked()).sum::<usize>(), 30);
     assert_eq!(bench.ledger().live, 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_wakes_up_beside_another_of_its_name_leaves_the_sessions_to_it() {
+    let bench = Bench::new(9);
+    let old = bench.node("a").await;
+    let id = old.atlas.spawn(request(), options()).await.unwrap().id();
+    old.pause();
+    let new = bench.node("a").await;
+    sleep(30).await;
+    old.resume();
+    sleep(60).await;
+    assert_eq!((old.atlas.tracked(), new.atlas.tracked()), (0, 1));
+    new.atlas.stop_tracked(id).await.unwrap();
+    settle(&new, id).await;
+    assert_eq!(bench.ledger().live, 0);
+    // Once that one is gone it goes on.
+    let id = new.atlas.spawn(request(), options()).await.unwrap().id();
+    new.crash();
+    sleep(60).await;
+    old.atlas.stop_tracked(id).await.unwrap();
+    settle(&old, id).await;
+    assert_eq!(bench.ledger().live, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_that_lose_their_leases_in_a_pause_leave_one_machine_for_one_session() {
+    for millis in (0..6_000).step_by(300) {
+        let bench = Bench::new(millis);
+        let (paused, heir) = (bench.node("a").await, bench.node("bb").await);
+        bench.fault("spawn_compute", FaultKind::Slow);
+        let id = paused.atlas.launch(request(), options(), SessionKind::Interactive).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+        paused.pause();
+        sleep(40).await;
+        paused.resume();
+        sleep(600).await;
+        let info = heir.atlas.info(id).await.unwrap();
+        assert_eq!((info.state, info.owner.as_str()), (SessionState::Ready, "bb"), "paused after {millis} ms");
+        assert_eq!(bench.ledger().live, 1, "paused after {millis} ms");
+        heir.atlas.stop_tracked(id).await.unwrap();
+        settle(&heir, id).await;
+        assert_eq!(bench.ledger().live, 0);
+        assert_gapless(&heir.events().await);
+        paused.crash();
+        heir.crash();
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,9 +2,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use atlas_core::{AccountLimits, AccountName, ComputeRequest, Gpu, Port, Secret, SeededEntropy};
@@ -18,9 +17,21 @@ use atlas_testkit::world::{CloudLedger, Fault, FaultKind};
 
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
 
-/// A node's tasks: after a crash they are never polled again.
+/// A node's tasks: while it is pulled none is polled, and after a crash it stays so. Who would be waits to be woken.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Plug(Arc<AtomicBool>);
+pub(crate) struct Plug(Arc<Mutex<Option<Vec<Waker>>>>);
+
+impl Plug {
+    fn pull(&self) {
+        self.0.lock().unwrap().get_or_insert_default();
+    }
+
+    fn put_back(&self) {
+        for waker in self.0.lock().unwrap().take().unwrap_or_default() {
+            waker.wake();
+        }
+    }
+}
 
 struct Plugged {
     plug: Plug,
@@ -31,7 +42,11 @@ impl Future for Plugged {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.plug.0.load(Ordering::Relaxed) { Poll::Pending } else { self.task.as_mut().poll(cx) }
+        if let Some(waiting) = &mut *self.plug.0.lock().unwrap() {
+            waiting.push(cx.waker().clone());
+            return Poll::Pending;
+        }
+        self.task.as_mut().poll(cx)
     }
 }
 
@@ -60,7 +75,16 @@ pub(crate) struct Node {
 impl Node {
     /// Nothing of it is ever polled again.
     pub(crate) fn crash(self) {
-        self.plug.0.store(true, Ordering::Relaxed);
+        self.plug.pull();
+    }
+
+    /// Nothing of it is polled until it resumes.
+    pub(crate) fn pause(&self) {
+        self.plug.pull();
+    }
+
+    pub(crate) fn resume(&self) {
+        self.plug.put_back();
     }
 
     pub(crate) async fn events(&self) -> Vec<Event> {
