@@ -51,7 +51,8 @@ struct Driver {
     running: FuturesUnordered<Running>,
 }
 
-/// A driver that only waits for walks, and takes up nobody's place meanwhile.
+/// A driver that only waits for a cloud to prove or to end, and takes up nobody's place meanwhile: however many do, a limit that is
+/// reached is put on record in time.
 struct Parked<'a>(Option<(&'a Core, u16)>);
 
 impl<'a> Parked<'a> {
@@ -69,6 +70,10 @@ impl Drop for Parked<'_> {
             core.slots.parked(account, false);
         }
     }
+}
+
+fn waits_for_its_cloud(effect: &Effect) -> bool {
+    matches!(effect, Effect::Walk(_) | Effect::PointRead(..) | Effect::Delete(..) | Effect::ReleaseSupport(..))
 }
 
 /// What a look at the session says.
@@ -111,9 +116,9 @@ impl Driver {
                     }
                 }
             }
-            let only_walks = !self.running.is_empty() && self.in_flight.iter().all(|effect| matches!(effect, Effect::Walk(_)));
+            let only_waits = self.in_flight.iter().all(waits_for_its_cloud);
             let core = self.core.clone();
-            let parked = Parked::new(&core, self.account, only_walks);
+            let parked = Parked::new(&core, self.account, only_waits);
             let wait =
                 due.map_or_else(|| tokio::time::Instant::now() + Duration::from_secs(3600), |due| self.core.steady.instant(due));
             let done = tokio::select! {

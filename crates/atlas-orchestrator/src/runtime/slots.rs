@@ -308,7 +308,7 @@ impl Slots {
         self.changed.notify_one();
     }
 
-    /// Waits until no driver is at work, at most so long.
+    /// Waits until no driver is at work, nor waits for a cloud, at most so long.
     pub(crate) async fn quiesce(&self, longest: std::time::Duration) {
         let until = tokio::time::Instant::now() + longest;
         loop {
@@ -319,7 +319,7 @@ impl Slots {
                         hot.signal.notify_one();
                     }
                 }
-                if state.driving.values().all(|driving| *driving == 0) {
+                if state.driving.values().all(|driving| *driving == 0) && !state.slots.values().any(|slot| slot.driving) {
                     return;
                 }
             }
@@ -363,7 +363,7 @@ impl Slots {
         open.collect()
     }
 
-    /// A driver that only waits for a walk leaves its place to others, and takes it again afterwards.
+    /// A driver that only waits for its cloud leaves its place to others, and takes it again afterwards.
     pub(crate) fn parked(&self, account: u16, parked: bool) {
         let mut state = self.lock();
         if parked {

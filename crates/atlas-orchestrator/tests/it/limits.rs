@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use atlas_core::Usd;
-use atlas_orchestrator::{EventKind, Limit, OnFailure, Reason, SessionOptions, SessionState, Touch};
-use atlas_testkit::world::FaultKind;
+use atlas_orchestrator::{EventKind, Limit, OnFailure, Reason, SessionFilter, SessionOptions, SessionState, Touch};
+use atlas_testkit::world::{Fault, FaultKind};
 
 use crate::node::{BOUND, Bench, Node, request, settle, sleep};
 
@@ -160,4 +160,27 @@ async fn an_ending_session_acknowledges_no_touch() {
     session.stop().await.unwrap();
     assert_ne!(session.touch(), Touch::Recorded);
     assert_eq!(node.atlas.touch_durable(session.id()).await.unwrap(), Touch::Ended);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_is_put_on_record_in_time_though_many_wait_for_a_cloud_that_does_not_answer() {
+    let mut bench = Bench::new(11);
+    bench.policy.concurrency = 4;
+    let node = bench.node("a").await;
+    let begun = node.atlas.now();
+    let options = SessionOptions::new().idle_ttl(Duration::from_secs(3600));
+    for _ in 0..20 {
+        node.atlas.spawn(request(), options.clone()).await.unwrap();
+    }
+    node.atlas.spawn(request(), options.max_runtime(Duration::from_secs(100))).await.unwrap();
+    sleep(60).await;
+    bench.cloud.world().inject([Fault::new("mock", "terminate", FaultKind::CommitThenTimeout).times(u32::MAX)]);
+    for info in node.atlas.list(SessionFilter::live()).await.unwrap() {
+        if info.options.max_runtime.is_none() {
+            node.atlas.stop_tracked(info.id).await.unwrap();
+        }
+    }
+    sleep(600).await;
+    let ran = ended_at(&node, Limit::MaxRuntime).await.unwrap().since(begun);
+    assert!(ran <= Duration::from_secs(102), "{ran:?}");
 }
