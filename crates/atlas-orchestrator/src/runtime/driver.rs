@@ -57,9 +57,7 @@ struct Parked<'a>(Option<(&'a Core, u16)>);
 
 impl<'a> Parked<'a> {
     fn new(core: &'a Core, account: u16, parked: bool) -> Self {
-        if parked {
-            core.slots.parked(account, true);
-        }
+        let parked = parked && core.slots.park(account);
         Self(parked.then_some((core, account)))
     }
 }
@@ -67,7 +65,7 @@ impl<'a> Parked<'a> {
 impl Drop for Parked<'_> {
     fn drop(&mut self) {
         if let Some((core, account)) = self.0 {
-            core.slots.parked(account, false);
+            core.slots.unpark(account);
         }
     }
 }

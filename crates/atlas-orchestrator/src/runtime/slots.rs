@@ -9,6 +9,8 @@ use tokio::sync::Notify;
 use crate::ids::SessionId;
 use crate::kernel::{Attempt, Evidence, Input, SessionRecord};
 
+/// How many drivers of one account may wait at once without taking up a place: each takes memory.
+const MOST_PARKED: usize = 4096;
 /// Never.
 const NEVER: i64 = i64::MAX;
 
@@ -48,6 +50,8 @@ struct State {
     watchers: BTreeMap<SessionId, Arc<Notify>>,
     /// How many drivers are at work, by account.
     driving: BTreeMap<u16, usize>,
+    /// How many of them wait and take up no place, by account.
+    parked: BTreeMap<u16, usize>,
 }
 
 /// The sessions of this node, their timers, and who is at work.
@@ -201,9 +205,9 @@ impl Slots {
     /// Lets every session go.
     pub(crate) fn clear(&self) {
         let mut state = self.lock();
-        let driving = std::mem::take(&mut state.driving);
+        let (driving, parked) = (std::mem::take(&mut state.driving), std::mem::take(&mut state.parked));
         let watchers = std::mem::take(&mut state.watchers);
-        *state = State { driving, watchers, ..State::default() };
+        *state = State { driving, parked, watchers, ..State::default() };
     }
 
     pub(crate) fn contains(&self, id: SessionId) -> bool {
@@ -363,16 +367,27 @@ impl Slots {
         open.collect()
     }
 
-    /// A driver that only waits for its cloud leaves its place to others, and takes it again afterwards.
-    pub(crate) fn parked(&self, account: u16, parked: bool) {
+    /// A driver that only waits for its cloud leaves its place to others. False when so many do already that it stays where it is.
+    pub(crate) fn park(&self, account: u16) -> bool {
         let mut state = self.lock();
-        if parked {
-            state.leaves_place(account);
-            drop(state);
-            self.changed.notify_one();
-        } else {
-            state.takes_place(account);
+        let parked = state.parked.entry(account).or_default();
+        if *parked >= MOST_PARKED {
+            return false;
         }
+        *parked += 1;
+        state.leaves_place(account);
+        drop(state);
+        self.changed.notify_one();
+        true
+    }
+
+    /// It takes a place again.
+    pub(crate) fn unpark(&self, account: u16) {
+        let mut state = self.lock();
+        if let Some(parked) = state.parked.get_mut(&account) {
+            *parked = parked.saturating_sub(1);
+        }
+        state.takes_place(account);
     }
 
     /// Remembers what was seen of a session's machine.
