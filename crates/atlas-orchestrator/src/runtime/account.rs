@@ -28,6 +28,8 @@ pub(crate) struct Listed {
     pub(crate) plausible: tokio::sync::OnceCell<bool>,
     /// By the attempt their keys name. Whether a key is genuine is the reader's to say.
     by_attempt: BTreeMap<AttemptId, Vec<(TrackedKey, usize)>>,
+    /// Their places in the order of their ids, once somebody looked for one.
+    by_id: OnceLock<Vec<usize>>,
 }
 
 impl Listed {
@@ -41,7 +43,7 @@ impl Listed {
                 by_attempt.entry(key.attempt()).or_default().push((key, index));
             }
         }
-        Self { begun, incomplete, machines, plausible: tokio::sync::OnceCell::new(), by_attempt }
+        Self { begun, incomplete, machines, plausible: tokio::sync::OnceCell::new(), by_attempt, by_id: OnceLock::new() }
     }
 
     pub(crate) fn is_complete(&self) -> bool {
@@ -59,7 +61,14 @@ impl Listed {
     }
 
     pub(crate) fn of_id(&self, id: &ComputeId) -> Option<&Compute> {
-        self.machines.iter().find(|machine| machine.id == *id)
+        let id_of = |place: &usize| self.machines.get(*place).map(|machine| &machine.id);
+        let by_id = self.by_id.get_or_init(|| {
+            let mut places: Vec<usize> = (0..self.machines.len()).collect();
+            places.sort_by_key(id_of);
+            places
+        });
+        let found = by_id.binary_search_by_key(&Some(id), id_of).ok()?;
+        by_id.get(found).and_then(|place| self.machines.get(*place))
     }
 }
 
