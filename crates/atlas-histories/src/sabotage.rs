@@ -104,14 +104,14 @@ pub(crate) const ALL: &[Sabotage] = &[
             r.policy.safeguards.point_read = false;
         },
         clouds: RUNPOD,
-        known: &[770, 7],
+        known: &[32],
     },
     Sabotage {
         name: "absence-by-list",
         invariants: &["I8"],
         apply: |r| r.policy.safeguards.point_read = false,
         clouds: RUNPOD,
-        known: &[923, 249],
+        known: &[1710],
     },
     Sabotage {
         name: "no-fence",
@@ -121,7 +121,7 @@ pub(crate) const ALL: &[Sabotage] = &[
             r.more_stalls = 6;
         },
         clouds: RUNPOD,
-        known: &[49, 129],
+        known: &[452],
     },
     Sabotage { name: "no-mac", invariants: &["I4"], apply: |r| r.policy.safeguards.mac = false, clouds: None, known: &[2] },
     Sabotage {
@@ -164,7 +164,7 @@ pub(crate) const ALL: &[Sabotage] = &[
         invariants: &["I2", "I8"],
         apply: |r| r.policy.safeguards.retry_kill = false,
         clouds: None,
-        known: &[4],
+        known: &[18],
     },
     Sabotage {
         name: "reap-unknown",
@@ -187,7 +187,7 @@ pub(crate) const ALL: &[Sabotage] = &[
             r.policy.safeguards.grace = false;
         },
         clouds: None,
-        known: &[4],
+        known: &[12],
     },
     Sabotage { name: "no-grace", invariants: &["I4"], apply: |r| r.policy.safeguards.grace = false, clouds: None, known: &[71] },
     Sabotage {
@@ -224,7 +224,7 @@ pub(crate) const ALL: &[Sabotage] = &[
         invariants: &["I2", "I8"],
         apply: |r| r.policy.safeguards.respawn_kills_old = false,
         clouds: RUNPOD,
-        known: &[49],
+        known: &[223],
     },
     Sabotage { name: "leak-secret", invariants: &["I9"], apply: |r| r.leaks = true, clouds: None, known: &[1] },
 ];
