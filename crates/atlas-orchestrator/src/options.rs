@@ -66,7 +66,7 @@ pub struct SessionOptions {
     pub keep_finished: bool,
     /// What happens when its machine dies.
     pub on_failure: OnFailure,
-    /// Orders elsewhere while the outcome of an order is unknown. Faster, and may cost a second machine for a while.
+    /// Orders again while the outcome of an order is unknown. Faster, and may cost a second machine for a while.
     pub hedge: bool,
 }
 
@@ -144,7 +144,7 @@ impl SessionOptions {
         Self { on_failure: policy, ..self }
     }
 
-    /// Orders elsewhere while the outcome of an order is unknown.
+    /// Orders again while the outcome of an order is unknown.
     #[must_use]
     pub fn hedge(self) -> Self {
         Self { hedge: true, ..self }
