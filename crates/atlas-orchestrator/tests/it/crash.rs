@@ -1,24 +1,12 @@
 //! A node stops at the worst moments; the next one leaves neither a machine without a session nor a session without a machine.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use atlas_core::Auth;
-use atlas_orchestrator::store::{AnyStore, FaultyStore, StoreFault, StoreFaults, StoreOp};
-use atlas_orchestrator::{EventKind, OnFailure, SessionFilter, SessionKind, SessionOptions, SessionState, StopOutcome, Touch};
+use atlas_orchestrator::{OnFailure, SessionFilter, SessionKind, SessionOptions, SessionState, StopOutcome, Touch};
 use atlas_testkit::world::FaultKind;
 
 use crate::node::{Bench, assert_gapless, options, request, settle, sleep};
-
-/// A store far away.
-#[derive(Debug)]
-struct SlowCommits;
-
-impl StoreFaults for SlowCommits {
-    fn next(&self, op: StoreOp) -> StoreFault {
-        if op == StoreOp::Commit { StoreFault::Slow(Duration::ZERO, Duration::from_secs(1)) } else { StoreFault::Pass }
-    }
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_crash_at_any_moment_of_a_launch_leaves_one_machine_for_one_session() {
@@ -92,23 +80,6 @@ async fn another_node_takes_over_what_a_dead_one_leaves() {
     settle(&b, id).await;
     assert_eq!(bench.ledger().live, 0);
     assert_gapless(&b.events().await);
-}
-
-#[tokio::test(start_paused = true)]
-async fn nodes_that_take_over_for_longer_than_a_lease_do_not_take_over_each_other() {
-    let bench = Bench::new(8);
-    let dying = bench.node("a").await;
-    for _ in 0..30 {
-        dying.atlas.spawn(request(), options()).await.unwrap();
-    }
-    let slow = || AnyStore::new(FaultyStore::new(AnyStore::new(bench.store.clone()), Arc::new(SlowCommits)));
-    let nodes = [bench.node_over("bb", slow()).await, bench.node_over("ccc", slow()).await];
-    dying.crash();
-    sleep(300).await;
-    let owners = nodes[0].events().await.into_iter().filter(|event| matches!(event.kind, EventKind::Owner { .. })).count();
-    assert_eq!(owners, 30, "each session is taken over once");
-    assert_eq!(nodes.iter().map(|node| node.atlas.tracked()).sum::<usize>(), 30);
-    assert_eq!(bench.ledger().live, 30);
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use atlas_core::LAUNCH_KEY_TAG;
 use atlas_orchestrator::store::{AnyStore, FaultyStore, StoreFault, StoreFaults, StoreOp};
-use atlas_orchestrator::{SessionFilter, SessionState};
+use atlas_orchestrator::{EventKind, SessionFilter, SessionState};
 use atlas_testkit::world::MachineSpec;
 
 use crate::node::{Bench, Node, options, request, settle, sleep};
@@ -198,4 +198,31 @@ async fn a_machine_that_stopped_while_the_store_was_away_is_noticed_once_it_is_b
         settle(&node, session.id()).await;
         node.crash();
     }
+}
+
+/// A store far away.
+#[derive(Debug)]
+struct SlowCommits;
+
+impl StoreFaults for SlowCommits {
+    fn next(&self, op: StoreOp) -> StoreFault {
+        if op == StoreOp::Commit { StoreFault::Slow(Duration::ZERO, Duration::from_secs(1)) } else { StoreFault::Pass }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_that_take_over_for_longer_than_a_lease_do_not_take_over_each_other() {
+    let bench = Bench::new(8);
+    let dying = bench.node("a").await;
+    for _ in 0..30 {
+        dying.atlas.spawn(request(), options()).await.unwrap();
+    }
+    let slow = || AnyStore::new(FaultyStore::new(AnyStore::new(bench.store.clone()), Arc::new(SlowCommits)));
+    let nodes = [bench.node_over("bb", slow()).await, bench.node_over("ccc", slow()).await];
+    dying.crash();
+    sleep(300).await;
+    let owners = nodes[0].events().await.into_iter().filter(|event| matches!(event.kind, EventKind::Owner { .. })).count();
+    assert_eq!(owners, 30, "each session is taken over once");
+    assert_eq!(nodes.iter().map(|node| node.atlas.tracked()).sum::<usize>(), 30);
+    assert_eq!(bench.ledger().live, 30);
 }

@@ -9,6 +9,7 @@ mod events;
 mod gauge;
 mod life;
 mod limits;
+#[cfg(feature = "conformance")]
 mod lost;
 mod money;
 mod node;

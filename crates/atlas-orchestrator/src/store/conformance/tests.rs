@@ -1,7 +1,7 @@
 //! Both of our stores pass the suite, and each of two broken ones fails exactly its case.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use atlas_core::{Clock, SeededEntropy, Timestamp};
 
@@ -78,7 +78,7 @@ mod on_disk {
     struct OnDisk {
         dir: tempfile::TempDir,
         clock: Arc<Hand>,
-        opened: Mutex<Vec<PathBuf>>,
+        opened: std::sync::Mutex<Vec<PathBuf>>,
     }
 
     impl OnDisk {
@@ -108,7 +108,7 @@ mod on_disk {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn the_redb_store_conforms() {
         let dir = tempfile::tempdir().unwrap();
-        let report = run(&OnDisk { dir, clock: Arc::default(), opened: Mutex::default() }).await;
+        let report = run(&OnDisk { dir, clock: Arc::default(), opened: std::sync::Mutex::default() }).await;
         assert_eq!(report.failed, []);
         assert_eq!(report.skipped, [""; 0]);
         assert!(report.passed.len() >= 35, "{report:#?}");
