@@ -122,7 +122,8 @@ impl Cloud {
     ) -> Result<AnyProvider> {
         Ok(match self {
             Self::RunPod => {
-                AnyProvider::new(RunPod::builder().api_key(key).transport(transport).clock(clock).entropy(entropy).build()?)
+                let builder = RunPod::builder().api_key(key).transport(transport).clock(clock).entropy(entropy);
+                AnyProvider::new(builder.spot(true).build()?)
             }
             // Without a name for the organisation, so that the token says which it is; with the app of machines without ports.
             Self::Fly => AnyProvider::new(
