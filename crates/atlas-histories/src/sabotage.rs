@@ -104,14 +104,14 @@ pub(crate) const ALL: &[Sabotage] = &[
             r.policy.safeguards.point_read = false;
         },
         clouds: RUNPOD,
-        known: &[32],
+        known: &[742],
     },
     Sabotage {
         name: "absence-by-list",
         invariants: &["I8"],
         apply: |r| r.policy.safeguards.point_read = false,
         clouds: RUNPOD,
-        known: &[1710],
+        known: &[742],
     },
     Sabotage {
         name: "no-fence",
