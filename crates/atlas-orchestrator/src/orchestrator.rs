@@ -101,7 +101,7 @@ impl Orchestrator {
             .clone()
             .or_else(|| core.default_account.clone())
             .ok_or_else(|| Error::new(ErrorKind::Validation, "no account was named and there is no default one"))?;
-        let account = core.account(&name).ok_or_else(|| Error::validation("account", format!("no account is called {name}")))?;
+        let account = core.known_account(&name)?;
         if core.is_held() {
             let why = core.hold_reason().unwrap_or_default();
             return Err(Error::new(
@@ -466,12 +466,9 @@ impl Orchestrator {
     /// # Cancel safety
     /// A dropped call may have put the ends of some machines on record; those are carried out. Repeat it for the others.
     pub async fn reap_now(&self, account: &AccountName, dry_run: bool) -> Result<ReapReport> {
-        let (found, suspects) = self
-            .core
-            .account(account)
-            .zip(self.suspects.get(account))
-            .ok_or_else(|| Error::validation("account", format!("no account is called {account}")))?;
-        reaper::scan(&self.core, found, suspects, dry_run || found.policy.report_only).await
+        let found = self.core.known_account(account)?;
+        let suspects = self.suspects.get(account).cloned().unwrap_or_default();
+        reaper::scan(&self.core, found, &suspects, dry_run || found.policy.report_only).await
     }
 
     /// Lets the reaper of an account go on after it found too many victims: those that it reported last may go, however many they are.
@@ -494,9 +491,7 @@ impl Orchestrator {
     /// # Cancel safety
     /// A dropped call may have been carried out; it can be repeated.
     pub async fn accept_account(&self, account: &AccountName) -> Result<()> {
-        let found =
-            self.core.account(account).ok_or_else(|| Error::validation("account", format!("no account is called {account}")))?;
-        accounts::accept_identity(&self.core, found).await
+        accounts::accept_identity(&self.core, self.core.known_account(account)?).await
     }
 
     /// Why nothing is ended or made at the moment, when the store may have been rolled back.

@@ -141,12 +141,18 @@ impl Run {
         }
     }
 
-    /// An order that was sent and is not answered yet.
-    fn order(&mut self) -> (AttemptId, TrackedKey) {
+    /// An order on record that was not sent.
+    fn intend(&mut self, supports: Vec<atlas_core::Support>) -> (AttemptId, TrackedKey) {
         let id = AttemptId::new(self.now, [1; 6]);
         let key = TrackedKey::new(RealmId::from_bytes([1; 4]), id, [0; 5]);
         self.tell(&Input::Candidates(Ok(vec![Candidate::default()])));
-        self.tell(&Input::Intend { key, supports: Vec::new() });
+        self.tell(&Input::Intend { key, supports });
+        (id, key)
+    }
+
+    /// An order that was sent and is not answered yet.
+    fn order(&mut self) -> (AttemptId, TrackedKey) {
+        let (id, key) = self.intend(Vec::new());
         self.tell(&Input::Call(id, None));
         (id, key)
     }

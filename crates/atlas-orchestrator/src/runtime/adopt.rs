@@ -26,6 +26,11 @@ impl<'a> Doubt<'a> {
         Self(Some(core))
     }
 
+    /// There is a session of ours that nobody seems to drive.
+    pub(crate) fn raise(core: &Core) {
+        core.in_doubt.store(true, Ordering::Relaxed);
+    }
+
     /// It is looked after, or was not written.
     pub(crate) fn settled(mut self) {
         self.0 = None;
@@ -35,7 +40,7 @@ impl<'a> Doubt<'a> {
 impl Drop for Doubt<'_> {
     fn drop(&mut self) {
         if let Some(core) = self.0 {
-            core.in_doubt.store(true, Ordering::Relaxed);
+            Self::raise(core);
         }
     }
 }

@@ -245,6 +245,11 @@ impl Core {
         self.accounts.iter().find(|account| account.name == *name)
     }
 
+    /// The same, for one that somebody named.
+    pub(crate) fn known_account(&self, name: &AccountName) -> Result<&Arc<Account>> {
+        self.account(name).ok_or_else(|| Error::validation("account", format!("no account is called {name}")))
+    }
+
     /// An account's place in the list; past its end for one without a handle.
     pub(crate) fn account_index(&self, name: &AccountName) -> u16 {
         let index = self.accounts.iter().position(|account| account.name == *name).unwrap_or(self.accounts.len());

@@ -120,6 +120,11 @@ pub(crate) fn run(core: Arc<Core>, record: &SessionRecord, effect: Effect) -> Ru
     })
 }
 
+/// What the host's own code answers: within this time, and without a panic.
+async fn asked<T>(longest: Duration, answer: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(longest, AssertUnwindSafe(answer).catch_unwind()).await.ok()?.ok()
+}
+
 /// A machine that its cloud calls running is usable only once the host's probe says so too.
 async fn probed(core: &Core, record: &SessionRecord, mut compute: Box<atlas_core::Compute>) -> Box<atlas_core::Compute> {
     if let Some(probe) = &core.probe
@@ -127,8 +132,8 @@ async fn probed(core: &Core, record: &SessionRecord, mut compute: Box<atlas_core
         && compute.ready.unwrap_or(true)
     {
         let longest = core.bounds(&record.account).limits.call_deadline;
-        let asked = AssertUnwindSafe(probe.is_ready(record.id, &compute, record.options.probe.as_ref())).catch_unwind();
-        compute.ready = Some(matches!(tokio::time::timeout(longest, asked).await, Ok(Ok(true))));
+        let usable = asked(longest, probe.is_ready(record.id, &compute, record.options.probe.as_ref())).await;
+        compute.ready = Some(usable.unwrap_or(false));
     }
     compute
 }
@@ -325,12 +330,11 @@ async fn limits(core: &Core, record: &SessionRecord) -> (Input, Vec<Guard>) {
         consider(row.at, "node died");
     }
     for source in &core.sources {
-        let read = tokio::time::timeout(LONGEST_LOOK, AssertUnwindSafe(source.last_activity(record.id)).catch_unwind());
-        match read.await {
-            Ok(Ok(Ok(Some(at)))) => consider(at.min(core.now()), source.name()),
-            Ok(Ok(Ok(None))) => {}
+        match asked(LONGEST_LOOK, source.last_activity(record.id)).await {
+            Some(Ok(Some(at))) => consider(at.min(core.now()), source.name()),
+            Some(Ok(None)) => {}
             // What cannot be read counts as active; the limits that do not ask for activity hold all the same.
-            Ok(Ok(Err(_)) | Err(_)) | Err(_) => consider(core.now(), source.name()),
+            Some(Err(_)) | None => consider(core.now(), source.name()),
         }
     }
     if core.touches.newest(record.id).is_some_and(|known| newest.at > known) {

@@ -6,8 +6,7 @@ use std::time::Duration;
 use atlas_core::Error;
 
 use super::core::Core;
-use super::touches::Unflushed;
-use super::touches::touch_time;
+use super::touches::{Unflushed, touch_time};
 use crate::store::{Batch, CommitError, Table};
 
 const BATCH: usize = 1000;

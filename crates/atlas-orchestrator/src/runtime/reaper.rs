@@ -9,11 +9,13 @@ use atlas_core::{Claim, Compute, ComputeId, ComputeStatus, Error, Result, Timest
 use super::account::Account;
 use super::adopt::{Doubt, take_up};
 use super::core::{Core, Extra, Loaded};
+use super::lease::scope;
 use super::survey::observe;
 use super::{accounts, plausible};
+use crate::ids::SessionId;
 use crate::kernel::{AttemptRow, Evidence, Input};
-use crate::session::{AttemptPhase, Finding, ReapReport};
-use crate::store::Table;
+use crate::session::{AttemptPhase, Finding, ReapReport, SessionState};
+use crate::store::{CommitError, Table};
 
 /// When a machine without a session was seen by the reaper.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +69,7 @@ enum Verdict {
     Leave,
     /// Its attempt is over: it has to go.
     Victim {
-        session: crate::ids::SessionId,
+        session: SessionId,
         /// The account that the order was made on.
         ordered_as: Option<String>,
     },
@@ -232,7 +234,7 @@ async fn judge(core: &Arc<Core>, account: &Arc<Account>, key: &TrackedKey) -> Re
     }
     // Unresolved or alive: its owner's own walks see the machine. If that is this node, nobody drives it yet.
     if loaded.record.owner == core.node {
-        drop(Doubt::begin(core));
+        Doubt::raise(core);
     }
     Ok(Verdict::Leave)
 }
@@ -265,7 +267,7 @@ fn ripen(core: &Core, account: &Account, suspects: &Suspects, victims: &BTreeSet
 }
 
 /// Commits the end of a machine under an ended attempt. Adoption and this exclude each other by the record's version.
-async fn reap(core: &Arc<Core>, session: crate::ids::SessionId, key: &TrackedKey, machine: &ComputeId) -> Result<()> {
+async fn reap(core: &Arc<Core>, session: SessionId, key: &TrackedKey, machine: &ComputeId) -> Result<()> {
     let doubt = Doubt::begin(core);
     for _ in 0..4 {
         let Some(mut loaded) = core.load(session).await? else {
@@ -274,10 +276,11 @@ async fn reap(core: &Arc<Core>, session: crate::ids::SessionId, key: &TrackedKey
         };
         let mut evidence = Evidence::default();
         if loaded.record.owner != core.node {
-            let alive = core.store.leases(&super::lease::scope(&loaded.record.owner)).await?;
+            let owner = scope(&loaded.record.owner);
+            let alive = core.store.leases(&owner).await?;
             let now = core.store.now().await?;
-            if loaded.record.state() != crate::session::SessionState::Terminated
-                && alive.iter().any(|fence| fence.scope == super::lease::scope(&loaded.record.owner) && fence.expires_at > now)
+            if loaded.record.state() != SessionState::Terminated
+                && alive.iter().any(|fence| fence.scope == owner && fence.expires_at > now)
             {
                 // A live owner of a live session: told through the record and the feed.
             } else if core.apply(&mut loaded, &mut evidence, &Input::Claim(core.node.clone()), Extra::default()).await.is_err() {
@@ -294,7 +297,7 @@ async fn reap(core: &Arc<Core>, session: crate::ids::SessionId, key: &TrackedKey
                 doubt.settled();
                 return Ok(());
             }
-            Err(crate::store::CommitError::Conflict) => {}
+            Err(CommitError::Conflict) => {}
             Err(error) => return Err(error.into()),
         }
     }

@@ -31,6 +31,12 @@ struct Slot {
     dirty: bool,
 }
 
+impl Slot {
+    fn new(account: u16) -> Self {
+        Self { due: NEVER, hot: None, account, seen: 0, driving: false, dirty: false }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Hot {
     evidence: Evidence,
@@ -134,8 +140,7 @@ impl Slots {
     pub(crate) fn insert(&self, record: &SessionRecord, account: u16, due: Option<Timestamp>) {
         let mut state = self.lock();
         let id = record.id;
-        let slot =
-            state.slots.entry(id).or_insert(Slot { due: NEVER, hot: None, account, seen: 0, driving: false, dirty: false });
+        let slot = state.slots.entry(id).or_insert_with(|| Slot::new(account));
         slot.account = account;
         if slot.driving {
             // Whoever is at work on it may have read an older record: it looks again.
@@ -154,7 +159,7 @@ impl Slots {
     /// Takes a session up of which only the head of its row was read.
     pub(crate) fn insert_quiet(&self, id: SessionId, open: &[(AttemptId, bool)], account: u16, due: Timestamp) {
         let mut state = self.lock();
-        state.slots.entry(id).or_insert(Slot { due: NEVER, hot: None, account, seen: 0, driving: false, dirty: false });
+        state.slots.entry(id).or_insert_with(|| Slot::new(account));
         state.attempts.extend(open.iter().map(|(attempt, serving)| (*attempt, (id, *serving))));
         state.set_due(id, millis(due));
     }
@@ -323,7 +328,7 @@ impl Slots {
                         hot.signal.notify_one();
                     }
                 }
-                if state.driving.values().all(|driving| *driving == 0) && !state.slots.values().any(|slot| slot.driving) {
+                if state.driving.values().chain(state.parked.values()).all(|drivers| *drivers == 0) {
                     return;
                 }
             }

@@ -1,17 +1,14 @@
 //! A store that fails once, at each of its calls in turn, or for a while: whatever became this node's meanwhile is looked after all
 //! the same.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use atlas_core::LAUNCH_KEY_TAG;
 use atlas_orchestrator::store::{AnyStore, FaultyStore, StoreFault, StoreFaults, StoreOp};
 use atlas_orchestrator::{EventKind, SessionFilter, SessionState};
-use atlas_testkit::world::MachineSpec;
 
-use crate::node::{Bench, Node, options, request, settle, sleep};
+use crate::node::{Bench, Node, carrying, ended, options, request, settle, sleep};
 
 /// Fails one call of one kind: the so-many-th from when it is told.
 #[derive(Debug)]
@@ -61,19 +58,12 @@ async fn a_clone_of_an_ended_machine_is_ended_whichever_call_to_the_store_fails(
     for (op, fault, nth) in failures() {
         let bench = Bench::new(31);
         let (node, frail) = frail(&bench, "a", op, fault).await;
-        let session = node.atlas.spawn(request(), options()).await.unwrap();
-        sleep(100).await;
-        let key = bench.ledger().machines[0].launch_key.unwrap().to_string();
-        session.stop().await.unwrap();
-        settle(&node, session.id()).await;
-        let me = bench.cloud.world().account("me");
-        let mut spec = MachineSpec::gpu("gpu-a", 1).named(format!("atlas-x-{key}"));
-        spec.tags = BTreeMap::from([(LAUNCH_KEY_TAG.to_owned(), key)]);
-        bench.cloud.world().plant_machine("mock", &me, spec).unwrap();
+        let (id, key) = ended(&bench, &node).await;
+        bench.plant(carrying(key));
         frail.left.store(nth, Ordering::Relaxed);
         sleep(900).await;
         assert_eq!(bench.ledger().live, 0, "{op:?} {fault:?} {nth}");
-        settle(&node, session.id()).await;
+        settle(&node, id).await;
     }
 }
 

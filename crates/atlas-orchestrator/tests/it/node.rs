@@ -1,19 +1,20 @@
 //! One cloud, one store, and nodes over them that can be crashed.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use atlas_core::{AccountLimits, AccountName, ComputeRequest, Gpu, Port, Secret, SeededEntropy};
+use atlas_core::{AccountLimits, AccountName, ComputeRequest, Gpu, LAUNCH_KEY_TAG, Port, Secret, SeededEntropy, TrackedKey};
 use atlas_orchestrator::store::AnyStore;
 use atlas_orchestrator::store::Memory;
 use atlas_orchestrator::{
-    Cursor, Event, Orchestrator, Policy, Realm, Scope, SessionOptions, SessionState, Spawner, StopOutcome, Task,
+    Cursor, Event, Orchestrator, Policy, Realm, Scope, SessionId, SessionOptions, SessionState, Spawner, StopOutcome, Task,
 };
 use atlas_testkit::mock::{CLOUD, MockCloud};
-use atlas_testkit::world::{CloudLedger, Fault, FaultKind};
+use atlas_testkit::world::{CloudLedger, Fault, FaultKind, MachineSpec};
 
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
 
@@ -145,9 +146,32 @@ impl Bench {
         self.cloud.world().inject([Fault::new(CLOUD, operation, kind)]);
     }
 
+    /// Somebody else makes this machine on our account.
+    pub(crate) fn plant(&self, spec: MachineSpec) {
+        let me = self.cloud.world().account("me");
+        self.cloud.world().plant_machine(CLOUD, &me, spec).unwrap();
+    }
+
     pub(crate) fn ledger(&self) -> CloudLedger {
         self.cloud.world().ledger().clouds[CLOUD].clone()
     }
+}
+
+/// A machine that carries this key in every place.
+pub(crate) fn carrying(key: TrackedKey) -> MachineSpec {
+    let mut spec = MachineSpec::gpu("gpu-a", 1).named(format!("atlas-x-{key}"));
+    spec.tags = BTreeMap::from([(LAUNCH_KEY_TAG.to_owned(), key.to_string())]);
+    spec
+}
+
+/// A session that had a machine and ended, and the key that its machine carried.
+pub(crate) async fn ended(bench: &Bench, node: &Node) -> (SessionId, TrackedKey) {
+    let session = node.atlas.spawn(request(), options()).await.unwrap();
+    sleep(300).await;
+    let key = bench.ledger().machines[0].launch_key.unwrap();
+    session.stop().await.unwrap();
+    settle(node, session.id()).await;
+    (session.id(), key)
 }
 
 pub(crate) fn account() -> AccountName {
@@ -167,7 +191,7 @@ pub(crate) async fn sleep(seconds: u64) {
 }
 
 /// Waits for the proof, and demands it within what the protocol promises.
-pub(crate) async fn settle(node: &Node, id: atlas_orchestrator::SessionId) {
+pub(crate) async fn settle(node: &Node, id: SessionId) {
     let outcome = node.atlas.await_terminated(id, Duration::from_secs(900)).await.unwrap();
     assert_eq!(outcome, StopOutcome::Terminated, "{:?}", node.atlas.info(id).await.unwrap());
     assert_eq!(node.atlas.info(id).await.unwrap().state, SessionState::Terminated);

@@ -1,47 +1,35 @@
 //! The reaper: it ends what has no session, and nothing else.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use atlas_core::{LAUNCH_KEY_TAG, SeededEntropy, Timestamp};
+use atlas_core::{SeededEntropy, Timestamp};
 use atlas_orchestrator::store::{AnyStore, Batch, Table};
 use atlas_orchestrator::{SessionState, StopOutcome};
 use atlas_testkit::mock::KEY;
 use atlas_testkit::world::{FaultKind, MachineSpec};
 
-use crate::node::{Bench, account, options, request, settle, sleep};
-
-fn spec(key: &str) -> MachineSpec {
-    let mut spec = MachineSpec::gpu("gpu-a", 1).named(format!("atlas-x-{key}"));
-    spec.tags = BTreeMap::from([(LAUNCH_KEY_TAG.to_owned(), key.to_owned())]);
-    spec
-}
+use crate::node::{Bench, account, carrying, ended, options, request, settle, sleep};
 
 #[tokio::test(start_paused = true)]
 async fn a_clone_of_an_ended_machine_is_ended_and_a_strangers_is_not() {
     let bench = Bench::new(1);
     let node = bench.node("a").await;
-    let session = node.atlas.spawn(request(), options()).await.unwrap();
-    sleep(300).await;
-    let key = bench.ledger().machines[0].launch_key.unwrap();
-    session.stop().await.unwrap();
-    settle(&node, session.id()).await;
-    let me = bench.cloud.world().account("me");
-    bench.cloud.world().plant_machine("mock", &me, spec(&key.to_string())).unwrap();
-    bench.cloud.world().plant_machine("mock", &me, MachineSpec::gpu("gpu-a", 1).named("somebody-elses")).unwrap();
+    let (id, key) = ended(&bench, &node).await;
+    bench.plant(carrying(key));
+    bench.plant(MachineSpec::gpu("gpu-a", 1).named("somebody-elses"));
     let other = atlas_orchestrator::Realm::new(&atlas_core::Secret::new("YW5vdGhlciByYW5kb20gbG9va2luZyBzZWNyZXQhIQ==")).unwrap();
     let foreign = other.mint_key(Timestamp::from_unix_seconds(1_790_000_000), &SeededEntropy::new(9));
-    bench.cloud.world().plant_machine("mock", &me, spec(&foreign.to_string())).unwrap();
+    bench.plant(carrying(foreign));
     // Our realm, our prefix, a real attempt, a forged MAC.
     let forged = atlas_core::TrackedKey::new(key.realm(), key.attempt(), [0; 5]);
-    bench.cloud.world().plant_machine("mock", &me, spec(&forged.to_string())).unwrap();
+    bench.plant(carrying(forged));
     sleep(600).await;
     let ledger = bench.ledger();
     let live: Vec<&str> =
         ledger.machines.iter().filter(|machine| machine.destroyed_at.is_none()).map(|machine| machine.name.as_str()).collect();
     assert_eq!(live.len(), 3, "{live:?}");
     assert!(!live.contains(&format!("atlas-x-{key}").as_str()));
-    settle(&node, session.id()).await;
+    settle(&node, id).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -220,24 +208,15 @@ async fn a_session_whose_record_cannot_be_read_keeps_nobody_from_the_others_and_
 async fn too_many_victims_are_ended_once_an_operator_acknowledged_them_and_no_others_with_them() {
     let bench = Bench::new(8);
     let node = bench.node("a").await;
-    let session = node.atlas.spawn(request(), options()).await.unwrap();
-    sleep(300).await;
-    let key = bench.ledger().machines[0].launch_key.unwrap().to_string();
-    session.stop().await.unwrap();
-    settle(&node, session.id()).await;
-    let me = bench.cloud.world().account("me");
-    let plant = |many: usize| {
-        for _ in 0..many {
-            bench.cloud.world().plant_machine("mock", &me, spec(&key)).unwrap();
-        }
-    };
+    let (id, key) = ended(&bench, &node).await;
+    let plant = |many: usize| (0..many).for_each(|_| bench.plant(carrying(key)));
     plant(9);
     sleep(900).await;
     assert_eq!(bench.ledger().live, 9, "nobody said that they may go");
     node.atlas.acknowledge_breaker(&account()).await.unwrap();
     sleep(1800).await;
     assert_eq!(bench.ledger().live, 0);
-    settle(&node, session.id()).await;
+    settle(&node, id).await;
     plant(9);
     sleep(900).await;
     assert_eq!(bench.ledger().live, 9, "these are others");
@@ -251,13 +230,8 @@ async fn what_was_ordered_under_a_new_key_is_reaped_though_nothing_ties_it_to_th
     row.put(Table::Accounts, account().as_str().as_bytes(), br#"{"identity":"as under the old key","agreeing_scans":2}"#);
     AnyStore::new(bench.store.clone()).commit(row).await.unwrap();
     let node = bench.node("a").await;
-    let session = node.atlas.spawn(request(), options()).await.unwrap();
-    sleep(300).await;
-    let key = bench.ledger().machines[0].launch_key.unwrap().to_string();
-    session.stop().await.unwrap();
-    settle(&node, session.id()).await;
-    let me = bench.cloud.world().account("me");
-    bench.cloud.world().plant_machine("mock", &me, spec(&key)).unwrap();
+    let (_, key) = ended(&bench, &node).await;
+    bench.plant(carrying(key));
     sleep(900).await;
     assert_eq!(bench.ledger().live, 0);
 }

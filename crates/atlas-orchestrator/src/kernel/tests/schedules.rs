@@ -104,12 +104,8 @@ fn a_machine_seen_torn_first_and_whole_later_is_ended_with_an_attempt_that_was_s
 #[test]
 fn a_machine_older_than_its_order_is_neither_adopted_nor_ended() {
     let mut run = Run::new(7, false, 0);
-    let id = AttemptId::new(run.now, [1; 6]);
-    let key = TrackedKey::new(RealmId::from_bytes([1; 4]), id, [0; 5]);
+    let (id, key) = run.order();
     let relabelled = run.cloud.create(key, run.now.saturating_sub(Duration::from_secs(86_400)), Duration::from_secs(1));
-    run.tell(&Input::Candidates(Ok(vec![Candidate::default()])));
-    run.tell(&Input::Intend { key, supports: Vec::new() });
-    run.tell(&Input::Call(id, None));
     run.tell(&Input::Answered(id, Answer::Unknown(Vec::new(), failure(ErrorKind::Timeout))));
     run.tell(&Input::Found(id, vec![run.cloud.describe(&relabelled)]));
     assert!(run.record.serving().is_none());
@@ -299,11 +295,8 @@ fn a_strangers_copy_is_not_on_the_bill() {
 #[test]
 fn what_supported_a_machine_is_stuck_no_more_once_it_is_released() {
     let mut run = Run::new(7, false, 0);
-    let id = AttemptId::new(run.now, [1; 6]);
-    let key = TrackedKey::new(RealmId::from_bytes([1; 4]), id, [0; 5]);
     let support = Support { kind: "rules".to_owned(), name: "r".to_owned(), id: None, spec: serde_json::Value::Null };
-    run.tell(&Input::Candidates(Ok(vec![Candidate::default()])));
-    run.tell(&Input::Intend { key, supports: vec![support.clone()] });
+    let (id, key) = run.intend(vec![support.clone()]);
     run.tell(&Input::SupportMade(id, 0, Ok(support)));
     run.tell(&Input::Call(id, None));
     let serving = run.cloud.create(key, run.now, Duration::from_secs(1));
@@ -356,10 +349,7 @@ fn a_refusal_for_haste_does_not_hide_what_is_in_the_way() {
 #[test]
 fn an_order_whose_account_nobody_has_a_handle_on_ends_unsent_and_is_tried_again_later() {
     let mut run = Run::new(7, false, 0);
-    let id = AttemptId::new(run.now, [1; 6]);
-    let key = TrackedKey::new(RealmId::from_bytes([1; 4]), id, [0; 5]);
-    run.tell(&Input::Candidates(Ok(vec![Candidate::default()])));
-    run.tell(&Input::Intend { key, supports: Vec::new() });
+    let (id, _) = run.intend(Vec::new());
     run.tell(&Input::Answered(id, Answer::NotApplied(Next::SameLater, Failure::no_handle())));
     assert_eq!(run.record.attempts[0].phase, AttemptPhase::NotApplied);
     let again = plan(&run.record, &run.evidence, run.now, &run.cx());
@@ -382,10 +372,7 @@ fn a_session_stopped_while_atlas_held_is_said_to_be_over_once_it_holds_no_more()
 #[test]
 fn an_intent_that_is_ended_while_atlas_holds_may_have_been_sent_in_a_past_we_lost() {
     let mut run = Run::new(7, false, 0);
-    let id = AttemptId::new(run.now, [1; 6]);
-    let key = TrackedKey::new(RealmId::from_bytes([1; 4]), id, [0; 5]);
-    run.tell(&Input::Candidates(Ok(vec![Candidate::default()])));
-    run.tell(&Input::Intend { key, supports: Vec::new() });
+    let (_, key) = run.intend(Vec::new());
     let lost = run.cloud.create(key, run.now, Duration::from_secs(1));
     run.held = true;
     run.tell(&Input::Stop(Reason::Requested));
@@ -433,11 +420,8 @@ fn a_machine_that_an_answer_named_is_ours_though_a_listing_made_it_look_unclear_
 #[test]
 fn a_support_that_was_made_after_its_release_was_said_is_released_again() {
     let mut run = Run::new(7, false, 0);
-    let id = AttemptId::new(run.now, [1; 6]);
-    let key = TrackedKey::new(RealmId::from_bytes([1; 4]), id, [0; 5]);
     let support = Support { kind: "app".to_owned(), name: "atlas-x".to_owned(), id: None, spec: serde_json::Value::Null };
-    run.tell(&Input::Candidates(Ok(vec![Candidate::default()])));
-    run.tell(&Input::Intend { key, supports: vec![support.clone()] });
+    let (id, _) = run.intend(vec![support.clone()]);
     run.tell(&Input::Stop(Reason::Requested));
     run.tell(&Input::SupportReleased(id, 0, Ok(())));
     run.tell(&Input::SupportMade(id, 0, Ok(support)));
