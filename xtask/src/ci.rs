@@ -33,7 +33,9 @@ type Step = (&'static str, fn() -> Result<(), Failed>);
 const STEPS: &[Step] = &[
     ("fmt", || Cargo::new("fmt").args(["--all", "--check"]).run()),
     ("layers", layers::check),
-    ("clippy, all features", || clippy(&["--all-features", "--all-targets"])),
+    ("clippy, all features", || {
+        clippy(&["--all-features", "--all-targets"])
+    }),
     ("clippy, default features", || clippy(&["--all-targets"])),
     ("clippy, no features", || clippy(&["--no-default-features"])),
     ("single features", single_features),
@@ -44,9 +46,21 @@ const STEPS: &[Step] = &[
     ("demo", || Cargo::release("atlas").args(["demo"]).run()),
     ("conformance", || Cargo::release("atlas-conformance").run()),
     ("contract", contract),
-    ("sim", || Cargo::release("atlas-histories").args(["--seeds", "300"]).run()),
-    ("sabotage", || Cargo::release("atlas-histories").args(["--sabotage", "all"]).run()),
-    ("torture", || Cargo::release("atlas-torture").args(["--store", "redb"]).run()),
+    ("sim", || {
+        Cargo::release("atlas-histories")
+            .args(["--seeds", "300"])
+            .run()
+    }),
+    ("sabotage", || {
+        Cargo::release("atlas-histories")
+            .args(["--sabotage", "all"])
+            .run()
+    }),
+    ("torture", || {
+        Cargo::release("atlas-torture")
+            .args(["--store", "redb"])
+            .run()
+    }),
 ];
 
 pub(crate) fn run() -> Result<(), Failed> {
@@ -56,30 +70,53 @@ pub(crate) fn run() -> Result<(), Failed> {
         let started = now();
         let outcome = step();
         let took = now().saturating_sub(started).as_secs();
-        println!("── {name}: {} in {took} s", if outcome.is_ok() { "passed" } else { "FAILED" });
+        println!(
+            "── {name}: {} in {took} s",
+            if outcome.is_ok() { "passed" } else { "FAILED" }
+        );
         outcome?;
         times.push((name, took));
     }
-    println!("── all steps passed in {} s", times.iter().map(|(_, took)| took).sum::<u64>());
+    println!(
+        "── all steps passed in {} s",
+        times.iter().map(|(_, took)| took).sum::<u64>()
+    );
     Ok(())
 }
 
 /// Every test and doctest of the workspace.
 pub(crate) fn test() -> Result<(), Failed> {
-    Cargo::new("test").args(["--workspace", "--all-features", "--no-fail-fast"]).run()
+    Cargo::new("test")
+        .args(["--workspace", "--all-features", "--no-fail-fast"])
+        .run()
 }
 
 pub(crate) fn doc() -> Result<(), Failed> {
-    Cargo::new("doc").args(["--workspace", "--all-features", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings").run()
+    Cargo::new("doc")
+        .args(["--workspace", "--all-features", "--no-deps"])
+        .env("RUSTDOCFLAGS", "-D warnings")
+        .run()
 }
 
 fn clippy(args: &[&str]) -> Result<(), Failed> {
-    Cargo::new("clippy").args(["--workspace"]).args(args).args(["--", "-D", "warnings"]).run()
+    Cargo::new("clippy")
+        .args(["--workspace"])
+        .args(args)
+        .args(["--", "-D", "warnings"])
+        .run()
 }
 
 fn single_features() -> Result<(), Failed> {
     FEATURES.iter().try_for_each(|feature| {
-        Cargo::new("check").args(["--package", "atlas", "--no-default-features", "--features", feature]).run()
+        Cargo::new("check")
+            .args([
+                "--package",
+                "atlas",
+                "--no-default-features",
+                "--features",
+                feature,
+            ])
+            .run()
     })
 }
 
@@ -94,22 +131,33 @@ fn deny() -> Result<(), Failed> {
         println!("cargo-deny is not installed here: licences, bans and sources were not checked");
         return Ok(());
     }
-    Cargo::new("deny").args(["--offline", "check", "bans", "licenses", "sources"]).run()
+    Cargo::new("deny")
+        .args(["--offline", "check", "bans", "licenses", "sources"])
+        .run()
 }
 
 fn contract() -> Result<(), Failed> {
     if !Path::new(SPECS).is_dir() {
         if std::env::var_os("CI").is_some() {
-            eprintln!("contract: the clouds' API documents are not at {SPECS}, and CI may skip nothing");
+            eprintln!(
+                "contract: the clouds' API documents are not at {SPECS}, and CI may skip nothing"
+            );
             return Err(Failed(1));
         }
         println!("contract: SKIPPED, the clouds' API documents are not at {SPECS}");
         return Ok(());
     }
-    Cargo::release("atlas-contract").args(["--specs", SPECS]).run()
+    Cargo::release("atlas-contract")
+        .args(["--specs", SPECS])
+        .run()
 }
 
-#[expect(clippy::disallowed_methods, reason = "a step's seconds are measured, not simulated")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a step's seconds are measured, not simulated"
+)]
 fn now() -> Duration {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default()
 }

@@ -18,8 +18,20 @@ pub(crate) fn check() -> Result<(), Failed> {
     let musl = format!("{architecture}-unknown-linux-musl");
     let target = if has(&musl) { &musl } else { &host };
     let built = Cargo::new("build")
-        .args(["--quiet", "--release", "--package", "atlas-guard", "--message-format", "json", "--target", target])
-        .env("RUSTFLAGS", "-C target-feature=+crt-static -C strip=symbols")
+        .args([
+            "--quiet",
+            "--release",
+            "--package",
+            "atlas-guard",
+            "--message-format",
+            "json",
+            "--target",
+            target,
+        ])
+        .env(
+            "RUSTFLAGS",
+            "-C target-feature=+crt-static -C strip=symbols",
+        )
         .stdout()?;
     let Some(size) = executable(&built).and_then(|path| std::fs::metadata(path).ok()) else {
         eprintln!("guard: cargo does not say what it built");
@@ -36,8 +48,16 @@ pub(crate) fn check() -> Result<(), Failed> {
 /// This machine's architecture and target, on Linux.
 fn host() -> Option<(String, String)> {
     let said = printed(&["-vV"])?;
-    let host = said.lines().find_map(|line| line.strip_prefix("host: "))?.trim();
-    host.contains("-linux-").then(|| (host.split('-').next().unwrap_or(host).to_owned(), host.to_owned()))
+    let host = said
+        .lines()
+        .find_map(|line| line.strip_prefix("host: "))?
+        .trim();
+    host.contains("-linux-").then(|| {
+        (
+            host.split('-').next().unwrap_or(host).to_owned(),
+            host.to_owned(),
+        )
+    })
 }
 
 /// Whether a target's standard library is installed.
@@ -47,14 +67,27 @@ fn has(target: &str) -> bool {
 }
 
 fn printed(args: &[&str]) -> Option<String> {
-    let output = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())).args(args).output().ok()?;
-    output.status.success().then_some(output.stdout).and_then(|out| String::from_utf8(out).ok())
+    let output = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
+        .args(args)
+        .output()
+        .ok()?;
+    output
+        .status
+        .success()
+        .then_some(output.stdout)
+        .and_then(|out| String::from_utf8(out).ok())
 }
 
 /// The executable among cargo's messages, one JSON document a line.
 fn executable(messages: &[u8]) -> Option<String> {
     let lines = messages.split(|byte| *byte == b'\n');
-    lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok()?["executable"].as_str().map(str::to_owned)).next_back()
+    lines
+        .filter_map(|line| {
+            serde_json::from_slice::<Value>(line).ok()?["executable"]
+                .as_str()
+                .map(str::to_owned)
+        })
+        .next_back()
 }
 
 #[cfg(test)]

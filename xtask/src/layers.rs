@@ -1,4 +1,5 @@
-//! Proves that a crate imports only from floors below it. Reads `cargo metadata`; the floors are written down here.
+//! Proves that a crate imports only from floors below it. Reads `cargo metadata`; the floors are
+//! written down here.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +7,8 @@ use serde_json::Value;
 
 use crate::steps::{Cargo, Failed};
 
-/// The floor of each crate, in tenths: siblings share one, and none may import its sibling. Core lies under its neighbours.
+/// The floor of each crate, in tenths: siblings share one, and none may import its sibling. Core
+/// lies under its neighbours.
 const FLOORS: &[(&str, u32)] = &[
     ("atlas-core", 0),
     ("atlas-http", 5),
@@ -33,19 +35,53 @@ const FLOORS: &[(&str, u32)] = &[
 
 /// Edges that a floor would allow and the design does not: `(from, to, why)`.
 const FORBIDDEN: &[(&str, &str, &str)] = &[
-    ("atlas-orchestrator", "atlas-provider-", "the orchestrator is handed provider handles"),
-    ("atlas-orchestrator", "atlas-http", "the orchestrator makes no request of its own"),
-    ("atlas-orchestrator", "atlas-testkit", "the orchestrator does not know that a cloud is simulated"),
-    ("atlas-web", "atlas-fly-ops", "the web face is handed trait objects"),
-    ("atlas-fly-ops", "atlas-provider-", "fly-ops stands apart from the compute path"),
-    ("atlas-sim", "atlas-provider-", "a simulated cloud shares nothing with the provider it tests"),
+    (
+        "atlas-orchestrator",
+        "atlas-provider-",
+        "the orchestrator is handed provider handles",
+    ),
+    (
+        "atlas-orchestrator",
+        "atlas-http",
+        "the orchestrator makes no request of its own",
+    ),
+    (
+        "atlas-orchestrator",
+        "atlas-testkit",
+        "the orchestrator does not know that a cloud is simulated",
+    ),
+    (
+        "atlas-web",
+        "atlas-fly-ops",
+        "the web face is handed trait objects",
+    ),
+    (
+        "atlas-fly-ops",
+        "atlas-provider-",
+        "fly-ops stands apart from the compute path",
+    ),
+    (
+        "atlas-sim",
+        "atlas-provider-",
+        "a simulated cloud shares nothing with the provider it tests",
+    ),
 ];
 
 /// Third-party crates that must never be in the tree.
-const BANNED: &[&str] = &["openssl-sys", "native-tls", "aws-lc-sys", "reqwest", "chrono", "serde_yml", "ctor"];
+const BANNED: &[&str] = &[
+    "openssl-sys",
+    "native-tls",
+    "aws-lc-sys",
+    "reqwest",
+    "chrono",
+    "serde_yml",
+    "ctor",
+];
 
 pub(crate) fn check() -> Result<(), Failed> {
-    let metadata = Cargo::new("metadata").args(["--format-version", "1", "--all-features", "--locked"]).stdout()?;
+    let metadata = Cargo::new("metadata")
+        .args(["--format-version", "1", "--all-features", "--locked"])
+        .stdout()?;
     let metadata: Value = serde_json::from_slice(&metadata).map_err(|error| {
         eprintln!("layers: cargo metadata is not JSON: {error}");
         Failed(1)
@@ -65,7 +101,10 @@ pub(crate) fn check() -> Result<(), Failed> {
 fn complaints(metadata: &Value) -> Vec<String> {
     let floors: BTreeMap<&str, u32> = FLOORS.iter().copied().collect();
     let mut found = Vec::new();
-    let packages = metadata["packages"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let packages = metadata["packages"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     for package in packages {
         let name = package["name"].as_str().unwrap_or_default();
         if BANNED.contains(&name) {
@@ -75,14 +114,24 @@ fn complaints(metadata: &Value) -> Vec<String> {
             continue;
         }
         let Some(from) = floors.get(name) else {
-            found.push(format!("{name} stands on no floor: name one in xtask/src/layers.rs"));
+            found.push(format!(
+                "{name} stands on no floor: name one in xtask/src/layers.rs"
+            ));
             continue;
         };
-        for dependency in package["dependencies"].as_array().map(Vec::as_slice).unwrap_or_default() {
+        for dependency in package["dependencies"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default()
+        {
             let to_name = dependency["name"].as_str().unwrap_or_default();
-            let Some(to) = floors.get(to_name) else { continue };
+            let Some(to) = floors.get(to_name) else {
+                continue;
+            };
             if dependency["kind"] == "dev" {
-                if name == "atlas-core" || (to >= from && ![name, "atlas-testkit", "atlas-sim"].contains(&to_name)) {
+                if name == "atlas-core"
+                    || (to >= from && ![name, "atlas-testkit", "atlas-sim"].contains(&to_name))
+                {
                     found.push(format!("{name} has a dev edge up to {to_name}"));
                 }
                 continue;
@@ -93,7 +142,10 @@ fn complaints(metadata: &Value) -> Vec<String> {
                 ));
             }
             for (source, target, why) in FORBIDDEN {
-                if name == *source && (to_name == *target || (target.ends_with('-') && to_name.starts_with(target))) {
+                if name == *source
+                    && (to_name == *target
+                        || (target.ends_with('-') && to_name.starts_with(target)))
+                {
                     found.push(format!("{name} imports {to_name}: {why}"));
                 }
             }
@@ -108,7 +160,10 @@ mod tests {
     use serde_json::json;
 
     fn package(name: &str, edges: &[(&str, Option<&str>)]) -> Value {
-        let edges: Vec<_> = edges.iter().map(|(name, kind)| json!({ "name": name, "kind": kind })).collect();
+        let edges: Vec<_> = edges
+            .iter()
+            .map(|(name, kind)| json!({ "name": name, "kind": kind }))
+            .collect();
         json!({ "name": name, "source": null, "dependencies": edges })
     }
 
@@ -119,16 +174,48 @@ mod tests {
     #[test]
     fn an_edge_that_climbs_or_joins_siblings_is_named() {
         assert!(complaints_of(&[package("atlas-http", &[("atlas-core", None)])]).is_empty());
-        assert_eq!(complaints_of(&[package("atlas-core", &[("atlas-http", None)])]).len(), 1);
-        assert_eq!(complaints_of(&[package("atlas-provider-fly", &[("atlas-provider-runpod", None)])]).len(), 1);
-        assert_eq!(complaints_of(&[package("atlas-orchestrator", &[("atlas-provider-runpod", None)])]).len(), 1);
-        assert_eq!(complaints_of(&[package("atlas-core", &[("atlas-testkit", Some("dev"))])]).len(), 1);
-        assert!(complaints_of(&[package("atlas-provider-runpod", &[("atlas-testkit", Some("dev"))])]).is_empty());
+        assert_eq!(
+            complaints_of(&[package("atlas-core", &[("atlas-http", None)])]).len(),
+            1
+        );
+        assert_eq!(
+            complaints_of(&[package(
+                "atlas-provider-fly",
+                &[("atlas-provider-runpod", None)]
+            )])
+            .len(),
+            1
+        );
+        assert_eq!(
+            complaints_of(&[package(
+                "atlas-orchestrator",
+                &[("atlas-provider-runpod", None)]
+            )])
+            .len(),
+            1
+        );
+        assert_eq!(
+            complaints_of(&[package("atlas-core", &[("atlas-testkit", Some("dev"))])]).len(),
+            1
+        );
+        assert!(
+            complaints_of(&[package(
+                "atlas-provider-runpod",
+                &[("atlas-testkit", Some("dev"))]
+            )])
+            .is_empty()
+        );
     }
 
     #[test]
     fn a_crate_without_a_floor_and_a_banned_one_are_named() {
         assert_eq!(complaints_of(&[package("atlas-attic", &[])]).len(), 1);
-        assert_eq!(complaints_of(&[json!({ "name": "reqwest", "source": "registry", "dependencies": [] })]).len(), 1);
+        assert_eq!(
+            complaints_of(&[
+                json!({ "name": "reqwest", "source": "registry", "dependencies": [] })
+            ])
+            .len(),
+            1
+        );
     }
 }

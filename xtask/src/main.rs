@@ -1,4 +1,5 @@
-//! The project's own commands: `cargo xtask <command>`. Parses arguments and runs other programs; holds no logic of atlas.
+//! The project's own commands: `cargo xtask <command>`. Parses arguments and runs other programs;
+//! holds no logic of atlas.
 
 mod ci;
 mod guard;
@@ -36,7 +37,9 @@ fn main() -> ExitCode {
         "demo" => Cargo::release("atlas").args(["demo"]).args(&rest).run(),
         "test" => match rest.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             [] => ci::test(),
-            ["--live", cloud] => Cargo::release("atlas-conformance").args(["--live", cloud]).run(),
+            ["--live", cloud] => Cargo::release("atlas-conformance")
+                .args(["--live", cloud])
+                .run(),
             _ => return usage("test takes nothing, or --live NAME"),
         },
         "ci" => ci::run(),

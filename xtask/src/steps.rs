@@ -18,8 +18,9 @@ impl Cargo {
         Self(command)
     }
 
-    /// Runs a binary of the workspace, built with optimisation. No package is named: each would have features of its own in crates that
-    /// all of them use, and tokio with all that stands on it would be built anew for every one.
+    /// Runs a binary of the workspace, built with optimisation. No package is named: each would
+    /// have features of its own in crates that all of them use, and tokio with all that stands on
+    /// it would be built anew for every one.
     pub(crate) fn release(binary: &str) -> Self {
         Self::new("run").args(["--quiet", "--release", "--bin", binary, "--"])
     }
@@ -37,7 +38,12 @@ impl Cargo {
     pub(crate) fn run(mut self) -> Result<(), Failed> {
         match self.0.status() {
             Ok(status) if status.success() => Ok(()),
-            Ok(status) => Err(Failed(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))),
+            Ok(status) => Err(Failed(
+                status
+                    .code()
+                    .and_then(|code| u8::try_from(code).ok())
+                    .unwrap_or(1),
+            )),
             Err(error) => {
                 eprintln!("xtask: cargo did not start: {error}");
                 Err(Failed(1))
@@ -47,10 +53,18 @@ impl Cargo {
 
     /// What it prints on stdout.
     pub(crate) fn stdout(mut self) -> Result<Vec<u8>, Failed> {
-        let output = self.0.stderr(std::process::Stdio::inherit()).output().map_err(|error| {
-            eprintln!("xtask: cargo did not start: {error}");
-            Failed(1)
-        })?;
-        if output.status.success() { Ok(output.stdout) } else { Err(Failed(1)) }
+        let output = self
+            .0
+            .stderr(std::process::Stdio::inherit())
+            .output()
+            .map_err(|error| {
+                eprintln!("xtask: cargo did not start: {error}");
+                Failed(1)
+            })?;
+        if output.status.success() {
+            Ok(output.stdout)
+        } else {
+            Err(Failed(1))
+        }
     }
 }

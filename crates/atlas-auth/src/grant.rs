@@ -1,7 +1,9 @@
-//! Grants: short-lived tokens that a session's key signs and the machine verifies offline, revocable one by one.
+//! Grants: short-lived tokens that a session's key signs and the machine verifies offline,
+//! revocable one by one.
 //!
-//! `ag1.PAYLOAD.MAC`, both in url-safe base64 without padding. The key is derived from the session's credential, which machine
-//! and caller share: a new grant needs no new secret in the machine and no restart of it.
+//! `ag1.PAYLOAD.MAC`, both in url-safe base64 without padding. The key is derived from the
+//! session's credential, which machine and caller share: a new grant needs no new secret in the
+//! machine and no restart of it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,9 +21,11 @@ use crate::signed_url::{Verdict, atlas::has_dot_segments};
 pub const PREFIX: &str = "ag1.";
 /// The query parameter that carries a grant where a header cannot be sent: a browser's WebSocket.
 pub const PARAMETER: &str = "atlas_grant";
-/// Where a guard is asked and told things: activity, permit, revocation. Only a scope that begins here opens it.
+/// Where a guard is asked and told things: activity, permit, revocation. Only a scope that begins
+/// here opens it.
 pub const CONTROL_PREFIX: &str = "/_atlas/";
-/// The longest a grant may live. A verifier refuses more, so it may forget a revocation after this long.
+/// The longest a grant may live. A verifier refuses more, so it may forget a revocation after this
+/// long.
 pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// Which grant: what one is revoked by.
@@ -48,7 +52,9 @@ impl FromStr for GrantId {
         bytes
             .and_then(|bytes| bytes.try_into().ok())
             .map(Self)
-            .ok_or_else(|| Error::validation("grant id", "must be 22 characters of url-safe base64"))
+            .ok_or_else(|| {
+                Error::validation("grant id", "must be 22 characters of url-safe base64")
+            })
     }
 }
 
@@ -69,22 +75,31 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// What lies under `prefix`, which begins with `/`. Segments are whole: `/a` opens `/a` and `/a/b`, not `/ab`.
+    /// What lies under `prefix`, which begins with `/`. Segments are whole: `/a` opens `/a` and
+    /// `/a/b`, not `/ab`.
     ///
     /// # Errors
-    /// `validation` for a prefix that does not begin with `/`, has dot segments, or is longer than 1024 bytes.
+    /// `validation` for a prefix that does not begin with `/`, has dot segments, or is longer than
+    /// 1024 bytes.
     pub fn new(access: Access, prefix: impl Into<String>) -> Result<Self> {
         let prefix = prefix.into();
         if !prefix.starts_with('/') || prefix.len() > 1024 || has_dot_segments(&prefix) {
-            return Err(Error::validation("scope", "must be a path prefix that begins with / and has no dot segments"));
+            return Err(Error::validation(
+                "scope",
+                "must be a path prefix that begins with / and has no dot segments",
+            ));
         }
         Ok(Self { access, prefix })
     }
 
-    /// A guard's control paths: reading its activity, or also renewing its permit and revoking grants.
+    /// A guard's control paths: reading its activity, or also renewing its permit and revoking
+    /// grants.
     #[must_use]
     pub fn control(access: Access) -> Self {
-        Self { access, prefix: CONTROL_PREFIX.to_owned() }
+        Self {
+            access,
+            prefix: CONTROL_PREFIX.to_owned(),
+        }
     }
 
     /// Its path prefix.
@@ -99,7 +114,8 @@ impl Scope {
         self.access
     }
 
-    /// True when it opens this request. A path that a server might resolve to another is opened by `/` alone.
+    /// True when it opens this request. A path that a server might resolve to another is opened by
+    /// `/` alone.
     #[must_use]
     pub fn allows(&self, method: &str, path: &str) -> bool {
         let method = self.access == Access::All || matches!(method, "GET" | "HEAD" | "OPTIONS");
@@ -155,25 +171,49 @@ impl GrantKey {
 
     /// A new grant, and its token.
     #[must_use]
-    pub fn mint(&self, scope: Scope, now: Timestamp, lifetime: Duration, entropy: &dyn Entropy) -> (Grant, Secret) {
+    pub fn mint(
+        &self,
+        scope: Scope,
+        now: Timestamp,
+        lifetime: Duration,
+        entropy: &dyn Entropy,
+    ) -> (Grant, Secret) {
         let mut id = [0; 16];
         entropy.fill(&mut id);
-        let expires_at = Timestamp::from_unix_seconds(now.saturating_add(lifetime.min(MAX_LIFETIME)).unix_seconds());
-        let grant = Grant { id: GrantId(id), expires_at, scope };
+        let expires_at = Timestamp::from_unix_seconds(
+            now.saturating_add(lifetime.min(MAX_LIFETIME))
+                .unix_seconds(),
+        );
+        let grant = Grant {
+            id: GrantId(id),
+            expires_at,
+            scope,
+        };
         let payload = write(&grant);
         let mac = hmac::sign(&self.0, &payload);
-        let token = [PREFIX, &BASE64URL_NOPAD.encode(&payload), ".", &BASE64URL_NOPAD.encode(mac.as_ref())].concat();
+        let token = [
+            PREFIX,
+            &BASE64URL_NOPAD.encode(&payload),
+            ".",
+            &BASE64URL_NOPAD.encode(mac.as_ref()),
+        ]
+        .concat();
         (grant, Secret::new(token))
     }
 
-    /// Reads a token. Says nothing about revocation or about a request: ask [`Revoked`] and [`Scope::allows`].
+    /// Reads a token. Says nothing about revocation or about a request: ask [`Revoked`] and
+    /// [`Scope::allows`].
     ///
     /// # Errors
     /// Any verdict but [`Verdict::Ok`]. The signature is looked at first.
     pub fn verify(&self, token: &str, now: Timestamp) -> std::result::Result<Grant, Verdict> {
-        let parts = token.strip_prefix(PREFIX).and_then(|rest| rest.split_once('.'));
+        let parts = token
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.split_once('.'));
         let decode = |text: &str| BASE64URL_NOPAD.decode(text.as_bytes()).ok();
-        let (payload, mac) = parts.and_then(|(payload, mac)| decode(payload).zip(decode(mac))).ok_or(Verdict::Malformed)?;
+        let (payload, mac) = parts
+            .and_then(|(payload, mac)| decode(payload).zip(decode(mac)))
+            .ok_or(Verdict::Malformed)?;
         hmac::verify(&self.0, &payload, &mac).map_err(|_| Verdict::BadSignature)?;
         let grant = read(&payload).ok_or(Verdict::Malformed)?;
         let latest = now.saturating_add(MAX_LIFETIME).unix_seconds();
@@ -209,10 +249,15 @@ fn read(payload: &[u8]) -> Option<Grant> {
         _ => return None,
     };
     let scope = Scope::new(access, std::str::from_utf8(prefix).ok()?).ok()?;
-    Some(Grant { id: GrantId(*id), expires_at: Timestamp::from_unix_seconds(i64::from_be_bytes(*expires_at)), scope })
+    Some(Grant {
+        id: GrantId(*id),
+        expires_at: Timestamp::from_unix_seconds(i64::from_be_bytes(*expires_at)),
+        scope,
+    })
 }
 
-/// The grants a machine no longer honours. Forgets each after [`MAX_LIFETIME`], when none of that id can be valid.
+/// The grants a machine no longer honours. Forgets each after [`MAX_LIFETIME`], when none of that
+/// id can be valid.
 #[derive(Debug, Default)]
 pub struct Revoked(Mutex<BTreeMap<GrantId, Timestamp>>);
 
@@ -227,7 +272,10 @@ impl Revoked {
     /// True when it was revoked.
     #[must_use]
     pub fn contains(&self, id: GrantId) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&id)
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains_key(&id)
     }
 }
 
@@ -247,21 +295,37 @@ mod tests {
     }
 
     fn minted(scope: Scope) -> (Grant, Secret) {
-        key().mint(scope, at(1000), Duration::from_secs(60), &SystemEntropy::new())
+        key().mint(
+            scope,
+            at(1000),
+            Duration::from_secs(60),
+            &SystemEntropy::new(),
+        )
     }
 
     #[test]
     fn a_grant_verifies_offline_until_its_last_second_and_only_with_its_sessions_key() {
         let (grant, token) = minted(Scope::new(Access::Read, "/ws").unwrap());
         assert_eq!(key().verify(token.expose(), at(1060)), Ok(grant));
-        assert_eq!(key().verify(token.expose(), at(1061)), Err(Verdict::Expired));
-        assert_eq!(GrantKey::new(&Secret::new("other")).verify(token.expose(), at(1000)), Err(Verdict::BadSignature));
+        assert_eq!(
+            key().verify(token.expose(), at(1061)),
+            Err(Verdict::Expired)
+        );
+        assert_eq!(
+            GrantKey::new(&Secret::new("other")).verify(token.expose(), at(1000)),
+            Err(Verdict::BadSignature)
+        );
         assert_eq!(key().verify("ag1.x", at(1000)), Err(Verdict::Malformed));
     }
 
     #[test]
     fn no_grant_outlives_the_memory_of_its_revocation() {
-        let (grant, token) = key().mint(Scope::new(Access::All, "/").unwrap(), at(0), Duration::MAX, &SystemEntropy::new());
+        let (grant, token) = key().mint(
+            Scope::new(Access::All, "/").unwrap(),
+            at(0),
+            Duration::MAX,
+            &SystemEntropy::new(),
+        );
         assert_eq!(grant.expires_at(), at(24 * 3600));
         let revoked = Revoked::default();
         revoked.revoke(grant.id(), at(0));
@@ -269,7 +333,10 @@ mod tests {
         assert!(revoked.contains(grant.id()));
         revoked.revoke(minted(grant.scope().clone()).0.id(), at(24 * 3600 + 1));
         assert!(!revoked.contains(grant.id()));
-        assert_eq!(key().verify(token.expose(), at(24 * 3600 + 1)), Err(Verdict::Expired));
+        assert_eq!(
+            key().verify(token.expose(), at(24 * 3600 + 1)),
+            Err(Verdict::Expired)
+        );
     }
 
     #[test]
@@ -286,7 +353,11 @@ mod tests {
             ("/a", "/a/%2E%2e/b", false),
             ("/a", "/", false),
         ] {
-            assert_eq!(scope(Access::All, prefix).allows("POST", path), inside, "{prefix} {path}");
+            assert_eq!(
+                scope(Access::All, prefix).allows("POST", path),
+                inside,
+                "{prefix} {path}"
+            );
         }
         assert!(scope(Access::Read, "/").allows("GET", "/ws"));
         assert!(!scope(Access::Read, "/").allows("POST", "/ws"));

@@ -1,7 +1,7 @@
 //! A tower layer that lets a request pass only with a credential. For axum, hyper and tonic alike.
 //!
-//! It looks at the head alone and passes the request on as it came, so WebSocket upgrades and `Range` work; the one answer it
-//! gives itself is a bare 401 that never says which part was wrong.
+//! It looks at the head alone and passes the request on as it came, so WebSocket upgrades and
+//! `Range` work; the one answer it gives itself is a bare 401 that never says which part was wrong.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,7 +16,8 @@ use tower_service::Service;
 
 use crate::verifier::Verifier;
 
-/// Wraps a service so that only what the verifier lets pass reaches it, with its [`crate::Principal`] in the extensions.
+/// Wraps a service so that only what the verifier lets pass reaches it, with its
+/// [`crate::Principal`] in the extensions.
 #[derive(Clone, Debug)]
 pub struct VerifyLayer(Arc<Verifier>);
 
@@ -32,7 +33,10 @@ impl<S> Layer<S> for VerifyLayer {
     type Service = Verify<S>;
 
     fn layer(&self, inner: S) -> Verify<S> {
-        Verify { verifier: Arc::clone(&self.0), inner }
+        Verify {
+            verifier: Arc::clone(&self.0),
+            inner,
+        }
     }
 }
 
@@ -94,6 +98,9 @@ where
 pub fn unauthorized<R: Default>() -> Response<R> {
     let mut response = Response::new(R::default());
     *response.status_mut() = StatusCode::UNAUTHORIZED;
-    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"atlas\""));
+    response.headers_mut().insert(
+        WWW_AUTHENTICATE,
+        HeaderValue::from_static("Bearer realm=\"atlas\""),
+    );
     response
 }

@@ -1,4 +1,5 @@
-//! Credentials a browser can carry straight to a machine: minted here, verified in front of the machine.
+//! Credentials a browser can carry straight to a machine: minted here, verified in front of the
+//! machine.
 //!
 //! ```
 //! use atlas_auth::token;

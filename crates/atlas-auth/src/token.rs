@@ -1,6 +1,7 @@
 //! Bearer tokens: 256 random bits a caller sees once, and the hash to keep of them.
 //!
-//! Tokens and hashes are interchangeable with `ex_atlas`'s: url-safe base64 without padding, SHA-256 in lower-case hex.
+//! Tokens and hashes are interchangeable with `ex_atlas`'s: url-safe base64 without padding,
+//! SHA-256 in lower-case hex.
 
 use std::fmt;
 
@@ -14,7 +15,8 @@ use subtle::ConstantTimeEq;
 /// Bytes of randomness in a token.
 pub const TOKEN_BYTES: usize = 32;
 
-/// A new token with its hash. The token is in [`Credential::secret`], its header value in [`Credential::header`].
+/// A new token with its hash. The token is in [`Credential::secret`], its header value in
+/// [`Credential::header`].
 #[must_use]
 pub fn mint(entropy: &dyn Entropy) -> Credential {
     let token = random_text(entropy);
@@ -49,10 +51,12 @@ impl Hash {
     #[must_use]
     pub fn parse(hash: &str) -> Option<Self> {
         let mut bytes = [0; 32];
-        (hash.len() == 64 && HEXLOWER.decode_mut(hash.as_bytes(), &mut bytes).is_ok()).then_some(Self(bytes))
+        (hash.len() == 64 && HEXLOWER.decode_mut(hash.as_bytes(), &mut bytes).is_ok())
+            .then_some(Self(bytes))
     }
 
-    /// True when this is the hash of `token`. Takes the same time wherever they differ, and whatever the token is.
+    /// True when this is the hash of `token`. Takes the same time wherever they differ, and
+    /// whatever the token is.
     #[must_use]
     pub fn matches(&self, token: &str) -> bool {
         let difference = sha256(token)
@@ -60,7 +64,9 @@ impl Hash {
             .0
             .iter()
             .zip(self.0.as_chunks::<8>().0)
-            .fold(0, |sum, (a, b)| sum | (u64::from_ne_bytes(*a) ^ u64::from_ne_bytes(*b)));
+            .fold(0, |sum, (a, b)| {
+                sum | (u64::from_ne_bytes(*a) ^ u64::from_ne_bytes(*b))
+            });
         difference.ct_eq(&0).into()
     }
 }
@@ -90,10 +96,14 @@ pub fn header(token: &Secret) -> Secret {
 pub fn from_header(value: &str) -> Option<&str> {
     let (scheme, token) = value.trim().split_once(' ')?;
     let token = token.trim_start();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && !token.contains(char::is_whitespace)).then_some(token)
+    (scheme.eq_ignore_ascii_case("bearer")
+        && !token.is_empty()
+        && !token.contains(char::is_whitespace))
+    .then_some(token)
 }
 
-/// The token in the one `Authorization` header. Of several none is read: servers behind differ in which they take.
+/// The token in the one `Authorization` header. Of several none is read: servers behind differ in
+/// which they take.
 #[must_use]
 pub fn from_headers(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
@@ -122,7 +132,10 @@ mod tests {
         let minted = mint(&SystemEntropy::new());
         let token = minted.secret().expose();
         assert_eq!(BASE64URL_NOPAD.decode(token.as_bytes()).unwrap().len(), 32);
-        assert_eq!((minted.scheme(), minted.env_name()), (Auth::Bearer, PRESHARED_KEY_ENV));
+        assert_eq!(
+            (minted.scheme(), minted.env_name()),
+            (Auth::Bearer, PRESHARED_KEY_ENV)
+        );
         assert!(verify(token, minted.hash().unwrap()));
         assert_eq!(from_header(minted.header().unwrap().expose()), Some(token));
         assert_ne!(token, mint(&SystemEntropy::new()).secret().expose());
@@ -131,7 +144,10 @@ mod tests {
     #[test]
     fn the_hash_is_sha_256_in_lower_case_hex() {
         // FIPS 180-2, appendix B.1.
-        assert_eq!(hash("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(
+            hash("abc"),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
         assert!(!verify("abc", &hash("abc").to_uppercase()));
     }
 

@@ -24,7 +24,8 @@ pub enum Principal {
     Grant(Grant),
 }
 
-/// The address a request comes from, for signatures bound to one. Put it into the request's extensions.
+/// The address a request comes from, for signatures bound to one. Put it into the request's
+/// extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientAddress(pub IpAddr);
 
@@ -45,7 +46,15 @@ impl Verifier {
     /// Lets nothing pass yet.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let revoked = Arc::default();
-        Self { clock, bearers: vec![], urls: vec![], compatible: true, grants: vec![], revoked, host: None }
+        Self {
+            clock,
+            bearers: vec![],
+            urls: vec![],
+            compatible: true,
+            grants: vec![],
+            revoked,
+            host: None,
+        }
     }
 
     /// Lets this bearer token pass, and the others that were named.
@@ -59,12 +68,14 @@ impl Verifier {
     /// # Errors
     /// `validation` when it is not what [`token::hash`] writes.
     pub fn bearer_hash(mut self, hash: &str) -> Result<Self> {
-        let hash = token::Hash::parse(hash).ok_or_else(|| Error::validation("hash", "must be 64 lower-case hex digits"))?;
+        let hash = token::Hash::parse(hash)
+            .ok_or_else(|| Error::validation("hash", "must be 64 lower-case hex digits"))?;
         self.bearers.push(hash);
         Ok(self)
     }
 
-    /// Lets URLs signed with this secret pass, and with the others that were named: old and new while a secret is rotated.
+    /// Lets URLs signed with this secret pass, and with the others that were named: old and new
+    /// while a secret is rotated.
     pub fn signed_url(mut self, secret: &Secret) -> Self {
         self.urls.push(Key::new(secret));
         self
@@ -72,7 +83,10 @@ impl Verifier {
 
     /// Takes URLs of the atlas format only. The compatible format binds neither host nor method.
     pub fn atlas_format_only(self) -> Self {
-        Self { compatible: false, ..self }
+        Self {
+            compatible: false,
+            ..self
+        }
     }
 
     /// Lets grants of this session's credential pass, where their scope opens the request.
@@ -88,21 +102,39 @@ impl Verifier {
 
     /// The host that URLs are signed for, where a proxy in front rewrites `Host`.
     pub fn host(self, host: impl Into<String>) -> Self {
-        Self { host: Some(host.into()), ..self }
+        Self {
+            host: Some(host.into()),
+            ..self
+        }
     }
 
-    /// Who this request comes from; `None` when nothing in it is valid. Several credentials may be tried: one is enough.
+    /// Who this request comes from; `None` when nothing in it is valid. Several credentials may be
+    /// tried: one is enough.
     #[must_use]
     pub fn check<B>(&self, request: &Request<B>) -> Option<Principal> {
-        let client = request.extensions().get::<ClientAddress>().map(|client| client.0);
+        let client = request
+            .extensions()
+            .get::<ClientAddress>()
+            .map(|client| client.0);
         self.check_parts(request.method(), request.uri(), request.headers(), client)
     }
 
     /// The same, of a request in parts.
     #[must_use]
-    pub fn check_parts(&self, method: &Method, uri: &Uri, headers: &HeaderMap, client: Option<IpAddr>) -> Option<Principal> {
-        // RFC 8441: what HTTP/1 asks with GET and Upgrade, HTTP/2 asks with CONNECT and :protocol, which has a path.
-        let method = if *method == Method::CONNECT && uri.path().starts_with('/') { "GET" } else { method.as_str() };
+    pub fn check_parts(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        client: Option<IpAddr>,
+    ) -> Option<Principal> {
+        // RFC 8441: what HTTP/1 asks with GET and Upgrade, HTTP/2 asks with CONNECT and :protocol,
+        // which has a path.
+        let method = if *method == Method::CONNECT && uri.path().starts_with('/') {
+            "GET"
+        } else {
+            method.as_str()
+        };
         if let Some(shown) = token::from_headers(headers) {
             if self.bearers.iter().any(|hash| hash.matches(shown)) {
                 return Some(Principal::Bearer);
@@ -111,7 +143,8 @@ impl Verifier {
                 return Some(Principal::Grant(grant));
             }
         }
-        let shown = parameters(uri).find_map(|pair| pair.strip_prefix(grant::PARAMETER)?.strip_prefix('='));
+        let shown =
+            parameters(uri).find_map(|pair| pair.strip_prefix(grant::PARAMETER)?.strip_prefix('='));
         if let Some(grant) = shown.and_then(|shown| self.grant(shown, method, uri.path())) {
             return Some(Principal::Grant(grant));
         }
@@ -123,44 +156,77 @@ impl Verifier {
             return None;
         }
         let now = self.clock.now();
-        let grant = self.grants.iter().find_map(|key| key.verify(shown, now).ok())?;
+        let grant = self
+            .grants
+            .iter()
+            .find_map(|key| key.verify(shown, now).ok())?;
         (grant.scope().allows(method, path) && !self.revoked.contains(grant.id())).then_some(grant)
     }
 
-    fn url(&self, method: &str, uri: &Uri, headers: &HeaderMap, client: Option<IpAddr>) -> Option<Principal> {
+    fn url(
+        &self,
+        method: &str,
+        uri: &Uri,
+        headers: &HeaderMap,
+        client: Option<IpAddr>,
+    ) -> Option<Principal> {
         let path_and_query = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         let host = match &self.host {
             Some(host) => host.as_str(),
-            None => uri.authority().map(http::uri::Authority::as_str).or_else(|| headers.get(HOST)?.to_str().ok())?,
+            None => uri
+                .authority()
+                .map(http::uri::Authority::as_str)
+                .or_else(|| headers.get(HOST)?.to_str().ok())?,
         };
         let target = Target::new(method, host, path_and_query);
         let now = self.clock.now();
         if target.is_signed() {
             let target = client.map_or(target, |client| target.client(client));
-            return atlas::verify(&target, &self.urls, now).is_ok().then_some(Principal::SignedUrl(Format::Atlas));
+            return atlas::verify(&target, &self.urls, now)
+                .is_ok()
+                .then_some(Principal::SignedUrl(Format::Atlas));
         }
-        let good = self.compatible && self.urls.iter().any(|key| compatible::verify(path_and_query, key, now).is_ok());
+        let good = self.compatible
+            && self
+                .urls
+                .iter()
+                .any(|key| compatible::verify(path_and_query, key, now).is_ok());
         good.then_some(Principal::SignedUrl(Format::Compatible))
     }
 
-    /// Takes every credential of ours out of a request, so that whoever is behind never sees one: also out of the `Referer`, in which
-    /// a browser repeats the signed URL of the page. What belongs to others (another `Authorization`, other parameters) stays byte for
-    /// byte.
+    /// Takes every credential of ours out of a request, so that whoever is behind never sees one:
+    /// also out of the `Referer`, in which a browser repeats the signed URL of the page. What
+    /// belongs to others (another `Authorization`, other parameters) stays byte for byte.
     pub fn strip(&self, uri: &mut Uri, headers: &mut HeaderMap) {
         rewrite(headers, &AUTHORIZATION, |value| {
             let shown = value.to_str().ok().and_then(token::from_header);
-            let ours = |shown: &str| shown.starts_with(grant::PREFIX) || self.bearers.iter().any(|hash| hash.matches(shown));
-            if shown.is_some_and(ours) { Kept::Nothing } else { Kept::All }
-        });
-        rewrite(headers, &REFERER, |value| {
-            let Ok(text) = value.to_str() else { return Kept::Nothing };
-            let Some((page, query)) = text.split_once('?') else { return Kept::All };
-            match self.without_ours(query) {
-                None => Kept::All,
-                Some(query) => HeaderValue::from_str(&joined(page, &query)).map_or(Kept::Nothing, Kept::Rest),
+            let ours = |shown: &str| {
+                shown.starts_with(grant::PREFIX)
+                    || self.bearers.iter().any(|hash| hash.matches(shown))
+            };
+            if shown.is_some_and(ours) {
+                Kept::Nothing
+            } else {
+                Kept::All
             }
         });
-        let Some(query) = self.without_ours(uri.query().unwrap_or_default()) else { return };
+        rewrite(headers, &REFERER, |value| {
+            let Ok(text) = value.to_str() else {
+                return Kept::Nothing;
+            };
+            let Some((page, query)) = text.split_once('?') else {
+                return Kept::All;
+            };
+            match self.without_ours(query) {
+                None => Kept::All,
+                Some(query) => {
+                    HeaderValue::from_str(&joined(page, &query)).map_or(Kept::Nothing, Kept::Rest)
+                }
+            }
+        });
+        let Some(query) = self.without_ours(uri.query().unwrap_or_default()) else {
+            return;
+        };
         let mut parts = uri.clone().into_parts();
         // What was a path and a query stays one when parameters leave it.
         parts.path_and_query = joined(uri.path(), &query).parse().ok();
@@ -174,7 +240,8 @@ impl Verifier {
         let compatible = self.compatible && !self.urls.is_empty() && is_compatible(query);
         let keep = |pair: &&str| {
             let name = pair.split('=').next().unwrap_or(pair);
-            let signs = || query::pairs(name).any(|(name, _)| matches!(name.as_ref(), b"exp" | b"sig"));
+            let signs =
+                || query::pairs(name).any(|(name, _)| matches!(name.as_ref(), b"exp" | b"sig"));
             !(name == atlas::PARAMETER || name == grant::PARAMETER || compatible && signs())
         };
         let all = query.split('&');
@@ -211,7 +278,11 @@ fn rewrite(headers: &mut HeaderMap, name: &HeaderName, keep: impl Fn(&HeaderValu
 }
 
 fn joined(path: &str, query: &str) -> String {
-    if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
+    if query.is_empty() {
+        path.to_owned()
+    } else {
+        format!("{path}?{query}")
+    }
 }
 
 fn parameters(uri: &Uri) -> impl Iterator<Item = &str> {

@@ -1,10 +1,13 @@
-//! `call_get_N`: a point read over loopback with N in flight, against bare hyper and a typed parse on the same kind of connection.
+//! `call_get_N`: a point read over loopback with N in flight, against bare hyper and a typed parse
+//! on the same kind of connection.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use atlas_core::config::{ApiKey, Origin};
-use atlas_core::{AccountLimits, AnyProvider, CallContext, ComputeId, ProviderId, RetryClass, Secret};
+use atlas_core::{
+    AccountLimits, AnyProvider, CallContext, ComputeId, ProviderId, RetryClass, Secret,
+};
 use atlas_http::{Call, Client};
 use atlas_provider_runpod::RunPod;
 use bytes::Bytes;
@@ -35,17 +38,26 @@ pub(crate) enum Way {
     Provider,
     /// The HTTP stack alone, into the baseline's type: what the stack costs without the contract.
     Stack,
-    /// hyper with its pooled client, and nothing around it: no deadline, retry, pacing, span or error mapping. The baseline of the others,
-    /// because their connections come from the same pool.
+    /// hyper with its pooled client, and nothing around it: no deadline, retry, pacing, span or
+    /// error mapping. The baseline of the others, because their connections come from the same
+    /// pool.
     Pooled,
-    /// One hyper connection held by each caller, which a client of many hosts cannot do: what the pool itself costs.
+    /// One hyper connection held by each caller, which a client of many hosts cannot do: what the
+    /// pool itself costs.
     Held,
 }
 
 /// Measures one row.
-pub(crate) fn row(name: &'static str, in_flight: usize, way: Way, baseline: Way) -> Result<Row, Failure> {
+pub(crate) fn row(
+    name: &'static str,
+    in_flight: usize,
+    way: Way,
+    baseline: Way,
+) -> Result<Row, Failure> {
     let server = Server::start()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let ours = Caller::new(way, server.address, in_flight)?;
         let bare = Caller::new(baseline, server.address, in_flight)?;
@@ -61,12 +73,21 @@ pub(crate) fn row(name: &'static str, in_flight: usize, way: Way, baseline: Way)
                 base.push(both.1);
             }
         }
-        Ok(Row { name, value: median(value), unit: "calls per CPU second", baseline: Some(median(base)) })
+        Ok(Row {
+            name,
+            value: median(value),
+            unit: "calls per CPU second",
+            baseline: Some(median(base)),
+        })
     })
 }
 
 /// Runs so many workers at once and divides what they did by the CPU that this process used for it.
-pub(crate) async fn calls_per_cpu_second<F>(workers: usize, span: Duration, worker: impl Fn() -> F) -> Result<f64, Failure>
+pub(crate) async fn calls_per_cpu_second<F>(
+    workers: usize,
+    span: Duration,
+    worker: impl Fn() -> F,
+) -> Result<f64, Failure>
 where
     F: Future<Output = Result<u32, Failure>> + Send + 'static,
 {
@@ -84,7 +105,11 @@ where
 }
 
 fn limits(in_flight: usize) -> Result<AccountLimits, Failure> {
-    Ok(AccountLimits { call_interval: Duration::ZERO, concurrency: u32::try_from(in_flight)?, ..AccountLimits::default() })
+    Ok(AccountLimits {
+        call_interval: Duration::ZERO,
+        concurrency: u32::try_from(in_flight)?,
+        ..AccountLimits::default()
+    })
 }
 
 fn provider(address: SocketAddr, in_flight: usize) -> Result<AnyProvider, Failure> {
@@ -97,9 +122,15 @@ fn provider(address: SocketAddr, in_flight: usize) -> Result<AnyProvider, Failur
 }
 
 fn client(address: SocketAddr, in_flight: usize) -> Result<Client, Failure> {
-    let key = ApiKey { secret: Secret::new("bench-key"), origin: Origin::Builder };
+    let key = ApiKey {
+        secret: Secret::new("bench-key"),
+        origin: Origin::Builder,
+    };
     let id = ProviderId::new("runpod")?;
-    Ok(Client::builder(id, format!("http://{address}")).api_key("Bearer", key).limits(limits(in_flight)?).build()?)
+    Ok(Client::builder(id, format!("http://{address}"))
+        .api_key("Bearer", key)
+        .limits(limits(in_flight)?)
+        .build()?)
 }
 
 type Pool = Pooled<HttpConnector, Empty<Bytes>>;
@@ -120,7 +151,9 @@ impl Caller {
             Way::Pooled => {
                 let mut connector = HttpConnector::new();
                 connector.set_nodelay(true);
-                let pool = Pooled::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
+                let pool = Pooled::builder(TokioExecutor::new())
+                    .pool_timer(TokioTimer::new())
+                    .build(connector);
                 Self::Pooled(Box::new(pool), address)
             }
             Way::Held => Self::Held(address),
@@ -129,7 +162,11 @@ impl Caller {
 
     /// Calls one after the other until the span is over; each answer is checked.
     async fn run(self, span: Duration) -> Result<u32, Failure> {
-        let (cx, id, end) = (CallContext::new(), ComputeId::new(POD)?, Instant::now() + span);
+        let (cx, id, end) = (
+            CallContext::new(),
+            ComputeId::new(POD)?,
+            Instant::now() + span,
+        );
         let mut held = match &self {
             Self::Held(address) => Some(connect(*address).await?),
             _ => None,
@@ -144,11 +181,13 @@ impl Caller {
                     }
                 }
                 Self::Stack(client) => {
-                    let call = Call::get("get_compute", RetryClass::Safe, ["v2", "pods", id.as_str()]);
+                    let call =
+                        Call::get("get_compute", RetryClass::Safe, ["v2", "pods", id.as_str()]);
                     client.json::<Pod>(&cx, call).await?.check()?;
                 }
                 Self::Pooled(client, address) => {
-                    let mut request = Request::get(format!("http://{address}/v2/pods/{id}")).body(Empty::new())?;
+                    let mut request =
+                        Request::get(format!("http://{address}/v2/pods/{id}")).body(Empty::new())?;
                     head(request.headers_mut(), None)?;
                     read(client.request(request).await?).await?;
                 }
@@ -181,7 +220,10 @@ pub(crate) fn head(headers: &mut http::HeaderMap, host: Option<SocketAddr>) -> R
     }
     headers.insert(header::USER_AGENT, HeaderValue::from_static("bare"));
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-    headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer bench-key"));
+    headers.insert(
+        header::AUTHORIZATION,
+        HeaderValue::from_static("Bearer bench-key"),
+    );
     Ok(())
 }
 
@@ -256,7 +298,11 @@ struct RuntimePort {
 
 impl Pod {
     fn check(&self) -> Result<(), Failure> {
-        if self.id == POD && self.ports.len() == 2 { Ok(()) } else { Err("the answer is not the pod".into()) }
+        if self.id == POD && self.ports.len() == 2 {
+            Ok(())
+        } else {
+            Err("the answer is not the pod".into())
+        }
     }
 }
 
@@ -268,6 +314,9 @@ mod tests {
     fn the_answer_is_two_kilobytes_and_both_sides_read_it() {
         let pod = crate::server::pod();
         assert!((1900..2200).contains(&pod.len()), "{}", pod.len());
-        serde_json::from_slice::<Pod>(&pod).unwrap().check().unwrap();
+        serde_json::from_slice::<Pod>(&pod)
+            .unwrap()
+            .check()
+            .unwrap();
     }
 }

@@ -1,13 +1,15 @@
-//! `call_spawn`: an order through the contract after its intent is durable, against a bare hyper POST after one redb group commit.
+//! `call_spawn`: an order through the contract after its intent is durable, against a bare hyper
+//! POST after one redb group commit.
 //!
-//! Both sides write the same rows, share one sync with whoever else waits, and post a body of the same fields.
+//! Both sides write the same rows, share one sync with whoever else waits, and post a body of the
+//! same fields.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use atlas_core::{
-    AccountLimits, AnyProvider, CallContext, Candidate, Clock, ComputeRequest, Entropy, Error, Gpu, LaunchKey, Port, Secret,
-    SystemClock,
+    AccountLimits, AnyProvider, CallContext, Candidate, Clock, ComputeRequest, Entropy, Error, Gpu,
+    LaunchKey, Port, Secret, SystemClock,
 };
 use atlas_orchestrator::Realm;
 use atlas_orchestrator::store::{AnyStore, Batch, Redb, Table};
@@ -58,7 +60,13 @@ impl Intent {
         entropy.fill(&mut attempt);
         // As long as a session's record with one attempt, an attempt's row, and its event are.
         let text = |len: usize| Bytes::from("i".repeat(len));
-        Self { session, attempt, record: text(900), row: text(70), event: text(180) }
+        Self {
+            session,
+            attempt,
+            record: text(900),
+            row: text(70),
+            event: text(180),
+        }
     }
 }
 
@@ -66,7 +74,9 @@ impl Intent {
 pub(crate) fn row(name: &'static str) -> Result<Row, Failure> {
     let dir = tempfile::Builder::new().prefix("atlas-bench-").tempdir()?;
     let server = Server::start()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let store = AnyStore::new(Redb::open(dir.path().join("ours.redb"))?);
     let bare = Database::create(dir.path().join("bare.redb"))?;
     runtime.block_on(async {
@@ -81,7 +91,12 @@ pub(crate) fn row(name: &'static str) -> Result<Row, Failure> {
                 base.push(theirs);
             }
         }
-        Ok(Row { name, value: median(value), unit: "orders per CPU second", baseline: Some(median(base)) })
+        Ok(Row {
+            name,
+            value: median(value),
+            unit: "orders per CPU second",
+            baseline: Some(median(base)),
+        })
     })
 }
 
@@ -95,8 +110,11 @@ struct Ours {
 
 impl Ours {
     fn new(address: SocketAddr, store: AnyStore) -> Result<Self, Failure> {
-        let limits =
-            AccountLimits { call_interval: Duration::ZERO, concurrency: u32::try_from(IN_FLIGHT)?, ..AccountLimits::default() };
+        let limits = AccountLimits {
+            call_interval: Duration::ZERO,
+            concurrency: u32::try_from(IN_FLIGHT)?,
+            ..AccountLimits::default()
+        };
         let provider = RunPod::builder()
             .api_key(Secret::new("bench-key"))
             .control_url(format!("http://{address}"))
@@ -105,9 +123,17 @@ impl Ours {
         let mut candidate = Candidate::default();
         candidate.native_type = Some("NVIDIA H100 80GB HBM3".to_owned());
         candidate.gpu = Some(Gpu::H100Sxm);
-        let request = ComputeRequest::gpu(Gpu::H100Sxm).image("ghcr.io/acme/infer:1.2.3").port(Port::http(8000)).at(candidate);
+        let request = ComputeRequest::gpu(Gpu::H100Sxm)
+            .image("ghcr.io/acme/infer:1.2.3")
+            .port(Port::http(8000))
+            .at(candidate);
         let realm = std::sync::Arc::new(Realm::new(&Secret::new(SECRET))?);
-        Ok(Self { provider: AnyProvider::new(provider), store, realm, request })
+        Ok(Self {
+            provider: AnyProvider::new(provider),
+            store,
+            realm,
+            request,
+        })
     }
 
     async fn run(self) -> Result<u32, Failure> {
@@ -123,7 +149,10 @@ impl Ours {
             batch.put(Table::Attempts, intent.attempt, intent.row);
             batch.append(intent.session, 1, intent.event);
             self.store.commit(batch).await.map_err(Error::from)?;
-            let made = self.provider.spawn_compute(&cx, &key, &self.request).await?;
+            let made = self
+                .provider
+                .spawn_compute(&cx, &key, &self.request)
+                .await?;
             if made.ports.len() != 2 {
                 return Err("the provider misread the answer".into());
             }
@@ -157,8 +186,14 @@ impl Theirs {
         });
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        let pool = Pooled::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
-        Self { queue, pool, address }
+        let pool = Pooled::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .build(connector);
+        Self {
+            queue,
+            pool,
+            address,
+        }
     }
 
     async fn run(self) -> Result<u32, Failure> {
@@ -167,7 +202,10 @@ impl Theirs {
         let mut orders = 0;
         while Instant::now() < end {
             let (reply, answer) = oneshot::channel();
-            self.queue.send((Intent::new(&entropy), reply)).await.map_err(|_| "the writer is gone")?;
+            self.queue
+                .send((Intent::new(&entropy), reply))
+                .await
+                .map_err(|_| "the writer is gone")?;
             if !answer.await? {
                 return Err("the intent was not written".into());
             }
@@ -179,10 +217,13 @@ impl Theirs {
                 "ports": ["8000/http"],
                 "env": { "ATLAS_LAUNCH_KEY": "a1-aaaaaa-nkyqgaabaeaqcaib-aibaeaqc" },
             });
-            let mut request =
-                Request::post(format!("http://{}/v2/pods", self.address)).body(Full::new(Bytes::from(body.to_string())))?;
+            let mut request = Request::post(format!("http://{}/v2/pods", self.address))
+                .body(Full::new(Bytes::from(body.to_string())))?;
             head(request.headers_mut(), None)?;
-            request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            request.headers_mut().insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/json"),
+            );
             read(self.pool.request(request).await?).await?;
             orders += 1;
         }
@@ -194,7 +235,11 @@ fn commit(db: &Database, group: &[Job], position: &mut u64) -> Result<(), redb::
     let txn = db.begin_write()?;
     {
         let (mut sessions, mut attempts) = (txn.open_table(SESSIONS)?, txn.open_table(ATTEMPTS)?);
-        let (mut events, mut feed, mut heads) = (txn.open_table(EVENTS)?, txn.open_table(FEED)?, txn.open_table(HEADS)?);
+        let (mut events, mut feed, mut heads) = (
+            txn.open_table(EVENTS)?,
+            txn.open_table(FEED)?,
+            txn.open_table(HEADS)?,
+        );
         for (intent, _) in group {
             *position += 1;
             let event = [intent.session.as_slice(), &1_u64.to_be_bytes()].concat();

@@ -1,11 +1,14 @@
-//! `fly_log_parse`: a page of Fly's log, over a typed serde_json on the same bytes. `fly_log_fanout`: one line to one of 1,000 subscribers, over
-//! a bare channel of tokio's with as many receivers.
+//! `fly_log_parse`: a page of Fly's log, over a typed serde_json on the same bytes.
+//! `fly_log_fanout`: one line to one of 1,000 subscribers, over a bare channel of tokio's with as
+//! many receivers.
 
 use std::convert::Infallible;
 use std::hint::black_box;
 use std::sync::Arc;
 
-use atlas_fly_ops::{AppName, FlyToken, LogClient, LogEvent, LogFilter, LogHub, LogHubOptions, LogPage, Tokens};
+use atlas_fly_ops::{
+    AppName, FlyToken, LogClient, LogEvent, LogFilter, LogHub, LogHubOptions, LogPage, Tokens,
+};
 use atlas_http::{Body, Transport};
 use http::{Request, Response};
 use serde::Deserialize;
@@ -87,20 +90,30 @@ fn page(first: u64) -> Vec<u8> {
         })
     };
     let lines: Vec<_> = (first..first + PAGE).map(line).collect();
-    json!({ "data": lines, "meta": { "next_token": (BASE_NS + first + PAGE - 1).to_string() } }).to_string().into_bytes()
+    json!({ "data": lines, "meta": { "next_token": (BASE_NS + first + PAGE - 1).to_string() } })
+        .to_string()
+        .into_bytes()
 }
 
 pub(crate) fn parse(name: &'static str) -> Result<Row, Failure> {
     let body = page(0);
-    let (ours, bare) = (LogPage::parse(&body).ok_or("no page")?, serde_json::from_slice::<Page>(&body)?);
-    if ours.entries.len() != bare.data.len() || ours.entries.iter().any(|entry| entry.timestamp.is_none()) {
+    let (ours, bare) = (
+        LogPage::parse(&body).ok_or("no page")?,
+        serde_json::from_slice::<Page>(&body)?,
+    );
+    if ours.entries.len() != bare.data.len()
+        || ours.entries.iter().any(|entry| entry.timestamp.is_none())
+    {
         return Err("the two sides do not read the same".into());
     }
     let (mut value, mut base) = (Vec::new(), Vec::new());
     for round in 0..=PARSE_ROUNDS {
         let both = (
             nanos(|| LogPage::parse(black_box(&body)).is_some()),
-            nanos(|| serde_json::from_slice::<Page>(black_box(&body)).is_ok_and(|page| black_box(&page).data.len() == 100)),
+            nanos(|| {
+                serde_json::from_slice::<Page>(black_box(&body))
+                    .is_ok_and(|page| black_box(&page).data.len() == 100)
+            }),
         );
         // The first warms up.
         if round > 0 {
@@ -108,7 +121,12 @@ pub(crate) fn parse(name: &'static str) -> Result<Row, Failure> {
             base.push(both.1);
         }
     }
-    Ok(Row { name, value: median(value), unit: "CPU nanoseconds a page of 100 lines", baseline: Some(median(base)) })
+    Ok(Row {
+        name,
+        value: median(value),
+        unit: "CPU nanoseconds a page of 100 lines",
+        baseline: Some(median(base)),
+    })
 }
 
 fn nanos(work: impl Fn() -> bool) -> f64 {
@@ -129,12 +147,20 @@ pub(crate) fn fanout(name: &'static str) -> Result<Row, Failure> {
             base.push(both.1);
         }
     }
-    Ok(Row { name, value: median(value), unit: "CPU nanoseconds a line and subscriber", baseline: Some(median(base)) })
+    Ok(Row {
+        name,
+        value: median(value),
+        unit: "CPU nanoseconds a line and subscriber",
+        baseline: Some(median(base)),
+    })
 }
 
 /// Paused time: the waits between pages cost nothing and take nothing.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    Ok(tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?)
+    Ok(tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()?)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a few million")]
@@ -148,8 +174,8 @@ fn ours(pages: &Arc<Vec<Vec<u8>>>) -> Result<f64, Failure> {
         let pages = Arc::clone(pages);
         let api = tower::service_fn(move |request: Request<Body>| {
             let asked = request.uri().query().and_then(|query| query.strip_prefix("next_token=")?.parse::<u64>().ok());
-            // Asked one nanosecond before the last line of a page: the next one. Its last line comes again with it in the real
-            // API; here it would only blur what is counted.
+            // Asked one nanosecond before the last line of a page: the next one. Its last line
+            // comes again with it in the real API; here it would only blur what is counted.
             let next = asked.map_or(0, |asked| asked.saturating_sub(BASE_NS).div_ceil(PAGE));
             let body = usize::try_from(next).ok().and_then(|next| pages.get(next)).cloned();
             let end = move || {

@@ -20,7 +20,8 @@ impl Row {
     }
 
     pub(crate) fn json(&self) -> Value {
-        let round = |number: f64, digits: i32| (number * 10_f64.powi(digits)).round() / 10_f64.powi(digits);
+        let round =
+            |number: f64, digits: i32| (number * 10_f64.powi(digits)).round() / 10_f64.powi(digits);
         json!({
             "name": self.name,
             "value": round(self.value, 1),
@@ -33,16 +34,25 @@ impl Row {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let number = |number: Option<f64>, digits| number.map_or_else(|| "-".to_owned(), |number| format!("{number:.digits$}"));
+        let number = |number: Option<f64>, digits| {
+            number.map_or_else(|| "-".to_owned(), |number| format!("{number:.digits$}"))
+        };
         let (baseline, ratio) = (number(self.baseline, 0), number(self.ratio(), 3));
-        write!(f, "{:<20}{:>14.0}{baseline:>14}{ratio:>8}  {}", self.name, self.value, self.unit)
+        write!(
+            f,
+            "{:<20}{:>14.0}{baseline:>14}{ratio:>8}  {}",
+            self.name, self.value, self.unit
+        )
     }
 }
 
 /// CPU time this process has used, in user and kernel, on all its threads.
 pub(crate) fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or(0),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
 }
 
 /// The middle one. Of an even number, the lower of the two in the middle.
@@ -63,8 +73,23 @@ mod tests {
 
     #[test]
     fn a_row_without_a_baseline_has_no_ratio() {
-        let row = Row { name: "x", value: 2.0, unit: "y", baseline: None };
-        assert_eq!(row.json(), json!({"name": "x", "value": 2.0, "unit": "y", "baseline": null, "ratio": null}));
-        assert_eq!(Row { baseline: Some(4.0), ..row }.json()["ratio"], 0.5);
+        let row = Row {
+            name: "x",
+            value: 2.0,
+            unit: "y",
+            baseline: None,
+        };
+        assert_eq!(
+            row.json(),
+            json!({"name": "x", "value": 2.0, "unit": "y", "baseline": null, "ratio": null})
+        );
+        assert_eq!(
+            Row {
+                baseline: Some(4.0),
+                ..row
+            }
+            .json()["ratio"],
+            0.5
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The other side of a call: a bare hyper server in a child process, which answers every request with one pod.
+//! The other side of a call: a bare hyper server in a child process, which answers every request
+//! with one pod.
 
 use std::convert::Infallible;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -14,13 +15,20 @@ use tokio::net::TcpListener;
 
 use crate::Failure;
 
-/// Starts this program as the server. It ends when its standard input does, so never outlives its parent.
+/// Starts this program as the server. It ends when its standard input does, so never outlives its
+/// parent.
 pub(crate) const FLAG: &str = "--serve";
 
 /// A pod as RunPod's REST v2 describes one, with an environment that fills it to 2 KB.
 pub(crate) fn pod() -> Bytes {
-    let env: serde_json::Map<_, _> =
-        (0..24).map(|n| (format!("SETTING_NUMBER_{n}"), format!("a value of middling length {n}").into())).collect();
+    let env: serde_json::Map<_, _> = (0..24)
+        .map(|n| {
+            (
+                format!("SETTING_NUMBER_{n}"),
+                format!("a value of middling length {n}").into(),
+            )
+        })
+        .collect();
     let pod = serde_json::json!({
         "id": "q8d2m5x0c7hn4v",
         "name": "atlas-u42-a1-aaaaaa-nkyqgaabaeaqcaib-aibaeaqc",
@@ -53,7 +61,9 @@ pub(crate) fn pod() -> Bytes {
 
 /// The server's side: listens, says where, serves until its parent is gone.
 pub(crate) fn run() -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
     println!("{}", listener.local_addr()?);
     std::io::stdout().flush()?;
@@ -74,15 +84,29 @@ async fn serve(listener: TcpListener) {
             // The headers that every answer of the real API carries.
             for (name, value) in [
                 ("x-request-id", "3f0c7a52-94f1-4f6b-a5a9-3d5c9a0be111"),
-                ("ratelimit", r#""minute";r=57;t=12, "hour";r=2800;t=1812, "day";r=49500;t=45012"#),
-                ("ratelimit-policy", r#""minute";q=60;w=60, "hour";q=3000;w=3600, "day";q=50000;w=86400"#),
+                (
+                    "ratelimit",
+                    r#""minute";r=57;t=12, "hour";r=2800;t=1812, "day";r=49500;t=45012"#,
+                ),
+                (
+                    "ratelimit-policy",
+                    r#""minute";q=60;w=60, "hour";q=3000;w=3600, "day";q=50000;w=86400"#,
+                ),
             ] {
-                answer.headers_mut().insert(name, HeaderValue::from_static(value));
+                answer
+                    .headers_mut()
+                    .insert(name, HeaderValue::from_static(value));
             }
-            answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            answer.headers_mut().insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/json"),
+            );
             async move { Ok::<_, Infallible>(answer) }
         });
-        tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(
+            hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service),
+        );
     }
 }
 
@@ -96,12 +120,24 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it and waits until it listens.
     pub(crate) fn start() -> Result<Self, Failure> {
-        let mut child = Command::new(std::env::current_exe()?).arg(FLAG).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg(FLAG)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
         let stdin = child.stdin.take();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().ok_or("the server has no output")?).read_line(&mut line)?;
-        let address = line.trim().parse().map_err(|_| "the server did not say where it listens")?;
-        Ok(Self { address, child, stdin })
+        BufReader::new(child.stdout.take().ok_or("the server has no output")?)
+            .read_line(&mut line)?;
+        let address = line
+            .trim()
+            .parse()
+            .map_err(|_| "the server did not say where it listens")?;
+        Ok(Self {
+            address,
+            child,
+            stdin,
+        })
     }
 }
 

@@ -17,8 +17,8 @@ use crate::verbs::gpus::GpusArgs;
 
 /// Rents GPU and CPU machines and gives them back.
 ///
-/// Every machine is a session: it has an idle limit or a longest life, and it is never forgotten. Exit codes: 0 done, 1 failed, 2 wrong
-/// usage.
+/// Every machine is a session: it has an idle limit or a longest life, and it is never forgotten.
+/// Exit codes: 0 done, 1 failed, 2 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "atlas", version, max_term_width = 110)]
 pub(crate) struct Cli {
@@ -34,7 +34,8 @@ pub(crate) struct Global {
     /// The account to use: `runpod`, `mock`, or one of the configuration file's.
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) provider: Option<AccountName>,
-    /// One JSON document on one line (or one a line, for streams) on standard output, and nothing else there.
+    /// One JSON document on one line (or one a line, for streams) on standard output, and nothing
+    /// else there.
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// The configuration file; `atlas.toml` here, where there is one.
@@ -62,7 +63,8 @@ pub(crate) enum Verb {
 pub(crate) enum KeptVerb {
     /// Rents a machine for a session; prints its id, URL and credential.
     Spawn(Box<SpawnArgs>),
-    /// Runs a command in a container to its end, gives the machine back, and exits with the command's code.
+    /// Runs a command in a container to its end, gives the machine back, and exits with the
+    /// command's code.
     ///
     /// 124 when a limit ended it, 125 when atlas itself failed.
     Run(Box<RunArgs>),
@@ -111,7 +113,8 @@ pub(crate) enum KeptVerb {
         #[arg(short, long)]
         follow: bool,
     },
-    /// Stops a machine and keeps it; its disks may go on billing. For machines without a session: a stopped machine ends its session.
+    /// Stops a machine and keeps it; its disks may go on billing. For machines without a session: a
+    /// stopped machine ends its session.
     Stop {
         /// The machine, as the cloud calls it.
         machine: ComputeId,
@@ -130,15 +133,16 @@ pub(crate) enum KeptVerb {
         #[arg(long)]
         acknowledge: bool,
     },
-    /// Reports what bills on each account: sessions, machines of ours without one, machines of others, volumes. Ends nothing.
+    /// Reports what bills on each account: sessions, machines of ours without one, machines of
+    /// others, volumes. Ends nothing.
     Audit,
     /// Looks at the store, the realm's secret and every account, and says what is in the way.
     Doctor {
         /// Accepts this store as the surviving copy, after a restore or a move: ends the hold.
         #[arg(long)]
         accept_store: bool,
-        /// Says that the key which is configured now is of the same account as the one before: ends that were under way are proved
-        /// under it.
+        /// Says that the key which is configured now is of the same account as the one before: ends
+        /// that were under way are proved under it.
         #[arg(long, value_name = "ACCOUNT")]
         accept_account: Option<AccountName>,
     },
@@ -157,12 +161,19 @@ pub(crate) enum KeptVerb {
 /// What needs neither store nor configuration.
 #[derive(Debug, Subcommand)]
 pub(crate) enum PlainVerb {
-    /// Shows the whole of it over simulated clouds: three users, a crash at the worst moment, and the clouds' own ledger.
+    /// Shows the whole of it over simulated clouds: three users, a crash at the worst moment, and
+    /// the clouds' own ledger.
     ///
     /// Exit code 0 when every step did what it must, and no machine is alive at the end.
     Demo {
         /// On which of them, all at once.
-        #[arg(long, value_enum, value_name = "CLOUD,...", value_delimiter = ',', default_value = "runpod")]
+        #[arg(
+            long,
+            value_enum,
+            value_name = "CLOUD,...",
+            value_delimiter = ',',
+            default_value = "runpod"
+        )]
         clouds: Vec<Place>,
     },
     /// Serves simulated clouds on this machine until it is stopped.
@@ -306,7 +317,8 @@ pub(crate) enum UrlVerb {
         #[arg(long, value_name = "SECS", default_value_t = 3600)]
         expires_in: u64,
     },
-    /// Checks a signed URL: prints `ok`, `expired`, `bad_signature` or `malformed`; exit 0 only for `ok`.
+    /// Checks a signed URL: prints `ok`, `expired`, `bad_signature` or `malformed`; exit 0 only for
+    /// `ok`.
     Verify {
         /// The URL, or its path and query.
         url: String,
@@ -326,7 +338,8 @@ pub(crate) enum FlyVerb {
         #[arg(long, value_name = "N", default_value_t = DEFAULT_DEPTH)]
         max_depth: usize,
     },
-    /// Deploys the app of a folder with `fly`, and shows what it prints. Ctrl-C ends the deploy and all that it started.
+    /// Deploys the app of a folder with `fly`, and shows what it prints. Ctrl-C ends the deploy and
+    /// all that it started.
     Deploy(FlyDeployArgs),
     /// Prints what an app printed: the newest page, or with -f on and on.
     Logs(FlyLogsArgs),
@@ -373,7 +386,8 @@ pub(crate) struct FlyLogsArgs {
 /// `atlas fly tokens`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum FlyTokensVerb {
-    /// Finds a token: in the environment, the store, `fly`'s configuration, from `fly tokens create`, or the one that was set.
+    /// Finds a token: in the environment, the store, `fly`'s configuration, from
+    /// `fly tokens create`, or the one that was set.
     Get {
         /// The app.
         app: AppName,
@@ -405,7 +419,13 @@ pub(crate) enum FlyTokensVerb {
 #[derive(Debug, Args)]
 pub(crate) struct SigningKey {
     /// The secret; `-` reads it from standard input.
-    #[arg(long, value_name = "S", env = "ATLAS_SIGNING_SECRET", hide_env_values = true, allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "S",
+        env = "ATLAS_SIGNING_SECRET",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
     pub(crate) secret: RawSecret,
     /// Another time than now, in Unix seconds.
     #[arg(long, value_name = "UNIX")]
@@ -427,7 +447,8 @@ pub(crate) enum UrlFormat {
     Atlas,
 }
 
-/// Text from the command line that is never printed: clap repeats what it could not read, so it reads everything.
+/// Text from the command line that is never printed: clap repeats what it could not read, so it
+/// reads everything.
 #[derive(Clone, Debug)]
 pub(crate) struct RawSecret(pub(crate) Secret);
 

@@ -25,18 +25,35 @@ pub(crate) type Done<T = ()> = Result<T, Failure>;
 impl Failure {
     /// It failed, and this is why.
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { code: FAILED, message: Some(message.into()), source: None, next: None }
+        Self {
+            code: FAILED,
+            message: Some(message.into()),
+            source: None,
+            next: None,
+        }
     }
 
     /// The command line was wrong.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { code: USAGE, message: Some(message.into()), source: None, next: None }
+        Self {
+            code: USAGE,
+            message: Some(message.into()),
+            source: None,
+            next: None,
+        }
     }
 
     /// What the command line said was refused; `validation` makes it a wrong command line.
     pub(crate) fn given(error: Error) -> Self {
-        let code = if error.kind() == ErrorKind::Validation { USAGE } else { FAILED };
-        Self { code, ..Self::from(error) }
+        let code = if error.kind() == ErrorKind::Validation {
+            USAGE
+        } else {
+            FAILED
+        };
+        Self {
+            code,
+            ..Self::from(error)
+        }
     }
 
     /// Somebody pressed Ctrl-C. What was begun is on record and goes on with the next verb.
@@ -46,7 +63,12 @@ impl Failure {
 
     /// Everything was said already; only the code is left.
     pub(crate) fn silent(code: u8) -> Self {
-        Self { code, message: None, source: None, next: None }
+        Self {
+            code,
+            message: None,
+            source: None,
+            next: None,
+        }
     }
 
     /// Names the command that goes on with what was left unsettled.
@@ -57,12 +79,17 @@ impl Failure {
 
     /// The same, with another exit code; a wrong command line stays one.
     pub(crate) fn coded(self, code: u8) -> Self {
-        Self { code: if self.code == USAGE { USAGE } else { code }, ..self }
+        Self {
+            code: if self.code == USAGE { USAGE } else { code },
+            ..self
+        }
     }
 
     /// The stable word for what went wrong; `failed` where no cloud was asked.
     pub(crate) fn kind(&self) -> &'static str {
-        self.source.as_ref().map_or("failed", |error| error.kind().as_str())
+        self.source
+            .as_ref()
+            .map_or("failed", |error| error.kind().as_str())
     }
 
     /// The process's exit code.
@@ -73,7 +100,12 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { code: FAILED, message: None, source: Some(error), next: None }
+        Self {
+            code: FAILED,
+            message: None,
+            source: Some(error),
+            next: None,
+        }
     }
 }
 
@@ -98,7 +130,8 @@ impl fmt::Display for Failure {
         if let Some(message) = &self.message {
             f.write_str(message)?;
         }
-        let mut cause: Option<&dyn std::error::Error> = self.source.as_ref().map(|error| error as _);
+        let mut cause: Option<&dyn std::error::Error> =
+            self.source.as_ref().map(|error| error as _);
         let mut first = self.message.is_none();
         let mut last = String::new();
         while let Some(error) = cause {
@@ -111,6 +144,8 @@ impl fmt::Display for Failure {
             last = text;
             cause = error.source();
         }
-        self.next.as_ref().map_or(Ok(()), |command| write!(f, "\n  to go on: {command}"))
+        self.next
+            .as_ref()
+            .map_or(Ok(()), |command| write!(f, "\n  to go on: {command}"))
     }
 }

@@ -1,4 +1,5 @@
-//! Whoever holds the store: this process, or another one behind the owner's socket. Both answer the same requests.
+//! Whoever holds the store: this process, or another one behind the owner's socket. Both answer the
+//! same requests.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,8 @@ use crate::setup::Setup;
 
 const AHEAD: usize = 16;
 
-/// Where a verb's keeper is put once it was needed, so that whoever runs the verb can let go of the store, however the verb ended.
+/// Where a verb's keeper is put once it was needed, so that whoever runs the verb can let go of the
+/// store, however the verb ended.
 pub(crate) type Slot = Option<Keeper>;
 
 /// The store's holder.
@@ -36,7 +38,11 @@ impl Keeper {
     }
 
     /// Asks. What comes before the answer goes to `item`.
-    pub(crate) async fn ask(&mut self, request: Request, mut item: impl FnMut(Value) -> Done) -> Done<Value> {
+    pub(crate) async fn ask(
+        &mut self,
+        request: Request,
+        mut item: impl FnMut(Value) -> Done,
+    ) -> Done<Value> {
         let repeatable = !matches!(request, Request::Spawn { .. });
         loop {
             let told = match self {
@@ -46,10 +52,14 @@ impl Keeper {
             };
             match (told, &*self) {
                 (Told::Answer(answer), _) => return Ok(answer),
-                // The holder ended. What may be asked twice is asked of the next holder, or done here.
-                (Told::Gone(_), Self::There(setup)) if repeatable => *self = Self::find(&setup.clone()).await?,
+                // The holder ended. What may be asked twice is asked of the next holder, or done
+                // here.
+                (Told::Gone(_), Self::There(setup)) if repeatable => {
+                    *self = Self::find(&setup.clone()).await?
+                }
                 (Told::Gone(error), _) => {
-                    return Err(Failure::from(error).goes_on_with("atlas ls, which shows whether there is a session"));
+                    return Err(Failure::from(error)
+                        .goes_on_with("atlas ls, which shows whether there is a session"));
                 }
             }
         }
@@ -57,7 +67,14 @@ impl Keeper {
 
     /// What is known of a session.
     pub(crate) async fn info(&mut self, session: SessionId) -> Done<Value> {
-        self.ask(Request::Info { session, secrets: false }, |_| Ok(())).await
+        self.ask(
+            Request::Info {
+                session,
+                secrets: false,
+            },
+            |_| Ok(()),
+        )
+        .await
     }
 
     /// Lets go of the store; every machine stays as it is.
@@ -98,9 +115,16 @@ enum Told {
     Gone(Error),
 }
 
-async fn there(store: &Path, request: &Request, item: &mut impl FnMut(Value) -> Done) -> Done<Told> {
+async fn there(
+    store: &Path,
+    request: &Request,
+    item: &mut impl FnMut(Value) -> Done,
+) -> Done<Told> {
     let Some(mut client) = OwnerClient::connect(store).await? else {
-        return Ok(Told::Gone(Error::new(ErrorKind::Unavailable, "the process that held the store has ended")));
+        return Ok(Told::Gone(Error::new(
+            ErrorKind::Unavailable,
+            "the process that held the store has ended",
+        )));
     };
     let request = serde_json::to_value(request).map_err(|error| Failure::new(error.to_string()))?;
     let mut stopped = None;
@@ -118,7 +142,9 @@ async fn there(store: &Path, request: &Request, item: &mut impl FnMut(Value) -> 
     match answer {
         Ok(answer) => Ok(Told::Answer(answer)),
         // The answer itself never has an unknown outcome of this kind without a provider.
-        Err(error) if error.kind() == ErrorKind::Unavailable && error.outcome().is_unknown() => Ok(Told::Gone(error)),
+        Err(error) if error.kind() == ErrorKind::Unavailable && error.outcome().is_unknown() => {
+            Ok(Told::Gone(error))
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -39,14 +39,18 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, out: Output) -> Done {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     match cli.verb {
         Verb::Plain(verb) => runtime.block_on(plain(verb, &cli.global, out)),
         Verb::Kept(verb) => runtime.block_on(work(verb, &cli.global, out)),
     }
 }
 
-/// Runs a verb, and lets go of the store however it ended. Ctrl-C ends the waiting, not what was begun: that is on record.
+/// Runs a verb, and lets go of the store however it ended. Ctrl-C ends the waiting, not what was
+/// begun: that is on record.
 async fn work(verb: KeptVerb, global: &Global, out: Output) -> Done {
     let mut slot = None;
     let done = tokio::select! {
@@ -80,23 +84,44 @@ async fn obey(verb: KeptVerb, global: &Global, slot: &mut Slot, out: Output) -> 
         KeptVerb::Gpus(args) => verbs::gpus::run(args, setup, out).await,
         KeptVerb::Job(verb) => verbs::job::run(verb, setup, out).await,
         KeptVerb::Ls(args) => verbs::session::ls(kept(slot, setup).await?, args.into(), out).await,
-        KeptVerb::Show { session, secrets } => verbs::session::show(kept(slot, setup).await?, session, secrets, out).await,
-        KeptVerb::Touch { session } => verbs::session::touch(kept(slot, setup).await?, session, out).await,
-        KeptVerb::Rm { session, wait } => verbs::session::rm(kept(slot, setup).await?, session, wait, out).await,
-        KeptVerb::Events { session, since, follow } => {
-            verbs::session::events(kept(slot, setup).await?, session, since, follow, out).await
+        KeptVerb::Show { session, secrets } => {
+            verbs::session::show(kept(slot, setup).await?, session, secrets, out).await
         }
-        KeptVerb::Logs { session, tail, follow } => {
-            verbs::logs::run(kept(slot, setup).await?, setup, session, tail, follow, out).await
+        KeptVerb::Touch { session } => {
+            verbs::session::touch(kept(slot, setup).await?, session, out).await
         }
-        KeptVerb::Stop { machine } => verbs::machine::act(kept(slot, setup).await?, setup, Act::Stop, &machine, out).await,
-        KeptVerb::Start { machine } => verbs::machine::act(kept(slot, setup).await?, setup, Act::Start, &machine, out).await,
-        KeptVerb::Reap { dry_run, acknowledge } => {
-            verbs::care::reap(kept(slot, setup).await?, setup, dry_run, acknowledge, out).await
+        KeptVerb::Rm { session, wait } => {
+            verbs::session::rm(kept(slot, setup).await?, session, wait, out).await
         }
+        KeptVerb::Events {
+            session,
+            since,
+            follow,
+        } => verbs::session::events(kept(slot, setup).await?, session, since, follow, out).await,
+        KeptVerb::Logs {
+            session,
+            tail,
+            follow,
+        } => verbs::logs::run(kept(slot, setup).await?, setup, session, tail, follow, out).await,
+        KeptVerb::Stop { machine } => {
+            verbs::machine::act(kept(slot, setup).await?, setup, Act::Stop, &machine, out).await
+        }
+        KeptVerb::Start { machine } => {
+            verbs::machine::act(kept(slot, setup).await?, setup, Act::Start, &machine, out).await
+        }
+        KeptVerb::Reap {
+            dry_run,
+            acknowledge,
+        } => verbs::care::reap(kept(slot, setup).await?, setup, dry_run, acknowledge, out).await,
         KeptVerb::Audit => verbs::care::audit(kept(slot, setup).await?, setup, out).await,
-        KeptVerb::Doctor { accept_store, accept_account } => {
-            let accepts = verbs::care::Accepts { store: accept_store, account: accept_account };
+        KeptVerb::Doctor {
+            accept_store,
+            accept_account,
+        } => {
+            let accepts = verbs::care::Accepts {
+                store: accept_store,
+                account: accept_account,
+            };
             verbs::care::doctor(kept(slot, setup).await?, setup, accepts, out).await
         }
     }

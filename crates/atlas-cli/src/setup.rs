@@ -10,7 +10,8 @@ use atlas::config::Config;
 use atlas::testkit::mock::{self, MockCloud};
 use atlas::testkit::world::{CloudSpec, World, WorldClock};
 use atlas::{
-    AccountLimits, AccountName, AnyProvider, Atlas, Clock, Entropy, Policy, Redb, RedbOptions, SystemClock, SystemEntropy,
+    AccountLimits, AccountName, AnyProvider, Atlas, Clock, Entropy, Policy, Redb, RedbOptions,
+    SystemClock, SystemEntropy,
 };
 
 use crate::args::Global;
@@ -40,7 +41,12 @@ impl Setup {
             Some(path) => path,
             None => data_dir()?.join("atlas.redb"),
         };
-        Ok(Self { config, store, named: global.provider.clone(), mock: Arc::default() })
+        Ok(Self {
+            config,
+            store,
+            named: global.provider.clone(),
+            mock: Arc::default(),
+        })
     }
 
     /// The store's file.
@@ -55,11 +61,16 @@ impl Setup {
 
     /// The account that a new session is for.
     pub(crate) fn account(&self) -> Done<AccountName> {
-        let wanted = self.named.clone().or_else(|| self.config.default_provider.clone());
+        let wanted = self
+            .named
+            .clone()
+            .or_else(|| self.config.default_provider.clone());
         let mut known = self.config.accounts().into_iter();
         match (wanted, known.next(), known.next()) {
             (Some(name), ..) | (None, Some(name), None) => Ok(name),
-            _ => Err(Failure::usage("name an account with --provider, or set default_provider in atlas.toml")),
+            _ => Err(Failure::usage(
+                "name an account with --provider, or set default_provider in atlas.toml",
+            )),
         }
     }
 
@@ -77,14 +88,21 @@ impl Setup {
         }
     }
 
-    /// The accounts to use: the one named, or every one there is a key for. One that cannot be used comes with the reason.
+    /// The accounts to use: the one named, or every one there is a key for. One that cannot be used
+    /// comes with the reason.
     pub(crate) fn accounts(&self) -> Vec<(AccountName, Done<AnyProvider>)> {
-        let names = self.named.as_ref().map_or_else(|| self.config.accounts(), |named| [named.clone()].into());
-        names.into_iter().map(|name| (name.clone(), self.provider(&name))).collect()
+        let names = self
+            .named
+            .as_ref()
+            .map_or_else(|| self.config.accounts(), |named| [named.clone()].into());
+        names
+            .into_iter()
+            .map(|name| (name.clone(), self.provider(&name)))
+            .collect()
     }
 
-    /// What an orchestrator is given: the named account must be usable, the others may. Sessions of an account that is missing here
-    /// stay as they are.
+    /// What an orchestrator is given: the named account must be usable, the others may. Sessions of
+    /// an account that is missing here stay as they are.
     fn usable(&self) -> Done<Vec<(AccountName, AnyProvider)>> {
         let mut usable = Vec::new();
         let mut names = self.config.accounts();
@@ -93,7 +111,9 @@ impl Setup {
             match self.provider(&name) {
                 Ok(provider) => usable.push((name, provider)),
                 Err(failure) if self.named.as_ref() == Some(&name) => return Err(failure),
-                Err(failure) => tracing::warn!(account = %name, reason = %failure, "this account cannot be used"),
+                Err(failure) => {
+                    tracing::warn!(account = %name, reason = %failure, "this account cannot be used")
+                }
             }
         }
         Ok(usable)
@@ -106,11 +126,18 @@ impl Setup {
 
     /// Opens the store in this process, with these accounts and no others.
     pub(crate) async fn open_with(&self, accounts: Vec<(AccountName, AnyProvider)>) -> Done<Atlas> {
-        if let Some(dir) = self.store.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-            fs::create_dir_all(dir).map_err(|error| Failure::new(format!("cannot make {}: {error}", dir.display())))?;
+        if let Some(dir) = self
+            .store
+            .parent()
+            .filter(|dir| !dir.as_os_str().is_empty())
+        {
+            fs::create_dir_all(dir)
+                .map_err(|error| Failure::new(format!("cannot make {}: {error}", dir.display())))?;
         }
         let store: Redb = RedbOptions::new().open_async(&self.store).await?;
-        let mut policy = self.config.policy(accounts.iter().map(|(name, provider)| (name, provider)));
+        let mut policy = self
+            .config
+            .policy(accounts.iter().map(|(name, provider)| (name, provider)));
         if !accounts.is_empty() && accounts.iter().all(|(name, _)| self.is_free(name)) {
             policy = hurried(policy);
         }
@@ -146,7 +173,8 @@ const FREE_LIMITS: AccountLimits = AccountLimits {
     concurrency: 16,
 };
 
-/// As patient as a cloud in this process needs: before a machine is called gone, a lease and a call are waited for.
+/// As patient as a cloud in this process needs: before a machine is called gone, a lease and a call
+/// are waited for.
 fn hurried(policy: Policy) -> Policy {
     let mut policy = policy;
     policy.lease = Duration::from_secs(2);
@@ -170,10 +198,15 @@ fn mock_provider() -> AnyProvider {
     MockCloud::in_world(world).limits(FREE_LIMITS).provider()
 }
 
-/// Where a user's programs keep their data (XDG base directories; on other systems the same place under the home directory).
+/// Where a user's programs keep their data (XDG base directories; on other systems the same place
+/// under the home directory).
 fn data_dir() -> Done<PathBuf> {
-    let xdg = env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let xdg = env::var_os("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute());
     let base = xdg.or_else(|| env::home_dir().map(|home| home.join(".local/share")));
-    let base = base.ok_or_else(|| Failure::usage("there is no home directory: name the store's file with --store"))?;
+    let base = base.ok_or_else(|| {
+        Failure::usage("there is no home directory: name the store's file with --store")
+    })?;
     Ok(base.join("atlas"))
 }

@@ -33,16 +33,42 @@ pub(crate) fn describe(session: &Value) -> String {
     line("stuck", &session["stuck"]);
     for port in list(&compute["ports"]) {
         let place = shown(&port["url"]).unwrap_or_else(|| "no address yet".to_owned());
-        lines.push(("port", format!("{}/{}  {place}", plain(&port["internal"]), plain(&port["protocol"]))));
+        lines.push((
+            "port",
+            format!(
+                "{}/{}  {place}",
+                plain(&port["internal"]),
+                plain(&port["protocol"])
+            ),
+        ));
     }
     for attempt in list(&session["attempts"]) {
-        let words = [&attempt["attempt"], &attempt["phase"], &attempt["placed"], &attempt["message"]];
-        lines.push(("attempt", words.into_iter().filter_map(shown).collect::<Vec<_>>().join("  ")));
+        let words = [
+            &attempt["attempt"],
+            &attempt["phase"],
+            &attempt["placed"],
+            &attempt["message"],
+        ];
+        lines.push((
+            "attempt",
+            words
+                .into_iter()
+                .filter_map(shown)
+                .collect::<Vec<_>>()
+                .join("  "),
+        ));
     }
     for decision in list(&session["decisions"]) {
-        lines.push(("why", format!("{}  {}", plain(&decision["at"]), plain(&decision["text"]))));
+        lines.push((
+            "why",
+            format!("{}  {}", plain(&decision["at"]), plain(&decision["text"])),
+        ));
     }
-    lines.iter().map(|(name, value)| format!("{name:<9}{value}")).collect::<Vec<_>>().join("\n")
+    lines
+        .iter()
+        .map(|(name, value)| format!("{name:<9}{value}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Sessions as a table.
@@ -54,7 +80,9 @@ pub(crate) fn table(sessions: &Value) -> String {
     let now = SystemClock.now();
     let rows = sessions.iter().map(|session| {
         let cell = |value: &Value| shown(value).unwrap_or_else(|| "-".to_owned());
-        let created = session["created_at"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
+        let created = session["created_at"]
+            .as_str()
+            .and_then(|text| text.parse::<Timestamp>().ok());
         vec![
             cell(&session["session"]),
             cell(&session["state"]),
@@ -63,25 +91,48 @@ pub(crate) fn table(sessions: &Value) -> String {
             cell(&session["compute"]["status"]),
             cell(&session["options"]["user_id"]),
             cell(price(session)),
-            created.map_or_else(|| "-".to_owned(), |created| span::show(whole(now.since(created)))),
+            created.map_or_else(
+                || "-".to_owned(),
+                |created| span::show(whole(now.since(created))),
+            ),
         ]
     });
-    output::table(&["SESSION", "STATE", "ACCOUNT", "MACHINE", "STATUS", "USER", "$/H", "AGE"], rows)
+    output::table(
+        &[
+            "SESSION", "STATE", "ACCOUNT", "MACHINE", "STATUS", "USER", "$/H", "AGE",
+        ],
+        rows,
+    )
 }
 
 /// An event on one line.
 pub(crate) fn event(event: &Value) -> String {
     let known = ["session", "user_id", "seq", "at", "event"];
-    let rest =
-        event.as_object().into_iter().flatten().filter(|(name, value)| !known.contains(&name.as_str()) && !value.is_null());
-    let rest: Vec<String> = rest.map(|(name, value)| format!("{name}={}", plain(value))).collect();
-    format!("{:>4}  {}  {:<16} {}", plain(&event["seq"]), plain(&event["at"]), plain(&event["event"]), rest.join(" "))
+    let rest = event
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(name, value)| !known.contains(&name.as_str()) && !value.is_null());
+    let rest: Vec<String> = rest
+        .map(|(name, value)| format!("{name}={}", plain(value)))
+        .collect();
+    format!(
+        "{:>4}  {}  {:<16} {}",
+        plain(&event["seq"]),
+        plain(&event["at"]),
+        plain(&event["event"]),
+        rest.join(" ")
+    )
 }
 
 /// The price of its machine: as last seen, else as ordered.
 fn price(session: &Value) -> &Value {
     let cost = &session["cost"];
-    if cost["observed"].is_null() { &cost["quoted"] } else { &cost["observed"] }
+    if cost["observed"].is_null() {
+        &cost["quoted"]
+    } else {
+        &cost["observed"]
+    }
 }
 
 /// A value in words; `None` where there is nothing to say.
@@ -99,7 +150,10 @@ pub(crate) fn plain(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Object(fields) => {
             let words = fields.iter().filter(|(_, value)| !value.is_null());
-            words.map(|(name, value)| format!("{name}={}", plain(value))).collect::<Vec<_>>().join(" ")
+            words
+                .map(|(name, value)| format!("{name}={}", plain(value)))
+                .collect::<Vec<_>>()
+                .join(" ")
         }
         other => other.to_string(),
     }

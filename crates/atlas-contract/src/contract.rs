@@ -33,11 +33,19 @@ pub struct Finding {
 
 /// Checks every exchange with the document's hosts.
 #[must_use]
-pub fn check(document: &Document, hosts: &[&str], exchanges: &[Exchange], waivers: &[Waiver]) -> Finding {
+pub fn check(
+    document: &Document,
+    hosts: &[&str],
+    exchanges: &[Exchange],
+    waivers: &[Waiver],
+) -> Finding {
     let mut finding = Finding::default();
     let mut seen = BTreeSet::new();
     let mut needed = BTreeSet::new();
-    for exchange in exchanges.iter().filter(|exchange| hosts.contains(&exchange.host.as_str())) {
+    for exchange in exchanges
+        .iter()
+        .filter(|exchange| hosts.contains(&exchange.host.as_str()))
+    {
         finding.requests += 1;
         let mut verdicts = vec![document.check_request(exchange)];
         if let Some(answer) = &exchange.answer {
@@ -47,11 +55,17 @@ pub fn check(document: &Document, hosts: &[&str], exchanges: &[Exchange], waiver
         for verdict in verdicts {
             seen.extend(verdict.operation.clone());
             for mismatch in verdict.mismatches {
-                match waivers.iter().position(|waiver| waiver.excepts(verdict.operation.as_deref(), &mismatch)) {
+                match waivers
+                    .iter()
+                    .position(|waiver| waiver.excepts(verdict.operation.as_deref(), &mismatch))
+                {
                     Some(index) => drop(needed.insert(index)),
                     None => {
                         let operation = verdict.operation.as_deref().unwrap_or("no operation");
-                        *finding.details.entry(format!("{operation}: {mismatch}")).or_default() += 1;
+                        *finding
+                            .details
+                            .entry(format!("{operation}: {mismatch}"))
+                            .or_default() += 1;
                     }
                 }
             }
@@ -59,9 +73,17 @@ pub fn check(document: &Document, hosts: &[&str], exchanges: &[Exchange], waiver
     }
     finding.operations = seen.len();
     finding.mismatches = finding.details.len();
-    finding.uncovered = document.uncovered(&seen).into_iter().map(str::to_owned).collect();
+    finding.uncovered = document
+        .uncovered(&seen)
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
     for (index, waiver) in waivers.iter().enumerate() {
-        if needed.contains(&index) { finding.waived.push(waiver.line()) } else { finding.idle.push(waiver.line()) }
+        if needed.contains(&index) {
+            finding.waived.push(waiver.line())
+        } else {
+            finding.idle.push(waiver.line())
+        }
     }
     finding
 }
@@ -83,9 +105,17 @@ mod tests {
             path_and_query: "/a?limit=1".into(),
             content_type: None,
             body: Vec::new(),
-            answer: Some(Answer { status: 200, content_type: Some("application/json".into()), body: body.into() }),
+            answer: Some(Answer {
+                status: 200,
+                content_type: Some("application/json".into()),
+                body: body.into(),
+            }),
         };
-        let exchanges = [exchange("c", r#"{"y":1}"#), exchange("c", r#"{"y":2}"#), exchange("elsewhere", "{")];
+        let exchanges = [
+            exchange("c", r#"{"y":1}"#),
+            exchange("c", r#"{"y":2}"#),
+            exchange("elsewhere", "{"),
+        ];
         let waiver = |mismatch: &str| Waiver {
             cloud: "c".into(),
             operation: "GET /a".into(),
@@ -93,9 +123,25 @@ mod tests {
             source: "docs/clouds/c.md".into(),
             quote: "paged".into(),
         };
-        let finding = check(&document, &["c"], &exchanges, &[waiver("\"limit\""), waiver("never seen")]);
-        assert_eq!((finding.operations, finding.requests, finding.answers, finding.mismatches), (1, 2, 2, 1));
-        assert_eq!(finding.details, BTreeMap::from([("GET /a: answer 200: field .y is not declared".to_owned(), 2)]));
+        let finding = check(
+            &document,
+            &["c"],
+            &exchanges,
+            &[waiver("\"limit\""), waiver("never seen")],
+        );
+        assert_eq!(
+            (
+                finding.operations,
+                finding.requests,
+                finding.answers,
+                finding.mismatches
+            ),
+            (1, 2, 2, 1)
+        );
+        assert_eq!(
+            finding.details,
+            BTreeMap::from([("GET /a: answer 200: field .y is not declared".to_owned(), 2)])
+        );
         assert_eq!((finding.waived.len(), finding.idle.len()), (1, 1));
     }
 }

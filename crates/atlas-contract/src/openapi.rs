@@ -1,8 +1,9 @@
 //! A cloud's API document: which operations there are, and what may be sent and answered.
 //!
-//! OpenAPI 3.1 schemas are JSON Schema 2020-12; those of 3.0 are brought into its shape (`nullable`). References are resolved inside the
-//! document only. Beyond the schemas, a field that an object's schema does not name is reported, though JSON Schema would let it pass:
-//! a misspelt field is otherwise never noticed.
+//! OpenAPI 3.1 schemas are JSON Schema 2020-12; those of 3.0 are brought into its shape
+//! (`nullable`). References are resolved inside the document only. Beyond the schemas, a field that
+//! an object's schema does not name is reported, though JSON Schema would let it pass: a misspelt
+//! field is otherwise never noticed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -90,8 +91,11 @@ impl Document {
     /// # Errors
     /// When it is not readable, not an OpenAPI 3 document, or has a schema that does not compile.
     pub fn read(path: &Path) -> Result<Self, String> {
-        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let yaml = path.extension().is_some_and(|end| end == "yaml" || end == "yml");
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        let yaml = path
+            .extension()
+            .is_some_and(|end| end == "yaml" || end == "yml");
         let root = if yaml {
             serde_yaml::from_str(&text).map_err(|error| error.to_string())
         } else {
@@ -114,10 +118,20 @@ impl Document {
             nullable(&mut root);
         }
         let server = root["servers"][0]["url"].as_str().unwrap_or_default();
-        let base = server.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
+        let base = server
+            .split_once("://")
+            .and_then(|(_, rest)| rest.split_once('/'))
+            .map_or("", |(_, path)| path);
         let base = base.trim_matches('/').to_owned();
-        let mut document = Self { operations: Vec::new(), base, root };
-        let paths = document.root["paths"].as_object().cloned().unwrap_or_default();
+        let mut document = Self {
+            operations: Vec::new(),
+            base,
+            root,
+        };
+        let paths = document.root["paths"]
+            .as_object()
+            .cloned()
+            .unwrap_or_default();
         for (path, item) in &paths {
             for method in ["get", "put", "post", "delete", "patch", "head", "options"] {
                 if let Some(operation) = item.get(method) {
@@ -127,9 +141,13 @@ impl Document {
             }
         }
         // A fixed segment is a better match than a variable one.
-        document
-            .operations
-            .sort_by_key(|operation| operation.segments.iter().filter(|segment| **segment == Segment::Variable).count());
+        document.operations.sort_by_key(|operation| {
+            operation
+                .segments
+                .iter()
+                .filter(|segment| **segment == Segment::Variable)
+                .count()
+        });
         Ok(document)
     }
 
@@ -142,7 +160,12 @@ impl Document {
     /// The operations that none of these names is.
     #[must_use]
     pub fn uncovered(&self, seen: &BTreeSet<String>) -> Vec<&str> {
-        let mut names: Vec<_> = self.operations.iter().map(|op| op.name.as_str()).filter(|name| !seen.contains(*name)).collect();
+        let mut names: Vec<_> = self
+            .operations
+            .iter()
+            .map(|op| op.name.as_str())
+            .filter(|name| !seen.contains(*name))
+            .collect();
         names.sort_unstable();
         names
     }
@@ -157,18 +180,28 @@ impl Document {
     #[must_use]
     pub fn check_request(&self, exchange: &Exchange) -> Verdict {
         let mut mismatches = Vec::new();
-        let (path, query) = exchange.path_and_query.split_once('?').unwrap_or((&exchange.path_and_query, ""));
+        let (path, query) = exchange
+            .path_and_query
+            .split_once('?')
+            .unwrap_or((&exchange.path_and_query, ""));
         let Some(operation) = self.find(&exchange.method, path) else {
-            return Verdict { operation: None, mismatches: vec![format!("request: no operation {} {path}", exchange.method)] };
+            return Verdict {
+                operation: None,
+                mismatches: vec![format!("request: no operation {} {path}", exchange.method)],
+            };
         };
         let mut named = BTreeSet::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (name, value) = (decode(name), decode(value));
             match operation.query.get(&name) {
-                None => mismatches.push(format!("request: query parameter {name:?} is not declared")),
+                None => {
+                    mismatches.push(format!("request: query parameter {name:?} is not declared"))
+                }
                 Some(Some(schema)) if !accepts(schema, &value) => {
-                    mismatches.push(format!("request: query parameter {name:?} does not allow {value:?}"));
+                    mismatches.push(format!(
+                        "request: query parameter {name:?} does not allow {value:?}"
+                    ));
                 }
                 Some(_) => {}
             }
@@ -181,41 +214,79 @@ impl Document {
             None if exchange.body.is_empty() => {}
             None => mismatches.push("request: a body where none is declared".to_owned()),
             Some(_) if exchange.body.is_empty() && !operation.body_required => {}
-            Some(_) if exchange.body.is_empty() => mismatches.push("request: the body is missing".to_owned()),
-            Some(declared) => {
-                self.check_body("request", declared, exchange.content_type.as_deref(), &exchange.body, &mut mismatches)
+            Some(_) if exchange.body.is_empty() => {
+                mismatches.push("request: the body is missing".to_owned())
             }
+            Some(declared) => self.check_body(
+                "request",
+                declared,
+                exchange.content_type.as_deref(),
+                &exchange.body,
+                &mut mismatches,
+            ),
         }
-        Verdict { operation: Some(operation.name.clone()), mismatches }
+        Verdict {
+            operation: Some(operation.name.clone()),
+            mismatches,
+        }
     }
 
     /// Checks what was answered.
     #[must_use]
     pub fn check_answer(&self, exchange: &Exchange, answer: &Answer) -> Verdict {
-        let path = exchange.path_and_query.split('?').next().unwrap_or_default();
+        let path = exchange
+            .path_and_query
+            .split('?')
+            .next()
+            .unwrap_or_default();
         let Some(operation) = self.find(&exchange.method, path) else {
-            return Verdict { operation: None, mismatches: Vec::new() };
+            return Verdict {
+                operation: None,
+                mismatches: Vec::new(),
+            };
         };
         let mut mismatches = Vec::new();
         let wide = format!("{}XX", answer.status / 100);
-        let declared =
-            [answer.status.to_string(), wide, "default".to_owned()].iter().find_map(|status| operation.answers.get(status));
+        let declared = [answer.status.to_string(), wide, "default".to_owned()]
+            .iter()
+            .find_map(|status| operation.answers.get(status));
         match declared {
             None => mismatches.push(format!("answer {}: status is not declared", answer.status)),
             Some(body) if body.is_empty() && answer.body.is_empty() => {}
-            Some(body) if body.is_empty() => mismatches.push(format!("answer {}: a body where none is declared", answer.status)),
+            Some(body) if body.is_empty() => mismatches.push(format!(
+                "answer {}: a body where none is declared",
+                answer.status
+            )),
             Some(body) => {
                 let place = format!("answer {}", answer.status);
-                self.check_body(&place, body, answer.content_type.as_deref(), &answer.body, &mut mismatches);
+                self.check_body(
+                    &place,
+                    body,
+                    answer.content_type.as_deref(),
+                    &answer.body,
+                    &mut mismatches,
+                );
             }
         }
-        Verdict { operation: Some(operation.name.clone()), mismatches }
+        Verdict {
+            operation: Some(operation.name.clone()),
+            mismatches,
+        }
     }
 
-    fn check_body(&self, place: &str, declared: &Body, content_type: Option<&str>, body: &[u8], mismatches: &mut Vec<String>) {
+    fn check_body(
+        &self,
+        place: &str,
+        declared: &Body,
+        content_type: Option<&str>,
+        body: &[u8],
+        mismatches: &mut Vec<String>,
+    ) {
         let content_type = content_type.unwrap_or("none");
         let Some(schema) = declared.get(content_type) else {
-            mismatches.push(format!("{place}: content type {content_type} is not declared"));
+            mismatches.push(format!(
+                "{place}: content type {content_type} is not declared"
+            ));
             return;
         };
         let Some(schema) = schema else { return };
@@ -230,38 +301,64 @@ impl Document {
             }
         };
         for error in schema.validator.iter_errors(&value) {
-            mismatches.push(format!("{place}: at {:?}: {error}", error.instance_path().to_string()));
+            mismatches.push(format!(
+                "{place}: at {:?}: {error}",
+                error.instance_path().to_string()
+            ));
         }
         let mut unknown = BTreeSet::new();
         self.undeclared(&[&schema.value], &value, "", &mut unknown);
-        mismatches.extend(unknown.into_iter().map(|field| format!("{place}: field {field} is not declared")));
+        mismatches.extend(
+            unknown
+                .into_iter()
+                .map(|field| format!("{place}: field {field} is not declared")),
+        );
     }
 
     fn find(&self, method: &str, path: &str) -> Option<&Operation> {
         let path = path.trim_matches('/');
-        let path = path.strip_prefix(&self.base).map_or(path, |rest| rest.trim_start_matches('/'));
+        let path = path
+            .strip_prefix(&self.base)
+            .map_or(path, |rest| rest.trim_start_matches('/'));
         let given: Vec<&str> = path.split('/').collect();
         self.operations.iter().find(|operation| {
             operation.method.eq_ignore_ascii_case(method)
                 && operation.segments.len() == given.len()
-                && operation.segments.iter().zip(&given).all(|(segment, given)| match segment {
-                    Segment::Fixed(text) => text == given,
-                    Segment::Variable => !given.is_empty(),
-                })
+                && operation
+                    .segments
+                    .iter()
+                    .zip(&given)
+                    .all(|(segment, given)| match segment {
+                        Segment::Fixed(text) => text == given,
+                        Segment::Variable => !given.is_empty(),
+                    })
         })
     }
 
-    fn operation(&self, path: &str, method: &str, item: &Value, operation: &Value) -> Result<Operation, String> {
+    fn operation(
+        &self,
+        path: &str,
+        method: &str,
+        item: &Value,
+        operation: &Value,
+    ) -> Result<Operation, String> {
         let name = format!("{} {path}", method.to_uppercase());
         let context = |error: String| format!("{name}: {error}");
-        let parameters = [&operation["parameters"], &item["parameters"]].into_iter().filter_map(Value::as_array).flatten();
+        let parameters = [&operation["parameters"], &item["parameters"]]
+            .into_iter()
+            .filter_map(Value::as_array)
+            .flatten();
         let mut query = BTreeMap::new();
         let mut required_query = BTreeSet::new();
         for parameter in parameters.map(|parameter| self.resolve(parameter)) {
             if parameter["in"] == "query"
                 && let Some(parameter_name) = parameter["name"].as_str()
             {
-                let schema = parameter.get("schema").map(|schema| self.compile(schema)).transpose().map_err(context)?;
+                let schema = parameter
+                    .get("schema")
+                    .map(|schema| self.compile(schema))
+                    .transpose()
+                    .map_err(context)?;
                 query.insert(parameter_name.to_owned(), schema);
                 if parameter["required"] == true {
                     required_query.insert(parameter_name.to_owned());
@@ -269,16 +366,27 @@ impl Document {
             }
         }
         let request = operation.get("requestBody").map(|body| self.resolve(body));
-        let body = request.map(|body| self.body(body)).transpose().map_err(context)?;
+        let body = request
+            .map(|body| self.body(body))
+            .transpose()
+            .map_err(context)?;
         let mut answers = BTreeMap::new();
         for (status, answer) in operation["responses"].as_object().into_iter().flatten() {
-            answers
-                .insert(status.to_uppercase().replace("DEFAULT", "default"), self.body(self.resolve(answer)).map_err(context)?);
+            answers.insert(
+                status.to_uppercase().replace("DEFAULT", "default"),
+                self.body(self.resolve(answer)).map_err(context)?,
+            );
         }
         let segments = path
             .trim_matches('/')
             .split('/')
-            .map(|segment| if segment.starts_with('{') { Segment::Variable } else { Segment::Fixed(segment.to_owned()) })
+            .map(|segment| {
+                if segment.starts_with('{') {
+                    Segment::Variable
+                } else {
+                    Segment::Fixed(segment.to_owned())
+                }
+            })
             .collect();
         let example = self.shown(operation);
         let body_required = request.is_some_and(|body| body["required"] == true);
@@ -299,16 +407,28 @@ impl Document {
         let mut body = Body::new();
         for (content_type, media) in holder["content"].as_object().into_iter().flatten() {
             let schema = match media.get("schema") {
-                Some(value) if is_json(content_type) => Some(Schema { validator: self.compile(value)?, value: value.clone() }),
+                Some(value) if is_json(content_type) => Some(Schema {
+                    validator: self.compile(value)?,
+                    value: value.clone(),
+                }),
                 _ => None,
             };
-            body.insert(content_type.split(';').next().unwrap_or_default().trim().to_owned(), schema);
+            body.insert(
+                content_type
+                    .split(';')
+                    .next()
+                    .unwrap_or_default()
+                    .trim()
+                    .to_owned(),
+                schema,
+            );
         }
         Ok(body)
     }
 
     fn compile(&self, schema: &Value) -> Result<Validator, String> {
-        // All references of such a document begin with `#/components/`, so the components ride along with each schema.
+        // All references of such a document begin with `#/components/`, so the components ride
+        // along with each schema.
         let whole = json!({ "allOf": [schema], "components": self.root["components"] });
         jsonschema::options()
             .with_draft(jsonschema::Draft::Draft202012)
@@ -322,17 +442,30 @@ impl Document {
         let mut value = value;
         // A chain of references longer than this is a circle.
         for _ in 0..32 {
-            let Some(pointer) = value.get("$ref").and_then(Value::as_str).and_then(|text| text.strip_prefix('#')) else {
+            let Some(pointer) = value
+                .get("$ref")
+                .and_then(Value::as_str)
+                .and_then(|text| text.strip_prefix('#'))
+            else {
                 return value;
             };
-            let Some(target) = self.root.pointer(pointer) else { return value };
+            let Some(target) = self.root.pointer(pointer) else {
+                return value;
+            };
             value = target;
         }
         value
     }
 
-    /// Collects the fields of objects that no schema which applies to them names, where no schema says that it takes others.
-    fn undeclared(&self, schemas: &[&Value], value: &Value, path: &str, found: &mut BTreeSet<String>) {
+    /// Collects the fields of objects that no schema which applies to them names, where no schema
+    /// says that it takes others.
+    fn undeclared(
+        &self,
+        schemas: &[&Value],
+        value: &Value,
+        path: &str,
+        found: &mut BTreeSet<String>,
+    ) {
         let mut flat = Vec::new();
         for schema in schemas {
             self.flatten(schema, &mut flat, 0);
@@ -340,16 +473,23 @@ impl Document {
         match value {
             Value::Object(fields) => {
                 let open = flat.iter().any(|schema| {
-                    schema.get("additionalProperties").is_some_and(|more| more != &Value::Bool(false))
+                    schema
+                        .get("additionalProperties")
+                        .is_some_and(|more| more != &Value::Bool(false))
                         || schema.get("patternProperties").is_some()
                 });
                 let closed = flat.iter().any(|schema| schema.get("properties").is_some());
                 for (name, inner) in fields {
                     let place = format!("{path}.{name}");
-                    let mut named: Vec<&Value> = flat.iter().filter_map(|schema| schema["properties"].get(name)).collect();
+                    let mut named: Vec<&Value> = flat
+                        .iter()
+                        .filter_map(|schema| schema["properties"].get(name))
+                        .collect();
                     if named.is_empty() {
                         named.extend(
-                            flat.iter().filter_map(|schema| schema.get("additionalProperties")).filter(|more| more.is_object()),
+                            flat.iter()
+                                .filter_map(|schema| schema.get("additionalProperties"))
+                                .filter(|more| more.is_object()),
                         );
                         if named.is_empty() && closed && !open {
                             found.insert(place);
@@ -360,7 +500,10 @@ impl Document {
                 }
             }
             Value::Array(items) => {
-                let inner: Vec<&Value> = flat.iter().filter_map(|schema| schema.get("items")).collect();
+                let inner: Vec<&Value> = flat
+                    .iter()
+                    .filter_map(|schema| schema.get("items"))
+                    .collect();
                 for item in items {
                     self.undeclared(&inner, item, &format!("{path}[]"), found);
                 }
@@ -385,12 +528,18 @@ impl Document {
     }
 }
 
-/// A URI, or a template of one: RunPod's document shows `…/status/{job_id}` as the example of a field of this format.
+/// A URI, or a template of one: RunPod's document shows `…/status/{job_id}` as the example of a
+/// field of this format.
 fn is_uri(text: &str) -> bool {
     let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
     let plain = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-        && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
-    plain && text.bytes().all(|b| b.is_ascii_graphic() && !b"<>\"\\^`|".contains(&b))
+        && scheme
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+    plain
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && !b"<>\"\\^`|".contains(&b))
 }
 
 fn is_json(content_type: &str) -> bool {
@@ -398,18 +547,28 @@ fn is_json(content_type: &str) -> bool {
 }
 
 fn decode(text: &str) -> String {
-    percent_encoding::percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
+    percent_encoding::percent_decode_str(&text.replace('+', " "))
+        .decode_utf8_lossy()
+        .into_owned()
 }
 
-/// A query parameter has no type of its own: any reading of its text that the schema takes will do, a list's items one by one.
+/// A query parameter has no type of its own: any reading of its text that the schema takes will do,
+/// a list's items one by one.
 fn accepts(schema: &Validator, text: &str) -> bool {
     let readings = |text: &str| {
         let mut readings = vec![Value::from(text)];
-        readings.extend(serde_json::from_str::<Value>(text).ok().filter(|value| !value.is_object() && !value.is_array()));
+        readings.extend(
+            serde_json::from_str::<Value>(text)
+                .ok()
+                .filter(|value| !value.is_object() && !value.is_array()),
+        );
         readings
     };
     let list: Vec<Value> = text.split(',').map(Value::from).collect();
-    readings(text).iter().any(|reading| schema.is_valid(reading)) || schema.is_valid(&Value::from(list))
+    readings(text)
+        .iter()
+        .any(|reading| schema.is_valid(reading))
+        || schema.is_valid(&Value::from(list))
 }
 
 /// OpenAPI 3.0's `nullable: true` as JSON Schema says it, and its boolean `exclusive*` left out.
@@ -426,7 +585,8 @@ fn nullable(value: &mut Value) {
             if fields.get("nullable") == Some(&Value::Bool(true)) {
                 fields.remove("nullable");
                 let schema = std::mem::take(fields);
-                *fields = Map::from_iter([("anyOf".to_owned(), json!([schema, { "type": "null" }]))]);
+                *fields =
+                    Map::from_iter([("anyOf".to_owned(), json!([schema, { "type": "null" }]))]);
             }
         }
         _ => {}
@@ -476,20 +636,42 @@ mod tests {
     }
 
     fn answered(status: u16, content_type: &str, body: &str) -> Answer {
-        Answer { status, content_type: (!content_type.is_empty()).then(|| content_type.into()), body: body.into() }
+        Answer {
+            status,
+            content_type: (!content_type.is_empty()).then(|| content_type.into()),
+            body: body.into(),
+        }
     }
 
     #[test]
     fn what_the_document_allows_passes() {
         let document = document();
-        for exchange in [sent("GET", "/v2/things?size=3", ""), sent("POST", "/v2/things", r#"{"name":"a","tags":{"x":"y"}}"#)] {
+        for exchange in [
+            sent("GET", "/v2/things?size=3", ""),
+            sent("POST", "/v2/things", r#"{"name":"a","tags":{"x":"y"}}"#),
+        ] {
             assert_eq!(document.check_request(&exchange).mismatches, [""; 0]);
         }
         let list = answered(200, "application/json", r#"{"things":[{"name":"a"}]}"#);
-        assert_eq!(document.check_answer(&sent("GET", "/v2/things", ""), &list).mismatches, [""; 0]);
+        assert_eq!(
+            document
+                .check_answer(&sent("GET", "/v2/things", ""), &list)
+                .mismatches,
+            [""; 0]
+        );
         let post = sent("POST", "/v2/things", r#"{"name":"a"}"#);
-        assert_eq!(document.check_answer(&post, &answered(204, "", "")).mismatches, [""; 0]);
-        assert_eq!(document.check_answer(&post, &answered(500, "application/problem+json", "{}")).mismatches, [""; 0]);
+        assert_eq!(
+            document
+                .check_answer(&post, &answered(204, "", ""))
+                .mismatches,
+            [""; 0]
+        );
+        assert_eq!(
+            document
+                .check_answer(&post, &answered(500, "application/problem+json", "{}"))
+                .mismatches,
+            [""; 0]
+        );
     }
 
     #[test]
@@ -498,27 +680,61 @@ mod tests {
         for (exchange, wanted) in [
             (sent("GET", "/v2/nothing", ""), "no operation"),
             (sent("PUT", "/v2/things", ""), "no operation"),
-            (sent("GET", "/v2/things?cursor=x", ""), "\"cursor\" is not declared"),
+            (
+                sent("GET", "/v2/things?cursor=x", ""),
+                "\"cursor\" is not declared",
+            ),
             (sent("GET", "/v2/things?size=0", ""), "does not allow"),
-            (sent("GET", "/v2/things", "{}"), "a body where none is declared"),
+            (
+                sent("GET", "/v2/things", "{}"),
+                "a body where none is declared",
+            ),
             (sent("POST", "/v2/things", ""), "the body is missing"),
-            (sent("POST", "/v2/things", "{}"), "\"name\" is a required property"),
+            (
+                sent("POST", "/v2/things", "{}"),
+                "\"name\" is a required property",
+            ),
             (sent("POST", "/v2/things", r#"{"name":1}"#), "not of type"),
-            (sent("POST", "/v2/things", r#"{"name":"a","nmae":1}"#), ".nmae is not declared"),
+            (
+                sent("POST", "/v2/things", r#"{"name":"a","nmae":1}"#),
+                ".nmae is not declared",
+            ),
             (sent("POST", "/v2/things", "{"), "not JSON"),
         ] {
             let verdict = document.check_request(&exchange);
-            assert!(verdict.mismatches.iter().any(|text| text.contains(wanted)), "{exchange:?}: {verdict:?}");
+            assert!(
+                verdict.mismatches.iter().any(|text| text.contains(wanted)),
+                "{exchange:?}: {verdict:?}"
+            );
         }
         let list = sent("GET", "/v2/things", "");
         for (answer, wanted) in [
-            (answered(404, "application/json", "{}"), "status is not declared"),
-            (answered(200, "text/html", "<p>"), "content type text/html is not declared"),
-            (answered(200, "application/json", r#"{"things":[{"name":"a","x":1}]}"#), ".things[].x is not declared"),
-            (answered(200, "application/json", r#"{"things":{}}"#), "not of type"),
+            (
+                answered(404, "application/json", "{}"),
+                "status is not declared",
+            ),
+            (
+                answered(200, "text/html", "<p>"),
+                "content type text/html is not declared",
+            ),
+            (
+                answered(
+                    200,
+                    "application/json",
+                    r#"{"things":[{"name":"a","x":1}]}"#,
+                ),
+                ".things[].x is not declared",
+            ),
+            (
+                answered(200, "application/json", r#"{"things":{}}"#),
+                "not of type",
+            ),
         ] {
             let verdict = document.check_answer(&list, &answer);
-            assert!(verdict.mismatches.iter().any(|text| text.contains(wanted)), "{answer:?}: {verdict:?}");
+            assert!(
+                verdict.mismatches.iter().any(|text| text.contains(wanted)),
+                "{answer:?}: {verdict:?}"
+            );
         }
     }
 
@@ -526,12 +742,28 @@ mod tests {
     fn a_fixed_segment_wins_over_a_variable_one() {
         let document = document();
         assert_eq!(
-            document.check_request(&sent("DELETE", "/v2/things/special", "")).operation.unwrap(),
+            document
+                .check_request(&sent("DELETE", "/v2/things/special", ""))
+                .operation
+                .unwrap(),
             "DELETE /v2/things/special"
         );
-        assert_eq!(document.check_request(&sent("DELETE", "/v2/things/x1", "")).operation.unwrap(), "DELETE /v2/things/{id}");
+        assert_eq!(
+            document
+                .check_request(&sent("DELETE", "/v2/things/x1", ""))
+                .operation
+                .unwrap(),
+            "DELETE /v2/things/{id}"
+        );
         let seen = BTreeSet::from(["DELETE /v2/things/{id}".to_owned()]);
-        assert_eq!(document.uncovered(&seen), ["DELETE /v2/things/special", "GET /v2/things", "POST /v2/things"]);
+        assert_eq!(
+            document.uncovered(&seen),
+            [
+                "DELETE /v2/things/special",
+                "GET /v2/things",
+                "POST /v2/things"
+            ]
+        );
     }
 
     #[test]
@@ -554,7 +786,17 @@ mod tests {
         }))
         .unwrap();
         let get = sent("GET", "/v1/a", "");
-        assert_eq!(document.check_answer(&get, &answered(200, "application/json", r#"{"x":null}"#)).mismatches, [""; 0]);
-        assert_ne!(document.check_answer(&get, &answered(200, "application/json", r#"{"x":1}"#)).mismatches, [""; 0]);
+        assert_eq!(
+            document
+                .check_answer(&get, &answered(200, "application/json", r#"{"x":null}"#))
+                .mismatches,
+            [""; 0]
+        );
+        assert_ne!(
+            document
+                .check_answer(&get, &answered(200, "application/json", r#"{"x":1}"#))
+                .mismatches,
+            [""; 0]
+        );
     }
 }

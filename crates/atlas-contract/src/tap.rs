@@ -1,4 +1,5 @@
-//! A tower service between a provider and a cloud: it keeps what passes, counts it, and can break a listing off.
+//! A tower service between a provider and a cloud: it keeps what passes, counts it, and can break a
+//! listing off.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -54,13 +55,20 @@ impl Tap {
     /// A tap on the way to a cloud.
     #[must_use]
     pub fn new(inner: Transport, reading: Reading) -> Self {
-        Self { inner, reading, kept: Arc::default() }
+        Self {
+            inner,
+            reading,
+            kept: Arc::default(),
+        }
     }
 
     /// The same tap on another way.
     #[must_use]
     pub fn on(&self, inner: Transport) -> Self {
-        Self { inner, ..self.clone() }
+        Self {
+            inner,
+            ..self.clone()
+        }
     }
 
     /// What passed, oldest first. An answer is there once its whole body was read.
@@ -73,7 +81,9 @@ impl Tap {
     #[must_use]
     pub fn count(&self, operation: Option<&str>) -> u64 {
         let kept = self.kept();
-        operation.map_or(kept.by_operation.values().sum(), |operation| kept.by_operation.get(operation).copied().unwrap_or(0))
+        operation.map_or(kept.by_operation.values().sum(), |operation| {
+            kept.by_operation.get(operation).copied().unwrap_or(0)
+        })
     }
 
     /// Breaks the next listing off, where this cloud's can be.
@@ -93,7 +103,11 @@ impl Tap {
         let mut exchange = Exchange {
             host: parts.uri.host().unwrap_or_default().to_owned(),
             method: parts.method.to_string(),
-            path_and_query: parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
+            path_and_query: parts
+                .uri
+                .path_and_query()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             content_type: content_type(&parts.headers),
             body: body.to_vec(),
             answer: None,
@@ -101,7 +115,10 @@ impl Tap {
         let operation = (self.reading.operation)(&exchange);
         let (index, breaks) = {
             let mut kept = self.kept();
-            *kept.by_operation.entry(operation.unwrap_or("other")).or_default() += 1;
+            *kept
+                .by_operation
+                .entry(operation.unwrap_or("other"))
+                .or_default() += 1;
             kept.exchanges.push(exchange.clone());
             let breaks = operation == Some("list_compute") && kept.pages_to_break > 0;
             kept.pages_to_break -= u32::from(breaks);
@@ -109,7 +126,9 @@ impl Tap {
         };
         let mut inner = self.inner.clone();
         std::future::poll_fn(|cx| inner.poll_ready(cx)).await?;
-        let answer = inner.call(Request::from_parts(parts, Body::from(body))).await?;
+        let answer = inner
+            .call(Request::from_parts(parts, Body::from(body)))
+            .await?;
         let (parts, body) = answer.into_parts();
         if let (true, Some(broken)) = (breaks, self.reading.lose_cursor) {
             let bytes = body.collect().await?.to_bytes();
@@ -117,21 +136,40 @@ impl Tap {
             (broken.by)(&mut page);
             return Ok(Response::from_parts(parts, Body::from(page.to_string())));
         }
-        let answer = Answer { status: parts.status.as_u16(), content_type: content_type(&parts.headers), body: Vec::new() };
+        let answer = Answer {
+            status: parts.status.as_u16(),
+            content_type: content_type(&parts.headers),
+            body: Vec::new(),
+        };
         // A stream may be left before its end: its status and content type are kept at once.
-        exchange.answer = answer.content_type.as_deref().is_some_and(|kind| kind == "text/event-stream").then(|| answer.clone());
+        exchange.answer = answer
+            .content_type
+            .as_deref()
+            .is_some_and(|kind| kind == "text/event-stream")
+            .then(|| answer.clone());
         if let Some(kept) = self.kept().exchanges.get_mut(index) {
             kept.answer.clone_from(&exchange.answer);
         }
         let finished = exchange.answer.is_none();
-        let recorded = Recorded { body, answer: finished.then_some(answer), kept: self.kept.clone(), index };
+        let recorded = Recorded {
+            body,
+            answer: finished.then_some(answer),
+            kept: self.kept.clone(),
+            index,
+        };
         Ok(Response::from_parts(parts, Body::wrap(recorded)))
     }
 }
 
 fn content_type(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(CONTENT_TYPE)?.to_str().ok()?;
-    Some(text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+    Some(
+        text.split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase(),
+    )
 }
 
 impl Service<Request<Body>> for Tap {
@@ -166,7 +204,10 @@ impl http_body::Body for Recorded {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
         match &frame {
@@ -193,7 +234,12 @@ impl http_body::Body for Recorded {
 impl Recorded {
     fn keep(&mut self) {
         if let Some(answer) = self.answer.take()
-            && let Some(exchange) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).exchanges.get_mut(self.index)
+            && let Some(exchange) = self
+                .kept
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .exchanges
+                .get_mut(self.index)
         {
             exchange.answer = Some(answer);
         }

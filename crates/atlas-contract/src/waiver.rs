@@ -1,4 +1,5 @@
-//! Where a cloud has moved on from its document: committed exceptions, each quoting our digest of the cloud.
+//! Where a cloud has moved on from its document: committed exceptions, each quoting our digest of
+//! the cloud.
 
 use serde::Deserialize;
 
@@ -26,21 +27,28 @@ pub struct Waiver {
 /// When the committed file is not what it should be; a test reads it.
 #[must_use]
 pub fn of(cloud: &str) -> Vec<Waiver> {
-    let all: Vec<Waiver> = serde_json::from_str(COMMITTED).expect("the committed waivers are well-formed");
-    all.into_iter().filter(|waiver| waiver.cloud == cloud).collect()
+    let all: Vec<Waiver> =
+        serde_json::from_str(COMMITTED).expect("the committed waivers are well-formed");
+    all.into_iter()
+        .filter(|waiver| waiver.cloud == cloud)
+        .collect()
 }
 
 impl Waiver {
     /// Whether it excepts this mismatch.
     #[must_use]
     pub fn excepts(&self, operation: Option<&str>, mismatch: &str) -> bool {
-        (self.operation == "*" || operation == Some(&*self.operation)) && mismatch.contains(&self.mismatch)
+        (self.operation == "*" || operation == Some(&*self.operation))
+            && mismatch.contains(&self.mismatch)
     }
 
     /// Its line in the report.
     #[must_use]
     pub fn line(&self) -> String {
-        format!("{}: {} ({}: {:?})", self.operation, self.mismatch, self.source, self.quote)
+        format!(
+            "{}: {} ({}: {:?})",
+            self.operation, self.mismatch, self.source, self.quote
+        )
     }
 }
 
@@ -54,11 +62,24 @@ mod tests {
     fn every_waiver_names_a_cloud_of_ours_and_quotes_its_digest() {
         let all: Vec<Waiver> = serde_json::from_str(COMMITTED).unwrap();
         for waiver in &all {
-            assert!(crate::cloud::CLOUDS.iter().any(|cloud| cloud.name == waiver.cloud), "{waiver:?}");
-            let digest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(&waiver.source);
+            assert!(
+                crate::cloud::CLOUDS
+                    .iter()
+                    .any(|cloud| cloud.name == waiver.cloud),
+                "{waiver:?}"
+            );
+            let digest = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("../..")
+                .join(&waiver.source);
             let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-            assert!(words(&std::fs::read_to_string(digest).unwrap()).contains(&words(&waiver.quote)), "{waiver:?}");
-            assert!(waiver.quote.len() > 10 && waiver.mismatch.len() > 10, "{waiver:?}");
+            assert!(
+                words(&std::fs::read_to_string(digest).unwrap()).contains(&words(&waiver.quote)),
+                "{waiver:?}"
+            );
+            assert!(
+                waiver.quote.len() > 10 && waiver.mismatch.len() > 10,
+                "{waiver:?}"
+            );
         }
     }
 

@@ -8,7 +8,8 @@ use crate::request::CloudType;
 
 /// One thing to try: an offer, a region, a variant of a GPU, with its price.
 ///
-/// `Provider::candidates` lists them, best first; each attempt of the orchestrator is pinned to one.
+/// `Provider::candidates` lists them, best first; each attempt of the orchestrator is pinned to
+/// one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]

@@ -70,7 +70,10 @@ impl Capability {
     /// The stable word: `http_proxy`, ...
     #[must_use]
     pub fn as_str(self) -> String {
-        serde_json::to_value(self).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+        serde_json::to_value(self)
+            .ok()
+            .and_then(|v| v.as_str().map(str::to_owned))
+            .unwrap_or_default()
     }
 }
 
@@ -122,7 +125,14 @@ impl Capabilities {
     /// # Errors
     /// `unsupported`, naming the capability.
     pub fn require(&self, capability: Capability) -> Result<()> {
-        if self.has(capability) { Ok(()) } else { Err(Error::unsupported(capability.as_str(), "this provider cannot do that")) }
+        if self.has(capability) {
+            Ok(())
+        } else {
+            Err(Error::unsupported(
+                capability.as_str(),
+                "this provider cannot do that",
+            ))
+        }
     }
 
     /// Whether every field of the request can be honoured, before any request.
@@ -138,20 +148,36 @@ impl Capabilities {
             (request.template_id.is_some(), Capability::Templates),
             (request.volume.is_some(), Capability::Volume),
             (request.container_disk.is_some(), Capability::ContainerDisk),
-            (request.network_volume_id.is_some(), Capability::NetworkVolumes),
+            (
+                request.network_volume_id.is_some(),
+                Capability::NetworkVolumes,
+            ),
             // Without a proxy, an HTTP port is a TCP port on the machine's own address.
             (
-                request.ports.iter().any(|p| p.protocol() == Protocol::Http) && !self.has(Capability::RawTcp),
+                request.ports.iter().any(|p| p.protocol() == Protocol::Http)
+                    && !self.has(Capability::RawTcp),
                 Capability::HttpProxy,
             ),
-            (request.ports.iter().any(|p| p.protocol() == Protocol::Tcp), Capability::RawTcp),
-            (request.ports.iter().any(|p| p.is_symmetric()), Capability::SymmetricPorts),
+            (
+                request.ports.iter().any(|p| p.protocol() == Protocol::Tcp),
+                Capability::RawTcp,
+            ),
+            (
+                request.ports.iter().any(|p| p.is_symmetric()),
+                Capability::SymmetricPorts,
+            ),
             (!request.region_hints.is_empty(), Capability::Regions),
-            (request.cloud_type != crate::CloudType::Any, Capability::CloudTypes),
+            (
+                request.cloud_type != crate::CloudType::Any,
+                Capability::CloudTypes,
+            ),
             (request.ends_with_command, Capability::EndsWithCommand),
             (request.ends_at.is_some(), Capability::DeadMan),
         ];
-        needs.into_iter().filter(|(needed, _)| *needed).try_for_each(|(_, capability)| self.require(capability))?;
+        needs
+            .into_iter()
+            .filter(|(needed, _)| *needed)
+            .try_for_each(|(_, capability)| self.require(capability))?;
         if request.auth != Auth::None && request.credential.is_none() {
             return Err(Error::validation("auth", "no credential was minted for it"));
         }

@@ -95,7 +95,8 @@ pub struct PortMapping {
 pub struct KeyCarriers {
     /// The one at the end of its name.
     pub name: Option<TrackedKey>,
-    /// The one in its metadata, tags or environment; `None` also where this cloud returns no such carrier.
+    /// The one in its metadata, tags or environment; `None` also where this cloud returns no such
+    /// carrier.
     pub tag: Option<TrackedKey>,
     /// Whether this cloud returns a second carrier at all.
     pub has_tag: bool,
@@ -108,7 +109,8 @@ pub enum Claim {
     None,
     /// Every carrier the cloud returns names this key.
     Whole(TrackedKey),
-    /// One carrier names this key and another is empty (renamed, or tags lost). Enough to recognise, not to kill.
+    /// One carrier names this key and another is empty (renamed, or tags lost). Enough to
+    /// recognise, not to kill.
     Partial(TrackedKey),
     /// Carriers name different keys. Reported, never killed.
     Ambiguous,
@@ -118,13 +120,21 @@ impl KeyCarriers {
     /// A cloud whose machines carry the key in their name only.
     #[must_use]
     pub fn name_only(name: &str) -> Self {
-        Self { name: TrackedKey::in_name(name), tag: None, has_tag: false }
+        Self {
+            name: TrackedKey::in_name(name),
+            tag: None,
+            has_tag: false,
+        }
     }
 
     /// A cloud whose machines carry the key in their name and in a tag, variable or metadata.
     #[must_use]
     pub fn name_and_tag(name: &str, tag: Option<&str>) -> Self {
-        Self { name: TrackedKey::in_name(name), tag: tag.and_then(|text| text.parse().ok()), has_tag: true }
+        Self {
+            name: TrackedKey::in_name(name),
+            tag: tag.and_then(|text| text.parse().ok()),
+            has_tag: true,
+        }
     }
 
     /// What they say together.
@@ -182,7 +192,8 @@ pub struct Compute {
     pub auth: Option<Credential>,
     /// When the cloud created it.
     pub created_at: Option<Timestamp>,
-    /// True once the cloud reports that its container runs, false while it reports that it does not.
+    /// True once the cloud reports that its container runs, false while it reports that it does
+    /// not.
     pub ready: Option<bool>,
     /// How its container ended, where the cloud says.
     pub exit_code: Option<i32>,
@@ -224,7 +235,11 @@ impl Compute {
     /// The URL of the port with this inside number, once there is one.
     #[must_use]
     pub fn url(&self, internal: u32) -> Option<&str> {
-        self.ports.iter().find(|port| port.internal == internal)?.url.as_deref()
+        self.ports
+            .iter()
+            .find(|port| port.internal == internal)?
+            .url
+            .as_deref()
     }
 }
 
@@ -238,11 +253,29 @@ mod tests {
     #[test]
     fn carriers_that_disagree_are_never_a_claim() {
         let name = |key: &str| format!("atlas-x-{key}");
-        assert!(matches!(KeyCarriers::name_and_tag(&name(A), Some(A)).claim(), Claim::Whole(_)));
-        assert!(matches!(KeyCarriers::name_only(&name(A)).claim(), Claim::Whole(_)));
-        assert!(matches!(KeyCarriers::name_and_tag("renamed", Some(A)).claim(), Claim::Partial(_)));
-        assert!(matches!(KeyCarriers::name_and_tag(&name(A), None).claim(), Claim::Partial(_)));
-        assert_eq!(KeyCarriers::name_and_tag(&name(A), Some(B)).claim(), Claim::Ambiguous);
-        assert_eq!(KeyCarriers::name_only("somebody-elses").claim(), Claim::None);
+        assert!(matches!(
+            KeyCarriers::name_and_tag(&name(A), Some(A)).claim(),
+            Claim::Whole(_)
+        ));
+        assert!(matches!(
+            KeyCarriers::name_only(&name(A)).claim(),
+            Claim::Whole(_)
+        ));
+        assert!(matches!(
+            KeyCarriers::name_and_tag("renamed", Some(A)).claim(),
+            Claim::Partial(_)
+        ));
+        assert!(matches!(
+            KeyCarriers::name_and_tag(&name(A), None).claim(),
+            Claim::Partial(_)
+        ));
+        assert_eq!(
+            KeyCarriers::name_and_tag(&name(A), Some(B)).claim(),
+            Claim::Ambiguous
+        );
+        assert_eq!(
+            KeyCarriers::name_only("somebody-elses").claim(),
+            Claim::None
+        );
     }
 }

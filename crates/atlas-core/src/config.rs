@@ -1,4 +1,5 @@
-//! Which value of a setting counts: per call, then builder or file, then environment. Values are handed in; nothing is read here.
+//! Which value of a setting counts: per call, then builder or file, then environment. Values are
+//! handed in; nothing is read here.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::AccountName;
@@ -43,13 +44,26 @@ impl ApiKey {
     ///
     /// # Errors
     /// `unauthorized`, before any request, naming the `variable` to set.
-    pub fn resolve(choices: impl IntoIterator<Item = (Origin, Option<Secret>)>, variable: &str) -> Result<Self> {
+    pub fn resolve(
+        choices: impl IntoIterator<Item = (Origin, Option<Secret>)>,
+        variable: &str,
+    ) -> Result<Self> {
         choices
             .into_iter()
             .find_map(|(origin, secret)| {
-                secret.filter(|s| !s.expose().trim().is_empty()).map(|s| Self { secret: Secret::new(s.expose().trim()), origin })
+                secret
+                    .filter(|s| !s.expose().trim().is_empty())
+                    .map(|s| Self {
+                        secret: Secret::new(s.expose().trim()),
+                        origin,
+                    })
             })
-            .ok_or_else(|| Error::new(ErrorKind::Unauthorized, format!("no api key: set {variable}, or give one to the builder")))
+            .ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Unauthorized,
+                    format!("no api key: set {variable}, or give one to the builder"),
+                )
+            })
     }
 }
 
@@ -57,7 +71,11 @@ impl ApiKey {
 ///
 /// # Errors
 /// `validation`, saying what to name.
-pub fn resolve_account(named: Option<&AccountName>, default: Option<&AccountName>, known: &[AccountName]) -> Result<AccountName> {
+pub fn resolve_account(
+    named: Option<&AccountName>,
+    default: Option<&AccountName>,
+    known: &[AccountName],
+) -> Result<AccountName> {
     let wrong = |message: String| Err(Error::validation("provider", message));
     match (named.or(default), known) {
         (Some(name), _) if known.contains(name) => Ok(name.clone()),
@@ -76,9 +94,15 @@ mod tests {
     fn the_first_key_that_is_set_counts_and_blanks_do_not() {
         let key = |text: &str| Some(Secret::new(text));
         let env = Origin::Environment("RUNPOD_API_KEY");
-        let found =
-            ApiKey::resolve([(Origin::Call, None), (Origin::Builder, key(" ")), (env.clone(), key("k\n"))], "RUNPOD_API_KEY")
-                .unwrap();
+        let found = ApiKey::resolve(
+            [
+                (Origin::Call, None),
+                (Origin::Builder, key(" ")),
+                (env.clone(), key("k\n")),
+            ],
+            "RUNPOD_API_KEY",
+        )
+        .unwrap();
         assert_eq!((found.secret.expose(), found.origin), ("k", env));
         let error = ApiKey::resolve([(Origin::Call, None)], "RUNPOD_API_KEY").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unauthorized);
@@ -91,8 +115,14 @@ mod tests {
         let both = [a.clone(), b.clone()];
         assert_eq!(resolve_account(Some(&b), Some(&a), &both).unwrap(), b);
         assert_eq!(resolve_account(None, Some(&a), &both).unwrap(), a);
-        assert_eq!(resolve_account(None, None, std::slice::from_ref(&b)).unwrap(), b);
-        assert_eq!(resolve_account(None, None, &both).unwrap_err().field(), Some("provider"));
+        assert_eq!(
+            resolve_account(None, None, std::slice::from_ref(&b)).unwrap(),
+            b
+        );
+        assert_eq!(
+            resolve_account(None, None, &both).unwrap_err().field(),
+            Some("provider")
+        );
         assert!(resolve_account(Some(&b), None, &[a]).is_err());
     }
 }

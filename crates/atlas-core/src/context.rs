@@ -9,7 +9,8 @@ use std::time::Duration;
 use crate::launch_key::DEFAULT_NAME_PREFIX;
 use crate::secret::Secret;
 
-/// Options of one call: deadline, retries, base URL, key, name prefix, and whatever a transport understands besides.
+/// Options of one call: deadline, retries, base URL, key, name prefix, and whatever a transport
+/// understands besides.
 #[derive(Clone)]
 pub struct CallContext {
     timeout: Option<Duration>,
@@ -43,31 +44,47 @@ impl CallContext {
     /// The longest the call may take, its retries included.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
-        Self { timeout: Some(timeout), ..self }
+        Self {
+            timeout: Some(timeout),
+            ..self
+        }
     }
 
     /// How often the call may be repeated; 0 for never.
     #[must_use]
     pub fn with_retries(self, retries: u32) -> Self {
-        Self { retries: Some(retries), ..self }
+        Self {
+            retries: Some(retries),
+            ..self
+        }
     }
 
     /// Another base URL. `http://` is refused except to loopback.
     #[must_use]
     pub fn with_base_url(self, url: impl Into<Arc<str>>) -> Self {
-        Self { base_url: Some(url.into()), ..self }
+        Self {
+            base_url: Some(url.into()),
+            ..self
+        }
     }
 
-    /// Another key, for an untracked call. A session's account keeps its own: the orchestrator refuses this.
+    /// Another key, for an untracked call. A session's account keeps its own: the orchestrator
+    /// refuses this.
     #[must_use]
     pub fn with_api_key(self, key: Secret) -> Self {
-        Self { api_key: Some(key), ..self }
+        Self {
+            api_key: Some(key),
+            ..self
+        }
     }
 
     /// What machine names begin with.
     #[must_use]
     pub fn with_name_prefix(self, prefix: impl Into<Arc<str>>) -> Self {
-        Self { name_prefix: prefix.into(), ..self }
+        Self {
+            name_prefix: prefix.into(),
+            ..self
+        }
     }
 
     /// Something the transport understands, by its type. One value of each type.

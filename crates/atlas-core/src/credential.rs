@@ -37,7 +37,10 @@ impl FromStr for Auth {
             "none" => Ok(Self::None),
             "bearer" => Ok(Self::Bearer),
             "signed-url" | "signed_url" => Ok(Self::SignedUrl),
-            _ => Err(Error::validation("auth", "must be none, bearer or signed-url")),
+            _ => Err(Error::validation(
+                "auth",
+                "must be none, bearer or signed-url",
+            )),
         }
     }
 }
@@ -56,13 +59,21 @@ impl Credential {
     /// A bearer token and the hash to keep of it.
     #[must_use]
     pub fn bearer(token: Secret, hash: String) -> Self {
-        Self { scheme: Auth::Bearer, token, hash: Some(hash) }
+        Self {
+            scheme: Auth::Bearer,
+            token,
+            hash: Some(hash),
+        }
     }
 
     /// A secret that signs URLs.
     #[must_use]
     pub fn signed_url(secret: Secret) -> Self {
-        Self { scheme: Auth::SignedUrl, token: secret, hash: None }
+        Self {
+            scheme: Auth::SignedUrl,
+            token: secret,
+            hash: None,
+        }
     }
 
     /// Its scheme.
@@ -86,7 +97,8 @@ impl Credential {
     /// The `Authorization` header's value, for a bearer token.
     #[must_use]
     pub fn header(&self) -> Option<Secret> {
-        (self.scheme == Auth::Bearer).then(|| Secret::new(format!("Bearer {}", self.token.expose())))
+        (self.scheme == Auth::Bearer)
+            .then(|| Secret::new(format!("Bearer {}", self.token.expose())))
     }
 
     /// The variable in which the machine finds it.
@@ -107,6 +119,8 @@ impl Credential {
 
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credential").field("scheme", &self.scheme).finish_non_exhaustive()
+        f.debug_struct("Credential")
+            .field("scheme", &self.scheme)
+            .finish_non_exhaustive()
     }
 }

@@ -11,7 +11,8 @@ pub trait Entropy: Debug + Send + Sync + 'static {
     /// Fills the whole buffer.
     ///
     /// # Panics
-    /// When the operating system has no randomness to give: nothing that mints a credential may go on then.
+    /// When the operating system has no randomness to give: nothing that mints a credential may go
+    /// on then.
     fn fill(&self, buffer: &mut [u8]);
 }
 
@@ -28,7 +29,11 @@ impl dyn Entropy + '_ {
     #[must_use]
     pub fn duration_below(&self, limit: Duration) -> Duration {
         let nanos = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
-        Duration::from_nanos(if nanos == u64::MAX { self.next_u64() } else { self.next_u64() % (nanos + 1) })
+        Duration::from_nanos(if nanos == u64::MAX {
+            self.next_u64()
+        } else {
+            self.next_u64() % (nanos + 1)
+        })
     }
 }
 
@@ -52,11 +57,14 @@ impl Default for SystemEntropy {
 
 impl Entropy for SystemEntropy {
     fn fill(&self, buffer: &mut [u8]) {
-        self.0.fill(buffer).expect("the operating system gives randomness");
+        self.0
+            .fill(buffer)
+            .expect("the operating system gives randomness");
     }
 }
 
-/// Repeatable bytes from a seed (SplitMix64). For simulations and tests; never for credentials that guard anything.
+/// Repeatable bytes from a seed (SplitMix64). For simulations and tests; never for credentials that
+/// guard anything.
 #[derive(Debug)]
 pub struct SeededEntropy(Mutex<u64>);
 
@@ -70,7 +78,10 @@ impl SeededEntropy {
 
 impl Entropy for SeededEntropy {
     fn fill(&self, buffer: &mut [u8]) {
-        let mut state = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut state = self
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         for chunk in buffer.chunks_mut(8) {
             *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
             let mut z = *state;

@@ -111,8 +111,8 @@ pub enum Outcome {
     NotApplied(Next),
     /// Perhaps it acted. Ids that the answer leaked are kept: each may be billing.
     Unknown(Vec<ComputeId>),
-    /// It made these, and they are not what was ordered. Their end was asked for and is not proved: each may be billing. Another
-    /// candidate may do.
+    /// It made these, and they are not what was ordered. Their end was asked for and is not proved:
+    /// each may be billing. Another candidate may do.
     Unwanted(Vec<ComputeId>),
 }
 
@@ -169,7 +169,8 @@ impl fmt::Display for Inner {
 }
 
 impl Error {
-    /// An error that happened before anything was sent. Use [`Error::outcome_is`] where that is not so.
+    /// An error that happened before anything was sent. Use [`Error::outcome_is`] where that is not
+    /// so.
     ///
     /// `message` is a lower-case fragment without a period, a secret, or the text of the source.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
@@ -208,7 +209,8 @@ impl Error {
         self
     }
 
-    /// Of a call that a create makes before its order: nothing was ordered, whatever the failed call itself may have done.
+    /// Of a call that a create makes before its order: nothing was ordered, whatever the failed
+    /// call itself may have done.
     #[must_use]
     pub fn before_the_order(self) -> Self {
         match self.outcome() {
@@ -304,8 +306,13 @@ impl Error {
     /// True when repeating a call of this class is safe and might succeed.
     #[must_use]
     pub fn is_retryable(&self, class: RetryClass) -> bool {
-        let passing =
-            matches!(self.0.kind, ErrorKind::RateLimited | ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Transport);
+        let passing = matches!(
+            self.0.kind,
+            ErrorKind::RateLimited
+                | ErrorKind::Unavailable
+                | ErrorKind::Timeout
+                | ErrorKind::Transport
+        );
         passing && (class != RetryClass::Create || self.0.outcome == Outcome::NeverSent)
     }
 }
@@ -321,7 +328,10 @@ mod tests {
             .with_request_id("r-1")
             .with_source("the key is rpa_1")
             .during(&ProviderId::new("runpod").unwrap(), "spawn_compute");
-        assert_eq!(error.to_string(), "runpod spawn_compute: sold out [no_capacity, http 400, request r-1]");
+        assert_eq!(
+            error.to_string(),
+            "runpod spawn_compute: sold out [no_capacity, http 400, request r-1]"
+        );
         assert_eq!(error.source().unwrap().to_string(), "the key is rpa_1");
     }
 

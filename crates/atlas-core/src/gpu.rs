@@ -18,7 +18,8 @@ macro_rules! catalogue {
     ($($variant:ident $name:literal $gib:literal $([$($member:ident),+])?;)*) => {
         /// A GPU by its canonical name.
         ///
-        /// Some names stand for several cards (`h100`): [`Gpu::variants`] lists them in the order they are tried.
+        /// Some names stand for several cards (`h100`): [`Gpu::variants`] lists them in the order
+        /// they are tried.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
         pub enum Gpu {
@@ -137,7 +138,12 @@ impl FromStr for Gpu {
             .map(|gpu| (gpu.as_str(), *gpu))
             .chain(ALIASES.iter().copied())
             .find_map(|(name, gpu)| (name == folded).then_some(gpu))
-            .ok_or_else(|| Error::validation("gpu", format!("{text:?} is not a known GPU; `atlas gpus` lists them")))
+            .ok_or_else(|| {
+                Error::validation(
+                    "gpu",
+                    format!("{text:?} is not a known GPU; `atlas gpus` lists them"),
+                )
+            })
     }
 }
 
@@ -155,7 +161,9 @@ impl Serialize for Gpu {
 
 impl<'de> Deserialize<'de> for Gpu {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
     }
 }
 
@@ -205,7 +213,12 @@ pub struct GpuType {
 
 impl GpuType {
     /// A line with only what every cloud says.
-    pub fn new(provider: ProviderId, native_id: impl Into<String>, vram: MemorySize, observed_at: Timestamp) -> Self {
+    pub fn new(
+        provider: ProviderId,
+        native_id: impl Into<String>,
+        vram: MemorySize,
+        observed_at: Timestamp,
+    ) -> Self {
         let native_id = native_id.into();
         Self {
             provider,
@@ -244,6 +257,9 @@ mod tests {
         assert_eq!("H100-SXM".parse::<Gpu>().unwrap(), Gpu::H100Sxm);
         assert_eq!("rtx a6000".parse::<Gpu>().unwrap(), Gpu::A6000);
         let error = "h101".parse::<Gpu>().unwrap_err();
-        assert_eq!((error.field(), error.kind()), (Some("gpu"), crate::ErrorKind::Validation));
+        assert_eq!(
+            (error.field(), error.kind()),
+            (Some("gpu"), crate::ErrorKind::Validation)
+        );
     }
 }

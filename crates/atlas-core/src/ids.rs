@@ -13,20 +13,34 @@ use crate::error::{Error, Result};
 fn checked_name(field: &'static str, text: &str) -> Result<Arc<str>> {
     let ok = (1..=63).contains(&text.len())
         && text.starts_with(|c: char| c.is_ascii_lowercase())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    if ok { Ok(text.into()) } else { Err(Error::validation(field, "must be 1 to 63 of a-z, 0-9 and -, beginning with a letter")) }
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if ok {
+        Ok(text.into())
+    } else {
+        Err(Error::validation(
+            field,
+            "must be 1 to 63 of a-z, 0-9 and -, beginning with a letter",
+        ))
+    }
 }
 
 /// An id that a cloud gave: opaque, but never able to leave its path segment.
 fn checked_foreign(field: &'static str, text: &str) -> Result<Arc<str>> {
     let ok = (1..=200).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b'\\' | b'?' | b'#' | b'%'))
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b'\\' | b'?' | b'#' | b'%'))
         && text != "."
         && text != "..";
     if ok {
         Ok(text.into())
     } else {
-        Err(Error::validation(field, "must be 1 to 200 printable ASCII characters without / \\ ? # %"))
+        Err(Error::validation(
+            field,
+            "must be 1 to 200 printable ASCII characters without / \\ ? # %",
+        ))
     }
 }
 
@@ -97,7 +111,8 @@ id!(
     ProviderId, "provider", checked_name
 );
 id!(
-    /// A named credential source: `runpod`, `runpod-eu`. A machine, an attempt and a pacing budget belong to one.
+    /// A named credential source: `runpod`, `runpod-eu`. A machine, an attempt and a pacing budget
+    /// belong to one.
     AccountName, "account", checked_name
 );
 id!(
@@ -126,7 +141,9 @@ mod tests {
 
     #[test]
     fn a_foreign_id_cannot_leave_its_path_segment() {
-        for hostile in ["", "a/b", "..", ".", "a?b", "a#b", "a%2fb", "a b", "a\nb", "é"] {
+        for hostile in [
+            "", "a/b", "..", ".", "a?b", "a#b", "a%2fb", "a b", "a\nb", "é",
+        ] {
             assert!(ComputeId::new(hostile).is_err(), "{hostile:?}");
         }
         assert!(ComputeId::new("q8d2m5x0c7hn4v").is_ok());

@@ -37,7 +37,11 @@ pub struct JobRequest {
     #[serde(default, rename = "timeout_ms", with = "crate::duration_ms::option")]
     pub timeout: Option<Duration>,
     /// The longest the job may run.
-    #[serde(default, rename = "execution_timeout_ms", with = "crate::duration_ms::option")]
+    #[serde(
+        default,
+        rename = "execution_timeout_ms",
+        with = "crate::duration_ms::option"
+    )]
     pub execution_timeout: Option<Duration>,
     /// The longest the job may exist, queueing included.
     #[serde(default, rename = "ttl_ms", with = "crate::duration_ms::option")]
@@ -78,25 +82,37 @@ impl JobRequest {
     /// The longest a `Sync` submit waits.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
-        Self { timeout: Some(timeout), ..self }
+        Self {
+            timeout: Some(timeout),
+            ..self
+        }
     }
 
     /// The longest the job may run.
     #[must_use]
     pub fn execution_timeout(self, timeout: Duration) -> Self {
-        Self { execution_timeout: Some(timeout), ..self }
+        Self {
+            execution_timeout: Some(timeout),
+            ..self
+        }
     }
 
     /// The longest the job may exist.
     #[must_use]
     pub fn ttl(self, ttl: Duration) -> Self {
-        Self { ttl: Some(ttl), ..self }
+        Self {
+            ttl: Some(ttl),
+            ..self
+        }
     }
 
     /// Where the cloud is to report the end.
     #[must_use]
     pub fn webhook(self, url: Secret) -> Self {
-        Self { webhook: Some(url), ..self }
+        Self {
+            webhook: Some(url),
+            ..self
+        }
     }
 }
 
@@ -124,7 +140,10 @@ impl JobStatus {
     /// True when nothing more will come.
     #[must_use]
     pub const fn is_terminal(&self) -> bool {
-        matches!(self, Self::Completed | Self::Failed | Self::Cancelled | Self::TimedOut)
+        matches!(
+            self,
+            Self::Completed | Self::Failed | Self::Cancelled | Self::TimedOut
+        )
     }
 
     /// The word: `in_queue`, ... or the cloud's own.
@@ -182,7 +201,12 @@ pub struct Job {
 
 impl Job {
     /// A job of which only this is known.
-    pub fn new(id: JobId, provider: ProviderId, endpoint: impl Into<String>, status: JobStatus) -> Self {
+    pub fn new(
+        id: JobId,
+        provider: ProviderId,
+        endpoint: impl Into<String>,
+        status: JobStatus,
+    ) -> Self {
         Self {
             id,
             provider,

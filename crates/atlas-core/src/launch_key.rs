@@ -1,6 +1,7 @@
 //! The name by which a machine of ours is known again: `a1-<realm:6>-<attempt:16>-<mac:8>`.
 //!
-//! This file knows the shape and where a key travels; whether its MAC is ours is the orchestrator's to say.
+//! This file knows the shape and where a key travels; whether its MAC is ours is the orchestrator's
+//! to say.
 
 use std::fmt;
 use std::str::FromStr;
@@ -27,7 +28,8 @@ const KEY_LEN: usize = 35;
 static BASE32: LazyLock<Encoding> = LazyLock::new(|| {
     let mut spec = BASE32_NOPAD.specification();
     spec.symbols.make_ascii_lowercase();
-    spec.encoding().expect("lower-case base32 is a valid specification")
+    spec.encoding()
+        .expect("lower-case base32 is a valid specification")
 });
 
 /// One deployment: all nodes that share a store. Six characters of lower-case base32.
@@ -59,7 +61,8 @@ impl AttemptId {
     /// A new id, of this second, with 48 random bits.
     #[must_use]
     pub fn new(now: Timestamp, random: [u8; 6]) -> Self {
-        let seconds = u32::try_from(now.unix_seconds().clamp(0, i64::from(u32::MAX))).unwrap_or(u32::MAX);
+        let seconds =
+            u32::try_from(now.unix_seconds().clamp(0, i64::from(u32::MAX))).unwrap_or(u32::MAX);
         let mut id = [0; 10];
         id[..4].copy_from_slice(&seconds.to_be_bytes());
         id[4..].copy_from_slice(&random);
@@ -107,7 +110,11 @@ impl TrackedKey {
     /// Joins the three parts. The MAC is a truncated HMAC over [`TrackedKey::signed_part`].
     #[must_use]
     pub const fn new(realm: RealmId, attempt: AttemptId, mac: [u8; 5]) -> Self {
-        Self { realm, attempt, mac }
+        Self {
+            realm,
+            attempt,
+            mac,
+        }
     }
 
     /// The realm it claims.
@@ -159,7 +166,8 @@ impl LaunchKey {
         }
     }
 
-    /// What the machine is to be called: `<prefix><slug>-<key>`, at most sixty characters of `[a-z0-9-]`.
+    /// What the machine is to be called: `<prefix><slug>-<key>`, at most sixty characters of
+    /// `[a-z0-9-]`.
     ///
     /// The slug is made of the wished name; an untracked machine keeps the wished name as it is.
     #[must_use]
@@ -168,7 +176,11 @@ impl LaunchKey {
             Self::Untracked => wished.map_or_else(|| format!("{prefix}untracked"), str::to_owned),
             Self::Tracked(key) => {
                 let prefix = &slug(prefix)[..slug(prefix).len().min(12)];
-                let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}-") };
+                let prefix = if prefix.is_empty() {
+                    String::new()
+                } else {
+                    format!("{prefix}-")
+                };
                 let room = MAX_NAME_LEN - KEY_LEN - 1 - prefix.len();
                 let slug = slug(wished.unwrap_or("session"));
                 let slug = slug[..slug.len().min(room)].trim_end_matches('-');
@@ -179,7 +191,8 @@ impl LaunchKey {
     }
 }
 
-/// The `[a-z0-9-]` of a text, other characters folded into single dashes, beginning with a letter or digit.
+/// The `[a-z0-9-]` of a text, other characters folded into single dashes, beginning with a letter
+/// or digit.
 fn slug(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -207,7 +220,13 @@ impl fmt::Display for AttemptId {
 
 impl fmt::Display for TrackedKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a1-{}-{}-{}", self.realm, self.attempt, BASE32.encode_display(&self.mac))
+        write!(
+            f,
+            "a1-{}-{}-{}",
+            self.realm,
+            self.attempt,
+            BASE32.encode_display(&self.mac)
+        )
     }
 }
 
@@ -247,9 +266,18 @@ impl FromStr for RealmId {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let id: [u8; 6] = text.as_bytes().try_into().map_err(|_| wrong("realm", "not six characters"))?;
-        let ok = id.iter().all(|b| b.is_ascii_lowercase() || (b'2'..=b'7').contains(b));
-        if ok { Ok(Self(id)) } else { Err(wrong("realm", "not lower-case base32")) }
+        let id: [u8; 6] = text
+            .as_bytes()
+            .try_into()
+            .map_err(|_| wrong("realm", "not six characters"))?;
+        let ok = id
+            .iter()
+            .all(|b| b.is_ascii_lowercase() || (b'2'..=b'7').contains(b));
+        if ok {
+            Ok(Self(id))
+        } else {
+            Err(wrong("realm", "not lower-case base32"))
+        }
     }
 }
 
@@ -257,7 +285,9 @@ impl FromStr for AttemptId {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        decode(text).map(Self).ok_or_else(|| wrong("attempt", "not sixteen characters of lower-case base32"))
+        decode(text)
+            .map(Self)
+            .ok_or_else(|| wrong("attempt", "not sixteen characters of lower-case base32"))
     }
 }
 
@@ -266,19 +296,33 @@ impl FromStr for TrackedKey {
 
     fn from_str(text: &str) -> Result<Self> {
         let mut parts = text.split('-');
-        let (Some("a1"), Some(realm), Some(attempt), Some(mac), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
-        else {
+        let (Some("a1"), Some(realm), Some(attempt), Some(mac), None) = (
+            parts.next(),
+            parts.next(),
+            parts.next(),
+            parts.next(),
+            parts.next(),
+        ) else {
             return Err(wrong("launch_key", "not of the form a1-realm-attempt-mac"));
         };
-        let mac = decode(mac).ok_or_else(|| wrong("launch_key", "its mac is not eight characters of lower-case base32"))?;
-        Ok(Self { realm: realm.parse()?, attempt: attempt.parse()?, mac })
+        let mac = decode(mac).ok_or_else(|| {
+            wrong(
+                "launch_key",
+                "its mac is not eight characters of lower-case base32",
+            )
+        })?;
+        Ok(Self {
+            realm: realm.parse()?,
+            attempt: attempt.parse()?,
+            mac,
+        })
     }
 }
 
 fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut bytes = [0; N];
-    let exact = BASE32.encode_len(N) == text.len() && BASE32.decode_mut(text.as_bytes(), &mut bytes).is_ok();
+    let exact = BASE32.encode_len(N) == text.len()
+        && BASE32.decode_mut(text.as_bytes(), &mut bytes).is_ok();
     exact.then_some(bytes)
 }
 
@@ -292,7 +336,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn key(realm: [u8; 4], seconds: u32, random: [u8; 6], mac: [u8; 5]) -> TrackedKey {
-        TrackedKey::new(RealmId::from_bytes(realm), AttemptId::new(Timestamp::from_unix_seconds(seconds.into()), random), mac)
+        TrackedKey::new(
+            RealmId::from_bytes(realm),
+            AttemptId::new(Timestamp::from_unix_seconds(seconds.into()), random),
+            mac,
+        )
     }
 
     proptest! {

@@ -1,4 +1,5 @@
-//! The contract of atlas: what to rent, what was rented, what a cloud must be able to do, and what can go wrong.
+//! The contract of atlas: what to rent, what was rented, what a cloud must be able to do, and what
+//! can go wrong.
 //!
 //! ```
 //! use atlas_core::{Auth, ComputeRequest, Gpu, Port};
@@ -11,8 +12,9 @@
 //! # Ok::<(), atlas_core::Error>(())
 //! ```
 //!
-//! Deliberately absent: the network, files, the environment, and any cloud's own names. Time and randomness are traits; the
-//! system's are in [`SystemClock`] and [`SystemEntropy`] and nowhere else (docs/adr/0001).
+//! Deliberately absent: the network, files, the environment, and any cloud's own names. Time and
+//! randomness are traits; the system's are in [`SystemClock`] and [`SystemEntropy`] and nowhere
+//! else (docs/adr/0001).
 
 mod candidate;
 mod capabilities;
@@ -49,7 +51,8 @@ pub use gpu::{Gpu, GpuType, Stock};
 pub use ids::{AccountName, ComputeId, JobId, ProviderId, VolumeId};
 pub use job::{Job, JobMode, JobRef, JobRequest, JobStatus};
 pub use launch_key::{
-    AttemptId, DEFAULT_NAME_PREFIX, LAUNCH_KEY_ENV, LAUNCH_KEY_TAG, LaunchKey, MAX_NAME_LEN, RealmId, TrackedKey,
+    AttemptId, DEFAULT_NAME_PREFIX, LAUNCH_KEY_ENV, LAUNCH_KEY_TAG, LaunchKey, MAX_NAME_LEN,
+    RealmId, TrackedKey,
 };
 pub use listing::{Completeness, ListFilter, Listing, Presence};
 pub use money::{Usd, UsdPerHour};
@@ -57,7 +60,8 @@ pub use provider::{AnyProvider, BoxStream, Jobs, NetworkVolumes, Provider};
 pub use raw::Raw;
 pub use request::{CloudType, ComputeRequest, GpuChoice, Port, Protocol};
 pub use resource::{
-    AccountLimits, ComputeSpend, LogLine, LogQuery, LogSource, NetworkVolume, SpendQuery, Support, VolumeRequest,
+    AccountLimits, ComputeSpend, LogLine, LogQuery, LogSource, NetworkVolume, SpendQuery, Support,
+    VolumeRequest,
 };
 pub use retry::{Backoff, RetryClass};
 pub use secret::{REDACTED, Secret};

@@ -12,7 +12,8 @@ use crate::error::Error;
 
 const NANOS: i64 = 1_000_000_000;
 
-/// US dollars, in whole nano-dollars. Written as a decimal string with nine places (`"1.090000000"`).
+/// US dollars, in whole nano-dollars. Written as a decimal string with nine places
+/// (`"1.090000000"`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Usd(i64);
 
@@ -37,11 +38,15 @@ impl Usd {
     #[must_use]
     pub fn from_f64(dollars: f64) -> Option<Self> {
         let nanos = (dollars * 1e9).round();
-        #[expect(clippy::cast_possible_truncation, reason = "checked to fit on the line before")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "checked to fit on the line before"
+        )]
         (nanos.is_finite() && nanos.abs() < 9.0e18).then_some(Self(nanos as i64))
     }
 
-    /// Dollars for a gauge or a plot, where the last digit does not matter. Never to be reckoned with.
+    /// Dollars for a gauge or a plot, where the last digit does not matter. Never to be reckoned
+    /// with.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a plot has no nano-dollars")]
     pub fn to_f64(self) -> f64 {
@@ -87,7 +92,12 @@ impl fmt::Display for Usd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.0 < 0 { "-" } else { "" };
         let nanos = self.0.unsigned_abs();
-        write!(f, "{sign}{}.{:09}", nanos / NANOS.unsigned_abs(), nanos % NANOS.unsigned_abs())
+        write!(
+            f,
+            "{sign}{}.{:09}",
+            nanos / NANOS.unsigned_abs(),
+            nanos % NANOS.unsigned_abs()
+        )
     }
 }
 
@@ -105,7 +115,11 @@ impl FromStr for Usd {
         }
         let whole: i64 = whole.parse().map_err(|_| wrong())?;
         let fraction: i64 = format!("{fraction:0<9}").parse().map_err(|_| wrong())?;
-        whole.checked_mul(NANOS).and_then(|n| n.checked_add(fraction)).map(|n| Self(sign * n)).ok_or_else(wrong)
+        whole
+            .checked_mul(NANOS)
+            .and_then(|n| n.checked_add(fraction))
+            .map(|n| Self(sign * n))
+            .ok_or_else(wrong)
     }
 }
 
@@ -117,12 +131,16 @@ impl Serialize for Usd {
 
 impl<'de> Deserialize<'de> for Usd {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
     }
 }
 
 /// A price per hour of running.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct UsdPerHour(Usd);
 
@@ -170,7 +188,9 @@ impl UsdPerHour {
             return None;
         }
         let nanos = i128::from(budget.0.max(0)) * 3_600_000_000_000 / i128::from(self.0.0);
-        Some(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
+        Some(Duration::from_nanos(
+            u64::try_from(nanos).unwrap_or(u64::MAX),
+        ))
     }
 }
 
@@ -223,7 +243,17 @@ mod tests {
 
     #[test]
     fn odd_amounts_are_refused() {
-        for odd in ["", ".", "1.", ".5", "1e3", "+1", "1.0000000001", "99999999999999999999", "- 1"] {
+        for odd in [
+            "",
+            ".",
+            "1.",
+            ".5",
+            "1e3",
+            "+1",
+            "1.0000000001",
+            "99999999999999999999",
+            "- 1",
+        ] {
             assert!(odd.parse::<Usd>().is_err(), "{odd:?}");
         }
         assert_eq!(Usd::from_f64(f64::NAN), None);

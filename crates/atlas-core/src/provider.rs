@@ -18,17 +18,22 @@ use crate::job::{Job, JobRef, JobRequest};
 use crate::launch_key::{LaunchKey, TrackedKey};
 use crate::listing::{ListFilter, Listing, Presence};
 use crate::request::ComputeRequest;
-use crate::resource::{AccountLimits, ComputeSpend, LogLine, LogQuery, NetworkVolume, SpendQuery, Support, VolumeRequest};
+use crate::resource::{
+    AccountLimits, ComputeSpend, LogLine, LogQuery, NetworkVolume, SpendQuery, Support,
+    VolumeRequest,
+};
 
 /// A stream of answers that can be sent between tasks.
 pub type BoxStream<T> = Pin<Box<dyn Stream<Item = T> + Send>>;
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Declares the contract once, and from it the object-safe twin, its blanket implementation and the handle's plain methods.
+/// Declares the contract once, and from it the object-safe twin, its blanket implementation and the
+/// handle's plain methods.
 ///
-/// Three groups: `required` (every provider writes them), `optional` (default: unsupported, naming the capability), and what is
-/// answered without I/O. The handle's methods that check more than the operation's name are written out below.
+/// Three groups: `required` (every provider writes them), `optional` (default: unsupported, naming
+/// the capability), and what is answered without I/O. The handle's methods that check more than the
+/// operation's name are written out below.
 macro_rules! contract {
     (
         required { $($(#[$rdoc:meta])* $rop:ident($($rarg:ident: &$rty:ty),*) -> $rout:ty;)* }
@@ -36,8 +41,9 @@ macro_rules! contract {
     ) => {
         /// What a cloud must do. Implement this; call through [`AnyProvider`].
         ///
-        /// One value is one account: it holds one credential. Optional groups default to `unsupported`; declare a capability in
-        /// [`Provider::capabilities`] exactly when you implement it (the conformance suite checks both ways).
+        /// One value is one account: it holds one credential. Optional groups default to
+        /// `unsupported`; declare a capability in [`Provider::capabilities`] exactly when you
+        /// implement it (the conformance suite checks both ways).
         pub trait Provider: Debug + Send + Sync + 'static {
             /// Which kind of cloud this is.
             fn id(&self) -> &ProviderId;
@@ -45,7 +51,8 @@ macro_rules! contract {
             /// What this provider can do. Constant for the life of the value; must not do I/O.
             fn capabilities(&self) -> Capabilities;
 
-            /// How long this cloud needs and how often it may be called, unless an account's configuration says otherwise.
+            /// How long this cloud needs and how often it may be called, unless an account's
+            /// configuration says otherwise.
             fn limits(&self) -> AccountLimits {
                 AccountLimits::default()
             }
@@ -58,7 +65,8 @@ macro_rules! contract {
                 Ok(())
             }
 
-            /// The supporting objects that a machine for this request needs, in the order of their making. Pure.
+            /// The supporting objects that a machine for this request needs, in the order of their
+            /// making. Pure.
             ///
             /// # Errors
             /// `validation`, when the request contradicts them.
@@ -117,26 +125,30 @@ macro_rules! contract {
 
 contract! {
     required {
-        /// Who the key belongs to, as the cloud says, or a keyed hash of the key: equal for equal accounts, never the key itself.
+        /// Who the key belongs to, as the cloud says, or a keyed hash of the key: equal for equal
+        /// accounts, never the key itself.
         ///
         /// # Errors
         /// As any read.
         identity() -> Result<String>;
 
-        /// What could be tried for this request, best first, with prices. Empty means nothing fits: sold out.
+        /// What could be tried for this request, best first, with prices. Empty means nothing fits:
+        /// sold out.
         ///
         /// # Errors
         /// As any read; `validation` when no offer of this cloud could ever fit.
         candidates(request: &ComputeRequest) -> Result<Vec<Candidate>>;
 
-        /// Makes exactly one machine-creating call; returns when the cloud accepted the order, not when the machine runs.
+        /// Makes exactly one machine-creating call; returns when the cloud accepted the order, not
+        /// when the machine runs.
         ///
         /// # Errors
-        /// The error's [`Outcome`](crate::Outcome) says whether a machine may exist all the same. If it is `Unknown`, look for the
-        /// launch key before ordering again.
+        /// The error's [`Outcome`](crate::Outcome) says whether a machine may exist all the same.
+        /// If it is `Unknown`, look for the launch key before ordering again.
         ///
         /// # Cancel safety
-        /// Not cancel safe: a dropped future may leave a machine billing. Run it in a task of its own.
+        /// Not cancel safe: a dropped future may leave a machine billing. Run it in a task of its
+        /// own.
         spawn_compute(key: &LaunchKey, request: &ComputeRequest) -> Result<Compute>;
 
         /// Reads one machine.
@@ -148,10 +160,12 @@ contract! {
         /// Walks the machines of the account, to the last page.
         ///
         /// # Errors
-        /// When not even the first page could be read. A walk broken off later is an incomplete [`Listing`].
+        /// When not even the first page could be read. A walk broken off later is an incomplete
+        /// [`Listing`].
         list_compute(filter: &ListFilter) -> Result<Listing>;
 
-        /// What a point read of this id proves, in the way this cloud's documentation counts as proof. Never fails.
+        /// What a point read of this id proves, in the way this cloud's documentation counts as
+        /// proof. Never fails.
         presence(id: &ComputeId) -> Presence;
 
         /// Ends a machine for good. Idempotent: one that is gone already is a success.
@@ -215,7 +229,8 @@ contract! {
         /// As any idempotent call.
         cancel_job(job: &JobRef) -> Result<Job>, Serverless;
 
-        /// The chunks of a job as they come, each once, until it ends. A job that ends badly ends the stream with an error.
+        /// The chunks of a job as they come, each once, until it ends. A job that ends badly ends
+        /// the stream with an error.
         ///
         /// # Errors
         /// As any read.
@@ -249,7 +264,8 @@ contract! {
 
 /// Any provider, ours or yours. Cheap to clone.
 ///
-/// Every method names the operation and the provider in its error, and refuses before any request what the provider cannot honour.
+/// Every method names the operation and the provider in its error, and refuses before any request
+/// what the provider cannot honour.
 #[derive(Clone, Debug)]
 pub struct AnyProvider(Arc<dyn Erased>);
 
@@ -297,24 +313,40 @@ impl AnyProvider {
         self.0.supports(key, request)
     }
 
-    /// See [`Provider::spawn_compute`]. Refuses what the provider cannot honour, without sending it.
+    /// See [`Provider::spawn_compute`]. Refuses what the provider cannot honour, without sending
+    /// it.
     ///
     /// # Errors
     /// See [`Provider::spawn_compute`].
-    pub async fn spawn_compute(&self, cx: &CallContext, key: &LaunchKey, request: &ComputeRequest) -> Result<Compute> {
+    pub async fn spawn_compute(
+        &self,
+        cx: &CallContext,
+        key: &LaunchKey,
+        request: &ComputeRequest,
+    ) -> Result<Compute> {
         self.check(request)?;
         let made = self.0.spawn_compute(cx, key, request).await;
-        made.map(|compute| Compute { auth: request.credential.clone(), ..compute })
-            .map_err(|error| error.during(self.id(), "spawn_compute"))
+        made.map(|compute| Compute {
+            auth: request.credential.clone(),
+            ..compute
+        })
+        .map_err(|error| error.during(self.id(), "spawn_compute"))
     }
 
     /// See [`Provider::candidates`]. Refuses what the provider cannot honour, without asking.
     ///
     /// # Errors
     /// See [`Provider::candidates`].
-    pub async fn candidates(&self, cx: &CallContext, request: &ComputeRequest) -> Result<Vec<Candidate>> {
+    pub async fn candidates(
+        &self,
+        cx: &CallContext,
+        request: &ComputeRequest,
+    ) -> Result<Vec<Candidate>> {
         self.check(request)?;
-        self.0.candidates(cx, request).await.map_err(|error| error.during(self.id(), "candidates"))
+        self.0
+            .candidates(cx, request)
+            .await
+            .map_err(|error| error.during(self.id(), "candidates"))
     }
 
     /// See [`Provider::presence`].
@@ -325,13 +357,18 @@ impl AnyProvider {
         }
     }
 
-    /// Every machine that carries this key in any of its carriers: what resolves an unknown outcome.
+    /// Every machine that carries this key in any of its carriers: what resolves an unknown
+    /// outcome.
     ///
     /// # Errors
     /// See [`Provider::list_compute`].
     pub async fn find_by_launch_key(&self, cx: &CallContext, key: &TrackedKey) -> Result<Listing> {
         let filter = ListFilter::launch_key(*key);
-        let found = self.0.list_compute(cx, &filter).await.map_err(|error| error.during(self.id(), "find_by_launch_key"))?;
+        let found = self
+            .0
+            .list_compute(cx, &filter)
+            .await
+            .map_err(|error| error.during(self.id(), "find_by_launch_key"))?;
         Ok(found.filtered(&filter))
     }
 
@@ -340,20 +377,28 @@ impl AnyProvider {
     /// # Errors
     /// See [`Provider::list_compute`].
     pub async fn list_compute(&self, cx: &CallContext, filter: &ListFilter) -> Result<Listing> {
-        let found = self.0.list_compute(cx, filter).await.map_err(|error| error.during(self.id(), "list_compute"))?;
+        let found = self
+            .0
+            .list_compute(cx, filter)
+            .await
+            .map_err(|error| error.during(self.id(), "list_compute"))?;
         Ok(found.filtered(filter))
     }
 
     /// The serverless group, if this provider has it.
     #[must_use]
     pub fn jobs(&self) -> Option<Jobs<'_>> {
-        self.capabilities().has(Capability::Serverless).then_some(Jobs(self))
+        self.capabilities()
+            .has(Capability::Serverless)
+            .then_some(Jobs(self))
     }
 
     /// The network volumes group, if this provider has it.
     #[must_use]
     pub fn network_volumes(&self) -> Option<NetworkVolumes<'_>> {
-        self.capabilities().has(Capability::NetworkVolumes).then_some(NetworkVolumes(self))
+        self.capabilities()
+            .has(Capability::NetworkVolumes)
+            .then_some(NetworkVolumes(self))
     }
 }
 

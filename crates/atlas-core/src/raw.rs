@@ -7,7 +7,8 @@ use std::sync::{Arc, OnceLock};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-/// JSON as a cloud sent it, with the secrets it echoes redacted. Reads like a [`Value`]; cheap to clone.
+/// JSON as a cloud sent it, with the secrets it echoes redacted. Reads like a [`Value`]; cheap to
+/// clone.
 ///
 /// ```
 /// use atlas_core::Raw;
@@ -25,11 +26,16 @@ struct Inner {
 }
 
 impl Raw {
-    /// Keeps the text and parses it when it is first looked at, then redacted by this function: whoever reads a machine's state ten
-    /// times a second seldom looks. Text that is no JSON reads as `null`.
+    /// Keeps the text and parses it when it is first looked at, then redacted by this function:
+    /// whoever reads a machine's state ten times a second seldom looks. Text that is no JSON reads
+    /// as `null`.
     #[must_use]
     pub fn parsed_later(text: &[u8], redact: fn(&mut Value)) -> Self {
-        Self(Some(Arc::new(Inner { value: OnceLock::new(), text: text.into(), redact })))
+        Self(Some(Arc::new(Inner {
+            value: OnceLock::new(),
+            text: text.into(),
+            redact,
+        })))
     }
 
     /// The value.
@@ -55,7 +61,11 @@ impl Deref for Raw {
 
 impl From<Value> for Raw {
     fn from(value: Value) -> Self {
-        Self(Some(Arc::new(Inner { value: value.into(), text: Box::default(), redact: |_| {} })))
+        Self(Some(Arc::new(Inner {
+            value: value.into(),
+            text: Box::default(),
+            redact: |_| {},
+        })))
     }
 }
 
@@ -96,16 +106,34 @@ mod tests {
 
     #[test]
     fn what_was_kept_as_text_is_never_shown_before_it_is_redacted() {
-        let raw = Raw::parsed_later(br#"{"id":1,"env":{"A":"canary"}}"#, |value| value["env"] = json!("[redacted]"));
-        let shown = [format!("{raw:?}"), raw.to_string(), serde_json::to_string(&raw).unwrap(), format!("{:?}", raw.clone())];
-        assert!(shown.iter().all(|text| text.contains("redacted") && !text.contains("canary")), "{shown:?}");
+        let raw = Raw::parsed_later(br#"{"id":1,"env":{"A":"canary"}}"#, |value| {
+            value["env"] = json!("[redacted]")
+        });
+        let shown = [
+            format!("{raw:?}"),
+            raw.to_string(),
+            serde_json::to_string(&raw).unwrap(),
+            format!("{:?}", raw.clone()),
+        ];
+        assert!(
+            shown
+                .iter()
+                .all(|text| text.contains("redacted") && !text.contains("canary")),
+            "{shown:?}"
+        );
         assert_eq!(raw, json!({"id": 1, "env": "[redacted]"}));
     }
 
     #[test]
     fn it_is_a_value_on_the_wire_and_back() {
         let raw = Raw::from(json!({"a": [1, null]}));
-        assert_eq!(serde_json::from_str::<Raw>(&serde_json::to_string(&raw).unwrap()).unwrap(), raw);
-        assert_eq!((Raw::default().value(), Raw::parsed_later(b"{", |_| {})), (&Value::Null, Raw::default()));
+        assert_eq!(
+            serde_json::from_str::<Raw>(&serde_json::to_string(&raw).unwrap()).unwrap(),
+            raw
+        );
+        assert_eq!(
+            (Raw::default().value(), Raw::parsed_later(b"{", |_| {})),
+            (&Value::Null, Raw::default())
+        );
     }
 }

@@ -42,7 +42,9 @@ impl From<Gpu> for GpuChoice {
 }
 
 /// The tier of data centre.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum CloudType {
     /// Certified data centres.
@@ -86,19 +88,29 @@ impl Port {
     /// An HTTP port.
     #[must_use]
     pub const fn http(number: u16) -> Self {
-        Self { number: number as u32, protocol: Protocol::Http }
+        Self {
+            number: number as u32,
+            protocol: Protocol::Http,
+        }
     }
 
     /// A TCP port.
     #[must_use]
     pub const fn tcp(number: u16) -> Self {
-        Self { number: number as u32, protocol: Protocol::Tcp }
+        Self {
+            number: number as u32,
+            protocol: Protocol::Tcp,
+        }
     }
 
-    /// A TCP port that has the same number inside and outside, chosen by the cloud and known by this `slot`.
+    /// A TCP port that has the same number inside and outside, chosen by the cloud and known by
+    /// this `slot`.
     #[must_use]
     pub const fn symmetric_tcp(slot: u16) -> Self {
-        Self { number: 70_000 + slot as u32, protocol: Protocol::Tcp }
+        Self {
+            number: 70_000 + slot as u32,
+            protocol: Protocol::Tcp,
+        }
     }
 
     /// The number inside the container, or the slot of a symmetric port.
@@ -137,7 +149,12 @@ impl FromStr for Port {
 
     /// Reads `8000/http`, `22/tcp`, `70001/tcp`; a bare number is HTTP.
     fn from_str(text: &str) -> Result<Self> {
-        let wrong = || Error::validation("ports", format!("{text:?} is not a port such as 8000/http, 22/tcp or 70000/tcp"));
+        let wrong = || {
+            Error::validation(
+                "ports",
+                format!("{text:?} is not a port such as 8000/http, 22/tcp or 70000/tcp"),
+            )
+        };
         let (number, protocol) = text.split_once('/').unwrap_or((text, "http"));
         let protocol = match protocol {
             "http" => Protocol::Http,
@@ -146,7 +163,11 @@ impl FromStr for Port {
         };
         let number: u32 = number.parse().map_err(|_| wrong())?;
         let symmetric = protocol == Protocol::Tcp && (70_000..=70_000 + 65_535).contains(&number);
-        if (1..=65_535).contains(&number) || symmetric { Ok(Self { number, protocol }) } else { Err(wrong()) }
+        if (1..=65_535).contains(&number) || symmetric {
+            Ok(Self { number, protocol })
+        } else {
+            Err(wrong())
+        }
     }
 }
 
@@ -158,11 +179,14 @@ impl Serialize for Port {
 
 impl<'de> Deserialize<'de> for Port {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
     }
 }
 
-/// What to rent. Unset fields mean "provider's choice"; a field the provider cannot honour is refused, never dropped.
+/// What to rent. Unset fields mean "provider's choice"; a field the provider cannot honour is
+/// refused, never dropped.
 ///
 /// ```
 /// use atlas_core::{ComputeRequest, Gpu, Port};
@@ -209,7 +233,11 @@ pub struct ComputeRequest {
     #[serde(default, rename = "volume_gb", skip_serializing_if = "Option::is_none")]
     pub volume: Option<DiskSize>,
     /// Container disk. The clouds say GB; `DiskSize` says which GB a provider means.
-    #[serde(default, rename = "container_disk_gb", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        rename = "container_disk_gb",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub container_disk: Option<DiskSize>,
     /// A network volume of the account to mount.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -223,16 +251,19 @@ pub struct ComputeRequest {
     /// How the browser will authenticate to the machine.
     #[serde(default)]
     pub auth: Auth,
-    /// The credential minted for `auth`; the facade and the orchestrator set it, a provider injects it.
+    /// The credential minted for `auth`; the facade and the orchestrator set it, a provider injects
+    /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<Credential>,
     /// The candidate this request is pinned to; the orchestrator sets it, one for each attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub candidate: Option<Candidate>,
-    /// The machine ends itself, and its bill, once its command has ended. The orchestrator sets it for tasks.
+    /// The machine ends itself, and its bill, once its command has ended. The orchestrator sets it
+    /// for tasks.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ends_with_command: bool,
-    /// The cloud itself ends the machine then, whoever lives to see it. The orchestrator sets it from `max_runtime`.
+    /// The cloud itself ends the machine then, whoever lives to see it. The orchestrator sets it
+    /// from `max_runtime`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends_at: Option<Timestamp>,
     /// Merged deeply into the body that goes to the cloud.
@@ -274,13 +305,19 @@ impl ComputeRequest {
 
     /// A machine with one of this GPU.
     pub fn gpu(gpu: impl Into<GpuChoice>) -> Self {
-        Self { gpu: Some(gpu.into()), ..Self::empty() }
+        Self {
+            gpu: Some(gpu.into()),
+            ..Self::empty()
+        }
     }
 
     /// A machine without a GPU, with this many virtual CPUs.
     #[must_use]
     pub fn cpu(vcpus: u32) -> Self {
-        Self { cpu: Some(vcpus), ..Self::empty() }
+        Self {
+            cpu: Some(vcpus),
+            ..Self::empty()
+        }
     }
 
     /// How many GPUs in one machine.
@@ -292,19 +329,28 @@ impl ComputeRequest {
     /// At least this much RAM.
     #[must_use]
     pub fn memory(self, memory: MemorySize) -> Self {
-        Self { memory: Some(memory), ..self }
+        Self {
+            memory: Some(memory),
+            ..self
+        }
     }
 
     /// The container image.
     #[must_use]
     pub fn image(self, image: impl Into<String>) -> Self {
-        Self { image: Some(image.into()), ..self }
+        Self {
+            image: Some(image.into()),
+            ..self
+        }
     }
 
     /// The command and its arguments, instead of the image's own.
     #[must_use]
     pub fn command<I: IntoIterator<Item: Into<String>>>(self, command: I) -> Self {
-        Self { command: command.into_iter().map(Into::into).collect(), ..self }
+        Self {
+            command: command.into_iter().map(Into::into).collect(),
+            ..self
+        }
     }
 
     /// The tier of data centre.
@@ -343,31 +389,46 @@ impl ComputeRequest {
     /// A disk that survives a stop and dies with the machine.
     #[must_use]
     pub fn volume(self, size: DiskSize) -> Self {
-        Self { volume: Some(size), ..self }
+        Self {
+            volume: Some(size),
+            ..self
+        }
     }
 
     /// The container disk.
     #[must_use]
     pub fn container_disk(self, size: DiskSize) -> Self {
-        Self { container_disk: Some(size), ..self }
+        Self {
+            container_disk: Some(size),
+            ..self
+        }
     }
 
     /// Mounts a network volume of the account.
     #[must_use]
     pub fn network_volume(self, id: VolumeId) -> Self {
-        Self { network_volume_id: Some(id), ..self }
+        Self {
+            network_volume_id: Some(id),
+            ..self
+        }
     }
 
     /// A name for people.
     #[must_use]
     pub fn name(self, name: impl Into<String>) -> Self {
-        Self { name: Some(name.into()), ..self }
+        Self {
+            name: Some(name.into()),
+            ..self
+        }
     }
 
     /// A template of the account to start from.
     #[must_use]
     pub fn template(self, id: impl Into<String>) -> Self {
-        Self { template_id: Some(id.into()), ..self }
+        Self {
+            template_id: Some(id.into()),
+            ..self
+        }
     }
 
     /// How the browser will authenticate to the machine.
@@ -385,25 +446,37 @@ impl ComputeRequest {
     /// Pins the request to one candidate.
     #[must_use]
     pub fn at(self, candidate: Candidate) -> Self {
-        Self { candidate: Some(candidate), ..self }
+        Self {
+            candidate: Some(candidate),
+            ..self
+        }
     }
 
     /// The machine ends itself once its command has ended; it needs a command then.
     #[must_use]
     pub fn ends_with_command(self, ends: bool) -> Self {
-        Self { ends_with_command: ends, ..self }
+        Self {
+            ends_with_command: ends,
+            ..self
+        }
     }
 
     /// The cloud itself ends the machine then.
     #[must_use]
     pub fn ends_at(self, at: Option<Timestamp>) -> Self {
-        Self { ends_at: at, ..self }
+        Self {
+            ends_at: at,
+            ..self
+        }
     }
 
     /// What the cloud's own request body is to contain besides.
     #[must_use]
     pub fn provider_opts(self, opts: Value) -> Self {
-        Self { provider_opts: opts, ..self }
+        Self {
+            provider_opts: opts,
+            ..self
+        }
     }
 
     /// What no cloud could honour, found before any request.
@@ -415,27 +488,40 @@ impl ComputeRequest {
         match (&self.gpu, self.cpu) {
             (None, None) => return wrong("gpu", "name a gpu, or a number of cpus"),
             (Some(_), Some(_)) => return wrong("cpu", "name a gpu or a number of cpus, not both"),
-            (Some(GpuChoice::Native(id)), _) if id.is_empty() => return wrong("gpu", "must not be empty"),
+            (Some(GpuChoice::Native(id)), _) if id.is_empty() => {
+                return wrong("gpu", "must not be empty");
+            }
             (Some(GpuChoice::AtLeast(size)), _) if size.as_mib() == 0 => {
                 return wrong("gpu", "at least some memory must be asked for");
             }
-            (Some(_), None) if !(1..=64).contains(&self.gpu_count) => return wrong("gpu_count", "must be 1 to 64"),
-            (None, Some(cpus)) if !(1..=1024).contains(&cpus) => return wrong("cpu", "must be 1 to 1024"),
+            (Some(_), None) if !(1..=64).contains(&self.gpu_count) => {
+                return wrong("gpu_count", "must be 1 to 64");
+            }
+            (None, Some(cpus)) if !(1..=1024).contains(&cpus) => {
+                return wrong("cpu", "must be 1 to 1024");
+            }
             _ => {}
         }
         match (&self.image, &self.template_id) {
             (None, None) => return wrong("image", "name an image, or a template"),
-            (Some(image), _) if !is_image_reference(image) => return wrong("image", "is not an image reference"),
+            (Some(image), _) if !is_image_reference(image) => {
+                return wrong("image", "is not an image reference");
+            }
             (_, Some(template)) if !is_plain(template, 200) => {
                 return wrong("template_id", "must be 1 to 200 printable characters");
             }
             _ => {}
         }
-        if self.command.iter().any(|part| part.contains('\0')) || self.command.iter().map(String::len).sum::<usize>() > MAX_TEXT {
+        if self.command.iter().any(|part| part.contains('\0'))
+            || self.command.iter().map(String::len).sum::<usize>() > MAX_TEXT
+        {
             return wrong("command", "must not contain NUL, nor be longer than 64 KiB");
         }
         if self.ends_with_command && self.command.is_empty() {
-            return wrong("ends_with_command", "needs a command: the image's own is not known here");
+            return wrong(
+                "ends_with_command",
+                "needs a command: the image's own is not known here",
+            );
         }
         if let Some(name) = &self.name
             && !is_plain(name, 128)
@@ -443,29 +529,50 @@ impl ComputeRequest {
             return wrong("name", "must be 1 to 128 printable characters");
         }
         if self.region_hints.iter().any(|region| !is_plain(region, 64)) {
-            return wrong("region_hints", "a region must be 1 to 64 printable characters");
+            return wrong(
+                "region_hints",
+                "a region must be 1 to 64 printable characters",
+            );
         }
-        if self.ports.len() > MAX_PORTS || self.ports.iter().collect::<BTreeSet<_>>().len() != self.ports.len() {
+        if self.ports.len() > MAX_PORTS
+            || self.ports.iter().collect::<BTreeSet<_>>().len() != self.ports.len()
+        {
             return wrong("ports", "must be at most 64, each named once");
         }
         if self.ports.iter().any(|port| port.number() == 0) {
             return wrong("ports", "port 0 does not exist");
         }
         for (name, value) in &self.env {
-            if name.is_empty() || name.len() > 256 || name.contains(['=', '\0']) || name.chars().any(char::is_whitespace) {
-                return wrong("env", "a name must be 1 to 256 characters without =, NUL and white space");
+            if name.is_empty()
+                || name.len() > 256
+                || name.contains(['=', '\0'])
+                || name.chars().any(char::is_whitespace)
+            {
+                return wrong(
+                    "env",
+                    "a name must be 1 to 256 characters without =, NUL and white space",
+                );
             }
             if value.expose().contains('\0') || value.expose().len() > MAX_TEXT {
-                return wrong("env", "a value must not contain NUL, nor be longer than 64 KiB");
+                return wrong(
+                    "env",
+                    "a value must not contain NUL, nor be longer than 64 KiB",
+                );
             }
             if name.starts_with("ATLAS_") && RESERVED_ENV.contains(&name.as_str()) {
-                return wrong("env", "ATLAS_LAUNCH_KEY, ATLAS_PRESHARED_KEY and ATLAS_SIGNING_SECRET are set by atlas");
+                return wrong(
+                    "env",
+                    "ATLAS_LAUNCH_KEY, ATLAS_PRESHARED_KEY and ATLAS_SIGNING_SECRET are set by atlas",
+                );
             }
         }
         if self.env.len() > MAX_ENV {
             return wrong("env", "must be at most 48 variables");
         }
-        for (field, size) in [("volume_gb", self.volume), ("container_disk_gb", self.container_disk)] {
+        for (field, size) in [
+            ("volume_gb", self.volume),
+            ("container_disk_gb", self.container_disk),
+        ] {
             if size.is_some_and(|size| size.as_gb() == 0) {
                 return wrong(field, "must be at least 1 GB");
             }
@@ -473,7 +580,11 @@ impl ComputeRequest {
         if !matches!(self.provider_opts, Value::Null | Value::Object(_)) {
             return wrong("provider_opts", "must be an object");
         }
-        if self.credential.as_ref().is_some_and(|credential| credential.scheme() != self.auth) {
+        if self
+            .credential
+            .as_ref()
+            .is_some_and(|credential| credential.scheme() != self.auth)
+        {
             return wrong("auth", "the minted credential is of another scheme");
         }
         Ok(())
@@ -484,7 +595,10 @@ impl ComputeRequest {
     pub fn environment(&self, key: &LaunchKey) -> BTreeMap<String, Secret> {
         let mut env = self.env.clone();
         if let Some(credential) = &self.credential {
-            env.insert(credential.env_name().to_owned(), credential.secret().clone());
+            env.insert(
+                credential.env_name().to_owned(),
+                credential.secret().clone(),
+            );
         }
         if let Some(key) = key.tracked() {
             env.insert(LAUNCH_KEY_ENV.to_owned(), Secret::new(key.to_string()));
@@ -510,7 +624,11 @@ impl ComputeRequest {
     }
 }
 
-const RESERVED_ENV: [&str; 3] = [LAUNCH_KEY_ENV, crate::credential::PRESHARED_KEY_ENV, crate::credential::SIGNING_SECRET_ENV];
+const RESERVED_ENV: [&str; 3] = [
+    LAUNCH_KEY_ENV,
+    crate::credential::PRESHARED_KEY_ENV,
+    crate::credential::SIGNING_SECRET_ENV,
+];
 
 impl fmt::Debug for ComputeRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -532,7 +650,9 @@ fn is_plain(text: &str, max: usize) -> bool {
 }
 
 fn is_image_reference(text: &str) -> bool {
-    (1..=512).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) && !text.starts_with('-')
+    (1..=512).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_graphic())
+        && !text.starts_with('-')
 }
 
 #[cfg(test)]
@@ -549,7 +669,13 @@ mod tests {
             ("gpu_count", request().gpu_count(0)),
             ("image", ComputeRequest::gpu(Gpu::H100)),
             ("image", request().image("a b")),
-            ("cpu", ComputeRequest { cpu: Some(2), ..request() }),
+            (
+                "cpu",
+                ComputeRequest {
+                    cpu: Some(2),
+                    ..request()
+                },
+            ),
             ("cpu", ComputeRequest::cpu(0).image("x")),
             ("ports", request().port(Port::http(0))),
             ("ports", request().port(Port::http(80)).port(Port::http(80))),
@@ -567,7 +693,11 @@ mod tests {
         ];
         for (field, request) in cases {
             let error = request.validate().unwrap_err();
-            assert_eq!((error.kind(), error.field()), (crate::ErrorKind::Validation, Some(field)), "{error}");
+            assert_eq!(
+                (error.kind(), error.field()),
+                (crate::ErrorKind::Validation, Some(field)),
+                "{error}"
+            );
         }
     }
 
@@ -576,7 +706,15 @@ mod tests {
         for port in [Port::http(8000), Port::tcp(22), Port::symmetric_tcp(3)] {
             assert_eq!(port.to_string().parse::<Port>().unwrap(), port);
         }
-        for odd in ["0/http", "70000/http", "65536/tcp", "22/udp", "", "/http", "-1"] {
+        for odd in [
+            "0/http",
+            "70000/http",
+            "65536/tcp",
+            "22/udp",
+            "",
+            "/http",
+            "-1",
+        ] {
             assert!(odd.parse::<Port>().is_err(), "{odd}");
         }
     }
@@ -585,7 +723,11 @@ mod tests {
     fn a_request_never_shows_its_secrets_but_seals_them_whole() {
         let request = request().env("CANARY", "zz-canary");
         assert!(!format!("{request:?}").contains("zz-canary"));
-        assert!(!serde_json::to_string(&request).unwrap().contains("zz-canary"));
+        assert!(
+            !serde_json::to_string(&request)
+                .unwrap()
+                .contains("zz-canary")
+        );
         let back: ComputeRequest = serde_json::from_value(request.expose()).unwrap();
         assert_eq!(back.env["CANARY"].expose(), "zz-canary");
     }

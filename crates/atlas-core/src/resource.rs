@@ -38,7 +38,10 @@ impl LogQuery {
     /// The last so many lines.
     #[must_use]
     pub fn tail(self, lines: u32) -> Self {
-        Self { tail: Some(lines), ..self }
+        Self {
+            tail: Some(lines),
+            ..self
+        }
     }
 
     /// Goes on with new lines.
@@ -76,8 +79,18 @@ pub struct NetworkVolume {
 
 impl NetworkVolume {
     /// A volume.
-    pub fn new(id: VolumeId, name: impl Into<String>, size: DiskSize, region: impl Into<String>) -> Self {
-        Self { id, name: name.into(), size, region: region.into() }
+    pub fn new(
+        id: VolumeId,
+        name: impl Into<String>,
+        size: DiskSize,
+        region: impl Into<String>,
+    ) -> Self {
+        Self {
+            id,
+            name: name.into(),
+            size,
+            region: region.into(),
+        }
     }
 }
 
@@ -117,10 +130,12 @@ pub struct SpendQuery {
     pub end: Timestamp,
 }
 
-/// How long a cloud needs, and how often it may be called: configuration of an account, with the provider's own as default.
+/// How long a cloud needs, and how often it may be called: configuration of an account, with the
+/// provider's own as default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountLimits {
-    /// The longest until a machine that was created shows in listings and point reads, and one that ended stops to.
+    /// The longest until a machine that was created shows in listings and point reads, and one that
+    /// ended stops to.
     pub visibility_bound: Duration,
     /// The longest one call may take, its retries included.
     pub call_deadline: Duration,
@@ -144,7 +159,8 @@ impl Default for AccountLimits {
     }
 }
 
-/// A supporting object of a machine: an app, an address, a rule set. Made before it, released with it, idempotent by name.
+/// A supporting object of a machine: an app, an address, a rule set. Made before it, released with
+/// it, idempotent by name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Support {
     /// What kind of thing, in the cloud's words: `app`, `ip`, `firewall-ruleset`.

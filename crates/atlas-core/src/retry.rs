@@ -11,7 +11,8 @@ pub enum RetryClass {
     Safe,
     /// Changes whose second call changes nothing more: terminate, stop, delete.
     Idempotent,
-    /// Makes something new, and bills it, each time it is received. Repeated only where the request provably never left.
+    /// Makes something new, and bills it, each time it is received. Repeated only where the request
+    /// provably never left.
     Create,
 }
 
@@ -32,7 +33,9 @@ impl Backoff {
     /// The longest wait before try number `attempt` (0 is the first repeat).
     #[must_use]
     pub fn ceiling(&self, attempt: u32) -> Duration {
-        self.base.saturating_mul(1_u32.checked_shl(attempt).unwrap_or(u32::MAX)).min(self.cap)
+        self.base
+            .saturating_mul(1_u32.checked_shl(attempt).unwrap_or(u32::MAX))
+            .min(self.cap)
     }
 
     /// A wait between half the ceiling and the ceiling, drawn from `entropy`.

@@ -10,7 +10,8 @@ pub const REDACTED: &str = "[redacted]";
 
 /// A secret string. Wiped from memory when dropped; `Debug` and `Serialize` never show it.
 ///
-/// There is deliberately no `Display` and no comparison: compare secrets in constant time (`atlas-auth`).
+/// There is deliberately no `Display` and no comparison: compare secrets in constant time
+/// (`atlas-auth`).
 ///
 /// ```
 /// let key = atlas_core::Secret::new("rpa_123");

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 /// A disk's size in whole gigabytes, as the cloud that rents it counts them.
 ///
-/// RunPod, Lambda and Vast sell decimal gigabytes, Fly binary ones (docs/clouds/); none converts, so neither do we.
+/// RunPod, Lambda and Vast sell decimal gigabytes, Fly binary ones (docs/clouds/); none converts,
+/// so neither do we.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DiskSize(u32);
@@ -64,6 +65,10 @@ impl MemorySize {
 
 impl fmt::Display for MemorySize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_multiple_of(1024) { write!(f, "{} GiB", self.0 / 1024) } else { write!(f, "{} MiB", self.0) }
+        if self.0.is_multiple_of(1024) {
+            write!(f, "{} GiB", self.0 / 1024)
+        } else {
+            write!(f, "{} MiB", self.0)
+        }
     }
 }

@@ -20,7 +20,11 @@ impl Timestamp {
     /// From milliseconds since the epoch, clamped to the calendar.
     #[must_use]
     pub fn from_unix_millis(millis: i64) -> Self {
-        let edge = if millis < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
+        let edge = if millis < 0 {
+            jiff::Timestamp::MIN
+        } else {
+            jiff::Timestamp::MAX
+        };
         Self(jiff::Timestamp::from_millisecond(millis).unwrap_or(edge))
     }
 
@@ -47,7 +51,9 @@ impl Timestamp {
     pub fn saturating_add(self, span: Duration) -> Self {
         Self(
             self.0
-                .saturating_add(jiff::SignedDuration::try_from(span).unwrap_or(jiff::SignedDuration::MAX))
+                .saturating_add(
+                    jiff::SignedDuration::try_from(span).unwrap_or(jiff::SignedDuration::MAX),
+                )
                 .unwrap_or(jiff::Timestamp::MAX),
         )
     }
@@ -57,7 +63,9 @@ impl Timestamp {
     pub fn saturating_sub(self, span: Duration) -> Self {
         Self(
             self.0
-                .saturating_sub(jiff::SignedDuration::try_from(span).unwrap_or(jiff::SignedDuration::MAX))
+                .saturating_sub(
+                    jiff::SignedDuration::try_from(span).unwrap_or(jiff::SignedDuration::MAX),
+                )
                 .unwrap_or(jiff::Timestamp::MIN),
         )
     }
@@ -79,7 +87,9 @@ impl FromStr for Timestamp {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        text.parse().map(Self).map_err(|_| Error::validation("timestamp", "not an RFC 3339 timestamp"))
+        text.parse()
+            .map(Self)
+            .map_err(|_| Error::validation("timestamp", "not an RFC 3339 timestamp"))
     }
 }
 
@@ -94,9 +104,14 @@ pub trait Clock: Debug + Send + Sync + 'static {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the machine's clock"
+    )]
     fn now(&self) -> Timestamp {
-        Timestamp(jiff::Timestamp::try_from(std::time::SystemTime::now()).unwrap_or(jiff::Timestamp::MAX))
+        Timestamp(
+            jiff::Timestamp::try_from(std::time::SystemTime::now()).unwrap_or(jiff::Timestamp::MAX),
+        )
     }
 }
 
@@ -109,6 +124,9 @@ mod tests {
         let end = Timestamp::from_unix_millis(i64::MAX);
         assert_eq!(end.saturating_add(Duration::MAX), end);
         assert_eq!(Timestamp::UNIX_EPOCH.since(end), Duration::ZERO);
-        assert_eq!(Timestamp::from_unix_seconds(5).since(Timestamp::UNIX_EPOCH), Duration::from_secs(5));
+        assert_eq!(
+            Timestamp::from_unix_seconds(5).since(Timestamp::UNIX_EPOCH),
+            Duration::from_secs(5)
+        );
     }
 }

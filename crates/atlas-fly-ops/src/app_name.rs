@@ -25,13 +25,18 @@ impl AppName {
     pub fn new(text: impl AsRef<str>) -> Result<Self> {
         let text = text.as_ref();
         let ok = (1..=63).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             && !text.starts_with('-')
             && !text.ends_with('-');
         if ok {
             Ok(Self(text.into()))
         } else {
-            Err(Error::validation("app", "must be 1 to 63 of a-z, 0-9 and -, not beginning or ending with -"))
+            Err(Error::validation(
+                "app",
+                "must be 1 to 63 of a-z, 0-9 and -, not beginning or ending with -",
+            ))
         }
     }
 

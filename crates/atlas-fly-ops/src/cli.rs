@@ -1,4 +1,5 @@
-//! The `fly` executable: where it is, and the environment it is given. Never through a shell, never a secret in its arguments.
+//! The `fly` executable: where it is, and the environment it is given. Never through a shell, never
+//! a secret in its arguments.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -16,8 +17,8 @@ use zeroize::Zeroizing;
 use crate::process::{Group, Pipe};
 use crate::token::FlyToken;
 
-/// What of our own environment a child sees. The rest of it may hold the host's secrets, or, inside a Fly machine, that
-/// machine's `FLY_REGION` and `FLY_APP`, which `fly` would take for options.
+/// What of our own environment a child sees. The rest of it may hold the host's secrets, or, inside
+/// a Fly machine, that machine's `FLY_REGION` and `FLY_APP`, which `fly` would take for options.
 const PASSED_ON: [&str; 34] = [
     "PATH",
     "HOME",
@@ -93,13 +94,19 @@ impl FlyCli {
     /// This executable.
     #[must_use]
     pub fn program(self, program: impl Into<PathBuf>) -> Self {
-        Self { program: Some(program.into()), ..self }
+        Self {
+            program: Some(program.into()),
+            ..self
+        }
     }
 
     /// Looked for in these folders instead of those of the `PATH`.
     #[must_use]
     pub fn search_path(self, folders: impl Into<OsString>) -> Self {
-        Self { search_path: Some(folders.into()), ..self }
+        Self {
+            search_path: Some(folders.into()),
+            ..self
+        }
     }
 
     /// One more variable of the child's environment. `Debug` shows its name only.
@@ -112,14 +119,21 @@ impl FlyCli {
     /// The executable, if there is one.
     #[must_use]
     pub fn find(&self) -> Option<PathBuf> {
-        let runs = |path: &PathBuf| path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
+        let runs = |path: &PathBuf| {
+            path.metadata()
+                .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+        };
         if let Some(program) = &self.program {
             return Some(program.clone()).filter(runs);
         }
         let folders = self.search_path.clone().or_else(|| env::var_os("PATH"))?;
         ["fly", "flyctl"]
             .into_iter()
-            .flat_map(|name| env::split_paths(&folders).map(move |folder| folder.join(name)).collect::<Vec<_>>())
+            .flat_map(|name| {
+                env::split_paths(&folders)
+                    .map(move |folder| folder.join(name))
+                    .collect::<Vec<_>>()
+            })
             .find(runs)
     }
 
@@ -130,13 +144,22 @@ impl FlyCli {
         command.env_clear();
         for name in PASSED_ON {
             // A variable that is there and blank hides the good one after it, for `fly`.
-            if let Some(value) = env::var_os(name).filter(|value| !value.as_os_str().to_string_lossy().trim().is_empty()) {
+            if let Some(value) = env::var_os(name)
+                .filter(|value| !value.as_os_str().to_string_lossy().trim().is_empty())
+            {
                 command.env(name, value);
             }
         }
-        command.envs([("CI", "1"), ("NO_COLOR", "1"), ("FLY_NO_UPDATE_CHECK", "1"), ("FLY_SEND_METRICS", "0")]);
+        command.envs([
+            ("CI", "1"),
+            ("NO_COLOR", "1"),
+            ("FLY_NO_UPDATE_CHECK", "1"),
+            ("FLY_SEND_METRICS", "0"),
+        ]);
         if let Some(token) = token {
-            command.env_remove("FLY_ACCESS_TOKEN").env("FLY_API_TOKEN", token.joined().expose());
+            command
+                .env_remove("FLY_ACCESS_TOKEN")
+                .env("FLY_API_TOKEN", token.joined().expose());
         }
         command.envs(&self.env);
         Some(command)
@@ -148,7 +171,12 @@ impl FlyCli {
         arguments: impl IntoIterator<Item = S>,
         limit: Duration,
     ) -> Result<CommandAnswer> {
-        let missing = || Error::new(ErrorKind::Unavailable, "there is no fly executable that can be run");
+        let missing = || {
+            Error::new(
+                ErrorKind::Unavailable,
+                "there is no fly executable that can be run",
+            )
+        };
         let mut command = self.command(None).ok_or_else(missing)?;
         command.args(arguments);
         let mut group = Group::spawn(command).map_err(|_| missing())?;
@@ -165,7 +193,10 @@ impl FlyCli {
         let status = group.finish().await;
         match (ended, status) {
             (Err(_), _) => Err(Error::new(ErrorKind::Timeout, "fly did not answer in time")),
-            (Ok(()), Err(_)) => Err(Error::new(ErrorKind::Unavailable, "how fly ended cannot be told")),
+            (Ok(()), Err(_)) => Err(Error::new(
+                ErrorKind::Unavailable,
+                "how fly ended cannot be told",
+            )),
             (Ok(()), Ok(status)) => {
                 let stdout = Zeroizing::new(String::from_utf8_lossy(&stdout).into_owned());
                 Ok(CommandAnswer { status, stdout })

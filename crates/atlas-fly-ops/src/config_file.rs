@@ -1,4 +1,5 @@
-//! Reads `app` and `primary_region` out of a `fly.toml`, `fly.json` or `fly.yaml`, with the real parser of each.
+//! Reads `app` and `primary_region` out of a `fly.toml`, `fly.json` or `fly.yaml`, with the real
+//! parser of each.
 //!
 //! A parser's own message is dropped: it may quote values of `[env]`. Only the line is kept.
 
@@ -38,7 +39,13 @@ pub(crate) struct BrokenAt(pub(crate) Option<usize>);
 pub(crate) fn read(format: Format, text: &str) -> Result<AppConfig, BrokenAt> {
     match format {
         Format::Toml => toml::from_str(text).map_err(|error| {
-            BrokenAt(error.span().map(|span| 1 + text.bytes().take(span.start).filter(|byte| *byte == b'\n').count()))
+            BrokenAt(error.span().map(|span| {
+                1 + text
+                    .bytes()
+                    .take(span.start)
+                    .filter(|byte| *byte == b'\n')
+                    .count()
+            }))
         }),
         Format::Json => serde_json::from_str(text).map_err(|error| BrokenAt(Some(error.line()))),
         Format::Yaml => serde_yaml::from_str::<Option<AppConfig>>(text)
@@ -58,9 +65,13 @@ mod tests {
 
     #[test]
     fn only_a_top_level_app_counts() {
-        for text in
-            ["[build]\napp = \"x\"\n", "# app = \"x\"\n", "note = \"\"\"\napp = \"x\"\n\"\"\"\n", "[env]\n'app' = 'x'\n", ""]
-        {
+        for text in [
+            "[build]\napp = \"x\"\n",
+            "# app = \"x\"\n",
+            "note = \"\"\"\napp = \"x\"\n\"\"\"\n",
+            "[env]\n'app' = 'x'\n",
+            "",
+        ] {
             assert_eq!(app(Format::Toml, text), Ok(None), "{text}");
         }
     }
@@ -81,7 +92,12 @@ mod tests {
 
     #[test]
     fn bare_doubled_and_wrongly_typed_names_are_broken_at_their_line() {
-        for (text, line) in [("a = 1\napp = x", 2), ("app = \"x\"\napp = \"y\"", 2), ("app = 7", 1), ("a = 1\n\napp =", 3)] {
+        for (text, line) in [
+            ("a = 1\napp = x", 2),
+            ("app = \"x\"\napp = \"y\"", 2),
+            ("app = 7", 1),
+            ("a = 1\n\napp =", 3),
+        ] {
             assert_eq!(app(Format::Toml, text), Err(BrokenAt(Some(line))), "{text}");
         }
         assert!(app(Format::Json, r#"{"app":"x","app":"y"}"#).is_err());
@@ -90,8 +106,14 @@ mod tests {
 
     #[test]
     fn json_and_yaml_have_the_same_keys() {
-        assert_eq!(app(Format::Json, r#"{"env":{"app":"y"},"app":"x"}"#), Ok(Some("x".into())));
-        assert_eq!(app(Format::Yaml, "# app: z\nenv:\n  app: y\napp: 'x' # shop\n"), Ok(Some("x".into())));
+        assert_eq!(
+            app(Format::Json, r#"{"env":{"app":"y"},"app":"x"}"#),
+            Ok(Some("x".into()))
+        );
+        assert_eq!(
+            app(Format::Yaml, "# app: z\nenv:\n  app: y\napp: 'x' # shop\n"),
+            Ok(Some("x".into()))
+        );
         assert_eq!(app(Format::Yaml, "# nothing\n"), Ok(None));
     }
 

@@ -1,4 +1,5 @@
-//! Finds the Fly apps of a project. What could not be read is reported beside the result, never lost and never a panic.
+//! Finds the Fly apps of a project. What could not be read is reported beside the result, never
+//! lost and never a panic.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,7 +12,11 @@ use crate::app_name::AppName;
 use crate::config_file::{self, BrokenAt, Format};
 
 /// The files that `fly` itself looks for in a folder, in its order: the first one there counts.
-const CONFIG_FILES: [(&str, Format); 3] = [("fly.toml", Format::Toml), ("fly.json", Format::Json), ("fly.yaml", Format::Yaml)];
+const CONFIG_FILES: [(&str, Format); 3] = [
+    ("fly.toml", Format::Toml),
+    ("fly.json", Format::Json),
+    ("fly.yaml", Format::Yaml),
+];
 
 /// Folders of version control and of dependencies: never entered below the root.
 const SKIPPED: [&str; 14] = [
@@ -124,10 +129,15 @@ pub const DEFAULT_DEPTH: usize = 1;
 
 /// Finds the apps in `root` and up to `max_depth` levels of folders below it (0: the root alone).
 ///
-/// Reads files: call it where blocking is allowed. A root that is not a folder gives no apps and one report.
+/// Reads files: call it where blocking is allowed. A root that is not a folder gives no apps and
+/// one report.
 #[must_use]
 pub fn discover_apps(root: &Path, max_depth: usize) -> Discovery {
-    let mut walk = Walk { root: None, seen: BTreeSet::new(), found: Discovery::default() };
+    let mut walk = Walk {
+        root: None,
+        seen: BTreeSet::new(),
+        found: Discovery::default(),
+    };
     match fs::canonicalize(root) {
         Err(error) => walk.report(root, Problem::Unreadable(error.kind())),
         Ok(real) => {
@@ -143,8 +153,13 @@ pub fn discover_apps(root: &Path, max_depth: usize) -> Discovery {
                 }
                 // Folders before links to them, so that a result is named by its own place.
                 below.sort();
-                let (links, folders): (Vec<_>, Vec<_>) = below.into_iter().partition(|(is_link, _)| *is_link);
-                level = folders.into_iter().chain(links).map(|(_, path)| path).collect();
+                let (links, folders): (Vec<_>, Vec<_>) =
+                    below.into_iter().partition(|(is_link, _)| *is_link);
+                level = folders
+                    .into_iter()
+                    .chain(links)
+                    .map(|(_, path)| path)
+                    .collect();
             }
         }
     }
@@ -153,7 +168,10 @@ pub fn discover_apps(root: &Path, max_depth: usize) -> Discovery {
     let mut first: BTreeMap<&AppName, ()> = BTreeMap::new();
     for app in &found.apps {
         if first.insert(&app.name, ()).is_some() {
-            found.reports.push(Report { path: app.config.clone(), problem: Problem::DuplicateApp });
+            found.reports.push(Report {
+                path: app.config.clone(),
+                problem: Problem::DuplicateApp,
+            });
         }
     }
     found
@@ -168,12 +186,22 @@ struct Walk {
 
 impl Walk {
     fn report(&mut self, path: &Path, problem: Problem) {
-        self.found.reports.push(Report { path: path.to_owned(), problem });
+        self.found.reports.push(Report {
+            path: path.to_owned(),
+            problem,
+        });
     }
 
     fn unreadable(&mut self, path: &Path, error: &io::Error) {
         let looped = error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
-        self.report(path, if looped { Problem::SymlinkLoop } else { Problem::Unreadable(error.kind()) });
+        self.report(
+            path,
+            if looped {
+                Problem::SymlinkLoop
+            } else {
+                Problem::Unreadable(error.kind())
+            },
+        );
     }
 
     /// Reads one folder's configuration; its folders go to `below`, each with whether it is a link.
@@ -211,7 +239,9 @@ impl Walk {
             }
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => below.push((false, path)),
-                Ok(kind) if kind.is_symlink() && self.leads_to_a_folder(&path) => below.push((true, path)),
+                Ok(kind) if kind.is_symlink() && self.leads_to_a_folder(&path) => {
+                    below.push((true, path))
+                }
                 Ok(_) => {}
                 Err(error) => self.unreadable(&path, &error),
             }
@@ -238,16 +268,26 @@ impl Walk {
         if !real.is_dir() {
             return false;
         }
-        let own = link.parent().and_then(|parent| fs::canonicalize(parent).ok());
+        let own = link
+            .parent()
+            .and_then(|parent| fs::canonicalize(parent).ok());
         if own.is_some_and(|own| own.starts_with(&real)) {
             self.report(link, Problem::SymlinkLoop);
             return false;
         }
-        let Some(within) = self.root.as_ref().and_then(|root| real.strip_prefix(root).ok()) else {
+        let Some(within) = self
+            .root
+            .as_ref()
+            .and_then(|root| real.strip_prefix(root).ok())
+        else {
             self.report(link, Problem::OutsideProject);
             return false;
         };
-        !within.components().any(|part| part.as_os_str().to_str().is_some_and(|part| SKIPPED.contains(&part)))
+        !within.components().any(|part| {
+            part.as_os_str()
+                .to_str()
+                .is_some_and(|part| SKIPPED.contains(&part))
+        })
     }
 
     fn config(&mut self, folder: &Path, path: &Path, format: Format) {
@@ -255,7 +295,8 @@ impl Walk {
             Ok(text) => text,
             Err(problem) => return self.report(path, problem),
         };
-        let config = match config_file::read(format, text.strip_prefix('\u{feff}').unwrap_or(&text)) {
+        let config = match config_file::read(format, text.strip_prefix('\u{feff}').unwrap_or(&text))
+        {
             Ok(config) => config,
             Err(BrokenAt(line)) => return self.report(path, Problem::Broken(line)),
         };
@@ -275,24 +316,34 @@ impl Walk {
 fn read_text(path: &Path, limit: u64) -> Result<String, Problem> {
     let unreadable = |error: io::Error| {
         let looped = error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
-        if looped { Problem::SymlinkLoop } else { Problem::Unreadable(error.kind()) }
+        if looped {
+            Problem::SymlinkLoop
+        } else {
+            Problem::Unreadable(error.kind())
+        }
     };
     // Before it is opened: a named pipe would never answer.
     if !fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err(Problem::Unreadable(io::ErrorKind::InvalidInput));
     }
     let mut bytes = Vec::new();
-    fs::File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
+    fs::File::open(path)
+        .and_then(|file| file.take(limit + 1).read_to_end(&mut bytes))
+        .map_err(unreadable)?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > limit {
         return Err(Problem::TooLarge);
     }
     String::from_utf8(bytes).map_err(|_| Problem::NotUtf8)
 }
 
-/// `fly.yml`, which `fly` does not know, and `fly.<anything>.toml` and its like, which it reads when told to.
+/// `fly.yml`, which `fly` does not know, and `fly.<anything>.toml` and its like, which it reads
+/// when told to.
 fn is_extra_config(name: &str) -> bool {
     name == "fly.yml"
         || name.strip_prefix("fly.").is_some_and(|rest| {
-            [".toml", ".json", ".yaml", ".yml"].iter().any(|end| rest.strip_suffix(end).is_some_and(|middle| !middle.is_empty()))
+            [".toml", ".json", ".yaml", ".yml"].iter().any(|end| {
+                rest.strip_suffix(end)
+                    .is_some_and(|middle| !middle.is_empty())
+            })
         })
 }

@@ -1,4 +1,5 @@
-//! Fly.io platform operations, independent of renting machines: which apps a project holds, credentials for them, deploys, logs.
+//! Fly.io platform operations, independent of renting machines: which apps a project holds,
+//! credentials for them, deploys, logs.
 //!
 //! ```
 //! let found = atlas_fly_ops::discover_apps(std::path::Path::new("."), 1);
@@ -10,7 +11,8 @@
 //! }
 //! ```
 //!
-//! Deliberately absent: renting Fly machines (the Fly provider does), any YAML from the network, `fly` through a shell.
+//! Deliberately absent: renting Fly machines (the Fly provider does), any YAML from the network,
+//! `fly` through a shell.
 
 mod app_name;
 mod cli;
@@ -24,12 +26,16 @@ mod token;
 
 pub use app_name::AppName;
 pub use cli::FlyCli;
-pub use deploy::{Ansi, DeployError, DeployEvent, DeployOutput, DeployRequest, DeployTicket, Deployment, Stage, plain};
+pub use deploy::{
+    Ansi, DeployError, DeployEvent, DeployOutput, DeployRequest, DeployTicket, Deployment, Stage,
+    plain,
+};
 pub use discover::{DEFAULT_DEPTH, Discovery, FlyApp, Problem, Report, discover_apps};
 #[cfg(feature = "nats")]
 pub use logs::NatsFeed;
 pub use logs::{
-    LogClient, LogCursor, LogEntry, LogEvent, LogFilter, LogHub, LogHubOptions, LogPage, LogSink, LogSubscription, SinkTask,
+    LogClient, LogCursor, LogEntry, LogEvent, LogFilter, LogHub, LogHubOptions, LogPage, LogSink,
+    LogSubscription, SinkTask,
 };
 pub use process::Pipe;
 #[cfg(feature = "redb")]
@@ -37,6 +43,6 @@ pub use token::RedbTokenStore;
 #[cfg(feature = "conformance")]
 pub use token::conformance;
 pub use token::{
-    Acquired, AnyTokenStore, AppCredential, FlyToken, MemoryTokenStore, MintScope, StoredToken, TokenScheme, TokenSlot,
-    TokenSource, TokenStore, Tokens, TokensBuilder,
+    Acquired, AnyTokenStore, AppCredential, FlyToken, MemoryTokenStore, MintScope, StoredToken,
+    TokenScheme, TokenSlot, TokenSource, TokenStore, Tokens, TokensBuilder,
 };

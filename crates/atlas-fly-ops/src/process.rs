@@ -1,6 +1,8 @@
-//! A child process with a process group of its own: its output as it comes, and an end that leaves nothing behind.
+//! A child process with a process group of its own: its output as it comes, and an end that leaves
+//! nothing behind.
 //!
-//! The leader is reaped last. Until then its process id, which names the group, cannot be given to a stranger.
+//! The leader is reaped last. Until then its process id, which names the group, cannot be given to
+//! a stranger.
 
 use std::io;
 use std::process::{ExitStatus, Stdio};
@@ -55,8 +57,16 @@ impl Group {
     pub(crate) fn spawn(mut command: Command) -> io::Result<Self> {
         // Before the child exists: its end cannot be missed.
         let signals = signal(SignalKind::child())?;
-        let mut child = command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-        let leader = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let mut child = command
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let leader = child
+            .id()
+            .and_then(|id| i32::try_from(id).ok())
+            .and_then(Pid::from_raw);
         Ok(Self {
             leader,
             signals,
@@ -89,7 +99,11 @@ impl Group {
                 read = read_either(&mut self.stdout, &mut self.stderr, &mut self.buffers, self.stderr_first) => read,
                 () = tokio::time::sleep_until(ended.unwrap_or_else(Instant::now) + DRAIN), if ended.is_some() => return None,
             };
-            let buffer = if pipe == Pipe::Stdout { &self.buffers[0] } else { &self.buffers[1] };
+            let buffer = if pipe == Pipe::Stdout {
+                &self.buffers[0]
+            } else {
+                &self.buffers[1]
+            };
             match read {
                 Ok(count) if count > 0 => return Some((pipe, buffer[..count].to_vec())),
                 _ if pipe == Pipe::Stdout => self.stdout = None,
@@ -98,7 +112,8 @@ impl Group {
         }
     }
 
-    /// Asks the whole group to end (TERM). Keep reading [`Group::next`] meanwhile, or it may be stuck on a full pipe.
+    /// Asks the whole group to end (TERM). Keep reading [`Group::next`] meanwhile, or it may be
+    /// stuck on a full pipe.
     pub(crate) fn ask_to_end(&self) {
         self.send(Signal::TERM);
     }
@@ -129,8 +144,12 @@ impl Drop for Group {
 /// Resolves when the leader ended, without reaping it.
 async fn leader_end(leader: Option<Pid>, signals: &mut SignalStream) {
     loop {
-        let state = leader
-            .map(|leader| waitid(WaitId::Pid(leader), WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT));
+        let state = leader.map(|leader| {
+            waitid(
+                WaitId::Pid(leader),
+                WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT,
+            )
+        });
         if !matches!(state, Some(Ok(None))) || signals.recv().await.is_none() {
             return;
         }
@@ -154,7 +173,10 @@ async fn read_either(
 }
 
 /// Reads once; for ever pending where the pipe is closed already.
-async fn read_some(pipe: &mut Option<impl AsyncRead + Unpin>, buffer: &mut [u8]) -> io::Result<usize> {
+async fn read_some(
+    pipe: &mut Option<impl AsyncRead + Unpin>,
+    buffer: &mut [u8],
+) -> io::Result<usize> {
     match pipe {
         Some(pipe) => pipe.read(buffer).await,
         None => std::future::pending().await,

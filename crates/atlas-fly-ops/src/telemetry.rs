@@ -1,10 +1,12 @@
-//! What is counted and measured, beside the spans: never a token, a line or an app's output. Without the feature `metrics` nothing is.
+//! What is counted and measured, beside the spans: never a token, a line or an app's output.
+//! Without the feature `metrics` nothing is.
 
 use std::time::Duration;
 
 use crate::process::Pipe;
 
-/// A token was asked for: where it came from (an error's word where it came from nowhere), who found it, how long that took.
+/// A token was asked for: where it came from (an error's word where it came from nowhere), who
+/// found it, how long that took.
 pub(crate) fn token_acquired(source: &'static str, acquirer: &'static str, took: Duration) {
     #[cfg(feature = "metrics")]
     metrics::histogram!("atlas_fly_token_acquire_seconds", "source" => source, "acquirer" => acquirer).record(took.as_secs_f64());
@@ -15,8 +17,10 @@ pub(crate) fn token_acquired(source: &'static str, acquirer: &'static str, took:
 pub(crate) fn logs_fetched(status: u16, entries: usize) {
     #[cfg(feature = "metrics")]
     {
-        metrics::counter!("atlas_fly_logs_fetches_total", "status" => status.to_string()).increment(1);
-        metrics::counter!("atlas_fly_logs_entries_total").increment(u64::try_from(entries).unwrap_or(u64::MAX));
+        metrics::counter!("atlas_fly_logs_fetches_total", "status" => status.to_string())
+            .increment(1);
+        metrics::counter!("atlas_fly_logs_entries_total")
+            .increment(u64::try_from(entries).unwrap_or(u64::MAX));
     }
     let _ = (status, entries);
 }

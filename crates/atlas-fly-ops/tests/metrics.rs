@@ -1,4 +1,5 @@
-//! What is counted and measured, for whoever installs a recorder. A process of its own: the spans' test must be alone in its.
+//! What is counted and measured, for whoever installs a recorder. A process of its own: the spans'
+//! test must be alone in its.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -16,15 +17,39 @@ struct Names(Arc<Mutex<Vec<String>>>);
 
 impl Names {
     fn keep(&self, key: &metrics::Key) {
-        let labels: Vec<String> = key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
-        self.0.lock().unwrap().push(format!("{} {}", key.name(), labels.join(" ")));
+        let labels: Vec<String> = key
+            .labels()
+            .map(|label| format!("{}={}", label.key(), label.value()))
+            .collect();
+        self.0
+            .lock()
+            .unwrap()
+            .push(format!("{} {}", key.name(), labels.join(" ")));
     }
 }
 
 impl metrics::Recorder for Names {
-    fn describe_counter(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
-    fn describe_gauge(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
-    fn describe_histogram(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+    fn describe_counter(
+        &self,
+        _: metrics::KeyName,
+        _: Option<metrics::Unit>,
+        _: metrics::SharedString,
+    ) {
+    }
+    fn describe_gauge(
+        &self,
+        _: metrics::KeyName,
+        _: Option<metrics::Unit>,
+        _: metrics::SharedString,
+    ) {
+    }
+    fn describe_histogram(
+        &self,
+        _: metrics::KeyName,
+        _: Option<metrics::Unit>,
+        _: metrics::SharedString,
+    ) {
+    }
 
     fn register_counter(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Counter {
         self.keep(key);
@@ -36,7 +61,11 @@ impl metrics::Recorder for Names {
         metrics::Gauge::noop()
     }
 
-    fn register_histogram(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Histogram {
+    fn register_histogram(
+        &self,
+        key: &metrics::Key,
+        _: &metrics::Metadata<'_>,
+    ) -> metrics::Histogram {
         self.keep(key);
         metrics::Histogram::noop()
     }
@@ -46,21 +75,40 @@ impl metrics::Recorder for Names {
 fn metrics_count_tokens_pages_lines_and_deploys_by_what_became_of_them() {
     let names = Names::default();
     metrics::with_local_recorder(&names, || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let fake = tempfile::tempdir().unwrap();
             let fly = FakeFly::new(fake.path()).unwrap();
-            let tokens = Tokens::builder().config_file(None).cli(Some(FlyCli::new().program(fly.program()))).build();
+            let tokens = Tokens::builder()
+                .config_file(None)
+                .cli(Some(FlyCli::new().program(fly.program())))
+                .build();
             let shop = AppName::new("shop").unwrap();
             tokens.get(&shop).await.unwrap();
             tokens.get(&shop).await.unwrap();
             fly.doing("echo one; echo two >&2; exit 1").unwrap();
-            FlyCli::new().program(fly.program()).deploy(DeployRequest::new(fake.path())).await.unwrap_err();
+            FlyCli::new()
+                .program(fly.program())
+                .deploy(DeployRequest::new(fake.path()))
+                .await
+                .unwrap_err();
             let api = tower::service_fn(|_: Request<Body>| async {
-                Ok::<_, Infallible>(Response::builder().status(404).body(Body::from(b"no".to_vec())).unwrap())
+                Ok::<_, Infallible>(
+                    Response::builder()
+                        .status(404)
+                        .body(Body::from(b"no".to_vec()))
+                        .unwrap(),
+                )
             });
-            let client = LogClient::with_transport(tokens, "https://api.example", Transport::new(api));
-            client.page(&shop, &LogFilter::all(), None).await.unwrap_err();
+            let client =
+                LogClient::with_transport(tokens, "https://api.example", Transport::new(api));
+            client
+                .page(&shop, &LogFilter::all(), None)
+                .await
+                .unwrap_err();
         });
     });
     let mut names = names.0.lock().unwrap().clone();

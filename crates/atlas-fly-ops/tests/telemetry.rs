@@ -1,5 +1,5 @@
-//! What spans and events say of tokens, deploys and logs, and what they never say. A process of its own: other threads without
-//! a subscriber would switch the spans off.
+//! What spans and events say of tokens, deploys and logs, and what they never say. A process of its
+//! own: other threads without a subscriber would switch the spans off.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -7,7 +7,9 @@ use std::convert::Infallible;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use atlas_fly_ops::{AppName, DeployRequest, DeployTicket, FlyCli, FlyToken, LogClient, LogFilter, Tokens};
+use atlas_fly_ops::{
+    AppName, DeployRequest, DeployTicket, FlyCli, FlyToken, LogClient, LogFilter, Tokens,
+};
 use atlas_http::{Body, Transport};
 use atlas_testkit::fake_fly::FakeFly;
 use http::{Request, Response};
@@ -48,18 +50,32 @@ async fn spans_name_sources_counts_and_outcomes_and_no_token_or_line() {
         esac"#,
     )
     .unwrap();
-    let cli = FlyCli::new().program(fly.program()).env("BUILD_SECRET", "leak-env");
-    let tokens = Tokens::builder().config_file(None).cli(Some(cli.clone())).build();
+    let cli = FlyCli::new()
+        .program(fly.program())
+        .env("BUILD_SECRET", "leak-env");
+    let tokens = Tokens::builder()
+        .config_file(None)
+        .cli(Some(cli.clone()))
+        .build();
     let shop = AppName::new("shop").unwrap();
     tokens.get(&shop).await.unwrap();
 
     let mut request = DeployRequest::new(fake.path());
     request.token = Some(FlyToken::parse("fm2_leak-deploy").unwrap());
     let printed = format!("{cli:?} {request:?}");
-    let error = cli.stream_deploy(DeployTicket("ticket-7".into()), request).unwrap().finish().await.unwrap_err();
+    let error = cli
+        .stream_deploy(DeployTicket("ticket-7".into()), request)
+        .unwrap()
+        .finish()
+        .await
+        .unwrap_err();
     assert!(error.output().unwrap().text().contains("leak-line"));
 
-    assert!(cli.deploy(DeployRequest::new(fake.path().join("absent"))).await.is_err());
+    assert!(
+        cli.deploy(DeployRequest::new(fake.path().join("absent")))
+            .await
+            .is_err()
+    );
 
     let api = tower::service_fn(|request: Request<Body>| async move {
         assert_eq!(request.headers()["authorization"], "FlyV1 fm2_leak-minted");
@@ -83,6 +99,13 @@ async fn spans_name_sources_counts_and_outcomes_and_no_token_or_line() {
     }
     // Only what ran has an end: a folder that is none does not.
     let ends = said.matches("deploy ended").count();
-    assert_eq!((ends, said.matches("deploy line").count()), (1, 2), "{said}");
-    assert!(!said.contains("leak") && !printed.contains("leak"), "{said}\n{printed}");
+    assert_eq!(
+        (ends, said.matches("deploy line").count()),
+        (1, 2),
+        "{said}"
+    );
+    assert!(
+        !said.contains("leak") && !printed.contains("leak"),
+        "{said}\n{printed}"
+    );
 }

@@ -1,6 +1,8 @@
-//! The parsers that read what a stranger sends: URLs, grants, callback tokens, bearer tokens, and requests that carry them.
+//! The parsers that read what a stranger sends: URLs, grants, callback tokens, bearer tokens, and
+//! requests that carry them.
 //!
-//! No bytes verify that were not signed, what was signed verifies until it is changed, and a signed URL is its own canonical form.
+//! No bytes verify that were not signed, what was signed verifies until it is changed, and a signed
+//! URL is its own canonical form.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,44 +53,97 @@ fn change(signed: &str, data: &[u8]) -> Option<String> {
 pub(crate) fn compatible_url(data: &[u8]) {
     let url = String::from_utf8_lossy(data);
     let key = Key::new(&secret());
-    assert_ne!(compatible::verify(&url, &key, now()), Verdict::Ok, "nobody signed {url:?}");
-    let Ok(signed) = compatible::sign(&url, &key, now().saturating_add(MINUTE)) else { return };
-    assert_eq!(compatible::verify(&signed, &key, now()), Verdict::Ok, "{signed:?}");
-    assert_eq!(compatible::verify(&signed, &key, late()), Verdict::Expired, "{signed:?}");
-    assert_eq!(signed_url::verify(Format::Compatible, &signed, &Secret::new("other"), now()), Verdict::BadSignature);
-    assert_eq!(signed_url::verify(Format::Atlas, &signed, &secret(), now()), Verdict::Malformed, "{signed:?}");
-    assert_eq!(compatible::sign(&signed, &key, now().saturating_add(MINUTE)).ok().as_ref(), Some(&signed));
+    assert_ne!(
+        compatible::verify(&url, &key, now()),
+        Verdict::Ok,
+        "nobody signed {url:?}"
+    );
+    let Ok(signed) = compatible::sign(&url, &key, now().saturating_add(MINUTE)) else {
+        return;
+    };
+    assert_eq!(
+        compatible::verify(&signed, &key, now()),
+        Verdict::Ok,
+        "{signed:?}"
+    );
+    assert_eq!(
+        compatible::verify(&signed, &key, late()),
+        Verdict::Expired,
+        "{signed:?}"
+    );
+    assert_eq!(
+        signed_url::verify(Format::Compatible, &signed, &Secret::new("other"), now()),
+        Verdict::BadSignature
+    );
+    assert_eq!(
+        signed_url::verify(Format::Atlas, &signed, &secret(), now()),
+        Verdict::Malformed,
+        "{signed:?}"
+    );
+    assert_eq!(
+        compatible::sign(&signed, &key, now().saturating_add(MINUTE))
+            .ok()
+            .as_ref(),
+        Some(&signed)
+    );
 }
 
 pub(crate) fn atlas_url(data: &[u8]) {
     let url = String::from_utf8_lossy(data);
     let keys = [Key::new(&secret())];
-    let judge = |url: &str, now| Target::from_url("GET", url).map(|target| atlas::verify(&target, &keys, now));
-    assert_ne!(judge(&url, now()), Some(Verdict::Ok), "nobody signed {url:?}");
+    let judge = |url: &str, now| {
+        Target::from_url("GET", url).map(|target| atlas::verify(&target, &keys, now))
+    };
+    assert_ne!(
+        judge(&url, now()),
+        Some(Verdict::Ok),
+        "nobody signed {url:?}"
+    );
     // As a server sees it, and with a prefix that may be none of its path.
     let target = Target::new("GET", "pod.example", &url);
-    assert_ne!(atlas::verify(&target, &keys, now()), Verdict::Ok, "nobody signed {url:?}");
+    assert_ne!(
+        atlas::verify(&target, &keys, now()),
+        Verdict::Ok,
+        "nobody signed {url:?}"
+    );
     let policy = Policy::until(now().saturating_add(MINUTE));
     // Refusing is all that a prefix may do to an odd URL.
     let _refused = atlas::sign(&url, &keys[0], &policy.clone().prefix(url.clone()));
-    let Ok(signed) = atlas::sign(&url, &keys[0], &policy) else { return };
+    let Ok(signed) = atlas::sign(&url, &keys[0], &policy) else {
+        return;
+    };
     assert_eq!(judge(&signed, now()), Some(Verdict::Ok), "{signed:?}");
     assert_eq!(judge(&signed, late()), Some(Verdict::Expired), "{signed:?}");
-    assert_ne!(signed_url::verify(Format::Compatible, &signed, &secret(), now()), Verdict::Ok, "{signed:?}");
-    assert_eq!(atlas::sign(&signed, &keys[0], &policy).ok().as_ref(), Some(&signed));
+    assert_ne!(
+        signed_url::verify(Format::Compatible, &signed, &secret(), now()),
+        Verdict::Ok,
+        "{signed:?}"
+    );
+    assert_eq!(
+        atlas::sign(&signed, &keys[0], &policy).ok().as_ref(),
+        Some(&signed)
+    );
 }
 
 pub(crate) fn grant(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let key = GrantKey::new(&secret());
     for token in [text.to_string(), format!("ag1.{text}")] {
-        assert!(key.verify(&token, now()).is_err(), "nobody granted {token:?}");
+        assert!(
+            key.verify(&token, now()).is_err(),
+            "nobody granted {token:?}"
+        );
     }
     if let Ok(id) = text.parse::<GrantId>() {
         assert_eq!(id.to_string(), text, "an id has one spelling");
     }
-    let Ok(scope) = Scope::new(Access::Read, text.clone()) else { return };
-    assert!(!scope.allows("POST", scope.prefix()), "to read is not to write");
+    let Ok(scope) = Scope::new(Access::Read, text.clone()) else {
+        return;
+    };
+    assert!(
+        !scope.allows("POST", scope.prefix()),
+        "to read is not to write"
+    );
     let (granted, shown) = key.mint(scope, now(), MINUTE, &SeededEntropy::new(7));
     assert_eq!(key.verify(shown.expose(), now()).as_ref(), Ok(&granted));
     assert_eq!(key.verify(shown.expose(), late()), Err(Verdict::Expired));
@@ -101,14 +156,25 @@ pub(crate) fn callback(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let key = CallbackKey::new(&secret());
     for token in [text.to_string(), format!("ac1.{text}")] {
-        assert_ne!(key.verify("task", &token, now()), Verdict::Ok, "nobody minted {token:?}");
+        assert_ne!(
+            key.verify("task", &token, now()),
+            Verdict::Ok,
+            "nobody minted {token:?}"
+        );
     }
     let shown = key.mint(&text, now());
     assert_eq!(key.verify(&text, shown.expose(), now()), Verdict::Ok);
     assert_eq!(key.verify(&text, shown.expose(), late()), Verdict::Expired);
-    assert_eq!(key.verify(&format!("{text}x"), shown.expose(), now()), Verdict::BadSignature);
+    assert_eq!(
+        key.verify(&format!("{text}x"), shown.expose(), now()),
+        Verdict::BadSignature
+    );
     if let Some(changed) = change(shown.expose(), data) {
-        assert_ne!(key.verify(&text, &changed, now()), Verdict::Ok, "{changed:?}");
+        assert_ne!(
+            key.verify(&text, &changed, now()),
+            Verdict::Ok,
+            "{changed:?}"
+        );
     }
 }
 
@@ -118,33 +184,63 @@ pub(crate) fn token(data: &[u8]) {
     assert!(token::verify(&text, &hash));
     assert!(!token::verify(&format!("{text}x"), &hash));
     if token::Hash::parse(&text).is_some() {
-        assert!(text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')), "a hash has one spelling: {text:?}");
+        assert!(
+            text.bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')),
+            "a hash has one spelling: {text:?}"
+        );
     }
     if let Some(found) = token::from_header(&text) {
-        assert!(!found.is_empty() && !found.contains(char::is_whitespace), "{text:?}");
+        assert!(
+            !found.is_empty() && !found.contains(char::is_whitespace),
+            "{text:?}"
+        );
     }
 }
 
 /// A request whose target is the first line, and whose `Authorization` is the second.
 pub(crate) fn request(data: &[u8]) {
     let mut lines = data.splitn(2, |byte| *byte == b'\n');
-    let (target, value) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-    let Ok(mut uri) = Uri::try_from(target) else { return };
+    let (target, value) = (
+        lines.next().unwrap_or_default(),
+        lines.next().unwrap_or_default(),
+    );
+    let Ok(mut uri) = Uri::try_from(target) else {
+        return;
+    };
     let mut headers = HeaderMap::new();
     headers.insert(header::HOST, HeaderValue::from_static("pod.example"));
     if let Ok(value) = HeaderValue::from_bytes(value) {
         headers.insert(header::AUTHORIZATION, value);
     }
-    let verifier = Verifier::new(Arc::new(Fixed)).bearer(&secret()).signed_url(&secret()).grants(&secret());
+    let verifier = Verifier::new(Arc::new(Fixed))
+        .bearer(&secret())
+        .signed_url(&secret())
+        .grants(&secret());
     let who = verifier.check_parts(&Method::GET, &uri, &headers, None);
-    let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(token::from_header);
-    assert!(who.is_none() || shown == Some(secret().expose()), "nobody let {uri} in");
+    let shown = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(token::from_header);
+    assert!(
+        who.is_none() || shown == Some(secret().expose()),
+        "nobody let {uri} in"
+    );
     if let Ok(referer) = HeaderValue::from_bytes(target) {
         headers.insert(header::REFERER, referer);
     }
     verifier.strip(&mut uri, &mut headers);
-    let referer = headers.get(header::REFERER).and_then(|value| value.to_str().ok()).and_then(|text| text.split_once('?'));
-    for query in [uri.query().unwrap_or_default(), referer.map_or("", |(_, query)| query)] {
-        assert!(!query.split('&').any(|pair| pair.starts_with("atlas_sig=")), "{query} keeps a credential");
+    let referer = headers
+        .get(header::REFERER)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.split_once('?'));
+    for query in [
+        uri.query().unwrap_or_default(),
+        referer.map_or("", |(_, query)| query),
+    ] {
+        assert!(
+            !query.split('&').any(|pair| pair.starts_with("atlas_sig=")),
+            "{query} keeps a credential"
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! What idleness is measured on: bytes and time of verified traffic, and how much of it is open.
 //!
-//! Refused requests, health checks and control calls never count: whoever has no credential must not keep a machine alive.
+//! Refused requests, health checks and control calls never count: whoever has no credential must
+//! not keep a machine alive.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
@@ -41,11 +42,15 @@ impl Activity {
         self.open.fetch_add(1, Relaxed);
         connection.open.fetch_add(1, Relaxed);
         self.touch();
-        Arc::new(Open { activity: Arc::clone(self), connection: Arc::clone(connection) })
+        Arc::new(Open {
+            activity: Arc::clone(self),
+            connection: Arc::clone(connection),
+        })
     }
 
     fn touch(&self) {
-        self.last_ms.fetch_max(self.clock.now().unix_millis(), Relaxed);
+        self.last_ms
+            .fetch_max(self.clock.now().unix_millis(), Relaxed);
     }
 
     pub(crate) fn report(&self) -> Report {
@@ -144,8 +149,12 @@ impl Report {
     /// As one line of JSON.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let last = self.last_activity.map_or_else(|| "null".to_owned(), |instant| format!("\"{instant}\""));
-        let idle = self.now.since(self.last_activity.unwrap_or(self.started_at));
+        let last = self
+            .last_activity
+            .map_or_else(|| "null".to_owned(), |instant| format!("\"{instant}\""));
+        let idle = self
+            .now
+            .since(self.last_activity.unwrap_or(self.started_at));
         format!(
             "{{\"now\":\"{}\",\"started_at\":\"{}\",\"last_activity\":{last},\"idle_ms\":{},\"bytes_in\":{},\"bytes_out\":{},\
              \"requests\":{},\"open\":{}}}",

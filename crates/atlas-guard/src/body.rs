@@ -24,17 +24,32 @@ pub(crate) enum Way {
 #[derive(Debug)]
 pub(crate) enum Body {
     Own(Option<Bytes>),
-    Through { incoming: Incoming, open: Arc<Open>, way: Way },
-    Reply { reply: Box<Reply>, open: Arc<Open> },
+    Through {
+        incoming: Incoming,
+        open: Arc<Open>,
+        way: Way,
+    },
+    Reply {
+        reply: Box<Reply>,
+        open: Arc<Open>,
+    },
 }
 
 impl Body {
     pub(crate) fn to_server(incoming: Incoming, open: Arc<Open>) -> Self {
-        Self::Through { incoming, open, way: Way::ToServer }
+        Self::Through {
+            incoming,
+            open,
+            way: Way::ToServer,
+        }
     }
 
     pub(crate) fn to_client(incoming: Incoming, open: Arc<Open>) -> Self {
-        Self::Through { incoming, open, way: Way::ToClient }
+        Self::Through {
+            incoming,
+            open,
+            way: Way::ToClient,
+        }
     }
 }
 
@@ -54,10 +69,17 @@ impl http_body::Body for Body {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match self.get_mut() {
             Self::Own(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
-            Self::Through { incoming, open, way } => {
+            Self::Through {
+                incoming,
+                open,
+                way,
+            } => {
                 let frame = ready!(Pin::new(incoming).poll_frame(cx));
                 if let Some(Ok(frame)) = &frame
                     && let Some(data) = frame.data_ref()
@@ -69,7 +91,10 @@ impl http_body::Body for Body {
                 }
                 Poll::Ready(frame.map(|frame| match (frame, way) {
                     (Ok(mut frame), Way::ToServer) => {
-                        frame.trailers_mut().into_iter().for_each(forward::clean_trailers);
+                        frame
+                            .trailers_mut()
+                            .into_iter()
+                            .for_each(forward::clean_trailers);
                         Ok(frame)
                     }
                     (frame, _) => frame.map_err(io::Error::other),

@@ -1,4 +1,5 @@
-//! The server behind, when the guard is a container's entry point: started by it, told to end by it, and outlived by neither.
+//! The server behind, when the guard is a container's entry point: started by it, told to end by
+//! it, and outlived by neither.
 
 use std::ffi::OsString;
 use std::io;
@@ -9,8 +10,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
-/// How long the server may take to end by itself: with what requests are given before, less than the ten seconds that
-/// container runtimes give.
+/// How long the server may take to end by itself: with what requests are given before, less than
+/// the ten seconds that container runtimes give.
 const GRACE: Duration = Duration::from_secs(4);
 
 /// A running server.
@@ -23,8 +24,15 @@ impl Server {
     /// # Errors
     /// When it cannot be started.
     pub fn start(command: &[OsString]) -> io::Result<Self> {
-        let Some((program, arguments)) = command.split_first() else { return Ok(Self(None)) };
-        Command::new(program).args(arguments).kill_on_drop(true).spawn().map(Some).map(Self)
+        let Some((program, arguments)) = command.split_first() else {
+            return Ok(Self(None));
+        };
+        Command::new(program)
+            .args(arguments)
+            .kill_on_drop(true)
+            .spawn()
+            .map(Some)
+            .map(Self)
     }
 
     /// Waits for its end and says its exit code, in a shell's manner. Cancel safe.
@@ -38,7 +46,9 @@ impl Server {
     /// Tells it to end, and ends it when it does not. Not cancel safe.
     pub async fn stop(mut self) -> Option<u8> {
         let child = self.0.as_mut()?;
-        let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let pid = child
+            .id()
+            .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
         if let Some(pid) = pid {
             // It may have ended in this moment; then the wait below says so.
             let _gone = kill_process(pid, Signal::TERM);
@@ -52,7 +62,9 @@ impl Server {
 }
 
 fn code(status: ExitStatus) -> u8 {
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal));
     u8::try_from(code.unwrap_or(1)).unwrap_or(1)
 }
 

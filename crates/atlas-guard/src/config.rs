@@ -58,7 +58,8 @@ impl Config {
     /// Reads the environment through `lookup`.
     ///
     /// # Errors
-    /// When a value cannot be read, or there is no credential at all: an open guard is never what was meant.
+    /// When a value cannot be read, or there is no credential at all: an open guard is never what
+    /// was meant.
     pub fn from_env(lookup: impl Fn(&'static str) -> Option<String>) -> Result<Self, ConfigError> {
         Self::new(lookup, Arc::new(SystemClock))
     }
@@ -67,7 +68,10 @@ impl Config {
     ///
     /// # Errors
     /// As [`Config::from_env`].
-    pub fn new(lookup: impl Fn(&'static str) -> Option<String>, clock: Arc<dyn Clock>) -> Result<Self, ConfigError> {
+    pub fn new(
+        lookup: impl Fn(&'static str) -> Option<String>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ConfigError> {
         let lookup = |name| lookup(name).filter(|value| !value.trim().is_empty());
         let secret = |name| lookup(name).map(|value| Secret::new(value.trim()));
         let revoked = Arc::<Revoked>::default();
@@ -79,12 +83,21 @@ impl Config {
             verifier = verifier.bearer(token).grants(token);
             control.push(GrantKey::new(token));
         }
-        for secret in [secret(SIGNING_SECRET_ENV), secret("ATLAS_SIGNING_SECRET_NEXT")].into_iter().flatten() {
+        for secret in [
+            secret(SIGNING_SECRET_ENV),
+            secret("ATLAS_SIGNING_SECRET_NEXT"),
+        ]
+        .into_iter()
+        .flatten()
+        {
             verifier = verifier.signed_url(&secret).grants(&secret);
             control.push(GrantKey::new(&secret));
         }
         if control.is_empty() {
-            return Err(ConfigError { name: PRESHARED_KEY_ENV, problem: "neither it nor ATLAS_SIGNING_SECRET is set" });
+            return Err(ConfigError {
+                name: PRESHARED_KEY_ENV,
+                problem: "neither it nor ATLAS_SIGNING_SECRET is set",
+            });
         }
         if let Some(host) = lookup("ATLAS_GUARD_HOST") {
             verifier = verifier.host(host.trim());
@@ -93,12 +106,26 @@ impl Config {
             verifier = verifier.atlas_format_only();
         }
         // No span is longer than a century: an instant so far off may not exist.
-        let seconds = |name, default| number(name, &lookup, default).map(|span| Duration::from_secs(span.min(u32::MAX.into())));
-        let clamp = |value: u64, low: u32, high: u32| u32::try_from(value).unwrap_or(high).clamp(low, high);
+        let seconds = |name, default| {
+            number(name, &lookup, default)
+                .map(|span| Duration::from_secs(span.min(u32::MAX.into())))
+        };
+        let clamp =
+            |value: u64, low: u32, high: u32| u32::try_from(value).unwrap_or(high).clamp(low, high);
         let connections = number("ATLAS_GUARD_MAX_CONNECTIONS", &lookup, 4096)?;
         Ok(Self {
-            listen: address("ATLAS_GUARD_LISTEN", lookup("ATLAS_GUARD_LISTEN").as_deref().unwrap_or("0.0.0.0:8000"))?,
-            upstream: address("ATLAS_GUARD_UPSTREAM", lookup("ATLAS_GUARD_UPSTREAM").as_deref().unwrap_or("127.0.0.1:8001"))?,
+            listen: address(
+                "ATLAS_GUARD_LISTEN",
+                lookup("ATLAS_GUARD_LISTEN")
+                    .as_deref()
+                    .unwrap_or("0.0.0.0:8000"),
+            )?,
+            upstream: address(
+                "ATLAS_GUARD_UPSTREAM",
+                lookup("ATLAS_GUARD_UPSTREAM")
+                    .as_deref()
+                    .unwrap_or("127.0.0.1:8001"),
+            )?,
             upstream_http2: flag("ATLAS_GUARD_UPSTREAM_HTTP2", &lookup)?,
             verifier,
             control,
@@ -107,11 +134,17 @@ impl Config {
             clock,
             origins: origins(lookup("ATLAS_GUARD_CORS_ORIGINS").as_deref())?,
             client_header: client_header(lookup("ATLAS_GUARD_CLIENT_HEADER").as_deref())?,
-            max_header_bytes: clamp(number("ATLAS_GUARD_MAX_HEADER_BYTES", &lookup, 32 * 1024)?, 1024, 1 << 20),
+            max_header_bytes: clamp(
+                number("ATLAS_GUARD_MAX_HEADER_BYTES", &lookup, 32 * 1024)?,
+                1024,
+                1 << 20,
+            ),
             header_timeout: seconds("ATLAS_GUARD_HEADER_TIMEOUT_SECS", 15)?,
             half_closed_timeout: seconds("ATLAS_GUARD_HALF_CLOSED_TIMEOUT_SECS", 30)?,
             max_connections: clamp(connections, 1, 1 << 20) as usize,
-            permit: lookup("ATLAS_GUARD_PERMIT_SECS").map(|_| seconds("ATLAS_GUARD_PERMIT_SECS", 0)).transpose()?,
+            permit: lookup("ATLAS_GUARD_PERMIT_SECS")
+                .map(|_| seconds("ATLAS_GUARD_PERMIT_SECS", 0))
+                .transpose()?,
         })
     }
 
@@ -120,7 +153,10 @@ impl Config {
     /// # Errors
     /// When it is no `IP:PORT`.
     pub fn listen(self, listen: &str) -> Result<Self, ConfigError> {
-        Ok(Self { listen: address("--listen", listen)?, ..self })
+        Ok(Self {
+            listen: address("--listen", listen)?,
+            ..self
+        })
     }
 
     /// Forwards to this server instead.
@@ -128,7 +164,10 @@ impl Config {
     /// # Errors
     /// When it is no `IP:PORT`.
     pub fn upstream(self, upstream: &str) -> Result<Self, ConfigError> {
-        Ok(Self { upstream: address("--upstream", upstream)?, ..self })
+        Ok(Self {
+            upstream: address("--upstream", upstream)?,
+            ..self
+        })
     }
 
     /// How long the machine may run on without a renewed permit.
@@ -138,36 +177,60 @@ impl Config {
     }
 }
 
-/// An address. Names are not resolved, but for the one that needs no resolver: a static binary has none to rely on.
+/// An address. Names are not resolved, but for the one that needs no resolver: a static binary has
+/// none to rely on.
 fn address(name: &'static str, text: &str) -> Result<SocketAddr, ConfigError> {
     let text = text.trim();
-    let text = text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
-    text.parse().map_err(|_| ConfigError { name, problem: "must be IP:PORT" })
+    let text = text
+        .strip_prefix("localhost:")
+        .map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
+    text.parse().map_err(|_| ConfigError {
+        name,
+        problem: "must be IP:PORT",
+    })
 }
 
-fn number(name: &'static str, lookup: &impl Fn(&'static str) -> Option<String>, default: u64) -> Result<u64, ConfigError> {
+fn number(
+    name: &'static str,
+    lookup: &impl Fn(&'static str) -> Option<String>,
+    default: u64,
+) -> Result<u64, ConfigError> {
     match lookup(name).map(|text| text.trim().parse()) {
         None => Ok(default),
         Some(Ok(value)) if value > 0 => Ok(value),
-        Some(_) => Err(ConfigError { name, problem: "must be a whole number above zero" }),
+        Some(_) => Err(ConfigError {
+            name,
+            problem: "must be a whole number above zero",
+        }),
     }
 }
 
-fn flag(name: &'static str, lookup: &impl Fn(&'static str) -> Option<String>) -> Result<bool, ConfigError> {
+fn flag(
+    name: &'static str,
+    lookup: &impl Fn(&'static str) -> Option<String>,
+) -> Result<bool, ConfigError> {
     match lookup(name).as_deref().map(str::trim) {
         None | Some("0" | "false") => Ok(false),
         Some("1" | "true") => Ok(true),
-        Some(_) => Err(ConfigError { name, problem: "must be 1 or 0" }),
+        Some(_) => Err(ConfigError {
+            name,
+            problem: "must be 1 or 0",
+        }),
     }
 }
 
 fn origins(list: Option<&str>) -> Result<Origins, ConfigError> {
-    let Some(list) = list else { return Ok(Origins::Passed) };
+    let Some(list) = list else {
+        return Ok(Origins::Passed);
+    };
     if list.trim() == "*" {
         return Ok(Origins::Any);
     }
     // A browser's origin has no slash at its end, which people paste.
-    let origins = list.split([',', ' ']).map(|origin| origin.trim_end_matches('/')).filter(|origin| !origin.is_empty());
+    let origins = list
+        .split([',', ' '])
+        .map(|origin| origin.trim_end_matches('/'))
+        .filter(|origin| !origin.is_empty());
     let origins = origins.map(HeaderValue::from_str);
     let origins = origins.collect::<Result<_, _>>();
     origins.map(Origins::These).map_err(|_| ConfigError {
@@ -178,7 +241,10 @@ fn origins(list: Option<&str>) -> Result<Origins, ConfigError> {
 
 fn client_header(name: Option<&str>) -> Result<Option<HeaderName>, ConfigError> {
     let parse = |name: &str| name.trim().parse();
-    name.map(parse).transpose().map_err(|_| ConfigError { name: "ATLAS_GUARD_CLIENT_HEADER", problem: "must be a header's name" })
+    name.map(parse).transpose().map_err(|_| ConfigError {
+        name: "ATLAS_GUARD_CLIENT_HEADER",
+        problem: "must be a header's name",
+    })
 }
 
 #[cfg(test)]
@@ -186,14 +252,22 @@ mod tests {
     use super::*;
 
     fn config(values: &[(&'static str, &str)]) -> Result<Config, ConfigError> {
-        let found = |name| values.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        let found = |name| {
+            values
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| (*value).to_owned())
+        };
         Config::from_env(found)
     }
 
     #[test]
     fn a_guard_without_a_credential_does_not_start() {
         let error = config(&[("ATLAS_PRESHARED_KEY", " ")]).unwrap_err();
-        assert_eq!(error.to_string(), "ATLAS_PRESHARED_KEY: neither it nor ATLAS_SIGNING_SECRET is set");
+        assert_eq!(
+            error.to_string(),
+            "ATLAS_PRESHARED_KEY: neither it nor ATLAS_SIGNING_SECRET is set"
+        );
         assert!(config(&[("ATLAS_SIGNING_SECRET", "s")]).is_ok());
     }
 
@@ -207,14 +281,23 @@ mod tests {
             "ATLAS_GUARD_PERMIT_SECS",
             "ATLAS_GUARD_UPSTREAM_HTTP2",
         ] {
-            let error = config(&[("ATLAS_PRESHARED_KEY", "s3cret"), (name, "nonsense")]).unwrap_err().to_string();
-            assert!(error.starts_with(name) && !error.contains("nonsense"), "{error}");
+            let error = config(&[("ATLAS_PRESHARED_KEY", "s3cret"), (name, "nonsense")])
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.starts_with(name) && !error.contains("nonsense"),
+                "{error}"
+            );
         }
     }
 
     #[test]
     fn a_span_without_end_is_a_very_long_one() {
-        let config = config(&[("ATLAS_PRESHARED_KEY", "k"), ("ATLAS_GUARD_PERMIT_SECS", "18446744073709551615")]).unwrap();
+        let config = config(&[
+            ("ATLAS_PRESHARED_KEY", "k"),
+            ("ATLAS_GUARD_PERMIT_SECS", "18446744073709551615"),
+        ])
+        .unwrap();
         let permit = crate::Permit::new(config.permit());
         permit.renew();
         assert!(config.permit().unwrap() > Duration::from_secs(100 * 365 * 24 * 3600));
@@ -222,13 +305,20 @@ mod tests {
 
     #[test]
     fn no_secret_shows_in_a_debug_print() {
-        let config = config(&[("ATLAS_PRESHARED_KEY", "s3cret"), ("ATLAS_SIGNING_SECRET", "s3cret")]).unwrap();
+        let config = config(&[
+            ("ATLAS_PRESHARED_KEY", "s3cret"),
+            ("ATLAS_SIGNING_SECRET", "s3cret"),
+        ])
+        .unwrap();
         assert!(!format!("{config:?}").contains("s3cret"));
     }
 
     #[test]
     fn localhost_needs_no_resolver() {
-        let config = config(&[("ATLAS_PRESHARED_KEY", "k")]).unwrap().upstream("localhost:9").unwrap();
+        let config = config(&[("ATLAS_PRESHARED_KEY", "k")])
+            .unwrap()
+            .upstream("localhost:9")
+            .unwrap();
         assert_eq!(config.upstream, "127.0.0.1:9".parse().unwrap());
     }
 }

@@ -1,6 +1,7 @@
 //! What the orchestrator asks and tells a guard, under `/_atlas/`: activity, permit, revocation.
 //!
-//! Open to the session's bearer token and to grants made for `/_atlas/`; a grant for the whole server does not open it.
+//! Open to the session's bearer token and to grants made for `/_atlas/`; a grant for the whole
+//! server does not open it.
 
 use atlas_auth::grant::GrantId;
 use atlas_auth::layer::unauthorized;
@@ -37,12 +38,18 @@ pub(crate) fn answer<B>(proxy: &Proxy, request: &Request<B>) -> Response<Body> {
 }
 
 fn authorised<B>(proxy: &Proxy, request: &Request<B>) -> bool {
-    let Some(shown) = token::from_headers(request.headers()) else { return false };
+    let Some(shown) = token::from_headers(request.headers()) else {
+        return false;
+    };
     if proxy.config.bearer.is_some_and(|hash| hash.matches(shown)) {
         return true;
     }
     let now = proxy.now();
-    let grant = proxy.config.control.iter().find_map(|key| key.verify(shown, now).ok());
+    let grant = proxy
+        .config
+        .control
+        .iter()
+        .find_map(|key| key.verify(shown, now).ok());
     grant.is_some_and(|grant| {
         let scope = grant.scope();
         scope.prefix().starts_with(PREFIX)
@@ -53,7 +60,11 @@ fn authorised<B>(proxy: &Proxy, request: &Request<B>) -> bool {
 
 fn report(proxy: &Proxy) -> Response<Body> {
     let mut response = Response::new(Body::from(proxy.report().to_json() + "\n"));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -1,8 +1,9 @@
 //! Which pages may call: answers a browser's preflight, and names the origin on every answer.
 
 use hyper::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
-    ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, HeaderValue, ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
+    ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, HeaderValue, ORIGIN, VARY,
 };
 use hyper::{Method, Request, Response, StatusCode};
 
@@ -10,10 +11,12 @@ use crate::body::Body;
 use crate::config::Origins;
 
 impl Origins {
-    /// The answer to a preflight, which never carries a credential. `None` when it is not one, or not ours to answer.
+    /// The answer to a preflight, which never carries a credential. `None` when it is not one, or
+    /// not ours to answer.
     pub(crate) fn preflight<B>(&self, request: &Request<B>) -> Option<Response<Body>> {
         let headers = request.headers();
-        let asks = headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+        let asks =
+            headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
         if *request.method() != Method::OPTIONS || !asks || *self == Self::Passed {
             return None;
         }
@@ -34,7 +37,8 @@ impl Origins {
         Some(response)
     }
 
-    /// Names the origin on an answer, in place of what the server behind says. True when it is allowed.
+    /// Names the origin on an answer, in place of what the server behind says. True when it is
+    /// allowed.
     pub(crate) fn mark(&self, origin: Option<&HeaderValue>, answer: &mut HeaderMap) -> bool {
         let named = match self {
             Self::Passed => return false,

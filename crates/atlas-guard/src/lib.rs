@@ -1,4 +1,5 @@
-//! A verifying reverse proxy for the inside of a machine: what passes carries a credential, and what reaches the server does not.
+//! A verifying reverse proxy for the inside of a machine: what passes carries a credential, and
+//! what reaches the server does not.
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -12,7 +13,8 @@
 //! # }
 //! ```
 //!
-//! Deliberately absent: TLS (the cloud's proxy ends it), several upstreams, caching, rewriting, and any file.
+//! Deliberately absent: TLS (the cloud's proxy ends it), several upstreams, caching, rewriting, and
+//! any file.
 
 mod activity;
 mod body;

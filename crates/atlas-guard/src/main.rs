@@ -1,4 +1,5 @@
-//! The guard's command line: `atlas-guard [--listen IP:PORT] [--upstream IP:PORT] [-- COMMAND ARGUMENT…]`.
+//! The guard's command line: `atlas-guard [--listen IP:PORT] [--upstream IP:PORT] [-- COMMAND
+//! ARGUMENT…]`.
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -11,7 +12,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 const USAGE: &str = "usage: atlas-guard [--listen IP:PORT] [--upstream IP:PORT] [-- COMMAND ARGUMENT...]
 The credential comes from ATLAS_PRESHARED_KEY or ATLAS_SIGNING_SECRET; everything else from ATLAS_GUARD_*.";
-/// EX_SOFTWARE of sysexits.h: not a code that servers end with, so that a lapsed permit can be told from a crash.
+/// EX_SOFTWARE of sysexits.h: not a code that servers end with, so that a lapsed permit can be told
+/// from a crash.
 const LAPSED: u8 = 70;
 
 fn main() -> ExitCode {
@@ -22,7 +24,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     match runtime.and_then(|runtime| runtime.block_on(run(config, &command))) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -37,23 +41,42 @@ fn say(text: &str) {
     let _unread = writeln!(std::io::stderr(), "atlas-guard: {text}");
 }
 
-/// Takes all the open files that the system allows: a stream needs two, and containers often begin with 1,024.
+/// Takes all the open files that the system allows: a stream needs two, and containers often begin
+/// with 1,024.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
-    if setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).is_err() {
+    if setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    )
+    .is_err()
+    {
         say("the limit of open files stays as it is");
     }
 }
 
 fn arguments() -> Result<(Config, Vec<OsString>), String> {
-    let mut config = Config::from_env(|name| std::env::var(name).ok()).map_err(|error| error.to_string());
+    let mut config =
+        Config::from_env(|name| std::env::var(name).ok()).map_err(|error| error.to_string());
     let mut arguments = std::env::args_os().skip(1);
     while let Some(argument) = arguments.next() {
-        let argument = argument.into_string().map_err(|_| "an argument is not UTF-8")?;
-        let mut value = || arguments.next().and_then(|value| value.into_string().ok()).unwrap_or_default();
+        let argument = argument
+            .into_string()
+            .map_err(|_| "an argument is not UTF-8")?;
+        let mut value = || {
+            arguments
+                .next()
+                .and_then(|value| value.into_string().ok())
+                .unwrap_or_default()
+        };
         config = match argument.as_str() {
             "--listen" => config?.listen(&value()).map_err(|error| error.to_string()),
-            "--upstream" => config?.upstream(&value()).map_err(|error| error.to_string()),
+            "--upstream" => config?
+                .upstream(&value())
+                .map_err(|error| error.to_string()),
             "--" => break,
             "--help" | "-h" => {
                 println!("{USAGE}");

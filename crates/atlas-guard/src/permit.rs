@@ -1,4 +1,5 @@
-//! The dead-man permit: without a renewal in time the machine ends itself, even when nobody is left to end it.
+//! The dead-man permit: without a renewal in time the machine ends itself, even when nobody is left
+//! to end it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,10 @@ impl Permit {
     #[must_use]
     pub fn new(span: Option<Duration>) -> Self {
         let deadline = Instant::now() + span.unwrap_or_default();
-        Self { span, deadline: Arc::new(watch::channel(deadline).0) }
+        Self {
+            span,
+            deadline: Arc::new(watch::channel(deadline).0),
+        }
     }
 
     /// Runs for the whole span again, from now.

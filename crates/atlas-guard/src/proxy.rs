@@ -41,15 +41,29 @@ impl Proxy {
     pub(crate) fn new(config: Config) -> Self {
         let behind = if config.upstream_http2 {
             let mut client = Client::builder(TokioExecutor::new());
-            client.timer(TokioTimer::new()).pool_timer(TokioTimer::new()).http2_only(true).set_host(false);
+            client
+                .timer(TokioTimer::new())
+                .pool_timer(TokioTimer::new())
+                .http2_only(true)
+                .set_host(false);
             Behind::Http2(Box::new(client.build(Connector(config.upstream))))
         } else {
             Behind::Http1(Upstream::new(config.upstream))
         };
-        let authority = config.upstream.to_string().parse().expect("an address is an authority");
+        let authority = config
+            .upstream
+            .to_string()
+            .parse()
+            .expect("an address is an authority");
         let activity = Activity::new(Arc::clone(&config.clock));
         let permit = Permit::new(config.permit);
-        Self { config, permit, activity, behind, authority }
+        Self {
+            config,
+            permit,
+            activity,
+            behind,
+            authority,
+        }
     }
 
     pub(crate) fn report(&self) -> Report {
@@ -72,11 +86,18 @@ impl Proxy {
             return response;
         }
         let mut response = self.route(request, peer, connection).await;
-        self.config.origins.mark(origin.as_ref(), response.headers_mut());
+        self.config
+            .origins
+            .mark(origin.as_ref(), response.headers_mut());
         response
     }
 
-    async fn route(&self, request: Request<Incoming>, peer: SocketAddr, connection: &Arc<Connection>) -> Response<Body> {
+    async fn route(
+        &self,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+        connection: &Arc<Connection>,
+    ) -> Response<Body> {
         let path = request.uri().path();
         if path == "/healthz" {
             return text(StatusCode::OK, "ok\n");
@@ -87,7 +108,9 @@ impl Proxy {
         let client = self.client_address(request.headers(), peer);
         let verifier = &self.config.verifier;
         let who = verifier.check_parts(request.method(), request.uri(), request.headers(), client);
-        let Some(who) = who else { return unauthorized() };
+        let Some(who) = who else {
+            return unauthorized();
+        };
         if *request.method() == Method::CONNECT {
             return status(StatusCode::METHOD_NOT_ALLOWED);
         }
@@ -103,8 +126,17 @@ impl Proxy {
         let request = Request::from_parts(head, Body::to_server(body, Arc::clone(&open)));
         let answer = match &self.behind {
             Behind::Http1(upstream) => upstream.send(request).await.map(|answer| match answer {
-                Answer::Response(response) => pass(response, |reply| Body::Reply { reply: Box::new(reply), open }),
-                Answer::Switched(response, server) => switch(response, ours, server, open, self.config.half_closed_timeout),
+                Answer::Response(response) => pass(response, |reply| Body::Reply {
+                    reply: Box::new(reply),
+                    open,
+                }),
+                Answer::Switched(response, server) => switch(
+                    response,
+                    ours,
+                    server,
+                    open,
+                    self.config.half_closed_timeout,
+                ),
             }),
             Behind::Http2(client) => {
                 let answer = client.request(request).await.map_err(io::Error::other);
@@ -115,17 +147,35 @@ impl Proxy {
             Ok(response) => response,
             // Not its text: it may name addresses, and the client can do nothing about it.
             Err(_) => {
-                let mut response = text(StatusCode::BAD_GATEWAY, "the server behind did not answer\n");
-                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                let mut response = text(
+                    StatusCode::BAD_GATEWAY,
+                    "the server behind did not answer\n",
+                );
+                response
+                    .headers_mut()
+                    .insert(RETRY_AFTER, HeaderValue::from_static("1"));
                 response
             }
         }
     }
 
-    /// The address that signatures are bound to: what the trusted proxy says, which is the last it appended, else the peer's.
+    /// The address that signatures are bound to: what the trusted proxy says, which is the last it
+    /// appended, else the peer's.
     fn client_address(&self, headers: &HeaderMap, peer: SocketAddr) -> Option<IpAddr> {
-        let Some(name) = &self.config.client_header else { return Some(peer.ip()) };
-        headers.get_all(name).iter().next_back()?.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
+        let Some(name) = &self.config.client_header else {
+            return Some(peer.ip());
+        };
+        headers
+            .get_all(name)
+            .iter()
+            .next_back()?
+            .to_str()
+            .ok()?
+            .rsplit(',')
+            .next()?
+            .trim()
+            .parse()
+            .ok()
     }
 }
 
@@ -144,9 +194,16 @@ fn pass<B>(response: Response<B>, body: impl FnOnce(B) -> Body) -> Response<Body
 }
 
 /// Answers 101 and carries what follows, for as long as both ends are there.
-fn switch(response: Response<()>, client: OnUpgrade, server: Prefixed, open: Arc<Open>, half_closed: Duration) -> Response<Body> {
+fn switch(
+    response: Response<()>,
+    client: OnUpgrade,
+    server: Prefixed,
+    open: Arc<Open>,
+    half_closed: Duration,
+) -> Response<Body> {
     tokio::spawn(async move {
-        // It fails when the client's connection does: there is nothing to carry, and nobody to tell.
+        // It fails when the client's connection does: there is nothing to carry, and nobody to
+        // tell.
         if let Ok(client) = client.await {
             let _ended = tunnel::carry(TokioIo::new(client), server, &open, half_closed).await;
         }

@@ -42,7 +42,9 @@ struct Protocols {
 
 impl std::fmt::Debug for Guard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Guard").field("listener", &self.listener).finish_non_exhaustive()
+        f.debug_struct("Guard")
+            .field("listener", &self.listener)
+            .finish_non_exhaustive()
     }
 }
 
@@ -67,7 +69,11 @@ impl Guard {
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20));
         let http = Arc::new(Protocols { http1, http2 });
-        Ok(Self { listener, proxy: Arc::new(Proxy::new(config)), http })
+        Ok(Self {
+            listener,
+            proxy: Arc::new(Proxy::new(config)),
+            http,
+        })
     }
 
     /// Where it listens.
@@ -90,8 +96,8 @@ impl Guard {
         self.proxy.report()
     }
 
-    /// Serves until `shutdown`, then lets open requests go on for five seconds. Not cancel safe: drops the listener at once
-    /// and leaves connections to their tasks.
+    /// Serves until `shutdown`, then lets open requests go on for five seconds. Not cancel safe:
+    /// drops the listener at once and leaves connections to their tasks.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
         let limit = self.proxy.config.max_connections;
         let places = Arc::new(Semaphore::new(limit));
@@ -101,7 +107,10 @@ impl Guard {
         loop {
             // Who comes when all places are taken waits in the kernel's queue.
             let next = async {
-                let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+                let place = Arc::clone(&places)
+                    .acquire_owned()
+                    .await
+                    .expect("the semaphore is never closed");
                 (self.listener.accept().await, place)
             };
             let (accepted, place) = tokio::select! {
@@ -115,7 +124,13 @@ impl Guard {
             };
             if let Ok(socket) = Socket::new(stream, place) {
                 let closing = closing.subscribe();
-                tokio::spawn(connection(Arc::clone(&http), Arc::clone(&self.proxy), socket, peer, closing));
+                tokio::spawn(connection(
+                    Arc::clone(&http),
+                    Arc::clone(&self.proxy),
+                    socket,
+                    peer,
+                    closing,
+                ));
             }
         }
         drop(self.listener);
@@ -126,10 +141,22 @@ impl Guard {
     }
 }
 
-async fn connection(http: Arc<Protocols>, proxy: Arc<Proxy>, mut socket: Socket, peer: SocketAddr, closing: watch::Receiver<()>) {
-    let (header_timeout, half_closed) = (proxy.config.header_timeout, proxy.config.half_closed_timeout);
+async fn connection(
+    http: Arc<Protocols>,
+    proxy: Arc<Proxy>,
+    mut socket: Socket,
+    peer: SocketAddr,
+    closing: watch::Receiver<()>,
+) {
+    let (header_timeout, half_closed) = (
+        proxy.config.header_timeout,
+        proxy.config.half_closed_timeout,
+    );
     let abandoned = socket.watch().abandoned(half_closed);
-    let Ok(Ok(speaks_http2)) = tokio::time::timeout(header_timeout, socket.speaks_http2()).await else { return };
+    let Ok(Ok(speaks_http2)) = tokio::time::timeout(header_timeout, socket.speaks_http2()).await
+    else {
+        return;
+    };
     let open = Arc::new(Connection::default());
     let service = {
         let open = Arc::clone(&open);
@@ -140,14 +167,24 @@ async fn connection(http: Arc<Protocols>, proxy: Arc<Proxy>, mut socket: Socket,
         })
     };
     // hyper times the heads of HTTP/1 alone, and lets HTTP/2 stand idle for ever.
-    let cut = Cut { abandoned, open, unused_for: header_timeout, closing };
+    let cut = Cut {
+        abandoned,
+        open,
+        unused_for: header_timeout,
+        closing,
+    };
     let io = TokioIo::new(socket);
     if speaks_http2 {
         let serving = pin!(http.http2.serve_connection(io, service));
         drive(serving, http2::Connection::graceful_shutdown, cut).await;
     } else {
         let serving = pin!(http.http1.serve_connection(io, service).with_upgrades());
-        drive(serving, http1::UpgradeableConnection::graceful_shutdown, cut).await;
+        drive(
+            serving,
+            http1::UpgradeableConnection::graceful_shutdown,
+            cut,
+        )
+        .await;
     }
 }
 
@@ -162,9 +199,19 @@ struct Cut<A> {
     closing: watch::Receiver<()>,
 }
 
-/// Drives a connection until it ends or is cut. An unused one is told first, so that a request on its way is not lost.
-async fn drive<C: Future>(mut serving: Pin<&mut C>, end: impl Fn(Pin<&mut C>), cut: Cut<impl Future<Output = ()>>) {
-    let Cut { abandoned, open, unused_for, mut closing } = cut;
+/// Drives a connection until it ends or is cut. An unused one is told first, so that a request on
+/// its way is not lost.
+async fn drive<C: Future>(
+    mut serving: Pin<&mut C>,
+    end: impl Fn(Pin<&mut C>),
+    cut: Cut<impl Future<Output = ()>>,
+) {
+    let Cut {
+        abandoned,
+        open,
+        unused_for,
+        mut closing,
+    } = cut;
     let (mut abandoned, mut unused) = (pin!(abandoned), pin!(open.unused(unused_for)));
     let mut told = false;
     loop {

@@ -1,4 +1,5 @@
-//! A client's connection: counted against the limit for as long as it is open, tunnels included, and watched when half closed.
+//! A client's connection: counted against the limit for as long as it is open, tunnels included,
+//! and watched when half closed.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -15,7 +16,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 /// Where HTTP/2's preface differs from every method: `PRI`.
 const PREFACE: &[u8; 3] = b"PRI";
-/// How soon the kernel asks a silent peer whether it is there. A client that vanished must not count as open for hours.
+/// How soon the kernel asks a silent peer whether it is there. A client that vanished must not
+/// count as open for hours.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
@@ -40,8 +42,19 @@ pub(crate) struct Watch(Arc<Shared>);
 impl Socket {
     pub(crate) fn new(stream: TcpStream, permit: OwnedSemaphorePermit) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4))?;
-        Ok(Self { shared: Arc::new(Shared { stream, written: AtomicU64::new(0), _permit: permit }), begun: vec![] })
+        SockRef::from(&stream).set_tcp_keepalive(
+            &TcpKeepalive::new()
+                .with_time(KEEPALIVE)
+                .with_interval(KEEPALIVE / 4),
+        )?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                stream,
+                written: AtomicU64::new(0),
+                _permit: permit,
+            }),
+            begun: vec![],
+        })
     }
 
     pub(crate) fn watch(&self) -> Watch {
@@ -52,7 +65,8 @@ impl Socket {
     pub(crate) async fn speaks_http2(&mut self) -> io::Result<bool> {
         let mut begun = [0; PREFACE.len()];
         let peeked = self.shared.stream.peek(&mut begun).await?;
-        // Nearly always it is all there at once. Else it is taken, byte by byte: peeking again would not wait.
+        // Nearly always it is all there at once. Else it is taken, byte by byte: peeking again
+        // would not wait.
         if peeked == PREFACE.len() || !PREFACE.starts_with(&begun[..peeked]) {
             return Ok(begun == *PREFACE);
         }
@@ -71,8 +85,8 @@ impl Socket {
 }
 
 impl Watch {
-    /// Waits until the client has closed its half and nothing was written for a whole `timeout`: then it is gone, not waiting.
-    /// Cancel safe.
+    /// Waits until the client has closed its half and nothing was written for a whole `timeout`:
+    /// then it is gone, not waiting. Cancel safe.
     pub(crate) async fn abandoned(self, timeout: Duration) {
         loop {
             let before = self.0.written.load(Relaxed);
@@ -85,7 +99,10 @@ impl Watch {
     }
 
     fn is_half_closed(&self) -> bool {
-        matches!(SockRef::from(&self.0.stream).peek(&mut [MaybeUninit::uninit()]), Ok(0))
+        matches!(
+            SockRef::from(&self.0.stream).peek(&mut [MaybeUninit::uninit()]),
+            Ok(0)
+        )
     }
 }
 
@@ -98,7 +115,11 @@ impl Shared {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if !self.begun.is_empty() {
             let length = self.begun.len().min(buffer.remaining());
             buffer.put_slice(&self.begun[..length]);
@@ -116,11 +137,19 @@ impl AsyncRead for Socket {
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)])
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.shared.stream.poll_write_ready(cx))?;
             match self.shared.stream.try_write_vectored(slices) {

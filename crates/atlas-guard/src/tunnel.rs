@@ -1,4 +1,5 @@
-//! What an upgraded connection carries, both ways, until both ends are done. Idle tunnels hold no buffer.
+//! What an upgraded connection carries, both ways, until both ends are done. Idle tunnels hold no
+//! buffer.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -14,10 +15,15 @@ use crate::activity::Open;
 
 const CHUNK: usize = 16 * 1024;
 
-/// Carries bytes between client and server until both directions have ended. An end of one is passed on as the end of that
-/// one only; the other may go on, but not silently for longer than `half_closed`. Not cancel safe: bytes read and not yet written
-/// are lost.
-pub(crate) async fn carry<C, S>(client: C, server: S, open: &Open, half_closed: Duration) -> io::Result<()>
+/// Carries bytes between client and server until both directions have ended. An end of one is
+/// passed on as the end of that one only; the other may go on, but not silently for longer than
+/// `half_closed`. Not cancel safe: bytes read and not yet written are lost.
+pub(crate) async fn carry<C, S>(
+    client: C,
+    server: S,
+    open: &Open,
+    half_closed: Duration,
+) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,
@@ -44,7 +50,8 @@ where
     .await
 }
 
-/// One direction. What could not be written at once is kept; nothing more is read before it is gone.
+/// One direction. What could not be written at once is kept; nothing more is read before it is
+/// gone.
 #[derive(Default)]
 struct Pump {
     rest: Vec<u8>,
@@ -57,14 +64,21 @@ struct Pump {
 }
 
 impl Pump {
-    fn poll<R, W>(&mut self, cx: &mut Context<'_>, reader: &mut R, writer: &mut W, count: impl Fn(usize)) -> Poll<io::Result<()>>
+    fn poll<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut R,
+        writer: &mut W,
+        count: impl Fn(usize),
+    ) -> Poll<io::Result<()>>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
         while !self.done {
             while self.written < self.rest.len() {
-                let bytes = ready!(Pin::new(&mut *writer).poll_write(cx, &self.rest[self.written..]))?;
+                let bytes =
+                    ready!(Pin::new(&mut *writer).poll_write(cx, &self.rest[self.written..]))?;
                 if bytes == 0 {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }
@@ -124,7 +138,10 @@ mod tests {
         let open = activity.begin(&Arc::default());
         let (mut browser, client) = duplex(7);
         let (server, mut app) = duplex(5);
-        let tunnel = tokio::spawn(async move { carry(client, server, &open, Duration::from_secs(60)).await });
+        let tunnel =
+            tokio::spawn(
+                async move { carry(client, server, &open, Duration::from_secs(60)).await },
+            );
         let sending = tokio::spawn(async move {
             browser.write_all(&[1; 100_000]).await.unwrap();
             browser.shutdown().await.unwrap();
@@ -140,7 +157,10 @@ mod tests {
         assert_eq!(sending.await.unwrap(), [2; 50_000]);
         tunnel.await.unwrap().unwrap();
         let report = activity.report();
-        assert_eq!((report.bytes_in, report.bytes_out, report.open), (100_000, 50_000, 0));
+        assert_eq!(
+            (report.bytes_in, report.bytes_out, report.open),
+            (100_000, 50_000, 0)
+        );
     }
 
     #[tokio::test(start_paused = true)]

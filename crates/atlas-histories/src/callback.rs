@@ -1,5 +1,6 @@
-//! What machines report of themselves to the nodes: progress, lines of their log, activity, the exit code. Late, twice, into a crash; and
-//! what strangers send who have no token, or another session's.
+//! What machines report of themselves to the nodes: progress, lines of their log, activity, the
+//! exit code. Late, twice, into a crash; and what strangers send who have no token, or another
+//! session's.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,7 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where machines report to.
 pub(crate) fn url() -> CallbackUrl {
-    CallbackUrl::check("https://app.example.com/callbacks", Reach::Public).expect("an address that anybody could have")
+    CallbackUrl::check("https://app.example.com/callbacks", Reach::Public)
+        .expect("an address that anybody could have")
 }
 
 /// The machines' side. Clones are handles to the same.
@@ -65,7 +67,12 @@ struct Report {
 impl Reporters {
     pub(crate) fn new(seed: u64) -> Self {
         let dice = Dice::new(seed, "callbacks");
-        Self(Arc::new(Mutex::new(State { dice, told: BTreeMap::new(), sent: 0, forged: 0 })))
+        Self(Arc::new(Mutex::new(State {
+            dice,
+            told: BTreeMap::new(),
+            sent: 0,
+            forged: 0,
+        })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -79,14 +86,30 @@ impl Reporters {
     }
 
     /// Lets every one of these machines say what it has to say by now, to nodes that are up.
-    pub(crate) fn speak(&self, machines: &[Machine], nodes: &[Node], facts: &Facts, world: &World, places: &Places) {
-        let up: Vec<&Node> = nodes.iter().filter(|node| node.callbacks().is_some()).collect();
+    pub(crate) fn speak(
+        &self,
+        machines: &[Machine],
+        nodes: &[Node],
+        facts: &Facts,
+        world: &World,
+        places: &Places,
+    ) {
+        let up: Vec<&Node> = nodes
+            .iter()
+            .filter(|node| node.callbacks().is_some())
+            .collect();
         if up.is_empty() {
             return;
         }
         for report in self.due(machines, world.now()) {
             let node = (*self.state().dice.pick(&up)).clone();
-            drop(tokio::spawn(self.clone().send(report, node, facts.clone(), world.clone(), places.clone())));
+            drop(tokio::spawn(self.clone().send(
+                report,
+                node,
+                facts.clone(),
+                world.clone(),
+                places.clone(),
+            )));
         }
     }
 
@@ -99,27 +122,42 @@ impl Reporters {
             let told = state.told.entry(machine.id.clone()).or_default();
             let mut say = |kind: &'static str, body: String| {
                 let path = format!("/{session}/{kind}");
-                due.push(Report { machine: machine.id.clone(), path, token: Some((*token).clone()), body, kind });
+                due.push(Report {
+                    machine: machine.id.clone(),
+                    path,
+                    token: Some((*token).clone()),
+                    body,
+                    kind,
+                });
             };
             match machine.exit_code {
                 Some(code) if !told.done && !told.under_way => {
-                    let late = if state.dice.percent(70) { Duration::ZERO } else { state.dice.seconds(1..200) };
+                    let late = if state.dice.percent(70) {
+                        Duration::ZERO
+                    } else {
+                        state.dice.seconds(1..200)
+                    };
                     if *told.exit_from.get_or_insert(now.saturating_add(late)) <= now {
                         told.under_way = true;
                         say("exit", code.to_string());
                     }
                 }
-                None if machine.state == MachineState::Running && state.dice.percent(6) => match state.dice.draw(0..9) {
-                    0..4 => say("progress", format!("{{\"of\":\"{}\"}}", machine.id)),
-                    4..8 => say("log", format!("line of {}", machine.id)),
-                    _ => say("activity", String::new()),
-                },
+                None if machine.state == MachineState::Running && state.dice.percent(6) => {
+                    match state.dice.draw(0..9) {
+                        0..4 => say("progress", format!("{{\"of\":\"{}\"}}", machine.id)),
+                        4..8 => say("log", format!("line of {}", machine.id)),
+                        _ => say("activity", String::new()),
+                    }
+                }
                 _ => {}
             }
         }
         if let Some((_, session, token)) = able.first().filter(|_| state.dice.percent(1)) {
             // A token of another session, one that was tampered with, or none.
-            let others = able.iter().find(|(_, other, _)| other != session).map(|(_, _, token)| (*token).clone());
+            let others = able
+                .iter()
+                .find(|(_, other, _)| other != session)
+                .map(|(_, _, token)| (*token).clone());
             let token = match state.dice.draw(0..3) {
                 0 => others,
                 1 => Some(Secret::new(format!("{}A", token.expose()))),
@@ -131,7 +169,13 @@ impl Reporters {
                 _ => ("activity", String::new()),
             };
             state.forged += 1;
-            due.push(Report { machine: FORGED.to_owned(), path: format!("/{session}/{kind}"), token, body, kind });
+            due.push(Report {
+                machine: FORGED.to_owned(),
+                path: format!("/{session}/{kind}"),
+                token,
+                body,
+                kind,
+            });
         }
         state.sent += due.iter().filter(|report| report.machine != FORGED).count() as u64;
         due
@@ -140,14 +184,24 @@ impl Reporters {
     async fn send(self, report: Report, node: Node, facts: Facts, world: World, places: Places) {
         let latency = self.state().dice.draw(1..120);
         sleep(Duration::from_millis(latency)).await;
-        let Some(callbacks) = node.callbacks() else { return self.answered(&report, None) };
-        let Ok(mut request) =
-            Request::builder().method(Method::POST).uri(report.path.as_str()).body(Body::from(report.body.clone()))
+        let Some(callbacks) = node.callbacks() else {
+            return self.answered(&report, None);
+        };
+        let Ok(mut request) = Request::builder()
+            .method(Method::POST)
+            .uri(report.path.as_str())
+            .body(Body::from(report.body.clone()))
         else {
             return;
         };
-        if let Some(value) = report.token.as_ref().and_then(|token| format!("Bearer {}", token.expose()).parse().ok()) {
-            request.headers_mut().insert(http::header::AUTHORIZATION, value);
+        if let Some(value) = report
+            .token
+            .as_ref()
+            .and_then(|token| format!("Bearer {}", token.expose()).parse().ok())
+        {
+            request
+                .headers_mut()
+                .insert(http::header::AUTHORIZATION, value);
         }
         let before = world.now();
         let (process, place) = (node.process.clone(), format!("callback {}", report.kind));
@@ -169,10 +223,18 @@ impl Reporters {
             return;
         }
         if report.kind == "activity"
-            && let Some(session) = report.path.split('/').nth(1).and_then(|session| session.parse().ok())
+            && let Some(session) = report
+                .path
+                .split('/')
+                .nth(1)
+                .and_then(|session| session.parse().ok())
         {
             let mut seen = facts.seen();
-            let sort = if status == Some(StatusCode::NO_CONTENT) { &mut seen.touches } else { &mut seen.deferred };
+            let sort = if status == Some(StatusCode::NO_CONTENT) {
+                &mut seen.touches
+            } else {
+                &mut seen.deferred
+            };
             sort.entry(session).or_default().push(before);
         }
         self.answered(&report, status);
@@ -185,9 +247,14 @@ impl Reporters {
         }
         let mut state = self.state();
         let state = &mut *state;
-        let Some(told) = state.told.get_mut(&report.machine) else { return };
+        let Some(told) = state.told.get_mut(&report.machine) else {
+            return;
+        };
         told.under_way = false;
-        let taken = matches!(status, Some(StatusCode::NO_CONTENT | StatusCode::GONE | StatusCode::UNAUTHORIZED));
+        let taken = matches!(
+            status,
+            Some(StatusCode::NO_CONTENT | StatusCode::GONE | StatusCode::UNAUTHORIZED)
+        );
         if taken {
             told.again += 1;
             told.done = told.again > 2 || state.dice.percent(60);

@@ -1,11 +1,16 @@
-//! Judges a history by the world's ledger, never by our own records of what we did. One function for each promise.
+//! Judges a history by the world's ledger, never by our own records of what we did. One function
+//! for each promise.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use atlas_core::{AttemptId, ComputeId, ErrorKind, LAUNCH_KEY_ENV, Secret, Timestamp, TrackedKey, Usd};
+use atlas_core::{
+    AttemptId, ComputeId, ErrorKind, LAUNCH_KEY_ENV, Secret, Timestamp, TrackedKey, Usd,
+};
 use atlas_orchestrator::store::{Memory, Store, StoredEvent, Table};
-use atlas_orchestrator::{Event, EventKind, Limit, Policy, Proof, Reason, SessionId, SessionInfo, SessionState, Stuck};
+use atlas_orchestrator::{
+    Event, EventKind, Limit, Policy, Proof, Reason, SessionId, SessionInfo, SessionState, Stuck,
+};
 use atlas_testkit::world::{FaultKind, Machine, World};
 use atlas_web::callback::URL_ENV;
 
@@ -16,7 +21,8 @@ use crate::history::{CANARY, FLEET};
 use crate::plan::{Plan, Step, Under};
 use crate::report::Violation;
 
-/// Of a fleet with more machines than this the breaker must end none: some of them may be missing in a scan.
+/// Of a fleet with more machines than this the breaker must end none: some of them may be missing
+/// in a scan.
 const BREAKER: usize = 8;
 
 /// Everything a judgement rests on.
@@ -30,7 +36,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) deletions: Vec<(Timestamp, String)>,
     /// Machines that others made, and what they are.
     pub(crate) planted: &'a BTreeMap<String, &'static str>,
-    /// Our own view when it had been quiet for long enough, with the world's live machines of that moment.
+    /// Our own view when it had been quiet for long enough, with the world's live machines of that
+    /// moment.
     pub(crate) present: Present,
     /// Our own view after everything was asked to end.
     pub(crate) end: Vec<SessionInfo>,
@@ -60,14 +67,21 @@ impl Ours {
 
     /// Made with the key of another account.
     fn elsewhere(&self) -> bool {
-        self.cloud().is_none_or(|cloud| self.machine.account != cloud.account())
+        self.cloud()
+            .is_none_or(|cloud| self.machine.account != cloud.account())
     }
 
     /// The values in its environment that nobody else may see.
     fn secrets(&self) -> impl Iterator<Item = String> {
         let open = self.cloud().map(Cloud::open_variables).unwrap_or_default();
-        let secret = |name: &str| name != LAUNCH_KEY_ENV && name != URL_ENV && !open.contains(&name);
-        self.machine.spec.env.iter().filter(move |(name, _)| secret(name)).map(|(_, value)| value.expose().to_owned())
+        let secret =
+            |name: &str| name != LAUNCH_KEY_ENV && name != URL_ENV && !open.contains(&name);
+        self.machine
+            .spec
+            .env
+            .iter()
+            .filter(move |(name, _)| secret(name))
+            .map(|(_, value)| value.expose().to_owned())
     }
 }
 
@@ -92,12 +106,26 @@ pub(crate) async fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
         .machines()
         .filter(|machine| !evidence.planted.contains_key(&machine.id))
         .map(|machine| {
-            let key: Option<TrackedKey> = machine.spec.env.get(LAUNCH_KEY_ENV).and_then(|text| text.expose().parse().ok());
+            let key: Option<TrackedKey> = machine
+                .spec
+                .env
+                .get(LAUNCH_KEY_ENV)
+                .and_then(|text| text.expose().parse().ok());
             let attempt = key.map(|key| key.attempt());
-            Ours { session: attempt.and_then(|attempt| sessions.get(&attempt).copied()), attempt, machine }
+            Ours {
+                session: attempt.and_then(|attempt| sessions.get(&attempt).copied()),
+                attempt,
+                machine,
+            }
         })
         .collect();
-    let mut case = Case { evidence, ours, logs, struck: evidence.world.struck(), found: Vec::new() };
+    let mut case = Case {
+        evidence,
+        ours,
+        logs,
+        struck: evidence.world.struck(),
+        found: Vec::new(),
+    };
     case.every_machine_was_intended();
     case.machines_are_the_sessions();
     case.one_serving_machine();
@@ -114,7 +142,11 @@ pub(crate) async fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
 async fn read_logs(evidence: &Evidence<'_>) -> BTreeMap<SessionId, Vec<Event>> {
     let mut logs = BTreeMap::new();
     for info in &evidence.end {
-        let stored = evidence.store.events(*info.id.as_bytes(), 0, usize::MAX).await.unwrap_or_default();
+        let stored = evidence
+            .store
+            .events(*info.id.as_bytes(), 0, usize::MAX)
+            .await
+            .unwrap_or_default();
         logs.insert(info.id, stored.iter().filter_map(read).collect());
     }
     logs
@@ -128,7 +160,11 @@ impl Evidence<'_> {
     /// A digest of everything that was seen: equal for equal histories.
     pub(crate) async fn digest(&self) -> [u8; 32] {
         let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
-        digest.update(serde_json::to_string(&self.world.ledger()).unwrap_or_default().as_bytes());
+        digest.update(
+            serde_json::to_string(&self.world.ledger())
+                .unwrap_or_default()
+                .as_bytes(),
+        );
         for stored in self.store.feed(0, usize::MAX).await.unwrap_or_default() {
             digest.update(&stored.payload);
         }
@@ -145,7 +181,10 @@ impl Evidence<'_> {
 
     /// Every machine there ever was, on any cloud.
     fn machines(&self) -> impl Iterator<Item = Machine> {
-        self.plan.clouds.iter().flat_map(|cloud| self.world.all(cloud.as_str()))
+        self.plan
+            .clouds
+            .iter()
+            .flat_map(|cloud| self.world.all(cloud.as_str()))
     }
 
     /// How long it takes at most until the machines of this cloud are its sessions'.
@@ -166,15 +205,26 @@ impl Evidence<'_> {
     }
 
     fn rolled_back(&self) -> bool {
-        self.plan.steps.iter().any(|(_, step)| matches!(step, Step::Rollback(Under::Rest | Under::Running)))
+        self.plan
+            .steps
+            .iter()
+            .any(|(_, step)| matches!(step, Step::Rollback(Under::Rest | Under::Running)))
     }
 
     fn clocks_were_wrong(&self) -> bool {
-        self.plan.steps.iter().any(|(_, step)| matches!(step, Step::WrongClock(..)))
+        self.plan
+            .steps
+            .iter()
+            .any(|(_, step)| matches!(step, Step::WrongClock(..)))
     }
 
     fn paused(&self) -> bool {
-        self.stalled || self.plan.steps.iter().any(|(_, step)| matches!(step, Step::Pause(..)))
+        self.stalled
+            || self
+                .plan
+                .steps
+                .iter()
+                .any(|(_, step)| matches!(step, Step::Pause(..)))
     }
 }
 
@@ -187,28 +237,51 @@ impl Case<'_> {
         self.struck.contains_key(&kind)
     }
 
-    /// A session with an order on an account whose key nobody has any more: nothing can be read of it, and it says that it is stuck.
+    /// A session with an order on an account whose key nobody has any more: nothing can be read of
+    /// it, and it says that it is stuck.
     fn out_of_reach(&self, session: Option<SessionId>) -> bool {
-        let Some(info) = session.and_then(|session| self.info(session)) else { return false };
+        let Some(info) = session.and_then(|session| self.info(session)) else {
+            return false;
+        };
         let seen = self.evidence.facts.seen();
-        let wrong =
-            |at: Timestamp| seen.wrong_key.iter().any(|(from, until)| *from <= at && until.is_none_or(|until| at <= until));
+        let wrong = |at: Timestamp| {
+            seen.wrong_key
+                .iter()
+                .any(|(from, until)| *from <= at && until.is_none_or(|until| at <= until))
+        };
         // An order that was on record before the wrong deploy, and left after it.
-        let elsewhere = || self.ours.iter().any(|ours| ours.session == Some(info.id) && ours.elsewhere());
-        info.state != SessionState::Terminated && (info.attempts.iter().any(|attempt| wrong(attempt.created_at)) || elsewhere())
+        let elsewhere = || {
+            self.ours
+                .iter()
+                .any(|ours| ours.session == Some(info.id) && ours.elsewhere())
+        };
+        info.state != SessionState::Terminated
+            && (info
+                .attempts
+                .iter()
+                .any(|attempt| wrong(attempt.created_at))
+                || elsewhere())
     }
 
-    /// A session which says that what supported its machines is still in use: a fleet that somebody made of one of them keeps its rule
-    /// set, and the breaker leaves the fleet to an operator. Its machines are judged by I2.
+    /// A session which says that what supported its machines is still in use: a fleet that somebody
+    /// made of one of them keeps its rule set, and the breaker leaves the fleet to an operator. Its
+    /// machines are judged by I2.
     fn held_by_a_fleet(&self, info: &SessionInfo) -> bool {
         let conflict = matches!(&info.stuck, Some(Stuck::CloudUnreachable { kind }) if kind == ErrorKind::Conflict.as_str());
-        info.account == Cloud::Lambda.account_name() && conflict && self.evidence.planted.values().any(|kind| *kind == FLEET)
+        info.account == Cloud::Lambda.account_name()
+            && conflict
+            && self.evidence.planted.values().any(|kind| *kind == FLEET)
     }
 
-    /// Somebody renamed it before we saw it, and nothing on record says whose it is: it is reported, never ended.
+    /// Somebody renamed it before we saw it, and nothing on record says whose it is: it is
+    /// reported, never ended.
     fn is_ambiguous(&self, ours: &Ours) -> bool {
         let machine = &ours.machine;
-        let log = ours.session.and_then(|session| self.logs.get(&session)).into_iter().flatten();
+        let log = ours
+            .session
+            .and_then(|session| self.logs.get(&session))
+            .into_iter()
+            .flatten();
         let taken = log.into_iter().any(|event| match &event.kind {
             EventKind::Accepted { compute, .. }
             | EventKind::Adopted { compute, .. }
@@ -223,7 +296,8 @@ impl Case<'_> {
         self.evidence.end.iter().find(|info| info.id == session)
     }
 
-    /// I1: every machine made with our key has an attempt that was on record before the request left.
+    /// I1: every machine made with our key has an attempt that was on record before the request
+    /// left.
     fn every_machine_was_intended(&mut self) {
         if self.evidence.rolled_back() {
             return;
@@ -231,15 +305,20 @@ impl Case<'_> {
         let mut found = Vec::new();
         for ours in &self.ours {
             let machine = &ours.machine;
-            let recorded = ours
-                .session
-                .and_then(|id| self.info(id))
-                .and_then(|info| info.attempts.iter().find(|a| Some(a.attempt) == ours.attempt));
+            let recorded = ours.session.and_then(|id| self.info(id)).and_then(|info| {
+                info.attempts
+                    .iter()
+                    .find(|a| Some(a.attempt) == ours.attempt)
+            });
             match recorded {
-                None => {
-                    found.push(format!("machine {} was made at {} and no attempt is on record", machine.id, machine.created_at))
-                }
-                Some(attempt) if !self.evidence.clocks_were_wrong() && attempt.created_at > machine.created_at => {
+                None => found.push(format!(
+                    "machine {} was made at {} and no attempt is on record",
+                    machine.id, machine.created_at
+                )),
+                Some(attempt)
+                    if !self.evidence.clocks_were_wrong()
+                        && attempt.created_at > machine.created_at =>
+                {
                     found.push(format!(
                         "machine {} was made at {}, before its attempt of {}",
                         machine.id, machine.created_at, attempt.created_at
@@ -251,13 +330,15 @@ impl Case<'_> {
         found.into_iter().for_each(|what| self.violated("I1", what));
     }
 
-    /// I2: after quiet, the machines of the realm are exactly its live sessions'; after the end, there are none.
+    /// I2: after quiet, the machines of the realm are exactly its live sessions'; after the end,
+    /// there are none.
     fn machines_are_the_sessions(&mut self) {
         let present = self.evidence.present.clone();
         let Some(at) = present.at else { return };
         let mut allowed: BTreeSet<String> = BTreeSet::new();
         let mut found = Vec::new();
-        // A breaker that somebody's fleet tripped waits for an operator, and with it everything else without a session.
+        // A breaker that somebody's fleet tripped waits for an operator, and with it everything
+        // else without a session.
         let broken = self.evidence.planted.values().any(|kind| *kind == FLEET);
         for info in &present.sessions {
             let heal = self.evidence.heal_of(info);
@@ -265,7 +346,10 @@ impl Case<'_> {
             match info.state {
                 SessionState::Starting | SessionState::Ready => {
                     if let Some(id) = serving {
-                        if !present.live.contains(&id) && !self.ended_lately(&id, at, heal) && !self.out_of_reach(Some(info.id)) {
+                        if !present.live.contains(&id)
+                            && !self.ended_lately(&id, at, heal)
+                            && !self.out_of_reach(Some(info.id))
+                        {
                             found.push(format!(
                                 "session {} is {} and its machine {id} is not there",
                                 info.id,
@@ -279,25 +363,50 @@ impl Case<'_> {
                 _ => {}
             }
             // Machines whose end was ordered a moment ago may still be there.
-            let lately =
-                self.logs.get(&info.id).into_iter().flatten().rev().find(|event| ends_something(&event.kind) && event.at <= at);
+            let lately = self
+                .logs
+                .get(&info.id)
+                .into_iter()
+                .flatten()
+                .rev()
+                .find(|event| ends_something(&event.kind) && event.at <= at);
             if lately.is_some_and(|event| at.since(event.at) < heal) {
-                allowed.extend(info.attempts.iter().flat_map(|attempt| attempt.computes.iter().map(ComputeId::to_string)));
+                allowed.extend(
+                    info.attempts
+                        .iter()
+                        .flat_map(|attempt| attempt.computes.iter().map(ComputeId::to_string)),
+                );
             }
         }
-        for ours in self.ours.iter().filter(|ours| !self.out_of_reach(ours.session) && !self.is_ambiguous(ours)) {
+        for ours in self
+            .ours
+            .iter()
+            .filter(|ours| !self.out_of_reach(ours.session) && !self.is_ambiguous(ours))
+        {
             let id = &ours.machine.id;
             let recorded = ours.session.and_then(|id| self.info(id));
             let over = recorded.is_some_and(|info| {
-                info.attempts.iter().any(|attempt| Some(attempt.attempt) == ours.attempt && attempt.ended_at.is_some())
+                info.attempts.iter().any(|attempt| {
+                    Some(attempt.attempt) == ours.attempt && attempt.ended_at.is_some()
+                })
             });
-            let lost_elsewhere = recorded.is_none() && ours.elsewhere() && self.evidence.rolled_back();
+            let lost_elsewhere =
+                recorded.is_none() && ours.elsewhere() && self.evidence.rolled_back();
             if broken && over || lost_elsewhere {
                 continue;
             }
-            let heal = ours.cloud().map(|cloud| self.evidence.heal(cloud)).unwrap_or_default();
-            if present.live.contains(id) && !allowed.contains(id) && at.since(ours.machine.created_at) > heal {
-                found.push(format!("machine {id} of {} lives, and no live session has it", ours.machine.created_at));
+            let heal = ours
+                .cloud()
+                .map(|cloud| self.evidence.heal(cloud))
+                .unwrap_or_default();
+            if present.live.contains(id)
+                && !allowed.contains(id)
+                && at.since(ours.machine.created_at) > heal
+            {
+                found.push(format!(
+                    "machine {id} of {} lives, and no live session has it",
+                    ours.machine.created_at
+                ));
             }
             if ours.machine.is_live() {
                 found.push(format!(
@@ -311,7 +420,13 @@ impl Case<'_> {
 
     /// The world ended it by itself less than a look ago.
     fn ended_lately(&self, id: &str, at: Timestamp, heal: Duration) -> bool {
-        self.ours.iter().any(|ours| ours.machine.id == id && ours.machine.destroyed_at.is_some_and(|gone| at.since(gone) < heal))
+        self.ours.iter().any(|ours| {
+            ours.machine.id == id
+                && ours
+                    .machine
+                    .destroyed_at
+                    .is_some_and(|gone| at.since(gone) < heal)
+        })
     }
 
     /// I3: one serving machine for each session, but where a cloud or a pause excuses another.
@@ -329,21 +444,38 @@ impl Case<'_> {
         if !self.struck(FaultKind::DuplicateCommit) {
             for (attempt, machines) in &by_attempt {
                 if machines.len() > 1 {
-                    found
-                        .push(format!("attempt {attempt} made {} machines, and no cloud committed a call twice", machines.len()));
+                    found.push(format!(
+                        "attempt {attempt} made {} machines, and no cloud committed a call twice",
+                        machines.len()
+                    ));
                 }
             }
         }
         for (index, first) in self.ours.iter().enumerate() {
             for second in &self.ours[index + 1..] {
-                let (Some(session), Some(a), Some(b)) = (first.session, first.attempt, second.attempt) else { continue };
-                if second.session != Some(session) || a == b || self.info(session).is_some_and(|info| info.options.hedge) {
+                let (Some(session), Some(a), Some(b)) =
+                    (first.session, first.attempt, second.attempt)
+                else {
+                    continue;
+                };
+                if second.session != Some(session)
+                    || a == b
+                    || self.info(session).is_some_and(|info| info.options.hedge)
+                {
                     continue;
                 }
-                let (early, late) =
-                    if first.machine.created_at <= second.machine.created_at { (first, second) } else { (second, first) };
-                let overlap = early.machine.destroyed_at.is_none_or(|gone| gone > late.machine.created_at);
-                let (Some(early_id), Some(late_id)) = (early.attempt, late.attempt) else { continue };
+                let (early, late) = if first.machine.created_at <= second.machine.created_at {
+                    (first, second)
+                } else {
+                    (second, first)
+                };
+                let overlap = early
+                    .machine
+                    .destroyed_at
+                    .is_none_or(|gone| gone > late.machine.created_at);
+                let (Some(early_id), Some(late_id)) = (early.attempt, late.attempt) else {
+                    continue;
+                };
                 if overlap && !self.given_up_before(session, early_id, late_id) {
                     found.push(format!(
                         "session {session}: machine {} was ordered while {} lived and was not given up",
@@ -357,44 +489,75 @@ impl Case<'_> {
 
     /// Whether the first attempt was given up, on record, before the second was ordered.
     fn given_up_before(&self, session: SessionId, first: AttemptId, second: AttemptId) -> bool {
-        let Some(log) = self.logs.get(&session) else { return false };
-        let ordered = log.iter().find(|event| matches!(event.kind, EventKind::Attempt { attempt, .. } if attempt == second));
+        let Some(log) = self.logs.get(&session) else {
+            return false;
+        };
+        let ordered = log.iter().find(
+            |event| matches!(event.kind, EventKind::Attempt { attempt, .. } if attempt == second),
+        );
         let Some(ordered) = ordered else { return false };
-        log.iter().take_while(|event| event.seq < ordered.seq).any(|event| match &event.kind {
-            EventKind::Absent { attempt } => *attempt == first,
-            EventKind::Died { .. } => true,
-            _ => false,
-        })
+        log.iter()
+            .take_while(|event| event.seq < ordered.seq)
+            .any(|event| match &event.kind {
+                EventKind::Absent { attempt } => *attempt == first,
+                EventKind::Died { .. } => true,
+                _ => false,
+            })
     }
 
     /// I4: nothing that is not provably ours is ended, and no live session's machine is.
     fn nothing_of_others_is_killed(&mut self) {
         let mut found = Vec::new();
         // A breaker can only count what a scan shows.
-        let torn = [FaultKind::EmptyList, FaultKind::PageShift, FaultKind::PartialList, FaultKind::StaleList];
+        let torn = [
+            FaultKind::EmptyList,
+            FaultKind::PageShift,
+            FaultKind::PartialList,
+            FaultKind::StaleList,
+        ];
         let torn = torn.into_iter().any(|kind| self.struck(kind));
         for (at, id) in &self.evidence.deletions {
             if let Some(kind) = self.evidence.planted.get(id)
                 && *kind != "clone"
-                && (*kind != FLEET || !torn && !self.evidence.rolled_back() && self.fleet_at(*at) > BREAKER)
+                && (*kind != FLEET
+                    || !torn && !self.evidence.rolled_back() && self.fleet_at(*at) > BREAKER)
             {
-                found.push(format!("at {at} a deletion of {id}, a {kind} machine, was sent"));
+                found.push(format!(
+                    "at {at} a deletion of {id}, a {kind} machine, was sent"
+                ));
             }
         }
         if !self.evidence.rolled_back() && !self.evidence.clocks_were_wrong() {
             for ours in &self.ours {
-                let Some(session) = ours.session else { continue };
-                let Some((at, _)) = self.evidence.deletions.iter().find(|(_, id)| *id == ours.machine.id) else { continue };
-                let log = self.logs.get(&session).map(Vec::as_slice).unwrap_or_default();
-                let ordered = log.iter().take_while(|event| event.at <= *at).any(|event| match &event.kind {
-                    EventKind::DuplicateFound { compute, .. } | EventKind::Reopened { compute, .. } => {
-                        compute.as_str() == ours.machine.id
-                    }
-                    EventKind::Adopted { .. } | EventKind::Accepted { .. } => {
-                        self.info(session).is_some_and(|info| info.options.hedge)
-                    }
-                    kind => ends_something(kind),
-                });
+                let Some(session) = ours.session else {
+                    continue;
+                };
+                let Some((at, _)) = self
+                    .evidence
+                    .deletions
+                    .iter()
+                    .find(|(_, id)| *id == ours.machine.id)
+                else {
+                    continue;
+                };
+                let log = self
+                    .logs
+                    .get(&session)
+                    .map(Vec::as_slice)
+                    .unwrap_or_default();
+                let ordered =
+                    log.iter()
+                        .take_while(|event| event.at <= *at)
+                        .any(|event| match &event.kind {
+                            EventKind::DuplicateFound { compute, .. }
+                            | EventKind::Reopened { compute, .. } => {
+                                compute.as_str() == ours.machine.id
+                            }
+                            EventKind::Adopted { .. } | EventKind::Accepted { .. } => {
+                                self.info(session).is_some_and(|info| info.options.hedge)
+                            }
+                            kind => ends_something(kind),
+                        });
                 if !ordered {
                     found.push(format!(
                         "at {at} a deletion of {}, the machine of the live session {session}, was sent",
@@ -408,10 +571,18 @@ impl Case<'_> {
 
     /// How many machines of somebody's fleet there were at that moment.
     fn fleet_at(&self, at: Timestamp) -> usize {
-        let lived = |machine: &Machine| machine.created_at <= at && machine.destroyed_at.is_none_or(|gone| gone >= at);
+        let lived = |machine: &Machine| {
+            machine.created_at <= at && machine.destroyed_at.is_none_or(|gone| gone >= at)
+        };
         self.evidence
             .machines()
-            .filter(|m| self.evidence.planted.get(&m.id).is_some_and(|kind| *kind == FLEET) && lived(m))
+            .filter(|m| {
+                self.evidence
+                    .planted
+                    .get(&m.id)
+                    .is_some_and(|kind| *kind == FLEET)
+                    && lived(m)
+            })
             .count()
     }
 
@@ -423,30 +594,57 @@ impl Case<'_> {
         let now = self.evidence.world.now();
         let mut found = Vec::new();
         for info in &self.evidence.end {
-            let Some(cap) = info.options.max_cost else { continue };
-            let billed: Usd =
-                self.ours.iter().filter(|ours| ours.session == Some(info.id)).map(|ours| ours.machine.billed(now)).sum();
+            let Some(cap) = info.options.max_cost else {
+                continue;
+            };
+            let billed: Usd = self
+                .ours
+                .iter()
+                .filter(|ours| ours.session == Some(info.id))
+                .map(|ours| ours.machine.billed(now))
+                .sum();
             if billed > cap {
-                found.push(format!("session {} cost {billed} under a cap of {cap}", info.id));
+                found.push(format!(
+                    "session {} cost {billed} under a cap of {cap}",
+                    info.id
+                ));
             }
         }
         found.into_iter().for_each(|what| self.violated("I5", what));
     }
 
-    /// I6: no idle death before its time after the last acknowledged touch; in calm weather none long after it either.
+    /// I6: no idle death before its time after the last acknowledged touch; in calm weather none
+    /// long after it either.
     fn idle_deaths_are_due(&mut self) {
         let mut found = Vec::new();
         let seen = self.evidence.facts.seen();
         for info in &self.evidence.end {
-            let (Some(ttl), Some(Reason::Limit { limit: Limit::IdleTtl })) = (info.options.idle_ttl, &info.reason) else {
+            let (
+                Some(ttl),
+                Some(Reason::Limit {
+                    limit: Limit::IdleTtl,
+                }),
+            ) = (info.options.idle_ttl, &info.reason)
+            else {
                 continue;
             };
-            let touches = seen.touches.get(&info.id).map(Vec::as_slice).unwrap_or_default();
-            // The deployment's time is the store's, which is the world's: no wrong clock of a node moves it.
+            let touches = seen
+                .touches
+                .get(&info.id)
+                .map(Vec::as_slice)
+                .unwrap_or_default();
+            // The deployment's time is the store's, which is the world's: no wrong clock of a node
+            // moves it.
             let log = self.logs.get(&info.id).into_iter().flatten();
-            let killed = log.rev().find(|event| matches!(event.kind, EventKind::Terminating { .. })).map(|event| event.at);
+            let killed = log
+                .rev()
+                .find(|event| matches!(event.kind, EventKind::Terminating { .. }))
+                .map(|event| event.at);
             let Some(killed) = killed else { continue };
-            if let Some(touch) = touches.iter().find(|touch| killed < touch.saturating_add(ttl)) {
+            if let Some(touch) = touches
+                .iter()
+                .find(|touch| killed < touch.saturating_add(ttl))
+            {
                 found.push(format!(
                     "session {} with an idle limit of {ttl:?} was ended at {killed} though touched at {touch}",
                     info.id
@@ -460,7 +658,11 @@ impl Case<'_> {
                     .flatten()
                     .filter(|event| matches!(event.kind, EventKind::Ready))
                     .map(|event| event.at);
-                let deferred = seen.deferred.get(&info.id).map(Vec::as_slice).unwrap_or_default();
+                let deferred = seen
+                    .deferred
+                    .get(&info.id)
+                    .map(Vec::as_slice)
+                    .unwrap_or_default();
                 let newest = touches
                     .iter()
                     .chain(deferred)
@@ -469,7 +671,9 @@ impl Case<'_> {
                     .chain([info.created_at])
                     .max()
                     .unwrap_or(info.created_at);
-                let slack = self.evidence.policy.flush_of(ttl) + self.evidence.policy.tick + Duration::from_secs(5);
+                let slack = self.evidence.policy.flush_of(ttl)
+                    + self.evidence.policy.tick
+                    + Duration::from_secs(5);
                 let latest = newest.saturating_add(ttl).saturating_add(slack);
                 if killed > latest {
                     found.push(format!(
@@ -487,56 +691,112 @@ impl Case<'_> {
     async fn events_are_gapless(&mut self) {
         let mut found = Vec::new();
         for info in &self.evidence.end {
-            let log = self.logs.get(&info.id).map(Vec::as_slice).unwrap_or_default();
+            let log = self
+                .logs
+                .get(&info.id)
+                .map(Vec::as_slice)
+                .unwrap_or_default();
             let gapless = log.iter().zip(1..).all(|(event, seq)| event.seq == seq);
             if !gapless || log.last().map(|event| event.seq) != Some(info.last_seq) {
                 found.push(format!("the log of session {} has a gap, or ends at another event than the session says", info.id));
             }
-            let says_ended = log.iter().any(|event| matches!(event.kind, EventKind::Terminated { .. }));
+            let says_ended = log
+                .iter()
+                .any(|event| matches!(event.kind, EventKind::Terminated { .. }));
             if info.state == SessionState::Terminated && !says_ended {
-                found.push(format!("session {} is terminated and its log does not say so", info.id));
+                found.push(format!(
+                    "session {} is terminated and its log does not say so",
+                    info.id
+                ));
             }
         }
         if !self.evidence.rolled_back() {
             for (reader, events) in &self.evidence.facts.seen().read {
-                let Some(first) = events.first() else { continue };
-                let log = self.logs.get(&first.session).map(Vec::as_slice).unwrap_or_default();
-                if events.iter().zip(log).any(|(read, stored)| read != stored) || events.len() > log.len() {
-                    found.push(format!("reader {reader} of session {} missed an event", first.session));
+                let Some(first) = events.first() else {
+                    continue;
+                };
+                let log = self
+                    .logs
+                    .get(&first.session)
+                    .map(Vec::as_slice)
+                    .unwrap_or_default();
+                if events.iter().zip(log).any(|(read, stored)| read != stored)
+                    || events.len() > log.len()
+                {
+                    found.push(format!(
+                        "reader {reader} of session {} missed an event",
+                        first.session
+                    ));
                 }
             }
         }
         found.into_iter().for_each(|what| self.violated("I7", what));
     }
 
-    /// I8: "terminated" is said only when nothing of the session is left, but where a cloud broke its bound or an owner was paused.
+    /// I8: "terminated" is said only when nothing of the session is left, but where a cloud broke
+    /// its bound or an owner was paused.
     fn terminated_is_true(&mut self) {
-        let excused = self.struck(FaultKind::LateAppearance) || self.evidence.paused() || self.evidence.rolled_back();
+        let excused = self.struck(FaultKind::LateAppearance)
+            || self.evidence.paused()
+            || self.evidence.rolled_back();
         let mut found = Vec::new();
         for info in &self.evidence.end {
-            if info.state != SessionState::Terminated && !self.out_of_reach(Some(info.id)) && !self.held_by_a_fleet(info) {
-                found.push(format!("session {} was asked to end and is {}: {:?}", info.id, info.state.as_str(), info.stuck));
+            if info.state != SessionState::Terminated
+                && !self.out_of_reach(Some(info.id))
+                && !self.held_by_a_fleet(info)
+            {
+                found.push(format!(
+                    "session {} was asked to end and is {}: {:?}",
+                    info.id,
+                    info.state.as_str(),
+                    info.stuck
+                ));
             }
             if excused || self.evidence.clocks_were_wrong() {
                 continue;
             }
-            for (at, attempt) in self.logs.get(&info.id).into_iter().flatten().filter_map(|event| match event.kind {
-                EventKind::Absent { attempt } => Some((event.at, attempt)),
-                _ => None,
-            }) {
+            for (at, attempt) in self
+                .logs
+                .get(&info.id)
+                .into_iter()
+                .flatten()
+                .filter_map(|event| match event.kind {
+                    EventKind::Absent { attempt } => Some((event.at, attempt)),
+                    _ => None,
+                })
+            {
                 let lived = |ours: &&Ours| {
                     let machine = &ours.machine;
-                    ours.attempt == Some(attempt) && machine.created_at <= at && machine.destroyed_at.is_none_or(|gone| gone > at)
+                    ours.attempt == Some(attempt)
+                        && machine.created_at <= at
+                        && machine.destroyed_at.is_none_or(|gone| gone > at)
                 };
-                if let Some(ours) = self.ours.iter().find(lived).filter(|ours| !self.is_ambiguous(ours)) {
-                    found.push(format!("attempt {attempt} was called absent at {at}, and machine {} lived", ours.machine.id));
+                if let Some(ours) = self
+                    .ours
+                    .iter()
+                    .find(lived)
+                    .filter(|ours| !self.is_ambiguous(ours))
+                {
+                    found.push(format!(
+                        "attempt {attempt} was called absent at {at}, and machine {} lived",
+                        ours.machine.id
+                    ));
                 }
             }
-            let said =
-                self.logs.get(&info.id).into_iter().flatten().filter(|event| matches!(event.kind, EventKind::Terminated { .. }));
+            let said = self
+                .logs
+                .get(&info.id)
+                .into_iter()
+                .flatten()
+                .filter(|event| matches!(event.kind, EventKind::Terminated { .. }));
             for said in said.map(|event| event.at) {
-                for ours in self.ours.iter().filter(|ours| ours.session == Some(info.id)) {
-                    let alive = ours.machine.created_at <= said && ours.machine.destroyed_at.is_none_or(|gone| gone > said);
+                for ours in self
+                    .ours
+                    .iter()
+                    .filter(|ours| ours.session == Some(info.id))
+                {
+                    let alive = ours.machine.created_at <= said
+                        && ours.machine.destroyed_at.is_none_or(|gone| gone > said);
                     if alive && !self.is_ambiguous(ours) {
                         found.push(format!(
                             "session {} was called terminated at {said}, and machine {} lived",
@@ -549,14 +809,21 @@ impl Case<'_> {
         found.into_iter().for_each(|what| self.violated("I8", what));
     }
 
-    /// I8 too: what is said of a task is what its own machine did, or is marked as a guess. Strangers' reports change nothing.
+    /// I8 too: what is said of a task is what its own machine did, or is marked as a guess.
+    /// Strangers' reports change nothing.
     fn outcomes_are_the_machines(&mut self) {
         let mut found = Vec::new();
         for info in &self.evidence.end {
-            let Some(outcome) = &info.outcome else { continue };
-            let ended_so = |ours: &&Ours| ours.session == Some(info.id) && ours.machine.exit_code == outcome.exit_code;
+            let Some(outcome) = &info.outcome else {
+                continue;
+            };
+            let ended_so = |ours: &&Ours| {
+                ours.session == Some(info.id) && ours.machine.exit_code == outcome.exit_code
+            };
             let own = match outcome.proof {
-                Proof::Reported => outcome.exit_code.is_some() && self.ours.iter().any(|ours| ended_so(&ours)),
+                Proof::Reported => {
+                    outcome.exit_code.is_some() && self.ours.iter().any(|ours| ended_so(&ours))
+                }
                 Proof::Inferred => outcome.exit_code.is_none(),
             };
             if !own && !self.evidence.rolled_back() {
@@ -568,10 +835,19 @@ impl Case<'_> {
         }
         let forged = |event: &&Event| matches!(&event.kind, EventKind::Reported { text, .. } if text.contains(FORGED));
         found.extend(
-            self.logs.values().flatten().filter(forged).map(|event| format!("session {} has a stranger's report", event.session)),
+            self.logs
+                .values()
+                .flatten()
+                .filter(forged)
+                .map(|event| format!("session {} has a stranger's report", event.session)),
         );
         found.extend(
-            self.evidence.facts.seen().forged_taken.iter().map(|path| format!("a stranger's report to {path} was taken")),
+            self.evidence
+                .facts
+                .seen()
+                .forged_taken
+                .iter()
+                .map(|path| format!("a stranger's report to {path} was taken")),
         );
         found.into_iter().for_each(|what| self.violated("I8", what));
     }
@@ -580,24 +856,46 @@ impl Case<'_> {
     async fn no_secret_shows(&mut self) {
         let mut places: Vec<(String, Vec<u8>)> = Vec::new();
         for table in Table::ALL {
-            for row in self.evidence.store.scan(table, &[], None, usize::MAX).await.unwrap_or_default() {
+            for row in self
+                .evidence
+                .store
+                .scan(table, &[], None, usize::MAX)
+                .await
+                .unwrap_or_default()
+            {
                 places.push((format!("the table {}", table.as_str()), row.value));
             }
         }
-        for stored in self.evidence.store.feed(0, usize::MAX).await.unwrap_or_default() {
+        for stored in self
+            .evidence
+            .store
+            .feed(0, usize::MAX)
+            .await
+            .unwrap_or_default()
+        {
             places.push(("an event".to_owned(), stored.payload));
         }
         for info in &self.evidence.end {
-            places.push(("a session's debug output".to_owned(), format!("{info:?}").into_bytes()));
+            places.push((
+                "a session's debug output".to_owned(),
+                format!("{info:?}").into_bytes(),
+            ));
         }
         for (_, line) in &self.evidence.facts.seen().story {
-            places.push(("what the application was told".to_owned(), line.clone().into_bytes()));
+            places.push((
+                "what the application was told".to_owned(),
+                line.clone().into_bytes(),
+            ));
         }
         let mut secrets: BTreeSet<String> = self.ours.iter().flat_map(Ours::secrets).collect();
         secrets.insert(CANARY.to_owned());
         secrets.insert(crate::node::API_KEY.to_owned());
         secrets.insert(self.evidence.secret.expose().to_owned());
-        let holds = |bytes: &[u8], secret: &str| bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+        let holds = |bytes: &[u8], secret: &str| {
+            bytes
+                .windows(secret.len())
+                .any(|window| window == secret.as_bytes())
+        };
         let found: BTreeSet<String> = places
             .iter()
             .filter(|(_, bytes)| secrets.iter().any(|secret| holds(bytes, secret)))
@@ -607,12 +905,22 @@ impl Case<'_> {
     }
 
     fn report(self) -> Vec<Violation> {
-        let story =
-            self.evidence.facts.seen().story.iter().map(|(at, line)| format!("{at} {line}")).collect::<Vec<_>>().join("\n");
+        let story = self
+            .evidence
+            .facts
+            .seen()
+            .story
+            .iter()
+            .map(|(at, line)| format!("{at} {line}"))
+            .collect::<Vec<_>>()
+            .join("\n");
         let mut log = String::new();
         for (session, events) in &self.logs {
             for event in events {
-                log.push_str(&format!("\n{} {session} #{} {:?}", event.at, event.seq, event.kind));
+                log.push_str(&format!(
+                    "\n{} {session} #{} {:?}",
+                    event.at, event.seq, event.kind
+                ));
             }
         }
         let machines = self.ours.iter().fold(String::new(), |text, ours| {
@@ -622,7 +930,13 @@ impl Case<'_> {
                 machine.created_at, machine.id, machine.destroyed_at, ours.attempt
             )
         });
-        let deletions = self.evidence.deletions.iter().fold(String::new(), |text, (at, id)| format!("{text}\n{at} DELETE {id}"));
+        let deletions = self
+            .evidence
+            .deletions
+            .iter()
+            .fold(String::new(), |text, (at, id)| {
+                format!("{text}\n{at} DELETE {id}")
+            });
         self.found
             .iter()
             .map(|(invariant, what)| Violation {

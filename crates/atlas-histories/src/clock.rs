@@ -16,7 +16,10 @@ pub(crate) struct NodeClock {
 impl NodeClock {
     /// Right, to begin with.
     pub(crate) fn new(world: World) -> Self {
-        Self { world, error_ms: Arc::new(AtomicI64::new(0)) }
+        Self {
+            world,
+            error_ms: Arc::new(AtomicI64::new(0)),
+        }
     }
 
     /// Steps it, to this error.
@@ -27,12 +30,16 @@ impl NodeClock {
 
 impl std::fmt::Debug for NodeClock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NodeClock").field("error_ms", &self.error_ms).finish_non_exhaustive()
+        f.debug_struct("NodeClock")
+            .field("error_ms", &self.error_ms)
+            .finish_non_exhaustive()
     }
 }
 
 impl Clock for NodeClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_unix_millis(self.world.now().unix_millis() + self.error_ms.load(Ordering::Relaxed))
+        Timestamp::from_unix_millis(
+            self.world.now().unix_millis() + self.error_ms.load(Ordering::Relaxed),
+        )
     }
 }

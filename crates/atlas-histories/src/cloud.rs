@@ -1,5 +1,5 @@
-//! What differs between the clouds of a history, and all of it: keys and accounts, requests, what a stranger's machine is made of, how a
-//! launch key is copied, which call ends a machine.
+//! What differs between the clouds of a history, and all of it: keys and accounts, requests, what a
+//! stranger's machine is made of, how a launch key is copied, which call ends a machine.
 
 use std::fmt;
 use std::io;
@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use atlas_core::{
-    AccountLimits, AccountName, AnyProvider, Clock, ComputeRequest, Entropy, Gpu, LAUNCH_KEY_ENV, LAUNCH_KEY_TAG, Port, Result,
-    Secret, TrackedKey,
+    AccountLimits, AccountName, AnyProvider, Clock, ComputeRequest, Entropy, Gpu, LAUNCH_KEY_ENV,
+    LAUNCH_KEY_TAG, Port, Result, Secret, TrackedKey,
 };
 use atlas_http::{Body, Transport};
 use atlas_provider_fly::Fly;
@@ -122,23 +122,45 @@ impl Cloud {
     ) -> Result<AnyProvider> {
         Ok(match self {
             Self::RunPod => {
-                let builder = RunPod::builder().api_key(key).transport(transport).clock(clock).entropy(entropy);
+                let builder = RunPod::builder()
+                    .api_key(key)
+                    .transport(transport)
+                    .clock(clock)
+                    .entropy(entropy);
                 AnyProvider::new(builder.spot(true).build()?)
             }
-            // Without a name for the organisation, so that the token says which it is; with the app of machines without ports.
+            // Without a name for the organisation, so that the token says which it is; with the app
+            // of machines without ports.
             Self::Fly => AnyProvider::new(
-                Fly::builder().api_key(key).app(fly::APP).transport(transport).clock(clock).entropy(entropy).build()?,
+                Fly::builder()
+                    .api_key(key)
+                    .app(fly::APP)
+                    .transport(transport)
+                    .clock(clock)
+                    .entropy(entropy)
+                    .build()?,
             ),
-            Self::Lambda => {
-                AnyProvider::new(Lambda::builder().api_key(key).transport(transport).clock(clock).entropy(entropy).build()?)
-            }
-            Self::Vast => {
-                AnyProvider::new(Vast::builder().api_key(key).transport(transport).clock(clock).entropy(entropy).build()?)
-            }
+            Self::Lambda => AnyProvider::new(
+                Lambda::builder()
+                    .api_key(key)
+                    .transport(transport)
+                    .clock(clock)
+                    .entropy(entropy)
+                    .build()?,
+            ),
+            Self::Vast => AnyProvider::new(
+                Vast::builder()
+                    .api_key(key)
+                    .transport(transport)
+                    .clock(clock)
+                    .entropy(entropy)
+                    .build()?,
+            ),
         })
     }
 
-    /// Bounds and pace of its account: the provider's own, but RunPod's bound is two minutes here, four times what it is said to be.
+    /// Bounds and pace of its account: the provider's own, but RunPod's bound is two minutes here,
+    /// four times what it is said to be.
     pub(crate) fn limits(self) -> AccountLimits {
         let limits = |bound, deadline, interval, burst, concurrency| AccountLimits {
             visibility_bound: Duration::from_secs(bound),
@@ -165,7 +187,8 @@ impl Cloud {
         matches!(self, Self::RunPod | Self::Vast)
     }
 
-    /// What a user asks for. Whoever runs a task there reaches no port, where that makes a difference.
+    /// What a user asks for. Whoever runs a task there reaches no port, where that makes a
+    /// difference.
     pub(crate) fn request(self, is_task: bool, spot: bool) -> ComputeRequest {
         let (request, serves) = match self {
             Self::RunPod => (ComputeRequest::gpu(Gpu::L40S), true),
@@ -175,7 +198,11 @@ impl Cloud {
             Self::Vast => (ComputeRequest::gpu(VAST_CARD), true),
         };
         let request = request.image("x/y:1").spot(spot);
-        if serves { request.port(Port::http(8000)) } else { request }
+        if serves {
+            request.port(Port::http(8000))
+        } else {
+            request
+        }
     }
 
     /// A machine that a stranger rents, without a key.
@@ -208,7 +235,8 @@ impl Cloud {
     pub(crate) fn mark(self, spec: &mut MachineSpec, key: Option<TrackedKey>) {
         match (self, key) {
             (Self::RunPod | Self::Vast, Some(key)) => {
-                spec.env.insert(LAUNCH_KEY_ENV.to_owned(), Secret::new(key.to_string()));
+                spec.env
+                    .insert(LAUNCH_KEY_ENV.to_owned(), Secret::new(key.to_string()));
             }
             (Self::RunPod | Self::Vast, None) => drop(spec.env.remove(LAUNCH_KEY_ENV)),
             (Self::Fly | Self::Lambda, Some(key)) => {
@@ -227,21 +255,43 @@ impl Cloud {
     }
 
     /// The machines that a call orders the end of.
-    pub(crate) fn ended(self, world: &World, method: &Method, path: &str, body: &[u8]) -> Vec<String> {
-        let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    pub(crate) fn ended(
+        self,
+        world: &World,
+        method: &Method,
+        path: &str,
+        body: &[u8],
+    ) -> Vec<String> {
+        let segments: Vec<&str> = path
+            .split('/')
+            .filter(|segment| !segment.is_empty())
+            .collect();
         let own = |id: &str| vec![id.to_owned()];
         match (self, method, segments.as_slice()) {
             (Self::RunPod, &Method::DELETE, [.., id]) => own(id),
             (Self::Vast, &Method::DELETE, [.., "instances", id]) => own(id),
-            (Self::Fly, &Method::DELETE, [.., "apps", app, "machines", id]) => vec![format!("{id}.{app}")],
+            (Self::Fly, &Method::DELETE, [.., "apps", app, "machines", id]) => {
+                vec![format!("{id}.{app}")]
+            }
             // An app takes along what is in it.
             (Self::Fly, &Method::DELETE, [.., "apps", app]) => {
-                let inside = world.all(self.as_str()).into_iter().filter(Machine::is_live);
-                inside.map(|machine| machine.id).filter(|id| id.split_once('.').is_some_and(|(_, of)| of == *app)).collect()
+                let inside = world
+                    .all(self.as_str())
+                    .into_iter()
+                    .filter(Machine::is_live);
+                inside
+                    .map(|machine| machine.id)
+                    .filter(|id| id.split_once('.').is_some_and(|(_, of)| of == *app))
+                    .collect()
             }
             (Self::Lambda, &Method::POST, [.., "instance-operations", "terminate"]) => {
                 let body: Value = serde_json::from_slice(body).unwrap_or_default();
-                body["instance_ids"].as_array().into_iter().flatten().filter_map(|id| id.as_str().map(str::to_owned)).collect()
+                body["instance_ids"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|id| id.as_str().map(str::to_owned))
+                    .collect()
             }
             _ => Vec::new(),
         }
@@ -252,29 +302,52 @@ impl Cloud {
         let (status, body) = match self {
             Self::RunPod => (StatusCode::NO_CONTENT, None),
             Self::Fly => (StatusCode::OK, Some(json!({ "ok": true }))),
-            Self::Lambda => (StatusCode::OK, Some(json!({ "data": { "terminated_instances": [] } }))),
+            Self::Lambda => (
+                StatusCode::OK,
+                Some(json!({ "data": { "terminated_instances": [] } })),
+            ),
             Self::Vast => (StatusCode::OK, Some(json!({ "success": true }))),
         };
-        let mut response = Response::new(body.map_or_else(SimBody::empty, |body| SimBody::from(body.to_string().into_bytes())));
+        let mut response = Response::new(body.map_or_else(SimBody::empty, |body| {
+            SimBody::from(body.to_string().into_bytes())
+        }));
         *response.status_mut() = status;
         response
     }
 }
 
-/// An ask of Vast's that nobody has, and none of the card that requests name while there is another.
+/// An ask of Vast's that nobody has, and none of the card that requests name while there is
+/// another.
 fn free_ask(world: &World) -> String {
-    let shapes = world.cloud(vast::NAME).map(|cloud| cloud.shapes).unwrap_or_default();
-    let whole = |native: &str| world.stock(vast::NAME, native, "").values().any(|free| *free >= 2);
-    let mut free: Vec<_> = shapes.into_iter().filter(|shape| shape.gpu != Some(VAST_CARD)).collect();
+    let shapes = world
+        .cloud(vast::NAME)
+        .map(|cloud| cloud.shapes)
+        .unwrap_or_default();
+    let whole = |native: &str| {
+        world
+            .stock(vast::NAME, native, "")
+            .values()
+            .any(|free| *free >= 2)
+    };
+    let mut free: Vec<_> = shapes
+        .into_iter()
+        .filter(|shape| shape.gpu != Some(VAST_CARD))
+        .collect();
     free.retain(|shape| whole(&shape.native));
-    free.into_iter().next().map(|shape| shape.native).unwrap_or_default()
+    free.into_iter()
+        .next()
+        .map(|shape| shape.native)
+        .unwrap_or_default()
 }
 
 impl FromStr for Cloud {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|cloud| cloud.as_str() == text).ok_or_else(|| format!("{text:?} is no cloud"))
+        Self::ALL
+            .into_iter()
+            .find(|cloud| cloud.as_str() == text)
+            .ok_or_else(|| format!("{text:?} is no cloud"))
     }
 }
 
@@ -319,10 +392,18 @@ mod tests {
     use std::convert::Infallible;
 
     fn provider(cloud: Cloud) -> AnyProvider {
-        let unreached =
-            tower::service_fn(|_: Request<Body>| std::future::ready(Ok::<_, Infallible>(Response::new(Body::from("")))));
+        let unreached = tower::service_fn(|_: Request<Body>| {
+            std::future::ready(Ok::<_, Infallible>(Response::new(Body::from(""))))
+        });
         let entropy = Arc::new(crate::dice::entropy(1, "test"));
-        cloud.provider("a-key", Transport::new(unreached), Arc::new(SystemClock), entropy).unwrap()
+        cloud
+            .provider(
+                "a-key",
+                Transport::new(unreached),
+                Arc::new(SystemClock),
+                entropy,
+            )
+            .unwrap()
     }
 
     #[test]
@@ -330,7 +411,10 @@ mod tests {
         for cloud in [Cloud::Fly, Cloud::Lambda, Cloud::Vast] {
             assert_eq!(cloud.limits(), provider(cloud).limits(), "{cloud}");
         }
-        assert!(Cloud::RunPod.limits().visibility_bound >= provider(Cloud::RunPod).limits().visibility_bound);
+        assert!(
+            Cloud::RunPod.limits().visibility_bound
+                >= provider(Cloud::RunPod).limits().visibility_bound
+        );
     }
 
     #[test]
@@ -338,8 +422,12 @@ mod tests {
         for cloud in Cloud::ALL {
             assert_eq!(cloud.as_str().parse(), Ok(cloud));
             for is_task in [false, true] {
-                provider(cloud).check(&cloud.request(is_task, cloud.lets_spot())).unwrap();
-                provider(cloud).check(&cloud.request(is_task, false)).unwrap();
+                provider(cloud)
+                    .check(&cloud.request(is_task, cloud.lets_spot()))
+                    .unwrap();
+                provider(cloud)
+                    .check(&cloud.request(is_task, false))
+                    .unwrap();
             }
         }
         assert!("azure".parse::<Cloud>().is_err());
@@ -347,18 +435,73 @@ mod tests {
 
     #[test]
     fn the_call_that_ends_a_machine_is_told_from_others() {
-        let world = World::new(1, atlas_testkit::world::WorldClock::manual()).with_cloud(Cloud::Fly.spec());
+        let world =
+            World::new(1, atlas_testkit::world::WorldClock::manual()).with_cloud(Cloud::Fly.spec());
         let account = world.account(Cloud::Fly.account());
-        let theirs = world.plant_machine(Cloud::Fly.as_str(), &account, Cloud::Fly.strangers(&world, "theirs")).unwrap();
-        let ended = |cloud: Cloud, method: Method, path: &str, body: &str| cloud.ended(&world, &method, path, body.as_bytes());
-        assert_eq!(ended(Cloud::RunPod, Method::DELETE, "/v2/pods/abc", ""), ["abc"]);
-        assert_eq!(ended(Cloud::Vast, Method::DELETE, "/api/v0/instances/25417001/", ""), ["25417001"]);
-        assert_eq!(ended(Cloud::Fly, Method::DELETE, "/v1/apps/pods/machines/6e82", ""), ["6e82.pods"]);
-        assert_eq!(ended(Cloud::Fly, Method::DELETE, "/v1/apps/sim-app", ""), [theirs.id]);
+        let theirs = world
+            .plant_machine(
+                Cloud::Fly.as_str(),
+                &account,
+                Cloud::Fly.strangers(&world, "theirs"),
+            )
+            .unwrap();
+        let ended = |cloud: Cloud, method: Method, path: &str, body: &str| {
+            cloud.ended(&world, &method, path, body.as_bytes())
+        };
+        assert_eq!(
+            ended(Cloud::RunPod, Method::DELETE, "/v2/pods/abc", ""),
+            ["abc"]
+        );
+        assert_eq!(
+            ended(
+                Cloud::Vast,
+                Method::DELETE,
+                "/api/v0/instances/25417001/",
+                ""
+            ),
+            ["25417001"]
+        );
+        assert_eq!(
+            ended(
+                Cloud::Fly,
+                Method::DELETE,
+                "/v1/apps/pods/machines/6e82",
+                ""
+            ),
+            ["6e82.pods"]
+        );
+        assert_eq!(
+            ended(Cloud::Fly, Method::DELETE, "/v1/apps/sim-app", ""),
+            [theirs.id]
+        );
         let body = r#"{"instance_ids":["0a1b"]}"#;
-        assert_eq!(ended(Cloud::Lambda, Method::POST, "/api/v1/instance-operations/terminate", body), ["0a1b"]);
-        assert!(ended(Cloud::Lambda, Method::POST, "/api/v1/instance-operations/launch", body).is_empty());
-        assert!(ended(Cloud::Fly, Method::DELETE, "/v1/apps/pods/ip_assignments/2001:db8::1", "").is_empty());
+        assert_eq!(
+            ended(
+                Cloud::Lambda,
+                Method::POST,
+                "/api/v1/instance-operations/terminate",
+                body
+            ),
+            ["0a1b"]
+        );
+        assert!(
+            ended(
+                Cloud::Lambda,
+                Method::POST,
+                "/api/v1/instance-operations/launch",
+                body
+            )
+            .is_empty()
+        );
+        assert!(
+            ended(
+                Cloud::Fly,
+                Method::DELETE,
+                "/v1/apps/pods/ip_assignments/2001:db8::1",
+                ""
+            )
+            .is_empty()
+        );
         assert!(ended(Cloud::RunPod, Method::GET, "/v2/pods/abc", "").is_empty());
     }
 }

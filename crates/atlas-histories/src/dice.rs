@@ -1,4 +1,5 @@
-//! Draws from a seed: one stream for each purpose, so that a new draw in one place does not move all others.
+//! Draws from a seed: one stream for each purpose, so that a new draw in one place does not move
+//! all others.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -43,7 +44,10 @@ impl Dice {
 
 /// A source of randomness for others: this seed, for this purpose.
 pub(crate) fn entropy(seed: u64, purpose: &str) -> SeededEntropy {
-    let digest = ring::digest::digest(&ring::digest::SHA256, format!("{seed}/{purpose}").as_bytes());
+    let digest = ring::digest::digest(
+        &ring::digest::SHA256,
+        format!("{seed}/{purpose}").as_bytes(),
+    );
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&digest.as_ref()[..8]);
     SeededEntropy::new(u64::from_le_bytes(bytes))

@@ -17,7 +17,8 @@ pub(crate) struct Seen {
     pub(crate) story: Vec<(Timestamp, String)>,
     /// The session of each user, once the spawn answered.
     pub(crate) sessions: BTreeMap<usize, SessionId>,
-    /// Acknowledged touches of each session: the instant before the call, when it certainly had not happened yet.
+    /// Acknowledged touches of each session: the instant before the call, when it certainly had not
+    /// happened yet.
     pub(crate) touches: BTreeMap<SessionId, Vec<Timestamp>>,
     /// Touches that were not acknowledged, and may have counted all the same.
     pub(crate) deferred: BTreeMap<SessionId, Vec<Timestamp>>,

@@ -1,4 +1,5 @@
-//! One history: a deployment over a world, with everything its plan holds, run to quiescence on virtual time and then judged.
+//! One history: a deployment over a world, with everything its plan holds, run to quiescence on
+//! virtual time and then judged.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +8,10 @@ use std::time::Duration;
 use atlas_core::{ComputeRequest, RealmId, Secret, Timestamp, TrackedKey, Usd};
 use atlas_orchestrator::realm::{MemoryLedger, Realm};
 use atlas_orchestrator::store::{Memory, MemorySnapshot};
-use atlas_orchestrator::{Cursor, OnFailure, Scope, SessionFilter, SessionKind, SessionOptions, Shutdown, StopOutcome, Touch};
+use atlas_orchestrator::{
+    Cursor, OnFailure, Scope, SessionFilter, SessionKind, SessionOptions, Shutdown, StopOutcome,
+    Touch,
+};
 use atlas_testkit::world::{FaultKind, Lag, Machine, MachineSpec, World, WorldClock};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -38,7 +42,10 @@ const ENDING: Duration = Duration::from_secs(90 * 60);
 
 /// Runs a plan to its end under this policy.
 pub(crate) fn run(plan: &Plan, rules: &Rules) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build();
     let runtime = runtime.expect("a runtime without I/O can always be built");
     // The world's clock must start inside the paused runtime, or the real one leaks into it.
     let outcome = runtime.block_on(async { History::new(plan, rules).play().await });
@@ -75,14 +82,24 @@ impl History {
         let store = Memory::new(Arc::new(world.clock().clone()), &entropy).durable(true);
         let deployment = Deployment {
             seed,
-            clouds: plan.clouds.iter().map(|cloud| (*cloud, cloud.dialect(&world, plan.page_size))).collect(),
+            clouds: plan
+                .clouds
+                .iter()
+                .map(|cloud| (*cloud, cloud.dialect(&world, plan.page_size)))
+                .collect(),
             store,
             ledger: MemoryLedger::default(),
-            secret: Secret::new(format!("realm-secret-{seed:020}-0123456789abcdefghijklmnopqrstuvwxyz")),
+            secret: Secret::new(format!(
+                "realm-secret-{seed:020}-0123456789abcdefghijklmnopqrstuvwxyz"
+            )),
             api_key: Arc::new(Mutex::new(API_KEY)),
             rules: rules.clone(),
             last_intent: Arc::default(),
-            places: Places::new(seed, plan.crashes, plan.stalls + if plan.nodes > 1 { rules.more_stalls } else { 0 }),
+            places: Places::new(
+                seed,
+                plan.crashes,
+                plan.stalls + if plan.nodes > 1 { rules.more_stalls } else { 0 },
+            ),
             network: Network::new(seed, plan.lost_deletes_percent),
             weather: StoreWeather::new(seed, plan.store_failures_per_thousand),
             deletions: Arc::new(Mutex::new(Vec::new())),
@@ -113,7 +130,11 @@ impl History {
 
     /// Every machine there ever was, on any cloud.
     fn machines(&self) -> Vec<Machine> {
-        self.plan.clouds.iter().flat_map(|cloud| self.world().all(cloud.as_str())).collect()
+        self.plan
+            .clouds
+            .iter()
+            .flat_map(|cloud| self.world().all(cloud.as_str()))
+            .collect()
     }
 
     async fn play(mut self) -> Outcome {
@@ -130,11 +151,21 @@ impl History {
                 self.snapshots.push(self.deployment.store.snapshot());
             }
         }
-        self.wait_until(self.began + Duration::from_secs(600).max(Instant::now() - self.began)).await;
+        self.wait_until(self.began + Duration::from_secs(600).max(Instant::now() - self.began))
+            .await;
         self.calm_down().await;
         let sessions = self.settle(QUIET).await;
-        let live = self.machines().into_iter().filter(Machine::is_live).map(|machine| machine.id).collect();
-        let present = Present { at: Some(self.now()), sessions, live };
+        let live = self
+            .machines()
+            .into_iter()
+            .filter(Machine::is_live)
+            .map(|machine| machine.id)
+            .collect();
+        let present = Present {
+            at: Some(self.now()),
+            sessions,
+            live,
+        };
         self.end_all().await;
         let end = self.settle(ENDING).await;
         self.judge(present, end).await
@@ -160,9 +191,18 @@ impl History {
 
     /// Machines of ours that can report do.
     fn report(&self) {
-        let machines: Vec<Machine> =
-            self.machines().into_iter().filter(|machine| !self.planted.contains_key(&machine.id)).collect();
-        self.reporters.speak(&machines, &self.nodes, &self.facts, self.world(), &self.deployment.places);
+        let machines: Vec<Machine> = self
+            .machines()
+            .into_iter()
+            .filter(|machine| !self.planted.contains_key(&machine.id))
+            .collect();
+        self.reporters.speak(
+            &machines,
+            &self.nodes,
+            &self.facts,
+            self.world(),
+            &self.deployment.places,
+        );
     }
 
     async fn supervise(&mut self) {
@@ -175,10 +215,16 @@ impl History {
                 let mut seen = self.facts.seen();
                 seen.crashes += 1;
                 seen.last_fault = Some(now);
-                seen.story.push((now, format!("node-{index} crashed, and is started again")));
+                seen.story
+                    .push((now, format!("node-{index} crashed, and is started again")));
             }
             if self.nodes.len() == 1
-                && let Some(before) = self.deployment.last_intent.lock().unwrap_or_else(PoisonError::into_inner).take()
+                && let Some(before) = self
+                    .deployment
+                    .last_intent
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take()
             {
                 self.deployment.store.restore(&before);
             }
@@ -258,7 +304,11 @@ impl History {
         if key != API_KEY {
             self.facts.seen().wrong_key.push((now, None));
         }
-        *self.deployment.api_key.lock().unwrap_or_else(PoisonError::into_inner) = key;
+        *self
+            .deployment
+            .api_key
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = key;
         for index in 0..self.nodes.len() {
             self.nodes[index].process.crash();
             self.nodes[index] = self.boot(index);
@@ -267,19 +317,33 @@ impl History {
 
     /// A node that is up, drawn.
     fn some_node(&self) -> Option<Node> {
-        let up: Vec<&Node> = self.nodes.iter().filter(|node| node.orchestrator().is_some()).collect();
+        let up: Vec<&Node> = self
+            .nodes
+            .iter()
+            .filter(|node| node.orchestrator().is_some())
+            .collect();
         (!up.is_empty()).then(|| (*self.dice.pick(&up)).clone())
     }
 
     fn spawn(&mut self, wish: Wish, command: Option<Vec<String>>) {
         let Some(node) = self.some_node() else {
-            return self.facts.tell(self.now(), format!("user {} finds no node", wish.user));
+            return self
+                .facts
+                .tell(self.now(), format!("user {} finds no node", wish.user));
         };
-        let (Some(orchestrator), Some(callbacks)) = (node.orchestrator(), node.callbacks()) else { return };
+        let (Some(orchestrator), Some(callbacks)) = (node.orchestrator(), node.callbacks()) else {
+            return;
+        };
         let (facts, world) = (self.facts.clone(), self.world().clone());
         *facts.seen().spawns.entry(wish.cloud.as_str()).or_default() += 1;
         let user = wish.user;
-        facts.tell(world.now(), format!("user {user} asks {} for {wish:?}, command {command:?}", node.name));
+        facts.tell(
+            world.now(),
+            format!(
+                "user {user} asks {} for {wish:?}, command {command:?}",
+                node.name
+            ),
+        );
         self.readers += 1;
         let reader = self.readers;
         drop(tokio::spawn(node.process.task(async move {
@@ -296,14 +360,21 @@ impl History {
             };
             let id = match launched {
                 Ok(id) => id,
-                Err(error) => return facts.tell(world.now(), format!("user {user} got no session: {error}")),
+                Err(error) => {
+                    return facts.tell(world.now(), format!("user {user} got no session: {error}"));
+                }
             };
             facts.seen().sessions.insert(user, id);
             facts.tell(world.now(), format!("user {user} has session {id}"));
             let mut events = orchestrator.subscribe(Scope::Session(id), Cursor::START);
             loop {
                 match events.next().await {
-                    Ok(Some(delivery)) => facts.seen().read.entry(reader).or_default().push(delivery.event),
+                    Ok(Some(delivery)) => facts
+                        .seen()
+                        .read
+                        .entry(reader)
+                        .or_default()
+                        .push(delivery.event),
                     Ok(None) => return,
                     // The store did not answer: a reader goes on from its cursor.
                     Err(_) => sleep(Duration::from_secs(1)).await,
@@ -313,9 +384,13 @@ impl History {
     }
 
     fn touch(&mut self, user: usize) {
-        let Some(id) = self.facts.seen().sessions.get(&user).copied() else { return };
+        let Some(id) = self.facts.seen().sessions.get(&user).copied() else {
+            return;
+        };
         let Some(node) = self.some_node() else { return };
-        let Some(orchestrator) = node.orchestrator() else { return };
+        let Some(orchestrator) = node.orchestrator() else {
+            return;
+        };
         let (facts, world) = (self.facts.clone(), self.world().clone());
         drop(tokio::spawn(node.process.task(async move {
             let before = world.now();
@@ -329,15 +404,21 @@ impl History {
 
     fn stop(&mut self, user: usize) {
         let Some(node) = self.some_node() else { return };
-        let Some(orchestrator) = node.orchestrator() else { return };
+        let Some(orchestrator) = node.orchestrator() else {
+            return;
+        };
         let (facts, world) = (self.facts.clone(), self.world().clone());
         let known = facts.seen().sessions.get(&user).copied();
         facts.tell(world.now(), format!("user {user} goes away"));
         drop(tokio::spawn(node.process.task(async move {
             let ids = match known {
                 Some(id) => vec![id],
-                // Gone before the spawn answered: the application knows its user, not yet the session.
-                None => match orchestrator.list(SessionFilter::live().user(format!("u{user}"))).await {
+                // Gone before the spawn answered: the application knows its user, not yet the
+                // session.
+                None => match orchestrator
+                    .list(SessionFilter::live().user(format!("u{user}")))
+                    .await
+                {
                     Ok(found) => found.into_iter().map(|info| info.id).collect(),
                     Err(_) => Vec::new(),
                 },
@@ -368,8 +449,21 @@ impl History {
         let now = self.now();
         let oldest = self.snapshots.len().saturating_sub(6);
         let drawn = self.dice.draw(oldest as u64..self.snapshots.len() as u64);
-        let Some(snapshot) = self.snapshots.get(usize::try_from(drawn).unwrap_or(0)).cloned() else { return };
-        self.facts.disaster(now, if under == Under::Rest { "rollback" } else { "rollback-under-nodes" });
+        let Some(snapshot) = self
+            .snapshots
+            .get(usize::try_from(drawn).unwrap_or(0))
+            .cloned()
+        else {
+            return;
+        };
+        self.facts.disaster(
+            now,
+            if under == Under::Rest {
+                "rollback"
+            } else {
+                "rollback-under-nodes"
+            },
+        );
         if under == Under::Rest {
             for node in &self.nodes {
                 node.process.crash();
@@ -381,7 +475,10 @@ impl History {
     /// A machine that somebody else made.
     fn plant(&mut self, cloud: Cloud, spec: MachineSpec, kind: &'static str) -> Option<Machine> {
         let account = self.world().account(cloud.account());
-        let made = self.world().plant_machine(cloud.as_str(), &account, spec).ok()?;
+        let made = self
+            .world()
+            .plant_machine(cloud.as_str(), &account, spec)
+            .ok()?;
         self.planted.insert(made.id.clone(), kind);
         Some(made)
     }
@@ -392,7 +489,11 @@ impl History {
         let ours: Vec<_> = world
             .all(name)
             .into_iter()
-            .filter(|machine| machine.is_live() && !self.planted.contains_key(&machine.id) && machine.launch_key().is_some())
+            .filter(|machine| {
+                machine.is_live()
+                    && !self.planted.contains_key(&machine.id)
+                    && machine.launch_key().is_some()
+            })
             .collect();
         let some = (!ours.is_empty()).then(|| self.dice.pick(&ours).clone());
         let marked = |name: String, key: Option<TrackedKey>| {
@@ -402,22 +503,40 @@ impl History {
         };
         let entropy = dice::entropy(self.plan.seed, &format!("outside {now}"));
         match what {
-            Outside::Foreign => drop(self.plant(cloud, marked("somebody-elses".to_owned(), None), "foreign")),
+            Outside::Foreign => {
+                drop(self.plant(cloud, marked("somebody-elses".to_owned(), None), "foreign"))
+            }
             Outside::LookAlike => {
-                drop(self.plant(cloud, marked("atlas-session-a1-not-a-key".to_owned(), None), "look-alike"));
+                drop(self.plant(
+                    cloud,
+                    marked("atlas-session-a1-not-a-key".to_owned(), None),
+                    "look-alike",
+                ));
             }
             Outside::OtherRealm => {
-                let other = Realm::new(&Secret::new("another-deployments-secret-0123456789-abcdefghijklmnopqrstuvwxyz"));
+                let other = Realm::new(&Secret::new(
+                    "another-deployments-secret-0123456789-abcdefghijklmnopqrstuvwxyz",
+                ));
                 let Ok(other) = other else { return };
                 let key = other.mint_key(now, &entropy);
-                self.plant(cloud, marked(format!("atlas-theirs-{key}"), Some(key)), "other-realm");
+                self.plant(
+                    cloud,
+                    marked(format!("atlas-theirs-{key}"), Some(key)),
+                    "other-realm",
+                );
             }
             Outside::Forged => {
-                let realm =
-                    ours.first().and_then(|m| m.launch_key()).map_or_else(|| RealmId::from_bytes([1; 4]), |key| key.realm());
+                let realm = ours
+                    .first()
+                    .and_then(|m| m.launch_key())
+                    .map_or_else(|| RealmId::from_bytes([1; 4]), |key| key.realm());
                 let attempt = atlas_core::AttemptId::new(now, [7; 6]);
                 let key = TrackedKey::new(realm, attempt, [0; 5]);
-                self.plant(cloud, marked(format!("atlas-forged-{key}"), Some(key)), "forged");
+                self.plant(
+                    cloud,
+                    marked(format!("atlas-forged-{key}"), Some(key)),
+                    "forged",
+                );
             }
             Outside::Clone => {
                 if let Some(machine) = some {
@@ -425,8 +544,11 @@ impl History {
                 }
             }
             Outside::Fleet => {
-                // Of one that is past its own beginning: nobody can take these for a call that was committed twice.
-                let old = ours.iter().find(|machine| now.since(machine.created_at) > Duration::from_secs(600));
+                // Of one that is past its own beginning: nobody can take these for a call that was
+                // committed twice.
+                let old = ours
+                    .iter()
+                    .find(|machine| now.since(machine.created_at) > Duration::from_secs(600));
                 for _ in 0..12 {
                     if let Some(machine) = old {
                         self.plant(cloud, cloud.copy(&world, machine), FLEET);
@@ -435,7 +557,11 @@ impl History {
             }
             Outside::CopiedEnvironment => {
                 if let Some(machine) = some {
-                    self.plant(cloud, marked("their-own-thing".to_owned(), machine.launch_key()), "copied");
+                    self.plant(
+                        cloud,
+                        marked("their-own-thing".to_owned(), machine.launch_key()),
+                        "copied",
+                    );
                 }
             }
             Outside::Misshown(span) => self.misshow(cloud, span),
@@ -446,7 +572,11 @@ impl History {
             }
             Outside::Misname => {
                 if let Some(machine) = some {
-                    let key = TrackedKey::new(RealmId::from_bytes([9; 4]), atlas_core::AttemptId::new(now, [3; 6]), [1; 5]);
+                    let key = TrackedKey::new(
+                        RealmId::from_bytes([9; 4]),
+                        atlas_core::AttemptId::new(now, [3; 6]),
+                        [1; 5],
+                    );
                     world.rename_machine(name, &machine.id, &format!("atlas-wrong-{key}"));
                 }
             }
@@ -459,14 +589,26 @@ impl History {
         self.facts.tell(now, format!("{what:?} on {cloud}"));
     }
 
-    /// The cloud mixes up two rows for a while: a machine of somebody else under the name and key of one of ours that is gone.
+    /// The cloud mixes up two rows for a while: a machine of somebody else under the name and key
+    /// of one of ours that is gone.
     fn misshow(&mut self, cloud: Cloud, span: Duration) {
         let (world, now) = (self.world().clone(), self.now());
-        let long_gone = |machine: &Machine| machine.destroyed_at.is_some_and(|gone| now.since(gone) > Duration::from_secs(400));
+        let long_gone = |machine: &Machine| {
+            machine
+                .destroyed_at
+                .is_some_and(|gone| now.since(gone) > Duration::from_secs(400))
+        };
         let machines = world.all(cloud.as_str()).into_iter();
-        let gone = machines.filter(|machine| !self.planted.contains_key(&machine.id)).find(long_gone);
-        let Some(key) = gone.as_ref().and_then(Machine::launch_key) else { return };
-        let Some(theirs) = self.plant(cloud, cloud.strangers(&world, "somebody-elses"), "foreign") else { return };
+        let gone = machines
+            .filter(|machine| !self.planted.contains_key(&machine.id))
+            .find(long_gone);
+        let Some(key) = gone.as_ref().and_then(Machine::launch_key) else {
+            return;
+        };
+        let Some(theirs) = self.plant(cloud, cloud.strangers(&world, "somebody-elses"), "foreign")
+        else {
+            return;
+        };
         let name = gone.map(|machine| machine.spec.name).unwrap_or_default();
         let account = world.account(cloud.account());
         let _ = world.update(cloud.as_str(), &account, &theirs.id, |machine| {
@@ -482,7 +624,8 @@ impl History {
         }));
     }
 
-    /// The weather ends, everybody is brought back, and an operator looks at what wants to be looked at.
+    /// The weather ends, everybody is brought back, and an operator looks at what wants to be
+    /// looked at.
     async fn calm_down(&mut self) {
         let now = self.now();
         self.deployment.places.disarm();
@@ -493,7 +636,13 @@ impl History {
             self.world().restore_key(cloud.as_str(), API_KEY);
         }
         // A history cut short may end in the middle of a wrong deploy.
-        if *self.deployment.api_key.lock().unwrap_or_else(PoisonError::into_inner) != API_KEY {
+        if *self
+            .deployment
+            .api_key
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            != API_KEY
+        {
             self.deploy_with(API_KEY);
         }
         for node in &self.nodes {
@@ -502,7 +651,8 @@ impl History {
         }
         self.facts.seen().last_fault = Some(now);
         self.facts.tell(now, "the weather is calm from now on");
-        self.wait_until(Instant::now() + Duration::from_secs(180)).await;
+        self.wait_until(Instant::now() + Duration::from_secs(180))
+            .await;
         self.operator().await;
     }
 
@@ -511,15 +661,26 @@ impl History {
         // Nobody who looks at a breaker's report of somebody's whole fleet acknowledges it.
         let looks_right = !self.planted.values().any(|kind| *kind == FLEET);
         for node in self.nodes.clone() {
-            let Some(orchestrator) = node.orchestrator() else { continue };
-            let (facts, world, clouds) = (self.facts.clone(), self.world().clone(), self.plan.clouds.clone());
+            let Some(orchestrator) = node.orchestrator() else {
+                continue;
+            };
+            let (facts, world, clouds) = (
+                self.facts.clone(),
+                self.world().clone(),
+                self.plan.clouds.clone(),
+            );
             let work = node.process.task(async move {
                 if orchestrator.hold().is_some() {
                     let accepted = orchestrator.accept_store().await;
-                    facts.tell(world.now(), format!("the operator accepts the store: {accepted:?}"));
+                    facts.tell(
+                        world.now(),
+                        format!("the operator accepts the store: {accepted:?}"),
+                    );
                 }
                 for cloud in clouds.into_iter().filter(|_| looks_right) {
-                    let _ = orchestrator.acknowledge_breaker(&cloud.account_name()).await;
+                    let _ = orchestrator
+                        .acknowledge_breaker(&cloud.account_name())
+                        .await;
                 }
             });
             let _ = timeout(Duration::from_secs(60), work).await;
@@ -528,17 +689,32 @@ impl History {
         self.facts.seen().last_fault = Some(now);
     }
 
-    /// Waits, with the operator looking in now and then, and answers the deployment's own view at the end.
+    /// Waits, with the operator looking in now and then, and answers the deployment's own view at
+    /// the end.
     async fn settle(&mut self, span: Duration) -> Vec<atlas_orchestrator::SessionInfo> {
         let until = Instant::now() + span;
         while Instant::now() < until {
-            self.wait_until((Instant::now() + Duration::from_secs(900)).min(until)).await;
-            if self.nodes.iter().filter_map(Node::orchestrator).any(|orchestrator| orchestrator.hold().is_some()) {
+            self.wait_until((Instant::now() + Duration::from_secs(900)).min(until))
+                .await;
+            if self
+                .nodes
+                .iter()
+                .filter_map(Node::orchestrator)
+                .any(|orchestrator| orchestrator.hold().is_some())
+            {
                 self.operator().await;
             }
-            if span == ENDING && self.machines().iter().all(|m| !m.is_live() || self.planted.contains_key(&m.id)) {
+            if span == ENDING
+                && self
+                    .machines()
+                    .iter()
+                    .all(|m| !m.is_live() || self.planted.contains_key(&m.id))
+            {
                 let all = self.view().await;
-                if all.iter().all(|info| info.state == atlas_orchestrator::SessionState::Terminated) {
+                if all
+                    .iter()
+                    .all(|info| info.state == atlas_orchestrator::SessionState::Terminated)
+                {
                     return all;
                 }
             }
@@ -551,7 +727,8 @@ impl History {
             if let Some(orchestrator) = node.orchestrator() {
                 let asked = timeout(
                     Duration::from_secs(120),
-                    node.process.task(async move { orchestrator.list(SessionFilter::all()).await }),
+                    node.process
+                        .task(async move { orchestrator.list(SessionFilter::all()).await }),
                 );
                 if let Ok(Ok(all)) = asked.await {
                     return all;
@@ -564,9 +741,15 @@ impl History {
     async fn end_all(&mut self) {
         self.facts.tell(self.now(), "everybody goes home");
         for node in self.nodes.clone() {
-            let Some(orchestrator) = node.orchestrator() else { continue };
+            let Some(orchestrator) = node.orchestrator() else {
+                continue;
+            };
             drop(tokio::spawn(node.process.task(async move {
-                for info in orchestrator.list(SessionFilter::live()).await.unwrap_or_default() {
+                for info in orchestrator
+                    .list(SessionFilter::live())
+                    .await
+                    .unwrap_or_default()
+                {
                     let _ = orchestrator.stop_tracked(info.id).await;
                 }
             })));
@@ -583,7 +766,12 @@ impl History {
             secret: &self.deployment.secret,
             policy: &self.deployment.rules.policy,
             facts: &self.facts,
-            deletions: self.deployment.deletions.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            deletions: self
+                .deployment
+                .deletions
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
             planted: &self.planted,
             present,
             end,
@@ -591,14 +779,20 @@ impl History {
         };
         let violations = checker::check(&evidence).await;
         let digest = evidence.digest().await;
-        let mut faults: BTreeMap<String, u64> =
-            self.world().struck().into_iter().map(|(kind, n)| (kind.to_string(), n)).collect();
+        let mut faults: BTreeMap<String, u64> = self
+            .world()
+            .struck()
+            .into_iter()
+            .map(|(kind, n)| (kind.to_string(), n))
+            .collect();
         let seen = self.facts.seen();
         for (kind, count) in &seen.disasters {
             *faults.entry(kind.clone()).or_default() += count;
         }
-        *faults.entry("store-write-failure".to_owned()).or_default() += self.deployment.weather.struck();
-        *faults.entry("lost-delete".to_owned()).or_default() += self.deployment.network.lost_deletes();
+        *faults.entry("store-write-failure".to_owned()).or_default() +=
+            self.deployment.weather.struck();
+        *faults.entry("lost-delete".to_owned()).or_default() +=
+            self.deployment.network.lost_deletes();
         *faults.entry("stall".to_owned()).or_default() += self.deployment.places.stalls();
         let (callbacks, forged) = self.reporters.counts();
         *faults.entry("forged-callback".to_owned()).or_default() += forged;
@@ -606,9 +800,15 @@ impl History {
         Outcome {
             crashes: seen.crashes,
             spawns: seen.spawns.values().sum(),
-            clouds: self.plan.clouds.iter().map(|cloud| (cloud.as_str(), on_cloud(*cloud, &seen))).collect(),
+            clouds: self
+                .plan
+                .clouds
+                .iter()
+                .map(|cloud| (cloud.as_str(), on_cloud(*cloud, &seen)))
+                .collect(),
             callbacks,
-            simulated_ms: u64::try_from((Instant::now() - self.began).as_millis()).unwrap_or(u64::MAX),
+            simulated_ms: u64::try_from((Instant::now() - self.began).as_millis())
+                .unwrap_or(u64::MAX),
             faults,
             digest,
             awaits,
@@ -618,16 +818,26 @@ impl History {
 }
 
 fn on_cloud(cloud: Cloud, seen: &Seen) -> OnCloud {
-    OnCloud { seeds: 1, spawns: seen.spawns.get(cloud.as_str()).copied().unwrap_or(0), crashes: seen.crashes }
+    OnCloud {
+        seeds: 1,
+        spawns: seen.spawns.get(cloud.as_str()).copied().unwrap_or(0),
+        crashes: seen.crashes,
+    }
 }
 
 fn request(wish: &Wish, is_task: bool) -> ComputeRequest {
-    wish.cloud.request(is_task, wish.spot).name(format!("u{}", wish.user)).auth(atlas_core::Auth::Bearer).env("CANARY", CANARY)
+    wish.cloud
+        .request(is_task, wish.spot)
+        .name(format!("u{}", wish.user))
+        .auth(atlas_core::Auth::Bearer)
+        .env("CANARY", CANARY)
 }
 
 fn options(wish: &Wish) -> SessionOptions {
-    let mut options =
-        SessionOptions::new().account(wish.cloud.account_name()).user(format!("u{}", wish.user)).idle_ttl(wish.idle_ttl);
+    let mut options = SessionOptions::new()
+        .account(wish.cloud.account_name())
+        .user(format!("u{}", wish.user))
+        .idle_ttl(wish.idle_ttl);
     if let Some(limit) = wish.max_runtime {
         options = options.max_runtime(limit);
     }

@@ -1,9 +1,11 @@
-//! A provider that repeats what it was sent in its errors, as clouds do: the sabotage `leak-secret`.
+//! A provider that repeats what it was sent in its errors, as clouds do: the sabotage
+//! `leak-secret`.
 
 use atlas_core::{
-    AccountLimits, AnyProvider, BoxStream, CallContext, Candidate, Capabilities, Compute, ComputeId, ComputeRequest,
-    ComputeSpend, Error, GpuType, Job, JobRef, JobRequest, LaunchKey, ListFilter, Listing, LogLine, LogQuery, NetworkVolume,
-    Presence, Provider, ProviderId, Result, SpendQuery, Support, VolumeId, VolumeRequest,
+    AccountLimits, AnyProvider, BoxStream, CallContext, Candidate, Capabilities, Compute,
+    ComputeId, ComputeRequest, ComputeSpend, Error, GpuType, Job, JobRef, JobRequest, LaunchKey,
+    ListFilter, Listing, LogLine, LogQuery, NetworkVolume, Presence, Provider, ProviderId, Result,
+    SpendQuery, Support, VolumeId, VolumeRequest,
 };
 use serde_json::Value;
 
@@ -41,12 +43,23 @@ impl Provider for Leaky {
         self.0.supports(key, request)
     }
 
-    async fn spawn_compute(&self, cx: &CallContext, key: &LaunchKey, request: &ComputeRequest) -> Result<Compute> {
-        self.0.spawn_compute(cx, key, request).await.map_err(|error| {
-            let sent: Vec<&str> = request.env.values().map(|value| value.expose()).collect();
-            Error::new(error.kind(), format!("{}, you sent {}", error.message(), sent.join(" ")))
+    async fn spawn_compute(
+        &self,
+        cx: &CallContext,
+        key: &LaunchKey,
+        request: &ComputeRequest,
+    ) -> Result<Compute> {
+        self.0
+            .spawn_compute(cx, key, request)
+            .await
+            .map_err(|error| {
+                let sent: Vec<&str> = request.env.values().map(|value| value.expose()).collect();
+                Error::new(
+                    error.kind(),
+                    format!("{}, you sent {}", error.message(), sent.join(" ")),
+                )
                 .outcome_is(error.outcome().clone())
-        })
+            })
     }
 
     forward! {
@@ -82,15 +95,25 @@ impl Provider for Leaky {
     }
 
     async fn list_network_volumes(&self, cx: &CallContext) -> Result<Vec<NetworkVolume>> {
-        group(self.0.network_volumes())?.list_network_volumes(cx).await
+        group(self.0.network_volumes())?
+            .list_network_volumes(cx)
+            .await
     }
 
-    async fn create_network_volume(&self, cx: &CallContext, request: &VolumeRequest) -> Result<NetworkVolume> {
-        group(self.0.network_volumes())?.create_network_volume(cx, request).await
+    async fn create_network_volume(
+        &self,
+        cx: &CallContext,
+        request: &VolumeRequest,
+    ) -> Result<NetworkVolume> {
+        group(self.0.network_volumes())?
+            .create_network_volume(cx, request)
+            .await
     }
 
     async fn delete_network_volume(&self, cx: &CallContext, id: &VolumeId) -> Result<()> {
-        group(self.0.network_volumes())?.delete_network_volume(cx, id).await
+        group(self.0.network_volumes())?
+            .delete_network_volume(cx, id)
+            .await
     }
 }
 

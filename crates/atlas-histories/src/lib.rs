@@ -1,8 +1,10 @@
-//! Simulated histories: the real kernel, runtime, providers and HTTP stack over one or two of the simulated clouds, on virtual time, one seed for each.
+//! Simulated histories: the real kernel, runtime, providers and HTTP stack over one or two of the
+//! simulated clouds, on virtual time, one seed for each.
 //!
-//! A history is drawn from its seed (`plan`), run on a paused clock (`history`), and judged by the world's own ledger
-//! (`checker`). The same seed gives the same history to the byte. Deliberately absent: any knowledge of how the orchestrator works
-//! inside; it is crashed, paused and lied to from outside only.
+//! A history is drawn from its seed (`plan`), run on a paused clock (`history`), and judged by the
+//! world's own ledger (`checker`). The same seed gives the same history to the byte. Deliberately
+//! absent: any knowledge of how the orchestrator works inside; it is crashed, paused and lied to
+//! from outside only.
 
 mod callback;
 mod checker;

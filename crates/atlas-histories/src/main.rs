@@ -26,24 +26,42 @@ fn main() -> ExitCode {
         }
     };
     match &args.sabotage {
-        Some(name) => sabotaged(name, &args.clouds, args.seeds.unwrap_or(sabotage::SEEDS), args.json),
+        Some(name) => sabotaged(
+            name,
+            &args.clouds,
+            args.seeds.unwrap_or(sabotage::SEEDS),
+            args.json,
+        ),
         None => histories(&args),
     }
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
-    let mut parsed = Args { seeds: None, from: 0, clouds: Cloud::ALL.to_vec(), sabotage: None, json: false };
+    let mut parsed = Args {
+        seeds: None,
+        from: 0,
+        clouds: Cloud::ALL.to_vec(),
+        sabotage: None,
+        json: false,
+    };
     while let Some(arg) = args.next() {
-        let mut number =
-            |name: &str| args.next().and_then(|text| text.parse().ok()).ok_or_else(|| format!("{name} takes a number"));
+        let mut number = |name: &str| {
+            args.next()
+                .and_then(|text| text.parse().ok())
+                .ok_or_else(|| format!("{name} takes a number"))
+        };
         match arg.as_str() {
             "--seeds" => parsed.seeds = Some(number("--seeds")?),
             "--from" => parsed.from = number("--from")?,
             "--clouds" => {
-                let named = args.next().ok_or("--clouds takes names with commas between")?;
+                let named = args
+                    .next()
+                    .ok_or("--clouds takes names with commas between")?;
                 parsed.clouds = named.split(',').map(str::parse).collect::<Result<_, _>>()?;
             }
-            "--sabotage" => parsed.sabotage = Some(args.next().ok_or("--sabotage takes a name, or all")?),
+            "--sabotage" => {
+                parsed.sabotage = Some(args.next().ok_or("--sabotage takes a name, or all")?)
+            }
             "--json" => parsed.json = true,
             other => return Err(format!("{other} is not an option")),
         }
@@ -57,7 +75,10 @@ fn histories(args: &Args) -> ExitCode {
     let report = Report::of(&outcomes, began.elapsed().as_secs_f64());
     if let Some(first) = report.violations.first() {
         let (steps, shortest) = run::shortest(&args.clouds, first);
-        eprintln!("seed {} breaks {} within its first {steps} steps:\n{}", first.seed, first.invariant, shortest.story);
+        eprintln!(
+            "seed {} breaks {} within its first {steps} steps:\n{}",
+            first.seed, first.invariant, shortest.story
+        );
     }
     if args.json {
         println!("{}", serde_json::to_string(&report).unwrap_or_default());
@@ -75,7 +96,10 @@ fn histories(args: &Args) -> ExitCode {
             report.hash,
         );
         for (cloud, of) in &report.clouds {
-            println!("  {cloud:8} {} histories, {} crashes, {} spawns", of.seeds, of.crashes, of.spawns);
+            println!(
+                "  {cloud:8} {} histories, {} crashes, {} spawns",
+                of.seeds, of.crashes, of.spawns
+            );
         }
         for (kind, count) in &report.faults {
             println!("  {kind:24} {count}");
@@ -89,7 +113,11 @@ fn histories(args: &Args) -> ExitCode {
             report.awaits_crashed_percent, report.awaits_never_crashed
         );
     }
-    if report.violations.is_empty() && enough { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if report.violations.is_empty() && enough {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn sabotaged(name: &str, clouds: &[Cloud], seeds: u64, as_json: bool) -> ExitCode {
@@ -113,5 +141,9 @@ fn sabotaged(name: &str, clouds: &[Cloud], seeds: u64, as_json: bool) -> ExitCod
             );
         }
     }
-    if caught.values().all(|one| one.caught) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if caught.values().all(|one| one.caught) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

@@ -1,4 +1,5 @@
-//! One node of a deployment: the real orchestrator over the real provider and HTTP stack, in a simulated process.
+//! One node of a deployment: the real orchestrator over the real provider and HTTP stack, in a
+//! simulated process.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -64,7 +65,8 @@ impl Spawner for InProcess {
 }
 
 impl Node {
-    /// Boots a process of this name. It comes up by itself; until then [`Node::orchestrator`] is empty.
+    /// Boots a process of this name. It comes up by itself; until then [`Node::orchestrator`] is
+    /// empty.
     pub(crate) fn boot(deployment: &Deployment, name: &str, life: u64) -> Self {
         let node = Self {
             name: name.to_owned(),
@@ -74,13 +76,24 @@ impl Node {
         };
         let (booted, deployment) = (node.clone(), deployment.clone());
         drop(tokio::spawn(node.process.task(async move {
-            // A store that does not answer at the start is no reason to give up; a supervisor starts the process again.
+            // A store that does not answer at the start is no reason to give up; a supervisor
+            // starts the process again.
             for try_number in 0_u64.. {
-                match booted.start(&deployment, life + 1_000_000 * try_number).await {
+                match booted
+                    .start(&deployment, life + 1_000_000 * try_number)
+                    .await
+                {
                     Ok(orchestrator) => {
-                        let callbacks =
-                            Callbacks::new(orchestrator.clone(), CallbackKey::new(&deployment.secret), callback::url());
-                        *booted.orchestrator.lock().unwrap_or_else(PoisonError::into_inner) = Some((orchestrator, callbacks));
+                        let callbacks = Callbacks::new(
+                            orchestrator.clone(),
+                            CallbackKey::new(&deployment.secret),
+                            callback::url(),
+                        );
+                        *booted
+                            .orchestrator
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner) =
+                            Some((orchestrator, callbacks));
                         return;
                     }
                     Err(_) => tokio::time::sleep(std::time::Duration::from_secs(2)).await,
@@ -101,23 +114,40 @@ impl Node {
     }
 
     fn running(&self) -> Option<(Orchestrator, Callbacks)> {
-        self.process.is_alive().then(|| self.orchestrator.lock().unwrap_or_else(PoisonError::into_inner).clone()).flatten()
+        self.process
+            .is_alive()
+            .then(|| {
+                self.orchestrator
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone()
+            })
+            .flatten()
     }
 
     async fn start(&self, deployment: &Deployment, life: u64) -> Result<Orchestrator> {
-        let entropy: Arc<dyn Entropy> = Arc::new(dice::entropy(deployment.seed, &format!("{} {life}", self.name)));
+        let entropy: Arc<dyn Entropy> = Arc::new(dice::entropy(
+            deployment.seed,
+            &format!("{} {life}", self.name),
+        ));
         let store = Watched {
             inner: AnyStore::new(deployment.store.clone()),
             process: self.process.clone(),
             places: deployment.places.clone(),
             weather: deployment.weather.clone(),
             memory: deployment.store.clone(),
-            last_intent: deployment.rules.loses_intents.then(|| deployment.last_intent.clone()),
+            last_intent: deployment
+                .rules
+                .loses_intents
+                .then(|| deployment.last_intent.clone()),
             drops_events: deployment.rules.drops_events,
         };
         let mut builder = Orchestrator::builder();
         for (cloud, dialect) in &deployment.clouds {
-            builder = builder.account(cloud.account_name(), self.provider(deployment, *cloud, dialect, entropy.clone())?);
+            builder = builder.account(
+                cloud.account_name(),
+                self.provider(deployment, *cloud, dialect, entropy.clone())?,
+            );
         }
         builder
             .store(AnyStore::new(store))
@@ -147,8 +177,20 @@ impl Node {
             deletions: deployment.deletions.clone(),
             network: deployment.network.clone(),
         };
-        let key = *deployment.api_key.lock().unwrap_or_else(PoisonError::into_inner);
-        let provider = cloud.provider(key, Transport::new(way), Arc::new(self.clock.clone()), entropy)?;
-        Ok(if deployment.rules.leaks { AnyProvider::new(Leaky(provider)) } else { provider })
+        let key = *deployment
+            .api_key
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let provider = cloud.provider(
+            key,
+            Transport::new(way),
+            Arc::new(self.clock.clone()),
+            entropy,
+        )?;
+        Ok(if deployment.rules.leaks {
+            AnyProvider::new(Leaky(provider))
+        } else {
+            provider
+        })
     }
 }

@@ -1,4 +1,5 @@
-//! What happens in a history, drawn from its seed before it begins: users, weather, disasters. A prefix of it is a history too.
+//! What happens in a history, drawn from its seed before it begins: users, weather, disasters. A
+//! prefix of it is a history too.
 
 use std::time::Duration;
 
@@ -56,7 +57,8 @@ pub(crate) enum Outside {
     Fleet,
     /// Makes a machine with the environment of one of ours, and a name of its own.
     CopiedEnvironment,
-    /// The cloud shows a machine of somebody else under the name and environment of one of ours that is long gone, for so long.
+    /// The cloud shows a machine of somebody else under the name and environment of one of ours
+    /// that is long gone, for so long.
     Misshown(Duration),
     /// Renames one of ours.
     Rename,
@@ -115,7 +117,8 @@ pub(crate) struct Plan {
     /// Of how many of a hundred deletions only the answer arrives.
     pub(crate) lost_deletes_percent: u64,
     pub(crate) weather: Vec<FaultPlan>,
-    /// Nothing goes wrong but what users and the clouds' own lags bring: every bound must hold to the second.
+    /// Nothing goes wrong but what users and the clouds' own lags bring: every bound must hold to
+    /// the second.
     pub(crate) calm: bool,
     pub(crate) steps: Vec<(Duration, Step)>,
 }
@@ -127,14 +130,23 @@ impl Plan {
         let clouds = draw_clouds(&which, among);
         let dice = Dice::new(seed, "plan");
         let calm = dice.percent(12);
-        let nodes = if dice.percent(50) { 1 } else { usize::try_from(dice.draw(2..5)).unwrap_or(2) };
+        let nodes = if dice.percent(50) {
+            1
+        } else {
+            usize::try_from(dice.draw(2..5)).unwrap_or(2)
+        };
         let mut steps = Vec::new();
         let users = usize::try_from(dice.draw(2..6)).unwrap_or(2);
         let spot = Dice::new(seed, "spot");
         for user in 0..users {
             let cloud = *which.pick(&clouds);
             let may_be_taken_back = spot.percent(40) && cloud.lets_spot();
-            draw_user(&dice, (user, cloud, may_be_taken_back, which.percent(50)), calm, &mut steps);
+            draw_user(
+                &dice,
+                (user, cloud, may_be_taken_back, which.percent(50)),
+                calm,
+                &mut steps,
+            );
         }
         if !calm {
             draw_disasters(&dice, nodes, &mut steps);
@@ -144,12 +156,24 @@ impl Plan {
             seed,
             clouds,
             nodes,
-            page_size: if dice.percent(50) { usize::try_from(dice.draw(1..4)).unwrap_or(1) } else { 1000 },
+            page_size: if dice.percent(50) {
+                usize::try_from(dice.draw(1..4)).unwrap_or(1)
+            } else {
+                1000
+            },
             crashes: if calm { 0 } else { dice.draw(3..7) },
             store_failures_per_thousand: if calm { 0 } else { *dice.pick(&[0, 0, 2, 10]) },
-            stalls: if calm || nodes == 1 || dice.percent(80) { 0 } else { dice.draw(1..4) },
+            stalls: if calm || nodes == 1 || dice.percent(80) {
+                0
+            } else {
+                dice.draw(1..4)
+            },
             lost_deletes_percent: if calm { 0 } else { *dice.pick(&[0, 0, 0, 40]) },
-            weather: if calm { Vec::new() } else { draw_weather(&dice) },
+            weather: if calm {
+                Vec::new()
+            } else {
+                draw_weather(&dice)
+            },
             calm,
             steps,
         }
@@ -166,9 +190,16 @@ impl Plan {
 /// One, and in two of five histories two.
 fn draw_clouds(dice: &Dice, among: &[Cloud]) -> Vec<Cloud> {
     let first = *dice.pick(among);
-    let others: Vec<Cloud> = among.iter().copied().filter(|cloud| *cloud != first).collect();
+    let others: Vec<Cloud> = among
+        .iter()
+        .copied()
+        .filter(|cloud| *cloud != first)
+        .collect();
     let two = !others.is_empty() && dice.percent(40);
-    [first].into_iter().chain(two.then(|| *dice.pick(&others))).collect()
+    [first]
+        .into_iter()
+        .chain(two.then(|| *dice.pick(&others)))
+        .collect()
 }
 
 fn draw_user(
@@ -179,14 +210,20 @@ fn draw_user(
 ) {
     let start = dice.seconds(0..900);
     // Some outlive the history: they show that nothing alive is lost.
-    let ttl = if dice.percent(30) { dice.seconds(14_400..20_000) } else { dice.seconds(120..900) };
+    let ttl = if dice.percent(30) {
+        dice.seconds(14_400..20_000)
+    } else {
+        dice.seconds(120..900)
+    };
     let some = |share: u64, range| dice.percent(share).then(|| dice.seconds(range));
     let wish = Wish {
         user,
         cloud,
         idle_ttl: ttl,
         max_runtime: some(20, 600..2400),
-        max_cost: dice.percent(20).then(|| Usd::from_cents(i64::try_from(dice.draw(20..300)).unwrap_or(100))),
+        max_cost: dice
+            .percent(20)
+            .then(|| Usd::from_cents(i64::try_from(dice.draw(20..300)).unwrap_or(100))),
         ready_timeout: some(30, 300..900),
         respawns: if dice.percent(40) { 2 } else { 0 },
         hedge: !calm && dice.percent(15),
@@ -197,11 +234,24 @@ fn draw_user(
         let seconds = dice.draw(5..400);
         let command = match dice.draw(0..4) {
             0 => vec!["true".to_owned()],
-            1 => vec!["sh".to_owned(), "-c".to_owned(), format!("sleep {seconds}; exit 3")],
+            1 => vec![
+                "sh".to_owned(),
+                "-c".to_owned(),
+                format!("sleep {seconds}; exit 3"),
+            ],
             2 => vec!["false".to_owned()],
             _ => vec!["sleep".to_owned(), seconds.to_string()],
         };
-        steps.push((start, Step::Task(Wish { max_runtime: Some(Duration::from_secs(1800)), ..wish }, command)));
+        steps.push((
+            start,
+            Step::Task(
+                Wish {
+                    max_runtime: Some(Duration::from_secs(1800)),
+                    ..wish
+                },
+                command,
+            ),
+        ));
     } else {
         steps.push((start, Step::Spawn(wish)));
     }
@@ -215,7 +265,11 @@ fn draw_user(
         steps.push((at + ttl + dice.seconds(0..3), Step::Touch(user)));
     }
     if dice.percent(55) {
-        let gone = if dice.percent(30) { start + dice.seconds(0..30) } else { at + dice.seconds(0..600) };
+        let gone = if dice.percent(30) {
+            start + dice.seconds(0..30)
+        } else {
+            at + dice.seconds(0..600)
+        };
         steps.push((gone, Step::Stop(user)));
     }
 }
@@ -245,24 +299,37 @@ fn draw_weather(dice: &Dice) -> Vec<FaultPlan> {
     let mut plans = Vec::new();
     for kind in kinds {
         if dice.percent(35) {
-            // What spoils a create must be likely, for there are few; what spoils a read must not drown everything.
+            // What spoils a create must be likely, for there are few; what spoils a read must not
+            // drown everything.
             let (operation, per_million) = match kind {
                 FaultKind::Preempt | FaultKind::Vanish => (None, 1_500),
-                FaultKind::DuplicateCommit | FaultKind::LateAppearance | FaultKind::NoCapacity | FaultKind::NeverReady => {
-                    (None, 200_000)
-                }
-                FaultKind::CommitThen500 | FaultKind::CommitThenReset | FaultKind::CommitThenTimeout | FaultKind::Truncated
+                FaultKind::DuplicateCommit
+                | FaultKind::LateAppearance
+                | FaultKind::NoCapacity
+                | FaultKind::NeverReady => (None, 200_000),
+                FaultKind::CommitThen500
+                | FaultKind::CommitThenReset
+                | FaultKind::CommitThenTimeout
+                | FaultKind::Truncated
                     if dice.percent(70) =>
                 {
                     (Some("spawn_compute".to_owned()), 250_000)
                 }
-                FaultKind::PartialList | FaultKind::EmptyList | FaultKind::PageShift | FaultKind::StaleList => {
+                FaultKind::PartialList
+                | FaultKind::EmptyList
+                | FaultKind::PageShift
+                | FaultKind::StaleList => {
                     // Some clouds have such a day.
                     (None, if dice.percent(20) { 500_000 } else { 60_000 })
                 }
                 _ => (None, 25_000),
             };
-            plans.push(FaultPlan { cloud: None, operation, kind, per_million });
+            plans.push(FaultPlan {
+                cloud: None,
+                operation,
+                kind,
+                per_million,
+            });
         }
     }
     plans
@@ -275,7 +342,11 @@ fn draw_disasters(dice: &Dice, nodes: usize, steps: &mut Vec<(Duration, Step)>) 
         steps.push((when(), Step::Crash(node())));
     }
     for _ in 0..dice.draw(0..3) {
-        let span = if dice.percent(50) { dice.seconds(1..14) } else { dice.seconds(16..240) };
+        let span = if dice.percent(50) {
+            dice.seconds(1..14)
+        } else {
+            dice.seconds(16..240)
+        };
         steps.push((when(), Step::Pause(node(), span)));
     }
     if dice.percent(30) {
@@ -305,7 +376,11 @@ fn draw_disasters(dice: &Dice, nodes: usize, steps: &mut Vec<(Duration, Step)>) 
         steps.push((when(), Step::Outside(*dice.pick(&outside))));
     }
     if dice.percent(12) {
-        let under = if dice.percent(50) { Under::Rest } else { Under::Running };
+        let under = if dice.percent(50) {
+            Under::Rest
+        } else {
+            Under::Running
+        };
         steps.push((when(), Step::Rollback(under)));
     }
     if dice.percent(10) {

@@ -1,6 +1,8 @@
-//! A simulated process: its tasks can be stopped dead, paused, and crashed at any place where they wait.
+//! A simulated process: its tasks can be stopped dead, paused, and crashed at any place where they
+//! wait.
 //!
-//! A crashed process's tasks are never polled again and never dropped, so that no destructor tidies up after them.
+//! A crashed process's tasks are never polled again and never dropped, so that no destructor tidies
+//! up after them.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -27,7 +29,12 @@ struct State {
 impl Process {
     /// A running one.
     pub(crate) fn start() -> Self {
-        Self(Arc::new(Mutex::new(State { alive: true, paused: false, sleepers: BTreeMap::new(), next: 0 })))
+        Self(Arc::new(Mutex::new(State {
+            alive: true,
+            paused: false,
+            sleepers: BTreeMap::new(),
+            next: 0,
+        })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -66,7 +73,11 @@ impl Process {
             state.next += 1;
             state.next
         };
-        Task { process: self.clone(), id, inner: Some(Box::pin(future)) }
+        Task {
+            process: self.clone(),
+            id,
+            inner: Some(Box::pin(future)),
+        }
     }
 }
 
@@ -92,7 +103,9 @@ impl<F: Future> Future for Task<F> {
                 return Poll::Pending;
             }
         }
-        let Some(inner) = self.inner.as_mut() else { return Poll::Pending };
+        let Some(inner) = self.inner.as_mut() else {
+            return Poll::Pending;
+        };
         let polled = inner.as_mut().poll(cx);
         if polled.is_ready() && self.process.is_alive() {
             self.inner = None;
@@ -110,8 +123,8 @@ impl<F: Future> Drop for Task<F> {
     }
 }
 
-/// How many groups the places in the store fall into, and how many those on the way to a cloud; a history prefers one of each. The
-/// latter are larger: only some histories have their cloud.
+/// How many groups the places in the store fall into, and how many those on the way to a cloud; a
+/// history prefers one of each. The latter are larger: only some histories have their cloud.
 const BUCKETS: u64 = 29;
 const ON_THE_WAY: u64 = 11;
 
@@ -193,7 +206,10 @@ impl Places {
                 bucket(place, ON_THE_WAY) == watch.seed / BUCKETS % ON_THE_WAY && here < 2
             };
             let odds = if favourite { 2 } else { 20_000 };
-            let dies = watch.armed && watch.crashes_left > 0 && process.is_alive() && watch.dice.draw(0..odds) == 0;
+            let dies = watch.armed
+                && watch.crashes_left > 0
+                && process.is_alive()
+                && watch.dice.draw(0..odds) == 0;
             if dies {
                 watch.crashes_left -= 1;
                 *watch.awaits.crashed.entry(place.to_owned()).or_default() += 1;
@@ -209,8 +225,15 @@ impl Places {
     fn stalls_for(&self, process: &Process, place: &str) -> Option<Duration> {
         let mut watch = self.watch();
         // Between what was read and what is written on it is where standing still hurts.
-        let odds = if place.starts_with("store.commit") && place.ends_with("before") { 40 } else { 400 };
-        let stalls = watch.armed && watch.stalls_left > 0 && process.is_alive() && watch.dice.draw(0..odds) == 0;
+        let odds = if place.starts_with("store.commit") && place.ends_with("before") {
+            40
+        } else {
+            400
+        };
+        let stalls = watch.armed
+            && watch.stalls_left > 0
+            && process.is_alive()
+            && watch.dice.draw(0..odds) == 0;
         stalls.then(|| {
             watch.stalls_left -= 1;
             watch.stalls += 1;
@@ -221,7 +244,15 @@ impl Places {
     /// A process was killed from outside, while it was doing nothing in particular.
     pub(crate) fn killed_at_rest(&self) {
         let mut watch = self.watch();
-        *watch.awaits.reached.entry("at rest".to_owned()).or_default() += 1;
-        *watch.awaits.crashed.entry("at rest".to_owned()).or_default() += 1;
+        *watch
+            .awaits
+            .reached
+            .entry("at rest".to_owned())
+            .or_default() += 1;
+        *watch
+            .awaits
+            .crashed
+            .entry("at rest".to_owned())
+            .or_default() += 1;
     }
 }

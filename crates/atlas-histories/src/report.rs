@@ -73,7 +73,11 @@ impl Awaits {
     #[must_use]
     pub fn coverage_percent(&self) -> u64 {
         let reached = self.reached.len() as u64;
-        let crashed = self.reached.keys().filter(|place| self.crashed.contains_key(*place)).count() as u64;
+        let crashed = self
+            .reached
+            .keys()
+            .filter(|place| self.crashed.contains_key(*place))
+            .count() as u64;
         (crashed * 100).checked_div(reached).unwrap_or(100)
     }
 }
@@ -148,7 +152,12 @@ impl Report {
             violations: outcomes.iter().flat_map(|o| o.violations.clone()).collect(),
             awaits_reached: awaits.reached.len(),
             awaits_crashed_percent: awaits.coverage_percent(),
-            awaits_never_crashed: awaits.reached.keys().filter(|p| !awaits.crashed.contains_key(*p)).cloned().collect(),
+            awaits_never_crashed: awaits
+                .reached
+                .keys()
+                .filter(|p| !awaits.crashed.contains_key(*p))
+                .cloned()
+                .collect(),
             wall_s,
         }
     }

@@ -26,6 +26,12 @@ impl Default for Rules {
             account.limits = Some(cloud.limits());
             policy = policy.with_account(cloud.account_name(), account);
         }
-        Self { policy, loses_intents: false, drops_events: false, more_stalls: 0, leaks: false }
+        Self {
+            policy,
+            loses_intents: false,
+            drops_events: false,
+            more_stalls: 0,
+            leaks: false,
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! Many histories, on as many threads as there are cores, and the shortest beginning of one that still fails.
+//! Many histories, on as many threads as there are cores, and the shortest beginning of one that
+//! still fails.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -12,7 +13,11 @@ use crate::rules::Rules;
 /// Runs these seeds on these clouds and answers their outcomes in order.
 #[must_use]
 pub fn seeds(clouds: &[Cloud], from: u64, count: u64) -> Vec<Outcome> {
-    under(&Rules::default(), clouds, &(from..from.saturating_add(count)).collect::<Vec<_>>())
+    under(
+        &Rules::default(),
+        clouds,
+        &(from..from.saturating_add(count)).collect::<Vec<_>>(),
+    )
 }
 
 /// Runs these seeds on these clouds under these rules and answers their outcomes in order.
@@ -27,7 +32,9 @@ pub(crate) fn under(rules: &Rules, clouds: &[Cloud], seeds: &[u64]) -> Vec<Outco
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     let Some(seed) = seeds.get(index) else { return };
                     let outcome = history::run(&Plan::draw(*seed, clouds), rules);
-                    done.lock().unwrap_or_else(PoisonError::into_inner).push((index, outcome));
+                    done.lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push((index, outcome));
                 }
             });
         }
@@ -43,7 +50,11 @@ pub fn shortest(clouds: &[Cloud], violation: &Violation) -> (usize, Violation) {
     let plan = Plan::draw(violation.seed, clouds);
     for steps in 0..plan.steps.len() {
         let outcome = history::run(&plan.prefix(steps), &Rules::default());
-        if let Some(same) = outcome.violations.into_iter().find(|other| other.invariant == violation.invariant) {
+        if let Some(same) = outcome
+            .violations
+            .into_iter()
+            .find(|other| other.invariant == violation.invariant)
+        {
             return (steps, same);
         }
     }

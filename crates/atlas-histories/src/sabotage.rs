@@ -1,4 +1,5 @@
-//! Removes one safeguard, with the layers that mask it, and looks for the violation that it exists to prevent.
+//! Removes one safeguard, with the layers that mask it, and looks for the violation that it exists
+//! to prevent.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +21,8 @@ pub(crate) struct Sabotage {
     pub(crate) invariants: &'static [&'static str],
     /// Removes it, and what masks it.
     pub(crate) apply: fn(&mut Rules),
-    /// Where it is looked for, if not on every cloud: what needs many machines at once, or a quick cloud, shows there in fewer histories.
+    /// Where it is looked for, if not on every cloud: what needs many machines at once, or a quick
+    /// cloud, shows there in fewer histories.
     pub(crate) clouds: Option<&'static [Cloud]>,
     /// Seeds that caught it before: tried first.
     pub(crate) known: &'static [u64],
@@ -41,17 +43,27 @@ pub struct Caught {
     pub histories: u64,
 }
 
-/// Every sabotage of this name, or all, each hunted for on these clouds through at most so many seeds.
+/// Every sabotage of this name, or all, each hunted for on these clouds through at most so many
+/// seeds.
 ///
 /// # Errors
 /// When there is none of this name.
 pub fn run(name: &str, clouds: &[Cloud], seeds: u64) -> Result<BTreeMap<String, Caught>, String> {
-    let chosen: Vec<&Sabotage> = ALL.iter().filter(|sabotage| name == "all" || sabotage.name == name).collect();
+    let chosen: Vec<&Sabotage> = ALL
+        .iter()
+        .filter(|sabotage| name == "all" || sabotage.name == name)
+        .collect();
     if chosen.is_empty() {
         let names: Vec<&str> = ALL.iter().map(|sabotage| sabotage.name).collect();
-        return Err(format!("there is no sabotage {name}; there are {}", names.join(", ")));
+        return Err(format!(
+            "there is no sabotage {name}; there are {}",
+            names.join(", ")
+        ));
     }
-    Ok(chosen.into_iter().map(|sabotage| (sabotage.name.to_owned(), hunt(sabotage, clouds, seeds))).collect())
+    Ok(chosen
+        .into_iter()
+        .map(|sabotage| (sabotage.name.to_owned(), hunt(sabotage, clouds, seeds)))
+        .collect())
 }
 
 /// How many histories are run before it is looked whether one of them caught it.
@@ -66,13 +78,24 @@ fn hunt(sabotage: &Sabotage, clouds: &[Cloud], most: u64) -> Caught {
         let outcomes = run::under(&rules, sabotage.clouds.unwrap_or(clouds), seeds);
         for (seed, outcome) in seeds.iter().zip(outcomes) {
             histories += 1;
-            let broken = |violation: &&Violation| sabotage.invariants.contains(&violation.invariant);
+            let broken =
+                |violation: &&Violation| sabotage.invariants.contains(&violation.invariant);
             if let Some(violation) = outcome.violations.iter().find(broken) {
-                return Caught { caught: true, seed: Some(*seed), invariant: violation.invariant.to_owned(), histories };
+                return Caught {
+                    caught: true,
+                    seed: Some(*seed),
+                    invariant: violation.invariant.to_owned(),
+                    histories,
+                };
             }
         }
     }
-    Caught { caught: false, seed: None, invariant: sabotage.invariants[0].to_owned(), histories }
+    Caught {
+        caught: false,
+        seed: None,
+        invariant: sabotage.invariants[0].to_owned(),
+        histories,
+    }
 }
 
 /// All of them. What each masks is said where it is removed with it.
@@ -123,7 +146,13 @@ pub(crate) const ALL: &[Sabotage] = &[
         clouds: RUNPOD,
         known: &[452],
     },
-    Sabotage { name: "no-mac", invariants: &["I4"], apply: |r| r.policy.safeguards.mac = false, clouds: None, known: &[2] },
+    Sabotage {
+        name: "no-mac",
+        invariants: &["I4"],
+        apply: |r| r.policy.safeguards.mac = false,
+        clouds: None,
+        known: &[2],
+    },
     Sabotage {
         name: "one-carrier",
         invariants: &["I4"],
@@ -171,7 +200,8 @@ pub(crate) const ALL: &[Sabotage] = &[
         invariants: &["I4"],
         apply: |r| {
             r.policy.safeguards.spare_unresolved = false;
-            // An attempt is unresolved for a moment only: who waits for a second look spares it all the same.
+            // An attempt is unresolved for a moment only: who waits for a second look spares it all
+            // the same.
             r.policy.safeguards.two_sightings = false;
             r.policy.safeguards.grace = false;
         },
@@ -189,7 +219,13 @@ pub(crate) const ALL: &[Sabotage] = &[
         clouds: None,
         known: &[12],
     },
-    Sabotage { name: "no-grace", invariants: &["I4"], apply: |r| r.policy.safeguards.grace = false, clouds: None, known: &[71] },
+    Sabotage {
+        name: "no-grace",
+        invariants: &["I4"],
+        apply: |r| r.policy.safeguards.grace = false,
+        clouds: None,
+        known: &[71],
+    },
     Sabotage {
         name: "no-breaker",
         invariants: &["I4"],
@@ -218,7 +254,13 @@ pub(crate) const ALL: &[Sabotage] = &[
         clouds: RUNPOD,
         known: &[53],
     },
-    Sabotage { name: "event-gap", invariants: &["I7"], apply: |r| r.drops_events = true, clouds: None, known: &[] },
+    Sabotage {
+        name: "event-gap",
+        invariants: &["I7"],
+        apply: |r| r.drops_events = true,
+        clouds: None,
+        known: &[],
+    },
     Sabotage {
         name: "respawn-leak",
         invariants: &["I2", "I8"],
@@ -226,5 +268,11 @@ pub(crate) const ALL: &[Sabotage] = &[
         clouds: RUNPOD,
         known: &[223],
     },
-    Sabotage { name: "leak-secret", invariants: &["I9"], apply: |r| r.leaks = true, clouds: None, known: &[1] },
+    Sabotage {
+        name: "leak-secret",
+        invariants: &["I9"],
+        apply: |r| r.leaks = true,
+        clouds: None,
+        known: &[1],
+    },
 ];

@@ -1,11 +1,13 @@
-//! The shared store as one process sees it: places to crash at around every call, and writes that fail.
+//! The shared store as one process sees it: places to crash at around every call, and writes that
+//! fail.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use atlas_core::{Error, ErrorKind, Timestamp};
 use atlas_orchestrator::store::{
-    AnyStore, Batch, CommitError, Fence, Memory, MemorySnapshot, Row, Store, StoreInfo, StoredEvent, Table,
+    AnyStore, Batch, CommitError, Fence, Memory, MemorySnapshot, Row, Store, StoreInfo,
+    StoredEvent, Table,
 };
 
 use tokio::time::sleep;
@@ -26,17 +28,28 @@ struct Weather {
 
 impl StoreWeather {
     pub(crate) fn new(seed: u64, per_thousand: u64) -> Self {
-        Self(Arc::new(Mutex::new(Weather { dice: Dice::new(seed, "store"), per_thousand, struck: 0 })))
+        Self(Arc::new(Mutex::new(Weather {
+            dice: Dice::new(seed, "store"),
+            per_thousand,
+            struck: 0,
+        })))
     }
 
     /// How long a write is under way, in milliseconds.
     fn latency(&self) -> u64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).dice.draw(1..40)
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .dice
+            .draw(1..40)
     }
 
     /// No more failures.
     pub(crate) fn calm(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).per_thousand = 0;
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .per_thousand = 0;
     }
 
     /// How many writes failed.
@@ -63,7 +76,8 @@ pub(crate) struct Watched {
     pub(crate) places: Places,
     pub(crate) weather: StoreWeather,
     pub(crate) memory: Memory,
-    /// Where what it held before the newest intent is kept, for a store that loses what it acknowledged.
+    /// Where what it held before the newest intent is kept, for a store that loses what it
+    /// acknowledged.
     pub(crate) last_intent: Option<Arc<Mutex<Option<MemorySnapshot>>>>,
     /// Shows readers only some of the events.
     pub(crate) drops_events: bool,
@@ -85,11 +99,19 @@ impl Watched {
 
 /// What a batch is, in the words of its tables: a place of its own for each kind of write.
 fn kind(batch: &Batch) -> String {
-    let mut tables: Vec<&str> = batch.puts.iter().map(|(table, ..)| table.as_str()).collect();
+    let mut tables: Vec<&str> = batch
+        .puts
+        .iter()
+        .map(|(table, ..)| table.as_str())
+        .collect();
     tables.extend(batch.deletes.iter().map(|(table, _)| table.as_str()));
     tables.sort_unstable();
     tables.dedup();
-    if tables.is_empty() { "nothing".to_owned() } else { tables.join("+") }
+    if tables.is_empty() {
+        "nothing".to_owned()
+    } else {
+        tables.join("+")
+    }
 }
 
 fn unavailable() -> Error {
@@ -123,7 +145,12 @@ impl Store for Watched {
         now() -> Timestamp;
     }
 
-    async fn events(&self, session: [u8; 16], after_seq: u64, limit: usize) -> Result<Vec<StoredEvent>, Error> {
+    async fn events(
+        &self,
+        session: [u8; 16],
+        after_seq: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>, Error> {
         self.at("store.events before").await;
         let answer = self.inner.events(session, after_seq, limit).await;
         self.at("store.events after").await;
@@ -141,7 +168,10 @@ impl Store for Watched {
         let kind = kind(&batch);
         self.at(&format!("store.commit {kind} before")).await;
         if let Some(last) = &self.last_intent
-            && batch.puts.iter().any(|(table, ..)| *table == Table::Attempts)
+            && batch
+                .puts
+                .iter()
+                .any(|(table, ..)| *table == Table::Attempts)
         {
             *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.memory.snapshot());
         }

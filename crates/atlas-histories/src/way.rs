@@ -1,4 +1,5 @@
-//! The way from one process to a simulated cloud: places to crash at around every call, and a log of the deletions sent.
+//! The way from one process to a simulated cloud: places to crash at around every call, and a log
+//! of the deletions sent.
 
 use std::future::Future;
 use std::io;
@@ -35,9 +36,14 @@ struct NetworkState {
 }
 
 impl Network {
-    /// Of so many of a hundred deletions only the answer arrives: the cloud's front says yes, and nothing is done.
+    /// Of so many of a hundred deletions only the answer arrives: the cloud's front says yes, and
+    /// nothing is done.
     pub(crate) fn new(seed: u64, lost_deletes_percent: u64) -> Self {
-        Self(Arc::new(Mutex::new(NetworkState { dice: Dice::new(seed, "network"), lost_deletes_percent, lost_deletes: 0 })))
+        Self(Arc::new(Mutex::new(NetworkState {
+            dice: Dice::new(seed, "network"),
+            lost_deletes_percent,
+            lost_deletes: 0,
+        })))
     }
 
     fn state(&self) -> MutexGuard<'_, NetworkState> {
@@ -93,21 +99,40 @@ impl Service<Request<Body>> for Way {
         let fresh = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, fresh);
         let way = self.clone();
-        let place = format!("{} {} {}", self.cloud, request.method(), shape(request.uri().path()));
+        let place = format!(
+            "{} {} {}",
+            self.cloud,
+            request.method(),
+            shape(request.uri().path())
+        );
         Box::pin(async move {
-            way.places.pass(&way.process, &format!("{place} before")).await;
+            way.places
+                .pass(&way.process, &format!("{place} before"))
+                .await;
             sleep(way.network.latency()).await;
             let (parts, body) = request.into_parts();
             let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-            let ended = way.cloud.ended(&way.world, &parts.method, parts.uri.path(), &body);
+            let ended = way
+                .cloud
+                .ended(&way.world, &parts.method, parts.uri.path(), &body);
             let lost = !ended.is_empty() && way.network.loses_delete();
             let now = way.world.now();
             let ended = ended.into_iter().map(|id| (now, id));
-            way.deletions.lock().unwrap_or_else(PoisonError::into_inner).extend(ended);
-            let answer =
-                if lost { Ok(way.cloud.forgets()) } else { inner.call(Request::from_parts(parts, Body::from(body))).await };
+            way.deletions
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend(ended);
+            let answer = if lost {
+                Ok(way.cloud.forgets())
+            } else {
+                inner
+                    .call(Request::from_parts(parts, Body::from(body)))
+                    .await
+            };
             sleep(way.network.latency()).await;
-            way.places.pass(&way.process, &format!("{place} after")).await;
+            way.places
+                .pass(&way.process, &format!("{place} after"))
+                .await;
             answer
         })
     }
@@ -117,9 +142,11 @@ impl Service<Request<Body>> for Way {
 fn shape(path: &str) -> String {
     let mut before = "";
     let shown = path.split('/').map(|segment| {
-        let named =
-            matches!(before, "apps" | "orgs") || segment.contains([':', '.']) || segment.bytes().all(|b| b.is_ascii_digit());
-        let known = segment.is_empty() || !named && (segment.len() < 10 || segment.contains(['-', '_']));
+        let named = matches!(before, "apps" | "orgs")
+            || segment.contains([':', '.'])
+            || segment.bytes().all(|b| b.is_ascii_digit());
+        let known =
+            segment.is_empty() || !named && (segment.len() < 10 || segment.contains(['-', '_']));
         before = segment;
         if known { segment } else { "{id}" }
     });
@@ -135,11 +162,23 @@ mod tests {
         for (path, place) in [
             ("/v2/pods/k3x9q2m7w1zp8f", "/v2/pods/{id}"),
             ("/v2/billing/pods", "/v2/billing/pods"),
-            ("/v1/apps/atlas-a1-2f-9/machines/6e8294c17d5083", "/v1/apps/{id}/machines/{id}"),
-            ("/v1/apps/pods/ip_assignments/2001:db8::1", "/v1/apps/{id}/ip_assignments/{id}"),
+            (
+                "/v1/apps/atlas-a1-2f-9/machines/6e8294c17d5083",
+                "/v1/apps/{id}/machines/{id}",
+            ),
+            (
+                "/v1/apps/pods/ip_assignments/2001:db8::1",
+                "/v1/apps/{id}/ip_assignments/{id}",
+            ),
             ("/v1/orgs/sim-org/machines", "/v1/orgs/{id}/machines"),
-            ("/api/v1/instance-operations/launch", "/api/v1/instance-operations/launch"),
-            ("/api/v1/instances/0c0900a02b9b08d8258f4b3a1e8479d4", "/api/v1/instances/{id}"),
+            (
+                "/api/v1/instance-operations/launch",
+                "/api/v1/instance-operations/launch",
+            ),
+            (
+                "/api/v1/instances/0c0900a02b9b08d8258f4b3a1e8479d4",
+                "/api/v1/instances/{id}",
+            ),
             ("/api/v0/asks/21310070/", "/api/v0/asks/{id}/"),
         ] {
             assert_eq!(shape(path), place);

@@ -1,8 +1,10 @@
-//! Every interleaving of create, crash, list, stop and reap, with two owners and lists that lag: an exhaustive model of the protocol.
+//! Every interleaving of create, crash, list, stop and reap, with two owners and lists that lag: an
+//! exhaustive model of the protocol.
 //!
-//! Small on purpose: one session, one launch key, at most two calls. Time is one bit, "the bound has passed": before it a list may
-//! omit anything and a call may still arrive; after it neither. Each rule of the protocol is a switch, and each switch that is off
-//! must make the checker find the loss that the rule exists to prevent.
+//! Small on purpose: one session, one launch key, at most two calls. Time is one bit, "the bound
+//! has passed": before it a list may omit anything and a call may still arrive; after it neither.
+//! Each rule of the protocol is a switch, and each switch that is off must make the checker find
+//! the loss that the rule exists to prevent.
 
 use stateright::{Checker, Model, Property};
 
@@ -163,16 +165,23 @@ impl Model for Rules {
                 state.calls += 1;
             }
             Action::CloudCommits => {
-                let slot = state.machines.iter().position(|machine| *machine == Machine::None)?;
+                let slot = state
+                    .machines
+                    .iter()
+                    .position(|machine| *machine == Machine::None)?;
                 state.machines[slot] = Machine::Alive;
                 state.in_flight -= 1;
             }
             Action::Answer(owner, machine) => state.doing[owner] = Doing::Answered(machine),
             Action::LoseAnswer(owner) => state.doing[owner] = Doing::Nothing,
             Action::Record(owner) => {
-                let Doing::Answered(machine) = state.doing[owner] else { return None };
+                let Doing::Answered(machine) = state.doing[owner] else {
+                    return None;
+                };
                 state.doing[owner] = Doing::Nothing;
-                if state.record == Record::Calling || (state.record == Record::Missing && !self.intent_first) {
+                if state.record == Record::Calling
+                    || (state.record == Record::Missing && !self.intent_first)
+                {
                     state.record = Record::Live(machine);
                 }
             }
@@ -186,16 +195,23 @@ impl Model for Rules {
                 state.in_flight = 0;
             }
             Action::List(owner, seen) => {
-                state.doing[owner] = Doing::Listed { seen, after_bound: state.bound_passed, record_before: state.record };
+                state.doing[owner] = Doing::Listed {
+                    seen,
+                    after_bound: state.bound_passed,
+                    record_before: state.record,
+                };
             }
             Action::Conclude(owner) => {
-                let Doing::Listed { seen, .. } = state.doing[owner] else { return None };
+                let Doing::Listed { seen, .. } = state.doing[owner] else {
+                    return None;
+                };
                 state.doing[owner] = Doing::Nothing;
                 state.record = match seen.iter().position(|s| *s) {
                     Some(machine) => Record::Live(machine),
                     None => Record::Absent,
                 };
-                // Every other machine under the key gets its terminate intent in the same transaction.
+                // Every other machine under the key gets its terminate intent in the same
+                // transaction.
                 for (machine, seen) in seen.iter().enumerate() {
                     if *seen && state.record != Record::Live(machine) {
                         state.machines[machine] = Machine::Dead;
@@ -203,9 +219,20 @@ impl Model for Rules {
                 }
             }
             Action::Reap(owner) => {
-                let Doing::Listed { seen, record_before, .. } = state.doing[owner] else { return None };
+                let Doing::Listed {
+                    seen,
+                    record_before,
+                    ..
+                } = state.doing[owner]
+                else {
+                    return None;
+                };
                 state.doing[owner] = Doing::Nothing;
-                let record = if self.list_before_records { state.record } else { record_before };
+                let record = if self.list_before_records {
+                    state.record
+                } else {
+                    record_before
+                };
                 for (machine, seen) in seen.iter().enumerate() {
                     let spared = match record {
                         Record::Live(own) => own == machine,
@@ -224,7 +251,9 @@ impl Model for Rules {
                 state.record = Record::Terminating;
             }
             Action::Delete(owner) => {
-                let Doing::Listed { seen, .. } = state.doing[owner] else { return None };
+                let Doing::Listed { seen, .. } = state.doing[owner] else {
+                    return None;
+                };
                 for (machine, seen) in seen.iter().enumerate() {
                     if *seen {
                         state.machines[machine] = Machine::Dead;
@@ -243,17 +272,22 @@ impl Model for Rules {
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
             Property::always("terminated is true", |_, state: &State| {
-                state.record != Record::Terminated || (!state.machines.contains(&Machine::Alive) && state.in_flight == 0)
+                state.record != Record::Terminated
+                    || (!state.machines.contains(&Machine::Alive) && state.in_flight == 0)
             }),
-            Property::always("a live session's machine is never reaped", |_, state: &State| !state.killed_live),
-            Property::always("at rest every machine is a session's", |rules: &Rules, state: &State| {
-                !rules.at_rest(state)
-                    || state
-                        .machines
-                        .iter()
-                        .enumerate()
-                        .all(|(machine, m)| *m != Machine::Alive || state.record == Record::Live(machine))
-            }),
+            Property::always(
+                "a live session's machine is never reaped",
+                |_, state: &State| !state.killed_live,
+            ),
+            Property::always(
+                "at rest every machine is a session's",
+                |rules: &Rules, state: &State| {
+                    !rules.at_rest(state)
+                        || state.machines.iter().enumerate().all(|(machine, m)| {
+                            *m != Machine::Alive || state.record == Record::Live(machine)
+                        })
+                },
+            ),
             Property::always("at most one call has no known end", |_, state: &State| {
                 state.calls <= 1 || !state.machines.iter().all(|m| *m == Machine::Alive)
             }),
@@ -276,7 +310,11 @@ impl Rules {
     }
 
     fn reaper_would_act(&self, state: &State) -> bool {
-        state.machines.iter().enumerate().any(|(machine, m)| *m == Machine::Alive && state.record != Record::Live(machine))
+        state
+            .machines
+            .iter()
+            .enumerate()
+            .any(|(machine, m)| *m == Machine::Alive && state.record != Record::Live(machine))
     }
 
     fn owner_actions(&self, state: &State, owner: usize, actions: &mut Vec<Action>) {
@@ -290,14 +328,25 @@ impl Rules {
                 if may_write && !state.begun() {
                     actions.push(Action::Commit(owner));
                 }
-                if !self.search_before_retry && may_write && state.record == Record::Calling && state.calls == 1 {
+                if !self.search_before_retry
+                    && may_write
+                    && state.record == Record::Calling
+                    && state.calls == 1
+                {
                     actions.push(Action::Retry(owner));
                 }
                 if state.begun() {
                     // Before the bound a list may omit any machine; after it, none.
                     for pattern in 0..(1_u8 << MACHINES) {
-                        let seen: [bool; MACHINES] = std::array::from_fn(|m| pattern & (1 << m) != 0);
-                        let possible = (0..MACHINES).all(|m| if seen[m] { alive(&m) } else { !state.bound_passed || !alive(&m) });
+                        let seen: [bool; MACHINES] =
+                            std::array::from_fn(|m| pattern & (1 << m) != 0);
+                        let possible = (0..MACHINES).all(|m| {
+                            if seen[m] {
+                                alive(&m)
+                            } else {
+                                !state.bound_passed || !alive(&m)
+                            }
+                        });
                         if possible {
                             actions.push(Action::List(owner, seen));
                         }
@@ -313,7 +362,9 @@ impl Rules {
             }
             Doing::Calling => {
                 if state.in_flight == 0 {
-                    (0..MACHINES).filter(alive).for_each(|machine| actions.push(Action::Answer(owner, machine)));
+                    (0..MACHINES)
+                        .filter(alive)
+                        .for_each(|machine| actions.push(Action::Answer(owner, machine)));
                 }
                 actions.push(Action::LoseAnswer(owner));
             }
@@ -324,16 +375,29 @@ impl Rules {
                     actions.push(Action::LoseAnswer(owner));
                 }
             }
-            Doing::Listed { seen, after_bound, record_before } => {
+            Doing::Listed {
+                seen,
+                after_bound,
+                record_before,
+            } => {
                 let found = seen.contains(&true);
                 let settled = after_bound || !self.wait_for_the_bound;
-                if may_write && state.record == Record::Calling && record_before == Record::Calling && (found || settled) {
+                if may_write
+                    && state.record == Record::Calling
+                    && record_before == Record::Calling
+                    && (found || settled)
+                {
                     actions.push(Action::Conclude(owner));
                 }
                 if state.record == Record::Terminating && found {
                     actions.push(Action::Delete(owner));
                 }
-                if may_write && state.record == Record::Terminating && record_before == Record::Terminating && !found && settled {
+                if may_write
+                    && state.record == Record::Terminating
+                    && record_before == Record::Terminating
+                    && !found
+                    && settled
+                {
                     actions.push(Action::ConcludeTerminated(owner));
                 }
                 actions.push(Action::Reap(owner));
@@ -345,7 +409,10 @@ impl Rules {
 /// The name of the property that breaks, if one does.
 fn broken(rules: Rules) -> Option<&'static str> {
     let checker = rules.checker().threads(1).spawn_bfs().join();
-    assert!(checker.unique_state_count() > 20, "the model explores next to nothing");
+    assert!(
+        checker.unique_state_count() > 20,
+        "the model explores next to nothing"
+    );
     checker.discoveries().into_keys().min()
 }
 
@@ -353,34 +420,66 @@ fn broken(rules: Rules) -> Option<&'static str> {
 fn no_interleaving_of_the_protocol_loses_a_machine() {
     let checker = PROTOCOL.checker().threads(1).spawn_bfs().join();
     checker.assert_properties();
-    assert!(checker.unique_state_count() > 500, "only {} states", checker.unique_state_count());
+    assert!(
+        checker.unique_state_count() > 500,
+        "only {} states",
+        checker.unique_state_count()
+    );
 }
 
 #[test]
 fn without_the_intent_a_crash_leaks_a_machine() {
-    assert_eq!(broken(Rules { intent_first: false, ..PROTOCOL }), Some("at rest every machine is a session's"));
+    assert_eq!(
+        broken(Rules {
+            intent_first: false,
+            ..PROTOCOL
+        }),
+        Some("at rest every machine is a session's")
+    );
 }
 
 #[test]
 fn without_the_bound_terminated_is_said_of_a_machine_that_lives() {
     assert!(
-        broken(Rules { wait_for_the_bound: false, ..PROTOCOL })
-            .is_some_and(|name| name.contains("terminated") || name.contains("at rest"))
+        broken(Rules {
+            wait_for_the_bound: false,
+            ..PROTOCOL
+        })
+        .is_some_and(|name| name.contains("terminated") || name.contains("at rest"))
     );
 }
 
 #[test]
 fn a_blind_retry_makes_two_machines() {
-    assert_eq!(broken(Rules { search_before_retry: false, ..PROTOCOL }), Some("at most one call has no known end"));
+    assert_eq!(
+        broken(Rules {
+            search_before_retry: false,
+            ..PROTOCOL
+        }),
+        Some("at most one call has no known end")
+    );
 }
 
 #[test]
 fn records_read_before_the_list_kill_an_adopted_machine() {
-    let rules = Rules { list_before_records: false, spare_open_attempts: false, ..PROTOCOL };
-    assert_eq!(broken(rules), Some("a live session's machine is never reaped"));
+    let rules = Rules {
+        list_before_records: false,
+        spare_open_attempts: false,
+        ..PROTOCOL
+    };
+    assert_eq!(
+        broken(rules),
+        Some("a live session's machine is never reaped")
+    );
 }
 
 #[test]
 fn without_a_fence_an_owner_paused_before_its_call_makes_a_machine_of_a_terminated_session() {
-    assert_eq!(broken(Rules { fences: false, ..PROTOCOL }), Some("terminated is true"));
+    assert_eq!(
+        broken(Rules {
+            fences: false,
+            ..PROTOCOL
+        }),
+        Some("terminated is true")
+    );
 }

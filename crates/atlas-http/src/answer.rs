@@ -19,12 +19,19 @@ use crate::client::Inner;
 use crate::failure;
 
 /// Headers in which the clouds and their fronts name a request, best first.
-const REQUEST_IDS: [HeaderName; 3] =
-    [HeaderName::from_static("x-request-id"), HeaderName::from_static("fly-request-id"), HeaderName::from_static("cf-ray")];
+const REQUEST_IDS: [HeaderName; 3] = [
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("fly-request-id"),
+    HeaderName::from_static("cf-ray"),
+];
 
 /// The cloud's own id of the request.
 pub(crate) fn request_id(headers: &HeaderMap) -> Option<&str> {
-    let id = REQUEST_IDS.iter().find_map(|name| headers.get(name))?.to_str().ok()?;
+    let id = REQUEST_IDS
+        .iter()
+        .find_map(|name| headers.get(name))?
+        .to_str()
+        .ok()?;
     // Cloud text that ends in our errors: kept short and printable.
     (!id.is_empty() && id.len() <= 128 && id.bytes().all(|b| b.is_ascii_graphic())).then_some(id)
 }
@@ -74,10 +81,12 @@ impl Answer {
     /// The body as JSON of this shape.
     ///
     /// # Errors
-    /// `provider`, naming the place (`pods[3].costPerHr`) but no value; its outcome is `Unknown` for a create.
+    /// `provider`, naming the place (`pods[3].costPerHr`) but no value; its outcome is `Unknown`
+    /// for a create.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
-        // Checked as UTF-8 once, not string by string, which is a fifth of the parse. And the plain parser first: one that follows the
-        // path of every field costs a third more, and is only for errors.
+        // Checked as UTF-8 once, not string by string, which is a fifth of the parse. And the plain
+        // parser first: one that follows the path of every field costs a third more, and is only
+        // for errors.
         let parsed = match std::str::from_utf8(&self.body) {
             Ok(text) => serde_json::from_str(text),
             Err(_) => serde_json::from_slice(&self.body),
@@ -85,7 +94,8 @@ impl Answer {
         parsed.map_err(|error| self.misunderstood(&self.where_wrong::<T>(&error)))
     }
 
-    /// An error about this answer: it came, but what it says cannot be what was asked for. `message` as for [`Error::new`].
+    /// An error about this answer: it came, but what it says cannot be what was asked for.
+    /// `message` as for [`Error::new`].
     #[must_use]
     pub fn misunderstood(&self, message: &str) -> Error {
         let error = Error::new(ErrorKind::Provider, message).outcome_is(match self.class {
@@ -96,7 +106,9 @@ impl Answer {
             Some(id) => error.with_request_id(id),
             None => error,
         };
-        error.with_status(self.status.as_u16()).during(&self.client.provider, self.operation)
+        error
+            .with_status(self.status.as_u16())
+            .during(&self.client.provider, self.operation)
     }
 
     fn where_wrong<T: DeserializeOwned>(&self, plain: &serde_json::Error) -> String {
@@ -110,10 +122,16 @@ impl Answer {
         match serde_path_to_error::deserialize::<_, T>(parser) {
             Err(error) if !plain.is_eof() => {
                 let place = error.path().to_string();
-                format!("the answer is not as expected: {place}: {}", failure::without_quotes(&error.inner().to_string()))
+                format!(
+                    "the answer is not as expected: {place}: {}",
+                    failure::without_quotes(&error.inner().to_string())
+                )
             }
             _ if plain.is_eof() => "the answer ends too early".to_owned(),
-            _ => format!("the answer is not as expected: {}", failure::without_quotes(&plain.to_string())),
+            _ => format!(
+                "the answer is not as expected: {}",
+                failure::without_quotes(&plain.to_string())
+            ),
         }
     }
 }
@@ -129,7 +147,8 @@ impl fmt::Debug for Answer {
     }
 }
 
-/// An answer that keeps coming: a stream of bytes. Ends with an error when it breaks or falls silent.
+/// An answer that keeps coming: a stream of bytes. Ends with an error when it breaks or falls
+/// silent.
 pub struct StreamingAnswer {
     pub(crate) client: Arc<Inner>,
     pub(crate) operation: &'static str,
@@ -202,7 +221,9 @@ impl Stream for StreamingAnswer {
                 Poll::Ready(None) => this.done = true,
                 Poll::Pending => {
                     std::task::ready!(this.silence.as_mut().poll(cx));
-                    return Poll::Ready(Some(Err(this.end(ErrorKind::Timeout, "the stream fell silent"))));
+                    return Poll::Ready(Some(Err(
+                        this.end(ErrorKind::Timeout, "the stream fell silent")
+                    )));
                 }
             }
         }

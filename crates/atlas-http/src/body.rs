@@ -32,7 +32,9 @@ impl Body {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        Self(Inner::Boxed(Box::pin(Mapped { body: Box::pin(body) })))
+        Self(Inner::Boxed(Box::pin(Mapped {
+            body: Box::pin(body),
+        })))
     }
 
     pub(crate) const fn incoming(body: hyper::body::Incoming) -> Self {
@@ -74,7 +76,10 @@ impl http_body::Body for Body {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut self.get_mut().0 {
             Inner::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Inner::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
@@ -92,7 +97,9 @@ impl http_body::Body for Body {
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Inner::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Inner::Whole(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
             Inner::Incoming(body) => body.size_hint(),
             Inner::Boxed(body) => body.size_hint(),
         }
@@ -101,7 +108,8 @@ impl http_body::Body for Body {
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Never the bytes: a request's hold what the machine is given, an answer's what the cloud echoes of it.
+        // Never the bytes: a request's hold what the machine is given, an answer's what the cloud
+        // echoes of it.
         f.debug_struct("Body").finish_non_exhaustive()
     }
 }
@@ -119,8 +127,15 @@ where
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        self.get_mut().body.as_mut().poll_frame(cx).map_err(Into::into)
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.get_mut()
+            .body
+            .as_mut()
+            .poll_frame(cx)
+            .map_err(Into::into)
     }
 
     fn is_end_stream(&self) -> bool {

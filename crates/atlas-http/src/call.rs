@@ -11,7 +11,11 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
 /// What stays as it is in a path segment or a query: the unreserved characters of RFC 3986.
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
 
 /// A call to be made. Each path segment is escaped: a hostile id cannot leave its segment.
 ///
@@ -49,7 +53,8 @@ pub(crate) struct More {
 }
 
 impl Call {
-    /// A call with this method. `operation` is the contract's word (`get_compute`), for errors, spans and pacing.
+    /// A call with this method. `operation` is the contract's word (`get_compute`), for errors,
+    /// spans and pacing.
     #[must_use]
     pub fn new<S: AsRef<str>>(
         method: Method,
@@ -62,42 +67,76 @@ impl Call {
         for segment in segments {
             let segment = segment.as_ref();
             target.push('/');
-            // Escaping does not help against these three: `%2E%2E` is `..` to a server that normalises.
+            // Escaping does not help against these three: `%2E%2E` is `..` to a server that
+            // normalises.
             if matches!(segment, "" | "." | "..") {
-                wrong = Some(Error::validation("path", "a segment is empty, or a dot segment"));
+                wrong = Some(Error::validation(
+                    "path",
+                    "a segment is empty, or a dot segment",
+                ));
             }
             target.extend(utf8_percent_encode(segment, ESCAPED));
         }
-        Self { operation, class, method, path_len: target.len(), target, body: None, authorized: true, more: None, wrong }
+        Self {
+            operation,
+            class,
+            method,
+            path_len: target.len(),
+            target,
+            body: None,
+            authorized: true,
+            more: None,
+            wrong,
+        }
     }
 
     /// A GET.
     #[must_use]
-    pub fn get<S: AsRef<str>>(operation: &'static str, class: RetryClass, segments: impl IntoIterator<Item = S>) -> Self {
+    pub fn get<S: AsRef<str>>(
+        operation: &'static str,
+        class: RetryClass,
+        segments: impl IntoIterator<Item = S>,
+    ) -> Self {
         Self::new(Method::GET, operation, class, segments)
     }
 
     /// A POST.
     #[must_use]
-    pub fn post<S: AsRef<str>>(operation: &'static str, class: RetryClass, segments: impl IntoIterator<Item = S>) -> Self {
+    pub fn post<S: AsRef<str>>(
+        operation: &'static str,
+        class: RetryClass,
+        segments: impl IntoIterator<Item = S>,
+    ) -> Self {
         Self::new(Method::POST, operation, class, segments)
     }
 
     /// A PUT.
     #[must_use]
-    pub fn put<S: AsRef<str>>(operation: &'static str, class: RetryClass, segments: impl IntoIterator<Item = S>) -> Self {
+    pub fn put<S: AsRef<str>>(
+        operation: &'static str,
+        class: RetryClass,
+        segments: impl IntoIterator<Item = S>,
+    ) -> Self {
         Self::new(Method::PUT, operation, class, segments)
     }
 
     /// A PATCH.
     #[must_use]
-    pub fn patch<S: AsRef<str>>(operation: &'static str, class: RetryClass, segments: impl IntoIterator<Item = S>) -> Self {
+    pub fn patch<S: AsRef<str>>(
+        operation: &'static str,
+        class: RetryClass,
+        segments: impl IntoIterator<Item = S>,
+    ) -> Self {
         Self::new(Method::PATCH, operation, class, segments)
     }
 
     /// A DELETE.
     #[must_use]
-    pub fn delete<S: AsRef<str>>(operation: &'static str, class: RetryClass, segments: impl IntoIterator<Item = S>) -> Self {
+    pub fn delete<S: AsRef<str>>(
+        operation: &'static str,
+        class: RetryClass,
+        segments: impl IntoIterator<Item = S>,
+    ) -> Self {
         Self::new(Method::DELETE, operation, class, segments)
     }
 
@@ -114,10 +153,15 @@ impl Call {
     /// Adds a query parameter, escaped.
     #[must_use]
     pub fn query(mut self, name: &str, value: impl AsRef<str>) -> Self {
-        self.target.push(if self.path_len == self.target.len() { '?' } else { '&' });
+        self.target.push(if self.path_len == self.target.len() {
+            '?'
+        } else {
+            '&'
+        });
         self.target.extend(utf8_percent_encode(name, ESCAPED));
         self.target.push('=');
-        self.target.extend(utf8_percent_encode(value.as_ref(), ESCAPED));
+        self.target
+            .extend(utf8_percent_encode(value.as_ref(), ESCAPED));
         self
     }
 
@@ -136,7 +180,8 @@ impl Call {
         match serde_json::to_vec(body) {
             Ok(bytes) => self.body(HeaderValue::from_static("application/json"), bytes),
             Err(cause) => {
-                self.wrong = Some(Error::validation("body", "cannot be written as json").with_source(cause));
+                self.wrong =
+                    Some(Error::validation("body", "cannot be written as json").with_source(cause));
                 self
             }
         }
@@ -168,7 +213,8 @@ impl Call {
         self
     }
 
-    /// The longest this call may take, where the operation's own differs from the account's. A [`atlas_core::CallContext`]'s counts first.
+    /// The longest this call may take, where the operation's own differs from the account's. A
+    /// [`atlas_core::CallContext`]'s counts first.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.more_mut().timeout = Some(timeout);
@@ -182,21 +228,24 @@ impl Call {
         self
     }
 
-    /// An answer with this status is given back instead of becoming an error: where 404 is an answer, not a failure.
+    /// An answer with this status is given back instead of becoming an error: where 404 is an
+    /// answer, not a failure.
     #[must_use]
     pub fn accept_status(mut self, status: StatusCode) -> Self {
         self.more_mut().accepted.push(status.as_u16());
         self
     }
 
-    /// Values that an error's text must not hold though the cloud may echo them: a machine's environment values.
+    /// Values that an error's text must not hold though the cloud may echo them: a machine's
+    /// environment values.
     #[must_use]
     pub fn scrub(mut self, values: impl IntoIterator<Item = Secret>) -> Self {
         self.more_mut().scrub.extend(values);
         self
     }
 
-    /// Which of an operation's pacing budgets this call draws on, where the cloud limits per machine (Fly). None: the operation's.
+    /// Which of an operation's pacing budgets this call draws on, where the cloud limits per
+    /// machine (Fly). None: the operation's.
     #[must_use]
     pub fn pace_key(mut self, key: impl Into<String>) -> Self {
         self.more_mut().pace_key = Some(key.into());
@@ -206,7 +255,10 @@ impl Call {
     /// Sends no credential: for public endpoints.
     #[must_use]
     pub fn without_credential(self) -> Self {
-        Self { authorized: false, ..self }
+        Self {
+            authorized: false,
+            ..self
+        }
     }
 
     /// The path and query as they go out, after the base URL's own path.
@@ -262,13 +314,20 @@ mod tests {
     fn dot_segments_and_empty_ones_are_refused_before_sending() {
         for hostile in ["", ".", ".."] {
             let mut call = Call::get("get_compute", RetryClass::Safe, ["pods", hostile]);
-            assert_eq!(call.take_wrong().unwrap_err().field(), Some("path"), "{hostile:?}");
+            assert_eq!(
+                call.take_wrong().unwrap_err().field(),
+                Some("path"),
+                "{hostile:?}"
+            );
         }
     }
 
     #[test]
     fn the_path_of_a_span_has_no_query() {
-        let call = Call::get("x", RetryClass::Safe, ["a"]).trailing_slash().query("k", "v").query_opt("l", None::<&str>);
+        let call = Call::get("x", RetryClass::Safe, ["a"])
+            .trailing_slash()
+            .query("k", "v")
+            .query_opt("l", None::<&str>);
         assert_eq!((call.path(), call.path_and_query()), ("/a/", "/a/?k=v"));
     }
 

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atlas_core::config::ApiKey;
-use atlas_core::{AccountLimits, Backoff, Clock, Entropy, Error, ErrorKind, ProviderId, Result, SystemClock, SystemEntropy};
+use atlas_core::{
+    AccountLimits, Backoff, Clock, Entropy, Error, ErrorKind, ProviderId, Result, SystemClock,
+    SystemEntropy,
+};
 use bytes::Bytes;
 use http::uri::{Authority, Scheme};
 use http::{HeaderName, HeaderValue, Request, Response, Uri};
@@ -24,9 +27,16 @@ const DEFAULT_RETRIES: u32 = 3;
 const DEFAULT_BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(15));
 
 /// What we say who we are. Cloudflare refuses clients that do not (`error code: 1010`).
-const USER_AGENT: &str = concat!("atlas/", env!("CARGO_PKG_VERSION"), " (+", env!("CARGO_PKG_REPOSITORY"), ")");
+const USER_AGENT: &str = concat!(
+    "atlas/",
+    env!("CARGO_PKG_VERSION"),
+    " (+",
+    env!("CARGO_PKG_REPOSITORY"),
+    ")"
+);
 
-/// A client of one API of one account. Cheap to clone; clones share connections, pacing and the retry budget.
+/// A client of one API of one account. Cheap to clone; clones share connections, pacing and the
+/// retry budget.
 #[derive(Clone, Debug)]
 pub struct Client(pub(crate) Arc<Inner>);
 
@@ -51,7 +61,8 @@ pub(crate) struct Inner {
 }
 
 impl Client {
-    /// Begins a client for this provider's API at this URL. Its path, if any, comes before every call's.
+    /// Begins a client for this provider's API at this URL. Its path, if any, comes before every
+    /// call's.
     #[must_use]
     pub fn builder(provider: ProviderId, base_url: impl Into<String>) -> ClientBuilder {
         ClientBuilder {
@@ -91,7 +102,12 @@ impl Client {
     /// The base URL, for messages and derived URLs.
     #[must_use]
     pub fn base_url(&self) -> String {
-        let Base { scheme, authority, path, .. } = &self.0.base;
+        let Base {
+            scheme,
+            authority,
+            path,
+            ..
+        } = &self.0.base;
         format!("{scheme}://{authority}{path}")
     }
 }
@@ -138,22 +154,33 @@ impl ClientBuilder {
         Self { api, ..self }
     }
 
-    /// `Authorization: {scheme} {key}` on every call. An empty scheme sends the key alone. A call's own key takes the same scheme.
+    /// `Authorization: {scheme} {key}` on every call. An empty scheme sends the key alone. A call's
+    /// own key takes the same scheme.
     #[must_use]
     pub fn api_key(self, scheme: &'static str, key: ApiKey) -> Self {
-        Self { scheme, authorizer: Authorizer::key(scheme, key), ..self }
+        Self {
+            scheme,
+            authorizer: Authorizer::key(scheme, key),
+            ..self
+        }
     }
 
     /// A source of credentials that renews them.
     #[must_use]
     pub fn credential_source(self, source: impl CredentialSource) -> Self {
-        Self { authorizer: Ok(Authorizer::Source(Arc::new(source))), ..self }
+        Self {
+            authorizer: Ok(Authorizer::Source(Arc::new(source))),
+            ..self
+        }
     }
 
     /// Put before our own product in `User-Agent`: `my-backend/1.2`.
     #[must_use]
     pub fn user_agent(self, product: impl Into<String>) -> Self {
-        Self { user_agent: Some(product.into()), ..self }
+        Self {
+            user_agent: Some(product.into()),
+            ..self
+        }
     }
 
     /// A header on every call. Mark a secret one with `set_sensitive`.
@@ -169,17 +196,22 @@ impl ClientBuilder {
         Self { limits, ..self }
     }
 
-    /// A pace of this operation, besides the account's: where a cloud limits it alone (Lambda's launch, Vast's endpoints).
+    /// A pace of this operation, besides the account's: where a cloud limits it alone (Lambda's
+    /// launch, Vast's endpoints).
     #[must_use]
     pub fn pace(mut self, operation: &'static str, pace: Pace) -> Self {
         self.operations.insert(operation, pace);
         self
     }
 
-    /// Shares pacing, calls under way and retry budget with another client of the same account. Its limits and paces then count.
+    /// Shares pacing, calls under way and retry budget with another client of the same account. Its
+    /// limits and paces then count.
     #[must_use]
     pub fn share_limits_with(self, other: &Client) -> Self {
-        Self { gate: Some(other.0.gate.clone()), ..self }
+        Self {
+            gate: Some(other.0.gate.clone()),
+            ..self
+        }
     }
 
     /// How often a call may be repeated, unless the call says otherwise. 3 unless set.
@@ -197,13 +229,19 @@ impl ClientBuilder {
     /// The largest answer that is read, in bytes.
     #[must_use]
     pub fn max_answer_bytes(self, bytes: usize) -> Self {
-        Self { max_answer: bytes, ..self }
+        Self {
+            max_answer: bytes,
+            ..self
+        }
     }
 
     /// The provider's reading of its own error answers; the generic one where it gives none.
     #[must_use]
     pub fn errors(self, mapper: ErrorMapper) -> Self {
-        Self { mapper: Some(mapper), ..self }
+        Self {
+            mapper: Some(mapper),
+            ..self
+        }
     }
 
     /// The wall clock against which `Retry-After` dates are read.
@@ -221,7 +259,10 @@ impl ClientBuilder {
     /// Another transport than hyper: a simulated cloud in process, a shared pool.
     #[must_use]
     pub fn transport(self, transport: Transport) -> Self {
-        Self { transport: Some(transport), ..self }
+        Self {
+            transport: Some(transport),
+            ..self
+        }
     }
 
     /// Wraps the transport in a tower layer. The last one added sees a try first.
@@ -235,38 +276,54 @@ impl ClientBuilder {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let transport = self.transport.unwrap_or_else(Transport::hyper).layered(layer);
-        Self { transport: Some(transport), ..self }
+        let transport = self
+            .transport
+            .unwrap_or_else(Transport::hyper)
+            .layered(layer);
+        Self {
+            transport: Some(transport),
+            ..self
+        }
     }
 
     /// Allows `http://` to hosts that are not loopback. The key then crosses the network readable.
     #[must_use]
     pub fn allow_plain_http(self, allow: bool) -> Self {
-        Self { allow_plain_http: allow, ..self }
+        Self {
+            allow_plain_http: allow,
+            ..self
+        }
     }
 
     /// The client.
     ///
     /// # Errors
-    /// `validation` for a base URL that is none or is plain `http://` to another machine; `unauthorized` for a key that no header
-    /// can hold; `unavailable` when the platform's certificates cannot be read.
+    /// `validation` for a base URL that is none or is plain `http://` to another machine;
+    /// `unauthorized` for a key that no header can hold; `unavailable` when the platform's
+    /// certificates cannot be read.
     pub fn build(self) -> Result<Client> {
         let provider = self.provider.clone();
-        self.checked().map_err(|error| error.during(&provider, "build"))
+        self.checked()
+            .map_err(|error| error.during(&provider, "build"))
     }
 
     fn checked(self) -> Result<Client> {
         let base = Base::parse(&self.base_url, self.allow_plain_http)?;
         let user_agent = match self.user_agent {
             None => HeaderValue::from_static(USER_AGENT),
-            Some(product) => HeaderValue::try_from(format!("{product} {USER_AGENT}"))
-                .map_err(|_| Error::validation("user_agent", "has characters no header can hold"))?,
+            Some(product) => {
+                HeaderValue::try_from(format!("{product} {USER_AGENT}")).map_err(|_| {
+                    Error::validation("user_agent", "has characters no header can hold")
+                })?
+            }
         };
         let transport = self.transport.unwrap_or_else(Transport::hyper);
         if base.scheme == Scheme::HTTPS {
             transport.prepare_tls()?;
         }
-        let gate = self.gate.unwrap_or_else(|| Arc::new(Gate::new(&self.limits, &self.operations)));
+        let gate = self
+            .gate
+            .unwrap_or_else(|| Arc::new(Gate::new(&self.limits, &self.operations)));
         Ok(Client(Arc::new(Inner {
             provider: self.provider,
             api: self.api,
@@ -291,7 +348,10 @@ impl ClientBuilder {
 
 impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientBuilder").field("provider", &self.provider).field("api", &self.api).finish_non_exhaustive()
+        f.debug_struct("ClientBuilder")
+            .field("provider", &self.provider)
+            .field("api", &self.api)
+            .finish_non_exhaustive()
     }
 }
 
@@ -311,7 +371,11 @@ impl Base {
     /// Takes a base URL apart; refuses plain `http://` to other machines unless allowed.
     pub(crate) fn parse(url: &str, allow_plain_http: bool) -> Result<Self> {
         let wrong = |message| Error::validation("base_url", message);
-        let parts = url.trim().parse::<Uri>().map_err(|_| wrong("is not a url"))?.into_parts();
+        let parts = url
+            .trim()
+            .parse::<Uri>()
+            .map_err(|_| wrong("is not a url"))?
+            .into_parts();
         let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
             return Err(wrong("must begin with https:// and name a host"));
         };
@@ -322,7 +386,9 @@ impl Base {
         if path.as_ref().is_some_and(|path| path.query().is_some()) {
             return Err(wrong("must not have a query"));
         }
-        let path = path.map(|path| path.path().trim_end_matches('/').to_owned()).unwrap_or_default();
+        let path = path
+            .map(|path| path.path().trim_end_matches('/').to_owned())
+            .unwrap_or_default();
         let plain = scheme == Scheme::HTTP;
         if !plain && scheme != Scheme::HTTPS {
             return Err(wrong("must begin with https://"));
@@ -335,8 +401,18 @@ impl Base {
             .outcome_is(atlas_core::Outcome::NotApplied(atlas_core::Next::Stop)));
         }
         let port = authority.port_u16().unwrap_or(if plain { 80 } else { 443 });
-        let host = if plain { HeaderValue::from_str(authority.as_str()).ok() } else { None };
-        Ok(Self { scheme, authority, path, port, host })
+        let host = if plain {
+            HeaderValue::from_str(authority.as_str()).ok()
+        } else {
+            None
+        };
+        Ok(Self {
+            scheme,
+            authority,
+            path,
+            port,
+            host,
+        })
     }
 
     /// This base with the path and query of a call.
@@ -350,17 +426,24 @@ impl Base {
         let mut parts = http::uri::Parts::default();
         parts.scheme = Some(self.scheme.clone());
         parts.authority = Some(self.authority.clone());
-        parts.path_and_query = Some(target.try_into().map_err(|_| Error::validation("path", "is too long for a url"))?);
+        parts.path_and_query = Some(
+            target
+                .try_into()
+                .map_err(|_| Error::validation("path", "is too long for a url"))?,
+        );
         Uri::from_parts(parts).map_err(|_| Error::validation("path", "does not make a url"))
     }
 }
 
-/// Whether a URL's host (without its port) is `localhost`, of 127.0.0.0/8 or `[::1]`, by what is written: a name that only resolves to
-/// loopback does not count.
+/// Whether a URL's host (without its port) is `localhost`, of 127.0.0.0/8 or `[::1]`, by what is
+/// written: a name that only resolves to loopback does not count.
 #[must_use]
 pub fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    host.eq_ignore_ascii_case("localhost")
+        || bare
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -369,9 +452,13 @@ mod tests {
 
     #[test]
     fn plain_http_is_for_loopback_only() {
-        for near in
-            ["http://127.0.0.1:80", "http://127.9.9.9/v2", "http://localhost:1/", "http://[::1]:3", "https://cloud.example"]
-        {
+        for near in [
+            "http://127.0.0.1:80",
+            "http://127.9.9.9/v2",
+            "http://localhost:1/",
+            "http://[::1]:3",
+            "https://cloud.example",
+        ] {
             assert!(Base::parse(near, false).is_ok(), "{near}");
         }
         for far in [
@@ -393,7 +480,10 @@ mod tests {
     #[test]
     fn a_base_path_comes_before_the_calls() {
         let base = Base::parse("https://rest.example/v2/", false).unwrap();
-        assert_eq!(base.uri("/pods?x=1").unwrap(), "https://rest.example/v2/pods?x=1");
+        assert_eq!(
+            base.uri("/pods?x=1").unwrap(),
+            "https://rest.example/v2/pods?x=1"
+        );
         assert_eq!(base.uri("").unwrap(), "https://rest.example/v2");
     }
 }

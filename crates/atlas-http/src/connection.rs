@@ -1,16 +1,19 @@
-//! How one account of a cloud is reached, set once and shared by the clients of its APIs, and the setters that every provider's builder has.
+//! How one account of a cloud is reached, set once and shared by the clients of its APIs, and the
+//! setters that every provider's builder has.
 
 use std::fmt;
 use std::sync::Arc;
 
 use atlas_core::config::{ApiKey, Origin};
-use atlas_core::{AccountLimits, Clock, Entropy, ProviderId, Result, Secret, SystemClock, SystemEntropy};
+use atlas_core::{
+    AccountLimits, Clock, Entropy, ProviderId, Result, Secret, SystemClock, SystemEntropy,
+};
 
 use crate::client::{Client, ClientBuilder};
 use crate::transport::Transport;
 
-/// Key, limits, transport, clock and randomness of one account. A provider's builder holds one in a field, and
-/// [`connection_setters!`](crate::connection_setters) gives the builder its setters.
+/// Key, limits, transport, clock and randomness of one account. A provider's builder holds one in a
+/// field, and [`connection_setters!`](crate::connection_setters) gives the builder its setters.
 #[derive(Clone)]
 pub struct Connection {
     key: Option<ApiKey>,
@@ -42,9 +45,17 @@ impl Connection {
         self.key = Some(key);
     }
 
-    /// Reads the key from the first of these variables that is set, unless one is or will be set here.
-    pub fn set_environment_keys(&mut self, names: &[&'static str], variable: impl Fn(&str) -> Option<String>) {
-        self.environment_keys = names.iter().map(|name| (*name, variable(name).map(Secret::new))).collect();
+    /// Reads the key from the first of these variables that is set, unless one is or will be set
+    /// here.
+    pub fn set_environment_keys(
+        &mut self,
+        names: &[&'static str],
+        variable: impl Fn(&str) -> Option<String>,
+    ) {
+        self.environment_keys = names
+            .iter()
+            .map(|name| (*name, variable(name).map(Secret::new)))
+            .collect();
     }
 
     /// How long this account needs and how often it may be called.
@@ -77,8 +88,14 @@ impl Connection {
     /// # Errors
     /// `unauthorized` without any, naming the `variable` to set.
     pub fn key(&self, variable: &str) -> Result<ApiKey> {
-        let set = self.key.as_ref().map(|key| (key.origin.clone(), Some(key.secret.clone())));
-        let found = self.environment_keys.iter().map(|(name, secret)| (Origin::Environment(name), secret.clone()));
+        let set = self
+            .key
+            .as_ref()
+            .map(|key| (key.origin.clone(), Some(key.secret.clone())));
+        let found = self
+            .environment_keys
+            .iter()
+            .map(|(name, secret)| (Origin::Environment(name), secret.clone()));
         ApiKey::resolve(set.into_iter().chain(found), variable)
     }
 
@@ -158,7 +175,10 @@ macro_rules! connection_setters {
         /// The API key. It counts before the environment's.
         #[must_use]
         pub fn api_key(self, key: impl Into<$crate::setter::Secret>) -> Self {
-            self.api_key_from($crate::setter::ApiKey { secret: key.into(), origin: $crate::setter::Origin::Builder })
+            self.api_key_from($crate::setter::ApiKey {
+                secret: key.into(),
+                origin: $crate::setter::Origin::Builder,
+            })
         }
 
         /// The API key, and where it was found, for errors.
@@ -175,7 +195,8 @@ macro_rules! connection_setters {
             self
         }
 
-        /// Another way to the cloud than hyper: any tower `Service`. Layers added before are replaced with it.
+        /// Another way to the cloud than hyper: any tower `Service`. Layers added before are
+        /// replaced with it.
         #[must_use]
         pub fn transport(mut self, transport: $crate::Transport) -> Self {
             self.$connection.set_transport(transport);
@@ -196,14 +217,19 @@ macro_rules! connection_setters {
                 + Send
                 + Sync
                 + 'static,
-            B: $crate::setter::HttpBody<Data = $crate::setter::Bytes, Error: Into<$crate::BoxError>> + Send + 'static,
+            B: $crate::setter::HttpBody<
+                    Data = $crate::setter::Bytes,
+                    Error: Into<$crate::BoxError>,
+                > + Send
+                + 'static,
         {
             let layered = self.$connection.transport().layered(layer);
             self.$connection.set_transport(layered);
             self
         }
 
-        /// Allows `http://` to other machines than this one. The key then crosses the network readable.
+        /// Allows `http://` to other machines than this one. The key then crosses the network
+        /// readable.
         #[must_use]
         pub fn allow_plain_http(mut self, allow: bool) -> Self {
             self.$connection.set_allow_plain_http(allow);
@@ -233,11 +259,25 @@ mod tests {
     #[test]
     fn a_key_that_is_set_counts_before_the_environment_and_shows_nowhere() {
         let mut connection = Connection::new(AccountLimits::default());
-        assert!(connection.key("ACME_KEY").unwrap_err().to_string().contains("ACME_KEY"));
-        connection.set_environment_keys(&["ACME_KEY", "ACME_OLD"], |name| (name == "ACME_OLD").then(|| "old".to_owned()));
+        assert!(
+            connection
+                .key("ACME_KEY")
+                .unwrap_err()
+                .to_string()
+                .contains("ACME_KEY")
+        );
+        connection.set_environment_keys(&["ACME_KEY", "ACME_OLD"], |name| {
+            (name == "ACME_OLD").then(|| "old".to_owned())
+        });
         assert_eq!(connection.key("ACME_KEY").unwrap().secret.expose(), "old");
-        connection.set_key(ApiKey { secret: Secret::new("hunter2"), origin: Origin::Builder });
-        assert_eq!(connection.key("ACME_KEY").unwrap().secret.expose(), "hunter2");
+        connection.set_key(ApiKey {
+            secret: Secret::new("hunter2"),
+            origin: Origin::Builder,
+        });
+        assert_eq!(
+            connection.key("ACME_KEY").unwrap().secret.expose(),
+            "hunter2"
+        );
         assert!(!format!("{connection:?}").contains("hunter2"));
     }
 }

@@ -8,15 +8,18 @@ use atlas_core::config::{ApiKey, Origin};
 use atlas_core::{Error, ErrorKind, Result, Secret};
 use http::HeaderValue;
 
-/// Gives the whole `Authorization` value for each try: a token that expires, one from a file, one from a command.
+/// Gives the whole `Authorization` value for each try: a token that expires, one from a file, one
+/// from a command.
 pub trait CredentialSource: Debug + Send + Sync + 'static {
-    /// The whole value, scheme included (`Bearer x`, `FlyV1 y`). Called before every try: cache inside.
+    /// The whole value, scheme included (`Bearer x`, `FlyV1 y`). Called before every try: cache
+    /// inside.
     ///
     /// # Errors
     /// `unauthorized` when there is none to give; the call then fails before anything is sent.
     fn authorization(&self) -> impl Future<Output = Result<Secret>> + Send;
 
-    /// The cloud refused this value with 401. Forget it, if it is still the current one. The call is tried once more.
+    /// The cloud refused this value with 401. Forget it, if it is still the current one. The call
+    /// is tried once more.
     fn rejected(&self, value: &Secret);
 
     /// Where it comes from, for errors: "the api key from {origin} was rejected".
@@ -65,7 +68,11 @@ impl<S: CredentialSource> ErasedSource for S {
 #[derive(Clone)]
 pub(crate) enum Authorizer {
     None,
-    Key { value: HeaderValue, key: Secret, origin: Origin },
+    Key {
+        value: HeaderValue,
+        key: Secret,
+        origin: Origin,
+    },
     Source(Arc<dyn ErasedSource>),
 }
 
@@ -78,14 +85,21 @@ pub(crate) struct Authorization {
 impl Authorization {
     pub(crate) async fn from(source: &dyn ErasedSource) -> Result<Self> {
         let secret = source.authorization().await?;
-        Ok(Self { value: header("", &secret, &source.origin())?, secret })
+        Ok(Self {
+            value: header("", &secret, &source.origin())?,
+            secret,
+        })
     }
 }
 
 impl Authorizer {
     pub(crate) fn key(scheme: &str, key: ApiKey) -> Result<Self> {
         let value = header(scheme, &key.secret, &key.origin.to_string())?;
-        Ok(Self::Key { value, key: key.secret, origin: key.origin })
+        Ok(Self::Key {
+            value,
+            key: key.secret,
+            origin: key.origin,
+        })
     }
 
     /// Where the credential is from, for errors.
@@ -116,11 +130,19 @@ impl fmt::Debug for Authorizer {
     }
 }
 
-/// The header's value, marked sensitive, so that neither `Debug` nor HTTP/2's compression tables hold it.
+/// The header's value, marked sensitive, so that neither `Debug` nor HTTP/2's compression tables
+/// hold it.
 fn header(scheme: &str, secret: &Secret, origin: &str) -> Result<HeaderValue> {
-    let text = if scheme.is_empty() { secret.clone() } else { Secret::new(format!("{scheme} {}", secret.expose())) };
+    let text = if scheme.is_empty() {
+        secret.clone()
+    } else {
+        Secret::new(format!("{scheme} {}", secret.expose()))
+    };
     let mut value = HeaderValue::from_str(text.expose()).map_err(|_| {
-        Error::new(ErrorKind::Unauthorized, format!("the api key from {origin} has characters no header can hold"))
+        Error::new(
+            ErrorKind::Unauthorized,
+            format!("the api key from {origin} has characters no header can hold"),
+        )
     })?;
     value.set_sensitive(true);
     Ok(value)

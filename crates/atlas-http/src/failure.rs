@@ -1,4 +1,5 @@
-//! An answer that is an error: what it says, as an [`Error`], without quoting secrets or a proxy's HTML.
+//! An answer that is an error: what it says, as an [`Error`], without quoting secrets or a proxy's
+//! HTML.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -13,7 +14,8 @@ use crate::answer::request_id;
 /// The most of a cloud's own words that an error repeats.
 const LONGEST_MESSAGE: usize = 300;
 
-/// An answer with an error status, as a provider's mapper sees it. Secrets are scrubbed from its body already.
+/// An answer with an error status, as a provider's mapper sees it. Secrets are scrubbed from its
+/// body already.
 pub struct FailedAnswer {
     pub(crate) operation: &'static str,
     pub(crate) class: RetryClass,
@@ -28,8 +30,9 @@ pub struct FailedAnswer {
 
 /// Turns a cloud's error into ours where the generic mapping would say less; `None` to leave it.
 ///
-/// What it does not set is filled in: status, request id, `Retry-After`, provider, operation. `NeverSent`, the outcome of a fresh
-/// [`Error`], is replaced by what the status implies: an answer came, so the request was sent. [`FailedAnswer::error`] starts right.
+/// What it does not set is filled in: status, request id, `Retry-After`, provider, operation.
+/// `NeverSent`, the outcome of a fresh [`Error`], is replaced by what the status implies: an answer
+/// came, so the request was sent. [`FailedAnswer::error`] starts right.
 pub type ErrorMapper = fn(&FailedAnswer) -> Option<Error>;
 
 impl FailedAnswer {
@@ -42,8 +45,21 @@ impl FailedAnswer {
         secrets: &[&str],
     ) -> Self {
         let body = scrubbed(body, secrets);
-        let json = if is_html(&headers, &body) { None } else { serde_json::from_slice(&body).ok() };
-        Self { operation, class, status, headers, body, json, retry_after: None, origin: None }
+        let json = if is_html(&headers, &body) {
+            None
+        } else {
+            serde_json::from_slice(&body).ok()
+        };
+        Self {
+            operation,
+            class,
+            status,
+            headers,
+            body,
+            json,
+            retry_after: None,
+            origin: None,
+        }
     }
 
     /// The contract's operation.
@@ -94,7 +110,8 @@ impl FailedAnswer {
         self.retry_after
     }
 
-    /// What the cloud said in its own words, on one line and short: the usual JSON shapes (RFC 9457 first), else plain text.
+    /// What the cloud said in its own words, on one line and short: the usual JSON shapes (RFC 9457
+    /// first), else plain text.
     #[must_use]
     pub fn message(&self) -> Option<String> {
         let said = match &self.json {
@@ -106,7 +123,8 @@ impl FailedAnswer {
         (!line.is_empty()).then_some(line)
     }
 
-    /// An error of this kind with the outcome that status and class imply. `message` as for [`Error::new`].
+    /// An error of this kind with the outcome that status and class imply. `message` as for
+    /// [`Error::new`].
     #[must_use]
     pub fn error(&self, kind: ErrorKind, message: impl Into<String>) -> Error {
         Error::new(kind, message).outcome_is(self.outcome())
@@ -124,8 +142,8 @@ impl FailedAnswer {
         let later = Outcome::NotApplied(Next::SameLater);
         match self.status.as_u16() {
             425 | 429 => later,
-            // The front could not reach the cloud at all, or gave up waiting for it: which of them is not told. 3xx: a 303 follows
-            // a POST that was done.
+            // The front could not reach the cloud at all, or gave up waiting for it: which of them
+            // is not told. 3xx: a 303 follows a POST that was done.
             300..=399 | 408 | 500..=599 => match self.class {
                 RetryClass::Safe => later,
                 RetryClass::Idempotent | RetryClass::Create => Outcome::Unknown(Vec::new()),
@@ -159,33 +177,57 @@ impl FailedAnswer {
         };
         let said = self.message();
         let message = match (self.status, &self.origin, said) {
-            (StatusCode::UNAUTHORIZED, Some(origin), Some(said)) => format!("the api key from {origin} was rejected: {said}"),
-            (StatusCode::UNAUTHORIZED, Some(origin), None) => format!("the api key from {origin} was rejected"),
+            (StatusCode::UNAUTHORIZED, Some(origin), Some(said)) => {
+                format!("the api key from {origin} was rejected: {said}")
+            }
+            (StatusCode::UNAUTHORIZED, Some(origin), None) => {
+                format!("the api key from {origin} was rejected")
+            }
             (_, _, Some(said)) => said,
-            (_, _, None) if self.is_html() => "a proxy in front of the cloud answered with a page".to_owned(),
-            (status, _, None) if status.is_redirection() => "a redirect that is not followed".to_owned(),
-            (status, _, None) => status.canonical_reason().unwrap_or("an error without a message").to_ascii_lowercase(),
+            (_, _, None) if self.is_html() => {
+                "a proxy in front of the cloud answered with a page".to_owned()
+            }
+            (status, _, None) if status.is_redirection() => {
+                "a redirect that is not followed".to_owned()
+            }
+            (status, _, None) => status
+                .canonical_reason()
+                .unwrap_or("an error without a message")
+                .to_ascii_lowercase(),
         };
         self.error(kind, message)
     }
 
-    /// True when the answer says that it is JSON. If it then does not parse, it was cut, and a piece of it is no message.
+    /// True when the answer says that it is JSON. If it then does not parse, it was cut, and a
+    /// piece of it is no message.
     fn is_json_typed(&self) -> bool {
-        self.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| value.contains("json"))
+        self.headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(|value| value.contains("json"))
     }
 
-    /// The four-digit code with which Cloudflare refuses a client before the cloud sees it (`error code: 1010`).
+    /// The four-digit code with which Cloudflare refuses a client before the cloud sees it
+    /// (`error code: 1010`).
     fn front_code(&self) -> Option<u16> {
         if self.json.is_some() || self.status != StatusCode::FORBIDDEN || self.body.len() > 200 {
             return None;
         }
-        let code = std::str::from_utf8(&self.body).ok()?.trim().strip_prefix("error code:")?.trim().parse().ok()?;
+        let code = std::str::from_utf8(&self.body)
+            .ok()?
+            .trim()
+            .strip_prefix("error code:")?
+            .trim()
+            .parse()
+            .ok()?;
         (1000..=1999).contains(&code).then_some(code)
     }
 
     /// The error: the provider's mapping, else the generic one, with what the answer's head says.
     pub(crate) fn into_error(self, mapper: Option<ErrorMapper>) -> Error {
-        let mut error = mapper.and_then(|map| map(&self)).unwrap_or_else(|| self.generic());
+        let mut error = mapper
+            .and_then(|map| map(&self))
+            .unwrap_or_else(|| self.generic());
         if *error.outcome() == Outcome::NeverSent {
             error = error.outcome_is(self.outcome());
         }
@@ -217,18 +259,37 @@ pub(crate) fn is_html(headers: &HeaderMap, body: &[u8]) -> bool {
     let typed = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.get(..9).is_some_and(|kind| kind.eq_ignore_ascii_case("text/html")));
+        .is_some_and(|value| {
+            value
+                .get(..9)
+                .is_some_and(|kind| kind.eq_ignore_ascii_case("text/html"))
+        });
     typed || body.trim_ascii_start().first() == Some(&b'<')
 }
 
-/// The words of the usual error shapes: `detail`, `title`, `message`, `msg`, `error` (text or object), `errors` (texts or objects).
+/// The words of the usual error shapes: `detail`, `title`, `message`, `msg`, `error` (text or
+/// object), `errors` (texts or objects).
 fn said(json: &Value) -> Option<Cow<'_, str>> {
     match json {
         Value::String(text) => Some(text.into()),
         Value::Object(fields) => {
-            let main = ["detail", "message", "msg", "error_description", "error", "title", "reason", "code"]
-                .iter()
-                .find_map(|name| fields.get(*name).filter(|value| !value.is_null()).and_then(said));
+            let main = [
+                "detail",
+                "message",
+                "msg",
+                "error_description",
+                "error",
+                "title",
+                "reason",
+                "code",
+            ]
+            .iter()
+            .find_map(|name| {
+                fields
+                    .get(*name)
+                    .filter(|value| !value.is_null())
+                    .and_then(said)
+            });
             let list = fields.get("errors").and_then(said);
             match (main, list) {
                 (Some(main), Some(list)) if main != list => Some(format!("{main}: {list}").into()),
@@ -246,7 +307,10 @@ fn said(json: &Value) -> Option<Cow<'_, str>> {
 /// Cloud text as a fragment: one line, printable, short, without a closing period.
 fn one_line(text: &str) -> String {
     let mut line = String::new();
-    for word in text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()) {
+    for word in text
+        .split(|c: char| c.is_whitespace() || c.is_control())
+        .filter(|word| !word.is_empty())
+    {
         if line.len() + word.len() >= LONGEST_MESSAGE {
             let room = LONGEST_MESSAGE.saturating_sub(line.len() + 1);
             line.push(' ');
@@ -301,8 +365,12 @@ pub(crate) fn without_quotes(message: &str) -> String {
             }
         }
     }
-    // `unknown variant `x`, expected ...`: the value is in backticks there, elsewhere these hold our own field names.
-    match plain.strip_prefix("unknown variant `").and_then(|rest| rest.split_once('`')) {
+    // `unknown variant `x`, expected ...`: the value is in backticks there, elsewhere these hold
+    // our own field names.
+    match plain
+        .strip_prefix("unknown variant `")
+        .and_then(|rest| rest.split_once('`'))
+    {
         Some((_, rest)) => format!("unknown variant{rest}"),
         None => plain,
     }
@@ -314,9 +382,17 @@ mod tests {
     use http::HeaderValue;
 
     fn answer(status: u16, content_type: &'static str, body: &str) -> FailedAnswer {
-        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(content_type))]);
+        let headers =
+            HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(content_type))]);
         let status = StatusCode::from_u16(status).unwrap();
-        FailedAnswer::new("spawn_compute", RetryClass::Create, status, headers, body.as_bytes(), &["rpa_secret", "a\"b\nc"])
+        FailedAnswer::new(
+            "spawn_compute",
+            RetryClass::Create,
+            status,
+            headers,
+            body.as_bytes(),
+            &["rpa_secret", "a\"b\nc"],
+        )
     }
 
     #[test]
@@ -364,7 +440,13 @@ mod tests {
                 ErrorKind::Unavailable,
                 "a proxy in front of the cloud answered with a page",
             ),
-            (500, "application/json", "", ErrorKind::Unavailable, "internal server error"),
+            (
+                500,
+                "application/json",
+                "",
+                ErrorKind::Unavailable,
+                "internal server error",
+            ),
             (
                 422,
                 "application/json",
@@ -372,7 +454,13 @@ mod tests {
                 ErrorKind::Validation,
                 "field required; too long",
             ),
-            (409, "application/json", r#"{"trunca"#, ErrorKind::Conflict, "conflict"),
+            (
+                409,
+                "application/json",
+                r#"{"trunca"#,
+                ErrorKind::Conflict,
+                "conflict",
+            ),
         ];
         for (status, content_type, body, kind, message) in table {
             let error = answer(status, content_type, body).generic();
@@ -384,37 +472,81 @@ mod tests {
     fn a_block_by_the_front_is_not_a_bad_key() {
         let error = answer(403, "text/plain; charset=UTF-8", "error code: 1010").generic();
         assert_eq!(error.kind(), ErrorKind::Provider);
-        assert!(error.message().contains("blocked by the cloud's front"), "{error}");
-        assert_eq!(answer(403, "application/json", r#"{"detail":"no right"}"#).generic().kind(), ErrorKind::Forbidden);
+        assert!(
+            error.message().contains("blocked by the cloud's front"),
+            "{error}"
+        );
+        assert_eq!(
+            answer(403, "application/json", r#"{"detail":"no right"}"#)
+                .generic()
+                .kind(),
+            ErrorKind::Forbidden
+        );
     }
 
     #[test]
     fn only_definite_refusals_say_that_nothing_was_applied() {
-        for (status, unknown) in
-            [(500, true), (502, true), (504, true), (408, true), (303, true), (400, false), (401, false), (404, false)]
-        {
-            assert_eq!(answer(status, "text/plain", "x").outcome().is_unknown(), unknown, "{status}");
+        for (status, unknown) in [
+            (500, true),
+            (502, true),
+            (504, true),
+            (408, true),
+            (303, true),
+            (400, false),
+            (401, false),
+            (404, false),
+        ] {
+            assert_eq!(
+                answer(status, "text/plain", "x").outcome().is_unknown(),
+                unknown,
+                "{status}"
+            );
         }
-        assert_eq!(answer(429, "text/plain", "x").outcome(), Outcome::NotApplied(Next::SameLater));
+        assert_eq!(
+            answer(429, "text/plain", "x").outcome(),
+            Outcome::NotApplied(Next::SameLater)
+        );
     }
 
     #[test]
     fn echoed_secrets_are_scrubbed_before_anyone_sees_the_body() {
-        let failed = answer(422, "application/json", r#"{"detail":"bad key rpa_secret and env a\"b\nc"}"#);
-        assert_eq!(failed.message().as_deref(), Some("bad key [redacted] and env [redacted]"));
+        let failed = answer(
+            422,
+            "application/json",
+            r#"{"detail":"bad key rpa_secret and env a\"b\nc"}"#,
+        );
+        assert_eq!(
+            failed.message().as_deref(),
+            Some("bad key [redacted] and env [redacted]")
+        );
     }
 
     #[test]
     fn an_outcome_a_mapper_left_out_is_filled_in() {
-        let error = answer(500, "text/plain", "x").into_error(Some(|_| Some(Error::new(ErrorKind::Provider, "mapped"))));
-        assert_eq!((error.message(), error.status(), error.outcome().is_unknown()), ("mapped", Some(500), true));
+        let error = answer(500, "text/plain", "x")
+            .into_error(Some(|_| Some(Error::new(ErrorKind::Provider, "mapped"))));
+        assert_eq!(
+            (
+                error.message(),
+                error.status(),
+                error.outcome().is_unknown()
+            ),
+            ("mapped", Some(500), true)
+        );
     }
 
     #[test]
     fn cloud_text_is_cut_to_one_short_line() {
-        let failed = answer(400, "text/plain", &format!("a\nb\u{7} {}", "x".repeat(5000)));
+        let failed = answer(
+            400,
+            "text/plain",
+            &format!("a\nb\u{7} {}", "x".repeat(5000)),
+        );
         let message = failed.message().unwrap();
-        assert!(message.starts_with("a b x") && message.chars().count() <= LONGEST_MESSAGE + 1, "{message}");
+        assert!(
+            message.starts_with("a b x") && message.chars().count() <= LONGEST_MESSAGE + 1,
+            "{message}"
+        );
     }
 
     #[test]
@@ -423,6 +555,9 @@ mod tests {
             without_quotes(r#"invalid type: string "rpa\"_1", expected u64"#),
             r#"invalid type: string "…", expected u64"#
         );
-        assert_eq!(without_quotes("unknown variant `rpa_1`, expected `a` or `b`"), "unknown variant, expected `a` or `b`");
+        assert_eq!(
+            without_quotes("unknown variant `rpa_1`, expected `a` or `b`"),
+            "unknown variant, expected `a` or `b`"
+        );
     }
 }

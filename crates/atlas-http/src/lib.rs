@@ -1,8 +1,9 @@
 //! The one way out: every provider's HTTP goes through this stack.
 //!
-//! A [`Client`] is one API of one account. It adds the credential and a real `User-Agent`, paces the account, bounds the whole call
-//! by a deadline, repeats by class ([`atlas_core::RetryClass`]), caps what it reads, and turns failures into errors that say
-//! whether the cloud may have acted ([`atlas_core::Outcome`]). Beneath it is a [`Transport`]: hyper, or any tower `Service`.
+//! A [`Client`] is one API of one account. It adds the credential and a real `User-Agent`, paces
+//! the account, bounds the whole call by a deadline, repeats by class ([`atlas_core::RetryClass`]),
+//! caps what it reads, and turns failures into errors that say whether the cloud may have acted
+//! ([`atlas_core::Outcome`]). Beneath it is a [`Transport`]: hyper, or any tower `Service`.
 //!
 //! ```
 //! use atlas_core::config::{ApiKey, Origin};
@@ -26,7 +27,8 @@
 //! # Ok::<_, atlas_core::Error>(()) }).unwrap();
 //! ```
 //!
-//! Deliberately absent: what any cloud's answers mean (a provider's mapper says so), polling, proxies from the environment.
+//! Deliberately absent: what any cloud's answers mean (a provider's mapper says so), polling,
+//! proxies from the environment.
 
 mod answer;
 mod body;

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-/// Merges `opts` into `body`: objects key by key, anything else replaced. A `null` in `opts` is sent as `null`.
+/// Merges `opts` into `body`: objects key by key, anything else replaced. A `null` in `opts` is
+/// sent as `null`.
 ///
 /// ```
 /// use serde_json::json;

@@ -1,4 +1,5 @@
-//! How often an account may be called: pacing, blocks the cloud announced, calls under way, and the budget of repeats.
+//! How often an account may be called: pacing, blocks the cloud announced, calls under way, and the
+//! budget of repeats.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -9,7 +10,8 @@ use atlas_core::AccountLimits;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-/// The least time between two calls, on average, and how many may come at once before that average counts.
+/// The least time between two calls, on average, and how many may come at once before that average
+/// counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
     /// Time per call. Zero for no pacing.
@@ -32,7 +34,8 @@ impl Pace {
     }
 }
 
-/// The generic cell rate algorithm, on nanoseconds since the gate was made. Lock-free: one compare-and-swap per call.
+/// The generic cell rate algorithm, on nanoseconds since the gate was made. Lock-free: one
+/// compare-and-swap per call.
 #[derive(Debug)]
 struct Gcra {
     interval: u64,
@@ -44,10 +47,15 @@ struct Gcra {
 impl Gcra {
     fn new(pace: Pace) -> Self {
         let interval = nanos(pace.interval);
-        Self { interval, tolerance: interval.saturating_mul(u64::from(pace.burst.max(1) - 1)), due: AtomicU64::new(0) }
+        Self {
+            interval,
+            tolerance: interval.saturating_mul(u64::from(pace.burst.max(1) - 1)),
+            due: AtomicU64::new(0),
+        }
     }
 
-    /// Takes the next slot, unless it comes after `latest`: then nothing is taken and the slot's time is the error.
+    /// Takes the next slot, unless it comes after `latest`: then nothing is taken and the slot's
+    /// time is the error.
     fn reserve(&self, now: u64, latest: u64) -> Result<u64, u64> {
         if self.interval == 0 {
             return Ok(now);
@@ -80,11 +88,17 @@ struct Operation {
 
 impl Operation {
     fn new(pace: Pace) -> Self {
-        Self { pace, shared: Gcra::new(pace), keyed: Mutex::default() }
+        Self {
+            pace,
+            shared: Gcra::new(pace),
+            keyed: Mutex::default(),
+        }
     }
 
     fn reserve(&self, key: Option<&str>, now: u64, latest: u64) -> Result<u64, u64> {
-        let Some(key) = key else { return self.shared.reserve(now, latest) };
+        let Some(key) = key else {
+            return self.shared.reserve(now, latest);
+        };
         let gcra = {
             let mut keyed = self.keyed.lock().unwrap_or_else(PoisonError::into_inner);
             if keyed.len() >= KEYED_SWEEP {
@@ -92,15 +106,19 @@ impl Operation {
             }
             match keyed.get(key) {
                 Some(gcra) => gcra.clone(),
-                None => keyed.entry(key.to_owned()).or_insert(Arc::new(Gcra::new(self.pace))).clone(),
+                None => keyed
+                    .entry(key.to_owned())
+                    .or_insert(Arc::new(Gcra::new(self.pace)))
+                    .clone(),
             }
         };
         gcra.reserve(now, latest)
     }
 }
 
-/// The longest that an announcement is believed. A day's window may be used up, but a machine that bills must be given back before
-/// that: after this we ask again, and are refused with a 429 if it is so.
+/// The longest that an announcement is believed. A day's window may be used up, but a machine that
+/// bills must be given back before that: after this we ask again, and are refused with a 429 if it
+/// is so.
 const MOST_BELIEVED: Duration = Duration::from_secs(120);
 
 /// Why a call may not start before its deadline.
@@ -128,17 +146,30 @@ impl Gate {
     pub(crate) fn new(limits: &AccountLimits, operations: &BTreeMap<&'static str, Pace>) -> Self {
         Self {
             epoch: Instant::now(),
-            account: Gcra::new(Pace { interval: limits.call_interval, burst: limits.burst }),
-            operations: operations.iter().map(|(name, pace)| (*name, Operation::new(*pace))).collect(),
-            under_way: Semaphore::new((limits.concurrency.max(1) as usize).min(Semaphore::MAX_PERMITS)),
+            account: Gcra::new(Pace {
+                interval: limits.call_interval,
+                burst: limits.burst,
+            }),
+            operations: operations
+                .iter()
+                .map(|(name, pace)| (*name, Operation::new(*pace)))
+                .collect(),
+            under_way: Semaphore::new(
+                (limits.concurrency.max(1) as usize).min(Semaphore::MAX_PERMITS),
+            ),
             blocked_until: AtomicU64::new(0),
             budget: RetryBudget::new(),
         }
     }
 
-    /// Takes a slot of the account and of the operation and says when it is; `None` for now. Refuses when there is none before the
-    /// deadline, and takes none then.
-    fn slot(&self, operation: &str, key: Option<&str>, deadline: Instant) -> Result<Option<Instant>, Refusal> {
+    /// Takes a slot of the account and of the operation and says when it is; `None` for now.
+    /// Refuses when there is none before the deadline, and takes none then.
+    fn slot(
+        &self,
+        operation: &str,
+        key: Option<&str>,
+        deadline: Instant,
+    ) -> Result<Option<Instant>, Refusal> {
         let at = Instant::now();
         let (now, latest) = (self.at(at), self.at(deadline));
         let blocked = self.blocked_until.load(Ordering::Acquire).max(now);
@@ -151,18 +182,33 @@ impl Gate {
             Some(pace) => pace.reserve(key, now, latest).map_err(paced)?,
             None => now,
         };
-        let slot = self.account.reserve(now, latest).map_err(paced)?.max(operation).max(blocked);
+        let slot = self
+            .account
+            .reserve(now, latest)
+            .map_err(paced)?
+            .max(operation)
+            .max(blocked);
         Ok((slot > now).then(|| at + Duration::from_nanos(slot - now)))
     }
 
-    /// Waits for a slot of the account and of the operation. Refuses at once when there is none before the deadline.
+    /// Waits for a slot of the account and of the operation. Refuses at once when there is none
+    /// before the deadline.
     ///
-    /// Cancel safe, but a slot taken stays taken: the account then waits an interval more than it must.
-    pub(crate) async fn admit(&self, operation: &str, key: Option<&str>, deadline: Instant) -> Result<(), Refusal> {
-        let Some(mut slot) = self.slot(operation, key, deadline)? else { return Ok(()) };
+    /// Cancel safe, but a slot taken stays taken: the account then waits an interval more than it
+    /// must.
+    pub(crate) async fn admit(
+        &self,
+        operation: &str,
+        key: Option<&str>,
+        deadline: Instant,
+    ) -> Result<(), Refusal> {
+        let Some(mut slot) = self.slot(operation, key, deadline)? else {
+            return Ok(());
+        };
         loop {
             tokio::time::sleep_until(slot).await;
-            // A block may have been announced while we waited. The slot is ours; only the block is waited for.
+            // A block may have been announced while we waited. The slot is ours; only the block is
+            // waited for.
             let at = Instant::now();
             let (now, blocked) = (self.at(at), self.blocked_until.load(Ordering::Acquire));
             if blocked <= now {
@@ -180,13 +226,19 @@ impl Gate {
         if let Ok(permit) = self.under_way.try_acquire() {
             return permit;
         }
-        self.under_way.acquire().await.expect("the semaphore is never closed")
+        self.under_way
+            .acquire()
+            .await
+            .expect("the semaphore is never closed")
     }
 
     /// The cloud announced that nothing is left of a window that ends in `wait`.
     pub(crate) fn block_for(&self, wait: Duration) {
         let wait = wait.min(MOST_BELIEVED);
-        self.blocked_until.fetch_max(self.at(Instant::now()).saturating_add(nanos(wait)), Ordering::AcqRel);
+        self.blocked_until.fetch_max(
+            self.at(Instant::now()).saturating_add(nanos(wait)),
+            Ordering::AcqRel,
+        );
     }
 
     /// A call succeeded: a tenth of a repeat is earned.
@@ -204,7 +256,8 @@ impl Gate {
     }
 }
 
-/// How many repeats an account may make: a tenth of what succeeded, at most ten saved up, and a trickle when nothing succeeds.
+/// How many repeats an account may make: a tenth of what succeeded, at most ten saved up, and a
+/// trickle when nothing succeeds.
 ///
 /// Without it every caller's own retries multiply the load on a cloud that is failing.
 #[derive(Debug)]
@@ -219,22 +272,36 @@ impl RetryBudget {
     const MOST: i64 = 10 * Self::REPEAT;
 
     fn new() -> Self {
-        let trickle = Gcra::new(Pace { interval: Duration::from_secs(1), burst: 10 });
-        Self { earned: AtomicI64::new(0), trickle }
+        let trickle = Gcra::new(Pace {
+            interval: Duration::from_secs(1),
+            burst: 10,
+        });
+        Self {
+            earned: AtomicI64::new(0),
+            trickle,
+        }
     }
 
     fn earn(&self) {
-        // A lost race loses a tenth; a plain load keeps the common case, a full budget, off the shared cache line.
+        // A lost race loses a tenth; a plain load keeps the common case, a full budget, off the
+        // shared cache line.
         let earned = self.earned.load(Ordering::Relaxed);
         if earned < Self::MOST {
-            let _ = self.earned.compare_exchange(earned, earned + 1, Ordering::AcqRel, Ordering::Relaxed);
+            let _ = self.earned.compare_exchange(
+                earned,
+                earned + 1,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            );
         }
     }
 
     fn spend(&self, now: u64) -> bool {
         let paid = self
             .earned
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |earned| (earned >= Self::REPEAT).then(|| earned - Self::REPEAT));
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |earned| {
+                (earned >= Self::REPEAT).then(|| earned - Self::REPEAT)
+            });
         paid.is_ok() || self.trickle.reserve(now, now).is_ok()
     }
 }

@@ -1,18 +1,24 @@
-//! What a cloud's headers say about waiting: `Retry-After`, and `RateLimit` with `RateLimit-Policy`.
+//! What a cloud's headers say about waiting: `Retry-After`, and `RateLimit` with
+//! `RateLimit-Policy`.
 
 use std::time::Duration;
 
 use atlas_core::Timestamp;
 use http::{HeaderMap, HeaderName, header};
 
-/// Longer waits than a day are cut: no sleep of ours is longer, and a header must not overflow a timer.
+/// Longer waits than a day are cut: no sleep of ours is longer, and a header must not overflow a
+/// timer.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// How long the answer asks us to wait: seconds, or an HTTP date against our clock (RFC 9110 §10.2.3).
-pub(crate) fn retry_after(headers: &HeaderMap, now: impl FnOnce() -> Timestamp) -> Option<Duration> {
+/// How long the answer asks us to wait: seconds, or an HTTP date against our clock (RFC 9110
+/// §10.2.3).
+pub(crate) fn retry_after(
+    headers: &HeaderMap,
+    now: impl FnOnce() -> Timestamp,
+) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match text.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
@@ -31,8 +37,9 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: impl FnOnce() -> Timestamp) 
 
 /// How long until a window that has nothing left ends: the longest of the empty ones.
 ///
-/// The form is that of the IETF draft (`draft-ietf-httpapi-ratelimit-headers`): `"minute";r=57;t=12, "hour";r=2800;t=1812`.
-/// A window without `t` ends after the `w` of its policy.
+/// The form is that of the IETF draft (`draft-ietf-httpapi-ratelimit-headers`):
+/// `"minute";r=57;t=12, "hour";r=2800;t=1812`. A window without `t` ends after the `w` of its
+/// policy.
 pub(crate) fn empty_window(headers: &HeaderMap) -> Option<Duration> {
     let limits = headers.get(&RATELIMIT)?.to_str().ok()?;
     // Nearly every answer: nothing is used up, and nothing need be parsed.
@@ -44,7 +51,9 @@ pub(crate) fn empty_window(headers: &HeaderMap) -> Option<Duration> {
         .filter_map(|item| {
             item.parameter("t").or_else(|| {
                 let policies = headers.get(&RATELIMIT_POLICY)?.to_str().ok()?;
-                items(policies).find(|policy| policy.name == item.name)?.parameter("w")
+                items(policies)
+                    .find(|policy| policy.name == item.name)?
+                    .parameter("w")
             })
         })
         .max()
@@ -65,7 +74,8 @@ impl Item<'_> {
     }
 }
 
-/// The items of a structured-field list. Names are quoted strings or tokens; a comma inside quotes is the name's.
+/// The items of a structured-field list. Names are quoted strings or tokens; a comma inside quotes
+/// is the name's.
 fn items(list: &str) -> impl Iterator<Item = Item<'_>> {
     let mut quoted = false;
     list.split(move |c: char| {
@@ -75,7 +85,10 @@ fn items(list: &str) -> impl Iterator<Item = Item<'_>> {
     .map(|item| {
         let item = item.trim();
         let (name, parameters) = item.split_once(';').unwrap_or((item, ""));
-        Item { name: name.trim(), parameters }
+        Item {
+            name: name.trim(),
+            parameters,
+        }
     })
 }
 
@@ -86,19 +99,32 @@ mod tests {
     use proptest::prelude::*;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| {
+                (
+                    http::HeaderName::from_static(name),
+                    HeaderValue::from_str(value).unwrap(),
+                )
+            })
+            .collect()
     }
 
     fn wait(value: &str) -> Option<Duration> {
         // 2026-11-21T10:00:00Z
-        retry_after(&headers(&[("retry-after", value)]), || Timestamp::from_unix_seconds(1_795_255_200))
+        retry_after(&headers(&[("retry-after", value)]), || {
+            Timestamp::from_unix_seconds(1_795_255_200)
+        })
     }
 
     #[test]
     fn retry_after_is_read_as_seconds_and_as_a_date() {
         assert_eq!(wait("30"), Some(Duration::from_secs(30)));
         assert_eq!(wait("1.5"), Some(Duration::from_millis(1500)));
-        assert_eq!(wait("Sat, 21 Nov 2026 10:00:20 GMT"), Some(Duration::from_secs(20)));
+        assert_eq!(
+            wait("Sat, 21 Nov 2026 10:00:20 GMT"),
+            Some(Duration::from_secs(20))
+        );
         assert_eq!(wait("Sat, 21 Nov 2026 09:00:00 GMT"), Some(Duration::ZERO));
         assert_eq!(wait("99999999999999999999999"), Some(LONGEST));
         assert_eq!((wait("soon"), wait("-1"), wait("")), (None, None, None));
@@ -106,11 +132,20 @@ mod tests {
 
     #[test]
     fn only_an_empty_window_makes_us_wait_and_the_longest_of_them_counts() {
-        let left = headers(&[("ratelimit", r#""minute";r=57;t=12, "hour";r=2800;t=1812, "day";r=49500;t=45012"#)]);
+        let left = headers(&[(
+            "ratelimit",
+            r#""minute";r=57;t=12, "hour";r=2800;t=1812, "day";r=49500;t=45012"#,
+        )]);
         assert_eq!(empty_window(&left), None);
-        let empty = headers(&[("ratelimit", r#""minute";r=0;t=12, "hour";r=0;t=1812, "day";r=1;t=45012"#)]);
+        let empty = headers(&[(
+            "ratelimit",
+            r#""minute";r=0;t=12, "hour";r=0;t=1812, "day";r=1;t=45012"#,
+        )]);
         assert_eq!(empty_window(&empty), Some(Duration::from_secs(1812)));
-        let policy = headers(&[("ratelimit", r#""a,b";r=0"#), ("ratelimit-policy", r#""x";q=1;w=5, "a,b";q=60;w=60"#)]);
+        let policy = headers(&[
+            ("ratelimit", r#""a,b";r=0"#),
+            ("ratelimit-policy", r#""x";q=1;w=5, "a,b";q=60;w=60"#),
+        ]);
         assert_eq!(empty_window(&policy), Some(Duration::from_secs(60)));
     }
 

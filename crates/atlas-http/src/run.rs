@@ -34,11 +34,12 @@ impl Client {
     /// Makes the call and reads its answer whole. All of it, repeats included, within the deadline.
     ///
     /// # Errors
-    /// As the status and the provider's mapper say; `timeout`, `transport` and `rate_limited` otherwise. The outcome says whether
-    /// the cloud may have acted.
+    /// As the status and the provider's mapper say; `timeout`, `transport` and `rate_limited`
+    /// otherwise. The outcome says whether the cloud may have acted.
     ///
     /// # Cancel safety
-    /// A dropped future of class `Safe` loses nothing. Of the others it loses whether the cloud acted: run them in a tracked task.
+    /// A dropped future of class `Safe` loses nothing. Of the others it loses whether the cloud
+    /// acted: run them in a tracked task.
     pub async fn call(&self, cx: &CallContext, mut call: Call) -> Result<Answer> {
         let span = self.span(&call);
         if span.is_disabled() {
@@ -47,7 +48,12 @@ impl Client {
         // Boxed, so that the future of a call that nobody traces is not twice as large.
         Box::pin(async {
             let answer = self.run(cx, &mut call, Whole).await;
-            record(&Span::current(), answer.as_ref().map(|answer| (answer.status, answer.resends)));
+            record(
+                &Span::current(),
+                answer
+                    .as_ref()
+                    .map(|answer| (answer.status, answer.resends)),
+            );
             answer
         })
         .instrument(span)
@@ -62,23 +68,31 @@ impl Client {
         self.call(cx, call).await?.json()
     }
 
-    /// Makes the call and gives its answer as it comes: logs, events. The deadline holds until the answer's head, the call's idle
-    /// timeout from then on. The size cap does not apply.
+    /// Makes the call and gives its answer as it comes: logs, events. The deadline holds until the
+    /// answer's head, the call's idle timeout from then on. The size cap does not apply.
     ///
     /// # Errors
     /// As [`Client::call`].
-    pub async fn call_streaming(&self, cx: &CallContext, mut call: Call) -> Result<StreamingAnswer> {
+    pub async fn call_streaming(
+        &self,
+        cx: &CallContext,
+        mut call: Call,
+    ) -> Result<StreamingAnswer> {
         let span = self.span(&call);
         async {
             let answer = self.run(cx, &mut call, Streamed).await;
-            record(&Span::current(), answer.as_ref().map(|answer| (answer.status, 0)));
+            record(
+                &Span::current(),
+                answer.as_ref().map(|answer| (answer.status, 0)),
+            );
             answer
         }
         .instrument(span)
         .await
     }
 
-    /// The span of one call. Field names are OpenTelemetry's; no query, header or body is ever among them.
+    /// The span of one call. Field names are OpenTelemetry's; no query, header or body is ever
+    /// among them.
     fn span(&self, call: &Call) -> Span {
         let inner = &*self.0;
         tracing::info_span!(
@@ -97,20 +111,36 @@ impl Client {
         )
     }
 
-    async fn run<R: Reading>(&self, cx: &CallContext, call: &mut Call, reading: R) -> Result<R::Answer> {
+    async fn run<R: Reading>(
+        &self,
+        cx: &CallContext,
+        call: &mut Call,
+        reading: R,
+    ) -> Result<R::Answer> {
         let inner = &*self.0;
         let named = |error: Error, call: &Call| error.during(&inner.provider, call.operation);
         if let Err(wrong) = call.take_wrong() {
             return Err(named(wrong, call));
         }
-        let own = cx.timeout().or_else(|| call.more().and_then(|more| more.timeout));
-        let deadline = Instant::now() + own.unwrap_or(inner.limits.call_deadline).min(LONGEST_DEADLINE);
+        let own = cx
+            .timeout()
+            .or_else(|| call.more().and_then(|more| more.timeout));
+        let deadline = Instant::now()
+            + own
+                .unwrap_or(inner.limits.call_deadline)
+                .min(LONGEST_DEADLINE);
         let mut progress = Progress::default();
-        let tries = Tries { client: self, cx, call, deadline };
-        let result = match tokio::time::timeout_at(deadline, tries.run(&mut progress, reading)).await {
-            Ok(result) => result,
-            Err(_) => Err(progress.timed_out(call.class)),
+        let tries = Tries {
+            client: self,
+            cx,
+            call,
+            deadline,
         };
+        let result =
+            match tokio::time::timeout_at(deadline, tries.run(&mut progress, reading)).await {
+                Ok(result) => result,
+                Err(_) => Err(progress.timed_out(call.class)),
+            };
         result.map_err(|error| named(error, call))
     }
 }
@@ -132,11 +162,17 @@ impl Progress {
         if !self.under_way {
             return match self.last {
                 Some(last) => last,
-                None => Error::new(ErrorKind::Timeout, "the deadline passed before the call could start"),
+                None => Error::new(
+                    ErrorKind::Timeout,
+                    "the deadline passed before the call could start",
+                ),
             };
         }
-        // hyper-util tells the connection before it gives it the request: without one, nothing was sent.
-        let unsent = self.connection.is_some_and(|capture| capture.connection_metadata().is_none());
+        // hyper-util tells the connection before it gives it the request: without one, nothing was
+        // sent.
+        let unsent = self
+            .connection
+            .is_some_and(|capture| capture.connection_metadata().is_none());
         if unsent && !self.perhaps_applied {
             return Error::new(ErrorKind::Timeout, "no connection before the deadline");
         }
@@ -161,17 +197,28 @@ struct Own {
 
 impl Own {
     fn new(cx: &CallContext, inner: &Inner) -> Result<Self> {
-        let base = cx.base_url().map(|url| Base::parse(url, inner.allow_plain_http)).transpose()?;
+        let base = cx
+            .base_url()
+            .map(|url| Base::parse(url, inner.allow_plain_http))
+            .transpose()?;
         if let Some(base) = &base {
             let span = Span::current();
             span.record("server.address", base.authority.host());
             span.record("server.port", base.port);
         }
-        let key = |secret: &Secret| ApiKey { secret: secret.clone(), origin: Origin::Call };
+        let key = |secret: &Secret| ApiKey {
+            secret: secret.clone(),
+            origin: Origin::Call,
+        };
         Ok(Self {
             base,
-            authorizer: cx.api_key().map(|secret| Authorizer::key(inner.scheme, key(secret))).transpose()?,
-            transport: cx.extension::<CallLayers>().map(|layers| layers.wrap(inner.transport.clone())),
+            authorizer: cx
+                .api_key()
+                .map(|secret| Authorizer::key(inner.scheme, key(secret)))
+                .transpose()?,
+            transport: cx
+                .extension::<CallLayers>()
+                .map(|layers| layers.wrap(inner.transport.clone())),
         })
     }
 }
@@ -186,7 +233,10 @@ struct Tries<'a> {
 impl Tries<'_> {
     async fn run<R: Reading>(&self, progress: &mut Progress, reading: R) -> Result<R::Answer> {
         let (inner, call) = (&*self.client.0, self.call);
-        let own = if self.cx.base_url().is_some() || self.cx.api_key().is_some() || self.cx.extension::<CallLayers>().is_some() {
+        let own = if self.cx.base_url().is_some()
+            || self.cx.api_key().is_some()
+            || self.cx.extension::<CallLayers>().is_some()
+        {
             Some(Box::new(Own::new(self.cx, inner)?))
         } else {
             None
@@ -195,8 +245,12 @@ impl Tries<'_> {
         let one = One {
             tries: self,
             base: own.and_then(|own| own.base.as_ref()).unwrap_or(&inner.base),
-            authorizer: own.and_then(|own| own.authorizer.as_ref()).unwrap_or(&inner.authorizer),
-            transport: own.and_then(|own| own.transport.as_ref()).unwrap_or(&inner.transport),
+            authorizer: own
+                .and_then(|own| own.authorizer.as_ref())
+                .unwrap_or(&inner.authorizer),
+            transport: own
+                .and_then(|own| own.transport.as_ref())
+                .unwrap_or(&inner.transport),
         };
         let retries = self.cx.retries().unwrap_or(inner.retries);
         let mut renewed = false;
@@ -214,7 +268,11 @@ impl Tries<'_> {
                 Err(failure) => failure,
             };
             progress.under_way = false;
-            let Failure { mut error, may_repeat, renew } = failure;
+            let Failure {
+                mut error,
+                may_repeat,
+                renew,
+            } = failure;
             progress.perhaps_applied |= error.outcome().is_unknown();
             if progress.perhaps_applied && error.outcome() == &Outcome::NeverSent {
                 // This try did nothing, but an earlier one may have.
@@ -226,7 +284,8 @@ impl Tries<'_> {
             }
             let wait = match (renews, error.retry_after()) {
                 (true, _) => Duration::ZERO,
-                // A little later than told, so that all who were told the same do not come back at once.
+                // A little later than told, so that all who were told the same do not come back at
+                // once.
                 (false, Some(told)) => told + inner.backoff.delay(0, &*inner.entropy) / 4,
                 (false, None) => inner.backoff.delay(progress.resends, &*inner.entropy),
             };
@@ -254,11 +313,19 @@ struct Failure {
 
 impl Failure {
     fn new(error: Error, class: RetryClass) -> Self {
-        Self { may_repeat: error.is_retryable(class), error, renew: false }
+        Self {
+            may_repeat: error.is_retryable(class),
+            error,
+            renew: false,
+        }
     }
 
     fn last(error: Error) -> Self {
-        Self { error, may_repeat: false, renew: false }
+        Self {
+            error,
+            may_repeat: false,
+            renew: false,
+        }
     }
 }
 
@@ -272,27 +339,47 @@ struct One<'a> {
 
 impl One<'_> {
     /// Sends the request when the account may, and gives back a good answer's head.
-    async fn go(&self, progress: &mut Progress) -> Result<(Response<Body>, SemaphorePermit<'_>), Failure> {
-        let Tries { client, call, deadline, .. } = self.tries;
+    async fn go(
+        &self,
+        progress: &mut Progress,
+    ) -> Result<(Response<Body>, SemaphorePermit<'_>), Failure> {
+        let Tries {
+            client,
+            call,
+            deadline,
+            ..
+        } = self.tries;
         let inner = &*client.0;
         let pace_key = call.more().and_then(|more| more.pace_key.as_deref());
         if let Err(refusal) = inner.gate.admit(call.operation, pace_key, *deadline).await {
-            return Err(Failure::last(progress.last.take().unwrap_or_else(|| not_admitted(refusal))));
+            return Err(Failure::last(
+                progress
+                    .last
+                    .take()
+                    .unwrap_or_else(|| not_admitted(refusal)),
+            ));
         }
         let place = inner.gate.enter().await;
         let renewed = match self.authorizer {
-            Authorizer::Source(source) if call.authorized => {
-                Some(Box::new(Authorization::from(&**source).await.map_err(Failure::last)?))
-            }
+            Authorizer::Source(source) if call.authorized => Some(Box::new(
+                Authorization::from(&**source)
+                    .await
+                    .map_err(Failure::last)?,
+            )),
             _ => None,
         };
         if Instant::now() >= *deadline {
-            // Whoever got a place at the very end must not leave: it would be lost in the same instant.
-            return Err(Failure::last(std::mem::take(progress).timed_out(call.class)));
+            // Whoever got a place at the very end must not leave: it would be lost in the same
+            // instant.
+            return Err(Failure::last(
+                std::mem::take(progress).timed_out(call.class),
+            ));
         }
         let mut moved = None;
         for redirects in 0.. {
-            let sent = self.send(progress, moved.as_deref(), renewed.as_deref()).map_err(Failure::last)?;
+            let sent = self
+                .send(progress, moved.as_deref(), renewed.as_deref())
+                .map_err(Failure::last)?;
             let answer = match sent.await {
                 Ok(answer) => answer,
                 Err(cause) => return Err(self.not_carried(cause)),
@@ -301,10 +388,17 @@ impl One<'_> {
                 inner.gate.block_for(window);
             }
             let status = answer.status();
-            if status.is_success() || call.more().is_some_and(|more| more.accepted.contains(&status.as_u16())) {
+            if status.is_success()
+                || call
+                    .more()
+                    .is_some_and(|more| more.accepted.contains(&status.as_u16()))
+            {
                 return Ok((answer, place));
             }
-            match self.redirect(moved.as_deref(), &answer).filter(|_| redirects < MOST_REDIRECTS) {
+            match self
+                .redirect(moved.as_deref(), &answer)
+                .filter(|_| redirects < MOST_REDIRECTS)
+            {
                 Some(to) => moved = Some(Box::new(to)),
                 None => return Err(Box::pin(self.refused(answer, renewed.as_deref())).await),
             }
@@ -312,18 +406,33 @@ impl One<'_> {
         unreachable!("the loop ends by returning: redirects are counted")
     }
 
-    /// Hands the request to the transport. Apart from `go`, so that its future does not keep room for a request that is gone.
-    fn send(&self, progress: &mut Progress, moved: Option<&Uri>, renewed: Option<&Authorization>) -> Result<TransportFuture> {
+    /// Hands the request to the transport. Apart from `go`, so that its future does not keep room
+    /// for a request that is gone.
+    fn send(
+        &self,
+        progress: &mut Progress,
+        moved: Option<&Uri>,
+        renewed: Option<&Authorization>,
+    ) -> Result<TransportFuture> {
         let mut request = self.request(moved, renewed)?;
-        // Only a create needs to know; for the others an unknown outcome costs nothing but a repeat.
+        // Only a create needs to know; for the others an unknown outcome costs nothing but a
+        // repeat.
         let watched = self.tries.call.class == RetryClass::Create;
-        progress.connection = if watched { self.transport.watch(&mut request) } else { None };
+        progress.connection = if watched {
+            self.transport.watch(&mut request)
+        } else {
+            None
+        };
         progress.under_way = true;
         Ok(self.transport.send(request))
     }
 
     /// The request, anew for each try: to the call's own URL, or to where it was redirected.
-    fn request(&self, moved: Option<&Uri>, renewed: Option<&Authorization>) -> Result<Request<Body>> {
+    fn request(
+        &self,
+        moved: Option<&Uri>,
+        renewed: Option<&Authorization>,
+    ) -> Result<Request<Body>> {
         let (inner, call) = (&*self.tries.client.0, self.tries.call);
         let mut request = Request::new(call.body.clone().map_or_else(Body::empty, Body::from));
         *request.method_mut() = call.method.clone();
@@ -342,7 +451,10 @@ impl One<'_> {
             headers.insert(name.clone(), value.clone());
         }
         if let Some(more) = call.more() {
-            let typed = [(header::CONTENT_TYPE, &more.content_type), (header::ACCEPT, &more.accept)];
+            let typed = [
+                (header::CONTENT_TYPE, &more.content_type),
+                (header::ACCEPT, &more.accept),
+            ];
             for (name, value) in typed {
                 if let Some(value) = value {
                     headers.insert(name, value.clone());
@@ -363,7 +475,8 @@ impl One<'_> {
         Ok(request)
     }
 
-    /// Where to go instead: only a GET, and only on the same scheme, host and port, because the key goes along.
+    /// Where to go instead: only a GET, and only on the same scheme, host and port, because the key
+    /// goes along.
     fn redirect(&self, from: Option<&Uri>, answer: &Response<Body>) -> Option<Uri> {
         let is_move = matches!(answer.status().as_u16(), 301 | 302 | 307 | 308);
         if !is_move || self.tries.call.method != Method::GET {
@@ -380,10 +493,21 @@ impl One<'_> {
             return Uri::from_parts(parts).ok();
         }
         let to: Uri = to.parse().ok()?;
-        let port = |uri: &Uri| uri.port_u16().or(if uri.scheme_str() == Some("https") { Some(443) } else { Some(80) });
+        let port = |uri: &Uri| {
+            uri.port_u16().or(if uri.scheme_str() == Some("https") {
+                Some(443)
+            } else {
+                Some(80)
+            })
+        };
         let same = to.scheme() == from.scheme()
-            && to.authority().is_some_and(|authority| !authority.as_str().contains('@'))
-            && to.host().zip(from.host()).is_some_and(|(to, from)| to.eq_ignore_ascii_case(from))
+            && to
+                .authority()
+                .is_some_and(|authority| !authority.as_str().contains('@'))
+            && to
+                .host()
+                .zip(from.host())
+                .is_some_and(|(to, from)| to.eq_ignore_ascii_case(from))
             && port(&to) == port(&from);
         same.then_some(to)
     }
@@ -392,8 +516,17 @@ impl One<'_> {
     fn not_carried(&self, cause: BoxError) -> Failure {
         let class = self.tries.call.class;
         let (never_sent, message) = TransportError::read(&cause);
-        let outcome = if never_sent { Outcome::NeverSent } else { lost(class) };
-        Failure::new(Error::new(ErrorKind::Transport, message).outcome_is(outcome).with_source(cause), class)
+        let outcome = if never_sent {
+            Outcome::NeverSent
+        } else {
+            lost(class)
+        };
+        Failure::new(
+            Error::new(ErrorKind::Transport, message)
+                .outcome_is(outcome)
+                .with_source(cause),
+            class,
+        )
     }
 
     /// An answer that is an error.
@@ -402,9 +535,16 @@ impl One<'_> {
         let inner = &*client.0;
         let (parts, body) = answer.into_parts();
         // The status counts even where the body was cut or is too long.
-        let bytes = Gather::new(body, inner.max_answer).await.unwrap_or_default();
+        let bytes = Gather::new(body, inner.max_answer)
+            .await
+            .unwrap_or_default();
         let secret = renewed.map(|renewed| &renewed.secret);
-        let bare = secret.map(|secret| secret.expose().split_once(' ').map_or(secret.expose(), |(_, token)| token));
+        let bare = secret.map(|secret| {
+            secret
+                .expose()
+                .split_once(' ')
+                .map_or(secret.expose(), |(_, token)| token)
+        });
         let scrub = call.more().map_or(&[][..], |more| &more.scrub);
         let secrets: Vec<&str> = self
             .authorizer
@@ -414,15 +554,31 @@ impl One<'_> {
             .chain(bare)
             .chain(scrub.iter().map(Secret::expose))
             .collect();
-        let mut failed = FailedAnswer::new(call.operation, call.class, parts.status, parts.headers, &bytes, &secrets);
-        failed.retry_after = retry_after::retry_after(&failed.headers, || inner.clock.now()).or_else(|| {
-            (failed.status == StatusCode::TOO_MANY_REQUESTS).then(|| retry_after::empty_window(&failed.headers)).flatten()
-        });
-        failed.origin = if call.authorized { self.authorizer.origin() } else { None };
+        let mut failed = FailedAnswer::new(
+            call.operation,
+            call.class,
+            parts.status,
+            parts.headers,
+            &bytes,
+            &secrets,
+        );
+        failed.retry_after = retry_after::retry_after(&failed.headers, || inner.clock.now())
+            .or_else(|| {
+                (failed.status == StatusCode::TOO_MANY_REQUESTS)
+                    .then(|| retry_after::empty_window(&failed.headers))
+                    .flatten()
+            });
+        failed.origin = if call.authorized {
+            self.authorizer.origin()
+        } else {
+            None
+        };
         let unauthorized = failed.status == StatusCode::UNAUTHORIZED;
         let error = failed.into_error(inner.mapper);
         let mut failure = Failure::new(error, call.class);
-        if let (true, Authorizer::Source(source), Some(secret)) = (unauthorized, self.authorizer, secret) {
+        if let (true, Authorizer::Source(source), Some(secret)) =
+            (unauthorized, self.authorizer, secret)
+        {
             source.rejected(secret);
             failure.renew = true;
         }
@@ -433,14 +589,16 @@ impl One<'_> {
 /// Our own pacing, or a block the cloud announced, leaves no room before the deadline.
 fn not_admitted(refusal: Refusal) -> Error {
     match refusal {
-        Refusal::Paced(wait) => {
-            Error::new(ErrorKind::Timeout, "the account's pace leaves no room for the call before its deadline")
-                .with_retry_after(wait)
-        }
-        Refusal::Blocked(wait) => {
-            Error::new(ErrorKind::RateLimited, "the cloud announced that its limit is used up until after the deadline")
-                .with_retry_after(wait)
-        }
+        Refusal::Paced(wait) => Error::new(
+            ErrorKind::Timeout,
+            "the account's pace leaves no room for the call before its deadline",
+        )
+        .with_retry_after(wait),
+        Refusal::Blocked(wait) => Error::new(
+            ErrorKind::RateLimited,
+            "the cloud announced that its limit is used up until after the deadline",
+        )
+        .with_retry_after(wait),
     }
 }
 
@@ -477,7 +635,12 @@ struct Whole;
 impl Reading for Whole {
     type Answer = Answer;
 
-    async fn read(&self, one: &One<'_>, answer: Response<Body>, resends: u32) -> Result<Answer, Failure> {
+    async fn read(
+        &self,
+        one: &One<'_>,
+        answer: Response<Body>,
+        resends: u32,
+    ) -> Result<Answer, Failure> {
         let Tries { client, call, .. } = one.tries;
         let (parts, body) = answer.into_parts();
         let whole = Gather::new(body, client.0.max_answer).await;
@@ -500,10 +663,13 @@ impl Reading for Whole {
                 Err(Failure::last(answer.misunderstood(&message)))
             }
             Err(Cut::Broken(cause)) => {
-                let error = Error::new(ErrorKind::Transport, "the connection broke in the middle of the answer")
-                    .outcome_is(lost(call.class))
-                    .with_status(parts.status.as_u16())
-                    .with_source(cause);
+                let error = Error::new(
+                    ErrorKind::Transport,
+                    "the connection broke in the middle of the answer",
+                )
+                .outcome_is(lost(call.class))
+                .with_status(parts.status.as_u16())
+                .with_source(cause);
                 Err(Failure::new(error, call.class))
             }
         }
@@ -515,10 +681,19 @@ struct Streamed;
 impl Reading for Streamed {
     type Answer = StreamingAnswer;
 
-    async fn read(&self, one: &One<'_>, answer: Response<Body>, _: u32) -> Result<StreamingAnswer, Failure> {
+    async fn read(
+        &self,
+        one: &One<'_>,
+        answer: Response<Body>,
+        _: u32,
+    ) -> Result<StreamingAnswer, Failure> {
         let Tries { client, call, .. } = one.tries;
         let (parts, body) = answer.into_parts();
-        let idle = call.more().and_then(|more| more.idle_timeout).unwrap_or(DEFAULT_IDLE_TIMEOUT).min(LONGEST_DEADLINE);
+        let idle = call
+            .more()
+            .and_then(|more| more.idle_timeout)
+            .unwrap_or(DEFAULT_IDLE_TIMEOUT)
+            .min(LONGEST_DEADLINE);
         Ok(StreamingAnswer {
             client: client.0.clone(),
             operation: call.operation,
@@ -548,7 +723,12 @@ struct Gather {
 
 impl Gather {
     fn new(body: Body, most: usize) -> Self {
-        Self { body, most, first: Bytes::new(), rest: BytesMut::new() }
+        Self {
+            body,
+            most,
+            first: Bytes::new(),
+            rest: BytesMut::new(),
+        }
     }
 }
 
@@ -561,7 +741,9 @@ impl Future for Gather {
             return Poll::Ready(Err(Cut::TooLong));
         }
         while let Some(frame) = ready!(Pin::new(&mut this.body).poll_frame(cx)) {
-            let Ok(bytes) = frame.map_err(Cut::Broken)?.into_data() else { continue };
+            let Ok(bytes) = frame.map_err(Cut::Broken)?.into_data() else {
+                continue;
+            };
             if this.first.len() + this.rest.len() + bytes.len() > this.most {
                 return Poll::Ready(Err(Cut::TooLong));
             }
@@ -569,12 +751,17 @@ impl Future for Gather {
                 this.first = bytes;
             } else {
                 if this.rest.is_empty() {
-                    this.rest.extend_from_slice(&std::mem::take(&mut this.first));
+                    this.rest
+                        .extend_from_slice(&std::mem::take(&mut this.first));
                 }
                 this.rest.extend_from_slice(&bytes);
             }
         }
-        let whole = if this.rest.is_empty() { std::mem::take(&mut this.first) } else { std::mem::take(&mut this.rest).freeze() };
+        let whole = if this.rest.is_empty() {
+            std::mem::take(&mut this.first)
+        } else {
+            std::mem::take(&mut this.rest).freeze()
+        };
         Poll::Ready(Ok(whole))
     }
 }

@@ -1,4 +1,5 @@
-//! What carries one request to a cloud and brings its answer: hyper by default, any tower `Service` instead.
+//! What carries one request to a cloud and brings its answer: hyper by default, any tower `Service`
+//! instead.
 
 use std::fmt;
 use std::pin::Pin;
@@ -21,13 +22,16 @@ use tower::{Layer, Service};
 
 use crate::body::{Body, BoxError};
 
-/// The longest for name resolution and TCP to give a connection; TLS counts against the call's deadline.
+/// The longest for name resolution and TCP to give a connection; TLS counts against the call's
+/// deadline.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Shorter than the idle limits of the clouds' fronts, so that we, not they, end an idle connection.
+/// Shorter than the idle limits of the clouds' fronts, so that we, not they, end an idle
+/// connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-/// Carries one request and its answer. Cheap to clone. A tower `Service` itself, so tower layers wrap it.
+/// Carries one request and its answer. Cheap to clone. A tower `Service` itself, so tower layers
+/// wrap it.
 #[derive(Clone)]
 pub struct Transport(Inner);
 
@@ -38,33 +42,46 @@ enum Inner {
 }
 
 impl Transport {
-    /// hyper with a pool of connections, HTTP/1.1 and HTTP/2, TLS by rustls with the platform's trust.
+    /// hyper with a pool of connections, HTTP/1.1 and HTTP/2, TLS by rustls with the platform's
+    /// trust.
     #[must_use]
     pub fn hyper() -> Self {
         Self(Inner::Wire(Arc::new(Wire::new())))
     }
 
-    /// As [`Transport::hyper`], but trusting these certificates (PEM) and no others: a scratch container without the platform's, a
-    /// proxy that ends TLS.
+    /// As [`Transport::hyper`], but trusting these certificates (PEM) and no others: a scratch
+    /// container without the platform's, a proxy that ends TLS.
     ///
     /// # Errors
     /// `validation`, when there is no certificate in it, or one that is none.
     pub fn hyper_trusting(pem: &[u8]) -> Result<Self> {
-        let wrong = || Error::validation("trusted_certificates", "hold no certificate, or one that cannot be read");
+        let wrong = || {
+            Error::validation(
+                "trusted_certificates",
+                "hold no certificate, or one that cannot be read",
+            )
+        };
         let mut roots = rustls::RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(pem) {
-            roots.add(certificate.map_err(|_| wrong())?).map_err(|_| wrong())?;
+            roots
+                .add(certificate.map_err(|_| wrong())?)
+                .map_err(|_| wrong())?;
         }
         if roots.is_empty() {
             return Err(wrong());
         }
-        let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|cause| Error::new(ErrorKind::Unavailable, "tls cannot be set up").with_source(cause))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let config = rustls::ClientConfig::builder_with_provider(Arc::new(
+            rustls::crypto::ring::default_provider(),
+        ))
+        .with_safe_default_protocol_versions()
+        .map_err(|cause| {
+            Error::new(ErrorKind::Unavailable, "tls cannot be set up").with_source(cause)
+        })?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
         let wire = Wire::new();
-        wire.tls.get_or_init(|| encrypted(HttpsConnectorBuilder::new().with_tls_config(config)));
+        wire.tls
+            .get_or_init(|| encrypted(HttpsConnectorBuilder::new().with_tls_config(config)));
         Ok(Self(Inner::Wire(Arc::new(wire))))
     }
 
@@ -82,7 +99,8 @@ impl Transport {
         Self(Inner::Custom(BoxCloneSyncService::new(Boxing(service))))
     }
 
-    /// This transport inside a layer. The layer sees each try of a call, complete with its (sensitive) headers.
+    /// This transport inside a layer. The layer sees each try of a call, complete with its
+    /// (sensitive) headers.
     #[must_use]
     pub fn layered<L, B>(self, layer: &L) -> Self
     where
@@ -104,9 +122,11 @@ impl Transport {
         }
     }
 
-    /// Lets the one who sends this request see whether it got a connection; `None` where that cannot be told.
+    /// Lets the one who sends this request see whether it got a connection; `None` where that
+    /// cannot be told.
     pub(crate) fn watch(&self, request: &mut Request<Body>) -> Option<CaptureConnection> {
-        // Only hyper itself is trusted with it: a layer may send another request than the one that is watched.
+        // Only hyper itself is trusted with it: a layer may send another request than the one that
+        // is watched.
         matches!(self.0, Inner::Wire(_)).then(|| capture_connection(request))
     }
 
@@ -177,9 +197,9 @@ impl Future for TransportFuture {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.get_mut().0 {
-            InnerFuture::Wire(answer) => {
-                Pin::new(answer).poll(cx).map(|answer| Ok(answer.map_err(of_hyper)?.map(Body::incoming)))
-            }
+            InnerFuture::Wire(answer) => Pin::new(answer)
+                .poll(cx)
+                .map(|answer| Ok(answer.map_err(of_hyper)?.map(Body::incoming))),
             InnerFuture::Custom(answer) => answer.as_mut().poll(cx),
         }
     }
@@ -203,19 +223,30 @@ impl TransportError {
     /// The request provably never left: refused, unresolved, no TLS.
     #[must_use]
     pub const fn never_sent(message: &'static str) -> Self {
-        Self { never_sent: true, message, source: None }
+        Self {
+            never_sent: true,
+            message,
+            source: None,
+        }
     }
 
     /// The connection broke when the request may have been received.
     #[must_use]
     pub const fn broken(message: &'static str) -> Self {
-        Self { never_sent: false, message, source: None }
+        Self {
+            never_sent: false,
+            message,
+            source: None,
+        }
     }
 
     /// Keeps the cause.
     #[must_use]
     pub fn with_source(self, source: impl Into<BoxError>) -> Self {
-        Self { source: Some(source.into()), ..self }
+        Self {
+            source: Some(source.into()),
+            ..self
+        }
     }
 
     /// What happened, and whether the request provably never left.
@@ -299,7 +330,8 @@ where
     }
 }
 
-/// hyper, with one pool for plain connections (loopback) and one for TLS, which is made when first needed.
+/// hyper, with one pool for plain connections (loopback) and one for TLS, which is made when first
+/// needed.
 struct Wire {
     plain: Pooled<HttpConnector, Body>,
     tls: OnceLock<Pooled<HttpsConnector<HttpConnector>, Body>>,
@@ -309,7 +341,10 @@ impl Wire {
     fn new() -> Self {
         let mut connector = connector();
         connector.enforce_http(true);
-        Self { plain: pool().build(connector), tls: OnceLock::new() }
+        Self {
+            plain: pool().build(connector),
+            tls: OnceLock::new(),
+        }
     }
 
     fn tls(&self) -> Result<&Pooled<HttpsConnector<HttpConnector>, Body>> {
@@ -319,14 +354,20 @@ impl Wire {
         let https = HttpsConnectorBuilder::new()
             .with_provider_and_platform_verifier(rustls::crypto::ring::default_provider())
             .map_err(|cause| {
-                Error::new(ErrorKind::Unavailable, "the platform's trusted certificates cannot be read").with_source(cause)
+                Error::new(
+                    ErrorKind::Unavailable,
+                    "the platform's trusted certificates cannot be read",
+                )
+                .with_source(cause)
             })?;
         Ok(self.tls.get_or_init(|| encrypted(https)))
     }
 
     fn send(&self, request: Request<Body>) -> Result<ResponseFuture, BoxError> {
         if request.uri().scheme() == Some(&http::uri::Scheme::HTTPS) {
-            let tls = self.tls().map_err(|error| TransportError::never_sent("no tls").with_source(error))?;
+            let tls = self
+                .tls()
+                .map_err(|error| TransportError::never_sent("no tls").with_source(error))?;
             return Ok(tls.request(request));
         }
         Ok(self.plain.request(request))
@@ -334,8 +375,15 @@ impl Wire {
 }
 
 /// HTTP/2 where the server agrees to it, else HTTP/1.1.
-fn encrypted(tls: HttpsConnectorBuilder<WantsSchemes>) -> Pooled<HttpsConnector<HttpConnector>, Body> {
-    pool().build(tls.https_only().enable_http1().enable_http2().wrap_connector(connector()))
+fn encrypted(
+    tls: HttpsConnectorBuilder<WantsSchemes>,
+) -> Pooled<HttpsConnector<HttpConnector>, Body> {
+    pool().build(
+        tls.https_only()
+            .enable_http1()
+            .enable_http2()
+            .wrap_connector(connector()),
+    )
 }
 
 fn connector() -> HttpConnector {
@@ -363,15 +411,23 @@ fn pool() -> hyper_util::client::legacy::Builder {
 
 /// Says of a hyper error whether the request may have been received.
 fn of_hyper(error: hyper_util::client::legacy::Error) -> BoxError {
-    // The error knows its connection once one was chosen for the request; without one, nothing was written. `Canceled` on a
-    // chosen connection means that hyper handed the whole message back: it was still queued when the connection closed
-    // (hyper 1.12 `client::dispatch::TrySendError`). hyper-util keeps the kind private; its `Display` is the only way to it,
-    // and should the text change we fall to the careful side.
-    let never_sent = error.is_connect() || error.connect_info().is_none() || error.to_string() == "client error (Canceled)";
+    // The error knows its connection once one was chosen for the request; without one, nothing was
+    // written. `Canceled` on a chosen connection means that hyper handed the whole message back: it
+    // was still queued when the connection closed (hyper 1.12 `client::dispatch::TrySendError`).
+    // hyper-util keeps the kind private; its `Display` is the only way to it, and should the text
+    // change we fall to the careful side.
+    let never_sent = error.is_connect()
+        || error.connect_info().is_none()
+        || error.to_string() == "client error (Canceled)";
     let message = match (error.is_connect(), never_sent) {
         (true, _) => "could not connect",
         (false, true) => "the connection closed before the request was sent",
         (false, false) => "the connection broke after the request was sent",
     };
-    TransportError { never_sent, message, source: Some(error.into()) }.into()
+    TransportError {
+        never_sent,
+        message,
+        source: Some(error.into()),
+    }
+    .into()
 }

@@ -21,8 +21,13 @@ impl<T> Walk<T> {
     /// # Errors
     /// When some are missing.
     pub fn whole(self) -> Result<Vec<T>> {
-        let Some(reason) = self.missing else { return Ok(self.items) };
-        let error = Error::new(ErrorKind::Provider, format!("the list is incomplete: {reason}"));
+        let Some(reason) = self.missing else {
+            return Ok(self.items);
+        };
+        let error = Error::new(
+            ErrorKind::Provider,
+            format!("the list is incomplete: {reason}"),
+        );
         Err(error.outcome_is(Outcome::NotApplied(Next::SameLater)))
     }
 }
@@ -38,8 +43,9 @@ pub struct Page<T> {
     pub missing: Option<String>,
 }
 
-/// Reads page after page, `None` being the first, to the end. A later page that fails, one that leads back to an earlier one, and a list
-/// of more than `most` pages leave a walk that says what is missing.
+/// Reads page after page, `None` being the first, to the end. A later page that fails, one that
+/// leads back to an earlier one, and a list of more than `most` pages leave a walk that says what
+/// is missing.
 ///
 /// # Errors
 /// When not even the first page could be read.
@@ -50,7 +56,10 @@ pub async fn walk<T, F>(most: usize, mut page: impl FnMut(Option<String>) -> F) 
 where
     F: Future<Output = Result<Page<T>>>,
 {
-    let mut walk = Walk { items: Vec::new(), missing: None };
+    let mut walk = Walk {
+        items: Vec::new(),
+        missing: None,
+    };
     let (mut at, mut seen) = (None::<String>, BTreeSet::new());
     for number in 1..=most {
         let read = match page(at.take()).await {
@@ -84,7 +93,11 @@ mod tests {
     async fn read(pages: &[(&str, u32, &str)], at: Option<String>) -> Result<Page<u32>> {
         let at = at.unwrap_or_default();
         match pages.iter().find(|(token, ..)| *token == at) {
-            Some((_, item, next)) => Ok(Page { items: vec![*item], next: Some((*next).to_owned()), missing: None }),
+            Some((_, item, next)) => Ok(Page {
+                items: vec![*item],
+                next: Some((*next).to_owned()),
+                missing: None,
+            }),
             None => Err(Error::new(ErrorKind::Unavailable, "no such page")),
         }
     }
@@ -92,20 +105,42 @@ mod tests {
     #[tokio::test]
     async fn a_walk_ends_or_says_what_is_missing() {
         for (pages, items, missing) in [
-            (&[("", 1, "a"), ("a", 2, "b"), ("b", 3, "")][..], vec![1, 2, 3], None),
-            (&[("", 1, "a"), ("a", 2, "a")], vec![1, 2], Some("page 2 leads back to an earlier one")),
-            (&[("", 1, "a"), ("a", 2, "!")], vec![1, 2], Some("page 3 failed: no such page [unavailable]")),
+            (
+                &[("", 1, "a"), ("a", 2, "b"), ("b", 3, "")][..],
+                vec![1, 2, 3],
+                None,
+            ),
+            (
+                &[("", 1, "a"), ("a", 2, "a")],
+                vec![1, 2],
+                Some("page 2 leads back to an earlier one"),
+            ),
+            (
+                &[("", 1, "a"), ("a", 2, "!")],
+                vec![1, 2],
+                Some("page 3 failed: no such page [unavailable]"),
+            ),
         ] {
             let found = walk(9, |at| read(pages, at)).await.unwrap();
             assert_eq!((&found.items, found.missing.as_deref()), (&items, missing));
             assert_eq!(found.whole().ok(), missing.is_none().then_some(items));
         }
-        assert!(walk(9, |at| read(&[], at)).await.is_err(), "a first page that fails is no list at all");
+        assert!(
+            walk(9, |at| read(&[], at)).await.is_err(),
+            "a first page that fails is no list at all"
+        );
         let endless = |at: Option<String>| async move {
             let next = at.map_or(0, |at| at.len());
-            Ok(Page { items: vec![next], next: Some("x".repeat(next + 1)), missing: Some("a region".to_owned()) })
+            Ok(Page {
+                items: vec![next],
+                next: Some("x".repeat(next + 1)),
+                missing: Some("a region".to_owned()),
+            })
         };
         let found = walk(3, endless).await.unwrap();
-        assert_eq!((found.items, found.missing.as_deref()), (vec![0, 1, 2], Some("it does not end")));
+        assert_eq!(
+            (found.items, found.missing.as_deref()),
+            (vec![0, 1, 2], Some("it does not end"))
+        );
     }
 }

@@ -1,6 +1,9 @@
 //! An operator accepts a store as the surviving copy, and what it does not know is put on record.
 
-use atlas_core::{AccountName, AttemptId, Claim, Compute, ComputeId, ComputeStatus, Error, ErrorKind, Result, TrackedKey, Usd};
+use atlas_core::{
+    AccountName, AttemptId, Claim, Compute, ComputeId, ComputeStatus, Error, ErrorKind, Result,
+    TrackedKey, Usd,
+};
 use serde::Serialize;
 
 use crate::event::{EventKind, Reason};
@@ -24,21 +27,25 @@ pub struct AcceptReport {
     pub incarnation: String,
     /// Sessions whose unsettled orders are resolved anew.
     pub reopened: Vec<SessionId>,
-    /// Machines with a key of ours whose attempt was not on record: each has a session that ends it now.
+    /// Machines with a key of ours whose attempt was not on record: each has a session that ends it
+    /// now.
     pub orphans: Vec<SessionId>,
-    /// Machines of which only one carrier holds such a key: perhaps ours and renamed, perhaps somebody's with a copied environment.
-    /// They are left alone.
+    /// Machines of which only one carrier holds such a key: perhaps ours and renamed, perhaps
+    /// somebody's with a copied environment. They are left alone.
     pub unclear: Vec<ComputeId>,
 }
 
 impl Orchestrator {
-    /// Accepts this store as the surviving copy: ends the hold, and leaves nothing of ours without a record.
+    /// Accepts this store as the surviving copy: ends the hold, and leaves nothing of ours without
+    /// a record.
     ///
-    /// Every order that was about to be made counts as unknown from now; every machine whose attempt is not on record gets one with
-    /// a committed end; and the accept counts as a touch on every session.
+    /// Every order that was about to be made counts as unknown from now; every machine whose
+    /// attempt is not on record gets one with a committed end; and the accept counts as a touch on
+    /// every session.
     ///
     /// # Errors
-    /// When an account cannot be walked to its end, or the store does not take it: the hold stays, and it can be repeated.
+    /// When an account cannot be walked to its end, or the store does not take it: the hold stays,
+    /// and it can be repeated.
     ///
     /// # Cancel safety
     /// Dropped, the hold stays; repeat it.
@@ -48,28 +55,41 @@ impl Orchestrator {
         nodes::count_as_touch(core).await?;
         let mut after: Option<Vec<u8>> = None;
         loop {
-            let rows = core.store.scan(Table::Sessions, &[], after.as_deref(), 500).await?;
+            let rows = core
+                .store
+                .scan(Table::Sessions, &[], after.as_deref(), 500)
+                .await?;
             let Some(last) = rows.last() else { break };
             after = Some(last.key.clone());
             for row in rows {
-                // One that cannot be read is left as it is: its machine is in nobody's care, accepted or not.
-                let Some(Loaded { record, .. }) = Loaded::readable(row) else { continue };
-                if record
-                    .attempts
-                    .iter()
-                    .any(|a| matches!(a.phase, AttemptPhase::Intent | AttemptPhase::Calling | AttemptPhase::Unknown))
-                {
+                // One that cannot be read is left as it is: its machine is in nobody's care,
+                // accepted or not.
+                let Some(Loaded { record, .. }) = Loaded::readable(row) else {
+                    continue;
+                };
+                if record.attempts.iter().any(|a| {
+                    matches!(
+                        a.phase,
+                        AttemptPhase::Intent | AttemptPhase::Calling | AttemptPhase::Unknown
+                    )
+                }) {
                     core.tell(record.id, &Input::Accept).await?;
                     report.reopened.push(record.id);
                 }
             }
         }
         for account in &core.accounts {
-            let listed = account.walk().await.map_err(|failure| Error::new(failure.kind, failure.message))?;
+            let listed = account
+                .walk()
+                .await
+                .map_err(|failure| Error::new(failure.kind, failure.message))?;
             if let Some(why) = &listed.incomplete {
                 return Err(Error::new(
                     ErrorKind::Unavailable,
-                    format!("account {} could not be walked to its end: {why}", account.name),
+                    format!(
+                        "account {} could not be walked to its end: {why}",
+                        account.name
+                    ),
                 ));
             }
             // Whoever shows these machines has them.
@@ -85,14 +105,29 @@ impl Orchestrator {
                 if machine.status == ComputeStatus::Terminated || !core.is_genuine(&key) {
                     continue;
                 }
-                if core.store.get(Table::Attempts, key.attempt().as_bytes()).await?.is_none() {
+                if core
+                    .store
+                    .get(Table::Attempts, key.attempt().as_bytes())
+                    .await?
+                    .is_none()
+                {
                     if !whole && core.policy.safeguards.all_carriers {
-                        // Renamed by hand, or somebody's own machine with a copied environment: nobody can tell, so nothing is ended.
+                        // Renamed by hand, or somebody's own machine with a copied environment:
+                        // nobody can tell, so nothing is ended.
                         report.unclear.push(machine.id.clone());
                         continue;
                     }
-                    let record = orphan(core, &account.name, account.provider.id().clone(), machine, key, identity.clone());
-                    report.orphans.push(put_orphan(core, record, key.attempt()).await?);
+                    let record = orphan(
+                        core,
+                        &account.name,
+                        account.provider.id().clone(),
+                        machine,
+                        key,
+                        identity.clone(),
+                    );
+                    report
+                        .orphans
+                        .push(put_orphan(core, record, key.attempt()).await?);
                 }
             }
         }
@@ -106,10 +141,18 @@ impl Orchestrator {
         };
         let mut predecessors = accepted.before;
         predecessors.push(before);
-        // First where it comes from, then the new name, then the end of the hold: broken off anywhere, a repetition loses no predecessor.
-        let row = AcceptedRow { incarnation: report.incarnation.clone(), before: predecessors };
+        // First where it comes from, then the new name, then the end of the hold: broken off
+        // anywhere, a repetition loses no predecessor.
+        let row = AcceptedRow {
+            incarnation: report.incarnation.clone(),
+            before: predecessors,
+        };
         let mut batch = Batch::new();
-        batch.put(Table::Realm, ACCEPTED_ROW, serde_json::to_vec(&row).unwrap_or_default());
+        batch.put(
+            Table::Realm,
+            ACCEPTED_ROW,
+            serde_json::to_vec(&row).unwrap_or_default(),
+        );
         core.store.commit(batch).await.map_err(Error::from)?;
         core.store.set_incarnation(&report.incarnation).await?;
         if let Some(ledger) = &core.ledger {
@@ -120,7 +163,8 @@ impl Orchestrator {
         core.forget_store();
         core.store.commit(batch).await.map_err(Error::from)?;
         core.unhold();
-        // What this process remembers may be of the store as it was before: what is ours now is what the store says.
+        // What this process remembers may be of the store as it was before: what is ours now is
+        // what the store says.
         nodes::relearn(core).await;
         Ok(report)
     }
@@ -148,7 +192,10 @@ fn orphan(
         compute: None,
         seen_at: None,
         sighted: vec![Sighted::new(machine.id.clone(), now, Fate::Doomed)],
-        kill: Some(Kill { reason: Reason::Accepted, at: now }),
+        kill: Some(Kill {
+            reason: Reason::Accepted,
+            at: now,
+        }),
         supports: Vec::new(),
         identity,
         identity_held: false,
@@ -172,7 +219,11 @@ fn orphan(
         ready_at: None,
         respawns: 0,
         last_seq: 1,
-        ending: Some(Ending { reason: Reason::Accepted, at: now, done_at: None }),
+        ending: Some(Ending {
+            reason: Reason::Accepted,
+            at: now,
+            done_at: None,
+        }),
         not_idle_before: None,
         warned: Vec::new(),
         heartbeat: None,
@@ -192,15 +243,28 @@ async fn put_orphan(core: &Core, record: SessionRecord, attempt: AttemptId) -> R
         user_id: None,
         seq: 1,
         at: record.created_at,
-        kind: EventKind::Terminating { reason: Reason::Accepted },
+        kind: EventKind::Terminating {
+            reason: Reason::Accepted,
+        },
     };
     let mut batch = Batch::new();
     batch.fence = core.lease.fence();
     batch.guard(Table::Attempts, *attempt.as_bytes(), None);
-    let row = AttemptRow { session: id, account: record.account.clone() };
-    batch.put(Table::Attempts, *attempt.as_bytes(), serde_json::to_vec(&row).unwrap_or_default());
+    let row = AttemptRow {
+        session: id,
+        account: record.account.clone(),
+    };
+    batch.put(
+        Table::Attempts,
+        *attempt.as_bytes(),
+        serde_json::to_vec(&row).unwrap_or_default(),
+    );
     batch.put(Table::Sessions, *id.as_bytes(), record.encode());
-    batch.append(*id.as_bytes(), 1, serde_json::to_vec(&event).unwrap_or_default());
+    batch.append(
+        *id.as_bytes(),
+        1,
+        serde_json::to_vec(&event).unwrap_or_default(),
+    );
     let doubt = Doubt::begin(core);
     match core.store.commit(batch).await {
         Ok(_) => {
@@ -214,7 +278,9 @@ async fn put_orphan(core: &Core, record: SessionRecord, attempt: AttemptId) -> R
             doubt.settled();
             let row = core.store.get(Table::Attempts, attempt.as_bytes()).await?;
             let known = row.and_then(|row| serde_json::from_slice::<AttemptRow>(&row.value).ok());
-            known.map(|row| row.session).ok_or_else(|| CommitError::Conflict.into())
+            known
+                .map(|row| row.session)
+                .ok_or_else(|| CommitError::Conflict.into())
         }
         Err(error) => Err(error.into()),
     }

@@ -12,7 +12,8 @@ use crate::ids::SessionId;
 
 /// Something that knows when a session was last active: a proxy's log, a queue, a callback.
 ///
-/// It is asked before an idle warning or end. An error counts as activity at this moment: what cannot be read ends nothing.
+/// It is asked before an idle warning or end. An error counts as activity at this moment: what
+/// cannot be read ends nothing.
 pub trait ActivitySource: Debug + Send + Sync + 'static {
     /// Its name, for people.
     fn name(&self) -> &str;
@@ -21,7 +22,10 @@ pub trait ActivitySource: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// When it cannot say: the session counts as active.
-    fn last_activity(&self, session: SessionId) -> impl Future<Output = Result<Option<Timestamp>>> + Send;
+    fn last_activity(
+        &self,
+        session: SessionId,
+    ) -> impl Future<Output = Result<Option<Timestamp>>> + Send;
 }
 
 type Answer<'a> = Pin<Box<dyn Future<Output = Result<Option<Timestamp>>> + Send + 'a>>;
@@ -83,7 +87,10 @@ impl Probe {
     /// A GET of this path, behind this port of the container.
     #[must_use]
     pub fn http(port: u32, path: impl Into<String>) -> Self {
-        Self::Http { port, path: path.into() }
+        Self::Http {
+            port,
+            path: path.into(),
+        }
     }
 
     /// Taking a connection at this port of the container.
@@ -101,11 +108,14 @@ impl Probe {
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
-        let plain = |path: &str| path.starts_with('/') && path.len() <= 512 && path.bytes().all(|b| b.is_ascii_graphic());
+        let plain = |path: &str| {
+            path.starts_with('/') && path.len() <= 512 && path.bytes().all(|b| b.is_ascii_graphic())
+        };
         match self {
-            Self::Http { path, .. } if !plain(path) => {
-                Err(Error::validation("probe", "its path must begin with / and be plain ASCII"))
-            }
+            Self::Http { path, .. } if !plain(path) => Err(Error::validation(
+                "probe",
+                "its path must begin with / and be plain ASCII",
+            )),
             _ => Ok(()),
         }
     }
@@ -115,19 +125,34 @@ impl Probe {
 ///
 /// It is asked at every look at a machine that its cloud says is running, until it says yes once.
 pub trait ReadyProbe: Debug + Send + Sync + 'static {
-    /// Whether the machine is usable now; `wanted` is what the session's options ask for. Bounded by the account's call deadline; no
-    /// answer in time is a no.
-    fn is_ready(&self, session: SessionId, compute: &Compute, wanted: Option<&Probe>) -> impl Future<Output = bool> + Send;
+    /// Whether the machine is usable now; `wanted` is what the session's options ask for. Bounded
+    /// by the account's call deadline; no answer in time is a no.
+    fn is_ready(
+        &self,
+        session: SessionId,
+        compute: &Compute,
+        wanted: Option<&Probe>,
+    ) -> impl Future<Output = bool> + Send;
 }
 
 type Ready<'a> = Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
 
 trait ErasedProbe: Debug + Send + Sync {
-    fn is_ready<'a>(&'a self, session: SessionId, compute: &'a Compute, wanted: Option<&'a Probe>) -> Ready<'a>;
+    fn is_ready<'a>(
+        &'a self,
+        session: SessionId,
+        compute: &'a Compute,
+        wanted: Option<&'a Probe>,
+    ) -> Ready<'a>;
 }
 
 impl<P: ReadyProbe> ErasedProbe for P {
-    fn is_ready<'a>(&'a self, session: SessionId, compute: &'a Compute, wanted: Option<&'a Probe>) -> Ready<'a> {
+    fn is_ready<'a>(
+        &'a self,
+        session: SessionId,
+        compute: &'a Compute,
+        wanted: Option<&'a Probe>,
+    ) -> Ready<'a> {
         Box::pin(ReadyProbe::is_ready(self, session, compute, wanted))
     }
 }
@@ -142,7 +167,12 @@ impl AnyReadyProbe {
         Self(Arc::new(probe))
     }
 
-    pub(crate) async fn is_ready(&self, session: SessionId, compute: &Compute, wanted: Option<&Probe>) -> bool {
+    pub(crate) async fn is_ready(
+        &self,
+        session: SessionId,
+        compute: &Compute,
+        wanted: Option<&Probe>,
+    ) -> bool {
         self.0.is_ready(session, compute, wanted).await
     }
 }

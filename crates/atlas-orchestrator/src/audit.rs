@@ -44,14 +44,16 @@ pub struct Audit {
     pub unreachable: BTreeMap<AccountName, String>,
     /// Supporting objects on record that are not released yet although their attempt is over.
     pub supports: Vec<(SessionId, Support)>,
-    /// Sessions whose records cannot be read: a newer atlas wrote them, or they are damaged. Nobody looks after their machines.
+    /// Sessions whose records cannot be read: a newer atlas wrote them, or they are damaged. Nobody
+    /// looks after their machines.
     pub unreadable: Vec<SessionId>,
     /// Money.
     pub risk: Risk,
 }
 
 impl Orchestrator {
-    /// What is spent, without asking a cloud: by the records, and of machines without a live session by each account's last scan.
+    /// What is spent, without asking a cloud: by the records, and of machines without a live
+    /// session by each account's last scan.
     ///
     /// # Errors
     /// `unavailable` when the store cannot be read.
@@ -68,7 +70,8 @@ impl Orchestrator {
     /// Scans every account, ends nothing, and says what it found.
     ///
     /// # Errors
-    /// `unavailable` when the store cannot be read. A cloud that cannot be read is named in the report.
+    /// `unavailable` when the store cannot be read. A cloud that cannot be read is named in the
+    /// report.
     ///
     /// # Cancel safety
     /// Safe: it only reads.
@@ -90,13 +93,23 @@ impl Orchestrator {
     }
 }
 
-/// What is at risk, without what serves: a session that serves and lacks nothing is not read beyond the head of its row.
+/// What is at risk, without what serves: a session that serves and lacks nothing is not read beyond
+/// the head of its row.
 #[cfg(feature = "metrics")]
-pub(crate) async fn at_risk<'a>(core: &Core, suspects: impl Iterator<Item = &'a Arc<Suspects>>) -> Result<Risk> {
+pub(crate) async fn at_risk<'a>(
+    core: &Core,
+    suspects: impl Iterator<Item = &'a Arc<Suspects>>,
+) -> Result<Risk> {
     let mut audit = Audit::default();
-    tally(core, &mut audit, |row| !glance(row).is_some_and(|glance| glance.over || glance.quiet)).await?;
+    tally(core, &mut audit, |row| {
+        !glance(row).is_some_and(|glance| glance.over || glance.quiet)
+    })
+    .await?;
     astray(suspects, &mut audit.risk);
-    Ok(Risk { serving: UsdPerHour::ZERO, ..audit.risk })
+    Ok(Risk {
+        serving: UsdPerHour::ZERO,
+        ..audit.risk
+    })
 }
 
 fn astray<'a>(suspects: impl Iterator<Item = &'a Arc<Suspects>>, risk: &mut Risk) {
@@ -109,8 +122,13 @@ fn astray<'a>(suspects: impl Iterator<Item = &'a Arc<Suspects>>, risk: &mut Risk
 async fn tally(core: &Core, audit: &mut Audit, concerns: impl Fn(&[u8]) -> bool) -> Result<()> {
     let mut after: Option<Vec<u8>> = None;
     loop {
-        let rows = core.store.scan(Table::Sessions, &[], after.as_deref(), 1000).await?;
-        let Some(last) = rows.last() else { return Ok(()) };
+        let rows = core
+            .store
+            .scan(Table::Sessions, &[], after.as_deref(), 1000)
+            .await?;
+        let Some(last) = rows.last() else {
+            return Ok(());
+        };
         after = Some(last.key.clone());
         for row in rows.into_iter().filter(|row| concerns(&row.value)) {
             let id = SessionId::from_slice(&row.key);
@@ -126,11 +144,17 @@ fn count(record: &SessionRecord, audit: &mut Audit) {
     for attempt in &record.attempts {
         if attempt.is_terminal() {
             let kept = attempt.supports.iter().filter(|step| !step.released);
-            audit.supports.extend(kept.map(|step| (record.id, step.support.clone())));
+            audit
+                .supports
+                .extend(kept.map(|step| (record.id, step.support.clone())));
         }
         let risk = &mut audit.risk;
         let ending = |risk: &mut Risk, burn: UsdPerHour| {
-            let cause = if attempt.stuck.is_some() { &mut risk.stuck } else { &mut risk.terminating };
+            let cause = if attempt.stuck.is_some() {
+                &mut risk.stuck
+            } else {
+                &mut risk.terminating
+            };
             *cause = *cause + burn;
         };
         match (&attempt.kill, attempt.phase) {

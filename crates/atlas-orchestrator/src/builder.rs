@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atlas_core::{
-    AccountName, AnyProvider, AttemptId, Clock, Entropy, Error, LaunchKey, RealmId, Result, SystemClock, SystemEntropy,
-    TrackedKey,
+    AccountName, AnyProvider, AttemptId, Clock, Entropy, Error, LaunchKey, RealmId, Result,
+    SystemClock, SystemEntropy, TrackedKey,
 };
 
 use crate::activity::{AnyActivitySource, AnyReadyProbe};
@@ -72,28 +72,42 @@ impl Builder {
     /// The account of sessions that name none; the only one, where there is only one.
     #[must_use]
     pub fn default_account(self, name: AccountName) -> Self {
-        Self { default_account: Some(name), ..self }
+        Self {
+            default_account: Some(name),
+            ..self
+        }
     }
 
     /// Where records are kept.
     #[must_use]
     pub fn store(self, store: AnyStore) -> Self {
-        Self { store: Some(store), ..self }
+        Self {
+            store: Some(store),
+            ..self
+        }
     }
 
     /// The deployment it belongs to.
     #[must_use]
     pub fn realm(self, realm: impl Into<Arc<Realm>>) -> Self {
-        Self { realm: Some(realm.into()), ..self }
+        Self {
+            realm: Some(realm.into()),
+            ..self
+        }
     }
 
-    /// Where the realm's last holder is kept, outside the store: with it a rolled-back or copied store is noticed at once.
+    /// Where the realm's last holder is kept, outside the store: with it a rolled-back or copied
+    /// store is noticed at once.
     #[must_use]
     pub fn ledger(self, ledger: Arc<dyn IncarnationLedger>) -> Self {
-        Self { ledger: Some(ledger), ..self }
+        Self {
+            ledger: Some(ledger),
+            ..self
+        }
     }
 
-    /// Another clock than the machine's. It is only compared: deadlines follow the store's clock, carried on monotonically.
+    /// Another clock than the machine's. It is only compared: deadlines follow the store's clock,
+    /// carried on monotonically.
     #[must_use]
     pub fn clock(self, clock: Arc<dyn Clock>) -> Self {
         Self { clock, ..self }
@@ -120,19 +134,28 @@ impl Builder {
     /// What machine names begin with; the reaper's outer filter.
     #[must_use]
     pub fn name_prefix(self, prefix: impl Into<String>) -> Self {
-        Self { name_prefix: prefix.into(), ..self }
+        Self {
+            name_prefix: prefix.into(),
+            ..self
+        }
     }
 
     /// This node's name: different for each node that shares the store, the same after a restart.
     #[must_use]
     pub fn node(self, name: impl Into<String>) -> Self {
-        Self { node: name.into(), ..self }
+        Self {
+            node: name.into(),
+            ..self
+        }
     }
 
     /// What says whether a running machine is usable, besides its cloud.
     #[must_use]
     pub fn probe(self, probe: AnyReadyProbe) -> Self {
-        Self { probe: Some(probe), ..self }
+        Self {
+            probe: Some(probe),
+            ..self
+        }
     }
 
     /// Another source of activity besides touches.
@@ -145,8 +168,9 @@ impl Builder {
     /// Reads what is on record and goes on with it.
     ///
     /// # Errors
-    /// `validation` when the store, the realm or the accounts are missing or contradict each other; `conflict` when the store belongs
-    /// to another realm, or another node holds this node's place; `unavailable` when the store cannot be read.
+    /// `validation` when the store, the realm or the accounts are missing or contradict each other;
+    /// `conflict` when the store belongs to another realm, or another node holds this node's place;
+    /// `unavailable` when the store cannot be read.
     ///
     /// # Cancel safety
     /// Dropped before its end, nothing runs; the node's lease runs out by itself.
@@ -156,17 +180,37 @@ impl Builder {
         // Whoever has a lease would have lost it by then: a later answer helps nobody.
         let store = AnyStore::new(WithDeadline::new(store, self.policy.lease));
         let realm = self.realm.ok_or_else(|| missing("realm"))?;
-        if self.node.is_empty() || self.node.len() > 200 || self.node.contains('/') || self.node.chars().any(char::is_control) {
-            return Err(Error::validation("node", "must be 1 to 200 printable characters without /"));
+        if self.node.is_empty()
+            || self.node.len() > 200
+            || self.node.contains('/')
+            || self.node.chars().any(char::is_control)
+        {
+            return Err(Error::validation(
+                "node",
+                "must be 1 to 200 printable characters without /",
+            ));
         }
-        let sample = TrackedKey::new(RealmId::from_bytes([0; 4]), AttemptId::new(self.clock.now(), [0; 6]), [0; 5]);
-        if !LaunchKey::Tracked(sample).machine_name(&self.name_prefix, None).starts_with(&self.name_prefix) {
+        let sample = TrackedKey::new(
+            RealmId::from_bytes([0; 4]),
+            AttemptId::new(self.clock.now(), [0; 6]),
+            [0; 5],
+        );
+        if !LaunchKey::Tracked(sample)
+            .machine_name(&self.name_prefix, None)
+            .starts_with(&self.name_prefix)
+        {
             // Machines whose names do not begin with it would never be anybody's to reap.
-            return Err(Error::validation("name_prefix", "must be at most 12 of a-z, 0-9 and single dashes"));
+            return Err(Error::validation(
+                "name_prefix",
+                "must be at most 12 of a-z, 0-9 and single dashes",
+            ));
         }
         let default_account = match self.default_account {
             Some(name) if !self.accounts.iter().any(|(known, _)| *known == name) => {
-                return Err(Error::validation("default_account", format!("no account is called {name}")));
+                return Err(Error::validation(
+                    "default_account",
+                    format!("no account is called {name}"),
+                ));
             }
             None if self.accounts.len() == 1 => self.accounts.first().map(|(name, _)| name.clone()),
             named => named,
@@ -176,14 +220,24 @@ impl Builder {
         let now = store.now().await?;
         let skew = now.since(self.clock.now()).max(self.clock.now().since(now));
         if skew > MAX_SKEW {
-            tracing::warn!(?skew, "this machine's clock and the store's differ; sessions are judged by the store's");
+            tracing::warn!(
+                ?skew,
+                "this machine's clock and the store's differ; sessions are judged by the store's"
+            );
         }
         let steady = Arc::new(Steady::new(now));
         let accounts: Vec<Arc<Account>> = self
             .accounts
             .into_iter()
             .map(|(name, provider)| {
-                Account::new(name, provider, &self.policy, &self.name_prefix, steady.clone(), self.spawner.clone())
+                Account::new(
+                    name,
+                    provider,
+                    &self.policy,
+                    &self.name_prefix,
+                    steady.clone(),
+                    self.spawner.clone(),
+                )
             })
             .collect();
         let core = Arc::new(Core::new(Parts {
@@ -204,15 +258,23 @@ impl Builder {
             steady,
         }));
         if let Some(row) = core.store.get(Table::Realm, HOLD_ROW).await? {
-            let why = serde_json::from_slice::<HoldRow>(&row.value).map_or_else(|_| "held before".to_owned(), |row| row.why);
+            let why = serde_json::from_slice::<HoldRow>(&row.value)
+                .map_or_else(|_| "held before".to_owned(), |row| row.why);
             core.held_before(why);
         }
         nodes::watch_ledger(&core).await;
         nodes::enlist_within(&core, core.policy.lease * 2).await?;
         adopt(&core).await?;
         let position = core.store.info().await?.last_position;
-        let suspects = core.accounts.iter().map(|account| (account.name.clone(), Arc::default())).collect();
-        let orchestrator = Orchestrator { core, suspects: Arc::new(suspects) };
+        let suspects = core
+            .accounts
+            .iter()
+            .map(|account| (account.name.clone(), Arc::default()))
+            .collect();
+        let orchestrator = Orchestrator {
+            core,
+            suspects: Arc::new(suspects),
+        };
         begin(&orchestrator, position);
         Ok(orchestrator)
     }
@@ -228,10 +290,19 @@ fn begin(orchestrator: &Orchestrator, position: u64) {
     core.spawn("janitor", janitor::keep(core.clone()));
     core.spawn("feed", feed::keep(core.clone(), position));
     #[cfg(feature = "metrics")]
-    core.spawn("gauge", crate::runtime::gauge::keep(core.clone(), orchestrator.suspects.values().cloned().collect()));
+    core.spawn(
+        "gauge",
+        crate::runtime::gauge::keep(
+            core.clone(),
+            orchestrator.suspects.values().cloned().collect(),
+        ),
+    );
     for account in &core.accounts {
         if let Some(suspects) = orchestrator.suspects.get(&account.name) {
-            core.spawn("rounds", rounds::keep(core.clone(), account.clone(), suspects.clone()));
+            core.spawn(
+                "rounds",
+                rounds::keep(core.clone(), account.clone(), suspects.clone()),
+            );
         }
     }
 }

@@ -283,7 +283,8 @@ pub enum Scope {
     All,
 }
 
-/// A place in a log: reading goes on after it. Of a session's log it is the `seq`, otherwise [`Delivery::cursor`].
+/// A place in a log: reading goes on after it. Of a session's log it is the `seq`, otherwise
+/// [`Delivery::cursor`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Cursor(u64);
@@ -314,7 +315,8 @@ pub struct Delivery {
     pub event: Event,
     /// Where to go on after it.
     pub cursor: Cursor,
-    /// How many newer events of the whole store were known when it was handed out: how far this reader lags.
+    /// How many newer events of the whole store were known when it was handed out: how far this
+    /// reader lags.
     pub behind: u64,
 }
 
@@ -340,49 +342,122 @@ mod tests {
         let attempt = AttemptId::new(now, [1; 6]);
         let compute = ComputeId::new("m1").unwrap();
         let kinds = [
-            EventKind::Created { account: AccountName::new("mock").unwrap() },
-            EventKind::Attempt { attempt, placed: "mock".to_owned(), price: Some(UsdPerHour::ZERO) },
-            EventKind::Accepted { attempt, compute: compute.clone() },
-            EventKind::Refused { attempt, message: "sold out".to_owned(), kind: "no_capacity".to_owned() },
+            EventKind::Created {
+                account: AccountName::new("mock").unwrap(),
+            },
+            EventKind::Attempt {
+                attempt,
+                placed: "mock".to_owned(),
+                price: Some(UsdPerHour::ZERO),
+            },
+            EventKind::Accepted {
+                attempt,
+                compute: compute.clone(),
+            },
+            EventKind::Refused {
+                attempt,
+                message: "sold out".to_owned(),
+                kind: "no_capacity".to_owned(),
+            },
             EventKind::OutcomeUnknown { attempt },
-            EventKind::Adopted { attempt, compute: compute.clone() },
+            EventKind::Adopted {
+                attempt,
+                compute: compute.clone(),
+            },
             EventKind::Absent { attempt },
-            EventKind::DuplicateFound { attempt, compute: compute.clone() },
+            EventKind::DuplicateFound {
+                attempt,
+                compute: compute.clone(),
+            },
             EventKind::Reopened { attempt, compute },
-            EventKind::Status { status: ComputeStatus::Running },
+            EventKind::Status {
+                status: ComputeStatus::Running,
+            },
             EventKind::Ready,
             EventKind::Heartbeat { last_activity: now },
-            EventKind::Warning { limit: Limit::IdleTtl, due: now },
+            EventKind::Warning {
+                limit: Limit::IdleTtl,
+                due: now,
+            },
             EventKind::Extended { until: now },
-            EventKind::Died { how: Death::Vanished },
+            EventKind::Died {
+                how: Death::Vanished,
+            },
             EventKind::Respawning { respawn: 1 },
             EventKind::TaskEnded {
-                outcome: TaskOutcome { kind: crate::TaskKind::Failed, exit_code: Some(3), proof: crate::Proof::Reported },
+                outcome: TaskOutcome {
+                    kind: crate::TaskKind::Failed,
+                    exit_code: Some(3),
+                    proof: crate::Proof::Reported,
+                },
             },
-            EventKind::Terminating { reason: Reason::CannotPlace { message: "x".to_owned(), kind: "quota".to_owned() } },
-            EventKind::Terminating { reason: Reason::Limit { limit: Limit::MaxCost } },
-            EventKind::TerminateFailed { stuck: Stuck::CloudUnreachable { kind: "timeout".to_owned() }, burn: UsdPerHour::ZERO },
+            EventKind::Terminating {
+                reason: Reason::CannotPlace {
+                    message: "x".to_owned(),
+                    kind: "quota".to_owned(),
+                },
+            },
+            EventKind::Terminating {
+                reason: Reason::Limit {
+                    limit: Limit::MaxCost,
+                },
+            },
+            EventKind::TerminateFailed {
+                stuck: Stuck::CloudUnreachable {
+                    kind: "timeout".to_owned(),
+                },
+                burn: UsdPerHour::ZERO,
+            },
             EventKind::Terminated { cost: Usd::ZERO },
-            EventKind::Owner { node: "a".to_owned() },
-            EventKind::Reported { kind: "progress".to_owned(), text: "50%".to_owned() },
+            EventKind::Owner {
+                node: "a".to_owned(),
+            },
+            EventKind::Reported {
+                kind: "progress".to_owned(),
+                text: "50%".to_owned(),
+            },
         ];
         for (seq, kind) in kinds.into_iter().enumerate() {
             let session = SessionId::new(now, &SeededEntropy::new(1));
-            let event = Event { session, user_id: Some("u".to_owned()), seq: seq as u64, at: now, kind };
+            let event = Event {
+                session,
+                user_id: Some("u".to_owned()),
+                seq: seq as u64,
+                at: now,
+                kind,
+            };
             let text = serde_json::to_string(&event).unwrap();
-            assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event, "{text}");
+            assert_eq!(
+                serde_json::from_str::<Event>(&text).unwrap(),
+                event,
+                "{text}"
+            );
         }
         let newer = format!(
             r#"{{"session":"{}","seq":1,"at":"{now}","event":"from_the_future","x":1}}"#,
             SessionId::new(now, &SeededEntropy::new(1))
         );
-        assert_eq!(serde_json::from_str::<Event>(&newer).unwrap().kind, EventKind::Other);
-        assert_eq!(serde_json::from_str::<Reason>(r#"{"why":"from_the_future","x":1}"#).unwrap(), Reason::Other);
+        assert_eq!(
+            serde_json::from_str::<Event>(&newer).unwrap().kind,
+            EventKind::Other
+        );
+        assert_eq!(
+            serde_json::from_str::<Reason>(r#"{"why":"from_the_future","x":1}"#).unwrap(),
+            Reason::Other
+        );
         assert_eq!(
             serde_json::from_str::<Reason>(r#"{"why":"limit","limit":"later"}"#).unwrap(),
-            Reason::Limit { limit: Limit::Other }
+            Reason::Limit {
+                limit: Limit::Other
+            }
         );
-        assert_eq!(serde_json::from_str::<Stuck>(r#"{"cause":"from_the_future"}"#).unwrap(), Stuck::Other);
-        assert_eq!(serde_json::from_str::<Death>(r#""from_the_future""#).unwrap(), Death::Other);
+        assert_eq!(
+            serde_json::from_str::<Stuck>(r#"{"cause":"from_the_future"}"#).unwrap(),
+            Stuck::Other
+        );
+        assert_eq!(
+            serde_json::from_str::<Death>(r#""from_the_future""#).unwrap(),
+            Death::Other
+        );
     }
 }

@@ -37,7 +37,12 @@ impl Session {
     /// Safe: it only reads.
     pub async fn compute(&self) -> Result<Compute> {
         let info = self.info().await?;
-        info.compute.ok_or_else(|| Error::new(ErrorKind::NotFound, "the session has no machine at the moment"))
+        info.compute.ok_or_else(|| {
+            Error::new(
+                ErrorKind::NotFound,
+                "the session has no machine at the moment",
+            )
+        })
     }
 
     /// Everything known of it.
@@ -114,10 +119,15 @@ impl Session {
     /// # Cancel safety
     /// Safe: it only waits; ask again.
     pub async fn await_accepted(&self) -> Result<()> {
-        let reason = feed::wait_for(&self.orchestrator.core, self.id, None, |record| match &record.ending {
-            Some(ending) => Some(Some(ending.reason.clone())),
-            None => record.serving().map(|_| None),
-        })
+        let reason = feed::wait_for(
+            &self.orchestrator.core,
+            self.id,
+            None,
+            |record| match &record.ending {
+                Some(ending) => Some(Some(ending.reason.clone())),
+                None => record.serving().map(|_| None),
+            },
+        )
         .await?;
         match reason.flatten() {
             Some(reason) => Err(ended(&reason, "the session ended before it had a machine")),
@@ -134,16 +144,22 @@ impl Session {
     /// Safe: it only waits; ask again.
     pub async fn await_outcome(&self) -> Result<TaskOutcome> {
         let seen = feed::wait_for(&self.orchestrator.core, self.id, None, |record| {
-            let placed = record.attempts.iter().any(|attempt| attempt.serving.is_some());
+            let placed = record
+                .attempts
+                .iter()
+                .any(|attempt| attempt.serving.is_some());
             match (&record.outcome, &record.ending) {
-                (Some(_), Some(ending)) if !placed && matches!(ending.reason, crate::event::Reason::CannotPlace { .. }) => {
+                (Some(_), Some(ending))
+                    if !placed
+                        && matches!(ending.reason, crate::event::Reason::CannotPlace { .. }) =>
+                {
                     Some(Err(ended(&ending.reason, "the task was not placed")))
                 }
                 (Some(outcome), _) => Some(Ok(*outcome)),
                 (None, Some(ending)) => Some(Err(ended(&ending.reason, "the session ended"))),
-                (None, None) if record.state() == SessionState::Terminated => {
-                    Some(Err(Error::new(ErrorKind::Conflict, "the session ended without an outcome")))
-                }
+                (None, None) if record.state() == SessionState::Terminated => Some(Err(
+                    Error::new(ErrorKind::Conflict, "the session ended without an outcome"),
+                )),
                 (None, None) => None,
             }
         })

@@ -7,7 +7,8 @@ use atlas_core::{Entropy, Error, Result, Timestamp};
 use data_encoding::{Encoding, Specification};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A session. 48 bits of milliseconds, then 80 random bits; written as 26 characters of lower-case Crockford base32.
+/// A session. 48 bits of milliseconds, then 80 random bits; written as 26 characters of lower-case
+/// Crockford base32.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId([u8; 16]);
 
@@ -70,7 +71,12 @@ impl FromStr for SessionId {
             .decode(text.as_bytes())
             .ok()
             .and_then(|bytes| Self::from_slice(&bytes))
-            .ok_or_else(|| Error::validation("session", "not 26 characters of lower-case Crockford base32"))
+            .ok_or_else(|| {
+                Error::validation(
+                    "session",
+                    "not 26 characters of lower-case Crockford base32",
+                )
+            })
     }
 }
 
@@ -82,7 +88,9 @@ impl Serialize for SessionId {
 
 impl<'de> Deserialize<'de> for SessionId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
     }
 }
 

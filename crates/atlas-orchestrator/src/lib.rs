@@ -25,7 +25,8 @@
 //! # }).unwrap();
 //! ```
 //!
-//! Deliberately absent: any cloud (the orchestrator is handed provider handles), HTTP, files other than the store's own.
+//! Deliberately absent: any cloud (the orchestrator is handed provider handles), HTTP, files other
+//! than the store's own.
 
 mod accept;
 mod activity;
@@ -61,6 +62,6 @@ pub use policy::{AccountPolicy, Policy, Safeguards};
 pub use realm::Realm;
 pub use runtime::{Spawner, Subscription, Task, TokioSpawner};
 pub use session::{
-    AttemptInfo, AttemptPhase, Cost, Deadline, Decision, Finding, Proof, ReapReport, SessionInfo, SessionKind, SessionState,
-    Shutdown, ShutdownReport, StopOutcome, TaskKind, TaskOutcome, Touch,
+    AttemptInfo, AttemptPhase, Cost, Deadline, Decision, Finding, Proof, ReapReport, SessionInfo,
+    SessionKind, SessionState, Shutdown, ShutdownReport, StopOutcome, TaskKind, TaskOutcome, Touch,
 };

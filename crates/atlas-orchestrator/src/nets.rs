@@ -18,7 +18,8 @@ pub struct Unattended {
     pub ends_at: Option<Timestamp>,
     /// It ends itself once its command has ended.
     pub ends_with_command: bool,
-    /// The most it can still burn. `None` where nothing bounds it: then only a living process ends it.
+    /// The most it can still burn. `None` where nothing bounds it: then only a living process ends
+    /// it.
     pub at_most: Option<Usd>,
 }
 
@@ -26,13 +27,22 @@ impl Unattended {
     /// Of a session, now.
     #[must_use]
     pub fn of(record: &SessionRecord, now: Timestamp) -> Self {
-        let burn: UsdPerHour = record.attempts.iter().map(crate::kernel::Attempt::burn).sum();
+        let burn: UsdPerHour = record
+            .attempts
+            .iter()
+            .map(crate::kernel::Attempt::burn)
+            .sum();
         let at_most = match record.cloud_ends_at {
             _ if burn == UsdPerHour::ZERO => Some(Usd::ZERO),
             Some(at) => burn.cost_of(at.since(now)),
             None => None,
         };
-        Self { burn, ends_at: record.cloud_ends_at, ends_with_command: record.ends_itself, at_most }
+        Self {
+            burn,
+            ends_at: record.cloud_ends_at,
+            ends_with_command: record.ends_itself,
+            at_most,
+        }
     }
 }
 
@@ -55,22 +65,32 @@ pub(crate) fn spread(
 ) -> (ComputeRequest, Nets) {
     let offered = account.provider.capabilities();
     let mut request = request;
-    if kind == SessionKind::Task && !options.keep_finished && offered.has(Capability::EndsWithCommand) {
+    if kind == SessionKind::Task
+        && !options.keep_finished
+        && offered.has(Capability::EndsWithCommand)
+    {
         let asked = request.clone().ends_with_command(true);
         if account.check(&asked).is_ok() {
             request = asked;
         }
     }
-    if let Some(limit) = options.max_runtime.filter(|_| request.ends_at.is_none() && offered.has(Capability::DeadMan)) {
+    if let Some(limit) = options
+        .max_runtime
+        .filter(|_| request.ends_at.is_none() && offered.has(Capability::DeadMan))
+    {
         // Late enough not to race with our own end, by whichever node: a net, not a limit.
         let late = account.bounds.lease + account.bounds.delete_bound();
-        let asked = request.clone().ends_at(Some(now.saturating_add(limit).saturating_add(late)));
+        let asked = request
+            .clone()
+            .ends_at(Some(now.saturating_add(limit).saturating_add(late)));
         if account.check(&asked).is_ok() {
             request = asked;
         }
     }
     // Where the cloud says how a container ended, its machine waits to be asked.
-    let nets =
-        Nets { ends_itself: request.ends_with_command && !offered.has(Capability::ExitCodes), cloud_ends_at: request.ends_at };
+    let nets = Nets {
+        ends_itself: request.ends_with_command && !offered.has(Capability::ExitCodes),
+        cloud_ends_at: request.ends_at,
+    };
     (request, nets)
 }

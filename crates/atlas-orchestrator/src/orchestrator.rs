@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use atlas_core::{AccountName, AnyProvider, Capability, ComputeRequest, Credential, Error, ErrorKind, Result, Timestamp};
+use atlas_core::{
+    AccountName, AnyProvider, Capability, ComputeRequest, Credential, Error, ErrorKind, Result,
+    Timestamp,
+};
 use futures_util::{StreamExt, stream};
 
 use crate::builder::Builder;
@@ -21,13 +24,15 @@ use crate::runtime::core::{Core, Loaded};
 use crate::runtime::reaper::{self, Suspects};
 use crate::runtime::{Subscription, accounts, feed, flush, nodes};
 use crate::session::{
-    AttemptInfo, ReapReport, SessionInfo, SessionKind, SessionState, Shutdown, ShutdownReport, StopOutcome, TaskOutcome, Touch,
+    AttemptInfo, ReapReport, SessionInfo, SessionKind, SessionState, Shutdown, ShutdownReport,
+    StopOutcome, TaskOutcome, Touch,
 };
 use crate::store::{Batch, CommitError, Table};
 
 /// The longest that a task runs which names no `max_runtime`.
 pub const DEFAULT_TASK_RUNTIME: Duration = Duration::from_secs(24 * 3600);
-/// How many sessions of a node that shuts down are ended side by side: a store that commits in groups takes them together.
+/// How many sessions of a node that shuts down are ended side by side: a store that commits in
+/// groups takes them together.
 const ENDS_AT_ONCE: usize = 64;
 
 /// Rents machines for sessions and gives them back. Cheap to clone; all clones are one.
@@ -48,16 +53,20 @@ impl Orchestrator {
 
     /// Rents a machine for a session, and answers once a cloud accepted the order.
     ///
-    /// An order of unknown outcome is resolved first: the answer is a machine or an error, never a guess.
+    /// An order of unknown outcome is resolved first: the answer is a machine or an error, never a
+    /// guess.
     ///
     /// # Errors
-    /// Before anything is sent: `validation` and `unsupported`. After: what the cloud said last; the session is on record and over
-    /// then, and [`Orchestrator::list`] shows it.
+    /// Before anything is sent: `validation` and `unsupported`. After: what the cloud said last;
+    /// the session is on record and over then, and [`Orchestrator::list`] shows it.
     ///
     /// # Cancel safety
-    /// A dropped call leaves the session on record and being launched; find it with [`Orchestrator::list`].
+    /// A dropped call leaves the session on record and being launched; find it with
+    /// [`Orchestrator::list`].
     pub async fn spawn(&self, request: ComputeRequest, options: SessionOptions) -> Result<Session> {
-        let id = self.launch(request, options, SessionKind::Interactive).await?;
+        let id = self
+            .launch(request, options, SessionKind::Interactive)
+            .await?;
         let session = Session::new(self.clone(), id);
         session.await_accepted().await?;
         Ok(session)
@@ -70,11 +79,17 @@ impl Orchestrator {
     ///
     /// # Cancel safety
     /// A dropped call may have put the session on record.
-    pub async fn launch(&self, request: ComputeRequest, options: SessionOptions, kind: SessionKind) -> Result<SessionId> {
+    pub async fn launch(
+        &self,
+        request: ComputeRequest,
+        options: SessionOptions,
+        kind: SessionKind,
+    ) -> Result<SessionId> {
         self.launch_as(self.new_id(), request, options, kind).await
     }
 
-    /// An id for a session that is to be launched: for what has to be bound to it before, such as a callback's token.
+    /// An id for a session that is to be launched: for what has to be bound to it before, such as a
+    /// callback's token.
     #[must_use]
     pub fn new_id(&self) -> SessionId {
         SessionId::new(self.core.now(), &*self.core.entropy)
@@ -100,7 +115,12 @@ impl Orchestrator {
             .account
             .clone()
             .or_else(|| core.default_account.clone())
-            .ok_or_else(|| Error::new(ErrorKind::Validation, "no account was named and there is no default one"))?;
+            .ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Validation,
+                    "no account was named and there is no default one",
+                )
+            })?;
         let account = core.known_account(&name)?;
         if core.is_held() {
             let why = core.hold_reason().unwrap_or_default();
@@ -110,24 +130,44 @@ impl Orchestrator {
             ));
         }
         if core.closing.load(Ordering::Acquire) {
-            return Err(Error::new(ErrorKind::Unavailable, "the orchestrator is being shut down"));
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "the orchestrator is being shut down",
+            ));
         }
         let credential = atlas_auth::mint(request.auth, &*core.entropy);
         let request = request.credential(credential);
         account.check(&request)?;
         if options.max_cost.is_some() {
-            account.provider.capabilities().require(Capability::Prices)?;
+            account
+                .provider
+                .capabilities()
+                .require(Capability::Prices)?;
         }
         if let Some(probe) = &options.probe {
             if core.probe.is_none() {
-                return Err(Error::validation("probe", "this orchestrator was given nothing to ask machines with"));
+                return Err(Error::validation(
+                    "probe",
+                    "this orchestrator was given nothing to ask machines with",
+                ));
             }
-            if request.template_id.is_none() && !request.ports.iter().any(|port| port.number() == probe.port()) {
-                return Err(Error::validation("probe", format!("port {} is not exposed", probe.port())));
+            if request.template_id.is_none()
+                && !request
+                    .ports
+                    .iter()
+                    .any(|port| port.number() == probe.port())
+            {
+                return Err(Error::validation(
+                    "probe",
+                    format!("port {} is not exposed", probe.port()),
+                ));
             }
         }
         let now = core.now();
-        let mut options = SessionOptions { account: Some(name.clone()), ..options };
+        let mut options = SessionOptions {
+            account: Some(name.clone()),
+            ..options
+        };
         match kind {
             SessionKind::Interactive if options.idle_ttl.is_none() && !options.no_idle_ttl => {
                 options.idle_ttl = Some(DEFAULT_IDLE_TTL);
@@ -138,7 +178,11 @@ impl Orchestrator {
             SessionKind::Interactive => {}
         }
         let (request, nets) = nets::spread(account, request, kind, &options, now);
-        let sealed = core.realm.seal(id.as_bytes(), request.expose().to_string().as_bytes(), &*core.entropy);
+        let sealed = core.realm.seal(
+            id.as_bytes(),
+            request.expose().to_string().as_bytes(),
+            &*core.entropy,
+        );
         let record = SessionRecord {
             id,
             owner: core.node.clone(),
@@ -148,7 +192,10 @@ impl Orchestrator {
             options,
             created_at: now,
             attempts: Vec::new(),
-            placing: Some(Placing { since: Some(now), ..Placing::default() }),
+            placing: Some(Placing {
+                since: Some(now),
+                ..Placing::default()
+            }),
             ready_at: None,
             respawns: 0,
             last_seq: 1,
@@ -173,13 +220,20 @@ impl Orchestrator {
         let mut batch = Batch::new();
         batch.fence = core.lease.fence();
         if batch.fence.is_none() {
-            return Err(Error::new(ErrorKind::Unavailable, "this node's lease is not valid at the moment"));
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "this node's lease is not valid at the moment",
+            ));
         }
         batch.guard(Table::Sessions, *id.as_bytes(), None);
         let row = record.encode();
         batch.put(Table::Sessions, *id.as_bytes(), row.clone());
         batch.put(Table::Sealed, *id.as_bytes(), sealed);
-        batch.append(*id.as_bytes(), 1, serde_json::to_vec(&created).unwrap_or_default());
+        batch.append(
+            *id.as_bytes(),
+            1,
+            serde_json::to_vec(&created).unwrap_or_default(),
+        );
         let doubt = Doubt::begin(core);
         match core.store.commit(batch).await {
             Ok(_) => {}
@@ -194,7 +248,8 @@ impl Orchestrator {
             }
         }
         core.touches.insert(id, record.options.idle_ttl, now, None);
-        core.slots.insert(&record, core.account_index(&record.account), None);
+        core.slots
+            .insert(&record, core.account_index(&record.account), None);
         doubt.settled();
         core.fed.notify_one();
         Ok(id)
@@ -207,7 +262,11 @@ impl Orchestrator {
     ///
     /// # Cancel safety
     /// A dropped call leaves the task on record and running.
-    pub async fn run_task(&self, request: ComputeRequest, options: SessionOptions) -> Result<(Session, TaskOutcome)> {
+    pub async fn run_task(
+        &self,
+        request: ComputeRequest,
+        options: SessionOptions,
+    ) -> Result<(Session, TaskOutcome)> {
         let id = self.launch(request, options, SessionKind::Task).await?;
         let session = Session::new(self.clone(), id);
         let outcome = session.await_outcome().await?;
@@ -226,7 +285,8 @@ impl Orchestrator {
         Ok(Session::new(self.clone(), id))
     }
 
-    /// The sessions a filter selects, oldest first. One whose record cannot be read is not among them: [`audit`](Self::audit) names it.
+    /// The sessions a filter selects, oldest first. One whose record cannot be read is not among
+    /// them: [`audit`](Self::audit) names it.
     ///
     /// # Errors
     /// `unavailable` when the store cannot be read.
@@ -237,8 +297,14 @@ impl Orchestrator {
         let mut found = Vec::new();
         let mut after: Option<Vec<u8>> = None;
         loop {
-            let rows = self.core.store.scan(Table::Sessions, &[], after.as_deref(), 1000).await?;
-            let Some(last) = rows.last() else { return Ok(found) };
+            let rows = self
+                .core
+                .store
+                .scan(Table::Sessions, &[], after.as_deref(), 1000)
+                .await?;
+            let Some(last) = rows.last() else {
+                return Ok(found);
+            };
             after = Some(last.key.clone());
             for row in rows {
                 if let Some(loaded) = Loaded::readable(row)
@@ -258,7 +324,12 @@ impl Orchestrator {
     /// # Cancel safety
     /// Safe: it only reads.
     pub async fn list_ids(&self) -> Result<Vec<SessionId>> {
-        Ok(self.list(SessionFilter::live()).await?.into_iter().map(|info| info.id).collect())
+        Ok(self
+            .list(SessionFilter::live())
+            .await?
+            .into_iter()
+            .map(|info| info.id)
+            .collect())
     }
 
     /// Events, in order and without gaps, from after a place in the log.
@@ -270,7 +341,8 @@ impl Orchestrator {
     /// Commits a session's end, which is final, and says truly how far it has come.
     ///
     /// # Errors
-    /// `not_found`; `unavailable` when the store did not say that it took it: it may have, and asking again is safe.
+    /// `not_found`; `unavailable` when the store did not say that it took it: it may have, and
+    /// asking again is safe.
     ///
     /// # Cancel safety
     /// A dropped call may have committed the end.
@@ -283,7 +355,10 @@ impl Orchestrator {
         match record.state() {
             SessionState::Terminated => StopOutcome::Terminated,
             _ => StopOutcome::Terminating {
-                stuck: record.attempts.iter().find_map(|attempt| attempt.stuck.clone()),
+                stuck: record
+                    .attempts
+                    .iter()
+                    .find_map(|attempt| attempt.stuck.clone()),
                 burn: record.cost(self.core.now()).burn,
             },
         }
@@ -308,7 +383,8 @@ impl Orchestrator {
         }
     }
 
-    /// Counts as activity now. Of a session of another node, or near its idle limit: `Deferred`; see [`Orchestrator::touch_durable`].
+    /// Counts as activity now. Of a session of another node, or near its idle limit: `Deferred`;
+    /// see [`Orchestrator::touch_durable`].
     #[must_use]
     pub fn touch(&self, id: SessionId) -> Touch {
         match self.core.touches.touch(id, self.core.steady.now_millis()) {
@@ -326,13 +402,23 @@ impl Orchestrator {
     /// # Cancel safety
     /// A dropped call may have been counted.
     pub async fn touch_durable(&self, id: SessionId) -> Result<Touch> {
-        if self.core.touches.touch(id, self.core.steady.now_millis()).is_none() {
+        if self
+            .core
+            .touches
+            .touch(id, self.core.steady.now_millis())
+            .is_none()
+        {
             let loaded = self.core.require(id).await?;
             if loaded.record.ending.is_some() {
                 return Ok(Touch::Ended);
             }
             // Another node's: written as its own would be.
-            self.core.touches.insert(id, loaded.record.options.idle_ttl, loaded.record.created_at, None);
+            self.core.touches.insert(
+                id,
+                loaded.record.options.idle_ttl,
+                loaded.record.created_at,
+                None,
+            );
             let _ = self.core.touches.touch(id, self.core.steady.now_millis());
             let flushed = flush::flush(&self.core).await;
             self.core.touches.let_go(id);
@@ -348,10 +434,15 @@ impl Orchestrator {
         }
         // An end that was committed first stays committed.
         let ending = self.core.require(id).await?.record.ending.is_some();
-        Ok(if ending { Touch::Ended } else { Touch::Recorded })
+        Ok(if ending {
+            Touch::Ended
+        } else {
+            Touch::Recorded
+        })
     }
 
-    /// As [`Orchestrator::touch_durable`], for activity that another source than a touch told of; `info` names it.
+    /// As [`Orchestrator::touch_durable`], for activity that another source than a touch told of;
+    /// `info` names it.
     ///
     /// # Errors
     /// As [`Orchestrator::touch_durable`].
@@ -370,7 +461,8 @@ impl Orchestrator {
     /// Vetoes the idle end that was warned of: not before another `idle_ttl` from now.
     ///
     /// # Errors
-    /// `not_found`, `unavailable`; `conflict` for a session without an idle limit, or one that is ending.
+    /// `not_found`, `unavailable`; `conflict` for a session without an idle limit, or one that is
+    /// ending.
     ///
     /// # Cancel safety
     /// A dropped call may have been carried out; it can be repeated.
@@ -378,8 +470,14 @@ impl Orchestrator {
         let record = self.core.require(id).await?.record;
         match record.options.idle_ttl {
             Some(ttl) if record.ending.is_none() => self.extend(id, ttl).await,
-            Some(_) => Err(Error::new(ErrorKind::Conflict, "the session is being ended")),
-            None => Err(Error::new(ErrorKind::Conflict, "the session has no idle limit")),
+            Some(_) => Err(Error::new(
+                ErrorKind::Conflict,
+                "the session is being ended",
+            )),
+            None => Err(Error::new(
+                ErrorKind::Conflict,
+                "the session has no idle limit",
+            )),
         }
     }
 
@@ -403,7 +501,10 @@ impl Orchestrator {
     /// # Cancel safety
     /// A dropped call may have been carried out; it can be repeated.
     pub async fn report_exit(&self, id: SessionId, code: i32) -> Result<()> {
-        self.core.tell(id, &Input::TaskReported(code)).await.map(drop)
+        self.core
+            .tell(id, &Input::TaskReported(code))
+            .await
+            .map(drop)
     }
 
     /// What a machine reported besides: progress, a line of its log. Not activity.
@@ -417,7 +518,10 @@ impl Orchestrator {
         if kind.len() > 64 || text.len() > 4096 {
             return Err(Error::validation("report", "must be at most 4 KiB"));
         }
-        self.core.tell(id, &Input::Reported(kind.to_owned(), text.to_owned())).await.map(drop)
+        self.core
+            .tell(id, &Input::Reported(kind.to_owned(), text.to_owned()))
+            .await
+            .map(drop)
     }
 
     /// Everything known of a session, its credential included.
@@ -429,7 +533,11 @@ impl Orchestrator {
     /// Safe: it only reads.
     pub async fn info(&self, id: SessionId) -> Result<SessionInfo> {
         let loaded = self.core.require(id).await?;
-        let credential = self.core.request(id).await?.and_then(|request| request.credential);
+        let credential = self
+            .core
+            .request(id)
+            .await?
+            .and_then(|request| request.credential);
         Ok(self.describe(&loaded.record, credential))
     }
 
@@ -452,8 +560,13 @@ impl Orchestrator {
             (Some(()), None) => Ok(info),
             (Some(()), Some(reason)) => Err(ended(reason, &last)),
             (None, _) => {
-                let status = info.status().map_or_else(String::new, |status| format!(", its machine {status}"));
-                Err(Error::new(ErrorKind::Timeout, format!("not ready in time: {last}{status}")))
+                let status = info
+                    .status()
+                    .map_or_else(String::new, |status| format!(", its machine {status}"));
+                Err(Error::new(
+                    ErrorKind::Timeout,
+                    format!("not ready in time: {last}{status}"),
+                ))
             }
         }
     }
@@ -464,14 +577,22 @@ impl Orchestrator {
     /// `validation` for an account that is not known; otherwise what the cloud or the store said.
     ///
     /// # Cancel safety
-    /// A dropped call may have put the ends of some machines on record; those are carried out. Repeat it for the others.
+    /// A dropped call may have put the ends of some machines on record; those are carried out.
+    /// Repeat it for the others.
     pub async fn reap_now(&self, account: &AccountName, dry_run: bool) -> Result<ReapReport> {
         let found = self.core.known_account(account)?;
         let suspects = self.suspects.get(account).cloned().unwrap_or_default();
-        reaper::scan(&self.core, found, &suspects, dry_run || found.policy.report_only).await
+        reaper::scan(
+            &self.core,
+            found,
+            &suspects,
+            dry_run || found.policy.report_only,
+        )
+        .await
     }
 
-    /// Lets the reaper of an account go on after it found too many victims: those that it reported last may go, however many they are.
+    /// Lets the reaper of an account go on after it found too many victims: those that it reported
+    /// last may go, however many they are.
     ///
     /// # Errors
     /// `unavailable`.
@@ -482,8 +603,9 @@ impl Orchestrator {
         accounts::acknowledge(&self.core, account).await
     }
 
-    /// Says that the key which is configured now is of the same account as before. Where a machine of ours is seen under a new key,
-    /// that is found out without being told; where none was alive when the key was replaced, only an operator knows.
+    /// Says that the key which is configured now is of the same account as before. Where a machine
+    /// of ours is seen under a new key, that is found out without being told; where none was alive
+    /// when the key was replaced, only an operator knows.
     ///
     /// # Errors
     /// `validation` for an account that is not known; otherwise what the cloud or the store said.
@@ -502,7 +624,10 @@ impl Orchestrator {
 
     /// The names of the accounts it was given.
     pub fn accounts(&self) -> impl Iterator<Item = (&AccountName, &AnyProvider)> {
-        self.core.accounts.iter().map(|account| (&account.name, &account.provider))
+        self.core
+            .accounts
+            .iter()
+            .map(|account| (&account.name, &account.provider))
     }
 
     /// The provider of an account, for calls outside sessions.
@@ -545,7 +670,12 @@ impl Orchestrator {
             let mut ended = BTreeSet::new();
             loop {
                 // A launch that was under way when nothing more was taken may still appear.
-                let ids: Vec<SessionId> = core.slots.ids().into_iter().filter(|id| ended.insert(*id)).collect();
+                let ids: Vec<SessionId> = core
+                    .slots
+                    .ids()
+                    .into_iter()
+                    .filter(|id| ended.insert(*id))
+                    .collect();
                 if ids.is_empty() {
                     break;
                 }
@@ -573,7 +703,8 @@ impl Orchestrator {
         Ok(report)
     }
 
-    /// Puts the ends of these sessions on record, many at a time. One that cannot be written down keeps nobody from the others.
+    /// Puts the ends of these sessions on record, many at a time. One that cannot be written down
+    /// keeps nobody from the others.
     async fn end_all(&self, ids: &[SessionId]) {
         let ends = ids.iter().copied().map(|id| {
             let core = self.core.clone();
@@ -583,12 +714,19 @@ impl Orchestrator {
                 }
             }
         });
-        stream::iter(ends).buffer_unordered(ENDS_AT_ONCE).collect::<()>().await;
+        stream::iter(ends)
+            .buffer_unordered(ENDS_AT_ONCE)
+            .collect::<()>()
+            .await;
     }
 
     pub(crate) fn describe(&self, record: &SessionRecord, auth: Option<Credential>) -> SessionInfo {
         let cx = self.core.cx(&record.account);
-        let touched = self.core.touches.newest(record.id).unwrap_or(record.created_at);
+        let touched = self
+            .core
+            .touches
+            .newest(record.id)
+            .unwrap_or(record.created_at);
         let own = record.own_activity();
         let last_activity = touched.max(own);
         let source = match () {
@@ -597,8 +735,11 @@ impl Orchestrator {
             () if own > record.created_at => "accepted".to_owned(),
             () => "created".to_owned(),
         };
-        let mut compute =
-            record.attempts.iter().rev().find(|a| a.compute.is_some() && (a.is_serving() || record.ending.is_some()));
+        let mut compute = record
+            .attempts
+            .iter()
+            .rev()
+            .find(|a| a.compute.is_some() && (a.is_serving() || record.ending.is_some()));
         if compute.is_none() {
             compute = record.serving();
         }
@@ -610,10 +751,12 @@ impl Orchestrator {
             provider: record.provider.clone(),
             options: record.options.clone(),
             created_at: record.created_at,
-            compute: compute.and_then(|attempt| attempt.compute.clone()).map(|mut compute| {
-                compute.auth.clone_from(&auth);
-                compute
-            }),
+            compute: compute
+                .and_then(|attempt| attempt.compute.clone())
+                .map(|mut compute| {
+                    compute.auth.clone_from(&auth);
+                    compute
+                }),
             auth,
             attempts: record.attempts.iter().map(describe_attempt).collect(),
             last_activity,
@@ -622,9 +765,15 @@ impl Orchestrator {
             cost: record.cost(cx.now),
             unattended: Unattended::of(record, cx.now),
             respawns: record.respawns,
-            reason: record.ending.as_ref().map(|Ending { reason, .. }| reason.clone()),
+            reason: record
+                .ending
+                .as_ref()
+                .map(|Ending { reason, .. }| reason.clone()),
             outcome: record.outcome,
-            stuck: record.attempts.iter().find_map(|attempt| attempt.stuck.clone()),
+            stuck: record
+                .attempts
+                .iter()
+                .find_map(|attempt| attempt.stuck.clone()),
             owner: record.owner.clone(),
             decisions: record.decisions.clone(),
             last_seq: record.last_seq,
@@ -649,9 +798,18 @@ fn describe_attempt(attempt: &crate::kernel::Attempt) -> AttemptInfo {
 
 fn selects(filter: &SessionFilter, record: &SessionRecord) -> bool {
     let state = record.state();
-    filter.user_id.as_ref().is_none_or(|user| record.options.user_id.as_ref() == Some(user))
-        && filter.labels.iter().all(|(name, value)| record.options.labels.get(name) == Some(value))
-        && filter.account.as_ref().is_none_or(|account| record.account == *account)
+    filter
+        .user_id
+        .as_ref()
+        .is_none_or(|user| record.options.user_id.as_ref() == Some(user))
+        && filter
+            .labels
+            .iter()
+            .all(|(name, value)| record.options.labels.get(name) == Some(value))
+        && filter
+            .account
+            .as_ref()
+            .is_none_or(|account| record.account == *account)
         && filter.state.is_none_or(|wanted| state == wanted)
         && (filter.ended || state != SessionState::Terminated)
 }
@@ -660,7 +818,10 @@ fn selects(filter: &SessionFilter, record: &SessionRecord) -> bool {
 pub(crate) fn ended(reason: &Reason, last: &str) -> Error {
     match reason {
         Reason::CannotPlace { message, kind } => {
-            let kind = ErrorKind::ALL.into_iter().find(|known| known.as_str() == kind).unwrap_or(ErrorKind::Unknown);
+            let kind = ErrorKind::ALL
+                .into_iter()
+                .find(|known| known.as_str() == kind)
+                .unwrap_or(ErrorKind::Unknown);
             Error::new(kind, format!("no machine could be had: {message}"))
         }
         other => {

@@ -46,7 +46,8 @@ impl Default for AccountPolicy {
     }
 }
 
-/// The safeguards that the history runner removes one by one, to show that each is needed. Leave them as they are.
+/// The safeguards that the history runner removes one by one, to show that each is needed. Leave
+/// them as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Safeguards {
@@ -82,7 +83,8 @@ pub struct Safeguards {
     pub breaker: bool,
     /// Touches are flushed and compared before an idle kill (`touch-lost`).
     pub flush_touches: bool,
-    /// An idle kill waits ttl and flush, and a touch near its time is acknowledged once it is durable (`idle-early`).
+    /// An idle kill waits ttl and flush, and a touch near its time is acknowledged once it is
+    /// durable (`idle-early`).
     pub idle_margin: bool,
     /// A cost kill is ordered before the cap is reached (`cost-overrun`).
     pub cost_margin: bool,

@@ -1,14 +1,17 @@
 //! The realm: the one secret of a deployment, and all that is derived from it.
 //!
-//! The secret is never in the store (a copy of the store must not be able to name or kill a machine); the store keeps a
-//! fingerprint. From it come the realm's id, the MAC in every launch key, and the key that seals requests and credentials.
+//! The secret is never in the store (a copy of the store must not be able to name or kill a
+//! machine); the store keeps a fingerprint. From it come the realm's id, the MAC in every launch
+//! key, and the key that seals requests and credentials.
 
 pub(crate) mod file;
 mod ledger;
 
 use std::fmt;
 
-use atlas_core::{AttemptId, Entropy, Error, ErrorKind, RealmId, Result, Secret, Timestamp, TrackedKey};
+use atlas_core::{
+    AttemptId, Entropy, Error, ErrorKind, RealmId, Result, Secret, Timestamp, TrackedKey,
+};
 use data_encoding::HEXLOWER;
 use ring::{aead, hmac};
 use subtle::ConstantTimeEq;
@@ -17,9 +20,11 @@ use zeroize::Zeroizing;
 pub use self::file::incarnation_path;
 pub use self::ledger::{Claim, FileLedger, IncarnationLedger, LastHolder, MemoryLedger};
 
-/// Fewer characters than this cannot hold a secret that outlives an attacker with the store in hand.
+/// Fewer characters than this cannot hold a secret that outlives an attacker with the store in
+/// hand.
 const MIN_SECRET_LEN: usize = 32;
-/// The most a text of this length over the symbols it uses can hold; below it the secret was typed, not drawn.
+/// The most a text of this length over the symbols it uses can hold; below it the secret was typed,
+/// not drawn.
 const MIN_SECRET_BITS: f64 = 128.0;
 const SEAL_VERSION: u8 = 1;
 const TAG_LEN: usize = 16;
@@ -36,19 +41,27 @@ impl Realm {
     /// Derives everything from the secret.
     ///
     /// # Errors
-    /// `validation` when the secret is shorter than 32 characters or plainly not random. The secret is never quoted.
+    /// `validation` when the secret is shorter than 32 characters or plainly not random. The secret
+    /// is never quoted.
     pub fn new(secret: &Secret) -> Result<Self> {
         let text = secret.expose().trim().as_bytes();
         if text.len() < MIN_SECRET_LEN {
-            return Err(weak(format!("is shorter than {MIN_SECRET_LEN} characters; 32 random bytes in base64 do")));
+            return Err(weak(format!(
+                "is shorter than {MIN_SECRET_LEN} characters; 32 random bytes in base64 do"
+            )));
         }
         if most_bits(text) < MIN_SECRET_BITS {
-            return Err(weak("repeats too few different characters to be random; 32 random bytes in base64 do"));
+            return Err(weak(
+                "repeats too few different characters to be random; 32 random bytes in base64 do",
+            ));
         }
         let root = hmac::Key::new(hmac::HMAC_SHA256, text);
-        let derive = |purpose: &str| Zeroizing::new(bytes::<32>(hmac::sign(&root, purpose.as_bytes()).as_ref()));
-        let seal = aead::UnboundKey::new(&aead::CHACHA20_POLY1305, &*derive("atlas realm v1: seal"))
-            .map_err(|_| Error::new(ErrorKind::Unknown, "no sealing key could be derived"))?;
+        let derive = |purpose: &str| {
+            Zeroizing::new(bytes::<32>(hmac::sign(&root, purpose.as_bytes()).as_ref()))
+        };
+        let seal =
+            aead::UnboundKey::new(&aead::CHACHA20_POLY1305, &*derive("atlas realm v1: seal"))
+                .map_err(|_| Error::new(ErrorKind::Unknown, "no sealing key could be derived"))?;
         Ok(Self {
             id: RealmId::from_bytes(bytes(&*derive("atlas realm v1: id"))),
             fingerprint: HEXLOWER.encode(&derive("atlas realm v1: fingerprint")[..16]),
@@ -62,9 +75,12 @@ impl Realm {
     /// Creation is atomic: of several processes that start together all read the same secret.
     ///
     /// # Errors
-    /// `validation` when the file is empty, weak, not a regular file, or readable by group or world; `unavailable` when it
-    /// cannot be read or written.
-    pub fn load_or_create(path: impl AsRef<std::path::Path>, entropy: &dyn Entropy) -> Result<Self> {
+    /// `validation` when the file is empty, weak, not a regular file, or readable by group or
+    /// world; `unavailable` when it cannot be read or written.
+    pub fn load_or_create(
+        path: impl AsRef<std::path::Path>,
+        entropy: &dyn Entropy,
+    ) -> Result<Self> {
         Self::new(&file::load_or_create(path.as_ref(), entropy)?)
     }
 
@@ -82,7 +98,8 @@ impl Realm {
         self.id
     }
 
-    /// What the store keeps, so that it refuses to open under another secret. Reveals nothing of the secret.
+    /// What the store keeps, so that it refuses to open under another secret. Reveals nothing of
+    /// the secret.
     #[must_use]
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
@@ -106,7 +123,10 @@ impl Realm {
     #[must_use]
     pub fn verify(&self, key: &TrackedKey) -> bool {
         let ours = key.realm() == self.id;
-        let mac: bool = self.mac_of(key.realm(), key.attempt()).ct_eq(&key.mac()).into();
+        let mac: bool = self
+            .mac_of(key.realm(), key.attempt())
+            .ct_eq(&key.mac())
+            .into();
         ours & mac
     }
 
@@ -136,21 +156,39 @@ impl Realm {
     /// # Errors
     /// `validation` when the bytes were not sealed by this realm for this record, or were altered.
     pub fn open(&self, record: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
-        let refused = || Error::validation("sealed", "was not sealed by this realm for this record, or was altered");
+        let refused = || {
+            Error::validation(
+                "sealed",
+                "was not sealed by this realm for this record, or was altered",
+            )
+        };
         let (&version, rest) = sealed.split_first().ok_or_else(refused)?;
         if version != SEAL_VERSION {
-            return Err(Error::validation("sealed", format!("has version {version}, and this atlas knows {SEAL_VERSION}")));
+            return Err(Error::validation(
+                "sealed",
+                format!("has version {version}, and this atlas knows {SEAL_VERSION}"),
+            ));
         }
         let (nonce, body) = rest.split_at_checked(aead::NONCE_LEN).ok_or_else(refused)?;
         let nonce = aead::Nonce::try_assume_unique_for_key(nonce).map_err(|_| refused())?;
         let mut body = Zeroizing::new(body.to_vec());
-        let len = self.seal.open_in_place(nonce, aead::Aad::from(bound_to(record)), &mut body).map_err(|_| refused())?.len();
+        let len = self
+            .seal
+            .open_in_place(nonce, aead::Aad::from(bound_to(record)), &mut body)
+            .map_err(|_| refused())?
+            .len();
         body.truncate(len);
         Ok(body)
     }
 
     fn mac_of(&self, realm: RealmId, attempt: AttemptId) -> [u8; 5] {
-        bytes(hmac::sign(&self.mac, TrackedKey::signed_part(realm, attempt).as_bytes()).as_ref())
+        bytes(
+            hmac::sign(
+                &self.mac,
+                TrackedKey::signed_part(realm, attempt).as_bytes(),
+            )
+            .as_ref(),
+        )
     }
 }
 
@@ -189,7 +227,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn realm(n: u8) -> Realm {
-        Realm::new(&Secret::new(format!("{n:03}-0f9kXq27LmZt5cRvB1yHdWn8GsEoPa3J"))).unwrap()
+        Realm::new(&Secret::new(format!(
+            "{n:03}-0f9kXq27LmZt5cRvB1yHdWn8GsEoPa3J"
+        )))
+        .unwrap()
     }
 
     proptest! {
@@ -227,10 +268,19 @@ mod tests {
 
     #[test]
     fn a_short_or_monotonous_secret_is_refused_without_being_quoted() {
-        for secret in ["", "hunter2", &"a".repeat(100), &"ab".repeat(50), &format!("   {}   ", "x1".repeat(15))] {
+        for secret in [
+            "",
+            "hunter2",
+            &"a".repeat(100),
+            &"ab".repeat(50),
+            &format!("   {}   ", "x1".repeat(15)),
+        ] {
             let error = Realm::new(&Secret::new(secret)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Validation);
-            assert!(secret.is_empty() || !error.to_string().contains(secret.trim()), "{error}");
+            assert!(
+                secret.is_empty() || !error.to_string().contains(secret.trim()),
+                "{error}"
+            );
         }
     }
 

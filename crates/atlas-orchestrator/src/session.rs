@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use atlas_core::{AccountName, AttemptId, Compute, ComputeId, ComputeStatus, Credential, ProviderId, Timestamp, Usd, UsdPerHour};
+use atlas_core::{
+    AccountName, AttemptId, Compute, ComputeId, ComputeStatus, Credential, ProviderId, Timestamp,
+    Usd, UsdPerHour,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Limit, Reason, Stuck};
@@ -183,7 +186,8 @@ pub struct SessionInfo {
     pub created_at: Timestamp,
     /// Its serving machine, as last seen.
     pub compute: Option<Compute>,
-    /// The credential its browser carries: the same after a respawn and after a restart. Gone when the session ended.
+    /// The credential its browser carries: the same after a respawn and after a restart. Gone when
+    /// the session ended.
     #[serde(skip)]
     pub auth: Option<Credential>,
     /// Every order it ever made.
@@ -263,7 +267,8 @@ pub enum Touch {
 /// What happens to machines at a shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shutdown {
-    /// Nothing: flush, release, let the next process or another node go on. The default with a durable store.
+    /// Nothing: flush, release, let the next process or another node go on. The default with a
+    /// durable store.
     Handover,
     /// All are ended, and it is waited for, at most so long. The default with the memory store.
     TerminateAll {
@@ -280,7 +285,8 @@ pub struct ShutdownReport {
     pub handed_over: usize,
     /// Sessions of which every machine is proved to be gone.
     pub terminated: usize,
-    /// Sessions still being ended, or whose end could not be put on record. With a durable store the next process goes on.
+    /// Sessions still being ended, or whose end could not be put on record. With a durable store
+    /// the next process goes on.
     pub unsettled: Vec<SessionId>,
     /// Whether every acknowledged touch was made durable.
     pub flushed: bool,

@@ -45,7 +45,9 @@ impl IpKind {
     }
 
     pub(crate) fn parse(word: &str) -> Option<Self> {
-        [Self::SharedV4, Self::V6, Self::V4, Self::PrivateV6].into_iter().find(|kind| kind.as_str() == word)
+        [Self::SharedV4, Self::V6, Self::V4, Self::PrivateV6]
+            .into_iter()
+            .find(|kind| kind.as_str() == word)
     }
 
     /// The kind of an address as it is listed, which does not say it.
@@ -75,16 +77,26 @@ fn checked(name: &str) -> Result<&str> {
     if is_app_name(name) {
         Ok(name)
     } else {
-        Err(Error::validation("app", "must be up to 63 lower-case letters, digits and dashes"))
+        Err(Error::validation(
+            "app",
+            "must be up to 63 lower-case letters, digits and dashes",
+        ))
     }
 }
 
 fn app(read: wire::App) -> App {
-    App { name: read.name, network: read.network, machines: read.machine_count }
+    App {
+        name: read.name,
+        network: read.network,
+        machines: read.machine_count,
+    }
 }
 
 fn address(read: wire::Ip) -> IpAddress {
-    IpAddress { kind: IpKind::of(&read), ip: read.ip }
+    IpAddress {
+        kind: IpKind::of(&read),
+        ip: read.ip,
+    }
 }
 
 impl Fly {
@@ -94,7 +106,13 @@ impl Fly {
     /// As any read.
     pub async fn apps(&self, cx: &CallContext) -> Result<Vec<App>> {
         let org = self.org(cx, "apps whose").await?;
-        Ok(self.cloud.apps(cx, "apps", &org).await?.into_iter().map(app).collect())
+        Ok(self
+            .cloud
+            .apps(cx, "apps", &org)
+            .await?
+            .into_iter()
+            .map(app)
+            .collect())
     }
 
     /// An app; `None` where there is none of that name that this token may see.
@@ -105,24 +123,45 @@ impl Fly {
         Ok(self.cloud.app(cx, "app", checked(name)?).await?.map(app))
     }
 
-    /// Makes an app, on a network of its own where one is named. Made already by this organisation is a success.
+    /// Makes an app, on a network of its own where one is named. Made already by this organisation
+    /// is a success.
     ///
     /// # Errors
     /// `conflict` where the name is taken by somebody else.
-    pub async fn create_app(&self, cx: &CallContext, name: &str, network: Option<&str>) -> Result<()> {
+    pub async fn create_app(
+        &self,
+        cx: &CallContext,
+        name: &str,
+        network: Option<&str>,
+    ) -> Result<()> {
         let org = self.org(cx, "create_app whose").await?;
-        let wanted = wire::CreateApp { name: checked(name)?, org_slug: &org, network, idempotency_key: name };
+        let wanted = wire::CreateApp {
+            name: checked(name)?,
+            org_slug: &org,
+            network,
+            idempotency_key: name,
+        };
         let answer = self.cloud.create_app(cx, "create_app", &wanted).await?;
         if answer.status() != StatusCode::UNPROCESSABLE_ENTITY {
             return Ok(());
         }
-        let refused = |kind, text: &str| Err(Error::new(kind, text).outcome_is(Outcome::NotApplied(Next::Stop)).with_status(422));
+        let refused = |kind, text: &str| {
+            Err(Error::new(kind, text)
+                .outcome_is(Outcome::NotApplied(Next::Stop))
+                .with_status(422))
+        };
         if !crate::error::is_name_taken(answer.bytes()) {
-            return refused(ErrorKind::Validation, "the cloud refuses an app of that name");
+            return refused(
+                ErrorKind::Validation,
+                "the cloud refuses an app of that name",
+            );
         }
         match self.cloud.app(cx, "create_app", name).await {
             Ok(Some(_)) => Ok(()),
-            Ok(None) => refused(ErrorKind::Conflict, "the name is taken, and this token cannot see by whom"),
+            Ok(None) => refused(
+                ErrorKind::Conflict,
+                "the name is taken, and this token cannot see by whom",
+            ),
             Err(error) => Err(error),
         }
     }
@@ -132,7 +171,12 @@ impl Fly {
     /// # Errors
     /// As any idempotent call.
     pub async fn delete_app(&self, cx: &CallContext, name: &str) -> Result<()> {
-        crate::error::gone(&self.cloud.delete_app(cx, "delete_app", checked(name)?).await?)
+        crate::error::gone(
+            &self
+                .cloud
+                .delete_app(cx, "delete_app", checked(name)?)
+                .await?,
+        )
     }
 
     /// The addresses of an app. One without any has no public URL.
@@ -140,15 +184,31 @@ impl Fly {
     /// # Errors
     /// As any read.
     pub async fn ips(&self, cx: &CallContext, app: &str) -> Result<Vec<IpAddress>> {
-        Ok(self.cloud.ips(cx, "ips", checked(app)?).await?.into_iter().map(address).collect())
+        Ok(self
+            .cloud
+            .ips(cx, "ips", checked(app)?)
+            .await?
+            .into_iter()
+            .map(address)
+            .collect())
     }
 
-    /// Gives an app one more address. Class `Create`: a lost answer may have left one, which `ips` shows.
+    /// Gives an app one more address. Class `Create`: a lost answer may have left one, which `ips`
+    /// shows.
     ///
     /// # Errors
     /// The outcome says whether it may exist all the same.
-    pub async fn allocate_ip(&self, cx: &CallContext, app: &str, kind: IpKind) -> Result<IpAddress> {
-        Ok(address(self.cloud.assign_ip(cx, "allocate_ip", checked(app)?, kind.as_str()).await?))
+    pub async fn allocate_ip(
+        &self,
+        cx: &CallContext,
+        app: &str,
+        kind: IpKind,
+    ) -> Result<IpAddress> {
+        Ok(address(
+            self.cloud
+                .assign_ip(cx, "allocate_ip", checked(app)?, kind.as_str())
+                .await?,
+        ))
     }
 
     /// Takes an address from an app. One that is gone already is a success.
@@ -156,6 +216,11 @@ impl Fly {
     /// # Errors
     /// As any idempotent call.
     pub async fn release_ip(&self, cx: &CallContext, app: &str, ip: &str) -> Result<()> {
-        crate::error::gone(&self.cloud.release_ip(cx, "release_ip", checked(app)?, ip).await?)
+        crate::error::gone(
+            &self
+                .cloud
+                .release_ip(cx, "release_ip", checked(app)?, ip)
+                .await?,
+        )
     }
 }

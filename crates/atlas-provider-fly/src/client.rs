@@ -61,10 +61,18 @@ impl Cloud {
         if let Some(url) = cx.base_url().map(versioned) {
             cx = Cow::Owned(cx.into_owned().with_base_url(url));
         }
-        let Some(key) = cx.api_key() else { return self.own.call(&cx, call).await };
+        let Some(key) = cx.api_key() else {
+            return self.own.call(&cx, call).await;
+        };
         let (scheme, token) = token::read(key)?;
-        let client = if scheme == Scheme::FlyV1 { &self.flyv1 } else { &self.bearer };
-        client.call(&cx.into_owned().with_api_key(token), call).await
+        let client = if scheme == Scheme::FlyV1 {
+            &self.flyv1
+        } else {
+            &self.bearer
+        };
+        client
+            .call(&cx.into_owned().with_api_key(token), call)
+            .await
     }
 
     async fn json<T: DeserializeOwned>(&self, cx: &CallContext, call: Call) -> Result<T> {
@@ -73,12 +81,21 @@ impl Cloud {
 
     // Tokens and the organisation.
 
-    pub(crate) async fn tokens(&self, cx: &CallContext, operation: &'static str) -> Result<Vec<wire::Token>> {
+    pub(crate) async fn tokens(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+    ) -> Result<Vec<wire::Token>> {
         let call = Call::get(operation, RetryClass::Safe, ["tokens", "current"]);
-        Ok(self.json::<wire::Tokens>(cx, call).await?.tokens.unwrap_or_default())
+        Ok(self
+            .json::<wire::Tokens>(cx, call)
+            .await?
+            .tokens
+            .unwrap_or_default())
     }
 
-    /// Every machine of the organisation, as far as the walk gets. A region in error hides its machines: the walk is then incomplete.
+    /// Every machine of the organisation, as far as the walk gets. A region in error hides its
+    /// machines: the walk is then incomplete.
     pub(crate) async fn org_machines(&self, cx: &CallContext, org: &str) -> Result<Walk<Row>> {
         let page = |cursor: Option<String>| async move {
             let call = Call::get("list_compute", RetryClass::Safe, ["orgs", org, "machines"])
@@ -87,14 +104,28 @@ impl Cloud {
                 .pace_key(org);
             let read: wire::OrgMachines = self.json(cx, call).await?;
             let missing = untold(read.error_regions, read.machines.is_some());
-            let items = read.machines.unwrap_or_default().into_iter().map(|row| (None, row)).collect();
-            Ok(Page { items, next: read.next_cursor, missing })
+            let items = read
+                .machines
+                .unwrap_or_default()
+                .into_iter()
+                .map(|row| (None, row))
+                .collect();
+            Ok(Page {
+                items,
+                next: read.next_cursor,
+                missing,
+            })
         };
         walk(MAX_PAGES, page).await
     }
 
     /// Every machine of one app, as far as the walk gets.
-    pub(crate) async fn app_machines(&self, cx: &CallContext, operation: &'static str, app: &str) -> Result<Walk<Row>> {
+    pub(crate) async fn app_machines(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        app: &str,
+    ) -> Result<Walk<Row>> {
         let page = |cursor: Option<String>| async move {
             let call = Call::get(operation, RetryClass::Safe, ["apps", app, "machines"])
                 .query("limit", PAGE)
@@ -102,48 +133,109 @@ impl Cloud {
                 .pace_key(app);
             let answer = self.call(cx, call).await?;
             let rows: Vec<Value> = answer.json()?;
-            let next = answer.headers().get(CURSOR).and_then(|value| value.to_str().ok()).map(str::to_owned);
-            Ok(Page { items: rows.into_iter().map(|row| (Some(app.to_owned()), row)).collect(), next, missing: None })
+            let next = answer
+                .headers()
+                .get(CURSOR)
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned);
+            Ok(Page {
+                items: rows
+                    .into_iter()
+                    .map(|row| (Some(app.to_owned()), row))
+                    .collect(),
+                next,
+                missing: None,
+            })
         };
         walk(MAX_PAGES, page).await
     }
 
     // Machines.
 
-    /// The one call that makes a machine. `secrets` are kept out of whatever an error says. A 409 is given back: it may name the
-    /// machine that an earlier try made.
-    pub(crate) async fn create(&self, cx: &CallContext, app: &str, body: &CreateMachine, secrets: Vec<Secret>) -> Result<Answer> {
-        let call = Call::post("spawn_compute", RetryClass::Create, ["apps", app, "machines"]).json(body).scrub(secrets);
+    /// The one call that makes a machine. `secrets` are kept out of whatever an error says. A 409
+    /// is given back: it may name the machine that an earlier try made.
+    pub(crate) async fn create(
+        &self,
+        cx: &CallContext,
+        app: &str,
+        body: &CreateMachine,
+        secrets: Vec<Secret>,
+    ) -> Result<Answer> {
+        let call = Call::post(
+            "spawn_compute",
+            RetryClass::Create,
+            ["apps", app, "machines"],
+        )
+        .json(body)
+        .scrub(secrets);
         let call = call.pace_key(app).accept_status(StatusCode::CONFLICT);
         self.call(cx, call).await
     }
 
     /// One machine. With `absence`, a 404 is given back instead of becoming an error.
-    pub(crate) async fn machine(&self, cx: &CallContext, operation: &'static str, at: &Place, absence: bool) -> Result<Answer> {
-        let call = Call::get(operation, RetryClass::Safe, ["apps", &at.app, "machines", &at.id]).pace_key(&*at.id);
-        self.call(cx, if absence { call.accept_status(StatusCode::NOT_FOUND) } else { call }).await
+    pub(crate) async fn machine(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        at: &Place,
+        absence: bool,
+    ) -> Result<Answer> {
+        let call = Call::get(
+            operation,
+            RetryClass::Safe,
+            ["apps", &at.app, "machines", &at.id],
+        )
+        .pace_key(&*at.id);
+        self.call(
+            cx,
+            if absence {
+                call.accept_status(StatusCode::NOT_FOUND)
+            } else {
+                call
+            },
+        )
+        .await
     }
 
     /// With force: one that runs is refused without. A 404 is given back.
     pub(crate) async fn destroy(&self, cx: &CallContext, at: &Place) -> Result<Answer> {
-        let call =
-            Call::delete("terminate", RetryClass::Idempotent, ["apps", &at.app, "machines", &at.id]).query("force", "true");
-        self.call(cx, call.pace_key(&*at.id).accept_status(StatusCode::NOT_FOUND)).await
+        let call = Call::delete(
+            "terminate",
+            RetryClass::Idempotent,
+            ["apps", &at.app, "machines", &at.id],
+        )
+        .query("force", "true");
+        self.call(
+            cx,
+            call.pace_key(&*at.id).accept_status(StatusCode::NOT_FOUND),
+        )
+        .await
     }
 
     /// A POST under a machine's path, with or without a body.
     pub(crate) fn act(operation: &'static str, class: RetryClass, at: &Place, verb: &str) -> Call {
-        Call::post(operation, class, ["apps", &at.app, "machines", &at.id, verb]).pace_key(&*at.id)
+        Call::post(
+            operation,
+            class,
+            ["apps", &at.app, "machines", &at.id, verb],
+        )
+        .pace_key(&*at.id)
     }
 
     /// A GET under a machine's path.
     pub(crate) fn look(operation: &'static str, at: &Place, verb: &str) -> Call {
-        Call::get(operation, RetryClass::Safe, ["apps", &at.app, "machines", &at.id, verb]).pace_key(&*at.id)
+        Call::get(
+            operation,
+            RetryClass::Safe,
+            ["apps", &at.app, "machines", &at.id, verb],
+        )
+        .pace_key(&*at.id)
     }
 
     /// A call that a lease's holder makes.
     pub(crate) fn with_nonce(call: Call, nonce: &Secret) -> Result<Call> {
-        let mut value = HeaderValue::from_str(nonce.expose()).map_err(|_| Error::validation("nonce", "is none of fly's"))?;
+        let mut value = HeaderValue::from_str(nonce.expose())
+            .map_err(|_| Error::validation("nonce", "is none of fly's"))?;
         value.set_sensitive(true);
         Ok(call.header(NONCE, value))
     }
@@ -153,23 +245,43 @@ impl Cloud {
     /// An app: `None` where the cloud says, in its own words, that there is none.
     ///
     /// A 403 says that the name is somebody else's.
-    pub(crate) async fn app(&self, cx: &CallContext, operation: &'static str, name: &str) -> Result<Option<wire::App>> {
-        let call = Call::get(operation, RetryClass::Safe, ["apps", name]).accept_status(StatusCode::NOT_FOUND);
+    pub(crate) async fn app(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        name: &str,
+    ) -> Result<Option<wire::App>> {
+        let call = Call::get(operation, RetryClass::Safe, ["apps", name])
+            .accept_status(StatusCode::NOT_FOUND);
         let answer = self.call(cx, call).await?;
         if answer.status() == StatusCode::NOT_FOUND {
             return crate::error::gone(&answer).map(|()| None);
         }
         let app: wire::App = answer.json()?;
-        if app.name == name { Ok(Some(app)) } else { Err(answer.misunderstood("the answer is about another app")) }
+        if app.name == name {
+            Ok(Some(app))
+        } else {
+            Err(answer.misunderstood("the answer is about another app"))
+        }
     }
 
-    /// Proves that an app is there for this token: only then does a 404 about what is in it say anything.
-    pub(crate) async fn known_app(&self, cx: &CallContext, operation: &'static str, name: &str) -> Result<()> {
+    /// Proves that an app is there for this token: only then does a 404 about what is in it say
+    /// anything.
+    pub(crate) async fn known_app(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        name: &str,
+    ) -> Result<()> {
         match self.app(cx, operation, name).await? {
             Some(_) => Ok(()),
             None => {
-                let text = format!("the app {name} is not there, or this token may not see it: nothing in it is proved gone");
-                Err(Error::new(ErrorKind::NotFound, text).outcome_is(Outcome::NotApplied(Next::SameLater)).with_status(404))
+                let text = format!(
+                    "the app {name} is not there, or this token may not see it: nothing in it is proved gone"
+                );
+                Err(Error::new(ErrorKind::NotFound, text)
+                    .outcome_is(Outcome::NotApplied(Next::SameLater))
+                    .with_status(404))
             }
         }
     }
@@ -182,50 +294,101 @@ impl Cloud {
         app: &wire::CreateApp<'_>,
     ) -> Result<Answer> {
         let call = Call::post(operation, RetryClass::Idempotent, ["apps"]).json(app);
-        self.call(cx, call.accept_status(StatusCode::UNPROCESSABLE_ENTITY)).await
+        self.call(cx, call.accept_status(StatusCode::UNPROCESSABLE_ENTITY))
+            .await
     }
 
     /// A 404 is given back.
-    pub(crate) async fn delete_app(&self, cx: &CallContext, operation: &'static str, name: &str) -> Result<Answer> {
-        let call = Call::delete(operation, RetryClass::Idempotent, ["apps", name]).accept_status(StatusCode::NOT_FOUND);
+    pub(crate) async fn delete_app(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        name: &str,
+    ) -> Result<Answer> {
+        let call = Call::delete(operation, RetryClass::Idempotent, ["apps", name])
+            .accept_status(StatusCode::NOT_FOUND);
         self.call(cx, call).await
     }
 
     /// Every app of the organisation; an error where not all of them were told.
-    pub(crate) async fn apps(&self, cx: &CallContext, operation: &'static str, org: &str) -> Result<Vec<wire::App>> {
+    pub(crate) async fn apps(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        org: &str,
+    ) -> Result<Vec<wire::App>> {
         let (mut all, mut cursor) = (Vec::new(), None::<String>);
         for _ in 0..MAX_PAGES {
-            let call =
-                Call::get(operation, RetryClass::Safe, ["apps"]).query("org_slug", org).query_opt("cursor", cursor.as_ref());
+            let call = Call::get(operation, RetryClass::Safe, ["apps"])
+                .query("org_slug", org)
+                .query_opt("cursor", cursor.as_ref());
             let answer = self.call(cx, call).await?;
             let read: wire::Apps = answer.json()?;
-            all.extend(read.apps.ok_or_else(|| answer.misunderstood("the answer has no apps field"))?);
+            all.extend(
+                read.apps
+                    .ok_or_else(|| answer.misunderstood("the answer has no apps field"))?,
+            );
             match read.next_cursor.filter(|next| !next.is_empty()) {
                 Some(next) if Some(&next) != cursor.as_ref() => cursor = Some(next),
                 None if read.total_apps.is_none_or(|total| total == all.len()) => return Ok(all),
                 _ => return Err(answer.misunderstood("not every app was told")),
             }
         }
-        Err(Error::new(ErrorKind::Provider, "the list of apps does not end").outcome_is(Outcome::NotApplied(Next::SameLater)))
+        Err(
+            Error::new(ErrorKind::Provider, "the list of apps does not end")
+                .outcome_is(Outcome::NotApplied(Next::SameLater)),
+        )
     }
 
-    pub(crate) async fn ips(&self, cx: &CallContext, operation: &'static str, app: &str) -> Result<Vec<wire::Ip>> {
+    pub(crate) async fn ips(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        app: &str,
+    ) -> Result<Vec<wire::Ip>> {
         let call = Call::get(operation, RetryClass::Safe, ["apps", app, "ip_assignments"]);
-        Ok(self.json::<wire::Ips>(cx, call).await?.ips.unwrap_or_default())
+        Ok(self
+            .json::<wire::Ips>(cx, call)
+            .await?
+            .ips
+            .unwrap_or_default())
     }
 
-    pub(crate) async fn assign_ip(&self, cx: &CallContext, operation: &'static str, app: &str, kind: &str) -> Result<wire::Ip> {
-        let call = Call::post(operation, RetryClass::Create, ["apps", app, "ip_assignments"]).json(&wire::AssignIp { kind });
+    pub(crate) async fn assign_ip(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        app: &str,
+        kind: &str,
+    ) -> Result<wire::Ip> {
+        let call = Call::post(
+            operation,
+            RetryClass::Create,
+            ["apps", app, "ip_assignments"],
+        )
+        .json(&wire::AssignIp { kind });
         self.json(cx, call).await
     }
 
     /// A 404 is given back.
-    pub(crate) async fn release_ip(&self, cx: &CallContext, operation: &'static str, app: &str, ip: &str) -> Result<Answer> {
-        let call = Call::delete(operation, RetryClass::Idempotent, ["apps", app, "ip_assignments", ip]);
-        self.call(cx, call.accept_status(StatusCode::NOT_FOUND)).await
+    pub(crate) async fn release_ip(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        app: &str,
+        ip: &str,
+    ) -> Result<Answer> {
+        let call = Call::delete(
+            operation,
+            RetryClass::Idempotent,
+            ["apps", app, "ip_assignments", ip],
+        );
+        self.call(cx, call.accept_status(StatusCode::NOT_FOUND))
+            .await
     }
 
-    /// Sets an app's secrets, which its machines get as environment; answers their version. Idempotent.
+    /// Sets an app's secrets, which its machines get as environment; answers their version.
+    /// Idempotent.
     pub(crate) async fn set_secrets(
         &self,
         cx: &CallContext,
@@ -233,9 +396,15 @@ impl Cloud {
         app: &str,
         values: &BTreeMap<String, Secret>,
     ) -> Result<Option<u64>> {
-        let body = wire::SetSecrets { values: values.iter().map(|(name, value)| (name.as_str(), value.expose())).collect() };
-        let call =
-            Call::post(operation, RetryClass::Idempotent, ["apps", app, "secrets"]).json(&body).scrub(values.values().cloned());
+        let body = wire::SetSecrets {
+            values: values
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.expose()))
+                .collect(),
+        };
+        let call = Call::post(operation, RetryClass::Idempotent, ["apps", app, "secrets"])
+            .json(&body)
+            .scrub(values.values().cloned());
         let set: wire::SecretsSet = self.json(cx, call).await?;
         Ok(set.version.or(set.old_version))
     }
@@ -243,17 +412,34 @@ impl Cloud {
     // Volumes.
 
     /// Every volume of the organisation; an error where not all of them were told.
-    pub(crate) async fn org_volumes(&self, cx: &CallContext, org: &str) -> Result<Vec<wire::Volume>> {
+    pub(crate) async fn org_volumes(
+        &self,
+        cx: &CallContext,
+        org: &str,
+    ) -> Result<Vec<wire::Volume>> {
         let page = |cursor: Option<String>| async move {
-            let call = Call::get("list_network_volumes", RetryClass::Safe, ["orgs", org, "volumes"]).query_opt("cursor", cursor);
+            let call = Call::get(
+                "list_network_volumes",
+                RetryClass::Safe,
+                ["orgs", org, "volumes"],
+            )
+            .query_opt("cursor", cursor);
             let read: wire::OrgVolumes = self.json(cx, call).await?;
             let missing = untold(read.error_regions, read.volumes.is_some());
-            Ok(Page { items: read.volumes.unwrap_or_default(), next: read.next_cursor, missing })
+            Ok(Page {
+                items: read.volumes.unwrap_or_default(),
+                next: read.next_cursor,
+                missing,
+            })
         };
         walk(MAX_PAGES, page).await?.whole()
     }
 
-    pub(crate) async fn read<T: DeserializeOwned>(&self, cx: &CallContext, call: Call) -> Result<T> {
+    pub(crate) async fn read<T: DeserializeOwned>(
+        &self,
+        cx: &CallContext,
+        call: Call,
+    ) -> Result<T> {
         self.json(cx, call).await
     }
 }

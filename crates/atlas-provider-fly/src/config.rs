@@ -27,8 +27,8 @@ pub const APP_ENV: &str = "ATLAS_FLY_APP";
 const BASE_URL: &str = "https://api.machines.dev";
 const PROXY_URL: &str = "https://{app}.fly.dev";
 
-/// A new machine shows within seconds, and its image may take longer than a minute to come; calls are limited by action and machine,
-/// not by account (docs/clouds/fly.md).
+/// A new machine shows within seconds, and its image may take longer than a minute to come; calls
+/// are limited by action and machine, not by account (docs/clouds/fly.md).
 const LIMITS: AccountLimits = AccountLimits {
     visibility_bound: Duration::from_secs(60),
     call_deadline: Duration::from_secs(60),
@@ -76,7 +76,8 @@ impl FlyBuilder {
     /// Takes from these variables what is not set on the builder.
     #[must_use]
     pub fn environment(mut self, variable: impl Fn(&str) -> Option<String>) -> Self {
-        self.connection.set_environment_keys(&[API_KEY_ENV], &variable);
+        self.connection
+            .set_environment_keys(&[API_KEY_ENV], &variable);
         let set = |name: &str| variable(name).filter(|value| !value.is_empty());
         Self {
             base_url: self.base_url.or_else(|| set(URL_ENV)),
@@ -90,87 +91,145 @@ impl FlyBuilder {
     /// A source of tokens that renews them, instead of one token: whole `Authorization` values.
     #[must_use]
     pub fn credential_source(self, source: impl CredentialSource) -> Self {
-        Self { source: Some(Box::new(|client| client.credential_source(source))), ..self }
+        Self {
+            source: Some(Box::new(|client| client.credential_source(source))),
+            ..self
+        }
     }
 
-    /// Another base URL, without its `/v1`. `http://` to loopback only, unless allowed: inside Fly it is `http://_api.internal:4280`.
+    /// Another base URL, without its `/v1`. `http://` to loopback only, unless allowed: inside Fly
+    /// it is `http://_api.internal:4280`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> Self {
-        Self { base_url: Some(url.into()), ..self }
+        Self {
+            base_url: Some(url.into()),
+            ..self
+        }
     }
 
     /// Where an app's public port is, with `{app}` to fill in. Unset: `https://{app}.fly.dev`.
     #[must_use]
     pub fn proxy_url(self, url: impl Into<String>) -> Self {
-        Self { proxy_url: Some(url.into()), ..self }
+        Self {
+            proxy_url: Some(url.into()),
+            ..self
+        }
     }
 
     /// The organisation, by its slug. Unset: the one that the token is of.
     #[must_use]
     pub fn org(self, slug: impl Into<String>) -> Self {
-        Self { org: Some(slug.into()), ..self }
+        Self {
+            org: Some(slug.into()),
+            ..self
+        }
     }
 
     /// The app that machines without ports are made in. Unset: each machine gets an app of its own.
     #[must_use]
     pub fn app(self, name: impl Into<String>) -> Self {
-        Self { app: Some(name.into()), ..self }
+        Self {
+            app: Some(name.into()),
+            ..self
+        }
     }
 
-    /// Gives every machine an app and a private network of its own, also one without ports: machines of one app, and of one network,
-    /// reach each other.
+    /// Gives every machine an app and a private network of its own, also one without ports:
+    /// machines of one app, and of one network, reach each other.
     #[must_use]
     pub fn own_apps(self, own: bool) -> Self {
-        Self { own_apps: own, ..self }
+        Self {
+            own_apps: own,
+            ..self
+        }
     }
 
-    /// How often an action on a machine or app may be called, and how often one machine may be read.
+    /// How often an action on a machine or app may be called, and how often one machine may be
+    /// read.
     #[must_use]
     pub fn paces(self, action: Pace, read: Pace) -> Self {
-        Self { paces: (action, read), ..self }
+        Self {
+            paces: (action, read),
+            ..self
+        }
     }
 
     /// The provider.
     ///
     /// # Errors
-    /// `unauthorized` without a token, naming the variable to set; `validation` for a URL that is none, that would send the token
-    /// readable to another machine, for an app's name that none can have, and for a proxy's URL without `{app}`.
+    /// `unauthorized` without a token, naming the variable to set; `validation` for a URL that is
+    /// none, that would send the token readable to another machine, for an app's name that none can
+    /// have, and for a proxy's URL without `{app}`.
     pub fn build(self) -> Result<Fly> {
         let id = ProviderId::new("fly").expect("a plain name");
-        self.checked(id.clone()).map_err(|error| error.during(&id, "build"))
+        self.checked(id.clone())
+            .map_err(|error| error.during(&id, "build"))
     }
 
     fn checked(self, id: ProviderId) -> Result<Fly> {
         if self.app.as_deref().is_some_and(|app| !is_app_name(app)) {
-            return Err(Error::validation("app", "must be up to 63 lower-case letters, digits and dashes"));
+            return Err(Error::validation(
+                "app",
+                "must be up to 63 lower-case letters, digits and dashes",
+            ));
         }
-        let url = self.proxy_url.unwrap_or_else(|| PROXY_URL.to_owned()).trim_end_matches('/').to_owned();
+        let url = self
+            .proxy_url
+            .unwrap_or_else(|| PROXY_URL.to_owned())
+            .trim_end_matches('/')
+            .to_owned();
         if !url.contains("{app}") {
-            return Err(Error::validation("proxy_url", "must have {app} where the app's name goes"));
+            return Err(Error::validation(
+                "proxy_url",
+                "must have {app} where the app's name goes",
+            ));
         }
         let base = self.base_url.unwrap_or_else(|| BASE_URL.to_owned());
         let (action, read) = self.paces;
         let begin = || {
             let client = self.connection.client(id.clone(), versioned(&base));
             let client = client.api("machines-v1").errors(crate::error::map);
-            PACED.iter().fold(client, |client, (operation, reads)| client.pace(operation, if *reads { read } else { action }))
+            PACED.iter().fold(client, |client, (operation, reads)| {
+                client.pace(operation, if *reads { read } else { action })
+            })
         };
         let own = match self.source {
             Some(source) => source(begin()).build()?,
             None => {
                 let key = self.connection.key(API_KEY_ENV)?;
                 let (scheme, secret) = token::read(&key.secret)?;
-                begin().api_key(scheme.as_str(), ApiKey { secret, origin: key.origin }).build()?
+                begin()
+                    .api_key(
+                        scheme.as_str(),
+                        ApiKey {
+                            secret,
+                            origin: key.origin,
+                        },
+                    )
+                    .build()?
             }
         };
         // A call's own token goes under its own scheme, whatever the account's is.
         let of_calls = |scheme: Scheme| -> Result<Client> {
-            let none = ApiKey { secret: atlas_core::Secret::new("none"), origin: atlas_core::config::Origin::Call };
-            begin().api_key(scheme.as_str(), none).share_limits_with(&own).build()
+            let none = ApiKey {
+                secret: atlas_core::Secret::new("none"),
+                origin: atlas_core::config::Origin::Call,
+            };
+            begin()
+                .api_key(scheme.as_str(), none)
+                .share_limits_with(&own)
+                .build()
         };
-        let cloud = Cloud { flyv1: of_calls(Scheme::FlyV1)?, bearer: of_calls(Scheme::Bearer)?, own };
+        let cloud = Cloud {
+            flyv1: of_calls(Scheme::FlyV1)?,
+            bearer: of_calls(Scheme::Bearer)?,
+            own,
+        };
         Ok(Fly {
-            reader: Reader { provider: id.clone(), url },
+            reader: Reader {
+                provider: id.clone(),
+                url,
+            },
             id,
             cloud,
             org: self.org,

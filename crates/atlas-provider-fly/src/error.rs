@@ -1,4 +1,5 @@
-//! Fly's error bodies into ours. The status word wins over the text, which is no contract; the text decides only where it is missing.
+//! Fly's error bodies into ours. The status word wins over the text, which is no contract; the text
+//! decides only where it is missing.
 
 use atlas_core::{Error, ErrorKind, Next, Outcome, Result, RetryClass};
 use atlas_http::{Answer, FailedAnswer};
@@ -9,10 +10,16 @@ use crate::wire::ErrorBody;
 pub(crate) fn map(answer: &FailedAnswer) -> Option<Error> {
     let body: ErrorBody = serde_json::from_slice(answer.body()).ok()?;
     let (kind, next) = classify(answer.status().as_u16(), &body)?;
-    let said = answer.message().unwrap_or_else(|| "the cloud refused".to_owned());
+    let said = answer
+        .message()
+        .unwrap_or_else(|| "the cloud refused".to_owned());
     let error = answer.not_applied(kind, next, said);
     // What a read was refused for is no word about anything done.
-    Some(if answer.class() == RetryClass::Safe { error.outcome_is(answer.outcome()) } else { error })
+    Some(if answer.class() == RetryClass::Safe {
+        error.outcome_is(answer.outcome())
+    } else {
+        error
+    })
 }
 
 /// What the words of an answer mean, where they say more than its status.
@@ -20,7 +27,9 @@ fn classify(status: u16, body: &ErrorBody) -> Option<(ErrorKind, Next)> {
     let text = body.text();
     let has = |needle: &str| text.contains(needle);
     match body.status.as_deref() {
-        Some("insufficient_capacity" | "volume_placement_capacity") => return Some((ErrorKind::NoCapacity, Next::NextCandidate)),
+        Some("insufficient_capacity" | "volume_placement_capacity") => {
+            return Some((ErrorKind::NoCapacity, Next::NextCandidate));
+        }
         Some("name_taken") => return Some((ErrorKind::Conflict, Next::Stop)),
         _ => {}
     }
@@ -34,7 +43,8 @@ fn classify(status: u16, body: &ErrorBody) -> Option<(ErrorKind, Next)> {
     if short && matches!(status, 400 | 409 | 412 | 422 | 503) {
         return Some((ErrorKind::NoCapacity, Next::NextCandidate));
     }
-    // A quota is of one region: another may have room. It comes as a 403 and is no matter of rights.
+    // A quota is of one region: another may have room. It comes as a 403 and is no matter of
+    // rights.
     if status == 403 && has("over the allowed quota") {
         return Some((ErrorKind::Quota, Next::NextCandidate));
     }
@@ -51,33 +61,52 @@ pub(crate) fn existing_machine(body: &[u8]) -> Option<String> {
     if !text.contains("unique machine name violation") {
         return None;
     }
-    let id = text.split("machine ID ").nth(1)?.split_whitespace().next()?;
-    id.bytes().all(|b| b.is_ascii_alphanumeric()).then(|| id.to_owned())
+    let id = text
+        .split("machine ID ")
+        .nth(1)?
+        .split_whitespace()
+        .next()?;
+    id.bytes()
+        .all(|b| b.is_ascii_alphanumeric())
+        .then(|| id.to_owned())
 }
 
-/// A 409 of a create that is not about the name. A host without room, and anything else that was refused before work.
+/// A 409 of a create that is not about the name. A host without room, and anything else that was
+/// refused before work.
 pub(crate) fn of_conflict(body: &[u8], request_id: Option<&str>) -> Error {
     let known = serde_json::from_slice::<ErrorBody>(body).ok();
     let classified = known.as_ref().and_then(|body| classify(409, body));
     let (kind, next) = classified.unwrap_or((ErrorKind::Conflict, Next::Stop));
-    let message =
-        if kind == ErrorKind::NoCapacity { "the host has no room for it" } else { "the cloud refused the order as a conflict" };
+    let message = if kind == ErrorKind::NoCapacity {
+        "the host has no room for it"
+    } else {
+        "the cloud refused the order as a conflict"
+    };
     // Only Fly's own words say that nothing was done.
-    let outcome = if known.is_some() { Outcome::NotApplied(next) } else { Outcome::Unknown(Vec::new()) };
-    let error = Error::new(kind, message).outcome_is(outcome).with_status(409);
+    let outcome = if known.is_some() {
+        Outcome::NotApplied(next)
+    } else {
+        Outcome::Unknown(Vec::new())
+    };
+    let error = Error::new(kind, message)
+        .outcome_is(outcome)
+        .with_status(409);
     match request_id {
         Some(id) => error.with_request_id(id),
         None => error,
     }
 }
 
-/// Whether an app was refused because its name is taken, by whomever. A race shows a database's words under the same status.
+/// Whether an app was refused because its name is taken, by whomever. A race shows a database's
+/// words under the same status.
 pub(crate) fn is_name_taken(body: &[u8]) -> bool {
-    serde_json::from_slice::<ErrorBody>(body)
-        .is_ok_and(|body| body.status.as_deref() == Some("name_taken") || body.text().contains("already been taken"))
+    serde_json::from_slice::<ErrorBody>(body).is_ok_and(|body| {
+        body.status.as_deref() == Some("name_taken") || body.text().contains("already been taken")
+    })
 }
 
-/// Whether what was asked for is gone by now: done, or a 404 in Fly's own words. A proxy's 404 proves nothing.
+/// Whether what was asked for is gone by now: done, or a 404 in Fly's own words. A proxy's 404
+/// proves nothing.
 pub(crate) fn gone(answer: &Answer) -> Result<()> {
     if answer.status().is_success() || is_flys_own(answer.bytes()) {
         return Ok(());
@@ -94,7 +123,11 @@ mod tests {
     use super::*;
 
     fn classified(status: u16, text: &str, word: Option<&str>) -> Option<(ErrorKind, Next)> {
-        let body = ErrorBody { error: Some(text.to_owned()), message: None, status: word.map(str::to_owned) };
+        let body = ErrorBody {
+            error: Some(text.to_owned()),
+            message: None,
+            status: word.map(str::to_owned),
+        };
         classify(status, &body)
     }
 
@@ -103,24 +136,64 @@ mod tests {
         use ErrorKind::{Conflict, NoCapacity, Quota};
         let capacity = Some((NoCapacity, Next::NextCandidate));
         let table = [
-            (422, "could not find a candidate host for the requested size", Some("insufficient_capacity"), capacity),
+            (
+                422,
+                "could not find a candidate host for the requested size",
+                Some("insufficient_capacity"),
+                capacity,
+            ),
             (503, "anything", Some("insufficient_capacity"), capacity),
-            (412, "insufficient resources to create new machine with existing volume id 'vol_x'", None, capacity),
+            (
+                412,
+                "insufficient resources to create new machine with existing volume id 'vol_x'",
+                None,
+                capacity,
+            ),
             (412, "x", Some("volume_placement_capacity"), capacity),
-            (409, "aborted: insufficient memory available to fulfill request", None, capacity),
-            (409, "insufficient CPUs available to fulfill request", None, capacity),
+            (
+                409,
+                "aborted: insufficient memory available to fulfill request",
+                None,
+                capacity,
+            ),
+            (
+                409,
+                "insufficient CPUs available to fulfill request",
+                None,
+                capacity,
+            ),
             (400, "aborted: no capacity", None, capacity),
-            (409, "aborted: machine update failed due to concurrent update", None, Some((Conflict, Next::SameLater))),
-            (422, "Validation failed: Name has already been taken", Some("name_taken"), Some((Conflict, Next::Stop))),
+            (
+                409,
+                "aborted: machine update failed due to concurrent update",
+                None,
+                Some((Conflict, Next::SameLater)),
+            ),
+            (
+                422,
+                "Validation failed: Name has already been taken",
+                Some("name_taken"),
+                Some((Conflict, Next::Stop)),
+            ),
             (
                 403,
                 "organization \"X\" is using 4096 MB of memory in dfw which is over the allowed quota: ...",
                 None,
                 Some((Quota, Next::NextCandidate)),
             ),
-            (422, "To create more than 1 machine per app please add a payment method", None, Some((Quota, Next::Stop))),
+            (
+                422,
+                "To create more than 1 machine per app please add a payment method",
+                None,
+                Some((Quota, Next::Stop)),
+            ),
             (403, "unauthorized", None, None),
-            (400, "invalid memory size 128; must be in 256 MiB increment", None, None),
+            (
+                400,
+                "invalid memory size 128; must be in 256 MiB increment",
+                None,
+                None,
+            ),
             (500, "no capacity", None, None),
         ];
         for (status, text, word, wanted) in table {
@@ -132,10 +205,16 @@ mod tests {
     fn the_id_of_the_machine_that_has_the_name_is_in_the_text() {
         let body = br#"{"error":"already_exists: unique machine name violation, machine ID 6e8294c17d5083 already exists with name \"pod-a\""}"#;
         assert_eq!(existing_machine(body).as_deref(), Some("6e8294c17d5083"));
-        for other in [&br#"{"error":"machine ID 6e82 lease currently held by x"}"#[..], b"<html>", b"{}"] {
+        for other in [
+            &br#"{"error":"machine ID 6e82 lease currently held by x"}"#[..],
+            b"<html>",
+            b"{}",
+        ] {
             assert_eq!(existing_machine(other), None);
         }
-        assert!(is_flys_own(br#"{"error":"machine not found"}"#) && is_flys_own(br#"{"message":"m"}"#));
+        assert!(
+            is_flys_own(br#"{"error":"machine not found"}"#) && is_flys_own(br#"{"message":"m"}"#)
+        );
         assert!(!is_flys_own(b"") && !is_flys_own(b"{}") && !is_flys_own(b"<html>404</html>"));
     }
 }

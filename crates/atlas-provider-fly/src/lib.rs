@@ -1,4 +1,5 @@
-//! Fly.io Machines behind the contract: CPU machines, the apps and addresses that give them URLs, volumes.
+//! Fly.io Machines behind the contract: CPU machines, the apps and addresses that give them URLs,
+//! volumes.
 //!
 //! ```no_run
 //! use atlas_core::{AnyProvider, CallContext, ComputeRequest, LaunchKey};
@@ -14,10 +15,12 @@
 //! # Ok(()) }
 //! ```
 //!
-//! A URL of Fly is an app's, not a machine's, and machines of one network reach each other: a machine with ports gets an app, addresses
-//! and a network of its own, as recorded steps of its attempt. One without ports is made in the app that the account names, if it does.
+//! A URL of Fly is an app's, not a machine's, and machines of one network reach each other: a
+//! machine with ports gets an app, addresses and a network of its own, as recorded steps of its
+//! attempt. One without ports is made in the app that the account names, if it does.
 //!
-//! Deliberately absent: GPUs (Fly has none since August 2026), logs and deploys (`atlas-fly-ops` has them), and updates in place.
+//! Deliberately absent: GPUs (Fly has none since August 2026), logs and deploys (`atlas-fly-ops`
+//! has them), and updates in place.
 
 mod app;
 mod client;
@@ -37,9 +40,10 @@ mod wire;
 use std::collections::BTreeSet;
 
 use atlas_core::{
-    AccountLimits, CallContext, Candidate, Capabilities, Capability, Compute, ComputeId, ComputeRequest, ComputeStatus, Error,
-    ErrorKind, GpuType, LaunchKey, ListFilter, Listing, NetworkVolume, Next, Outcome, Presence, Provider, ProviderId, Raw,
-    Result, RetryClass, Support, TrackedKey, VolumeId, VolumeRequest,
+    AccountLimits, CallContext, Candidate, Capabilities, Capability, Compute, ComputeId,
+    ComputeRequest, ComputeStatus, Error, ErrorKind, GpuType, LaunchKey, ListFilter, Listing,
+    NetworkVolume, Next, Outcome, Presence, Provider, ProviderId, Raw, Result, RetryClass, Support,
+    TrackedKey, VolumeId, VolumeRequest,
 };
 use atlas_http::Answer;
 use http::StatusCode;
@@ -76,12 +80,15 @@ enum View {
 }
 
 impl Fly {
-    /// From `FLY_API_TOKEN` and, where set, `ATLAS_FLY_ORG`, `ATLAS_FLY_APP`, `ATLAS_FLY_URL` and `ATLAS_FLY_PROXY_URL`.
+    /// From `FLY_API_TOKEN` and, where set, `ATLAS_FLY_ORG`, `ATLAS_FLY_APP`, `ATLAS_FLY_URL` and
+    /// `ATLAS_FLY_PROXY_URL`.
     ///
     /// # Errors
     /// See [`FlyBuilder::build`].
     pub fn from_env() -> Result<Self> {
-        Self::builder().environment(|name| std::env::var(name).ok()).build()
+        Self::builder()
+            .environment(|name| std::env::var(name).ok())
+            .build()
     }
 
     /// Begins one by hand.
@@ -97,7 +104,13 @@ impl Fly {
         let (mut apps, mut whole) = (BTreeSet::new(), false);
         for token in tokens {
             // A user's own token is of no organisation in particular.
-            let Some(org) = token.org_slug.filter(|org| !org.is_empty()).or_else(|| self.org.clone()) else { continue };
+            let Some(org) = token
+                .org_slug
+                .filter(|org| !org.is_empty())
+                .or_else(|| self.org.clone())
+            else {
+                continue;
+            };
             if self.org.as_ref().is_some_and(|own| *own != org) {
                 continue;
             }
@@ -110,12 +123,16 @@ impl Fly {
         match (orgs.next(), orgs.next()) {
             (Some(org), None) if whole => Ok(View::Org(org)),
             (Some(org), None) => Ok(View::Apps(org, apps.into_iter().collect())),
-            (Some(_), Some(_)) => {
-                Err(Error::validation("org", format!("the token is of several organisations: name one in {ORG_ENV}")))
-            }
+            (Some(_), Some(_)) => Err(Error::validation(
+                "org",
+                format!("the token is of several organisations: name one in {ORG_ENV}"),
+            )),
             (None, _) => {
-                let text = format!("the token is not of the organisation in {ORG_ENV}, or of none that it names");
-                Err(Error::new(ErrorKind::Forbidden, text).outcome_is(Outcome::NotApplied(Next::Stop)))
+                let text = format!(
+                    "the token is not of the organisation in {ORG_ENV}, or of none that it names"
+                );
+                Err(Error::new(ErrorKind::Forbidden, text)
+                    .outcome_is(Outcome::NotApplied(Next::Stop)))
             }
         }
     }
@@ -153,12 +170,24 @@ impl Fly {
         let candidate = match &request.candidate {
             Some(candidate) => candidate,
             None => {
-                first = preset::candidates(request)?.into_iter().next().unwrap_or_default();
+                first = preset::candidates(request)?
+                    .into_iter()
+                    .next()
+                    .unwrap_or_default();
                 &first
             }
         };
-        let wrong = || Error::validation("candidate", "fly needs a region and a preset: pin a candidate");
-        let preset = candidate.native_type.as_deref().and_then(Preset::parse).ok_or_else(wrong)?;
+        let wrong = || {
+            Error::validation(
+                "candidate",
+                "fly needs a region and a preset: pin a candidate",
+            )
+        };
+        let preset = candidate
+            .native_type
+            .as_deref()
+            .and_then(Preset::parse)
+            .ok_or_else(wrong)?;
         Ok((preset, candidate.region.clone().ok_or_else(wrong)?))
     }
 
@@ -166,35 +195,61 @@ impl Fly {
     fn created(&self, app: &str, answer: &Answer) -> Result<Compute> {
         let machine: wire::Machine = answer.json()?;
         let raw = Raw::parsed_later(answer.bytes(), wire::redact);
-        self.reader.compute(Some(app), &machine, raw).map_err(|error| error.outcome_is(Outcome::Unknown(Vec::new())))
+        self.reader
+            .compute(Some(app), &machine, raw)
+            .map_err(|error| error.outcome_is(Outcome::Unknown(Vec::new())))
     }
 
-    /// The machine that has our name already: an earlier try of the same order made it, or nothing is known.
+    /// The machine that has our name already: an earlier try of the same order made it, or nothing
+    /// is known.
     async fn adopt(&self, cx: &CallContext, key: &LaunchKey, at: &Place) -> Result<Compute> {
-        let unknown = |error: Error| error.outcome_is(Outcome::Unknown(at.compute_id().into_iter().collect()));
-        let answer = self.cloud.machine(cx, "spawn_compute find", at, false).await.map_err(unknown)?;
+        let unknown = |error: Error| {
+            error.outcome_is(Outcome::Unknown(at.compute_id().into_iter().collect()))
+        };
+        let answer = self
+            .cloud
+            .machine(cx, "spawn_compute find", at, false)
+            .await
+            .map_err(unknown)?;
         let found = self.read(at, &answer).map_err(unknown)?;
         match key.tracked() {
             Some(key) if found.keys.key() == Some(*key) => Ok(found),
-            Some(_) => Err(unknown(Error::new(ErrorKind::Conflict, "a machine has this order's name, and not its key"))),
+            Some(_) => Err(unknown(Error::new(
+                ErrorKind::Conflict,
+                "a machine has this order's name, and not its key",
+            ))),
             None => {
-                let error = Error::new(ErrorKind::Conflict, "a machine of that name exists in the app");
+                let error = Error::new(
+                    ErrorKind::Conflict,
+                    "a machine of that name exists in the app",
+                );
                 Err(error.outcome_is(Outcome::NotApplied(Next::Stop)))
             }
         }
     }
 
-    /// Proves that a 404 about a machine of this app says that there is none: the app is there for this token, or it was a machine's own
-    /// and is gone. Its name is made of a launch key, so it was never mistaken for another; Fly says that the name is free, which it says
-    /// of no app of any organisation; and a token for the whole organisation sees all apps but this one.
+    /// Proves that a 404 about a machine of this app says that there is none: the app is there for
+    /// this token, or it was a machine's own and is gone. Its name is made of a launch key, so it
+    /// was never mistaken for another; Fly says that the name is free, which it says of no app of
+    /// any organisation; and a token for the whole organisation sees all apps but this one.
     async fn certain(&self, cx: &CallContext, operation: &'static str, app: &str) -> Result<()> {
         let unknown = match self.cloud.known_app(cx, operation, app).await {
-            Err(error) if error.kind() == ErrorKind::NotFound && TrackedKey::in_name(app).is_some() => error,
+            Err(error)
+                if error.kind() == ErrorKind::NotFound && TrackedKey::in_name(app).is_some() =>
+            {
+                error
+            }
             answer => return answer,
         };
-        let View::Org(org) = self.view(cx, operation).await? else { return Err(unknown) };
+        let View::Org(org) = self.view(cx, operation).await? else {
+            return Err(unknown);
+        };
         let apps = self.cloud.apps(cx, operation, &org).await?;
-        if apps.iter().any(|there| there.name == app) { Err(unknown) } else { Ok(()) }
+        if apps.iter().any(|there| there.name == app) {
+            Err(unknown)
+        } else {
+            Ok(())
+        }
     }
 
     fn read(&self, at: &Place, answer: &Answer) -> Result<Compute> {
@@ -202,7 +257,11 @@ impl Fly {
         if machine.id != at.id {
             return Err(answer.misunderstood("the answer is about another machine"));
         }
-        self.reader.compute(Some(&at.app), &machine, Raw::parsed_later(answer.bytes(), wire::redact))
+        self.reader.compute(
+            Some(&at.app),
+            &machine,
+            Raw::parsed_later(answer.bytes(), wire::redact),
+        )
     }
 }
 
@@ -236,10 +295,17 @@ impl Provider for Fly {
         translate::check(request)
     }
 
-    /// The app of a machine that gets its own, with a network of its own, and the addresses its ports are reached at.
+    /// The app of a machine that gets its own, with a network of its own, and the addresses its
+    /// ports are reached at.
     fn supports(&self, key: &LaunchKey, request: &ComputeRequest) -> Result<Vec<Support>> {
-        let Ok((app, true)) = self.home(key, request) else { return Ok(Vec::new()) };
-        let kinds = if request.ports.is_empty() { &[][..] } else { &[IpKind::SharedV4, IpKind::V6] };
+        let Ok((app, true)) = self.home(key, request) else {
+            return Ok(Vec::new());
+        };
+        let kinds = if request.ports.is_empty() {
+            &[][..]
+        } else {
+            &[IpKind::SharedV4, IpKind::V6]
+        };
         let mut planned = vec![Support {
             kind: support::APP.to_owned(),
             name: app.clone(),
@@ -256,8 +322,8 @@ impl Provider for Fly {
         Ok(planned)
     }
 
-    /// The organisation that the token is of, as Fly says. Which of its apps a token shows changes with the apps; what it cannot show is
-    /// never taken to be gone.
+    /// The organisation that the token is of, as Fly says. Which of its apps a token shows changes
+    /// with the apps; what it cannot show is never taken to be gone.
     async fn identity(&self, cx: &CallContext) -> Result<String> {
         match self.view(cx, "identity").await? {
             View::Org(org) | View::Apps(org, _) => Ok(format!("fly-org-{org}")),
@@ -265,11 +331,20 @@ impl Provider for Fly {
     }
 
     /// Estimates: Fly has neither prices nor stock to ask for. Asks nothing.
-    async fn candidates(&self, _cx: &CallContext, request: &ComputeRequest) -> Result<Vec<Candidate>> {
+    async fn candidates(
+        &self,
+        _cx: &CallContext,
+        request: &ComputeRequest,
+    ) -> Result<Vec<Candidate>> {
         preset::candidates(request)
     }
 
-    async fn spawn_compute(&self, cx: &CallContext, key: &LaunchKey, request: &ComputeRequest) -> Result<Compute> {
+    async fn spawn_compute(
+        &self,
+        cx: &CallContext,
+        key: &LaunchKey,
+        request: &ComputeRequest,
+    ) -> Result<Compute> {
         let (app, own) = self.home(key, request)?;
         let (preset, region) = Self::pinned(request)?;
         let mut order = translate::create(cx, key, request, (preset, &region), own)?;
@@ -279,11 +354,18 @@ impl Provider for Fly {
             _ => error,
         };
         if !order.hidden.is_empty() {
-            let set = self.cloud.set_secrets(cx, "spawn_compute secrets", &app, &order.hidden).await;
+            let set = self
+                .cloud
+                .set_secrets(cx, "spawn_compute secrets", &app, &order.hidden)
+                .await;
             let version = set.map_err(|error| unheard(error.before_the_order()))?;
             order.body.min_secrets_version = order.body.min_secrets_version.max(version);
         }
-        let answer = self.cloud.create(cx, &app, &order.body, order.secrets).await.map_err(unheard)?;
+        let answer = self
+            .cloud
+            .create(cx, &app, &order.body, order.secrets)
+            .await
+            .map_err(unheard)?;
         if answer.status() != StatusCode::CONFLICT {
             return self.created(&app, &answer);
         }
@@ -299,7 +381,8 @@ impl Provider for Fly {
         self.read(&at, &answer)
     }
 
-    /// The whole organisation's machines, whatever app they are in; for a token of some apps, those of these apps.
+    /// The whole organisation's machines, whatever app they are in; for a token of some apps, those
+    /// of these apps.
     async fn list_compute(&self, cx: &CallContext, filter: &ListFilter) -> Result<Listing> {
         let view = match &self.org {
             Some(org) => View::Org(org.clone()),
@@ -319,12 +402,14 @@ impl Provider for Fly {
                 }
             }
         }
-        let rows = rows.into_iter().map(|(app, row)| translate::listed(&self.reader, app.as_deref(), row));
+        let rows = rows
+            .into_iter()
+            .map(|(app, row)| translate::listed(&self.reader, app.as_deref(), row));
         Ok(Listing::of_walk(rows, missing).filtered(filter))
     }
 
-    /// `destroyed` in an answer about this very machine, or a 404 in Fly's own words while its app is there, or is proved gone: a wrong
-    /// app and a wrong token look just the same.
+    /// `destroyed` in an answer about this very machine, or a 404 in Fly's own words while its app
+    /// is there, or is proved gone: a wrong app and a wrong token look just the same.
     async fn presence(&self, cx: &CallContext, id: &ComputeId) -> Presence {
         let at = match Place::of(id) {
             Ok(at) => at,
@@ -350,7 +435,8 @@ impl Provider for Fly {
         }
     }
 
-    /// By force, for a machine that runs is refused without. A 404 is a success only while its app is there.
+    /// By force, for a machine that runs is refused without. A 404 is a success only while its app
+    /// is there.
     async fn terminate(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
         let at = Place::of(id)?;
         let answer = self.cloud.destroy(cx, &at).await?;
@@ -368,7 +454,8 @@ impl Provider for Fly {
 
     /// Accepted is not stopped: it bills until it is.
     async fn stop(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
-        let call = Cloud::act("stop", RetryClass::Idempotent, &Place::of(id)?, "stop").json(&json!({}));
+        let call =
+            Cloud::act("stop", RetryClass::Idempotent, &Place::of(id)?, "stop").json(&json!({}));
         self.cloud.call(cx, call).await.map(drop)
     }
 
@@ -377,7 +464,12 @@ impl Provider for Fly {
         self.cloud.call(cx, call).await.map(drop)
     }
 
-    async fn ensure_support(&self, cx: &CallContext, _key: &LaunchKey, support: &Support) -> Result<Support> {
+    async fn ensure_support(
+        &self,
+        cx: &CallContext,
+        _key: &LaunchKey,
+        support: &Support,
+    ) -> Result<Support> {
         match support.kind.as_str() {
             support::APP => self.ensure_app(cx, support).await,
             support::IP => self.ensure_ip(cx, support).await,
@@ -396,11 +488,19 @@ impl Provider for Fly {
     async fn list_network_volumes(&self, cx: &CallContext) -> Result<Vec<NetworkVolume>> {
         let org = self.org(cx, "list_network_volumes whose").await?;
         let found = self.cloud.org_volumes(cx, &org).await?;
-        found.iter().filter(|volume| !translate::is_going(volume)).map(|volume| translate::volume(None, volume)).collect()
+        found
+            .iter()
+            .filter(|volume| !translate::is_going(volume))
+            .map(|volume| translate::volume(None, volume))
+            .collect()
     }
 
     /// In the account's app: a volume is of one, and only machines of that app can mount it.
-    async fn create_network_volume(&self, cx: &CallContext, request: &VolumeRequest) -> Result<NetworkVolume> {
+    async fn create_network_volume(
+        &self,
+        cx: &CallContext,
+        request: &VolumeRequest,
+    ) -> Result<NetworkVolume> {
         self.create_volume(cx, request).await
     }
 

@@ -1,9 +1,12 @@
-//! What can be done with a machine beyond the contract: waiting, suspending, restarting, leases, metadata, events, commands.
+//! What can be done with a machine beyond the contract: waiting, suspending, restarting, leases,
+//! metadata, events, commands.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use atlas_core::{CallContext, ComputeId, Error, ErrorKind, Next, Outcome, Result, RetryClass, Secret, Timestamp};
+use atlas_core::{
+    CallContext, ComputeId, Error, ErrorKind, Next, Outcome, Result, RetryClass, Secret, Timestamp,
+};
 use atlas_http::Call;
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -82,7 +85,8 @@ pub struct Executed {
     pub stderr: String,
 }
 
-/// The right to change a machine, until it expires. Whoever crashes with one blocks everybody else until then: keep it short.
+/// The right to change a machine, until it expires. Whoever crashes with one blocks everybody else
+/// until then: keep it short.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Lease {
@@ -99,33 +103,56 @@ pub struct Lease {
 }
 
 impl Fly {
-    /// Waits until the machine is in one of these states, for as long as `within`; `None` when it was not by then.
+    /// Waits until the machine is in one of these states, for as long as `within`; `None` when it
+    /// was not by then.
     ///
-    /// One call of Fly's waits a minute at most, and its 408 says nothing about the machine: it is asked again until the time is over.
-    /// To wait for `Started` alone would miss a machine that dies on the way: name `Stopped`, `Failed` and `Destroyed` too.
+    /// One call of Fly's waits a minute at most, and its 408 says nothing about the machine: it is
+    /// asked again until the time is over. To wait for `Started` alone would miss a machine that
+    /// dies on the way: name `Stopped`, `Failed` and `Destroyed` too.
     ///
     /// # Errors
-    /// `not_found` for a machine that is not there, unless `Destroyed` is waited for; else as any read.
+    /// `not_found` for a machine that is not there, unless `Destroyed` is waited for; else as any
+    /// read.
     ///
     /// # Cancel safety
     /// Cancel safe.
-    pub async fn wait(&self, cx: &CallContext, id: &ComputeId, states: &[WaitFor], within: Duration) -> Result<Option<WaitFor>> {
-        self.waited(cx, id, states, within).await.map_err(|error| error.during(&self.id, "wait"))
+    pub async fn wait(
+        &self,
+        cx: &CallContext,
+        id: &ComputeId,
+        states: &[WaitFor],
+        within: Duration,
+    ) -> Result<Option<WaitFor>> {
+        self.waited(cx, id, states, within)
+            .await
+            .map_err(|error| error.during(&self.id, "wait"))
     }
 
-    async fn waited(&self, cx: &CallContext, id: &ComputeId, states: &[WaitFor], within: Duration) -> Result<Option<WaitFor>> {
+    async fn waited(
+        &self,
+        cx: &CallContext,
+        id: &ComputeId,
+        states: &[WaitFor],
+        within: Duration,
+    ) -> Result<Option<WaitFor>> {
         let at = Place::of(id)?;
         if states.is_empty() {
             return Err(Error::validation("states", "name one at least"));
         }
         let begun = Instant::now();
         // Waiting for `stopped` is refused without the version it is about.
-        let version = if states.contains(&WaitFor::Stopped) { self.version(cx, &at, begun).await? } else { None };
+        let version = if states.contains(&WaitFor::Stopped) {
+            self.version(cx, &at, begun).await?
+        } else {
+            None
+        };
         loop {
             let left = within.saturating_sub(begun.elapsed());
             let seconds = left.as_secs().clamp(1, LONGEST_WAIT);
             let call = Cloud::look("wait", &at, "wait");
-            let call = states.iter().fold(call, |call, state| call.query("state", state.as_str()));
+            let call = states
+                .iter()
+                .fold(call, |call, state| call.query("state", state.as_str()));
             let call = call
                 .query("timeout", seconds.to_string())
                 .query_opt("version", version.as_deref())
@@ -134,7 +161,10 @@ impl Fly {
                 .accept_status(StatusCode::NOT_FOUND);
             let answer = self.cloud.call(cx, call).await?;
             match answer.status() {
-                StatusCode::NOT_FOUND if begun.elapsed() < MAY_BE_UNKNOWN && !states.contains(&WaitFor::Destroyed) => {
+                StatusCode::NOT_FOUND
+                    if begun.elapsed() < MAY_BE_UNKNOWN
+                        && !states.contains(&WaitFor::Destroyed) =>
+                {
                     tokio::time::sleep(ASK_AGAIN).await;
                 }
                 StatusCode::NOT_FOUND => {
@@ -142,15 +172,21 @@ impl Fly {
                     if states.contains(&WaitFor::Destroyed) {
                         return Ok(Some(WaitFor::Destroyed));
                     }
-                    let error = Error::new(ErrorKind::NotFound, "the machine is not there").with_status(404);
+                    let error = Error::new(ErrorKind::NotFound, "the machine is not there")
+                        .with_status(404);
                     return Err(error.outcome_is(Outcome::NotApplied(Next::Stop)));
                 }
                 StatusCode::REQUEST_TIMEOUT => {}
                 _ => {
                     let said = answer.json::<wire::Waited>()?.state;
                     // Older servers say only that it is so.
-                    let found = states.iter().copied().find(|state| said.as_deref().is_none_or(|said| said == state.as_str()));
-                    return found.map(Some).ok_or_else(|| answer.misunderstood("another state than any that was waited for"));
+                    let found = states
+                        .iter()
+                        .copied()
+                        .find(|state| said.as_deref().is_none_or(|said| said == state.as_str()));
+                    return found.map(Some).ok_or_else(|| {
+                        answer.misunderstood("another state than any that was waited for")
+                    });
                 }
             }
             if begun.elapsed() >= within {
@@ -159,14 +195,21 @@ impl Fly {
         }
     }
 
-    async fn version(&self, cx: &CallContext, at: &Place, begun: Instant) -> Result<Option<String>> {
+    async fn version(
+        &self,
+        cx: &CallContext,
+        at: &Place,
+        begun: Instant,
+    ) -> Result<Option<String>> {
         loop {
             match self.cloud.machine(cx, "wait version", at, false).await {
                 Ok(answer) => {
                     let machine: wire::Machine = answer.json()?;
                     return Ok(machine.instance_id.or(machine.version));
                 }
-                Err(error) if error.kind() == ErrorKind::NotFound && begun.elapsed() < MAY_BE_UNKNOWN => {
+                Err(error)
+                    if error.kind() == ErrorKind::NotFound && begun.elapsed() < MAY_BE_UNKNOWN =>
+                {
                     tokio::time::sleep(ASK_AGAIN).await;
                 }
                 Err(error) => return Err(error),
@@ -177,18 +220,31 @@ impl Fly {
     /// Suspends a machine: its memory is kept, and starting it goes on where it was.
     ///
     /// # Errors
-    /// `unsupported` for more than 2 GB of memory, found by reading the machine; `conflict` when its state does not allow it.
+    /// `unsupported` for more than 2 GB of memory, found by reading the machine; `conflict` when
+    /// its state does not allow it.
     pub async fn suspend(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
         let at = Place::of(id)?;
         let answer = self.cloud.machine(cx, "suspend", &at, false).await?;
         let machine: wire::Machine = answer.json()?;
-        let guest = machine.config.and_then(|config| config.guest).unwrap_or_default();
+        let guest = machine
+            .config
+            .and_then(|config| config.guest)
+            .unwrap_or_default();
         let preset = Preset::of(guest.cpu_kind.as_deref(), guest.cpus, guest.memory_mb);
         if preset.is_some_and(|preset| !preset.can_be_suspended()) {
-            let error = Error::unsupported("suspend", "fly suspends machines of up to 2 GB of memory only");
+            let error = Error::unsupported(
+                "suspend",
+                "fly suspends machines of up to 2 GB of memory only",
+            );
             return Err(error.during(&self.id, "suspend"));
         }
-        self.cloud.call(cx, Cloud::act("suspend", RetryClass::Idempotent, &at, "suspend")).await.map(drop)
+        self.cloud
+            .call(
+                cx,
+                Cloud::act("suspend", RetryClass::Idempotent, &at, "suspend"),
+            )
+            .await
+            .map(drop)
     }
 
     /// Restarts a machine in place.
@@ -196,7 +252,13 @@ impl Fly {
     /// # Errors
     /// `conflict` when its state does not allow it.
     pub async fn restart(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
-        self.cloud.call(cx, Cloud::act("restart", RetryClass::Create, &Place::of(id)?, "restart")).await.map(drop)
+        self.cloud
+            .call(
+                cx,
+                Cloud::act("restart", RetryClass::Create, &Place::of(id)?, "restart"),
+            )
+            .await
+            .map(drop)
     }
 
     /// Sends a signal (`SIGTERM`) to what runs in a machine.
@@ -204,7 +266,8 @@ impl Fly {
     /// # Errors
     /// `conflict` when it does not run.
     pub async fn signal(&self, cx: &CallContext, id: &ComputeId, signal: &str) -> Result<()> {
-        let call = Cloud::act("signal", RetryClass::Create, &Place::of(id)?, "signal").json(&json!({ "signal": signal }));
+        let call = Cloud::act("signal", RetryClass::Create, &Place::of(id)?, "signal")
+            .json(&json!({ "signal": signal }));
         self.cloud.call(cx, call).await.map(drop)
     }
 
@@ -214,28 +277,54 @@ impl Fly {
     /// As any idempotent call.
     pub async fn cordon(&self, cx: &CallContext, id: &ComputeId, cordoned: bool) -> Result<()> {
         let verb = if cordoned { "cordon" } else { "uncordon" };
-        self.cloud.call(cx, Cloud::act("cordon", RetryClass::Idempotent, &Place::of(id)?, verb)).await.map(drop)
+        self.cloud
+            .call(
+                cx,
+                Cloud::act("cordon", RetryClass::Idempotent, &Place::of(id)?, verb),
+            )
+            .await
+            .map(drop)
     }
 
     /// Runs a command in a machine, for as long as `within`.
     ///
     /// # Errors
-    /// `conflict` when the machine does not run. A command is never sent twice: a lost answer leaves its outcome unknown.
-    pub async fn exec(&self, cx: &CallContext, id: &ComputeId, command: &[String], within: Duration) -> Result<Executed> {
+    /// `conflict` when the machine does not run. A command is never sent twice: a lost answer
+    /// leaves its outcome unknown.
+    pub async fn exec(
+        &self,
+        cx: &CallContext,
+        id: &ComputeId,
+        command: &[String],
+        within: Duration,
+    ) -> Result<Executed> {
         let seconds = within.as_secs().clamp(1, LONGEST_WAIT);
         let call = Cloud::act("exec", RetryClass::Create, &Place::of(id)?, "exec")
-            .json(&wire::Exec { command, timeout: seconds })
+            .json(&wire::Exec {
+                command,
+                timeout: seconds,
+            })
             .timeout(Duration::from_secs(seconds) + BESIDES);
         let done: wire::Executed = self.cloud.read(cx, call).await?;
-        Ok(Executed { exit_code: done.exit_code, stdout: done.stdout, stderr: done.stderr })
+        Ok(Executed {
+            exit_code: done.exit_code,
+            stdout: done.stdout,
+            stderr: done.stderr,
+        })
     }
 
     /// The last events of a machine, newest first; fifty at most.
     ///
     /// # Errors
     /// As any read.
-    pub async fn events(&self, cx: &CallContext, id: &ComputeId, most: u32) -> Result<Vec<MachineEvent>> {
-        let call = Cloud::look("events", &Place::of(id)?, "events").query("limit", most.clamp(1, 50).to_string());
+    pub async fn events(
+        &self,
+        cx: &CallContext,
+        id: &ComputeId,
+        most: u32,
+    ) -> Result<Vec<MachineEvent>> {
+        let call = Cloud::look("events", &Place::of(id)?, "events")
+            .query("limit", most.clamp(1, 50).to_string());
         let read: Vec<wire::Event> = self.cloud.read(cx, call).await?;
         Ok(read
             .into_iter()
@@ -255,7 +344,10 @@ impl Fly {
     /// # Errors
     /// As any read.
     pub async fn versions(&self, cx: &CallContext, id: &ComputeId) -> Result<Vec<String>> {
-        let read: Vec<wire::Version> = self.cloud.read(cx, Cloud::look("versions", &Place::of(id)?, "versions")).await?;
+        let read: Vec<wire::Version> = self
+            .cloud
+            .read(cx, Cloud::look("versions", &Place::of(id)?, "versions"))
+            .await?;
         Ok(read.into_iter().map(|version| version.version).collect())
     }
 
@@ -263,8 +355,17 @@ impl Fly {
     ///
     /// # Errors
     /// `conflict` where somebody else holds it.
-    pub async fn take_lease(&self, cx: &CallContext, id: &ComputeId, ttl: Duration, description: Option<&str>) -> Result<Lease> {
-        let body = wire::TakeLease { ttl: ttl.as_secs().max(1), description };
+    pub async fn take_lease(
+        &self,
+        cx: &CallContext,
+        id: &ComputeId,
+        ttl: Duration,
+        description: Option<&str>,
+    ) -> Result<Lease> {
+        let body = wire::TakeLease {
+            ttl: ttl.as_secs().max(1),
+            description,
+        };
         let call = Cloud::act("lease", RetryClass::Create, &Place::of(id)?, "lease").json(&body);
         Ok(lease(id, self.cloud.read(cx, call).await?))
     }
@@ -273,10 +374,29 @@ impl Fly {
     ///
     /// # Errors
     /// `conflict` where it has expired and somebody else has it.
-    pub async fn refresh_lease(&self, cx: &CallContext, held: &Lease, ttl: Duration) -> Result<Lease> {
-        let body = wire::TakeLease { ttl: ttl.as_secs().max(1), description: held.description.as_deref() };
-        let call = Cloud::act("lease", RetryClass::Idempotent, &Place::of(&held.id)?, "lease").json(&body);
-        Ok(lease(&held.id, self.cloud.read(cx, Cloud::with_nonce(call, &held.nonce)?).await?))
+    pub async fn refresh_lease(
+        &self,
+        cx: &CallContext,
+        held: &Lease,
+        ttl: Duration,
+    ) -> Result<Lease> {
+        let body = wire::TakeLease {
+            ttl: ttl.as_secs().max(1),
+            description: held.description.as_deref(),
+        };
+        let call = Cloud::act(
+            "lease",
+            RetryClass::Idempotent,
+            &Place::of(&held.id)?,
+            "lease",
+        )
+        .json(&body);
+        Ok(lease(
+            &held.id,
+            self.cloud
+                .read(cx, Cloud::with_nonce(call, &held.nonce)?)
+                .await?,
+        ))
     }
 
     /// Who holds a machine; `None` for nobody.
@@ -285,10 +405,20 @@ impl Fly {
     /// As any read. `not_found` where the machine is not there.
     pub async fn lease(&self, cx: &CallContext, id: &ComputeId) -> Result<Option<Lease>> {
         let at = Place::of(id)?;
-        let answer = self.cloud.call(cx, Cloud::look("lease", &at, "lease").accept_status(StatusCode::NOT_FOUND)).await?;
+        let answer = self
+            .cloud
+            .call(
+                cx,
+                Cloud::look("lease", &at, "lease").accept_status(StatusCode::NOT_FOUND),
+            )
+            .await?;
         if answer.status() == StatusCode::NOT_FOUND {
             // The same status for no lease and for no machine.
-            return self.cloud.machine(cx, "lease", &at, false).await.map(|_| None);
+            return self
+                .cloud
+                .machine(cx, "lease", &at, false)
+                .await
+                .map(|_| None);
         }
         Ok(Some(lease(id, answer.json()?)))
     }
@@ -299,8 +429,12 @@ impl Fly {
     /// As any idempotent call.
     pub async fn release_lease(&self, cx: &CallContext, held: &Lease) -> Result<()> {
         let at = Place::of(&held.id)?;
-        let call =
-            Call::delete("lease", RetryClass::Idempotent, ["apps", &at.app, "machines", &at.id, "lease"]).pace_key(&*at.id);
+        let call = Call::delete(
+            "lease",
+            RetryClass::Idempotent,
+            ["apps", &at.app, "machines", &at.id, "lease"],
+        )
+        .pace_key(&*at.id);
         let call = Cloud::with_nonce(call.accept_status(StatusCode::NOT_FOUND), &held.nonce)?;
         self.cloud.call(cx, call).await.map(drop)
     }
@@ -309,29 +443,68 @@ impl Fly {
     ///
     /// # Errors
     /// As any read.
-    pub async fn metadata(&self, cx: &CallContext, id: &ComputeId) -> Result<BTreeMap<String, String>> {
-        self.cloud.read(cx, Cloud::look("metadata", &Place::of(id)?, "metadata")).await
+    pub async fn metadata(
+        &self,
+        cx: &CallContext,
+        id: &ComputeId,
+    ) -> Result<BTreeMap<String, String>> {
+        self.cloud
+            .read(cx, Cloud::look("metadata", &Place::of(id)?, "metadata"))
+            .await
     }
 
     /// One value of a machine's metadata.
     ///
     /// # Errors
     /// `not_found` where there is none of that name.
-    pub async fn metadata_value(&self, cx: &CallContext, id: &ComputeId, key: &str) -> Result<String> {
+    pub async fn metadata_value(
+        &self,
+        cx: &CallContext,
+        id: &ComputeId,
+        key: &str,
+    ) -> Result<String> {
         let at = Place::of(id)?;
-        let call = Call::get("metadata", RetryClass::Safe, ["apps", &at.app, "machines", &at.id, "metadata", key]);
-        Ok(self.cloud.read::<wire::MetadataValue>(cx, call.pace_key(&*at.id)).await?.value)
+        let call = Call::get(
+            "metadata",
+            RetryClass::Safe,
+            ["apps", &at.app, "machines", &at.id, "metadata", key],
+        );
+        Ok(self
+            .cloud
+            .read::<wire::MetadataValue>(cx, call.pace_key(&*at.id))
+            .await?
+            .value)
     }
 
     /// Sets one value of a machine's metadata. It makes no new version and restarts nothing.
     ///
     /// # Errors
-    /// `validation` for what belongs to the platform or to atlas: `fly_…` makes a deploy adopt the machine and destroy it.
-    pub async fn set_metadata(&self, cx: &CallContext, id: &ComputeId, key: &str, value: &str) -> Result<()> {
+    /// `validation` for what belongs to the platform or to atlas: `fly_…` makes a deploy adopt the
+    /// machine and destroy it.
+    pub async fn set_metadata(
+        &self,
+        cx: &CallContext,
+        id: &ComputeId,
+        key: &str,
+        value: &str,
+    ) -> Result<()> {
         let at = Place::of(id)?;
-        let call =
-            Call::post("metadata", RetryClass::Idempotent, ["apps", &at.app, "machines", &at.id, "metadata", own_key(key)?]);
-        self.cloud.call(cx, call.json(&json!({ "value": value })).pace_key(&*at.id)).await.map(drop)
+        let call = Call::post(
+            "metadata",
+            RetryClass::Idempotent,
+            [
+                "apps",
+                &at.app,
+                "machines",
+                &at.id,
+                "metadata",
+                own_key(key)?,
+            ],
+        );
+        self.cloud
+            .call(cx, call.json(&json!({ "value": value })).pace_key(&*at.id))
+            .await
+            .map(drop)
     }
 
     /// Sets and, with `None`, removes values of a machine's metadata at once.
@@ -347,10 +520,23 @@ impl Fly {
         let at = Place::of(id)?;
         changes.keys().try_for_each(|key| own_key(key).map(drop))?;
         // An empty value removes, as `null` does.
-        let metadata: BTreeMap<&String, &str> =
-            changes.iter().map(|(key, value)| (key, value.as_deref().unwrap_or_default())).collect();
-        let call = Call::patch("metadata", RetryClass::Idempotent, ["apps", &at.app, "machines", &at.id, "metadata"]);
-        self.cloud.call(cx, call.json(&json!({ "metadata": metadata })).pace_key(&*at.id)).await.map(drop)
+        let metadata: BTreeMap<&String, &str> = changes
+            .iter()
+            .map(|(key, value)| (key, value.as_deref().unwrap_or_default()))
+            .collect();
+        let call = Call::patch(
+            "metadata",
+            RetryClass::Idempotent,
+            ["apps", &at.app, "machines", &at.id, "metadata"],
+        );
+        self.cloud
+            .call(
+                cx,
+                call.json(&json!({ "metadata": metadata }))
+                    .pace_key(&*at.id),
+            )
+            .await
+            .map(drop)
     }
 
     /// Removes one value of a machine's metadata.
@@ -359,15 +545,28 @@ impl Fly {
     /// As [`Fly::set_metadata`].
     pub async fn remove_metadata(&self, cx: &CallContext, id: &ComputeId, key: &str) -> Result<()> {
         let at = Place::of(id)?;
-        let call =
-            Call::delete("metadata", RetryClass::Idempotent, ["apps", &at.app, "machines", &at.id, "metadata", own_key(key)?]);
+        let call = Call::delete(
+            "metadata",
+            RetryClass::Idempotent,
+            [
+                "apps",
+                &at.app,
+                "machines",
+                &at.id,
+                "metadata",
+                own_key(key)?,
+            ],
+        );
         self.cloud.call(cx, call.pace_key(&*at.id)).await.map(drop)
     }
 }
 
 fn own_key(key: &str) -> Result<&str> {
     if key.starts_with("fly_") || key.starts_with("atlas-") {
-        return Err(Error::validation("metadata", format!("{key} is not for callers to set")));
+        return Err(Error::validation(
+            "metadata",
+            format!("{key} is not for callers to set"),
+        ));
     }
     Ok(key)
 }

@@ -1,4 +1,5 @@
-//! Where things of Fly are: a machine's id means something only with its app, so what we hand out has both.
+//! Where things of Fly are: a machine's id means something only with its app, so what we hand out
+//! has both.
 
 use atlas_core::{ComputeId, Error, ErrorKind, Next, Outcome, Result, VolumeId};
 
@@ -11,7 +12,10 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new(app: impl Into<String>, id: impl Into<String>) -> Self {
-        Self { app: app.into(), id: id.into() }
+        Self {
+            app: app.into(),
+            id: id.into(),
+        }
     }
 
     /// The place of a machine we were given.
@@ -27,26 +31,37 @@ impl Place {
     fn read(text: &str, field: &str) -> Result<Self> {
         let wrong = || Error::validation(field, "is not of the form <id>.<app>");
         let (id, app) = text.split_once('.').ok_or_else(wrong)?;
-        if id.is_empty() || !is_app_name(app) { Err(wrong()) } else { Ok(Self::new(app, id)) }
+        if id.is_empty() || !is_app_name(app) {
+            Err(wrong())
+        } else {
+            Ok(Self::new(app, id))
+        }
     }
 
     pub(crate) fn compute_id(&self) -> Result<ComputeId> {
-        ComputeId::new(format!("{}.{}", self.id, self.app)).map_err(|error| strange(error, "a machine's id"))
+        ComputeId::new(format!("{}.{}", self.id, self.app))
+            .map_err(|error| strange(error, "a machine's id"))
     }
 
     pub(crate) fn volume_id(&self) -> Result<VolumeId> {
-        VolumeId::new(format!("{}.{}", self.id, self.app)).map_err(|error| strange(error, "a volume's id"))
+        VolumeId::new(format!("{}.{}", self.id, self.app))
+            .map_err(|error| strange(error, "a volume's id"))
     }
 }
 
 fn strange(cause: Error, what: &str) -> Error {
-    Error::new(ErrorKind::Provider, format!("{what} is none")).outcome_is(Outcome::NotApplied(Next::SameLater)).with_source(cause)
+    Error::new(ErrorKind::Provider, format!("{what} is none"))
+        .outcome_is(Outcome::NotApplied(Next::SameLater))
+        .with_source(cause)
 }
 
-/// One name space for everybody, of lower-case letters, digits and dashes: nothing else ever reaches a path.
+/// One name space for everybody, of lower-case letters, digits and dashes: nothing else ever
+/// reaches a path.
 pub(crate) fn is_app_name(name: &str) -> bool {
     (1..=63).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !name.starts_with('-')
 }
 
@@ -57,9 +72,19 @@ mod tests {
     #[test]
     fn an_id_reads_back_and_one_without_an_app_is_refused() {
         let place = Place::new("pods-u7f3", "6e8294c17d5083");
-        assert_eq!(place.compute_id().unwrap().as_str(), "6e8294c17d5083.pods-u7f3");
+        assert_eq!(
+            place.compute_id().unwrap().as_str(),
+            "6e8294c17d5083.pods-u7f3"
+        );
         assert_eq!(Place::of(&place.compute_id().unwrap()).unwrap(), place);
-        for odd in ["6e8294c17d5083", "6e.", ".pods", "6e.Pods", "6e.a.b", "6e.a_b"] {
+        for odd in [
+            "6e8294c17d5083",
+            "6e.",
+            ".pods",
+            "6e.Pods",
+            "6e.a.b",
+            "6e.a_b",
+        ] {
             assert!(Place::of(&ComputeId::new(odd).unwrap()).is_err(), "{odd}");
         }
     }

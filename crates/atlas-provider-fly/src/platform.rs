@@ -32,17 +32,38 @@ impl Fly {
     /// # Errors
     /// As any read.
     pub async fn regions(&self, cx: &CallContext) -> Result<Vec<Region>> {
-        let read: wire::Regions = self.cloud.read(cx, Call::get("regions", RetryClass::Safe, ["platform", "regions"])).await?;
-        Ok(read.regions.into_iter().map(|region| Region { code: region.code, name: region.name }).collect())
+        let read: wire::Regions = self
+            .cloud
+            .read(
+                cx,
+                Call::get("regions", RetryClass::Safe, ["platform", "regions"]),
+            )
+            .await?;
+        Ok(read
+            .regions
+            .into_iter()
+            .map(|region| Region {
+                code: region.code,
+                name: region.name,
+            })
+            .collect())
     }
 
     /// Where there is room for so many machines of this request's cheapest shape.
     ///
     /// # Errors
     /// As any read; `unsupported` when no machine of Fly fits the request.
-    pub async fn placements(&self, cx: &CallContext, request: &ComputeRequest, count: u32) -> Result<Vec<Placement>> {
+    pub async fn placements(
+        &self,
+        cx: &CallContext,
+        request: &ComputeRequest,
+        count: u32,
+    ) -> Result<Vec<Placement>> {
         let org = self.org(cx, "placements whose").await?;
-        let cheapest = preset::candidates(request)?.into_iter().next().unwrap_or_default();
+        let cheapest = preset::candidates(request)?
+            .into_iter()
+            .next()
+            .unwrap_or_default();
         let (preset, _) = Self::pinned(&request.clone().at(cheapest))?;
         let regions = (!request.region_hints.is_empty()).then(|| request.region_hints.join(","));
         let compute = Guest {
@@ -51,10 +72,22 @@ impl Fly {
             memory_mb: Some(preset.memory_mb),
             ..Guest::default()
         };
-        let body = wire::AskPlacement { org_slug: &org, region: regions.as_deref(), count, compute };
-        let call = Call::post("placements", RetryClass::Safe, ["platform", "placements"]).json(&body);
+        let body = wire::AskPlacement {
+            org_slug: &org,
+            region: regions.as_deref(),
+            count,
+            compute,
+        };
+        let call =
+            Call::post("placements", RetryClass::Safe, ["platform", "placements"]).json(&body);
         let read: wire::Placements = self.cloud.read(cx, call).await?;
         let found = read.regions.unwrap_or_default();
-        Ok(found.into_iter().map(|place| Placement { region: place.region, count: place.count }).collect())
+        Ok(found
+            .into_iter()
+            .map(|place| Placement {
+                region: place.region,
+                count: place.count,
+            })
+            .collect())
     }
 }

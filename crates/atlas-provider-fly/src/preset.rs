@@ -1,4 +1,5 @@
-//! CPU presets and what they cost. Fly's API has no prices: every figure is an estimate by the published formula (docs/clouds/fly.md).
+//! CPU presets and what they cost. Fly's API has no prices: every figure is an estimate by the
+//! published formula (docs/clouds/fly.md).
 
 use atlas_core::{Candidate, CloudType, ComputeRequest, Error, Result, Usd, UsdPerHour};
 
@@ -20,7 +21,8 @@ impl Kind {
     const fn counts(self) -> &'static [u32] {
         match self {
             Self::Shared => &[1, 2, 4, 6, 8],
-            // Up to 16 are in the client's table; the price list ends at 8, so nothing larger is offered.
+            // Up to 16 are in the client's table; the price list ends at 8, so nothing larger is
+            // offered.
             Self::Performance => &[1, 2, 4, 6, 8],
         }
     }
@@ -71,7 +73,8 @@ const MARKUPS: &[(&str, i128)] = &[
 ];
 /// For a region that the table does not have: the dearest, never the cheapest.
 const DEAREST: i128 = 16_154;
-/// Root filesystems of ordinary machines are no larger than this, in GB; their real size is told nowhere.
+/// Root filesystems of ordinary machines are no larger than this, in GB; their real size is told
+/// nowhere.
 const LARGEST_ROOTFS: i64 = 8;
 /// What a gigabyte of it costs for thirty days, in cents.
 const ROOTFS_CENTS: i64 = 15;
@@ -88,24 +91,48 @@ impl Preset {
     /// The least of this kind that has so many CPUs and so much memory.
     fn fitting(kind: Kind, cpus: u32, memory_mb: u32) -> Option<Self> {
         let (least, most) = kind.memory();
-        let count = kind.counts().iter().copied().find(|count| *count >= cpus && count * most >= memory_mb)?;
+        let count = kind
+            .counts()
+            .iter()
+            .copied()
+            .find(|count| *count >= cpus && count * most >= memory_mb)?;
         let memory_mb = memory_mb.max(count * least).div_ceil(STEP) * STEP;
-        Some(Self { kind, cpus: count, memory_mb })
+        Some(Self {
+            kind,
+            cpus: count,
+            memory_mb,
+        })
     }
 
     /// What machines report of themselves.
-    pub(crate) fn of(cpu_kind: Option<&str>, cpus: Option<u32>, memory_mb: Option<u32>) -> Option<Self> {
+    pub(crate) fn of(
+        cpu_kind: Option<&str>,
+        cpus: Option<u32>,
+        memory_mb: Option<u32>,
+    ) -> Option<Self> {
         let kind = match cpu_kind? {
             "shared" => Kind::Shared,
             "performance" => Kind::Performance,
             _ => return None,
         };
-        Some(Self { kind, cpus: cpus?, memory_mb: memory_mb? })
+        Some(Self {
+            kind,
+            cpus: cpus?,
+            memory_mb: memory_mb?,
+        })
     }
 
     /// `shared-cpu-2x`, as Fly's own tools say.
     pub(crate) fn name(self) -> String {
-        format!("{}-{}x", if self.kind == Kind::Shared { "shared-cpu" } else { "performance" }, self.cpus)
+        format!(
+            "{}-{}x",
+            if self.kind == Kind::Shared {
+                "shared-cpu"
+            } else {
+                "performance"
+            },
+            self.cpus
+        )
     }
 
     /// The name and the memory, as a candidate carries them: `shared-cpu-2x:1024`.
@@ -115,26 +142,40 @@ impl Preset {
 
     /// Reads [`Preset::native`], or a name alone, which has the preset's own memory.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let (name, memory) = text.split_once(':').map_or((text, None), |(name, memory)| (name, Some(memory)));
+        let (name, memory) = text
+            .split_once(':')
+            .map_or((text, None), |(name, memory)| (name, Some(memory)));
         let (kind, cpus) = match name.strip_prefix("shared-cpu-") {
             Some(rest) => (Kind::Shared, rest),
             None => (Kind::Performance, name.strip_prefix("performance-")?),
         };
-        let cpus = cpus.strip_suffix('x')?.parse().ok().filter(|cpus| kind.counts().contains(cpus))?;
+        let cpus = cpus
+            .strip_suffix('x')?
+            .parse()
+            .ok()
+            .filter(|cpus| kind.counts().contains(cpus))?;
         let (least, most) = kind.memory();
         let memory_mb = match memory {
             Some(memory) => memory.parse().ok()?,
             None => least * cpus,
         };
-        let fits = (least * cpus..=most * cpus).contains(&memory_mb) && memory_mb.is_multiple_of(STEP);
-        fits.then_some(Self { kind, cpus, memory_mb })
+        let fits =
+            (least * cpus..=most * cpus).contains(&memory_mb) && memory_mb.is_multiple_of(STEP);
+        fits.then_some(Self {
+            kind,
+            cpus,
+            memory_mb,
+        })
     }
 
     /// The estimated price in a region while it runs.
     pub(crate) fn price(self, region: &str) -> UsdPerHour {
-        let markup = MARKUPS.iter().find(|(code, _)| *code == region).map_or(DEAREST, |(_, markup)| *markup);
-        let milli_by_1024 =
-            self.kind.milli_dollars() * i128::from(self.cpus) * 1024 + MEMORY_MILLI_DOLLARS * i128::from(self.memory_mb);
+        let markup = MARKUPS
+            .iter()
+            .find(|(code, _)| *code == region)
+            .map_or(DEAREST, |(_, markup)| *markup);
+        let milli_by_1024 = self.kind.milli_dollars() * i128::from(self.cpus) * 1024
+            + MEMORY_MILLI_DOLLARS * i128::from(self.memory_mb);
         let nanos = (milli_by_1024 * markup * 1_000_000).div_euclid(1024 * 10_000 * HOURS);
         UsdPerHour::new(Usd::from_nanos(i64::try_from(nanos).unwrap_or(i64::MAX)))
     }
@@ -148,17 +189,24 @@ impl Preset {
 /// The most that a stopped machine costs: its root filesystem bills on.
 pub(crate) fn stopped() -> UsdPerHour {
     let hours = i64::try_from(HOURS).unwrap_or(1);
-    UsdPerHour::new(Usd::from_nanos(Usd::from_cents(ROOTFS_CENTS * LARGEST_ROOTFS).nanos() / hours))
+    UsdPerHour::new(Usd::from_nanos(
+        Usd::from_cents(ROOTFS_CENTS * LARGEST_ROOTFS).nanos() / hours,
+    ))
 }
 
 /// What to try for a request: regions in the order of its hints, cheaper first.
 pub(crate) fn candidates(request: &ComputeRequest) -> Result<Vec<Candidate>> {
     let cpus = request.cpu.unwrap_or(1);
     let memory_mb = request.memory.map_or(0, |memory| memory.as_mib());
-    let fitting: Vec<Preset> =
-        [Kind::Shared, Kind::Performance].into_iter().filter_map(|kind| Preset::fitting(kind, cpus, memory_mb)).collect();
+    let fitting: Vec<Preset> = [Kind::Shared, Kind::Performance]
+        .into_iter()
+        .filter_map(|kind| Preset::fitting(kind, cpus, memory_mb))
+        .collect();
     if fitting.is_empty() {
-        return Err(Error::unsupported("cpu", "no machine of fly has that many cpus and that much memory"));
+        return Err(Error::unsupported(
+            "cpu",
+            "no machine of fly has that many cpus and that much memory",
+        ));
     }
     let regions: Vec<&str> = if request.region_hints.is_empty() {
         MARKUPS.iter().map(|(code, _)| *code).collect()
@@ -173,7 +221,14 @@ pub(crate) fn candidates(request: &ComputeRequest) -> Result<Vec<Candidate>> {
             candidate.region = Some((*region).to_owned());
             candidate.cloud_type = Some(CloudType::Secure);
             candidate.price = Some(preset.price(region));
-            found.push((if request.region_hints.is_empty() { 0 } else { rank }, candidate));
+            found.push((
+                if request.region_hints.is_empty() {
+                    0
+                } else {
+                    rank
+                },
+                candidate,
+            ));
         }
     }
     found.sort_by_key(|(rank, candidate)| (*rank, candidate.price));
@@ -189,7 +244,11 @@ mod tests {
     /// The cost of thirty days, in whole cents.
     fn month(preset: &str, region: &str) -> i64 {
         let price = Preset::parse(preset).unwrap().price(region);
-        price.cost_of(Duration::from_secs(30 * 86_400)).unwrap().nanos() / 10_000_000
+        price
+            .cost_of(Duration::from_secs(30 * 86_400))
+            .unwrap()
+            .nanos()
+            / 10_000_000
     }
 
     #[test]
@@ -198,32 +257,84 @@ mod tests {
         assert_eq!(month("shared-cpu-1x", "lax"), 233);
         assert_eq!(month("shared-cpu-1x:1024", "iad"), 569);
         assert_eq!(month("performance-1x", "iad"), 3_099);
-        assert_eq!(month("performance-1x", "nowhere"), month("performance-1x", "gru"));
+        assert_eq!(
+            month("performance-1x", "nowhere"),
+            month("performance-1x", "gru")
+        );
         assert!(stopped().per_hour() > Usd::ZERO, "stopped is not free");
     }
 
     #[test]
     fn the_cheapest_that_fits_comes_first_and_memory_is_rounded_up_to_what_is_sold() {
-        let first = |request: &ComputeRequest| candidates(request).unwrap()[0].native_type.clone().unwrap();
-        assert_eq!(first(&ComputeRequest::cpu(1).image("x")), "shared-cpu-1x:256");
-        assert_eq!(first(&ComputeRequest::cpu(3).image("x")), "shared-cpu-4x:1024");
-        assert_eq!(first(&ComputeRequest::cpu(1).image("x").memory(MemorySize::mib(300))), "shared-cpu-1x:512");
-        assert_eq!(first(&ComputeRequest::cpu(1).image("x").memory(MemorySize::gib(3))), "shared-cpu-2x:3072");
-        assert_eq!(candidates(&ComputeRequest::cpu(8).image("x").memory(MemorySize::gib(64))).unwrap().len(), 18);
+        let first =
+            |request: &ComputeRequest| candidates(request).unwrap()[0].native_type.clone().unwrap();
+        assert_eq!(
+            first(&ComputeRequest::cpu(1).image("x")),
+            "shared-cpu-1x:256"
+        );
+        assert_eq!(
+            first(&ComputeRequest::cpu(3).image("x")),
+            "shared-cpu-4x:1024"
+        );
+        assert_eq!(
+            first(
+                &ComputeRequest::cpu(1)
+                    .image("x")
+                    .memory(MemorySize::mib(300))
+            ),
+            "shared-cpu-1x:512"
+        );
+        assert_eq!(
+            first(&ComputeRequest::cpu(1).image("x").memory(MemorySize::gib(3))),
+            "shared-cpu-2x:3072"
+        );
+        assert_eq!(
+            candidates(
+                &ComputeRequest::cpu(8)
+                    .image("x")
+                    .memory(MemorySize::gib(64))
+            )
+            .unwrap()
+            .len(),
+            18
+        );
         assert!(candidates(&ComputeRequest::cpu(17).image("x")).is_err());
-        assert!(candidates(&ComputeRequest::cpu(1).image("x").memory(MemorySize::gib(65))).is_err());
+        assert!(
+            candidates(
+                &ComputeRequest::cpu(1)
+                    .image("x")
+                    .memory(MemorySize::gib(65))
+            )
+            .is_err()
+        );
     }
 
     #[test]
     fn hints_keep_their_order_and_a_name_reads_back() {
-        let hinted = candidates(&ComputeRequest::cpu(2).image("x").region("gru").region("iad")).unwrap();
-        let regions: Vec<_> = hinted.iter().filter_map(|candidate| candidate.region.as_deref()).collect();
+        let hinted = candidates(
+            &ComputeRequest::cpu(2)
+                .image("x")
+                .region("gru")
+                .region("iad"),
+        )
+        .unwrap();
+        let regions: Vec<_> = hinted
+            .iter()
+            .filter_map(|candidate| candidate.region.as_deref())
+            .collect();
         assert_eq!(regions, ["gru", "gru", "iad", "iad"]);
         for candidate in hinted {
             let native = candidate.native_type.unwrap();
             assert_eq!(Preset::parse(&native).unwrap().native(), native);
         }
-        for odd in ["a10", "shared-cpu-3x", "shared-cpu-1x:300", "shared-cpu-1x:4096", "performance-1x:256", "performance-x"] {
+        for odd in [
+            "a10",
+            "shared-cpu-3x",
+            "shared-cpu-1x:300",
+            "shared-cpu-1x:4096",
+            "performance-1x:256",
+            "performance-x",
+        ] {
             assert_eq!(Preset::parse(odd), None, "{odd}");
         }
     }

@@ -1,8 +1,11 @@
-//! The supporting objects of a machine that has an app of its own: the app, and the addresses at which its ports are reached.
+//! The supporting objects of a machine that has an app of its own: the app, and the addresses at
+//! which its ports are reached.
 
 use std::time::Duration;
 
-use atlas_core::{CallContext, Claim, ComputeStatus, Error, ErrorKind, Next, Outcome, Result, Support, TrackedKey};
+use atlas_core::{
+    CallContext, Claim, ComputeStatus, Error, ErrorKind, Next, Outcome, Result, Support, TrackedKey,
+};
 use http::StatusCode;
 
 use crate::app::IpKind;
@@ -23,12 +26,22 @@ pub(crate) fn not_ours() -> Error {
 }
 
 fn app_name(support: &Support) -> Result<&str> {
-    if is_app_name(&support.name) { Ok(&support.name) } else { Err(not_ours()) }
+    if is_app_name(&support.name) {
+        Ok(&support.name)
+    } else {
+        Err(not_ours())
+    }
 }
 
 fn address(support: &Support) -> Result<(&str, IpKind)> {
-    let app = support.spec["app"].as_str().filter(|app| is_app_name(app)).ok_or_else(not_ours)?;
-    let kind = support.spec["type"].as_str().and_then(IpKind::parse).ok_or_else(not_ours)?;
+    let app = support.spec["app"]
+        .as_str()
+        .filter(|app| is_app_name(app))
+        .ok_or_else(not_ours)?;
+    let kind = support.spec["type"]
+        .as_str()
+        .and_then(IpKind::parse)
+        .ok_or_else(not_ours)?;
     Ok((app, kind))
 }
 
@@ -38,12 +51,22 @@ impl Fly {
         const OPERATION: &str = "ensure_support";
         let name = app_name(support)?;
         let org = self.org(cx, "ensure_support whose").await?;
-        let wanted = wire::CreateApp { name, org_slug: &org, network: support.spec["network"].as_str(), idempotency_key: name };
+        let wanted = wire::CreateApp {
+            name,
+            org_slug: &org,
+            network: support.spec["network"].as_str(),
+            idempotency_key: name,
+        };
         let answer = self.cloud.create_app(cx, OPERATION, &wanted).await?;
         let taken = answer.status() == StatusCode::UNPROCESSABLE_ENTITY;
         if taken && !crate::error::is_name_taken(answer.bytes()) {
-            let error = Error::new(ErrorKind::Validation, "the cloud refuses an app of that name");
-            return Err(error.outcome_is(Outcome::NotApplied(Next::Stop)).with_status(422));
+            let error = Error::new(
+                ErrorKind::Validation,
+                "the cloud refuses an app of that name",
+            );
+            return Err(error
+                .outcome_is(Outcome::NotApplied(Next::Stop))
+                .with_status(422));
         }
         // What was made a moment ago is unknown for some seconds: 404, or 401.
         let deadline = tokio::time::Instant::now() + APP_SHOWS;
@@ -51,15 +74,25 @@ impl Fly {
             let passing = |error: &Error| error.kind() == ErrorKind::Unauthorized && !taken;
             match self.cloud.app(cx, OPERATION, name).await {
                 Ok(Some(app)) => {
-                    let of_ours = app.organization.and_then(|organization| organization.slug).is_none_or(|slug| slug == org);
+                    let of_ours = app
+                        .organization
+                        .and_then(|organization| organization.slug)
+                        .is_none_or(|slug| slug == org);
                     if of_ours {
-                        return Ok(Support { id: Some(app.name), ..support.clone() });
+                        return Ok(Support {
+                            id: Some(app.name),
+                            ..support.clone()
+                        });
                     }
                     return Err(taken_by_others(name));
                 }
-                Err(error) if error.kind() == ErrorKind::Forbidden => return Err(taken_by_others(name)),
+                Err(error) if error.kind() == ErrorKind::Forbidden => {
+                    return Err(taken_by_others(name));
+                }
                 Err(error) if !passing(&error) => return Err(error),
-                Ok(None) | Err(_) if tokio::time::Instant::now() < deadline => tokio::time::sleep(ASK_AGAIN).await,
+                Ok(None) | Err(_) if tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(ASK_AGAIN).await
+                }
                 Ok(None) | Err(_) => {
                     let error = Error::new(ErrorKind::Unavailable, "a new app does not show");
                     return Err(error.outcome_is(Outcome::Unknown(Vec::new())));
@@ -68,7 +101,8 @@ impl Fly {
         }
     }
 
-    /// Deleting an app takes every machine in it along: not while one is there that was not destroyed. One of ours is waited for.
+    /// Deleting an app takes every machine in it along: not while one is there that was not
+    /// destroyed. One of ours is waited for.
     pub(crate) async fn release_app(&self, cx: &CallContext, support: &Support) -> Result<()> {
         const OPERATION: &str = "release_support";
         let name = app_name(support)?;
@@ -80,7 +114,8 @@ impl Fly {
             Ok(Some(_)) => {}
         }
         let walk = self.cloud.app_machines(cx, OPERATION, name).await?;
-        let (mut ours, mut others, key) = (walk.missing.is_some(), false, TrackedKey::in_name(name));
+        let (mut ours, mut others, key) =
+            (walk.missing.is_some(), false, TrackedKey::in_name(name));
         for (app, row) in walk.items {
             let machine = crate::translate::listed(&self.reader, app.as_deref(), row)?;
             let lives = machine.status != ComputeStatus::Terminated;
@@ -89,11 +124,15 @@ impl Fly {
             others |= lives && !claimed;
         }
         if ours {
-            let error = Error::new(ErrorKind::Conflict, format!("the app {name} still has machines, which would go with it"));
+            let error = Error::new(
+                ErrorKind::Conflict,
+                format!("the app {name} still has machines, which would go with it"),
+            );
             return Err(error.outcome_is(Outcome::NotApplied(Next::SameLater)));
         }
         if others {
-            // Somebody put a machine of their own in it, and nobody of ours will end that: the app, which costs nothing, is left to them.
+            // Somebody put a machine of their own in it, and nobody of ours will end that: the app,
+            // which costs nothing, is left to them.
             return Ok(());
         }
         crate::error::gone(&self.cloud.delete_app(cx, OPERATION, name).await?)
@@ -106,13 +145,24 @@ impl Fly {
         let there = self.cloud.ips(cx, OPERATION, app).await?;
         let ip = match there.into_iter().find(|ip| IpKind::of(ip) == Some(kind)) {
             Some(ip) => ip,
-            None => self.cloud.assign_ip(cx, OPERATION, app, kind.as_str()).await?,
+            None => {
+                self.cloud
+                    .assign_ip(cx, OPERATION, app, kind.as_str())
+                    .await?
+            }
         };
-        Ok(Support { id: Some(ip.ip), ..support.clone() })
+        Ok(Support {
+            id: Some(ip.ip),
+            ..support.clone()
+        })
     }
 
     /// All of the kind go: a lost answer may have left two.
-    pub(crate) async fn release_ip_support(&self, cx: &CallContext, support: &Support) -> Result<()> {
+    pub(crate) async fn release_ip_support(
+        &self,
+        cx: &CallContext,
+        support: &Support,
+    ) -> Result<()> {
         const OPERATION: &str = "release_support";
         let (app, kind) = address(support)?;
         match self.cloud.app(cx, OPERATION, app).await {
@@ -121,7 +171,13 @@ impl Fly {
             Err(error) => return Err(error),
             Ok(Some(_)) => {}
         }
-        for ip in self.cloud.ips(cx, OPERATION, app).await?.iter().filter(|ip| IpKind::of(ip) == Some(kind)) {
+        for ip in self
+            .cloud
+            .ips(cx, OPERATION, app)
+            .await?
+            .iter()
+            .filter(|ip| IpKind::of(ip) == Some(kind))
+        {
             crate::error::gone(&self.cloud.release_ip(cx, OPERATION, app, &ip.ip).await?)?;
         }
         Ok(())
@@ -129,6 +185,9 @@ impl Fly {
 }
 
 fn taken_by_others(name: &str) -> Error {
-    let error = Error::new(ErrorKind::Conflict, format!("the app name {name} is somebody else's"));
+    let error = Error::new(
+        ErrorKind::Conflict,
+        format!("the app name {name} is somebody else's"),
+    );
     error.outcome_is(Outcome::NotApplied(Next::Stop))
 }

@@ -1,10 +1,12 @@
-//! How a Fly token is sent: macaroons as `FlyV1`, anything else as `Bearer`. Facts: docs/clouds/fly.md.
+//! How a Fly token is sent: macaroons as `FlyV1`, anything else as `Bearer`. Facts:
+//! docs/clouds/fly.md.
 
 use atlas_core::{Error, ErrorKind, Next, Outcome, Result, Secret};
 
 const MACAROONS: [&str; 3] = ["fm1r_", "fm1a_", "fm2_"];
 
-/// The two schemes. `Bearer FlyV1 …` is malformed, and the log API takes no macaroon under `Bearer`.
+/// The two schemes. `Bearer FlyV1 …` is malformed, and the log API takes no macaroon under
+/// `Bearer`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scheme {
     FlyV1,
@@ -20,8 +22,9 @@ impl Scheme {
     }
 }
 
-/// A token as it goes into the header, and under which scheme. `text` is what a user, `fly` or its files write: schemes before it are
-/// dropped, commas part it, and where there is a macaroon only macaroons are sent.
+/// A token as it goes into the header, and under which scheme. `text` is what a user, `fly` or its
+/// files write: schemes before it are dropped, commas part it, and where there is a macaroon only
+/// macaroons are sent.
 pub(crate) fn read(text: &Secret) -> Result<(Scheme, Secret)> {
     let mut rest = text.expose().trim();
     loop {
@@ -31,8 +34,16 @@ pub(crate) fn read(text: &Secret) -> Result<(Scheme, Secret)> {
         }
         rest = after.trim();
     }
-    let parts: Vec<&str> = rest.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
-    if parts.is_empty() || parts.iter().any(|part| !part.bytes().all(|b| b.is_ascii_graphic())) {
+    let parts: Vec<&str> = rest
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .collect();
+    if parts.is_empty()
+        || parts
+            .iter()
+            .any(|part| !part.bytes().all(|b| b.is_ascii_graphic()))
+    {
         let error = Error::new(ErrorKind::Unauthorized, "the api key is no fly token");
         return Err(error.outcome_is(Outcome::NotApplied(Next::Stop)));
     }

@@ -3,20 +3,25 @@
 use std::collections::BTreeMap;
 
 use atlas_core::{
-    CallContext, Compute, ComputeRequest, ComputeStatus, DiskSize, Error, KeyCarriers, LAUNCH_KEY_ENV, LAUNCH_KEY_TAG, LaunchKey,
-    NetworkVolume, Port, PortMapping, Protocol, ProviderId, Raw, Result, Secret,
+    CallContext, Compute, ComputeRequest, ComputeStatus, DiskSize, Error, KeyCarriers,
+    LAUNCH_KEY_ENV, LAUNCH_KEY_TAG, LaunchKey, NetworkVolume, Port, PortMapping, Protocol,
+    ProviderId, Raw, Result, Secret,
 };
 use atlas_http::merge_json;
 use serde_json::Value;
 
-use crate::config_wire::{CreateMachine, Guest, Init, MachineConfig, Mount, Restart, Service, ServicePort};
+use crate::config_wire::{
+    CreateMachine, Guest, Init, MachineConfig, Mount, Restart, Service, ServicePort,
+};
 use crate::place::Place;
 use crate::preset::{self, Preset};
 use crate::wire;
 
-/// The metadata in which a machine's ports travel, in their order: listings tell nothing of its services.
+/// The metadata in which a machine's ports travel, in their order: listings tell nothing of its
+/// services.
 const PORTS_TAG: &str = "atlas-ports";
-/// Metadata that belongs to the platform and its CLI: with `fly_platform_version`, a `fly deploy` adopts the machine and destroys it.
+/// Metadata that belongs to the platform and its CLI: with `fly_platform_version`, a `fly deploy`
+/// adopts the machine and destroys it.
 const PLATFORMS: &str = "fly_";
 /// Where a volume is mounted, unless `provider_opts` says otherwise.
 const MOUNT: &str = "/data";
@@ -27,22 +32,37 @@ const HTTP: u16 = 80;
 /// What Fly would refuse or silently drop, found before any request.
 pub(crate) fn check(request: &ComputeRequest) -> Result<()> {
     if request.gpu.is_some() {
-        return Err(Error::unsupported("gpu", "fly has had no gpus since august 2026"));
+        return Err(Error::unsupported(
+            "gpu",
+            "fly has had no gpus since august 2026",
+        ));
     }
     if request.image.is_none() {
-        return Err(Error::validation("image", "fly runs an image, and nothing else"));
+        return Err(Error::validation(
+            "image",
+            "fly runs an image, and nothing else",
+        ));
     }
     let mut outside = BTreeMap::new();
     for (index, port) in request.ports.iter().enumerate() {
         let external = external(&request.ports, index)?;
         if outside.insert(external, port).is_some() {
-            return Err(Error::validation("ports", format!("two ports of the request would both be {external} outside")));
+            return Err(Error::validation(
+                "ports",
+                format!("two ports of the request would both be {external} outside"),
+            ));
         }
     }
-    if let Some(native) = request.candidate.as_ref().and_then(|candidate| candidate.native_type.as_deref())
+    if let Some(native) = request
+        .candidate
+        .as_ref()
+        .and_then(|candidate| candidate.native_type.as_deref())
         && Preset::parse(native).is_none()
     {
-        return Err(Error::validation("candidate", "its type is no preset of fly such as shared-cpu-1x:256"));
+        return Err(Error::validation(
+            "candidate",
+            "its type is no preset of fly such as shared-cpu-1x:256",
+        ));
     }
     if let Some(volume) = &request.network_volume_id {
         Place::of_volume(volume)?;
@@ -56,38 +76,52 @@ pub(crate) fn check(request: &ComputeRequest) -> Result<()> {
     own_opts(request).map(drop)
 }
 
-/// `provider_opts` as fields that Fly knows: any other is refused here, for Fly would ignore it without a word.
+/// `provider_opts` as fields that Fly knows: any other is refused here, for Fly would ignore it
+/// without a word.
 fn own_opts(request: &ComputeRequest) -> Result<CreateMachine> {
     let wrong = |message: String| Err(Error::validation("provider_opts", message));
     if request.provider_opts.is_null() {
         return Ok(CreateMachine::default());
     }
-    let opts: CreateMachine = match serde_path_to_error::deserialize(request.provider_opts.clone()) {
+    let opts: CreateMachine = match serde_path_to_error::deserialize(request.provider_opts.clone())
+    {
         Ok(opts) => opts,
         Err(error) => {
             let unknown = error.inner().to_string().starts_with("unknown field");
-            let what =
-                if unknown { "is a field that fly does not know and would ignore" } else { "is not of the type that fly takes" };
+            let what = if unknown {
+                "is a field that fly does not know and would ignore"
+            } else {
+                "is not of the type that fly takes"
+            };
             return wrong(format!("{} {what}", error.path()));
         }
     };
     let config = opts.config.clone().unwrap_or_default();
     let guest = config.guest.clone().unwrap_or_default();
     if guest.gpus.is_some_and(|gpus| gpus > 0) || guest.gpu_kind.is_some() {
-        return Err(Error::unsupported("gpu", "fly has had no gpus since august 2026"));
+        return Err(Error::unsupported(
+            "gpu",
+            "fly has had no gpus since august 2026",
+        ));
     }
     let ours = [
         (opts.name.is_some(), "name"),
         (opts.region.is_some(), "region"),
         (config.image.is_some(), "config.image"),
         (config.env.is_some(), "config.env"),
-        (guest.cpu_kind.is_some() || guest.cpus.is_some() || guest.memory_mb.is_some(), "config.guest's cpus and memory"),
+        (
+            guest.cpu_kind.is_some() || guest.cpus.is_some() || guest.memory_mb.is_some(),
+            "config.guest's cpus and memory",
+        ),
     ];
     if let Some((_, field)) = ours.into_iter().find(|(set, _)| *set) {
         return wrong(format!("{field} is set by the request itself"));
     }
     let metadata = config.metadata.unwrap_or_default();
-    if let Some(key) = metadata.keys().find(|key| key.starts_with(PLATFORMS) || key.starts_with("atlas-")) {
+    if let Some(key) = metadata
+        .keys()
+        .find(|key| key.starts_with(PLATFORMS) || key.starts_with("atlas-"))
+    {
         return wrong(format!("the metadata {key} is not for callers to set"));
     }
     let mounts = config.mounts.as_ref().map_or(0, Vec::len);
@@ -100,27 +134,33 @@ fn own_opts(request: &ComputeRequest) -> Result<CreateMachine> {
 /// The number outside of a port: the first HTTP port is https' own, any other keeps its number.
 fn external(ports: &[Port], index: usize) -> Result<u16> {
     let port = ports[index];
-    let first = ports.iter().position(|port| port.protocol() == Protocol::Http);
+    let first = ports
+        .iter()
+        .position(|port| port.protocol() == Protocol::Http);
     if first == Some(index) {
         return Ok(HTTPS);
     }
     u16::try_from(port.number())
         .ok()
         .filter(|number| !(first.is_some() && matches!(*number, HTTP | HTTPS)))
-        .ok_or_else(|| Error::validation("ports", format!("{port} has no number of its own outside")))
+        .ok_or_else(|| {
+            Error::validation("ports", format!("{port} has no number of its own outside"))
+        })
 }
 
 /// An order for a machine.
 pub(crate) struct Order {
     /// The body of its create.
     pub(crate) body: CreateMachine,
-    /// The part of its environment that goes into its app's secrets: every read of a machine shows the rest to whoever may read.
+    /// The part of its environment that goes into its app's secrets: every read of a machine shows
+    /// the rest to whoever may read.
     pub(crate) hidden: BTreeMap<String, Secret>,
     /// What no error may repeat.
     pub(crate) secrets: Vec<Secret>,
 }
 
-/// The order of a request. `preset` and `region` are what it is pinned to; `own` says that no other machine is in its app.
+/// The order of a request. `preset` and `region` are what it is pinned to; `own` says that no other
+/// machine is in its app.
 pub(crate) fn create(
     cx: &CallContext,
     key: &LaunchKey,
@@ -143,27 +183,59 @@ pub(crate) fn create(
         metadata.insert(LAUNCH_KEY_TAG.to_owned(), key.to_string());
     }
     if !request.ports.is_empty() {
-        metadata.insert(PORTS_TAG.to_owned(), request.ports.iter().map(Port::to_string).collect::<Vec<_>>().join(","));
+        metadata.insert(
+            PORTS_TAG.to_owned(),
+            request
+                .ports
+                .iter()
+                .map(Port::to_string)
+                .collect::<Vec<_>>()
+                .join(","),
+        );
     }
-    let services = (0..request.ports.len()).map(|index| service(&request.ports, index)).collect::<Result<Vec<_>>>()?;
-    let mounts = request.network_volume_id.as_ref().map(Place::of_volume).transpose()?;
+    let services = (0..request.ports.len())
+        .map(|index| service(&request.ports, index))
+        .collect::<Result<Vec<_>>>()?;
+    let mounts = request
+        .network_volume_id
+        .as_ref()
+        .map(Place::of_volume)
+        .transpose()?;
     let config = MachineConfig {
         image: request.image.clone(),
-        env: Some(environment.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect()),
+        env: Some(
+            environment
+                .iter()
+                .map(|(name, value)| (name.clone(), value.expose().to_owned()))
+                .collect(),
+        ),
         guest: Some(Guest {
             cpu_kind: Some(preset.kind.as_str().to_owned()),
             cpus: Some(preset.cpus),
             memory_mb: Some(preset.memory_mb),
             ..Guest::default()
         }),
-        // A container that ended has ended: Fly would start it again ten times, and whoever waits for its code would be told the last.
-        restart: Some(Restart { policy: Some("no".to_owned()), max_retries: None }),
+        // A container that ended has ended: Fly would start it again ten times, and whoever waits
+        // for its code would be told the last.
+        restart: Some(Restart {
+            policy: Some("no".to_owned()),
+            max_retries: None,
+        }),
         auto_destroy: Some(false),
         // `exec` replaces the image's entrypoint and command, `cmd` only the latter.
-        init: (!request.command.is_empty()).then(|| Init { exec: Some(request.command.clone()), ..Init::default() }),
+        init: (!request.command.is_empty()).then(|| Init {
+            exec: Some(request.command.clone()),
+            ..Init::default()
+        }),
         metadata: Some(metadata),
         services: (!services.is_empty()).then_some(services),
-        mounts: mounts.map(|place| vec![Mount { volume: Some(place.id), path: Some(MOUNT.to_owned()), ..Mount::default() }]),
+        mounts: mounts.map(|place| {
+            vec![Mount {
+                volume: Some(place.id),
+                path: Some(MOUNT.to_owned()),
+                ..Mount::default()
+            }]
+        }),
         ..MachineConfig::default()
     };
     let body = CreateMachine {
@@ -173,22 +245,46 @@ pub(crate) fn create(
         ..CreateMachine::default()
     };
     if request.provider_opts.is_null() {
-        return Ok(Order { body, hidden, secrets });
+        return Ok(Order {
+            body,
+            hidden,
+            secrets,
+        });
     }
-    let written = |error: serde_json::Error| Error::validation("provider_opts", "cannot be merged").with_source(error);
+    let written = |error: serde_json::Error| {
+        Error::validation("provider_opts", "cannot be merged").with_source(error)
+    };
     let mut merged = serde_json::to_value(&body).map_err(written)?;
-    merge_json(&mut merged, &serde_json::to_value(own_opts(request)?).map_err(written)?);
-    Ok(Order { body: serde_json::from_value(merged).map_err(written)?, hidden, secrets })
+    merge_json(
+        &mut merged,
+        &serde_json::to_value(own_opts(request)?).map_err(written)?,
+    );
+    Ok(Order {
+        body: serde_json::from_value(merged).map_err(written)?,
+        hidden,
+        secrets,
+    })
 }
 
-/// A port as a service. `autostop` and `autostart` are off: who holds the machine decides, and nobody who only calls it may wake it.
+/// A port as a service. `autostop` and `autostart` are off: who holds the machine decides, and
+/// nobody who only calls it may wake it.
 fn service(ports: &[Port], index: usize) -> Result<Service> {
     let port = ports[index];
     let outside = external(ports, index)?;
-    let texts = |list: &[&str]| Some(list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
+    let texts = |list: &[&str]| {
+        Some(
+            list.iter()
+                .map(|text| (*text).to_owned())
+                .collect::<Vec<_>>(),
+        )
+    };
     let mut public = vec![ServicePort {
         port: Some(outside),
-        handlers: if port.protocol() == Protocol::Http { texts(&["tls", "http"]) } else { texts(&[]) },
+        handlers: if port.protocol() == Protocol::Http {
+            texts(&["tls", "http"])
+        } else {
+            texts(&[])
+        },
         ..ServicePort::default()
     }];
     if outside == HTTPS && port.protocol() == Protocol::Http {
@@ -219,21 +315,53 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// A machine, from Fly's description of it. `app` is known by where it was read; an organisation's list says it itself.
-    pub(crate) fn compute(&self, app: Option<&str>, machine: &wire::Machine, raw: Raw) -> Result<Compute> {
-        let app = app.or(machine.app_name.as_deref()).filter(|app| crate::place::is_app_name(app)).ok_or_else(implausible)?;
+    /// A machine, from Fly's description of it. `app` is known by where it was read; an
+    /// organisation's list says it itself.
+    pub(crate) fn compute(
+        &self,
+        app: Option<&str>,
+        machine: &wire::Machine,
+        raw: Raw,
+    ) -> Result<Compute> {
+        let app = app
+            .or(machine.app_name.as_deref())
+            .filter(|app| crate::place::is_app_name(app))
+            .ok_or_else(implausible)?;
         let id = Place::new(app, &machine.id).compute_id()?;
         let empty = wire::ReadConfig::default();
-        let config = machine.config.as_ref().or(machine.incomplete_config.as_ref()).unwrap_or(&empty);
-        let tag = |name: &str| config.metadata.as_ref().and_then(|metadata| metadata.get(name)).map(String::as_str);
+        let config = machine
+            .config
+            .as_ref()
+            .or(machine.incomplete_config.as_ref())
+            .unwrap_or(&empty);
+        let tag = |name: &str| {
+            config
+                .metadata
+                .as_ref()
+                .and_then(|metadata| metadata.get(name))
+                .map(String::as_str)
+        };
         let guest = config.guest.as_ref();
-        let preset = guest.and_then(|guest| Preset::of(guest.cpu_kind.as_deref(), guest.cpus, guest.memory_mb));
+        let preset = guest
+            .and_then(|guest| Preset::of(guest.cpu_kind.as_deref(), guest.cpus, guest.memory_mb));
         let word = machine.state.as_deref().unwrap_or("unknown");
         let mut compute = Compute::new(id, self.provider.clone(), status(word));
-        compute.keys = KeyCarriers::name_and_tag(machine.name.as_deref().unwrap_or_default(), tag(LAUNCH_KEY_TAG));
-        compute.created_at = machine.created_at.as_deref().and_then(|text| text.parse().ok());
-        let ports: Vec<Port> = tag(PORTS_TAG).unwrap_or_default().split(',').filter_map(|port| port.parse().ok()).collect();
-        compute.ports = (0..ports.len()).map(|index| self.port(app, &ports, index)).collect();
+        compute.keys = KeyCarriers::name_and_tag(
+            machine.name.as_deref().unwrap_or_default(),
+            tag(LAUNCH_KEY_TAG),
+        );
+        compute.created_at = machine
+            .created_at
+            .as_deref()
+            .and_then(|text| text.parse().ok());
+        let ports: Vec<Port> = tag(PORTS_TAG)
+            .unwrap_or_default()
+            .split(',')
+            .filter_map(|port| port.parse().ok())
+            .collect();
+        compute.ports = (0..ports.len())
+            .map(|index| self.port(app, &ports, index))
+            .collect();
         compute.gpu_count = guest.and_then(|guest| guest.gpus).unwrap_or(0);
         compute.native_type = preset.map(Preset::name);
         compute.cost_per_hour = match word {
@@ -250,7 +378,11 @@ impl Reader {
             "created" | "creating" | "starting" | "stopped" | "suspended" | "failed" => Some(false),
             _ => None,
         };
-        compute.exit_code = if word == "stopped" { exit_code(machine.events.as_deref().unwrap_or_default()) } else { None };
+        compute.exit_code = if word == "stopped" {
+            exit_code(machine.events.as_deref().unwrap_or_default())
+        } else {
+            None
+        };
         compute.raw = raw;
         Ok(compute)
     }
@@ -264,15 +396,23 @@ impl Reader {
             (Protocol::Http, other) => format!("{base}:{other}"),
             (Protocol::Tcp, other) => format!("tcp://{app}.fly.dev:{other}"),
         });
-        PortMapping { internal: port.number(), external, protocol: port.protocol(), url }
+        PortMapping {
+            internal: port.number(),
+            external,
+            protocol: port.protocol(),
+            url,
+        }
     }
 }
 
-/// `stopping` and `suspending` still bill, and nothing can be started that has not stopped: they stay Fly's own words, and so does any
-/// word that we do not know. `replaced` is said of old versions only, `migrated` of a machine that goes on elsewhere.
+/// `stopping` and `suspending` still bill, and nothing can be started that has not stopped: they
+/// stay Fly's own words, and so does any word that we do not know. `replaced` is said of old
+/// versions only, `migrated` of a machine that goes on elsewhere.
 fn status(word: &str) -> ComputeStatus {
     match word {
-        "created" | "creating" | "starting" | "restarting" | "updating" | "replacing" => ComputeStatus::Provisioning,
+        "created" | "creating" | "starting" | "restarting" | "updating" | "replacing" => {
+            ComputeStatus::Provisioning
+        }
         "started" => ComputeStatus::Running,
         "stopped" | "suspended" => ComputeStatus::Stopped,
         "failed" | "launch_failed" => ComputeStatus::Failed,
@@ -283,9 +423,16 @@ fn status(word: &str) -> ComputeStatus {
 
 /// How the container last ended, where it ended by itself. Events are told newest first.
 fn exit_code(events: &[wire::Event]) -> Option<i32> {
-    let last = events.iter().find(|event| matches!(event.kind.as_deref(), Some("exit" | "start" | "launch")))?;
-    let request = last.request.as_ref().filter(|_| last.kind.as_deref() == Some("exit"))?;
-    let told = request.pointer("/MonitorEvent/exit_event").or_else(|| request.get("exit_event"))?;
+    let last = events
+        .iter()
+        .find(|event| matches!(event.kind.as_deref(), Some("exit" | "start" | "launch")))?;
+    let request = last
+        .request
+        .as_ref()
+        .filter(|_| last.kind.as_deref() == Some("exit"))?;
+    let told = request
+        .pointer("/MonitorEvent/exit_event")
+        .or_else(|| request.get("exit_event"))?;
     let exit: wire::ExitEvent = serde_json::from_value(told.clone()).ok()?;
     let by_itself = exit.requested_stop != Some(true) && exit.restarting != Some(true);
     exit.exit_code.filter(|_| by_itself)
@@ -296,24 +443,36 @@ pub(crate) fn volume(app: Option<&str>, read: &wire::Volume) -> Result<NetworkVo
     let app = app.or(read.app_name.as_deref()).ok_or_else(implausible)?;
     let size = DiskSize::gb(read.size_gb.unwrap_or(0));
     let name = read.name.clone().unwrap_or_default();
-    Ok(NetworkVolume::new(Place::new(app, &read.id).volume_id()?, name, size, read.region.clone().unwrap_or_default()))
+    Ok(NetworkVolume::new(
+        Place::new(app, &read.id).volume_id()?,
+        name,
+        size,
+        read.region.clone().unwrap_or_default(),
+    ))
 }
 
 /// A volume on its way out is no volume any more.
 pub(crate) fn is_going(volume: &wire::Volume) -> bool {
-    matches!(volume.state.as_deref(), Some("scheduling_destroy" | "pending_destroy" | "destroying" | "destroyed"))
+    matches!(
+        volume.state.as_deref(),
+        Some("scheduling_destroy" | "pending_destroy" | "destroying" | "destroyed")
+    )
 }
 
 /// What a description says of itself when it cannot be understood.
 pub(crate) fn implausible() -> Error {
-    Error::new(atlas_core::ErrorKind::Provider, "the description of a machine could not be understood")
-        .outcome_is(atlas_core::Outcome::NotApplied(atlas_core::Next::SameLater))
+    Error::new(
+        atlas_core::ErrorKind::Provider,
+        "the description of a machine could not be understood",
+    )
+    .outcome_is(atlas_core::Outcome::NotApplied(atlas_core::Next::SameLater))
 }
 
 /// A machine of a listing, where only this is read of it.
 pub(crate) fn listed(reader: &Reader, app: Option<&str>, row: Value) -> Result<Compute> {
     use serde::Deserialize;
-    let machine = wire::Machine::deserialize(&row).map_err(|error| implausible().with_source(error))?;
+    let machine =
+        wire::Machine::deserialize(&row).map_err(|error| implausible().with_source(error))?;
     let mut raw = row;
     wire::redact(&mut raw);
     reader.compute(app, &machine, raw.into())
@@ -331,22 +490,40 @@ mod tests {
 
     fn created(request: &ComputeRequest) -> Value {
         let preset = Preset::parse("shared-cpu-1x").unwrap();
-        let order = create(&CallContext::new(), &LaunchKey::untracked(), request, (preset, "fra"), false).unwrap();
+        let order = create(
+            &CallContext::new(),
+            &LaunchKey::untracked(),
+            request,
+            (preset, "fra"),
+            false,
+        )
+        .unwrap();
         serde_json::to_value(order.body).unwrap()
     }
 
     #[test]
     fn the_first_http_port_is_https_and_the_others_keep_their_numbers() {
-        let body = created(&request().port(Port::tcp(22)).port(Port::http(8000)).port(Port::http(9000)));
+        let body = created(
+            &request()
+                .port(Port::tcp(22))
+                .port(Port::http(8000))
+                .port(Port::http(9000)),
+        );
         let ports = |index: usize| body["config"]["services"][index]["ports"].clone();
         assert_eq!(ports(0), json!([{ "port": 22, "handlers": [] }]));
         assert_eq!(
             ports(1),
             json!([{ "port": 443, "handlers": ["tls", "http"] }, { "port": 80, "handlers": ["http"], "force_https": true }])
         );
-        assert_eq!(ports(2), json!([{ "port": 9000, "handlers": ["tls", "http"] }]));
+        assert_eq!(
+            ports(2),
+            json!([{ "port": 9000, "handlers": ["tls", "http"] }])
+        );
         let service = &body["config"]["services"][1];
-        assert_eq!((&service["autostop"], &service["autostart"]), (&json!("off"), &json!(false)));
+        assert_eq!(
+            (&service["autostop"], &service["autostart"]),
+            (&json!("off"), &json!(false))
+        );
     }
 
     #[test]
@@ -354,28 +531,70 @@ mod tests {
         let opts = |opts: Value| check(&request().provider_opts(opts)).unwrap_err();
         for (given, place) in [
             (json!({ "auto_stop_machines": true }), "auto_stop_machines"),
-            (json!({ "config": { "services": [{ "auto_stop_machines": "stop" }] } }), "config.services[0].auto_stop_machines"),
-            (json!({ "config": { "services": [{ "autostart": "true" }] } }), "config.services[0].autostart"),
-            (json!({ "config": { "metadata": { "fly_platform_version": "v2" } } }), "fly_platform_version"),
-            (json!({ "config": { "metadata": { "atlas-launch-key": "x" } } }), "atlas-launch-key"),
-            (json!({ "config": { "guest": { "memory_mb": 512 } } }), "guest"),
-            (json!({ "config": { "env": { "A": "zz-canary" } } }), "config.env"),
+            (
+                json!({ "config": { "services": [{ "auto_stop_machines": "stop" }] } }),
+                "config.services[0].auto_stop_machines",
+            ),
+            (
+                json!({ "config": { "services": [{ "autostart": "true" }] } }),
+                "config.services[0].autostart",
+            ),
+            (
+                json!({ "config": { "metadata": { "fly_platform_version": "v2" } } }),
+                "fly_platform_version",
+            ),
+            (
+                json!({ "config": { "metadata": { "atlas-launch-key": "x" } } }),
+                "atlas-launch-key",
+            ),
+            (
+                json!({ "config": { "guest": { "memory_mb": 512 } } }),
+                "guest",
+            ),
+            (
+                json!({ "config": { "env": { "A": "zz-canary" } } }),
+                "config.env",
+            ),
             (json!({ "name": "mine" }), "name"),
-            (json!({ "config": { "mounts": [{ "volume": "a" }, { "volume": "b" }] } }), "one volume"),
+            (
+                json!({ "config": { "mounts": [{ "volume": "a" }, { "volume": "b" }] } }),
+                "one volume",
+            ),
         ] {
             let error = opts(given);
-            assert_eq!((error.kind(), error.field()), (ErrorKind::Validation, Some("provider_opts")), "{error}");
-            assert!(error.to_string().contains(place) && !error.to_string().contains("zz-canary"), "{error}");
+            assert_eq!(
+                (error.kind(), error.field()),
+                (ErrorKind::Validation, Some("provider_opts")),
+                "{error}"
+            );
+            assert!(
+                error.to_string().contains(place) && !error.to_string().contains("zz-canary"),
+                "{error}"
+            );
         }
-        assert_eq!(opts(json!({ "config": { "guest": { "gpus": 1 } } })).kind(), ErrorKind::Unsupported);
-        let body =
-            created(&request().provider_opts(json!({ "config": { "stop_config": { "timeout": "30s" } }, "skip_launch": true })));
-        assert_eq!((&body["config"]["stop_config"]["timeout"], &body["skip_launch"]), (&json!("30s"), &json!(true)));
+        assert_eq!(
+            opts(json!({ "config": { "guest": { "gpus": 1 } } })).kind(),
+            ErrorKind::Unsupported
+        );
+        let body = created(&request().provider_opts(
+            json!({ "config": { "stop_config": { "timeout": "30s" } }, "skip_launch": true }),
+        ));
+        assert_eq!(
+            (
+                &body["config"]["stop_config"]["timeout"],
+                &body["skip_launch"]
+            ),
+            (&json!("30s"), &json!(true))
+        );
     }
 
     #[test]
     fn ports_that_would_meet_outside_are_refused() {
-        for ports in [[Port::http(8000), Port::tcp(443)], [Port::http(8000), Port::http(80)], [Port::tcp(9), Port::http(8)]] {
+        for ports in [
+            [Port::http(8000), Port::tcp(443)],
+            [Port::http(8000), Port::http(80)],
+            [Port::tcp(9), Port::http(8)],
+        ] {
             let both = check(&request().port(ports[0]).port(ports[1]));
             let meet = ports.iter().any(|port| matches!(port.number(), 80 | 443));
             assert_eq!(both.is_err(), meet, "{ports:?}");
@@ -384,32 +603,72 @@ mod tests {
 
     #[test]
     fn a_command_that_ended_by_itself_has_its_code_and_one_that_was_stopped_has_none() {
-        let event = |kind: &str, request: Value| serde_json::from_value(json!({ "type": kind, "request": request })).unwrap();
-        let exit = |stop: bool| json!({ "exit_code": 3, "requested_stop": stop, "restarting": false });
+        let event = |kind: &str, request: Value| {
+            serde_json::from_value(json!({ "type": kind, "request": request })).unwrap()
+        };
+        let exit =
+            |stop: bool| json!({ "exit_code": 3, "requested_stop": stop, "restarting": false });
         let (start, launch) = (event("start", Value::Null), event("launch", Value::Null));
-        assert_eq!(exit_code(&[event("exit", json!({ "exit_event": exit(false) })), start, launch]), Some(3));
-        assert_eq!(exit_code(&[event("exit", json!({ "MonitorEvent": { "exit_event": exit(false) } }))]), Some(3));
-        assert_eq!(exit_code(&[event("exit", json!({ "exit_event": exit(true) }))]), None);
-        assert_eq!(exit_code(&[event("start", Value::Null), event("exit", json!({ "exit_event": exit(false) }))]), None);
+        assert_eq!(
+            exit_code(&[
+                event("exit", json!({ "exit_event": exit(false) })),
+                start,
+                launch
+            ]),
+            Some(3)
+        );
+        assert_eq!(
+            exit_code(&[event(
+                "exit",
+                json!({ "MonitorEvent": { "exit_event": exit(false) } })
+            )]),
+            Some(3)
+        );
+        assert_eq!(
+            exit_code(&[event("exit", json!({ "exit_event": exit(true) }))]),
+            None
+        );
+        assert_eq!(
+            exit_code(&[
+                event("start", Value::Null),
+                event("exit", json!({ "exit_event": exit(false) }))
+            ]),
+            None
+        );
         assert_eq!(exit_code(&[]), None);
     }
 
     #[test]
     fn only_destroyed_is_gone_and_what_is_on_its_way_is_not_there_yet() {
-        for word in ["destroying", "stopping", "suspending", "replaced", "migrated", "brand-new"] {
+        for word in [
+            "destroying",
+            "stopping",
+            "suspending",
+            "replaced",
+            "migrated",
+            "brand-new",
+        ] {
             assert_eq!(status(word), ComputeStatus::Other(word.to_owned()));
         }
-        assert_eq!((status("destroyed"), status("suspended")), (ComputeStatus::Terminated, ComputeStatus::Stopped));
+        assert_eq!(
+            (status("destroyed"), status("suspended")),
+            (ComputeStatus::Terminated, ComputeStatus::Stopped)
+        );
     }
 
     #[test]
     fn urls_are_the_apps_and_name_a_port_where_it_is_not_https() {
-        let reader = Reader { provider: ProviderId::new("fly").unwrap(), url: "https://{app}.fly.dev".to_owned() };
+        let reader = Reader {
+            provider: ProviderId::new("fly").unwrap(),
+            url: "https://{app}.fly.dev".to_owned(),
+        };
         let machine: wire::Machine = serde_json::from_value(
             json!({ "id": "6e", "state": "started", "config": { "metadata": { "atlas-ports": "8000/http,22/tcp,9000/http" } } }),
         )
         .unwrap();
-        let compute = reader.compute(Some("pods"), &machine, Raw::default()).unwrap();
+        let compute = reader
+            .compute(Some("pods"), &machine, Raw::default())
+            .unwrap();
         assert_eq!(compute.url(8000), Some("https://pods.fly.dev"));
         assert_eq!(compute.url(9000), Some("https://pods.fly.dev:9000"));
         assert_eq!(compute.url(22), Some("tcp://pods.fly.dev:22"));

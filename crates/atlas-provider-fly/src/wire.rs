@@ -1,4 +1,5 @@
-//! Fly's JSON, names as on the wire. What is read is lenient: every field but an id may be missing or null, and others are ignored.
+//! Fly's JSON, names as on the wire. What is read is lenient: every field but an id may be missing
+//! or null, and others are ignored.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +19,10 @@ pub(crate) struct ErrorBody {
 
 impl ErrorBody {
     pub(crate) fn text(&self) -> &str {
-        self.error.as_deref().or(self.message.as_deref()).unwrap_or_default()
+        self.error
+            .as_deref()
+            .or(self.message.as_deref())
+            .unwrap_or_default()
     }
 }
 
@@ -326,7 +330,8 @@ pub(crate) struct Placement {
     pub(crate) count: u32,
 }
 
-/// Takes out of a description what holds secrets: environments, files, and the nonce that lets one change a machine.
+/// Takes out of a description what holds secrets: environments, files, and the nonce that lets one
+/// change a machine.
 pub(crate) fn redact(raw: &mut Value) {
     for config in ["config", "incomplete_config"] {
         raw.get_mut(config).map(redact_config);
@@ -339,17 +344,30 @@ pub(crate) fn redact(raw: &mut Value) {
 }
 
 fn redact_config(config: &mut Value) {
-    let Value::Object(fields) = config else { return };
+    let Value::Object(fields) = config else {
+        return;
+    };
     if let Some(Value::Object(env)) = fields.get_mut("env") {
-        env.values_mut().for_each(|value| *value = Value::from(atlas_core::REDACTED));
+        env.values_mut()
+            .for_each(|value| *value = Value::from(atlas_core::REDACTED));
     }
-    for file in fields.get_mut("files").and_then(Value::as_array_mut).into_iter().flatten() {
+    for file in fields
+        .get_mut("files")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
         if let Some(value) = file.get_mut("raw_value") {
             *value = Value::from(atlas_core::REDACTED);
         }
     }
     for part in ["processes", "containers"] {
-        fields.get_mut(part).and_then(Value::as_array_mut).into_iter().flatten().for_each(redact_config);
+        fields
+            .get_mut(part)
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+            .for_each(redact_config);
     }
 }
 
@@ -369,9 +387,16 @@ mod tests {
         });
         redact(&mut raw);
         let text = raw.to_string();
-        assert!(!text.contains("zz-") && !text.contains("enotemV2"), "{text}");
+        assert!(
+            !text.contains("zz-") && !text.contains("enotemV2"),
+            "{text}"
+        );
         assert_eq!(
-            (&raw["id"], &raw["config"]["image"], raw["config"]["env"]["A"].is_string()),
+            (
+                &raw["id"],
+                &raw["config"]["image"],
+                raw["config"]["env"]["A"].is_string()
+            ),
             (&json!("6e"), &json!("x"), true)
         );
         let mut bare = json!({ "id": "6e" });
@@ -387,8 +412,18 @@ mod tests {
             r#"{"id":"6e","state":"brand-new","host_status":"unreachable","incomplete_config":{"metadata":null},"future":[1]}"#,
             r#"{"id":"6e","config":{"services":[{"autostop":false}],"guest":{"gpus":1,"gpu_kind":"a10"}}}"#,
         ] {
-            assert_eq!(serde_json::from_str::<Machine>(text).unwrap().id, "6e", "{text}");
+            assert_eq!(
+                serde_json::from_str::<Machine>(text).unwrap().id,
+                "6e",
+                "{text}"
+            );
         }
-        assert_eq!(serde_json::from_str::<Regions>(r#"{"Nearest":"fra","Regions":[{"code":"fra"}]}"#).unwrap().regions.len(), 1);
+        assert_eq!(
+            serde_json::from_str::<Regions>(r#"{"Nearest":"fra","Regions":[{"code":"fra"}]}"#)
+                .unwrap()
+                .regions
+                .len(),
+            1
+        );
     }
 }

@@ -2,7 +2,8 @@
 
 use atlas_core::{Gpu, MemorySize};
 
-/// The type that holds exactly `count` of this card. Never a larger one: a request for one GPU is not rounded up to eight.
+/// The type that holds exactly `count` of this card. Never a larger one: a request for one GPU is
+/// not rounded up to eight.
 pub(crate) fn instance_types(gpu: Gpu, count: u32) -> Vec<String> {
     gpu.variants()
         .iter()
@@ -23,7 +24,10 @@ pub(crate) fn instance_types(gpu: Gpu, count: u32) -> Vec<String> {
                 Gpu::V100Sxm2_16G => (&[8], &["v100", "v100_n"]),
                 _ => (&[], &[]),
             };
-            stem.iter().filter(|_| counts.contains(&count)).map(|stem| format!("gpu_{count}x_{stem}")).collect::<Vec<_>>()
+            stem.iter()
+                .filter(|_| counts.contains(&count))
+                .map(|stem| format!("gpu_{count}x_{stem}"))
+                .collect::<Vec<_>>()
         })
         .collect()
 }
@@ -61,19 +65,35 @@ mod tests {
 
     #[test]
     fn a_request_is_never_rounded_up_to_a_larger_machine() {
-        for (gpu, count) in [(Gpu::A100_80G, 1), (Gpu::V100, 1), (Gpu::H100Pcie, 2), (Gpu::L40S, 1), (Gpu::A10, 2)] {
-            assert_eq!(instance_types(gpu, count), Vec::<String>::new(), "{gpu} x{count}");
+        for (gpu, count) in [
+            (Gpu::A100_80G, 1),
+            (Gpu::V100, 1),
+            (Gpu::H100Pcie, 2),
+            (Gpu::L40S, 1),
+            (Gpu::A10, 2),
+        ] {
+            assert_eq!(
+                instance_types(gpu, count),
+                Vec::<String>::new(),
+                "{gpu} x{count}"
+            );
         }
     }
 
     #[test]
     fn a_type_holds_the_card_it_was_chosen_for() {
-        assert_eq!(instance_types(Gpu::H100, 1), ["gpu_1x_h100_sxm5", "gpu_1x_h100_pcie"]);
+        assert_eq!(
+            instance_types(Gpu::H100, 1),
+            ["gpu_1x_h100_sxm5", "gpu_1x_h100_pcie"]
+        );
         assert_eq!(instance_types(Gpu::A100_40G, 8), ["gpu_8x_a100"]);
         for card in Gpu::ALL {
             for count in [1, 2, 4, 8] {
                 for name in instance_types(*card, count) {
-                    assert!(card.variants().contains(&gpu(&name).unwrap()), "{card} {name}");
+                    assert!(
+                        card.variants().contains(&gpu(&name).unwrap()),
+                        "{card} {name}"
+                    );
                 }
             }
         }

@@ -7,7 +7,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error;
-use crate::wire::{CreateFileSystem, CreateRuleset, Envelope, FileSystem, InstanceIds, InstanceTypes, Launched, Ruleset, SshKey};
+use crate::wire::{
+    CreateFileSystem, CreateRuleset, Envelope, FileSystem, InstanceIds, InstanceTypes, Launched,
+    Ruleset, SshKey,
+};
 
 /// No account has this many pages; a server that goes on for longer is broken.
 const MAX_PAGES: usize = 1_000;
@@ -17,17 +20,34 @@ const MAX_PAGES: usize = 1_000;
 pub(crate) struct Cloud(pub(crate) Client);
 
 impl Cloud {
-    pub(crate) async fn data<T: DeserializeOwned>(&self, cx: &CallContext, call: Call) -> Result<T> {
+    pub(crate) async fn data<T: DeserializeOwned>(
+        &self,
+        cx: &CallContext,
+        call: Call,
+    ) -> Result<T> {
         Ok(self.0.json::<Envelope<T>>(cx, call).await?.data)
     }
 
-    pub(crate) async fn instance_types(&self, cx: &CallContext, operation: &'static str) -> Result<InstanceTypes> {
-        self.data(cx, Call::get(operation, RetryClass::Safe, ["instance-types"])).await
+    pub(crate) async fn instance_types(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+    ) -> Result<InstanceTypes> {
+        self.data(
+            cx,
+            Call::get(operation, RetryClass::Safe, ["instance-types"]),
+        )
+        .await
     }
 
-    /// Walks the instances to the last page. The published document knows no pages, the live API does (docs/clouds/lambda.md).
+    /// Walks the instances to the last page. The published document knows no pages, the live API
+    /// does (docs/clouds/lambda.md).
     pub(crate) async fn instances(&self, cx: &CallContext) -> Result<Walk<Value>> {
-        self.pages(cx, |token| Call::get("list_compute", RetryClass::Safe, ["instances"]).query_opt("page_token", token)).await
+        self.pages(cx, |token| {
+            Call::get("list_compute", RetryClass::Safe, ["instances"])
+                .query_opt("page_token", token)
+        })
+        .await
     }
 
     /// Walks a list, each page asked for by a call with its token.
@@ -39,20 +59,51 @@ impl Cloud {
         let call = &call;
         let page = |token: Option<String>| async move {
             let read: Envelope<Vec<T>> = self.0.json(cx, call(token)).await?;
-            Ok(Page { items: read.data, next: read.page_token, missing: None })
+            Ok(Page {
+                items: read.data,
+                next: read.page_token,
+                missing: None,
+            })
         };
         walk(MAX_PAGES, page).await
     }
 
     /// One instance. With `absence`, a 404 is given back instead of becoming an error.
-    pub(crate) async fn instance(&self, cx: &CallContext, operation: &'static str, id: &str, absence: bool) -> Result<Answer> {
+    pub(crate) async fn instance(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        id: &str,
+        absence: bool,
+    ) -> Result<Answer> {
         let call = Call::get(operation, RetryClass::Safe, ["instances", id]);
-        self.0.call(cx, if absence { call.accept_status(StatusCode::NOT_FOUND) } else { call }).await
+        self.0
+            .call(
+                cx,
+                if absence {
+                    call.accept_status(StatusCode::NOT_FOUND)
+                } else {
+                    call
+                },
+            )
+            .await
     }
 
-    /// The one call that makes a machine. `secrets` are kept out of whatever an error says: Lambda echoes what it refuses.
-    pub(crate) async fn launch(&self, cx: &CallContext, body: &Value, secrets: Vec<Secret>) -> Result<Answer> {
-        let call = Call::post("spawn_compute", RetryClass::Create, ["instance-operations", "launch"]).json(body).scrub(secrets);
+    /// The one call that makes a machine. `secrets` are kept out of whatever an error says: Lambda
+    /// echoes what it refuses.
+    pub(crate) async fn launch(
+        &self,
+        cx: &CallContext,
+        body: &Value,
+        secrets: Vec<Secret>,
+    ) -> Result<Answer> {
+        let call = Call::post(
+            "spawn_compute",
+            RetryClass::Create,
+            ["instance-operations", "launch"],
+        )
+        .json(body)
+        .scrub(secrets);
         self.0.call(cx, call).await
     }
 
@@ -62,50 +113,99 @@ impl Cloud {
 
     /// One id in a call: an unknown one may fail all others with it. A 404 is given back.
     pub(crate) async fn terminate(&self, cx: &CallContext, id: &str) -> Result<Answer> {
-        let call = Call::post("terminate", RetryClass::Idempotent, ["instance-operations", "terminate"])
-            .json(&InstanceIds { instance_ids: [id] })
-            .accept_status(StatusCode::NOT_FOUND);
+        let call = Call::post(
+            "terminate",
+            RetryClass::Idempotent,
+            ["instance-operations", "terminate"],
+        )
+        .json(&InstanceIds { instance_ids: [id] })
+        .accept_status(StatusCode::NOT_FOUND);
         self.0.call(cx, call).await
     }
 
     pub(crate) async fn restart(&self, cx: &CallContext, id: &str) -> Result<()> {
-        let call = Call::post("restart", RetryClass::Create, ["instance-operations", "restart"])
-            .json(&InstanceIds { instance_ids: [id] });
+        let call = Call::post(
+            "restart",
+            RetryClass::Create,
+            ["instance-operations", "restart"],
+        )
+        .json(&InstanceIds { instance_ids: [id] });
         self.0.call(cx, call).await.map(drop)
     }
 
     pub(crate) async fn ssh_keys(&self, cx: &CallContext) -> Result<Vec<SshKey>> {
-        self.data(cx, Call::get("spawn_compute ssh-keys", RetryClass::Safe, ["ssh-keys"])).await
+        self.data(
+            cx,
+            Call::get("spawn_compute ssh-keys", RetryClass::Safe, ["ssh-keys"]),
+        )
+        .await
     }
 
-    pub(crate) async fn rulesets(&self, cx: &CallContext, operation: &'static str) -> Result<Vec<Ruleset>> {
-        self.data(cx, Call::get(operation, RetryClass::Safe, ["firewall-rulesets"])).await
+    pub(crate) async fn rulesets(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+    ) -> Result<Vec<Ruleset>> {
+        self.data(
+            cx,
+            Call::get(operation, RetryClass::Safe, ["firewall-rulesets"]),
+        )
+        .await
     }
 
-    pub(crate) async fn create_ruleset(&self, cx: &CallContext, body: &CreateRuleset<'_>) -> Result<Ruleset> {
-        self.data(cx, Call::post("ensure_support", RetryClass::Create, ["firewall-rulesets"]).json(body)).await
+    pub(crate) async fn create_ruleset(
+        &self,
+        cx: &CallContext,
+        body: &CreateRuleset<'_>,
+    ) -> Result<Ruleset> {
+        self.data(
+            cx,
+            Call::post("ensure_support", RetryClass::Create, ["firewall-rulesets"]).json(body),
+        )
+        .await
     }
 
     pub(crate) async fn delete_ruleset(&self, cx: &CallContext, id: &str) -> Result<()> {
-        self.delete(cx, "release_support", ["firewall-rulesets", id]).await
+        self.delete(cx, "release_support", ["firewall-rulesets", id])
+            .await
     }
 
     /// A 404 in Lambda's own words is a success.
-    pub(crate) async fn delete(&self, cx: &CallContext, operation: &'static str, segments: [&str; 2]) -> Result<()> {
-        let call = Call::delete(operation, RetryClass::Idempotent, segments).accept_status(StatusCode::NOT_FOUND);
+    pub(crate) async fn delete(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        segments: [&str; 2],
+    ) -> Result<()> {
+        let call = Call::delete(operation, RetryClass::Idempotent, segments)
+            .accept_status(StatusCode::NOT_FOUND);
         error::gone(&self.0.call(cx, call).await?)
     }
 
     /// The list is `/file-systems`; create and delete are `/filesystems` (docs/clouds/lambda.md).
-    pub(crate) async fn file_systems(&self, cx: &CallContext, operation: &'static str) -> Result<Vec<FileSystem>> {
-        self.data(cx, Call::get(operation, RetryClass::Safe, ["file-systems"])).await
+    pub(crate) async fn file_systems(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+    ) -> Result<Vec<FileSystem>> {
+        self.data(cx, Call::get(operation, RetryClass::Safe, ["file-systems"]))
+            .await
     }
 
-    pub(crate) async fn create_file_system(&self, cx: &CallContext, body: &CreateFileSystem<'_>) -> Result<FileSystem> {
-        self.data(cx, Call::post("create_network_volume", RetryClass::Create, ["filesystems"]).json(body)).await
+    pub(crate) async fn create_file_system(
+        &self,
+        cx: &CallContext,
+        body: &CreateFileSystem<'_>,
+    ) -> Result<FileSystem> {
+        self.data(
+            cx,
+            Call::post("create_network_volume", RetryClass::Create, ["filesystems"]).json(body),
+        )
+        .await
     }
 
     pub(crate) async fn delete_file_system(&self, cx: &CallContext, id: &str) -> Result<()> {
-        self.delete(cx, "delete_network_volume", ["filesystems", id]).await
+        self.delete(cx, "delete_network_volume", ["filesystems", id])
+            .await
     }
 }

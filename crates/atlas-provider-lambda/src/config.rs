@@ -20,7 +20,8 @@ pub const SSH_KEY_ENV: &str = "ATLAS_LAMBDA_SSH_KEY";
 
 const BASE_URL: &str = "https://cloud.lambda.ai/api/v1";
 
-/// About one call a second over the whole API, and minutes until a machine is up (docs/clouds/lambda.md).
+/// About one call a second over the whole API, and minutes until a machine is up
+/// (docs/clouds/lambda.md).
 const LIMITS: AccountLimits = AccountLimits {
     visibility_bound: Duration::from_secs(120),
     call_deadline: Duration::from_secs(60),
@@ -28,8 +29,9 @@ const LIMITS: AccountLimits = AccountLimits {
     burst: 1,
     concurrency: 4,
 };
-/// Lambda takes one launch in twelve seconds. A launch may leave its slot up to three calls late, behind the reads before it, and the
-/// next may be on time: that much is added, or the second would come too early.
+/// Lambda takes one launch in twelve seconds. A launch may leave its slot up to three calls late,
+/// behind the reads before it, and the next may be on time: that much is added, or the second would
+/// come too early.
 const LAUNCH_PACE: Pace = Pace::every(Duration::from_secs(15));
 
 /// Builds a [`Lambda`]. What is set here counts before the environment.
@@ -42,7 +44,12 @@ pub struct LambdaBuilder {
 
 impl Default for LambdaBuilder {
     fn default() -> Self {
-        Self { connection: Connection::new(LIMITS), base_url: None, ssh_key: None, launch_pace: LAUNCH_PACE }
+        Self {
+            connection: Connection::new(LIMITS),
+            base_url: None,
+            ssh_key: None,
+            launch_pace: LAUNCH_PACE,
+        }
     }
 }
 
@@ -52,7 +59,8 @@ impl LambdaBuilder {
     /// Takes from these variables what is not set on the builder.
     #[must_use]
     pub fn environment(mut self, variable: impl Fn(&str) -> Option<String>) -> Self {
-        self.connection.set_environment_keys(&[API_KEY_ENV, API_KEY_ALIAS_ENV], &variable);
+        self.connection
+            .set_environment_keys(&[API_KEY_ENV, API_KEY_ALIAS_ENV], &variable);
         Self {
             base_url: self.base_url.or_else(|| variable(URL_ENV)),
             ssh_key: self.ssh_key.or_else(|| variable(SSH_KEY_ENV)),
@@ -63,32 +71,47 @@ impl LambdaBuilder {
     /// Another base URL, up to and with its `/api/v1`. `http://` to loopback only.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> Self {
-        Self { base_url: Some(url.into()), ..self }
+        Self {
+            base_url: Some(url.into()),
+            ..self
+        }
     }
 
     /// The SSH key that every launch must name. Unset: the account's only one.
     #[must_use]
     pub fn ssh_key(self, name: impl Into<String>) -> Self {
-        Self { ssh_key: Some(name.into()), ..self }
+        Self {
+            ssh_key: Some(name.into()),
+            ..self
+        }
     }
 
     /// The pace of launches, which Lambda limits besides all calls.
     #[must_use]
     pub fn launch_pace(self, pace: Pace) -> Self {
-        Self { launch_pace: pace, ..self }
+        Self {
+            launch_pace: pace,
+            ..self
+        }
     }
 
     /// The provider.
     ///
     /// # Errors
-    /// `unauthorized` without a key, naming the variable to set; `validation` for a URL that is none, or that would send the key
-    /// readable to another machine.
+    /// `unauthorized` without a key, naming the variable to set; `validation` for a URL that is
+    /// none, or that would send the key readable to another machine.
     pub fn build(self) -> Result<Lambda> {
         let id = ProviderId::new("lambda").expect("a plain name");
-        let key = self.connection.key(API_KEY_ENV).map_err(|error| error.during(&id, "build"))?;
+        let key = self
+            .connection
+            .key(API_KEY_ENV)
+            .map_err(|error| error.during(&id, "build"))?;
         let client = self
             .connection
-            .client(id.clone(), self.base_url.unwrap_or_else(|| BASE_URL.to_owned()))
+            .client(
+                id.clone(),
+                self.base_url.unwrap_or_else(|| BASE_URL.to_owned()),
+            )
             .api("cloud-v1")
             .api_key("Bearer", key.clone())
             .pace("spawn_compute", self.launch_pace)
@@ -107,6 +130,9 @@ impl LambdaBuilder {
 
 impl fmt::Debug for LambdaBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LambdaBuilder").field("base_url", &self.base_url).field("ssh_key", &self.ssh_key).finish_non_exhaustive()
+        f.debug_struct("LambdaBuilder")
+            .field("base_url", &self.base_url)
+            .field("ssh_key", &self.ssh_key)
+            .finish_non_exhaustive()
     }
 }

@@ -1,4 +1,5 @@
-//! Lambda's error bodies into ours, by status and code. The message is never shown: it may echo `user_data`, and with it secrets.
+//! Lambda's error bodies into ours, by status and code. The message is never shown: it may echo
+//! `user_data`, and with it secrets.
 
 use atlas_core::{Error, ErrorKind, Next, Outcome, Result, RetryClass};
 use atlas_http::{Answer, FailedAnswer};
@@ -8,7 +9,8 @@ use crate::wire::ErrorEnvelope;
 /// The mapper of this cloud's answers. An upstream failure behind a read is just a read to repeat.
 pub(crate) fn map(answer: &FailedAnswer) -> Option<Error> {
     if answer.status().is_redirection() {
-        // The old host answers so, before any work: the key goes nowhere else, and no launch becomes a read.
+        // The old host answers so, before any work: the key goes nowhere else, and no launch
+        // becomes a read.
         let text = "the base url answers with a redirect: it is not, or not any more, lambda's";
         return Some(answer.not_applied(ErrorKind::Provider, Next::Stop, text));
     }
@@ -19,7 +21,8 @@ pub(crate) fn map(answer: &FailedAnswer) -> Option<Error> {
     Some(error)
 }
 
-/// Whether what was asked for is gone by now: done, or a 404 in Lambda's own words. A proxy's 404 proves nothing.
+/// Whether what was asked for is gone by now: done, or a 404 in Lambda's own words. A proxy's 404
+/// proves nothing.
 pub(crate) fn gone(answer: &Answer) -> Result<()> {
     if answer.status().is_success() || says_gone(answer.bytes()) {
         return Ok(());
@@ -28,18 +31,27 @@ pub(crate) fn gone(answer: &Answer) -> Result<()> {
 }
 
 fn says_gone(body: &[u8]) -> bool {
-    serde_json::from_slice::<ErrorEnvelope>(body)
-        .is_ok_and(|envelope| matches!(envelope.error.code.as_str(), "global/object-does-not-exist" | "global/not-found"))
+    serde_json::from_slice::<ErrorEnvelope>(body).is_ok_and(|envelope| {
+        matches!(
+            envelope.error.code.as_str(),
+            "global/object-does-not-exist" | "global/not-found"
+        )
+    })
 }
 
 /// What an answer that is not a success means; `None` when the body is not Lambda's.
 pub(crate) fn classify(status: u16, body: &[u8]) -> Option<Error> {
-    let code = serde_json::from_slice::<ErrorEnvelope>(body).ok()?.error.code;
+    let code = serde_json::from_slice::<ErrorEnvelope>(body)
+        .ok()?
+        .error
+        .code;
     let (kind, next) = match code.as_str() {
         "global/invalid-api-key" => (ErrorKind::Unauthorized, Next::Stop),
         "global/account-inactive" | "global/forbidden" => (ErrorKind::Forbidden, Next::Stop),
         "global/invalid-address" | "global/quota-exceeded" => (ErrorKind::Quota, Next::Stop),
-        "instance-operations/launch/insufficient-capacity" => (ErrorKind::NoCapacity, Next::NextCandidate),
+        "instance-operations/launch/insufficient-capacity" => {
+            (ErrorKind::NoCapacity, Next::NextCandidate)
+        }
         "global/object-does-not-exist" | "global/not-found" => (ErrorKind::NotFound, Next::Stop),
         "global/conflict"
         | "global/duplicate"
@@ -48,9 +60,17 @@ pub(crate) fn classify(status: u16, body: &[u8]) -> Option<Error> {
         "global/invalid-parameters" | "instance-operations/launch/file-system-in-wrong-region" => {
             (ErrorKind::Validation, Next::Stop)
         }
-        // An upstream of Lambda failed: what became of a write is not known, whatever the status says.
-        other if other.starts_with("provider/") || other == "global/internal-error" || other == "global/unknown" => {
-            return Some(named(ErrorKind::Unavailable, &code, status).outcome_is(Outcome::Unknown(Vec::new())));
+        // An upstream of Lambda failed: what became of a write is not known, whatever the status
+        // says.
+        other
+            if other.starts_with("provider/")
+                || other == "global/internal-error"
+                || other == "global/unknown" =>
+        {
+            return Some(
+                named(ErrorKind::Unavailable, &code, status)
+                    .outcome_is(Outcome::Unknown(Vec::new())),
+            );
         }
         _ => return None,
     };
@@ -58,7 +78,11 @@ pub(crate) fn classify(status: u16, body: &[u8]) -> Option<Error> {
 }
 
 fn named(kind: ErrorKind, code: &str, status: u16) -> Error {
-    let plain: String = code.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '/' | '-' | '_')).take(80).collect();
+    let plain: String = code
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '/' | '-' | '_'))
+        .take(80)
+        .collect();
     Error::new(kind, format!("the cloud answered {plain}")).with_status(status)
 }
 
@@ -67,23 +91,39 @@ mod tests {
     use super::*;
 
     fn classified(status: u16, code: &str) -> Error {
-        classify(status, format!(r#"{{"error":{{"code":"{code}","message":"zz-canary"}}}}"#).as_bytes()).unwrap()
+        classify(
+            status,
+            format!(r#"{{"error":{{"code":"{code}","message":"zz-canary"}}}}"#).as_bytes(),
+        )
+        .unwrap()
     }
 
     #[test]
     fn codes_decide_and_messages_are_never_shown() {
-        use ErrorKind::{Conflict, Forbidden, NoCapacity, NotFound, Quota, Unauthorized, Validation};
+        use ErrorKind::{
+            Conflict, Forbidden, NoCapacity, NotFound, Quota, Unauthorized, Validation,
+        };
         let stop = Outcome::NotApplied(Next::Stop);
         let table = [
             (401, "global/invalid-api-key", Unauthorized, stop.clone()),
             (403, "global/account-inactive", Forbidden, stop.clone()),
             (403, "global/invalid-address", Quota, stop.clone()),
             (400, "global/quota-exceeded", Quota, stop.clone()),
-            (400, "instance-operations/launch/insufficient-capacity", NoCapacity, Outcome::NotApplied(Next::NextCandidate)),
+            (
+                400,
+                "instance-operations/launch/insufficient-capacity",
+                NoCapacity,
+                Outcome::NotApplied(Next::NextCandidate),
+            ),
             (404, "global/object-does-not-exist", NotFound, stop.clone()),
             (409, "global/conflict", Conflict, stop.clone()),
             (400, "global/invalid-parameters", Validation, stop),
-            (400, "provider/internal-unavailable", ErrorKind::Unavailable, Outcome::Unknown(vec![])),
+            (
+                400,
+                "provider/internal-unavailable",
+                ErrorKind::Unavailable,
+                Outcome::Unknown(vec![]),
+            ),
         ];
         for (status, code, kind, outcome) in table {
             let error = classified(status, code);
@@ -94,7 +134,13 @@ mod tests {
 
     #[test]
     fn a_body_that_is_not_lambdas_is_left_to_the_transport() {
-        for body in ["", "<html>", "{}", r#"{"error":"x"}"#, r#"{"error":{"code":"new/code"}}"#] {
+        for body in [
+            "",
+            "<html>",
+            "{}",
+            r#"{"error":"x"}"#,
+            r#"{"error":{"code":"new/code"}}"#,
+        ] {
             assert!(classify(500, body.as_bytes()).is_none(), "{body}");
         }
     }

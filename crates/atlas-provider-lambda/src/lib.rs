@@ -1,4 +1,5 @@
-//! Lambda Cloud behind the contract: on-demand VMs, an image run as a container on one, rule sets that open its ports.
+//! Lambda Cloud behind the contract: on-demand VMs, an image run as a container on one, rule sets
+//! that open its ports.
 //!
 //! ```no_run
 //! use atlas_core::{AnyProvider, CallContext, ComputeRequest, Gpu, LaunchKey, Port};
@@ -14,7 +15,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Deliberately absent: stop and start (Lambda has neither), and the end of a container (the API never tells; a callback does).
+//! Deliberately absent: stop and start (Lambda has neither), and the end of a container (the API
+//! never tells; a callback does).
 
 mod catalogue;
 mod client;
@@ -28,16 +30,19 @@ mod wire;
 use std::sync::Arc;
 
 use atlas_core::{
-    AccountLimits, CallContext, Candidate, Capabilities, Capability, Claim, Clock, Compute, ComputeId, ComputeRequest,
-    ComputeStatus, DiskSize, Error, ErrorKind, GpuType, LaunchKey, ListFilter, Listing, NetworkVolume, Next, Outcome, Presence,
-    Provider, ProviderId, Result, Secret, Support, TrackedKey, VolumeId, VolumeRequest,
+    AccountLimits, CallContext, Candidate, Capabilities, Capability, Claim, Clock, Compute,
+    ComputeId, ComputeRequest, ComputeStatus, DiskSize, Error, ErrorKind, GpuType, LaunchKey,
+    ListFilter, Listing, NetworkVolume, Next, Outcome, Presence, Provider, ProviderId, Result,
+    Secret, Support, TrackedKey, VolumeId, VolumeRequest,
 };
 use atlas_http::merge_json;
 use serde_json::Value;
 
 use client::Cloud;
 pub use config::{API_KEY_ALIAS_ENV, API_KEY_ENV, LambdaBuilder, SSH_KEY_ENV, URL_ENV};
-pub use resources::{AuditEvent, AuditQuery, FileSystem, FirewallRule, FirewallRuleset, Image, Region, SshKey};
+pub use resources::{
+    AuditEvent, AuditQuery, FileSystem, FirewallRule, FirewallRuleset, Image, Region, SshKey,
+};
 
 /// The kind of supporting object that opens a machine's ports.
 const RULESET: &str = "firewall-ruleset";
@@ -54,12 +59,15 @@ pub struct Lambda {
 }
 
 impl Lambda {
-    /// From `LAMBDA_LABS_API_KEY` (or `LAMBDA_API_KEY`) and, where set, `ATLAS_LAMBDA_URL` and `ATLAS_LAMBDA_SSH_KEY`.
+    /// From `LAMBDA_LABS_API_KEY` (or `LAMBDA_API_KEY`) and, where set, `ATLAS_LAMBDA_URL` and
+    /// `ATLAS_LAMBDA_SSH_KEY`.
     ///
     /// # Errors
     /// See [`LambdaBuilder::build`].
     pub fn from_env() -> Result<Self> {
-        Self::builder().environment(|name| std::env::var(name).ok()).build()
+        Self::builder()
+            .environment(|name| std::env::var(name).ok())
+            .build()
     }
 
     /// Begins one by hand.
@@ -73,7 +81,10 @@ impl Lambda {
     /// # Errors
     /// `conflict` when its state does not allow it.
     pub async fn restart(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
-        self.cloud.restart(cx, id.as_str()).await.map_err(|error| error.during(&self.id, "restart"))
+        self.cloud
+            .restart(cx, id.as_str())
+            .await
+            .map_err(|error| error.during(&self.id, "restart"))
     }
 
     /// Exactly one key must be named, also where SSH is never used.
@@ -81,23 +92,38 @@ impl Lambda {
         if let Some(name) = &self.ssh_key {
             return Ok(name.clone());
         }
-        let keys = self.cloud.ssh_keys(cx).await.map_err(Error::before_the_order)?;
+        let keys = self
+            .cloud
+            .ssh_keys(cx)
+            .await
+            .map_err(Error::before_the_order)?;
         match &keys[..] {
             [only] => Ok(only.name.clone()),
-            [] => Err(Error::validation("ssh_key", "lambda demands one and the account has none: add one there")),
-            _ => Err(Error::validation("ssh_key", format!("the account has several: name one in {SSH_KEY_ENV}"))),
+            [] => Err(Error::validation(
+                "ssh_key",
+                "lambda demands one and the account has none: add one there",
+            )),
+            _ => Err(Error::validation(
+                "ssh_key",
+                format!("the account has several: name one in {SSH_KEY_ENV}"),
+            )),
         }
     }
 
-    /// Whether a rule set guards machines of others only, who named it for theirs. Nobody of ours will end those: the rule set, which
-    /// costs nothing, is left to them. A machine with our whole key is waited for.
+    /// Whether a rule set guards machines of others only, who named it for theirs. Nobody of ours
+    /// will end those: the rule set, which costs nothing, is left to them. A machine with our whole
+    /// key is waited for.
     async fn is_others(&self, cx: &CallContext, ruleset: &str, name: &str) -> Result<bool> {
-        let Some(key) = TrackedKey::in_name(name) else { return Ok(false) };
+        let Some(key) = TrackedKey::in_name(name) else {
+            return Ok(false);
+        };
         let walk = self.cloud.instances(cx).await?;
         let mut others = walk.missing.is_none();
         let mut guarded = false;
         for raw in walk.items {
-            let by_it = raw["firewall_rulesets"].as_array().is_some_and(|sets| sets.iter().any(|set| set["id"] == ruleset));
+            let by_it = raw["firewall_rulesets"]
+                .as_array()
+                .is_some_and(|sets| sets.iter().any(|set| set["id"] == ruleset));
             let machine = translate::compute(&self.id, raw)?;
             if by_it && machine.status != ComputeStatus::Terminated {
                 guarded = true;
@@ -107,9 +133,20 @@ impl Lambda {
         Ok(guarded && others)
     }
 
-    async fn ruleset(&self, cx: &CallContext, key: &LaunchKey, request: &ComputeRequest) -> Result<Option<String>> {
-        let Some(wanted) = self.supports(key, request)?.into_iter().next() else { return Ok(None) };
-        Ok(self.ensure_support(cx, key, &wanted).await.map_err(Error::before_the_order)?.id)
+    async fn ruleset(
+        &self,
+        cx: &CallContext,
+        key: &LaunchKey,
+        request: &ComputeRequest,
+    ) -> Result<Option<String>> {
+        let Some(wanted) = self.supports(key, request)?.into_iter().next() else {
+            return Ok(None);
+        };
+        Ok(self
+            .ensure_support(cx, key, &wanted)
+            .await
+            .map_err(Error::before_the_order)?
+            .id)
     }
 }
 
@@ -139,19 +176,28 @@ impl Provider for Lambda {
         translate::check(request)
     }
 
-    /// The rule set that opens the machine's ports; none where no port is asked for. A request that is not pinned and may go to
-    /// several regions has no plan yet: where it goes is seen when it is placed.
+    /// The rule set that opens the machine's ports; none where no port is asked for. A request that
+    /// is not pinned and may go to several regions has no plan yet: where it goes is seen when it
+    /// is placed.
     fn supports(&self, key: &LaunchKey, request: &ComputeRequest) -> Result<Vec<Support>> {
         if request.ports.is_empty() {
             return Ok(Vec::new());
         }
-        let Some(spec) = translate::ruleset_spec(request) else { return Ok(Vec::new()) };
+        let Some(spec) = translate::ruleset_spec(request) else {
+            return Ok(Vec::new());
+        };
         let name = match key.tracked() {
             Some(key) => format!("atlas-{key}"),
-            // Without an attempt to release it with, one rule set serves every machine with these ports there.
+            // Without an attempt to release it with, one rule set serves every machine with these
+            // ports there.
             None => translate::shared_ruleset_name(&spec),
         };
-        Ok(vec![Support { kind: RULESET.to_owned(), name, id: None, spec }])
+        Ok(vec![Support {
+            kind: RULESET.to_owned(),
+            name,
+            id: None,
+            spec,
+        }])
     }
 
     /// A keyed hash of the key: no operation says whose it is. Asks nothing.
@@ -159,55 +205,91 @@ impl Provider for Lambda {
         let key = cx.api_key().unwrap_or(&self.key);
         let hmac = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key.expose().as_bytes());
         let tag = ring::hmac::sign(&hmac, b"atlas account identity, lambda");
-        Ok(format!("lambda-key-{}", data_encoding::HEXLOWER.encode(&tag.as_ref()[..16])))
+        Ok(format!(
+            "lambda-key-{}",
+            data_encoding::HEXLOWER.encode(&tag.as_ref()[..16])
+        ))
     }
 
-    async fn candidates(&self, cx: &CallContext, request: &ComputeRequest) -> Result<Vec<Candidate>> {
+    async fn candidates(
+        &self,
+        cx: &CallContext,
+        request: &ComputeRequest,
+    ) -> Result<Vec<Candidate>> {
         translate::candidates(&self.cloud.instance_types(cx, "candidates").await?, request)
     }
 
-    async fn spawn_compute(&self, cx: &CallContext, key: &LaunchKey, request: &ComputeRequest) -> Result<Compute> {
+    async fn spawn_compute(
+        &self,
+        cx: &CallContext,
+        key: &LaunchKey,
+        request: &ComputeRequest,
+    ) -> Result<Compute> {
         let pinned;
         let request = if request.candidate.is_some() {
             request
         } else {
-            let types = self.cloud.instance_types(cx, "spawn_compute types").await.map_err(Error::before_the_order)?;
+            let types = self
+                .cloud
+                .instance_types(cx, "spawn_compute types")
+                .await
+                .map_err(Error::before_the_order)?;
             let found = translate::candidates(&types, request)?;
             let sold_out = || {
-                let error = Error::new(ErrorKind::NoCapacity, "no region has a free machine of that type");
+                let error = Error::new(
+                    ErrorKind::NoCapacity,
+                    "no region has a free machine of that type",
+                );
                 error.outcome_is(Outcome::NotApplied(Next::NextCandidate))
             };
-            pinned = request.clone().at(found.into_iter().next().ok_or_else(sold_out)?);
+            pinned = request
+                .clone()
+                .at(found.into_iter().next().ok_or_else(sold_out)?);
             &pinned
         };
         let ssh_key = self.ssh_key(cx).await?;
         let ruleset = self.ruleset(cx, key, request).await?;
         let launch = translate::launch(cx, key, request, &ssh_key, ruleset)?;
         let secrets = request.environment(key).into_values().collect();
-        let mut body = serde_json::to_value(&launch)
-            .map_err(|error| Error::validation("request", "cannot be written").with_source(error))?;
+        let mut body = serde_json::to_value(&launch).map_err(|error| {
+            Error::validation("request", "cannot be written").with_source(error)
+        })?;
         if !request.provider_opts.is_null() {
             merge_json(&mut body, &request.provider_opts);
         }
         let answer = self.cloud.launch(cx, &body, secrets).await?;
-        let ids = Cloud::launched(&answer).map_err(|error| error.outcome_is(Outcome::Unknown(Vec::new())))?.instance_ids;
-        let ids: Vec<ComputeId> = ids.iter().filter_map(|id| ComputeId::new(id).ok()).collect();
+        let ids = Cloud::launched(&answer)
+            .map_err(|error| error.outcome_is(Outcome::Unknown(Vec::new())))?
+            .instance_ids;
+        let ids: Vec<ComputeId> = ids
+            .iter()
+            .filter_map(|id| ComputeId::new(id).ok())
+            .collect();
         match &ids[..] {
             // No read follows: the id is the handle, and a failed read must never lose it.
             [id] => Ok(translate::launched(&self.id, id.clone(), &launch, request)),
-            _ => Err(Error::new(ErrorKind::Provider, "a launch of one machine answered with another number of ids")
-                .outcome_is(Outcome::Unknown(ids))),
+            _ => Err(Error::new(
+                ErrorKind::Provider,
+                "a launch of one machine answered with another number of ids",
+            )
+            .outcome_is(Outcome::Unknown(ids))),
         }
     }
 
     async fn get_compute(&self, cx: &CallContext, id: &ComputeId) -> Result<Compute> {
-        let answer = self.cloud.instance(cx, "get_compute", id.as_str(), false).await?;
+        let answer = self
+            .cloud
+            .instance(cx, "get_compute", id.as_str(), false)
+            .await?;
         translate::compute(&self.id, answer.json::<wire::Envelope<Value>>()?.data)
     }
 
     async fn list_compute(&self, cx: &CallContext, filter: &ListFilter) -> Result<Listing> {
         let walk = self.cloud.instances(cx).await?;
-        let rows = walk.items.into_iter().map(|raw| translate::compute(&self.id, raw));
+        let rows = walk
+            .items
+            .into_iter()
+            .map(|raw| translate::compute(&self.id, raw));
         Ok(Listing::of_walk(rows, walk.missing).filtered(filter))
     }
 
@@ -220,8 +302,13 @@ impl Provider for Lambda {
         if !answer.status().is_success() {
             return error::gone(&answer).map_or_else(Presence::NoAnswer, |()| Presence::Absent);
         }
-        match answer.json::<wire::Envelope<Value>>().and_then(|envelope| translate::compute(&self.id, envelope.data)) {
-            Ok(compute) if compute.id != *id => Presence::NoAnswer(answer.misunderstood("the answer is about another instance")),
+        match answer
+            .json::<wire::Envelope<Value>>()
+            .and_then(|envelope| translate::compute(&self.id, envelope.data))
+        {
+            Ok(compute) if compute.id != *id => {
+                Presence::NoAnswer(answer.misunderstood("the answer is about another instance"))
+            }
             Ok(compute) if compute.status == ComputeStatus::Terminated => Presence::Absent,
             Ok(_) => Presence::Present,
             Err(error) => Presence::NoAnswer(error),
@@ -238,23 +325,45 @@ impl Provider for Lambda {
         Ok(translate::gpu_types(&self.id, &types, self.clock.now()))
     }
 
-    /// Names are not unique at Lambda: a lost answer is resolved by looking for the name before another is made.
-    async fn ensure_support(&self, cx: &CallContext, _key: &LaunchKey, support: &Support) -> Result<Support> {
+    /// Names are not unique at Lambda: a lost answer is resolved by looking for the name before
+    /// another is made.
+    async fn ensure_support(
+        &self,
+        cx: &CallContext,
+        _key: &LaunchKey,
+        support: &Support,
+    ) -> Result<Support> {
         let existing = self.cloud.rulesets(cx, "ensure_support find").await?;
         let (region, ports) = translate::read_ruleset_spec(&support.spec)?;
-        if let Some(ruleset) = existing.into_iter().find(|set| set.name == support.name && set.region.name == region) {
-            return Ok(Support { id: Some(ruleset.id), ..support.clone() });
+        if let Some(ruleset) = existing
+            .into_iter()
+            .find(|set| set.name == support.name && set.region.name == region)
+        {
+            return Ok(Support {
+                id: Some(ruleset.id),
+                ..support.clone()
+            });
         }
-        let body = wire::CreateRuleset { name: &support.name, region: &region, rules: translate::rules(&ports) };
+        let body = wire::CreateRuleset {
+            name: &support.name,
+            region: &region,
+            rules: translate::rules(&ports),
+        };
         let made = self.cloud.create_ruleset(cx, &body).await?;
-        Ok(Support { id: Some(made.id), ..support.clone() })
+        Ok(Support {
+            id: Some(made.id),
+            ..support.clone()
+        })
     }
 
-    /// Refused while the machine is there and for a while after: repeated until it is done. All of the name go: a lost answer may have
-    /// left two.
+    /// Refused while the machine is there and for a while after: repeated until it is done. All of
+    /// the name go: a lost answer may have left two.
     async fn release_support(&self, cx: &CallContext, support: &Support) -> Result<()> {
         let existing = self.cloud.rulesets(cx, "release_support find").await?;
-        for ruleset in existing.into_iter().filter(|ruleset| ruleset.name == support.name) {
+        for ruleset in existing
+            .into_iter()
+            .filter(|ruleset| ruleset.name == support.name)
+        {
             match self.cloud.delete_ruleset(cx, &ruleset.id).await {
                 Err(error) if error.kind() == ErrorKind::Conflict => {
                     if !self.is_others(cx, &ruleset.id, &support.name).await? {
@@ -272,22 +381,47 @@ impl Provider for Lambda {
         found.into_iter().map(translate::file_system).collect()
     }
 
-    /// Lambda's file systems grow with what is put on them: the asked size is not a limit there, and is refused above what it could hold.
-    async fn create_network_volume(&self, cx: &CallContext, request: &VolumeRequest) -> Result<NetworkVolume> {
+    /// Lambda's file systems grow with what is put on them: the asked size is not a limit there,
+    /// and is refused above what it could hold.
+    async fn create_network_volume(
+        &self,
+        cx: &CallContext,
+        request: &VolumeRequest,
+    ) -> Result<NetworkVolume> {
         let plain = request.name.starts_with(|c: char| c.is_ascii_alphabetic())
             && request.name.len() <= 60
-            && request.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+            && request
+                .name
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || c == '-');
         if !plain {
-            return Err(Error::validation("name", "must be 1 to 60 letters, digits and -, beginning with a letter"));
+            return Err(Error::validation(
+                "name",
+                "must be 1 to 60 letters, digits and -, beginning with a letter",
+            ));
         }
-        let body = wire::CreateFileSystem { name: &request.name, region: &request.region };
+        let body = wire::CreateFileSystem {
+            name: &request.name,
+            region: &request.region,
+        };
         let made = translate::file_system(self.cloud.create_file_system(cx, &body).await?)?;
-        Ok(NetworkVolume::new(made.id, made.name, DiskSize::gb(request.size.as_gb()), made.region))
+        Ok(NetworkVolume::new(
+            made.id,
+            made.name,
+            DiskSize::gb(request.size.as_gb()),
+            made.region,
+        ))
     }
 
     async fn delete_network_volume(&self, cx: &CallContext, id: &VolumeId) -> Result<()> {
-        let existing = self.cloud.file_systems(cx, "delete_network_volume find").await?;
-        match existing.iter().find(|file_system| file_system.id == id.as_str() || file_system.name == id.as_str()) {
+        let existing = self
+            .cloud
+            .file_systems(cx, "delete_network_volume find")
+            .await?;
+        match existing
+            .iter()
+            .find(|file_system| file_system.id == id.as_str() || file_system.name == id.as_str())
+        {
             Some(file_system) => self.cloud.delete_file_system(cx, &file_system.id).await,
             None => Ok(()),
         }

@@ -1,4 +1,5 @@
-//! What an account has besides machines: SSH keys, images, regions, firewall rules and rule sets, file systems, its audit trail.
+//! What an account has besides machines: SSH keys, images, regions, firewall rules and rule sets,
+//! file systems, its audit trail.
 //!
 //! Deliberately absent: cluster fabric and support tickets, which no machine of ours needs.
 
@@ -83,7 +84,10 @@ impl FirewallRule {
     /// The same, from this network only.
     #[must_use]
     pub fn from(self, network: impl Into<String>) -> Self {
-        Self { source_network: network.into(), ..self }
+        Self {
+            source_network: network.into(),
+            ..self
+        }
     }
 }
 
@@ -138,7 +142,8 @@ pub struct AuditQuery {
     pub resource_type: Option<String>,
 }
 
-/// Something that was done in the account: independent evidence of a launch, and the only source of its time.
+/// Something that was done in the account: independent evidence of a launch, and the only source of
+/// its time.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub struct AuditEvent {
@@ -166,7 +171,8 @@ struct GeneratedKey {
 }
 
 impl Lambda {
-    /// Renames a machine: the only thing of it that can be changed. Its launch key stays in its tag.
+    /// Renames a machine: the only thing of it that can be changed. Its launch key stays in its
+    /// tag.
     ///
     /// # Errors
     /// `validation` for more than 64 bytes; `not_found`. Idempotent.
@@ -174,7 +180,8 @@ impl Lambda {
         if name.len() > 64 {
             return Err(Error::validation("name", "has at most 64 characters"));
         }
-        let call = Call::post("rename", RetryClass::Idempotent, ["instances", id.as_str()]).json(&json!({ "name": name }));
+        let call = Call::post("rename", RetryClass::Idempotent, ["instances", id.as_str()])
+            .json(&json!({ "name": name }));
         self.cloud.data::<Value>(cx, call).await.map(drop)
     }
 
@@ -183,7 +190,9 @@ impl Lambda {
     /// # Errors
     /// As any read. Cancel safe.
     pub async fn ssh_keys(&self, cx: &CallContext) -> Result<Vec<SshKey>> {
-        self.cloud.data(cx, Call::get("ssh_keys", RetryClass::Safe, ["ssh-keys"])).await
+        self.cloud
+            .data(cx, Call::get("ssh_keys", RetryClass::Safe, ["ssh-keys"]))
+            .await
     }
 
     /// Adds a public key.
@@ -193,12 +202,25 @@ impl Lambda {
     ///
     /// # Cancel safety
     /// Dropped, it may have been added: names are not unique.
-    pub async fn add_ssh_key(&self, cx: &CallContext, name: &str, public_key: &str) -> Result<SshKey> {
+    pub async fn add_ssh_key(
+        &self,
+        cx: &CallContext,
+        name: &str,
+        public_key: &str,
+    ) -> Result<SshKey> {
         if public_key.is_empty() || public_key.contains(['\n', '\r']) {
-            return Err(Error::validation("public_key", "must be one line such as ssh-ed25519 AAAA... comment"));
+            return Err(Error::validation(
+                "public_key",
+                "must be one line such as ssh-ed25519 AAAA... comment",
+            ));
         }
         let body = json!({ "name": key_name(name)?, "public_key": public_key });
-        self.cloud.data(cx, Call::post("add_ssh_key", RetryClass::Create, ["ssh-keys"]).json(&body)).await
+        self.cloud
+            .data(
+                cx,
+                Call::post("add_ssh_key", RetryClass::Create, ["ssh-keys"]).json(&body),
+            )
+            .await
     }
 
     /// Has Lambda make a pair; the private half is answered this once and kept nowhere.
@@ -209,7 +231,8 @@ impl Lambda {
     /// # Cancel safety
     /// Dropped, a key may be there whose private half is lost.
     pub async fn generate_ssh_key(&self, cx: &CallContext, name: &str) -> Result<(SshKey, Secret)> {
-        let call = Call::post("generate_ssh_key", RetryClass::Create, ["ssh-keys"]).json(&json!({ "name": key_name(name)? }));
+        let call = Call::post("generate_ssh_key", RetryClass::Create, ["ssh-keys"])
+            .json(&json!({ "name": key_name(name)? }));
         let made: GeneratedKey = self.cloud.data(cx, call).await?;
         Ok((made.key, made.private_key))
     }
@@ -219,7 +242,9 @@ impl Lambda {
     /// # Errors
     /// As any call. Idempotent.
     pub async fn delete_ssh_key(&self, cx: &CallContext, id: &str) -> Result<()> {
-        self.cloud.delete(cx, "delete_ssh_key", ["ssh-keys", id]).await
+        self.cloud
+            .delete(cx, "delete_ssh_key", ["ssh-keys", id])
+            .await
     }
 
     /// What machines can boot from, a line for each region.
@@ -227,7 +252,9 @@ impl Lambda {
     /// # Errors
     /// As any read. Cancel safe.
     pub async fn images(&self, cx: &CallContext) -> Result<Vec<Image>> {
-        self.cloud.data(cx, Call::get("images", RetryClass::Safe, ["images"])).await
+        self.cloud
+            .data(cx, Call::get("images", RetryClass::Safe, ["images"]))
+            .await
     }
 
     /// Where machines can be.
@@ -235,7 +262,9 @@ impl Lambda {
     /// # Errors
     /// As any read. Cancel safe.
     pub async fn regions(&self, cx: &CallContext) -> Result<Vec<Region>> {
-        self.cloud.data(cx, Call::get("regions", RetryClass::Safe, ["regions"])).await
+        self.cloud
+            .data(cx, Call::get("regions", RetryClass::Safe, ["regions"]))
+            .await
     }
 
     /// What all machines of the account let in.
@@ -243,15 +272,30 @@ impl Lambda {
     /// # Errors
     /// As any read. Cancel safe.
     pub async fn firewall_rules(&self, cx: &CallContext) -> Result<Vec<FirewallRule>> {
-        self.cloud.data(cx, Call::get("firewall_rules", RetryClass::Safe, ["firewall-rules"])).await
+        self.cloud
+            .data(
+                cx,
+                Call::get("firewall_rules", RetryClass::Safe, ["firewall-rules"]),
+            )
+            .await
     }
 
-    /// Replaces **all** of the account's rules, also those that others just added; answers what is kept.
+    /// Replaces **all** of the account's rules, also those that others just added; answers what is
+    /// kept.
     ///
     /// # Errors
     /// `validation` for a rule Lambda does not take. Dropped, it may have replaced them.
-    pub async fn set_firewall_rules(&self, cx: &CallContext, rules: &[FirewallRule]) -> Result<Vec<FirewallRule>> {
-        let call = Call::put("set_firewall_rules", RetryClass::Idempotent, ["firewall-rules"]).json(&json!({ "data": rules }));
+    pub async fn set_firewall_rules(
+        &self,
+        cx: &CallContext,
+        rules: &[FirewallRule],
+    ) -> Result<Vec<FirewallRule>> {
+        let call = Call::put(
+            "set_firewall_rules",
+            RetryClass::Idempotent,
+            ["firewall-rules"],
+        )
+        .json(&json!({ "data": rules }));
         self.cloud.data(cx, call).await
     }
 
@@ -260,7 +304,12 @@ impl Lambda {
     /// # Errors
     /// As any read. Cancel safe.
     pub async fn firewall_rulesets(&self, cx: &CallContext) -> Result<Vec<FirewallRuleset>> {
-        self.cloud.data(cx, Call::get("firewall_rulesets", RetryClass::Safe, ["firewall-rulesets"])).await
+        self.cloud
+            .data(
+                cx,
+                Call::get("firewall_rulesets", RetryClass::Safe, ["firewall-rulesets"]),
+            )
+            .await
     }
 
     /// One rule set; `global` is the account's.
@@ -268,7 +317,16 @@ impl Lambda {
     /// # Errors
     /// `not_found`. Cancel safe.
     pub async fn firewall_ruleset(&self, cx: &CallContext, id: &str) -> Result<FirewallRuleset> {
-        self.cloud.data(cx, Call::get("firewall_ruleset", RetryClass::Safe, ["firewall-rulesets", id])).await
+        self.cloud
+            .data(
+                cx,
+                Call::get(
+                    "firewall_ruleset",
+                    RetryClass::Safe,
+                    ["firewall-rulesets", id],
+                ),
+            )
+            .await
     }
 
     /// Makes a rule set in a region.
@@ -286,11 +344,17 @@ impl Lambda {
         rules: &[FirewallRule],
     ) -> Result<FirewallRuleset> {
         let body = json!({ "name": name, "region": region, "rules": rules });
-        let call = Call::post("create_firewall_ruleset", RetryClass::Create, ["firewall-rulesets"]).json(&body);
+        let call = Call::post(
+            "create_firewall_ruleset",
+            RetryClass::Create,
+            ["firewall-rulesets"],
+        )
+        .json(&body);
         self.cloud.data(cx, call).await
     }
 
-    /// Changes a rule set's name, rules, or both; machines that have it follow. The account's, `global`, has rules only.
+    /// Changes a rule set's name, rules, or both; machines that have it follow. The account's,
+    /// `global`, has rules only.
     ///
     /// # Errors
     /// `not_found`; `conflict`. Idempotent.
@@ -304,7 +368,12 @@ impl Lambda {
         let mut body = Map::new();
         body.extend(name.map(|name| ("name".to_owned(), json!(name))));
         body.extend(rules.map(|rules| ("rules".to_owned(), json!(rules))));
-        let call = Call::patch("update_firewall_ruleset", RetryClass::Idempotent, ["firewall-rulesets", id]).json(&body);
+        let call = Call::patch(
+            "update_firewall_ruleset",
+            RetryClass::Idempotent,
+            ["firewall-rulesets", id],
+        )
+        .json(&body);
         self.cloud.data(cx, call).await
     }
 
@@ -313,7 +382,9 @@ impl Lambda {
     /// # Errors
     /// `conflict` while a machine has it, and for a while after. Idempotent.
     pub async fn delete_firewall_ruleset(&self, cx: &CallContext, id: &str) -> Result<()> {
-        self.cloud.delete(cx, "delete_firewall_ruleset", ["firewall-rulesets", id]).await
+        self.cloud
+            .delete(cx, "delete_firewall_ruleset", ["firewall-rulesets", id])
+            .await
     }
 
     /// The account's file systems.
@@ -321,14 +392,24 @@ impl Lambda {
     /// # Errors
     /// As any read. Cancel safe.
     pub async fn file_systems(&self, cx: &CallContext) -> Result<Vec<FileSystem>> {
-        self.cloud.data(cx, Call::get("file_systems", RetryClass::Safe, ["file-systems"])).await
+        self.cloud
+            .data(
+                cx,
+                Call::get("file_systems", RetryClass::Safe, ["file-systems"]),
+            )
+            .await
     }
 
     /// What was done in the account, all pages of it.
     ///
     /// # Errors
-    /// As any read, and `provider` when the pages do not end: half a trail is no trail. Cancel safe.
-    pub async fn audit_events(&self, cx: &CallContext, query: &AuditQuery) -> Result<Vec<AuditEvent>> {
+    /// As any read, and `provider` when the pages do not end: half a trail is no trail. Cancel
+    /// safe.
+    pub async fn audit_events(
+        &self,
+        cx: &CallContext,
+        query: &AuditQuery,
+    ) -> Result<Vec<AuditEvent>> {
         let call = |token: Option<String>| {
             Call::get("audit_events", RetryClass::Safe, ["audit-events"])
                 .query_opt("start", query.start.map(|start| start.to_string()))
@@ -342,5 +423,9 @@ impl Lambda {
 }
 
 fn key_name(name: &str) -> Result<&str> {
-    if (1..=64).contains(&name.chars().count()) { Ok(name) } else { Err(Error::validation("name", "has 1 to 64 characters")) }
+    if (1..=64).contains(&name.chars().count()) {
+        Ok(name)
+    } else {
+        Err(Error::validation("name", "has 1 to 64 characters"))
+    }
 }

@@ -1,9 +1,10 @@
 //! Requests into Lambda's words and Lambda's answers into ours. Pure.
 
 use atlas_core::{
-    CallContext, Candidate, CloudType, Compute, ComputeId, ComputeRequest, ComputeStatus, DiskSize, Error, Gpu, GpuChoice,
-    GpuType, KeyCarriers, LAUNCH_KEY_TAG, LaunchKey, MemorySize, NetworkVolume, Port, PortMapping, Protocol, ProviderId, Result,
-    Stock, Timestamp, Usd, UsdPerHour, VolumeId,
+    CallContext, Candidate, CloudType, Compute, ComputeId, ComputeRequest, ComputeStatus, DiskSize,
+    Error, Gpu, GpuChoice, GpuType, KeyCarriers, LAUNCH_KEY_TAG, LaunchKey, MemorySize,
+    NetworkVolume, Port, PortMapping, Protocol, ProviderId, Result, Stock, Timestamp, Usd,
+    UsdPerHour, VolumeId,
 };
 use serde_json::{Value, json};
 
@@ -17,20 +18,36 @@ const PORTS_TAG: &str = "atlas-ports";
 const IMAGE_TAG: &str = "atlas-image";
 const MAX_TAG: usize = 128;
 const MAX_NAME: usize = 64;
-/// Firewall rules do not apply there (docs/clouds/lambda.md), so no port can be promised to be reachable, nor to be closed.
+/// Firewall rules do not apply there (docs/clouds/lambda.md), so no port can be promised to be
+/// reachable, nor to be closed.
 const REGION_WITHOUT_FIREWALL: &str = "us-south-1";
 
 /// What to try for a request, best first: region hints in their order, then cheaper types.
-pub(crate) fn candidates(types: &wire::InstanceTypes, request: &ComputeRequest) -> Result<Vec<Candidate>> {
+pub(crate) fn candidates(
+    types: &wire::InstanceTypes,
+    request: &ComputeRequest,
+) -> Result<Vec<Candidate>> {
     let wanted = fitting_types(types, request)?;
     let mut found = Vec::new();
     for item in wanted {
         let kind = &item.instance_type;
-        let open = |name: &str| item.regions_with_capacity_available.iter().any(|region| region.name == name);
+        let open = |name: &str| {
+            item.regions_with_capacity_available
+                .iter()
+                .any(|region| region.name == name)
+        };
         let regions: Vec<&str> = if request.region_hints.is_empty() {
-            item.regions_with_capacity_available.iter().map(|region| region.name.as_str()).collect()
+            item.regions_with_capacity_available
+                .iter()
+                .map(|region| region.name.as_str())
+                .collect()
         } else {
-            request.region_hints.iter().map(String::as_str).filter(|name| open(name)).collect()
+            request
+                .region_hints
+                .iter()
+                .map(String::as_str)
+                .filter(|name| open(name))
+                .collect()
         };
         for region in regions {
             if !request.ports.is_empty() && region == REGION_WITHOUT_FIREWALL {
@@ -46,34 +63,57 @@ pub(crate) fn candidates(types: &wire::InstanceTypes, request: &ComputeRequest) 
             found.push(candidate);
         }
     }
-    let rank = |region: &Option<String>| request.region_hints.iter().position(|hint| Some(hint) == region.as_ref());
+    let rank = |region: &Option<String>| {
+        request
+            .region_hints
+            .iter()
+            .position(|hint| Some(hint) == region.as_ref())
+    };
     found.sort_by_key(|candidate| (rank(&candidate.region), candidate.price));
     Ok(found)
 }
 
 /// The types that fit exactly, whether or not one is free.
-fn fitting_types<'a>(types: &'a wire::InstanceTypes, request: &ComputeRequest) -> Result<Vec<&'a wire::InstanceTypeItem>> {
-    let roomy =
-        |kind: &wire::InstanceType| request.memory.is_none_or(|memory| kind.specs.memory_gib >= memory.as_mib().div_ceil(1024));
+fn fitting_types<'a>(
+    types: &'a wire::InstanceTypes,
+    request: &ComputeRequest,
+) -> Result<Vec<&'a wire::InstanceTypeItem>> {
+    let roomy = |kind: &wire::InstanceType| {
+        request
+            .memory
+            .is_none_or(|memory| kind.specs.memory_gib >= memory.as_mib().div_ceil(1024))
+    };
     let fitting: Vec<_> = match (&request.gpu, request.cpu) {
-        (Some(GpuChoice::Named(gpu)), _) => {
-            catalogue::instance_types(*gpu, request.gpu_count).iter().filter_map(|name| types.get(name)).collect()
-        }
+        (Some(GpuChoice::Named(gpu)), _) => catalogue::instance_types(*gpu, request.gpu_count)
+            .iter()
+            .filter_map(|name| types.get(name))
+            .collect(),
         (Some(GpuChoice::Native(name)), _) => types.get(name).into_iter().collect(),
         (Some(GpuChoice::AtLeast(vram)), _) => types
             .values()
             .filter(|item| item.instance_type.specs.gpus == request.gpu_count)
-            .filter(|item| catalogue::vram(&item.instance_type.gpu_description).is_some_and(|own| own >= *vram))
+            .filter(|item| {
+                catalogue::vram(&item.instance_type.gpu_description).is_some_and(|own| own >= *vram)
+            })
             .collect(),
-        (None, Some(cpus)) => {
-            types.values().filter(|item| item.instance_type.specs.gpus == 0 && item.instance_type.specs.vcpus >= cpus).collect()
-        }
+        (None, Some(cpus)) => types
+            .values()
+            .filter(|item| {
+                item.instance_type.specs.gpus == 0 && item.instance_type.specs.vcpus >= cpus
+            })
+            .collect(),
         (None, None) => Vec::new(),
         (Some(_), _) => Vec::new(),
     };
-    let fitting: Vec<_> = fitting.into_iter().filter(|item| roomy(&item.instance_type)).collect();
+    let fitting: Vec<_> = fitting
+        .into_iter()
+        .filter(|item| roomy(&item.instance_type))
+        .collect();
     if fitting.is_empty() {
-        return Err(Error::unsupported("gpu", "no instance type of lambda holds exactly that"));
+        return Err(Error::unsupported(
+            "gpu",
+            "no instance type of lambda holds exactly that",
+        ));
     }
     Ok(fitting)
 }
@@ -83,10 +123,23 @@ pub(crate) fn check(request: &ComputeRequest) -> Result<()> {
     if let Some(GpuChoice::Named(gpu)) = &request.gpu
         && catalogue::instance_types(*gpu, request.gpu_count).is_empty()
     {
-        return Err(Error::unsupported("gpu", format!("lambda has no machine with exactly {} x {gpu}", request.gpu_count)));
+        return Err(Error::unsupported(
+            "gpu",
+            format!(
+                "lambda has no machine with exactly {} x {gpu}",
+                request.gpu_count
+            ),
+        ));
     }
-    let hinted = !request.region_hints.is_empty() && request.region_hints.iter().all(|region| region == REGION_WITHOUT_FIREWALL);
-    let pinned = request.candidate.as_ref().is_some_and(|at| at.region.as_deref() == Some(REGION_WITHOUT_FIREWALL));
+    let hinted = !request.region_hints.is_empty()
+        && request
+            .region_hints
+            .iter()
+            .all(|region| region == REGION_WITHOUT_FIREWALL);
+    let pinned = request
+        .candidate
+        .as_ref()
+        .is_some_and(|at| at.region.as_deref() == Some(REGION_WITHOUT_FIREWALL));
     if !request.ports.is_empty() && (hinted || pinned) {
         return Err(Error::validation(
             if pinned { "candidate" } else { "region_hints" },
@@ -94,10 +147,16 @@ pub(crate) fn check(request: &ComputeRequest) -> Result<()> {
         ));
     }
     if request.image.is_none() && !request.command.is_empty() {
-        return Err(Error::validation("command", "lambda runs a command only inside an image"));
+        return Err(Error::validation(
+            "command",
+            "lambda runs a command only inside an image",
+        ));
     }
     if request.ports.iter().any(|port| port.is_symmetric()) {
-        return Err(Error::validation("ports", "every port of lambda is symmetric already: name the port itself"));
+        return Err(Error::validation(
+            "ports",
+            "every port of lambda is symmetric already: name the port itself",
+        ));
     }
     if !matches!(&request.provider_opts, Value::Null | Value::Object(_)) {
         return Err(Error::validation("provider_opts", "must be an object"));
@@ -113,21 +172,39 @@ pub(crate) fn launch(
     ssh_key: &str,
     ruleset: Option<String>,
 ) -> Result<wire::Launch> {
-    let pinned = request.candidate.as_ref().and_then(|candidate| candidate.region.clone().zip(candidate.native_type.clone()));
+    let pinned = request
+        .candidate
+        .as_ref()
+        .and_then(|candidate| candidate.region.clone().zip(candidate.native_type.clone()));
     let Some((region_name, instance_type_name)) = pinned else {
-        return Err(Error::validation("candidate", "lambda needs a region and an instance type: pin a candidate"));
+        return Err(Error::validation(
+            "candidate",
+            "lambda needs a region and an instance type: pin a candidate",
+        ));
     };
-    let arm64 = request.candidate.as_ref().is_some_and(|candidate| candidate.gpu == Some(Gpu::Gh200));
+    let arm64 = request
+        .candidate
+        .as_ref()
+        .is_some_and(|candidate| candidate.gpu == Some(Gpu::Gh200));
     let user_data = crate::cloud_init::script(request, &request.environment(key), arm64)?;
     let mut tags = Vec::new();
     if let Some(key) = key.tracked() {
         tags.push(tag(LAUNCH_KEY_TAG, key.to_string()));
     }
-    let ports = request.ports.iter().map(Port::to_string).collect::<Vec<_>>().join(",");
+    let ports = request
+        .ports
+        .iter()
+        .map(Port::to_string)
+        .collect::<Vec<_>>()
+        .join(",");
     if !ports.is_empty() && ports.len() <= MAX_TAG {
         tags.push(tag(PORTS_TAG, ports));
     }
-    if let Some(image) = request.image.as_ref().filter(|image| image.len() <= MAX_TAG) {
+    if let Some(image) = request
+        .image
+        .as_ref()
+        .filter(|image| image.len() <= MAX_TAG)
+    {
         tags.push(tag(IMAGE_TAG, image.clone()));
     }
     Ok(wire::Launch {
@@ -136,32 +213,54 @@ pub(crate) fn launch(
         ssh_key_names: [ssh_key.to_owned()],
         name: key.machine_name(cx.name_prefix(), request.name.as_deref()),
         user_data: user_data.map(|script| script.expose().to_owned()),
-        file_system_names: request.network_volume_id.iter().map(|id| id.as_str().to_owned()).collect(),
+        file_system_names: request
+            .network_volume_id
+            .iter()
+            .map(|id| id.as_str().to_owned())
+            .collect(),
         tags,
         firewall_rulesets: ruleset.map(|id| wire::Id { id }).into_iter().collect(),
     })
 }
 
 fn tag(key: &str, value: String) -> wire::Tag {
-    wire::Tag { key: key.to_owned(), value }
+    wire::Tag {
+        key: key.to_owned(),
+        value,
+    }
 }
 
-/// The rules of a machine's own rule set. Port 22 is always among them: whether a rule set adds to the account's rules is not documented.
+/// The rules of a machine's own rule set. Port 22 is always among them: whether a rule set adds to
+/// the account's rules is not documented.
 pub(crate) fn rules(ports: &[u16]) -> Vec<FirewallRule> {
     let mut ports: Vec<u16> = ports.iter().copied().chain([22]).collect();
     ports.sort_unstable();
     ports.dedup();
-    ports.into_iter().map(|port| FirewallRule::tcp(port..=port, "atlas")).collect()
+    ports
+        .into_iter()
+        .map(|port| FirewallRule::tcp(port..=port, "atlas"))
+        .collect()
 }
 
 /// A machine, from Lambda's description of it.
 pub(crate) fn compute(provider: &ProviderId, raw: Value) -> Result<Compute> {
-    let instance: wire::Instance = serde_json::from_value(raw.clone()).map_err(|error| implausible().with_source(error))?;
+    let instance: wire::Instance =
+        serde_json::from_value(raw.clone()).map_err(|error| implausible().with_source(error))?;
     let id = ComputeId::new(&instance.id).map_err(|error| implausible().with_source(error))?;
-    let tagged = |name: &str| instance.tags.iter().find(|tag| tag.key == name).map(|tag| tag.value.as_str());
+    let tagged = |name: &str| {
+        instance
+            .tags
+            .iter()
+            .find(|tag| tag.key == name)
+            .map(|tag| tag.value.as_str())
+    };
     let mut compute = Compute::new(id, provider.clone(), status(&instance.status));
-    compute.keys = KeyCarriers::name_and_tag(instance.name.as_deref().unwrap_or_default(), tagged(LAUNCH_KEY_TAG));
-    // No `created_at`: Lambda tells none, and the time in the key would make a copy as old as what it was copied from.
+    compute.keys = KeyCarriers::name_and_tag(
+        instance.name.as_deref().unwrap_or_default(),
+        tagged(LAUNCH_KEY_TAG),
+    );
+    // No `created_at`: Lambda tells none, and the time in the key would make a copy as old as what
+    // it was copied from.
     compute.ports = tagged(PORTS_TAG)
         .unwrap_or_default()
         .split(',')
@@ -174,7 +273,11 @@ pub(crate) fn compute(provider: &ProviderId, raw: Value) -> Result<Compute> {
     compute.cost_per_hour = Some(price(&instance.instance_type));
     compute.native_type = Some(instance.instance_type.name);
     compute.region = Some(instance.region.name);
-    compute.image = instance.tags.iter().find(|tag| tag.key == IMAGE_TAG).map(|tag| tag.value.clone());
+    compute.image = instance
+        .tags
+        .iter()
+        .find(|tag| tag.key == IMAGE_TAG)
+        .map(|tag| tag.value.clone());
     compute.public_ip = instance.ip;
     compute.name = instance.name;
     compute.raw = wire::redacted(raw).into();
@@ -183,7 +286,11 @@ pub(crate) fn compute(provider: &ProviderId, raw: Value) -> Result<Compute> {
 
 fn port_mapping(port: Port, ip: Option<&str>) -> PortMapping {
     let external = u16::try_from(port.number()).ok();
-    let scheme = if port.protocol() == Protocol::Http { "http" } else { "tcp" };
+    let scheme = if port.protocol() == Protocol::Http {
+        "http"
+    } else {
+        "tcp"
+    };
     PortMapping {
         internal: port.number(),
         external: ip.and(external),
@@ -207,10 +314,18 @@ fn price(kind: &wire::InstanceType) -> UsdPerHour {
     UsdPerHour::new(Usd::from_cents(kind.price_cents_per_hour))
 }
 
-/// The price list, a line for each type and region with capacity, and one for each type that is sold out everywhere.
-pub(crate) fn gpu_types(provider: &ProviderId, types: &wire::InstanceTypes, now: Timestamp) -> Vec<GpuType> {
+/// The price list, a line for each type and region with capacity, and one for each type that is
+/// sold out everywhere.
+pub(crate) fn gpu_types(
+    provider: &ProviderId,
+    types: &wire::InstanceTypes,
+    now: Timestamp,
+) -> Vec<GpuType> {
     let mut lines = Vec::new();
-    for item in types.values().filter(|item| item.instance_type.specs.gpus > 0) {
+    for item in types
+        .values()
+        .filter(|item| item.instance_type.specs.gpus > 0)
+    {
         let kind = &item.instance_type;
         let count = kind.specs.gpus;
         let whole = price(kind).per_hour().nanos();
@@ -238,21 +353,41 @@ pub(crate) fn gpu_types(provider: &ProviderId, types: &wire::InstanceTypes, now:
 
 /// What the rule set of a machine needs to be made; `None` while its region is open.
 pub(crate) fn ruleset_spec(request: &ComputeRequest) -> Option<Value> {
-    let pinned = request.candidate.as_ref().and_then(|candidate| candidate.region.as_deref());
+    let pinned = request
+        .candidate
+        .as_ref()
+        .and_then(|candidate| candidate.region.as_deref());
     let region = match &request.region_hints[..] {
         [only] => pinned.or(Some(only.as_str())),
         _ => pinned,
     }?;
-    Some(json!({ "region": region, "ports": request.ports.iter().map(|port| port.number()).collect::<Vec<_>>() }))
+    Some(
+        json!({ "region": region, "ports": request.ports.iter().map(|port| port.number()).collect::<Vec<_>>() }),
+    )
 }
 
-/// The name of a rule set that any machine with these ports in that region may share. Long lists are told apart by their digest.
+/// The name of a rule set that any machine with these ports in that region may share. Long lists
+/// are told apart by their digest.
 pub(crate) fn shared_ruleset_name(spec: &Value) -> String {
-    let mut ports: Vec<u64> = spec["ports"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
+    let mut ports: Vec<u64> = spec["ports"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_u64)
+        .collect();
     ports.sort_unstable();
     ports.dedup();
-    let ports = ports.iter().map(u64::to_string).collect::<Vec<_>>().join("-");
-    let name = |ports: &str| format!("atlas-{}-{ports}", spec["region"].as_str().unwrap_or_default());
+    let ports = ports
+        .iter()
+        .map(u64::to_string)
+        .collect::<Vec<_>>()
+        .join("-");
+    let name = |ports: &str| {
+        format!(
+            "atlas-{}-{ports}",
+            spec["region"].as_str().unwrap_or_default()
+        )
+    };
     if name(&ports).len() <= MAX_NAME {
         return name(&ports);
     }
@@ -264,20 +399,49 @@ pub(crate) fn shared_ruleset_name(spec: &Value) -> String {
 pub(crate) fn read_ruleset_spec(spec: &Value) -> Result<(String, Vec<u16>)> {
     let wrong = || Error::validation("support", "is not a rule set of lambda");
     let region = spec["region"].as_str().ok_or_else(wrong)?.to_owned();
-    let port = |port: &Value| port.as_u64().and_then(|port| u16::try_from(port).ok()).ok_or_else(wrong);
-    let ports = spec["ports"].as_array().ok_or_else(wrong)?.iter().map(port).collect::<Result<_>>()?;
+    let port = |port: &Value| {
+        port.as_u64()
+            .and_then(|port| u16::try_from(port).ok())
+            .ok_or_else(wrong)
+    };
+    let ports = spec["ports"]
+        .as_array()
+        .ok_or_else(wrong)?
+        .iter()
+        .map(port)
+        .collect::<Result<_>>()?;
     Ok((region, ports))
 }
 
 /// A machine that was ordered a moment ago: nothing was read of it yet.
-pub(crate) fn launched(provider: &ProviderId, id: ComputeId, launch: &wire::Launch, request: &ComputeRequest) -> Compute {
-    let tagged = launch.tags.iter().find(|tag| tag.key == LAUNCH_KEY_TAG).map(|tag| tag.value.as_str());
+pub(crate) fn launched(
+    provider: &ProviderId,
+    id: ComputeId,
+    launch: &wire::Launch,
+    request: &ComputeRequest,
+) -> Compute {
+    let tagged = launch
+        .tags
+        .iter()
+        .find(|tag| tag.key == LAUNCH_KEY_TAG)
+        .map(|tag| tag.value.as_str());
     let mut compute = Compute::new(id, provider.clone(), ComputeStatus::Provisioning);
     compute.keys = KeyCarriers::name_and_tag(&launch.name, tagged);
-    compute.ports = request.ports.iter().map(|port| port_mapping(*port, None)).collect();
+    compute.ports = request
+        .ports
+        .iter()
+        .map(|port| port_mapping(*port, None))
+        .collect();
     compute.gpu_type = catalogue::gpu(&launch.instance_type_name);
-    compute.gpu_count = if request.gpu.is_some() { request.gpu_count } else { 0 };
-    compute.cost_per_hour = request.candidate.as_ref().and_then(|candidate| candidate.price);
+    compute.gpu_count = if request.gpu.is_some() {
+        request.gpu_count
+    } else {
+        0
+    };
+    compute.cost_per_hour = request
+        .candidate
+        .as_ref()
+        .and_then(|candidate| candidate.price);
     compute.native_type = Some(launch.instance_type_name.clone());
     compute.region = Some(launch.region_name.clone());
     compute.image.clone_from(&request.image);
@@ -289,11 +453,19 @@ pub(crate) fn launched(provider: &ProviderId, id: ComputeId, launch: &wire::Laun
 pub(crate) fn file_system(read: wire::FileSystem) -> Result<NetworkVolume> {
     let gb = read.bytes_used.unwrap_or(0).div_ceil(1_000_000_000);
     let id = VolumeId::new(&read.name).map_err(|error| implausible().with_source(error))?;
-    Ok(NetworkVolume::new(id, read.name, DiskSize::gb(u32::try_from(gb).unwrap_or(u32::MAX)), read.region.name))
+    Ok(NetworkVolume::new(
+        id,
+        read.name,
+        DiskSize::gb(u32::try_from(gb).unwrap_or(u32::MAX)),
+        read.region.name,
+    ))
 }
 
 fn implausible() -> Error {
-    Error::new(atlas_core::ErrorKind::Provider, "the description of an instance could not be understood")
+    Error::new(
+        atlas_core::ErrorKind::Provider,
+        "the description of an instance could not be understood",
+    )
 }
 
 #[cfg(test)]
@@ -302,8 +474,13 @@ mod tests {
 
     #[test]
     fn rule_sets_are_shared_by_the_same_ports_in_one_region_only() {
-        let name = |region: &str, ports: &[u16]| shared_ruleset_name(&json!({ "region": region, "ports": ports }));
-        assert_eq!(name("us-east-1", &[8000, 22, 8000]), "atlas-us-east-1-22-8000");
+        let name = |region: &str, ports: &[u16]| {
+            shared_ruleset_name(&json!({ "region": region, "ports": ports }))
+        };
+        assert_eq!(
+            name("us-east-1", &[8000, 22, 8000]),
+            "atlas-us-east-1-22-8000"
+        );
         let many: Vec<u16> = (8000..8030).collect();
         let other: Vec<u16> = (8000..8029).chain([9000]).collect();
         assert_ne!(name("us-east-1", &many), name("us-east-1", &other));

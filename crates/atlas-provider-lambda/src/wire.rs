@@ -1,4 +1,5 @@
-//! Lambda's JSON, names as on the wire. Unknown fields are ignored and every enum is open: the live API runs ahead of its document.
+//! Lambda's JSON, names as on the wire. Unknown fields are ignored and every enum is open: the live
+//! API runs ahead of its document.
 
 use std::collections::BTreeMap;
 

@@ -1,30 +1,40 @@
-//! What could be tried for a request, best first: the catalogue's two tiers against the request's wishes. Pure.
+//! What could be tried for a request, best first: the catalogue's two tiers against the request's
+//! wishes. Pure.
 //!
-//! Order: the request's cards (a family's own order; by price for "at least this much memory"), then tiers (for "any", the cheaper
-//! first), then the request's regions. What the catalogue says is sold out is left out; what it says nothing about stays in.
+//! Order: the request's cards (a family's own order; by price for "at least this much memory"),
+//! then tiers (for "any", the cheaper first), then the request's regions. What the catalogue says
+//! is sold out is left out; what it says nothing about stays in.
 
 use std::collections::BTreeSet;
 
 use atlas_core::{
-    Candidate, CloudType, ComputeRequest, Error, GpuChoice, GpuType, MemorySize, ProviderId, Result, Stock, Timestamp, UsdPerHour,
+    Candidate, CloudType, ComputeRequest, Error, GpuChoice, GpuType, MemorySize, ProviderId,
+    Result, Stock, Timestamp, UsdPerHour,
 };
 
 use crate::catalogue;
 use crate::wire;
 
-/// The tiers that a request allows. Network volumes exist in the secure tier only (docs/clouds/runpod.md, "Network volumes").
+/// The tiers that a request allows. Network volumes exist in the secure tier only
+/// (docs/clouds/runpod.md, "Network volumes").
 pub(crate) fn tiers(request: &ComputeRequest) -> &'static [CloudType] {
     match request.cloud_type {
         CloudType::Secure => &[CloudType::Secure],
         CloudType::Community => &[CloudType::Community],
-        CloudType::Any if request.network_volume_id.is_some() || request.cpu.is_some() => &[CloudType::Secure],
+        CloudType::Any if request.network_volume_id.is_some() || request.cpu.is_some() => {
+            &[CloudType::Secure]
+        }
         CloudType::Any => &[CloudType::Secure, CloudType::Community],
     }
 }
 
 /// The tier's name on the wire.
 pub(crate) fn cloud(tier: CloudType) -> &'static str {
-    if tier == CloudType::Community { "COMMUNITY" } else { "SECURE" }
+    if tier == CloudType::Community {
+        "COMMUNITY"
+    } else {
+        "SECURE"
+    }
 }
 
 /// The catalogue as one tier's stock was asked for.
@@ -36,17 +46,29 @@ pub(crate) struct Tier {
 
 fn price(gpu: &wire::GpuType, tier: CloudType) -> Option<UsdPerHour> {
     // In the slot of a tier that is not offered stands a placeholder, 0.5 or 0.
-    let (offered, price) =
-        if tier == CloudType::Community { (gpu.community, gpu.price.community) } else { (gpu.secure, gpu.price.secure) };
+    let (offered, price) = if tier == CloudType::Community {
+        (gpu.community, gpu.price.community)
+    } else {
+        (gpu.secure, gpu.price.secure)
+    };
     price.filter(|_| offered).and_then(UsdPerHour::from_f64)
 }
 
 fn offered(gpu: &wire::GpuType, tier: CloudType) -> bool {
-    if tier == CloudType::Community { gpu.community } else { gpu.secure }
+    if tier == CloudType::Community {
+        gpu.community
+    } else {
+        gpu.secure
+    }
 }
 
 fn max_count(gpu: &wire::GpuType, tier: CloudType) -> Option<u32> {
-    if tier == CloudType::Community { gpu.max_count.community } else { gpu.max_count.secure }.filter(|most| *most > 0)
+    if tier == CloudType::Community {
+        gpu.max_count.community
+    } else {
+        gpu.max_count.secure
+    }
+    .filter(|most| *most > 0)
 }
 
 pub(crate) fn stock(word: Option<&str>) -> Option<Stock> {
@@ -59,24 +81,39 @@ pub(crate) fn stock(word: Option<&str>) -> Option<Stock> {
     }
 }
 
-/// Where to ask for it: `None` for anywhere, else one entry for each place that fits the request's regions, in their order.
+/// Where to ask for it: `None` for anywhere, else one entry for each place that fits the request's
+/// regions, in their order.
 ///
-/// A region is a data centre's id or a country's two letters. Where the catalogue lists no data centres (community), a data
-/// centre that was asked for by its id is still tried, and a country cannot be.
-fn places(wanted: &[String], listed: &[wire::DataCenterStock], overall: Option<&str>) -> Vec<(Option<String>, Option<Stock>)> {
+/// A region is a data centre's id or a country's two letters. Where the catalogue lists no data
+/// centres (community), a data centre that was asked for by its id is still tried, and a country
+/// cannot be.
+fn places(
+    wanted: &[String],
+    listed: &[wire::DataCenterStock],
+    overall: Option<&str>,
+) -> Vec<(Option<String>, Option<Stock>)> {
     if wanted.is_empty() {
         return vec![(None, stock(overall))];
     }
     let mut seen = BTreeSet::new();
     let mut places = Vec::new();
     for region in wanted {
-        let fits = |centre: &&wire::DataCenterStock| centre.id == *region || catalogue::country(&centre.id) == Some(region);
-        let known: Vec<_> =
-            listed.iter().filter(fits).map(|centre| (centre.id.clone(), stock(centre.availability.as_deref()))).collect();
+        let fits = |centre: &&wire::DataCenterStock| {
+            centre.id == *region || catalogue::country(&centre.id) == Some(region)
+        };
+        let known: Vec<_> = listed
+            .iter()
+            .filter(fits)
+            .map(|centre| (centre.id.clone(), stock(centre.availability.as_deref())))
+            .collect();
         let blind = listed.is_empty() && stock(overall) != Some(Stock::None) && region.len() > 2;
         let blind = blind.then(|| (region.clone(), stock(overall)));
         places.extend(
-            known.into_iter().chain(blind).filter(|(id, _)| seen.insert(id.clone())).map(|(id, stock)| (Some(id), stock)),
+            known
+                .into_iter()
+                .chain(blind)
+                .filter(|(id, _)| seen.insert(id.clone()))
+                .map(|(id, stock)| (Some(id), stock)),
         );
     }
     places
@@ -86,30 +123,44 @@ fn places(wanted: &[String], listed: &[wire::DataCenterStock], overall: Option<&
 ///
 /// # Errors
 /// `validation`, when the catalogue shows that no offer could ever fit.
-pub(crate) fn gpus(request: &ComputeRequest, regions: &[String], catalogue: &[Tier]) -> Result<Vec<Candidate>> {
-    let choice = request.gpu.as_ref().ok_or_else(|| Error::validation("gpu", "names no gpu"))?;
+pub(crate) fn gpus(
+    request: &ComputeRequest,
+    regions: &[String],
+    catalogue: &[Tier],
+) -> Result<Vec<Candidate>> {
+    let choice = request
+        .gpu
+        .as_ref()
+        .ok_or_else(|| Error::validation("gpu", "names no gpu"))?;
     let mut found: Vec<(usize, Option<UsdPerHour>, usize, Vec<Candidate>)> = Vec::new();
     let (mut known, mut fits) = (false, false);
     for (tier_rank, Tier { tier, gpus }) in catalogue.iter().enumerate() {
         for gpu in gpus {
-            let Some(rank) = rank(choice, gpu) else { continue };
+            let Some(rank) = rank(choice, gpu) else {
+                continue;
+            };
             known = true;
-            if !offered(gpu, *tier) || max_count(gpu, *tier).is_some_and(|most| most < request.gpu_count) {
+            if !offered(gpu, *tier)
+                || max_count(gpu, *tier).is_some_and(|most| most < request.gpu_count)
+            {
                 continue;
             }
             fits = true;
             let price = price(gpu, *tier).map(|each| each.times(request.gpu_count));
             let at = places(regions, &gpu.data_centers, gpu.availability.as_deref());
-            let candidates = at.into_iter().filter(|(_, stock)| *stock != Some(Stock::None)).map(|(region, stock)| {
-                let mut candidate = Candidate::default();
-                candidate.native_type = Some(gpu.id.clone());
-                candidate.gpu = catalogue::canonical(&gpu.id);
-                candidate.region = region;
-                candidate.cloud_type = Some(*tier);
-                candidate.price = price;
-                candidate.stock = stock;
-                candidate
-            });
+            let candidates = at
+                .into_iter()
+                .filter(|(_, stock)| *stock != Some(Stock::None))
+                .map(|(region, stock)| {
+                    let mut candidate = Candidate::default();
+                    candidate.native_type = Some(gpu.id.clone());
+                    candidate.gpu = catalogue::canonical(&gpu.id);
+                    candidate.region = region;
+                    candidate.cloud_type = Some(*tier);
+                    candidate.price = price;
+                    candidate.stock = stock;
+                    candidate
+                });
             found.push((rank, price, tier_rank, candidates.collect()));
         }
     }
@@ -117,17 +168,25 @@ pub(crate) fn gpus(request: &ComputeRequest, regions: &[String], catalogue: &[Ti
         return Err(Error::validation("gpu", "is not in runpod's catalogue"));
     }
     if !fits && request.gpu_count > 1 {
-        return Err(Error::validation("gpu_count", "is more than runpod puts into one pod"));
+        return Err(Error::validation(
+            "gpu_count",
+            "is more than runpod puts into one pod",
+        ));
     }
     // No price sorts last: an unknown price is not a low one.
     found.sort_by_key(|(rank, price, tier, _)| (*rank, price.is_none(), *price, *tier));
-    Ok(found.into_iter().flat_map(|(.., candidates)| candidates).collect())
+    Ok(found
+        .into_iter()
+        .flat_map(|(.., candidates)| candidates)
+        .collect())
 }
 
 /// How far down the request's own list a card stands; `None` when it is not on it.
 fn rank(choice: &GpuChoice, gpu: &wire::GpuType) -> Option<usize> {
     match choice {
-        GpuChoice::Named(name) => catalogue::cards(*name).iter().position(|(_, id)| *id == gpu.id),
+        GpuChoice::Named(name) => catalogue::cards(*name)
+            .iter()
+            .position(|(_, id)| *id == gpu.id),
         GpuChoice::Native(id) => (*id == gpu.id).then_some(0),
         GpuChoice::AtLeast(memory) => (MemorySize::gib(gpu.memory) >= *memory).then_some(0),
         _ => None,
@@ -138,45 +197,76 @@ fn rank(choice: &GpuChoice, gpu: &wire::GpuType) -> Option<usize> {
 ///
 /// # Errors
 /// `validation`, when no flavour has such a shape.
-pub(crate) fn cpus(request: &ComputeRequest, regions: &[String], flavours: &[wire::CpuType]) -> Result<Vec<Candidate>> {
-    let vcpus = request.cpu.ok_or_else(|| Error::validation("cpu", "names no number of cpus"))?;
+pub(crate) fn cpus(
+    request: &ComputeRequest,
+    regions: &[String],
+    flavours: &[wire::CpuType],
+) -> Result<Vec<Candidate>> {
+    let vcpus = request
+        .cpu
+        .ok_or_else(|| Error::validation("cpu", "names no number of cpus"))?;
     let fits = |flavour: &&wire::CpuType| {
-        let wide = flavour.vcpu.as_ref().is_none_or(|range| (range.min..=range.max).contains(&vcpus));
+        let wide = flavour
+            .vcpu
+            .as_ref()
+            .is_none_or(|range| (range.min..=range.max).contains(&vcpus));
         let gib = flavour.ram_gb_per_vcpu.map(|each| each * f64::from(vcpus));
-        wide && request.memory.is_none_or(|least| gib.is_some_and(|gib| gib * 1024.0 >= f64::from(least.as_mib())))
+        wide && request
+            .memory
+            .is_none_or(|least| gib.is_some_and(|gib| gib * 1024.0 >= f64::from(least.as_mib())))
     };
     let mut fitting: Vec<_> = flavours.iter().filter(fits).collect();
     if fitting.is_empty() {
-        return Err(Error::validation("cpu", "is a shape that no cpu flavour of runpod has"));
+        return Err(Error::validation(
+            "cpu",
+            "is a shape that no cpu flavour of runpod has",
+        ));
     }
     let price = |flavour: &wire::CpuType| {
-        let each = flavour.price.as_ref().and_then(|price| price.secure_per_vcpu);
-        each.and_then(UsdPerHour::from_f64).map(|each| each.times(vcpus))
+        let each = flavour
+            .price
+            .as_ref()
+            .and_then(|price| price.secure_per_vcpu);
+        each.and_then(UsdPerHour::from_f64)
+            .map(|each| each.times(vcpus))
     };
     fitting.sort_by_key(|flavour| (price(flavour).is_none(), price(flavour), flavour.id.clone()));
     let all = fitting.into_iter().flat_map(|flavour| {
-        let at = places(regions, &flavour.data_centers, flavour.availability.as_deref());
-        let candidates = at.into_iter().filter(|(_, stock)| *stock != Some(Stock::None)).map(|(region, stock)| {
-            let mut candidate = Candidate::default();
-            candidate.native_type = Some(flavour.id.clone());
-            candidate.region = region;
-            candidate.cloud_type = Some(CloudType::Secure);
-            candidate.price = price(flavour);
-            candidate.stock = stock;
-            candidate
-        });
+        let at = places(
+            regions,
+            &flavour.data_centers,
+            flavour.availability.as_deref(),
+        );
+        let candidates = at
+            .into_iter()
+            .filter(|(_, stock)| *stock != Some(Stock::None))
+            .map(|(region, stock)| {
+                let mut candidate = Candidate::default();
+                candidate.native_type = Some(flavour.id.clone());
+                candidate.region = region;
+                candidate.cloud_type = Some(CloudType::Secure);
+                candidate.price = price(flavour);
+                candidate.stock = stock;
+                candidate
+            });
         candidates.collect::<Vec<_>>()
     });
     Ok(all.collect())
 }
 
-/// The price list: a line for each card, tier and data centre; one without a region where the catalogue lists no data centres.
-pub(crate) fn price_list(provider: &ProviderId, catalogue: &[Tier], now: Timestamp) -> Vec<GpuType> {
+/// The price list: a line for each card, tier and data centre; one without a region where the
+/// catalogue lists no data centres.
+pub(crate) fn price_list(
+    provider: &ProviderId,
+    catalogue: &[Tier],
+    now: Timestamp,
+) -> Vec<GpuType> {
     let mut lines = Vec::new();
     for Tier { tier, gpus } in catalogue {
         for gpu in gpus.iter().filter(|gpu| offered(gpu, *tier)) {
             let line = |region: Option<&str>, word: Option<&str>| {
-                let mut line = GpuType::new(provider.clone(), &gpu.id, MemorySize::gib(gpu.memory), now);
+                let mut line =
+                    GpuType::new(provider.clone(), &gpu.id, MemorySize::gib(gpu.memory), now);
                 line.gpu = catalogue::canonical(&gpu.id);
                 line.display_name = gpu.name.clone().unwrap_or_else(|| gpu.id.clone());
                 line.cloud_type = Some(*tier);
@@ -189,7 +279,11 @@ pub(crate) fn price_list(provider: &ProviderId, catalogue: &[Tier], now: Timesta
             if gpu.data_centers.is_empty() {
                 lines.push(line(None, gpu.availability.as_deref()));
             }
-            lines.extend(gpu.data_centers.iter().map(|centre| line(Some(&centre.id), centre.availability.as_deref())));
+            lines.extend(
+                gpu.data_centers
+                    .iter()
+                    .map(|centre| line(Some(&centre.id), centre.availability.as_deref())),
+            );
         }
     }
     lines
@@ -209,7 +303,10 @@ mod tests {
                    stock: [&str; 2],
                    centres: &[(&str, &str)],
                    tier: CloudType| {
-            let centres: Vec<_> = centres.iter().map(|(id, word)| json!({"id": id, "name": id, "availability": word})).collect();
+            let centres: Vec<_> = centres
+                .iter()
+                .map(|(id, word)| json!({"id": id, "name": id, "availability": word}))
+                .collect();
             let secure_tier = tier == CloudType::Secure;
             serde_json::from_value(json!({
                 "id": id, "name": id, "pool": null, "manufacturer": "NVIDIA", "memory": memory,
@@ -234,9 +331,25 @@ mod tests {
                         &[("EU-RO-1", "LOW"), ("US-KS-2", "HIGH")],
                         tier,
                     ),
-                    gpu("NVIDIA H100 PCIe", 80, 2.89, 0.0, ["HIGH", "NONE"], &[("EU-RO-1", "HIGH"), ("EU-CZ-1", "NONE")], tier),
+                    gpu(
+                        "NVIDIA H100 PCIe",
+                        80,
+                        2.89,
+                        0.0,
+                        ["HIGH", "NONE"],
+                        &[("EU-RO-1", "HIGH"), ("EU-CZ-1", "NONE")],
+                        tier,
+                    ),
                     gpu("NVIDIA L40S", 48, 1.09, 0.79, ["NONE", "NONE"], &[], tier),
-                    gpu("NVIDIA Something New", 200, 0.0, 9.0, ["NONE", "LOW"], &[], tier),
+                    gpu(
+                        "NVIDIA Something New",
+                        200,
+                        0.0,
+                        9.0,
+                        ["NONE", "LOW"],
+                        &[],
+                        tier,
+                    ),
                 ],
             })
             .into()
@@ -245,9 +358,14 @@ mod tests {
     fn shown(request: &ComputeRequest, regions: &[&str]) -> Vec<String> {
         let regions: Vec<_> = regions.iter().map(|region| (*region).to_owned()).collect();
         let tiers = tiers(request);
-        let catalogue: Vec<_> = catalogue().into_iter().filter(|tier| tiers.contains(&tier.tier)).collect();
+        let catalogue: Vec<_> = catalogue()
+            .into_iter()
+            .filter(|tier| tiers.contains(&tier.tier))
+            .collect();
         let show = |c: Candidate| {
-            let price = c.price.map_or("-".to_owned(), |price| price.per_hour().nanos().to_string());
+            let price = c
+                .price
+                .map_or("-".to_owned(), |price| price.per_hour().nanos().to_string());
             format!(
                 "{} {} {} {price}",
                 c.native_type.unwrap_or_default().replace("NVIDIA ", ""),
@@ -255,20 +373,30 @@ mod tests {
                 c.region.unwrap_or("*".to_owned())
             )
         };
-        gpus(request, &regions, &catalogue).unwrap().into_iter().map(show).collect()
+        gpus(request, &regions, &catalogue)
+            .unwrap()
+            .into_iter()
+            .map(show)
+            .collect()
     }
 
     #[test]
     fn a_family_is_tried_card_by_card_and_the_cheaper_tier_first() {
         assert_eq!(
             shown(&ComputeRequest::gpu(Gpu::H100).image("x"), &[]),
-            ["H100 80GB HBM3 COMMUNITY * 2690000000", "H100 80GB HBM3 SECURE * 3490000000", "H100 PCIe SECURE * 2890000000"]
+            [
+                "H100 80GB HBM3 COMMUNITY * 2690000000",
+                "H100 80GB HBM3 SECURE * 3490000000",
+                "H100 PCIe SECURE * 2890000000"
+            ]
         );
     }
 
     #[test]
     fn regions_are_tried_in_the_order_asked_and_a_country_means_its_data_centres() {
-        let secure = ComputeRequest::gpu(Gpu::H100).image("x").cloud_type(CloudType::Secure);
+        let secure = ComputeRequest::gpu(Gpu::H100)
+            .image("x")
+            .cloud_type(CloudType::Secure);
         assert_eq!(
             shown(&secure, &["US", "RO", "EU-RO-1"]),
             [
@@ -277,14 +405,22 @@ mod tests {
                 "H100 PCIe SECURE EU-RO-1 2890000000"
             ]
         );
-        let community = ComputeRequest::gpu(Gpu::H100Sxm).image("x").cloud_type(CloudType::Community);
-        assert_eq!(shown(&community, &["US", "EU-RO-1"]), ["H100 80GB HBM3 COMMUNITY EU-RO-1 2690000000"]);
+        let community = ComputeRequest::gpu(Gpu::H100Sxm)
+            .image("x")
+            .cloud_type(CloudType::Community);
+        assert_eq!(
+            shown(&community, &["US", "EU-RO-1"]),
+            ["H100 80GB HBM3 COMMUNITY EU-RO-1 2690000000"]
+        );
     }
 
     #[test]
     fn at_least_so_much_memory_is_answered_by_price() {
         assert_eq!(
-            shown(&ComputeRequest::gpu(GpuChoice::AtLeast(MemorySize::gib(80))).image("x"), &[]),
+            shown(
+                &ComputeRequest::gpu(GpuChoice::AtLeast(MemorySize::gib(80))).image("x"),
+                &[]
+            ),
             [
                 "H100 80GB HBM3 COMMUNITY * 2690000000",
                 "H100 PCIe SECURE * 2890000000",
@@ -297,29 +433,54 @@ mod tests {
     #[test]
     fn a_price_is_of_the_whole_machine_and_a_tier_that_is_too_small_is_left_out() {
         assert_eq!(
-            shown(&ComputeRequest::gpu(Gpu::H100Sxm).gpu_count(4).image("x"), &[]),
+            shown(
+                &ComputeRequest::gpu(Gpu::H100Sxm).gpu_count(4).image("x"),
+                &[]
+            ),
             ["H100 80GB HBM3 SECURE * 13960000000"]
         );
     }
 
     #[test]
     fn sold_out_is_empty_and_what_can_never_fit_is_an_error_that_names_its_field() {
-        assert_eq!(shown(&ComputeRequest::gpu(Gpu::L40S).image("x"), &[]), [""; 0]);
+        assert_eq!(
+            shown(&ComputeRequest::gpu(Gpu::L40S).image("x"), &[]),
+            [""; 0]
+        );
         for (field, request) in [
-            ("gpu", ComputeRequest::gpu(GpuChoice::Native("NVIDIA Nope".to_owned()))),
+            (
+                "gpu",
+                ComputeRequest::gpu(GpuChoice::Native("NVIDIA Nope".to_owned())),
+            ),
             ("gpu", ComputeRequest::gpu(Gpu::B200)),
             ("gpu_count", ComputeRequest::gpu(Gpu::H100).gpu_count(9)),
         ] {
             let error = gpus(&request.image("x"), &[], &catalogue()).unwrap_err();
-            assert_eq!((error.kind(), error.field()), (ErrorKind::Validation, Some(field)));
+            assert_eq!(
+                (error.kind(), error.field()),
+                (ErrorKind::Validation, Some(field))
+            );
         }
     }
 
     #[test]
     fn a_placeholder_price_is_never_shown() {
-        let lines = price_list(&ProviderId::new("runpod").unwrap(), &catalogue(), Timestamp::UNIX_EPOCH);
-        let of = |id: &str| lines.iter().filter(|line| line.native_id == id).collect::<Vec<_>>();
-        assert_eq!(of("NVIDIA H100 PCIe").len(), 2, "two data centres, and no community tier");
+        let lines = price_list(
+            &ProviderId::new("runpod").unwrap(),
+            &catalogue(),
+            Timestamp::UNIX_EPOCH,
+        );
+        let of = |id: &str| {
+            lines
+                .iter()
+                .filter(|line| line.native_id == id)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            of("NVIDIA H100 PCIe").len(),
+            2,
+            "two data centres, and no community tier"
+        );
         let new = of("NVIDIA Something New");
         assert_eq!(
             (new.len(), new[0].cloud_type, new[0].stock, new[0].gpu),
@@ -342,10 +503,26 @@ mod tests {
         ]))
         .unwrap();
         let ids = |request: ComputeRequest| {
-            cpus(&request, &[], &flavours).map(|all| all.into_iter().filter_map(|c| c.native_type).collect::<Vec<_>>())
+            cpus(&request, &[], &flavours).map(|all| {
+                all.into_iter()
+                    .filter_map(|c| c.native_type)
+                    .collect::<Vec<_>>()
+            })
         };
-        assert_eq!(ids(ComputeRequest::cpu(4).image("x")).unwrap(), ["cpu3c", "cpu3g", "cpu3m"]);
-        assert_eq!(ids(ComputeRequest::cpu(4).memory(MemorySize::gib(16)).image("x")).unwrap(), ["cpu3g", "cpu3m"]);
-        assert_eq!(ids(ComputeRequest::cpu(64).image("x")).unwrap_err().field(), Some("cpu"));
+        assert_eq!(
+            ids(ComputeRequest::cpu(4).image("x")).unwrap(),
+            ["cpu3c", "cpu3g", "cpu3m"]
+        );
+        assert_eq!(
+            ids(ComputeRequest::cpu(4)
+                .memory(MemorySize::gib(16))
+                .image("x"))
+            .unwrap(),
+            ["cpu3g", "cpu3m"]
+        );
+        assert_eq!(
+            ids(ComputeRequest::cpu(64).image("x")).unwrap_err().field(),
+            Some("cpu")
+        );
     }
 }

@@ -1,11 +1,13 @@
 //! RunPod's own ids of the GPUs, and the data centres' countries.
 //!
-//! The ids are opaque and are never trimmed: some of them once had two spaces in a row (docs/clouds/runpod.md, "GPU ids"). Both
-//! lists are open: an id that is not here passes through untouched and gets its memory from the live catalogue.
+//! The ids are opaque and are never trimmed: some of them once had two spaces in a row
+//! (docs/clouds/runpod.md, "GPU ids"). Both lists are open: an id that is not here passes through
+//! untouched and gets its memory from the live catalogue.
 
 use atlas_core::Gpu;
 
-/// Canonical card and RunPod's id of it. One id for each card; families (`h100`) expand before they are looked up here.
+/// Canonical card and RunPod's id of it. One id for each card; families (`h100`) expand before they
+/// are looked up here.
 const IDS: &[(Gpu, &str)] = &[
     (Gpu::B300, "NVIDIA B300 SXM6 AC"),
     (Gpu::B300Mig34G, "NVIDIA B300 SXM6 AC MIG 1g.34gb"),
@@ -35,11 +37,26 @@ const IDS: &[(Gpu, &str)] = &[
     (Gpu::A4500, "NVIDIA RTX A4500"),
     (Gpu::A4000, "NVIDIA RTX A4000"),
     (Gpu::A2000, "NVIDIA RTX A2000"),
-    (Gpu::RtxPro6000Server, "NVIDIA RTX PRO 6000 Blackwell Server Edition"),
-    (Gpu::RtxPro6000Ws, "NVIDIA RTX PRO 6000 Blackwell Workstation Edition"),
-    (Gpu::RtxPro6000MaxQ, "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition"),
-    (Gpu::RtxPro6000Mig24G, "NVIDIA RTX PRO 6000 Blackwell Server Edition MIG 1g.24gb"),
-    (Gpu::RtxPro6000Mig48G, "NVIDIA RTX PRO 6000 Blackwell Server Edition MIG 2g.48gb"),
+    (
+        Gpu::RtxPro6000Server,
+        "NVIDIA RTX PRO 6000 Blackwell Server Edition",
+    ),
+    (
+        Gpu::RtxPro6000Ws,
+        "NVIDIA RTX PRO 6000 Blackwell Workstation Edition",
+    ),
+    (
+        Gpu::RtxPro6000MaxQ,
+        "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition",
+    ),
+    (
+        Gpu::RtxPro6000Mig24G,
+        "NVIDIA RTX PRO 6000 Blackwell Server Edition MIG 1g.24gb",
+    ),
+    (
+        Gpu::RtxPro6000Mig48G,
+        "NVIDIA RTX PRO 6000 Blackwell Server Edition MIG 2g.48gb",
+    ),
     (Gpu::RtxPro4500, "NVIDIA RTX PRO 4500 Blackwell"),
     (Gpu::Rtx5090, "NVIDIA GeForce RTX 5090"),
     (Gpu::Rtx5080, "NVIDIA GeForce RTX 5080"),
@@ -70,20 +87,27 @@ const ALSO: &[(Gpu, &str)] = &[
 
 /// RunPod's id of a card; `None` for a family and for a card it never offered (`a10`, `gh200`).
 pub(crate) fn native(gpu: Gpu) -> Option<&'static str> {
-    IDS.iter().find_map(|(card, id)| (*card == gpu).then_some(*id))
+    IDS.iter()
+        .find_map(|(card, id)| (*card == gpu).then_some(*id))
 }
 
 /// The card that RunPod calls by this id.
 pub(crate) fn canonical(id: &str) -> Option<Gpu> {
-    IDS.iter().chain(ALSO).find_map(|(card, known)| (*known == id).then_some(*card))
+    IDS.iter()
+        .chain(ALSO)
+        .find_map(|(card, known)| (*known == id).then_some(*card))
 }
 
 /// RunPod's ids of the cards that a name stands for, best first; empty when it offers none of them.
 pub(crate) fn cards(gpu: Gpu) -> Vec<(Gpu, &'static str)> {
-    gpu.variants().iter().filter_map(|card| Some((*card, native(*card)?))).collect()
+    gpu.variants()
+        .iter()
+        .filter_map(|card| Some((*card, native(*card)?)))
+        .collect()
 }
 
-/// The country of a data centre, from its id: the middle part, except that those of `US-` and `CA-` are states and cities.
+/// The country of a data centre, from its id: the middle part, except that those of `US-` and `CA-`
+/// are states and cities.
 pub(crate) fn country(data_centre: &str) -> Option<&str> {
     let mut parts = data_centre.split('-');
     match (parts.next()?, parts.next()?) {
@@ -110,7 +134,14 @@ mod tests {
     #[test]
     fn a_family_expands_in_order_and_what_runpod_never_offered_expands_to_nothing() {
         let ids = |gpu| cards(gpu).into_iter().map(|(_, id)| id).collect::<Vec<_>>();
-        assert_eq!(ids(Gpu::H100), ["NVIDIA H100 80GB HBM3", "NVIDIA H100 PCIe", "NVIDIA H100 NVL"]);
+        assert_eq!(
+            ids(Gpu::H100),
+            [
+                "NVIDIA H100 80GB HBM3",
+                "NVIDIA H100 PCIe",
+                "NVIDIA H100 NVL"
+            ]
+        );
         assert_eq!(ids(Gpu::A100_40G), ["NVIDIA A100-SXM4-40GB"]);
         for gpu in [Gpu::A10, Gpu::Gh200, Gpu::A100_40GPcie] {
             assert!(cards(gpu).is_empty(), "{gpu}");
@@ -119,11 +150,19 @@ mod tests {
 
     #[test]
     fn a_data_centre_tells_its_country_or_nothing() {
-        for (id, country_code) in
-            [("EU-RO-1", "RO"), ("EUR-IS-2", "IS"), ("AP-JP-1", "JP"), ("OC-AU-1", "AU"), ("US-KS-2", "US"), ("CA-MTL-3", "CA")]
-        {
+        for (id, country_code) in [
+            ("EU-RO-1", "RO"),
+            ("EUR-IS-2", "IS"),
+            ("AP-JP-1", "JP"),
+            ("OC-AU-1", "AU"),
+            ("US-KS-2", "US"),
+            ("CA-MTL-3", "CA"),
+        ] {
             assert_eq!(country(id), Some(country_code));
         }
-        assert_eq!((country("XX-YY-1"), country("nowhere"), country("EU-MARS-1")), (None, None, None));
+        assert_eq!(
+            (country("XX-YY-1"), country("nowhere"), country("EU-MARS-1")),
+            (None, None, None)
+        );
     }
 }

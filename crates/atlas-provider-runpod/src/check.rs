@@ -10,7 +10,8 @@ const MAX_HTTP_PORTS: usize = 10;
 /// The least a persistent volume may be.
 const MIN_VOLUME_GB: u32 = 10;
 
-/// What atlas itself sets in an order: what a machine is known again by, and the shape its price was held for.
+/// What atlas itself sets in an order: what a machine is known again by, and the shape its price
+/// was held for.
 const RESERVED_OPTS: [&str; 8] = [
     "/name",
     "/cloud",
@@ -30,66 +31,128 @@ pub(crate) fn check(request: &ComputeRequest) -> Result<()> {
     if let Some(GpuChoice::Named(gpu)) = &request.gpu
         && catalogue::cards(*gpu).is_empty()
     {
-        return Err(Error::unsupported("gpu", format!("runpod does not offer {gpu}")));
+        return Err(Error::unsupported(
+            "gpu",
+            format!("runpod does not offer {gpu}"),
+        ));
     }
     if request.gpu.is_some() && request.memory.is_some() {
-        return Err(Error::unsupported("memory", "runpod sets a gpu pod's memory by its gpu; it cannot be asked for"));
+        return Err(Error::unsupported(
+            "memory",
+            "runpod sets a gpu pod's memory by its gpu; it cannot be asked for",
+        ));
     }
     if let Some(vcpus) = request.cpu {
         if vcpus < 2 || !vcpus.is_power_of_two() {
-            return Err(Error::validation("cpu", "must be a power of two, at least 2"));
+            return Err(Error::validation(
+                "cpu",
+                "must be a power of two, at least 2",
+            ));
         }
         if request.volume.is_some() {
-            return Err(Error::unsupported("volume", "runpod gives a cpu pod no volume of its own"));
+            return Err(Error::unsupported(
+                "volume",
+                "runpod gives a cpu pod no volume of its own",
+            ));
         }
         if request.cloud_type == CloudType::Community {
-            return Err(Error::unsupported("cloud_type", "runpod rents cpu pods in its secure tier only"));
+            return Err(Error::unsupported(
+                "cloud_type",
+                "runpod rents cpu pods in its secure tier only",
+            ));
         }
-        if request.provider_opts.get("globalNetworking").and_then(Value::as_bool) == Some(true) {
-            return Err(Error::unsupported("global_networking", "runpod has it for nvidia gpu pods only"));
+        if request
+            .provider_opts
+            .get("globalNetworking")
+            .and_then(Value::as_bool)
+            == Some(true)
+        {
+            return Err(Error::unsupported(
+                "global_networking",
+                "runpod has it for nvidia gpu pods only",
+            ));
         }
     }
     if request.ends_at.is_some() && !request.spot {
         // Over the old API, which names the fields of an order otherwise.
         if request.cpu.is_some() {
-            return Err(Error::unsupported("dead_man", "runpod ends pods with gpus only by itself"));
+            return Err(Error::unsupported(
+                "dead_man",
+                "runpod ends pods with gpus only by itself",
+            ));
         }
         if !request.provider_opts.is_null() {
-            return Err(Error::unsupported("dead_man", "runpod orders such a pod over GraphQL, where provider_opts are others"));
+            return Err(Error::unsupported(
+                "dead_man",
+                "runpod orders such a pod over GraphQL, where provider_opts are others",
+            ));
         }
         if request.region_hints.iter().any(|region| region.len() == 2) {
-            return Err(Error::unsupported("dead_man", "runpod orders such a pod over GraphQL, by data centre only"));
+            return Err(Error::unsupported(
+                "dead_man",
+                "runpod orders such a pod over GraphQL, by data centre only",
+            ));
         }
     }
     if request.volume.is_some() && request.network_volume_id.is_some() {
-        return Err(Error::validation("network_volume_id", "a pod takes a volume of its own or a network volume, not both"));
+        return Err(Error::validation(
+            "network_volume_id",
+            "a pod takes a volume of its own or a network volume, not both",
+        ));
     }
-    if request.volume.is_some_and(|size| size.as_gb() < MIN_VOLUME_GB) {
+    if request
+        .volume
+        .is_some_and(|size| size.as_gb() < MIN_VOLUME_GB)
+    {
         return Err(Error::validation("volume_gb", "must be at least 10 GB"));
     }
     if request.network_volume_id.is_some() && request.cloud_type == CloudType::Community {
-        return Err(Error::unsupported("network_volume_id", "runpod has network volumes in its secure tier only"));
+        return Err(Error::unsupported(
+            "network_volume_id",
+            "runpod has network volumes in its secure tier only",
+        ));
     }
-    if request.ports.iter().filter(|port| port.protocol() == Protocol::Http).count() > MAX_HTTP_PORTS {
-        return Err(Error::validation("ports", "runpod's proxy serves at most 10 http ports"));
+    if request
+        .ports
+        .iter()
+        .filter(|port| port.protocol() == Protocol::Http)
+        .count()
+        > MAX_HTTP_PORTS
+    {
+        return Err(Error::validation(
+            "ports",
+            "runpod's proxy serves at most 10 http ports",
+        ));
     }
     // Lower case is taken by some of RunPod and then misbehaves.
-    if request
-        .region_hints
-        .iter()
-        .any(|region| !region.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'-'))
-    {
+    if request.region_hints.iter().any(|region| {
+        !region
+            .bytes()
+            .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'-')
+    }) {
         return Err(Error::validation(
             "region_hints",
             "a runpod region is a data centre such as EU-RO-1, or a country such as RO",
         ));
     }
     let opts = &request.provider_opts;
-    if let Some(name) = RESERVED_OPTS.iter().find(|name| opts.pointer(name).is_some()) {
-        return Err(Error::validation("provider_opts", format!("{name} is set by atlas")));
+    if let Some(name) = RESERVED_OPTS
+        .iter()
+        .find(|name| opts.pointer(name).is_some())
+    {
+        return Err(Error::validation(
+            "provider_opts",
+            format!("{name} is set by atlas"),
+        ));
     }
-    if ["env", "gpu"].iter().any(|name| opts.get(name).is_some_and(|value| !value.is_object())) {
-        return Err(Error::validation("provider_opts", "env and gpu must be objects"));
+    if ["env", "gpu"]
+        .iter()
+        .any(|name| opts.get(name).is_some_and(|value| !value.is_object()))
+    {
+        return Err(Error::validation(
+            "provider_opts",
+            "env and gpu must be objects",
+        ));
     }
     Ok(())
 }
@@ -115,36 +178,91 @@ mod tests {
         let eleven = (0..11).fold(gpu(), |request, n| request.port(Port::http(8000 + n)));
         let table = [
             (Unsupported, "gpu", ComputeRequest::gpu(Gpu::A10).image("x")),
-            (Unsupported, "gpu", ComputeRequest::gpu(Gpu::Gh200).image("x")),
+            (
+                Unsupported,
+                "gpu",
+                ComputeRequest::gpu(Gpu::Gh200).image("x"),
+            ),
             (Unsupported, "memory", gpu().memory(MemorySize::gib(8))),
             (Validation, "cpu", cpu(1)),
             (Validation, "cpu", cpu(6)),
             (Unsupported, "volume", cpu(2).volume(DiskSize::gb(10))),
-            (Unsupported, "cloud_type", cpu(2).cloud_type(CloudType::Community)),
-            (Unsupported, "global_networking", cpu(2).provider_opts(json!({"globalNetworking": true}))),
-            (Unsupported, "dead_man", cpu(2).ends_at(Some(atlas_core::Timestamp::from_unix_seconds(1)))),
+            (
+                Unsupported,
+                "cloud_type",
+                cpu(2).cloud_type(CloudType::Community),
+            ),
+            (
+                Unsupported,
+                "global_networking",
+                cpu(2).provider_opts(json!({"globalNetworking": true})),
+            ),
             (
                 Unsupported,
                 "dead_man",
-                gpu().provider_opts(json!({"startSsh": true})).ends_at(Some(atlas_core::Timestamp::from_unix_seconds(1))),
+                cpu(2).ends_at(Some(atlas_core::Timestamp::from_unix_seconds(1))),
             ),
-            (Validation, "network_volume_id", gpu().volume(DiskSize::gb(10)).network_volume(volume())),
+            (
+                Unsupported,
+                "dead_man",
+                gpu()
+                    .provider_opts(json!({"startSsh": true}))
+                    .ends_at(Some(atlas_core::Timestamp::from_unix_seconds(1))),
+            ),
+            (
+                Validation,
+                "network_volume_id",
+                gpu().volume(DiskSize::gb(10)).network_volume(volume()),
+            ),
             (Validation, "volume_gb", gpu().volume(DiskSize::gb(9))),
-            (Unsupported, "network_volume_id", gpu().network_volume(volume()).cloud_type(CloudType::Community)),
+            (
+                Unsupported,
+                "network_volume_id",
+                gpu()
+                    .network_volume(volume())
+                    .cloud_type(CloudType::Community),
+            ),
             (Validation, "ports", eleven),
             (Validation, "region_hints", gpu().region("eu-ro-1")),
-            (Validation, "provider_opts", gpu().provider_opts(json!({"name": "mine"}))),
-            (Validation, "provider_opts", gpu().provider_opts(json!({"env": {"ATLAS_LAUNCH_KEY": "mine"}}))),
-            (Validation, "provider_opts", gpu().provider_opts(json!({"env": null}))),
-            (Validation, "provider_opts", gpu().provider_opts(json!({"gpu": {"id": "NVIDIA B200"}}))),
-            (Validation, "provider_opts", gpu().provider_opts(json!({"cloud": "SECURE"}))),
+            (
+                Validation,
+                "provider_opts",
+                gpu().provider_opts(json!({"name": "mine"})),
+            ),
+            (
+                Validation,
+                "provider_opts",
+                gpu().provider_opts(json!({"env": {"ATLAS_LAUNCH_KEY": "mine"}})),
+            ),
+            (
+                Validation,
+                "provider_opts",
+                gpu().provider_opts(json!({"env": null})),
+            ),
+            (
+                Validation,
+                "provider_opts",
+                gpu().provider_opts(json!({"gpu": {"id": "NVIDIA B200"}})),
+            ),
+            (
+                Validation,
+                "provider_opts",
+                gpu().provider_opts(json!({"cloud": "SECURE"})),
+            ),
         ];
         for (kind, field, request) in table {
             let error = check(&request).unwrap_err();
-            assert_eq!((error.kind(), error.field()), (kind, Some(field)), "{error}");
+            assert_eq!(
+                (error.kind(), error.field()),
+                (kind, Some(field)),
+                "{error}"
+            );
         }
         for fine in [
-            gpu().port(Port::symmetric_tcp(0)).region("EU-RO-1").region("US"),
+            gpu()
+                .port(Port::symmetric_tcp(0))
+                .region("EU-RO-1")
+                .region("US"),
             gpu().provider_opts(json!({"gpu": {"minCudaVersion": "12.4"}})),
             cpu(4).memory(MemorySize::gib(8)),
         ] {

@@ -1,4 +1,5 @@
-//! The control plane, one function for each endpoint of it that a machine needs. What an answer means is `translate`'s.
+//! The control plane, one function for each endpoint of it that a machine needs. What an answer
+//! means is `translate`'s.
 
 use atlas_core::{CallContext, CloudType, Result, RetryClass, Secret};
 use atlas_http::{Answer, Call, Client, Page, Walk, walk};
@@ -30,7 +31,10 @@ impl Control {
         query: &[(&str, String)],
         field: &str,
     ) -> Result<Walk<Value>> {
-        self.walk_with(cx, operation, path, query, |answer| Self::page(answer, field)).await
+        self.walk_with(cx, operation, path, query, |answer| {
+            Self::page(answer, field)
+        })
+        .await
     }
 
     /// The same, with pages read in another way.
@@ -47,7 +51,8 @@ impl Control {
     ) -> Result<Walk<T>> {
         let read = &read;
         walk(MAX_PAGES, |cursor| async move {
-            let mut call = Call::get(operation, RetryClass::Safe, path).query_opt("cursor", cursor.as_ref());
+            let mut call =
+                Call::get(operation, RetryClass::Safe, path).query_opt("cursor", cursor.as_ref());
             for (name, value) in query {
                 call = call.query(name, value);
             }
@@ -63,11 +68,18 @@ impl Control {
     }
 
     /// A page's items, and where the list goes on.
-    pub(crate) fn items(answer: &Answer, field: &str) -> Result<(Vec<Value>, Option<wire::Pagination>)> {
+    pub(crate) fn items(
+        answer: &Answer,
+        field: &str,
+    ) -> Result<(Vec<Value>, Option<wire::Pagination>)> {
         let mut body: Value = answer.json()?;
-        let pagination = body.get("pagination").filter(|pagination| !pagination.is_null());
-        let pagination =
-            pagination.map(read::<wire::Pagination>).transpose().map_err(|error| answer.misunderstood(error.message()))?;
+        let pagination = body
+            .get("pagination")
+            .filter(|pagination| !pagination.is_null());
+        let pagination = pagination
+            .map(read::<wire::Pagination>)
+            .transpose()
+            .map_err(|error| answer.misunderstood(error.message()))?;
         match body.get_mut(field).map(Value::take) {
             Some(Value::Array(items)) => Ok((items, pagination)),
             _ => Err(answer.misunderstood(&format!("the answer has no list of {field}"))),
@@ -75,21 +87,45 @@ impl Control {
     }
 
     /// `POST /v2/pods`: once, and never again unless it provably never left.
-    pub(crate) async fn create_pod(&self, cx: &CallContext, body: &Value, secrets: Vec<Secret>) -> Result<Answer> {
-        let call = Call::post("spawn_compute", RetryClass::Create, ["v2", "pods"]).json(body).scrub(secrets);
+    pub(crate) async fn create_pod(
+        &self,
+        cx: &CallContext,
+        body: &Value,
+        secrets: Vec<Secret>,
+    ) -> Result<Answer> {
+        let call = Call::post("spawn_compute", RetryClass::Create, ["v2", "pods"])
+            .json(body)
+            .scrub(secrets);
         self.0.call(cx, call).await
     }
 
     /// `GET /v2/pods/{id}`. With `not_found_too`, a 404 is given back as an answer.
-    pub(crate) async fn pod(&self, cx: &CallContext, operation: &'static str, id: &str, not_found_too: bool) -> Result<Answer> {
+    pub(crate) async fn pod(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        id: &str,
+        not_found_too: bool,
+    ) -> Result<Answer> {
         let call = Call::get(operation, RetryClass::Safe, ["v2", "pods", id]);
-        self.0.call(cx, if not_found_too { call.accept_status(StatusCode::NOT_FOUND) } else { call }).await
+        self.0
+            .call(
+                cx,
+                if not_found_too {
+                    call.accept_status(StatusCode::NOT_FOUND)
+                } else {
+                    call
+                },
+            )
+            .await
     }
 
     /// `DELETE /v2/pods/{id}`: `None` when it is done or there is no such pod, else the refusal.
     pub(crate) async fn delete_pod(&self, cx: &CallContext, id: &str) -> Result<Option<Refusal>> {
         let call = Call::delete("terminate", RetryClass::Idempotent, ["v2", "pods", id]);
-        let call = call.accept_status(StatusCode::NOT_FOUND).accept_status(StatusCode::BAD_REQUEST);
+        let call = call
+            .accept_status(StatusCode::NOT_FOUND)
+            .accept_status(StatusCode::BAD_REQUEST);
         let answer = self.0.call(cx, call).await?;
         let refusal = Refusal::from(&answer);
         Ok((!answer.status().is_success() && !refusal.says_no_pod()).then_some(refusal))
@@ -97,37 +133,83 @@ impl Control {
 
     /// `PATCH /v2/pods/{id}` with `{"locked": false}`.
     pub(crate) async fn unlock_pod(&self, cx: &CallContext, id: &str) -> Result<()> {
-        let call = Call::patch("terminate", RetryClass::Idempotent, ["v2", "pods", id]).json(&json!({"locked": false}));
+        let call = Call::patch("terminate", RetryClass::Idempotent, ["v2", "pods", id])
+            .json(&json!({"locked": false}));
         self.0.call(cx, call).await.map(drop)
     }
 
     /// `POST /v2/pods/{id}/action`: `false` when the pod's state does not allow it.
-    pub(crate) async fn act(&self, cx: &CallContext, operation: &'static str, id: &str, action: &str) -> Result<bool> {
-        let call = Call::post(operation, RetryClass::Idempotent, ["v2", "pods", id, "action"]).json(&json!({"action": action}));
-        let answer = self.0.call(cx, call.accept_status(StatusCode::CONFLICT)).await?;
+    pub(crate) async fn act(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        id: &str,
+        action: &str,
+    ) -> Result<bool> {
+        let call = Call::post(
+            operation,
+            RetryClass::Idempotent,
+            ["v2", "pods", id, "action"],
+        )
+        .json(&json!({"action": action}));
+        let answer = self
+            .0
+            .call(cx, call.accept_status(StatusCode::CONFLICT))
+            .await?;
         Ok(answer.status() != StatusCode::CONFLICT)
     }
 
     /// `GET /v2/catalog/gpus` with one tier's stock for machines of so many GPUs.
-    pub(crate) async fn gpus(&self, cx: &CallContext, operation: &'static str, tier: CloudType, count: u32) -> Result<Tier> {
+    pub(crate) async fn gpus(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        tier: CloudType,
+        count: u32,
+    ) -> Result<Tier> {
         let query = [
             ("include", "AVAILABILITY".to_owned()),
             ("product", "POD".to_owned()),
             ("cloud", cloud(tier).to_owned()),
             ("count", count.to_string()),
         ];
-        let gpus = self.walk(cx, operation, &["v2", "catalog", "gpus"], &query, "gpus").await?.whole()?;
-        Ok(Tier { tier, gpus: gpus.iter().map(read).collect::<Result<_>>()? })
+        let gpus = self
+            .walk(cx, operation, &["v2", "catalog", "gpus"], &query, "gpus")
+            .await?
+            .whole()?;
+        Ok(Tier {
+            tier,
+            gpus: gpus.iter().map(read).collect::<Result<_>>()?,
+        })
     }
 
     /// `GET /v2/catalog/cpus` with the stock for pods of so many CPUs.
-    pub(crate) async fn cpus(&self, cx: &CallContext, operation: &'static str, vcpus: u32) -> Result<Vec<wire::CpuType>> {
-        let query = [("include", "AVAILABILITY".to_owned()), ("product", "POD".to_owned()), ("vcpuCount", vcpus.to_string())];
-        self.walk(cx, operation, &["v2", "catalog", "cpus"], &query, "cpus").await?.whole()?.iter().map(read).collect()
+    pub(crate) async fn cpus(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        vcpus: u32,
+    ) -> Result<Vec<wire::CpuType>> {
+        let query = [
+            ("include", "AVAILABILITY".to_owned()),
+            ("product", "POD".to_owned()),
+            ("vcpuCount", vcpus.to_string()),
+        ];
+        self.walk(cx, operation, &["v2", "catalog", "cpus"], &query, "cpus")
+            .await?
+            .whole()?
+            .iter()
+            .map(read)
+            .collect()
     }
 
     /// `GET /v2/network-volumes/{id}`.
-    pub(crate) async fn volume(&self, cx: &CallContext, operation: &'static str, id: &str) -> Result<wire::Volume> {
+    pub(crate) async fn volume(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        id: &str,
+    ) -> Result<wire::Volume> {
         let call = Call::get(operation, RetryClass::Safe, ["v2", "network-volumes", id]);
         read(&self.0.json::<Value>(cx, call).await?)
     }
@@ -135,10 +217,24 @@ impl Control {
 
 /// A page, and where the list goes on: the answer says so, or does not.
 pub(crate) fn page<T>(items: Vec<T>, pagination: Option<wire::Pagination>) -> Page<T> {
-    let Some(wire::Pagination { has_next_page: true, next_cursor }) = pagination else {
-        return Page { items, next: None, missing: None };
+    let Some(wire::Pagination {
+        has_next_page: true,
+        next_cursor,
+    }) = pagination
+    else {
+        return Page {
+            items,
+            next: None,
+            missing: None,
+        };
     };
     let next = next_cursor.filter(|cursor| !cursor.is_empty());
-    let missing = next.is_none().then(|| "a page says there is more, and not where".to_owned());
-    Page { items, next, missing }
+    let missing = next
+        .is_none()
+        .then(|| "a page says there is more, and not where".to_owned());
+    Page {
+        items,
+        next,
+        missing,
+    }
 }

@@ -15,7 +15,8 @@ pub const API_KEY_ENV: &str = "RUNPOD_API_KEY";
 pub const URL_ENV: &str = "ATLAS_RUNPOD_URL";
 /// The variable with another serverless runtime's base URL, up to and with its `/v2`.
 pub const RUNTIME_URL_ENV: &str = "ATLAS_RUNPOD_RUNTIME_URL";
-/// The variable with another template for the URLs of HTTP ports: `http://127.0.0.1:9000/{id}/{port}`.
+/// The variable with another template for the URLs of HTTP ports:
+/// `http://127.0.0.1:9000/{id}/{port}`.
 pub const PROXY_URL_ENV: &str = "ATLAS_RUNPOD_PROXY_URL";
 
 /// The variable with another GraphQL endpoint's whole URL.
@@ -26,13 +27,26 @@ pub const GRAPHQL_URL_ENV: &str = "ATLAS_RUNPOD_GRAPHQL_URL";
 const GRAPHQL_URL: &str = "https://api.runpod.io/graphql";
 const CONTROL_URL: &str = "https://api.runpod.io";
 const RUNTIME_URL: &str = "https://api.runpod.ai/v2";
-/// The runtime's own limits are far above the control plane's, and for each endpoint (docs/clouds/runpod.md, "Serverless jobs").
+/// The runtime's own limits are far above the control plane's, and for each endpoint
+/// (docs/clouds/runpod.md, "Serverless jobs").
 const RUNTIME_INTERVAL: Duration = Duration::from_millis(5);
 const RUNTIME_BURST: u32 = 200;
 /// Calls each ten seconds that are limited more tightly: cancels to 100, purges to 2.
 const PACES: [(&str, Pace); 2] = [
-    ("cancel_job", Pace { interval: Duration::from_millis(100), burst: 20 }),
-    ("purge_queue", Pace { interval: Duration::from_secs(5), burst: 2 }),
+    (
+        "cancel_job",
+        Pace {
+            interval: Duration::from_millis(100),
+            burst: 20,
+        },
+    ),
+    (
+        "purge_queue",
+        Pace {
+            interval: Duration::from_secs(5),
+            burst: 2,
+        },
+    ),
 ];
 
 /// Builds a [`RunPod`]. What is set here counts before the environment.
@@ -73,7 +87,8 @@ impl RunPodBuilder {
     /// Takes from these variables what is not set on the builder.
     #[must_use]
     pub fn environment(mut self, variable: impl Fn(&str) -> Option<String>) -> Self {
-        self.connection.set_environment_keys(&[API_KEY_ENV], &variable);
+        self.connection
+            .set_environment_keys(&[API_KEY_ENV], &variable);
         Self {
             control_url: self.control_url.or_else(|| variable(URL_ENV)),
             runtime_url: self.runtime_url.or_else(|| variable(RUNTIME_URL_ENV)),
@@ -87,37 +102,53 @@ impl RunPodBuilder {
     /// Another control plane; paths below it begin with `/v2/`. `http://` to loopback only.
     #[must_use]
     pub fn control_url(self, url: impl Into<String>) -> Self {
-        Self { control_url: Some(url.into()), ..self }
+        Self {
+            control_url: Some(url.into()),
+            ..self
+        }
     }
 
     /// Another serverless runtime, up to and with its `/v2`. `http://` to loopback only.
     #[must_use]
     pub fn runtime_url(self, url: impl Into<String>) -> Self {
-        Self { runtime_url: Some(url.into()), ..self }
+        Self {
+            runtime_url: Some(url.into()),
+            ..self
+        }
     }
 
-    /// Another template for the URLs of HTTP ports, with `{id}` and `{port}`. `http://` to loopback only.
+    /// Another template for the URLs of HTTP ports, with `{id}` and `{port}`. `http://` to loopback
+    /// only.
     #[must_use]
     pub fn proxy_url(self, template: impl Into<String>) -> Self {
-        Self { proxy_url: Some(template.into()), ..self }
+        Self {
+            proxy_url: Some(template.into()),
+            ..self
+        }
     }
 
     /// Another GraphQL endpoint, by its whole URL. `http://` to loopback only.
     #[cfg(feature = "graphql")]
     #[must_use]
     pub fn graphql_url(self, url: impl Into<String>) -> Self {
-        Self { graphql_url: Some(url.into()), ..self }
+        Self {
+            graphql_url: Some(url.into()),
+            ..self
+        }
     }
 
-    /// Rents spot pods over GraphQL: the provider then declares the capability, and its price list has bid prices.
+    /// Rents spot pods over GraphQL: the provider then declares the capability, and its price list
+    /// has bid prices.
     #[cfg(feature = "graphql")]
     #[must_use]
     pub fn spot(self, spot: bool) -> Self {
         Self { spot, ..self }
     }
 
-    /// Lets RunPod itself end pods that are ordered with an end ([`ComputeRequest::ends_at`](atlas_core::ComputeRequest::ends_at), which
-    /// a session's `max_runtime` sets): the provider then declares the capability, and orders them over GraphQL, the only API that has it.
+    /// Lets RunPod itself end pods that are ordered with an end
+    /// ([`ComputeRequest::ends_at`](atlas_core::ComputeRequest::ends_at), which a session's
+    /// `max_runtime` sets): the provider then declares the capability, and orders them over
+    /// GraphQL, the only API that has it.
     #[cfg(feature = "graphql")]
     #[must_use]
     pub fn dead_man(self, dead_man: bool) -> Self {
@@ -127,18 +158,26 @@ impl RunPodBuilder {
     /// The provider.
     ///
     /// # Errors
-    /// `unauthorized` without a key, naming the variable to set; `validation` for a URL that is none, or that would send the key
-    /// readable to another machine.
+    /// `unauthorized` without a key, naming the variable to set; `validation` for a URL that is
+    /// none, or that would send the key readable to another machine.
     pub fn build(self) -> Result<RunPod> {
         let id = ProviderId::new("runpod").expect("a plain name");
-        let key = self.connection.key(API_KEY_ENV).map_err(|error| error.during(&id, "build"))?;
-        let proxy = self
-            .proxy_url
-            .as_deref()
-            .map_or_else(|| Ok(ProxyTemplate::default()), |text| ProxyTemplate::new(text, self.connection.allows_plain_http()))?;
+        let key = self
+            .connection
+            .key(API_KEY_ENV)
+            .map_err(|error| error.during(&id, "build"))?;
+        let proxy = self.proxy_url.as_deref().map_or_else(
+            || Ok(ProxyTemplate::default()),
+            |text| ProxyTemplate::new(text, self.connection.allows_plain_http()),
+        )?;
         let client = |api, given: Option<String>, default: &str| {
-            let client = self.connection.client(id.clone(), given.unwrap_or_else(|| default.to_owned()));
-            client.api(api).api_key("Bearer", key.clone()).errors(crate::error::map)
+            let client = self
+                .connection
+                .client(id.clone(), given.unwrap_or_else(|| default.to_owned()));
+            client
+                .api(api)
+                .api_key("Bearer", key.clone())
+                .errors(crate::error::map)
         };
         let limits = self.connection.limits();
         let runtime_limits = AccountLimits {
@@ -148,10 +187,18 @@ impl RunPodBuilder {
             ..limits
         };
         let runtime = client("runtime", self.runtime_url, RUNTIME_URL).limits(runtime_limits);
-        let runtime = PACES.into_iter().fold(runtime, |runtime, (operation, pace)| runtime.pace(operation, pace));
+        let runtime = PACES
+            .into_iter()
+            .fold(runtime, |runtime, (operation, pace)| {
+                runtime.pace(operation, pace)
+            });
         Ok(RunPod {
             control: Control(client("rest-v2", self.control_url, CONTROL_URL).build()?),
-            runtime: Runtime { client: runtime.build()?, provider: id.clone(), entropy: self.connection.entropy() },
+            runtime: Runtime {
+                client: runtime.build()?,
+                provider: id.clone(),
+                entropy: self.connection.entropy(),
+            },
             #[cfg(feature = "graphql")]
             graph: crate::graphql::Graph {
                 client: client("graphql", self.graphql_url, GRAPHQL_URL).build()?,
@@ -168,7 +215,8 @@ impl RunPodBuilder {
     }
 }
 
-/// How a pod's HTTP port is reached: RunPod's proxy, or a template such as `http://127.0.0.1:9000/{id}/{port}`.
+/// How a pod's HTTP port is reached: RunPod's proxy, or a template such as
+/// `http://127.0.0.1:9000/{id}/{port}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ProxyTemplate(Vec<Piece>);
 
@@ -190,14 +238,17 @@ impl ProxyTemplate {
     /// Checks and takes a template.
     ///
     /// # Errors
-    /// `validation`, when a placeholder is missing or it is neither `https://` nor `http://` to loopback.
+    /// `validation`, when a placeholder is missing or it is neither `https://` nor `http://` to
+    /// loopback.
     pub(crate) fn new(text: &str, allow_plain_http: bool) -> Result<Self> {
         let wrong = |message| Err(Error::validation("proxy_url", message));
         if !text.contains("{id}") || !text.contains("{port}") {
             return wrong("must contain {id} and {port}");
         }
         if !text.starts_with("https://")
-            && !text.strip_prefix("http://").is_some_and(|rest| allow_plain_http || is_loopback(host(rest)))
+            && !text
+                .strip_prefix("http://")
+                .is_some_and(|rest| allow_plain_http || is_loopback(host(rest)))
         {
             return wrong("must be https://, or http:// to loopback");
         }
@@ -256,7 +307,11 @@ mod tests {
             "http://{id}/{port}",
             "ftp://{id}{port}",
         ] {
-            assert_eq!(ProxyTemplate::new(bad, false).unwrap_err().field(), Some("proxy_url"), "{bad}");
+            assert_eq!(
+                ProxyTemplate::new(bad, false).unwrap_err().field(),
+                Some("proxy_url"),
+                "{bad}"
+            );
         }
     }
 
@@ -268,19 +323,45 @@ mod tests {
             _ => None,
         };
         let from_env = RunPodBuilder::default().environment(env).build().unwrap();
-        assert_eq!((from_env.key.expose(), from_env.control.0.base_url().as_str()), ("env-key", "http://127.0.0.1:1"));
-        let both = RunPodBuilder::default().api_key("own").control_url("https://cloud.example").environment(env).build().unwrap();
-        assert_eq!((both.key.expose(), both.control.0.base_url().as_str()), ("own", "https://cloud.example"));
+        assert_eq!(
+            (
+                from_env.key.expose(),
+                from_env.control.0.base_url().as_str()
+            ),
+            ("env-key", "http://127.0.0.1:1")
+        );
+        let both = RunPodBuilder::default()
+            .api_key("own")
+            .control_url("https://cloud.example")
+            .environment(env)
+            .build()
+            .unwrap();
+        assert_eq!(
+            (both.key.expose(), both.control.0.base_url().as_str()),
+            ("own", "https://cloud.example")
+        );
         assert!(!format!("{both:?}").contains("own"), "{both:?}");
-        let error = RunPodBuilder::default().environment(|_| None).build().unwrap_err();
+        let error = RunPodBuilder::default()
+            .environment(|_| None)
+            .build()
+            .unwrap_err();
         assert_eq!(error.kind(), atlas_core::ErrorKind::Unauthorized);
         assert!(error.to_string().contains(API_KEY_ENV), "{error}");
     }
 
     #[test]
     fn a_key_is_never_sent_readable_to_another_machine() {
-        let far = RunPodBuilder::default().api_key("k").control_url("http://cloud.example");
+        let far = RunPodBuilder::default()
+            .api_key("k")
+            .control_url("http://cloud.example");
         assert!(far.build().is_err());
-        assert!(RunPodBuilder::default().api_key("k").control_url("http://cloud.example").allow_plain_http(true).build().is_ok());
+        assert!(
+            RunPodBuilder::default()
+                .api_key("k")
+                .control_url("http://cloud.example")
+                .allow_plain_http(true)
+                .build()
+                .is_ok()
+        );
     }
 }

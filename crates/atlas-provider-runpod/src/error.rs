@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use crate::wire::Problem;
 
-/// Stock-outs carry no machine-readable code, only these sentences (docs/clouds/runpod.md, "Sold out").
+/// Stock-outs carry no machine-readable code, only these sentences (docs/clouds/runpod.md, "Sold
+/// out").
 const SOLD_OUT: [&str; 6] = [
     "no longer any instances available",
     "no instances currently available",
@@ -21,8 +22,8 @@ pub(crate) fn sold_out(detail: &str) -> bool {
     SOLD_OUT.iter().any(|words| detail.contains(words))
 }
 
-/// What `atlas-http` asks about every error answer. Its own mapping is as good where RunPod itself did not answer, and it knows
-/// where a refused key came from.
+/// What `atlas-http` asks about every error answer. Its own mapping is as good where RunPod itself
+/// did not answer, and it knows where a refused key came from.
 pub(crate) fn map(failed: &FailedAnswer) -> Option<Error> {
     let refusal = Refusal::read(failed.status().as_u16(), failed.body());
     (refusal.problem.is_some() && refusal.status != 401).then(|| refusal.into_error())
@@ -44,29 +45,53 @@ impl From<&Answer> for Refusal {
 
 impl Refusal {
     pub(crate) fn read(status: u16, body: &[u8]) -> Self {
-        let problem = serde_json::from_slice::<Value>(body).ok().and_then(|value| match value {
-            // Observed besides RFC 9457: a bare string, `{"error": ..}` and `{"message": ..}`.
-            Value::String(detail) => Some(Problem { detail, ..Problem::default() }),
-            Value::Object(map) => {
-                let text = |name: &str| map.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-                let detail = ["detail", "error", "message"].into_iter().map(text).find(|text| !text.is_empty());
-                let errors = map.get("errors").and_then(Value::as_array);
-                let errors = errors.into_iter().flatten().filter_map(|e| e.as_str().map(str::to_owned)).collect();
-                Some(Problem { title: text("title"), detail: detail.unwrap_or_default(), errors })
-            }
-            _ => None,
-        });
+        let problem = serde_json::from_slice::<Value>(body)
+            .ok()
+            .and_then(|value| match value {
+                // Observed besides RFC 9457: a bare string, `{"error": ..}` and `{"message": ..}`.
+                Value::String(detail) => Some(Problem {
+                    detail,
+                    ..Problem::default()
+                }),
+                Value::Object(map) => {
+                    let text = |name: &str| {
+                        map.get(name)
+                            .and_then(Value::as_str)
+                            .unwrap_or_default()
+                            .to_owned()
+                    };
+                    let detail = ["detail", "error", "message"]
+                        .into_iter()
+                        .map(text)
+                        .find(|text| !text.is_empty());
+                    let errors = map.get("errors").and_then(Value::as_array);
+                    let errors = errors
+                        .into_iter()
+                        .flatten()
+                        .filter_map(|e| e.as_str().map(str::to_owned))
+                        .collect();
+                    Some(Problem {
+                        title: text("title"),
+                        detail: detail.unwrap_or_default(),
+                        errors,
+                    })
+                }
+                _ => None,
+            });
         Self { status, problem }
     }
 
-    /// True for the cloud's own JSON that says there is no such pod: not a proxy's page, not an unknown path, not a refused key.
+    /// True for the cloud's own JSON that says there is no such pod: not a proxy's page, not an
+    /// unknown path, not a refused key.
     pub(crate) fn says_no_pod(&self) -> bool {
         self.status == 404 && self.detail().to_ascii_lowercase().contains("pod not found")
     }
 
     /// True when the cloud's own JSON answered 404, whatever for.
     pub(crate) fn says_not_found(&self) -> bool {
-        self.status == 404 && self.problem.is_some() && !self.detail().contains("path was not found")
+        self.status == 404
+            && self.problem.is_some()
+            && !self.detail().contains("path was not found")
     }
 
     /// True for the refusal to stop, restart or delete a locked pod.
@@ -75,7 +100,9 @@ impl Refusal {
     }
 
     fn detail(&self) -> &str {
-        self.problem.as_ref().map_or("", |problem| problem.detail.as_str())
+        self.problem
+            .as_ref()
+            .map_or("", |problem| problem.detail.as_str())
     }
 
     fn sold_out(&self) -> bool {
@@ -93,19 +120,27 @@ impl Refusal {
             (kind, _) => Error::new(kind, message),
         };
         // Another card of the family may be known where this one is not.
-        let outcome = if unknown_gpu { Outcome::NotApplied(Next::NextCandidate) } else { outcome };
+        let outcome = if unknown_gpu {
+            Outcome::NotApplied(Next::NextCandidate)
+        } else {
+            outcome
+        };
         error.outcome_is(outcome).with_status(self.status)
     }
 
     /// The error of a refusal whose meaning the operation knows better than its status.
     pub(crate) fn into_error_as(self, kind: ErrorKind) -> Error {
-        Error::new(kind, self.message()).outcome_is(Outcome::NotApplied(Next::Stop)).with_status(self.status)
+        Error::new(kind, self.message())
+            .outcome_is(Outcome::NotApplied(Next::Stop))
+            .with_status(self.status)
     }
 
     /// What went wrong, and what may be tried next; `None` where the cloud may have acted.
     fn kind(&self) -> (ErrorKind, Option<Next>) {
         match self.status {
-            400..=499 if self.status != 408 && self.sold_out() => (ErrorKind::NoCapacity, Some(Next::NextCandidate)),
+            400..=499 if self.status != 408 && self.sold_out() => {
+                (ErrorKind::NoCapacity, Some(Next::NextCandidate))
+            }
             400 if self.says_locked() => (ErrorKind::Conflict, Some(Next::Stop)),
             400 | 413 | 422 => (ErrorKind::Validation, Some(Next::Stop)),
             401 => (ErrorKind::Unauthorized, Some(Next::Stop)),
@@ -120,7 +155,8 @@ impl Refusal {
             429 => (ErrorKind::RateLimited, Some(Next::SameLater)),
             _ if self.status < 400 => (ErrorKind::Provider, None),
             400..=499 => (ErrorKind::Provider, Some(Next::Stop)),
-            // A create has answered 500 although the pod existed and billed, so also with a stock-out's words.
+            // A create has answered 500 although the pod existed and billed, so also with a
+            // stock-out's words.
             500 if self.sold_out() => (ErrorKind::NoCapacity, None),
             _ => (ErrorKind::Unavailable, None),
         }
@@ -130,14 +166,22 @@ impl Refusal {
         let Some(problem) = &self.problem else {
             return "a proxy answered in place of the cloud".to_owned();
         };
-        let mut text = if problem.detail.is_empty() { problem.title.clone() } else { problem.detail.clone() };
+        let mut text = if problem.detail.is_empty() {
+            problem.title.clone()
+        } else {
+            problem.detail.clone()
+        };
         for error in &problem.errors {
             text.push_str("; ");
             text.push_str(error);
         }
         let text: String = text.chars().filter(|c| !c.is_control()).take(400).collect();
         let text = text.trim().trim_end_matches('.');
-        if text.is_empty() { "refused without a reason".to_owned() } else { text.to_owned() }
+        if text.is_empty() {
+            "refused without a reason".to_owned()
+        } else {
+            text.to_owned()
+        }
     }
 
     /// The field of the request that the first violation is about, in our names.
@@ -180,9 +224,15 @@ fn ours(path: &str) -> String {
 /// A create's answer that was a success and could not be read: whatever id it leaks may be billing.
 pub(crate) fn unread_create(body: &[u8], cause: &Error) -> Error {
     let text = String::from_utf8_lossy(body);
-    let id = text.split_once("\"id\"").and_then(|(_, rest)| rest.split('"').nth(1)).and_then(|id| ComputeId::new(id).ok());
-    Error::new(ErrorKind::Provider, format!("the order was accepted, and its answer {}", cause.message()))
-        .outcome_is(Outcome::Unknown(id.into_iter().collect()))
+    let id = text
+        .split_once("\"id\"")
+        .and_then(|(_, rest)| rest.split('"').nth(1))
+        .and_then(|id| ComputeId::new(id).ok());
+    Error::new(
+        ErrorKind::Provider,
+        format!("the order was accepted, and its answer {}", cause.message()),
+    )
+    .outcome_is(Outcome::Unknown(id.into_iter().collect()))
 }
 
 #[cfg(test)]
@@ -197,9 +247,14 @@ mod tests {
 
     #[test]
     fn every_refusal_has_its_kind_and_what_to_do_next() {
-        use ErrorKind::{Conflict, Forbidden, NoCapacity, NotFound, Quota, RateLimited, Unauthorized, Unavailable, Validation};
+        use ErrorKind::{
+            Conflict, Forbidden, NoCapacity, NotFound, Quota, RateLimited, Unauthorized,
+            Unavailable, Validation,
+        };
         use Next::{NextCandidate, SameLater, Stop};
-        let problem = |status: u16, detail: &str| format!(r#"{{"title":"T","status":{status},"detail":"{detail}"}}"#);
+        let problem = |status: u16, detail: &str| {
+            format!(r#"{{"title":"T","status":{status},"detail":"{detail}"}}"#)
+        };
         let not = Outcome::NotApplied;
         let unknown = Outcome::Unknown(vec![]);
         let table = [
@@ -227,7 +282,11 @@ mod tests {
         ];
         for (status, body, kind, outcome) in table {
             let error = error(status, &body);
-            assert_eq!((error.kind(), error.outcome(), error.status()), (kind, &outcome, Some(status)), "{status} {body}");
+            assert_eq!(
+                (error.kind(), error.outcome(), error.status()),
+                (kind, &outcome, Some(status)),
+                "{status} {body}"
+            );
         }
     }
 
@@ -240,31 +299,60 @@ mod tests {
         };
         for (violation, field) in [
             ("$: missing property 'name'", "name"),
-            ("$: additional properties 'gpuTypeIds' not allowed", "gpuTypeIds"),
+            (
+                "$: additional properties 'gpuTypeIds' not allowed",
+                "gpuTypeIds",
+            ),
             ("$.disk: must be at least 1", "container_disk_gb"),
-            ("$.mounts.network[0]: missing property 'path'", "network_volume_id"),
+            (
+                "$.mounts.network[0]: missing property 'path'",
+                "network_volume_id",
+            ),
             ("$.mounts.persistent.size: 5 is less than 10", "volume_gb"),
             ("$.gpu.count: must be at least 1", "gpu_count"),
             ("$.dataCenterIds[0]: unknown", "region_hints"),
         ] {
             let error = error(422, &body(violation));
-            assert_eq!((error.kind(), error.field()), (ErrorKind::Validation, Some(field)), "{violation}");
-            assert!(error.message().starts_with("Request validation failed.; $"), "{error}");
+            assert_eq!(
+                (error.kind(), error.field()),
+                (ErrorKind::Validation, Some(field)),
+                "{violation}"
+            );
+            assert!(
+                error.message().starts_with("Request validation failed.; $"),
+                "{error}"
+            );
         }
-        let unknown = error(422, r#"{"title":"T","status":422,"detail":"Unknown GPU type: NVIDIA A10"}"#);
-        assert_eq!((unknown.field(), unknown.outcome()), (Some("gpu"), &Outcome::NotApplied(Next::NextCandidate)));
+        let unknown = error(
+            422,
+            r#"{"title":"T","status":422,"detail":"Unknown GPU type: NVIDIA A10"}"#,
+        );
+        assert_eq!(
+            (unknown.field(), unknown.outcome()),
+            (Some("gpu"), &Outcome::NotApplied(Next::NextCandidate))
+        );
     }
 
     #[test]
     fn a_proxys_page_is_never_quoted() {
-        assert!(!error(502, "<html>zz-canary</html>").to_string().contains("canary"));
+        assert!(
+            !error(502, "<html>zz-canary</html>")
+                .to_string()
+                .contains("canary")
+        );
     }
 
     #[test]
     fn only_the_clouds_own_words_prove_that_a_pod_is_gone() {
         let says = |status: u16, body: &str| Refusal::read(status, body.as_bytes()).says_no_pod();
-        assert!(says(404, r#"{"title":"Not Found","status":404,"detail":"pod not found"}"#));
-        assert!(!says(404, r#"{"title":"Not Found","status":404,"detail":"The requested path was not found."}"#));
+        assert!(says(
+            404,
+            r#"{"title":"Not Found","status":404,"detail":"pod not found"}"#
+        ));
+        assert!(!says(
+            404,
+            r#"{"title":"Not Found","status":404,"detail":"The requested path was not found."}"#
+        ));
         assert!(!says(404, "<html>pod not found</html>"));
         assert!(!says(401, r#"{"detail":"pod not found"}"#));
         assert!(!says(500, r#"{"detail":"pod not found"}"#));
@@ -274,7 +362,13 @@ mod tests {
     fn an_accepted_order_with_a_torn_answer_keeps_the_id_it_leaked() {
         let cause = Error::new(ErrorKind::Provider, "ended early");
         let torn = unread_create(br#"{"id":"q8d2m5x0c7hn4v","name":"atl"#, &cause);
-        assert_eq!(torn.outcome(), &Outcome::Unknown(vec![ComputeId::new("q8d2m5x0c7hn4v").unwrap()]));
-        assert_eq!(unread_create(b"<html>", &cause).outcome(), &Outcome::Unknown(vec![]));
+        assert_eq!(
+            torn.outcome(),
+            &Outcome::Unknown(vec![ComputeId::new("q8d2m5x0c7hn4v").unwrap()])
+        );
+        assert_eq!(
+            unread_create(b"<html>", &cause).outcome(),
+            &Outcome::Unknown(vec![])
+        );
     }
 }

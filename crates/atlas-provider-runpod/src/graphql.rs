@@ -1,15 +1,17 @@
-//! What only RunPod's old GraphQL API has: spot pods, a server-side dead-man's switch, bid prices, the balance.
+//! What only RunPod's old GraphQL API has: spot pods, a server-side dead-man's switch, bid prices,
+//! the balance.
 //!
-//! Announced to end early in 2027 (docs/clouds/runpod.md, "The APIs"), and so an addition that must be asked for: the feature
-//! `graphql` adds these methods, and [`RunPodBuilder::spot`](crate::RunPodBuilder::spot) lets the provider rent spot. The key goes
+//! Announced to end early in 2027 (docs/clouds/runpod.md, "The APIs"), and so an addition that must
+//! be asked for: the feature `graphql` adds these methods, and
+//! [`RunPodBuilder::spot`](crate::RunPodBuilder::spot) lets the provider rent spot. The key goes
 //! into the header, never into the URL.
 
 use std::collections::BTreeMap;
 
 use atlas_core::{
-    CallContext, Candidate, CloudType, Compute, ComputeId, ComputeRequest, ComputeStatus, DiskSize, Error, ErrorKind, GpuChoice,
-    KeyCarriers, LAUNCH_KEY_ENV, LaunchKey, MemorySize, Next, Outcome, ProviderId, Result, RetryClass, Secret, Stock, Timestamp,
-    Usd, UsdPerHour,
+    CallContext, Candidate, CloudType, Compute, ComputeId, ComputeRequest, ComputeStatus, DiskSize,
+    Error, ErrorKind, GpuChoice, KeyCarriers, LAUNCH_KEY_ENV, LaunchKey, MemorySize, Next, Outcome,
+    ProviderId, Result, RetryClass, Secret, Stock, Timestamp, Usd, UsdPerHour,
 };
 use atlas_http::{Answer, Call, Client, merge_json};
 use serde::Deserialize;
@@ -24,15 +26,17 @@ use crate::translate::{DEFAULT_DISK, MOUNT_PATH, read};
 const PRICES: &str = "query Prices($in: GpuLowestPriceInput!) { gpuTypes { id memoryInGb lowestPrice(input: $in) { minimumBidPrice \
                       stockStatus } } }";
 const BALANCE: &str = "query Balance { myself { id clientBalance currentSpendPerHr spendLimit } }";
-const RENT_SPOT: &str =
-    "mutation Rent($in: PodRentInterruptableInput!) { made: podRentInterruptable(input: $in) { id costPerHr } }";
-const RENT: &str =
-    "mutation Rent($in: PodFindAndDeployOnDemandInput) { made: podFindAndDeployOnDemand(input: $in) { id costPerHr } }";
-const RESUME_SPOT: &str = "mutation Resume($in: PodBidResumeInput!) { made: podBidResume(input: $in) { id costPerHr } }";
+const RENT_SPOT: &str = "mutation Rent($in: PodRentInterruptableInput!) { made: podRentInterruptable(input: $in) { id costPerHr } }";
+const RENT: &str = "mutation Rent($in: PodFindAndDeployOnDemandInput) { made: podFindAndDeployOnDemand(input: $in) { id costPerHr } }";
+const RESUME_SPOT: &str =
+    "mutation Resume($in: PodBidResumeInput!) { made: podBidResume(input: $in) { id costPerHr } }";
 
-/// When RunPod itself is to end a pod, whoever lives to see it: set it as an extension of a spawn's [`CallContext`].
+/// When RunPod itself is to end a pod, whoever lives to see it: set it as an extension of a spawn's
+/// [`CallContext`].
 ///
-/// A session needs none: its `max_runtime` sets it, where [`RunPodBuilder::dead_man`](crate::RunPodBuilder::dead_man) is on. With it a pod is ordered over GraphQL, the only API that has it.
+/// A session needs none: its `max_runtime` sets it, where
+/// [`RunPodBuilder::dead_man`](crate::RunPodBuilder::dead_man) is on. With it a pod is ordered over
+/// GraphQL, the only API that has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadMan {
@@ -46,7 +50,10 @@ impl DeadMan {
     /// Terminated then.
     #[must_use]
     pub const fn terminate_after(at: Timestamp) -> Self {
-        Self { stop_after: None, terminate_after: Some(at) }
+        Self {
+            stop_after: None,
+            terminate_after: Some(at),
+        }
     }
 }
 
@@ -102,7 +109,9 @@ impl Graph {
         secrets: Vec<Secret>,
     ) -> Result<Value> {
         let body = json!({"query": query, "variables": {"in": input}});
-        let call = Call::post(operation, class, ["graphql"; 0]).json(&body).scrub(secrets);
+        let call = Call::post(operation, class, ["graphql"; 0])
+            .json(&body)
+            .scrub(secrets);
         let answer = self.client.call(cx, call).await?;
         data(&answer, class)
     }
@@ -137,21 +146,31 @@ impl Graph {
         if let Some(region) = region {
             input["dataCenterId"] = region.into();
         }
-        let data = self.ask(cx, operation, RetryClass::Safe, PRICES, input, Vec::new()).await?;
+        let data = self
+            .ask(cx, operation, RetryClass::Safe, PRICES, input, Vec::new())
+            .await?;
         let lines: Vec<Line> = read(data.get("gpuTypes").unwrap_or(&Value::Null))?;
         // `unknown` is a sentinel, not a GPU; a null price means that it is not offered.
-        let offered = lines.into_iter().filter(|line| line.id != "unknown").filter_map(|line| {
-            let lowest = line.lowest_price?;
-            let stock = match lowest.stock_status.as_deref() {
-                None | Some("None") => Some(Stock::None),
-                Some("Low") => Some(Stock::Low),
-                Some("Medium") => Some(Stock::Medium),
-                Some("High") => Some(Stock::High),
-                Some(_) => None,
-            };
-            let price = lowest.minimum_bid_price.and_then(UsdPerHour::from_f64)?;
-            Some(Bid { gpu: line.id, memory: MemorySize::gib(line.memory_in_gb.unwrap_or_default()), price, stock })
-        });
+        let offered = lines
+            .into_iter()
+            .filter(|line| line.id != "unknown")
+            .filter_map(|line| {
+                let lowest = line.lowest_price?;
+                let stock = match lowest.stock_status.as_deref() {
+                    None | Some("None") => Some(Stock::None),
+                    Some("Low") => Some(Stock::Low),
+                    Some("Medium") => Some(Stock::Medium),
+                    Some("High") => Some(Stock::High),
+                    Some(_) => None,
+                };
+                let price = lowest.minimum_bid_price.and_then(UsdPerHour::from_f64)?;
+                Some(Bid {
+                    gpu: line.id,
+                    memory: MemorySize::gib(line.memory_in_gb.unwrap_or_default()),
+                    price,
+                    stock,
+                })
+            });
         Ok(offered.collect())
     }
 
@@ -165,22 +184,36 @@ impl Graph {
         let places: Vec<Option<&str>> = if request.region_hints.is_empty() {
             vec![None]
         } else {
-            request.region_hints.iter().map(|region| Some(region.as_str())).collect()
+            request
+                .region_hints
+                .iter()
+                .map(|region| Some(region.as_str()))
+                .collect()
         };
         if request.region_hints.iter().any(|region| region.len() == 2) {
-            return Err(Error::validation("region_hints", "spot is bid for by data centre, such as EU-RO-1"));
+            return Err(Error::validation(
+                "region_hints",
+                "spot is bid for by data centre, such as EU-RO-1",
+            ));
         }
         let mut found = Vec::new();
         for (tier_rank, tier) in tiers(request).iter().enumerate() {
             for (place, region) in places.iter().enumerate() {
-                for bid in self.bids(cx, operation, *tier, request.gpu_count, *region).await? {
+                for bid in self
+                    .bids(cx, operation, *tier, request.gpu_count, *region)
+                    .await?
+                {
                     let rank = match request.gpu.as_ref() {
-                        Some(GpuChoice::Named(name)) => catalogue::cards(*name).iter().position(|(_, id)| *id == bid.gpu),
+                        Some(GpuChoice::Named(name)) => catalogue::cards(*name)
+                            .iter()
+                            .position(|(_, id)| *id == bid.gpu),
                         Some(GpuChoice::Native(id)) => (*id == bid.gpu).then_some(0),
                         Some(GpuChoice::AtLeast(memory)) => (bid.memory >= *memory).then_some(0),
                         _ => None,
                     };
-                    let Some(rank) = rank.filter(|_| bid.stock != Some(Stock::None)) else { continue };
+                    let Some(rank) = rank.filter(|_| bid.stock != Some(Stock::None)) else {
+                        continue;
+                    };
                     let mut candidate = Candidate::default();
                     candidate.gpu = catalogue::canonical(&bid.gpu);
                     candidate.native_type = Some(bid.gpu);
@@ -211,12 +244,29 @@ impl Graph {
         let input = order(&name, &env, request, candidate, &switch)?;
         let query = if request.spot { RENT_SPOT } else { RENT };
         let secrets = env.values().cloned().collect();
-        let data = self.ask(cx, "spawn_compute", RetryClass::Create, query, input, secrets).await?;
-        let unread =
-            || Error::new(ErrorKind::Provider, "the order was answered without a pod").outcome_is(Outcome::Unknown(Vec::new()));
-        let made: Made = data.get("made").and_then(|made| read(made).ok()).ok_or_else(unread)?;
-        let mut compute =
-            Compute::new(ComputeId::new(&made.id).map_err(|_| unread())?, provider.clone(), ComputeStatus::Provisioning);
+        let data = self
+            .ask(
+                cx,
+                "spawn_compute",
+                RetryClass::Create,
+                query,
+                input,
+                secrets,
+            )
+            .await?;
+        let unread = || {
+            Error::new(ErrorKind::Provider, "the order was answered without a pod")
+                .outcome_is(Outcome::Unknown(Vec::new()))
+        };
+        let made: Made = data
+            .get("made")
+            .and_then(|made| read(made).ok())
+            .ok_or_else(unread)?;
+        let mut compute = Compute::new(
+            ComputeId::new(&made.id).map_err(|_| unread())?,
+            provider.clone(),
+            ComputeStatus::Provisioning,
+        );
         compute.ready = Some(false);
         compute.gpu_type = candidate.gpu;
         compute.native_type.clone_from(&candidate.native_type);
@@ -224,7 +274,8 @@ impl Graph {
         compute.cost_per_hour = made.cost_per_hr.and_then(UsdPerHour::from_f64);
         compute.region.clone_from(&candidate.region);
         compute.image.clone_from(&request.image);
-        compute.keys = KeyCarriers::name_and_tag(&name, env.get(LAUNCH_KEY_ENV).map(Secret::expose));
+        compute.keys =
+            KeyCarriers::name_and_tag(&name, env.get(LAUNCH_KEY_ENV).map(Secret::expose));
         compute.name = Some(name);
         Ok(compute)
     }
@@ -238,33 +289,65 @@ fn order(
     candidate: &Candidate,
     switch: &DeadMan,
 ) -> Result<Value> {
-    let Some(gpu) = candidate.native_type.as_ref().filter(|_| request.gpu.is_some()) else {
-        return Err(Error::unsupported("cpu", "runpod rents spot pods, and pods with a dead-man's switch, with gpus only"));
+    let Some(gpu) = candidate
+        .native_type
+        .as_ref()
+        .filter(|_| request.gpu.is_some())
+    else {
+        return Err(Error::unsupported(
+            "cpu",
+            "runpod rents spot pods, and pods with a dead-man's switch, with gpus only",
+        ));
     };
-    let env: Vec<_> = env.iter().map(|(name, value)| json!({"key": name, "value": value.expose()})).collect();
+    let env: Vec<_> = env
+        .iter()
+        .map(|(name, value)| json!({"key": name, "value": value.expose()}))
+        .collect();
     let ports: Vec<_> = request.ports.iter().map(ToString::to_string).collect();
     let mut input = Map::new();
     let mut put = |name: &str, value: Value| drop(input.insert(name.to_owned(), value));
     put("name", name.into());
-    put("cloudType", cloud(candidate.cloud_type.unwrap_or(request.cloud_type)).into());
+    put(
+        "cloudType",
+        cloud(candidate.cloud_type.unwrap_or(request.cloud_type)).into(),
+    );
     put("gpuTypeId", gpu.as_str().into());
     put("gpuCount", request.gpu_count.into());
     put("env", env.into());
     put("ports", ports.join(",").into());
-    put("containerDiskInGb", request.container_disk.unwrap_or(DEFAULT_DISK).as_gb().into());
+    put(
+        "containerDiskInGb",
+        request
+            .container_disk
+            .unwrap_or(DEFAULT_DISK)
+            .as_gb()
+            .into(),
+    );
     // Left out, it would be 20 GB that nobody asked for and that bill.
-    put("volumeInGb", request.volume.map_or(0, DiskSize::as_gb).into());
+    put(
+        "volumeInGb",
+        request.volume.map_or(0, DiskSize::as_gb).into(),
+    );
     if request.volume.is_some() || request.network_volume_id.is_some() {
         put("volumeMountPath", MOUNT_PATH.into());
     }
     let optional = [
         ("imageName", request.image.clone()),
         ("templateId", request.template_id.clone()),
-        ("networkVolumeId", request.network_volume_id.as_ref().map(ToString::to_string)),
+        (
+            "networkVolumeId",
+            request.network_volume_id.as_ref().map(ToString::to_string),
+        ),
         ("dataCenterId", candidate.region.clone()),
         ("dockerArgs", crate::self_end::arguments(request)),
         ("stopAfter", switch.stop_after.map(|at| at.to_string())),
-        ("terminateAfter", request.ends_at.or(switch.terminate_after).map(|at| at.to_string())),
+        (
+            "terminateAfter",
+            request
+                .ends_at
+                .or(switch.terminate_after)
+                .map(|at| at.to_string()),
+        ),
     ];
     for (name, value) in optional {
         if let Some(value) = value {
@@ -272,12 +355,26 @@ fn order(
         }
     }
     if request.spot {
-        let price = candidate.price.ok_or_else(|| Error::validation("candidate", "has no price to bid"))?;
+        let price = candidate
+            .price
+            .ok_or_else(|| Error::validation("candidate", "has no price to bid"))?;
         // Rounded up to a nano-dollar: a bid below the floor is refused.
-        let each = price.per_hour().nanos().div_euclid(i64::from(request.gpu_count))
-            + i64::from(price.per_hour().nanos().rem_euclid(i64::from(request.gpu_count)) != 0);
+        let each = price
+            .per_hour()
+            .nanos()
+            .div_euclid(i64::from(request.gpu_count))
+            + i64::from(
+                price
+                    .per_hour()
+                    .nanos()
+                    .rem_euclid(i64::from(request.gpu_count))
+                    != 0,
+            );
         let dollars = Usd::from_nanos(each).to_string();
-        put("bidPerGpu", dollars.parse::<f64>().map(Value::from).unwrap_or_default());
+        put(
+            "bidPerGpu",
+            dollars.parse::<f64>().map(Value::from).unwrap_or_default(),
+        );
     }
     let mut input = Value::Object(input);
     if !request.provider_opts.is_null() {
@@ -300,7 +397,10 @@ fn data(answer: &Answer, class: RetryClass) -> Result<Value> {
 
 fn first_error(body: &Value, class: RetryClass) -> Option<Error> {
     let error = body.get("errors")?.as_array()?.first()?;
-    let said = error.get("message").and_then(Value::as_str).unwrap_or_default();
+    let said = error
+        .get("message")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     let folded = said.to_ascii_lowercase();
     let (kind, next) = if sold_out(&folded) {
         (ErrorKind::NoCapacity, Some(Next::NextCandidate))
@@ -311,7 +411,8 @@ fn first_error(body: &Value, class: RetryClass) -> Option<Error> {
     } else if folded.contains("not found") || folded.contains("nonexistent") {
         (ErrorKind::NotFound, Some(Next::Stop))
     } else {
-        // "Something went wrong", an internal error, a sentence we do not know: after a create the pod may exist.
+        // "Something went wrong", an internal error, a sentence we do not know: after a create the
+        // pod may exist.
         (ErrorKind::Provider, None)
     };
     let outcome = match next {
@@ -339,14 +440,28 @@ impl RunPod {
             #[serde(default)]
             spend_limit: Option<f64>,
         }
-        let asked = self.graph.ask(cx, "balance", RetryClass::Safe, BALANCE, json!({}), Vec::new()).await;
+        let asked = self
+            .graph
+            .ask(
+                cx,
+                "balance",
+                RetryClass::Safe,
+                BALANCE,
+                json!({}),
+                Vec::new(),
+            )
+            .await;
         let data = asked.map_err(|error| error.during(&self.id, "balance"))?;
         let myself: Myself = read(data.get("myself").unwrap_or(&Value::Null))?;
         Ok(Balance {
             account: myself.id,
-            balance: Usd::from_f64(myself.client_balance)
-                .ok_or_else(|| Error::new(ErrorKind::Provider, "the answer's balance is no amount"))?,
-            spend: myself.current_spend_per_hr.and_then(UsdPerHour::from_f64).unwrap_or_default(),
+            balance: Usd::from_f64(myself.client_balance).ok_or_else(|| {
+                Error::new(ErrorKind::Provider, "the answer's balance is no amount")
+            })?,
+            spend: myself
+                .current_spend_per_hr
+                .and_then(UsdPerHour::from_f64)
+                .unwrap_or_default(),
             spend_limit: myself.spend_limit.and_then(UsdPerHour::from_f64),
         })
     }
@@ -354,12 +469,35 @@ impl RunPod {
     /// Starts a spot pod that was taken back, at this bid for each GPU.
     ///
     /// # Errors
-    /// `no_capacity` when the bid is too low or the GPUs are gone. Not cancel safe: the pod may have started.
-    pub async fn resume_spot(&self, cx: &CallContext, id: &ComputeId, gpu_count: u32, bid_per_gpu: UsdPerHour) -> Result<()> {
-        let bid: f64 = bid_per_gpu.per_hour().to_string().parse().unwrap_or_default();
+    /// `no_capacity` when the bid is too low or the GPUs are gone. Not cancel safe: the pod may
+    /// have started.
+    pub async fn resume_spot(
+        &self,
+        cx: &CallContext,
+        id: &ComputeId,
+        gpu_count: u32,
+        bid_per_gpu: UsdPerHour,
+    ) -> Result<()> {
+        let bid: f64 = bid_per_gpu
+            .per_hour()
+            .to_string()
+            .parse()
+            .unwrap_or_default();
         let input = json!({"podId": id.as_str(), "gpuCount": gpu_count, "bidPerGpu": bid});
-        let resumed = self.graph.ask(cx, "resume_spot", RetryClass::Create, RESUME_SPOT, input, Vec::new()).await;
-        resumed.map(drop).map_err(|error| error.during(&self.id, "resume_spot"))
+        let resumed = self
+            .graph
+            .ask(
+                cx,
+                "resume_spot",
+                RetryClass::Create,
+                RESUME_SPOT,
+                input,
+                Vec::new(),
+            )
+            .await;
+        resumed
+            .map(drop)
+            .map_err(|error| error.during(&self.id, "resume_spot"))
     }
 }
 
@@ -370,8 +508,12 @@ mod tests {
 
     #[test]
     fn an_order_for_spot_bids_and_lists_its_environment_in_graphqls_way() {
-        let request =
-            ComputeRequest::gpu(Gpu::L40S).image("x/y:1").gpu_count(2).spot(true).port(Port::http(8000)).port(Port::tcp(22));
+        let request = ComputeRequest::gpu(Gpu::L40S)
+            .image("x/y:1")
+            .gpu_count(2)
+            .spot(true)
+            .port(Port::http(8000))
+            .port(Port::tcp(22));
         let mut candidate = Candidate::default();
         candidate.native_type = Some("NVIDIA L40S".to_owned());
         candidate.cloud_type = Some(CloudType::Community);
@@ -384,7 +526,16 @@ mod tests {
                 "env": [{"key": "A", "value": "1"}], "ports": "8000/http,22/tcp", "containerDiskInGb": 50, "volumeInGb": 0,
                 "terminateAfter": "2026-09-21T14:13:20Z", "bidPerGpu": 0.29})
         );
-        assert!(order("n", &env, &ComputeRequest::cpu(2).image("x").spot(true), &candidate, &switch).is_err());
+        assert!(
+            order(
+                "n",
+                &env,
+                &ComputeRequest::cpu(2).image("x").spot(true),
+                &candidate,
+                &switch
+            )
+            .is_err()
+        );
     }
 
     #[test]
@@ -406,11 +557,23 @@ mod tests {
                 not(Next::NextCandidate),
             ),
             ("Unauthorized", ErrorKind::Unauthorized, not(Next::Stop)),
-            ("pod not found to terminate", ErrorKind::NotFound, not(Next::Stop)),
-            ("Something went wrong. Please try again later or contact support.", ErrorKind::Provider, Outcome::Unknown(vec![])),
+            (
+                "pod not found to terminate",
+                ErrorKind::NotFound,
+                not(Next::Stop),
+            ),
+            (
+                "Something went wrong. Please try again later or contact support.",
+                ErrorKind::Provider,
+                Outcome::Unknown(vec![]),
+            ),
         ];
         for (message, kind, outcome) in table {
-            assert_eq!((error(message).kind(), error(message).outcome()), (kind, &outcome), "{message}");
+            assert_eq!(
+                (error(message).kind(), error(message).outcome()),
+                (kind, &outcome),
+                "{message}"
+            );
         }
         assert!(first_error(&json!({"data": {}}), RetryClass::Create).is_none());
     }

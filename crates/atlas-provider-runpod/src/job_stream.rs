@@ -1,13 +1,17 @@
 //! A job's chunks, each once: `/stream` drains, so an answer that is lost takes its chunks with it.
 //!
-//! A read is therefore never repeated blindly. After a lost answer the job's own output is the only other copy: where the worker
-//! aggregates, it holds every chunk, and it is checked to begin with those already given before the rest of it is. Otherwise the
-//! stream ends with an error that says so.
+//! A read is therefore never repeated blindly. After a lost answer the job's own output is the only
+//! other copy: where the worker aggregates, it holds every chunk, and it is checked to begin with
+//! those already given before the rest of it is. Otherwise the stream ends with an error that says
+//! so.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use atlas_core::{Backoff, BoxStream, CallContext, Error, ErrorKind, Job, JobRef, JobStatus, Next, Outcome, Result, RetryClass};
+use atlas_core::{
+    Backoff, BoxStream, CallContext, Error, ErrorKind, Job, JobRef, JobStatus, Next, Outcome,
+    Result, RetryClass,
+};
 use atlas_http::Call;
 use ring::digest;
 use serde_json::Value;
@@ -45,14 +49,20 @@ struct Drained {
     chunks: Vec<Value>,
 }
 
-/// Reads an answer: an object with status and chunks, or, as one page of the documents has it, the chunks alone.
+/// Reads an answer: an object with status and chunks, or, as one page of the documents has it, the
+/// chunks alone.
 fn drained(value: Value) -> Option<Drained> {
     let chunk = |item: Value| match item {
-        Value::Object(mut map) if map.contains_key("output") => map.remove("output").unwrap_or_default(),
+        Value::Object(mut map) if map.contains_key("output") => {
+            map.remove("output").unwrap_or_default()
+        }
         other => other,
     };
     match value {
-        Value::Array(items) => Some(Drained { status: None, chunks: items.into_iter().map(chunk).collect() }),
+        Value::Array(items) => Some(Drained {
+            status: None,
+            chunks: items.into_iter().map(chunk).collect(),
+        }),
         Value::Object(mut map) => {
             let status = status(map.get("status")?.as_str()?);
             let chunks = match map.remove("stream") {
@@ -60,7 +70,10 @@ fn drained(value: Value) -> Option<Drained> {
                 None | Some(Value::Null) => Vec::new(),
                 Some(_) => return None,
             };
-            Some(Drained { status: Some(status), chunks })
+            Some(Drained {
+                status: Some(status),
+                chunks,
+            })
         }
         _ => None,
     }
@@ -75,7 +88,10 @@ struct Given {
 
 impl Default for Given {
     fn default() -> Self {
-        Self { count: 0, digest: digest::Context::new(&digest::SHA256) }
+        Self {
+            count: 0,
+            digest: digest::Context::new(&digest::SHA256),
+        }
     }
 }
 
@@ -86,13 +102,15 @@ impl Given {
         self.digest.update(b"\n");
     }
 
-    /// What an aggregated output has beyond the chunks given; `None` when it does not begin with them.
+    /// What an aggregated output has beyond the chunks given; `None` when it does not begin with
+    /// them.
     fn rest_of(&self, output: &Value) -> Option<Vec<Value>> {
         let all = output.as_array()?;
         let (known, rest) = all.split_at_checked(self.count)?;
         let mut check = Self::default();
         known.iter().for_each(|chunk| check.add(chunk));
-        (check.digest.finish().as_ref() == self.digest.clone().finish().as_ref()).then(|| rest.to_vec())
+        (check.digest.finish().as_ref() == self.digest.clone().finish().as_ref())
+            .then(|| rest.to_vec())
     }
 }
 
@@ -135,9 +153,15 @@ impl Reader {
         };
         (self.seen, self.refusals) = (true, 0);
         let Some(Drained { status, chunks }) = answer.json::<Value>().ok().and_then(drained) else {
-            return self.recover(answer.misunderstood("a part of the stream could not be understood")).await;
+            return self
+                .recover(answer.misunderstood("a part of the stream could not be understood"))
+                .await;
         };
-        self.empty = if chunks.is_empty() { self.empty.saturating_add(1) } else { 0 };
+        self.empty = if chunks.is_empty() {
+            self.empty.saturating_add(1)
+        } else {
+            0
+        };
         self.chunks.extend(chunks);
         let ended = match status {
             Some(JobStatus::Completed) => return self.end = Some(None),
@@ -155,7 +179,12 @@ impl Reader {
         if ended {
             let status = self.runtime.get(&self.cx, &self.job).await;
             let plain = |status: JobStatus| {
-                let job = Job::new(self.job.id.clone(), self.runtime.provider.clone(), &self.job.endpoint, status);
+                let job = Job::new(
+                    self.job.id.clone(),
+                    self.runtime.provider.clone(),
+                    &self.job.endpoint,
+                    status,
+                );
                 bad_end(&job)
             };
             self.end = Some(Some(match status {
@@ -194,12 +223,19 @@ impl Reader {
     /// Chunks may be lost: the rest comes from the job's own output, or not at all.
     async fn recover(&mut self, lost: Error) {
         let lost_for_good = |lost: Error| {
-            Error::new(ErrorKind::Provider, "an answer was lost, and chunks of the stream with it")
-                .outcome_is(Outcome::NotApplied(Next::Stop))
-                .with_source(lost)
+            Error::new(
+                ErrorKind::Provider,
+                "an answer was lost, and chunks of the stream with it",
+            )
+            .outcome_is(Outcome::NotApplied(Next::Stop))
+            .with_source(lost)
         };
         self.end = Some(match self.runtime.wait(&self.cx, &self.job, None).await {
-            Ok(job) => match job.output.as_ref().and_then(|output| self.given.rest_of(output)) {
+            Ok(job) => match job
+                .output
+                .as_ref()
+                .and_then(|output| self.given.rest_of(output))
+            {
                 Some(rest) => {
                     self.chunks.extend(rest);
                     (job.status != JobStatus::Completed).then(|| bad_end(&job))
@@ -212,7 +248,10 @@ impl Reader {
 }
 
 fn drained_status(answer: &atlas_http::Answer) -> JobStatus {
-    let word = answer.json::<Value>().ok().and_then(|value| value.get("status")?.as_str().map(status));
+    let word = answer
+        .json::<Value>()
+        .ok()
+        .and_then(|value| value.get("status")?.as_str().map(status));
     word.unwrap_or(JobStatus::Failed)
 }
 
@@ -226,20 +265,48 @@ mod tests {
         let both = json!({"status": "IN_PROGRESS", "stream": [{"output": {"index": 4}}, {"output": "next", "metrics": {}}]});
         assert_eq!(
             drained(both),
-            Some(Drained { status: Some(JobStatus::InProgress), chunks: vec![json!({"index": 4}), json!("next")] })
+            Some(Drained {
+                status: Some(JobStatus::InProgress),
+                chunks: vec![json!({"index": 4}), json!("next")]
+            })
         );
-        assert_eq!(drained(json!([{"output": 1}, 2])), Some(Drained { status: None, chunks: vec![json!(1), json!(2)] }));
-        assert_eq!(drained(json!({"status": "COMPLETED"})), Some(Drained { status: Some(JobStatus::Completed), chunks: vec![] }));
-        assert_eq!((drained(json!({"status": 404})), drained(json!("x"))), (None, None));
+        assert_eq!(
+            drained(json!([{"output": 1}, 2])),
+            Some(Drained {
+                status: None,
+                chunks: vec![json!(1), json!(2)]
+            })
+        );
+        assert_eq!(
+            drained(json!({"status": "COMPLETED"})),
+            Some(Drained {
+                status: Some(JobStatus::Completed),
+                chunks: vec![]
+            })
+        );
+        assert_eq!(
+            (drained(json!({"status": 404})), drained(json!("x"))),
+            (None, None)
+        );
     }
 
     #[test]
     fn only_an_output_that_begins_with_what_was_given_completes_it() {
         let mut given = Given::default();
-        [json!("a"), json!({"b": 1})].iter().for_each(|chunk| given.add(chunk));
-        assert_eq!(given.rest_of(&json!(["a", {"b": 1}, "c"])), Some(vec![json!("c")]));
+        [json!("a"), json!({"b": 1})]
+            .iter()
+            .for_each(|chunk| given.add(chunk));
+        assert_eq!(
+            given.rest_of(&json!(["a", {"b": 1}, "c"])),
+            Some(vec![json!("c")])
+        );
         assert_eq!(given.rest_of(&json!(["a", {"b": 1}])), Some(vec![]));
-        for other in [json!(["a"]), json!(["a", {"b": 2}, "c"]), json!("a"), json!([])] {
+        for other in [
+            json!(["a"]),
+            json!(["a", {"b": 2}, "c"]),
+            json!("a"),
+            json!([]),
+        ] {
             assert_eq!(given.rest_of(&other), None, "{other}");
         }
     }

@@ -1,11 +1,12 @@
-//! Serverless jobs on the runtime API: submit, read, cancel, retry, purge, health, and waiting for an end.
+//! Serverless jobs on the runtime API: submit, read, cancel, retry, purge, health, and waiting for
+//! an end.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use atlas_core::{
-    Backoff, CallContext, Entropy, Error, ErrorKind, Job, JobId, JobMode, JobRef, JobRequest, JobStatus, Next, Outcome,
-    ProviderId, REDACTED, Result, RetryClass, Secret,
+    Backoff, CallContext, Entropy, Error, ErrorKind, Job, JobId, JobMode, JobRef, JobRequest,
+    JobStatus, Next, Outcome, ProviderId, REDACTED, Result, RetryClass, Secret,
 };
 use atlas_http::{Answer, Call, Client, is_loopback, merge_json};
 use http::StatusCode;
@@ -42,8 +43,8 @@ pub(crate) struct Runtime {
     pub(crate) entropy: Arc<dyn Entropy>,
 }
 
-/// Where a job's worker is to put large results: set it as an extension of a submit's [`CallContext`]. A job's description cannot
-/// hold it, because that is printed.
+/// Where a job's worker is to put large results: set it as an extension of a submit's
+/// [`CallContext`]. A job's description cannot hold it, because that is printed.
 #[derive(Clone, Debug)]
 pub struct S3Config {
     /// The access key's id.
@@ -80,7 +81,8 @@ pub struct JobCounts {
     pub retried: u64,
 }
 
-/// How many workers of an endpoint do what. All throttled and none running means that the queue stands still.
+/// How many workers of an endpoint do what. All throttled and none running means that the queue
+/// stands still.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -107,43 +109,77 @@ impl Runtime {
         }
         let bytes = serde_json::to_vec(&body).map_or(0, |bytes| bytes.len());
         if bytes > if sync { MAX_RUNSYNC } else { MAX_RUN } {
-            let most = if sync { "20 MB for a sync job" } else { "10 MB for a job" };
-            return Err(Error::validation("input", format!("is larger than the {most} that runpod takes")));
+            let most = if sync {
+                "20 MB for a sync job"
+            } else {
+                "10 MB for a job"
+            };
+            return Err(Error::validation(
+                "input",
+                format!("is larger than the {most} that runpod takes"),
+            ));
         }
-        let segments = [request.endpoint.as_str(), if sync { "runsync" } else { "run" }];
-        let call = Call::post("run_job", RetryClass::Create, segments).json(&body).scrub(secrets);
+        let segments = [
+            request.endpoint.as_str(),
+            if sync { "runsync" } else { "run" },
+        ];
+        let call = Call::post("run_job", RetryClass::Create, segments)
+            .json(&body)
+            .scrub(secrets);
         if !sync {
             return self.job(&request.endpoint, &self.client.call(cx, call).await?);
         }
         let limit = request.timeout.unwrap_or(DEFAULT_WAIT);
         let wait = limit.clamp(WAITS.0, WAITS.1);
         let deadline = Instant::now() + limit;
-        let call = call.query("wait", wait.as_millis().to_string()).timeout(wait + SLACK);
+        let call = call
+            .query("wait", wait.as_millis().to_string())
+            .timeout(wait + SLACK);
         let job = self.job(&request.endpoint, &self.client.call(cx, call).await?)?;
-        // 200 with IN_PROGRESS: the cloud's wait is over and the job goes on. So do we, until the caller's own limit.
+        // 200 with IN_PROGRESS: the cloud's wait is over and the job goes on. So do we, until the
+        // caller's own limit.
         if job.status.is_terminal() || Instant::now() >= deadline {
             return Ok(job);
         }
-        let address = JobRef { endpoint: job.endpoint.clone(), id: job.id.clone() };
+        let address = JobRef {
+            endpoint: job.endpoint.clone(),
+            id: job.id.clone(),
+        };
         match tokio::time::timeout_at(deadline, self.wait(cx, &address, None)).await {
             Ok(Ok(ended)) => Ok(ended),
-            // Time is up, or it cannot be followed: what runs and bills has an id, which an error would lose.
+            // Time is up, or it cannot be followed: what runs and bills has an id, which an error
+            // would lose.
             Ok(Err(_)) | Err(_) => Ok(job),
         }
     }
 
     /// See [`atlas_core::Provider::get_job`].
     pub(crate) async fn get(&self, cx: &CallContext, job: &JobRef) -> Result<Job> {
-        let call = Call::get("get_job", RetryClass::Safe, [job.endpoint.as_str(), "status", job.id.as_str()]);
+        let call = Call::get(
+            "get_job",
+            RetryClass::Safe,
+            [job.endpoint.as_str(), "status", job.id.as_str()],
+        );
         self.job(&job.endpoint, &self.client.call(cx, call).await?)
     }
 
-    /// See [`atlas_core::Provider::cancel_job`]. What RunPod says to the cancelling of an ended job is not documented: then its
-    /// state is the answer.
+    /// See [`atlas_core::Provider::cancel_job`]. What RunPod says to the cancelling of an ended job
+    /// is not documented: then its state is the answer.
     pub(crate) async fn cancel(&self, cx: &CallContext, job: &JobRef) -> Result<Job> {
-        let call = Call::post("cancel_job", RetryClass::Idempotent, [job.endpoint.as_str(), "cancel", job.id.as_str()]);
-        let odd = [StatusCode::BAD_REQUEST, StatusCode::NOT_FOUND, StatusCode::CONFLICT];
-        let answer = self.client.call(cx, odd.into_iter().fold(call, Call::accept_status)).await?;
+        let call = Call::post(
+            "cancel_job",
+            RetryClass::Idempotent,
+            [job.endpoint.as_str(), "cancel", job.id.as_str()],
+        );
+        let odd = [
+            StatusCode::BAD_REQUEST,
+            StatusCode::NOT_FOUND,
+            StatusCode::CONFLICT,
+        ];
+        let answer = self
+            .client
+            .call(cx, odd.into_iter().fold(call, Call::accept_status))
+            .await?;
         if answer.status().is_success() {
             return self.job(&job.endpoint, &answer);
         }
@@ -156,7 +192,11 @@ impl Runtime {
 
     /// Runs a failed or timed-out job again, under its old id. Its old result is lost.
     pub(crate) async fn retry(&self, cx: &CallContext, job: &JobRef) -> Result<Job> {
-        let call = Call::post("retry_job", RetryClass::Create, [job.endpoint.as_str(), "retry", job.id.as_str()]);
+        let call = Call::post(
+            "retry_job",
+            RetryClass::Create,
+            [job.endpoint.as_str(), "retry", job.id.as_str()],
+        );
         self.job(&job.endpoint, &self.client.call(cx, call).await?)
     }
 
@@ -166,25 +206,41 @@ impl Runtime {
             #[serde(default)]
             removed: u64,
         }
-        let call = Call::post("purge_queue", RetryClass::Idempotent, [endpoint, "purge-queue"]);
+        let call = Call::post(
+            "purge_queue",
+            RetryClass::Idempotent,
+            [endpoint, "purge-queue"],
+        );
         Ok(self.client.json::<Purged>(cx, call).await?.removed)
     }
 
     pub(crate) async fn health(&self, cx: &CallContext, endpoint: &str) -> Result<EndpointHealth> {
-        self.client.json(cx, Call::get("health", RetryClass::Safe, [endpoint, "health"])).await
+        self.client
+            .json(
+                cx,
+                Call::get("health", RetryClass::Safe, [endpoint, "health"]),
+            )
+            .await
     }
 
     /// Polls until the job ends; at once when woken.
-    pub(crate) async fn wait(&self, cx: &CallContext, job: &JobRef, wake: Option<&Notify>) -> Result<Job> {
+    pub(crate) async fn wait(
+        &self,
+        cx: &CallContext,
+        job: &JobRef,
+        wake: Option<&Notify>,
+    ) -> Result<Job> {
         let begun = Instant::now();
         let (mut seen, mut polls, mut failures) = (false, 0, 0);
         loop {
             match self.get(cx, job).await {
                 Ok(job) if job.status.is_terminal() => return Ok(job),
                 Ok(_) => (seen, failures) = (true, 0),
-                Err(error) if error.kind() == ErrorKind::NotFound && !seen && begun.elapsed() < FRESH => {}
+                Err(error)
+                    if error.kind() == ErrorKind::NotFound && !seen && begun.elapsed() < FRESH => {}
                 Err(error) if error.is_retryable(RetryClass::Safe) && failures < MAX_FAILURES => {
-                    // The retries of the call are spent; the job goes on all the same, and so do we.
+                    // The retries of the call are spent; the job goes on all the same, and so do
+                    // we.
                     failures += 1;
                     if let Some(wait) = error.retry_after() {
                         tokio::time::sleep(wait).await;
@@ -206,7 +262,8 @@ impl Runtime {
     }
 
     pub(crate) fn job(&self, endpoint: &str, answer: &Answer) -> Result<Job> {
-        job(&self.provider, endpoint, answer.json()?).map_err(|error| answer.misunderstood(error.message()))
+        job(&self.provider, endpoint, answer.json()?)
+            .map_err(|error| answer.misunderstood(error.message()))
     }
 }
 
@@ -219,13 +276,27 @@ fn body(request: &JobRequest) -> Result<Value> {
         return Err(Error::validation("endpoint", "must not be empty"));
     }
     let mut policy = Map::new();
-    let limits = [("execution_timeout_ms", "executionTimeout", request.execution_timeout, 5), ("ttl_ms", "ttl", request.ttl, 10)];
+    let limits = [
+        (
+            "execution_timeout_ms",
+            "executionTimeout",
+            request.execution_timeout,
+            5,
+        ),
+        ("ttl_ms", "ttl", request.ttl, 10),
+    ];
     for (field, name, span, least) in limits {
         let Some(span) = span else { continue };
         if span < Duration::from_secs(least) || span > LONGEST_POLICY {
-            return Err(Error::validation(field, format!("must be {least} seconds to 7 days")));
+            return Err(Error::validation(
+                field,
+                format!("must be {least} seconds to 7 days"),
+            ));
         }
-        policy.insert(name.to_owned(), Value::from(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)));
+        policy.insert(
+            name.to_owned(),
+            Value::from(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+        );
     }
     if request.low_priority {
         policy.insert("lowPriority".to_owned(), Value::Bool(true));
@@ -246,17 +317,26 @@ fn body(request: &JobRequest) -> Result<Value> {
     Ok(body)
 }
 
-/// The cloud sends input, output and the URL's secret there: readable to nobody on the way. What it can reach, it knows better; a
-/// callback that never comes costs a poll.
+/// The cloud sends input, output and the URL's secret there: readable to nobody on the way. What it
+/// can reach, it knows better; a callback that never comes costs a poll.
 fn check_webhook(webhook: &Secret) -> Result<()> {
     let uri: Option<http::Uri> = webhook.expose().parse().ok();
     let good = uri.is_some_and(|uri| match (uri.scheme_str(), uri.authority()) {
-        (_, Some(authority)) if authority.host().is_empty() || authority.as_str().contains('@') => false,
+        (_, Some(authority)) if authority.host().is_empty() || authority.as_str().contains('@') => {
+            false
+        }
         (Some("https"), Some(_)) => true,
         (Some("http"), Some(authority)) => is_loopback(authority.host()),
         _ => false,
     });
-    if good { Ok(()) } else { Err(Error::validation("webhook", "must be an https URL without a user, or http to loopback")) }
+    if good {
+        Ok(())
+    } else {
+        Err(Error::validation(
+            "webhook",
+            "must be an https URL without a user, or http to loopback",
+        ))
+    }
 }
 
 #[derive(Deserialize)]
@@ -274,16 +354,21 @@ struct WireJob {
     error: Option<Value>,
 }
 
-/// A job, as atlas describes it. Takes the whole value, and keeps it without what may hold a secret.
+/// A job, as atlas describes it. Takes the whole value, and keeps it without what may hold a
+/// secret.
 pub(crate) fn job(provider: &ProviderId, endpoint: &str, mut value: Value) -> Result<Job> {
     let wire: WireJob = read(&value)?;
-    let id = JobId::new(&wire.id).map_err(|_| Error::new(ErrorKind::Provider, "the answer has no usable job id"))?;
+    let id = JobId::new(&wire.id)
+        .map_err(|_| Error::new(ErrorKind::Provider, "the answer has no usable job id"))?;
     let mut job = Job::new(id, provider.clone(), endpoint, status(&wire.status));
     let millis = |ms: f64| Duration::try_from_secs_f64(ms / 1000.0).ok();
     job.delay = wire.delay_time.and_then(millis);
     job.execution = wire.execution_time.and_then(millis);
     job.output = wire.output.filter(|output| !output.is_null());
-    job.error = wire.error.filter(|error| !error.is_null()).map(|error| reason(&error));
+    job.error = wire
+        .error
+        .filter(|error| !error.is_null())
+        .map(|error| reason(&error));
     for name in ["webhook", "s3Config"] {
         if let Some(secret) = value.get_mut(name) {
             *secret = Value::from(REDACTED);
@@ -307,16 +392,29 @@ pub(crate) fn status(word: &str) -> JobStatus {
 
 /// Why a job failed: a Python worker's error is a JSON document inside a string.
 fn reason(error: &Value) -> String {
-    let Some(text) = error.as_str() else { return error.to_string() };
+    let Some(text) = error.as_str() else {
+        return error.to_string();
+    };
     let inner: Option<Map<String, Value>> = serde_json::from_str(text).ok();
-    inner.and_then(|inner| inner.get("error_message")?.as_str().map(str::to_owned)).unwrap_or_else(|| text.to_owned())
+    inner
+        .and_then(|inner| inner.get("error_message")?.as_str().map(str::to_owned))
+        .unwrap_or_else(|| text.to_owned())
 }
 
 /// The error with which a stream or a wait reports a bad end.
 pub(crate) fn bad_end(job: &Job) -> Error {
-    let kind = if job.status == JobStatus::TimedOut { ErrorKind::Timeout } else { ErrorKind::Provider };
-    let why = job.error.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
-    Error::new(kind, format!("the job ended as {}{why}", job.status)).outcome_is(Outcome::NotApplied(Next::Stop))
+    let kind = if job.status == JobStatus::TimedOut {
+        ErrorKind::Timeout
+    } else {
+        ErrorKind::Provider
+    };
+    let why = job
+        .error
+        .as_deref()
+        .map(|why| format!(": {why}"))
+        .unwrap_or_default();
+    Error::new(kind, format!("the job ended as {}{why}", job.status))
+        .outcome_is(Outcome::NotApplied(Next::Stop))
 }
 
 #[cfg(test)]
@@ -338,7 +436,10 @@ mod tests {
             json!({"input": {"prompt": "a red fox"}, "policy": {"executionTimeout": 900_000, "ttl": 3_600_000},
                 "webhook": "https://hooks.example/rp?t=9f2c"})
         );
-        assert_eq!(body(&JobRequest::new("ep", json!({}))).unwrap(), json!({"input": {}}));
+        assert_eq!(
+            body(&JobRequest::new("ep", json!({}))).unwrap(),
+            json!({"input": {}})
+        );
     }
 
     #[test]
@@ -348,50 +449,103 @@ mod tests {
             ("input", JobRequest::new("ep", json!([1]))),
             ("input", JobRequest::new("ep", Value::Null)),
             ("endpoint", JobRequest::new("", json!({}))),
-            ("execution_timeout_ms", plain().execution_timeout(Duration::from_secs(4))),
+            (
+                "execution_timeout_ms",
+                plain().execution_timeout(Duration::from_secs(4)),
+            ),
             ("ttl_ms", plain().ttl(Duration::from_secs(9))),
             ("ttl_ms", plain().ttl(Duration::from_secs(8 * 24 * 3600))),
         ] {
             assert_eq!(body(&request).unwrap_err().field(), Some(field));
         }
-        for webhook in
-            ["", "/hook", "b.example/hook", "http://b.example/zz-canary", "ftp://b.example/", "https://u:zz-canary@b.example/"]
-        {
+        for webhook in [
+            "",
+            "/hook",
+            "b.example/hook",
+            "http://b.example/zz-canary",
+            "ftp://b.example/",
+            "https://u:zz-canary@b.example/",
+        ] {
             let error = body(&plain().webhook(Secret::new(webhook))).unwrap_err();
-            assert!(error.field() == Some("webhook") && !format!("{error:?}").contains("canary"), "{webhook}");
+            assert!(
+                error.field() == Some("webhook") && !format!("{error:?}").contains("canary"),
+                "{webhook}"
+            );
         }
-        for webhook in ["HTTPS://b.example:8443/hook?x=1&t=s", "http://127.0.0.1:8080/hook", "http://[::1]/"] {
-            assert!(body(&plain().webhook(Secret::new(webhook))).is_ok(), "{webhook}");
+        for webhook in [
+            "HTTPS://b.example:8443/hook?x=1&t=s",
+            "http://127.0.0.1:8080/hook",
+            "http://[::1]/",
+        ] {
+            assert!(
+                body(&plain().webhook(Secret::new(webhook))).is_ok(),
+                "{webhook}"
+            );
         }
     }
 
     #[test]
     fn a_job_is_read_whole_and_a_workers_error_is_unwrapped() {
-        let done = read_job(json!({"id": "3f0c-u1", "status": "COMPLETED", "delayTime": 2140, "executionTime": 5310,
-            "workerId": "w", "output": {"images": []}, "webhook": "https://zz-canary"}))
+        let done = read_job(
+            json!({"id": "3f0c-u1", "status": "COMPLETED", "delayTime": 2140, "executionTime": 5310,
+            "workerId": "w", "output": {"images": []}, "webhook": "https://zz-canary"}),
+        )
         .unwrap();
         assert_eq!(
             (done.status, done.delay, done.execution),
-            (JobStatus::Completed, Some(Duration::from_millis(2140)), Some(Duration::from_millis(5310)))
+            (
+                JobStatus::Completed,
+                Some(Duration::from_millis(2140)),
+                Some(Duration::from_millis(5310))
+            )
         );
-        assert_eq!((done.output, &done.raw["webhook"]), (Some(json!({"images": []})), &json!(REDACTED)));
+        assert_eq!(
+            (done.output, &done.raw["webhook"]),
+            (Some(json!({"images": []})), &json!(REDACTED))
+        );
         let inner = json!({"error_type": "<class 'ValueError'>", "error_message": "bad steps", "worker_id": "w"}).to_string();
         let failed = read_job(json!({"id": "a", "status": "FAILED", "error": inner})).unwrap();
-        assert_eq!((failed.error.as_deref(), failed.status.is_terminal()), (Some("bad steps"), true));
-        let plain = read_job(json!({"id": "a", "status": "TIMED_OUT", "error": "job timed out after 1 retries"})).unwrap();
-        assert_eq!(plain.error.as_deref(), Some("job timed out after 1 retries"));
-        assert!(!read_job(json!({"id": "a", "status": "RUNNING"})).unwrap().status.is_terminal());
+        assert_eq!(
+            (failed.error.as_deref(), failed.status.is_terminal()),
+            (Some("bad steps"), true)
+        );
+        let plain = read_job(
+            json!({"id": "a", "status": "TIMED_OUT", "error": "job timed out after 1 retries"}),
+        )
+        .unwrap();
+        assert_eq!(
+            plain.error.as_deref(),
+            Some("job timed out after 1 retries")
+        );
+        assert!(
+            !read_job(json!({"id": "a", "status": "RUNNING"}))
+                .unwrap()
+                .status
+                .is_terminal()
+        );
     }
 
     #[test]
     fn a_numeric_status_is_no_job() {
-        assert!(read_job(json!({"status": 404, "title": "Not Found", "detail": "job not found"})).is_err());
+        assert!(
+            read_job(json!({"status": 404, "title": "Not Found", "detail": "job not found"}))
+                .is_err()
+        );
     }
 
     #[test]
     fn health_reads_what_is_there_and_counts_the_rest_as_none() {
-        let health: EndpointHealth =
-            serde_json::from_value(json!({"jobs": {"inQueue": 7}, "workers": {"idle": 1, "throttled": 2}})).unwrap();
-        assert_eq!((health.jobs.in_queue, health.jobs.completed, health.workers.throttled), (7, 0, 2));
+        let health: EndpointHealth = serde_json::from_value(
+            json!({"jobs": {"inQueue": 7}, "workers": {"idle": 1, "throttled": 2}}),
+        )
+        .unwrap();
+        assert_eq!(
+            (
+                health.jobs.in_queue,
+                health.jobs.completed,
+                health.workers.throttled
+            ),
+            (7, 0, 2)
+        );
     }
 }

@@ -14,8 +14,9 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Requests become RunPod JSON in `translate`; nothing outside this crate sees RunPod's field names.
-//! Deliberately absent: retries and rate limits (`atlas-http` owns them), polling (the orchestrator does), REST v1.
+//! Requests become RunPod JSON in `translate`; nothing outside this crate sees RunPod's field
+//! names. Deliberately absent: retries and rate limits (`atlas-http` owns them), polling (the
+//! orchestrator does), REST v1.
 
 mod candidates;
 mod catalogue;
@@ -39,9 +40,10 @@ mod wire;
 use std::sync::Arc;
 
 use atlas_core::{
-    AccountLimits, BoxStream, CallContext, Candidate, Capabilities, Capability, Clock, CloudType, Compute, ComputeId,
-    ComputeRequest, ComputeSpend, Entropy, Error, ErrorKind, GpuChoice, GpuType, Job, JobRef, JobRequest, LaunchKey, ListFilter,
-    Listing, LogLine, LogQuery, NetworkVolume, Next, Outcome, Presence, Provider, ProviderId, Result, Secret, SpendQuery, Usd,
+    AccountLimits, BoxStream, CallContext, Candidate, Capabilities, Capability, Clock, CloudType,
+    Compute, ComputeId, ComputeRequest, ComputeSpend, Entropy, Error, ErrorKind, GpuChoice,
+    GpuType, Job, JobRef, JobRequest, LaunchKey, ListFilter, Listing, LogLine, LogQuery,
+    NetworkVolume, Next, Outcome, Presence, Provider, ProviderId, Result, Secret, SpendQuery, Usd,
     VolumeId, VolumeRequest,
 };
 use futures_util::future::try_join;
@@ -58,14 +60,17 @@ pub use graphql::{Balance, DeadMan};
 use jobs::Runtime;
 pub use jobs::{EndpointHealth, JobCounts, S3Config, WorkerCounts};
 pub use resources::billing::{
-    AccountBilling, BillingQuery, Bucket, ClusterBilling, PodBilling, PublicEndpointBilling, ServerlessBilling, VolumeBilling,
+    AccountBilling, BillingQuery, Bucket, ClusterBilling, PodBilling, PublicEndpointBilling,
+    ServerlessBilling, VolumeBilling,
 };
-pub use resources::catalog::{CatalogCpu, CatalogCpuPrice, CatalogGpu, CatalogPrice, CpuRange, DataCentre, PlaceStock};
+pub use resources::catalog::{
+    CatalogCpu, CatalogCpuPrice, CatalogGpu, CatalogPrice, CpuRange, DataCentre, PlaceStock,
+};
 pub use resources::clusters::{Cluster, ClusterPods, ClusterShape};
 pub use resources::container::Container;
 pub use resources::endpoints::{
-    Endpoint, EndpointCpu, EndpointGpu, EndpointKind, EndpointRequest, EndpointUpdate, Release, Releases, Rollout, Scaling,
-    Worker, WorkerLimits, Workers,
+    Endpoint, EndpointCpu, EndpointGpu, EndpointKind, EndpointRequest, EndpointUpdate, Release,
+    Releases, Rollout, Scaling, Worker, WorkerLimits, Workers,
 };
 pub use resources::pods::PodUpdate;
 pub use resources::registries::{Delegation, Registry};
@@ -89,12 +94,15 @@ pub struct RunPod {
 }
 
 impl RunPod {
-    /// From `RUNPOD_API_KEY` and, where set, `ATLAS_RUNPOD_URL`, `ATLAS_RUNPOD_RUNTIME_URL` and `ATLAS_RUNPOD_PROXY_URL`.
+    /// From `RUNPOD_API_KEY` and, where set, `ATLAS_RUNPOD_URL`, `ATLAS_RUNPOD_RUNTIME_URL` and
+    /// `ATLAS_RUNPOD_PROXY_URL`.
     ///
     /// # Errors
     /// See [`RunPodBuilder::build`].
     pub fn from_env() -> Result<Self> {
-        Self::builder().environment(|name| std::env::var(name).ok()).build()
+        Self::builder()
+            .environment(|name| std::env::var(name).ok())
+            .build()
     }
 
     /// Begins one by hand.
@@ -107,23 +115,36 @@ impl RunPod {
         translate::compute(&self.id, &self.proxy, value)
     }
 
-    /// The shape of a create: the pinned candidate's, or what the request says where it leaves no choice, or the best the catalogue
-    /// shows. Reads only.
+    /// The shape of a create: the pinned candidate's, or what the request says where it leaves no
+    /// choice, or the best the catalogue shows. Reads only.
     async fn shape(&self, cx: &CallContext, request: &ComputeRequest) -> Result<Shape> {
         if let Some(pinned) = &request.candidate {
-            let native_type = pinned.native_type.clone().ok_or_else(|| Error::validation("candidate", "names no shape"))?;
+            let native_type = pinned
+                .native_type
+                .clone()
+                .ok_or_else(|| Error::validation("candidate", "names no shape"))?;
             let tier = pinned.cloud_type.unwrap_or(request.cloud_type);
             let data_centres = pinned.region.clone().into_iter().collect();
-            return Ok(Shape { native_type, cloud: candidates::cloud(tier), data_centres });
+            return Ok(Shape {
+                native_type,
+                cloud: candidates::cloud(tier),
+                data_centres,
+            });
         }
         let card = match request.gpu.as_ref() {
-            Some(GpuChoice::Named(gpu)) if gpu.variants().len() == 1 => catalogue::native(*gpu).map(str::to_owned),
+            Some(GpuChoice::Named(gpu)) if gpu.variants().len() == 1 => {
+                catalogue::native(*gpu).map(str::to_owned)
+            }
             Some(GpuChoice::Native(id)) => Some(id.clone()),
             _ => None,
         };
         let countries = request.region_hints.iter().any(|region| region.len() == 2);
         if let (Some(native_type), [tier], false) = (card, candidates::tiers(request), countries) {
-            return Ok(Shape { native_type, cloud: candidates::cloud(*tier), data_centres: request.region_hints.clone() });
+            return Ok(Shape {
+                native_type,
+                cloud: candidates::cloud(*tier),
+                data_centres: request.region_hints.clone(),
+            });
         }
         let best = self.best(cx, request).await?;
         Ok(Shape {
@@ -135,12 +156,18 @@ impl RunPod {
 
     /// The best candidate. Reads only: whatever becomes of them, nothing was ordered.
     async fn best(&self, cx: &CallContext, request: &ComputeRequest) -> Result<Candidate> {
-        let found = self.find_candidates(cx, "spawn_compute", request).await.map_err(|error| match error.outcome() {
-            Outcome::Unknown(_) => error.outcome_is(Outcome::NotApplied(Next::SameLater)),
-            _ => error,
-        })?;
+        let found = self
+            .find_candidates(cx, "spawn_compute", request)
+            .await
+            .map_err(|error| match error.outcome() {
+                Outcome::Unknown(_) => error.outcome_is(Outcome::NotApplied(Next::SameLater)),
+                _ => error,
+            })?;
         found.into_iter().next().ok_or_else(|| {
-            let sold_out = Error::new(ErrorKind::NoCapacity, "the catalogue shows none of what was asked for");
+            let sold_out = Error::new(
+                ErrorKind::NoCapacity,
+                "the catalogue shows none of what was asked for",
+            );
             sold_out.outcome_is(Outcome::NotApplied(Next::NextCandidate))
         })
     }
@@ -159,8 +186,14 @@ impl RunPod {
         if self.graph.spot {
             for tier in [CloudType::Secure, CloudType::Community] {
                 let bids = self.graph.bids(cx, "list_gpu_types", tier, 1, None).await?;
-                for line in lines.iter_mut().filter(|line| line.cloud_type == Some(tier)) {
-                    line.spot_price = bids.iter().find(|bid| bid.gpu == line.native_id).map(|bid| bid.price);
+                for line in lines
+                    .iter_mut()
+                    .filter(|line| line.cloud_type == Some(tier))
+                {
+                    line.spot_price = bids
+                        .iter()
+                        .find(|bid| bid.gpu == line.native_id)
+                        .map(|bid| bid.price);
                 }
             }
         }
@@ -179,26 +212,46 @@ impl RunPod {
         }
         let regions = self.regions(cx, operation, request).await?;
         if let Some(vcpus) = request.cpu {
-            return candidates::cpus(request, &regions, &self.control.cpus(cx, operation, vcpus).await?);
+            return candidates::cpus(
+                request,
+                &regions,
+                &self.control.cpus(cx, operation, vcpus).await?,
+            );
         }
         let tier = |tier: CloudType| self.control.gpus(cx, operation, tier, request.gpu_count);
         let catalogue = match candidates::tiers(request) {
             [only] => vec![tier(*only).await?],
             _ => {
-                let (secure, community) = try_join(tier(CloudType::Secure), tier(CloudType::Community)).await?;
+                let (secure, community) =
+                    try_join(tier(CloudType::Secure), tier(CloudType::Community)).await?;
                 vec![secure, community]
             }
         };
         candidates::gpus(request, &regions, &catalogue)
     }
 
-    /// Where to look: the request's regions; with a network volume, its data centre, which it pins every pod to.
-    async fn regions(&self, cx: &CallContext, operation: &'static str, request: &ComputeRequest) -> Result<Vec<String>> {
-        let Some(volume) = &request.network_volume_id else { return Ok(request.region_hints.clone()) };
-        let home = self.control.volume(cx, operation, volume.as_str()).await?.data_center;
+    /// Where to look: the request's regions; with a network volume, its data centre, which it pins
+    /// every pod to.
+    async fn regions(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        request: &ComputeRequest,
+    ) -> Result<Vec<String>> {
+        let Some(volume) = &request.network_volume_id else {
+            return Ok(request.region_hints.clone());
+        };
+        let home = self
+            .control
+            .volume(cx, operation, volume.as_str())
+            .await?
+            .data_center;
         let wanted = |region: &String| *region == home || catalogue::country(&home) == Some(region);
         if !request.region_hints.is_empty() && !request.region_hints.iter().any(wanted) {
-            return Err(Error::validation("region_hints", format!("the network volume is in {home}, and in none of these")));
+            return Err(Error::validation(
+                "region_hints",
+                format!("the network volume is in {home}, and in none of these"),
+            ));
         }
         Ok(vec![home])
     }
@@ -236,9 +289,17 @@ impl Provider for RunPod {
         ]
         .into();
         #[cfg(feature = "graphql")]
-        let all = if self.graph.spot { all.with(Capability::Spot) } else { all };
+        let all = if self.graph.spot {
+            all.with(Capability::Spot)
+        } else {
+            all
+        };
         #[cfg(feature = "graphql")]
-        let all = if self.graph.dead_man { all.with(Capability::DeadMan) } else { all };
+        let all = if self.graph.dead_man {
+            all.with(Capability::DeadMan)
+        } else {
+            all
+        };
         all
     }
 
@@ -250,39 +311,73 @@ impl Provider for RunPod {
         check::check(request)
     }
 
-    /// A keyed hash of the key: REST v2 does not say whose it is (docs/clouds/runpod.md, "The APIs"). Asks nothing.
+    /// A keyed hash of the key: REST v2 does not say whose it is (docs/clouds/runpod.md, "The
+    /// APIs"). Asks nothing.
     async fn identity(&self, cx: &CallContext) -> Result<String> {
         let key = cx.api_key().unwrap_or(&self.key);
         let hmac = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key.expose().as_bytes());
         let tag = ring::hmac::sign(&hmac, b"atlas account identity, runpod");
-        Ok(format!("runpod-key-{}", data_encoding::HEXLOWER.encode(&tag.as_ref()[..16])))
+        Ok(format!(
+            "runpod-key-{}",
+            data_encoding::HEXLOWER.encode(&tag.as_ref()[..16])
+        ))
     }
 
-    async fn candidates(&self, cx: &CallContext, request: &ComputeRequest) -> Result<Vec<Candidate>> {
+    async fn candidates(
+        &self,
+        cx: &CallContext,
+        request: &ComputeRequest,
+    ) -> Result<Vec<Candidate>> {
         self.find_candidates(cx, "candidates", request).await
     }
 
-    async fn spawn_compute(&self, cx: &CallContext, key: &LaunchKey, request: &ComputeRequest) -> Result<Compute> {
+    async fn spawn_compute(
+        &self,
+        cx: &CallContext,
+        key: &LaunchKey,
+        request: &ComputeRequest,
+    ) -> Result<Compute> {
         #[cfg(feature = "graphql")]
         if request.spot || request.ends_at.is_some() || cx.extension::<DeadMan>().is_some() {
-            return self.graph.rent(cx, &self.id, key, request, &self.pinned(cx, request).await?).await;
+            return self
+                .graph
+                .rent(cx, &self.id, key, request, &self.pinned(cx, request).await?)
+                .await;
         }
         let shape = self.shape(cx, request).await?;
         let body = translate::create(cx.name_prefix(), key, request, &shape)?;
-        let env = body.get("env").and_then(Value::as_object).into_iter().flatten();
-        let secrets = env.filter_map(|(_, value)| value.as_str().map(Secret::from)).collect();
+        let env = body
+            .get("env")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten();
+        let secrets = env
+            .filter_map(|(_, value)| value.as_str().map(Secret::from))
+            .collect();
         let answer = self.control.create_pod(cx, &body, secrets).await?;
         let made = translate::computed(&self.id, &self.proxy, &answer);
-        made.map_err(|cause| unread_create(answer.bytes(), &cause).with_status(answer.status().as_u16()))
+        made.map_err(|cause| {
+            unread_create(answer.bytes(), &cause).with_status(answer.status().as_u16())
+        })
     }
 
     async fn get_compute(&self, cx: &CallContext, id: &ComputeId) -> Result<Compute> {
-        translate::computed(&self.id, &self.proxy, &self.control.pod(cx, "get_compute", id.as_str(), false).await?)
+        translate::computed(
+            &self.id,
+            &self.proxy,
+            &self
+                .control
+                .pod(cx, "get_compute", id.as_str(), false)
+                .await?,
+        )
     }
 
     async fn list_compute(&self, cx: &CallContext, filter: &ListFilter) -> Result<Listing> {
         let read = |answer: &atlas_http::Answer| translate::page(&self.id, &self.proxy, answer);
-        let walk = self.control.walk_with(cx, "list_compute", &["v2", "pods"], &[], read).await?;
+        let walk = self
+            .control
+            .walk_with(cx, "list_compute", &["v2", "pods"], &[], read)
+            .await?;
         Ok(Listing::of_walk(walk.items, walk.missing).filtered(filter))
     }
 
@@ -299,7 +394,9 @@ impl Provider for RunPod {
             return Presence::NoAnswer(refusal.into_error());
         }
         match answer.json::<Value>().and_then(|value| self.compute(value)) {
-            Ok(pod) if pod.id != *id => Presence::NoAnswer(answer.misunderstood("the answer is about another pod")),
+            Ok(pod) if pod.id != *id => {
+                Presence::NoAnswer(answer.misunderstood("the answer is about another pod"))
+            }
             // Terminated is final and frees everything: no pod comes back from it.
             Ok(pod) if pod.status == atlas_core::ComputeStatus::Terminated => Presence::Absent,
             Ok(_) => Presence::Present,
@@ -308,17 +405,23 @@ impl Provider for RunPod {
     }
 
     async fn terminate(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
-        let Some(refusal) = self.control.delete_pod(cx, id.as_str()).await? else { return Ok(()) };
+        let Some(refusal) = self.control.delete_pod(cx, id.as_str()).await? else {
+            return Ok(());
+        };
         if !refusal.says_locked() {
             return Err(refusal.into_error());
         }
         self.control.unlock_pod(cx, id.as_str()).await?;
-        self.control.delete_pod(cx, id.as_str()).await?.map_or(Ok(()), |refusal| Err(refusal.into_error()))
+        self.control
+            .delete_pod(cx, id.as_str())
+            .await?
+            .map_or(Ok(()), |refusal| Err(refusal.into_error()))
     }
 
     async fn list_gpu_types(&self, cx: &CallContext) -> Result<Vec<GpuType>> {
         let tier = |tier| self.control.gpus(cx, "list_gpu_types", tier, 1);
-        let (secure, community) = try_join(tier(CloudType::Secure), tier(CloudType::Community)).await?;
+        let (secure, community) =
+            try_join(tier(CloudType::Secure), tier(CloudType::Community)).await?;
         let lines = candidates::price_list(&self.id, &[secure, community], self.clock.now());
         #[cfg(feature = "graphql")]
         let lines = self.with_bids(cx, lines).await?;
@@ -327,16 +430,26 @@ impl Provider for RunPod {
 
     async fn stop(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
         use atlas_core::ComputeStatus::{Failed, Stopped};
-        self.act(cx, "stop", id, |status| matches!(status, Stopped | Failed)).await
+        self.act(cx, "stop", id, |status| matches!(status, Stopped | Failed))
+            .await
     }
 
     async fn start(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
         use atlas_core::ComputeStatus::{Provisioning, Running};
-        self.act(cx, "start", id, |status| matches!(status, Provisioning | Running)).await
+        self.act(cx, "start", id, |status| {
+            matches!(status, Provisioning | Running)
+        })
+        .await
     }
 
-    async fn logs(&self, cx: &CallContext, id: &ComputeId, query: &LogQuery) -> Result<BoxStream<Result<LogLine>>> {
-        self.open_log(cx, logs::Owner::Pod(id.to_string()), query).await
+    async fn logs(
+        &self,
+        cx: &CallContext,
+        id: &ComputeId,
+        query: &LogQuery,
+    ) -> Result<BoxStream<Result<LogLine>>> {
+        self.open_log(cx, logs::Owner::Pod(id.to_string()), query)
+            .await
     }
 
     async fn run_job(&self, cx: &CallContext, request: &JobRequest) -> Result<Job> {
@@ -352,14 +465,22 @@ impl Provider for RunPod {
     }
 
     async fn stream_job(&self, cx: &CallContext, job: &JobRef) -> Result<BoxStream<Result<Value>>> {
-        Ok(job_stream::open(self.runtime.clone(), cx.clone(), job.clone()))
+        Ok(job_stream::open(
+            self.runtime.clone(),
+            cx.clone(),
+            job.clone(),
+        ))
     }
 
     async fn list_network_volumes(&self, cx: &CallContext) -> Result<Vec<NetworkVolume>> {
         self.volumes(cx).await
     }
 
-    async fn create_network_volume(&self, cx: &CallContext, request: &VolumeRequest) -> Result<NetworkVolume> {
+    async fn create_network_volume(
+        &self,
+        cx: &CallContext,
+        request: &VolumeRequest,
+    ) -> Result<NetworkVolume> {
         self.create_volume(cx, request).await
     }
 
@@ -367,12 +488,33 @@ impl Provider for RunPod {
         self.delete_volume(cx, id).await
     }
 
-    async fn compute_spend(&self, cx: &CallContext, query: &SpendQuery) -> Result<Vec<ComputeSpend>> {
-        let mut parameters =
-            vec![("startTime", query.start.to_string()), ("endTime", query.end.to_string()), ("bucketSize", "hour".to_owned())];
+    async fn compute_spend(
+        &self,
+        cx: &CallContext,
+        query: &SpendQuery,
+    ) -> Result<Vec<ComputeSpend>> {
+        let mut parameters = vec![
+            ("startTime", query.start.to_string()),
+            ("endTime", query.end.to_string()),
+            ("bucketSize", "hour".to_owned()),
+        ];
         parameters.extend(query.id.as_ref().map(|id| ("podId", id.to_string())));
-        let walk = self.control.walk(cx, "compute_spend", &["v2", "billing", "pods"], &parameters, "records").await?;
-        let odd = || Error::new(ErrorKind::Provider, "a billing record in the answer has no usable pod, span or amount");
+        let walk = self
+            .control
+            .walk(
+                cx,
+                "compute_spend",
+                &["v2", "billing", "pods"],
+                &parameters,
+                "records",
+            )
+            .await?;
+        let odd = || {
+            Error::new(
+                ErrorKind::Provider,
+                "a billing record in the answer has no usable pod, span or amount",
+            )
+        };
         let row = |value: &Value| {
             let row: wire::PodSpend = read(value)?;
             Ok(ComputeSpend {
@@ -387,7 +529,8 @@ impl Provider for RunPod {
 }
 
 impl RunPod {
-    /// Asks for a transition. A refusal because of the state is a success where the state is the one asked for.
+    /// Asks for a transition. A refusal because of the state is a success where the state is the
+    /// one asked for.
     async fn act(
         &self,
         cx: &CallContext,
@@ -398,39 +541,71 @@ impl RunPod {
         if self.control.act(cx, action, id.as_str(), action).await? {
             return Ok(());
         }
-        let pod = self.compute(self.control.pod(cx, action, id.as_str(), false).await?.json()?)?;
+        let pod = self.compute(
+            self.control
+                .pod(cx, action, id.as_str(), false)
+                .await?
+                .json()?,
+        )?;
         if reached(&pod.status) {
             return Ok(());
         }
         let message = format!("a pod that is {} does not {action}", pod.status);
-        Err(Error::new(ErrorKind::Conflict, message).outcome_is(Outcome::NotApplied(Next::Stop)).with_status(409))
+        Err(Error::new(ErrorKind::Conflict, message)
+            .outcome_is(Outcome::NotApplied(Next::Stop))
+            .with_status(409))
     }
 
-    async fn open_log(&self, cx: &CallContext, owner: logs::Owner, query: &LogQuery) -> Result<BoxStream<Result<LogLine>>> {
+    async fn open_log(
+        &self,
+        cx: &CallContext,
+        owner: logs::Owner,
+        query: &LogQuery,
+    ) -> Result<BoxStream<Result<LogLine>>> {
         let (client, entropy) = (self.control.0.clone(), self.entropy.clone());
-        logs::open(logs::Source { client, cx: cx.clone(), entropy, owner, query: query.clone() }).await
+        logs::open(logs::Source {
+            client,
+            cx: cx.clone(),
+            entropy,
+            owner,
+            query: query.clone(),
+        })
+        .await
     }
 
     /// Waits for a job's end, polling, and gives it with its result before the cloud forgets that.
     ///
     /// # Errors
-    /// `not_found` when the cloud does not know the job (any more); as any read. A job that ended badly is no error here.
+    /// `not_found` when the cloud does not know the job (any more); as any read. A job that ended
+    /// badly is no error here.
     ///
     /// # Cancel safety
     /// Cancel safe: the job goes on.
     pub async fn wait_job(&self, cx: &CallContext, job: &JobRef) -> Result<Job> {
-        self.runtime.wait(cx, job, None).await.map_err(|error| error.during(&self.id, "wait_job"))
+        self.runtime
+            .wait(cx, job, None)
+            .await
+            .map_err(|error| error.during(&self.id, "wait_job"))
     }
 
-    /// As [`RunPod::wait_job`], and looks as soon as the job's callback comes. Polling goes on: a callback may be lost.
+    /// As [`RunPod::wait_job`], and looks as soon as the job's callback comes. Polling goes on: a
+    /// callback may be lost.
     ///
     /// # Errors
     /// As [`RunPod::wait_job`].
     ///
     /// # Cancel safety
     /// Cancel safe: the job goes on.
-    pub async fn wait_job_called_back(&self, cx: &CallContext, job: &JobRef, callback: &Callback) -> Result<Job> {
-        self.runtime.wait(cx, job, Some(&callback.wake)).await.map_err(|error| error.during(&self.id, "wait_job"))
+    pub async fn wait_job_called_back(
+        &self,
+        cx: &CallContext,
+        job: &JobRef,
+        callback: &Callback,
+    ) -> Result<Job> {
+        self.runtime
+            .wait(cx, job, Some(&callback.wake))
+            .await
+            .map_err(|error| error.during(&self.id, "wait_job"))
     }
 
     /// Runs a failed or timed-out job again under its id; its old result is gone. Class `Create`.
@@ -441,7 +616,10 @@ impl RunPod {
     /// # Cancel safety
     /// Not cancel safe: a dropped call may have started the job.
     pub async fn retry_job(&self, cx: &CallContext, job: &JobRef) -> Result<Job> {
-        self.runtime.retry(cx, job).await.map_err(|error| error.during(&self.id, "retry_job"))
+        self.runtime
+            .retry(cx, job)
+            .await
+            .map_err(|error| error.during(&self.id, "retry_job"))
     }
 
     /// Removes the jobs of an endpoint that no worker has begun; answers how many.
@@ -452,7 +630,10 @@ impl RunPod {
     /// # Cancel safety
     /// A dropped call may have purged.
     pub async fn purge_queue(&self, cx: &CallContext, endpoint: &str) -> Result<u64> {
-        self.runtime.purge(cx, endpoint).await.map_err(|error| error.during(&self.id, "purge_queue"))
+        self.runtime
+            .purge(cx, endpoint)
+            .await
+            .map_err(|error| error.during(&self.id, "purge_queue"))
     }
 
     /// What an endpoint's queue and workers are doing.
@@ -462,7 +643,14 @@ impl RunPod {
     ///
     /// # Cancel safety
     /// Cancel safe.
-    pub async fn endpoint_health(&self, cx: &CallContext, endpoint: &str) -> Result<EndpointHealth> {
-        self.runtime.health(cx, endpoint).await.map_err(|error| error.during(&self.id, "endpoint_health"))
+    pub async fn endpoint_health(
+        &self,
+        cx: &CallContext,
+        endpoint: &str,
+    ) -> Result<EndpointHealth> {
+        self.runtime
+            .health(cx, endpoint)
+            .await
+            .map_err(|error| error.during(&self.id, "endpoint_health"))
     }
 }

@@ -4,16 +4,21 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atlas_core::{Backoff, BoxStream, CallContext, Entropy, ErrorKind, LogLine, LogQuery, LogSource, Result, RetryClass};
+use atlas_core::{
+    Backoff, BoxStream, CallContext, Entropy, ErrorKind, LogLine, LogQuery, LogSource, Result,
+    RetryClass,
+};
 use atlas_http::{Call, Client, StreamingAnswer};
 use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 
 use crate::sse::{Decoder, Event};
 
-/// The stream stays open: a reader who does not follow takes this much silence for the end of what there is.
+/// The stream stays open: a reader who does not follow takes this much silence for the end of what
+/// there is.
 const SILENCE_ENDS: Duration = Duration::from_secs(3);
-/// A quiet container is no broken connection, and a broken one looks the same: then we connect again.
+/// A quiet container is no broken connection, and a broken one looks the same: then we connect
+/// again.
 const SILENCE_RECONNECTS: Duration = Duration::from_secs(60);
 /// How many lines the cloud gives where nobody says.
 const DEFAULT_TAIL: u32 = 100;
@@ -44,7 +49,9 @@ impl Owner {
     fn path(&self) -> Vec<&str> {
         match self {
             Self::Pod(id) => vec!["v2", "pods", id, "logs"],
-            Self::Worker { endpoint, worker } => vec!["v2", "serverless", endpoint, "workers", worker, "logs"],
+            Self::Worker { endpoint, worker } => {
+                vec!["v2", "serverless", endpoint, "workers", worker, "logs"]
+            }
         }
     }
 }
@@ -55,7 +62,8 @@ impl Owner {
 /// As any read, when it cannot be opened.
 pub(crate) async fn open(source: Source) -> Result<BoxStream<Result<LogLine>>> {
     let answer = source.connect(None).await?;
-    let left = (!source.query.follow && source.query.since.is_none()).then(|| source.query.tail.unwrap_or(DEFAULT_TAIL));
+    let left = (!source.query.follow && source.query.since.is_none())
+        .then(|| source.query.tail.unwrap_or(DEFAULT_TAIL));
     let reader = Reader {
         source,
         answer: Some(answer),
@@ -71,11 +79,24 @@ pub(crate) async fn open(source: Source) -> Result<BoxStream<Result<LogLine>>> {
 
 impl Source {
     async fn connect(&self, last_id: Option<&str>) -> Result<StreamingAnswer> {
-        let silence = if self.query.follow { SILENCE_RECONNECTS } else { SILENCE_ENDS };
-        let source = self.query.source.map(|source| if source == LogSource::System { "system" } else { "container" });
+        let silence = if self.query.follow {
+            SILENCE_RECONNECTS
+        } else {
+            SILENCE_ENDS
+        };
+        let source = self.query.source.map(|source| {
+            if source == LogSource::System {
+                "system"
+            } else {
+                "container"
+            }
+        });
         let mut call = Call::get("logs", RetryClass::Safe, self.owner.path())
             .query_opt("source", source)
-            .query_opt("tail", self.query.tail.map(|lines| lines.min(5000).to_string()))
+            .query_opt(
+                "tail",
+                self.query.tail.map(|lines| lines.min(5000).to_string()),
+            )
             .query_opt("since", self.query.since.map(|since| since.to_string()))
             .accept("text/event-stream")
             .idle_timeout(silence);
@@ -85,25 +106,38 @@ impl Source {
         self.client.call_streaming(&self.cx, call).await
     }
 
-    /// Whether the owner of this log is gone, or in a state in which nothing more can come. When in doubt it is not.
+    /// Whether the owner of this log is gone, or in a state in which nothing more can come. When in
+    /// doubt it is not.
     async fn ended(&self) -> bool {
         let path = match &self.owner {
             Owner::Pod(id) => vec!["v2", "pods", id],
             Owner::Worker { endpoint, .. } => vec!["v2", "serverless", endpoint, "workers"],
         };
-        let answer = match self.client.call(&self.cx, Call::get("logs", RetryClass::Safe, path)).await {
+        let answer = match self
+            .client
+            .call(&self.cx, Call::get("logs", RetryClass::Safe, path))
+            .await
+        {
             Ok(answer) => answer,
             Err(error) => return error.kind() == ErrorKind::NotFound,
         };
-        let Ok(answer) = answer.json::<Value>() else { return false };
+        let Ok(answer) = answer.json::<Value>() else {
+            return false;
+        };
         match &self.owner {
             Owner::Pod(_) => {
-                matches!(answer.get("status").and_then(Value::as_str), Some("EXITED" | "ERROR" | "TERMINATED"))
+                matches!(
+                    answer.get("status").and_then(Value::as_str),
+                    Some("EXITED" | "ERROR" | "TERMINATED")
+                )
             }
             Owner::Worker { worker, .. } => answer
                 .get("workers")
                 .and_then(Value::as_array)
-                .is_some_and(|all| all.iter().all(|one| one.get("id").and_then(Value::as_str) != Some(worker))),
+                .is_some_and(|all| {
+                    all.iter()
+                        .all(|one| one.get("id").and_then(Value::as_str) != Some(worker))
+                }),
         }
     }
 }
@@ -136,12 +170,22 @@ impl Reader {
                 Some(Ok(bytes)) => {
                     (self.reconnects, self.breaks) = (0, 0);
                     let seam = &mut self.seam;
-                    self.lines.extend(self.decoder.feed(&bytes).into_iter().filter(|event| seam.is_new(event)).map(line));
+                    self.lines.extend(
+                        self.decoder
+                            .feed(&bytes)
+                            .into_iter()
+                            .filter(|event| seam.is_new(event))
+                            .map(line),
+                    );
                     continue;
                 }
                 // What was asked for is read: this is the end of it, not a failure.
                 None if !self.source.query.follow => return None,
-                Some(Err(error)) if error.kind() == ErrorKind::Timeout && !self.source.query.follow => return None,
+                Some(Err(error))
+                    if error.kind() == ErrorKind::Timeout && !self.source.query.follow =>
+                {
+                    return None;
+                }
                 Some(Err(error)) if error.kind() != ErrorKind::Timeout => Some(error),
                 // Closed, or silent: quiet and dead look the same from here.
                 _ if self.source.ended().await => return None,
@@ -155,12 +199,15 @@ impl Reader {
                     return Some((Err(error), self));
                 }
             }
-            tokio::time::sleep(BACKOFF.delay(self.reconnects.min(10) - 1, &*self.source.entropy)).await;
+            tokio::time::sleep(BACKOFF.delay(self.reconnects.min(10) - 1, &*self.source.entropy))
+                .await;
             self.decoder = Decoder::default();
             let last = self.seam.reconnect();
             match self.source.connect(last.as_deref()).await {
                 Ok(answer) => self.answer = Some(answer),
-                Err(error) if error.kind() == ErrorKind::NotFound && self.source.query.follow => return None,
+                Err(error) if error.kind() == ErrorKind::NotFound && self.source.query.follow => {
+                    return None;
+                }
                 Err(error) => {
                     self.answer = None;
                     return Some((Err(error), self));
@@ -170,8 +217,8 @@ impl Reader {
     }
 }
 
-/// Remembers what was given, and drops what a reconnect repeats of it. Within one connection nothing is dropped: a program may
-/// well print the same line twice in one instant.
+/// Remembers what was given, and drops what a reconnect repeats of it. Within one connection
+/// nothing is dropped: a program may well print the same line twice in one instant.
 #[derive(Debug, Default)]
 struct Seam {
     last_id: Option<String>,
@@ -206,8 +253,14 @@ fn line(event: Event) -> LogLine {
     let value: Value = serde_json::from_str(&event.data).unwrap_or_default();
     let text = |name: &str| value.get(name).and_then(Value::as_str);
     LogLine {
-        timestamp: text("ts").or(event.id.as_deref().and_then(|id| id.split('/').next())).and_then(|ts| ts.parse().ok()),
-        source: if text("source") == Some("system") { LogSource::System } else { LogSource::Container },
+        timestamp: text("ts")
+            .or(event.id.as_deref().and_then(|id| id.split('/').next()))
+            .and_then(|ts| ts.parse().ok()),
+        source: if text("source") == Some("system") {
+            LogSource::System
+        } else {
+            LogSource::Container
+        },
         text: text("line").map_or(event.data.clone(), str::to_owned),
     }
 }
@@ -217,7 +270,10 @@ mod tests {
     use super::*;
 
     fn event(id: &str, line: &str) -> Event {
-        Event { id: Some(id.to_owned()), data: format!(r#"{{"source":"container","line":"{line}","ts":"{id}"}}"#) }
+        Event {
+            id: Some(id.to_owned()),
+            data: format!(r#"{{"source":"container","line":"{line}","ts":"{id}"}}"#),
+        }
     }
 
     #[test]
@@ -227,7 +283,12 @@ mod tests {
         let first = [event("t1", "a"), event("t2", "b"), event("t2", "b")];
         assert!(first.iter().all(|event| seam.is_new(event)));
         assert_eq!(seam.reconnect().as_deref(), Some("t2"));
-        let second = [event("t2", "b"), event("t2", "b"), event("t2", "b"), event("t3", "c")];
+        let second = [
+            event("t2", "b"),
+            event("t2", "b"),
+            event("t2", "b"),
+            event("t3", "c"),
+        ];
         let new: Vec<_> = second.iter().map(|event| seam.is_new(event)).collect();
         assert_eq!(new, [false, false, true, true]);
     }
@@ -235,9 +296,21 @@ mod tests {
     #[test]
     fn a_line_is_read_with_its_source_and_time_and_what_is_not_json_is_kept() {
         let read = line(event("2026-09-03T10:16:09.001Z", "ready on :8000"));
-        assert_eq!((read.text.as_str(), read.source), ("ready on :8000", LogSource::Container));
-        assert_eq!(read.timestamp.unwrap().to_string(), "2026-09-03T10:16:09.001Z");
-        let odd = line(Event { id: Some("2026-06-01T12:02:03Z/000000000001".to_owned()), data: "plain".to_owned() });
-        assert_eq!((odd.text.as_str(), odd.timestamp.is_some()), ("plain", true));
+        assert_eq!(
+            (read.text.as_str(), read.source),
+            ("ready on :8000", LogSource::Container)
+        );
+        assert_eq!(
+            read.timestamp.unwrap().to_string(),
+            "2026-09-03T10:16:09.001Z"
+        );
+        let odd = line(Event {
+            id: Some("2026-06-01T12:02:03Z/000000000001".to_owned()),
+            data: "plain".to_owned(),
+        });
+        assert_eq!(
+            (odd.text.as_str(), odd.timestamp.is_some()),
+            ("plain", true)
+        );
     }
 }

@@ -1,7 +1,9 @@
-//! Pages of pods, read in one pass: each pod into its type, and its own text kept beside it for whoever looks closer.
+//! Pages of pods, read in one pass: each pod into its type, and its own text kept beside it for
+//! whoever looks closer.
 //!
-//! A list of a hundred thousand pods is read every minute, and almost nobody looks at more than the type. What does not have the
-//! plain shape of a page is left to the slower reader, which says what is wrong with which pod.
+//! A list of a hundred thousand pods is read every minute, and almost nobody looks at more than the
+//! type. What does not have the plain shape of a page is left to the slower reader, which says what
+//! is wrong with which pod.
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Deserializer;
@@ -21,7 +23,9 @@ pub(crate) fn pods(body: &[u8]) -> Option<Page<'_>> {
         text.token(b':')?;
         match name.as_str() {
             "pods" if pods.is_none() => pods = Some(text.list()?),
-            "pagination" if pagination.is_none() => pagination = text.value::<Option<wire::Pagination>>()?.0,
+            "pagination" if pagination.is_none() => {
+                pagination = text.value::<Option<wire::Pagination>>()?.0
+            }
             "pods" | "pagination" => return None,
             _ => drop(text.value::<IgnoredAny>()?),
         }
@@ -43,7 +47,10 @@ impl<'a> Text<'a> {
     /// What is left, without the space before it.
     fn rest(&mut self) -> &'a [u8] {
         let rest = self.body.get(self.at..).unwrap_or_default();
-        self.at += rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        self.at += rest
+            .iter()
+            .take_while(|byte| byte.is_ascii_whitespace())
+            .count();
         self.body.get(self.at..).unwrap_or_default()
     }
 
@@ -98,8 +105,17 @@ mod tests {
             br#" { "x": [1, {"a": "}],"}], "pods" : [ {"id":"a","status":"RUNNING","n":"\"]"} , {"id":"b","status":"EXITED"} ] ,
             "pagination": {"hasNextPage": true, "nextCursor": "c"} } "#;
         let (pods, pagination) = pods(body).unwrap();
-        let read: Vec<_> = pods.iter().map(|(pod, text)| (pod.id.as_str(), std::str::from_utf8(text).unwrap())).collect();
-        assert_eq!(read, [("a", r#"{"id":"a","status":"RUNNING","n":"\"]"}"#), ("b", r#"{"id":"b","status":"EXITED"}"#)]);
+        let read: Vec<_> = pods
+            .iter()
+            .map(|(pod, text)| (pod.id.as_str(), std::str::from_utf8(text).unwrap()))
+            .collect();
+        assert_eq!(
+            read,
+            [
+                ("a", r#"{"id":"a","status":"RUNNING","n":"\"]"}"#),
+                ("b", r#"{"id":"b","status":"EXITED"}"#)
+            ]
+        );
         assert_eq!(pagination.unwrap().next_cursor.as_deref(), Some("c"));
         assert!(super::pods(br#"{"pods":[]}"#).unwrap().0.is_empty());
     }

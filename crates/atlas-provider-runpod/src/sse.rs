@@ -40,7 +40,10 @@ impl Decoder {
         if line.is_empty() {
             let data = std::mem::take(&mut self.data);
             let id = self.id.take();
-            return (!data.is_empty()).then(|| Event { id, data: data.join("\n") });
+            return (!data.is_empty()).then(|| Event {
+                id,
+                data: data.join("\n"),
+            });
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
@@ -57,15 +60,26 @@ impl Decoder {
 mod tests {
     use super::*;
 
-    const STREAM: &[u8] = b": hi\n\nid: 1\ndata: {\"line\":\"a\"}\n\nid: 2\r\ndata: x\r\ndata:y\r\n\r\ndata: last";
+    const STREAM: &[u8] =
+        b": hi\n\nid: 1\ndata: {\"line\":\"a\"}\n\nid: 2\r\ndata: x\r\ndata:y\r\n\r\ndata: last";
 
     #[test]
     fn events_are_the_same_however_the_bytes_are_cut() {
-        let event = |id: &str, data: &str| Event { id: Some(id.to_owned()), data: data.to_owned() };
+        let event = |id: &str, data: &str| Event {
+            id: Some(id.to_owned()),
+            data: data.to_owned(),
+        };
         for size in 1..STREAM.len() {
             let mut decoder = Decoder::default();
-            let events: Vec<_> = STREAM.chunks(size).flat_map(|chunk| decoder.feed(chunk)).collect();
-            assert_eq!(events, [event("1", "{\"line\":\"a\"}"), event("2", "x\ny")], "chunks of {size}");
+            let events: Vec<_> = STREAM
+                .chunks(size)
+                .flat_map(|chunk| decoder.feed(chunk))
+                .collect();
+            assert_eq!(
+                events,
+                [event("1", "{\"line\":\"a\"}"), event("2", "x\ny")],
+                "chunks of {size}"
+            );
         }
     }
 

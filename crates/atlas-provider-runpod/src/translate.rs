@@ -1,8 +1,8 @@
 //! `ComputeRequest` to the body of `POST /v2/pods`, and a pod to `Compute`. Pure.
 
 use atlas_core::{
-    Compute, ComputeId, ComputeRequest, ComputeStatus, DiskSize, Error, ErrorKind, KeyCarriers, LaunchKey, PortMapping, Protocol,
-    ProviderId, REDACTED, Raw, Result, UsdPerHour,
+    Compute, ComputeId, ComputeRequest, ComputeStatus, DiskSize, Error, ErrorKind, KeyCarriers,
+    LaunchKey, PortMapping, Protocol, ProviderId, REDACTED, Raw, Result, UsdPerHour,
 };
 use atlas_http::{Answer, Page, merge_json};
 use serde::de::DeserializeOwned;
@@ -13,7 +13,8 @@ use crate::client::{self, Control};
 use crate::config::ProxyTemplate;
 use crate::{pages, self_end, wire};
 
-/// RunPod says nowhere what an omitted `disk` becomes, so it is always sent; v1 gave this much (docs/clouds/runpod.md, "Create").
+/// RunPod says nowhere what an omitted `disk` becomes, so it is always sent; v1 gave this much
+/// (docs/clouds/runpod.md, "Create").
 pub(crate) const DEFAULT_DISK: DiskSize = DiskSize::gb(50);
 /// Where volumes appear in the container; `mounts` demands a path and a request names none.
 pub(crate) const MOUNT_PATH: &str = "/workspace";
@@ -35,21 +36,39 @@ pub(crate) struct Shape {
 ///
 /// # Errors
 /// `validation` when the whole is larger than the cloud takes.
-pub(crate) fn create(prefix: &str, key: &LaunchKey, request: &ComputeRequest, shape: &Shape) -> Result<Value> {
+pub(crate) fn create(
+    prefix: &str,
+    key: &LaunchKey,
+    request: &ComputeRequest,
+    shape: &Shape,
+) -> Result<Value> {
     let env = request.environment(key);
     let pod = wire::CreatePod {
         name: key.machine_name(prefix, request.name.as_deref()),
         image: request.image.as_deref(),
         template_id: request.template_id.as_deref(),
-        gpu: request.gpu.is_some().then(|| wire::CreateGpu { id: &shape.native_type, count: request.gpu_count }),
-        cpu: request.cpu.map(|vcpu_count| wire::CreateCpu { id: &shape.native_type, vcpu_count }),
+        gpu: request.gpu.is_some().then(|| wire::CreateGpu {
+            id: &shape.native_type,
+            count: request.gpu_count,
+        }),
+        cpu: request.cpu.map(|vcpu_count| wire::CreateCpu {
+            id: &shape.native_type,
+            vcpu_count,
+        }),
         cloud: shape.cloud,
         data_center_ids: shape.data_centres.iter().map(String::as_str).collect(),
-        // A template carries a disk of its own, and the body wins over it: there an unset field stays the template's.
-        disk: request.container_disk.or(request.template_id.is_none().then_some(DEFAULT_DISK)).map(DiskSize::as_gb),
+        // A template carries a disk of its own, and the body wins over it: there an unset field
+        // stays the template's.
+        disk: request
+            .container_disk
+            .or(request.template_id.is_none().then_some(DEFAULT_DISK))
+            .map(DiskSize::as_gb),
         mounts: mounts(request),
         ports: request.ports.iter().map(ToString::to_string).collect(),
-        env: env.iter().map(|(name, value)| (name.as_str(), value.expose())).collect(),
+        env: env
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.expose()))
+            .collect(),
         args: self_end::arguments(request),
     };
     let mut body = serde_json::to_value(&pod).expect("a pod's description is plain data");
@@ -57,31 +76,60 @@ pub(crate) fn create(prefix: &str, key: &LaunchKey, request: &ComputeRequest, sh
         merge_json(&mut body, &request.provider_opts);
     }
     if serde_json::to_vec(&body).map_or(0, |bytes| bytes.len()) > MAX_BODY {
-        return Err(Error::validation("env", "the whole order is larger than the 100 KiB that runpod takes"));
+        return Err(Error::validation(
+            "env",
+            "the whole order is larger than the 100 KiB that runpod takes",
+        ));
     }
     Ok(body)
 }
 
 fn mounts(request: &ComputeRequest) -> Option<wire::Mounts<'_>> {
     if let Some(size) = request.volume {
-        return Some(wire::Mounts::Persistent { size: size.as_gb(), path: MOUNT_PATH });
+        return Some(wire::Mounts::Persistent {
+            size: size.as_gb(),
+            path: MOUNT_PATH,
+        });
     }
     let id = request.network_volume_id.as_ref()?;
-    Some(wire::Mounts::Network([wire::NetworkMount { volume_id: id.as_str(), path: MOUNT_PATH }]))
+    Some(wire::Mounts::Network([wire::NetworkMount {
+        volume_id: id.as_str(),
+        path: MOUNT_PATH,
+    }]))
 }
 
 /// One line that a shell splits into exactly these words: RunPod takes the arguments as one string.
 pub(crate) fn shell_line(words: &[String]) -> String {
-    let plain = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-./:=,@%+".contains(&b));
-    let quoted = words.iter().map(|word| if plain(word) { word.clone() } else { format!("'{}'", word.replace('\'', r"'\''")) });
+    let plain = |word: &str| {
+        !word.is_empty()
+            && word
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"_-./:=,@%+".contains(&b))
+    };
+    let quoted = words.iter().map(|word| {
+        if plain(word) {
+            word.clone()
+        } else {
+            format!("'{}'", word.replace('\'', r"'\''"))
+        }
+    });
     quoted.collect::<Vec<_>>().join(" ")
 }
 
-/// Reads an answer's value into a type, naming the place where it does not fit. The value's own text is never quoted.
+/// Reads an answer's value into a type, naming the place where it does not fit. The value's own
+/// text is never quoted.
 pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T> {
     T::deserialize(value).map_err(|_| {
-        let place = serde_path_to_error::deserialize::<_, T>(value).err().map(|error| error.path().to_string());
-        Error::new(ErrorKind::Provider, format!("an answer could not be understood at {}", place.unwrap_or_default()))
+        let place = serde_path_to_error::deserialize::<_, T>(value)
+            .err()
+            .map(|error| error.path().to_string());
+        Error::new(
+            ErrorKind::Provider,
+            format!(
+                "an answer could not be understood at {}",
+                place.unwrap_or_default()
+            ),
+        )
     })
 }
 
@@ -89,7 +137,11 @@ pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T> {
 ///
 /// # Errors
 /// `provider`, when it has no usable id or status.
-pub(crate) fn compute(provider: &ProviderId, proxy: &ProxyTemplate, mut value: Value) -> Result<Compute> {
+pub(crate) fn compute(
+    provider: &ProviderId,
+    proxy: &ProxyTemplate,
+    mut value: Value,
+) -> Result<Compute> {
     let pod = read(&value)?;
     redact(&mut value);
     described(provider, proxy, pod, value.into())
@@ -99,36 +151,71 @@ pub(crate) fn compute(provider: &ProviderId, proxy: &ProxyTemplate, mut value: V
 ///
 /// # Errors
 /// As [`compute`], and where the answer is not a pod.
-pub(crate) fn computed(provider: &ProviderId, proxy: &ProxyTemplate, answer: &Answer) -> Result<Compute> {
-    described(provider, proxy, answer.json()?, Raw::parsed_later(answer.bytes(), redact))
+pub(crate) fn computed(
+    provider: &ProviderId,
+    proxy: &ProxyTemplate,
+    answer: &Answer,
+) -> Result<Compute> {
+    described(
+        provider,
+        proxy,
+        answer.json()?,
+        Raw::parsed_later(answer.bytes(), redact),
+    )
 }
 
-/// A page of pods: what each comes to, and where the list goes on. One pod that is none does not hide the others.
+/// A page of pods: what each comes to, and where the list goes on. One pod that is none does not
+/// hide the others.
 ///
 /// # Errors
 /// Where the answer is no page.
-pub(crate) fn page(provider: &ProviderId, proxy: &ProxyTemplate, answer: &Answer) -> Result<Page<Result<Compute>>> {
+pub(crate) fn page(
+    provider: &ProviderId,
+    proxy: &ProxyTemplate,
+    answer: &Answer,
+) -> Result<Page<Result<Compute>>> {
     if let Some((pods, pagination)) = pages::pods(answer.bytes()) {
         let read = |(pod, text)| described(provider, proxy, pod, Raw::parsed_later(text, redact));
-        return Ok(client::page(pods.into_iter().map(read).collect(), pagination));
+        return Ok(client::page(
+            pods.into_iter().map(read).collect(),
+            pagination,
+        ));
     }
     let (pods, pagination) = Control::items(answer, "pods")?;
-    Ok(client::page(pods.into_iter().map(|pod| compute(provider, proxy, pod)).collect(), pagination))
+    Ok(client::page(
+        pods.into_iter()
+            .map(|pod| compute(provider, proxy, pod))
+            .collect(),
+        pagination,
+    ))
 }
 
-fn described(provider: &ProviderId, proxy: &ProxyTemplate, pod: wire::Pod, raw: Raw) -> Result<Compute> {
-    let id = ComputeId::new(&pod.id).map_err(|_| Error::new(ErrorKind::Provider, "a pod in the answer has no usable id"))?;
+fn described(
+    provider: &ProviderId,
+    proxy: &ProxyTemplate,
+    pod: wire::Pod,
+    raw: Raw,
+) -> Result<Compute> {
+    let id = ComputeId::new(&pod.id)
+        .map_err(|_| Error::new(ErrorKind::Provider, "a pod in the answer has no usable id"))?;
     let status = status(&pod.status);
     let mut compute = Compute::new(id, provider.clone(), status);
     compute.ready = ready(&compute.status, pod.runtime.as_ref());
     let runtime = pod.runtime.unwrap_or_default();
-    compute.ports = pod.ports.iter().filter_map(|port| port_mapping(&pod.id, port, &pod.ports, &runtime, proxy)).collect();
+    compute.ports = pod
+        .ports
+        .iter()
+        .filter_map(|port| port_mapping(&pod.id, port, &pod.ports, &runtime, proxy))
+        .collect();
     compute.public_ip = runtime
         .ports
         .iter()
         .filter(|port| port.kind.as_deref() == Some("tcp"))
         .find_map(|port| port.ip.clone())
-        .or(pod.ssh.and_then(|ssh| ssh.direct).and_then(|direct| direct.host))
+        .or(pod
+            .ssh
+            .and_then(|ssh| ssh.direct)
+            .and_then(|direct| direct.host))
         .filter(|ip| !ip.is_empty());
     if let Some(gpu) = pod.gpu {
         compute.gpu_type = catalogue::canonical(&gpu.id);
@@ -141,7 +228,10 @@ fn described(provider: &ProviderId, proxy: &ProxyTemplate, pod: wire::Pod, raw: 
     compute.region = pod.data_center_id.filter(|id| !id.is_empty());
     compute.image = pod.image.filter(|image| !image.is_empty());
     compute.created_at = pod.created_at.and_then(|text| text.parse().ok());
-    compute.keys = KeyCarriers::name_and_tag(pod.name.as_deref().unwrap_or_default(), pod.env.launch_key.as_deref());
+    compute.keys = KeyCarriers::name_and_tag(
+        pod.name.as_deref().unwrap_or_default(),
+        pod.env.launch_key.as_deref(),
+    );
     compute.name = pod.name;
     compute.raw = raw;
     Ok(compute)
@@ -158,52 +248,97 @@ fn status(word: &str) -> ComputeStatus {
     }
 }
 
-/// RUNNING alone is not ready: a pod can bill for ever with `runtime: null`. An empty `runtime` says nothing either way.
+/// RUNNING alone is not ready: a pod can bill for ever with `runtime: null`. An empty `runtime`
+/// says nothing either way.
 fn ready(status: &ComputeStatus, runtime: Option<&wire::Runtime>) -> Option<bool> {
     match (status, runtime) {
-        (ComputeStatus::Running, Some(runtime)) if runtime.uptime.is_none() && runtime.ports.is_empty() => None,
+        (ComputeStatus::Running, Some(runtime))
+            if runtime.uptime.is_none() && runtime.ports.is_empty() =>
+        {
+            None
+        }
         (ComputeStatus::Running, Some(_)) => Some(true),
         _ => Some(false),
     }
 }
 
-/// HTTP is reached through the proxy; the addresses that `runtime` lists for HTTP ports are internal. TCP is as `runtime` says.
-fn port_mapping(pod: &str, text: &str, all: &[String], runtime: &wire::Runtime, proxy: &ProxyTemplate) -> Option<PortMapping> {
+/// HTTP is reached through the proxy; the addresses that `runtime` lists for HTTP ports are
+/// internal. TCP is as `runtime` says.
+fn port_mapping(
+    pod: &str,
+    text: &str,
+    all: &[String],
+    runtime: &wire::Runtime,
+    proxy: &ProxyTemplate,
+) -> Option<PortMapping> {
     let (number, protocol) = text.split_once('/')?;
     let internal: u32 = number.parse().ok()?;
     match protocol {
-        "http" => Some(PortMapping { internal, external: None, protocol: Protocol::Http, url: Some(proxy.url(pod, internal)) }),
+        "http" => Some(PortMapping {
+            internal,
+            external: None,
+            protocol: Protocol::Http,
+            url: Some(proxy.url(pod, internal)),
+        }),
         "tcp" => {
             let seen = tcp_entry(internal, all, runtime);
-            let external = seen.and_then(|port| port.public).and_then(|public| u16::try_from(public).ok());
-            let ip = seen.and_then(|port| port.ip.as_deref()).filter(|ip| !ip.is_empty());
-            let url = external.zip(ip).map(|(port, ip)| format!("tcp://{ip}:{port}"));
-            Some(PortMapping { internal, external, protocol: Protocol::Tcp, url })
+            let external = seen
+                .and_then(|port| port.public)
+                .and_then(|public| u16::try_from(public).ok());
+            let ip = seen
+                .and_then(|port| port.ip.as_deref())
+                .filter(|ip| !ip.is_empty());
+            let url = external
+                .zip(ip)
+                .map(|(port, ip)| format!("tcp://{ip}:{port}"));
+            Some(PortMapping {
+                internal,
+                external,
+                protocol: Protocol::Tcp,
+                url,
+            })
         }
         _ => None,
     }
 }
 
-fn tcp_entry<'a>(internal: u32, all: &[String], runtime: &'a wire::Runtime) -> Option<&'a wire::RuntimePort> {
-    let tcp = || runtime.ports.iter().filter(|port| port.kind.as_deref() == Some("tcp"));
+fn tcp_entry<'a>(
+    internal: u32,
+    all: &[String],
+    runtime: &'a wire::Runtime,
+) -> Option<&'a wire::RuntimePort> {
+    let tcp = || {
+        runtime
+            .ports
+            .iter()
+            .filter(|port| port.kind.as_deref() == Some("tcp"))
+    };
     let exact = tcp().find(|port| port.private == Some(internal));
     if exact.is_some() || internal < 70_000 {
         return exact;
     }
-    // A symmetric port is asked for by a slot and reported by the number it got, the same on both sides. With several slots, or
-    // several such ports, only the container's own RUNPOD_TCP_PORT_<slot> could tell them apart: then we say nothing.
-    let asked =
-        |port: &&wire::RuntimePort| all.iter().any(|text| text.strip_suffix("/tcp").and_then(|n| n.parse().ok()) == port.private);
-    let mut symmetric = tcp().filter(|port| port.private.is_some() && port.private == port.public && !asked(port));
-    let slots =
-        all.iter().filter(|text| text.split_once('/').and_then(|(n, _)| n.parse::<u32>().ok()).is_some_and(|n| n >= 70_000));
+    // A symmetric port is asked for by a slot and reported by the number it got, the same on both
+    // sides. With several slots, or several such ports, only the container's own
+    // RUNPOD_TCP_PORT_<slot> could tell them apart: then we say nothing.
+    let asked = |port: &&wire::RuntimePort| {
+        all.iter()
+            .any(|text| text.strip_suffix("/tcp").and_then(|n| n.parse().ok()) == port.private)
+    };
+    let mut symmetric =
+        tcp().filter(|port| port.private.is_some() && port.private == port.public && !asked(port));
+    let slots = all.iter().filter(|text| {
+        text.split_once('/')
+            .and_then(|(n, _)| n.parse::<u32>().ok())
+            .is_some_and(|n| n >= 70_000)
+    });
     match (slots.count(), symmetric.next(), symmetric.next()) {
         (1, Some(only), None) => Some(only),
         _ => None,
     }
 }
 
-/// RunPod echoes the environment to whoever may read the pod: its values never stay in what we keep.
+/// RunPod echoes the environment to whoever may read the pod: its values never stay in what we
+/// keep.
 fn redact(pod: &mut Value) {
     if let Some(env) = pod.get_mut("env").and_then(Value::as_object_mut) {
         for value in env.values_mut() {
@@ -222,7 +357,11 @@ mod tests {
     const KEY: &str = "a1-aaaaaa-nkyqgaabaeaqcaib-aibaeaqc";
 
     fn shape(cloud: &'static str) -> Shape {
-        Shape { native_type: "NVIDIA L40S".to_owned(), cloud, data_centres: vec!["EU-RO-1".to_owned()] }
+        Shape {
+            native_type: "NVIDIA L40S".to_owned(),
+            cloud,
+            data_centres: vec!["EU-RO-1".to_owned()],
+        }
     }
 
     fn key() -> LaunchKey {
@@ -239,8 +378,18 @@ mod tests {
 
     #[test]
     fn an_order_always_names_tier_and_disk_and_carries_its_key_twice() {
-        let request = ComputeRequest::gpu(Gpu::L40S).image("acme/infer:1").name("u7").port(Port::http(8000)).port(Port::tcp(22));
-        let body = create("atlas-", &key(), &request.env("MODEL", "llama"), &shape("SECURE")).unwrap();
+        let request = ComputeRequest::gpu(Gpu::L40S)
+            .image("acme/infer:1")
+            .name("u7")
+            .port(Port::http(8000))
+            .port(Port::tcp(22));
+        let body = create(
+            "atlas-",
+            &key(),
+            &request.env("MODEL", "llama"),
+            &shape("SECURE"),
+        )
+        .unwrap();
         assert_eq!(
             body,
             json!({
@@ -259,9 +408,16 @@ mod tests {
             .network_volume(VolumeId::new("k3v9q0w1za").unwrap())
             .command(["sh", "-c", "echo it's $HOME"])
             .auth(Auth::Bearer)
-            .credential(Some(Credential::bearer(Secret::new("tok"), "hash".to_owned())))
+            .credential(Some(Credential::bearer(
+                Secret::new("tok"),
+                "hash".to_owned(),
+            )))
             .provider_opts(json!({"startSsh": true, "env": {"EXTRA": "1"}, "disk": 31}));
-        let shape = Shape { native_type: "cpu3g".to_owned(), cloud: "SECURE", data_centres: vec![] };
+        let shape = Shape {
+            native_type: "cpu3g".to_owned(),
+            cloud: "SECURE",
+            data_centres: vec![],
+        };
         assert_eq!(
             create("", &LaunchKey::untracked(), &request, &shape).unwrap(),
             json!({
@@ -274,17 +430,28 @@ mod tests {
 
     #[test]
     fn a_volume_becomes_a_persistent_mount_and_a_template_keeps_its_own_disk() {
-        let request = ComputeRequest::gpu(Gpu::L40S).template("t").volume(DiskSize::gb(20));
+        let request = ComputeRequest::gpu(Gpu::L40S)
+            .template("t")
+            .volume(DiskSize::gb(20));
         let body = create("atlas-", &key(), &request, &shape("COMMUNITY")).unwrap();
-        assert_eq!(body["mounts"], json!({"persistent": {"size": 20, "path": "/workspace"}}));
+        assert_eq!(
+            body["mounts"],
+            json!({"persistent": {"size": 20, "path": "/workspace"}})
+        );
         assert_eq!(body.get("disk"), None);
     }
 
     #[test]
     fn an_order_larger_than_the_cloud_takes_is_refused_here() {
-        let request = ComputeRequest::gpu(Gpu::L40S).image("x").env("A", "x".repeat(60_000)).env("B", "x".repeat(60_000));
+        let request = ComputeRequest::gpu(Gpu::L40S)
+            .image("x")
+            .env("A", "x".repeat(60_000))
+            .env("B", "x".repeat(60_000));
         let error = create("atlas-", &key(), &request, &shape("SECURE")).unwrap_err();
-        assert_eq!((error.kind(), error.field()), (ErrorKind::Validation, Some("env")));
+        assert_eq!(
+            (error.kind(), error.field()),
+            (ErrorKind::Validation, Some("env"))
+        );
     }
 
     fn running() -> Value {
@@ -306,15 +473,37 @@ mod tests {
     #[test]
     fn a_running_pod_is_read_whole() {
         let compute = to_compute(running()).unwrap();
-        assert_eq!((compute.id.as_str(), compute.status.as_str(), compute.ready), ("q8d2m5x0c7hn4v", "running", Some(true)));
+        assert_eq!(
+            (compute.id.as_str(), compute.status.as_str(), compute.ready),
+            ("q8d2m5x0c7hn4v", "running", Some(true))
+        );
         assert_eq!(compute.gpu_type, Some(Gpu::L40S));
-        assert_eq!((compute.native_type.as_deref(), compute.gpu_count), (Some("NVIDIA L40S"), 2));
+        assert_eq!(
+            (compute.native_type.as_deref(), compute.gpu_count),
+            (Some("NVIDIA L40S"), 2)
+        );
         assert_eq!(compute.cost_per_hour, UsdPerHour::from_f64(1.09));
-        assert_eq!((compute.region.as_deref(), compute.public_ip.as_deref()), (Some("EU-RO-1"), Some("203.0.113.24")));
-        assert_eq!(compute.created_at.unwrap().to_string(), "2026-09-03T10:15:22.607Z");
-        assert_eq!(compute.ports.len(), 2, "the port nobody asked for is not shown");
-        assert_eq!(compute.url(8000), Some("https://q8d2m5x0c7hn4v-8000.proxy.runpod.net"));
-        assert_eq!((compute.ports[1].external, compute.url(22)), (Some(22071), Some("tcp://203.0.113.24:22071")));
+        assert_eq!(
+            (compute.region.as_deref(), compute.public_ip.as_deref()),
+            (Some("EU-RO-1"), Some("203.0.113.24"))
+        );
+        assert_eq!(
+            compute.created_at.unwrap().to_string(),
+            "2026-09-03T10:15:22.607Z"
+        );
+        assert_eq!(
+            compute.ports.len(),
+            2,
+            "the port nobody asked for is not shown"
+        );
+        assert_eq!(
+            compute.url(8000),
+            Some("https://q8d2m5x0c7hn4v-8000.proxy.runpod.net")
+        );
+        assert_eq!(
+            (compute.ports[1].external, compute.url(22)),
+            (Some(22071), Some("tcp://203.0.113.24:22071"))
+        );
         assert!(matches!(compute.keys.claim(), Claim::Whole(_)));
     }
 
@@ -322,7 +511,10 @@ mod tests {
     fn the_environment_a_cloud_echoes_is_redacted_and_the_unknown_is_kept() {
         let compute = to_compute(running()).unwrap();
         assert!(!format!("{compute:?}").contains("zz-canary"));
-        assert_eq!((&compute.raw["env"]["CANARY"], &compute.raw["someday"]), (&json!(REDACTED), &json!(1)));
+        assert_eq!(
+            (&compute.raw["env"]["CANARY"], &compute.raw["someday"]),
+            (&json!(REDACTED), &json!(1))
+        );
     }
 
     #[test]
@@ -339,14 +531,23 @@ mod tests {
             ("REBOOTING", json!(null), "REBOOTING", Some(false)),
         ];
         for (word, runtime, status, ready) in table {
-            let compute = to_compute(json!({"id": "p", "name": "n", "status": word, "runtime": runtime})).unwrap();
-            assert_eq!((compute.status.as_str(), compute.ready), (status, ready), "{word}");
+            let compute =
+                to_compute(json!({"id": "p", "name": "n", "status": word, "runtime": runtime}))
+                    .unwrap();
+            assert_eq!(
+                (compute.status.as_str(), compute.ready),
+                (status, ready),
+                "{word}"
+            );
         }
     }
 
     #[test]
     fn a_pod_without_the_other_carrier_is_only_partly_claimed() {
-        let compute = to_compute(json!({"id": "p", "name": format!("x-{KEY}"), "status": "EXITED", "env": null})).unwrap();
+        let compute = to_compute(
+            json!({"id": "p", "name": format!("x-{KEY}"), "status": "EXITED", "env": null}),
+        )
+        .unwrap();
         assert!(matches!(compute.keys.claim(), Claim::Partial(_)));
     }
 
@@ -365,18 +566,35 @@ mod tests {
             to_compute(json!({"id": "p", "status": "RUNNING", "ports": ports, "runtime": {"uptime": 1, "ports": seen}})).unwrap()
         };
         assert_eq!(pod(json!(["70000/tcp"])).ports[0].external, Some(41001));
-        assert_eq!(pod(json!(["70000/tcp", "70001/tcp"])).ports[0].external, None);
+        assert_eq!(
+            pod(json!(["70000/tcp", "70001/tcp"])).ports[0].external,
+            None
+        );
     }
 
     #[test]
     fn a_command_line_splits_back_into_its_words() {
-        let words = ["python", "-m", "http.server", "", "a b", "it's", "$(x)", "é"].map(str::to_owned);
-        assert_eq!(shell_line(&words), r"python -m http.server '' 'a b' 'it'\''s' '$(x)' 'é'");
+        let words = [
+            "python",
+            "-m",
+            "http.server",
+            "",
+            "a b",
+            "it's",
+            "$(x)",
+            "é",
+        ]
+        .map(str::to_owned);
+        assert_eq!(
+            shell_line(&words),
+            r"python -m http.server '' 'a b' 'it'\''s' '$(x)' 'é'"
+        );
     }
 
     /// What a POSIX shell makes of a line, as far as the words here go.
     fn split(line: &str) -> Vec<String> {
-        let (mut words, mut word, mut quoted, mut begun) = (Vec::new(), String::new(), false, false);
+        let (mut words, mut word, mut quoted, mut begun) =
+            (Vec::new(), String::new(), false, false);
         let mut chars = line.chars();
         while let Some(c) = chars.next() {
             match c {

@@ -1,8 +1,10 @@
-//! The receiver of RunPod's completion callbacks: a tower service to mount where RunPod can reach it.
+//! The receiver of RunPod's completion callbacks: a tower service to mount where RunPod can reach
+//! it.
 //!
-//! RunPod does not sign its callbacks and repeats them (docs/clouds/runpod.md, "Serverless jobs"). So each job's URL carries a secret
-//! of its own, and a callback only *wakes* whoever waits for that job: the job's state is always read from the cloud. A callback that
-//! is lost, forged or repeated costs at most one read.
+//! RunPod does not sign its callbacks and repeats them (docs/clouds/runpod.md, "Serverless jobs").
+//! So each job's URL carries a secret of its own, and a callback only *wakes* whoever waits for
+//! that job: the job's state is always read from the cloud. A callback that is lost, forged or
+//! repeated costs at most one read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -42,7 +44,8 @@ pub struct Webhooks(Arc<Inner>);
 struct Inner {
     base: String,
     entropy: Arc<dyn Entropy>,
-    /// By the SHA-256 of the token: a look-up then tells nothing about the tokens by the time it takes.
+    /// By the SHA-256 of the token: a look-up then tells nothing about the tokens by the time it
+    /// takes.
     expected: Mutex<BTreeMap<[u8; 32], Expected>>,
 }
 
@@ -56,7 +59,11 @@ impl Webhooks {
     /// A receiver that RunPod reaches at this URL.
     #[must_use]
     pub fn new(base_url: impl Into<String>, entropy: Arc<dyn Entropy>) -> Self {
-        Self(Arc::new(Inner { base: base_url.into(), entropy, expected: Mutex::default() }))
+        Self(Arc::new(Inner {
+            base: base_url.into(),
+            entropy,
+            expected: Mutex::default(),
+        }))
     }
 
     /// A URL for one job, with a secret of its own. It is taken back when the callback is dropped.
@@ -68,11 +75,19 @@ impl Webhooks {
         let hash = hash(&token);
         let wake = self.expected().entry(hash).or_default().wake.clone();
         let joint = if self.0.base.contains('?') { '&' } else { '?' };
-        Callback { url: Secret::new(format!("{}{joint}t={token}", self.0.base)), hash, wake, webhooks: self.clone() }
+        Callback {
+            url: Secret::new(format!("{}{joint}t={token}", self.0.base)),
+            hash,
+            wake,
+            webhooks: self.clone(),
+        }
     }
 
     fn expected(&self) -> MutexGuard<'_, BTreeMap<[u8; 32], Expected>> {
-        self.0.expected.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0
+            .expected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes a callback; wakes who waits unless it is a repetition.
@@ -88,7 +103,9 @@ impl Webhooks {
 
 impl fmt::Debug for Webhooks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Webhooks").field("expected", &self.expected().len()).finish_non_exhaustive()
+        f.debug_struct("Webhooks")
+            .field("expected", &self.expected().len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -152,15 +169,24 @@ where
         let webhooks = self.clone();
         Box::pin(async move {
             // The receiver's own URL may have a parameter of that name too.
-            let mut tokens = request.uri().query().unwrap_or_default().split('&').filter_map(|pair| pair.strip_prefix("t="));
-            let known = tokens.find_map(|token| Some(hash(token)).filter(|hash| webhooks.expected().contains_key(hash)));
+            let mut tokens = request
+                .uri()
+                .query()
+                .unwrap_or_default()
+                .split('&')
+                .filter_map(|pair| pair.strip_prefix("t="));
+            let known = tokens.find_map(|token| {
+                Some(hash(token)).filter(|hash| webhooks.expected().contains_key(hash))
+            });
             let status = match known {
                 None => StatusCode::NOT_FOUND,
                 Some(_) if request.method() != Method::POST => StatusCode::METHOD_NOT_ALLOWED,
                 Some(hash) => {
                     let body = Limited::new(request.into_body(), MAX_BODY).collect().await;
                     // What cannot be read still says that something happened.
-                    let said = body.ok().and_then(|body| serde_json::from_slice(&body.to_bytes()).ok());
+                    let said = body
+                        .ok()
+                        .and_then(|body| serde_json::from_slice(&body.to_bytes()).ok());
                     webhooks.note(&hash, said);
                     StatusCode::OK
                 }
@@ -180,15 +206,28 @@ mod tests {
     use tower::ServiceExt;
 
     async fn post(webhooks: &Webhooks, method: Method, uri: &str, body: &'static str) -> u16 {
-        let request = Request::builder().method(method).uri(uri).body(Body::from(body)).expect("a request");
-        webhooks.clone().oneshot(request).await.expect("infallible").status().as_u16()
+        let request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .body(Body::from(body))
+            .expect("a request");
+        webhooks
+            .clone()
+            .oneshot(request)
+            .await
+            .expect("infallible")
+            .status()
+            .as_u16()
     }
 
     const DONE: &str = r#"{"id":"j-u1","status":"COMPLETED","input":{"secret":1},"output":2,"webhook":"https://x"}"#;
 
     #[tokio::test]
     async fn a_callback_wakes_once_however_often_it_is_delivered() {
-        let webhooks = Webhooks::new("https://b.example/hook?t=1", Arc::new(SeededEntropy::new(1)));
+        let webhooks = Webhooks::new(
+            "https://b.example/hook?t=1",
+            Arc::new(SeededEntropy::new(1)),
+        );
         let callback = webhooks.callback();
         let url = callback.url().expose().to_owned();
         assert!(url.starts_with("https://b.example/hook?t=1&t="));
@@ -196,9 +235,16 @@ mod tests {
             assert_eq!(post(&webhooks, Method::POST, &url, DONE).await, 200);
         }
         callback.wake.notified().now_or_never().expect("woken");
-        assert!(callback.wake.notified().now_or_never().is_none(), "a repetition woke again");
+        assert!(
+            callback.wake.notified().now_or_never().is_none(),
+            "a repetition woke again"
+        );
         assert_eq!(post(&webhooks, Method::POST, &url, "torn {").await, 200);
-        callback.wake.notified().now_or_never().expect("what cannot be read wakes too");
+        callback
+            .wake
+            .notified()
+            .now_or_never()
+            .expect("what cannot be read wakes too");
     }
 
     #[tokio::test]
@@ -206,12 +252,19 @@ mod tests {
         let webhooks = Webhooks::new("https://b.example/hook", Arc::new(SeededEntropy::new(1)));
         let (mine, other) = (webhooks.callback(), webhooks.callback());
         assert_ne!(mine.url().expose(), other.url().expose());
-        for bad in ["https://b.example/hook", "https://b.example/hook?t=", "https://b.example/hook?t=guess"] {
+        for bad in [
+            "https://b.example/hook",
+            "https://b.example/hook?t=",
+            "https://b.example/hook?t=guess",
+        ] {
             assert_eq!(post(&webhooks, Method::POST, bad, DONE).await, 404);
         }
         let url = mine.url().expose().to_owned();
         assert_eq!(post(&webhooks, Method::GET, &url, "").await, 405);
-        assert!(mine.wake.notified().now_or_never().is_none() && other.wake.notified().now_or_never().is_none());
+        assert!(
+            mine.wake.notified().now_or_never().is_none()
+                && other.wake.notified().now_or_never().is_none()
+        );
         drop(mine);
         assert_eq!(post(&webhooks, Method::POST, &url, DONE).await, 404);
         assert!(!format!("{other:?} {webhooks:?}").contains(&url[30..]));

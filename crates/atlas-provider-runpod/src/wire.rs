@@ -1,7 +1,7 @@
 //! RunPod's REST v2 as it is on the wire: pods, catalogue, lists. Names are the cloud's.
 //!
-//! Every field that a real body was seen without is optional (docs/clouds/runpod.md, "Reading answers"); unknown fields are kept by
-//! whoever keeps the whole value.
+//! Every field that a real body was seen without is optional (docs/clouds/runpod.md, "Reading
+//! answers"); unknown fields are kept by whoever keeps the whole value.
 
 use std::collections::BTreeMap;
 
@@ -99,7 +99,8 @@ pub(crate) struct Pagination {
     pub(crate) next_cursor: Option<String>,
 }
 
-/// The body of `POST /v2/pods`. Unknown fields are refused by the cloud, so only what was asked for is sent.
+/// The body of `POST /v2/pods`. Unknown fields are refused by the cloud, so only what was asked for
+/// is sent.
 ///
 /// No `Debug`: `env` holds secrets.
 #[derive(Serialize)]
@@ -265,6 +266,8 @@ pub(crate) struct PodSpend {
 }
 
 /// `null` counts as absent.
-fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }

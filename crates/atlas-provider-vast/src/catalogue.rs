@@ -1,6 +1,7 @@
 //! Canonical GPUs and Vast's names for them, both ways. Facts: docs/clouds/vast.md.
 //!
-//! One name can stand for two cards (`A100 SXM4` has 40 or 80 GB): what a card reports as its memory tells them apart.
+//! One name can stand for two cards (`A100 SXM4` has 40 or 80 GB): what a card reports as its
+//! memory tells them apart.
 
 use std::ops::Range;
 
@@ -15,7 +16,11 @@ pub(crate) struct Named {
 }
 
 const fn named(gpu: Gpu, name: &'static str, at_least: u32) -> Named {
-    Named { gpu, name, ram: at_least..u32::MAX }
+    Named {
+        gpu,
+        name,
+        ram: at_least..u32::MAX,
+    }
 }
 
 const NAMES: &[Named] = &[
@@ -30,8 +35,16 @@ const NAMES: &[Named] = &[
     named(Gpu::A100_80GSxm, "A100 SXM4", 70_000),
     named(Gpu::A100_80GPcie, "A100 PCIE", 70_000),
     named(Gpu::A100_80GPcie, "A100X", 70_000),
-    Named { gpu: Gpu::A100_40GSxm, name: "A100 SXM4", ram: 36_000..50_000 },
-    Named { gpu: Gpu::A100_40GPcie, name: "A100 PCIE", ram: 36_000..50_000 },
+    Named {
+        gpu: Gpu::A100_40GSxm,
+        name: "A100 SXM4",
+        ram: 36_000..50_000,
+    },
+    Named {
+        gpu: Gpu::A100_40GPcie,
+        name: "A100 PCIE",
+        ram: 36_000..50_000,
+    },
     named(Gpu::L40S, "L40S", 40_000),
     named(Gpu::L40, "L40", 40_000),
     named(Gpu::L4, "L4", 20_000),
@@ -64,17 +77,27 @@ const NAMES: &[Named] = &[
 
 /// The names of a GPU and of its variants; empty where Vast has none.
 pub(crate) fn names(gpu: Gpu) -> Vec<&'static Named> {
-    NAMES.iter().filter(|named| named.gpu == gpu || gpu.variants().contains(&named.gpu)).collect()
+    NAMES
+        .iter()
+        .filter(|named| named.gpu == gpu || gpu.variants().contains(&named.gpu))
+        .collect()
 }
 
 /// The card of a name with this much memory, in MB.
 pub(crate) fn gpu(name: &str, ram: u32) -> Option<Gpu> {
-    NAMES.iter().find(|named| named.name == name && named.ram.contains(&ram)).map(|named| named.gpu)
+    NAMES
+        .iter()
+        .find(|named| named.name == name && named.ram.contains(&ram))
+        .map(|named| named.gpu)
 }
 
 /// The architecture of the host's processor: an image is built for one.
 pub(crate) fn cpu_arch(gpu: Option<Gpu>) -> &'static str {
-    if gpu == Some(Gpu::Gh200) { "arm64" } else { "amd64" }
+    if gpu == Some(Gpu::Gh200) {
+        "arm64"
+    } else {
+        "amd64"
+    }
 }
 
 /// The oldest CUDA whose driver knows the card, where that is not any.
@@ -99,11 +122,21 @@ pub(crate) fn reported(vram: MemorySize) -> u32 {
     vram.as_mib() / 10 * 9
 }
 
-/// The searches that a price list is made of: few enough for a minute's allowance, and no common card hides a rare one.
+/// The searches that a price list is made of: few enough for a minute's allowance, and no common
+/// card hides a rare one.
 pub(crate) const GROUPS: &[&[&str]] = &[
     &["RTX 4090"],
     &["RTX 5090"],
-    &["H100 SXM", "H100 PCIE", "H100 NVL", "H200", "H200 NVL", "B200", "B300", "GH200 SXM"],
+    &[
+        "H100 SXM",
+        "H100 PCIE",
+        "H100 NVL",
+        "H200",
+        "H200 NVL",
+        "B200",
+        "B300",
+        "GH200 SXM",
+    ],
     &[
         "A100 SXM4",
         "A100 PCIE",
@@ -129,7 +162,15 @@ pub(crate) const GROUPS: &[&[&str]] = &[
         "Tesla V100",
         "Tesla T4",
     ],
-    &["RTX 3090", "RTX 3090 Ti", "RTX 3080", "RTX 4080", "RTX 4080S", "RTX 5080", "RTX 5070 Ti"],
+    &[
+        "RTX 3090",
+        "RTX 3090 Ti",
+        "RTX 3080",
+        "RTX 4080",
+        "RTX 4080S",
+        "RTX 5080",
+        "RTX 5070 Ti",
+    ],
 ];
 
 #[cfg(test)]
@@ -140,11 +181,17 @@ mod tests {
     fn memory_tells_two_cards_of_one_name_apart() {
         assert_eq!(gpu("A100 SXM4", 40_960), Some(Gpu::A100_40GSxm));
         assert_eq!(gpu("A100 SXM4", 81_920), Some(Gpu::A100_80GSxm));
-        assert_eq!((gpu("A100 SXM4", 60_000), gpu("RTX 4090D", 24_564)), (None, None));
+        assert_eq!(
+            (gpu("A100 SXM4", 60_000), gpu("RTX 4090D", 24_564)),
+            (None, None)
+        );
         // What real cards report, against floors that once matched nothing.
-        for (name, ram, card) in
-            [("B200", 183_359, Gpu::B200), ("B300", 275_040, Gpu::B300), ("H200", 143_771, Gpu::H200), ("L4", 22_500, Gpu::L4)]
-        {
+        for (name, ram, card) in [
+            ("B200", 183_359, Gpu::B200),
+            ("B300", 275_040, Gpu::B300),
+            ("H200", 143_771, Gpu::H200),
+            ("L4", 22_500, Gpu::L4),
+        ] {
             assert_eq!(gpu(name, ram), Some(card));
         }
     }
@@ -153,15 +200,29 @@ mod tests {
     fn every_name_is_in_one_group_and_no_name_has_an_underscore() {
         let grouped: Vec<&str> = GROUPS.iter().copied().flatten().copied().collect();
         for named in NAMES {
-            assert_eq!(grouped.iter().filter(|name| **name == named.name).count(), 1, "{}", named.name);
+            assert_eq!(
+                grouped.iter().filter(|name| **name == named.name).count(),
+                1,
+                "{}",
+                named.name
+            );
             assert!(!named.name.contains('_'));
         }
-        assert!(grouped.iter().all(|name| NAMES.iter().any(|named| named.name == *name)));
+        assert!(
+            grouped
+                .iter()
+                .all(|name| NAMES.iter().any(|named| named.name == *name))
+        );
     }
 
     #[test]
     fn a_family_has_the_names_of_all_its_cards() {
-        let names = |gpu| names(gpu).into_iter().map(|named| named.name).collect::<Vec<_>>();
+        let names = |gpu| {
+            names(gpu)
+                .into_iter()
+                .map(|named| named.name)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(names(Gpu::H100), ["H100 SXM", "H100 PCIE", "H100 NVL"]);
         assert_eq!(names(Gpu::Mi300X), Vec::<&str>::new());
         assert_eq!(reported(MemorySize::gib(192)), 176_940);

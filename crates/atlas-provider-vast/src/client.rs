@@ -27,14 +27,31 @@ pub(crate) fn call<S: AsRef<str>>(
     segments: impl IntoIterator<Item = S>,
 ) -> Call {
     let version = ["api", "v0"].map(str::to_owned).into_iter();
-    Call::new(method, operation, class, version.chain(segments.into_iter().map(|segment| segment.as_ref().to_owned())))
-        .trailing_slash()
+    Call::new(
+        method,
+        operation,
+        class,
+        version.chain(
+            segments
+                .into_iter()
+                .map(|segment| segment.as_ref().to_owned()),
+        ),
+    )
+    .trailing_slash()
 }
 
-/// Vast's ids are numbers. Another cloud's id would meet no route, and a page of HTML for an answer.
+/// Vast's ids are numbers. Another cloud's id would meet no route, and a page of HTML for an
+/// answer.
 fn number(id: &str) -> Result<()> {
     let plain = !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit());
-    if plain { Ok(()) } else { Err(Error::validation("compute_id", "is no id of vast, which are numbers")) }
+    if plain {
+        Ok(())
+    } else {
+        Err(Error::validation(
+            "compute_id",
+            "is no id of vast, which are numbers",
+        ))
+    }
 }
 
 impl Cloud {
@@ -49,7 +66,11 @@ impl Cloud {
         Ok(answer)
     }
 
-    pub(crate) async fn json<T: DeserializeOwned>(&self, cx: &CallContext, call: Call) -> Result<T> {
+    pub(crate) async fn json<T: DeserializeOwned>(
+        &self,
+        cx: &CallContext,
+        call: Call,
+    ) -> Result<T> {
         self.answer(cx, call).await?.json()
     }
 
@@ -62,16 +83,41 @@ impl Cloud {
         })
     }
 
-    /// The one call that makes a machine. `secrets` are kept out of whatever an error says: Vast echoes what it refuses.
-    pub(crate) async fn create(&self, cx: &CallContext, ask: &str, body: &Value, secrets: Vec<Secret>) -> Result<Created> {
-        let call = call(Method::PUT, "spawn_compute", RetryClass::Create, ["asks", ask]).json(body).scrub(secrets);
+    /// The one call that makes a machine. `secrets` are kept out of whatever an error says: Vast
+    /// echoes what it refuses.
+    pub(crate) async fn create(
+        &self,
+        cx: &CallContext,
+        ask: &str,
+        body: &Value,
+        secrets: Vec<Secret>,
+    ) -> Result<Created> {
+        let call = call(
+            Method::PUT,
+            "spawn_compute",
+            RetryClass::Create,
+            ["asks", ask],
+        )
+        .json(body)
+        .scrub(secrets);
         self.answer(cx, call).await?.json()
     }
 
-    /// A point read: the instance, or the `null` that says that there is none. Also the answer, for what is wrong with it.
-    pub(crate) async fn instance(&self, cx: &CallContext, id: &str) -> Result<(Option<Value>, Answer)> {
+    /// A point read: the instance, or the `null` that says that there is none. Also the answer, for
+    /// what is wrong with it.
+    pub(crate) async fn instance(
+        &self,
+        cx: &CallContext,
+        id: &str,
+    ) -> Result<(Option<Value>, Answer)> {
         number(id)?;
-        let call = call(Method::GET, "get_compute", RetryClass::Safe, ["instances", id]).accept_status(StatusCode::NOT_FOUND);
+        let call = call(
+            Method::GET,
+            "get_compute",
+            RetryClass::Safe,
+            ["instances", id],
+        )
+        .accept_status(StatusCode::NOT_FOUND);
         let answer = self.0.call(cx, call).await?;
         if let Some(gone) = error::gone(&answer) {
             return gone.map(|()| (None, answer));
@@ -89,31 +135,60 @@ impl Cloud {
                 .query("order_by", r#"[{"col":"id","dir":"asc"}]"#)
                 .query_opt("after_token", token);
             let read: wire::Page = self.json(cx, call).await?;
-            Ok(Page { items: read.instances, next: read.next_token, missing: None })
+            Ok(Page {
+                items: read.instances,
+                next: read.next_token,
+                missing: None,
+            })
         };
         walk(MAX_PAGES, page).await
     }
 
     /// Stops or starts. The words of the answer count, whatever its status.
-    pub(crate) async fn set_state(&self, cx: &CallContext, operation: &'static str, id: &str, state: &str) -> Result<Answer> {
+    pub(crate) async fn set_state(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        id: &str,
+        state: &str,
+    ) -> Result<Answer> {
         number(id)?;
-        let call = call(Method::PUT, operation, RetryClass::Idempotent, ["instances", id]).json(&json!({ "state": state }));
+        let call = call(
+            Method::PUT,
+            operation,
+            RetryClass::Idempotent,
+            ["instances", id],
+        )
+        .json(&json!({ "state": state }));
         self.answer(cx, call).await
     }
 
     /// A 404 in Vast's own words about an instance is a success; one about the key is not.
     pub(crate) async fn destroy(&self, cx: &CallContext, id: &str) -> Result<()> {
         number(id)?;
-        let call =
-            call(Method::DELETE, "terminate", RetryClass::Idempotent, ["instances", id]).accept_status(StatusCode::NOT_FOUND);
+        let call = call(
+            Method::DELETE,
+            "terminate",
+            RetryClass::Idempotent,
+            ["instances", id],
+        )
+        .accept_status(StatusCode::NOT_FOUND);
         let answer = self.0.call(cx, call).await?;
         if let Some(gone) = error::gone(&answer) {
             return gone;
         }
         match answer.json::<Verdict>()? {
-            Verdict { success: Some(true), .. } => Ok(()),
-            verdict if verdict.success == Some(false) => Err(error::classify(answer.status().as_u16(), &verdict)),
-            _ => Err(answer.misunderstood("the answer does not say whether the instance was destroyed")),
+            Verdict {
+                success: Some(true),
+                ..
+            } => Ok(()),
+            verdict if verdict.success == Some(false) => {
+                Err(error::classify(answer.status().as_u16(), &verdict))
+            }
+            _ => {
+                Err(answer
+                    .misunderstood("the answer does not say whether the instance was destroyed"))
+            }
         }
     }
 
@@ -125,23 +200,53 @@ impl Cloud {
         segments: &[&str],
         body: &(impl Serialize + Sync),
     ) -> Result<Value> {
-        self.json(cx, call(method, operation, RetryClass::Idempotent, segments).json(body)).await
+        self.json(
+            cx,
+            call(method, operation, RetryClass::Idempotent, segments).json(body),
+        )
+        .await
     }
 
     /// Asks for a log to be written; answers where it will be.
-    pub(crate) async fn request_logs(&self, cx: &CallContext, id: &str, body: &Value) -> Result<String> {
+    pub(crate) async fn request_logs(
+        &self,
+        cx: &CallContext,
+        id: &str,
+        body: &Value,
+    ) -> Result<String> {
         number(id)?;
-        let call = call(Method::PUT, "logs", RetryClass::Safe, ["instances", "request_logs", id]).json(body);
+        let call = call(
+            Method::PUT,
+            "logs",
+            RetryClass::Safe,
+            ["instances", "request_logs", id],
+        )
+        .json(body);
         Ok(self.json::<ResultAt>(cx, call).await?.result_url)
     }
 
     pub(crate) async fn user(&self, cx: &CallContext) -> Result<User> {
-        self.json(cx, call(Method::GET, "identity", RetryClass::Safe, ["users", "current"])).await
+        self.json(
+            cx,
+            call(
+                Method::GET,
+                "identity",
+                RetryClass::Safe,
+                ["users", "current"],
+            ),
+        )
+        .await
     }
 
     /// The charges for instances between two instants, in epoch seconds.
-    pub(crate) async fn charges(&self, cx: &CallContext, from: i64, to: i64) -> Result<Vec<Charge>> {
-        let filters = json!({ "day": { "gte": from, "lte": to }, "type": { "in": ["instance"] } }).to_string();
+    pub(crate) async fn charges(
+        &self,
+        cx: &CallContext,
+        from: i64,
+        to: i64,
+    ) -> Result<Vec<Charge>> {
+        let filters = json!({ "day": { "gte": from, "lte": to }, "type": { "in": ["instance"] } })
+            .to_string();
         let filters = &filters;
         let page = |token: Option<String>| async move {
             let call = call(Method::GET, "compute_spend", RetryClass::Safe, ["charges"])
@@ -150,7 +255,11 @@ impl Cloud {
                 .query("limit", "500")
                 .query_opt("after_token", token);
             let read: Charges = self.json(cx, call).await?;
-            Ok(Page { items: read.results, next: read.next_token, missing: None })
+            Ok(Page {
+                items: read.results,
+                next: read.next_token,
+                missing: None,
+            })
         };
         // Half a sum is none.
         walk(MAX_PAGES, page).await?.whole()

@@ -28,8 +28,8 @@ const LIMITS: AccountLimits = AccountLimits {
 /// There is no `Retry-After`, and the shortest interval is a second.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(1500), Duration::from_secs(20));
 
-/// Vast's least intervals for each endpoint, a little longer than it says; a minute's ten searches are six at once and one in fifteen
-/// seconds (docs/clouds/vast.md).
+/// Vast's least intervals for each endpoint, a little longer than it says; a minute's ten searches
+/// are six at once and one in fifteen seconds (docs/clouds/vast.md).
 const PACES: &[(&str, u64, u32)] = &[
     ("spawn_compute", 5_000, 1),
     ("candidates", 15_000, 6),
@@ -56,7 +56,12 @@ pub struct VastBuilder {
 
 impl Default for VastBuilder {
     fn default() -> Self {
-        Self { connection: Connection::new(LIMITS), base_url: None, policy: OfferPolicy::default(), paced: true }
+        Self {
+            connection: Connection::new(LIMITS),
+            base_url: None,
+            policy: OfferPolicy::default(),
+            paced: true,
+        }
     }
 }
 
@@ -66,14 +71,21 @@ impl VastBuilder {
     /// Takes from these variables what is not set on the builder.
     #[must_use]
     pub fn environment(mut self, variable: impl Fn(&str) -> Option<String>) -> Self {
-        self.connection.set_environment_keys(&[API_KEY_ENV], &variable);
-        Self { base_url: self.base_url.or_else(|| variable(URL_ENV)), ..self }
+        self.connection
+            .set_environment_keys(&[API_KEY_ENV], &variable);
+        Self {
+            base_url: self.base_url.or_else(|| variable(URL_ENV)),
+            ..self
+        }
     }
 
     /// Another base URL, without its `/api/v0`. `http://` to loopback only.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> Self {
-        Self { base_url: Some(url.into()), ..self }
+        Self {
+            base_url: Some(url.into()),
+            ..self
+        }
     }
 
     /// Which offers are good enough.
@@ -82,30 +94,43 @@ impl VastBuilder {
         Self { policy, ..self }
     }
 
-    /// Whether the intervals of Vast's endpoints are kept, besides the account's limits. A simulated Vast may have none.
+    /// Whether the intervals of Vast's endpoints are kept, besides the account's limits. A
+    /// simulated Vast may have none.
     #[must_use]
     pub fn endpoint_paces(self, kept: bool) -> Self {
-        Self { paced: kept, ..self }
+        Self {
+            paced: kept,
+            ..self
+        }
     }
 
     /// The provider.
     ///
     /// # Errors
-    /// `unauthorized` without a key, naming the variable to set; `validation` for a URL that is none, or that would send the key
-    /// readable to another machine.
+    /// `unauthorized` without a key, naming the variable to set; `validation` for a URL that is
+    /// none, or that would send the key readable to another machine.
     pub fn build(self) -> Result<Vast> {
         let id = ProviderId::new("vast").expect("a plain name");
-        let key = self.connection.key(API_KEY_ENV).map_err(|error| error.during(&id, "build"))?;
+        let key = self
+            .connection
+            .key(API_KEY_ENV)
+            .map_err(|error| error.during(&id, "build"))?;
         let mut client = self
             .connection
-            .client(id.clone(), self.base_url.unwrap_or_else(|| BASE_URL.to_owned()))
+            .client(
+                id.clone(),
+                self.base_url.unwrap_or_else(|| BASE_URL.to_owned()),
+            )
             .api("v0")
             .api_key("Bearer", key)
             .errors(crate::error::map);
         if self.paced {
             client = client.backoff(BACKOFF);
             for (operation, millis, burst) in PACES {
-                client = client.pace(operation, Pace::every(Duration::from_millis(*millis)).burst(*burst));
+                client = client.pace(
+                    operation,
+                    Pace::every(Duration::from_millis(*millis)).burst(*burst),
+                );
             }
         }
         Ok(Vast {
@@ -122,6 +147,9 @@ impl VastBuilder {
 
 impl fmt::Debug for VastBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VastBuilder").field("base_url", &self.base_url).field("policy", &self.policy).finish_non_exhaustive()
+        f.debug_struct("VastBuilder")
+            .field("base_url", &self.base_url)
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
     }
 }

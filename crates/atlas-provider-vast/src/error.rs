@@ -1,4 +1,5 @@
-//! Vast's error bodies into ours, by their `error` and the words of their `msg`. The words are never shown: they echo what was sent.
+//! Vast's error bodies into ours, by their `error` and the words of their `msg`. The words are
+//! never shown: they echo what was sent.
 
 use std::time::Duration;
 
@@ -13,7 +14,13 @@ const PENALTY: Duration = Duration::from_secs(12);
 /// What a start says whose card somebody else has.
 pub(crate) const QUEUED: &str = "required resources are currently unavailable";
 /// What an offer is said to be that somebody else took.
-const TAKEN: [&str; 5] = ["no_such_ask", "no longer available", "no longer rentable", "already rented", "already been rented"];
+const TAKEN: [&str; 5] = [
+    "no_such_ask",
+    "no longer available",
+    "no longer rentable",
+    "already rented",
+    "already been rented",
+];
 /// A 404 or 410 without Vast's words says nothing of what was asked for: a proxy wrote it.
 const A_PROXYS: &str = "the answer is not the cloud's own";
 
@@ -23,13 +30,18 @@ pub(crate) fn map(answer: &FailedAnswer) -> Option<Error> {
     if status == 429 {
         // Plain text or JSON, and never more than that.
         let error = answer.not_applied(ErrorKind::RateLimited, Next::SameLater, "called too often");
-        let told = answer.retry_after().or_else(|| (answer.operation() == "spawn_compute").then_some(PENALTY));
+        let told = answer
+            .retry_after()
+            .or_else(|| (answer.operation() == "spawn_compute").then_some(PENALTY));
         return Some(told.into_iter().fold(error, Error::with_retry_after));
     }
-    let verdict = answer.json().and_then(|json| serde_json::from_value::<Verdict>(json.clone()).ok());
+    let verdict = answer
+        .json()
+        .and_then(|json| serde_json::from_value::<Verdict>(json.clone()).ok());
     let Some(verdict) = verdict else {
         // A page of a proxy says nothing of what was asked for.
-        return matches!(status, 404 | 410).then(|| answer.not_applied(ErrorKind::Provider, Next::Stop, A_PROXYS));
+        return matches!(status, 404 | 410)
+            .then(|| answer.not_applied(ErrorKind::Provider, Next::Stop, A_PROXYS));
     };
     if verdict.new_contract.is_none() && status >= 500 {
         return Some(answer.error(ErrorKind::Unavailable, named(&verdict)));
@@ -39,7 +51,9 @@ pub(crate) fn map(answer: &FailedAnswer) -> Option<Error> {
 
 /// What an answer that is not a success means.
 pub(crate) fn classify(status: u16, verdict: &Verdict) -> Error {
-    use ErrorKind::{Conflict, Forbidden, NoCapacity, NotFound, Provider, Quota, Unauthorized, Validation};
+    use ErrorKind::{
+        Conflict, Forbidden, NoCapacity, NotFound, Provider, Quota, Unauthorized, Validation,
+    };
     let words = verdict.words();
     let (kind, next) = match verdict.code() {
         "auth_error" => (Unauthorized, Next::Stop),
@@ -47,36 +61,49 @@ pub(crate) fn classify(status: u16, verdict: &Verdict) -> Error {
         _ if words.contains(QUEUED) => (NoCapacity, Next::Stop),
         "insufficient_credit" | "spend_rate_limit" | "missing_billing" => (Quota, Next::Stop),
         "not_authorized" => (Forbidden, Next::Stop),
-        "no_such_instance" | "invalid_id" | "no_such_volume" | "no_such_ssh_key" | "no_ssh_key" | "invalid_container_id" => {
-            (NotFound, Next::Stop)
-        }
+        "no_such_instance"
+        | "invalid_id"
+        | "no_such_volume"
+        | "no_such_ssh_key"
+        | "no_ssh_key"
+        | "invalid_container_id" => (NotFound, Next::Stop),
         // The endpoint is gone, and nothing is said of what it was asked for.
         "deprecated_endpoint" => (Provider, Next::Stop),
-        "invalid_args" if words.contains("in use") || words.contains("in no state") => (Conflict, Next::Stop),
-        "invalid_args" | "invalid_request" | "invalid_price" | "invalid_token" | "no_ssh_key_for_vm" => (Validation, Next::Stop),
+        "invalid_args" if words.contains("in use") || words.contains("in no state") => {
+            (Conflict, Next::Stop)
+        }
+        "invalid_args" | "invalid_request" | "invalid_price" | "invalid_token"
+        | "no_ssh_key_for_vm" => (Validation, Next::Stop),
         _ => match status {
             401 => (Unauthorized, Next::Stop),
             403 => (Forbidden, Next::Stop),
-            404 if words.contains("not found") || words.contains("no ssh keys found") => (NotFound, Next::Stop),
+            404 if words.contains("not found") || words.contains("no ssh keys found") => {
+                (NotFound, Next::Stop)
+            }
             400 | 422 => (Validation, Next::Stop),
             _ => (Provider, Next::Stop),
         },
     };
     let error = Error::new(kind, named(verdict)).with_status(status);
-    match verdict.new_contract.and_then(|id| ComputeId::new(id.to_string()).ok()) {
+    match verdict
+        .new_contract
+        .and_then(|id| ComputeId::new(id.to_string()).ok())
+    {
         // Refused, and made all the same.
         Some(id) => error.outcome_is(Outcome::Unknown(vec![id])),
         None => error.outcome_is(Outcome::NotApplied(next)),
     }
 }
 
-/// What a 404 about an instance says: that it is gone, or, as an error, something else: the key is bad, or a proxy answered. `None` for
-/// any other status.
+/// What a 404 about an instance says: that it is gone, or, as an error, something else: the key is
+/// bad, or a proxy answered. `None` for any other status.
 pub(crate) fn gone(answer: &Answer) -> Option<Result<()>> {
-    (answer.status() == StatusCode::NOT_FOUND).then(|| match serde_json::from_slice::<Verdict>(answer.bytes()) {
-        Ok(verdict) if says_gone(&verdict) => Ok(()),
-        Ok(verdict) if !verdict.code().is_empty() => Err(classify(404, &verdict)),
-        _ => Err(answer.misunderstood(A_PROXYS)),
+    (answer.status() == StatusCode::NOT_FOUND).then(|| {
+        match serde_json::from_slice::<Verdict>(answer.bytes()) {
+            Ok(verdict) if says_gone(&verdict) => Ok(()),
+            Ok(verdict) if !verdict.code().is_empty() => Err(classify(404, &verdict)),
+            _ => Err(answer.misunderstood(A_PROXYS)),
+        }
     })
 }
 
@@ -85,8 +112,17 @@ fn says_gone(verdict: &Verdict) -> bool {
 }
 
 fn named(verdict: &Verdict) -> String {
-    let code: String = verdict.code().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').take(60).collect();
-    if code.is_empty() { "the cloud answered an error without a code".to_owned() } else { format!("the cloud answered {code}") }
+    let code: String = verdict
+        .code()
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || *c == '_')
+        .take(60)
+        .collect();
+    if code.is_empty() {
+        "the cloud answered an error without a code".to_owned()
+    } else {
+        format!("the cloud answered {code}")
+    }
 }
 
 #[cfg(test)]
@@ -99,41 +135,92 @@ mod tests {
 
     #[test]
     fn codes_and_words_decide_and_are_not_repeated() {
-        use ErrorKind::{Forbidden, NoCapacity, NotFound, Provider, Quota, Unauthorized, Validation};
+        use ErrorKind::{
+            Forbidden, NoCapacity, NotFound, Provider, Quota, Unauthorized, Validation,
+        };
         let stop = Next::Stop;
         let table = [
-            (404, r#"{"error":"auth_error","msg":"Invalid user key zz-canary"}"#, Unauthorized, stop),
-            (403, r#"{"error":"auth_error","msg":"This action requires login."}"#, Unauthorized, stop),
-            (404, r#"{"error":"invalid_args","msg":"error 404/3603: no_such_ask zz-canary"}"#, NoCapacity, Next::NextCandidate),
-            (410, r#"{"error":"no_such_ask","msg":"error 410/3907"}"#, NoCapacity, Next::NextCandidate),
-            (400, r#"{"msg":"the offer has already been rented"}"#, NoCapacity, Next::NextCandidate),
-            (410, r#"{"error":"deprecated_endpoint","msg":"zz-canary"}"#, Provider, stop),
+            (
+                404,
+                r#"{"error":"auth_error","msg":"Invalid user key zz-canary"}"#,
+                Unauthorized,
+                stop,
+            ),
+            (
+                403,
+                r#"{"error":"auth_error","msg":"This action requires login."}"#,
+                Unauthorized,
+                stop,
+            ),
+            (
+                404,
+                r#"{"error":"invalid_args","msg":"error 404/3603: no_such_ask zz-canary"}"#,
+                NoCapacity,
+                Next::NextCandidate,
+            ),
+            (
+                410,
+                r#"{"error":"no_such_ask","msg":"error 410/3907"}"#,
+                NoCapacity,
+                Next::NextCandidate,
+            ),
+            (
+                400,
+                r#"{"msg":"the offer has already been rented"}"#,
+                NoCapacity,
+                Next::NextCandidate,
+            ),
+            (
+                410,
+                r#"{"error":"deprecated_endpoint","msg":"zz-canary"}"#,
+                Provider,
+                stop,
+            ),
             (404, r#"{"error":"no_such_instance"}"#, NotFound, stop),
             (404, r#"{"message":"Instance not found"}"#, NotFound, stop),
             (404, r#"{"error":"something_new"}"#, Provider, stop),
             (400, r#"{"error":"insufficient_credit"}"#, Quota, stop),
             (402, r#"{"error":"missing_billing"}"#, Quota, stop),
             (403, r#"{"msg":"Offer 1 is not your own"}"#, Forbidden, stop),
-            (400, r#"{"error":"invalid_args","msg":"got zz-canary"}"#, Validation, stop),
+            (
+                400,
+                r#"{"error":"invalid_args","msg":"got zz-canary"}"#,
+                Validation,
+                stop,
+            ),
         ];
         for (status, body, kind, next) in table {
             let error = classified(status, body);
-            assert_eq!((error.kind(), error.outcome()), (kind, &Outcome::NotApplied(next)), "{body}");
-            assert!(!format!("{error} {error:?}").contains("zz-canary"), "{body}");
+            assert_eq!(
+                (error.kind(), error.outcome()),
+                (kind, &Outcome::NotApplied(next)),
+                "{body}"
+            );
+            assert!(
+                !format!("{error} {error:?}").contains("zz-canary"),
+                "{body}"
+            );
         }
     }
 
     #[test]
     fn an_instance_in_an_error_is_harvested() {
         let error = classified(400, r#"{"error":"invalid_price","new_contract":25417733}"#);
-        assert_eq!(error.outcome(), &Outcome::Unknown(vec![ComputeId::new("25417733").unwrap()]));
+        assert_eq!(
+            error.outcome(),
+            &Outcome::Unknown(vec![ComputeId::new("25417733").unwrap()])
+        );
     }
 
     #[test]
     fn a_404_about_the_key_is_no_absence() {
         let says = |body: &str| says_gone(&serde_json::from_str(body).unwrap());
         assert!(says(r#"{"error":"no_such_instance"}"#));
-        for body in ["{}", r#"{"error":"auth_error"}"#, r#"{"error":"invalid_args"}"#] {
+        for body in [
+            "{}",
+            r#"{"error":"auth_error"}"#,
+            r#"{"error":"invalid_args"}"#,
+        ] {
             assert!(!says(body), "{body}");
         }
     }

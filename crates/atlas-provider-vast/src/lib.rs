@@ -1,4 +1,5 @@
-//! Vast.ai behind the contract: containers on hosts of a market, on demand or by bid, each rented by one call on one offer.
+//! Vast.ai behind the contract: containers on hosts of a market, on demand or by bid, each rented
+//! by one call on one offer.
 //!
 //! ```no_run
 //! use atlas_core::{AnyProvider, CallContext, ComputeRequest, Gpu, LaunchKey, Next, Outcome, Port};
@@ -20,7 +21,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Deliberately absent: serverless, bulk and server-side rentals (partial results), virtual machines, and what hosts do.
+//! Deliberately absent: serverless, bulk and server-side rentals (partial results), virtual
+//! machines, and what hosts do.
 
 mod catalogue;
 mod client;
@@ -38,9 +40,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atlas_core::{
-    AccountLimits, BoxStream, CallContext, Candidate, Capabilities, Capability, Clock, Compute, ComputeId, ComputeRequest,
-    ComputeSpend, Error, ErrorKind, GpuType, LaunchKey, ListFilter, Listing, LogLine, LogQuery, Next, Outcome, Presence,
-    Provider, ProviderId, Result, SpendQuery, Timestamp, Usd,
+    AccountLimits, BoxStream, CallContext, Candidate, Capabilities, Capability, Clock, Compute,
+    ComputeId, ComputeRequest, ComputeSpend, Error, ErrorKind, GpuType, LaunchKey, ListFilter,
+    Listing, LogLine, LogQuery, Next, Outcome, Presence, Provider, ProviderId, Result, SpendQuery,
+    Timestamp, Usd,
 };
 use atlas_http::{Connection, merge_json};
 
@@ -50,13 +53,15 @@ use memory::Memory;
 pub use policy::OfferPolicy;
 pub use resources::{SshKey, Volume, VolumeOffer};
 
-/// How often a new machine is looked for to compare it with its order, and how long to wait between: for seconds it may read as none.
+/// How often a new machine is looked for to compare it with its order, and how long to wait
+/// between: for seconds it may read as none.
 const LOOKS: u32 = 3;
 const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
 /// The longest that one look may take: whoever ordered waits for it.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// One Vast account. Cheap to clone; clones share connections, pacing, and what is remembered of hosts that failed.
+/// One Vast account. Cheap to clone; clones share connections, pacing, and what is remembered of
+/// hosts that failed.
 #[derive(Clone, Debug)]
 pub struct Vast {
     id: ProviderId,
@@ -74,7 +79,9 @@ impl Vast {
     /// # Errors
     /// See [`VastBuilder::build`].
     pub fn from_env() -> Result<Self> {
-        Self::builder().environment(|name| std::env::var(name).ok()).build()
+        Self::builder()
+            .environment(|name| std::env::var(name).ok())
+            .build()
     }
 
     /// Begins one by hand.
@@ -94,11 +101,14 @@ impl Vast {
         Ok(translate::candidates(offers, request, policy, &self.memory))
     }
 
-    /// Ends what a refused order left behind. That its end was accepted is no proof: the ids stay with the error, and whoever ordered
-    /// proves that they are gone.
+    /// Ends what a refused order left behind. That its end was accepted is no proof: the ids stay
+    /// with the error, and whoever ordered proves that they are gone.
     async fn swept(&self, cx: &CallContext, error: Error) -> Error {
-        let Outcome::Unknown(leaked) = error.outcome().clone() else { return error };
-        // What a 5xx leaks may be what was ordered, and not all there is: that is for whoever ordered to find out.
+        let Outcome::Unknown(leaked) = error.outcome().clone() else {
+            return error;
+        };
+        // What a 5xx leaks may be what was ordered, and not all there is: that is for whoever
+        // ordered to find out.
         if leaked.is_empty() || error.status().is_none_or(|status| status >= 500) {
             return error;
         }
@@ -109,9 +119,19 @@ impl Vast {
         not_as_ordered(error, leaked)
     }
 
-    /// Compares a new machine with its order. One that differs is destroyed; one that cannot be read yet is left alone.
-    async fn compared(&self, cx: &CallContext, id: &ComputeId, request: &ComputeRequest, wants_bid: bool) -> Result<()> {
-        let brief = cx.clone().with_retries(0).with_timeout(cx.timeout().map_or(LOOK, |whole| whole.min(LOOK)));
+    /// Compares a new machine with its order. One that differs is destroyed; one that cannot be
+    /// read yet is left alone.
+    async fn compared(
+        &self,
+        cx: &CallContext,
+        id: &ComputeId,
+        request: &ComputeRequest,
+        wants_bid: bool,
+    ) -> Result<()> {
+        let brief = cx
+            .clone()
+            .with_retries(0)
+            .with_timeout(cx.timeout().map_or(LOOK, |whole| whole.min(LOOK)));
         for look in 0..LOOKS {
             if look > 0 {
                 tokio::time::sleep(BETWEEN_LOOKS).await;
@@ -122,28 +142,36 @@ impl Vast {
                 // The id is the handle: no failed read may lose it.
                 Err(_) => return Ok(()),
             };
-            let Some(differs) = translate::mismatch(&raw, request, wants_bid) else { return Ok(()) };
+            let Some(differs) = translate::mismatch(&raw, request, wants_bid) else {
+                return Ok(());
+            };
             if let Some(machine) = raw["machine_id"].as_u64() {
                 self.memory.host_failed(machine);
             }
             let _ = self.terminate(cx, id).await;
-            let error = Error::new(ErrorKind::NoCapacity, format!("what was delivered is {differs}"));
+            let error = Error::new(
+                ErrorKind::NoCapacity,
+                format!("what was delivered is {differs}"),
+            );
             return Err(not_as_ordered(error, vec![id.clone()]));
         }
         Ok(())
     }
 }
 
-/// Another offer may do; these were made all the same, and their end was ordered. It is not proved by that, nor by a read that finds
-/// nothing: for seconds after a create there is nothing to read (docs/clouds/vast.md).
+/// Another offer may do; these were made all the same, and their end was ordered. It is not proved
+/// by that, nor by a read that finds nothing: for seconds after a create there is nothing to read
+/// (docs/clouds/vast.md).
 fn not_as_ordered(cause: Error, ids: Vec<ComputeId>) -> Error {
-    let error = Error::new(ErrorKind::NoCapacity, cause.message()).outcome_is(Outcome::Unwanted(ids));
+    let error =
+        Error::new(ErrorKind::NoCapacity, cause.message()).outcome_is(Outcome::Unwanted(ids));
     cause.status().into_iter().fold(error, Error::with_status)
 }
 
 /// There is nothing to rent.
 fn no_offer() -> Error {
-    Error::new(ErrorKind::NoCapacity, "no offer fits").outcome_is(Outcome::NotApplied(Next::NextCandidate))
+    Error::new(ErrorKind::NoCapacity, "no offer fits")
+        .outcome_is(Outcome::NotApplied(Next::NextCandidate))
 }
 
 impl Provider for Vast {
@@ -182,24 +210,39 @@ impl Provider for Vast {
         Ok(format!("vast-user-{}", self.cloud.user(cx).await?.id))
     }
 
-    async fn candidates(&self, cx: &CallContext, request: &ComputeRequest) -> Result<Vec<Candidate>> {
+    async fn candidates(
+        &self,
+        cx: &CallContext,
+        request: &ComputeRequest,
+    ) -> Result<Vec<Candidate>> {
         self.offered(cx, request).await
     }
 
-    async fn spawn_compute(&self, cx: &CallContext, key: &LaunchKey, request: &ComputeRequest) -> Result<Compute> {
+    async fn spawn_compute(
+        &self,
+        cx: &CallContext,
+        key: &LaunchKey,
+        request: &ComputeRequest,
+    ) -> Result<Compute> {
         let found;
         let request = if request.candidate.is_some() {
             request
         } else {
-            let offers = self.offered(cx, request).await.map_err(Error::before_the_order)?;
-            found = request.clone().at(offers.into_iter().next().ok_or_else(no_offer)?);
+            let offers = self
+                .offered(cx, request)
+                .await
+                .map_err(Error::before_the_order)?;
+            found = request
+                .clone()
+                .at(offers.into_iter().next().ok_or_else(no_offer)?);
             &found
         };
         let (ask, bid) = translate::pinned(request)?;
         let order = translate::create(cx, key, request, bid);
         let secrets = request.environment(key).into_values().collect();
-        let mut body =
-            serde_json::to_value(&order).map_err(|error| Error::validation("request", "cannot be written").with_source(error))?;
+        let mut body = serde_json::to_value(&order).map_err(|error| {
+            Error::validation("request", "cannot be written").with_source(error)
+        })?;
         if !request.provider_opts.is_null() {
             merge_json(&mut body, &request.provider_opts);
         }
@@ -207,25 +250,30 @@ impl Provider for Vast {
             Ok(created) => created,
             Err(error) => return Err(self.swept(cx, error).await),
         };
-        let unread =
-            || Error::new(ErrorKind::Provider, "the id of the new instance is none").outcome_is(Outcome::Unknown(Vec::new()));
+        let unread = || {
+            Error::new(ErrorKind::Provider, "the id of the new instance is none")
+                .outcome_is(Outcome::Unknown(Vec::new()))
+        };
         let id = ComputeId::new(created.new_contract.to_string()).map_err(|_| unread())?;
-        self.compared(cx, &id, request, body["price"].is_number()).await?;
+        self.compared(cx, &id, request, body["price"].is_number())
+            .await?;
         Ok(translate::ordered(&self.id, id, &order, request))
     }
 
     async fn get_compute(&self, cx: &CallContext, id: &ComputeId) -> Result<Compute> {
         match self.cloud.instance(cx, id.as_str()).await? {
             (Some(raw), _) => translate::compute(&self.id, raw, &self.memory),
-            (None, _) => {
-                Err(Error::new(ErrorKind::NotFound, "there is no such instance").outcome_is(Outcome::NotApplied(Next::Stop)))
-            }
+            (None, _) => Err(Error::new(ErrorKind::NotFound, "there is no such instance")
+                .outcome_is(Outcome::NotApplied(Next::Stop))),
         }
     }
 
     async fn list_compute(&self, cx: &CallContext, filter: &ListFilter) -> Result<Listing> {
         let walk = self.cloud.instances(cx).await?;
-        let rows = walk.items.into_iter().map(|raw| translate::compute(&self.id, raw, &self.memory));
+        let rows = walk
+            .items
+            .into_iter()
+            .map(|raw| translate::compute(&self.id, raw, &self.memory));
         Ok(Listing::of_walk(rows, walk.missing).filtered(filter))
     }
 
@@ -233,8 +281,16 @@ impl Provider for Vast {
     async fn presence(&self, cx: &CallContext, id: &ComputeId) -> Presence {
         match self.cloud.instance(cx, id.as_str()).await {
             Ok((None, _)) => Presence::Absent,
-            Ok((Some(raw), _)) if raw["id"].as_u64().is_some_and(|own| own.to_string() == id.as_str()) => Presence::Present,
-            Ok((Some(_), answer)) => Presence::NoAnswer(answer.misunderstood("the answer is about another instance")),
+            Ok((Some(raw), _))
+                if raw["id"]
+                    .as_u64()
+                    .is_some_and(|own| own.to_string() == id.as_str()) =>
+            {
+                Presence::Present
+            }
+            Ok((Some(_), answer)) => {
+                Presence::NoAnswer(answer.misunderstood("the answer is about another instance"))
+            }
             Err(error) => Presence::NoAnswer(error),
         }
     }
@@ -264,14 +320,23 @@ impl Provider for Vast {
     async fn stop(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
         // Before the call: what it does shows before its answer is here.
         self.memory.stopped(id);
-        self.cloud.set_state(cx, "stop", id.as_str(), "stopped").await.map(drop)
+        self.cloud
+            .set_state(cx, "stop", id.as_str(), "stopped")
+            .await
+            .map(drop)
     }
 
     /// A start that would wait for its card is taken back: it would bill whenever the card is free.
     async fn start(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
         self.memory.started(id);
-        let waits = match self.cloud.set_state(cx, "start", id.as_str(), "running").await {
-            Ok(answer) => String::from_utf8_lossy(answer.bytes()).to_lowercase().contains(error::QUEUED),
+        let waits = match self
+            .cloud
+            .set_state(cx, "start", id.as_str(), "running")
+            .await
+        {
+            Ok(answer) => String::from_utf8_lossy(answer.bytes())
+                .to_lowercase()
+                .contains(error::QUEUED),
             Err(error) if error.kind() == ErrorKind::NoCapacity => true,
             Err(error) => return Err(error),
         };
@@ -280,29 +345,53 @@ impl Provider for Vast {
         }
         self.memory.stopped(id);
         let taken = Error::new(ErrorKind::NoCapacity, "its card was let to somebody else");
-        match self.cloud.set_state(cx, "stop", id.as_str(), "stopped").await {
+        match self
+            .cloud
+            .set_state(cx, "stop", id.as_str(), "stopped")
+            .await
+        {
             Ok(_) => Err(taken.outcome_is(Outcome::NotApplied(Next::Stop))),
-            Err(error) => Err(taken.outcome_is(Outcome::Unknown(vec![id.clone()])).with_source(error)),
+            Err(error) => Err(taken
+                .outcome_is(Outcome::Unknown(vec![id.clone()]))
+                .with_source(error)),
         }
     }
 
-    async fn logs(&self, cx: &CallContext, id: &ComputeId, query: &LogQuery) -> Result<BoxStream<Result<LogLine>>> {
+    async fn logs(
+        &self,
+        cx: &CallContext,
+        id: &ComputeId,
+        query: &LogQuery,
+    ) -> Result<BoxStream<Result<LogLine>>> {
         logs::read(self, cx, id.as_str(), query).await
     }
 
-    async fn compute_spend(&self, cx: &CallContext, query: &SpendQuery) -> Result<Vec<ComputeSpend>> {
-        // Whole seconds: the last one is asked for whole, or what was billed in it would be missing.
+    async fn compute_spend(
+        &self,
+        cx: &CallContext,
+        query: &SpendQuery,
+    ) -> Result<Vec<ComputeSpend>> {
+        // Whole seconds: the last one is asked for whole, or what was billed in it would be
+        // missing.
         let until = (query.end.unix_millis() + 999).div_euclid(1000);
-        let charges = self.cloud.charges(cx, query.start.unix_seconds(), until).await?;
+        let charges = self
+            .cloud
+            .charges(cx, query.start.unix_seconds(), until)
+            .await?;
         let mut spent: BTreeMap<(ComputeId, i64, i64), Usd> = BTreeMap::new();
         for charge in charges {
-            let named = charge.source.as_deref().and_then(|source| source.strip_prefix("instance-")).map(ComputeId::new);
+            let named = charge
+                .source
+                .as_deref()
+                .and_then(|source| source.strip_prefix("instance-"))
+                .map(ComputeId::new);
             let Some(Ok(id)) = named else { continue };
             if query.id.as_ref().is_some_and(|wanted| *wanted != id) {
                 continue;
             }
             let amount = Usd::from_f64(charge.amount).ok_or_else(|| {
-                Error::new(ErrorKind::Provider, "a charge is no amount of money").outcome_is(Outcome::NotApplied(Next::Stop))
+                Error::new(ErrorKind::Provider, "a charge is no amount of money")
+                    .outcome_is(Outcome::NotApplied(Next::Stop))
             })?;
             let sum = spent.entry((id, charge.start, charge.end)).or_default();
             *sum = sum.saturating_add(amount);
@@ -310,7 +399,12 @@ impl Provider for Vast {
         let at = Timestamp::from_unix_seconds;
         Ok(spent
             .into_iter()
-            .map(|((id, start, end), amount)| ComputeSpend { id, start: at(start), end: at(end), amount })
+            .map(|((id, start, end), amount)| ComputeSpend {
+                id,
+                start: at(start),
+                end: at(end),
+                amount,
+            })
             .collect())
     }
 }

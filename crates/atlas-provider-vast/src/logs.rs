@@ -1,8 +1,12 @@
-//! A machine's log: asked for here, written to another host some time later, and read there without our key.
+//! A machine's log: asked for here, written to another host some time later, and read there without
+//! our key.
 
 use std::time::Duration;
 
-use atlas_core::{BoxStream, CallContext, Error, ErrorKind, LogLine, LogQuery, LogSource, Next, Outcome, Result, RetryClass};
+use atlas_core::{
+    BoxStream, CallContext, Error, ErrorKind, LogLine, LogQuery, LogSource, Next, Outcome, Result,
+    RetryClass,
+};
 use atlas_http::{Call, Connection};
 use http::StatusCode;
 use percent_encoding::percent_decode_str;
@@ -17,13 +21,25 @@ const PAUSE: Duration = Duration::from_secs(1);
 const DEFAULT_TAIL: u32 = 1_000;
 
 /// Both logs where none is named, the host's own first: lines have no time to be sorted by.
-pub(crate) async fn read(vast: &Vast, cx: &CallContext, id: &str, query: &LogQuery) -> Result<BoxStream<Result<LogLine>>> {
+pub(crate) async fn read(
+    vast: &Vast,
+    cx: &CallContext,
+    id: &str,
+    query: &LogQuery,
+) -> Result<BoxStream<Result<LogLine>>> {
     if query.follow || query.since.is_some() {
         let what = if query.follow { "follow" } else { "since" };
-        return Err(Error::unsupported(what, "vast gives one snapshot of a log, without times"));
+        return Err(Error::unsupported(
+            what,
+            "vast gives one snapshot of a log, without times",
+        ));
     }
     let tail = query.tail.unwrap_or(DEFAULT_TAIL);
-    let sources = query.source.map_or(vec![LogSource::System, LogSource::Container], |source| vec![source]);
+    let sources = query
+        .source
+        .map_or(vec![LogSource::System, LogSource::Container], |source| {
+            vec![source]
+        });
     let mut lines = Vec::new();
     for source in sources {
         let mut body = json!({ "tail": tail.to_string() });
@@ -32,22 +48,40 @@ pub(crate) async fn read(vast: &Vast, cx: &CallContext, id: &str, query: &LogQue
         }
         let url = vast.cloud.request_logs(cx, id, &body).await?;
         let text = fetch(&vast.connection, cx, &url).await?;
-        lines.extend(text.lines().map(|line| Ok(LogLine { timestamp: None, source, text: line.to_owned() })));
+        lines.extend(text.lines().map(|line| {
+            Ok(LogLine {
+                timestamp: None,
+                source,
+                text: line.to_owned(),
+            })
+        }));
     }
-    let skip = lines.len().saturating_sub(usize::try_from(tail).unwrap_or(usize::MAX));
-    Ok(Box::pin(futures_util::stream::iter(lines.into_iter().skip(skip))))
+    let skip = lines
+        .len()
+        .saturating_sub(usize::try_from(tail).unwrap_or(usize::MAX));
+    Ok(Box::pin(futures_util::stream::iter(
+        lines.into_iter().skip(skip),
+    )))
 }
 
 /// What was written to this URL, once it is. The client that fetches it has no key.
 pub(crate) async fn fetch(connection: &Connection, cx: &CallContext, url: &str) -> Result<String> {
-    let wrong =
-        |message: &str| Error::new(ErrorKind::Provider, message.to_owned()).outcome_is(Outcome::NotApplied(Next::SameLater));
-    let target: http::Uri = url.parse().map_err(|_| wrong("the place of the result is no url"))?;
+    let wrong = |message: &str| {
+        Error::new(ErrorKind::Provider, message.to_owned())
+            .outcome_is(Outcome::NotApplied(Next::SameLater))
+    };
+    let target: http::Uri = url
+        .parse()
+        .map_err(|_| wrong("the place of the result is no url"))?;
     let (Some(scheme), Some(authority)) = (target.scheme_str(), target.authority()) else {
         return Err(wrong("the place of the result is no url"));
     };
     let provider = atlas_core::ProviderId::new("vast").expect("a plain name");
-    let client = connection.client(provider, format!("{scheme}://{authority}")).api("results").retries(0).build()?;
+    let client = connection
+        .client(provider, format!("{scheme}://{authority}"))
+        .api("results")
+        .retries(0)
+        .build()?;
     let mut patient = CallContext::new();
     if let Some(timeout) = cx.timeout() {
         patient = patient.with_timeout(timeout);
@@ -61,18 +95,30 @@ pub(crate) async fn fetch(connection: &Connection, cx: &CallContext, url: &str) 
             return Ok(String::from_utf8_lossy(answer.bytes()).into_owned());
         }
     }
-    Err(Error::new(ErrorKind::Unavailable, "the result was not written in time").outcome_is(Outcome::NotApplied(Next::SameLater)))
+    Err(
+        Error::new(ErrorKind::Unavailable, "the result was not written in time")
+            .outcome_is(Outcome::NotApplied(Next::SameLater)),
+    )
 }
 
 /// The path and query as they were given: each part decoded, for it is encoded again on its way.
 fn request(target: &http::Uri) -> Call {
     let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-    let segments = target.path().trim_start_matches('/').split('/').map(decoded);
+    let segments = target
+        .path()
+        .trim_start_matches('/')
+        .split('/')
+        .map(decoded);
     let mut call = Call::get("logs", RetryClass::Safe, segments)
         .accept("*/*")
         .accept_status(StatusCode::FORBIDDEN)
         .accept_status(StatusCode::NOT_FOUND);
-    for pair in target.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+    for pair in target
+        .query()
+        .unwrap_or_default()
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+    {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         call = call.query(&decoded(name), decoded(value));
     }

@@ -1,4 +1,5 @@
-//! What an account's handle remembers of what it did, for Vast's answers do not tell it: hosts that failed, starts and stops of ours.
+//! What an account's handle remembers of what it did, for Vast's answers do not tell it: hosts that
+//! failed, starts and stops of ours.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,7 +30,10 @@ struct Inner {
 fn remember<K: Ord + Clone>(map: &mut BTreeMap<K, Timestamp>, key: K, now: Timestamp) {
     map.insert(key, now);
     if map.len() > MOST
-        && let Some(oldest) = map.iter().min_by_key(|(_, at)| **at).map(|(key, _)| key.clone())
+        && let Some(oldest) = map
+            .iter()
+            .min_by_key(|(_, at)| **at)
+            .map(|(key, _)| key.clone())
     {
         map.remove(&oldest);
     }
@@ -37,7 +41,10 @@ fn remember<K: Ord + Clone>(map: &mut BTreeMap<K, Timestamp>, key: K, now: Times
 
 impl Memory {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, inner: Arc::default() }
+        Self {
+            clock,
+            inner: Arc::default(),
+        }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -49,7 +56,10 @@ impl Memory {
     }
 
     pub(crate) fn is_bad(&self, machine: u64) -> bool {
-        self.inner().bad_hosts.get(&machine).is_some_and(|at| self.clock.now().since(*at) < BAD_FOR)
+        self.inner()
+            .bad_hosts
+            .get(&machine)
+            .is_some_and(|at| self.clock.now().since(*at) < BAD_FOR)
     }
 
     pub(crate) fn started(&self, id: &ComputeId) {
@@ -72,7 +82,10 @@ impl Memory {
 
     /// We started it a moment ago: what reads as `exited` may be from before.
     pub(crate) fn lately_started(&self, id: &ComputeId) -> bool {
-        self.inner().started.get(id).is_some_and(|at| self.clock.now().since(*at) < EXITED_FOR)
+        self.inner()
+            .started
+            .get(id)
+            .is_some_and(|at| self.clock.now().since(*at) < EXITED_FOR)
     }
 
     /// We stopped it: nobody outbid us.

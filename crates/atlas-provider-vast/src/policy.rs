@@ -8,9 +8,9 @@ use serde_json::{Map, Value, json};
 
 use crate::catalogue;
 
-/// What an offer must be besides what a request asks for. The cheapest hosts are the bad ones: these floors are what
-/// public projects that rent there have come to. Set one on the builder, or for one call with
-/// [`CallContext::with_extension`](atlas_core::CallContext::with_extension).
+/// What an offer must be besides what a request asks for. The cheapest hosts are the bad ones:
+/// these floors are what public projects that rent there have come to. Set one on the builder, or
+/// for one call with [`CallContext::with_extension`](atlas_core::CallContext::with_extension).
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct OfferPolicy {
@@ -49,7 +49,10 @@ impl Default for OfferPolicy {
 
 /// Dollars as the wire has them.
 pub(crate) fn dollars(price: UsdPerHour) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "prices are far below 2^53 nano-dollars")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "prices are far below 2^53 nano-dollars"
+    )]
     let nanos = price.per_hour().nanos() as f64;
     nanos / 1e9
 }
@@ -62,11 +65,22 @@ impl Search {
     /// On-demand or interruptible offers, priced with so much disk, the cheapest first.
     pub(crate) fn new(spot: bool, disk_gb: u32) -> Self {
         let mut search = Self::default();
-        search.0.insert("type".to_owned(), Value::from(if spot { "bid" } else { "ondemand" }));
-        search.0.insert("allocated_storage".to_owned(), Value::from(disk_gb));
-        search.0.insert("order".to_owned(), json!([["dph_total", "asc"], ["reliability", "desc"]]));
+        search.0.insert(
+            "type".to_owned(),
+            Value::from(if spot { "bid" } else { "ondemand" }),
+        );
+        search
+            .0
+            .insert("allocated_storage".to_owned(), Value::from(disk_gb));
+        search.0.insert(
+            "order".to_owned(),
+            json!([["dph_total", "asc"], ["reliability", "desc"]]),
+        );
         search.0.insert("limit".to_owned(), Value::from(64));
-        search.is("rentable", true).is("rented", false).at_least("disk_space", f64::from(disk_gb))
+        search
+            .is("rentable", true)
+            .is("rented", false)
+            .at_least("disk_space", f64::from(disk_gb))
     }
 
     pub(crate) fn is(self, field: &str, value: impl Into<Value>) -> Self {
@@ -98,7 +112,8 @@ impl Search {
         Value::Object(self.0)
     }
 
-    /// The search for what a request asks for. What it says is checked again on every offer: filters are not always applied.
+    /// The search for what a request asks for. What it says is checked again on every offer:
+    /// filters are not always applied.
     pub(crate) fn of(request: &ComputeRequest, policy: &OfferPolicy, disk_gb: u32) -> Self {
         let mut search = Self::new(request.spot, disk_gb)
             .with("num_gpus", "in", vec![request.gpu_count])
@@ -109,23 +124,40 @@ impl Search {
             Some(GpuChoice::Named(gpu)) => {
                 let names = catalogue::names(*gpu);
                 let least = names.iter().map(|named| named.ram.start).min().unwrap_or(0);
-                let most = names.iter().map(|named| named.ram.end).max().unwrap_or(u32::MAX);
-                let cuda = names.iter().filter_map(|named| catalogue::cuda(named.gpu)).reduce(f64::min);
+                let most = names
+                    .iter()
+                    .map(|named| named.ram.end)
+                    .max()
+                    .unwrap_or(u32::MAX);
+                let cuda = names
+                    .iter()
+                    .filter_map(|named| catalogue::cuda(named.gpu))
+                    .reduce(f64::min);
                 let mut found = search
-                    .among("gpu_name", names.iter().map(|named| named.name).collect::<BTreeSet<_>>())
+                    .among(
+                        "gpu_name",
+                        names
+                            .iter()
+                            .map(|named| named.name)
+                            .collect::<BTreeSet<_>>(),
+                    )
                     .at_least("gpu_ram", f64::from(least))
                     .is("cpu_arch", catalogue::cpu_arch(Some(*gpu)));
                 if most != u32::MAX {
                     found = found.at_most("gpu_ram", f64::from(most));
                 }
-                match cuda.filter(|_| names.iter().all(|named| catalogue::cuda(named.gpu).is_some())) {
+                match cuda.filter(|_| {
+                    names
+                        .iter()
+                        .all(|named| catalogue::cuda(named.gpu).is_some())
+                }) {
                     Some(cuda) => found.at_least("cuda_max_good", cuda),
                     None => found,
                 }
             }
-            Some(GpuChoice::AtLeast(vram)) => {
-                search.at_least("gpu_ram", f64::from(catalogue::reported(*vram))).is("cpu_arch", catalogue::cpu_arch(None))
-            }
+            Some(GpuChoice::AtLeast(vram)) => search
+                .at_least("gpu_ram", f64::from(catalogue::reported(*vram)))
+                .is("cpu_arch", catalogue::cpu_arch(None)),
             Some(GpuChoice::Native(name)) => search.among("gpu_name", [name.as_str()]),
             _ => search,
         };
@@ -136,10 +168,16 @@ impl Search {
             search = search.is("datacenter", true);
         }
         if !request.ports.is_empty() {
-            search = search.at_least("direct_port_count", f64::from(u32::try_from(request.ports.len()).unwrap_or(u32::MAX)));
+            search = search.at_least(
+                "direct_port_count",
+                f64::from(u32::try_from(request.ports.len()).unwrap_or(u32::MAX)),
+            );
         }
         if !request.region_hints.is_empty() {
-            search = search.among("geolocation", request.region_hints.iter().map(String::as_str));
+            search = search.among(
+                "geolocation",
+                request.region_hints.iter().map(String::as_str),
+            );
         }
         if let Some(memory) = request.memory {
             search = search.at_least("cpu_ram", f64::from(memory.as_mib()));
@@ -161,12 +199,23 @@ mod tests {
 
     #[test]
     fn a_search_has_names_with_spaces_a_band_of_memory_and_no_bare_value() {
-        let request =
-            ComputeRequest::gpu(Gpu::A100_40GSxm).image("x").gpu_count(2).port(Port::http(80)).memory(MemorySize::gib(64));
-        let policy = OfferPolicy { max_price: Some(UsdPerHour::new(Usd::from_cents(150))), ..OfferPolicy::default() };
+        let request = ComputeRequest::gpu(Gpu::A100_40GSxm)
+            .image("x")
+            .gpu_count(2)
+            .port(Port::http(80))
+            .memory(MemorySize::gib(64));
+        let policy = OfferPolicy {
+            max_price: Some(UsdPerHour::new(Usd::from_cents(150))),
+            ..OfferPolicy::default()
+        };
         let search = Search::of(&request.region("NO"), &policy, 40).into_value();
         let plain = ["type", "order", "limit", "allocated_storage"];
-        for (name, filter) in search.as_object().unwrap().iter().filter(|(name, _)| !plain.contains(&name.as_str())) {
+        for (name, filter) in search
+            .as_object()
+            .unwrap()
+            .iter()
+            .filter(|(name, _)| !plain.contains(&name.as_str()))
+        {
             assert!(filter.is_object(), "{name}: {filter}");
         }
         let expected = json!({
@@ -182,9 +231,19 @@ mod tests {
 
     #[test]
     fn a_new_card_needs_a_new_driver_and_an_arm_host_its_own_images() {
-        let search = |gpu| Search::of(&ComputeRequest::gpu(gpu).image("x").spot(true), &OfferPolicy::default(), 16).into_value();
+        let search = |gpu| {
+            Search::of(
+                &ComputeRequest::gpu(gpu).image("x").spot(true),
+                &OfferPolicy::default(),
+                16,
+            )
+            .into_value()
+        };
         let blackwell = search(Gpu::Rtx5090);
-        assert_eq!((&blackwell["cuda_max_good"], &blackwell["type"]), (&json!({ "gte": 12.8 }), &json!("bid")));
+        assert_eq!(
+            (&blackwell["cuda_max_good"], &blackwell["type"]),
+            (&json!({ "gte": 12.8 }), &json!("bid"))
+        );
         assert_eq!(search(Gpu::Rtx4090)["cuda_max_good"], Value::Null);
         assert_eq!(search(Gpu::Gh200)["cpu_arch"], json!({ "eq": "arm64" }));
     }

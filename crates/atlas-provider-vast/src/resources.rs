@@ -1,6 +1,9 @@
 //! What Vast has beyond the contract: labels, reboots, bids, commands, SSH keys, volumes.
 
-use atlas_core::{CallContext, ComputeId, DiskSize, Error, ErrorKind, Next, Outcome, Result, RetryClass, UsdPerHour};
+use atlas_core::{
+    CallContext, ComputeId, DiskSize, Error, ErrorKind, Next, Outcome, Result, RetryClass,
+    UsdPerHour,
+};
 use http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -20,7 +23,8 @@ pub struct SshKey {
     pub key: String,
 }
 
-/// Disk on one machine that an instance there can mount, one at a time. It bills until it is deleted.
+/// Disk on one machine that an instance there can mount, one at a time. It bills until it is
+/// deleted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Volume {
@@ -57,13 +61,21 @@ pub struct VolumeOffer {
 
 /// What of an answer is not there, or is not what it should be.
 fn missing(what: &str) -> Error {
-    Error::new(ErrorKind::Provider, format!("the answer has no {what}")).outcome_is(Outcome::Unknown(Vec::new()))
+    Error::new(ErrorKind::Provider, format!("the answer has no {what}"))
+        .outcome_is(Outcome::Unknown(Vec::new()))
 }
 
-/// A public key begins with its kind. What is sent and is none comes back as a key that does not exist.
+/// A public key begins with its kind. What is sent and is none comes back as a key that does not
+/// exist.
 fn checked(public_key: &str) -> Result<()> {
-    let known = ["ssh-", "ecdsa-", "sk-"].iter().any(|kind| public_key.trim_start().starts_with(kind));
-    if known { Ok(()) } else { Err(Error::validation("public_key", "is no SSH public key")) }
+    let known = ["ssh-", "ecdsa-", "sk-"]
+        .iter()
+        .any(|kind| public_key.trim_start().starts_with(kind));
+    if known {
+        Ok(())
+    } else {
+        Err(Error::validation("public_key", "is no SSH public key"))
+    }
 }
 
 impl Vast {
@@ -71,17 +83,34 @@ impl Vast {
         result.map_err(|error| error.during(&self.id, operation))
     }
 
-    async fn change(&self, cx: &CallContext, method: (Method, &'static str), segments: &[&str], body: &Value) -> Result<Value> {
+    async fn change(
+        &self,
+        cx: &CallContext,
+        method: (Method, &'static str),
+        segments: &[&str],
+        body: &Value,
+    ) -> Result<Value> {
         let operation = method.1;
-        self.named(operation, self.cloud.change(cx, method, segments, body).await)
+        self.named(
+            operation,
+            self.cloud.change(cx, method, segments, body).await,
+        )
     }
 
-    /// Gives a machine another label. The launch key travels in it: a label without one makes the machine partly unclaimed.
+    /// Gives a machine another label. The launch key travels in it: a label without one makes the
+    /// machine partly unclaimed.
     ///
     /// # Errors
     /// `not_found` for an unknown machine, `validation` above 1024 characters.
     pub async fn label(&self, cx: &CallContext, id: &ComputeId, label: &str) -> Result<()> {
-        self.change(cx, (Method::PUT, "label"), &["instances", id.as_str()], &json!({ "label": label })).await.map(drop)
+        self.change(
+            cx,
+            (Method::PUT, "label"),
+            &["instances", id.as_str()],
+            &json!({ "label": label }),
+        )
+        .await
+        .map(drop)
     }
 
     /// Restarts a machine's container. The card stays; the outside ports may not.
@@ -90,25 +119,53 @@ impl Vast {
     /// `not_found` for an unknown machine, `conflict` for one in no state for it.
     pub async fn reboot(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
         self.memory.started(id);
-        self.change(cx, (Method::PUT, "reboot"), &["instances", "reboot", id.as_str()], &json!({})).await.map(drop)
+        self.change(
+            cx,
+            (Method::PUT, "reboot"),
+            &["instances", "reboot", id.as_str()],
+            &json!({}),
+        )
+        .await
+        .map(drop)
     }
 
-    /// Makes a machine's container anew from a fresh pull. The card stays, what was written to its disk does not.
+    /// Makes a machine's container anew from a fresh pull. The card stays, what was written to its
+    /// disk does not.
     ///
     /// # Errors
     /// As [`Vast::reboot`].
     pub async fn recycle(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
         self.memory.started(id);
-        self.change(cx, (Method::PUT, "recycle"), &["instances", "recycle", id.as_str()], &json!({})).await.map(drop)
+        self.change(
+            cx,
+            (Method::PUT, "recycle"),
+            &["instances", "recycle", id.as_str()],
+            &json!({}),
+        )
+        .await
+        .map(drop)
     }
 
-    /// Bids another price for an interruptible machine. One that was outbid resumes at once when this wins.
+    /// Bids another price for an interruptible machine. One that was outbid resumes at once when
+    /// this wins.
     ///
     /// # Errors
     /// `not_found` for an unknown machine, `validation` for a price that cannot be bid.
-    pub async fn change_bid(&self, cx: &CallContext, id: &ComputeId, price: UsdPerHour) -> Result<()> {
+    pub async fn change_bid(
+        &self,
+        cx: &CallContext,
+        id: &ComputeId,
+        price: UsdPerHour,
+    ) -> Result<()> {
         let body = json!({ "client_id": "me", "price": dollars(price) });
-        self.change(cx, (Method::PUT, "bid"), &["instances", "bid_price", id.as_str()], &body).await.map(drop)
+        self.change(
+            cx,
+            (Method::PUT, "bid"),
+            &["instances", "bid_price", id.as_str()],
+            &body,
+        )
+        .await
+        .map(drop)
     }
 
     /// Runs one of the few commands that Vast allows (`ls`, `rm`, `du`) and gives what it printed.
@@ -117,9 +174,16 @@ impl Vast {
     /// `validation` for any other command, `unavailable` when its output was not written in time.
     pub async fn execute(&self, cx: &CallContext, id: &ComputeId, command: &str) -> Result<String> {
         let made = self
-            .change(cx, (Method::PUT, "exec"), &["instances", "command", id.as_str()], &json!({ "command": command }))
+            .change(
+                cx,
+                (Method::PUT, "exec"),
+                &["instances", "command", id.as_str()],
+                &json!({ "command": command }),
+            )
             .await?;
-        let url = made["result_url"].as_str().ok_or_else(|| missing("result"))?;
+        let url = made["result_url"]
+            .as_str()
+            .ok_or_else(|| missing("result"))?;
         self.named("exec", logs::fetch(&self.connection, cx, url).await)
     }
 
@@ -128,7 +192,11 @@ impl Vast {
     /// # Errors
     /// As any read.
     pub async fn ssh_keys(&self, cx: &CallContext) -> Result<Vec<SshKey>> {
-        match self.cloud.json(cx, call(Method::GET, "ssh_keys", RetryClass::Safe, ["ssh"])).await {
+        match self
+            .cloud
+            .json(cx, call(Method::GET, "ssh_keys", RetryClass::Safe, ["ssh"]))
+            .await
+        {
             // An account without any is told as a missing one (docs/clouds/vast.md).
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
             other => self.named("ssh_keys", other),
@@ -141,9 +209,11 @@ impl Vast {
     /// `validation` for what is no key; an unknown outcome may have added it.
     pub async fn add_ssh_key(&self, cx: &CallContext, public_key: &str) -> Result<SshKey> {
         self.named("add_ssh_key", checked(public_key))?;
-        let call = call(Method::POST, "add_ssh_key", RetryClass::Create, ["ssh"]).json(&json!({ "ssh_key": public_key }));
+        let call = call(Method::POST, "add_ssh_key", RetryClass::Create, ["ssh"])
+            .json(&json!({ "ssh_key": public_key }));
         let made: Value = self.named("add_ssh_key", self.cloud.json(cx, call).await)?;
-        serde_json::from_value(made["key"].clone()).map_err(|error| missing("key").with_source(error))
+        serde_json::from_value(made["key"].clone())
+            .map_err(|error| missing("key").with_source(error))
     }
 
     /// Removes an SSH key from the account; one that is gone already is a success.
@@ -151,8 +221,16 @@ impl Vast {
     /// # Errors
     /// As any idempotent call.
     pub async fn delete_ssh_key(&self, cx: &CallContext, id: u64) -> Result<()> {
-        let call = call(Method::DELETE, "delete_ssh_key", RetryClass::Idempotent, ["ssh", &id.to_string()]);
-        self.gone("delete_ssh_key", self.cloud.answer(cx, call).await.map(drop))
+        let call = call(
+            Method::DELETE,
+            "delete_ssh_key",
+            RetryClass::Idempotent,
+            ["ssh", &id.to_string()],
+        );
+        self.gone(
+            "delete_ssh_key",
+            self.cloud.answer(cx, call).await.map(drop),
+        )
     }
 
     /// The SSH keys of one machine.
@@ -160,7 +238,12 @@ impl Vast {
     /// # Errors
     /// `not_found` for an unknown machine.
     pub async fn instance_ssh_keys(&self, cx: &CallContext, id: &ComputeId) -> Result<Vec<SshKey>> {
-        let call = call(Method::GET, "instance_ssh_keys", RetryClass::Safe, ["instances", id.as_str(), "ssh"]);
+        let call = call(
+            Method::GET,
+            "instance_ssh_keys",
+            RetryClass::Safe,
+            ["instances", id.as_str(), "ssh"],
+        );
         let read: Value = self.named("instance_ssh_keys", self.cloud.json(cx, call).await)?;
         // JSON in a text, as the document has it.
         let listed = match &read["ssh_keys"] {
@@ -168,17 +251,32 @@ impl Vast {
             Value::String(text) => serde_json::from_str(text),
             other => serde_json::from_value(other.clone()),
         };
-        self.named("instance_ssh_keys", listed.map_err(|error| missing("list of keys").with_source(error)))
+        self.named(
+            "instance_ssh_keys",
+            listed.map_err(|error| missing("list of keys").with_source(error)),
+        )
     }
 
     /// Gives a machine an SSH key.
     ///
     /// # Errors
     /// `not_found` for an unknown machine, `validation` for what is no key.
-    pub async fn attach_ssh_key(&self, cx: &CallContext, id: &ComputeId, public_key: &str) -> Result<()> {
+    pub async fn attach_ssh_key(
+        &self,
+        cx: &CallContext,
+        id: &ComputeId,
+        public_key: &str,
+    ) -> Result<()> {
         self.named("attach_ssh_key", checked(public_key))?;
         let segments = ["instances", id.as_str(), "ssh"];
-        self.change(cx, (Method::POST, "attach_ssh_key"), &segments, &json!({ "ssh_key": public_key })).await.map(drop)
+        self.change(
+            cx,
+            (Method::POST, "attach_ssh_key"),
+            &segments,
+            &json!({ "ssh_key": public_key }),
+        )
+        .await
+        .map(drop)
     }
 
     /// Takes an SSH key from a machine; one that is gone already is a success.
@@ -187,15 +285,27 @@ impl Vast {
     /// As any idempotent call.
     pub async fn detach_ssh_key(&self, cx: &CallContext, id: &ComputeId, key: u64) -> Result<()> {
         let segments = ["instances", id.as_str(), "ssh", &key.to_string()];
-        let call = call(Method::DELETE, "detach_ssh_key", RetryClass::Idempotent, segments);
-        self.gone("detach_ssh_key", self.cloud.answer(cx, call).await.map(drop))
+        let call = call(
+            Method::DELETE,
+            "detach_ssh_key",
+            RetryClass::Idempotent,
+            segments,
+        );
+        self.gone(
+            "detach_ssh_key",
+            self.cloud.answer(cx, call).await.map(drop),
+        )
     }
 
     /// Disk that is to let, on one machine or anywhere.
     ///
     /// # Errors
     /// As any read.
-    pub async fn volume_offers(&self, cx: &CallContext, machine: Option<u64>) -> Result<Vec<VolumeOffer>> {
+    pub async fn volume_offers(
+        &self,
+        cx: &CallContext,
+        machine: Option<u64>,
+    ) -> Result<Vec<VolumeOffer>> {
         #[derive(Deserialize)]
         struct Found {
             offers: Vec<VolumeOffer>,
@@ -204,10 +314,20 @@ impl Vast {
         if let Some(machine) = machine {
             body["machine_id"] = json!({ "eq": machine });
         }
-        let call = call(Method::POST, "volumes", RetryClass::Safe, ["volumes", "search"]).json(&body);
+        let call = call(
+            Method::POST,
+            "volumes",
+            RetryClass::Safe,
+            ["volumes", "search"],
+        )
+        .json(&body);
         let found: Found = self.named("volume_offers", self.cloud.json(cx, call).await)?;
         // Filters are not always applied.
-        Ok(found.offers.into_iter().filter(|offer| machine.is_none_or(|machine| machine == offer.machine_id)).collect())
+        Ok(found
+            .offers
+            .into_iter()
+            .filter(|offer| machine.is_none_or(|machine| machine == offer.machine_id))
+            .collect())
     }
 
     /// The account's volumes.
@@ -219,20 +339,39 @@ impl Vast {
         struct Found {
             volumes: Vec<Volume>,
         }
-        let call = call(Method::GET, "volumes", RetryClass::Safe, ["volumes"]).query("owner", "me").query("type", "all_volume");
+        let call = call(Method::GET, "volumes", RetryClass::Safe, ["volumes"])
+            .query("owner", "me")
+            .query("type", "all_volume");
         let found: Found = self.named("volumes", self.cloud.json(cx, call).await)?;
         Ok(found.volumes)
     }
 
-    /// Makes a volume of an offer, and answers its number. Mount it on its own machine: `OfferPolicy::machine_id`, and in
-    /// `provider_opts` `{"volume_info": {"create_new": false, "volume_id": ID, "mount_path": "/data"}}`.
+    /// Makes a volume of an offer, and answers its number. Mount it on its own machine:
+    /// `OfferPolicy::machine_id`, and in `provider_opts` `{"volume_info": {"create_new": false,
+    /// "volume_id": ID, "mount_path": "/data"}}`.
     ///
     /// # Errors
-    /// `validation` for a name that is not of letters, digits and `_`; an unknown outcome may have made it.
-    pub async fn create_volume(&self, cx: &CallContext, offer: u64, size: DiskSize, name: Option<&str>) -> Result<u64> {
-        let plain = |name: &str| (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    /// `validation` for a name that is not of letters, digits and `_`; an unknown outcome may have
+    /// made it.
+    pub async fn create_volume(
+        &self,
+        cx: &CallContext,
+        offer: u64,
+        size: DiskSize,
+        name: Option<&str>,
+    ) -> Result<u64> {
+        let plain = |name: &str| {
+            (1..=64).contains(&name.len())
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        };
         if name.is_some_and(|name| !plain(name)) {
-            return self.named("create_volume", Err(Error::validation("name", "must be 1 to 64 letters, digits and _")));
+            return self.named(
+                "create_volume",
+                Err(Error::validation(
+                    "name",
+                    "must be 1 to 64 letters, digits and _",
+                )),
+            );
         }
         let mut body = json!({ "id": offer, "size": size.as_gb() });
         if let Some(name) = name {
@@ -240,8 +379,17 @@ impl Vast {
         }
         let call = call(Method::PUT, "volumes", RetryClass::Create, ["volumes"]).json(&body);
         let made: Value = self.named("create_volume", self.cloud.json(cx, call).await)?;
-        let number = made["volume_id"].as_u64().or_else(|| made["volume_name"].as_str()?.strip_prefix("V.")?.parse().ok());
-        self.named("create_volume", number.ok_or_else(|| missing("number of the volume")))
+        let number = made["volume_id"].as_u64().or_else(|| {
+            made["volume_name"]
+                .as_str()?
+                .strip_prefix("V.")?
+                .parse()
+                .ok()
+        });
+        self.named(
+            "create_volume",
+            number.ok_or_else(|| missing("number of the volume")),
+        )
     }
 
     /// Deletes a volume and all that is on it; one that is gone already is a success.
@@ -249,14 +397,26 @@ impl Vast {
     /// # Errors
     /// `conflict` while an instance mounts it, and for half a minute after.
     pub async fn delete_volume(&self, cx: &CallContext, id: u64) -> Result<()> {
-        let call = call(Method::DELETE, "volumes", RetryClass::Idempotent, ["volumes"]).query("id", id.to_string());
+        let call = call(
+            Method::DELETE,
+            "volumes",
+            RetryClass::Idempotent,
+            ["volumes"],
+        )
+        .query("id", id.to_string());
         self.gone("delete_volume", self.cloud.answer(cx, call).await.map(drop))
     }
 
-    /// What is not there any more need not be deleted. Only in Vast's own words: a proxy's 404 proves nothing.
+    /// What is not there any more need not be deleted. Only in Vast's own words: a proxy's 404
+    /// proves nothing.
     fn gone(&self, operation: &'static str, result: Result<()>) -> Result<()> {
         let result = match result {
-            Err(error) if error.kind() == ErrorKind::NotFound && *error.outcome() == Outcome::NotApplied(Next::Stop) => Ok(()),
+            Err(error)
+                if error.kind() == ErrorKind::NotFound
+                    && *error.outcome() == Outcome::NotApplied(Next::Stop) =>
+            {
+                Ok(())
+            }
             other => other,
         };
         self.named(operation, result)

@@ -1,12 +1,13 @@
-//! Requests into Vast's words and Vast's answers into ours. Pure, but for what the account's handle remembers.
+//! Requests into Vast's words and Vast's answers into ours. Pure, but for what the account's handle
+//! remembers.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use atlas_core::{
-    CallContext, Candidate, CloudType, Compute, ComputeId, ComputeRequest, ComputeStatus, Error, ErrorKind, GpuChoice, GpuType,
-    KeyCarriers, LAUNCH_KEY_ENV, LaunchKey, MemorySize, Port, PortMapping, Protocol, ProviderId, Result, Stock, Timestamp, Usd,
-    UsdPerHour,
+    CallContext, Candidate, CloudType, Compute, ComputeId, ComputeRequest, ComputeStatus, Error,
+    ErrorKind, GpuChoice, GpuType, KeyCarriers, LAUNCH_KEY_ENV, LaunchKey, MemorySize, Port,
+    PortMapping, Protocol, ProviderId, Result, Stock, Timestamp, Usd, UsdPerHour,
 };
 use serde_json::{Map, Value};
 
@@ -15,7 +16,8 @@ use crate::memory::Memory;
 use crate::policy::{OfferPolicy, dollars};
 use crate::wire;
 
-/// The variable in which a machine's ports travel: Vast tells nothing of what they speak, and of their numbers only while it runs.
+/// The variable in which a machine's ports travel: Vast tells nothing of what they speak, and of
+/// their numbers only while it runs.
 const PORTS_ENV: &str = "ATLAS_PORTS";
 const MAX_ENV: usize = 32_768;
 const MAX_ARGS: usize = 4_096;
@@ -24,7 +26,14 @@ const DEFAULT_DISK: u32 = 16;
 const LEAST_DISK: u32 = 8;
 
 /// Lines of `status_msg` with one of these are progress, whatever else is in them.
-const PROGRESS: [&str; 6] = ["retrying", "downloading", "extracting", "pull complete", "waiting", "verifying checksum"];
+const PROGRESS: [&str; 6] = [
+    "retrying",
+    "downloading",
+    "extracting",
+    "pull complete",
+    "waiting",
+    "verifying checksum",
+];
 /// What a host says that cannot run the container.
 const FAILURES: [&str; 9] = [
     "error pulling image",
@@ -40,7 +49,10 @@ const FAILURES: [&str; 9] = [
 
 /// The disk to rent, in GB.
 pub(crate) fn disk(request: &ComputeRequest) -> u32 {
-    request.container_disk.map_or(DEFAULT_DISK, |disk| disk.as_gb()).max(LEAST_DISK)
+    request
+        .container_disk
+        .map_or(DEFAULT_DISK, |disk| disk.as_gb())
+        .max(LEAST_DISK)
 }
 
 /// What Vast would refuse, drop or misread, found before any request.
@@ -48,28 +60,58 @@ pub(crate) fn check(request: &ComputeRequest) -> Result<()> {
     if let Some(GpuChoice::Named(gpu)) = &request.gpu
         && catalogue::names(*gpu).is_empty()
     {
-        return Err(Error::unsupported("gpu", format!("vast has no name for {gpu}")));
+        return Err(Error::unsupported(
+            "gpu",
+            format!("vast has no name for {gpu}"),
+        ));
     }
     if let Some(flag) = request.env.keys().find(|name| name.starts_with('-')) {
-        return Err(Error::validation("env", format!("vast would take {flag:?} for a flag of docker's")));
+        return Err(Error::validation(
+            "env",
+            format!("vast would take {flag:?} for a flag of docker's"),
+        ));
     }
     if request.env.contains_key(PORTS_ENV) {
-        return Err(Error::validation("env", format!("{PORTS_ENV} is set by atlas")));
+        return Err(Error::validation(
+            "env",
+            format!("{PORTS_ENV} is set by atlas"),
+        ));
     }
     if request.command.iter().map(|part| part.len()).sum::<usize>() > MAX_ARGS {
-        return Err(Error::validation("command", "vast takes at most 4096 characters"));
+        return Err(Error::validation(
+            "command",
+            "vast takes at most 4096 characters",
+        ));
     }
-    if Value::Object(environment(request, &LaunchKey::Untracked)).to_string().len() > MAX_ENV - 512 {
-        return Err(Error::validation("env", "names, values and ports come to more than the 32768 characters that vast takes"));
+    if Value::Object(environment(request, &LaunchKey::Untracked))
+        .to_string()
+        .len()
+        > MAX_ENV - 512
+    {
+        return Err(Error::validation(
+            "env",
+            "names, values and ports come to more than the 32768 characters that vast takes",
+        ));
     }
     Ok(())
 }
 
 /// Variables, and Docker flags as names of their own.
 fn environment(request: &ComputeRequest, key: &LaunchKey) -> Map<String, Value> {
-    let env = request.environment(key).into_iter().map(|(name, value)| (name, Value::from(value.expose())));
-    let flags = request.ports.iter().map(|port| (format!("-p {0}:{0}", port.number()), Value::from("1")));
-    let ports = request.ports.iter().map(Port::to_string).collect::<Vec<_>>().join(",");
+    let env = request
+        .environment(key)
+        .into_iter()
+        .map(|(name, value)| (name, Value::from(value.expose())));
+    let flags = request
+        .ports
+        .iter()
+        .map(|port| (format!("-p {0}:{0}", port.number()), Value::from("1")));
+    let ports = request
+        .ports
+        .iter()
+        .map(Port::to_string)
+        .collect::<Vec<_>>()
+        .join(",");
     let told = (!ports.is_empty()).then(|| (PORTS_ENV.to_owned(), Value::from(ports)));
     env.chain(flags).chain(told).collect()
 }
@@ -77,20 +119,34 @@ fn environment(request: &ComputeRequest, key: &LaunchKey) -> Map<String, Value> 
 /// What a candidate pins: the ask, and for interruptible machines the bid, `21870455@0.169`.
 pub(crate) fn pinned(request: &ComputeRequest) -> Result<(String, Option<f64>)> {
     let wrong = || Error::validation("candidate", "vast needs an offer: pin a candidate");
-    let offer = request.candidate.as_ref().and_then(|candidate| candidate.offer.as_deref()).ok_or_else(wrong)?;
-    let (ask, bid) = offer.split_once('@').map_or((offer, None), |(ask, bid)| (ask, bid.parse().ok()));
+    let offer = request
+        .candidate
+        .as_ref()
+        .and_then(|candidate| candidate.offer.as_deref())
+        .ok_or_else(wrong)?;
+    let (ask, bid) = offer
+        .split_once('@')
+        .map_or((offer, None), |(ask, bid)| (ask, bid.parse().ok()));
     if ask.is_empty() || !ask.bytes().all(|b| b.is_ascii_digit()) {
         return Err(Error::validation("candidate", "is not an offer of vast"));
     }
     if request.spot && bid.is_none() {
         // Without a price the machine would be on demand, silently.
-        return Err(Error::validation("candidate", "an interruptible machine needs a bid: pin a candidate of a spot request"));
+        return Err(Error::validation(
+            "candidate",
+            "an interruptible machine needs a bid: pin a candidate of a spot request",
+        ));
     }
     Ok((ask.to_owned(), bid.filter(|_| request.spot)))
 }
 
 /// The body of a create.
-pub(crate) fn create(cx: &CallContext, key: &LaunchKey, request: &ComputeRequest, bid: Option<f64>) -> wire::Create {
+pub(crate) fn create(
+    cx: &CallContext,
+    key: &LaunchKey,
+    request: &ComputeRequest,
+    bid: Option<f64>,
+) -> wire::Create {
     wire::Create {
         client_id: "me",
         image: request.image.clone(),
@@ -111,7 +167,9 @@ fn price(hourly: f64) -> Option<UsdPerHour> {
 }
 
 fn whole(number: f64) -> u32 {
-    format!("{:.0}", number.clamp(0.0, 4e9)).parse().unwrap_or(0)
+    format!("{:.0}", number.clamp(0.0, 4e9))
+        .parse()
+        .unwrap_or(0)
 }
 
 /// The code of the country, which is what regions are called here.
@@ -128,19 +186,36 @@ fn bid(offer: &wire::Offer, policy: &OfferPolicy) -> Option<f64> {
     Some((wanted * 1000.0 - 1e-6).ceil() / 1000.0)
 }
 
-/// What to try for a request, best first: region hints in their order, then cheaper ones. Every limit is checked again here.
-pub(crate) fn candidates(offers: Vec<Value>, request: &ComputeRequest, policy: &OfferPolicy, memory: &Memory) -> Vec<Candidate> {
+/// What to try for a request, best first: region hints in their order, then cheaper ones. Every
+/// limit is checked again here.
+pub(crate) fn candidates(
+    offers: Vec<Value>,
+    request: &ComputeRequest,
+    policy: &OfferPolicy,
+    memory: &Memory,
+) -> Vec<Candidate> {
     let mut seen = BTreeSet::new();
     let mut found: Vec<Candidate> = offers
         .into_iter()
         // A row that cannot be read is one offer less.
         .filter_map(|row| serde_json::from_value::<wire::Offer>(row).ok())
-        .filter(|offer| seen.insert(offer.id) && fits(offer, request, policy) && !memory.is_bad(offer.machine_id))
+        .filter(|offer| {
+            seen.insert(offer.id)
+                && fits(offer, request, policy)
+                && !memory.is_bad(offer.machine_id)
+        })
         .filter_map(|offer| candidate(&offer, request, policy))
-        .filter(|candidate| policy.max_price.is_none_or(|most| candidate.price.is_some_and(|price| price <= most)))
+        .filter(|candidate| {
+            policy
+                .max_price
+                .is_none_or(|most| candidate.price.is_some_and(|price| price <= most))
+        })
         .collect();
     let rank = |region: &Option<String>| {
-        request.region_hints.iter().position(|hint| region.as_ref().is_some_and(|own| same_place(own, hint)))
+        request
+            .region_hints
+            .iter()
+            .position(|hint| region.as_ref().is_some_and(|own| same_place(own, hint)))
     };
     found.sort_by_key(|candidate| (rank(&candidate.region), candidate.price));
     found
@@ -150,10 +225,19 @@ fn same_place(own: &str, hint: &str) -> bool {
     own.eq_ignore_ascii_case(hint)
 }
 
-fn candidate(offer: &wire::Offer, request: &ComputeRequest, policy: &OfferPolicy) -> Option<Candidate> {
-    let bid = if request.spot { Some(bid(offer, policy)?) } else { None };
+fn candidate(
+    offer: &wire::Offer,
+    request: &ComputeRequest,
+    policy: &OfferPolicy,
+) -> Option<Candidate> {
+    let bid = if request.spot {
+        Some(bid(offer, policy)?)
+    } else {
+        None
+    };
     let mut candidate = Candidate::default();
-    candidate.offer = Some(bid.map_or_else(|| offer.id.to_string(), |bid| format!("{}@{bid}", offer.id)));
+    candidate.offer =
+        Some(bid.map_or_else(|| offer.id.to_string(), |bid| format!("{}@{bid}", offer.id)));
     candidate.native_type = Some(offer.gpu_name.clone());
     candidate.gpu = catalogue::gpu(&offer.gpu_name, whole(offer.gpu_ram));
     candidate.region = region(offer.geolocation.as_deref());
@@ -167,15 +251,24 @@ fn candidate(offer: &wire::Offer, request: &ComputeRequest, policy: &OfferPolicy
 }
 
 fn tier(offer: &wire::Offer) -> CloudType {
-    if offer.hosting_type == Some(1) { CloudType::Secure } else { CloudType::Community }
+    if offer.hosting_type == Some(1) {
+        CloudType::Secure
+    } else {
+        CloudType::Community
+    }
 }
 
 fn fits(offer: &wire::Offer, request: &ComputeRequest, policy: &OfferPolicy) -> bool {
     let ram = whole(offer.gpu_ram);
     let card = match &request.gpu {
         Some(GpuChoice::Named(gpu)) => {
-            let own = catalogue::names(*gpu).into_iter().find(|named| named.name == offer.gpu_name && named.ram.contains(&ram));
-            own.is_some_and(|own| catalogue::cuda(own.gpu).is_none_or(|least| offer.cuda_max_good.unwrap_or(0.0) >= least))
+            let own = catalogue::names(*gpu)
+                .into_iter()
+                .find(|named| named.name == offer.gpu_name && named.ram.contains(&ram));
+            own.is_some_and(|own| {
+                catalogue::cuda(own.gpu)
+                    .is_none_or(|least| offer.cuda_max_good.unwrap_or(0.0) >= least)
+            })
         }
         Some(GpuChoice::AtLeast(vram)) => ram >= catalogue::reported(*vram),
         Some(GpuChoice::Native(name)) => offer.gpu_name == *name,
@@ -201,21 +294,41 @@ fn fits(offer: &wire::Offer, request: &ComputeRequest, policy: &OfferPolicy) -> 
         && at_least(offer.duration, policy.min_duration.as_secs_f64())
         && at_least(offer.disk_space, f64::from(disk(request)))
         && (ports == 0 || at_least(offer.direct_port_count, f64::from(ports)))
-        && request.memory.is_none_or(|least| at_least(memory, f64::from(least.as_mib())))
+        && request
+            .memory
+            .is_none_or(|least| at_least(memory, f64::from(least.as_mib())))
         && (request.cloud_type == CloudType::Any || tier(offer) == request.cloud_type)
         && (request.region_hints.is_empty()
-            || region(offer.geolocation.as_deref())
-                .is_some_and(|own| request.region_hints.iter().any(|hint| same_place(&own, hint))))
-        && policy.machine_id.is_none_or(|machine| machine == offer.machine_id)
+            || region(offer.geolocation.as_deref()).is_some_and(|own| {
+                request
+                    .region_hints
+                    .iter()
+                    .any(|hint| same_place(&own, hint))
+            }))
+        && policy
+            .machine_id
+            .is_none_or(|machine| machine == offer.machine_id)
         && !policy.avoid_machines.contains(&offer.machine_id)
 }
 
 /// A machine that was ordered a moment ago: nothing was read of it yet.
-pub(crate) fn ordered(provider: &ProviderId, id: ComputeId, order: &wire::Create, request: &ComputeRequest) -> Compute {
+pub(crate) fn ordered(
+    provider: &ProviderId,
+    id: ComputeId,
+    order: &wire::Create,
+    request: &ComputeRequest,
+) -> Compute {
     let mut compute = Compute::new(id, provider.clone(), ComputeStatus::Provisioning);
-    compute.keys = KeyCarriers::name_and_tag(&order.label, order.env.get(LAUNCH_KEY_ENV).and_then(Value::as_str));
+    compute.keys = KeyCarriers::name_and_tag(
+        &order.label,
+        order.env.get(LAUNCH_KEY_ENV).and_then(Value::as_str),
+    );
     compute.created_at = compute.keys.key().map(|key| key.attempt().created_at());
-    compute.ports = request.ports.iter().map(|port| mapping(*port, None)).collect();
+    compute.ports = request
+        .ports
+        .iter()
+        .map(|port| mapping(*port, None))
+        .collect();
     let pinned = request.candidate.clone().unwrap_or_default();
     compute.gpu_type = pinned.gpu;
     compute.native_type = pinned.native_type;
@@ -227,7 +340,8 @@ pub(crate) fn ordered(provider: &ProviderId, id: ComputeId, order: &wire::Create
     compute
 }
 
-/// What an instance says of itself that was ordered otherwise: the card, their number, the kind of contract, the price.
+/// What an instance says of itself that was ordered otherwise: the card, their number, the kind of
+/// contract, the price.
 pub(crate) fn mismatch(raw: &Value, request: &ComputeRequest, wants_bid: bool) -> Option<String> {
     let instance: wire::Instance = serde_json::from_value(raw.clone()).ok()?;
     let ordered = request.candidate.clone().unwrap_or_default();
@@ -236,16 +350,28 @@ pub(crate) fn mismatch(raw: &Value, request: &ComputeRequest, wants_bid: bool) -
     {
         return Some("another card than was ordered".to_owned());
     }
-    if instance.num_gpus.is_some_and(|count| count != request.gpu_count) {
+    if instance
+        .num_gpus
+        .is_some_and(|count| count != request.gpu_count)
+    {
         return Some("another number of cards than was ordered".to_owned());
     }
     if instance.is_bid.is_some_and(|is_bid| is_bid != wants_bid) {
         return Some(
-            if wants_bid { "on demand instead of interruptible" } else { "interruptible instead of on demand" }.to_owned(),
+            if wants_bid {
+                "on demand instead of interruptible"
+            } else {
+                "interruptible instead of on demand"
+            }
+            .to_owned(),
         );
     }
     let most = ordered.price.map(|price| dollars(price) * 1.02 + 0.001);
-    if instance.dph_total.zip(most).is_some_and(|(asked, most)| asked > most) {
+    if instance
+        .dph_total
+        .zip(most)
+        .is_some_and(|(asked, most)| asked > most)
+    {
         return Some("a higher price than was ordered".to_owned());
     }
     None
@@ -253,9 +379,16 @@ pub(crate) fn mismatch(raw: &Value, request: &ComputeRequest, wants_bid: bool) -
 
 /// A machine, from Vast's description of it. A host that failed to start it is remembered.
 pub(crate) fn compute(provider: &ProviderId, raw: Value, memory: &Memory) -> Result<Compute> {
-    let implausible = || Error::new(ErrorKind::Provider, "the description of an instance could not be understood");
-    let instance: wire::Instance = serde_json::from_value(raw.clone()).map_err(|error| implausible().with_source(error))?;
-    let id = ComputeId::new(instance.id.to_string()).map_err(|error| implausible().with_source(error))?;
+    let implausible = || {
+        Error::new(
+            ErrorKind::Provider,
+            "the description of an instance could not be understood",
+        )
+    };
+    let instance: wire::Instance =
+        serde_json::from_value(raw.clone()).map_err(|error| implausible().with_source(error))?;
+    let id = ComputeId::new(instance.id.to_string())
+        .map_err(|error| implausible().with_source(error))?;
     let failed = boot_failed(&instance);
     if let (true, Some(machine)) = (failed, instance.machine_id) {
         memory.host_failed(machine);
@@ -263,27 +396,50 @@ pub(crate) fn compute(provider: &ProviderId, raw: Value, memory: &Memory) -> Res
     let status = status(&instance, failed, memory.lately_started(&id));
     let mut compute = Compute::new(id, provider.clone(), status);
     let env = instance.environment();
-    let variable = |name: &str| env.as_ref()?.iter().find(|(own, _)| *own == name).map(|(_, value)| *value);
+    let variable = |name: &str| {
+        env.as_ref()?
+            .iter()
+            .find(|(own, _)| *own == name)
+            .map(|(_, value)| *value)
+    };
     let label = instance.label.as_deref().unwrap_or_default();
     compute.keys = match &env {
         Some(_) => KeyCarriers::name_and_tag(label, variable(LAUNCH_KEY_ENV)),
         None => KeyCarriers::name_only(label),
     };
-    let address = instance.public_ipaddr.as_deref().map(str::trim).filter(|address| !address.is_empty());
-    compute.ports = ports(&instance.ports, variable(PORTS_ENV).unwrap_or_default(), address);
+    let address = instance
+        .public_ipaddr
+        .as_deref()
+        .map(str::trim)
+        .filter(|address| !address.is_empty());
+    compute.ports = ports(
+        &instance.ports,
+        variable(PORTS_ENV).unwrap_or_default(),
+        address,
+    );
     compute.public_ip = address.map(str::to_owned);
     compute.created_at = instance
         .start_date
         .and_then(|start| Duration::try_from_secs_f64(start).ok())
         .map(|start| Timestamp::UNIX_EPOCH.saturating_add(start));
     let ram = instance.gpu_ram.map_or(0, whole);
-    compute.gpu_type = instance.gpu_name.as_deref().and_then(|name| catalogue::gpu(name, ram));
+    compute.gpu_type = instance
+        .gpu_name
+        .as_deref()
+        .and_then(|name| catalogue::gpu(name, ram));
     compute.native_type.clone_from(&instance.gpu_name);
     compute.gpu_count = instance.num_gpus.unwrap_or(0);
-    let now = instance.instance.as_ref().and_then(|price| price.total_hour).filter(|_| compute.status == ComputeStatus::Stopped);
+    let now = instance
+        .instance
+        .as_ref()
+        .and_then(|price| price.total_hour)
+        .filter(|_| compute.status == ComputeStatus::Stopped);
     compute.cost_per_hour = now.or(instance.dph_total).and_then(price);
     compute.region = region(instance.geolocation.as_deref());
-    compute.image = instance.image_uuid.clone().filter(|image| !image.is_empty());
+    compute.image = instance
+        .image_uuid
+        .clone()
+        .filter(|image| !image.is_empty());
     compute.name = instance.label.clone().filter(|label| !label.is_empty());
     compute.preempted = is_outbid(&instance) && !memory.stopped_by_us(&compute.id);
     compute.raw = wire::redacted(raw).into();
@@ -291,8 +447,15 @@ pub(crate) fn compute(provider: &ProviderId, raw: Value, memory: &Memory) -> Res
 }
 
 fn boot_failed(instance: &wire::Instance) -> bool {
-    let told = instance.status_msg.as_deref().unwrap_or_default().to_lowercase();
-    let booting = matches!(instance.actual_status.as_deref(), None | Some("created" | "loading" | "exited"));
+    let told = instance
+        .status_msg
+        .as_deref()
+        .unwrap_or_default()
+        .to_lowercase();
+    let booting = matches!(
+        instance.actual_status.as_deref(),
+        None | Some("created" | "loading" | "exited")
+    );
     booting
         && told
             .lines()
@@ -302,13 +465,16 @@ fn boot_failed(instance: &wire::Instance) -> bool {
 
 /// `unknown` is a silent host, not a dead machine; any word that we do not know is alive and bills.
 fn status(instance: &wire::Instance, failed: bool, lately_started: bool) -> ComputeStatus {
-    let [intended, current] = [&instance.intended_status, &instance.cur_state].map(|word| word.as_deref().unwrap_or("running"));
+    let [intended, current] = [&instance.intended_status, &instance.cur_state]
+        .map(|word| word.as_deref().unwrap_or("running"));
     match instance.actual_status.as_deref() {
         _ if failed => ComputeStatus::Failed,
         Some("offline") => ComputeStatus::Failed,
         Some("exited" | "stopped") if intended == "stopped" => ComputeStatus::Stopped,
         // A start that waits for the card.
-        Some("exited" | "stopped" | "running" | "scheduling") if current == "stopped" && intended == "running" => {
+        Some("exited" | "stopped" | "running" | "scheduling")
+            if current == "stopped" && intended == "running" =>
+        {
             ComputeStatus::Provisioning
         }
         Some("exited") if lately_started => ComputeStatus::Provisioning,
@@ -320,7 +486,9 @@ fn status(instance: &wire::Instance, failed: bool, lately_started: bool) -> Comp
         {
             ComputeStatus::Stopped
         }
-        None | Some("created" | "loading" | "rebooting" | "recycling" | "scheduling") => ComputeStatus::Provisioning,
+        None | Some("created" | "loading" | "rebooting" | "recycling" | "scheduling") => {
+            ComputeStatus::Provisioning
+        }
         Some(other) => ComputeStatus::Other(other.to_owned()),
     }
 }
@@ -329,7 +497,10 @@ fn status(instance: &wire::Instance, failed: bool, lately_started: bool) -> Comp
 fn is_outbid(instance: &wire::Instance) -> bool {
     let says = |word: &Option<String>| word.as_deref() == Some("stopped");
     instance.is_bid == Some(true)
-        && matches!(instance.actual_status.as_deref(), Some("stopped" | "exited"))
+        && matches!(
+            instance.actual_status.as_deref(),
+            Some("stopped" | "exited")
+        )
         && says(&instance.cur_state)
         && says(&instance.next_state)
         && says(&instance.intended_status)
@@ -337,22 +508,38 @@ fn is_outbid(instance: &wire::Instance) -> bool {
 
 /// What was asked for, with the numbers that Docker gave it; and what else was published.
 fn ports(map: &Value, asked: &str, address: Option<&str>) -> Vec<PortMapping> {
-    let asked: Vec<Port> = asked.split(',').filter_map(|port| port.parse().ok()).collect();
+    let asked: Vec<Port> = asked
+        .split(',')
+        .filter_map(|port| port.parse().ok())
+        .collect();
     let outside = |port: Port| {
         let rows = map.get(format!("{}/tcp", port.number()))?.as_array()?;
         // A row for each family, with one number between them.
-        let number = rows.iter().find_map(|row| row["HostPort"].as_str()?.parse().ok())?;
+        let number = rows
+            .iter()
+            .find_map(|row| row["HostPort"].as_str()?.parse().ok())?;
         Some((number, address?))
     };
-    let mut ports: Vec<PortMapping> = asked.iter().map(|port| mapping(*port, outside(*port))).collect();
-    let others = map.as_object().into_iter().flatten().filter_map(|(name, _)| name.parse::<Port>().ok());
+    let mut ports: Vec<PortMapping> = asked
+        .iter()
+        .map(|port| mapping(*port, outside(*port)))
+        .collect();
+    let others = map
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter_map(|(name, _)| name.parse::<Port>().ok());
     let others = others.filter(|port| asked.iter().all(|own| own.number() != port.number()));
     ports.extend(others.filter_map(|port| Some(mapping(port, Some(outside(port)?)))));
     ports
 }
 
 fn mapping(port: Port, outside: Option<(u16, &str)>) -> PortMapping {
-    let scheme = if port.protocol() == Protocol::Http { "http" } else { "tcp" };
+    let scheme = if port.protocol() == Protocol::Http {
+        "http"
+    } else {
+        "tcp"
+    };
     PortMapping {
         internal: port.number(),
         external: outside.map(|(number, _)| number),
@@ -365,21 +552,36 @@ fn mapping(port: Port, outside: Option<(u16, &str)>) -> PortMapping {
 pub(crate) fn gpu_types(provider: &ProviderId, offers: Vec<Value>, now: Timestamp) -> Vec<GpuType> {
     let mut lines: Vec<GpuType> = Vec::new();
     let mut counts: Vec<u32> = Vec::new();
-    for offer in offers.into_iter().filter_map(|row| serde_json::from_value::<wire::Offer>(row).ok()) {
+    for offer in offers
+        .into_iter()
+        .filter_map(|row| serde_json::from_value::<wire::Offer>(row).ok())
+    {
         let place = region(offer.geolocation.as_deref());
         let gpu = catalogue::gpu(&offer.gpu_name, whole(offer.gpu_ram));
-        let each = |hourly: f64| price(hourly / f64::from(offer.num_gpus.max(1))).filter(|price| price.per_hour() > Usd::ZERO);
+        let each = |hourly: f64| {
+            price(hourly / f64::from(offer.num_gpus.max(1)))
+                .filter(|price| price.per_hour() > Usd::ZERO)
+        };
         let (on_demand, spot) = (each(offer.dph_total), offer.min_bid.and_then(each));
-        let same = |line: &GpuType| line.native_id == offer.gpu_name && line.gpu == gpu && line.region == place;
+        let same = |line: &GpuType| {
+            line.native_id == offer.gpu_name && line.gpu == gpu && line.region == place
+        };
         let index = lines.iter().position(same).unwrap_or_else(|| {
-            let mut line = GpuType::new(provider.clone(), offer.gpu_name.clone(), MemorySize::mib(whole(offer.gpu_ram)), now);
+            let mut line = GpuType::new(
+                provider.clone(),
+                offer.gpu_name.clone(),
+                MemorySize::mib(whole(offer.gpu_ram)),
+                now,
+            );
             (line.gpu, line.region) = (gpu, place.clone());
             lines.push(line);
             counts.push(0);
             lines.len() - 1
         });
         let line = &mut lines[index];
-        let cheaper = |known: Option<UsdPerHour>, other: Option<UsdPerHour>| known.into_iter().chain(other).min();
+        let cheaper = |known: Option<UsdPerHour>, other: Option<UsdPerHour>| {
+            known.into_iter().chain(other).min()
+        };
         line.price = cheaper(line.price, on_demand);
         line.spot_price = cheaper(line.spot_price, spot);
         line.max_count = line.max_count.max(Some(offer.num_gpus));

@@ -1,4 +1,5 @@
-//! Vast's JSON, names as on the wire. Unknown fields are ignored and every word is open: the live API runs ahead of its document.
+//! Vast's JSON, names as on the wire. Unknown fields are ignored and every word is open: the live
+//! API runs ahead of its document.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -18,12 +19,18 @@ pub(crate) struct Verdict {
 impl Verdict {
     /// What kind of failure, in the cloud's word.
     pub(crate) fn code(&self) -> &str {
-        self.error.as_ref().and_then(Value::as_str).unwrap_or_default()
+        self.error
+            .as_ref()
+            .and_then(Value::as_str)
+            .unwrap_or_default()
     }
 
     /// Everything it says, in small letters.
     pub(crate) fn words(&self) -> String {
-        let texts = [&self.error, &self.msg, &self.message].into_iter().flatten().filter_map(Value::as_str);
+        let texts = [&self.error, &self.msg, &self.message]
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str);
         texts.collect::<Vec<_>>().join(" ").to_lowercase()
     }
 }
@@ -115,7 +122,8 @@ pub(crate) struct Created {
     pub(crate) new_contract: u64,
 }
 
-/// A point read. The field is there and null when there is no such instance; where it is missing, nothing was said.
+/// A point read. The field is there and null when there is no such instance; where it is missing,
+/// nothing was said.
 #[derive(Debug, Deserialize)]
 pub(crate) struct PointRead {
     #[serde(deserialize_with = "present")]
@@ -188,8 +196,17 @@ impl Instance {
     /// The environment it was given: pairs, or an object, as clients have met both.
     pub(crate) fn environment(&self) -> Option<Vec<(&str, &str)>> {
         match &self.extra_env {
-            Value::Array(pairs) => Some(pairs.iter().filter_map(|pair| Some((pair[0].as_str()?, pair[1].as_str()?))).collect()),
-            Value::Object(map) => Some(map.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_str()?))).collect()),
+            Value::Array(pairs) => Some(
+                pairs
+                    .iter()
+                    .filter_map(|pair| Some((pair[0].as_str()?, pair[1].as_str()?)))
+                    .collect(),
+            ),
+            Value::Object(map) => Some(
+                map.iter()
+                    .filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)))
+                    .collect(),
+            ),
             _ => None,
         }
     }
@@ -228,7 +245,9 @@ pub(crate) fn redacted(mut raw: Value) -> Value {
         Some(Value::Array(pairs)) => {
             for pair in pairs {
                 match pair {
-                    Value::Array(parts) => parts.iter_mut().skip(1).for_each(|part| *part = hidden()),
+                    Value::Array(parts) => {
+                        parts.iter_mut().skip(1).for_each(|part| *part = hidden())
+                    }
                     other => *other = hidden(),
                 }
             }
@@ -238,8 +257,16 @@ pub(crate) fn redacted(mut raw: Value) -> Value {
         _ => {}
     }
     // A script, and the arguments of one, hold what their writer put there.
-    for field in ["jupyter_token", "onstart", "instance_api_key", "image_login"] {
-        if let Some(value) = raw.get_mut(field).filter(|value| value.as_str().is_some_and(|text| !text.is_empty())) {
+    for field in [
+        "jupyter_token",
+        "onstart",
+        "instance_api_key",
+        "image_login",
+    ] {
+        if let Some(value) = raw
+            .get_mut(field)
+            .filter(|value| value.as_str().is_some_and(|text| !text.is_empty()))
+        {
             *value = hidden();
         }
     }

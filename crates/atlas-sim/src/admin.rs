@@ -38,8 +38,16 @@ type Answer = Result<Value, (StatusCode, String)>;
 
 impl Admin {
     /// `afresh` puts everything back to the beginning.
-    pub(crate) fn new(world: World, recorder: Recorder, afresh: impl Fn() + Send + Sync + 'static) -> Self {
-        Self { world, recorder, afresh: Arc::new(afresh) }
+    pub(crate) fn new(
+        world: World,
+        recorder: Recorder,
+        afresh: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            world,
+            recorder,
+            afresh: Arc::new(afresh),
+        }
     }
 
     fn answer(&self, method: &Method, path: &str, body: &[u8]) -> Answer {
@@ -47,8 +55,12 @@ impl Admin {
             (&Method::GET, "/ledger") => Ok(json!(self.world.ledger())),
             (&Method::GET, "/requests") => Ok(self.recorder.all().into()),
             (&Method::GET, "/faults") => {
-                let struck: serde_json::Map<String, Value> =
-                    self.world.struck().into_iter().map(|(kind, times)| (kind.as_str().to_owned(), times.into())).collect();
+                let struck: serde_json::Map<String, Value> = self
+                    .world
+                    .struck()
+                    .into_iter()
+                    .map(|(kind, times)| (kind.as_str().to_owned(), times.into()))
+                    .collect();
                 Ok(json!({ "waiting": self.world.waiting_faults(), "struck": struck }))
             }
             (&Method::POST, "/faults") => {
@@ -58,7 +70,8 @@ impl Admin {
             }
             (&Method::POST, "/advance") => {
                 let Advance { seconds } = serde_json::from_slice(body).map_err(bad)?;
-                let span = Duration::try_from_secs_f64(seconds).map_err(|_| bad("seconds must be 0 or more"))?;
+                let span = Duration::try_from_secs_f64(seconds)
+                    .map_err(|_| bad("seconds must be 0 or more"))?;
                 self.world.advance(span);
                 Ok(json!({ "now": self.world.now() }))
             }
@@ -66,9 +79,10 @@ impl Admin {
                 (self.afresh)();
                 Ok(json!({ "now": self.world.now() }))
             }
-            (_, "/ledger" | "/requests" | "/faults" | "/advance" | "/reset") => {
-                Err((StatusCode::METHOD_NOT_ALLOWED, format!("{path} does not take {method}")))
-            }
+            (_, "/ledger" | "/requests" | "/faults" | "/advance" | "/reset") => Err((
+                StatusCode::METHOD_NOT_ALLOWED,
+                format!("{path} does not take {method}"),
+            )),
             _ => Err((StatusCode::NOT_FOUND, format!("no {path} here"))),
         }
     }
@@ -101,7 +115,9 @@ impl Service<Request<Incoming>> for Admin {
             };
             let mut response = Response::new(Full::from(body.to_string()));
             *response.status_mut() = status;
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
+                .headers_mut()
+                .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             Ok(response)
         })
     }

@@ -60,13 +60,22 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, String> 
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
         let (flag, mut inline) = match arg.split_once('=') {
-            Some((flag, value)) if flag.starts_with("--") => (flag.to_owned(), Some(value.to_owned())),
+            Some((flag, value)) if flag.starts_with("--") => {
+                (flag.to_owned(), Some(value.to_owned()))
+            }
             _ => (arg, None),
         };
-        let mut value = || inline.take().or_else(|| args.next()).ok_or_else(|| format!("{flag} needs a value"));
+        let mut value = || {
+            inline
+                .take()
+                .or_else(|| args.next())
+                .ok_or_else(|| format!("{flag} needs a value"))
+        };
         match flag.as_str() {
             "--help" | "-h" => return Ok(Command::Help),
-            "--listen" => options.listen = read(&flag, &value()?, "an address such as 127.0.0.1:0")?,
+            "--listen" => {
+                options.listen = read(&flag, &value()?, "an address such as 127.0.0.1:0")?
+            }
             "--seed" => options.seed = read(&flag, &value()?, "a whole number")?,
             "--speed" => {
                 options.speed = read(&flag, &value()?, "a number")?;
@@ -82,7 +91,8 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, String> 
 }
 
 fn read<T: std::str::FromStr>(flag: &str, text: &str, what: &str) -> Result<T, String> {
-    text.parse().map_err(|_| format!("{flag} must be {what}, not {text:?}"))
+    text.parse()
+        .map_err(|_| format!("{flag} must be {what}, not {text:?}"))
 }
 
 #[cfg(test)]
@@ -95,14 +105,22 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_read_and_what_is_wrong_is_named() {
-        let Ok(Command::Serve(options, file)) = args("--listen 127.0.0.1:7000 --seed 7 --speed=60 --faults f.json") else {
+        let Ok(Command::Serve(options, file)) =
+            args("--listen 127.0.0.1:7000 --seed 7 --speed=60 --faults f.json")
+        else {
             panic!()
         };
-        assert_eq!((options.listen.port(), options.seed, file), (7000, 7, Some("f.json".into())));
+        assert_eq!(
+            (options.listen.port(), options.seed, file),
+            (7000, 7, Some("f.json".into()))
+        );
         assert!((options.speed - 60.0).abs() < f64::EPSILON);
-        for (line, word) in
-            [("--speed 0", "more than 0"), ("--seed x", "whole number"), ("--port 1", "unknown"), ("--seed", "value")]
-        {
+        for (line, word) in [
+            ("--speed 0", "more than 0"),
+            ("--seed x", "whole number"),
+            ("--port 1", "unknown"),
+            ("--seed", "value"),
+        ] {
             assert!(args(line).unwrap_err().contains(word), "{line}");
         }
     }
@@ -111,7 +129,10 @@ mod tests {
     fn a_fault_file_may_mix_faults_with_plans() {
         let text = r#"[{"cloud":"runpod","operation":"spawn_compute","kind":"commit-then-500","count":2},{"kind":"slow","per_million":5}]"#;
         let options = FaultFile::read(text).unwrap().apply(Options::default());
-        assert_eq!((options.faults[0].count, options.plans[0].per_million), (2, 5));
+        assert_eq!(
+            (options.faults[0].count, options.plans[0].per_million),
+            (2, 5)
+        );
         assert!(FaultFile::read(r#"[{"kind":"nope"}]"#).is_err());
     }
 }

@@ -1,4 +1,5 @@
-//! Delivers the webhooks of ended jobs, as RunPod does: up to three times, to whoever asked for them.
+//! Delivers the webhooks of ended jobs, as RunPod does: up to three times, to whoever asked for
+//! them.
 //!
 //! Plain `http://` only: a simulator has no business on the internet.
 
@@ -37,7 +38,9 @@ async fn report(world: World, hook: Webhook) {
     let body = Bytes::from(webhook_body(&hook).to_string());
     for pause in [Duration::ZERO].into_iter().chain(AGAIN) {
         tokio::time::sleep(world.clock().real(pause)).await;
-        if let Ok(Some(true)) = tokio::time::timeout(PATIENCE, post(hook.url.expose(), body.clone())).await {
+        if let Ok(Some(true)) =
+            tokio::time::timeout(PATIENCE, post(hook.url.expose(), body.clone())).await
+        {
             return;
         }
     }
@@ -51,7 +54,9 @@ async fn post(url: &str, body: Bytes) -> Option<bool> {
         return None;
     }
     let authority = uri.authority()?;
-    let stream = TcpStream::connect((authority.host(), authority.port_u16().unwrap_or(80))).await.ok()?;
+    let stream = TcpStream::connect((authority.host(), authority.port_u16().unwrap_or(80)))
+        .await
+        .ok()?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
     let request = Request::post(uri.path_and_query().map_or("/", |path| path.as_str()))
         .header("host", authority.as_str())
@@ -59,7 +64,12 @@ async fn post(url: &str, body: Bytes) -> Option<bool> {
         .header("user-agent", "Go-http-client/2.0")
         .body(Full::new(body))
         .ok()?;
-    let answered = async move { sender.send_request(request).await.is_ok_and(|answer| answer.status().is_success()) };
+    let answered = async move {
+        sender
+            .send_request(request)
+            .await
+            .is_ok_and(|answer| answer.status().is_success())
+    };
     tokio::pin!(answered);
     tokio::select! { biased;
         taken = &mut answered => Some(taken),

@@ -1,4 +1,5 @@
-//! The simulated clouds on TCP: the dialects of `atlas-testkit`, served over real HTTP, with an admin face.
+//! The simulated clouds on TCP: the dialects of `atlas-testkit`, served over real HTTP, with an
+//! admin face.
 //!
 //! ```no_run
 //! # async fn demo() -> std::io::Result<()> {
@@ -8,7 +9,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Deliberately absent: what a cloud says (the dialects know that) and what is true (the world knows that).
+//! Deliberately absent: what a cloud says (the dialects know that) and what is true (the world
+//! knows that).
 
 mod admin;
 mod args;
@@ -38,7 +40,8 @@ pub use ready::{Bounds, FlyUrls, Ready, RunPodUrls};
 use record::{Log, Recorder, Recording};
 use server::Serving;
 
-/// The key that is valid on every simulated cloud; any other is answered as that cloud answers a bad one.
+/// The key that is valid on every simulated cloud; any other is answered as that cloud answers a
+/// bad one.
 pub const KEY: &str = "sim-key";
 /// The account it belongs to.
 pub const ACCOUNT: &str = "sim";
@@ -122,13 +125,18 @@ impl Sim {
 /// Cancelled, nothing is left running.
 pub async fn serve(options: Options) -> io::Result<Sim> {
     let clock = WorldClock::following_from(SystemClock.now(), options.speed);
-    let world = World::new(options.seed, clock).with_cloud(runpod::cloud()).with_cloud(lambda::cloud()).with_cloud(fly::cloud());
+    let world = World::new(options.seed, clock)
+        .with_cloud(runpod::cloud())
+        .with_cloud(lambda::cloud())
+        .with_cloud(fly::cloud());
     let world = world.with_cloud(vast::cloud());
     furnish(&world);
     world.inject(options.faults);
     world.plan_faults(options.plans);
 
-    let mut ports = Ports { next: options.listen };
+    let mut ports = Ports {
+        next: options.listen,
+    };
     let (admin_listener, admin) = ports.bind().await?;
     let (control_listener, control) = ports.bind().await?;
     let (runtime_listener, runtime) = ports.bind().await?;
@@ -143,9 +151,13 @@ pub async fn serve(options: Options) -> io::Result<Sim> {
     let recorder = Recorder::default();
     let mut quirks = Quirks::default();
     quirks.rates = options.lambda_rates;
-    let (runpod, lambda) = (RunPod::new(world.clone()), Lambda::new(world.clone()).with_quirks(quirks));
+    let (runpod, lambda) = (
+        RunPod::new(world.clone()),
+        Lambda::new(world.clone()).with_quirks(quirks),
+    );
     let mut vast_quirks = vast::Quirks::default();
-    (vast_quirks.rates, vast_quirks.results_url) = (options.vast_rates, format!("http://{vast_results_at}/s3"));
+    (vast_quirks.rates, vast_quirks.results_url) =
+        (options.vast_rates, format!("http://{vast_results_at}/s3"));
     let vast = Vast::new(world.clone()).with_quirks(vast_quirks);
     let mut fly_quirks = fly::Quirks::default();
     fly_quirks.rates = options.fly_rates;
@@ -173,7 +185,12 @@ pub async fn serve(options: Options) -> io::Result<Sim> {
     };
     let mut serving = Serving::default();
     let afresh = {
-        let (world, recorder, runpod, lambda) = (world.clone(), recorder.clone(), runpod.clone(), lambda.clone());
+        let (world, recorder, runpod, lambda) = (
+            world.clone(),
+            recorder.clone(),
+            runpod.clone(),
+            lambda.clone(),
+        );
         let (fly, fly_logs, vast) = (fly.clone(), fly_logs.clone(), vast.clone());
         move || {
             world.reset();
@@ -187,19 +204,38 @@ pub async fn serve(options: Options) -> io::Result<Sim> {
             furnish(&world);
         }
     };
-    serving.add(admin_listener, Admin::new(world.clone(), recorder.clone(), afresh));
+    serving.add(
+        admin_listener,
+        Admin::new(world.clone(), recorder.clone(), afresh),
+    );
     let log = |api| Log::new(recorder.clone(), world.clock().clone(), api);
-    serving.add(runtime_listener, Recording::new(runpod.runtime(), log("runpod/runtime")));
-    serving.add(control_listener, Recording::new(runpod, log("runpod/control")));
+    serving.add(
+        runtime_listener,
+        Recording::new(runpod.runtime(), log("runpod/runtime")),
+    );
+    serving.add(
+        control_listener,
+        Recording::new(runpod, log("runpod/control")),
+    );
     serving.add(lambda_listener, Recording::new(lambda, log("lambda")));
-    serving.add(vast_results_listener, Recording::new(vast.results(), log("vast/results")));
+    serving.add(
+        vast_results_listener,
+        Recording::new(vast.results(), log("vast/results")),
+    );
     serving.add(vast_listener, Recording::new(vast, log("vast")));
-    serving.add(fly_listener, Recording::new(fly.clone(), log("fly/machines")));
+    serving.add(
+        fly_listener,
+        Recording::new(fly.clone(), log("fly/machines")),
+    );
     serving.add(fly_logs_listener, Recording::new(fly_logs, log("fly/logs")));
     serving.run(deliver::deliver(world.clone()));
     serving.add(proxy_listener, Proxy::new(world.clone(), runpod::NAME));
     serving.add(fly_proxy_listener, Proxy::of_apps(fly));
-    Ok(Sim { world, ready, serving })
+    Ok(Sim {
+        world,
+        ready,
+        serving,
+    })
 }
 
 /// What every fresh simulator holds: the key, and on RunPod the endpoint `sim-endpoint`.
@@ -228,7 +264,11 @@ impl Ports {
         let listener = TcpListener::bind(self.next).await?;
         let bound = listener.local_addr()?;
         if self.next.port() != 0 {
-            let next = self.next.port().checked_add(1).ok_or_else(|| io::Error::other("no port left after the one asked for"))?;
+            let next = self
+                .next
+                .port()
+                .checked_add(1)
+                .ok_or_else(|| io::Error::other("no port left after the one asked for"))?;
             self.next.set_port(next);
         }
         Ok((listener, bound))

@@ -21,9 +21,11 @@ fn main() -> ExitCode {
     };
     let faults = file.map_or(Ok(FaultFile::default()), |file| {
         let text = std::fs::read_to_string(&file).map_err(|error| error.to_string());
-        text.and_then(|text| FaultFile::read(&text)).map_err(|wrong| format!("{}: {wrong}", file.display()))
+        text.and_then(|text| FaultFile::read(&text))
+            .map_err(|wrong| format!("{}: {wrong}", file.display()))
     });
-    let done = faults.and_then(|faults| run(faults.apply(options)).map_err(|error| error.to_string()));
+    let done =
+        faults.and_then(|faults| run(faults.apply(options)).map_err(|error| error.to_string()));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(wrong) => {
@@ -34,7 +36,9 @@ fn main() -> ExitCode {
 }
 
 fn run(options: Options) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let ended = ended()?;
         let sim = atlas_sim::serve(options).await?;
@@ -50,7 +54,10 @@ fn run(options: Options) -> std::io::Result<()> {
 /// Resolves at the first ctrl-c or SIGTERM. The handlers are there when this returns.
 fn ended() -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut interrupt, mut terminate) = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    );
     Ok(async move {
         tokio::select! { biased;
             _ = interrupt.recv() => {}

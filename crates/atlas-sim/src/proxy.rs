@@ -1,5 +1,5 @@
-//! The HTTP ports of the simulated machines, behind the credential that each machine's environment demands: `/{id}/{port}/…`, or on Fly,
-//! whose URLs are of apps, `/{app}/…` and `/{app}:{port}/…`.
+//! The HTTP ports of the simulated machines, behind the credential that each machine's environment
+//! demands: `/{id}/{port}/…`, or on Fly, whose URLs are of apps, `/{app}/…` and `/{app}:{port}/…`.
 
 use std::future::{Ready, ready};
 use std::sync::Arc;
@@ -30,31 +30,52 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     pub(crate) fn new(world: World, cloud: &'static str) -> Self {
-        Self { world, cloud, apps: None }
+        Self {
+            world,
+            cloud,
+            apps: None,
+        }
     }
 
     /// In front of Fly's apps.
     pub(crate) fn of_apps(fly: Fly) -> Self {
-        Self { world: fly.world().clone(), cloud: fly::NAME, apps: Some(fly) }
+        Self {
+            world: fly.world().clone(),
+            cloud: fly::NAME,
+            apps: Some(fly),
+        }
     }
 
     /// The machine and its port that a request is for.
     fn target<B>(&self, request: &Request<B>) -> Option<(String, u32)> {
         let mut segments = request.uri().path().trim_start_matches('/').splitn(3, '/');
         let first = segments.next().unwrap_or_default();
-        let Some(fly) = &self.apps else { return Some((first.to_owned(), segments.next()?.parse().ok()?)) };
-        let (app, port) = first.split_once(':').map_or((first, Some(HTTPS)), |(app, port)| (app, port.parse().ok()));
-        let forced = request.headers().get("fly-force-instance-id").and_then(|id| id.to_str().ok());
+        let Some(fly) = &self.apps else {
+            return Some((first.to_owned(), segments.next()?.parse().ok()?));
+        };
+        let (app, port) = first
+            .split_once(':')
+            .map_or((first, Some(HTTPS)), |(app, port)| (app, port.parse().ok()));
+        let forced = request
+            .headers()
+            .get("fly-force-instance-id")
+            .and_then(|id| id.to_str().ok());
         fly.reached(app, port?, forced)
     }
 
     fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         let target = self.target(request);
-        let listener = target.map_or(Listener::Nobody, |(id, port)| self.world.listener(self.cloud, &id, port));
+        let listener = target.map_or(Listener::Nobody, |(id, port)| {
+            self.world.listener(self.cloud, &id, port)
+        });
         let (name, bearer, signing) = match listener {
             Listener::Nobody => return text(StatusCode::NOT_FOUND, "no such pod or port\n"),
             Listener::NotYet => return text(StatusCode::BAD_GATEWAY, "bad gateway\n"),
-            Listener::Open { name, bearer, signing } => (name, bearer, signing),
+            Listener::Open {
+                name,
+                bearer,
+                signing,
+            } => (name, bearer, signing),
         };
         if bearer.is_some() || signing.is_some() {
             // A browser lives in real time, whatever the speed of the simulated clouds.
@@ -67,7 +88,9 @@ impl Proxy {
             }
             if verifier.check(request).is_none() {
                 let mut refused = text(StatusCode::UNAUTHORIZED, "unauthorized\n");
-                refused.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                refused
+                    .headers_mut()
+                    .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
                 return refused;
             }
         }
@@ -78,7 +101,10 @@ impl Proxy {
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     response
 }
 

@@ -1,4 +1,5 @@
-//! The one line that says where everything is, and how patient a client of this simulator has to be.
+//! The one line that says where everything is, and how patient a client of this simulator has to
+//! be.
 
 use std::time::Duration;
 
@@ -41,7 +42,8 @@ pub struct FlyUrls {
     pub machines: String,
     /// The log API's base.
     pub logs: String,
-    /// An app's public port, with `{app}` to fill in; a port other than https' follows the app's name.
+    /// An app's public port, with `{app}` to fill in; a port other than https' follows the app's
+    /// name.
     pub proxy: String,
 }
 
@@ -63,12 +65,15 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// The bounds of real clouds, so much faster, and never faster than loopback and a scheduler are.
+    /// The bounds of real clouds, so much faster, and never faster than loopback and a scheduler
+    /// are.
     #[must_use]
     pub fn at_speed(speed: f64) -> Self {
         let scaled = |seconds: f64, at_least: u64| {
             let span = Duration::try_from_secs_f64(seconds / speed).unwrap_or(Duration::MAX);
-            u64::try_from(span.as_millis()).unwrap_or(u64::MAX).max(at_least)
+            u64::try_from(span.as_millis())
+                .unwrap_or(u64::MAX)
+                .max(at_least)
         };
         Self {
             visibility_bound_ms: scaled(120.0, 100),

@@ -24,8 +24,16 @@ const MAX_BODY: usize = 24 * 1024 * 1024;
 /// The largest body that is kept.
 const MAX_KEPT_BODY: usize = 64 * 1024;
 /// Headers whose values are kept as they are; of the others, only that they were there.
-const OPEN_HEADERS: [&str; 8] =
-    ["accept", "content-type", "content-length", "host", "user-agent", "last-event-id", "idempotency-key", "accept-encoding"];
+const OPEN_HEADERS: [&str; 8] = [
+    "accept",
+    "content-type",
+    "content-length",
+    "host",
+    "user-agent",
+    "last-event-id",
+    "idempotency-key",
+    "accept-encoding",
+];
 /// Fields of a body, and of a query, whose values are secrets, or may hold some.
 const SECRET_FIELDS: [&str; 13] = [
     "env",
@@ -49,11 +57,19 @@ pub(crate) struct Recorder(Arc<Mutex<VecDeque<Value>>>);
 
 impl Recorder {
     pub(crate) fn all(&self) -> Vec<Value> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .cloned()
+            .collect()
     }
 
     pub(crate) fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     fn keep(&self, entry: Value) {
@@ -76,7 +92,11 @@ pub(crate) struct Log {
 impl Log {
     /// `api` is the cloud's name, and where it has several APIs a slash and the API's.
     pub(crate) fn new(recorder: Recorder, clock: WorldClock, api: &'static str) -> Self {
-        Self { recorder, clock, api }
+        Self {
+            recorder,
+            clock,
+            api,
+        }
     }
 }
 
@@ -95,7 +115,10 @@ impl<S> Recording<S> {
 
 impl<S> Service<Request<Incoming>> for Recording<S>
 where
-    S: Service<Request<Full<Bytes>>, Response = Response<SimBody>, Error = io::Error> + Clone + Send + 'static,
+    S: Service<Request<Full<Bytes>>, Response = Response<SimBody>, Error = io::Error>
+        + Clone
+        + Send
+        + 'static,
     S::Future: Send,
 {
     type Response = Response<SimBody>;
@@ -110,9 +133,15 @@ where
         let mut this = self.clone();
         Box::pin(async move {
             let (parts, body) = request.into_parts();
-            let body = Limited::new(body, MAX_BODY).collect().await.map_err(io::Error::other)?.to_bytes();
+            let body = Limited::new(body, MAX_BODY)
+                .collect()
+                .await
+                .map_err(io::Error::other)?
+                .to_bytes();
             this.log.recorder.keep(entry(&this.log, &parts, &body));
-            this.inner.call(Request::from_parts(parts, Full::new(body))).await
+            this.inner
+                .call(Request::from_parts(parts, Full::new(body)))
+                .await
         })
     }
 }
@@ -124,11 +153,24 @@ fn entry(log: &Log, parts: &http::request::Parts, body: &Bytes) -> Value {
         .iter()
         .map(|(name, value)| {
             let open = OPEN_HEADERS.contains(&name.as_str());
-            (name.to_string(), if open { value.to_str().unwrap_or_default().into() } else { REDACTED.into() })
+            (
+                name.to_string(),
+                if open {
+                    value.to_str().unwrap_or_default().into()
+                } else {
+                    REDACTED.into()
+                },
+            )
         })
         .collect();
-    let query: Vec<String> =
-        parts.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()).map(masked_pair).collect();
+    let query: Vec<String> = parts
+        .uri
+        .query()
+        .unwrap_or_default()
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(masked_pair)
+        .collect();
     let body = match serde_json::from_slice::<Value>(body) {
         Ok(mut json) if body.len() <= MAX_KEPT_BODY => {
             mask(&mut json);
@@ -159,7 +201,11 @@ fn mask(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {
-                if is_secret(name) { hide(value) } else { mask(value) }
+                if is_secret(name) {
+                    hide(value)
+                } else {
+                    mask(value)
+                }
             }
         }
         Value::Array(items) => items.iter_mut().for_each(mask),
@@ -183,11 +229,13 @@ mod tests {
 
     #[test]
     fn names_stay_and_values_go() {
-        let mut body =
-            json!({ "name": "n", "env": { "A": "zz" }, "nested": [{ "password": "zz" }], "s3Config": { "accessSecret": "zz" } });
+        let mut body = json!({ "name": "n", "env": { "A": "zz" }, "nested": [{ "password": "zz" }], "s3Config": { "accessSecret": "zz" } });
         mask(&mut body);
         assert!(!body.to_string().contains("zz"));
-        assert_eq!((&body["name"], &body["env"]["A"]), (&json!("n"), &json!(REDACTED)));
+        assert_eq!(
+            (&body["name"], &body["env"]["A"]),
+            (&json!("n"), &json!(REDACTED))
+        );
         assert_eq!(masked_pair("api_key=zz"), format!("api_key={REDACTED}"));
         assert_eq!(masked_pair("limit=2"), "limit=2");
     }

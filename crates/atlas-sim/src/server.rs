@@ -31,7 +31,10 @@ pub(crate) struct Serving {
 
 impl Default for Serving {
     fn default() -> Self {
-        Self { tasks: JoinSet::new(), stop: watch::Sender::new(false) }
+        Self {
+            tasks: JoinSet::new(),
+            stop: watch::Sender::new(false),
+        }
     }
 }
 
@@ -62,7 +65,8 @@ impl Serving {
                         (Ok(permit), Ok((stream, _))) => {
                             connections.spawn(connection(stream, service.clone(), permit, stopped.clone()));
                         }
-                        // Out of file descriptors, or a client that left the queue: neither ends the listener, nor makes it spin.
+                        // Out of file descriptors, or a client that left the queue: neither ends
+                        // the listener, nor makes it spin.
                         _ => tokio::time::sleep(BREATH).await,
                     },
                 }
@@ -98,8 +102,12 @@ async fn until(stopped: &mut watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-async fn connection<S, B>(stream: TcpStream, service: S, permit: OwnedSemaphorePermit, mut stopped: watch::Receiver<bool>)
-where
+async fn connection<S, B>(
+    stream: TcpStream,
+    service: S,
+    permit: OwnedSemaphorePermit,
+    mut stopped: watch::Receiver<bool>,
+) where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>> + fmt::Debug,
     S::Future: Send,
@@ -110,8 +118,10 @@ where
     // Answers are small and a client waits for each.
     let _ = stream.set_nodelay(true);
     let serve = service_fn(move |request| service.clone().oneshot(request));
-    let connection =
-        http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(HEAD).serve_connection(TokioIo::new(stream), serve);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .serve_connection(TokioIo::new(stream), serve);
     let mut connection = std::pin::pin!(connection);
     tokio::select! { biased;
         () = until(&mut stopped) => {

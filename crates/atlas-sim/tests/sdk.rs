@@ -1,7 +1,7 @@
 //! The clouds' official clients against the simulator, over real sockets.
 //!
-//! They are installed into a virtual environment under the target directory, once. Without Python or a package index the tests are
-//! skipped and say so; with `CI=true` they fail instead.
+//! They are installed into a virtual environment under the target directory, once. Without Python
+//! or a package index the tests are skipped and say so; with `CI=true` they fail instead.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -23,8 +23,13 @@ impl Sim {
             .spawn()
             .expect("the simulator starts");
         let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a ready line");
-        Self { child, ready: serde_json::from_str(&line).expect("one line of JSON") }
+        BufReader::new(child.stdout.take().expect("piped"))
+            .read_line(&mut line)
+            .expect("a ready line");
+        Self {
+            child,
+            ready: serde_json::from_str(&line).expect("one line of JSON"),
+        }
     }
 }
 
@@ -42,19 +47,35 @@ fn python_with(package: &str, version: &str) -> Option<PathBuf> {
     let python = home.join("bin/python");
     let done = home.join("installed");
     let run = |program: &Path, args: &[&str]| {
-        Command::new(program).args(args).stdout(Stdio::null()).status().is_ok_and(|status| status.success())
+        Command::new(program)
+            .args(args)
+            .stdout(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
     };
     if !done.exists() {
         let path = home.to_string_lossy().into_owned();
         let installed = run(Path::new("python3"), &["-m", "venv", "--clear", &path])
             && run(
                 &python,
-                &["-m", "pip", "install", "--quiet", "--disable-pip-version-check", &format!("{package}=={version}")],
+                &[
+                    "-m",
+                    "pip",
+                    "install",
+                    "--quiet",
+                    "--disable-pip-version-check",
+                    &format!("{package}=={version}"),
+                ],
             )
             && std::fs::write(&done, "").is_ok();
         if !installed {
-            let why = format!("{package} {version} cannot be installed here: no python3 with venv, or no package index");
-            assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{why}");
+            let why = format!(
+                "{package} {version} cannot be installed here: no python3 with venv, or no package index"
+            );
+            assert!(
+                std::env::var_os("CI").is_none_or(|ci| ci != "true"),
+                "{why}"
+            );
             eprintln!("SKIPPED: {why}");
             return None;
         }
@@ -64,19 +85,41 @@ fn python_with(package: &str, version: &str) -> Option<PathBuf> {
 
 #[test]
 fn runpods_python_sdk_runs_polls_streams_cancels_and_reads_health() {
-    let Some(python) = python_with("runpod", "1.12.0") else { return };
+    let Some(python) = python_with("runpod", "1.12.0") else {
+        return;
+    };
     let sim = Sim::start();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk/use_runpod.py");
-    let runtime = sim.ready["runpod"]["runtime"].as_str().expect("a runtime URL");
-    let ran = Command::new(python).arg(script).arg(runtime).output().expect("python runs");
-    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let runtime = sim.ready["runpod"]["runtime"]
+        .as_str()
+        .expect("a runtime URL");
+    let ran = Command::new(python)
+        .arg(script)
+        .arg(runtime)
+        .output()
+        .expect("python runs");
+    assert!(
+        ran.status.success(),
+        "{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
 }
 
 #[test]
 fn vasts_command_line_searches_creates_shows_stops_starts_labels_and_destroys() {
-    let Some(python) = python_with("vastai", "1.9.1") else { return };
+    let Some(python) = python_with("vastai", "1.9.1") else {
+        return;
+    };
     let sim = Sim::start();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk/use_vastai.py");
-    let ran = Command::new(python).arg(script).arg(sim.ready["vast"].as_str().expect("a URL")).output().expect("python runs");
-    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let ran = Command::new(python)
+        .arg(script)
+        .arg(sim.ready["vast"].as_str().expect("a URL"))
+        .output()
+        .expect("python runs");
+    assert!(
+        ran.status.success(),
+        "{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
 }

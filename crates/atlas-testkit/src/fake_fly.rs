@@ -5,8 +5,8 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-/// The script itself. A test's folder holds a link to it: a file that was only just written may still be open in another thread's
-/// child, and could not be run.
+/// The script itself. A test's folder holds a link to it: a file that was only just written may
+/// still be open in another thread's child, and could not be run.
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fake/fly");
 
 /// A `fly` and its folder. Unix only; it needs `/bin/sh` and its friends.
@@ -29,8 +29,9 @@ pub struct FakeFly {
 }
 
 impl FakeFly {
-    /// One in this folder, which must exist, that does in short what the real one does: `deploy` succeeds, `tokens create` makes
-    /// `fm2_mint1`, `fm2_mint2` and so on, `tokens list` and `revoke` know them.
+    /// One in this folder, which must exist, that does in short what the real one does: `deploy`
+    /// succeeds, `tokens create` makes `fm2_mint1`, `fm2_mint2` and so on, `tokens list` and
+    /// `revoke` know them.
     ///
     /// # Errors
     /// When the folder cannot be written.
@@ -51,8 +52,9 @@ impl FakeFly {
         Ok(fake)
     }
 
-    /// From now on it does this, in shell: `$FAKE_FLY` is its folder, `standard "$@"` does the usual, and `deploy`, `create_token`,
-    /// `list_tokens`, `stubborn` and `forever` are parts of it. A process id appended to `$FAKE_FLY/pids` is watched too.
+    /// From now on it does this, in shell: `$FAKE_FLY` is its folder, `standard "$@"` does the
+    /// usual, and `deploy`, `create_token`, `list_tokens`, `stubborn` and `forever` are parts of
+    /// it. A process id appended to `$FAKE_FLY/pids` is watched too.
     ///
     /// # Errors
     /// When the folder cannot be written.
@@ -108,16 +110,22 @@ impl FakeFly {
     /// The lines of a file of its folder; none where there is none.
     #[must_use]
     pub fn lines(&self, file: &str) -> Vec<String> {
-        fs::read_to_string(self.folder.join(file)).unwrap_or_default().lines().map(str::to_owned).collect()
+        fs::read_to_string(self.folder.join(file))
+            .unwrap_or_default()
+            .lines()
+            .map(str::to_owned)
+            .collect()
     }
 
-    /// The watched processes that still run (Linux only). A zombie runs no more; see [`FakeFly::unreaped`].
+    /// The watched processes that still run (Linux only). A zombie runs no more; see
+    /// [`FakeFly::unreaped`].
     #[must_use]
     pub fn alive(&self) -> Vec<String> {
         self.watched("pids", |state| state != 'Z')
     }
 
-    /// Those of its own processes, one for each call, that are still there at all, even as zombies (Linux only).
+    /// Those of its own processes, one for each call, that are still there at all, even as zombies
+    /// (Linux only).
     #[must_use]
     pub fn unreaped(&self) -> Vec<String> {
         self.watched("leaders", |_| true)
@@ -129,6 +137,9 @@ impl FakeFly {
             // After the name, which may hold anything but ends at the last parenthesis.
             stat.rsplit_once(')')?.1.trim_start().chars().next()
         };
-        self.lines(file).into_iter().filter(|pid| state(pid).is_some_and(&counts)).collect()
+        self.lines(file)
+            .into_iter()
+            .filter(|pid| state(pid).is_some_and(&counts))
+            .collect()
     }
 }

@@ -1,4 +1,5 @@
-//! Simulated clouds for tests: one seeded world, a dialect for each cloud, a mock provider and the provider conformance suite.
+//! Simulated clouds for tests: one seeded world, a dialect for each cloud, a mock provider and the
+//! provider conformance suite.
 //!
 //! ```
 //! use std::time::Duration;
@@ -12,8 +13,9 @@
 //! assert_eq!(world.ledger().clouds["mock"].live, 1);
 //! ```
 //!
-//! Deliberately absent: sockets (`atlas-sim` serves the same dialects on TCP) and every type of a provider crate, so that a
-//! mistake in a provider is never repeated by the cloud it is tested against.
+//! Deliberately absent: sockets (`atlas-sim` serves the same dialects on TCP) and every type of a
+//! provider crate, so that a mistake in a provider is never repeated by the cloud it is tested
+//! against.
 
 pub mod conformance;
 pub mod dialect;

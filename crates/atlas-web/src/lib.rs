@@ -1,4 +1,5 @@
-//! What comes in over HTTP: the callbacks of machines, as a framework-free core and a tower service.
+//! What comes in over HTTP: the callbacks of machines, as a framework-free core and a tower
+//! service.
 //!
 //! ```
 //! use atlas_web::callback::{CallbackUrl, Reach};
@@ -7,6 +8,7 @@
 //! assert!(CallbackUrl::check("https://10.0.0.7/callbacks", Reach::Public).is_err());
 //! ```
 //!
-//! Deliberately absent: a listener (the host mounts the service in its own server), the facade, and fly-ops.
+//! Deliberately absent: a listener (the host mounts the service in its own server), the facade, and
+//! fly-ops.
 
 pub mod callback;

@@ -8,13 +8,14 @@
 //! curl -XDELETE localhost:3000/machines/u42
 //! ```
 //!
-//! Ctrl-C hands over: no machine is ended, and the next start of this program goes on with all of them.
+//! Ctrl-C hands over: no machine is ended, and the next start of this program goes on with all of
+//! them.
 
 use std::time::Duration;
 
 use atlas::{
-    AccountName, Atlas, Auth, ComputeRequest, Error, ErrorKind, Gpu, Port, Redb, RunPod, SessionFilter, SessionInfo,
-    SessionOptions, Shutdown,
+    AccountName, Atlas, Auth, ComputeRequest, Error, ErrorKind, Gpu, Port, Redb, RunPod,
+    SessionFilter, SessionInfo, SessionOptions, Shutdown,
 };
 use atlas_testkit::mock::MockCloud;
 use axum::extract::{Path, State};
@@ -28,19 +29,31 @@ type Answer = Result<Json<Value>, (StatusCode, String)>;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (account, provider) = match std::env::var("RUNPOD_API_KEY") {
-        Ok(_) => (AccountName::new("runpod")?, atlas::AnyProvider::new(RunPod::from_env()?)),
+        Ok(_) => (
+            AccountName::new("runpod")?,
+            atlas::AnyProvider::new(RunPod::from_env()?),
+        ),
         Err(_) => (AccountName::new("mock")?, MockCloud::new(1).provider()),
     };
     let place = std::env::var("ATLAS_STORE").unwrap_or_else(|_| "axum-example.redb".to_owned());
-    let atlas = Atlas::builder().account(account, provider).store(Redb::open(place)?).build().await?;
+    let atlas = Atlas::builder()
+        .account(account, provider)
+        .store(Redb::open(place)?)
+        .build()
+        .await?;
 
     let app = Router::new()
         .route("/machines/{user}", post(open).get(show).delete(close))
         .route("/machines/{user}/touch", post(touch))
         .with_state(atlas.clone());
-    let listener = tokio::net::TcpListener::bind(std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:3000".to_owned())).await?;
+    let listener = tokio::net::TcpListener::bind(
+        std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:3000".to_owned()),
+    )
+    .await?;
     println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app).with_graceful_shutdown(asked_to_stop()).await?;
+    axum::serve(listener, app)
+        .with_graceful_shutdown(asked_to_stop())
+        .await?;
 
     let report = atlas.shutdown(Shutdown::Handover).await?;
     println!("handed over {} sessions", report.handed_over);
@@ -52,26 +65,50 @@ async fn open(State(atlas): State<Atlas>, Path(user): Path<String>) -> Answer {
     if let Some(info) = find(&atlas, &user).await.map_err(refused)? {
         return Ok(Json(credentials(&info)));
     }
-    let request = ComputeRequest::gpu(Gpu::H100).image("ghcr.io/me/infer:1").port(Port::http(8000)).auth(Auth::Bearer);
-    let options = SessionOptions::new().user(&user).idle_ttl(Duration::from_secs(900));
+    let request = ComputeRequest::gpu(Gpu::H100)
+        .image("ghcr.io/me/infer:1")
+        .port(Port::http(8000))
+        .auth(Auth::Bearer);
+    let options = SessionOptions::new()
+        .user(&user)
+        .idle_ttl(Duration::from_secs(900));
     // In a task of its own: a browser that goes away does not stop the order half-way.
-    let spawned = tokio::spawn(async move { atlas.spawn(request, options).await?.info().await }).await;
-    let info = spawned.map_err(|_| (StatusCode::INTERNAL_SERVER_ERROR, "the order broke off".to_owned()))?.map_err(refused)?;
+    let spawned =
+        tokio::spawn(async move { atlas.spawn(request, options).await?.info().await }).await;
+    let info = spawned
+        .map_err(|_| {
+            (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the order broke off".to_owned(),
+            )
+        })?
+        .map_err(refused)?;
     Ok(Json(credentials(&info)))
 }
 
 async fn show(State(atlas): State<Atlas>, Path(user): Path<String>) -> Answer {
-    let info = find(&atlas, &user).await.map_err(refused)?.ok_or_else(nobody)?;
+    let info = find(&atlas, &user)
+        .await
+        .map_err(refused)?
+        .ok_or_else(nobody)?;
     Ok(Json(json!(info)))
 }
 
 async fn touch(State(atlas): State<Atlas>, Path(user): Path<String>) -> Answer {
-    let info = find(&atlas, &user).await.map_err(refused)?.ok_or_else(nobody)?;
-    Ok(Json(json!({ "touch": atlas.session(info.id).await.map_err(refused)?.touch() })))
+    let info = find(&atlas, &user)
+        .await
+        .map_err(refused)?
+        .ok_or_else(nobody)?;
+    Ok(Json(
+        json!({ "touch": atlas.session(info.id).await.map_err(refused)?.touch() }),
+    ))
 }
 
 async fn close(State(atlas): State<Atlas>, Path(user): Path<String>) -> Answer {
-    let info = find(&atlas, &user).await.map_err(refused)?.ok_or_else(nobody)?;
+    let info = find(&atlas, &user)
+        .await
+        .map_err(refused)?
+        .ok_or_else(nobody)?;
     let session = atlas.session(info.id).await.map_err(refused)?;
     Ok(Json(json!(session.stop().await.map_err(refused)?)))
 }
@@ -95,7 +132,9 @@ fn nobody() -> (StatusCode, String) {
 
 fn refused(error: Error) -> (StatusCode, String) {
     let status = match error.kind() {
-        ErrorKind::NoCapacity | ErrorKind::Quota | ErrorKind::RateLimited => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::NoCapacity | ErrorKind::Quota | ErrorKind::RateLimited => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         ErrorKind::Validation => StatusCode::UNPROCESSABLE_ENTITY,
         _ => StatusCode::BAD_GATEWAY,
     };
@@ -103,6 +142,7 @@ fn refused(error: Error) -> (StatusCode, String) {
 }
 
 async fn asked_to_stop() {
-    // An error means that the signal cannot be listened for; then the program is stopped the hard way, and recovers at its next start.
+    // An error means that the signal cannot be listened for; then the program is stopped the hard
+    // way, and recovers at its next start.
     let _ = tokio::signal::ctrl_c().await;
 }

@@ -19,9 +19,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-#[cfg(any(feature = "runpod", feature = "fly", feature = "lambda", feature = "vast"))]
+#[cfg(any(
+    feature = "runpod",
+    feature = "fly",
+    feature = "lambda",
+    feature = "vast"
+))]
 use atlas_core::config::{ApiKey, Origin};
-use atlas_core::{AccountLimits, AccountName, AnyProvider, Error, ErrorKind, ProviderId, Result, Secret};
+use atlas_core::{
+    AccountLimits, AccountName, AnyProvider, Error, ErrorKind, ProviderId, Result, Secret,
+};
 use atlas_orchestrator::Policy;
 use serde::Deserialize;
 
@@ -61,7 +68,8 @@ pub struct OrchestratorConfig {
     pub reap_interval: Option<Duration>,
     /// The accounts that are scanned; all where unset.
     pub reap_providers: Option<Vec<AccountName>>,
-    /// What a machine's name must begin with to be looked at by the reaper, and what ours begin with.
+    /// What a machine's name must begin with to be looked at by the reaper, and what ours begin
+    /// with.
     pub reap_name_prefix: Option<String>,
     /// How old a machine must be before the reaper may end it.
     #[serde(deserialize_with = "span::deserialize")]
@@ -99,7 +107,8 @@ pub struct AccountConfig {
     pub concurrency: Option<u32>,
     /// RunPod, with the feature `runpod-graphql`: rents spot pods.
     pub spot: bool,
-    /// RunPod, with the feature `runpod-graphql`: lets the cloud itself end pods whose sessions have a `max_runtime`.
+    /// RunPod, with the feature `runpod-graphql`: lets the cloud itself end pods whose sessions
+    /// have a `max_runtime`.
     pub dead_man: bool,
     /// Fly: the organisation, by its slug; the token's own where unset.
     pub org: Option<String>,
@@ -109,21 +118,40 @@ pub struct AccountConfig {
 
 impl AccountConfig {
     /// The key that the file gives, itself or by the name of a variable.
-    #[cfg(any(feature = "runpod", feature = "fly", feature = "lambda", feature = "vast"))]
+    #[cfg(any(
+        feature = "runpod",
+        feature = "fly",
+        feature = "lambda",
+        feature = "vast"
+    ))]
     fn key(&self, account: &AccountName) -> Result<Option<ApiKey>> {
         let file = |field: &str| Origin::File(format!("accounts.{account}.{field}"));
         if let Some(secret) = &self.api_key {
-            return Ok(Some(ApiKey { secret: secret.clone(), origin: file("api_key") }));
+            return Ok(Some(ApiKey {
+                secret: secret.clone(),
+                origin: file("api_key"),
+            }));
         }
-        let Some(variable) = &self.api_key_env else { return Ok(None) };
+        let Some(variable) = &self.api_key_env else {
+            return Ok(None);
+        };
         let value = std::env::var(variable).ok().map(Secret::new);
         ApiKey::resolve([(file("api_key_env"), value)], variable).map(Some)
     }
 
     /// Whether it says anything about limits.
-    #[cfg(any(feature = "runpod", feature = "fly", feature = "lambda", feature = "vast"))]
+    #[cfg(any(
+        feature = "runpod",
+        feature = "fly",
+        feature = "lambda",
+        feature = "vast"
+    ))]
     fn has_limits(&self) -> bool {
-        let spans = [self.visibility_bound, self.call_deadline, self.call_interval];
+        let spans = [
+            self.visibility_bound,
+            self.call_deadline,
+            self.call_interval,
+        ];
         spans.iter().any(Option::is_some) || self.concurrency.is_some()
     }
 
@@ -140,8 +168,14 @@ impl AccountConfig {
     }
 }
 
-/// Builds a provider from an account's settings; the environment says the rest. Every cloud's builder has these setters.
-#[cfg(any(feature = "runpod", feature = "fly", feature = "lambda", feature = "vast"))]
+/// Builds a provider from an account's settings; the environment says the rest. Every cloud's
+/// builder has these setters.
+#[cfg(any(
+    feature = "runpod",
+    feature = "fly",
+    feature = "lambda",
+    feature = "vast"
+))]
 macro_rules! build {
     ($cloud:ty, $url:ident, $more:expr, $settings:expr, $account:expr) => {{
         let (settings, key): (&AccountConfig, _) = (&$settings, $settings.key($account)?);
@@ -157,7 +191,8 @@ macro_rules! build {
         };
         let mut provider = AnyProvider::new(begin().build()?);
         if settings.has_limits() {
-            provider = AnyProvider::new(begin().limits(settings.limits(provider.limits())).build()?);
+            provider =
+                AnyProvider::new(begin().limits(settings.limits(provider.limits())).build()?);
         }
         Ok(provider)
     }};
@@ -165,7 +200,10 @@ macro_rules! build {
 
 /// What RunPod does over its old API only.
 #[cfg(feature = "runpod")]
-fn old_api(builder: atlas_provider_runpod::RunPodBuilder, settings: &AccountConfig) -> atlas_provider_runpod::RunPodBuilder {
+fn old_api(
+    builder: atlas_provider_runpod::RunPodBuilder,
+    settings: &AccountConfig,
+) -> atlas_provider_runpod::RunPodBuilder {
     let _ = settings;
     #[cfg(feature = "runpod-graphql")]
     let builder = builder.spot(settings.spot).dead_man(settings.dead_man);
@@ -174,7 +212,10 @@ fn old_api(builder: atlas_provider_runpod::RunPodBuilder, settings: &AccountConf
 
 /// Whose organisation, and which app.
 #[cfg(feature = "fly")]
-fn organisation(mut builder: atlas_provider_fly::FlyBuilder, settings: &AccountConfig) -> atlas_provider_fly::FlyBuilder {
+fn organisation(
+    mut builder: atlas_provider_fly::FlyBuilder,
+    settings: &AccountConfig,
+) -> atlas_provider_fly::FlyBuilder {
     if let Some(org) = &settings.org {
         builder = builder.org(org);
     }
@@ -191,7 +232,13 @@ const CLOUDS: &[(&str, &[&str])] = &[
     #[cfg(feature = "fly")]
     ("fly", &[atlas_provider_fly::API_KEY_ENV]),
     #[cfg(feature = "lambda")]
-    ("lambda", &[atlas_provider_lambda::API_KEY_ENV, atlas_provider_lambda::API_KEY_ALIAS_ENV]),
+    (
+        "lambda",
+        &[
+            atlas_provider_lambda::API_KEY_ENV,
+            atlas_provider_lambda::API_KEY_ALIAS_ENV,
+        ],
+    ),
     #[cfg(feature = "vast")]
     ("vast", &[atlas_provider_vast::API_KEY_ENV]),
 ];
@@ -200,13 +247,22 @@ impl Config {
     /// Every account that is named in the file, and every cloud whose key is in the environment.
     #[must_use]
     pub fn accounts(&self) -> BTreeSet<AccountName> {
-        let set = |variable: &&str| std::env::var_os(variable).is_some_and(|value| !value.is_empty());
-        let clouds = CLOUDS.iter().filter(|(_, variables)| variables.iter().any(set));
+        let set =
+            |variable: &&str| std::env::var_os(variable).is_some_and(|value| !value.is_empty());
+        let clouds = CLOUDS
+            .iter()
+            .filter(|(_, variables)| variables.iter().any(set));
         let clouds = clouds.filter_map(|(name, _)| AccountName::new(name).ok());
-        self.accounts.keys().cloned().chain(self.default_provider.clone()).chain(clouds).collect()
+        self.accounts
+            .keys()
+            .cloned()
+            .chain(self.default_provider.clone())
+            .chain(clouds)
+            .collect()
     }
 
-    /// The provider of an account: one of the file's, or a cloud by its own name with what the environment says.
+    /// The provider of an account: one of the file's, or a cloud by its own name with what the
+    /// environment says.
     ///
     /// # Errors
     /// `validation` for a cloud that is not built in, `unauthorized` without a key.
@@ -216,50 +272,101 @@ impl Config {
             Some(cloud) => cloud.clone(),
             None => ProviderId::new(account.as_str())?,
         };
-        if (settings.spot || settings.dead_man) && !(cloud.as_str() == "runpod" && cfg!(feature = "runpod-graphql")) {
+        if (settings.spot || settings.dead_man)
+            && !(cloud.as_str() == "runpod" && cfg!(feature = "runpod-graphql"))
+        {
             let place = format!("accounts.{account}");
-            return Err(Error::validation(place, "spot and dead_man are RunPod's, and need the feature runpod-graphql"));
+            return Err(Error::validation(
+                place,
+                "spot and dead_man are RunPod's, and need the feature runpod-graphql",
+            ));
         }
         if (settings.org.is_some() || settings.app.is_some()) && cloud.as_str() != "fly" {
-            return Err(Error::validation(format!("accounts.{account}"), "org and app are Fly's"));
+            return Err(Error::validation(
+                format!("accounts.{account}"),
+                "org and app are Fly's",
+            ));
         }
         match cloud.as_str() {
             #[cfg(feature = "runpod")]
-            "runpod" => build!(atlas_provider_runpod::RunPod, control_url, old_api, settings, account),
+            "runpod" => build!(
+                atlas_provider_runpod::RunPod,
+                control_url,
+                old_api,
+                settings,
+                account
+            ),
             #[cfg(feature = "fly")]
-            "fly" => build!(atlas_provider_fly::Fly, base_url, organisation, settings, account),
+            "fly" => build!(
+                atlas_provider_fly::Fly,
+                base_url,
+                organisation,
+                settings,
+                account
+            ),
             #[cfg(feature = "lambda")]
-            "lambda" => build!(atlas_provider_lambda::Lambda, base_url, |builder, _: &AccountConfig| builder, settings, account),
+            "lambda" => build!(
+                atlas_provider_lambda::Lambda,
+                base_url,
+                |builder, _: &AccountConfig| builder,
+                settings,
+                account
+            ),
             #[cfg(feature = "vast")]
-            "vast" => build!(atlas_provider_vast::Vast, base_url, |builder, _: &AccountConfig| builder, settings, account),
-            other => {
-                Err(Error::validation("provider", format!("{other} is no cloud of this build; configured: {}", self.known())))
-            }
+            "vast" => build!(
+                atlas_provider_vast::Vast,
+                base_url,
+                |builder, _: &AccountConfig| builder,
+                settings,
+                account
+            ),
+            other => Err(Error::validation(
+                "provider",
+                format!(
+                    "{other} is no cloud of this build; configured: {}",
+                    self.known()
+                ),
+            )),
         }
     }
 
     /// The accounts of the file, for people.
     fn known(&self) -> String {
         let names: Vec<&str> = self.accounts.keys().map(AccountName::as_str).collect();
-        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+        if names.is_empty() {
+            "none".to_owned()
+        } else {
+            names.join(", ")
+        }
     }
 
-    /// The orchestrator's policy for these accounts: `[policy]`, and over it the mission's names and each account's own words.
+    /// The orchestrator's policy for these accounts: `[policy]`, and over it the mission's names
+    /// and each account's own words.
     #[must_use]
-    pub fn policy<'a>(&self, accounts: impl IntoIterator<Item = (&'a AccountName, &'a AnyProvider)>) -> Policy {
+    pub fn policy<'a>(
+        &self,
+        accounts: impl IntoIterator<Item = (&'a AccountName, &'a AnyProvider)>,
+    ) -> Policy {
         let mut policy = self.policy.clone();
         let set = &self.orchestrator;
         policy.default_account.grace = set.reap_grace.unwrap_or(policy.default_account.grace);
-        policy.default_account.reap_interval = set.reap_interval.unwrap_or(policy.default_account.reap_interval);
-        policy.default_account.poll_interval = set.poll_interval.unwrap_or(policy.default_account.poll_interval);
-        policy.default_account.report_only = set.reap_report_only.unwrap_or(policy.default_account.report_only);
+        policy.default_account.reap_interval = set
+            .reap_interval
+            .unwrap_or(policy.default_account.reap_interval);
+        policy.default_account.poll_interval = set
+            .poll_interval
+            .unwrap_or(policy.default_account.poll_interval);
+        policy.default_account.report_only = set
+            .reap_report_only
+            .unwrap_or(policy.default_account.report_only);
         for (name, provider) in accounts {
             let mut account = policy.account(name).clone();
             if let Some(reaped) = &set.reap_providers {
                 account.reap = reaped.contains(name);
             }
             if let Some(own) = self.accounts.get(name) {
-                account.limits = Some(own.limits(account.limits.unwrap_or_else(|| provider.limits())));
+                account.limits =
+                    Some(own.limits(account.limits.unwrap_or_else(|| provider.limits())));
             }
             policy = policy.with_account(name.clone(), account);
         }
@@ -269,10 +376,16 @@ impl Config {
     /// Reads a file that must exist.
     ///
     /// # Errors
-    /// `unavailable` when it cannot be read, `validation` when it is wrong, naming the place and never a secret.
+    /// `unavailable` when it cannot be read, `validation` when it is wrong, naming the place and
+    /// never a secret.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| Error::new(ErrorKind::Unavailable, format!("cannot read {}", path.display())).with_source(error))?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Error::new(
+                ErrorKind::Unavailable,
+                format!("cannot read {}", path.display()),
+            )
+            .with_source(error)
+        })?;
         Self::parse(&text, &path.display().to_string())
     }
 
@@ -281,17 +394,26 @@ impl Config {
     /// # Errors
     /// `validation`, naming the place and never a secret.
     pub fn parse(text: &str, name: &str) -> Result<Self> {
-        // The parser's own `Display` quotes the line it failed on, which may hold a key: only its message and place are kept.
+        // The parser's own `Display` quotes the line it failed on, which may hold a key: only its
+        // message and place are kept.
         let place = |error: &toml::de::Error| {
-            error.span().and_then(|span| text.get(..span.start)).map_or(1, |before| before.matches('\n').count() + 1)
+            error
+                .span()
+                .and_then(|span| text.get(..span.start))
+                .map_or(1, |before| before.matches('\n').count() + 1)
         };
         let wrong = |error: &toml::de::Error, path: String| {
-            let about = if path.ends_with("key") || path.ends_with("secret") { "must be a text" } else { error.message() };
+            let about = if path.ends_with("key") || path.ends_with("secret") {
+                "must be a text"
+            } else {
+                error.message()
+            };
             Error::validation(path, format!("{about} ({name}, line {})", place(error)))
         };
-        let document = toml::Deserializer::parse(text).map_err(|error| wrong(&error, "config".to_owned()))?;
-        let config: Self =
-            serde_path_to_error::deserialize(document).map_err(|error| wrong(error.inner(), error.path().to_string()))?;
+        let document =
+            toml::Deserializer::parse(text).map_err(|error| wrong(&error, "config".to_owned()))?;
+        let config: Self = serde_path_to_error::deserialize(document)
+            .map_err(|error| wrong(error.inner(), error.path().to_string()))?;
         Ok(config)
     }
 }
@@ -325,44 +447,86 @@ mod tests {
             "atlas.toml",
         )
         .unwrap();
-        assert_eq!(config.orchestrator.idle_ttl_ms, Some(Duration::from_secs(900)));
-        assert_eq!(config.orchestrator.reap_interval, Some(Duration::from_secs(60)));
+        assert_eq!(
+            config.orchestrator.idle_ttl_ms,
+            Some(Duration::from_secs(900))
+        );
+        assert_eq!(
+            config.orchestrator.reap_interval,
+            Some(Duration::from_secs(60))
+        );
         let mock = atlas_testkit::mock::MockCloud::new(1).provider();
-        let (seen, spared) = (AccountName::new("runpod").unwrap(), AccountName::new("lambda").unwrap());
+        let (seen, spared) = (
+            AccountName::new("runpod").unwrap(),
+            AccountName::new("lambda").unwrap(),
+        );
         let policy = config.policy([(&seen, &mock), (&spared, &mock)]);
         let (seen, spared) = (policy.account(&seen), policy.account(&spared));
-        assert_eq!((seen.reap_interval, seen.grace), (Duration::from_secs(60), Duration::from_secs(300)));
-        assert_eq!((seen.reap, seen.report_only, spared.reap), (true, true, false));
+        assert_eq!(
+            (seen.reap_interval, seen.grace),
+            (Duration::from_secs(60), Duration::from_secs(300))
+        );
+        assert_eq!(
+            (seen.reap, seen.report_only, spared.reap),
+            (true, true, false)
+        );
         let eu = &config.accounts["runpod-eu"];
         assert_eq!(eu.api_key.as_ref().unwrap().expose(), "rpa_1");
-        assert_eq!(eu.limits(AccountLimits::default()).visibility_bound, Duration::from_secs(120));
+        assert_eq!(
+            eu.limits(AccountLimits::default()).visibility_bound,
+            Duration::from_secs(120)
+        );
         assert!(!format!("{config:?}").contains("rpa_1"));
     }
 
     #[cfg(all(feature = "fly", feature = "lambda"))]
     #[test]
     fn an_organisation_and_an_app_are_for_fly_only() {
-        let provider =
-            |text: &str, name: &str| Config::parse(text, "atlas.toml").unwrap().provider(&AccountName::new(name).unwrap());
-        let fly = provider("[accounts.fly]\napi_key = 'fm2_a'\norg = 'acme'\napp = 'pods'\n", "fly").unwrap();
+        let provider = |text: &str, name: &str| {
+            Config::parse(text, "atlas.toml")
+                .unwrap()
+                .provider(&AccountName::new(name).unwrap())
+        };
+        let fly = provider(
+            "[accounts.fly]\napi_key = 'fm2_a'\norg = 'acme'\napp = 'pods'\n",
+            "fly",
+        )
+        .unwrap();
         assert_eq!(fly.id().as_str(), "fly");
-        let foreign = provider("[accounts.lambda]\napi_key = 'k'\napp = 'pods'\n", "lambda").unwrap_err();
-        assert!(foreign.to_string().contains("org and app are Fly's"), "{foreign}");
+        let foreign =
+            provider("[accounts.lambda]\napi_key = 'k'\napp = 'pods'\n", "lambda").unwrap_err();
+        assert!(
+            foreign.to_string().contains("org and app are Fly's"),
+            "{foreign}"
+        );
     }
 
     #[cfg(feature = "runpod-graphql")]
     #[test]
     fn runpods_old_api_is_used_only_where_the_file_says_so() {
-        let text =
-            "[accounts.a]\nprovider = 'runpod'\napi_key = 'k'\ndead_man = true\n[accounts.b]\nprovider = 'runpod'\napi_key = 'k'";
+        let text = "[accounts.a]\nprovider = 'runpod'\napi_key = 'k'\ndead_man = true\n[accounts.b]\nprovider = 'runpod'\napi_key = 'k'";
         let config = Config::parse(text, "atlas.toml").unwrap();
         let has = |name: &str| {
-            let capabilities = config.provider(&AccountName::new(name).unwrap()).unwrap().capabilities();
-            (capabilities.has(atlas_core::Capability::DeadMan), capabilities.has(atlas_core::Capability::Spot))
+            let capabilities = config
+                .provider(&AccountName::new(name).unwrap())
+                .unwrap()
+                .capabilities();
+            (
+                capabilities.has(atlas_core::Capability::DeadMan),
+                capabilities.has(atlas_core::Capability::Spot),
+            )
         };
         assert_eq!((has("a"), has("b")), ((true, false), (false, false)));
-        let other = Config::parse("[accounts.lambda]\napi_key = 'k'\nspot = true\n", "atlas.toml").unwrap();
-        assert!(other.provider(&AccountName::new("lambda").unwrap()).is_err());
+        let other = Config::parse(
+            "[accounts.lambda]\napi_key = 'k'\nspot = true\n",
+            "atlas.toml",
+        )
+        .unwrap();
+        assert!(
+            other
+                .provider(&AccountName::new("lambda").unwrap())
+                .is_err()
+        );
     }
 
     #[test]
@@ -371,14 +535,23 @@ mod tests {
             ("store = 3\n", "store"),
             ("[accounts.a]\napi_key = \"rpa_1\"\napi_kye = 1\n", "line 3"),
             ("[accounts.a]\napi_key = 'rpa_1' x\n", "line 2"),
-            ("[accounts.a]\napi_key = [\"rpa_1\"]\n", "accounts.a.api_key"),
-            ("[orchestrator]\nreap_interval = \"soon\"\n", "orchestrator.reap_interval"),
+            (
+                "[accounts.a]\napi_key = [\"rpa_1\"]\n",
+                "accounts.a.api_key",
+            ),
+            (
+                "[orchestrator]\nreap_interval = \"soon\"\n",
+                "orchestrator.reap_interval",
+            ),
             ("[accounts.A]\n", "accounts"),
         ] {
             let error = Config::parse(text, "atlas.toml").unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Validation);
             let shown = error.to_string();
-            assert!(shown.contains(place) && shown.contains("atlas.toml") && !shown.contains("rpa_1"), "{shown}");
+            assert!(
+                shown.contains(place) && shown.contains("atlas.toml") && !shown.contains("rpa_1"),
+                "{shown}"
+            );
         }
     }
 }

@@ -7,23 +7,25 @@ use std::time::Duration;
 
 use atlas_core::config::resolve_account;
 use atlas_core::{
-    AccountName, AnyProvider, Clock, ComputeRequest, Entropy, Error, ErrorKind, Provider, Result, Secret, SystemClock,
-    SystemEntropy,
+    AccountName, AnyProvider, Clock, ComputeRequest, Entropy, Error, ErrorKind, Provider, Result,
+    Secret, SystemClock, SystemEntropy,
 };
 use atlas_orchestrator::owner::OwnerSocket;
 use atlas_orchestrator::store::{AnyStore, Memory, Store};
 use atlas_orchestrator::{
-    ActivitySource, AnyActivitySource, AnyReadyProbe, Cursor, Orchestrator, Policy, ReadyProbe, Risk, Scope, Session,
-    SessionFilter, SessionId, SessionInfo, SessionKind, SessionOptions, Shutdown, ShutdownReport, Subscription, TaskOutcome,
+    ActivitySource, AnyActivitySource, AnyReadyProbe, Cursor, Orchestrator, Policy, ReadyProbe,
+    Risk, Scope, Session, SessionFilter, SessionId, SessionInfo, SessionKind, SessionOptions,
+    Shutdown, ShutdownReport, Subscription, TaskOutcome,
 };
 
 use crate::owner;
 use crate::realm::{REALM_SECRET_ENV, RealmSource};
 
-/// Machines for users and tasks, over every account it was given. Cheap to clone; clones are the same.
+/// Machines for users and tasks, over every account it was given. Cheap to clone; clones are the
+/// same.
 ///
-/// Dropping the last clone without [`Atlas::shutdown`] is a crash as far as the store is concerned: nothing is lost, and the next process
-/// goes on after the lease ran out.
+/// Dropping the last clone without [`Atlas::shutdown`] is a crash as far as the store is concerned:
+/// nothing is lost, and the next process goes on after the lease ran out.
 #[derive(Clone, Debug)]
 pub struct Atlas(Arc<Inner>);
 
@@ -56,28 +58,35 @@ impl Atlas {
         AtlasBuilder::default()
     }
 
-    /// Rents a machine for a session; returns when the cloud accepted the order, or when it is known that it cannot be had.
+    /// Rents a machine for a session; returns when the cloud accepted the order, or when it is
+    /// known that it cannot be had.
     ///
     /// # Errors
-    /// `validation` or `unsupported` before any request; `no_capacity`, `quota`, `unauthorized` and the like when no order was
-    /// accepted. `unavailable` when the store or this process went away first: the session may be on record then, and ends by its
-    /// limits.
+    /// `validation` or `unsupported` before any request; `no_capacity`, `quota`, `unauthorized` and
+    /// the like when no order was accepted. `unavailable` when the store or this process went away
+    /// first: the session may be on record then, and ends by its limits.
     ///
     /// # Cancel safety
-    /// Dropping the future does not take the order back: the session is on record and ends by its limits.
+    /// Dropping the future does not take the order back: the session is on record and ends by its
+    /// limits.
     pub async fn spawn(&self, request: ComputeRequest, options: SessionOptions) -> Result<Session> {
         let options = self.complete(options)?;
         self.0.orchestrator.spawn(request, options).await
     }
 
-    /// Rents a machine that runs one command to its end, learns how it ended, and gives the machine back.
+    /// Rents a machine that runs one command to its end, learns how it ended, and gives the machine
+    /// back.
     ///
     /// # Errors
     /// As [`Atlas::spawn`]. A command that failed is an outcome, not an error.
     ///
     /// # Cancel safety
     /// As [`Atlas::spawn`].
-    pub async fn run_task(&self, request: ComputeRequest, options: SessionOptions) -> Result<(Session, TaskOutcome)> {
+    pub async fn run_task(
+        &self,
+        request: ComputeRequest,
+        options: SessionOptions,
+    ) -> Result<(Session, TaskOutcome)> {
         let options = self.complete(options)?;
         self.0.orchestrator.run_task(request, options).await
     }
@@ -89,12 +98,18 @@ impl Atlas {
     ///
     /// # Cancel safety
     /// A dropped call may have put it on record.
-    pub async fn launch(&self, request: ComputeRequest, options: SessionOptions, kind: SessionKind) -> Result<SessionId> {
+    pub async fn launch(
+        &self,
+        request: ComputeRequest,
+        options: SessionOptions,
+        kind: SessionKind,
+    ) -> Result<SessionId> {
         let options = self.complete(options)?;
         self.0.orchestrator.launch(request, options, kind).await
     }
 
-    /// An id for a session to be launched: for what has to be bound to it before, such as a callback's token.
+    /// An id for a session to be launched: for what has to be bound to it before, such as a
+    /// callback's token.
     #[must_use]
     pub fn new_id(&self) -> SessionId {
         self.0.orchestrator.new_id()
@@ -115,7 +130,10 @@ impl Atlas {
         kind: SessionKind,
     ) -> Result<SessionId> {
         let options = self.complete(options)?;
-        self.0.orchestrator.launch_as(id, request, options, kind).await
+        self.0
+            .orchestrator
+            .launch_as(id, request, options, kind)
+            .await
     }
 
     /// Dollars per hour by what they are spent on: all but the serving machines are at risk.
@@ -157,14 +175,19 @@ impl Atlas {
         self.0.orchestrator.subscribe(scope, from)
     }
 
-    /// An account's provider, for calls that no session is behind: what it makes is nobody's but the caller's.
+    /// An account's provider, for calls that no session is behind: what it makes is nobody's but
+    /// the caller's.
     ///
     /// # Errors
     /// `validation` when there is no such account.
     pub fn provider(&self, account: &str) -> Result<AnyProvider> {
         let known: Vec<AccountName> = self.0.accounts.keys().cloned().collect();
         let name = resolve_account(Some(&AccountName::new(account)?), None, &known)?;
-        self.0.accounts.get(&name).cloned().ok_or_else(|| Error::validation("provider", format!("{name} is not configured")))
+        self.0
+            .accounts
+            .get(&name)
+            .cloned()
+            .ok_or_else(|| Error::validation("provider", format!("{name} is not configured")))
     }
 
     /// The names of its accounts.
@@ -181,12 +204,18 @@ impl Atlas {
     /// Ends this process's part: hands over, or ends every machine and waits for the proof.
     ///
     /// # Errors
-    /// `unavailable` when the store cannot be written: then the next process goes on after the lease ran out.
+    /// `unavailable` when the store cannot be written: then the next process goes on after the
+    /// lease ran out.
     ///
     /// # Cancel safety
     /// May be called again.
     pub async fn shutdown(&self, how: Shutdown) -> Result<ShutdownReport> {
-        let socket = self.0.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let socket = self
+            .0
+            .socket
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(socket) = socket {
             socket.close().await;
         }
@@ -200,12 +229,18 @@ impl Atlas {
     /// Names the account and the idle limit where the caller did not.
     fn complete(&self, options: SessionOptions) -> Result<SessionOptions> {
         let known: Vec<AccountName> = self.0.accounts.keys().cloned().collect();
-        let account = resolve_account(options.account.as_ref(), self.0.default_account.as_ref(), &known)?;
+        let account = resolve_account(
+            options.account.as_ref(),
+            self.0.default_account.as_ref(),
+            &known,
+        )?;
         let options = options.account(account);
-        Ok(match (options.idle_ttl, options.no_idle_ttl, self.0.idle_ttl) {
-            (None, false, Some(ttl)) => options.idle_ttl(ttl),
-            _ => options,
-        })
+        Ok(
+            match (options.idle_ttl, options.no_idle_ttl, self.0.idle_ttl) {
+                (None, false, Some(ttl)) => options.idle_ttl(ttl),
+                _ => options,
+            },
+        )
     }
 }
 
@@ -266,22 +301,35 @@ impl AtlasBuilder {
 
     /// The account of sessions that name none. Not needed where there is only one.
     pub fn default_provider(self, name: &str) -> Self {
-        Self { default_account: Some(AccountName::new(name)), ..self }
+        Self {
+            default_account: Some(AccountName::new(name)),
+            ..self
+        }
     }
 
     /// As [`AtlasBuilder::default_provider`].
     pub fn default_account(self, name: AccountName) -> Self {
-        Self { default_account: Some(Ok(name)), ..self }
+        Self {
+            default_account: Some(Ok(name)),
+            ..self
+        }
     }
 
     /// How long a session may be idle that does not say so itself.
     pub fn idle_ttl(self, ttl: Duration) -> Self {
-        Self { idle_ttl: Some(ttl), ..self }
+        Self {
+            idle_ttl: Some(ttl),
+            ..self
+        }
     }
 
-    /// Where every machine is remembered. Without it: in memory, and [`Atlas::shutdown`] ends all machines; a process that dies leaves them.
+    /// Where every machine is remembered. Without it: in memory, and [`Atlas::shutdown`] ends all
+    /// machines; a process that dies leaves them.
     pub fn store(self, store: impl IntoStore) -> Self {
-        Self { store: Some(store.into_store()), ..self }
+        Self {
+            store: Some(store.into_store()),
+            ..self
+        }
     }
 
     /// How the orchestrator behaves.
@@ -301,8 +349,8 @@ impl AtlasBuilder {
         self
     }
 
-    /// What a machine's name must begin with to be looked at by the reaper, and what ours begin with. Empty looks at all names; whether a
-    /// machine is ours is still said by its key alone.
+    /// What a machine's name must begin with to be looked at by the reaper, and what ours begin
+    /// with. Empty looks at all names; whether a machine is ours is still said by its key alone.
     pub fn reap_name_prefix(self, prefix: impl Into<String>) -> Self {
         self.name_prefix(prefix)
     }
@@ -325,18 +373,26 @@ impl AtlasBuilder {
         self
     }
 
-    /// What asks machines whether they are usable, besides their cloud. With the feature `probe` it is a `NetProbe` unless set.
+    /// What asks machines whether they are usable, besides their cloud. With the feature `probe` it
+    /// is a `NetProbe` unless set.
     pub fn probe(self, probe: impl ReadyProbe) -> Self {
-        Self { probe: Some(AnyReadyProbe::new(probe)), ..self }
+        Self {
+            probe: Some(AnyReadyProbe::new(probe)),
+            ..self
+        }
     }
 
     /// What the names of machines begin with.
     pub fn name_prefix(self, prefix: impl Into<String>) -> Self {
-        Self { name_prefix: Some(prefix.into()), ..self }
+        Self {
+            name_prefix: Some(prefix.into()),
+            ..self
+        }
     }
 
-    /// The realm's secret: at least 32 random characters, the same on every node that shares the store. Without it: the variable
-    /// `ATLAS_REALM_SECRET`, else a private file beside the store, made on first use.
+    /// The realm's secret: at least 32 random characters, the same on every node that shares the
+    /// store. Without it: the variable `ATLAS_REALM_SECRET`, else a private file beside the store,
+    /// made on first use.
     pub fn realm_secret(mut self, secret: Secret) -> Self {
         self.realm.secret = Some(secret);
         self
@@ -361,14 +417,18 @@ impl AtlasBuilder {
     /// Counts the traffic through the guards in the machines as activity, besides touches.
     #[cfg(feature = "guard")]
     pub fn guard_activity(self, guards: crate::guard::GuardActivity) -> Self {
-        Self { guards: Some(guards), ..self }
+        Self {
+            guards: Some(guards),
+            ..self
+        }
     }
 
-    /// Checks everything and starts the orchestrator: it goes on with whatever the store has on record.
+    /// Checks everything and starts the orchestrator: it goes on with whatever the store has on
+    /// record.
     ///
     /// # Errors
-    /// `validation` for two accounts of one name, a default account that does not exist, a weak realm secret, or a store of another
-    /// realm; `unavailable` when the store cannot be read.
+    /// `validation` for two accounts of one name, a default account that does not exist, a weak
+    /// realm secret, or a store of another realm; `unavailable` when the store cannot be read.
     ///
     /// # Cancel safety
     /// What was started is ended as in a crash.
@@ -376,15 +436,29 @@ impl AtlasBuilder {
         let mut accounts = BTreeMap::new();
         for (name, provider) in self.accounts {
             if accounts.insert(name.clone(), provider).is_some() {
-                return Err(Error::validation("provider", format!("two accounts are called {name}; give one another name")));
+                return Err(Error::validation(
+                    "provider",
+                    format!("two accounts are called {name}; give one another name"),
+                ));
             }
         }
         let default_account = self.default_account.transpose()?;
-        if let Some(name) = default_account.as_ref().filter(|name| !accounts.contains_key(*name)) {
-            return Err(Error::validation("default_provider", format!("{name} is not configured")));
+        if let Some(name) = default_account
+            .as_ref()
+            .filter(|name| !accounts.contains_key(*name))
+        {
+            return Err(Error::validation(
+                "default_provider",
+                format!("{name} is not configured"),
+            ));
         }
         let policy = self.reaper.apply(self.policy, accounts.keys())?;
-        let in_memory = || (AnyStore::new(Memory::new(self.clock.clone(), &*self.entropy)), None);
+        let in_memory = || {
+            (
+                AnyStore::new(Memory::new(self.clock.clone(), &*self.entropy)),
+                None,
+            )
+        };
         let (store, file) = self.store.unwrap_or_else(in_memory);
         let from_env = std::env::var(REALM_SECRET_ENV).ok().map(Secret::new);
         let found = self.realm.find(from_env, file.as_deref(), &self.entropy)?;
@@ -407,7 +481,10 @@ impl AtlasBuilder {
         }
         let probe = match self.probe {
             #[cfg(feature = "probe")]
-            None => Some(AnyReadyProbe::new(crate::probe::NetProbe::new(self.clock.clone(), entropy.clone())?)),
+            None => Some(AnyReadyProbe::new(crate::probe::NetProbe::new(
+                self.clock.clone(),
+                entropy.clone(),
+            )?)),
             probe => probe,
         };
         if let Some(probe) = probe {
@@ -418,8 +495,10 @@ impl AtlasBuilder {
         #[cfg(feature = "guard")]
         let guards = match self.guards {
             Some(settings) => {
-                let guards = crate::guard::Guards::new(settings, link.clone(), self.clock, entropy.clone())?;
-                builder = builder.activity(atlas_orchestrator::AnyActivitySource::new(guards.clone()));
+                let guards =
+                    crate::guard::Guards::new(settings, link.clone(), self.clock, entropy.clone())?;
+                builder =
+                    builder.activity(atlas_orchestrator::AnyActivitySource::new(guards.clone()));
                 Some(guards)
             }
             None => None,
@@ -444,7 +523,11 @@ impl AtlasBuilder {
         }
         if let Some(file) = file {
             let socket = owner::listen(WeakAtlas(Arc::downgrade(&atlas.0)), &file, &*entropy)?;
-            *atlas.0.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket);
+            *atlas
+                .0
+                .socket
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = Some(socket);
         }
         Ok(atlas)
     }
@@ -461,18 +544,30 @@ struct Reaper {
 
 impl Reaper {
     /// The policy with what was said here instead of what it says.
-    fn apply<'a>(self, mut policy: Policy, accounts: impl Iterator<Item = &'a AccountName>) -> Result<Policy> {
+    fn apply<'a>(
+        self,
+        mut policy: Policy,
+        accounts: impl Iterator<Item = &'a AccountName>,
+    ) -> Result<Policy> {
         let known: Vec<AccountName> = accounts.cloned().collect();
-        let reaped = self.providers.map(|named| named.into_iter().collect::<Result<Vec<_>>>()).transpose()?;
+        let reaped = self
+            .providers
+            .map(|named| named.into_iter().collect::<Result<Vec<_>>>())
+            .transpose()?;
         if let Some(odd) = reaped.iter().flatten().find(|name| !known.contains(name)) {
-            return Err(Error::validation("reap_providers", format!("{odd} is not configured")));
+            return Err(Error::validation(
+                "reap_providers",
+                format!("{odd} is not configured"),
+            ));
         }
         for name in known {
             let mut account = policy.account(&name).clone();
             account.reap_interval = self.interval.unwrap_or(account.reap_interval);
             account.grace = self.grace.unwrap_or(account.grace);
             account.report_only = self.report_only.unwrap_or(account.report_only);
-            account.reap = reaped.as_ref().map_or(account.reap, |reaped| reaped.contains(&name));
+            account.reap = reaped
+                .as_ref()
+                .map_or(account.reap, |reaped| reaped.contains(&name));
             policy = policy.with_account(name, account);
         }
         Ok(policy)
@@ -488,7 +583,9 @@ pub trait IntoStore {
 impl<S: Store> IntoStore for S {
     fn into_store(self) -> (AnyStore, Option<PathBuf>) {
         let any: &dyn std::any::Any = &self;
-        let file = any.downcast_ref::<atlas_orchestrator::store::Redb>().map(|redb| redb.path().to_owned());
+        let file = any
+            .downcast_ref::<atlas_orchestrator::store::Redb>()
+            .map(|redb| redb.path().to_owned());
         (AnyStore::new(self), file)
     }
 }

@@ -1,5 +1,5 @@
-//! What the guards in the machines are asked and told: their last verified request, by which idleness is measured, and that an atlas
-//! lives, without which their machines end themselves.
+//! What the guards in the machines are asked and told: their last verified request, by which
+//! idleness is measured, and that an atlas lives, without which their machines end themselves.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use atlas_auth::grant::{Access, GrantKey, Scope};
 use atlas_core::{
-    AccountLimits, CallContext, Clock, Compute, Entropy, Error, ErrorKind, Protocol, ProviderId, Result, RetryClass, Timestamp,
+    AccountLimits, CallContext, Clock, Compute, Entropy, Error, ErrorKind, Protocol, ProviderId,
+    Result, RetryClass, Timestamp,
 };
 use atlas_http::{Call, Client};
 use atlas_orchestrator::{ActivitySource, SessionId, SessionInfo, SessionState};
@@ -25,11 +26,13 @@ const AT_ONCE: usize = 64;
 
 type Address = dyn Fn(&Compute) -> Option<String> + Send + Sync;
 
-/// Where the guards of sessions' machines are. Give it to [`AtlasBuilder::guard_activity`](crate::AtlasBuilder::guard_activity).
+/// Where the guards of sessions' machines are. Give it to
+/// [`AtlasBuilder::guard_activity`](crate::AtlasBuilder::guard_activity).
 ///
-/// A guard is asked before an idle warning or end, with a grant that opens only the reading of its activity, and lives five
-/// minutes: so a machine is asked over plain `http://` too, where its cloud gives no other. A session without a credential has no
-/// guard. A guard that cannot be read counts as active, so that an outage ends nobody's work; give such sessions a `max_runtime`.
+/// A guard is asked before an idle warning or end, with a grant that opens only the reading of its
+/// activity, and lives five minutes: so a machine is asked over plain `http://` too, where its
+/// cloud gives no other. A session without a credential has no guard. A guard that cannot be read
+/// counts as active, so that an outage ends nobody's work; give such sessions a `max_runtime`.
 #[derive(Clone)]
 pub struct GuardActivity {
     address: Option<Arc<Address>>,
@@ -41,7 +44,11 @@ impl GuardActivity {
     /// Guards answer behind the first port of a machine that speaks HTTP.
     #[must_use]
     pub fn new() -> Self {
-        Self { address: None, deadline: DEADLINE, renew_every: None }
+        Self {
+            address: None,
+            deadline: DEADLINE,
+            renew_every: None,
+        }
     }
 
     /// Guards listen on this port inside their machines.
@@ -52,8 +59,14 @@ impl GuardActivity {
 
     /// Guards are reached at this URL, where it is another than the cloud's: a domain of one's own.
     #[must_use]
-    pub fn address(self, address: impl Fn(&Compute) -> Option<String> + Send + Sync + 'static) -> Self {
-        Self { address: Some(Arc::new(address)), ..self }
+    pub fn address(
+        self,
+        address: impl Fn(&Compute) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            address: Some(Arc::new(address)),
+            ..self
+        }
     }
 
     /// How long one look may take, its repeat included. 5 seconds unless set.
@@ -62,18 +75,26 @@ impl GuardActivity {
         Self { deadline, ..self }
     }
 
-    /// Renews the dead-man permits of all machines so often, until this atlas is shut down: a third of what `ATLAS_GUARD_PERMIT_SECS`
-    /// says in the machines, or less. A machine whose session is being ended is renewed no more. Unless this is set, whoever sets
-    /// `ATLAS_GUARD_PERMIT_SECS` renews by itself.
+    /// Renews the dead-man permits of all machines so often, until this atlas is shut down: a third
+    /// of what `ATLAS_GUARD_PERMIT_SECS` says in the machines, or less. A machine whose session is
+    /// being ended is renewed no more. Unless this is set, whoever sets `ATLAS_GUARD_PERMIT_SECS`
+    /// renews by itself.
     #[must_use]
     pub fn renew_permits(self, every: Duration) -> Self {
-        Self { renew_every: Some(every.max(Duration::from_millis(10))), ..self }
+        Self {
+            renew_every: Some(every.max(Duration::from_millis(10))),
+            ..self
+        }
     }
 
     fn url(&self, compute: &Compute) -> Option<String> {
         match &self.address {
             Some(address) => address(compute),
-            None => compute.ports.iter().filter(|port| port.protocol == Protocol::Http).find_map(|port| port.url.clone()),
+            None => compute
+                .ports
+                .iter()
+                .filter(|port| port.protocol == Protocol::Http)
+                .find_map(|port| port.url.clone()),
         }
     }
 }
@@ -133,11 +154,20 @@ impl Guards {
             .clock(clock.clone())
             .entropy(entropy.clone())
             .build()?;
-        Ok(Self { settings, atlas, client, clock, entropy })
+        Ok(Self {
+            settings,
+            atlas,
+            client,
+            clock,
+            entropy,
+        })
     }
 
     fn atlas(&self) -> Result<Atlas> {
-        self.atlas.get().ok_or_else(|| unknown("this atlas is not built yet"))?.upgrade()
+        self.atlas
+            .get()
+            .ok_or_else(|| unknown("this atlas is not built yet"))?
+            .upgrade()
     }
 
     async fn info(&self, session: SessionId) -> Result<SessionInfo> {
@@ -147,12 +177,25 @@ impl Guards {
 
     /// Calls the guard of a session's machine; `None` where there is none.
     async fn call(&self, info: &SessionInfo, access: Access, call: Call) -> Result<Option<Report>> {
-        let (Some(compute), Some(credential)) = (&info.compute, &info.auth) else { return Ok(None) };
-        let url = self.settings.url(compute).ok_or_else(|| unknown("the machine has no url for its guard yet"))?;
+        let (Some(compute), Some(credential)) = (&info.compute, &info.auth) else {
+            return Ok(None);
+        };
+        let url = self
+            .settings
+            .url(compute)
+            .ok_or_else(|| unknown("the machine has no url for its guard yet"))?;
         let key = GrantKey::new(credential.secret());
-        let (_, grant) = key.mint(Scope::control(access), self.clock.now(), GRANT, &*self.entropy);
+        let (_, grant) = key.mint(
+            Scope::control(access),
+            self.clock.now(),
+            GRANT,
+            &*self.entropy,
+        );
         let cx = CallContext::new().with_base_url(url).with_api_key(grant);
-        self.client.json(&cx, call.pace_key(info.id.to_string())).await.map(Some)
+        self.client
+            .json(&cx, call.pace_key(info.id.to_string()))
+            .await
+            .map(Some)
     }
 
     /// Begins to renew permits, where that was asked for.
@@ -166,7 +209,8 @@ impl Guards {
                 let Ok(atlas) = self.atlas() else { return };
                 let ids = atlas.orchestrator().list_ids().await;
                 drop(atlas);
-                // A store that does not answer now does so in a later round, or the machines end: as they should.
+                // A store that does not answer now does so in a later round, or the machines end:
+                // as they should.
                 let mut told = JoinSet::new();
                 for id in ids.unwrap_or_default() {
                     if told.len() == AT_ONCE {
@@ -181,12 +225,18 @@ impl Guards {
     }
 
     async fn renew(&self, session: SessionId) {
-        let Ok(info) = self.info(session).await else { return };
-        if matches!(info.state, SessionState::Terminating | SessionState::Terminated) {
+        let Ok(info) = self.info(session).await else {
+            return;
+        };
+        if matches!(
+            info.state,
+            SessionState::Terminating | SessionState::Terminated
+        ) {
             return;
         }
         let call = Call::post("guard_permit", RetryClass::Idempotent, ["_atlas", "permit"]);
-        // The client's span says why it failed. The next round asks again, and the permit outlasts several.
+        // The client's span says why it failed. The next round asks again, and the permit outlasts
+        // several.
         let _told = self.call(&info, Access::All, call).await;
     }
 }
@@ -203,9 +253,13 @@ impl ActivitySource for Guards {
     async fn last_activity(&self, session: SessionId) -> Result<Option<Timestamp>> {
         let info = self.info(session).await?;
         let call = Call::get("guard_activity", RetryClass::Safe, ["_atlas", "activity"]);
-        let Some(report) = self.call(&info, Access::Read, call).await? else { return Ok(None) };
+        let Some(report) = self.call(&info, Access::Read, call).await? else {
+            return Ok(None);
+        };
         let idle = Duration::from_millis(report.idle_ms);
-        Ok(report.last_activity.map(|_| self.clock.now().saturating_sub(idle)))
+        Ok(report
+            .last_activity
+            .map(|_| self.clock.now().saturating_sub(idle)))
     }
 }
 

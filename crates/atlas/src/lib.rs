@@ -1,7 +1,8 @@
 //! Rents GPU and CPU machines for a web backend and gives them back.
 //!
-//! The contract ([`ComputeRequest`], [`Provider`], [`Error`] and the rest of `atlas-core`) is always here. Each cloud and each part is a
-//! feature: `runpod`, `auth`, `orchestrator`, `config`, `testkit`, or all of them with `full`.
+//! The contract ([`ComputeRequest`], [`Provider`], [`Error`] and the rest of `atlas-core`) is
+//! always here. Each cloud and each part is a feature: `runpod`, `auth`, `orchestrator`, `config`,
+//! `testkit`, or all of them with `full`.
 #![cfg_attr(all(feature = "runpod", feature = "orchestrator"), doc = include_str!("../../../README.md"))]
 
 #[cfg(feature = "config")]
@@ -28,10 +29,11 @@ pub use atlas_fly_ops as fly_ops;
 pub use atlas_orchestrator::store::{Memory, Redb, RedbOptions};
 #[cfg(feature = "orchestrator")]
 pub use atlas_orchestrator::{
-    AccountPolicy, ActivitySource, AttemptInfo, AttemptPhase, Audit, Cost, Cursor, Death, Delivery, Event, EventKind, Limit,
-    OnFailure, Orchestrator, Policy, Probe, Proof, ReadyProbe, ReapReport, Reason, Risk, Scope, Session, SessionFilter,
-    SessionId, SessionInfo, SessionKind, SessionOptions, SessionState, Shutdown, ShutdownReport, StopOutcome, Stuck,
-    Subscription, TaskKind, TaskOutcome, Touch, Unattended,
+    AccountPolicy, ActivitySource, AttemptInfo, AttemptPhase, Audit, Cost, Cursor, Death, Delivery,
+    Event, EventKind, Limit, OnFailure, Orchestrator, Policy, Probe, Proof, ReadyProbe, ReapReport,
+    Reason, Risk, Scope, Session, SessionFilter, SessionId, SessionInfo, SessionKind,
+    SessionOptions, SessionState, Shutdown, ShutdownReport, StopOutcome, Stuck, Subscription,
+    TaskKind, TaskOutcome, Touch, Unattended,
 };
 #[cfg(feature = "fly")]
 pub use atlas_provider_fly::Fly;

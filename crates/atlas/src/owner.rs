@@ -1,15 +1,19 @@
 //! What the process that holds a store is asked over its socket, and what it answers.
 //!
-//! The command line speaks this whether the store is its own or another process's, so that both do the same. Requests and answers are
-//! JSON; a session looks as `atlas show --json` prints it.
+//! The command line speaks this whether the store is its own or another process's, so that both do
+//! the same. Requests and answers are JSON; a session looks as `atlas show --json` prints it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use atlas_core::{AccountName, CallContext, Compute, ComputeRequest, Credential, Error, ErrorKind, ListFilter, Result, Secret};
+use atlas_core::{
+    AccountName, CallContext, Compute, ComputeRequest, Credential, Error, ErrorKind, ListFilter,
+    Result, Secret,
+};
 use atlas_orchestrator::owner::{Items, OwnerSocket};
 use atlas_orchestrator::{
-    Cursor, Delivery, EventKind, Scope, SessionFilter, SessionId, SessionInfo, SessionKind, SessionOptions,
+    Cursor, Delivery, EventKind, Scope, SessionFilter, SessionId, SessionInfo, SessionKind,
+    SessionOptions,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -24,7 +28,8 @@ const AHEAD: usize = 16;
 #[serde(tag = "do", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Request {
-    /// A session with a machine. Answered when it is known whether there is one; items tell what it waits for.
+    /// A session with a machine. Answered when it is known whether there is one; items tell what it
+    /// waits for.
     Spawn {
         /// `ComputeRequest::expose`: it may hold secrets, and the socket is the user's alone.
         request: Sealed,
@@ -137,7 +142,8 @@ impl Sealed {
     }
 
     fn open(self) -> Result<ComputeRequest> {
-        serde_json::from_value(self.0).map_err(|_| Error::validation("request", "is not a compute request"))
+        serde_json::from_value(self.0)
+            .map_err(|_| Error::validation("request", "is not a compute request"))
     }
 }
 
@@ -148,13 +154,19 @@ impl std::fmt::Debug for Sealed {
 }
 
 /// Listens beside the store, and answers for this atlas.
-pub(crate) fn listen(atlas: WeakAtlas, store: &std::path::Path, entropy: &dyn atlas_core::Entropy) -> Result<OwnerSocket> {
-    OwnerSocket::bind(store, entropy, move |request, items| heard(atlas.clone(), request, items))
+pub(crate) fn listen(
+    atlas: WeakAtlas,
+    store: &std::path::Path,
+    entropy: &dyn atlas_core::Entropy,
+) -> Result<OwnerSocket> {
+    OwnerSocket::bind(store, entropy, move |request, items| {
+        heard(atlas.clone(), request, items)
+    })
 }
 
 async fn heard(atlas: WeakAtlas, request: Value, items: Items) -> Result<Value> {
-    let request: Request =
-        serde_json::from_value(request).map_err(|_| Error::validation("request", "is not known to this atlas"))?;
+    let request: Request = serde_json::from_value(request)
+        .map_err(|_| Error::validation("request", "is not known to this atlas"))?;
     let atlas = atlas.upgrade()?;
     let (sender, mut receiver) = mpsc::channel(AHEAD);
     let forward = async {
@@ -179,10 +191,21 @@ async fn heard(atlas: WeakAtlas, request: Value, items: Items) -> Result<Value> 
 /// What changes something runs in a task of its own and goes on; everything else is a read.
 pub async fn answer(atlas: &Atlas, request: Request, items: mpsc::Sender<Value>) -> Result<Value> {
     match request {
-        Request::Spawn { request, options, task } => spawn(atlas, request.open()?, options, task, &items).await,
-        Request::Info { session, secrets } => Ok(describe(&atlas.orchestrator().info(session).await?, secrets)),
+        Request::Spawn {
+            request,
+            options,
+            task,
+        } => spawn(atlas, request.open()?, options, task, &items).await,
+        Request::Info { session, secrets } => Ok(describe(
+            &atlas.orchestrator().info(session).await?,
+            secrets,
+        )),
         Request::List(filter) => {
-            let mut wanted = if filter.ended { SessionFilter::all() } else { SessionFilter::live() };
+            let mut wanted = if filter.ended {
+                SessionFilter::all()
+            } else {
+                SessionFilter::live()
+            };
             wanted.user_id = filter.user;
             wanted.labels = filter.labels;
             wanted.account = filter.account;
@@ -201,11 +224,23 @@ pub async fn answer(atlas: &Atlas, request: Request, items: mpsc::Sender<Value>)
             document["session"] = json!(session);
             Ok(document)
         }
-        Request::Await { session, until, longest_ms } => {
-            wait(atlas, session, until, Duration::from_millis(longest_ms)).await.map(|info| describe(&info, false))
-        }
-        Request::Events { session, since, follow } => events(atlas, session, since, follow, &items).await,
-        Request::Reap { account, dry_run, acknowledge } => reap(atlas, account, dry_run, acknowledge).await,
+        Request::Await {
+            session,
+            until,
+            longest_ms,
+        } => wait(atlas, session, until, Duration::from_millis(longest_ms))
+            .await
+            .map(|info| describe(&info, false)),
+        Request::Events {
+            session,
+            since,
+            follow,
+        } => events(atlas, session, since, follow, &items).await,
+        Request::Reap {
+            account,
+            dry_run,
+            acknowledge,
+        } => reap(atlas, account, dry_run, acknowledge).await,
         Request::Audit => Ok(json!(atlas.orchestrator().audit().await?)),
         Request::Health => health(atlas).await,
         Request::Accept => {
@@ -222,7 +257,12 @@ pub async fn answer(atlas: &Atlas, request: Request, items: mpsc::Sender<Value>)
     }
 }
 
-async fn reap(atlas: &Atlas, only: Option<AccountName>, dry_run: bool, acknowledge: bool) -> Result<Value> {
+async fn reap(
+    atlas: &Atlas,
+    only: Option<AccountName>,
+    dry_run: bool,
+    acknowledge: bool,
+) -> Result<Value> {
     let names: Vec<AccountName> = match only {
         Some(name) => vec![name],
         None => atlas.accounts().cloned().collect(),
@@ -245,9 +285,13 @@ async fn reap(atlas: &Atlas, only: Option<AccountName>, dry_run: bool, acknowled
 async fn health(atlas: &Atlas) -> Result<Value> {
     let mut accounts = serde_json::Map::new();
     for (name, provider) in atlas.orchestrator().accounts() {
-        let read = provider.list_compute(&CallContext::new(), &ListFilter::all()).await;
+        let read = provider
+            .list_compute(&CallContext::new(), &ListFilter::all())
+            .await;
         let seen = match &read {
-            Ok(listing) => json!({ "answers": true, "machines": listing.computes.len(), "complete": listing.is_complete() }),
+            Ok(listing) => {
+                json!({ "answers": true, "machines": listing.computes.len(), "complete": listing.is_complete() })
+            }
             Err(error) => json!({ "answers": false, "error": error.to_string() }),
         };
         accounts.insert(name.to_string(), seen);
@@ -260,7 +304,8 @@ async fn health(atlas: &Atlas) -> Result<Value> {
     }))
 }
 
-/// Orders, and waits until it is known whether there is a machine: an unknown outcome is resolved first.
+/// Orders, and waits until it is known whether there is a machine: an unknown outcome is resolved
+/// first.
 async fn spawn(
     atlas: &Atlas,
     request: ComputeRequest,
@@ -268,7 +313,11 @@ async fn spawn(
     task: bool,
     items: &mpsc::Sender<Value>,
 ) -> Result<Value> {
-    let kind = if task { SessionKind::Task } else { SessionKind::Interactive };
+    let kind = if task {
+        SessionKind::Task
+    } else {
+        SessionKind::Interactive
+    };
     let ordering = atlas.clone();
     let id = finish(async move { ordering.launch(request, options, kind).await }).await?;
     say(items, json!({ "session": id, "progress": "on record" })).await;
@@ -297,21 +346,34 @@ fn progress(kind: &EventKind) -> String {
             format!("ordering {placed}{price}")
         }
         EventKind::Accepted { compute, .. } => format!("machine {compute} is ordered"),
-        EventKind::Adopted { compute, .. } => format!("machine {compute} was found by its launch key"),
+        EventKind::Adopted { compute, .. } => {
+            format!("machine {compute} was found by its launch key")
+        }
         EventKind::Refused { message, .. } => format!("refused: {message}"),
-        EventKind::OutcomeUnknown { .. } => "the answer was lost: looking for the machine by its launch key".to_owned(),
-        other => json!(other)["event"].as_str().unwrap_or_default().to_owned(),
+        EventKind::OutcomeUnknown { .. } => {
+            "the answer was lost: looking for the machine by its launch key".to_owned()
+        }
+        other => json!(other)["event"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned(),
     }
 }
 
-async fn wait(atlas: &Atlas, id: SessionId, until: Until, longest: Duration) -> Result<SessionInfo> {
+async fn wait(
+    atlas: &Atlas,
+    id: SessionId,
+    until: Until,
+    longest: Duration,
+) -> Result<SessionInfo> {
     let orchestrator = atlas.orchestrator();
     match until {
         Until::Ready => return orchestrator.await_ready(id, longest).await,
         Until::Terminated => drop(orchestrator.await_terminated(id, longest).await?),
         Until::Outcome => {
             let session = orchestrator.session(id).await?;
-            // The outcome is part of what is known of the session; time that is up shows by its absence.
+            // The outcome is part of what is known of the session; time that is up shows by its
+            // absence.
             if let Ok(ended) = tokio::time::timeout(longest, session.await_outcome()).await {
                 ended?;
             }
@@ -330,9 +392,16 @@ async fn events(
     if let Some(id) = session {
         atlas.session(id).await?;
     }
-    let mut subscription = atlas.events(session.map_or(Scope::All, Scope::Session), Cursor::after(since));
+    let mut subscription = atlas.events(
+        session.map_or(Scope::All, Scope::Session),
+        Cursor::after(since),
+    );
     let mut sent = 0_u64;
-    while let Some(delivery) = if follow { subscription.next().await? } else { subscription.try_next().await? } {
+    while let Some(delivery) = if follow {
+        subscription.next().await?
+    } else {
+        subscription.try_next().await?
+    } {
         if items.send(json!(delivery.event)).await.is_err() {
             break;
         }
@@ -342,8 +411,12 @@ async fn events(
 }
 
 /// Runs to the end, whether or not somebody still waits for it.
-async fn finish<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-    tokio::spawn(work).await.map_err(|error| Error::new(ErrorKind::Unknown, "the operation broke off").with_source(error))?
+async fn finish<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    tokio::spawn(work).await.map_err(|error| {
+        Error::new(ErrorKind::Unknown, "the operation broke off").with_source(error)
+    })?
 }
 
 /// Tells the asker something. One that left already is not told.
@@ -354,15 +427,23 @@ async fn say(items: &mpsc::Sender<Value>, item: Value) {
 /// A session as JSON: `session` and `compute` are fixed, the rest is what [`SessionInfo`] says.
 #[must_use]
 pub fn describe(info: &SessionInfo, secrets: bool) -> Value {
-    let mut document = serde_json::to_value(info).expect("what is known of a session is plain data");
+    let mut document =
+        serde_json::to_value(info).expect("what is known of a session is plain data");
     document["session"] = json!(info.id);
-    document["compute"] = info.compute.as_ref().map_or(Value::Null, |compute| machine(compute, info.auth.as_ref(), secrets));
+    document["compute"] = info.compute.as_ref().map_or(Value::Null, |compute| {
+        machine(compute, info.auth.as_ref(), secrets)
+    });
     document
 }
 
 fn machine(compute: &Compute, credential: Option<&Credential>, secrets: bool) -> Value {
     let mut document = serde_json::to_value(compute).expect("a machine is plain data");
-    let shown = |secret: Option<&Secret>| secret.filter(|_| secrets).map(Secret::expose).map(str::to_owned);
+    let shown = |secret: Option<&Secret>| {
+        secret
+            .filter(|_| secrets)
+            .map(Secret::expose)
+            .map(str::to_owned)
+    };
     document["auth"] = credential.map_or(Value::Null, |credential| {
         json!({
             "scheme": credential.scheme(),

@@ -3,18 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use atlas_core::{AccountLimits, CallContext, Clock, Compute, Entropy, ProviderId, Result, RetryClass};
+use atlas_core::{
+    AccountLimits, CallContext, Clock, Compute, Entropy, ProviderId, Result, RetryClass,
+};
 use atlas_http::{Call, Client, Transport};
 use atlas_orchestrator::{Probe, ReadyProbe, SessionId};
 use tokio::net::TcpStream;
 
-/// How long one question may take, unless set. A machine that needs longer is asked again at the next look.
+/// How long one question may take, unless set. A machine that needs longer is asked again at the
+/// next look.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Asks a machine as its session's [`Probe`] says, from this process. A session without one is usable when its cloud says so.
+/// Asks a machine as its session's [`Probe`] says, from this process. A session without one is
+/// usable when its cloud says so.
 ///
-/// Over HTTP, 2xx and 3xx are a yes, and so are 401 and 403: something answers, and asks for a credential. The question carries none, and goes
-/// to the URL that the cloud gives the port, over plain `http://` where it gives no other. Over TCP a connection is a yes.
+/// Over HTTP, 2xx and 3xx are a yes, and so are 401 and 403: something answers, and asks for a
+/// credential. The question carries none, and goes to the URL that the cloud gives the port, over
+/// plain `http://` where it gives no other. Over TCP a connection is a yes.
 #[derive(Clone, Debug)]
 pub struct NetProbe {
     client: Client,
@@ -56,13 +61,21 @@ impl NetProbe {
         if let Some(transport) = transport {
             builder = builder.transport(transport);
         }
-        Ok(Self { client: builder.build()?, deadline })
+        Ok(Self {
+            client: builder.build()?,
+            deadline,
+        })
     }
 
     async fn http(&self, url: String, path: &str, session: SessionId) -> bool {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
-        let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
-        let mut call = Call::get("ready_probe", RetryClass::Safe, segments).pace_key(session.to_string()).without_credential();
+        let segments: Vec<&str> = path
+            .split('/')
+            .filter(|segment| !segment.is_empty())
+            .collect();
+        let mut call = Call::get("ready_probe", RetryClass::Safe, segments)
+            .pace_key(session.to_string())
+            .without_credential();
         if path.ends_with('/') && path.len() > 1 {
             call = call.trailing_slash();
         }
@@ -70,7 +83,10 @@ impl NetProbe {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             call = call.query(name, value);
         }
-        let answer = self.client.call(&CallContext::new().with_base_url(url), call).await;
+        let answer = self
+            .client
+            .call(&CallContext::new().with_base_url(url), call)
+            .await;
         match answer {
             Ok(_) => true,
             Err(error) => matches!(error.status(), Some(300..=399 | 401 | 403)),
@@ -78,21 +94,40 @@ impl NetProbe {
     }
 
     async fn tcp(&self, url: &str) -> bool {
-        let Some(address) = url.strip_prefix("tcp://") else { return false };
-        matches!(tokio::time::timeout(self.deadline, TcpStream::connect(address)).await, Ok(Ok(_)))
+        let Some(address) = url.strip_prefix("tcp://") else {
+            return false;
+        };
+        matches!(
+            tokio::time::timeout(self.deadline, TcpStream::connect(address)).await,
+            Ok(Ok(_))
+        )
     }
 }
 
 impl ReadyProbe for NetProbe {
-    async fn is_ready(&self, session: SessionId, compute: &Compute, wanted: Option<&Probe>) -> bool {
+    async fn is_ready(
+        &self,
+        session: SessionId,
+        compute: &Compute,
+        wanted: Option<&Probe>,
+    ) -> bool {
         let Some(wanted) = wanted else { return true };
-        let Some(port) = compute.ports.iter().find(|port| port.internal == wanted.port()) else { return false };
+        let Some(port) = compute
+            .ports
+            .iter()
+            .find(|port| port.internal == wanted.port())
+        else {
+            return false;
+        };
         let reached = port.url.clone().or_else(|| {
             let (ip, port) = (compute.public_ip.as_ref()?, port.external?);
             Some(format!("tcp://{ip}:{port}"))
         });
         match (wanted, reached) {
-            (Probe::Http { path, .. }, Some(url)) => self.http(url.replacen("tcp://", "http://", 1), path, session).await,
+            (Probe::Http { path, .. }, Some(url)) => {
+                self.http(url.replacen("tcp://", "http://", 1), path, session)
+                    .await
+            }
             (Probe::Tcp { .. }, Some(url)) => self.tcp(&url).await,
             _ => false,
         }
@@ -104,53 +139,125 @@ mod tests {
     use super::*;
     use std::convert::Infallible;
 
-    use atlas_core::{ComputeId, ComputeStatus, PortMapping, Protocol, SeededEntropy, SystemClock, Timestamp};
+    use atlas_core::{
+        ComputeId, ComputeStatus, PortMapping, Protocol, SeededEntropy, SystemClock, Timestamp,
+    };
     use tokio::net::TcpListener;
 
     fn machine(url: Option<String>, protocol: Protocol) -> Compute {
-        let mut compute = Compute::new(ComputeId::new("m1").unwrap(), ProviderId::new("mock").unwrap(), ComputeStatus::Running);
-        compute.ports = vec![PortMapping { internal: 8000, external: None, protocol, url }];
+        let mut compute = Compute::new(
+            ComputeId::new("m1").unwrap(),
+            ProviderId::new("mock").unwrap(),
+            ComputeStatus::Running,
+        );
+        compute.ports = vec![PortMapping {
+            internal: 8000,
+            external: None,
+            protocol,
+            url,
+        }];
         compute
     }
 
     fn session() -> SessionId {
-        SessionId::new(Timestamp::from_unix_seconds(1_790_000_000), &SeededEntropy::new(1))
+        SessionId::new(
+            Timestamp::from_unix_seconds(1_790_000_000),
+            &SeededEntropy::new(1),
+        )
     }
 
     /// Answers this status, and only to the path that is asked for.
     fn http(status: u16) -> NetProbe {
-        let service = tower::service_fn(move |request: http::Request<atlas_http::Body>| async move {
-            let wanted = request.uri().path_and_query().is_some_and(|path| path == "/v1/health?deep=1");
-            let naked = !request.headers().contains_key("authorization");
-            let answer = http::Response::builder().status(if wanted && naked { status } else { 404 });
-            Ok::<_, Infallible>(answer.body(String::new()).unwrap())
-        });
+        let service =
+            tower::service_fn(move |request: http::Request<atlas_http::Body>| async move {
+                let wanted = request
+                    .uri()
+                    .path_and_query()
+                    .is_some_and(|path| path == "/v1/health?deep=1");
+                let naked = !request.headers().contains_key("authorization");
+                let answer =
+                    http::Response::builder().status(if wanted && naked { status } else { 404 });
+                Ok::<_, Infallible>(answer.body(String::new()).unwrap())
+            });
         let entropy = Arc::new(SeededEntropy::new(1));
-        NetProbe::over(Some(Transport::new(service)), DEADLINE, Arc::new(SystemClock), entropy).unwrap()
+        NetProbe::over(
+            Some(Transport::new(service)),
+            DEADLINE,
+            Arc::new(SystemClock),
+            entropy,
+        )
+        .unwrap()
     }
 
     #[tokio::test]
     async fn a_machine_is_usable_once_its_path_answers_and_not_while_a_proxy_does() {
         let wanted = Probe::http(8000, "/v1/health?deep=1");
-        let there = machine(Some("https://m1-8000.proxy.example".to_owned()), Protocol::Http);
-        for (status, ready) in [(200, true), (204, true), (304, true), (401, true), (403, true), (404, false), (502, false)] {
-            assert_eq!(http(status).is_ready(session(), &there, Some(&wanted)).await, ready, "{status}");
+        let there = machine(
+            Some("https://m1-8000.proxy.example".to_owned()),
+            Protocol::Http,
+        );
+        for (status, ready) in [
+            (200, true),
+            (204, true),
+            (304, true),
+            (401, true),
+            (403, true),
+            (404, false),
+            (502, false),
+        ] {
+            assert_eq!(
+                http(status)
+                    .is_ready(session(), &there, Some(&wanted))
+                    .await,
+                ready,
+                "{status}"
+            );
         }
-        assert!(!http(200).is_ready(session(), &machine(None, Protocol::Http), Some(&wanted)).await, "no address yet");
-        assert!(!http(200).is_ready(session(), &there, Some(&Probe::http(8000, "/other"))).await);
-        assert!(!http(200).is_ready(session(), &there, Some(&Probe::http(9000, "/v1/health?deep=1"))).await, "another port");
-        assert!(http(502).is_ready(session(), &there, None).await, "nothing was asked for");
+        assert!(
+            !http(200)
+                .is_ready(session(), &machine(None, Protocol::Http), Some(&wanted))
+                .await,
+            "no address yet"
+        );
+        assert!(
+            !http(200)
+                .is_ready(session(), &there, Some(&Probe::http(8000, "/other")))
+                .await
+        );
+        assert!(
+            !http(200)
+                .is_ready(
+                    session(),
+                    &there,
+                    Some(&Probe::http(9000, "/v1/health?deep=1"))
+                )
+                .await,
+            "another port"
+        );
+        assert!(
+            http(502).is_ready(session(), &there, None).await,
+            "nothing was asked for"
+        );
     }
 
     #[tokio::test]
     async fn a_machine_is_usable_once_it_takes_connections() {
         let entropy = Arc::new(SeededEntropy::new(1));
-        let probe = NetProbe::over(None, Duration::from_secs(2), Arc::new(SystemClock), entropy).unwrap();
+        let probe =
+            NetProbe::over(None, Duration::from_secs(2), Arc::new(SystemClock), entropy).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let there = machine(Some(format!("tcp://{address}")), Protocol::Tcp);
-        assert!(probe.is_ready(session(), &there, Some(&Probe::tcp(8000))).await);
+        assert!(
+            probe
+                .is_ready(session(), &there, Some(&Probe::tcp(8000)))
+                .await
+        );
         drop(listener);
-        assert!(!probe.is_ready(session(), &there, Some(&Probe::tcp(8000))).await);
+        assert!(
+            !probe
+                .is_ready(session(), &there, Some(&Probe::tcp(8000)))
+                .await
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Where the realm's secret comes from: what the program says, then the environment, then a private file beside the store.
+//! Where the realm's secret comes from: what the program says, then the environment, then a private
+//! file beside the store.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,7 +27,12 @@ impl RealmSource {
     /// Finds the secret, or makes one on first use. `store` is the store's file, where it has one.
     ///
     /// A store without a file dies with the process, and so may a secret that nobody gave.
-    pub(crate) fn find(self, from_env: Option<Secret>, store: Option<&Path>, entropy: &Arc<dyn Entropy>) -> Result<Found> {
+    pub(crate) fn find(
+        self,
+        from_env: Option<Secret>,
+        store: Option<&Path>,
+        entropy: &Arc<dyn Entropy>,
+    ) -> Result<Found> {
         let file = self.file.or_else(|| store.map(beside));
         let ledger: Arc<dyn IncarnationLedger> = match &file {
             Some(file) => Arc::new(FileLedger::beside(file, entropy.clone())),

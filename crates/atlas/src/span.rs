@@ -5,7 +5,13 @@ use std::time::Duration;
 use atlas_core::{Error, Result};
 use serde::{Deserialize, Deserializer, de};
 
-const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+const UNITS: [(&str, u64); 5] = [
+    ("ms", 1),
+    ("s", 1_000),
+    ("m", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+];
 
 /// Reads one. A bare number counts seconds, as with `sleep`.
 ///
@@ -18,13 +24,27 @@ pub fn parse(text: &str) -> Result<Duration> {
     }
     let (mut rest, mut millis) = (text, 0_u64);
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(rest.len());
         let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
         rest = &rest[digits..];
-        let letters = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        let unit = if letters == 0 && digits == text.len() { "s" } else { &rest[..letters] };
-        let (_, scale) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
-        millis = number.checked_mul(*scale).and_then(|more| millis.checked_add(more)).ok_or_else(wrong)?;
+        let letters = rest
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(rest.len());
+        let unit = if letters == 0 && digits == text.len() {
+            "s"
+        } else {
+            &rest[..letters]
+        };
+        let (_, scale) = UNITS
+            .iter()
+            .find(|(name, _)| *name == unit)
+            .ok_or_else(wrong)?;
+        millis = number
+            .checked_mul(*scale)
+            .and_then(|more| millis.checked_add(more))
+            .ok_or_else(wrong)?;
         rest = &rest[letters..];
     }
     Ok(Duration::from_millis(millis))
@@ -34,7 +54,12 @@ pub fn parse(text: &str) -> Result<Duration> {
 #[must_use]
 pub fn show(span: Duration) -> String {
     let seconds = span.as_secs();
-    match (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60) {
+    match (
+        seconds / 86_400,
+        seconds / 3_600 % 24,
+        seconds / 60 % 60,
+        seconds % 60,
+    ) {
         (0, 0, 0, 0) if !span.is_zero() => format!("{}ms", span.as_millis()),
         (0, 0, 0, s) => format!("{s}s"),
         (0, 0, m, 0) => format!("{m}m"),
@@ -47,9 +72,14 @@ pub fn show(span: Duration) -> String {
 }
 
 /// From a configuration file: a text such as `"90s"`, or whole milliseconds.
-pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged, expecting = "a span of time such as \"90s\", or milliseconds")]
+    #[serde(
+        untagged,
+        expecting = "a span of time such as \"90s\", or milliseconds"
+    )]
     enum Either {
         Millis(u64),
         Text(String),
@@ -66,11 +96,31 @@ mod tests {
 
     #[test]
     fn a_span_reads_as_people_write_it() {
-        let cases = [("90s", 90_000), ("15m", 900_000), ("1h30m", 5_400_000), ("250ms", 250), ("7", 7_000), ("1d", 86_400_000)];
+        let cases = [
+            ("90s", 90_000),
+            ("15m", 900_000),
+            ("1h30m", 5_400_000),
+            ("250ms", 250),
+            ("7", 7_000),
+            ("1d", 86_400_000),
+        ];
         for (text, millis) in cases {
-            assert_eq!(parse(text).unwrap(), Duration::from_millis(millis), "{text}");
+            assert_eq!(
+                parse(text).unwrap(),
+                Duration::from_millis(millis),
+                "{text}"
+            );
         }
-        for odd in ["", "s", "1x", "-1s", "1.5h", "1h30", "99999999999999999999s", "18446744073709551615d"] {
+        for odd in [
+            "",
+            "s",
+            "1x",
+            "-1s",
+            "1.5h",
+            "1h30",
+            "99999999999999999999s",
+            "18446744073709551615d",
+        ] {
             assert!(parse(odd).is_err(), "{odd}");
         }
     }

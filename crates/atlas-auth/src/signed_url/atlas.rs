@@ -1,8 +1,10 @@
-//! Our own format: one parameter, `atlas_sig`, bound to host, method, path and query exactly as they are sent.
+//! Our own format: one parameter, `atlas_sig`, bound to host, method, path and query exactly as
+//! they are sent.
 //!
-//! Its value is `1.KEY.EXPIRY[.nNOT_BEFORE][.c][.pLENGTH].MAC`: version, key id, Unix seconds, and optionally a not-before,
-//! "bound to the client's address", and the length of a path prefix that is signed instead of path and query (a playlist and
-//! its segments). Nothing is decoded or sorted: repeated parameters keep their order, and a URL has one canonical form.
+//! Its value is `1.KEY.EXPIRY[.nNOT_BEFORE][.c][.pLENGTH].MAC`: version, key id, Unix seconds, and
+//! optionally a not-before, "bound to the client's address", and the length of a path prefix that
+//! is signed instead of path and query (a playlist and its segments). Nothing is decoded or sorted:
+//! repeated parameters keep their order, and a URL has one canonical form.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -20,9 +22,20 @@ use super::{Key, Verdict};
 /// The parameter that carries the signature.
 pub const PARAMETER: &str = "atlas_sig";
 
-/// What browsers escape in a path or a query on their own. Escaped before signing, so that what they send is what was signed.
-const BROWSER_ESCAPES: &AsciiSet =
-    &CONTROLS.add(b' ').add(b'"').add(b'\'').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
+/// What browsers escape in a path or a query on their own. Escaped before signing, so that what
+/// they send is what was signed.
+const BROWSER_ESCAPES: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'\'')
+    .add(b'<')
+    .add(b'>')
+    .add(b'\\')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
 
 /// What a signature allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,27 +51,46 @@ pub struct Policy {
 impl Policy {
     /// `GET`, from now on, up to and including this second.
     pub const fn until(expires_at: Timestamp) -> Self {
-        Self { expires_at, not_before: None, method: Cow::Borrowed("GET"), client: None, prefix: None }
+        Self {
+            expires_at,
+            not_before: None,
+            method: Cow::Borrowed("GET"),
+            client: None,
+            prefix: None,
+        }
     }
 
     /// Not valid before this second.
     pub fn not_before(self, instant: Timestamp) -> Self {
-        Self { not_before: Some(instant), ..self }
+        Self {
+            not_before: Some(instant),
+            ..self
+        }
     }
 
     /// For this method instead of `GET`. A WebSocket is a `GET`.
     pub fn method(self, method: impl Into<Cow<'static, str>>) -> Self {
-        Self { method: method.into(), ..self }
+        Self {
+            method: method.into(),
+            ..self
+        }
     }
 
     /// Only from this address, as the verifier sees it.
     pub fn client(self, address: IpAddr) -> Self {
-        Self { client: Some(address), ..self }
+        Self {
+            client: Some(address),
+            ..self
+        }
     }
 
-    /// Everything under this path, whatever its query: an HLS playlist and its segments. Begins and ends with `/`.
+    /// Everything under this path, whatever its query: an HLS playlist and its segments. Begins and
+    /// ends with `/`.
     pub fn prefix(self, prefix: impl Into<String>) -> Self {
-        Self { prefix: Some(prefix.into()), ..self }
+        Self {
+            prefix: Some(prefix.into()),
+            ..self
+        }
     }
 }
 
@@ -73,11 +105,20 @@ pub struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// A request for `path` (with an optional query) on `host`, which is what its `Host` or `:authority` says.
+    /// A request for `path` (with an optional query) on `host`, which is what its `Host` or
+    /// `:authority` says.
     #[must_use]
     pub fn new(method: &'a str, host: &'a str, path_and_query: &'a str) -> Self {
-        let (path, query) = path_and_query.split_once('?').map_or((path_and_query, None), |(path, query)| (path, Some(query)));
-        Self { method, host, path, query, client: None }
+        let (path, query) = path_and_query
+            .split_once('?')
+            .map_or((path_and_query, None), |(path, query)| (path, Some(query)));
+        Self {
+            method,
+            host,
+            path,
+            query,
+            client: None,
+        }
     }
 
     /// A request for a full URL; `None` when it names no host.
@@ -85,13 +126,22 @@ impl<'a> Target<'a> {
     pub fn from_url(method: &'a str, url: &'a str) -> Option<Self> {
         let parts = Parts::of(url);
         let host = host_of(&parts)?;
-        Some(Self { method, host, path: parts.path, query: parts.query, client: None })
+        Some(Self {
+            method,
+            host,
+            path: parts.path,
+            query: parts.query,
+            client: None,
+        })
     }
 
     /// The address it comes from.
     #[must_use]
     pub fn client(self, address: IpAddr) -> Self {
-        Self { client: Some(address), ..self }
+        Self {
+            client: Some(address),
+            ..self
+        }
     }
 
     /// True when it carries a signature of this format, good or bad.
@@ -101,23 +151,43 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Signs a full URL. What a browser would escape on its own comes out escaped; a signature already there is replaced.
+/// Signs a full URL. What a browser would escape on its own comes out escaped; a signature already
+/// there is replaced.
 ///
 /// # Errors
-/// `validation` when the URL names no host, has `.` or `..` segments, control characters or a user name, or does not begin with
-/// the policy's prefix; and for a method that is none.
+/// `validation` when the URL names no host, has `.` or `..` segments, control characters or a user
+/// name, or does not begin with the policy's prefix; and for a method that is none.
 pub fn sign(url: &str, key: &Key, policy: &Policy) -> Result<String> {
     let parts = Parts::to_sign(url)?;
-    let host = host_of(&parts).ok_or_else(|| Error::validation("url", "must name a scheme and a host, and no user"))?;
+    let host = host_of(&parts)
+        .ok_or_else(|| Error::validation("url", "must name a scheme and a host, and no user"))?;
     if url.bytes().any(|byte| byte.is_ascii_control()) {
-        return Err(Error::validation("url", "has control characters, which browsers drop"));
+        return Err(Error::validation(
+            "url",
+            "has control characters, which browsers drop",
+        ));
     }
-    if policy.method.is_empty() || !policy.method.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') {
-        return Err(Error::validation("method", "must be an HTTP method in capitals"));
+    if policy.method.is_empty()
+        || !policy
+            .method
+            .bytes()
+            .all(|byte| byte.is_ascii_uppercase() || byte == b'-')
+    {
+        return Err(Error::validation(
+            "method",
+            "must be an HTTP method in capitals",
+        ));
     }
-    let path = escape(if parts.path.is_empty() { "/" } else { parts.path });
+    let path = escape(if parts.path.is_empty() {
+        "/"
+    } else {
+        parts.path
+    });
     if has_dot_segments(&path) {
-        return Err(Error::validation("url", "has . or .. segments, which browsers resolve"));
+        return Err(Error::validation(
+            "url",
+            "has . or .. segments, which browsers resolve",
+        ));
     }
     let query = parts.query.map(without_signature);
     let query = query.as_deref().map(escape);
@@ -126,7 +196,10 @@ pub fn sign(url: &str, key: &Key, policy: &Policy) -> Result<String> {
     if let Some(prefix) = &prefix
         && !(prefix.starts_with('/') && prefix.ends_with('/') && path.starts_with(prefix.as_ref()))
     {
-        return Err(Error::validation("prefix", "must begin and end with / and be the beginning of the URL's path"));
+        return Err(Error::validation(
+            "prefix",
+            "must begin and end with / and be the beginning of the URL's path",
+        ));
     }
     let claims = Claims {
         expiry: policy.expires_at.unix_seconds(),
@@ -134,8 +207,16 @@ pub fn sign(url: &str, key: &Key, policy: &Policy) -> Result<String> {
         from_client: policy.client.is_some(),
         prefix: prefix.as_deref().map(str::len),
     };
-    let target = Target { method: &policy.method, host, path: &path, query: query.as_deref(), client: policy.client };
-    let tag = claims.mac(&key.atlas, &target).ok_or_else(|| Error::validation("url", "is too long"))?;
+    let target = Target {
+        method: &policy.method,
+        host,
+        path: &path,
+        query: query.as_deref(),
+        client: policy.client,
+    };
+    let tag = claims
+        .mac(&key.atlas, &target)
+        .ok_or_else(|| Error::validation("url", "is too long"))?;
 
     let mut out = String::with_capacity(url.len() + 96);
     out.push_str(parts.origin);
@@ -159,27 +240,45 @@ pub fn sign(url: &str, key: &Key, policy: &Policy) -> Result<String> {
 pub fn verify(target: &Target<'_>, keys: &[Key], now: Timestamp) -> Verdict {
     let query = target.query.unwrap_or("");
     let mut found = signatures(query);
-    let (Some(value), None) = (found.next(), found.next()) else { return Verdict::Malformed };
-    let Some((claims, key_id, tag)) = Claims::parse(value) else { return Verdict::Malformed };
+    let (Some(value), None) = (found.next(), found.next()) else {
+        return Verdict::Malformed;
+    };
+    let Some((claims, key_id, tag)) = Claims::parse(value) else {
+        return Verdict::Malformed;
+    };
     let now = now.unix_seconds();
     if claims.expiry < now {
         return Verdict::Expired;
     }
     let early = claims.not_before.is_some_and(|instant| now < instant);
-    let Some(key) = keys.iter().find(|key| key.id == key_id) else { return Verdict::BadSignature };
+    let Some(key) = keys.iter().find(|key| key.id == key_id) else {
+        return Verdict::BadSignature;
+    };
     let signed = without_signature(query);
     // A signer that had no query wrote `?atlas_sig=…`, and one with an empty query the same.
-    let path = if target.path.is_empty() { "/" } else { target.path };
-    let target = Target { path, query: Some(&signed), ..*target };
+    let path = if target.path.is_empty() {
+        "/"
+    } else {
+        target.path
+    };
+    let target = Target {
+        path,
+        query: Some(&signed),
+        ..*target
+    };
     match claims.mac(&key.atlas, &target) {
         Some(expected) if bool::from(expected.as_ref().ct_eq(&tag)) && !early => Verdict::Ok,
         _ => Verdict::BadSignature,
     }
 }
 
-/// The key of this format, derived so that no compatible signature (over `path?…exp=…`) is ever one of ours.
+/// The key of this format, derived so that no compatible signature (over `path?…exp=…`) is ever one
+/// of ours.
 pub(super) fn derive(secret: &hmac::Key) -> hmac::Key {
-    hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(secret, b"atlas signed url v1").as_ref())
+    hmac::Key::new(
+        hmac::HMAC_SHA256,
+        hmac::sign(secret, b"atlas signed url v1").as_ref(),
+    )
 }
 
 /// What stands in a signature besides key and MAC.
@@ -194,9 +293,15 @@ struct Claims {
 impl Claims {
     fn write(&self, out: &mut String, key_id: &str) {
         let written = write!(out, "1.{key_id}.{}", self.expiry)
-            .and_then(|()| self.not_before.map_or(Ok(()), |instant| write!(out, ".n{instant}")))
+            .and_then(|()| {
+                self.not_before
+                    .map_or(Ok(()), |instant| write!(out, ".n{instant}"))
+            })
             .and_then(|()| out.write_str(if self.from_client { ".c" } else { "" }))
-            .and_then(|()| self.prefix.map_or(Ok(()), |length| write!(out, ".p{length}")));
+            .and_then(|()| {
+                self.prefix
+                    .map_or(Ok(()), |length| write!(out, ".p{length}"))
+            });
         written.expect("writing to a string cannot fail");
     }
 
@@ -204,7 +309,11 @@ impl Claims {
     fn parse(value: &str) -> Option<(Self, &str, [u8; 32])> {
         let (fields, mac) = value.strip_prefix("1.")?.rsplit_once('.')?;
         let mut tag = [0; 32];
-        if mac.len() != 43 || BASE64URL_NOPAD.decode_mut(mac.as_bytes(), &mut tag).is_err() {
+        if mac.len() != 43
+            || BASE64URL_NOPAD
+                .decode_mut(mac.as_bytes(), &mut tag)
+                .is_err()
+        {
             return None;
         }
         let mut fields = fields.split('.').peekable();
@@ -219,7 +328,16 @@ impl Claims {
             Some(field) => Some(usize::try_from(number(&field[1..])?).ok()?),
             None => None,
         };
-        fields.next().is_none().then_some((Self { expiry, not_before, from_client, prefix }, key_id, tag))
+        fields.next().is_none().then_some((
+            Self {
+                expiry,
+                not_before,
+                from_client,
+                prefix,
+            },
+            key_id,
+            tag,
+        ))
     }
 
     /// The MAC over claims and request; `None` when the request cannot be what was signed.
@@ -228,20 +346,31 @@ impl Claims {
             None => target.path,
             // What the server behind might resolve to outside of the prefix was not signed.
             Some(_) if has_dot_segments(target.path) => return None,
-            Some(length) => target.path.get(..length).filter(|prefix| prefix.ends_with('/'))?,
+            Some(length) => target
+                .path
+                .get(..length)
+                .filter(|prefix| prefix.ends_with('/'))?,
         };
-        let query = if self.prefix.is_some() { "" } else { target.query.unwrap_or("") };
+        let query = if self.prefix.is_some() {
+            ""
+        } else {
+            target.query.unwrap_or("")
+        };
         let client = match (self.from_client, target.client) {
             (false, _) => String::new(),
             (true, None) => return None,
             (true, Some(address)) => address.to_canonical().to_string(),
         };
         let fields = [target.method, target.host, scope, query, client.as_str()];
-        let mut message = Vec::with_capacity(64 + fields.iter().map(|field| field.len()).sum::<usize>());
+        let mut message =
+            Vec::with_capacity(64 + fields.iter().map(|field| field.len()).sum::<usize>());
         message.extend(self.expiry.to_be_bytes());
         message.extend(self.not_before.unwrap_or_default().to_be_bytes());
-        message
-            .push(u8::from(self.not_before.is_some()) | u8::from(self.from_client) << 1 | u8::from(self.prefix.is_some()) << 2);
+        message.push(
+            u8::from(self.not_before.is_some())
+                | u8::from(self.from_client) << 1
+                | u8::from(self.prefix.is_some()) << 2,
+        );
         for (index, field) in fields.into_iter().enumerate() {
             message.extend(u32::try_from(field.len()).ok()?.to_be_bytes());
             message.extend(field.as_bytes());
@@ -254,19 +383,25 @@ impl Claims {
     }
 }
 
-/// The host as browsers send it: without the scheme's own port. `None` without one, or with a user name.
+/// The host as browsers send it: without the scheme's own port. `None` without one, or with a user
+/// name.
 fn host_of<'a>(parts: &Parts<'a>) -> Option<&'a str> {
     let port = match parts.scheme.to_ascii_lowercase().as_str() {
         "https" | "wss" => ":443",
         "http" | "ws" => ":80",
         _ => return None,
     };
-    let host = parts.authority.strip_suffix(port).unwrap_or(parts.authority);
+    let host = parts
+        .authority
+        .strip_suffix(port)
+        .unwrap_or(parts.authority);
     (!host.is_empty() && host.is_ascii() && !host.contains(['@', ' ', '\\'])).then_some(host)
 }
 
 fn signatures(query: &str) -> impl Iterator<Item = &str> {
-    query.split('&').filter_map(|pair| pair.strip_prefix(PARAMETER)?.strip_prefix('='))
+    query
+        .split('&')
+        .filter_map(|pair| pair.strip_prefix(PARAMETER)?.strip_prefix('='))
 }
 
 /// The query without any signature of this format; the rest as it stands.
@@ -280,7 +415,10 @@ pub(crate) fn without_signature(query: &str) -> Cow<'_, str> {
     {
         return Cow::Borrowed(rest);
     }
-    let kept: Vec<&str> = query.split('&').filter(|pair| signatures(pair).next().is_none()).collect();
+    let kept: Vec<&str> = query
+        .split('&')
+        .filter(|pair| signatures(pair).next().is_none())
+        .collect();
     Cow::Owned(kept.join("&"))
 }
 
@@ -288,11 +426,18 @@ fn escape(text: &str) -> Cow<'_, str> {
     utf8_percent_encode(text, BROWSER_ESCAPES).into()
 }
 
-/// True when some server may resolve the path to another: dot segments, in any spelling, and disguised separators.
+/// True when some server may resolve the path to another: dot segments, in any spelling, and
+/// disguised separators.
 pub(crate) fn has_dot_segments(path: &str) -> bool {
     let plain: Cow<'_, str> = if path.contains(['%', '\\']) {
         let lower = path.to_ascii_lowercase();
-        Cow::Owned(lower.replace("%2e", ".").replace("%2f", "/").replace("%5c", "/").replace('\\', "/"))
+        Cow::Owned(
+            lower
+                .replace("%2e", ".")
+                .replace("%2f", "/")
+                .replace("%5c", "/")
+                .replace('\\', "/"),
+        )
     } else {
         Cow::Borrowed(path)
     };

@@ -1,7 +1,8 @@
 //! The format of `ex_atlas`: `exp` and `sig`, bound to the path and the parameters.
 //!
-//! The signature is HMAC-SHA256, in url-safe base64 without padding, over `path?query`, where the query is every parameter but
-//! `sig`, with `exp`, sorted bytewise by decoded key. It is *not* bound to host or method: new code takes [`super::atlas`].
+//! The signature is HMAC-SHA256, in url-safe base64 without padding, over `path?query`, where the
+//! query is every parameter but `sig`, with `exp`, sorted bytewise by decoded key. It is *not*
+//! bound to host or method: new code takes [`super::atlas`].
 
 use std::borrow::Cow;
 
@@ -16,16 +17,18 @@ use super::{Key, Verdict};
 const EXP: &[u8] = b"exp";
 const SIG: &[u8] = b"sig";
 
-/// Signs a full URL, or path and query. Keeps the last value of a repeated parameter and writes each once, sorted; an `exp` or
-/// `sig` already there is replaced.
+/// Signs a full URL, or path and query. Keeps the last value of a repeated parameter and writes
+/// each once, sorted; an `exp` or `sig` already there is replaced.
 ///
 /// # Errors
-/// `validation` for a URL that begins with `//`: its first segment is a host to some and a path to others.
+/// `validation` for a URL that begins with `//`: its first segment is a host to some and a path to
+/// others.
 pub fn sign(url: &str, key: &Key, expires_at: Timestamp) -> Result<String> {
     sign_with(&key.compatible, url, expires_at)
 }
 
-/// Judges a full URL, or path and query. Refuses a repeated parameter, of which a signature covers only one.
+/// Judges a full URL, or path and query. Refuses a repeated parameter, of which a signature covers
+/// only one.
 #[must_use]
 pub fn verify(url: &str, key: &Key, now: Timestamp) -> Verdict {
     verify_with(&key.compatible, url, now)
@@ -54,16 +57,35 @@ pub(super) fn sign_with(key: &hmac::Key, url: &str, expires_at: Timestamp) -> Re
     let mut tag = [0; 43];
     BASE64URL_NOPAD.encode_mut(hmac::sign(key, &canonical.text).as_ref(), &mut tag);
     let (before, after) = canonical.query().split_at(canonical.sig_at);
-    let out = [parts.origin.as_bytes(), parts.path.as_bytes(), b"?", before, b"&sig=", &tag, after, parts.fragment.as_bytes()];
+    let out = [
+        parts.origin.as_bytes(),
+        parts.path.as_bytes(),
+        b"?",
+        before,
+        b"&sig=",
+        &tag,
+        after,
+        parts.fragment.as_bytes(),
+    ];
     Ok(String::from_utf8(out.concat()).expect("parts of a text, and ASCII"))
 }
 
 pub(super) fn verify_with(key: &hmac::Key, url: &str, now: Timestamp) -> Verdict {
     let parts = Parts::of(url);
     let mut params = query::collect(parts.query.unwrap_or(""));
-    let last = |name: &[u8]| params.iter().rev().find(|(key, _)| key.as_ref() == name).map(|(_, value)| value.as_ref());
-    let (Some(exp), Some(sig)) = (last(EXP), last(SIG).filter(|sig| !sig.is_empty())) else { return Verdict::Malformed };
-    let Some(expiry) = seconds(exp) else { return Verdict::Malformed };
+    let last = |name: &[u8]| {
+        params
+            .iter()
+            .rev()
+            .find(|(key, _)| key.as_ref() == name)
+            .map(|(_, value)| value.as_ref())
+    };
+    let (Some(exp), Some(sig)) = (last(EXP), last(SIG).filter(|sig| !sig.is_empty())) else {
+        return Verdict::Malformed;
+    };
+    let Some(expiry) = seconds(exp) else {
+        return Verdict::Malformed;
+    };
     if expiry < now.unix_seconds() {
         return Verdict::Expired;
     }
@@ -83,7 +105,8 @@ pub(super) fn verify_with(key: &hmac::Key, url: &str, now: Timestamp) -> Verdict
     }
 }
 
-/// The expiry, when it is a whole number in its one usual spelling. Beyond 64 bits it is the end of time.
+/// The expiry, when it is a whole number in its one usual spelling. Beyond 64 bits it is the end of
+/// time.
 fn seconds(text: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(text).ok()?;
     let digits = text.strip_prefix('-').unwrap_or(text);
@@ -91,21 +114,30 @@ fn seconds(text: &[u8]) -> Option<i64> {
     if !canonical || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
         return None;
     }
-    Some(text.parse().unwrap_or(if digits.len() < text.len() { i64::MIN } else { i64::MAX }))
+    Some(text.parse().unwrap_or(if digits.len() < text.len() {
+        i64::MIN
+    } else {
+        i64::MAX
+    }))
 }
 
 /// What is signed, from sorted parameters; a `sig` among them is left out.
 struct Canonical {
     text: Vec<u8>,
     query_at: usize,
-    /// Where in the query `sig` belongs: before its `&`, or at the end. Never 0, for `exp` sorts before it.
+    /// Where in the query `sig` belongs: before its `&`, or at the end. Never 0, for `exp` sorts
+    /// before it.
     sig_at: usize,
 }
 
 impl Canonical {
     fn of(path: &str, params: &[Pair<'_>]) -> Self {
         let mut text = Vec::with_capacity(2 * path.len() + 128);
-        text.extend_from_slice(if path.is_empty() { b"/" } else { path.as_bytes() });
+        text.extend_from_slice(if path.is_empty() {
+            b"/"
+        } else {
+            path.as_bytes()
+        });
         text.push(b'?');
         let query_at = text.len();
         let mut sig_at = None;
@@ -119,7 +151,11 @@ impl Canonical {
             query::push(&mut text, query_at, name, value);
         }
         let sig_at = sig_at.unwrap_or(text.len() - query_at);
-        Self { text, query_at, sig_at }
+        Self {
+            text,
+            query_at,
+            sig_at,
+        }
     }
 
     fn query(&self) -> &[u8] {

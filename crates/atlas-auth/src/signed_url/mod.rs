@@ -1,7 +1,8 @@
 //! Signed URLs: for what cannot send a header, such as `<video src>` and a browser's WebSocket.
 //!
-//! Two formats, told apart by their parameters: [`compatible`] reads and writes `ex_atlas`'s (`exp`, `sig`), [`atlas`] our own
-//! (`atlas_sig`), which is bound to more. Their keys are derived apart, so no signature of one is ever one of the other.
+//! Two formats, told apart by their parameters: [`compatible`] reads and writes `ex_atlas`'s
+//! (`exp`, `sig`), [`atlas`] our own (`atlas_sig`), which is bound to more. Their keys are derived
+//! apart, so no signature of one is ever one of the other.
 
 pub mod atlas;
 pub mod compatible;
@@ -95,13 +96,19 @@ pub struct Key {
 }
 
 impl Key {
-    /// The key of a secret. Its id is derived from the secret, so that both ends agree on it without being told.
+    /// The key of a secret. Its id is derived from the secret, so that both ends agree on it
+    /// without being told.
     #[must_use]
     pub fn new(secret: &Secret) -> Self {
         let compatible = compatible::key(secret);
-        let mut id = BASE64URL_NOPAD.encode(&hmac::sign(&compatible, b"atlas url key id").as_ref()[..6]);
+        let mut id =
+            BASE64URL_NOPAD.encode(&hmac::sign(&compatible, b"atlas url key id").as_ref()[..6]);
         id.truncate(8);
-        Self { id, atlas: atlas::derive(&compatible), compatible }
+        Self {
+            id,
+            atlas: atlas::derive(&compatible),
+            compatible,
+        }
     }
 
     /// Which key this is, as it stands in an atlas signature. Says nothing about the secret.
@@ -113,15 +120,25 @@ impl Key {
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Key").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Key")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
-/// Signs `url` for `GET` until `expires_in` from `now`. See [`compatible::sign`] and [`atlas::sign`] for more.
+/// Signs `url` for `GET` until `expires_in` from `now`. See [`compatible::sign`] and
+/// [`atlas::sign`] for more.
 ///
 /// # Errors
-/// `validation` for a URL that would be read differently by those who see it, or, in the atlas format, names no host.
-pub fn sign(format: Format, url: &str, secret: &Secret, now: Timestamp, expires_in: Duration) -> Result<String> {
+/// `validation` for a URL that would be read differently by those who see it, or, in the atlas
+/// format, names no host.
+pub fn sign(
+    format: Format,
+    url: &str,
+    secret: &Secret,
+    now: Timestamp,
+    expires_in: Duration,
+) -> Result<String> {
     let expires_at = now.saturating_add(expires_in);
     match format {
         Format::Compatible => compatible::sign_with(&compatible::key(secret), url, expires_at),
@@ -129,15 +146,15 @@ pub fn sign(format: Format, url: &str, secret: &Secret, now: Timestamp, expires_
     }
 }
 
-/// Judges a signed URL for `GET`. The compatible format takes a full URL or path and query, the atlas format a full URL
-/// (a server that has only a request uses [`atlas::verify`]).
+/// Judges a signed URL for `GET`. The compatible format takes a full URL or path and query, the
+/// atlas format a full URL (a server that has only a request uses [`atlas::verify`]).
 #[must_use]
 pub fn verify(format: Format, url: &str, secret: &Secret, now: Timestamp) -> Verdict {
     match format {
         Format::Compatible => compatible::verify_with(&compatible::key(secret), url, now),
-        Format::Atlas => {
-            Target::from_url("GET", url).map_or(Verdict::Malformed, |target| atlas::verify(&target, &[Key::new(secret)], now))
-        }
+        Format::Atlas => Target::from_url("GET", url).map_or(Verdict::Malformed, |target| {
+            atlas::verify(&target, &[Key::new(secret)], now)
+        }),
     }
 }
 

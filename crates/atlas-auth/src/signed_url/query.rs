@@ -1,15 +1,21 @@
-//! Query parameters in the form encoding of `ex_atlas` (that of Elixir's `URI`): `~` literal, `*` escaped, bad escapes kept.
+//! Query parameters in the form encoding of `ex_atlas` (that of Elixir's `URI`): `~` literal, `*`
+//! escaped, bad escapes kept.
 
 use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
 
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'~').remove(b'_').remove(b'-').remove(b'.');
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'~')
+    .remove(b'_')
+    .remove(b'-')
+    .remove(b'.');
 
 /// One decoded parameter.
 pub(crate) type Pair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
 
-/// The parameters in order. An empty one between two `&` counts (`a&&b` has three), one at the end does not.
+/// The parameters in order. An empty one between two `&` counts (`a&&b` has three), one at the end
+/// does not.
 pub(crate) fn pairs(query: &str) -> impl Iterator<Item = Pair<'_>> {
     query.split_terminator('&').map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -25,7 +31,8 @@ pub(crate) fn collect(query: &str) -> Vec<Pair<'_>> {
     all
 }
 
-/// Appends `key=value`, behind an `&` unless `out` is at its beginning (`start`). What is appended is ASCII.
+/// Appends `key=value`, behind an `&` unless `out` is at its beginning (`start`). What is appended
+/// is ASCII.
 pub(crate) fn push(out: &mut Vec<u8>, start: usize, key: &[u8], value: &[u8]) {
     if out.len() > start {
         out.push(b'&');
@@ -51,7 +58,10 @@ fn encode(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 fn decode(text: &str) -> Cow<'_, [u8]> {
-    if text.bytes().fold(true, |plain, byte| plain & (byte != b'%') & (byte != b'+')) {
+    if text
+        .bytes()
+        .fold(true, |plain, byte| plain & (byte != b'%') & (byte != b'+'))
+    {
         return Cow::Borrowed(text.as_bytes());
     }
     if text.contains('+') {
@@ -75,19 +85,33 @@ mod tests {
 
     #[test]
     fn the_form_encoding_is_elixirs_and_not_the_usual_one_of_rust() {
-        assert_eq!(encoded("a b~_-.*/é+%".as_bytes()), "a+b~_-.%2A%2F%C3%A9%2B%25");
+        assert_eq!(
+            encoded("a b~_-.*/é+%".as_bytes()),
+            "a+b~_-.%2A%2F%C3%A9%2B%25"
+        );
     }
 
     #[test]
     fn a_bad_escape_stays_as_it_is_written() {
-        for (text, decoded) in [("%", "%"), ("%4", "%4"), ("%zz", "%zz"), ("%%41", "%A"), ("%4%41", "%4A"), ("a+%2B", "a +")] {
+        for (text, decoded) in [
+            ("%", "%"),
+            ("%4", "%4"),
+            ("%zz", "%zz"),
+            ("%%41", "%A"),
+            ("%4%41", "%4A"),
+            ("a+%2B", "a +"),
+        ] {
             assert_eq!(decode(text).as_ref(), decoded.as_bytes(), "{text}");
         }
     }
 
     #[test]
     fn empty_parameters_count_between_ampersands_and_not_at_the_end() {
-        let keys = |query| pairs(query).map(|(key, _)| String::from_utf8(key.into_owned()).unwrap()).collect::<Vec<_>>();
+        let keys = |query| {
+            pairs(query)
+                .map(|(key, _)| String::from_utf8(key.into_owned()).unwrap())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(keys("a=1&&b&"), ["a", "", "b"]);
         assert!(keys("").is_empty());
         assert_eq!(keys("&"), [""]);

@@ -17,27 +17,42 @@ pub(super) struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// Cuts a full URL, or path and query. What begins with `/` is a path, `//host/path` too: a request line has no other
-    /// reading, and whoever took the second segment for a host would verify the signature of another path.
+    /// Cuts a full URL, or path and query. What begins with `/` is a path, `//host/path` too: a
+    /// request line has no other reading, and whoever took the second segment for a host would
+    /// verify the signature of another path.
     pub(super) fn of(url: &'a str) -> Self {
         let (rest, fragment) = url.split_at(url.find('#').unwrap_or(url.len()));
-        let (before, query) = rest.split_once('?').map_or((rest, None), |(before, query)| (before, Some(query)));
+        let (before, query) = rest
+            .split_once('?')
+            .map_or((rest, None), |(before, query)| (before, Some(query)));
         let (scheme, after) = match before.split_once(':') {
             Some((scheme, after)) if is_scheme(scheme) => (scheme, after),
             _ => ("", before),
         };
         let (authority, path) = match after.strip_prefix("//") {
-            Some(after) if !scheme.is_empty() => after.split_at(after.find('/').unwrap_or(after.len())),
+            Some(after) if !scheme.is_empty() => {
+                after.split_at(after.find('/').unwrap_or(after.len()))
+            }
             _ => ("", after),
         };
         let origin = &before[..before.len() - path.len()];
-        Self { origin, scheme, authority, path, query, fragment }
+        Self {
+            origin,
+            scheme,
+            authority,
+            path,
+            query,
+            fragment,
+        }
     }
 
     /// The same, to be signed.
     pub(super) fn to_sign(url: &'a str) -> Result<Self> {
         if url.starts_with("//") {
-            return Err(Error::validation("url", "begins with //: write its scheme, or only its path and query"));
+            return Err(Error::validation(
+                "url",
+                "begins with //: write its scheme, or only its path and query",
+            ));
         }
         Ok(Self::of(url))
     }
@@ -45,7 +60,9 @@ impl<'a> Parts<'a> {
 
 fn is_scheme(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_alphabetic())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'))
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'))
 }
 
 #[cfg(test)]

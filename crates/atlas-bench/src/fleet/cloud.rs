@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use atlas_core::{
-    CallContext, Candidate, Capabilities, Capability, Compute, ComputeId, ComputeRequest, ComputeStatus, Error, ErrorKind,
-    GpuType, KeyCarriers, LaunchKey, ListFilter, Listing, Presence, Provider, ProviderId, Result,
+    CallContext, Candidate, Capabilities, Capability, Compute, ComputeId, ComputeRequest,
+    ComputeStatus, Error, ErrorKind, GpuType, KeyCarriers, LaunchKey, ListFilter, Listing,
+    Presence, Provider, ProviderId, Result,
 };
 use tokio::time::Instant;
 
@@ -25,7 +26,10 @@ pub(crate) struct Obliging {
 
 impl Obliging {
     pub(crate) fn new() -> Result<Self> {
-        Ok(Self { id: ProviderId::new("mock")?, done: Arc::default() })
+        Ok(Self {
+            id: ProviderId::new("mock")?,
+            done: Arc::default(),
+        })
     }
 
     /// How many machines were ended, and when the last of them was.
@@ -47,18 +51,32 @@ impl Provider for Obliging {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::from([Capability::Gpu, Capability::ContainerImage, Capability::HttpProxy, Capability::Prices])
+        Capabilities::from([
+            Capability::Gpu,
+            Capability::ContainerImage,
+            Capability::HttpProxy,
+            Capability::Prices,
+        ])
     }
 
     async fn identity(&self, _cx: &CallContext) -> Result<String> {
         Ok("me".to_owned())
     }
 
-    async fn candidates(&self, _cx: &CallContext, _request: &ComputeRequest) -> Result<Vec<Candidate>> {
+    async fn candidates(
+        &self,
+        _cx: &CallContext,
+        _request: &ComputeRequest,
+    ) -> Result<Vec<Candidate>> {
         Ok(vec![Candidate::default()])
     }
 
-    async fn spawn_compute(&self, cx: &CallContext, key: &LaunchKey, _request: &ComputeRequest) -> Result<Compute> {
+    async fn spawn_compute(
+        &self,
+        cx: &CallContext,
+        key: &LaunchKey,
+        _request: &ComputeRequest,
+    ) -> Result<Compute> {
         let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
         done.made += 1;
         let mut compute = self.running(ComputeId::new(format!("made-{}", done.made))?);
@@ -67,20 +85,36 @@ impl Provider for Obliging {
     }
 
     async fn get_compute(&self, _cx: &CallContext, id: &ComputeId) -> Result<Compute> {
-        if self.done.lock().unwrap_or_else(PoisonError::into_inner).ended.contains(id) {
+        if self
+            .done
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .ended
+            .contains(id)
+        {
             return Err(Error::new(ErrorKind::NotFound, "no such machine"));
         }
         Ok(self.running(id.clone()))
     }
 
-    /// Machines under termination are gone from it at once; the others' sessions are not asked after.
+    /// Machines under termination are gone from it at once; the others' sessions are not asked
+    /// after.
     async fn list_compute(&self, _cx: &CallContext, _filter: &ListFilter) -> Result<Listing> {
         Ok(Listing::complete(Vec::new()))
     }
 
     async fn presence(&self, _cx: &CallContext, id: &ComputeId) -> Presence {
-        let ended = self.done.lock().unwrap_or_else(PoisonError::into_inner).ended.contains(id);
-        if ended { Presence::Absent } else { Presence::Present }
+        let ended = self
+            .done
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .ended
+            .contains(id);
+        if ended {
+            Presence::Absent
+        } else {
+            Presence::Present
+        }
     }
 
     async fn terminate(&self, _cx: &CallContext, id: &ComputeId) -> Result<()> {

@@ -1,4 +1,5 @@
-//! `spawn_rate`: sessions put on record durably, against a bare redb that commits the same rows in groups of the same size.
+//! `spawn_rate`: sessions put on record durably, against a bare redb that commits the same rows in
+//! groups of the same size.
 
 use std::path::Path;
 
@@ -40,7 +41,10 @@ struct Rows {
 
 pub(super) fn measure() -> Result<Measured, Failure> {
     let dir = tempfile::Builder::new().prefix("atlas-bench-").tempdir()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     let store = Redb::open(dir.path().join("ours.redb"))?;
     let bare = Database::create(dir.path().join("bare.redb"))?;
     let orchestrator = runtime.block_on(start(&store))?;
@@ -63,7 +67,10 @@ pub(super) fn measure() -> Result<Measured, Failure> {
         }
     }
     check(dir.path())?;
-    Ok(Measured { value: median(value), baseline: Some(median(base)) })
+    Ok(Measured {
+        value: median(value),
+        baseline: Some(median(base)),
+    })
 }
 
 /// Nobody is worked on: what follows the record is the cloud's time, and other rows'.
@@ -71,7 +78,9 @@ async fn start(store: &Redb) -> Result<Orchestrator, Failure> {
     let mut policy = quiet(AccountLimits::default());
     policy.concurrency = 0;
     let cloud = AnyProvider::new(Obliging::new()?);
-    Ok(builder(AnyStore::new(store.clone()), cloud, policy)?.start().await?)
+    Ok(builder(AnyStore::new(store.clone()), cloud, policy)?
+        .start()
+        .await?)
 }
 
 async fn launch(orchestrator: &Orchestrator) -> Result<(), Failure> {
@@ -80,9 +89,17 @@ async fn launch(orchestrator: &Orchestrator) -> Result<(), Failure> {
         let orchestrator = orchestrator.clone();
         callers.spawn(async move {
             for _ in 0..EACH {
-                let request = ComputeRequest::gpu(Gpu::H100).image("ghcr.io/acme/infer:1").port(Port::http(8000));
+                let request = ComputeRequest::gpu(Gpu::H100)
+                    .image("ghcr.io/acme/infer:1")
+                    .port(Port::http(8000));
                 let request = request.auth(atlas_core::Auth::Bearer);
-                orchestrator.launch(request, SessionOptions::new().user("u42"), SessionKind::Interactive).await?;
+                orchestrator
+                    .launch(
+                        request,
+                        SessionOptions::new().user("u42"),
+                        SessionKind::Interactive,
+                    )
+                    .await?;
             }
             Ok::<_, atlas_core::Error>(())
         });
@@ -95,13 +112,27 @@ async fn launch(orchestrator: &Orchestrator) -> Result<(), Failure> {
 
 /// The rows of a round's sessions. Their sizes are what counts: any round's are the same.
 async fn newest(store: &Redb) -> Result<Vec<Rows>, Failure> {
-    let sessions = store.scan(Table::Sessions, &[], None, CALLERS * EACH).await?;
+    let sessions = store
+        .scan(Table::Sessions, &[], None, CALLERS * EACH)
+        .await?;
     let mut rows = Vec::with_capacity(sessions.len());
     for session in sessions {
         let id: [u8; 16] = session.key.as_slice().try_into()?;
-        let sealed = store.get(Table::Sealed, &session.key).await?.ok_or("a session without its request")?;
-        let event = store.events(id, 0, 1).await?.pop().ok_or("a session without its event")?;
-        rows.push(Rows { key: session.key, session: session.value, sealed: sealed.value, event: event.payload });
+        let sealed = store
+            .get(Table::Sealed, &session.key)
+            .await?
+            .ok_or("a session without its request")?;
+        let event = store
+            .events(id, 0, 1)
+            .await?
+            .pop()
+            .ok_or("a session without its event")?;
+        rows.push(Rows {
+            key: session.key,
+            session: session.value,
+            sealed: sealed.value,
+            event: event.payload,
+        });
     }
     Ok(rows)
 }
@@ -110,7 +141,11 @@ fn write(db: &Database, group: &[Rows], mut position: u64) -> Result<u64, Failur
     let txn = db.begin_write()?;
     {
         let (mut sessions, mut sealed) = (txn.open_table(SESSIONS)?, txn.open_table(SEALED)?);
-        let (mut events, mut feed, mut heads) = (txn.open_table(EVENTS)?, txn.open_table(FEED)?, txn.open_table(HEADS)?);
+        let (mut events, mut feed, mut heads) = (
+            txn.open_table(EVENTS)?,
+            txn.open_table(FEED)?,
+            txn.open_table(HEADS)?,
+        );
         for rows in group {
             position += 1;
             // New keys, as new sessions have.

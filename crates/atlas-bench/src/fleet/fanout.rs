@@ -1,4 +1,5 @@
-//! `fanout`: one session's events to 1,000 subscribers, against tokio's broadcast channel with the same values.
+//! `fanout`: one session's events to 1,000 subscribers, against tokio's broadcast channel with the
+//! same values.
 
 use std::sync::Arc;
 
@@ -19,13 +20,17 @@ const EVENTS: u32 = 200;
 const ROUNDS: usize = 7;
 
 pub(super) fn measure() -> Result<Measured, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let fleet = Fleet::new(1)?;
         let store = Memory::new(Arc::new(SystemClock), &atlas_core::SeededEntropy::new(1));
         fleet.put_into(&store).await?;
         let cloud = AnyProvider::new(Obliging::new()?);
-        let orchestrator = builder(AnyStore::new(store), cloud, quiet(AccountLimits::default()))?.start().await?;
+        let orchestrator = builder(AnyStore::new(store), cloud, quiet(AccountLimits::default()))?
+            .start()
+            .await?;
         let id = fleet.id(0);
         let sample = sample(&orchestrator, id).await?;
         let (mut value, mut base) = (Vec::new(), Vec::new());
@@ -37,7 +42,10 @@ pub(super) fn measure() -> Result<Measured, Failure> {
                 base.push(theirs);
             }
         }
-        Ok(Measured { value: median(value), baseline: Some(median(base)) })
+        Ok(Measured {
+            value: median(value),
+            baseline: Some(median(base)),
+        })
     })
 }
 
@@ -59,7 +67,12 @@ async fn deliver(orchestrator: &Orchestrator, id: SessionId) -> Result<f64, Fail
         readers.spawn(async move {
             let mut last = None;
             for _ in 0..EVENTS {
-                let seq = events.next().await.ok().flatten().map(|delivery| delivery.event.seq);
+                let seq = events
+                    .next()
+                    .await
+                    .ok()
+                    .flatten()
+                    .map(|delivery| delivery.event.seq);
                 if seq.is_none() || last.is_some_and(|last| seq != Some(last + 1)) {
                     return false;
                 }

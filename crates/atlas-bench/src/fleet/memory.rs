@@ -11,11 +11,14 @@ use super::cloud::Obliging;
 use super::sessions::{Fleet, Generated, builder, quiet};
 use crate::Failure;
 
-/// Resident memory. It counts more than the heap's own books: what the allocator wastes is ours too.
+/// Resident memory. It counts more than the heap's own books: what the allocator wastes is ours
+/// too.
 fn resident_bytes() -> Result<f64, Failure> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let line =
-        status.lines().find(|line| line.starts_with("VmRSS:")).ok_or("this system does not say how much memory is used")?;
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .ok_or("this system does not say how much memory is used")?;
     let kib: f64 = line.split_whitespace().nth(1).ok_or("no number")?.parse()?;
     Ok(kib * 1024.0)
 }
@@ -23,7 +26,9 @@ fn resident_bytes() -> Result<f64, Failure> {
 async fn track(size: u64) -> Result<Orchestrator, Failure> {
     let store = AnyStore::new(Generated::new(Arc::new(Fleet::new(size)?)));
     let cloud = AnyProvider::new(Obliging::new()?);
-    let orchestrator = builder(store, cloud, quiet(AccountLimits::default()))?.start().await?;
+    let orchestrator = builder(store, cloud, quiet(AccountLimits::default()))?
+        .start()
+        .await?;
     if orchestrator.tracked() as u64 != size {
         return Err(format!("{} of {size} sessions are tracked", orchestrator.tracked()).into());
     }
@@ -33,9 +38,12 @@ async fn track(size: u64) -> Result<Orchestrator, Failure> {
 }
 
 pub(super) fn measure(size: u64) -> Result<Measured, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
-        // The first one pays for what does not grow with sessions: pages of rows, tasks, the runtime.
+        // The first one pays for what does not grow with sessions: pages of rows, tasks, the
+        // runtime.
         let small = track(2000).await?;
         let before = resident_bytes()?;
         let large = track(size).await?;
@@ -43,6 +51,9 @@ pub(super) fn measure(size: u64) -> Result<Measured, Failure> {
         drop((small, large));
         #[expect(clippy::cast_precision_loss, reason = "a million is exact")]
         let value = (after - before) / size as f64;
-        Ok(Measured { value, baseline: None })
+        Ok(Measured {
+            value,
+            baseline: None,
+        })
     })
 }

@@ -1,4 +1,5 @@
-//! `recover`: a file with 100,000 sessions is opened and all of them are adopted, against reading and decoding the same rows.
+//! `recover`: a file with 100,000 sessions is opened and all of them are adopted, against reading
+//! and decoding the same rows.
 
 use std::path::Path;
 
@@ -21,7 +22,9 @@ const ROWS: TableDefinition<'static, &'static [u8], &'static [u8]> = TableDefini
 pub(super) fn measure() -> Result<Measured, Failure> {
     let dir = tempfile::Builder::new().prefix("atlas-bench-").tempdir()?;
     let (ours, bare) = (dir.path().join("ours.redb"), dir.path().join("bare.redb"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(prepare(&ours, &bare))?;
     let (mut value, mut base) = (Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
@@ -32,7 +35,10 @@ pub(super) fn measure() -> Result<Measured, Failure> {
             base.push(theirs);
         }
     }
-    Ok(Measured { value: median(value), baseline: Some(median(base)) })
+    Ok(Measured {
+        value: median(value),
+        baseline: Some(median(base)),
+    })
 }
 
 async fn prepare(ours: &Path, bare: &Path) -> Result<(), Failure> {
@@ -55,7 +61,9 @@ async fn adopt(path: &Path) -> Result<f64, Failure> {
     let before = cpu_time();
     let store = AnyStore::new(Redb::open(path)?);
     let cloud = AnyProvider::new(Obliging::new()?);
-    let orchestrator = builder(store, cloud, quiet(AccountLimits::default()))?.start().await?;
+    let orchestrator = builder(store, cloud, quiet(AccountLimits::default()))?
+        .start()
+        .await?;
     let used = cpu_time().saturating_sub(before);
     if orchestrator.tracked() as u64 != SIZE {
         return Err(format!("{} sessions were adopted", orchestrator.tracked()).into());
@@ -76,5 +84,9 @@ fn read(path: &Path) -> Result<f64, Failure> {
         ready += u64::from(record.state() == SessionState::Ready);
     }
     let used = cpu_time().saturating_sub(before);
-    if ready == SIZE { Ok(used.as_secs_f64() * 1000.0) } else { Err(format!("only {ready} rows are ready sessions").into()) }
+    if ready == SIZE {
+        Ok(used.as_secs_f64() * 1000.0)
+    } else {
+        Err(format!("only {ready} rows are ready sessions").into())
+    }
 }

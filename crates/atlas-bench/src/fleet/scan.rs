@@ -1,4 +1,5 @@
-//! `reap_scan`: 100,000 machines listed through the RunPod provider and matched to their sessions, against parsing the same pages.
+//! `reap_scan`: 100,000 machines listed through the RunPod provider and matched to their sessions,
+//! against parsing the same pages.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -26,8 +27,14 @@ const ROUNDS: usize = 3;
 
 pub(super) fn measure() -> Result<Measured, Failure> {
     let fleet = Arc::new(Fleet::new(SIZE)?);
-    let pages: Arc<Vec<Bytes>> = Arc::new((0..SIZE / PAGE).map(|page| self::page(&fleet, page)).collect());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let pages: Arc<Vec<Bytes>> = Arc::new(
+        (0..SIZE / PAGE)
+            .map(|page| self::page(&fleet, page))
+            .collect(),
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let orchestrator = start(fleet, pages.clone()).await?;
         // The first scan tells every session what its machine is; the others find nothing new.
@@ -37,22 +44,45 @@ pub(super) fn measure() -> Result<Measured, Failure> {
             value.push(scan(&orchestrator).await?);
             base.push(parse(&pages)?);
         }
-        Ok(Measured { value: median(value), baseline: Some(median(base)) })
+        Ok(Measured {
+            value: median(value),
+            baseline: Some(median(base)),
+        })
     })
 }
 
 async fn start(fleet: Arc<Fleet>, pages: Arc<Vec<Bytes>>) -> Result<Orchestrator, Failure> {
     let cloud = service_fn(move |request: Request<Body>| {
-        let page = request.uri().query().and_then(|query| query.strip_prefix("cursor=")).and_then(|page| page.parse().ok());
-        let body: Bytes = pages.get(page.unwrap_or(0_usize)).cloned().unwrap_or_default();
+        let page = request
+            .uri()
+            .query()
+            .and_then(|query| query.strip_prefix("cursor="))
+            .and_then(|page| page.parse().ok());
+        let body: Bytes = pages
+            .get(page.unwrap_or(0_usize))
+            .cloned()
+            .unwrap_or_default();
         async move { Ok::<_, Infallible>(Response::new(Full::new(body))) }
     });
-    let limits =
-        AccountLimits { call_interval: Duration::ZERO, call_deadline: Duration::from_secs(600), ..AccountLimits::default() };
-    let provider = RunPod::builder().api_key("bench-key").transport(Transport::new(cloud)).limits(limits).build()?;
+    let limits = AccountLimits {
+        call_interval: Duration::ZERO,
+        call_deadline: Duration::from_secs(600),
+        ..AccountLimits::default()
+    };
+    let provider = RunPod::builder()
+        .api_key("bench-key")
+        .transport(Transport::new(cloud))
+        .limits(limits)
+        .build()?;
     let mut policy = quiet(limits);
     policy.concurrency = 0;
-    Ok(builder(AnyStore::new(Generated::new(fleet)), AnyProvider::new(provider), policy)?.start().await?)
+    Ok(builder(
+        AnyStore::new(Generated::new(fleet)),
+        AnyProvider::new(provider),
+        policy,
+    )?
+    .start()
+    .await?)
 }
 
 /// CPU milliseconds of one scan.
@@ -60,9 +90,16 @@ async fn scan(orchestrator: &Orchestrator) -> Result<f64, Failure> {
     let before = cpu_time();
     let report = orchestrator.reap_now(&account()?, true).await?;
     let used = cpu_time().saturating_sub(before);
-    let clean = report.victims.is_empty() && report.ambiguous.is_empty() && report.quarantined.is_empty() && !report.held;
+    let clean = report.victims.is_empty()
+        && report.ambiguous.is_empty()
+        && report.quarantined.is_empty()
+        && !report.held;
     if !report.complete || report.ours as u64 != SIZE || !clean {
-        return Err(format!("the scan went wrong: {} of {} are ours, {report:?}", report.ours, report.scanned).into());
+        return Err(format!(
+            "the scan went wrong: {} of {} are ours, {report:?}",
+            report.ours, report.scanned
+        )
+        .into());
     }
     Ok(used.as_secs_f64() * 1000.0)
 }
@@ -73,20 +110,29 @@ fn parse(pages: &[Bytes]) -> Result<f64, Failure> {
     let mut kept = Vec::new();
     for page in pages {
         let mut body: Value = serde_json::from_slice(page)?;
-        let Some(Value::Array(pods)) = body.get_mut("pods").map(Value::take) else { return Err("a page without pods".into()) };
+        let Some(Value::Array(pods)) = body.get_mut("pods").map(Value::take) else {
+            return Err("a page without pods".into());
+        };
         kept.extend(pods);
     }
     let whole = kept.len() as u64 == SIZE;
     // A scan lets go of what it read, too.
     drop(kept);
     let used = cpu_time().saturating_sub(before);
-    if whole { Ok(used.as_secs_f64() * 1000.0) } else { Err("machines are missing".into()) }
+    if whole {
+        Ok(used.as_secs_f64() * 1000.0)
+    } else {
+        Err("machines are missing".into())
+    }
 }
 
 fn page(fleet: &Fleet, page: u64) -> Bytes {
-    let pods: Vec<Value> = (page * PAGE..(page + 1) * PAGE).map(|index| pod(fleet, index)).collect();
+    let pods: Vec<Value> = (page * PAGE..(page + 1) * PAGE)
+        .map(|index| pod(fleet, index))
+        .collect();
     let more = (page + 1) * PAGE < SIZE;
-    let pagination = json!({ "hasNextPage": more, "nextCursor": more.then(|| (page + 1).to_string()) });
+    let pagination =
+        json!({ "hasNextPage": more, "nextCursor": more.then(|| (page + 1).to_string()) });
     Bytes::from(json!({ "pods": pods, "pagination": pagination }).to_string())
 }
 

@@ -1,13 +1,17 @@
-//! Many sessions that are on record: each with its machine, ready, idle, and nothing to be done for an hour.
+//! Many sessions that are on record: each with its machine, ready, idle, and nothing to be done for
+//! an hour.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use atlas_core::{
-    AccountLimits, AccountName, AnyProvider, AttemptId, Clock, ComputeId, Entropy, Error, SeededEntropy, SystemClock, Timestamp,
+    AccountLimits, AccountName, AnyProvider, AttemptId, Clock, ComputeId, Entropy, Error,
+    SeededEntropy, SystemClock, Timestamp,
 };
 use atlas_orchestrator::kernel::record::{Fate, SessionRecord, Sighted};
-use atlas_orchestrator::store::{AnyStore, Batch, CommitError, Fence, Memory, Row, Store, StoreInfo, StoredEvent, Table};
+use atlas_orchestrator::store::{
+    AnyStore, Batch, CommitError, Fence, Memory, Row, Store, StoreInfo, StoredEvent, Table,
+};
 use atlas_orchestrator::{Builder, Orchestrator, Policy, Realm, SessionId};
 use serde_json::json;
 
@@ -35,8 +39,16 @@ pub(crate) fn quiet(limits: AccountLimits) -> Policy {
 }
 
 /// An orchestrator over this store and cloud.
-pub(crate) fn builder(store: AnyStore, cloud: AnyProvider, policy: Policy) -> Result<Builder, Failure> {
-    Ok(Orchestrator::builder().account(account()?, cloud).store(store).realm(realm()?).policy(policy))
+pub(crate) fn builder(
+    store: AnyStore,
+    cloud: AnyProvider,
+    policy: Policy,
+) -> Result<Builder, Failure> {
+    Ok(Orchestrator::builder()
+        .account(account()?, cloud)
+        .store(store)
+        .realm(realm()?)
+        .policy(policy))
 }
 
 /// The sessions: the same for the same number, drawn when they are asked for.
@@ -65,7 +77,12 @@ impl Fleet {
             }],
             "decisions": [{ "at": born, "text": "placed on mock NVIDIA H100 80GB HBM3 EU-RO-1; nothing but a living atlas ends it" }],
         });
-        Ok(Self { realm, prototype: SessionRecord::decode(prototype.to_string().as_bytes())?, born, size })
+        Ok(Self {
+            realm,
+            prototype: SessionRecord::decode(prototype.to_string().as_bytes())?,
+            born,
+            size,
+        })
     }
 
     fn random(index: u64) -> [u8; 6] {
@@ -83,12 +100,18 @@ impl Fleet {
     }
 
     fn index(key: &[u8]) -> Option<u64> {
-        Some(u64::from(u32::from_be_bytes(key.get(6..10)?.try_into().ok()?)))
+        Some(u64::from(u32::from_be_bytes(
+            key.get(6..10)?.try_into().ok()?,
+        )))
     }
 
     /// The name of a session's machine, its key included.
     pub(crate) fn machine(&self, index: u64) -> (String, atlas_core::TrackedKey) {
-        (format!("machine-{index}"), self.realm.key_of(AttemptId::new(self.born, Self::random(index))))
+        (
+            format!("machine-{index}"),
+            self.realm
+                .key_of(AttemptId::new(self.born, Self::random(index))),
+        )
     }
 
     pub(crate) fn record(&self, index: u64) -> Result<SessionRecord, Error> {
@@ -97,7 +120,8 @@ impl Fleet {
         let mut record = self.prototype.clone();
         record.id = self.id(index);
         for attempt in &mut record.attempts {
-            (attempt.id, attempt.key, attempt.serving) = (key.attempt(), key, Some(machine.clone()));
+            (attempt.id, attempt.key, attempt.serving) =
+                (key.attempt(), key, Some(machine.clone()));
             attempt.sighted = vec![Sighted::new(machine.clone(), self.born, Fate::Kept)];
         }
         Ok(record)
@@ -120,7 +144,8 @@ impl Fleet {
     }
 }
 
-/// A store that holds the fleet without keeping it in memory: what is left in memory is the orchestrator's.
+/// A store that holds the fleet without keeping it in memory: what is left in memory is the
+/// orchestrator's.
 #[derive(Debug)]
 pub(crate) struct Generated {
     fleet: Arc<Fleet>,
@@ -129,12 +154,19 @@ pub(crate) struct Generated {
 
 impl Generated {
     pub(crate) fn new(fleet: Arc<Fleet>) -> Self {
-        Self { fleet, inner: Memory::new(Arc::new(SystemClock), &SeededEntropy::new(1)) }
+        Self {
+            fleet,
+            inner: Memory::new(Arc::new(SystemClock), &SeededEntropy::new(1)),
+        }
     }
 
     fn row(&self, index: u64) -> Result<Row, Error> {
         let record = self.fleet.record(index)?;
-        Ok(Row { key: record.id.as_bytes().to_vec(), version: 1, value: record.encode() })
+        Ok(Row {
+            key: record.id.as_bytes().to_vec(),
+            version: 1,
+            value: record.encode(),
+        })
     }
 }
 
@@ -158,19 +190,33 @@ impl Store for Generated {
         }
     }
 
-    async fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Row>, Error> {
+    async fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, Error> {
         if table != Table::Sessions {
             return self.inner.scan(table, prefix, after, limit).await;
         }
         let from = after.and_then(Fleet::index).map_or(0, |index| index + 1);
-        (from..self.fleet.size).take(limit).map(|index| self.row(index)).collect()
+        (from..self.fleet.size)
+            .take(limit)
+            .map(|index| self.row(index))
+            .collect()
     }
 
     async fn commit(&self, batch: Batch) -> Result<u64, CommitError> {
         self.inner.commit(batch).await
     }
 
-    async fn events(&self, session: [u8; 16], after_seq: u64, limit: usize) -> Result<Vec<StoredEvent>, Error> {
+    async fn events(
+        &self,
+        session: [u8; 16],
+        after_seq: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>, Error> {
         self.inner.events(session, after_seq, limit).await
     }
 
@@ -182,7 +228,12 @@ impl Store for Generated {
         self.inner.forget_events(session, up_to_seq).await
     }
 
-    async fn lease_acquire(&self, scope: &str, holder: &str, ttl: Duration) -> Result<Option<Fence>, Error> {
+    async fn lease_acquire(
+        &self,
+        scope: &str,
+        holder: &str,
+        ttl: Duration,
+    ) -> Result<Option<Fence>, Error> {
         self.inner.lease_acquire(scope, holder, ttl).await
     }
 
@@ -214,10 +265,16 @@ mod tests {
         let store = Generated::new(fleet.clone());
         let (mut after, mut ids) = (None::<Vec<u8>>, Vec::new());
         loop {
-            let rows = store.scan(Table::Sessions, &[], after.as_deref(), 1000).await.unwrap();
+            let rows = store
+                .scan(Table::Sessions, &[], after.as_deref(), 1000)
+                .await
+                .unwrap();
             let Some(last) = rows.last() else { break };
             after = Some(last.key.clone());
-            ids.extend(rows.iter().map(|row| SessionId::from_slice(&row.key).unwrap()));
+            ids.extend(
+                rows.iter()
+                    .map(|row| SessionId::from_slice(&row.key).unwrap()),
+            );
             let record = SessionRecord::decode(&rows[0].value).unwrap();
             assert_eq!(record.state(), SessionState::Ready);
         }

@@ -1,4 +1,5 @@
-//! `sim_rate`: histories per second of the wall clock, on all cores. Reported only: there is no bare history to compare it with.
+//! `sim_rate`: histories per second of the wall clock, on all cores. Reported only: there is no
+//! bare history to compare it with.
 
 use super::Measured;
 use crate::Failure;
@@ -7,11 +8,18 @@ const SEEDS: u32 = 60;
 
 pub(super) fn measure() -> Result<Measured, Failure> {
     let began = tokio::time::Instant::now();
-    let outcomes = atlas_histories::run::seeds(&atlas_histories::cloud::Cloud::ALL, 0, SEEDS.into());
+    let outcomes =
+        atlas_histories::run::seeds(&atlas_histories::cloud::Cloud::ALL, 0, SEEDS.into());
     let value = f64::from(SEEDS) / began.elapsed().as_secs_f64();
-    let violations: usize = outcomes.iter().map(|outcome| outcome.violations.len()).sum();
+    let violations: usize = outcomes
+        .iter()
+        .map(|outcome| outcome.violations.len())
+        .sum();
     if violations > 0 {
         eprintln!("sim_rate: {violations} violations; `cargo xtask sim` tells them");
     }
-    Ok(Measured { value, baseline: None })
+    Ok(Measured {
+        value,
+        baseline: None,
+    })
 }

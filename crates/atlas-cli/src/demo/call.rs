@@ -1,4 +1,5 @@
-//! Plain HTTP calls to this machine, as a browser would make them: the pods' own URLs and the simulator's admin.
+//! Plain HTTP calls to this machine, as a browser would make them: the pods' own URLs and the
+//! simulator's admin.
 
 use std::time::Duration;
 
@@ -30,7 +31,11 @@ pub(super) async fn get(url: &str) -> Done<Value> {
 /// Sends JSON.
 pub(super) async fn post(url: &str, body: &Value) -> Done {
     let (status, _) = exchange(Method::POST, url, None, Some(body)).await?;
-    if (200..300).contains(&status) { Ok(()) } else { Err(Failure::new(format!("{url} answered {status}"))) }
+    if (200..300).contains(&status) {
+        Ok(())
+    } else {
+        Err(Failure::new(format!("{url} answered {status}")))
+    }
 }
 
 fn json(url: &str, (status, body): (u16, Bytes)) -> Done<Value> {
@@ -41,7 +46,12 @@ fn json(url: &str, (status, body): (u16, Bytes)) -> Done<Value> {
     }
 }
 
-async fn exchange(method: Method, url: &str, token: Option<&Secret>, body: Option<&Value>) -> Done<(u16, Bytes)> {
+async fn exchange(
+    method: Method,
+    url: &str,
+    token: Option<&Secret>,
+    body: Option<&Value>,
+) -> Done<(u16, Bytes)> {
     tokio::time::timeout(PATIENCE, send(method, url, token, body))
         .await
         .map_err(|_| Failure::new(format!("{url} did not answer in {PATIENCE:?}")))?
@@ -50,22 +60,42 @@ async fn exchange(method: Method, url: &str, token: Option<&Secret>, body: Optio
 
 type Wrong = Box<dyn std::error::Error + Send + Sync>;
 
-async fn send(method: Method, url: &str, token: Option<&Secret>, body: Option<&Value>) -> Result<(u16, Bytes), Wrong> {
+async fn send(
+    method: Method,
+    url: &str,
+    token: Option<&Secret>,
+    body: Option<&Value>,
+) -> Result<(u16, Bytes), Wrong> {
     let uri: Uri = url.parse()?;
-    let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http")).ok_or("only http:// is called here")?;
-    let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    let mut request = Request::builder().method(method).uri(path).header(header::HOST, authority.as_str());
+    let authority = uri
+        .authority()
+        .filter(|_| uri.scheme_str() == Some("http"))
+        .ok_or("only http:// is called here")?;
+    let path = uri
+        .path_and_query()
+        .map_or("/", http::uri::PathAndQuery::as_str);
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, authority.as_str());
     if let Some(token) = token {
         request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.expose()));
     }
-    let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
-    let request = request.header(header::CONTENT_TYPE, "application/json").body(Full::new(bytes))?;
+    let bytes = body
+        .map(|body| Bytes::from(body.to_string()))
+        .unwrap_or_default();
+    let request = request
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(bytes))?;
     let stream = TcpStream::connect(authority.as_str()).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
     let answer = sender.send_request(request).await?;
     let status = answer.status().as_u16();
-    let body = Limited::new(answer.into_body(), MOST).collect().await?.to_bytes();
+    let body = Limited::new(answer.into_body(), MOST)
+        .collect()
+        .await?
+        .to_bytes();
     drop(sender);
     // The exchange is over; whether the connection closes cleanly concerns nobody any more.
     driver.abort();

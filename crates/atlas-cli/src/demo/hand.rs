@@ -1,4 +1,5 @@
-//! The demo's two helpers: the simulated clouds in this process, and an orchestrator's process, which can be killed.
+//! The demo's two helpers: the simulated clouds in this process, and an orchestrator's process,
+//! which can be killed.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -41,14 +42,16 @@ impl Clouds {
     pub(super) async fn start(speed: f64, places: &BTreeSet<Place>) -> Done<Self> {
         let mut options = Options::default();
         options.speed = speed;
-        // So many times as fast, a hiccup of this machine's scheduler is longer than the seconds that rate limits are about.
+        // So many times as fast, a hiccup of this machine's scheduler is longer than the seconds
+        // that rate limits are about.
         (options.lambda_rates, options.fly_rates, options.vast_rates) = (None, None, None);
         let sim = atlas_sim::serve(options).await?;
         let dir = tempfile::Builder::new().prefix("atlas-demo-").tempdir()?;
         let clouds = Self { sim, dir };
         let bounds = clouds.sim.ready().bounds;
         for place in places {
-            // The lease shrinks with the cloud's bounds: all of them are waited for before a machine is called gone.
+            // The lease shrinks with the cloud's bounds: all of them are waited for before a
+            // machine is called gone.
             let text = format!(
                 "[orchestrator]\nreap_interval = {}\nreap_grace = {}\npoll_interval = {}\n\
                  [policy]\nlease_ms = 2000\nlease_renew_ms = 500\nlease_margin_ms = 200\nflush_ms = 200\ntick_ms = 100\n\
@@ -95,15 +98,31 @@ impl Clouds {
         let (key, mut urls) = match place {
             Place::Runpod => {
                 let urls = &ready.runpod;
-                ("RUNPOD_API_KEY", vec![("ATLAS_RUNPOD_URL", &urls.control), ("ATLAS_RUNPOD_PROXY_URL", &urls.proxy)])
+                (
+                    "RUNPOD_API_KEY",
+                    vec![
+                        ("ATLAS_RUNPOD_URL", &urls.control),
+                        ("ATLAS_RUNPOD_PROXY_URL", &urls.proxy),
+                    ],
+                )
             }
-            Place::Fly => {
-                ("FLY_API_TOKEN", vec![("ATLAS_FLY_URL", &ready.fly.machines), ("ATLAS_FLY_PROXY_URL", &ready.fly.proxy)])
-            }
-            Place::Lambda => ("LAMBDA_LABS_API_KEY", vec![("ATLAS_LAMBDA_URL", &ready.lambda)]),
+            Place::Fly => (
+                "FLY_API_TOKEN",
+                vec![
+                    ("ATLAS_FLY_URL", &ready.fly.machines),
+                    ("ATLAS_FLY_PROXY_URL", &ready.fly.proxy),
+                ],
+            ),
+            Place::Lambda => (
+                "LAMBDA_LABS_API_KEY",
+                vec![("ATLAS_LAMBDA_URL", &ready.lambda)],
+            ),
             Place::Vast => ("VAST_API_KEY", vec![("ATLAS_VAST_URL", &ready.vast)]),
         };
-        urls.drain(..).map(|(name, url)| (name, url.as_str())).chain([(key, atlas_sim::KEY)]).collect()
+        urls.drain(..)
+            .map(|(name, url)| (name, url.as_str()))
+            .chain([(key, atlas_sim::KEY)])
+            .collect()
     }
 }
 
@@ -136,7 +155,12 @@ impl Hand {
         let no_pipe = || Failure::new("the orchestrator's process has no pipes");
         let told = child.stdin.take().ok_or_else(no_pipe)?;
         let lines = BufReader::new(child.stdout.take().ok_or_else(no_pipe)?).lines();
-        let mut hand = Self { child, told, lines, keeper: clouds.keeper(place) };
+        let mut hand = Self {
+            child,
+            told,
+            lines,
+            keeper: clouds.keeper(place),
+        };
         hand.line().await?;
         Ok(hand)
     }
@@ -149,7 +173,9 @@ impl Hand {
     /// Asks it, as a command-line verb would, and waits for the answer.
     pub(super) async fn ask(&mut self, request: Request) -> Done<Value> {
         let late = || Failure::new("the orchestrator does not answer");
-        timeout(PATIENCE, self.keeper.ask(request, |_| Ok(()))).await.map_err(|_| late())?
+        timeout(PATIENCE, self.keeper.ask(request, |_| Ok(())))
+            .await
+            .map_err(|_| late())?
     }
 
     /// SIGKILL, and waits until it is gone.
@@ -159,16 +185,28 @@ impl Hand {
 
     /// Ends everything, and waits until the process ended by itself.
     pub(super) async fn terminate_all(mut self) -> Done<Value> {
-        self.told.write_all(format!("{}\n", worker::TERMINATE_ALL).as_bytes()).await?;
+        self.told
+            .write_all(format!("{}\n", worker::TERMINATE_ALL).as_bytes())
+            .await?;
         self.told.flush().await?;
         let report = self.line().await?;
-        let status = timeout(PATIENCE, self.child.wait()).await.map_err(|_| Failure::new("the orchestrator does not end"))??;
-        if status.success() { Ok(report) } else { Err(Failure::new(format!("the orchestrator ended with {status}"))) }
+        let status = timeout(PATIENCE, self.child.wait())
+            .await
+            .map_err(|_| Failure::new("the orchestrator does not end"))??;
+        if status.success() {
+            Ok(report)
+        } else {
+            Err(Failure::new(format!(
+                "the orchestrator ended with {status}"
+            )))
+        }
     }
 
     async fn line(&mut self) -> Done<Value> {
         let late = || Failure::new("the orchestrator does not answer");
-        let line = timeout(PATIENCE + Duration::from_secs(5), self.lines.next_line()).await.map_err(|_| late())??;
+        let line = timeout(PATIENCE + Duration::from_secs(5), self.lines.next_line())
+            .await
+            .map_err(|_| late())??;
         let line = line.ok_or_else(|| Failure::new("the orchestrator's process ended"))?;
         serde_json::from_str(&line).map_err(|error| Failure::new(format!("an odd answer: {error}")))
     }

@@ -1,7 +1,9 @@
-//! `atlas demo`: the main job from end to end over simulated clouds, a crash at the worst moment included.
+//! `atlas demo`: the main job from end to end over simulated clouds, a crash at the worst moment
+//! included.
 //!
-//! This process plays the clouds and the browsers. The orchestrator of each cloud is a child process, so that it can be killed as nothing
-//! can be killed from within: SIGKILL, between the moment a create is committed at the cloud and the moment its answer is recorded.
+//! This process plays the clouds and the browsers. The orchestrator of each cloud is a child
+//! process, so that it can be killed as nothing can be killed from within: SIGKILL, between the
+//! moment a create is committed at the cloud and the moment its answer is recorded.
 
 mod call;
 mod hand;
@@ -73,7 +75,8 @@ impl Place {
         }
     }
 
-    /// Whether its machines have a URL that the simulator serves. Those of the others are bare addresses, of machines that do not exist.
+    /// Whether its machines have a URL that the simulator serves. Those of the others are bare
+    /// addresses, of machines that do not exist.
     fn has_url(self) -> bool {
         matches!(self, Self::Runpod | Self::Fly)
     }
@@ -94,7 +97,11 @@ impl Stage {
 
     /// How many machines its cloud ever made.
     async fn created(&self) -> Done<u64> {
-        story::count_on(&call::get(&self.clouds.ledger_url()).await?, self.place.name(), "created")
+        story::count_on(
+            &call::get(&self.clouds.ledger_url()).await?,
+            self.place.name(),
+            "created",
+        )
     }
 }
 
@@ -106,20 +113,43 @@ struct Pod {
     door: Option<(String, Secret)>,
 }
 
-/// Runs it. Fails when a step does not do what it must, and when the clouds' ledger shows a live machine at the end.
+/// Runs it. Fails when a step does not do what it must, and when the clouds' ledger shows a live
+/// machine at the end.
 pub(crate) async fn run(places: Vec<Place>, out: Output) -> Done {
     let story = Story::begin(out);
     let places: BTreeSet<Place> = places.into_iter().collect();
     let clouds = Arc::new(Clouds::start(SPEED, &places).await?);
     let names: Vec<&str> = places.iter().map(|place| place.name()).collect();
-    story.tell("sim", format!("answers on loopback as {}; its time runs {SPEED:.0} times as fast", names.join(", ")))?;
+    story.tell(
+        "sim",
+        format!(
+            "answers on loopback as {}; its time runs {SPEED:.0} times as fast",
+            names.join(", ")
+        ),
+    )?;
     let mut telling = JoinSet::new();
     for place in &places {
-        let story = if places.len() > 1 { story.of(place.name()) } else { story };
-        let stage = Stage { story, clouds: Arc::clone(&clouds), place: *place };
-        telling.spawn(async move { tell(&stage).await.map_err(|why| Failure::new(format!("{}: {why}", stage.place.name()))) });
+        let story = if places.len() > 1 {
+            story.of(place.name())
+        } else {
+            story
+        };
+        let stage = Stage {
+            story,
+            clouds: Arc::clone(&clouds),
+            place: *place,
+        };
+        telling.spawn(async move {
+            tell(&stage)
+                .await
+                .map_err(|why| Failure::new(format!("{}: {why}", stage.place.name())))
+        });
     }
-    let told = telling.join_all().await.into_iter().collect::<Done<Vec<()>>>();
+    let told = telling
+        .join_all()
+        .await
+        .into_iter()
+        .collect::<Done<Vec<()>>>();
     let ledger = call::get(&clouds.ledger_url()).await?;
     if told.is_ok() {
         story.tell("sim", "the clouds' own ledger:")?;
@@ -133,14 +163,19 @@ pub(crate) async fn run(places: Vec<Place>, out: Output) -> Done {
     }
     match story::count(&ledger, "live")? {
         0 => Ok(()),
-        live => Err(Failure::new(format!("{live} machines are alive after the demo"))),
+        live => Err(Failure::new(format!(
+            "{live} machines are alive after the demo"
+        ))),
     }
 }
 
 async fn tell(stage: &Stage) -> Done {
     let story = &stage.story;
     let mut hand = Hand::start(&stage.clouds, stage.place).await?;
-    story.tell("atlas", format!("the orchestrator runs as process {}", hand.process()))?;
+    story.tell(
+        "atlas",
+        format!("the orchestrator runs as process {}", hand.process()),
+    )?;
 
     let mut company = JoinSet::new();
     let ana = async {
@@ -151,8 +186,18 @@ async fn tell(stage: &Stage) -> Done {
     let (ben, eva) = (spawn(stage, "ben"), spawn(stage, "eva"));
     let (ana, ben, eva) = tokio::try_join!(ana, ben, eva)?;
 
-    let answer = hand.ask(Request::Stop { session: eva.session }).await?;
-    story.tell(eva.user, format!("is done and stops the session by hand: {}", plain(&answer["state"])))?;
+    let answer = hand
+        .ask(Request::Stop {
+            session: eva.session,
+        })
+        .await?;
+    story.tell(
+        eva.user,
+        format!(
+            "is done and stops the session by hand: {}",
+            plain(&answer["state"])
+        ),
+    )?;
 
     let begun = Instant::now();
     loop {
@@ -160,42 +205,78 @@ async fn tell(stage: &Stage) -> Done {
         if info["reason"]["limit"] == "idle_ttl" {
             break;
         }
-        expect(begun.elapsed() < PATIENCE, || format!("nobody ended {}'s idle session: {info}", ben.user))?;
+        expect(begun.elapsed() < PATIENCE, || {
+            format!("nobody ended {}'s idle session: {info}", ben.user)
+        })?;
         sleep(LOOK).await;
     }
-    story.tell(ben.user, format!("was idle for {:?}: the session is being ended", stage.place.idle()))?;
+    story.tell(
+        ben.user,
+        format!(
+            "was idle for {:?}: the session is being ended",
+            stage.place.idle()
+        ),
+    )?;
     let touched = info(&mut hand, ana.session).await?;
-    expect(touched["reason"].is_null(), || format!("{}'s session is being ended: {touched}", ana.user))?;
+    expect(touched["reason"].is_null(), || {
+        format!("{}'s session is being ended: {touched}", ana.user)
+    })?;
     story.tell(ana.user, "was touched all the while, and keeps the machine")?;
 
     crash(stage, hand).await?;
 
     let mut hand = Hand::start(&stage.clouds, stage.place).await?;
-    story.tell("atlas", format!("starts again as process {}, on the same store", hand.process()))?;
+    story.tell(
+        "atlas",
+        format!(
+            "starts again as process {}, on the same store",
+            hand.process()
+        ),
+    )?;
     recovered(story, &mut hand, &ana).await?;
 
-    story.tell("atlas", "terminate_all: ends every machine, and proves its absence")?;
+    story.tell(
+        "atlas",
+        "terminate_all: ends every machine, and proves its absence",
+    )?;
     let report = hand.terminate_all().await?;
-    expect(report["unsettled"].as_array().is_some_and(Vec::is_empty), || format!("not everything could be ended: {report}"))?;
+    expect(
+        report["unsettled"].as_array().is_some_and(Vec::is_empty),
+        || format!("not everything could be ended: {report}"),
+    )?;
     story.tell("atlas", "every machine it ever had is proved to be gone")
 }
 
-/// Orders a machine for one more user, and kills the orchestrator when the cloud has made it and before anybody can know.
+/// Orders a machine for one more user, and kills the orchestrator when the cloud has made it and
+/// before anybody can know.
 async fn crash(stage: &Stage, mut hand: Hand) -> Done {
     let before = stage.created().await?;
     let fault = json!([{"cloud": stage.place.name(), "operation": "spawn_compute", "kind": "commit-then-timeout", "count": 1}]);
     call::post(&stage.clouds.faults_url(), &fault).await?;
     let (mut keeper, place) = (stage.keeper(), stage.place);
-    let ordering = tokio::spawn(async move { keeper.ask(order(place, "zoe", 20 * place.idle()), |_| Ok(())).await });
+    let ordering = tokio::spawn(async move {
+        keeper
+            .ask(order(place, "zoe", 20 * place.idle()), |_| Ok(()))
+            .await
+    });
     let begun = Instant::now();
     while stage.created().await? == before {
-        expect(begun.elapsed() < PATIENCE, || "the order never reached the cloud".to_owned())?;
+        expect(begun.elapsed() < PATIENCE, || {
+            "the order never reached the cloud".to_owned()
+        })?;
         sleep(LOOK / 10).await;
     }
     let killed = hand.process();
     hand.kill().await?;
-    expect(!matches!(ordering.await, Ok(Ok(_))), || "the lost order was answered".to_owned())?;
-    stage.story.tell("zoe", format!("the cloud has made a machine; process {killed} died by SIGKILL before it was told"))
+    expect(!matches!(ordering.await, Ok(Ok(_))), || {
+        "the lost order was answered".to_owned()
+    })?;
+    stage.story.tell(
+        "zoe",
+        format!(
+            "the cloud has made a machine; process {killed} died by SIGKILL before it was told"
+        ),
+    )
 }
 
 /// Waits until the machine of the lost answer is known again, and checks that the others still are.
@@ -203,52 +284,120 @@ async fn recovered(story: &Story, hand: &mut Hand, ana: &Pod) -> Done {
     let begun = Instant::now();
     let found = loop {
         let all = hand.ask(Request::List(Filter::default())).await?;
-        let zoe = all.as_array().and_then(|all| all.iter().find(|one| one["options"]["user_id"] == "zoe"));
+        let zoe = all
+            .as_array()
+            .and_then(|all| all.iter().find(|one| one["options"]["user_id"] == "zoe"));
         if let Some(id) = zoe.and_then(|one| one["compute"]["id"].as_str()) {
             break id.to_owned();
         }
-        expect(begun.elapsed() < PATIENCE, || format!("the machine of the lost answer was not found again: {all}"))?;
+        expect(begun.elapsed() < PATIENCE, || {
+            format!("the machine of the lost answer was not found again: {all}")
+        })?;
         sleep(LOOK).await;
     };
-    story.tell("zoe", format!("machine {found} was found by its launch key, and is the session's"))?;
+    story.tell(
+        "zoe",
+        format!("machine {found} was found by its launch key, and is the session's"),
+    )?;
     let Some((url, token)) = &ana.door else {
         let kept = info(hand, ana.session).await?;
-        expect(kept["state"] == "ready", || format!("{}'s session is not ready after the crash: {kept}", ana.user))?;
-        return story.tell(ana.user, format!("still has machine {}", plain(&kept["compute"]["id"])));
+        expect(kept["state"] == "ready", || {
+            format!(
+                "{}'s session is not ready after the crash: {kept}",
+                ana.user
+            )
+        })?;
+        return story.tell(
+            ana.user,
+            format!("still has machine {}", plain(&kept["compute"]["id"])),
+        );
     };
     let status = call::status(url, Some(token)).await?;
-    expect(status == 200, || format!("{url} answered {status} after the crash"))?;
-    story.tell(ana.user, format!("still has the machine: {status} with the same token"))
+    expect(status == 200, || {
+        format!("{url} answered {status} after the crash")
+    })?;
+    story.tell(
+        ana.user,
+        format!("still has the machine: {status} with the same token"),
+    )
 }
 
-/// Gives a user a machine, and calls its URL, where it has one, as a browser would, with its token and without.
+/// Gives a user a machine, and calls its URL, where it has one, as a browser would, with its token
+/// and without.
 async fn spawn(stage: &Stage, user: &'static str) -> Done<Pod> {
     let (story, mut keeper) = (&stage.story, stage.keeper());
-    let made = keeper.ask(order(stage.place, user, stage.place.idle()), |_| Ok(())).await?;
+    let made = keeper
+        .ask(order(stage.place, user, stage.place.idle()), |_| Ok(()))
+        .await?;
     let text = |value: &Value| value.as_str().map(str::to_owned);
-    let session = text(&made["session"]).ok_or_else(|| Failure::new("a spawn without a session"))?.parse()?;
-    story.tell(user, format!("has session {session}, machine {}", plain(&made["compute"]["id"])))?;
-    let ready =
-        Request::Await { session, until: Until::Ready, longest_ms: u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX) };
+    let session = text(&made["session"])
+        .ok_or_else(|| Failure::new("a spawn without a session"))?
+        .parse()?;
+    story.tell(
+        user,
+        format!(
+            "has session {session}, machine {}",
+            plain(&made["compute"]["id"])
+        ),
+    )?;
+    let ready = Request::Await {
+        session,
+        until: Until::Ready,
+        longest_ms: u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX),
+    };
     keeper.ask(ready, |_| Ok(())).await?;
-    let made = keeper.ask(Request::Info { session, secrets: true }, |_| Ok(())).await?;
+    let made = keeper
+        .ask(
+            Request::Info {
+                session,
+                secrets: true,
+            },
+            |_| Ok(()),
+        )
+        .await?;
     if !stage.place.has_url() {
-        expect(made["state"] == "ready", || format!("{user}'s session is not ready: {}", made["state"]))?;
-        story.tell(user, format!("machine {} is ready; it is an address and no URL", plain(&made["compute"]["id"])))?;
-        return Ok(Pod { user, session, door: None });
+        expect(made["state"] == "ready", || {
+            format!("{user}'s session is not ready: {}", made["state"])
+        })?;
+        story.tell(
+            user,
+            format!(
+                "machine {} is ready; it is an address and no URL",
+                plain(&made["compute"]["id"])
+            ),
+        )?;
+        return Ok(Pod {
+            user,
+            session,
+            door: None,
+        });
     }
-    let (url, token) = (text(&made["compute"]["ports"][0]["url"]), text(&made["compute"]["auth"]["token"]));
-    let (Some(url), Some(token)) = (url, token) else { return Err(Failure::new("a ready session without URL or token")) };
+    let (url, token) = (
+        text(&made["compute"]["ports"][0]["url"]),
+        text(&made["compute"]["auth"]["token"]),
+    );
+    let (Some(url), Some(token)) = (url, token) else {
+        return Err(Failure::new("a ready session without URL or token"));
+    };
     let token = Secret::new(token);
     let with = usable(&url, &token).await?;
     let without = call::status(&url, None).await?;
-    expect(without == 401, || format!("{url} answered {without} without its token"))?;
-    story.tell(user, format!("calls {url}: {with} with the token, {without} without"))?;
-    Ok(Pod { user, session, door: Some((url, token)) })
+    expect(without == 401, || {
+        format!("{url} answered {without} without its token")
+    })?;
+    story.tell(
+        user,
+        format!("calls {url}: {with} with the token, {without} without"),
+    )?;
+    Ok(Pod {
+        user,
+        session,
+        door: Some((url, token)),
+    })
 }
 
-/// Touches a session as long as the demo lasts, as a page that is open does. The orchestrator is killed meanwhile: a touch that does
-/// not arrive is followed by the next.
+/// Touches a session as long as the demo lasts, as a page that is open does. The orchestrator is
+/// killed meanwhile: a touch that does not arrive is followed by the next.
 async fn keep_company(mut keeper: Keeper, session: SessionId) {
     loop {
         let _ = keeper.ask(Request::Touch { session }, |_| Ok(())).await;
@@ -257,12 +406,25 @@ async fn keep_company(mut keeper: Keeper, session: SessionId) {
 }
 
 fn order(place: Place, user: &str, idle: Duration) -> Request {
-    let request = place.machine().image("ghcr.io/atlas-rs/echo:1").name(user).port(Port::http(8000)).auth(Auth::Bearer);
-    Request::Spawn { request: Sealed::new(&request), options: SessionOptions::new().user(user).idle_ttl(idle), task: false }
+    let request = place
+        .machine()
+        .image("ghcr.io/atlas-rs/echo:1")
+        .name(user)
+        .port(Port::http(8000))
+        .auth(Auth::Bearer);
+    Request::Spawn {
+        request: Sealed::new(&request),
+        options: SessionOptions::new().user(user).idle_ttl(idle),
+        task: false,
+    }
 }
 
 async fn info(hand: &mut Hand, session: SessionId) -> Done<Value> {
-    hand.ask(Request::Info { session, secrets: false }).await
+    hand.ask(Request::Info {
+        session,
+        secrets: false,
+    })
+    .await
 }
 
 /// Calls until the machine's server answers; a cloud's proxy answers before its server does.
@@ -273,11 +435,17 @@ async fn usable(url: &str, token: &Secret) -> Done<u16> {
         if status == 200 {
             return Ok(status);
         }
-        expect(begun.elapsed() < PATIENCE, || format!("{url} answers {status} with its token"))?;
+        expect(begun.elapsed() < PATIENCE, || {
+            format!("{url} answers {status} with its token")
+        })?;
         sleep(LOOK).await;
     }
 }
 
 fn expect(holds: bool, otherwise: impl FnOnce() -> String) -> Done {
-    if holds { Ok(()) } else { Err(Failure::new(otherwise())) }
+    if holds {
+        Ok(())
+    } else {
+        Err(Failure::new(otherwise()))
+    }
 }

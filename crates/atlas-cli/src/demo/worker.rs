@@ -1,6 +1,8 @@
-//! The orchestrator's process of the demo: opens the store, answers at its socket, and ends when it is told to.
+//! The orchestrator's process of the demo: opens the store, answers at its socket, and ends when it
+//! is told to.
 //!
-//! It is an ordinary program over the facade, with an ordinary configuration file. Nothing in it knows that it will be killed.
+//! It is an ordinary program over the facade, with an ordinary configuration file. Nothing in it
+//! knows that it will be killed.
 
 use std::time::Duration;
 
@@ -25,7 +27,10 @@ pub(crate) async fn run(setup: &Setup, out: Output) -> Done {
     let provider = hurried(setup, &account)?;
     let atlas = setup.open_with(vec![(account, provider)]).await?;
     out.line(&json!({"ready": true}).to_string())?;
-    let told = BufReader::new(tokio::io::stdin()).lines().next_line().await?;
+    let told = BufReader::new(tokio::io::stdin())
+        .lines()
+        .next_line()
+        .await?;
     let how = match told.as_deref() {
         Some(TERMINATE_ALL) => Shutdown::TerminateAll { wait: PATIENCE },
         _ => Shutdown::Handover,
@@ -34,7 +39,8 @@ pub(crate) async fn run(setup: &Setup, out: Output) -> Done {
     out.line(&json!(report).to_string())
 }
 
-/// A cloud's provider, with the paces that the cloud is known to want in the demo's time: no configuration file says those.
+/// A cloud's provider, with the paces that the cloud is known to want in the demo's time: no
+/// configuration file says those.
 fn hurried(setup: &Setup, account: &AccountName) -> Done<AnyProvider> {
     let provider = setup.provider(account)?;
     let limits = provider.limits();
@@ -42,13 +48,28 @@ fn hurried(setup: &Setup, account: &AccountName) -> Done<AnyProvider> {
     let provider = match account.as_str() {
         "fly" => {
             let pace = Pace::every(SECOND).burst(3);
-            Fly::builder().limits(limits).paces(pace, pace).environment(environment).build().map(AnyProvider::new)
+            Fly::builder()
+                .limits(limits)
+                .paces(pace, pace)
+                .environment(environment)
+                .build()
+                .map(AnyProvider::new)
         }
         "lambda" => {
             let pace = Pace::every(15 * SECOND);
-            Lambda::builder().limits(limits).launch_pace(pace).environment(environment).build().map(AnyProvider::new)
+            Lambda::builder()
+                .limits(limits)
+                .launch_pace(pace)
+                .environment(environment)
+                .build()
+                .map(AnyProvider::new)
         }
-        "vast" => Vast::builder().limits(limits).endpoint_paces(false).environment(environment).build().map(AnyProvider::new),
+        "vast" => Vast::builder()
+            .limits(limits)
+            .endpoint_paces(false)
+            .environment(environment)
+            .build()
+            .map(AnyProvider::new),
         _ => Ok(provider),
     };
     provider.map_err(Failure::from)

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use atlas::Secret;
 use atlas::fly_ops::{
-    Acquired, AnyTokenStore, AppName, DeployError, DeployEvent, DeployOutput, DeployRequest, DeployTicket, FlyCli, FlyToken,
-    LogClient, LogEntry, LogEvent, LogFilter, LogHub, LogHubOptions, MintScope, Pipe, RedbTokenStore, Stage, Tokens,
-    discover_apps,
+    Acquired, AnyTokenStore, AppName, DeployError, DeployEvent, DeployOutput, DeployRequest,
+    DeployTicket, FlyCli, FlyToken, LogClient, LogEntry, LogEvent, LogFilter, LogHub,
+    LogHubOptions, MintScope, Pipe, RedbTokenStore, Stage, Tokens, discover_apps,
 };
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -45,7 +45,12 @@ fn apps(path: &Path, max_depth: usize, out: Output) -> Done {
     out.answer(&document, || {
         let rows = found.apps.iter().map(|app| {
             let region = app.primary_region.clone().unwrap_or_else(|| "-".to_owned());
-            vec![app.name.to_string(), region, app.directory.display().to_string(), app.config.display().to_string()]
+            vec![
+                app.name.to_string(),
+                region,
+                app.directory.display().to_string(),
+                app.config.display().to_string(),
+            ]
         });
         output::table(&["APP", "REGION", "DIRECTORY", "CONFIG"], rows)
     })
@@ -60,7 +65,9 @@ async fn deploy(args: FlyDeployArgs, out: Output) -> Done {
     let ticket = DeployTicket(format!("cli-{}", std::process::id()));
     // Before anything runs that would have to be ended.
     let mut end = End::new()?;
-    let mut deployment = FlyCli::new().stream_deploy(ticket, request).map_err(|error| failed(&error))?;
+    let mut deployment = FlyCli::new()
+        .stream_deploy(ticket, request)
+        .map_err(|error| failed(&error))?;
     let (mut stages, mut lines) = (Vec::new(), 0_u64);
     let ended = loop {
         tokio::select! {
@@ -106,14 +113,18 @@ async fn deploy(args: FlyDeployArgs, out: Output) -> Done {
     error.map_or(Ok(()), |error| Err(failed(error)))
 }
 
-/// The ways to ask this program to end: Ctrl-C, TERM, and a terminal that was closed. None of them reaches `fly`, which has a process
-/// group of its own.
+/// The ways to ask this program to end: Ctrl-C, TERM, and a terminal that was closed. None of them
+/// reaches `fly`, which has a process group of its own.
 struct End([Signal; 3]);
 
 impl End {
     fn new() -> Done<Self> {
         let on = |kind| signal(kind).map_err(Failure::from);
-        Ok(Self([on(SignalKind::interrupt())?, on(SignalKind::terminate())?, on(SignalKind::hangup())?]))
+        Ok(Self([
+            on(SignalKind::interrupt())?,
+            on(SignalKind::terminate())?,
+            on(SignalKind::hangup())?,
+        ]))
     }
 
     async fn asked(&mut self) {
@@ -129,8 +140,12 @@ impl End {
 
 fn failed(error: &DeployError) -> Failure {
     match error {
-        DeployError::InvalidDirectory | DeployError::TokenInArguments => Failure::usage(error.to_string()),
-        DeployError::ExitCode(Some(code), _) => Failure::new(format!("fly ended with exit code {code}")),
+        DeployError::InvalidDirectory | DeployError::TokenInArguments => {
+            Failure::usage(error.to_string())
+        }
+        DeployError::ExitCode(Some(code), _) => {
+            Failure::new(format!("fly ended with exit code {code}"))
+        }
         DeployError::ExitCode(None, _) => Failure::new("fly was ended by a signal"),
         _ => Failure::new(error.to_string()),
     }
@@ -167,7 +182,8 @@ async fn logs(args: FlyLogsArgs, global: &Global, out: Output) -> Done {
     }
     // Once, and not each time around: what comes while a line is printed is not lost.
     let mut end = End::new()?;
-    let mut events = LogHub::new(client, LogHubOptions::default()).subscribe(&args.app, filter, None);
+    let mut events =
+        LogHub::new(client, LogHubOptions::default()).subscribe(&args.app, filter, None);
     loop {
         let event = tokio::select! {
             biased;
@@ -177,12 +193,19 @@ async fn logs(args: FlyLogsArgs, global: &Global, out: Output) -> Done {
         };
         match event {
             Some(LogEvent::Entry(entry)) => print(&entry, out)?,
-            Some(LogEvent::Lagged(count)) => out.warn(format!("atlas: {count} entries were dropped, this terminal was too slow")),
-            Some(LogEvent::Gap(kind)) => {
-                out.warn(format!("atlas: reading is interrupted ({}), and goes on by itself", kind.as_str()))
-            }
+            Some(LogEvent::Lagged(count)) => out.warn(format!(
+                "atlas: {count} entries were dropped, this terminal was too slow"
+            )),
+            Some(LogEvent::Gap(kind)) => out.warn(format!(
+                "atlas: reading is interrupted ({}), and goes on by itself",
+                kind.as_str()
+            )),
             Some(LogEvent::Stopped(Some(kind))) => {
-                return Err(Failure::new(format!("the log of {} ended: {}", args.app, kind.as_str())));
+                return Err(Failure::new(format!(
+                    "the log of {} ended: {}",
+                    args.app,
+                    kind.as_str()
+                )));
             }
             Some(LogEvent::Stopped(None)) | None => return Ok(()),
             Some(_) => {}
@@ -195,26 +218,44 @@ fn print(entry: &LogEntry, out: Output) -> Done {
         return out.line(&json!(entry).to_string());
     }
     let dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
-    let at = entry.timestamp.map_or_else(|| "-".to_owned(), |at| at.to_string());
-    let head = format!("{at} {} {} [{}]", dash(&entry.region), dash(&entry.instance), dash(&entry.level));
+    let at = entry
+        .timestamp
+        .map_or_else(|| "-".to_owned(), |at| at.to_string());
+    let head = format!(
+        "{at} {} {} [{}]",
+        dash(&entry.region),
+        dash(&entry.instance),
+        dash(&entry.level)
+    );
     // An app must not drive the terminal of who reads its log.
-    out.line(&format!("{} {}", atlas::fly_ops::plain(&head), entry.plain_message().replace('\n', "\n    ")))
+    out.line(&format!(
+        "{} {}",
+        atlas::fly_ops::plain(&head),
+        entry.plain_message().replace('\n', "\n    ")
+    ))
 }
 
 async fn tokens(verb: FlyTokensVerb, global: &Global, out: Output) -> Done {
     let chain = chain(global)?;
     match verb {
         FlyTokensVerb::Get { app, secrets } => tell(&app, &chain.get(&app).await?, secrets, out),
-        FlyTokensVerb::Refresh { app, secrets } => tell(&app, &chain.refresh(&app).await?, secrets, out),
+        FlyTokensVerb::Refresh { app, secrets } => {
+            tell(&app, &chain.refresh(&app).await?, secrets, out)
+        }
         FlyTokensVerb::Set { app } => {
             let text = given()?;
-            let token = FlyToken::parse(text.expose().lines().next().unwrap_or_default()).map_err(Failure::given)?;
+            let token = FlyToken::parse(text.expose().lines().next().unwrap_or_default())
+                .map_err(Failure::given)?;
             chain.set_manual(&app, token).await?;
-            out.answer(&json!({ "app": app.as_str(), "set": true }), || format!("the token of {app} is kept"))
+            out.answer(&json!({ "app": app.as_str(), "set": true }), || {
+                format!("the token of {app} is kept")
+            })
         }
         FlyTokensVerb::Revoke { app } => {
             let count = chain.revoke(&app).await?;
-            out.answer(&json!({ "app": app.as_str(), "revoked": count }), || format!("{count} tokens of {app} were revoked"))
+            out.answer(&json!({ "app": app.as_str(), "revoked": count }), || {
+                format!("{count} tokens of {app} were revoked")
+            })
         }
     }
 }
@@ -239,7 +280,9 @@ fn tell(app: &AppName, acquired: &Acquired, secrets: bool, out: Output) -> Done 
     out.answer(&document, || match &token {
         Some(token) => token.expose().to_owned(),
         None => {
-            let until = acquired.expires_at.map_or_else(String::new, |end| format!(", good until {end}"));
+            let until = acquired
+                .expires_at
+                .map_or_else(String::new, |end| format!(", good until {end}"));
             format!("{app} has a token from {}{until}", acquired.source.as_str())
         }
     })
@@ -248,15 +291,24 @@ fn tell(app: &AppName, acquired: &Acquired, secrets: bool, out: Output) -> Done 
 /// The tokens of this user on this host.
 fn chain(global: &Global) -> Done<Tokens> {
     let setup = Setup::new(global)?;
-    let folder = setup.store().parent().unwrap_or_else(|| Path::new("")).join(TOKENS);
+    let folder = setup
+        .store()
+        .parent()
+        .unwrap_or_else(|| Path::new(""))
+        .join(TOKENS);
     let store = RedbTokenStore::open(folder)?;
-    let organisation =
-        ["ATLAS_FLY_ORG", "FLY_ORG"].into_iter().filter_map(|name| env::var(name).ok()).find(|org| !org.is_empty());
+    let organisation = ["ATLAS_FLY_ORG", "FLY_ORG"]
+        .into_iter()
+        .filter_map(|name| env::var(name).ok())
+        .find(|org| !org.is_empty());
     let mut builder = Tokens::builder()
         .environment(Tokens::environment_token()?)
         .store(AnyTokenStore::new(store))
         .scope(MintScope::ReadOrganisation(organisation));
-    if let Some(host) = std::fs::read_to_string("/etc/hostname").ok().or_else(|| env::var("HOSTNAME").ok()) {
+    if let Some(host) = std::fs::read_to_string("/etc/hostname")
+        .ok()
+        .or_else(|| env::var("HOSTNAME").ok())
+    {
         builder = builder.host(&host);
     }
     Ok(builder.build())

@@ -1,9 +1,12 @@
-//! `atlas gpus`: one price list over every cloud there is a key for; a cloud that cannot be read is on it as failed.
+//! `atlas gpus`: one price list over every cloud there is a key for; a cloud that cannot be read is
+//! on it as failed.
 
 use std::cmp::Ordering;
 use std::time::Duration;
 
-use atlas::{AccountName, CallContext, Clock, GpuType, SystemClock, Timestamp, Usd, UsdPerHour, span};
+use atlas::{
+    AccountName, CallContext, Clock, GpuType, SystemClock, Timestamp, Usd, UsdPerHour, span,
+};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -13,8 +16,19 @@ use crate::output::{self, Output};
 use crate::setup::Setup;
 use crate::view;
 
-const HEADS: [&str; 11] =
-    ["GPU", "MEMORY", "CLOUD", "ACCOUNT", "REGION", "PRICE", "SPOT", "STOCK", "AGE", "TIER", "CLOUD'S NAME"];
+const HEADS: [&str; 11] = [
+    "GPU",
+    "MEMORY",
+    "CLOUD",
+    "ACCOUNT",
+    "REGION",
+    "PRICE",
+    "SPOT",
+    "STOCK",
+    "AGE",
+    "TIER",
+    "CLOUD'S NAME",
+];
 
 /// `atlas gpus`.
 #[derive(Debug, Default, Args)]
@@ -54,14 +68,19 @@ type Line = (AccountName, GpuType);
 pub(crate) async fn run(args: GpusArgs, setup: &Setup, out: Output) -> Done {
     let accounts = setup.accounts();
     if accounts.is_empty() {
-        return Err(Failure::usage("there is no key for any cloud: set RUNPOD_API_KEY, or name an account with --provider"));
+        return Err(Failure::usage(
+            "there is no key for any cloud: set RUNPOD_API_KEY, or name an account with --provider",
+        ));
     }
     let mut reading = JoinSet::new();
     for (account, provider) in accounts {
         reading.spawn(async move {
             tracing::debug!(%account, "reading the price list");
             let read = match provider {
-                Ok(provider) => provider.list_gpu_types(&CallContext::new()).await.map_err(Failure::from),
+                Ok(provider) => provider
+                    .list_gpu_types(&CallContext::new())
+                    .await
+                    .map_err(Failure::from),
                 Err(failure) => Err(failure),
             };
             (account, read)
@@ -75,7 +94,12 @@ pub(crate) async fn run(args: GpusArgs, setup: &Setup, out: Output) -> Done {
                 if offers.is_empty() {
                     out.progress(format!("atlas: {account} rents no GPUs"));
                 }
-                lines.extend(offers.into_iter().filter(|offer| args.wants(offer)).map(|offer| (account.clone(), offer)));
+                lines.extend(
+                    offers
+                        .into_iter()
+                        .filter(|offer| args.wants(offer))
+                        .map(|offer| (account.clone(), offer)),
+                );
             }
             Err(failure) => failed.push((account, failure)),
         }
@@ -85,20 +109,33 @@ pub(crate) async fn run(args: GpusArgs, setup: &Setup, out: Output) -> Done {
     let now = SystemClock.now();
     let good = lines.iter().map(|line| document(line, now));
     let bad = failed.iter().map(|(account, why)| json!({ "account": account, "failed": why.kind(), "error": why.to_string() }));
-    out.answer(&good.chain(bad).collect::<Value>(), || table(&lines, &failed, now))?;
+    out.answer(&good.chain(bad).collect::<Value>(), || {
+        table(&lines, &failed, now)
+    })?;
     for (account, why) in &failed {
         out.warn(format!("atlas: no price list from {account}: {why}"));
     }
-    if answered == 0 { Err(Failure::silent(crate::failure::FAILED)) } else { Ok(()) }
+    if answered == 0 {
+        Err(Failure::silent(crate::failure::FAILED))
+    } else {
+        Ok(())
+    }
 }
 
 impl GpusArgs {
     fn wants(&self, offer: &GpuType) -> bool {
         let named = self.filter.as_ref().is_none_or(|wanted| {
             let canonical = offer.gpu.map(|gpu| gpu.to_string()).unwrap_or_default();
-            [&canonical, &offer.native_id, &offer.display_name].iter().any(|name| plain(name).contains(&plain(wanted)))
+            [&canonical, &offer.native_id, &offer.display_name]
+                .iter()
+                .any(|name| plain(name).contains(&plain(wanted)))
         });
-        let cheap = |most: &Usd| [offer.price, offer.spot_price].into_iter().flatten().any(|price| price.per_hour() <= *most);
+        let cheap = |most: &Usd| {
+            [offer.price, offer.spot_price]
+                .into_iter()
+                .flatten()
+                .any(|price| price.per_hour() <= *most)
+        };
         named && self.max_price.as_ref().is_none_or(cheap)
     }
 }
@@ -114,14 +151,27 @@ impl Sort {
         let first = match self {
             Self::Price => Ordering::Equal,
             Self::Spot => dearest_last(x.spot_price, y.spot_price),
-            Self::Name => x.gpu.is_none().cmp(&y.gpu.is_none()).then_with(|| name(x).cmp(&name(y))),
+            Self::Name => x
+                .gpu
+                .is_none()
+                .cmp(&y.gpu.is_none())
+                .then_with(|| name(x).cmp(&name(y))),
             Self::Vram => y.vram.cmp(&x.vram),
             Self::Cloud => a.cmp(b),
             // `None` is less than any stock: what nobody said comes last.
             Self::Stock => y.stock.cmp(&x.stock),
         };
-        let rest = || (a, &x.native_id, x.cloud_type, &x.region).cmp(&(b, &y.native_id, y.cloud_type, &y.region));
-        first.then_with(|| dearest_last(x.price, y.price)).then_with(rest)
+        let rest = || {
+            (a, &x.native_id, x.cloud_type, &x.region).cmp(&(
+                b,
+                &y.native_id,
+                y.cloud_type,
+                &y.region,
+            ))
+        };
+        first
+            .then_with(|| dearest_last(x.price, y.price))
+            .then_with(rest)
     }
 }
 
@@ -132,13 +182,16 @@ fn dearest_last(one: Option<UsdPerHour>, other: Option<UsdPerHour>) -> Ordering 
 
 /// The canonical name, else the cloud's.
 fn name(offer: &GpuType) -> String {
-    offer.gpu.map_or_else(|| offer.display_name.clone(), |gpu| gpu.to_string())
+    offer
+        .gpu
+        .map_or_else(|| offer.display_name.clone(), |gpu| gpu.to_string())
 }
 
 fn document((account, offer): &Line, now: Timestamp) -> Value {
     let mut line = json!(offer);
     line["account"] = json!(account);
-    line["age_ms"] = json!(u64::try_from(now.since(offer.observed_at).as_millis()).unwrap_or(u64::MAX));
+    line["age_ms"] =
+        json!(u64::try_from(now.since(offer.observed_at).as_millis()).unwrap_or(u64::MAX));
     line
 }
 
@@ -152,10 +205,16 @@ fn table(lines: &[Line], failed: &[(AccountName, Failure)], now: Timestamp) -> S
             account.to_string(),
             offer.region.clone().unwrap_or_else(dash),
             offer.price.map_or_else(dash, |price| format!("${price}")),
-            offer.spot_price.map_or_else(dash, |price| format!("${price}")),
-            offer.stock.map_or_else(dash, |stock| view::plain(&json!(stock))),
+            offer
+                .spot_price
+                .map_or_else(dash, |price| format!("${price}")),
+            offer
+                .stock
+                .map_or_else(dash, |stock| view::plain(&json!(stock))),
             span::show(Duration::from_secs(now.since(offer.observed_at).as_secs())),
-            offer.cloud_type.map_or_else(dash, |tier| view::plain(&json!(tier))),
+            offer
+                .cloud_type
+                .map_or_else(dash, |tier| view::plain(&json!(tier))),
             offer.native_id.clone(),
         ]
     });
@@ -194,20 +253,39 @@ mod tests {
         lines[3].1.vram = MemorySize::gib(141);
         let mut sorted = |sort: Sort| {
             lines.sort_by(|one, other| sort.order(one, other));
-            lines.iter().map(|(_, offer)| offer.native_id.as_str()).collect::<String>()
+            lines
+                .iter()
+                .map(|(_, offer)| offer.native_id.as_str())
+                .collect::<String>()
         };
-        assert_eq!((sorted(Sort::Price), sorted(Sort::Spot), sorted(Sort::Name)), ("cdba".into(), "bdca".into(), "dbac".into()));
-        assert_eq!((sorted(Sort::Vram), sorted(Sort::Cloud), sorted(Sort::Stock)), ("dcba".into(), "cdba".into(), "cdba".into()));
+        assert_eq!(
+            (sorted(Sort::Price), sorted(Sort::Spot), sorted(Sort::Name)),
+            ("cdba".into(), "bdca".into(), "dbac".into())
+        );
+        assert_eq!(
+            (sorted(Sort::Vram), sorted(Sort::Cloud), sorted(Sort::Stock)),
+            ("dcba".into(), "cdba".into(), "cdba".into())
+        );
     }
 
     #[test]
     fn a_filter_reads_every_name_and_both_prices() {
         let (_, offer) = line("NVIDIA GeForce RTX 4090", None, Some(69), Some(34));
         let wants = |filter: Option<&str>, most: Option<i64>| {
-            let args = GpusArgs { filter: filter.map(str::to_owned), max_price: most.map(Usd::from_cents), ..Default::default() };
+            let args = GpusArgs {
+                filter: filter.map(str::to_owned),
+                max_price: most.map(Usd::from_cents),
+                ..Default::default()
+            };
             args.wants(&offer)
         };
-        assert!(wants(None, None) && wants(Some("rtx_4090"), None) && wants(Some("RTX-4090"), Some(34)));
-        assert!(!wants(Some("rtx_3090"), None) && !wants(None, Some(33)) && !wants(Some("h100"), Some(100)));
+        assert!(
+            wants(None, None) && wants(Some("rtx_4090"), None) && wants(Some("RTX-4090"), Some(34))
+        );
+        assert!(
+            !wants(Some("rtx_3090"), None)
+                && !wants(None, Some(33))
+                && !wants(Some("h100"), Some(100))
+        );
     }
 }

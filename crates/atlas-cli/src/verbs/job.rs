@@ -2,7 +2,9 @@
 
 use std::io::Read;
 
-use atlas::{AnyProvider, CallContext, Capability, Error, Job, JobMode, JobRef, JobRequest, JobStatus, Jobs};
+use atlas::{
+    AnyProvider, CallContext, Capability, Error, Job, JobMode, JobRef, JobRequest, JobStatus, Jobs,
+};
 use serde_json::Value;
 
 use crate::args::{JobVerb, SubmitArgs};
@@ -17,12 +19,20 @@ const MOST_INPUT: u64 = 16 * 1024 * 1024;
 pub(crate) async fn run(verb: JobVerb, setup: &Setup, out: Output) -> Done {
     let account = setup.account()?;
     let provider: AnyProvider = setup.provider(&account)?;
-    let missing = || Error::unsupported(Capability::Serverless.as_str(), format!("{account} has no serverless jobs"));
+    let missing = || {
+        Error::unsupported(
+            Capability::Serverless.as_str(),
+            format!("{account} has no serverless jobs"),
+        )
+    };
     let jobs = provider.jobs().ok_or_else(missing)?;
     let cx = CallContext::new();
     match verb {
         JobVerb::Run(args) => submit(jobs, args, out).await,
-        JobVerb::Get { endpoint, job } => answer(&jobs.get_job(&cx, &JobRef { endpoint, id: job }).await?, out),
+        JobVerb::Get { endpoint, job } => answer(
+            &jobs.get_job(&cx, &JobRef { endpoint, id: job }).await?,
+            out,
+        ),
         JobVerb::Cancel { endpoint, job } => {
             let job = jobs.cancel_job(&cx, &JobRef { endpoint, id: job }).await?;
             out.answer(&job, || describe(&job))
@@ -42,7 +52,15 @@ async fn submit(jobs: Jobs<'_>, args: SubmitArgs, out: Output) -> Done {
     let job = jobs.run_job(&CallContext::new(), &request).await?;
     if args.stream {
         out.progress(format!("job {} on {}", job.id, job.endpoint));
-        return stream(jobs, &JobRef { endpoint: job.endpoint, id: job.id }, out).await;
+        return stream(
+            jobs,
+            &JobRef {
+                endpoint: job.endpoint,
+                id: job.id,
+            },
+            out,
+        )
+        .await;
     }
     answer(&job, out)
 }
@@ -52,7 +70,11 @@ async fn stream(jobs: Jobs<'_>, job: &JobRef, out: Output) -> Done {
     let mut chunks = jobs.stream_job(&CallContext::new(), job).await?;
     while let Some(chunk) = next(&mut chunks).await {
         let chunk = chunk?;
-        out.line(&if out.is_json() { chunk.to_string() } else { view::plain(&chunk) })?;
+        out.line(&if out.is_json() {
+            chunk.to_string()
+        } else {
+            view::plain(&chunk)
+        })?;
     }
     Ok(())
 }
@@ -60,12 +82,23 @@ async fn stream(jobs: Jobs<'_>, job: &JobRef, out: Output) -> Done {
 /// A job that ended, and not well, exits 1.
 fn answer(job: &Job, out: Output) -> Done {
     out.answer(job, || describe(job))?;
-    if job.status.is_terminal() && job.status != JobStatus::Completed { Err(Failure::silent(FAILED)) } else { Ok(()) }
+    if job.status.is_terminal() && job.status != JobStatus::Completed {
+        Err(Failure::silent(FAILED))
+    } else {
+        Ok(())
+    }
 }
 
 fn describe(job: &Job) -> String {
-    let mut lines = vec![format!("job     {}", job.id), format!("status  {}", job.status)];
-    lines.extend(job.output.as_ref().map(|output| format!("output  {output}")));
+    let mut lines = vec![
+        format!("job     {}", job.id),
+        format!("status  {}", job.status),
+    ];
+    lines.extend(
+        job.output
+            .as_ref()
+            .map(|output| format!("output  {output}")),
+    );
     lines.extend(job.error.as_ref().map(|error| format!("error   {error}")));
     lines.join("\n")
 }
@@ -76,10 +109,13 @@ fn input(text: &str) -> Done<Value> {
         Some(path) => std::fs::read_to_string(path)?,
         None if text == "-" => {
             let mut read = String::new();
-            std::io::stdin().take(MOST_INPUT).read_to_string(&mut read)?;
+            std::io::stdin()
+                .take(MOST_INPUT)
+                .read_to_string(&mut read)?;
             read
         }
         None => text.to_owned(),
     };
-    serde_json::from_str(&read).map_err(|error| Failure::usage(format!("--input is no JSON: line {}", error.line())))
+    serde_json::from_str(&read)
+        .map_err(|error| Failure::usage(format!("--input is no JSON: line {}", error.line())))
 }

@@ -18,15 +18,25 @@ pub(crate) async fn run(
     out: Output,
 ) -> Done {
     let info = keeper.info(session).await?;
-    let account = info["account"].as_str().ok_or_else(|| Failure::new("a session without an account"))?;
-    let machine = info["compute"]["id"].as_str().ok_or_else(|| Failure::new("the session has no machine now"))?;
+    let account = info["account"]
+        .as_str()
+        .ok_or_else(|| Failure::new("a session without an account"))?;
+    let machine = info["compute"]["id"]
+        .as_str()
+        .ok_or_else(|| Failure::new("the session has no machine now"))?;
     let provider = setup.provider(&AccountName::new(account)?)?;
     let mut query = LogQuery::default().follow(follow);
     query.tail = tail;
-    let mut lines = provider.logs(&CallContext::new(), &ComputeId::new(machine)?, &query).await?;
+    let mut lines = provider
+        .logs(&CallContext::new(), &ComputeId::new(machine)?, &query)
+        .await?;
     while let Some(line) = next(&mut lines).await {
         let line = line?;
-        out.line(&if out.is_json() { json!(line).to_string() } else { line.text })?;
+        out.line(&if out.is_json() {
+            json!(line).to_string()
+        } else {
+            line.text
+        })?;
     }
     Ok(())
 }

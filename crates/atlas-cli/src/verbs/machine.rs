@@ -17,14 +17,29 @@ pub(crate) enum Act {
     Start,
 }
 
-/// Stops or starts a machine. One that serves a session is refused: a stopped machine is a dead one to its session, which would end it.
-pub(crate) async fn act(keeper: &mut Keeper, setup: &Setup, act: Act, machine: &ComputeId, out: Output) -> Done {
-    let sessions = keeper.ask(Request::List(Filter::default()), |_| Ok(())).await?;
-    let holder = sessions.as_array().into_iter().flatten().find(|session| session["compute"]["id"] == machine.as_str());
+/// Stops or starts a machine. One that serves a session is refused: a stopped machine is a dead one
+/// to its session, which would end it.
+pub(crate) async fn act(
+    keeper: &mut Keeper,
+    setup: &Setup,
+    act: Act,
+    machine: &ComputeId,
+    out: Output,
+) -> Done {
+    let sessions = keeper
+        .ask(Request::List(Filter::default()), |_| Ok(()))
+        .await?;
+    let holder = sessions
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|session| session["compute"]["id"] == machine.as_str());
     if let Some(holder) = holder {
         let session = view::plain(&holder["session"]);
-        return Err(Failure::new(format!("{machine} serves session {session}: stopped, it would be ended with it"))
-            .goes_on_with(format!("atlas rm {session}")));
+        return Err(Failure::new(format!(
+            "{machine} serves session {session}: stopped, it would be ended with it"
+        ))
+        .goes_on_with(format!("atlas rm {session}")));
     }
     let provider = setup.provider(&setup.account()?)?;
     let cx = CallContext::new();
@@ -33,5 +48,7 @@ pub(crate) async fn act(keeper: &mut Keeper, setup: &Setup, act: Act, machine: &
         Act::Start => provider.start(&cx, machine).await?,
     }
     let now = provider.get_compute(&cx, machine).await?;
-    out.answer(&json!({ "compute": now }), || format!("{machine}  {}", now.status))
+    out.answer(&json!({ "compute": now }), || {
+        format!("{machine}  {}", now.status)
+    })
 }

@@ -19,8 +19,15 @@ pub(crate) async fn ls(keeper: &mut Keeper, filter: Filter, out: Output) -> Done
     out.answer(&sessions, || view::table(&sessions))
 }
 
-pub(crate) async fn show(keeper: &mut Keeper, session: SessionId, secrets: bool, out: Output) -> Done {
-    let info = keeper.ask(Request::Info { session, secrets }, |_| Ok(())).await?;
+pub(crate) async fn show(
+    keeper: &mut Keeper,
+    session: SessionId,
+    secrets: bool,
+    out: Output,
+) -> Done {
+    let info = keeper
+        .ask(Request::Info { session, secrets }, |_| Ok(()))
+        .await?;
     out.answer(&info, || view::describe(&info))
 }
 
@@ -29,13 +36,19 @@ pub(crate) async fn touch(keeper: &mut Keeper, session: SessionId, out: Output) 
     out.answer(&answer, || view::plain(&answer["touch"]))?;
     match answer["touch"].as_str() {
         Some("recorded") => Ok(()),
-        Some("deferred") => Err(Failure::new("the touch is not on record yet").goes_on_with(format!("atlas touch {session}"))),
+        Some("deferred") => Err(Failure::new("the touch is not on record yet")
+            .goes_on_with(format!("atlas touch {session}"))),
         _ => Err(Failure::silent(FAILED)),
     }
 }
 
 /// Ends a session. Its end is on record and final when this returns; with `wait` also proved.
-pub(crate) async fn rm(keeper: &mut Keeper, session: SessionId, wait: Option<Duration>, out: Output) -> Done {
+pub(crate) async fn rm(
+    keeper: &mut Keeper,
+    session: SessionId,
+    wait: Option<Duration>,
+    out: Output,
+) -> Done {
     let mut answer = stop(keeper, session).await?;
     if let Some(longest) = wait {
         let begun = Instant::now();
@@ -44,21 +57,30 @@ pub(crate) async fn rm(keeper: &mut Keeper, session: SessionId, wait: Option<Dur
             answer = stop(keeper, session).await?;
         }
     }
-    out.answer(&answer, || format!("{session}  {}", view::plain(&answer["state"])))?;
+    out.answer(&answer, || {
+        format!("{session}  {}", view::plain(&answer["state"]))
+    })?;
     if is_over(&answer) {
         return Ok(());
     }
     let next = format!("atlas rm {session} --wait");
     match &answer["stuck"] {
         Value::Null if wait.is_none() => {
-            out.progress(format!("its end is on record, and its absence is yet to be proved: {next}"));
+            out.progress(format!(
+                "its end is on record, and its absence is yet to be proved: {next}"
+            ));
             Ok(())
         }
-        Value::Null => Err(Failure::new("its end is on record, and its absence is not proved yet").goes_on_with(next)),
-        stuck => {
-            Err(Failure::new(format!("it is stuck, {}, burning ${} an hour", view::plain(stuck), view::plain(&answer["burn"])))
-                .goes_on_with(next))
-        }
+        Value::Null => Err(
+            Failure::new("its end is on record, and its absence is not proved yet")
+                .goes_on_with(next),
+        ),
+        stuck => Err(Failure::new(format!(
+            "it is stuck, {}, burning ${} an hour",
+            view::plain(stuck),
+            view::plain(&answer["burn"])
+        ))
+        .goes_on_with(next)),
     }
 }
 
@@ -70,15 +92,43 @@ fn is_over(answer: &Value) -> bool {
     answer["state"] == "terminated"
 }
 
-pub(crate) async fn events(keeper: &mut Keeper, session: Option<SessionId>, since: u64, follow: bool, out: Output) -> Done {
-    let request = Request::Events { session, since, follow };
-    keeper.ask(request, |event| out.line(&if out.is_json() { event.to_string() } else { view::event(&event) })).await?;
+pub(crate) async fn events(
+    keeper: &mut Keeper,
+    session: Option<SessionId>,
+    since: u64,
+    follow: bool,
+    out: Output,
+) -> Done {
+    let request = Request::Events {
+        session,
+        since,
+        follow,
+    };
+    keeper
+        .ask(request, |event| {
+            out.line(&if out.is_json() {
+                event.to_string()
+            } else {
+                view::event(&event)
+            })
+        })
+        .await?;
     Ok(())
 }
 
-/// Waits until every machine of a session is proved to be gone, at most so long; says whether it is so.
+/// Waits until every machine of a session is proved to be gone, at most so long; says whether it is
+/// so.
 pub(crate) async fn gone(keeper: &mut Keeper, session: SessionId, longest: Duration) -> Done<bool> {
     let longest_ms = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
-    let info = keeper.ask(Request::Await { session, until: Until::Terminated, longest_ms }, |_| Ok(())).await?;
+    let info = keeper
+        .ask(
+            Request::Await {
+                session,
+                until: Until::Terminated,
+                longest_ms,
+            },
+            |_| Ok(()),
+        )
+        .await?;
     Ok(info["state"] == "terminated")
 }

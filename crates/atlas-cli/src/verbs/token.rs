@@ -19,11 +19,21 @@ pub(crate) fn run(verb: TokenVerb, out: Output) -> Done {
                 "header": minted.header().as_ref().map(Secret::expose),
                 "env": minted.env_name(),
             });
-            out.answer(&document, || format!("token  {}\nhash   {}", minted.secret().expose(), minted.hash().unwrap_or_default()))
+            out.answer(&document, || {
+                format!(
+                    "token  {}\nhash   {}",
+                    minted.secret().expose(),
+                    minted.hash().unwrap_or_default()
+                )
+            })
         }
         TokenVerb::Verify { token, hash } => {
             let token = read(token)?;
-            let verdict = if atlas::auth::token::verify(token.expose(), &hash) { "ok" } else { "bad_token" };
+            let verdict = if atlas::auth::token::verify(token.expose(), &hash) {
+                "ok"
+            } else {
+                "bad_token"
+            };
             answer(out, verdict)
         }
     }
@@ -32,7 +42,11 @@ pub(crate) fn run(verb: TokenVerb, out: Output) -> Done {
 /// Prints a verdict; only `ok` is a success.
 pub(crate) fn answer(out: Output, verdict: &str) -> Done {
     out.answer(&json!({ "verdict": verdict }), || verdict.to_owned())?;
-    if verdict == "ok" { Ok(()) } else { Err(Failure::silent(FAILED)) }
+    if verdict == "ok" {
+        Ok(())
+    } else {
+        Err(Failure::silent(FAILED))
+    }
 }
 
 /// The secret as given, or the first line of standard input for `-`.

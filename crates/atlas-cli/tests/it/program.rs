@@ -1,4 +1,5 @@
-//! Runs the built program in a directory of its own, with nothing of this machine's environment that could change what it does.
+//! Runs the built program in a directory of its own, with nothing of this machine's environment
+//! that could change what it does.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -18,7 +19,13 @@ pub(crate) struct Ran {
 impl Ran {
     /// The one JSON document on the one line of standard output.
     pub(crate) fn json(&self) -> Value {
-        assert_eq!(self.out.lines().count(), 1, "not one line: {:?}, stderr {:?}", self.out, self.err);
+        assert_eq!(
+            self.out.lines().count(),
+            1,
+            "not one line: {:?}, stderr {:?}",
+            self.out,
+            self.err
+        );
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error} in {:?}", self.out))
     }
 
@@ -37,18 +44,35 @@ pub(crate) struct Program {
 
 impl Program {
     pub(crate) fn new() -> Self {
-        Self { dir: TempDir::new().expect("a directory for a test"), env: Vec::new() }
+        Self {
+            dir: TempDir::new().expect("a directory for a test"),
+            env: Vec::new(),
+        }
     }
 
     /// With an account on a simulated RunPod, and its bounds in the configuration file.
     pub(crate) fn on(sim: &Sim) -> Self {
         let mut program = Self::new();
-        let text = |path: &str| sim.ready.pointer(path).and_then(Value::as_str).expect("the ready line has it").to_owned();
+        let text = |path: &str| {
+            sim.ready
+                .pointer(path)
+                .and_then(Value::as_str)
+                .expect("the ready line has it")
+                .to_owned()
+        };
         program.env.push(("RUNPOD_API_KEY", "sim-key".to_owned()));
-        program.env.push(("ATLAS_RUNPOD_URL", text("/runpod/control")));
-        program.env.push(("ATLAS_RUNPOD_PROXY_URL", text("/runpod/proxy")));
+        program
+            .env
+            .push(("ATLAS_RUNPOD_URL", text("/runpod/control")));
+        program
+            .env
+            .push(("ATLAS_RUNPOD_PROXY_URL", text("/runpod/proxy")));
         program.env.push(("ATLAS_FLY_LOGS_URL", text("/fly/logs")));
-        let bound = |name: &str| sim.ready["bounds"][name].as_u64().expect("a bound in milliseconds");
+        let bound = |name: &str| {
+            sim.ready["bounds"][name]
+                .as_u64()
+                .expect("a bound in milliseconds")
+        };
         let config = format!(
             "default_provider = \"runpod\"\nstore = \"atlas.redb\"\n\
              [policy]\nlease_ms = 2000\nlease_renew_ms = 500\nlease_margin_ms = 200\nflush_ms = 200\ntick_ms = 100\n\
@@ -61,14 +85,21 @@ impl Program {
             bound("call_deadline_ms"),
             bound("call_interval_ms"),
         );
-        std::fs::write(program.path().join("atlas.toml"), config).expect("the configuration is written");
+        std::fs::write(program.path().join("atlas.toml"), config)
+            .expect("the configuration is written");
         program
     }
 
     /// With a key on each simulated cloud, and an account on the mock.
     pub(crate) fn on_all(sim: &Sim) -> Self {
         let mut program = Self::on(sim);
-        let text = |path: &str| sim.ready.pointer(path).and_then(Value::as_str).expect("the ready line has it").to_owned();
+        let text = |path: &str| {
+            sim.ready
+                .pointer(path)
+                .and_then(Value::as_str)
+                .expect("the ready line has it")
+                .to_owned()
+        };
         let mut set = |name, value: String| program.env.push((name, value));
         for (key, url, path) in [
             ("FLY_API_TOKEN", "ATLAS_FLY_URL", "/fly/machines"),
@@ -80,8 +111,18 @@ impl Program {
         }
         let file = program.path().join("atlas.toml");
         let config = std::fs::read_to_string(&file).expect("the configuration was written");
-        let paced = |cloud| format!("[accounts.{cloud}]\ncall_interval = {}\n", sim.ready["bounds"]["call_interval_ms"]);
-        let more = ["[accounts.mock]\n".to_owned(), paced("lambda"), paced("vast")].concat();
+        let paced = |cloud| {
+            format!(
+                "[accounts.{cloud}]\ncall_interval = {}\n",
+                sim.ready["bounds"]["call_interval_ms"]
+            )
+        };
+        let more = [
+            "[accounts.mock]\n".to_owned(),
+            paced("lambda"),
+            paced("vast"),
+        ]
+        .concat();
         std::fs::write(file, config + &more).expect("the configuration is written");
         program
     }
@@ -92,7 +133,12 @@ impl Program {
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_atlas"));
-        command.args(args).current_dir(self.path()).env_clear().env("HOME", self.path()).stdin(Stdio::null());
+        command
+            .args(args)
+            .current_dir(self.path())
+            .env_clear()
+            .env("HOME", self.path())
+            .stdin(Stdio::null());
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }
@@ -134,7 +180,9 @@ impl Sim {
             .expect("the simulator starts");
         let mut line = String::new();
         let out = child.stdout.take().expect("its output is piped");
-        BufReader::new(out).read_line(&mut line).expect("it says that it is ready");
+        BufReader::new(out)
+            .read_line(&mut line)
+            .expect("it says that it is ready");
         let ready = serde_json::from_str(&line).expect("one JSON line");
         Self { child, ready }
     }

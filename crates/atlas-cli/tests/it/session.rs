@@ -7,56 +7,128 @@ use serde_json::Value;
 
 use crate::program::{Program, Sim};
 
-const SPAWN: [&str; 10] = ["spawn", "--gpu", "h100", "--image", "x/y:1", "--port", "8000/http", "--auth", "bearer", "--json"];
+const SPAWN: [&str; 10] = [
+    "spawn",
+    "--gpu",
+    "h100",
+    "--image",
+    "x/y:1",
+    "--port",
+    "8000/http",
+    "--auth",
+    "bearer",
+    "--json",
+];
 
 fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_else(|| panic!("no text: {value}")).to_owned()
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("no text: {value}"))
+        .to_owned()
 }
 
 #[test]
 fn a_session_lives_over_many_processes_and_is_given_back() {
     let sim = Sim::start("120");
     let atlas = Program::on(&sim);
-    let made = atlas.run(&[&SPAWN[..], &["--user", "u1", "--wait-ready"]].concat()).good();
-    let (session, token) = (text(&made["session"]), text(&made["compute"]["auth"]["token"]));
-    assert_eq!((&made["state"], &made["options"]["max_runtime_ms"]), (&"ready".into(), &86_400_000.into()));
+    let made = atlas
+        .run(&[&SPAWN[..], &["--user", "u1", "--wait-ready"]].concat())
+        .good();
+    let (session, token) = (
+        text(&made["session"]),
+        text(&made["compute"]["auth"]["token"]),
+    );
+    assert_eq!(
+        (&made["state"], &made["options"]["max_runtime_ms"]),
+        (&"ready".into(), &86_400_000.into())
+    );
     assert_eq!(made["compute"]["auth"]["header"], format!("Bearer {token}"));
     assert!(text(&made["compute"]["ports"][0]["url"]).starts_with("http://127.0.0.1:"));
 
     let all = atlas.run(&["ls", "--json"]).good();
-    assert_eq!((all.as_array().unwrap().len(), &all[0]["compute"]["id"]), (1, &made["compute"]["id"]));
-    assert_eq!(atlas.run(&["ls", "--user", "u2", "--json"]).good(), Value::Array(vec![]));
+    assert_eq!(
+        (all.as_array().unwrap().len(), &all[0]["compute"]["id"]),
+        (1, &made["compute"]["id"])
+    );
+    assert_eq!(
+        atlas.run(&["ls", "--user", "u2", "--json"]).good(),
+        Value::Array(vec![])
+    );
     let shown = atlas.run(&["show", &session, "--json"]);
-    assert!(!shown.out.contains(&token), "show without --secrets shows the token");
-    assert_eq!(atlas.run(&["show", &session, "--secrets", "--json"]).good()["compute"]["auth"]["token"], token);
-    assert_eq!(atlas.run(&["touch", &session, "--json"]).good()["touch"], "recorded");
+    assert!(
+        !shown.out.contains(&token),
+        "show without --secrets shows the token"
+    );
+    assert_eq!(
+        atlas.run(&["show", &session, "--secrets", "--json"]).good()["compute"]["auth"]["token"],
+        token
+    );
+    assert_eq!(
+        atlas.run(&["touch", &session, "--json"]).good()["touch"],
+        "recorded"
+    );
     let stop = atlas.run(&["stop", &text(&made["compute"]["id"])]);
-    assert!(stop.code == 1 && stop.err.contains(&format!("atlas rm {session}")), "{stop:?}");
+    assert!(
+        stop.code == 1 && stop.err.contains(&format!("atlas rm {session}")),
+        "{stop:?}"
+    );
 
-    assert_eq!(atlas.run(&["rm", &session, "--wait", "--json"]).good()["state"], "terminated");
+    assert_eq!(
+        atlas.run(&["rm", &session, "--wait", "--json"]).good()["state"],
+        "terminated"
+    );
     assert_eq!(atlas.run(&["ls", "--json"]).good(), Value::Array(vec![]));
-    assert_eq!(atlas.run(&["ls", "--all", "--json"]).good()[0]["state"], "terminated");
+    assert_eq!(
+        atlas.run(&["ls", "--all", "--json"]).good()[0]["state"],
+        "terminated"
+    );
     let touched = atlas.run(&["touch", &session, "--json"]);
-    assert_eq!((touched.code, &touched.json()["touch"]), (1, &"ended".into()));
+    assert_eq!(
+        (touched.code, &touched.json()["touch"]),
+        (1, &"ended".into())
+    );
 
     let events = atlas.run(&["events", &session, "--since", "0", "--json"]);
-    let places: Vec<u64> =
-        events.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["seq"].as_u64().unwrap()).collect();
-    assert!(places.len() > 4 && places.iter().zip(1..).all(|(seq, at)| *seq == at), "{places:?}");
-    assert!(events.out.lines().last().unwrap().contains("\"terminated\""), "{}", events.out);
+    let places: Vec<u64> = events
+        .out
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<Value>(line).unwrap()["seq"]
+                .as_u64()
+                .unwrap()
+        })
+        .collect();
+    assert!(
+        places.len() > 4 && places.iter().zip(1..).all(|(seq, at)| *seq == at),
+        "{places:?}"
+    );
+    assert!(
+        events
+            .out
+            .lines()
+            .last()
+            .unwrap()
+            .contains("\"terminated\""),
+        "{}",
+        events.out
+    );
 }
 
 #[test]
 fn a_create_that_commits_and_answers_500_leaves_one_machine_that_is_known() {
     let dir = tempfile::tempdir().unwrap();
-    let faults = r#"[{"cloud":"runpod","operation":"spawn_compute","kind":"commit-then-500","count":1}]"#;
+    let faults =
+        r#"[{"cloud":"runpod","operation":"spawn_compute","kind":"commit-then-500","count":1}]"#;
     std::fs::write(dir.path().join("faults.json"), faults).unwrap();
     let sim = Sim::with(&["--speed", "120", "--faults", "faults.json"], dir.path());
     let atlas = Program::on(&sim);
     let made = atlas.run(&SPAWN).good();
     let audit = atlas.run(&["audit", "--json"]).good();
     let machines = audit["accounts"]["runpod"]["machines"].as_array().unwrap();
-    assert_eq!((machines.len(), &machines[0]["id"], &machines[0]["whose"]), (1, &made["compute"]["id"], &"session".into()));
+    assert_eq!(
+        (machines.len(), &machines[0]["id"], &machines[0]["whose"]),
+        (1, &made["compute"]["id"], &"session".into())
+    );
 }
 
 #[test]
@@ -65,35 +137,81 @@ fn verbs_work_while_another_process_holds_the_store() {
     let atlas = Program::on(&sim);
     let made = atlas.run(&SPAWN).good();
     let session = text(&made["session"]);
-    let mut holder = atlas.command(&["events", &session, "-f", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut holder = atlas
+        .command(&["events", &session, "-f", "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut lines = BufReader::new(holder.stdout.take().unwrap()).lines();
     assert!(lines.next().unwrap().unwrap().contains("\"created\""));
 
     assert_eq!(atlas.run(&["ls", "--json"]).good()[0]["session"], session);
     let second = atlas.run(&SPAWN).good();
     assert_ne!(second["session"], session);
-    assert_eq!(atlas.run(&["rm", &session, "--json"]).good()["state"], "terminating");
-    assert!(lines.any(|line| line.unwrap().contains("\"terminating\"")), "the follower was told of the end");
+    assert_eq!(
+        atlas.run(&["rm", &session, "--json"]).good()["state"],
+        "terminating"
+    );
+    assert!(
+        lines.any(|line| line.unwrap().contains("\"terminating\"")),
+        "the follower was told of the end"
+    );
     holder.kill().unwrap();
     holder.wait().unwrap();
-    assert_eq!(atlas.run(&["show", &text(&second["session"]), "--json"]).good()["session"], second["session"], "after a SIGKILL");
+    assert_eq!(
+        atlas
+            .run(&["show", &text(&second["session"]), "--json"])
+            .good()["session"],
+        second["session"],
+        "after a SIGKILL"
+    );
 }
 
 #[cfg(unix)]
 #[test]
 fn ctrl_c_ends_the_waiting_and_lets_go_of_the_store() {
     let atlas = Program::new();
-    let args = ["--store", "a.redb", "run", "--provider", "mock", "--image", "x", "--", "sleep", "600"];
+    let args = [
+        "--store",
+        "a.redb",
+        "run",
+        "--provider",
+        "mock",
+        "--image",
+        "x",
+        "--",
+        "sleep",
+        "600",
+    ];
     let mut waiting = atlas.command(&args).stderr(Stdio::piped()).spawn().unwrap();
     let mut told = BufReader::new(waiting.stderr.take().unwrap()).lines();
-    let line = told.find(|line| line.as_ref().unwrap().contains("ordering")).unwrap().unwrap();
+    let line = told
+        .find(|line| line.as_ref().unwrap().contains("ordering"))
+        .unwrap()
+        .unwrap();
     let session = line.split([' ', ':']).nth(1).unwrap().to_owned();
-    let sent = std::process::Command::new("kill").args(["-INT", &waiting.id().to_string()]).status().unwrap();
+    let sent = std::process::Command::new("kill")
+        .args(["-INT", &waiting.id().to_string()])
+        .status()
+        .unwrap();
     assert!(sent.success());
     let status = waiting.wait().unwrap();
     let last: Vec<String> = told.map(Result::unwrap).collect();
-    assert!(status.code() == Some(1) && last.iter().any(|line| line.contains("atlas ls")), "{status} {last:?}");
-    let all = atlas.run(&["--store", "a.redb", "--provider", "mock", "ls", "--all", "--json"]).good();
+    assert!(
+        status.code() == Some(1) && last.iter().any(|line| line.contains("atlas ls")),
+        "{status} {last:?}"
+    );
+    let all = atlas
+        .run(&[
+            "--store",
+            "a.redb",
+            "--provider",
+            "mock",
+            "ls",
+            "--all",
+            "--json",
+        ])
+        .good();
     assert_eq!(all[0]["session"], session, "what was begun is on record");
 }
 
@@ -104,18 +222,53 @@ fn what_is_wrong_is_said_before_anything_is_rented() {
     for (args, code, word) in [
         (&["spawn", "--image", "x", "--json"][..], 2, "--gpu"),
         (&["spawn", "--gpu", "h999", "--image", "x"], 2, "h999"),
-        (&["spawn", "--gpu", "h100", "--image", "x", "--port", "0/http"], 2, "port"),
-        (&["spawn", "--gpu", "h100", "--image", "x", "--env", "hunter2"], 2, "number 1"),
-        (&["spawn", "--gpu", "h100", "--image", "x", "--spot"], 1, "spot"),
-        (&["spawn", "--gpu", "h100", "--image", "x", "--provider", "nowhere"], 2, "nowhere"),
+        (
+            &["spawn", "--gpu", "h100", "--image", "x", "--port", "0/http"],
+            2,
+            "port",
+        ),
+        (
+            &["spawn", "--gpu", "h100", "--image", "x", "--env", "hunter2"],
+            2,
+            "number 1",
+        ),
+        (
+            &["spawn", "--gpu", "h100", "--image", "x", "--spot"],
+            1,
+            "spot",
+        ),
+        (
+            &[
+                "spawn",
+                "--gpu",
+                "h100",
+                "--image",
+                "x",
+                "--provider",
+                "nowhere",
+            ],
+            2,
+            "nowhere",
+        ),
         (&["rm", "not-a-session"], 2, "session"),
         (&["show", "00000000000000000000000000"], 1, "not_found"),
     ] {
         let wrong = atlas.run(args);
-        assert_eq!((wrong.code, wrong.out.as_str()), (code, ""), "{args:?}: {wrong:?}");
-        assert!(wrong.err.contains(word) && !wrong.err.contains("hunter2"), "{args:?}: {}", wrong.err);
+        assert_eq!(
+            (wrong.code, wrong.out.as_str()),
+            (code, ""),
+            "{args:?}: {wrong:?}"
+        );
+        assert!(
+            wrong.err.contains(word) && !wrong.err.contains("hunter2"),
+            "{args:?}: {}",
+            wrong.err
+        );
     }
-    assert_eq!(atlas.run(&["audit", "--json"]).good()["accounts"]["runpod"]["machines"], Value::Array(vec![]));
+    assert_eq!(
+        atlas.run(&["audit", "--json"]).good()["accounts"]["runpod"]["machines"],
+        Value::Array(vec![])
+    );
 }
 
 #[test]
@@ -123,9 +276,17 @@ fn a_key_that_is_wrong_is_named_by_its_origin_and_never_shown() {
     let sim = Sim::start("120");
     let atlas = Program::on(&sim);
     let mut command = atlas.command(&SPAWN);
-    let refused = crate::program::ran(command.env("RUNPOD_API_KEY", "zz-canary").env("RUST_LOG", "trace"));
+    let refused = crate::program::ran(
+        command
+            .env("RUNPOD_API_KEY", "zz-canary")
+            .env("RUST_LOG", "trace"),
+    );
     assert_eq!(refused.code, 1, "{refused:?}");
-    assert!(refused.err.contains("unauthorized") && !refused.err.contains("zz-canary"), "{}", refused.err);
+    assert!(
+        refused.err.contains("unauthorized") && !refused.err.contains("zz-canary"),
+        "{}",
+        refused.err
+    );
 }
 
 #[test]
@@ -135,7 +296,11 @@ fn traces_show_spans_and_no_secret() {
     let mut command = atlas.command(&[&SPAWN[..], &["--env", "CANARY=zzCANARYzz"]].concat());
     let made = crate::program::ran(command.env("RUST_LOG", "trace"));
     let token = text(&made.good()["compute"]["auth"]["token"]);
-    assert!(made.err.lines().count() > 3 && made.err.contains("spawn_compute"), "{}", made.err);
+    assert!(
+        made.err.lines().count() > 3 && made.err.contains("spawn_compute"),
+        "{}",
+        made.err
+    );
     for secret in ["zzCANARYzz", "sim-key", &token] {
         assert!(!made.err.contains(secret), "{secret} in {}", made.err);
     }
@@ -146,13 +311,36 @@ fn the_operator_sees_what_is_there() {
     let sim = Sim::start("120");
     let atlas = Program::on(&sim);
     let doctor = atlas.run(&["doctor", "--json"]).good();
-    assert_eq!((&doctor["hold"], &doctor["accounts"]["runpod"]["answers"]), (&Value::Null, &true.into()));
-    atlas.run(&["doctor", "--accept-account", "runpod", "--json"]).good();
-    assert_ne!(atlas.run(&["doctor", "--accept-account", "nobody", "--json"]).code, 0);
+    assert_eq!(
+        (&doctor["hold"], &doctor["accounts"]["runpod"]["answers"]),
+        (&Value::Null, &true.into())
+    );
+    atlas
+        .run(&["doctor", "--accept-account", "runpod", "--json"])
+        .good();
+    assert_ne!(
+        atlas
+            .run(&["doctor", "--accept-account", "nobody", "--json"])
+            .code,
+        0
+    );
     let reaped = atlas.run(&["reap", "--dry-run", "--json"]).good();
-    assert_eq!(reaped["accounts"]["runpod"]["victims"], Value::Array(vec![]));
+    assert_eq!(
+        reaped["accounts"]["runpod"]["victims"],
+        Value::Array(vec![])
+    );
     let gpus = atlas.run(&["gpus", "--json"]).good();
-    assert!(gpus.as_array().unwrap().iter().any(|gpu| gpu["gpu"] == "h100_sxm" && gpu["price"].is_string()), "{gpus}");
+    assert!(
+        gpus.as_array()
+            .unwrap()
+            .iter()
+            .any(|gpu| gpu["gpu"] == "h100_sxm" && gpu["price"].is_string()),
+        "{gpus}"
+    );
     let table = atlas.run(&["gpus"]);
-    assert!(table.out.starts_with("GPU ") && !table.out.contains('\u{1b}'), "no colour where nobody looks: {}", table.out);
+    assert!(
+        table.out.starts_with("GPU ") && !table.out.contains('\u{1b}'),
+        "no colour where nobody looks: {}",
+        table.out
+    );
 }

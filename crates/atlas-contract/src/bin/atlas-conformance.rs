@@ -1,7 +1,9 @@
-//! The conformance matrix: every provider against the public suite, in process, with reads that lag, and over TCP.
+//! The conformance matrix: every provider against the public suite, in process, with reads that
+//! lag, and over TCP.
 //!
-//! `atlas-conformance [--json] [--cloud NAME | --live NAME]`; exits 1 when a case fails. `--cloud` tries one cloud only. `--live` runs one provider against the real cloud instead,
-//! with the key of its environment variable and never for more than half a dollar.
+//! `atlas-conformance [--json] [--cloud NAME | --live NAME]`; exits 1 when a case fails. `--cloud`
+//! tries one cloud only. `--live` runs one provider against the real cloud instead, with the key of
+//! its environment variable and never for more than half a dollar.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -31,14 +33,29 @@ fn run() -> Result<bool, String> {
     while let Some(arg) = args.next() {
         match arg.to_str() {
             Some("--json") => as_json = true,
-            Some("--live") => live = Some(args.next().and_then(|name| name.into_string().ok()).ok_or(USAGE)?),
-            Some("--cloud") => only = Some(args.next().and_then(|name| name.into_string().ok()).ok_or(USAGE)?),
+            Some("--live") => {
+                live = Some(
+                    args.next()
+                        .and_then(|name| name.into_string().ok())
+                        .ok_or(USAGE)?,
+                )
+            }
+            Some("--cloud") => {
+                only = Some(
+                    args.next()
+                        .and_then(|name| name.into_string().ok())
+                        .ok_or(USAGE)?,
+                )
+            }
             _ => return Err(USAGE.to_owned()),
         }
     }
     let reports = match live {
         Some(name) => {
-            let cloud = CLOUDS.iter().find(|cloud| cloud.name == name).ok_or_else(|| format!("there is no provider {name}"))?;
+            let cloud = CLOUDS
+                .iter()
+                .find(|cloud| cloud.name == name)
+                .ok_or_else(|| format!("there is no provider {name}"))?;
             let subject = LiveSubject::new(*cloud).map_err(|error| error.to_string())?;
             BTreeMap::from([(name, examine(Time::Real, &subject)?)])
         }
@@ -53,25 +70,43 @@ fn run() -> Result<bool, String> {
     Ok(reports.values().all(|report| report.failed == 0))
 }
 
-/// The runs over TCP wait in real time: they all wait together, each on a thread, while those in process run.
+/// The runs over TCP wait in real time: they all wait together, each on a thread, while those in
+/// process run.
 fn matrix(only: Option<&str>) -> Result<BTreeMap<String, Report>, String> {
     let chosen = |name: &str| only.is_none_or(|only| only == name);
     let clouds: Vec<_> = CLOUDS.iter().filter(|cloud| chosen(cloud.name)).collect();
     let subject = |cloud: &Cloud| CloudSubject::new(*cloud, 7);
     std::thread::scope(|scope| {
         let served = clouds.iter().filter(|cloud| cloud.served);
-        let waiting: Vec<_> =
-            served.map(|cloud| (cloud, scope.spawn(move || examine(Time::Real, &subject(cloud).over_tcp())))).collect();
+        let waiting: Vec<_> = served
+            .map(|cloud| {
+                (
+                    cloud,
+                    scope.spawn(move || examine(Time::Real, &subject(cloud).over_tcp())),
+                )
+            })
+            .collect();
         let mut reports = BTreeMap::new();
         if chosen("mock") {
-            reports.insert("mock".to_owned(), examine(Time::Paused, &MockSubject::new(7))?);
+            reports.insert(
+                "mock".to_owned(),
+                examine(Time::Paused, &MockSubject::new(7))?,
+            );
         }
         for cloud in &clouds {
-            reports.insert(cloud.name.to_owned(), examine(Time::Paused, &subject(cloud))?);
-            reports.insert(format!("{}/lagging", cloud.name), examine(Time::Paused, &subject(cloud).lagging())?);
+            reports.insert(
+                cloud.name.to_owned(),
+                examine(Time::Paused, &subject(cloud))?,
+            );
+            reports.insert(
+                format!("{}/lagging", cloud.name),
+                examine(Time::Paused, &subject(cloud).lagging())?,
+            );
         }
         for (cloud, run) in waiting {
-            let report = run.join().map_err(|_| format!("the run of {} over TCP panicked", cloud.name))??;
+            let report = run
+                .join()
+                .map_err(|_| format!("the run of {} over TCP panicked", cloud.name))??;
             reports.insert(format!("{}/tcp", cloud.name), report);
         }
         Ok(reports)
@@ -87,6 +122,11 @@ enum Time {
 
 fn examine(time: Time, subject: &dyn Subject) -> Result<Report, String> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
-    let runtime = builder.enable_all().start_paused(time == Time::Paused).build();
-    Ok(runtime.map_err(|error| error.to_string())?.block_on(conformance::run(subject)))
+    let runtime = builder
+        .enable_all()
+        .start_paused(time == Time::Paused)
+        .build();
+    Ok(runtime
+        .map_err(|error| error.to_string())?
+        .block_on(conformance::run(subject)))
 }

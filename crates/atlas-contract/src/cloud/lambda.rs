@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atlas_core::{
-    AnyProvider, CallContext, ComputeId, ComputeRequest, DiskSize, Gpu, LaunchKey, ListFilter, Port, Result, VolumeId,
-    VolumeRequest,
+    AnyProvider, CallContext, ComputeId, ComputeRequest, DiskSize, Gpu, LaunchKey, ListFilter,
+    Port, Result, VolumeId, VolumeRequest,
 };
 use atlas_http::{Pace, Transport};
 use atlas_provider_lambda::{AuditQuery, FirewallRule, Lambda};
@@ -28,11 +28,19 @@ pub const CLOUD: Cloud = Cloud {
     document: "lambda-cloud-v1.openapi.json",
     hosts: &["cloud.lambda.ai"],
     world,
-    dialect: |world| Transport::new(lambda::Lambda::new(world.clone()).with_quirks(Quirks::unlimited())),
+    dialect: |world| {
+        Transport::new(lambda::Lambda::new(world.clone()).with_quirks(Quirks::unlimited()))
+    },
     served: true,
     provider,
     live,
-    reading: Reading { operation, lose_cursor: Some(Broken { pages: 2, by: repeat_the_token }) },
+    reading: Reading {
+        operation,
+        lose_cursor: Some(Broken {
+            pages: 2,
+            by: repeat_the_token,
+        }),
+    },
     request: || ComputeRequest::gpu(Gpu::A10).image("x/y:1"),
     region: Some("us-south-1"),
     unknown_id: "0123456789abcdef0123456789abcdef",
@@ -47,7 +55,12 @@ fn world(seed: u64, clock: WorldClock) -> World {
     world
 }
 
-fn provider(world: &World, transport: Transport, key: &str, served: Option<&Ready>) -> Result<AnyProvider> {
+fn provider(
+    world: &World,
+    transport: Transport,
+    key: &str,
+    served: Option<&Ready>,
+) -> Result<AnyProvider> {
     build(world, transport, key, served).map(AnyProvider::new)
 }
 
@@ -74,7 +87,11 @@ fn live(key: Option<&str>) -> Result<AnyProvider> {
 }
 
 fn operation(exchange: &Exchange) -> Option<&'static str> {
-    let path = exchange.path_and_query.split('?').next().unwrap_or_default();
+    let path = exchange
+        .path_and_query
+        .split('?')
+        .next()
+        .unwrap_or_default();
     match (exchange.method.as_str(), path) {
         ("POST", "/api/v1/instance-operations/launch") => Some("spawn_compute"),
         ("GET", "/api/v1/instances") => Some("list_compute"),
@@ -105,8 +122,12 @@ fn more(subject: &CloudSubject) -> BoxFuture<'_, Result<()>> {
             let made = provider.ensure_support(&cx, &key, &support).await?;
             provider.ensure_support(&cx, &key, &made).await?;
         }
-        let made =
-            spawn(&provider, subject, &whole.provider_opts(json!({ "image": { "family": "lambda-stack-24-04" } }))).await?;
+        let made = spawn(
+            &provider,
+            subject,
+            &whole.provider_opts(json!({ "image": { "family": "lambda-stack-24-04" } })),
+        )
+        .await?;
         tokio::time::sleep(Duration::from_secs(600)).await;
         provider.get_compute(&cx, &made.id).await?;
 
@@ -114,11 +135,19 @@ fn more(subject: &CloudSubject) -> BoxFuture<'_, Result<()>> {
         let mut quirks = Quirks::unlimited();
         quirks.page_size = 1;
         dialect.set_quirks(quirks);
-        let paged = (CLOUD.provider)(&subject.world(), subject.tapped(Transport::new(dialect)), KEY, None)?;
+        let paged = (CLOUD.provider)(
+            &subject.world(),
+            subject.tapped(Transport::new(dialect)),
+            KEY,
+            None,
+        )?;
         spawn(&paged, subject, &subject.request()).await?;
         let listing = paged.list_compute(&cx, &ListFilter::all()).await?;
         if !listing.is_complete() || listing.computes.len() != 2 {
-            return Err(unexpected(format!("a walk over two pages saw {} instances", listing.computes.len())));
+            return Err(unexpected(format!(
+                "a walk over two pages saw {} instances",
+                listing.computes.len()
+            )));
         }
 
         provider.terminate(&cx, &made.id).await?;
@@ -137,14 +166,24 @@ fn beside() -> Vec<(&'static str, &'static str, Option<Value>, u16)> {
         ("DELETE", "/api/v1/filesystems/nothing", None, 404),
         ("DELETE", "/api/v1/ssh-keys/nothing", None, 404),
         ("GET", "/api/v1/instances/nothing", None, 404),
-        ("POST", "/api/v1/instance-operations/launch", Some(launch), 400),
+        (
+            "POST",
+            "/api/v1/instance-operations/launch",
+            Some(launch),
+            400,
+        ),
     ]
 }
 
 /// A machine that is renamed and rebooted, and is in the audit trail.
 async fn machine(lambda: &Lambda, subject: &CloudSubject) -> Result<()> {
     let cx = subject.cx();
-    let made = spawn(&AnyProvider::new(lambda.clone()), subject, &subject.request()).await?;
+    let made = spawn(
+        &AnyProvider::new(lambda.clone()),
+        subject,
+        &subject.request(),
+    )
+    .await?;
     tokio::time::sleep(Duration::from_secs(600)).await;
     lambda.rename(&cx, &made.id, "another name").await?;
     lambda.restart(&cx, &made.id).await?;
@@ -152,8 +191,14 @@ async fn machine(lambda: &Lambda, subject: &CloudSubject) -> Result<()> {
     (query.start, query.end) = (made.created_at, Some(subject.world().now()));
     query.resource_type = Some("cloud.instance".to_owned());
     let events = lambda.audit_events(&cx, &query).await?;
-    if !events.iter().any(|event| event.additional_details["instance_lrn"] == made.id.as_str()) {
-        return Err(unexpected(format!("a launch is not in the audit trail of {} events", events.len())));
+    if !events
+        .iter()
+        .any(|event| event.additional_details["instance_lrn"] == made.id.as_str())
+    {
+        return Err(unexpected(format!(
+            "a launch is not in the audit trail of {} events",
+            events.len()
+        )));
     }
     Ok(())
 }
@@ -161,7 +206,9 @@ async fn machine(lambda: &Lambda, subject: &CloudSubject) -> Result<()> {
 /// Everything of the account that is no machine: made, read, changed, deleted.
 async fn account(lambda: &Lambda, cx: &CallContext) -> Result<()> {
     let (generated, _private) = lambda.generate_ssh_key(cx, "generated").await?;
-    let added = lambda.add_ssh_key(cx, "added", "ssh-ed25519 AAAA me").await?;
+    let added = lambda
+        .add_ssh_key(cx, "added", "ssh-ed25519 AAAA me")
+        .await?;
     for key in [generated, added] {
         if !lambda.ssh_keys(cx).await?.contains(&key) {
             return Err(unexpected(format!("the key {} is not listed", key.name)));
@@ -176,12 +223,21 @@ async fn account(lambda: &Lambda, cx: &CallContext) -> Result<()> {
     if lambda.set_firewall_rules(cx, &rules).await? != rules {
         return Err(unexpected("the account's rules are not what was put"));
     }
-    lambda.update_firewall_ruleset(cx, "global", None, Some(&rules)).await?;
+    lambda
+        .update_firewall_ruleset(cx, "global", None, Some(&rules))
+        .await?;
     lambda.firewall_ruleset(cx, "global").await?;
-    let made = lambda.create_firewall_ruleset(cx, "ours", &region, &rules).await?;
-    lambda.update_firewall_ruleset(cx, &made.id, Some("renamed"), None).await?;
+    let made = lambda
+        .create_firewall_ruleset(cx, "ours", &region, &rules)
+        .await?;
+    lambda
+        .update_firewall_ruleset(cx, &made.id, Some("renamed"), None)
+        .await?;
     let read = lambda.firewall_ruleset(cx, &made.id).await?;
-    if read.name != "renamed" || read.rules != rules || !lambda.firewall_rulesets(cx).await?.contains(&read) {
+    if read.name != "renamed"
+        || read.rules != rules
+        || !lambda.firewall_rulesets(cx).await?.contains(&read)
+    {
         return Err(unexpected(format!("a changed rule set is {read:?}")));
     }
     lambda.delete_firewall_ruleset(cx, &made.id).await?;
@@ -190,37 +246,106 @@ async fn account(lambda: &Lambda, cx: &CallContext) -> Result<()> {
 
 /// The contract's operations and all the others, each once.
 async fn every(transport: Transport) -> Result<Calls> {
-    let lambda = Lambda::builder().api_key(KEY).ssh_key("macbook-pro").transport(transport).build()?;
+    let lambda = Lambda::builder()
+        .api_key(KEY)
+        .ssh_key("macbook-pro")
+        .transport(transport)
+        .build()?;
     let provider = AnyProvider::new(lambda.clone());
     let cx = CallContext::new();
     let id = ComputeId::new("0920582c7ff041399e34823a0be62549")?;
-    let volumes = provider.network_volumes().ok_or_else(|| unexpected("no network volumes"))?;
-    let volume = VolumeRequest { name: "data".to_owned(), size: DiskSize::gb(20), region: "us-east-1".to_owned() };
+    let volumes = provider
+        .network_volumes()
+        .ok_or_else(|| unexpected("no network volumes"))?;
+    let volume = VolumeRequest {
+        name: "data".to_owned(),
+        size: DiskSize::gb(20),
+        region: "us-east-1".to_owned(),
+    };
     let volume_id = VolumeId::new("398578a2336b49079e74043f0bd2cfe8")?;
     let rules = [FirewallRule::tcp(22..=22, "ssh")];
     Ok(vec![
-        ("get_compute", provider.get_compute(&cx, &id).await.map(drop)),
-        ("list_compute", provider.list_compute(&cx, &ListFilter::all()).await.map(drop)),
+        (
+            "get_compute",
+            provider.get_compute(&cx, &id).await.map(drop),
+        ),
+        (
+            "list_compute",
+            provider
+                .list_compute(&cx, &ListFilter::all())
+                .await
+                .map(drop),
+        ),
         ("terminate", provider.terminate(&cx, &id).await),
         ("restart", lambda.restart(&cx, &id).await),
-        ("list_gpu_types", provider.list_gpu_types(&cx).await.map(drop)),
-        ("list_network_volumes", volumes.list_network_volumes(&cx).await.map(drop)),
-        ("create_network_volume", volumes.create_network_volume(&cx, &volume).await.map(drop)),
-        ("delete_network_volume", volumes.delete_network_volume(&cx, &volume_id).await),
+        (
+            "list_gpu_types",
+            provider.list_gpu_types(&cx).await.map(drop),
+        ),
+        (
+            "list_network_volumes",
+            volumes.list_network_volumes(&cx).await.map(drop),
+        ),
+        (
+            "create_network_volume",
+            volumes.create_network_volume(&cx, &volume).await.map(drop),
+        ),
+        (
+            "delete_network_volume",
+            volumes.delete_network_volume(&cx, &volume_id).await,
+        ),
         ("rename", lambda.rename(&cx, &id, "x").await),
         ("ssh_keys", lambda.ssh_keys(&cx).await.map(drop)),
-        ("add_ssh_key", lambda.add_ssh_key(&cx, "x", "ssh-ed25519 AAAA me").await.map(drop)),
-        ("delete_ssh_key", lambda.delete_ssh_key(&cx, "ddf9a910ceb744a0bb95242cbba6cb50").await),
+        (
+            "add_ssh_key",
+            lambda
+                .add_ssh_key(&cx, "x", "ssh-ed25519 AAAA me")
+                .await
+                .map(drop),
+        ),
+        (
+            "delete_ssh_key",
+            lambda
+                .delete_ssh_key(&cx, "ddf9a910ceb744a0bb95242cbba6cb50")
+                .await,
+        ),
         ("images", lambda.images(&cx).await.map(drop)),
         ("regions", lambda.regions(&cx).await.map(drop)),
         ("firewall_rules", lambda.firewall_rules(&cx).await.map(drop)),
-        ("set_firewall_rules", lambda.set_firewall_rules(&cx, &rules).await.map(drop)),
-        ("firewall_rulesets", lambda.firewall_rulesets(&cx).await.map(drop)),
-        ("firewall_ruleset", lambda.firewall_ruleset(&cx, RULESET).await.map(drop)),
-        ("create_firewall_ruleset", lambda.create_firewall_ruleset(&cx, "x", "us-west-1", &rules).await.map(drop)),
-        ("update_firewall_ruleset", lambda.update_firewall_ruleset(&cx, RULESET, Some("y"), Some(&rules)).await.map(drop)),
-        ("delete_firewall_ruleset", lambda.delete_firewall_ruleset(&cx, RULESET).await),
-        ("the global ruleset", lambda.firewall_ruleset(&cx, "global").await.map(drop)),
+        (
+            "set_firewall_rules",
+            lambda.set_firewall_rules(&cx, &rules).await.map(drop),
+        ),
+        (
+            "firewall_rulesets",
+            lambda.firewall_rulesets(&cx).await.map(drop),
+        ),
+        (
+            "firewall_ruleset",
+            lambda.firewall_ruleset(&cx, RULESET).await.map(drop),
+        ),
+        (
+            "create_firewall_ruleset",
+            lambda
+                .create_firewall_ruleset(&cx, "x", "us-west-1", &rules)
+                .await
+                .map(drop),
+        ),
+        (
+            "update_firewall_ruleset",
+            lambda
+                .update_firewall_ruleset(&cx, RULESET, Some("y"), Some(&rules))
+                .await
+                .map(drop),
+        ),
+        (
+            "delete_firewall_ruleset",
+            lambda.delete_firewall_ruleset(&cx, RULESET).await,
+        ),
+        (
+            "the global ruleset",
+            lambda.firewall_ruleset(&cx, "global").await.map(drop),
+        ),
         ("file_systems", lambda.file_systems(&cx).await.map(drop)),
     ])
 }

@@ -10,7 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use atlas_core::{
-    AccountLimits, AnyProvider, CallContext, Compute, ComputeId, ComputeRequest, Error, ErrorKind, LaunchKey, Result, Timestamp,
+    AccountLimits, AnyProvider, CallContext, Compute, ComputeId, ComputeRequest, Error, ErrorKind,
+    LaunchKey, Result, Timestamp,
 };
 use atlas_http::{Body, Transport};
 use atlas_sim::{Options, Ready, Sim};
@@ -62,7 +63,8 @@ pub struct Cloud {
     pub serverless: Option<&'static str>,
     /// Calls beyond the conformance suite that reach the rest of the provider crate's operations.
     pub more: for<'a> fn(&'a CloudSubject) -> BoxFuture<'a, Result<()>>,
-    /// Every operation of the provider crate, by a way on which the document's own examples are answered.
+    /// Every operation of the provider crate, by a way on which the document's own examples are
+    /// answered.
     pub every: fn(Transport) -> BoxFuture<'static, Result<Calls>>,
 }
 
@@ -117,13 +119,19 @@ impl CloudSubject {
     /// The same, served and called on TCP from the next fresh cloud on.
     #[must_use]
     pub fn over_tcp(self) -> Self {
-        Self { way: Way::Tcp, ..self }
+        Self {
+            way: Way::Tcp,
+            ..self
+        }
     }
 
     /// The same with clouds whose reads lag, up to their bound, from the next fresh one on.
     #[must_use]
     pub fn lagging(self) -> Self {
-        Self { lagging: true, ..self }
+        Self {
+            lagging: true,
+            ..self
+        }
     }
 
     /// The world of the case that is running.
@@ -144,26 +152,49 @@ impl CloudSubject {
         Transport::new(self.stage().tap.on(transport))
     }
 
-    /// Sends requests as they are, with the good key: what no provider of ours sends is still answered as the document says.
+    /// Sends requests as they are, with the good key: what no provider of ours sends is still
+    /// answered as the document says.
     ///
     /// # Errors
     /// When a request cannot be built, or an answer's status is not the one that is due.
-    pub async fn send(&self, base: &str, table: &[(&str, &str, Option<Value>, u16)]) -> Result<Vec<Value>> {
+    pub async fn send(
+        &self,
+        base: &str,
+        table: &[(&str, &str, Option<Value>, u16)],
+    ) -> Result<Vec<Value>> {
         let mut bodies = Vec::new();
         for (method, path, body, due) in table {
             let wrong = |what: String| unexpected(format!("{method} {path}: {what}"));
-            let mut request = Request::builder().method(*method).uri(format!("{base}{path}"));
-            request = request.header(AUTHORIZATION, format!("Bearer {KEY}")).header(USER_AGENT, "atlas-contract");
+            let mut request = Request::builder()
+                .method(*method)
+                .uri(format!("{base}{path}"));
+            request = request
+                .header(AUTHORIZATION, format!("Bearer {KEY}"))
+                .header(USER_AGENT, "atlas-contract");
             if body.is_some() {
                 request = request.header(CONTENT_TYPE, "application/json");
             }
             let bytes = body.as_ref().map(Value::to_string).unwrap_or_default();
-            let request = request.body(Body::from(bytes)).map_err(|error| wrong(error.to_string()))?;
-            let answer = self.transport().oneshot(request).await.map_err(|error| wrong(error.to_string()))?;
+            let request = request
+                .body(Body::from(bytes))
+                .map_err(|error| wrong(error.to_string()))?;
+            let answer = self
+                .transport()
+                .oneshot(request)
+                .await
+                .map_err(|error| wrong(error.to_string()))?;
             let status = answer.status().as_u16();
-            let bytes = answer.into_body().collect().await.map_err(|error| wrong(error.to_string()))?.to_bytes();
+            let bytes = answer
+                .into_body()
+                .collect()
+                .await
+                .map_err(|error| wrong(error.to_string()))?
+                .to_bytes();
             if status != *due {
-                return Err(wrong(format!("answered {status}, not {due}: {}", String::from_utf8_lossy(&bytes))));
+                return Err(wrong(format!(
+                    "answered {status}, not {due}: {}",
+                    String::from_utf8_lossy(&bytes)
+                )));
             }
             bodies.push(serde_json::from_slice(&bytes).unwrap_or_default());
         }
@@ -173,7 +204,8 @@ impl CloudSubject {
     /// Every exchange there was since the last time, oldest first.
     #[must_use]
     pub fn take(&self) -> Vec<Exchange> {
-        let mut kept = std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut kept =
+            std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
         kept.extend(self.stage().tap.take());
         kept
     }
@@ -193,7 +225,11 @@ impl Stage {
     fn in_process(cloud: &Cloud, seed: u64) -> Self {
         let world = (cloud.world)(seed, WorldClock::following(1.0));
         let tap = Tap::new((cloud.dialect)(&world), cloud.reading);
-        Self { world, tap, sim: None }
+        Self {
+            world,
+            tap,
+            sim: None,
+        }
     }
 
     async fn over_tcp(cloud: &Cloud, seed: u64) -> Result<Self> {
@@ -202,12 +238,23 @@ impl Stage {
         options.lambda_rates = None;
         options.fly_rates = None;
         options.vast_rates = None;
-        let sim = atlas_sim::serve(options).await.map_err(|error| unexpected(format!("cannot serve: {error}")))?;
-        Ok(Self { world: sim.world().clone(), tap: Tap::new(Transport::hyper(), cloud.reading), sim: Some(sim) })
+        let sim = atlas_sim::serve(options)
+            .await
+            .map_err(|error| unexpected(format!("cannot serve: {error}")))?;
+        Ok(Self {
+            world: sim.world().clone(),
+            tap: Tap::new(Transport::hyper(), cloud.reading),
+            sim: Some(sim),
+        })
     }
 
     fn provider(&self, cloud: &Cloud, key: &str) -> Result<AnyProvider> {
-        (cloud.provider)(&self.world, Transport::new(self.tap.clone()), key, self.sim.as_ref().map(Sim::ready))
+        (cloud.provider)(
+            &self.world,
+            Transport::new(self.tap.clone()),
+            key,
+            self.sim.as_ref().map(Sim::ready),
+        )
     }
 }
 
@@ -219,12 +266,19 @@ impl Subject for CloudSubject {
                 Way::Tcp => Stage::over_tcp(&self.cloud, self.seed).await?,
             };
             if self.lagging {
-                let bound = stage.world.cloud(self.cloud.name).map(|spec| spec.visibility_bound).unwrap_or_default();
+                let bound = stage
+                    .world
+                    .cloud(self.cloud.name)
+                    .map(|spec| spec.visibility_bound)
+                    .unwrap_or_default();
                 stage.world.set_lag(self.cloud.name, Lag::within(bound));
             }
             let provider = stage.provider(&self.cloud, KEY);
             let before = std::mem::replace(&mut *self.stage(), stage);
-            self.kept.lock().unwrap_or_else(PoisonError::into_inner).extend(before.tap.take());
+            self.kept
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend(before.tap.take());
             provider
         })
     }
@@ -275,8 +329,14 @@ impl Subject for CloudSubject {
 }
 
 impl Control for CloudSubject {
-    fn inject<'a>(&'a self, operation: &'a str, fault: FaultKind, count: u32) -> BoxFuture<'a, bool> {
-        self.world().inject([Fault::new(self.cloud.name, operation, fault).times(count)]);
+    fn inject<'a>(
+        &'a self,
+        operation: &'a str,
+        fault: FaultKind,
+        count: u32,
+    ) -> BoxFuture<'a, bool> {
+        self.world()
+            .inject([Fault::new(self.cloud.name, operation, fault).times(count)]);
         Box::pin(async move { fault.concerns(operation) })
     }
 
@@ -304,10 +364,23 @@ pub(crate) fn unhurried() -> AccountLimits {
 }
 
 /// One machine of no orchestrator, at the request's best candidate.
-pub(crate) async fn spawn(provider: &AnyProvider, subject: &CloudSubject, request: &ComputeRequest) -> Result<Compute> {
+pub(crate) async fn spawn(
+    provider: &AnyProvider,
+    subject: &CloudSubject,
+    request: &ComputeRequest,
+) -> Result<Compute> {
     let candidates = provider.candidates(&subject.cx(), request).await?;
-    let first = candidates.into_iter().next().ok_or_else(|| unexpected("a request has no candidate"))?;
-    provider.spawn_compute(&subject.cx(), &LaunchKey::untracked(), &request.clone().at(first)).await
+    let first = candidates
+        .into_iter()
+        .next()
+        .ok_or_else(|| unexpected("a request has no candidate"))?;
+    provider
+        .spawn_compute(
+            &subject.cx(),
+            &LaunchKey::untracked(),
+            &request.clone().at(first),
+        )
+        .await
 }
 
 /// An error of the checks themselves.

@@ -18,7 +18,12 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 fn tests_of(text: &str) -> Vec<&str> {
     let (mut found, mut marked) = (Vec::new(), false);
     for line in text.lines().map(str::trim_start) {
-        if let Some(rest) = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ").filter(|_| marked) {
+        if let Some(rest) = line
+            .strip_prefix("async ")
+            .unwrap_or(line)
+            .strip_prefix("fn ")
+            .filter(|_| marked)
+        {
             found.extend(rest.split('(').next());
         }
         marked = line.starts_with("#[") && (line.contains("test]") || line.contains("test("));
@@ -31,7 +36,10 @@ fn every_rule_of_a_cloud_names_tests_that_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut files = Vec::new();
     sources(&root.join("crates"), &mut files);
-    let texts: Vec<String> = files.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    let texts: Vec<String> = files
+        .iter()
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .collect();
     let known: BTreeSet<&str> = texts.iter().flat_map(|text| tests_of(text)).collect();
     for (cloud, least) in [("fly", 60), ("lambda", 50), ("vast", 55)] {
         let page = std::fs::read_to_string(root.join(format!("docs/clouds/{cloud}.md"))).unwrap();
@@ -41,10 +49,16 @@ fn every_rule_of_a_cloud_names_tests_that_exist() {
             .skip(1)
             .step_by(2)
             .filter(|word| {
-                word.matches('_').count() >= 3 && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+                word.matches('_').count() >= 3
+                    && word
+                        .bytes()
+                        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
             })
             .collect();
-        let missing: Vec<&&str> = named.iter().filter(|name| !known.contains(**name)).collect();
+        let missing: Vec<&&str> = named
+            .iter()
+            .filter(|name| !known.contains(**name))
+            .collect();
         assert!(missing.is_empty(), "{cloud}: {missing:?}");
         assert!(named.len() >= least, "{cloud} names {} tests", named.len());
     }

@@ -1,4 +1,5 @@
-//! Bytes in chunks become lines: torn lines and torn characters are joined, endless ones are cut, colour is taken out.
+//! Bytes in chunks become lines: torn lines and torn characters are joined, endless ones are cut,
+//! colour is taken out.
 
 /// The longest line that is kept, in bytes. The rest of it is dropped, and it says so.
 pub(crate) const LONGEST_LINE: usize = 64 * 1024;
@@ -10,7 +11,8 @@ pub(crate) struct Line {
     pub(crate) cut: bool,
 }
 
-/// Splits one output. `\n`, `\r\n` and a lone `\r` (a progress bar) each end a line; empty lines are dropped.
+/// Splits one output. `\n`, `\r\n` and a lone `\r` (a progress bar) each end a line; empty lines
+/// are dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Splitter {
     pending: Vec<u8>,
@@ -36,7 +38,8 @@ impl Splitter {
     fn keep(&mut self, bytes: &[u8]) {
         let room = LONGEST_LINE - self.pending.len();
         self.cut |= bytes.len() > room;
-        self.pending.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        self.pending
+            .extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
     fn take(&mut self) -> Line {
@@ -62,7 +65,8 @@ fn give_line(line: Line, give: &mut impl FnMut(Line)) {
     }
 }
 
-/// The text without terminal sequences and other control characters; tabs stay. What is foreign cannot drive a terminal then.
+/// The text without terminal sequences and other control characters; tabs stay. What is foreign
+/// cannot drive a terminal then.
 #[must_use]
 pub fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -71,7 +75,12 @@ pub fn plain(text: &str) -> String {
         match c {
             '\u{1b}' => match rest.next() {
                 // CSI: parameters up to a letter.
-                Some('[') => while rest.next().is_some_and(|c| !('\u{40}'..='\u{7e}').contains(&c)) {},
+                Some('[') => {
+                    while rest
+                        .next()
+                        .is_some_and(|c| !('\u{40}'..='\u{7e}').contains(&c))
+                    {}
+                }
                 // OSC and its like: up to BEL or ESC \.
                 Some(']' | 'P' | 'X' | '^' | '_') => {
                     while let Some(c) = rest.next() {
@@ -86,7 +95,12 @@ pub fn plain(text: &str) -> String {
                 }
                 _ => {}
             },
-            '\u{9b}' => while rest.next().is_some_and(|c| !('\u{40}'..='\u{7e}').contains(&c)) {},
+            '\u{9b}' => {
+                while rest
+                    .next()
+                    .is_some_and(|c| !('\u{40}'..='\u{7e}').contains(&c))
+                {}
+            }
             c if c.is_control() && c != '\t' => {}
             c => out.push(c),
         }
@@ -123,8 +137,16 @@ mod tests {
         }
         splitter.feed(b"\nnext\n", |line| out.push(line));
         assert_eq!(out.len(), 2);
-        assert!(out[0].cut && out[0].text.len() <= LONGEST_LINE && !out[0].text.contains('\u{fffd}'));
-        assert_eq!(out[1], Line { text: "next".into(), cut: false });
+        assert!(
+            out[0].cut && out[0].text.len() <= LONGEST_LINE && !out[0].text.contains('\u{fffd}')
+        );
+        assert_eq!(
+            out[1],
+            Line {
+                text: "next".into(),
+                cut: false
+            }
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Runs `fly deploy`: its lines as they come, two timers, and an end that leaves no process behind.
 //!
-//! What a deploy prints may hold build secrets: it goes to the caller and nowhere else. Spans carry counts and the outcome.
+//! What a deploy prints may hold build secrets: it goes to the caller and nowhere else. Spans carry
+//! counts and the outcome.
 
 mod lines;
 mod stage;
@@ -61,7 +62,8 @@ pub struct DeployRequest {
     pub app: Option<AppName>,
     /// `--config`, where it is not the folder's own.
     pub config: Option<PathBuf>,
-    /// Further arguments, as they are. `--access-token` is refused: every user of the machine could read it.
+    /// Further arguments, as they are. `--access-token` is refused: every user of the machine could
+    /// read it.
     pub arguments: Vec<String>,
     /// The credential; goes into the environment. `None`: `fly`'s own login.
     pub token: Option<FlyToken>,
@@ -121,7 +123,8 @@ impl DeployEvent {
     }
 }
 
-/// What a deploy printed, both outputs in the order they came. Sensitive: `Debug` shows its length only.
+/// What a deploy printed, both outputs in the order they came. Sensitive: `Debug` shows its length
+/// only.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct DeployOutput {
     head: String,
@@ -168,7 +171,10 @@ impl DeployOutput {
 impl fmt::Debug for DeployOutput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = self.head.len() + self.tail_bytes;
-        f.debug_struct("DeployOutput").field("bytes", &bytes).field("dropped", &self.dropped).finish()
+        f.debug_struct("DeployOutput")
+            .field("bytes", &bytes)
+            .field("dropped", &self.dropped)
+            .finish()
     }
 }
 
@@ -219,7 +225,10 @@ impl DeployError {
     pub const fn output(&self) -> Option<&DeployOutput> {
         match self {
             Self::InvalidDirectory | Self::TokenInArguments | Self::NotFound => None,
-            Self::Io(output, _) | Self::Timeout(output) | Self::Cancelled(output) | Self::ExitCode(_, output) => Some(output),
+            Self::Io(output, _)
+            | Self::Timeout(output)
+            | Self::Cancelled(output)
+            | Self::ExitCode(_, output) => Some(output),
         }
     }
 }
@@ -251,7 +260,12 @@ impl Deployment {
     pub async fn finish(mut self) -> Result<DeployOutput, DeployError> {
         self.events.close();
         let joined = (&mut self.task).await;
-        joined.unwrap_or_else(|lost| Err(DeployError::Io(DeployOutput::default(), io::Error::other(lost))))
+        joined.unwrap_or_else(|lost| {
+            Err(DeployError::Io(
+                DeployOutput::default(),
+                io::Error::other(lost),
+            ))
+        })
     }
 
     /// Ends it, and waits until nothing of it runs.
@@ -259,10 +273,20 @@ impl Deployment {
     /// # Errors
     /// [`DeployError::Cancelled`] with the output, or how it had ended before.
     pub async fn cancel(self) -> Result<DeployOutput, DeployError> {
-        let Self { mut events, cancel, task, .. } = self;
+        let Self {
+            mut events,
+            cancel,
+            task,
+            ..
+        } = self;
         events.close();
         drop(cancel);
-        task.await.unwrap_or_else(|lost| Err(DeployError::Io(DeployOutput::default(), io::Error::other(lost))))
+        task.await.unwrap_or_else(|lost| {
+            Err(DeployError::Io(
+                DeployOutput::default(),
+                io::Error::other(lost),
+            ))
+        })
     }
 }
 
@@ -277,24 +301,42 @@ impl FlyCli {
     pub async fn deploy(&self, request: DeployRequest) -> Result<DeployOutput, DeployError> {
         let max_timeout = request.max_timeout.min(Duration::from_secs(15 * 60));
         let ticket = DeployTicket("deploy".to_owned());
-        self.stream_deploy(ticket, DeployRequest { max_timeout, activity_timeout: max_timeout, ..request })?.finish().await
+        self.stream_deploy(
+            ticket,
+            DeployRequest {
+                max_timeout,
+                activity_timeout: max_timeout,
+                ..request
+            },
+        )?
+        .finish()
+        .await
     }
 
     /// Begins a deploy whose lines are read as they come. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// `InvalidDirectory`, `TokenInArguments`, `NotFound` or `Io`, before anything runs.
-    pub fn stream_deploy(&self, ticket: DeployTicket, request: DeployRequest) -> Result<Deployment, DeployError> {
+    pub fn stream_deploy(
+        &self,
+        ticket: DeployTicket,
+        request: DeployRequest,
+    ) -> Result<Deployment, DeployError> {
         if !request.directory.is_dir() {
             return Err(DeployError::InvalidDirectory);
         }
         // `-t TOKEN`, `-tTOKEN`, `--access-token TOKEN`, `--access-token=TOKEN`.
-        let gives_token = |word: &String| word.starts_with("-t") || word.starts_with("--access-token");
+        let gives_token =
+            |word: &String| word.starts_with("-t") || word.starts_with("--access-token");
         if request.arguments.iter().any(gives_token) {
             return Err(DeployError::TokenInArguments);
         }
-        let mut command = self.command(request.token.as_ref()).ok_or(DeployError::NotFound)?;
-        command.args(["deploy", "--remote-only"]).current_dir(&request.directory);
+        let mut command = self
+            .command(request.token.as_ref())
+            .ok_or(DeployError::NotFound)?;
+        command
+            .args(["deploy", "--remote-only"])
+            .current_dir(&request.directory);
         if let Some(app) = &request.app {
             command.arg(format!("--app={app}"));
         }
@@ -302,10 +344,16 @@ impl FlyCli {
             command.arg("--config").arg(config);
         }
         command.args(&request.arguments);
-        let group = Group::spawn(command).map_err(|cause| DeployError::Io(DeployOutput::default(), cause))?;
+        let group = Group::spawn(command)
+            .map_err(|cause| DeployError::Io(DeployOutput::default(), cause))?;
         let (events, receiver) = mpsc::channel(EVENTS);
         let (cancelled, waiting) = (CancellationToken::new(), Arc::<AtomicUsize>::default());
-        let span = tracing::info_span!("fly.deploy", ticket = ticket.0, lines = field::Empty, result = field::Empty);
+        let span = tracing::info_span!(
+            "fly.deploy",
+            ticket = ticket.0,
+            lines = field::Empty,
+            result = field::Empty
+        );
         let run = Run {
             ansi: request.ansi,
             events,
@@ -315,8 +363,16 @@ impl FlyCli {
             output: DeployOutput::default(),
             splitters: [Splitter::default(), Splitter::default()],
         };
-        let task = tokio::spawn(run.drive(group, request, cancelled.clone()).instrument(span));
-        Ok(Deployment { events: receiver, waiting, cancel: cancelled.drop_guard(), task })
+        let task = tokio::spawn(
+            run.drive(group, request, cancelled.clone())
+                .instrument(span),
+        );
+        Ok(Deployment {
+            events: receiver,
+            waiting,
+            cancel: cancelled.drop_guard(),
+            task,
+        })
     }
 }
 
@@ -380,7 +436,8 @@ impl Run {
             rest.into_iter().for_each(|line| self.line(pipe, line));
         }
         if self.missed > 0 {
-            // Nothing runs any more. It waits for a reader who still looks; `finish` and `cancel` close the channel.
+            // Nothing runs any more. It waits for a reader who still looks; `finish` and `cancel`
+            // close the channel.
             let _ = self.events.send(DeployEvent::Missed(self.missed)).await;
         }
         let lines = self.lines;
@@ -433,7 +490,12 @@ impl Run {
             self.missed += 1;
             return;
         }
-        if self.missed > 0 && self.events.try_send(DeployEvent::Missed(self.missed)).is_ok() {
+        if self.missed > 0
+            && self
+                .events
+                .try_send(DeployEvent::Missed(self.missed))
+                .is_ok()
+        {
             self.missed = 0;
         }
         // Counted before it can be taken out.

@@ -1,4 +1,5 @@
-//! What a line of `fly deploy` says about how far the deploy is. Words of the CLI: a line that is not known is no stage.
+//! What a line of `fly deploy` says about how far the deploy is. Words of the CLI: a line that is
+//! not known is no stage.
 
 /// How far a deploy is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,16 +26,31 @@ impl Stage {
     pub(crate) fn of(line: &str) -> Option<Self> {
         let line = line.trim_start();
         let low = line.to_ascii_lowercase();
-        let step = low.strip_prefix("==> ").or_else(|| low.strip_prefix("--> "));
+        let step = low
+            .strip_prefix("==> ")
+            .or_else(|| low.strip_prefix("--> "));
         if let Some(step) = step {
-            let begins = [("verifying app config", Self::Verify), ("building image", Self::Build), ("pushing image", Self::Push)];
-            return begins.into_iter().find(|(words, _)| step.starts_with(words)).map(|(_, stage)| stage);
+            let begins = [
+                ("verifying app config", Self::Verify),
+                ("building image", Self::Build),
+                ("pushing image", Self::Push),
+            ];
+            return begins
+                .into_iter()
+                .find(|(words, _)| step.starts_with(words))
+                .map(|(_, stage)| stage);
         }
         if low.starts_with("visit your newly deployed app at ") {
             return Some(Self::Deployed);
         }
-        let failing = ["failed", "timeout", "timed out", "unhealthy", "critical"].iter().any(|word| low.contains(word));
-        if failing && ["health check", "smoke check"].iter().any(|check| low.contains(check)) {
+        let failing = ["failed", "timeout", "timed out", "unhealthy", "critical"]
+            .iter()
+            .any(|word| low.contains(word));
+        if failing
+            && ["health check", "smoke check"]
+                .iter()
+                .any(|check| low.contains(check))
+        {
             return Some(Self::CheckFailed);
         }
         if low.contains("release_command") {
@@ -51,7 +67,12 @@ impl Stage {
 /// The first word that looks like a machine's id: 14 hexadecimal digits.
 fn machine_id(line: &str) -> Option<String> {
     line.split(|c: char| !c.is_ascii_alphanumeric())
-        .find(|word| word.len() == 14 && word.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
+        .find(|word| {
+            word.len() == 14
+                && word
+                    .bytes()
+                    .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        })
         .map(str::to_owned)
 }
 
@@ -66,13 +87,34 @@ mod tests {
             ("==> Verifying app config", Some(Stage::Verify)),
             ("==> Building image", Some(Stage::Build)),
             ("--> Pushing image done", Some(Stage::Push)),
-            ("Running shop release_command: bin/migrate", Some(Stage::Release)),
-            ("Updating existing machines in 'shop' with rolling strategy", Some(Stage::Machines(None))),
-            ("> [1/2] Updating 6e8294c17d5083 [app]", Some(Stage::Machines(id()))),
-            ("  Machine 6e8294c17d5083 [app] update finished: success", Some(Stage::Machines(id()))),
-            ("Error: timeout reached waiting for health checks to pass for machine 6e8294c17d5083", Some(Stage::CheckFailed)),
-            ("Smoke checks for 6e8294c17d5083 failed: the app appears to be crashing", Some(Stage::CheckFailed)),
-            ("Visit your newly deployed app at https://shop.fly.dev/", Some(Stage::Deployed)),
+            (
+                "Running shop release_command: bin/migrate",
+                Some(Stage::Release),
+            ),
+            (
+                "Updating existing machines in 'shop' with rolling strategy",
+                Some(Stage::Machines(None)),
+            ),
+            (
+                "> [1/2] Updating 6e8294c17d5083 [app]",
+                Some(Stage::Machines(id())),
+            ),
+            (
+                "  Machine 6e8294c17d5083 [app] update finished: success",
+                Some(Stage::Machines(id())),
+            ),
+            (
+                "Error: timeout reached waiting for health checks to pass for machine 6e8294c17d5083",
+                Some(Stage::CheckFailed),
+            ),
+            (
+                "Smoke checks for 6e8294c17d5083 failed: the app appears to be crashing",
+                Some(Stage::CheckFailed),
+            ),
+            (
+                "Visit your newly deployed app at https://shop.fly.dev/",
+                Some(Stage::Deployed),
+            ),
             ("Waiting for health checks to pass", None),
             ("npm warn update available", None),
             ("", None),

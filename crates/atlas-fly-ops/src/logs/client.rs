@@ -38,18 +38,29 @@ impl LogFilter {
     /// Of this region only.
     #[must_use]
     pub fn region(self, region: impl Into<String>) -> Self {
-        Self { region: Some(region.into()), ..self }
+        Self {
+            region: Some(region.into()),
+            ..self
+        }
     }
 
     /// Of this machine only.
     #[must_use]
     pub fn instance(self, instance: impl Into<String>) -> Self {
-        Self { instance: Some(instance.into()), ..self }
+        Self {
+            instance: Some(instance.into()),
+            ..self
+        }
     }
 
     pub(crate) fn matches(&self, entry: &LogEntry) -> bool {
-        self.region.as_ref().is_none_or(|region| entry.region.as_ref() == Some(region))
-            && self.instance.as_ref().is_none_or(|instance| entry.instance.as_ref() == Some(instance))
+        self.region
+            .as_ref()
+            .is_none_or(|region| entry.region.as_ref() == Some(region))
+            && self
+                .instance
+                .as_ref()
+                .is_none_or(|instance| entry.instance.as_ref() == Some(instance))
     }
 }
 
@@ -79,15 +90,31 @@ impl LogClient {
 
     /// A client of another server, over another transport.
     #[must_use]
-    pub fn with_transport(tokens: Tokens, base_url: impl Into<String>, transport: Transport) -> Self {
-        Self(Arc::new(Inner { tokens, base_url: base_url.into(), transport, clients: Mutex::default() }))
+    pub fn with_transport(
+        tokens: Tokens,
+        base_url: impl Into<String>,
+        transport: Transport,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            tokens,
+            base_url: base_url.into(),
+            transport,
+            clients: Mutex::default(),
+        }))
     }
 
-    /// One page, from there on; the newest entries where there is no cursor. A token that is refused is renewed once.
+    /// One page, from there on; the newest entries where there is no cursor. A token that is
+    /// refused is renewed once.
     ///
     /// # Errors
-    /// `unauthorized`, `not_found`, `rate_limited`, ... as the API says; `provider` for an answer that is no log.
-    pub async fn page(&self, app: &AppName, filter: &LogFilter, from: Option<LogCursor>) -> Result<LogPage> {
+    /// `unauthorized`, `not_found`, `rate_limited`, ... as the API says; `provider` for an answer
+    /// that is no log.
+    pub async fn page(
+        &self,
+        app: &AppName,
+        filter: &LogFilter,
+        from: Option<LogCursor>,
+    ) -> Result<LogPage> {
         let span = tracing::info_span!(
             "fly.logs.fetch",
             app = app.as_str(),
@@ -111,20 +138,39 @@ impl LogClient {
         result.map(|(_, page)| page)
     }
 
-    async fn fetch(&self, app: &AppName, filter: &LogFilter, from: Option<LogCursor>) -> Result<(u16, LogPage)> {
+    async fn fetch(
+        &self,
+        app: &AppName,
+        filter: &LogFilter,
+        from: Option<LogCursor>,
+    ) -> Result<(u16, LogPage)> {
         let client = self.client(app)?;
-        let call = Call::get("fetch_logs", RetryClass::Safe, ["api", "v1", "apps", app.as_str(), "logs"])
-            .query_opt("next_token", from.map(|cursor| cursor.to_string()))
-            .query_opt("region", filter.region.as_deref())
-            .query_opt("instance", filter.instance.as_deref());
+        let call = Call::get(
+            "fetch_logs",
+            RetryClass::Safe,
+            ["api", "v1", "apps", app.as_str(), "logs"],
+        )
+        .query_opt("next_token", from.map(|cursor| cursor.to_string()))
+        .query_opt("region", filter.region.as_deref())
+        .query_opt("instance", filter.instance.as_deref());
         // Not repeated here: who tails waits in its own way.
-        let answer = client.call(&CallContext::new().with_timeout(TIMEOUT).with_retries(0), call).await?;
-        let page = wire::read(answer.bytes()).ok_or_else(|| answer.misunderstood("the answer is no log"))?;
+        let answer = client
+            .call(
+                &CallContext::new().with_timeout(TIMEOUT).with_retries(0),
+                call,
+            )
+            .await?;
+        let page = wire::read(answer.bytes())
+            .ok_or_else(|| answer.misunderstood("the answer is no log"))?;
         Ok((answer.status().as_u16(), page))
     }
 
     fn client(&self, app: &AppName) -> Result<Client> {
-        let mut clients = self.0.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = self
+            .0
+            .clients
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(app) {
             return Ok(client.clone());
         }
@@ -141,6 +187,8 @@ impl LogClient {
 
 impl fmt::Debug for LogClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LogClient").field("base_url", &self.0.base_url).finish_non_exhaustive()
+        f.debug_struct("LogClient")
+            .field("base_url", &self.0.base_url)
+            .finish_non_exhaustive()
     }
 }

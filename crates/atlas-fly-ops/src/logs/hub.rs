@@ -1,4 +1,5 @@
-//! One reader per app, however many subscribers. The first starts it, the last ends it; none waits for another.
+//! One reader per app, however many subscribers. The first starts it, the last ends it; none waits
+//! for another.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -35,7 +36,8 @@ pub enum LogEvent {
     Entry(Arc<LogEntry>),
     /// This subscriber was too slow: so many events were dropped for it, and for it alone.
     Lagged(u64),
-    /// Reading is interrupted by an error. Entries of meanwhile come when it goes on, where the API still has them.
+    /// Reading is interrupted by an error. Entries of meanwhile come when it goes on, where the API
+    /// still has them.
     Gap(ErrorKind),
     /// Nothing more will come: stopped (`None`), or given up for this reason.
     Stopped(Option<ErrorKind>),
@@ -115,7 +117,11 @@ struct Heard {
 
 impl Heard {
     const fn about(event: LogEvent) -> Self {
-        Self { event, key: None, at: None }
+        Self {
+            event,
+            key: None,
+            at: None,
+        }
     }
 }
 
@@ -126,8 +132,8 @@ impl LogHub {
         Self::over(Source::Api(client), options)
     }
 
-    /// A hub over the internal feed: lines come at once, and only from now on. To a subscriber with a cursor that begins with a
-    /// [`LogEvent::Gap`] (`unsupported`).
+    /// A hub over the internal feed: lines come at once, and only from now on. To a subscriber with
+    /// a cursor that begins with a [`LogEvent::Gap`] (`unsupported`).
     #[cfg(feature = "nats")]
     #[must_use]
     pub fn over_nats(feed: NatsFeed, options: LogHubOptions) -> Self {
@@ -135,26 +141,42 @@ impl LogHub {
     }
 
     fn over(source: Source, options: LogHubOptions) -> Self {
-        Self(Arc::new(Inner { source, options, readers: Mutex::default() }))
+        Self(Arc::new(Inner {
+            source,
+            options,
+            readers: Mutex::default(),
+        }))
     }
 
-    /// Subscribes. With a cursor, first comes what was written since, then what is written from now on, nothing twice. Without one the
-    /// first subscriber gets the newest page. Must be called inside a tokio runtime.
+    /// Subscribes. With a cursor, first comes what was written since, then what is written from now
+    /// on, nothing twice. Without one the first subscriber gets the newest page. Must be called
+    /// inside a tokio runtime.
     #[must_use]
-    pub fn subscribe(&self, app: &AppName, filter: LogFilter, from: Option<LogCursor>) -> LogSubscription {
+    pub fn subscribe(
+        &self,
+        app: &AppName,
+        filter: LogFilter,
+        from: Option<LogCursor>,
+    ) -> LogSubscription {
         let mut readers = self.0.readers();
         let Readers { by_app, started } = &mut *readers;
         let reader = by_app.entry(app.clone()).or_insert_with(|| {
             *started += 1;
             let (events, _) = broadcast::channel(self.0.options.buffer.max(1));
             let stop = CancellationToken::new();
-            Reader { number: *started, subscribers: 0, events, stop }
+            Reader {
+                number: *started,
+                subscribers: 0,
+                events,
+                stop,
+            }
         });
         reader.subscribers += 1;
         let heard = reader.events.subscribe();
         if reader.subscribers == 1 {
             let span = tracing::info_span!("fly.logs.reader", app = app.as_str());
-            let (events, stop, number) = (reader.events.clone(), reader.stop.clone(), reader.number);
+            let (events, stop, number) =
+                (reader.events.clone(), reader.stop.clone(), reader.number);
             tokio::spawn(read(self.0.clone(), app.clone(), events, stop, number).instrument(span));
         }
         LogSubscription {
@@ -171,7 +193,8 @@ impl LogHub {
         }
     }
 
-    /// Ends the reader of an app; each of its subscribers hears [`LogEvent::Stopped`]. Says whether there was one.
+    /// Ends the reader of an app; each of its subscribers hears [`LogEvent::Stopped`]. Says whether
+    /// there was one.
     pub fn stop(&self, app: &AppName) -> bool {
         let reader = self.0.readers().by_app.remove(app);
         reader.map(|reader| reader.stop.cancel()).is_some()
@@ -183,9 +206,16 @@ impl LogHub {
         self.0.readers().by_app.contains_key(app)
     }
 
-    /// Hands every event to a sink, besides any subscriptions, until the app's reader stops or the task is dropped.
+    /// Hands every event to a sink, besides any subscriptions, until the app's reader stops or the
+    /// task is dropped.
     #[must_use]
-    pub fn attach(&self, app: &AppName, filter: LogFilter, from: Option<LogCursor>, sink: impl LogSink) -> SinkTask {
+    pub fn attach(
+        &self,
+        app: &AppName,
+        filter: LogFilter,
+        from: Option<LogCursor>,
+        sink: impl LogSink,
+    ) -> SinkTask {
         let mut subscription = self.subscribe(app, filter, from);
         SinkTask(tokio::spawn(async move {
             while let Some(event) = subscription.next().await {
@@ -207,7 +237,12 @@ impl Inner {
 
     fn catch_up(&self, from: Option<LogCursor>) -> Option<CatchUp> {
         let (client, from) = (self.client()?.clone(), from?);
-        Some(CatchUp { client, tail: Tail::from(Some(from)), ready: VecDeque::new(), live: false })
+        Some(CatchUp {
+            client,
+            tail: Tail::from(Some(from)),
+            ready: VecDeque::new(),
+            live: false,
+        })
     }
 
     fn readers(&self) -> MutexGuard<'_, Readers> {
@@ -217,7 +252,11 @@ impl Inner {
     /// Takes a reader away, where it is still this one.
     fn remove(&self, app: &AppName, number: u64) {
         let mut readers = self.readers();
-        if readers.by_app.get(app).is_some_and(|reader| reader.number == number) {
+        if readers
+            .by_app
+            .get(app)
+            .is_some_and(|reader| reader.number == number)
+        {
             readers.by_app.remove(app);
         }
     }
@@ -225,11 +264,15 @@ impl Inner {
 
 impl fmt::Debug for LogHub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LogHub").field("source", &self.0.source).field("readers", &self.0.readers().by_app.len()).finish()
+        f.debug_struct("LogHub")
+            .field("source", &self.0.source)
+            .field("readers", &self.0.readers().by_app.len())
+            .finish()
     }
 }
 
-/// Where log events go besides subscriptions: a file, a queue. A slow one lags alone; one that panics ends alone.
+/// Where log events go besides subscriptions: a file, a queue. A slow one lags alone; one that
+/// panics ends alone.
 pub trait LogSink: Send + Sync + 'static {
     /// Takes an event.
     fn deliver(&self, app: &AppName, event: LogEvent) -> impl Future<Output = ()> + Send;
@@ -253,7 +296,13 @@ impl Drop for SinkTask {
 }
 
 /// Reads one app until it is stopped.
-async fn read(hub: Arc<Inner>, app: AppName, events: broadcast::Sender<Heard>, stop: CancellationToken, number: u64) {
+async fn read(
+    hub: Arc<Inner>,
+    app: AppName,
+    events: broadcast::Sender<Heard>,
+    stop: CancellationToken,
+    number: u64,
+) {
     let reading = async {
         match &hub.source {
             Source::Api(client) => rounds(&hub, client, &app, &events).await,
@@ -278,7 +327,12 @@ async fn read(hub: Arc<Inner>, app: AppName, events: broadcast::Sender<Heard>, s
 }
 
 /// Reads round after round; comes back with why it gave up.
-async fn rounds(hub: &Inner, client: &LogClient, app: &AppName, events: &broadcast::Sender<Heard>) -> ErrorKind {
+async fn rounds(
+    hub: &Inner,
+    client: &LogClient,
+    app: &AppName,
+    events: &broadcast::Sender<Heard>,
+) -> ErrorKind {
     let options = &hub.options;
     let mut tail = Tail::default();
     let mut wait = options.shortest_wait;
@@ -292,17 +346,29 @@ async fn rounds(hub: &Inner, client: &LogClient, app: &AppName, events: &broadca
                 let kind = error.kind();
                 let refused = matches!(kind, ErrorKind::Unauthorized | ErrorKind::Forbidden);
                 refusals = if refused { refusals + 1 } else { 0 };
-                unknown_since = (kind == ErrorKind::NotFound).then(|| unknown_since.unwrap_or_else(Instant::now));
-                if refusals >= MOST_REFUSALS || unknown_since.is_some_and(|since| since.elapsed() >= GRACE_UNKNOWN) {
+                unknown_since = (kind == ErrorKind::NotFound)
+                    .then(|| unknown_since.unwrap_or_else(Instant::now));
+                if refusals >= MOST_REFUSALS
+                    || unknown_since.is_some_and(|since| since.elapsed() >= GRACE_UNKNOWN)
+                {
                     return kind;
                 }
                 if failures == 0 {
-                    tracing::warn!(app = app.as_str(), kind = kind.as_str(), "reading logs is interrupted");
+                    tracing::warn!(
+                        app = app.as_str(),
+                        kind = kind.as_str(),
+                        "reading logs is interrupted"
+                    );
                     let _ = events.send(Heard::about(LogEvent::Gap(kind)));
                 }
                 let delay = BACKOFF.delay(failures, &*options.entropy);
                 failures = failures.saturating_add(1);
-                tokio::time::sleep(error.retry_after().map_or(delay, |asked| asked.clamp(delay, MOST_PATIENCE.max(delay)))).await;
+                tokio::time::sleep(
+                    error
+                        .retry_after()
+                        .map_or(delay, |asked| asked.clamp(delay, MOST_PATIENCE.max(delay))),
+                )
+                .await;
                 continue;
             }
         };
@@ -310,15 +376,31 @@ async fn rounds(hub: &Inner, client: &LogClient, app: &AppName, events: &broadca
         let first_is_empty = at.is_none() && page.entries.is_empty();
         let (fresh, more) = tail.take(page);
         if first_is_empty {
-            let day_ago = options.clock.now().saturating_sub(Duration::from_secs(24 * 3600)).unix_millis();
-            tail.nothing_before(u64::try_from(day_ago).unwrap_or(0).saturating_mul(1_000_000));
+            let day_ago = options
+                .clock
+                .now()
+                .saturating_sub(Duration::from_secs(24 * 3600))
+                .unix_millis();
+            tail.nothing_before(
+                u64::try_from(day_ago)
+                    .unwrap_or(0)
+                    .saturating_mul(1_000_000),
+            );
         }
-        wait = if fresh.is_empty() { (wait * 2).min(options.longest_wait) } else { options.shortest_wait };
+        wait = if fresh.is_empty() {
+            (wait * 2).min(options.longest_wait)
+        } else {
+            options.shortest_wait
+        };
         // Late entries of before it are read again too.
         let at = at.map(|at| at.before(options.overlap));
         for (key, entry) in fresh {
             // It fails only when nobody listens; the reader is then being ended.
-            let _ = events.send(Heard { event: LogEvent::Entry(Arc::new(entry)), key: Some(key), at });
+            let _ = events.send(Heard {
+                event: LogEvent::Entry(Arc::new(entry)),
+                key: Some(key),
+                at,
+            });
         }
         if !more {
             tokio::time::sleep(wait).await;
@@ -377,7 +459,9 @@ impl LogSubscription {
                     let (fresh, more) = catch_up.tail.take(page);
                     let before = at.map(|at| at.before(self.hub.options.overlap));
                     self.at = self.at.max(before);
-                    catch_up.ready.extend(fresh.into_iter().map(|(_, entry)| entry));
+                    catch_up
+                        .ready
+                        .extend(fresh.into_iter().map(|(_, entry)| entry));
                     catch_up.live = !more;
                 }
                 Err(error) if failures >= MOST_REFUSALS => {
@@ -387,8 +471,12 @@ impl LogSubscription {
                 Err(error) => {
                     let delay = BACKOFF.delay(failures, &*self.hub.options.entropy);
                     failures += 1;
-                    tokio::time::sleep(error.retry_after().map_or(delay, |asked| asked.clamp(delay, MOST_PATIENCE.max(delay))))
-                        .await;
+                    tokio::time::sleep(
+                        error
+                            .retry_after()
+                            .map_or(delay, |asked| asked.clamp(delay, MOST_PATIENCE.max(delay))),
+                    )
+                    .await;
                 }
             }
         }
@@ -399,9 +487,18 @@ impl LogSubscription {
                 Err(RecvError::Closed) => Heard::about(LogEvent::Stopped(None)),
             };
             if let LogEvent::Entry(entry) = &heard.event {
-                let known = self.catch_up.as_mut().zip(heard.key).is_some_and(|(catch_up, key)| !catch_up.tail.is_new(key));
-                // A reader begins with the newest page, and goes back for late entries: what is before the place asked for was had.
-                let before = heard.key.and(self.from).zip(entry.timestamp).is_some_and(|(from, at)| at < from);
+                let known = self
+                    .catch_up
+                    .as_mut()
+                    .zip(heard.key)
+                    .is_some_and(|(catch_up, key)| !catch_up.tail.is_new(key));
+                // A reader begins with the newest page, and goes back for late entries: what is
+                // before the place asked for was had.
+                let before = heard
+                    .key
+                    .and(self.from)
+                    .zip(entry.timestamp)
+                    .is_some_and(|(from, at)| at < from);
                 if known || before || !self.filter.matches(entry) {
                     continue;
                 }
@@ -412,7 +509,8 @@ impl LogSubscription {
         }
     }
 
-    /// From where to resume after this event, in a later process too. What came just before it may come again; nothing is missed.
+    /// From where to resume after this event, in a later process too. What came just before it may
+    /// come again; nothing is missed.
     #[must_use]
     pub const fn cursor(&self) -> Option<LogCursor> {
         self.at
@@ -422,7 +520,13 @@ impl LogSubscription {
 impl Drop for LogSubscription {
     fn drop(&mut self) {
         let mut readers = self.hub.readers();
-        let Some(reader) = readers.by_app.get_mut(&self.app).filter(|reader| reader.number == self.number) else { return };
+        let Some(reader) = readers
+            .by_app
+            .get_mut(&self.app)
+            .filter(|reader| reader.number == self.number)
+        else {
+            return;
+        };
         reader.subscribers -= 1;
         if reader.subscribers == 0 {
             reader.stop.cancel();
@@ -433,6 +537,9 @@ impl Drop for LogSubscription {
 
 impl fmt::Debug for LogSubscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LogSubscription").field("app", &self.app).field("filter", &self.filter).finish_non_exhaustive()
+        f.debug_struct("LogSubscription")
+            .field("app", &self.app)
+            .field("filter", &self.filter)
+            .finish_non_exhaustive()
     }
 }

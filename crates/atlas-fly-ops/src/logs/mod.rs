@@ -1,4 +1,5 @@
-//! Logs of apps: one page, a tail that loses and doubles nothing, and one reader per app for any number of subscribers.
+//! Logs of apps: one page, a tail that loses and doubles nothing, and one reader per app for any
+//! number of subscribers.
 
 mod client;
 mod hub;

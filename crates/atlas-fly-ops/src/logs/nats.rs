@@ -1,4 +1,5 @@
-//! Fly's internal push feed: NATS, inside the private network. It has no past and no promise; what is lost is said to be lost.
+//! Fly's internal push feed: NATS, inside the private network. It has no past and no promise; what
+//! is lost is said to be lost.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,7 +25,8 @@ const MOST_REFUSALS: u32 = 5;
 /// What the client says of its connection and is not heard yet.
 const EVENTS: usize = 64;
 
-/// Where lines are pushed from. Cheap to clone. It is an internal part of Fly without a promise to stay as it is.
+/// Where lines are pushed from. Cheap to clone. It is an internal part of Fly without a promise to
+/// stay as it is.
 #[derive(Clone)]
 pub struct NatsFeed(Arc<Inner>);
 
@@ -51,19 +53,34 @@ impl NatsFeed {
     /// The same at another address, such as `nats://[fdaa:2:9c1e::3]:4223` through WireGuard.
     #[must_use]
     pub fn at(server: impl Into<String>, organisation: impl Into<String>, tokens: Tokens) -> Self {
-        Self(Arc::new(Inner { server: server.into(), organisation: organisation.into(), tokens }))
+        Self(Arc::new(Inner {
+            server: server.into(),
+            organisation: organisation.into(),
+            tokens,
+        }))
     }
 
     /// Reads for ever; comes back with why it gave up.
-    pub(super) async fn read(&self, app: &AppName, entropy: &dyn Entropy, mut give: impl FnMut(Pushed) + Send) -> ErrorKind {
+    pub(super) async fn read(
+        &self,
+        app: &AppName,
+        entropy: &dyn Entropy,
+        mut give: impl FnMut(Pushed) + Send,
+    ) -> ErrorKind {
         let (mut failures, mut refusals) = (0_u32, 0_u32);
         loop {
-            let kind = self.connection(app, &mut give, &mut failures, &mut refusals).await;
+            let kind = self
+                .connection(app, &mut give, &mut failures, &mut refusals)
+                .await;
             if refusals >= MOST_REFUSALS {
                 return kind;
             }
             if failures == 0 {
-                tracing::warn!(app = app.as_str(), kind = kind.as_str(), "the log feed is interrupted");
+                tracing::warn!(
+                    app = app.as_str(),
+                    kind = kind.as_str(),
+                    "the log feed is interrupted"
+                );
                 give(Pushed::Gap(kind));
             }
             let delay = BACKOFF.delay(failures, entropy);
@@ -89,17 +106,21 @@ impl NatsFeed {
             }
         };
         let (events, mut happened) = mpsc::channel(EVENTS);
-        let options = ConnectOptions::with_user_and_password(self.0.organisation.clone(), token.expose().to_owned())
-            .name("atlas")
-            .connection_timeout(PATIENCE)
-            .ping_interval(PING)
-            .ignore_discovered_servers()
-            .max_reconnects(1)
-            .event_callback(move |event| {
-                let events = events.clone();
-                // The client's own task for events waits here, and drops what comes meanwhile. It fails only when this connection is over.
-                async move { drop(events.send(event).await) }
-            });
+        let options = ConnectOptions::with_user_and_password(
+            self.0.organisation.clone(),
+            token.expose().to_owned(),
+        )
+        .name("atlas")
+        .connection_timeout(PATIENCE)
+        .ping_interval(PING)
+        .ignore_discovered_servers()
+        .max_reconnects(1)
+        .event_callback(move |event| {
+            let events = events.clone();
+            // The client's own task for events waits here, and drops what comes meanwhile. It fails
+            // only when this connection is over.
+            async move { drop(events.send(event).await) }
+        });
         let client = match options.connect(self.0.server.as_str()).await {
             Ok(client) => client,
             Err(error) => {
@@ -116,7 +137,9 @@ impl NatsFeed {
             }
         };
         // An app's name is of `[a-z0-9-]`: no wildcard can be in it.
-        let Ok(mut lines) = client.subscribe(format!("logs.{app}.>")).await else { return ErrorKind::Transport };
+        let Ok(mut lines) = client.subscribe(format!("logs.{app}.>")).await else {
+            return ErrorKind::Transport;
+        };
         if client.flush().await.is_err() {
             return ErrorKind::Transport;
         }
@@ -125,7 +148,8 @@ impl NatsFeed {
             tokio::select! {
                 biased;
                 event = happened.recv() => match event {
-                    // We connect again ourselves: with a token that is good then, and with a mark in the log.
+                    // We connect again ourselves: with a token that is good then, and with a mark
+                    // in the log.
                     None | Some(Event::Disconnected | Event::Closed | Event::LameDuckMode) => return ErrorKind::Transport,
                     Some(Event::SlowConsumer(_)) => {
                         // One for each line that was dropped: one mark for those of a moment.
@@ -150,6 +174,9 @@ impl fmt::Debug for NatsFeed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // An address may hold a password, though ours comes from the tokens.
         let server = self.0.server.rsplit('@').next();
-        f.debug_struct("NatsFeed").field("server", &server).field("organisation", &self.0.organisation).finish_non_exhaustive()
+        f.debug_struct("NatsFeed")
+            .field("server", &server)
+            .field("organisation", &self.0.organisation)
+            .finish_non_exhaustive()
     }
 }

@@ -1,7 +1,8 @@
 //! Where a reader of a log stands: what to ask next, and which entries it has given already. Pure.
 //!
-//! The server's cursor is one nanosecond, and whether that nanosecond's entries come again is not said. So each page is asked
-//! from one nanosecond before, each round from an overlap before, and what comes again is known by its id.
+//! The server's cursor is one nanosecond, and whether that nanosecond's entries come again is not
+//! said. So each page is asked from one nanosecond before, each round from an overlap before, and
+//! what comes again is known by its id.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -31,12 +32,18 @@ impl Tail {
     /// From there on; from the newest page where there is none.
     pub(crate) fn from(cursor: Option<LogCursor>) -> Self {
         let at = cursor.map(|cursor| cursor.0.saturating_sub(1));
-        Self { furthest: at, ask: at, ..Self::default() }
+        Self {
+            furthest: at,
+            ask: at,
+            ..Self::default()
+        }
     }
 
     /// Begins a round: this long before the furthest place, for entries that came late.
     pub(crate) fn begin(&mut self, overlap: Duration) {
-        self.ask = self.furthest.map(|furthest| LogCursor(furthest).before(overlap).0.max(self.floor));
+        self.ask = self
+            .furthest
+            .map(|furthest| LogCursor(furthest).before(overlap).0.max(self.floor));
     }
 
     /// What to ask.
@@ -53,10 +60,17 @@ impl Tail {
     pub(crate) fn take(&mut self, page: LogPage) -> (Vec<(Key, LogEntry)>, bool) {
         let empty = page.entries.is_empty();
         if self.ask.is_none() {
-            self.floor = page.entries.iter().filter_map(|entry| entry.timestamp.map(nanos)).min().unwrap_or(0);
+            self.floor = page
+                .entries
+                .iter()
+                .filter_map(|entry| entry.timestamp.map(nanos))
+                .min()
+                .unwrap_or(0);
         }
         let fresh = self.fresh(page.entries);
-        let Some(LogCursor(next)) = page.next else { return (fresh, false) };
+        let Some(LogCursor(next)) = page.next else {
+            return (fresh, false);
+        };
         self.furthest = Some(self.furthest.map_or(next, |furthest| furthest.max(next)));
         let before = next.saturating_sub(1);
         let (ask, more) = match self.ask {
@@ -109,7 +123,8 @@ impl Tail {
     }
 }
 
-/// What an entry is known by: its id; without one, what it says and the how manieth of its like it is.
+/// What an entry is known by: its id; without one, what it says and the how manieth of its like it
+/// is.
 fn key(entry: &LogEntry, ordinal: u32) -> Key {
     let mut hash = Context::new(&SHA256);
     if let Some(id) = &entry.id {

@@ -1,4 +1,5 @@
-//! What the log API answers: one JSON:API document. The one-object-per-line shape of Fly's internal feed is read too.
+//! What the log API answers: one JSON:API document. The one-object-per-line shape of Fly's internal
+//! feed is read too.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,12 +20,16 @@ impl LogCursor {
     /// When that is.
     pub(crate) fn instant(self) -> Timestamp {
         let seconds = i64::try_from(self.0 / 1_000_000_000).unwrap_or(i64::MAX);
-        Timestamp::from_unix_seconds(seconds).saturating_add(Duration::from_nanos(self.0 % 1_000_000_000))
+        Timestamp::from_unix_seconds(seconds)
+            .saturating_add(Duration::from_nanos(self.0 % 1_000_000_000))
     }
 
     /// This much earlier.
     pub(crate) fn before(self, span: Duration) -> Self {
-        Self(self.0.saturating_sub(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_sub(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
@@ -38,18 +43,25 @@ impl fmt::Display for LogCursor {
 pub(crate) fn nanos(at: Timestamp) -> u64 {
     let millis = at.unix_millis();
     let rest = at.since(Timestamp::from_unix_millis(millis)).subsec_nanos();
-    u64::try_from(millis).unwrap_or(0).saturating_mul(1_000_000).saturating_add(u64::from(rest))
+    u64::try_from(millis)
+        .unwrap_or(0)
+        .saturating_mul(1_000_000)
+        .saturating_add(u64::from(rest))
 }
 
 impl FromStr for LogCursor {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        text.trim().parse().map(Self).map_err(|_| Error::validation("cursor", "must be nanoseconds since 1970"))
+        text.trim()
+            .parse()
+            .map(Self)
+            .map_err(|_| Error::validation("cursor", "must be nanoseconds since 1970"))
     }
 }
 
-/// One entry of a log. Every field may be missing. What an app prints may be secret: keep it out of our own logs.
+/// One entry of a log. Every field may be missing. What an app prints may be secret: keep it out of
+/// our own logs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LogEntry {
@@ -73,7 +85,13 @@ impl LogEntry {
     /// What was printed, without terminal sequences: its lines stay lines. Empty where nothing was.
     #[must_use]
     pub fn plain_message(&self) -> String {
-        let lines: Vec<String> = self.message.as_deref().unwrap_or_default().lines().map(crate::deploy::plain).collect();
+        let lines: Vec<String> = self
+            .message
+            .as_deref()
+            .unwrap_or_default()
+            .lines()
+            .map(crate::deploy::plain)
+            .collect();
         lines.join("\n")
     }
 }
@@ -91,8 +109,8 @@ pub struct LogPage {
 }
 
 impl LogPage {
-    /// Reads what the API answered, or lines of the internal feed. Parts that make no sense are skipped and counted; `None` where nothing
-    /// does.
+    /// Reads what the API answered, or lines of the internal feed. Parts that make no sense are
+    /// skipped and counted; `None` where nothing does.
     #[must_use]
     pub fn parse(body: &[u8]) -> Option<Self> {
         read(body)
@@ -182,7 +200,9 @@ struct FeedLog {
 /// Reads one line of the internal feed.
 #[cfg(feature = "nats")]
 pub(crate) fn read_line(line: &[u8]) -> Option<LogEntry> {
-    serde_json::from_slice::<FeedLine>(line).ok().map(LogEntry::from)
+    serde_json::from_slice::<FeedLine>(line)
+        .ok()
+        .map(LogEntry::from)
 }
 
 /// Reads a page. What of it makes no sense is skipped and counted; `None` where none of it does.
@@ -194,7 +214,12 @@ pub(crate) fn read(body: &[u8]) -> Option<LogPage> {
         && (document.data.is_some() || document.meta.is_some())
     {
         return Some(LogPage {
-            entries: document.data.unwrap_or_default().into_iter().map(LogEntry::from).collect(),
+            entries: document
+                .data
+                .unwrap_or_default()
+                .into_iter()
+                .map(LogEntry::from)
+                .collect(),
             next: document.meta.and_then(|meta| meta.next_token),
             skipped: 0,
         });
@@ -205,9 +230,16 @@ pub(crate) fn read(body: &[u8]) -> Option<LogPage> {
 /// A document with a part that is not as expected: each entry by itself.
 fn one_by_one(body: &[u8]) -> Option<LogPage> {
     let mut document: Value = serde_json::from_slice(body).ok()?;
-    let Value::Array(data) = document.get_mut("data")?.take() else { return None };
-    let next = document.get_mut("meta").and_then(|meta| serde_json::from_value::<Meta>(meta.take()).ok());
-    let mut page = LogPage { next: next.and_then(|meta| meta.next_token), ..LogPage::default() };
+    let Value::Array(data) = document.get_mut("data")?.take() else {
+        return None;
+    };
+    let next = document
+        .get_mut("meta")
+        .and_then(|meta| serde_json::from_value::<Meta>(meta.take()).ok());
+    let mut page = LogPage {
+        next: next.and_then(|meta| meta.next_token),
+        ..LogPage::default()
+    };
     for entry in data {
         match Entry::deserialize(&entry) {
             Ok(entry) => page.entries.push(entry.into()),
@@ -219,7 +251,10 @@ fn one_by_one(body: &[u8]) -> Option<LogPage> {
 
 fn lines(body: &[u8]) -> Option<LogPage> {
     let mut page = LogPage::default();
-    for line in body.split(|byte| *byte == b'\n').filter(|line| !line.iter().all(u8::is_ascii_whitespace)) {
+    for line in body
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.iter().all(u8::is_ascii_whitespace))
+    {
         match serde_json::from_slice::<FeedLine>(line) {
             Ok(line) => page.entries.push(line.into()),
             Err(_) => page.skipped += 1,
@@ -237,8 +272,12 @@ impl From<Entry<'_>> for LogEntry {
             timestamp: attributes.timestamp.0,
             message: attributes.message,
             level: attributes.level,
-            instance: attributes.instance.or_else(|| meta.instance.map(|text| text.0.into_owned())),
-            region: attributes.region.or_else(|| meta.region.map(|text| text.0.into_owned())),
+            instance: attributes
+                .instance
+                .or_else(|| meta.instance.map(|text| text.0.into_owned())),
+            region: attributes
+                .region
+                .or_else(|| meta.region.map(|text| text.0.into_owned())),
             provider: meta.event.and_then(|event| event.provider),
         }
     }
@@ -306,7 +345,10 @@ impl<'de> Deserialize<'de> for Instant {
                 Ok(Instant(None))
             }
 
-            fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+            fn visit_some<D: Deserializer<'de>>(
+                self,
+                deserializer: D,
+            ) -> Result<Self::Value, D::Error> {
                 deserializer.deserialize_str(self)
             }
         }
@@ -363,23 +405,50 @@ mod tests {
                 "level":"info","instance":"m1","region":"fra","meta":{{"event":{{"provider":"app"}}}}}}}}],"meta":{{"next_token":{token}}}}}"#
             );
             let page = read(body.as_bytes()).unwrap();
-            assert_eq!((page.next, page.skipped, page.entries.len()), (Some(LogCursor(1_790_064_850_123_456_789)), 0, 1));
+            assert_eq!(
+                (page.next, page.skipped, page.entries.len()),
+                (Some(LogCursor(1_790_064_850_123_456_789)), 0, 1)
+            );
             let entry = &page.entries[0];
-            assert_eq!(entry.timestamp.unwrap().to_string(), "2026-09-22T08:14:10.123456789Z");
-            assert_eq!((entry.message.as_deref(), entry.provider.as_deref()), (Some("hi"), Some("app")));
+            assert_eq!(
+                entry.timestamp.unwrap().to_string(),
+                "2026-09-22T08:14:10.123456789Z"
+            );
+            assert_eq!(
+                (entry.message.as_deref(), entry.provider.as_deref()),
+                (Some("hi"), Some("app"))
+            );
         }
     }
 
     #[test]
     fn missing_null_and_odd_parts_cost_only_themselves() {
-        let seen = |body: &str| read(body.as_bytes()).map(|page| (page.entries.len(), page.skipped, page.next.is_some()));
+        let seen = |body: &str| {
+            read(body.as_bytes())
+                .map(|page| (page.entries.len(), page.skipped, page.next.is_some()))
+        };
         for (body, expected) in [
             ("", Some((0, 0, false))),
-            (r#"{"data":[],"meta":{"next_token":""}}"#, Some((0, 0, false))),
-            (r#"{"data":null,"meta":{"next_token":1.5}}"#, Some((0, 0, false))),
-            (r#"{"data":[{},{"id":null,"attributes":null}],"meta":null}"#, Some((2, 0, false))),
-            (r#"{"data":[{"attributes":{"message":7}},5,{"id":"x"}],"meta":{"next_token":"9"}}"#, Some((1, 2, true))),
-            (r#"{"data":[{"attributes":{"timestamp":"yesterday"}}]}"#, Some((1, 0, false))),
+            (
+                r#"{"data":[],"meta":{"next_token":""}}"#,
+                Some((0, 0, false)),
+            ),
+            (
+                r#"{"data":null,"meta":{"next_token":1.5}}"#,
+                Some((0, 0, false)),
+            ),
+            (
+                r#"{"data":[{},{"id":null,"attributes":null}],"meta":null}"#,
+                Some((2, 0, false)),
+            ),
+            (
+                r#"{"data":[{"attributes":{"message":7}},5,{"id":"x"}],"meta":{"next_token":"9"}}"#,
+                Some((1, 2, true)),
+            ),
+            (
+                r#"{"data":[{"attributes":{"timestamp":"yesterday"}}]}"#,
+                Some((1, 0, false)),
+            ),
             (
                 "{\"message\":\"a\",\"fly\":null}\nnot json\n\n{\"message\":\"b\",\"fly\":{\"app\":{\"instance\":\"m\"}}}\n",
                 Some((2, 1, false)),
@@ -393,8 +462,18 @@ mod tests {
 
     #[test]
     fn a_line_of_ten_megabytes_is_one_entry() {
-        let body = format!(r#"{{"data":[{{"id":"a","attributes":{{"message":"{}"}}}}]}}"#, "x".repeat(10_000_000));
-        assert_eq!(read(body.as_bytes()).unwrap().entries[0].message.as_ref().unwrap().len(), 10_000_000);
+        let body = format!(
+            r#"{{"data":[{{"id":"a","attributes":{{"message":"{}"}}}}]}}"#,
+            "x".repeat(10_000_000)
+        );
+        assert_eq!(
+            read(body.as_bytes()).unwrap().entries[0]
+                .message
+                .as_ref()
+                .unwrap()
+                .len(),
+            10_000_000
+        );
     }
 
     proptest! {

@@ -1,7 +1,9 @@
-//! The chain a token is found by: memory, the durable store, `fly`'s configuration file, `fly tokens create`, the manual token.
+//! The chain a token is found by: memory, the durable store, `fly`'s configuration file,
+//! `fly tokens create`, the manual token.
 //!
-//! One search runs per app, however many wait for it, and it runs on when they stop waiting. Apps do not wait for each other.
-//! A generation counts what happened to an app; a search of an older one changes nothing any more.
+//! One search runs per app, however many wait for it, and it runs on when they stop waiting. Apps
+//! do not wait for each other. A generation counts what happened to an app; a search of an older
+//! one changes nothing any more.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +11,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use atlas_core::{Clock, Entropy, Error, ErrorKind, Result, Secret, SystemClock, SystemEntropy, Timestamp};
+use atlas_core::{
+    Clock, Entropy, Error, ErrorKind, Result, Secret, SystemClock, SystemEntropy, Timestamp,
+};
 use atlas_http::CredentialSource;
 use data_encoding::BASE32_NOPAD;
 use futures_util::FutureExt as _;
@@ -151,15 +155,16 @@ impl TokensBuilder {
         self
     }
 
-    /// A token that goes before every other step but memory, as `fly` itself prefers its environment's; it is never kept. None unless
-    /// set: [`Tokens::environment_token`] reads it.
+    /// A token that goes before every other step but memory, as `fly` itself prefers its
+    /// environment's; it is never kept. None unless set: [`Tokens::environment_token`] reads it.
     #[must_use]
     pub fn environment(mut self, token: Option<FlyToken>) -> Self {
         self.0.environment = token;
         self
     }
 
-    /// `fly`'s configuration file; `None` to leave it out. [`Tokens::default_config_file`] unless set.
+    /// `fly`'s configuration file; `None` to leave it out. [`Tokens::default_config_file`] unless
+    /// set.
     #[must_use]
     pub fn config_file(mut self, path: Option<PathBuf>) -> Self {
         self.0.config = path;
@@ -184,7 +189,12 @@ impl TokensBuilder {
     #[must_use]
     pub fn host(mut self, host: &str) -> Self {
         let usable = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        self.0.host = host.to_ascii_lowercase().chars().filter(|c| usable(*c)).take(40).collect();
+        self.0.host = host
+            .to_ascii_lowercase()
+            .chars()
+            .filter(|c| usable(*c))
+            .take(40)
+            .collect();
         self
     }
 
@@ -261,16 +271,25 @@ impl Tokens {
     /// `$FLY_CONFIG_DIR/config.yml`, or `~/.fly/config.yml`.
     #[must_use]
     pub fn default_config_file() -> Option<PathBuf> {
-        let folder = std::env::var_os("FLY_CONFIG_DIR").filter(|folder| !folder.is_empty()).map(PathBuf::from);
-        Some(folder.or_else(|| Some(std::env::home_dir()?.join(".fly")))?.join("config.yml"))
+        let folder = std::env::var_os("FLY_CONFIG_DIR")
+            .filter(|folder| !folder.is_empty())
+            .map(PathBuf::from);
+        Some(
+            folder
+                .or_else(|| Some(std::env::home_dir()?.join(".fly")))?
+                .join("config.yml"),
+        )
     }
 
-    /// `FLY_ACCESS_TOKEN`, else `FLY_API_TOKEN`, as `fly` takes them; blank counts as absent, which it does not for `fly`.
+    /// `FLY_ACCESS_TOKEN`, else `FLY_API_TOKEN`, as `fly` takes them; blank counts as absent, which
+    /// it does not for `fly`.
     ///
     /// # Errors
     /// `validation` for one that is no token. It is not repeated.
     pub fn environment_token() -> Result<Option<FlyToken>> {
-        let given = ["FLY_ACCESS_TOKEN", "FLY_API_TOKEN"].into_iter().filter_map(|name| std::env::var(name).ok());
+        let given = ["FLY_ACCESS_TOKEN", "FLY_API_TOKEN"]
+            .into_iter()
+            .filter_map(|name| std::env::var(name).ok());
         given
             .map(Secret::new)
             .find(|text| !text.expose().trim().is_empty())
@@ -278,7 +297,8 @@ impl Tokens {
             .transpose()
     }
 
-    /// A token of the app. What is in memory is given at once, and renewed in the background when its end is near.
+    /// A token of the app. What is in memory is given at once, and renewed in the background when
+    /// its end is near.
     ///
     /// # Errors
     /// `unauthorized` when every step missed; it says what each step missed by, and no secret.
@@ -289,8 +309,8 @@ impl Tokens {
         self.acquire(app, false).await
     }
 
-    /// A token that is neither the one in memory nor the one in the store. One step: who asks meanwhile gets the new one. Concurrent
-    /// refreshes share one search.
+    /// A token that is neither the one in memory nor the one in the store. One step: who asks
+    /// meanwhile gets the new one. Concurrent refreshes share one search.
     ///
     /// # Errors
     /// As [`Tokens::get`]. What was held is forgotten all the same.
@@ -326,7 +346,17 @@ impl Tokens {
     /// When it could not be kept (also without a store): it is then not used either.
     pub async fn set_manual(&self, app: &AppName, token: FlyToken) -> Result<()> {
         let store = self.store("a manual token")?;
-        store.put(app, TokenSlot::Manual, StoredToken { token, expires_at: None, name: None }).await?;
+        store
+            .put(
+                app,
+                TokenSlot::Manual,
+                StoredToken {
+                    token,
+                    expires_at: None,
+                    name: None,
+                },
+            )
+            .await?;
         if let Some(state) = self.apps().get_mut(app) {
             state.rejected.clear();
         }
@@ -338,24 +368,34 @@ impl Tokens {
     /// # Errors
     /// When the store cannot forget it.
     pub async fn clear_manual(&self, app: &AppName) -> Result<()> {
-        self.store("a manual token")?.delete(app, TokenSlot::Manual).await
+        self.store("a manual token")?
+            .delete(app, TokenSlot::Manual)
+            .await
     }
 
-    /// Has `fly` revoke every token that this host minted for this app and that is not revoked yet, and forgets the one in use. Says how
-    /// many were revoked.
+    /// Has `fly` revoke every token that this host minted for this app and that is not revoked yet,
+    /// and forgets the one in use. Says how many were revoked.
     ///
     /// # Errors
     /// `unavailable` without a `fly`; `provider` when `fly` refused: nothing is forgotten then.
     pub async fn revoke(&self, app: &AppName) -> Result<usize> {
         let kept = match &self.0.store {
-            Some(store) => store.get(app, TokenSlot::Cached).await?.and_then(|record| record.name),
+            Some(store) => store
+                .get(app, TokenSlot::Cached)
+                .await?
+                .and_then(|record| record.name),
             None => None,
         };
-        let cli = self.0.cli.as_ref().ok_or_else(|| Error::new(ErrorKind::Unavailable, "there is no fly to revoke with"))?;
+        let cli =
+            self.0.cli.as_ref().ok_or_else(|| {
+                Error::new(ErrorKind::Unavailable, "there is no fly to revoke with")
+            })?;
         let prefix = self.name_of(app, "");
         // The one that is kept may have been minted when this host had another name.
         let ours = |name: &str| {
-            let random = name.strip_prefix(&prefix).is_some_and(|random| random.bytes().all(|b| b.is_ascii_alphanumeric()));
+            let random = name
+                .strip_prefix(&prefix)
+                .is_some_and(|random| random.bytes().all(|b| b.is_ascii_alphanumeric()));
             random || kept.as_deref() == Some(name)
         };
         let count = mint::revoke(cli, &self.0.scope, app, ours, self.0.cli_limit).await?;
@@ -371,11 +411,19 @@ impl Tokens {
     /// The credential of this app for an HTTP client: renewed once when the cloud answers 401.
     #[must_use]
     pub fn credential(&self, app: &AppName) -> AppCredential {
-        AppCredential { tokens: self.clone(), app: app.clone() }
+        AppCredential {
+            tokens: self.clone(),
+            app: app.clone(),
+        }
     }
 
     fn store(&self, what: &str) -> Result<&AnyTokenStore> {
-        let missing = || Error::new(ErrorKind::Unavailable, format!("there is no store to keep {what} in"));
+        let missing = || {
+            Error::new(
+                ErrorKind::Unavailable,
+                format!("there is no store to keep {what} in"),
+            )
+        };
         self.0.store.as_ref().ok_or_else(missing)
     }
 
@@ -421,9 +469,14 @@ impl Tokens {
         let now = self.0.clock.now();
         let mut apps = self.apps();
         let state = apps.entry(app.clone()).or_default();
-        let held = state.held.clone().filter(|held| held.expires_at.is_none_or(|end| end > now));
+        let held = state
+            .held
+            .clone()
+            .filter(|held| held.expires_at.is_none_or(|end| end > now));
         if let (Some(mut held), false) = (held, refresh) {
-            let near = held.expires_at.is_some_and(|end| end.saturating_sub(self.0.renew_before) <= now);
+            let near = held
+                .expires_at
+                .is_some_and(|end| end.saturating_sub(self.0.renew_before) <= now);
             if near && held.source != TokenSource::Config && state.search.is_none() {
                 // Not waited for; the held one serves until it is there.
                 self.begin(app, state, true, false);
@@ -432,7 +485,10 @@ impl Tokens {
             return Ok(held);
         }
         // One that ended and is still here was cut off: nothing more will come of it.
-        if let Some(search) = state.search.as_ref().filter(|search| search.result.peek().is_none())
+        if let Some(search) = state
+            .search
+            .as_ref()
+            .filter(|search| search.result.peek().is_none())
             && search.generation == state.generation
             && (search.renews || !refresh)
         {
@@ -450,15 +506,28 @@ impl Tokens {
             generation: state.generation,
             renews,
             rejected: state.rejected.clone(),
-            cli_rests: !asked && state.cli_rests_until.is_some_and(|until| until > Instant::now()),
+            cli_rests: !asked
+                && state
+                    .cli_rests_until
+                    .is_some_and(|until| until > Instant::now()),
             writing: state.writing.clone(),
         };
         let (this, app) = (self.clone(), app.clone());
         // A task of its own: it runs to its end whoever stops waiting.
         let task = tokio::spawn(async move { this.search(&app, plan).await }.in_current_span());
-        let lost = Missed { kind: ErrorKind::Unavailable, message: "the search for a fly token was cut off".to_owned() };
-        let result = task.map(move |joined| joined.unwrap_or(Err(lost))).boxed().shared();
-        let search = Search { generation: state.generation, renews, result };
+        let lost = Missed {
+            kind: ErrorKind::Unavailable,
+            message: "the search for a fly token was cut off".to_owned(),
+        };
+        let result = task
+            .map(move |joined| joined.unwrap_or(Err(lost)))
+            .boxed()
+            .shared();
+        let search = Search {
+            generation: state.generation,
+            renews,
+            result,
+        };
         state.search = Some(search.clone());
         search
     }
@@ -485,7 +554,11 @@ impl Tokens {
         let mut missed = Vec::new();
         match &inner.environment {
             Some(token) if plan.allows(token) => {
-                return Ok(Acquired { token: token.clone(), source: TokenSource::Environment, expires_at: None });
+                return Ok(Acquired {
+                    token: token.clone(),
+                    source: TokenSource::Environment,
+                    expires_at: None,
+                });
             }
             Some(_) => missed.push("the environment's token was refused by fly".to_owned()),
             None => {}
@@ -497,7 +570,11 @@ impl Tokens {
         match self.configured(plan).await {
             Ok(token) => {
                 let expires_at = Some(inner.clock.now().saturating_add(CONFIG_BELIEVED));
-                return Ok(Acquired { token, source: TokenSource::Config, expires_at });
+                return Ok(Acquired {
+                    token,
+                    source: TokenSource::Config,
+                    expires_at,
+                });
             }
             Err(why) => missed.push(why.to_owned()),
         }
@@ -510,39 +587,67 @@ impl Tokens {
             Some(store) => store.get(app, TokenSlot::Manual).await,
         };
         match manual {
-            Ok(Some(record)) if plan.allows(&record.token) => {
-                Ok(Acquired { token: record.token, source: TokenSource::Manual, expires_at: record.expires_at })
-            }
+            Ok(Some(record)) if plan.allows(&record.token) => Ok(Acquired {
+                token: record.token,
+                source: TokenSource::Manual,
+                expires_at: record.expires_at,
+            }),
             other => {
                 missed.push(match other {
                     Ok(Some(_)) => "the manual token was refused by fly".to_owned(),
                     Ok(None) => "there is no manual token".to_owned(),
                     Err(error) => error.message().to_owned(),
                 });
-                Err(Missed { kind: ErrorKind::Unauthorized, message: format!("no fly token: {}", missed.join("; ")) })
+                Err(Missed {
+                    kind: ErrorKind::Unauthorized,
+                    message: format!("no fly token: {}", missed.join("; ")),
+                })
             }
         }
     }
 
     /// The minted token the store kept. A renewal drops it instead.
     async fn kept(&self, app: &AppName, plan: &Plan) -> Result<Acquired, Option<String>> {
-        let Some(store) = &self.0.store else { return Err(None) };
+        let Some(store) = &self.0.store else {
+            return Err(None);
+        };
         if plan.renews {
             return Err(None);
         }
-        let record = store.get(app, TokenSlot::Cached).await.map_err(|error| Some(error.message().to_owned()))?;
+        let record = store
+            .get(app, TokenSlot::Cached)
+            .await
+            .map_err(|error| Some(error.message().to_owned()))?;
         let now = self.0.clock.now();
         record
-            .filter(|record| record.expires_at.is_some_and(|end| end > now) && plan.allows(&record.token))
-            .map(|StoredToken { token, expires_at, .. }| Acquired { token, source: TokenSource::Store, expires_at })
+            .filter(|record| {
+                record.expires_at.is_some_and(|end| end > now) && plan.allows(&record.token)
+            })
+            .map(
+                |StoredToken {
+                     token, expires_at, ..
+                 }| Acquired {
+                    token,
+                    source: TokenSource::Store,
+                    expires_at,
+                },
+            )
             .ok_or(None)
     }
 
     async fn configured(&self, plan: &Plan) -> Result<FlyToken, &'static str> {
-        let path = self.0.config.clone().ok_or("the fly configuration file is left out")?;
+        let path = self
+            .0
+            .config
+            .clone()
+            .ok_or("the fly configuration file is left out")?;
         let read = tokio::task::spawn_blocking(move || flyctl_config::read(&path)).await;
         let token = read.unwrap_or(Err("the fly configuration file cannot be read"))?;
-        if plan.allows(&token) { Ok(token) } else { Err("the token of the fly configuration file was refused by fly") }
+        if plan.allows(&token) {
+            Ok(token)
+        } else {
+            Err("the token of the fly configuration file was refused by fly")
+        }
     }
 
     async fn minted(&self, app: &AppName, plan: &Plan) -> Result<Acquired, String> {
@@ -555,7 +660,9 @@ impl Tokens {
         inner.entropy.fill(&mut random);
         let name = self.name_of(app, &BASE32_NOPAD.encode(&random).to_ascii_lowercase());
         let before = inner.clock.now();
-        let token = match mint::create(cli, &inner.scope, app, &name, inner.expiry, inner.cli_limit).await {
+        let token = match mint::create(cli, &inner.scope, app, &name, inner.expiry, inner.cli_limit)
+            .await
+        {
             Ok(token) => token,
             Err(error) => {
                 tracing::warn!(app = app.as_str(), error = %error, "no fly token was minted");
@@ -569,13 +676,24 @@ impl Tokens {
         if let Some(store) = &inner.store {
             let _one = plan.writing.lock().await;
             // Nobody forgot the app meanwhile: a late write would bring back what was forgotten.
-            let current = self.apps().get(app).is_some_and(|state| state.generation == plan.generation);
-            let record = StoredToken { token: token.clone(), expires_at, name: Some(name) };
+            let current = self
+                .apps()
+                .get(app)
+                .is_some_and(|state| state.generation == plan.generation);
+            let record = StoredToken {
+                token: token.clone(),
+                expires_at,
+                name: Some(name),
+            };
             if current && let Err(error) = store.put(app, TokenSlot::Cached, record).await {
                 tracing::error!(app = app.as_str(), error = %error, "a minted fly token could not be kept");
             }
         }
-        Ok(Acquired { token, source: TokenSource::Cli, expires_at })
+        Ok(Acquired {
+            token,
+            source: TokenSource::Cli,
+            expires_at,
+        })
     }
 
     /// The cloud refused this `Authorization` value.
@@ -590,7 +708,10 @@ impl Tokens {
             state.rejected.remove(0);
         }
         state.rejected.push(refused);
-        let is_held = state.held.as_ref().is_none_or(|held| fingerprint(&held.token.authorization()) == refused);
+        let is_held = state
+            .held
+            .as_ref()
+            .is_none_or(|held| fingerprint(&held.token.authorization()) == refused);
         // Somebody renewed it already, where another is held.
         if is_held {
             state.forget();
@@ -630,7 +751,10 @@ fn fingerprint(value: &Secret) -> [u8; 32] {
 
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tokens").field("scope", &self.0.scope).field("store", &self.0.store).finish_non_exhaustive()
+        f.debug_struct("Tokens")
+            .field("scope", &self.0.scope)
+            .field("store", &self.0.store)
+            .finish_non_exhaustive()
     }
 }
 

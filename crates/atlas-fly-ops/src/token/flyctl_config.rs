@@ -1,7 +1,8 @@
-//! Reads the access token out of `fly`'s own configuration file. Never writes it, never keeps it anywhere else.
+//! Reads the access token out of `fly`'s own configuration file. Never writes it, never keeps it
+//! anywhere else.
 //!
-//! The file holds an all-powerful credential that `fly` renews by the minute, and private keys. Only one field is read; a parser's
-//! message is dropped.
+//! The file holds an all-powerful credential that `fly` renews by the minute, and private keys.
+//! Only one field is read; a parser's message is dropped.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -29,7 +30,9 @@ pub(crate) fn read(path: &Path) -> Result<FlyToken, &'static str> {
 }
 
 fn once(path: &Path) -> Result<FlyToken, &'static str> {
-    let meta = path.metadata().map_err(|_| "there is no fly configuration file")?;
+    let meta = path
+        .metadata()
+        .map_err(|_| "there is no fly configuration file")?;
     if !meta.is_file() || meta.len() > LARGEST {
         return Err("the fly configuration file is not one");
     }
@@ -38,13 +41,18 @@ fn once(path: &Path) -> Result<FlyToken, &'static str> {
     }
     let mut text = Zeroizing::new(String::new());
     let file = File::open(path).map_err(|_| "the fly configuration file cannot be read")?;
-    file.take(LARGEST).read_to_string(&mut text).map_err(|_| "the fly configuration file cannot be read")?;
+    file.take(LARGEST)
+        .read_to_string(&mut text)
+        .map_err(|_| "the fly configuration file cannot be read")?;
     parse(&text)
 }
 
 fn parse(text: &str) -> Result<FlyToken, &'static str> {
-    let config: Option<Config> = serde_yaml::from_str(text).map_err(|_| "the fly configuration file cannot be parsed")?;
-    let token = config.and_then(|config| config.access_token).ok_or("the fly configuration file holds no access token")?;
+    let config: Option<Config> =
+        serde_yaml::from_str(text).map_err(|_| "the fly configuration file cannot be parsed")?;
+    let token = config
+        .and_then(|config| config.access_token)
+        .ok_or("the fly configuration file holds no access token")?;
     FlyToken::parse(token.expose()).map_err(|_| "the fly configuration file's access token is none")
 }
 
@@ -54,7 +62,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn token(text: &str) -> Option<String> {
-        parse(text).ok().map(|token| token.joined().expose().to_owned())
+        parse(text)
+            .ok()
+            .map(|token| token.joined().expose().to_owned())
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What a Fly token looks like: a list of macaroons and OAuth tokens, and the scheme each is sent with.
+//! What a Fly token looks like: a list of macaroons and OAuth tokens, and the scheme each is sent
+//! with.
 
 use atlas_core::{Error, Result, Secret};
 use serde::Deserialize;
@@ -32,26 +33,42 @@ pub struct FlyToken {
 }
 
 impl FlyToken {
-    /// Reads a token as `fly`, its configuration file or a user writes it: schemes before it are dropped, parts are told apart.
+    /// Reads a token as `fly`, its configuration file or a user writes it: schemes before it are
+    /// dropped, parts are told apart.
     ///
     /// # Errors
     /// `validation` for nothing, or for characters that no token has. The text is not repeated.
     pub fn parse(text: &str) -> Result<Self> {
         let (mut macaroons, mut others) = (Vec::new(), Vec::new());
-        for part in without_schemes(text).split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        for part in without_schemes(text)
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+        {
             if !part.bytes().all(|b| b.is_ascii_graphic()) {
-                return Err(Error::validation("token", "has characters that no fly token has"));
+                return Err(Error::validation(
+                    "token",
+                    "has characters that no fly token has",
+                ));
             }
-            if is_macaroon(part) { macaroons.push(part) } else { others.push(part) }
+            if is_macaroon(part) {
+                macaroons.push(part)
+            } else {
+                others.push(part)
+            }
         }
         if macaroons.is_empty() && others.is_empty() {
             return Err(Error::validation("token", "is empty"));
         }
         let join = |parts: Vec<&str>| (!parts.is_empty()).then(|| Secret::new(parts.join(",")));
-        Ok(Self { macaroons: join(macaroons), others: join(others) })
+        Ok(Self {
+            macaroons: join(macaroons),
+            others: join(others),
+        })
     }
 
-    /// Reads what `fly tokens create` or `fly auth token` wrote to standard output, notices before it and all.
+    /// Reads what `fly tokens create` or `fly auth token` wrote to standard output, notices before
+    /// it and all.
     ///
     /// # Errors
     /// `validation` where there is no token in it.
@@ -62,12 +79,20 @@ impl FlyToken {
         }
         let none = || Error::validation("token", "fly wrote none");
         // What comes before and after the document are notices.
-        let read = |at: usize| serde_json::Deserializer::from_str(&stdout[at..]).into_iter::<Json>().next()?.ok();
+        let read = |at: usize| {
+            serde_json::Deserializer::from_str(&stdout[at..])
+                .into_iter::<Json>()
+                .next()?
+                .ok()
+        };
         let document = stdout.match_indices('{').find_map(|(at, _)| read(at));
         if let Some(json) = document {
             return Self::known(json.token.expose());
         }
-        let line = stdout.lines().rev().find(|line| is_known(without_schemes(line)));
+        let line = stdout
+            .lines()
+            .rev()
+            .find(|line| is_known(without_schemes(line)));
         Self::known(line.ok_or_else(none)?)
     }
 
@@ -82,10 +107,15 @@ impl FlyToken {
     /// How it is sent.
     #[must_use]
     pub fn scheme(&self) -> TokenScheme {
-        if self.macaroons.is_some() { TokenScheme::FlyV1 } else { TokenScheme::Bearer }
+        if self.macaroons.is_some() {
+            TokenScheme::FlyV1
+        } else {
+            TokenScheme::Bearer
+        }
     }
 
-    /// The whole `Authorization` value. Macaroons go alone: what else there is would make it malformed.
+    /// The whole `Authorization` value. Macaroons go alone: what else there is would make it
+    /// malformed.
     #[must_use]
     pub fn authorization(&self) -> Secret {
         match (&self.macaroons, &self.others) {
@@ -98,13 +128,21 @@ impl FlyToken {
     /// What is sent where there is no scheme: the macaroons, else the rest.
     #[cfg(feature = "nats")]
     pub(crate) fn password(&self) -> Secret {
-        self.macaroons.as_ref().or(self.others.as_ref()).cloned().unwrap_or_else(|| Secret::new(""))
+        self.macaroons
+            .as_ref()
+            .or(self.others.as_ref())
+            .cloned()
+            .unwrap_or_else(|| Secret::new(""))
     }
 
     /// Every part without a scheme, macaroons first: for `FLY_API_TOKEN` and for keeping.
     #[must_use]
     pub fn joined(&self) -> Secret {
-        let parts: Vec<&str> = [&self.macaroons, &self.others].into_iter().flatten().map(Secret::expose).collect();
+        let parts: Vec<&str> = [&self.macaroons, &self.others]
+            .into_iter()
+            .flatten()
+            .map(Secret::expose)
+            .collect();
         Secret::new(parts.join(","))
     }
 }
@@ -145,23 +183,45 @@ mod tests {
             ("BEARER flyv1  fm2_x,,", "FlyV1 fm2_x"),
             ("fo1_x,fm2_y", "FlyV1 fm2_y"),
         ] {
-            assert_eq!(FlyToken::parse(text).unwrap().authorization().expose(), sent, "{text}");
+            assert_eq!(
+                FlyToken::parse(text).unwrap().authorization().expose(),
+                sent,
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn what_is_no_token_is_refused_without_repeating_it() {
-        for text in ["", "FlyV1 ", " , ,", "fm2_a b", "fm2_a\u{7f}", "last_login: 2026", "fm2_\r\nx"] {
+        for text in [
+            "",
+            "FlyV1 ",
+            " , ,",
+            "fm2_a b",
+            "fm2_a\u{7f}",
+            "last_login: 2026",
+            "fm2_\r\nx",
+        ] {
             let error = FlyToken::parse(text).unwrap_err();
-            assert!(text.len() < 5 || !error.to_string().contains(text), "{text}");
+            assert!(
+                text.len() < 5 || !error.to_string().contains(text),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn notices_and_errors_of_the_cli_never_become_part_of_a_token() {
-        let read = |text| FlyToken::from_output(text).map(|token| token.joined().expose().to_owned()).ok();
+        let read = |text| {
+            FlyToken::from_output(text)
+                .map(|token| token.joined().expose().to_owned())
+                .ok()
+        };
         assert_eq!(read("FlyV1 fm2_a,fm2_b\n").as_deref(), Some("fm2_a,fm2_b"));
-        assert_eq!(read("Update available 0.3 -> 0.4\n\nFlyV1 fm2_a\n\n").as_deref(), Some("fm2_a"));
+        assert_eq!(
+            read("Update available 0.3 -> 0.4\n\nFlyV1 fm2_a\n\n").as_deref(),
+            Some("fm2_a")
+        );
         assert_eq!(read(r#"{"token":"FlyV1 fm2_a"}"#).as_deref(), Some("fm2_a"));
         for noisy in [
             "Update available 0.3 -> 0.4\n{\"token\": \"FlyV1 fm2_a\"}",
@@ -170,7 +230,14 @@ mod tests {
         ] {
             assert_eq!(read(noisy).as_deref(), Some("fm2_a"), "{noisy}");
         }
-        for none in ["", "Error: org slug must be specified", "{}", r#"{"token":""}"#, r#"{"token":"Error: no"}"#, "{half"] {
+        for none in [
+            "",
+            "Error: org slug must be specified",
+            "{}",
+            r#"{"token":""}"#,
+            r#"{"token":"Error: no"}"#,
+            "{half",
+        ] {
             assert_eq!(read(none), None, "{none}");
         }
     }

@@ -1,4 +1,5 @@
-//! Tokens from `fly tokens create`: always with an end, a name and a scope, and findable again to be revoked.
+//! Tokens from `fly tokens create`: always with an end, a name and a scope, and findable again to
+//! be revoked.
 
 use std::time::Duration;
 
@@ -55,12 +56,20 @@ pub(crate) async fn create(
     limit: Duration,
 ) -> Result<FlyToken> {
     let mut words = scope.create(app);
-    words.extend([format!("--name={name}"), format!("--expiry={}s", expiry.as_secs()), "--json".into()]);
+    words.extend([
+        format!("--name={name}"),
+        format!("--expiry={}s", expiry.as_secs()),
+        "--json".into(),
+    ]);
     let answer = cli.run(words, limit).await?;
     if !answer.status.success() {
-        return Err(Error::new(ErrorKind::Provider, "fly refused to make a token"));
+        return Err(Error::new(
+            ErrorKind::Provider,
+            "fly refused to make a token",
+        ));
     }
-    FlyToken::from_output(&answer.stdout).map_err(|_| Error::new(ErrorKind::Provider, "fly made no token"))
+    FlyToken::from_output(&answer.stdout)
+        .map_err(|_| Error::new(ErrorKind::Provider, "fly made no token"))
 }
 
 /// Revokes those of such a name that are not revoked yet; says how many there were.
@@ -85,8 +94,8 @@ pub(crate) async fn revoke(
     if !answer.status.success() {
         return Err(refused("fly refused to list tokens"));
     }
-    let listed: Vec<Listed> =
-        serde_json::from_str(&answer.stdout).map_err(|_| refused("fly's list of tokens could not be read"))?;
+    let listed: Vec<Listed> = serde_json::from_str(&answer.stdout)
+        .map_err(|_| refused("fly's list of tokens could not be read"))?;
     let ids: Vec<String> = listed
         .into_iter()
         .filter(|listed| listed.revoked_at.is_none() && listed.name.as_deref().is_some_and(&ours))
@@ -100,6 +109,12 @@ pub(crate) async fn revoke(
         return Ok(0);
     }
     let count = ids.len();
-    let words = ["tokens".to_owned(), "revoke".to_owned()].into_iter().chain(ids);
-    if cli.run(words, limit).await?.status.success() { Ok(count) } else { Err(refused("fly refused to revoke a token")) }
+    let words = ["tokens".to_owned(), "revoke".to_owned()]
+        .into_iter()
+        .chain(ids);
+    if cli.run(words, limit).await?.status.success() {
+        Ok(count)
+    } else {
+        Err(refused("fly refused to revoke a token"))
+    }
 }

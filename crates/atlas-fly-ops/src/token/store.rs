@@ -43,17 +43,27 @@ pub struct StoredToken {
 
 /// Keeps tokens. Use through [`AnyTokenStore`]; prove with the conformance suite.
 pub trait TokenStore: Debug + Send + Sync + 'static {
-    /// The record, if there is one. A `Cached` record that cannot be read is dropped and counts as none.
+    /// The record, if there is one. A `Cached` record that cannot be read is dropped and counts as
+    /// none.
     ///
     /// # Errors
     /// When the store cannot answer, or a `Manual` record cannot be read: it is then left as it is.
-    fn get(&self, app: &AppName, slot: TokenSlot) -> impl Future<Output = Result<Option<StoredToken>>> + Send;
+    fn get(
+        &self,
+        app: &AppName,
+        slot: TokenSlot,
+    ) -> impl Future<Output = Result<Option<StoredToken>>> + Send;
 
     /// Keeps the record, over an earlier one; durable when it returns, where the store is.
     ///
     /// # Errors
     /// When it could not be kept; the earlier record then still stands.
-    fn put(&self, app: &AppName, slot: TokenSlot, record: StoredToken) -> impl Future<Output = Result<()>> + Send;
+    fn put(
+        &self,
+        app: &AppName,
+        slot: TokenSlot,
+        record: StoredToken,
+    ) -> impl Future<Output = Result<()>> + Send;
 
     /// Forgets the record; nothing happens where there is none.
     ///
@@ -65,17 +75,35 @@ pub trait TokenStore: Debug + Send + Sync + 'static {
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 trait Erased: Debug + Send + Sync {
-    fn get<'a>(&'a self, app: &'a AppName, slot: TokenSlot) -> BoxFuture<'a, Result<Option<StoredToken>>>;
-    fn put<'a>(&'a self, app: &'a AppName, slot: TokenSlot, record: StoredToken) -> BoxFuture<'a, Result<()>>;
+    fn get<'a>(
+        &'a self,
+        app: &'a AppName,
+        slot: TokenSlot,
+    ) -> BoxFuture<'a, Result<Option<StoredToken>>>;
+    fn put<'a>(
+        &'a self,
+        app: &'a AppName,
+        slot: TokenSlot,
+        record: StoredToken,
+    ) -> BoxFuture<'a, Result<()>>;
     fn delete<'a>(&'a self, app: &'a AppName, slot: TokenSlot) -> BoxFuture<'a, Result<()>>;
 }
 
 impl<S: TokenStore> Erased for S {
-    fn get<'a>(&'a self, app: &'a AppName, slot: TokenSlot) -> BoxFuture<'a, Result<Option<StoredToken>>> {
+    fn get<'a>(
+        &'a self,
+        app: &'a AppName,
+        slot: TokenSlot,
+    ) -> BoxFuture<'a, Result<Option<StoredToken>>> {
         Box::pin(TokenStore::get(self, app, slot))
     }
 
-    fn put<'a>(&'a self, app: &'a AppName, slot: TokenSlot, record: StoredToken) -> BoxFuture<'a, Result<()>> {
+    fn put<'a>(
+        &'a self,
+        app: &'a AppName,
+        slot: TokenSlot,
+        record: StoredToken,
+    ) -> BoxFuture<'a, Result<()>> {
         Box::pin(TokenStore::put(self, app, slot, record))
     }
 
@@ -126,16 +154,27 @@ pub struct MemoryTokenStore(Mutex<BTreeMap<(AppName, TokenSlot), StoredToken>>);
 
 impl TokenStore for MemoryTokenStore {
     async fn get(&self, app: &AppName, slot: TokenSlot) -> Result<Option<StoredToken>> {
-        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&(app.clone(), slot)).cloned())
+        Ok(self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&(app.clone(), slot))
+            .cloned())
     }
 
     async fn put(&self, app: &AppName, slot: TokenSlot, record: StoredToken) -> Result<()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert((app.clone(), slot), record);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert((app.clone(), slot), record);
         Ok(())
     }
 
     async fn delete(&self, app: &AppName, slot: TokenSlot) -> Result<()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&(app.clone(), slot));
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&(app.clone(), slot));
         Ok(())
     }
 }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use atlas_fly_ops::{
-    Ansi, AppName, DeployError, DeployEvent, DeployRequest, DeployTicket, Deployment, FlyCli, FlyToken, Pipe, Stage,
+    Ansi, AppName, DeployError, DeployEvent, DeployRequest, DeployTicket, Deployment, FlyCli,
+    FlyToken, Pipe, Stage,
 };
 
 use crate::fly::Fly;
@@ -30,7 +31,9 @@ async fn until(deployment: &mut Deployment, wanted: &str) {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), wait).await.expect("it says it in time");
+    tokio::time::timeout(Duration::from_secs(60), wait)
+        .await
+        .expect("it says it in time");
 }
 
 async fn events(mut deployment: Deployment) -> (Vec<DeployEvent>, Result<String, DeployError>) {
@@ -48,7 +51,9 @@ async fn nothing_left(fake: &Fly) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), gone).await.unwrap_or_else(|_| panic!("left: {:?}", fake.alive()));
+    tokio::time::timeout(Duration::from_secs(30), gone)
+        .await
+        .unwrap_or_else(|_| panic!("left: {:?}", fake.alive()));
 }
 
 #[tokio::test]
@@ -60,13 +65,29 @@ async fn a_deploy_gives_its_output_and_the_token_is_in_the_environment_only() {
     request.arguments = vec!["--ha=false".into(), "; touch pwned".into()];
     request.token = Some(FlyToken::parse("FlyV1 fm2_s3cret").unwrap());
     let output = fake.cli().deploy(request).await.unwrap().text();
-    assert!(output.contains(&format!("{}\n", fake.dir.path().canonicalize().unwrap().display())) && output.contains("done\n"));
-    assert_eq!(fake.calls(), ["deploy --remote-only --app=shop --config fly.staging.toml --ha=false ; touch pwned"]);
+    assert!(
+        output.contains(&format!(
+            "{}\n",
+            fake.dir.path().canonicalize().unwrap().display()
+        )) && output.contains("done\n")
+    );
+    assert_eq!(
+        fake.calls(),
+        ["deploy --remote-only --app=shop --config fly.staging.toml --ha=false ; touch pwned"]
+    );
     assert!(!fake.path("pwned").exists());
     let env = fake.env();
     assert_eq!(fake.stdin().as_deref(), Some("/dev/null"));
-    assert_eq!(fake.working_directory(), fake.dir.path().canonicalize().ok());
-    for expected in ["FLY_API_TOKEN=fm2_s3cret", "CI=1", "NO_COLOR=1", "FLY_NO_UPDATE_CHECK=1"] {
+    assert_eq!(
+        fake.working_directory(),
+        fake.dir.path().canonicalize().ok()
+    );
+    for expected in [
+        "FLY_API_TOKEN=fm2_s3cret",
+        "CI=1",
+        "NO_COLOR=1",
+        "FLY_NO_UPDATE_CHECK=1",
+    ] {
         assert!(env.iter().any(|line| line == expected), "{expected}");
     }
     // Cargo sets many variables of its own: none is passed on.
@@ -79,16 +100,33 @@ async fn what_is_wrong_before_the_start_is_said_and_nothing_runs() {
     let missing = DeployRequest::new(fake.path("absent"));
     let nowhere = FlyCli::new().program("/nowhere/fly");
     // The folder is looked at before the executable.
-    assert!(matches!(nowhere.deploy(missing).await, Err(DeployError::InvalidDirectory)));
-    assert!(matches!(nowhere.deploy(request(&fake)).await, Err(DeployError::NotFound)));
+    assert!(matches!(
+        nowhere.deploy(missing).await,
+        Err(DeployError::InvalidDirectory)
+    ));
+    assert!(matches!(
+        nowhere.deploy(request(&fake)).await,
+        Err(DeployError::NotFound)
+    ));
     // There, and not executable.
     let inert = FlyCli::new().program(fake.path("scenario"));
-    assert!(matches!(inert.deploy(request(&fake)).await, Err(DeployError::NotFound)));
-    for word in ["-t", "-tfm2_s3cret", "--access-token", "--access-token=fm2_s3cret"] {
+    assert!(matches!(
+        inert.deploy(request(&fake)).await,
+        Err(DeployError::NotFound)
+    ));
+    for word in [
+        "-t",
+        "-tfm2_s3cret",
+        "--access-token",
+        "--access-token=fm2_s3cret",
+    ] {
         let mut request = request(&fake);
         request.arguments = vec![word.into(), "fm2_s3cret".into()];
         let error = fake.cli().deploy(request).await.unwrap_err();
-        assert!(matches!(error, DeployError::TokenInArguments) && !format!("{error:?} {error}").contains("s3cret"));
+        assert!(
+            matches!(error, DeployError::TokenInArguments)
+                && !format!("{error:?} {error}").contains("s3cret")
+        );
     }
     assert!(fake.calls().is_empty());
 }
@@ -101,7 +139,11 @@ async fn a_relative_executable_is_the_one_of_here_and_not_of_the_folder_that_is_
     let relative = up.join(ours.program().strip_prefix("/").unwrap());
     let place = theirs.dir.path().join(&relative);
     assert!(relative.is_relative() && place != relative);
-    let output = FlyCli::new().program(&relative).deploy(request(&theirs)).await.unwrap();
+    let output = FlyCli::new()
+        .program(&relative)
+        .deploy(request(&theirs))
+        .await
+        .unwrap();
     assert_eq!(output.text(), "ours\n");
 }
 
@@ -109,7 +151,8 @@ async fn a_relative_executable_is_the_one_of_here_and_not_of_the_folder_that_is_
 async fn limits_without_end_are_no_limits() {
     let fake = Fly::doing("echo done");
     let mut request = request(&fake);
-    (request.activity_timeout, request.max_timeout, request.grace) = (Duration::MAX, Duration::MAX, Duration::MAX);
+    (request.activity_timeout, request.max_timeout, request.grace) =
+        (Duration::MAX, Duration::MAX, Duration::MAX);
     let (_, result) = events(fake.cli().stream_deploy(ticket(), request).unwrap()).await;
     assert_eq!(result.unwrap(), "done\n");
 }
@@ -124,12 +167,19 @@ async fn the_executable_may_be_called_flyctl() {
 
 #[tokio::test]
 async fn exit_codes_and_signals_come_with_the_output_so_far() {
-    for (end, code) in [("exit 1", Some(1)), ("exit 127", Some(127)), ("kill -9 $$", None)] {
+    for (end, code) in [
+        ("exit 1", Some(1)),
+        ("exit 127", Some(127)),
+        ("kill -9 $$", None),
+    ] {
         let fake = Fly::doing(&format!("echo so far; echo s3cret >&2; {end}"));
         let error = fake.cli().deploy(request(&fake)).await.unwrap_err();
         assert!(error.output().unwrap().text().contains("so far\n"));
         assert!(!format!("{error} {error:?}").contains("s3cret"));
-        assert!(matches!(error, DeployError::ExitCode(got, _) if got == code), "{end}: {error:?}");
+        assert!(
+            matches!(error, DeployError::ExitCode(got, _) if got == code),
+            "{end}: {error:?}"
+        );
     }
 }
 
@@ -137,23 +187,50 @@ async fn exit_codes_and_signals_come_with_the_output_so_far() {
 async fn lines_outputs_colour_and_stages_are_told_apart() {
     let said = r#"printf '==> Buil'; sleep 0.05; printf 'ding image\n\n\033[32mgr\303'; sleep 0.05; printf '\251n\033[0m\n'
         echo 'Error: smoke checks for 6e8294c17d5083 failed' >&2"#;
-    for (ansi, green) in [(Ansi::Strip, "grén"), (Ansi::Keep, "\u{1b}[32mgrén\u{1b}[0m")] {
+    for (ansi, green) in [
+        (Ansi::Strip, "grén"),
+        (Ansi::Keep, "\u{1b}[32mgrén\u{1b}[0m"),
+    ] {
         let fake = Fly::doing(said);
         let mut request = request(&fake);
         request.ansi = ansi;
         let (seen, result) = events(fake.cli().stream_deploy(ticket(), request).unwrap()).await;
         assert!(result.is_ok());
-        let line = |pipe, text: &str| DeployEvent::Line { pipe, text: text.into(), cut: false };
+        let line = |pipe, text: &str| DeployEvent::Line {
+            pipe,
+            text: text.into(),
+            cut: false,
+        };
         let (err, out): (Vec<_>, Vec<_>) = seen.into_iter().partition(|event| {
-            matches!(event, DeployEvent::Line { pipe: Pipe::Stderr, .. } | DeployEvent::Stage(Stage::CheckFailed))
+            matches!(
+                event,
+                DeployEvent::Line {
+                    pipe: Pipe::Stderr,
+                    ..
+                } | DeployEvent::Stage(Stage::CheckFailed)
+            )
         });
-        assert_eq!(out, [line(Pipe::Stdout, "==> Building image"), DeployEvent::Stage(Stage::Build), line(Pipe::Stdout, green)]);
+        assert_eq!(
+            out,
+            [
+                line(Pipe::Stdout, "==> Building image"),
+                DeployEvent::Stage(Stage::Build),
+                line(Pipe::Stdout, green)
+            ]
+        );
         let failed = "Error: smoke checks for 6e8294c17d5083 failed";
-        assert_eq!(err, [line(Pipe::Stderr, failed), DeployEvent::Stage(Stage::CheckFailed)]);
+        assert_eq!(
+            err,
+            [
+                line(Pipe::Stderr, failed),
+                DeployEvent::Stage(Stage::CheckFailed)
+            ]
+        );
     }
 }
 
-/// A process that started another; both ignore what they are told to ignore. The second holds the outputs open.
+/// A process that started another; both ignore what they are told to ignore. The second holds the
+/// outputs open.
 fn stubborn(trap: &str, says: &str) -> Fly {
     Fly::doing(&format!(
         r#"{trap}
@@ -182,7 +259,10 @@ async fn cancelled_or_dropped_at_any_stage_it_leaves_no_process() {
                     drop(deployment);
                 } else {
                     let error = deployment.cancel().await.unwrap_err();
-                    assert!(matches!(&error, DeployError::Cancelled(output) if output.text().contains(says)), "{error:?}");
+                    assert!(
+                        matches!(&error, DeployError::Cancelled(output) if output.text().contains(says)),
+                        "{error:?}"
+                    );
                 }
                 nothing_left(&fake).await;
             }
@@ -201,7 +281,10 @@ async fn it_is_asked_before_it_is_killed() {
     let mut deployment = fake.cli().stream_deploy(ticket(), request).unwrap();
     until(&mut deployment, "ready").await;
     let error = deployment.cancel().await.unwrap_err();
-    assert!(error.output().unwrap().text().contains("leases released"), "{error:?}");
+    assert!(
+        error.output().unwrap().text().contains("leases released"),
+        "{error:?}"
+    );
     assert!(fake.path("asked").exists());
 }
 
@@ -216,7 +299,10 @@ async fn silence_and_dribble_both_run_out_of_time() {
     for (fake, request, said) in [(silent, quiet, "begun\n"), (dribbling, endless, "drip\n")] {
         let (_, result) = events(fake.cli().stream_deploy(ticket(), request).unwrap()).await;
         let error = result.unwrap_err();
-        assert!(matches!(&error, DeployError::Timeout(output) if output.text().contains(said)), "{error:?}");
+        assert!(
+            matches!(&error, DeployError::Timeout(output) if output.text().contains(said)),
+            "{error:?}"
+        );
         nothing_left(&fake).await;
     }
 }
@@ -224,7 +310,10 @@ async fn silence_and_dribble_both_run_out_of_time() {
 #[tokio::test]
 async fn a_grandchild_that_holds_the_output_open_does_not_hold_up_the_end() {
     let fake = Fly::doing(r#"(sleep 600) & echo $! >> "$FAKE_FLY/pids"; echo out"#);
-    let output = tokio::time::timeout(Duration::from_secs(60), fake.cli().deploy(request(&fake))).await.unwrap().unwrap();
+    let output = tokio::time::timeout(Duration::from_secs(60), fake.cli().deploy(request(&fake)))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(output.text(), "out\n");
     nothing_left(&fake).await;
 }
@@ -240,10 +329,18 @@ async fn endless_output_is_bounded_and_a_reader_that_sleeps_is_told_what_it_miss
         }
     };
     until(&mut deployment, "a line of output, again and again").await;
-    tokio::time::timeout(Duration::from_secs(120), ended).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(120), ended)
+        .await
+        .unwrap();
     let (seen, result) = events(deployment).await;
     let text = result.unwrap();
-    assert!(text.len() < 1_100_000 && text.ends_with("the end\n") && text.contains(" bytes left out]\n"), "{}", text.len());
+    assert!(
+        text.len() < 1_100_000
+            && text.ends_with("the end\n")
+            && text.contains(" bytes left out]\n"),
+        "{}",
+        text.len()
+    );
     let (mut lines, mut missed) = (1, 0);
     for event in seen {
         match event {
@@ -256,12 +353,16 @@ async fn endless_output_is_bounded_and_a_reader_that_sleeps_is_told_what_it_miss
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_limits_are_fifteen_minutes_for_a_deploy_and_five_of_silence_or_thirty_for_a_streamed_one() {
+async fn the_limits_are_fifteen_minutes_for_a_deploy_and_five_of_silence_or_thirty_for_a_streamed_one()
+ {
     // Nothing but the limits ever wakes anybody: the clock jumps from one to the next.
     let fake = Fly::doing("exec sleep 86400");
     let minutes = |begun: tokio::time::Instant| begun.elapsed().as_secs() / 60;
     let begun = tokio::time::Instant::now();
-    assert!(matches!(fake.cli().deploy(request(&fake)).await, Err(DeployError::Timeout(_))));
+    assert!(matches!(
+        fake.cli().deploy(request(&fake)).await,
+        Err(DeployError::Timeout(_))
+    ));
     assert_eq!(minutes(begun), 15);
     for (silence, expected) in [(None, 5), (Some(Duration::from_secs(3600)), 30)] {
         let mut request = request(&fake);
@@ -295,13 +396,25 @@ async fn torn_invalid_and_very_long_output_stays_text() {
             other => panic!("{other:?}"),
         })
         .collect();
-    assert_eq!(lines, [("a\u{fffd}b".len(), false), (3, false), (4, false), (64 * 1024, true), (5, false), (6, false)]);
+    assert_eq!(
+        lines,
+        [
+            ("a\u{fffd}b".len(), false),
+            (3, false),
+            (4, false),
+            (64 * 1024, true),
+            (5, false),
+            (6, false)
+        ]
+    );
     assert!(result.unwrap().ends_with("after\nno end\n"));
 }
 
 #[tokio::test]
 async fn long_lines_that_nobody_reads_are_bounded_by_their_bytes() {
-    let fake = Fly::doing("line=$(head -c 60000 /dev/zero | tr '\\0' x); for n in $(seq 300); do echo $line; done");
+    let fake = Fly::doing(
+        "line=$(head -c 60000 /dev/zero | tr '\\0' x); for n in $(seq 300); do echo $line; done",
+    );
     let mut deployment = fake.cli().stream_deploy(ticket(), request(&fake)).unwrap();
     let first = deployment.next().await;
     assert!(matches!(first, Some(DeployEvent::Line { .. })));
@@ -310,9 +423,17 @@ async fn long_lines_that_nobody_reads_are_bounded_by_their_bytes() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(120), ended).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(120), ended)
+        .await
+        .unwrap();
     let (seen, _) = events(deployment).await;
-    let lines = seen.iter().filter(|event| matches!(event, DeployEvent::Line { .. })).count();
+    let lines = seen
+        .iter()
+        .filter(|event| matches!(event, DeployEvent::Line { .. }))
+        .count();
     assert!((50..=75).contains(&lines), "{lines} lines of 60 kB waited");
-    assert_eq!(seen.last(), Some(&DeployEvent::Missed(u64::try_from(299 - lines).unwrap())));
+    assert_eq!(
+        seen.last(),
+        Some(&DeployEvent::Missed(u64::try_from(299 - lines).unwrap()))
+    );
 }

@@ -20,12 +20,21 @@ fn project(files: &[(&str, &[u8])]) -> TempDir {
 
 /// Name and file of each app, and each report, relative to the project.
 fn seen(root: &Path, found: &Discovery) -> (Vec<String>, Vec<(String, Problem)>) {
-    let short = |path: &Path| path.strip_prefix(root).unwrap_or(path).display().to_string();
+    let short = |path: &Path| {
+        path.strip_prefix(root)
+            .unwrap_or(path)
+            .display()
+            .to_string()
+    };
     let apps = found.apps.iter().map(|app| {
         assert_eq!(app.config.parent(), Some(&*app.directory));
         format!("{} {}", app.name, short(&app.config))
     });
-    let mut reports: Vec<_> = found.reports.iter().map(|report| (short(&report.path), report.problem.clone())).collect();
+    let mut reports: Vec<_> = found
+        .reports
+        .iter()
+        .map(|report| (short(&report.path), report.problem.clone()))
+        .collect();
     reports.sort_by(|a, b| a.0.cmp(&b.0));
     (apps.collect(), reports)
 }
@@ -40,18 +49,39 @@ fn root_and_nested_apps_of_all_three_formats_come_sorted() {
     ]);
     let at = |depth| seen(dir.path(), &discover_apps(dir.path(), depth));
     assert_eq!(at(0), (vec!["shop fly.toml".into()], vec![]));
-    assert_eq!(at(1), (vec!["api api/fly.json".into(), "shop fly.toml".into(), "worker worker/fly.yaml".into()], vec![]));
+    assert_eq!(
+        at(1),
+        (
+            vec![
+                "api api/fly.json".into(),
+                "shop fly.toml".into(),
+                "worker worker/fly.yaml".into()
+            ],
+            vec![]
+        )
+    );
     assert_eq!(at(2).0.len(), 4);
     assert_eq!(at(usize::MAX).0.len(), 4, "it ends where the folders do");
-    assert_eq!(discover_apps(dir.path(), 0).apps[0].primary_region.as_deref(), Some("fra"));
+    assert_eq!(
+        discover_apps(dir.path(), 0).apps[0]
+            .primary_region
+            .as_deref(),
+        Some("fra")
+    );
 }
 
 #[test]
 fn a_root_that_is_no_folder_gives_no_apps_and_a_report() {
     let dir = project(&[("file", b"")]);
-    for (path, kind) in [("absent", ErrorKind::NotFound), ("file", ErrorKind::NotADirectory)] {
+    for (path, kind) in [
+        ("absent", ErrorKind::NotFound),
+        ("file", ErrorKind::NotADirectory),
+    ] {
         let found = discover_apps(&dir.path().join(path), 1);
-        assert_eq!(seen(dir.path(), &found), (vec![], vec![(path.to_owned(), Problem::Unreadable(kind))]));
+        assert_eq!(
+            seen(dir.path(), &found),
+            (vec![], vec![(path.to_owned(), Problem::Unreadable(kind))])
+        );
     }
 }
 
@@ -60,7 +90,10 @@ fn every_file_that_is_not_used_is_reported_with_its_reason() {
     let dir = project(&[
         ("bad-name/fly.toml", b"app = \"../../v1/apps\""),
         ("bom/fly.toml", b"\xef\xbb\xbfapp = \"bom\"\r\n"),
-        ("broken/fly.toml", b"[env]\nSECRET = \"s3cret\napp = \"x\"\n"),
+        (
+            "broken/fly.toml",
+            b"[env]\nSECRET = \"s3cret\napp = \"x\"\n",
+        ),
         ("bytes/fly.toml", b"app = \"\xff\""),
         ("flag/fly.yaml", b"app: --access-token\n"),
         ("huge/fly.yaml", &[b'#'; 65 * 1024]),
@@ -81,25 +114,45 @@ fn every_file_that_is_not_used_is_reported_with_its_reason() {
         ("flag/fly.yaml", Problem::BadName),
         ("huge/fly.yaml", Problem::TooLarge),
         ("nameless/fly.toml", Problem::NoApp),
-        ("pipe/fly.toml", Problem::Unreadable(ErrorKind::InvalidInput)),
+        (
+            "pipe/fly.toml",
+            Problem::Unreadable(ErrorKind::InvalidInput),
+        ),
         ("staged/fly.staging.toml", Problem::NotRead),
         ("two/fly.json", Problem::Shadowed),
         ("yml/fly.yml", Problem::NotRead),
     ];
-    assert_eq!(reports, expected.map(|(path, problem)| (path.to_owned(), problem)));
-    let printed: String = found.reports.iter().map(|report| format!("{report} {report:?}")).collect();
-    assert!(!printed.contains("s3cret") && !printed.contains("v1/apps"), "{printed}");
+    assert_eq!(
+        reports,
+        expected.map(|(path, problem)| (path.to_owned(), problem))
+    );
+    let printed: String = found
+        .reports
+        .iter()
+        .map(|report| format!("{report} {report:?}"))
+        .collect();
+    assert!(
+        !printed.contains("s3cret") && !printed.contains("v1/apps"),
+        "{printed}"
+    );
 }
 
 #[test]
 fn dependency_and_version_control_folders_are_not_entered() {
-    let dir = project(&[("node_modules/fly.toml", b"app = \"a\""), (".git/fly.toml", b"app = \"b\""), ("target/fly.toml", b"!")]);
+    let dir = project(&[
+        ("node_modules/fly.toml", b"app = \"a\""),
+        (".git/fly.toml", b"app = \"b\""),
+        ("target/fly.toml", b"!"),
+    ]);
     assert_eq!(discover_apps(dir.path(), 3), Discovery::default());
 }
 
 #[test]
 fn one_app_in_two_folders_is_given_twice_and_reported() {
-    let dir = project(&[("a/fly.toml", b"app = \"x\""), ("b/fly.toml", b"app = \"x\"")]);
+    let dir = project(&[
+        ("a/fly.toml", b"app = \"x\""),
+        ("b/fly.toml", b"app = \"x\""),
+    ]);
     let (apps, reports) = seen(dir.path(), &discover_apps(dir.path(), 1));
     assert_eq!(apps, ["x a/fly.toml", "x b/fly.toml"]);
     assert_eq!(reports, [("b/fly.toml".to_owned(), Problem::DuplicateApp)]);
@@ -126,12 +179,18 @@ fn links_that_loop_or_leave_are_reported_and_an_app_is_found_once() {
         ("real/up", Problem::SymlinkLoop),
         ("self", Problem::SymlinkLoop),
     ];
-    assert_eq!(reports, expected.map(|(path, problem)| (path.to_owned(), problem)));
+    assert_eq!(
+        reports,
+        expected.map(|(path, problem)| (path.to_owned(), problem))
+    );
 }
 
 #[test]
 fn an_unreadable_folder_is_reported_and_the_rest_is_found() {
-    let dir = project(&[("open/fly.toml", b"app = \"open\""), ("shut/fly.toml", b"app = \"shut\"")]);
+    let dir = project(&[
+        ("open/fly.toml", b"app = \"open\""),
+        ("shut/fly.toml", b"app = \"shut\""),
+    ]);
     let shut = dir.path().join("shut");
     fs::set_permissions(&shut, fs::Permissions::from_mode(0o000)).unwrap();
     // Root reads everything: then the folder is simply found.
@@ -142,7 +201,13 @@ fn an_unreadable_folder_is_reported_and_the_rest_is_found() {
         assert_eq!((apps.len(), reports.len()), (2, 0));
     } else {
         assert_eq!(apps, ["open open/fly.toml"]);
-        assert_eq!(reports, [("shut".to_owned(), Problem::Unreadable(ErrorKind::PermissionDenied))]);
+        assert_eq!(
+            reports,
+            [(
+                "shut".to_owned(),
+                Problem::Unreadable(ErrorKind::PermissionDenied)
+            )]
+        );
     }
 }
 
@@ -152,15 +217,27 @@ fn each_way_a_name_can_be_written_is_found_or_reported() {
         ("bare", b"app = shop\n", Err(Problem::Broken(Some(1)))),
         ("bom", b"\xef\xbb\xbfapp = \"shop\"\n", Ok("shop")),
         ("commented", b"# app = \"shop\"\n", Err(Problem::NoApp)),
-        ("crlf", b"# mine\r\napp = \"shop\"\r\n[env]\r\napp = \"no\"\r\n", Ok("shop")),
+        (
+            "crlf",
+            b"# mine\r\napp = \"shop\"\r\n[env]\r\napp = \"no\"\r\n",
+            Ok("shop"),
+        ),
         ("double", b"app = \"shop\"\n", Ok("shop")),
-        ("doubled", b"app = \"shop\"\napp = \"other\"\n", Err(Problem::Broken(Some(2)))),
+        (
+            "doubled",
+            b"app = \"shop\"\napp = \"other\"\n",
+            Err(Problem::Broken(Some(2))),
+        ),
         ("empty", b"app = \"\"\n", Err(Problem::BadName)),
         ("escape", b"app = \"\\u0073hop\"\n", Ok("shop")),
         ("number", b"app = 7\n", Err(Problem::Broken(Some(1)))),
         ("single", b"app = 'shop'\n", Ok("shop")),
         ("space", b"app = \"my shop\"\n", Err(Problem::BadName)),
-        ("string", b"note = \"\"\"\napp = \"shop\"\n\"\"\"\n", Err(Problem::NoApp)),
+        (
+            "string",
+            b"note = \"\"\"\napp = \"shop\"\n\"\"\"\n",
+            Err(Problem::NoApp),
+        ),
         ("table", b"[build]\napp = \"shop\"\n", Err(Problem::NoApp)),
         ("tail", b"app   =   \"shop\"   # the shop\n", Ok("shop")),
         ("upper", b"app = \"Shop\"\n", Err(Problem::BadName)),

@@ -16,7 +16,10 @@ impl Fly {
     /// One that does what the real one does, in short.
     pub(crate) fn standard() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { fake: FakeFly::new(dir.path()).unwrap(), dir }
+        Self {
+            fake: FakeFly::new(dir.path()).unwrap(),
+            dir,
+        }
     }
 
     /// One that does this, in shell.

@@ -1,7 +1,9 @@
 //! The testkit's log API in process, and clients of it.
 
 use atlas_core::Timestamp;
-use atlas_fly_ops::{AnyTokenStore, AppName, FlyToken, LogClient, MemoryTokenStore, StoredToken, TokenSlot, Tokens};
+use atlas_fly_ops::{
+    AnyTokenStore, AppName, FlyToken, LogClient, MemoryTokenStore, StoredToken, TokenSlot, Tokens,
+};
 use atlas_http::Transport;
 use atlas_testkit::dialect::fly_logs::{FlyLogs, Line, Rights};
 use atlas_testkit::world::{World, WorldClock};
@@ -31,12 +33,30 @@ pub(crate) fn write(api: &FlyLogs, at: u64, message: &str) {
 pub(crate) async fn client(api: &FlyLogs, stored: Option<&str>, manual: &str) -> LogClient {
     let store = AnyTokenStore::new(MemoryTokenStore::default());
     let ends = Some(Timestamp::from_unix_seconds(4_000_000_000));
-    for (slot, text, expires_at) in [(TokenSlot::Cached, stored, ends), (TokenSlot::Manual, Some(manual), None)] {
+    for (slot, text, expires_at) in [
+        (TokenSlot::Cached, stored, ends),
+        (TokenSlot::Manual, Some(manual), None),
+    ] {
         if let Some(text) = text {
             let token = FlyToken::parse(text).unwrap();
-            store.put(&shop(), slot, StoredToken { token, expires_at, name: None }).await.unwrap();
+            store
+                .put(
+                    &shop(),
+                    slot,
+                    StoredToken {
+                        token,
+                        expires_at,
+                        name: None,
+                    },
+                )
+                .await
+                .unwrap();
         }
     }
-    let tokens = Tokens::builder().store(store).config_file(None).cli(None).build();
+    let tokens = Tokens::builder()
+        .store(store)
+        .config_file(None)
+        .cli(None)
+        .build();
     LogClient::with_transport(tokens, "https://api.example", Transport::new(api.clone()))
 }

@@ -4,7 +4,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use atlas_core::ErrorKind;
-use atlas_fly_ops::{FlyToken, LogCursor, LogEvent, LogFilter, LogHub, LogHubOptions, LogSubscription, NatsFeed, Tokens};
+use atlas_fly_ops::{
+    FlyToken, LogCursor, LogEvent, LogFilter, LogHub, LogHubOptions, LogSubscription, NatsFeed,
+    Tokens,
+};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -40,14 +43,20 @@ impl Peer {
         let shared = (orders.clone(), Arc::clone(&greeted));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (orders, greeted, see) = (shared.0.subscribe(), Arc::clone(&shared.1), see.clone());
+                let (orders, greeted, see) =
+                    (shared.0.subscribe(), Arc::clone(&shared.1), see.clone());
                 tokio::spawn(async move {
                     let _ = serve(stream, good, orders, &greeted, &see).await;
                     let _ = see.send("end".into());
                 });
             }
         });
-        Self { url, orders, greeted, seen }
+        Self {
+            url,
+            orders,
+            greeted,
+            seen,
+        }
     }
 
     fn say(&self, message: &str, region: &str) {
@@ -61,7 +70,10 @@ impl Peer {
 
     /// What it saw next.
     async fn sees(&mut self) -> String {
-        tokio::time::timeout(Duration::from_secs(60), self.seen.recv()).await.expect("in time").expect("the peer runs")
+        tokio::time::timeout(Duration::from_secs(60), self.seen.recv())
+            .await
+            .expect("in time")
+            .expect("the peer runs")
     }
 }
 
@@ -78,7 +90,9 @@ async fn serve(
     });
     let (read, mut write) = stream.split();
     let mut lines = BufReader::new(read).lines();
-    write.write_all(format!("INFO {info}\r\n").as_bytes()).await?;
+    write
+        .write_all(format!("INFO {info}\r\n").as_bytes())
+        .await?;
     let mut subscription = None;
     loop {
         tokio::select! {
@@ -120,16 +134,26 @@ async fn serve(
 }
 
 fn hub(peer: &Peer, tokens: Tokens) -> LogHub {
-    LogHub::over_nats(NatsFeed::at(&peer.url, "acme", tokens), LogHubOptions::default())
+    LogHub::over_nats(
+        NatsFeed::at(&peer.url, "acme", tokens),
+        LogHubOptions::default(),
+    )
 }
 
 async fn next(subscription: &mut LogSubscription) -> LogEvent {
-    tokio::time::timeout(Duration::from_secs(60), subscription.next()).await.expect("in time").expect("not its end")
+    tokio::time::timeout(Duration::from_secs(60), subscription.next())
+        .await
+        .expect("in time")
+        .expect("not its end")
 }
 
 async fn message(subscription: &mut LogSubscription) -> String {
     match next(subscription).await {
-        LogEvent::Entry(entry) => format!("{} {}", entry.region.as_deref().unwrap(), entry.message.as_deref().unwrap()),
+        LogEvent::Entry(entry) => format!(
+            "{} {}",
+            entry.region.as_deref().unwrap(),
+            entry.message.as_deref().unwrap()
+        ),
         other => format!("{other:?}"),
     }
 }
@@ -138,30 +162,60 @@ async fn message(subscription: &mut LogSubscription) -> String {
 async fn lines_are_pushed_to_every_subscriber_and_what_is_lost_is_said_to_be() {
     let mut peer = Peer::new("fm2_a,fm2_b").await;
     let token = FlyToken::parse("FlyV1 fm2_a,fm2_b,fo1_c").unwrap();
-    let hub = hub(&peer, Tokens::builder().config_file(None).cli(None).environment(Some(token)).build());
+    let hub = hub(
+        &peer,
+        Tokens::builder()
+            .config_file(None)
+            .cli(None)
+            .environment(Some(token))
+            .build(),
+    );
     let mut all = hub.subscribe(&shop(), LogFilter::all(), None);
     let mut fra = hub.subscribe(&shop(), LogFilter::all().region("fra"), Some(LogCursor(1)));
-    assert_eq!(next(&mut fra).await, LogEvent::Gap(ErrorKind::Unsupported), "the feed has no past");
+    assert_eq!(
+        next(&mut fra).await,
+        LogEvent::Gap(ErrorKind::Unsupported),
+        "the feed has no past"
+    );
     assert_eq!(peer.sees().await, "logs.shop.>");
     peer.say("one", "ams");
     peer.say("two", "fra");
     peer.orders.send(Order::Say(b"no json".to_vec())).unwrap();
     peer.say("two", "fra");
-    assert_eq!([message(&mut all).await, message(&mut all).await, message(&mut all).await], ["ams one", "fra two", "fra two"]);
-    assert_eq!([message(&mut fra).await, message(&mut fra).await], ["fra two", "fra two"]);
+    assert_eq!(
+        [
+            message(&mut all).await,
+            message(&mut all).await,
+            message(&mut all).await
+        ],
+        ["ams one", "fra two", "fra two"]
+    );
+    assert_eq!(
+        [message(&mut fra).await, message(&mut fra).await],
+        ["fra two", "fra two"]
+    );
 
     peer.orders.send(Order::Hang).unwrap();
     assert_eq!(next(&mut all).await, LogEvent::Gap(ErrorKind::Transport));
-    // The library connects once more by itself before it is dropped: whoever listens in the end has to hear.
+    // The library connects once more by itself before it is dropped: whoever listens in the end has
+    // to hear.
     let heard = loop {
         peer.say("again", "fra");
         if let Ok(event) = tokio::time::timeout(Duration::from_millis(100), all.next()).await {
             break event;
         }
     };
-    assert!(matches!(heard, Some(LogEvent::Entry(entry)) if entry.message.as_deref() == Some("again")));
+    assert!(
+        matches!(heard, Some(LogEvent::Entry(entry)) if entry.message.as_deref() == Some("again"))
+    );
     let greeted = peer.greeted.lock().unwrap().clone();
-    assert!(greeted.len() >= 2 && greeted.iter().all(|words| words == &["acme", "fm2_a,fm2_b"]), "{greeted:?}");
+    assert!(
+        greeted.len() >= 2
+            && greeted
+                .iter()
+                .all(|words| words == &["acme", "fm2_a,fm2_b"]),
+        "{greeted:?}"
+    );
 
     drop((all, fra));
     // The last subscriber's end is the connection's.
@@ -173,8 +227,14 @@ async fn lines_are_pushed_to_every_subscriber_and_what_is_lost_is_said_to_be() {
 #[test]
 fn a_feeds_debug_output_shows_no_password() {
     let tokens = Tokens::builder().config_file(None).cli(None).build();
-    let printed = format!("{:?}", NatsFeed::at("nats://me:s3cret@[fdaa::3]:4223", "acme", tokens));
-    assert!(printed.contains("[fdaa::3]:4223") && !printed.contains("s3cret"), "{printed}");
+    let printed = format!(
+        "{:?}",
+        NatsFeed::at("nats://me:s3cret@[fdaa::3]:4223", "acme", tokens)
+    );
+    assert!(
+        printed.contains("[fdaa::3]:4223") && !printed.contains("s3cret"),
+        "{printed}"
+    );
 }
 
 #[tokio::test]
@@ -183,12 +243,22 @@ async fn a_refused_token_is_replaced_and_five_refusals_end_the_reading() {
     let fake = Fly::standard();
     let tokens = || {
         let old = FlyToken::parse("fo1_old").unwrap();
-        Tokens::builder().config_file(None).cli(Some(fake.cli())).environment(Some(old)).build()
+        Tokens::builder()
+            .config_file(None)
+            .cli(Some(fake.cli()))
+            .environment(Some(old))
+            .build()
     };
     let renewed = hub(&peer, tokens());
     let mut subscription = renewed.subscribe(&shop(), LogFilter::all(), None);
-    assert_eq!(next(&mut subscription).await, LogEvent::Gap(ErrorKind::Unauthorized));
-    assert_eq!((peer.sees().await.as_str(), peer.sees().await.as_str()), ("end", "logs.shop.>"));
+    assert_eq!(
+        next(&mut subscription).await,
+        LogEvent::Gap(ErrorKind::Unauthorized)
+    );
+    assert_eq!(
+        (peer.sees().await.as_str(), peer.sees().await.as_str()),
+        ("end", "logs.shop.>")
+    );
     peer.say("here", "fra");
     assert_eq!(message(&mut subscription).await, "fra here");
     drop(subscription);
@@ -196,6 +266,12 @@ async fn a_refused_token_is_replaced_and_five_refusals_end_the_reading() {
     fake.doing("exit 1").unwrap();
     let refused = hub(&peer, tokens());
     let mut subscription = refused.subscribe(&shop(), LogFilter::all(), None);
-    assert_eq!(next(&mut subscription).await, LogEvent::Gap(ErrorKind::Unauthorized));
-    assert_eq!(next(&mut subscription).await, LogEvent::Stopped(Some(ErrorKind::Unauthorized)));
+    assert_eq!(
+        next(&mut subscription).await,
+        LogEvent::Gap(ErrorKind::Unauthorized)
+    );
+    assert_eq!(
+        next(&mut subscription).await,
+        LogEvent::Stopped(Some(ErrorKind::Unauthorized))
+    );
 }

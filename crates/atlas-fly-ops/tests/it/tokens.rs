@@ -9,8 +9,8 @@ use std::time::Duration;
 use atlas_core::{Clock, ErrorKind, Result, Timestamp};
 use atlas_fly_ops::conformance;
 use atlas_fly_ops::{
-    AnyTokenStore, AppName, FlyCli, FlyToken, MemoryTokenStore, MintScope, RedbTokenStore, StoredToken, TokenSlot, TokenSource,
-    TokenStore, Tokens, TokensBuilder,
+    AnyTokenStore, AppName, FlyCli, FlyToken, MemoryTokenStore, MintScope, RedbTokenStore,
+    StoredToken, TokenSlot, TokenSource, TokenStore, Tokens, TokensBuilder,
 };
 use atlas_http::CredentialSource as _;
 
@@ -21,7 +21,9 @@ struct HandClock(Mutex<Timestamp>);
 
 impl HandClock {
     fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Timestamp::from_unix_seconds(1_790_000_000))))
+        Arc::new(Self(Mutex::new(Timestamp::from_unix_seconds(
+            1_790_000_000,
+        ))))
     }
 
     fn advance(&self, span: Duration) {
@@ -60,7 +62,11 @@ fn chain(fake: &Fly, store: &AnyTokenStore) -> TokensBuilder {
 
 /// A record of this token, without an end.
 fn stored(text: &str) -> StoredToken {
-    StoredToken { token: token(text), expires_at: None, name: None }
+    StoredToken {
+        token: token(text),
+        expires_at: None,
+        name: None,
+    }
 }
 
 fn memory() -> AnyTokenStore {
@@ -82,13 +88,22 @@ async fn a_thousand_callers_cause_one_run_of_the_cli_and_share_its_token() {
     }
     let calls = fake.calls();
     assert_eq!(calls.len(), 1);
-    assert!(calls[0].starts_with("tokens create readonly --org=acme --name=atlas-h1.shop."), "{}", calls[0]);
-    assert!(calls[0].ends_with(" --expiry=86400s --json"), "{}", calls[0]);
+    assert!(
+        calls[0].starts_with("tokens create readonly --org=acme --name=atlas-h1.shop."),
+        "{}",
+        calls[0]
+    );
+    assert!(
+        calls[0].ends_with(" --expiry=86400s --json"),
+        "{}",
+        calls[0]
+    );
 }
 
 #[tokio::test]
 async fn a_thousand_callers_share_a_failure_and_the_cli_then_rests() {
-    let fake = Fly::doing("echo fm2_not_a_token >&2; echo 'Error: org slug must be specified'; exit 1");
+    let fake =
+        Fly::doing("echo fm2_not_a_token >&2; echo 'Error: org slug must be specified'; exit 1");
     let tokens = chain(&fake, &memory()).build();
     let callers: Vec<_> = (0..1000)
         .map(|_| {
@@ -105,7 +120,9 @@ async fn a_thousand_callers_share_a_failure_and_the_cli_then_rests() {
 #[tokio::test]
 async fn apps_do_not_wait_for_each_other() {
     let fake = Fly::doing(r#"case "$*" in *.slow.*) exec sleep 600;; esac; standard "$@""#);
-    let tokens = chain(&fake, &memory()).cli_timeout(Duration::from_secs(600)).build();
+    let tokens = chain(&fake, &memory())
+        .cli_timeout(Duration::from_secs(600))
+        .build();
     let slow = tokio::spawn({
         let tokens = tokens.clone();
         async move { tokens.get(&app("slow")).await }
@@ -123,12 +140,26 @@ async fn a_cli_that_is_missing_hangs_or_talks_nonsense_is_a_step_that_missed() {
     for cli in [hangs.cli(), nonsense.cli(), silent.cli(), missing] {
         let store = memory();
         store
-            .put(&app("shop"), TokenSlot::Manual, StoredToken { token: token("fo1_hand"), expires_at: None, name: None })
+            .put(
+                &app("shop"),
+                TokenSlot::Manual,
+                StoredToken {
+                    token: token("fo1_hand"),
+                    expires_at: None,
+                    name: None,
+                },
+            )
             .await
             .unwrap();
-        let tokens = chain(&silent, &store).cli(Some(cli)).cli_timeout(Duration::from_millis(300)).build();
+        let tokens = chain(&silent, &store)
+            .cli(Some(cli))
+            .cli_timeout(Duration::from_millis(300))
+            .build();
         let acquired = tokens.get(&app("shop")).await.unwrap();
-        assert_eq!((text(&acquired.token).as_str(), acquired.source), ("fo1_hand", TokenSource::Manual));
+        assert_eq!(
+            (text(&acquired.token).as_str(), acquired.source),
+            ("fo1_hand", TokenSource::Manual)
+        );
     }
     assert!(hangs.alive().is_empty() && hangs.unreaped().is_empty());
 }
@@ -137,9 +168,15 @@ async fn a_cli_that_is_missing_hangs_or_talks_nonsense_is_a_step_that_missed() {
 async fn a_manual_token_does_not_run_the_cli_for_every_caller() {
     let fake = Fly::doing("exit 1");
     let tokens = chain(&fake, &memory()).build();
-    tokens.set_manual(&app("shop"), token("fo1_hand")).await.unwrap();
+    tokens
+        .set_manual(&app("shop"), token("fo1_hand"))
+        .await
+        .unwrap();
     for _ in 0..5 {
-        assert_eq!(tokens.get(&app("shop")).await.unwrap().source, TokenSource::Manual);
+        assert_eq!(
+            tokens.get(&app("shop")).await.unwrap().source,
+            TokenSource::Manual
+        );
     }
     assert_eq!(fake.calls().len(), 1);
 }
@@ -150,17 +187,41 @@ async fn a_minted_token_outlives_the_process_and_its_file_is_its_owners_alone() 
     let folder = dir.path().join("private/tokens");
     let fake = Fly::standard();
     let open = || AnyTokenStore::new(RedbTokenStore::open(&folder).unwrap());
-    let first = chain(&fake, &open()).build().get(&app("shop")).await.unwrap();
-    let again = chain(&fake, &open()).build().get(&app("shop")).await.unwrap();
-    assert_eq!((text(&again.token).as_str(), again.source, fake.calls().len()), ("fm2_mint1", TokenSource::Store, 1));
+    let first = chain(&fake, &open())
+        .build()
+        .get(&app("shop"))
+        .await
+        .unwrap();
+    let again = chain(&fake, &open())
+        .build()
+        .get(&app("shop"))
+        .await
+        .unwrap();
+    assert_eq!(
+        (
+            text(&again.token).as_str(),
+            again.source,
+            fake.calls().len()
+        ),
+        ("fm2_mint1", TokenSource::Store, 1)
+    );
     assert_eq!(again.expires_at, first.expires_at, "with the end it had");
-    open().put(&app("shop"), TokenSlot::Manual, stored("fo1_hand")).await.unwrap();
+    open()
+        .put(&app("shop"), TokenSlot::Manual, stored("fo1_hand"))
+        .await
+        .unwrap();
     let mode = |path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(folder.clone()), 0o700);
-    let mut files: Vec<_> =
-        fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut files: Vec<_> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     files.sort();
-    assert_eq!(files, ["cached.redb", "lock", "manual.redb"], "no draft and no copy is left");
+    assert_eq!(
+        files,
+        ["cached.redb", "lock", "manual.redb"],
+        "no draft and no copy is left"
+    );
     assert!(files.iter().all(|file| mode(folder.join(file)) == 0o600));
 }
 
@@ -171,14 +232,30 @@ async fn the_configuration_file_is_read_again_and_never_kept() {
     let clock = HandClock::new();
     let store = memory();
     let fake = Fly::standard();
-    let tokens = chain(&fake, &store).config_file(Some(config.clone())).clock(clock.clone()).build();
+    let tokens = chain(&fake, &store)
+        .config_file(Some(config.clone()))
+        .clock(clock.clone())
+        .build();
     for round in ["fm2_first", "fm2_second"] {
-        fs::write(&config, format!("access_token: \"{round}\"\nmetrics_token: fm2_m\n")).unwrap();
+        fs::write(
+            &config,
+            format!("access_token: \"{round}\"\nmetrics_token: fm2_m\n"),
+        )
+        .unwrap();
         let acquired = tokens.get(&app("shop")).await.unwrap();
-        assert_eq!((text(&acquired.token).as_str(), acquired.source), (round, TokenSource::Config));
+        assert_eq!(
+            (text(&acquired.token).as_str(), acquired.source),
+            (round, TokenSource::Config)
+        );
         clock.advance(Duration::from_secs(61));
     }
-    assert!(store.get(&app("shop"), TokenSlot::Cached).await.unwrap().is_none());
+    assert!(
+        store
+            .get(&app("shop"), TokenSlot::Cached)
+            .await
+            .unwrap()
+            .is_none()
+    );
     assert!(fake.calls().is_empty());
 }
 
@@ -189,13 +266,19 @@ async fn a_token_near_its_end_is_renewed_behind_the_callers_back() {
     let tokens = chain(&fake, &memory()).clock(clock.clone()).build();
     tokens.get(&app("shop")).await.unwrap();
     clock.advance(Duration::from_secs(23 * 3600 + 60));
-    assert_eq!(text(&tokens.get(&app("shop")).await.unwrap().token), "fm2_mint1", "the old one serves meanwhile");
+    assert_eq!(
+        text(&tokens.get(&app("shop")).await.unwrap().token),
+        "fm2_mint1",
+        "the old one serves meanwhile"
+    );
     let renewed = async {
         while text(&tokens.get(&app("shop")).await.unwrap().token) == "fm2_mint1" {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), renewed).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(30), renewed)
+        .await
+        .unwrap();
     assert_eq!(fake.calls().len(), 2);
 }
 
@@ -246,30 +329,71 @@ async fn every_token_this_host_minted_for_an_app_is_revoked_and_no_other() {
     // The first is not in use any more, and lives on at fly's.
     tokens.refresh(&app("shop")).await.unwrap();
     assert_eq!(tokens.revoke(&app("shop")).await.unwrap(), 2);
-    assert_eq!(fake.calls().last().map(String::as_str), Some("tokens revoke t1 t3"));
+    assert_eq!(
+        fake.calls().last().map(String::as_str),
+        Some("tokens revoke t1 t3")
+    );
     assert_eq!(tokens.revoke(&app("shop")).await.unwrap(), 0);
-    assert_eq!(text(&tokens.get(&app("shop")).await.unwrap().token), "fm2_mint4", "what was revoked is forgotten");
+    assert_eq!(
+        text(&tokens.get(&app("shop")).await.unwrap().token),
+        "fm2_mint4",
+        "what was revoked is forgotten"
+    );
     // A host that was renamed still knows the one it keeps.
     let store = memory();
-    chain(&fake, &store).build().get(&app("other")).await.unwrap();
-    assert_eq!(chain(&fake, &store).host("h2").build().revoke(&app("other")).await.unwrap(), 1);
+    chain(&fake, &store)
+        .build()
+        .get(&app("other"))
+        .await
+        .unwrap();
+    assert_eq!(
+        chain(&fake, &store)
+            .host("h2")
+            .build()
+            .revoke(&app("other"))
+            .await
+            .unwrap(),
+        1
+    );
     let alone = chain(&fake, &memory()).cli(None).build();
-    assert_eq!(alone.revoke(&app("shop")).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(
+        alone.revoke(&app("shop")).await.unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
     fake.doing("exit 1").unwrap();
-    assert_eq!(tokens.revoke(&app("shop")).await.unwrap_err().kind(), ErrorKind::Provider);
+    assert_eq!(
+        tokens.revoke(&app("shop")).await.unwrap_err().kind(),
+        ErrorKind::Provider
+    );
 }
 
 #[tokio::test]
 async fn the_environments_token_goes_first_and_when_it_is_refused_the_chain_goes_on() {
     let fake = Fly::standard();
     let store = memory();
-    let tokens = chain(&fake, &store).environment(Some(token("fo1_env"))).build();
+    let tokens = chain(&fake, &store)
+        .environment(Some(token("fo1_env")))
+        .build();
     let acquired = tokens.get(&app("shop")).await.unwrap();
-    assert_eq!((text(&acquired.token).as_str(), acquired.source), ("fo1_env", TokenSource::Environment));
-    assert!(fake.calls().is_empty() && store.get(&app("shop"), TokenSlot::Cached).await.unwrap().is_none(), "it is never kept");
+    assert_eq!(
+        (text(&acquired.token).as_str(), acquired.source),
+        ("fo1_env", TokenSource::Environment)
+    );
+    assert!(
+        fake.calls().is_empty()
+            && store
+                .get(&app("shop"), TokenSlot::Cached)
+                .await
+                .unwrap()
+                .is_none(),
+        "it is never kept"
+    );
     let credential = tokens.credential(&app("shop"));
     credential.rejected(&credential.authorization().await.unwrap());
-    assert_eq!(tokens.get(&app("shop")).await.unwrap().source, TokenSource::Cli);
+    assert_eq!(
+        tokens.get(&app("shop")).await.unwrap().source,
+        TokenSource::Cli
+    );
 }
 
 /// Ways in which a database may be damaged.
@@ -297,29 +421,71 @@ fn damages() -> [fn(&std::path::Path); 5] {
 }
 
 #[tokio::test]
-async fn a_corrupt_manual_store_is_refused_and_preserved_to_the_byte_and_a_corrupt_cache_is_rebuilt() {
+async fn a_corrupt_manual_store_is_refused_and_preserved_to_the_byte_and_a_corrupt_cache_is_rebuilt()
+ {
     for (number, damage) in damages().into_iter().enumerate() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("tokens");
         let opened = AnyTokenStore::new(RedbTokenStore::open(&folder).unwrap());
         for slot in [TokenSlot::Cached, TokenSlot::Manual] {
-            opened.put(&app("shop"), slot, stored("fo1_kept")).await.unwrap();
+            opened
+                .put(&app("shop"), slot, stored("fo1_kept"))
+                .await
+                .unwrap();
         }
         // Under a store that is open already, and for one that is opened after it.
         damage(&folder.join("manual.redb"));
         damage(&folder.join("cached.redb"));
         let damaged = fs::read(folder.join("manual.redb")).unwrap();
-        assert_eq!(opened.get(&app("shop"), TokenSlot::Manual).await.unwrap_err().kind(), ErrorKind::Conflict, "{number}");
+        assert_eq!(
+            opened
+                .get(&app("shop"), TokenSlot::Manual)
+                .await
+                .unwrap_err()
+                .kind(),
+            ErrorKind::Conflict,
+            "{number}"
+        );
         let fake = Fly::standard();
         let tokens = chain(&fake, &opened).build();
-        assert_eq!(tokens.set_manual(&app("shop"), token("fo1_new")).await.unwrap_err().kind(), ErrorKind::Conflict, "{number}");
-        assert_eq!(RedbTokenStore::open(&folder).unwrap_err().kind(), ErrorKind::Conflict, "{number}");
-        assert_eq!(tokens.get(&app("shop")).await.unwrap().source, TokenSource::Cli, "{number}");
-        assert!(opened.get(&app("shop"), TokenSlot::Cached).await.unwrap().is_some(), "{number}");
-        assert_eq!(fs::read(folder.join("manual.redb")).unwrap(), damaged, "{number}");
+        assert_eq!(
+            tokens
+                .set_manual(&app("shop"), token("fo1_new"))
+                .await
+                .unwrap_err()
+                .kind(),
+            ErrorKind::Conflict,
+            "{number}"
+        );
+        assert_eq!(
+            RedbTokenStore::open(&folder).unwrap_err().kind(),
+            ErrorKind::Conflict,
+            "{number}"
+        );
+        assert_eq!(
+            tokens.get(&app("shop")).await.unwrap().source,
+            TokenSource::Cli,
+            "{number}"
+        );
+        assert!(
+            opened
+                .get(&app("shop"), TokenSlot::Cached)
+                .await
+                .unwrap()
+                .is_some(),
+            "{number}"
+        );
+        assert_eq!(
+            fs::read(folder.join("manual.redb")).unwrap(),
+            damaged,
+            "{number}"
+        );
         // Taken away by its owner, it begins anew.
         fs::remove_file(folder.join("manual.redb")).unwrap();
-        tokens.set_manual(&app("shop"), token("fo1_new")).await.unwrap();
+        tokens
+            .set_manual(&app("shop"), token("fo1_new"))
+            .await
+            .unwrap();
         drop(RedbTokenStore::open(&folder).unwrap());
     }
 }
@@ -332,13 +498,28 @@ async fn two_stores_of_one_folder_see_each_others_tokens_and_wait_for_each_other
     let mut puts = Vec::new();
     for n in 0..40 {
         let store = stores[n % 2].clone();
-        puts.push(tokio::spawn(async move { store.put(&app(&format!("app-{n}")), TokenSlot::Cached, stored("fm2_x")).await }));
+        puts.push(tokio::spawn(async move {
+            store
+                .put(
+                    &app(&format!("app-{n}")),
+                    TokenSlot::Cached,
+                    stored("fm2_x"),
+                )
+                .await
+        }));
     }
     for put in puts {
         put.await.unwrap().unwrap();
     }
     for n in 0..40 {
-        assert!(stores[(n + 1) % 2].get(&app(&format!("app-{n}")), TokenSlot::Cached).await.unwrap().is_some(), "{n}");
+        assert!(
+            stores[(n + 1) % 2]
+                .get(&app(&format!("app-{n}")), TokenSlot::Cached)
+                .await
+                .unwrap()
+                .is_some(),
+            "{n}"
+        );
     }
 }
 
@@ -346,7 +527,10 @@ async fn two_stores_of_one_folder_see_each_others_tokens_and_wait_for_each_other
 fn a_folder_that_others_may_enter_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    assert_eq!(RedbTokenStore::open(dir.path()).unwrap_err().kind(), ErrorKind::Validation);
+    assert_eq!(
+        RedbTokenStore::open(dir.path()).unwrap_err().kind(),
+        ErrorKind::Validation
+    );
 }
 
 #[tokio::test]
@@ -358,7 +542,10 @@ async fn our_stores_conform() {
     let reopen = || RedbTokenStore::open(dir.path().join("t")).map(AnyTokenStore::new);
     assert_eq!(conformance::check_durable(reopen).await, Ok(()));
     let forgets = conformance::check_durable(|| Ok(memory())).await;
-    assert_eq!(forgets, Err("a record outlives the store's handle".to_owned()));
+    assert_eq!(
+        forgets,
+        Err("a record outlives the store's handle".to_owned())
+    );
 }
 
 /// A store with one fault.
@@ -367,15 +554,40 @@ struct Broken(&'static str, MemoryTokenStore);
 
 impl TokenStore for Broken {
     async fn get(&self, app: &AppName, slot: TokenSlot) -> Result<Option<StoredToken>> {
-        let slot = if self.0 == "slots" { TokenSlot::Cached } else { slot };
-        let app = if self.0 == "apps" { AppName::new("x")? } else { app.clone() };
+        let slot = if self.0 == "slots" {
+            TokenSlot::Cached
+        } else {
+            slot
+        };
+        let app = if self.0 == "apps" {
+            AppName::new("x")?
+        } else {
+            app.clone()
+        };
         let found = self.1.get(&app, slot).await?;
-        Ok(found.map(|record| if self.0 == "end" { StoredToken { expires_at: None, ..record } } else { record }))
+        Ok(found.map(|record| {
+            if self.0 == "end" {
+                StoredToken {
+                    expires_at: None,
+                    ..record
+                }
+            } else {
+                record
+            }
+        }))
     }
 
     async fn put(&self, app: &AppName, slot: TokenSlot, record: StoredToken) -> Result<()> {
-        let slot = if self.0 == "slots" { TokenSlot::Cached } else { slot };
-        let app = if self.0 == "apps" { AppName::new("x")? } else { app.clone() };
+        let slot = if self.0 == "slots" {
+            TokenSlot::Cached
+        } else {
+            slot
+        };
+        let app = if self.0 == "apps" {
+            AppName::new("x")?
+        } else {
+            app.clone()
+        };
         if self.0 == "replace" && self.1.get(&app, slot).await?.is_some() {
             return Ok(());
         }
@@ -383,7 +595,11 @@ impl TokenStore for Broken {
     }
 
     async fn delete(&self, app: &AppName, slot: TokenSlot) -> Result<()> {
-        if self.0 == "delete" { Ok(()) } else { self.1.delete(app, slot).await }
+        if self.0 == "delete" {
+            Ok(())
+        } else {
+            self.1.delete(app, slot).await
+        }
     }
 }
 
@@ -397,7 +613,11 @@ async fn the_suite_finds_each_fault() {
         ("delete", "what was deleted is gone"),
     ] {
         let store = AnyTokenStore::new(Broken(fault, MemoryTokenStore::default()));
-        assert_eq!(conformance::check(&store).await, Err(rule.to_owned()), "{fault}");
+        assert_eq!(
+            conformance::check(&store).await,
+            Err(rule.to_owned()),
+            "{fault}"
+        );
     }
 }
 
@@ -406,9 +626,15 @@ async fn no_error_and_no_debug_output_shows_a_token() {
     let fake = Fly::doing("echo 'Error: fm2_leak in a message'; echo fm2_leak >&2; exit 1");
     let tokens = chain(&fake, &memory()).build();
     let error = tokens.get(&app("shop")).await.unwrap_err();
-    tokens.set_manual(&app("shop"), token("fo1_leak")).await.unwrap();
+    tokens
+        .set_manual(&app("shop"), token("fo1_leak"))
+        .await
+        .unwrap();
     let acquired = tokens.get(&app("shop")).await.unwrap();
-    let printed = format!("{error} {error:?} {acquired:?} {tokens:?} {:?}", tokens.credential(&app("shop")));
+    let printed = format!(
+        "{error} {error:?} {acquired:?} {tokens:?} {:?}",
+        tokens.credential(&app("shop"))
+    );
     assert!(!printed.contains("leak"), "{printed}");
 }
 
@@ -428,7 +654,10 @@ impl TokenStore for Failing {
 
     async fn put(&self, app: &AppName, slot: TokenSlot, record: StoredToken) -> Result<()> {
         if self.fails.load(Ordering::Relaxed) {
-            return Err(atlas_core::Error::new(ErrorKind::Unavailable, "the disk is full"));
+            return Err(atlas_core::Error::new(
+                ErrorKind::Unavailable,
+                "the disk is full",
+            ));
         }
         self.inner.put(app, slot, record).await
     }
@@ -444,14 +673,35 @@ async fn a_minted_token_that_cannot_be_kept_is_used_all_the_same_and_a_manual_on
     let failing = Failing::default();
     let tokens = chain(&fake, &AnyTokenStore::new(failing.clone())).build();
     failing.fails.store(true, Ordering::Relaxed);
-    assert_eq!(text(&tokens.get(&app("shop")).await.unwrap().token), "fm2_mint1");
-    assert_eq!(tokens.set_manual(&app("other"), token("fo1_hand")).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(
+        text(&tokens.get(&app("shop")).await.unwrap().token),
+        "fm2_mint1"
+    );
+    assert_eq!(
+        tokens
+            .set_manual(&app("other"), token("fo1_hand"))
+            .await
+            .unwrap_err()
+            .kind(),
+        ErrorKind::Unavailable
+    );
     fake.doing("exit 1").unwrap();
-    assert_eq!(tokens.get(&app("other")).await.unwrap_err().kind(), ErrorKind::Unauthorized, "it is not used either");
+    assert_eq!(
+        tokens.get(&app("other")).await.unwrap_err().kind(),
+        ErrorKind::Unauthorized,
+        "it is not used either"
+    );
     failing.fails.store(false, Ordering::Relaxed);
     for manual in ["fo1_hand", "fo1_another"] {
-        tokens.set_manual(&app("other"), token(manual)).await.unwrap();
-        assert_eq!(text(&tokens.get(&app("other")).await.unwrap().token), manual, "a manual token is never held in memory");
+        tokens
+            .set_manual(&app("other"), token(manual))
+            .await
+            .unwrap();
+        assert_eq!(
+            text(&tokens.get(&app("other")).await.unwrap().token),
+            manual,
+            "a manual token is never held in memory"
+        );
     }
 }
 
@@ -461,9 +711,15 @@ async fn a_search_that_is_cut_off_is_an_error_once_and_the_next_one_finds() {
     let failing = Failing::default();
     let tokens = chain(&fake, &AnyTokenStore::new(failing.clone())).build();
     failing.panics.store(true, Ordering::Relaxed);
-    assert_eq!(tokens.get(&app("shop")).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(
+        tokens.get(&app("shop")).await.unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
     failing.panics.store(false, Ordering::Relaxed);
-    assert_eq!(text(&tokens.get(&app("shop")).await.unwrap().token), "fm2_mint1");
+    assert_eq!(
+        text(&tokens.get(&app("shop")).await.unwrap().token),
+        "fm2_mint1"
+    );
 }
 
 #[tokio::test]
@@ -472,7 +728,10 @@ async fn who_stops_waiting_leaves_the_search_to_the_others() {
     let tokens = chain(&fake, &memory()).build();
     let waiting = tokio::time::timeout(Duration::from_millis(100), tokens.get(&app("shop"))).await;
     assert!(waiting.is_err());
-    assert_eq!(text(&tokens.get(&app("shop")).await.unwrap().token), "fm2_mint1");
+    assert_eq!(
+        text(&tokens.get(&app("shop")).await.unwrap().token),
+        "fm2_mint1"
+    );
     assert_eq!(fake.calls().len(), 1);
 }
 
@@ -480,47 +739,84 @@ async fn who_stops_waiting_leaves_the_search_to_the_others() {
 async fn without_a_lead_nothing_is_renewed_before_its_end() {
     let fake = Fly::standard();
     let clock = HandClock::new();
-    let tokens = chain(&fake, &memory()).clock(clock.clone()).renew_before(Duration::ZERO).build();
+    let tokens = chain(&fake, &memory())
+        .clock(clock.clone())
+        .renew_before(Duration::ZERO)
+        .build();
     tokens.get(&app("shop")).await.unwrap();
     clock.advance(Duration::from_secs(23 * 3600 + 3500));
     for _ in 0..3 {
-        assert_eq!(text(&tokens.get(&app("shop")).await.unwrap().token), "fm2_mint1");
+        assert_eq!(
+            text(&tokens.get(&app("shop")).await.unwrap().token),
+            "fm2_mint1"
+        );
         tokio::task::yield_now().await;
     }
     assert_eq!(fake.calls().len(), 1);
     clock.advance(Duration::from_secs(3600));
-    assert_eq!(text(&tokens.get(&app("shop")).await.unwrap().token), "fm2_mint2");
+    assert_eq!(
+        text(&tokens.get(&app("shop")).await.unwrap().token),
+        "fm2_mint2"
+    );
 }
 
 #[tokio::test]
 async fn a_mint_says_its_end_its_name_and_its_scope() {
     let fake = Fly::standard();
     let of = async |scope, name: &str| {
-        chain(&fake, &memory()).scope(scope).expiry(Duration::from_secs(7200)).build().get(&app(name)).await.unwrap();
+        chain(&fake, &memory())
+            .scope(scope)
+            .expiry(Duration::from_secs(7200))
+            .build()
+            .get(&app(name))
+            .await
+            .unwrap();
         let call = fake.calls().pop().unwrap();
-        let (before, after) = call.split_once(&format!("--name=atlas-h1.{name}.")).unwrap();
+        let (before, after) = call
+            .split_once(&format!("--name=atlas-h1.{name}."))
+            .unwrap();
         assert!(after.ends_with(" --expiry=7200s --json"), "{call}");
         before.trim_end().to_owned()
     };
-    assert_eq!(of(MintScope::ReadOrganisation(None), "a").await, "tokens create readonly");
-    assert_eq!(of(MintScope::ReadOrganisation(Some("acme".into())), "b").await, "tokens create readonly --org=acme");
-    assert_eq!(of(MintScope::DeployApp, "c").await, "tokens create deploy --app=c");
-    assert_eq!(fake.stdin().as_deref(), Some("/dev/null"), "it cannot ask anybody");
+    assert_eq!(
+        of(MintScope::ReadOrganisation(None), "a").await,
+        "tokens create readonly"
+    );
+    assert_eq!(
+        of(MintScope::ReadOrganisation(Some("acme".into())), "b").await,
+        "tokens create readonly --org=acme"
+    );
+    assert_eq!(
+        of(MintScope::DeployApp, "c").await,
+        "tokens create deploy --app=c"
+    );
+    assert_eq!(
+        fake.stdin().as_deref(),
+        Some("/dev/null"),
+        "it cannot ask anybody"
+    );
 }
 
 #[tokio::test]
-async fn the_configuration_file_may_be_missing_empty_half_written_unreadable_or_full_of_other_secrets() {
+async fn the_configuration_file_may_be_missing_empty_half_written_unreadable_or_full_of_other_secrets()
+ {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("config.yml");
     let fake = Fly::standard();
     let source = async || {
-        let tokens = chain(&fake, &memory()).config_file(Some(config.clone())).build();
+        let tokens = chain(&fake, &memory())
+            .config_file(Some(config.clone()))
+            .build();
         tokens.get(&app("shop")).await.unwrap().source
     };
     assert_eq!(source().await, TokenSource::Cli);
-    for text in
-        ["", "access_token: \"\"\n", "access_token: \"fm2_half", "metrics_token: fm2_metrics\n", "access_token:\nlast_login: x\n"]
-    {
+    for text in [
+        "",
+        "access_token: \"\"\n",
+        "access_token: \"fm2_half",
+        "metrics_token: fm2_metrics\n",
+        "access_token:\nlast_login: x\n",
+    ] {
         fs::write(&config, text).unwrap();
         assert_eq!(source().await, TokenSource::Cli, "{text}");
     }

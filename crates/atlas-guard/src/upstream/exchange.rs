@@ -46,11 +46,30 @@ struct Sending {
 }
 
 impl Exchange {
-    pub(super) fn new(pool: Arc<Upstream>, stream: TcpStream, head: &request::Parts, body: Body) -> Self {
-        let length = if is_empty(&body) { Some(0) } else { body.size_hint().exact() };
+    pub(super) fn new(
+        pool: Arc<Upstream>,
+        stream: TcpStream,
+        head: &request::Parts,
+        body: Body,
+    ) -> Self {
+        let length = if is_empty(&body) {
+            Some(0)
+        } else {
+            body.size_hint().exact()
+        };
         let text = write_head(head, length);
-        let sending = Sending { body, chunked: length.is_none(), ended: length == Some(0), out: VecDeque::from([text]) };
-        Self { pool, stream, method: head.method.clone(), sending: Some(Box::new(sending)) }
+        let sending = Sending {
+            body,
+            chunked: length.is_none(),
+            ended: length == Some(0),
+            out: VecDeque::from([text]),
+        };
+        Self {
+            pool,
+            stream,
+            method: head.method.clone(),
+            sending: Some(Box::new(sending)),
+        }
     }
 
     /// Waits for the head of the answer.
@@ -60,36 +79,63 @@ impl Exchange {
         let (mut head, length) = head;
         let rest = Bytes::copy_from_slice(&read[length..]);
         if head.status() == StatusCode::SWITCHING_PROTOCOLS {
-            // A server that changes what nobody asked to be changed speaks another protocol than the client does.
+            // A server that changes what nobody asked to be changed speaks another protocol than
+            // the client does.
             return match asks_to_switch {
-                true => Ok(Answer::Switched(head, Prefixed { stream: self.stream, rest })),
+                true => Ok(Answer::Switched(
+                    head,
+                    Prefixed {
+                        stream: self.stream,
+                        rest,
+                    },
+                )),
                 false => Err(invalid()),
             };
         }
         let framing = Framing::of(&self.method, &head)?;
         let closes = head.headers().get_all(CONNECTION).iter().any(|value| {
-            value.to_str().is_ok_and(|text| text.split(',').any(|token| token.trim().eq_ignore_ascii_case("close")))
+            value.to_str().is_ok_and(|text| {
+                text.split(',')
+                    .any(|token| token.trim().eq_ignore_ascii_case("close"))
+            })
         });
-        if matches!(framing, Framing::Chunked(_)) || head.headers().contains_key(TRANSFER_ENCODING) {
+        if matches!(framing, Framing::Chunked(_)) || head.headers().contains_key(TRANSFER_ENCODING)
+        {
             head.headers_mut().remove(CONTENT_LENGTH);
         }
         let keep = !closes && !matches!(framing, Framing::Close);
-        let mut reply = Reply { exchange: Some(self), framing, rest, keep, trailers: None };
+        let mut reply = Reply {
+            exchange: Some(self),
+            framing,
+            rest,
+            keep,
+            trailers: None,
+        };
         reply.end_if_done();
         Ok(Answer::Response(head.map(|()| reply)))
     }
 
-    /// Sends what can be sent, and reads until there is a final head. `read` holds it, and what came behind it.
-    fn poll_head(&mut self, cx: &mut Context<'_>, read: &mut Vec<u8>) -> Poll<io::Result<(Response<()>, usize)>> {
-        // A server may refuse a body before it has come, and close: its answer counts for more than our failure to write.
+    /// Sends what can be sent, and reads until there is a final head. `read` holds it, and what
+    /// came behind it.
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        read: &mut Vec<u8>,
+    ) -> Poll<io::Result<(Response<()>, usize)>> {
+        // A server may refuse a body before it has come, and close: its answer counts for more than
+        // our failure to write.
         let unsent = match self.poll_send(cx) {
-            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::InvalidInput => return Poll::Ready(Err(error)),
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::InvalidInput => {
+                return Poll::Ready(Err(error));
+            }
             Poll::Ready(Err(error)) => Some(error),
             _ => None,
         };
         loop {
             while let Some((head, length)) = framing::head(read)? {
-                if !head.status().is_informational() || head.status() == StatusCode::SWITCHING_PROTOCOLS {
+                if !head.status().is_informational()
+                    || head.status() == StatusCode::SWITCHING_PROTOCOLS
+                {
                     return Poll::Ready(Ok((head, length)));
                 }
                 read.drain(..length);
@@ -97,14 +143,19 @@ impl Exchange {
             let before = read.len();
             ready!(self.poll_read(cx, |bytes| read.extend_from_slice(bytes)))?;
             if read.len() == before {
-                return Poll::Ready(Err(unsent.unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into())));
+                return Poll::Ready(Err(
+                    unsent.unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into())
+                ));
             }
         }
     }
 
-    /// Writes the request as far as it goes. Ready when all of it is written. `InvalidInput`: the client's body broke off.
+    /// Writes the request as far as it goes. Ready when all of it is written. `InvalidInput`: the
+    /// client's body broke off.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(sending) = &mut self.sending else { return Poll::Ready(Ok(())) };
+        let Some(sending) = &mut self.sending else {
+            return Poll::Ready(Ok(()));
+        };
         loop {
             while !sending.out.is_empty() {
                 let mut slices = [IoSlice::new(&[]), IoSlice::new(&[]), IoSlice::new(&[])];
@@ -146,7 +197,10 @@ impl Exchange {
                 Ok(data) => sending.out.push_back(data),
                 Err(frame) if sending.chunked => {
                     let mut text = b"0\r\n".to_vec();
-                    frame.trailers_ref().iter().for_each(|trailers| write_fields(&mut text, trailers));
+                    frame
+                        .trailers_ref()
+                        .iter()
+                        .for_each(|trailers| write_fields(&mut text, trailers));
                     text.extend_from_slice(b"\r\n");
                     sending.out.push_back(text.into());
                     sending.ended = true;
@@ -156,8 +210,13 @@ impl Exchange {
         }
     }
 
-    /// Reads once, by way of the stack: a connection that waits holds no buffer. Nothing taken means the end.
-    fn poll_read(&mut self, cx: &mut Context<'_>, take: impl FnOnce(&[u8])) -> Poll<io::Result<()>> {
+    /// Reads once, by way of the stack: a connection that waits holds no buffer. Nothing taken
+    /// means the end.
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: impl FnOnce(&[u8]),
+    ) -> Poll<io::Result<()>> {
         let mut chunk = [MaybeUninit::uninit(); CHUNK];
         let mut chunk = ReadBuf::uninit(&mut chunk);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut chunk))?;
@@ -166,9 +225,13 @@ impl Exchange {
     }
 }
 
-/// The head of a request. Its length is told from the body itself, never from what a client said it would be.
+/// The head of a request. Its length is told from the body itself, never from what a client said it
+/// would be.
 fn write_head(head: &request::Parts, length: Option<u64>) -> Bytes {
-    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    let target = head
+        .uri
+        .path_and_query()
+        .map_or("/", |target| target.as_str());
     let mut text = Vec::with_capacity(512);
     text.extend_from_slice(head.method.as_str().as_bytes());
     text.push(b' ');
@@ -185,7 +248,10 @@ fn write_head(head: &request::Parts, length: Option<u64>) -> Bytes {
 }
 
 fn write_fields(text: &mut Vec<u8>, fields: &HeaderMap) {
-    for (name, value) in fields.iter().filter(|(name, _)| *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING) {
+    for (name, value) in fields
+        .iter()
+        .filter(|(name, _)| *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING)
+    {
         text.extend_from_slice(name.as_str().as_bytes());
         text.extend_from_slice(b": ");
         text.extend_from_slice(value.as_bytes());
@@ -205,13 +271,18 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// Gives the connection back when everything asked was sent and answered, and nothing else came.
+    /// Gives the connection back when everything asked was sent and answered, and nothing else
+    /// came.
     fn end_if_done(&mut self) {
         if !self.framing.is_done() {
             return;
         }
         let clean = self.keep && self.rest.is_empty();
-        if let Some(exchange) = self.exchange.take().filter(|exchange| clean && exchange.sending.is_none()) {
+        if let Some(exchange) = self
+            .exchange
+            .take()
+            .filter(|exchange| clean && exchange.sending.is_none())
+        {
             exchange.pool.keep(exchange.stream);
         }
     }
@@ -223,7 +294,9 @@ impl Reply {
             Framing::Close => Some(std::mem::take(&mut self.rest)),
             Framing::Length(0) => None,
             Framing::Length(left) => {
-                let length = usize::try_from(*left).unwrap_or(usize::MAX).min(self.rest.len());
+                let length = usize::try_from(*left)
+                    .unwrap_or(usize::MAX)
+                    .min(self.rest.len());
                 *left -= length as u64;
                 Some(self.rest.split_to(length))
             }
@@ -251,7 +324,10 @@ impl http_body::Body for Reply {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let this = self.get_mut();
         loop {
             match this.cut() {
@@ -263,7 +339,11 @@ impl http_body::Body for Reply {
                 }
             }
             let Some(exchange) = &mut this.exchange else {
-                return Poll::Ready(this.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
+                return Poll::Ready(
+                    this.trailers
+                        .take()
+                        .map(|trailers| Ok(Frame::trailers(trailers))),
+                );
             };
             if let Poll::Ready(Err(error)) = exchange.poll_send(cx)
                 && error.kind() == io::ErrorKind::InvalidInput
@@ -297,7 +377,9 @@ impl http_body::Body for Reply {
 
 impl std::fmt::Debug for Reply {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reply").field("framing", &self.framing).finish_non_exhaustive()
+        f.debug_struct("Reply")
+            .field("framing", &self.framing)
+            .finish_non_exhaustive()
     }
 }
 
@@ -309,7 +391,11 @@ pub(crate) struct Prefixed {
 }
 
 impl AsyncRead for Prefixed {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.rest.is_empty() {
             return Pin::new(&mut self.stream).poll_read(cx, buffer);
         }
@@ -320,7 +406,11 @@ impl AsyncRead for Prefixed {
 }
 
 impl AsyncWrite for Prefixed {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 

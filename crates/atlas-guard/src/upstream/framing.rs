@@ -1,9 +1,12 @@
-//! HTTP/1.1 as a server answers it (RFC 9112): where its head ends, how long its body is, and what stands in a chunked one.
+//! HTTP/1.1 as a server answers it (RFC 9112): where its head ends, how long its body is, and what
+//! stands in a chunked one.
 
 use std::io;
 
 use bytes::Bytes;
-use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
+};
 use hyper::{Method, Response, StatusCode};
 
 /// The most of a head, or of trailers, that is kept.
@@ -20,11 +23,16 @@ pub(super) fn head(bytes: &[u8]) -> io::Result<Option<(Response<()>, usize)>> {
         _ => return Err(invalid()),
     };
     let mut response = Response::new(());
-    *response.status_mut() = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or_else(invalid)?;
+    *response.status_mut() = parsed
+        .code
+        .and_then(|code| StatusCode::from_u16(code).ok())
+        .ok_or_else(invalid)?;
     *response.headers_mut() = fields(parsed.headers)?;
     if parsed.version == Some(0) {
         // Of another hop, and without keep-alive.
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(Some((response, length)))
 }
@@ -33,7 +41,10 @@ fn fields(parsed: &[httparse::Header<'_>]) -> io::Result<HeaderMap> {
     let mut headers = HeaderMap::with_capacity(parsed.len());
     for field in parsed {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| invalid())?;
-        headers.append(name, HeaderValue::from_bytes(field.value).map_err(|_| invalid())?);
+        headers.append(
+            name,
+            HeaderValue::from_bytes(field.value).map_err(|_| invalid())?,
+        );
     }
     Ok(headers)
 }
@@ -49,23 +60,48 @@ pub(super) enum Framing {
 }
 
 impl Framing {
-    /// RFC 9112 §6.3. Lengths that contradict each other are an error: who picks one may pick another than the client does.
+    /// RFC 9112 §6.3. Lengths that contradict each other are an error: who picks one may pick
+    /// another than the client does.
     pub(super) fn of(asked: &Method, answer: &Response<()>) -> io::Result<Self> {
         let status = answer.status();
-        if *asked == Method::HEAD || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
+        if *asked == Method::HEAD
+            || status == StatusCode::NO_CONTENT
+            || status == StatusCode::NOT_MODIFIED
+        {
             return Ok(Self::Length(0));
         }
-        if let Some(coding) = answer.headers().get_all(TRANSFER_ENCODING).iter().next_back() {
-            let last = coding.to_str().map_err(|_| invalid())?.rsplit(',').next().unwrap_or_default();
+        if let Some(coding) = answer
+            .headers()
+            .get_all(TRANSFER_ENCODING)
+            .iter()
+            .next_back()
+        {
+            let last = coding
+                .to_str()
+                .map_err(|_| invalid())?
+                .rsplit(',')
+                .next()
+                .unwrap_or_default();
             let chunked = last.trim().eq_ignore_ascii_case("chunked");
-            return Ok(if chunked { Self::Chunked(Chunks::default()) } else { Self::Close });
+            return Ok(if chunked {
+                Self::Chunked(Chunks::default())
+            } else {
+                Self::Close
+            });
         }
         let mut lengths = answer.headers().get_all(CONTENT_LENGTH).iter();
-        let Some(first) = lengths.next() else { return Ok(Self::Close) };
+        let Some(first) = lengths.next() else {
+            return Ok(Self::Close);
+        };
         if lengths.any(|other| other != first) || !first.as_bytes().iter().all(u8::is_ascii_digit) {
             return Err(invalid());
         }
-        first.to_str().ok().and_then(|text| text.parse().ok()).map(Self::Length).ok_or_else(invalid)
+        first
+            .to_str()
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .map(Self::Length)
+            .ok_or_else(invalid)
     }
 
     /// True when nothing more belongs to the body.
@@ -120,7 +156,11 @@ impl Chunks {
                     let (data, rest) = whole.split_at(length);
                     *bytes = rest;
                     let left = left - length as u64;
-                    self.state = if left == 0 { State::DataCr } else { State::Data(left) };
+                    self.state = if left == 0 {
+                        State::DataCr
+                    } else {
+                        State::Data(left)
+                    };
                     return Ok(Piece::Data(data));
                 }
                 State::Trailers => {
@@ -145,7 +185,11 @@ impl Chunks {
             return Ok(Some(HeaderMap::new()));
         }
         if !self.trailers.ends_with(b"\r\n\r\n") {
-            return if self.trailers.len() < MAX_HEAD { Ok(None) } else { Err(invalid()) };
+            return if self.trailers.len() < MAX_HEAD {
+                Ok(None)
+            } else {
+                Err(invalid())
+            };
         }
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         match httparse::parse_headers(&self.trailers, &mut headers) {
@@ -177,11 +221,17 @@ impl State {
 
 /// A chunk on its way to a server: what comes before the data, and after.
 pub(super) fn chunk(length: usize) -> (Bytes, Bytes) {
-    (Bytes::from(format!("{length:x}\r\n")), Bytes::from_static(b"\r\n"))
+    (
+        Bytes::from(format!("{length:x}\r\n")),
+        Bytes::from_static(b"\r\n"),
+    )
 }
 
 pub(super) fn invalid() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "the server's answer is not HTTP/1.1")
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "the server's answer is not HTTP/1.1",
+    )
 }
 
 #[cfg(test)]
@@ -213,13 +263,21 @@ mod tests {
 
     #[test]
     fn a_chunked_body_reads_the_same_however_it_is_cut() {
-        let text = "5\r\nhello\r\n1;name=value\r\n \r\n00a \r\nworld 1234\r\n0\r\nx-sum: 1\r\n\r\nnext";
+        let text =
+            "5\r\nhello\r\n1;name=value\r\n \r\n00a \r\nworld 1234\r\n0\r\nx-sum: 1\r\n\r\nnext";
         for size in 1..text.len() {
             let (data, trailers, over) = read(text, size).unwrap();
-            assert_eq!((data.as_str(), over), ("hello world 1234", 4), "in pieces of {size}");
+            assert_eq!(
+                (data.as_str(), over),
+                ("hello world 1234", 4),
+                "in pieces of {size}"
+            );
             assert_eq!(trailers.unwrap()["x-sum"], "1");
         }
-        assert_eq!(read("0\r\n\r\n", 1).unwrap(), (String::new(), Some(HeaderMap::new()), 0));
+        assert_eq!(
+            read("0\r\n\r\n", 1).unwrap(),
+            (String::new(), Some(HeaderMap::new()), 0)
+        );
         assert_eq!(read("3\r\nab", 9).unwrap(), ("ab".to_owned(), None, 0));
     }
 
@@ -244,16 +302,34 @@ mod tests {
     fn the_length_of_a_body_is_where_rfc_9112_puts_it() {
         let framing = |method: Method, text: &str| Framing::of(&method, &answer(text));
         let ok = |fields: &str| framing(Method::GET, &format!("HTTP/1.1 200 OK\r\n{fields}\r\n"));
-        assert!(matches!(ok("content-length: 5\r\n"), Ok(Framing::Length(5))));
-        assert!(matches!(ok("content-length: 5\r\ncontent-length: 5\r\n"), Ok(Framing::Length(5))));
+        assert!(matches!(
+            ok("content-length: 5\r\n"),
+            Ok(Framing::Length(5))
+        ));
+        assert!(matches!(
+            ok("content-length: 5\r\ncontent-length: 5\r\n"),
+            Ok(Framing::Length(5))
+        ));
         assert!(ok("content-length: 5\r\ncontent-length: 6\r\n").is_err());
         assert!(ok("content-length: +5\r\n").is_err());
         assert!(ok("content-length: 99999999999999999999\r\n").is_err());
-        assert!(matches!(ok("content-length: 5\r\ntransfer-encoding: gzip, Chunked\r\n"), Ok(Framing::Chunked(_))));
-        assert!(matches!(ok("transfer-encoding: gzip\r\n"), Ok(Framing::Close)));
+        assert!(matches!(
+            ok("content-length: 5\r\ntransfer-encoding: gzip, Chunked\r\n"),
+            Ok(Framing::Chunked(_))
+        ));
+        assert!(matches!(
+            ok("transfer-encoding: gzip\r\n"),
+            Ok(Framing::Close)
+        ));
         assert!(matches!(ok(""), Ok(Framing::Close)));
-        assert!(matches!(framing(Method::HEAD, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"), Ok(Framing::Length(0))));
-        assert!(matches!(framing(Method::GET, "HTTP/1.1 304 x\r\ncontent-length: 5\r\n\r\n"), Ok(Framing::Length(0))));
+        assert!(matches!(
+            framing(Method::HEAD, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"),
+            Ok(Framing::Length(0))
+        ));
+        assert!(matches!(
+            framing(Method::GET, "HTTP/1.1 304 x\r\ncontent-length: 5\r\n\r\n"),
+            Ok(Framing::Length(0))
+        ));
     }
 
     #[test]
@@ -261,10 +337,18 @@ mod tests {
         let text = b"HTTP/1.1 200 OK\r\nx: 1\r\n\r\nrest";
         assert!(head(&text[..20]).unwrap().is_none());
         let (response, length) = head(text).unwrap().unwrap();
-        assert_eq!((response.headers()["x"].as_bytes(), length), (&b"1"[..], text.len() - 4));
+        assert_eq!(
+            (response.headers()["x"].as_bytes(), length),
+            (&b"1"[..], text.len() - 4)
+        );
         assert!(head(b"SSH-2.0-OpenSSH\r\n").is_err());
-        assert!(head(&[b"HTTP/1.1 200 OK\r\nx: ", vec![b'y'; MAX_HEAD].as_slice()].concat()).is_err());
-        assert_eq!(answer("HTTP/1.0 200 OK\r\n\r\n").headers()[CONNECTION], "close");
+        assert!(
+            head(&[b"HTTP/1.1 200 OK\r\nx: ", vec![b'y'; MAX_HEAD].as_slice()].concat()).is_err()
+        );
+        assert_eq!(
+            answer("HTTP/1.0 200 OK\r\n\r\n").headers()[CONNECTION],
+            "close"
+        );
     }
 
     proptest! {

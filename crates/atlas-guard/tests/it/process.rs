@@ -29,14 +29,25 @@ impl Running {
     fn start(server: SocketAddr, settings: &[(&str, &str)], command: &[&str]) -> Self {
         let mut guard = Command::new(env!("CARGO_BIN_EXE_atlas-guard"));
         guard.args(["--listen", "127.0.0.1:0", "--upstream", &server.to_string()]);
-        guard.env("ATLAS_PRESHARED_KEY", KEY).envs(settings.iter().copied()).stderr(Stdio::piped());
+        guard
+            .env("ATLAS_PRESHARED_KEY", KEY)
+            .envs(settings.iter().copied())
+            .stderr(Stdio::piped());
         if !command.is_empty() {
             guard.arg("--").args(command);
         }
         let mut child = guard.spawn().unwrap();
         let mut line = String::new();
-        BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().rsplit(' ').next().unwrap().parse().expect("it says where it listens");
+        BufReader::new(child.stderr.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let address = line
+            .trim()
+            .rsplit(' ')
+            .next()
+            .unwrap()
+            .parse()
+            .expect("it says where it listens");
         Self { child, address }
     }
 
@@ -74,10 +85,15 @@ async fn large_bodies_pass_both_ways_at_constant_memory() {
     let client = Client::builder(TokioExecutor::new());
     let head = |method: &str, path: &str| {
         let url = format!("http://{}{path}", guard.address);
-        Request::builder().method(method).uri(url).header("authorization", format!("Bearer {KEY}"))
+        Request::builder()
+            .method(method)
+            .uri(url)
+            .header("authorization", format!("Bearer {KEY}"))
     };
     let downloads = client.build_http();
-    let request = head("GET", &format!("/zeros?{}", 1024 * MIB)).body(Empty::<Bytes>::new()).unwrap();
+    let request = head("GET", &format!("/zeros?{}", 1024 * MIB))
+        .body(Empty::<Bytes>::new())
+        .unwrap();
     let mut body = downloads.request(request).await.unwrap().into_body();
     let mut bytes = 0;
     while let Some(frame) = body.frame().await {
@@ -86,18 +102,37 @@ async fn large_bodies_pass_both_ways_at_constant_memory() {
     assert_eq!(bytes, 1024 * MIB);
 
     let chunk = Bytes::from(vec![0; 64 * 1024]);
-    let chunks = (0..16_384).map(move |_| Ok::<_, std::convert::Infallible>(http_body::Frame::data(chunk.clone())));
-    let request = head("POST", "/sink").body(StreamBody::new(futures_util::stream::iter(chunks))).unwrap();
-    let answer = client.build_http().request(request).await.unwrap().into_body().collect().await.unwrap();
+    let chunks = (0..16_384)
+        .map(move |_| Ok::<_, std::convert::Infallible>(http_body::Frame::data(chunk.clone())));
+    let request = head("POST", "/sink")
+        .body(StreamBody::new(futures_util::stream::iter(chunks)))
+        .unwrap();
+    let answer = client
+        .build_http()
+        .request(request)
+        .await
+        .unwrap()
+        .into_body()
+        .collect()
+        .await
+        .unwrap();
     assert_eq!(answer.to_bytes(), (1024 * MIB).to_string());
     let peak = guard.memory_kib("VmHWM") / 1024;
     assert!(peak < 32, "{peak} MiB");
 }
 
-/// Takes all the open files that the system allows: a stream needs one here on each side, and many systems begin with 1,024.
+/// Takes all the open files that the system allows: a stream needs one here on each side, and many
+/// systems begin with 1,024.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    )
+    .unwrap();
 }
 
 #[tokio::test]
@@ -107,7 +142,8 @@ async fn a_thousand_open_streams_take_less_than_20_kb_each() {
     let mut streams = Vec::new();
     let open = async |streams: &mut Vec<TcpStream>| {
         let mut stream = TcpStream::connect(guard.address).await.unwrap();
-        let head = format!("GET /events HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {KEY}\r\n\r\n");
+        let head =
+            format!("GET /events HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {KEY}\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         read_until(&mut stream, "data: 1").await;
         streams.push(stream);
@@ -118,13 +154,21 @@ async fn a_thousand_open_streams_take_less_than_20_kb_each() {
         open(&mut streams).await;
     }
     let grown = guard.memory_kib("VmRSS") - before;
-    // The program itself is counted apart: unoptimised, it is several times as large as what runs in a machine.
-    assert!(grown < 20_000, "{grown} KiB for a thousand streams, beside {before} KiB");
+    // The program itself is counted apart: unoptimised, it is several times as large as what runs
+    // in a machine.
+    assert!(
+        grown < 20_000,
+        "{grown} KiB for a thousand streams, beside {before} KiB"
+    );
 }
 
 #[tokio::test]
 async fn a_permit_that_is_not_renewed_ends_guard_and_server() {
-    let mut guard = Running::start(server().await, &[("ATLAS_GUARD_PERMIT_SECS", "1")], &["sleep", "600"]);
+    let mut guard = Running::start(
+        server().await,
+        &[("ATLAS_GUARD_PERMIT_SECS", "1")],
+        &["sleep", "600"],
+    );
     assert_eq!(guard.exit_code().await, Some(70));
 }
 
@@ -138,10 +182,22 @@ async fn the_servers_exit_code_is_the_containers() {
 async fn a_guard_without_a_credential_or_with_a_wrong_argument_exits_2() {
     let run = |arguments: &[&str], key: &str| {
         let mut guard = Command::new(env!("CARGO_BIN_EXE_atlas-guard"));
-        let output = guard.args(arguments).env("ATLAS_PRESHARED_KEY", key).env_remove("ATLAS_SIGNING_SECRET").output().unwrap();
-        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+        let output = guard
+            .args(arguments)
+            .env("ATLAS_PRESHARED_KEY", key)
+            .env_remove("ATLAS_SIGNING_SECRET")
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
     };
-    for (arguments, key) in [(&[][..], ""), (&["--listen", "nowhere"], KEY), (&["--what"], KEY)] {
+    for (arguments, key) in [
+        (&[][..], ""),
+        (&["--listen", "nowhere"], KEY),
+        (&["--what"], KEY),
+    ] {
         let (code, said) = run(arguments, key);
         assert_eq!(code, Some(2), "{arguments:?}");
         assert!(said.contains("usage:") && !said.contains(KEY), "{said}");

@@ -22,7 +22,10 @@ use tokio::sync::Notify;
 pub(crate) enum Answer {
     Text(Option<Bytes>),
     Zeros(u64),
-    Events { sent: u8, next: Pin<Box<dyn Future<Output = ()> + Send>> },
+    Events {
+        sent: u8,
+        next: Pin<Box<dyn Future<Output = ()> + Send>>,
+    },
 }
 
 const ZEROS: Bytes = Bytes::from_static(&[0; 64 * 1024]);
@@ -31,12 +34,17 @@ impl Body for Answer {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let data = match self.get_mut() {
             Self::Text(text) => text.take(),
             Self::Zeros(0) => None,
             Self::Zeros(left) => {
-                let bytes = ZEROS.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                let bytes = ZEROS
+                    .len()
+                    .min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= bytes as u64;
                 Some(ZEROS.slice(..bytes))
             }
@@ -44,7 +52,10 @@ impl Body for Answer {
                 *sent = 1;
                 Some(Bytes::from_static(b"data: 1\n\n"))
             }
-            Self::Events { sent: sent @ 1, next } => {
+            Self::Events {
+                sent: sent @ 1,
+                next,
+            } => {
                 std::task::ready!(next.as_mut().poll(cx));
                 *sent = 2;
                 Some(Bytes::from_static(b"data: 2\n\n"))
@@ -74,18 +85,25 @@ pub(crate) async fn start(more: Arc<Notify>) -> SocketAddr {
             tokio::spawn(async move {
                 let service = service_fn(move |request| answer(request, Arc::clone(&more)));
                 let http = auto::Builder::new(TokioExecutor::new());
-                let _ended = http.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+                let _ended = http
+                    .serve_connection_with_upgrades(TokioIo::new(stream), service)
+                    .await;
             });
         }
     });
     address
 }
 
-async fn answer(mut request: Request<Incoming>, more: Arc<Notify>) -> Result<Response<Answer>, Infallible> {
+async fn answer(
+    mut request: Request<Incoming>,
+    more: Arc<Notify>,
+) -> Result<Response<Answer>, Infallible> {
     let path = request.uri().path().to_owned();
     let text = |text: String| Response::new(Answer::Text(Some(text.into())));
     Ok(match path.as_str() {
-        "/zeros" => Response::new(Answer::Zeros(request.uri().query().unwrap().parse().unwrap())),
+        "/zeros" => Response::new(Answer::Zeros(
+            request.uri().query().unwrap().parse().unwrap(),
+        )),
         "/sink" => {
             let mut bytes = 0;
             while let Some(Ok(frame)) = request.body_mut().frame().await {
@@ -99,7 +117,11 @@ async fn answer(mut request: Request<Incoming>, more: Arc<Notify>) -> Result<Res
         }
         "/range" => {
             let asked = request.headers()[RANGE].to_str().unwrap().to_owned();
-            Response::builder().status(StatusCode::PARTIAL_CONTENT).header(CONTENT_RANGE, asked).body(Answer::Text(None)).unwrap()
+            Response::builder()
+                .status(StatusCode::PARTIAL_CONTENT)
+                .header(CONTENT_RANGE, asked)
+                .body(Answer::Text(None))
+                .unwrap()
         }
         "/ws" if request.headers().contains_key(UPGRADE) => {
             let protocol = request.headers()[UPGRADE].clone();
@@ -107,14 +129,24 @@ async fn answer(mut request: Request<Incoming>, more: Arc<Notify>) -> Result<Res
                 let upgraded = TokioIo::new(hyper::upgrade::on(request).await.unwrap());
                 let (mut reader, mut writer) = tokio::io::split(upgraded);
                 let _ended = tokio::io::copy(&mut reader, &mut writer).await;
-                // Says so after the client has ended its half: what half-closed tunnels must still carry.
+                // Says so after the client has ended its half: what half-closed tunnels must still
+                // carry.
                 let _ended = tokio::io::AsyncWriteExt::write_all(&mut writer, b"|bye").await;
                 let _ended = tokio::io::AsyncWriteExt::shutdown(&mut writer).await;
             });
             let answer = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
-            answer.header(CONNECTION, "upgrade").header(UPGRADE, protocol).body(Answer::Text(None)).unwrap()
+            answer
+                .header(CONNECTION, "upgrade")
+                .header(UPGRADE, protocol)
+                .body(Answer::Text(None))
+                .unwrap()
         }
         // What the server saw.
-        _ => text(format!("{} {} {:?}", request.method(), request.uri(), request.headers())),
+        _ => text(format!(
+            "{} {} {:?}",
+            request.method(),
+            request.uri(),
+            request.headers()
+        )),
     })
 }

@@ -35,7 +35,10 @@ impl World {
     pub(crate) async fn new(settings: &[(&'static str, &str)]) -> Self {
         let more = Arc::new(Notify::new());
         let server = upstream::start(Arc::clone(&more)).await;
-        Self { guard: start(settings, server).await, more }
+        Self {
+            guard: start(settings, server).await,
+            more,
+        }
     }
 
     pub(crate) async fn connect(&self) -> TcpStream {
@@ -45,8 +48,15 @@ impl World {
     /// Sends a request head (without its last line) and reads until the end of the answer.
     pub(crate) async fn ask(&self, head: &str) -> Got {
         let mut stream = self.connect().await;
-        let head = head.replacen("\n", &format!(" HTTP/1.1\nhost: {HOST}\nconnection: close\n"), 1);
-        stream.write_all((head.trim_end().replace('\n', "\r\n") + "\r\n\r\n").as_bytes()).await.unwrap();
+        let head = head.replacen(
+            "\n",
+            &format!(" HTTP/1.1\nhost: {HOST}\nconnection: close\n"),
+            1,
+        );
+        stream
+            .write_all((head.trim_end().replace('\n', "\r\n") + "\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
         read_answer(&mut stream).await
     }
 
@@ -55,15 +65,23 @@ impl World {
     }
 
     pub(crate) async fn get_with(&self, target: &str, token: &str) -> Got {
-        self.ask(&format!("GET {target}\nauthorization: Bearer {token}")).await
+        self.ask(&format!("GET {target}\nauthorization: Bearer {token}"))
+            .await
     }
 
     /// A number in the activity report.
     pub(crate) async fn activity(&self, name: &str) -> u64 {
         let got = self.get_with("/_atlas/activity", KEY).await;
         assert_eq!(got.status, 200, "{got:?}");
-        let (_, rest) = got.body.split_once(&format!("\"{name}\":")).expect("it reports it");
-        rest.split([',', '}']).next().unwrap().parse().expect("it is a number")
+        let (_, rest) = got
+            .body
+            .split_once(&format!("\"{name}\":"))
+            .expect("it reports it");
+        rest.split([',', '}'])
+            .next()
+            .unwrap()
+            .parse()
+            .expect("it is a number")
     }
 
     /// Waits until the report says so.
@@ -73,20 +91,30 @@ impl World {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), reached).await.expect("the report gets there");
+        tokio::time::timeout(Duration::from_secs(10), reached)
+            .await
+            .expect("the report gets there");
     }
 }
 
 pub(crate) async fn start(settings: &[(&'static str, &str)], server: SocketAddr) -> SocketAddr {
     let found = |name| {
-        let set = settings.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        let set = settings
+            .iter()
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| (*value).to_owned());
         set.or_else(|| match name {
             "ATLAS_PRESHARED_KEY" => Some(KEY.to_owned()),
             "ATLAS_SIGNING_SECRET" => Some(SECRET.to_owned()),
             _ => None,
         })
     };
-    let config = Config::from_env(found).unwrap().listen("127.0.0.1:0").unwrap().upstream(&server.to_string()).unwrap();
+    let config = Config::from_env(found)
+        .unwrap()
+        .listen("127.0.0.1:0")
+        .unwrap()
+        .upstream(&server.to_string())
+        .unwrap();
     let guard = Guard::bind(config).await.unwrap();
     let address = guard.local_addr().unwrap();
     tokio::spawn(guard.serve(std::future::pending()));
@@ -98,8 +126,16 @@ pub(crate) async fn read_answer(stream: &mut TcpStream) -> Got {
     stream.read_to_end(&mut bytes).await.unwrap();
     let text = String::from_utf8(bytes).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
-    Got { status, head: head.to_lowercase(), body: body.to_owned() }
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or_default();
+    Got {
+        status,
+        head: head.to_lowercase(),
+        body: body.to_owned(),
+    }
 }
 
 /// Reads until this text has come.
@@ -109,24 +145,46 @@ pub(crate) async fn read_until(stream: &mut TcpStream, text: &str) -> String {
         while !String::from_utf8_lossy(&bytes).contains(text) {
             let mut chunk = [0; 4096];
             let read = stream.read(&mut chunk).await.unwrap();
-            assert_ne!(read, 0, "ended before {text:?}: {}", String::from_utf8_lossy(&bytes));
+            assert_ne!(
+                read,
+                0,
+                "ended before {text:?}: {}",
+                String::from_utf8_lossy(&bytes)
+            );
             bytes.extend_from_slice(&chunk[..read]);
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), reading).await.expect("it comes");
+    tokio::time::timeout(Duration::from_secs(10), reading)
+        .await
+        .expect("it comes");
     String::from_utf8(bytes).unwrap()
 }
 
 /// Path and query of a URL signed for the guard's host.
 pub(crate) fn signed(format: Format, path: &str) -> String {
     let url = format!("https://{HOST}{path}");
-    let signed = signed_url::sign(format, &url, &Secret::new(SECRET), SystemClock.now(), Duration::from_secs(60));
-    signed.unwrap().strip_prefix(&format!("https://{HOST}")).unwrap().to_owned()
+    let signed = signed_url::sign(
+        format,
+        &url,
+        &Secret::new(SECRET),
+        SystemClock.now(),
+        Duration::from_secs(60),
+    );
+    signed
+        .unwrap()
+        .strip_prefix(&format!("https://{HOST}"))
+        .unwrap()
+        .to_owned()
 }
 
 pub(crate) fn grant(access: Access, prefix: &str) -> (Grant, String) {
     let scope = Scope::new(access, prefix).unwrap();
     let key = GrantKey::new(&Secret::new(SECRET));
-    let (grant, token) = key.mint(scope, SystemClock.now(), Duration::from_secs(60), &SystemEntropy::new());
+    let (grant, token) = key.mint(
+        scope,
+        SystemClock.now(),
+        Duration::from_secs(60),
+        &SystemEntropy::new(),
+    );
     (grant, token.expose().to_owned())
 }

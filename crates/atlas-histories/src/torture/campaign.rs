@@ -1,4 +1,5 @@
-//! A run: the simulated cloud with its faults, one worker after the other on one store, and a kill for each at a drawn moment.
+//! A run: the simulated cloud with its faults, one worker after the other on one store, and a kill
+//! for each at a drawn moment.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,7 +21,8 @@ use crate::orders::{self, Orders, Task};
 
 /// Simulated seconds for each second.
 const SPEED: f64 = 100.0;
-/// The longest a worker may take to come up, to settle, to end everything: many times what it takes on an idle machine.
+/// The longest a worker may take to come up, to settle, to end everything: many times what it takes
+/// on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The longest a drawn moment is waited for.
 const MOMENT: Duration = Duration::from_secs(10);
@@ -56,12 +58,24 @@ impl Campaign {
         let runtime = Runtime::new().map_err(|error| format!("no runtime: {error}"))?;
         let mut options = atlas_sim::Options::default();
         (options.seed, options.speed, options.plans) = (seed, SPEED, weather());
-        let sim = runtime.block_on(atlas_sim::serve(options)).map_err(|error| format!("the simulator: {error}"))?;
+        let sim = runtime
+            .block_on(atlas_sim::serve(options))
+            .map_err(|error| format!("the simulator: {error}"))?;
         // Reads lag for each machine by itself, within what the simulator announces.
-        sim.world().set_lag(runpod::NAME, Lag::within(Duration::from_secs(60)));
-        let dir =
-            tempfile::Builder::new().prefix("atlas-torture-").tempdir().map_err(|error| format!("no directory: {error}"))?;
-        Ok(Self { chance: Chance::new(seed), kills, runtime, sim, dir, score: Score::default() })
+        sim.world()
+            .set_lag(runpod::NAME, Lag::within(Duration::from_secs(60)));
+        let dir = tempfile::Builder::new()
+            .prefix("atlas-torture-")
+            .tempdir()
+            .map_err(|error| format!("no directory: {error}"))?;
+        Ok(Self {
+            chance: Chance::new(seed),
+            kills,
+            runtime,
+            sim,
+            dir,
+            score: Score::default(),
+        })
     }
 
     /// Kills as often as asked, lets the last worker settle, and compares.
@@ -76,15 +90,25 @@ impl Campaign {
         let mut verdict = Verdict::default();
         books.judge(&ledger, &mut verdict);
         self.finish(Task::End)?;
-        let left = self.ledger().machines.iter().filter(|line| is_live(line)).count();
+        let left = self
+            .ledger()
+            .machines
+            .iter()
+            .filter(|line| is_live(line))
+            .count();
         if left > 0 {
             verdict.score.leaked += left;
-            verdict.complaints.push(format!("{left} machines live after everything was ended"));
+            verdict
+                .complaints
+                .push(format!("{left} machines live after everything was ended"));
         }
         (verdict.score.kills, verdict.score.pauses) = (self.score.kills, self.score.pauses);
         verdict.score.created = ledger.created;
         if ledger.created < u64::from(self.kills) {
-            verdict.complaints.push(format!("only {} machines were made in {} lives", ledger.created, self.kills));
+            verdict.complaints.push(format!(
+                "only {} machines were made in {} lives",
+                ledger.created, self.kills
+            ));
         }
         let struck = self.sim.world().struck();
         if struck.is_empty() {
@@ -92,10 +116,18 @@ impl Campaign {
         }
         let (sessions, live) = books.sizes();
         if live == 0 {
-            verdict.complaints.push("no session outlived the kills, so none could be lost".to_owned());
+            verdict
+                .complaints
+                .push("no session outlived the kills, so none could be lost".to_owned());
         }
-        let struck: Vec<String> = struck.iter().map(|(kind, times)| format!("{kind} {times}")).collect();
-        eprintln!("torture: {sessions} sessions, {live} of them to the end; faults: {}", struck.join(", "));
+        let struck: Vec<String> = struck
+            .iter()
+            .map(|(kind, times)| format!("{kind} {times}"))
+            .collect();
+        eprintln!(
+            "torture: {sessions} sessions, {live} of them to the end; faults: {}",
+            struck.join(", ")
+        );
         Ok(verdict)
     }
 
@@ -120,9 +152,14 @@ impl Campaign {
                     std::thread::sleep(after);
                 }
                 Moment::Unanswered(after) => {
-                    let lost = Fault::new(runpod::NAME, "spawn_compute", FaultKind::CommitThenTimeout);
+                    let lost =
+                        Fault::new(runpod::NAME, "spawn_compute", FaultKind::CommitThenTimeout);
                     let unanswered = |world: &atlas_testkit::world::World| {
-                        world.struck().get(&FaultKind::CommitThenTimeout).copied().unwrap_or_default()
+                        world
+                            .struck()
+                            .get(&FaultKind::CommitThenTimeout)
+                            .copied()
+                            .unwrap_or_default()
                     };
                     let struck = unanswered(self.sim.world());
                     self.sim.world().inject([lost]);
@@ -144,7 +181,11 @@ impl Campaign {
     fn draw(&self) -> Moment {
         let chance = &self.chance;
         // The first one makes the store; a kill before that would only begin anew.
-        match if self.score.kills == 0 { 4 } else { chance.draw(0..10) } {
+        match if self.score.kills == 0 {
+            4
+        } else {
+            chance.draw(0..10)
+        } {
             0..2 => Moment::Starting(chance.millis(1..300)),
             2..4 => Moment::Up(chance.millis(1..4000)),
             4..7 => Moment::Ordered(chance.draw(1..6), chance.millis(0..25)),
@@ -161,7 +202,8 @@ impl Campaign {
         }
     }
 
-    /// Waits for a state of the cloud, at most so long: a moment that does not come is a kill at another.
+    /// Waits for a state of the cloud, at most so long: a moment that does not come is a kill at
+    /// another.
     fn until(&self, hand: &mut Hand, is: impl Fn(&CloudLedger) -> bool) -> Result<(), String> {
         let latest = Instant::now() + MOMENT;
         while !is(&self.ledger()) && Instant::now() < latest {
@@ -185,7 +227,11 @@ impl Campaign {
         let mut hand = Hand::start(&self.orders(task)?, &self.sim.ready().runpod)?;
         self.until_up(&mut hand)?;
         let status = hand.wait(PATIENCE * 2)?;
-        if status.success() { Ok(()) } else { Err(format!("the last worker ({task:?}) failed: {status}")) }
+        if status.success() {
+            Ok(())
+        } else {
+            Err(format!("the last worker ({task:?}) failed: {status}"))
+        }
     }
 
     fn orders(&self, task: Task) -> Result<Orders, String> {
@@ -206,7 +252,12 @@ impl Campaign {
     }
 
     fn ledger(&self) -> CloudLedger {
-        self.sim.world().ledger().clouds.remove(runpod::NAME).unwrap_or_default()
+        self.sim
+            .world()
+            .ledger()
+            .clouds
+            .remove(runpod::NAME)
+            .unwrap_or_default()
     }
 
     fn books(&self) -> Result<Books, String> {

@@ -20,7 +20,8 @@ pub(crate) struct Hand {
 impl Hand {
     /// Starts a worker.
     pub(crate) fn start(orders: &Orders, urls: &RunPodUrls) -> Result<Self, String> {
-        let own = std::env::current_exe().map_err(|error| format!("this program cannot be found: {error}"))?;
+        let own = std::env::current_exe()
+            .map_err(|error| format!("this program cannot be found: {error}"))?;
         let mut child = Command::new(own)
             .arg(WORKER)
             .env("RUNPOD_API_KEY", atlas_sim::KEY)
@@ -44,7 +45,11 @@ impl Hand {
                 }
             }
         });
-        Ok(Self { child, _stdin: stdin, said })
+        Ok(Self {
+            child,
+            _stdin: stdin,
+            said,
+        })
     }
 
     /// The next line it says, `None` when there is none within this time.
@@ -56,7 +61,10 @@ impl Hand {
             Ok(line) => Ok(Some(line)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => {
-                let status = self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+                let status = self
+                    .child
+                    .wait()
+                    .map_or_else(|error| error.to_string(), |status| status.to_string());
                 Err(format!("a worker ended by itself: {status}"))
             }
         }
@@ -64,14 +72,23 @@ impl Hand {
 
     /// SIGKILL: not one more instruction of it runs.
     pub(crate) fn kill(mut self) -> Result<(), String> {
-        self.child.kill().map_err(|error| format!("a worker could not be killed: {error}"))?;
-        self.child.wait().map(drop).map_err(|error| format!("a killed worker is still there: {error}"))
+        self.child
+            .kill()
+            .map_err(|error| format!("a worker could not be killed: {error}"))?;
+        self.child
+            .wait()
+            .map(drop)
+            .map_err(|error| format!("a killed worker is still there: {error}"))
     }
 
     /// Stands still, or goes on.
     pub(crate) fn signal(&self, signal: Signal) -> Result<(), String> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).ok_or("a worker has no process id")?;
-        kill_process(pid, signal).map_err(|error| format!("a worker could not be signalled: {error}"))
+        let pid = i32::try_from(self.child.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or("a worker has no process id")?;
+        kill_process(pid, signal)
+            .map_err(|error| format!("a worker could not be signalled: {error}"))
     }
 
     /// Waits for its own end.
@@ -80,7 +97,10 @@ impl Hand {
             match self.said.recv_timeout(most) {
                 Ok(_) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    return self.child.wait().map_err(|error| format!("a worker cannot be waited for: {error}"));
+                    return self
+                        .child
+                        .wait()
+                        .map_err(|error| format!("a worker cannot be waited for: {error}"));
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     self.kill()?;

@@ -1,7 +1,9 @@
-//! `cargo xtask torture`: real processes on a real disk, killed at random moments, judged by the simulated cloud's ledger.
+//! `cargo xtask torture`: real processes on a real disk, killed at random moments, judged by the
+//! simulated cloud's ledger.
 //!
-//! The parent serves `atlas-sim` on TCP and starts this binary again as a worker, which runs sessions on one redb file. Deliberately
-//! absent: simulated time and anything inside the orchestrator; the worker is a program like any user's.
+//! The parent serves `atlas-sim` on TCP and starts this binary again as a worker, which runs
+//! sessions on one redb file. Deliberately absent: simulated time and anything inside the
+//! orchestrator; the worker is a program like any user's.
 
 mod campaign;
 mod chance;
@@ -52,18 +54,27 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let kills = args.kills.unwrap_or(if args.full { KILLS.1 } else { KILLS.0 });
+    let kills = args
+        .kills
+        .unwrap_or(if args.full { KILLS.1 } else { KILLS.0 });
     match Campaign::new(args.seed, kills).and_then(Campaign::run) {
         Ok(verdict) => {
             for complaint in &verdict.complaints {
                 eprintln!("torture: {complaint}");
             }
             if args.json {
-                println!("{}", serde_json::to_string(&verdict.score).unwrap_or_default());
+                println!(
+                    "{}",
+                    serde_json::to_string(&verdict.score).unwrap_or_default()
+                );
             } else {
                 println!("{:#?}", verdict.score);
             }
-            if verdict.complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            if verdict.complaints.is_empty() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
         }
         Err(message) => {
             eprintln!("torture: seed {}: {message}", args.seed);
@@ -73,13 +84,20 @@ fn main() -> ExitCode {
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
-    let mut parsed = Args { full: false, kills: None, seed: 1, json: false };
+    let mut parsed = Args {
+        full: false,
+        kills: None,
+        seed: 1,
+        json: false,
+    };
     let mut store = None;
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or_else(|| format!("{arg} takes a value"));
         match arg.as_str() {
             "--store" => store = Some(value()?),
-            "--kills" => parsed.kills = Some(value()?.parse().map_err(|_| "--kills takes a number")?),
+            "--kills" => {
+                parsed.kills = Some(value()?.parse().map_err(|_| "--kills takes a number")?)
+            }
             "--seed" => parsed.seed = value()?.parse().map_err(|_| "--seed takes a number")?,
             "--full" => parsed.full = true,
             "--json" => parsed.json = true,
@@ -100,8 +118,17 @@ mod tests {
     #[test]
     fn only_a_store_that_there_is_can_be_tortured() {
         let args = |line: &str| parse(line.split_whitespace().map(str::to_owned));
-        assert!(args("--store redb --full --json --seed 3").is_ok_and(|args| args.full && args.json && args.seed == 3));
-        for wrong in ["", "--store", "--store paper", "--store redb --kills many", "--store redb --gently"] {
+        assert!(
+            args("--store redb --full --json --seed 3")
+                .is_ok_and(|args| args.full && args.json && args.seed == 3)
+        );
+        for wrong in [
+            "",
+            "--store",
+            "--store paper",
+            "--store redb --kills many",
+            "--store redb --gently",
+        ] {
             assert!(args(wrong).is_err(), "{wrong}");
         }
     }

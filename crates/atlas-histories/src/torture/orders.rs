@@ -69,9 +69,16 @@ pub(crate) fn policy(bounds: &Bounds) -> atlas_core::Result<Policy> {
 }
 
 impl Orders {
-    /// How long after the last fault everything is as it should be (T_heal of the promises, and once the settling of an order).
+    /// How long after the last fault everything is as it should be (T_heal of the promises, and
+    /// once the settling of an order).
     pub(crate) fn heal(&self) -> Duration {
-        let at = self.policy.accounts.values().next().cloned().unwrap_or_default();
+        let at = self
+            .policy
+            .accounts
+            .values()
+            .next()
+            .cloned()
+            .unwrap_or_default();
         let settle = self.policy.lease + self.limits.call_deadline + self.limits.visibility_bound;
         2 * at.reap_interval + at.grace + 2 * self.limits.visibility_bound + settle
     }

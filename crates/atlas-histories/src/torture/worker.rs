@@ -5,10 +5,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atlas_core::{AnyProvider, Auth, ComputeRequest, Error, ErrorKind, Gpu, Port, Result, SystemEntropy};
+use atlas_core::{
+    AnyProvider, Auth, ComputeRequest, Error, ErrorKind, Gpu, Port, Result, SystemEntropy,
+};
 use atlas_orchestrator::realm::{FileLedger, Realm};
 use atlas_orchestrator::store::{AnyStore, Redb};
-use atlas_orchestrator::{Orchestrator, SessionFilter, SessionInfo, SessionKind, SessionOptions, SessionState, Shutdown};
+use atlas_orchestrator::{
+    Orchestrator, SessionFilter, SessionInfo, SessionKind, SessionOptions, SessionState, Shutdown,
+};
 use atlas_provider_runpod::RunPod;
 use tokio::time::{Instant, sleep};
 
@@ -22,7 +26,11 @@ const MOST: usize = 14;
 /// Reads its orders, and carries them out.
 pub(crate) fn main() -> ExitCode {
     let mut line = String::new();
-    let orders: Orders = match std::io::stdin().lock().read_line(&mut line).map(|_| serde_json::from_str(&line)) {
+    let orders: Orders = match std::io::stdin()
+        .lock()
+        .read_line(&mut line)
+        .map(|_| serde_json::from_str(&line))
+    {
         Ok(Ok(orders)) => orders,
         other => {
             eprintln!("torture worker: no orders: {other:?}");
@@ -34,7 +42,11 @@ pub(crate) fn main() -> ExitCode {
         let _ = std::io::stdin().lock().read(&mut [0; 1]);
         std::process::exit(3);
     });
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("torture worker: {error}");
@@ -59,7 +71,10 @@ fn say(what: &str) {
 async fn work(orders: &Orders) -> Result<()> {
     let orchestrator = start(orders).await?;
     if let Some(why) = orchestrator.hold() {
-        return Err(Error::new(ErrorKind::Conflict, format!("a killed process makes the next one hold: {why}")));
+        return Err(Error::new(
+            ErrorKind::Conflict,
+            format!("a killed process makes the next one hold: {why}"),
+        ));
     }
     say("started");
     match orders.task {
@@ -69,21 +84,38 @@ async fn work(orders: &Orders) -> Result<()> {
             orchestrator.shutdown(Shutdown::Handover).await.map(drop)
         }
         Task::End => {
-            let report = orchestrator.shutdown(Shutdown::TerminateAll { wait: orders.patience }).await?;
+            let report = orchestrator
+                .shutdown(Shutdown::TerminateAll {
+                    wait: orders.patience,
+                })
+                .await?;
             let left = report.unsettled.len();
-            if left == 0 { Ok(()) } else { Err(Error::new(ErrorKind::Timeout, format!("{left} sessions did not end"))) }
+            if left == 0 {
+                Ok(())
+            } else {
+                Err(Error::new(
+                    ErrorKind::Timeout,
+                    format!("{left} sessions did not end"),
+                ))
+            }
         }
     }
 }
 
 async fn start(orders: &Orders) -> Result<Orchestrator> {
     let entropy = Arc::new(SystemEntropy::new());
-    let provider = RunPod::builder().environment(|name| std::env::var(name).ok()).limits(orders.limits).build()?;
+    let provider = RunPod::builder()
+        .environment(|name| std::env::var(name).ok())
+        .limits(orders.limits)
+        .build()?;
     Orchestrator::builder()
         .account(account()?, AnyProvider::new(provider))
         .store(AnyStore::new(Redb::open(&orders.store)?))
         .realm(Realm::load_or_create(&orders.secret, &*entropy)?)
-        .ledger(Arc::new(FileLedger::beside(&orders.secret, entropy.clone())))
+        .ledger(Arc::new(FileLedger::beside(
+            &orders.secret,
+            entropy.clone(),
+        )))
         .entropy(entropy)
         .policy(orders.policy.clone())
         .start()
@@ -122,23 +154,45 @@ fn is_keeper(info: &SessionInfo) -> bool {
 }
 
 async fn order(orchestrator: &Orchestrator, chance: &Chance, keeper: bool) {
-    let request = ComputeRequest::gpu(Gpu::L40S).image("x/y:1").port(Port::http(8000)).auth(Auth::Bearer);
+    let request = ComputeRequest::gpu(Gpu::L40S)
+        .image("x/y:1")
+        .port(Port::http(8000))
+        .auth(Auth::Bearer);
     let hour = Duration::from_secs(3600);
     let (request, options, kind) = match chance.draw(0..10) {
-        _ if keeper => (request, SessionOptions::new().label(KEEPER, "yes").idle_ttl(hour), SessionKind::Interactive),
+        _ if keeper => (
+            request,
+            SessionOptions::new().label(KEEPER, "yes").idle_ttl(hour),
+            SessionKind::Interactive,
+        ),
         0..3 => {
             let (seconds, code) = (chance.draw(0..200), chance.draw(0..3));
             let script = format!("sleep {seconds}; exit {code}");
-            (request.command(["sh", "-c", &script]), SessionOptions::new().max_runtime(hour), SessionKind::Task)
+            (
+                request.command(["sh", "-c", &script]),
+                SessionOptions::new().max_runtime(hour),
+                SessionKind::Task,
+            )
         }
-        3..6 => (request, SessionOptions::new().idle_ttl(hour).max_runtime(chance.millis(500..5000)), SessionKind::Interactive),
-        _ => (request, SessionOptions::new().idle_ttl(chance.millis(300..3000)), SessionKind::Interactive),
+        3..6 => (
+            request,
+            SessionOptions::new()
+                .idle_ttl(hour)
+                .max_runtime(chance.millis(500..5000)),
+            SessionKind::Interactive,
+        ),
+        _ => (
+            request,
+            SessionOptions::new().idle_ttl(chance.millis(300..3000)),
+            SessionKind::Interactive,
+        ),
     };
     // Refused or not durable: then there is no session, and nobody was promised one.
     drop(orchestrator.launch(request, options, kind).await);
 }
 
-/// Waits until only keepers live, and then as long as it takes to find and end what should not be there.
+/// Waits until only keepers live, and then as long as it takes to find and end what should not be
+/// there.
 async fn settle(orchestrator: &Orchestrator, orders: &Orders) -> Result<()> {
     let until = Instant::now() + orders.patience;
     let mut quiet_since: Option<Instant> = None;
@@ -156,7 +210,10 @@ async fn settle(orchestrator: &Orchestrator, orders: &Orders) -> Result<()> {
             (Some(first), _) => {
                 return Err(Error::new(
                     ErrorKind::Timeout,
-                    format!("{} sessions did not settle, the first of them: {first:?}", open.len()),
+                    format!(
+                        "{} sessions did not settle, the first of them: {first:?}",
+                        open.len()
+                    ),
                 ));
             }
         }
@@ -170,7 +227,11 @@ fn is_settled(info: &SessionInfo) -> bool {
     match info.state {
         SessionState::Terminated => info.attempts.iter().all(|attempt| over(attempt.phase)),
         SessionState::Ready => {
-            is_keeper(info) && info.attempts.iter().all(|a| over(a.phase) || (a.phase == Live && a.terminating.is_none()))
+            is_keeper(info)
+                && info
+                    .attempts
+                    .iter()
+                    .all(|a| over(a.phase) || (a.phase == Live && a.terminating.is_none()))
         }
         _ => false,
     }

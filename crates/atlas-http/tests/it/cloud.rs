@@ -27,11 +27,22 @@ pub(crate) enum Act {
 }
 
 pub(crate) fn answer(status: u16, body: &str) -> Act {
-    Act::Answer(status, vec![("content-type", "application/json".to_owned())], body.to_owned())
+    Act::Answer(
+        status,
+        vec![("content-type", "application/json".to_owned())],
+        body.to_owned(),
+    )
 }
 
 pub(crate) fn answer_with(status: u16, headers: &[(&'static str, &str)], body: &str) -> Act {
-    Act::Answer(status, headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(), body.to_owned())
+    Act::Answer(
+        status,
+        headers
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned()))
+            .collect(),
+        body.to_owned(),
+    )
 }
 
 #[derive(Debug)]
@@ -52,7 +63,11 @@ pub(crate) struct Cloud {
 
 impl Cloud {
     pub(crate) fn new(acts: impl IntoIterator<Item = Act>) -> Self {
-        Self { acts: Arc::new(Mutex::new(acts.into_iter().collect())), seen: Arc::default(), busy: Arc::default() }
+        Self {
+            acts: Arc::new(Mutex::new(acts.into_iter().collect())),
+            seen: Arc::default(),
+            busy: Arc::default(),
+        }
     }
 
     pub(crate) fn requests(&self) -> usize {
@@ -74,12 +89,18 @@ impl Cloud {
 
     /// A client without pacing, with a key and repeatable jitter.
     pub(crate) fn builder(&self) -> ClientBuilder {
-        let key = ApiKey { secret: Secret::new(KEY), origin: Origin::Environment("ACME_API_KEY") };
-        Client::builder(ProviderId::new("acme").expect("a script is well formed"), "https://cloud.example/v2")
-            .api_key("Bearer", key)
-            .limits(unpaced())
-            .entropy(Arc::new(SeededEntropy::new(7)))
-            .transport(Transport::new(self.clone()))
+        let key = ApiKey {
+            secret: Secret::new(KEY),
+            origin: Origin::Environment("ACME_API_KEY"),
+        };
+        Client::builder(
+            ProviderId::new("acme").expect("a script is well formed"),
+            "https://cloud.example/v2",
+        )
+        .api_key("Bearer", key)
+        .limits(unpaced())
+        .entropy(Arc::new(SeededEntropy::new(7)))
+        .transport(Transport::new(self.clone()))
     }
 }
 
@@ -88,7 +109,10 @@ fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 pub(crate) fn unpaced() -> AccountLimits {
-    AccountLimits { call_interval: Duration::ZERO, ..AccountLimits::default() }
+    AccountLimits {
+        call_interval: Duration::ZERO,
+        ..AccountLimits::default()
+    }
 }
 
 async fn act(act: Act) -> Result<Response<Body>, BoxError> {
@@ -121,9 +145,18 @@ impl Service<Request<Body>> for Cloud {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (parts, _) = request.into_parts();
-        lock(&self.seen).push(Seen { at: Instant::now(), method: parts.method, uri: parts.uri, headers: parts.headers });
+        lock(&self.seen).push(Seen {
+            at: Instant::now(),
+            method: parts.method,
+            uri: parts.uri,
+            headers: parts.headers,
+        });
         let mut acts = lock(&self.acts);
-        let next = if acts.len() > 1 { acts.pop_front() } else { acts.front().cloned() };
+        let next = if acts.len() > 1 {
+            acts.pop_front()
+        } else {
+            acts.front().cloned()
+        };
         let next = next.expect("a script has an act");
         let place = Place::take(&self.busy);
         Box::pin(async move {

@@ -16,10 +16,21 @@ fn get() -> Call {
 
 #[tokio::test(start_paused = true)]
 async fn a_read_follows_to_the_same_host_only() {
-    for near in ["/v2/pods/p2?x=1", "https://cloud.example/v2/pods/p2?x=1", "https://CLOUD.example:443/v2/pods/p2?x=1"] {
+    for near in [
+        "/v2/pods/p2?x=1",
+        "https://cloud.example/v2/pods/p2?x=1",
+        "https://CLOUD.example:443/v2/pods/p2?x=1",
+    ] {
         let cloud = Cloud::new([moved(307, near), answer(200, "{}")]);
-        cloud.client().call(&CallContext::new(), get()).await.unwrap();
-        assert_eq!(cloud.seen(|seen| seen.uri.path_and_query().unwrap().to_string())[1], "/v2/pods/p2?x=1");
+        cloud
+            .client()
+            .call(&CallContext::new(), get())
+            .await
+            .unwrap();
+        assert_eq!(
+            cloud.seen(|seen| seen.uri.path_and_query().unwrap().to_string())[1],
+            "/v2/pods/p2?x=1"
+        );
     }
     let far = [
         "https://evil.example/v2/pods",
@@ -34,15 +45,27 @@ async fn a_read_follows_to_the_same_host_only() {
     ];
     for far in far {
         let cloud = Cloud::new([moved(302, far), answer(200, "{}")]);
-        let error = cloud.client().call(&CallContext::new(), get()).await.unwrap_err();
-        assert_eq!((error.kind(), cloud.requests()), (ErrorKind::Provider, 1), "{far}");
+        let error = cloud
+            .client()
+            .call(&CallContext::new(), get())
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (error.kind(), cloud.requests()),
+            (ErrorKind::Provider, 1),
+            "{far}"
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_loop_of_redirects_ends() {
     let cloud = Cloud::new([moved(302, "/v2/pods/p1")]);
-    cloud.client().call(&CallContext::new(), get()).await.unwrap_err();
+    cloud
+        .client()
+        .call(&CallContext::new(), get())
+        .await
+        .unwrap_err();
     assert_eq!(cloud.requests(), 4);
 }
 
@@ -51,8 +74,17 @@ async fn nothing_but_a_get_is_ever_redirected() {
     for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
         for status in [301, 302, 303, 307, 308] {
             let cloud = Cloud::new([moved(status, "/v2/elsewhere")]);
-            let call = Call::new(method.clone(), "spawn_compute", RetryClass::Create, ["pods"]);
-            let error = cloud.client().call(&CallContext::new(), call).await.unwrap_err();
+            let call = Call::new(
+                method.clone(),
+                "spawn_compute",
+                RetryClass::Create,
+                ["pods"],
+            );
+            let error = cloud
+                .client()
+                .call(&CallContext::new(), call)
+                .await
+                .unwrap_err();
             assert_eq!(
                 (error.outcome(), cloud.seen(|seen| seen.method.clone())),
                 (&Outcome::Unknown(vec![]), vec![method.clone()])

@@ -23,31 +23,68 @@ fn delete() -> Call {
 #[tokio::test(start_paused = true)]
 async fn a_read_is_repeated_until_it_is_answered() {
     let cloud = Cloud::new([answer(503, ""), Act::Broken, answer(200, r#"{"id":1}"#)]);
-    let answer = cloud.client().call(&CallContext::new(), get()).await.unwrap();
+    let answer = cloud
+        .client()
+        .call(&CallContext::new(), get())
+        .await
+        .unwrap();
     assert_eq!((answer.resends(), cloud.requests()), (2, 3));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_create_is_sent_once_whatever_comes_after_it_left() {
-    for act in [answer(500, ""), answer(502, ""), answer(408, ""), Act::Broken] {
+    for act in [
+        answer(500, ""),
+        answer(502, ""),
+        answer(408, ""),
+        Act::Broken,
+    ] {
         let cloud = Cloud::new([act]);
-        let error = cloud.client().call(&CallContext::new(), create()).await.unwrap_err();
-        assert_eq!((error.outcome(), cloud.requests()), (&Outcome::Unknown(vec![]), 1), "{error}");
+        let error = cloud
+            .client()
+            .call(&CallContext::new(), create())
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (error.outcome(), cloud.requests()),
+            (&Outcome::Unknown(vec![]), 1),
+            "{error}"
+        );
     }
     let cloud = Cloud::new([answer_with(429, &[("retry-after", "1")], "")]);
-    let error = cloud.client().call(&CallContext::new(), create()).await.unwrap_err();
-    assert_eq!((error.outcome(), cloud.requests()), (&Outcome::NotApplied(Next::SameLater), 1));
+    let error = cloud
+        .client()
+        .call(&CallContext::new(), create())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.outcome(), cloud.requests()),
+        (&Outcome::NotApplied(Next::SameLater), 1)
+    );
     assert_eq!(error.retry_after(), Some(Duration::from_secs(1)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_create_that_never_left_is_repeated() {
     let cloud = Cloud::new([Act::NeverSent, Act::NeverSent, answer(201, "{}")]);
-    assert!(cloud.client().call(&CallContext::new(), create()).await.is_ok());
+    assert!(
+        cloud
+            .client()
+            .call(&CallContext::new(), create())
+            .await
+            .is_ok()
+    );
     assert_eq!(cloud.requests(), 3);
     let cloud = Cloud::new([Act::NeverSent]);
-    let error = cloud.client().call(&CallContext::new(), create()).await.unwrap_err();
-    assert_eq!((error.kind(), error.outcome(), cloud.requests()), (ErrorKind::Transport, &Outcome::NeverSent, 4));
+    let error = cloud
+        .client()
+        .call(&CallContext::new(), create())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.outcome(), cloud.requests()),
+        (ErrorKind::Transport, &Outcome::NeverSent, 4)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -55,8 +92,15 @@ async fn a_definite_refusal_is_not_repeated() {
     for status in [400, 401, 403, 404, 409, 422] {
         for call in [get(), delete(), create()] {
             let cloud = Cloud::new([answer(status, "{}")]);
-            let error = cloud.client().call(&CallContext::new(), call).await.unwrap_err();
-            assert_eq!((error.outcome(), cloud.requests()), (&Outcome::NotApplied(Next::Stop), 1));
+            let error = cloud
+                .client()
+                .call(&CallContext::new(), call)
+                .await
+                .unwrap_err();
+            assert_eq!(
+                (error.outcome(), cloud.requests()),
+                (&Outcome::NotApplied(Next::Stop), 1)
+            );
         }
     }
 }
@@ -64,7 +108,11 @@ async fn a_definite_refusal_is_not_repeated() {
 #[tokio::test(start_paused = true)]
 async fn a_try_that_never_left_does_not_hide_one_that_may_have_been_applied() {
     let cloud = Cloud::new([Act::Broken, Act::NeverSent]);
-    let error = cloud.client().call(&CallContext::new(), delete()).await.unwrap_err();
+    let error = cloud
+        .client()
+        .call(&CallContext::new(), delete())
+        .await
+        .unwrap_err();
     assert_eq!(error.outcome(), &Outcome::Unknown(vec![]));
 }
 
@@ -72,21 +120,37 @@ async fn a_try_that_never_left_does_not_hide_one_that_may_have_been_applied() {
 async fn retries_of_the_call_count_before_the_clients() {
     let cloud = Cloud::new([answer(503, "")]);
     let client = cloud.builder().retries(5).build().unwrap();
-    client.call(&CallContext::new().with_retries(0), get()).await.unwrap_err();
+    client
+        .call(&CallContext::new().with_retries(0), get())
+        .await
+        .unwrap_err();
     assert_eq!(cloud.requests(), 1);
-    client.call(&CallContext::new().with_retries(2), get()).await.unwrap_err();
+    client
+        .call(&CallContext::new().with_retries(2), get())
+        .await
+        .unwrap_err();
     assert_eq!(cloud.requests(), 1 + 3);
 }
 
 #[tokio::test(start_paused = true)]
 async fn retry_after_is_waited_for() {
     for told in ["7", "Thu, 01 Jan 1970 00:00:07 GMT"] {
-        let cloud = Cloud::new([answer_with(429, &[("retry-after", told)], ""), answer(200, "{}")]);
-        let client = cloud.builder().clock(std::sync::Arc::new(Epoch)).build().unwrap();
+        let cloud = Cloud::new([
+            answer_with(429, &[("retry-after", told)], ""),
+            answer(200, "{}"),
+        ]);
+        let client = cloud
+            .builder()
+            .clock(std::sync::Arc::new(Epoch))
+            .build()
+            .unwrap();
         client.call(&CallContext::new(), get()).await.unwrap();
         let at = cloud.seen(|seen| seen.at);
         let waited = at[1] - at[0];
-        assert!(waited >= Duration::from_secs(7) && waited < Duration::from_secs(8), "{told}: {waited:?}");
+        assert!(
+            waited >= Duration::from_secs(7) && waited < Duration::from_secs(8),
+            "{told}: {waited:?}"
+        );
     }
 }
 
@@ -95,10 +159,20 @@ async fn a_failing_cloud_is_not_stormed_by_many_callers() {
     let cloud = Cloud::new([answer(503, "")]);
     let client = cloud.client();
     for _ in 0..50 {
-        client.call(&CallContext::new().with_timeout(Duration::from_millis(900)), get()).await.unwrap_err();
+        client
+            .call(
+                &CallContext::new().with_timeout(Duration::from_millis(900)),
+                get(),
+            )
+            .await
+            .unwrap_err();
     }
     // 50 calls, ten repeats saved up, and about one more for each second that went by.
-    assert!(cloud.requests() < 50 + 10 + 25, "{} requests", cloud.requests());
+    assert!(
+        cloud.requests() < 50 + 10 + 25,
+        "{} requests",
+        cloud.requests()
+    );
 }
 
 #[derive(Debug)]

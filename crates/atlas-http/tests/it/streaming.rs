@@ -31,7 +31,10 @@ impl http_body::Body for Ticking {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if self.left == 0 {
             return match self.end {
                 End::Silent => Poll::Pending,
@@ -50,10 +53,19 @@ impl http_body::Body for Ticking {
 fn client(end: End) -> Client {
     let cloud = tower::service_fn(move |_: http::Request<Body>| async move {
         let every = Duration::from_secs(50);
-        let body = Ticking { left: 3, every, end, timer: Box::pin(tokio::time::sleep(every)) };
+        let body = Ticking {
+            left: 3,
+            every,
+            end,
+            timer: Box::pin(tokio::time::sleep(every)),
+        };
         Ok::<_, BoxError>(http::Response::new(body))
     });
-    Cloud::new([]).builder().transport(Transport::new(cloud)).build().expect("a good builder")
+    Cloud::new([])
+        .builder()
+        .transport(Transport::new(cloud))
+        .build()
+        .expect("a good builder")
 }
 
 fn logs() -> Call {
@@ -63,12 +75,18 @@ fn logs() -> Call {
 #[tokio::test(start_paused = true)]
 async fn a_stream_outlives_the_deadline_while_it_speaks_and_ends_when_it_is_silent() {
     let begun = Instant::now();
-    let mut answer = client(End::Silent).call_streaming(&CallContext::new(), logs()).await.unwrap();
+    let mut answer = client(End::Silent)
+        .call_streaming(&CallContext::new(), logs())
+        .await
+        .unwrap();
     for _ in 0..3 {
         assert_eq!(answer.chunk().await.unwrap().unwrap(), "line\n");
     }
     assert_eq!(begun.elapsed(), Duration::from_secs(150));
-    assert_eq!(answer.chunk().await.unwrap().unwrap_err().kind(), ErrorKind::Timeout);
+    assert_eq!(
+        answer.chunk().await.unwrap().unwrap_err().kind(),
+        ErrorKind::Timeout
+    );
     assert_eq!(begun.elapsed(), Duration::from_secs(150 + 60));
     assert!(answer.chunk().await.is_none());
 }
@@ -76,11 +94,17 @@ async fn a_stream_outlives_the_deadline_while_it_speaks_and_ends_when_it_is_sile
 #[tokio::test(start_paused = true)]
 async fn a_stream_says_whether_it_broke_or_ended() {
     for (end, broken) in [(End::Broken, true), (End::Clean, false)] {
-        let mut answer = client(end).call_streaming(&CallContext::new(), logs()).await.unwrap();
+        let mut answer = client(end)
+            .call_streaming(&CallContext::new(), logs())
+            .await
+            .unwrap();
         for _ in 0..3 {
             answer.chunk().await.unwrap().unwrap();
         }
-        assert_eq!(answer.chunk().await.map(|last| last.unwrap_err().kind()), broken.then_some(ErrorKind::Transport));
+        assert_eq!(
+            answer.chunk().await.map(|last| last.unwrap_err().kind()),
+            broken.then_some(ErrorKind::Transport)
+        );
         assert!(answer.chunk().await.is_none());
     }
 }
@@ -88,6 +112,13 @@ async fn a_stream_says_whether_it_broke_or_ended() {
 #[tokio::test(start_paused = true)]
 async fn a_refused_stream_is_an_error_at_once() {
     let cloud = Cloud::new([answer(404, r#"{"detail":"no such pod"}"#)]);
-    let error = cloud.client().call_streaming(&CallContext::new(), logs()).await.unwrap_err();
-    assert_eq!((error.kind(), error.message()), (ErrorKind::NotFound, "no such pod"));
+    let error = cloud
+        .client()
+        .call_streaming(&CallContext::new(), logs())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.message()),
+        (ErrorKind::NotFound, "no such pod")
+    );
 }

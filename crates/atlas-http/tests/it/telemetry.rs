@@ -22,7 +22,10 @@ impl Log {
 
 impl io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("no test panics with the lock").extend_from_slice(bytes);
+        self.0
+            .lock()
+            .expect("no test panics with the lock")
+            .extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -56,7 +59,10 @@ fn call() -> Call {
     Call::post("spawn_compute", RetryClass::Safe, ["pods"])
         .query("token", "zzQUERYzz")
         .json(&serde_json::json!({"env": {"A": "zzBODYzz"}}))
-        .header(http::HeaderName::from_static("x-extra"), http::HeaderValue::from_static("zzHEADERzz"))
+        .header(
+            http::HeaderName::from_static("x-extra"),
+            http::HeaderValue::from_static("zzHEADERzz"),
+        )
 }
 
 #[tokio::test]
@@ -70,7 +76,10 @@ async fn no_trace_of_any_crate_holds_a_key_a_query_a_header_or_a_body() {
     tracing::info!(?client, ?answer, call = ?call(), ?cx, "everything that can be printed");
     drop(guard);
     let text = log.text();
-    assert!(text.contains("hyper_util") && text.contains("spawn_compute"), "nothing was traced:\n{text}");
+    assert!(
+        text.contains("hyper_util") && text.contains("spawn_compute"),
+        "nothing was traced:\n{text}"
+    );
     for secret in [KEY, "zzCALLKEYzz", "zzQUERYzz", "zzBODYzz", "zzHEADERzz"] {
         let leak = text.lines().find(|line| line.contains(secret));
         assert!(leak.is_none(), "{secret}: {leak:?}");
@@ -86,7 +95,10 @@ async fn one_span_per_call_carries_the_opentelemetry_names() {
     client.call(&CallContext::new(), call()).await.unwrap_err();
     drop(guard);
     let text = log.text();
-    let closed: Vec<_> = text.lines().filter(|line| line.contains("http.call") && line.contains(": close")).collect();
+    let closed: Vec<_> = text
+        .lines()
+        .filter(|line| line.contains("http.call") && line.contains(": close"))
+        .collect();
     assert_eq!(closed.len(), 2, "{text}");
     for field in [
         r#"provider="acme""#,
@@ -97,8 +109,19 @@ async fn one_span_per_call_carries_the_opentelemetry_names() {
         r#"server.address="cloud.example""#,
         "server.port=443",
     ] {
-        assert!(closed.iter().all(|line| line.contains(field)), "{field}: {text}");
+        assert!(
+            closed.iter().all(|line| line.contains(field)),
+            "{field}: {text}"
+        );
     }
-    assert!(closed[0].contains("http.response.status_code=200") && closed[0].contains("http.request.resend_count=1"), "{text}");
-    assert!(closed[1].contains("http.response.status_code=404") && closed[1].contains(r#"error.type="not_found""#), "{text}");
+    assert!(
+        closed[0].contains("http.response.status_code=200")
+            && closed[0].contains("http.request.resend_count=1"),
+        "{text}"
+    );
+    assert!(
+        closed[1].contains("http.response.status_code=404")
+            && closed[1].contains(r#"error.type="not_found""#),
+        "{text}"
+    );
 }

@@ -21,15 +21,35 @@ impl Stepper<'_> {
                 Reason::CannotPlace { .. } | Reason::MachineDied { .. } => TaskKind::Failed,
                 _ => TaskKind::Cancelled,
             };
-            let outcome = TaskOutcome { kind, exit_code: None, proof: Proof::Inferred };
+            let outcome = TaskOutcome {
+                kind,
+                exit_code: None,
+                proof: Proof::Inferred,
+            };
             self.record().outcome = Some(outcome);
             self.emit(EventKind::TaskEnded { outcome });
         }
         self.record().placing = None;
-        self.record().ending = Some(Ending { reason: reason.clone(), at: now, done_at: None });
-        self.decide(format!("ending: {}", serde_json::to_string(&reason).unwrap_or_default()));
-        self.emit(EventKind::Terminating { reason: reason.clone() });
-        let open: Vec<AttemptId> = self.step.record.attempts.iter().filter(|a| !a.is_terminal()).map(|a| a.id).collect();
+        self.record().ending = Some(Ending {
+            reason: reason.clone(),
+            at: now,
+            done_at: None,
+        });
+        self.decide(format!(
+            "ending: {}",
+            serde_json::to_string(&reason).unwrap_or_default()
+        ));
+        self.emit(EventKind::Terminating {
+            reason: reason.clone(),
+        });
+        let open: Vec<AttemptId> = self
+            .step
+            .record
+            .attempts
+            .iter()
+            .filter(|a| !a.is_terminal())
+            .map(|a| a.id)
+            .collect();
         for id in open {
             self.kill(id, reason.clone());
         }
@@ -38,7 +58,9 @@ impl Stepper<'_> {
     /// Commits the end of an attempt. Final.
     pub(super) fn kill(&mut self, id: AttemptId, reason: Reason) {
         let now = self.cx.now;
-        let Some(attempt) = self.attempt(id) else { return };
+        let Some(attempt) = self.attempt(id) else {
+            return;
+        };
         if attempt.is_terminal() {
             return;
         }
@@ -56,14 +78,18 @@ impl Stepper<'_> {
         (e.walks, e.next_walk, e.next_read, e.walk_tries) = ([None; 2], None, None, 0);
         e.absent.clear();
         let held = self.cx.held;
-        let Some(attempt) = self.attempt(id).filter(|_| intent) else { return };
+        let Some(attempt) = self.attempt(id).filter(|_| intent) else {
+            return;
+        };
         if held {
-            // The store may have been rolled back to before a call that was made: what became of it is to be found out.
+            // The store may have been rolled back to before a call that was made: what became of it
+            // is to be found out.
             attempt.calling_at = Some(now);
             attempt.metered_to = Some(now);
             self.unknown(id);
         } else {
-            // The call was never put on record, and this write's guard keeps it from being: nothing was ordered.
+            // The call was never put on record, and this write's guard keeps it from being: nothing
+            // was ordered.
             attempt.message = Some("ended before it was ordered".to_owned());
             self.close(id, AttemptPhase::NotApplied);
         }
@@ -81,7 +107,12 @@ impl Stepper<'_> {
         }
     }
 
-    pub(super) fn deleted(&mut self, id: AttemptId, compute: &ComputeId, deleted: &Result<(), Failure>) {
+    pub(super) fn deleted(
+        &mut self,
+        id: AttemptId,
+        compute: &ComputeId,
+        deleted: &Result<(), Failure>,
+    ) {
         let now = self.cx.now;
         let retry = self.cx.policy.safeguards.retry_kill;
         let e = self.evidence(id);
@@ -94,7 +125,10 @@ impl Stepper<'_> {
             Err(_) if !retry => (d.answered_at, d.next_at) = (Some(now), None),
             Err(failure) => {
                 d.answered_at = None;
-                let wait = failure.retry_after.unwrap_or_default().max(backoff(RETRY_BASE, RETRY_CAP, d.tries));
+                let wait = failure
+                    .retry_after
+                    .unwrap_or_default()
+                    .max(backoff(RETRY_BASE, RETRY_CAP, d.tries));
                 d.next_at = Some(now.saturating_add(wait.min(RETRY_CAP * 5)));
                 let tries = d.tries;
                 if tries >= STUCK_AFTER || failure.stuck() == Stuck::Credential {
@@ -104,12 +138,23 @@ impl Stepper<'_> {
         }
     }
 
-    pub(super) fn read(&mut self, id: AttemptId, compute: &ComputeId, begun: Timestamp, reading: &Reading) {
+    pub(super) fn read(
+        &mut self,
+        id: AttemptId,
+        compute: &ComputeId,
+        begun: Timestamp,
+        reading: &Reading,
+    ) {
         let now = self.cx.now;
         let bound = self.cx.bounds.limits.visibility_bound;
-        let Some(attempt) = self.attempt(id) else { return };
+        let Some(attempt) = self.attempt(id) else {
+            return;
+        };
         let serving = attempt.is_serving() && attempt.serving.as_ref() == Some(compute);
-        let killed = attempt.kill.is_some() || attempt.sighted_mut(compute).is_some_and(|s| s.fate == Fate::Doomed);
+        let killed = attempt.kill.is_some()
+            || attempt
+                .sighted_mut(compute)
+                .is_some_and(|s| s.fate == Fate::Doomed);
         let unresolved = attempt.phase == AttemptPhase::Unknown && !killed;
         let provider = self.step.record.provider.clone();
         let e = self.evidence(id);
@@ -139,7 +184,8 @@ impl Stepper<'_> {
                     (e.suspect, e.suspect_since, e.next_poll) = (false, None, Some(now));
                 } else if unresolved {
                     // A leaked id that is there: the order was carried out.
-                    let compute = Compute::new(compute.clone(), provider, ComputeStatus::Provisioning);
+                    let compute =
+                        Compute::new(compute.clone(), provider, ComputeStatus::Provisioning);
                     self.serve(id, &compute, true);
                 } else if killed {
                     e.walks = [None; 2];
@@ -162,12 +208,25 @@ impl Stepper<'_> {
         }
     }
 
-    /// A doomed machine under an attempt that goes on serving is gone once a read a bound after its DELETE says so.
-    pub(super) fn gone_beside_serving(&mut self, id: AttemptId, compute: &ComputeId, begun: Timestamp) {
+    /// A doomed machine under an attempt that goes on serving is gone once a read a bound after its
+    /// DELETE says so.
+    pub(super) fn gone_beside_serving(
+        &mut self,
+        id: AttemptId,
+        compute: &ComputeId,
+        begun: Timestamp,
+    ) {
         let (now, bounds) = (self.cx.now, self.cx.bounds);
-        let answered = self.evidence(id).deletes.get(compute).and_then(|d| d.answered_at);
-        let Some(attempt) = self.attempt(id) else { return };
-        let late_enough = answered.is_some_and(|at| begun >= at.saturating_add(bounds.limits.visibility_bound))
+        let answered = self
+            .evidence(id)
+            .deletes
+            .get(compute)
+            .and_then(|d| d.answered_at);
+        let Some(attempt) = self.attempt(id) else {
+            return;
+        };
+        let late_enough = answered
+            .is_some_and(|at| begun >= at.saturating_add(bounds.limits.visibility_bound))
             && begun >= attempt.settled_at(&bounds);
         if attempt.is_serving()
             && late_enough
@@ -181,16 +240,28 @@ impl Stepper<'_> {
         }
     }
 
-    pub(super) fn conclude(&mut self, id: AttemptId, identity: &Result<Identity, Failure>, ids: &[ComputeId]) {
+    pub(super) fn conclude(
+        &mut self,
+        id: AttemptId,
+        identity: &Result<Identity, Failure>,
+        ids: &[ComputeId],
+    ) {
         let now = self.cx.now;
         let check = self.cx.policy.safeguards.account_identity;
-        let Some(attempt) = self.step.record.attempt(id) else { return };
+        let Some(attempt) = self.step.record.attempt(id) else {
+            return;
+        };
         if attempt.is_terminal() {
             return;
         }
         let killed = attempt.kill.is_some();
         let fate = if killed { Fate::Doomed } else { Fate::Kept };
-        let known = |id: &ComputeId| attempt.sighted.iter().any(|seen| seen.id == *id && seen.fate != Fate::Unclear);
+        let known = |id: &ComputeId| {
+            attempt
+                .sighted
+                .iter()
+                .any(|seen| seen.id == *id && seen.fate != Fate::Unclear)
+        };
         let unread: Vec<ComputeId> = ids.iter().filter(|id| !known(id)).cloned().collect();
         if !unread.is_empty() {
             for compute in unread {
@@ -201,12 +272,14 @@ impl Stepper<'_> {
         let refused = match identity {
             _ if self.cx.held => Some(Stuck::Held),
             Err(failure) => Some(failure.stuck()),
-            Ok(identity) => (check && !identity.speaks_for(attempt.identity.as_deref())).then_some(Stuck::AccountChanged),
+            Ok(identity) => (check && !identity.speaks_for(attempt.identity.as_deref()))
+                .then_some(Stuck::AccountChanged),
         };
         if let Some(stuck) = refused {
             let e = self.evidence(id);
             e.conclude_tries += 1;
-            e.next_conclude = Some(now.saturating_add(backoff(RETRY_BASE * 2, RETRY_CAP, e.conclude_tries)));
+            e.next_conclude =
+                Some(now.saturating_add(backoff(RETRY_BASE * 2, RETRY_CAP, e.conclude_tries)));
             // What was read while the account was another's proves nothing.
             (e.walks, e.next_walk) = ([None; 2], None);
             e.absent.clear();
@@ -239,7 +312,8 @@ impl Stepper<'_> {
         }
     }
 
-    /// An order whose answer was lost left nothing: said, and counted against the patience for other orders.
+    /// An order whose answer was lost left nothing: said, and counted against the patience for
+    /// other orders.
     fn given_up(&mut self, id: AttemptId) {
         let now = self.cx.now;
         self.emit(EventKind::Absent { attempt: id });
@@ -249,8 +323,13 @@ impl Stepper<'_> {
     }
 
     pub(super) fn stuck(&mut self, id: AttemptId, stuck: Stuck) {
-        let Some(attempt) = self.attempt(id) else { return };
-        let burn = match (&attempt.kill, attempt.own().any(|seen| seen.fate == Fate::Doomed)) {
+        let Some(attempt) = self.attempt(id) else {
+            return;
+        };
+        let burn = match (
+            &attempt.kill,
+            attempt.own().any(|seen| seen.fate == Fate::Doomed),
+        ) {
             (Some(_), _) => attempt.burn(),
             (None, true) => attempt.double_burn(),
             (None, false) => return,
@@ -270,18 +349,26 @@ impl Stepper<'_> {
             return;
         }
         let spare = self.cx.policy.safeguards.spare_unresolved;
-        let Some(attempt) = self.attempt(id) else { return };
+        let Some(attempt) = self.attempt(id) else {
+            return;
+        };
         if !attempt.is_terminal() && spare {
             return;
         }
         attempt.phase = AttemptPhase::Unknown;
-        attempt.kill = Some(Kill { reason: Reason::Reaped, at: now });
+        attempt.kill = Some(Kill {
+            reason: Reason::Reaped,
+            at: now,
+        });
         attempt.ended_at = None;
         attempt.calling_at = attempt.calling_at.or(Some(attempt.created_at));
         attempt.metered_to = Some(now);
         for compute in ids {
             self.sight(id, compute, Fate::Doomed);
-            self.emit(EventKind::Reopened { attempt: id, compute: compute.clone() });
+            self.emit(EventKind::Reopened {
+                attempt: id,
+                compute: compute.clone(),
+            });
         }
         if let Some(ending) = self.record().ending.as_mut() {
             ending.done_at = None;
@@ -289,9 +376,17 @@ impl Stepper<'_> {
     }
 
     pub(super) fn extend(&mut self, until: Timestamp) {
-        if self.step.record.ending.is_none() && self.step.record.not_idle_before.is_none_or(|old| old < until) {
+        if self.step.record.ending.is_none()
+            && self
+                .step
+                .record
+                .not_idle_before
+                .is_none_or(|old| old < until)
+        {
             self.record().not_idle_before = Some(until);
-            self.record().warned.retain(|warned| warned.limit != Limit::IdleTtl);
+            self.record()
+                .warned
+                .retain(|warned| warned.limit != Limit::IdleTtl);
             self.decide(format!("kept alive until {until} on request"));
             self.emit(EventKind::Extended { until });
         }
@@ -300,7 +395,9 @@ impl Stepper<'_> {
     pub(super) fn claim(&mut self, node: &str) {
         if self.step.record.owner != node {
             node.clone_into(&mut self.record().owner);
-            self.emit(EventKind::Owner { node: node.to_owned() });
+            self.emit(EventKind::Owner {
+                node: node.to_owned(),
+            });
         }
     }
 
@@ -312,7 +409,12 @@ impl Stepper<'_> {
             .record
             .attempts
             .iter()
-            .filter(|a| matches!(a.phase, AttemptPhase::Intent | AttemptPhase::Calling | AttemptPhase::Unknown))
+            .filter(|a| {
+                matches!(
+                    a.phase,
+                    AttemptPhase::Intent | AttemptPhase::Calling | AttemptPhase::Unknown
+                )
+            })
             .map(|a| a.id)
             .collect();
         for id in open {

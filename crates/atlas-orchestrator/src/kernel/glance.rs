@@ -1,7 +1,9 @@
-//! The head of a session's row: enough to take an idle session up again without reading the rest of it.
+//! The head of a session's row: enough to take an idle session up again without reading the rest of
+//! it.
 //!
-//! A row is this head, then the record as JSON. A row without a head is read whole. Adding a field makes a new version of the head;
-//! an unknown version is read whole too, so that N reads N+1 and back.
+//! A row is this head, then the record as JSON. A row without a head is read whole. Adding a field
+//! makes a new version of the head; an unknown version is read whole too, so that N reads N+1 and
+//! back.
 
 use std::time::Duration;
 
@@ -44,14 +46,22 @@ pub struct Glance<'a> {
 pub(super) fn write(record: &SessionRecord, row: &mut Vec<u8>) {
     let flags = if record.is_over() { OVER } else { 0 } | if is_quiet(record) { QUIET } else { 0 };
     let (owner, account) = (record.owner.as_bytes(), record.account.as_str().as_bytes());
-    let open: Vec<_> = record.attempts.iter().filter(|a| !a.is_terminal()).collect();
-    let (Ok(owner_len), Ok(account_len), Ok(open_len)) =
-        (u8::try_from(owner.len()), u8::try_from(account.len()), u8::try_from(open.len()))
-    else {
+    let open: Vec<_> = record
+        .attempts
+        .iter()
+        .filter(|a| !a.is_terminal())
+        .collect();
+    let (Ok(owner_len), Ok(account_len), Ok(open_len)) = (
+        u8::try_from(owner.len()),
+        u8::try_from(account.len()),
+        u8::try_from(open.len()),
+    ) else {
         return;
     };
     let millis = |at: Option<Timestamp>| at.map_or(NONE, Timestamp::unix_millis).to_le_bytes();
-    let ttl = record.options.idle_ttl.map_or(NONE, |ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX));
+    let ttl = record.options.idle_ttl.map_or(NONE, |ttl| {
+        i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)
+    });
     row.extend(MAGIC);
     let len_at = row.len();
     row.extend([0, 0, flags]);
@@ -59,7 +69,12 @@ pub(super) fn write(record: &SessionRecord, row: &mut Vec<u8>) {
     row.extend(millis(Some(record.own_activity())));
     row.extend(ttl.to_le_bytes());
     row.extend(millis(record.not_idle_before));
-    row.extend(millis(record.options.max_runtime.map(|limit| record.created_at.saturating_add(limit))));
+    row.extend(millis(
+        record
+            .options
+            .max_runtime
+            .map(|limit| record.created_at.saturating_add(limit)),
+    ));
     row.push(owner_len);
     row.extend(owner);
     row.push(account_len);
@@ -69,7 +84,9 @@ pub(super) fn write(record: &SessionRecord, row: &mut Vec<u8>) {
         row.extend(attempt.id.as_bytes());
         row.push(u8::from(attempt.is_serving()));
     }
-    let len = u16::try_from(row.len() - len_at).unwrap_or(u16::MAX).to_le_bytes();
+    let len = u16::try_from(row.len() - len_at)
+        .unwrap_or(u16::MAX)
+        .to_le_bytes();
     row[len_at..len_at + 2].copy_from_slice(&len);
 }
 

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use atlas_core::{
-    AttemptId, Candidate, Compute, ComputeId, Error, ErrorKind, Next, Outcome, Support, Timestamp, TrackedKey, Usd,
+    AttemptId, Candidate, Compute, ComputeId, Error, ErrorKind, Next, Outcome, Support, Timestamp,
+    TrackedKey, Usd,
 };
 
 use super::record::Bounds;
 use crate::event::{Reason, Stuck};
 use crate::policy::{AccountPolicy, Policy};
 
-/// What holds while a step is taken: settings and facts about this process, never read by the kernel itself.
+/// What holds while a step is taken: settings and facts about this process, never read by the
+/// kernel itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Cx<'a> {
     /// The time now.
@@ -48,7 +50,9 @@ impl Failure {
         match self.kind {
             _ if self.no_handle => Stuck::NoHandle,
             ErrorKind::Unauthorized | ErrorKind::Forbidden => Stuck::Credential,
-            kind => Stuck::CloudUnreachable { kind: kind.as_str().to_owned() },
+            kind => Stuck::CloudUnreachable {
+                kind: kind.as_str().to_owned(),
+            },
         }
     }
 
@@ -66,7 +70,12 @@ impl Failure {
 
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
-        Self { kind: error.kind(), message: error.to_string(), retry_after: error.retry_after(), no_handle: false }
+        Self {
+            kind: error.kind(),
+            message: error.to_string(),
+            retry_after: error.retry_after(),
+            no_handle: false,
+        }
     }
 }
 
@@ -162,7 +171,8 @@ pub enum Input {
     Read(AttemptId, ComputeId, Timestamp, Reading),
     /// A DELETE was answered, or failed.
     Deleted(AttemptId, ComputeId, Result<(), Failure>),
-    /// Everything is proved but the account: its identity, read after the point reads; and ids on record outside the row.
+    /// Everything is proved but the account: its identity, read after the point reads; and ids on
+    /// record outside the row.
     Conclude(AttemptId, Result<Identity, Failure>, Vec<ComputeId>),
     /// Machines under an ended attempt, by the reaper's rule.
     Reap(AttemptId, Vec<ComputeId>),
@@ -193,7 +203,8 @@ pub struct Identity {
     pub now: String,
     /// What is on record for the account.
     pub known: Option<String>,
-    /// What else the account was called before its key was changed, and machines of ours were seen under the new one.
+    /// What else the account was called before its key was changed, and machines of ours were seen
+    /// under the new one.
     pub aliases: Vec<String>,
 }
 
@@ -201,8 +212,11 @@ impl Identity {
     /// Whether what this handle reads counts for an order that was made on the account `expected`.
     #[must_use]
     pub fn speaks_for(&self, expected: Option<&str>) -> bool {
-        let same =
-            |name: &str| name == self.now || (self.known.as_ref() == Some(&self.now) && self.aliases.iter().any(|a| a == name));
+        let same = |name: &str| {
+            name == self.now
+                || (self.known.as_ref() == Some(&self.now)
+                    && self.aliases.iter().any(|a| a == name))
+        };
         expected.or(self.known.as_deref()).is_none_or(same)
     }
 }
@@ -214,7 +228,8 @@ pub struct Activity {
     pub at: Timestamp,
     /// Where it came from.
     pub source: String,
-    /// When it was asked for: what was acknowledged since is not in it, however late the answer is put to use.
+    /// When it was asked for: what was acknowledged since is not in it, however late the answer is
+    /// put to use.
     pub asked_at: Timestamp,
 }
 
@@ -228,7 +243,8 @@ pub struct Evidence {
 /// Facts about an attempt.
 #[derive(Clone, Debug, Default)]
 pub struct AttemptEvidence {
-    /// This process committed the call and has not had its answer: no other may be made, and none is lost.
+    /// This process committed the call and has not had its answer: no other may be made, and none
+    /// is lost.
     pub in_call: bool,
     /// What became of DELETEs.
     pub deletes: BTreeMap<ComputeId, DeleteEvidence>,
@@ -289,5 +305,10 @@ impl Evidence {
 /// The wait before try number `tries` (from 1): doubling from `base`, capped.
 #[must_use]
 pub fn backoff(base: Duration, cap: Duration, tries: u32) -> Duration {
-    base.saturating_mul(1_u32.checked_shl(tries.saturating_sub(1)).unwrap_or(u32::MAX)).min(cap)
+    base.saturating_mul(
+        1_u32
+            .checked_shl(tries.saturating_sub(1))
+            .unwrap_or(u32::MAX),
+    )
+    .min(cap)
 }

@@ -34,45 +34,76 @@ pub fn limits(record: &SessionRecord, activity: Timestamp, cx: &Cx<'_>) -> Vec<D
     {
         let flush = cx.policy.flush_of(ttl);
         let newest = activity.max(record.own_activity());
-        let margin = if cx.policy.safeguards.idle_margin { flush } else { Duration::ZERO };
+        let margin = if cx.policy.safeguards.idle_margin {
+            flush
+        } else {
+            Duration::ZERO
+        };
         let end_at = newest
             .saturating_add(ttl)
             .saturating_add(margin)
             .max(cx.adopted_at.saturating_add(margin))
             .max(record.not_idle_before.unwrap_or(newest));
-        due.push(Due { limit: Limit::IdleTtl, warn_at: Some(end_at.saturating_sub(Lead::of(ttl).0)), end_at });
+        due.push(Due {
+            limit: Limit::IdleTtl,
+            warn_at: Some(end_at.saturating_sub(Lead::of(ttl).0)),
+            end_at,
+        });
     }
     if let Some(limit) = record.options.max_runtime {
-        due.push(Due { limit: Limit::MaxRuntime, warn_at: None, end_at: record.created_at.saturating_add(limit) });
+        due.push(Due {
+            limit: Limit::MaxRuntime,
+            warn_at: None,
+            end_at: record.created_at.saturating_add(limit),
+        });
     }
     if let Some(timeout) = record.options.ready_timeout
         && record.ready_at.is_none()
         && let Some(from) = record.serving().and_then(|a| a.calling_at)
     {
-        due.push(Due { limit: Limit::ReadyTimeout, warn_at: None, end_at: from.saturating_add(timeout) });
+        due.push(Due {
+            limit: Limit::ReadyTimeout,
+            warn_at: None,
+            end_at: from.saturating_add(timeout),
+        });
     }
     if let Some(cap) = record.options.max_cost
         && !cx.held
     {
         let cost = record.cost(cx.now);
-        let reserve = if cx.policy.safeguards.cost_margin { cx.policy.tick + cx.bounds.delete_bound() } else { Duration::ZERO };
+        let reserve = if cx.policy.safeguards.cost_margin {
+            cx.policy.tick + cx.bounds.delete_bound()
+        } else {
+            Duration::ZERO
+        };
         let spent = cost.estimated.max(cost.billed.unwrap_or_default());
         let room = cap - spent - cost.burn.cost_of(reserve).unwrap_or(cap);
         if let Some(lasts) = cost.burn.lasts(room) {
-            let end_at = if room <= Usd::ZERO { cx.now } else { cx.now.saturating_add(lasts) };
+            let end_at = if room <= Usd::ZERO {
+                cx.now
+            } else {
+                cx.now.saturating_add(lasts)
+            };
             let lead = Lead::of(end_at.since(record.created_at)).0;
-            due.push(Due { limit: Limit::MaxCost, warn_at: Some(end_at.saturating_sub(lead)), end_at });
+            due.push(Due {
+                limit: Limit::MaxCost,
+                warn_at: Some(end_at.saturating_sub(lead)),
+                end_at,
+            });
         }
     }
     due
 }
 
-/// When the limits of a session that only limits can end have to be looked at: not later than [`next_look`] says.
+/// When the limits of a session that only limits can end have to be looked at: not later than
+/// [`next_look`] says.
 #[must_use]
 pub fn next_look_of(glance: &Glance<'_>, activity: Timestamp, cx: &Cx<'_>) -> Option<Timestamp> {
     let idle = glance.idle_ttl.filter(|_| !cx.held).map(|ttl| {
         let idle_at = activity.max(glance.own_activity).saturating_add(ttl);
-        idle_at.max(glance.not_idle_before.unwrap_or(idle_at)).saturating_sub(Lead::of(ttl).0)
+        idle_at
+            .max(glance.not_idle_before.unwrap_or(idle_at))
+            .saturating_sub(Lead::of(ttl).0)
     });
     idle.into_iter().chain(glance.ends_at).min()
 }
@@ -92,19 +123,36 @@ pub fn next_look(record: &SessionRecord, activity: Timestamp, cx: &Cx<'_>) -> Op
 /// The next limit, for people.
 #[must_use]
 pub fn next_deadline(record: &SessionRecord, activity: Timestamp, cx: &Cx<'_>) -> Option<Deadline> {
-    limits(record, activity, cx).into_iter().min_by_key(|due| due.end_at).map(|due| Deadline { limit: due.limit, at: due.end_at })
+    limits(record, activity, cx)
+        .into_iter()
+        .min_by_key(|due| due.end_at)
+        .map(|due| Deadline {
+            limit: due.limit,
+            at: due.end_at,
+        })
 }
 
 fn is_warned(record: &SessionRecord, due: &Due) -> bool {
     // A cost's end moves by rounding; a second is not another moment.
     let near = |a: Timestamp, b: Timestamp| a.since(b).max(b.since(a)) < Duration::from_secs(1);
-    record.warned.iter().any(|warned| warned.limit == due.limit && near(warned.at, due.end_at))
+    record
+        .warned
+        .iter()
+        .any(|warned| warned.limit == due.limit && near(warned.at, due.end_at))
 }
 
 /// Whether an order's hold fits under the session's cap.
-pub(super) fn fits(record: &SessionRecord, candidate: &Candidate, cx: &Cx<'_>) -> Result<(), &'static str> {
-    let Some(cap) = record.options.max_cost else { return Ok(()) };
-    let Some(price) = candidate.price else { return Err("max_cost needs a price, and this offer has none") };
+pub(super) fn fits(
+    record: &SessionRecord,
+    candidate: &Candidate,
+    cx: &Cx<'_>,
+) -> Result<(), &'static str> {
+    let Some(cap) = record.options.max_cost else {
+        return Ok(());
+    };
+    let Some(price) = candidate.price else {
+        return Err("max_cost needs a price, and this offer has none");
+    };
     let cost = record.cost(cx.now);
     let burn: UsdPerHour = cost.burn + price;
     // From the call until its machine is gone, had it to be ended at once.
@@ -121,17 +169,30 @@ impl Stepper<'_> {
         if self.step.record.ending.is_some() {
             return;
         }
-        let reported = self.step.record.heartbeat.unwrap_or(self.step.record.created_at);
+        let reported = self
+            .step
+            .record
+            .heartbeat
+            .unwrap_or(self.step.record.created_at);
         if activity.at > reported && self.step.record.kind == SessionKind::Interactive {
             self.step.record.heartbeat = Some(activity.at);
-            self.emit(EventKind::Heartbeat { last_activity: activity.at });
+            self.emit(EventKind::Heartbeat {
+                last_activity: activity.at,
+            });
         }
         for due in limits(&self.step.record, activity.at, self.cx) {
             // Nobody is idle who may have been touched while this waited for the store.
-            let known_until = if due.limit == Limit::IdleTtl { activity.asked_at } else { now };
+            let known_until = if due.limit == Limit::IdleTtl {
+                activity.asked_at
+            } else {
+                now
+            };
             if due.end_at <= known_until {
                 let newest = activity.at.max(self.step.record.own_activity());
-                self.decide(format!("{:?} reached at {}; last activity {newest} ({})", due.limit, due.end_at, activity.source));
+                self.decide(format!(
+                    "{:?} reached at {}; last activity {newest} ({})",
+                    due.limit, due.end_at, activity.source
+                ));
                 match (due.limit, self.step.record.serving().map(|a| a.id)) {
                     (Limit::ReadyTimeout, Some(serving)) => self.died(serving, Death::NeverReady),
                     (limit, _) => self.end(Reason::Limit { limit }),
@@ -139,9 +200,18 @@ impl Stepper<'_> {
                 return;
             }
             if due.warn_at.is_some_and(|at| at <= now) && !is_warned(&self.step.record, &due) {
-                self.step.record.warned.retain(|warned| warned.limit != due.limit);
-                self.step.record.warned.push(Warned { limit: due.limit, at: due.end_at });
-                self.emit(EventKind::Warning { limit: due.limit, due: due.end_at });
+                self.step
+                    .record
+                    .warned
+                    .retain(|warned| warned.limit != due.limit);
+                self.step.record.warned.push(Warned {
+                    limit: due.limit,
+                    at: due.end_at,
+                });
+                self.emit(EventKind::Warning {
+                    limit: due.limit,
+                    due: due.end_at,
+                });
             }
         }
     }

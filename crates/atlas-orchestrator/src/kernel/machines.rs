@@ -16,13 +16,18 @@ const SKEW: Duration = Duration::from_secs(600);
 
 /// Whether a machine was there before it was ordered: somebody gave it our name since.
 fn is_older(attempt: &Attempt, machine: &Compute) -> bool {
-    machine.created_at.is_some_and(|born| born < attempt.created_at.saturating_sub(SKEW))
+    machine
+        .created_at
+        .is_some_and(|born| born < attempt.created_at.saturating_sub(SKEW))
 }
 
 /// Whether a machine is provably of this order: its id is on record, or all its carriers say so.
 fn attempt_knows(record: &SessionRecord, id: AttemptId, machine: &Compute) -> bool {
-    let Some(attempt) = record.attempt(id) else { return false };
-    let whole = matches!(machine.keys.claim(), atlas_core::Claim::Whole(_)) && !is_older(attempt, machine);
+    let Some(attempt) = record.attempt(id) else {
+        return false;
+    };
+    let whole =
+        matches!(machine.keys.claim(), atlas_core::Claim::Whole(_)) && !is_older(attempt, machine);
     whole || attempt.owns(&machine.id)
 }
 
@@ -30,7 +35,9 @@ impl Stepper<'_> {
     /// Puts an id on record. Answers whether it is new.
     pub(super) fn sight(&mut self, id: AttemptId, compute: &ComputeId, fate: Fate) -> bool {
         let now = self.cx.now;
-        let Some(attempt) = self.attempt(id) else { return false };
+        let Some(attempt) = self.attempt(id) else {
+            return false;
+        };
         match attempt.sighted_mut(compute) {
             Some(seen) => {
                 if fate == Fate::Doomed && seen.fate != Fate::Doomed {
@@ -45,7 +52,9 @@ impl Stepper<'_> {
                 false
             }
             None => {
-                attempt.sighted.push(Sighted::new(compute.clone(), now, fate));
+                attempt
+                    .sighted
+                    .push(Sighted::new(compute.clone(), now, fate));
                 let e = self.evidence(id);
                 (e.walks, e.absent) = ([None; 2], std::collections::BTreeMap::new());
                 true
@@ -53,23 +62,44 @@ impl Stepper<'_> {
         }
     }
 
-    /// The machine becomes the one that serves, or is ended where another does or the end is committed.
+    /// The machine becomes the one that serves, or is ended where another does or the end is
+    /// committed.
     pub(super) fn serve(&mut self, id: AttemptId, compute: &Compute, adopted: bool) {
         let now = self.cx.now;
-        let other = self.step.record.attempts.iter().any(|a| a.id != id && a.is_serving());
+        let other = self
+            .step
+            .record
+            .attempts
+            .iter()
+            .any(|a| a.id != id && a.is_serving());
         let ending = self.step.record.ending.is_some();
-        let Some(attempt) = self.attempt(id) else { return };
+        let Some(attempt) = self.attempt(id) else {
+            return;
+        };
         attempt.phase = AttemptPhase::Live;
         attempt.serving = Some(compute.id.clone());
         attempt.seen_at = adopted.then_some(now);
         let killed = attempt.kill.is_some();
         if adopted {
-            self.emit(EventKind::Adopted { attempt: id, compute: compute.id.clone() });
+            self.emit(EventKind::Adopted {
+                attempt: id,
+                compute: compute.id.clone(),
+            });
         } else {
-            self.emit(EventKind::Accepted { attempt: id, compute: compute.id.clone() });
+            self.emit(EventKind::Accepted {
+                attempt: id,
+                compute: compute.id.clone(),
+            });
         }
         if killed || ending || other {
-            self.kill(id, if other && !ending { Reason::Replaced } else { Reason::Requested });
+            self.kill(
+                id,
+                if other && !ending {
+                    Reason::Replaced
+                } else {
+                    Reason::Requested
+                },
+            );
             self.sight(id, &compute.id, Fate::Doomed);
         } else {
             self.record().placing = None;
@@ -102,11 +132,21 @@ impl Stepper<'_> {
         let record = &self.step.record;
         let cost = |until: Timestamp| price.and_then(|price| price.cost_of(until.since(now)));
         if let Some(until) = record.cloud_ends_at {
-            let most = cost(until).map_or_else(|| "its price is not known".to_owned(), |most| format!("{most} at most"));
+            let most = cost(until).map_or_else(
+                || "its price is not known".to_owned(),
+                |most| format!("{most} at most"),
+            );
             return format!("the cloud itself ends it at {until}: {most}");
         }
-        let alone = if record.ends_itself { "it ends itself with its command; until then " } else { "" };
-        let runs_until = record.options.max_runtime.map(|limit| record.created_at.saturating_add(limit));
+        let alone = if record.ends_itself {
+            "it ends itself with its command; until then "
+        } else {
+            ""
+        };
+        let runs_until = record
+            .options
+            .max_runtime
+            .map(|limit| record.created_at.saturating_add(limit));
         let most = match (price, runs_until) {
             (None, _) => "its price is not known".to_owned(),
             (Some(price), None) => format!("without one it burns {price}"),
@@ -123,32 +163,43 @@ impl Stepper<'_> {
         let bounds = self.cx.bounds;
         let now = self.cx.now;
         let every = self.cx.policy.safeguards.every_duplicate;
-        let Some(attempt) = self.attempt(id) else { return };
+        let Some(attempt) = self.attempt(id) else {
+            return;
+        };
         if attempt.serving.as_ref() == Some(&compute.id) {
             attempt.seen_at.get_or_insert(now);
             return self.observe(id, compute);
         }
-        // A cloud that does not say when it made a machine: it was made before it was seen. The first that is seen under an order is
-        // no copy of another one.
+        // A cloud that does not say when it made a machine: it was made before it was seen. The
+        // first that is seen under an order is no copy of another one.
         let first = attempt.own().next().is_none();
-        let born = compute.created_at.unwrap_or(if first { attempt.created_at } else { now });
+        let born = compute
+            .created_at
+            .unwrap_or(if first { attempt.created_at } else { now });
         let by_this_call = born <= attempt.settled_at(&bounds) && !is_older(attempt, compute);
         let known = attempt.sighted_mut(&compute.id).map(|seen| seen.fate);
         let whole = matches!(compute.keys.claim(), atlas_core::Claim::Whole(_));
         match known {
             Some(Fate::Doomed) => {}
-            Some(Fate::Unclear) if !whole || !by_this_call || compute.created_at.is_none() && !first => {}
+            Some(Fate::Unclear)
+                if !whole || !by_this_call || compute.created_at.is_none() && !first => {}
             Some(Fate::Gone | Fate::Kept) => {
                 self.sight(id, &compute.id, Fate::Doomed);
             }
             None if !by_this_call || !whole => {
                 self.sight(id, &compute.id, Fate::Unclear);
-                self.decide(format!("machine {} carries the key of another and is not ours to end", compute.id));
+                self.decide(format!(
+                    "machine {} carries the key of another and is not ours to end",
+                    compute.id
+                ));
             }
             // One that looked torn at first is judged again by what it shows now.
             Some(Fate::Unclear) | None if every => {
                 self.sight(id, &compute.id, Fate::Doomed);
-                self.emit(EventKind::DuplicateFound { attempt: id, compute: compute.id.clone() });
+                self.emit(EventKind::DuplicateFound {
+                    attempt: id,
+                    compute: compute.id.clone(),
+                });
             }
             Some(Fate::Unclear) | None => {}
         }
@@ -166,19 +217,28 @@ impl Stepper<'_> {
 
     pub(super) fn found(&mut self, id: AttemptId, machines: &[Compute]) {
         let now = self.cx.now;
-        let Some(attempt) = self.attempt(id) else { return };
+        let Some(attempt) = self.attempt(id) else {
+            return;
+        };
         if attempt.is_terminal() {
             return;
         }
         if attempt.is_serving()
-            && let Some(ended) =
-                machines.iter().find(|m| Some(&m.id) == attempt.serving.as_ref() && m.status == ComputeStatus::Terminated)
+            && let Some(ended) = machines.iter().find(|m| {
+                Some(&m.id) == attempt.serving.as_ref() && m.status == ComputeStatus::Terminated
+            })
         {
-            // The cloud's own word on a machine it still lists: how it ended is told apart only here.
+            // The cloud's own word on a machine it still lists: how it ended is told apart only
+            // here.
             self.observe(id, ended);
         }
-        let Some(attempt) = self.attempt(id) else { return };
-        let mut machines: Vec<&Compute> = machines.iter().filter(|m| m.status != ComputeStatus::Terminated).collect();
+        let Some(attempt) = self.attempt(id) else {
+            return;
+        };
+        let mut machines: Vec<&Compute> = machines
+            .iter()
+            .filter(|m| m.status != ComputeStatus::Terminated)
+            .collect();
         // The oldest, by the cloud's word, is the one to keep.
         machines.sort_by(|a, b| {
             let born = |m: &Compute| (m.created_at.is_none(), m.created_at);
@@ -187,7 +247,8 @@ impl Stepper<'_> {
         let killed = attempt.kill.is_some();
         let phase = attempt.phase;
         if phase == AttemptPhase::Intent && !machines.is_empty() {
-            // Only a store that was rolled back has a machine under an intent: its call was made in a past we lost.
+            // Only a store that was rolled back has a machine under an intent: its call was made in
+            // a past we lost.
             attempt.calling_at = Some(now);
             attempt.metered_to = Some(now);
             self.unknown(id);
@@ -195,7 +256,9 @@ impl Stepper<'_> {
         match phase {
             _ if killed => {
                 for machine in machines {
-                    let known = self.attempt(id).and_then(|a| a.sighted_mut(&machine.id).map(|seen| seen.fate));
+                    let known = self
+                        .attempt(id)
+                        .and_then(|a| a.sighted_mut(&machine.id).map(|seen| seen.fate));
                     if matches!(known, None | Some(Fate::Unclear)) {
                         self.second(id, machine);
                         continue;
@@ -206,7 +269,11 @@ impl Stepper<'_> {
             }
             AttemptPhase::Live => {
                 let serving = self.attempt(id).and_then(|attempt| attempt.serving.clone());
-                if !machines.is_empty() && !machines.iter().any(|machine| Some(&machine.id) == serving.as_ref()) {
+                if !machines.is_empty()
+                    && !machines
+                        .iter()
+                        .any(|machine| Some(&machine.id) == serving.as_ref())
+                {
                     // A copy that carries the key does not stand for the machine that serves.
                     self.evidence(id).suspect = true;
                 }
@@ -214,11 +281,18 @@ impl Stepper<'_> {
                     self.second(id, machine);
                 }
             }
-            _ if self.step.evidence.attempts.get(&id).is_some_and(|e| e.in_call) => {}
+            _ if self
+                .step
+                .evidence
+                .attempts
+                .get(&id)
+                .is_some_and(|e| e.in_call) => {}
             _ => {
-                // One that only carries a copied environment, or was renamed before anybody saw it, is not provably the one ordered.
+                // One that only carries a copied environment, or was renamed before anybody saw it,
+                // is not provably the one ordered.
                 let known = |machine: &&Compute| attempt_knows(&self.step.record, id, machine);
-                let (ours, unclear): (Vec<&Compute>, Vec<&Compute>) = machines.into_iter().partition(known);
+                let (ours, unclear): (Vec<&Compute>, Vec<&Compute>) =
+                    machines.into_iter().partition(known);
                 let mut ours = ours.into_iter();
                 if let Some(first) = ours.next() {
                     self.sight(id, &first.id, Fate::Kept);
@@ -248,16 +322,27 @@ impl Stepper<'_> {
             }
             Ok(walk) => {
                 self.found(id, &walk.found);
-                let Some(attempt) = self.step.record.attempt(id) else { return };
+                let Some(attempt) = self.step.record.attempt(id) else {
+                    return;
+                };
                 let killed = attempt.kill.is_some();
-                let clones: Vec<&ComputeId> = attempt.sighted.iter().filter(|s| s.fate == Fate::Unclear).map(|s| &s.id).collect();
+                let clones: Vec<&ComputeId> = attempt
+                    .sighted
+                    .iter()
+                    .filter(|s| s.fate == Fate::Unclear)
+                    .map(|s| &s.id)
+                    .collect();
                 let seen: Vec<ComputeId> = walk
                     .found
                     .iter()
                     .filter(|m| m.status != ComputeStatus::Terminated && !clones.contains(&&m.id))
                     .map(|m| m.id.clone())
                     .collect();
-                let from = super::proof::walks_count_from(attempt, self.step.evidence.attempts.get(&id), &bounds);
+                let from = super::proof::walks_count_from(
+                    attempt,
+                    self.step.evidence.attempts.get(&id),
+                    &bounds,
+                );
                 let spacing = super::proof::walk_spacing(killed, &bounds);
                 let e = self.evidence(id);
                 if e.walks[0].is_some_and(|first| first < from) {
@@ -268,30 +353,51 @@ impl Stepper<'_> {
                     (e.walks, e.walk_tries) = ([None; 2], e.walk_tries + 1);
                     e.absent.clear();
                     for id in seen {
-                        // Listings lag: only what is still seen a bound after its DELETE was answered needs another.
+                        // Listings lag: only what is still seen a bound after its DELETE was
+                        // answered needs another.
                         if let Some(d) = e.deletes.get_mut(&id)
                             && retry
-                            && d.answered_at.is_some_and(|at| walk.begun >= at.saturating_add(bounds.limits.visibility_bound))
+                            && d.answered_at.is_some_and(|at| {
+                                walk.begun >= at.saturating_add(bounds.limits.visibility_bound)
+                            })
                         {
                             (d.answered_at, d.next_at) = (None, Some(now));
                         }
                     }
-                    e.next_walk = Some(now.saturating_add(backoff(RETRY_BASE * 2, Duration::from_secs(15), e.walk_tries)));
+                    e.next_walk = Some(now.saturating_add(backoff(
+                        RETRY_BASE * 2,
+                        Duration::from_secs(15),
+                        e.walk_tries,
+                    )));
                 } else if !walk.complete && !trust_partial {
                     e.walk_tries += 1;
-                    e.next_walk = Some(now.saturating_add(backoff(RETRY_BASE, RETRY_CAP, e.walk_tries)));
+                    e.next_walk =
+                        Some(now.saturating_add(backoff(RETRY_BASE, RETRY_CAP, e.walk_tries)));
                     if e.walk_tries >= STUCK_AFTER * 2 && killed {
-                        self.stuck(id, Stuck::CloudUnreachable { kind: "incomplete".to_owned() });
+                        self.stuck(
+                            id,
+                            Stuck::CloudUnreachable {
+                                kind: "incomplete".to_owned(),
+                            },
+                        );
                     }
                 } else if walk.begun < from {
                     e.walk_tries += 1;
-                    let next = now.saturating_add(backoff(RETRY_BASE, Duration::from_secs(15), e.walk_tries));
+                    let next = now.saturating_add(backoff(
+                        RETRY_BASE,
+                        Duration::from_secs(15),
+                        e.walk_tries,
+                    ));
                     e.next_walk = Some(next.min(from.max(now)));
                 } else {
                     e.walk_tries = 0;
                     match e.walks {
-                        [Some(first), _] if walk.begun >= first.saturating_add(spacing) => e.walks[1] = Some(walk.begun),
-                        [Some(first), _] => e.next_walk = Some(first.saturating_add(spacing).max(now)),
+                        [Some(first), _] if walk.begun >= first.saturating_add(spacing) => {
+                            e.walks[1] = Some(walk.begun)
+                        }
+                        [Some(first), _] => {
+                            e.next_walk = Some(first.saturating_add(spacing).max(now))
+                        }
                         [None, _] => {
                             e.walks[0] = Some(walk.begun);
                             e.next_walk = Some(walk.begun.saturating_add(spacing).max(now));
@@ -304,9 +410,15 @@ impl Stepper<'_> {
 
     pub(super) fn missing(&mut self, id: AttemptId, begun: Timestamp) {
         let bounds = self.cx.bounds;
-        let Some(attempt) = self.attempt(id) else { return };
-        let fresh =
-            attempt.sighted.iter().map(|s| s.at).max().is_none_or(|at| begun < at.saturating_add(bounds.limits.visibility_bound));
+        let Some(attempt) = self.attempt(id) else {
+            return;
+        };
+        let fresh = attempt
+            .sighted
+            .iter()
+            .map(|s| s.at)
+            .max()
+            .is_none_or(|at| begun < at.saturating_add(bounds.limits.visibility_bound));
         if attempt.is_serving() && begun >= attempt.settled_at(&bounds) && !fresh {
             self.evidence(id).suspect = true;
         }
@@ -315,14 +427,17 @@ impl Stepper<'_> {
     pub(super) fn observed(&mut self, id: AttemptId, seen: &Result<Box<Compute>, Failure>) {
         let now = self.cx.now;
         let task = self.step.record.kind == SessionKind::Task;
-        let Some(attempt) = self.attempt(id) else { return };
+        let Some(attempt) = self.attempt(id) else {
+            return;
+        };
         if !attempt.is_serving() {
             return;
         }
         let slowest = Duration::from_secs(if task { 5 } else { 10 });
         let e = self.evidence(id);
         e.polls += 1;
-        e.next_poll = Some(now.saturating_add(backoff(Duration::from_millis(500), slowest, e.polls)));
+        e.next_poll =
+            Some(now.saturating_add(backoff(Duration::from_millis(500), slowest, e.polls)));
         match seen {
             Ok(compute) => {
                 (e.suspect, e.suspect_since) = (false, None);
@@ -343,35 +458,60 @@ impl Stepper<'_> {
     }
 
     pub(super) fn observe(&mut self, id: AttemptId, compute: &Compute) {
-        let Some(attempt) = self.attempt(id) else { return };
+        let Some(attempt) = self.attempt(id) else {
+            return;
+        };
         if attempt.serving.as_ref() != Some(&compute.id) {
             return;
         }
         let before = attempt.compute.as_ref().map(|c| c.status.clone());
         self.priced(id, compute);
-        let Some(attempt) = self.attempt(id) else { return };
+        let Some(attempt) = self.attempt(id) else {
+            return;
+        };
         let mut kept = compute.clone();
         kept.raw = atlas_core::Raw::default();
         kept.auth = None;
         attempt.compute = Some(kept);
         if before.as_ref() != Some(&compute.status) {
-            self.emit(EventKind::Status { status: compute.status.clone() });
+            self.emit(EventKind::Status {
+                status: compute.status.clone(),
+            });
         }
         if !self.attempt(id).is_some_and(|a| a.is_serving()) {
             return;
         }
         if self.step.record.kind == SessionKind::Task && !compute.preempted {
-            // A machine that ends itself is gone when its command is done; any other is stopped then.
-            let done = if self.step.record.ends_itself { ComputeStatus::Terminated } else { ComputeStatus::Stopped };
+            // A machine that ends itself is gone when its command is done; any other is stopped
+            // then.
+            let done = if self.step.record.ends_itself {
+                ComputeStatus::Terminated
+            } else {
+                ComputeStatus::Stopped
+            };
             let over = compute.status == done || compute.status == ComputeStatus::Failed;
             if compute.exit_code.is_some() || over {
                 let outcome = match compute.exit_code {
-                    Some(0) => TaskOutcome { kind: TaskKind::Completed, exit_code: Some(0), proof: Proof::Reported },
-                    Some(code) => TaskOutcome { kind: TaskKind::Failed, exit_code: Some(code), proof: Proof::Reported },
-                    None if compute.status == ComputeStatus::Failed => {
-                        TaskOutcome { kind: TaskKind::Failed, exit_code: None, proof: Proof::Inferred }
-                    }
-                    None => TaskOutcome { kind: TaskKind::Completed, exit_code: None, proof: Proof::Inferred },
+                    Some(0) => TaskOutcome {
+                        kind: TaskKind::Completed,
+                        exit_code: Some(0),
+                        proof: Proof::Reported,
+                    },
+                    Some(code) => TaskOutcome {
+                        kind: TaskKind::Failed,
+                        exit_code: Some(code),
+                        proof: Proof::Reported,
+                    },
+                    None if compute.status == ComputeStatus::Failed => TaskOutcome {
+                        kind: TaskKind::Failed,
+                        exit_code: None,
+                        proof: Proof::Inferred,
+                    },
+                    None => TaskOutcome {
+                        kind: TaskKind::Completed,
+                        exit_code: None,
+                        proof: Proof::Inferred,
+                    },
                 };
                 return self.task_ended(outcome);
             }
@@ -388,12 +528,17 @@ impl Stepper<'_> {
         }
     }
 
-    /// A look of its own says that the machine is usable. A listing does not: nobody probed the machine for it.
+    /// A look of its own says that the machine is usable. A listing does not: nobody probed the
+    /// machine for it.
     fn usable(&mut self, id: AttemptId, compute: &Compute) {
         let now = self.cx.now;
         let serving = self.attempt(id).is_some_and(|a| a.is_serving());
         let usable = compute.status == ComputeStatus::Running && compute.ready.unwrap_or(true);
-        if serving && usable && self.step.record.ready_at.is_none() && self.step.record.ending.is_none() {
+        if serving
+            && usable
+            && self.step.record.ready_at.is_none()
+            && self.step.record.ending.is_none()
+        {
             self.record().ready_at = Some(now);
             self.emit(EventKind::Ready);
         }
@@ -401,8 +546,16 @@ impl Stepper<'_> {
 
     pub(super) fn task_reported(&mut self, code: i32) {
         if self.step.record.kind == SessionKind::Task {
-            let kind = if code == 0 { TaskKind::Completed } else { TaskKind::Failed };
-            self.task_ended(TaskOutcome { kind, exit_code: Some(code), proof: Proof::Reported });
+            let kind = if code == 0 {
+                TaskKind::Completed
+            } else {
+                TaskKind::Failed
+            };
+            self.task_ended(TaskOutcome {
+                kind,
+                exit_code: Some(code),
+                proof: Proof::Reported,
+            });
         }
     }
 
@@ -414,13 +567,18 @@ impl Stepper<'_> {
         }
     }
 
-    /// The serving machine is dead. A dead machine is still a machine: its end is committed here, with what follows.
+    /// The serving machine is dead. A dead machine is still a machine: its end is committed here,
+    /// with what follows.
     pub(super) fn died(&mut self, id: AttemptId, how: Death) {
         let now = self.cx.now;
         let was_there = self.attempt(id).is_some_and(|a| a.seen_at.is_some());
         if how == Death::Vanished && self.step.record.ends_itself && was_there {
             // What it was told to do when its command is done.
-            return self.task_ended(TaskOutcome { kind: TaskKind::Completed, exit_code: None, proof: Proof::Inferred });
+            return self.task_ended(TaskOutcome {
+                kind: TaskKind::Completed,
+                exit_code: None,
+                proof: Proof::Inferred,
+            });
         }
         let kills_old = self.cx.policy.safeguards.respawn_kills_old;
         self.emit(EventKind::Died { how });
@@ -439,18 +597,32 @@ impl Stepper<'_> {
             }
             self.record().respawns += 1;
             self.record().ready_at = None;
-            self.record().placing = Some(Placing { since: Some(now), ..Placing::default() });
+            self.record().placing = Some(Placing {
+                since: Some(now),
+                ..Placing::default()
+            });
             let respawn = self.step.record.respawns;
-            self.decide(format!("machine died ({how:?}); respawn {respawn} of {allowed}"));
+            self.decide(format!(
+                "machine died ({how:?}); respawn {respawn} of {allowed}"
+            ));
             self.emit(EventKind::Respawning { respawn });
         } else {
             if self.step.record.kind == SessionKind::Task && self.step.record.outcome.is_none() {
-                let outcome = TaskOutcome { kind: TaskKind::Failed, exit_code: None, proof: Proof::Inferred };
+                let outcome = TaskOutcome {
+                    kind: TaskKind::Failed,
+                    exit_code: None,
+                    proof: Proof::Inferred,
+                };
                 self.record().outcome = Some(outcome);
                 self.emit(EventKind::TaskEnded { outcome });
             }
-            let reason =
-                if how == Death::NeverReady { Reason::Limit { limit: Limit::ReadyTimeout } } else { Reason::MachineDied { how } };
+            let reason = if how == Death::NeverReady {
+                Reason::Limit {
+                    limit: Limit::ReadyTimeout,
+                }
+            } else {
+                Reason::MachineDied { how }
+            };
             self.end(reason);
         }
     }

@@ -1,8 +1,10 @@
-//! The kernel: records, inputs, transitions, effects. Pure: no clock, no I/O, no async, no randomness.
+//! The kernel: records, inputs, transitions, effects. Pure: no clock, no I/O, no async, no
+//! randomness.
 //!
-//! [`step`] says what an input makes of a session and which events belong to it; [`plan()`] derives from a record, and the facts a
-//! process has, what is to be done next. Because effects are derived and not queued, a process that starts over from the records
-//! alone does the right thing. Nothing here deletes a session's history: a committed end is final.
+//! [`step`] says what an input makes of a session and which events belong to it; [`plan()`] derives
+//! from a record, and the facts a process has, what is to be done next. Because effects are derived
+//! and not queued, a process that starts over from the records alone does the right thing. Nothing
+//! here deletes a session's history: a committed end is final.
 
 mod ends;
 pub mod glance;

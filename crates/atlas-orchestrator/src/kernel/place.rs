@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use atlas_core::{AttemptId, Candidate, ComputeId, ErrorKind, Next, Support, Timestamp, TrackedKey};
+use atlas_core::{
+    AttemptId, Candidate, ComputeId, ErrorKind, Next, Support, Timestamp, TrackedKey,
+};
 
 use super::input::{Answer, Failure, backoff};
 use super::record::{Attempt, Fate, SupportStep};
@@ -13,20 +15,27 @@ use crate::session::AttemptPhase;
 impl Stepper<'_> {
     pub(super) fn candidates(&mut self, found: &Result<Vec<Candidate>, Failure>) {
         let now = self.cx.now;
-        let Some(placing) = self.step.record.placing.as_mut() else { return };
+        let Some(placing) = self.step.record.placing.as_mut() else {
+            return;
+        };
         match found {
             Ok(list) if list.is_empty() => {
-                placing.last_refusal =
-                    Some((ErrorKind::NoCapacity.as_str().to_owned(), "nothing fits the request now".to_owned()));
+                placing.last_refusal = Some((
+                    ErrorKind::NoCapacity.as_str().to_owned(),
+                    "nothing fits the request now".to_owned(),
+                ));
                 self.place_later(None);
             }
             Ok(list) => {
                 placing.candidates = Some(list.clone());
                 placing.not_before = None;
             }
-            Err(failure) if is_final(failure) => self.cannot_place(failure.kind.as_str(), &failure.message),
+            Err(failure) if is_final(failure) => {
+                self.cannot_place(failure.kind.as_str(), &failure.message)
+            }
             Err(failure) => {
-                placing.last_refusal = Some((failure.kind.as_str().to_owned(), failure.message.clone()));
+                placing.last_refusal =
+                    Some((failure.kind.as_str().to_owned(), failure.message.clone()));
                 self.place_later(failure.retry_after);
             }
         }
@@ -37,38 +46,60 @@ impl Stepper<'_> {
         let now = self.cx.now;
         if let Some(placing) = self.step.record.placing.as_mut() {
             placing.orders += 1;
-            let wait = wait.unwrap_or_else(|| backoff(Duration::from_secs(2), RETRY_CAP, placing.orders));
+            let wait =
+                wait.unwrap_or_else(|| backoff(Duration::from_secs(2), RETRY_CAP, placing.orders));
             placing.not_before = Some(now.saturating_add(wait));
         }
     }
 
     pub(super) fn placing_patience(&mut self, now: Timestamp) {
         let policy = self.cx.policy;
-        let Some(placing) = &self.step.record.placing else { return };
-        let waited = placing.since.map_or(Duration::ZERO, |since| now.since(since));
-        let unresolved = self.step.record.attempts.iter().any(|a| !a.is_terminal() && a.kill.is_none());
+        let Some(placing) = &self.step.record.placing else {
+            return;
+        };
+        let waited = placing
+            .since
+            .map_or(Duration::ZERO, |since| now.since(since));
+        let unresolved = self
+            .step
+            .record
+            .attempts
+            .iter()
+            .any(|a| !a.is_terminal() && a.kill.is_none());
         if unresolved || (waited < policy.placing_patience && placing.orders < policy.max_orders) {
             return;
         }
-        let (kind, message) = placing
-            .last_refusal
-            .clone()
-            .unwrap_or_else(|| (ErrorKind::NoCapacity.as_str().to_owned(), "no machine could be had in time".to_owned()));
+        let (kind, message) = placing.last_refusal.clone().unwrap_or_else(|| {
+            (
+                ErrorKind::NoCapacity.as_str().to_owned(),
+                "no machine could be had in time".to_owned(),
+            )
+        });
         self.cannot_place(&kind, &message);
     }
 
     pub(super) fn cannot_place(&mut self, kind: &str, message: &str) {
-        self.end(Reason::CannotPlace { kind: kind.to_owned(), message: message.to_owned() });
+        self.end(Reason::CannotPlace {
+            kind: kind.to_owned(),
+            message: message.to_owned(),
+        });
     }
 
     pub(super) fn intend(&mut self, key: TrackedKey, supports: &[Support]) {
         let now = self.cx.now;
-        if self.cx.held || !super::plan::may_order(&self.step.record, self.cx) || self.attempt(key.attempt()).is_some() {
+        if self.cx.held
+            || !super::plan::may_order(&self.step.record, self.cx)
+            || self.attempt(key.attempt()).is_some()
+        {
             return;
         }
-        let Some(candidate) = self.next_candidate() else { return };
+        let Some(candidate) = self.next_candidate() else {
+            return;
+        };
         let account = self.step.record.account.clone();
-        let Some(placing) = self.step.record.placing.as_mut() else { return };
+        let Some(placing) = self.step.record.placing.as_mut() else {
+            return;
+        };
         placing.orders += 1;
         let attempt = Attempt {
             id: key.attempt(),
@@ -84,7 +115,14 @@ impl Stepper<'_> {
             seen_at: None,
             sighted: Vec::new(),
             kill: None,
-            supports: supports.iter().map(|s| SupportStep { support: s.clone(), made: false, released: false }).collect(),
+            supports: supports
+                .iter()
+                .map(|s| SupportStep {
+                    support: s.clone(),
+                    made: false,
+                    released: false,
+                })
+                .collect(),
             identity: None,
             identity_held: false,
             spent: atlas_core::Usd::ZERO,
@@ -94,15 +132,31 @@ impl Stepper<'_> {
             stuck: None,
         };
         self.step.intended = Some(attempt.id);
-        self.emit(EventKind::Attempt { attempt: attempt.id, placed: attempt.placed(), price: attempt.price });
+        self.emit(EventKind::Attempt {
+            attempt: attempt.id,
+            placed: attempt.placed(),
+            price: attempt.price,
+        });
         self.record().attempts.push(attempt);
     }
 
-    /// Puts an order of the first candidate on record, where that is still the one to try and its hold fits.
-    pub(super) fn intend_first(&mut self, candidates: &[Candidate], key: TrackedKey, supports: &[Support]) {
-        let next =
-            self.step.record.placing.as_ref().and_then(|placing| placing.candidates.as_ref()).and_then(|list| list.first());
-        let fits = next.is_some_and(|next| super::limits::fits(&self.step.record, next, self.cx).is_ok());
+    /// Puts an order of the first candidate on record, where that is still the one to try and its
+    /// hold fits.
+    pub(super) fn intend_first(
+        &mut self,
+        candidates: &[Candidate],
+        key: TrackedKey,
+        supports: &[Support],
+    ) {
+        let next = self
+            .step
+            .record
+            .placing
+            .as_ref()
+            .and_then(|placing| placing.candidates.as_ref())
+            .and_then(|list| list.first());
+        let fits =
+            next.is_some_and(|next| super::limits::fits(&self.step.record, next, self.cx).is_ok());
         if fits && next == candidates.first() {
             self.intend(key, supports);
         }
@@ -111,12 +165,21 @@ impl Stepper<'_> {
     /// The first candidate whose hold fits under the cap; those that do not are dropped.
     pub(super) fn next_candidate(&mut self) -> Option<Candidate> {
         loop {
-            let candidate = self.step.record.placing.as_ref()?.candidates.as_ref()?.first()?.clone();
+            let candidate = self
+                .step
+                .record
+                .placing
+                .as_ref()?
+                .candidates
+                .as_ref()?
+                .first()?
+                .clone();
             match super::limits::fits(&self.step.record, &candidate, self.cx) {
                 Ok(()) => return Some(candidate),
                 Err(why) => {
                     let placing = self.step.record.placing.as_mut()?;
-                    placing.last_refusal = Some((ErrorKind::Quota.as_str().to_owned(), why.to_owned()));
+                    placing.last_refusal =
+                        Some((ErrorKind::Quota.as_str().to_owned(), why.to_owned()));
                     let rest = placing.candidates.as_mut()?;
                     rest.remove(0);
                     if rest.is_empty() {
@@ -128,9 +191,16 @@ impl Stepper<'_> {
         }
     }
 
-    pub(super) fn support_made(&mut self, id: AttemptId, index: usize, made: &Result<Support, Failure>) {
+    pub(super) fn support_made(
+        &mut self,
+        id: AttemptId,
+        index: usize,
+        made: &Result<Support, Failure>,
+    ) {
         let now = self.cx.now;
-        let Some(step) = self.attempt(id).and_then(|a| a.supports.get_mut(index)) else { return };
+        let Some(step) = self.attempt(id).and_then(|a| a.supports.get_mut(index)) else {
+            return;
+        };
         match made {
             Ok(support) => {
                 step.support = support.clone();
@@ -145,14 +215,20 @@ impl Stepper<'_> {
                 let tries = e.support_tries;
                 e.next_support = Some(now.saturating_add(backoff(RETRY_BASE, RETRY_CAP, tries)));
                 if is_final(failure) || tries >= 6 {
-                    // Nothing was ordered: the attempt ends here, and what was made of its supports is released.
+                    // Nothing was ordered: the attempt ends here, and what was made of its supports
+                    // is released.
                     self.refuse(id, Next::NextCandidate, failure);
                 }
             }
         }
     }
 
-    pub(super) fn support_released(&mut self, id: AttemptId, index: usize, released: &Result<(), Failure>) {
+    pub(super) fn support_released(
+        &mut self,
+        id: AttemptId,
+        index: usize,
+        released: &Result<(), Failure>,
+    ) {
         let now = self.cx.now;
         match released {
             Ok(()) => {
@@ -183,27 +259,36 @@ impl Stepper<'_> {
         if self.cx.held {
             return;
         }
-        let Some(attempt) = self.attempt(id) else { return };
-        if attempt.phase != AttemptPhase::Intent || attempt.kill.is_some() || attempt.supports.iter().any(|s| !s.made) {
+        let Some(attempt) = self.attempt(id) else {
+            return;
+        };
+        if attempt.phase != AttemptPhase::Intent
+            || attempt.kill.is_some()
+            || attempt.supports.iter().any(|s| !s.made)
+        {
             return;
         }
         attempt.phase = AttemptPhase::Calling;
         attempt.calling_at = Some(now);
         attempt.metered_to = Some(now);
-        // On record before the call: where its answer is lost, only this account can prove what became of it.
+        // On record before the call: where its answer is lost, only this account can prove what
+        // became of it.
         attempt.identity.clone_from(identity);
         self.evidence(id).in_call = true;
     }
 
     pub(super) fn answered(&mut self, id: AttemptId, answer: &Answer) {
         self.evidence(id).in_call = false;
-        let Some(phase) = self.attempt(id).map(|a| a.phase) else { return };
+        let Some(phase) = self.attempt(id).map(|a| a.phase) else {
+            return;
+        };
         match answer {
             Answer::Created(compute, identity) => {
                 if let Some(attempt) = self.attempt(id)
                     && identity.is_some()
                 {
-                    // Where it is another than before the call, the key was moved while the order waited for its turn.
+                    // Where it is another than before the call, the key was moved while the order
+                    // waited for its turn.
                     attempt.identity_held = attempt.identity == *identity;
                     attempt.identity.clone_from(identity);
                 }
@@ -212,8 +297,12 @@ impl Stepper<'_> {
                         self.sight(id, &compute.id, Fate::Kept);
                         self.serve(id, compute, false);
                     }
-                    // Told again, because the first commit's answer was lost: it is not seen a second time for that.
-                    AttemptPhase::Live if self.attempt(id).is_some_and(|a| a.serving.as_ref() == Some(&compute.id)) => {}
+                    // Told again, because the first commit's answer was lost: it is not seen a
+                    // second time for that.
+                    AttemptPhase::Live
+                        if self
+                            .attempt(id)
+                            .is_some_and(|a| a.serving.as_ref() == Some(&compute.id)) => {}
                     AttemptPhase::Live => self.second(id, compute),
                     _ => self.reap(id, std::slice::from_ref(&compute.id)),
                 }
@@ -240,7 +329,10 @@ impl Stepper<'_> {
                 }
             }
             Answer::Unwanted(ids, failure) => {
-                if !matches!(phase, AttemptPhase::Calling | AttemptPhase::Unknown | AttemptPhase::Live) {
+                if !matches!(
+                    phase,
+                    AttemptPhase::Calling | AttemptPhase::Unknown | AttemptPhase::Live
+                ) {
                     return self.reap(id, ids);
                 }
                 for delivered in ids {
@@ -278,8 +370,14 @@ impl Stepper<'_> {
         if let Some(attempt) = self.attempt(id) {
             attempt.message = Some(failure.message.clone());
         }
-        self.emit(EventKind::Refused { attempt: id, message: failure.message.clone(), kind: failure.kind.as_str().to_owned() });
-        let Some(placing) = self.step.record.placing.as_mut() else { return };
+        self.emit(EventKind::Refused {
+            attempt: id,
+            message: failure.message.clone(),
+            kind: failure.kind.as_str().to_owned(),
+        });
+        let Some(placing) = self.step.record.placing.as_mut() else {
+            return;
+        };
         placing.last_refusal = Some((failure.kind.as_str().to_owned(), failure.message.clone()));
         match next {
             Next::NextCandidate => {
@@ -301,14 +399,26 @@ impl Stepper<'_> {
     }
 
     pub(super) fn lost(&mut self, id: AttemptId, ids: &[ComputeId]) {
-        if self.step.evidence.attempts.get(&id).is_some_and(|e| e.in_call) {
+        if self
+            .step
+            .evidence
+            .attempts
+            .get(&id)
+            .is_some_and(|e| e.in_call)
+        {
             return;
         }
-        let Some(attempt) = self.attempt(id) else { return };
+        let Some(attempt) = self.attempt(id) else {
+            return;
+        };
         if attempt.is_terminal() || attempt.phase == AttemptPhase::Intent {
             return;
         }
-        let fate = if attempt.kill.is_some() { Fate::Doomed } else { Fate::Kept };
+        let fate = if attempt.kill.is_some() {
+            Fate::Doomed
+        } else {
+            Fate::Kept
+        };
         for seen in ids {
             self.sight(id, seen, fate);
         }
@@ -321,6 +431,10 @@ fn is_final(failure: &Failure) -> bool {
     !failure.no_handle
         && matches!(
             failure.kind,
-            ErrorKind::Unauthorized | ErrorKind::Forbidden | ErrorKind::Validation | ErrorKind::Unsupported | ErrorKind::Quota
+            ErrorKind::Unauthorized
+                | ErrorKind::Forbidden
+                | ErrorKind::Validation
+                | ErrorKind::Unsupported
+                | ErrorKind::Quota
         )
 }

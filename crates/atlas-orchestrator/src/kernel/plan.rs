@@ -1,4 +1,5 @@
-//! What is to be done next, derived from the record and the facts at hand: after a crash the same record gives the right effects.
+//! What is to be done next, derived from the record and the facts at hand: after a crash the same
+//! record gives the right effects.
 
 use atlas_core::{AttemptId, ComputeId, Timestamp};
 
@@ -89,7 +90,9 @@ pub fn plan(record: &SessionRecord, evidence: &Evidence, activity: Timestamp, cx
 /// Whether another order may be put on record now.
 #[must_use]
 pub fn may_order(record: &SessionRecord, cx: &Cx<'_>) -> bool {
-    let Some(placing) = &record.placing else { return false };
+    let Some(placing) = &record.placing else {
+        return false;
+    };
     let others_allow = record.attempts.iter().all(|attempt| {
         attempt.is_terminal()
             || (attempt.kill.is_some() && !cx.account.one_at_a_time)
@@ -97,52 +100,101 @@ pub fn may_order(record: &SessionRecord, cx: &Cx<'_>) -> bool {
     });
     // Under `hedge` nothing else ends a placement whose every order is unknown.
     let patient = placing.orders < cx.policy.max_orders;
-    record.ending.is_none() && !cx.held && others_allow && patient && placing.not_before.is_none_or(|at| at <= cx.now)
+    record.ending.is_none()
+        && !cx.held
+        && others_allow
+        && patient
+        && placing.not_before.is_none_or(|at| at <= cx.now)
 }
 
 fn place(record: &SessionRecord, cx: &Cx<'_>, plan: &mut Plan) {
-    let Some(placing) = &record.placing else { return };
+    let Some(placing) = &record.placing else {
+        return;
+    };
     if let Some(at) = placing.not_before
         && at > cx.now
     {
         plan.wake(at);
     }
     if may_order(record, cx) {
-        plan.effects.push(if placing.candidates.is_some() { Effect::Intend } else { Effect::Candidates });
+        plan.effects.push(if placing.candidates.is_some() {
+            Effect::Intend
+        } else {
+            Effect::Candidates
+        });
     }
 }
 
 fn release(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>, plan: &mut Plan) {
     // The reverse of their making: what was made last may need what was made first.
-    if let Some((index, _)) = attempt.supports.iter().enumerate().rev().find(|(_, step)| !step.released) {
-        plan.at(e.next_support, cx.now, Effect::ReleaseSupport(attempt.id, index));
+    if let Some((index, _)) = attempt
+        .supports
+        .iter()
+        .enumerate()
+        .rev()
+        .find(|(_, step)| !step.released)
+    {
+        plan.at(
+            e.next_support,
+            cx.now,
+            Effect::ReleaseSupport(attempt.id, index),
+        );
     }
 }
 
-fn serving(record: &SessionRecord, attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>, plan: &mut Plan) {
+fn serving(
+    record: &SessionRecord,
+    attempt: &Attempt,
+    e: &AttemptEvidence,
+    cx: &Cx<'_>,
+    plan: &mut Plan,
+) {
     doomed(attempt, e, cx, plan);
     let Some(id) = &attempt.serving else { return };
     if e.suspect {
         if e.absent.contains_key(id) && cx.now >= attempt.may_vanish_at(&cx.bounds) {
             plan.at(e.next_conclude, cx.now, Effect::Conclude(attempt.id));
         } else {
-            let not_before = attempt.may_vanish_at(&cx.bounds).max(e.next_read.unwrap_or(cx.now));
-            plan.at(Some(not_before), cx.now, Effect::PointRead(attempt.id, id.clone()));
+            let not_before = attempt
+                .may_vanish_at(&cx.bounds)
+                .max(e.next_read.unwrap_or(cx.now));
+            plan.at(
+                Some(not_before),
+                cx.now,
+                Effect::PointRead(attempt.id, id.clone()),
+            );
         }
-    } else if record.ready_at.is_none() || record.kind == SessionKind::Task || e.next_poll.is_some_and(|_| e.polls == 0) {
+    } else if record.ready_at.is_none()
+        || record.kind == SessionKind::Task
+        || e.next_poll.is_some_and(|_| e.polls == 0)
+    {
         plan.at(e.next_poll, cx.now, Effect::Poll(attempt.id, id.clone()));
     }
 }
 
 /// Machines under a serving attempt that are not to live: ended, then read once a bound has passed.
 fn doomed(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>, plan: &mut Plan) {
-    for seen in attempt.sighted.iter().filter(|seen| seen.fate == Fate::Doomed) {
+    for seen in attempt
+        .sighted
+        .iter()
+        .filter(|seen| seen.fate == Fate::Doomed)
+    {
         let d = e.deletes.get(&seen.id).copied().unwrap_or_default();
         match d.answered_at {
-            None => plan.at(d.next_at, cx.now, Effect::Delete(attempt.id, seen.id.clone())),
+            None => plan.at(
+                d.next_at,
+                cx.now,
+                Effect::Delete(attempt.id, seen.id.clone()),
+            ),
             Some(at) => {
-                let after = at.saturating_add(cx.bounds.limits.visibility_bound).max(attempt.settled_at(&cx.bounds));
-                plan.at(Some(after.max(e.next_read.unwrap_or(after))), cx.now, Effect::PointRead(attempt.id, seen.id.clone()));
+                let after = at
+                    .saturating_add(cx.bounds.limits.visibility_bound)
+                    .max(attempt.settled_at(&cx.bounds));
+                plan.at(
+                    Some(after.max(e.next_read.unwrap_or(after))),
+                    cx.now,
+                    Effect::PointRead(attempt.id, seen.id.clone()),
+                );
             }
         }
     }
@@ -174,7 +226,8 @@ fn unsettled(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>, plan: &mut Pla
         deletes(attempt, e, cx, plan);
     }
     if killed && !all_answered(attempt, e) {
-        // A DELETE has to be answered before its proof can begin; machines not known yet are searched for meanwhile.
+        // A DELETE has to be answered before its proof can begin; machines not known yet are
+        // searched for meanwhile.
         if attempt.serving.is_none() {
             plan.at(e.next_walk, now, Effect::Walk(id));
         }
@@ -190,7 +243,11 @@ fn unsettled(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>, plan: &mut Pla
         }
         if !killed {
             // An id that leaked is looked for until it shows.
-            for seen in attempt.sighted.iter().filter(|seen| seen.fate == Fate::Kept && !e.absent.contains_key(&seen.id)) {
+            for seen in attempt
+                .sighted
+                .iter()
+                .filter(|seen| seen.fate == Fate::Kept && !e.absent.contains_key(&seen.id))
+            {
                 plan.at(e.next_read, now, Effect::PointRead(id, seen.id.clone()));
             }
         }
@@ -207,10 +264,18 @@ fn unsettled(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>, plan: &mut Pla
 }
 
 fn deletes(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>, plan: &mut Plan) {
-    for seen in attempt.sighted.iter().filter(|seen| matches!(seen.fate, Fate::Doomed | Fate::Kept)) {
+    for seen in attempt
+        .sighted
+        .iter()
+        .filter(|seen| matches!(seen.fate, Fate::Doomed | Fate::Kept))
+    {
         let d = e.deletes.get(&seen.id).copied().unwrap_or_default();
         if d.answered_at.is_none() {
-            plan.at(d.next_at, cx.now, Effect::Delete(attempt.id, seen.id.clone()));
+            plan.at(
+                d.next_at,
+                cx.now,
+                Effect::Delete(attempt.id, seen.id.clone()),
+            );
         }
     }
 }

@@ -1,5 +1,6 @@
-//! What proves that nothing of an order is left: its bounds have passed, every DELETE was answered, two walks a bound apart show nothing,
-//! and each id on record is read absent after them. A 404 alone, or a walk alone, proves nothing.
+//! What proves that nothing of an order is left: its bounds have passed, every DELETE was answered,
+//! two walks a bound apart show nothing, and each id on record is read absent after them. A 404
+//! alone, or a walk alone, proves nothing.
 
 use std::time::Duration;
 
@@ -15,31 +16,56 @@ pub(super) fn all_answered(attempt: &Attempt, e: &AttemptEvidence) -> bool {
         .sighted
         .iter()
         .filter(|seen| matches!(seen.fate, Fate::Doomed | Fate::Kept))
-        .all(|seen| e.deletes.get(&seen.id).is_some_and(|d| d.answered_at.is_some()))
+        .all(|seen| {
+            e.deletes
+                .get(&seen.id)
+                .is_some_and(|d| d.answered_at.is_some())
+        })
 }
 
-/// The least time between the two walks of a proof. A machine that lags behind its listing by up to a bound cannot hide from both.
+/// The least time between the two walks of a proof. A machine that lags behind its listing by up to
+/// a bound cannot hide from both.
 pub(super) fn walk_spacing(killed: bool, bounds: &Bounds) -> Duration {
-    if killed { bounds.limits.visibility_bound.max(Duration::from_secs(1)) } else { Duration::from_secs(1) }
+    if killed {
+        bounds.limits.visibility_bound.max(Duration::from_secs(1))
+    } else {
+        Duration::from_secs(1)
+    }
 }
 
 /// A walk begun earlier proves nothing: bounds had not passed yet, or a DELETE was not answered.
-pub(super) fn walks_count_from(attempt: &Attempt, e: Option<&AttemptEvidence>, bounds: &Bounds) -> Timestamp {
-    let answered = e.into_iter().flat_map(|e| e.deletes.values()).filter_map(|d| d.answered_at).max();
-    attempt.settled_at(bounds).max(answered.filter(|_| attempt.kill.is_some()).unwrap_or(attempt.created_at))
+pub(super) fn walks_count_from(
+    attempt: &Attempt,
+    e: Option<&AttemptEvidence>,
+    bounds: &Bounds,
+) -> Timestamp {
+    let answered = e
+        .into_iter()
+        .flat_map(|e| e.deletes.values())
+        .filter_map(|d| d.answered_at)
+        .max();
+    attempt.settled_at(bounds).max(
+        answered
+            .filter(|_| attempt.kill.is_some())
+            .unwrap_or(attempt.created_at),
+    )
 }
 
-/// When the second of two good walks was begun: both after every bound and every DELETE, and far enough apart.
+/// When the second of two good walks was begun: both after every bound and every DELETE, and far
+/// enough apart.
 pub(super) fn both_walks(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>) -> Option<Timestamp> {
     let from = walks_count_from(attempt, Some(e), &cx.bounds);
     let spacing = walk_spacing(attempt.kill.is_some(), &cx.bounds);
     match e.walks {
-        [Some(first), Some(second)] if first >= from && second >= first.saturating_add(spacing) => Some(second),
+        [Some(first), Some(second)] if first >= from && second >= first.saturating_add(spacing) => {
+            Some(second)
+        }
         _ => None,
     }
 }
 
-/// Whether everything but the account's identity says that nothing of this attempt is left, or that its serving machine vanished.
+/// Whether everything but the account's identity says that nothing of this attempt is left, or that
+/// its serving machine vanished.
 pub(super) fn proved(attempt: &Attempt, evidence: Option<&AttemptEvidence>, cx: &Cx<'_>) -> bool {
     let none = AttemptEvidence::default();
     let e = evidence.unwrap_or(&none);
@@ -49,15 +75,26 @@ pub(super) fn proved(attempt: &Attempt, evidence: Option<&AttemptEvidence>, cx: 
     }
     if attempt.is_serving() {
         return cx.now >= attempt.may_vanish_at(&cx.bounds)
-            && attempt.serving.as_ref().is_some_and(|id| e.suspect && e.absent.contains_key(id));
+            && attempt
+                .serving
+                .as_ref()
+                .is_some_and(|id| e.suspect && e.absent.contains_key(id));
     }
     let killed = attempt.kill.is_some();
-    if e.in_call || matches!(attempt.phase, AttemptPhase::Intent | AttemptPhase::Calling) || killed && !all_answered(attempt, e) {
+    if e.in_call
+        || matches!(attempt.phase, AttemptPhase::Intent | AttemptPhase::Calling)
+        || killed && !all_answered(attempt, e)
+    {
         return false;
     }
     if killed && !safeguards.confirm {
         return true;
     }
-    let Some(walked) = both_walks(attempt, e, cx) else { return false };
-    !safeguards.point_read || attempt.own().all(|seen| e.absent.get(&seen.id).is_some_and(|begun| *begun >= walked))
+    let Some(walked) = both_walks(attempt, e, cx) else {
+        return false;
+    };
+    !safeguards.point_read
+        || attempt
+            .own()
+            .all(|seen| e.absent.get(&seen.id).is_some_and(|begun| *begun >= walked))
 }

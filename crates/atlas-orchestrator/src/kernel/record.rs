@@ -1,12 +1,13 @@
 //! The durable records of the kernel: a session and its attempts, as they lie in the store.
 //!
-//! Additive: a field is never renamed or given another meaning; new ones have a default, so that N reads N+1 and back.
+//! Additive: a field is never renamed or given another meaning; new ones have a default, so that N
+//! reads N+1 and back.
 
 use std::time::Duration;
 
 use atlas_core::{
-    AccountLimits, AccountName, AttemptId, Candidate, Compute, ComputeId, ProviderId, Support, Timestamp, TrackedKey, Usd,
-    UsdPerHour,
+    AccountLimits, AccountName, AttemptId, Candidate, Compute, ComputeId, ProviderId, Support,
+    Timestamp, TrackedKey, Usd, UsdPerHour,
 };
 use serde::{Deserialize, Serialize};
 
@@ -149,7 +150,8 @@ pub struct Attempt {
     /// That machine as last seen, without the cloud's own description.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compute: Option<Compute>,
-    /// When a read or a walk first showed the serving machine; the answer to its order is not enough.
+    /// When a read or a walk first showed the serving machine; the answer to its order is not
+    /// enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen_at: Option<Timestamp>,
     /// Every id ever seen under its key.
@@ -208,7 +210,13 @@ impl Sighted {
     /// Seen for the first time.
     #[must_use]
     pub fn new(id: ComputeId, at: Timestamp, fate: Fate) -> Self {
-        Self { id, at, fate, price: None, gone_at: None }
+        Self {
+            id,
+            at,
+            fate,
+            price: None,
+            gone_at: None,
+        }
     }
 }
 
@@ -222,7 +230,8 @@ pub enum Fate {
     Doomed,
     /// A point read proved it gone.
     Gone,
-    /// It carries our key and is not provably of this order, as a copy of our machine is not: reported, never touched.
+    /// It carries our key and is not provably of this order, as a copy of our machine is not:
+    /// reported, never touched.
     Unclear,
 }
 
@@ -285,13 +294,19 @@ impl Attempt {
     /// Whether it is over.
     #[must_use]
     pub fn is_terminal(&self) -> bool {
-        matches!(self.phase, AttemptPhase::NotApplied | AttemptPhase::Absent | AttemptPhase::Dead)
+        matches!(
+            self.phase,
+            AttemptPhase::NotApplied | AttemptPhase::Absent | AttemptPhase::Dead
+        )
     }
 
     /// Whether a machine of it may bill.
     #[must_use]
     pub fn may_bill(&self) -> bool {
-        matches!(self.phase, AttemptPhase::Calling | AttemptPhase::Unknown | AttemptPhase::Live)
+        matches!(
+            self.phase,
+            AttemptPhase::Calling | AttemptPhase::Unknown | AttemptPhase::Live
+        )
     }
 
     /// Whether it serves its session.
@@ -303,20 +318,26 @@ impl Attempt {
     /// Before then nothing is concluded absent or dead.
     #[must_use]
     pub fn settled_at(&self, bounds: &Bounds) -> Timestamp {
-        self.calling_at.unwrap_or(self.created_at).saturating_add(bounds.settle())
+        self.calling_at
+            .unwrap_or(self.created_at)
+            .saturating_add(bounds.settle())
     }
 
-    /// Before then a missing machine is not taken for a vanished one. A machine that never showed yet is given much longer: clouds
-    /// exceed their own bounds, and what is believed gone is ended.
+    /// Before then a missing machine is not taken for a vanished one. A machine that never showed
+    /// yet is given much longer: clouds exceed their own bounds, and what is believed gone is
+    /// ended.
     #[must_use]
     pub fn may_vanish_at(&self, bounds: &Bounds) -> Timestamp {
         let patience = if self.seen_at.is_some() { 0 } else { 4 };
-        self.settled_at(bounds).saturating_add(bounds.limits.visibility_bound * patience)
+        self.settled_at(bounds)
+            .saturating_add(bounds.limits.visibility_bound * patience)
     }
 
     /// The machine that its own price is of: the one that serves, else the first that was seen.
     fn one(&self) -> Option<&ComputeId> {
-        self.serving.as_ref().or_else(|| self.own().next().map(|seen| &seen.id))
+        self.serving
+            .as_ref()
+            .or_else(|| self.own().next().map(|seen| &seen.id))
     }
 
     /// The machines its one call made besides.
@@ -328,14 +349,20 @@ impl Attempt {
     /// What the doubles of its machine burn.
     #[must_use]
     pub fn double_burn(&self) -> UsdPerHour {
-        let living = self.doubles().filter(|seen| self.may_bill() && seen.fate != Fate::Gone);
+        let living = self
+            .doubles()
+            .filter(|seen| self.may_bill() && seen.fate != Fate::Gone);
         living.filter_map(|seen| seen.price).sum()
     }
 
     /// What its machine burns.
     #[must_use]
     pub fn own_burn(&self) -> UsdPerHour {
-        if self.may_bill() { self.price.unwrap_or_default() } else { UsdPerHour::ZERO }
+        if self.may_bill() {
+            self.price.unwrap_or_default()
+        } else {
+            UsdPerHour::ZERO
+        }
     }
 
     /// What it burns.
@@ -349,17 +376,28 @@ impl Attempt {
     pub fn cost(&self, now: Timestamp) -> Usd {
         let until = self.ended_at.unwrap_or(now);
         let called = self.calling_at.unwrap_or(self.created_at);
-        let doubled = |seen: &Sighted| seen.price?.cost_of(seen.gone_at.unwrap_or(until).since(called));
+        let doubled = |seen: &Sighted| {
+            seen.price?
+                .cost_of(seen.gone_at.unwrap_or(until).since(called))
+        };
         self.own_cost(until) + self.doubles().filter_map(doubled).sum()
     }
 
     /// What it cost until then, without its doubles.
     pub(super) fn own_cost(&self, until: Timestamp) -> Usd {
-        let Some(from) = self.metered_to else { return self.spent };
-        self.spent + self.price.unwrap_or_default().cost_of(until.since(from)).unwrap_or_default()
+        let Some(from) = self.metered_to else {
+            return self.spent;
+        };
+        self.spent
+            + self
+                .price
+                .unwrap_or_default()
+                .cost_of(until.since(from))
+                .unwrap_or_default()
     }
 
-    /// What a machine costs from now on. A price of a machine that is not of this order changes nothing.
+    /// What a machine costs from now on. A price of a machine that is not of this order changes
+    /// nothing.
     pub fn reprice(&mut self, id: &ComputeId, price: UsdPerHour, now: Timestamp) {
         if self.one() == Some(id) {
             if self.price != Some(price) {
@@ -381,7 +419,9 @@ impl Attempt {
 
     /// Every machine on record that is of this order: not those that only carry its key.
     pub fn own(&self) -> impl Iterator<Item = &Sighted> {
-        self.sighted.iter().filter(|seen| seen.fate != Fate::Unclear)
+        self.sighted
+            .iter()
+            .filter(|seen| seen.fate != Fate::Unclear)
     }
 
     /// Whether a machine of this id is of this order.
@@ -395,7 +435,11 @@ impl Attempt {
     pub fn placed(&self) -> String {
         let c = &self.candidate;
         let mut parts: Vec<String> = vec![self.account.to_string()];
-        parts.extend(c.native_type.clone().or_else(|| c.gpu.map(|gpu| gpu.to_string())));
+        parts.extend(
+            c.native_type
+                .clone()
+                .or_else(|| c.gpu.map(|gpu| gpu.to_string())),
+        );
         parts.extend(c.region.clone());
         parts.extend(c.offer.clone());
         parts.join(" ")
@@ -407,7 +451,9 @@ impl SessionRecord {
     #[must_use]
     pub fn state(&self) -> SessionState {
         match &self.ending {
-            Some(Ending { done_at: Some(_), .. }) => SessionState::Terminated,
+            Some(Ending {
+                done_at: Some(_), ..
+            }) => SessionState::Terminated,
             Some(_) => SessionState::Terminating,
             None if self.serving().is_some() && self.ready_at.is_some() => SessionState::Ready,
             None if self.serving().is_some() => SessionState::Starting,
@@ -416,7 +462,8 @@ impl SessionRecord {
         }
     }
 
-    /// Nothing is left to be done, unless it is opened again: it ended, and so did its machines and what was made for them.
+    /// Nothing is left to be done, unless it is opened again: it ended, and so did its machines and
+    /// what was made for them.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.state() == SessionState::Terminated && self.has_nothing_left()
@@ -429,7 +476,9 @@ impl SessionRecord {
     }
 
     fn has_nothing_left(&self) -> bool {
-        self.attempts.iter().all(|a| a.is_terminal() && a.supports.iter().all(|step| step.released))
+        self.attempts
+            .iter()
+            .all(|a| a.is_terminal() && a.supports.iter().all(|step| step.released))
     }
 
     /// The attempt that serves.
@@ -453,7 +502,12 @@ impl SessionRecord {
     #[must_use]
     pub fn cost(&self, now: Timestamp) -> Cost {
         // Of an ended session: what its last machine was ordered at, and was last seen to cost.
-        let serving = self.serving().or_else(|| self.attempts.iter().rev().find(|attempt| attempt.serving.is_some()));
+        let serving = self.serving().or_else(|| {
+            self.attempts
+                .iter()
+                .rev()
+                .find(|attempt| attempt.serving.is_some())
+        });
         Cost {
             quoted: serving.and_then(|attempt| attempt.candidate.price),
             observed: serving.and_then(|attempt| attempt.price),
@@ -466,8 +520,15 @@ impl SessionRecord {
     /// The newest activity on this record: creation, acceptance, readiness.
     #[must_use]
     pub fn own_activity(&self) -> Timestamp {
-        let accepted = self.serving().and_then(|attempt| attempt.sighted.first()).map(|seen| seen.at);
-        [Some(self.created_at), accepted, self.ready_at].into_iter().flatten().max().unwrap_or(self.created_at)
+        let accepted = self
+            .serving()
+            .and_then(|attempt| attempt.sighted.first())
+            .map(|seen| seen.at);
+        [Some(self.created_at), accepted, self.ready_at]
+            .into_iter()
+            .flatten()
+            .max()
+            .unwrap_or(self.created_at)
     }
 
     /// Remembers a decision and its reason.
@@ -475,7 +536,10 @@ impl SessionRecord {
         if self.decisions.len() >= DECISIONS {
             self.decisions.remove(0);
         }
-        self.decisions.push(Decision { at, text: text.into() });
+        self.decisions.push(Decision {
+            at,
+            text: text.into(),
+        });
     }
 
     /// The row's bytes.
@@ -493,8 +557,11 @@ impl SessionRecord {
     /// When they are not a session of a schema we understand.
     pub fn decode(bytes: &[u8]) -> atlas_core::Result<Self> {
         serde_json::from_slice(super::glance::body(bytes)).map_err(|error| {
-            atlas_core::Error::new(atlas_core::ErrorKind::Unavailable, "a session's record in the store cannot be read")
-                .with_source(error)
+            atlas_core::Error::new(
+                atlas_core::ErrorKind::Unavailable,
+                "a session's record in the store cannot be read",
+            )
+            .with_source(error)
         })
     }
 }

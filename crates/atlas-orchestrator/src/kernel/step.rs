@@ -34,7 +34,13 @@ pub struct Step {
 pub fn step(record: &SessionRecord, evidence: &Evidence, cx: &Cx<'_>, input: &Input) -> Step {
     let mut s = Stepper {
         cx,
-        step: Step { record: record.clone(), evidence: evidence.clone(), events: Vec::new(), intended: None, erase: false },
+        step: Step {
+            record: record.clone(),
+            evidence: evidence.clone(),
+            events: Vec::new(),
+            intended: None,
+            erase: false,
+        },
     };
     s.take(input);
     s.finish();
@@ -51,13 +57,19 @@ impl Stepper<'_> {
         match input {
             Input::Tick => {}
             Input::Candidates(found) => self.candidates(found),
-            Input::Place { candidates, key, supports } => {
+            Input::Place {
+                candidates,
+                key,
+                supports,
+            } => {
                 self.candidates(&Ok(candidates.clone()));
                 self.intend_first(candidates, *key, supports);
             }
             Input::Intend { key, supports } => self.intend(*key, supports),
             Input::SupportMade(id, index, made) => self.support_made(*id, *index, made),
-            Input::SupportReleased(id, index, released) => self.support_released(*id, *index, released),
+            Input::SupportReleased(id, index, released) => {
+                self.support_released(*id, *index, released)
+            }
             Input::Call(id, identity) => self.call(*id, identity),
             Input::Answered(id, answer) => self.answered(*id, answer),
             Input::Lost(id, ids) => self.lost(*id, ids),
@@ -79,7 +91,10 @@ impl Stepper<'_> {
             Input::TaskReported(code) => self.task_reported(*code),
             Input::Reported(kind, text) => {
                 if self.record().ending.is_none() {
-                    self.emit(EventKind::Reported { kind: kind.clone(), text: text.clone() });
+                    self.emit(EventKind::Reported {
+                        kind: kind.clone(),
+                        text: text.clone(),
+                    });
                 }
             }
         }

@@ -1,4 +1,5 @@
-//! Properties of the transitions: whatever a cloud answers, in whatever order, what is promised holds.
+//! Properties of the transitions: whatever a cloud answers, in whatever order, what is promised
+//! holds.
 
 mod schedules;
 
@@ -6,8 +7,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use atlas_core::{
-    AccountLimits, AccountName, AttemptId, Candidate, Compute, ComputeId, ComputeStatus, ErrorKind, KeyCarriers, Next,
-    ProviderId, RealmId, Timestamp, TrackedKey, Usd, UsdPerHour,
+    AccountLimits, AccountName, AttemptId, Candidate, Compute, ComputeId, ComputeStatus, ErrorKind,
+    KeyCarriers, Next, ProviderId, RealmId, Timestamp, TrackedKey, Usd, UsdPerHour,
 };
 use proptest::prelude::*;
 
@@ -40,7 +41,10 @@ struct Machine {
 
 impl Cloud {
     fn roll(&mut self, sides: u64) -> u64 {
-        self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.dice = self
+            .dice
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.dice >> 33) % sides
     }
 
@@ -48,15 +52,28 @@ impl Cloud {
         self.made += 1;
         let id = ComputeId::new(format!("m{}", self.made)).unwrap();
         let lag = Duration::from_secs(self.roll(bound.as_secs()));
-        let machine = Machine { key, created_at: now, shows_at: now.saturating_add(lag), destroyed_at: None };
+        let machine = Machine {
+            key,
+            created_at: now,
+            shows_at: now.saturating_add(lag),
+            destroyed_at: None,
+        };
         self.machines.insert(id.clone(), machine);
         id
     }
 
     fn describe(&self, id: &ComputeId) -> Compute {
         let machine = &self.machines[id];
-        let mut compute = Compute::new(id.clone(), ProviderId::new("mock").unwrap(), ComputeStatus::Running);
-        compute.keys = KeyCarriers { name: Some(machine.key), tag: Some(machine.key), has_tag: true };
+        let mut compute = Compute::new(
+            id.clone(),
+            ProviderId::new("mock").unwrap(),
+            ComputeStatus::Running,
+        );
+        compute.keys = KeyCarriers {
+            name: Some(machine.key),
+            tag: Some(machine.key),
+            has_tag: true,
+        };
         compute.created_at = Some(machine.created_at);
         compute.cost_per_hour = Some(UsdPerHour::new(Usd::from_cents(100)));
         compute
@@ -64,16 +81,28 @@ impl Cloud {
 
     fn shown(&self, key: &TrackedKey, now: Timestamp) -> Vec<Compute> {
         let shown = |m: &Machine| m.key == *key && m.shows_at <= now && m.destroyed_at.is_none();
-        self.machines.iter().filter(|(_, m)| shown(m)).map(|(id, _)| self.describe(id)).collect()
+        self.machines
+            .iter()
+            .filter(|(_, m)| shown(m))
+            .map(|(id, _)| self.describe(id))
+            .collect()
     }
 
     fn live(&self) -> usize {
-        self.machines.values().filter(|m| m.destroyed_at.is_none()).count()
+        self.machines
+            .values()
+            .filter(|m| m.destroyed_at.is_none())
+            .count()
     }
 }
 
 fn failure(kind: ErrorKind) -> Failure {
-    Failure { kind, message: "it broke".to_owned(), retry_after: None, no_handle: false }
+    Failure {
+        kind,
+        message: "it broke".to_owned(),
+        retry_after: None,
+        no_handle: false,
+    }
 }
 
 struct Run {
@@ -99,7 +128,9 @@ impl Run {
             call_deadline: Duration::from_secs(10),
             ..AccountLimits::default()
         };
-        let mut options = SessionOptions::new().idle_ttl(Duration::from_secs(3600)).on_failure(OnFailure::Respawn(respawns));
+        let mut options = SessionOptions::new()
+            .idle_ttl(Duration::from_secs(3600))
+            .on_failure(OnFailure::Respawn(respawns));
         options.hedge = hedge;
         let record = SessionRecord {
             id: SessionId::from_bytes([7; 16]),
@@ -110,7 +141,10 @@ impl Run {
             options,
             created_at: now,
             attempts: Vec::new(),
-            placing: Some(Placing { since: Some(now), ..Placing::default() }),
+            placing: Some(Placing {
+                since: Some(now),
+                ..Placing::default()
+            }),
             ready_at: None,
             respawns: 0,
             last_seq: 0,
@@ -128,12 +162,18 @@ impl Run {
         Self {
             policy: Policy::default(),
             account: AccountPolicy::default(),
-            bounds: Bounds { lease: Duration::from_secs(15), limits },
+            bounds: Bounds {
+                lease: Duration::from_secs(15),
+                limits,
+            },
             now,
             started: now,
             record,
             evidence: Evidence::default(),
-            cloud: Cloud { dice: seed, ..Cloud::default() },
+            cloud: Cloud {
+                dice: seed,
+                ..Cloud::default()
+            },
             keys: 0,
             events: Vec::new(),
             called: BTreeMap::new(),
@@ -174,25 +214,44 @@ impl Run {
         let stepped = step(&before, &self.evidence, &self.cx(), input);
         let after = &stepped.record;
         for old in &before.attempts {
-            let new = after.attempt(old.id).expect("an attempt is never forgotten");
+            let new = after
+                .attempt(old.id)
+                .expect("an attempt is never forgotten");
             if old.kill.is_some() {
                 assert!(new.kill.is_some(), "a committed end is never undone");
             }
             for seen in &old.sighted {
-                assert!(new.sighted.iter().any(|kept| kept.id == seen.id), "an id once seen is never forgotten");
+                assert!(
+                    new.sighted.iter().any(|kept| kept.id == seen.id),
+                    "an id once seen is never forgotten"
+                );
             }
         }
         if let Some(ending) = &before.ending {
-            assert_eq!(after.ending.as_ref().map(|e| &e.reason), Some(&ending.reason), "a session's end is never undone");
+            assert_eq!(
+                after.ending.as_ref().map(|e| &e.reason),
+                Some(&ending.reason),
+                "a session's end is never undone"
+            );
             assert!(
-                !after.attempts.iter().any(|a| !a.is_terminal() && a.kill.is_none()),
+                !after
+                    .attempts
+                    .iter()
+                    .any(|a| !a.is_terminal() && a.kill.is_none()),
                 "an ending session keeps nothing alive"
             );
         }
-        assert!(after.attempts.iter().filter(|a| a.is_serving()).count() <= 1, "one machine serves");
+        assert!(
+            after.attempts.iter().filter(|a| a.is_serving()).count() <= 1,
+            "one machine serves"
+        );
         if after.state() == SessionState::Terminated {
             assert!(after.attempts.iter().all(|a| a.is_terminal()));
-            assert_eq!(self.cloud.live(), 0, "terminated is only said when nothing is left: {after:#?}");
+            assert_eq!(
+                self.cloud.live(),
+                0,
+                "terminated is only said when nothing is left: {after:#?}"
+            );
         }
         self.events.extend(stepped.events);
         self.record = stepped.record;
@@ -213,7 +272,10 @@ impl Run {
     }
 
     fn call(&mut self, id: AttemptId) {
-        let calling = self.record.attempt(id).is_some_and(|a| a.phase == AttemptPhase::Calling);
+        let calling = self
+            .record
+            .attempt(id)
+            .is_some_and(|a| a.phase == AttemptPhase::Calling);
         if !calling || !self.evidence.attempts.get(&id).is_some_and(|e| e.in_call) {
             return;
         }
@@ -263,14 +325,21 @@ impl Run {
                     candidate.price = Some(UsdPerHour::new(Usd::from_cents(cents)));
                     candidate
                 };
-                let found = if broken { Err(failure(ErrorKind::Unavailable)) } else { Ok(vec![one(100), one(120)]) };
+                let found = if broken {
+                    Err(failure(ErrorKind::Unavailable))
+                } else {
+                    Ok(vec![one(100), one(120)])
+                };
                 self.tell(&Input::Candidates(found));
             }
             Effect::Intend => {
                 self.keys += 1;
                 let attempt = AttemptId::new(self.now, [self.keys; 6]);
                 let key = TrackedKey::new(RealmId::from_bytes([1; 4]), attempt, [0; 5]);
-                self.tell(&Input::Intend { key, supports: Vec::new() });
+                self.tell(&Input::Intend {
+                    key,
+                    supports: Vec::new(),
+                });
             }
             Effect::Order(id) => {
                 self.tell(&Input::Call(*id, None));
@@ -281,16 +350,30 @@ impl Run {
             }
             Effect::Recover(id) => self.tell(&Input::Lost(*id, Vec::new())),
             Effect::Walk(id) => {
-                let Some(key) = self.record.attempt(*id).map(|a| a.key) else { return };
+                let Some(key) = self.record.attempt(*id).map(|a| a.key) else {
+                    return;
+                };
                 let walk = match self.cloud.roll(6) {
                     0 => Err(failure(ErrorKind::Unavailable)),
-                    1 => Ok(Walk { begun: self.now, complete: false, found: Vec::new() }),
-                    _ => Ok(Walk { begun: self.now, complete: true, found: self.cloud.shown(&key, self.now) }),
+                    1 => Ok(Walk {
+                        begun: self.now,
+                        complete: false,
+                        found: Vec::new(),
+                    }),
+                    _ => Ok(Walk {
+                        begun: self.now,
+                        complete: true,
+                        found: self.cloud.shown(&key, self.now),
+                    }),
                 };
                 self.tell(&Input::Walked(*id, walk));
             }
             Effect::Poll(id, compute) => {
-                let shown = self.cloud.machines.get(compute).is_some_and(|m| m.shows_at <= self.now && m.destroyed_at.is_none());
+                let shown = self
+                    .cloud
+                    .machines
+                    .get(compute)
+                    .is_some_and(|m| m.shows_at <= self.now && m.destroyed_at.is_none());
                 let seen = match (broken, shown) {
                     (true, _) => Err(failure(ErrorKind::Unavailable)),
                     (_, true) => Ok(Box::new(self.cloud.describe(compute))),
@@ -299,7 +382,11 @@ impl Run {
                 self.tell(&Input::Observed(*id, seen));
             }
             Effect::PointRead(id, compute) => {
-                let shown = self.cloud.machines.get(compute).is_some_and(|m| m.shows_at <= self.now && m.destroyed_at.is_none());
+                let shown = self
+                    .cloud
+                    .machines
+                    .get(compute)
+                    .is_some_and(|m| m.shows_at <= self.now && m.destroyed_at.is_none());
                 let reading = match (broken, shown) {
                     (true, _) => Reading::NoAnswer(failure(ErrorKind::Unavailable)),
                     (_, true) => Reading::Present,
@@ -308,12 +395,26 @@ impl Run {
                 self.tell(&Input::Read(*id, compute.clone(), self.now, reading));
             }
             Effect::Delete(id, compute) => {
-                let shown = self.cloud.machines.get(compute).is_some_and(|m| m.shows_at <= self.now);
-                let deleted = if broken { Err(failure(ErrorKind::Unavailable)) } else { Ok(()) };
-                // A DELETE of what does not show yet answers 404, which counts as done, and does nothing.
+                let shown = self
+                    .cloud
+                    .machines
+                    .get(compute)
+                    .is_some_and(|m| m.shows_at <= self.now);
+                let deleted = if broken {
+                    Err(failure(ErrorKind::Unavailable))
+                } else {
+                    Ok(())
+                };
+                // A DELETE of what does not show yet answers 404, which counts as done, and does
+                // nothing.
                 if shown && (!broken || self.cloud.roll(2) == 0) {
                     let now = self.now;
-                    self.cloud.machines.get_mut(compute).unwrap().destroyed_at.get_or_insert(now);
+                    self.cloud
+                        .machines
+                        .get_mut(compute)
+                        .unwrap()
+                        .destroyed_at
+                        .get_or_insert(now);
                 }
                 self.tell(&Input::Deleted(*id, compute.clone(), deleted));
             }
@@ -321,7 +422,11 @@ impl Run {
                 let identity = if broken {
                     Err(failure(ErrorKind::Unavailable))
                 } else {
-                    Ok(Identity { now: "me".to_owned(), known: Some("me".to_owned()), aliases: Vec::new() })
+                    Ok(Identity {
+                        now: "me".to_owned(),
+                        known: Some("me".to_owned()),
+                        aliases: Vec::new(),
+                    })
                 };
                 self.tell(&Input::Conclude(*id, identity, Vec::new()));
             }
@@ -339,7 +444,13 @@ impl Run {
 
     /// What the account's survey tells a session: the machines under its open keys.
     fn survey(&mut self) {
-        let open: Vec<_> = self.record.attempts.iter().filter(|a| !a.is_terminal()).map(|a| (a.id, a.key)).collect();
+        let open: Vec<_> = self
+            .record
+            .attempts
+            .iter()
+            .filter(|a| !a.is_terminal())
+            .map(|a| (a.id, a.key))
+            .collect();
         for (id, key) in open {
             let shown = self.cloud.shown(&key, self.now);
             if shown.is_empty() {
@@ -360,16 +471,29 @@ impl Run {
                 survey = self.now.saturating_add(Duration::from_secs(60));
                 self.survey();
             }
-            let planned = plan(&self.record, &self.evidence, self.record.created_at, &self.cx());
+            let planned = plan(
+                &self.record,
+                &self.evidence,
+                self.record.created_at,
+                &self.cx(),
+            );
             if let Some(effect) = planned.effects.first() {
                 at_once += 1;
                 busiest = busiest.max(at_once);
-                assert!(at_once < 200, "the kernel goes round in circles: {effect:?} {:#?} {:#?}", self.record, self.evidence);
+                assert!(
+                    at_once < 200,
+                    "the kernel goes round in circles: {effect:?} {:#?} {:#?}",
+                    self.record,
+                    self.evidence
+                );
                 let pick = usize::try_from(self.cloud.roll(planned.effects.len() as u64)).unwrap();
                 self.perform(&planned.effects[pick].clone());
             } else {
                 at_once = 0;
-                let next = planned.due.unwrap_or(until).max(self.now.saturating_add(Duration::from_millis(1)));
+                let next = planned
+                    .due
+                    .unwrap_or(until)
+                    .max(self.now.saturating_add(Duration::from_millis(1)));
                 self.now = next.min(until).min(survey);
             }
         }
@@ -422,7 +546,10 @@ fn nothing_is_ordered_before_calling_is_on_record() {
             }
         }
         for machine in run.cloud.machines.values() {
-            assert!(run.record.attempt(machine.key.attempt()).is_some(), "every machine has its attempt on record");
+            assert!(
+                run.record.attempt(machine.key.attempt()).is_some(),
+                "every machine has its attempt on record"
+            );
         }
     }
 }

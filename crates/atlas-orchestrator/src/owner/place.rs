@@ -19,7 +19,8 @@ const MAX_PATH: usize = 103;
 const DRAFT_LEN: usize = 26;
 const NAME_IN_FALLBACK: &str = "owner.sock";
 
-/// The socket of this store: beside it, or in a private directory of its own under the temporary one where that is too long.
+/// The socket of this store: beside it, or in a private directory of its own under the temporary
+/// one where that is too long.
 ///
 /// Both sides must come to the same answer, so it depends on nothing but the store's real path.
 ///
@@ -33,19 +34,32 @@ pub(super) fn socket_of(store: &Path) -> io::Result<PathBuf> {
         return Ok(beside);
     }
     let hash = digest::digest(&digest::SHA256, store.as_os_str().as_bytes());
-    let directory = std::env::temp_dir().join(format!("atlas-{}", HEXLOWER.encode(&hash.as_ref()[..12])));
+    let directory =
+        std::env::temp_dir().join(format!("atlas-{}", HEXLOWER.encode(&hash.as_ref()[..12])));
     Ok(directory.join(NAME_IN_FALLBACK))
 }
 
-/// Binds the socket so that it is never open to others, not even for a moment, and replaces one that a dead owner left.
-pub(super) fn bind(path: &Path, store: &Path, entropy: &dyn Entropy) -> Result<UnixListener, Error> {
+/// Binds the socket so that it is never open to others, not even for a moment, and replaces one
+/// that a dead owner left.
+pub(super) fn bind(
+    path: &Path,
+    store: &Path,
+    entropy: &dyn Entropy,
+) -> Result<UnixListener, Error> {
     match fs::symlink_metadata(path) {
-        Ok(meta) if !meta.file_type().is_socket() => return Err(failed(path, "is taken by something that is no socket", None)),
+        Ok(meta) if !meta.file_type().is_socket() => {
+            return Err(failed(
+                path,
+                "is taken by something that is no socket",
+                None,
+            ));
+        }
         _ => {}
     }
     let directory = path.parent().unwrap_or(Path::new("."));
     if path.ends_with(NAME_IN_FALLBACK) && !directory.exists() {
-        private_directory(directory).map_err(|e| failed(path, "has no directory, and none could be made", Some(e)))?;
+        private_directory(directory)
+            .map_err(|e| failed(path, "has no directory, and none could be made", Some(e)))?;
     }
     check_directory(path, store)?;
     let mut random = [0; 8];
@@ -72,10 +86,18 @@ pub(super) fn check_directory(path: &Path, store: &Path) -> Result<(), Error> {
         return Ok(());
     }
     let directory = path.parent().unwrap_or(Path::new("/"));
-    let examine = |p: &Path| fs::symlink_metadata(p).map_err(|e| failed(path, "cannot be examined", Some(e)));
-    let (dir, owner) = (examine(directory)?, fs::metadata(store).map_err(|e| failed(path, "cannot be examined", Some(e)))?);
+    let examine =
+        |p: &Path| fs::symlink_metadata(p).map_err(|e| failed(path, "cannot be examined", Some(e)));
+    let (dir, owner) = (
+        examine(directory)?,
+        fs::metadata(store).map_err(|e| failed(path, "cannot be examined", Some(e)))?,
+    );
     if !dir.is_dir() || dir.permissions().mode() & 0o077 != 0 || dir.uid() != owner.uid() {
-        return Err(failed(path, "is in a directory that is not the store's owner's alone", None));
+        return Err(failed(
+            path,
+            "is in a directory that is not the store's owner's alone",
+            None,
+        ));
     }
     Ok(())
 }
@@ -90,7 +112,10 @@ fn private_directory(path: &Path) -> io::Result<()> {
 }
 
 pub(super) fn failed(path: &Path, what: &str, source: Option<io::Error>) -> Error {
-    let error = Error::new(ErrorKind::Unavailable, format!("the owner's socket {} {what}", path.display()));
+    let error = Error::new(
+        ErrorKind::Unavailable,
+        format!("the owner's socket {} {what}", path.display()),
+    );
     match source {
         Some(source) => error.with_source(source),
         None => error,

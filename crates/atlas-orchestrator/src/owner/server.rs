@@ -51,18 +51,23 @@ impl Items {
     /// # Cancel safety
     /// A dropped call has sent the item or not.
     pub async fn send(&self, item: Value) -> Result<(), Error> {
-        self.0.send(item).await.map_err(|_| Error::new(ErrorKind::Unavailable, "the client has gone"))
+        self.0
+            .send(item)
+            .await
+            .map_err(|_| Error::new(ErrorKind::Unavailable, "the client has gone"))
     }
 }
 
 impl OwnerSocket {
-    /// Listens for this store, which the caller must hold, and answers each request with what the handler returns.
+    /// Listens for this store, which the caller must hold, and answers each request with what the
+    /// handler returns.
     ///
-    /// Only processes of the same user, and root, are answered. A handler's future is dropped when its client goes away, so it
-    /// must be cancel safe; what must go on is to be spawned by it.
+    /// Only processes of the same user, and root, are answered. A handler's future is dropped when
+    /// its client goes away, so it must be cancel safe; what must go on is to be spawned by it.
     ///
     /// # Errors
-    /// `unavailable` when the socket cannot be bound, or its name is taken by something that is not a socket.
+    /// `unavailable` when the socket cannot be bound, or its name is taken by something that is not
+    /// a socket.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -71,12 +76,19 @@ impl OwnerSocket {
         H: Fn(Value, Items) -> F + Send + Sync + 'static,
         F: Future<Output = Result<Value, Error>> + Send + 'static,
     {
-        let path = place::socket_of(store).map_err(|e| place::failed(store, "has no store", Some(e)))?;
-        let uid = place::own_uid().map_err(|e| place::failed(&path, "could not be bound", Some(e)))?;
+        let path =
+            place::socket_of(store).map_err(|e| place::failed(store, "has no store", Some(e)))?;
+        let uid =
+            place::own_uid().map_err(|e| place::failed(&path, "could not be bound", Some(e)))?;
         let listener = place::bind(&path, store, entropy)?;
         let stop = CancellationToken::new();
         let task = tokio::spawn(serve(listener, uid, Arc::new(handler), stop.clone()));
-        Ok(Self { identity: identity(&path).ok(), path, stop, task })
+        Ok(Self {
+            identity: identity(&path).ok(),
+            path,
+            stop,
+            task,
+        })
     }
 
     /// Where it listens.
@@ -85,7 +97,8 @@ impl OwnerSocket {
         &self.path
     }
 
-    /// Stops listening, leaves every client, and waits until their handlers are dropped: then the store can be closed.
+    /// Stops listening, leaves every client, and waits until their handlers are dropped: then the
+    /// store can be closed.
     ///
     /// # Cancel safety
     /// A dropped call stops all the same, without waiting.
@@ -160,9 +173,16 @@ fn may_ask(stream: &UnixStream, uid: u32) -> bool {
 }
 
 async fn refuse(mut stream: UnixStream) {
-    let error = Error::new(ErrorKind::Unavailable, "the owner of the store is answering too many already");
+    let error = Error::new(
+        ErrorKind::Unavailable,
+        "the owner of the store is answering too many already",
+    );
     // Whether the client hears it is not our concern any more.
-    let _ = tokio::time::timeout(Duration::from_secs(1), wire::write(&mut stream, &Line::Error(Fault::from(&error)))).await;
+    let _ = tokio::time::timeout(
+        Duration::from_secs(1),
+        wire::write(&mut stream, &Line::Error(Fault::from(&error))),
+    )
+    .await;
 }
 
 async fn client<H, F>(stream: UnixStream, handler: &H) -> io::Result<()>
@@ -173,7 +193,9 @@ where
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     loop {
-        let Ok(request) = tokio::time::timeout(IDLE, wire::read::<Value>(&mut read, MAX_REQUEST)).await else {
+        let Ok(request) =
+            tokio::time::timeout(IDLE, wire::read::<Value>(&mut read, MAX_REQUEST)).await
+        else {
             return Ok(());
         };
         let wrong = match request? {
@@ -182,7 +204,9 @@ where
                 answer(request, handler, &mut read, &mut write).await?;
                 continue;
             }
-            Read::TooLong => Error::validation("request", format!("is longer than {MAX_REQUEST} bytes")),
+            Read::TooLong => {
+                Error::validation("request", format!("is longer than {MAX_REQUEST} bytes"))
+            }
             Read::NotJson => Error::validation("request", "is not JSON"),
         };
         // What follows on this connection cannot be told from the rest of the bad request.
@@ -217,7 +241,8 @@ where
                     done = Some(answer);
                     answered.cancel();
                 }
-                // Nothing is read while we answer: bytes wait for their turn, and only the end is looked for.
+                // Nothing is read while we answer: bytes wait for their turn, and only the end is
+                // looked for.
                 gone = end_of(read) => return gone,
             }
         }
@@ -232,8 +257,13 @@ where
 
 /// Writes items while the handler works, and after its answer those that are on their way.
 ///
-/// Beside the handler, not in turn with it: a client that does not read must not stop the handler's own clockwork.
-async fn pump(mut items: mpsc::Receiver<Value>, write: &mut OwnedWriteHalf, answered: &CancellationToken) -> io::Result<()> {
+/// Beside the handler, not in turn with it: a client that does not read must not stop the handler's
+/// own clockwork.
+async fn pump(
+    mut items: mpsc::Receiver<Value>,
+    write: &mut OwnedWriteHalf,
+    answered: &CancellationToken,
+) -> io::Result<()> {
     loop {
         let item = tokio::select! {
             biased;

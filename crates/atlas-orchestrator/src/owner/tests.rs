@@ -25,7 +25,9 @@ async fn echo(request: Value, items: Items) -> Result<Value, Error> {
         items.send(json!(n)).await?;
     }
     if request["fail"] == true {
-        return Err(Error::new(ErrorKind::NoCapacity, "sold out").with_status(409).outcome_is(Outcome::NotApplied(Next::Stop)));
+        return Err(Error::new(ErrorKind::NoCapacity, "sold out")
+            .with_status(409)
+            .outcome_is(Outcome::NotApplied(Next::Stop)));
     }
     Ok(request)
 }
@@ -52,24 +54,57 @@ async fn a_client_is_answered_again_and_again_items_before_the_answer() {
             Ok(())
         });
         assert_eq!(answer.await.unwrap(), request);
-        assert_eq!(items, (0..100 * round).map(|n| json!(n)).collect::<Vec<_>>());
+        assert_eq!(
+            items,
+            (0..100 * round).map(|n| json!(n)).collect::<Vec<_>>()
+        );
     }
-    let error = client.ask(&json!({"fail": true}), |_| Ok(())).await.unwrap_err();
-    assert_eq!((error.kind(), error.status()), (ErrorKind::NoCapacity, Some(409)));
+    let error = client
+        .ask(&json!({"fail": true}), |_| Ok(()))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.status()),
+        (ErrorKind::NoCapacity, Some(409))
+    );
     assert_eq!(error.outcome(), &Outcome::NotApplied(Next::Stop));
-    assert_eq!(client.ask(&json!(1), |_| Ok(())).await.unwrap(), json!(1), "an error does not end the connection");
+    assert_eq!(
+        client.ask(&json!(1), |_| Ok(())).await.unwrap(),
+        json!(1),
+        "an error does not end the connection"
+    );
 }
 
 #[tokio::test]
 async fn the_socket_is_private_and_goes_with_its_owner() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path());
-    assert!(OwnerClient::connect(&store).await.unwrap().is_none(), "no owner");
-    assert!(OwnerClient::connect(&dir.path().join("none")).await.unwrap().is_none(), "no store");
+    assert!(
+        OwnerClient::connect(&store).await.unwrap().is_none(),
+        "no owner"
+    );
+    assert!(
+        OwnerClient::connect(&dir.path().join("none"))
+            .await
+            .unwrap()
+            .is_none(),
+        "no store"
+    );
     let socket = listen(&store);
-    assert_eq!(socket.path(), fs::canonicalize(&store).unwrap().with_extension("redb.sock"));
-    assert_eq!(fs::metadata(socket.path()).unwrap().permissions().mode() & 0o777, 0o600);
-    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(
+        socket.path(),
+        fs::canonicalize(&store)
+            .unwrap()
+            .with_extension("redb.sock")
+    );
+    assert_eq!(
+        fs::metadata(socket.path()).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let left: Vec<_> = fs::read_dir(dir.path())
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
     assert_eq!(left.len(), 2, "{left:?}");
     socket.close().await;
     assert!(OwnerClient::connect(&store).await.unwrap().is_none());
@@ -86,12 +121,23 @@ async fn a_dead_owners_socket_is_no_owner_and_is_replaced() {
     let first = listen(&store);
     let second = listen(&store);
     drop(first);
-    assert_eq!(client(&store).await.ask(&json!(7), |_| Ok(())).await.unwrap(), json!(7), "the first left the second's alone");
+    assert_eq!(
+        client(&store)
+            .await
+            .ask(&json!(7), |_| Ok(()))
+            .await
+            .unwrap(),
+        json!(7),
+        "the first left the second's alone"
+    );
     drop(second);
     fs::write(dir.path().join("s.redb.sock"), b"a file of somebody").unwrap();
     let refused = OwnerSocket::bind(&store, &SystemEntropy::new(), echo).unwrap_err();
     assert!(refused.to_string().contains("no socket"), "{refused}");
-    assert_eq!(fs::read(dir.path().join("s.redb.sock")).unwrap(), b"a file of somebody");
+    assert_eq!(
+        fs::read(dir.path().join("s.redb.sock")).unwrap(),
+        b"a file of somebody"
+    );
 }
 
 #[tokio::test]
@@ -102,10 +148,23 @@ async fn a_store_with_a_long_path_is_found_in_a_private_directory() {
     let store = store(&deep);
     let socket = listen(&store);
     let home = socket.path().parent().unwrap().to_owned();
-    assert_eq!(fs::metadata(&home).unwrap().permissions().mode() & 0o777, 0o700);
-    assert_eq!(client(&store).await.ask(&json!(7), |_| Ok(())).await.unwrap(), json!(7));
+    assert_eq!(
+        fs::metadata(&home).unwrap().permissions().mode() & 0o777,
+        0o700
+    );
+    assert_eq!(
+        client(&store)
+            .await
+            .ask(&json!(7), |_| Ok(()))
+            .await
+            .unwrap(),
+        json!(7)
+    );
     fs::set_permissions(&home, fs::Permissions::from_mode(0o755)).unwrap();
-    assert!(OwnerClient::connect(&store).await.is_err(), "others could have put it there");
+    assert!(
+        OwnerClient::connect(&store).await.is_err(),
+        "others could have put it there"
+    );
     drop(socket);
     fs::remove_dir(home).unwrap();
 }
@@ -123,14 +182,32 @@ async fn what_is_not_a_request_is_refused_and_the_owner_goes_on() {
         let mut answer = Vec::new();
         let _ = raw.read_to_end(&mut answer).await;
         let answer = String::from_utf8(answer).unwrap();
-        assert!(answer.contains("\"validation\"") && answer.contains(says), "{answer}");
+        assert!(
+            answer.contains("\"validation\"") && answer.contains(says),
+            "{answer}"
+        );
     }
     let mut half = UnixStream::connect(socket.path()).await.unwrap();
     half.write_all(b"{\"half\":").await.unwrap();
     drop(half);
     let huge = json!("x".repeat(2 << 20));
-    assert_eq!(client(&store).await.ask(&huge, |_| Ok(())).await.unwrap_err().kind(), ErrorKind::Validation);
-    assert_eq!(client(&store).await.ask(&json!(7), |_| Ok(())).await.unwrap(), json!(7));
+    assert_eq!(
+        client(&store)
+            .await
+            .ask(&huge, |_| Ok(()))
+            .await
+            .unwrap_err()
+            .kind(),
+        ErrorKind::Validation
+    );
+    assert_eq!(
+        client(&store)
+            .await
+            .ask(&json!(7), |_| Ok(()))
+            .await
+            .unwrap(),
+        json!(7)
+    );
 }
 
 /// Counts the handlers that are alive.
@@ -160,7 +237,9 @@ async fn a_client_that_leaves_ends_its_handler_and_an_owner_that_leaves_ends_all
         }
     })
     .unwrap();
-    let follow = |store: PathBuf| tokio::spawn(async move { client(&store).await.ask(&json!("follow"), |_| Ok(())).await });
+    let follow = |store: PathBuf| {
+        tokio::spawn(async move { client(&store).await.ask(&json!("follow"), |_| Ok(())).await })
+    };
     let first = follow(store.clone());
     changed.notified().await;
     assert_eq!(alive.load(Ordering::SeqCst), 1);
@@ -173,7 +252,10 @@ async fn a_client_that_leaves_ends_its_handler_and_an_owner_that_leaves_ends_all
     socket.close().await;
     assert_eq!(alive.load(Ordering::SeqCst), 0);
     let error = second.await.unwrap().unwrap_err();
-    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unavailable, &Outcome::Unknown(vec![])));
+    assert_eq!(
+        (error.kind(), error.outcome()),
+        (ErrorKind::Unavailable, &Outcome::Unknown(vec![]))
+    );
 }
 
 #[tokio::test]
@@ -209,8 +291,19 @@ async fn a_slow_reader_holds_up_its_own_handler_and_one_too_many_is_told() {
     let mut slow = UnixStream::connect(socket.path()).await.unwrap();
     slow.write_all(b"\"flood\"\n").await.unwrap();
     stuck.notified().await;
-    assert!(sent.load(Ordering::SeqCst) < 100, "a gigabyte was not queued for a client that does not read");
-    assert_eq!(client(&store).await.ask(&json!(7), |_| Ok(())).await.unwrap(), json!(7), "others are answered");
+    assert!(
+        sent.load(Ordering::SeqCst) < 100,
+        "a gigabyte was not queued for a client that does not read"
+    );
+    assert_eq!(
+        client(&store)
+            .await
+            .ask(&json!(7), |_| Ok(()))
+            .await
+            .unwrap(),
+        json!(7),
+        "others are answered"
+    );
 
     let mut crowd = Vec::new();
     let refused = loop {

@@ -21,7 +21,8 @@ pub(super) enum Line {
     Error(Fault),
 }
 
-/// An error on its way to another process. Sources stay where they are: they are in the owner's log.
+/// An error on its way to another process. Sources stay where they are: they are in the owner's
+/// log.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Fault {
     kind: String,
@@ -46,14 +47,19 @@ enum FaultOutcome {
 
 impl From<&Error> for Fault {
     fn from(error: &Error) -> Self {
-        let provider = error.provider().map(|p| format!("{p}: ")).unwrap_or_default();
+        let provider = error
+            .provider()
+            .map(|p| format!("{p}: "))
+            .unwrap_or_default();
         Self {
             kind: error.kind().as_str().to_owned(),
             message: format!("{provider}{}", error.message()),
             field: error.field().map(str::to_owned),
             status: error.status(),
             request_id: error.request_id().map(str::to_owned),
-            retry_after_ms: error.retry_after().map(|w| u64::try_from(w.as_millis()).unwrap_or(u64::MAX)),
+            retry_after_ms: error
+                .retry_after()
+                .map(|w| u64::try_from(w.as_millis()).unwrap_or(u64::MAX)),
             outcome: match error.outcome() {
                 Outcome::NeverSent => FaultOutcome::NeverSent,
                 Outcome::NotApplied(Next::NextCandidate) => FaultOutcome::NextCandidate,
@@ -68,9 +74,14 @@ impl From<&Error> for Fault {
 
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
-        let kind = ErrorKind::ALL.into_iter().find(|k| k.as_str() == fault.kind).unwrap_or(ErrorKind::Unknown);
+        let kind = ErrorKind::ALL
+            .into_iter()
+            .find(|k| k.as_str() == fault.kind)
+            .unwrap_or(ErrorKind::Unknown);
         let mut error = match fault.field {
-            Some(field) if kind == ErrorKind::Unsupported => Self::unsupported(field, fault.message),
+            Some(field) if kind == ErrorKind::Unsupported => {
+                Self::unsupported(field, fault.message)
+            }
             Some(field) if kind == ErrorKind::Validation => Self::validation(field, fault.message),
             Some(field) => Self::new(kind, format!("{field}: {}", fault.message)),
             None => Self::new(kind, fault.message),
@@ -110,18 +121,28 @@ pub(super) async fn read<T: for<'de> Deserialize<'de>>(
     limit: u64,
 ) -> std::io::Result<Read<T>> {
     let mut line = Vec::new();
-    (&mut *from).take(limit).read_until(b'\n', &mut line).await?;
+    (&mut *from)
+        .take(limit)
+        .read_until(b'\n', &mut line)
+        .await?;
     if line.is_empty() {
         return Ok(Read::End);
     }
     if line.last() != Some(&b'\n') {
-        return Ok(if line.len() as u64 == limit { Read::TooLong } else { Read::End });
+        return Ok(if line.len() as u64 == limit {
+            Read::TooLong
+        } else {
+            Read::End
+        });
     }
     Ok(serde_json::from_slice(&line).map_or(Read::NotJson, Read::Line))
 }
 
 /// Writes one line.
-pub(super) async fn write(to: &mut (impl AsyncWrite + Unpin), what: &impl Serialize) -> std::io::Result<()> {
+pub(super) async fn write(
+    to: &mut (impl AsyncWrite + Unpin),
+    what: &impl Serialize,
+) -> std::io::Result<()> {
     let mut line = serde_json::to_vec(what)?;
     line.push(b'\n');
     to.write_all(&line).await?;

@@ -1,4 +1,5 @@
-//! The realm's secret in its file: 0600, created at once or not at all, refused when others can read it.
+//! The realm's secret in its file: 0600, created at once or not at all, refused when others can
+//! read it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -26,11 +27,16 @@ pub(super) fn load(path: &Path) -> Result<Secret> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            return Err(Error::new(ErrorKind::NotFound, format!("there is no realm secret at {}", path.display())));
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("there is no realm secret at {}", path.display()),
+            ));
         }
         Err(e) => return Err(unreadable(path, "cannot be opened", e)),
     };
-    let meta = file.metadata().map_err(|e| unreadable(path, "cannot be examined", e))?;
+    let meta = file
+        .metadata()
+        .map_err(|e| unreadable(path, "cannot be examined", e))?;
     if !meta.is_file() {
         return Err(refused(path, "is not a regular file"));
     }
@@ -41,9 +47,14 @@ pub(super) fn load(path: &Path) -> Result<Secret> {
         return Err(refused(path, "is larger than 4 KiB: not a secret"));
     }
     let mut text = Zeroizing::new(String::new());
-    file.take(MAX_SECRET_FILE).read_to_string(&mut text).map_err(|e| unreadable(path, "cannot be read as text", e))?;
+    file.take(MAX_SECRET_FILE)
+        .read_to_string(&mut text)
+        .map_err(|e| unreadable(path, "cannot be read as text", e))?;
     if text.trim().is_empty() {
-        return Err(refused(path, "is empty; restore it, or remove it to begin a new realm"));
+        return Err(refused(
+            path,
+            "is empty; restore it, or remove it to begin a new realm",
+        ));
     }
     Ok(Secret::new(text.trim()))
 }
@@ -66,7 +77,8 @@ pub(super) fn load_or_create(path: &Path, entropy: &dyn Entropy) -> Result<Secre
 
 /// Creates a 0600 file with this content at once, or not at all when the name is taken.
 ///
-/// A hard link is the one way of the standard library to publish a finished file under a name without replacing another.
+/// A hard link is the one way of the standard library to publish a finished file under a name
+/// without replacing another.
 pub(crate) fn publish_new(path: &Path, content: &[u8], entropy: &dyn Entropy) -> io::Result<()> {
     let draft = write_draft(path, content, entropy)?;
     let linked = fs::hard_link(&draft, path);
@@ -119,7 +131,8 @@ pub(crate) fn sync_directory(of: &Path) -> io::Result<()> {
 #[cfg(unix)]
 fn readable_by_others(meta: &fs::Metadata) -> Option<&'static str> {
     use std::os::unix::fs::PermissionsExt;
-    (meta.permissions().mode() & 0o077 != 0).then_some("can be read by group or world; make it 0600")
+    (meta.permissions().mode() & 0o077 != 0)
+        .then_some("can be read by group or world; make it 0600")
 }
 
 #[cfg(not(unix))]
@@ -132,7 +145,11 @@ fn refused(path: &Path, why: &str) -> Error {
 }
 
 fn unreadable(path: &Path, what: &str, source: io::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, format!("the realm secret {} {what}", path.display())).with_source(source)
+    Error::new(
+        ErrorKind::Unavailable,
+        format!("the realm secret {} {what}", path.display()),
+    )
+    .with_source(source)
 }
 
 #[cfg(all(test, unix))]
@@ -146,10 +163,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("realm");
         let first = load_or_create(&path, &SystemEntropy::new()).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         assert_eq!(first.expose().len(), 43);
-        assert_eq!(load_or_create(&path, &SystemEntropy::new()).unwrap().expose(), first.expose());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no draft is left");
+        assert_eq!(
+            load_or_create(&path, &SystemEntropy::new())
+                .unwrap()
+                .expose(),
+            first.expose()
+        );
+        assert_eq!(
+            fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "no draft is left"
+        );
     }
 
     #[test]
@@ -160,7 +189,12 @@ mod tests {
             let threads: Vec<_> = (0..8)
                 .map(|seed| {
                     let path = &path;
-                    s.spawn(move || load_or_create(path, &SeededEntropy::new(seed)).unwrap().expose().to_owned())
+                    s.spawn(move || {
+                        load_or_create(path, &SeededEntropy::new(seed))
+                            .unwrap()
+                            .expose()
+                            .to_owned()
+                    })
                 })
                 .collect();
             threads.into_iter().map(|t| t.join().unwrap()).collect()
@@ -185,7 +219,12 @@ mod tests {
         let path = dir.path().join("realm");
         for content in [&b""[..], b"  \n", &[b'x'; 5000]] {
             replace(&path, content, &SystemEntropy::new()).unwrap();
-            assert_eq!(load_or_create(&path, &SystemEntropy::new()).unwrap_err().kind(), ErrorKind::Validation);
+            assert_eq!(
+                load_or_create(&path, &SystemEntropy::new())
+                    .unwrap_err()
+                    .kind(),
+                ErrorKind::Validation
+            );
             assert_eq!(fs::read(&path).unwrap(), content);
         }
         assert!(load_or_create(dir.path(), &SystemEntropy::new()).is_err());

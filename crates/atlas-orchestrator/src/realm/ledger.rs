@@ -1,4 +1,5 @@
-//! Who held the realm last: kept beside the secret, outside every store, so that a copy or a rollback of a store is noticed.
+//! Who held the realm last: kept beside the secret, outside every store, so that a copy or a
+//! rollback of a store is noticed.
 
 use std::fmt::Debug;
 use std::fs::File;
@@ -19,7 +20,8 @@ const MAX_LEDGER_FILE: u64 = 64 * 1024;
 pub struct LastHolder {
     /// Its incarnation.
     pub incarnation: String,
-    /// The newest commit that was known when this was written; a store that is behind it was rolled back.
+    /// The newest commit that was known when this was written; a store that is behind it was rolled
+    /// back.
     pub commit: u64,
 }
 
@@ -30,7 +32,8 @@ pub enum Claim {
     First,
     /// It is the store that held the realm last, and it is not behind.
     Continues,
-    /// Another store held the realm last: this one is a copy, or a new one in the place of one that was lost.
+    /// Another store held the realm last: this one is a copy, or a new one in the place of one that
+    /// was lost.
     Stranger(LastHolder),
     /// The same store, with less in it than it had: a rollback.
     Behind(LastHolder),
@@ -41,7 +44,8 @@ pub trait IncarnationLedger: Debug + Send + Sync + 'static {
     /// The last holder; `None` when the realm was never held.
     ///
     /// # Errors
-    /// `unavailable` when it cannot be read: then nothing may be concluded, least of all "never held".
+    /// `unavailable` when it cannot be read: then nothing may be concluded, least of all "never
+    /// held".
     fn last(&self) -> Result<Option<LastHolder>>;
 
     /// Makes this the last holder, durably.
@@ -55,12 +59,16 @@ impl LastHolder {
     /// This store, as it is now.
     #[must_use]
     pub fn of(store: &StoreInfo) -> Self {
-        Self { incarnation: store.incarnation.clone(), commit: store.last_commit }
+        Self {
+            incarnation: store.incarnation.clone(),
+            commit: store.last_commit,
+        }
     }
 }
 
 impl Claim {
-    /// Compares a store with the last holder. All but the first two make a process hold (DESIGN §5).
+    /// Compares a store with the last holder. All but the first two make a process hold (DESIGN
+    /// §5).
     #[must_use]
     pub fn of(store: &StoreInfo, last: Option<LastHolder>) -> Self {
         match last {
@@ -82,16 +90,25 @@ pub struct FileLedger {
 impl FileLedger {
     /// The ledger beside this secret file.
     pub fn beside(secret: &Path, entropy: Arc<dyn Entropy>) -> Self {
-        Self { path: file::incarnation_path(secret), entropy }
+        Self {
+            path: file::incarnation_path(secret),
+            entropy,
+        }
     }
 
     /// The ledger in this file: where the secret comes from the environment.
     pub fn at(path: impl Into<PathBuf>, entropy: Arc<dyn Entropy>) -> Self {
-        Self { path: path.into(), entropy }
+        Self {
+            path: path.into(),
+            entropy,
+        }
     }
 
     fn failed(&self, what: &str) -> Error {
-        Error::new(ErrorKind::Unavailable, format!("the last incarnation in {} {what}", self.path.display()))
+        Error::new(
+            ErrorKind::Unavailable,
+            format!("the last incarnation in {} {what}", self.path.display()),
+        )
     }
 }
 
@@ -104,12 +121,16 @@ impl IncarnationLedger for FileLedger {
             Err(e) => Err(e),
         }
         .map_err(|e| self.failed("cannot be read").with_source(e))?;
-        serde_json::from_slice(&text).map(Some).map_err(|e| self.failed("is damaged").with_source(e))
+        serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|e| self.failed("is damaged").with_source(e))
     }
 
     fn record(&self, holder: &LastHolder) -> Result<()> {
-        let text = serde_json::to_vec(holder).map_err(|e| self.failed("cannot be written").with_source(e))?;
-        file::replace(&self.path, &text, &*self.entropy).map_err(|e| self.failed("cannot be written").with_source(e))
+        let text = serde_json::to_vec(holder)
+            .map_err(|e| self.failed("cannot be written").with_source(e))?;
+        file::replace(&self.path, &text, &*self.entropy)
+            .map_err(|e| self.failed("cannot be written").with_source(e))
     }
 }
 
@@ -127,7 +148,11 @@ impl MemoryLedger {
 
 impl IncarnationLedger for MemoryLedger {
     fn last(&self) -> Result<Option<LastHolder>> {
-        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        Ok(self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone())
     }
 
     fn record(&self, holder: &LastHolder) -> Result<()> {
@@ -166,12 +191,17 @@ mod tests {
         ledger.record(&last).unwrap();
         write(&first).await;
         assert_eq!(claim(&first, &ledger).await, Claim::Continues);
-        assert_eq!(claim(&store(), &ledger).await, Claim::Stranger(last.clone()));
+        assert_eq!(
+            claim(&store(), &ledger).await,
+            Claim::Stranger(last.clone())
+        );
         let copy = first.copy();
         first.restore(&snapshot);
         assert_eq!(claim(&first, &ledger).await, Claim::Behind(last));
         copy.set_incarnation("accepted").await.unwrap();
-        ledger.record(&LastHolder::of(&copy.info().await.unwrap())).unwrap();
+        ledger
+            .record(&LastHolder::of(&copy.info().await.unwrap()))
+            .unwrap();
         assert!(matches!(claim(&first, &ledger).await, Claim::Stranger(_)));
     }
 
@@ -180,7 +210,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let ledger = FileLedger::beside(&dir.path().join("realm"), Arc::new(SystemEntropy::new()));
         assert_eq!(ledger.last().unwrap(), None);
-        let holder = LastHolder { incarnation: "i".to_owned(), commit: 7 };
+        let holder = LastHolder {
+            incarnation: "i".to_owned(),
+            commit: 7,
+        };
         ledger.record(&holder).unwrap();
         assert_eq!(ledger.last().unwrap(), Some(holder));
         for damage in [&b""[..], b"{", b"\0\0\0\0"] {

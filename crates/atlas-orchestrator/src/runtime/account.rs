@@ -1,4 +1,5 @@
-//! One account as the runtime sees it: its handle, its pace, and every call on it, bounded and shielded from panics.
+//! One account as the runtime sees it: its handle, its pace, and every call on it, bounded and
+//! shielded from panics.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -6,8 +7,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock, Weak};
 
 use atlas_core::{
-    AccountName, AnyProvider, AttemptId, CallContext, Compute, ComputeId, Error, ErrorKind, LaunchKey, ListFilter, Outcome,
-    Presence, Result, Timestamp, TrackedKey,
+    AccountName, AnyProvider, AttemptId, CallContext, Compute, ComputeId, Error, ErrorKind,
+    LaunchKey, ListFilter, Outcome, Presence, Result, Timestamp, TrackedKey,
 };
 use futures_util::FutureExt;
 
@@ -33,17 +34,37 @@ pub(crate) struct Listed {
 }
 
 impl Listed {
-    fn new(begun: Timestamp, incomplete: Option<String>, machines: Vec<Compute>, one_carrier: bool) -> Self {
+    fn new(
+        begun: Timestamp,
+        incomplete: Option<String>,
+        machines: Vec<Compute>,
+        one_carrier: bool,
+    ) -> Self {
         let mut by_attempt: BTreeMap<AttemptId, Vec<(TrackedKey, usize)>> = BTreeMap::new();
         for (index, machine) in machines.iter().enumerate() {
-            // A machine whose name contradicts what it was created with is found by the latter: it may be what an order made. That
-            // is enough to look after it, and not enough to end it by its key.
-            let key = if one_carrier { machine.keys.name.or(machine.keys.tag) } else { machine.keys.key().or(machine.keys.tag) };
+            // A machine whose name contradicts what it was created with is found by the latter: it
+            // may be what an order made. That is enough to look after it, and not enough to end it
+            // by its key.
+            let key = if one_carrier {
+                machine.keys.name.or(machine.keys.tag)
+            } else {
+                machine.keys.key().or(machine.keys.tag)
+            };
             if let Some(key) = key {
-                by_attempt.entry(key.attempt()).or_default().push((key, index));
+                by_attempt
+                    .entry(key.attempt())
+                    .or_default()
+                    .push((key, index));
             }
         }
-        Self { begun, incomplete, machines, plausible: tokio::sync::OnceCell::new(), by_attempt, by_id: OnceLock::new() }
+        Self {
+            begun,
+            incomplete,
+            machines,
+            plausible: tokio::sync::OnceCell::new(),
+            by_attempt,
+            by_id: OnceLock::new(),
+        }
     }
 
     pub(crate) fn is_complete(&self) -> bool {
@@ -52,12 +73,21 @@ impl Listed {
 
     /// The machines that carry this key.
     pub(crate) fn of_key<'a>(&'a self, key: &'a TrackedKey) -> impl Iterator<Item = &'a Compute> {
-        self.of_attempt(key.attempt()).filter(move |(found, _)| *found == key).map(|(_, machine)| machine)
+        self.of_attempt(key.attempt())
+            .filter(move |(found, _)| *found == key)
+            .map(|(_, machine)| machine)
     }
 
     /// The machines whose keys name this attempt, and those keys.
-    pub(crate) fn of_attempt(&self, attempt: AttemptId) -> impl Iterator<Item = (&TrackedKey, &Compute)> {
-        self.by_attempt.get(&attempt).into_iter().flatten().map(|(key, index)| (key, &self.machines[*index]))
+    pub(crate) fn of_attempt(
+        &self,
+        attempt: AttemptId,
+    ) -> impl Iterator<Item = (&TrackedKey, &Compute)> {
+        self.by_attempt
+            .get(&attempt)
+            .into_iter()
+            .flatten()
+            .map(|(key, index)| (key, &self.machines[*index]))
     }
 
     pub(crate) fn of_id(&self, id: &ComputeId) -> Option<&Compute> {
@@ -103,9 +133,14 @@ impl Account {
         let account = policy.account(&name).clone();
         let limits = account.limits.unwrap_or_else(|| provider.limits());
         let this = Arc::new(Self {
-            bounds: Bounds { lease: policy.lease, limits },
+            bounds: Bounds {
+                lease: policy.lease,
+                limits,
+            },
             pacer: Pacer::new(limits, spawner.clone()),
-            context: CallContext::new().with_timeout(deadline(&limits)).with_name_prefix(prefix),
+            context: CallContext::new()
+                .with_timeout(deadline(&limits))
+                .with_name_prefix(prefix),
             one_carrier: !policy.safeguards.all_carriers,
             name,
             provider,
@@ -115,9 +150,15 @@ impl Account {
             identities: OnceLock::new(),
         });
         let weak = Arc::downgrade(&this);
-        let walk = Coalesce::new(spawner.clone(), Box::new(move || Box::pin(Self::walk_now(weak.clone()))));
+        let walk = Coalesce::new(
+            spawner.clone(),
+            Box::new(move || Box::pin(Self::walk_now(weak.clone()))),
+        );
         let weak = Arc::downgrade(&this);
-        let identity = Coalesce::new(spawner, Box::new(move || Box::pin(Self::identity_now(weak.clone()))));
+        let identity = Coalesce::new(
+            spawner,
+            Box::new(move || Box::pin(Self::identity_now(weak.clone()))),
+        );
         // Both cells were made above and are empty.
         let _ = (this.walks.set(walk), this.identities.set(identity));
         this
@@ -129,65 +170,106 @@ impl Account {
     }
 
     /// Waits for a turn, then makes the call.
-    pub(crate) async fn call<T>(&self, priority: Priority, call: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(crate) async fn call<T>(
+        &self,
+        priority: Priority,
+        call: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         let permit = self.pacer.admit(priority).await;
         self.call_with(permit, call).await
     }
 
     /// Makes the call within its deadline. A provider that panics has given an unknown answer.
-    pub(crate) async fn call_with<T>(&self, permit: Permit, call: impl Future<Output = Result<T>>) -> Result<T> {
-        let lost = |kind, message: &str| Error::new(kind, message).outcome_is(Outcome::Unknown(Vec::new()));
-        let bounded = tokio::time::timeout(deadline(&self.bounds.limits), AssertUnwindSafe(call).catch_unwind());
+    pub(crate) async fn call_with<T>(
+        &self,
+        permit: Permit,
+        call: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let lost = |kind, message: &str| {
+            Error::new(kind, message).outcome_is(Outcome::Unknown(Vec::new()))
+        };
+        let bounded = tokio::time::timeout(
+            deadline(&self.bounds.limits),
+            AssertUnwindSafe(call).catch_unwind(),
+        );
         let answer = bounded.await;
         drop(permit);
         match answer {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(lost(ErrorKind::Unknown, "the provider panicked")),
-            Err(_) => Err(lost(ErrorKind::Timeout, "no answer within the account's call deadline")),
+            Err(_) => Err(lost(
+                ErrorKind::Timeout,
+                "no answer within the account's call deadline",
+            )),
         }
     }
 
     /// A walk that begins after now.
     pub(crate) async fn walk(&self) -> SharedListing {
         match self.walks.get() {
-            Some(walks) => walks.ask().await.unwrap_or_else(|| Err(Failure::no_handle())),
+            Some(walks) => walks
+                .ask()
+                .await
+                .unwrap_or_else(|| Err(Failure::no_handle())),
             None => Err(Failure::no_handle()),
         }
     }
 
     async fn walk_now(this: Weak<Self>) -> SharedListing {
-        let Some(this) = this.upgrade() else { return Err(Failure::no_handle()) };
+        let Some(this) = this.upgrade() else {
+            return Err(Failure::no_handle());
+        };
         let permit = this.pacer.admit(Priority::Listing).await;
         let begun = this.steady.now();
         let filter = ListFilter::all();
-        let listing = this.call_with(permit, this.provider.list_compute(&this.context, &filter)).await;
-        listing.map_err(|error| Failure::from(&error)).map(|listing| {
-            let incomplete = match listing.completeness {
-                atlas_core::Completeness::Complete => None,
-                atlas_core::Completeness::Incomplete(why) => Some(why),
-            };
-            Arc::new(Listed::new(begun, incomplete, listing.computes, this.one_carrier))
-        })
+        let listing = this
+            .call_with(permit, this.provider.list_compute(&this.context, &filter))
+            .await;
+        listing
+            .map_err(|error| Failure::from(&error))
+            .map(|listing| {
+                let incomplete = match listing.completeness {
+                    atlas_core::Completeness::Complete => None,
+                    atlas_core::Completeness::Incomplete(why) => Some(why),
+                };
+                Arc::new(Listed::new(
+                    begun,
+                    incomplete,
+                    listing.computes,
+                    this.one_carrier,
+                ))
+            })
     }
 
     /// Whose account the handle is, read after now.
     pub(crate) async fn identity(&self) -> SharedIdentity {
         match self.identities.get() {
-            Some(identities) => identities.ask().await.unwrap_or_else(|| Err(Failure::no_handle())),
+            Some(identities) => identities
+                .ask()
+                .await
+                .unwrap_or_else(|| Err(Failure::no_handle())),
             None => Err(Failure::no_handle()),
         }
     }
 
     async fn identity_now(this: Weak<Self>) -> SharedIdentity {
-        let Some(this) = this.upgrade() else { return Err(Failure::no_handle()) };
-        this.call(Priority::LookUp, this.provider.identity(&this.context)).await.map_err(|error| Failure::from(&error))
+        let Some(this) = this.upgrade() else {
+            return Err(Failure::no_handle());
+        };
+        this.call(Priority::LookUp, this.provider.identity(&this.context))
+            .await
+            .map_err(|error| Failure::from(&error))
     }
 
     /// A point read, and when it began.
     pub(crate) async fn read(&self, id: &ComputeId) -> (Timestamp, Reading) {
         let permit = self.pacer.admit(Priority::LookUp).await;
         let begun = self.steady.now();
-        let reading = self.call_with(permit, async { Ok(self.provider.presence(&self.context, id).await) }).await;
+        let reading = self
+            .call_with(permit, async {
+                Ok(self.provider.presence(&self.context, id).await)
+            })
+            .await;
         let reading = match reading {
             Ok(Presence::Present) => Reading::Present,
             Ok(Presence::Absent) => Reading::Absent,
@@ -199,6 +281,8 @@ impl Account {
     /// Checks a request without asking the cloud.
     pub(crate) fn check(&self, request: &atlas_core::ComputeRequest) -> Result<()> {
         self.provider.check(request)?;
-        self.provider.supports(&LaunchKey::untracked(), request).map(drop)
+        self.provider
+            .supports(&LaunchKey::untracked(), request)
+            .map(drop)
     }
 }

@@ -29,7 +29,8 @@ pub(crate) struct AccountRow {
 }
 
 impl AccountRow {
-    /// The key was replaced: what it was called before, and what one more order was made under, are names of the same account.
+    /// The key was replaced: what it was called before, and what one more order was made under, are
+    /// names of the same account.
     fn becomes(&mut self, now: &str, ordered_as: Option<String>) {
         let old = self.identity.replace(now.to_owned());
         self.aliases.extend([old, ordered_as].into_iter().flatten());
@@ -41,14 +42,27 @@ impl AccountRow {
 
 /// An account's row and its version.
 pub(crate) async fn row(core: &Core, name: &AccountName) -> Result<(AccountRow, Option<u64>)> {
-    Ok(match core.store.get(Table::Accounts, name.as_str().as_bytes()).await? {
-        Some(row) => (serde_json::from_slice(&row.value).unwrap_or_default(), Some(row.version)),
-        None => (AccountRow::default(), None),
-    })
+    Ok(
+        match core
+            .store
+            .get(Table::Accounts, name.as_str().as_bytes())
+            .await?
+        {
+            Some(row) => (
+                serde_json::from_slice(&row.value).unwrap_or_default(),
+                Some(row.version),
+            ),
+            None => (AccountRow::default(), None),
+        },
+    )
 }
 
 /// Changes an account's row, under its version.
-pub(crate) async fn update(core: &Core, name: &AccountName, change: impl Fn(&mut AccountRow)) -> Result<AccountRow> {
+pub(crate) async fn update(
+    core: &Core,
+    name: &AccountName,
+    change: impl Fn(&mut AccountRow),
+) -> Result<AccountRow> {
     let key = name.as_str().as_bytes();
     for _ in 0..8 {
         let (before, version) = row(core, name).await?;
@@ -59,7 +73,11 @@ pub(crate) async fn update(core: &Core, name: &AccountName, change: impl Fn(&mut
         }
         let mut batch = Batch::new();
         batch.guard(Table::Accounts, key, version);
-        batch.put(Table::Accounts, key, serde_json::to_vec(&after).unwrap_or_default());
+        batch.put(
+            Table::Accounts,
+            key,
+            serde_json::to_vec(&after).unwrap_or_default(),
+        );
         match core.store.commit(batch).await {
             Ok(_) => return Ok(after),
             Err(CommitError::Conflict) => {}
@@ -70,7 +88,10 @@ pub(crate) async fn update(core: &Core, name: &AccountName, change: impl Fn(&mut
 }
 
 /// Whose account it is by our record, and what else it was called.
-pub(crate) async fn known_identity(core: &Core, name: &AccountName) -> Result<(Option<String>, Vec<String>)> {
+pub(crate) async fn known_identity(
+    core: &Core,
+    name: &AccountName,
+) -> Result<(Option<String>, Vec<String>)> {
     let row = row(core, name).await?.0;
     Ok((row.identity, row.aliases))
 }
@@ -89,8 +110,9 @@ impl Whose {
         self.is_known
     }
 
-    /// Whether a machine seen through this handle may be ended, that was ordered on the account `ordered_as`: under a new key that
-    /// nothing has tied to the old one yet, only what was ordered under it.
+    /// Whether a machine seen through this handle may be ended, that was ordered on the account
+    /// `ordered_as`: under a new key that nothing has tied to the old one yet, only what was
+    /// ordered under it.
     pub(crate) fn may_end(&self, ordered_as: Option<&str>) -> bool {
         self.is_known || ordered_as == Some(self.now.as_str())
     }
@@ -106,19 +128,28 @@ pub(crate) async fn acknowledge(core: &Core, name: &AccountName) -> Result<()> {
     .map(drop)
 }
 
-/// The operator says that the key which is configured now is of the account that is on record: what is read under it counts for
-/// what was ordered under the old one.
+/// The operator says that the key which is configured now is of the account that is on record: what
+/// is read under it counts for what was ordered under the old one.
 pub(crate) async fn accept_identity(core: &Core, account: &Account) -> Result<()> {
-    let now = account.identity().await.map_err(|failure| Error::new(failure.kind, failure.message))?;
-    update(core, &account.name, |row| row.becomes(&now, None)).await.map(drop)
+    let now = account
+        .identity()
+        .await
+        .map_err(|failure| Error::new(failure.kind, failure.message))?;
+    update(core, &account.name, |row| row.becomes(&now, None))
+        .await
+        .map(drop)
 }
 
 /// Reads whose account the handle is, and records the first answer there ever was.
 ///
-/// Another name than the recorded one proves nothing, until `walk` (of this very handle) shows a machine that we ordered under the
-/// old name: then the key was replaced, and the account is the same.
+/// Another name than the recorded one proves nothing, until `walk` (of this very handle) shows a
+/// machine that we ordered under the old name: then the key was replaced, and the account is the
+/// same.
 pub(crate) async fn check_identity(core: &Core, account: &Account, walk: &Listed) -> Result<Whose> {
-    let now = account.identity().await.map_err(|failure| Error::new(failure.kind, failure.message))?;
+    let now = account
+        .identity()
+        .await
+        .map_err(|failure| Error::new(failure.kind, failure.message))?;
     let is_known = is_known(core, account, walk, &now).await?;
     Ok(Whose { now, is_known })
 }
@@ -132,17 +163,32 @@ async fn is_known(core: &Core, account: &Account, walk: &Listed, now: &str) -> R
     if before.identity.as_deref() == Some(now) {
         return Ok(true);
     }
-    for Open { attempt, session, .. } in core.slots.open_attempts(core.account_index(name)) {
+    for Open {
+        attempt, session, ..
+    } in core.slots.open_attempts(core.account_index(name))
+    {
         let whole = |machine: &&Compute| matches!(machine.keys.claim(), Claim::Whole(key) if key.attempt() == attempt);
-        let shown: Vec<&Compute> =
-            walk.of_attempt(attempt).filter(|(key, _)| core.is_genuine(key)).map(|(_, machine)| machine).filter(whole).collect();
+        let shown: Vec<&Compute> = walk
+            .of_attempt(attempt)
+            .filter(|(key, _)| core.is_genuine(key))
+            .map(|(_, machine)| machine)
+            .filter(whole)
+            .collect();
         if shown.is_empty() {
             continue;
         }
-        let Some(loaded) = core.load(session).await? else { continue };
-        // A key can be copied to another account, an id cannot.
-        // And only one that was made where its record says tells of that account: the key may have been another's during the call.
-        let Some(attempt) = loaded.record.attempt(attempt).filter(|attempt| attempt.identity_held) else { continue };
+        let Some(loaded) = core.load(session).await? else {
+            continue;
+        };
+        // A key can be copied to another account, an id cannot. And only one that was made where
+        // its record says tells of that account: the key may have been another's during the call.
+        let Some(attempt) = loaded
+            .record
+            .attempt(attempt)
+            .filter(|attempt| attempt.identity_held)
+        else {
+            continue;
+        };
         if !shown.into_iter().any(|machine| attempt.owns(&machine.id)) {
             continue;
         }

@@ -16,8 +16,9 @@ use crate::store::{Row, Table};
 
 const PAGE: usize = 1000;
 
-/// Held from before a commit that may make a session this node's until it is looked after. A commit whose answer was lost, a read that
-/// failed after it, a call that was dropped: all leave a session that is ours and that nobody drives. It is looked for then.
+/// Held from before a commit that may make a session this node's until it is looked after. A commit
+/// whose answer was lost, a read that failed after it, a call that was dropped: all leave a session
+/// that is ours and that nobody drives. It is looked for then.
 #[derive(Debug)]
 pub(crate) struct Doubt<'a>(Option<&'a Core>);
 
@@ -68,35 +69,62 @@ pub(crate) async fn take_up(core: &Core, record: &SessionRecord) -> Result<()> {
     Ok(())
 }
 
-fn take_up_with(core: &Core, record: &SessionRecord, touched: Option<Timestamp>, version: Option<u64>) {
+fn take_up_with(
+    core: &Core,
+    record: &SessionRecord,
+    touched: Option<Timestamp>,
+    version: Option<u64>,
+) {
     adopts(core);
     let durable = touched.unwrap_or(record.created_at).max(record.created_at);
     if record.ending.is_none() {
-        core.touches.insert(record.id, record.options.idle_ttl, durable, version);
+        core.touches
+            .insert(record.id, record.options.idle_ttl, durable, version);
     }
-    let planned = plan(record, &Evidence::default(), durable, &core.cx(&record.account));
-    let due = if planned.effects.is_empty() { planned.due } else { Some(core.now()) };
+    let planned = plan(
+        record,
+        &Evidence::default(),
+        durable,
+        &core.cx(&record.account),
+    );
+    let due = if planned.effects.is_empty() {
+        planned.due
+    } else {
+        Some(core.now())
+    };
     let account = core.account_index(&record.account);
-    // Nothing to do, ever: it is on record and its machine is looked at by the rounds over its account.
-    core.slots.insert(record, account, Some(due.unwrap_or_else(|| core.now().saturating_add(core.policy.retention))));
+    // Nothing to do, ever: it is on record and its machine is looked at by the rounds over its
+    // account.
+    core.slots.insert(
+        record,
+        account,
+        Some(due.unwrap_or_else(|| core.now().saturating_add(core.policy.retention))),
+    );
 }
 
 /// Notes when this process began to look after the youngest of what it took over.
 fn adopts(core: &Core) {
-    core.adopted_at.store(core.now().unix_millis(), Ordering::Relaxed);
+    core.adopted_at
+        .store(core.now().unix_millis(), Ordering::Relaxed);
 }
 
-/// Takes up every session of this node on record that it does not look after yet. Of those that only limits can end, not more than
-/// the head of the row is read.
+/// Takes up every session of this node on record that it does not look after yet. Of those that
+/// only limits can end, not more than the head of the row is read.
 pub(crate) async fn adopt(core: &Arc<Core>) -> Result<()> {
     let mut touches = TouchRows::default();
     let mut after: Option<Vec<u8>> = None;
     loop {
-        let rows = core.store.scan(Table::Sessions, &[], after.as_deref(), PAGE).await?;
+        let rows = core
+            .store
+            .scan(Table::Sessions, &[], after.as_deref(), PAGE)
+            .await?;
         let Some(last) = rows.last() else { break };
         after = Some(last.key.clone());
         for row in rows {
-            let Some(id) = SessionId::from_slice(&row.key).filter(|id| !core.slots.contains(*id)) else { continue };
+            let Some(id) = SessionId::from_slice(&row.key).filter(|id| !core.slots.contains(*id))
+            else {
+                continue;
+            };
             match glance(&row.value) {
                 Some(glance) if glance.over => {}
                 Some(glance) if glance.owner != core.node && !core.exclusive => {}
@@ -104,7 +132,9 @@ pub(crate) async fn adopt(core: &Arc<Core>) -> Result<()> {
                     adopt_quiet(core, id, &glance, touches.of(core, id).await?);
                 }
                 _ => {
-                    let Some(loaded) = Loaded::readable(row) else { continue };
+                    let Some(loaded) = Loaded::readable(row) else {
+                        continue;
+                    };
                     adopt_whole(core, loaded, touches.of(core, id).await?).await?;
                 }
             }
@@ -117,7 +147,8 @@ pub(crate) async fn adopt(core: &Arc<Core>) -> Result<()> {
 
 type Touched = (Timestamp, u64);
 
-/// Rows of touches, read along with those of sessions: both are in order of session, and neither has to lie in memory whole.
+/// Rows of touches, read along with those of sessions: both are in order of session, and neither
+/// has to lie in memory whole.
 #[derive(Default)]
 struct TouchRows {
     page: VecDeque<Row>,
@@ -132,14 +163,20 @@ impl TouchRows {
             while let Some(row) = self.page.front() {
                 match row.key.as_slice().cmp(id.as_bytes()) {
                     std::cmp::Ordering::Less => drop(self.page.pop_front()),
-                    std::cmp::Ordering::Equal => return Ok(touch_time(&row.value).map(|at| (at, row.version))),
+                    std::cmp::Ordering::Equal => {
+                        return Ok(touch_time(&row.value).map(|at| (at, row.version)));
+                    }
                     std::cmp::Ordering::Greater => return Ok(None),
                 }
             }
             if self.done {
                 return Ok(None);
             }
-            self.page = core.store.scan(Table::Touches, &[], self.last.as_deref(), PAGE).await?.into();
+            self.page = core
+                .store
+                .scan(Table::Touches, &[], self.last.as_deref(), PAGE)
+                .await?
+                .into();
             match self.page.back() {
                 Some(row) => self.last = Some(row.key.clone()),
                 None => self.done = true,
@@ -151,8 +188,17 @@ impl TouchRows {
 fn adopt_quiet(core: &Core, id: SessionId, glance: &Glance<'_>, touch: Option<Touched>) {
     adopts(core);
     let durable = touch.map_or(glance.created_at, |(at, _)| at.max(glance.created_at));
-    core.touches.insert(id, glance.idle_ttl, durable, touch.map(|(_, version)| version));
-    let index = core.accounts.iter().position(|account| account.name.as_str() == glance.account).unwrap_or(core.accounts.len());
+    core.touches.insert(
+        id,
+        glance.idle_ttl,
+        durable,
+        touch.map(|(_, version)| version),
+    );
+    let index = core
+        .accounts
+        .iter()
+        .position(|account| account.name.as_str() == glance.account)
+        .unwrap_or(core.accounts.len());
     let account = u16::try_from(index).unwrap_or(u16::MAX);
     let due = core
         .accounts
@@ -169,8 +215,20 @@ async fn adopt_whole(core: &Arc<Core>, mut loaded: Loaded, touch: Option<Touched
     if loaded.record.owner != core.node {
         // One process at a time holds this store: whoever looked after it is dead.
         let claim = Input::Claim(core.node.clone());
-        core.apply(&mut loaded, &mut Evidence::default(), &claim, Extra::default()).await.map_err(Error::from)?;
+        core.apply(
+            &mut loaded,
+            &mut Evidence::default(),
+            &claim,
+            Extra::default(),
+        )
+        .await
+        .map_err(Error::from)?;
     }
-    take_up_with(core, &loaded.record, touch.map(|(at, _)| at), touch.map(|(_, version)| version));
+    take_up_with(
+        core,
+        &loaded.record,
+        touch.map(|(at, _)| at),
+        touch.map(|(_, version)| version),
+    );
     Ok(())
 }

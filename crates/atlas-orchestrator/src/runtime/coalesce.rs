@@ -1,4 +1,5 @@
-//! One call for everybody who waits: who asks while one is under way gets the next, which began after they asked.
+//! One call for everybody who waits: who asks while one is under way gets the next, which began
+//! after they asked.
 
 use std::fmt;
 use std::future::Future;
@@ -27,7 +28,14 @@ struct State<T> {
 
 impl<T: Clone + Send + 'static> Coalesce<T> {
     pub(crate) fn new(spawner: Arc<dyn Spawner>, run: Run<T>) -> Self {
-        Self(Arc::new(Shared { run, spawner, state: Mutex::new(State { waiting: Vec::new(), running: false }) }))
+        Self(Arc::new(Shared {
+            run,
+            spawner,
+            state: Mutex::new(State {
+                waiting: Vec::new(),
+                running: false,
+            }),
+        }))
     }
 
     /// The answer of a call that begins after now; `None` when the runtime is being torn down.
@@ -55,14 +63,21 @@ struct Running<T> {
 impl<T> Drop for Running<T> {
     fn drop(&mut self) {
         if !self.done {
-            self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).running = false;
+            self.shared
+                .state
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .running = false;
         }
     }
 }
 
 impl<T: Clone + Send + 'static> Shared<T> {
     async fn serve(self: Arc<Self>) {
-        let mut running = Running { shared: self.clone(), done: false };
+        let mut running = Running {
+            shared: self.clone(),
+            done: false,
+        };
         loop {
             let waiting = {
                 let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

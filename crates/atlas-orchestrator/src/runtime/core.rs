@@ -4,7 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use atlas_core::{AccountName, AttemptId, ComputeId, ComputeRequest, Entropy, Error, ErrorKind, Result, Timestamp, TrackedKey};
+use atlas_core::{
+    AccountName, AttemptId, ComputeId, ComputeRequest, Entropy, Error, ErrorKind, Result,
+    Timestamp, TrackedKey,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
@@ -110,11 +113,16 @@ impl Loaded {
     /// # Errors
     /// When it is not a session of a schema we understand.
     pub(crate) fn of(row: Row) -> Result<Self> {
-        Ok(Self { record: SessionRecord::decode(&row.value)?, version: row.version, bytes: row.value })
+        Ok(Self {
+            record: SessionRecord::decode(&row.value)?,
+            version: row.version,
+            bytes: row.value,
+        })
     }
 
-    /// Reads a row among many: one that cannot be read is left as it is and said aloud, and keeps nobody from the others. Its
-    /// machine is in nobody's care meanwhile: the reaper reports it and does not end it.
+    /// Reads a row among many: one that cannot be read is left as it is and said aloud, and keeps
+    /// nobody from the others. Its machine is in nobody's care meanwhile: the reaper reports it and
+    /// does not end it.
     pub(crate) fn readable(row: Row) -> Option<Self> {
         let key = SessionId::from_slice(&row.key);
         Self::of(row)
@@ -172,7 +180,18 @@ pub(crate) fn sighting_key(attempt: AttemptId, compute: &ComputeId) -> Vec<u8> {
 
 impl Core {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { store, exclusive, durable, realm, ledger, entropy, spawner, policy, accounts, .. } = parts;
+        let Parts {
+            store,
+            exclusive,
+            durable,
+            realm,
+            ledger,
+            entropy,
+            spawner,
+            policy,
+            accounts,
+            ..
+        } = parts;
         let touches = Touches::new(policy.flush, policy.safeguards.idle_margin);
         let adopted_at = AtomicI64::new(parts.steady.now().unix_millis());
         Self {
@@ -210,15 +229,23 @@ impl Core {
     }
 
     /// Runs a task that ends when the orchestrator does.
-    pub(crate) fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        self.spawner.spawn(name, Box::pin(self.tasks.track_future(task)));
+    pub(crate) fn spawn(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.spawner
+            .spawn(name, Box::pin(self.tasks.track_future(task)));
     }
 
     /// Ends every task, and waits until all have let go of what they hold.
     pub(crate) async fn stop(&self) {
         self.stopped.cancel();
         self.tasks.close();
-        if tokio::time::timeout(Duration::from_secs(30), self.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(Duration::from_secs(30), self.tasks.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!(tasks = self.tasks.len(), "some tasks did not end");
         }
     }
@@ -247,18 +274,26 @@ impl Core {
 
     /// The same, for one that somebody named.
     pub(crate) fn known_account(&self, name: &AccountName) -> Result<&Arc<Account>> {
-        self.account(name).ok_or_else(|| Error::validation("account", format!("no account is called {name}")))
+        self.account(name)
+            .ok_or_else(|| Error::validation("account", format!("no account is called {name}")))
     }
 
     /// An account's place in the list; past its end for one without a handle.
     pub(crate) fn account_index(&self, name: &AccountName) -> u16 {
-        let index = self.accounts.iter().position(|account| account.name == *name).unwrap_or(self.accounts.len());
+        let index = self
+            .accounts
+            .iter()
+            .position(|account| account.name == *name)
+            .unwrap_or(self.accounts.len());
         u16::try_from(index).unwrap_or(u16::MAX)
     }
 
     pub(crate) fn bounds(&self, name: &AccountName) -> Bounds {
         self.account(name).map_or_else(
-            || Bounds { lease: self.policy.lease, limits: self.policy.account(name).limits.unwrap_or_default() },
+            || Bounds {
+                lease: self.policy.lease,
+                limits: self.policy.account(name).limits.unwrap_or_default(),
+            },
             |account| account.bounds,
         )
     }
@@ -274,17 +309,22 @@ impl Core {
         }
     }
 
-    // ---- hold ----------------------------------------------------------------------------------------------------
+    // ---- hold
+    // ----------------------------------------------------------------------------------------------------
 
     pub(crate) fn is_held(&self) -> bool {
         self.held.load(Ordering::Relaxed)
     }
 
     pub(crate) fn hold_reason(&self) -> Option<String> {
-        self.hold.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.hold
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
-    /// Ends and makes nothing from now on, and keeps it so over restarts, until an operator accepts the store.
+    /// Ends and makes nothing from now on, and keeps it so over restarts, until an operator accepts
+    /// the store.
     pub(crate) async fn hold(&self, why: &str) {
         if !self.policy.safeguards.incarnation {
             return;
@@ -301,18 +341,29 @@ impl Core {
                 why,
                 "atlas holds: the store may have been rolled back; nothing is ended or made until an operator accepts it"
             );
-            let row = HoldRow { why: why.to_owned(), at: self.now() };
+            let row = HoldRow {
+                why: why.to_owned(),
+                at: self.now(),
+            };
             let mut batch = Batch::new();
-            batch.put(Table::Realm, HOLD_ROW, serde_json::to_vec(&row).unwrap_or_default());
+            batch.put(
+                Table::Realm,
+                HOLD_ROW,
+                serde_json::to_vec(&row).unwrap_or_default(),
+            );
             if let Err(error) = self.store.commit(batch).await {
                 tracing::warn!(error = %Error::from(error), "the hold could not be made durable");
             }
         }
     }
 
-    /// The store as this process knows it. Taken before it is looked at anew: commits go on meanwhile.
+    /// The store as this process knows it. Taken before it is looked at anew: commits go on
+    /// meanwhile.
     pub(crate) fn known_store(&self) -> Option<(String, u64)> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Compares the store with what was known of it before it was looked at.
@@ -323,12 +374,16 @@ impl Core {
             _ => {}
         }
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let newest = seen.as_ref().map_or(0, |(_, commit)| *commit).max(info.last_commit);
+        let newest = seen
+            .as_ref()
+            .map_or(0, |(_, commit)| *commit)
+            .max(info.last_commit);
         *seen = Some((info.incarnation.clone(), newest));
         Seen::Goes
     }
 
-    /// A commit of ours was answered with this number: a store that says less from now on was rolled back.
+    /// A commit of ours was answered with this number: a store that says less from now on was
+    /// rolled back.
     fn saw_commit(&self, number: u64) {
         if let Some((_, newest)) = &mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner) {
             *newest = number.max(*newest);
@@ -350,7 +405,8 @@ impl Core {
         self.held.store(false, Ordering::Relaxed);
     }
 
-    // ---- records -------------------------------------------------------------------------------------------------
+    // ---- records
+    // -------------------------------------------------------------------------------------------------
 
     pub(crate) async fn load(&self, id: SessionId) -> Result<Option<Loaded>> {
         match self.store.get(Table::Sessions, id.as_bytes()).await? {
@@ -360,19 +416,28 @@ impl Core {
     }
 
     pub(crate) async fn require(&self, id: SessionId) -> Result<Loaded> {
-        self.load(id).await?.ok_or_else(|| Error::new(ErrorKind::NotFound, "there is no such session"))
+        self.load(id)
+            .await?
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, "there is no such session"))
     }
 
     /// The request of a session as it was made, its credential included.
     pub(crate) async fn request(&self, id: SessionId) -> Result<Option<ComputeRequest>> {
-        let Some(row) = self.store.get(Table::Sealed, id.as_bytes()).await? else { return Ok(None) };
+        let Some(row) = self.store.get(Table::Sealed, id.as_bytes()).await? else {
+            return Ok(None);
+        };
         let plain = self.realm.open(id.as_bytes(), &row.value)?;
-        let request = serde_json::from_slice(&plain)
-            .map_err(|_| Error::new(ErrorKind::Unavailable, "the sealed request of a session cannot be read"))?;
+        let request = serde_json::from_slice(&plain).map_err(|_| {
+            Error::new(
+                ErrorKind::Unavailable,
+                "the sealed request of a session cannot be read",
+            )
+        })?;
         Ok(Some(request))
     }
 
-    /// Takes one step with one session: the new record, its events and what goes with them in one guarded, fenced batch.
+    /// Takes one step with one session: the new record, its events and what goes with them in one
+    /// guarded, fenced batch.
     ///
     /// Nothing is written when nothing changed. On an error `loaded` may be stale: load again.
     pub(crate) async fn apply(
@@ -388,8 +453,13 @@ impl Core {
         for kind in std::mem::take(&mut stepped.events) {
             stepped.record.last_seq += 1;
             let seq = stepped.record.last_seq;
-            let event =
-                Event { session: loaded.record.id, user_id: stepped.record.options.user_id.clone(), seq, at: cx.now, kind };
+            let event = Event {
+                session: loaded.record.id,
+                user_id: stepped.record.options.user_id.clone(),
+                seq,
+                at: cx.now,
+                kind,
+            };
             appends.push((seq, serde_json::to_vec(&event).unwrap_or_default()));
         }
         let after = stepped.record.encode();
@@ -411,9 +481,16 @@ impl Core {
         batch.puts.extend(extra.puts);
         batch.put(Table::Sessions, *id.as_bytes(), after.clone());
         if let Some(attempt) = stepped.intended {
-            let row = AttemptRow { session: id, account: stepped.record.account.clone() };
+            let row = AttemptRow {
+                session: id,
+                account: stepped.record.account.clone(),
+            };
             batch.guard(Table::Attempts, *attempt.as_bytes(), None);
-            batch.put(Table::Attempts, *attempt.as_bytes(), serde_json::to_vec(&row).unwrap_or_default());
+            batch.put(
+                Table::Attempts,
+                *attempt.as_bytes(),
+                serde_json::to_vec(&row).unwrap_or_default(),
+            );
         }
         if stepped.erase {
             batch.delete(Table::Sealed, *id.as_bytes());
@@ -438,13 +515,21 @@ impl Core {
         Ok(true)
     }
 
-    /// Commits an input that does not come from the session's own driver: a stop, an extension, a report.
-    /// Its driver is woken, where it is ours; another owner finds out from the feed.
+    /// Commits an input that does not come from the session's own driver: a stop, an extension, a
+    /// report. Its driver is woken, where it is ours; another owner finds out from the feed.
     pub(crate) async fn tell(&self, id: SessionId, input: &Input) -> Result<Loaded> {
         let mut last = Error::new(ErrorKind::Conflict, "the record was changed meanwhile");
         for _ in 0..16 {
             let mut loaded = self.require(id).await?;
-            match self.apply(&mut loaded, &mut Evidence::default(), input, Extra::default()).await {
+            match self
+                .apply(
+                    &mut loaded,
+                    &mut Evidence::default(),
+                    input,
+                    Extra::default(),
+                )
+                .await
+            {
                 Ok(_) => {
                     self.slots.wake(id);
                     return Ok(loaded);

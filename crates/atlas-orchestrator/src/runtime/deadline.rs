@@ -1,4 +1,5 @@
-//! A store that answers in time, if only with an error: one call that hangs must not keep a session from everybody's care.
+//! A store that answers in time, if only with an error: one call that hangs must not keep a session
+//! from everybody's care.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -6,9 +7,12 @@ use std::time::Duration;
 
 use atlas_core::{Error, ErrorKind, Result, Timestamp};
 
-use crate::store::{AnyStore, Batch, CommitError, Fence, Row, Store, StoreInfo, StoredEvent, Table};
+use crate::store::{
+    AnyStore, Batch, CommitError, Fence, Row, Store, StoreInfo, StoredEvent, Table,
+};
 
-/// Gives up a call after so long. A commit given up may have been applied, as one whose answer was lost.
+/// Gives up a call after so long. A commit given up may have been applied, as one whose answer was
+/// lost.
 #[derive(Debug)]
 pub(crate) struct WithDeadline {
     inner: AnyStore,
@@ -20,8 +24,13 @@ impl WithDeadline {
         Self { inner, longest }
     }
 
-    async fn within<T, E: From<Late>>(&self, call: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-        tokio::time::timeout(self.longest, call).await.unwrap_or_else(|_| Err(Late.into()))
+    async fn within<T, E: From<Late>>(
+        &self,
+        call: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        tokio::time::timeout(self.longest, call)
+            .await
+            .unwrap_or_else(|_| Err(Late.into()))
     }
 }
 
@@ -56,16 +65,29 @@ impl Store for WithDeadline {
         self.within(self.inner.get(table, key)).await
     }
 
-    async fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Row>> {
-        self.within(self.inner.scan(table, prefix, after, limit)).await
+    async fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>> {
+        self.within(self.inner.scan(table, prefix, after, limit))
+            .await
     }
 
     async fn commit(&self, batch: Batch) -> Result<u64, CommitError> {
         self.within(self.inner.commit(batch)).await
     }
 
-    async fn events(&self, session: [u8; 16], after_seq: u64, limit: usize) -> Result<Vec<StoredEvent>> {
-        self.within(self.inner.events(session, after_seq, limit)).await
+    async fn events(
+        &self,
+        session: [u8; 16],
+        after_seq: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>> {
+        self.within(self.inner.events(session, after_seq, limit))
+            .await
     }
 
     async fn feed(&self, after_position: u64, limit: usize) -> Result<Vec<StoredEvent>> {
@@ -73,11 +95,18 @@ impl Store for WithDeadline {
     }
 
     async fn forget_events(&self, session: [u8; 16], up_to_seq: u64) -> Result<()> {
-        self.within(self.inner.forget_events(session, up_to_seq)).await
+        self.within(self.inner.forget_events(session, up_to_seq))
+            .await
     }
 
-    async fn lease_acquire(&self, scope: &str, holder: &str, ttl: Duration) -> Result<Option<Fence>> {
-        self.within(self.inner.lease_acquire(scope, holder, ttl)).await
+    async fn lease_acquire(
+        &self,
+        scope: &str,
+        holder: &str,
+        ttl: Duration,
+    ) -> Result<Option<Fence>> {
+        self.within(self.inner.lease_acquire(scope, holder, ttl))
+            .await
     }
 
     async fn lease_renew(&self, fence: &Fence, ttl: Duration) -> Result<Option<Fence>> {

@@ -1,4 +1,5 @@
-//! Works on one session until there is nothing to be done for now: plan, begin what is due, take what came of it, commit, again.
+//! Works on one session until there is nothing to be done for now: plan, begin what is due, take
+//! what came of it, commit, again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -33,12 +34,29 @@ impl Drop for Released {
     }
 }
 
-/// Works on one session. A panic is caught by the task's end: the session is looked at again from its record alone.
+/// Works on one session. A panic is caught by the task's end: the session is looked at again from
+/// its record alone.
 pub(crate) async fn drive(core: Arc<Core>, id: SessionId, work: Work) {
     let again = core.now().saturating_add(Duration::from_secs(5));
-    let Work { account, evidence, signal } = work;
-    let mut released = Released { core: core.clone(), id, account, again: Some(again) };
-    let mut driver = Driver { core, id, account, evidence, in_flight: BTreeSet::new(), running: FuturesUnordered::new() };
+    let Work {
+        account,
+        evidence,
+        signal,
+    } = work;
+    let mut released = Released {
+        core: core.clone(),
+        id,
+        account,
+        again: Some(again),
+    };
+    let mut driver = Driver {
+        core,
+        id,
+        account,
+        evidence,
+        in_flight: BTreeSet::new(),
+        running: FuturesUnordered::new(),
+    };
     released.again = driver.run(&signal).await;
 }
 
@@ -51,8 +69,8 @@ struct Driver {
     running: FuturesUnordered<Running>,
 }
 
-/// A driver that only waits for a cloud to prove or to end, and takes up nobody's place meanwhile: however many do, a limit that is
-/// reached is put on record in time.
+/// A driver that only waits for a cloud to prove or to end, and takes up nobody's place meanwhile:
+/// however many do, a limit that is reached is put on record in time.
 struct Parked<'a>(Option<(&'a Core, u16)>);
 
 impl<'a> Parked<'a> {
@@ -71,7 +89,10 @@ impl Drop for Parked<'_> {
 }
 
 fn waits_for_its_cloud(effect: &Effect) -> bool {
-    matches!(effect, Effect::Walk(_) | Effect::PointRead(..) | Effect::Delete(..) | Effect::ReleaseSupport(..))
+    matches!(
+        effect,
+        Effect::Walk(_) | Effect::PointRead(..) | Effect::Delete(..) | Effect::ReleaseSupport(..)
+    )
 }
 
 /// What a look at the session says.
@@ -92,7 +113,8 @@ impl Driver {
             match self.look().await {
                 Look::Gone if self.running.is_empty() => return None,
                 Look::Later if self.running.is_empty() => {
-                    // Fail-static: nothing is begun on what cannot be read. It is looked at again soon.
+                    // Fail-static: nothing is begun on what cannot be read. It is looked at again
+                    // soon.
                     let again = self.core.now().saturating_add(Duration::from_secs(1));
                     self.core.slots.rest(self.id, &self.evidence, Some(again));
                     return Some(again);
@@ -108,7 +130,8 @@ impl Driver {
                     }
                     if self.running.is_empty() {
                         let soon = due.is_some_and(|due| due.since(self.core.now()) < STAY);
-                        if (stopping || !soon) && self.core.slots.rest(self.id, &self.evidence, due) {
+                        if (stopping || !soon) && self.core.slots.rest(self.id, &self.evidence, due)
+                        {
                             return due;
                         }
                     }
@@ -117,8 +140,10 @@ impl Driver {
             let only_waits = self.in_flight.iter().all(waits_for_its_cloud);
             let core = self.core.clone();
             let parked = Parked::new(&core, self.account, only_waits);
-            let wait =
-                due.map_or_else(|| tokio::time::Instant::now() + Duration::from_secs(3600), |due| self.core.steady.instant(due));
+            let wait = due.map_or_else(
+                || tokio::time::Instant::now() + Duration::from_secs(3600),
+                |due| self.core.steady.instant(due),
+            );
             let done = tokio::select! {
                 biased;
                 () = self.core.stopped.cancelled() => return None,
@@ -134,10 +159,17 @@ impl Driver {
         }
     }
 
-    /// Whether something is under way that must not be dropped in the middle: all that changes what a cloud has.
+    /// Whether something is under way that must not be dropped in the middle: all that changes what
+    /// a cloud has.
     fn must_finish(&self) -> bool {
         self.in_flight.iter().any(|effect| {
-            matches!(effect, Effect::Order(_) | Effect::Delete(..) | Effect::EnsureSupport(..) | Effect::ReleaseSupport(..))
+            matches!(
+                effect,
+                Effect::Order(_)
+                    | Effect::Delete(..)
+                    | Effect::EnsureSupport(..)
+                    | Effect::ReleaseSupport(..)
+            )
         })
     }
 
@@ -155,7 +187,11 @@ impl Driver {
                 }
             };
             let attempts = match loaded {
-                Some(loaded) if loaded.record.owner == self.core.node && !loaded.record.is_over() => break loaded,
+                Some(loaded)
+                    if loaded.record.owner == self.core.node && !loaded.record.is_over() =>
+                {
+                    break loaded;
+                }
                 Some(loaded) => loaded.record.attempts,
                 None => Vec::new(),
             };
@@ -171,26 +207,38 @@ impl Driver {
             self.core.touches.remove(self.id);
         }
         let activity = self.core.touches.newest(self.id).unwrap_or_else(|| {
-            // A session that a rolled back store says is alive again: what is read of its activity must have where to stay.
+            // A session that a rolled back store says is alive again: what is read of its activity
+            // must have where to stay.
             if record.ending.is_none() {
-                self.core.touches.insert(self.id, record.options.idle_ttl, record.created_at, None);
+                self.core
+                    .touches
+                    .insert(self.id, record.options.idle_ttl, record.created_at, None);
             }
             record.created_at
         });
-        let plan = plan(record, &self.evidence, activity, &self.core.cx(&record.account));
+        let plan = plan(
+            record,
+            &self.evidence,
+            activity,
+            &self.core.cx(&record.account),
+        );
         Look::Go(Box::new(loaded), plan)
     }
 
     fn begin(&mut self, loaded: &Loaded, effects: Vec<Effect>) {
         for effect in effects {
             // What is just being made is there to be released only once that is answered.
-            let being_made =
-                |of: AttemptId| self.in_flight.iter().any(|other| matches!(other, Effect::EnsureSupport(id, _) if *id == of));
+            let being_made = |of: AttemptId| {
+                self.in_flight
+                    .iter()
+                    .any(|other| matches!(other, Effect::EnsureSupport(id, _) if *id == of))
+            };
             if matches!(effect, Effect::ReleaseSupport(id, _) if being_made(id)) {
                 continue;
             }
             if self.in_flight.insert(effect.clone()) {
-                self.running.push(effects::run(self.core.clone(), &loaded.record, effect));
+                self.running
+                    .push(effects::run(self.core.clone(), &loaded.record, effect));
             }
         }
     }
@@ -200,7 +248,8 @@ impl Driver {
             Done::Told(effect, input, extra) => {
                 self.tell(*input, extra).await;
                 if let Effect::PointRead(..) = effect {
-                    // It was asked because of what a listing showed: that is told again, unchanged, if this answer was wrong.
+                    // It was asked because of what a listing showed: that is told again, unchanged,
+                    // if this answer was wrong.
                     self.core.slots.saw(self.id, 0);
                 }
                 self.in_flight.remove(&effect);
@@ -210,10 +259,12 @@ impl Driver {
             }
             Done::Answered(id, answer) => {
                 let extra = effects::sightings(id, &answer, self.core.now());
-                if let Err(CommitError::Fenced | CommitError::Conflict) =
-                    self.commit(Input::Answered(id, *answer), extra.clone()).await
+                if let Err(CommitError::Fenced | CommitError::Conflict) = self
+                    .commit(Input::Answered(id, *answer), extra.clone())
+                    .await
                 {
-                    // Another owner goes on with this session: what we saw is put on record for it, under no fence.
+                    // Another owner goes on with this session: what we saw is put on record for it,
+                    // under no fence.
                     effects::append_sightings(&self.core, extra).await;
                 }
                 self.in_flight.remove(&Effect::Order(id));
@@ -222,25 +273,39 @@ impl Driver {
     }
 
     /// Commits `calling`, then begins the one call with the turn that was waited for.
-    async fn order(&mut self, id: AttemptId, permit: super::pacer::Permit, identity: Option<String>) {
+    async fn order(
+        &mut self,
+        id: AttemptId,
+        permit: super::pacer::Permit,
+        identity: Option<String>,
+    ) {
         if self.core.stopping.is_cancelled() || !self.core.lease.may_act() {
             self.in_flight.remove(&Effect::Order(id));
             return;
         }
-        let committed = self.commit(Input::Call(id, identity), Extra::default()).await;
+        let committed = self
+            .commit(Input::Call(id, identity), Extra::default())
+            .await;
         let calling = match self.core.load(self.id).await {
             Ok(Some(loaded)) => Some(loaded)
                 .filter(|loaded| loaded.record.owner == self.core.node)
-                .filter(|loaded| loaded.record.attempt(id).is_some_and(|a| a.phase == AttemptPhase::Calling)),
+                .filter(|loaded| {
+                    loaded
+                        .record
+                        .attempt(id)
+                        .is_some_and(|a| a.phase == AttemptPhase::Calling)
+                }),
             _ => None,
         };
         let ours = self.evidence.attempts.get(&id).is_some_and(|e| e.in_call);
         match calling {
             Some(loaded) if ours && matches!(committed, Ok(true)) => {
-                self.running.push(effects::call(self.core.clone(), &loaded.record, id, permit));
+                self.running
+                    .push(effects::call(self.core.clone(), &loaded.record, id, permit));
             }
             _ => {
-                // Not sent, and never will be under this commit: if `calling` is on record after all, it is resolved as lost.
+                // Not sent, and never will be under this commit: if `calling` is on record after
+                // all, it is resolved as lost.
                 if let Some(e) = self.evidence.attempts.get_mut(&id) {
                     e.in_call = false;
                 }
@@ -261,16 +326,22 @@ impl Driver {
         }
     }
 
-    /// Commits an input, on the freshest record. Waits out a store that does not answer: what we know must not be lost.
+    /// Commits an input, on the freshest record. Waits out a store that does not answer: what we
+    /// know must not be lost.
     async fn commit(&mut self, input: Input, extra: Extra) -> Result<bool, CommitError> {
         let mut wait = Duration::from_millis(100);
         let guarded = !extra.guards.is_empty();
         for _ in 0..64 {
             let error = match self.core.load(self.id).await {
                 Ok(Some(mut loaded)) if loaded.record.owner == self.core.node => {
-                    match self.core.apply(&mut loaded, &mut self.evidence, &input, extra.clone()).await {
+                    match self
+                        .core
+                        .apply(&mut loaded, &mut self.evidence, &input, extra.clone())
+                        .await
+                    {
                         Ok(changed) => return Ok(changed),
-                        // What was read for this input is stale: it is read again when the plan asks for it.
+                        // What was read for this input is stale: it is read again when the plan
+                        // asks for it.
                         Err(CommitError::Conflict) if guarded => return Err(CommitError::Conflict),
                         Err(CommitError::Conflict) => continue,
                         Err(CommitError::Fenced) => {
@@ -289,7 +360,8 @@ impl Driver {
             }
             wait = (wait * 2).min(Duration::from_secs(5));
         }
-        // Nothing is lost for good: the record says `calling` or what it said, and is resolved from there.
+        // Nothing is lost for good: the record says `calling` or what it said, and is resolved from
+        // there.
         if let Input::Answered(id, _) = &input
             && let Some(e) = self.evidence.attempts.get_mut(id)
         {

@@ -1,4 +1,5 @@
-//! What each effect does, and what the kernel is told of it. An effect only asks and tells; the driver commits.
+//! What each effect does, and what the kernel is told of it. An effect only asks and tells; the
+//! driver commits.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -7,7 +8,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atlas_core::{AccountName, AttemptId, ComputeId, ComputeRequest, Error, ErrorKind, LaunchKey, Next, Timestamp};
+use atlas_core::{
+    AccountName, AttemptId, ComputeId, ComputeRequest, Error, ErrorKind, LaunchKey, Next, Timestamp,
+};
 use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +19,9 @@ use super::core::{Core, DEATH_ROW, Extra, TimeRow, sighting_key};
 use super::pacer::{Permit, Priority};
 use super::plausible;
 use crate::ids::SessionId;
-use crate::kernel::{Activity, Answer, Effect, Failure, Identity, Input, Reading, SessionRecord, Walk};
+use crate::kernel::{
+    Activity, Answer, Effect, Failure, Identity, Input, Reading, SessionRecord, Walk,
+};
 use crate::store::{Batch, Guard, Table};
 
 /// The longest that a source of activity is waited for.
@@ -59,17 +64,28 @@ pub(crate) fn run(core: Arc<Core>, record: &SessionRecord, effect: Effect) -> Ru
                 found => Input::Candidates(found),
             },
             Effect::Intend => intend(&core, &record).await,
-            Effect::EnsureSupport(attempt, index) => {
-                Input::SupportMade(*attempt, *index, ensure(&core, &record, *attempt, *index).await)
-            }
+            Effect::EnsureSupport(attempt, index) => Input::SupportMade(
+                *attempt,
+                *index,
+                ensure(&core, &record, *attempt, *index).await,
+            ),
             Effect::Order(attempt) => {
                 let account = match account(&core, &name) {
                     Ok(account) => account,
-                    Err(failure) => return Done::Answered(*attempt, Box::new(Answer::NotApplied(Next::SameLater, failure))),
+                    Err(failure) => {
+                        return Done::Answered(
+                            *attempt,
+                            Box::new(Answer::NotApplied(Next::SameLater, failure)),
+                        );
+                    }
                 };
                 let identity = account.identity().await.ok();
                 core.lease.wait(&core.stopped).await;
-                return Done::Admitted(*attempt, account.pacer.admit(Priority::Create).await, identity);
+                return Done::Admitted(
+                    *attempt,
+                    account.pacer.admit(Priority::Create).await,
+                    identity,
+                );
             }
             Effect::Recover(attempt) => recover(&core, *attempt).await,
             Effect::Walk(attempt) => Input::Walked(*attempt, walk(&core, &record, *attempt).await),
@@ -77,13 +93,18 @@ pub(crate) fn run(core: Arc<Core>, record: &SessionRecord, effect: Effect) -> Ru
                 let seen = match account(&core, &name) {
                     Err(failure) => Err(failure),
                     Ok(account) => account
-                        .call(Priority::LookUp, account.provider.get_compute(account.context(), compute))
+                        .call(
+                            Priority::LookUp,
+                            account.provider.get_compute(account.context(), compute),
+                        )
                         .await
                         .map(Box::new)
                         .map_err(|error| Failure::from(&error)),
                 };
                 let seen = match seen {
-                    Ok(compute) if record.ready_at.is_none() => Ok(probed(&core, &record, compute).await),
+                    Ok(compute) if record.ready_at.is_none() => {
+                        Ok(probed(&core, &record, compute).await)
+                    }
                     seen => seen,
                 };
                 Input::Observed(*attempt, seen)
@@ -99,16 +120,21 @@ pub(crate) fn run(core: Arc<Core>, record: &SessionRecord, effect: Effect) -> Ru
                 let deleted = match account(&core, &name) {
                     Err(failure) => Err(failure),
                     Ok(account) => account
-                        .call(Priority::Kill, account.provider.terminate(account.context(), compute))
+                        .call(
+                            Priority::Kill,
+                            account.provider.terminate(account.context(), compute),
+                        )
                         .await
                         .map_err(|error| Failure::from(&error)),
                 };
                 Input::Deleted(*attempt, compute.clone(), deleted)
             }
             Effect::Conclude(attempt) => conclude(&core, &name, *attempt).await,
-            Effect::ReleaseSupport(attempt, index) => {
-                Input::SupportReleased(*attempt, *index, release(&core, &record, *attempt, *index).await)
-            }
+            Effect::ReleaseSupport(attempt, index) => Input::SupportReleased(
+                *attempt,
+                *index,
+                release(&core, &record, *attempt, *index).await,
+            ),
             Effect::Finish => Input::Tick,
             Effect::Limits => {
                 let (input, guards) = limits(&core, &record).await;
@@ -122,26 +148,44 @@ pub(crate) fn run(core: Arc<Core>, record: &SessionRecord, effect: Effect) -> Ru
 
 /// What the host's own code answers: within this time, and without a panic.
 async fn asked<T>(longest: Duration, answer: impl Future<Output = T>) -> Option<T> {
-    tokio::time::timeout(longest, AssertUnwindSafe(answer).catch_unwind()).await.ok()?.ok()
+    tokio::time::timeout(longest, AssertUnwindSafe(answer).catch_unwind())
+        .await
+        .ok()?
+        .ok()
 }
 
 /// A machine that its cloud calls running is usable only once the host's probe says so too.
-async fn probed(core: &Core, record: &SessionRecord, mut compute: Box<atlas_core::Compute>) -> Box<atlas_core::Compute> {
+async fn probed(
+    core: &Core,
+    record: &SessionRecord,
+    mut compute: Box<atlas_core::Compute>,
+) -> Box<atlas_core::Compute> {
     if let Some(probe) = &core.probe
         && compute.status == atlas_core::ComputeStatus::Running
         && compute.ready.unwrap_or(true)
     {
         let longest = core.bounds(&record.account).limits.call_deadline;
-        let usable = asked(longest, probe.is_ready(record.id, &compute, record.options.probe.as_ref())).await;
+        let usable = asked(
+            longest,
+            probe.is_ready(record.id, &compute, record.options.probe.as_ref()),
+        )
+        .await;
         compute.ready = Some(usable.unwrap_or(false));
     }
     compute
 }
 
 /// Makes the one call of an attempt. `calling` is on record.
-pub(crate) fn call(core: Arc<Core>, record: &SessionRecord, attempt: AttemptId, permit: Permit) -> Running {
+pub(crate) fn call(
+    core: Arc<Core>,
+    record: &SessionRecord,
+    attempt: AttemptId,
+    permit: Permit,
+) -> Running {
     let (id, name) = (record.id, record.account.clone());
-    let pinned = record.attempt(attempt).map(|a| (a.key, a.candidate.clone(), a.calling_at));
+    let pinned = record
+        .attempt(attempt)
+        .map(|a| (a.key, a.candidate.clone(), a.calling_at));
     Box::pin(async move {
         let local = |message: &str| {
             let error = Error::new(ErrorKind::Unavailable, message);
@@ -150,15 +194,23 @@ pub(crate) fn call(core: Arc<Core>, record: &SessionRecord, attempt: AttemptId, 
         let answer = match (account(&core, &name), core.request(id).await, pinned) {
             (Ok(account), Ok(Some(request)), Some((key, candidate, calling_at))) => {
                 let request = request.at(candidate);
-                // The last thing before the call: was the right to act renewed lately enough, and is it still soon after `calling`? What
-                // is proved of a lost answer counts from there.
+                // The last thing before the call: was the right to act renewed lately enough, and
+                // is it still soon after `calling`? What is proved of a lost answer counts from
+                // there.
                 let in_time = calling_at.is_some_and(|at| core.now().since(at) < core.policy.lease);
                 if core.lease.may_act() && in_time || !core.policy.safeguards.fence {
                     let context = account.context();
                     let key = LaunchKey::Tracked(key);
-                    let made = account.call_with(permit, account.provider.spawn_compute(context, &key, &request)).await;
+                    let made = account
+                        .call_with(
+                            permit,
+                            account.provider.spawn_compute(context, &key, &request),
+                        )
+                        .await;
                     match made {
-                        Ok(compute) => Answer::Created(Box::new(compute), account.identity().await.ok()),
+                        Ok(compute) => {
+                            Answer::Created(Box::new(compute), account.identity().await.ok())
+                        }
                         Err(error) => Answer::from(&error),
                     }
                 } else {
@@ -176,16 +228,26 @@ pub(crate) fn call(core: Arc<Core>, record: &SessionRecord, attempt: AttemptId, 
 async fn sealed(core: &Core, id: SessionId) -> Result<ComputeRequest, Failure> {
     match core.request(id).await {
         Ok(Some(request)) => Ok(request),
-        Ok(None) => Err(Failure::from(&Error::new(ErrorKind::Unavailable, "the sealed request is gone"))),
+        Ok(None) => Err(Failure::from(&Error::new(
+            ErrorKind::Unavailable,
+            "the sealed request is gone",
+        ))),
         Err(error) => Err(Failure::from(&error)),
     }
 }
 
-async fn candidates(core: &Core, id: SessionId, name: &AccountName) -> Result<Vec<atlas_core::Candidate>, Failure> {
+async fn candidates(
+    core: &Core,
+    id: SessionId,
+    name: &AccountName,
+) -> Result<Vec<atlas_core::Candidate>, Failure> {
     let account = account(core, name)?;
     let request = sealed(core, id).await?;
     account
-        .call(Priority::Create, account.provider.candidates(account.context(), &request))
+        .call(
+            Priority::Create,
+            account.provider.candidates(account.context(), &request),
+        )
         .await
         .map_err(|error| Failure::from(&error))
 }
@@ -197,44 +259,87 @@ async fn mint(
     candidate: Option<&atlas_core::Candidate>,
 ) -> Result<(atlas_core::TrackedKey, Vec<atlas_core::Support>), Failure> {
     let account = account(core, &record.account)?;
-    let request = sealed(core, record.id).await?.at(candidate.cloned().unwrap_or_default());
+    let request = sealed(core, record.id)
+        .await?
+        .at(candidate.cloned().unwrap_or_default());
     let key = core.realm.mint_key(core.now(), &*core.entropy);
-    let supports = account.provider.supports(&LaunchKey::Tracked(key), &request).map_err(|error| Failure::from(&error))?;
+    let supports = account
+        .provider
+        .supports(&LaunchKey::Tracked(key), &request)
+        .map_err(|error| Failure::from(&error))?;
     Ok((key, supports))
 }
 
-async fn place(core: &Core, record: &SessionRecord, candidates: Vec<atlas_core::Candidate>) -> Input {
+async fn place(
+    core: &Core,
+    record: &SessionRecord,
+    candidates: Vec<atlas_core::Candidate>,
+) -> Input {
     match mint(core, record, candidates.first()).await {
-        Ok((key, supports)) => Input::Place { candidates, key, supports },
+        Ok((key, supports)) => Input::Place {
+            candidates,
+            key,
+            supports,
+        },
         Err(failure) => Input::Candidates(Err(failure)),
     }
 }
 
 async fn intend(core: &Core, record: &SessionRecord) -> Input {
-    let candidate = record.placing.as_ref().and_then(|p| p.candidates.as_ref()).and_then(|list| list.first());
+    let candidate = record
+        .placing
+        .as_ref()
+        .and_then(|p| p.candidates.as_ref())
+        .and_then(|list| list.first());
     match mint(core, record, candidate).await {
         Ok((key, supports)) => Input::Intend { key, supports },
         Err(failure) => Input::Candidates(Err(failure)),
     }
 }
 
-async fn ensure(core: &Core, record: &SessionRecord, attempt: AttemptId, index: usize) -> Result<atlas_core::Support, Failure> {
+async fn ensure(
+    core: &Core,
+    record: &SessionRecord,
+    attempt: AttemptId,
+    index: usize,
+) -> Result<atlas_core::Support, Failure> {
     let account = account(core, &record.account)?;
-    let planned = record.attempt(attempt).and_then(|a| Some((a.key, a.supports.get(index)?.support.clone())));
-    let Some((key, support)) = planned else { return Err(Failure::no_handle()) };
+    let planned = record
+        .attempt(attempt)
+        .and_then(|a| Some((a.key, a.supports.get(index)?.support.clone())));
+    let Some((key, support)) = planned else {
+        return Err(Failure::no_handle());
+    };
     let permit = account.pacer.admit(Priority::Create).await;
     core.lease.wait(&core.stopped).await;
     account
-        .call_with(permit, account.provider.ensure_support(account.context(), &LaunchKey::Tracked(key), &support))
+        .call_with(
+            permit,
+            account
+                .provider
+                .ensure_support(account.context(), &LaunchKey::Tracked(key), &support),
+        )
         .await
         .map_err(|error| Failure::from(&error))
 }
 
-async fn release(core: &Core, record: &SessionRecord, attempt: AttemptId, index: usize) -> Result<(), Failure> {
+async fn release(
+    core: &Core,
+    record: &SessionRecord,
+    attempt: AttemptId,
+    index: usize,
+) -> Result<(), Failure> {
     let account = account(core, &record.account)?;
-    let Some(step) = record.attempt(attempt).and_then(|a| a.supports.get(index)) else { return Ok(()) };
+    let Some(step) = record.attempt(attempt).and_then(|a| a.supports.get(index)) else {
+        return Ok(());
+    };
     account
-        .call(Priority::Kill, account.provider.release_support(account.context(), &step.support))
+        .call(
+            Priority::Kill,
+            account
+                .provider
+                .release_support(account.context(), &step.support),
+        )
         .await
         .map_err(|error| Failure::from(&error))
 }
@@ -242,9 +347,13 @@ async fn release(core: &Core, record: &SessionRecord, attempt: AttemptId, index:
 async fn walk(core: &Core, record: &SessionRecord, attempt: AttemptId) -> Result<Walk, Failure> {
     let account = account(core, &record.account)?;
     let listed = account.walk().await?;
-    let Some(attempt) = record.attempt(attempt) else { return Err(Failure::no_handle()) };
-    let mut found: BTreeMap<&ComputeId, &atlas_core::Compute> =
-        listed.of_key(&attempt.key).map(|machine| (&machine.id, machine)).collect();
+    let Some(attempt) = record.attempt(attempt) else {
+        return Err(Failure::no_handle());
+    };
+    let mut found: BTreeMap<&ComputeId, &atlas_core::Compute> = listed
+        .of_key(&attempt.key)
+        .map(|machine| (&machine.id, machine))
+        .collect();
     for seen in &attempt.sighted {
         // A machine that was renamed is known by its id.
         if let Some(machine) = listed.of_id(&seen.id) {
@@ -253,13 +362,23 @@ async fn walk(core: &Core, record: &SessionRecord, attempt: AttemptId) -> Result
     }
     let found: Vec<atlas_core::Compute> = found.into_values().cloned().collect();
     let complete = listed.is_complete() && plausible::is_plausible(core, &account, &listed).await;
-    Ok(Walk { begun: listed.begun, complete, found })
+    Ok(Walk {
+        begun: listed.begun,
+        complete,
+        found,
+    })
 }
 
 /// The ids on record under an attempt, outside the session's row.
 async fn sighted(core: &Core, attempt: AttemptId) -> Result<Vec<ComputeId>, Error> {
-    let rows = core.store.scan(Table::Sightings, attempt.as_bytes(), None, 1000).await?;
-    let ids = rows.iter().filter_map(|row| std::str::from_utf8(row.key.get(10..)?).ok()).filter_map(|id| ComputeId::new(id).ok());
+    let rows = core
+        .store
+        .scan(Table::Sightings, attempt.as_bytes(), None, 1000)
+        .await?;
+    let ids = rows
+        .iter()
+        .filter_map(|row| std::str::from_utf8(row.key.get(10..)?).ok())
+        .filter_map(|id| ComputeId::new(id).ok());
     Ok(ids.collect())
 }
 
@@ -281,8 +400,14 @@ async fn conclude(core: &Core, name: &AccountName, attempt: AttemptId) -> Input 
     let identity = async {
         let account = account(core, name)?;
         let now = account.identity().await?;
-        let (known, aliases) = super::accounts::known_identity(core, name).await.map_err(|error| Failure::from(&error))?;
-        Ok(Identity { now, known, aliases })
+        let (known, aliases) = super::accounts::known_identity(core, name)
+            .await
+            .map_err(|error| Failure::from(&error))?;
+        Ok(Identity {
+            now,
+            known,
+            aliases,
+        })
     };
     Input::Conclude(attempt, identity.await, ids)
 }
@@ -303,10 +428,22 @@ async fn limits(core: &Core, record: &SessionRecord) -> (Input, Vec<Guard>) {
         return (Input::Tick, Vec::new());
     };
     let guards = vec![
-        Guard { table: Table::Touches, key: record.id.as_bytes().to_vec(), expected: touch.as_ref().map(|row| row.version) },
-        Guard { table: Table::Realm, key: DEATH_ROW.to_vec(), expected: death.as_ref().map(|row| row.version) },
+        Guard {
+            table: Table::Touches,
+            key: record.id.as_bytes().to_vec(),
+            expected: touch.as_ref().map(|row| row.version),
+        },
+        Guard {
+            table: Table::Realm,
+            key: DEATH_ROW.to_vec(),
+            expected: death.as_ref().map(|row| row.version),
+        },
     ];
-    let mut newest = Activity { at: record.created_at, source: "created".to_owned(), asked_at: core.now() };
+    let mut newest = Activity {
+        at: record.created_at,
+        source: "created".to_owned(),
+        asked_at: core.now(),
+    };
     let mut consider = |at: Timestamp, source: &str| {
         if at > newest.at {
             (newest.at, newest.source) = (at, source.to_owned());
@@ -333,11 +470,16 @@ async fn limits(core: &Core, record: &SessionRecord) -> (Input, Vec<Guard>) {
         match asked(LONGEST_LOOK, source.last_activity(record.id)).await {
             Some(Ok(Some(at))) => consider(at.min(core.now()), source.name()),
             Some(Ok(None)) => {}
-            // What cannot be read counts as active; the limits that do not ask for activity hold all the same.
+            // What cannot be read counts as active; the limits that do not ask for activity hold
+            // all the same.
             Some(Err(_)) | None => consider(core.now(), source.name()),
         }
     }
-    if core.touches.newest(record.id).is_some_and(|known| newest.at > known) {
+    if core
+        .touches
+        .newest(record.id)
+        .is_some_and(|known| newest.at > known)
+    {
         core.touches.came_from(record.id, newest.at, &newest.source);
         core.touches.touch(record.id, newest.at.unix_millis());
     }
@@ -352,8 +494,14 @@ pub(crate) fn sightings(attempt: AttemptId, answer: &Answer, now: Timestamp) -> 
         Answer::NotApplied(..) => Vec::new(),
     };
     let row = serde_json::to_vec(&SightingRow { at: now }).unwrap_or_default();
-    let puts = ids.into_iter().map(|id| (Table::Sightings, sighting_key(attempt, id), row.clone())).collect();
-    Extra { guards: Vec::new(), puts }
+    let puts = ids
+        .into_iter()
+        .map(|id| (Table::Sightings, sighting_key(attempt, id), row.clone()))
+        .collect();
+    Extra {
+        guards: Vec::new(),
+        puts,
+    }
 }
 
 /// Appends sightings under no fence and no guard: they only ever add knowledge.
@@ -362,10 +510,15 @@ pub(crate) async fn append_sightings(core: &Core, extra: Extra) {
         return;
     }
     for _ in 0..64 {
-        let batch = Batch { puts: extra.puts.clone(), ..Batch::new() };
+        let batch = Batch {
+            puts: extra.puts.clone(),
+            ..Batch::new()
+        };
         match core.store.commit(batch).await {
             Ok(_) => return,
-            Err(error) => tracing::warn!(error = %Error::from(error), "a sighting could not be put on record yet"),
+            Err(error) => {
+                tracing::warn!(error = %Error::from(error), "a sighting could not be put on record yet")
+            }
         }
         if !core.sleep(Duration::from_secs(1)).await {
             return;

@@ -1,4 +1,5 @@
-//! Events to subscribers: one reader of the store's feed for all of them, and a log to catch up from.
+//! Events to subscribers: one reader of the store's feed for all of them, and a log to catch up
+//! from.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,11 +18,17 @@ const PAGE: usize = 512;
 const POLL: Duration = Duration::from_secs(1);
 
 fn decode(stored: &StoredEvent) -> Result<Event> {
-    serde_json::from_slice(&stored.payload)
-        .map_err(|error| Error::new(ErrorKind::Unavailable, "an event in the store cannot be read").with_source(error))
+    serde_json::from_slice(&stored.payload).map_err(|error| {
+        Error::new(
+            ErrorKind::Unavailable,
+            "an event in the store cannot be read",
+        )
+        .with_source(error)
+    })
 }
 
-/// Reads the feed as it grows and hands it to every live subscriber; wakes sessions of ours that other nodes changed.
+/// Reads the feed as it grows and hands it to every live subscriber; wakes sessions of ours that
+/// other nodes changed.
 pub(crate) async fn keep(core: Arc<Core>, mut position: u64) {
     core.fed_to.store(position, Ordering::Relaxed);
     loop {
@@ -33,7 +40,8 @@ pub(crate) async fn keep(core: Arc<Core>, mut position: u64) {
                     let event = match decode(stored) {
                         Ok(event) => event,
                         Err(error) => {
-                            // Whoever reads the log is told; whoever listens sees that a number is missing.
+                            // Whoever reads the log is told; whoever listens sees that a number is
+                            // missing.
                             tracing::error!(position, %error, "an event is unreadable");
                             continue;
                         }
@@ -41,7 +49,11 @@ pub(crate) async fn keep(core: Arc<Core>, mut position: u64) {
                     if !core.exclusive && concerns_owner(&event.kind) {
                         core.slots.wake(event.session);
                     }
-                    let delivery = Delivery { event, cursor: Cursor::after(stored.position), behind: 0 };
+                    let delivery = Delivery {
+                        event,
+                        cursor: Cursor::after(stored.position),
+                        behind: 0,
+                    };
                     // Nobody listens: nothing to do.
                     let _ = core.live.send(Arc::new(delivery));
                 }
@@ -50,7 +62,11 @@ pub(crate) async fn keep(core: Arc<Core>, mut position: u64) {
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "the event feed could not be read"),
         }
-        let wait = if core.exclusive { Duration::from_secs(60) } else { POLL };
+        let wait = if core.exclusive {
+            Duration::from_secs(60)
+        } else {
+            POLL
+        };
         tokio::select! {
             biased;
             () = core.stopped.cancelled() => return,
@@ -72,7 +88,8 @@ fn concerns_owner(kind: &EventKind) -> bool {
     )
 }
 
-/// Events in order, without gaps, as fast as the reader takes them: none is dropped, and nobody waits for a slow reader.
+/// Events in order, without gaps, as fast as the reader takes them: none is dropped, and nobody
+/// waits for a slow reader.
 #[derive(Debug)]
 pub struct Subscription {
     core: Arc<Core>,
@@ -90,10 +107,22 @@ pub struct Subscription {
 impl Subscription {
     pub(crate) fn new(core: Arc<Core>, scope: Scope, cursor: Cursor) -> Self {
         let caught_up = cursor == Cursor::NOW;
-        let floor = if caught_up { core.fed_to.load(Ordering::Relaxed) } else { 0 };
+        let floor = if caught_up {
+            core.fed_to.load(Ordering::Relaxed)
+        } else {
+            0
+        };
         let live = core.live.subscribe();
         let place = if caught_up { 0 } else { cursor.place() };
-        Self { core, scope, place, floor, buffer: std::collections::VecDeque::new(), live, caught_up }
+        Self {
+            core,
+            scope,
+            place,
+            floor,
+            buffer: std::collections::VecDeque::new(),
+            live,
+            caught_up,
+        }
     }
 
     fn wants(&self, delivery: &Delivery) -> bool {
@@ -102,13 +131,20 @@ impl Subscription {
         }
         match &self.scope {
             Scope::Session(id) => delivery.event.session == *id && delivery.event.seq > self.place,
-            Scope::User(user) => delivery.event.user_id.as_ref() == Some(user) && delivery.cursor.place() > self.place,
+            Scope::User(user) => {
+                delivery.event.user_id.as_ref() == Some(user)
+                    && delivery.cursor.place() > self.place
+            }
             Scope::All => delivery.cursor.place() > self.place,
         }
     }
 
     fn hand_out(&mut self, mut delivery: Delivery) -> Delivery {
-        delivery.behind = self.core.fed_to.load(Ordering::Relaxed).saturating_sub(delivery.cursor.place());
+        delivery.behind = self
+            .core
+            .fed_to
+            .load(Ordering::Relaxed)
+            .saturating_sub(delivery.cursor.place());
         self.place = match self.scope {
             Scope::Session(_) => delivery.event.seq,
             Scope::User(_) | Scope::All => delivery.cursor.place(),
@@ -122,12 +158,21 @@ impl Subscription {
     /// Reads a page of the log; false when there is nothing new in it.
     async fn catch_up(&mut self) -> Result<bool> {
         let page = match &self.scope {
-            Scope::Session(id) => self.core.store.events(*id.as_bytes(), self.place, PAGE).await?,
+            Scope::Session(id) => {
+                self.core
+                    .store
+                    .events(*id.as_bytes(), self.place, PAGE)
+                    .await?
+            }
             Scope::User(_) | Scope::All => self.core.store.feed(self.place, PAGE).await?,
         };
         let more = !page.is_empty();
         for stored in &page {
-            let read = if let Scope::Session(_) = self.scope { stored.seq } else { stored.position };
+            let read = if let Scope::Session(_) = self.scope {
+                stored.seq
+            } else {
+                stored.position
+            };
             let event = match decode(stored) {
                 Ok(event) => event,
                 // What was read before it comes first; then it is said, once.
@@ -137,7 +182,11 @@ impl Subscription {
                     return Err(error);
                 }
             };
-            let delivery = Delivery { event, cursor: Cursor::after(stored.position), behind: 0 };
+            let delivery = Delivery {
+                event,
+                cursor: Cursor::after(stored.position),
+                behind: 0,
+            };
             if self.wants(&delivery) {
                 self.buffer.push_back(delivery);
             }
@@ -148,11 +197,12 @@ impl Subscription {
         Ok(more)
     }
 
-    /// The next event; `None` once the orchestrator has shut down and everything was read. Cancel safe.
+    /// The next event; `None` once the orchestrator has shut down and everything was read. Cancel
+    /// safe.
     ///
     /// # Errors
-    /// When the log cannot be read; the next call tries again, and none is missed. An event that is there and cannot be understood is an
-    /// error once, and the next call goes on behind it.
+    /// When the log cannot be read; the next call tries again, and none is missed. An event that is
+    /// there and cannot be understood is an error once, and the next call goes on behind it.
     pub async fn next(&mut self) -> Result<Option<Delivery>> {
         loop {
             while let Some(delivery) = self.buffer.pop_front() {
@@ -190,7 +240,8 @@ impl Subscription {
         }
     }
 
-    /// The next event that is there already, without waiting for another; `None` when everything was read.
+    /// The next event that is there already, without waiting for another; `None` when everything
+    /// was read.
     ///
     /// # Errors
     /// As [`Subscription::next`].
@@ -235,8 +286,13 @@ pub(crate) async fn wait_for<T>(
             Ok(None) => break Err(Error::new(ErrorKind::NotFound, "there is no such session")),
             Err(error) => tracing::warn!(%error, "a session's record could not be read"),
         }
-        let poll = if core.slots.contains(id) { Duration::from_secs(30) } else { POLL };
-        let until = until.unwrap_or_else(|| tokio::time::Instant::now() + Duration::from_secs(3600 * 24 * 365));
+        let poll = if core.slots.contains(id) {
+            Duration::from_secs(30)
+        } else {
+            POLL
+        };
+        let until = until
+            .unwrap_or_else(|| tokio::time::Instant::now() + Duration::from_secs(3600 * 24 * 365));
         tokio::select! {
             biased;
             () = core.stopped.cancelled() => break Err(Error::new(ErrorKind::Unavailable, "the orchestrator was shut down")),

@@ -15,7 +15,10 @@ const BATCH: usize = 1000;
 pub(crate) async fn keep(core: Arc<Core>) {
     loop {
         let due = core.touches.flush_at();
-        let wait = due.map_or_else(|| tokio::time::Instant::now() + Duration::from_secs(3600), |due| core.steady.instant(due));
+        let wait = due.map_or_else(
+            || tokio::time::Instant::now() + Duration::from_secs(3600),
+            |due| core.steady.instant(due),
+        );
         tokio::select! {
             biased;
             () = core.stopped.cancelled() => return,
@@ -31,7 +34,8 @@ pub(crate) async fn keep(core: Arc<Core>) {
     }
 }
 
-/// Makes everything durable that was acknowledged until now. False when the store did not take all of it.
+/// Makes everything durable that was acknowledged until now. False when the store did not take all
+/// of it.
 pub(crate) async fn flush(core: &Core) -> bool {
     let mut all = true;
     // A store that hangs is one that fails, as long as it hangs.
@@ -52,7 +56,11 @@ async fn write(core: &Core, mut chunk: Vec<Unflushed>) -> bool {
         let mut batch = Batch::new();
         for touch in &chunk {
             batch.guard(Table::Touches, *touch.id.as_bytes(), touch.version);
-            batch.put(Table::Touches, *touch.id.as_bytes(), touch.newest.unix_millis().to_string());
+            batch.put(
+                Table::Touches,
+                *touch.id.as_bytes(),
+                touch.newest.unix_millis().to_string(),
+            );
         }
         match core.store.commit(batch).await {
             Ok(version) => {
@@ -62,7 +70,8 @@ async fn write(core: &Core, mut chunk: Vec<Unflushed>) -> bool {
                 return true;
             }
             Err(CommitError::Conflict) => {
-                // Another node wrote some of them, or a session ended: read again, and write only what is newer.
+                // Another node wrote some of them, or a session ended: read again, and write only
+                // what is newer.
                 match refresh(core, chunk).await {
                     Ok(rest) => chunk = rest,
                     Err(rest) => {
@@ -90,10 +99,16 @@ async fn refresh(core: &Core, chunk: Vec<Unflushed>) -> Result<Vec<Unflushed>, V
                 let durable = touch_time(&row.value).unwrap_or(touch.newest);
                 core.touches.flushed(touch.id, durable, row.version);
                 if durable < touch.newest {
-                    rest.push(Unflushed { version: Some(row.version), ..*touch });
+                    rest.push(Unflushed {
+                        version: Some(row.version),
+                        ..*touch
+                    });
                 }
             }
-            Ok(None) if core.slots.contains(touch.id) => rest.push(Unflushed { version: None, ..*touch }),
+            Ok(None) if core.slots.contains(touch.id) => rest.push(Unflushed {
+                version: None,
+                ..*touch
+            }),
             // The session ended and took its row along.
             Ok(None) => {}
             Err(_) => return Err(chunk),

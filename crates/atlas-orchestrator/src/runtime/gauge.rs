@@ -6,7 +6,8 @@ use super::core::Core;
 use super::reaper::Suspects;
 use crate::audit::at_risk;
 
-/// Sets the gauges once in each reap interval, as long as the orchestrator runs. What serves is not at risk and not among them.
+/// Sets the gauges once in each reap interval, as long as the orchestrator runs. What serves is not
+/// at risk and not among them.
 pub(crate) async fn keep(core: Arc<Core>, suspects: Vec<Arc<Suspects>>) {
     let every = core.policy.default_account.reap_interval;
     while core.sleep(every).await {
@@ -20,7 +21,8 @@ pub(crate) async fn keep(core: Arc<Core>, suspects: Vec<Arc<Suspects>>) {
                     ("orphan", risk.orphan),
                 ];
                 for (cause, burn) in causes {
-                    metrics::gauge!("atlas_risk_usd_per_hour", "cause" => cause).set(burn.per_hour().to_f64());
+                    metrics::gauge!("atlas_risk_usd_per_hour", "cause" => cause)
+                        .set(burn.per_hour().to_f64());
                 }
             }
             // The gauges stay where they were: what cannot be read is not nothing.

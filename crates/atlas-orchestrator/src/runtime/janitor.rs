@@ -45,7 +45,9 @@ pub(crate) async fn round(core: &Arc<Core>) -> Result<()> {
         if account.provider.capabilities().has(Capability::Spend) {
             match spend(account, now).await {
                 Ok(billed) => drop(bills.insert(account.name.clone(), billed)),
-                Err(error) => tracing::warn!(account = %account.name, %error, "what was billed could not be read"),
+                Err(error) => {
+                    tracing::warn!(account = %account.name, %error, "what was billed could not be read")
+                }
             }
         }
     }
@@ -61,11 +63,18 @@ pub(crate) async fn round(core: &Arc<Core>) -> Result<()> {
     alive.remove(&scope(&core.node));
     let mut after: Option<Vec<u8>> = None;
     loop {
-        let rows = core.store.scan(Table::Sessions, &[], after.as_deref(), PAGE).await?;
-        let Some(last) = rows.last() else { return Ok(()) };
+        let rows = core
+            .store
+            .scan(Table::Sessions, &[], after.as_deref(), PAGE)
+            .await?;
+        let Some(last) = rows.last() else {
+            return Ok(());
+        };
         after = Some(last.key.clone());
         for row in rows {
-            let Some(loaded) = Loaded::readable(row) else { continue };
+            let Some(loaded) = Loaded::readable(row) else {
+                continue;
+            };
             if !alive.contains(&scope(&loaded.record.owner)) {
                 one(core, loaded, &bills, now).await?;
             }
@@ -75,8 +84,17 @@ pub(crate) async fn round(core: &Arc<Core>) -> Result<()> {
 
 async fn spend(account: &Account, now: Timestamp) -> Result<BTreeMap<ComputeId, Usd>> {
     // No session is older than the longest a cloud lets one look back for.
-    let query = SpendQuery { id: None, start: now.saturating_sub(Duration::from_secs(30 * 24 * 3600)), end: now };
-    let spends = account.call(Priority::Listing, account.provider.compute_spend(account.context(), &query)).await?;
+    let query = SpendQuery {
+        id: None,
+        start: now.saturating_sub(Duration::from_secs(30 * 24 * 3600)),
+        end: now,
+    };
+    let spends = account
+        .call(
+            Priority::Listing,
+            account.provider.compute_spend(account.context(), &query),
+        )
+        .await?;
     let mut billed: BTreeMap<ComputeId, Usd> = BTreeMap::new();
     for spend in spends {
         let total = billed.entry(spend.id).or_default();
@@ -98,10 +116,21 @@ async fn one(
     {
         // Somebody's copy is on somebody's bill.
         let ids = record.attempts.iter().flat_map(|attempt| attempt.own());
-        let amounts: Vec<Usd> = ids.filter_map(|seen| billed.get(&seen.id)).copied().collect();
+        let amounts: Vec<Usd> = ids
+            .filter_map(|seen| billed.get(&seen.id))
+            .copied()
+            .collect();
         let total = amounts.iter().copied().sum();
         if !amounts.is_empty() && record.billed != Some(total) {
-            match core.apply(&mut loaded, &mut Evidence::default(), &Input::Billed(total), Extra::default()).await {
+            match core
+                .apply(
+                    &mut loaded,
+                    &mut Evidence::default(),
+                    &Input::Billed(total),
+                    Extra::default(),
+                )
+                .await
+            {
                 Ok(_) => core.slots.wake(loaded.record.id),
                 Err(CommitError::Conflict) => return Ok(()),
                 Err(error) => return Err(error.into()),
@@ -109,13 +138,25 @@ async fn one(
         }
     }
     let record = &loaded.record;
-    let Some(done_at) = done_at.filter(|_| record.is_over()) else { return Ok(()) };
+    let Some(done_at) = done_at.filter(|_| record.is_over()) else {
+        return Ok(());
+    };
     if now.since(done_at) >= core.policy.retention {
         return forget(core, &loaded).await;
     }
     if now.since(done_at) >= core.policy.keep_events && !record.events_forgotten {
-        core.store.forget_events(*record.id.as_bytes(), record.last_seq).await?;
-        match core.apply(&mut loaded, &mut Evidence::default(), &Input::EventsForgotten, Extra::default()).await {
+        core.store
+            .forget_events(*record.id.as_bytes(), record.last_seq)
+            .await?;
+        match core
+            .apply(
+                &mut loaded,
+                &mut Evidence::default(),
+                &Input::EventsForgotten,
+                Extra::default(),
+            )
+            .await
+        {
             Ok(_) | Err(CommitError::Conflict) => {}
             Err(error) => return Err(error.into()),
         }
@@ -126,12 +167,18 @@ async fn one(
 /// Forgets a session whose every key is older than any machine we would still end by it.
 async fn forget(core: &Arc<Core>, loaded: &Loaded) -> Result<()> {
     let record = &loaded.record;
-    core.store.forget_events(*record.id.as_bytes(), record.last_seq).await?;
+    core.store
+        .forget_events(*record.id.as_bytes(), record.last_seq)
+        .await?;
     let mut batch = Batch::new();
     batch.fence = core.lease.fence();
     batch.guard(Table::Sessions, *record.id.as_bytes(), Some(loaded.version));
     for attempt in &record.attempts {
-        for row in core.store.scan(Table::Sightings, attempt.id.as_bytes(), None, 1000).await? {
+        for row in core
+            .store
+            .scan(Table::Sightings, attempt.id.as_bytes(), None, 1000)
+            .await?
+        {
             batch.delete(Table::Sightings, row.key);
         }
         batch.delete(Table::Attempts, *attempt.id.as_bytes());

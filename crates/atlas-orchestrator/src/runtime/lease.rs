@@ -1,4 +1,5 @@
-//! This node's right to act: a lease in the store, and how long it holds on our own monotonic clock.
+//! This node's right to act: a lease in the store, and how long it holds on our own monotonic
+//! clock.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -31,7 +32,11 @@ pub(crate) fn scope(node: &str) -> String {
 
 impl NodeLease {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(State { fence: None, act_until: None, number: 0 }))
+        Self(Mutex::new(State {
+            fence: None,
+            act_until: None,
+            number: 0,
+        }))
     }
 
     /// This process took it.
@@ -39,7 +44,8 @@ impl NodeLease {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).number = fence.number;
     }
 
-    /// Whether somebody else took it since this process did. Who has just started was before nobody.
+    /// Whether somebody else took it since this process did. Who has just started was before
+    /// nobody.
     pub(crate) fn was_taken_by(&self, newest: &Fence) -> bool {
         let number = self.0.lock().unwrap_or_else(PoisonError::into_inner).number;
         number > 0 && newest.number > number
@@ -60,7 +66,11 @@ impl NodeLease {
 
     /// The fence to write under.
     pub(crate) fn fence(&self) -> Option<Fence> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).fence.clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .fence
+            .clone()
     }
 
     /// Waits until a side effect may start, or the process stops.

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::adopt::{self, Doubt, adopt, take_up};
-use super::core::{ACCEPTED_ROW, AcceptedRow, Core, DEATH_ROW, Extra, HOLD_ROW, Loaded, Seen, TimeRow};
+use super::core::{
+    ACCEPTED_ROW, AcceptedRow, Core, DEATH_ROW, Extra, HOLD_ROW, Loaded, Seen, TimeRow,
+};
 use super::lease::scope;
 use crate::kernel::glance::glance;
 use crate::kernel::{Evidence, Input};
@@ -31,47 +33,89 @@ pub(crate) struct NodeRow {
 
 async fn node_row(core: &Core, node: &str) -> Result<(NodeRow, Option<u64>)> {
     Ok(match core.store.get(Table::Nodes, node.as_bytes()).await? {
-        Some(row) => (serde_json::from_slice(&row.value).unwrap_or_default(), Some(row.version)),
+        Some(row) => (
+            serde_json::from_slice(&row.value).unwrap_or_default(),
+            Some(row.version),
+        ),
         None => (NodeRow::default(), None),
     })
 }
 
-async fn put_node_row(core: &Core, node: &str, row: &NodeRow, version: Option<u64>) -> Result<(), CommitError> {
+async fn put_node_row(
+    core: &Core,
+    node: &str,
+    row: &NodeRow,
+    version: Option<u64>,
+) -> Result<(), CommitError> {
     let mut batch = Batch::new();
     batch.guard(Table::Nodes, node.as_bytes(), version);
-    batch.put(Table::Nodes, node.as_bytes(), serde_json::to_vec(row).unwrap_or_default());
+    batch.put(
+        Table::Nodes,
+        node.as_bytes(),
+        serde_json::to_vec(row).unwrap_or_default(),
+    );
     core.store.commit(batch).await.map(drop)
 }
 
 /// Takes this node's lease, noting first how the last process of this name ended.
 ///
 /// # Errors
-/// `conflict` when another node holds it: it took over what a process of this name left, or has the same name.
+/// `conflict` when another node holds it: it took over what a process of this name left, or has the
+/// same name.
 pub(crate) async fn enlist(core: &Core) -> Result<()> {
     let name = scope(&core.node);
-    let before = core.store.leases(&name).await?.into_iter().find(|fence| fence.scope == name);
-    if let Some(newest) = before.as_ref().filter(|newest| core.lease.was_taken_by(newest))
+    let before = core
+        .store
+        .leases(&name)
+        .await?
+        .into_iter()
+        .find(|fence| fence.scope == name);
+    if let Some(newest) = before
+        .as_ref()
+        .filter(|newest| core.lease.was_taken_by(newest))
         && newest.expires_at > core.store.now().await?
     {
         // Two that took it from each other in turn would both never come to the end of anything.
-        tracing::error!(node = core.node, "another process looks after this node's sessions: this one leaves them to it");
+        tracing::error!(
+            node = core.node,
+            "another process looks after this node's sessions: this one leaves them to it"
+        );
         return Err(Error::new(
             atlas_core::ErrorKind::Conflict,
             "another process looks after this node's sessions at the moment",
         ));
     }
     let sent = Sent::now(core);
-    let Some(fence) = core.store.lease_acquire(&name, &core.node, core.policy.lease).await? else {
-        return Err(Error::new(atlas_core::ErrorKind::Conflict, "another node looks after this node's sessions at the moment"));
+    let Some(fence) = core
+        .store
+        .lease_acquire(&name, &core.node, core.policy.lease)
+        .await?
+    else {
+        return Err(Error::new(
+            atlas_core::ErrorKind::Conflict,
+            "another node looks after this node's sessions at the moment",
+        ));
     };
     core.lease.took(&fence);
     let (row, version) = node_row(core, &core.node).await?;
     if version.is_some() && !row.clean && !row.buried {
-        note_death(core, before.as_ref().map_or(fence.store_time, |fence| fence.store_time)).await?;
+        note_death(
+            core,
+            before
+                .as_ref()
+                .map_or(fence.store_time, |fence| fence.store_time),
+        )
+        .await?;
     }
     watch_ledger(core).await;
-    let alive = NodeRow { number: fence.number, clean: false, buried: false };
-    put_node_row(core, &core.node, &alive, version).await.map_err(Error::from)?;
+    let alive = NodeRow {
+        number: fence.number,
+        clean: false,
+        buried: false,
+    };
+    put_node_row(core, &core.node, &alive, version)
+        .await
+        .map_err(Error::from)?;
     granted(core, fence, sent);
     Ok(())
 }
@@ -81,7 +125,9 @@ pub(crate) async fn enlist_within(core: &Core, longest: Duration) -> Result<()> 
     let until = Instant::now() + longest;
     loop {
         match enlist(core).await {
-            Err(error) if error.kind() == atlas_core::ErrorKind::Conflict && Instant::now() < until => {
+            Err(error)
+                if error.kind() == atlas_core::ErrorKind::Conflict && Instant::now() < until =>
+            {
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
             enlisted => return enlisted,
@@ -98,34 +144,51 @@ struct Sent {
 
 impl Sent {
     fn now(core: &Core) -> Self {
-        Self { monotonic: Instant::now(), steady: core.now() }
+        Self {
+            monotonic: Instant::now(),
+            steady: core.now(),
+        }
     }
 }
 
 fn granted(core: &Core, fence: Fence, sent: Sent) {
     core.steady.observe(fence.store_time);
-    core.lease.granted(fence, sent.monotonic, core.policy.lease, core.policy.lease_margin);
+    core.lease.granted(
+        fence,
+        sent.monotonic,
+        core.policy.lease,
+        core.policy.lease_margin,
+    );
     core.touches.trusted_until(last_word(core, sent.steady));
 }
 
-/// The last moment at which a node whose lease was renewed then can acknowledge a touch that it does not flush.
+/// The last moment at which a node whose lease was renewed then can acknowledge a touch that it
+/// does not flush.
 fn last_word(core: &Core, renewed: Timestamp) -> Timestamp {
-    renewed.saturating_add(core.policy.lease_renew).saturating_add(core.policy.flush)
+    renewed
+        .saturating_add(core.policy.lease_renew)
+        .saturating_add(core.policy.flush)
 }
 
-/// A node that stopped without good-bye counts as one touch on every session: at the last moment at which it can have acknowledged
-/// one that it never flushed.
+/// A node that stopped without good-bye counts as one touch on every session: at the last moment at
+/// which it can have acknowledged one that it never flushed.
 async fn note_death(core: &Core, last_life: Timestamp) -> Result<()> {
     let at = last_word(core, last_life);
     for _ in 0..8 {
         let row = core.store.get(Table::Realm, DEATH_ROW).await?;
-        let known = row.as_ref().and_then(|row| serde_json::from_slice::<TimeRow>(&row.value).ok());
+        let known = row
+            .as_ref()
+            .and_then(|row| serde_json::from_slice::<TimeRow>(&row.value).ok());
         if known.is_some_and(|known| known.at >= at) {
             return Ok(());
         }
         let mut batch = Batch::new();
         batch.guard(Table::Realm, DEATH_ROW, row.map(|row| row.version));
-        batch.put(Table::Realm, DEATH_ROW, serde_json::to_vec(&TimeRow { at }).unwrap_or_default());
+        batch.put(
+            Table::Realm,
+            DEATH_ROW,
+            serde_json::to_vec(&TimeRow { at }).unwrap_or_default(),
+        );
         match core.store.commit(batch).await {
             Ok(_) => return Ok(()),
             Err(CommitError::Conflict) => {}
@@ -149,7 +212,9 @@ fn name_of(fence: &Fence) -> Option<&str> {
 pub(crate) async fn note_deaths(core: &Core) -> Result<()> {
     let now = core.store.now().await?;
     for fence in core.store.leases("node/").await? {
-        let Some(node) = name_of(&fence) else { continue };
+        let Some(node) = name_of(&fence) else {
+            continue;
+        };
         if node == core.node || fence.expires_at > now {
             continue;
         }
@@ -168,7 +233,8 @@ pub(crate) async fn keep(core: Arc<Core>) {
     }
 }
 
-/// Looks after what dead nodes leave, and what became this one's unnoticed. Beside [`keep`]: it may take longer than a lease.
+/// Looks after what dead nodes leave, and what became this one's unnoticed. Beside [`keep`]: it may
+/// take longer than a lease.
 pub(crate) async fn inherit(core: Arc<Core>) {
     while core.sleep(core.policy.lease_renew).await {
         if !core.lease.may_act() || core.stopping.is_cancelled() {
@@ -200,7 +266,10 @@ async fn renew(core: &Arc<Core>) {
         }
         Ok(None) if core.stopping.is_cancelled() => core.lease.lost(),
         Ok(None) => {
-            tracing::warn!(node = core.node, "another node has taken over; starting anew");
+            tracing::warn!(
+                node = core.node,
+                "another node has taken over; starting anew"
+            );
             core.lease.lost();
             relearn(core).await;
         }
@@ -223,7 +292,9 @@ pub(crate) async fn relearn(core: &Arc<Core>) {
 /// Writes down how far the store has come; notices when it is behind where it was.
 pub(crate) async fn watch_ledger(core: &Core) {
     let known = core.known_store();
-    let Ok(info) = core.store.info().await else { return };
+    let Ok(info) = core.store.info().await else {
+        return;
+    };
     match core.saw_store(known.as_ref(), &info) {
         Seen::Goes => {}
         Seen::Other if was_accepted(core, &info).await => {
@@ -233,11 +304,20 @@ pub(crate) async fn watch_ledger(core: &Core) {
             core.lease.lost();
             return;
         }
-        Seen::Other => core.hold("the store is another than this process saw before").await,
-        Seen::Behind => core.hold("the store has less in it than this process saw before").await,
+        Seen::Other => {
+            core.hold("the store is another than this process saw before")
+                .await
+        }
+        Seen::Behind => {
+            core.hold("the store has less in it than this process saw before")
+                .await
+        }
     }
     let Some(ledger) = &core.ledger else { return };
-    match ledger.last().map(|last| crate::realm::Claim::of(&info, last)) {
+    match ledger
+        .last()
+        .map(|last| crate::realm::Claim::of(&info, last))
+    {
         Ok(crate::realm::Claim::First | crate::realm::Claim::Continues) => {
             if !core.is_held()
                 && let Err(error) = ledger.record(&crate::realm::LastHolder::of(&info))
@@ -245,19 +325,29 @@ pub(crate) async fn watch_ledger(core: &Core) {
                 tracing::warn!(%error, "the store's progress could not be written down");
             }
         }
-        Ok(crate::realm::Claim::Stranger(_)) => core.hold("another store held the realm last").await,
-        Ok(crate::realm::Claim::Behind(_)) => core.hold("the store has less in it than it had").await,
+        Ok(crate::realm::Claim::Stranger(_)) => {
+            core.hold("another store held the realm last").await
+        }
+        Ok(crate::realm::Claim::Behind(_)) => {
+            core.hold("the store has less in it than it had").await
+        }
         Err(error) => tracing::warn!(%error, "the realm's last holder could not be read"),
     }
 }
 
 /// Whether the store says of itself that it goes on from the one this process knows.
 async fn was_accepted(core: &Core, info: &crate::store::StoreInfo) -> bool {
-    let Ok(Some(row)) = core.store.get(Table::Realm, ACCEPTED_ROW).await else { return false };
-    let Ok(row) = serde_json::from_slice::<AcceptedRow>(&row.value) else { return false };
+    let Ok(Some(row)) = core.store.get(Table::Realm, ACCEPTED_ROW).await else {
+        return false;
+    };
+    let Ok(row) = serde_json::from_slice::<AcceptedRow>(&row.value) else {
+        return false;
+    };
     let held = core.store.get(Table::Realm, HOLD_ROW).await;
     row.incarnation == info.incarnation
-        && core.known_store().is_some_and(|(known, _)| row.before.contains(&known))
+        && core
+            .known_store()
+            .is_some_and(|(known, _)| row.before.contains(&known))
         && matches!(held, Ok(None))
 }
 
@@ -265,7 +355,9 @@ async fn was_accepted(core: &Core, info: &crate::store::StoreInfo) -> bool {
 async fn bury(core: &Arc<Core>) -> Result<()> {
     let now = core.store.now().await?;
     for fence in core.store.leases("node/").await? {
-        let Some(node) = name_of(&fence) else { continue };
+        let Some(node) = name_of(&fence) else {
+            continue;
+        };
         if node == core.node || fence.expires_at > now {
             continue;
         }
@@ -277,14 +369,26 @@ async fn bury(core: &Arc<Core>) -> Result<()> {
             note_death(core, fence.store_time).await?;
         }
         // Its fence ends here: whatever it still tries to write is refused.
-        let Some(held) = core.store.lease_acquire(&fence.scope, &core.node, core.policy.lease).await? else { continue };
+        let Some(held) = core
+            .store
+            .lease_acquire(&fence.scope, &core.node, core.policy.lease)
+            .await?
+        else {
+            continue;
+        };
         tracing::info!(node, "taking over the sessions of a node that is gone");
         take_over(core, node).await?;
         let (now, version) = node_row(core, node).await?;
-        // It may have come back meanwhile: then this is another life, whose death is still to be noted.
+        // It may have come back meanwhile: then this is another life, whose death is still to be
+        // noted.
         if now.number == row.number {
-            let buried = NodeRow { buried: true, ..now };
-            put_node_row(core, node, &buried, version).await.map_err(Error::from)?;
+            let buried = NodeRow {
+                buried: true,
+                ..now
+            };
+            put_node_row(core, node, &buried, version)
+                .await
+                .map_err(Error::from)?;
         }
         core.store.lease_release(&held).await?;
     }
@@ -296,7 +400,10 @@ async fn take_over(core: &Arc<Core>, node: &str) -> Result<()> {
     let doubt = Doubt::begin(core);
     let mut after: Option<Vec<u8>> = None;
     loop {
-        let rows = core.store.scan(Table::Sessions, &[], after.as_deref(), PAGE).await?;
+        let rows = core
+            .store
+            .scan(Table::Sessions, &[], after.as_deref(), PAGE)
+            .await?;
         let Some(last) = rows.last() else {
             doubt.settled();
             return Ok(());
@@ -306,10 +413,20 @@ async fn take_over(core: &Arc<Core>, node: &str) -> Result<()> {
             if glance(&row.value).is_some_and(|glance| glance.over || glance.owner != node) {
                 continue;
             }
-            let Some(mut loaded) = Loaded::readable(row) else { continue };
+            let Some(mut loaded) = Loaded::readable(row) else {
+                continue;
+            };
             while loaded.record.owner == node && loaded.record.state() != SessionState::Terminated {
                 let claim = Input::Claim(core.node.clone());
-                match core.apply(&mut loaded, &mut Evidence::default(), &claim, Extra::default()).await {
+                match core
+                    .apply(
+                        &mut loaded,
+                        &mut Evidence::default(),
+                        &claim,
+                        Extra::default(),
+                    )
+                    .await
+                {
                     Ok(_) => take_up(core, &loaded.record).await?,
                     // Somebody changed it meanwhile: a stop, an extension.
                     Err(CommitError::Conflict) => match core.load(loaded.record.id).await? {
@@ -327,8 +444,13 @@ async fn take_over(core: &Arc<Core>, node: &str) -> Result<()> {
 pub(crate) async fn leave(core: &Core, flushed: bool) {
     if flushed && let Ok((row, version)) = node_row(core, &core.node).await {
         let left = NodeRow { clean: true, ..row };
-        if put_node_row(core, &core.node, &left, version).await.is_err() {
-            tracing::warn!("the good-bye could not be written; a takeover will count this node as dead");
+        if put_node_row(core, &core.node, &left, version)
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "the good-bye could not be written; a takeover will count this node as dead"
+            );
         }
     }
     if let Some(fence) = core.lease.fence()

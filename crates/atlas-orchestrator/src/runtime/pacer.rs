@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use super::spawner::Spawner;
 
-/// What goes before what: a kill saves money, a look-up tells where money goes, a create spends it, a listing can wait.
+/// What goes before what: a kill saves money, a look-up tells where money goes, a create spends it,
+/// a listing can wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Priority {
     Kill,
@@ -35,7 +36,8 @@ struct State {
     waiting: BTreeMap<(Priority, u64), oneshot::Sender<Permit>>,
     next_ticket: u64,
     running: u32,
-    /// The theoretical arrival time of GCRA: a call is on time when it is at most `burst` intervals ahead.
+    /// The theoretical arrival time of GCRA: a call is on time when it is at most `burst` intervals
+    /// ahead.
     arrival: Option<Instant>,
     timer: bool,
 }
@@ -46,8 +48,18 @@ pub(crate) struct Permit(Option<Arc<Shared>>);
 
 impl Pacer {
     pub(crate) fn new(limits: AccountLimits, spawner: Arc<dyn Spawner>) -> Self {
-        let state = State { waiting: BTreeMap::new(), next_ticket: 0, running: 0, arrival: None, timer: false };
-        Self(Arc::new(Shared { limits, spawner, state: Mutex::new(state) }))
+        let state = State {
+            waiting: BTreeMap::new(),
+            next_ticket: 0,
+            running: 0,
+            arrival: None,
+            timer: false,
+        };
+        Self(Arc::new(Shared {
+            limits,
+            spawner,
+            state: Mutex::new(state),
+        }))
     }
 
     /// Waits for a turn. Cancel safe: a dropped wait gives its turn up.
@@ -90,7 +102,9 @@ impl Shared {
                 }
                 return;
             }
-            let Some((_, waiter)) = state.waiting.pop_first() else { return };
+            let Some((_, waiter)) = state.waiting.pop_first() else {
+                return;
+            };
             state.running += 1;
             let before = state.arrival.replace(arrival);
             drop(state);
@@ -137,7 +151,12 @@ mod tests {
     use crate::runtime::spawner::TokioSpawner;
 
     fn pacer(concurrency: u32, interval: Duration) -> Pacer {
-        let limits = AccountLimits { call_interval: interval, burst: 1, concurrency, ..AccountLimits::default() };
+        let limits = AccountLimits {
+            call_interval: interval,
+            burst: 1,
+            concurrency,
+            ..AccountLimits::default()
+        };
         Pacer::new(limits, Arc::new(TokioSpawner))
     }
 
@@ -147,7 +166,12 @@ mod tests {
         let first = pacer.admit(Priority::Listing).await;
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = Vec::new();
-        for priority in [Priority::Listing, Priority::Create, Priority::LookUp, Priority::Kill] {
+        for priority in [
+            Priority::Listing,
+            Priority::Create,
+            Priority::LookUp,
+            Priority::Kill,
+        ] {
             let (pacer, order) = (pacer.clone(), order.clone());
             tasks.push(tokio::spawn(async move {
                 let permit = pacer.admit(priority).await;
@@ -160,7 +184,15 @@ mod tests {
         for task in tasks {
             task.await.unwrap();
         }
-        assert_eq!(*order.lock().unwrap(), [Priority::Kill, Priority::LookUp, Priority::Create, Priority::Listing]);
+        assert_eq!(
+            *order.lock().unwrap(),
+            [
+                Priority::Kill,
+                Priority::LookUp,
+                Priority::Create,
+                Priority::Listing
+            ]
+        );
     }
 
     #[tokio::test(start_paused = true)]

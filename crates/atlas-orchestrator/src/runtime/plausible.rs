@@ -1,4 +1,5 @@
-//! Whether a complete walk can be believed: one that lacks half of what lives is checked by point reads first.
+//! Whether a complete walk can be believed: one that lacks half of what lives is checked by point
+//! reads first.
 
 use std::sync::Arc;
 
@@ -10,32 +11,48 @@ use crate::store::Table;
 /// How many missing machines are read before the rest is believed.
 const PROBES: usize = 8;
 
-/// True unless the walk lacks a machine of a live session that a point read, made after it began, still finds.
+/// True unless the walk lacks a machine of a live session that a point read, made after it began,
+/// still finds.
 ///
 /// Machines under termination do not count: they are expected to go.
 pub(crate) async fn is_plausible(core: &Core, account: &Arc<Account>, listed: &Listed) -> bool {
-    *listed.plausible.get_or_init(|| probe(core, account, listed)).await
+    *listed
+        .plausible
+        .get_or_init(|| probe(core, account, listed))
+        .await
 }
 
 async fn probe(core: &Core, account: &Arc<Account>, listed: &Listed) -> bool {
     let mut open = core.slots.open_attempts(core.account_index(&account.name));
     open.retain(|open| open.serving);
-    let missing: Vec<_> =
-        open.iter().filter(|open| listed.of_attempt(open.attempt).next().is_none()).map(|open| open.session).collect();
+    let missing: Vec<_> = open
+        .iter()
+        .filter(|open| listed.of_attempt(open.attempt).next().is_none())
+        .map(|open| open.session)
+        .collect();
     if missing.is_empty() || (!listed.machines.is_empty() && missing.len() * 2 < open.len()) {
         return true;
     }
     let mut probes = 0;
     for id in missing {
-        let Ok(row) = core.store.get(Table::Sessions, id.as_bytes()).await else { return false };
-        // What cannot be read stands for nothing: it must not make every walk of its account implausible.
-        let Some(loaded) = row.and_then(Loaded::readable) else { continue };
-        let Some(attempt) = loaded.record.serving() else { continue };
+        let Ok(row) = core.store.get(Table::Sessions, id.as_bytes()).await else {
+            return false;
+        };
+        // What cannot be read stands for nothing: it must not make every walk of its account
+        // implausible.
+        let Some(loaded) = row.and_then(Loaded::readable) else {
+            continue;
+        };
+        let Some(attempt) = loaded.record.serving() else {
+            continue;
+        };
         // A machine younger than the bound may still lag.
         if core.now() < attempt.settled_at(&account.bounds) {
             continue;
         }
-        let Some(compute) = &attempt.serving else { continue };
+        let Some(compute) = &attempt.serving else {
+            continue;
+        };
         if listed.of_id(compute).is_some() {
             continue;
         }

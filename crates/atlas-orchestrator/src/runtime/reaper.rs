@@ -4,7 +4,9 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use atlas_core::{Claim, Compute, ComputeId, ComputeStatus, Error, Result, Timestamp, TrackedKey, UsdPerHour};
+use atlas_core::{
+    Claim, Compute, ComputeId, ComputeStatus, Error, Result, Timestamp, TrackedKey, UsdPerHour,
+};
 
 use super::account::Account;
 use super::adopt::{Doubt, take_up};
@@ -24,14 +26,16 @@ struct Suspect {
     scans: u32,
 }
 
-/// What the reaper remembers of an account between two scans; after a restart it starts counting anew.
+/// What the reaper remembers of an account between two scans; after a restart it starts counting
+/// anew.
 #[derive(Debug, Default)]
 pub(crate) struct Suspects {
     known: Mutex<BTreeMap<ComputeId, Suspect>>,
     burn: Mutex<Astray>,
 }
 
-/// What machines burn that the last scan found without a live session, and did not end. What cannot be told whose it is counts as quarantined.
+/// What machines burn that the last scan found without a live session, and did not end. What cannot
+/// be told whose it is counts as quarantined.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Astray {
     pub(crate) quarantined: UsdPerHour,
@@ -46,7 +50,12 @@ impl Suspects {
 
     fn left<'a>(&self, report: &ReapReport, orphans: impl Iterator<Item = &'a Compute>) {
         let astray = Astray {
-            quarantined: report.quarantined.iter().chain(&report.ambiguous).filter_map(|finding| finding.burn).sum(),
+            quarantined: report
+                .quarantined
+                .iter()
+                .chain(&report.ambiguous)
+                .filter_map(|finding| finding.burn)
+                .sum(),
             orphan: orphans.filter_map(|machine| machine.cost_per_hour).sum(),
         };
         *self.burn.lock().unwrap_or_else(PoisonError::into_inner) = astray;
@@ -85,18 +94,33 @@ enum Verdict {
 ///
 /// # Errors
 /// When the cloud or the store could not be read: nothing was concluded.
-pub(crate) async fn scan(core: &Arc<Core>, account: &Arc<Account>, suspects: &Suspects, dry_run: bool) -> Result<ReapReport> {
-    let listed = account.walk().await.map_err(|failure| Error::new(failure.kind, failure.message))?;
+pub(crate) async fn scan(
+    core: &Arc<Core>,
+    account: &Arc<Account>,
+    suspects: &Suspects,
+    dry_run: bool,
+) -> Result<ReapReport> {
+    let listed = account
+        .walk()
+        .await
+        .map_err(|failure| Error::new(failure.kind, failure.message))?;
     let whose = accounts::check_identity(core, account, &listed).await.inspect_err(|error| {
         tracing::warn!(account = %account.name, %error, "whose account it is could not be read");
     });
     let check = core.policy.safeguards.account_identity;
     let is_known = !check || whose.as_ref().is_ok_and(accounts::Whose::is_known);
     // Only what is on our own account is ours to end.
-    let may_end = |ordered_as: Option<&str>| !check || whose.as_ref().is_ok_and(|whose| whose.may_end(ordered_as));
+    let may_end = |ordered_as: Option<&str>| {
+        !check || whose.as_ref().is_ok_and(|whose| whose.may_end(ordered_as))
+    };
     observe(core, account, &listed).await;
     let complete = listed.is_complete() && plausible::is_plausible(core, account, &listed).await;
-    let mut report = ReapReport { scanned: listed.machines.len(), complete, held: core.is_held(), ..ReapReport::default() };
+    let mut report = ReapReport {
+        scanned: listed.machines.len(),
+        complete,
+        held: core.is_held(),
+        ..ReapReport::default()
+    };
     let mut victims = Vec::new();
     for machine in &listed.machines {
         if machine.status == ComputeStatus::Terminated {
@@ -116,28 +140,54 @@ pub(crate) async fn scan(core: &Arc<Core>, account: &Arc<Account>, suspects: &Su
         report.ours += 1;
         match judge(core, account, &key).await? {
             Verdict::Leave => {}
-            Verdict::Victim { session, ordered_as } if may_end(ordered_as.as_deref()) => victims.push((machine, key, session)),
+            Verdict::Victim {
+                session,
+                ordered_as,
+            } if may_end(ordered_as.as_deref()) => victims.push((machine, key, session)),
             Verdict::Victim { .. } => {
                 let why = "its attempt is over, and was made under a key that is not known to be of this account";
                 report.ambiguous.push(finding(machine, Some(&key), why));
             }
-            Verdict::Quarantine => report.quarantined.push(finding(machine, Some(&key), "its attempt is older than any record")),
+            Verdict::Quarantine => report.quarantined.push(finding(
+                machine,
+                Some(&key),
+                "its attempt is older than any record",
+            )),
             Verdict::Ambiguous(why) => report.ambiguous.push(finding(machine, Some(&key), why)),
             Verdict::RolledBack => {
-                core.hold(&format!("machine {} carries a key of ours whose attempt is not on record", machine.id)).await;
+                core.hold(&format!(
+                    "machine {} carries a key of ours whose attempt is not on record",
+                    machine.id
+                ))
+                .await;
                 report.held = true;
-                report.ambiguous.push(finding(machine, Some(&key), "its attempt is not on record, and should be"));
+                report.ambiguous.push(finding(
+                    machine,
+                    Some(&key),
+                    "its attempt is not on record, and should be",
+                ));
             }
         }
     }
-    report.victims = victims.iter().map(|(machine, key, _)| finding(machine, Some(key), "its attempt is over")).collect();
-    let ids: BTreeSet<ComputeId> = victims.iter().map(|(machine, ..)| machine.id.clone()).collect();
+    report.victims = victims
+        .iter()
+        .map(|(machine, key, _)| finding(machine, Some(key), "its attempt is over"))
+        .collect();
+    let ids: BTreeSet<ComputeId> = victims
+        .iter()
+        .map(|(machine, ..)| machine.id.clone())
+        .collect();
     let ripe = ripen(core, account, suspects, &ids, complete && !dry_run);
     let row = if complete && !dry_run && is_known {
         accounts::update(core, &account.name, |row| {
-            // Two scans that agree are enough, once and for ever; a scan that disagrees before that is the first of another two.
+            // Two scans that agree are enough, once and for ever; a scan that disagrees before that
+            // is the first of another two.
             let agrees = row.agreeing_scans == 0 || row.last_victims == ids;
-            row.agreeing_scans = if agrees { (row.agreeing_scans + 1).min(2) } else { row.agreeing_scans };
+            row.agreeing_scans = if agrees {
+                (row.agreeing_scans + 1).min(2)
+            } else {
+                row.agreeing_scans
+            };
             row.last_victims.clone_from(&ids);
         })
         .await?
@@ -158,11 +208,21 @@ pub(crate) async fn scan(core: &Arc<Core>, account: &Arc<Account>, suspects: &Su
         .await?;
         tracing::error!(account = %account.name, victims = victims.len(), "too many machines to end in one scan: an operator must acknowledge");
     }
-    if report.report_only || report.breaker || report.held || !complete && core.policy.safeguards.complete_walks {
+    if report.report_only
+        || report.breaker
+        || report.held
+        || !complete && core.policy.safeguards.complete_walks
+    {
         suspects.left(&report, victims.iter().map(|(machine, ..)| *machine));
         return Ok(report);
     }
-    suspects.left(&report, victims.iter().map(|(machine, ..)| *machine).filter(|machine| !ripe.contains(&machine.id)));
+    suspects.left(
+        &report,
+        victims
+            .iter()
+            .map(|(machine, ..)| *machine)
+            .filter(|machine| !ripe.contains(&machine.id)),
+    );
     for (machine, key, session) in victims {
         if ripe.contains(&machine.id) {
             reap(core, session, &key, &machine.id).await?;
@@ -171,12 +231,20 @@ pub(crate) async fn scan(core: &Arc<Core>, account: &Arc<Account>, suspects: &Su
     Ok(report)
 }
 
-/// Whether a session of ours has this machine on record by its id, whatever somebody made of its carriers.
+/// Whether a session of ours has this machine on record by its id, whatever somebody made of its
+/// carriers.
 async fn is_known_by_id(core: &Core, key: Option<&TrackedKey>, id: &ComputeId) -> Result<bool> {
     let Some(key) = key else { return Ok(false) };
-    let Some(session) = core.slots.session_of(key.attempt()) else { return Ok(false) };
-    let Some(loaded) = core.load(session).await? else { return Ok(false) };
-    Ok(loaded.record.attempt(key.attempt()).is_some_and(|attempt| attempt.owns(id)))
+    let Some(session) = core.slots.session_of(key.attempt()) else {
+        return Ok(false);
+    };
+    let Some(loaded) = core.load(session).await? else {
+        return Ok(false);
+    };
+    Ok(loaded
+        .record
+        .attempt(key.attempt())
+        .is_some_and(|attempt| attempt.owns(id)))
 }
 
 enum Claimed {
@@ -189,13 +257,25 @@ enum Claimed {
 fn claim(core: &Core, machine: &Compute) -> Claimed {
     let safeguards = core.policy.safeguards;
     let genuine = |key: &TrackedKey| core.is_genuine(key);
-    let prefixed = core.name_prefix.is_empty() || machine.name.as_ref().is_some_and(|name| name.starts_with(&core.name_prefix));
+    let prefixed = core.name_prefix.is_empty()
+        || machine
+            .name
+            .as_ref()
+            .is_some_and(|name| name.starts_with(&core.name_prefix));
     match machine.keys.claim() {
         Claim::Whole(key) if genuine(&key) && prefixed => Claimed::Ours(key),
-        Claim::Whole(key) if genuine(&key) => Claimed::Unclear(Some(key), "its name does not begin as ours do"),
+        Claim::Whole(key) if genuine(&key) => {
+            Claimed::Unclear(Some(key), "its name does not begin as ours do")
+        }
         Claim::Partial(key) if genuine(&key) && !safeguards.all_carriers => Claimed::Ours(key),
-        Claim::Partial(key) if genuine(&key) => Claimed::Unclear(Some(key), "one of its carriers lost the key"),
-        Claim::Ambiguous => match [machine.keys.name, machine.keys.tag].into_iter().flatten().find(|key| genuine(key)) {
+        Claim::Partial(key) if genuine(&key) => {
+            Claimed::Unclear(Some(key), "one of its carriers lost the key")
+        }
+        Claim::Ambiguous => match [machine.keys.name, machine.keys.tag]
+            .into_iter()
+            .flatten()
+            .find(|key| genuine(key))
+        {
             Some(key) if !safeguards.all_carriers => Claimed::Ours(key),
             Some(key) => Claimed::Unclear(Some(key), "its carriers name different keys"),
             None => Claimed::Not,
@@ -209,17 +289,31 @@ async fn judge(core: &Arc<Core>, account: &Arc<Account>, key: &TrackedKey) -> Re
     if core.slots.session_of(key.attempt()).is_some() && core.policy.safeguards.spare_unresolved {
         return Ok(Verdict::Leave);
     }
-    let Some(row) = core.store.get(Table::Attempts, key.attempt().as_bytes()).await? else {
+    let Some(row) = core
+        .store
+        .get(Table::Attempts, key.attempt().as_bytes())
+        .await?
+    else {
         let age = core.now().since(key.attempt().created_at());
-        return Ok(if age < core.policy.retention { Verdict::RolledBack } else { Verdict::Quarantine });
+        return Ok(if age < core.policy.retention {
+            Verdict::RolledBack
+        } else {
+            Verdict::Quarantine
+        });
     };
     let Ok(row) = serde_json::from_slice::<AttemptRow>(&row.value) else {
         return Ok(Verdict::Ambiguous("its attempt's row cannot be read"));
     };
     if row.account != account.name {
-        return Ok(Verdict::Ambiguous("its attempt was made on another account"));
+        return Ok(Verdict::Ambiguous(
+            "its attempt was made on another account",
+        ));
     }
-    let Some(session) = core.store.get(Table::Sessions, row.session.as_bytes()).await? else {
+    let Some(session) = core
+        .store
+        .get(Table::Sessions, row.session.as_bytes())
+        .await?
+    else {
         return Ok(Verdict::Ambiguous("its session is not on record"));
     };
     let Some(loaded) = Loaded::readable(session) else {
@@ -228,11 +322,20 @@ async fn judge(core: &Arc<Core>, account: &Arc<Account>, key: &TrackedKey) -> Re
     let Some(attempt) = loaded.record.attempt(key.attempt()) else {
         return Ok(Verdict::Ambiguous("its session does not know its attempt"));
     };
-    let unresolved = matches!(attempt.phase, AttemptPhase::Intent | AttemptPhase::Calling | AttemptPhase::Unknown);
-    if attempt.is_terminal() || unresolved && attempt.kill.is_none() && !core.policy.safeguards.spare_unresolved {
-        return Ok(Verdict::Victim { session: row.session, ordered_as: attempt.identity.clone() });
+    let unresolved = matches!(
+        attempt.phase,
+        AttemptPhase::Intent | AttemptPhase::Calling | AttemptPhase::Unknown
+    );
+    if attempt.is_terminal()
+        || unresolved && attempt.kill.is_none() && !core.policy.safeguards.spare_unresolved
+    {
+        return Ok(Verdict::Victim {
+            session: row.session,
+            ordered_as: attempt.identity.clone(),
+        });
     }
-    // Unresolved or alive: its owner's own walks see the machine. If that is this node, nobody drives it yet.
+    // Unresolved or alive: its owner's own walks see the machine. If that is this node, nobody
+    // drives it yet.
     if loaded.record.owner == core.node {
         Doubt::raise(core);
     }
@@ -240,10 +343,19 @@ async fn judge(core: &Arc<Core>, account: &Arc<Account>, key: &TrackedKey) -> Re
 }
 
 /// Counts complete scans; answers the victims that were seen often and long enough.
-fn ripen(core: &Core, account: &Account, suspects: &Suspects, victims: &BTreeSet<ComputeId>, complete: bool) -> Vec<ComputeId> {
+fn ripen(
+    core: &Core,
+    account: &Account,
+    suspects: &Suspects,
+    victims: &BTreeSet<ComputeId>,
+    complete: bool,
+) -> Vec<ComputeId> {
     let now = core.now();
     let safeguards = core.policy.safeguards;
-    let mut known = suspects.known.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut known = suspects
+        .known
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
     if complete {
         known.retain(|id, _| victims.contains(id));
     }
@@ -255,7 +367,10 @@ fn ripen(core: &Core, account: &Account, suspects: &Suspects, victims: &BTreeSet
                 suspect.scans += u32::from(complete);
                 suspect
             }
-            Entry::Vacant(entry) => entry.insert(Suspect { first: now, scans: u32::from(complete) }),
+            Entry::Vacant(entry) => entry.insert(Suspect {
+                first: now,
+                scans: u32::from(complete),
+            }),
         };
         let often = suspect.scans >= 2 || !safeguards.two_sightings;
         let long = now.since(suspect.first) >= account.policy.grace || !safeguards.grace;
@@ -266,8 +381,14 @@ fn ripen(core: &Core, account: &Account, suspects: &Suspects, victims: &BTreeSet
     ripe
 }
 
-/// Commits the end of a machine under an ended attempt. Adoption and this exclude each other by the record's version.
-async fn reap(core: &Arc<Core>, session: SessionId, key: &TrackedKey, machine: &ComputeId) -> Result<()> {
+/// Commits the end of a machine under an ended attempt. Adoption and this exclude each other by the
+/// record's version.
+async fn reap(
+    core: &Arc<Core>,
+    session: SessionId,
+    key: &TrackedKey,
+    machine: &ComputeId,
+) -> Result<()> {
     let doubt = Doubt::begin(core);
     for _ in 0..4 {
         let Some(mut loaded) = core.load(session).await? else {
@@ -280,15 +401,29 @@ async fn reap(core: &Arc<Core>, session: SessionId, key: &TrackedKey, machine: &
             let alive = core.store.leases(&owner).await?;
             let now = core.store.now().await?;
             if loaded.record.state() != SessionState::Terminated
-                && alive.iter().any(|fence| fence.scope == owner && fence.expires_at > now)
+                && alive
+                    .iter()
+                    .any(|fence| fence.scope == owner && fence.expires_at > now)
             {
                 // A live owner of a live session: told through the record and the feed.
-            } else if core.apply(&mut loaded, &mut evidence, &Input::Claim(core.node.clone()), Extra::default()).await.is_err() {
+            } else if core
+                .apply(
+                    &mut loaded,
+                    &mut evidence,
+                    &Input::Claim(core.node.clone()),
+                    Extra::default(),
+                )
+                .await
+                .is_err()
+            {
                 continue;
             }
         }
         let input = Input::Reap(key.attempt(), vec![machine.clone()]);
-        match core.apply(&mut loaded, &mut evidence, &input, Extra::default()).await {
+        match core
+            .apply(&mut loaded, &mut evidence, &input, Extra::default())
+            .await
+        {
             Ok(_) => {
                 if loaded.record.owner == core.node {
                     take_up(core, &loaded.record).await?;

@@ -1,4 +1,5 @@
-//! The one task that decides who is worked on: a queue of timers, a set of what is ready, and so many drivers at a time.
+//! The one task that decides who is worked on: a queue of timers, a set of what is ready, and so
+//! many drivers at a time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,10 @@ pub(crate) async fn keep(core: Arc<Core>) {
                 Err(next) => break next,
             }
         };
-        let wait = next.map_or_else(|| tokio::time::Instant::now() + Duration::from_secs(3600), |at| core.steady.instant(at));
+        let wait = next.map_or_else(
+            || tokio::time::Instant::now() + Duration::from_secs(3600),
+            |at| core.steady.instant(at),
+        );
         tokio::select! {
             biased;
             () = core.stopped.cancelled() => return,

@@ -12,10 +12,15 @@ use super::survey::observe;
 /// Looks at an account as long as the orchestrator runs.
 pub(crate) async fn keep(core: Arc<Core>, account: Arc<Account>, suspects: Arc<Suspects>) {
     let mut failures: u32 = 0;
-    let mut next_reap = Instant::now() + core.entropy.duration_below(account.policy.reap_interval / 4);
+    let mut next_reap = Instant::now()
+        + core
+            .entropy
+            .duration_below(account.policy.reap_interval / 4);
     let mut next_poll = Instant::now() + core.entropy.duration_below(account.policy.poll_interval);
     loop {
-        let wait = next_reap.min(next_poll).saturating_duration_since(Instant::now());
+        let wait = next_reap
+            .min(next_poll)
+            .saturating_duration_since(Instant::now());
         if !core.sleep(wait).await || core.stopping.is_cancelled() {
             return;
         }

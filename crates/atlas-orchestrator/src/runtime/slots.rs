@@ -1,4 +1,5 @@
-//! What the process keeps of each session in memory: little. Records are fetched when something is to be done.
+//! What the process keeps of each session in memory: little. Records are fetched when something is
+//! to be done.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +15,8 @@ const MOST_PARKED: usize = 4096;
 /// Never.
 const NEVER: i64 = i64::MAX;
 
-/// A session this node looks after. Idle ones are only this: 32 bytes, and their places in the maps beside it.
+/// A session this node looks after. Idle ones are only this: 32 bytes, and their places in the maps
+/// beside it.
 #[derive(Debug)]
 struct Slot {
     /// When to look again, in milliseconds since the epoch.
@@ -33,7 +35,14 @@ struct Slot {
 
 impl Slot {
     fn new(account: u16) -> Self {
-        Self { due: NEVER, hot: None, account, seen: 0, driving: false, dirty: false }
+        Self {
+            due: NEVER,
+            hot: None,
+            account,
+            seen: 0,
+            driving: false,
+            dirty: false,
+        }
     }
 }
 
@@ -91,7 +100,11 @@ pub(crate) struct Work {
 fn millis(at: Timestamp) -> i64 {
     // Rounded up: a timer never fires before its time.
     let millis = at.unix_millis();
-    if Timestamp::from_unix_millis(millis) < at { millis.saturating_add(1) } else { millis }
+    if Timestamp::from_unix_millis(millis) < at {
+        millis.saturating_add(1)
+    } else {
+        millis
+    }
 }
 
 impl State {
@@ -113,8 +126,15 @@ impl State {
 
     /// The first that is ready on an account with a place left.
     fn pop_ready(&mut self, room: usize) -> Option<SessionId> {
-        let has_room = |account: &u16| self.driving.get(account).is_none_or(|driving| *driving < room);
-        let mut ready = self.ready.iter_mut().filter(|(account, _)| has_room(account));
+        let has_room = |account: &u16| {
+            self.driving
+                .get(account)
+                .is_none_or(|driving| *driving < room)
+        };
+        let mut ready = self
+            .ready
+            .iter_mut()
+            .filter(|(account, _)| has_room(account));
         ready.find_map(|(_, ready)| ready.pop_first())
     }
 
@@ -136,7 +156,8 @@ impl Slots {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a session up, or refreshes what is known of it; `due` is when to look at it, now when `None`.
+    /// Takes a session up, or refreshes what is known of it; `due` is when to look at it, now when
+    /// `None`.
     pub(crate) fn insert(&self, record: &SessionRecord, account: u16, due: Option<Timestamp>) {
         let mut state = self.lock();
         let id = record.id;
@@ -157,10 +178,19 @@ impl Slots {
     }
 
     /// Takes a session up of which only the head of its row was read.
-    pub(crate) fn insert_quiet(&self, id: SessionId, open: &[(AttemptId, bool)], account: u16, due: Timestamp) {
+    pub(crate) fn insert_quiet(
+        &self,
+        id: SessionId,
+        open: &[(AttemptId, bool)],
+        account: u16,
+        due: Timestamp,
+    ) {
         let mut state = self.lock();
         state.slots.entry(id).or_insert_with(|| Slot::new(account));
-        state.attempts.extend(open.iter().map(|(attempt, serving)| (*attempt, (id, *serving))));
+        state.attempts.extend(
+            open.iter()
+                .map(|(attempt, serving)| (*attempt, (id, *serving))),
+        );
         state.set_due(id, millis(due));
     }
 
@@ -169,7 +199,9 @@ impl Slots {
             if attempt.is_terminal() {
                 state.attempts.remove(&attempt.id);
             } else {
-                state.attempts.insert(attempt.id, (record.id, attempt.is_serving()));
+                state
+                    .attempts
+                    .insert(attempt.id, (record.id, attempt.is_serving()));
             }
         }
     }
@@ -185,8 +217,8 @@ impl Slots {
         }
     }
 
-    /// Lets a session go: it ended, or another node looks after it, or it is not on record. False when something happened since
-    /// its driver looked last: what it read may be old.
+    /// Lets a session go: it ended, or another node looks after it, or it is not on record. False
+    /// when something happened since its driver looked last: what it read may be old.
     pub(crate) fn remove(&self, id: SessionId, attempts: &[Attempt]) -> bool {
         let mut state = self.lock();
         if state.slots.get(&id).is_some_and(|slot| slot.dirty) {
@@ -210,9 +242,17 @@ impl Slots {
     /// Lets every session go.
     pub(crate) fn clear(&self) {
         let mut state = self.lock();
-        let (driving, parked) = (std::mem::take(&mut state.driving), std::mem::take(&mut state.parked));
+        let (driving, parked) = (
+            std::mem::take(&mut state.driving),
+            std::mem::take(&mut state.parked),
+        );
         let watchers = std::mem::take(&mut state.watchers);
-        *state = State { driving, parked, watchers, ..State::default() };
+        *state = State {
+            driving,
+            parked,
+            watchers,
+            ..State::default()
+        };
     }
 
     pub(crate) fn contains(&self, id: SessionId) -> bool {
@@ -232,15 +272,20 @@ impl Slots {
         self.tell(id, None);
     }
 
-    /// The same, with something to be told. Dropped when the session is not ours: its owner finds out by itself.
+    /// The same, with something to be told. Dropped when the session is not ours: its owner finds
+    /// out by itself.
     pub(crate) fn tell(&self, id: SessionId, input: Option<Input>) {
         let mut state = self.lock();
-        let Some(slot) = state.slots.get_mut(&id) else { return };
+        let Some(slot) = state.slots.get_mut(&id) else {
+            return;
+        };
         slot.dirty = true;
         if let Some(input) = input {
             slot.hot.get_or_insert_default().inbox.push(input);
         }
-        let signal = slot.driving.then(|| slot.hot.get_or_insert_default().signal.clone());
+        let signal = slot
+            .driving
+            .then(|| slot.hot.get_or_insert_default().signal.clone());
         match signal {
             Some(signal) => signal.notify_one(),
             None => {
@@ -252,7 +297,11 @@ impl Slots {
     }
 
     /// The next session to work on, where its account has room; or when there will be one.
-    pub(crate) fn next(&self, now: Timestamp, room: usize) -> Result<(SessionId, Work), Option<Timestamp>> {
+    pub(crate) fn next(
+        &self,
+        now: Timestamp,
+        room: usize,
+    ) -> Result<(SessionId, Work), Option<Timestamp>> {
         let mut state = self.lock();
         let now = now.unix_millis();
         while let Some((due, id)) = state.timers.first().copied() {
@@ -262,16 +311,25 @@ impl Slots {
             state.set_due(id, NEVER);
             state.set_ready(id);
         }
-        let next_timer = state.timers.first().map(|(due, _)| Timestamp::from_unix_millis(*due));
+        let next_timer = state
+            .timers
+            .first()
+            .map(|(due, _)| Timestamp::from_unix_millis(*due));
         while let Some(id) = state.pop_ready(room) {
-            let Some(slot) = state.slots.get_mut(&id) else { continue };
+            let Some(slot) = state.slots.get_mut(&id) else {
+                continue;
+            };
             if slot.driving {
                 continue;
             }
             (slot.driving, slot.dirty) = (true, false);
             let account = slot.account;
             let hot = slot.hot.get_or_insert_default();
-            let work = Work { account, evidence: std::mem::take(&mut hot.evidence), signal: hot.signal.clone() };
+            let work = Work {
+                account,
+                evidence: std::mem::take(&mut hot.evidence),
+                signal: hot.signal.clone(),
+            };
             state.takes_place(account);
             return Ok((id, work));
         }
@@ -281,19 +339,32 @@ impl Slots {
     /// What was told since the driver looked last.
     pub(crate) fn drain(&self, id: SessionId) -> Vec<Input> {
         let mut state = self.lock();
-        let Some(slot) = state.slots.get_mut(&id) else { return Vec::new() };
+        let Some(slot) = state.slots.get_mut(&id) else {
+            return Vec::new();
+        };
         slot.dirty = false;
-        slot.hot.as_mut().map(|hot| std::mem::take(&mut hot.inbox)).unwrap_or_default()
+        slot.hot
+            .as_mut()
+            .map(|hot| std::mem::take(&mut hot.inbox))
+            .unwrap_or_default()
     }
 
-    /// The driver has nothing to do until `due`. False when something happened meanwhile: it has to look again.
+    /// The driver has nothing to do until `due`. False when something happened meanwhile: it has to
+    /// look again.
     pub(crate) fn rest(&self, id: SessionId, evidence: &Evidence, due: Option<Timestamp>) -> bool {
         let mut state = self.lock();
-        let Some(slot) = state.slots.get_mut(&id) else { return true };
+        let Some(slot) = state.slots.get_mut(&id) else {
+            return true;
+        };
         if slot.dirty {
             return false;
         }
-        slot.hot = (!evidence.is_empty()).then(|| Box::new(Hot { evidence: evidence.clone(), ..Hot::default() }));
+        slot.hot = (!evidence.is_empty()).then(|| {
+            Box::new(Hot {
+                evidence: evidence.clone(),
+                ..Hot::default()
+            })
+        });
         state.set_due(id, due.map_or(NEVER, millis));
         true
     }
@@ -328,7 +399,12 @@ impl Slots {
                         hot.signal.notify_one();
                     }
                 }
-                if state.driving.values().chain(state.parked.values()).all(|drivers| *drivers == 0) {
+                if state
+                    .driving
+                    .values()
+                    .chain(state.parked.values())
+                    .all(|drivers| *drivers == 0)
+                {
                     return;
                 }
             }
@@ -352,7 +428,11 @@ impl Slots {
     pub(crate) fn unwatch(&self, id: SessionId) {
         let mut state = self.lock();
         // One is the map's own.
-        if state.watchers.get(&id).is_some_and(|watchers| Arc::strong_count(watchers) <= 1) {
+        if state
+            .watchers
+            .get(&id)
+            .is_some_and(|watchers| Arc::strong_count(watchers) <= 1)
+        {
             state.watchers.remove(&id);
         }
     }
@@ -365,14 +445,26 @@ impl Slots {
     /// The open attempts of our sessions on an account.
     pub(crate) fn open_attempts(&self, account: u16) -> Vec<Open> {
         let state = self.lock();
-        let open = state.attempts.iter().filter_map(|(attempt, (session, serving))| {
-            let slot = state.slots.get(session).filter(|slot| slot.account == account)?;
-            Some(Open { attempt: *attempt, session: *session, serving: *serving, seen: slot.seen })
-        });
+        let open = state
+            .attempts
+            .iter()
+            .filter_map(|(attempt, (session, serving))| {
+                let slot = state
+                    .slots
+                    .get(session)
+                    .filter(|slot| slot.account == account)?;
+                Some(Open {
+                    attempt: *attempt,
+                    session: *session,
+                    serving: *serving,
+                    seen: slot.seen,
+                })
+            });
         open.collect()
     }
 
-    /// A driver that only waits for its cloud leaves its place to others. False when so many do already that it stays where it is.
+    /// A driver that only waits for its cloud leaves its place to others. False when so many do
+    /// already that it stays where it is.
     pub(crate) fn park(&self, account: u16) -> bool {
         let mut state = self.lock();
         let parked = state.parked.entry(account).or_default();

@@ -1,4 +1,5 @@
-//! Where tasks run, and where "now" comes from: injected, so that a simulated node can be crashed, paused and repeated.
+//! Where tasks run, and where "now" comes from: injected, so that a simulated node can be crashed,
+//! paused and repeated.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -28,7 +29,8 @@ impl Spawner for TokioSpawner {
     }
 }
 
-/// The store's clock, carried on by this process's monotonic one: a step of a wall clock while we run moves no deadline.
+/// The store's clock, carried on by this process's monotonic one: a step of a wall clock while we
+/// run moves no deadline.
 #[derive(Debug)]
 pub(crate) struct Steady {
     origin: Instant,
@@ -36,7 +38,8 @@ pub(crate) struct Steady {
     base: AtomicI64,
 }
 
-/// How far one renewal may move us towards the store's clock: more than two crystals drift apart, less than any step.
+/// How far one renewal may move us towards the store's clock: more than two crystals drift apart,
+/// less than any step.
 const SLEW_NANOS: i64 = 1_000_000;
 
 fn nanos(span: Duration) -> i64 {
@@ -49,11 +52,16 @@ fn timestamp(nanos: i64) -> Timestamp {
 
 impl Steady {
     pub(crate) fn new(wall: Timestamp) -> Self {
-        Self { origin: Instant::now(), base: AtomicI64::new(nanos(wall.since(Timestamp::UNIX_EPOCH))) }
+        Self {
+            origin: Instant::now(),
+            base: AtomicI64::new(nanos(wall.since(Timestamp::UNIX_EPOCH))),
+        }
     }
 
     fn now_nanos(&self) -> i64 {
-        self.base.load(Ordering::Relaxed).saturating_add(nanos(Instant::now().duration_since(self.origin)))
+        self.base
+            .load(Ordering::Relaxed)
+            .saturating_add(nanos(Instant::now().duration_since(self.origin)))
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -72,9 +80,11 @@ impl Steady {
         Instant::now() + wait.min(Duration::from_secs(30 * 24 * 3600))
     }
 
-    /// Takes a reading of the store's clock into account. Never backwards by more than passes before anybody looks again.
+    /// Takes a reading of the store's clock into account. Never backwards by more than passes
+    /// before anybody looks again.
     pub(crate) fn observe(&self, store: Timestamp) {
         let ahead = nanos(store.since(Timestamp::UNIX_EPOCH)) - self.now_nanos();
-        self.base.fetch_add(ahead.clamp(-SLEW_NANOS / 10, SLEW_NANOS), Ordering::Relaxed);
+        self.base
+            .fetch_add(ahead.clamp(-SLEW_NANOS / 10, SLEW_NANOS), Ordering::Relaxed);
     }
 }

@@ -15,16 +15,21 @@ struct Hash(u32);
 
 impl std::fmt::Write for Hash {
     fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        self.0 = text.bytes().fold(self.0, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        self.0 = text.bytes().fold(self.0, |hash, byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+        });
         Ok(())
     }
 }
 
-/// What a session would want to know of its machine, hashed. Never 0, which stands for "not seen yet".
+/// What a session would want to know of its machine, hashed. Never 0, which stands for "not seen
+/// yet".
 fn fingerprint(machine: &Compute) -> u32 {
     use std::fmt::Write as _;
     let mut hash = Hash(0x811c_9dc5);
-    let price = machine.cost_per_hour.map_or(-1, |price| price.per_hour().nanos());
+    let price = machine
+        .cost_per_hour
+        .map_or(-1, |price| price.per_hour().nanos());
     // Writing to a hash cannot fail.
     let _ = write!(
         hash,
@@ -32,7 +37,11 @@ fn fingerprint(machine: &Compute) -> u32 {
         machine.id, machine.status, machine.ready, machine.exit_code, machine.preempted
     );
     for port in &machine.ports {
-        let _ = write!(hash, "|{}:{:?}:{:?}", port.internal, port.external, port.url);
+        let _ = write!(
+            hash,
+            "|{}:{:?}:{:?}",
+            port.internal, port.external, port.url
+        );
     }
     hash.0.max(1)
 }
@@ -40,7 +49,13 @@ fn fingerprint(machine: &Compute) -> u32 {
 /// Tells every session of ours on this account what a walk says of its machine.
 pub(super) async fn observe(core: &Arc<Core>, account: &Arc<Account>, listed: &Listed) {
     let mut missing = Vec::new();
-    for Open { attempt, session, seen, .. } in core.slots.open_attempts(core.account_index(&account.name)) {
+    for Open {
+        attempt,
+        session,
+        seen,
+        ..
+    } in core.slots.open_attempts(core.account_index(&account.name))
+    {
         let mut machines = listed.of_attempt(attempt);
         let (first, second) = (machines.next(), machines.next());
         let print = match (first, second) {
@@ -55,18 +70,26 @@ pub(super) async fn observe(core: &Arc<Core>, account: &Arc<Account>, listed: &L
         if print != 0 && print == seen {
             continue;
         }
-        let genuine: Vec<Compute> =
-            listed.of_attempt(attempt).filter(|(key, _)| core.is_genuine(key)).map(|(_, machine)| machine.clone()).collect();
+        let genuine: Vec<Compute> = listed
+            .of_attempt(attempt)
+            .filter(|(key, _)| core.is_genuine(key))
+            .map(|(_, machine)| machine.clone())
+            .collect();
         if genuine.is_empty() {
             missing.push((attempt, session));
             continue;
         }
         core.slots.saw(session, print);
-        core.slots.tell(session, Some(Input::Found(attempt, genuine)));
+        core.slots
+            .tell(session, Some(Input::Found(attempt, genuine)));
     }
-    if !missing.is_empty() && listed.is_complete() && plausible::is_plausible(core, account, listed).await {
+    if !missing.is_empty()
+        && listed.is_complete()
+        && plausible::is_plausible(core, account, listed).await
+    {
         for (attempt, session) in missing {
-            core.slots.tell(session, Some(Input::Missing(attempt, listed.begun)));
+            core.slots
+                .tell(session, Some(Input::Missing(attempt, listed.begun)));
         }
     }
 }

@@ -16,19 +16,24 @@ const SHARDS: usize = 64;
 
 /// A touch's row is its time in milliseconds, as text.
 pub(crate) fn touch_time(value: &[u8]) -> Option<Timestamp> {
-    std::str::from_utf8(value).ok()?.parse().ok().map(Timestamp::from_unix_millis)
+    std::str::from_utf8(value)
+        .ok()?
+        .parse()
+        .ok()
+        .map(Timestamp::from_unix_millis)
 }
 
-/// What every touch of a session reads and writes: the newest that was acknowledged, in milliseconds since the epoch, doubled. Odd
-/// while the session is on the list to be flushed and no touch before that flush is due can be a late one; without an idle limit,
-/// always. Fetching it is what a touch costs, so it is small.
+/// What every touch of a session reads and writes: the newest that was acknowledged, in
+/// milliseconds since the epoch, doubled. Odd while the session is on the list to be flushed and no
+/// touch before that flush is due can be a late one; without an idle limit, always. Fetching it is
+/// what a touch costs, so it is small.
 type Hot = AtomicI64;
 
 /// What else there is of a session, for its first touch after a flush and for the flush.
 #[derive(Debug)]
 struct Cold {
-    /// From this millisecond on an idle decision may be taken without asking this process: the newest durable touch, and the idle
-    /// limit less a flush. `i64::MAX` without a limit.
+    /// From this millisecond on an idle decision may be taken without asking this process: the
+    /// newest durable touch, and the idle limit less a flush. `i64::MAX` without a limit.
     late_from: i64,
     /// The commit that wrote the newest durable touch; 0 before there is a row.
     version: u64,
@@ -48,8 +53,9 @@ const fn millis_of(noted: i64) -> i64 {
     noted >> 1
 }
 
-/// Session ids end in random bytes: eight of them, stirred, are a hash, and the same one in every run. Unstirred, the byte that
-/// chooses the shard would be the one by which the map tells the entries of a group apart.
+/// Session ids end in random bytes: eight of them, stirred, are a hash, and the same one in every
+/// run. Unstirred, the byte that chooses the shard would be the one by which the map tells the
+/// entries of a group apart.
 #[derive(Debug, Default)]
 struct IdHasher(u64);
 
@@ -88,7 +94,8 @@ pub(crate) struct Touches {
     flush_at: AtomicI64,
     /// When flushing began to fail; `i64::MAX` while it works.
     failing_since: AtomicI64,
-    /// Until when one may be acknowledged from memory: later, should this node die, nobody would count it.
+    /// Until when one may be acknowledged from memory: later, should this node die, nobody would
+    /// count it.
     trusted_until: AtomicI64,
     /// Whether every session of this node that is not ending is here.
     whole: AtomicBool,
@@ -97,7 +104,8 @@ pub(crate) struct Touches {
     /// Whether one that an idle decision may have missed is acknowledged only once it is durable.
     defer_late: bool,
     pub(crate) wanted: Notify,
-    /// Where the newest activity came from, of sessions where it was not a touch. For people; lost with the process.
+    /// Where the newest activity came from, of sessions where it was not a touch. For people; lost
+    /// with the process.
     origins: Mutex<BTreeMap<SessionId, (Timestamp, String)>>,
 }
 
@@ -152,33 +160,61 @@ impl Touches {
     }
 
     fn read(&self, id: SessionId) -> RwLockReadGuard<'_, Cells> {
-        self.shard(id).0.read().unwrap_or_else(PoisonError::into_inner)
+        self.shard(id)
+            .0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self, id: SessionId) -> RwLockWriteGuard<'_, Cells> {
-        self.shard(id).0.write().unwrap_or_else(PoisonError::into_inner)
+        self.shard(id)
+            .0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How long a touch of a session with this idle limit may stay in memory only, in milliseconds.
     fn flush_of(&self, ttl: u32) -> i64 {
-        i64::try_from(self.flush.as_millis()).unwrap_or(i64::MAX).min(i64::from(ttl) / 10)
+        i64::try_from(self.flush.as_millis())
+            .unwrap_or(i64::MAX)
+            .min(i64::from(ttl) / 10)
     }
 
     /// From when a touch is late, when this one is the newest that is durable.
     fn late_from(&self, ttl: u32, durable: i64) -> i64 {
-        if ttl == 0 { i64::MAX } else { durable.saturating_add(i64::from(ttl)).saturating_sub(self.flush_of(ttl)) }
+        if ttl == 0 {
+            i64::MAX
+        } else {
+            durable
+                .saturating_add(i64::from(ttl))
+                .saturating_sub(self.flush_of(ttl))
+        }
     }
 
     /// Begins to count a session's activity.
-    pub(crate) fn insert(&self, id: SessionId, ttl: Option<Duration>, durable: Timestamp, version: Option<u64>) {
+    pub(crate) fn insert(
+        &self,
+        id: SessionId,
+        ttl: Option<Duration>,
+        durable: Timestamp,
+        version: Option<u64>,
+    ) {
         let given = ttl.map_or(0, |ttl| u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX));
         let millis = durable.unix_millis();
         let mut cells = self.write(id);
-        let cold = cells.cold.entry(id).or_insert(Cold { late_from: i64::MIN, version: 0, ttl: given });
+        let cold = cells.cold.entry(id).or_insert(Cold {
+            late_from: i64::MIN,
+            version: 0,
+            ttl: given,
+        });
         cold.version = cold.version.max(version.unwrap_or(0));
         cold.late_from = cold.late_from.max(self.late_from(cold.ttl, millis));
         let noted = noted(millis, cold.ttl == 0);
-        cells.hot.entry(id).or_insert_with(|| Hot::new(noted)).fetch_max(noted, Ordering::Relaxed);
+        cells
+            .hot
+            .entry(id)
+            .or_insert_with(|| Hot::new(noted))
+            .fetch_max(noted, Ordering::Relaxed);
     }
 
     /// Remembers where activity came from.
@@ -194,21 +230,31 @@ impl Touches {
     /// Where activity of that moment came from.
     pub(crate) fn origin(&self, id: SessionId, at: Timestamp) -> String {
         let origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
-        origins.get(&id).filter(|(noted, _)| *noted >= at).map_or_else(|| "touch".to_owned(), |(_, source)| source.clone())
+        origins
+            .get(&id)
+            .filter(|(noted, _)| *noted >= at)
+            .map_or_else(|| "touch".to_owned(), |(_, source)| source.clone())
     }
 
     /// Forgets a session that no touch can keep any more.
     pub(crate) fn remove(&self, id: SessionId) {
-        self.origins.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.origins
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id);
         let mut cells = self.write(id);
         cells.hot.remove(&id);
         cells.cold.remove(&id);
         self.lock_list().left.remove(&id);
     }
 
-    /// A session is not here any more: what was acknowledged is still flushed, and nothing is acknowledged from now on.
+    /// A session is not here any more: what was acknowledged is still flushed, and nothing is
+    /// acknowledged from now on.
     pub(crate) fn let_go(&self, id: SessionId) {
-        self.origins.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.origins
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id);
         let mut cells = self.write(id);
         let (hot, cold) = (cells.hot.remove(&id), cells.cold.remove(&id));
         if let (Some(hot), Some(cold)) = (hot, cold) {
@@ -219,7 +265,10 @@ impl Touches {
     /// The same for every session.
     pub(crate) fn let_all_go(&self) {
         self.whole.store(false, Ordering::Release);
-        self.origins.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.origins
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
         for shard in &self.shards {
             let mut cells = shard.0.write().unwrap_or_else(PoisonError::into_inner);
             let Cells { hot, mut cold } = std::mem::take(&mut *cells);
@@ -245,7 +294,8 @@ impl Touches {
     fn leave(&self, id: SessionId, hot: &Hot, cold: &Cold) {
         if let Some(unflushed) = self.newer(id, hot, cold) {
             self.lock_list().leave(unflushed);
-            self.flush_at.fetch_min(unflushed.newest.unix_millis(), Ordering::AcqRel);
+            self.flush_at
+                .fetch_min(unflushed.newest.unix_millis(), Ordering::AcqRel);
             self.wanted.notify_one();
         }
     }
@@ -257,12 +307,16 @@ impl Touches {
 
     /// This node's lease was renewed: what it acknowledges until then is counted even if it dies.
     pub(crate) fn trusted_until(&self, until: Timestamp) {
-        self.trusted_until.store(until.unix_millis(), Ordering::Release);
+        self.trusted_until
+            .store(until.unix_millis(), Ordering::Release);
     }
 
     /// The newest activity this process knows of.
     pub(crate) fn newest(&self, id: SessionId) -> Option<Timestamp> {
-        self.read(id).hot.get(&id).map(|hot| at(millis_of(hot.load(Ordering::Relaxed))))
+        self.read(id)
+            .hot
+            .get(&id)
+            .map(|hot| at(millis_of(hot.load(Ordering::Relaxed))))
     }
 
     /// Counts one, in milliseconds since the epoch. `None` when the session is not of this node.
@@ -270,7 +324,8 @@ impl Touches {
         let cells = self.read(id);
         let hot = cells.hot.get(&id)?;
         let mut before = hot.load(Ordering::Acquire);
-        // Whoever put it on the list saw that no touch can be late before the flush is due, and said when that is.
+        // Whoever put it on the list saw that no touch can be late before the flush is due, and
+        // said when that is.
         while is_calm(before)
             && millis <= self.flush_at.load(Ordering::Acquire)
             && millis <= self.trusted_until.load(Ordering::Relaxed)
@@ -302,10 +357,17 @@ impl Touches {
         // One step as a flush sees it: on the list, due, and only then calm.
         let mut listed = self.lock_list();
         let is_late = self.defer_late && millis >= cold.late_from;
-        let is_failing = self.failing_since.load(Ordering::Relaxed).saturating_add(flush) <= millis;
+        let is_failing = self
+            .failing_since
+            .load(Ordering::Relaxed)
+            .saturating_add(flush)
+            <= millis;
         let is_trusted = millis <= self.trusted_until.load(Ordering::Relaxed);
-        let (answer, flush_at) =
-            if is_late || is_failing || !is_trusted { (Touch::Deferred, millis) } else { (Touch::Recorded, due) };
+        let (answer, flush_at) = if is_late || is_failing || !is_trusted {
+            (Touch::Deferred, millis)
+        } else {
+            (Touch::Recorded, due)
+        };
         listed.ids.insert(id);
         let sooner = flush_at < self.flush_at.fetch_min(flush_at, Ordering::AcqRel);
         note(!self.defer_late || due < cold.late_from);
@@ -322,7 +384,8 @@ impl Touches {
         (millis != i64::MAX).then(|| at(millis))
     }
 
-    /// Takes what is to be flushed off the list. While it is being flushed, flushing is said not to work.
+    /// Takes what is to be flushed off the list. While it is being flushed, flushing is said not to
+    /// work.
     pub(crate) fn take(&self) -> Vec<Unflushed> {
         let mut taken = {
             let mut listed = self.lock_list();
@@ -347,14 +410,20 @@ impl Touches {
     fn newer(&self, id: SessionId, hot: &Hot, cold: &Cold) -> Option<Unflushed> {
         let newest = millis_of(hot.fetch_and(!1, Ordering::AcqRel));
         let is_newer = self.late_from(cold.ttl, newest) > cold.late_from;
-        is_newer.then(|| Unflushed { id, newest: at(newest), version: (cold.version > 0).then_some(cold.version) })
+        is_newer.then(|| Unflushed {
+            id,
+            newest: at(newest),
+            version: (cold.version > 0).then_some(cold.version),
+        })
     }
 
     /// It is durable now; or a newer one of another node was read.
     pub(crate) fn flushed(&self, id: SessionId, durable: Timestamp, version: u64) {
         let millis = durable.unix_millis();
         let mut cells = self.write(id);
-        let Some(cold) = cells.cold.get_mut(&id) else { return };
+        let Some(cold) = cells.cold.get_mut(&id) else {
+            return;
+        };
         cold.version = cold.version.max(version);
         cold.late_from = cold.late_from.max(self.late_from(cold.ttl, millis));
         let noted = noted(millis, cold.ttl == 0);
@@ -367,9 +436,12 @@ impl Touches {
     pub(crate) fn again(&self, chunk: Vec<Unflushed>, when: Timestamp) {
         let mut listed = self.lock_list();
         if !chunk.is_empty() {
-            self.flush_at.fetch_min(when.unix_millis(), Ordering::AcqRel);
+            self.flush_at
+                .fetch_min(when.unix_millis(), Ordering::AcqRel);
         }
-        chunk.into_iter().for_each(|unflushed| listed.leave(unflushed));
+        chunk
+            .into_iter()
+            .for_each(|unflushed| listed.leave(unflushed));
     }
 
     /// Whether flushing works, from now on.
@@ -377,7 +449,8 @@ impl Touches {
         if works {
             self.failing_since.store(i64::MAX, Ordering::Relaxed);
         } else {
-            self.failing_since.fetch_min(now.unix_millis(), Ordering::Relaxed);
+            self.failing_since
+                .fetch_min(now.unix_millis(), Ordering::Relaxed);
         }
     }
 }
@@ -404,7 +477,11 @@ mod tests {
         touches.trusted_until(start.saturating_add(Duration::from_secs(10)));
         assert_eq!(
             (touch(2), touch(9_000), touch(10_001)),
-            (Some(Touch::Recorded), Some(Touch::Recorded), Some(Touch::Deferred))
+            (
+                Some(Touch::Recorded),
+                Some(Touch::Recorded),
+                Some(Touch::Deferred)
+            )
         );
         touches.trusted_until(start.saturating_add(Duration::from_secs(20)));
         assert_eq!(touch(10_002), Some(Touch::Recorded));
@@ -413,11 +490,16 @@ mod tests {
     #[test]
     fn what_was_acknowledged_is_flushed_though_its_session_is_let_go() {
         let start = Timestamp::from_unix_seconds(1_790_000_000);
-        let ids: Vec<SessionId> = (0..8).map(|seed| SessionId::new(start, &SeededEntropy::new(seed))).collect();
+        let ids: Vec<SessionId> = (0..8)
+            .map(|seed| SessionId::new(start, &SeededEntropy::new(seed)))
+            .collect();
         let touches = trusted();
         for id in &ids {
             touches.insert(*id, Some(Duration::from_secs(3600)), start, Some(3));
-            assert_eq!(touches.touch(*id, start.unix_millis() + 7), Some(Touch::Recorded));
+            assert_eq!(
+                touches.touch(*id, start.unix_millis() + 7),
+                Some(Touch::Recorded)
+            );
         }
         touches.let_go(ids[0]);
         touches.remove(ids[1]);
@@ -425,7 +507,11 @@ mod tests {
         touches.let_all_go();
         let taken = touches.take();
         assert_eq!(taken.len(), 7, "no touch keeps a session that is ending");
-        assert!(taken.iter().all(|left| left.newest == at(start.unix_millis() + 7) && left.version == Some(3)));
+        assert!(
+            taken
+                .iter()
+                .all(|left| left.newest == at(start.unix_millis() + 7) && left.version == Some(3))
+        );
         touches.again(taken, start);
         assert_eq!((touches.take().len(), touches.take().len()), (7, 0));
     }
@@ -474,14 +560,19 @@ mod tests {
         let touches = trusted();
         touches.insert(id, Some(Duration::from_secs(100)), start, None);
         let touch = |after: i64| touches.touch(id, start.unix_millis() + after);
-        assert_eq!((touch(1_000), touch(2_000)), (Some(Touch::Recorded), Some(Touch::Recorded)));
+        assert_eq!(
+            (touch(1_000), touch(2_000)),
+            (Some(Touch::Recorded), Some(Touch::Recorded))
+        );
         assert_eq!(touch(95_000), Some(Touch::Deferred));
     }
 
     #[test]
     fn no_touch_is_lost_between_a_flush_and_the_touches_that_go_on_meanwhile() {
         let start = Timestamp::from_unix_seconds(1_790_000_000);
-        let ids: Vec<SessionId> = (0..8).map(|seed| SessionId::new(start, &SeededEntropy::new(seed))).collect();
+        let ids: Vec<SessionId> = (0..8)
+            .map(|seed| SessionId::new(start, &SeededEntropy::new(seed)))
+            .collect();
         let touches = trusted();
         for id in &ids {
             touches.insert(*id, Some(Duration::from_secs(3600)), start, None);
@@ -511,7 +602,10 @@ mod tests {
         }
         for id in &ids {
             assert_eq!(touches.newest(*id), Some(at(last)));
-            assert_eq!(touches.read(*id).cold[id].late_from, last + 3_600_000 - 5_000);
+            assert_eq!(
+                touches.read(*id).cold[id].late_from,
+                last + 3_600_000 - 5_000
+            );
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The suite that every store must pass: ours, and yours.
 //!
-//! Give it a [`Subject`], look at the [`Report`]. Each case gets a store with nothing in it; a case's name is the promise it tests.
+//! Give it a [`Subject`], look at the [`Report`]. Each case gets a store with nothing in it; a
+//! case's name is the promise it tests.
 //!
 //! ```no_run
 //! # use std::{sync::Arc, time::Duration};
@@ -41,11 +42,16 @@ pub trait Subject: Send + Sync {
     /// A new store with nothing in it, of its own incarnation.
     fn fresh(&self) -> impl Future<Output = Result<AnyStore, Error>> + Send;
 
-    /// Lets this much time pass on the store's clock: by moving it, or by waiting. A little more is no harm.
+    /// Lets this much time pass on the store's clock: by moving it, or by waiting. A little more is
+    /// no harm.
     fn pass(&self, time: Duration) -> impl Future<Output = ()> + Send;
 
-    /// Closes the store and opens it again from what it left behind; `None` when it leaves nothing behind.
-    fn reopen(&self, store: AnyStore) -> impl Future<Output = Result<Option<AnyStore>, Error>> + Send {
+    /// Closes the store and opens it again from what it left behind; `None` when it leaves nothing
+    /// behind.
+    fn reopen(
+        &self,
+        store: AnyStore,
+    ) -> impl Future<Output = Result<Option<AnyStore>, Error>> + Send {
         async {
             drop(store);
             Ok(None)
@@ -150,12 +156,24 @@ impl From<tokio::task::JoinError> for Failure {
 }
 
 /// Fails the case with what was seen, unless the two are equal.
-fn same<T: PartialEq + std::fmt::Debug>(what: impl Display, seen: T, wanted: T) -> Result<(), Failure> {
-    if seen == wanted { Ok(()) } else { Err(Failure(format!("{what}: saw {seen:?}, wanted {wanted:?}"))) }
+fn same<T: PartialEq + std::fmt::Debug>(
+    what: impl Display,
+    seen: T,
+    wanted: T,
+) -> Result<(), Failure> {
+    if seen == wanted {
+        Ok(())
+    } else {
+        Err(Failure(format!("{what}: saw {seen:?}, wanted {wanted:?}")))
+    }
 }
 
 fn holds(what: impl Display, so: bool) -> Result<(), Failure> {
-    if so { Ok(()) } else { Err(Failure(format!("not so: {what}"))) }
+    if so {
+        Ok(())
+    } else {
+        Err(Failure(format!("not so: {what}")))
+    }
 }
 
 /// What a commit answered, in one word.

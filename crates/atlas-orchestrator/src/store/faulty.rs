@@ -1,6 +1,7 @@
 //! A store that fails as told: the bad weather of simulated histories, and of tests.
 //!
-//! Each simulated node holds its own wrapper over the shared store, so that one node can be cut off while the others go on.
+//! Each simulated node holds its own wrapper over the shared store, so that one node can be cut off
+//! while the others go on.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -33,7 +34,8 @@ pub enum StoreFault {
     Refuse,
     /// It is done, and the answer is a failure.
     LoseAnswer,
-    /// It takes this long before it is done, and this long after; a node that dies meanwhile has lost it, or never hears of it.
+    /// It takes this long before it is done, and this long after; a node that dies meanwhile has
+    /// lost it, or never hears of it.
     Slow(Duration, Duration),
     /// It is never done, and there is never an answer.
     Hang,
@@ -60,7 +62,11 @@ impl FaultyStore {
         Self { inner, faults }
     }
 
-    async fn through<T, E: From<StoreFailure>>(&self, op: StoreOp, call: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    async fn through<T, E: From<StoreFailure>>(
+        &self,
+        op: StoreOp,
+        call: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
         match self.faults.next(op) {
             StoreFault::Pass => call.await,
             StoreFault::Refuse => Err(StoreFailure("the store refused").into()),
@@ -103,47 +109,77 @@ impl Store for FaultyStore {
     }
 
     async fn bind(&self, fingerprint: &str) -> Result<(), Error> {
-        self.through(StoreOp::Administer, self.inner.bind(fingerprint)).await
+        self.through(StoreOp::Administer, self.inner.bind(fingerprint))
+            .await
     }
 
     async fn set_incarnation(&self, incarnation: &str) -> Result<(), Error> {
-        self.through(StoreOp::Administer, self.inner.set_incarnation(incarnation)).await
+        self.through(StoreOp::Administer, self.inner.set_incarnation(incarnation))
+            .await
     }
 
     async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Row>, Error> {
-        self.through(StoreOp::Read, self.inner.get(table, key)).await
+        self.through(StoreOp::Read, self.inner.get(table, key))
+            .await
     }
 
-    async fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Row>, Error> {
-        self.through(StoreOp::Read, self.inner.scan(table, prefix, after, limit)).await
+    async fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, Error> {
+        self.through(StoreOp::Read, self.inner.scan(table, prefix, after, limit))
+            .await
     }
 
     async fn commit(&self, batch: Batch) -> Result<u64, CommitError> {
-        self.through(StoreOp::Commit, self.inner.commit(batch)).await
+        self.through(StoreOp::Commit, self.inner.commit(batch))
+            .await
     }
 
-    async fn events(&self, session: [u8; 16], after_seq: u64, limit: usize) -> Result<Vec<StoredEvent>, Error> {
-        self.through(StoreOp::Read, self.inner.events(session, after_seq, limit)).await
+    async fn events(
+        &self,
+        session: [u8; 16],
+        after_seq: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>, Error> {
+        self.through(StoreOp::Read, self.inner.events(session, after_seq, limit))
+            .await
     }
 
     async fn feed(&self, after_position: u64, limit: usize) -> Result<Vec<StoredEvent>, Error> {
-        self.through(StoreOp::Read, self.inner.feed(after_position, limit)).await
+        self.through(StoreOp::Read, self.inner.feed(after_position, limit))
+            .await
     }
 
     async fn forget_events(&self, session: [u8; 16], up_to_seq: u64) -> Result<(), Error> {
-        self.through(StoreOp::Administer, self.inner.forget_events(session, up_to_seq)).await
+        self.through(
+            StoreOp::Administer,
+            self.inner.forget_events(session, up_to_seq),
+        )
+        .await
     }
 
-    async fn lease_acquire(&self, scope: &str, holder: &str, ttl: Duration) -> Result<Option<Fence>, Error> {
-        self.through(StoreOp::Lease, self.inner.lease_acquire(scope, holder, ttl)).await
+    async fn lease_acquire(
+        &self,
+        scope: &str,
+        holder: &str,
+        ttl: Duration,
+    ) -> Result<Option<Fence>, Error> {
+        self.through(StoreOp::Lease, self.inner.lease_acquire(scope, holder, ttl))
+            .await
     }
 
     async fn lease_renew(&self, fence: &Fence, ttl: Duration) -> Result<Option<Fence>, Error> {
-        self.through(StoreOp::Lease, self.inner.lease_renew(fence, ttl)).await
+        self.through(StoreOp::Lease, self.inner.lease_renew(fence, ttl))
+            .await
     }
 
     async fn lease_release(&self, fence: &Fence) -> Result<(), Error> {
-        self.through(StoreOp::Lease, self.inner.lease_release(fence)).await
+        self.through(StoreOp::Lease, self.inner.lease_release(fence))
+            .await
     }
 
     async fn leases(&self, prefix: &str) -> Result<Vec<Fence>, Error> {
@@ -167,7 +203,11 @@ mod tests {
 
     impl StoreFaults for Script {
         fn next(&self, op: StoreOp) -> StoreFault {
-            if op == StoreOp::Commit { self.0.lock().unwrap().pop().unwrap_or_default() } else { StoreFault::Pass }
+            if op == StoreOp::Commit {
+                self.0.lock().unwrap().pop().unwrap_or_default()
+            } else {
+                StoreFault::Pass
+            }
         }
     }
 
@@ -178,7 +218,10 @@ mod tests {
         let mut batch = Batch::new();
         batch.put(Table::Realm, *b"k", *b"v");
         let answer = tokio::time::timeout(Duration::from_secs(60), store.commit(batch)).await;
-        (matches!(answer, Ok(Ok(_))), store.info().await.unwrap().last_commit)
+        (
+            matches!(answer, Ok(Ok(_))),
+            store.info().await.unwrap().last_commit,
+        )
     }
 
     #[tokio::test(start_paused = true)]
@@ -187,9 +230,20 @@ mod tests {
         assert_eq!(commits_after(StoreFault::Pass).await, (true, 1));
         assert_eq!(commits_after(StoreFault::Refuse).await, (false, 0));
         assert_eq!(commits_after(StoreFault::LoseAnswer).await, (false, 1));
-        assert_eq!(commits_after(StoreFault::Slow(second, second)).await, (true, 1));
-        assert_eq!(commits_after(StoreFault::Slow(100 * second, second)).await, (false, 0), "died before it was done");
-        assert_eq!(commits_after(StoreFault::Slow(second, 100 * second)).await, (false, 1), "died before it heard");
+        assert_eq!(
+            commits_after(StoreFault::Slow(second, second)).await,
+            (true, 1)
+        );
+        assert_eq!(
+            commits_after(StoreFault::Slow(100 * second, second)).await,
+            (false, 0),
+            "died before it was done"
+        );
+        assert_eq!(
+            commits_after(StoreFault::Slow(second, 100 * second)).await,
+            (false, 1),
+            "died before it heard"
+        );
         assert_eq!(commits_after(StoreFault::Hang).await, (false, 0));
         assert_eq!(commits_after(StoreFault::HangAfter).await, (false, 1));
     }

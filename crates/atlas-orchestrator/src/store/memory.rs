@@ -1,7 +1,7 @@
 //! The store in memory: for tests, for a first try, and shared by all nodes of a simulation.
 //!
-//! Clones are handles to the same rows. A snapshot can be taken, put back under running nodes, or opened as a second store:
-//! the disasters that DESIGN §5 wants detected.
+//! Clones are handles to the same rows. A snapshot can be taken, put back under running nodes, or
+//! opened as a second store: the disasters that DESIGN §5 wants detected.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -55,11 +55,20 @@ struct Lease {
 impl Memory {
     /// An empty store of a new incarnation, whose clock is this one.
     pub fn new(clock: Arc<dyn Clock>, entropy: &dyn Entropy) -> Self {
-        let state = State { incarnation: draw_incarnation(entropy), ..State::default() };
-        Self { state: Arc::new(Mutex::new(state)), clock, durable: false, exclusive: false }
+        let state = State {
+            incarnation: draw_incarnation(entropy),
+            ..State::default()
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            clock,
+            durable: false,
+            exclusive: false,
+        }
     }
 
-    /// Whether it says of itself that it outlives the process; a simulated node's crash then leaves it whole.
+    /// Whether it says of itself that it outlives the process; a simulated node's crash then leaves
+    /// it whole.
     #[must_use]
     pub fn durable(self, durable: bool) -> Self {
         Self { durable, ..self }
@@ -74,7 +83,10 @@ impl Memory {
     /// Another handle to the same rows, with a clock of its own.
     #[must_use]
     pub fn with_clock(&self, clock: Arc<dyn Clock>) -> Self {
-        Self { clock, ..self.clone() }
+        Self {
+            clock,
+            ..self.clone()
+        }
     }
 
     /// What it holds now.
@@ -91,10 +103,14 @@ impl Memory {
     /// A second store with the same rows and the same incarnation, as copying its file would make.
     #[must_use]
     pub fn copy(&self) -> Self {
-        Self { state: Arc::new(Mutex::new(self.lock().clone())), ..self.clone() }
+        Self {
+            state: Arc::new(Mutex::new(self.lock().clone())),
+            ..self.clone()
+        }
     }
 
-    /// Nothing here can panic while the lock is held and leave the state half written: a batch is tested before it is applied.
+    /// Nothing here can panic while the lock is held and leave the state half written: a batch is
+    /// tested before it is applied.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -124,14 +140,20 @@ impl State {
             }
         }
         for guard in &batch.guards {
-            let found = self.tables.get(&guard.table).and_then(|t| t.get(&guard.key)).map(|(version, _)| *version);
+            let found = self
+                .tables
+                .get(&guard.table)
+                .and_then(|t| t.get(&guard.key))
+                .map(|(version, _)| *version);
             if found != guard.expected {
                 return Err(CommitError::Conflict);
             }
         }
         let mut next = BTreeMap::new();
         for append in &batch.appends {
-            let head = next.entry(append.session).or_insert_with(|| self.heads.get(&append.session).copied().unwrap_or(0));
+            let head = next
+                .entry(append.session)
+                .or_insert_with(|| self.heads.get(&append.session).copied().unwrap_or(0));
             *head += 1;
             if append.seq != *head {
                 return Err(CommitError::Conflict);
@@ -146,7 +168,10 @@ impl State {
         }
         self.last_commit += 1;
         for (table, key, value) in batch.puts {
-            self.tables.entry(table).or_default().insert(key, (self.last_commit, value.into()));
+            self.tables
+                .entry(table)
+                .or_default()
+                .insert(key, (self.last_commit, value.into()));
         }
         for (table, key) in batch.deletes {
             if let Some(rows) = self.tables.get_mut(&table) {
@@ -156,8 +181,12 @@ impl State {
         for append in batch.appends {
             self.last_position += 1;
             self.heads.insert(append.session, append.seq);
-            self.events.insert((append.session, append.seq), (self.last_position, append.payload.into()));
-            self.feed.insert(self.last_position, (append.session, append.seq));
+            self.events.insert(
+                (append.session, append.seq),
+                (self.last_position, append.payload.into()),
+            );
+            self.feed
+                .insert(self.last_position, (append.session, append.seq));
         }
         self.last_commit
     }
@@ -204,12 +233,24 @@ impl Store for Memory {
     async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Row>, Error> {
         let state = self.lock();
         let found = state.tables.get(&table).and_then(|t| t.get(key));
-        Ok(found.map(|(version, value)| Row { key: key.to_vec(), version: *version, value: value.to_vec() }))
+        Ok(found.map(|(version, value)| Row {
+            key: key.to_vec(),
+            version: *version,
+            value: value.to_vec(),
+        }))
     }
 
-    async fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Row>, Error> {
+    async fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, Error> {
         let state = self.lock();
-        let Some(rows) = state.tables.get(&table) else { return Ok(Vec::new()) };
+        let Some(rows) = state.tables.get(&table) else {
+            return Ok(Vec::new());
+        };
         let from = match after {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),
@@ -218,7 +259,11 @@ impl Store for Memory {
             .range::<[u8], _>((from, Bound::Unbounded))
             .take_while(|(key, _)| key.starts_with(prefix))
             .take(limit)
-            .map(|(key, (version, value))| Row { key: key.clone(), version: *version, value: value.to_vec() })
+            .map(|(key, (version, value))| Row {
+                key: key.clone(),
+                version: *version,
+                value: value.to_vec(),
+            })
             .collect())
     }
 
@@ -228,11 +273,19 @@ impl Store for Memory {
         Ok(state.apply(batch))
     }
 
-    async fn events(&self, session: [u8; 16], after_seq: u64, limit: usize) -> Result<Vec<StoredEvent>, Error> {
+    async fn events(
+        &self,
+        session: [u8; 16],
+        after_seq: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>, Error> {
         let state = self.lock();
         Ok(state
             .events
-            .range((Bound::Excluded((session, after_seq)), Bound::Included((session, u64::MAX))))
+            .range((
+                Bound::Excluded((session, after_seq)),
+                Bound::Included((session, u64::MAX)),
+            ))
             .take(limit)
             .map(|((session, seq), (position, payload))| StoredEvent {
                 position: *position,
@@ -251,15 +304,23 @@ impl Store for Memory {
             .take(limit)
             .filter_map(|(position, at)| {
                 let (_, payload) = state.events.get(at)?;
-                Some(StoredEvent { position: *position, session: at.0, seq: at.1, payload: payload.to_vec() })
+                Some(StoredEvent {
+                    position: *position,
+                    session: at.0,
+                    seq: at.1,
+                    payload: payload.to_vec(),
+                })
             })
             .collect())
     }
 
     async fn forget_events(&self, session: [u8; 16], up_to_seq: u64) -> Result<(), Error> {
         let mut state = self.lock();
-        let gone: Vec<_> =
-            state.events.range((session, 0)..=(session, up_to_seq)).map(|(at, (position, _))| (*at, *position)).collect();
+        let gone: Vec<_> = state
+            .events
+            .range((session, 0)..=(session, up_to_seq))
+            .map(|(at, (position, _))| (*at, *position))
+            .collect();
         for (at, position) in gone {
             state.events.remove(&at);
             state.feed.remove(&position);
@@ -267,11 +328,17 @@ impl Store for Memory {
         Ok(())
     }
 
-    async fn lease_acquire(&self, scope: &str, holder: &str, ttl: Duration) -> Result<Option<Fence>, Error> {
+    async fn lease_acquire(
+        &self,
+        scope: &str,
+        holder: &str,
+        ttl: Duration,
+    ) -> Result<Option<Fence>, Error> {
         let now = self.clock.now();
         let mut state = self.lock();
         let old = state.leases.get(scope);
-        if old.is_some_and(|l| !l.released && l.fence.holder != holder && l.fence.expires_at > now) {
+        if old.is_some_and(|l| !l.released && l.fence.holder != holder && l.fence.expires_at > now)
+        {
             return Ok(None);
         }
         let fence = Fence {
@@ -281,14 +348,22 @@ impl Store for Memory {
             expires_at: now.saturating_add(ttl),
             store_time: now,
         };
-        state.leases.insert(scope.to_owned(), Lease { fence: fence.clone(), released: false });
+        state.leases.insert(
+            scope.to_owned(),
+            Lease {
+                fence: fence.clone(),
+                released: false,
+            },
+        );
         Ok(Some(fence))
     }
 
     async fn lease_renew(&self, fence: &Fence, ttl: Duration) -> Result<Option<Fence>, Error> {
         let now = self.clock.now();
         let mut state = self.lock();
-        let Some(lease) = state.leases.get_mut(&fence.scope).filter(|l| l.is(fence)) else { return Ok(None) };
+        let Some(lease) = state.leases.get_mut(&fence.scope).filter(|l| l.is(fence)) else {
+            return Ok(None);
+        };
         lease.fence.expires_at = now.saturating_add(ttl);
         lease.fence.store_time = now;
         Ok(Some(lease.fence.clone()))
@@ -306,8 +381,13 @@ impl Store for Memory {
 
     async fn leases(&self, prefix: &str) -> Result<Vec<Fence>, Error> {
         let state = self.lock();
-        let from = state.leases.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
-        Ok(from.take_while(|(scope, _)| scope.starts_with(prefix)).map(|(_, l)| l.fence.clone()).collect())
+        let from = state
+            .leases
+            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        Ok(from
+            .take_while(|(scope, _)| scope.starts_with(prefix))
+            .map(|(_, l)| l.fence.clone())
+            .collect())
     }
 
     async fn now(&self) -> Result<Timestamp, Error> {

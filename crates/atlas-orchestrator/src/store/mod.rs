@@ -1,9 +1,11 @@
-//! Where records live: rows with versions, batches with guards and a fence, event logs, leases on the store's own clock.
+//! Where records live: rows with versions, batches with guards and a fence, event logs, leases on
+//! the store's own clock.
 //!
-//! A store knows nothing of sessions: keys and values are bytes, serialised by the kernel's records. It promises exactly what
-//! the protocol of DESIGN §5 and §7 rests on: a batch is applied wholly or not at all, and only if every guard still holds and
-//! its fence is still the newest of its scope. Backends: `memory`, `redb`, and any of yours; the `conformance` suite tells
-//! whether yours keeps the promises.
+//! A store knows nothing of sessions: keys and values are bytes, serialised by the kernel's
+//! records. It promises exactly what the protocol of DESIGN §5 and §7 rests on: a batch is applied
+//! wholly or not at all, and only if every guard still holds and its fence is still the newest of
+//! its scope. Backends: `memory`, `redb`, and any of yours; the `conformance` suite tells whether
+//! yours keeps the promises.
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
@@ -27,7 +29,8 @@ pub use self::memory::{Memory, MemorySnapshot};
 #[cfg(feature = "redb")]
 pub use self::redb::{Redb, RedbOptions, StoreOwner};
 
-/// The tables of the schema. Additive: a store makes those it does not know of yet, and keeps those it does not know any more.
+/// The tables of the schema. Additive: a store makes those it does not know of yet, and keeps those
+/// it does not know any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Table {
@@ -51,8 +54,16 @@ pub enum Table {
 
 impl Table {
     /// Every table, in the order of their making.
-    pub const ALL: [Self; 8] =
-        [Self::Sessions, Self::Sealed, Self::Attempts, Self::Sightings, Self::Touches, Self::Accounts, Self::Nodes, Self::Realm];
+    pub const ALL: [Self; 8] = [
+        Self::Sessions,
+        Self::Sealed,
+        Self::Attempts,
+        Self::Sightings,
+        Self::Touches,
+        Self::Accounts,
+        Self::Nodes,
+        Self::Realm,
+    ];
 
     /// The stable name: `sessions`, ...
     #[must_use]
@@ -83,11 +94,15 @@ pub struct Row {
 
 impl Debug for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Row").field("version", &self.version).field("bytes", &self.value.len()).finish_non_exhaustive()
+        f.debug_struct("Row")
+            .field("version", &self.version)
+            .field("bytes", &self.value.len())
+            .finish_non_exhaustive()
     }
 }
 
-/// A right to write, and its place in the order of all such rights of one scope. A newer one ends all older ones.
+/// A right to write, and its place in the order of all such rights of one scope. A newer one ends
+/// all older ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fence {
     /// What it is a right to: `node/<name>`.
@@ -127,14 +142,18 @@ pub struct Append {
 
 impl Debug for Append {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Append").field("seq", &self.seq).field("bytes", &self.payload.len()).finish_non_exhaustive()
+        f.debug_struct("Append")
+            .field("seq", &self.seq)
+            .field("bytes", &self.payload.len())
+            .finish_non_exhaustive()
     }
 }
 
 /// An event as it is kept.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoredEvent {
-    /// Its place among all events of this store, from 1, growing, without gaps: the cursor of [`Store::feed`].
+    /// Its place among all events of this store, from 1, growing, without gaps: the cursor of
+    /// [`Store::feed`].
     pub position: u64,
     /// Whose log.
     pub session: [u8; 16],
@@ -146,7 +165,10 @@ pub struct StoredEvent {
 
 impl Debug for StoredEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoredEvent").field("position", &self.position).field("seq", &self.seq).finish_non_exhaustive()
+        f.debug_struct("StoredEvent")
+            .field("position", &self.position)
+            .field("seq", &self.seq)
+            .finish_non_exhaustive()
     }
 }
 
@@ -175,12 +197,19 @@ impl Batch {
     /// Only while this fence is the newest of its scope.
     #[must_use]
     pub fn fenced(self, fence: Fence) -> Self {
-        Self { fence: Some(fence), ..self }
+        Self {
+            fence: Some(fence),
+            ..self
+        }
     }
 
     /// Only while the row has this version, or does not exist.
     pub fn guard(&mut self, table: Table, key: impl Into<Vec<u8>>, expected: Option<u64>) {
-        self.guards.push(Guard { table, key: key.into(), expected });
+        self.guards.push(Guard {
+            table,
+            key: key.into(),
+            expected,
+        });
     }
 
     /// Writes a row.
@@ -195,7 +224,11 @@ impl Batch {
 
     /// Appends an event.
     pub fn append(&mut self, session: [u8; 16], seq: u64, payload: impl Into<Vec<u8>>) {
-        self.appends.push(Append { session, seq, payload: payload.into() });
+        self.appends.push(Append {
+            session,
+            seq,
+            payload: payload.into(),
+        });
     }
 
     /// Whether it changes nothing. Committing it still tests its guards and its fence.
@@ -212,15 +245,20 @@ pub enum CommitError {
     Conflict,
     /// The fence is not the newest of its scope any more. Nothing was written.
     Fenced,
-    /// The store could not be asked, or did not answer. **The batch may have been applied**: read again before deciding.
+    /// The store could not be asked, or did not answer. **The batch may have been applied**: read
+    /// again before deciding.
     Store(Error),
 }
 
 impl From<CommitError> for Error {
     fn from(error: CommitError) -> Self {
         match error {
-            CommitError::Conflict => Self::new(ErrorKind::Conflict, "the record was changed meanwhile"),
-            CommitError::Fenced => Self::new(ErrorKind::Unavailable, "another owner has taken over"),
+            CommitError::Conflict => {
+                Self::new(ErrorKind::Conflict, "the record was changed meanwhile")
+            }
+            CommitError::Fenced => {
+                Self::new(ErrorKind::Unavailable, "another owner has taken over")
+            }
             CommitError::Store(error) => error,
         }
     }
@@ -243,14 +281,16 @@ pub struct StoreInfo {
     pub last_position: u64,
     /// Whether it outlives the process.
     pub durable: bool,
-    /// Whether it is locked for one process at a time: then the holder of an unexpired lease of the same name is known to be dead.
+    /// Whether it is locked for one process at a time: then the holder of an unexpired lease of the
+    /// same name is known to be dead.
     pub exclusive: bool,
 }
 
 /// A guarded row store. Implement this; call through [`AnyStore`].
 ///
 /// # Errors
-/// Everywhere: `unavailable` when the store cannot be asked. A read that fails says nothing about what is there.
+/// Everywhere: `unavailable` when the store cannot be asked. A read that fails says nothing about
+/// what is there.
 ///
 /// # Cancel safety
 /// Reads are. A dropped [`Store::commit`] may have been applied.
@@ -268,9 +308,14 @@ pub trait Store: Debug + Send + Sync + 'static {
     fn set_incarnation(&self, incarnation: &str) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// One row.
-    fn get(&self, table: Table, key: &[u8]) -> impl Future<Output = Result<Option<Row>, Error>> + Send;
+    fn get(
+        &self,
+        table: Table,
+        key: &[u8],
+    ) -> impl Future<Output = Result<Option<Row>, Error>> + Send;
 
-    /// Rows in ascending order of key, those after `after` (from the first when `None`) that begin with `prefix`; at most `limit`.
+    /// Rows in ascending order of key, those after `after` (from the first when `None`) that begin
+    /// with `prefix`; at most `limit`.
     fn scan(
         &self,
         table: Table,
@@ -279,7 +324,8 @@ pub trait Store: Debug + Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<Row>, Error>> + Send;
 
-    /// Applies a batch, and answers its number once it is durable. An empty batch tests guards and fence, and answers the newest number.
+    /// Applies a batch, and answers its number once it is durable. An empty batch tests guards and
+    /// fence, and answers the newest number.
     ///
     /// # Errors
     /// See [`CommitError`].
@@ -293,13 +339,24 @@ pub trait Store: Debug + Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<StoredEvent>, Error>> + Send;
 
-    /// Events of all sessions after `after_position`, in the order of their commits; at most `limit`.
-    fn feed(&self, after_position: u64, limit: usize) -> impl Future<Output = Result<Vec<StoredEvent>, Error>> + Send;
+    /// Events of all sessions after `after_position`, in the order of their commits; at most
+    /// `limit`.
+    fn feed(
+        &self,
+        after_position: u64,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<StoredEvent>, Error>> + Send;
 
-    /// Forgets the events of a session up to and including `seq`. The next append still follows the newest there ever was.
-    fn forget_events(&self, session: [u8; 16], up_to_seq: u64) -> impl Future<Output = Result<(), Error>> + Send;
+    /// Forgets the events of a session up to and including `seq`. The next append still follows the
+    /// newest there ever was.
+    fn forget_events(
+        &self,
+        session: [u8; 16],
+        up_to_seq: u64,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Takes a scope that is free, expired, or held by the same holder; its number grows by one. `None` when another holds it.
+    /// Takes a scope that is free, expired, or held by the same holder; its number grows by one.
+    /// `None` when another holds it.
     fn lease_acquire(
         &self,
         scope: &str,
@@ -307,14 +364,19 @@ pub trait Store: Debug + Send + Sync + 'static {
         ttl: Duration,
     ) -> impl Future<Output = Result<Option<Fence>, Error>> + Send;
 
-    /// Prolongs a lease, keeping its number, also after its expiry if nobody took it. `None` when it is not ours any more.
-    fn lease_renew(&self, fence: &Fence, ttl: Duration) -> impl Future<Output = Result<Option<Fence>, Error>> + Send;
+    /// Prolongs a lease, keeping its number, also after its expiry if nobody took it. `None` when
+    /// it is not ours any more.
+    fn lease_renew(
+        &self,
+        fence: &Fence,
+        ttl: Duration,
+    ) -> impl Future<Output = Result<Option<Fence>, Error>> + Send;
 
     /// Gives a lease back. Not ours any more: nothing.
     fn lease_release(&self, fence: &Fence) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// The leases there ever were whose scope begins with `prefix`, in order of scope, expired and released ones too
-    /// (a released one has `expires_at` at its release).
+    /// The leases there ever were whose scope begins with `prefix`, in order of scope, expired and
+    /// released ones too (a released one has `expires_at` at its release).
     fn leases(&self, prefix: &str) -> impl Future<Output = Result<Vec<Fence>, Error>> + Send;
 
     /// The store's clock.

@@ -1,7 +1,8 @@
 //! The embedded store: one file, one process, one writer thread with group commit.
 //!
-//! Reads are answered where they are asked: a read transaction of redb neither waits for the writer nor for other readers, and
-//! a row costs microseconds from the page cache. Long scans go to a blocking thread, so that none holds up a worker for long.
+//! Reads are answered where they are asked: a read transaction of redb neither waits for the writer
+//! nor for other readers, and a row costs microseconds from the page cache. Long scans go to a
+//! blocking thread, so that none holds up a worker for long.
 
 mod gate;
 mod open;
@@ -23,7 +24,9 @@ use redb::{ReadTransaction, ReadableDatabase};
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::open::StoreOwner;
-use self::schema::{EVENTS, FEED, FINGERPRINT, INCARNATION, LAST_COMMIT, LEASES, META, SCHEMA_VERSION, unreadable};
+use self::schema::{
+    EVENTS, FEED, FINGERPRINT, INCARNATION, LAST_COMMIT, LEASES, META, SCHEMA_VERSION, unreadable,
+};
 use self::writer::{Change, Current, Done, Job};
 use super::{Batch, CommitError, Fence, Row, Store, StoreInfo, StoredEvent, Table};
 
@@ -34,7 +37,8 @@ const LONG_SCAN: usize = 2048;
 /// How long opening waits for another process to let go.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 
-/// The embedded store. Cheap to clone; the file is closed when the last clone is dropped, after all accepted changes are durable.
+/// The embedded store. Cheap to clone; the file is closed when the last clone is dropped, after all
+/// accepted changes are durable.
 #[derive(Clone)]
 pub struct Redb(Arc<Inner>);
 
@@ -65,7 +69,11 @@ impl RedbOptions {
     /// The system's clock and randomness; waits 30 s for the lock.
     #[must_use]
     pub fn new() -> Self {
-        Self { wait: DEFAULT_WAIT, clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy::new()) }
+        Self {
+            wait: DEFAULT_WAIT,
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy::new()),
+        }
     }
 
     /// How long to wait for another process to let go of the file.
@@ -86,12 +94,13 @@ impl RedbOptions {
         Self { entropy, ..self }
     }
 
-    /// Opens the store, or makes a new one where there is no file. Blocks; see [`RedbOptions::open_async`].
+    /// Opens the store, or makes a new one where there is no file. Blocks; see
+    /// [`RedbOptions::open_async`].
     ///
     /// # Errors
-    /// `conflict` when another process holds it for longer than the wait, and says which. `validation` when the file is
-    /// damaged, is something else, or was written by a newer atlas; it is then left as it was, to the byte. `unavailable` when
-    /// the disk fails.
+    /// `conflict` when another process holds it for longer than the wait, and says which.
+    /// `validation` when the file is damaged, is something else, or was written by a newer atlas;
+    /// it is then left as it was, to the byte. `unavailable` when the disk fails.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Redb, Error> {
         let path = path.as_ref().to_owned();
         let opened = open::open(&path, self)?;
@@ -110,7 +119,13 @@ impl RedbOptions {
                 }
             })
             .map_err(|e| Error::new(ErrorKind::Unavailable, "the store's writer could not be started").with_source(e))?;
-        Ok(Redb(Arc::new(Inner { path, clock: self.clock.clone(), db, queue: Some(queue), writer: Some(writer) })))
+        Ok(Redb(Arc::new(Inner {
+            path,
+            clock: self.clock.clone(),
+            db,
+            queue: Some(queue),
+            writer: Some(writer),
+        })))
     }
 
     /// Opens the store on a blocking thread, so that waiting for its lock holds up nobody.
@@ -127,7 +142,8 @@ impl RedbOptions {
 }
 
 impl Redb {
-    /// Opens the store with the usual options. See [`RedbOptions::open`]; it blocks for up to 30 s while another process holds it.
+    /// Opens the store with the usual options. See [`RedbOptions::open`]; it blocks for up to 30 s
+    /// while another process holds it.
     ///
     /// # Errors
     /// As [`RedbOptions::open`].
@@ -142,14 +158,26 @@ impl Redb {
     }
 
     fn read(&self) -> Result<ReadTransaction, Error> {
-        self.0.db.get()?.begin_read().map_err(|e| unreadable(e.into()))
+        self.0
+            .db
+            .get()?
+            .begin_read()
+            .map_err(|e| unreadable(e.into()))
     }
 
     async fn change(&self, change: Change) -> Result<Done, CommitError> {
-        let gone = || CommitError::Store(Error::new(ErrorKind::Unavailable, "the store's writer has stopped"));
+        let gone = || {
+            CommitError::Store(Error::new(
+                ErrorKind::Unavailable,
+                "the store's writer has stopped",
+            ))
+        };
         let queue = self.0.queue.as_ref().ok_or_else(gone)?;
         let (reply, answer) = oneshot::channel();
-        queue.send(Job { change, reply }).await.map_err(|_| gone())?;
+        queue
+            .send(Job { change, reply })
+            .await
+            .map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 
@@ -179,56 +207,109 @@ impl fmt::Debug for Redb {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|e| Error::new(ErrorKind::Unavailable, "the store's thread was stopped").with_source(e))?
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| {
+        Error::new(ErrorKind::Unavailable, "the store's thread was stopped").with_source(e)
+    })?
 }
 
 fn failed(error: impl Into<redb::Error>) -> Error {
     unreadable(error.into())
 }
 
-fn scan(txn: &ReadTransaction, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Row>, Error> {
+fn scan(
+    txn: &ReadTransaction,
+    table: Table,
+    prefix: &[u8],
+    after: Option<&[u8]>,
+    limit: usize,
+) -> Result<Vec<Row>, Error> {
     let rows = txn.open_table(schema::rows(table)).map_err(failed)?;
     let from = match after {
         Some(after) if after >= prefix => Bound::Excluded(after),
         _ => Bound::Included(prefix),
     };
     let mut out = Vec::new();
-    for row in rows.range::<&[u8]>((from, Bound::Unbounded)).map_err(failed)?.take(limit) {
+    for row in rows
+        .range::<&[u8]>((from, Bound::Unbounded))
+        .map_err(failed)?
+        .take(limit)
+    {
         let (key, value) = row.map_err(failed)?;
         if !key.value().starts_with(prefix) {
             break;
         }
         let (version, value) = schema::split_number(value.value())?;
-        out.push(Row { key: key.value().to_vec(), version, value: value.to_vec() });
+        out.push(Row {
+            key: key.value().to_vec(),
+            version,
+            value: value.to_vec(),
+        });
     }
     Ok(out)
 }
 
-fn events(txn: &ReadTransaction, session: [u8; 16], after_seq: u64, limit: usize) -> Result<Vec<StoredEvent>, Error> {
+fn events(
+    txn: &ReadTransaction,
+    session: [u8; 16],
+    after_seq: u64,
+    limit: usize,
+) -> Result<Vec<StoredEvent>, Error> {
     let table = txn.open_table(EVENTS).map_err(failed)?;
-    let (from, to) = (schema::event_key(&session, after_seq), schema::event_key(&session, u64::MAX));
-    let range = table.range::<&[u8]>((Bound::Excluded(from.as_slice()), Bound::Included(to.as_slice()))).map_err(failed)?;
+    let (from, to) = (
+        schema::event_key(&session, after_seq),
+        schema::event_key(&session, u64::MAX),
+    );
+    let range = table
+        .range::<&[u8]>((
+            Bound::Excluded(from.as_slice()),
+            Bound::Included(to.as_slice()),
+        ))
+        .map_err(failed)?;
     let mut out = Vec::new();
     for event in range.take(limit) {
         let (key, value) = event.map_err(failed)?;
-        let ((session, seq), (position, payload)) = (schema::split_event_key(key.value())?, schema::split_number(value.value())?);
-        out.push(StoredEvent { position, session, seq, payload: payload.to_vec() });
+        let ((session, seq), (position, payload)) = (
+            schema::split_event_key(key.value())?,
+            schema::split_number(value.value())?,
+        );
+        out.push(StoredEvent {
+            position,
+            session,
+            seq,
+            payload: payload.to_vec(),
+        });
     }
     Ok(out)
 }
 
-fn feed(txn: &ReadTransaction, after_position: u64, limit: usize) -> Result<Vec<StoredEvent>, Error> {
-    let (feed, events) = (txn.open_table(FEED).map_err(failed)?, txn.open_table(EVENTS).map_err(failed)?);
+fn feed(
+    txn: &ReadTransaction,
+    after_position: u64,
+    limit: usize,
+) -> Result<Vec<StoredEvent>, Error> {
+    let (feed, events) = (
+        txn.open_table(FEED).map_err(failed)?,
+        txn.open_table(EVENTS).map_err(failed)?,
+    );
     let mut out = Vec::new();
-    for entry in feed.range((Bound::Excluded(after_position), Bound::Unbounded)).map_err(failed)?.take(limit) {
+    for entry in feed
+        .range((Bound::Excluded(after_position), Bound::Unbounded))
+        .map_err(failed)?
+        .take(limit)
+    {
         let (position, key) = entry.map_err(failed)?;
         let (session, seq) = schema::split_event_key(key.value())?;
         if let Some(event) = events.get(key.value()).map_err(failed)? {
             let payload = schema::split_number(event.value())?.1.to_vec();
-            out.push(StoredEvent { position: position.value(), session, seq, payload });
+            out.push(StoredEvent {
+                position: position.value(),
+                session,
+                seq,
+                payload,
+            });
         }
     }
     Ok(out)
@@ -240,7 +321,8 @@ impl Store for Redb {
         let meta = txn.open_table(META).map_err(failed)?;
         Ok(StoreInfo {
             kind: "redb".to_owned(),
-            schema_version: u32::try_from(schema::number(&meta, SCHEMA_VERSION)?).unwrap_or(u32::MAX),
+            schema_version: u32::try_from(schema::number(&meta, SCHEMA_VERSION)?)
+                .unwrap_or(u32::MAX),
             fingerprint: schema::text(&txn, FINGERPRINT)?,
             incarnation: schema::text(&txn, INCARNATION)?.unwrap_or_default(),
             last_commit: schema::number(&meta, LAST_COMMIT)?,
@@ -256,18 +338,34 @@ impl Store for Redb {
     }
 
     async fn set_incarnation(&self, incarnation: &str) -> Result<(), Error> {
-        self.change(Change::SetIncarnation(incarnation.to_owned())).await?;
+        self.change(Change::SetIncarnation(incarnation.to_owned()))
+            .await?;
         Ok(())
     }
 
     async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Row>, Error> {
-        let rows = self.read()?.open_table(schema::rows(table)).map_err(failed)?;
-        let Some(found) = rows.get(key).map_err(failed)? else { return Ok(None) };
+        let rows = self
+            .read()?
+            .open_table(schema::rows(table))
+            .map_err(failed)?;
+        let Some(found) = rows.get(key).map_err(failed)? else {
+            return Ok(None);
+        };
         let (version, value) = schema::split_number(found.value())?;
-        Ok(Some(Row { key: key.to_vec(), version, value: value.to_vec() }))
+        Ok(Some(Row {
+            key: key.to_vec(),
+            version,
+            value: value.to_vec(),
+        }))
     }
 
-    async fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Row>, Error> {
+    async fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, Error> {
         let txn = self.read()?;
         if limit <= LONG_SCAN {
             return scan(&txn, table, prefix, after, limit);
@@ -279,13 +377,19 @@ impl Store for Redb {
     async fn commit(&self, batch: Batch) -> Result<u64, CommitError> {
         match self.change(Change::Batch(batch)).await? {
             Done::Commit(number) => Ok(number),
-            Done::Lease(_) | Done::Nothing => {
-                Err(CommitError::Store(Error::new(ErrorKind::Unknown, "the store's writer answered something else")))
-            }
+            Done::Lease(_) | Done::Nothing => Err(CommitError::Store(Error::new(
+                ErrorKind::Unknown,
+                "the store's writer answered something else",
+            ))),
         }
     }
 
-    async fn events(&self, session: [u8; 16], after_seq: u64, limit: usize) -> Result<Vec<StoredEvent>, Error> {
+    async fn events(
+        &self,
+        session: [u8; 16],
+        after_seq: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>, Error> {
         let txn = self.read()?;
         if limit <= LONG_SCAN {
             return events(&txn, session, after_seq, limit);
@@ -302,12 +406,23 @@ impl Store for Redb {
     }
 
     async fn forget_events(&self, session: [u8; 16], up_to_seq: u64) -> Result<(), Error> {
-        self.change(Change::ForgetEvents(session, up_to_seq)).await?;
+        self.change(Change::ForgetEvents(session, up_to_seq))
+            .await?;
         Ok(())
     }
 
-    async fn lease_acquire(&self, scope: &str, holder: &str, ttl: Duration) -> Result<Option<Fence>, Error> {
-        self.lease(Change::Acquire { scope: scope.to_owned(), holder: holder.to_owned(), ttl }).await
+    async fn lease_acquire(
+        &self,
+        scope: &str,
+        holder: &str,
+        ttl: Duration,
+    ) -> Result<Option<Fence>, Error> {
+        self.lease(Change::Acquire {
+            scope: scope.to_owned(),
+            holder: holder.to_owned(),
+            ttl,
+        })
+        .await
     }
 
     async fn lease_renew(&self, fence: &Fence, ttl: Duration) -> Result<Option<Fence>, Error> {
@@ -322,7 +437,10 @@ impl Store for Redb {
     async fn leases(&self, prefix: &str) -> Result<Vec<Fence>, Error> {
         let table = self.read()?.open_table(LEASES).map_err(failed)?;
         let mut out = Vec::new();
-        for lease in table.range::<&str>((Bound::Included(prefix), Bound::Unbounded)).map_err(failed)? {
+        for lease in table
+            .range::<&str>((Bound::Included(prefix), Bound::Unbounded))
+            .map_err(failed)?
+        {
             let (scope, lease) = lease.map_err(failed)?;
             if !scope.value().starts_with(prefix) {
                 break;

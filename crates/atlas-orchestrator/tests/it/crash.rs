@@ -1,9 +1,12 @@
-//! A node stops at the worst moments; the next one leaves neither a machine without a session nor a session without a machine.
+//! A node stops at the worst moments; the next one leaves neither a machine without a session nor a
+//! session without a machine.
 
 use std::time::Duration;
 
 use atlas_core::Auth;
-use atlas_orchestrator::{OnFailure, SessionFilter, SessionKind, SessionOptions, SessionState, StopOutcome, Touch};
+use atlas_orchestrator::{
+    OnFailure, SessionFilter, SessionKind, SessionOptions, SessionState, StopOutcome, Touch,
+};
 use atlas_testkit::world::FaultKind;
 
 use crate::node::{Bench, assert_gapless, options, request, settle, sleep};
@@ -23,9 +26,17 @@ async fn a_crash_at_any_moment_of_a_launch_leaves_one_machine_for_one_session() 
         let node = bench.node("a").await;
         sleep(900).await;
         let live = node.atlas.list(SessionFilter::live()).await.unwrap();
-        assert_eq!(bench.ledger().live, live.len() as u64, "crash after {millis} ms");
+        assert_eq!(
+            bench.ledger().live,
+            live.len() as u64,
+            "crash after {millis} ms"
+        );
         for info in live {
-            assert_eq!(info.state, SessionState::Ready, "crash after {millis} ms: {info:?}");
+            assert_eq!(
+                info.state,
+                SessionState::Ready,
+                "crash after {millis} ms: {info:?}"
+            );
             node.atlas.stop_tracked(info.id).await.unwrap();
             settle(&node, info.id).await;
         }
@@ -58,12 +69,34 @@ async fn a_crash_at_any_moment_of_a_stop_goes_on_with_it() {
 async fn a_restart_hands_back_the_same_token() {
     let bench = Bench::new(3);
     let node = bench.node("a").await;
-    let session = node.atlas.spawn(request().auth(Auth::Bearer), options()).await.unwrap();
-    let token = session.info().await.unwrap().auth.unwrap().secret().expose().to_owned();
+    let session = node
+        .atlas
+        .spawn(request().auth(Auth::Bearer), options())
+        .await
+        .unwrap();
+    let token = session
+        .info()
+        .await
+        .unwrap()
+        .auth
+        .unwrap()
+        .secret()
+        .expose()
+        .to_owned();
     let id = session.id();
     node.crash();
     let node = bench.node("a").await;
-    assert_eq!(node.atlas.info(id).await.unwrap().auth.unwrap().secret().expose(), token);
+    assert_eq!(
+        node.atlas
+            .info(id)
+            .await
+            .unwrap()
+            .auth
+            .unwrap()
+            .secret()
+            .expose(),
+        token
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -111,14 +144,22 @@ async fn nodes_that_lose_their_leases_in_a_pause_leave_one_machine_for_one_sessi
         let bench = Bench::new(millis);
         let (paused, heir) = (bench.node("a").await, bench.node("bb").await);
         bench.fault("spawn_compute", FaultKind::Slow);
-        let id = paused.atlas.launch(request(), options(), SessionKind::Interactive).await.unwrap();
+        let id = paused
+            .atlas
+            .launch(request(), options(), SessionKind::Interactive)
+            .await
+            .unwrap();
         tokio::time::sleep(Duration::from_millis(millis)).await;
         paused.pause();
         sleep(40).await;
         paused.resume();
         sleep(600).await;
         let info = heir.atlas.info(id).await.unwrap();
-        assert_eq!((info.state, info.owner.as_str()), (SessionState::Ready, "bb"), "paused after {millis} ms");
+        assert_eq!(
+            (info.state, info.owner.as_str()),
+            (SessionState::Ready, "bb"),
+            "paused after {millis} ms"
+        );
         assert_eq!(bench.ledger().live, 1, "paused after {millis} ms");
         heir.atlas.stop_tracked(id).await.unwrap();
         settle(&heir, id).await;
@@ -135,7 +176,10 @@ async fn a_stop_on_any_node_is_carried_out_by_the_owner() {
     let a = bench.node("a").await;
     let b = bench.node("bb").await;
     let session = a.atlas.spawn(request(), options()).await.unwrap();
-    assert!(matches!(b.atlas.stop_tracked(session.id()).await.unwrap(), StopOutcome::Terminating { .. }));
+    assert!(matches!(
+        b.atlas.stop_tracked(session.id()).await.unwrap(),
+        StopOutcome::Terminating { .. }
+    ));
     settle(&b, session.id()).await;
     assert_eq!(bench.ledger().live, 0);
 }
@@ -162,8 +206,18 @@ async fn a_crash_around_a_respawn_leaks_neither_machine() {
     for seconds in (0..240).step_by(17) {
         let bench = Bench::new(seconds);
         let node = bench.node("a").await;
-        let session = node.atlas.spawn(request(), options().on_failure(OnFailure::Respawn(3))).await.unwrap();
-        let first = session.await_ready(Duration::from_secs(100)).await.unwrap().compute.unwrap().id;
+        let session = node
+            .atlas
+            .spawn(request(), options().on_failure(OnFailure::Respawn(3)))
+            .await
+            .unwrap();
+        let first = session
+            .await_ready(Duration::from_secs(100))
+            .await
+            .unwrap()
+            .compute
+            .unwrap()
+            .id;
         sleep(120).await;
         bench.cloud.world().stop_machine("mock", first.as_str());
         let id = session.id();
@@ -172,7 +226,11 @@ async fn a_crash_around_a_respawn_leaks_neither_machine() {
         let node = bench.node("a").await;
         sleep(600).await;
         let info = node.atlas.info(id).await.unwrap();
-        assert_eq!((info.state, info.respawns), (SessionState::Ready, 1), "{info:?}");
+        assert_eq!(
+            (info.state, info.respawns),
+            (SessionState::Ready, 1),
+            "{info:?}"
+        );
         assert_eq!(bench.ledger().live, 1);
         node.atlas.stop_tracked(id).await.unwrap();
         settle(&node, id).await;

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use atlas_testkit::world::FaultKind;
-use metrics::{Counter, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use metrics::{
+    Counter, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+};
 
 use crate::node::{Bench, options, request, sleep};
 
@@ -39,8 +41,14 @@ impl Recorder for Gauges {
     }
 
     fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-        let labels: Vec<String> = key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
-        Gauge::from_arc(Arc::new(OneGauge(self.clone(), format!("{} {}", key.name(), labels.join(" ")))))
+        let labels: Vec<String> = key
+            .labels()
+            .map(|label| format!("{}={}", label.key(), label.value()))
+            .collect();
+        Gauge::from_arc(Arc::new(OneGauge(
+            self.clone(),
+            format!("{} {}", key.name(), labels.join(" ")),
+        )))
     }
 
     fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
@@ -51,9 +59,20 @@ impl Recorder for Gauges {
 #[test]
 fn a_machine_that_cannot_be_ended_shows_on_the_gauge_of_its_cause() {
     let gauges = Gauges::default();
-    let shown = |cause: &str| gauges.0.lock().unwrap().get(&format!("atlas_risk_usd_per_hour cause={cause}")).copied();
+    let shown = |cause: &str| {
+        gauges
+            .0
+            .lock()
+            .unwrap()
+            .get(&format!("atlas_risk_usd_per_hour cause={cause}"))
+            .copied()
+    };
     metrics::with_local_recorder(&gauges, || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let bench = Bench::new(1);
             let node = bench.node("a").await;
@@ -61,7 +80,11 @@ fn a_machine_that_cannot_be_ended_shows_on_the_gauge_of_its_cause() {
             session.await_ready(Duration::from_secs(300)).await.unwrap();
             let burn = session.info().await.unwrap().cost.burn.per_hour().to_f64();
             sleep(300).await;
-            assert_eq!((shown("stuck"), shown("unknown")), (Some(0.0), Some(0.0)), "what serves is not at risk");
+            assert_eq!(
+                (shown("stuck"), shown("unknown")),
+                (Some(0.0), Some(0.0)),
+                "what serves is not at risk"
+            );
             bench.fault("list_compute", FaultKind::RevokeKey);
             sleep(100).await;
             session.stop().await.unwrap();

@@ -5,8 +5,8 @@ use std::time::Duration;
 use atlas_core::{AccountLimits, AccountName, Auth, ComputeStatus};
 use atlas_orchestrator::store::AnyStore;
 use atlas_orchestrator::{
-    Cursor, EventKind, OnFailure, Orchestrator, Reason, SessionFilter, SessionKind, SessionState, Shutdown, StopOutcome,
-    TaskKind, Touch,
+    Cursor, EventKind, OnFailure, Orchestrator, Reason, SessionFilter, SessionKind, SessionState,
+    Shutdown, StopOutcome, TaskKind, Touch,
 };
 use atlas_testkit::mock::{CLOUD, MockCloud};
 use atlas_testkit::world::{Fault, FaultKind};
@@ -17,25 +17,59 @@ use crate::node::{Bench, account, assert_gapless, options, request, settle, slee
 async fn a_session_lives_from_spawn_to_proved_end() {
     let bench = Bench::new(1);
     let node = bench.node("a").await;
-    let session = node.atlas.spawn(request().auth(Auth::Bearer), options().user("u42")).await.unwrap();
+    let session = node
+        .atlas
+        .spawn(request().auth(Auth::Bearer), options().user("u42"))
+        .await
+        .unwrap();
     let info = session.info().await.unwrap();
     assert_eq!((bench.ledger().created, bench.ledger().live), (1, 1));
     let token = info.auth.as_ref().unwrap().secret().expose().to_owned();
-    assert!(atlas_auth::token::verify(&token, info.auth.as_ref().unwrap().hash().unwrap()));
+    assert!(atlas_auth::token::verify(
+        &token,
+        info.auth.as_ref().unwrap().hash().unwrap()
+    ));
     let ready = session.await_ready(Duration::from_secs(120)).await.unwrap();
-    assert_eq!((ready.state, ready.status()), (SessionState::Ready, Some(&ComputeStatus::Running)));
+    assert_eq!(
+        (ready.state, ready.status()),
+        (SessionState::Ready, Some(&ComputeStatus::Running))
+    );
     assert_eq!(session.touch(), Touch::Recorded);
     assert_eq!(node.atlas.list_ids().await.unwrap(), [session.id()]);
-    assert_eq!(node.atlas.list(SessionFilter::live().user("somebody")).await.unwrap().len(), 0);
-    assert!(matches!(session.stop().await.unwrap(), StopOutcome::Terminating { .. }));
+    assert_eq!(
+        node.atlas
+            .list(SessionFilter::live().user("somebody"))
+            .await
+            .unwrap()
+            .len(),
+        0
+    );
+    assert!(matches!(
+        session.stop().await.unwrap(),
+        StopOutcome::Terminating { .. }
+    ));
     settle(&node, session.id()).await;
     assert_eq!(bench.ledger().live, 0);
     assert!(node.atlas.list_ids().await.unwrap().is_empty());
-    assert!(session.info().await.unwrap().auth.is_none(), "the sealed request is erased");
+    assert!(
+        session.info().await.unwrap().auth.is_none(),
+        "the sealed request is erased"
+    );
     let events = node.events().await;
     assert_gapless(&events);
-    let terminated = events.iter().filter(|event| matches!(event.kind, EventKind::Terminated { .. })).count();
-    let terminating = events.iter().filter(|event| event.kind == EventKind::Terminating { reason: Reason::Requested }).count();
+    let terminated = events
+        .iter()
+        .filter(|event| matches!(event.kind, EventKind::Terminated { .. }))
+        .count();
+    let terminating = events
+        .iter()
+        .filter(|event| {
+            event.kind
+                == EventKind::Terminating {
+                    reason: Reason::Requested,
+                }
+        })
+        .count();
     assert_eq!((terminated, terminating), (1, 1));
 }
 
@@ -48,16 +82,30 @@ async fn terminated_is_not_said_before_two_walks_a_bound_apart() {
     let before = tokio::time::Instant::now();
     session.stop().await.unwrap();
     settle(&node, session.id()).await;
-    assert!(before.elapsed() >= crate::node::BOUND, "{:?}", before.elapsed());
+    assert!(
+        before.elapsed() >= crate::node::BOUND,
+        "{:?}",
+        before.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_request_leaves_nothing_behind() {
     let bench = Bench::new(3);
     let node = bench.node("a").await;
-    let error = node.atlas.spawn(request().image("a b"), options()).await.unwrap_err();
+    let error = node
+        .atlas
+        .spawn(request().image("a b"), options())
+        .await
+        .unwrap_err();
     assert_eq!(error.field(), Some("image"));
-    assert!(node.atlas.list(SessionFilter::all()).await.unwrap().is_empty());
+    assert!(
+        node.atlas
+            .list(SessionFilter::all())
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -66,7 +114,10 @@ async fn sold_out_everywhere_fails_the_spawn_and_says_so() {
     bench.policy.placing_patience = Duration::from_secs(60);
     for tier in ["secure", "community"] {
         for region in ["r1", "r2"] {
-            bench.cloud.world().set_stock("mock", "gpu-a", tier, region, 0);
+            bench
+                .cloud
+                .world()
+                .set_stock("mock", "gpu-a", tier, region, 0);
         }
     }
     let node = bench.node("a").await;
@@ -79,7 +130,14 @@ async fn sold_out_everywhere_fails_the_spawn_and_says_so() {
 async fn a_dead_machine_is_replaced_with_the_same_token_and_still_ended() {
     let bench = Bench::new(5);
     let node = bench.node("a").await;
-    let session = node.atlas.spawn(request().auth(Auth::Bearer), options().on_failure(OnFailure::Respawn(1))).await.unwrap();
+    let session = node
+        .atlas
+        .spawn(
+            request().auth(Auth::Bearer),
+            options().on_failure(OnFailure::Respawn(1)),
+        )
+        .await
+        .unwrap();
     let first = session.await_ready(Duration::from_secs(120)).await.unwrap();
     sleep(300).await;
     let id = first.compute.as_ref().unwrap().id.clone();
@@ -88,7 +146,9 @@ async fn a_dead_machine_is_replaced_with_the_same_token_and_still_ended() {
     let second = session.await_ready(Duration::from_secs(300)).await.unwrap();
     assert_eq!(second.respawns, 1);
     assert_ne!(second.compute.as_ref().unwrap().id, id);
-    let token = |info: &atlas_orchestrator::SessionInfo| info.auth.as_ref().unwrap().secret().expose().to_owned();
+    let token = |info: &atlas_orchestrator::SessionInfo| {
+        info.auth.as_ref().unwrap().secret().expose().to_owned()
+    };
     assert_eq!(token(&first), token(&second));
     sleep(300).await;
     assert_eq!(bench.ledger().live, 1);
@@ -104,10 +164,16 @@ async fn a_stopped_machine_ends_a_session_without_respawn() {
     let node = bench.node("a").await;
     let session = node.atlas.spawn(request(), options()).await.unwrap();
     let info = session.await_ready(Duration::from_secs(120)).await.unwrap();
-    bench.cloud.world().stop_machine("mock", info.compute.unwrap().id.as_str());
+    bench
+        .cloud
+        .world()
+        .stop_machine("mock", info.compute.unwrap().id.as_str());
     sleep(200).await;
     settle(&node, session.id()).await;
-    assert!(matches!(session.info().await.unwrap().reason, Some(Reason::MachineDied { .. })));
+    assert!(matches!(
+        session.info().await.unwrap().reason,
+        Some(Reason::MachineDied { .. })
+    ));
     assert_eq!(bench.ledger().live, 0);
 }
 
@@ -115,8 +181,15 @@ async fn a_stopped_machine_ends_a_session_without_respawn() {
 async fn a_task_ends_with_the_code_the_machine_reports() {
     let bench = Bench::new(7);
     let node = bench.node("a").await;
-    for (command, kind, code) in [("exit 3", TaskKind::Failed, 3), ("exit 0", TaskKind::Completed, 0)] {
-        let (session, outcome) = node.atlas.run_task(request().command(["sh", "-c", command]), options()).await.unwrap();
+    for (command, kind, code) in [
+        ("exit 3", TaskKind::Failed, 3),
+        ("exit 0", TaskKind::Completed, 0),
+    ] {
+        let (session, outcome) = node
+            .atlas
+            .run_task(request().command(["sh", "-c", command]), options())
+            .await
+            .unwrap();
         assert_eq!((outcome.kind, outcome.exit_code), (kind, Some(code)));
         assert_eq!(session.info().await.unwrap().kind, SessionKind::Task);
         settle(&node, session.id()).await;
@@ -136,7 +209,13 @@ async fn terminate_all_leaves_no_machine_and_handover_leaves_them_all() {
     assert_eq!(bench.ledger().live, 5);
     let node = bench.node("a").await;
     assert_eq!(node.atlas.tracked(), 5);
-    let report = node.atlas.shutdown(Shutdown::TerminateAll { wait: Duration::from_secs(900) }).await.unwrap();
+    let report = node
+        .atlas
+        .shutdown(Shutdown::TerminateAll {
+            wait: Duration::from_secs(900),
+        })
+        .await
+        .unwrap();
     assert_eq!((report.terminated, report.unsettled.len()), (5, 0));
     assert_eq!(bench.ledger().live, 0);
 }
@@ -146,22 +225,33 @@ async fn what_supports_a_machine_is_released_after_it_was_made_whenever_its_sess
     for millis in (0..10_000).step_by(500) {
         let mut bench = Bench::new(11);
         // One call at a time, and a release goes before what is made: it could overtake it.
-        let limits = AccountLimits { concurrency: 1, ..bench.limits };
+        let limits = AccountLimits {
+            concurrency: 1,
+            ..bench.limits
+        };
         bench.cloud = bench.cloud.clone().limits(limits).supporting();
         let node = bench.node("a").await;
         bench.cloud.world().inject([
             Fault::new(CLOUD, "list_compute", FaultKind::Slow).times(20),
             Fault::new(CLOUD, "list_gpu_types", FaultKind::Slow),
         ]);
-        let id = node.atlas.launch(request(), options(), SessionKind::Interactive).await.unwrap();
+        let id = node
+            .atlas
+            .launch(request(), options(), SessionKind::Interactive)
+            .await
+            .unwrap();
         let atlas = node.atlas.clone();
-        let busy = tokio::spawn(async move { while atlas.reap_now(&account(), true).await.is_ok() {} });
+        let busy =
+            tokio::spawn(async move { while atlas.reap_now(&account(), true).await.is_ok() {} });
         tokio::time::sleep(Duration::from_millis(millis)).await;
         node.atlas.stop_tracked(id).await.unwrap();
         sleep(120).await;
         busy.abort();
         settle(&node, id).await;
-        assert!(bench.cloud.supports().is_empty(), "stopped after {millis} ms");
+        assert!(
+            bench.cloud.supports().is_empty(),
+            "stopped after {millis} ms"
+        );
         node.crash();
     }
 }
@@ -170,7 +260,10 @@ async fn what_supports_a_machine_is_released_after_it_was_made_whenever_its_sess
 async fn an_account_whose_cloud_does_not_answer_keeps_no_other_account_waiting() {
     let mut bench = Bench::new(12);
     bench.policy.concurrency = 4;
-    let (hanging, sound) = (AccountName::new("hanging").unwrap(), AccountName::new("sound").unwrap());
+    let (hanging, sound) = (
+        AccountName::new("hanging").unwrap(),
+        AccountName::new("sound").unwrap(),
+    );
     let other = MockCloud::new(13).limits(bench.limits);
     let atlas = Orchestrator::builder()
         .account(hanging.clone(), bench.cloud.provider())
@@ -182,17 +275,29 @@ async fn an_account_whose_cloud_does_not_answer_keeps_no_other_account_waiting()
         .await
         .unwrap();
     for _ in 0..30 {
-        let session = atlas.spawn(request(), options().account(hanging.clone())).await.unwrap();
+        let session = atlas
+            .spawn(request(), options().account(hanging.clone()))
+            .await
+            .unwrap();
         session.await_ready(Duration::from_secs(300)).await.unwrap();
     }
-    bench.cloud.world().inject([Fault::new(CLOUD, "terminate", FaultKind::CommitThenTimeout).times(u32::MAX)]);
+    bench
+        .cloud
+        .world()
+        .inject([Fault::new(CLOUD, "terminate", FaultKind::CommitThenTimeout).times(u32::MAX)]);
     for id in atlas.list_ids().await.unwrap() {
         atlas.stop_tracked(id).await.unwrap();
     }
     sleep(10).await;
-    let session = atlas.spawn(request(), options().account(sound)).await.unwrap();
+    let session = atlas
+        .spawn(request(), options().account(sound))
+        .await
+        .unwrap();
     session.stop().await.unwrap();
-    let over = atlas.await_terminated(session.id(), Duration::from_secs(200)).await.unwrap();
+    let over = atlas
+        .await_terminated(session.id(), Duration::from_secs(200))
+        .await
+        .unwrap();
     assert_eq!(over, StopOutcome::Terminated);
 }
 
@@ -219,7 +324,15 @@ async fn a_live_subscription_sees_what_the_log_keeps() {
     let seen = reader.await.unwrap();
     let kept: Vec<_> = node.events().await;
     assert_eq!(seen, kept);
-    assert_eq!(node.atlas.reap_now(&account(), true).await.unwrap().victims.len(), 0);
+    assert_eq!(
+        node.atlas
+            .reap_now(&account(), true)
+            .await
+            .unwrap()
+            .victims
+            .len(),
+        0
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -229,11 +342,24 @@ async fn a_session_that_comes_while_all_are_being_ended_is_refused_and_leaves_no
     node.atlas.spawn(request(), options()).await.unwrap();
     sleep(300).await;
     let atlas = node.atlas.clone();
-    let shutdown = tokio::spawn(async move { atlas.shutdown(Shutdown::TerminateAll { wait: Duration::from_secs(600) }).await });
+    let shutdown = tokio::spawn(async move {
+        atlas
+            .shutdown(Shutdown::TerminateAll {
+                wait: Duration::from_secs(600),
+            })
+            .await
+    });
     sleep(1).await;
     assert!(node.atlas.spawn(request(), options()).await.is_err());
     let report = shutdown.await.unwrap().unwrap();
-    assert_eq!((report.terminated, report.handed_over, report.unsettled.len()), (1, 0, 0));
+    assert_eq!(
+        (
+            report.terminated,
+            report.handed_over,
+            report.unsettled.len()
+        ),
+        (1, 0, 0)
+    );
     assert_eq!((bench.ledger().created, bench.ledger().live), (1, 0));
 }
 

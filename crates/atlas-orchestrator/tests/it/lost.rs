@@ -1,5 +1,5 @@
-//! A store that fails once, at each of its calls in turn, or for a while: whatever became this node's meanwhile is looked after all
-//! the same.
+//! A store that fails once, at each of its calls in turn, or for a while: whatever became this
+//! node's meanwhile is looked after all the same.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -21,7 +21,11 @@ struct Nth {
 impl StoreFaults for Nth {
     fn next(&self, op: StoreOp) -> StoreFault {
         let count = |left: usize| left.checked_sub(1);
-        let fails = op == self.op && self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count) == Ok(1);
+        let fails = op == self.op
+            && self
+                .left
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, count)
+                == Ok(1);
         if fails { self.fault } else { StoreFault::Pass }
     }
 }
@@ -32,25 +36,36 @@ struct Away(AtomicBool);
 
 impl StoreFaults for Away {
     fn next(&self, _: StoreOp) -> StoreFault {
-        if self.0.load(Ordering::Relaxed) { StoreFault::Refuse } else { StoreFault::Pass }
+        if self.0.load(Ordering::Relaxed) {
+            StoreFault::Refuse
+        } else {
+            StoreFault::Pass
+        }
     }
 }
 
 /// A node whose store will fail once.
 async fn frail(bench: &Bench, name: &str, op: StoreOp, fault: StoreFault) -> (Node, Arc<Nth>) {
-    let nth = Arc::new(Nth { op, fault, left: AtomicUsize::new(0) });
+    let nth = Arc::new(Nth {
+        op,
+        fault,
+        left: AtomicUsize::new(0),
+    });
     let store = FaultyStore::new(AnyStore::new(bench.store.clone()), nth.clone());
     (bench.node_over(name, AnyStore::new(store)).await, nth)
 }
 
-/// Every commit that can be refused or whose answer can be lost, and every read that can fail: more than there are in what is tried.
+/// Every commit that can be refused or whose answer can be lost, and every read that can fail: more
+/// than there are in what is tried.
 fn failures() -> impl Iterator<Item = (StoreOp, StoreFault, usize)> {
     let kinds = [
         (StoreOp::Commit, StoreFault::LoseAnswer, 12),
         (StoreOp::Commit, StoreFault::Refuse, 12),
         (StoreOp::Read, StoreFault::Refuse, 40),
     ];
-    kinds.into_iter().flat_map(|(op, fault, calls)| (1..=calls).map(move |nth| (op, fault, nth)))
+    kinds
+        .into_iter()
+        .flat_map(|(op, fault, calls)| (1..=calls).map(move |nth| (op, fault, nth)))
 }
 
 #[tokio::test(start_paused = true)]
@@ -80,7 +95,10 @@ async fn a_session_is_driven_or_refused_whichever_call_to_the_store_fails() {
             spawned.is_err() || known.iter().all(|info| info.state == SessionState::Ready),
             "{op:?} {fault:?} {nth}: {known:?}"
         );
-        let live = known.iter().filter(|info| info.state != SessionState::Terminated).count();
+        let live = known
+            .iter()
+            .filter(|info| info.state != SessionState::Terminated)
+            .count();
         assert_eq!(bench.ledger().live, live as u64, "{op:?} {fault:?} {nth}");
         for info in &known {
             node.atlas.stop_tracked(info.id).await.unwrap();
@@ -116,7 +134,11 @@ struct Sluggish(AtomicBool);
 impl StoreFaults for Sluggish {
     fn next(&self, op: StoreOp) -> StoreFault {
         let slow = op == StoreOp::Commit && self.0.load(Ordering::Relaxed);
-        if slow { StoreFault::Slow(Duration::from_secs(8), Duration::ZERO) } else { StoreFault::Pass }
+        if slow {
+            StoreFault::Slow(Duration::from_secs(8), Duration::ZERO)
+        } else {
+            StoreFault::Pass
+        }
     }
 }
 
@@ -153,7 +175,10 @@ async fn a_session_is_looked_after_whichever_call_to_the_store_hangs_for_ever() 
         (StoreOp::Commit, StoreFault::Hang, 8),
         (StoreOp::Read, StoreFault::Hang, 20),
     ];
-    for (op, fault, nth) in kinds.into_iter().flat_map(|(op, fault, calls)| (1..=calls).map(move |nth| (op, fault, nth))) {
+    for (op, fault, nth) in kinds
+        .into_iter()
+        .flat_map(|(op, fault, calls)| (1..=calls).map(move |nth| (op, fault, nth)))
+    {
         let bench = Bench::new(34);
         let (node, frail) = frail(&bench, "a", op, fault).await;
         frail.left.store(nth, Ordering::Relaxed);
@@ -176,7 +201,14 @@ async fn a_machine_that_stopped_while_the_store_was_away_is_noticed_once_it_is_b
         let away = Arc::new(Away::default());
         let store = FaultyStore::new(AnyStore::new(bench.store.clone()), away.clone());
         let node = bench.node_over("a", AnyStore::new(store)).await;
-        let session = node.atlas.spawn(request(), options().idle_ttl(Duration::from_secs(24 * 3600))).await.unwrap();
+        let session = node
+            .atlas
+            .spawn(
+                request(),
+                options().idle_ttl(Duration::from_secs(24 * 3600)),
+            )
+            .await
+            .unwrap();
         sleep(300).await;
         let machine = session.compute().await.unwrap().id;
         away.0.store(true, Ordering::Relaxed);
@@ -184,7 +216,10 @@ async fn a_machine_that_stopped_while_the_store_was_away_is_noticed_once_it_is_b
         sleep(minutes * 60).await;
         away.0.store(false, Ordering::Relaxed);
         sleep(120).await;
-        assert!(session.info().await.unwrap().reason.is_some(), "{minutes} min");
+        assert!(
+            session.info().await.unwrap().reason.is_some(),
+            "{minutes} min"
+        );
         settle(&node, session.id()).await;
         node.crash();
     }
@@ -196,7 +231,11 @@ struct SlowCommits;
 
 impl StoreFaults for SlowCommits {
     fn next(&self, op: StoreOp) -> StoreFault {
-        if op == StoreOp::Commit { StoreFault::Slow(Duration::ZERO, Duration::from_secs(1)) } else { StoreFault::Pass }
+        if op == StoreOp::Commit {
+            StoreFault::Slow(Duration::ZERO, Duration::from_secs(1))
+        } else {
+            StoreFault::Pass
+        }
     }
 }
 
@@ -207,12 +246,28 @@ async fn nodes_that_take_over_for_longer_than_a_lease_do_not_take_over_each_othe
     for _ in 0..30 {
         dying.atlas.spawn(request(), options()).await.unwrap();
     }
-    let slow = || AnyStore::new(FaultyStore::new(AnyStore::new(bench.store.clone()), Arc::new(SlowCommits)));
-    let nodes = [bench.node_over("bb", slow()).await, bench.node_over("ccc", slow()).await];
+    let slow = || {
+        AnyStore::new(FaultyStore::new(
+            AnyStore::new(bench.store.clone()),
+            Arc::new(SlowCommits),
+        ))
+    };
+    let nodes = [
+        bench.node_over("bb", slow()).await,
+        bench.node_over("ccc", slow()).await,
+    ];
     dying.crash();
     sleep(300).await;
-    let owners = nodes[0].events().await.into_iter().filter(|event| matches!(event.kind, EventKind::Owner { .. })).count();
+    let owners = nodes[0]
+        .events()
+        .await
+        .into_iter()
+        .filter(|event| matches!(event.kind, EventKind::Owner { .. }))
+        .count();
     assert_eq!(owners, 30, "each session is taken over once");
-    assert_eq!(nodes.iter().map(|node| node.atlas.tracked()).sum::<usize>(), 30);
+    assert_eq!(
+        nodes.iter().map(|node| node.atlas.tracked()).sum::<usize>(),
+        30
+    );
     assert_eq!(bench.ledger().live, 30);
 }

@@ -7,18 +7,23 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use atlas_core::{AccountLimits, AccountName, ComputeRequest, Gpu, LAUNCH_KEY_TAG, Port, Secret, SeededEntropy, TrackedKey};
+use atlas_core::{
+    AccountLimits, AccountName, ComputeRequest, Gpu, LAUNCH_KEY_TAG, Port, Secret, SeededEntropy,
+    TrackedKey,
+};
 use atlas_orchestrator::store::AnyStore;
 use atlas_orchestrator::store::Memory;
 use atlas_orchestrator::{
-    Cursor, Event, Orchestrator, Policy, Realm, Scope, SessionId, SessionOptions, SessionState, Spawner, StopOutcome, Task,
+    Cursor, Event, Orchestrator, Policy, Realm, Scope, SessionId, SessionOptions, SessionState,
+    Spawner, StopOutcome, Task,
 };
 use atlas_testkit::mock::{CLOUD, MockCloud};
 use atlas_testkit::world::{CloudLedger, Fault, FaultKind, MachineSpec};
 
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
 
-/// A node's tasks: while it is pulled none is polled, and after a crash it stays so. Who would be waits to be woken.
+/// A node's tasks: while it is pulled none is polled, and after a crash it stays so. Who would be
+/// waits to be woken.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Plug(Arc<Mutex<Option<Vec<Waker>>>>);
 
@@ -53,7 +58,10 @@ impl Future for Plugged {
 
 impl Spawner for Plug {
     fn spawn(&self, _name: &'static str, task: Task) {
-        drop(tokio::spawn(Plugged { plug: self.clone(), task }));
+        drop(tokio::spawn(Plugged {
+            plug: self.clone(),
+            task,
+        }));
     }
 }
 
@@ -112,17 +120,32 @@ impl Bench {
         let store = Memory::new(clock, &SeededEntropy::new(seed)).durable(true);
         let secret = Secret::new("c29tZSByYW5kb20gbG9va2luZyB0ZXN0IHNlY3JldCE=");
         let policy = Policy::default();
-        Self { cloud, store, realm: Arc::new(Realm::new(&secret).unwrap()), policy, limits, seed }
+        Self {
+            cloud,
+            store,
+            realm: Arc::new(Realm::new(&secret).unwrap()),
+            policy,
+            limits,
+            seed,
+        }
     }
 
     /// A node whose machines' names begin so.
     pub(crate) async fn with_prefix(&self, prefix: &str) -> atlas_core::Result<Orchestrator> {
-        let builder = Orchestrator::builder().account(account(), self.cloud.provider()).realm(self.realm.clone());
-        builder.store(AnyStore::new(self.store.clone())).name_prefix(prefix).node("prefixed").start().await
+        let builder = Orchestrator::builder()
+            .account(account(), self.cloud.provider())
+            .realm(self.realm.clone());
+        builder
+            .store(AnyStore::new(self.store.clone()))
+            .name_prefix(prefix)
+            .node("prefixed")
+            .start()
+            .await
     }
 
     pub(crate) async fn node(&self, name: &str) -> Node {
-        self.node_over(name, AnyStore::new(self.store.clone())).await
+        self.node_over(name, AnyStore::new(self.store.clone()))
+            .await
     }
 
     /// A node that sees the store through another one.
@@ -143,7 +166,9 @@ impl Bench {
     }
 
     pub(crate) fn fault(&self, operation: &str, kind: FaultKind) {
-        self.cloud.world().inject([Fault::new(CLOUD, operation, kind)]);
+        self.cloud
+            .world()
+            .inject([Fault::new(CLOUD, operation, kind)]);
     }
 
     /// Somebody else makes this machine on our account.
@@ -179,7 +204,9 @@ pub(crate) fn account() -> AccountName {
 }
 
 pub(crate) fn request() -> ComputeRequest {
-    ComputeRequest::gpu(Gpu::H100).image("x/y:1").port(Port::http(8000))
+    ComputeRequest::gpu(Gpu::H100)
+        .image("x/y:1")
+        .port(Port::http(8000))
 }
 
 pub(crate) fn options() -> SessionOptions {
@@ -192,9 +219,21 @@ pub(crate) async fn sleep(seconds: u64) {
 
 /// Waits for the proof, and demands it within what the protocol promises.
 pub(crate) async fn settle(node: &Node, id: SessionId) {
-    let outcome = node.atlas.await_terminated(id, Duration::from_secs(900)).await.unwrap();
-    assert_eq!(outcome, StopOutcome::Terminated, "{:?}", node.atlas.info(id).await.unwrap());
-    assert_eq!(node.atlas.info(id).await.unwrap().state, SessionState::Terminated);
+    let outcome = node
+        .atlas
+        .await_terminated(id, Duration::from_secs(900))
+        .await
+        .unwrap();
+    assert_eq!(
+        outcome,
+        StopOutcome::Terminated,
+        "{:?}",
+        node.atlas.info(id).await.unwrap()
+    );
+    assert_eq!(
+        node.atlas.info(id).await.unwrap().state,
+        SessionState::Terminated
+    );
 }
 
 /// Every session's log is gapless.

@@ -17,23 +17,34 @@ async fn a_clone_of_an_ended_machine_is_ended_and_a_strangers_is_not() {
     let (id, key) = ended(&bench, &node).await;
     bench.plant(carrying(key));
     bench.plant(MachineSpec::gpu("gpu-a", 1).named("somebody-elses"));
-    let other = atlas_orchestrator::Realm::new(&atlas_core::Secret::new("YW5vdGhlciByYW5kb20gbG9va2luZyBzZWNyZXQhIQ==")).unwrap();
-    let foreign = other.mint_key(Timestamp::from_unix_seconds(1_790_000_000), &SeededEntropy::new(9));
+    let other = atlas_orchestrator::Realm::new(&atlas_core::Secret::new(
+        "YW5vdGhlciByYW5kb20gbG9va2luZyBzZWNyZXQhIQ==",
+    ))
+    .unwrap();
+    let foreign = other.mint_key(
+        Timestamp::from_unix_seconds(1_790_000_000),
+        &SeededEntropy::new(9),
+    );
     bench.plant(carrying(foreign));
     // Our realm, our prefix, a real attempt, a forged MAC.
     let forged = atlas_core::TrackedKey::new(key.realm(), key.attempt(), [0; 5]);
     bench.plant(carrying(forged));
     sleep(600).await;
     let ledger = bench.ledger();
-    let live: Vec<&str> =
-        ledger.machines.iter().filter(|machine| machine.destroyed_at.is_none()).map(|machine| machine.name.as_str()).collect();
+    let live: Vec<&str> = ledger
+        .machines
+        .iter()
+        .filter(|machine| machine.destroyed_at.is_none())
+        .map(|machine| machine.name.as_str())
+        .collect();
     assert_eq!(live.len(), 3, "{live:?}");
     assert!(!live.contains(&format!("atlas-x-{key}").as_str()));
     settle(&node, id).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_machine_with_our_key_and_no_attempt_makes_the_process_hold_until_the_store_is_accepted() {
+async fn a_machine_with_our_key_and_no_attempt_makes_the_process_hold_until_the_store_is_accepted()
+{
     let bench = Bench::new(2);
     let before = bench.store.snapshot();
     let node = bench.node("a").await;
@@ -63,7 +74,10 @@ async fn a_revoked_key_is_stuck_and_never_done() {
     session.stop().await.unwrap();
     sleep(3600).await;
     match node.atlas.stop_tracked(session.id()).await.unwrap() {
-        StopOutcome::Terminating { stuck: Some(_), burn } => assert!(burn > atlas_core::UsdPerHour::ZERO),
+        StopOutcome::Terminating {
+            stuck: Some(_),
+            burn,
+        } => assert!(burn > atlas_core::UsdPerHour::ZERO),
         other => panic!("{other:?}"),
     }
     assert_eq!(bench.ledger().live, 1);
@@ -79,16 +93,27 @@ async fn another_accounts_silence_proves_nothing() {
     sleep(100).await;
     session.stop().await.unwrap();
     sleep(3600).await;
-    assert_eq!(session.info().await.unwrap().state, SessionState::Terminating);
+    assert_eq!(
+        session.info().await.unwrap().state,
+        SessionState::Terminating
+    );
     assert_eq!(bench.ledger().live, 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_machine_that_was_ordered_while_the_key_was_moved_tells_nothing_of_those_ordered_before() {
+async fn a_machine_that_was_ordered_while_the_key_was_moved_tells_nothing_of_those_ordered_before()
+{
     for lost in [false, true] {
         let bench = Bench::new(13);
         let node = bench.node("a").await;
-        let before = node.atlas.spawn(request(), options().idle_ttl(Duration::from_secs(24 * 3600))).await.unwrap();
+        let before = node
+            .atlas
+            .spawn(
+                request(),
+                options().idle_ttl(Duration::from_secs(24 * 3600)),
+            )
+            .await
+            .unwrap();
         sleep(300).await;
         bench.fault("spawn_compute", FaultKind::SwapAccount);
         if lost {
@@ -96,11 +121,19 @@ async fn a_machine_that_was_ordered_while_the_key_was_moved_tells_nothing_of_tho
         }
         let moved = node.atlas.spawn(request(), options()).await.unwrap();
         sleep(3600).await;
-        assert_eq!(before.info().await.unwrap().state, SessionState::Ready, "lost {lost}");
+        assert_eq!(
+            before.info().await.unwrap().state,
+            SessionState::Ready,
+            "lost {lost}"
+        );
         before.stop().await.unwrap();
         moved.stop().await.unwrap();
         sleep(3600).await;
-        assert_eq!(before.info().await.unwrap().state, SessionState::Terminating, "lost {lost}");
+        assert_eq!(
+            before.info().await.unwrap().state,
+            SessionState::Terminating,
+            "lost {lost}"
+        );
         bench.cloud.world().restore_key("mock", KEY);
         settle(&node, before.id()).await;
         node.crash();
@@ -116,9 +149,17 @@ async fn a_second_machine_of_one_order_is_ended_and_a_later_clone_is_only_report
     sleep(300).await;
     assert_eq!((bench.ledger().created, bench.ledger().live), (2, 1));
     let id = session.compute().await.unwrap().id;
-    bench.cloud.world().clone_machine("mock", id.as_str()).unwrap();
+    bench
+        .cloud
+        .world()
+        .clone_machine("mock", id.as_str())
+        .unwrap();
     sleep(600).await;
-    assert_eq!(bench.ledger().live, 2, "somebody's clone under a live session is theirs");
+    assert_eq!(
+        bench.ledger().live,
+        2,
+        "somebody's clone under a live session is theirs"
+    );
     assert_eq!(session.info().await.unwrap().state, SessionState::Ready);
     let report = node.atlas.reap_now(&account(), true).await.unwrap();
     assert!(report.victims.is_empty());
@@ -150,7 +191,10 @@ async fn an_end_that_a_rollback_undid_is_carried_out_again_once_the_store_is_acc
     bench.store.restore(&stopping);
     sleep(60).await;
     assert!(node.atlas.hold().is_some());
-    assert_eq!(session.info().await.unwrap().state, SessionState::Terminating);
+    assert_eq!(
+        session.info().await.unwrap().state,
+        SessionState::Terminating
+    );
     node.atlas.accept_store().await.unwrap();
     settle(&node, session.id()).await;
 }
@@ -162,7 +206,11 @@ async fn a_machine_that_is_gone_is_noticed_though_a_copy_of_it_carries_its_key()
     let session = node.atlas.spawn(request(), options()).await.unwrap();
     sleep(600).await;
     let id = session.compute().await.unwrap().id;
-    bench.cloud.world().clone_machine("mock", id.as_str()).unwrap();
+    bench
+        .cloud
+        .world()
+        .clone_machine("mock", id.as_str())
+        .unwrap();
     sleep(200).await;
     assert!(bench.cloud.world().destroy_machine("mock", id.as_str()));
     sleep(600).await;
@@ -182,16 +230,26 @@ async fn a_prefix_that_no_machine_name_could_begin_with_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_whose_record_cannot_be_read_keeps_nobody_from_the_others_and_its_machine_is_reported() {
+async fn a_session_whose_record_cannot_be_read_keeps_nobody_from_the_others_and_its_machine_is_reported()
+ {
     let bench = Bench::new(12);
     let node = bench.node("a").await;
     let damaged = node.atlas.spawn(request(), options()).await.unwrap().id();
-    let sound = node.atlas.spawn(request(), options().max_runtime(Duration::from_secs(7200))).await.unwrap().id();
+    let sound = node
+        .atlas
+        .spawn(request(), options().max_runtime(Duration::from_secs(7200)))
+        .await
+        .unwrap()
+        .id();
     sleep(60).await;
     node.crash();
     let store = AnyStore::new(bench.store.clone());
     let mut batch = Batch::new();
-    batch.put(Table::Sessions, *damaged.as_bytes(), b"of a later schema".to_vec());
+    batch.put(
+        Table::Sessions,
+        *damaged.as_bytes(),
+        b"of a later schema".to_vec(),
+    );
     store.commit(batch).await.unwrap();
     let node = bench.node("b").await;
     assert_eq!(node.atlas.audit().await.unwrap().unreadable, [damaged]);
@@ -200,7 +258,10 @@ async fn a_session_whose_record_cannot_be_read_keeps_nobody_from_the_others_and_
     let report = node.atlas.reap_now(&account(), false).await.unwrap();
     assert_eq!(report.ambiguous.len(), 1, "{report:?}");
     sleep(3 * 3600).await;
-    assert_eq!(node.atlas.info(sound).await.unwrap().state, SessionState::Terminated);
+    assert_eq!(
+        node.atlas.info(sound).await.unwrap().state,
+        SessionState::Terminated
+    );
     assert_eq!(bench.ledger().live, 1, "what cannot be read ends nothing");
 }
 
@@ -227,8 +288,15 @@ async fn what_was_ordered_under_a_new_key_is_reaped_though_nothing_ties_it_to_th
     let bench = Bench::new(9);
     // What is on record of a key that was replaced while nothing was alive.
     let mut row = Batch::new();
-    row.put(Table::Accounts, account().as_str().as_bytes(), br#"{"identity":"as under the old key","agreeing_scans":2}"#);
-    AnyStore::new(bench.store.clone()).commit(row).await.unwrap();
+    row.put(
+        Table::Accounts,
+        account().as_str().as_bytes(),
+        br#"{"identity":"as under the old key","agreeing_scans":2}"#,
+    );
+    AnyStore::new(bench.store.clone())
+        .commit(row)
+        .await
+        .unwrap();
     let node = bench.node("a").await;
     let (_, key) = ended(&bench, &node).await;
     bench.plant(carrying(key));
@@ -244,11 +312,17 @@ async fn an_end_that_began_under_the_old_key_is_proved_once_an_operator_accepts_
     sleep(300).await;
     session.stop().await.unwrap();
     sleep(5).await;
-    assert_eq!(bench.ledger().live, 0, "its DELETE was the last that was done under the old key");
+    assert_eq!(
+        bench.ledger().live,
+        0,
+        "its DELETE was the last that was done under the old key"
+    );
     bench.fault("list_compute", FaultKind::SwapAccount);
     sleep(900).await;
     match node.atlas.stop_tracked(session.id()).await.unwrap() {
-        StopOutcome::Terminating { stuck: Some(stuck), .. } => assert_eq!(stuck, atlas_orchestrator::Stuck::AccountChanged),
+        StopOutcome::Terminating {
+            stuck: Some(stuck), ..
+        } => assert_eq!(stuck, atlas_orchestrator::Stuck::AccountChanged),
         other => panic!("{other:?}"),
     }
     node.atlas.accept_account(&account()).await.unwrap();

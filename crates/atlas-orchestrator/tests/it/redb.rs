@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use atlas_core::{AccountLimits, Auth, Secret};
 use atlas_orchestrator::store::{AnyStore, Redb};
-use atlas_orchestrator::{Cursor, Orchestrator, Policy, Realm, Scope, SessionState, Shutdown, StopOutcome, Touch};
+use atlas_orchestrator::{
+    Cursor, Orchestrator, Policy, Realm, Scope, SessionState, Shutdown, StopOutcome, Touch,
+};
 use atlas_testkit::mock::{CLOUD, KEY, MockCloud};
 use atlas_testkit::world::{CloudSpec, World, WorldClock};
 
@@ -26,7 +28,9 @@ async fn start(cloud: &MockCloud, path: &std::path::Path) -> Orchestrator {
     Orchestrator::builder()
         .account(account(), cloud.provider())
         .store(AnyStore::new(Redb::open(path).unwrap()))
-        .realm(Arc::new(Realm::new(&Secret::new("c29tZSByYW5kb20gbG9va2luZyB0ZXN0IHNlY3JldCE=")).unwrap()))
+        .realm(Arc::new(
+            Realm::new(&Secret::new("c29tZSByYW5kb20gbG9va2luZyB0ZXN0IHNlY3JldCE=")).unwrap(),
+        ))
         .policy(policy)
         .start()
         .await
@@ -41,21 +45,46 @@ async fn a_session_survives_its_process_on_a_redb_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.redb");
     let atlas = start(&cloud, &path).await;
-    let session = atlas.spawn(request().auth(Auth::Bearer), options().user("u42")).await.unwrap();
+    let session = atlas
+        .spawn(request().auth(Auth::Bearer), options().user("u42"))
+        .await
+        .unwrap();
     let id = session.id();
-    let token = session.info().await.unwrap().auth.unwrap().secret().expose().to_owned();
+    let token = session
+        .info()
+        .await
+        .unwrap()
+        .auth
+        .unwrap()
+        .secret()
+        .expose()
+        .to_owned();
     assert_eq!(session.touch(), Touch::Recorded);
     let report = atlas.shutdown(Shutdown::Handover).await.unwrap();
     assert_eq!((report.handed_over, report.flushed), (1, true));
     drop((session, atlas));
     let bytes = std::fs::read(&path).unwrap();
-    assert!(!bytes.windows(token.len()).any(|window| window == token.as_bytes()), "the token lies sealed in the file");
+    assert!(
+        !bytes
+            .windows(token.len())
+            .any(|window| window == token.as_bytes()),
+        "the token lies sealed in the file"
+    );
     let atlas = start(&cloud, &path).await;
-    let info = atlas.await_ready(id, Duration::from_secs(20)).await.unwrap();
+    let info = atlas
+        .await_ready(id, Duration::from_secs(20))
+        .await
+        .unwrap();
     assert_eq!(info.state, SessionState::Ready);
     assert_eq!(info.auth.unwrap().secret().expose(), token);
     atlas.stop_tracked(id).await.unwrap();
-    assert_eq!(atlas.await_terminated(id, Duration::from_secs(20)).await.unwrap(), StopOutcome::Terminated);
+    assert_eq!(
+        atlas
+            .await_terminated(id, Duration::from_secs(20))
+            .await
+            .unwrap(),
+        StopOutcome::Terminated
+    );
     assert_eq!(cloud.world().ledger().clouds[CLOUD].live, 0);
     let mut log = atlas.subscribe(Scope::All, Cursor::START);
     let mut events = Vec::new();

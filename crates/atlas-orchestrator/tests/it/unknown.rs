@@ -17,7 +17,13 @@ async fn one_machine_after(kind: FaultKind, seed: u64) {
     sleep(600).await;
     let ledger = bench.ledger();
     assert_eq!(ledger.live, 1, "{kind:?}");
-    assert!(ledger.machines.iter().any(|machine| machine.id == id.as_str() && machine.destroyed_at.is_none()), "{kind:?}");
+    assert!(
+        ledger
+            .machines
+            .iter()
+            .any(|machine| machine.id == id.as_str() && machine.destroyed_at.is_none()),
+        "{kind:?}"
+    );
     session.stop().await.unwrap();
     settle(&node, session.id()).await;
     assert_eq!(bench.ledger().live, 0, "{kind:?}");
@@ -51,8 +57,16 @@ async fn a_committed_create_that_answers_500_makes_one_order_only() {
     let session = node.atlas.spawn(request(), options()).await.unwrap();
     assert_eq!(bench.ledger().created, 1);
     let events = node.events().await;
-    assert!(events.iter().any(|event| matches!(event.kind, EventKind::OutcomeUnknown { .. })));
-    assert!(events.iter().any(|event| matches!(event.kind, EventKind::Adopted { .. })));
+    assert!(
+        events
+            .iter()
+            .any(|event| matches!(event.kind, EventKind::OutcomeUnknown { .. }))
+    );
+    assert!(
+        events
+            .iter()
+            .any(|event| matches!(event.kind, EventKind::Adopted { .. }))
+    );
     assert_eq!(session.info().await.unwrap().attempts.len(), 1);
 }
 
@@ -81,7 +95,10 @@ async fn a_stop_during_launch_is_final_and_ends_what_appears() {
     let spawned = tokio::spawn(async move { atlas.spawn(request(), options()).await });
     sleep(3).await;
     let id = node.atlas.list_ids().await.unwrap()[0];
-    assert!(matches!(node.atlas.stop_tracked(id).await.unwrap(), StopOutcome::Terminating { .. }));
+    assert!(matches!(
+        node.atlas.stop_tracked(id).await.unwrap(),
+        StopOutcome::Terminating { .. }
+    ));
     assert!(spawned.await.unwrap().is_err());
     settle(&node, id).await;
     assert_eq!((bench.ledger().created, bench.ledger().live), (1, 0));
@@ -97,12 +114,25 @@ async fn a_machine_renamed_before_anybody_saw_it_is_reported_and_neither_adopted
     sleep(3).await;
     let machine = bench.ledger().machines[0].clone();
     let foreign = "atlas-x-a1-aaaaaa-nkyqgaabaeaqcaib-aibaeaqc";
-    assert!(bench.cloud.world().rename_machine("mock", &machine.id, foreign));
-    // It could be somebody's own machine with the environment of ours: another is ordered once ours is called absent.
+    assert!(
+        bench
+            .cloud
+            .world()
+            .rename_machine("mock", &machine.id, foreign)
+    );
+    // It could be somebody's own machine with the environment of ours: another is ordered once ours
+    // is called absent.
     let session = spawned.await.unwrap().unwrap();
     assert_ne!(session.compute().await.unwrap().id.as_str(), machine.id);
     let report = node.atlas.reap_now(&account(), true).await.unwrap();
-    assert_eq!(report.ambiguous.iter().map(|finding| finding.compute.as_str()).collect::<Vec<_>>(), [machine.id.as_str()]);
+    assert_eq!(
+        report
+            .ambiguous
+            .iter()
+            .map(|finding| finding.compute.as_str())
+            .collect::<Vec<_>>(),
+        [machine.id.as_str()]
+    );
     session.stop().await.unwrap();
     settle(&node, session.id()).await;
     sleep(600).await;
@@ -117,10 +147,18 @@ async fn hedged_orders_whose_answers_are_all_lost_are_no_more_than_one_placement
         Fault::new(CLOUD, "spawn_compute", FaultKind::LateAppearance).times(100),
         Fault::new(CLOUD, "spawn_compute", FaultKind::CommitThen500).times(100),
     ]);
-    let id = node.atlas.launch(request(), options().hedge(), SessionKind::Interactive).await.unwrap();
+    let id = node
+        .atlas
+        .launch(request(), options().hedge(), SessionKind::Interactive)
+        .await
+        .unwrap();
     sleep(3600).await;
     let ledger = bench.ledger();
-    assert!(ledger.created <= u64::from(bench.policy.max_orders), "{}", ledger.created);
+    assert!(
+        ledger.created <= u64::from(bench.policy.max_orders),
+        "{}",
+        ledger.created
+    );
     assert_eq!(ledger.live, 1);
     node.atlas.stop_tracked(id).await.unwrap();
     settle(&node, id).await;

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use atlas_core::{AccountLimits, AnyProvider, CallContext, Candidate, Compute, ComputeId, ComputeRequest, LaunchKey, Result};
+use atlas_core::{
+    AccountLimits, AnyProvider, CallContext, Candidate, Compute, ComputeId, ComputeRequest,
+    LaunchKey, Result,
+};
 use atlas_http::{Pace, Transport};
 use atlas_provider_fly::{Fly, FlyBuilder};
 use atlas_testkit::dialect::fly::{self, Quirks};
@@ -21,7 +24,8 @@ pub(crate) struct Stage {
     requests: Requests,
 }
 
-/// A cloud that takes any number of calls, and a provider with the app `sim-app` that makes them at once.
+/// A cloud that takes any number of calls, and a provider with the app `sim-app` that makes them at
+/// once.
 pub(crate) fn stage() -> Stage {
     built(|builder| builder.org(fly::ORG).app(fly::APP))
 }
@@ -47,10 +51,19 @@ pub(crate) fn paced(with: impl FnOnce(FlyBuilder) -> FlyBuilder) -> Stage {
     let dialect = fly::Fly::new(world.clone());
     let watched = Watched::new(dialect.clone());
     let (requests, transport) = (watched.requests(), Transport::new(watched));
-    let builder = Fly::builder().api_key(KEY).transport(transport).clock(Arc::new(world.clock().clone()));
+    let builder = Fly::builder()
+        .api_key(KEY)
+        .transport(transport)
+        .clock(Arc::new(world.clock().clone()));
     let fly = with(builder).build().unwrap();
     let provider = AnyProvider::new(fly.clone());
-    Stage { world, dialect, fly, provider, requests }
+    Stage {
+        world,
+        dialect,
+        fly,
+        provider,
+        requests,
+    }
 }
 
 impl Stage {
@@ -65,7 +78,9 @@ impl Stage {
     }
 
     pub(crate) async fn spawn(&self, n: u8) -> Result<Compute> {
-        self.provider.spawn_compute(&cx(), &self.key(n), &request()).await
+        self.provider
+            .spawn_compute(&cx(), &self.key(n), &request())
+            .await
     }
 
     /// A machine that runs.
@@ -78,13 +93,20 @@ impl Stage {
     /// A machine that was made as an orchestrator makes it: its supporting objects first.
     pub(crate) async fn supported(&self, key: &LaunchKey, request: &ComputeRequest) -> Compute {
         for support in self.provider.supports(key, request).unwrap() {
-            self.provider.ensure_support(&cx(), key, &support).await.unwrap();
+            self.provider
+                .ensure_support(&cx(), key, &support)
+                .await
+                .unwrap();
         }
-        self.provider.spawn_compute(&cx(), key, request).await.unwrap()
+        self.provider
+            .spawn_compute(&cx(), key, request)
+            .await
+            .unwrap()
     }
 
     pub(crate) fn fault(&self, operation: &str, kind: FaultKind, count: u32) {
-        self.world.inject([Fault::new(fly::NAME, operation, kind).times(count)]);
+        self.world
+            .inject([Fault::new(fly::NAME, operation, kind).times(count)]);
     }
 
     /// How many machines bill.
@@ -104,7 +126,11 @@ impl Stage {
 
     /// Only methods and paths of it.
     pub(crate) fn lines(&self) -> Vec<String> {
-        self.requests.lines().into_iter().map(|line| line.replace(" /v1/", " ")).collect()
+        self.requests
+            .lines()
+            .into_iter()
+            .map(|line| line.replace(" /v1/", " "))
+            .collect()
     }
 }
 
@@ -115,7 +141,9 @@ pub(crate) fn cx() -> CallContext {
 
 /// A small machine in Frankfurt.
 pub(crate) fn request() -> ComputeRequest {
-    ComputeRequest::cpu(1).image("x/y:1").at(at("shared-cpu-1x:256", "fra"))
+    ComputeRequest::cpu(1)
+        .image("x/y:1")
+        .at(at("shared-cpu-1x:256", "fra"))
 }
 
 pub(crate) fn at(kind: &str, region: &str) -> Candidate {
@@ -129,8 +157,17 @@ pub(crate) fn id(text: &str) -> ComputeId {
     ComputeId::new(text).unwrap()
 }
 
-/// A provider whose calls are answered by the end of their path; anything else is a 404 without a word.
+/// A provider whose calls are answered by the end of their path; anything else is a 404 without a
+/// word.
 pub(crate) fn answering(table: &[(&'static str, u16, &'static str)]) -> AnyProvider {
     let transport = Transport::new(Canned::by_path(table));
-    AnyProvider::new(Fly::builder().api_key(KEY).org("acme").app("pods").transport(transport).build().unwrap())
+    AnyProvider::new(
+        Fly::builder()
+            .api_key(KEY)
+            .org("acme")
+            .app("pods")
+            .transport(transport)
+            .build()
+            .unwrap(),
+    )
 }

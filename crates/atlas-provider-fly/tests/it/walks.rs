@@ -16,15 +16,36 @@ async fn every_page_is_walked_and_a_region_in_error_makes_the_walk_incomplete() 
     }
     for size in [1, 2, 5, 100] {
         stage.quirks(|quirks| quirks.page_size = size);
-        let listing = stage.provider.list_compute(&cx(), &ListFilter::all()).await.unwrap();
-        assert_eq!((listing.computes.len(), listing.is_complete()), (5, true), "pages of {size}");
-        assert!(listing.computes.iter().all(|compute| matches!(compute.keys.claim(), Claim::Whole(_))));
+        let listing = stage
+            .provider
+            .list_compute(&cx(), &ListFilter::all())
+            .await
+            .unwrap();
+        assert_eq!(
+            (listing.computes.len(), listing.is_complete()),
+            (5, true),
+            "pages of {size}"
+        );
+        assert!(
+            listing
+                .computes
+                .iter()
+                .all(|compute| matches!(compute.keys.claim(), Claim::Whole(_)))
+        );
     }
     for region in ["fra", "gru"] {
         stage.quirks(|quirks| quirks.error_regions = vec![region.to_owned()]);
-        let listing = stage.provider.list_compute(&cx(), &ListFilter::all()).await.unwrap();
+        let listing = stage
+            .provider
+            .list_compute(&cx(), &ListFilter::all())
+            .await
+            .unwrap();
         let seen = if region == "fra" { 0 } else { 5 };
-        assert_eq!((listing.computes.len(), listing.is_complete()), (seen, false), "{region}");
+        assert_eq!(
+            (listing.computes.len(), listing.is_complete()),
+            (seen, false),
+            "{region}"
+        );
     }
 }
 
@@ -39,17 +60,40 @@ async fn a_walk_that_breaks_off_is_incomplete_and_one_that_never_began_is_an_err
         quirks.cursor_life = Duration::ZERO;
     });
     stage.fault("list_compute", FaultKind::Slow, 2);
-    let listing = stage.provider.list_compute(&cx(), &ListFilter::all()).await.unwrap();
-    assert!(!listing.is_complete(), "its cursor expired: {:?}", listing.completeness);
-    for kind in [FaultKind::Status500, FaultKind::Html502, FaultKind::Truncated] {
+    let listing = stage
+        .provider
+        .list_compute(&cx(), &ListFilter::all())
+        .await
+        .unwrap();
+    assert!(
+        !listing.is_complete(),
+        "its cursor expired: {:?}",
+        listing.completeness
+    );
+    for kind in [
+        FaultKind::Status500,
+        FaultKind::Html502,
+        FaultKind::Truncated,
+    ] {
         stage.fault("list_compute", kind, 1);
-        assert!(stage.provider.list_compute(&cx(), &ListFilter::all()).await.is_err(), "{kind}");
+        assert!(
+            stage
+                .provider
+                .list_compute(&cx(), &ListFilter::all())
+                .await
+                .is_err(),
+            "{kind}"
+        );
     }
     for odd in [
         answering(&[("/orgs/acme/machines", 200, "{}")]),
         answering(&[("/orgs/acme/machines", 200, r#"{"machines":null}"#)]),
         answering(&[("/orgs/acme/machines", 200, r#"{"machines":[{"id":"6e"}]}"#)]),
-        answering(&[("/orgs/acme/machines", 200, r#"{"machines":[],"next_cursor":"again"}"#)]),
+        answering(&[(
+            "/orgs/acme/machines",
+            200,
+            r#"{"machines":[],"next_cursor":"again"}"#,
+        )]),
     ] {
         let listing = odd.list_compute(&cx(), &ListFilter::all()).await.unwrap();
         assert!(!listing.is_complete(), "{listing:?}");
@@ -64,15 +108,39 @@ async fn a_machine_of_any_app_of_the_organisation_is_seen_and_others_are_not() {
     let key = own.key(1);
     let made = own.supported(&key, &request()).await;
     assert!(made.id.as_str().contains(".atlas-a1-"), "{}", made.id);
-    let found = own.provider.find_by_launch_key(&cx(), key.tracked().unwrap()).await.unwrap();
+    let found = own
+        .provider
+        .find_by_launch_key(&cx(), key.tracked().unwrap())
+        .await
+        .unwrap();
     assert_eq!((found.computes.len(), &found.computes[0].id), (1, &made.id));
     let elsewhere = own.world.account("somebody-else");
-    own.world.plant_machine(fly::NAME, &elsewhere, MachineSpec::cpu("shared-cpu-1x", 1)).unwrap();
-    own.world.plant_machine(fly::NAME, &own.world.account(fly::ORG), MachineSpec::cpu("shared-cpu-1x", 1)).unwrap();
-    let all = own.provider.list_compute(&cx(), &ListFilter::all()).await.unwrap();
-    let mut claims: Vec<_> = all.computes.iter().map(|compute| compute.keys.claim() == Claim::None).collect();
+    own.world
+        .plant_machine(fly::NAME, &elsewhere, MachineSpec::cpu("shared-cpu-1x", 1))
+        .unwrap();
+    own.world
+        .plant_machine(
+            fly::NAME,
+            &own.world.account(fly::ORG),
+            MachineSpec::cpu("shared-cpu-1x", 1),
+        )
+        .unwrap();
+    let all = own
+        .provider
+        .list_compute(&cx(), &ListFilter::all())
+        .await
+        .unwrap();
+    let mut claims: Vec<_> = all
+        .computes
+        .iter()
+        .map(|compute| compute.keys.claim() == Claim::None)
+        .collect();
     claims.sort_unstable();
-    assert_eq!(claims, [false, true], "ours, and one that somebody made by hand");
+    assert_eq!(
+        claims,
+        [false, true],
+        "ours, and one that somebody made by hand"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -81,20 +149,51 @@ async fn an_organisation_is_the_tokens_own_and_a_token_for_one_app_sees_that_app
     stage.spawn(1).await.unwrap();
     let whole = stage.provider.identity(&cx()).await.unwrap();
     assert_eq!(whole, "fly-org-sim-org");
-    assert_eq!(stage.provider.list_compute(&cx(), &ListFilter::all()).await.unwrap().computes.len(), 1);
+    assert_eq!(
+        stage
+            .provider
+            .list_compute(&cx(), &ListFilter::all())
+            .await
+            .unwrap()
+            .computes
+            .len(),
+        1
+    );
     stage.dialect.limit_token("fm2_other", Scope::app(fly::APP));
     let narrow = cx().with_api_key(Secret::new("fm2_other"));
     assert_eq!(stage.provider.identity(&narrow).await.unwrap(), whole);
-    let listing = stage.provider.list_compute(&narrow, &ListFilter::all()).await.unwrap();
+    let listing = stage
+        .provider
+        .list_compute(&narrow, &ListFilter::all())
+        .await
+        .unwrap();
     assert_eq!((listing.computes.len(), listing.is_complete()), (1, true));
-    assert_eq!(listing.computes[0].id.as_str().split_once('.').unwrap().1, fly::APP);
+    assert_eq!(
+        listing.computes[0].id.as_str().split_once('.').unwrap().1,
+        fly::APP
+    );
     // A token that was swapped under us is another account.
     stage.world.swap_account(fly::NAME, super::stage::KEY);
     assert_ne!(stage.provider.identity(&cx()).await.unwrap(), whole);
-    let of_a_user = [("/tokens/current", 200, r#"{"tokens":[{"org_slug":"","user":"u1","apps":null}]}"#)];
-    assert_eq!(answering(&of_a_user).identity(&cx()).await.unwrap(), "fly-org-acme");
+    let of_a_user = [(
+        "/tokens/current",
+        200,
+        r#"{"tokens":[{"org_slug":"","user":"u1","apps":null}]}"#,
+    )];
+    assert_eq!(
+        answering(&of_a_user).identity(&cx()).await.unwrap(),
+        "fly-org-acme"
+    );
     let configured = built(|builder| builder.org("somebody-elses"));
-    assert_eq!(configured.provider.identity(&cx()).await.unwrap_err().kind(), ErrorKind::Forbidden);
+    assert_eq!(
+        configured
+            .provider
+            .identity(&cx())
+            .await
+            .unwrap_err()
+            .kind(),
+        ErrorKind::Forbidden
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -104,14 +203,27 @@ async fn a_host_that_does_not_answer_and_a_word_we_do_not_know_are_alive() {
     stage.quirks(|quirks| quirks.unreachable = vec!["fra".to_owned()]);
     let read = stage.provider.get_compute(&cx(), &made.id).await.unwrap();
     assert_eq!(read.keys.claim(), Claim::Whole(made.keys.key().unwrap()));
-    assert!(matches!(stage.provider.presence(&cx(), &made.id).await, Presence::Present));
+    assert!(matches!(
+        stage.provider.presence(&cx(), &made.id).await,
+        Presence::Present
+    ));
     for word in ["replaced", "migrated", "brand-new", "launch_failed"] {
-        let body: &'static str = Box::leak(format!(r#"{{"id":"6e","state":"{word}"}}"#).into_boxed_str());
+        let body: &'static str =
+            Box::leak(format!(r#"{{"id":"6e","state":"{word}"}}"#).into_boxed_str());
         let provider = answering(&[("/machines/6e", 200, body)]);
-        assert!(matches!(provider.presence(&cx(), &super::stage::id("6e.pods")).await, Presence::Present), "{word}");
+        assert!(
+            matches!(
+                provider.presence(&cx(), &super::stage::id("6e.pods")).await,
+                Presence::Present
+            ),
+            "{word}"
+        );
     }
     let other = answering(&[("/machines/6e", 200, r#"{"id":"7f","state":"destroyed"}"#)]);
-    assert!(matches!(other.presence(&cx(), &super::stage::id("6e.pods")).await, Presence::NoAnswer(_)));
+    assert!(matches!(
+        other.presence(&cx(), &super::stage::id("6e.pods")).await,
+        Presence::NoAnswer(_)
+    ));
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,7 +234,11 @@ async fn at_its_own_pace_the_cloud_refuses_no_call() {
         for _ in 0..12 {
             stage.provider.get_compute(&cx(), &made.id).await.unwrap();
         }
-        stage.provider.list_compute(&cx(), &ListFilter::all()).await.unwrap();
+        stage
+            .provider
+            .list_compute(&cx(), &ListFilter::all())
+            .await
+            .unwrap();
     }
     let hasty = paced(|builder| {
         let at_once = atlas_http::Pace::every(Duration::ZERO);
@@ -130,30 +246,89 @@ async fn at_its_own_pace_the_cloud_refuses_no_call() {
     });
     let mut refused = 0;
     for n in 0..6 {
-        refused += u32::from(hasty.spawn(n).await.is_err_and(|error| error.kind() == ErrorKind::RateLimited));
+        refused += u32::from(
+            hasty
+                .spawn(n)
+                .await
+                .is_err_and(|error| error.kind() == ErrorKind::RateLimited),
+        );
     }
     assert!(refused > 0, "or the limit was never there");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_fly_leaves_out_adds_or_says_in_another_shape_is_understood_and_nothing_is_no_answer() {
+async fn what_fly_leaves_out_adds_or_says_in_another_shape_is_understood_and_nothing_is_no_answer()
+{
     let stage = stage();
     stage.quirks(|quirks| (quirks.loose, quirks.errors_as_message) = (true, true));
     let key = stage.key(1);
-    let made = stage.provider.spawn_compute(&cx(), &key, &request()).await.unwrap();
-    assert_eq!(stage.provider.get_compute(&cx(), &made.id).await.unwrap().keys.key(), key.tracked().copied());
-    let listing = stage.provider.list_compute(&cx(), &ListFilter::all()).await.unwrap();
-    assert_eq!((listing.computes.len(), listing.is_complete()), (1, true), "no region in error may be null");
-    assert_eq!(stage.provider.identity(&cx()).await.unwrap(), "fly-org-sim-org");
-    let again = stage.provider.spawn_compute(&cx(), &key, &request()).await.unwrap();
-    assert_eq!(again.id, made.id, "a 409 names the machine that is there in either shape");
+    let made = stage
+        .provider
+        .spawn_compute(&cx(), &key, &request())
+        .await
+        .unwrap();
+    assert_eq!(
+        stage
+            .provider
+            .get_compute(&cx(), &made.id)
+            .await
+            .unwrap()
+            .keys
+            .key(),
+        key.tracked().copied()
+    );
+    let listing = stage
+        .provider
+        .list_compute(&cx(), &ListFilter::all())
+        .await
+        .unwrap();
+    assert_eq!(
+        (listing.computes.len(), listing.is_complete()),
+        (1, true),
+        "no region in error may be null"
+    );
+    assert_eq!(
+        stage.provider.identity(&cx()).await.unwrap(),
+        "fly-org-sim-org"
+    );
+    let again = stage
+        .provider
+        .spawn_compute(&cx(), &key, &request())
+        .await
+        .unwrap();
+    assert_eq!(
+        again.id, made.id,
+        "a 409 names the machine that is there in either shape"
+    );
     stage.provider.terminate(&cx(), &made.id).await.unwrap();
     tokio::time::sleep(Duration::from_secs(300)).await;
-    assert!(matches!(stage.provider.presence(&cx(), &made.id).await, Presence::Absent), "`message` is Fly's own word too");
+    assert!(
+        matches!(
+            stage.provider.presence(&cx(), &made.id).await,
+            Presence::Absent
+        ),
+        "`message` is Fly's own word too"
+    );
 
     stage.quirks(|quirks| quirks.says_nothing = true);
     let error = stage.spawn(2).await.unwrap_err();
-    assert_eq!((error.outcome().is_unknown(), stage.live()), (true, 1), "{error}");
-    assert!(stage.provider.list_compute(&cx(), &ListFilter::all()).await.is_err());
-    assert!(matches!(stage.provider.presence(&cx(), &made.id).await, Presence::NoAnswer(_)), "not even of one that is gone");
+    assert_eq!(
+        (error.outcome().is_unknown(), stage.live()),
+        (true, 1),
+        "{error}"
+    );
+    assert!(
+        stage
+            .provider
+            .list_compute(&cx(), &ListFilter::all())
+            .await
+            .is_err()
+    );
+    assert!(
+        matches!(
+            stage.provider.presence(&cx(), &made.id).await,
+            Presence::NoAnswer(_)
+        ),
+        "not even of one that is gone"
+    );
 }

@@ -1,10 +1,11 @@
-//! The rules that keep a machine from billing unseen, each once: what the cloud's ledger says counts, not what we were told.
+//! The rules that keep a machine from billing unseen, each once: what the cloud's ledger says
+//! counts, not what we were told.
 
 use std::time::Duration;
 
 use atlas_core::{
-    CallContext, ComputeId, ComputeRequest, ComputeStatus, ErrorKind, Gpu, ListFilter, Next, Outcome, Port, Presence, Usd,
-    UsdPerHour,
+    CallContext, ComputeId, ComputeRequest, ComputeStatus, ErrorKind, Gpu, ListFilter, Next,
+    Outcome, Port, Presence, Usd, UsdPerHour,
 };
 use atlas_http::Pace;
 use atlas_testkit::dialect::lambda;
@@ -25,29 +26,60 @@ async fn an_order_whose_answer_was_spoiled_is_unknown_made_once_and_found_by_its
         let stage = stage();
         stage.fault("spawn_compute", kind, 1);
         let patient = CallContext::new().with_retries(5);
-        let error = stage.provider.spawn_compute(&patient, &stage.key(1), &request()).await.unwrap_err();
+        let error = stage
+            .provider
+            .spawn_compute(&patient, &stage.key(1), &request())
+            .await
+            .unwrap_err();
         assert!(error.outcome().is_unknown(), "{kind}: {error:?}");
         assert_eq!(stage.live(), 1, "{kind}");
         tokio::time::sleep(stage.provider.limits().visibility_bound).await;
         let key = stage.world.all(lambda::NAME)[0].launch_key().unwrap();
-        let found = stage.provider.find_by_launch_key(&cx(), &key).await.unwrap();
-        assert_eq!((found.computes.len(), found.is_complete()), (1, true), "{kind}");
+        let found = stage
+            .provider
+            .find_by_launch_key(&cx(), &key)
+            .await
+            .unwrap();
+        assert_eq!(
+            (found.computes.len(), found.is_complete()),
+            (1, true),
+            "{kind}"
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_order_that_was_refused_made_nothing_and_says_what_to_try_next() {
     let table = [
-        (FaultKind::NoCapacity, false, ErrorKind::NoCapacity, Next::NextCandidate),
-        (FaultKind::Status429, false, ErrorKind::RateLimited, Next::SameLater),
-        (FaultKind::Status429, true, ErrorKind::RateLimited, Next::SameLater),
+        (
+            FaultKind::NoCapacity,
+            false,
+            ErrorKind::NoCapacity,
+            Next::NextCandidate,
+        ),
+        (
+            FaultKind::Status429,
+            false,
+            ErrorKind::RateLimited,
+            Next::SameLater,
+        ),
+        (
+            FaultKind::Status429,
+            true,
+            ErrorKind::RateLimited,
+            Next::SameLater,
+        ),
     ];
     for (kind, plain, error_kind, next) in table {
         let stage = stage();
         stage.quirks(|quirks| quirks.plain_429 = plain);
         stage.fault("spawn_compute", kind, 1);
         let error = stage.spawn(1).await.unwrap_err();
-        assert_eq!((error.kind(), error.outcome()), (error_kind, &Outcome::NotApplied(next)), "{error}");
+        assert_eq!(
+            (error.kind(), error.outcome()),
+            (error_kind, &Outcome::NotApplied(next)),
+            "{error}"
+        );
         assert_eq!(stage.live(), 0);
     }
 }
@@ -56,13 +88,37 @@ async fn an_order_that_was_refused_made_nothing_and_says_what_to_try_next() {
 async fn a_region_that_only_claims_to_have_machines_is_left_for_the_next_candidate() {
     let stage = stage();
     stage.quirks(|quirks| quirks.claims_capacity = Some("europe-central-1".to_owned()));
-    let wanted = ComputeRequest::gpu(Gpu::A10).image("x/y:1").region("europe-central-1").region("us-east-1");
+    let wanted = ComputeRequest::gpu(Gpu::A10)
+        .image("x/y:1")
+        .region("europe-central-1")
+        .region("us-east-1");
     let candidates = stage.provider.candidates(&cx(), &wanted).await.unwrap();
     assert_eq!(candidates[0].region.as_deref(), Some("europe-central-1"));
-    let error = stage.provider.spawn_compute(&cx(), &stage.key(1), &wanted.clone().at(candidates[0].clone())).await.unwrap_err();
-    assert_eq!((error.kind(), error.outcome()), (ErrorKind::NoCapacity, &Outcome::NotApplied(Next::NextCandidate)));
-    let made = stage.provider.spawn_compute(&cx(), &stage.key(2), &wanted.at(candidates[1].clone())).await.unwrap();
-    assert_eq!((made.region.as_deref(), stage.live()), (Some("us-east-1"), 1));
+    let error = stage
+        .provider
+        .spawn_compute(
+            &cx(),
+            &stage.key(1),
+            &wanted.clone().at(candidates[0].clone()),
+        )
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.outcome()),
+        (
+            ErrorKind::NoCapacity,
+            &Outcome::NotApplied(Next::NextCandidate)
+        )
+    );
+    let made = stage
+        .provider
+        .spawn_compute(&cx(), &stage.key(2), &wanted.at(candidates[1].clone()))
+        .await
+        .unwrap();
+    assert_eq!(
+        (made.region.as_deref(), stage.live()),
+        (Some("us-east-1"), 1)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -71,8 +127,15 @@ async fn what_an_order_names_and_is_not_there_stops_it_whichever_status_says_so(
         let stage = stage();
         stage.quirks(|quirks| quirks.unknown_is_404 = unknown_is_404);
         let strange = request().provider_opts(json!({ "image": { "family": "nobody's" } }));
-        let error = stage.provider.spawn_compute(&cx(), &stage.key(1), &strange).await.unwrap_err();
-        assert_eq!((error.kind(), error.outcome()), (ErrorKind::NotFound, &Outcome::NotApplied(Next::Stop)));
+        let error = stage
+            .provider
+            .spawn_compute(&cx(), &stage.key(1), &strange)
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (error.kind(), error.outcome()),
+            (ErrorKind::NotFound, &Outcome::NotApplied(Next::Stop))
+        );
         assert_eq!(stage.live(), 0);
     }
 }
@@ -83,13 +146,25 @@ async fn at_its_own_pace_the_cloud_refuses_no_call() {
     let wanted = ComputeRequest::gpu(Gpu::A10).image("x/y:1");
     for n in 0..6 {
         let key = stage.key(n);
-        stage.provider.spawn_compute(&cx(), &key, &wanted).await.unwrap();
-        stage.provider.list_compute(&cx(), &ListFilter::all()).await.unwrap();
+        stage
+            .provider
+            .spawn_compute(&cx(), &key, &wanted)
+            .await
+            .unwrap();
+        stage
+            .provider
+            .list_compute(&cx(), &ListFilter::all())
+            .await
+            .unwrap();
     }
     assert_eq!(stage.live(), 6);
     let hasty = paced(|builder| builder.launch_pace(Pace::every(Duration::ZERO)));
     hasty.spawn(1).await.unwrap();
-    assert_eq!(hasty.spawn(2).await.unwrap_err().kind(), ErrorKind::RateLimited, "or the limit was never there");
+    assert_eq!(
+        hasty.spawn(2).await.unwrap_err().kind(),
+        ErrorKind::RateLimited,
+        "or the limit was never there"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,14 +173,20 @@ async fn no_read_follows_an_order_so_none_can_lose_its_id() {
     stage.fault("get_compute", FaultKind::Status429, 9);
     stage.fault("list_compute", FaultKind::Status429, 9);
     let made = stage.spawn(1).await.unwrap();
-    assert_eq!(stage.asked(), ["GET ssh-keys", "POST instance-operations/launch"]);
+    assert_eq!(
+        stage.asked(),
+        ["GET ssh-keys", "POST instance-operations/launch"]
+    );
     assert!(stage.world.truth(lambda::NAME, made.id.as_str()).is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn another_number_of_ids_than_one_is_unknown_and_keeps_them_all() {
     let (provider, _) = answering(200, r#"{"data":{"instance_ids":["a1","b2"]}}"#);
-    let error = provider.spawn_compute(&cx(), &stage().key(1), &request()).await.unwrap_err();
+    let error = provider
+        .spawn_compute(&cx(), &stage().key(1), &request())
+        .await
+        .unwrap_err();
     let ids = ["a1", "b2"].map(|id| ComputeId::new(id).unwrap()).to_vec();
     assert_eq!(error.outcome(), &Outcome::Unknown(ids));
 }
@@ -119,17 +200,34 @@ async fn every_page_is_walked_and_a_body_that_breaks_off_is_no_empty_list() {
     tokio::time::sleep(stage.provider.limits().visibility_bound).await;
     for size in [1, 2, 5, 100] {
         stage.quirks(|quirks| quirks.page_size = size);
-        let listing = stage.provider.list_compute(&cx(), &ListFilter::all()).await.unwrap();
-        assert_eq!((listing.computes.len(), listing.is_complete()), (5, true), "pages of {size}");
+        let listing = stage
+            .provider
+            .list_compute(&cx(), &ListFilter::all())
+            .await
+            .unwrap();
+        assert_eq!(
+            (listing.computes.len(), listing.is_complete()),
+            (5, true),
+            "pages of {size}"
+        );
     }
     stage.fault("list_compute", FaultKind::Truncated, 1);
-    assert!(stage.provider.list_compute(&cx(), &ListFilter::all()).await.is_err());
+    assert!(
+        stage
+            .provider
+            .list_compute(&cx(), &ListFilter::all())
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_second_page_that_fails_leaves_a_listing_that_says_it_is_incomplete() {
     let (provider, _) = answering(200, r#"{"data":[],"page_token":"again"}"#);
-    let listing = provider.list_compute(&cx(), &ListFilter::all()).await.unwrap();
+    let listing = provider
+        .list_compute(&cx(), &ListFilter::all())
+        .await
+        .unwrap();
     assert!(!listing.is_complete());
 }
 
@@ -141,50 +239,111 @@ async fn an_unhealthy_machine_is_alive_and_bills_until_it_is_terminated() {
     tokio::time::sleep(Duration::from_secs(600)).await;
     let read = stage.provider.get_compute(&cx(), &made.id).await.unwrap();
     assert_eq!(read.status, ComputeStatus::Failed);
-    assert!(matches!(stage.provider.presence(&cx(), &made.id).await, Presence::Present));
+    assert!(matches!(
+        stage.provider.presence(&cx(), &made.id).await,
+        Presence::Present
+    ));
     assert_eq!(stage.live(), 1);
     stage.provider.terminate(&cx(), &made.id).await.unwrap();
     tokio::time::sleep(Duration::from_secs(600)).await;
-    assert!(matches!(stage.provider.presence(&cx(), &made.id).await, Presence::Absent));
+    assert!(matches!(
+        stage.provider.presence(&cx(), &made.id).await,
+        Presence::Absent
+    ));
     assert_eq!(stage.live(), 0);
     stage.provider.terminate(&cx(), &made.id).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_machine_that_was_taken_back_is_listed_as_preempted_and_told_apart_from_one_that_we_ended() {
+async fn a_machine_that_was_taken_back_is_listed_as_preempted_and_told_apart_from_one_that_we_ended()
+ {
     let stage = stage();
-    let (taken, ended, lives) = (stage.running(1).await, stage.running(2).await, stage.running(3).await);
+    let (taken, ended, lives) = (
+        stage.running(1).await,
+        stage.running(2).await,
+        stage.running(3).await,
+    );
     stage.provider.terminate(&cx(), &ended.id).await.unwrap();
     tokio::time::sleep(Duration::from_secs(40)).await;
     assert!(stage.world.preempt_machine(lambda::NAME, taken.id.as_str()));
-    let listing = stage.provider.list_compute(&cx(), &ListFilter::all()).await.unwrap();
+    let listing = stage
+        .provider
+        .list_compute(&cx(), &ListFilter::all())
+        .await
+        .unwrap();
     let told = |id: &ComputeId| {
-        let row = listing.computes.iter().find(|compute| compute.id == *id).unwrap();
+        let row = listing
+            .computes
+            .iter()
+            .find(|compute| compute.id == *id)
+            .unwrap();
         (row.status.clone(), row.preempted)
     };
-    assert_eq!(told(&taken.id), (ComputeStatus::Terminated, true), "gone, and not by us");
+    assert_eq!(
+        told(&taken.id),
+        (ComputeStatus::Terminated, true),
+        "gone, and not by us"
+    );
     assert_eq!(told(&ended.id), (ComputeStatus::Terminated, false));
     assert_eq!(told(&lives.id), (ComputeStatus::Running, false));
     let read = stage.provider.get_compute(&cx(), &taken.id).await.unwrap();
-    assert_eq!((read.status, read.preempted), (ComputeStatus::Terminated, true));
-    assert!(matches!(stage.provider.presence(&cx(), &taken.id).await, Presence::Absent));
+    assert_eq!(
+        (read.status, read.preempted),
+        (ComputeStatus::Terminated, true)
+    );
+    assert!(matches!(
+        stage.provider.presence(&cx(), &taken.id).await,
+        Presence::Absent
+    ));
     // A while later there is no row any more: that it was taken back is told nowhere.
     tokio::time::sleep(Duration::from_secs(600)).await;
-    assert_eq!(stage.provider.list_compute(&cx(), &ListFilter::all()).await.unwrap().computes.len(), 1);
-    assert!(matches!(stage.provider.presence(&cx(), &taken.id).await, Presence::Absent));
+    assert_eq!(
+        stage
+            .provider
+            .list_compute(&cx(), &ListFilter::all())
+            .await
+            .unwrap()
+            .computes
+            .len(),
+        1
+    );
+    assert!(matches!(
+        stage.provider.presence(&cx(), &taken.id).await,
+        Presence::Absent
+    ));
     assert_eq!(stage.live(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_old_host_redirects_and_nobody_follows_it_with_the_key() {
-    let old = paced(|builder| unlimited(builder).base_url("https://cloud.lambdalabs.com/api/v1").ssh_key("atlas-fleet"));
+    let old = paced(|builder| {
+        unlimited(builder)
+            .base_url("https://cloud.lambdalabs.com/api/v1")
+            .ssh_key("atlas-fleet")
+    });
     let error = old.spawn(1).await.unwrap_err();
-    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Provider, &Outcome::NotApplied(Next::Stop)), "{error}");
+    assert_eq!(
+        (error.kind(), error.outcome()),
+        (ErrorKind::Provider, &Outcome::NotApplied(Next::Stop)),
+        "{error}"
+    );
     let id = ComputeId::new("5e0b7c41d2f84a6f9a83c1f07be2d914").unwrap();
-    assert!(old.provider.list_compute(&cx(), &ListFilter::all()).await.is_err());
+    assert!(
+        old.provider
+            .list_compute(&cx(), &ListFilter::all())
+            .await
+            .is_err()
+    );
     assert!(old.provider.terminate(&cx(), &id).await.is_err());
-    assert!(matches!(old.provider.presence(&cx(), &id).await, Presence::NoAnswer(_)));
-    assert_eq!(old.asked().len(), 4, "each call was made once, and none to another host");
+    assert!(matches!(
+        old.provider.presence(&cx(), &id).await,
+        Presence::NoAnswer(_)
+    ));
+    assert_eq!(
+        old.asked().len(),
+        4,
+        "each call was made once, and none to another host"
+    );
     assert_eq!(old.live(), 0);
 }
 
@@ -194,12 +353,25 @@ async fn a_quota_or_a_bad_account_stops_the_walk_over_candidates() {
     stage.quirks(|quirks| quirks.quota = Some(1));
     stage.spawn(1).await.unwrap();
     let error = stage.spawn(2).await.unwrap_err();
-    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Quota, &Outcome::NotApplied(Next::Stop)), "{error}");
-    for (standing, kind) in [(Standing::NoMoney, ErrorKind::Forbidden), (Standing::ReadOnly, ErrorKind::Forbidden)] {
+    assert_eq!(
+        (error.kind(), error.outcome()),
+        (ErrorKind::Quota, &Outcome::NotApplied(Next::Stop)),
+        "{error}"
+    );
+    for (standing, kind) in [
+        (Standing::NoMoney, ErrorKind::Forbidden),
+        (Standing::ReadOnly, ErrorKind::Forbidden),
+    ] {
         let stage = crate::stage::stage();
-        stage.world.set_standing(lambda::NAME, &stage.world.account("me"), standing);
+        stage
+            .world
+            .set_standing(lambda::NAME, &stage.world.account("me"), standing);
         let error = stage.spawn(1).await.unwrap_err();
-        assert_eq!((error.kind(), error.outcome()), (kind, &Outcome::NotApplied(Next::Stop)), "{error}");
+        assert_eq!(
+            (error.kind(), error.outcome()),
+            (kind, &Outcome::NotApplied(Next::Stop)),
+            "{error}"
+        );
     }
 }
 
@@ -207,15 +379,37 @@ async fn a_quota_or_a_bad_account_stops_the_walk_over_candidates() {
 async fn a_price_list_may_be_older_than_the_last_free_machine() {
     let stage = stage();
     stage.quirks(|quirks| quirks.capacity_age = Duration::from_secs(30));
-    let wanted = ComputeRequest::gpu(Gpu::A10).image("x/y:1").region("us-west-2").region("us-east-1");
-    let first = stage.provider.candidates(&cx(), &wanted).await.unwrap().remove(0);
-    stage.world.set_stock(lambda::NAME, "gpu_1x_a10", "", "us-west-2", 0);
-    let again = stage.provider.candidates(&cx(), &wanted).await.unwrap().remove(0);
+    let wanted = ComputeRequest::gpu(Gpu::A10)
+        .image("x/y:1")
+        .region("us-west-2")
+        .region("us-east-1");
+    let first = stage
+        .provider
+        .candidates(&cx(), &wanted)
+        .await
+        .unwrap()
+        .remove(0);
+    stage
+        .world
+        .set_stock(lambda::NAME, "gpu_1x_a10", "", "us-west-2", 0);
+    let again = stage
+        .provider
+        .candidates(&cx(), &wanted)
+        .await
+        .unwrap()
+        .remove(0);
     assert_eq!(again, first, "the list is a hint");
-    let error = stage.provider.spawn_compute(&cx(), &stage.key(1), &wanted.clone().at(again)).await.unwrap_err();
+    let error = stage
+        .provider
+        .spawn_compute(&cx(), &stage.key(1), &wanted.clone().at(again))
+        .await
+        .unwrap_err();
     assert_eq!(error.outcome(), &Outcome::NotApplied(Next::NextCandidate));
     tokio::time::sleep(Duration::from_secs(31)).await;
-    assert_ne!(stage.provider.candidates(&cx(), &wanted).await.unwrap()[0], first);
+    assert_ne!(
+        stage.provider.candidates(&cx(), &wanted).await.unwrap()[0],
+        first
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -226,11 +420,24 @@ async fn a_machine_that_never_comes_up_is_alive_and_bills_whatever_it_is_called(
     stage.fault("spawn_compute", FaultKind::NeverReady, 1);
     stage.quirks(|_| {});
     let slow = stage.running(2).await;
-    for (made, status) in [(&sick, ComputeStatus::Failed), (&slow, ComputeStatus::Provisioning)] {
+    for (made, status) in [
+        (&sick, ComputeStatus::Failed),
+        (&slow, ComputeStatus::Provisioning),
+    ] {
         let read = stage.provider.get_compute(&cx(), &made.id).await.unwrap();
         assert_eq!((&read.status, read.preempted), (&status, false));
-        assert!(matches!(stage.provider.presence(&cx(), &made.id).await, Presence::Present));
-        assert!(stage.world.truth(lambda::NAME, made.id.as_str()).unwrap().burn() > UsdPerHour::ZERO);
+        assert!(matches!(
+            stage.provider.presence(&cx(), &made.id).await,
+            Presence::Present
+        ));
+        assert!(
+            stage
+                .world
+                .truth(lambda::NAME, made.id.as_str())
+                .unwrap()
+                .burn()
+                > UsdPerHour::ZERO
+        );
         stage.provider.terminate(&cx(), &made.id).await.unwrap();
     }
     tokio::time::sleep(Duration::from_secs(600)).await;
@@ -243,11 +450,21 @@ async fn a_terminate_that_came_while_booting_is_refused_and_repeated_until_it_is
     stage.quirks(|quirks| quirks.holds_while_booting = true);
     let made = stage.spawn(1).await.unwrap();
     let error = stage.provider.terminate(&cx(), &made.id).await.unwrap_err();
-    assert_eq!((error.kind(), stage.live()), (ErrorKind::Conflict, 1), "to give up would leak it: {error}");
+    assert_eq!(
+        (error.kind(), stage.live()),
+        (ErrorKind::Conflict, 1),
+        "to give up would leak it: {error}"
+    );
     tokio::time::sleep(Duration::from_secs(600)).await;
     stage.provider.terminate(&cx(), &made.id).await.unwrap();
     stage.provider.terminate(&cx(), &made.id).await.unwrap();
-    assert!(matches!(stage.provider.presence(&cx(), &made.id).await, Presence::Present), "accepted is not gone");
+    assert!(
+        matches!(
+            stage.provider.presence(&cx(), &made.id).await,
+            Presence::Present
+        ),
+        "accepted is not gone"
+    );
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(stage.live(), 0);
 }
@@ -263,29 +480,77 @@ async fn the_figure_we_give_is_never_below_the_bill_whenever_billing_begins() {
         let made = stage.spawn(1).await.unwrap();
         tokio::time::sleep(Duration::from_secs(3600)).await;
         let billed = stage.world.ledger().clouds[lambda::NAME].billed_usd;
-        let ours = made.cost_per_hour.unwrap_or(UsdPerHour::new(Usd::from_cents(129)));
-        assert!(billed <= ours.cost_of(Duration::from_secs(3600)).unwrap(), "{billed}");
+        let ours = made
+            .cost_per_hour
+            .unwrap_or(UsdPerHour::new(Usd::from_cents(129)));
+        assert!(
+            billed <= ours.cost_of(Duration::from_secs(3600)).unwrap(),
+            "{billed}"
+        );
         bills.push(billed);
     }
     assert_eq!(bills[0], Usd::from_cents(129), "from the launch");
-    assert!(bills[1] < bills[0] && bills[1] > Usd::from_cents(110), "from the first active: {}", bills[1]);
+    assert!(
+        bills[1] < bills[0] && bills[1] > Usd::from_cents(110),
+        "from the first active: {}",
+        bills[1]
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn fields_that_no_document_knows_are_no_trouble() {
     let stage = stage();
     stage.quirks(|quirks| (quirks.extra_fields, quirks.page_size) = (true, 1));
-    let wanted = ComputeRequest::gpu(Gpu::A10).image("x/y:1").region("us-east-1").port(Port::http(8000));
-    let at = stage.provider.candidates(&cx(), &wanted).await.unwrap().remove(0);
-    let made = stage.provider.spawn_compute(&cx(), &stage.key(1), &wanted.at(at)).await.unwrap();
+    let wanted = ComputeRequest::gpu(Gpu::A10)
+        .image("x/y:1")
+        .region("us-east-1")
+        .port(Port::http(8000));
+    let at = stage
+        .provider
+        .candidates(&cx(), &wanted)
+        .await
+        .unwrap()
+        .remove(0);
+    let made = stage
+        .provider
+        .spawn_compute(&cx(), &stage.key(1), &wanted.at(at))
+        .await
+        .unwrap();
     stage.spawn(2).await.unwrap();
-    let listing = stage.provider.list_compute(&cx(), &ListFilter::all()).await.unwrap();
+    let listing = stage
+        .provider
+        .list_compute(&cx(), &ListFilter::all())
+        .await
+        .unwrap();
     assert_eq!((listing.computes.len(), listing.is_complete()), (2, true));
-    assert_eq!(stage.provider.get_compute(&cx(), &made.id).await.unwrap().keys.key(), stage.key(1).tracked().copied());
-    assert_eq!(stage.lambda.firewall_rulesets(&cx()).await.unwrap().len(), 1);
-    assert!(!stage.provider.list_gpu_types(&cx()).await.unwrap().is_empty());
+    assert_eq!(
+        stage
+            .provider
+            .get_compute(&cx(), &made.id)
+            .await
+            .unwrap()
+            .keys
+            .key(),
+        stage.key(1).tracked().copied()
+    );
+    assert_eq!(
+        stage.lambda.firewall_rulesets(&cx()).await.unwrap().len(),
+        1
+    );
+    assert!(
+        !stage
+            .provider
+            .list_gpu_types(&cx())
+            .await
+            .unwrap()
+            .is_empty()
+    );
     let strange = request().provider_opts(json!({ "region_name": "nowhere" }));
-    let error = stage.provider.spawn_compute(&cx(), &stage.key(3), &strange).await.unwrap_err();
+    let error = stage
+        .provider
+        .spawn_compute(&cx(), &stage.key(3), &strange)
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
 }
 
@@ -294,7 +559,11 @@ async fn an_order_made_twice_is_two_machines_for_nothing_makes_it_one() {
     let stage = stage();
     let (first, second) = (stage.spawn(1).await.unwrap(), stage.spawn(1).await.unwrap());
     assert_ne!(first.id, second.id);
-    assert_eq!((stage.live(), first.name == second.name), (2, true), "names are not unique");
+    assert_eq!(
+        (stage.live(), first.name == second.name),
+        (2, true),
+        "names are not unique"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -302,38 +571,80 @@ async fn a_404_that_is_not_the_clouds_own_ends_nothing() {
     let id = ComputeId::new("5e0b7c41d2f84a6f9a83c1f07be2d914").unwrap();
     for body in ["", "<html>404</html>", "{}", r#"{"error":"gone"}"#] {
         let (provider, _) = answering(404, body);
-        assert!(matches!(provider.presence(&cx(), &id).await, Presence::NoAnswer(_)), "{body}");
+        assert!(
+            matches!(provider.presence(&cx(), &id).await, Presence::NoAnswer(_)),
+            "{body}"
+        );
         assert!(provider.terminate(&cx(), &id).await.is_err(), "{body}");
     }
-    let (provider, _) = answering(404, r#"{"error":{"code":"global/object-does-not-exist","message":"m","suggestion":"s"}}"#);
-    assert!(matches!(provider.presence(&cx(), &id).await, Presence::Absent));
+    let (provider, _) = answering(
+        404,
+        r#"{"error":{"code":"global/object-does-not-exist","message":"m","suggestion":"s"}}"#,
+    );
+    assert!(matches!(
+        provider.presence(&cx(), &id).await,
+        Presence::Absent
+    ));
     provider.terminate(&cx(), &id).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn prices_are_whole_cents_for_the_whole_machine_and_the_list_shows_one_gpus_share() {
     let stage = stage();
-    let eight = ComputeRequest::gpu(Gpu::H100Sxm).gpu_count(8).image("x/y:1");
-    let best = stage.provider.candidates(&cx(), &eight).await.unwrap().remove(0);
+    let eight = ComputeRequest::gpu(Gpu::H100Sxm)
+        .gpu_count(8)
+        .image("x/y:1");
+    let best = stage
+        .provider
+        .candidates(&cx(), &eight)
+        .await
+        .unwrap()
+        .remove(0);
     assert_eq!(best.price, Some(UsdPerHour::new(Usd::from_cents(3192))));
     let made = stage.running(1).await;
     let read = stage.provider.get_compute(&cx(), &made.id).await.unwrap();
-    assert_eq!(read.cost_per_hour, Some(UsdPerHour::new(Usd::from_cents(129))));
+    assert_eq!(
+        read.cost_per_hour,
+        Some(UsdPerHour::new(Usd::from_cents(129)))
+    );
     let lines = stage.provider.list_gpu_types(&cx()).await.unwrap();
-    let line = lines.iter().find(|line| line.native_id == "gpu_8x_h100_sxm5").unwrap();
+    let line = lines
+        .iter()
+        .find(|line| line.native_id == "gpu_8x_h100_sxm5")
+        .unwrap();
     assert_eq!(line.price, Some(UsdPerHour::new(Usd::from_cents(399))));
-    assert!(lines.iter().any(|line| line.native_id == "gpu_8x_v100" && line.region.is_none()), "sold out is not left out");
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.native_id == "gpu_8x_v100" && line.region.is_none()),
+        "sold out is not left out"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_lambda_has_no_exact_machine_for_is_refused_before_any_call() {
     let stage = stage();
-    for (gpu, count) in [(Gpu::A100_80G, 1), (Gpu::V100, 1), (Gpu::H100Pcie, 2), (Gpu::L40S, 1)] {
-        let error =
-            stage.provider.candidates(&cx(), &ComputeRequest::gpu(gpu).gpu_count(count).image("x/y:1")).await.unwrap_err();
+    for (gpu, count) in [
+        (Gpu::A100_80G, 1),
+        (Gpu::V100, 1),
+        (Gpu::H100Pcie, 2),
+        (Gpu::L40S, 1),
+    ] {
+        let error = stage
+            .provider
+            .candidates(
+                &cx(),
+                &ComputeRequest::gpu(gpu).gpu_count(count).image("x/y:1"),
+            )
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{gpu} x{count}");
     }
-    let error = stage.provider.spawn_compute(&cx(), &stage.key(1), &request().provider_opts(json!([1]))).await.unwrap_err();
+    let error = stage
+        .provider
+        .spawn_compute(&cx(), &stage.key(1), &request().provider_opts(json!([1])))
+        .await
+        .unwrap_err();
     assert_eq!(error.field(), Some("provider_opts"));
     assert_eq!(stage.asked(), [""; 0]);
 }
@@ -341,11 +652,19 @@ async fn what_lambda_has_no_exact_machine_for_is_refused_before_any_call() {
 #[tokio::test(start_paused = true)]
 async fn what_the_cloud_echoes_of_an_order_reaches_no_error() {
     let stage = stage();
-    let strange =
-        request().env("A", "zz-canary-env").provider_opts(json!({ "tags": [{ "key": "BAD", "value": "zz-canary-tag" }] }));
-    let error = stage.provider.spawn_compute(&cx(), &stage.key(1), &strange).await.unwrap_err();
+    let strange = request()
+        .env("A", "zz-canary-env")
+        .provider_opts(json!({ "tags": [{ "key": "BAD", "value": "zz-canary-tag" }] }));
+    let error = stage
+        .provider
+        .spawn_compute(&cx(), &stage.key(1), &strange)
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Validation);
-    assert!(!format!("{error} {error:?}").contains("zz-canary"), "{error:?}");
+    assert!(
+        !format!("{error} {error:?}").contains("zz-canary"),
+        "{error:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -364,17 +683,33 @@ async fn an_order_is_one_machine_with_its_key_twice_and_an_arm_image_where_the_m
     let mut candidate = at("gpu_1x_gh200", "us-east-3");
     candidate.gpu = Some(Gpu::Gh200);
     let key = stage().key(1);
-    let wanted = ComputeRequest::gpu(Gpu::Gh200).image("x/y:1").env("TOKEN", "s3cr't").at(candidate);
+    let wanted = ComputeRequest::gpu(Gpu::Gh200)
+        .image("x/y:1")
+        .env("TOKEN", "s3cr't")
+        .at(candidate);
     provider.spawn_compute(&cx(), &key, &wanted).await.unwrap();
     let sent = sent.take();
-    let [asked] = &sent[..] else { panic!("{sent:?}") };
+    let [asked] = &sent[..] else {
+        panic!("{sent:?}")
+    };
     let body = &asked.body;
-    assert_eq!((&body["ssh_key_names"], body.get("quantity")), (&json!(["fleet"]), None));
+    assert_eq!(
+        (&body["ssh_key_names"], body.get("quantity")),
+        (&json!(["fleet"]), None)
+    );
     let key = key.tracked().unwrap().to_string();
     assert!(body["name"].as_str().unwrap().contains(&key));
-    assert!(body["tags"].as_array().unwrap().contains(&json!({ "key": "atlas-launch-key", "value": key })));
+    assert!(
+        body["tags"]
+            .as_array()
+            .unwrap()
+            .contains(&json!({ "key": "atlas-launch-key", "value": key }))
+    );
     let script = body["user_data"].as_str().unwrap();
-    assert!(script.contains("--platform linux/arm64") && script.contains("export TOKEN='s3cr'\\''t'\n"), "{script}");
+    assert!(
+        script.contains("--platform linux/arm64") && script.contains("export TOKEN='s3cr'\\''t'\n"),
+        "{script}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -382,27 +717,63 @@ async fn a_copy_is_not_made_as_old_as_its_original_by_the_key_they_share() {
     let stage = stage();
     let original = stage.running(1).await;
     tokio::time::sleep(Duration::from_secs(3600)).await;
-    stage.world.clone_machine(lambda::NAME, original.id.as_str()).unwrap();
-    let listed = stage.provider.list_compute(&cx(), &ListFilter::default()).await.unwrap();
+    stage
+        .world
+        .clone_machine(lambda::NAME, original.id.as_str())
+        .unwrap();
+    let listed = stage
+        .provider
+        .list_compute(&cx(), &ListFilter::default())
+        .await
+        .unwrap();
     assert_eq!(listed.computes.len(), 2);
-    // Lambda tells no time of creation. Whoever made one up from the key would take the copy for a second commit of the order.
-    assert!(original.created_at.is_none() && listed.computes.iter().all(|machine| machine.created_at.is_none()));
+    // Lambda tells no time of creation. Whoever made one up from the key would take the copy for a
+    // second commit of the order.
+    assert!(
+        original.created_at.is_none()
+            && listed
+                .computes
+                .iter()
+                .all(|machine| machine.created_at.is_none())
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rule_set_that_somebody_elses_machine_uses_is_left_to_it_and_one_with_our_key_is_waited_for() {
+async fn a_rule_set_that_somebody_elses_machine_uses_is_left_to_it_and_one_with_our_key_is_waited_for()
+ {
     let stage = stage();
     let (key, wanted) = (stage.key(1), request().port(atlas_core::Port::http(8000)));
     let planned = stage.provider.supports(&key, &wanted).unwrap().remove(0);
-    let support = stage.provider.ensure_support(&cx(), &key, &planned).await.unwrap();
-    let ours = stage.provider.spawn_compute(&cx(), &key, &wanted).await.unwrap();
+    let support = stage
+        .provider
+        .ensure_support(&cx(), &key, &planned)
+        .await
+        .unwrap();
+    let ours = stage
+        .provider
+        .spawn_compute(&cx(), &key, &wanted)
+        .await
+        .unwrap();
     tokio::time::sleep(Duration::from_secs(600)).await;
-    let copy = stage.world.clone_machine(lambda::NAME, ours.id.as_str()).unwrap();
+    let copy = stage
+        .world
+        .clone_machine(lambda::NAME, ours.id.as_str())
+        .unwrap();
     stage.provider.terminate(&cx(), &ours.id).await.unwrap();
     tokio::time::sleep(Duration::from_secs(600)).await;
-    let waits = stage.provider.release_support(&cx(), &support).await.unwrap_err();
+    let waits = stage
+        .provider
+        .release_support(&cx(), &support)
+        .await
+        .unwrap_err();
     assert_eq!(waits.kind(), ErrorKind::Conflict);
-    stage.world.rename_machine(lambda::NAME, &copy.id, "their-own-thing");
-    stage.provider.release_support(&cx(), &support).await.unwrap();
+    stage
+        .world
+        .rename_machine(lambda::NAME, &copy.id, "their-own-thing");
+    stage
+        .provider
+        .release_support(&cx(), &support)
+        .await
+        .unwrap();
     assert_eq!(stage.live(), 1, "the copy is not ours to end");
 }

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use atlas_core::{AccountLimits, AnyProvider, CallContext, Candidate, Compute, ComputeRequest, Gpu, LaunchKey, Result};
+use atlas_core::{
+    AccountLimits, AnyProvider, CallContext, Candidate, Compute, ComputeRequest, Gpu, LaunchKey,
+    Result,
+};
 use atlas_http::{Pace, Transport};
 use atlas_provider_lambda::{Lambda, LambdaBuilder};
 use atlas_testkit::dialect::lambda::{self, Quirks};
@@ -31,7 +34,9 @@ pub(crate) fn stage() -> Stage {
 pub(crate) fn unlimited(builder: LambdaBuilder) -> LambdaBuilder {
     let mut limits = AccountLimits::default();
     (limits.call_interval, limits.burst) = (Duration::ZERO, 1000);
-    builder.limits(limits).launch_pace(Pace::every(Duration::ZERO))
+    builder
+        .limits(limits)
+        .launch_pace(Pace::every(Duration::ZERO))
 }
 
 /// A cloud with its real limits, and a provider built like this.
@@ -46,10 +51,19 @@ pub(crate) fn on(cloud: CloudSpec, with: impl FnOnce(LambdaBuilder) -> LambdaBui
     let dialect = lambda::Lambda::new(world.clone());
     let watched = Watched::new(dialect.clone());
     let (requests, transport) = (watched.requests(), Transport::new(watched));
-    let builder = Lambda::builder().api_key(KEY).transport(transport).clock(Arc::new(world.clock().clone()));
+    let builder = Lambda::builder()
+        .api_key(KEY)
+        .transport(transport)
+        .clock(Arc::new(world.clock().clone()));
     let lambda = with(builder).build().unwrap();
     let provider = AnyProvider::new(lambda.clone());
-    Stage { world, dialect, lambda, provider, requests }
+    Stage {
+        world,
+        dialect,
+        lambda,
+        provider,
+        requests,
+    }
 }
 
 impl Stage {
@@ -64,7 +78,9 @@ impl Stage {
     }
 
     pub(crate) async fn spawn(&self, n: u8) -> Result<Compute> {
-        self.provider.spawn_compute(&cx(), &self.key(n), &request()).await
+        self.provider
+            .spawn_compute(&cx(), &self.key(n), &request())
+            .await
     }
 
     /// A machine that runs.
@@ -75,7 +91,8 @@ impl Stage {
     }
 
     pub(crate) fn fault(&self, operation: &str, kind: FaultKind, count: u32) {
-        self.world.inject([Fault::new(lambda::NAME, operation, kind).times(count)]);
+        self.world
+            .inject([Fault::new(lambda::NAME, operation, kind).times(count)]);
     }
 
     /// How many machines bill.
@@ -85,7 +102,11 @@ impl Stage {
 
     /// What was asked since the last time.
     pub(crate) fn asked(&self) -> Vec<String> {
-        self.requests.lines().into_iter().map(|line| line.replace(" /api/v1/", " ")).collect()
+        self.requests
+            .lines()
+            .into_iter()
+            .map(|line| line.replace(" /api/v1/", " "))
+            .collect()
     }
 }
 
@@ -96,7 +117,9 @@ pub(crate) fn cx() -> CallContext {
 
 /// An A10 in Arizona.
 pub(crate) fn request() -> ComputeRequest {
-    ComputeRequest::gpu(Gpu::A10).image("x/y:1").at(at("gpu_1x_a10", "us-west-2"))
+    ComputeRequest::gpu(Gpu::A10)
+        .image("x/y:1")
+        .at(at("gpu_1x_a10", "us-west-2"))
 }
 
 pub(crate) fn at(kind: &str, region: &str) -> Candidate {
@@ -110,6 +133,11 @@ pub(crate) fn at(kind: &str, region: &str) -> Candidate {
 pub(crate) fn answering(status: u16, body: &'static str) -> (AnyProvider, Requests) {
     let watched = Watched::new(Canned::in_turn(&[(status, body)]));
     let (requests, transport) = (watched.requests(), Transport::new(watched));
-    let lambda = Lambda::builder().api_key(KEY).ssh_key("fleet").transport(transport).build().unwrap();
+    let lambda = Lambda::builder()
+        .api_key(KEY)
+        .ssh_key("fleet")
+        .transport(transport)
+        .build()
+        .unwrap();
     (AnyProvider::new(lambda), requests)
 }

@@ -17,21 +17,40 @@ impl RunPod {
     /// # Errors
     /// As any read. Cancel safe.
     pub async fn ssh_keys(&self, cx: &CallContext) -> Result<Vec<String>> {
-        Ok(self.control.fetch::<Keys>(cx, "ssh_keys", &["account", "ssh-keys"], &[]).await?.keys)
+        Ok(self
+            .control
+            .fetch::<Keys>(cx, "ssh_keys", &["account", "ssh-keys"], &[])
+            .await?
+            .keys)
     }
 
     /// Replaces **all** public SSH keys by these; answers what is kept.
     ///
     /// # Errors
-    /// `validation` for a key of more than one line, or of no kind RunPod takes. A dropped call may have replaced them.
+    /// `validation` for a key of more than one line, or of no kind RunPod takes. A dropped call may
+    /// have replaced them.
     pub async fn set_ssh_keys(&self, cx: &CallContext, keys: &[String]) -> Result<Vec<String>> {
         let plain = |key: &String| {
-            let kind = ["ssh-", "ecdsa-", "sk-"].iter().any(|start| key.starts_with(start));
+            let kind = ["ssh-", "ecdsa-", "sk-"]
+                .iter()
+                .any(|start| key.starts_with(start));
             kind && key.split(' ').count() >= 2 && !key.contains(['\n', '\r'])
         };
         if !keys.iter().all(plain) {
-            return Err(Error::validation("keys", "each must be one line such as ssh-ed25519 AAAA... comment"));
+            return Err(Error::validation(
+                "keys",
+                "each must be one line such as ssh-ed25519 AAAA... comment",
+            ));
         }
-        Ok(self.control.replace::<Keys>(cx, "set_ssh_keys", &["account", "ssh-keys"], &json!({"keys": keys})).await?.keys)
+        Ok(self
+            .control
+            .replace::<Keys>(
+                cx,
+                "set_ssh_keys",
+                &["account", "ssh-keys"],
+                &json!({"keys": keys}),
+            )
+            .await?
+            .keys)
     }
 }

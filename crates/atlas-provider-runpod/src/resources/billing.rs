@@ -37,7 +37,12 @@ impl BillingQuery {
     /// This span, in rows of this length.
     #[must_use]
     pub const fn new(start: Timestamp, end: Timestamp, bucket: Bucket) -> Self {
-        Self { start, end, bucket, id: None }
+        Self {
+            start,
+            end,
+            bucket,
+            id: None,
+        }
     }
 
     fn parameters(&self, filter: Option<&'static str>) -> Vec<(&'static str, String)> {
@@ -48,8 +53,11 @@ impl BillingQuery {
             Bucket::Month => "month",
             Bucket::Year => "year",
         };
-        let mut parameters =
-            vec![("startTime", self.start.to_string()), ("endTime", self.end.to_string()), ("bucketSize", bucket.to_owned())];
+        let mut parameters = vec![
+            ("startTime", self.start.to_string()),
+            ("endTime", self.end.to_string()),
+            ("bucketSize", bucket.to_owned()),
+        ];
         parameters.extend(filter.zip(self.id.clone()));
         parameters
     }
@@ -119,14 +127,20 @@ impl RunPod {
         query: &BillingQuery,
     ) -> Result<Vec<T>> {
         let path: Vec<_> = ["billing"].into_iter().chain(kind).collect();
-        self.control.all(cx, "billing", &path, &query.parameters(filter), "records").await
+        self.control
+            .all(cx, "billing", &path, &query.parameters(filter), "records")
+            .await
     }
 
     /// What the whole account was billed.
     ///
     /// # Errors
     /// As any read; an incomplete list is an error. Cancel safe.
-    pub async fn account_billing(&self, cx: &CallContext, query: &BillingQuery) -> Result<Vec<AccountBilling>> {
+    pub async fn account_billing(
+        &self,
+        cx: &CallContext,
+        query: &BillingQuery,
+    ) -> Result<Vec<AccountBilling>> {
         self.billing(cx, None, None, query).await
     }
 
@@ -134,7 +148,11 @@ impl RunPod {
     ///
     /// # Errors
     /// See [`RunPod::account_billing`].
-    pub async fn pod_billing(&self, cx: &CallContext, query: &BillingQuery) -> Result<Vec<PodBilling>> {
+    pub async fn pod_billing(
+        &self,
+        cx: &CallContext,
+        query: &BillingQuery,
+    ) -> Result<Vec<PodBilling>> {
         self.billing(cx, Some("pods"), Some("podId"), query).await
     }
 
@@ -142,15 +160,24 @@ impl RunPod {
     ///
     /// # Errors
     /// See [`RunPod::account_billing`].
-    pub async fn serverless_billing(&self, cx: &CallContext, query: &BillingQuery) -> Result<Vec<ServerlessBilling>> {
-        self.billing(cx, Some("serverless"), Some("serverlessId"), query).await
+    pub async fn serverless_billing(
+        &self,
+        cx: &CallContext,
+        query: &BillingQuery,
+    ) -> Result<Vec<ServerlessBilling>> {
+        self.billing(cx, Some("serverless"), Some("serverlessId"), query)
+            .await
     }
 
     /// What the use of **public** endpoints was billed: another product than serverless.
     ///
     /// # Errors
     /// See [`RunPod::account_billing`].
-    pub async fn public_endpoint_billing(&self, cx: &CallContext, query: &BillingQuery) -> Result<Vec<PublicEndpointBilling>> {
+    pub async fn public_endpoint_billing(
+        &self,
+        cx: &CallContext,
+        query: &BillingQuery,
+    ) -> Result<Vec<PublicEndpointBilling>> {
         self.billing(cx, Some("endpoints"), None, query).await
     }
 
@@ -158,15 +185,25 @@ impl RunPod {
     ///
     /// # Errors
     /// See [`RunPod::account_billing`].
-    pub async fn volume_billing(&self, cx: &CallContext, query: &BillingQuery) -> Result<Vec<VolumeBilling>> {
-        self.billing(cx, Some("network-volumes"), Some("networkVolumeId"), query).await
+    pub async fn volume_billing(
+        &self,
+        cx: &CallContext,
+        query: &BillingQuery,
+    ) -> Result<Vec<VolumeBilling>> {
+        self.billing(cx, Some("network-volumes"), Some("networkVolumeId"), query)
+            .await
     }
 
     /// What clusters were billed.
     ///
     /// # Errors
     /// See [`RunPod::account_billing`].
-    pub async fn cluster_billing(&self, cx: &CallContext, query: &BillingQuery) -> Result<Vec<ClusterBilling>> {
-        self.billing(cx, Some("clusters"), Some("clusterId"), query).await
+    pub async fn cluster_billing(
+        &self,
+        cx: &CallContext,
+        query: &BillingQuery,
+    ) -> Result<Vec<ClusterBilling>> {
+        self.billing(cx, Some("clusters"), Some("clusterId"), query)
+            .await
     }
 }

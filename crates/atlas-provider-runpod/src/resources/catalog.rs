@@ -1,4 +1,5 @@
-//! The catalogue as RunPod tells it: GPUs, CPU flavours, data centres. The contract's price list is made of it.
+//! The catalogue as RunPod tells it: GPUs, CPU flavours, data centres. The contract's price list is
+//! made of it.
 
 use atlas_core::{CallContext, CloudType, MemorySize, Result, Stock, UsdPerHour};
 use serde::{Deserialize, Serialize};
@@ -135,11 +136,17 @@ pub struct DataCentre {
 }
 
 fn stock<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Stock>, D::Error> {
-    Ok(crate::candidates::stock(Option::<String>::deserialize(deserializer)?.as_deref()))
+    Ok(crate::candidates::stock(
+        Option::<String>::deserialize(deserializer)?.as_deref(),
+    ))
 }
 
 fn availability(tier: CloudType) -> [(&'static str, String); 3] {
-    [("include", "AVAILABILITY".to_owned()), ("product", "POD".to_owned()), ("cloud", cloud(tier).to_owned())]
+    [
+        ("include", "AVAILABILITY".to_owned()),
+        ("product", "POD".to_owned()),
+        ("cloud", cloud(tier).to_owned()),
+    ]
 }
 
 const STOCK: &str = "GPU_AVAILABILITY,CPU_AVAILABILITY";
@@ -150,15 +157,35 @@ impl RunPod {
     /// # Errors
     /// As any read. Cancel safe.
     pub async fn catalog_gpus(&self, cx: &CallContext, tier: CloudType) -> Result<Vec<CatalogGpu>> {
-        self.control.all(cx, "catalog_gpus", &["catalog", "gpus"], &availability(tier), "gpus").await
+        self.control
+            .all(
+                cx,
+                "catalog_gpus",
+                &["catalog", "gpus"],
+                &availability(tier),
+                "gpus",
+            )
+            .await
     }
 
     /// One GPU, by RunPod's exact id.
     ///
     /// # Errors
     /// As any read. Cancel safe.
-    pub async fn catalog_gpu(&self, cx: &CallContext, id: &str, tier: CloudType) -> Result<CatalogGpu> {
-        self.control.fetch(cx, "catalog_gpu", &["catalog", "gpus", id], &availability(tier)).await
+    pub async fn catalog_gpu(
+        &self,
+        cx: &CallContext,
+        id: &str,
+        tier: CloudType,
+    ) -> Result<CatalogGpu> {
+        self.control
+            .fetch(
+                cx,
+                "catalog_gpu",
+                &["catalog", "gpus", id],
+                &availability(tier),
+            )
+            .await
     }
 
     /// Every CPU flavour.
@@ -167,7 +194,15 @@ impl RunPod {
     /// As any read. Cancel safe.
     pub async fn catalog_cpus(&self, cx: &CallContext) -> Result<Vec<CatalogCpu>> {
         let [include, product, _] = availability(CloudType::Secure);
-        self.control.all(cx, "catalog_cpus", &["catalog", "cpus"], &[include, product], "cpus").await
+        self.control
+            .all(
+                cx,
+                "catalog_cpus",
+                &["catalog", "cpus"],
+                &[include, product],
+                "cpus",
+            )
+            .await
     }
 
     /// One CPU flavour.
@@ -176,7 +211,14 @@ impl RunPod {
     /// As any read. Cancel safe.
     pub async fn catalog_cpu(&self, cx: &CallContext, id: &str) -> Result<CatalogCpu> {
         let [include, product, _] = availability(CloudType::Secure);
-        self.control.fetch(cx, "catalog_cpu", &["catalog", "cpus", id], &[include, product]).await
+        self.control
+            .fetch(
+                cx,
+                "catalog_cpu",
+                &["catalog", "cpus", id],
+                &[include, product],
+            )
+            .await
     }
 
     /// Every data centre, with what it has.
@@ -185,7 +227,15 @@ impl RunPod {
     /// As any read. Cancel safe.
     pub async fn data_centres(&self, cx: &CallContext) -> Result<Vec<DataCentre>> {
         let query = [("include", STOCK.to_owned())];
-        self.control.all(cx, "data_centres", &["catalog", "datacenters"], &query, "dataCenters").await
+        self.control
+            .all(
+                cx,
+                "data_centres",
+                &["catalog", "datacenters"],
+                &query,
+                "dataCenters",
+            )
+            .await
     }
 
     /// One data centre, with what it has.
@@ -193,6 +243,13 @@ impl RunPod {
     /// # Errors
     /// As any read. Cancel safe.
     pub async fn data_centre(&self, cx: &CallContext, id: &str) -> Result<DataCentre> {
-        self.control.fetch(cx, "data_centre", &["catalog", "datacenters", id], &[("include", STOCK.to_owned())]).await
+        self.control
+            .fetch(
+                cx,
+                "data_centre",
+                &["catalog", "datacenters", id],
+                &[("include", STOCK.to_owned())],
+            )
+            .await
     }
 }

@@ -1,4 +1,5 @@
-//! Clusters, to look at: their members are hidden from the list of pods and end with their cluster only.
+//! Clusters, to look at: their members are hidden from the list of pods and end with their cluster
+//! only.
 
 use std::collections::BTreeMap;
 
@@ -64,7 +65,9 @@ impl RunPod {
     /// # Errors
     /// As any read. Cancel safe.
     pub async fn list_clusters(&self, cx: &CallContext) -> Result<Vec<Cluster>> {
-        self.control.all(cx, "list_clusters", &[PATH], &[], "clusters").await
+        self.control
+            .all(cx, "list_clusters", &[PATH], &[], "clusters")
+            .await
     }
 
     /// One cluster.
@@ -72,7 +75,9 @@ impl RunPod {
     /// # Errors
     /// As any read. Cancel safe.
     pub async fn cluster(&self, cx: &CallContext, id: &str) -> Result<Cluster> {
-        self.control.fetch(cx, "get_cluster", &[PATH, id], &[]).await
+        self.control
+            .fetch(cx, "get_cluster", &[PATH, id], &[])
+            .await
     }
 
     /// A cluster's pods.
@@ -80,7 +85,13 @@ impl RunPod {
     /// # Errors
     /// As any read. Cancel safe.
     pub async fn cluster_pods(&self, cx: &CallContext, id: &str) -> Result<Vec<Compute>> {
-        let walk = self.control.walk(cx, "cluster_pods", &["v2", PATH, id, "pods"], &[], "pods").await?;
-        walk.whole()?.into_iter().map(|pod| self.compute(pod)).collect()
+        let walk = self
+            .control
+            .walk(cx, "cluster_pods", &["v2", PATH, id, "pods"], &[], "pods")
+            .await?;
+        walk.whole()?
+            .into_iter()
+            .map(|pod| self.compute(pod))
+            .collect()
     }
 }

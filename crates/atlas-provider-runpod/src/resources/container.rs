@@ -1,4 +1,5 @@
-//! What every containerised resource has in common: image, arguments, disk, environment, ports, registry.
+//! What every containerised resource has in common: image, arguments, disk, environment, ports,
+//! registry.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +7,8 @@ use atlas_core::{DiskSize, Port, Secret};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// A container's settings. In a request, what is `None` or empty is left to the cloud, the template, or as it is.
+/// A container's settings. In a request, what is `None` or empty is left to the cloud, the
+/// template, or as it is.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -31,7 +33,10 @@ pub struct Container {
 impl Container {
     /// A container of this image.
     pub fn image(image: impl Into<String>) -> Self {
-        Self { image: Some(image.into()), ..Self::default() }
+        Self {
+            image: Some(image.into()),
+            ..Self::default()
+        }
     }
 
     /// Writes what is set into a body, secrets included.
@@ -41,11 +46,17 @@ impl Container {
         put(body, "disk", self.disk.map(DiskSize::as_gb));
         put(body, "registry", self.registry.as_ref());
         if !self.env.is_empty() {
-            let env = self.env.iter().map(|(name, value)| (name.clone(), Value::from(value.expose())));
+            let env = self
+                .env
+                .iter()
+                .map(|(name, value)| (name.clone(), Value::from(value.expose())));
             body.insert("env".to_owned(), Value::Object(env.collect()));
         }
         if !self.ports.is_empty() {
-            body.insert("ports".to_owned(), self.ports.iter().map(ToString::to_string).collect());
+            body.insert(
+                "ports".to_owned(),
+                self.ports.iter().map(ToString::to_string).collect(),
+            );
         }
     }
 
@@ -63,7 +74,9 @@ pub(crate) fn put(body: &mut Map<String, Value>, name: &str, value: Option<impl 
 }
 
 /// `null` counts as empty.
-pub(crate) fn nullable<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+pub(crate) fn nullable<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 

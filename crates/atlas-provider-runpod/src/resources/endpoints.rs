@@ -32,7 +32,11 @@ pub enum EndpointKind {
 
 /// When an endpoint grows.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE", rename_all_fields = "camelCase")]
+#[serde(
+    tag = "type",
+    rename_all = "SCREAMING_SNAKE_CASE",
+    rename_all_fields = "camelCase"
+)]
 #[non_exhaustive]
 pub enum Scaling {
     /// When a job waits longer than this. Queues only; half a second at least.
@@ -91,7 +95,10 @@ pub struct EndpointGpu {
 impl EndpointGpu {
     /// One GPU of these pools, best first.
     pub fn pools<I: IntoIterator<Item: Into<String>>>(pools: I) -> Self {
-        Self { pools: pools.into_iter().map(Into::into).collect(), ..Self::default() }
+        Self {
+            pools: pools.into_iter().map(Into::into).collect(),
+            ..Self::default()
+        }
     }
 }
 
@@ -141,7 +148,9 @@ impl EndpointRequest {
         Self {
             name: name.into(),
             kind: EndpointKind::Queue,
-            scaling: Scaling::QueueDelay { queue_delay: Duration::from_secs(4) },
+            scaling: Scaling::QueueDelay {
+                queue_delay: Duration::from_secs(4),
+            },
             container: Container::default(),
             template_id: None,
             gpu: None,
@@ -156,7 +165,11 @@ impl EndpointRequest {
 
     /// A load balancer that grows at this many requests for each worker.
     pub fn load_balancer(name: impl Into<String>, request_count: u32) -> Self {
-        Self { kind: EndpointKind::LoadBalancer, scaling: Scaling::RequestCount { request_count }, ..Self::queue(name) }
+        Self {
+            kind: EndpointKind::LoadBalancer,
+            scaling: Scaling::RequestCount { request_count },
+            ..Self::queue(name)
+        }
     }
 
     fn body(&self) -> Result<Value> {
@@ -173,7 +186,10 @@ impl EndpointRequest {
         if self.container.image.is_none() && self.template_id.is_none() {
             return wrong("image", "name an image, or a template");
         }
-        let (queue, by_count) = (self.kind == EndpointKind::Queue, matches!(self.scaling, Scaling::RequestCount { .. }));
+        let (queue, by_count) = (
+            self.kind == EndpointKind::Queue,
+            matches!(self.scaling, Scaling::RequestCount { .. }),
+        );
         if let Some(idle) = self.workers.idle_timeout {
             if !(1..=3600).contains(&idle.as_secs()) {
                 return wrong("idle_timeout", "must be 1 second to 1 hour");
@@ -183,11 +199,15 @@ impl EndpointRequest {
             }
         }
         match self.scaling {
-            Scaling::QueueDelay { .. } if !queue => return wrong("scaling", "a delay is for queues only"),
+            Scaling::QueueDelay { .. } if !queue => {
+                return wrong("scaling", "a delay is for queues only");
+            }
             Scaling::QueueDelay { queue_delay } if queue_delay < Duration::from_millis(500) => {
                 return wrong("scaling", "a delay must be at least half a second");
             }
-            Scaling::RequestCount { request_count: 0 } => return wrong("scaling", "must be at least one request"),
+            Scaling::RequestCount { request_count: 0 } => {
+                return wrong("scaling", "must be at least one request");
+            }
             _ => {}
         }
         let mut body = Map::new();
@@ -197,17 +217,38 @@ impl EndpointRequest {
         put(&mut body, "scaling", Some(self.scaling));
         put(&mut body, "templateId", self.template_id.as_ref());
         put(&mut body, "gpu", self.gpu.as_ref());
-        put(&mut body, "cpu", (!self.cpu.is_empty()).then_some(&self.cpu));
-        put(&mut body, "workers", (self.workers != WorkerLimits::default()).then_some(&self.workers));
-        put(&mut body, "timeout", Some(u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX)));
+        put(
+            &mut body,
+            "cpu",
+            (!self.cpu.is_empty()).then_some(&self.cpu),
+        );
+        put(
+            &mut body,
+            "workers",
+            (self.workers != WorkerLimits::default()).then_some(&self.workers),
+        );
+        put(
+            &mut body,
+            "timeout",
+            Some(u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX)),
+        );
         put(&mut body, "flashboot", self.flashboot.as_ref());
-        put(&mut body, "dataCenterIds", (!self.data_centres.is_empty()).then_some(&self.data_centres));
-        put(&mut body, "networkVolumes", (!self.network_volumes.is_empty()).then_some(&self.network_volumes));
+        put(
+            &mut body,
+            "dataCenterIds",
+            (!self.data_centres.is_empty()).then_some(&self.data_centres),
+        );
+        put(
+            &mut body,
+            "networkVolumes",
+            (!self.network_volumes.is_empty()).then_some(&self.network_volumes),
+        );
         Ok(Value::Object(body))
     }
 }
 
-/// What to change of an endpoint. What is `None` or empty stays. Its kind and whether it has GPUs or CPUs cannot change.
+/// What to change of an endpoint. What is `None` or empty stays. Its kind and whether it has GPUs
+/// or CPUs cannot change.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct EndpointUpdate {
@@ -233,7 +274,12 @@ impl EndpointUpdate {
         put(&mut body, "scaling", self.scaling);
         put(&mut body, "gpu", self.gpu.as_ref());
         put(&mut body, "workers", self.workers.as_ref());
-        put(&mut body, "timeout", self.timeout.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)));
+        put(
+            &mut body,
+            "timeout",
+            self.timeout
+                .map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+        );
         Value::Object(body)
     }
 }
@@ -358,7 +404,11 @@ fn changed<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Stri
     struct Entry {
         field: String,
     }
-    Ok(Option::<Vec<Entry>>::deserialize(deserializer)?.into_iter().flatten().map(|entry| entry.field).collect())
+    Ok(Option::<Vec<Entry>>::deserialize(deserializer)?
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.field)
+        .collect())
 }
 
 /// How far a release has rolled out.
@@ -397,7 +447,9 @@ impl RunPod {
     /// # Errors
     /// As any read. Cancel safe.
     pub async fn list_endpoints(&self, cx: &CallContext) -> Result<Vec<Endpoint>> {
-        self.control.all(cx, "list_endpoints", &[PATH], &[], "endpoints").await
+        self.control
+            .all(cx, "list_endpoints", &[PATH], &[], "endpoints")
+            .await
     }
 
     /// One endpoint.
@@ -405,31 +457,61 @@ impl RunPod {
     /// # Errors
     /// As any read. Cancel safe.
     pub async fn endpoint(&self, cx: &CallContext, id: &str) -> Result<Endpoint> {
-        self.control.fetch(cx, "get_endpoint", &[PATH, id], &[]).await
+        self.control
+            .fetch(cx, "get_endpoint", &[PATH, id], &[])
+            .await
     }
 
     /// Creates an endpoint. Class `Create`: not cancel safe.
     ///
     /// # Errors
     /// `validation` before any request; else the outcome says whether it may exist all the same.
-    pub async fn create_endpoint(&self, cx: &CallContext, request: &EndpointRequest) -> Result<Endpoint> {
-        self.control.make(cx, "create_endpoint", &[PATH], &request.body()?, request.container.secrets()).await
+    pub async fn create_endpoint(
+        &self,
+        cx: &CallContext,
+        request: &EndpointRequest,
+    ) -> Result<Endpoint> {
+        self.control
+            .make(
+                cx,
+                "create_endpoint",
+                &[PATH],
+                &request.body()?,
+                request.container.secrets(),
+            )
+            .await
     }
 
     /// Changes an endpoint.
     ///
     /// # Errors
     /// As any idempotent call. A dropped call may have changed it.
-    pub async fn update_endpoint(&self, cx: &CallContext, id: &str, update: &EndpointUpdate) -> Result<Endpoint> {
-        self.control.change(cx, "update_endpoint", &[PATH, id], &update.body(), update.container.secrets()).await
+    pub async fn update_endpoint(
+        &self,
+        cx: &CallContext,
+        id: &str,
+        update: &EndpointUpdate,
+    ) -> Result<Endpoint> {
+        self.control
+            .change(
+                cx,
+                "update_endpoint",
+                &[PATH, id],
+                &update.body(),
+                update.container.secrets(),
+            )
+            .await
     }
 
     /// Deletes an endpoint, its jobs, and the template bound to it.
     ///
     /// # Errors
-    /// As any idempotent call; one that is gone already is a success. A dropped call may have deleted it.
+    /// As any idempotent call; one that is gone already is a success. A dropped call may have
+    /// deleted it.
     pub async fn delete_endpoint(&self, cx: &CallContext, id: &str) -> Result<()> {
-        self.control.remove(cx, "delete_endpoint", &[PATH, id]).await
+        self.control
+            .remove(cx, "delete_endpoint", &[PATH, id])
+            .await
     }
 
     /// An endpoint's workers.
@@ -437,7 +519,9 @@ impl RunPod {
     /// # Errors
     /// As any read. Cancel safe.
     pub async fn endpoint_workers(&self, cx: &CallContext, id: &str) -> Result<Workers> {
-        self.control.fetch(cx, "endpoint_workers", &[PATH, id, "workers"], &[]).await
+        self.control
+            .fetch(cx, "endpoint_workers", &[PATH, id, "workers"], &[])
+            .await
     }
 
     /// An endpoint's releases.
@@ -445,7 +529,9 @@ impl RunPod {
     /// # Errors
     /// As any read. Cancel safe.
     pub async fn endpoint_releases(&self, cx: &CallContext, id: &str) -> Result<Releases> {
-        self.control.fetch(cx, "endpoint_releases", &[PATH, id, "releases"], &[]).await
+        self.control
+            .fetch(cx, "endpoint_releases", &[PATH, id, "releases"], &[])
+            .await
     }
 
     /// A worker's log, as [`atlas_core::Provider::logs`] gives a pod's.
@@ -459,7 +545,10 @@ impl RunPod {
         worker: &str,
         query: &LogQuery,
     ) -> Result<BoxStream<Result<LogLine>>> {
-        let owner = Owner::Worker { endpoint: endpoint.to_owned(), worker: worker.to_owned() };
+        let owner = Owner::Worker {
+            endpoint: endpoint.to_owned(),
+            worker: worker.to_owned(),
+        };
         self.open_log(cx, owner, query).await
     }
 }
@@ -473,9 +562,16 @@ mod tests {
     fn an_endpoint_is_ordered_as_documented_and_always_with_its_timeout() {
         let mut request = EndpointRequest::queue("atlas-sdxl");
         request.container = Container::image("acme/sdxl-worker:2.1.0");
-        request.container.env.insert("TOKEN".to_owned(), "zz-canary".into());
+        request
+            .container
+            .env
+            .insert("TOKEN".to_owned(), "zz-canary".into());
         request.gpu = Some(EndpointGpu::pools(["ADA_24", "AMPERE_24"]));
-        request.workers = WorkerLimits { min: Some(0), max: Some(3), idle_timeout: Some(Duration::from_secs(10)) };
+        request.workers = WorkerLimits {
+            min: Some(0),
+            max: Some(3),
+            idle_timeout: Some(Duration::from_secs(10)),
+        };
         assert_eq!(
             request.body().unwrap(),
             json!({"name": "atlas-sdxl", "type": "QUEUE", "image": "acme/sdxl-worker:2.1.0", "env": {"TOKEN": "zz-canary"},
@@ -494,7 +590,12 @@ mod tests {
             request
         };
         good().body().unwrap();
-        let cpu = || vec![EndpointCpu { id: "cpu3g".to_owned(), vcpu_count: 2 }];
+        let cpu = || {
+            vec![EndpointCpu {
+                id: "cpu3g".to_owned(),
+                vcpu_count: 2,
+            }]
+        };
         type Spoil = fn(&mut EndpointRequest);
         let table: [(&str, Spoil); 6] = [
             ("name", |r| r.name.clear()),
@@ -512,8 +613,24 @@ mod tests {
             spoil(&mut request);
             assert_eq!(request.body().unwrap_err().field(), Some(field));
         }
-        assert!(EndpointRequest { cpu: cpu(), ..good() }.body().is_err(), "both");
-        assert!(EndpointRequest { cpu: cpu(), gpu: None, ..good() }.body().is_ok());
+        assert!(
+            EndpointRequest {
+                cpu: cpu(),
+                ..good()
+            }
+            .body()
+            .is_err(),
+            "both"
+        );
+        assert!(
+            EndpointRequest {
+                cpu: cpu(),
+                gpu: None,
+                ..good()
+            }
+            .body()
+            .is_ok()
+        );
     }
 
     #[test]
@@ -525,8 +642,15 @@ mod tests {
             "networkVolumes": [], "timeout": 600_000, "flashboot": "OFF", "createdAt": "2026-09-03T10:15:22.607Z", "new": 1
         }))
         .unwrap();
-        assert_eq!((endpoint.timeout, endpoint.scaling), (Duration::from_secs(600), Scaling::Other));
+        assert_eq!(
+            (endpoint.timeout, endpoint.scaling),
+            (Duration::from_secs(600), Scaling::Other)
+        );
         assert!(!format!("{endpoint:?}").contains("zz-canary"));
-        assert!(!serde_json::to_string(&endpoint).unwrap().contains("zz-canary"));
+        assert!(
+            !serde_json::to_string(&endpoint)
+                .unwrap()
+                .contains("zz-canary")
+        );
     }
 }

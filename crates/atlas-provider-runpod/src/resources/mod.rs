@@ -1,6 +1,8 @@
-//! What RunPod has besides machines and jobs, each kind in its own file, as methods of [`crate::RunPod`].
+//! What RunPod has besides machines and jobs, each kind in its own file, as methods of
+//! [`crate::RunPod`].
 //!
-//! Words of the cloud that may grow (a status, a category) stay text; numbers get their units; environments are [`atlas_core::Secret`]s.
+//! Words of the cloud that may grow (a status, a category) stay text; numbers get their units;
+//! environments are [`atlas_core::Secret`]s.
 
 pub(crate) mod account;
 pub(crate) mod billing;
@@ -39,7 +41,9 @@ impl Control {
         query: &[(&str, String)],
     ) -> Result<T> {
         let call = Call::get(operation, RetryClass::Safe, below(path));
-        let call = query.iter().fold(call, |call, (name, value)| call.query(name, value));
+        let call = query
+            .iter()
+            .fold(call, |call, (name, value)| call.query(name, value));
         self.0.json(cx, call).await
     }
 
@@ -52,7 +56,12 @@ impl Control {
         query: &[(&str, String)],
         field: &str,
     ) -> Result<Vec<T>> {
-        self.walk(cx, operation, &below(path), query, field).await?.whole()?.iter().map(read).collect()
+        self.walk(cx, operation, &below(path), query, field)
+            .await?
+            .whole()?
+            .iter()
+            .map(read)
+            .collect()
     }
 
     /// Makes something new.
@@ -64,7 +73,14 @@ impl Control {
         body: &Value,
         secrets: Vec<Secret>,
     ) -> Result<T> {
-        self.0.json(cx, Call::post(operation, RetryClass::Create, below(path)).json(body).scrub(secrets)).await
+        self.0
+            .json(
+                cx,
+                Call::post(operation, RetryClass::Create, below(path))
+                    .json(body)
+                    .scrub(secrets),
+            )
+            .await
     }
 
     /// Changes something.
@@ -76,7 +92,14 @@ impl Control {
         body: &Value,
         secrets: Vec<Secret>,
     ) -> Result<T> {
-        self.0.json(cx, Call::patch(operation, RetryClass::Idempotent, below(path)).json(body).scrub(secrets)).await
+        self.0
+            .json(
+                cx,
+                Call::patch(operation, RetryClass::Idempotent, below(path))
+                    .json(body)
+                    .scrub(secrets),
+            )
+            .await
     }
 
     /// Replaces something.
@@ -87,18 +110,40 @@ impl Control {
         path: &[&str],
         body: &Value,
     ) -> Result<T> {
-        self.0.json(cx, Call::new(Method::PUT, operation, RetryClass::Idempotent, below(path)).json(body)).await
+        self.0
+            .json(
+                cx,
+                Call::new(Method::PUT, operation, RetryClass::Idempotent, below(path)).json(body),
+            )
+            .await
     }
 
-    /// Deletes something; what is gone already is a success. RunPod refuses with 400 what something else still uses.
-    pub(crate) async fn remove(&self, cx: &CallContext, operation: &'static str, path: &[&str]) -> Result<()> {
+    /// Deletes something; what is gone already is a success. RunPod refuses with 400 what something
+    /// else still uses.
+    pub(crate) async fn remove(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        path: &[&str],
+    ) -> Result<()> {
         let call = Call::delete(operation, RetryClass::Idempotent, below(path));
-        let answer = self.0.call(cx, call.accept_status(StatusCode::NOT_FOUND).accept_status(StatusCode::BAD_REQUEST)).await?;
+        let answer = self
+            .0
+            .call(
+                cx,
+                call.accept_status(StatusCode::NOT_FOUND)
+                    .accept_status(StatusCode::BAD_REQUEST),
+            )
+            .await?;
         let refusal = Refusal::from(&answer);
         if answer.status().is_success() || refusal.says_not_found() {
             return Ok(());
         }
         let in_use = answer.status() == StatusCode::BAD_REQUEST;
-        Err(if in_use { refusal.into_error_as(ErrorKind::Conflict) } else { refusal.into_error() })
+        Err(if in_use {
+            refusal.into_error_as(ErrorKind::Conflict)
+        } else {
+            refusal.into_error()
+        })
     }
 }

@@ -6,11 +6,13 @@ use serde_json::{Map, Value};
 use super::container::{Container, put};
 use crate::RunPod;
 
-/// What to change of a pod. What is `None` or empty stays. A change of the container restarts it; a change of the name alone does not.
+/// What to change of a pod. What is `None` or empty stays. A change of the container restarts it; a
+/// change of the name alone does not.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct PodUpdate {
-    /// Its name. A machine of the orchestrator's is known again by it: renamed, it is only partly claimed and never reaped.
+    /// Its name. A machine of the orchestrator's is known again by it: renamed, it is only partly
+    /// claimed and never reaped.
     pub name: Option<String>,
     /// Its container.
     pub container: Container,
@@ -24,23 +26,41 @@ impl RunPod {
     /// Changes a pod.
     ///
     /// # Errors
-    /// `conflict` for a member of a cluster; as any idempotent call. A dropped call may have changed it.
-    pub async fn update_pod(&self, cx: &CallContext, id: &ComputeId, update: &PodUpdate) -> Result<Compute> {
+    /// `conflict` for a member of a cluster; as any idempotent call. A dropped call may have
+    /// changed it.
+    pub async fn update_pod(
+        &self,
+        cx: &CallContext,
+        id: &ComputeId,
+        update: &PodUpdate,
+    ) -> Result<Compute> {
         let mut body = Map::new();
         update.container.put(&mut body);
         put(&mut body, "name", update.name.as_ref());
         put(&mut body, "locked", update.locked);
         put(&mut body, "globalNetworking", update.global_networking);
         let path = ["pods", id.as_str()];
-        let pod: Value = self.control.change(cx, "update_pod", &path, &Value::Object(body), update.container.secrets()).await?;
+        let pod: Value = self
+            .control
+            .change(
+                cx,
+                "update_pod",
+                &path,
+                &Value::Object(body),
+                update.container.secrets(),
+            )
+            .await?;
         self.compute(pod)
     }
 
-    /// Restarts a running pod's container in place: its container disk is wiped and its TCP ports may change.
+    /// Restarts a running pod's container in place: its container disk is wiped and its TCP ports
+    /// may change.
     ///
     /// # Errors
     /// `conflict` when it does not run. A dropped call may have restarted it.
     pub async fn restart_pod(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
-        self.act(cx, "restart", id, |_| false).await.map_err(|error| error.during(&self.id, "restart"))
+        self.act(cx, "restart", id, |_| false)
+            .await
+            .map_err(|error| error.during(&self.id, "restart"))
     }
 }

@@ -1,4 +1,5 @@
-//! Container registries: credentials to pull with, and delegations of ECR repositories. Secrets go in and never come out.
+//! Container registries: credentials to pull with, and delegations of ECR repositories. Secrets go
+//! in and never come out.
 
 use atlas_core::{CallContext, Error, Result, Secret, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -46,7 +47,9 @@ impl RunPod {
     /// # Errors
     /// As any read. Cancel safe.
     pub async fn list_registries(&self, cx: &CallContext) -> Result<Vec<Registry>> {
-        self.control.all(cx, "list_registries", &[PATH], &[], "registries").await
+        self.control
+            .all(cx, "list_registries", &[PATH], &[], "registries")
+            .await
     }
 
     /// One registry credential.
@@ -54,29 +57,52 @@ impl RunPod {
     /// # Errors
     /// As any read. Cancel safe.
     pub async fn registry(&self, cx: &CallContext, id: &str) -> Result<Registry> {
-        self.control.fetch(cx, "get_registry", &[PATH, id], &[]).await
+        self.control
+            .fetch(cx, "get_registry", &[PATH, id], &[])
+            .await
     }
 
     /// Keeps a registry credential. Class `Create`: not cancel safe.
     ///
     /// # Errors
     /// `validation` for a blank; a name that exists is refused by RunPod.
-    pub async fn create_registry(&self, cx: &CallContext, name: &str, username: &str, password: &Secret) -> Result<Registry> {
-        for (field, value) in [("name", name), ("username", username), ("password", password.expose())] {
+    pub async fn create_registry(
+        &self,
+        cx: &CallContext,
+        name: &str,
+        username: &str,
+        password: &Secret,
+    ) -> Result<Registry> {
+        for (field, value) in [
+            ("name", name),
+            ("username", username),
+            ("password", password.expose()),
+        ] {
             if value.is_empty() {
                 return Err(Error::validation(field, "must not be empty"));
             }
         }
         let body = json!({"name": name, "username": username, "password": password.expose()});
-        self.control.make(cx, "create_registry", &[PATH], &body, vec![password.clone()]).await
+        self.control
+            .make(
+                cx,
+                "create_registry",
+                &[PATH],
+                &body,
+                vec![password.clone()],
+            )
+            .await
     }
 
     /// Forgets a registry credential. Templates that used it silently lose it.
     ///
     /// # Errors
-    /// `conflict` while a pod uses it; one that is gone already is a success. A dropped call may have deleted it.
+    /// `conflict` while a pod uses it; one that is gone already is a success. A dropped call may
+    /// have deleted it.
     pub async fn delete_registry(&self, cx: &CallContext, id: &str) -> Result<()> {
-        self.control.remove(cx, "delete_registry", &[PATH, id]).await
+        self.control
+            .remove(cx, "delete_registry", &[PATH, id])
+            .await
     }
 
     /// Every delegation.
@@ -84,26 +110,50 @@ impl RunPod {
     /// # Errors
     /// As any read. Cancel safe.
     pub async fn list_delegations(&self, cx: &CallContext) -> Result<Vec<Delegation>> {
-        self.control.all(cx, "list_delegations", &[PATH, "delegations"], &[], "delegations").await
+        self.control
+            .all(
+                cx,
+                "list_delegations",
+                &[PATH, "delegations"],
+                &[],
+                "delegations",
+            )
+            .await
     }
 
     /// Delegates an ECR repository, by its ARN. Class `Create`: not cancel safe.
     ///
     /// # Errors
     /// As any create.
-    pub async fn create_delegation(&self, cx: &CallContext, resource: &str, name: Option<&str>) -> Result<Delegation> {
+    pub async fn create_delegation(
+        &self,
+        cx: &CallContext,
+        resource: &str,
+        name: Option<&str>,
+    ) -> Result<Delegation> {
         let mut body = json!({"resource": resource});
         if let Some(name) = name {
             body["name"] = name.into();
         }
-        self.control.make(cx, "create_delegation", &[PATH, "delegations"], &body, Vec::new()).await
+        self.control
+            .make(
+                cx,
+                "create_delegation",
+                &[PATH, "delegations"],
+                &body,
+                Vec::new(),
+            )
+            .await
     }
 
     /// Revokes a delegation.
     ///
     /// # Errors
-    /// As any idempotent call; one that is gone already is a success. A dropped call may have revoked it.
+    /// As any idempotent call; one that is gone already is a success. A dropped call may have
+    /// revoked it.
     pub async fn revoke_delegation(&self, cx: &CallContext, id: &str) -> Result<()> {
-        self.control.remove(cx, "revoke_delegation", &[PATH, "delegations", id]).await
+        self.control
+            .remove(cx, "revoke_delegation", &[PATH, "delegations", id])
+            .await
     }
 }

@@ -36,21 +36,32 @@ pub struct TemplateSpec {
 impl TemplateSpec {
     /// A template of this name for this image.
     pub fn new(name: impl Into<String>, image: impl Into<String>) -> Self {
-        Self { name: Some(name.into()), container: Container::image(image), ..Self::default() }
+        Self {
+            name: Some(name.into()),
+            container: Container::image(image),
+            ..Self::default()
+        }
     }
 
     fn body(&self) -> Value {
         let mut body = Map::new();
         self.container.put(&mut body);
         put(&mut body, "name", self.name.as_ref());
-        let mount = self.volume.as_ref().map(|(size, path)| json!({"persistent": {"size": size.as_gb(), "path": path}}));
+        let mount = self
+            .volume
+            .as_ref()
+            .map(|(size, path)| json!({"persistent": {"size": size.as_gb(), "path": path}}));
         put(&mut body, "mounts", mount);
         put(&mut body, "serverless", self.serverless);
         put(&mut body, "public", self.public);
         put(&mut body, "category", self.category.as_ref());
         put(&mut body, "startSsh", self.start_ssh);
         put(&mut body, "startJupyter", self.start_jupyter);
-        put(&mut body, "allowedCudaVersions", (!self.allowed_cuda_versions.is_empty()).then_some(&self.allowed_cuda_versions));
+        put(
+            &mut body,
+            "allowedCudaVersions",
+            (!self.allowed_cuda_versions.is_empty()).then_some(&self.allowed_cuda_versions),
+        );
         Value::Object(body)
     }
 }
@@ -105,21 +116,35 @@ impl RunPod {
     /// # Errors
     /// As any read. Cancel safe.
     pub async fn list_templates(&self, cx: &CallContext) -> Result<Vec<Template>> {
-        self.control.all(cx, "list_templates", &[PATH], &[], "templates").await
+        self.control
+            .all(cx, "list_templates", &[PATH], &[], "templates")
+            .await
     }
 
     /// Public templates.
     ///
     /// # Errors
     /// As any read. Cancel safe.
-    pub async fn list_public_templates(&self, cx: &CallContext, source: TemplateSource) -> Result<Vec<Template>> {
+    pub async fn list_public_templates(
+        &self,
+        cx: &CallContext,
+        source: TemplateSource,
+    ) -> Result<Vec<Template>> {
         let source = match source {
             TemplateSource::Official => "official",
             TemplateSource::Verified => "verified",
             TemplateSource::Community => "community",
         };
         let query = [("source", source.to_owned())];
-        self.control.all(cx, "list_public_templates", &["catalog", PATH], &query, "templates").await
+        self.control
+            .all(
+                cx,
+                "list_public_templates",
+                &["catalog", PATH],
+                &query,
+                "templates",
+            )
+            .await
     }
 
     /// One template.
@@ -127,7 +152,9 @@ impl RunPod {
     /// # Errors
     /// As any read. Cancel safe.
     pub async fn template(&self, cx: &CallContext, id: &str) -> Result<Template> {
-        self.control.fetch(cx, "get_template", &[PATH, id], &[]).await
+        self.control
+            .fetch(cx, "get_template", &[PATH, id], &[])
+            .await
     }
 
     /// Creates a template. Class `Create`: not cancel safe.
@@ -141,22 +168,46 @@ impl RunPod {
         if spec.container.image.as_ref().is_none_or(String::is_empty) {
             return Err(Error::validation("image", "must not be empty"));
         }
-        self.control.make(cx, "create_template", &[PATH], &spec.body(), spec.container.secrets()).await
+        self.control
+            .make(
+                cx,
+                "create_template",
+                &[PATH],
+                &spec.body(),
+                spec.container.secrets(),
+            )
+            .await
     }
 
     /// Changes a template. Pods made from it before stay as they are.
     ///
     /// # Errors
     /// As any idempotent call. A dropped call may have changed it.
-    pub async fn update_template(&self, cx: &CallContext, id: &str, spec: &TemplateSpec) -> Result<Template> {
-        self.control.change(cx, "update_template", &[PATH, id], &spec.body(), spec.container.secrets()).await
+    pub async fn update_template(
+        &self,
+        cx: &CallContext,
+        id: &str,
+        spec: &TemplateSpec,
+    ) -> Result<Template> {
+        self.control
+            .change(
+                cx,
+                "update_template",
+                &[PATH, id],
+                &spec.body(),
+                spec.container.secrets(),
+            )
+            .await
     }
 
     /// Deletes a template.
     ///
     /// # Errors
-    /// `conflict` while a pod or endpoint refers to it; one that is gone already is a success. A dropped call may have deleted it.
+    /// `conflict` while a pod or endpoint refers to it; one that is gone already is a success. A
+    /// dropped call may have deleted it.
     pub async fn delete_template(&self, cx: &CallContext, id: &str) -> Result<()> {
-        self.control.remove(cx, "delete_template", &[PATH, id]).await
+        self.control
+            .remove(cx, "delete_template", &[PATH, id])
+            .await
     }
 }

@@ -6,11 +6,16 @@ pub(crate) mod millis {
 
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(crate) fn serialize<S: Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(
+        span: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
         Ok(Duration::from_millis(u64::deserialize(deserializer)?))
     }
 }
@@ -21,7 +26,10 @@ pub(crate) mod seconds {
 
     use serde::{Deserialize, Deserializer, Serializer, de};
 
-    pub(crate) fn serialize<S: Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(
+        span: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         if span.subsec_nanos() == 0 {
             serializer.serialize_u64(span.as_secs())
         } else {
@@ -29,8 +37,11 @@ pub(crate) mod seconds {
         }
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(|_| de::Error::custom("not a span in seconds"))
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
+        Duration::try_from_secs_f64(f64::deserialize(deserializer)?)
+            .map_err(|_| de::Error::custom("not a span in seconds"))
     }
 
     /// The same where it may be missing.
@@ -39,16 +50,23 @@ pub(crate) mod seconds {
 
         use serde::{Deserialize, Deserializer, Serializer, de};
 
-        pub(crate) fn serialize<S: Serializer>(span: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        pub(crate) fn serialize<S: Serializer>(
+            span: &Option<Duration>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
             match span {
                 Some(span) => super::serialize(span, serializer),
                 None => serializer.serialize_none(),
             }
         }
 
-        pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<Option<Duration>, D::Error> {
             let seconds = Option::<f64>::deserialize(deserializer)?;
-            let span = seconds.map(|seconds| Duration::try_from_secs_f64(seconds).map_err(|_| de::Error::custom("not a span")));
+            let span = seconds.map(|seconds| {
+                Duration::try_from_secs_f64(seconds).map_err(|_| de::Error::custom("not a span"))
+            });
             span.transpose()
         }
     }
@@ -81,7 +99,9 @@ pub(crate) mod usd {
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Usd, D::Error> {
-        Written::deserialize(deserializer)?.amount().ok_or_else(|| de::Error::custom("not an amount of dollars"))
+        Written::deserialize(deserializer)?
+            .amount()
+            .ok_or_else(|| de::Error::custom("not an amount of dollars"))
     }
 }
 
@@ -92,12 +112,19 @@ pub(crate) mod hourly {
 
     use super::usd::Written;
 
-    pub(crate) fn serialize<S: Serializer>(price: &Option<UsdPerHour>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(
+        price: &Option<UsdPerHour>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         price.serialize(serializer)
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<UsdPerHour>, D::Error> {
-        Ok(Option::<Written>::deserialize(deserializer)?.and_then(Written::amount).map(UsdPerHour::new))
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<UsdPerHour>, D::Error> {
+        Ok(Option::<Written>::deserialize(deserializer)?
+            .and_then(Written::amount)
+            .map(UsdPerHour::new))
     }
 }
 
@@ -106,11 +133,16 @@ pub(crate) mod gigabytes {
     use atlas_core::MemorySize;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(crate) fn serialize<S: Serializer>(memory: &MemorySize, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(
+        memory: &MemorySize,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.serialize_u32(memory.as_gib())
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MemorySize, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<MemorySize, D::Error> {
         Ok(MemorySize::gib(u32::deserialize(deserializer)?))
     }
 }

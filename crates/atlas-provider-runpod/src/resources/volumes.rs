@@ -1,6 +1,8 @@
 //! Network volumes: the contract's group in RunPod's terms, and what RunPod can do beyond it.
 
-use atlas_core::{CallContext, DiskSize, Error, ErrorKind, NetworkVolume, Result, VolumeId, VolumeRequest};
+use atlas_core::{
+    CallContext, DiskSize, Error, ErrorKind, NetworkVolume, Result, VolumeId, VolumeRequest,
+};
 use serde_json::{Map, Value, json};
 
 use super::container::put;
@@ -14,17 +16,40 @@ const SIZES: std::ops::RangeInclusive<u32> = 10..=4096;
 
 fn volume(value: &Value) -> Result<NetworkVolume> {
     let volume: wire::Volume = read(value)?;
-    let id = VolumeId::new(&volume.id).map_err(|_| Error::new(ErrorKind::Provider, "a volume in the answer has no usable id"))?;
-    Ok(NetworkVolume::new(id, volume.name.unwrap_or_default(), DiskSize::gb(volume.size), volume.data_center))
+    let id = VolumeId::new(&volume.id).map_err(|_| {
+        Error::new(
+            ErrorKind::Provider,
+            "a volume in the answer has no usable id",
+        )
+    })?;
+    Ok(NetworkVolume::new(
+        id,
+        volume.name.unwrap_or_default(),
+        DiskSize::gb(volume.size),
+        volume.data_center,
+    ))
 }
 
 impl RunPod {
     pub(crate) async fn volumes(&self, cx: &CallContext) -> Result<Vec<NetworkVolume>> {
-        let walk = self.control.walk(cx, "list_network_volumes", &["v2", PATH], &[], "networkVolumes").await?;
+        let walk = self
+            .control
+            .walk(
+                cx,
+                "list_network_volumes",
+                &["v2", PATH],
+                &[],
+                "networkVolumes",
+            )
+            .await?;
         walk.whole()?.iter().map(volume).collect()
     }
 
-    pub(crate) async fn create_volume(&self, cx: &CallContext, request: &VolumeRequest) -> Result<NetworkVolume> {
+    pub(crate) async fn create_volume(
+        &self,
+        cx: &CallContext,
+        request: &VolumeRequest,
+    ) -> Result<NetworkVolume> {
         if !SIZES.contains(&request.size.as_gb()) {
             return Err(Error::validation("size_gb", "must be 10 to 4096 GB"));
         }
@@ -35,12 +60,19 @@ impl RunPod {
             return Err(Error::validation("region", "must not be empty"));
         }
         let body = json!({"name": request.name, "size": request.size.as_gb(), "dataCenter": request.region});
-        volume(&self.control.make(cx, "create_network_volume", &[PATH], &body, Vec::new()).await?)
-            .map_err(|error| error.outcome_is(atlas_core::Outcome::Unknown(Vec::new())))
+        volume(
+            &self
+                .control
+                .make(cx, "create_network_volume", &[PATH], &body, Vec::new())
+                .await?,
+        )
+        .map_err(|error| error.outcome_is(atlas_core::Outcome::Unknown(Vec::new())))
     }
 
     pub(crate) async fn delete_volume(&self, cx: &CallContext, id: &VolumeId) -> Result<()> {
-        self.control.remove(cx, "delete_network_volume", &[PATH, id.as_str()]).await
+        self.control
+            .remove(cx, "delete_network_volume", &[PATH, id.as_str()])
+            .await
     }
 
     /// One network volume.
@@ -48,13 +80,19 @@ impl RunPod {
     /// # Errors
     /// As any read. Cancel safe.
     pub async fn network_volume(&self, cx: &CallContext, id: &VolumeId) -> Result<NetworkVolume> {
-        volume(&self.control.fetch(cx, "get_network_volume", &[PATH, id.as_str()], &[]).await?)
+        volume(
+            &self
+                .control
+                .fetch(cx, "get_network_volume", &[PATH, id.as_str()], &[])
+                .await?,
+        )
     }
 
     /// Renames a network volume or makes it larger. It cannot be made smaller.
     ///
     /// # Errors
-    /// `validation` when nothing is to change, or for a size no volume can have. A dropped call may have changed it.
+    /// `validation` when nothing is to change, or for a size no volume can have. A dropped call may
+    /// have changed it.
     pub async fn update_network_volume(
         &self,
         cx: &CallContext,
@@ -72,6 +110,17 @@ impl RunPod {
         put(&mut body, "name", name);
         put(&mut body, "size", size.map(DiskSize::as_gb));
         let path = [PATH, id.as_str()];
-        volume(&self.control.change(cx, "update_network_volume", &path, &Value::Object(body), Vec::new()).await?)
+        volume(
+            &self
+                .control
+                .change(
+                    cx,
+                    "update_network_volume",
+                    &path,
+                    &Value::Object(body),
+                    Vec::new(),
+                )
+                .await?,
+        )
     }
 }

@@ -1,4 +1,5 @@
-//! The provider over its whole HTTP stack: against scripted answers, and against the simulated cloud.
+//! The provider over its whole HTTP stack: against scripted answers, and against the simulated
+//! cloud.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the verdict")]
 

@@ -1,8 +1,8 @@
 //! Orders, reads and ends of pods.
 
 use atlas_core::{
-    CallContext, Candidate, CloudType, ComputeId, ComputeRequest, ComputeStatus, ErrorKind, Gpu, LaunchKey, Next, Outcome,
-    Presence,
+    CallContext, Candidate, CloudType, ComputeId, ComputeRequest, ComputeStatus, ErrorKind, Gpu,
+    LaunchKey, Next, Outcome, Presence,
 };
 use serde_json::{Value, json};
 
@@ -32,13 +32,20 @@ fn request() -> ComputeRequest {
     candidate.native_type = Some("NVIDIA L40S".to_owned());
     candidate.cloud_type = Some(CloudType::Community);
     candidate.region = Some("EU-RO-1".to_owned());
-    ComputeRequest::gpu(Gpu::L40S).image("x/y:1").env("SECRET", "zz-canary-env").at(candidate)
+    ComputeRequest::gpu(Gpu::L40S)
+        .image("x/y:1")
+        .env("SECRET", "zz-canary-env")
+        .at(candidate)
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_order_is_one_call_with_the_candidates_shape() {
     let cloud = Script::new([reply(201, &pod("PROVISIONING"))]);
-    let made = cloud.provider().spawn_compute(&cx(), &key(), &request()).await.unwrap();
+    let made = cloud
+        .provider()
+        .spawn_compute(&cx(), &key(), &request())
+        .await
+        .unwrap();
     assert_eq!((made.id, made.status), (id(), ComputeStatus::Provisioning));
     let asked = cloud.asked();
     assert_eq!(cloud.lines(), ["POST /v2/pods"]);
@@ -56,43 +63,100 @@ async fn a_failed_order_says_whether_a_pod_may_exist_and_is_never_repeated() {
     let not = Outcome::NotApplied;
     let echo = json!({"title": "T", "status": 422, "detail": "no", "errors": [format!("$.env.SECRET: 'zz-canary-env' {KEY}")]});
     let table = [
-        (problem(400, stock), ErrorKind::NoCapacity, not(Next::NextCandidate)),
-        (problem(401, "missing bearer token"), ErrorKind::Unauthorized, not(Next::Stop)),
-        (problem(402, "insufficient balance"), ErrorKind::Quota, not(Next::Stop)),
-        (problem(403, "access denied"), ErrorKind::Forbidden, not(Next::NextCandidate)),
-        (Reply(422, "application/problem+json", echo.to_string()), ErrorKind::Validation, not(Next::Stop)),
-        (problem(429, "rate limit exceeded for the minute window"), ErrorKind::RateLimited, not(Next::SameLater)),
-        (problem(500, "boom"), ErrorKind::Unavailable, Outcome::Unknown(vec![])),
+        (
+            problem(400, stock),
+            ErrorKind::NoCapacity,
+            not(Next::NextCandidate),
+        ),
+        (
+            problem(401, "missing bearer token"),
+            ErrorKind::Unauthorized,
+            not(Next::Stop),
+        ),
+        (
+            problem(402, "insufficient balance"),
+            ErrorKind::Quota,
+            not(Next::Stop),
+        ),
+        (
+            problem(403, "access denied"),
+            ErrorKind::Forbidden,
+            not(Next::NextCandidate),
+        ),
+        (
+            Reply(422, "application/problem+json", echo.to_string()),
+            ErrorKind::Validation,
+            not(Next::Stop),
+        ),
+        (
+            problem(429, "rate limit exceeded for the minute window"),
+            ErrorKind::RateLimited,
+            not(Next::SameLater),
+        ),
+        (
+            problem(500, "boom"),
+            ErrorKind::Unavailable,
+            Outcome::Unknown(vec![]),
+        ),
         (html(502), ErrorKind::Unavailable, Outcome::Unknown(vec![])),
         (
-            Reply(201, "application/json", r#"{"id":"q8d2m5x0c7hn4v","na"#.to_owned()),
+            Reply(
+                201,
+                "application/json",
+                r#"{"id":"q8d2m5x0c7hn4v","na"#.to_owned(),
+            ),
             ErrorKind::Provider,
             Outcome::Unknown(vec![id()]),
         ),
         (html(201), ErrorKind::Provider, Outcome::Unknown(vec![])),
-        (Reply(201, "application/json", String::new()), ErrorKind::Provider, Outcome::Unknown(vec![])),
-        (reply(200, &json!({"status": "RUNNING"})), ErrorKind::Provider, Outcome::Unknown(vec![])),
+        (
+            Reply(201, "application/json", String::new()),
+            ErrorKind::Provider,
+            Outcome::Unknown(vec![]),
+        ),
+        (
+            reply(200, &json!({"status": "RUNNING"})),
+            ErrorKind::Provider,
+            Outcome::Unknown(vec![]),
+        ),
     ];
     for (answer, kind, outcome) in table {
         let shown = format!("{answer:?}");
         let cloud = Script::new([answer]);
         let cx = CallContext::new().with_retries(5);
-        let error = cloud.provider().spawn_compute(&cx, &key(), &request()).await.unwrap_err();
-        assert_eq!((error.kind(), error.outcome()), (kind, &outcome), "{shown}: {error}");
+        let error = cloud
+            .provider()
+            .spawn_compute(&cx, &key(), &request())
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (error.kind(), error.outcome()),
+            (kind, &outcome),
+            "{shown}: {error}"
+        );
         assert!(cloud.lines().len() == 1, "{shown}: {:?}", cloud.lines());
         let text = format!("{error} {error:?}");
-        assert!(!text.contains("zz-canary") && !text.contains(KEY) && !text.contains("zz-page"), "{text}");
+        assert!(
+            !text.contains("zz-canary") && !text.contains(KEY) && !text.contains("zz-page"),
+            "{text}"
+        );
         assert_eq!(error.provider().map(|id| id.as_str()), Some("runpod"));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_violation_names_the_field_and_the_clouds_request_id() {
-    let body =
-        json!({"title": "T", "status": 422, "detail": "Request validation failed.", "errors": ["$.disk: must be at least 1"]});
+    let body = json!({"title": "T", "status": 422, "detail": "Request validation failed.", "errors": ["$.disk: must be at least 1"]});
     let cloud = Script::new([Reply(422, "application/problem+json", body.to_string())]);
-    let error = cloud.provider().spawn_compute(&cx(), &key(), &request()).await.unwrap_err();
-    assert_eq!((error.field(), error.request_id(), error.status()), (Some("container_disk_gb"), Some("req-7"), Some(422)));
+    let error = cloud
+        .provider()
+        .spawn_compute(&cx(), &key(), &request())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.field(), error.request_id(), error.status()),
+        (Some("container_disk_gb"), Some("req-7"), Some(422))
+    );
 }
 
 fn catalogue(secure: &str, community: &str) -> [Reply; 2] {
@@ -110,7 +174,11 @@ fn catalogue(secure: &str, community: &str) -> [Reply; 2] {
 async fn without_a_candidate_the_catalogue_decides_and_the_order_is_still_one_call() {
     let [secure, community] = catalogue("LOW", "HIGH");
     let cloud = Script::new([secure, community, reply(201, &pod("PROVISIONING"))]);
-    cloud.provider().spawn_compute(&cx(), &key(), &ComputeRequest::gpu(Gpu::H100).image("x")).await.unwrap();
+    cloud
+        .provider()
+        .spawn_compute(&cx(), &key(), &ComputeRequest::gpu(Gpu::H100).image("x"))
+        .await
+        .unwrap();
     let query = "include=AVAILABILITY&product=POD";
     assert_eq!(
         cloud.lines(),
@@ -121,7 +189,10 @@ async fn without_a_candidate_the_catalogue_decides_and_the_order_is_still_one_ca
         ]
     );
     assert_eq!(
-        (&cloud.asked()[2].body["cloud"], &cloud.asked()[2].body["gpu"]["id"]),
+        (
+            &cloud.asked()[2].body["cloud"],
+            &cloud.asked()[2].body["gpu"]["id"]
+        ),
         (&json!("COMMUNITY"), &json!("NVIDIA H100 80GB HBM3"))
     );
 }
@@ -129,19 +200,43 @@ async fn without_a_candidate_the_catalogue_decides_and_the_order_is_still_one_ca
 #[tokio::test(start_paused = true)]
 async fn a_catalogue_that_shows_nothing_orders_nothing() {
     let cloud = Script::new(catalogue("NONE", "NONE"));
-    let error = cloud.provider().spawn_compute(&cx(), &key(), &ComputeRequest::gpu(Gpu::H100).image("x")).await.unwrap_err();
-    assert_eq!((error.kind(), error.outcome()), (ErrorKind::NoCapacity, &Outcome::NotApplied(Next::NextCandidate)));
+    let error = cloud
+        .provider()
+        .spawn_compute(&cx(), &key(), &ComputeRequest::gpu(Gpu::H100).image("x"))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.outcome()),
+        (
+            ErrorKind::NoCapacity,
+            &Outcome::NotApplied(Next::NextCandidate)
+        )
+    );
     assert!(cloud.lines().iter().all(|line| line.starts_with("GET")));
     let unread = Script::new([html(502)]);
-    let error = unread.provider().spawn_compute(&cx(), &key(), &ComputeRequest::gpu(Gpu::H100).image("x")).await.unwrap_err();
-    assert!(!error.outcome().is_unknown(), "no order left, so none can have been taken: {error:?}");
+    let error = unread
+        .provider()
+        .spawn_compute(&cx(), &key(), &ComputeRequest::gpu(Gpu::H100).image("x"))
+        .await
+        .unwrap_err();
+    assert!(
+        !error.outcome().is_unknown(),
+        "no order left, so none can have been taken: {error:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn spot_and_what_runpod_does_not_offer_are_refused_before_any_request() {
     let cloud = Script::default();
-    for request in [ComputeRequest::gpu(Gpu::H100).image("x").spot(true), ComputeRequest::gpu(Gpu::A10).image("x")] {
-        let error = cloud.provider().spawn_compute(&cx(), &key(), &request).await.unwrap_err();
+    for request in [
+        ComputeRequest::gpu(Gpu::H100).image("x").spot(true),
+        ComputeRequest::gpu(Gpu::A10).image("x"),
+    ] {
+        let error = cloud
+            .provider()
+            .spawn_compute(&cx(), &key(), &request)
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
     }
     assert!(cloud.lines().is_empty());
@@ -149,19 +244,33 @@ async fn spot_and_what_runpod_does_not_offer_are_refused_before_any_request() {
 
 #[tokio::test(start_paused = true)]
 async fn a_network_volume_pins_the_order_to_its_data_centre() {
-    let volume = reply(200, &json!({"id": "k3v9q0w1za", "name": "m", "size": 120, "dataCenter": "EU-RO-1", "type": "STANDARD"}));
-    let centres =
-        json!([{"id": "US-KS-2", "name": "x", "availability": "HIGH"}, {"id": "EU-RO-1", "name": "x", "availability": "LOW"}]);
+    let volume = reply(
+        200,
+        &json!({"id": "k3v9q0w1za", "name": "m", "size": 120, "dataCenter": "EU-RO-1", "type": "STANDARD"}),
+    );
+    let centres = json!([{"id": "US-KS-2", "name": "x", "availability": "HIGH"}, {"id": "EU-RO-1", "name": "x", "availability": "LOW"}]);
     let gpus = json!({"gpus": [{"id": "NVIDIA L40S", "name": "L40S", "memory": 48, "secure": true, "community": false,
         "price": {"secure": 1.09, "community": 0.5}, "maxCount": {"secure": 8, "community": 0}, "availability": "HIGH", "dataCenters": centres}]});
-    let request = ComputeRequest::gpu(Gpu::L40S).image("x").network_volume(atlas_core::VolumeId::new("k3v9q0w1za").unwrap());
+    let request = ComputeRequest::gpu(Gpu::L40S)
+        .image("x")
+        .network_volume(atlas_core::VolumeId::new("k3v9q0w1za").unwrap());
     let cloud = Script::new([volume.clone(), reply(200, &gpus)]);
     let found = cloud.provider().candidates(&cx(), &request).await.unwrap();
-    let shown: Vec<_> = found.iter().map(|c| (c.cloud_type, c.region.as_deref())).collect();
+    let shown: Vec<_> = found
+        .iter()
+        .map(|c| (c.cloud_type, c.region.as_deref()))
+        .collect();
     assert_eq!(shown, [(Some(CloudType::Secure), Some("EU-RO-1"))]);
     let elsewhere = Script::new([volume]);
-    let error = elsewhere.provider().candidates(&cx(), &request.region("US")).await.unwrap_err();
-    assert_eq!((error.kind(), error.field()), (ErrorKind::Validation, Some("region_hints")));
+    let error = elsewhere
+        .provider()
+        .candidates(&cx(), &request.region("US"))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.field()),
+        (ErrorKind::Validation, Some("region_hints"))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -183,7 +292,11 @@ async fn a_point_read_proves_only_what_the_cloud_itself_says() {
     ];
     for (answer, proved) in table {
         let shown = format!("{answer:?}");
-        let told = match Script::new([answer]).provider().presence(&cx(), &id()).await {
+        let told = match Script::new([answer])
+            .provider()
+            .presence(&cx(), &id())
+            .await
+        {
             Presence::Present => "present",
             Presence::Absent => "absent",
             Presence::NoAnswer(_) => "nothing",
@@ -194,47 +307,115 @@ async fn a_point_read_proves_only_what_the_cloud_itself_says() {
 
 #[tokio::test(start_paused = true)]
 async fn terminate_is_done_when_the_pod_is_gone_and_not_when_anything_else_is_said() {
-    for done in [Reply(204, "text/plain", String::new()), problem(404, "pod not found")] {
-        Script::new([done]).provider().terminate(&cx(), &id()).await.unwrap();
+    for done in [
+        Reply(204, "text/plain", String::new()),
+        problem(404, "pod not found"),
+    ] {
+        Script::new([done])
+            .provider()
+            .terminate(&cx(), &id())
+            .await
+            .unwrap();
     }
     for (refused, kind) in [
         (html(404), ErrorKind::NotFound),
-        (problem(404, "The requested path was not found."), ErrorKind::NotFound),
+        (
+            problem(404, "The requested path was not found."),
+            ErrorKind::NotFound,
+        ),
         (problem(400, "something else"), ErrorKind::Validation),
-        (problem(409, "pod belongs to a cluster"), ErrorKind::Conflict),
+        (
+            problem(409, "pod belongs to a cluster"),
+            ErrorKind::Conflict,
+        ),
         (problem(401, "bad key"), ErrorKind::Unauthorized),
         (problem(500, "boom"), ErrorKind::Unavailable),
     ] {
-        assert_eq!(Script::new([refused]).provider().terminate(&cx(), &id()).await.unwrap_err().kind(), kind);
+        assert_eq!(
+            Script::new([refused])
+                .provider()
+                .terminate(&cx(), &id())
+                .await
+                .unwrap_err()
+                .kind(),
+            kind
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_locked_pod_is_unlocked_and_then_ended() {
-    let cloud =
-        Script::new([problem(400, "Pod is locked"), reply(200, &pod("RUNNING")), Reply(204, "text/plain", String::new())]);
+    let cloud = Script::new([
+        problem(400, "Pod is locked"),
+        reply(200, &pod("RUNNING")),
+        Reply(204, "text/plain", String::new()),
+    ]);
     cloud.provider().terminate(&cx(), &id()).await.unwrap();
     let path = "/v2/pods/q8d2m5x0c7hn4v";
-    assert_eq!(cloud.lines(), [format!("DELETE {path}"), format!("PATCH {path}"), format!("DELETE {path}")]);
+    assert_eq!(
+        cloud.lines(),
+        [
+            format!("DELETE {path}"),
+            format!("PATCH {path}"),
+            format!("DELETE {path}")
+        ]
+    );
     assert_eq!(cloud.asked()[1].body, json!({"locked": false}));
-    let stubborn = Script::new([problem(400, "Pod is locked"), reply(200, &pod("RUNNING")), problem(400, "Pod is locked")]);
-    assert_eq!(stubborn.provider().terminate(&cx(), &id()).await.unwrap_err().kind(), ErrorKind::Conflict);
+    let stubborn = Script::new([
+        problem(400, "Pod is locked"),
+        reply(200, &pod("RUNNING")),
+        problem(400, "Pod is locked"),
+    ]);
+    assert_eq!(
+        stubborn
+            .provider()
+            .terminate(&cx(), &id())
+            .await
+            .unwrap_err()
+            .kind(),
+        ErrorKind::Conflict
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_of_what_is_stopped_is_done_and_a_start_without_gpus_is_no_capacity() {
     let wrong_state = || problem(409, "action not valid");
-    Script::new([wrong_state(), reply(200, &pod("EXITED"))]).provider().stop(&cx(), &id()).await.unwrap();
-    Script::new([wrong_state(), reply(200, &pod("STARTING"))]).provider().start(&cx(), &id()).await.unwrap();
-    let error = Script::new([wrong_state(), reply(200, &pod("TERMINATED"))]).provider().stop(&cx(), &id()).await.unwrap_err();
+    Script::new([wrong_state(), reply(200, &pod("EXITED"))])
+        .provider()
+        .stop(&cx(), &id())
+        .await
+        .unwrap();
+    Script::new([wrong_state(), reply(200, &pod("STARTING"))])
+        .provider()
+        .start(&cx(), &id())
+        .await
+        .unwrap();
+    let error = Script::new([wrong_state(), reply(200, &pod("TERMINATED"))])
+        .provider()
+        .stop(&cx(), &id())
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
-    let full = Script::new([problem(400, "There are not enough free GPUs on the host machine to start this pod.")]);
-    assert_eq!(full.provider().start(&cx(), &id()).await.unwrap_err().kind(), ErrorKind::NoCapacity);
+    let full = Script::new([problem(
+        400,
+        "There are not enough free GPUs on the host machine to start this pod.",
+    )]);
+    assert_eq!(
+        full.provider()
+            .start(&cx(), &id())
+            .await
+            .unwrap_err()
+            .kind(),
+        ErrorKind::NoCapacity
+    );
     let ok = Script::new([reply(200, &pod("EXITED"))]);
     ok.provider().stop(&cx(), &id()).await.unwrap();
     assert_eq!(
         (ok.lines(), &ok.asked()[0].body),
-        (vec!["POST /v2/pods/q8d2m5x0c7hn4v/action".to_owned()], &json!({"action": "stop"}))
+        (
+            vec!["POST /v2/pods/q8d2m5x0c7hn4v/action".to_owned()],
+            &json!({"action": "stop"})
+        )
     );
 }
 
@@ -242,9 +423,18 @@ async fn a_stop_of_what_is_stopped_is_done_and_a_start_without_gpus_is_no_capaci
 async fn an_identity_is_equal_for_equal_keys_and_shows_nothing_of_them() {
     let provider = Script::default().provider();
     let mine = provider.identity(&cx()).await.unwrap();
-    let same = provider.identity(&cx().with_api_key(KEY.into())).await.unwrap();
-    let other = provider.identity(&cx().with_api_key("another".into())).await.unwrap();
-    assert!(mine == same && mine != other && !mine.contains("canary"), "{mine}");
+    let same = provider
+        .identity(&cx().with_api_key(KEY.into()))
+        .await
+        .unwrap();
+    let other = provider
+        .identity(&cx().with_api_key("another".into()))
+        .await
+        .unwrap();
+    assert!(
+        mine == same && mine != other && !mine.contains("canary"),
+        "{mine}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -258,7 +448,10 @@ async fn spend_is_read_row_by_row_and_half_of_it_is_an_error() {
         "totalAmount": 8.31, "gpuAmount": 8.02, "cpuAmount": 0, "diskAmount": 0.29});
     let cloud = Script::new([reply(200, &json!({"records": [row], "metadata": {}}))]);
     let rows = cloud.provider().compute_spend(&cx(), &query).await.unwrap();
-    assert_eq!((rows.len(), rows[0].amount.to_string().as_str()), (1, "8.310000000"));
+    assert_eq!(
+        (rows.len(), rows[0].amount.to_string().as_str()),
+        (1, "8.310000000")
+    );
     assert_eq!(
         cloud.lines(),
         [

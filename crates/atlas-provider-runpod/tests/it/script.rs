@@ -29,7 +29,11 @@ pub(crate) fn problem(status: u16, detail: &str) -> Reply {
 }
 
 pub(crate) fn html(status: u16) -> Reply {
-    Reply(status, "text/html", "<html><h1>zz-page</h1></html>".to_owned())
+    Reply(
+        status,
+        "text/html",
+        "<html><h1>zz-page</h1></html>".to_owned(),
+    )
 }
 
 /// One request as it came.
@@ -49,7 +53,10 @@ pub(crate) struct Script {
 
 impl Script {
     pub(crate) fn new(replies: impl IntoIterator<Item = Reply>) -> Self {
-        Self { replies: Arc::new(Mutex::new(replies.into_iter().collect())), asked: Arc::default() }
+        Self {
+            replies: Arc::new(Mutex::new(replies.into_iter().collect())),
+            asked: Arc::default(),
+        }
     }
 
     pub(crate) fn runpod(&self) -> RunPod {
@@ -72,7 +79,9 @@ impl Script {
             let script = script.clone();
             async move { Ok::<_, Infallible>(script.answer(request).await) }
         });
-        RunPod::builder().api_key(KEY).transport(Transport::new(service))
+        RunPod::builder()
+            .api_key(KEY)
+            .transport(Transport::new(service))
     }
 
     pub(crate) fn provider(&self) -> AnyProvider {
@@ -82,14 +91,26 @@ impl Script {
     async fn answer(&self, request: Request<Body>) -> Response<Body> {
         assert_eq!(request.headers()["authorization"], format!("Bearer {KEY}"));
         assert!(request.headers().contains_key("user-agent"));
-        let line = format!("{} {}", request.method(), request.uri().path_and_query().unwrap());
+        let line = format!(
+            "{} {}",
+            request.method(),
+            request.uri().path_and_query().unwrap()
+        );
         let headers = request.headers().clone();
         let bytes = request.into_body().collect().await.unwrap().to_bytes();
         let body = serde_json::from_slice(&bytes).unwrap_or_default();
-        self.asked.lock().unwrap().push(Asked { line, body, headers });
+        self.asked.lock().unwrap().push(Asked {
+            line,
+            body,
+            headers,
+        });
         let reply = self.replies.lock().unwrap().pop_front();
-        let Reply(status, content_type, body) = reply.unwrap_or_else(|| problem(500, "the script is over"));
-        let builder = Response::builder().status(status).header("content-type", content_type).header("x-request-id", "req-7");
+        let Reply(status, content_type, body) =
+            reply.unwrap_or_else(|| problem(500, "the script is over"));
+        let builder = Response::builder()
+            .status(status)
+            .header("content-type", content_type)
+            .header("x-request-id", "req-7");
         builder.body(Body::from(Bytes::from(body))).unwrap()
     }
 

@@ -14,7 +14,11 @@ async fn a_start_that_would_wait_for_its_card_is_no_capacity_and_never_starts_by
     let made = stage.running(1, &request()).await;
     stage.provider.stop(&cx(), &made.id).await.unwrap();
     let truth = stage.world.truth(vast::NAME, made.id.as_str()).unwrap();
-    let taken = |free| stage.world.set_stock(vast::NAME, &truth.spec.shape, "", &truth.region, free);
+    let taken = |free| {
+        stage
+            .world
+            .set_stock(vast::NAME, &truth.spec.shape, "", &truth.region, free)
+    };
     taken(0);
     let error = stage.provider.start(&cx(), &made.id).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoCapacity);
@@ -24,7 +28,14 @@ async fn a_start_that_would_wait_for_its_card_is_no_capacity_and_never_starts_by
     stage.read(&made).await;
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(stage.read(&made).await.status, ComputeStatus::Stopped);
-    assert_eq!(stage.world.truth(vast::NAME, made.id.as_str()).unwrap().state, MachineState::Stopped);
+    assert_eq!(
+        stage
+            .world
+            .truth(vast::NAME, made.id.as_str())
+            .unwrap()
+            .state,
+        MachineState::Stopped
+    );
     stage.provider.start(&cx(), &made.id).await.unwrap();
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(stage.read(&made).await.status, ComputeStatus::Running);
@@ -36,14 +47,28 @@ async fn a_start_that_waits_is_not_running_whoever_ordered_it() {
     let queued = r#"{"success":true,"msg":"Required resources are currently unavailable, state change queued."}"#;
     let id = atlas_core::ComputeId::new("7").unwrap();
     let (provider, _) = answering(&[(200, waits)]);
-    assert_eq!(provider.get_compute(&cx(), &id).await.unwrap().status, ComputeStatus::Provisioning);
+    assert_eq!(
+        provider.get_compute(&cx(), &id).await.unwrap().status,
+        ComputeStatus::Provisioning
+    );
     for status in [200, 409] {
         let (provider, sent) = answering(&[(status, queued), (200, r#"{"success":true}"#)]);
-        assert_eq!(provider.start(&cx(), &id).await.unwrap_err().kind(), ErrorKind::NoCapacity);
+        assert_eq!(
+            provider.start(&cx(), &id).await.unwrap_err().kind(),
+            ErrorKind::NoCapacity
+        );
         assert_eq!(sent.take()[1].body["state"], "stopped");
     }
     let (provider, _) = answering(&[(200, queued), (500, "")]);
-    assert!(provider.start(&cx(), &id).await.unwrap_err().outcome().is_unknown(), "it may start after all");
+    assert!(
+        provider
+            .start(&cx(), &id)
+            .await
+            .unwrap_err()
+            .outcome()
+            .is_unknown(),
+        "it may start after all"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -55,7 +80,10 @@ async fn the_old_exited_that_is_shown_after_a_start_is_no_end() {
     assert_eq!(stage.read(&made).await.status, ComputeStatus::Stopped);
     stage.provider.start(&cx(), &made.id).await.unwrap();
     let read = stage.read(&made).await;
-    assert_eq!((read.raw["actual_status"].as_str(), &read.status), (Some("exited"), &ComputeStatus::Provisioning));
+    assert_eq!(
+        (read.raw["actual_status"].as_str(), &read.status),
+        (Some("exited"), &ComputeStatus::Provisioning)
+    );
     tokio::time::sleep(Duration::from_secs(600)).await;
     stage.vast.reboot(&cx(), &made.id).await.unwrap();
     assert_eq!(stage.read(&made).await.status, ComputeStatus::Provisioning);
@@ -64,8 +92,13 @@ async fn the_old_exited_that_is_shown_after_a_start_is_no_end() {
 #[tokio::test(start_paused = true)]
 async fn a_container_that_ended_is_stopped_and_not_taken_back() {
     let stage = stage();
-    let made = stage.running(1, &request().command(["sh", "-c", "exit 3"])).await;
-    assert_eq!((&made.status, made.preempted, made.exit_code), (&ComputeStatus::Stopped, false, None));
+    let made = stage
+        .running(1, &request().command(["sh", "-c", "exit 3"]))
+        .await;
+    assert_eq!(
+        (&made.status, made.preempted, made.exit_code),
+        (&ComputeStatus::Stopped, false, None)
+    );
     assert_eq!(stage.live(), 1, "its disk bills");
 }
 
@@ -75,18 +108,38 @@ async fn an_outbid_machine_is_preempted_and_a_higher_bid_resumes_it() {
     let made = stage.running(1, &request().spot(true)).await;
     assert!(stage.world.preempt_machine(vast::NAME, made.id.as_str()));
     let read = stage.read(&made).await;
-    assert_eq!((&read.status, read.preempted), (&ComputeStatus::Stopped, true));
-    assert!(read.cost_per_hour.unwrap() < made.cost_per_hour.unwrap(), "its disk alone");
-    stage.vast.change_bid(&cx(), &made.id, UsdPerHour::new(Usd::from_cents(60))).await.unwrap();
+    assert_eq!(
+        (&read.status, read.preempted),
+        (&ComputeStatus::Stopped, true)
+    );
+    assert!(
+        read.cost_per_hour.unwrap() < made.cost_per_hour.unwrap(),
+        "its disk alone"
+    );
+    stage
+        .vast
+        .change_bid(&cx(), &made.id, UsdPerHour::new(Usd::from_cents(60)))
+        .await
+        .unwrap();
     tokio::time::sleep(Duration::from_secs(600)).await;
     let read = stage.read(&made).await;
-    assert_eq!((&read.status, read.preempted), (&ComputeStatus::Running, false));
-    assert!(read.cost_per_hour.unwrap() > UsdPerHour::new(Usd::from_cents(60)), "{:?}", read.cost_per_hour);
+    assert_eq!(
+        (&read.status, read.preempted),
+        (&ComputeStatus::Running, false)
+    );
+    assert!(
+        read.cost_per_hour.unwrap() > UsdPerHour::new(Usd::from_cents(60)),
+        "{:?}",
+        read.cost_per_hour
+    );
 
     // Stopped by ourselves it looks the same, and nobody outbid us.
     stage.provider.stop(&cx(), &made.id).await.unwrap();
     let read = stage.read(&made).await;
-    assert_eq!((&read.status, read.preempted), (&ComputeStatus::Stopped, false));
+    assert_eq!(
+        (&read.status, read.preempted),
+        (&ComputeStatus::Stopped, false)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -100,16 +153,31 @@ async fn an_outbid_machine_that_resumes_by_itself_runs_and_bills_again() {
     stage.read(&made).await;
     tokio::time::sleep(Duration::from_secs(600)).await;
     let read = stage.read(&made).await;
-    assert_eq!((&read.status, read.preempted), (&ComputeStatus::Running, false));
+    assert_eq!(
+        (&read.status, read.preempted),
+        (&ComputeStatus::Running, false)
+    );
     assert_eq!(read.cost_per_hour, made.cost_per_hour);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_host_that_cannot_run_the_image_has_failed_and_is_avoided_and_progress_is_no_failure() {
     for (word, message, failed) in [
-        ("loading", "Error response from daemon: manifest unknown\n", true),
-        ("created", "OCI runtime create failed: cdi device injection failed", true),
-        ("loading", "Error pulling image x/y:1: Retrying in 5 seconds\nabc: Downloading\n", false),
+        (
+            "loading",
+            "Error response from daemon: manifest unknown\n",
+            true,
+        ),
+        (
+            "created",
+            "OCI runtime create failed: cdi device injection failed",
+            true,
+        ),
+        (
+            "loading",
+            "Error pulling image x/y:1: Retrying in 5 seconds\nabc: Downloading\n",
+            false,
+        ),
         ("loading", "", false),
     ] {
         let stage = stage();
@@ -117,9 +185,18 @@ async fn a_host_that_cannot_run_the_image_has_failed_and_is_avoided_and_progress
         let made = stage.order(1, &request()).await.unwrap();
         stage.quirks(|quirks| quirks.boot = Some((word.to_owned(), message.to_owned())));
         let read = stage.read(&made).await;
-        assert_eq!(read.status == ComputeStatus::Failed, failed, "{word} {message}: {}", read.status);
+        assert_eq!(
+            read.status == ComputeStatus::Failed,
+            failed,
+            "{word} {message}: {}",
+            read.status
+        );
         stage.provider.terminate(&cx(), &made.id).await.unwrap();
-        assert_eq!(stage.best(&request()).await.offer != best.offer, failed, "{message}");
+        assert_eq!(
+            stage.best(&request()).await.offer != best.offer,
+            failed,
+            "{message}"
+        );
     }
 }
 
@@ -142,16 +219,37 @@ async fn a_silent_host_is_no_dead_machine_and_an_unknown_word_is_alive() {
 #[tokio::test(start_paused = true)]
 async fn ports_are_texts_for_two_families_and_new_after_each_start() {
     let stage = stage();
-    let made = stage.order(1, &request().port(Port::http(8000)).port(Port::tcp(22))).await.unwrap();
+    let made = stage
+        .order(1, &request().port(Port::http(8000)).port(Port::tcp(22)))
+        .await
+        .unwrap();
     assert_eq!(made.ports.len(), 2);
-    assert!(made.url(8000).is_none() && stage.read(&made).await.url(8000).is_none(), "not before it runs");
+    assert!(
+        made.url(8000).is_none() && stage.read(&made).await.url(8000).is_none(),
+        "not before it runs"
+    );
     tokio::time::sleep(Duration::from_secs(600)).await;
     let read = stage.read(&made).await;
     let outside = stage.world.truth(vast::NAME, made.id.as_str()).unwrap();
-    assert_eq!(read.public_ip.as_deref(), Some(outside.ip.as_str()), "without its blanks");
-    assert_eq!(read.url(8000).unwrap(), format!("http://{}:{}", outside.ip, outside.external[&8000]));
-    assert_eq!(read.url(22).unwrap(), format!("tcp://{}:{}", outside.ip, outside.external[&22]));
-    assert_eq!(read.ports.len(), 2, "what is exposed and not published is no port: {:?}", read.ports);
+    assert_eq!(
+        read.public_ip.as_deref(),
+        Some(outside.ip.as_str()),
+        "without its blanks"
+    );
+    assert_eq!(
+        read.url(8000).unwrap(),
+        format!("http://{}:{}", outside.ip, outside.external[&8000])
+    );
+    assert_eq!(
+        read.url(22).unwrap(),
+        format!("tcp://{}:{}", outside.ip, outside.external[&22])
+    );
+    assert_eq!(
+        read.ports.len(),
+        2,
+        "what is exposed and not published is no port: {:?}",
+        read.ports
+    );
     let before = read.url(8000).unwrap().to_owned();
     stage.vast.recycle(&cx(), &made.id).await.unwrap();
     tokio::time::sleep(Duration::from_secs(600)).await;
@@ -169,31 +267,69 @@ async fn a_machine_that_runs_and_is_never_reached_is_not_said_to_be_ready() {
         "running is not reachable: whoever uses it probes it"
     );
     assert!(made.url(8000).is_some());
-    assert_eq!(stage.world.visit(vast::NAME, made.id.as_str(), 8000, None), Visit::NotYet);
+    assert_eq!(
+        stage.world.visit(vast::NAME, made.id.as_str(), 8000, None),
+        Visit::NotYet
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_a_command_printed_is_fetched_from_the_other_host_without_our_key() {
     let stage = stage();
     let made = stage.running(1, &request()).await;
-    assert!(stage.vast.execute(&cx(), &made.id, "ls -l").await.unwrap().contains("ls -l"));
+    assert!(
+        stage
+            .vast
+            .execute(&cx(), &made.id, "ls -l")
+            .await
+            .unwrap()
+            .contains("ls -l")
+    );
     assert_eq!(stage.dialect.keys_leaked(), 0);
-    assert!(stage.asked().iter().any(|call| call.starts_with("GET /s3/")), "or it was never asked for there");
-    assert_eq!(stage.vast.execute(&cx(), &made.id, "curl evil").await.unwrap_err().kind(), ErrorKind::Validation);
+    assert!(
+        stage
+            .asked()
+            .iter()
+            .any(|call| call.starts_with("GET /s3/")),
+        "or it was never asked for there"
+    );
+    assert_eq!(
+        stage
+            .vast
+            .execute(&cx(), &made.id, "curl evil")
+            .await
+            .unwrap_err()
+            .kind(),
+        ErrorKind::Validation
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_machine_whose_label_was_changed_is_still_ours() {
     let stage = stage();
     let made = stage.running(1, &request()).await;
-    let Claim::Whole(key) = made.keys.claim() else { panic!("{:?}", made.keys) };
-    stage.vast.label(&cx(), &made.id, "somebody's").await.unwrap();
+    let Claim::Whole(key) = made.keys.claim() else {
+        panic!("{:?}", made.keys)
+    };
+    stage
+        .vast
+        .label(&cx(), &made.id, "somebody's")
+        .await
+        .unwrap();
     assert_eq!(stage.read(&made).await.keys.claim(), Claim::Partial(key));
-    let found = stage.provider.find_by_launch_key(&cx(), &key).await.unwrap();
+    let found = stage
+        .provider
+        .find_by_launch_key(&cx(), &key)
+        .await
+        .unwrap();
     assert_eq!(found.computes.len(), 1);
 }
 
-async fn lines(stage: &crate::stage::Stage, id: &atlas_core::ComputeId, query: &LogQuery) -> Vec<atlas_core::LogLine> {
+async fn lines(
+    stage: &crate::stage::Stage,
+    id: &atlas_core::ComputeId,
+    query: &LogQuery,
+) -> Vec<atlas_core::LogLine> {
     let mut stream = stage.provider.logs(&cx(), id, query).await.unwrap();
     let mut lines = Vec::new();
     while let Some(line) = std::future::poll_fn(|cx| stream.as_mut().poll_next(cx)).await {
@@ -209,9 +345,16 @@ async fn a_log_is_fetched_from_the_other_host_once_it_is_there_and_our_key_never
     let made = stage.running(1, &request()).await;
     stage.asked();
     let both = lines(&stage, &made.id, &LogQuery::default()).await;
-    assert!(both.iter().any(|line| line.source == LogSource::System) && both.iter().any(|line| line.text == "container started"));
+    assert!(
+        both.iter().any(|line| line.source == LogSource::System)
+            && both.iter().any(|line| line.text == "container started")
+    );
     assert_eq!(stage.dialect.keys_leaked(), 0);
-    let polls = stage.asked().iter().filter(|call| call.starts_with("GET /s3/")).count();
+    let polls = stage
+        .asked()
+        .iter()
+        .filter(|call| call.starts_with("GET /s3/"))
+        .count();
     assert_eq!(polls, 2 * 8, "two logs, each there at the eighth look");
     let mut own = LogQuery::default().tail(1);
     own.source = Some(LogSource::Container);
@@ -221,10 +364,20 @@ async fn a_log_is_fetched_from_the_other_host_once_it_is_there_and_our_key_never
         query.since = made.created_at;
         query
     }] {
-        let error = stage.provider.logs(&cx(), &made.id, &refused).await.map(drop).unwrap_err();
+        let error = stage
+            .provider
+            .logs(&cx(), &made.id, &refused)
+            .await
+            .map(drop)
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
     }
     stage.quirks(|quirks| quirks.result_polls = 1000);
-    let error = stage.provider.logs(&cx(), &made.id, &LogQuery::default()).await.map(drop).unwrap_err();
+    let error = stage
+        .provider
+        .logs(&cx(), &made.id, &LogQuery::default())
+        .await
+        .map(drop)
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "not for ever");
 }

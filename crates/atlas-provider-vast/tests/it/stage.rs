@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use atlas_core::{AccountLimits, AnyProvider, CallContext, Candidate, Compute, ComputeRequest, Gpu, LaunchKey, Result};
+use atlas_core::{
+    AccountLimits, AnyProvider, CallContext, Candidate, Compute, ComputeRequest, Gpu, LaunchKey,
+    Result,
+};
 use atlas_http::Transport;
 use atlas_provider_vast::{Vast, VastBuilder};
 use atlas_testkit::dialect::vast::{self, Quirks};
@@ -41,10 +44,19 @@ pub(crate) fn built(with: impl FnOnce(VastBuilder) -> VastBuilder) -> Stage {
     let dialect = vast::Vast::new(world.clone());
     let watched = Watched::new(dialect.clone());
     let (requests, transport) = (watched.requests(), Transport::new(watched));
-    let builder = Vast::builder().api_key(KEY).transport(transport).clock(Arc::new(world.clock().clone()));
+    let builder = Vast::builder()
+        .api_key(KEY)
+        .transport(transport)
+        .clock(Arc::new(world.clock().clone()));
     let vast = with(builder).build().unwrap();
     let provider = AnyProvider::new(vast.clone());
-    Stage { world, dialect, vast, provider, requests }
+    Stage {
+        world,
+        dialect,
+        vast,
+        provider,
+        requests,
+    }
 }
 
 impl Stage {
@@ -59,13 +71,19 @@ impl Stage {
     }
 
     pub(crate) async fn best(&self, request: &ComputeRequest) -> Candidate {
-        self.provider.candidates(&cx(), request).await.unwrap().remove(0)
+        self.provider
+            .candidates(&cx(), request)
+            .await
+            .unwrap()
+            .remove(0)
     }
 
     /// Orders this at its best offer.
     pub(crate) async fn order(&self, n: u8, request: &ComputeRequest) -> Result<Compute> {
         let at = self.best(request).await;
-        self.provider.spawn_compute(&cx(), &self.key(n), &request.clone().at(at)).await
+        self.provider
+            .spawn_compute(&cx(), &self.key(n), &request.clone().at(at))
+            .await
     }
 
     /// A machine that runs.
@@ -80,7 +98,8 @@ impl Stage {
     }
 
     pub(crate) fn fault(&self, operation: &str, kind: FaultKind, count: u32) {
-        self.world.inject([Fault::new(vast::NAME, operation, kind).times(count)]);
+        self.world
+            .inject([Fault::new(vast::NAME, operation, kind).times(count)]);
     }
 
     /// How many machines bill.
@@ -90,12 +109,19 @@ impl Stage {
 
     /// What was asked since the last time.
     pub(crate) fn asked(&self) -> Vec<String> {
-        self.requests.lines().into_iter().map(|line| line.replace(" /api/", " ")).collect()
+        self.requests
+            .lines()
+            .into_iter()
+            .map(|line| line.replace(" /api/", " "))
+            .collect()
     }
 
     /// How many orders were sent since the last time.
     pub(crate) fn orders(&self) -> usize {
-        self.asked().iter().filter(|call| call.starts_with("PUT v0/asks/")).count()
+        self.asked()
+            .iter()
+            .filter(|call| call.starts_with("PUT v0/asks/"))
+            .count()
     }
 }
 
@@ -125,6 +151,11 @@ pub(crate) fn answering(answers: &[Answer]) -> (AnyProvider, Requests) {
 pub(crate) fn answered(answers: &[Answer]) -> (Vast, Requests) {
     let watched = Watched::new(Canned::in_turn(answers));
     let (requests, transport) = (watched.requests(), Transport::new(watched));
-    let vast = unlimited(Vast::builder()).endpoint_paces(false).api_key(KEY).transport(transport).build().unwrap();
+    let vast = unlimited(Vast::builder())
+        .endpoint_paces(false)
+        .api_key(KEY)
+        .transport(transport)
+        .build()
+        .unwrap();
     (vast, requests)
 }

@@ -27,29 +27,67 @@ impl Answer {
     }
 }
 
-/// Sends a request on a connection of its own. An error is a connection cut before or within the answer.
-async fn send(method: &str, url: &str, headers: &[(&str, &str)], body: &str) -> Result<Answer, String> {
+/// Sends a request on a connection of its own. An error is a connection cut before or within the
+/// answer.
+async fn send(
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Result<Answer, String> {
     let uri: http::Uri = url.parse().map_err(|error| format!("{error}"))?;
     let authority = uri.authority().ok_or("no authority")?.as_str().to_owned();
-    let stream = TcpStream::connect(&authority).await.map_err(|error| error.to_string())?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let stream = TcpStream::connect(&authority)
+        .await
+        .map_err(|error| error.to_string())?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
     let driver = tokio::spawn(connection);
-    let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-    let mut request = Request::builder().method(method).uri(path).header("host", authority);
+    let path = uri
+        .path_and_query()
+        .map_or("/", |path| path.as_str())
+        .to_owned();
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", authority);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let request = request.body(Full::<Bytes>::from(body.to_owned())).map_err(|error| error.to_string())?;
-    let response: Response<_> = sender.send_request(request).await.map_err(|error| error.to_string())?;
+    let request = request
+        .body(Full::<Bytes>::from(body.to_owned()))
+        .map_err(|error| error.to_string())?;
+    let response: Response<_> = sender
+        .send_request(request)
+        .await
+        .map_err(|error| error.to_string())?;
     let (parts, body) = response.into_parts();
-    let body = body.collect().await.map_err(|error| format!("body: {error}"))?.to_bytes();
+    let body = body
+        .collect()
+        .await
+        .map_err(|error| format!("body: {error}"))?
+        .to_bytes();
     driver.abort();
-    Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+    Ok(Answer {
+        status: parts.status.as_u16(),
+        headers: parts.headers,
+        body,
+    })
 }
 
 /// A call with the simulator's key.
 async fn call(method: &str, url: &str, body: &str) -> Result<Answer, String> {
-    send(method, url, &[("authorization", "Bearer sim-key"), ("user-agent", "test/1")], body).await
+    send(
+        method,
+        url,
+        &[
+            ("authorization", "Bearer sim-key"),
+            ("user-agent", "test/1"),
+        ],
+        body,
+    )
+    .await
 }
 
 /// Polls until it is so. What is waited for happens by itself, in real time, sixty times faster.

@@ -4,8 +4,9 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use atlas_core::{
-    AnyProvider, AttemptId, CallContext, Capability, Compute, ComputeId, ComputeRequest, ComputeStatus, Error, ErrorKind,
-    LaunchKey, ListFilter, Listing, Presence, RealmId, Secret, Support, TrackedKey,
+    AnyProvider, AttemptId, CallContext, Capability, Compute, ComputeId, ComputeRequest,
+    ComputeStatus, Error, ErrorKind, LaunchKey, ListFilter, Listing, Presence, RealmId, Secret,
+    Support, TrackedKey,
 };
 
 use super::subject::{Control, LedgerEntry, Subject};
@@ -62,8 +63,16 @@ impl std::fmt::Debug for dyn Subject + '_ {
 
 impl<'a> Bench<'a> {
     pub(super) async fn new(subject: &'a dyn Subject) -> Result<Self, Stop> {
-        let provider = subject.fresh().await.map_err(|error| Stop::Failed(format!("no fresh cloud: {error}")))?;
-        Ok(Self { subject, provider, cx: CallContext::new(), made: Mutex::default() })
+        let provider = subject
+            .fresh()
+            .await
+            .map_err(|error| Stop::Failed(format!("no fresh cloud: {error}")))?;
+        Ok(Self {
+            subject,
+            provider,
+            cx: CallContext::new(),
+            made: Mutex::default(),
+        })
     }
 
     pub(super) fn subject(&self) -> &dyn Subject {
@@ -89,17 +98,25 @@ impl<'a> Bench<'a> {
 
     /// Skips the case unless the provider declares this.
     pub(super) fn need(&self, capability: Capability) -> Verdict {
-        if self.has(capability) { Ok(()) } else { Err(Stop::Skipped(capability.as_str())) }
+        if self.has(capability) {
+            Ok(())
+        } else {
+            Err(Stop::Skipped(capability.as_str()))
+        }
     }
 
     /// The hand on the cloud; without one the case is skipped.
     pub(super) fn control(&self) -> Result<&dyn Control, Stop> {
-        self.subject.control().ok_or_else(|| Stop::Skipped("control:faults".to_owned()))
+        self.subject
+            .control()
+            .ok_or_else(|| Stop::Skipped("control:faults".to_owned()))
     }
 
     /// The provider with a key the cloud does not know; without one the case is skipped.
     pub(super) fn with_bad_key(&self) -> Result<AnyProvider, Stop> {
-        self.subject.with_bad_key().ok_or_else(|| Stop::Skipped("control:bad_key".to_owned()))
+        self.subject
+            .with_bad_key()
+            .ok_or_else(|| Stop::Skipped("control:bad_key".to_owned()))
     }
 
     /// Makes the next calls meet a fault; where this cloud cannot have it, the case is skipped.
@@ -114,10 +131,18 @@ impl<'a> Bench<'a> {
     /// A launch key that no other case uses.
     pub(super) fn key(&self) -> TrackedKey {
         let mut made = self.made();
-        let number = u16::try_from(made.keys.len()).unwrap_or(u16::MAX).to_be_bytes();
+        let number = u16::try_from(made.keys.len())
+            .unwrap_or(u16::MAX)
+            .to_be_bytes();
         let millis = self.subject.now().unix_millis().to_be_bytes();
-        let random = [number[0], number[1], millis[4], millis[5], millis[6], millis[7]];
-        let key = TrackedKey::new(RealmId::from_bytes(*b"conf"), AttemptId::new(self.subject.now(), random), [7; 5]);
+        let random = [
+            number[0], number[1], millis[4], millis[5], millis[6], millis[7],
+        ];
+        let key = TrackedKey::new(
+            RealmId::from_bytes(*b"conf"),
+            AttemptId::new(self.subject.now(), random),
+            [7; 5],
+        );
         made.keys.push(key);
         key
     }
@@ -127,29 +152,46 @@ impl<'a> Bench<'a> {
         self.subject.request().name("conformance")
     }
 
-    /// The request pinned to the provider's first candidate, with its supporting objects made, as an orchestrator does it.
-    pub(super) async fn prepared(&self, key: &LaunchKey, request: ComputeRequest) -> Result<ComputeRequest, Stop> {
+    /// The request pinned to the provider's first candidate, with its supporting objects made, as
+    /// an orchestrator does it.
+    pub(super) async fn prepared(
+        &self,
+        key: &LaunchKey,
+        request: ComputeRequest,
+    ) -> Result<ComputeRequest, Stop> {
         let candidates = self.provider.candidates(&self.cx, &request).await?;
         let Some(first) = candidates.into_iter().next() else {
-            return Err(Stop::Failed("the subject's request has no candidate".to_owned()));
+            return Err(Stop::Failed(
+                "the subject's request has no candidate".to_owned(),
+            ));
         };
         let request = request.at(first);
         for support in self.provider.supports(key, &request)? {
-            let support = self.provider.ensure_support(&self.cx, key, &support).await?;
+            let support = self
+                .provider
+                .ensure_support(&self.cx, key, &support)
+                .await?;
             self.made().supports.push(support);
         }
         Ok(request)
     }
 
     /// One machine under a key of its own, as an orchestrator makes it.
-    pub(super) async fn spawn(&self, request: ComputeRequest) -> Result<(TrackedKey, Compute), Stop> {
+    pub(super) async fn spawn(
+        &self,
+        request: ComputeRequest,
+    ) -> Result<(TrackedKey, Compute), Stop> {
         let key = self.key();
         let compute = self.spawn_as(&LaunchKey::Tracked(key), request).await?;
         Ok((key, compute))
     }
 
     /// One machine under this key.
-    pub(super) async fn spawn_as(&self, key: &LaunchKey, request: ComputeRequest) -> Result<Compute, Stop> {
+    pub(super) async fn spawn_as(
+        &self,
+        key: &LaunchKey,
+        request: ComputeRequest,
+    ) -> Result<Compute, Stop> {
         let request = self.prepared(key, request).await?;
         let compute = self.provider.spawn_compute(&self.cx, key, &request).await?;
         self.made().ids.push(compute.id.clone());
@@ -157,13 +199,24 @@ impl<'a> Bench<'a> {
     }
 
     /// One spawn that is expected to fail, under a key of its own.
-    pub(super) async fn spawn_failing(&self, cx: &CallContext, request: ComputeRequest) -> Result<(TrackedKey, Error), Stop> {
+    pub(super) async fn spawn_failing(
+        &self,
+        cx: &CallContext,
+        request: ComputeRequest,
+    ) -> Result<(TrackedKey, Error), Stop> {
         let key = self.key();
         let request = self.prepared(&LaunchKey::Tracked(key), request).await?;
-        match self.provider.spawn_compute(cx, &LaunchKey::Tracked(key), &request).await {
+        match self
+            .provider
+            .spawn_compute(cx, &LaunchKey::Tracked(key), &request)
+            .await
+        {
             Ok(compute) => {
                 self.made().ids.push(compute.id.clone());
-                Err(Stop::Failed(format!("the spawn answered {} where an error was due", compute.id)))
+                Err(Stop::Failed(format!(
+                    "the spawn answered {} where an error was due",
+                    compute.id
+                )))
             }
             Err(error) => Ok((key, error)),
         }
@@ -171,7 +224,10 @@ impl<'a> Bench<'a> {
 
     /// The whole listing.
     pub(super) async fn list(&self) -> Result<Listing, Stop> {
-        Ok(self.provider.list_compute(&self.cx, &ListFilter::all()).await?)
+        Ok(self
+            .provider
+            .list_compute(&self.cx, &ListFilter::all())
+            .await?)
     }
 
     /// The cloud's books, where there is a hand on it.
@@ -190,7 +246,11 @@ impl<'a> Bench<'a> {
     }
 
     /// Waits until a point read shows this status.
-    pub(super) async fn until_status(&self, id: &ComputeId, wanted: &ComputeStatus) -> Result<Compute, Stop> {
+    pub(super) async fn until_status(
+        &self,
+        id: &ComputeId,
+        wanted: &ComputeStatus,
+    ) -> Result<Compute, Stop> {
         let mut patience = self.long_patience();
         loop {
             let seen = match self.provider.get_compute(&self.cx, id).await {
@@ -199,7 +259,9 @@ impl<'a> Bench<'a> {
                 Err(error) if error.kind() == ErrorKind::NotFound => error.to_string(),
                 Err(error) => return Err(error.into()),
             };
-            patience.again(&format!("{id} is {seen}, not {wanted}")).await?;
+            patience
+                .again(&format!("{id} is {seen}, not {wanted}"))
+                .await?;
         }
     }
 
@@ -209,22 +271,34 @@ impl<'a> Bench<'a> {
         loop {
             match self.provider.get_compute(&self.cx, id).await {
                 Ok(compute) => return Ok(compute),
-                Err(error) if error.kind() == ErrorKind::NotFound => patience.again(&error.to_string()).await?,
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    patience.again(&error.to_string()).await?
+                }
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
     /// Waits until the key finds this many machines, and answers their ids.
-    pub(super) async fn until_found(&self, key: &TrackedKey, count: usize) -> Result<Vec<ComputeId>, Stop> {
+    pub(super) async fn until_found(
+        &self,
+        key: &TrackedKey,
+        count: usize,
+    ) -> Result<Vec<ComputeId>, Stop> {
         let mut patience = self.patience();
         loop {
             let found = self.provider.find_by_launch_key(&self.cx, key).await?;
-            let ids: Vec<_> = found.computes.into_iter().map(|compute| compute.id).collect();
+            let ids: Vec<_> = found
+                .computes
+                .into_iter()
+                .map(|compute| compute.id)
+                .collect();
             if ids.len() == count {
                 return Ok(ids);
             }
-            patience.again(&format!("the key finds {ids:?}, not {count}")).await?;
+            patience
+                .again(&format!("the key finds {ids:?}, not {count}"))
+                .await?;
         }
     }
 
@@ -234,7 +308,11 @@ impl<'a> Bench<'a> {
         loop {
             match self.provider.presence(&self.cx, id).await {
                 Presence::Absent => return Ok(()),
-                other => patience.again(&format!("the presence of {id} is {other:?}")).await?,
+                other => {
+                    patience
+                        .again(&format!("the presence of {id} is {other:?}"))
+                        .await?
+                }
             }
         }
     }
@@ -262,14 +340,24 @@ impl<'a> Bench<'a> {
     /// Texts that must never be shown: the keys in use, and the case's own.
     pub(super) fn shows_no_secret(&self, shown: &str, own: &[&Secret]) -> Verdict {
         let keys = self.subject.secrets();
-        for secret in keys.iter().map(String::as_str).chain(own.iter().map(|secret| secret.expose())) {
-            ensure!(!shown.contains(secret), "a secret of {} characters is shown", secret.len());
+        for secret in keys
+            .iter()
+            .map(String::as_str)
+            .chain(own.iter().map(|secret| secret.expose()))
+        {
+            ensure!(
+                !shown.contains(secret),
+                "a secret of {} characters is shown",
+                secret.len()
+            );
         }
         Ok(())
     }
 
     fn made(&self) -> std::sync::MutexGuard<'_, Made> {
-        self.made.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.made
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -282,7 +370,11 @@ pub(super) struct Patience<'a> {
 
 impl<'a> Patience<'a> {
     fn new(subject: &'a dyn Subject, whole: Duration) -> Self {
-        Self { subject, left: whole, step: (whole / 40).max(Duration::from_millis(100)) }
+        Self {
+            subject,
+            left: whole,
+            step: (whole / 40).max(Duration::from_millis(100)),
+        }
     }
 
     /// Waits a little, or gives up with what was seen last.

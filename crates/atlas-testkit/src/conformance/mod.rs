@@ -1,7 +1,9 @@
-//! The provider conformance suite: what every provider, ours or a user's, must do to be trusted with money.
+//! The provider conformance suite: what every provider, ours or a user's, must do to be trusted
+//! with money.
 //!
-//! Give [`run`] a [`Subject`] and read its [`Report`]. A case is skipped when the provider does not declare the capability it is
-//! about, or when the cloud cannot be made to misbehave (a real one); the skip names what is missing.
+//! Give [`run`] a [`Subject`] and read its [`Report`]. A case is skipped when the provider does not
+//! declare the capability it is about, or when the cloud cannot be made to misbehave (a real one);
+//! the skip names what is missing.
 //!
 //! ```
 //! use atlas_testkit::conformance;
@@ -13,8 +15,8 @@
 //! # });
 //! ```
 //!
-//! Deliberately absent: anything about one cloud. What differs between clouds is asked of the provider (capabilities, limits,
-//! candidates) or of the subject.
+//! Deliberately absent: anything about one cloud. What differs between clouds is asked of the
+//! provider (capabilities, limits, candidates) or of the subject.
 
 mod bench;
 mod cases;

@@ -27,7 +27,8 @@ pub struct Report {
 pub struct Skip {
     /// The case.
     pub case: &'static str,
-    /// The capability that the provider does not declare, or `control:` and what this cloud cannot be made to do.
+    /// The capability that the provider does not declare, or `control:` and what this cloud cannot
+    /// be made to do.
     pub missing_capability: String,
 }
 
@@ -52,7 +53,10 @@ impl Report {
             Ok(()) => self.passed += 1,
             Err(Stop::Skipped(missing_capability)) => {
                 self.skipped += 1;
-                self.skips.push(Skip { case, missing_capability });
+                self.skips.push(Skip {
+                    case,
+                    missing_capability,
+                });
             }
             Err(Stop::Failed(reason)) => {
                 self.failed += 1;
@@ -64,12 +68,20 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)?;
+        write!(
+            f,
+            "{} passed, {} failed, {} skipped",
+            self.passed, self.failed, self.skipped
+        )?;
         for failure in &self.failures {
             write!(f, "\nfailed  {}: {}", failure.case, failure.reason)?;
         }
         for skip in &self.skips {
-            write!(f, "\nskipped {}: needs {}", skip.case, skip.missing_capability)?;
+            write!(
+                f,
+                "\nskipped {}: needs {}",
+                skip.case, skip.missing_capability
+            )?;
         }
         Ok(())
     }

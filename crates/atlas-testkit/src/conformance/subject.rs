@@ -1,4 +1,5 @@
-//! What the suite must be given: a way to a provider on a fresh cloud, and, where the cloud is simulated, a hand on it.
+//! What the suite must be given: a way to a provider on a fresh cloud, and, where the cloud is
+//! simulated, a hand on it.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -21,7 +22,8 @@ pub trait Subject: Send + Sync {
     /// When the cloud cannot be made ready; every case fails with it.
     fn fresh(&self) -> BoxFuture<'_, Result<AnyProvider>>;
 
-    /// The same provider on the same cloud, which is *not* reset, with a key the cloud does not know.
+    /// The same provider on the same cloud, which is *not* reset, with a key the cloud does not
+    /// know.
     fn with_bad_key(&self) -> Option<AnyProvider>;
 
     /// A cheap request that this cloud can honour: shape and image, nothing more.
@@ -48,7 +50,8 @@ pub trait Subject: Send + Sync {
         ComputeId::new("zz0unknown0zz0").expect("letters and digits")
     }
 
-    /// A region of this cloud where the request can be honoured, and that is not the cloud's own first choice.
+    /// A region of this cloud where the request can be honoured, and that is not the cloud's own
+    /// first choice.
     fn region(&self) -> Option<String> {
         None
     }
@@ -66,11 +69,18 @@ pub trait Subject: Send + Sync {
 
 /// A hand on a simulated cloud.
 pub trait Control: Send + Sync {
-    /// The next `count` calls of this operation (the contract's word) meet this fault. `false` when this cloud cannot have it.
-    fn inject<'a>(&'a self, operation: &'a str, fault: FaultKind, count: u32) -> BoxFuture<'a, bool>;
+    /// The next `count` calls of this operation (the contract's word) meet this fault. `false` when
+    /// this cloud cannot have it.
+    fn inject<'a>(
+        &'a self,
+        operation: &'a str,
+        fault: FaultKind,
+        count: u32,
+    ) -> BoxFuture<'a, bool>;
 
-    /// The next listing breaks off after it has begun, in a way its answers show: a page that fails, a cursor that is lost, a region in
-    /// error. `false` when this cloud's listing is a single answer.
+    /// The next listing breaks off after it has begun, in a way its answers show: a page that
+    /// fails, a cursor that is lost, a region in error. `false` when this cloud's listing is a
+    /// single answer.
     fn break_listing(&self) -> BoxFuture<'_, bool>;
 
     /// The cloud's own books: every machine it made since it was fresh.

@@ -38,9 +38,17 @@ impl SimBody {
         Self(Inner::Whole(None))
     }
 
-    /// A body that is asked for more `every` so often, until `next` answers `None`; an empty answer sends nothing.
-    pub(super) fn live(every: Duration, next: impl FnMut() -> Option<Bytes> + Send + Sync + 'static) -> Self {
-        Self(Inner::Live(Box::new(Live { next: Box::new(next), every, wait: None })))
+    /// A body that is asked for more `every` so often, until `next` answers `None`; an empty answer
+    /// sends nothing.
+    pub(super) fn live(
+        every: Duration,
+        next: impl FnMut() -> Option<Bytes> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Inner::Live(Box::new(Live {
+            next: Box::new(next),
+            every,
+            wait: None,
+        })))
     }
 
     /// All of it, where it is one piece.
@@ -56,11 +64,17 @@ impl SimBody {
         match self.0 {
             Inner::Whole(Some(bytes)) => {
                 let promised = bytes.len() as u64;
-                Self(Inner::Cut { sent: Some(bytes.slice(..bytes.len() / 2)), flushed: false, promised })
+                Self(Inner::Cut {
+                    sent: Some(bytes.slice(..bytes.len() / 2)),
+                    flushed: false,
+                    promised,
+                })
             }
-            Inner::Whole(None) | Inner::Cut { .. } | Inner::Live(_) => {
-                Self(Inner::Cut { sent: None, flushed: false, promised: 1 })
-            }
+            Inner::Whole(None) | Inner::Cut { .. } | Inner::Live(_) => Self(Inner::Cut {
+                sent: None,
+                flushed: false,
+                promised: 1,
+            }),
         }
     }
 }
@@ -73,7 +87,9 @@ impl From<&'static str> for SimBody {
 
 impl From<Vec<u8>> for SimBody {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(Inner::Whole(Some(bytes.into()).filter(|bytes: &Bytes| !bytes.is_empty())))
+        Self(Inner::Whole(
+            Some(bytes.into()).filter(|bytes: &Bytes| !bytes.is_empty()),
+        ))
     }
 }
 
@@ -81,12 +97,17 @@ impl Body for SimBody {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         match &mut self.0 {
             Inner::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Inner::Cut { sent, flushed, .. } => match sent.take().filter(|bytes| !bytes.is_empty()) {
+            Inner::Cut { sent, flushed, .. } => match sent.take().filter(|bytes| !bytes.is_empty())
+            {
                 Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                // A server writes what it has when a body makes it wait; an error at once would overtake the first half.
+                // A server writes what it has when a body makes it wait; an error at once would
+                // overtake the first half.
                 None if !*flushed => {
                     *flushed = true;
                     cx.waker().wake_by_ref();
@@ -101,7 +122,9 @@ impl Body for SimBody {
                 }
                 match (live.next)() {
                     None => return Poll::Ready(None),
-                    Some(bytes) if bytes.is_empty() => live.wait = Some(Box::pin(sleep_until(Instant::now() + live.every))),
+                    Some(bytes) if bytes.is_empty() => {
+                        live.wait = Some(Box::pin(sleep_until(Instant::now() + live.every)))
+                    }
                     Some(bytes) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
                 }
             },
@@ -114,7 +137,9 @@ impl Body for SimBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Inner::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Inner::Whole(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
             Inner::Cut { promised, .. } => SizeHint::with_exact(*promised),
             Inner::Live(_) => SizeHint::default(),
         }

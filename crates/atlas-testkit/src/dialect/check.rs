@@ -1,4 +1,5 @@
-//! Checks a JSON body against a shape and says what is wrong in the words of the JSON-schema library that RunPod's answers quote.
+//! Checks a JSON body against a shape and says what is wrong in the words of the JSON-schema
+//! library that RunPod's answers quote.
 
 use serde_json::{Map, Value};
 
@@ -41,25 +42,42 @@ impl Check {
             self.mismatch(path, value, "object");
             return None;
         };
-        for field in required.iter().filter(|field| !object.contains_key(**field)) {
+        for field in required
+            .iter()
+            .filter(|field| !object.contains_key(**field))
+        {
             self.wrong(path, format!("missing property '{field}'"));
         }
-        let extra: Vec<String> =
-            object.keys().filter(|key| !allowed.contains(&key.as_str())).map(|key| format!("'{key}'")).collect();
+        let extra: Vec<String> = object
+            .keys()
+            .filter(|key| !allowed.contains(&key.as_str()))
+            .map(|key| format!("'{key}'"))
+            .collect();
         if !extra.is_empty() {
-            self.wrong(path, format!("additional properties {} not allowed", extra.join(", ")));
+            self.wrong(
+                path,
+                format!("additional properties {} not allowed", extra.join(", ")),
+            );
         }
         Some(object)
     }
 
-    pub(super) fn string<'a>(&mut self, path: &str, value: Option<&'a Value>, min: usize) -> Option<&'a str> {
+    pub(super) fn string<'a>(
+        &mut self,
+        path: &str,
+        value: Option<&'a Value>,
+        min: usize,
+    ) -> Option<&'a str> {
         let value = value?;
         let Some(text) = value.as_str() else {
             self.mismatch(path, value, "string");
             return None;
         };
         if text.chars().count() < min {
-            self.wrong(path, format!("minLength: got {}, want {min}", text.chars().count()));
+            self.wrong(
+                path,
+                format!("minLength: got {}, want {min}", text.chars().count()),
+            );
         }
         Some(text)
     }
@@ -68,7 +86,9 @@ impl Check {
         let value = value?;
         // 1.0 is an integer to JSON schema.
         let number = value.as_i64().or_else(|| {
-            let float = value.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < 9e15)?;
+            let float = value
+                .as_f64()
+                .filter(|float| float.fract() == 0.0 && float.abs() < 9e15)?;
             format!("{float:.0}").parse().ok()
         });
         match number {
@@ -92,7 +112,12 @@ impl Check {
         value.as_bool()
     }
 
-    pub(super) fn one_of<'a>(&mut self, path: &str, value: Option<&'a Value>, words: &[&str]) -> Option<&'a str> {
+    pub(super) fn one_of<'a>(
+        &mut self,
+        path: &str,
+        value: Option<&'a Value>,
+        words: &[&str],
+    ) -> Option<&'a str> {
         let text = self.string(path, value, 0)?;
         if !words.contains(&text) {
             let words: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
@@ -101,7 +126,11 @@ impl Check {
         Some(text)
     }
 
-    pub(super) fn array<'a>(&mut self, path: &str, value: Option<&'a Value>) -> Option<&'a Vec<Value>> {
+    pub(super) fn array<'a>(
+        &mut self,
+        path: &str,
+        value: Option<&'a Value>,
+    ) -> Option<&'a Vec<Value>> {
         let value = value?;
         let Some(items) = value.as_array() else {
             self.mismatch(path, value, "array");
@@ -114,13 +143,20 @@ impl Check {
         let items = self.array(path, value)?;
         let mut strings = Vec::new();
         for (index, item) in items.iter().enumerate() {
-            strings.extend(self.string(&format!("{path}[{index}]"), Some(item), 0).map(str::to_owned));
+            strings.extend(
+                self.string(&format!("{path}[{index}]"), Some(item), 0)
+                    .map(str::to_owned),
+            );
         }
         Some(strings)
     }
 
     /// An object of strings.
-    pub(super) fn map(&mut self, path: &str, value: Option<&Value>) -> Option<Vec<(String, String)>> {
+    pub(super) fn map(
+        &mut self,
+        path: &str,
+        value: Option<&Value>,
+    ) -> Option<Vec<(String, String)>> {
         let value = value?;
         let Some(object) = value.as_object() else {
             self.mismatch(path, value, "object");
@@ -128,7 +164,10 @@ impl Check {
         };
         let mut pairs = Vec::new();
         for (key, value) in object {
-            pairs.extend(self.string(&format!("{path}.{key}"), Some(value), 0).map(|text| (key.clone(), text.to_owned())));
+            pairs.extend(
+                self.string(&format!("{path}.{key}"), Some(value), 0)
+                    .map(|text| (key.clone(), text.to_owned())),
+            );
         }
         Some(pairs)
     }
@@ -136,7 +175,10 @@ impl Check {
     /// `major.minor`.
     pub(super) fn version(&mut self, path: &str, text: &str) {
         if version(text).is_none() {
-            self.wrong(path, format!("'{text}' does not match pattern '^\\\\d+\\\\.\\\\d+$'"));
+            self.wrong(
+                path,
+                format!("'{text}' does not match pattern '^\\\\d+\\\\.\\\\d+$'"),
+            );
         }
     }
 }
@@ -144,6 +186,11 @@ impl Check {
 /// The two numbers of a `major.minor`.
 pub(super) fn version(text: &str) -> Option<(u32, u32)> {
     let (major, minor) = text.split_once('.')?;
-    let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit()).then(|| part.parse().ok()).flatten();
+    let digits = |part: &str| {
+        part.bytes()
+            .all(|b| b.is_ascii_digit())
+            .then(|| part.parse().ok())
+            .flatten()
+    };
     Some((digits(major)?, digits(minor)?))
 }

@@ -1,4 +1,5 @@
-//! What every dialect is besides its cloud's words: a tower service that reads a request's body up to a bound, with quirks and a reset.
+//! What every dialect is besides its cloud's words: a tower service that reads a request's body up
+//! to a bound, with quirks and a reset.
 
 use std::future::Future;
 use std::io;
@@ -11,7 +12,8 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use super::SimBody;
 
 /// What a dialect's service answers in time.
-pub(super) type Answering = Pin<Box<dyn Future<Output = Result<Response<SimBody>, io::Error>> + Send>>;
+pub(super) type Answering =
+    Pin<Box<dyn Future<Output = Result<Response<SimBody>, io::Error>> + Send>>;
 
 /// Why a request's body could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +35,10 @@ where
     }
 }
 
-/// Makes a dialect a service. It has the fields `world: World` and `shared: Arc<Mutex<Shared>>`, where `Shared: Default` has the field
-/// `quirks: Quirks`; and the methods `most(&self, &Parts) -> usize`, the largest body, and
-/// `async fn answer(self, Parts, Result<Bytes, BodyFault>) -> Result<Response<SimBody>, io::Error>`.
+/// Makes a dialect a service. It has the fields `world: World` and `shared: Arc<Mutex<Shared>>`,
+/// where `Shared: Default` has the field `quirks: Quirks`; and the methods
+/// `most(&self, &Parts) -> usize`, the largest body, and `async fn answer(self, Parts,
+/// Result<Bytes, BodyFault>) -> Result<Response<SimBody>, io::Error>`.
 macro_rules! face {
     ($dialect:ident) => {
         impl $dialect {
@@ -54,7 +57,10 @@ macro_rules! face {
             /// Forgets what is its own, and keeps its quirks. The world is reset by itself.
             pub fn reset(&self) {
                 let mut shared = self.shared();
-                *shared = Shared { quirks: shared.quirks.clone(), ..Shared::default() };
+                *shared = Shared {
+                    quirks: shared.quirks.clone(),
+                    ..Shared::default()
+                };
             }
 
             /// The world it is a face of.
@@ -64,7 +70,9 @@ macro_rules! face {
             }
 
             fn shared(&self) -> std::sync::MutexGuard<'_, Shared> {
-                self.shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+                self.shared
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner)
             }
         }
 
@@ -78,7 +86,10 @@ macro_rules! face {
             type Error = std::io::Error;
             type Future = $crate::dialect::face::Answering;
 
-            fn poll_ready(&mut self, _cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), std::io::Error>> {
+            fn poll_ready(
+                &mut self,
+                _cx: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<Result<(), std::io::Error>> {
                 std::task::Poll::Ready(Ok(()))
             }
 
@@ -95,7 +106,9 @@ macro_rules! face {
         impl std::fmt::Debug for $dialect {
             /// Without keys.
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.debug_struct(stringify!($dialect)).field("world", &self.world).finish_non_exhaustive()
+                f.debug_struct(stringify!($dialect))
+                    .field("world", &self.world)
+                    .finish_non_exhaustive()
             }
         }
     };

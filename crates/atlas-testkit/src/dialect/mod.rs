@@ -1,7 +1,8 @@
-//! One dialect for each cloud: its HTTP API over the world, exactly as its documents say, in process and without sockets.
+//! One dialect for each cloud: its HTTP API over the world, exactly as its documents say, in
+//! process and without sockets.
 //!
-//! A dialect is a tower `Service`. Its answers can also be what a network makes of them: an error instead of an answer (a reset
-//! connection), no answer at all, or a body that breaks off.
+//! A dialect is a tower `Service`. Its answers can also be what a network makes of them: an error
+//! instead of an answer (a reset connection), no answer at all, or a body that breaks off.
 
 mod body;
 mod check;
@@ -23,10 +24,12 @@ pub use body::SimBody;
 
 use crate::world::{Arrival, FaultKind, World};
 
-/// How long a slow answer takes, in simulated time: longer than a patient call likes, shorter than a deadline.
+/// How long a slow answer takes, in simulated time: longer than a patient call likes, shorter than
+/// a deadline.
 const SLOW: Duration = Duration::from_secs(10);
 
-/// What an answer becomes on its way, under the fault that spoils it. `failed` and `limited` are the cloud's own 500 and 429.
+/// What an answer becomes on its way, under the fault that spoils it. `failed` and `limited` are
+/// the cloud's own 500 and 429.
 async fn deliver(
     world: &World,
     arrival: &Arrival,
@@ -37,7 +40,9 @@ async fn deliver(
     match arrival.answer() {
         Some(FaultKind::CommitThen500 | FaultKind::Status500) => Ok(failed()),
         Some(FaultKind::Status429) => Ok(limited()),
-        Some(FaultKind::CommitThenReset | FaultKind::ResetBeforeCommit) => Err(io::ErrorKind::ConnectionReset.into()),
+        Some(FaultKind::CommitThenReset | FaultKind::ResetBeforeCommit) => {
+            Err(io::ErrorKind::ConnectionReset.into())
+        }
         Some(FaultKind::CommitThenTimeout) => std::future::pending().await,
         Some(FaultKind::Html502) => Ok(bad_gateway()),
         Some(FaultKind::Truncated) => {
@@ -58,6 +63,9 @@ fn bad_gateway() -> Response<SimBody> {
                 <hr><center>cloudflare</center>\r\n</body>\r\n</html>\r\n";
     let mut response = Response::new(SimBody::from(html));
     *response.status_mut() = http::StatusCode::BAD_GATEWAY;
-    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/html"));
+    response.headers_mut().insert(
+        http::header::CONTENT_TYPE,
+        http::HeaderValue::from_static("text/html"),
+    );
     response
 }

@@ -14,17 +14,29 @@ pub(super) struct Query(Vec<(String, String)>);
 impl Query {
     pub(super) fn of(query: Option<&str>) -> Self {
         let decode = |text: &str| decode(&text.replace('+', " "));
-        let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+        let pairs = query
+            .unwrap_or_default()
+            .split('&')
+            .filter(|pair| !pair.is_empty());
         Self(
             pairs
-                .map(|pair| pair.split_once('=').map_or((decode(pair), String::new()), |(k, v)| (decode(k), decode(v))))
+                .map(|pair| {
+                    pair.split_once('=')
+                        .map_or((decode(pair), String::new()), |(k, v)| {
+                            (decode(k), decode(v))
+                        })
+                })
                 .collect(),
         )
     }
 
     /// The last value of this name.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .rev()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// All values of this name, split at commas; `None` when it is not there.
@@ -41,6 +53,8 @@ impl Query {
 
     /// Fly's filters on metadata: `metadata.<key>=<value>`.
     pub(super) fn metadata(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().filter_map(|(key, value)| Some((key.strip_prefix("metadata.")?, value.as_str())))
+        self.0
+            .iter()
+            .filter_map(|(key, value)| Some((key.strip_prefix("metadata.")?, value.as_str())))
     }
 }

@@ -1,4 +1,5 @@
-//! For tests of whoever calls a cloud: one whose requests are written down, and one that answers what it was told to, in good faith or not.
+//! For tests of whoever calls a cloud: one whose requests are written down, and one that answers
+//! what it was told to, in good faith or not.
 
 use std::fmt;
 use std::io;
@@ -70,7 +71,10 @@ pub struct Watched<S> {
 impl<S> Watched<S> {
     /// This cloud, watched from now on.
     pub fn new(cloud: S) -> Self {
-        Self { cloud, requests: Requests::default() }
+        Self {
+            cloud,
+            requests: Requests::default(),
+        }
     }
 
     /// What is asked of it.
@@ -81,7 +85,10 @@ impl<S> Watched<S> {
 
 impl<S, B> Service<Request<B>> for Watched<S>
 where
-    S: Service<Request<Full<Bytes>>, Response = Response<SimBody>, Error = io::Error> + Clone + Send + 'static,
+    S: Service<Request<Full<Bytes>>, Response = Response<SimBody>, Error = io::Error>
+        + Clone
+        + Send
+        + 'static,
     S::Future: Send,
     B: http_body::Body + Send + 'static,
     B::Data: Send,
@@ -99,15 +106,22 @@ where
         let (cloud, requests) = (self.cloud.clone(), self.requests.clone());
         Box::pin(async move {
             let (parts, body) = request.into_parts();
-            let body = collect(body, MOST).await.map_err(|_| io::ErrorKind::ConnectionAborted)?;
-            let authorization = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+            let body = collect(body, MOST)
+                .await
+                .map_err(|_| io::ErrorKind::ConnectionAborted)?;
+            let authorization = parts
+                .headers
+                .get(header::AUTHORIZATION)
+                .and_then(|value| value.to_str().ok());
             requests.list().push(Asked {
                 line: format!("{} {}", parts.method, parts.uri.path()),
                 query: parts.uri.query().unwrap_or_default().to_owned(),
                 authorization: authorization.unwrap_or_default().to_owned(),
                 body: serde_json::from_slice(&body).unwrap_or_default(),
             });
-            cloud.oneshot(Request::from_parts(parts, Full::new(body))).await
+            cloud
+                .oneshot(Request::from_parts(parts, Full::new(body)))
+                .await
         })
     }
 }
@@ -137,7 +151,12 @@ impl Canned {
     /// The answer whose text the path ends in; anything else is a 404 without a word.
     #[must_use]
     pub fn by_path(answers: &[(&'static str, u16, &'static str)]) -> Self {
-        Self(Arc::new(Script::ByPath(answers.iter().map(|(end, status, body)| (*end, (*status, *body))).collect())))
+        Self(Arc::new(Script::ByPath(
+            answers
+                .iter()
+                .map(|(end, status, body)| (*end, (*status, *body)))
+                .collect(),
+        )))
     }
 
     fn answer(&self, path: &str) -> Answer {
@@ -146,9 +165,16 @@ impl Canned {
             Script::InTurn(answers, next) => {
                 let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
                 *next += 1;
-                answers.get(*next - 1).or(answers.last()).copied().unwrap_or(NOTHING)
+                answers
+                    .get(*next - 1)
+                    .or(answers.last())
+                    .copied()
+                    .unwrap_or(NOTHING)
             }
-            Script::ByPath(answers) => answers.iter().find(|(end, _)| path.ends_with(end)).map_or(NOTHING, |(_, answer)| *answer),
+            Script::ByPath(answers) => answers
+                .iter()
+                .find(|(end, _)| path.ends_with(end))
+                .map_or(NOTHING, |(_, answer)| *answer),
         }
     }
 }
@@ -165,7 +191,8 @@ impl<B> Service<Request<B>> for Canned {
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (status, body) = self.answer(request.uri().path());
         let mut response = Response::new(SimBody::from(body));
-        *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        *response.status_mut() =
+            StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         std::future::ready(Ok(response))
     }
 }

@@ -1,4 +1,5 @@
-//! What a mock cloud holds besides machines: jobs, network volumes, supporting objects, and the count of calls.
+//! What a mock cloud holds besides machines: jobs, network volumes, supporting objects, and the
+//! count of calls.
 
 use std::collections::BTreeMap;
 

@@ -23,12 +23,19 @@ pub(super) struct Call<'a> {
 
 impl<'a> Call<'a> {
     pub(super) const fn new(operation: &'static str, class: RetryClass) -> Self {
-        Self { operation, class, target: None }
+        Self {
+            operation,
+            class,
+            target: None,
+        }
     }
 
     /// The machine it is about.
     pub(super) const fn about(self, id: &'a str) -> Self {
-        Self { target: Some(id), ..self }
+        Self {
+            target: Some(id),
+            ..self
+        }
     }
 
     /// Makes the call, and repeats it as its class allows.
@@ -63,11 +70,16 @@ impl<'a> Call<'a> {
         work: &(impl Fn(&Account, &Arrival) -> Result<T> + Send),
     ) -> Result<T> {
         let (cloud, world) = (provider.cloud(), provider.cloud().world());
-        *cloud.belongings().calls.entry(self.operation.to_owned()).or_default() += 1;
+        *cloud
+            .belongings()
+            .calls
+            .entry(self.operation.to_owned())
+            .or_default() += 1;
         let key = cx.api_key().unwrap_or(provider.key()).expose();
         let arrival = world.arrive(CLOUD, self.operation, key, self.target, false);
         let Some(account) = world.authorize(CLOUD, key) else {
-            let error = Error::new(ErrorKind::Unauthorized, "the api key was rejected").with_status(401);
+            let error =
+                Error::new(ErrorKind::Unauthorized, "the api key was rejected").with_status(401);
             return Err(error.outcome_is(Outcome::NotApplied(Next::Stop)));
         };
         match arrival.refused() {
@@ -75,17 +87,31 @@ impl<'a> Call<'a> {
                 let error = Error::new(ErrorKind::RateLimited, "too many calls").with_status(429);
                 return Err(error.outcome_is(Outcome::NotApplied(Next::SameLater)));
             }
-            Some(FaultKind::ResetBeforeCommit) => return Err(lost(ErrorKind::Transport, "the connection was reset")),
-            Some(_) => return Err(lost(ErrorKind::Unavailable, "the cloud failed").with_status(500)),
+            Some(FaultKind::ResetBeforeCommit) => {
+                return Err(lost(ErrorKind::Transport, "the connection was reset"));
+            }
+            Some(_) => {
+                return Err(lost(ErrorKind::Unavailable, "the cloud failed").with_status(500));
+            }
             None => {}
         }
         let answer = work(&account, &arrival);
         match arrival.answer() {
             None => answer,
-            Some(FaultKind::CommitThen500) => answer.and(Err(lost(ErrorKind::Unavailable, "the cloud failed").with_status(500))),
-            Some(FaultKind::Html502) => Err(lost(ErrorKind::Unavailable, "a proxy answered with html").with_status(502)),
-            Some(FaultKind::Truncated) => Err(lost(ErrorKind::Provider, "the answer broke off").with_status(200)),
-            Some(FaultKind::CommitThenReset) => Err(lost(ErrorKind::Transport, "the connection was reset")),
+            Some(FaultKind::CommitThen500) => {
+                answer.and(Err(
+                    lost(ErrorKind::Unavailable, "the cloud failed").with_status(500)
+                ))
+            }
+            Some(FaultKind::Html502) => {
+                Err(lost(ErrorKind::Unavailable, "a proxy answered with html").with_status(502))
+            }
+            Some(FaultKind::Truncated) => {
+                Err(lost(ErrorKind::Provider, "the answer broke off").with_status(200))
+            }
+            Some(FaultKind::CommitThenReset) => {
+                Err(lost(ErrorKind::Transport, "the connection was reset"))
+            }
             Some(FaultKind::Slow) if Instant::now() + SLOW < deadline => {
                 tokio::time::sleep(SLOW).await;
                 answer

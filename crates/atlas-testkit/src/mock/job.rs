@@ -1,4 +1,5 @@
-//! Serverless jobs of the mock: their whole course follows from their input and the instant they were submitted.
+//! Serverless jobs of the mock: their whole course follows from their input and the instant they
+//! were submitted.
 
 use std::time::Duration;
 
@@ -26,7 +27,12 @@ pub(super) struct MockJob {
 }
 
 impl MockJob {
-    pub(super) fn new(id: String, account: String, request: &JobRequest, submitted: Timestamp) -> Self {
+    pub(super) fn new(
+        id: String,
+        account: String,
+        request: &JobRequest,
+        submitted: Timestamp,
+    ) -> Self {
         Self {
             id,
             account,
@@ -77,19 +83,34 @@ impl MockJob {
     /// The chunks its worker yielded by now.
     pub(super) fn chunks(&self, now: Timestamp) -> Vec<Value> {
         let until = self.cancelled.unwrap_or(now);
-        let ran = until.since(self.submitted).saturating_sub(COLD_START).as_millis() / CHUNK.as_millis();
+        let ran = until
+            .since(self.submitted)
+            .saturating_sub(COLD_START)
+            .as_millis()
+            / CHUNK.as_millis();
         let yielded = self.count().min(u64::try_from(ran).unwrap_or(u64::MAX));
-        (0..yielded).map(|chunk| json!({ "chunk": chunk })).collect()
+        (0..yielded)
+            .map(|chunk| json!({ "chunk": chunk }))
+            .collect()
     }
 
     /// As the contract describes one.
     pub(super) fn describe(&self, provider: &ProviderId, now: Timestamp) -> Result<Job> {
         let status = self.status(now);
-        let mut job = Job::new(JobId::new(&self.id)?, provider.clone(), self.endpoint.clone(), status.clone());
+        let mut job = Job::new(
+            JobId::new(&self.id)?,
+            provider.clone(),
+            self.endpoint.clone(),
+            status.clone(),
+        );
         let started = now.since(self.submitted) >= COLD_START;
         job.delay = started.then_some(COLD_START);
         if status == JobStatus::Completed {
-            job.output = Some(if self.count() > 0 { Value::from(self.chunks(now)) } else { self.input.clone() });
+            job.output = Some(if self.count() > 0 {
+                Value::from(self.chunks(now))
+            } else {
+                self.input.clone()
+            });
             job.execution = Some(self.work());
         }
         if status == JobStatus::Failed {
@@ -101,16 +122,27 @@ impl MockJob {
 
     /// Why a job that ended badly did.
     pub(super) fn failure(&self) -> Option<String> {
-        self.input.get("error").map(|text| text.as_str().map_or_else(|| text.to_string(), str::to_owned))
+        self.input.get("error").map(|text| {
+            text.as_str()
+                .map_or_else(|| text.to_string(), str::to_owned)
+        })
     }
 
     fn count(&self) -> u64 {
-        self.input.get("stream").and_then(Value::as_u64).unwrap_or(0)
+        self.input
+            .get("stream")
+            .and_then(Value::as_u64)
+            .unwrap_or(0)
     }
 
     fn work(&self) -> Duration {
-        let slept = self.input.get("sleep").and_then(Value::as_f64).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        let streamed = u32::try_from(self.count()).map_or(Duration::MAX, |count| CHUNK.saturating_mul(count));
+        let slept = self
+            .input
+            .get("sleep")
+            .and_then(Value::as_f64)
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let streamed =
+            u32::try_from(self.count()).map_or(Duration::MAX, |count| CHUNK.saturating_mul(count));
         slept.unwrap_or(WORK).max(streamed)
     }
 }
@@ -120,7 +152,12 @@ mod tests {
     use super::*;
 
     fn job(input: Value) -> MockJob {
-        MockJob::new("j".into(), "me".into(), &JobRequest::new("e", input), Timestamp::UNIX_EPOCH)
+        MockJob::new(
+            "j".into(),
+            "me".into(),
+            &JobRequest::new("e", input),
+            Timestamp::UNIX_EPOCH,
+        )
     }
 
     fn after(millis: u64) -> Timestamp {
@@ -132,12 +169,25 @@ mod tests {
         let echo = job(json!({ "x": 1 }));
         assert_eq!(
             [0, 1000, 1200].map(|at| echo.status(after(at))),
-            [JobStatus::InQueue, JobStatus::InProgress, JobStatus::Completed]
+            [
+                JobStatus::InQueue,
+                JobStatus::InProgress,
+                JobStatus::Completed
+            ]
         );
-        assert_eq!(job(json!({ "error": "no" })).status(after(5000)), JobStatus::Failed);
+        assert_eq!(
+            job(json!({ "error": "no" })).status(after(5000)),
+            JobStatus::Failed
+        );
         let stream = job(json!({ "stream": 3 }));
-        assert_eq!([1000, 1500, 9000].map(|at| stream.chunks(after(at)).len()), [0, 1, 3]);
-        let mut long = MockJob { execution_timeout: Some(Duration::from_secs(2)), ..job(json!({ "sleep": 60 })) };
+        assert_eq!(
+            [1000, 1500, 9000].map(|at| stream.chunks(after(at)).len()),
+            [0, 1, 3]
+        );
+        let mut long = MockJob {
+            execution_timeout: Some(Duration::from_secs(2)),
+            ..job(json!({ "sleep": 60 }))
+        };
         assert_eq!(long.status(after(3000)), JobStatus::TimedOut);
         long.execution_timeout = None;
         long.cancel(after(2000));

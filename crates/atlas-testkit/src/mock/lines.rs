@@ -27,7 +27,13 @@ pub(super) struct Polled<T> {
 
 impl<T> Polled<T> {
     pub(super) fn new(pause: Duration, look: impl FnMut() -> Look<T> + Send + 'static) -> Self {
-        Self { look: Box::new(look), pause, waiting: None, queue: VecDeque::new(), more: true }
+        Self {
+            look: Box::new(look),
+            pause,
+            waiting: None,
+            queue: VecDeque::new(),
+            more: true,
+        }
     }
 }
 
@@ -53,7 +59,8 @@ impl<T: Unpin> Stream for Polled<T> {
             }
             let look = (this.look)();
             this.more = look.more;
-            this.waiting = (look.more && look.items.is_empty()).then(|| Box::pin(tokio::time::sleep(this.pause)));
+            this.waiting = (look.more && look.items.is_empty())
+                .then(|| Box::pin(tokio::time::sleep(this.pause)));
             this.queue.extend(look.items);
         }
     }

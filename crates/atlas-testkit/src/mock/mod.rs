@@ -14,8 +14,9 @@
 //! # }).unwrap();
 //! ```
 //!
-//! It has every capability group, and it meets the world's faults as a real provider does: what commits and then breaks off is an
-//! unknown outcome, a refused rate is not. Reads lag as the world's do. Deliberately absent: HTTP, and sockets behind a machine's ports.
+//! It has every capability group, and it meets the world's faults as a real provider does: what
+//! commits and then breaks off is an unknown outcome, a refused rate is not. Reads lag as the
+//! world's do. Deliberately absent: HTTP, and sockets behind a machine's ports.
 
 mod account;
 mod call;
@@ -58,7 +59,8 @@ impl MockCloud {
     /// A fresh cloud in a world of its own, which follows tokio's clock, paused or real.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        let world = World::new(seed, WorldClock::following(1.0)).with_cloud(CloudSpec::plain(CLOUD));
+        let world =
+            World::new(seed, WorldClock::following(1.0)).with_cloud(CloudSpec::plain(CLOUD));
         world.add_key(CLOUD, KEY, "me");
         Self::in_world(world)
     }
@@ -66,19 +68,31 @@ impl MockCloud {
     /// The face of a world that has a cloud called [`CLOUD`], with whatever keys it has there.
     #[must_use]
     pub fn in_world(world: World) -> Self {
-        Self { world, belongings: Arc::default(), limits: None, supporting: false }
+        Self {
+            world,
+            belongings: Arc::default(),
+            limits: None,
+            supporting: false,
+        }
     }
 
     /// Limits of its accounts other than the world's.
     #[must_use]
     pub fn limits(self, limits: AccountLimits) -> Self {
-        Self { limits: Some(limits), ..self }
+        Self {
+            limits: Some(limits),
+            ..self
+        }
     }
 
-    /// With this, a machine with ports needs an address, made before it and released with it: an orchestrator's supporting steps.
+    /// With this, a machine with ports needs an address, made before it and released with it: an
+    /// orchestrator's supporting steps.
     #[must_use]
     pub fn supporting(self) -> Self {
-        Self { supporting: true, ..self }
+        Self {
+            supporting: true,
+            ..self
+        }
     }
 
     /// A provider with the good key.
@@ -117,6 +131,8 @@ impl MockCloud {
     }
 
     fn belongings(&self) -> MutexGuard<'_, Belongings> {
-        self.belongings.lock().unwrap_or_else(PoisonError::into_inner)
+        self.belongings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

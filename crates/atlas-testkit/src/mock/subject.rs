@@ -23,19 +23,29 @@ impl MockSubject {
     /// Clouds with this seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { seed, lagging: false, cloud: Mutex::new(MockCloud::new(seed).supporting()) }
+        Self {
+            seed,
+            lagging: false,
+            cloud: Mutex::new(MockCloud::new(seed).supporting()),
+        }
     }
 
     /// The same with clouds whose reads lag, up to their bound.
     #[must_use]
     pub fn lagging(self) -> Self {
-        Self { lagging: true, ..self }
+        Self {
+            lagging: true,
+            ..self
+        }
     }
 
     /// The cloud of the case that is running.
     #[must_use]
     pub fn cloud(&self) -> MockCloud {
-        self.cloud.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.cloud
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -43,7 +53,11 @@ impl Subject for MockSubject {
     fn fresh(&self) -> BoxFuture<'_, Result<AnyProvider>> {
         let cloud = MockCloud::new(self.seed).supporting();
         if self.lagging {
-            let bound = cloud.world().cloud(CLOUD).map(|spec| spec.visibility_bound).unwrap_or_default();
+            let bound = cloud
+                .world()
+                .cloud(CLOUD)
+                .map(|spec| spec.visibility_bound)
+                .unwrap_or_default();
             cloud.world().set_lag(CLOUD, Lag::within(bound));
         }
         let provider = cloud.provider();
@@ -56,7 +70,9 @@ impl Subject for MockSubject {
     }
 
     fn request(&self) -> ComputeRequest {
-        ComputeRequest::gpu(Gpu::H100).image("x/y:1").port(Port::http(8080))
+        ComputeRequest::gpu(Gpu::H100)
+            .image("x/y:1")
+            .port(Port::http(8080))
     }
 
     fn now(&self) -> Timestamp {
@@ -85,8 +101,15 @@ impl Subject for MockSubject {
 }
 
 impl Control for MockSubject {
-    fn inject<'a>(&'a self, operation: &'a str, fault: FaultKind, count: u32) -> BoxFuture<'a, bool> {
-        self.cloud().world().inject([Fault::new(CLOUD, operation, fault).times(count)]);
+    fn inject<'a>(
+        &'a self,
+        operation: &'a str,
+        fault: FaultKind,
+        count: u32,
+    ) -> BoxFuture<'a, bool> {
+        self.cloud()
+            .world()
+            .inject([Fault::new(CLOUD, operation, fault).times(count)]);
         Box::pin(async move { fault.concerns(operation) })
     }
 
@@ -102,9 +125,12 @@ impl Control for MockSubject {
 
     fn requests<'a>(&'a self, operation: Option<&'a str>) -> BoxFuture<'a, u64> {
         let calls = self.cloud().calls();
-        Box::pin(
-            async move { operation.map_or_else(|| calls.values().sum(), |operation| calls.get(operation).copied().unwrap_or(0)) },
-        )
+        Box::pin(async move {
+            operation.map_or_else(
+                || calls.values().sum(),
+                |operation| calls.get(operation).copied().unwrap_or(0),
+            )
+        })
     }
 }
 
@@ -116,10 +142,19 @@ impl LedgerEntry {
         machines
             .iter()
             .filter_map(|machine| {
-                let env: BTreeMap<String, String> =
-                    machine.spec.env.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
+                let env: BTreeMap<String, String> = machine
+                    .spec
+                    .env
+                    .iter()
+                    .map(|(name, value)| (name.clone(), value.expose().to_owned()))
+                    .collect();
                 let id = ComputeId::new(&machine.id).ok()?;
-                Some(Self { id, live: machine.is_live(), launch_key: machine.launch_key(), env: Some(env) })
+                Some(Self {
+                    id,
+                    live: machine.is_live(),
+                    launch_key: machine.launch_key(),
+                    env: Some(env),
+                })
             })
             .collect()
     }
@@ -134,7 +169,10 @@ impl Serverless {
             echo: json!({ "prompt": "conformance" }),
             long: json!({ "sleep": 120 }),
             stream: (json!({ "stream": 5 }), 5),
-            error: (json!({ "error": "out of paper" }), "out of paper".to_owned()),
+            error: (
+                json!({ "error": "out of paper" }),
+                "out of paper".to_owned(),
+            ),
         }
     }
 }

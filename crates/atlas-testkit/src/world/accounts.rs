@@ -48,8 +48,15 @@ impl World {
     pub fn authorize(&self, cloud: &str, key: &str) -> Option<Account> {
         let state = self.lock();
         let cloud = state.clouds.get(cloud)?;
-        let account = cloud.keys.get(key).filter(|_| !cloud.revoked.contains(key))?;
-        Some(Account(if cloud.swapped.contains(key) { format!("{account}-other") } else { account.clone() }))
+        let account = cloud
+            .keys
+            .get(key)
+            .filter(|_| !cloud.revoked.contains(key))?;
+        Some(Account(if cloud.swapped.contains(key) {
+            format!("{account}-other")
+        } else {
+            account.clone()
+        }))
     }
 
     /// Makes a key bad.
@@ -86,6 +93,10 @@ impl World {
     /// What an account is good for.
     #[must_use]
     pub fn standing(&self, cloud: &str, account: &Account) -> Standing {
-        self.lock().clouds.get(cloud).and_then(|cloud| cloud.standings.get(&account.0).copied()).unwrap_or_default()
+        self.lock()
+            .clouds
+            .get(cloud)
+            .and_then(|cloud| cloud.standings.get(&account.0).copied())
+            .unwrap_or_default()
     }
 }

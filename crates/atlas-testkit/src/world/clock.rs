@@ -34,8 +34,8 @@ impl WorldClock {
         Self::build(Timestamp::from_unix_seconds(EPOCH_SECONDS), None)
     }
 
-    /// Follows tokio's clock from now on, `speed` simulated seconds for each of its seconds. With paused time this is exact and
-    /// repeatable. A speed that is not a positive number counts as 1.
+    /// Follows tokio's clock from now on, `speed` simulated seconds for each of its seconds. With
+    /// paused time this is exact and repeatable. A speed that is not a positive number counts as 1.
     #[must_use]
     pub fn following(speed: f64) -> Self {
         Self::following_from(Timestamp::from_unix_seconds(EPOCH_SECONDS), speed)
@@ -44,12 +44,20 @@ impl WorldClock {
     /// As [`WorldClock::following`], beginning at `epoch`.
     #[must_use]
     pub fn following_from(epoch: Timestamp, speed: f64) -> Self {
-        let speed = if speed.is_finite() && speed > 0.0 { speed } else { 1.0 };
+        let speed = if speed.is_finite() && speed > 0.0 {
+            speed
+        } else {
+            1.0
+        };
         Self::build(epoch, Some((Instant::now(), speed)))
     }
 
     fn build(epoch: Timestamp, follow: Option<(Instant, f64)>) -> Self {
-        Self(Arc::new(Inner { epoch, follow, jumps: Mutex::new(Vec::new()) }))
+        Self(Arc::new(Inner {
+            epoch,
+            follow,
+            jumps: Mutex::new(Vec::new()),
+        }))
     }
 
     fn jumps(&self) -> MutexGuard<'_, Vec<Jump>> {
@@ -64,8 +72,13 @@ impl WorldClock {
     }
 
     fn at(&self, jumps: &[Jump]) -> Timestamp {
-        let followed = self.0.follow.map_or(Duration::ZERO, |(start, speed)| scale(start.elapsed(), speed));
-        let jumped = jumps.iter().map(|jump| jump.by).fold(Duration::ZERO, Duration::saturating_add);
+        let followed = self.0.follow.map_or(Duration::ZERO, |(start, speed)| {
+            scale(start.elapsed(), speed)
+        });
+        let jumped = jumps
+            .iter()
+            .map(|jump| jump.by)
+            .fold(Duration::ZERO, Duration::saturating_add);
         self.0.epoch.saturating_add(followed).saturating_add(jumped)
     }
 
@@ -83,26 +96,39 @@ impl WorldClock {
 
     /// What a client's own clock showed at a simulated instant: what a dialect writes on the wire.
     ///
-    /// A client of a world at speed 60 lives sixty times slower, and knows of no advance by hand; timestamps in the world's own
-    /// frame would all lie in its future. By hand only, or at speed 1, the two frames are the same.
+    /// A client of a world at speed 60 lives sixty times slower, and knows of no advance by hand;
+    /// timestamps in the world's own frame would all lie in its future. By hand only, or at speed
+    /// 1, the two frames are the same.
     #[must_use]
     pub fn on_the_wire(&self, instant: Timestamp) -> Timestamp {
-        let Some((_, speed)) = self.0.follow else { return instant };
+        let Some((_, speed)) = self.0.follow else {
+            return instant;
+        };
         let mut left = instant.since(self.0.epoch);
         for jump in self.jumps().iter().filter(|jump| jump.at < instant) {
             left = left.saturating_sub(jump.by.min(instant.since(jump.at)));
         }
-        if instant < self.0.epoch { instant } else { self.0.epoch.saturating_add(scale(left, 1.0 / speed)) }
+        if instant < self.0.epoch {
+            instant
+        } else {
+            self.0.epoch.saturating_add(scale(left, 1.0 / speed))
+        }
     }
 
-    /// The simulated instant at which a client's own clock shows this: the inverse of [`WorldClock::on_the_wire`].
+    /// The simulated instant at which a client's own clock shows this: the inverse of
+    /// [`WorldClock::on_the_wire`].
     #[must_use]
     pub fn off_the_wire(&self, shown: Timestamp) -> Timestamp {
-        let Some((_, speed)) = self.0.follow else { return shown };
+        let Some((_, speed)) = self.0.follow else {
+            return shown;
+        };
         if shown < self.0.epoch {
             return shown;
         }
-        let mut instant = self.0.epoch.saturating_add(scale(shown.since(self.0.epoch), speed));
+        let mut instant = self
+            .0
+            .epoch
+            .saturating_add(scale(shown.since(self.0.epoch), speed));
         for jump in self.jumps().iter() {
             if jump.at < instant {
                 instant = instant.saturating_add(jump.by);
@@ -137,14 +163,28 @@ mod tests {
         let epoch = clock.now();
         tokio::time::advance(Duration::from_secs(2)).await;
         assert_eq!(clock.now().since(epoch), Duration::from_secs(120));
-        assert_eq!(clock.on_the_wire(clock.now()).since(epoch), Duration::from_secs(2));
+        assert_eq!(
+            clock.on_the_wire(clock.now()).since(epoch),
+            Duration::from_secs(2)
+        );
         assert_eq!(clock.real(Duration::from_secs(120)), Duration::from_secs(2));
 
         clock.advance(Duration::from_secs(3600));
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(clock.now().since(epoch), Duration::from_secs(120 + 3600 + 60));
-        assert_eq!(clock.on_the_wire(clock.now()).since(epoch), Duration::from_secs(3));
-        assert_eq!(clock.on_the_wire(epoch.saturating_add(Duration::from_secs(1000))).since(epoch), Duration::from_secs(2));
+        assert_eq!(
+            clock.now().since(epoch),
+            Duration::from_secs(120 + 3600 + 60)
+        );
+        assert_eq!(
+            clock.on_the_wire(clock.now()).since(epoch),
+            Duration::from_secs(3)
+        );
+        assert_eq!(
+            clock
+                .on_the_wire(epoch.saturating_add(Duration::from_secs(1000)))
+                .since(epoch),
+            Duration::from_secs(2)
+        );
         for shown in [1, 3] {
             let shown = epoch.saturating_add(Duration::from_secs(shown));
             assert_eq!(clock.on_the_wire(clock.off_the_wire(shown)), shown);

@@ -1,4 +1,5 @@
-//! What a simulated cloud is made of: its shapes and prices, its regions, its delays and its laxities.
+//! What a simulated cloud is made of: its shapes and prices, its regions, its delays and its
+//! laxities.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -35,7 +36,8 @@ pub struct CloudSpec {
     pub id_suffix: &'static str,
     /// What a preempted machine becomes: true when it is kept, stopped; false when it is gone.
     pub preempted_stays: bool,
-    /// What a machine whose command ended becomes: true when it stops and its compute stops billing.
+    /// What a machine whose command ended becomes: true when it stops and its compute stops
+    /// billing.
     pub exit_stops: bool,
     /// Whether a machine costs nothing before it first runs.
     pub bills_from_running: bool,
@@ -98,7 +100,8 @@ pub struct Timing {
     pub cold_start: Duration,
 }
 
-/// How late reads may be, drawn for each machine. All zero by default: only faults make reads late then.
+/// How late reads may be, drawn for each machine. All zero by default: only faults make reads late
+/// then.
 #[derive(Clone, Debug, Default)]
 pub struct Lag {
     /// A new machine is missing from lists for up to this long.
@@ -146,16 +149,29 @@ impl Default for Timing {
 }
 
 impl CloudSpec {
-    /// A cloud of no vendor: two GPUs (`gpu-a`, an H100, and `gpu-b`, an L4) and a `cpu` shape, each eight to a region, in `r1` and `r2`.
+    /// A cloud of no vendor: two GPUs (`gpu-a`, an H100, and `gpu-b`, an L4) and a `cpu` shape,
+    /// each eight to a region, in `r1` and `r2`.
     #[must_use]
     pub fn plain(name: impl Into<String>) -> Self {
         let regions = [("r1", "Region 1"), ("r2", "Region 2")];
         let tiers = |cents: i64, max_count: u32, stock: u32| {
-            let tier =
-                |price| Tier { price, max_count, stock: regions.iter().map(|(id, _)| ((*id).to_owned(), stock)).collect() };
+            let tier = |price| Tier {
+                price,
+                max_count,
+                stock: regions
+                    .iter()
+                    .map(|(id, _)| ((*id).to_owned(), stock))
+                    .collect(),
+            };
             BTreeMap::from([
-                ("secure".to_owned(), tier(UsdPerHour::new(Usd::from_cents(cents)))),
-                ("community".to_owned(), tier(UsdPerHour::new(Usd::from_cents(cents * 3 / 4)))),
+                (
+                    "secure".to_owned(),
+                    tier(UsdPerHour::new(Usd::from_cents(cents))),
+                ),
+                (
+                    "community".to_owned(),
+                    tier(UsdPerHour::new(Usd::from_cents(cents * 3 / 4))),
+                ),
             ])
         };
         let shape = |native: &str, gpu: Option<Gpu>, ram_gb, tiers| Shape {
@@ -168,7 +184,13 @@ impl CloudSpec {
         };
         Self {
             name: name.into(),
-            regions: regions.iter().map(|(id, name)| Region { id: (*id).into(), name: (*name).into() }).collect(),
+            regions: regions
+                .iter()
+                .map(|(id, name)| Region {
+                    id: (*id).into(),
+                    name: (*name).into(),
+                })
+                .collect(),
             shapes: vec![
                 shape("gpu-a", Some(Gpu::H100Sxm), 128, tiers(349, 8, 8)),
                 shape("gpu-b", Some(Gpu::L4), 32, tiers(49, 8, 8)),

@@ -84,7 +84,16 @@ impl FaultKind {
             Self::PartialList | Self::EmptyList | Self::PageShift => operation == "list_compute",
             Self::StaleList => matches!(operation, "list_compute" | "get_compute"),
             Self::Preempt | Self::Vanish => {
-                matches!(operation, "spawn_compute" | "get_compute" | "list_compute" | "start" | "stop" | "terminate" | "logs")
+                matches!(
+                    operation,
+                    "spawn_compute"
+                        | "get_compute"
+                        | "list_compute"
+                        | "start"
+                        | "stop"
+                        | "terminate"
+                        | "logs"
+                )
             }
             _ => true,
         }
@@ -149,7 +158,12 @@ const fn once() -> u32 {
 impl Fault {
     /// This kind, once, on this operation of this cloud.
     pub fn new(cloud: impl Into<String>, operation: impl Into<String>, kind: FaultKind) -> Self {
-        Self { cloud: Some(cloud.into()), operation: Some(operation.into()), kind, count: 1 }
+        Self {
+            cloud: Some(cloud.into()),
+            operation: Some(operation.into()),
+            kind,
+            count: 1,
+        }
     }
 
     /// This often.
@@ -161,7 +175,10 @@ impl Fault {
     fn strikes(&self, cloud: &str, operation: &str) -> bool {
         self.count > 0
             && self.cloud.as_deref().is_none_or(|named| named == cloud)
-            && self.operation.as_deref().is_none_or(|named| same_operation(named) == operation)
+            && self
+                .operation
+                .as_deref()
+                .is_none_or(|named| same_operation(named) == operation)
             && self.kind.concerns(operation)
     }
 }
@@ -181,7 +198,8 @@ pub struct FaultPlan {
     pub per_million: u32,
 }
 
-/// An operation's name as the queue knows it: what one HTTP call of a cloud serves is one operation.
+/// An operation's name as the queue knows it: what one HTTP call of a cloud serves is one
+/// operation.
 #[must_use]
 pub fn same_operation(operation: &str) -> &str {
     match operation {
@@ -215,7 +233,12 @@ impl Arrival {
     /// The fault that keeps the work from being done at all, if one does.
     #[must_use]
     pub fn refused(&self) -> Option<FaultKind> {
-        self.answer.filter(|kind| matches!(kind, FaultKind::ResetBeforeCommit | FaultKind::Status500 | FaultKind::Status429))
+        self.answer.filter(|kind| {
+            matches!(
+                kind,
+                FaultKind::ResetBeforeCommit | FaultKind::Status500 | FaultKind::Status429
+            )
+        })
     }
 }
 
@@ -228,8 +251,15 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    /// At most one of those that spoil the answer strikes a call, and one of each other kind; those that could not show are kept.
-    pub(super) fn strike(&mut self, cloud: &str, operation: &str, dice: &Dice, shows: impl Fn(FaultKind) -> bool) -> Arrival {
+    /// At most one of those that spoil the answer strikes a call, and one of each other kind; those
+    /// that could not show are kept.
+    pub(super) fn strike(
+        &mut self,
+        cloud: &str,
+        operation: &str,
+        dice: &Dice,
+        shows: impl Fn(FaultKind) -> bool,
+    ) -> Arrival {
         let mut arrival = Arrival::default();
         for fault in &mut self.queue {
             if fault.strikes(cloud, operation) && shows(fault.kind) && arrival.take(fault.kind) {
@@ -239,7 +269,10 @@ impl Faults {
         self.queue.retain(|fault| fault.count > 0);
         for plan in &self.plans {
             let concerned = plan.cloud.as_deref().is_none_or(|named| named == cloud)
-                && plan.operation.as_deref().is_none_or(|named| same_operation(named) == operation)
+                && plan
+                    .operation
+                    .as_deref()
+                    .is_none_or(|named| same_operation(named) == operation)
                 && plan.kind.concerns(operation);
             if concerned && dice.chance(plan.per_million) && shows(plan.kind) {
                 arrival.take(plan.kind);

@@ -1,4 +1,5 @@
-//! Serverless endpoints: a queue, workers that start cold and idle away, and jobs whose input says what they do.
+//! Serverless endpoints: a queue, workers that start cold and idle away, and jobs whose input says
+//! what they do.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -117,7 +118,8 @@ pub struct Health {
 /// A job to run.
 #[derive(Clone, Debug, Default)]
 pub struct JobSpec {
-    /// `{"sleep":N}` works N seconds, `{"stream":N}` yields N chunks, `{"error":S}` fails; the output echoes it.
+    /// `{"sleep":N}` works N seconds, `{"stream":N}` yields N chunks, `{"error":S}` fails; the
+    /// output echoes it.
     pub input: Value,
     /// Whether the submitter waits for it, which makes its result be forgotten sooner.
     pub sync: bool,
@@ -180,25 +182,38 @@ pub(super) enum QueueEvent {
 
 impl WorldJob {
     fn number(&self, field: &str) -> Option<f64> {
-        self.spec.input.get(field)?.as_f64().filter(|number| number.is_finite() && *number >= 0.0)
+        self.spec
+            .input
+            .get(field)?
+            .as_f64()
+            .filter(|number| number.is_finite() && *number >= 0.0)
     }
 
     /// How long it works before its first chunk.
     fn sleep(&self) -> Duration {
-        self.number("sleep").and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or(WORK)
+        self.number("sleep")
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+            .unwrap_or(WORK)
     }
 
     fn chunks(&self) -> u32 {
-        self.spec.input.get("stream").and_then(Value::as_u64).map_or(0, |n| u32::try_from(n).unwrap_or(u32::MAX).min(100_000))
+        self.spec
+            .input
+            .get("stream")
+            .and_then(Value::as_u64)
+            .map_or(0, |n| u32::try_from(n).unwrap_or(u32::MAX).min(100_000))
     }
 
     fn work(&self) -> Duration {
-        self.sleep().saturating_add(CHUNK.saturating_mul(self.chunks()))
+        self.sleep()
+            .saturating_add(CHUNK.saturating_mul(self.chunks()))
     }
 
     /// How many chunks there are by now.
     fn yielded(&self, now: Timestamp) -> usize {
-        let Some(started) = self.started_at else { return 0 };
+        let Some(started) = self.started_at else {
+            return 0;
+        };
         let until = self.ended_at.unwrap_or(now);
         let worked = until.since(started).saturating_sub(self.sleep());
         let chunks = u32::try_from(worked.as_millis() / CHUNK.as_millis()).unwrap_or(u32::MAX);
@@ -206,14 +221,27 @@ impl WorldJob {
     }
 
     fn failure(&self) -> Option<String> {
-        let error = self.spec.input.get("error").filter(|error| !error.is_null())?;
-        Some(error.as_str().map_or_else(|| error.to_string(), str::to_owned))
+        let error = self
+            .spec
+            .input
+            .get("error")
+            .filter(|error| !error.is_null())?;
+        Some(
+            error
+                .as_str()
+                .map_or_else(|| error.to_string(), str::to_owned),
+        )
     }
 }
 
 impl World {
     /// Makes an endpoint; answers its id. One that is there already under that id is replaced.
-    pub fn add_endpoint(&self, cloud: &str, account: &Account, spec: EndpointSpec) -> Option<String> {
+    pub fn add_endpoint(
+        &self,
+        cloud: &str,
+        account: &Account,
+        spec: EndpointSpec,
+    ) -> Option<String> {
         let (mut state, now) = self.at_now();
         let id = match &spec.id {
             Some(id) => id.clone(),
@@ -230,7 +258,11 @@ impl World {
             counts: Counts::default(),
             spans: Vec::new(),
         };
-        state.clouds.get_mut(cloud)?.endpoints.insert(id.clone(), endpoint);
+        state
+            .clouds
+            .get_mut(cloud)?
+            .endpoints
+            .insert(id.clone(), endpoint);
         Some(id)
     }
 
@@ -244,9 +276,20 @@ impl World {
     #[must_use]
     pub fn endpoints(&self, cloud: &str, account: &Account) -> Vec<Endpoint> {
         let (state, _) = self.at_now();
-        let all = state.clouds.get(cloud).into_iter().flat_map(|held| held.endpoints.values());
-        let mut mine: Vec<Endpoint> = all.filter(|endpoint| endpoint.account == account.as_str()).cloned().collect();
-        mine.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.id.cmp(&b.id)));
+        let all = state
+            .clouds
+            .get(cloud)
+            .into_iter()
+            .flat_map(|held| held.endpoints.values());
+        let mut mine: Vec<Endpoint> = all
+            .filter(|endpoint| endpoint.account == account.as_str())
+            .cloned()
+            .collect();
+        mine.sort_by(|a, b| {
+            b.created_at
+                .cmp(&a.created_at)
+                .then_with(|| a.id.cmp(&b.id))
+        });
         mine
     }
 
@@ -304,51 +347,105 @@ impl World {
             state.faults.count(FaultKind::LateAppearance);
         }
         state.dispatch(cloud, endpoint, now);
-        state.endpoint(cloud, account, endpoint)?.jobs.get(&id).cloned().ok_or(Refusal::NotFound)
+        state
+            .endpoint(cloud, account, endpoint)?
+            .jobs
+            .get(&id)
+            .cloned()
+            .ok_or(Refusal::NotFound)
     }
 
     /// A job as a read shows it.
     #[must_use]
-    pub fn job(&self, cloud: &str, account: &Account, endpoint: &str, id: &str) -> Option<WorldJob> {
+    pub fn job(
+        &self,
+        cloud: &str,
+        account: &Account,
+        endpoint: &str,
+        id: &str,
+    ) -> Option<WorldJob> {
         let (state, now) = self.at_now();
-        let job = state.endpoint(cloud, account, endpoint).ok()?.jobs.get(id)?;
+        let job = state
+            .endpoint(cloud, account, endpoint)
+            .ok()?
+            .jobs
+            .get(id)?;
         (job.read_from <= now).then(|| job.clone())
     }
 
     /// The jobs of an endpoint that the cloud has not forgotten.
     #[must_use]
     pub fn jobs(&self, cloud: &str, account: &Account, endpoint: &str) -> Vec<WorldJob> {
-        self.endpoint(cloud, account, endpoint).map(|endpoint| endpoint.jobs.into_values().collect()).unwrap_or_default()
+        self.endpoint(cloud, account, endpoint)
+            .map(|endpoint| endpoint.jobs.into_values().collect())
+            .unwrap_or_default()
     }
 
     /// The chunks since they were last drained. They are gone then.
     #[must_use]
-    pub fn drain_job(&self, cloud: &str, account: &Account, endpoint: &str, id: &str) -> Option<(WorldJob, Vec<Value>)> {
+    pub fn drain_job(
+        &self,
+        cloud: &str,
+        account: &Account,
+        endpoint: &str,
+        id: &str,
+    ) -> Option<(WorldJob, Vec<Value>)> {
         let (mut state, now) = self.at_now();
-        let job = state.endpoint_mut(cloud, account, endpoint).ok()?.jobs.get_mut(id).filter(|job| job.read_from <= now)?;
+        let job = state
+            .endpoint_mut(cloud, account, endpoint)
+            .ok()?
+            .jobs
+            .get_mut(id)
+            .filter(|job| job.read_from <= now)?;
         let (from, to, all) = (job.drained, job.yielded(now), job.chunks());
         job.drained = to.max(from);
-        Some((job.clone(), (from..to).map(|index| json!({ "index": index, "of": all })).collect()))
+        Some((
+            job.clone(),
+            (from..to)
+                .map(|index| json!({ "index": index, "of": all }))
+                .collect(),
+        ))
     }
 
     /// Cancels a job; one that has ended is answered as it ended.
     ///
     /// # Errors
     /// [`Refusal::NotFound`].
-    pub fn cancel_job(&self, cloud: &str, account: &Account, endpoint: &str, id: &str) -> Result<WorldJob, Refusal> {
+    pub fn cancel_job(
+        &self,
+        cloud: &str,
+        account: &Account,
+        endpoint: &str,
+        id: &str,
+    ) -> Result<WorldJob, Refusal> {
         let (mut state, now) = self.at_now();
-        let job = state.endpoint(cloud, account, endpoint)?.jobs.get(id).filter(|job| job.read_from <= now);
+        let job = state
+            .endpoint(cloud, account, endpoint)?
+            .jobs
+            .get(id)
+            .filter(|job| job.read_from <= now);
         if !job.ok_or(Refusal::NotFound)?.status.is_terminal() {
             state.finish(cloud, endpoint, id, JobStatus::Cancelled, now);
         }
-        state.endpoint(cloud, account, endpoint)?.jobs.get(id).cloned().ok_or(Refusal::NotFound)
+        state
+            .endpoint(cloud, account, endpoint)?
+            .jobs
+            .get(id)
+            .cloned()
+            .ok_or(Refusal::NotFound)
     }
 
     /// Sends a job round again that failed or timed out.
     ///
     /// # Errors
     /// [`Refusal::NotFound`], or [`Refusal::NotNow`] for a job in another state.
-    pub fn retry_job(&self, cloud: &str, account: &Account, endpoint: &str, id: &str) -> Result<WorldJob, Refusal> {
+    pub fn retry_job(
+        &self,
+        cloud: &str,
+        account: &Account,
+        endpoint: &str,
+        id: &str,
+    ) -> Result<WorldJob, Refusal> {
         let (mut state, now) = self.at_now();
         let held = state.endpoint_mut(cloud, account, endpoint)?;
         let job = held.jobs.get_mut(id).ok_or(Refusal::NotFound)?;
@@ -357,20 +454,42 @@ impl World {
         }
         job.attempt += 1;
         (job.status, job.queued_at) = (JobStatus::InQueue, now);
-        (job.started_at, job.ended_at, job.worker, job.output, job.error, job.drained) = (None, None, None, None, None, 0);
+        (
+            job.started_at,
+            job.ended_at,
+            job.worker,
+            job.output,
+            job.error,
+            job.drained,
+        ) = (None, None, None, None, None, 0);
         held.counts.retried += 1;
         held.queue.push_back(id.to_owned());
         state.dispatch(cloud, endpoint, now);
-        state.endpoint(cloud, account, endpoint)?.jobs.get(id).cloned().ok_or(Refusal::NotFound)
+        state
+            .endpoint(cloud, account, endpoint)?
+            .jobs
+            .get(id)
+            .cloned()
+            .ok_or(Refusal::NotFound)
     }
 
     /// Cancels every job still in the queue; answers how many.
     ///
     /// # Errors
     /// [`Refusal::NotFound`].
-    pub fn purge_queue(&self, cloud: &str, account: &Account, endpoint: &str) -> Result<usize, Refusal> {
+    pub fn purge_queue(
+        &self,
+        cloud: &str,
+        account: &Account,
+        endpoint: &str,
+    ) -> Result<usize, Refusal> {
         let (mut state, now) = self.at_now();
-        let waiting: Vec<String> = state.endpoint(cloud, account, endpoint)?.queue.iter().cloned().collect();
+        let waiting: Vec<String> = state
+            .endpoint(cloud, account, endpoint)?
+            .queue
+            .iter()
+            .cloned()
+            .collect();
         for id in &waiting {
             state.finish(cloud, endpoint, id, JobStatus::Cancelled, now);
         }
@@ -388,8 +507,15 @@ impl Endpoint {
     /// How it is, in numbers.
     #[must_use]
     pub fn health(&self) -> Health {
-        let jobs = |status: &JobStatus| self.jobs.values().filter(|job| job.status == *status).count() as u64;
-        let workers = |has: fn(&Worker) -> bool| self.workers.iter().filter(|worker| has(worker)).count() as u64;
+        let jobs = |status: &JobStatus| {
+            self.jobs
+                .values()
+                .filter(|job| job.status == *status)
+                .count() as u64
+        };
+        let workers = |has: fn(&Worker) -> bool| {
+            self.workers.iter().filter(|worker| has(worker)).count() as u64
+        };
         Health {
             completed: self.counts.completed,
             failed: self.counts.failed,
@@ -419,12 +545,23 @@ impl Endpoint {
 impl State {
     fn endpoint(&self, cloud: &str, account: &Account, id: &str) -> Result<&Endpoint, Refusal> {
         let held = self.clouds.get(cloud).ok_or(Refusal::NoSuchCloud)?;
-        held.endpoints.get(id).filter(|endpoint| endpoint.account == account.as_str()).ok_or(Refusal::NotFound)
+        held.endpoints
+            .get(id)
+            .filter(|endpoint| endpoint.account == account.as_str())
+            .ok_or(Refusal::NotFound)
     }
 
-    fn endpoint_mut(&mut self, cloud: &str, account: &Account, id: &str) -> Result<&mut Endpoint, Refusal> {
+    fn endpoint_mut(
+        &mut self,
+        cloud: &str,
+        account: &Account,
+        id: &str,
+    ) -> Result<&mut Endpoint, Refusal> {
         let held = self.clouds.get_mut(cloud).ok_or(Refusal::NoSuchCloud)?;
-        held.endpoints.get_mut(id).filter(|endpoint| endpoint.account == account.as_str()).ok_or(Refusal::NotFound)
+        held.endpoints
+            .get_mut(id)
+            .filter(|endpoint| endpoint.account == account.as_str())
+            .ok_or(Refusal::NotFound)
     }
 
     fn held(&mut self, cloud: &str, id: &str) -> Option<&mut Endpoint> {
@@ -441,11 +578,25 @@ impl State {
         now: Timestamp,
     ) -> Result<String, Refusal> {
         let hex = b"0123456789abcdef";
-        let parts: Vec<String> = [8, 4, 4, 4, 12].into_iter().map(|len| self.dice.word(hex, len)).collect();
-        let id = format!("{}{}-u1", if spec.sync { "sync-" } else { "" }, parts.join("-"));
-        let bound = self.clouds.get(cloud).map(|held| held.spec.visibility_bound).unwrap_or_default();
-        let late =
-            if with.has(FaultKind::LateAppearance) { self.dice.span(Duration::from_secs(1), bound) } else { Duration::ZERO };
+        let parts: Vec<String> = [8, 4, 4, 4, 12]
+            .into_iter()
+            .map(|len| self.dice.word(hex, len))
+            .collect();
+        let id = format!(
+            "{}{}-u1",
+            if spec.sync { "sync-" } else { "" },
+            parts.join("-")
+        );
+        let bound = self
+            .clouds
+            .get(cloud)
+            .map(|held| held.spec.visibility_bound)
+            .unwrap_or_default();
+        let late = if with.has(FaultKind::LateAppearance) {
+            self.dice.span(Duration::from_secs(1), bound)
+        } else {
+            Duration::ZERO
+        };
         let ttl = spec.ttl;
         let held = self.endpoint_mut(cloud, account, endpoint)?;
         let job = WorldJob {
@@ -465,23 +616,39 @@ impl State {
         held.jobs.insert(id.clone(), job);
         held.queue.push_back(id.clone());
         let ttl = ttl.unwrap_or(Duration::from_secs(86_400));
-        self.schedule_queue(now.saturating_add(ttl), cloud, endpoint, QueueEvent::JobExpires(id.clone()));
+        self.schedule_queue(
+            now.saturating_add(ttl),
+            cloud,
+            endpoint,
+            QueueEvent::JobExpires(id.clone()),
+        );
         Ok(id)
     }
 
     /// Gives waiting jobs to idle workers, and asks for workers where there are too few.
     fn dispatch(&mut self, cloud: &str, endpoint: &str, now: Timestamp) {
         loop {
-            let Some(held) = self.held(cloud, endpoint) else { return };
-            let idle = held.workers.iter().position(|worker| worker.ready_at.is_some() && worker.job.is_none());
-            let Some((index, id)) = idle.and_then(|index| Some((index, held.queue.pop_front()?))) else { break };
+            let Some(held) = self.held(cloud, endpoint) else {
+                return;
+            };
+            let idle = held
+                .workers
+                .iter()
+                .position(|worker| worker.ready_at.is_some() && worker.job.is_none());
+            let Some((index, id)) = idle.and_then(|index| Some((index, held.queue.pop_front()?)))
+            else {
+                break;
+            };
             let default_timeout = held.spec.execution_timeout;
             let worker = &mut held.workers[index];
             worker.turns += 1;
             worker.job = Some(id.clone());
             let name = worker.id.clone();
-            let Some(job) = held.jobs.get_mut(&id) else { continue };
-            (job.status, job.started_at, job.worker) = (JobStatus::InProgress, Some(now), Some(name));
+            let Some(job) = held.jobs.get_mut(&id) else {
+                continue;
+            };
+            (job.status, job.started_at, job.worker) =
+                (JobStatus::InProgress, Some(now), Some(name));
             let (attempt, work) = (job.attempt, job.work());
             let limit = job.spec.execution_timeout.unwrap_or(default_timeout);
             let (after, event) = if work > limit {
@@ -491,21 +658,49 @@ impl State {
             };
             self.schedule_queue(now.saturating_add(after), cloud, endpoint, event);
         }
-        let Some(held) = self.held(cloud, endpoint) else { return };
-        let starting = held.workers.iter().filter(|worker| worker.ready_at.is_none()).count();
+        let Some(held) = self.held(cloud, endpoint) else {
+            return;
+        };
+        let starting = held
+            .workers
+            .iter()
+            .filter(|worker| worker.ready_at.is_none())
+            .count();
         let room = (held.spec.max_workers as usize).saturating_sub(held.workers.len());
-        let (wanted, cold) = (held.queue.len().saturating_sub(starting).min(room), held.spec.cold_start);
+        let (wanted, cold) = (
+            held.queue.len().saturating_sub(starting).min(room),
+            held.spec.cold_start,
+        );
         for _ in 0..wanted {
             let id = self.dice.word(b"abcdefghijklmnopqrstuvwxyz0123456789", 14);
             if let Some(held) = self.held(cloud, endpoint) {
-                held.workers.push(Worker { id: id.clone(), created_at: now, ready_at: None, job: None, turns: 0 });
+                held.workers.push(Worker {
+                    id: id.clone(),
+                    created_at: now,
+                    ready_at: None,
+                    job: None,
+                    turns: 0,
+                });
             }
-            self.schedule_queue(now.saturating_add(cold), cloud, endpoint, QueueEvent::WorkerReady(id));
+            self.schedule_queue(
+                now.saturating_add(cold),
+                cloud,
+                endpoint,
+                QueueEvent::WorkerReady(id),
+            );
         }
     }
 
-    pub(super) fn queue_event(&mut self, cloud: &str, endpoint: &str, event: &QueueEvent, at: Timestamp) {
-        let Some(held) = self.held(cloud, endpoint) else { return };
+    pub(super) fn queue_event(
+        &mut self,
+        cloud: &str,
+        endpoint: &str,
+        event: &QueueEvent,
+        at: Timestamp,
+    ) {
+        let Some(held) = self.held(cloud, endpoint) else {
+            return;
+        };
         match event {
             QueueEvent::WorkerReady(id) => {
                 if let Some(worker) = held.workers.iter_mut().find(|worker| worker.id == *id) {
@@ -515,29 +710,49 @@ impl State {
                 self.rest(cloud, endpoint, at);
             }
             QueueEvent::WorkerIdle(id, turns) => {
-                let idle = |worker: &Worker| worker.id == *id && worker.turns == *turns && worker.job.is_none();
+                let idle = |worker: &Worker| {
+                    worker.id == *id && worker.turns == *turns && worker.job.is_none()
+                };
                 if let Some(index) = held.workers.iter().position(idle) {
                     let worker = held.workers.remove(index);
                     held.spans.push((worker.created_at, at));
                 }
             }
             QueueEvent::JobEnds(id, attempt) => {
-                let Some(job) = held.jobs.get_mut(id).filter(|job| job.running(*attempt)) else { return };
+                let Some(job) = held.jobs.get_mut(id).filter(|job| job.running(*attempt)) else {
+                    return;
+                };
                 let failure = job.failure();
                 job.error.clone_from(&failure);
                 if failure.is_none() {
                     job.output = Some(job.spec.input.clone());
                 }
-                self.finish(cloud, endpoint, id, if failure.is_some() { JobStatus::Failed } else { JobStatus::Completed }, at);
+                self.finish(
+                    cloud,
+                    endpoint,
+                    id,
+                    if failure.is_some() {
+                        JobStatus::Failed
+                    } else {
+                        JobStatus::Completed
+                    },
+                    at,
+                );
             }
             QueueEvent::JobTimesOut(id, attempt) => {
-                let Some(job) = held.jobs.get_mut(id).filter(|job| job.running(*attempt)) else { return };
+                let Some(job) = held.jobs.get_mut(id).filter(|job| job.running(*attempt)) else {
+                    return;
+                };
                 job.error = Some("job timed out after 1 retries".into());
                 self.finish(cloud, endpoint, id, JobStatus::TimedOut, at);
             }
             QueueEvent::JobExpires(id) => {
                 // A ttl deletes a job even while it runs.
-                if held.jobs.get(id).is_some_and(|job| !job.status.is_terminal()) {
+                if held
+                    .jobs
+                    .get(id)
+                    .is_some_and(|job| !job.status.is_terminal())
+                {
                     self.finish(cloud, endpoint, id, JobStatus::TimedOut, at);
                 }
                 if let Some(held) = self.held(cloud, endpoint) {
@@ -545,7 +760,11 @@ impl State {
                 }
             }
             QueueEvent::JobForgotten(id, attempt) => {
-                if held.jobs.get(id).is_some_and(|job| job.attempt == *attempt && job.status.is_terminal()) {
+                if held
+                    .jobs
+                    .get(id)
+                    .is_some_and(|job| job.attempt == *attempt && job.status.is_terminal())
+                {
                     held.jobs.remove(id);
                 }
             }
@@ -554,9 +773,15 @@ impl State {
 
     /// A job ends: its worker is free, its end is reported, and its result is kept for a while.
     fn finish(&mut self, cloud: &str, endpoint: &str, id: &str, status: JobStatus, at: Timestamp) {
-        let Some(held) = self.held(cloud, endpoint) else { return };
+        let Some(held) = self.held(cloud, endpoint) else {
+            return;
+        };
         held.queue.retain(|waiting| waiting != id);
-        for worker in held.workers.iter_mut().filter(|worker| worker.job.as_deref() == Some(id)) {
+        for worker in held
+            .workers
+            .iter_mut()
+            .filter(|worker| worker.job.as_deref() == Some(id))
+        {
             worker.job = None;
         }
         match status {
@@ -564,13 +789,24 @@ impl State {
             JobStatus::Failed | JobStatus::TimedOut => held.counts.failed += 1,
             _ => {}
         }
-        let Some(job) = held.jobs.get_mut(id) else { return };
+        let Some(job) = held.jobs.get_mut(id) else {
+            return;
+        };
         (job.status, job.ended_at) = (status, Some(at));
         let ended = job.clone();
         let kept = Duration::from_secs(if ended.spec.sync { 60 } else { 30 * 60 });
-        self.schedule_queue(at.saturating_add(kept), cloud, endpoint, QueueEvent::JobForgotten(id.to_owned(), ended.attempt));
+        self.schedule_queue(
+            at.saturating_add(kept),
+            cloud,
+            endpoint,
+            QueueEvent::JobForgotten(id.to_owned(), ended.attempt),
+        );
         if let Some(url) = ended.spec.webhook.clone() {
-            self.webhooks.push(Webhook { url, endpoint: endpoint.to_owned(), job: ended });
+            self.webhooks.push(Webhook {
+                url,
+                endpoint: endpoint.to_owned(),
+                job: ended,
+            });
         }
         self.dispatch(cloud, endpoint, at);
         self.rest(cloud, endpoint, at);
@@ -578,7 +814,9 @@ impl State {
 
     /// Workers without a job go after a while.
     fn rest(&mut self, cloud: &str, endpoint: &str, at: Timestamp) {
-        let Some(held) = self.held(cloud, endpoint) else { return };
+        let Some(held) = self.held(cloud, endpoint) else {
+            return;
+        };
         let idle: Vec<(String, u64)> = held
             .workers
             .iter()

@@ -29,7 +29,8 @@ pub enum Refusal {
     UnknownRegion(String),
     /// Sold out, or nothing left where it was asked for.
     NoCapacity,
-    /// There is no such machine, volume, endpoint or job, or this account cannot see it (yet), or not there.
+    /// There is no such machine, volume, endpoint or job, or this account cannot see it (yet), or
+    /// not there.
     NotFound,
     /// The machine is locked.
     Locked,
@@ -93,17 +94,30 @@ impl World {
     ///
     /// # Errors
     /// A [`Refusal`]; then there is no machine and none is counted.
-    pub fn create_machine(&self, cloud: &str, account: &Account, spec: MachineSpec, with: &Arrival) -> Result<Machine, Refusal> {
+    pub fn create_machine(
+        &self,
+        cloud: &str,
+        account: &Account,
+        spec: MachineSpec,
+        with: &Arrival,
+    ) -> Result<Machine, Refusal> {
         let (mut state, now) = self.at_now();
         if with.has(FaultKind::NoCapacity) {
             state.faults.count(FaultKind::NoCapacity);
             return Err(Refusal::NoCapacity);
         }
         let id = state.create(cloud, account, spec.clone(), with, now)?;
-        if with.has(FaultKind::DuplicateCommit) && state.create(cloud, account, spec, with, now).is_ok() {
+        if with.has(FaultKind::DuplicateCommit)
+            && state.create(cloud, account, spec, with, now).is_ok()
+        {
             state.faults.count(FaultKind::DuplicateCommit);
         }
-        for kind in [FaultKind::LateAppearance, FaultKind::NeverReady, FaultKind::Preempt, FaultKind::Vanish] {
+        for kind in [
+            FaultKind::LateAppearance,
+            FaultKind::NeverReady,
+            FaultKind::Preempt,
+            FaultKind::Vanish,
+        ] {
             if with.has(kind) {
                 state.faults.count(kind);
             }
@@ -131,7 +145,13 @@ impl World {
     ///
     /// # Errors
     /// A [`Refusal`]; then nothing was changed.
-    pub fn start(&self, cloud: &str, account: &Account, id: &str, with: &Arrival) -> Result<Machine, Refusal> {
+    pub fn start(
+        &self,
+        cloud: &str,
+        account: &Account,
+        id: &str,
+        with: &Arrival,
+    ) -> Result<Machine, Refusal> {
         let (mut state, now) = self.at_now();
         let machine = state.ordered(cloud, account, id, now)?;
         let failed = match machine.state {
@@ -173,10 +193,12 @@ impl World {
         state.machine(cloud, id).cloned().ok_or(Refusal::NotFound)
     }
 
-    /// Destroys a machine for good. It may take the cloud a while, and reads may show it for longer.
+    /// Destroys a machine for good. It may take the cloud a while, and reads may show it for
+    /// longer.
     ///
     /// # Errors
-    /// A [`Refusal`]; then nothing was changed. A machine already ordered to be destroyed is not found once reads forgot it.
+    /// A [`Refusal`]; then nothing was changed. A machine already ordered to be destroyed is not
+    /// found once reads forgot it.
     pub fn destroy(&self, cloud: &str, account: &Account, id: &str) -> Result<(), Refusal> {
         let (mut state, now) = self.at_now();
         let machine = state.ordered(cloud, account, id, now)?;
@@ -231,7 +253,13 @@ impl World {
     ///
     /// # Errors
     /// [`Refusal::NotFound`]; then nothing was changed.
-    pub fn reprice(&self, cloud: &str, account: &Account, id: &str, price: UsdPerHour) -> Result<Machine, Refusal> {
+    pub fn reprice(
+        &self,
+        cloud: &str,
+        account: &Account,
+        id: &str,
+        price: UsdPerHour,
+    ) -> Result<Machine, Refusal> {
         let (mut state, now) = self.at_now();
         state.ordered(cloud, account, id, now)?;
         let machine = state.machine_mut(cloud, id).ok_or(Refusal::NotFound)?;
@@ -262,13 +290,19 @@ impl State {
         if let What::Queue(event) = &timer.what {
             return self.queue_event(cloud, id, event, at);
         }
-        let Some(machine) = self.machine(cloud, id).filter(|machine| machine.is_live()) else { return };
+        let Some(machine) = self.machine(cloud, id).filter(|machine| machine.is_live()) else {
+            return;
+        };
         let current = machine.generation;
         match &timer.what {
             What::Starting(generation) if *generation == current => {
                 let rate = self.rate(cloud, id, MachineState::Starting);
                 if let Some(machine) = self.machine_mut(cloud, id) {
-                    machine.log(at, LogSource::System, format!("image {} pulled", machine.spec.image));
+                    machine.log(
+                        at,
+                        LogSource::System,
+                        format!("image {} pulled", machine.spec.image),
+                    );
                     machine.enter(MachineState::Starting, at, rate);
                 }
             }
@@ -279,10 +313,14 @@ impl State {
                 }
             }
             What::Exit(generation, code) if *generation == current => {
-                let stops = self.clouds.get(cloud).is_some_and(|cloud| cloud.spec.exit_stops);
+                let stops = self
+                    .clouds
+                    .get(cloud)
+                    .is_some_and(|cloud| cloud.spec.exit_stops);
                 let mut removes = false;
                 if let Some(machine) = self.machine_mut(cloud, id) {
-                    removes = machine.spec.exit_destroys || Program::of(&machine.spec.command).removes_machine;
+                    removes = machine.spec.exit_destroys
+                        || Program::of(&machine.spec.command).removes_machine;
                     machine.exit_code = Some(*code);
                     machine.log(at, LogSource::System, "container exited");
                 }
@@ -297,7 +335,10 @@ impl State {
             What::Preempt => self.preempt(cloud, id, at),
             What::Vanish => self.end(cloud, id, at, true),
             What::Stop
-                if matches!(machine.state, MachineState::Provisioning | MachineState::Starting | MachineState::Running) =>
+                if matches!(
+                    machine.state,
+                    MachineState::Provisioning | MachineState::Starting | MachineState::Running
+                ) =>
             {
                 self.halt(cloud, id, at);
             }
@@ -308,10 +349,23 @@ impl State {
 
     fn schedule(&mut self, at: Timestamp, cloud: &str, subject: &str, what: What) {
         self.serial += 1;
-        self.timers.insert((at, self.serial), Timer { cloud: cloud.to_owned(), subject: subject.to_owned(), what });
+        self.timers.insert(
+            (at, self.serial),
+            Timer {
+                cloud: cloud.to_owned(),
+                subject: subject.to_owned(),
+                what,
+            },
+        );
     }
 
-    pub(super) fn schedule_queue(&mut self, at: Timestamp, cloud: &str, endpoint: &str, event: QueueEvent) {
+    pub(super) fn schedule_queue(
+        &mut self,
+        at: Timestamp,
+        cloud: &str,
+        endpoint: &str,
+        event: QueueEvent,
+    ) {
         self.schedule(at, cloud, endpoint, What::Queue(event));
     }
 
@@ -324,7 +378,13 @@ impl State {
     }
 
     /// The machine an order is about, if the account can see it by its id.
-    fn ordered(&self, cloud: &str, account: &Account, id: &str, now: Timestamp) -> Result<&Machine, Refusal> {
+    fn ordered(
+        &self,
+        cloud: &str,
+        account: &Account,
+        id: &str,
+        now: Timestamp,
+    ) -> Result<&Machine, Refusal> {
         let held = self.clouds.get(cloud).ok_or(Refusal::NoSuchCloud)?;
         if held.standings.get(account.as_str()) == Some(&Standing::ReadOnly) {
             return Err(Refusal::Forbidden);
@@ -344,15 +404,27 @@ impl State {
         now: Timestamp,
     ) -> Result<String, Refusal> {
         if let Some(volume) = &spec.network_volume {
-            let region = &self.volume(cloud, account, volume).ok_or(Refusal::NotFound)?.region;
+            let region = &self
+                .volume(cloud, account, volume)
+                .ok_or(Refusal::NotFound)?
+                .region;
             if !spec.regions.is_empty() && !spec.regions.contains(region) {
                 return Err(Refusal::NotFound);
             }
             spec.regions = vec![region.clone()];
         }
         let held = self.clouds.get(cloud).ok_or(Refusal::NoSuchCloud)?;
-        let live = held.machines.values().filter(|machine| machine.is_live() && machine.account == account.as_str()).count();
-        match held.standings.get(account.as_str()).copied().unwrap_or_default() {
+        let live = held
+            .machines
+            .values()
+            .filter(|machine| machine.is_live() && machine.account == account.as_str())
+            .count();
+        match held
+            .standings
+            .get(account.as_str())
+            .copied()
+            .unwrap_or_default()
+        {
             Standing::Good => {}
             Standing::ReadOnly => return Err(Refusal::Forbidden),
             Standing::NoMoney => return Err(Refusal::NoMoney),
@@ -361,19 +433,36 @@ impl State {
         }
         let (tier, region) = held.place(&spec)?;
         let shape = held.spec.shape(&spec.shape).ok_or(Refusal::UnknownShape)?;
-        let price = spec.bid.unwrap_or(shape.tiers[&tier].price).times(spec.count);
+        let price = spec
+            .bid
+            .unwrap_or(shape.tiers[&tier].price)
+            .times(spec.count);
         let (alphabet, len) = (held.spec.id_alphabet, held.spec.id_len);
-        let suffix = spec.id_suffix.clone().unwrap_or_else(|| held.spec.id_suffix.to_owned());
+        let suffix = spec
+            .id_suffix
+            .clone()
+            .unwrap_or_else(|| held.spec.id_suffix.to_owned());
         let id = match held.spec.first_id {
             Some(first) => first.saturating_add(self.serial).to_string(),
             None => format!("{}{suffix}", self.dice.word(alphabet.as_bytes(), len)),
         };
         let ip = format!("203.0.113.{}", 1 + self.dice.below(254));
-        self.plant(cloud, account.as_str(), id.clone(), spec, (tier, region, price), ip, now);
+        self.plant(
+            cloud,
+            account.as_str(),
+            id.clone(),
+            spec,
+            (tier, region, price),
+            ip,
+            now,
+        );
         self.take_stock(cloud, &id)?;
         self.draw_lag(cloud, &id, with.has(FaultKind::LateAppearance), now);
         self.begin(cloud, &id, now, with.has(FaultKind::NeverReady));
-        for (kind, what) in [(FaultKind::Preempt, What::Preempt), (FaultKind::Vanish, What::Vanish)] {
+        for (kind, what) in [
+            (FaultKind::Preempt, What::Preempt),
+            (FaultKind::Vanish, What::Vanish),
+        ] {
             if with.has(kind) {
                 let (from, to) = self.clouds[cloud].spec.timing.trouble;
                 let at = now.saturating_add(self.dice.span(from, to));
@@ -384,7 +473,10 @@ impl State {
     }
 
     /// Puts a machine into the books, not yet begun and seen at once.
-    #[expect(clippy::too_many_arguments, reason = "a machine's identity and its place, told apart by their types")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a machine's identity and its place, told apart by their types"
+    )]
     pub(super) fn plant(
         &mut self,
         cloud: &str,
@@ -435,7 +527,9 @@ impl State {
 
     /// When lists and point reads begin to show a new machine.
     fn draw_lag(&mut self, cloud: &str, id: &str, late: bool, now: Timestamp) {
-        let Some(held) = self.clouds.get(cloud) else { return };
+        let Some(held) = self.clouds.get(cloud) else {
+            return;
+        };
         let (lag, bound) = (held.spec.lag.clone(), held.spec.visibility_bound);
         let beyond = self.dice.chance(lag.beyond_bound_ppm);
         let dice = &self.dice;
@@ -455,56 +549,104 @@ impl State {
 
     /// Sets a machine on its way to running.
     pub(super) fn begin(&mut self, cloud: &str, id: &str, now: Timestamp, never_ready: bool) {
-        let Some(timing) = self.clouds.get(cloud).map(|held| held.spec.timing.clone()) else { return };
+        let Some(timing) = self.clouds.get(cloud).map(|held| held.spec.timing.clone()) else {
+            return;
+        };
         let starting = self.dice.span(timing.provisioning.0, timing.provisioning.1);
         let running = starting.saturating_add(self.dice.span(timing.starting.0, timing.starting.1));
         let rate = self.rate(cloud, id, MachineState::Provisioning);
-        let Some(machine) = self.machine_mut(cloud, id) else { return };
+        let Some(machine) = self.machine_mut(cloud, id) else {
+            return;
+        };
         machine.generation += 1;
         machine.never_ready = never_ready;
         machine.exit_code = None;
         (machine.started_at, machine.ports_at, machine.warm_at) = (None, None, None);
         machine.external.clear();
         machine.enter(MachineState::Provisioning, now, rate);
-        machine.log(now, LogSource::System, format!("create container {}", machine.spec.image));
+        machine.log(
+            now,
+            LogSource::System,
+            format!("create container {}", machine.spec.image),
+        );
         let generation = machine.generation;
-        self.schedule(now.saturating_add(starting), cloud, id, What::Starting(generation));
+        self.schedule(
+            now.saturating_add(starting),
+            cloud,
+            id,
+            What::Starting(generation),
+        );
         if !never_ready {
-            self.schedule(now.saturating_add(running), cloud, id, What::Running(generation));
+            self.schedule(
+                now.saturating_add(running),
+                cloud,
+                id,
+                What::Running(generation),
+            );
         }
     }
 
     /// The container runs from now on.
     fn run(&mut self, cloud: &str, id: &str, generation: u32, at: Timestamp) {
-        let Some(timing) = self.clouds.get(cloud).map(|held| held.spec.timing.clone()) else { return };
+        let Some(timing) = self.clouds.get(cloud).map(|held| held.spec.timing.clone()) else {
+            return;
+        };
         let ports_at = at.saturating_add(self.dice.span(timing.ports.0, timing.ports.1));
         let warm_at = at.saturating_add(self.dice.span(timing.warm_up.0, timing.warm_up.1));
         let rate = self.rate(cloud, id, MachineState::Running);
         let inside: Vec<u32> = self.machine(cloud, id).map_or_else(Vec::new, |machine| {
-            machine.spec.ports.iter().filter(|port| port.protocol() == Protocol::Tcp).map(|port| port.number()).collect()
+            machine
+                .spec
+                .ports
+                .iter()
+                .filter(|port| port.protocol() == Protocol::Tcp)
+                .map(|port| port.number())
+                .collect()
         });
-        let external: BTreeMap<u32, u16> =
-            inside.into_iter().map(|port| (port, u16::try_from(10_000 + self.dice.below(50_000)).unwrap_or(u16::MAX))).collect();
-        let Some(machine) = self.machine_mut(cloud, id) else { return };
+        let external: BTreeMap<u32, u16> = inside
+            .into_iter()
+            .map(|port| {
+                (
+                    port,
+                    u16::try_from(10_000 + self.dice.below(50_000)).unwrap_or(u16::MAX),
+                )
+            })
+            .collect();
+        let Some(machine) = self.machine_mut(cloud, id) else {
+            return;
+        };
         machine.external = external;
         machine.exit_code = None;
-        (machine.started_at, machine.ports_at, machine.warm_at) = (Some(at), Some(ports_at), Some(warm_at));
+        (machine.started_at, machine.ports_at, machine.warm_at) =
+            (Some(at), Some(ports_at), Some(warm_at));
         machine.enter(MachineState::Running, at, rate);
         machine.log(at, LogSource::System, "start container");
         machine.log(at, LogSource::Container, "container started");
         let program = Program::of(&machine.spec.command);
         for (after, line) in program.lines {
-            self.schedule(at.saturating_add(after), cloud, id, What::Print(generation, line));
+            self.schedule(
+                at.saturating_add(after),
+                cloud,
+                id,
+                What::Print(generation, line),
+            );
         }
         if let Some((after, code)) = program.end {
-            self.schedule(at.saturating_add(after), cloud, id, What::Exit(generation, code));
+            self.schedule(
+                at.saturating_add(after),
+                cloud,
+                id,
+                What::Exit(generation, code),
+            );
         }
     }
 
     /// Whether a container that ended will run again, a second later.
     fn started_again(&mut self, cloud: &str, id: &str, code: i32, at: Timestamp) -> bool {
         let rate = self.rate(cloud, id, MachineState::Starting);
-        let Some(machine) = self.machine_mut(cloud, id) else { return false };
+        let Some(machine) = self.machine_mut(cloud, id) else {
+            return false;
+        };
         let again = match machine.spec.restart {
             Restart::No => false,
             Restart::OnFailure(most) => code != 0 && machine.restarts < most,
@@ -515,7 +657,12 @@ impl State {
             machine.generation += 1;
             machine.enter(MachineState::Starting, at, rate);
             let generation = machine.generation;
-            self.schedule(at.saturating_add(Duration::from_secs(1)), cloud, id, What::Running(generation));
+            self.schedule(
+                at.saturating_add(Duration::from_secs(1)),
+                cloud,
+                id,
+                What::Running(generation),
+            );
         }
         again
     }
@@ -534,13 +681,21 @@ impl State {
     }
 
     pub(super) fn preempt(&mut self, cloud: &str, id: &str, at: Timestamp) {
-        let stays = self.clouds.get(cloud).is_some_and(|cloud| cloud.spec.preempted_stays);
-        let Some(machine) = self.machine_mut(cloud, id) else { return };
+        let stays = self
+            .clouds
+            .get(cloud)
+            .is_some_and(|cloud| cloud.spec.preempted_stays);
+        let Some(machine) = self.machine_mut(cloud, id) else {
+            return;
+        };
         machine.preempted = true;
         machine.log(at, LogSource::System, "preempted");
         if !stays {
             self.end(cloud, id, at, false);
-        } else if matches!(machine.state, MachineState::Provisioning | MachineState::Starting | MachineState::Running) {
+        } else if matches!(
+            machine.state,
+            MachineState::Provisioning | MachineState::Starting | MachineState::Running
+        ) {
             self.halt(cloud, id, at);
         }
     }
@@ -549,16 +704,28 @@ impl State {
     pub(super) fn end(&mut self, cloud: &str, id: &str, at: Timestamp, at_once: bool) {
         let held = matches!(
             self.machine(cloud, id).map(|machine| machine.state),
-            Some(MachineState::Provisioning | MachineState::Starting | MachineState::Running | MachineState::Failed)
+            Some(
+                MachineState::Provisioning
+                    | MachineState::Starting
+                    | MachineState::Running
+                    | MachineState::Failed
+            )
         );
         if held {
             self.return_stock(cloud, id);
         }
-        let lag = self.clouds.get(cloud).map(|held| held.spec.lag.clone()).unwrap_or_default();
+        let lag = self
+            .clouds
+            .get(cloud)
+            .map(|held| held.spec.lag.clone())
+            .unwrap_or_default();
         let (list, read) = if at_once {
             (Duration::ZERO, Duration::ZERO)
         } else {
-            (lag_below(lag.list_forgets, &self.dice), lag_below(lag.read_forgets, &self.dice))
+            (
+                lag_below(lag.list_forgets, &self.dice),
+                lag_below(lag.read_forgets, &self.dice),
+            )
         };
         if let Some(machine) = self.machine_mut(cloud, id) {
             machine.enter(MachineState::Destroyed, at, UsdPerHour::ZERO);
@@ -578,44 +745,76 @@ impl State {
     }
 
     fn rate(&self, cloud: &str, id: &str, state: MachineState) -> UsdPerHour {
-        let (Some(held), Some(machine)) = (self.clouds.get(cloud), self.machine(cloud, id)) else { return UsdPerHour::ZERO };
+        let (Some(held), Some(machine)) = (self.clouds.get(cloud), self.machine(cloud, id)) else {
+            return UsdPerHour::ZERO;
+        };
         match state {
             MachineState::Destroyed => UsdPerHour::ZERO,
             MachineState::Stopped => held.spec.disk_stopped.times(machine.spec.volume_gb),
-            MachineState::Provisioning | MachineState::Starting if held.spec.bills_from_running && !machine.ran() => {
+            MachineState::Provisioning | MachineState::Starting
+                if held.spec.bills_from_running && !machine.ran() =>
+            {
                 UsdPerHour::ZERO
             }
-            _ => machine.price + held.spec.disk_running.times(machine.spec.disk_gb.saturating_add(machine.spec.volume_gb)),
+            _ => {
+                machine.price
+                    + held
+                        .spec
+                        .disk_running
+                        .times(machine.spec.disk_gb.saturating_add(machine.spec.volume_gb))
+            }
         }
     }
 
     fn take_stock(&mut self, cloud: &str, id: &str) -> Result<(), Refusal> {
         let held = self.clouds.get_mut(cloud).ok_or(Refusal::NoSuchCloud)?;
         let machine = held.machines.get(id).ok_or(Refusal::NotFound)?;
-        let place = (machine.spec.shape.clone(), machine.tier.clone(), machine.region.clone());
+        let place = (
+            machine.spec.shape.clone(),
+            machine.tier.clone(),
+            machine.region.clone(),
+        );
         let free = held.stock.entry(place).or_default();
-        *free = free.checked_sub(machine.spec.count).ok_or(Refusal::NoCapacity)?;
+        *free = free
+            .checked_sub(machine.spec.count)
+            .ok_or(Refusal::NoCapacity)?;
         Ok(())
     }
 
     fn return_stock(&mut self, cloud: &str, id: &str) {
-        let Some(held) = self.clouds.get_mut(cloud) else { return };
-        let Some(machine) = held.machines.get(id) else { return };
-        let place = (machine.spec.shape.clone(), machine.tier.clone(), machine.region.clone());
+        let Some(held) = self.clouds.get_mut(cloud) else {
+            return;
+        };
+        let Some(machine) = held.machines.get(id) else {
+            return;
+        };
+        let place = (
+            machine.spec.shape.clone(),
+            machine.tier.clone(),
+            machine.region.clone(),
+        );
         let free = held.stock.entry(place).or_default();
         *free = free.saturating_add(machine.spec.count);
     }
 }
 
 impl Cloud {
-    /// The tier and region of an order: the first region asked for (or preferred) that has the units, in the cheapest tier.
+    /// The tier and region of an order: the first region asked for (or preferred) that has the
+    /// units, in the cheapest tier.
     fn place(&self, spec: &MachineSpec) -> Result<(String, String), Refusal> {
         let shape = self.spec.shape(&spec.shape).ok_or(Refusal::UnknownShape)?;
-        if let Some(unknown) = spec.regions.iter().find(|region| self.spec.region(region).is_none()) {
+        if let Some(unknown) = spec
+            .regions
+            .iter()
+            .find(|region| self.spec.region(region).is_none())
+        {
             return Err(Refusal::UnknownRegion(unknown.clone()));
         }
-        let mut tiers: Vec<_> =
-            shape.tiers.iter().filter(|(name, _)| spec.tier.as_ref().is_none_or(|wanted| wanted == *name)).collect();
+        let mut tiers: Vec<_> = shape
+            .tiers
+            .iter()
+            .filter(|(name, _)| spec.tier.as_ref().is_none_or(|wanted| wanted == *name))
+            .collect();
         tiers.sort_by_key(|(name, tier)| (tier.price, (*name).clone()));
         if tiers.is_empty() {
             return Err(Refusal::UnknownShape);
@@ -630,7 +829,11 @@ impl Cloud {
         };
         for (name, tier) in tiers {
             for region in &regions {
-                let free = self.stock.get(&(shape.native.clone(), name.clone(), (*region).clone())).copied().unwrap_or(0);
+                let free = self
+                    .stock
+                    .get(&(shape.native.clone(), name.clone(), (*region).clone()))
+                    .copied()
+                    .unwrap_or(0);
                 if spec.count <= tier.max_count && spec.count <= free {
                     return Ok((name.clone(), (*region).clone()));
                 }
@@ -654,6 +857,10 @@ impl World {
     /// The laxities of a cloud at the moment.
     #[must_use]
     pub fn lag(&self, cloud: &str) -> Lag {
-        self.lock().clouds.get(cloud).map(|cloud| cloud.spec.lag.clone()).unwrap_or_default()
+        self.lock()
+            .clouds
+            .get(cloud)
+            .map(|cloud| cloud.spec.lag.clone())
+            .unwrap_or_default()
     }
 }

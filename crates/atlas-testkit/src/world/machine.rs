@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atlas_core::{LAUNCH_KEY_ENV, LAUNCH_KEY_TAG, LogSource, Port, Secret, Timestamp, TrackedKey, Usd, UsdPerHour};
+use atlas_core::{
+    LAUNCH_KEY_ENV, LAUNCH_KEY_TAG, LogSource, Port, Secret, Timestamp, TrackedKey, Usd, UsdPerHour,
+};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
@@ -58,7 +60,8 @@ pub struct MachineSpec {
     pub restart: Restart,
     /// Whether the machine goes with the end of its container.
     pub exit_destroys: bool,
-    /// What ends its id, where the cloud's ids say where a machine belongs; the cloud's own where unset.
+    /// What ends its id, where the cloud's ids say where a machine belongs; the cloud's own where
+    /// unset.
     pub id_suffix: Option<String>,
     /// What the dialect wants to remember besides.
     pub extra: Value,
@@ -98,7 +101,10 @@ impl MachineSpec {
     /// The same under another name.
     #[must_use]
     pub fn named(self, name: impl Into<String>) -> Self {
-        Self { name: name.into(), ..self }
+        Self {
+            name: name.into(),
+            ..self
+        }
     }
 }
 
@@ -211,9 +217,21 @@ impl Machine {
     /// The launch key in its name, its tags or its environment, in that order.
     #[must_use]
     pub fn launch_key(&self) -> Option<TrackedKey> {
-        let tagged = || self.spec.tags.get(LAUNCH_KEY_TAG).and_then(|text| text.parse().ok());
-        let in_env = || self.spec.env.get(LAUNCH_KEY_ENV).and_then(|value| value.expose().parse().ok());
-        TrackedKey::in_name(&self.spec.name).or_else(tagged).or_else(in_env)
+        let tagged = || {
+            self.spec
+                .tags
+                .get(LAUNCH_KEY_TAG)
+                .and_then(|text| text.parse().ok())
+        };
+        let in_env = || {
+            self.spec
+                .env
+                .get(LAUNCH_KEY_ENV)
+                .and_then(|value| value.expose().parse().ok())
+        };
+        TrackedKey::in_name(&self.spec.name)
+            .or_else(tagged)
+            .or_else(in_env)
     }
 
     /// Where it stands in the order of creation: later is larger.
@@ -231,7 +249,9 @@ impl Machine {
     /// Whether its container ever ran.
     #[must_use]
     pub fn ran(&self) -> bool {
-        self.past.iter().any(|(_, state)| *state == MachineState::Running)
+        self.past
+            .iter()
+            .any(|(_, state)| *state == MachineState::Running)
     }
 
     /// How often its container was started again after its end.
@@ -264,9 +284,16 @@ impl Machine {
         self.meter.total(now)
     }
 
-    /// What its compute and its disks cost between two instants, a gigabyte of disk costing this much while running and stopped.
+    /// What its compute and its disks cost between two instants, a gigabyte of disk costing this
+    /// much while running and stopped.
     #[must_use]
-    pub fn spent(&self, from: Timestamp, to: Timestamp, running: UsdPerHour, stopped: UsdPerHour) -> (Usd, Usd) {
+    pub fn spent(
+        &self,
+        from: Timestamp,
+        to: Timestamp,
+        running: UsdPerHour,
+        stopped: UsdPerHour,
+    ) -> (Usd, Usd) {
         let ends = self.past.iter().skip(1).map(|(at, _)| *at).chain([to]);
         let mut sums = (Usd::ZERO, Usd::ZERO);
         for ((start, state), end) in self.past.iter().zip(ends) {
@@ -274,7 +301,10 @@ impl Machine {
             let (compute, disk) = match state {
                 MachineState::Destroyed => continue,
                 MachineState::Stopped => (UsdPerHour::ZERO, stopped.times(self.spec.volume_gb)),
-                _ => (self.price, running.times(self.spec.disk_gb.saturating_add(self.spec.volume_gb))),
+                _ => (
+                    self.price,
+                    running.times(self.spec.disk_gb.saturating_add(self.spec.volume_gb)),
+                ),
             };
             sums.0 = sums.0 + compute.cost_of(held).unwrap_or_default();
             sums.1 = sums.1 + disk.cost_of(held).unwrap_or_default();
@@ -302,7 +332,11 @@ impl Machine {
 
     /// Where it was in its life at an earlier instant.
     pub(super) fn state_at(&self, at: Timestamp) -> MachineState {
-        self.past.iter().rev().find(|(since, _)| *since <= at).map_or(MachineState::Provisioning, |(_, state)| *state)
+        self.past
+            .iter()
+            .rev()
+            .find(|(since, _)| *since <= at)
+            .map_or(MachineState::Provisioning, |(_, state)| *state)
     }
 
     pub(super) fn enter(&mut self, state: MachineState, at: Timestamp, rate: UsdPerHour) {
@@ -312,11 +346,16 @@ impl Machine {
     }
 
     pub(super) fn log(&mut self, at: Timestamp, source: LogSource, line: impl Into<String>) {
-        Arc::make_mut(&mut self.logs).push(LogEntry { at, source, line: line.into() });
+        Arc::make_mut(&mut self.logs).push(LogEntry {
+            at,
+            source,
+            line: line.into(),
+        });
     }
 }
 
-/// A billing meter: a rate since an instant, on top of what came before. A started second is a billed second.
+/// A billing meter: a rate since an instant, on top of what came before. A started second is a
+/// billed second.
 #[derive(Clone, Debug)]
 pub(super) struct Meter {
     before: Usd,
@@ -326,20 +365,32 @@ pub(super) struct Meter {
 
 impl Meter {
     pub(super) fn new(at: Timestamp) -> Self {
-        Self { before: Usd::ZERO, rate: UsdPerHour::ZERO, since: at }
+        Self {
+            before: Usd::ZERO,
+            rate: UsdPerHour::ZERO,
+            since: at,
+        }
     }
 
     fn total(&self, now: Timestamp) -> Usd {
         let held = now.since(self.since);
         let seconds = held.as_secs() + u64::from(held.subsec_nanos() > 0);
-        self.before + self.rate.cost_of(Duration::from_secs(seconds)).unwrap_or(Usd::from_nanos(i64::MAX))
+        self.before
+            + self
+                .rate
+                .cost_of(Duration::from_secs(seconds))
+                .unwrap_or(Usd::from_nanos(i64::MAX))
     }
 
     pub(super) fn set(&mut self, rate: UsdPerHour, at: Timestamp) {
         if rate == self.rate {
             return;
         }
-        *self = Self { before: self.total(at), rate, since: at };
+        *self = Self {
+            before: self.total(at),
+            rate,
+            since: at,
+        };
     }
 }
 

@@ -1,7 +1,9 @@
-//! The world: every simulated cloud as one seeded, deterministic state machine. It knows nothing of HTTP.
+//! The world: every simulated cloud as one seeded, deterministic state machine. It knows nothing of
+//! HTTP.
 //!
-//! Nothing in it runs by itself: each call first lets everything happen that was due by now, in the order it was due, so that the
-//! same calls at the same instants give the same world to the byte, whether time is paused, real or moved by hand.
+//! Nothing in it runs by itself: each call first lets everything happen that was due by now, in the
+//! order it was due, so that the same calls at the same instants give the same world to the byte,
+//! whether time is paused, real or moved by hand.
 
 mod accounts;
 mod clock;
@@ -32,7 +34,9 @@ pub use fault::{Arrival, Fault, FaultKind, FaultPlan, same_operation};
 pub use jobs::{Endpoint, EndpointSpec, Health, JobSpec, Webhook, Worker, WorldJob};
 pub use life::Refusal;
 use life::Timer;
-pub use machine::{CloudLedger, Ledger, LedgerLine, LogEntry, Machine, MachineSpec, MachineState, Restart};
+pub use machine::{
+    CloudLedger, Ledger, LedgerLine, LogEntry, Machine, MachineSpec, MachineState, Restart,
+};
 pub use program::{Program, split};
 pub use reads::{Listener, Visit, stock_level};
 pub use volumes::Volume;
@@ -105,17 +109,24 @@ impl World {
             faults: Faults::default(),
             webhooks: Vec::new(),
         };
-        Self { clock, seed, state: Arc::new(Mutex::new(state)) }
+        Self {
+            clock,
+            seed,
+            state: Arc::new(Mutex::new(state)),
+        }
     }
 
     /// Adds a cloud, or puts a fresh one in its place.
     #[must_use]
     pub fn with_cloud(self, spec: CloudSpec) -> Self {
-        self.lock().clouds.insert(spec.name.clone(), Cloud::new(spec));
+        self.lock()
+            .clouds
+            .insert(spec.name.clone(), Cloud::new(spec));
         self
     }
 
-    /// Everything as at the beginning: no machines, no faults, the same clouds and keys, the seed's stream from its start.
+    /// Everything as at the beginning: no machines, no faults, the same clouds and keys, the seed's
+    /// stream from its start.
     pub fn reset(&self) {
         let mut state = self.lock();
         state.dice = Dice::new(self.seed);
@@ -125,15 +136,23 @@ impl World {
         state.serial = 0;
         for cloud in state.clouds.values_mut() {
             let keys = std::mem::take(&mut cloud.keys);
-            *cloud = Cloud { keys, ..Cloud::new(cloud.spec.clone()) };
+            *cloud = Cloud {
+                keys,
+                ..Cloud::new(cloud.spec.clone())
+            };
         }
     }
 
-    /// A launch key of this instant, made up without an orchestrator; another number is another key.
+    /// A launch key of this instant, made up without an orchestrator; another number is another
+    /// key.
     #[must_use]
     pub fn key(&self, number: u8) -> LaunchKey {
         let attempt = AttemptId::new(self.clock.now(), [number; 6]);
-        LaunchKey::Tracked(TrackedKey::new(RealmId::from_bytes([1; 4]), attempt, [number; 5]))
+        LaunchKey::Tracked(TrackedKey::new(
+            RealmId::from_bytes([1; 4]),
+            attempt,
+            [number; 5],
+        ))
     }
 
     /// The clock it lives by.
@@ -163,7 +182,10 @@ impl World {
     /// The constants of a cloud, if the world has it.
     #[must_use]
     pub fn cloud(&self, cloud: &str) -> Option<CloudSpec> {
-        self.lock().clouds.get(cloud).map(|cloud| cloud.spec.clone())
+        self.lock()
+            .clouds
+            .get(cloud)
+            .map(|cloud| cloud.spec.clone())
     }
 
     /// A shape of a cloud.
@@ -214,7 +236,8 @@ impl World {
         self.lock().faults.struck.clone()
     }
 
-    /// Counts a fault that was done to the world from outside the queue, so that it appears among those that struck.
+    /// Counts a fault that was done to the world from outside the queue, so that it appears among
+    /// those that struck.
     pub fn count_fault(&self, kind: FaultKind) {
         self.lock().faults.count(kind);
     }
@@ -222,14 +245,20 @@ impl World {
     /// A word made up by chance, of lower-case letters and digits.
     #[must_use]
     pub fn word(&self, len: usize) -> String {
-        self.lock().dice.word(b"abcdefghijklmnopqrstuvwxyz0123456789", len)
+        self.lock()
+            .dice
+            .word(b"abcdefghijklmnopqrstuvwxyz0123456789", len)
     }
 
     /// The clouds' books.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         let (state, now) = self.at_now();
-        let clouds = state.clouds.iter().map(|(name, cloud)| (name.clone(), cloud.ledger(now))).collect();
+        let clouds = state
+            .clouds
+            .iter()
+            .map(|(name, cloud)| (name.clone(), cloud.ledger(now)))
+            .collect();
         Ledger { now, clouds }
     }
 
@@ -262,7 +291,10 @@ impl Cloud {
                 billed_usd: machine.billed(now),
             })
             .collect();
-        let live = lines.iter().filter(|line| line.state != MachineState::Destroyed).count() as u64;
+        let live = lines
+            .iter()
+            .filter(|line| line.state != MachineState::Destroyed)
+            .count() as u64;
         CloudLedger {
             created: lines.len() as u64,
             live,
@@ -276,6 +308,9 @@ impl Cloud {
 impl fmt::Debug for World {
     /// Without keys, environments and names.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("World").field("seed", &self.seed).field("now", &self.now()).finish_non_exhaustive()
+        f.debug_struct("World")
+            .field("seed", &self.seed)
+            .field("now", &self.now())
+            .finish_non_exhaustive()
     }
 }

@@ -1,4 +1,5 @@
-//! What happens without an order of the account: other people's machines, operators' hands, and acts of the cloud.
+//! What happens without an order of the account: other people's machines, operators' hands, and
+//! acts of the cloud.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +8,17 @@ use super::machine::{Machine, MachineSpec};
 use super::{Refusal, World};
 
 impl World {
-    /// A machine that somebody made by other means, in the same account. It carries whatever name and tags it is given: foreign,
-    /// look-alike or of another realm. Seen at once.
+    /// A machine that somebody made by other means, in the same account. It carries whatever name
+    /// and tags it is given: foreign, look-alike or of another realm. Seen at once.
     ///
     /// # Errors
     /// A [`Refusal`], as for any order.
-    pub fn plant_machine(&self, cloud: &str, account: &Account, spec: MachineSpec) -> Result<Machine, Refusal> {
+    pub fn plant_machine(
+        &self,
+        cloud: &str,
+        account: &Account,
+        spec: MachineSpec,
+    ) -> Result<Machine, Refusal> {
         let lag = self.lag(cloud);
         self.set_lag(cloud, super::Lag::default());
         let made = self.create_machine(cloud, account, spec, &self.honest());
@@ -36,7 +42,12 @@ impl World {
     }
 
     /// Somebody edits a machine's tags and environment: sets them, or with `None` removes all.
-    pub fn retag_machine(&self, cloud: &str, id: &str, tags: Option<BTreeMap<String, String>>) -> bool {
+    pub fn retag_machine(
+        &self,
+        cloud: &str,
+        id: &str,
+        tags: Option<BTreeMap<String, String>>,
+    ) -> bool {
         self.change(cloud, id, |machine| {
             machine.spec.tags = tags.unwrap_or_default();
             machine.spec.env.remove(atlas_core::LAUNCH_KEY_ENV);
@@ -68,7 +79,8 @@ impl World {
         self.on_live(cloud, id, |state, now| state.end(cloud, id, now, true))
     }
 
-    /// A machine breaks: it bills on, and never runs again by itself. False when there is no live one.
+    /// A machine breaks: it bills on, and never runs again by itself. False when there is no live
+    /// one.
     pub fn fail_machine(&self, cloud: &str, id: &str) -> bool {
         self.on_live(cloud, id, |state, now| state.fail(cloud, id, now))
     }
@@ -76,7 +88,8 @@ impl World {
     /// How many units a place has left from now on.
     pub fn set_stock(&self, cloud: &str, shape: &str, tier: &str, region: &str, free: u32) {
         if let Some(held) = self.lock().clouds.get_mut(cloud) {
-            held.stock.insert((shape.to_owned(), tier.to_owned(), region.to_owned()), free);
+            held.stock
+                .insert((shape.to_owned(), tier.to_owned(), region.to_owned()), free);
         }
     }
 
@@ -92,7 +105,12 @@ impl World {
         state.machine_mut(cloud, id).map(change).is_some()
     }
 
-    fn on_live(&self, cloud: &str, id: &str, act: impl FnOnce(&mut super::State, atlas_core::Timestamp)) -> bool {
+    fn on_live(
+        &self,
+        cloud: &str,
+        id: &str,
+        act: impl FnOnce(&mut super::State, atlas_core::Timestamp),
+    ) -> bool {
         let (mut state, now) = self.at_now();
         let live = state.machine(cloud, id).is_some_and(Machine::is_live);
         if live {

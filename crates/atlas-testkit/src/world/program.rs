@@ -1,4 +1,5 @@
-//! What a simulated container's command does: a small table, and the only strings that decide an outcome.
+//! What a simulated container's command does: a small table, and the only strings that decide an
+//! outcome.
 
 use std::time::Duration;
 
@@ -7,16 +8,18 @@ use std::time::Duration;
 pub struct Program {
     /// What it prints, and how long after its start.
     pub lines: Vec<(Duration, String)>,
-    /// How long after its start it ends, and with which code; `None` for a server, which runs until it is stopped.
+    /// How long after its start it ends, and with which code; `None` for a server, which runs until
+    /// it is stopped.
     pub end: Option<(Duration, i32)>,
     /// Its last act is to delete its own machine.
     pub removes_machine: bool,
 }
 
 impl Program {
-    /// Reads a command: `true`, `false`, `sleep N`, `echo …`, `exit N`, and `sh -c` with a list of those joined by `;` or `&&`.
-    /// `sh -c SCRIPT NAME ARGV…` with a script that runs its arguments (`"$@"`) and then `runpodctl remove pod "$RUNPOD_POD_ID"` comes
-    /// to what ARGV comes to, and to the end of its machine. Everything else, an empty command included, is a server.
+    /// Reads a command: `true`, `false`, `sleep N`, `echo …`, `exit N`, and `sh -c` with a list of
+    /// those joined by `;` or `&&`. `sh -c SCRIPT NAME ARGV…` with a script that runs its arguments
+    /// (`"$@"`) and then `runpodctl remove pod "$RUNPOD_POD_ID"` comes to what ARGV comes to, and
+    /// to the end of its machine. Everything else, an empty command included, is a server.
     #[must_use]
     pub fn of(command: &[String]) -> Self {
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
@@ -24,12 +27,20 @@ impl Program {
             && script.starts_with(r#""$@";"#)
             && script.contains(r#"runpodctl remove pod "$RUNPOD_POD_ID""#)
         {
-            return Self { removes_machine: true, ..Self::of(&command[4..]) };
+            return Self {
+                removes_machine: true,
+                ..Self::of(&command[4..])
+            };
         }
         let mut program = Self::default();
         let mut at = Duration::ZERO;
         let code = match words.as_slice() {
-            ["sh" | "/bin/sh" | "bash" | "/bin/bash", "-c" | "-lc" | "-ec", script, ..] => program.script(script, &mut at),
+            [
+                "sh" | "/bin/sh" | "bash" | "/bin/bash",
+                "-c" | "-lc" | "-ec",
+                script,
+                ..,
+            ] => program.script(script, &mut at),
             simple => match program.simple(simple, &mut at) {
                 Step::Code(code) | Step::Exit(code) => Some(code),
                 Step::Server => None,
@@ -67,14 +78,21 @@ impl Program {
             ["true" | ":"] => Step::Code(0),
             ["false"] => Step::Code(1),
             ["exit"] => Step::Exit(0),
-            ["exit", code] => code.parse::<i32>().map_or(Step::Exit(2), |code| Step::Exit(code & 0xff)),
+            ["exit", code] => code
+                .parse::<i32>()
+                .map_or(Step::Exit(2), |code| Step::Exit(code & 0xff)),
             ["echo", words @ ..] => {
                 self.lines.push((*at, words.join(" ")));
                 Step::Code(0)
             }
             ["sleep", "infinity"] => Step::Server,
             ["sleep", span] => {
-                match span.trim_end_matches('s').parse::<f64>().ok().and_then(|s| Duration::try_from_secs_f64(s).ok()) {
+                match span
+                    .trim_end_matches('s')
+                    .parse::<f64>()
+                    .ok()
+                    .and_then(|s| Duration::try_from_secs_f64(s).ok())
+                {
                     Some(span) => {
                         *at = at.saturating_add(span);
                         Step::Code(0)
@@ -93,7 +111,8 @@ enum Step {
     Server,
 }
 
-/// Splits a command line into words as a shell does: white space, single and double quotes, backslashes.
+/// Splits a command line into words as a shell does: white space, single and double quotes,
+/// backslashes.
 #[must_use]
 pub fn split(line: &str) -> Vec<String> {
     let mut words = Vec::new();
@@ -143,7 +162,10 @@ mod tests {
         ] {
             assert_eq!(of(line).end, end, "{line:?}");
         }
-        assert_eq!(of("sh -c 'sleep 1; echo hello world'").lines, [(s(1), "hello world".to_owned())]);
+        assert_eq!(
+            of("sh -c 'sleep 1; echo hello world'").lines,
+            [(s(1), "hello world".to_owned())]
+        );
     }
 
     #[test]
@@ -151,12 +173,18 @@ mod tests {
         let script = r#""$@"; code=$?; until runpodctl remove pod "$RUNPOD_POD_ID"; do sleep 15; done; exit "$code""#;
         let words = ["sh", "-c", script, "name", "sh", "-c", "sleep 2; exit 7"].map(str::to_owned);
         let program = Program::of(&words);
-        assert_eq!((program.end, program.removes_machine), (Some((Duration::from_secs(2), 7)), true));
+        assert_eq!(
+            (program.end, program.removes_machine),
+            (Some((Duration::from_secs(2), 7)), true)
+        );
         assert!(!of("sh -c 'exit 7'").removes_machine);
     }
 
     #[test]
     fn words_are_split_as_a_shell_splits_them() {
-        assert_eq!(split(r#"a 'b c' "d \" e" f\ g ''"#), ["a", "b c", "d \" e", "f g", ""]);
+        assert_eq!(
+            split(r#"a 'b c' "d \" e" f\ g ''"#),
+            ["a", "b c", "d \" e", "f g", ""]
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Network volumes: named storage in one region, billed until deleted, held by the machines that mount it.
+//! Network volumes: named storage in one region, billed until deleted, held by the machines that
+//! mount it.
 
 use atlas_core::{Timestamp, Usd, UsdPerHour};
 
@@ -30,9 +31,15 @@ pub struct Volume {
     sizes: Vec<(Timestamp, UsdPerHour)>,
 }
 
-/// What a gigabyte costs for an hour: $0.07 a month below a terabyte, $0.05 from there on (docs/clouds/runpod.md).
+/// What a gigabyte costs for an hour: $0.07 a month below a terabyte, $0.05 from there on
+/// (docs/clouds/runpod.md).
 fn rate(size_gb: u32) -> UsdPerHour {
-    UsdPerHour::new(Usd::from_nanos(if size_gb < 1000 { 95_890 } else { 68_493 })).times(size_gb)
+    UsdPerHour::new(Usd::from_nanos(if size_gb < 1000 {
+        95_890
+    } else {
+        68_493
+    }))
+    .times(size_gb)
 }
 
 impl Volume {
@@ -44,7 +51,9 @@ impl Volume {
         self.sizes
             .iter()
             .zip(ends)
-            .filter_map(|((start, rate), until)| rate.cost_of(until.min(end).since((*start).max(from))))
+            .filter_map(|((start, rate), until)| {
+                rate.cost_of(until.min(end).since((*start).max(from)))
+            })
             .sum()
     }
 }
@@ -105,9 +114,20 @@ impl World {
     #[must_use]
     pub fn all_volumes(&self, cloud: &str, account: &Account) -> Vec<Volume> {
         let (state, _) = self.at_now();
-        let volumes = state.clouds.get(cloud).into_iter().flat_map(|held| held.volumes.values());
-        let mut mine: Vec<Volume> = volumes.filter(|volume| volume.account == account.as_str()).cloned().collect();
-        mine.sort_by(|a, b| a.created_at.cmp(&b.created_at).then_with(|| a.id.cmp(&b.id)));
+        let volumes = state
+            .clouds
+            .get(cloud)
+            .into_iter()
+            .flat_map(|held| held.volumes.values());
+        let mut mine: Vec<Volume> = volumes
+            .filter(|volume| volume.account == account.as_str())
+            .cloned()
+            .collect();
+        mine.sort_by(|a, b| {
+            a.created_at
+                .cmp(&b.created_at)
+                .then_with(|| a.id.cmp(&b.id))
+        });
         mine
     }
 
@@ -128,7 +148,11 @@ impl World {
         if size_gb.is_some_and(|size| size < volume.size_gb) {
             return Err(Refusal::NotNow);
         }
-        let volume = state.clouds.get_mut(cloud).and_then(|held| held.volumes.get_mut(id)).ok_or(Refusal::NotFound)?;
+        let volume = state
+            .clouds
+            .get_mut(cloud)
+            .and_then(|held| held.volumes.get_mut(id))
+            .ok_or(Refusal::NotFound)?;
         if let Some(name) = name {
             name.clone_into(&mut volume.name);
         }
@@ -147,7 +171,9 @@ impl World {
         let (mut state, now) = self.at_now();
         state.volume(cloud, account, id).ok_or(Refusal::NotFound)?;
         let held = state.clouds.get_mut(cloud).ok_or(Refusal::NoSuchCloud)?;
-        let mounts = |machine: &Machine| machine.is_live() && machine.spec.network_volume.as_deref() == Some(id);
+        let mounts = |machine: &Machine| {
+            machine.is_live() && machine.spec.network_volume.as_deref() == Some(id)
+        };
         if held.machines.values().any(mounts) {
             return Err(Refusal::NotNow);
         }

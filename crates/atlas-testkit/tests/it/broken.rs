@@ -1,11 +1,13 @@
-//! The conformance suite against providers that are broken on purpose: each fails exactly the cases that are about its flaw.
+//! The conformance suite against providers that are broken on purpose: each fails exactly the cases
+//! that are about its flaw.
 
 use std::time::Duration;
 
 use atlas_core::{
-    AccountLimits, AnyProvider, BoxStream, CallContext, Candidate, Capabilities, Capability, Completeness, Compute, ComputeId,
-    ComputeRequest, ComputeSpend, Error, ErrorKind, GpuType, Job, JobRef, JobRequest, LaunchKey, ListFilter, Listing, LogLine,
-    LogQuery, NetworkVolume, Next, Outcome, Presence, Provider, ProviderId, Result, SpendQuery, Support, Timestamp, VolumeId,
+    AccountLimits, AnyProvider, BoxStream, CallContext, Candidate, Capabilities, Capability,
+    Completeness, Compute, ComputeId, ComputeRequest, ComputeSpend, Error, ErrorKind, GpuType, Job,
+    JobRef, JobRequest, LaunchKey, ListFilter, Listing, LogLine, LogQuery, NetworkVolume, Next,
+    Outcome, Presence, Provider, ProviderId, Result, SpendQuery, Support, Timestamp, VolumeId,
     VolumeRequest,
 };
 use atlas_testkit::conformance::{self, BoxFuture, Control, Serverless, Subject};
@@ -43,7 +45,9 @@ impl Broken {
     fn context(&self, cx: &CallContext) -> CallContext {
         match (self.is(Flaw::IgnoresTheKeyOfTheCall), cx.timeout()) {
             (true, None) => CallContext::new().with_retries(cx.retries().unwrap_or(2)),
-            (true, Some(timeout)) => CallContext::new().with_retries(cx.retries().unwrap_or(2)).with_timeout(timeout),
+            (true, Some(timeout)) => CallContext::new()
+                .with_retries(cx.retries().unwrap_or(2))
+                .with_timeout(timeout),
             (false, _) => cx.clone(),
         }
     }
@@ -61,7 +65,11 @@ impl Provider for Broken {
 
     fn capabilities(&self) -> Capabilities {
         let all = self.inner.capabilities();
-        if self.is(Flaw::DeclaresAnEndItDoesNotKeep) { all.with(Capability::DeadMan) } else { all }
+        if self.is(Flaw::DeclaresAnEndItDoesNotKeep) {
+            all.with(Capability::DeadMan)
+        } else {
+            all
+        }
     }
 
     fn limits(&self) -> AccountLimits {
@@ -80,11 +88,20 @@ impl Provider for Broken {
         self.inner.identity(cx).await
     }
 
-    async fn candidates(&self, cx: &CallContext, request: &ComputeRequest) -> Result<Vec<Candidate>> {
+    async fn candidates(
+        &self,
+        cx: &CallContext,
+        request: &ComputeRequest,
+    ) -> Result<Vec<Candidate>> {
         self.inner.candidates(cx, request).await
     }
 
-    async fn spawn_compute(&self, cx: &CallContext, key: &LaunchKey, request: &ComputeRequest) -> Result<Compute> {
+    async fn spawn_compute(
+        &self,
+        cx: &CallContext,
+        key: &LaunchKey,
+        request: &ComputeRequest,
+    ) -> Result<Compute> {
         let mut request = request.clone();
         if self.is(Flaw::DropsTheRegion) {
             request.region_hints.clear();
@@ -99,16 +116,28 @@ impl Provider for Broken {
             request.ends_at = None;
         }
         let mut made = self.inner.spawn_compute(cx, key, &request).await;
-        if self.is(Flaw::RepeatsACreateThatFailed) && made.as_ref().is_err_and(|error| error.outcome().is_unknown()) {
+        if self.is(Flaw::RepeatsACreateThatFailed)
+            && made
+                .as_ref()
+                .is_err_and(|error| error.outcome().is_unknown())
+        {
             made = self.inner.spawn_compute(cx, key, &request).await;
         }
         if self.is(Flaw::CallsAnUnknownOutcomeNotApplied) {
             made = made.map_err(|error| {
-                if error.outcome().is_unknown() { error.outcome_is(Outcome::NotApplied(Next::NextCandidate)) } else { error }
+                if error.outcome().is_unknown() {
+                    error.outcome_is(Outcome::NotApplied(Next::NextCandidate))
+                } else {
+                    error
+                }
             });
         }
         if self.is(Flaw::ShowsTheEnvironment) {
-            let env: Value = request.env.iter().map(|(name, value)| (name.clone(), json!(value.expose()))).collect();
+            let env: Value = request
+                .env
+                .iter()
+                .map(|(name, value)| (name.clone(), json!(value.expose())))
+                .collect();
             made = made.map(|compute| {
                 let mut shown = compute;
                 shown.raw = json!({ "env": env }).into();
@@ -132,7 +161,10 @@ impl Provider for Broken {
 
     async fn presence(&self, cx: &CallContext, id: &ComputeId) -> Presence {
         match self.inner.presence(cx, id).await {
-            Presence::NoAnswer(error) if self.is(Flaw::TakesABadKeyForAbsence) && error.kind() == ErrorKind::Unauthorized => {
+            Presence::NoAnswer(error)
+                if self.is(Flaw::TakesABadKeyForAbsence)
+                    && error.kind() == ErrorKind::Unauthorized =>
+            {
                 Presence::Absent
             }
             Presence::NoAnswer(_) if self.is(Flaw::TakesAnyErrorForAbsence) => Presence::Absent,
@@ -159,7 +191,12 @@ impl Provider for Broken {
         self.inner.start(cx, id).await
     }
 
-    async fn ensure_support(&self, cx: &CallContext, key: &LaunchKey, support: &Support) -> Result<Support> {
+    async fn ensure_support(
+        &self,
+        cx: &CallContext,
+        key: &LaunchKey,
+        support: &Support,
+    ) -> Result<Support> {
         self.inner.ensure_support(cx, key, support).await
     }
 
@@ -167,7 +204,12 @@ impl Provider for Broken {
         self.inner.release_support(cx, support).await
     }
 
-    async fn logs(&self, cx: &CallContext, id: &ComputeId, query: &LogQuery) -> Result<BoxStream<Result<LogLine>>> {
+    async fn logs(
+        &self,
+        cx: &CallContext,
+        id: &ComputeId,
+        query: &LogQuery,
+    ) -> Result<BoxStream<Result<LogLine>>> {
         if self.is(Flaw::DeclaresLogsItLacks) {
             return Err(missing(Capability::Logs));
         }
@@ -175,34 +217,70 @@ impl Provider for Broken {
     }
 
     async fn run_job(&self, cx: &CallContext, request: &JobRequest) -> Result<Job> {
-        self.inner.jobs().ok_or_else(|| missing(Capability::Serverless))?.run_job(cx, request).await
+        self.inner
+            .jobs()
+            .ok_or_else(|| missing(Capability::Serverless))?
+            .run_job(cx, request)
+            .await
     }
 
     async fn get_job(&self, cx: &CallContext, job: &JobRef) -> Result<Job> {
-        self.inner.jobs().ok_or_else(|| missing(Capability::Serverless))?.get_job(cx, job).await
+        self.inner
+            .jobs()
+            .ok_or_else(|| missing(Capability::Serverless))?
+            .get_job(cx, job)
+            .await
     }
 
     async fn cancel_job(&self, cx: &CallContext, job: &JobRef) -> Result<Job> {
-        self.inner.jobs().ok_or_else(|| missing(Capability::Serverless))?.cancel_job(cx, job).await
+        self.inner
+            .jobs()
+            .ok_or_else(|| missing(Capability::Serverless))?
+            .cancel_job(cx, job)
+            .await
     }
 
     async fn stream_job(&self, cx: &CallContext, job: &JobRef) -> Result<BoxStream<Result<Value>>> {
-        self.inner.jobs().ok_or_else(|| missing(Capability::Serverless))?.stream_job(cx, job).await
+        self.inner
+            .jobs()
+            .ok_or_else(|| missing(Capability::Serverless))?
+            .stream_job(cx, job)
+            .await
     }
 
     async fn list_network_volumes(&self, cx: &CallContext) -> Result<Vec<NetworkVolume>> {
-        self.inner.network_volumes().ok_or_else(|| missing(Capability::NetworkVolumes))?.list_network_volumes(cx).await
+        self.inner
+            .network_volumes()
+            .ok_or_else(|| missing(Capability::NetworkVolumes))?
+            .list_network_volumes(cx)
+            .await
     }
 
-    async fn create_network_volume(&self, cx: &CallContext, request: &VolumeRequest) -> Result<NetworkVolume> {
-        self.inner.network_volumes().ok_or_else(|| missing(Capability::NetworkVolumes))?.create_network_volume(cx, request).await
+    async fn create_network_volume(
+        &self,
+        cx: &CallContext,
+        request: &VolumeRequest,
+    ) -> Result<NetworkVolume> {
+        self.inner
+            .network_volumes()
+            .ok_or_else(|| missing(Capability::NetworkVolumes))?
+            .create_network_volume(cx, request)
+            .await
     }
 
     async fn delete_network_volume(&self, cx: &CallContext, id: &VolumeId) -> Result<()> {
-        self.inner.network_volumes().ok_or_else(|| missing(Capability::NetworkVolumes))?.delete_network_volume(cx, id).await
+        self.inner
+            .network_volumes()
+            .ok_or_else(|| missing(Capability::NetworkVolumes))?
+            .delete_network_volume(cx, id)
+            .await
     }
 
-    async fn compute_spend(&self, cx: &CallContext, query: &SpendQuery) -> Result<Vec<ComputeSpend>> {
+    async fn compute_spend(
+        &self,
+        cx: &CallContext,
+        query: &SpendQuery,
+    ) -> Result<Vec<ComputeSpend>> {
         self.inner.compute_spend(cx, query).await
     }
 }
@@ -215,11 +293,21 @@ struct BrokenSubject {
 
 impl Subject for BrokenSubject {
     fn fresh(&self) -> BoxFuture<'_, Result<AnyProvider>> {
-        Box::pin(async { Ok(AnyProvider::new(Broken { inner: self.good.fresh().await?, flaw: self.flaw })) })
+        Box::pin(async {
+            Ok(AnyProvider::new(Broken {
+                inner: self.good.fresh().await?,
+                flaw: self.flaw,
+            }))
+        })
     }
 
     fn with_bad_key(&self) -> Option<AnyProvider> {
-        self.good.with_bad_key().map(|inner| AnyProvider::new(Broken { inner, flaw: self.flaw }))
+        self.good.with_bad_key().map(|inner| {
+            AnyProvider::new(Broken {
+                inner,
+                flaw: self.flaw,
+            })
+        })
     }
 
     fn request(&self) -> ComputeRequest {
@@ -252,7 +340,11 @@ impl Subject for BrokenSubject {
 }
 
 async fn failed_with(flaw: Flaw) -> Vec<&'static str> {
-    let report = conformance::run(&BrokenSubject { good: MockSubject::new(7), flaw }).await;
+    let report = conformance::run(&BrokenSubject {
+        good: MockSubject::new(7),
+        flaw,
+    })
+    .await;
     assert_eq!(report.skipped, 0, "{report}");
     report.failed_cases()
 }

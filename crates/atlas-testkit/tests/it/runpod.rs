@@ -10,8 +10,7 @@ use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-const SOLD_OUT: &str =
-    "There are no longer any instances available with the requested specifications. Please refresh and try again.";
+const SOLD_OUT: &str = "There are no longer any instances available with the requested specifications. Please refresh and try again.";
 
 struct Client {
     service: RunPod,
@@ -21,7 +20,10 @@ struct Client {
 fn client() -> Client {
     let world = World::new(7, WorldClock::following(1.0)).with_cloud(runpod::cloud());
     world.add_key(NAME, "sim-key", "me");
-    Client { service: RunPod::new(world.clone()), world }
+    Client {
+        service: RunPod::new(world.clone()),
+        world,
+    }
 }
 
 fn request(method: &str, path: &str, body: Option<&Value>) -> Request<Full<bytes::Bytes>> {
@@ -30,20 +32,36 @@ fn request(method: &str, path: &str, body: Option<&Value>) -> Request<Full<bytes
         .uri(format!("https://api.runpod.io{path}"))
         .header("user-agent", "test/1")
         .header("authorization", "Bearer sim-key")
-        .body(Full::from(body.map(ToString::to_string).unwrap_or_default()))
+        .body(Full::from(
+            body.map(ToString::to_string).unwrap_or_default(),
+        ))
         .expect("a request")
 }
 
 impl Client {
-    async fn send(&self, request: Request<Full<bytes::Bytes>>) -> std::io::Result<Response<SimBody>> {
+    async fn send(
+        &self,
+        request: Request<Full<bytes::Bytes>>,
+    ) -> std::io::Result<Response<SimBody>> {
         self.service.clone().oneshot(request).await
     }
 
     async fn call(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
-        let response = self.send(request(method, path, body.as_ref())).await.expect("an answer");
+        let response = self
+            .send(request(method, path, body.as_ref()))
+            .await
+            .expect("an answer");
         let status = response.status().as_u16();
-        let bytes = response.into_body().collect().await.expect("a whole body").to_bytes();
-        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+        let bytes = response
+            .into_body()
+            .collect()
+            .await
+            .expect("a whole body")
+            .to_bytes();
+        (
+            status,
+            serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+        )
     }
 
     async fn create(&self) -> Value {
@@ -69,33 +87,88 @@ async fn a_pod_lives_as_the_document_says() {
     let id = created["id"].as_str().unwrap();
     assert_eq!(id.len(), 14);
     assert_eq!(
-        (&created["status"], &created["runtime"], &created["startedAt"]),
+        (
+            &created["status"],
+            &created["runtime"],
+            &created["startedAt"]
+        ),
         (&json!("PROVISIONING"), &Value::Null, &Value::Null)
     );
-    assert_eq!((&created["ssh"]["direct"], &created["env"]["A"], &created["cost"]), (&Value::Null, &json!("b"), &json!(1.09)));
-    assert_eq!(created["createdAt"].as_str().unwrap().len(), "2026-09-03T10:15:22.607Z".len());
+    assert_eq!(
+        (
+            &created["ssh"]["direct"],
+            &created["env"]["A"],
+            &created["cost"]
+        ),
+        (&Value::Null, &json!("b"), &json!(1.09))
+    );
+    assert_eq!(
+        created["createdAt"].as_str().unwrap().len(),
+        "2026-09-03T10:15:22.607Z".len()
+    );
 
     tokio::time::advance(Duration::from_secs(60)).await;
     let (_, running) = cloud.call("GET", &format!("/v2/pods/{id}"), None).await;
-    assert_eq!((&running["status"], &running["actions"]), (&json!("RUNNING"), &json!(["stop", "restart", "terminate"])));
-    let tcp = running["runtime"]["ports"].as_array().unwrap().iter().find(|port| port["type"] == "tcp").unwrap().clone();
-    assert_eq!((&tcp["private"], &tcp["public"]), (&json!(22), &running["ssh"]["direct"]["port"]));
+    assert_eq!(
+        (&running["status"], &running["actions"]),
+        (&json!("RUNNING"), &json!(["stop", "restart", "terminate"]))
+    );
+    let tcp = running["runtime"]["ports"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|port| port["type"] == "tcp")
+        .unwrap()
+        .clone();
+    assert_eq!(
+        (&tcp["private"], &tcp["public"]),
+        (&json!(22), &running["ssh"]["direct"]["port"])
+    );
 
-    let act = async |action: &str| cloud.call("POST", &format!("/v2/pods/{id}/action"), Some(json!({ "action": action }))).await;
+    let act = async |action: &str| {
+        cloud
+            .call(
+                "POST",
+                &format!("/v2/pods/{id}/action"),
+                Some(json!({ "action": action })),
+            )
+            .await
+    };
     let (status, stopped) = act("stop").await;
-    assert_eq!((status, &stopped["status"], &stopped["cost"]), (200, &json!("EXITED"), &json!(0.0)));
+    assert_eq!(
+        (status, &stopped["status"], &stopped["cost"]),
+        (200, &json!("EXITED"), &json!(0.0))
+    );
     assert_eq!(act("stop").await.0, 409);
     assert_eq!(act("restart").await.0, 409);
     assert_eq!(act("reset").await.0, 422);
     assert_eq!(act("start").await.1["status"], "PROVISIONING");
     tokio::time::advance(Duration::from_secs(60)).await;
     let (_, again) = cloud.call("GET", &format!("/v2/pods/{id}"), None).await;
-    assert_ne!(again["ssh"]["direct"]["port"], tcp["public"], "a start gives new ports");
+    assert_ne!(
+        again["ssh"]["direct"]["port"], tcp["public"],
+        "a start gives new ports"
+    );
 
-    assert_eq!(cloud.call("DELETE", &format!("/v2/pods/{id}"), None).await, (204, Value::Null));
-    assert_eq!(cloud.call("GET", &format!("/v2/pods/{id}"), None).await.1["detail"], "pod not found");
-    assert_eq!(cloud.call("DELETE", &format!("/v2/pods/{id}"), None).await.0, 404);
-    assert_eq!(cloud.call("GET", "/v2/pods", None).await.1["pods"], json!([]));
+    assert_eq!(
+        cloud.call("DELETE", &format!("/v2/pods/{id}"), None).await,
+        (204, Value::Null)
+    );
+    assert_eq!(
+        cloud.call("GET", &format!("/v2/pods/{id}"), None).await.1["detail"],
+        "pod not found"
+    );
+    assert_eq!(
+        cloud
+            .call("DELETE", &format!("/v2/pods/{id}"), None)
+            .await
+            .0,
+        404
+    );
+    assert_eq!(
+        cloud.call("GET", "/v2/pods", None).await.1["pods"],
+        json!([])
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -103,12 +176,37 @@ async fn a_locked_pod_is_neither_stopped_nor_deleted_until_it_is_unlocked() {
     let cloud = client();
     let id = cloud.create().await["id"].as_str().unwrap().to_owned();
     let path = format!("/v2/pods/{id}");
-    let (status, locked) = cloud.call("PATCH", &path, Some(json!({ "locked": true }))).await;
-    assert_eq!((status, &locked["locked"], &locked["actions"]), (200, &json!(true), &json!(["stop", "terminate"])));
+    let (status, locked) = cloud
+        .call("PATCH", &path, Some(json!({ "locked": true })))
+        .await;
+    assert_eq!(
+        (status, &locked["locked"], &locked["actions"]),
+        (200, &json!(true), &json!(["stop", "terminate"]))
+    );
     let (status, problem) = cloud.call("DELETE", &path, None).await;
     assert_eq!((status, &problem["detail"]), (400, &json!("Pod is locked")));
-    assert_eq!(cloud.call("POST", &format!("{path}/action"), Some(json!({ "action": "stop" }))).await.0, 400);
-    assert_eq!(cloud.call("PATCH", &path, Some(json!({ "locked": false, "name": "new" }))).await.1["name"], "new");
+    assert_eq!(
+        cloud
+            .call(
+                "POST",
+                &format!("{path}/action"),
+                Some(json!({ "action": "stop" }))
+            )
+            .await
+            .0,
+        400
+    );
+    assert_eq!(
+        cloud
+            .call(
+                "PATCH",
+                &path,
+                Some(json!({ "locked": false, "name": "new" }))
+            )
+            .await
+            .1["name"],
+        "new"
+    );
     assert_eq!(cloud.call("DELETE", &path, None).await.0, 204);
 }
 
@@ -117,23 +215,79 @@ async fn a_bad_body_is_refused_in_the_clouds_words() {
     let cloud = client();
     let long = "x".repeat(102_401);
     let cases = [
-        (with(pod(), "gpuTypeIds", json!(["a"])), 422, "$: additional properties 'gpuTypeIds' not allowed"),
-        (json!({ "image": "x", "gpu": { "id": "NVIDIA L40S" } }), 422, "$: missing property 'name'"),
-        (with(pod(), "disk", json!("40")), 422, "$.disk: got string, want integer"),
-        (with(pod(), "disk", json!(0)), 422, "$.disk: minimum: got 0, want 1"),
-        (with(pod(), "env", json!([{ "key": "a", "value": "b" }])), 422, "$.env: got array, want object"),
-        (with(pod(), "gpu", json!({ "id": "NVIDIA H1000" })), 422, "Unknown GPU type: NVIDIA H1000"),
-        (with(pod(), "cloud", json!("ALL")), 422, "$.cloud: value must be one of 'SECURE', 'COMMUNITY'"),
-        (with(pod(), "cpu", json!({ "id": "cpu5c", "vcpuCount": 4 })), 400, "exactly one of gpu or cpu must be set"),
-        (with(pod(), "dataCenterIds", json!(["eu-ro-1"])), 400, "invalid data center eu-ro-1"),
-        (with(pod(), "dataCenterIds", json!(["AP-JP-1"])), 400, SOLD_OUT),
         (
-            with(pod(), "gpu", json!({ "id": "NVIDIA A40", "allowedCudaVersions": ["12.8"], "minCudaVersion": "12.1" })),
+            with(pod(), "gpuTypeIds", json!(["a"])),
+            422,
+            "$: additional properties 'gpuTypeIds' not allowed",
+        ),
+        (
+            json!({ "image": "x", "gpu": { "id": "NVIDIA L40S" } }),
+            422,
+            "$: missing property 'name'",
+        ),
+        (
+            with(pod(), "disk", json!("40")),
+            422,
+            "$.disk: got string, want integer",
+        ),
+        (
+            with(pod(), "disk", json!(0)),
+            422,
+            "$.disk: minimum: got 0, want 1",
+        ),
+        (
+            with(pod(), "env", json!([{ "key": "a", "value": "b" }])),
+            422,
+            "$.env: got array, want object",
+        ),
+        (
+            with(pod(), "gpu", json!({ "id": "NVIDIA H1000" })),
+            422,
+            "Unknown GPU type: NVIDIA H1000",
+        ),
+        (
+            with(pod(), "cloud", json!("ALL")),
+            422,
+            "$.cloud: value must be one of 'SECURE', 'COMMUNITY'",
+        ),
+        (
+            with(pod(), "cpu", json!({ "id": "cpu5c", "vcpuCount": 4 })),
+            400,
+            "exactly one of gpu or cpu must be set",
+        ),
+        (
+            with(pod(), "dataCenterIds", json!(["eu-ro-1"])),
+            400,
+            "invalid data center eu-ro-1",
+        ),
+        (
+            with(pod(), "dataCenterIds", json!(["AP-JP-1"])),
+            400,
+            SOLD_OUT,
+        ),
+        (
+            with(
+                pod(),
+                "gpu",
+                json!({ "id": "NVIDIA A40", "allowedCudaVersions": ["12.8"], "minCudaVersion": "12.1" }),
+            ),
             400,
             "mutually exclusive",
         ),
-        (with(pod(), "gpu", json!({ "id": "NVIDIA A40", "minCudaVersion": "12.11" })), 400, SOLD_OUT),
-        (with(pod(), "mounts", json!({ "persistent": { "size": 20 } })), 422, "$.mounts.persistent: missing property 'path'"),
+        (
+            with(
+                pod(),
+                "gpu",
+                json!({ "id": "NVIDIA A40", "minCudaVersion": "12.11" }),
+            ),
+            400,
+            SOLD_OUT,
+        ),
+        (
+            with(pod(), "mounts", json!({ "persistent": { "size": 20 } })),
+            422,
+            "$.mounts.persistent: missing property 'path'",
+        ),
         (
             with(
                 pod(),
@@ -143,8 +297,16 @@ async fn a_bad_body_is_refused_in_the_clouds_words() {
             400,
             "mutually exclusive",
         ),
-        (with(pod(), "ports", json!(["8000/udp"])), 400, "invalid port: 8000/udp"),
-        (with(pod(), "templateId", json!("nope")), 404, "template not found"),
+        (
+            with(pod(), "ports", json!(["8000/udp"])),
+            400,
+            "invalid port: 8000/udp",
+        ),
+        (
+            with(pod(), "templateId", json!("nope")),
+            404,
+            "template not found",
+        ),
         (with(pod(), "name", json!(long)), 413, "102400"),
     ];
     for (body, status, text) in cases {
@@ -154,9 +316,16 @@ async fn a_bad_body_is_refused_in_the_clouds_words() {
     }
     assert_eq!(cloud.world.ledger().clouds[NAME].created, 0);
     let (status, cpu) = cloud
-        .call("POST", "/v2/pods", Some(json!({ "name": "c", "image": "x", "cpu": { "id": "cpu5g", "vcpuCount": 4 } })))
+        .call(
+            "POST",
+            "/v2/pods",
+            Some(json!({ "name": "c", "image": "x", "cpu": { "id": "cpu5g", "vcpuCount": 4 } })),
+        )
         .await;
-    assert_eq!((status, &cpu["cpu"]["memory"], cpu.get("gpu")), (201, &json!(16), None));
+    assert_eq!(
+        (status, &cpu["cpu"]["memory"], cpu.get("gpu")),
+        (201, &json!(16), None)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -171,20 +340,46 @@ async fn auth_is_answered_before_anything_else() {
         (response.status().as_u16(), limits)
     };
     assert_eq!(status(|_| {}).await, (200, true));
-    assert_eq!(status(|r| drop(r.headers_mut().remove("authorization"))).await, (401, false));
-    assert_eq!(status(|r| drop(r.headers_mut().insert("authorization", "Bearer nope".parse().unwrap()))).await, (401, false));
-    assert_eq!(status(|r| *r.uri_mut() = "/v2/nothing".parse().unwrap()).await, (404, true));
+    assert_eq!(
+        status(|r| drop(r.headers_mut().remove("authorization"))).await,
+        (401, false)
+    );
+    assert_eq!(
+        status(|r| drop(
+            r.headers_mut()
+                .insert("authorization", "Bearer nope".parse().unwrap())
+        ))
+        .await,
+        (401, false)
+    );
+    assert_eq!(
+        status(|r| *r.uri_mut() = "/v2/nothing".parse().unwrap()).await,
+        (404, true)
+    );
     let mut bare = request("GET", "/v2/pods", None);
     bare.headers_mut().remove("user-agent");
     let response = cloud.send(bare).await.unwrap();
     assert_eq!(response.status(), StatusCode::FORBIDDEN);
-    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "error code: 1010");
+    assert_eq!(
+        response.into_body().collect().await.unwrap().to_bytes(),
+        "error code: 1010"
+    );
     let response = cloud.send(request("PUT", "/v2/pods", None)).await.unwrap();
-    assert_eq!((response.status().as_u16(), &response.headers()["allow"]), (405, &"GET, POST".parse().unwrap()));
-    cloud.world.set_standing(NAME, &cloud.world.account("me"), Standing::NoMoney);
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["allow"]),
+        (405, &"GET, POST".parse().unwrap())
+    );
+    cloud
+        .world
+        .set_standing(NAME, &cloud.world.account("me"), Standing::NoMoney);
     assert_eq!(cloud.call("POST", "/v2/pods", Some(pod())).await.0, 402);
-    cloud.world.set_standing(NAME, &cloud.world.account("me"), Standing::ReadOnly);
-    assert_eq!(cloud.call("POST", "/v2/pods", Some(pod())).await.1["detail"], "access denied");
+    cloud
+        .world
+        .set_standing(NAME, &cloud.world.account("me"), Standing::ReadOnly);
+    assert_eq!(
+        cloud.call("POST", "/v2/pods", Some(pod())).await.1["detail"],
+        "access denied"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -202,8 +397,16 @@ async fn pages_of_any_size_show_every_pod_once_newest_first() {
         }
         let (mut seen, mut cursor, mut pages) = (Vec::new(), String::new(), 0);
         loop {
-            let (_, page) = cloud.call("GET", &format!("/v2/pods?limit=2&cursor={cursor}"), None).await;
-            seen.extend(page["pods"].as_array().unwrap().iter().map(|pod| pod["id"].clone()));
+            let (_, page) = cloud
+                .call("GET", &format!("/v2/pods?limit=2&cursor={cursor}"), None)
+                .await;
+            seen.extend(
+                page["pods"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|pod| pod["id"].clone()),
+            );
             pages += 1;
             match page["pagination"]["nextCursor"].as_str() {
                 Some(next) => next.clone_into(&mut cursor),
@@ -220,20 +423,42 @@ async fn faulty_pagination_and_a_shifted_page_can_be_had() {
     for _ in 0..4 {
         cloud.create().await;
     }
-    for (pagination, expected) in
-        [(Pagination::LosesCursor, json!({ "hasNextPage": true, "nextCursor": null })), (Pagination::Omitted, Value::Null)]
-    {
+    for (pagination, expected) in [
+        (
+            Pagination::LosesCursor,
+            json!({ "hasNextPage": true, "nextCursor": null }),
+        ),
+        (Pagination::Omitted, Value::Null),
+    ] {
         let mut quirks = Quirks::default();
         quirks.pagination = pagination;
         cloud.service.set_quirks(quirks);
-        assert_eq!(cloud.call("GET", "/v2/pods?limit=1", None).await.1["pagination"], expected);
+        assert_eq!(
+            cloud.call("GET", "/v2/pods?limit=1", None).await.1["pagination"],
+            expected
+        );
     }
     cloud.service.set_quirks(Quirks::default());
-    cloud.world.inject([Fault::new(NAME, "list_compute", FaultKind::PageShift)]);
+    cloud
+        .world
+        .inject([Fault::new(NAME, "list_compute", FaultKind::PageShift)]);
     let (_, first) = cloud.call("GET", "/v2/pods?limit=2", None).await;
-    assert_eq!(cloud.world.waiting_faults().len(), 1, "a first page has nothing to shift");
+    assert_eq!(
+        cloud.world.waiting_faults().len(),
+        1,
+        "a first page has nothing to shift"
+    );
     let next = first["pagination"]["nextCursor"].as_str().unwrap();
-    assert_eq!(cloud.call("GET", &format!("/v2/pods?limit=2&cursor={next}"), None).await.1["pods"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        cloud
+            .call("GET", &format!("/v2/pods?limit=2&cursor={next}"), None)
+            .await
+            .1["pods"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -241,13 +466,25 @@ async fn a_rate_limit_refuses_before_work_and_says_how_long() {
     let cloud = client();
     cloud.service.set_quirks({
         let mut quirks = Quirks::default();
-        quirks.quota = Quota { minute: 2, ..Quota::default() };
+        quirks.quota = Quota {
+            minute: 2,
+            ..Quota::default()
+        };
         quirks
     });
     assert_eq!(cloud.call("GET", "/v2/pods", None).await.0, 200);
     cloud.create().await;
-    let response = cloud.send(request("POST", "/v2/pods", Some(&pod()))).await.unwrap();
-    assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (429, &"60".parse().unwrap()));
+    let response = cloud
+        .send(request("POST", "/v2/pods", Some(&pod())))
+        .await
+        .unwrap();
+    assert_eq!(
+        (
+            response.status().as_u16(),
+            &response.headers()["retry-after"]
+        ),
+        (429, &"60".parse().unwrap())
+    );
     assert_eq!(cloud.world.ledger().clouds[NAME].created, 1);
     tokio::time::advance(Duration::from_secs(60)).await;
     cloud.create().await;
@@ -270,27 +507,47 @@ async fn every_spoilt_answer_looks_as_its_name_says() {
     ];
     for (kind, status, created) in cases {
         let cloud = client();
-        cloud.world.inject([Fault::new(NAME, "spawn_compute", kind)]);
+        cloud
+            .world
+            .inject([Fault::new(NAME, "spawn_compute", kind)]);
         let before = tokio::time::Instant::now();
         let answer = cloud.send(request("POST", "/v2/pods", Some(&pod()))).await;
-        assert_eq!(answer.as_ref().ok().map(|answer| answer.status().as_u16()), status, "{kind}");
+        assert_eq!(
+            answer.as_ref().ok().map(|answer| answer.status().as_u16()),
+            status,
+            "{kind}"
+        );
         assert_eq!(cloud.world.ledger().clouds[NAME].created, created, "{kind}");
         assert_eq!(cloud.world.struck()[&kind], 1);
         match (kind, answer) {
-            (FaultKind::Truncated, Ok(answer)) => assert!(answer.into_body().collect().await.is_err()),
-            (FaultKind::Html502, Ok(answer)) => assert_eq!(answer.headers()["content-type"], "text/html"),
+            (FaultKind::Truncated, Ok(answer)) => {
+                assert!(answer.into_body().collect().await.is_err())
+            }
+            (FaultKind::Html502, Ok(answer)) => {
+                assert_eq!(answer.headers()["content-type"], "text/html")
+            }
             (FaultKind::NoCapacity, Ok(answer)) => {
                 let body = answer.into_body().collect().await.unwrap().to_bytes();
                 assert!(std::str::from_utf8(&body).unwrap().contains(SOLD_OUT));
             }
             (FaultKind::Slow, _) => assert!(before.elapsed() >= Duration::from_secs(10)),
-            (FaultKind::CommitThenReset, Err(error)) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+            (FaultKind::CommitThenReset, Err(error)) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset)
+            }
             _ => {}
         }
     }
     let cloud = client();
-    cloud.world.inject([Fault::new(NAME, "spawn_compute", FaultKind::CommitThenTimeout)]);
-    let never = tokio::time::timeout(Duration::from_secs(3600), cloud.send(request("POST", "/v2/pods", Some(&pod())))).await;
+    cloud.world.inject([Fault::new(
+        NAME,
+        "spawn_compute",
+        FaultKind::CommitThenTimeout,
+    )]);
+    let never = tokio::time::timeout(
+        Duration::from_secs(3600),
+        cloud.send(request("POST", "/v2/pods", Some(&pod()))),
+    )
+    .await;
     assert!(never.is_err());
     assert_eq!(cloud.world.ledger().clouds[NAME].live, 1);
 }
@@ -299,49 +556,141 @@ async fn every_spoilt_answer_looks_as_its_name_says() {
 async fn the_catalogue_tells_prices_and_stock_and_what_is_sold_out() {
     let cloud = client();
     let (_, plain) = cloud.call("GET", "/v2/catalog/gpus", None).await;
-    let l40s = plain["gpus"].as_array().unwrap().iter().find(|gpu| gpu["id"] == "NVIDIA L40S").unwrap();
-    assert_eq!((&l40s["price"]["secure"], &l40s["memory"], l40s.get("availability")), (&json!(1.09), &json!(48), None));
-    for odd in
-        ["include=AVAILABILITY", "product=POD", "count=2", "include=AVAILABILITY&product=POD&cudaVersions=12.8&minCudaVersion=12"]
-    {
-        assert_eq!(cloud.call("GET", &format!("/v2/catalog/gpus?{odd}"), None).await.0, 400, "{odd}");
+    let l40s = plain["gpus"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|gpu| gpu["id"] == "NVIDIA L40S")
+        .unwrap();
+    assert_eq!(
+        (
+            &l40s["price"]["secure"],
+            &l40s["memory"],
+            l40s.get("availability")
+        ),
+        (&json!(1.09), &json!(48), None)
+    );
+    for odd in [
+        "include=AVAILABILITY",
+        "product=POD",
+        "count=2",
+        "include=AVAILABILITY&product=POD&cudaVersions=12.8&minCudaVersion=12",
+    ] {
+        assert_eq!(
+            cloud
+                .call("GET", &format!("/v2/catalog/gpus?{odd}"), None)
+                .await
+                .0,
+            400,
+            "{odd}"
+        );
     }
     let one = "/v2/catalog/gpus/NVIDIA%20L40S?include=AVAILABILITY&product=POD";
-    let (_, stocked) = cloud.call("GET", &format!("{one}&countryCodes=RO"), None).await;
-    assert_eq!((&stocked["availability"], stocked["dataCenters"][0]["id"].as_str()), (&json!("HIGH"), Some("EU-RO-1")));
+    let (_, stocked) = cloud
+        .call("GET", &format!("{one}&countryCodes=RO"), None)
+        .await;
+    assert_eq!(
+        (
+            &stocked["availability"],
+            stocked["dataCenters"][0]["id"].as_str()
+        ),
+        (&json!("HIGH"), Some("EU-RO-1"))
+    );
     for (region, _) in cloud.world.stock(NAME, "NVIDIA L40S", "SECURE") {
-        cloud.world.set_stock(NAME, "NVIDIA L40S", "SECURE", &region, 0);
+        cloud
+            .world
+            .set_stock(NAME, "NVIDIA L40S", "SECURE", &region, 0);
     }
     let (_, sold_out) = cloud.call("GET", one, None).await;
-    assert_eq!((&sold_out["availability"], sold_out.get("dataCenters")), (&json!("NONE"), None));
-    assert_eq!(cloud.call("POST", "/v2/pods", Some(pod())).await.1["detail"], SOLD_OUT);
-    let (_, centres) = cloud.call("GET", "/v2/catalog/datacenters?regions=EUROPE&include=GPU_AVAILABILITY", None).await;
-    assert!(centres["dataCenters"].as_array().unwrap().iter().all(|centre| centre["region"] == "EUROPE"));
-    let (_, cpus) = cloud.call("GET", "/v2/catalog/cpus?include=AVAILABILITY&product=POD&vcpuCount=4", None).await;
+    assert_eq!(
+        (&sold_out["availability"], sold_out.get("dataCenters")),
+        (&json!("NONE"), None)
+    );
+    assert_eq!(
+        cloud.call("POST", "/v2/pods", Some(pod())).await.1["detail"],
+        SOLD_OUT
+    );
+    let (_, centres) = cloud
+        .call(
+            "GET",
+            "/v2/catalog/datacenters?regions=EUROPE&include=GPU_AVAILABILITY",
+            None,
+        )
+        .await;
+    assert!(
+        centres["dataCenters"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|centre| centre["region"] == "EUROPE")
+    );
+    let (_, cpus) = cloud
+        .call(
+            "GET",
+            "/v2/catalog/cpus?include=AVAILABILITY&product=POD&vcpuCount=4",
+            None,
+        )
+        .await;
     assert_eq!(cpus["cpus"][0]["availability"], "HIGH");
-    assert_eq!(cloud.call("GET", "/v2/catalog/gpus/none", None).await.0, 404);
+    assert_eq!(
+        cloud.call("GET", "/v2/catalog/gpus/none", None).await.0,
+        404
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_log_is_streamed_from_where_the_reader_asks_until_the_pod_is_gone() {
     let cloud = client();
-    let body = with(pod(), "args", json!("sh -c 'sleep 5; echo hello; sleep infinity'"));
-    let id = cloud.call("POST", "/v2/pods", Some(body)).await.1["id"].as_str().unwrap().to_owned();
-    let mut log = cloud.send(request("GET", &format!("/v2/pods/{id}/logs?source=container"), None)).await.unwrap();
+    let body = with(
+        pod(),
+        "args",
+        json!("sh -c 'sleep 5; echo hello; sleep infinity'"),
+    );
+    let id = cloud.call("POST", "/v2/pods", Some(body)).await.1["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let mut log = cloud
+        .send(request(
+            "GET",
+            &format!("/v2/pods/{id}/logs?source=container"),
+            None,
+        ))
+        .await
+        .unwrap();
     assert_eq!(log.headers()["content-type"], "text/event-stream");
     let mut text = String::new();
     while !text.contains("hello") {
         let frame = log.body_mut().frame().await.unwrap().unwrap();
         text.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap());
     }
-    let lines: Vec<Value> =
-        text.lines().filter_map(|line| line.strip_prefix("data: ")).map(|data| serde_json::from_str(data).unwrap()).collect();
-    assert_eq!((&lines[0]["line"], &lines[1]["line"]), (&json!("container started"), &json!("hello")));
+    let lines: Vec<Value> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("data: "))
+        .map(|data| serde_json::from_str(data).unwrap())
+        .collect();
+    assert_eq!(
+        (&lines[0]["line"], &lines[1]["line"]),
+        (&json!("container started"), &json!("hello"))
+    );
     let mut resume = request("GET", &format!("/v2/pods/{id}/logs?source=container"), None);
-    resume.headers_mut().insert("last-event-id", lines[1]["ts"].as_str().unwrap().parse().unwrap());
+    resume.headers_mut().insert(
+        "last-event-id",
+        lines[1]["ts"].as_str().unwrap().parse().unwrap(),
+    );
     let mut resumed = cloud.send(resume).await.unwrap();
-    let again = resumed.body_mut().frame().await.unwrap().unwrap().into_data().unwrap();
-    assert!(std::str::from_utf8(&again).unwrap().contains("hello") && !std::str::from_utf8(&again).unwrap().contains("started"));
+    let again = resumed
+        .body_mut()
+        .frame()
+        .await
+        .unwrap()
+        .unwrap()
+        .into_data()
+        .unwrap();
+    assert!(
+        std::str::from_utf8(&again).unwrap().contains("hello")
+            && !std::str::from_utf8(&again).unwrap().contains("started")
+    );
     cloud.world.destroy_machine(NAME, &id);
     assert!(log.body_mut().frame().await.is_none());
 }
@@ -350,8 +699,23 @@ async fn a_log_is_streamed_from_where_the_reader_asks_until_the_pod_is_gone() {
 async fn another_accounts_pods_are_not_there() {
     let cloud = client();
     let other = cloud.world.add_key(NAME, "their-key", "them");
-    let theirs = cloud.world.plant_machine(NAME, &other, MachineSpec::gpu("NVIDIA A40", 1)).unwrap();
-    assert_eq!(cloud.call("GET", &format!("/v2/pods/{}", theirs.id), None).await.0, 404);
-    assert_eq!(cloud.call("DELETE", &format!("/v2/pods/{}", theirs.id), None).await.0, 404);
+    let theirs = cloud
+        .world
+        .plant_machine(NAME, &other, MachineSpec::gpu("NVIDIA A40", 1))
+        .unwrap();
+    assert_eq!(
+        cloud
+            .call("GET", &format!("/v2/pods/{}", theirs.id), None)
+            .await
+            .0,
+        404
+    );
+    assert_eq!(
+        cloud
+            .call("DELETE", &format!("/v2/pods/{}", theirs.id), None)
+            .await
+            .0,
+        404
+    );
     assert_eq!(cloud.world.ledger().clouds[NAME].live, 1);
 }

@@ -1,6 +1,7 @@
 //! Where callbacks may be sent: checked before a machine is made that would carry a secret there.
 //!
-//! Deliberately absent: resolving names. A public name that is pointed at a private address later is the host's own to keep.
+//! Deliberately absent: resolving names. A public name that is pointed at a private address later
+//! is the host's own to keep.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,8 +10,18 @@ use http::Uri;
 
 const MAX_LEN: usize = 1024;
 /// Names that no machine in a cloud can reach, or that mean the machine itself.
-const PRIVATE_SUFFIXES: &[&str] =
-    &["localhost", "local", "internal", "intranet", "lan", "home", "corp", "home.arpa", "test", "invalid"];
+const PRIVATE_SUFFIXES: &[&str] = &[
+    "localhost",
+    "local",
+    "internal",
+    "intranet",
+    "lan",
+    "home",
+    "corp",
+    "home.arpa",
+    "test",
+    "invalid",
+];
 
 /// Which hosts a callback URL may name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,14 +41,17 @@ impl CallbackUrl {
     /// Checks where machines are to report. Pure: no name is resolved.
     ///
     /// # Errors
-    /// `validation`: not an absolute URL; not https, a private or loopback address in any spelling, or a name that no machine can reach
-    /// where only public ones may be named; a user, a query or a fragment.
+    /// `validation`: not an absolute URL; not https, a private or loopback address in any spelling,
+    /// or a name that no machine can reach where only public ones may be named; a user, a query or
+    /// a fragment.
     pub fn check(url: &str, reach: Reach) -> Result<Self> {
         let wrong = |message: &str| Err(Error::validation("callback_url", message));
         if url.len() > MAX_LEN || url.contains('#') {
             return wrong("must be at most 1024 characters, without a fragment");
         }
-        let Ok(uri) = url.parse::<Uri>() else { return wrong("is not a URL") };
+        let Ok(uri) = url.parse::<Uri>() else {
+            return wrong("is not a URL");
+        };
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return wrong("must be absolute: https://host/path");
         };
@@ -45,7 +59,9 @@ impl CallbackUrl {
             return wrong("must have neither a user nor a query");
         }
         // `http` reads a port that is no number as none at all.
-        if authority.port_u16() == Some(0) || (authority.port_u16().is_none() && authority.as_str() != authority.host()) {
+        if authority.port_u16() == Some(0)
+            || (authority.port_u16().is_none() && authority.as_str() != authority.host())
+        {
             return wrong("has a port that does not exist");
         }
         match (scheme, reach) {
@@ -69,8 +85,15 @@ impl CallbackUrl {
 
 fn check_host(host: &str) -> Result<()> {
     let wrong = |message: &str| Err(Error::validation("callback_url", message));
-    let private = || wrong("names a private address; machines could not reach it, or would reach their own network");
-    if let Some(inner) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+    let private = || {
+        wrong(
+            "names a private address; machines could not reach it, or would reach their own network",
+        )
+    };
+    if let Some(inner) = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+    {
         return match inner.parse::<Ipv6Addr>() {
             Ok(address) if is_public(IpAddr::V6(address)) => Ok(()),
             Ok(_) => private(),
@@ -81,36 +104,54 @@ fn check_host(host: &str) -> Result<()> {
     let labels: Vec<&str> = name.split('.').collect();
     let plain = |label: &&str| {
         (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
     if name.len() > 253 || !labels.iter().all(plain) {
         return wrong("names no valid host");
     }
-    // What ends in a number is an address to every browser and resolver, in whatever spelling: 127.1, 0x7f000001, 2130706433.
-    if labels.last().is_some_and(|last| number(last).is_some() || last.bytes().all(|b| b.is_ascii_digit())) {
+    // What ends in a number is an address to every browser and resolver, in whatever spelling:
+    // 127.1, 0x7f000001, 2130706433.
+    if labels
+        .last()
+        .is_some_and(|last| number(last).is_some() || last.bytes().all(|b| b.is_ascii_digit()))
+    {
         return match loose_ipv4(&labels) {
             Some(address) if is_public(IpAddr::V4(address)) => Ok(()),
             Some(_) => private(),
             None => wrong("names no valid address"),
         };
     }
-    let ends_in = |suffix: &str| name == suffix || name.strip_suffix(suffix).is_some_and(|rest| rest.ends_with('.'));
-    if labels.len() == 1 || PRIVATE_SUFFIXES.iter().any(|suffix| ends_in(suffix)) || spells_private(&labels) {
+    let ends_in = |suffix: &str| {
+        name == suffix
+            || name
+                .strip_suffix(suffix)
+                .is_some_and(|rest| rest.ends_with('.'))
+    };
+    if labels.len() == 1
+        || PRIVATE_SUFFIXES.iter().any(|suffix| ends_in(suffix))
+        || spells_private(&labels)
+    {
         return private();
     }
     Ok(())
 }
 
-/// Names like `10.0.0.7.nip.io` and `10-0-0-7.sslip.io`, which resolve to the address that they spell.
+/// Names like `10.0.0.7.nip.io` and `10-0-0-7.sslip.io`, which resolve to the address that they
+/// spell.
 fn spells_private(labels: &[&str]) -> bool {
     let spelled = |parts: &[&str]| {
         let octets: Option<Vec<u8>> = parts.iter().map(|part| part.parse::<u8>().ok()).collect();
         let octets: Option<[u8; 4]> = octets.and_then(|octets| octets.try_into().ok());
         octets.is_some_and(|octets| !is_public(IpAddr::V4(octets.into())))
     };
-    labels.windows(4).any(spelled) || labels.iter().any(|label| label.split('-').collect::<Vec<_>>().windows(4).any(spelled))
+    labels.windows(4).any(spelled)
+        || labels
+            .iter()
+            .any(|label| label.split('-').collect::<Vec<_>>().windows(4).any(spelled))
 }
 
 /// One part of an address as `inet_aton` reads it: decimal, octal with 0, hexadecimal with 0x.
@@ -124,7 +165,10 @@ fn number(part: &str) -> Option<u64> {
 }
 
 fn loose_ipv4(labels: &[&str]) -> Option<Ipv4Addr> {
-    let parts: Vec<u64> = labels.iter().map(|label| number(label)).collect::<Option<_>>()?;
+    let parts: Vec<u64> = labels
+        .iter()
+        .map(|label| number(label))
+        .collect::<Option<_>>()?;
     let (last, first) = parts.split_last()?;
     if first.len() > 3 || first.iter().any(|part| *part > 255) {
         return None;
@@ -162,7 +206,10 @@ fn is_public(address: IpAddr) -> bool {
         IpAddr::V6(v6) => {
             // Global unicast only, without what stands for another address or for documents.
             let [a, b, ..] = v6.segments();
-            a & 0xe000 == 0x2000 && a != 0x2002 && !(a == 0x2001 && (b < 0x0200 || b == 0x0db8)) && !(a == 0x3fff && b < 0x1000)
+            a & 0xe000 == 0x2000
+                && a != 0x2002
+                && !(a == 0x2001 && (b < 0x0200 || b == 0x0db8))
+                && !(a == 0x3fff && b < 0x1000)
         }
     }
 }
@@ -175,10 +222,14 @@ mod tests {
 
     #[test]
     fn a_public_https_url_passes_and_loses_its_last_slash() {
-        for url in
-            ["https://app.example.com/cb/", "https://app.example.com:8443/cb", "https://8.8.8.8/cb", "https://[2606:4700::1]/cb"]
-        {
-            let checked = CallbackUrl::check(url, Reach::Public).unwrap_or_else(|error| panic!("{url}: {error}"));
+        for url in [
+            "https://app.example.com/cb/",
+            "https://app.example.com:8443/cb",
+            "https://8.8.8.8/cb",
+            "https://[2606:4700::1]/cb",
+        ] {
+            let checked = CallbackUrl::check(url, Reach::Public)
+                .unwrap_or_else(|error| panic!("{url}: {error}"));
             assert_eq!(checked.as_str(), url.trim_end_matches('/'));
         }
     }
@@ -256,7 +307,13 @@ mod tests {
         ] {
             assert!(CallbackUrl::check(url, Reach::Public).is_err(), "{url}");
         }
-        assert!(CallbackUrl::check(&format!("https://app.example.com/{}", "a".repeat(2000)), Reach::Public).is_err());
+        assert!(
+            CallbackUrl::check(
+                &format!("https://app.example.com/{}", "a".repeat(2000)),
+                Reach::Public
+            )
+            .is_err()
+        );
     }
 
     #[test]

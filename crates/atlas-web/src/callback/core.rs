@@ -7,7 +7,8 @@ use atlas_auth::callback::CallbackKey;
 use atlas_auth::signed_url::Verdict;
 use atlas_core::{ComputeRequest, ErrorKind, Result, Timestamp};
 use atlas_orchestrator::{
-    DEFAULT_TASK_RUNTIME, Orchestrator, Session, SessionId, SessionKind, SessionOptions, TaskOutcome, Touch,
+    DEFAULT_TASK_RUNTIME, Orchestrator, Session, SessionId, SessionKind, SessionOptions,
+    TaskOutcome, Touch,
 };
 use http::{HeaderMap, Method, StatusCode, header};
 use serde::Deserialize;
@@ -64,7 +65,9 @@ impl Kind {
     }
 
     fn of(name: &str) -> Option<Self> {
-        [Self::Progress, Self::Log, Self::Activity, Self::Exit].into_iter().find(|kind| kind.as_str() == name)
+        [Self::Progress, Self::Log, Self::Activity, Self::Exit]
+            .into_iter()
+            .find(|kind| kind.as_str() == name)
     }
 }
 
@@ -76,7 +79,8 @@ pub enum Refusal {
     NotFound,
     /// No token, or not this session's.
     Unauthorized,
-    /// The token was this session's and is past its time, or the session is over: there is nothing to report any more.
+    /// The token was this session's and is past its time, or the session is over: there is nothing
+    /// to report any more.
     Gone,
     /// Longer than [`Kind::max_body`].
     TooLarge,
@@ -142,7 +146,8 @@ struct Inner {
 }
 
 impl Callbacks {
-    /// Of this orchestrator, with a key that is the same on every node and after every restart, reached from outside at this URL.
+    /// Of this orchestrator, with a key that is the same on every node and after every restart,
+    /// reached from outside at this URL.
     #[must_use]
     pub fn new(orchestrator: Orchestrator, key: CallbackKey, url: CallbackUrl) -> Self {
         Self::with_limits(orchestrator, key, url, Limits::default())
@@ -150,11 +155,23 @@ impl Callbacks {
 
     /// As [`Callbacks::new`], with limits of one's own.
     #[must_use]
-    pub fn with_limits(orchestrator: Orchestrator, key: CallbackKey, url: CallbackUrl, limits: Limits) -> Self {
-        Self(Arc::new(Inner { orchestrator, key, url, limits, meters: Meters::default() }))
+    pub fn with_limits(
+        orchestrator: Orchestrator,
+        key: CallbackKey,
+        url: CallbackUrl,
+        limits: Limits,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            orchestrator,
+            key,
+            url,
+            limits,
+            meters: Meters::default(),
+        }))
     }
 
-    /// The tower service that takes reports, to be mounted at the URL's path with that path stripped: `nest_service` in axum.
+    /// The tower service that takes reports, to be mounted at the URL's path with that path
+    /// stripped: `nest_service` in axum.
     #[must_use]
     pub fn service(&self) -> CallbackService {
         CallbackService::new(self.clone())
@@ -166,24 +183,45 @@ impl Callbacks {
 
     /// The request of a session whose machine will be able to report until this time.
     #[must_use]
-    pub fn equip(&self, request: ComputeRequest, session: SessionId, until: Timestamp) -> ComputeRequest {
+    pub fn equip(
+        &self,
+        request: ComputeRequest,
+        session: SessionId,
+        until: Timestamp,
+    ) -> ComputeRequest {
         let url = format!("{}/{session}", self.0.url.as_str());
-        request.env(URL_ENV, url).env(TOKEN_ENV, self.0.key.mint(&session.to_string(), until))
+        request
+            .env(URL_ENV, url)
+            .env(TOKEN_ENV, self.0.key.mint(&session.to_string(), until))
     }
 
-    /// Puts a session on record whose machines can report, respawned ones too, and begins to launch it.
+    /// Puts a session on record whose machines can report, respawned ones too, and begins to launch
+    /// it.
     ///
     /// # Errors
     /// As [`Orchestrator::launch`].
     ///
     /// # Cancel safety
     /// As [`Orchestrator::launch`].
-    pub async fn launch(&self, request: ComputeRequest, options: SessionOptions, kind: SessionKind) -> Result<SessionId> {
+    pub async fn launch(
+        &self,
+        request: ComputeRequest,
+        options: SessionOptions,
+        kind: SessionKind,
+    ) -> Result<SessionId> {
         let orchestrator = &self.0.orchestrator;
         let id = orchestrator.new_id();
-        let lasts = options.max_runtime.unwrap_or(if kind == SessionKind::Task { DEFAULT_TASK_RUNTIME } else { LONGEST });
-        let until = orchestrator.now().saturating_add(lasts.saturating_add(GRACE));
-        orchestrator.launch_as(id, self.equip(request, id, until), options, kind).await
+        let lasts = options.max_runtime.unwrap_or(if kind == SessionKind::Task {
+            DEFAULT_TASK_RUNTIME
+        } else {
+            LONGEST
+        });
+        let until = orchestrator
+            .now()
+            .saturating_add(lasts.saturating_add(GRACE));
+        orchestrator
+            .launch_as(id, self.equip(request, id, until), options, kind)
+            .await
     }
 
     /// As [`Orchestrator::spawn`], with a machine that can report.
@@ -194,7 +232,9 @@ impl Callbacks {
     /// # Cancel safety
     /// As [`Orchestrator::spawn`].
     pub async fn spawn(&self, request: ComputeRequest, options: SessionOptions) -> Result<Session> {
-        let id = self.launch(request, options, SessionKind::Interactive).await?;
+        let id = self
+            .launch(request, options, SessionKind::Interactive)
+            .await?;
         let session = self.0.orchestrator.session(id).await?;
         session.await_accepted().await?;
         Ok(session)
@@ -207,20 +247,35 @@ impl Callbacks {
     ///
     /// # Cancel safety
     /// As [`Orchestrator::run_task`].
-    pub async fn run_task(&self, request: ComputeRequest, options: SessionOptions) -> Result<(Session, TaskOutcome)> {
+    pub async fn run_task(
+        &self,
+        request: ComputeRequest,
+        options: SessionOptions,
+    ) -> Result<(Session, TaskOutcome)> {
         let id = self.launch(request, options, SessionKind::Task).await?;
         let session = self.0.orchestrator.session(id).await?;
         let outcome = session.await_outcome().await?;
         Ok((session, outcome))
     }
 
-    /// Judges the head of a report: `path` is `/SESSION/KIND`. Nothing is read from the store, and nothing is kept of who has no token.
+    /// Judges the head of a report: `path` is `/SESSION/KIND`. Nothing is read from the store, and
+    /// nothing is kept of who has no token.
     ///
     /// # Errors
     /// Why it is not taken.
-    pub fn admit(&self, method: &Method, path: &str, headers: &HeaderMap) -> std::result::Result<Admitted, Refusal> {
-        let (task, kind) = path.strip_prefix('/').and_then(|rest| rest.split_once('/')).ok_or(Refusal::NotFound)?;
-        let kind = Kind::of(kind).filter(|_| method == Method::POST).ok_or(Refusal::NotFound)?;
+    pub fn admit(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> std::result::Result<Admitted, Refusal> {
+        let (task, kind) = path
+            .strip_prefix('/')
+            .and_then(|rest| rest.split_once('/'))
+            .ok_or(Refusal::NotFound)?;
+        let kind = Kind::of(kind)
+            .filter(|_| method == Method::POST)
+            .ok_or(Refusal::NotFound)?;
         let token = bearer(headers).ok_or(Refusal::Unauthorized)?;
         match self.0.key.verify(task, token, self.0.orchestrator.now()) {
             Verdict::Ok => {}
@@ -228,8 +283,13 @@ impl Callbacks {
             _ => return Err(Refusal::Unauthorized),
         }
         let session: SessionId = task.parse().map_err(|_| Refusal::Unauthorized)?;
-        self.0.meters.take(&self.0.limits, session, kind, Instant::now()).map_err(Refusal::TooMany)?;
-        let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        self.0
+            .meters
+            .take(&self.0.limits, session, kind, Instant::now())
+            .map_err(Refusal::TooMany)?;
+        let declared = headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         if declared.is_some_and(|length| length > kind.max_body() as u64) {
             return Err(Refusal::TooLarge);
         }
@@ -243,7 +303,11 @@ impl Callbacks {
     ///
     /// # Cancel safety
     /// A dropped call may have recorded it.
-    pub async fn deliver(&self, admitted: Admitted, body: &[u8]) -> std::result::Result<(), Refusal> {
+    pub async fn deliver(
+        &self,
+        admitted: Admitted,
+        body: &[u8],
+    ) -> std::result::Result<(), Refusal> {
         let Admitted { session, kind } = admitted;
         if body.len() > kind.max_body() {
             return Err(Refusal::TooLarge);
@@ -255,15 +319,26 @@ impl Callbacks {
             Kind::Activity => Report::Activity,
             Kind::Exit => Report::Exit(exit_code(body)?),
         };
-        // A session that is over, or was forgotten, has nothing to report. Only who has its token learns that.
+        // A session that is over, or was forgotten, has nothing to report. Only who has its token
+        // learns that.
         let info = orchestrator.info(session).await.map_err(refused)?;
         if info.reason.is_some() {
             return Err(Refusal::Gone);
         }
         match report {
-            Report::Text(text) => orchestrator.report(session, kind.as_str(), &text).await.map_err(refused),
-            Report::Exit(code) => orchestrator.report_exit(session, code).await.map_err(refused),
-            Report::Activity => match orchestrator.touch_from(session, "callback").await.map_err(refused)? {
+            Report::Text(text) => orchestrator
+                .report(session, kind.as_str(), &text)
+                .await
+                .map_err(refused),
+            Report::Exit(code) => orchestrator
+                .report_exit(session, code)
+                .await
+                .map_err(refused),
+            Report::Activity => match orchestrator
+                .touch_from(session, "callback")
+                .await
+                .map_err(refused)?
+            {
                 Touch::Recorded => Ok(()),
                 Touch::Ended => Err(Refusal::Gone),
                 _ => Err(Refusal::Unavailable),
@@ -290,22 +365,30 @@ fn refused(error: atlas_core::Error) -> Refusal {
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let (Some(only), None) = (values.next(), values.next()) else { return None };
+    let (Some(only), None) = (values.next(), values.next()) else {
+        return None;
+    };
     let (scheme, token) = only.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// A JSON object, kept as it came.
 fn progress(body: &[u8]) -> std::result::Result<String, Refusal> {
-    let text = std::str::from_utf8(body).map_err(|_| Refusal::Malformed)?.trim();
-    serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text).map_err(|_| Refusal::Malformed)?;
+    let text = std::str::from_utf8(body)
+        .map_err(|_| Refusal::Malformed)?
+        .trim();
+    serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text)
+        .map_err(|_| Refusal::Malformed)?;
     Ok(text.to_owned())
 }
 
 /// Text without anything that could steer a terminal or a page's reading direction.
 fn log(body: &[u8]) -> String {
     let allowed = |c: &char| matches!(c, '\n' | '\t') || !(c.is_control() || is_bidi(*c));
-    let mut text: String = String::from_utf8_lossy(body).chars().filter(allowed).collect();
+    let mut text: String = String::from_utf8_lossy(body)
+        .chars()
+        .filter(allowed)
+        .collect();
     let mut end = text.len().min(MAX_TEXT);
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -342,8 +425,22 @@ mod tests {
     fn an_exit_code_is_a_number_or_an_object_with_one() {
         assert_eq!(exit_code(b"3\n"), Ok(3));
         assert_eq!(exit_code(b"{\"exit_code\": 137}"), Ok(137));
-        for body in ["", "three", "3.5", "99999999999", "[3]", "{\"code\":3}", "null", "\"3\"", "3 4"] {
-            assert_eq!(exit_code(body.as_bytes()), Err(Refusal::Malformed), "{body}");
+        for body in [
+            "",
+            "three",
+            "3.5",
+            "99999999999",
+            "[3]",
+            "{\"code\":3}",
+            "null",
+            "\"3\"",
+            "3 4",
+        ] {
+            assert_eq!(
+                exit_code(body.as_bytes()),
+                Err(Refusal::Malformed),
+                "{body}"
+            );
         }
     }
 

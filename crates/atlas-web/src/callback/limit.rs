@@ -1,4 +1,5 @@
-//! How often each kind of report of each session is taken. Memory is bounded: only who showed a valid token has an entry at all.
+//! How often each kind of report of each session is taken. Memory is bounded: only who showed a
+//! valid token has an entry at all.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -32,13 +33,17 @@ pub struct Limits {
     pub exit: Rate,
     /// How long a body may take to come in.
     pub body_timeout: Duration,
-    /// How many pairs of session and kind are remembered. Beyond it the one that was quiet longest is forgotten.
+    /// How many pairs of session and kind are remembered. Beyond it the one that was quiet longest
+    /// is forgotten.
     pub remembered: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        let rate = |burst, seconds| Rate { burst, every: Duration::from_secs(seconds) };
+        let rate = |burst, seconds| Rate {
+            burst,
+            every: Duration::from_secs(seconds),
+        };
         Self {
             progress: rate(5, 5),
             log: rate(20, 1),
@@ -61,13 +66,20 @@ impl Limits {
     }
 }
 
-/// The instant at which each pair will have its whole burst again: one word tells how much of it is left.
+/// The instant at which each pair will have its whole burst again: one word tells how much of it is
+/// left.
 #[derive(Debug, Default)]
 pub(super) struct Meters(Mutex<BTreeMap<(SessionId, Kind), Instant>>);
 
 impl Meters {
     /// Takes one, or says how long until there is one.
-    pub(super) fn take(&self, limits: &Limits, session: SessionId, kind: Kind, now: Instant) -> Result<(), Duration> {
+    pub(super) fn take(
+        &self,
+        limits: &Limits,
+        session: SessionId,
+        kind: Kind,
+        now: Instant,
+    ) -> Result<(), Duration> {
         let rate = limits.rate(kind);
         let mut meters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (session, kind);
@@ -79,7 +91,10 @@ impl Meters {
         if !meters.contains_key(&key) && meters.len() >= limits.remembered.max(1) {
             meters.retain(|_, full_at| *full_at > now);
             if meters.len() >= limits.remembered.max(1) {
-                let quietest = meters.iter().min_by_key(|(_, full_at)| **full_at).map(|(key, _)| *key);
+                let quietest = meters
+                    .iter()
+                    .min_by_key(|(_, full_at)| **full_at)
+                    .map(|(key, _)| *key);
                 quietest.and_then(|key| meters.remove(&key));
             }
         }
@@ -108,17 +123,34 @@ mod tests {
         for _ in 0..5 {
             meters.take(&limits, id(1), Kind::Progress, now).unwrap();
         }
-        assert_eq!(meters.take(&limits, id(1), Kind::Progress, now), Err(Duration::from_secs(5)));
-        assert_eq!(meters.take(&limits, id(1), Kind::Progress, after(4)), Err(Duration::from_secs(1)));
-        meters.take(&limits, id(1), Kind::Progress, after(5)).unwrap();
-        assert!(meters.take(&limits, id(1), Kind::Progress, after(5)).is_err());
+        assert_eq!(
+            meters.take(&limits, id(1), Kind::Progress, now),
+            Err(Duration::from_secs(5))
+        );
+        assert_eq!(
+            meters.take(&limits, id(1), Kind::Progress, after(4)),
+            Err(Duration::from_secs(1))
+        );
+        meters
+            .take(&limits, id(1), Kind::Progress, after(5))
+            .unwrap();
+        assert!(
+            meters
+                .take(&limits, id(1), Kind::Progress, after(5))
+                .is_err()
+        );
         meters.take(&limits, id(1), Kind::Exit, after(5)).unwrap();
-        meters.take(&limits, id(2), Kind::Progress, after(5)).unwrap();
+        meters
+            .take(&limits, id(2), Kind::Progress, after(5))
+            .unwrap();
     }
 
     #[test]
     fn memory_stays_bounded_whoever_reports() {
-        let limits = Limits { remembered: 3, ..Limits::default() };
+        let limits = Limits {
+            remembered: 3,
+            ..Limits::default()
+        };
         let (meters, now) = (Meters::default(), Instant::now());
         for n in 0..200 {
             meters.take(&limits, id(n), Kind::Log, now).unwrap();

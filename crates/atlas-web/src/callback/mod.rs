@@ -1,8 +1,10 @@
-//! Pod callbacks: a machine reports progress, lines of its log, activity and its exit code to the host.
+//! Pod callbacks: a machine reports progress, lines of its log, activity and its exit code to the
+//! host.
 //!
 //! A machine finds `ATLAS_CALLBACK_URL` and `ATLAS_CALLBACK_TOKEN` in its environment and sends
-//! `POST $ATLAS_CALLBACK_URL/{progress|log|activity|exit}` with `Authorization: Bearer $ATLAS_CALLBACK_TOKEN`. The token is bound to its
-//! session and is kept nowhere. `progress`, `log` and `exit` are no activity.
+//! `POST $ATLAS_CALLBACK_URL/{progress|log|activity|exit}` with
+//! `Authorization: Bearer $ATLAS_CALLBACK_TOKEN`. The token is bound to its session and is kept
+//! nowhere. `progress`, `log` and `exit` are no activity.
 
 mod address;
 mod core;

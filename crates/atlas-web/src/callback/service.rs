@@ -1,4 +1,5 @@
-//! The tower service over the core: reads no more of a body than its kind may have, and answers with a bare status.
+//! The tower service over the core: reads no more of a body than its kind may have, and answers
+//! with a bare status.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -13,7 +14,8 @@ use tower_service::Service;
 
 use super::core::{Callbacks, Refusal};
 
-/// Takes the reports of machines. Cheap to clone; mount it with the prefix of the callback URL stripped.
+/// Takes the reports of machines. Cheap to clone; mount it with the prefix of the callback URL
+/// stripped.
 #[derive(Clone, Debug)]
 pub struct CallbackService(Callbacks);
 
@@ -50,7 +52,9 @@ where
     let (head, body) = request.into_parts();
     let admitted = callbacks.admit(&head.method, head.uri.path(), &head.headers)?;
     let reading = read(body, admitted.kind().max_body());
-    let body = tokio::time::timeout(callbacks.limits().body_timeout, reading).await.map_err(|_| Refusal::TooSlow)??;
+    let body = tokio::time::timeout(callbacks.limits().body_timeout, reading)
+        .await
+        .map_err(|_| Refusal::TooSlow)??;
     callbacks.deliver(admitted, &body).await
 }
 
@@ -59,7 +63,9 @@ async fn read<B: Body + Send + 'static>(body: B, max: usize) -> Result<Vec<u8>, 
     let mut body = Box::pin(body);
     let mut whole = Vec::new();
     while let Some(frame) = body.frame().await {
-        let Ok(mut data) = frame.map_err(|_| Refusal::Malformed)?.into_data() else { continue };
+        let Ok(mut data) = frame.map_err(|_| Refusal::Malformed)?.into_data() else {
+            continue;
+        };
         if data.remaining() > max - whole.len() {
             return Err(Refusal::TooLarge);
         }
@@ -81,11 +87,15 @@ fn answer(taken: Result<(), Refusal>) -> Response<NoBody> {
             *response.status_mut() = refusal.status();
             match refusal {
                 Refusal::Unauthorized => {
-                    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                    response
+                        .headers_mut()
+                        .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
                 }
                 Refusal::TooMany(wait) => {
                     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-                    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+                    response
+                        .headers_mut()
+                        .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
                 }
                 _ => {}
             }
@@ -102,7 +112,10 @@ impl Body for NoBody {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         Poll::Ready(None)
     }
 

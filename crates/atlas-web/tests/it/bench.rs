@@ -6,7 +6,9 @@ use std::time::Duration;
 use atlas_auth::callback::CallbackKey;
 use atlas_core::{AccountLimits, AccountName, Clock, ComputeRequest, Gpu, Secret, SeededEntropy};
 use atlas_orchestrator::store::{AnyStore, Memory};
-use atlas_orchestrator::{Cursor, Event, EventKind, Orchestrator, Policy, Realm, Scope, SessionId, SessionOptions};
+use atlas_orchestrator::{
+    Cursor, Event, EventKind, Orchestrator, Policy, Realm, Scope, SessionId, SessionOptions,
+};
 use atlas_testkit::mock::MockCloud;
 use atlas_web::callback::{CallbackUrl, Callbacks, NoBody, Reach};
 use http::{Request, Response, StatusCode};
@@ -45,11 +47,19 @@ impl Bench {
         let key = CallbackKey::new(&secret);
         let url = CallbackUrl::check("https://app.example.com/callbacks", Reach::Public).unwrap();
         let callbacks = Callbacks::new(atlas.clone(), key.clone(), url);
-        Self { cloud, atlas, key, callbacks }
+        Self {
+            cloud,
+            atlas,
+            key,
+            callbacks,
+        }
     }
 
     pub(crate) fn token(&self, session: SessionId) -> Secret {
-        self.key.mint(&session.to_string(), self.atlas.now().saturating_add(Duration::from_secs(7200)))
+        self.key.mint(
+            &session.to_string(),
+            self.atlas.now().saturating_add(Duration::from_secs(7200)),
+        )
     }
 
     /// Sends what a machine would.
@@ -58,8 +68,19 @@ impl Bench {
     }
 
     /// Sends a report with a good token, and says how it was answered.
-    pub(crate) async fn report(&self, session: SessionId, kind: &str, body: impl Into<axum::body::Body>) -> StatusCode {
-        self.send(post(&format!("/{session}/{kind}"), self.token(session).expose(), body)).await.status()
+    pub(crate) async fn report(
+        &self,
+        session: SessionId,
+        kind: &str,
+        body: impl Into<axum::body::Body>,
+    ) -> StatusCode {
+        self.send(post(
+            &format!("/{session}/{kind}"),
+            self.token(session).expose(),
+            body,
+        ))
+        .await
+        .status()
     }
 
     /// What machines reported, in order.
@@ -85,8 +106,15 @@ impl Bench {
     }
 }
 
-pub(crate) fn post(path: &str, token: &str, body: impl Into<axum::body::Body>) -> Request<axum::body::Body> {
-    Request::post(path).header("authorization", format!("Bearer {token}")).body(body.into()).unwrap()
+pub(crate) fn post(
+    path: &str,
+    token: &str,
+    body: impl Into<axum::body::Body>,
+) -> Request<axum::body::Body> {
+    Request::post(path)
+        .header("authorization", format!("Bearer {token}"))
+        .body(body.into())
+        .unwrap()
 }
 
 pub(crate) fn request() -> ComputeRequest {

@@ -1,4 +1,5 @@
-//! The in-house cloud itself, in memory, with a hand on it for the conformance suite. Yours is reached over HTTP.
+//! The in-house cloud itself, in memory, with a hand on it for the conformance suite. Yours is
+//! reached over HTTP.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -55,7 +56,13 @@ impl Room {
     }
 
     /// A status and a body, or nothing when the connection broke.
-    pub(crate) async fn http(&self, key: &str, operation: &str, id: &str, body: Value) -> Option<(u16, Value)> {
+    pub(crate) async fn http(
+        &self,
+        key: &str,
+        operation: &str,
+        id: &str,
+        body: Value,
+    ) -> Option<(u16, Value)> {
         let fault = self.books().begin(operation);
         let answer = match fault {
             Some(FaultKind::Status500) => (500, Value::Null),
@@ -82,26 +89,50 @@ impl Books {
         Some(self.faults.remove(due).1)
     }
 
-    fn act(&mut self, fault: Option<FaultKind>, operation: &str, id: &str, mut order: Value) -> (u16, Value) {
-        if matches!((operation, fault), ("terminate", _) | (_, Some(FaultKind::Vanish))) {
-            self.machines.entry(id.to_owned()).and_modify(|machine| machine["state"] = json!("terminated"));
+    fn act(
+        &mut self,
+        fault: Option<FaultKind>,
+        operation: &str,
+        id: &str,
+        mut order: Value,
+    ) -> (u16, Value) {
+        if matches!(
+            (operation, fault),
+            ("terminate", _) | (_, Some(FaultKind::Vanish))
+        ) {
+            self.machines
+                .entry(id.to_owned())
+                .and_modify(|machine| machine["state"] = json!("terminated"));
         }
         let live = |machine: &&Value| machine["state"] != "terminated";
         match operation {
             "identity" => (200, json!("the-machine-room/team-a")),
             "list_compute" => {
                 let torn = std::mem::take(&mut self.torn).then_some(Value::Null);
-                (200, self.machines.values().filter(live).cloned().chain(torn).collect())
+                (
+                    200,
+                    self.machines
+                        .values()
+                        .filter(live)
+                        .cloned()
+                        .chain(torn)
+                        .collect(),
+                )
             }
             "spawn_compute" => {
                 for _ in 0..=u8::from(fault == Some(FaultKind::DuplicateCommit)) {
                     order["id"] = json!(format!("m{}", self.machines.len()));
                     order["state"] = json!("running");
-                    self.machines.insert(format!("m{}", self.machines.len()), order.clone());
+                    self.machines
+                        .insert(format!("m{}", self.machines.len()), order.clone());
                 }
                 (200, order)
             }
-            _ => self.machines.get(id).filter(live).map_or((404, Value::Null), |machine| (200, machine.clone())),
+            _ => self
+                .machines
+                .get(id)
+                .filter(live)
+                .map_or((404, Value::Null), |machine| (200, machine.clone())),
         }
     }
 }
@@ -138,9 +169,18 @@ impl Subject for Room {
 }
 
 impl Control for Room {
-    fn inject<'a>(&'a self, operation: &'a str, fault: FaultKind, count: u32) -> BoxFuture<'a, bool> {
+    fn inject<'a>(
+        &'a self,
+        operation: &'a str,
+        fault: FaultKind,
+        count: u32,
+    ) -> BoxFuture<'a, bool> {
         let known = fault.concerns(operation) && FAULTS.contains(&fault);
-        self.books().faults.extend((0..count).filter(|_| known).map(|_| (operation.to_owned(), fault)));
+        self.books().faults.extend(
+            (0..count)
+                .filter(|_| known)
+                .map(|_| (operation.to_owned(), fault)),
+        );
         Box::pin(async move { known })
     }
 
@@ -155,7 +195,12 @@ impl Control for Room {
     }
 
     fn requests<'a>(&'a self, operation: Option<&'a str>) -> BoxFuture<'a, u64> {
-        let count = self.books().calls.iter().filter(|call| operation.is_none_or(|wanted| wanted == *call)).count();
+        let count = self
+            .books()
+            .calls
+            .iter()
+            .filter(|call| operation.is_none_or(|wanted| wanted == *call))
+            .count();
         Box::pin(async move { u64::try_from(count).unwrap_or(u64::MAX) })
     }
 }

@@ -5,15 +5,23 @@ use std::process::Stdio;
 
 use tokio::process::{Child, Command};
 
-/// The browser on `PATH`. Where there is none the test says so and ends; in CI (`CI=true`) that is a failure.
+/// The browser on `PATH`. Where there is none the test says so and ends; in CI (`CI=true`) that is
+/// a failure.
 pub(crate) fn find() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let names = ["chromium", "chromium-browser", "google-chrome"];
-    let mut programs = std::env::split_paths(&path).flat_map(|dir| names.map(|name| dir.join(name)));
+    let mut programs =
+        std::env::split_paths(&path).flat_map(|dir| names.map(|name| dir.join(name)));
     let found = programs.find(|program| program.is_file());
     if found.is_none() {
-        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "no chromium on PATH: install the package chromium");
-        eprintln!("SKIPPED: no chromium on PATH, so no browser was asked. Install the package chromium.");
+        assert_ne!(
+            std::env::var("CI").as_deref(),
+            Ok("true"),
+            "no chromium on PATH: install the package chromium"
+        );
+        eprintln!(
+            "SKIPPED: no chromium on PATH, so no browser was asked. Install the package chromium."
+        );
     }
     found
 }
@@ -29,9 +37,23 @@ impl Chromium {
         let profile = tempfile::tempdir().unwrap();
         let child = Command::new(program)
             // The sandbox needs rights that containers do not give; all it is shown is ours.
-            .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--mute-audio"])
-            .args(["--no-first-run", "--no-proxy-server", "--autoplay-policy=no-user-gesture-required"])
-            .args(["--disable-background-networking", "--disable-extensions", "--remote-debugging-port=0"])
+            .args([
+                "--headless=new",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-dev-shm-usage",
+                "--mute-audio",
+            ])
+            .args([
+                "--no-first-run",
+                "--no-proxy-server",
+                "--autoplay-policy=no-user-gesture-required",
+            ])
+            .args([
+                "--disable-background-networking",
+                "--disable-extensions",
+                "--remote-debugging-port=0",
+            ])
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .arg(url)
             .stdin(Stdio::null())
@@ -40,7 +62,10 @@ impl Chromium {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        Self { child, _profile: profile }
+        Self {
+            child,
+            _profile: profile,
+        }
     }
 
     pub(crate) async fn end(mut self) {

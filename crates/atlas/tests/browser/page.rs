@@ -1,4 +1,5 @@
-//! The application's page, from a server of its own: it asks for a plan, follows it, and tells what happened.
+//! The application's page, from a server of its own: it asks for a plan, follows it, and tells what
+//! happened.
 
 use std::net::SocketAddr;
 
@@ -57,7 +58,11 @@ impl Page {
                 tokio::spawn(answer(stream, planned.clone(), teller.clone()));
             }
         });
-        Self { address, plan, told }
+        Self {
+            address,
+            plan,
+            told,
+        }
     }
 
     pub(crate) fn origin(&self) -> String {
@@ -79,11 +84,18 @@ impl Page {
 
     /// What it tells next.
     pub(crate) async fn told(&mut self) -> String {
-        tokio::time::timeout(PATIENCE, self.told.recv()).await.expect("the page tells").expect("the server is there")
+        tokio::time::timeout(PATIENCE, self.told.recv())
+            .await
+            .expect("the page tells")
+            .expect("the server is there")
     }
 }
 
-async fn answer(stream: TcpStream, mut plan: watch::Receiver<Option<String>>, told: mpsc::UnboundedSender<String>) {
+async fn answer(
+    stream: TcpStream,
+    mut plan: watch::Receiver<Option<String>>,
+    told: mpsc::UnboundedSender<String>,
+) {
     let mut stream = BufReader::new(stream);
     let mut target = String::new();
     let mut line = String::new();
@@ -97,7 +109,12 @@ async fn answer(stream: TcpStream, mut plan: watch::Receiver<Option<String>>, to
         "/" => ("200 OK", "text/html", PAGE.to_owned()),
         "/plan" => {
             told.send("asked".to_owned()).unwrap();
-            let plan = plan.wait_for(Option::is_some).await.unwrap().clone().unwrap_or_default();
+            let plan = plan
+                .wait_for(Option::is_some)
+                .await
+                .unwrap()
+                .clone()
+                .unwrap_or_default();
             ("200 OK", "application/json", plan)
         }
         target => match target.strip_prefix("/told/") {
@@ -109,7 +126,9 @@ async fn answer(stream: TcpStream, mut plan: watch::Receiver<Option<String>>, to
         },
     };
     let length = body.len();
-    let head = format!("HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+    );
     // A browser that left is told nothing.
     let _left = stream.write_all((head + &body).as_bytes()).await;
 }

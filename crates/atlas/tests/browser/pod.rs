@@ -49,11 +49,20 @@ impl Pod {
             "ATLAS_GUARD_PERMIT_SECS" => Some("2".to_owned()),
             _ => None,
         };
-        let config = Config::from_env(lookup).unwrap().listen("127.0.0.1:0").unwrap().upstream(&server.to_string()).unwrap();
+        let config = Config::from_env(lookup)
+            .unwrap()
+            .listen("127.0.0.1:0")
+            .unwrap()
+            .upstream(&server.to_string())
+            .unwrap();
         let guard = Guard::bind(config).await.unwrap();
         let (address, permit) = (guard.local_addr().unwrap(), guard.permit());
         tokio::spawn(guard.serve(std::future::pending()));
-        Self { guard: address, permit, seen }
+        Self {
+            guard: address,
+            permit,
+            seen,
+        }
     }
 
     /// What the server was asked for, each once.
@@ -81,7 +90,10 @@ impl Pod {
     pub(crate) async fn ticks(&self, more: u64) {
         let mut ticks = self.seen.ticks.subscribe();
         let goal = *ticks.borrow() + more;
-        tokio::time::timeout(PATIENCE, ticks.wait_for(|ticks| *ticks >= goal)).await.expect("it ticks").unwrap();
+        tokio::time::timeout(PATIENCE, ticks.wait_for(|ticks| *ticks >= goal))
+            .await
+            .expect("it ticks")
+            .unwrap();
     }
 
     /// Asks the browser to be silent.
@@ -105,14 +117,24 @@ async fn serve(stream: TcpStream, seen: Arc<Seen>) {
     }
     seen.targets.lock().unwrap().push(target);
     // Whoever left hears no more: the guard's test is in front of it.
-    let _left = if key.is_empty() { send_media(&mut stream).await } else { talk(&mut stream, &key, &seen).await };
+    let _left = if key.is_empty() {
+        send_media(&mut stream).await
+    } else {
+        talk(&mut stream, &key, &seen).await
+    };
 }
 
 /// A quarter of a second of silence: RIFF, 8 kHz, one channel of 8 bits.
 async fn send_media(stream: &mut BufReader<TcpStream>) -> std::io::Result<()> {
     let sound = [0x80_u8; 2000];
     let mut wave = Vec::from(*b"RIFF\0\0\0\0WAVEfmt ");
-    for field in [&16_u32.to_le_bytes()[..], &[1, 0, 1, 0], &8000_u32.to_le_bytes(), &8000_u32.to_le_bytes(), &[1, 0, 8, 0]] {
+    for field in [
+        &16_u32.to_le_bytes()[..],
+        &[1, 0, 1, 0],
+        &8000_u32.to_le_bytes(),
+        &8000_u32.to_le_bytes(),
+        &[1, 0, 8, 0],
+    ] {
         wave.extend(field);
     }
     wave.extend(b"data");
@@ -121,14 +143,19 @@ async fn send_media(stream: &mut BufReader<TcpStream>) -> std::io::Result<()> {
     let rest = u32::try_from(wave.len() - 8).unwrap_or_default();
     wave[4..8].copy_from_slice(&rest.to_le_bytes());
     let length = wave.len();
-    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: audio/wav\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: audio/wav\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+    );
     stream.write_all(head.as_bytes()).await?;
     stream.write_all(&wave).await
 }
 
 /// Answers every message, with `hush` once the browser is to be silent.
 async fn talk(stream: &mut BufReader<TcpStream>, key: &str, seen: &Seen) -> std::io::Result<()> {
-    let accept = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, [key, WEBSOCKET].concat().as_bytes());
+    let accept = digest::digest(
+        &digest::SHA1_FOR_LEGACY_USE_ONLY,
+        [key, WEBSOCKET].concat().as_bytes(),
+    );
     let accept = BASE64.encode(accept.as_ref());
     let head = format!(
         "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: {accept}\r\n\r\n"
@@ -144,7 +171,11 @@ async fn talk(stream: &mut BufReader<TcpStream>, key: &str, seen: &Seen) -> std:
             return Ok(());
         }
         seen.ticks.send_modify(|ticks| *ticks += 1);
-        let answer: &[u8] = if *seen.hush.borrow() { b"hush" } else { b"tock" };
+        let answer: &[u8] = if *seen.hush.borrow() {
+            b"hush"
+        } else {
+            b"tock"
+        };
         stream.write_all(&[&[0x81, 4], answer].concat()).await?;
     }
 }

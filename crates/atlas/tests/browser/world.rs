@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use atlas::testkit::mock::MockCloud;
 use atlas::{
-    AccountLimits, AccountName, Atlas, Auth, ComputeRequest, Gpu, GuardActivity, Policy, Port, Reason, Session, SessionOptions,
-    Shutdown,
+    AccountLimits, AccountName, Atlas, Auth, ComputeRequest, Gpu, GuardActivity, Policy, Port,
+    Reason, Session, SessionOptions, Shutdown,
 };
 
 use crate::PATIENCE;
@@ -33,11 +33,19 @@ impl World {
         let cloud = MockCloud::new(7).limits(limits);
         let guard = Arc::<OnceLock<SocketAddr>>::default();
         let known = Arc::clone(&guard);
-        let guards = GuardActivity::new().address(move |_| known.get().map(|address| format!("http://{address}")));
+        let guards = GuardActivity::new()
+            .address(move |_| known.get().map(|address| format!("http://{address}")));
         let guards = guards.renew_permits(Duration::from_millis(200));
         let name = AccountName::new("mock").unwrap();
-        let builder = Atlas::builder().account(name, cloud.provider()).policy(policy).guard_activity(guards);
-        Self { atlas: builder.build().await.unwrap(), cloud, guard }
+        let builder = Atlas::builder()
+            .account(name, cloud.provider())
+            .policy(policy)
+            .guard_activity(guards);
+        Self {
+            atlas: builder.build().await.unwrap(),
+            cloud,
+            guard,
+        }
     }
 
     /// Until this was said, the guard cannot be read.
@@ -46,13 +54,20 @@ impl World {
     }
 
     pub(crate) async fn spawn(&self, options: SessionOptions) -> Session {
-        let request = ComputeRequest::gpu(Gpu::H100).image("x/y:1").port(Port::http(8000)).auth(Auth::SignedUrl);
+        let request = ComputeRequest::gpu(Gpu::H100)
+            .image("x/y:1")
+            .port(Port::http(8000))
+            .auth(Auth::SignedUrl);
         self.atlas.spawn(request, options).await.unwrap()
     }
 
     /// Waits until the session's machine is proved to be gone; why it was ended.
     pub(crate) async fn end_of(&self, session: &Session) -> Reason {
-        self.atlas.orchestrator().await_terminated(session.id(), PATIENCE).await.unwrap();
+        self.atlas
+            .orchestrator()
+            .await_terminated(session.id(), PATIENCE)
+            .await
+            .unwrap();
         session.info().await.unwrap().reason.unwrap()
     }
 

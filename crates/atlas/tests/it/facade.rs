@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use atlas::testkit::mock::MockCloud;
 use atlas::{
-    AccountLimits, AccountName, Atlas, Auth, CallContext, ComputeRequest, Cursor, ErrorKind, EventKind, Gpu, LaunchKey,
-    ListFilter, Memory, Policy, Port, Redb, RedbOptions, Secret, Session, SessionOptions, SessionState, Shutdown, Subscription,
+    AccountLimits, AccountName, Atlas, Auth, CallContext, ComputeRequest, Cursor, ErrorKind,
+    EventKind, Gpu, LaunchKey, ListFilter, Memory, Policy, Port, Redb, RedbOptions, Secret,
+    Session, SessionOptions, SessionState, Shutdown, Subscription,
 };
 
 pub(crate) fn name(text: &str) -> AccountName {
@@ -31,7 +32,10 @@ pub(crate) fn quick() -> (MockCloud, Policy) {
 }
 
 pub(crate) fn request() -> ComputeRequest {
-    ComputeRequest::gpu(Gpu::H100).image("x/y:1").port(Port::http(8000)).auth(Auth::Bearer)
+    ComputeRequest::gpu(Gpu::H100)
+        .image("x/y:1")
+        .port(Port::http(8000))
+        .auth(Auth::Bearer)
 }
 
 fn is_handle<T: Clone + Send + Sync + 'static>() {}
@@ -45,11 +49,24 @@ async fn handles_can_be_shared_and_futures_sent() {
     is_handle::<Session>();
     is_send::<Option<Subscription>>(None);
     let (cloud, policy) = quick();
-    let atlas = is_send(Atlas::builder().account(name("mock"), cloud.provider()).policy(policy).build()).await.unwrap();
-    let session = is_send(atlas.spawn(request(), SessionOptions::new())).await.unwrap();
+    let atlas = is_send(
+        Atlas::builder()
+            .account(name("mock"), cloud.provider())
+            .policy(policy)
+            .build(),
+    )
+    .await
+    .unwrap();
+    let session = is_send(atlas.spawn(request(), SessionOptions::new()))
+        .await
+        .unwrap();
     is_send(session.info()).await.unwrap();
     is_send(session.stop()).await.unwrap();
-    is_send(atlas.shutdown(Shutdown::TerminateAll { wait: Duration::from_secs(20) })).await.unwrap();
+    is_send(atlas.shutdown(Shutdown::TerminateAll {
+        wait: Duration::from_secs(20),
+    }))
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
@@ -65,17 +82,40 @@ async fn a_session_is_spawned_touched_stopped_and_proved_to_be_gone() {
         .build()
         .await
         .unwrap();
-    let session = atlas.spawn(request(), SessionOptions::new().user("u42")).await.unwrap();
+    let session = atlas
+        .spawn(request(), SessionOptions::new().user("u42"))
+        .await
+        .unwrap();
     let info = session.info().await.unwrap();
-    assert_eq!((info.options.idle_ttl, info.options.user_id.as_deref()), (Some(Duration::from_secs(77)), Some("u42")));
-    assert!(info.auth.unwrap().header().unwrap().expose().starts_with("Bearer "));
+    assert_eq!(
+        (info.options.idle_ttl, info.options.user_id.as_deref()),
+        (Some(Duration::from_secs(77)), Some("u42"))
+    );
+    assert!(
+        info.auth
+            .unwrap()
+            .header()
+            .unwrap()
+            .expose()
+            .starts_with("Bearer ")
+    );
     assert_eq!(cloud.world().ledger().clouds["mock"].live, 1);
 
     let mut events = session.events(Cursor::START);
-    assert!(matches!(events.next().await.unwrap().unwrap().event.kind, EventKind::Created { .. }));
+    assert!(matches!(
+        events.next().await.unwrap().unwrap().event.kind,
+        EventKind::Created { .. }
+    ));
     session.stop().await.unwrap();
-    atlas.orchestrator().await_terminated(session.id(), Duration::from_secs(20)).await.unwrap();
-    assert_eq!(session.info().await.unwrap().state, SessionState::Terminated);
+    atlas
+        .orchestrator()
+        .await_terminated(session.id(), Duration::from_secs(20))
+        .await
+        .unwrap();
+    assert_eq!(
+        session.info().await.unwrap().state,
+        SessionState::Terminated
+    );
     assert_eq!(cloud.world().ledger().clouds["mock"].live, 0);
     atlas.shutdown(Shutdown::Handover).await.unwrap();
 }
@@ -87,20 +127,47 @@ async fn the_next_process_finds_what_the_last_one_handed_over() {
     let path = dir.path().join("atlas.redb");
     let begin = async || {
         let store = RedbOptions::new().open_async(&path).await.unwrap();
-        Atlas::builder().account(name("mock"), cloud.provider()).store(store).policy(policy.clone()).build().await
+        Atlas::builder()
+            .account(name("mock"), cloud.provider())
+            .store(store)
+            .policy(policy.clone())
+            .build()
+            .await
     };
     let first = begin().await.unwrap();
-    let id = first.spawn(request(), SessionOptions::new()).await.unwrap().id();
-    let token = first.orchestrator().info(id).await.unwrap().auth.unwrap().secret().expose().to_owned();
+    let id = first
+        .spawn(request(), SessionOptions::new())
+        .await
+        .unwrap()
+        .id();
+    let token = first
+        .orchestrator()
+        .info(id)
+        .await
+        .unwrap()
+        .auth
+        .unwrap()
+        .secret()
+        .expose()
+        .to_owned();
     let report = first.shutdown(Shutdown::Handover).await.unwrap();
     assert_eq!((report.handed_over, report.flushed), (1, true));
     drop(first);
 
     let second = begin().await.unwrap();
     let info = second.session(id).await.unwrap().info().await.unwrap();
-    assert_eq!(info.auth.unwrap().secret().expose(), token, "a restart changed the token");
+    assert_eq!(
+        info.auth.unwrap().secret().expose(),
+        token,
+        "a restart changed the token"
+    );
     assert_eq!(cloud.world().ledger().clouds["mock"].live, 1);
-    second.shutdown(Shutdown::TerminateAll { wait: Duration::from_secs(20) }).await.unwrap();
+    second
+        .shutdown(Shutdown::TerminateAll {
+            wait: Duration::from_secs(20),
+        })
+        .await
+        .unwrap();
     assert_eq!(cloud.world().ledger().clouds["mock"].live, 0);
 }
 
@@ -121,7 +188,10 @@ async fn the_realms_secret_is_made_beside_the_store_for_its_owner_alone() {
     atlas.shutdown(Shutdown::Handover).await.unwrap();
     drop(atlas);
     let file = dir.path().join("atlas.redb.realm");
-    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        std::fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
     let other = Atlas::builder()
         .account(name("mock"), cloud.provider())
         .store(RedbOptions::new().open_async(&path).await.unwrap())
@@ -129,17 +199,32 @@ async fn the_realms_secret_is_made_beside_the_store_for_its_owner_alone() {
         .realm_secret(Secret::new("0f9kXq27LmZt5cRvB1yHdWn8GsEoPa3Jtt"))
         .build()
         .await;
-    assert!(other.is_err(), "a store opened under another realm's secret");
+    assert!(
+        other.is_err(),
+        "a store opened under another realm's secret"
+    );
 }
 
 #[tokio::test]
 async fn contradictions_are_found_before_anything_starts() {
     let (cloud, _) = quick();
-    let twice = Atlas::builder().account(name("a"), cloud.provider()).account(name("a"), cloud.provider()).build().await;
+    let twice = Atlas::builder()
+        .account(name("a"), cloud.provider())
+        .account(name("a"), cloud.provider())
+        .build()
+        .await;
     assert_eq!(twice.unwrap_err().field(), Some("provider"));
-    let nobody = Atlas::builder().account(name("a"), cloud.provider()).default_provider("b").build().await;
+    let nobody = Atlas::builder()
+        .account(name("a"), cloud.provider())
+        .default_provider("b")
+        .build()
+        .await;
     assert_eq!(nobody.unwrap_err().field(), Some("default_provider"));
-    let odd = Atlas::builder().account(name("a"), cloud.provider()).default_provider("B!").build().await;
+    let odd = Atlas::builder()
+        .account(name("a"), cloud.provider())
+        .default_provider("B!")
+        .build()
+        .await;
     assert_eq!(odd.unwrap_err().kind(), ErrorKind::Validation);
 }
 
@@ -154,11 +239,26 @@ async fn of_two_accounts_without_a_default_one_must_be_named() {
         .build()
         .await
         .unwrap();
-    assert_eq!(atlas.spawn(request(), SessionOptions::new()).await.unwrap_err().field(), Some("provider"));
-    atlas.spawn(request(), SessionOptions::new().account(name("two"))).await.unwrap();
+    assert_eq!(
+        atlas
+            .spawn(request(), SessionOptions::new())
+            .await
+            .unwrap_err()
+            .field(),
+        Some("provider")
+    );
+    atlas
+        .spawn(request(), SessionOptions::new().account(name("two")))
+        .await
+        .unwrap();
     let live = |cloud: &MockCloud| cloud.world().ledger().clouds["mock"].live;
     assert_eq!((live(&first), live(&second)), (0, 1));
-    atlas.shutdown(Shutdown::TerminateAll { wait: Duration::from_secs(20) }).await.unwrap();
+    atlas
+        .shutdown(Shutdown::TerminateAll {
+            wait: Duration::from_secs(20),
+        })
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -166,17 +266,36 @@ async fn an_untracked_call_is_nobodys_but_the_callers() {
     let (cloud, policy) = quick();
     let atlas = Atlas::builder()
         .account(name("mock"), cloud.provider())
-        .store(Memory::new(std::sync::Arc::new(atlas::SystemClock), &atlas::SystemEntropy::new()))
+        .store(Memory::new(
+            std::sync::Arc::new(atlas::SystemClock),
+            &atlas::SystemEntropy::new(),
+        ))
         .policy(policy)
         .build()
         .await
         .unwrap();
     let provider = atlas.provider("mock").unwrap();
     let cx = CallContext::new();
-    let made = provider.spawn_compute(&cx, &LaunchKey::untracked(), &request().auth(Auth::None)).await.unwrap();
+    let made = provider
+        .spawn_compute(&cx, &LaunchKey::untracked(), &request().auth(Auth::None))
+        .await
+        .unwrap();
     assert!(made.keys.key().is_none());
     assert!(atlas.orchestrator().list_ids().await.unwrap().is_empty());
-    atlas.shutdown(Shutdown::TerminateAll { wait: Duration::from_secs(20) }).await.unwrap();
-    assert_eq!(provider.list_compute(&cx, &ListFilter::all()).await.unwrap().computes.len(), 1);
+    atlas
+        .shutdown(Shutdown::TerminateAll {
+            wait: Duration::from_secs(20),
+        })
+        .await
+        .unwrap();
+    assert_eq!(
+        provider
+            .list_compute(&cx, &ListFilter::all())
+            .await
+            .unwrap()
+            .computes
+            .len(),
+        1
+    );
     assert_eq!(atlas.provider("fly").unwrap_err().field(), Some("provider"));
 }

@@ -1,4 +1,5 @@
-//! The provider of `docs/guides/writing-a-provider.md`: it conforms, it is as short as promised, and the guide shows it as it is.
+//! The provider of `docs/guides/writing-a-provider.md`: it conforms, it is as short as promised,
+//! and the guide shows it as it is.
 
 #[path = "../../examples/in_house/provider.rs"]
 mod provider;
@@ -30,7 +31,11 @@ async fn the_guides_provider_conforms_and_skips_only_what_it_does_not_declare() 
     for skip in &report.skips {
         let missing: Capability = serde_json::from_value(skip.missing_capability.clone().into())
             .unwrap_or_else(|_| panic!("{} is skipped for {}", skip.case, skip.missing_capability));
-        assert!(!declared.has(missing), "{} is skipped, and {missing} is declared", skip.case);
+        assert!(
+            !declared.has(missing),
+            "{} is skipped, and {missing} is declared",
+            skip.case
+        );
     }
 }
 
@@ -43,21 +48,51 @@ async fn a_session_on_the_guides_provider_leaves_nothing_alive() {
         .build()
         .await
         .unwrap();
-    atlas.spawn(room.request(), SessionOptions::new().user("u42")).await.unwrap();
-    assert_eq!(room.ledger().await.iter().filter(|machine| machine.live).count(), 1);
-    atlas.shutdown(Shutdown::TerminateAll { wait: Duration::from_secs(60) }).await.unwrap();
+    atlas
+        .spawn(room.request(), SessionOptions::new().user("u42"))
+        .await
+        .unwrap();
+    assert_eq!(
+        room.ledger()
+            .await
+            .iter()
+            .filter(|machine| machine.live)
+            .count(),
+        1
+    );
+    atlas
+        .shutdown(Shutdown::TerminateAll {
+            wait: Duration::from_secs(60),
+        })
+        .await
+        .unwrap();
     let books = room.ledger().await;
     assert!(books.len() == 1 && !books[0].live, "{books:?}");
 }
 
 #[test]
 fn the_guide_shows_the_provider_as_it_is_in_fewer_than_150_lines() {
-    let blocks: Vec<&str> =
-        GUIDE.split("```rust\n").skip(1).map(|rest| rest.split_once("```").expect("a block is closed").0).collect();
-    assert!(PROVIDER.lines().count() < 150, "the provider has {} lines", PROVIDER.lines().count());
-    assert!(blocks.contains(&PROVIDER), "no block of the guide is examples/in_house/provider.rs");
+    let blocks: Vec<&str> = GUIDE
+        .split("```rust\n")
+        .skip(1)
+        .map(|rest| rest.split_once("```").expect("a block is closed").0)
+        .collect();
+    assert!(
+        PROVIDER.lines().count() < 150,
+        "the provider has {} lines",
+        PROVIDER.lines().count()
+    );
+    assert!(
+        blocks.contains(&PROVIDER),
+        "no block of the guide is examples/in_house/provider.rs"
+    );
     for block in blocks {
-        let shown = [PROVIDER, ROOM, MAIN].iter().any(|file| file.contains(block));
-        assert!(shown, "this block is in no file of examples/in_house:\n{block}");
+        let shown = [PROVIDER, ROOM, MAIN]
+            .iter()
+            .any(|file| file.contains(block));
+        assert!(
+            shown,
+            "this block is in no file of examples/in_house:\n{block}"
+        );
     }
 }

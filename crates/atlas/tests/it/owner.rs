@@ -29,51 +29,133 @@ async fn another_process_can_do_everything_over_the_socket() {
         .build()
         .await
         .unwrap();
-    let mut client = OwnerClient::connect(&path).await.unwrap().expect("the holder listens");
-    let order = Request::Spawn { request: Sealed::new(&request()), options: SessionOptions::new().user("u1"), task: false };
-    assert!(!format!("{order:?}").contains("x/y:1"), "a sealed request shows itself");
+    let mut client = OwnerClient::connect(&path)
+        .await
+        .unwrap()
+        .expect("the holder listens");
+    let order = Request::Spawn {
+        request: Sealed::new(&request()),
+        options: SessionOptions::new().user("u1"),
+        task: false,
+    };
+    assert!(
+        !format!("{order:?}").contains("x/y:1"),
+        "a sealed request shows itself"
+    );
     let (made, told) = ask(&mut client, &order).await;
-    assert!(told.iter().any(|item| item["progress"] == "on record"), "{told:?}");
+    assert!(
+        told.iter().any(|item| item["progress"] == "on record"),
+        "{told:?}"
+    );
     assert_eq!(made["compute"]["provider"], "mock");
     assert_eq!(made["compute"]["auth"]["scheme"], "bearer");
     assert_eq!(made["compute"]["ports"][0]["internal"], 8000);
     assert!(made["compute"]["auth"]["token"].as_str().unwrap().len() == 43);
 
     let (all, _) = ask(&mut client, &Request::List(Filter::default())).await;
-    assert_eq!((all.as_array().unwrap().len(), &all[0]["session"]), (1, &made["session"]));
-    let session = made["session"].as_str().unwrap().parse().unwrap();
-    let (info, _) = ask(&mut client, &Request::Info { session, secrets: false }).await;
     assert_eq!(
-        (info["compute"]["auth"]["token"].is_null(), &info["compute"]["auth"]["hash"]),
+        (all.as_array().unwrap().len(), &all[0]["session"]),
+        (1, &made["session"])
+    );
+    let session = made["session"].as_str().unwrap().parse().unwrap();
+    let (info, _) = ask(
+        &mut client,
+        &Request::Info {
+            session,
+            secrets: false,
+        },
+    )
+    .await;
+    assert_eq!(
+        (
+            info["compute"]["auth"]["token"].is_null(),
+            &info["compute"]["auth"]["hash"]
+        ),
         (true, &made["compute"]["auth"]["hash"])
     );
-    assert_eq!(ask(&mut client, &Request::Touch { session }).await.0["touch"], "recorded");
-    let (_, events) = ask(&mut client, &Request::Events { session: Some(session), since: 0, follow: false }).await;
-    let places: Vec<u64> = events.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
-    assert_eq!(places, (1..=u64::try_from(places.len()).unwrap()).collect::<Vec<_>>(), "a gap in {places:?}");
-    assert_eq!(ask(&mut client, &Request::Stop { session }).await.0["state"], "terminating");
+    assert_eq!(
+        ask(&mut client, &Request::Touch { session }).await.0["touch"],
+        "recorded"
+    );
+    let (_, events) = ask(
+        &mut client,
+        &Request::Events {
+            session: Some(session),
+            since: 0,
+            follow: false,
+        },
+    )
+    .await;
+    let places: Vec<u64> = events
+        .iter()
+        .map(|event| event["seq"].as_u64().unwrap())
+        .collect();
+    assert_eq!(
+        places,
+        (1..=u64::try_from(places.len()).unwrap()).collect::<Vec<_>>(),
+        "a gap in {places:?}"
+    );
+    assert_eq!(
+        ask(&mut client, &Request::Stop { session }).await.0["state"],
+        "terminating"
+    );
 
-    let unknown = client.ask(&json!({"do": "dance"}), |_| Ok(())).await.unwrap_err();
+    let unknown = client
+        .ask(&json!({"do": "dance"}), |_| Ok(()))
+        .await
+        .unwrap_err();
     assert_eq!(unknown.field(), Some("request"));
     atlas.shutdown(Shutdown::Handover).await.unwrap();
-    assert!(OwnerClient::connect(&path).await.unwrap().is_none(), "the socket outlived the holder");
+    assert!(
+        OwnerClient::connect(&path).await.unwrap().is_none(),
+        "the socket outlived the holder"
+    );
 }
 
 #[tokio::test]
 async fn a_session_looks_as_scripts_rely_on() {
     let (cloud, policy) = quick();
-    let atlas = Atlas::builder().account(name("mock"), cloud.provider()).policy(policy).build().await.unwrap();
+    let atlas = Atlas::builder()
+        .account(name("mock"), cloud.provider())
+        .policy(policy)
+        .build()
+        .await
+        .unwrap();
     let session = atlas.spawn(request(), SessionOptions::new()).await.unwrap();
     let shown = describe(&session.info().await.unwrap(), true);
-    for path in ["/session", "/compute/id", "/compute/name", "/compute/provider", "/compute/status", "/compute/ports/0/internal"]
-    {
-        assert!(shown.pointer(path).is_some_and(|value| !value.is_null()), "{path} is missing in {shown}");
+    for path in [
+        "/session",
+        "/compute/id",
+        "/compute/name",
+        "/compute/provider",
+        "/compute/status",
+        "/compute/ports/0/internal",
+    ] {
+        assert!(
+            shown.pointer(path).is_some_and(|value| !value.is_null()),
+            "{path} is missing in {shown}"
+        );
     }
-    for path in ["/compute/ports/0/external", "/compute/ports/0/protocol", "/compute/ports/0/url"] {
-        assert!(shown.pointer(path).is_some(), "{path} is missing in {shown}");
+    for path in [
+        "/compute/ports/0/external",
+        "/compute/ports/0/protocol",
+        "/compute/ports/0/url",
+    ] {
+        assert!(
+            shown.pointer(path).is_some(),
+            "{path} is missing in {shown}"
+        );
     }
-    let header = format!("Bearer {}", shown["compute"]["auth"]["token"].as_str().unwrap());
+    let header = format!(
+        "Bearer {}",
+        shown["compute"]["auth"]["token"].as_str().unwrap()
+    );
     assert_eq!(shown["compute"]["auth"]["header"], header.as_str());
     assert_eq!(shown["compute"]["auth"]["hash"].as_str().unwrap().len(), 64);
-    atlas.shutdown(Shutdown::TerminateAll { wait: std::time::Duration::from_secs(20) }).await.unwrap();
+    atlas
+        .shutdown(Shutdown::TerminateAll {
+            wait: std::time::Duration::from_secs(20),
+        })
+        .await
+        .unwrap();
 }

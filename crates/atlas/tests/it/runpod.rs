@@ -8,8 +8,8 @@ use std::time::Duration;
 use atlas::testkit::dialect::runpod;
 use atlas::testkit::world::{Fault, FaultKind, World, WorldClock};
 use atlas::{
-    Atlas, ComputeRequest, DiskSize, Gpu, Limit, Proof, Reason, RunPod, SeededEntropy, SessionKind, SessionOptions, SessionState,
-    StopOutcome, TaskKind, Usd,
+    Atlas, ComputeRequest, DiskSize, Gpu, Limit, Proof, Reason, RunPod, SeededEntropy, SessionKind,
+    SessionOptions, SessionState, StopOutcome, TaskKind, Usd,
 };
 use atlas_http::Transport;
 
@@ -25,14 +25,25 @@ async fn cloud(seed: u64, dead_man: bool) -> Cloud {
     world.add_key(runpod::NAME, "sim-key", "me");
     let clock = Arc::new(world.clock().clone());
     let dialect = Transport::new(runpod::RunPod::new(world.clone()));
-    let builder = RunPod::builder().api_key("sim-key").transport(dialect).clock(clock.clone());
+    let builder = RunPod::builder()
+        .api_key("sim-key")
+        .transport(dialect)
+        .clock(clock.clone());
     #[cfg(feature = "runpod-graphql")]
     let builder = builder.dead_man(dead_man);
     #[cfg(not(feature = "runpod-graphql"))]
     assert!(!dead_man, "needs the feature");
-    let provider = builder.entropy(Arc::new(SeededEntropy::new(seed))).build().unwrap();
-    let atlas =
-        Atlas::builder().provider(provider).clock(clock).entropy(Arc::new(SeededEntropy::new(seed))).build().await.unwrap();
+    let provider = builder
+        .entropy(Arc::new(SeededEntropy::new(seed)))
+        .build()
+        .unwrap();
+    let atlas = Atlas::builder()
+        .provider(provider)
+        .clock(clock)
+        .entropy(Arc::new(SeededEntropy::new(seed)))
+        .build()
+        .await
+        .unwrap();
     Cloud { world, atlas }
 }
 
@@ -46,26 +57,47 @@ impl Cloud {
     }
 
     async fn settle(&self, id: atlas::SessionId) {
-        let outcome = self.atlas.orchestrator().await_terminated(id, BOUND).await.unwrap();
+        let outcome = self
+            .atlas
+            .orchestrator()
+            .await_terminated(id, BOUND)
+            .await
+            .unwrap();
         assert_eq!(outcome, StopOutcome::Terminated);
     }
 }
 
 fn request() -> ComputeRequest {
-    ComputeRequest::gpu(Gpu::Rtx4090).image("x/y:1").container_disk(DiskSize::gb(10)).volume(DiskSize::gb(20))
+    ComputeRequest::gpu(Gpu::Rtx4090)
+        .image("x/y:1")
+        .container_disk(DiskSize::gb(10))
+        .volume(DiskSize::gb(20))
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_tasks_pod_is_gone_when_its_command_is_done_and_the_outcome_is_marked_as_inferred() {
     let cloud = cloud(1, false).await;
     let command = request().command(["sh", "-c", "sleep 600; exit 0"]);
-    let (session, outcome) = cloud.atlas.run_task(command, SessionOptions::new()).await.unwrap();
-    assert_eq!((outcome.kind, outcome.exit_code, outcome.proof), (TaskKind::Completed, None, Proof::Inferred));
+    let (session, outcome) = cloud
+        .atlas
+        .run_task(command, SessionOptions::new())
+        .await
+        .unwrap();
+    assert_eq!(
+        (outcome.kind, outcome.exit_code, outcome.proof),
+        (TaskKind::Completed, None, Proof::Inferred)
+    );
     let machine = &cloud.world.ledger().clouds[runpod::NAME].machines[0];
     let ran = machine.destroyed_at.unwrap().since(machine.created_at);
-    assert!(ran < Duration::from_secs(700), "it ended itself, {ran:?} after its order");
+    assert!(
+        ran < Duration::from_secs(700),
+        "it ended itself, {ran:?} after its order"
+    );
     let info = session.info().await.unwrap();
-    assert!(info.unattended.ends_with_command && info.reason == Some(Reason::TaskEnded), "{info:?}");
+    assert!(
+        info.unattended.ends_with_command && info.reason == Some(Reason::TaskEnded),
+        "{info:?}"
+    );
     cloud.settle(session.id()).await;
 }
 
@@ -73,9 +105,24 @@ async fn a_tasks_pod_is_gone_when_its_command_is_done_and_the_outcome_is_marked_
 async fn a_tasks_pod_ends_itself_though_every_atlas_died() {
     let cloud = cloud(2, false).await;
     let command = request().command(["sleep", "600"]);
-    let id = cloud.atlas.launch(command, SessionOptions::new(), SessionKind::Task).await.unwrap();
-    cloud.atlas.session(id).await.unwrap().await_ready(Duration::from_secs(300)).await.unwrap();
-    cloud.atlas.shutdown(atlas::Shutdown::Handover).await.unwrap();
+    let id = cloud
+        .atlas
+        .launch(command, SessionOptions::new(), SessionKind::Task)
+        .await
+        .unwrap();
+    cloud
+        .atlas
+        .session(id)
+        .await
+        .unwrap()
+        .await_ready(Duration::from_secs(300))
+        .await
+        .unwrap();
+    cloud
+        .atlas
+        .shutdown(atlas::Shutdown::Handover)
+        .await
+        .unwrap();
     assert_eq!(cloud.live(), 1);
     tokio::time::sleep(Duration::from_secs(700)).await;
     let billed = cloud.billed();
@@ -88,22 +135,45 @@ async fn a_tasks_pod_ends_itself_though_every_atlas_died() {
 async fn a_kept_task_is_stopped_by_its_end_and_ended_by_us() {
     let cloud = cloud(3, false).await;
     let options = SessionOptions::new().keep_finished();
-    let (session, outcome) = cloud.atlas.run_task(request().command(["sleep", "60"]), options).await.unwrap();
-    assert_eq!((outcome.kind, outcome.proof), (TaskKind::Completed, Proof::Inferred));
+    let (session, outcome) = cloud
+        .atlas
+        .run_task(request().command(["sleep", "60"]), options)
+        .await
+        .unwrap();
+    assert_eq!(
+        (outcome.kind, outcome.proof),
+        (TaskKind::Completed, Proof::Inferred)
+    );
     assert!(!session.info().await.unwrap().unattended.ends_with_command);
     cloud.settle(session.id()).await;
     assert_eq!(cloud.live(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_whose_pod_was_taken_before_its_command_ended_is_not_called_completed_when_it_was_stopped() {
+async fn a_task_whose_pod_was_taken_before_its_command_ended_is_not_called_completed_when_it_was_stopped()
+ {
     let cloud = cloud(4, false).await;
-    let id = cloud.atlas.launch(request().command(["sleep", "9000"]), SessionOptions::new(), SessionKind::Task).await.unwrap();
+    let id = cloud
+        .atlas
+        .launch(
+            request().command(["sleep", "9000"]),
+            SessionOptions::new(),
+            SessionKind::Task,
+        )
+        .await
+        .unwrap();
     let session = cloud.atlas.session(id).await.unwrap();
     let info = session.await_ready(Duration::from_secs(300)).await.unwrap();
-    assert!(cloud.world.stop_machine(runpod::NAME, info.compute.unwrap().id.as_str()));
+    assert!(
+        cloud
+            .world
+            .stop_machine(runpod::NAME, info.compute.unwrap().id.as_str())
+    );
     let outcome = session.await_outcome().await.unwrap();
-    assert_eq!((outcome.kind, outcome.proof), (TaskKind::Failed, Proof::Inferred));
+    assert_eq!(
+        (outcome.kind, outcome.proof),
+        (TaskKind::Failed, Proof::Inferred)
+    );
     cloud.settle(id).await;
 }
 
@@ -111,9 +181,18 @@ async fn a_task_whose_pod_was_taken_before_its_command_ended_is_not_called_compl
 async fn max_runtime_is_the_backstop_of_a_task_that_never_ends() {
     let cloud = cloud(5, false).await;
     let options = SessionOptions::new().max_runtime(Duration::from_secs(600));
-    let (session, outcome) = cloud.atlas.run_task(request().command(["serve"]), options).await.unwrap();
+    let (session, outcome) = cloud
+        .atlas
+        .run_task(request().command(["serve"]), options)
+        .await
+        .unwrap();
     assert_eq!(outcome.kind, TaskKind::TimedOut);
-    assert_eq!(session.info().await.unwrap().reason, Some(Reason::Limit { limit: Limit::MaxRuntime }));
+    assert_eq!(
+        session.info().await.unwrap().reason,
+        Some(Reason::Limit {
+            limit: Limit::MaxRuntime
+        })
+    );
     cloud.settle(session.id()).await;
     assert_eq!(cloud.live(), 0);
 }
@@ -121,10 +200,17 @@ async fn max_runtime_is_the_backstop_of_a_task_that_never_ends() {
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_runs_without_a_runtime_is_ended_once_its_time_to_be_ready_is_up() {
     let cloud = cloud(6, false).await;
-    cloud.world.inject([Fault::new(runpod::NAME, "spawn_compute", FaultKind::NeverReady)]);
+    cloud.world.inject([Fault::new(
+        runpod::NAME,
+        "spawn_compute",
+        FaultKind::NeverReady,
+    )]);
     let options = SessionOptions::new().ready_timeout(Duration::from_secs(300));
     let session = cloud.atlas.spawn(request(), options).await.unwrap();
-    let error = session.await_ready(Duration::from_secs(900)).await.unwrap_err();
+    let error = session
+        .await_ready(Duration::from_secs(900))
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("ready_timeout"), "{error}");
     cloud.settle(session.id()).await;
     assert_eq!(cloud.live(), 0);
@@ -133,11 +219,26 @@ async fn a_pod_that_runs_without_a_runtime_is_ended_once_its_time_to_be_ready_is
 #[tokio::test(start_paused = true)]
 async fn without_a_net_creation_says_that_nothing_bounds_what_the_machine_burns() {
     let cloud = cloud(7, false).await;
-    let session = cloud.atlas.spawn(request(), SessionOptions::new().max_runtime(Duration::from_secs(3600))).await.unwrap();
+    let session = cloud
+        .atlas
+        .spawn(
+            request(),
+            SessionOptions::new().max_runtime(Duration::from_secs(3600)),
+        )
+        .await
+        .unwrap();
     let info = session.info().await.unwrap();
-    assert_eq!((info.unattended.ends_at, info.unattended.at_most), (None, None));
+    assert_eq!(
+        (info.unattended.ends_at, info.unattended.at_most),
+        (None, None)
+    );
     assert_eq!(info.unattended.burn, info.cost.burn);
-    assert!(info.decisions.iter().any(|decision| decision.text.contains("nothing but a living atlas ends it")), "{info:?}");
+    assert!(
+        info.decisions
+            .iter()
+            .any(|decision| decision.text.contains("nothing but a living atlas ends it")),
+        "{info:?}"
+    );
     assert_eq!(info.state, SessionState::Starting);
 }
 
@@ -146,19 +247,37 @@ async fn what_the_cloud_bills_beyond_its_price_brings_the_end_of_a_budget_forwar
     let lasts = async |disk: u32| {
         let cloud = cloud(10, false).await;
         let request = request().container_disk(DiskSize::gb(disk));
-        let options = SessionOptions::new().idle_ttl(Duration::from_secs(90 * 3600)).max_cost(Usd::from_cents(500));
+        let options = SessionOptions::new()
+            .idle_ttl(Duration::from_secs(90 * 3600))
+            .max_cost(Usd::from_cents(500));
         let session = cloud.atlas.spawn(request, options).await.unwrap();
-        let ended = cloud.atlas.orchestrator().await_terminated(session.id(), Duration::from_secs(80 * 3600)).await.unwrap();
+        let ended = cloud
+            .atlas
+            .orchestrator()
+            .await_terminated(session.id(), Duration::from_secs(80 * 3600))
+            .await
+            .unwrap();
         assert_eq!(ended, StopOutcome::Terminated);
         let info = session.info().await.unwrap();
-        assert_eq!(info.reason, Some(Reason::Limit { limit: Limit::MaxCost }));
+        assert_eq!(
+            info.reason,
+            Some(Reason::Limit {
+                limit: Limit::MaxCost
+            })
+        );
         (info.cost.estimated, cloud.billed())
     };
     let (plain, _) = lasts(10).await;
     let (dear, billed) = lasts(2_000).await;
-    assert!(dear < plain, "the price says {dear} of what was spent, and {plain} without the disk");
+    assert!(
+        dear < plain,
+        "the price says {dear} of what was spent, and {plain} without the disk"
+    );
     // Bills come by the hour, and later: what the disk costs until then was not known.
-    assert!(billed < Usd::from_cents(600) && billed > Usd::from_cents(400), "{billed}");
+    assert!(
+        billed < Usd::from_cents(600) && billed > Usd::from_cents(400),
+        "{billed}"
+    );
 }
 
 #[cfg(feature = "runpod-graphql")]
@@ -168,17 +287,36 @@ async fn the_cloud_itself_ends_a_pod_whose_atlas_died_and_creation_says_what_tha
     let options = SessionOptions::new().max_runtime(Duration::from_secs(3600));
     let session = cloud.atlas.spawn(request(), options).await.unwrap();
     let info = session.info().await.unwrap();
-    let (ends_at, at_most) = (info.unattended.ends_at.unwrap(), info.unattended.at_most.unwrap());
+    let (ends_at, at_most) = (
+        info.unattended.ends_at.unwrap(),
+        info.unattended.at_most.unwrap(),
+    );
     let late = ends_at.since(info.created_at.saturating_add(Duration::from_secs(3600)));
-    assert!(late > Duration::from_secs(60) && late < Duration::from_secs(600), "late enough not to race, {late:?}");
-    assert!(info.decisions.iter().any(|decision| decision.text.contains("the cloud itself ends it")), "{info:?}");
-    cloud.atlas.shutdown(atlas::Shutdown::Handover).await.unwrap();
+    assert!(
+        late > Duration::from_secs(60) && late < Duration::from_secs(600),
+        "late enough not to race, {late:?}"
+    );
+    assert!(
+        info.decisions
+            .iter()
+            .any(|decision| decision.text.contains("the cloud itself ends it")),
+        "{info:?}"
+    );
+    cloud
+        .atlas
+        .shutdown(atlas::Shutdown::Handover)
+        .await
+        .unwrap();
     tokio::time::sleep(Duration::from_secs(3500)).await;
     assert_eq!(cloud.live(), 1);
     tokio::time::sleep(Duration::from_secs(900)).await;
     assert_eq!(cloud.live(), 0);
     // Disks are billed besides the price that the cloud names.
-    assert!(cloud.billed() > Usd::ZERO && cloud.billed() < at_most + Usd::from_cents(1), "{} of {at_most}", cloud.billed());
+    assert!(
+        cloud.billed() > Usd::ZERO && cloud.billed() < at_most + Usd::from_cents(1),
+        "{} of {at_most}",
+        cloud.billed()
+    );
 }
 
 #[cfg(feature = "runpod-graphql")]
@@ -189,7 +327,12 @@ async fn our_own_end_comes_before_the_clouds() {
     let session = cloud.atlas.spawn(request(), options).await.unwrap();
     cloud.settle(session.id()).await;
     let info = session.info().await.unwrap();
-    assert_eq!(info.reason, Some(Reason::Limit { limit: Limit::MaxRuntime }));
+    assert_eq!(
+        info.reason,
+        Some(Reason::Limit {
+            limit: Limit::MaxRuntime
+        })
+    );
     let machine = &cloud.world.ledger().clouds[runpod::NAME].machines[0];
     assert!(machine.destroyed_at.unwrap() < info.unattended.ends_at.unwrap());
 }

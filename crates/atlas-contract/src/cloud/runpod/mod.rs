@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atlas_core::{
-    AnyProvider, CallContext, Clock, CloudType, ComputeId, ComputeRequest, ComputeStatus, DiskSize, Gpu, GpuChoice, LaunchKey,
-    ListFilter, LogQuery, LogSource, MemorySize, Port, Result, SpendQuery, SystemClock, VolumeId, VolumeRequest,
+    AnyProvider, CallContext, Clock, CloudType, ComputeId, ComputeRequest, ComputeStatus, DiskSize,
+    Gpu, GpuChoice, LaunchKey, ListFilter, LogQuery, LogSource, MemorySize, Port, Result,
+    SpendQuery, SystemClock, VolumeId, VolumeRequest,
 };
 use atlas_http::Transport;
 use atlas_provider_runpod::RunPod;
@@ -33,8 +34,18 @@ pub const CLOUD: Cloud = Cloud {
     dialect: |world| Transport::new(runpod::RunPod::new(world.clone())),
     served: true,
     provider,
-    reading: Reading { operation, lose_cursor: Some(Broken { pages: 1, by: lose_cursor }) },
-    request: || ComputeRequest::gpu(Gpu::A4000).image("x/y:1").container_disk(DiskSize::gb(10)),
+    reading: Reading {
+        operation,
+        lose_cursor: Some(Broken {
+            pages: 1,
+            by: lose_cursor,
+        }),
+    },
+    request: || {
+        ComputeRequest::gpu(Gpu::A4000)
+            .image("x/y:1")
+            .container_disk(DiskSize::gb(10))
+    },
     region: Some("US-TX-3"),
     unknown_id: "zz0unknown0zz0",
     serverless: Some("sim-endpoint"),
@@ -50,15 +61,26 @@ fn world(seed: u64, clock: WorldClock) -> World {
     world
 }
 
-fn provider(world: &World, transport: Transport, key: &str, served: Option<&Ready>) -> Result<AnyProvider> {
+fn provider(
+    world: &World,
+    transport: Transport,
+    key: &str,
+    served: Option<&Ready>,
+) -> Result<AnyProvider> {
     build(world, transport, key, served).map(AnyProvider::new)
 }
 
 fn build(world: &World, transport: Transport, key: &str, served: Option<&Ready>) -> Result<RunPod> {
-    let mut builder = RunPod::builder().api_key(key).transport(transport).clock(Arc::new(world.clock().clone()));
+    let mut builder = RunPod::builder()
+        .api_key(key)
+        .transport(transport)
+        .clock(Arc::new(world.clock().clone()));
     if let Some(ready) = served {
         let urls = &ready.runpod;
-        builder = builder.control_url(&urls.control).runtime_url(&urls.runtime).proxy_url(&urls.proxy);
+        builder = builder
+            .control_url(&urls.control)
+            .runtime_url(&urls.runtime)
+            .proxy_url(&urls.proxy);
     }
     builder.build()
 }
@@ -73,7 +95,11 @@ fn live(key: Option<&str>) -> Result<AnyProvider> {
 }
 
 fn operation(exchange: &Exchange) -> Option<&'static str> {
-    let path = exchange.path_and_query.split('?').next().unwrap_or_default();
+    let path = exchange
+        .path_and_query
+        .split('?')
+        .next()
+        .unwrap_or_default();
     match (exchange.method.as_str(), path) {
         ("POST", "/v2/pods") => Some("spawn_compute"),
         ("GET", "/v2/pods") => Some("list_compute"),
@@ -89,30 +115,87 @@ fn lose_cursor(page: &mut Value) {
 
 /// The contract's operations and all the others, each once.
 async fn every(transport: Transport) -> Result<Calls> {
-    let runpod = RunPod::builder().api_key(KEY).transport(transport).build()?;
+    let runpod = RunPod::builder()
+        .api_key(KEY)
+        .transport(transport)
+        .build()?;
     let provider = AnyProvider::new(runpod.clone());
     let (cx, now) = (CallContext::new(), SystemClock.now());
-    let request = ComputeRequest::gpu(Gpu::L4).image("x/y:1").cloud_type(CloudType::Secure);
-    let ids = Ids { pod: ComputeId::new("q8d2m5x0c7hn4v")?, volume: VolumeId::new("k3v9q0w1za")?, other: "abc1234567" };
-    let volume = VolumeRequest { name: "data".to_owned(), size: DiskSize::gb(20), region: "EU-RO-1".to_owned() };
-    let volumes = provider.network_volumes().ok_or_else(|| unexpected("no network volumes"))?;
-    let spend = SpendQuery { id: Some(ids.pod.clone()), start: now.saturating_sub(Duration::from_secs(3600)), end: now };
+    let request = ComputeRequest::gpu(Gpu::L4)
+        .image("x/y:1")
+        .cloud_type(CloudType::Secure);
+    let ids = Ids {
+        pod: ComputeId::new("q8d2m5x0c7hn4v")?,
+        volume: VolumeId::new("k3v9q0w1za")?,
+        other: "abc1234567",
+    };
+    let volume = VolumeRequest {
+        name: "data".to_owned(),
+        size: DiskSize::gb(20),
+        region: "EU-RO-1".to_owned(),
+    };
+    let volumes = provider
+        .network_volumes()
+        .ok_or_else(|| unexpected("no network volumes"))?;
+    let spend = SpendQuery {
+        id: Some(ids.pod.clone()),
+        start: now.saturating_sub(Duration::from_secs(3600)),
+        end: now,
+    };
     let mut calls: Calls = vec![
-        ("spawn_compute", provider.spawn_compute(&cx, &LaunchKey::untracked(), &request).await.map(drop)),
-        ("get_compute", provider.get_compute(&cx, &ids.pod).await.map(drop)),
-        ("list_compute", provider.list_compute(&cx, &ListFilter::all()).await.map(drop)),
+        (
+            "spawn_compute",
+            provider
+                .spawn_compute(&cx, &LaunchKey::untracked(), &request)
+                .await
+                .map(drop),
+        ),
+        (
+            "get_compute",
+            provider.get_compute(&cx, &ids.pod).await.map(drop),
+        ),
+        (
+            "list_compute",
+            provider
+                .list_compute(&cx, &ListFilter::all())
+                .await
+                .map(drop),
+        ),
         ("stop", provider.stop(&cx, &ids.pod).await),
         ("start", provider.start(&cx, &ids.pod).await),
         ("terminate", provider.terminate(&cx, &ids.pod).await),
-        ("list_gpu_types", provider.list_gpu_types(&cx).await.map(drop)),
-        ("candidates", provider.candidates(&cx, &ComputeRequest::cpu(2).image("x/y:1")).await.map(drop)),
-        ("list_network_volumes", volumes.list_network_volumes(&cx).await.map(drop)),
-        ("create_network_volume", volumes.create_network_volume(&cx, &volume).await.map(drop)),
-        ("delete_network_volume", volumes.delete_network_volume(&cx, &ids.volume).await),
-        ("compute_spend", provider.compute_spend(&cx, &spend).await.map(drop)),
+        (
+            "list_gpu_types",
+            provider.list_gpu_types(&cx).await.map(drop),
+        ),
+        (
+            "candidates",
+            provider
+                .candidates(&cx, &ComputeRequest::cpu(2).image("x/y:1"))
+                .await
+                .map(drop),
+        ),
+        (
+            "list_network_volumes",
+            volumes.list_network_volumes(&cx).await.map(drop),
+        ),
+        (
+            "create_network_volume",
+            volumes.create_network_volume(&cx, &volume).await.map(drop),
+        ),
+        (
+            "delete_network_volume",
+            volumes.delete_network_volume(&cx, &ids.volume).await,
+        ),
+        (
+            "compute_spend",
+            provider.compute_spend(&cx, &spend).await.map(drop),
+        ),
     ];
     let lines = async {
-        let mut stream = provider.logs(&cx, &ids.pod, &LogQuery::default().tail(5)).await?;
+        let mut stream = provider
+            .logs(&cx, &ids.pod, &LogQuery::default().tail(5))
+            .await?;
         while let Some(line) = poll_fn(|cx| stream.as_mut().poll_next(cx)).await {
             line?;
         }
@@ -123,7 +206,8 @@ async fn every(transport: Transport) -> Result<Calls> {
     Ok(calls)
 }
 
-/// What the suite leaves out: every field of a request, locked pods, CPU pods, refusals of each kind.
+/// What the suite leaves out: every field of a request, locked pods, CPU pods, refusals of each
+/// kind.
 fn more(subject: &CloudSubject) -> BoxFuture<'_, Result<()>> {
     Box::pin(async move {
         let provider = subject.fresh().await?;
@@ -142,17 +226,31 @@ fn more(subject: &CloudSubject) -> BoxFuture<'_, Result<()>> {
             .volume(DiskSize::gb(20))
             .container_disk(DiskSize::gb(30))
             .name("every field");
-        let cpu = ComputeRequest::cpu(4).image("x/y:1").container_disk(DiskSize::gb(10));
-        let family = ComputeRequest::gpu(Gpu::H100).image("x/y:1").provider_opts(json!({ "startSsh": true }));
+        let cpu = ComputeRequest::cpu(4)
+            .image("x/y:1")
+            .container_disk(DiskSize::gb(10));
+        let family = ComputeRequest::gpu(Gpu::H100)
+            .image("x/y:1")
+            .provider_opts(json!({ "startSsh": true }));
         for request in [whole, cpu, family] {
             let candidates = provider.candidates(&cx, &request).await?;
-            let first = candidates.into_iter().next().ok_or_else(|| unexpected("a request has no candidate"))?;
-            provider.spawn_compute(&cx, &LaunchKey::untracked(), &request.clone().at(first)).await?;
-            let made = provider.spawn_compute(&cx, &LaunchKey::untracked(), &request).await?;
+            let first = candidates
+                .into_iter()
+                .next()
+                .ok_or_else(|| unexpected("a request has no candidate"))?;
+            provider
+                .spawn_compute(&cx, &LaunchKey::untracked(), &request.clone().at(first))
+                .await?;
+            let made = provider
+                .spawn_compute(&cx, &LaunchKey::untracked(), &request)
+                .await?;
             tokio::time::sleep(Duration::from_secs(120)).await;
             let read = provider.get_compute(&cx, &made.id).await?;
             if read.status != ComputeStatus::Running {
-                return Err(unexpected(format!("a pod is {} after two minutes", read.status)));
+                return Err(unexpected(format!(
+                    "a pod is {} after two minutes",
+                    read.status
+                )));
             }
             for source in [None, Some(LogSource::Container), Some(LogSource::System)] {
                 let mut query = LogQuery::default().tail(10);
@@ -161,39 +259,61 @@ fn more(subject: &CloudSubject) -> BoxFuture<'_, Result<()>> {
                 query.since = made.created_at;
                 drain(&provider, subject, &made, &query).await?;
             }
-            subject.world().lock_machine(runpod::NAME, made.id.as_str(), true);
+            subject
+                .world()
+                .lock_machine(runpod::NAME, made.id.as_str(), true);
             provider.terminate(&cx, &made.id).await?;
         }
         let request = subject.request();
-        let stopped = provider.spawn_compute(&cx, &LaunchKey::untracked(), &request).await?;
+        let stopped = provider
+            .spawn_compute(&cx, &LaunchKey::untracked(), &request)
+            .await?;
         tokio::time::sleep(Duration::from_secs(120)).await;
         provider.stop(&cx, &stopped.id).await?;
         provider.stop(&cx, &stopped.id).await?;
         provider.start(&cx, &stopped.id).await?;
-        subject.world().fail_machine(runpod::NAME, stopped.id.as_str());
+        subject
+            .world()
+            .fail_machine(runpod::NAME, stopped.id.as_str());
         provider.get_compute(&cx, &stopped.id).await?;
         provider.list_gpu_types(&cx).await?;
         pages(subject).await?;
         subject.send("https://api.runpod.io", &beside()).await?;
-        resources::round(&build(&subject.world(), subject.transport(), KEY, None)?, subject).await
+        resources::round(
+            &build(&subject.world(), subject.transport(), KEY, None)?,
+            subject,
+        )
+        .await
     })
 }
 
 /// Listings over several pages, and in the form of the published document, which has no pages.
 async fn pages(subject: &CloudSubject) -> Result<()> {
     let dialect = runpod::RunPod::new(subject.world());
-    let provider = provider(&subject.world(), subject.tapped(Transport::new(dialect.clone())), KEY, None)?;
+    let provider = provider(
+        &subject.world(),
+        subject.tapped(Transport::new(dialect.clone())),
+        KEY,
+        None,
+    )?;
     for _ in 0..3 {
-        provider.spawn_compute(&subject.cx(), &LaunchKey::untracked(), &subject.request()).await?;
+        provider
+            .spawn_compute(&subject.cx(), &LaunchKey::untracked(), &subject.request())
+            .await?;
     }
     for pagination in [Pagination::Honest, Pagination::Omitted] {
         let mut quirks = Quirks::default();
         quirks.page_size = 2;
         quirks.pagination = pagination;
         dialect.set_quirks(quirks);
-        let listing = provider.list_compute(&subject.cx(), &ListFilter::all()).await?;
+        let listing = provider
+            .list_compute(&subject.cx(), &ListFilter::all())
+            .await?;
         if !listing.is_complete() || listing.computes.len() < 3 {
-            return Err(unexpected(format!("a walk with {pagination:?} pages saw {} pods", listing.computes.len())));
+            return Err(unexpected(format!(
+                "a walk with {pagination:?} pages saw {} pods",
+                listing.computes.len()
+            )));
         }
     }
     Ok(())
@@ -210,7 +330,12 @@ fn beside() -> Vec<(&'static str, &'static str, Option<Value>, u16)> {
     };
     vec![
         ("GET", "/v2/account/ssh-keys", None, 200),
-        ("PUT", "/v2/account/ssh-keys", Some(json!({ "keys": ["ssh-ed25519 AAAA me"] })), 200),
+        (
+            "PUT",
+            "/v2/account/ssh-keys",
+            Some(json!({ "keys": ["ssh-ed25519 AAAA me"] })),
+            200,
+        ),
         ("GET", "/v2/catalog/gpus", None, 200),
         ("GET", "/v2/catalog/gpus/NVIDIA%20L4", None, 200),
         ("GET", "/v2/catalog/gpus/nothing", None, 404),
@@ -222,12 +347,27 @@ fn beside() -> Vec<(&'static str, &'static str, Option<Value>, u16)> {
         ("GET", "/v2/pods/nothing", None, 404),
         ("GET", "/v2/pods/nothing/logs", None, 404),
         ("DELETE", "/v2/pods/nothing", None, 404),
-        ("POST", "/v2/pods", pod(json!({ "dataCenterIds": ["AP-JP-1"] })), 400),
-        ("POST", "/v2/pods/nothing/action", Some(json!({ "action": "stop" })), 404),
+        (
+            "POST",
+            "/v2/pods",
+            pod(json!({ "dataCenterIds": ["AP-JP-1"] })),
+            400,
+        ),
+        (
+            "POST",
+            "/v2/pods/nothing/action",
+            Some(json!({ "action": "stop" })),
+            404,
+        ),
     ]
 }
 
-async fn drain(provider: &AnyProvider, subject: &CloudSubject, made: &atlas_core::Compute, query: &LogQuery) -> Result<()> {
+async fn drain(
+    provider: &AnyProvider,
+    subject: &CloudSubject,
+    made: &atlas_core::Compute,
+    query: &LogQuery,
+) -> Result<()> {
     let mut stream = provider.logs(&subject.cx(), &made.id, query).await?;
     while let Some(line) = poll_fn(|cx| stream.as_mut().poll_next(cx)).await {
         line?;

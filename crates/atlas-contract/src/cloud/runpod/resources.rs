@@ -4,12 +4,12 @@ use std::future::poll_fn;
 use std::time::Duration;
 
 use atlas_core::{
-    CallContext, CloudType, ComputeId, DiskSize, JobRequest, LaunchKey, LogQuery, Port, Provider, Result, Secret, Timestamp,
-    VolumeId, VolumeRequest,
+    CallContext, CloudType, ComputeId, DiskSize, JobRequest, LaunchKey, LogQuery, Port, Provider,
+    Result, Secret, Timestamp, VolumeId, VolumeRequest,
 };
 use atlas_provider_runpod::{
-    BillingQuery, Bucket, Container, EndpointCpu, EndpointGpu, EndpointRequest, EndpointUpdate, PodUpdate, RunPod,
-    TemplateSource, TemplateSpec, WorkerLimits,
+    BillingQuery, Bucket, Container, EndpointCpu, EndpointGpu, EndpointRequest, EndpointUpdate,
+    PodUpdate, RunPod, TemplateSource, TemplateSpec, WorkerLimits,
 };
 
 use atlas_testkit::conformance::Subject;
@@ -33,8 +33,19 @@ pub(super) struct Ids {
 
 pub(super) async fn all(runpod: &RunPod, cx: &CallContext, ids: &Ids, now: Timestamp) -> Calls {
     let Ids { pod, volume, other } = ids;
-    let Bodies { queue, balancer, update, template, renamed, pod_update } = Bodies::new();
-    let mut billed = BillingQuery::new(now.saturating_sub(Duration::from_secs(86_400)), now, Bucket::Hour);
+    let Bodies {
+        queue,
+        balancer,
+        update,
+        template,
+        renamed,
+        pod_update,
+    } = Bodies::new();
+    let mut billed = BillingQuery::new(
+        now.saturating_sub(Duration::from_secs(86_400)),
+        now,
+        Bucket::Hour,
+    );
     let whole = billed.clone();
     billed.id = Some((*other).to_owned());
 
@@ -89,9 +100,18 @@ pub(super) async fn all(runpod: &RunPod, cx: &CallContext, ids: &Ids, now: Times
 /// A whole life of every kind of thing at the dialect, with the ids it gives.
 pub(super) async fn round(runpod: &RunPod, subject: &CloudSubject) -> Result<()> {
     let cx = &subject.cx();
-    let Bodies { mut queue, balancer: mut plain, update, template, renamed, pod_update } = Bodies::new();
+    let Bodies {
+        mut queue,
+        balancer: mut plain,
+        update,
+        template,
+        renamed,
+        pod_update,
+    } = Bodies::new();
 
-    let registry = runpod.create_registry(cx, "hub", "me", &Secret::new("password")).await?;
+    let registry = runpod
+        .create_registry(cx, "hub", "me", &Secret::new("password"))
+        .await?;
     runpod.registry(cx, &registry.id).await?;
     runpod.list_registries(cx).await?;
     let arn = "arn:aws:ecr:eu-west-1:123456789012:repository/infer";
@@ -103,17 +123,32 @@ pub(super) async fn round(runpod: &RunPod, subject: &CloudSubject) -> Result<()>
     runpod.template(cx, &made.id).await?;
     runpod.update_template(cx, &made.id, &renamed).await?;
     runpod.list_templates(cx).await?;
-    for source in [TemplateSource::Official, TemplateSource::Verified, TemplateSource::Community] {
+    for source in [
+        TemplateSource::Official,
+        TemplateSource::Verified,
+        TemplateSource::Community,
+    ] {
         runpod.list_public_templates(cx, source).await?;
     }
     runpod.delete_template(cx, &made.id).await?;
 
-    let request = VolumeRequest { name: "data".to_owned(), size: DiskSize::gb(20), region: "EU-RO-1".to_owned() };
+    let request = VolumeRequest {
+        name: "data".to_owned(),
+        size: DiskSize::gb(20),
+        region: "EU-RO-1".to_owned(),
+    };
     let volume = runpod.create_network_volume(cx, &request).await?;
     runpod.network_volume(cx, &volume.id).await?;
-    runpod.update_network_volume(cx, &volume.id, Some("renamed"), Some(DiskSize::gb(40))).await?;
-    let mounted = subject.request().region("EU-RO-1").network_volume(volume.id.clone());
-    let pod = runpod.spawn_compute(cx, &LaunchKey::untracked(), &mounted).await?;
+    runpod
+        .update_network_volume(cx, &volume.id, Some("renamed"), Some(DiskSize::gb(40)))
+        .await?;
+    let mounted = subject
+        .request()
+        .region("EU-RO-1")
+        .network_volume(volume.id.clone());
+    let pod = runpod
+        .spawn_compute(cx, &LaunchKey::untracked(), &mounted)
+        .await?;
     tokio::time::sleep(MINUTES).await;
     runpod.update_pod(cx, &pod.id, &pod_update).await?;
     runpod.restart_pod(cx, &pod.id).await?;
@@ -133,9 +168,21 @@ pub(super) async fn round(runpod: &RunPod, subject: &CloudSubject) -> Result<()>
     let job = JobRequest::new(dialect::ENDPOINT, json!({ "sleep": 600 }));
     runpod.run_job(cx, &job).await?;
     tokio::time::sleep(Duration::from_secs(30)).await;
-    let workers = runpod.endpoint_workers(cx, dialect::ENDPOINT).await?.workers;
-    let worker = workers.first().ok_or_else(|| unexpected("a running job has no worker"))?;
-    let mut lines = runpod.worker_logs(cx, dialect::ENDPOINT, &worker.id, &LogQuery::default().tail(5)).await?;
+    let workers = runpod
+        .endpoint_workers(cx, dialect::ENDPOINT)
+        .await?
+        .workers;
+    let worker = workers
+        .first()
+        .ok_or_else(|| unexpected("a running job has no worker"))?;
+    let mut lines = runpod
+        .worker_logs(
+            cx,
+            dialect::ENDPOINT,
+            &worker.id,
+            &LogQuery::default().tail(5),
+        )
+        .await?;
     while let Some(line) = poll_fn(|cx| lines.as_mut().poll_next(cx)).await {
         line?;
     }
@@ -147,7 +194,11 @@ pub(super) async fn round(runpod: &RunPod, subject: &CloudSubject) -> Result<()>
     tokio::time::sleep(Duration::from_secs(30 * 3600)).await;
     let now = subject.now();
     for bucket in [Bucket::Hour, Bucket::Day, Bucket::Month] {
-        let mut query = BillingQuery::new(now.saturating_sub(Duration::from_secs(40 * 3600)), now, bucket);
+        let mut query = BillingQuery::new(
+            now.saturating_sub(Duration::from_secs(40 * 3600)),
+            now,
+            bucket,
+        );
         runpod.account_billing(cx, &query).await?;
         runpod.serverless_billing(cx, &query).await?;
         runpod.public_endpoint_billing(cx, &query).await?;
@@ -163,16 +214,31 @@ pub(super) async fn round(runpod: &RunPod, subject: &CloudSubject) -> Result<()>
     runpod.delete_registry(cx, &registry.id).await
 }
 
-/// The crate reads clusters and does not make them: the dialect's answers to that are checked all the same.
+/// The crate reads clusters and does not make them: the dialect's answers to that are checked all
+/// the same.
 async fn clusters(runpod: &RunPod, subject: &CloudSubject, order: Value) -> Result<()> {
     let (cx, base) = (&subject.cx(), "https://api.runpod.io");
-    let made = subject.send(base, &[("POST", "/v2/clusters", Some(order), 201)]).await?;
-    let id = made[0]["id"].as_str().ok_or_else(|| unexpected("a cluster without an id"))?.to_owned();
+    let made = subject
+        .send(base, &[("POST", "/v2/clusters", Some(order), 201)])
+        .await?;
+    let id = made[0]["id"]
+        .as_str()
+        .ok_or_else(|| unexpected("a cluster without an id"))?
+        .to_owned();
     runpod.list_clusters(cx).await?;
     runpod.cluster(cx, &id).await?;
     runpod.cluster_pods(cx, &id).await?;
     let path = format!("/v2/clusters/{id}");
-    subject.send(base, &[("PATCH", &path, Some(json!({ "name": "renamed" })), 200), ("DELETE", &path, None, 204)]).await.map(drop)
+    subject
+        .send(
+            base,
+            &[
+                ("PATCH", &path, Some(json!({ "name": "renamed" })), 200),
+                ("DELETE", &path, None, 204),
+            ],
+        )
+        .await
+        .map(drop)
 }
 
 /// Long enough for a pod to run.
@@ -200,17 +266,27 @@ impl Bodies {
         queue.container = container.clone();
         queue.gpu = Some(EndpointGpu::pools(["ADA_24", "AMPERE_24"]));
         let mut workers = WorkerLimits::default();
-        (workers.min, workers.max, workers.idle_timeout) = (Some(0), Some(3), Some(Duration::from_secs(10)));
+        (workers.min, workers.max, workers.idle_timeout) =
+            (Some(0), Some(3), Some(Duration::from_secs(10)));
         queue.workers = workers.clone();
         queue.flashboot = Some("FLASHBOOT".to_owned());
         queue.data_centres = vec!["EU-RO-1".to_owned()];
         let mut balancer = EndpointRequest::load_balancer("balancer", 4);
         balancer.template_id = Some("tpl0000001".to_owned());
-        balancer.cpu = vec![EndpointCpu { id: "cpu3c".to_owned(), vcpu_count: 2 }];
+        balancer.cpu = vec![EndpointCpu {
+            id: "cpu3c".to_owned(),
+            vcpu_count: 2,
+        }];
         let mut update = EndpointUpdate::default();
-        (update.name, update.workers, update.timeout) =
-            (Some("renamed".to_owned()), Some(workers), Some(Duration::from_secs(60)));
-        update.container.env.insert("A".to_owned(), Secret::new("1"));
+        (update.name, update.workers, update.timeout) = (
+            Some("renamed".to_owned()),
+            Some(workers),
+            Some(Duration::from_secs(60)),
+        );
+        update
+            .container
+            .env
+            .insert("A".to_owned(), Secret::new("1"));
 
         let mut template = TemplateSpec::new("template", "acme/worker:2.1.0");
         template.container = container.clone();
@@ -221,6 +297,13 @@ impl Bodies {
 
         let mut pod_update = PodUpdate::default();
         (pod_update.name, pod_update.locked) = (Some("renamed".to_owned()), Some(false));
-        Self { queue, balancer, update, template, renamed, pod_update }
+        Self {
+            queue,
+            balancer,
+            update,
+            template,
+            renamed,
+            pod_update,
+        }
     }
 }

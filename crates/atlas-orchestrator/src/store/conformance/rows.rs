@@ -17,12 +17,29 @@ fn put(table: Table, key: &[u8], value: &[u8]) -> Batch {
     batch
 }
 
-async fn value(store: &AnyStore, table: Table, key: &[u8]) -> Result<Option<(u64, Vec<u8>)>, Failure> {
-    Ok(store.get(table, key).await?.map(|row| (row.version, row.value)))
+async fn value(
+    store: &AnyStore,
+    table: Table,
+    key: &[u8],
+) -> Result<Option<(u64, Vec<u8>)>, Failure> {
+    Ok(store
+        .get(table, key)
+        .await?
+        .map(|row| (row.version, row.value)))
 }
 
-async fn keys(store: &AnyStore, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Vec<u8>>, Failure> {
-    Ok(store.scan(Table::Sessions, prefix, after, limit).await?.into_iter().map(|row| row.key).collect())
+async fn keys(
+    store: &AnyStore,
+    prefix: &[u8],
+    after: Option<&[u8]>,
+    limit: usize,
+) -> Result<Vec<Vec<u8>>, Failure> {
+    Ok(store
+        .scan(Table::Sessions, prefix, after, limit)
+        .await?
+        .into_iter()
+        .map(|row| row.key)
+        .collect())
 }
 
 /// Every key of a scan in pages of this size.
@@ -33,7 +50,10 @@ async fn walk(store: &AnyStore, prefix: &[u8], page: usize) -> Result<Vec<Vec<u8
         if next.is_empty() {
             return Ok(all);
         }
-        holds("a page has at most as many rows as asked for", next.len() <= page)?;
+        holds(
+            "a page has at most as many rows as asked for",
+            next.len() <= page,
+        )?;
         all.extend(next);
     }
 }
@@ -55,16 +75,34 @@ pub(super) async fn an_empty_store_answers_nothing<S: Subject>(subject: &S) -> O
     Ok(Verdict::Passed)
 }
 
-pub(super) async fn a_row_reads_back_with_the_number_of_its_commit<S: Subject>(subject: &S) -> Outcome {
+pub(super) async fn a_row_reads_back_with_the_number_of_its_commit<S: Subject>(
+    subject: &S,
+) -> Outcome {
     let store = subject.fresh().await?;
     let first = store.commit(put(Table::Sessions, b"a", b"1")).await?;
     let second = store.commit(put(Table::Sessions, b"b", b"2")).await?;
-    same("a", value(&store, Table::Sessions, b"a").await?, Some((first, b"1".to_vec())))?;
-    same("b", value(&store, Table::Sessions, b"b").await?, Some((second, b"2".to_vec())))?;
+    same(
+        "a",
+        value(&store, Table::Sessions, b"a").await?,
+        Some((first, b"1".to_vec())),
+    )?;
+    same(
+        "b",
+        value(&store, Table::Sessions, b"b").await?,
+        Some((second, b"2".to_vec())),
+    )?;
     let third = store.commit(put(Table::Sessions, b"a", b"3")).await?;
-    same("a, again", value(&store, Table::Sessions, b"a").await?, Some((third, b"3".to_vec())))?;
+    same(
+        "a, again",
+        value(&store, Table::Sessions, b"a").await?,
+        Some((third, b"3".to_vec())),
+    )?;
     let scanned = store.scan(Table::Sessions, b"", None, 10).await?;
-    same("scanned", scanned.into_iter().map(|r| r.version).collect::<Vec<_>>(), vec![third, second])?;
+    same(
+        "scanned",
+        scanned.into_iter().map(|r| r.version).collect::<Vec<_>>(),
+        vec![third, second],
+    )?;
     Ok(Verdict::Passed)
 }
 
@@ -88,13 +126,25 @@ pub(super) async fn tables_are_apart<S: Subject>(subject: &S) -> Outcome {
 pub(super) async fn commit_numbers_grow_by_one<S: Subject>(subject: &S) -> Outcome {
     let store = subject.fresh().await?;
     for wanted in 1..=5 {
-        same("number", store.commit(put(Table::Nodes, b"n", b"")).await?, wanted)?;
+        same(
+            "number",
+            store.commit(put(Table::Nodes, b"n", b"")).await?,
+            wanted,
+        )?;
         same("newest commit", store.info().await?.last_commit, wanted)?;
     }
     let mut refused = put(Table::Nodes, b"n", b"");
     refused.guard(Table::Nodes, *b"n", None);
-    same("a guard that cannot hold", word(&store.commit(refused).await), "conflict")?;
-    same("a refused batch takes no number", store.commit(put(Table::Nodes, b"n", b"")).await?, 6)?;
+    same(
+        "a guard that cannot hold",
+        word(&store.commit(refused).await),
+        "conflict",
+    )?;
+    same(
+        "a refused batch takes no number",
+        store.commit(put(Table::Nodes, b"n", b"")).await?,
+        6,
+    )?;
     Ok(Verdict::Passed)
 }
 
@@ -104,10 +154,18 @@ pub(super) async fn an_empty_batch_tests_and_changes_nothing<S: Subject>(subject
     let number = store.commit(put(Table::Accounts, b"a", b"1")).await?;
     let mut test = Batch::new();
     test.guard(Table::Accounts, *b"a", Some(number));
-    same("a guard that holds", store.commit(test.clone()).await?, number)?;
+    same(
+        "a guard that holds",
+        store.commit(test.clone()).await?,
+        number,
+    )?;
     same("newest commit", store.info().await?.last_commit, number)?;
     test.guard(Table::Accounts, *b"b", Some(number));
-    same("a guard that does not hold", word(&store.commit(test).await), "conflict")?;
+    same(
+        "a guard that does not hold",
+        word(&store.commit(test).await),
+        "conflict",
+    )?;
     Ok(Verdict::Passed)
 }
 
@@ -118,20 +176,46 @@ pub(super) async fn a_guard_holds_only_at_the_version_read<S: Subject>(subject: 
         batch.guard(Table::Sessions, *b"k", expected);
         batch
     };
-    same("a version of a missing row", word(&store.commit(guarded(Some(0), b"x")).await), "conflict")?;
+    same(
+        "a version of a missing row",
+        word(&store.commit(guarded(Some(0), b"x")).await),
+        "conflict",
+    )?;
     let first = store.commit(guarded(None, b"1")).await?;
-    same("none, but it exists", word(&store.commit(guarded(None, b"x")).await), "conflict")?;
+    same(
+        "none, but it exists",
+        word(&store.commit(guarded(None, b"x")).await),
+        "conflict",
+    )?;
     let second = store.commit(guarded(Some(first), b"2")).await?;
-    same("an older version", word(&store.commit(guarded(Some(first), b"x")).await), "conflict")?;
-    same("a newer version", word(&store.commit(guarded(Some(second + 1), b"x")).await), "conflict")?;
-    same("the row", value(&store, Table::Sessions, b"k").await?, Some((second, b"2".to_vec())))?;
+    same(
+        "an older version",
+        word(&store.commit(guarded(Some(first), b"x")).await),
+        "conflict",
+    )?;
+    same(
+        "a newer version",
+        word(&store.commit(guarded(Some(second + 1), b"x")).await),
+        "conflict",
+    )?;
+    same(
+        "the row",
+        value(&store, Table::Sessions, b"k").await?,
+        Some((second, b"2".to_vec())),
+    )?;
     let mut two = guarded(Some(second), b"x");
     two.guard(Table::Attempts, *b"other", Some(1));
-    same("the second of two guards", word(&store.commit(two).await), "conflict")?;
+    same(
+        "the second of two guards",
+        word(&store.commit(two).await),
+        "conflict",
+    )?;
     Ok(Verdict::Passed)
 }
 
-pub(super) async fn a_row_written_again_after_a_delete_is_another_row<S: Subject>(subject: &S) -> Outcome {
+pub(super) async fn a_row_written_again_after_a_delete_is_another_row<S: Subject>(
+    subject: &S,
+) -> Outcome {
     let store = subject.fresh().await?;
     let old = store.commit(put(Table::Sealed, b"k", b"1")).await?;
     let mut delete = Batch::new();
@@ -142,11 +226,17 @@ pub(super) async fn a_row_written_again_after_a_delete_is_another_row<S: Subject
     holds("it has a newer version", new > old)?;
     let mut stale = put(Table::Sealed, b"k", b"x");
     stale.guard(Table::Sealed, *b"k", Some(old));
-    same("a guard on the old one", word(&store.commit(stale).await), "conflict")?;
+    same(
+        "a guard on the old one",
+        word(&store.commit(stale).await),
+        "conflict",
+    )?;
     Ok(Verdict::Passed)
 }
 
-pub(super) async fn the_last_put_wins_and_deletes_come_after_puts<S: Subject>(subject: &S) -> Outcome {
+pub(super) async fn the_last_put_wins_and_deletes_come_after_puts<S: Subject>(
+    subject: &S,
+) -> Outcome {
     let store = subject.fresh().await?;
     let mut batch = put(Table::Sessions, b"twice", b"1");
     batch.put(Table::Sessions, *b"twice", *b"2");
@@ -154,16 +244,27 @@ pub(super) async fn the_last_put_wins_and_deletes_come_after_puts<S: Subject>(su
     batch.delete(Table::Sessions, *b"never there");
     batch.put(Table::Sessions, *b"gone", *b"x");
     let number = store.commit(batch).await?;
-    same("twice", value(&store, Table::Sessions, b"twice").await?, Some((number, b"2".to_vec())))?;
+    same(
+        "twice",
+        value(&store, Table::Sessions, b"twice").await?,
+        Some((number, b"2".to_vec())),
+    )?;
     same("gone", store.get(Table::Sessions, b"gone").await?, None)?;
     Ok(Verdict::Passed)
 }
 
-pub(super) async fn a_refused_guard_leaves_nothing_of_its_batch<S: Subject>(subject: &S) -> Outcome {
-    refused_whole(subject, |batch| batch.guard(Table::Attempts, *b"missing", Some(1))).await
+pub(super) async fn a_refused_guard_leaves_nothing_of_its_batch<S: Subject>(
+    subject: &S,
+) -> Outcome {
+    refused_whole(subject, |batch| {
+        batch.guard(Table::Attempts, *b"missing", Some(1))
+    })
+    .await
 }
 
-pub(super) async fn a_refused_append_leaves_nothing_of_its_batch<S: Subject>(subject: &S) -> Outcome {
+pub(super) async fn a_refused_append_leaves_nothing_of_its_batch<S: Subject>(
+    subject: &S,
+) -> Outcome {
     refused_whole(subject, |batch| batch.append([8; 16], 2, *b"a gap")).await
 }
 
@@ -177,15 +278,27 @@ async fn refused_whole<S: Subject>(subject: &S, spoil: impl Fn(&mut Batch)) -> O
     batch.append(SESSION, 1, *b"x");
     spoil(&mut batch);
     same("the batch", word(&store.commit(batch).await), "conflict")?;
-    same("a row it would have removed", value(&store, Table::Sessions, b"kept").await?, Some((number, b"1".to_vec())))?;
-    same("a row it would have made", store.get(Table::Sessions, b"new").await?, None)?;
+    same(
+        "a row it would have removed",
+        value(&store, Table::Sessions, b"kept").await?,
+        Some((number, b"1".to_vec())),
+    )?;
+    same(
+        "a row it would have made",
+        store.get(Table::Sessions, b"new").await?,
+        None,
+    )?;
     same("another", store.get(Table::Sightings, b"new").await?, None)?;
     same("an event", store.events(SESSION, 0, 9).await?, vec![])?;
     same("the feed", store.feed(0, 9).await?, vec![])?;
     same("newest commit", store.info().await?.last_commit, number)?;
     let mut next = Batch::new();
     next.append(SESSION, 1, *b"first");
-    same("the log still begins at 1", word(&store.commit(next).await), "applied")?;
+    same(
+        "the log still begins at 1",
+        word(&store.commit(next).await),
+        "applied",
+    )?;
     Ok(Verdict::Passed)
 }
 
@@ -212,11 +325,23 @@ pub(super) async fn hostile_keys_and_values_read_back<S: Subject>(subject: &S) -
     wanted.sort();
     for (key, value) in &wanted {
         let row = store.get(Table::Sessions, key).await?;
-        same(format!("key {key:?}"), row.map(|r| r.value == *value), Some(true))?;
+        same(
+            format!("key {key:?}"),
+            row.map(|r| r.value == *value),
+            Some(true),
+        )?;
     }
-    same("in order", walk(&store, b"", 3).await?, wanted.iter().map(|(k, _)| k.clone()).collect())?;
+    same(
+        "in order",
+        walk(&store, b"", 3).await?,
+        wanted.iter().map(|(k, _)| k.clone()).collect(),
+    )?;
     let events = store.events(SESSION, 0, 9).await?;
-    same("events", events.iter().map(|e| e.payload.len()).collect::<Vec<_>>(), vec![1 << 20, 0])?;
+    same(
+        "events",
+        events.iter().map(|e| e.payload.len()).collect::<Vec<_>>(),
+        vec![1 << 20, 0],
+    )?;
     let mut batch = Batch::new();
     for (key, _) in &wanted {
         batch.guard(Table::Sessions, key.clone(), Some(number));
@@ -230,44 +355,87 @@ pub(super) async fn hostile_keys_and_values_read_back<S: Subject>(subject: &S) -
 pub(super) async fn scans_are_ordered_and_paged_without_loss<S: Subject>(subject: &S) -> Outcome {
     let store = subject.fresh().await?;
     // Written out of order, over several commits.
-    let mut wanted: Vec<Vec<u8>> = (0..97_u32).map(|n| ((n * 61) % 97).to_be_bytes().to_vec()).collect();
+    let mut wanted: Vec<Vec<u8>> = (0..97_u32)
+        .map(|n| ((n * 61) % 97).to_be_bytes().to_vec())
+        .collect();
     for keys in wanted.chunks(10) {
         let mut batch = Batch::new();
-        keys.iter().for_each(|key| batch.put(Table::Sessions, key.clone(), *b"v"));
+        keys.iter()
+            .for_each(|key| batch.put(Table::Sessions, key.clone(), *b"v"));
         store.commit(batch).await?;
     }
     wanted.sort();
     for page in [1, 2, 7, 96, 97, 98, 10_000] {
-        same(format!("pages of {page}"), walk(&store, b"", page).await?, wanted.clone())?;
+        same(
+            format!("pages of {page}"),
+            walk(&store, b"", page).await?,
+            wanted.clone(),
+        )?;
     }
     same("a page of none", keys(&store, b"", None, 0).await?, vec![])?;
-    same("after the last", keys(&store, b"", Some(&[0xFF; 5]), 9).await?, vec![])?;
+    same(
+        "after the last",
+        keys(&store, b"", Some(&[0xFF; 5]), 9).await?,
+        vec![],
+    )?;
     let mut between = wanted[3].clone();
     between.push(0);
-    same("after a key that is not there", keys(&store, b"", Some(&between), 1).await?, vec![wanted[4].clone()])?;
+    same(
+        "after a key that is not there",
+        keys(&store, b"", Some(&between), 1).await?,
+        vec![wanted[4].clone()],
+    )?;
     Ok(Verdict::Passed)
 }
 
 pub(super) async fn a_scan_keeps_to_its_prefix<S: Subject>(subject: &S) -> Outcome {
     let store = subject.fresh().await?;
-    let all: [&[u8]; 8] = [b"a", b"a/", b"a/1", b"a/2", b"a0", b"b", b"\xFF", b"\xFF\xFF\x01"];
+    let all: [&[u8]; 8] = [
+        b"a",
+        b"a/",
+        b"a/1",
+        b"a/2",
+        b"a0",
+        b"b",
+        b"\xFF",
+        b"\xFF\xFF\x01",
+    ];
     let mut batch = Batch::new();
-    all.iter().for_each(|key| batch.put(Table::Sessions, *key, *b"v"));
+    all.iter()
+        .for_each(|key| batch.put(Table::Sessions, *key, *b"v"));
     store.commit(batch).await?;
     let owned = |keys: &[&[u8]]| keys.iter().map(|k| k.to_vec()).collect::<Vec<_>>();
     for page in [1, 2, 100] {
-        same("a/", walk(&store, b"a/", page).await?, owned(&[b"a/", b"a/1", b"a/2"]))?;
+        same(
+            "a/",
+            walk(&store, b"a/", page).await?,
+            owned(&[b"a/", b"a/1", b"a/2"]),
+        )?;
         same("a", walk(&store, b"a", page).await?, owned(&all[..5]))?;
         same("ff", walk(&store, b"\xFF", page).await?, owned(&all[6..]))?;
-        same("ff ff", walk(&store, b"\xFF\xFF", page).await?, owned(&all[7..]))?;
+        same(
+            "ff ff",
+            walk(&store, b"\xFF\xFF", page).await?,
+            owned(&all[7..]),
+        )?;
         same("c", walk(&store, b"c", page).await?, vec![])?;
     }
-    same("after, before the prefix", keys(&store, b"a/", Some(b"A"), 9).await?, owned(&[b"a/", b"a/1", b"a/2"]))?;
-    same("after, beyond the prefix", keys(&store, b"a/", Some(b"b"), 9).await?, vec![])?;
+    same(
+        "after, before the prefix",
+        keys(&store, b"a/", Some(b"A"), 9).await?,
+        owned(&[b"a/", b"a/1", b"a/2"]),
+    )?;
+    same(
+        "after, beyond the prefix",
+        keys(&store, b"a/", Some(b"b"), 9).await?,
+        vec![],
+    )?;
     Ok(Verdict::Passed)
 }
 
-pub(super) async fn a_hundred_thousand_rows_are_scanned_once_each<S: Subject>(subject: &S) -> Outcome {
+pub(super) async fn a_hundred_thousand_rows_are_scanned_once_each<S: Subject>(
+    subject: &S,
+) -> Outcome {
     let store = subject.fresh().await?;
     for from in (0..MANY).step_by(10_000) {
         let mut batch = Batch::new();
@@ -276,12 +444,17 @@ pub(super) async fn a_hundred_thousand_rows_are_scanned_once_each<S: Subject>(su
     }
     let all = walk(&store, b"", 5_000).await?;
     same("rows", all.len(), MANY as usize)?;
-    let right = all.iter().zip(0..MANY).all(|(key, n)| key.as_slice() == n.to_be_bytes());
+    let right = all
+        .iter()
+        .zip(0..MANY)
+        .all(|(key, n)| key.as_slice() == n.to_be_bytes());
     holds("each row once, in order", right)?;
     Ok(Verdict::Passed)
 }
 
-pub(super) async fn of_concurrent_commits_on_one_version_exactly_one_wins<S: Subject>(subject: &S) -> Outcome {
+pub(super) async fn of_concurrent_commits_on_one_version_exactly_one_wins<S: Subject>(
+    subject: &S,
+) -> Outcome {
     let store = subject.fresh().await?;
     let mut version = None;
     for round in 0..5_u8 {
@@ -301,7 +474,11 @@ pub(super) async fn of_concurrent_commits_on_one_version_exactly_one_wins<S: Sub
         }
         same(format!("winners of round {round}"), won.len(), 1)?;
         version = won.pop();
-        same("the row's version", value(&store, Table::Sessions, b"k").await?.map(|(v, _)| v), version)?;
+        same(
+            "the row's version",
+            value(&store, Table::Sessions, b"k").await?.map(|(v, _)| v),
+            version,
+        )?;
     }
     Ok(Verdict::Passed)
 }
@@ -317,7 +494,10 @@ pub(super) async fn no_concurrent_update_is_lost<S: Subject>(subject: &S) -> Out
             let mut numbers = Vec::new();
             while (numbers.len() as u64) < EACH {
                 let found = value(&store, Table::Realm, b"sum").await?;
-                let sum = found.as_ref().and_then(|(_, v)| v.as_slice().try_into().ok()).map_or(0, u64::from_be_bytes);
+                let sum = found
+                    .as_ref()
+                    .and_then(|(_, v)| v.as_slice().try_into().ok())
+                    .map_or(0, u64::from_be_bytes);
                 let mut batch = put(Table::Realm, b"sum", &(sum + 1).to_be_bytes());
                 batch.guard(Table::Realm, *b"sum", found.map(|(version, _)| version));
                 match store.commit(batch).await {
@@ -334,8 +514,16 @@ pub(super) async fn no_concurrent_update_is_lost<S: Subject>(subject: &S) -> Out
         numbers.extend(done??);
     }
     let sum = value(&store, Table::Realm, b"sum").await?.map(|(_, v)| v);
-    same("the sum", sum, Some((WRITERS * EACH).to_be_bytes().to_vec()))?;
-    same("numbers, each given once", numbers.into_iter().collect::<Vec<_>>(), (1..=WRITERS * EACH).collect())?;
+    same(
+        "the sum",
+        sum,
+        Some((WRITERS * EACH).to_be_bytes().to_vec()),
+    )?;
+    same(
+        "numbers, each given once",
+        numbers.into_iter().collect::<Vec<_>>(),
+        (1..=WRITERS * EACH).collect(),
+    )?;
     Ok(Verdict::Passed)
 }
 
@@ -344,16 +532,31 @@ pub(super) async fn a_store_is_bound_to_one_realm_for_ever<S: Subject>(subject: 
     store.bind("realm-a").await?;
     store.bind("realm-a").await?;
     let other = store.bind("realm-b").await;
-    same("another realm", other.map_err(|e| e.kind()), Err(ErrorKind::Conflict))?;
-    same("fingerprint", store.info().await?.fingerprint, Some("realm-a".to_owned()))?;
+    same(
+        "another realm",
+        other.map_err(|e| e.kind()),
+        Err(ErrorKind::Conflict),
+    )?;
+    same(
+        "fingerprint",
+        store.info().await?.fingerprint,
+        Some("realm-a".to_owned()),
+    )?;
     Ok(Verdict::Passed)
 }
 
 pub(super) async fn incarnations_differ_and_can_be_set<S: Subject>(subject: &S) -> Outcome {
     let (one, two) = (subject.fresh().await?, subject.fresh().await?);
     let before = one.info().await?;
-    holds("two new stores are of two incarnations", before.incarnation != two.info().await?.incarnation)?;
-    same("it stays", one.info().await?.incarnation, before.incarnation)?;
+    holds(
+        "two new stores are of two incarnations",
+        before.incarnation != two.info().await?.incarnation,
+    )?;
+    same(
+        "it stays",
+        one.info().await?.incarnation,
+        before.incarnation,
+    )?;
     one.set_incarnation("accepted").await?;
     let after = one.info().await?;
     same("it was set", after.incarnation.as_str(), "accepted")?;
@@ -361,10 +564,14 @@ pub(super) async fn incarnations_differ_and_can_be_set<S: Subject>(subject: &S) 
     Ok(Verdict::Passed)
 }
 
-pub(super) async fn what_was_acknowledged_is_there_after_reopening<S: Subject>(subject: &S) -> Outcome {
+pub(super) async fn what_was_acknowledged_is_there_after_reopening<S: Subject>(
+    subject: &S,
+) -> Outcome {
     let store = subject.fresh().await?;
     store.bind("realm-a").await?;
-    let lease = store.lease_acquire("node/a", "a", std::time::Duration::from_secs(15)).await?;
+    let lease = store
+        .lease_acquire("node/a", "a", std::time::Duration::from_secs(15))
+        .await?;
     let mut batch = put(Table::Sessions, b"k", b"v");
     batch.fence = lease.clone();
     batch.append(SESSION, 1, *b"one");
@@ -372,15 +579,43 @@ pub(super) async fn what_was_acknowledged_is_there_after_reopening<S: Subject>(s
     let number = store.commit(batch).await?;
     store.forget_events(SESSION, 2).await?;
     let info = store.info().await?;
-    let Some(store) = subject.reopen(store).await? else { return Ok(Verdict::Skipped) };
+    let Some(store) = subject.reopen(store).await? else {
+        return Ok(Verdict::Skipped);
+    };
     same("info", store.info().await?, info)?;
-    same("the row", value(&store, Table::Sessions, b"k").await?, Some((number, b"v".to_vec())))?;
-    let numbers = store.leases("").await?.into_iter().map(|l| (l.scope, l.holder, l.number)).collect::<Vec<_>>();
-    same("leases", numbers, vec![("node/a".to_owned(), "a".to_owned(), 1)])?;
-    let mut batch = Batch { fence: lease, ..Batch::new() };
+    same(
+        "the row",
+        value(&store, Table::Sessions, b"k").await?,
+        Some((number, b"v".to_vec())),
+    )?;
+    let numbers = store
+        .leases("")
+        .await?
+        .into_iter()
+        .map(|l| (l.scope, l.holder, l.number))
+        .collect::<Vec<_>>();
+    same(
+        "leases",
+        numbers,
+        vec![("node/a".to_owned(), "a".to_owned(), 1)],
+    )?;
+    let mut batch = Batch {
+        fence: lease,
+        ..Batch::new()
+    };
     batch.append(SESSION, 3, *b"three");
-    same("the next event, under the same lease", store.commit(batch).await?, number + 1)?;
+    same(
+        "the next event, under the same lease",
+        store.commit(batch).await?,
+        number + 1,
+    )?;
     let feed = store.feed(0, 9).await?;
-    same("the feed goes on", feed.into_iter().map(|e| (e.position, e.seq)).collect::<Vec<_>>(), vec![(3, 3)])?;
+    same(
+        "the feed goes on",
+        feed.into_iter()
+            .map(|e| (e.position, e.seq))
+            .collect::<Vec<_>>(),
+        vec![(3, 3)],
+    )?;
     Ok(Verdict::Passed)
 }

@@ -13,7 +13,8 @@ struct Hand(AtomicI64);
 
 impl Hand {
     fn advance(&self, by: Duration) {
-        self.0.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::Relaxed);
+        self.0
+            .fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::Relaxed);
     }
 }
 
@@ -32,7 +33,11 @@ struct InMemory {
 
 impl InMemory {
     fn new(wrap: fn(Memory) -> AnyStore) -> Self {
-        Self { clock: Arc::new(Hand::default()), entropy: SeededEntropy::new(1), wrap }
+        Self {
+            clock: Arc::new(Hand::default()),
+            entropy: SeededEntropy::new(1),
+            wrap,
+        }
     }
 }
 
@@ -50,7 +55,10 @@ impl Subject for InMemory {
 async fn the_memory_store_conforms() {
     let report = run(&InMemory::new(AnyStore::new)).await;
     assert_eq!(report.failed, []);
-    assert_eq!(report.skipped, ["what_was_acknowledged_is_there_after_reopening"]);
+    assert_eq!(
+        report.skipped,
+        ["what_was_acknowledged_is_there_after_reopening"]
+    );
     assert!(report.passed.len() >= 34, "{report:#?}");
 }
 
@@ -64,7 +72,10 @@ async fn the_faulty_wrapper_without_faults_conforms() {
             StoreFault::Pass
         }
     }
-    let report = run(&InMemory::new(|m| AnyStore::new(FaultyStore::new(AnyStore::new(m), Arc::new(Fair))))).await;
+    let report = run(&InMemory::new(|m| {
+        AnyStore::new(FaultyStore::new(AnyStore::new(m), Arc::new(Fair)))
+    }))
+    .await;
     assert_eq!(report.failed, []);
 }
 
@@ -84,14 +95,18 @@ mod on_disk {
     impl OnDisk {
         fn open(&self, path: PathBuf) -> Result<Redb, Error> {
             self.opened.lock().unwrap().push(path.clone());
-            RedbOptions::new().clock(self.clock.clone()).wait(Duration::ZERO).open(path)
+            RedbOptions::new()
+                .clock(self.clock.clone())
+                .wait(Duration::ZERO)
+                .open(path)
         }
     }
 
     impl Subject for OnDisk {
         async fn fresh(&self) -> Result<AnyStore, Error> {
             let count = self.opened.lock().unwrap().len();
-            self.open(self.dir.path().join(format!("{count}.redb"))).map(AnyStore::new)
+            self.open(self.dir.path().join(format!("{count}.redb")))
+                .map(AnyStore::new)
         }
 
         async fn pass(&self, time: Duration) {
@@ -108,7 +123,12 @@ mod on_disk {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn the_redb_store_conforms() {
         let dir = tempfile::tempdir().unwrap();
-        let report = run(&OnDisk { dir, clock: Arc::default(), opened: std::sync::Mutex::default() }).await;
+        let report = run(&OnDisk {
+            dir,
+            clock: Arc::default(),
+            opened: std::sync::Mutex::default(),
+        })
+        .await;
         assert_eq!(report.failed, []);
         assert_eq!(report.skipped, [""; 0]);
         assert!(report.passed.len() >= 35, "{report:#?}");
@@ -140,20 +160,37 @@ impl Store for Broken {
     async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Row>, Error> {
         self.0.get(table, key).await
     }
-    async fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Row>, Error> {
+    async fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, Error> {
         self.0.scan(table, prefix, after, limit).await
     }
     async fn commit(&self, batch: Batch) -> Result<u64, CommitError> {
         match self.1 {
             Defect::ForgetsLostLeases => {
                 let leases = self.0.leases("").await.map_err(CommitError::Store)?;
-                let lost = |f: &Fence| leases.iter().any(|l| l.scope == f.scope && l.number > f.number && l.holder != f.holder);
+                let lost = |f: &Fence| {
+                    leases
+                        .iter()
+                        .any(|l| l.scope == f.scope && l.number > f.number && l.holder != f.holder)
+                };
                 let fence = batch.fence.clone().filter(|f| !lost(f));
                 self.0.commit(Batch { fence, ..batch }).await
             }
             Defect::HalfApplies => {
-                let rows = Batch { appends: Vec::new(), ..batch.clone() };
-                let guards = Batch { guards: batch.guards.clone(), fence: batch.fence.clone(), ..Batch::new() };
+                let rows = Batch {
+                    appends: Vec::new(),
+                    ..batch.clone()
+                };
+                let guards = Batch {
+                    guards: batch.guards.clone(),
+                    fence: batch.fence.clone(),
+                    ..Batch::new()
+                };
                 let guarded = self.0.commit(guards).await.is_ok();
                 let answer = self.0.commit(batch).await;
                 if guarded && answer.is_err() {
@@ -163,7 +200,12 @@ impl Store for Broken {
             }
         }
     }
-    async fn events(&self, session: [u8; 16], after_seq: u64, limit: usize) -> Result<Vec<StoredEvent>, Error> {
+    async fn events(
+        &self,
+        session: [u8; 16],
+        after_seq: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>, Error> {
         self.0.events(session, after_seq, limit).await
     }
     async fn feed(&self, after_position: u64, limit: usize) -> Result<Vec<StoredEvent>, Error> {
@@ -172,7 +214,12 @@ impl Store for Broken {
     async fn forget_events(&self, session: [u8; 16], up_to_seq: u64) -> Result<(), Error> {
         self.0.forget_events(session, up_to_seq).await
     }
-    async fn lease_acquire(&self, scope: &str, holder: &str, ttl: Duration) -> Result<Option<Fence>, Error> {
+    async fn lease_acquire(
+        &self,
+        scope: &str,
+        holder: &str,
+        ttl: Duration,
+    ) -> Result<Option<Fence>, Error> {
         self.0.lease_acquire(scope, holder, ttl).await
     }
     async fn lease_renew(&self, fence: &Fence, ttl: Duration) -> Result<Option<Fence>, Error> {
@@ -190,7 +237,12 @@ impl Store for Broken {
 }
 
 async fn failures(wrap: fn(Memory) -> AnyStore) -> Vec<&'static str> {
-    run(&InMemory::new(wrap)).await.failed.into_iter().map(|(case, _)| case).collect()
+    run(&InMemory::new(wrap))
+        .await
+        .failed
+        .into_iter()
+        .map(|(case, _)| case)
+        .collect()
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! The file under redb, with a gate: nothing reaches it until what is in it was proved sound.
 //!
-//! Opening a redb file writes to it (a recovery flag, repairs), also when the file then turns out to be damaged. So while the
-//! gate is closed, writes are kept in memory and in order; opening the gate replays them, with their syncs, as redb made them.
-//! A refused file is left to the byte as it was found.
+//! Opening a redb file writes to it (a recovery flag, repairs), also when the file then turns out
+//! to be damaged. So while the gate is closed, writes are kept in memory and in order; opening the
+//! gate replays them, with their syncs, as redb made them. A refused file is left to the byte as it
+//! was found.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -56,12 +57,25 @@ enum Step {
 }
 
 impl Gate {
-    /// Takes the file, whose page sums are kept at this path from one close to the next opening; the gate is closed.
+    /// Takes the file, whose page sums are kept at this path from one close to the next opening;
+    /// the gate is closed.
     pub(super) fn closed(file: FileBackend, kept_at: PathBuf) -> io::Result<Self> {
         let len = file.len()?;
-        let held = Held { len, from_file: len, pages: BTreeMap::new(), log: Vec::new(), bytes: 0 };
+        let held = Held {
+            len,
+            from_file: len,
+            pages: BTreeMap::new(),
+            log: Vec::new(),
+            bytes: 0,
+        };
         let (held, sums) = (Mutex::new(held), Mutex::default());
-        Ok(Self(Arc::new(Inner { file, open: AtomicBool::new(false), held, sums, kept_at })))
+        Ok(Self(Arc::new(Inner {
+            file,
+            open: AtomicBool::new(false),
+            held,
+            sums,
+            kept_at,
+        })))
     }
 
     /// Reads the whole file; true when it is to the byte what was left at the last close.
@@ -74,7 +88,8 @@ impl Gate {
 
     /// Writes what was held back, and lets everything through from now on.
     pub(super) fn open(&self) -> io::Result<()> {
-        // From here the kept sums are those of another file; stale ones would do no more harm than a slow opening.
+        // From here the kept sums are those of another file; stale ones would do no more harm than
+        // a slow opening.
         match fs::remove_file(&self.0.kept_at) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
@@ -110,9 +125,9 @@ impl Gate {
     /// Keeps the sums for the next opening. Without them it only takes longer.
     fn keep_sums(&self) {
         let mut sums = self.sums();
-        let kept = sums
-            .complete(&self.0.file)
-            .and_then(|()| private_file::replace(&self.0.kept_at, &sums.encode(), &SystemEntropy::new()));
+        let kept = sums.complete(&self.0.file).and_then(|()| {
+            private_file::replace(&self.0.kept_at, &sums.encode(), &SystemEntropy::new())
+        });
         if let Err(e) = kept {
             tracing::warn!(path = %self.0.kept_at.display(), error = %e, "the store's page sums could not be kept");
         }
@@ -125,8 +140,14 @@ impl Gate {
 
 impl Held {
     fn read(&self, file: &FileBackend, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        if offset.checked_add(out.len() as u64).is_none_or(|end| end > self.len) {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "read beyond the end of the store"));
+        if offset
+            .checked_add(out.len() as u64)
+            .is_none_or(|end| end > self.len)
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "read beyond the end of the store",
+            ));
         }
         let mut at = offset;
         let mut rest = out;
@@ -147,7 +168,11 @@ impl Held {
         let there = usize_of(self.from_file.saturating_sub(offset).min(out.len() as u64));
         let (file_part, zeros) = out.split_at_mut(there);
         zeros.fill(0);
-        if file_part.is_empty() { Ok(()) } else { file.read(offset, file_part) }
+        if file_part.is_empty() {
+            Ok(())
+        } else {
+            file.read(offset, file_part)
+        }
     }
 
     fn write(&mut self, file: &FileBackend, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -196,7 +221,9 @@ impl Held {
     fn keep(&mut self, bytes: usize) -> io::Result<()> {
         self.bytes = self.bytes.saturating_add(bytes);
         if self.bytes > MAX_HELD_BACK {
-            return Err(io::Error::other("opening the store would rewrite more of it than a repair does"));
+            return Err(io::Error::other(
+                "opening the store would rewrite more of it than a repair does",
+            ));
         }
         Ok(())
     }
@@ -208,11 +235,19 @@ fn usize_of(n: u64) -> usize {
 
 impl StorageBackend for Gate {
     fn len(&self) -> io::Result<u64> {
-        if self.is_open() { self.0.file.len() } else { Ok(self.held().len) }
+        if self.is_open() {
+            self.0.file.len()
+        } else {
+            Ok(self.held().len)
+        }
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        if self.is_open() { self.0.file.read(offset, out) } else { self.held().read(&self.0.file, offset, out) }
+        if self.is_open() {
+            self.0.file.read(offset, out)
+        } else {
+            self.held().read(&self.0.file, offset, out)
+        }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -251,7 +286,11 @@ impl StorageBackend for Gate {
         self.0.file.try_lock_range(start, end)
     }
 
-    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+    fn try_lock_shared_range(
+        &self,
+        start: Bound<u64>,
+        end: Bound<u64>,
+    ) -> Result<bool, BackendError> {
         self.0.file.try_lock_shared_range(start, end)
     }
 
@@ -287,7 +326,8 @@ mod tests {
     fn ops() -> impl Strategy<Value = Vec<Op>> {
         prop::collection::vec(
             prop_oneof![
-                (0..20_000_u64, prop::collection::vec(any::<u8>(), 0..9000)).prop_map(|(at, data)| Op::Write(at, data)),
+                (0..20_000_u64, prop::collection::vec(any::<u8>(), 0..9000))
+                    .prop_map(|(at, data)| Op::Write(at, data)),
                 (0..30_000_u64).prop_map(Op::SetLen),
                 Just(Op::Sync),
             ],

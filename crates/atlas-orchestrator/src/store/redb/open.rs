@@ -1,4 +1,5 @@
-//! Opening a store's file: wait for its lock, prove it sound before a byte of it changes, carry its schema forward.
+//! Opening a store's file: wait for its lock, prove it sound before a byte of it changes, carry its
+//! schema forward.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -18,7 +19,8 @@ use super::schema;
 use crate::realm::file as private_file;
 use crate::store::memory::draw_incarnation;
 
-/// How often the lock is tried. A file lock cannot be waited for with a limit, so it is asked for again and again.
+/// How often the lock is tried. A file lock cannot be waited for with a limit, so it is asked for
+/// again and again.
 const LOCK_POLL: Duration = Duration::from_millis(50);
 /// Pages kept in memory; the operating system keeps the rest.
 const CACHE_BYTES: usize = 128 << 20;
@@ -58,15 +60,23 @@ enum Attempt {
 pub(super) fn open(path: &Path, options: &RedbOptions) -> Result<Opened, Error> {
     let mut waited = Duration::ZERO;
     loop {
-        if !path.try_exists().map_err(|e| io_failed(path, "cannot be examined", e))? {
+        if !path
+            .try_exists()
+            .map_err(|e| io_failed(path, "cannot be examined", e))?
+        {
             create(path, &*options.entropy)?;
         }
         match attempt(path)? {
             Attempt::Opened(db) => {
                 let note = note_path(path);
-                let owner = StoreOwner { pid: std::process::id(), program: program(), since: options.clock.now() };
+                let owner = StoreOwner {
+                    pid: std::process::id(),
+                    program: program(),
+                    since: options.clock.now(),
+                };
                 let text = serde_json::to_vec(&owner).expect("an owner is plain numbers and text");
-                // The note only serves a message; a store that can be opened is not refused for want of it.
+                // The note only serves a message; a store that can be opened is not refused for
+                // want of it.
                 if let Err(e) = private_file::replace(&note, &text, &*options.entropy) {
                     tracing::warn!(path = %note.display(), error = %e, "the note of the store's owner could not be written");
                 }
@@ -88,47 +98,67 @@ fn attempt(path: &Path) -> Result<Attempt, Error> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Attempt::Held),
         Err(e) => return Err(io_failed(path, "cannot be opened", e)),
     };
-    let meta = file.metadata().map_err(|e| io_failed(path, "cannot be examined", e))?;
+    let meta = file
+        .metadata()
+        .map_err(|e| io_failed(path, "cannot be examined", e))?;
     if !meta.is_file() {
         return Err(refused(path, "is not a regular file"));
     }
     if meta.len() == 0 {
-        // We never publish an empty file, so this one was emptied, and what it held may still be running.
-        return Err(refused(path, "is empty, so it is not a store any more: restore it, or remove it to begin a new one"));
+        // We never publish an empty file, so this one was emptied, and what it held may still be
+        // running.
+        return Err(refused(
+            path,
+            "is empty, so it is not a store any more: restore it, or remove it to begin a new one",
+        ));
     }
-    let again = file.try_clone().map_err(|e| io_failed(path, "cannot be opened", e))?;
-    // redb locks too, but only once it reads, and what is proved must not change before that. On Linux this is one of the
-    // locks that redb takes itself, on the same open file; elsewhere it is one more.
+    let again = file
+        .try_clone()
+        .map_err(|e| io_failed(path, "cannot be opened", e))?;
+    // redb locks too, but only once it reads, and what is proved must not change before that. On
+    // Linux this is one of the locks that redb takes itself, on the same open file; elsewhere it is
+    // one more.
     match again.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(Attempt::Held),
         Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => {}
         Err(TryLockError::Error(e)) => return Err(io_failed(path, "cannot be locked", e)),
     }
-    let gate = FileBackend::new(file).map_err(|e| redb_failed(path, e)).and_then(|backend| {
-        Gate::closed(backend, private_file::with_suffix(path, ".sums")).map_err(|e| io_failed(path, "cannot be examined", e))
-    })?;
+    let gate = FileBackend::new(file)
+        .map_err(|e| redb_failed(path, e))
+        .and_then(|backend| {
+            Gate::closed(backend, private_file::with_suffix(path, ".sums"))
+                .map_err(|e| io_failed(path, "cannot be examined", e))
+        })?;
 
     let proved = catch_unwind(AssertUnwindSafe(|| prove(path, &gate)));
-    let (db, version) = match proved.unwrap_or_else(|_| Err(damaged(path, "its pages contradict each other", None)))? {
+    let (db, version) = match proved
+        .unwrap_or_else(|_| Err(damaged(path, "its pages contradict each other", None)))?
+    {
         Some(found) => found,
         None => return Ok(Attempt::Held),
     };
     if !same_file(&again, path) {
         return Ok(Attempt::Held);
     }
-    gate.open().map_err(|e| io_failed(path, "cannot be written", e))?;
+    gate.open()
+        .map_err(|e| io_failed(path, "cannot be written", e))?;
     make_private(&again).map_err(|e| io_failed(path, "cannot be made private", e))?;
-    schema::migrate(&db, version, schema::STEPS).map_err(|e| schema::unreadable(e).with_path(path))?;
+    schema::migrate(&db, version, schema::STEPS)
+        .map_err(|e| schema::unreadable(e).with_path(path))?;
     Ok(Attempt::Opened(Box::new(db)))
 }
 
-/// Proves the file behind a closed gate: it is to the byte as we left it, or redb's check of all trees and of the allocator
-/// finds it sound. Then our own facts. `None`: another holds it.
+/// Proves the file behind a closed gate: it is to the byte as we left it, or redb's check of all
+/// trees and of the allocator finds it sound. Then our own facts. `None`: another holds it.
 fn prove(path: &Path, gate: &Gate) -> Result<Option<(Database, u64)>, Error> {
-    let unchanged = gate.is_as_left().map_err(|e| io_failed(path, "cannot be read", e))?;
+    let unchanged = gate
+        .is_as_left()
+        .map_err(|e| io_failed(path, "cannot be read", e))?;
     let mut builder = Builder::new();
-    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(!unchanged);
+    builder
+        .set_cache_size(CACHE_BYTES)
+        .set_check_integrity_on_open(!unchanged);
     let db = match builder.create_with_backend(gate.clone()) {
         Ok(db) => db,
         Err(DatabaseError::DatabaseAlreadyOpen) => return Ok(None),
@@ -138,13 +168,18 @@ fn prove(path: &Path, gate: &Gate) -> Result<Option<(Database, u64)>, Error> {
     Ok(Some((db, version)))
 }
 
-/// Makes a new store under a draft name and publishes it whole: a crash leaves no half-made store behind.
+/// Makes a new store under a draft name and publishes it whole: a crash leaves no half-made store
+/// behind.
 fn create(path: &Path, entropy: &dyn Entropy) -> Result<(), Error> {
     let failed = |e: io::Error| io_failed(path, "cannot be created", e);
     let mut random = [0; 8];
     entropy.fill(&mut random);
     let draft = private_file::with_suffix(path, &format!(".draft-{}", HEXLOWER.encode(&random)));
-    let file = private_file::private().read(true).create_new(true).open(&draft).map_err(failed)?;
+    let file = private_file::private()
+        .read(true)
+        .create_new(true)
+        .open(&draft)
+        .map_err(failed)?;
     let built = build(path, file, entropy).and_then(|()| match fs::hard_link(&draft, path) {
         // Another process made one meanwhile: that is the store.
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(failed(e)),
@@ -156,12 +191,19 @@ fn create(path: &Path, entropy: &dyn Entropy) -> Result<(), Error> {
 }
 
 fn build(path: &Path, file: File, entropy: &dyn Entropy) -> Result<(), Error> {
-    let whole = file.try_clone().map_err(|e| io_failed(path, "cannot be created", e))?;
+    let whole = file
+        .try_clone()
+        .map_err(|e| io_failed(path, "cannot be created", e))?;
     let backend = FileBackend::new(file).map_err(|e| redb_failed(path, e))?;
-    let db = Builder::new().create_with_backend(backend).map_err(|e| redb_failed(path, e))?;
-    schema::create(&db, &draw_incarnation(entropy)).map_err(|e| schema::unreadable(e).with_path(path))?;
+    let db = Builder::new()
+        .create_with_backend(backend)
+        .map_err(|e| redb_failed(path, e))?;
+    schema::create(&db, &draw_incarnation(entropy))
+        .map_err(|e| schema::unreadable(e).with_path(path))?;
     db.close().map_err(|e| redb_failed(path, e))?;
-    whole.sync_all().map_err(|e| io_failed(path, "cannot be created", e))
+    whole
+        .sync_all()
+        .map_err(|e| io_failed(path, "cannot be created", e))
 }
 
 #[cfg(unix)]
@@ -196,7 +238,8 @@ fn note_path(store: &Path) -> PathBuf {
 
 fn program() -> String {
     let exe = std::env::current_exe().ok();
-    exe.and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned())).unwrap_or_else(|| "unknown".to_owned())
+    exe.and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned()))
+        .unwrap_or_else(|| "unknown".to_owned())
 }
 
 fn held(path: &Path, waited: Duration) -> Error {
@@ -206,7 +249,13 @@ fn held(path: &Path, waited: Duration) -> Error {
         None => "a process that left no note".to_owned(),
     };
     let waited = waited.as_secs_f32();
-    Error::new(ErrorKind::Conflict, format!("the store {} is held by {by}; waited {waited:.1} s for it", path.display()))
+    Error::new(
+        ErrorKind::Conflict,
+        format!(
+            "the store {} is held by {by}; waited {waited:.1} s for it",
+            path.display()
+        ),
+    )
 }
 
 trait WithPath {
@@ -227,7 +276,10 @@ fn refused(path: &Path, why: &str) -> Error {
 fn damaged(path: &Path, why: &str, source: Option<DatabaseError>) -> Error {
     let error = Error::validation(
         "store",
-        format!("{} is damaged ({why}); nothing in it was changed: restore a copy, and keep this one", path.display()),
+        format!(
+            "{} is damaged ({why}); nothing in it was changed: restore a copy, and keep this one",
+            path.display()
+        ),
     );
     match source {
         Some(source) => error.with_source(source),
@@ -237,17 +289,27 @@ fn damaged(path: &Path, why: &str, source: Option<DatabaseError>) -> Error {
 
 fn redb_failed(path: &Path, error: DatabaseError) -> Error {
     match &error {
-        DatabaseError::Storage(StorageError::Corrupted(_)) => damaged(path, "its checksums do not hold", Some(error)),
+        DatabaseError::Storage(StorageError::Corrupted(_)) => {
+            damaged(path, "its checksums do not hold", Some(error))
+        }
         DatabaseError::Storage(StorageError::Io(e)) if e.kind() == io::ErrorKind::UnexpectedEof => {
             damaged(path, "it is shorter than it says", Some(error))
         }
         DatabaseError::Storage(StorageError::Io(e)) if e.kind() == io::ErrorKind::InvalidData => {
             damaged(path, "it does not begin as a store does", Some(error))
         }
-        _ => Error::new(ErrorKind::Unavailable, format!("the store {} could not be opened", path.display())).with_source(error),
+        _ => Error::new(
+            ErrorKind::Unavailable,
+            format!("the store {} could not be opened", path.display()),
+        )
+        .with_source(error),
     }
 }
 
 fn io_failed(path: &Path, what: &str, source: io::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, format!("the store {} {what}", path.display())).with_source(source)
+    Error::new(
+        ErrorKind::Unavailable,
+        format!("the store {} {what}", path.display()),
+    )
+    .with_source(source)
 }

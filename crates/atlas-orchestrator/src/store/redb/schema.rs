@@ -1,7 +1,11 @@
-//! What is in the file: redb tables, row encodings, the schema's versions and the steps between them.
+//! What is in the file: redb tables, row encodings, the schema's versions and the steps between
+//! them.
 
 use atlas_core::{Error, ErrorKind, Timestamp};
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction};
+use redb::{
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError,
+    WriteTransaction,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::store::{Fence, Table};
@@ -10,15 +14,18 @@ use crate::store::{Fence, Table};
 pub(super) type Bytes = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
 /// The store's own facts, by name.
-pub(super) const META: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("meta");
+pub(super) const META: TableDefinition<'static, &'static str, &'static [u8]> =
+    TableDefinition::new("meta");
 /// Events by session and sequence number: position, then payload.
 pub(super) const EVENTS: Bytes = TableDefinition::new("events");
 /// Where the event of a position is.
 pub(super) const FEED: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("feed");
 /// The newest sequence number there ever was, by session; outlives the events.
-pub(super) const HEADS: TableDefinition<'static, &'static [u8], u64> = TableDefinition::new("heads");
+pub(super) const HEADS: TableDefinition<'static, &'static [u8], u64> =
+    TableDefinition::new("heads");
 /// Leases by scope, as JSON.
-pub(super) const LEASES: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("leases");
+pub(super) const LEASES: TableDefinition<'static, &'static str, &'static [u8]> =
+    TableDefinition::new("leases");
 
 pub(super) const FORMAT: &str = "format";
 pub(super) const SCHEMA_VERSION: &str = "schema_version";
@@ -29,7 +36,8 @@ pub(super) const LAST_POSITION: &str = "last_position";
 
 const FORMAT_NAME: &[u8] = b"atlas store";
 
-/// A step of the schema, from the version that is its place in [`STEPS`] to the next. Steps only add.
+/// A step of the schema, from the version that is its place in [`STEPS`] to the next. Steps only
+/// add.
 pub(super) type Step = fn(&WriteTransaction) -> Result<(), redb::Error>;
 
 /// Every step there is: this atlas writes the version that is their number.
@@ -91,11 +99,15 @@ pub(super) fn examine(db: &Database) -> Result<u64, Error> {
     }
     let version = number(&meta, SCHEMA_VERSION)?;
     let known = STEPS.len() as u64;
-    // Versions only add, so one version ahead is readable and writable: a rolling update has both at work.
+    // Versions only add, so one version ahead is readable and writable: a rolling update has both
+    // at work.
     if version > known + 1 {
         return Err(Error::validation(
             "store",
-            format!("was written by a newer atlas (schema {version}, this one knows up to {}): use that one", known + 1),
+            format!(
+                "was written by a newer atlas (schema {version}, this one knows up to {}): use that one",
+                known + 1
+            ),
         ));
     }
     number(&meta, LAST_COMMIT)?;
@@ -105,20 +117,32 @@ pub(super) fn examine(db: &Database) -> Result<u64, Error> {
 
 /// Takes the steps that the store has not taken, each with its number in one transaction.
 pub(super) fn migrate(db: &Database, from: u64, steps: &[Step]) -> Result<(), redb::Error> {
-    for (done, step) in (1_u64..).zip(steps).skip(usize::try_from(from).unwrap_or(usize::MAX)) {
+    for (done, step) in (1_u64..)
+        .zip(steps)
+        .skip(usize::try_from(from).unwrap_or(usize::MAX))
+    {
         let txn = db.begin_write()?;
         step(&txn)?;
-        txn.open_table(META)?.insert(SCHEMA_VERSION, done.to_be_bytes().as_slice())?;
+        txn.open_table(META)?
+            .insert(SCHEMA_VERSION, done.to_be_bytes().as_slice())?;
         txn.commit()?;
     }
     Ok(())
 }
 
 /// A number among the store's own facts.
-pub(super) fn number(meta: &impl ReadableTable<&'static str, &'static [u8]>, name: &str) -> Result<u64, Error> {
+pub(super) fn number(
+    meta: &impl ReadableTable<&'static str, &'static [u8]>,
+    name: &str,
+) -> Result<u64, Error> {
     let found = meta.get(name).map_err(|e| unreadable(e.into()))?;
     let bytes = found.and_then(|v| <[u8; 8]>::try_from(v.value()).ok());
-    bytes.map(u64::from_be_bytes).ok_or_else(|| Error::new(ErrorKind::Unavailable, format!("the store lacks its {name}")))
+    bytes.map(u64::from_be_bytes).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Unavailable,
+            format!("the store lacks its {name}"),
+        )
+    })
 }
 
 /// A text among the store's own facts.
@@ -153,7 +177,10 @@ pub(super) fn event_key(session: &[u8; 16], seq: u64) -> [u8; 24] {
 /// The inverse of [`event_key`].
 pub(super) fn split_event_key(key: &[u8]) -> Result<([u8; 16], u64), Error> {
     let (session, seq) = key.split_first_chunk::<16>().ok_or_else(malformed)?;
-    Ok((*session, u64::from_be_bytes(seq.try_into().map_err(|_| malformed())?)))
+    Ok((
+        *session,
+        u64::from_be_bytes(seq.try_into().map_err(|_| malformed())?),
+    ))
 }
 
 /// A lease as it is kept.
@@ -178,7 +205,10 @@ impl Lease {
     }
 
     pub(super) fn ended(fence: &Fence) -> Self {
-        Self { released: true, ..Self::of(fence) }
+        Self {
+            released: true,
+            ..Self::of(fence)
+        }
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Error> {
@@ -206,12 +236,19 @@ impl Lease {
 }
 
 fn malformed() -> Error {
-    Error::new(ErrorKind::Unavailable, "the store holds a row that is not of its schema")
+    Error::new(
+        ErrorKind::Unavailable,
+        "the store holds a row that is not of its schema",
+    )
 }
 
 /// What redb could not do.
 pub(super) fn unreadable(source: redb::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, "the store's file could not be read or written").with_source(source)
+    Error::new(
+        ErrorKind::Unavailable,
+        "the store's file could not be read or written",
+    )
+    .with_source(source)
 }
 
 #[cfg(test)]
@@ -225,7 +262,9 @@ mod tests {
     }
 
     fn database() -> Database {
-        Database::builder().create_with_backend(InMemoryBackend::new()).unwrap()
+        Database::builder()
+            .create_with_backend(InMemoryBackend::new())
+            .unwrap()
     }
 
     #[test]
@@ -235,16 +274,34 @@ mod tests {
         let known = STEPS.len() as u64;
         assert_eq!(examine(&db).unwrap(), known);
         let txn = db.begin_write().unwrap();
-        txn.open_table(rows(Table::Realm)).unwrap().insert(b"k".as_slice(), b"v".as_slice()).unwrap();
+        txn.open_table(rows(Table::Realm))
+            .unwrap()
+            .insert(b"k".as_slice(), b"v".as_slice())
+            .unwrap();
         txn.commit().unwrap();
 
         let longer: Vec<Step> = STEPS.iter().copied().chain([add_table as Step]).collect();
         migrate(&db, known, &longer).unwrap();
         migrate(&db, known + 1, &longer).unwrap();
-        assert_eq!(examine(&db).unwrap(), known + 1, "written by the next atlas, served by this one");
+        assert_eq!(
+            examine(&db).unwrap(),
+            known + 1,
+            "written by the next atlas, served by this one"
+        );
         let read = db.begin_read().unwrap();
-        assert_eq!(read.open_table(rows(Table::Realm)).unwrap().get(b"k".as_slice()).unwrap().unwrap().value(), b"v");
-        assert!(read.open_table(TableDefinition::<&str, u64>::new("rows/new")).is_ok());
+        assert_eq!(
+            read.open_table(rows(Table::Realm))
+                .unwrap()
+                .get(b"k".as_slice())
+                .unwrap()
+                .unwrap()
+                .value(),
+            b"v"
+        );
+        assert!(
+            read.open_table(TableDefinition::<&str, u64>::new("rows/new"))
+                .is_ok()
+        );
 
         let longest: Vec<Step> = longer.iter().copied().chain([add_table as Step]).collect();
         migrate(&db, known + 1, &longest).unwrap();
@@ -255,10 +312,23 @@ mod tests {
     #[test]
     fn a_database_of_somebody_else_is_refused() {
         let db = database();
-        assert!(examine(&db).unwrap_err().to_string().contains("not a store of atlas"));
+        assert!(
+            examine(&db)
+                .unwrap_err()
+                .to_string()
+                .contains("not a store of atlas")
+        );
         let txn = db.begin_write().unwrap();
-        txn.open_table(META).unwrap().insert(FORMAT, b"something else".as_slice()).unwrap();
+        txn.open_table(META)
+            .unwrap()
+            .insert(FORMAT, b"something else".as_slice())
+            .unwrap();
         txn.commit().unwrap();
-        assert!(examine(&db).unwrap_err().to_string().contains("not a store of atlas"));
+        assert!(
+            examine(&db)
+                .unwrap_err()
+                .to_string()
+                .contains("not a store of atlas")
+        );
     }
 }

@@ -1,9 +1,9 @@
 //! A sum per page of the store's file, kept from one clean close to the next opening.
 //!
-//! Proving a file with redb's own check walks every tree and rebuilds the allocator; comparing sums reads the file once, in
-//! order. A file whose sums all agree is to the byte what we left, and needs no other proof; any other gets redb's check. The
-//! sum of a page that was not written since stays as it was found, so damage done while the store was open shows at the next
-//! opening.
+//! Proving a file with redb's own check walks every tree and rebuilds the allocator; comparing sums
+//! reads the file once, in order. A file whose sums all agree is to the byte what we left, and
+//! needs no other proof; any other gets redb's check. The sum of a page that was not written since
+//! stays as it was found, so damage done while the store was open shows at the next opening.
 
 use std::fs;
 use std::io;
@@ -35,9 +35,14 @@ impl Sums {
             let readers: Vec<_> = sums
                 .chunks_mut(share)
                 .enumerate()
-                .map(|(n, part)| scope.spawn(move || sum_pages(file, (n * share * PAGE) as u64, len, part)))
+                .map(|(n, part)| {
+                    scope.spawn(move || sum_pages(file, (n * share * PAGE) as u64, len, part))
+                })
                 .collect();
-            readers.into_iter().try_for_each(|r| r.join().unwrap_or_else(|_| Err(io::Error::other("a reader panicked"))))
+            readers.into_iter().try_for_each(|r| {
+                r.join()
+                    .unwrap_or_else(|_| Err(io::Error::other("a reader panicked")))
+            })
         })?;
         Ok(Self(sums))
     }
@@ -95,7 +100,9 @@ impl Sums {
     /// The sums as they are kept: their own sum last.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
-        self.0.iter().for_each(|s| out.extend_from_slice(&s.to_le_bytes()));
+        self.0
+            .iter()
+            .for_each(|s| out.extend_from_slice(&s.to_le_bytes()));
         out.extend_from_slice(&sum(&out).to_le_bytes());
         out
     }
@@ -106,7 +113,16 @@ impl Sums {
         let (body, own) = bytes.split_last_chunk::<8>()?;
         let words = body.strip_prefix(MAGIC)?;
         let intact = sum(body) == u64::from_le_bytes(*own) && words.len().is_multiple_of(8);
-        intact.then(|| Self(words.as_chunks::<8>().0.iter().map(|w| u64::from_le_bytes(*w)).collect()))
+        intact.then(|| {
+            Self(
+                words
+                    .as_chunks::<8>()
+                    .0
+                    .iter()
+                    .map(|w| u64::from_le_bytes(*w))
+                    .collect(),
+            )
+        })
     }
 }
 
@@ -114,7 +130,8 @@ fn sum_pages(file: &impl StorageBackend, from: u64, len: u64, sums: &mut [u64]) 
     let mut buffer = vec![0; CHUNK.min(sums.len() * PAGE)];
     let mut at = from;
     for part in sums.chunks_mut(CHUNK / PAGE) {
-        let size = usize::try_from((len - at).min((part.len() * PAGE) as u64)).map_err(io::Error::other)?;
+        let size = usize::try_from((len - at).min((part.len() * PAGE) as u64))
+            .map_err(io::Error::other)?;
         file.read(at, &mut buffer[..size])?;
         for (sum_, page) in part.iter_mut().zip(buffer[..size].chunks(PAGE)) {
             *sum_ = sum(page);
@@ -124,9 +141,10 @@ fn sum_pages(file: &impl StorageBackend, from: u64, len: u64, sums: &mut [u64]) 
     Ok(())
 }
 
-/// Four lanes of xor, multiply, shift: each step can be undone, so no change to a single word ever goes unseen, and the lanes
-/// are stirred once more before they meet, so that differences in two of them do not meet in the same bits.
-/// It is meant for accidents, at the speed of memory; nobody is kept from making a file with the sums it should have.
+/// Four lanes of xor, multiply, shift: each step can be undone, so no change to a single word ever
+/// goes unseen, and the lanes are stirred once more before they meet, so that differences in two of
+/// them do not meet in the same bits. It is meant for accidents, at the speed of memory; nobody is
+/// kept from making a file with the sums it should have.
 fn sum(bytes: &[u8]) -> u64 {
     const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
     let stir = |n: u64| {
@@ -142,7 +160,11 @@ fn sum(bytes: &[u8]) -> u64 {
             *lane = stir(*lane ^ u64::from_le_bytes(*word));
         }
     }
-    let all = lanes.into_iter().fold(stir(bytes.len() as u64), |all, lane| stir(all ^ stir(stir(lane)).rotate_left(17)));
+    let all = lanes
+        .into_iter()
+        .fold(stir(bytes.len() as u64), |all, lane| {
+            stir(all ^ stir(stir(lane)).rotate_left(17))
+        });
     all.max(1)
 }
 

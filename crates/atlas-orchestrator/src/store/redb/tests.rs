@@ -17,11 +17,16 @@ fn options() -> RedbOptions {
     RedbOptions::new().wait(Duration::ZERO)
 }
 
-/// Commit `n` of the recorded history: every commit changes rows of several tables and appends an event.
+/// Commit `n` of the recorded history: every commit changes rows of several tables and appends an
+/// event.
 fn step(n: u64) -> Batch {
     let mut batch = Batch::new();
     for row in 0..8 {
-        batch.put(Table::Sessions, format!("s{}", (n * 5 + row) % 64), vec![u8::try_from(n % 251).unwrap(); 700]);
+        batch.put(
+            Table::Sessions,
+            format!("s{}", (n * 5 + row) % 64),
+            vec![u8::try_from(n % 251).unwrap(); 700],
+        );
     }
     batch.put(Table::Realm, *b"step", n.to_be_bytes());
     batch.delete(Table::Sessions, format!("s{}", (n * 7) % 64));
@@ -37,12 +42,20 @@ async fn contents(store: &AnyStore) -> Result<Contents, Error> {
         tables.push(store.scan(table, b"", None, 10_000).await?);
     }
     let log = store.events(SESSION, 0, 10_000).await?;
-    Ok((store.info().await?.last_commit, tables, log, store.feed(0, 10_000).await?))
+    Ok((
+        store.info().await?.last_commit,
+        tables,
+        log,
+        store.feed(0, 10_000).await?,
+    ))
 }
 
 /// The state after each of this many commits, from a memory store that took the same.
 async fn states(commits: u64) -> Vec<Contents> {
-    let store = AnyStore::new(crate::store::Memory::new(Arc::new(SystemClock), &SeededEntropy::new(1)));
+    let store = AnyStore::new(crate::store::Memory::new(
+        Arc::new(SystemClock),
+        &SeededEntropy::new(1),
+    ));
     let mut states = vec![contents(&store).await.unwrap()];
     for n in 1..=commits {
         store.commit(step(n)).await.unwrap();
@@ -51,17 +64,29 @@ async fn states(commits: u64) -> Vec<Contents> {
     states
 }
 
-/// A file with this many commits: as a clean close leaves it, and as a crash would (copied while open).
+/// A file with this many commits: as a clean close leaves it, and as a crash would (copied while
+/// open).
 async fn record(dir: &Path, commits: u64) -> [Recorded; 2] {
     let path = dir.join("recorded.redb");
     let store = options().open(&path).unwrap();
     for n in 1..=commits {
         store.commit(step(n)).await.unwrap();
     }
-    let crashed = Recorded { kind: "crashed", file: fs::read(&path).unwrap(), sums: None };
+    let crashed = Recorded {
+        kind: "crashed",
+        file: fs::read(&path).unwrap(),
+        sums: None,
+    };
     drop(store);
     let sums = fs::read(dir.join("recorded.redb.sums")).unwrap();
-    [Recorded { kind: "closed", file: fs::read(&path).unwrap(), sums: Some(sums) }, crashed]
+    [
+        Recorded {
+            kind: "closed",
+            file: fs::read(&path).unwrap(),
+            sums: Some(sums),
+        },
+        crashed,
+    ]
 }
 
 struct Recorded {
@@ -83,24 +108,40 @@ impl Recorded {
     }
 }
 
-/// Opens a damaged file; whatever happens it must be an error that leaves the file alone, or a state there once was.
-async fn damaged(from: &Recorded, path: &Path, bytes: &[u8], what: &str, states: &[Contents], tally: &mut Tally) {
+/// Opens a damaged file; whatever happens it must be an error that leaves the file alone, or a
+/// state there once was.
+async fn damaged(
+    from: &Recorded,
+    path: &Path,
+    bytes: &[u8],
+    what: &str,
+    states: &[Contents],
+    tally: &mut Tally,
+) {
     from.lay(path, bytes);
     let opened = catch_unwind(|| options().open(path));
     match opened.unwrap_or_else(|_| panic!("{what}: opening panicked")) {
         Err(error) => {
-            assert!(fs::read(path).unwrap() == bytes, "{what}: refused, but the file was changed");
+            assert!(
+                fs::read(path).unwrap() == bytes,
+                "{what}: refused, but the file was changed"
+            );
             assert!(error.to_string().contains("store"), "{what}: {error}");
             assert_ne!(error.kind(), ErrorKind::Conflict, "{what}: {error}");
             tally.refused += 1;
         }
         Ok(store) => {
             let store = AnyStore::new(store);
-            let found = contents(&store).await.unwrap_or_else(|e| panic!("{what}: opened, but then: {e}"));
+            let found = contents(&store)
+                .await
+                .unwrap_or_else(|e| panic!("{what}: opened, but then: {e}"));
             let age = states.iter().rev().position(|s| *s == found);
             let age = age.unwrap_or_else(|| panic!("{what}: opened with a state that never was"));
             tally.oldest = tally.oldest.max(age);
-            store.commit(step(found.0 + 1)).await.unwrap_or_else(|e| panic!("{what}: not writable: {e:?}"));
+            store
+                .commit(step(found.0 + 1))
+                .await
+                .unwrap_or_else(|e| panic!("{what}: not writable: {e:?}"));
             tally.opened += 1;
         }
     }
@@ -120,13 +161,41 @@ async fn every_prefix_of_a_file_is_refused_untouched_or_sound() {
     for recorded in record(dir.path(), 40).await {
         let Recorded { kind, file, .. } = &recorded;
         let mut tally = Tally::default();
-        let odd = [1, 8, 9, 10, 63, 64, 191, 192, 319, 320, 511, 512, 4095, 4097, file.len() - 1, file.len() - 4095];
+        let odd = [
+            1,
+            8,
+            9,
+            10,
+            63,
+            64,
+            191,
+            192,
+            319,
+            320,
+            511,
+            512,
+            4095,
+            4097,
+            file.len() - 1,
+            file.len() - 4095,
+        ];
         for len in (0..=file.len()).step_by(PAGE).chain(odd) {
             let what = format!("{kind}, the first {len} bytes");
-            damaged(&recorded, &dir.path().join("d.redb"), &file[..len], &what, &states, &mut tally).await;
+            damaged(
+                &recorded,
+                &dir.path().join("d.redb"),
+                &file[..len],
+                &what,
+                &states,
+                &mut tally,
+            )
+            .await;
         }
         assert!(tally.refused > 50 && tally.opened >= 1, "{kind}: {tally:?}");
-        assert_eq!(tally.oldest, 0, "{kind}: a shortened file never opens with less than was acknowledged");
+        assert_eq!(
+            tally.oldest, 0,
+            "{kind}: a shortened file never opens with less than was acknowledged"
+        );
     }
 }
 
@@ -142,7 +211,15 @@ async fn every_hole_in_a_file_is_refused_untouched_or_sound() {
             let end = file.len().min(at + PAGE);
             holed[at..end].fill(0);
             let what = format!("{kind}, a hole at {at}");
-            damaged(&recorded, &dir.path().join("d.redb"), &holed, &what, &states, &mut tally).await;
+            damaged(
+                &recorded,
+                &dir.path().join("d.redb"),
+                &holed,
+                &what,
+                &states,
+                &mut tally,
+            )
+            .await;
         }
         assert!(tally.refused > 10 && tally.opened > 10, "{kind}: {tally:?}");
         assert!(tally.oldest <= 1, "{kind}: {tally:?}");
@@ -160,18 +237,29 @@ async fn damage_done_to_an_open_store_shows_at_the_next_opening() {
     for page in (1..closed.file.len() / PAGE).step_by(4) {
         closed.lay(&path, &closed.file);
         let store = options().open(&path).unwrap();
-        fs::File::options().write(true).open(&path).unwrap().write_all_at(&[0; PAGE], (page * PAGE) as u64).unwrap();
+        fs::File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .write_all_at(&[0; PAGE], (page * PAGE) as u64)
+            .unwrap();
         store.bind("realm").await.unwrap();
         drop(store);
         match options().open(&path) {
             Ok(_) => unread += 1,
             Err(error) => {
-                assert!(error.to_string().contains("damaged"), "page {page}: {error}");
+                assert!(
+                    error.to_string().contains("damaged"),
+                    "page {page}: {error}"
+                );
                 refused += 1;
             }
         }
     }
-    assert!(refused > 3, "{refused} refused, {unread} pages were free or written anew");
+    assert!(
+        refused > 3,
+        "{refused} refused, {unread} pages were free or written anew"
+    );
 }
 
 #[tokio::test]
@@ -187,10 +275,22 @@ async fn a_file_that_is_no_store_is_refused_untouched() {
     drop(Database::create(dir.path().join("theirs.redb")).unwrap());
     let before = fs::read(dir.path().join("theirs.redb")).unwrap();
     let error = options().open(dir.path().join("theirs.redb")).unwrap_err();
-    assert!(error.to_string().contains("not a store of atlas"), "{error}");
+    assert!(
+        error.to_string().contains("not a store of atlas"),
+        "{error}"
+    );
     assert!(fs::read(dir.path().join("theirs.redb")).unwrap() == before);
-    assert_eq!(options().open(dir.path()).unwrap_err().kind(), ErrorKind::Unavailable);
-    assert_eq!(options().open(dir.path().join("no/such/place")).unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(
+        options().open(dir.path()).unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
+    assert_eq!(
+        options()
+            .open(dir.path().join("no/such/place"))
+            .unwrap_err()
+            .kind(),
+        ErrorKind::Unavailable
+    );
 }
 
 #[cfg(unix)]
@@ -205,8 +305,15 @@ async fn the_file_is_private_also_when_it_was_not() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     drop(options().open(&path).unwrap());
     assert_eq!(mode(), 0o600);
-    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(left.len(), 2, "neither draft nor owner's note is left: {left:?}");
+    let left: Vec<_> = fs::read_dir(dir.path())
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    assert_eq!(
+        left.len(),
+        2,
+        "neither draft nor owner's note is left: {left:?}"
+    );
     assert!(path.with_extension("redb.sums").exists());
 }
 
@@ -216,13 +323,26 @@ async fn a_second_opener_waits_and_then_says_who_holds_it() {
     let path = dir.path().join("s.redb");
     let first = options().open(&path).unwrap();
     assert_eq!(StoreOwner::of(&path).unwrap().pid, std::process::id());
-    let error = options().wait(Duration::from_millis(120)).open(&path).unwrap_err();
+    let error = options()
+        .wait(Duration::from_millis(120))
+        .open(&path)
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
-    assert!(error.to_string().contains("held by this process itself, since 20"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("held by this process itself, since 20"),
+        "{error}"
+    );
     first.commit(step(1)).await.unwrap();
     let waiting = tokio::spawn({
         let path = path.clone();
-        async move { options().wait(Duration::from_secs(30)).open_async(&path).await }
+        async move {
+            options()
+                .wait(Duration::from_secs(30))
+                .open_async(&path)
+                .await
+        }
     });
     drop(first);
     let second = waiting.await.unwrap().unwrap();
@@ -244,7 +364,10 @@ async fn of_two_that_make_the_store_at_once_one_makes_it_and_the_other_waits() {
         let threads: Vec<_> = (0..4).map(|_| s.spawn(open)).collect();
         threads.into_iter().map(|t| t.join().unwrap()).collect()
     });
-    assert!(incarnations.windows(2).all(|w| w[0] == w[1]), "{incarnations:?}");
+    assert!(
+        incarnations.windows(2).all(|w| w[0] == w[1]),
+        "{incarnations:?}"
+    );
 }
 
 #[tokio::test]
@@ -255,10 +378,29 @@ async fn dropped_commits_are_written_before_the_store_closes() {
     for n in 1..=20 {
         let (reply, answer) = oneshot::channel();
         drop(answer);
-        store.0.queue.as_ref().unwrap().send(Job { change: Change::Batch(step(n)), reply }).await.unwrap();
+        store
+            .0
+            .queue
+            .as_ref()
+            .unwrap()
+            .send(Job {
+                change: Change::Batch(step(n)),
+                reply,
+            })
+            .await
+            .unwrap();
     }
     drop(store);
-    assert_eq!(options().open(&path).unwrap().info().await.unwrap().last_commit, 20);
+    assert_eq!(
+        options()
+            .open(&path)
+            .unwrap()
+            .info()
+            .await
+            .unwrap()
+            .last_commit,
+        20
+    );
 }
 
 #[tokio::test]
@@ -282,7 +424,10 @@ async fn many_who_wait_share_a_transaction_and_each_hears_only_of_its_own() {
         assert_eq!(answer.is_err(), n % 10 == 0, "{answer:?}");
         numbers.extend(answer);
     }
-    assert_eq!(numbers.into_iter().collect::<Vec<_>>(), (1..=1800).collect::<Vec<_>>());
+    assert_eq!(
+        numbers.into_iter().collect::<Vec<_>>(),
+        (1..=1800).collect::<Vec<_>>()
+    );
     let rows = store.scan(Table::Sessions, b"", None, 5000).await.unwrap();
     assert_eq!(rows.len(), 1800);
 }
@@ -311,7 +456,11 @@ impl StorageBackend for Counting {
 }
 
 /// Queues these changes, then lets the writer serve them; the answers, and how often it synced.
-fn serve(db: &Current, syncs: &AtomicU64, changes: Vec<Change>) -> (Vec<Result<Done, CommitError>>, u64) {
+fn serve(
+    db: &Current,
+    syncs: &AtomicU64,
+    changes: Vec<Change>,
+) -> (Vec<Result<Done, CommitError>>, u64) {
     let (queue, jobs) = mpsc::channel(QUEUE);
     let mut answers = Vec::new();
     for change in changes {
@@ -321,23 +470,51 @@ fn serve(db: &Current, syncs: &AtomicU64, changes: Vec<Change>) -> (Vec<Result<D
     }
     drop(queue);
     let before = syncs.load(Ordering::Relaxed);
-    writer::run(db, || unreachable!("the disk does not fail"), &SystemClock, jobs);
-    (answers.into_iter().map(|a| a.blocking_recv().unwrap()).collect(), syncs.load(Ordering::Relaxed) - before)
+    writer::run(
+        db,
+        || unreachable!("the disk does not fail"),
+        &SystemClock,
+        jobs,
+    );
+    (
+        answers
+            .into_iter()
+            .map(|a| a.blocking_recv().unwrap())
+            .collect(),
+        syncs.load(Ordering::Relaxed) - before,
+    )
 }
 
 #[test]
 fn all_who_wait_share_one_sync_and_a_refused_group_costs_none() {
     let syncs = Arc::new(AtomicU64::new(0));
-    let db = Database::builder().create_with_backend(Counting(redb::backends::InMemoryBackend::new(), syncs.clone())).unwrap();
+    let db = Database::builder()
+        .create_with_backend(Counting(
+            redb::backends::InMemoryBackend::new(),
+            syncs.clone(),
+        ))
+        .unwrap();
     schema::create(&db, "i").unwrap();
     let db = Current::new(db);
     let (answers, one) = serve(&db, &syncs, vec![Change::Batch(step(1))]);
     assert!(answers[0].is_ok() && one > 0);
-    let (answers, many) = serve(&db, &syncs, (2..=400).map(|n| Change::Batch(step(n))).collect());
+    let (answers, many) = serve(
+        &db,
+        &syncs,
+        (2..=400).map(|n| Change::Batch(step(n))).collect(),
+    );
     assert!(answers.iter().all(Result::is_ok));
     assert_eq!(many, one, "399 commits cost as many syncs as one");
-    let (answers, refused) = serve(&db, &syncs, (0..50).map(|_| Change::Batch(step(7))).collect());
-    assert!(answers.iter().all(|a| matches!(a, Err(CommitError::Conflict))));
+    let (answers, refused) = serve(
+        &db,
+        &syncs,
+        (0..50).map(|_| Change::Batch(step(7))).collect(),
+    );
+    assert!(
+        answers
+            .iter()
+            .all(|a| matches!(a, Err(CommitError::Conflict)))
+    );
     assert_eq!(refused, 0);
 }
 
@@ -348,7 +525,11 @@ struct Disk(Arc<(redb::backends::InMemoryBackend, AtomicBool)>);
 impl Disk {
     fn room(&self) -> std::io::Result<&redb::backends::InMemoryBackend> {
         let full = self.0.1.load(Ordering::SeqCst);
-        if full { Err(std::io::Error::from(std::io::ErrorKind::StorageFull)) } else { Ok(&self.0.0) }
+        if full {
+            Err(std::io::Error::from(std::io::ErrorKind::StorageFull))
+        } else {
+            Ok(&self.0.0)
+        }
     }
 }
 
@@ -372,11 +553,19 @@ impl StorageBackend for Disk {
 
 #[test]
 fn after_a_full_disk_the_store_goes_on_with_all_that_was_acknowledged() {
-    let disk = Disk(Arc::new((redb::backends::InMemoryBackend::new(), AtomicBool::new(false))));
+    let disk = Disk(Arc::new((
+        redb::backends::InMemoryBackend::new(),
+        AtomicBool::new(false),
+    )));
     let (reopened, full) = (disk.clone(), disk.clone());
     let open = move || {
-        reopened.room().map_err(|e| Error::new(ErrorKind::Unavailable, e.to_string()))?;
-        Ok(Database::builder().set_check_integrity_on_open(true).create_with_backend(reopened.clone()).unwrap())
+        reopened
+            .room()
+            .map_err(|e| Error::new(ErrorKind::Unavailable, e.to_string()))?;
+        Ok(Database::builder()
+            .set_check_integrity_on_open(true)
+            .create_with_backend(reopened.clone())
+            .unwrap())
     };
     let db = open().unwrap();
     schema::create(&db, "i").unwrap();
@@ -384,7 +573,12 @@ fn after_a_full_disk_the_store_goes_on_with_all_that_was_acknowledged() {
     let (queue, jobs) = mpsc::channel(QUEUE);
     let write = move |n| {
         let (reply, answer) = oneshot::channel();
-        queue.blocking_send(Job { change: Change::Batch(step(n)), reply }).unwrap();
+        queue
+            .blocking_send(Job {
+                change: Change::Batch(step(n)),
+                reply,
+            })
+            .unwrap();
         answer.blocking_recv().unwrap()
     };
     // The sender goes with this closure, also when it panics, so that the writer ends.

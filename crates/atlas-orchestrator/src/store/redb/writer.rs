@@ -1,8 +1,10 @@
-//! The one thread that writes: takes what waits in its bounded queue, writes it as one transaction, answers once that is durable.
+//! The one thread that writes: takes what waits in its bounded queue, writes it as one transaction,
+//! answers once that is durable.
 //!
-//! While one transaction reaches the disk the next fills up, so the disk's latency is shared by all who wait and nobody is
-//! delayed on purpose. Each change is tested inside the transaction, against those before it in the same group; one that is
-//! refused leaves the others alone, and only a failure of the disk fails the group.
+//! While one transaction reaches the disk the next fills up, so the disk's latency is shared by all
+//! who wait and nobody is delayed on purpose. Each change is tested inside the transaction, against
+//! those before it in the same group; one that is refused leaves the others alone, and only a
+//! failure of the disk fails the group.
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
@@ -13,11 +15,15 @@ use atlas_core::{Clock, Error, ErrorKind};
 use redb::{Database, ReadableTable, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
-use super::schema::{self, EVENTS, FEED, FINGERPRINT, HEADS, INCARNATION, LAST_COMMIT, LAST_POSITION, LEASES, Lease, META};
+use super::schema::{
+    self, EVENTS, FEED, FINGERPRINT, HEADS, INCARNATION, LAST_COMMIT, LAST_POSITION, LEASES, Lease,
+    META,
+};
 use crate::store::memory::other_realm;
 use crate::store::{Batch, CommitError, Fence, Table};
 
-/// The most changes in one transaction: enough to share a sync, few enough that the first does not wait for long.
+/// The most changes in one transaction: enough to share a sync, few enough that the first does not
+/// wait for long.
 const MAX_GROUP: usize = 512;
 
 /// Something to write.
@@ -27,7 +33,11 @@ pub(super) enum Change {
     Bind(String),
     SetIncarnation(String),
     ForgetEvents([u8; 16], u64),
-    Acquire { scope: String, holder: String, ttl: Duration },
+    Acquire {
+        scope: String,
+        holder: String,
+        ttl: Duration,
+    },
     Renew(Fence, Duration),
     Release(Fence),
 }
@@ -59,7 +69,12 @@ impl Current {
     /// The database. Not to be kept: it is closed when the last of these is dropped.
     pub(super) fn get(&self) -> Result<Arc<Database>, Error> {
         let current = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        current.clone().ok_or_else(|| Error::new(ErrorKind::Unavailable, "the store is closed since its disk failed"))
+        current.clone().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Unavailable,
+                "the store is closed since its disk failed",
+            )
+        })
     }
 
     fn set(&self, db: Option<Database>) {
@@ -69,8 +84,9 @@ impl Current {
 
 /// Serves the queue until every sender is gone.
 ///
-/// After a failure of the disk redb serves nothing more, so the database is closed, and opened again, with the full proof that
-/// opening asks for, when the next change comes. Until that succeeds every change and every read fails.
+/// After a failure of the disk redb serves nothing more, so the database is closed, and opened
+/// again, with the full proof that opening asks for, when the next change comes. Until that
+/// succeeds every change and every read fails.
 pub(super) fn run(
     current: &Current,
     mut reopen: impl FnMut() -> Result<Database, Error>,
@@ -79,7 +95,8 @@ pub(super) fn run(
 ) {
     let mut group = Vec::new();
     while queue.blocking_recv_many(&mut group, MAX_GROUP) > 0 {
-        let (changes, replies): (Vec<_>, Vec<_>) = group.drain(..).map(|job| (job.change, job.reply)).unzip();
+        let (changes, replies): (Vec<_>, Vec<_>) =
+            group.drain(..).map(|job| (job.change, job.reply)).unzip();
         let served = current.get().or_else(|_| {
             current.set(Some(reopen()?));
             tracing::info!("the store is open again");
@@ -94,10 +111,14 @@ pub(super) fn run(
             }
             Err(failure) => {
                 current.set(None);
-                let cause = failure.source().map(ToString::to_string).unwrap_or_default();
+                let cause = failure
+                    .source()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
                 tracing::error!(error = %failure, cause, changes = replies.len(), "the store could not be written");
                 for reply in replies {
-                    let error = Error::new(ErrorKind::Unavailable, failure.message()).with_source(cause.clone());
+                    let error = Error::new(ErrorKind::Unavailable, failure.message())
+                        .with_source(cause.clone());
                     let _ = reply.send(Err(CommitError::Store(error)));
                 }
             }
@@ -114,7 +135,11 @@ fn write_group(db: &Database, clock: &dyn Clock, changes: Vec<Change>) -> Result
     })
 }
 
-fn try_write_group(db: &Database, clock: &dyn Clock, changes: Vec<Change>) -> Result<Outcomes, Failure> {
+fn try_write_group(
+    db: &Database,
+    clock: &dyn Clock,
+    changes: Vec<Change>,
+) -> Result<Outcomes, Failure> {
     let txn = db.begin_write()?;
     let mut group = Group::begin(&txn)?;
     let mut outcomes = Vec::with_capacity(changes.len());
@@ -183,7 +208,10 @@ struct EventTables<'t> {
 impl<'t> Group<'t> {
     fn begin(txn: &'t WriteTransaction) -> Result<Self, Failure> {
         let meta = txn.open_table(META)?;
-        let (last_commit, last_position) = (schema::number(&meta, LAST_COMMIT)?, schema::number(&meta, LAST_POSITION)?);
+        let (last_commit, last_position) = (
+            schema::number(&meta, LAST_COMMIT)?,
+            schema::number(&meta, LAST_POSITION)?,
+        );
         Ok(Self {
             txn,
             rows: BTreeMap::new(),
@@ -200,8 +228,10 @@ impl<'t> Group<'t> {
     /// Writes the counters; false when there is nothing to commit.
     fn finish(mut self) -> Result<bool, Failure> {
         if self.numbers_changed {
-            self.meta.insert(LAST_COMMIT, self.last_commit.to_be_bytes().as_slice())?;
-            self.meta.insert(LAST_POSITION, self.last_position.to_be_bytes().as_slice())?;
+            self.meta
+                .insert(LAST_COMMIT, self.last_commit.to_be_bytes().as_slice())?;
+            self.meta
+                .insert(LAST_POSITION, self.last_position.to_be_bytes().as_slice())?;
         }
         Ok(self.changed)
     }
@@ -216,7 +246,9 @@ impl<'t> Group<'t> {
                 Ok(Done::Nothing)
             }
             Change::ForgetEvents(session, up_to) => self.forget_events(&session, up_to),
-            Change::Acquire { scope, holder, ttl } => self.acquire(&scope, &holder, ttl, clock).map(Done::Lease),
+            Change::Acquire { scope, holder, ttl } => {
+                self.acquire(&scope, &holder, ttl, clock).map(Done::Lease)
+            }
             Change::Renew(fence, ttl) => self.renew(&fence, ttl, clock).map(Done::Lease),
             Change::Release(fence) => self.release(&fence, clock),
         }
@@ -231,7 +263,10 @@ impl<'t> Group<'t> {
         self.last_commit += 1;
         let number = self.last_commit;
         for (table, key, value) in &batch.puts {
-            self.rows(*table)?.insert(key.as_slice(), schema::join_number(number, value).as_slice())?;
+            self.rows(*table)?.insert(
+                key.as_slice(),
+                schema::join_number(number, value).as_slice(),
+            )?;
         }
         for (table, key) in &batch.deletes {
             self.rows(*table)?.remove(key.as_slice())?;
@@ -241,7 +276,10 @@ impl<'t> Group<'t> {
             let position = self.last_position;
             let key = schema::event_key(&append.session, append.seq);
             let tables = self.events()?;
-            tables.events.insert(key.as_slice(), schema::join_number(position, &append.payload).as_slice())?;
+            tables.events.insert(
+                key.as_slice(),
+                schema::join_number(position, &append.payload).as_slice(),
+            )?;
             tables.feed.insert(position, key.as_slice())?;
             tables.heads.insert(append.session.as_slice(), append.seq)?;
         }
@@ -267,7 +305,11 @@ impl<'t> Group<'t> {
         for append in &batch.appends {
             let newest = match heads.get(&append.session) {
                 Some(seq) => *seq,
-                None => self.events()?.heads.get(append.session.as_slice())?.map_or(0, |seq| seq.value()),
+                None => self
+                    .events()?
+                    .heads
+                    .get(append.session.as_slice())?
+                    .map_or(0, |seq| seq.value()),
             };
             if append.seq != newest + 1 {
                 return Err(Failure::Refused(CommitError::Conflict));
@@ -280,7 +322,9 @@ impl<'t> Group<'t> {
     fn bind(&mut self, fingerprint: &str) -> Result<Done, Failure> {
         let bound = self.meta.get(FINGERPRINT)?.map(|v| v.value().to_vec());
         match bound {
-            Some(bound) if bound != fingerprint.as_bytes() => Err(Failure::Refused(CommitError::Store(other_realm()))),
+            Some(bound) if bound != fingerprint.as_bytes() => {
+                Err(Failure::Refused(CommitError::Store(other_realm())))
+            }
             Some(_) => Ok(Done::Nothing),
             None => {
                 self.changed = true;
@@ -291,11 +335,21 @@ impl<'t> Group<'t> {
     }
 
     fn forget_events(&mut self, session: &[u8; 16], up_to: u64) -> Result<Done, Failure> {
-        let (from, to) = (schema::event_key(session, 0), schema::event_key(session, up_to));
+        let (from, to) = (
+            schema::event_key(session, 0),
+            schema::event_key(session, up_to),
+        );
         let tables = self.events()?;
         let mut positions = Vec::new();
-        for gone in tables.events.extract_from_if(from.as_slice()..=to.as_slice(), |_, _| true)? {
-            positions.push(schema::split_number(gone?.1.value()).map_err(Failure::Disk)?.0);
+        for gone in tables
+            .events
+            .extract_from_if(from.as_slice()..=to.as_slice(), |_, _| true)?
+        {
+            positions.push(
+                schema::split_number(gone?.1.value())
+                    .map_err(Failure::Disk)?
+                    .0,
+            );
         }
         for position in &positions {
             tables.feed.remove(position)?;
@@ -304,7 +358,13 @@ impl<'t> Group<'t> {
         Ok(Done::Nothing)
     }
 
-    fn acquire(&mut self, scope: &str, holder: &str, ttl: Duration, clock: &dyn Clock) -> Result<Option<Fence>, Failure> {
+    fn acquire(
+        &mut self,
+        scope: &str,
+        holder: &str,
+        ttl: Duration,
+        clock: &dyn Clock,
+    ) -> Result<Option<Fence>, Failure> {
         let now = clock.now();
         let old = self.lease(scope)?.map(|l| (l.released, l.fence(scope)));
         if let Some((false, f)) = &old
@@ -324,19 +384,31 @@ impl<'t> Group<'t> {
         Ok(Some(fence))
     }
 
-    fn renew(&mut self, fence: &Fence, ttl: Duration, clock: &dyn Clock) -> Result<Option<Fence>, Failure> {
+    fn renew(
+        &mut self,
+        fence: &Fence,
+        ttl: Duration,
+        clock: &dyn Clock,
+    ) -> Result<Option<Fence>, Failure> {
         if !self.lease(&fence.scope)?.is_some_and(|l| l.is(fence)) {
             return Ok(None);
         }
         let now = clock.now();
-        let renewed = Fence { expires_at: now.saturating_add(ttl), store_time: now, ..fence.clone() };
+        let renewed = Fence {
+            expires_at: now.saturating_add(ttl),
+            store_time: now,
+            ..fence.clone()
+        };
         self.keep(&fence.scope, &Lease::of(&renewed))?;
         Ok(Some(renewed))
     }
 
     fn release(&mut self, fence: &Fence, clock: &dyn Clock) -> Result<Done, Failure> {
         if let Some(lease) = self.lease(&fence.scope)?.filter(|l| l.is(fence)) {
-            let ended = Fence { expires_at: clock.now(), ..lease.fence(&fence.scope) };
+            let ended = Fence {
+                expires_at: clock.now(),
+                ..lease.fence(&fence.scope)
+            };
             self.keep(&fence.scope, &Lease::ended(&ended))?;
         }
         Ok(Done::Nothing)
@@ -356,7 +428,9 @@ impl<'t> Group<'t> {
     fn rows(&mut self, table: Table) -> Result<&mut ByteTable<'t>, Failure> {
         match self.rows.entry(table) {
             std::collections::btree_map::Entry::Occupied(open) => Ok(open.into_mut()),
-            std::collections::btree_map::Entry::Vacant(closed) => Ok(closed.insert(self.txn.open_table(schema::rows(table))?)),
+            std::collections::btree_map::Entry::Vacant(closed) => {
+                Ok(closed.insert(self.txn.open_table(schema::rows(table))?))
+            }
         }
     }
 

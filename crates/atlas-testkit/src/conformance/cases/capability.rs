@@ -1,10 +1,12 @@
-//! Capabilities, both ways: what is declared works, what is not declared is refused before any request.
+//! Capabilities, both ways: what is declared works, what is not declared is refused before any
+//! request.
 
 use std::time::Duration;
 
 use atlas_core::{
-    AnyProvider, CallContext, Capability, CloudType, ComputeId, ComputeRequest, ComputeStatus, DiskSize, Error, ErrorKind, Gpu,
-    JobId, JobRef, JobRequest, LaunchKey, LogQuery, Port, Presence, SpendQuery, Usd, VolumeId,
+    AnyProvider, CallContext, Capability, CloudType, ComputeId, ComputeRequest, ComputeStatus,
+    DiskSize, Error, ErrorKind, Gpu, JobId, JobRef, JobRequest, LaunchKey, LogQuery, Port,
+    Presence, SpendQuery, Usd, VolumeId,
 };
 use serde_json::json;
 
@@ -26,10 +28,20 @@ fn demanding(bench: &Bench<'_>, capability: Capability) -> Option<ComputeRequest
         Capability::HttpProxy if !bench.has(Capability::RawTcp) => plain.port(Port::http(8000)),
         Capability::RawTcp => plain.port(Port::tcp(22)),
         Capability::SymmetricPorts => plain.port(Port::symmetric_tcp(1)),
-        Capability::Regions => plain.region(bench.subject().region().unwrap_or_else(|| "anywhere".to_owned())),
+        Capability::Regions => plain.region(
+            bench
+                .subject()
+                .region()
+                .unwrap_or_else(|| "anywhere".to_owned()),
+        ),
         Capability::CloudTypes => plain.cloud_type(CloudType::Secure),
         Capability::EndsWithCommand => plain.command(["sleep", "5"]).ends_with_command(true),
-        Capability::DeadMan => plain.ends_at(Some(bench.subject().now().saturating_add(Duration::from_secs(3600)))),
+        Capability::DeadMan => plain.ends_at(Some(
+            bench
+                .subject()
+                .now()
+                .saturating_add(Duration::from_secs(3600)),
+        )),
         _ => return None,
     })
 }
@@ -61,7 +73,8 @@ const OPERATIONS: [Capability; 7] = [
     Capability::NetworkVolumes,
 ];
 
-/// Calls an operation that can only be answered with this capability; `None` where the handle refuses to name the group at all.
+/// Calls an operation that can only be answered with this capability; `None` where the handle
+/// refuses to name the group at all.
 async fn operate(
     bench: &Bench<'_>,
     provider: &AnyProvider,
@@ -76,75 +89,154 @@ async fn operate(
         Capability::Spend => {
             let now = bench.subject().now();
             let start = now.saturating_sub(std::time::Duration::from_secs(3600));
-            provider.compute_spend(cx, &SpendQuery { id: None, start, end: now }).await.map(drop)
+            provider
+                .compute_spend(
+                    cx,
+                    &SpendQuery {
+                        id: None,
+                        start,
+                        end: now,
+                    },
+                )
+                .await
+                .map(drop)
         }
         Capability::Serverless => {
             let request = JobRequest::new("no-such-endpoint", json!({}));
             provider.jobs()?.run_job(cx, &request).await.map(drop)
         }
         Capability::JobStreaming => {
-            let endpoint =
-                bench.subject().serverless().map_or_else(|| "no-such-endpoint".to_owned(), |serverless| serverless.endpoint);
-            let job = JobRef { endpoint, id: JobId::new("no-such-job").ok()? };
+            let endpoint = bench.subject().serverless().map_or_else(
+                || "no-such-endpoint".to_owned(),
+                |serverless| serverless.endpoint,
+            );
+            let job = JobRef {
+                endpoint,
+                id: JobId::new("no-such-job").ok()?,
+            };
             provider.jobs()?.stream_job(cx, &job).await.map(drop)
         }
-        Capability::NetworkVolumes => provider.network_volumes()?.list_network_volumes(cx).await.map(drop),
+        Capability::NetworkVolumes => provider
+            .network_volumes()?
+            .list_network_volumes(cx)
+            .await
+            .map(drop),
         _ => return None,
     })
 }
 
 pub(super) async fn what_is_declared_is_supported(bench: &Bench<'_>) -> Verdict {
-    for capability in FIELDS.into_iter().filter(|capability| bench.has(*capability)) {
-        let Some(request) = demanding(bench, capability) else { continue };
-        let refused = bench.provider().check(&request).err().filter(|error| error.field() == Some(capability.as_str().as_str()));
-        ensure!(refused.is_none(), "{capability} is declared, and refused: {refused:?}");
+    for capability in FIELDS
+        .into_iter()
+        .filter(|capability| bench.has(*capability))
+    {
+        let Some(request) = demanding(bench, capability) else {
+            continue;
+        };
+        let refused = bench
+            .provider()
+            .check(&request)
+            .err()
+            .filter(|error| error.field() == Some(capability.as_str().as_str()));
+        ensure!(
+            refused.is_none(),
+            "{capability} is declared, and refused: {refused:?}"
+        );
     }
-    for capability in OPERATIONS.into_iter().filter(|capability| bench.has(*capability)) {
+    for capability in OPERATIONS
+        .into_iter()
+        .filter(|capability| bench.has(*capability))
+    {
         match operate(bench, bench.provider(), &bench.once(), capability).await {
-            None => return Err(Stop::Failed(format!("{capability} is declared, and its group is missing"))),
-            Some(Err(error)) => ensure!(error.kind() != ErrorKind::Unsupported, "{capability} is declared, and refused: {error}"),
+            None => {
+                return Err(Stop::Failed(format!(
+                    "{capability} is declared, and its group is missing"
+                )));
+            }
+            Some(Err(error)) => ensure!(
+                error.kind() != ErrorKind::Unsupported,
+                "{capability} is declared, and refused: {error}"
+            ),
             Some(Ok(())) => {}
         }
     }
     Ok(())
 }
 
-pub(super) async fn what_is_not_declared_is_refused_without_a_request(bench: &Bench<'_>) -> Verdict {
+pub(super) async fn what_is_not_declared_is_refused_without_a_request(
+    bench: &Bench<'_>,
+) -> Verdict {
     let before = match bench.subject().control() {
         Some(control) => control.requests(None).await,
         None => 0,
     };
     let key = LaunchKey::Tracked(bench.key());
-    for capability in FIELDS.into_iter().filter(|capability| !bench.has(*capability)) {
-        let Some(request) = demanding(bench, capability) else { continue };
+    for capability in FIELDS
+        .into_iter()
+        .filter(|capability| !bench.has(*capability))
+    {
+        let Some(request) = demanding(bench, capability) else {
+            continue;
+        };
         let answers = [
-            bench.provider().spawn_compute(bench.cx(), &key, &request).await.err(),
-            bench.provider().candidates(bench.cx(), &request).await.err(),
+            bench
+                .provider()
+                .spawn_compute(bench.cx(), &key, &request)
+                .await
+                .err(),
+            bench
+                .provider()
+                .candidates(bench.cx(), &request)
+                .await
+                .err(),
         ];
         for error in answers {
             let kind = error.as_ref().map(|error| error.kind());
-            ensure!(kind == Some(ErrorKind::Unsupported), "{capability} is not declared: {error:?}");
+            ensure!(
+                kind == Some(ErrorKind::Unsupported),
+                "{capability} is not declared: {error:?}"
+            );
         }
     }
-    for capability in OPERATIONS.into_iter().filter(|capability| !bench.has(*capability)) {
+    for capability in OPERATIONS
+        .into_iter()
+        .filter(|capability| !bench.has(*capability))
+    {
         if let Some(answer) = operate(bench, bench.provider(), bench.cx(), capability).await {
             let kind = answer.as_ref().map_err(Error::kind);
-            ensure!(kind == Err(ErrorKind::Unsupported), "{capability} is not declared: {answer:?}");
+            ensure!(
+                kind == Err(ErrorKind::Unsupported),
+                "{capability} is not declared: {answer:?}"
+            );
         }
     }
     if let Some(control) = bench.subject().control() {
         let sent = control.requests(None).await - before;
-        ensure!(sent == 0, "{sent} requests were sent for what is not declared");
+        ensure!(
+            sent == 0,
+            "{sent} requests were sent for what is not declared"
+        );
     }
     Ok(())
 }
 
 pub(super) async fn candidates_are_priced(bench: &Bench<'_>) -> Verdict {
     bench.need(Capability::Prices)?;
-    let candidates = bench.provider().candidates(bench.cx(), &bench.request()).await?;
-    ensure!(!candidates.is_empty(), "the subject's request has no candidate");
+    let candidates = bench
+        .provider()
+        .candidates(bench.cx(), &bench.request())
+        .await?;
+    ensure!(
+        !candidates.is_empty(),
+        "the subject's request has no candidate"
+    );
     for candidate in &candidates {
-        ensure!(candidate.price.is_some_and(|price| price.per_hour() > Usd::ZERO), "without a price: {candidate:?}");
+        ensure!(
+            candidate
+                .price
+                .is_some_and(|price| price.per_hour() > Usd::ZERO),
+            "without a price: {candidate:?}"
+        );
     }
     Ok(())
 }
@@ -152,14 +244,30 @@ pub(super) async fn candidates_are_priced(bench: &Bench<'_>) -> Verdict {
 pub(super) async fn a_price_list_has_prices_and_stock(bench: &Bench<'_>) -> Verdict {
     bench.need(Capability::Gpu)?;
     let lines = bench.provider().list_gpu_types(bench.cx()).await?;
-    ensure!(lines.iter().any(|line| line.gpu.is_some()), "no line of {} is of a GPU that the catalogue knows", lines.len());
+    ensure!(
+        lines.iter().any(|line| line.gpu.is_some()),
+        "no line of {} is of a GPU that the catalogue knows",
+        lines.len()
+    );
     for line in &lines {
-        ensure!(line.provider == *bench.provider().id() && !line.native_id.is_empty(), "{line:?}");
+        ensure!(
+            line.provider == *bench.provider().id() && !line.native_id.is_empty(),
+            "{line:?}"
+        );
         ensure!(line.vram.as_mib() > 0, "without memory: {line:?}");
-        ensure!(line.price.is_none_or(|price| price.per_hour() > Usd::ZERO), "costs nothing: {line:?}");
+        ensure!(
+            line.price.is_none_or(|price| price.per_hour() > Usd::ZERO),
+            "costs nothing: {line:?}"
+        );
     }
-    ensure!(lines.iter().any(|line| line.price.is_some()), "no line has a price");
-    ensure!(lines.iter().any(|line| line.stock.is_some()), "no line has a stock");
+    ensure!(
+        lines.iter().any(|line| line.price.is_some()),
+        "no line has a price"
+    );
+    ensure!(
+        lines.iter().any(|line| line.stock.is_some()),
+        "no line has a stock"
+    );
     Ok(())
 }
 
@@ -169,7 +277,10 @@ pub(super) async fn a_region_asked_for_is_the_region_rented(bench: &Bench<'_>) -
         Some(region) => region,
         // The last choice is the least likely to be what the cloud would have taken anyway.
         None => {
-            let candidates = bench.provider().candidates(bench.cx(), &bench.request()).await?;
+            let candidates = bench
+                .provider()
+                .candidates(bench.cx(), &bench.request())
+                .await?;
             candidates
                 .into_iter()
                 .rev()
@@ -178,8 +289,14 @@ pub(super) async fn a_region_asked_for_is_the_region_rented(bench: &Bench<'_>) -
         }
     };
     let (_, made) = bench.spawn(bench.request().region(&region)).await?;
-    let read = bench.until_status(&made.id, &ComputeStatus::Running).await?;
-    ensure!(read.region.as_deref() == Some(region.as_str()), "asked for {region}, got {:?}", read.region);
+    let read = bench
+        .until_status(&made.id, &ComputeStatus::Running)
+        .await?;
+    ensure!(
+        read.region.as_deref() == Some(region.as_str()),
+        "asked for {region}, got {:?}",
+        read.region
+    );
     Ok(())
 }
 
@@ -192,10 +309,15 @@ pub(super) async fn an_http_port_gets_a_url(bench: &Bench<'_>) -> Verdict {
     loop {
         let read = bench.until_shown(&made.id).await?;
         if let Some(url) = read.url(8000) {
-            ensure!(url.starts_with("http://") || url.starts_with("https://"), "not a URL: {url}");
+            ensure!(
+                url.starts_with("http://") || url.starts_with("https://"),
+                "not a URL: {url}"
+            );
             return Ok(());
         }
-        patience.again(&format!("its ports are {:?}", read.ports)).await?;
+        patience
+            .again(&format!("its ports are {:?}", read.ports))
+            .await?;
     }
 }
 
@@ -204,9 +326,15 @@ pub(super) async fn spot_is_declared_exactly_when_it_is_rented(bench: &Bench<'_>
     if bench.has(Capability::Spot) {
         let (_, made) = bench.spawn(request).await?;
         let read = bench.until_shown(&made.id).await?;
-        if let (Some(spot), Some(candidate)) =
-            (read.cost_per_hour, bench.provider().candidates(bench.cx(), &bench.request()).await?.into_iter().next())
-        {
+        if let (Some(spot), Some(candidate)) = (
+            read.cost_per_hour,
+            bench
+                .provider()
+                .candidates(bench.cx(), &bench.request())
+                .await?
+                .into_iter()
+                .next(),
+        ) {
             ensure!(
                 candidate.price.is_none_or(|on_demand| spot <= on_demand),
                 "spot costs {spot}, on demand {:?}",
@@ -215,8 +343,15 @@ pub(super) async fn spot_is_declared_exactly_when_it_is_rented(bench: &Bench<'_>
         }
         return Ok(());
     }
-    let error = bench.provider().spawn_compute(bench.cx(), &LaunchKey::Tracked(bench.key()), &request).await.err();
-    ensure!(error.as_ref().map(Error::kind) == Some(ErrorKind::Unsupported), "spot is not declared: {error:?}");
+    let error = bench
+        .provider()
+        .spawn_compute(bench.cx(), &LaunchKey::Tracked(bench.key()), &request)
+        .await
+        .err();
+    ensure!(
+        error.as_ref().map(Error::kind) == Some(ErrorKind::Unsupported),
+        "spot is not declared: {error:?}"
+    );
     Ok(())
 }
 
@@ -227,37 +362,57 @@ pub(super) async fn an_exit_code_is_reported_exactly_when_declared(bench: &Bench
     loop {
         let read = bench.until_shown(&made.id).await?;
         if !bench.has(Capability::ExitCodes) {
-            ensure!(read.exit_code.is_none(), "exit codes are not declared, and one is reported: {:?}", read.exit_code);
+            ensure!(
+                read.exit_code.is_none(),
+                "exit codes are not declared, and one is reported: {:?}",
+                read.exit_code
+            );
             return Ok(());
         }
         if let Some(code) = read.exit_code {
             ensure!(code == 3, "the container exited with 3, reported is {code}");
             return Ok(());
         }
-        patience.again(&format!("it is {}, without an exit code", read.status)).await?;
+        patience
+            .again(&format!("it is {}, without an exit code", read.status))
+            .await?;
     }
 }
 
-/// Where it is declared, a finished container costs no machine: it is stopped, or gone. Elsewhere it is refused, with the other fields.
+/// Where it is declared, a finished container costs no machine: it is stopped, or gone. Elsewhere
+/// it is refused, with the other fields.
 pub(super) async fn a_machine_ends_with_its_command_where_declared(bench: &Bench<'_>) -> Verdict {
     if !bench.has(Capability::EndsWithCommand) {
         return Ok(());
     }
-    let (_, made) = bench.spawn(bench.request().command(["sleep", "60"]).ends_with_command(true)).await?;
+    let (_, made) = bench
+        .spawn(
+            bench
+                .request()
+                .command(["sleep", "60"])
+                .ends_with_command(true),
+        )
+        .await?;
     bench.until_shown(&made.id).await?;
     let mut patience = bench.long_patience();
     while is_there(bench, &made.id).await? {
-        patience.again("its command has ended, and the machine has not").await?;
+        patience
+            .again("its command has ended, and the machine has not")
+            .await?;
     }
     Ok(())
 }
 
-/// Where it is declared, the cloud itself ends a machine that nobody ends. Elsewhere it is refused, with the other fields.
+/// Where it is declared, the cloud itself ends a machine that nobody ends. Elsewhere it is refused,
+/// with the other fields.
 pub(super) async fn a_machine_is_gone_at_its_end_where_declared(bench: &Bench<'_>) -> Verdict {
     if !bench.has(Capability::DeadMan) {
         return Ok(());
     }
-    let end = bench.subject().now().saturating_add(Duration::from_secs(300));
+    let end = bench
+        .subject()
+        .now()
+        .saturating_add(Duration::from_secs(300));
     let (_, made) = bench.spawn(bench.request().ends_at(Some(end))).await?;
     bench.until_shown(&made.id).await?;
     let mut patience = bench.long_patience();
@@ -270,10 +425,14 @@ pub(super) async fn a_machine_is_gone_at_its_end_where_declared(bench: &Bench<'_
 
 async fn is_there(bench: &Bench<'_>, id: &ComputeId) -> Result<bool, Stop> {
     match bench.provider().get_compute(bench.cx(), id).await {
-        Ok(compute) => Ok(!matches!(compute.status, ComputeStatus::Stopped | ComputeStatus::Terminated)),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            Ok(!matches!(bench.provider().presence(bench.cx(), id).await, Presence::Absent))
-        }
+        Ok(compute) => Ok(!matches!(
+            compute.status,
+            ComputeStatus::Stopped | ComputeStatus::Terminated
+        )),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(!matches!(
+            bench.provider().presence(bench.cx(), id).await,
+            Presence::Absent
+        )),
         Err(error) => Err(error.into()),
     }
 }

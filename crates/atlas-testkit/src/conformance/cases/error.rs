@@ -14,57 +14,133 @@ pub(super) async fn a_bad_key_is_unauthorized(bench: &Bench<'_>) -> Verdict {
     let key = LaunchKey::Tracked(bench.key());
     let order = bench.prepared(&key, bench.request()).await?;
     let refused = [
-        ("get_compute", stranger.get_compute(bench.cx(), &made.id).await.err()),
-        ("list_compute", stranger.list_compute(bench.cx(), &ListFilter::all()).await.err()),
-        ("terminate", stranger.terminate(bench.cx(), &made.id).await.err()),
-        ("spawn_compute", stranger.spawn_compute(bench.cx(), &key, &order).await.err()),
+        (
+            "get_compute",
+            stranger.get_compute(bench.cx(), &made.id).await.err(),
+        ),
+        (
+            "list_compute",
+            stranger
+                .list_compute(bench.cx(), &ListFilter::all())
+                .await
+                .err(),
+        ),
+        (
+            "terminate",
+            stranger.terminate(bench.cx(), &made.id).await.err(),
+        ),
+        (
+            "spawn_compute",
+            stranger.spawn_compute(bench.cx(), &key, &order).await.err(),
+        ),
     ];
     for (operation, error) in &refused {
         let kind = error.as_ref().map(|error| error.kind());
-        ensure!(kind == Some(ErrorKind::Unauthorized), "{operation} with a bad key: {error:?}");
+        ensure!(
+            kind == Some(ErrorKind::Unauthorized),
+            "{operation} with a bad key: {error:?}"
+        );
     }
-    let [.., (_, Some(error))] = &refused else { return Ok(()) };
-    ensure!(*error.outcome() == Outcome::NotApplied(Next::Stop), "a refused create is {:?}", error.outcome());
+    let [.., (_, Some(error))] = &refused else {
+        return Ok(());
+    };
+    ensure!(
+        *error.outcome() == Outcome::NotApplied(Next::Stop),
+        "a refused create is {:?}",
+        error.outcome()
+    );
     let again = bench.provider().get_compute(bench.cx(), &made.id).await?;
-    ensure!(again.id == made.id, "a terminate with a bad key ended the machine");
+    ensure!(
+        again.id == made.id,
+        "a terminate with a bad key ended the machine"
+    );
     Ok(())
 }
 
 pub(super) async fn a_key_of_the_call_counts(bench: &Bench<'_>) -> Verdict {
-    let cx = bench.cx().clone().with_api_key(Secret::new("conformance-not-a-key"));
-    let error = bench.provider().list_compute(&cx, &ListFilter::all()).await.err();
-    ensure!(error.as_ref().map(|e| e.kind()) == Some(ErrorKind::Unauthorized), "with a bad key of the call: {error:?}");
+    let cx = bench
+        .cx()
+        .clone()
+        .with_api_key(Secret::new("conformance-not-a-key"));
+    let error = bench
+        .provider()
+        .list_compute(&cx, &ListFilter::all())
+        .await
+        .err();
+    ensure!(
+        error.as_ref().map(|e| e.kind()) == Some(ErrorKind::Unauthorized),
+        "with a bad key of the call: {error:?}"
+    );
     bench.list().await?;
     Ok(())
 }
 
 pub(super) async fn an_unknown_machine_is_not_found(bench: &Bench<'_>) -> Verdict {
-    let error = bench.provider().get_compute(bench.cx(), &bench.subject().unknown_id()).await.err();
-    ensure!(error.as_ref().map(|e| e.kind()) == Some(ErrorKind::NotFound), "a machine that never was: {error:?}");
+    let error = bench
+        .provider()
+        .get_compute(bench.cx(), &bench.subject().unknown_id())
+        .await
+        .err();
+    ensure!(
+        error.as_ref().map(|e| e.kind()) == Some(ErrorKind::NotFound),
+        "a machine that never was: {error:?}"
+    );
     Ok(())
 }
 
-pub(super) async fn a_refused_rate_is_rate_limited_and_nothing_was_made(bench: &Bench<'_>) -> Verdict {
+pub(super) async fn a_refused_rate_is_rate_limited_and_nothing_was_made(
+    bench: &Bench<'_>,
+) -> Verdict {
     bench.control()?;
-    bench.inject("list_compute", FaultKind::Status429, 1).await?;
-    let error = bench.provider().list_compute(&bench.once(), &ListFilter::all()).await.err();
-    ensure!(error.as_ref().map(|e| e.kind()) == Some(ErrorKind::RateLimited), "a refused listing: {error:?}");
+    bench
+        .inject("list_compute", FaultKind::Status429, 1)
+        .await?;
+    let error = bench
+        .provider()
+        .list_compute(&bench.once(), &ListFilter::all())
+        .await
+        .err();
+    ensure!(
+        error.as_ref().map(|e| e.kind()) == Some(ErrorKind::RateLimited),
+        "a refused listing: {error:?}"
+    );
     let made = bench.ledger().await?.len();
-    bench.inject("spawn_compute", FaultKind::Status429, 1).await?;
+    bench
+        .inject("spawn_compute", FaultKind::Status429, 1)
+        .await?;
     let (_, error) = bench.spawn_failing(&bench.once(), bench.request()).await?;
-    ensure!(error.kind() == ErrorKind::RateLimited, "a refused create: {error}");
-    ensure!(*error.outcome() == Outcome::NotApplied(Next::SameLater), "a refused create is {:?}", error.outcome());
-    ensure!(bench.ledger().await?.len() == made, "a refused create made a machine");
+    ensure!(
+        error.kind() == ErrorKind::RateLimited,
+        "a refused create: {error}"
+    );
+    ensure!(
+        *error.outcome() == Outcome::NotApplied(Next::SameLater),
+        "a refused create is {:?}",
+        error.outcome()
+    );
+    ensure!(
+        bench.ledger().await?.len() == made,
+        "a refused create made a machine"
+    );
     Ok(())
 }
 
 pub(super) async fn sold_out_is_no_capacity_and_the_next_candidate(bench: &Bench<'_>) -> Verdict {
     bench.control()?;
-    bench.inject("spawn_compute", FaultKind::NoCapacity, 1).await?;
+    bench
+        .inject("spawn_compute", FaultKind::NoCapacity, 1)
+        .await?;
     let (_, error) = bench.spawn_failing(bench.cx(), bench.request()).await?;
     ensure!(error.kind() == ErrorKind::NoCapacity, "sold out: {error}");
-    ensure!(*error.outcome() == Outcome::NotApplied(Next::NextCandidate), "sold out is {:?}", error.outcome());
-    ensure!(bench.ledger().await?.is_empty(), "a sold-out create made a machine");
+    ensure!(
+        *error.outcome() == Outcome::NotApplied(Next::NextCandidate),
+        "sold out is {:?}",
+        error.outcome()
+    );
+    ensure!(
+        bench.ledger().await?.is_empty(),
+        "a sold-out create made a machine"
+    );
     Ok(())
 }
 
@@ -72,9 +148,16 @@ pub(super) async fn a_failing_cloud_is_unavailable(bench: &Bench<'_>) -> Verdict
     bench.control()?;
     for fault in [FaultKind::Status500, FaultKind::Html502] {
         bench.inject("list_compute", fault, 1).await?;
-        let error = bench.provider().list_compute(&bench.once(), &ListFilter::all()).await.err();
+        let error = bench
+            .provider()
+            .list_compute(&bench.once(), &ListFilter::all())
+            .await
+            .err();
         let kind = error.as_ref().map(|error| error.kind());
-        ensure!(kind == Some(ErrorKind::Unavailable), "through {fault}: {error:?}");
+        ensure!(
+            kind == Some(ErrorKind::Unavailable),
+            "through {fault}: {error:?}"
+        );
     }
     Ok(())
 }
@@ -83,7 +166,14 @@ pub(super) async fn a_deadline_is_a_timeout(bench: &Bench<'_>) -> Verdict {
     bench.control()?;
     bench.inject("list_compute", FaultKind::Slow, 1).await?;
     let cx = bench.once().with_timeout(Duration::from_millis(200));
-    let error = bench.provider().list_compute(&cx, &ListFilter::all()).await.err();
-    ensure!(error.as_ref().map(|e| e.kind()) == Some(ErrorKind::Timeout), "a slow answer: {error:?}");
+    let error = bench
+        .provider()
+        .list_compute(&cx, &ListFilter::all())
+        .await
+        .err();
+    ensure!(
+        error.as_ref().map(|e| e.kind()) == Some(ErrorKind::Timeout),
+        "a slow answer: {error:?}"
+    );
     Ok(())
 }

@@ -11,15 +11,28 @@ const TOKEN: &str = "conformance-token-77b1e0d2";
 pub(super) async fn no_secret_is_shown(bench: &Bench<'_>) -> Verdict {
     let (canary, token) = (Secret::new(CANARY), Secret::new(TOKEN));
     let credential = Credential::bearer(token.clone(), "0".repeat(64));
-    let request = bench.request().env("CONFORMANCE_CANARY", canary.clone()).auth(Auth::Bearer).credential(Some(credential));
+    let request = bench
+        .request()
+        .env("CONFORMANCE_CANARY", canary.clone())
+        .auth(Auth::Bearer)
+        .credential(Some(credential));
     let (key, made) = bench.spawn(request).await?;
     let read = bench.until_shown(&made.id).await?;
     bench.until_found(&key, 1).await?;
-    let listed = bench.provider().find_by_launch_key(bench.cx(), &key).await?.computes;
+    let listed = bench
+        .provider()
+        .find_by_launch_key(bench.cx(), &key)
+        .await?
+        .computes;
     ensure!(!listed.is_empty(), "the key finds nothing");
     for compute in [made, read].iter().chain(&listed) {
         let json = serde_json::to_string(compute).unwrap_or_default();
-        for shown in [format!("{compute:?}"), format!("{compute:#?}"), json, compute.raw.to_string()] {
+        for shown in [
+            format!("{compute:?}"),
+            format!("{compute:#?}"),
+            json,
+            compute.raw.to_string(),
+        ] {
             bench.shows_no_secret(&shown, &[&canary, &token])?;
         }
     }
@@ -30,8 +43,13 @@ pub(super) async fn no_secret_is_in_an_error(bench: &Bench<'_>) -> Verdict {
     bench.control()?;
     let (canary, token) = (Secret::new(CANARY), Secret::new(TOKEN));
     let credential = Credential::bearer(token.clone(), "0".repeat(64));
-    let request =
-        || bench.request().env("CONFORMANCE_CANARY", canary.clone()).auth(Auth::Bearer).credential(Some(credential.clone()));
+    let request = || {
+        bench
+            .request()
+            .env("CONFORMANCE_CANARY", canary.clone())
+            .auth(Auth::Bearer)
+            .credential(Some(credential.clone()))
+    };
     for fault in [
         FaultKind::Status500,
         FaultKind::Status429,

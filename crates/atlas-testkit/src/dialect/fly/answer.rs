@@ -17,7 +17,10 @@ pub(super) struct Failure {
 impl Failure {
     pub(super) fn new(code: u16, error: impl Into<String>) -> Self {
         let code = StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_REQUEST);
-        Self { code, body: json!({ "error": error.into() }) }
+        Self {
+            code,
+            body: json!({ "error": error.into() }),
+        }
     }
 
     /// With the machine-readable word that some errors have.
@@ -28,7 +31,10 @@ impl Failure {
 
     /// In another shape.
     pub(super) fn shaped(code: u16, body: Value) -> Self {
-        Self { body, ..Self::new(code, "") }
+        Self {
+            body,
+            ..Self::new(code, "")
+        }
     }
 
     pub(super) fn invalid(error: impl Into<String>) -> Self {
@@ -53,7 +59,11 @@ impl Failure {
 
     /// The same in the other shape that errors are seen in.
     pub(super) fn in_the_other_shape(mut self) -> Self {
-        if let Some(text) = self.body.as_object_mut().and_then(|body| body.remove("error")) {
+        if let Some(text) = self
+            .body
+            .as_object_mut()
+            .and_then(|body| body.remove("error"))
+        {
             self.body["message"] = text;
         }
         self
@@ -67,12 +77,17 @@ impl Failure {
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::NoCapacity => {
-                Self::new(422, "could not find a candidate host for the requested size").with_status("insufficient_capacity")
-            }
+            Refusal::NoCapacity => Self::new(
+                422,
+                "could not find a candidate host for the requested size",
+            )
+            .with_status("insufficient_capacity"),
             Refusal::UnknownRegion(region) => Self::invalid(format!("region {region} not found")),
             Refusal::UnknownShape | Refusal::TooMany => Self::invalid("invalid config.guest"),
-            Refusal::NoMoney => Self::new(422, "To create more than 1 machine per app please add a payment method"),
+            Refusal::NoMoney => Self::new(
+                422,
+                "To create more than 1 machine per app please add a payment method",
+            ),
             Refusal::Quota => Self::new(
                 403,
                 "organization \"Sim\" is using 4096 MB of memory in dfw which is over the allowed quota: contact support",
@@ -89,11 +104,15 @@ impl From<Refusal> for Failure {
 impl Failure {
     pub(super) fn lease_held(id: &str, owner: &str) -> Self {
         let message = format!("machine ID {id} lease currently held by {owner}");
-        Self::shaped(409, json!({ "status": "error", "message": message, "code": "invalid" }))
+        Self::shaped(
+            409,
+            json!({ "status": "error", "message": message, "code": "invalid" }),
+        )
     }
 }
 
-/// The same answer as a looser server writes it: objects with a field that nobody knows, `null` for what is empty.
+/// The same answer as a looser server writes it: objects with a field that nobody knows, `null` for
+/// what is empty.
 pub(super) fn loosened(answer: Response<SimBody>) -> Response<SimBody> {
     let (parts, body) = answer.into_parts();
     let bytes = body.whole().unwrap_or_default();
@@ -142,6 +161,9 @@ pub(super) fn empty(code: u16) -> Response<SimBody> {
 pub(super) fn answer(code: u16, body: &Value) -> Response<SimBody> {
     let mut response = Response::new(SimBody::from(body.to_string().into_bytes()));
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::OK);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
     response
 }

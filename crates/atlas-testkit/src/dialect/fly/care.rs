@@ -13,8 +13,8 @@ use crate::dialect::SimBody;
 use crate::world::{Machine, MachineState, Program, Refusal};
 
 const SIGNALS: [&str; 14] = [
-    "SIGABRT", "SIGALRM", "SIGFPE", "SIGHUP", "SIGILL", "SIGINT", "SIGKILL", "SIGPIPE", "SIGQUIT", "SIGSEGV", "SIGTERM",
-    "SIGTRAP", "SIGUSR1", "SIGUSR2",
+    "SIGABRT", "SIGALRM", "SIGFPE", "SIGHUP", "SIGILL", "SIGINT", "SIGKILL", "SIGPIPE", "SIGQUIT",
+    "SIGSEGV", "SIGTERM", "SIGTRAP", "SIGUSR1", "SIGUSR2",
 ];
 /// The most memory that a machine may have to be suspended.
 const MOST_SUSPENDED_MB: u64 = 2048;
@@ -27,37 +27,65 @@ impl Fly {
             "started" | "starting" => {}
             "stopped" | "suspended" | "failed" => self.started(call, id)?,
             "created" if machine.state == MachineState::Stopped => self.started(call, id)?,
-            state => return Err(Failure::precondition(format!("unable to start machine from current state: '{state}'"))),
+            state => {
+                return Err(Failure::precondition(format!(
+                    "unable to start machine from current state: '{state}'"
+                )));
+            }
         }
-        Ok(ok(&json!({ "previous_state": before, "migrated": false, "new_host": "" })))
+        Ok(ok(
+            &json!({ "previous_state": before, "migrated": false, "new_host": "" }),
+        ))
     }
 
     fn started(&self, call: &Call<'_>, id: &str) -> Result<(), Failure> {
-        self.world.start(NAME, &call.account, id, &call.arrival).map_err(|refusal| match refusal {
-            Refusal::NoCapacity => Failure::new(409, "aborted: insufficient memory available to fulfill request"),
-            other => other.into(),
-        })?;
-        self.record(id, |record| (record.held_back, record.suspended, record.relaunched) = (false, false, true));
+        self.world
+            .start(NAME, &call.account, id, &call.arrival)
+            .map_err(|refusal| match refusal {
+                Refusal::NoCapacity => Failure::new(
+                    409,
+                    "aborted: insufficient memory available to fulfill request",
+                ),
+                other => other.into(),
+            })?;
+        self.record(id, |record| {
+            (record.held_back, record.suspended, record.relaunched) = (false, false, true)
+        });
         Ok(())
     }
 
     /// Stops or suspends. What is at rest already, or on its way there, stays so.
-    pub(super) fn stop(&self, call: &Call<'_>, id: &str, suspend: bool) -> Result<Response<SimBody>, Failure> {
+    pub(super) fn stop(
+        &self,
+        call: &Call<'_>,
+        id: &str,
+        suspend: bool,
+    ) -> Result<Response<SimBody>, Failure> {
         let body = call.json()?;
-        if body["signal"].as_str().is_some_and(|signal| !SIGNALS.contains(&signal)) {
+        if body["signal"]
+            .as_str()
+            .is_some_and(|signal| !SIGNALS.contains(&signal))
+        {
             return Err(Failure::invalid("invalid signal"));
         }
         let machine = self.seen(call, id)?;
-        let memory = config::shown(&machine, false)["guest"]["memory_mb"].as_u64().unwrap_or(256);
+        let memory = config::shown(&machine, false)["guest"]["memory_mb"]
+            .as_u64()
+            .unwrap_or(256);
         if suspend && memory > MOST_SUSPENDED_MB {
-            return Err(Failure::precondition("unable to suspend machine, it has more than 2048 MB of memory"));
+            return Err(Failure::precondition(
+                "unable to suspend machine, it has more than 2048 MB of memory",
+            ));
         }
         match self.state(&machine) {
             "started" | "starting" | "created" if machine.state != MachineState::Stopped => {
                 if machine.locked {
                     return Err(Refusal::Locked.into());
                 }
-                let at = self.world.now().saturating_add(self.shared().quirks.stopping);
+                let at = self
+                    .world
+                    .now()
+                    .saturating_add(self.shared().quirks.stopping);
                 let word = if suspend { "suspending" } else { "stopping" };
                 self.record(id, |record| {
                     record.leaving = Some((word, at));
@@ -65,7 +93,9 @@ impl Fly {
                 });
                 self.world.stop_at(NAME, id, at);
             }
-            "destroying" | "destroyed" => return Err(Failure::precondition("machine is being destroyed")),
+            "destroying" | "destroyed" => {
+                return Err(Failure::precondition("machine is being destroyed"));
+            }
             _ => {}
         }
         Ok(done())
@@ -103,7 +133,12 @@ impl Fly {
         Ok(done())
     }
 
-    pub(super) fn cordon(&self, call: &Call<'_>, id: &str, cordoned: bool) -> Result<Response<SimBody>, Failure> {
+    pub(super) fn cordon(
+        &self,
+        call: &Call<'_>,
+        id: &str,
+        cordoned: bool,
+    ) -> Result<Response<SimBody>, Failure> {
         self.seen(call, id)?;
         self.record(id, |record| record.cordoned = cordoned);
         Ok(done())
@@ -113,7 +148,10 @@ impl Fly {
     pub(super) fn exec(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
         let body = call.json()?;
         let words: Vec<String> = match (&body["command"], &body["cmd"]) {
-            (Value::Array(words), _) => words.iter().filter_map(|word| word.as_str().map(str::to_owned)).collect(),
+            (Value::Array(words), _) => words
+                .iter()
+                .filter_map(|word| word.as_str().map(str::to_owned))
+                .collect(),
             (_, Value::String(line)) => crate::world::split(line),
             _ => Vec::new(),
         };
@@ -125,12 +163,18 @@ impl Fly {
             return Err(Failure::precondition("machine is not running"));
         }
         let program = Program::of(&words);
-        let stdout: String = program.lines.iter().map(|(_, line)| format!("{line}\n")).collect();
+        let stdout: String = program
+            .lines
+            .iter()
+            .map(|(_, line)| format!("{line}\n"))
+            .collect();
         let (code, stderr) = match program.end {
             Some((_, code)) => (code, ""),
             None => (127, "command not found\n"),
         };
-        Ok(ok(&json!({ "exit_code": code, "exit_signal": 0, "stdout": stdout, "stderr": stderr })))
+        Ok(ok(
+            &json!({ "exit_code": code, "exit_signal": 0, "stdout": stdout, "stderr": stderr }),
+        ))
     }
 
     pub(super) fn ps(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
@@ -146,10 +190,18 @@ impl Fly {
             "pid": 312, "command": machine.spec.command.join(" "), "directory": "/", "cpu": 2, "rss": 73_400_320, "rtime": 41,
             "stime": 7, "listen_sockets": sockets,
         });
-        Ok(ok(&Value::from(if running { vec![row] } else { Vec::new() })))
+        Ok(ok(&Value::from(if running {
+            vec![row]
+        } else {
+            Vec::new()
+        })))
     }
 
-    pub(super) fn list_events(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
+    pub(super) fn list_events(
+        &self,
+        call: &Call<'_>,
+        id: &str,
+    ) -> Result<Response<SimBody>, Failure> {
         let most = usize::try_from(call.number("limit")?.unwrap_or(20).clamp(1, 50)).unwrap_or(20);
         let mut events = self.events(&self.seen(call, id)?);
         events.truncate(most);
@@ -192,7 +244,13 @@ impl Fly {
             "oom_killed": code == 137, "requested_stop": machine.exit_code.is_none(), "restarting": false,
             "exited_at": self.shown(at), "error": "",
         });
-        if machine.id.bytes().map(u32::from).sum::<u32>().is_multiple_of(2) {
+        if machine
+            .id
+            .bytes()
+            .map(u32::from)
+            .sum::<u32>()
+            .is_multiple_of(2)
+        {
             json!({ "restart_count": machine.restarts(), "exit_event": exit })
         } else {
             json!({ "restart_count": machine.restarts(), "MonitorEvent": { "exit_event": exit } })
@@ -203,31 +261,65 @@ impl Fly {
         Ok(ok(&json!(self.seen(call, id)?.spec.tags)))
     }
 
-    pub(super) fn metadata_key(&self, call: &Call<'_>, id: &str, key: &str) -> Result<Response<SimBody>, Failure> {
+    pub(super) fn metadata_key(
+        &self,
+        call: &Call<'_>,
+        id: &str,
+        key: &str,
+    ) -> Result<Response<SimBody>, Failure> {
         let machine = self.seen(call, id)?;
-        let value = machine.spec.tags.get(key).ok_or_else(|| Failure::new(404, "metadata key not found"))?;
+        let value = machine
+            .spec
+            .tags
+            .get(key)
+            .ok_or_else(|| Failure::new(404, "metadata key not found"))?;
         Ok(ok(&json!({ "value": value })))
     }
 
-    pub(super) fn set_metadata_key(&self, call: &Call<'_>, id: &str, key: &str) -> Result<Response<SimBody>, Failure> {
-        let value = call.json()?["value"].as_str().map(str::to_owned).ok_or_else(|| Failure::invalid("value is required"))?;
+    pub(super) fn set_metadata_key(
+        &self,
+        call: &Call<'_>,
+        id: &str,
+        key: &str,
+    ) -> Result<Response<SimBody>, Failure> {
+        let value = call.json()?["value"]
+            .as_str()
+            .map(str::to_owned)
+            .ok_or_else(|| Failure::invalid("value is required"))?;
         self.tag(call, id, |tags| drop(tags.insert(key.to_owned(), value)))
     }
 
-    pub(super) fn drop_metadata_key(&self, call: &Call<'_>, id: &str, key: &str) -> Result<Response<SimBody>, Failure> {
+    pub(super) fn drop_metadata_key(
+        &self,
+        call: &Call<'_>,
+        id: &str,
+        key: &str,
+    ) -> Result<Response<SimBody>, Failure> {
         self.tag(call, id, |tags| drop(tags.remove(key)))
     }
 
     /// Sets what has a value, and removes what has none.
-    pub(super) fn patch_metadata(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
+    pub(super) fn patch_metadata(
+        &self,
+        call: &Call<'_>,
+        id: &str,
+    ) -> Result<Response<SimBody>, Failure> {
         let body = call.json()?;
-        let changes: Map<String, Value> =
-            body["metadata"].as_object().cloned().ok_or_else(|| Failure::invalid("metadata is required"))?;
-        if changes.values().any(|value| !value.is_string() && !value.is_null()) {
+        let changes: Map<String, Value> = body["metadata"]
+            .as_object()
+            .cloned()
+            .ok_or_else(|| Failure::invalid("metadata is required"))?;
+        if changes
+            .values()
+            .any(|value| !value.is_string() && !value.is_null())
+        {
             return Err(Failure::invalid("metadata values must be strings"));
         }
         let machine = self.seen(call, id)?;
-        if body["machine_version"].as_str().is_some_and(|version| version != self.version(&machine)) {
+        if body["machine_version"]
+            .as_str()
+            .is_some_and(|version| version != self.version(&machine))
+        {
             return Err(Failure::precondition("machine version does not match"));
         }
         self.tag(call, id, |tags| {
@@ -247,7 +339,9 @@ impl Fly {
         id: &str,
         change: impl FnOnce(&mut BTreeMap<String, String>),
     ) -> Result<Response<SimBody>, Failure> {
-        self.world.update(NAME, &call.account, id, |machine| change(&mut machine.spec.tags))?;
+        self.world.update(NAME, &call.account, id, |machine| {
+            change(&mut machine.spec.tags)
+        })?;
         Ok(empty(204))
     }
 }

@@ -1,4 +1,5 @@
-//! A machine's configuration as it is sent: what Fly reads of it, what it refuses, and how it shows it again.
+//! A machine's configuration as it is sent: what Fly reads of it, what it refuses, and how it shows
+//! it again.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,8 @@ use super::answer::Failure;
 use super::stock::Guest;
 use crate::world::{Machine, MachineSpec, Restart};
 
-/// Fields of a configuration that Fly knows; all others are ignored without a word, so a misspelt one changes nothing.
+/// Fields of a configuration that Fly knows; all others are ignored without a word, so a misspelt
+/// one changes nothing.
 const KNOWN: &[&str] = &[
     "auto_destroy",
     "cache_drive",
@@ -48,46 +50,75 @@ pub(super) struct Read {
 
 /// Reads a configuration.
 pub(super) fn read(sent: &Value) -> Result<Read, Failure> {
-    let sent = sent.as_object().ok_or_else(|| Failure::invalid("config is required"))?;
+    let sent = sent
+        .as_object()
+        .ok_or_else(|| Failure::invalid("config is required"))?;
     let mut kept: Map<String, Value> = sent
         .iter()
         .filter(|(name, _)| KNOWN.contains(&name.as_str()))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
     if !kept.get("image").is_some_and(Value::is_string) && !kept.contains_key("containers") {
-        return Err(Failure::invalid("invalid config.image: an image is required"));
+        return Err(Failure::invalid(
+            "invalid config.image: an image is required",
+        ));
     }
     let guest = guest(kept.get("guest"))?;
     kept.insert(
         "guest".to_owned(),
         json!({ "cpu_kind": if guest.performance { "performance" } else { "shared" }, "cpus": guest.cpus, "memory_mb": guest.memory_mb }),
     );
-    let mounts = kept.get("mounts").and_then(Value::as_array).cloned().unwrap_or_default();
+    let mounts = kept
+        .get("mounts")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
     if mounts.len() > 1 {
-        return Err(Failure::invalid("invalid config.mounts, only 1 volume supported"));
+        return Err(Failure::invalid(
+            "invalid config.mounts, only 1 volume supported",
+        ));
     }
-    for service in kept.get("services").and_then(Value::as_array).into_iter().flatten() {
-        if service.get("autostart").is_some_and(|value| !value.is_boolean()) {
+    for service in kept
+        .get("services")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        if service
+            .get("autostart")
+            .is_some_and(|value| !value.is_boolean())
+        {
             return Err(Failure::invalid(
                 "json: cannot unmarshal string into Go struct field MachineService.services.autostart of type bool",
             ));
         }
     }
     for name in ["env", "metadata"] {
-        let texts = kept.get(name).and_then(Value::as_object).is_none_or(|map| map.values().all(Value::is_string));
+        let texts = kept
+            .get(name)
+            .and_then(Value::as_object)
+            .is_none_or(|map| map.values().all(Value::is_string));
         if !texts {
             return Err(Failure::invalid(format!(
                 "json: cannot unmarshal value into Go struct field MachineConfig.{name} of type string"
             )));
         }
     }
-    kept.entry("restart").or_insert_with(|| json!({ "policy": "on-failure", "max_retries": 10 }));
+    kept.entry("restart")
+        .or_insert_with(|| json!({ "policy": "on-failure", "max_retries": 10 }));
     kept.entry("init").or_insert_with(|| json!({}));
-    let mount = mounts.first().and_then(|mount| mount["volume"].as_str()).map(str::to_owned);
+    let mount = mounts
+        .first()
+        .and_then(|mount| mount["volume"].as_str())
+        .map(str::to_owned);
     if !mounts.is_empty() && mount.is_none() {
         return Err(Failure::new(500, "internal server error"));
     }
-    Ok(Read { guest, mount, kept: Value::Object(kept) })
+    Ok(Read {
+        guest,
+        mount,
+        kept: Value::Object(kept),
+    })
 }
 
 fn guest(sent: Option<&Value>) -> Result<Guest, Failure> {
@@ -98,7 +129,11 @@ fn guest(sent: Option<&Value>) -> Result<Guest, Failure> {
     let performance = match sent["cpu_kind"].as_str() {
         None | Some("shared") => false,
         Some("performance") => true,
-        Some(other) => return Err(Failure::invalid(format!("invalid config.guest.cpu_kind: {other}"))),
+        Some(other) => {
+            return Err(Failure::invalid(format!(
+                "invalid config.guest.cpu_kind: {other}"
+            )));
+        }
     };
     let number = |field: &str, otherwise: u32| match &sent[field] {
         Value::Null => Ok(otherwise),
@@ -108,37 +143,69 @@ fn guest(sent: Option<&Value>) -> Result<Guest, Failure> {
             .ok_or_else(|| Failure::invalid(format!("invalid config.guest.{field}"))),
     };
     let cpus = number("cpus", 1)?;
-    let memory_mb = number("memory_mb", if performance { 2048 * cpus } else { 256 * cpus })?;
-    let guest = Guest { performance, cpus, memory_mb };
-    guest.wrong().map_or(Ok(guest), |words| Err(Failure::invalid(words)))
+    let memory_mb = number(
+        "memory_mb",
+        if performance { 2048 * cpus } else { 256 * cpus },
+    )?;
+    let guest = Guest {
+        performance,
+        cpus,
+        memory_mb,
+    };
+    guest
+        .wrong()
+        .map_or(Ok(guest), |words| Err(Failure::invalid(words)))
 }
 
 /// Puts what a configuration says into what the world knows.
 pub(super) fn apply(config: &Value, spec: &mut MachineSpec) {
     let map = |name: &str| -> BTreeMap<String, String> {
         let pairs = config[name].as_object().into_iter().flatten();
-        pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+        pairs
+            .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+            .collect()
     };
-    spec.env = map("env").into_iter().map(|(name, value)| (name, Secret::new(value))).collect();
+    spec.env = map("env")
+        .into_iter()
+        .map(|(name, value)| (name, Secret::new(value)))
+        .collect();
     spec.tags = map("metadata");
-    config["image"].as_str().unwrap_or_default().clone_into(&mut spec.image);
+    config["image"]
+        .as_str()
+        .unwrap_or_default()
+        .clone_into(&mut spec.image);
     let words = |value: &Value| -> Vec<String> {
-        value.as_array().into_iter().flatten().filter_map(|word| word.as_str().map(str::to_owned)).collect()
+        value
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|word| word.as_str().map(str::to_owned))
+            .collect()
     };
     let init = &config["init"];
     // `exec` replaces everything; `cmd` the image's own command, after an entrypoint.
     spec.command = match words(&init["exec"]) {
         exec if !exec.is_empty() => exec,
-        _ => words(&init["entrypoint"]).into_iter().chain(words(&init["cmd"])).collect(),
+        _ => words(&init["entrypoint"])
+            .into_iter()
+            .chain(words(&init["cmd"]))
+            .collect(),
     };
     spec.ports = services(config)
         .filter_map(|service| {
             let inside = u16::try_from(service["internal_port"].as_u64()?).ok()?;
             let http = ports(service).any(|port| handles(port, "http"));
-            Some(if http { Port::http(inside) } else { Port::tcp(inside) })
+            Some(if http {
+                Port::http(inside)
+            } else {
+                Port::tcp(inside)
+            })
         })
         .collect();
-    let retries = config["restart"]["max_retries"].as_u64().and_then(|most| u32::try_from(most).ok()).unwrap_or(10);
+    let retries = config["restart"]["max_retries"]
+        .as_u64()
+        .and_then(|most| u32::try_from(most).ok())
+        .unwrap_or(10);
     spec.restart = match config["restart"]["policy"].as_str() {
         Some("always") => Restart::Always,
         Some("no") => Restart::No,
@@ -156,7 +223,9 @@ fn ports(service: &Value) -> impl Iterator<Item = &Value> {
 }
 
 fn handles(port: &Value, handler: &str) -> bool {
-    port["handlers"].as_array().is_some_and(|handlers| handlers.iter().any(|known| known == handler))
+    port["handlers"]
+        .as_array()
+        .is_some_and(|handlers| handlers.iter().any(|known| known == handler))
 }
 
 /// The port inside behind an external one.
@@ -172,21 +241,36 @@ pub(super) fn shown(machine: &Machine, autostop_as_bool: bool) -> Value {
     let mut config = match &spec.extra["config"] {
         Value::Object(kept) => kept.clone(),
         _ => Map::from_iter([
-            ("guest".to_owned(), json!({ "cpu_kind": "shared", "cpus": 1, "memory_mb": 256 })),
+            (
+                "guest".to_owned(),
+                json!({ "cpu_kind": "shared", "cpus": 1, "memory_mb": 256 }),
+            ),
             ("init".to_owned(), json!({ "cmd": spec.command })),
         ]),
     };
     // What came from the app's secrets is never shown.
-    let own = spec.extra["config"].is_object().then(|| spec.extra["config"]["env"].as_object().cloned().unwrap_or_default());
+    let own = spec.extra["config"].is_object().then(|| {
+        spec.extra["config"]["env"]
+            .as_object()
+            .cloned()
+            .unwrap_or_default()
+    });
     let shown = |name: &String| own.as_ref().is_none_or(|own| own.contains_key(name));
     let env = spec.env.iter().filter(|(name, _)| shown(name));
-    let env: Map<String, Value> = env.map(|(name, value)| (name.clone(), Value::from(value.expose()))).collect();
+    let env: Map<String, Value> = env
+        .map(|(name, value)| (name.clone(), Value::from(value.expose())))
+        .collect();
     config.insert("env".to_owned(), Value::Object(env));
     config.insert("metadata".to_owned(), json!(spec.tags));
     config.insert("image".to_owned(), Value::from(spec.image.as_str()));
     let mut config = Value::Object(config);
     if autostop_as_bool {
-        for service in config.get_mut("services").and_then(Value::as_array_mut).into_iter().flatten() {
+        for service in config
+            .get_mut("services")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
             let read = match service["autostop"].as_str() {
                 Some("off") => Some(false),
                 Some("stop") => Some(true),
@@ -215,19 +299,35 @@ mod tests {
             config[field] = value;
             refused(config)
         };
-        assert!(with("guest", json!({ "gpus": 1, "gpu_kind": "a10" })).contains("GPU machines are no longer supported"));
-        assert!(with("guest", json!({ "memory_mb": 128 })).contains("invalid memory size 128; must be in 256 MiB increment"));
+        assert!(
+            with("guest", json!({ "gpus": 1, "gpu_kind": "a10" }))
+                .contains("GPU machines are no longer supported")
+        );
+        assert!(
+            with("guest", json!({ "memory_mb": 128 }))
+                .contains("invalid memory size 128; must be in 256 MiB increment")
+        );
         let small = json!({ "cpu_kind": "performance", "cpus": 1, "memory_mb": 256 });
         assert!(with("guest", small).contains("minimum required 2048 MiB"));
         assert!(with("guest", json!({ "cpus": 3 })).contains("cpus"));
-        assert!(with("mounts", json!([{ "volume": "a" }, { "volume": "b" }])).contains("only 1 volume supported"));
-        assert!(with("services", json!([{ "autostart": "true" }])).contains("cannot unmarshal string"));
+        assert!(
+            with("mounts", json!([{ "volume": "a" }, { "volume": "b" }]))
+                .contains("only 1 volume supported")
+        );
+        assert!(
+            with("services", json!([{ "autostart": "true" }])).contains("cannot unmarshal string")
+        );
         assert!(refused(json!({})).contains("image"));
     }
 
     #[test]
     fn an_unknown_field_is_dropped_without_a_word() {
-        let kept = read(&json!({ "image": "x", "auto_stop_machines": true })).unwrap().kept;
-        assert!(kept.get("auto_stop_machines").is_none() && kept["restart"]["policy"] == "on-failure", "{kept}");
+        let kept = read(&json!({ "image": "x", "auto_stop_machines": true }))
+            .unwrap()
+            .kept;
+        assert!(
+            kept.get("auto_stop_machines").is_none() && kept["restart"]["policy"] == "on-failure",
+            "{kept}"
+        );
     }
 }

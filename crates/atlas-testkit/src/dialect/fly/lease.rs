@@ -26,13 +26,16 @@ impl Fly {
     /// The lease that is in force.
     pub(super) fn held_lease(&self, id: &str) -> Option<Lease> {
         let now = self.world.now();
-        self.record(id, |record| record.lease.clone()).filter(|lease| lease.expires_at > now)
+        self.record(id, |record| record.lease.clone())
+            .filter(|lease| lease.expires_at > now)
     }
 
     /// Fails where somebody else holds the machine: a change needs the nonce.
     pub(super) fn unheld(&self, call: &Call<'_>, id: &str) -> Result<(), Failure> {
         match self.held_lease(id) {
-            Some(lease) if call.nonce.as_deref() != Some(&*lease.nonce) => Err(self.held_by(id, &lease)),
+            Some(lease) if call.nonce.as_deref() != Some(&*lease.nonce) => {
+                Err(self.held_by(id, &lease))
+            }
             _ => Ok(()),
         }
     }
@@ -49,7 +52,10 @@ impl Fly {
             nonce: nonce.clone(),
             owner: OWNER.to_owned(),
             description: description.to_owned(),
-            expires_at: self.world.now().saturating_add(Duration::from_secs(seconds)),
+            expires_at: self
+                .world
+                .now()
+                .saturating_add(Duration::from_secs(seconds)),
         };
         self.record(id, |record| record.lease = Some(lease));
         nonce
@@ -57,34 +63,64 @@ impl Fly {
 
     pub(super) fn lease(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
         self.seen(call, id)?;
-        let lease = self
-            .held_lease(id)
-            .ok_or_else(|| Failure::shaped(404, json!({ "status": "error", "message": "lease not found" })))?;
-        Ok(ok(&json!({ "status": "success", "data": self.told(&lease, id, false) })))
+        let lease = self.held_lease(id).ok_or_else(|| {
+            Failure::shaped(
+                404,
+                json!({ "status": "error", "message": "lease not found" }),
+            )
+        })?;
+        Ok(ok(
+            &json!({ "status": "success", "data": self.told(&lease, id, false) }),
+        ))
     }
 
-    pub(super) fn take_lease(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
+    pub(super) fn take_lease(
+        &self,
+        call: &Call<'_>,
+        id: &str,
+    ) -> Result<Response<SimBody>, Failure> {
         let body = call.json()?;
         let machine = self.seen(call, id)?;
-        let seconds = body["ttl"].as_u64().or(call.number("ttl")?).filter(|seconds| *seconds > 0);
+        let seconds = body["ttl"]
+            .as_u64()
+            .or(call.number("ttl")?)
+            .filter(|seconds| *seconds > 0);
         let seconds = seconds.ok_or_else(|| Failure::invalid("ttl must be positive"))?;
         let held = self.held_lease(id);
-        if let Some(other) = held.as_ref().filter(|lease| call.nonce.as_deref() != Some(&*lease.nonce)) {
+        if let Some(other) = held
+            .as_ref()
+            .filter(|lease| call.nonce.as_deref() != Some(&*lease.nonce))
+        {
             return Err(self.held_by(&machine.id, other));
         }
         let description = body["description"].as_str().unwrap_or_default();
         match held {
             Some(lease) => {
-                let expires_at = self.world.now().saturating_add(Duration::from_secs(seconds));
-                self.record(id, |record| record.lease = Some(Lease { expires_at, ..lease }));
+                let expires_at = self
+                    .world
+                    .now()
+                    .saturating_add(Duration::from_secs(seconds));
+                self.record(id, |record| {
+                    record.lease = Some(Lease {
+                        expires_at,
+                        ..lease
+                    })
+                });
             }
             None => drop(self.grant(id, seconds, description)),
         }
         let lease = self.held_lease(id).ok_or_else(Failure::no_machine)?;
-        Ok(answer(201, &json!({ "status": "success", "data": self.told(&lease, id, true) })))
+        Ok(answer(
+            201,
+            &json!({ "status": "success", "data": self.told(&lease, id, true) }),
+        ))
     }
 
-    pub(super) fn drop_lease(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
+    pub(super) fn drop_lease(
+        &self,
+        call: &Call<'_>,
+        id: &str,
+    ) -> Result<Response<SimBody>, Failure> {
         self.seen(call, id)?;
         self.unheld(call, id)?;
         self.record(id, |record| record.lease = None);
@@ -92,7 +128,11 @@ impl Fly {
     }
 
     fn told(&self, lease: &Lease, id: &str, nonce: bool) -> Value {
-        let version = self.world.truth(super::NAME, id).map(|machine| self.version(&machine)).unwrap_or_default();
+        let version = self
+            .world
+            .truth(super::NAME, id)
+            .map(|machine| self.version(&machine))
+            .unwrap_or_default();
         json!({
             "nonce": if nonce { lease.nonce.as_str() } else { "" }, "expires_at": self.shown(lease.expires_at).unix_seconds(),
             "owner": lease.owner, "description": lease.description, "version": version,

@@ -81,12 +81,15 @@ impl Fly {
             let id = parts(&existing.id).0;
             return Err(Failure::new(
                 409,
-                format!("already_exists: unique machine name violation, machine ID {id} already exists with name \"{name}\""),
+                format!(
+                    "already_exists: unique machine name violation, machine ID {id} already exists with name \"{name}\""
+                ),
             ));
         }
         let asked = body["region"].as_str();
-        let mut regions =
-            stock::regions(asked).ok_or_else(|| Failure::invalid(format!("region {} not found", asked.unwrap_or_default())))?;
+        let mut regions = stock::regions(asked).ok_or_else(|| {
+            Failure::invalid(format!("region {} not found", asked.unwrap_or_default()))
+        })?;
         let volume = match &read.mount {
             Some(volume) => Some(self.mountable(call, app, volume)?),
             None => None,
@@ -98,7 +101,10 @@ impl Fly {
             regions = vec![region.clone()];
         }
         let free = self.world.stock(NAME, &read.guest.preset(), "");
-        let place = regions.iter().find(|region| free.get(*region).is_some_and(|units| *units > 0)).cloned();
+        let place = regions
+            .iter()
+            .find(|region| free.get(*region).is_some_and(|units| *units > 0))
+            .cloned();
         let place = place.unwrap_or_else(|| regions.first().cloned().unwrap_or_default());
         let mut spec = MachineSpec::cpu(read.guest.preset(), 1).named(name);
         spec.tier = Some(String::new());
@@ -110,8 +116,11 @@ impl Fly {
         config::apply(&read.kept, &mut spec);
         spec.env.extend(self.secrets_for(app, &body)?);
         spec.extra = json!({ "config": read.kept });
-        let made = self.world.create_machine(NAME, &call.account, spec, &call.arrival);
-        let machine = made.map_err(|refusal| self.no_room(refusal, volume.is_some(), read.mount.as_deref()))?;
+        let made = self
+            .world
+            .create_machine(NAME, &call.account, spec, &call.arrival);
+        let machine =
+            made.map_err(|refusal| self.no_room(refusal, volume.is_some(), read.mount.as_deref()))?;
         if body["skip_launch"] == true {
             let _ = self.world.stop(NAME, &call.account, &machine.id);
             self.record(&machine.id, |record| record.held_back = true);
@@ -127,9 +136,13 @@ impl Fly {
     fn no_room(&self, refusal: Refusal, mounts: bool, volume: Option<&str>) -> Failure {
         let words = self.shared().quirks.no_room;
         match (refusal, words) {
-            (Refusal::NoCapacity, NoRoom::Host) => Failure::new(409, "aborted: insufficient memory available to fulfill request"),
+            (Refusal::NoCapacity, NoRoom::Host) => Failure::new(
+                409,
+                "aborted: insufficient memory available to fulfill request",
+            ),
             (Refusal::NoCapacity, NoRoom::Unavailable) => {
-                Failure::new(503, "could not find a candidate host").with_status("insufficient_capacity")
+                Failure::new(503, "could not find a candidate host")
+                    .with_status("insufficient_capacity")
             }
             (Refusal::NoCapacity, NoRoom::Volume) => Self::full_host(volume),
             (Refusal::NoCapacity, _) if mounts => Self::full_host(volume),
@@ -139,25 +152,40 @@ impl Fly {
 
     fn full_host(volume: Option<&str>) -> Failure {
         let volume = volume.unwrap_or("vol_unknown");
-        let text = format!("insufficient resources to create new machine with existing volume id '{volume}'");
+        let text = format!(
+            "insufficient resources to create new machine with existing volume id '{volume}'"
+        );
         Failure::new(412, text).with_status("volume_placement_capacity")
     }
 
     pub(super) fn get(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
         let machine = self.seen(call, id)?;
-        Ok(ok(&self.shown_machine(&machine, call.query.get("include_leases") == Some("true"))))
+        Ok(ok(&self.shown_machine(
+            &machine,
+            call.query.get("include_leases") == Some("true"),
+        )))
     }
 
     /// A bare array; where there is more, a header says how to go on.
-    pub(super) fn list_machines(&self, call: &Call<'_>, app: &str) -> Result<Response<SimBody>, Failure> {
+    pub(super) fn list_machines(
+        &self,
+        call: &Call<'_>,
+        app: &str,
+    ) -> Result<Response<SimBody>, Failure> {
         let leases = call.query.get("include_leases") == Some("true");
         let machines = self.filtered(call, |machine| parts(&machine.id).1 == app)?;
         let keys: Vec<String> = machines.keys().cloned().collect();
         let (rows, next) = self.page(call, &keys)?;
-        let rows: Vec<Value> = rows.iter().map(|id| self.shown_machine(&machines[id], leases)).collect();
+        let rows: Vec<Value> = rows
+            .iter()
+            .map(|id| self.shown_machine(&machines[id], leases))
+            .collect();
         let mut answer = ok(&Value::from(rows));
         if let Some(next) = next {
-            answer.headers_mut().insert("fly-next-cursor", HeaderValue::try_from(next).expect("letters and digits"));
+            answer.headers_mut().insert(
+                "fly-next-cursor",
+                HeaderValue::try_from(next).expect("letters and digits"),
+            );
         }
         Ok(answer)
     }
@@ -186,22 +214,40 @@ impl Fly {
             "migrated",
         ];
         let states = call.query.list("state");
-        if let Some(wrong) = states.iter().flatten().find(|state| !STATES.contains(state)) {
-            return Err(Failure::invalid(format!("invalid_argument: unknown state {wrong}")));
+        if let Some(wrong) = states
+            .iter()
+            .flatten()
+            .find(|state| !STATES.contains(state))
+        {
+            return Err(Failure::invalid(format!(
+                "invalid_argument: unknown state {wrong}"
+            )));
         }
         let regions = call.query.list("region");
         let deleted = call.query.get("include_deleted") == Some("true");
         let mut machines = self.world.machines(NAME, &call.account, &call.arrival);
         if deleted && !call.arrival.has(FaultKind::EmptyList) {
             let dead = self.world.all(NAME).into_iter();
-            machines.extend(dead.filter(|machine| !machine.is_live() && machine.account == call.account.as_str()));
+            machines.extend(
+                dead.filter(|machine| {
+                    !machine.is_live() && machine.account == call.account.as_str()
+                }),
+            );
         }
         let wanted = |machine: &Machine| {
-            states.as_ref().is_none_or(|states| states.contains(&self.state(machine)))
-                && regions.as_ref().is_none_or(|regions| regions.contains(&machine.region.as_str()))
-                && call.query.metadata().all(|(key, value)| machine.spec.tags.get(key).map(String::as_str) == Some(value))
+            states
+                .as_ref()
+                .is_none_or(|states| states.contains(&self.state(machine)))
+                && regions
+                    .as_ref()
+                    .is_none_or(|regions| regions.contains(&machine.region.as_str()))
+                && call.query.metadata().all(|(key, value)| {
+                    machine.spec.tags.get(key).map(String::as_str) == Some(value)
+                })
         };
-        let kept = machines.into_iter().filter(|machine| also(machine) && wanted(machine));
+        let kept = machines
+            .into_iter()
+            .filter(|machine| also(machine) && wanted(machine));
         Ok(kept.map(|machine| (machine.id.clone(), machine)).collect())
     }
 
@@ -210,12 +256,24 @@ impl Fly {
         let body = call.json()?;
         let machine = self.seen(call, id)?;
         let version = self.version(&machine);
-        if body["current_version"].as_str().is_some_and(|current| current != version) {
-            return Err(Failure::new(409, format!("aborted: machine version does not match current version {version}")));
+        if body["current_version"]
+            .as_str()
+            .is_some_and(|current| current != version)
+        {
+            return Err(Failure::new(
+                409,
+                format!("aborted: machine version does not match current version {version}"),
+            ));
         }
-        let fixed = |field: &str, is: &str| body[field].as_str().is_some_and(|asked| !asked.is_empty() && asked != is);
+        let fixed = |field: &str, is: &str| {
+            body[field]
+                .as_str()
+                .is_some_and(|asked| !asked.is_empty() && asked != is)
+        };
         if fixed("region", &machine.region) || fixed("name", &machine.spec.name) {
-            return Err(Failure::invalid("invalid_argument: region and name cannot be changed"));
+            return Err(Failure::invalid(
+                "invalid_argument: region and name cannot be changed",
+            ));
         }
         if machine.is_being_destroyed() || !machine.is_live() {
             return Err(Failure::precondition("machine is being destroyed"));
@@ -245,15 +303,24 @@ impl Fly {
 
     pub(super) fn destroy(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
         let machine = self.seen(call, id)?;
-        let forced = ["force", "kill"].iter().any(|name| call.query.get(name) == Some("true"));
-        let at_rest = matches!(self.state(&machine), "stopped" | "suspended" | "failed" | "destroying" | "destroyed");
+        let forced = ["force", "kill"]
+            .iter()
+            .any(|name| call.query.get(name) == Some("true"));
+        let at_rest = matches!(
+            self.state(&machine),
+            "stopped" | "suspended" | "failed" | "destroying" | "destroyed"
+        );
         if !forced && !at_rest {
-            return Err(Failure::precondition("unable to destroy machine, not currently stopped, suspended, failed, or pending"));
+            return Err(Failure::precondition(
+                "unable to destroy machine, not currently stopped, suspended, failed, or pending",
+            ));
         }
         if machine.is_live() && !self.shared().quirks.destroys_nothing {
             match self.world.destroy(NAME, &call.account, id) {
                 Ok(()) | Err(Refusal::NotFound) => {}
-                Err(Refusal::Locked) => return Err(Failure::lease_held(parts(id).0, "ops@acme.example")),
+                Err(Refusal::Locked) => {
+                    return Err(Failure::lease_held(parts(id).0, "ops@acme.example"));
+                }
                 Err(refusal) => return Err(refusal.into()),
             }
         }
@@ -267,8 +334,16 @@ impl Fly {
         }
         let now = self.world.now();
         let (held_back, relaunched, suspended, leaving) = self.record(&machine.id, |record| {
-            let leaving = record.leaving.filter(|(_, until)| *until > now).map(|(word, _)| word);
-            (record.held_back, record.relaunched, record.suspended, leaving)
+            let leaving = record
+                .leaving
+                .filter(|(_, until)| *until > now)
+                .map(|(word, _)| word);
+            (
+                record.held_back,
+                record.relaunched,
+                record.suspended,
+                leaving,
+            )
         });
         match machine.state {
             MachineState::Destroyed => "destroyed",
@@ -286,8 +361,12 @@ impl Fly {
 
     /// The version of its configuration: new with every change.
     pub(super) fn version(&self, machine: &Machine) -> String {
-        let (changes, updated) = self.record(&machine.id, |record| (record.changes, record.updated_at));
-        ulid(self.shown(updated.unwrap_or(machine.created_at)), &format!("{}/{changes}", machine.id))
+        let (changes, updated) =
+            self.record(&machine.id, |record| (record.changes, record.updated_at));
+        ulid(
+            self.shown(updated.unwrap_or(machine.created_at)),
+            &format!("{}/{changes}", machine.id),
+        )
     }
 
     /// The machine object.
@@ -295,9 +374,14 @@ impl Fly {
         let (id, _) = parts(&machine.id);
         let (unreachable, as_bool) = {
             let shared = self.shared();
-            (shared.quirks.unreachable.contains(&machine.region), shared.quirks.autostop_as_bool)
+            (
+                shared.quirks.unreachable.contains(&machine.region),
+                shared.quirks.autostop_as_bool,
+            )
         };
-        let (cordoned, moves, updated) = self.record(&machine.id, |record| (record.cordoned, record.moves, record.updated_at));
+        let (cordoned, moves, updated) = self.record(&machine.id, |record| {
+            (record.cordoned, record.moves, record.updated_at)
+        });
         let version = self.version(machine);
         let image = machine.spec.image.as_str();
         let (repository, tag) = image.rsplit_once(':').unwrap_or((image, "latest"));
@@ -327,13 +411,23 @@ impl Fly {
 
     pub(super) fn memory(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
         let machine = self.seen(call, id)?;
-        let whole = config::shown(&machine, false)["guest"]["memory_mb"].as_u64().unwrap_or(256);
-        let limit = self.record(id, |record| record.memory_limit).unwrap_or(whole);
+        let whole = config::shown(&machine, false)["guest"]["memory_mb"]
+            .as_u64()
+            .unwrap_or(256);
+        let limit = self
+            .record(id, |record| record.memory_limit)
+            .unwrap_or(whole);
         Ok(ok(&json!({ "limit_mb": limit, "available_mb": limit / 2 })))
     }
 
-    pub(super) fn set_memory(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
-        let limit = call.json()?["limit_mb"].as_u64().ok_or_else(|| Failure::invalid("limit_mb is required"))?;
+    pub(super) fn set_memory(
+        &self,
+        call: &Call<'_>,
+        id: &str,
+    ) -> Result<Response<SimBody>, Failure> {
+        let limit = call.json()?["limit_mb"]
+            .as_u64()
+            .ok_or_else(|| Failure::invalid("limit_mb is required"))?;
         self.seen(call, id)?;
         self.record(id, |record| record.memory_limit = Some(limit));
         self.memory(call, id)
@@ -344,16 +438,31 @@ impl Fly {
         let now = (self.version(&machine), config::shown(&machine, false));
         let mut all = self.record(id, |record| record.versions.clone());
         all.push(now);
-        let rows: Vec<Value> =
-            all.iter().rev().map(|(version, config)| json!({ "version": version, "user_config": config })).collect();
+        let rows: Vec<Value> = all
+            .iter()
+            .rev()
+            .map(|(version, config)| json!({ "version": version, "user_config": config }))
+            .collect();
         Ok(answer(200, &Value::from(rows)))
     }
 }
 
 /// The guest of a placement question.
 pub(super) fn asked_guest(compute: &Value) -> Guest {
-    let number = |field: &str, otherwise: u32| compute[field].as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or(otherwise);
+    let number = |field: &str, otherwise: u32| {
+        compute[field]
+            .as_u64()
+            .and_then(|n| u32::try_from(n).ok())
+            .unwrap_or(otherwise)
+    };
     let performance = compute["cpu_kind"].as_str() != Some("shared");
     let cpus = number("cpus", 1);
-    Guest { performance, cpus, memory_mb: number("memory_mb", if performance { 2048 * cpus } else { 256 * cpus }) }
+    Guest {
+        performance,
+        cpus,
+        memory_mb: number(
+            "memory_mb",
+            if performance { 2048 * cpus } else { 256 * cpus },
+        ),
+    }
 }

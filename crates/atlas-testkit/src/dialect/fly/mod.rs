@@ -1,7 +1,8 @@
-//! Fly's Machines API over a world: apps, IPs, machines, leases, metadata, volumes, whole organisations. Facts: docs/clouds/fly.md.
+//! Fly's Machines API over a world: apps, IPs, machines, leases, metadata, volumes, whole
+//! organisations. Facts: docs/clouds/fly.md.
 //!
-//! Left out, for we never call them: certificates, single app secrets, secret keys, Postgres, memory reclaiming, OIDC and KMS tokens, and the
-//! cookie that ties a client to one API node.
+//! Left out, for we never call them: certificates, single app secrets, secret keys, Postgres,
+//! memory reclaiming, OIDC and KMS tokens, and the cookie that ties a client to one API node.
 
 mod answer;
 mod apps;
@@ -135,7 +136,10 @@ impl Quirks {
     /// An ordinary one that takes any number of calls.
     #[must_use]
     pub fn unlimited() -> Self {
-        Self { rates: None, ..Self::default() }
+        Self {
+            rates: None,
+            ..Self::default()
+        }
     }
 }
 
@@ -192,7 +196,10 @@ impl Default for Shared {
     fn default() -> Self {
         Self {
             quirks: Quirks::default(),
-            apps: BTreeMap::from([(APP.to_owned(), App::new(ORG, None, Timestamp::UNIX_EPOCH, 1))]),
+            apps: BTreeMap::from([(
+                APP.to_owned(),
+                App::new(ORG, None, Timestamp::UNIX_EPOCH, 1),
+            )]),
             app_keys: BTreeMap::new(),
             scopes: BTreeMap::new(),
             records: BTreeMap::new(),
@@ -219,26 +226,35 @@ impl Call<'_> {
         if self.body.iter().all(u8::is_ascii_whitespace) {
             return Ok(Value::Object(serde_json::Map::new()));
         }
-        let value: Value =
-            serde_json::from_slice(self.body).map_err(|error| Failure::invalid(format!("invalid json: {error}")))?;
+        let value: Value = serde_json::from_slice(self.body)
+            .map_err(|error| Failure::invalid(format!("invalid json: {error}")))?;
         if value.is_object() {
             return Ok(value);
         }
         let kind = if value.is_array() { "array" } else { "value" };
-        Err(Failure::invalid(format!("json: cannot unmarshal {kind} into Go value of type main.request")))
+        Err(Failure::invalid(format!(
+            "json: cannot unmarshal {kind} into Go value of type main.request"
+        )))
     }
 
     fn number(&self, name: &str) -> Result<Option<u64>, Failure> {
-        let parse = |text: &str| text.parse().map_err(|_| Failure::invalid(format!("invalid_argument: {name}: {text:?}")));
+        let parse = |text: &str| {
+            text.parse()
+                .map_err(|_| Failure::invalid(format!("invalid_argument: {name}: {text:?}")))
+        };
         self.query.get(name).map(parse).transpose()
     }
 }
 
 impl Fly {
-    /// Fly over this world, which must have the cloud [`cloud`] describes, and an account called as an organisation: [`ORG`].
+    /// Fly over this world, which must have the cloud [`cloud`] describes, and an account called as
+    /// an organisation: [`ORG`].
     #[must_use]
     pub fn new(world: World) -> Self {
-        Self { world, shared: Arc::default() }
+        Self {
+            world,
+            shared: Arc::default(),
+        }
     }
 
     /// An app of an organisation, there from before.
@@ -263,14 +279,26 @@ impl Fly {
     /// The addresses of an app, by their types.
     #[must_use]
     pub fn addresses(&self, app: &str) -> Vec<String> {
-        self.shared().apps.get(app).map(|app| app.ips.iter().map(|ip| ip.kind.clone()).collect()).unwrap_or_default()
+        self.shared()
+            .apps
+            .get(app)
+            .map(|app| app.ips.iter().map(|ip| ip.kind.clone()).collect())
+            .unwrap_or_default()
     }
 
-    /// Moves a machine to another host: the same id with another private address. False when there is none.
+    /// Moves a machine to another host: the same id with another private address. False when there
+    /// is none.
     pub fn migrate(&self, world_id: &str) -> bool {
-        let there = self.world.truth(NAME, world_id).is_some_and(|machine| machine.is_live());
+        let there = self
+            .world
+            .truth(NAME, world_id)
+            .is_some_and(|machine| machine.is_live());
         if there {
-            self.shared().records.entry(world_id.to_owned()).or_default().moves += 1;
+            self.shared()
+                .records
+                .entry(world_id.to_owned())
+                .or_default()
+                .moves += 1;
         }
         there
     }
@@ -280,24 +308,39 @@ impl Fly {
         MAX_BODY
     }
 
-    async fn answer(self, parts: Parts, body: Result<Bytes, BodyFault>) -> Result<Response<SimBody>, io::Error> {
+    async fn answer(
+        self,
+        parts: Parts,
+        body: Result<Bytes, BodyFault>,
+    ) -> Result<Response<SimBody>, io::Error> {
         let id = {
             let mut shared = self.shared();
             shared.serial += 1;
             format!("01SIM{:021}-{}", shared.serial, stock::NEAREST)
         };
         let mut answer = self.understood(parts, body).await?;
-        answer.headers_mut().insert("fly-request-id", HeaderValue::try_from(id).expect("letters and digits"));
+        answer.headers_mut().insert(
+            "fly-request-id",
+            HeaderValue::try_from(id).expect("letters and digits"),
+        );
         Ok(answer)
     }
 
-    async fn understood(&self, parts: Parts, body: Result<Bytes, BodyFault>) -> Result<Response<SimBody>, io::Error> {
+    async fn understood(
+        &self,
+        parts: Parts,
+        body: Result<Bytes, BodyFault>,
+    ) -> Result<Response<SimBody>, io::Error> {
         let body = match body {
             Ok(body) => body,
-            Err(BodyFault::TooLarge) => return Ok(Failure::new(413, "request body too large").response()),
+            Err(BodyFault::TooLarge) => {
+                return Ok(Failure::new(413, "request body too large").response());
+            }
             Err(BodyFault::Broken) => return Err(io::ErrorKind::ConnectionAborted.into()),
         };
-        let Some(given) = self.token(&parts.headers) else { return Ok(Failure::unauthorized().response()) };
+        let Some(given) = self.token(&parts.headers) else {
+            return Ok(Failure::unauthorized().response());
+        };
         let Some(route) = Route::of(&parts.method, parts.uri.path()) else {
             return Ok(Failure::new(404, "page not found").response());
         };
@@ -306,17 +349,39 @@ impl Fly {
         }
         let query = Query::of(parts.uri.query());
         let continues = query.get("cursor").is_some_and(|cursor| !cursor.is_empty());
-        let arrival = self.world.arrive(NAME, route.operation(), &given, route.target().as_deref(), continues);
-        let Some(account) = self.world.authorize(NAME, &given) else { return Ok(Failure::unauthorized().response()) };
-        let scope = self.shared().scopes.get(&given).cloned().unwrap_or_default();
-        let call = Call { account, scope, arrival: arrival.clone(), query, nonce: nonce(&parts.headers), body: &body };
+        let arrival = self.world.arrive(
+            NAME,
+            route.operation(),
+            &given,
+            route.target().as_deref(),
+            continues,
+        );
+        let Some(account) = self.world.authorize(NAME, &given) else {
+            return Ok(Failure::unauthorized().response());
+        };
+        let scope = self
+            .shared()
+            .scopes
+            .get(&given)
+            .cloned()
+            .unwrap_or_default();
+        let call = Call {
+            account,
+            scope,
+            arrival: arrival.clone(),
+            query,
+            nonce: nonce(&parts.headers),
+            body: &body,
+        };
         let honest = if arrival.refused().is_some() {
             Response::new(SimBody::empty())
         } else {
             let done = match self.permitted(&route, &call) {
                 Err(failure) => Err(failure),
                 Ok(()) => match &route {
-                    Route::Machine(app, id, Verb::Wait) => self.wait(&call, &world_id(app, id)).await,
+                    Route::Machine(app, id, Verb::Wait) => {
+                        self.wait(&call, &world_id(app, id)).await
+                    }
                     other => self.handle(other, &call),
                 },
             };
@@ -324,8 +389,11 @@ impl Fly {
         };
         let late = self.shared().quirks.lost_is_408;
         let failed = || {
-            let (code, text) =
-                if late { (408, "deadline_exceeded: context deadline exceeded") } else { (500, "internal server error") };
+            let (code, text) = if late {
+                (408, "deadline_exceeded: context deadline exceeded")
+            } else {
+                (500, "internal server error")
+            };
             Failure::new(code, text).response()
         };
         deliver(&self.world, &arrival, honest, failed, || self.limited(None)).await
@@ -350,14 +418,21 @@ impl Fly {
             return Ok(());
         }
         quirks.busy -= 1;
-        Err(Failure::new(409, "aborted: machine update failed due to concurrent update"))
+        Err(Failure::new(
+            409,
+            "aborted: machine update failed due to concurrent update",
+        ))
     }
 
     /// A refusal, where this action came too soon after the one before.
     fn hurried(&self, route: &Route) -> Option<Response<SimBody>> {
         let rates = self.shared().quirks.rates?;
         let (budget, read) = route.budget();
-        let (interval, burst) = if read { (rates.read, rates.read_burst) } else { (rates.action, rates.action_burst) };
+        let (interval, burst) = if read {
+            (rates.read, rates.read_burst)
+        } else {
+            (rates.action, rates.action_burst)
+        };
         let now = self.world.now();
         let mut shared = self.shared();
         let due = shared.due.entry(budget).or_insert(now);
@@ -372,12 +447,15 @@ impl Fly {
     fn limited(&self, retry_after: Option<Duration>) -> Response<SimBody> {
         let mut answer = Failure::new(429, "rate limit exceeded").response();
         if let Some(wait) = retry_after {
-            answer.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));
+            answer
+                .headers_mut()
+                .insert(http::header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));
         }
         answer
     }
 
-    /// Whether this token may do that here, and whether there is such an app. An app that a token may not see is not there.
+    /// Whether this token may do that here, and whether there is such an app. An app that a token
+    /// may not see is not there.
     fn permitted(&self, route: &Route, call: &Call<'_>) -> Result<(), Failure> {
         if route.writes() && call.scope.read_only {
             return Err(Failure::new(403, "this token may only read"));
@@ -393,7 +471,9 @@ impl Fly {
         if (org.is_some() || matches!(route, Route::CreateApp)) && call.scope.app.is_some() {
             return Err(Failure::new(403, "this token is for one app"));
         }
-        let Some(name) = route.app() else { return Ok(()) };
+        let Some(name) = route.app() else {
+            return Ok(());
+        };
         if call.scope.app.as_deref().is_some_and(|only| only != name) {
             return Err(Failure::no_app(name));
         }
@@ -402,9 +482,15 @@ impl Fly {
         if app.org != call.account.as_str() {
             // Only a read of the app itself says that somebody else has the name.
             let itself = matches!(route, Route::App(_) | Route::DeleteApp(_));
-            return Err(if itself { Failure::new(403, "unauthorized") } else { Failure::no_app(name) });
+            return Err(if itself {
+                Failure::new(403, "unauthorized")
+            } else {
+                Failure::no_app(name)
+            });
         }
-        if self.world.now().since(app.created_at) < shared.quirks.app_appears && !matches!(route, Route::DeleteApp(_)) {
+        if self.world.now().since(app.created_at) < shared.quirks.app_appears
+            && !matches!(route, Route::DeleteApp(_))
+        {
             return Err(Failure::no_app(name));
         }
         Ok(())
@@ -442,7 +528,12 @@ impl Fly {
         }
     }
 
-    fn machine_call(&self, call: &Call<'_>, id: &str, verb: &Verb) -> Result<Response<SimBody>, Failure> {
+    fn machine_call(
+        &self,
+        call: &Call<'_>,
+        id: &str,
+        verb: &Verb,
+    ) -> Result<Response<SimBody>, Failure> {
         match verb {
             Verb::Get => self.get(call, id),
             Verb::Update => self.update(call, id),
@@ -477,16 +568,26 @@ impl Fly {
             return Ok(machine);
         }
         let remembers = self.shared().quirks.remembers;
-        let machine = self.world.truth(NAME, id).filter(|machine| machine.account == call.account.as_str());
+        let machine = self
+            .world
+            .truth(NAME, id)
+            .filter(|machine| machine.account == call.account.as_str());
         let lately = |machine: &Machine| {
-            machine.destroyed_at.is_some_and(|at| self.world.now().since(at) < remembers) && machine.was_ordered_to_end()
+            machine
+                .destroyed_at
+                .is_some_and(|at| self.world.now().since(at) < remembers)
+                && machine.was_ordered_to_end()
         };
         machine.filter(lately).ok_or_else(Failure::no_machine)
     }
 
     /// A word of hexadecimal digits, made up by chance.
     fn hex(&self, len: usize) -> String {
-        self.world.word(len).bytes().map(|b| char::from(b"0123456789abcdef"[usize::from(b % 16)])).collect()
+        self.world
+            .word(len)
+            .bytes()
+            .map(|b| char::from(b"0123456789abcdef"[usize::from(b % 16)]))
+            .collect()
     }
 
     /// An instant as a client's own clock would have shown it.
@@ -496,7 +597,11 @@ impl Fly {
 }
 
 fn nonce(headers: &HeaderMap) -> Option<String> {
-    headers.get("fly-machine-lease-nonce")?.to_str().ok().map(str::to_owned)
+    headers
+        .get("fly-machine-lease-nonce")?
+        .to_str()
+        .ok()
+        .map(str::to_owned)
 }
 
 face!(Fly);

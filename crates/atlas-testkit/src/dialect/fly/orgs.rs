@@ -11,7 +11,8 @@ use super::{Call, Fly, NAME, config};
 use crate::dialect::SimBody;
 
 impl Fly {
-    /// Every machine of the organisation. Regions that do not answer are named; their machines are missing.
+    /// Every machine of the organisation. Regions that do not answer are named; their machines are
+    /// missing.
     pub(super) fn org_machines(&self, call: &Call<'_>) -> Result<Response<SimBody>, Failure> {
         let silent = self.shared().quirks.error_regions.clone();
         let machines = self.filtered(call, |machine| !silent.contains(&machine.region))?;
@@ -46,18 +47,28 @@ impl Fly {
     }
 
     /// One page of sorted keys, and the cursor of the next.
-    pub(super) fn page(&self, call: &Call<'_>, keys: &[String]) -> Result<(Vec<String>, Option<String>), Failure> {
+    pub(super) fn page(
+        &self,
+        call: &Call<'_>,
+        keys: &[String],
+    ) -> Result<(Vec<String>, Option<String>), Failure> {
         let (most, life) = {
             let shared = self.shared();
             (shared.quirks.page_size.max(1), shared.quirks.cursor_life)
         };
-        let asked = call.number("limit")?.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(most);
+        let asked = call
+            .number("limit")?
+            .and_then(|limit| usize::try_from(limit).ok())
+            .unwrap_or(most);
         let now = self.world.now();
         let bad = || Failure::invalid("invalid_argument: cursor is invalid or expired");
         let after = match call.query.get("cursor").filter(|cursor| !cursor.is_empty()) {
             None => None,
             Some(cursor) => {
-                let (at, key) = cursor.strip_prefix('c').and_then(|rest| rest.split_once('_')).ok_or_else(bad)?;
+                let (at, key) = cursor
+                    .strip_prefix('c')
+                    .and_then(|rest| rest.split_once('_'))
+                    .ok_or_else(bad)?;
                 let at = at.parse().map_err(|_| bad())?;
                 if now.since(atlas_core::Timestamp::from_unix_millis(at)) > life {
                     return Err(bad());
@@ -65,10 +76,20 @@ impl Fly {
                 Some(key.to_owned())
             }
         };
-        let rest: Vec<&String> = keys.iter().filter(|key| after.as_ref().is_none_or(|after| *key > after)).collect();
-        let page: Vec<String> = rest.iter().take(asked.clamp(1, most)).map(|key| (*key).clone()).collect();
+        let rest: Vec<&String> = keys
+            .iter()
+            .filter(|key| after.as_ref().is_none_or(|after| *key > after))
+            .collect();
+        let page: Vec<String> = rest
+            .iter()
+            .take(asked.clamp(1, most))
+            .map(|key| (*key).clone())
+            .collect();
         let more = page.len() < rest.len();
-        let next = page.last().filter(|_| more).map(|last| format!("c{}_{last}", now.unix_millis()));
+        let next = page
+            .last()
+            .filter(|_| more)
+            .map(|last| format!("c{}_{last}", now.unix_millis()));
         Ok((page, next))
     }
 
@@ -83,7 +104,11 @@ impl Fly {
                 })
             })
             .collect();
-        ok(&if capital { json!({ "Nearest": NEAREST, "Regions": rows }) } else { json!({ "nearest": NEAREST, "regions": rows }) })
+        ok(&if capital {
+            json!({ "Nearest": NEAREST, "Regions": rows })
+        } else {
+            json!({ "nearest": NEAREST, "regions": rows })
+        })
     }
 
     /// Where there is room, and for how many. Advice, not a reservation.
@@ -92,8 +117,11 @@ impl Fly {
         if body["org_slug"].as_str() != Some(call.account.as_str()) {
             return Err(Failure::new(404, "Could not find Organization"));
         }
-        let regions = super::stock::regions(body["region"].as_str()).ok_or_else(|| Failure::invalid("region not found"))?;
-        let free = self.world.stock(NAME, &asked_guest(&body["compute"]).preset(), "");
+        let regions = super::stock::regions(body["region"].as_str())
+            .ok_or_else(|| Failure::invalid("region not found"))?;
+        let free = self
+            .world
+            .stock(NAME, &asked_guest(&body["compute"]).preset(), "");
         let wanted = body["count"].as_u64().unwrap_or(1);
         let rows: Vec<Value> = regions
             .iter()

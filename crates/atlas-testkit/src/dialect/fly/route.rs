@@ -90,10 +90,14 @@ impl Route {
             ("POST", ["apps", app, "secrets"]) => Self::SetSecrets(own(app)),
             ("GET", ["apps", app, "machines"]) => Self::Machines(own(app)),
             ("POST", ["apps", app, "machines"]) => Self::Create(own(app)),
-            (_, ["apps", app, "machines", id, rest @ ..]) => Self::Machine(own(app), own(id), Verb::of(method, rest)?),
+            (_, ["apps", app, "machines", id, rest @ ..]) => {
+                Self::Machine(own(app), own(id), Verb::of(method, rest)?)
+            }
             ("GET", ["apps", app, "volumes"]) => Self::Volumes(own(app)),
             ("POST", ["apps", app, "volumes"]) => Self::CreateVolume(own(app)),
-            (_, ["apps", app, "volumes", id, rest @ ..]) => Self::Volume(own(app), own(id), VolumeVerb::of(method, rest)?),
+            (_, ["apps", app, "volumes", id, rest @ ..]) => {
+                Self::Volume(own(app), own(id), VolumeVerb::of(method, rest)?)
+            }
             ("GET", ["orgs", org, "machines"]) => Self::OrgMachines(own(org)),
             ("GET", ["orgs", org, "volumes"]) => Self::OrgVolumes(own(org)),
             ("GET", ["platform", "regions"]) => Self::Regions,
@@ -108,7 +112,9 @@ impl Route {
         match self {
             Self::CreateApp | Self::AssignIp(_) => "ensure_support",
             Self::DeleteApp(_) | Self::ReleaseIp(..) => "release_support",
-            Self::Apps | Self::App(_) | Self::Ips(_) | Self::Secrets(_) | Self::SetSecrets(_) => "supports",
+            Self::Apps | Self::App(_) | Self::Ips(_) | Self::Secrets(_) | Self::SetSecrets(_) => {
+                "supports"
+            }
             Self::Machines(_) | Self::OrgMachines(_) => "list_compute",
             Self::Create(_) => "spawn_compute",
             Self::Machine(_, _, verb) => match verb {
@@ -139,7 +145,11 @@ impl Route {
     /// The app it is about.
     pub(super) fn app(&self) -> Option<&str> {
         match self {
-            Self::App(app) | Self::DeleteApp(app) | Self::Ips(app) | Self::AssignIp(app) | Self::ReleaseIp(app, _) => Some(app),
+            Self::App(app)
+            | Self::DeleteApp(app)
+            | Self::Ips(app)
+            | Self::AssignIp(app)
+            | Self::ReleaseIp(app, _) => Some(app),
             Self::Secrets(app) | Self::SetSecrets(app) => Some(app),
             Self::Machines(app) | Self::Create(app) | Self::Machine(app, ..) => Some(app),
             Self::Volumes(app) | Self::CreateVolume(app) | Self::Volume(app, ..) => Some(app),
@@ -152,7 +162,10 @@ impl Route {
         match self {
             Self::Machine(app, id, Verb::Get) => (format!("get {app}/{id}"), true),
             Self::Machine(app, id, verb) => (format!("{} {app}/{id}", verb.word()), false),
-            other => (format!("{} {}", other.word(), other.app().unwrap_or_default()), false),
+            other => (
+                format!("{} {}", other.word(), other.app().unwrap_or_default()),
+                false,
+            ),
         }
     }
 
@@ -164,8 +177,17 @@ impl Route {
     /// Whether it changes anything.
     pub(super) const fn writes(&self) -> bool {
         match self {
-            Self::Apps | Self::App(_) | Self::Ips(_) | Self::Secrets(_) | Self::Machines(_) | Self::Volumes(_) => false,
-            Self::OrgMachines(_) | Self::OrgVolumes(_) | Self::Regions | Self::Placements | Self::Token => false,
+            Self::Apps
+            | Self::App(_)
+            | Self::Ips(_)
+            | Self::Secrets(_)
+            | Self::Machines(_)
+            | Self::Volumes(_) => false,
+            Self::OrgMachines(_)
+            | Self::OrgVolumes(_)
+            | Self::Regions
+            | Self::Placements
+            | Self::Token => false,
             Self::Machine(_, _, verb) => verb.writes(),
             Self::Volume(_, _, verb) => !matches!(verb, VolumeVerb::Get | VolumeVerb::Snapshots),
             _ => true,

@@ -11,7 +11,8 @@ use crate::world::{CloudSpec, Region, Shape, Tier, Timing};
 pub const NAME: &str = "fly";
 /// The organisation that every simulated Fly has: the account's name in the world.
 pub const ORG: &str = "sim-org";
-/// The app that organisation has from the beginning, and where machines are that nobody put elsewhere.
+/// The app that organisation has from the beginning, and where machines are that nobody put
+/// elsewhere.
 pub const APP: &str = "sim-app";
 /// The same, as it ends a machine's id in the world.
 const APP_SUFFIX: &str = ".sim-app";
@@ -27,20 +28,104 @@ pub(super) const REGIONS: &[Place] = &[
     ("arn", "Stockholm, Sweden", 59.7, 17.9, "europe", 10_385),
     ("bom", "Mumbai, India", 19.1, 72.9, "asia_pacific", 10_769),
     ("cdg", "Paris, France", 48.9, 2.4, "europe", 11_346),
-    ("dfw", "Dallas, Texas (US)", 32.8, -97.0, "north_america", 12_500),
-    ("ewr", "Secaucus, NJ (US)", 40.8, -74.1, "north_america", 10_000),
+    (
+        "dfw",
+        "Dallas, Texas (US)",
+        32.8,
+        -97.0,
+        "north_america",
+        12_500,
+    ),
+    (
+        "ewr",
+        "Secaucus, NJ (US)",
+        40.8,
+        -74.1,
+        "north_america",
+        10_000,
+    ),
     ("fra", "Frankfurt, Germany", 50.1, 8.7, "europe", 11_538),
-    ("gru", "Sao Paulo, Brazil", -23.5, -46.6, "south_america", 16_154),
-    ("iad", "Ashburn, Virginia (US)", 39.0, -77.5, "north_america", 10_000),
-    ("jnb", "Johannesburg, South Africa", -26.1, 28.2, "africa", 13_029),
-    ("lax", "Los Angeles, California (US)", 33.9, -118.4, "north_america", 11_995),
-    ("lhr", "London, United Kingdom", 51.5, -0.5, "europe", 11_346),
+    (
+        "gru",
+        "Sao Paulo, Brazil",
+        -23.5,
+        -46.6,
+        "south_america",
+        16_154,
+    ),
+    (
+        "iad",
+        "Ashburn, Virginia (US)",
+        39.0,
+        -77.5,
+        "north_america",
+        10_000,
+    ),
+    (
+        "jnb",
+        "Johannesburg, South Africa",
+        -26.1,
+        28.2,
+        "africa",
+        13_029,
+    ),
+    (
+        "lax",
+        "Los Angeles, California (US)",
+        33.9,
+        -118.4,
+        "north_america",
+        11_995,
+    ),
+    (
+        "lhr",
+        "London, United Kingdom",
+        51.5,
+        -0.5,
+        "europe",
+        11_346,
+    ),
     ("nrt", "Tokyo, Japan", 35.8, 140.4, "asia_pacific", 13_077),
-    ("ord", "Chicago, Illinois (US)", 42.0, -87.9, "north_america", 12_500),
-    ("sin", "Singapore, Singapore", 1.4, 104.0, "asia_pacific", 12_692),
-    ("sjc", "San Jose, California (US)", 37.4, -121.9, "north_america", 11_923),
-    ("syd", "Sydney, Australia", -33.9, 151.2, "asia_pacific", 12_692),
-    ("yyz", "Toronto, Canada", 43.7, -79.6, "north_america", 11_154),
+    (
+        "ord",
+        "Chicago, Illinois (US)",
+        42.0,
+        -87.9,
+        "north_america",
+        12_500,
+    ),
+    (
+        "sin",
+        "Singapore, Singapore",
+        1.4,
+        104.0,
+        "asia_pacific",
+        12_692,
+    ),
+    (
+        "sjc",
+        "San Jose, California (US)",
+        37.4,
+        -121.9,
+        "north_america",
+        11_923,
+    ),
+    (
+        "syd",
+        "Sydney, Australia",
+        -33.9,
+        151.2,
+        "asia_pacific",
+        12_692,
+    ),
+    (
+        "yyz",
+        "Toronto, Canada",
+        43.7,
+        -79.6,
+        "north_america",
+        11_154,
+    ),
 ];
 
 /// Where a call without a region lands: nearest to the edge that got it.
@@ -49,9 +134,20 @@ pub(super) const NEAREST: &str = "ord";
 /// The regions a region parameter names, in order of preference; `None` for a word that is none.
 pub(super) fn regions(asked: Option<&str>) -> Option<Vec<String>> {
     let all = || REGIONS.iter().map(|place| place.0.to_owned());
-    let group = |name: &str| REGIONS.iter().filter(|place| place.4 == name).map(|place| place.0.to_owned()).collect::<Vec<_>>();
+    let group = |name: &str| {
+        REGIONS
+            .iter()
+            .filter(|place| place.4 == name)
+            .map(|place| place.0.to_owned())
+            .collect::<Vec<_>>()
+    };
     let Some(asked) = asked.filter(|asked| !asked.is_empty()) else {
-        return Some([NEAREST.to_owned()].into_iter().chain(all().filter(|code| code != NEAREST)).collect());
+        return Some(
+            [NEAREST.to_owned()]
+                .into_iter()
+                .chain(all().filter(|code| code != NEAREST))
+                .collect(),
+        );
     };
     let mut named = Vec::new();
     for word in asked.split(',').map(str::trim) {
@@ -88,27 +184,48 @@ impl Guest {
             (SHARED, 256 * self.cpus, 2048 * self.cpus)
         };
         if !counts.contains(&self.cpus) {
-            return Some(format!("invalid config.guest.cpus, {} is not allowed", self.cpus));
+            return Some(format!(
+                "invalid config.guest.cpus, {} is not allowed",
+                self.cpus
+            ));
         }
         if !self.memory_mb.is_multiple_of(256) {
-            return Some(format!("invalid memory size {}; must be in 256 MiB increment", self.memory_mb));
+            return Some(format!(
+                "invalid memory size {}; must be in 256 MiB increment",
+                self.memory_mb
+            ));
         }
         if self.memory_mb < least {
-            return Some(format!("invalid config.guest.memory_mb, minimum required {least} MiB"));
+            return Some(format!(
+                "invalid config.guest.memory_mb, minimum required {least} MiB"
+            ));
         }
-        (self.memory_mb > most).then(|| format!("invalid config.guest.memory_mb, maximum allowed {most} MiB"))
+        (self.memory_mb > most)
+            .then(|| format!("invalid config.guest.memory_mb, maximum allowed {most} MiB"))
     }
 
     /// The preset whose CPUs it has.
     pub(super) fn preset(self) -> String {
-        format!("{}-{}x", if self.performance { "performance" } else { "shared-cpu" }, self.cpus)
+        format!(
+            "{}-{}x",
+            if self.performance {
+                "performance"
+            } else {
+                "shared-cpu"
+            },
+            self.cpus
+        )
     }
 
     /// What it costs in a region: the published table's formula, over a thirty-day month.
     pub(super) fn price(self, region: &str) -> UsdPerHour {
-        let markup = REGIONS.iter().find(|place| place.0 == region).map_or(16_154, |place| place.5);
+        let markup = REGIONS
+            .iter()
+            .find(|place| place.0 == region)
+            .map_or(16_154, |place| place.5);
         let cpu_milli = if self.performance { 21_000 } else { 695 };
-        let milli_by_1024 = i128::from(cpu_milli) * i128::from(self.cpus) * 1024 + 5_000 * i128::from(self.memory_mb);
+        let milli_by_1024 = i128::from(cpu_milli) * i128::from(self.cpus) * 1024
+            + 5_000 * i128::from(self.memory_mb);
         let nanos = milli_by_1024 * i128::from(markup) * 1_000_000 / (1024 * 10_000 * 720);
         UsdPerHour::new(Usd::from_nanos(i64::try_from(nanos).unwrap_or(i64::MAX)))
     }
@@ -118,14 +235,35 @@ impl Guest {
 #[must_use]
 pub fn cloud() -> CloudSpec {
     let mut cloud = CloudSpec::plain(NAME);
-    cloud.regions = REGIONS.iter().map(|place| Region { id: place.0.into(), name: place.1.into() }).collect();
-    let shared = SHARED.iter().map(|cpus| Guest { performance: false, cpus: *cpus, memory_mb: 256 * cpus });
-    let performance = PERFORMANCE.iter().map(|cpus| Guest { performance: true, cpus: *cpus, memory_mb: 2048 * cpus });
+    cloud.regions = REGIONS
+        .iter()
+        .map(|place| Region {
+            id: place.0.into(),
+            name: place.1.into(),
+        })
+        .collect();
+    let shared = SHARED.iter().map(|cpus| Guest {
+        performance: false,
+        cpus: *cpus,
+        memory_mb: 256 * cpus,
+    });
+    let performance = PERFORMANCE.iter().map(|cpus| Guest {
+        performance: true,
+        cpus: *cpus,
+        memory_mb: 2048 * cpus,
+    });
     cloud.shapes = shared
         .chain(performance)
         .map(|guest| {
-            let stock = REGIONS.iter().map(|place| (place.0.to_owned(), 64)).collect();
-            let tier = Tier { price: guest.price("iad"), max_count: 1, stock };
+            let stock = REGIONS
+                .iter()
+                .map(|place| (place.0.to_owned(), 64))
+                .collect();
+            let tier = Tier {
+                price: guest.price("iad"),
+                max_count: 1,
+                stock,
+            };
             Shape {
                 native: guest.preset(),
                 name: guest.preset(),
@@ -160,8 +298,17 @@ mod tests {
     #[test]
     fn prices_are_those_of_the_published_table() {
         let month = |performance, cpus, memory_mb, region| {
-            let price = Guest { performance, cpus, memory_mb }.price(region);
-            price.cost_of(Duration::from_secs(30 * 86_400)).unwrap().nanos() / 10_000_000
+            let price = Guest {
+                performance,
+                cpus,
+                memory_mb,
+            }
+            .price(region);
+            price
+                .cost_of(Duration::from_secs(30 * 86_400))
+                .unwrap()
+                .nanos()
+                / 10_000_000
         };
         assert_eq!(month(false, 1, 256, "iad"), 194); // $1.94
         assert_eq!(month(false, 1, 256, "lax"), 233);
@@ -175,6 +322,9 @@ mod tests {
         assert_eq!(regions(Some("fra, ams")).unwrap(), ["fra", "ams"]);
         assert_eq!(regions(Some("sa")).unwrap(), ["gru"]);
         assert_eq!(regions(None).unwrap()[0], NEAREST);
-        assert_eq!((regions(Some("mad")), regions(Some("any")).unwrap().len()), (None, 18));
+        assert_eq!(
+            (regions(Some("mad")), regions(Some("any")).unwrap().len()),
+            (None, 18)
+        );
     }
 }

@@ -24,28 +24,43 @@ impl Scope {
     /// One app, and everything in it.
     #[must_use]
     pub fn app(app: impl Into<String>) -> Self {
-        Self { app: Some(app.into()), ..Self::default() }
+        Self {
+            app: Some(app.into()),
+            ..Self::default()
+        }
     }
 
     /// Everything of the organisation, to read.
     #[must_use]
     pub fn read_only() -> Self {
-        Self { read_only: true, ..Self::default() }
+        Self {
+            read_only: true,
+            ..Self::default()
+        }
     }
 
     /// The same until then.
     #[must_use]
     pub fn until(self, expires_at: Timestamp) -> Self {
-        Self { expires_at: Some(expires_at), ..self }
+        Self {
+            expires_at: Some(expires_at),
+            ..self
+        }
     }
 }
 
 const MACAROONS: [&str; 3] = ["fm1r_", "fm1a_", "fm2_"];
 
 impl Fly {
-    /// The part of an `Authorization` that is a good token. Each scheme takes what it is for: `FlyV1` macaroons only.
+    /// The part of an `Authorization` that is a good token. Each scheme takes what it is for:
+    /// `FlyV1` macaroons only.
     pub(super) fn token(&self, headers: &HeaderMap) -> Option<String> {
-        let (scheme, rest) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.trim().split_once(' ')?;
+        let (scheme, rest) = headers
+            .get(header::AUTHORIZATION)?
+            .to_str()
+            .ok()?
+            .trim()
+            .split_once(' ')?;
         let only_macaroons = match scheme.to_ascii_lowercase().as_str() {
             "bearer" => false,
             "flyv1" => true,
@@ -63,9 +78,19 @@ impl Fly {
             rest = after.trim();
         }
         let macaroon = |part: &str| MACAROONS.iter().any(|prefix| part.starts_with(prefix));
-        let mut parts = rest.split(',').map(str::trim).filter(|part| !part.is_empty());
-        let found = parts.find(|part| (!only_macaroons || macaroon(part)) && self.world.authorize(NAME, part).is_some())?;
-        let expired = self.shared().scopes.get(found).and_then(|scope| scope.expires_at).is_some_and(|at| at <= self.world.now());
+        let mut parts = rest
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty());
+        let found = parts.find(|part| {
+            (!only_macaroons || macaroon(part)) && self.world.authorize(NAME, part).is_some()
+        })?;
+        let expired = self
+            .shared()
+            .scopes
+            .get(found)
+            .and_then(|scope| scope.expires_at)
+            .is_some_and(|at| at <= self.world.now());
         (!expired).then(|| found.to_owned())
     }
 

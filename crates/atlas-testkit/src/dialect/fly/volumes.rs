@@ -29,31 +29,49 @@ fn shown_id(id: &str) -> String {
 
 impl Fly {
     pub(super) fn disks_of(&self, app: &str) -> usize {
-        self.shared().disks.values().filter(|disk| disk.app == app && disk.deleted_at.is_none()).count()
+        self.shared()
+            .disks
+            .values()
+            .filter(|disk| disk.app == app && disk.deleted_at.is_none())
+            .count()
     }
 
     /// A volume of this app that a new machine may mount: the world's id, and where it is.
-    pub(super) fn mountable(&self, call: &Call<'_>, app: &str, id: &str) -> Result<(String, String), Failure> {
-        let (volume, disk) = self.volume(call, app, id).map_err(|_| Failure::invalid("volume not found"))?;
+    pub(super) fn mountable(
+        &self,
+        call: &Call<'_>,
+        app: &str,
+        id: &str,
+    ) -> Result<(String, String), Failure> {
+        let (volume, disk) = self
+            .volume(call, app, id)
+            .map_err(|_| Failure::invalid("volume not found"))?;
         if disk.deleted_at.is_some() {
             return Err(Failure::invalid("volume not found"));
         }
         if self.attached(&volume.id).is_some() {
-            return Err(Failure::precondition(format!("volume {id} is already attached to a machine")));
+            return Err(Failure::precondition(format!(
+                "volume {id} is already attached to a machine"
+            )));
         }
         Ok((volume.id, volume.region))
     }
 
     fn attached(&self, id: &str) -> Option<String> {
         let mut machines = self.world.all(NAME).into_iter();
-        let holder = machines.find(|machine| machine.is_live() && machine.spec.network_volume.as_deref() == Some(id))?;
+        let holder = machines.find(|machine| {
+            machine.is_live() && machine.spec.network_volume.as_deref() == Some(id)
+        })?;
         Some(parts(&holder.id).0.to_owned())
     }
 
     fn volume(&self, call: &Call<'_>, app: &str, id: &str) -> Result<(Volume, Disk), Failure> {
         let missing = || Failure::new(404, "volume not found");
         let inner = id.strip_prefix(PREFIX).ok_or_else(missing)?;
-        let found = self.mine(call, |disk| disk.app == app).into_iter().find(|(volume, _)| volume.id == inner);
+        let found = self
+            .mine(call, |disk| disk.app == app)
+            .into_iter()
+            .find(|(volume, _)| volume.id == inner);
         found.ok_or_else(missing)
     }
 
@@ -70,25 +88,44 @@ impl Fly {
         let volumes = self.world.all_volumes(NAME, &call.account);
         let (now, shared) = (self.world.now(), self.shared());
         let remembers = shared.quirks.volume_remembers;
-        let also = |disk: &Disk| also(disk) && disk.deleted_at.is_none_or(|at| now.since(at) < remembers);
+        let also =
+            |disk: &Disk| also(disk) && disk.deleted_at.is_none_or(|at| now.since(at) < remembers);
         volumes
             .into_iter()
             .rev()
-            .filter_map(|volume| Some((shared.disks.get(&volume.id).filter(|disk| also(disk))?.clone(), volume)))
+            .filter_map(|volume| {
+                Some((
+                    shared
+                        .disks
+                        .get(&volume.id)
+                        .filter(|disk| also(disk))?
+                        .clone(),
+                    volume,
+                ))
+            })
             .map(|(disk, volume)| (volume, disk))
             .collect()
     }
 
     /// A deleted volume goes in two steps.
     fn disk_state(&self, disk: &Disk) -> &'static str {
-        let Some(at) = disk.deleted_at else { return "created" };
+        let Some(at) = disk.deleted_at else {
+            return "created";
+        };
         let gone = self.world.now().since(at) >= self.shared().quirks.volume_remembers / 2;
         if gone { "destroyed" } else { "pending_destroy" }
     }
 
-    pub(super) fn list_volumes(&self, call: &Call<'_>, app: &str) -> Result<Response<SimBody>, Failure> {
-        let rows: Vec<Value> =
-            self.mine(call, |disk| disk.app == app).iter().map(|(volume, disk)| self.shown_volume(volume, disk)).collect();
+    pub(super) fn list_volumes(
+        &self,
+        call: &Call<'_>,
+        app: &str,
+    ) -> Result<Response<SimBody>, Failure> {
+        let rows: Vec<Value> = self
+            .mine(call, |disk| disk.app == app)
+            .iter()
+            .map(|(volume, disk)| self.shown_volume(volume, disk))
+            .collect();
         Ok(ok(&Value::from(rows)))
     }
 
@@ -103,24 +140,38 @@ impl Fly {
             })
             .collect();
         let last = rows.last().map_or(Value::from(""), |row| row["id"].clone());
-        Ok(ok(&json!({ "volumes": rows, "next_cursor": "", "last_volume_id": last })))
+        Ok(ok(
+            &json!({ "volumes": rows, "next_cursor": "", "last_volume_id": last }),
+        ))
     }
 
-    pub(super) fn create_volume(&self, call: &Call<'_>, app: &str) -> Result<Response<SimBody>, Failure> {
+    pub(super) fn create_volume(
+        &self,
+        call: &Call<'_>,
+        app: &str,
+    ) -> Result<Response<SimBody>, Failure> {
         let body = call.json()?;
         let name = body["name"].as_str().unwrap_or_default();
-        let plain =
-            (1..=30).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        let plain = (1..=30).contains(&name.len())
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
         if !plain {
-            return Err(Failure::invalid("name should be 1-30 characters of lowercase letters, digits and underscores"));
+            return Err(Failure::invalid(
+                "name should be 1-30 characters of lowercase letters, digits and underscores",
+            ));
         }
         let size = body["size_gb"].as_u64().unwrap_or(3);
-        let size = u32::try_from(size).ok().filter(|size| (1..=500).contains(size));
+        let size = u32::try_from(size)
+            .ok()
+            .filter(|size| (1..=500).contains(size));
         let size = size.ok_or_else(|| Failure::invalid("size_gb must be between 1 and 500"))?;
         let region = stock::regions(body["region"].as_str())
             .and_then(|regions| regions.into_iter().next())
             .ok_or_else(|| Failure::invalid("region not found"))?;
-        let volume = self.world.create_volume(NAME, &call.account, name, size, &region, "local")?;
+        let volume = self
+            .world
+            .create_volume(NAME, &call.account, name, size, &region, "local")?;
         let disk = Disk {
             app: app.to_owned(),
             encrypted: body["encrypted"].as_bool().unwrap_or(true),
@@ -150,33 +201,47 @@ impl Fly {
                 let body = call.json()?;
                 let disk = {
                     let mut shared = self.shared();
-                    let disk = shared.disks.get_mut(&volume.id).ok_or_else(|| Failure::new(404, "volume not found"))?;
-                    disk.retention = body["snapshot_retention"].as_u64().unwrap_or(disk.retention);
+                    let disk = shared
+                        .disks
+                        .get_mut(&volume.id)
+                        .ok_or_else(|| Failure::new(404, "volume not found"))?;
+                    disk.retention = body["snapshot_retention"]
+                        .as_u64()
+                        .unwrap_or(disk.retention);
                     disk.backup = body["auto_backup_enabled"].as_bool().unwrap_or(disk.backup);
                     disk.clone()
                 };
                 Ok(ok(&self.shown_volume(&volume, &disk)))
             }
             VolumeVerb::Delete => {
-                self.world.delete_volume(NAME, &call.account, &volume.id).map_err(|refusal| match refusal {
-                    Refusal::NotNow => Failure::precondition("volume is attached to a machine"),
-                    other => other.into(),
-                })?;
-                let disk = Disk { deleted_at: Some(self.world.now()), ..disk };
+                self.world
+                    .delete_volume(NAME, &call.account, &volume.id)
+                    .map_err(|refusal| match refusal {
+                        Refusal::NotNow => Failure::precondition("volume is attached to a machine"),
+                        other => other.into(),
+                    })?;
+                let disk = Disk {
+                    deleted_at: Some(self.world.now()),
+                    ..disk
+                };
                 self.shared().disks.insert(volume.id.clone(), disk.clone());
                 Ok(ok(&self.shown_volume(&volume, &disk)))
             }
             VolumeVerb::Extend => {
-                let size = call.json()?["size_gb"].as_u64().and_then(|size| u32::try_from(size).ok());
+                let size = call.json()?["size_gb"]
+                    .as_u64()
+                    .and_then(|size| u32::try_from(size).ok());
                 let size = size.ok_or_else(|| Failure::invalid("size_gb is required"))?;
-                let grown =
-                    self.world.update_volume(NAME, &call.account, &volume.id, None, Some(size)).map_err(
-                        |refusal| match refusal {
-                            Refusal::NotNow => Failure::invalid("volumes can only be made larger"),
-                            other => other.into(),
-                        },
-                    )?;
-                Ok(ok(&json!({ "volume": self.shown_volume(&grown, &disk), "needs_restart": false })))
+                let grown = self
+                    .world
+                    .update_volume(NAME, &call.account, &volume.id, None, Some(size))
+                    .map_err(|refusal| match refusal {
+                        Refusal::NotNow => Failure::invalid("volumes can only be made larger"),
+                        other => other.into(),
+                    })?;
+                Ok(ok(
+                    &json!({ "volume": self.shown_volume(&grown, &disk), "needs_restart": false }),
+                ))
             }
             VolumeVerb::Snapshots => Ok(ok(&Value::from(disk.snapshots))),
             VolumeVerb::Snapshot => {

@@ -1,6 +1,8 @@
-//! Fly's log API: one JSON:API document a page, a cursor in nanoseconds, and its own list of every line that was ever written.
+//! Fly's log API: one JSON:API document a page, a cursor in nanoseconds, and its own list of every
+//! line that was ever written.
 //!
-//! `GET /api/v1/apps/<app>/logs?next_token=<ns>&region=<code>&instance=<id>`. The list is the truth that a reader is checked against.
+//! `GET /api/v1/apps/<app>/logs?next_token=<ns>&region=<code>&instance=<id>`. The list is the truth
+//! that a reader is checked against.
 
 mod page;
 
@@ -45,7 +47,8 @@ pub struct Quirks {
     pub disorder: bool,
     /// Whether a page holds its first line twice, where the line has an id.
     pub repeats: bool,
-    /// Whether lines come one object a line, as the internal feed writes them, and not as a document.
+    /// Whether lines come one object a line, as the internal feed writes them, and not as a
+    /// document.
     pub feed_shape: bool,
     /// How long an answer takes, in simulated time.
     pub delay: Duration,
@@ -109,7 +112,10 @@ impl Line {
     /// The same with this id.
     #[must_use]
     pub fn id(self, id: impl Into<String>) -> Self {
-        Self { id: Some(id.into()), ..self }
+        Self {
+            id: Some(id.into()),
+            ..self
+        }
     }
 }
 
@@ -163,10 +169,14 @@ struct Shared {
 type Source = Arc<dyn Fn(&str) -> Option<Vec<Line>> + Send + Sync>;
 
 impl FlyLogs {
-    /// The API over this world: its clock, its faults on `logs` of the cloud `fly`, and that cloud's keys.
+    /// The API over this world: its clock, its faults on `logs` of the cloud `fly`, and that
+    /// cloud's keys.
     #[must_use]
     pub fn new(world: World) -> Self {
-        Self { world, shared: Arc::default() }
+        Self {
+            world,
+            shared: Arc::default(),
+        }
     }
 
     /// Makes a token good. One part of it: `fm2_…` goes as `FlyV1`, anything else as `Bearer`.
@@ -186,7 +196,11 @@ impl FlyLogs {
 
     /// Writes a line; makes its app known.
     pub fn write(&self, app: &str, line: Line) {
-        self.shared().apps.entry(app.to_owned()).or_default().push(line);
+        self.shared()
+            .apps
+            .entry(app.to_owned())
+            .or_default()
+            .push(line);
     }
 
     /// Writes a line of now with an id of its own.
@@ -198,7 +212,8 @@ impl FlyLogs {
         lines.push(Line::new(at, message).id(id));
     }
 
-    /// Another place that knows apps and their lines: asked at every request, `None` for an app that it does not know.
+    /// Another place that knows apps and their lines: asked at every request, `None` for an app
+    /// that it does not know.
     pub fn add_source(&self, source: impl Fn(&str) -> Option<Vec<Line>> + Send + Sync + 'static) {
         self.shared().sources.push(Arc::new(source));
     }
@@ -211,7 +226,10 @@ impl FlyLogs {
                 return None;
             }
             let machines = world.all(fly::NAME).into_iter().filter_map(|machine| {
-                let (id, of) = machine.id.split_once('.').unwrap_or((&machine.id, fly::APP));
+                let (id, of) = machine
+                    .id
+                    .split_once('.')
+                    .unwrap_or((&machine.id, fly::APP));
                 (of == app).then(|| printed(&world, id, &machine))
             });
             Some(machines.flatten().collect())
@@ -267,7 +285,13 @@ impl FlyLogs {
     fn lines_of(&self, app: &str, wanted: impl Fn(&Line) -> bool) -> Option<Vec<Line>> {
         let (own, sources) = {
             let shared = self.shared();
-            let own = shared.apps.get(app).map(|lines| lines.iter().filter(|line| wanted(line)).cloned().collect::<Vec<_>>());
+            let own = shared.apps.get(app).map(|lines| {
+                lines
+                    .iter()
+                    .filter(|line| wanted(line))
+                    .cloned()
+                    .collect::<Vec<_>>()
+            });
             (own, shared.sources.clone())
         };
         // Not under the lock: a source looks at the world.
@@ -292,15 +316,34 @@ impl FlyLogs {
         }
         let app = app_of(&parts.method, parts.uri.path());
         let query = Query::of(parts.uri.query());
-        let asked =
-            Asked { app: app.clone().unwrap_or_default(), next_token: query.get("next_token").map(str::to_owned), status: 0 };
-        let arrival = self.world.arrive(fly::NAME, "logs", &key(&parts.headers).unwrap_or_default(), None, false);
+        let asked = Asked {
+            app: app.clone().unwrap_or_default(),
+            next_token: query.get("next_token").map(str::to_owned),
+            status: 0,
+        };
+        let arrival = self.world.arrive(
+            fly::NAME,
+            "logs",
+            &key(&parts.headers).unwrap_or_default(),
+            None,
+            false,
+        );
         let honest = match refusal {
             Some(refusal) => refused(refusal),
             None => self.honest(&parts.headers, app.as_deref(), &query),
         };
-        let failed = || text(StatusCode::INTERNAL_SERVER_ERROR, "{\"error\":\"internal error\"}");
-        let limited = || text(StatusCode::TOO_MANY_REQUESTS, "{\"error\":\"rate limit exceeded\"}");
+        let failed = || {
+            text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "{\"error\":\"internal error\"}",
+            )
+        };
+        let limited = || {
+            text(
+                StatusCode::TOO_MANY_REQUESTS,
+                "{\"error\":\"rate limit exceeded\"}",
+            )
+        };
         let answer = deliver(&self.world, &arrival, honest, failed, limited).await;
         let status = answer.as_ref().map_or(0, |answer| answer.status().as_u16());
         self.shared().asked.push(Asked { status, ..asked });
@@ -309,25 +352,53 @@ impl FlyLogs {
 
     fn honest(&self, headers: &HeaderMap, app: Option<&str>, query: &Query) -> Response<SimBody> {
         let Some(rights) = self.rights(headers) else {
-            return text(StatusCode::UNAUTHORIZED, "{\"error\":\"Not authenticated\"}");
+            return text(
+                StatusCode::UNAUTHORIZED,
+                "{\"error\":\"Not authenticated\"}",
+            );
         };
-        let asked = match query.get("next_token").filter(|token| !token.is_empty()).map(str::parse::<u64>) {
+        let asked = match query
+            .get("next_token")
+            .filter(|token| !token.is_empty())
+            .map(str::parse::<u64>)
+        {
             None => None,
             Some(Ok(asked)) => Some(asked),
-            Some(Err(_)) => return text(StatusCode::BAD_REQUEST, "{\"error\":\"invalid next_token\"}"),
+            Some(Err(_)) => {
+                return text(
+                    StatusCode::BAD_REQUEST,
+                    "{\"error\":\"invalid next_token\"}",
+                );
+            }
         };
         let now = self.world.clock().on_the_wire(self.world.now());
         let quirks = self.shared().quirks.clone();
         let wanted = page::Wanted {
             from: asked,
-            oldest: nanos(now.saturating_sub(if asked.is_none() { FIRST_PAGE } else { RETENTION })),
+            oldest: nanos(now.saturating_sub(if asked.is_none() {
+                FIRST_PAGE
+            } else {
+                RETENTION
+            })),
             region: query.get("region").filter(|region| !region.is_empty()),
-            instance: query.get("instance").filter(|instance| !instance.is_empty()),
+            instance: query
+                .get("instance")
+                .filter(|instance| !instance.is_empty()),
         };
-        let lines = app.and_then(|app| Some((app, self.lines_of(app, |line| wanted.holds(line, quirks.inclusive))?)));
-        let Some((app, lines)) = lines else { return text(StatusCode::NOT_FOUND, "{\"error\":\"Could not find App\"}") };
+        let lines = app.and_then(|app| {
+            Some((
+                app,
+                self.lines_of(app, |line| wanted.holds(line, quirks.inclusive))?,
+            ))
+        });
+        let Some((app, lines)) = lines else {
+            return text(StatusCode::NOT_FOUND, "{\"error\":\"Could not find App\"}");
+        };
         if rights == Rights::DeployOnly {
-            return text(StatusCode::FORBIDDEN, "{\"error\":\"not authorized to retrieve app logs\"}");
+            return text(
+                StatusCode::FORBIDDEN,
+                "{\"error\":\"not authorized to retrieve app logs\"}",
+            );
         }
         page::answer(app, lines, &wanted, &quirks)
     }
@@ -336,11 +407,17 @@ impl FlyLogs {
     fn rights(&self, headers: &HeaderMap) -> Option<Rights> {
         let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
         let (scheme, rest) = value.split_once(' ')?;
-        let parts: Vec<&str> = rest.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+        let parts: Vec<&str> = rest
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .collect();
         let macaroon = |part: &str| MACAROONS.iter().any(|prefix| part.starts_with(prefix));
         let fits = match scheme.to_ascii_lowercase().as_str() {
             "flyv1" => parts.iter().all(|part| macaroon(part)),
-            "bearer" => parts.iter().all(|part| !macaroon(part) && !part.contains(' ')),
+            "bearer" => parts
+                .iter()
+                .all(|part| !macaroon(part) && !part.contains(' ')),
             _ => false,
         };
         if !fits {
@@ -367,7 +444,8 @@ async fn once_around() {
     .await;
 }
 
-/// What a machine printed. The world's time has no nanoseconds: the how manieth line it is stands in for them.
+/// What a machine printed. The world's time has no nanoseconds: the how manieth line it is stands
+/// in for them.
 fn printed(world: &World, id: &str, machine: &Machine) -> Vec<Line> {
     let lines = (0_u64..).zip(machine.lines()).map(|(number, entry)| {
         let at = nanos(world.clock().on_the_wire(entry.at)).saturating_add(number % 1_000_000);
@@ -387,7 +465,9 @@ fn printed(world: &World, id: &str, machine: &Machine) -> Vec<Line> {
 
 /// Nanoseconds since 1970, to the millisecond.
 fn nanos(at: Timestamp) -> u64 {
-    u64::try_from(at.unix_millis()).unwrap_or(0).saturating_mul(1_000_000)
+    u64::try_from(at.unix_millis())
+        .unwrap_or(0)
+        .saturating_mul(1_000_000)
 }
 
 fn app_of(method: &Method, path: &str) -> Option<String> {
@@ -398,14 +478,24 @@ fn app_of(method: &Method, path: &str) -> Option<String> {
 /// What the world's faults on keys go by: the first part after the scheme.
 fn key(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    Some(value.split_once(' ')?.1.split(',').next()?.trim().to_owned())
+    Some(
+        value
+            .split_once(' ')?
+            .1
+            .split(',')
+            .next()?
+            .trim()
+            .to_owned(),
+    )
 }
 
 fn refused(refusal: Refusal) -> Response<SimBody> {
     let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = text(status, "{\"error\":\"refused by the test\"}");
     if let Some(seconds) = refusal.retry_after {
-        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, seconds.into());
     }
     response
 }
@@ -413,7 +503,10 @@ fn refused(refusal: Refusal) -> Response<SimBody> {
 fn text(status: StatusCode, body: &'static str) -> Response<SimBody> {
     let mut response = Response::new(SimBody::from(body));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static("application/json"),
+    );
     response
 }
 
@@ -435,7 +528,9 @@ where
         let this = self.clone();
         Box::pin(async move {
             let (parts, body) = request.into_parts();
-            body.collect().await.map_err(|_| io::Error::from(io::ErrorKind::ConnectionAborted))?;
+            body.collect()
+                .await
+                .map_err(|_| io::Error::from(io::ErrorKind::ConnectionAborted))?;
             this.answer(parts).await
         })
     }
@@ -444,6 +539,8 @@ where
 impl fmt::Debug for FlyLogs {
     /// Without tokens and lines.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FlyLogs").field("world", &self.world).finish_non_exhaustive()
+        f.debug_struct("FlyLogs")
+            .field("world", &self.world)
+            .finish_non_exhaustive()
     }
 }

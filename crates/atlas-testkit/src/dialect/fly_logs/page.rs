@@ -19,13 +19,29 @@ pub(super) struct Wanted<'a> {
 
 impl Wanted<'_> {
     pub(super) fn holds(&self, line: &Line, inclusive: bool) -> bool {
-        let fits = |wanted: Option<&str>, has: &Option<String>| wanted.is_none_or(|wanted| has.as_deref() == Some(wanted));
-        let after = self.from.is_none_or(|from| if inclusive { line.at >= from } else { line.at > from });
-        after && line.at >= self.oldest && fits(self.region, &line.region) && fits(self.instance, &line.instance)
+        let fits = |wanted: Option<&str>, has: &Option<String>| {
+            wanted.is_none_or(|wanted| has.as_deref() == Some(wanted))
+        };
+        let after = self.from.is_none_or(|from| {
+            if inclusive {
+                line.at >= from
+            } else {
+                line.at > from
+            }
+        });
+        after
+            && line.at >= self.oldest
+            && fits(self.region, &line.region)
+            && fits(self.instance, &line.instance)
     }
 }
 
-pub(super) fn answer(app: &str, mut lines: Vec<Line>, wanted: &Wanted<'_>, quirks: &Quirks) -> Response<SimBody> {
+pub(super) fn answer(
+    app: &str,
+    mut lines: Vec<Line>,
+    wanted: &Wanted<'_>,
+    quirks: &Quirks,
+) -> Response<SimBody> {
     // Stable: those of one nanosecond stay in the order they were written.
     lines.sort_by_key(|line| line.at);
     let size = quirks.page_size.max(1);
@@ -45,7 +61,10 @@ pub(super) fn answer(app: &str, mut lines: Vec<Line>, wanted: &Wanted<'_>, quirk
         lines.rotate_left(half);
     }
     if quirks.feed_shape {
-        let body: String = lines.iter().map(|line| format!("{}\n", feed(app, line))).collect();
+        let body: String = lines
+            .iter()
+            .map(|line| format!("{}\n", feed(app, line)))
+            .collect();
         return document(body.into_bytes(), "application/x-ndjson");
     }
     let token = match next {
@@ -91,13 +110,19 @@ fn timestamp(line: &Line) -> Option<String> {
         None => {
             let seconds = i64::try_from(line.at / 1_000_000_000).unwrap_or(i64::MAX);
             let second = Timestamp::from_unix_seconds(seconds).to_string();
-            Some(format!("{}.{:09}Z", second.trim_end_matches('Z'), line.at % 1_000_000_000))
+            Some(format!(
+                "{}.{:09}Z",
+                second.trim_end_matches('Z'),
+                line.at % 1_000_000_000
+            ))
         }
     }
 }
 
 fn document(body: Vec<u8>, kind: &'static str) -> Response<SimBody> {
     let mut response = Response::new(SimBody::from(body));
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     response
 }

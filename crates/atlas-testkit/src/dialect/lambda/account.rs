@@ -1,4 +1,5 @@
-//! What an account has besides instances: SSH keys, file systems, firewall rules and rule sets, and what Lambda tells everybody.
+//! What an account has besides instances: SSH keys, file systems, firewall rules and rule sets, and
+//! what Lambda tells everybody.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -41,7 +42,12 @@ impl Default for Holdings {
             { "protocol": "tcp", "port_range": [22, 22], "source_network": "0.0.0.0/0", "description": "ssh" },
             { "protocol": "icmp", "source_network": "0.0.0.0/0", "description": "ping" },
         ]);
-        Self { keys: BTreeMap::from([("0".repeat(32), key)]), file_systems: BTreeMap::new(), rules, rulesets: BTreeMap::new() }
+        Self {
+            keys: BTreeMap::from([("0".repeat(32), key)]),
+            file_systems: BTreeMap::new(),
+            rules,
+            rulesets: BTreeMap::new(),
+        }
     }
 }
 
@@ -50,31 +56,55 @@ fn values(map: &BTreeMap<String, Value>) -> Value {
 }
 
 fn live(world: &World, call: &Call<'_>) -> Vec<Machine> {
-    world.all(NAME).into_iter().filter(|machine| machine.is_live() && machine.account == call.account.as_str()).collect()
+    world
+        .all(NAME)
+        .into_iter()
+        .filter(|machine| machine.is_live() && machine.account == call.account.as_str())
+        .collect()
 }
 
 /// Also those that went a moment ago.
 fn live_or_lately(world: &World, call: &Call<'_>, lately: Duration) -> Vec<Machine> {
     let now = world.now();
-    let there = |machine: &Machine| machine.is_live() || machine.destroyed_at.is_some_and(|at| now.since(at) < lately);
-    world.all(NAME).into_iter().filter(|machine| there(machine) && machine.account == call.account.as_str()).collect()
+    let there = |machine: &Machine| {
+        machine.is_live()
+            || machine
+                .destroyed_at
+                .is_some_and(|at| now.since(at) < lately)
+    };
+    world
+        .all(NAME)
+        .into_iter()
+        .filter(|machine| there(machine) && machine.account == call.account.as_str())
+        .collect()
 }
 
 fn name_of(body: &Value, longest: usize) -> Result<String, Failure> {
-    let name = body["name"].as_str().filter(|name| (1..=longest).contains(&name.len()));
-    name.map(str::to_owned).ok_or_else(|| Failure::invalid(format!("name: 1 to {longest} characters")))
+    let name = body["name"]
+        .as_str()
+        .filter(|name| (1..=longest).contains(&name.len()));
+    name.map(str::to_owned)
+        .ok_or_else(|| Failure::invalid(format!("name: 1 to {longest} characters")))
 }
 
 fn region_of(body: &Value) -> Result<String, Failure> {
-    let known = body["region"].as_str().filter(|name| REGIONS.iter().any(|(id, _)| id == name));
-    known.map(str::to_owned).ok_or_else(|| Failure::unknown("region"))
+    let known = body["region"]
+        .as_str()
+        .filter(|name| REGIONS.iter().any(|(id, _)| id == name));
+    known
+        .map(str::to_owned)
+        .ok_or_else(|| Failure::unknown("region"))
 }
 
 fn checked_rules(rules: &Value) -> Result<Vec<Value>, Failure> {
-    let rules = rules.as_array().ok_or_else(|| Failure::invalid("rules: an array"))?;
+    let rules = rules
+        .as_array()
+        .ok_or_else(|| Failure::invalid("rules: an array"))?;
     for rule in rules {
         let protocol = rule["protocol"].as_str().unwrap_or_default();
-        let ranged = rule["port_range"].as_array().is_some_and(|range| range.len() == 2);
+        let ranged = rule["port_range"]
+            .as_array()
+            .is_some_and(|range| range.len() == 2);
         let fits = match protocol {
             "icmp" => rule.get("port_range").is_none(),
             "tcp" | "udp" | "all" => ranged,
@@ -89,11 +119,18 @@ fn checked_rules(rules: &Value) -> Result<Vec<Value>, Failure> {
 
 impl Lambda {
     fn holdings<T>(&self, call: &Call<'_>, with: impl FnOnce(&mut Holdings) -> T) -> T {
-        with(self.shared().holdings.entry(call.account.clone()).or_default())
+        with(
+            self.shared()
+                .holdings
+                .entry(call.account.clone())
+                .or_default(),
+        )
     }
 
     pub(super) fn has_key(&self, call: &Call<'_>, name: &str) -> bool {
-        self.holdings(call, |held| held.keys.values().any(|key| key["name"] == name))
+        self.holdings(call, |held| {
+            held.keys.values().any(|key| key["name"] == name)
+        })
     }
 
     pub(super) fn keys(&self, call: &Call<'_>) -> Response<SimBody> {
@@ -109,16 +146,23 @@ impl Lambda {
         self.holdings(call, |held| held.keys.insert(id, key.clone()));
         let mut shown = key;
         if public.is_none() {
-            shown["private_key"] =
-                Value::from("-----BEGIN OPENSSH PRIVATE KEY-----\nzz-private\n-----END OPENSSH PRIVATE KEY-----\n");
+            shown["private_key"] = Value::from(
+                "-----BEGIN OPENSSH PRIVATE KEY-----\nzz-private\n-----END OPENSSH PRIVATE KEY-----\n",
+            );
         }
         Ok(data(&shown))
     }
 
-    pub(super) fn delete_key(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
+    pub(super) fn delete_key(
+        &self,
+        call: &Call<'_>,
+        id: &str,
+    ) -> Result<Response<SimBody>, Failure> {
         // The document has this code here, and not the one of other things that are not there.
         let missing = || Failure::new(404, "global/not-found", "Specified SSH key does not exist.");
-        self.holdings(call, |held| held.keys.remove(id)).map(|_| data(&json!({}))).ok_or_else(missing)
+        self.holdings(call, |held| held.keys.remove(id))
+            .map(|_| data(&json!({})))
+            .ok_or_else(missing)
     }
 
     pub(super) fn file_systems(&self, call: &Call<'_>) -> Response<SimBody> {
@@ -137,8 +181,8 @@ impl Lambda {
     pub(super) fn add_file_system(&self, call: &Call<'_>) -> Result<Response<SimBody>, Failure> {
         let body = call.json()?;
         let (name, place) = (name_of(&body, 60)?, region_of(&body)?);
-        let plain =
-            name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        let plain = name.starts_with(|c: char| c.is_ascii_alphabetic())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         if !plain {
             return Err(Failure::invalid(format!("name: {name}")));
         }
@@ -149,20 +193,39 @@ impl Lambda {
             "is_in_use": false, "region": region(&place), "bytes_used": 0,
         });
         self.holdings(call, |held| {
-            if held.file_systems.values().any(|other| other["name"] == row["name"]) {
-                return Err(Failure::new(400, "global/duplicate", "A file system of this name exists already."));
+            if held
+                .file_systems
+                .values()
+                .any(|other| other["name"] == row["name"])
+            {
+                return Err(Failure::new(
+                    400,
+                    "global/duplicate",
+                    "A file system of this name exists already.",
+                ));
             }
             held.file_systems.insert(id, row.clone());
             Ok(data(&row))
         })
     }
 
-    pub(super) fn delete_file_system(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
+    pub(super) fn delete_file_system(
+        &self,
+        call: &Call<'_>,
+        id: &str,
+    ) -> Result<Response<SimBody>, Failure> {
         let used = live(&self.world, call);
         self.holdings(call, |held| {
-            let row = held.file_systems.get(id).ok_or_else(|| Failure::missing("file system"))?;
+            let row = held
+                .file_systems
+                .get(id)
+                .ok_or_else(|| Failure::missing("file system"))?;
             if used.iter().any(|machine| mounts(machine, row)) {
-                return Err(Failure::new(400, "filesystems/filesystem-in-use", "The file system is in use."));
+                return Err(Failure::new(
+                    400,
+                    "filesystems/filesystem-in-use",
+                    "The file system is in use.",
+                ));
             }
             held.file_systems.remove(id);
             Ok(data(&json!({ "deleted_ids": [id] })))
@@ -170,13 +233,25 @@ impl Lambda {
     }
 
     /// A launch's file systems exist and are where it is.
-    pub(super) fn attach_file_systems(&self, call: &Call<'_>, place: &str, names: &Value) -> Result<(), Failure> {
+    pub(super) fn attach_file_systems(
+        &self,
+        call: &Call<'_>,
+        place: &str,
+        names: &Value,
+    ) -> Result<(), Failure> {
         self.holdings(call, |held| {
             for name in names.as_array().into_iter().flatten() {
-                let row =
-                    held.file_systems.values().find(|row| row["name"] == *name).ok_or_else(|| Failure::unknown("file system"))?;
+                let row = held
+                    .file_systems
+                    .values()
+                    .find(|row| row["name"] == *name)
+                    .ok_or_else(|| Failure::unknown("file system"))?;
                 if row["region"]["name"] != place {
-                    return Err(Failure::new(400, "instance-operations/launch/file-system-in-wrong-region", "Wrong region."));
+                    return Err(Failure::new(
+                        400,
+                        "instance-operations/launch/file-system-in-wrong-region",
+                        "Wrong region.",
+                    ));
                 }
             }
             Ok(())
@@ -184,16 +259,27 @@ impl Lambda {
     }
 
     /// The same by their ids, each at a place where a file system may be.
-    pub(super) fn mount_file_systems(&self, call: &Call<'_>, place: &str, mounts: &Value) -> Result<(), Failure> {
+    pub(super) fn mount_file_systems(
+        &self,
+        call: &Call<'_>,
+        place: &str,
+        mounts: &Value,
+    ) -> Result<(), Failure> {
         for mount in mounts.as_array().into_iter().flatten() {
             let point = mount["mount_point"].as_str().unwrap_or_default();
-            let there = ["/home", "/lambda/nfs", "/data"].iter().any(|root| point.starts_with(root));
-            let plain = point.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-'));
+            let there = ["/home", "/lambda/nfs", "/data"]
+                .iter()
+                .any(|root| point.starts_with(root));
+            let plain = point
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-'));
             if !there || !plain || point.len() > 256 {
                 return Err(Failure::invalid(format!("file_system_mounts: {mount}")));
             }
             let id = mount["file_system_id"].as_str().unwrap_or_default();
-            let name = self.holdings(call, |held| held.file_systems.get(id).map(|row| row["name"].clone()));
+            let name = self.holdings(call, |held| {
+                held.file_systems.get(id).map(|row| row["name"].clone())
+            });
             let name = name.ok_or_else(|| Failure::unknown("file system"))?;
             self.attach_file_systems(call, place, &json!([name]))?;
         }
@@ -214,32 +300,58 @@ impl Lambda {
 
     pub(super) fn rulesets(&self, call: &Call<'_>) -> Response<SimBody> {
         let used = live(&self.world, call);
-        let rows: Vec<Value> = self.holdings(call, |held| held.rulesets.values().map(|row| attached(row, &used)).collect());
+        let rows: Vec<Value> = self.holdings(call, |held| {
+            held.rulesets
+                .values()
+                .map(|row| attached(row, &used))
+                .collect()
+        });
         data(&Value::from(rows))
     }
 
     pub(super) fn add_ruleset(&self, call: &Call<'_>) -> Result<Response<SimBody>, Failure> {
         let body = call.json()?;
-        let (name, place, rules) = (name_of(&body, 64)?, region_of(&body)?, checked_rules(&body["rules"])?);
+        let (name, place, rules) = (
+            name_of(&body, 64)?,
+            region_of(&body)?,
+            checked_rules(&body["rules"])?,
+        );
         let id = self.next_id();
-        let row =
-            json!({ "id": id, "name": name, "region": region(&place), "rules": rules, "created": CREATED, "instance_ids": [] });
+        let row = json!({ "id": id, "name": name, "region": region(&place), "rules": rules, "created": CREATED, "instance_ids": [] });
         self.holdings(call, |held| held.rulesets.insert(id, row.clone()));
         Ok(data(&row))
     }
 
-    pub(super) fn get_ruleset(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
+    pub(super) fn get_ruleset(
+        &self,
+        call: &Call<'_>,
+        id: &str,
+    ) -> Result<Response<SimBody>, Failure> {
         if id == "global" {
-            return Ok(data(&self.holdings(call, |held| json!({ "id": "global", "name": "Global", "rules": held.rules }))));
+            return Ok(data(&self.holdings(
+                call,
+                |held| json!({ "id": "global", "name": "Global", "rules": held.rules }),
+            )));
         }
         let used = live(&self.world, call);
-        let row = self.holdings(call, |held| held.rulesets.get(id).map(|row| attached(row, &used)));
-        row.map(|row| data(&row)).ok_or_else(|| Failure::missing("firewall ruleset"))
+        let row = self.holdings(call, |held| {
+            held.rulesets.get(id).map(|row| attached(row, &used))
+        });
+        row.map(|row| data(&row))
+            .ok_or_else(|| Failure::missing("firewall ruleset"))
     }
 
-    pub(super) fn patch_ruleset(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
+    pub(super) fn patch_ruleset(
+        &self,
+        call: &Call<'_>,
+        id: &str,
+    ) -> Result<Response<SimBody>, Failure> {
         let body = call.json()?;
-        let rules = body.get("rules").map(checked_rules).transpose()?.map(Value::from);
+        let rules = body
+            .get("rules")
+            .map(checked_rules)
+            .transpose()?
+            .map(Value::from);
         if id == "global" {
             self.holdings(call, |held| held.rules = rules.unwrap_or(held.rules.take()));
             self.apply_rules(call);
@@ -261,7 +373,11 @@ impl Lambda {
         self.get_ruleset(call, id)
     }
 
-    pub(super) fn delete_ruleset(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
+    pub(super) fn delete_ruleset(
+        &self,
+        call: &Call<'_>,
+        id: &str,
+    ) -> Result<Response<SimBody>, Failure> {
         let lingers = self.shared().quirks.ruleset_lingers;
         let used = live_or_lately(&self.world, call, lingers);
         self.holdings(call, |held| {
@@ -269,29 +385,50 @@ impl Lambda {
                 return Err(Failure::missing("firewall ruleset"));
             }
             if used.iter().any(|machine| guarded_by(machine, id)) {
-                return Err(Failure::new(400, "firewall-rulesets/firewall-ruleset-in-use", "The ruleset is in use."));
+                return Err(Failure::new(
+                    400,
+                    "firewall-rulesets/firewall-ruleset-in-use",
+                    "The ruleset is in use.",
+                ));
             }
             held.rulesets.remove(id);
             Ok(data(&json!({})))
         })
     }
 
-    /// The ports that a launch's rule sets and the account's rules open there; `None` where rules do not apply.
-    pub(super) fn opened(&self, call: &Call<'_>, place: &str, rulesets: &[String]) -> Result<Option<Vec<u16>>, Failure> {
+    /// The ports that a launch's rule sets and the account's rules open there; `None` where rules
+    /// do not apply.
+    pub(super) fn opened(
+        &self,
+        call: &Call<'_>,
+        place: &str,
+        rulesets: &[String],
+    ) -> Result<Option<Vec<u16>>, Failure> {
         self.holdings(call, |held| {
             let mut rules: Vec<&Value> = held.rules.as_array().into_iter().flatten().collect();
             for id in rulesets {
-                let row = held.rulesets.get(id).ok_or_else(|| Failure::unknown("firewall ruleset"))?;
+                let row = held
+                    .rulesets
+                    .get(id)
+                    .ok_or_else(|| Failure::unknown("firewall ruleset"))?;
                 if row["region"]["name"] != place {
-                    return Err(Failure::invalid("firewall_rulesets: the ruleset is of another region"));
+                    return Err(Failure::invalid(
+                        "firewall_rulesets: the ruleset is of another region",
+                    ));
                 }
                 rules.extend(row["rules"].as_array().into_iter().flatten());
             }
             if place == WITHOUT_FIREWALL {
                 return Ok(None);
             }
-            let bound = |rule: &Value, end: usize| rule["port_range"][end].as_u64().and_then(|port| u16::try_from(port).ok());
-            let tcp = rules.into_iter().filter(|rule| matches!(rule["protocol"].as_str(), Some("tcp" | "all")));
+            let bound = |rule: &Value, end: usize| {
+                rule["port_range"][end]
+                    .as_u64()
+                    .and_then(|port| u16::try_from(port).ok())
+            };
+            let tcp = rules
+                .into_iter()
+                .filter(|rule| matches!(rule["protocol"].as_str(), Some("tcp" | "all")));
             let ranges = tcp.filter_map(|rule| Some(bound(rule, 0)?..=bound(rule, 1)?));
             Ok(Some(ranges.flatten().collect()))
         })
@@ -300,14 +437,31 @@ impl Lambda {
     /// What is reached of each machine, by the rules as they are now.
     fn apply_rules(&self, call: &Call<'_>) {
         for machine in live(&self.world, call) {
-            let list = |field: &str| machine.spec.extra[field].as_array().cloned().unwrap_or_default();
-            let rulesets: Vec<String> = list("rulesets").iter().filter_map(|id| id.as_str().map(str::to_owned)).collect();
-            let published: Vec<u16> =
-                list("publishes").iter().filter_map(|port| port.as_u64().and_then(|port| u16::try_from(port).ok())).collect();
-            let Ok(opened) = self.opened(call, &machine.region, &rulesets) else { continue };
+            let list = |field: &str| {
+                machine.spec.extra[field]
+                    .as_array()
+                    .cloned()
+                    .unwrap_or_default()
+            };
+            let rulesets: Vec<String> = list("rulesets")
+                .iter()
+                .filter_map(|id| id.as_str().map(str::to_owned))
+                .collect();
+            let published: Vec<u16> = list("publishes")
+                .iter()
+                .filter_map(|port| port.as_u64().and_then(|port| u16::try_from(port).ok()))
+                .collect();
+            let Ok(opened) = self.opened(call, &machine.region, &rulesets) else {
+                continue;
+            };
             let ports = reached(&published, opened.as_deref());
-            // It is there, for it was just read; one that reads do not show yet keeps what it was launched with.
-            let _ = self.world.update(NAME, &call.account, &machine.id, |machine| machine.spec.ports = ports);
+            // It is there, for it was just read; one that reads do not show yet keeps what it was
+            // launched with.
+            let _ = self
+                .world
+                .update(NAME, &call.account, &machine.id, |machine| {
+                    machine.spec.ports = ports
+                });
         }
     }
 
@@ -315,13 +469,19 @@ impl Lambda {
     pub(super) fn within_quota(&self, call: &Call<'_>) -> Result<(), Failure> {
         let quota = self.shared().quirks.quota;
         let used = live(&self.world, call).len();
-        if quota.is_some_and(|most| used >= most) { Err(Refusal::Quota.into()) } else { Ok(()) }
+        if quota.is_some_and(|most| used >= most) {
+            Err(Refusal::Quota.into())
+        } else {
+            Ok(())
+        }
     }
 
     /// A launch's image is one there: by family, or by the id of a line of the list.
     pub(super) fn has_image(image: &Value) -> bool {
         let line = |id: &str| {
-            let digits = id.strip_prefix("00000000-0000-4000-8000-").and_then(|digits| digits.parse::<usize>().ok());
+            let digits = id
+                .strip_prefix("00000000-0000-4000-8000-")
+                .and_then(|digits| digits.parse::<usize>().ok());
             digits.is_some_and(|n| n / 10 < REGIONS.len() && n % 10 < FAMILIES.len())
         };
         match (image["family"].as_str(), image["id"].as_str()) {
@@ -349,7 +509,8 @@ impl Lambda {
         data(&REGIONS.iter().map(|(id, _)| region(id)).collect())
     }
 
-    /// Launches, as the account's auditor sees them: the only place with a creation time. Oldest first, in pages.
+    /// Launches, as the account's auditor sees them: the only place with a creation time. Oldest
+    /// first, in pages.
     pub(super) fn audit(&self, call: &Call<'_>) -> Result<Response<SimBody>, Failure> {
         let clock = self.world.clock();
         let bound = |name: &str| match call.query.get(name) {
@@ -360,9 +521,16 @@ impl Lambda {
                 .map_err(|_| Failure::invalid(format!("{name}: {text}"))),
         };
         let (start, end) = (bound("start")?, bound("end")?);
-        let kind = call.query.get("resource_type").is_none_or(|kind| kind == "cloud.instance");
+        let kind = call
+            .query
+            .get("resource_type")
+            .is_none_or(|kind| kind == "cloud.instance");
         let page = self.shared().quirks.page_size.max(1);
-        let from = match call.query.get("page_token").filter(|token| !token.is_empty()) {
+        let from = match call
+            .query
+            .get("page_token")
+            .filter(|token| !token.is_empty())
+        {
             None => 0,
             Some(token) => token
                 .strip_prefix('a')
@@ -374,7 +542,10 @@ impl Lambda {
             .all(NAME)
             .into_iter()
             .filter(|machine| kind && machine.account == call.account.as_str())
-            .filter(|machine| start.is_none_or(|at| machine.created_at >= at) && end.is_none_or(|at| machine.created_at <= at))
+            .filter(|machine| {
+                start.is_none_or(|at| machine.created_at >= at)
+                    && end.is_none_or(|at| machine.created_at <= at)
+            })
             .collect();
         let rows: Vec<Value> = machines
             .iter()
@@ -391,24 +562,37 @@ impl Lambda {
             })
             .collect();
         let next = (from + page < machines.len()).then(|| format!("a{}", from + page));
-        Ok(json_answer(http::StatusCode::OK, &json!({ "data": rows, "page_token": next })))
+        Ok(json_answer(
+            http::StatusCode::OK,
+            &json!({ "data": rows, "page_token": next }),
+        ))
     }
 }
 
 fn mounts(machine: &Machine, row: &Value) -> bool {
     let extra = &machine.spec.extra;
     let by_id = |mount: &Value| mount["file_system_id"] == row["id"];
-    extra["file_systems"].as_array().is_some_and(|names| names.contains(&row["name"]))
-        || extra["mounts"].as_array().is_some_and(|list| list.iter().any(by_id))
+    extra["file_systems"]
+        .as_array()
+        .is_some_and(|names| names.contains(&row["name"]))
+        || extra["mounts"]
+            .as_array()
+            .is_some_and(|list| list.iter().any(by_id))
 }
 
 fn guarded_by(machine: &Machine, id: &str) -> bool {
-    machine.spec.extra["rulesets"].as_array().is_some_and(|ids| ids.iter().any(|own| own == id))
+    machine.spec.extra["rulesets"]
+        .as_array()
+        .is_some_and(|ids| ids.iter().any(|own| own == id))
 }
 
 fn attached(row: &Value, used: &[Machine]) -> Value {
     let id = row["id"].as_str().unwrap_or_default();
     let mut row = row.clone();
-    row["instance_ids"] = used.iter().filter(|machine| guarded_by(machine, id)).map(|machine| machine.id.clone()).collect();
+    row["instance_ids"] = used
+        .iter()
+        .filter(|machine| guarded_by(machine, id))
+        .map(|machine| machine.id.clone())
+        .collect();
     row
 }

@@ -17,7 +17,11 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status: StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST), code, message: message.into() }
+        Self {
+            status: StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST),
+            code,
+            message: message.into(),
+        }
     }
 
     /// What is wrong with a body. The cloud repeats what was sent, secrets and all.
@@ -26,18 +30,33 @@ impl Failure {
     }
 
     pub(super) fn missing(what: &str) -> Self {
-        Self::new(404, "global/object-does-not-exist", format!("Specified {what} does not exist."))
+        Self::new(
+            404,
+            "global/object-does-not-exist",
+            format!("Specified {what} does not exist."),
+        )
     }
 
     /// What a launch names and does not exist.
     pub(super) fn unknown(what: &str) -> Self {
-        Self::new(400, "global/object-does-not-exist", format!("Specified {what} does not exist."))
+        Self::new(
+            400,
+            "global/object-does-not-exist",
+            format!("Specified {what} does not exist."),
+        )
     }
 
     /// The same, of something that is named and is not there, as the other status it is seen with.
     pub(super) fn unknown_as_404(self, wanted: bool) -> Self {
         let unknown = wanted && self.code == "global/object-does-not-exist";
-        Self { status: if unknown { StatusCode::NOT_FOUND } else { self.status }, ..self }
+        Self {
+            status: if unknown {
+                StatusCode::NOT_FOUND
+            } else {
+                self.status
+            },
+            ..self
+        }
     }
 
     pub(super) fn response(&self) -> Response<SimBody> {
@@ -64,20 +83,30 @@ impl From<Refusal> for Failure {
             ),
             Refusal::UnknownShape | Refusal::TooMany => Self::unknown("instance type"),
             Refusal::UnknownRegion(_) => Self::unknown("region"),
-            Refusal::NoMoney => Self::new(403, "global/account-inactive", "Your account is inactive."),
+            Refusal::NoMoney => {
+                Self::new(403, "global/account-inactive", "Your account is inactive.")
+            }
             Refusal::Quota => Self::new(400, "global/quota-exceeded", "Quota exceeded."),
             Refusal::Forbidden => Self::new(403, "global/forbidden", "Forbidden."),
             Refusal::NotFound | Refusal::NoSuchCloud => Self::missing("instance"),
             // Wrong state, locked, and what only other clouds have.
-            _ => Self::new(409, "global/conflict", "The instance is not in a state that allows this."),
+            _ => Self::new(
+                409,
+                "global/conflict",
+                "The instance is not in a state that allows this.",
+            ),
         }
     }
 }
 
-/// The same answer, each of its objects with a field that no document knows: the live API grows without a word.
+/// The same answer, each of its objects with a field that no document knows: the live API grows
+/// without a word.
 pub(super) fn with_strange_fields(answer: Response<SimBody>) -> Response<SimBody> {
     let (parts, body) = answer.into_parts();
-    let Some(mut value) = body.whole().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()) else {
+    let Some(mut value) = body
+        .whole()
+        .and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok())
+    else {
         return Response::from_parts(parts, SimBody::empty());
     };
     estrange(&mut value);
@@ -90,7 +119,11 @@ fn estrange(value: &mut Value) {
         Value::Object(map) => {
             map.values_mut().for_each(estrange);
             // The price list is keyed by types: another field there would be another type.
-            if !map.is_empty() && map.values().all(|value| value.get("instance_type").is_some()) {
+            if !map.is_empty()
+                && map
+                    .values()
+                    .all(|value| value.get("instance_type").is_some())
+            {
                 return;
             }
             map.insert("brand_new".to_owned(), json!({ "since": "yesterday" }));
@@ -106,6 +139,9 @@ pub(super) fn data(value: &Value) -> Response<SimBody> {
 pub(super) fn json_answer(status: StatusCode, body: &Value) -> Response<SimBody> {
     let mut response = Response::new(SimBody::from(body.to_string().into_bytes()));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
     response
 }

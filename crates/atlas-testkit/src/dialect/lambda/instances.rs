@@ -22,14 +22,29 @@ impl Lambda {
     pub(super) fn list(&self, call: &Call<'_>) -> Response<SimBody> {
         let mut machines = self.world.machines(NAME, &call.account, &call.arrival);
         if !call.arrival.has(FaultKind::EmptyList) {
-            let ended = self.world.all(NAME).into_iter().filter(|machine| self.is_remembered(call, machine));
-            let ended: Vec<Machine> = ended.filter(|ended| machines.iter().all(|shown| shown.id != ended.id)).collect();
+            let ended = self
+                .world
+                .all(NAME)
+                .into_iter()
+                .filter(|machine| self.is_remembered(call, machine));
+            let ended: Vec<Machine> = ended
+                .filter(|ended| machines.iter().all(|shown| shown.id != ended.id))
+                .collect();
             machines.extend(ended);
             machines.sort_by_key(|machine| std::cmp::Reverse(machine.order()));
         }
         let page = self.shared().quirks.page_size.max(1);
-        let start: usize = call.query.get("page_token").and_then(|token| token.strip_prefix("p")?.parse().ok()).unwrap_or(0);
-        let rows: Vec<Value> = machines.iter().skip(start).take(page).map(instance).collect();
+        let start: usize = call
+            .query
+            .get("page_token")
+            .and_then(|token| token.strip_prefix("p")?.parse().ok())
+            .unwrap_or(0);
+        let rows: Vec<Value> = machines
+            .iter()
+            .skip(start)
+            .take(page)
+            .map(instance)
+            .collect();
         let next = (start + page < machines.len()).then(|| format!("p{}", start + page));
         let mut body = json!({ "data": rows });
         if let Some(next) = next {
@@ -40,8 +55,14 @@ impl Lambda {
 
     pub(super) fn get(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
         let shown = self.world.machine(NAME, &call.account, id, &call.arrival);
-        let remembered = || self.world.truth(NAME, id).filter(|machine| self.is_remembered(call, machine));
-        let machine = shown.or_else(remembered).ok_or_else(|| Failure::missing("instance"))?;
+        let remembered = || {
+            self.world
+                .truth(NAME, id)
+                .filter(|machine| self.is_remembered(call, machine))
+        };
+        let machine = shown
+            .or_else(remembered)
+            .ok_or_else(|| Failure::missing("instance"))?;
         Ok(data(&instance(&machine)))
     }
 
@@ -49,7 +70,9 @@ impl Lambda {
     fn is_remembered(&self, call: &Call<'_>, machine: &Machine) -> bool {
         let remembers = self.shared().quirks.remembers;
         let told_of = machine.preempted || machine.was_ordered_to_end();
-        let lately = machine.destroyed_at.is_some_and(|at| self.world.now().since(at) < remembers);
+        let lately = machine
+            .destroyed_at
+            .is_some_and(|at| self.world.now().since(at) < remembers);
         machine.account == call.account.as_str() && told_of && lately
     }
 
@@ -59,7 +82,9 @@ impl Lambda {
             .as_str()
             .filter(|name| name.len() <= MAX_NAME)
             .ok_or_else(|| Failure::invalid("name: 0 to 64 characters"))?;
-        let machine = self.world.update(NAME, &call.account, id, |machine| name.clone_into(&mut machine.spec.name))?;
+        let machine = self.world.update(NAME, &call.account, id, |machine| {
+            name.clone_into(&mut machine.spec.name)
+        })?;
         Ok(data(&instance(&machine)))
     }
 
@@ -67,16 +92,30 @@ impl Lambda {
     fn capacity(&self) -> Capacity {
         let now = self.world.now();
         let mut shared = self.shared();
-        let (claims, age) = (shared.quirks.claims_capacity.clone(), shared.quirks.capacity_age);
-        if let Some((_, known)) = shared.capacity.as_ref().filter(|(at, _)| now.since(*at) < age) {
+        let (claims, age) = (
+            shared.quirks.claims_capacity.clone(),
+            shared.quirks.capacity_age,
+        );
+        if let Some((_, known)) = shared
+            .capacity
+            .as_ref()
+            .filter(|(at, _)| now.since(*at) < age)
+        {
             return known.clone();
         }
         let free = |kind: &'static str| {
             let free = self.world.stock(NAME, kind, "");
             let shown = REGIONS.iter().map(|(id, _)| *id);
-            shown.filter(|id| claims.as_deref() == Some(*id) || free.get(*id).is_some_and(|units| *units > 0)).collect()
+            shown
+                .filter(|id| {
+                    claims.as_deref() == Some(*id) || free.get(*id).is_some_and(|units| *units > 0)
+                })
+                .collect()
         };
-        let known: Capacity = KINDS.iter().map(|kind| (kind.name, free(kind.name))).collect();
+        let known: Capacity = KINDS
+            .iter()
+            .map(|kind| (kind.name, free(kind.name)))
+            .collect();
         shared.capacity = Some((now, known.clone()));
         known
     }
@@ -85,7 +124,12 @@ impl Lambda {
         let capacity = self.capacity();
         let mut map = Map::new();
         for kind in KINDS {
-            let regions: Vec<Value> = capacity.get(kind.name).into_iter().flatten().map(|id| region(id)).collect();
+            let regions: Vec<Value> = capacity
+                .get(kind.name)
+                .into_iter()
+                .flatten()
+                .map(|id| region(id))
+                .collect();
             map.insert(
                 kind.name.to_owned(),
                 json!({ "instance_type": instance_type(kind.name), "regions_with_capacity_available": regions }),
@@ -97,15 +141,21 @@ impl Lambda {
     pub(super) fn launch(&self, call: &Call<'_>) -> Result<Response<SimBody>, Failure> {
         let body = call.json()?;
         let text = |field: &str| body[field].as_str().map(str::to_owned);
-        let keys: Vec<&str> = body["ssh_key_names"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let keys: Vec<&str> = body["ssh_key_names"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
         if keys.len() != 1 {
             return Err(Failure::invalid("Exactly one SSH key must be specified."));
         }
         if !self.has_key(call, keys[0]) {
             return Err(Failure::unknown("SSH key"));
         }
-        let kind =
-            text("instance_type_name").and_then(|name| stock::find(&name)).ok_or_else(|| Failure::unknown("instance type"))?;
+        let kind = text("instance_type_name")
+            .and_then(|name| stock::find(&name))
+            .ok_or_else(|| Failure::unknown("instance type"))?;
         let place = text("region_name")
             .filter(|name| REGIONS.iter().any(|(id, _)| id == name))
             .ok_or_else(|| Failure::unknown("region"))?;
@@ -114,17 +164,26 @@ impl Lambda {
         }
         let name = text("name").unwrap_or_default();
         if name.len() > MAX_NAME {
-            return Err(Failure::invalid(format!("name: at most 64 characters: {name}")));
+            return Err(Failure::invalid(format!(
+                "name: at most 64 characters: {name}"
+            )));
         }
         if let Some(odd) = text("hostname").filter(|hostname| !is_hostname(hostname)) {
-            return Err(Failure::invalid(format!("hostname: string does not match regex: {odd}")));
+            return Err(Failure::invalid(format!(
+                "hostname: string does not match regex: {odd}"
+            )));
         }
         let tags = tags(&body["tags"])?;
         let user_data = text("user_data").unwrap_or_default();
         if user_data.len() > MAX_USER_DATA {
-            return Err(Failure::invalid(format!("user_data: too long: {user_data}")));
+            return Err(Failure::invalid(format!(
+                "user_data: too long: {user_data}"
+            )));
         }
-        if body["quantity"].as_u64().is_some_and(|quantity| quantity > 1) {
+        if body["quantity"]
+            .as_u64()
+            .is_some_and(|quantity| quantity > 1)
+        {
             return Err(Failure::invalid("Requested too many instances"));
         }
         let rulesets: Vec<String> = body["firewall_rulesets"]
@@ -150,7 +209,9 @@ impl Lambda {
             "ssh_key": keys[0], "rulesets": rulesets, "file_systems": body["file_system_names"].clone(), "publishes": container.ports,
             "mounts": body["file_system_mounts"].clone(),
         });
-        let machine = self.world.create_machine(NAME, &call.account, spec, &call.arrival)?;
+        let machine = self
+            .world
+            .create_machine(NAME, &call.account, spec, &call.arrival)?;
         if self.shared().quirks.boots_unhealthy {
             self.world.fail_machine(NAME, &machine.id);
         }
@@ -170,7 +231,12 @@ impl Lambda {
                 self.world.update(NAME, &call.account, &id, bare)?;
             }
             self.world.restart(NAME, &call.account, &id)?;
-            restarted.push(instance(&self.world.update(NAME, &call.account, &id, |machine| machine.warm_at = None)?));
+            restarted.push(instance(&self.world.update(
+                NAME,
+                &call.account,
+                &id,
+                |machine| machine.warm_at = None,
+            )?));
         }
         Ok(data(&json!({ "restarted_instances": restarted })))
     }
@@ -181,9 +247,13 @@ impl Lambda {
         let holds = self.shared().quirks.holds_while_booting;
         let mut terminated = Vec::new();
         for id in &ids {
-            let machine = self.world.machine(NAME, &call.account, id, &self.world.honest());
+            let machine = self
+                .world
+                .machine(NAME, &call.account, id, &self.world.honest());
             // Ordered once, it is not there for a second order.
-            let machine = machine.filter(|machine| !machine.is_being_destroyed()).ok_or_else(|| Failure::missing("instance"))?;
+            let machine = machine
+                .filter(|machine| !machine.is_being_destroyed())
+                .ok_or_else(|| Failure::missing("instance"))?;
             if holds && boots(&machine) {
                 return Err(Refusal::WrongState(machine.state).into());
             }
@@ -208,25 +278,40 @@ impl Lambda {
 }
 
 fn boots(machine: &Machine) -> bool {
-    matches!(machine.state, MachineState::Provisioning | MachineState::Starting)
+    matches!(
+        machine.state,
+        MachineState::Provisioning | MachineState::Starting
+    )
 }
 
 /// The ports that a container publishes and the firewall lets in; `None` is no firewall at all.
 pub(super) fn reached(published: &[u16], opened: Option<&[u16]>) -> Vec<Port> {
-    let reached = published.iter().filter(|port| opened.is_none_or(|opened| opened.contains(port)));
+    let reached = published
+        .iter()
+        .filter(|port| opened.is_none_or(|opened| opened.contains(port)));
     reached.map(|port| Port::http(*port)).collect()
 }
 
 fn is_hostname(text: &str) -> bool {
     (1..=63).contains(&text.len())
         && !text.starts_with('-')
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 fn ids(body: &Value) -> Result<Vec<String>, Failure> {
-    let ids: Vec<String> =
-        body["instance_ids"].as_array().into_iter().flatten().filter_map(|id| id.as_str().map(str::to_owned)).collect();
-    if ids.is_empty() { Err(Failure::invalid("instance_ids: at least one")) } else { Ok(ids) }
+    let ids: Vec<String> = body["instance_ids"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|id| id.as_str().map(str::to_owned))
+        .collect();
+    if ids.is_empty() {
+        Err(Failure::invalid("instance_ids: at least one"))
+    } else {
+        Ok(ids)
+    }
 }
 
 fn tags(sent: &Value) -> Result<BTreeMap<String, String>, Failure> {
@@ -236,7 +321,9 @@ fn tags(sent: &Value) -> Result<BTreeMap<String, String>, Failure> {
             return Err(Failure::invalid(format!("tags: {tag}")));
         };
         let plain = key.starts_with(|c: char| c.is_ascii_lowercase())
-            && key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b':'));
+            && key
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b':'));
         if !plain || !(2..=MAX_TAG_KEY).contains(&key.len()) || value.len() > MAX_TAG_VALUE {
             return Err(Failure::invalid(format!("tags: {key}={value}")));
         }
@@ -246,15 +333,27 @@ fn tags(sent: &Value) -> Result<BTreeMap<String, String>, Failure> {
 }
 
 pub(super) fn region(id: &str) -> Value {
-    let description = REGIONS.iter().find(|(known, _)| *known == id).map_or("", |(_, description)| description);
+    let description = REGIONS
+        .iter()
+        .find(|(known, _)| *known == id)
+        .map_or("", |(_, description)| description);
     json!({ "name": id, "description": description })
 }
 
 fn instance_type(name: &str) -> Value {
-    let Some(kind) = stock::find(name) else { return Value::Null };
-    let architecture = if name.ends_with("gh200") { "arm64" } else { "x86_64" };
-    let description =
-        if kind.gpus == 0 { "4x general CPU".to_owned() } else { format!("{}x {}", kind.gpus, kind.gpu_description) };
+    let Some(kind) = stock::find(name) else {
+        return Value::Null;
+    };
+    let architecture = if name.ends_with("gh200") {
+        "arm64"
+    } else {
+        "x86_64"
+    };
+    let description = if kind.gpus == 0 {
+        "4x general CPU".to_owned()
+    } else {
+        format!("{}x {}", kind.gpus, kind.gpu_description)
+    };
     json!({
         "name": kind.name,
         "description": description,
@@ -287,7 +386,11 @@ pub(super) fn instance(machine: &Machine) -> Value {
             json!({ "available": false, "reason_code": "vm-has-not-launched", "reason_description": "The VM has not launched." })
         }
     };
-    let tags: Vec<Value> = spec.tags.iter().map(|(key, value)| json!({ "key": key, "value": value })).collect();
+    let tags: Vec<Value> = spec
+        .tags
+        .iter()
+        .map(|(key, value)| json!({ "key": key, "value": value }))
+        .collect();
     let mut shown = json!({
         "id": machine.id,
         "status": status(machine),
@@ -310,11 +413,17 @@ pub(super) fn instance(machine: &Machine) -> Value {
     if machine.state != MachineState::Provisioning {
         shown["ip"] = Value::from(machine.ip.as_str());
         shown["private_ip"] = Value::from("10.19.4.12");
-        shown["hostname"] = Value::from(format!("{}.cloud.example.net", machine.ip.replace('.', "-")));
+        shown["hostname"] = Value::from(format!(
+            "{}.cloud.example.net",
+            machine.ip.replace('.', "-")
+        ));
     }
     if active {
         shown["jupyter_token"] = Value::from(format!("zz-jupyter-{}", machine.id));
-        shown["jupyter_url"] = Value::from(format!("https://jupyter-{0}.example.net/?token=zz-jupyter-{0}", machine.id));
+        shown["jupyter_url"] = Value::from(format!(
+            "https://jupyter-{0}.example.net/?token=zz-jupyter-{0}",
+            machine.id
+        ));
     }
     shown
 }

@@ -1,4 +1,5 @@
-//! Lambda Cloud's API over a world: instances, types, keys, file systems, rule sets, images, regions. Facts: docs/clouds/lambda.md.
+//! Lambda Cloud's API over a world: instances, types, keys, file systems, rule sets, images,
+//! regions. Facts: docs/clouds/lambda.md.
 //!
 //! Left out, for we never call them: fabric partitions and support tickets.
 
@@ -34,7 +35,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// The largest body it reads.
 const MAX_BODY: usize = 1 << 20;
 
-/// How many calls Lambda takes: one a second in all, a launch in twelve and five in a minute, on average, with a little patience.
+/// How many calls Lambda takes: one a second in all, a launch in twelve and five in a minute, on
+/// average, with a little patience.
 #[derive(Clone, Copy, Debug)]
 pub struct Rates {
     /// The least time between two calls of any kind.
@@ -49,7 +51,12 @@ pub struct Rates {
 
 impl Default for Rates {
     fn default() -> Self {
-        Self { any: Duration::from_millis(950), launch: Duration::from_millis(11_500), burst: 2, launches: 5 }
+        Self {
+            any: Duration::from_millis(950),
+            launch: Duration::from_millis(11_500),
+            burst: 2,
+            launches: 5,
+        }
     }
 }
 
@@ -65,7 +72,8 @@ pub struct Quirks {
     pub plain_429: bool,
     /// What a launch names and is not there is a 404 instead of a 400; the document has both.
     pub unknown_is_404: bool,
-    /// The price list shows this region as having free machines of every type, whether or not it has: it is a hint, not a promise.
+    /// The price list shows this region as having free machines of every type, whether or not it
+    /// has: it is a hint, not a promise.
     pub claims_capacity: Option<String>,
     /// How old what the price list says of free machines may be.
     pub capacity_age: Duration,
@@ -87,7 +95,10 @@ impl Quirks {
     /// An ordinary one that takes any number of calls.
     #[must_use]
     pub fn unlimited() -> Self {
-        Self { rates: None, ..Self::default() }
+        Self {
+            rates: None,
+            ..Self::default()
+        }
     }
 }
 
@@ -143,7 +154,8 @@ struct Call<'a> {
 
 impl Call<'_> {
     fn json(&self) -> Result<Value, Failure> {
-        serde_json::from_slice(self.body).map_err(|_| Failure::invalid("The request body is not valid JSON."))
+        serde_json::from_slice(self.body)
+            .map_err(|_| Failure::invalid("The request body is not valid JSON."))
     }
 }
 
@@ -181,46 +193,91 @@ impl Lambda {
     /// Lambda over this world, which must have the cloud [`cloud`] describes.
     #[must_use]
     pub fn new(world: World) -> Self {
-        Self { world, shared: Arc::default() }
+        Self {
+            world,
+            shared: Arc::default(),
+        }
     }
 
     const fn most(&self, _parts: &http::request::Parts) -> usize {
         MAX_BODY
     }
 
-    async fn answer(self, parts: http::request::Parts, body: Result<Bytes, BodyFault>) -> Result<Response<SimBody>, io::Error> {
-        let Ok(body) = body else { return Err(io::ErrorKind::ConnectionAborted.into()) };
+    async fn answer(
+        self,
+        parts: http::request::Parts,
+        body: Result<Bytes, BodyFault>,
+    ) -> Result<Response<SimBody>, io::Error> {
+        let Ok(body) = body else {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        };
         if parts.uri.host() == Some(OLD_HOST) {
             return Ok(moved(&parts.uri));
         }
-        let unauthorized = || Failure::new(401, "global/invalid-api-key", "API key was invalid, expired, or deleted.").response();
-        let Some(key) = key(&parts.headers) else { return Ok(unauthorized()) };
+        let unauthorized = || {
+            Failure::new(
+                401,
+                "global/invalid-api-key",
+                "API key was invalid, expired, or deleted.",
+            )
+            .response()
+        };
+        let Some(key) = key(&parts.headers) else {
+            return Ok(unauthorized());
+        };
         if self.world.authorize(NAME, &key).is_none() {
             return Ok(unauthorized());
         }
-        let Some(route) = route(&parts.method, parts.uri.path()) else { return Ok(no_route(&parts.method, parts.uri.path())) };
+        let Some(route) = route(&parts.method, parts.uri.path()) else {
+            return Ok(no_route(&parts.method, parts.uri.path()));
+        };
         if !self.in_time(&key, &route) {
             return Ok(self.limited());
         }
         let target = route.target(&body);
         let query = Query::of(parts.uri.query());
-        let continues = query.get("page_token").is_some_and(|token| !token.is_empty());
-        let arrival = self.world.arrive(NAME, route.operation(), &key, target.as_deref(), continues);
-        let Some(account) = self.world.authorize(NAME, &key) else { return Ok(unauthorized()) };
+        let continues = query
+            .get("page_token")
+            .is_some_and(|token| !token.is_empty());
+        let arrival =
+            self.world
+                .arrive(NAME, route.operation(), &key, target.as_deref(), continues);
+        let Some(account) = self.world.authorize(NAME, &key) else {
+            return Ok(unauthorized());
+        };
         let honest = if arrival.refused().is_some() {
             Response::new(SimBody::empty())
         } else {
-            let call = Call { account, arrival: arrival.clone(), query, body: &body };
-            self.handle(&route, &call).unwrap_or_else(|failure| failure.response())
+            let call = Call {
+                account,
+                arrival: arrival.clone(),
+                query,
+                body: &body,
+            };
+            self.handle(&route, &call)
+                .unwrap_or_else(|failure| failure.response())
         };
-        let honest = if self.shared().quirks.extra_fields { envelope::with_strange_fields(honest) } else { honest };
-        let failed = || Failure::new(500, "provider/internal-unavailable", "The upstream did not answer.").response();
+        let honest = if self.shared().quirks.extra_fields {
+            envelope::with_strange_fields(honest)
+        } else {
+            honest
+        };
+        let failed = || {
+            Failure::new(
+                500,
+                "provider/internal-unavailable",
+                "The upstream did not answer.",
+            )
+            .response()
+        };
         deliver(&self.world, &arrival, honest, failed, || self.limited()).await
     }
 
     fn in_time(&self, key: &str, route: &Route) -> bool {
         let mut shared = self.shared();
-        let Some(rates) = shared.quirks.rates else { return true };
+        let Some(rates) = shared.quirks.rates else {
+            return true;
+        };
         let now = self.world.now();
         let launches = *route == Route::Launch;
         if launches {
@@ -231,16 +288,28 @@ impl Lambda {
             }
         }
         let windows = [(false, rates.any, rates.burst), (true, rates.launch, 1)];
-        let concerned = windows.into_iter().filter(|(launch, ..)| !launch || launches);
+        let concerned = windows
+            .into_iter()
+            .filter(|(launch, ..)| !launch || launches);
         let late = |due: Option<&Timestamp>, interval: Duration, burst: u32| {
             due.is_some_and(|due| due.since(now) > interval * burst.saturating_sub(1))
         };
         let concerned: Vec<_> = concerned.collect();
-        if concerned.iter().any(|(launch, interval, burst)| late(shared.due.get(&(key.to_owned(), *launch)), *interval, *burst)) {
+        if concerned.iter().any(|(launch, interval, burst)| {
+            late(
+                shared.due.get(&(key.to_owned(), *launch)),
+                *interval,
+                *burst,
+            )
+        }) {
             return false;
         }
         if launches {
-            shared.launches.entry(key.to_owned()).or_default().push_back(now);
+            shared
+                .launches
+                .entry(key.to_owned())
+                .or_default()
+                .push_back(now);
         }
         for (launch, interval, _) in concerned {
             let due = shared.due.entry((key.to_owned(), launch)).or_insert(now);
@@ -264,7 +333,9 @@ impl Lambda {
             Route::Get(id) => self.get(call, id),
             Route::Rename(id) => self.rename(call, id),
             Route::Types => Ok(self.types(call)),
-            Route::Launch => self.launch(call).map_err(|failure| failure.unknown_as_404(self.shared().quirks.unknown_is_404)),
+            Route::Launch => self
+                .launch(call)
+                .map_err(|failure| failure.unknown_as_404(self.shared().quirks.unknown_is_404)),
             Route::Restart => self.restart(call),
             Route::Terminate => self.terminate(call),
             Route::Keys => Ok(self.keys(call)),
@@ -290,7 +361,10 @@ impl Lambda {
     fn next_id(&self) -> String {
         let mut shared = self.shared();
         shared.serial += 1;
-        format!("{:032x}", u128::from(shared.serial) + (0x5e0b_7c41_u128 << 96))
+        format!(
+            "{:032x}",
+            u128::from(shared.serial) + (0x5e0b_7c41_u128 << 96)
+        )
     }
 }
 
@@ -312,7 +386,11 @@ impl Route {
             Self::Images | Self::Regions => "list_regions",
             Self::AddRuleset => "ensure_support",
             Self::DeleteRuleset(_) => "release_support",
-            Self::Rules | Self::PutRules | Self::Rulesets | Self::GetRuleset(_) | Self::PatchRuleset(_) => "supports",
+            Self::Rules
+            | Self::PutRules
+            | Self::Rulesets
+            | Self::GetRuleset(_)
+            | Self::PatchRuleset(_) => "supports",
             Self::Audit => "audit",
         }
     }
@@ -331,7 +409,11 @@ impl Route {
 }
 
 fn route(method: &Method, path: &str) -> Option<Route> {
-    let segments: Vec<String> = path.strip_prefix("/api/v1/")?.split('/').map(decode).collect();
+    let segments: Vec<String> = path
+        .strip_prefix("/api/v1/")?
+        .split('/')
+        .map(decode)
+        .collect();
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let own = str::to_owned;
     Some(match (method.as_str(), segments.as_slice()) {
@@ -364,18 +446,34 @@ fn route(method: &Method, path: &str) -> Option<Route> {
 
 /// An unknown path is a 404; a known one with another method a 405.
 fn no_route(method: &Method, path: &str) -> Response<SimBody> {
-    let methods = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
-    if methods.iter().any(|other| other != method && route(other, path).is_some()) {
+    let methods = [
+        Method::GET,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+    ];
+    if methods
+        .iter()
+        .any(|other| other != method && route(other, path).is_some())
+    {
         return Failure::new(405, "global/method-not-allowed", "Method not allowed.").response();
     }
-    Failure::new(404, "global/not-found", "The requested resource was not found.").response()
+    Failure::new(
+        404,
+        "global/not-found",
+        "The requested resource was not found.",
+    )
+    .response()
 }
 
 /// What the old host says, whoever asks for what: whoever follows it turns a launch into a read.
 fn moved(uri: &http::Uri) -> Response<SimBody> {
     let mut response = Response::new(SimBody::empty());
     *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
-    let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let path = uri
+        .path_and_query()
+        .map_or("/", http::uri::PathAndQuery::as_str);
     if let Ok(to) = format!("https://{HOST}{path}").parse() {
         response.headers_mut().insert(header::LOCATION, to);
     }
@@ -384,12 +482,19 @@ fn moved(uri: &http::Uri) -> Response<SimBody> {
 
 /// The key of `Bearer <key>`, of `Basic base64(<key>:)`, or of `Basic <key>`.
 fn key(headers: &HeaderMap) -> Option<String> {
-    let (scheme, given) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let (scheme, given) = headers
+        .get(header::AUTHORIZATION)?
+        .to_str()
+        .ok()?
+        .split_once(' ')?;
     let given = given.trim();
     match scheme.to_ascii_lowercase().as_str() {
         "bearer" => Some(given.to_owned()),
         "basic" => {
-            let decoded = BASE64.decode(given.as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+            let decoded = BASE64
+                .decode(given.as_bytes())
+                .ok()
+                .and_then(|bytes| String::from_utf8(bytes).ok());
             Some(
                 decoded
                     .and_then(|pair| pair.split_once(':').map(|(user, _)| user.to_owned()))

@@ -1,4 +1,5 @@
-//! What a VM does with its `user_data`: the container that a shell script starts on it, read as the shell would.
+//! What a VM does with its `user_data`: the container that a shell script starts on it, read as the
+//! shell would.
 
 use std::collections::BTreeMap;
 
@@ -25,10 +26,14 @@ pub(super) fn container(user_data: &str) -> Container {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words.as_slice() {
             ["export", assignments @ ..] => {
-                let pairs = assignments.iter().filter_map(|assignment| assignment.split_once('='));
+                let pairs = assignments
+                    .iter()
+                    .filter_map(|assignment| assignment.split_once('='));
                 exported.extend(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
             }
-            ["docker", "run", rest @ ..] | ["exec", "docker", "run", rest @ ..] => run(rest, &exported, &mut found),
+            ["docker", "run", rest @ ..] | ["exec", "docker", "run", rest @ ..] => {
+                run(rest, &exported, &mut found)
+            }
             _ => {}
         }
     }
@@ -41,12 +46,19 @@ fn run(args: &[&str], exported: &BTreeMap<String, String>, found: &mut Container
         match arg {
             "-e" | "--env" => {
                 let Some(given) = args.next() else { return };
-                let value = given.split_once('=').map(|(name, value)| (name, value.to_owned()));
-                let value = value.or_else(|| exported.get(given).map(|value| (given, value.clone())));
-                found.env.extend(value.map(|(name, value)| (name.to_owned(), Secret::new(value))));
+                let value = given
+                    .split_once('=')
+                    .map(|(name, value)| (name, value.to_owned()));
+                let value =
+                    value.or_else(|| exported.get(given).map(|value| (given, value.clone())));
+                found
+                    .env
+                    .extend(value.map(|(name, value)| (name.to_owned(), Secret::new(value))));
             }
             "-p" | "--publish" => {
-                let inside: Option<u16> = args.next().and_then(|ports| ports.rsplit(':').next()?.parse().ok());
+                let inside: Option<u16> = args
+                    .next()
+                    .and_then(|ports| ports.rsplit(':').next()?.parse().ok());
                 found.ports.extend(inside);
             }
             "--name" | "--gpus" | "--restart" | "--platform" => drop(args.next()),

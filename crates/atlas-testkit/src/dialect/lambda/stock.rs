@@ -33,25 +33,139 @@ const fn kind(
     (vcpus, memory_gib, storage_gib): (u32, u32, u32),
     machines: u32,
 ) -> Kind {
-    Kind { name, gpu_description, gpu, gpus, cents, vcpus, memory_gib, storage_gib, machines }
+    Kind {
+        name,
+        gpu_description,
+        gpu,
+        gpus,
+        cents,
+        vcpus,
+        memory_gib,
+        storage_gib,
+        machines,
+    }
 }
 
 /// The types, among them one without a GPU and one that is sold out.
 pub(super) const KINDS: &[Kind] = &[
     kind("cpu_4x_general", "N/A", None, 0, 20, (4, 16, 200), 64),
-    kind("gpu_1x_a10", "A10 (24 GB PCIe)", Some(Gpu::A10), 1, 129, (30, 200, 1400), 16),
-    kind("gpu_1x_a6000", "A6000 (48 GB)", Some(Gpu::A6000), 1, 109, (14, 100, 200), 8),
-    kind("gpu_2x_a6000", "A6000 (48 GB)", Some(Gpu::A6000), 2, 218, (28, 200, 1024), 4),
-    kind("gpu_1x_a100", "A100 (40 GB PCIe)", Some(Gpu::A100_40GPcie), 1, 199, (30, 200, 512), 8),
-    kind("gpu_1x_a100_sxm4", "A100 (40 GB SXM4)", Some(Gpu::A100_40GSxm), 1, 199, (30, 200, 512), 8),
-    kind("gpu_8x_a100", "A100 (40 GB SXM4)", Some(Gpu::A100_40GSxm), 8, 1592, (124, 1800, 6144), 2),
-    kind("gpu_8x_a100_80gb_sxm4", "A100 (80 GB SXM4)", Some(Gpu::A100_80GSxm), 8, 2232, (240, 1800, 20480), 2),
-    kind("gpu_1x_gh200", "GH200 (96 GB)", Some(Gpu::Gh200), 1, 229, (64, 432, 4096), 4),
-    kind("gpu_1x_h100_pcie", "H100 (80 GB PCIe)", Some(Gpu::H100Pcie), 1, 329, (26, 200, 1024), 8),
-    kind("gpu_1x_h100_sxm5", "H100 (80 GB SXM5)", Some(Gpu::H100Sxm), 1, 429, (26, 225, 2816), 8),
-    kind("gpu_8x_h100_sxm5", "H100 (80 GB SXM5)", Some(Gpu::H100Sxm), 8, 3192, (208, 1800, 22528), 2),
-    kind("gpu_1x_rtx6000", "RTX 6000 (24 GB)", Some(Gpu::Rtx6000), 1, 69, (14, 46, 512), 4),
-    kind("gpu_8x_v100", "Tesla V100 (16 GB)", Some(Gpu::V100Sxm2_16G), 8, 632, (92, 448, 6041), 0),
+    kind(
+        "gpu_1x_a10",
+        "A10 (24 GB PCIe)",
+        Some(Gpu::A10),
+        1,
+        129,
+        (30, 200, 1400),
+        16,
+    ),
+    kind(
+        "gpu_1x_a6000",
+        "A6000 (48 GB)",
+        Some(Gpu::A6000),
+        1,
+        109,
+        (14, 100, 200),
+        8,
+    ),
+    kind(
+        "gpu_2x_a6000",
+        "A6000 (48 GB)",
+        Some(Gpu::A6000),
+        2,
+        218,
+        (28, 200, 1024),
+        4,
+    ),
+    kind(
+        "gpu_1x_a100",
+        "A100 (40 GB PCIe)",
+        Some(Gpu::A100_40GPcie),
+        1,
+        199,
+        (30, 200, 512),
+        8,
+    ),
+    kind(
+        "gpu_1x_a100_sxm4",
+        "A100 (40 GB SXM4)",
+        Some(Gpu::A100_40GSxm),
+        1,
+        199,
+        (30, 200, 512),
+        8,
+    ),
+    kind(
+        "gpu_8x_a100",
+        "A100 (40 GB SXM4)",
+        Some(Gpu::A100_40GSxm),
+        8,
+        1592,
+        (124, 1800, 6144),
+        2,
+    ),
+    kind(
+        "gpu_8x_a100_80gb_sxm4",
+        "A100 (80 GB SXM4)",
+        Some(Gpu::A100_80GSxm),
+        8,
+        2232,
+        (240, 1800, 20480),
+        2,
+    ),
+    kind(
+        "gpu_1x_gh200",
+        "GH200 (96 GB)",
+        Some(Gpu::Gh200),
+        1,
+        229,
+        (64, 432, 4096),
+        4,
+    ),
+    kind(
+        "gpu_1x_h100_pcie",
+        "H100 (80 GB PCIe)",
+        Some(Gpu::H100Pcie),
+        1,
+        329,
+        (26, 200, 1024),
+        8,
+    ),
+    kind(
+        "gpu_1x_h100_sxm5",
+        "H100 (80 GB SXM5)",
+        Some(Gpu::H100Sxm),
+        1,
+        429,
+        (26, 225, 2816),
+        8,
+    ),
+    kind(
+        "gpu_8x_h100_sxm5",
+        "H100 (80 GB SXM5)",
+        Some(Gpu::H100Sxm),
+        8,
+        3192,
+        (208, 1800, 22528),
+        2,
+    ),
+    kind(
+        "gpu_1x_rtx6000",
+        "RTX 6000 (24 GB)",
+        Some(Gpu::Rtx6000),
+        1,
+        69,
+        (14, 46, 512),
+        4,
+    ),
+    kind(
+        "gpu_8x_v100",
+        "Tesla V100 (16 GB)",
+        Some(Gpu::V100Sxm2_16G),
+        8,
+        632,
+        (92, 448, 6041),
+        0,
+    ),
 ];
 
 /// Regions, and what they are called for people.
@@ -75,12 +189,26 @@ pub(super) fn find(name: &str) -> Option<&'static Kind> {
 #[must_use]
 pub fn cloud() -> CloudSpec {
     let mut cloud = CloudSpec::plain(NAME);
-    cloud.regions = REGIONS.iter().map(|(id, name)| Region { id: (*id).into(), name: (*name).into() }).collect();
+    cloud.regions = REGIONS
+        .iter()
+        .map(|(id, name)| Region {
+            id: (*id).into(),
+            name: (*name).into(),
+        })
+        .collect();
     cloud.shapes = KINDS
         .iter()
         .map(|kind| {
-            let stock = STOCKED.iter().filter(|_| kind.machines > 0).map(|id| ((*id).to_owned(), kind.machines)).collect();
-            let tier = Tier { price: UsdPerHour::new(Usd::from_cents(kind.cents)), max_count: 1, stock };
+            let stock = STOCKED
+                .iter()
+                .filter(|_| kind.machines > 0)
+                .map(|id| ((*id).to_owned(), kind.machines))
+                .collect();
+            let tier = Tier {
+                price: UsdPerHour::new(Usd::from_cents(kind.cents)),
+                max_count: 1,
+                stock,
+            };
             Shape {
                 native: kind.name.into(),
                 name: kind.name.into(),

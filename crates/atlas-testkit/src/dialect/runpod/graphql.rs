@@ -1,4 +1,5 @@
-//! The old GraphQL API, as far as only it can do a thing: spot pods, the dead-man's switch, the balance; and what leads there.
+//! The old GraphQL API, as far as only it can do a thing: spot pods, the dead-man's switch, the
+//! balance; and what leads there.
 //!
 //! Errors come with 200, as there; a field the schema does not have is a 400.
 
@@ -15,7 +16,9 @@ use super::problem::json as answer;
 use super::stock::{CARDS, CENTRES, CUDA, NAME};
 use super::{RunPod, bearer};
 use crate::dialect::{SimBody, deliver};
-use crate::world::{Account, Arrival, Machine, MachineSpec, MachineState, Refusal, Standing, split, stock_level};
+use crate::world::{
+    Account, Arrival, Machine, MachineSpec, MachineState, Refusal, Standing, split, stock_level,
+};
 use document::{Document, Field};
 
 const SOLD_OUT: &str = super::problem::SOLD_OUT;
@@ -26,24 +29,46 @@ type Resolved = Result<Value, String>;
 
 impl RunPod {
     /// Answers `POST /graphql`.
-    pub(super) async fn graphql(&self, parts: &http::request::Parts, body: &[u8]) -> Result<Response<SimBody>, io::Error> {
+    pub(super) async fn graphql(
+        &self,
+        parts: &http::request::Parts,
+        body: &[u8],
+    ) -> Result<Response<SimBody>, io::Error> {
         let asked: Value = serde_json::from_slice(body).unwrap_or_default();
         let variables = asked.get("variables").cloned().unwrap_or_default();
-        let document =
-            match asked["query"].as_str().ok_or_else(|| "Must provide query string.".to_owned()).and_then(Document::read) {
-                Ok(document) => document,
-                Err(wrong) => return Ok(schema_error(&wrong)),
-            };
+        let document = match asked["query"]
+            .as_str()
+            .ok_or_else(|| "Must provide query string.".to_owned())
+            .and_then(Document::read)
+        {
+            Ok(document) => document,
+            Err(wrong) => return Ok(schema_error(&wrong)),
+        };
         let key = bearer(&parts.headers);
-        let open = document.fields.iter().all(|field| matches!(field.name.as_str(), "gpuTypes" | "dataCenters"));
+        let open = document
+            .fields
+            .iter()
+            .all(|field| matches!(field.name.as_str(), "gpuTypes" | "dataCenters"));
         let account = key.and_then(|key| self.world.authorize(NAME, key));
         if account.is_none() && !(open && key.is_none()) {
             return Ok(unauthorized());
         }
-        let target =
-            document.fields.first().and_then(|field| field.argument("input", &variables)["podId"].as_str().map(str::to_owned));
-        let operation = document.fields.first().map_or("graphql", |field| operation(&field.name));
-        let arrival = self.world.arrive(NAME, operation, key.unwrap_or_default(), target.as_deref(), false);
+        let target = document.fields.first().and_then(|field| {
+            field.argument("input", &variables)["podId"]
+                .as_str()
+                .map(str::to_owned)
+        });
+        let operation = document
+            .fields
+            .first()
+            .map_or("graphql", |field| operation(&field.name));
+        let arrival = self.world.arrive(
+            NAME,
+            operation,
+            key.unwrap_or_default(),
+            target.as_deref(),
+            false,
+        );
         let account = match key {
             Some(key) => match self.world.authorize(NAME, key) {
                 Some(account) => account,
@@ -56,17 +81,36 @@ impl RunPod {
         } else {
             self.resolve_all(&document, &variables, &account, &arrival)
         };
-        let failed = || answer(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "errors": [{ "message": "Internal server error" }] }));
-        let limited = || answer(StatusCode::TOO_MANY_REQUESTS, &json!({ "errors": [{ "message": "Too many requests" }] }));
+        let failed = || {
+            answer(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                &json!({ "errors": [{ "message": "Internal server error" }] }),
+            )
+        };
+        let limited = || {
+            answer(
+                StatusCode::TOO_MANY_REQUESTS,
+                &json!({ "errors": [{ "message": "Too many requests" }] }),
+            )
+        };
         deliver(&self.world, &arrival, honest, failed, limited).await
     }
 
-    fn resolve_all(&self, document: &Document, variables: &Value, account: &Account, arrival: &Arrival) -> Response<SimBody> {
+    fn resolve_all(
+        &self,
+        document: &Document,
+        variables: &Value,
+        account: &Account,
+        arrival: &Arrival,
+    ) -> Response<SimBody> {
         let (mut data, mut errors) = (Map::new(), Vec::new());
         for field in &document.fields {
             let name = field.alias.as_deref().unwrap_or(&field.name).to_owned();
             let Some(resolved) = self.resolve(field, variables, account, arrival) else {
-                return schema_error(&format!("Cannot query field \"{}\" on type \"{}\".", field.name, document.kind));
+                return schema_error(&format!(
+                    "Cannot query field \"{}\" on type \"{}\".",
+                    field.name, document.kind
+                ));
             };
             match resolved.map(|value| field.project(&value)) {
                 Ok(Ok(value)) => drop(data.insert(name, value)),
@@ -84,12 +128,20 @@ impl RunPod {
         answer(StatusCode::OK, &body)
     }
 
-    fn resolve(&self, field: &Field, variables: &Value, account: &Account, arrival: &Arrival) -> Option<Resolved> {
+    fn resolve(
+        &self,
+        field: &Field,
+        variables: &Value,
+        account: &Account,
+        arrival: &Arrival,
+    ) -> Option<Resolved> {
         let input = field.argument("input", variables);
         let pod_id = input["podId"].as_str().unwrap_or_default();
         let world = &self.world;
-        let shown =
-            |done: Result<Machine, Refusal>| done.map(|machine| self.graphql_pod(&machine)).map_err(|refusal| message(&refusal));
+        let shown = |done: Result<Machine, Refusal>| {
+            done.map(|machine| self.graphql_pod(&machine))
+                .map_err(|refusal| message(&refusal))
+        };
         Some(match field.name.as_str() {
             "gpuTypes" => Ok(self.gpu_types(&input, field, variables)),
             "dataCenters" => Ok(CENTRES
@@ -124,8 +176,15 @@ impl RunPod {
     }
 
     fn gpu_types(&self, filter: &Value, field: &Field, variables: &Value) -> Value {
-        let lowest = field.selected("lowestPrice").map(|field| field.argument("input", variables)).unwrap_or_default();
-        let count = lowest["gpuCount"].as_u64().and_then(|count| u32::try_from(count).ok()).unwrap_or(1).max(1);
+        let lowest = field
+            .selected("lowestPrice")
+            .map(|field| field.argument("input", variables))
+            .unwrap_or_default();
+        let count = lowest["gpuCount"]
+            .as_u64()
+            .and_then(|count| u32::try_from(count).ok())
+            .unwrap_or(1)
+            .max(1);
         let tier = match lowest["secureCloud"].as_bool() {
             Some(true) => "SECURE",
             Some(false) => "COMMUNITY",
@@ -201,7 +260,10 @@ impl RunPod {
             Standing::NoMoney => Usd::ZERO,
             _ => Usd::from_cents(100_000) - spent,
         };
-        let pods: Vec<Value> = mine.iter().map(|machine| self.graphql_pod(machine)).collect();
+        let pods: Vec<Value> = mine
+            .iter()
+            .map(|machine| self.graphql_pod(machine))
+            .collect();
         json!({
             "id": format!("user_{}", account.as_str()), "clientBalance": dollars(balance.nanos()),
             "currentSpendPerHr": dollars(burn.per_hour().nanos()), "spendLimit": 80, "pods": pods,
@@ -210,16 +272,31 @@ impl RunPod {
 
     /// The least that is taken per GPU for a pod's units.
     fn held_floor(&self, account: &Account, id: &str) -> Option<UsdPerHour> {
-        let machine = self.world.machine(NAME, account, id, &self.world.honest())?;
-        Some(floor(self.world.shape(NAME, &machine.spec.shape)?.tiers.get(&machine.tier)?.price))
+        let machine = self
+            .world
+            .machine(NAME, account, id, &self.world.honest())?;
+        Some(floor(
+            self.world
+                .shape(NAME, &machine.spec.shape)?
+                .tiers
+                .get(&machine.tier)?
+                .price,
+        ))
     }
 
     fn deploy(&self, input: &Value, account: &Account, arrival: &Arrival, spot: bool) -> Resolved {
         let text = |field: &str| input[field].as_str().unwrap_or_default();
-        let number = |field: &str| input[field].as_u64().and_then(|number| u32::try_from(number).ok());
+        let number = |field: &str| {
+            input[field]
+                .as_u64()
+                .and_then(|number| u32::try_from(number).ok())
+        };
         let gpu = text("gpuTypeId");
-        let shape =
-            self.world.shape(NAME, gpu).filter(|shape| shape.vram_gb > 0).ok_or_else(|| format!("Unknown GPU type: {gpu}"))?;
+        let shape = self
+            .world
+            .shape(NAME, gpu)
+            .filter(|shape| shape.vram_gb > 0)
+            .ok_or_else(|| format!("Unknown GPU type: {gpu}"))?;
         if text("imageName").is_empty() {
             return Err("imageName is required".to_owned());
         }
@@ -227,13 +304,24 @@ impl RunPod {
             "SECURE" => Some("SECURE".to_owned()),
             "COMMUNITY" => Some("COMMUNITY".to_owned()),
             "" | "ALL" => None,
-            other => return Err(format!("Value \"{other}\" does not exist in \"CloudTypeEnum\" enum.")),
+            other => {
+                return Err(format!(
+                    "Value \"{other}\" does not exist in \"CloudTypeEnum\" enum."
+                ));
+            }
         };
         let mut spec = MachineSpec::gpu(gpu, number("gpuCount").unwrap_or(1)).named(text("name"));
         if spot {
             let bid = per_hour(&input["bidPerGpu"]).ok_or("bidPerGpu is required")?;
-            let cheapest = shape.tiers.iter().filter(|(name, _)| tier.as_ref().is_none_or(|wanted| wanted == *name));
-            if cheapest.map(|(_, tier)| floor(tier.price)).min().is_none_or(|floor| bid < floor) {
+            let cheapest = shape
+                .tiers
+                .iter()
+                .filter(|(name, _)| tier.as_ref().is_none_or(|wanted| wanted == *name));
+            if cheapest
+                .map(|(_, tier)| floor(tier.price))
+                .min()
+                .is_none_or(|floor| bid < floor)
+            {
                 return Err(SOLD_OUT.to_owned());
             }
             spec.bid = Some(bid);
@@ -245,43 +333,68 @@ impl RunPod {
         spec.disk_gb = number("containerDiskInGb").unwrap_or(50);
         spec.volume_gb = number("volumeInGb").unwrap_or(0);
         spec.network_volume = input["networkVolumeId"].as_str().map(str::to_owned);
-        spec.regions = input["dataCenterId"].as_str().map(str::to_owned).into_iter().collect();
+        spec.regions = input["dataCenterId"]
+            .as_str()
+            .map(str::to_owned)
+            .into_iter()
+            .collect();
         for pair in input["env"].as_array().into_iter().flatten() {
             let (Some(name), Some(value)) = (pair["key"].as_str(), pair["value"].as_str()) else {
-                return Err("Field \"key\" of required type \"String!\" was not provided.".to_owned());
+                return Err(
+                    "Field \"key\" of required type \"String!\" was not provided.".to_owned(),
+                );
             };
             spec.env.insert(name.to_owned(), Secret::new(value));
         }
         for port in text("ports").split(',').filter(|port| !port.is_empty()) {
-            spec.ports.push(port.trim().parse().map_err(|_| format!("invalid port: {port}"))?);
+            spec.ports.push(
+                port.trim()
+                    .parse()
+                    .map_err(|_| format!("invalid port: {port}"))?,
+            );
         }
         let mounts = match (&spec.network_volume, spec.volume_gb) {
-            (Some(volume), _) => json!({ "network": [{ "volumeId": volume, "path": text("volumeMountPath") }] }),
+            (Some(volume), _) => {
+                json!({ "network": [{ "volumeId": volume, "path": text("volumeMountPath") }] })
+            }
             (None, 0) => json!({}),
-            (None, size) => json!({ "persistent": { "size": size.max(10), "path": text("volumeMountPath") } }),
+            (None, size) => {
+                json!({ "persistent": { "size": size.max(10), "path": text("volumeMountPath") } })
+            }
         };
         let args = text("dockerArgs");
-        spec.extra =
-            json!({ "args": args, "registry": null, "mounts": mounts, "cudaVersion": CUDA[0], "globalNetworking": false });
+        spec.extra = json!({ "args": args, "registry": null, "mounts": mounts, "cudaVersion": CUDA[0], "globalNetworking": false });
         let instant = |field: &str| -> Result<Option<Timestamp>, String> {
-            let Some(text) = input[field].as_str() else { return Ok(None) };
-            text.parse().map(Some).map_err(|_| format!("{field} is not a DateTime"))
+            let Some(text) = input[field].as_str() else {
+                return Ok(None);
+            };
+            text.parse()
+                .map(Some)
+                .map_err(|_| format!("{field} is not a DateTime"))
         };
         let (stop, terminate) = (instant("stopAfter")?, instant("terminateAfter")?);
-        let made = self.world.create_machine(NAME, account, spec, arrival).map_err(|refusal| message(&refusal))?;
+        let made = self
+            .world
+            .create_machine(NAME, account, spec, arrival)
+            .map_err(|refusal| message(&refusal))?;
         let clock = self.world.clock();
         if let Some(at) = stop {
             self.world.stop_at(NAME, &made.id, clock.off_the_wire(at));
         }
         if let Some(at) = terminate {
-            self.world.destroy_at(NAME, &made.id, clock.off_the_wire(at));
+            self.world
+                .destroy_at(NAME, &made.id, clock.off_the_wire(at));
         }
         Ok(self.graphql_pod(&made))
     }
 
     fn graphql_pod(&self, machine: &Machine) -> Value {
         let spec = &machine.spec;
-        let env: Vec<String> = spec.env.iter().map(|(name, value)| format!("{name}={}", value.expose())).collect();
+        let env: Vec<String> = spec
+            .env
+            .iter()
+            .map(|(name, value)| format!("{name}={}", value.expose()))
+            .collect();
         let ports: Vec<String> = spec.ports.iter().map(ToString::to_string).collect();
         let status = match machine.state {
             MachineState::Destroyed => "TERMINATED",
@@ -361,6 +474,7 @@ fn unauthorized() -> Response<SimBody> {
 }
 
 fn schema_error(message: &str) -> Response<SimBody> {
-    let error = json!({ "message": message, "extensions": { "code": "GRAPHQL_VALIDATION_FAILED" } });
+    let error =
+        json!({ "message": message, "extensions": { "code": "GRAPHQL_VALIDATION_FAILED" } });
     answer(StatusCode::BAD_REQUEST, &json!({ "errors": [error] }))
 }

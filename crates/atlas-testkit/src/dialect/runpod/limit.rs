@@ -21,7 +21,11 @@ pub struct Quota {
 impl Default for Quota {
     /// Larger than the document's examples, as live answers are.
     fn default() -> Self {
-        Self { minute: 1_200, hour: 60_000, day: 1_000_000 }
+        Self {
+            minute: 1_200,
+            hour: 60_000,
+            day: 1_000_000,
+        }
     }
 }
 
@@ -39,8 +43,15 @@ pub(super) struct Stand {
 impl Windows {
     /// Counts a call.
     pub(super) fn count(&mut self, quota: Quota, now: Timestamp) -> Stand {
-        let mut stand = Stand { remaining: Vec::new(), exceeded: None };
-        for (name, most, seconds) in [("minute", quota.minute, 60), ("hour", quota.hour, 3600), ("day", quota.day, 86_400)] {
+        let mut stand = Stand {
+            remaining: Vec::new(),
+            exceeded: None,
+        };
+        for (name, most, seconds) in [
+            ("minute", quota.minute, 60),
+            ("hour", quota.hour, 3600),
+            ("day", quota.day, 86_400),
+        ] {
             let (since, used) = self.0.entry(name).or_insert((now, 0));
             if now.since(*since) >= Duration::from_secs(seconds) {
                 (*since, *used) = (now, 0);
@@ -51,7 +62,9 @@ impl Windows {
             } else {
                 *used += 1;
             }
-            stand.remaining.push((name, most - *used, resets, most, seconds));
+            stand
+                .remaining
+                .push((name, most - *used, resets, most, seconds));
         }
         stand
     }
@@ -59,8 +72,16 @@ impl Windows {
 
 impl Stand {
     pub(super) fn announce(&self, headers: &mut HeaderMap) {
-        let live: Vec<String> = self.remaining.iter().map(|(name, r, t, ..)| format!("\"{name}\";r={r};t={t}")).collect();
-        let policy: Vec<String> = self.remaining.iter().map(|(name, _, _, q, w)| format!("\"{name}\";q={q};w={w}")).collect();
+        let live: Vec<String> = self
+            .remaining
+            .iter()
+            .map(|(name, r, t, ..)| format!("\"{name}\";r={r};t={t}"))
+            .collect();
+        let policy: Vec<String> = self
+            .remaining
+            .iter()
+            .map(|(name, _, _, q, w)| format!("\"{name}\";q={q};w={w}"))
+            .collect();
         for (name, value) in [("ratelimit", live), ("ratelimit-policy", policy)] {
             if let Ok(value) = HeaderValue::from_str(&value.join(", ")) {
                 headers.insert(HeaderName::from_static(name), value);

@@ -1,4 +1,5 @@
-//! RunPod: REST v2 and GraphQL (`https://api.runpod.io`) and the job runtime (`https://api.runpod.ai`), as docs/clouds/runpod.md and the official document describe it.
+//! RunPod: REST v2 and GraphQL (`https://api.runpod.io`) and the job runtime
+//! (`https://api.runpod.ai`), as docs/clouds/runpod.md and the official document describe it.
 //!
 //! ```
 //! use atlas_testkit::dialect::runpod::{self, RunPod};
@@ -62,7 +63,11 @@ pub struct Quirks {
 
 impl Default for Quirks {
     fn default() -> Self {
-        Self { page_size: 1000, pagination: Pagination::Honest, quota: Quota::default() }
+        Self {
+            page_size: 1000,
+            pagination: Pagination::Honest,
+            quota: Quota::default(),
+        }
     }
 }
 
@@ -167,35 +172,64 @@ impl RunPod {
     /// RunPod over this world, which must have the cloud [`cloud`] describes.
     #[must_use]
     pub fn new(world: World) -> Self {
-        Self { world, shared: Arc::default(), runtime_only: false }
+        Self {
+            world,
+            shared: Arc::default(),
+            runtime_only: false,
+        }
     }
 
-    /// The same service as the job runtime alone. [`RunPod::new`]'s answers for both, told apart by the host (`*.runpod.ai`).
+    /// The same service as the job runtime alone. [`RunPod::new`]'s answers for both, told apart by
+    /// the host (`*.runpod.ai`).
     #[must_use]
     pub fn runtime(&self) -> Self {
-        Self { runtime_only: true, ..self.clone() }
+        Self {
+            runtime_only: true,
+            ..self.clone()
+        }
     }
 
     /// Whether a request is for the runtime.
     fn is_runtime(&self, parts: &http::request::Parts) -> bool {
-        let host = parts.uri.host().or_else(|| parts.headers.get(header::HOST)?.to_str().ok()?.split(':').next());
+        let host = parts.uri.host().or_else(|| {
+            parts
+                .headers
+                .get(header::HOST)?
+                .to_str()
+                .ok()?
+                .split(':')
+                .next()
+        });
         self.runtime_only || host.is_some_and(|host| host.ends_with(".runpod.ai"))
     }
 
     fn most(&self, parts: &http::request::Parts) -> usize {
-        if self.is_runtime(parts) { runtime::RUNSYNC_BODY } else { MAX_BODY }
+        if self.is_runtime(parts) {
+            runtime::RUNSYNC_BODY
+        } else {
+            MAX_BODY
+        }
     }
 
-    async fn answer(self, parts: http::request::Parts, body: Result<Bytes, BodyFault>) -> Result<Response<SimBody>, io::Error> {
+    async fn answer(
+        self,
+        parts: http::request::Parts,
+        body: Result<Bytes, BodyFault>,
+    ) -> Result<Response<SimBody>, io::Error> {
         let request_id = {
             let mut shared = self.shared();
             shared.requests += 1;
             format!("req-{:016x}", shared.requests)
         };
-        let mut response =
-            if self.is_runtime(&parts) { self.run_time(&parts, body).await? } else { self.respond(&parts, body).await? };
+        let mut response = if self.is_runtime(&parts) {
+            self.run_time(&parts, body).await?
+        } else {
+            self.respond(&parts, body).await?
+        };
         if let Ok(value) = HeaderValue::from_str(&request_id) {
-            response.headers_mut().insert(HeaderName::from_static("x-request-id"), value);
+            response
+                .headers_mut()
+                .insert(HeaderName::from_static("x-request-id"), value);
         }
         Ok(response)
     }
@@ -205,15 +239,21 @@ impl RunPod {
         parts: &http::request::Parts,
         body: Result<Bytes, BodyFault>,
     ) -> Result<Response<SimBody>, io::Error> {
-        if parts.headers.get(header::USER_AGENT).is_none_or(HeaderValue::is_empty) {
+        if parts
+            .headers
+            .get(header::USER_AGENT)
+            .is_none_or(HeaderValue::is_empty)
+        {
             return Ok(cloudflare_1010());
         }
         if parts.uri.path() == "/graphql" && parts.method == Method::POST {
             return match body {
                 Ok(body) => self.graphql(parts, &body).await,
-                Err(BodyFault::TooLarge) => {
-                    Ok(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "request entity too large").response())
-                }
+                Err(BodyFault::TooLarge) => Ok(Problem::new(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "request entity too large",
+                )
+                .response()),
                 Err(BodyFault::Broken) => Err(io::ErrorKind::ConnectionAborted.into()),
             };
         }
@@ -227,7 +267,11 @@ impl RunPod {
         let stand = {
             let mut shared = self.shared();
             let quota = shared.quirks.quota;
-            shared.windows.entry(key.to_owned()).or_default().count(quota, self.world.now())
+            shared
+                .windows
+                .entry(key.to_owned())
+                .or_default()
+                .count(quota, self.world.now())
         };
         if let Some((window, seconds)) = stand.exceeded {
             return Ok(announced(&stand, limited(window, seconds)));
@@ -235,7 +279,10 @@ impl RunPod {
         let body = match body {
             Ok(body) => body,
             Err(BodyFault::TooLarge) => {
-                let problem = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("request body exceeds {MAX_BODY} bytes"));
+                let problem = Problem::new(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    format!("request body exceeds {MAX_BODY} bytes"),
+                );
                 return Ok(announced(&stand, problem.response()));
             }
             Err(BodyFault::Broken) => return Err(io::ErrorKind::ConnectionAborted.into()),
@@ -249,17 +296,34 @@ impl RunPod {
         let continues = query.get("cursor").is_some_and(|cursor| !cursor.is_empty());
         let arrival = self.world.arrive(NAME, operation, key, target, continues);
         // Faults on keys strike at this very call.
-        let Some(account) = self.world.authorize(NAME, key) else { return Ok(refused()) };
+        let Some(account) = self.world.authorize(NAME, key) else {
+            return Ok(refused());
+        };
         let honest = if arrival.refused().is_some() {
             Response::new(SimBody::empty())
         } else {
-            let call = Call { account, arrival: arrival.clone(), headers: &parts.headers, query, body: &body };
-            self.handle(&route, &call).unwrap_or_else(|problem| problem.response())
+            let call = Call {
+                account,
+                arrival: arrival.clone(),
+                headers: &parts.headers,
+                query,
+                body: &body,
+            };
+            self.handle(&route, &call)
+                .unwrap_or_else(|problem| problem.response())
         };
-        let failed = || Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal server error").response();
-        let delivered = deliver(&self.world, &arrival, honest, failed, || limited("minute", 12)).await?;
+        let failed =
+            || Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal server error").response();
+        let delivered = deliver(&self.world, &arrival, honest, failed, || {
+            limited("minute", 12)
+        })
+        .await?;
         // What the proxy in front wrote never passed the limiter.
-        Ok(if arrival.answer() == Some(FaultKind::Html502) { delivered } else { announced(&stand, delivered) })
+        Ok(if arrival.answer() == Some(FaultKind::Html502) {
+            delivered
+        } else {
+            announced(&stand, delivered)
+        })
     }
 
     fn handle(&self, route: &Route, call: &Call<'_>) -> Result<Response<SimBody>, Problem> {
@@ -319,7 +383,8 @@ impl RunPod {
 impl Call<'_> {
     /// The body as JSON.
     fn json(&self) -> Result<Value, Problem> {
-        serde_json::from_slice(self.body).map_err(|_| Problem::bad("request body is not valid JSON"))
+        serde_json::from_slice(self.body)
+            .map_err(|_| Problem::bad("request body is not valid JSON"))
     }
 }
 
@@ -384,11 +449,18 @@ impl Route {
 
 /// A route, or the 404 or 405 that is answered instead.
 fn route(method: &Method, path: &str) -> Result<Route, Box<Response<SimBody>>> {
-    let segments: Vec<String> = path.trim_start_matches('/').split('/').map(decode).collect();
+    let segments: Vec<String> = path
+        .trim_start_matches('/')
+        .split('/')
+        .map(decode)
+        .collect();
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let of = |id: &str, make: fn(String) -> Route| make(id.to_owned());
     let routes: Vec<(Method, Route)> = match segments.as_slice() {
-        ["v2", "pods"] => vec![(Method::GET, Route::ListPods), (Method::POST, Route::CreatePod)],
+        ["v2", "pods"] => vec![
+            (Method::GET, Route::ListPods),
+            (Method::POST, Route::CreatePod),
+        ],
         ["v2", "pods", id] if !id.is_empty() => vec![
             (Method::DELETE, of(id, Route::DeletePod)),
             (Method::GET, of(id, Route::GetPod)),
@@ -403,38 +475,66 @@ fn route(method: &Method, path: &str) -> Result<Route, Box<Response<SimBody>>> {
         ["v2", "catalog", "datacenters"] => vec![(Method::GET, Route::Centres)],
         ["v2", "catalog", "datacenters", id] => vec![(Method::GET, of(id, Route::Centre))],
         ["v2", "catalog", "templates"] => vec![(Method::GET, Route::PublicTemplates)],
-        ["v2", "templates"] => vec![(Method::GET, Route::ListTemplates), (Method::POST, Route::CreateTemplate)],
+        ["v2", "templates"] => vec![
+            (Method::GET, Route::ListTemplates),
+            (Method::POST, Route::CreateTemplate),
+        ],
         ["v2", "templates", id] => vec![
             (Method::DELETE, of(id, Route::DeleteTemplate)),
             (Method::GET, of(id, Route::GetTemplate)),
             (Method::PATCH, of(id, Route::UpdateTemplate)),
         ],
-        ["v2", "network-volumes"] => vec![(Method::GET, Route::ListVolumes), (Method::POST, Route::CreateVolume)],
+        ["v2", "network-volumes"] => vec![
+            (Method::GET, Route::ListVolumes),
+            (Method::POST, Route::CreateVolume),
+        ],
         ["v2", "network-volumes", id] => vec![
             (Method::DELETE, of(id, Route::DeleteVolume)),
             (Method::GET, of(id, Route::GetVolume)),
             (Method::PATCH, of(id, Route::UpdateVolume)),
         ],
-        ["v2", "registries"] => vec![(Method::GET, Route::ListRegistries), (Method::POST, Route::CreateRegistry)],
+        ["v2", "registries"] => vec![
+            (Method::GET, Route::ListRegistries),
+            (Method::POST, Route::CreateRegistry),
+        ],
         ["v2", "registries", "delegations"] => {
-            vec![(Method::GET, Route::ListDelegations), (Method::POST, Route::CreateDelegation)]
+            vec![
+                (Method::GET, Route::ListDelegations),
+                (Method::POST, Route::CreateDelegation),
+            ]
         }
-        ["v2", "registries", "delegations", id] => vec![(Method::DELETE, of(id, Route::DeleteDelegation))],
+        ["v2", "registries", "delegations", id] => {
+            vec![(Method::DELETE, of(id, Route::DeleteDelegation))]
+        }
         ["v2", "registries", id] => {
-            vec![(Method::DELETE, of(id, Route::DeleteRegistry)), (Method::GET, of(id, Route::GetRegistry))]
+            vec![
+                (Method::DELETE, of(id, Route::DeleteRegistry)),
+                (Method::GET, of(id, Route::GetRegistry)),
+            ]
         }
-        ["v2", "serverless"] => vec![(Method::GET, Route::ListEndpoints), (Method::POST, Route::CreateEndpoint)],
+        ["v2", "serverless"] => vec![
+            (Method::GET, Route::ListEndpoints),
+            (Method::POST, Route::CreateEndpoint),
+        ],
         ["v2", "serverless", id] => vec![
             (Method::DELETE, of(id, Route::DeleteEndpoint)),
             (Method::GET, of(id, Route::GetEndpoint)),
             (Method::PATCH, of(id, Route::UpdateEndpoint)),
         ],
         ["v2", "serverless", id, "workers"] => vec![(Method::GET, of(id, Route::EndpointWorkers))],
-        ["v2", "serverless", id, "releases"] => vec![(Method::GET, of(id, Route::EndpointReleases))],
-        ["v2", "serverless", id, "workers", worker, "logs"] => {
-            vec![(Method::GET, Route::WorkerLogs((*id).to_owned(), (*worker).to_owned()))]
+        ["v2", "serverless", id, "releases"] => {
+            vec![(Method::GET, of(id, Route::EndpointReleases))]
         }
-        ["v2", "clusters"] => vec![(Method::GET, Route::ListClusters), (Method::POST, Route::CreateCluster)],
+        ["v2", "serverless", id, "workers", worker, "logs"] => {
+            vec![(
+                Method::GET,
+                Route::WorkerLogs((*id).to_owned(), (*worker).to_owned()),
+            )]
+        }
+        ["v2", "clusters"] => vec![
+            (Method::GET, Route::ListClusters),
+            (Method::POST, Route::CreateCluster),
+        ],
         ["v2", "clusters", id] => vec![
             (Method::DELETE, of(id, Route::DeleteCluster)),
             (Method::GET, of(id, Route::GetCluster)),
@@ -445,19 +545,29 @@ fn route(method: &Method, path: &str) -> Result<Route, Box<Response<SimBody>>> {
         ["v2", "billing", "pods"] => vec![(Method::GET, Route::Billing(Billing::Pods))],
         ["v2", "billing", "serverless"] => vec![(Method::GET, Route::Billing(Billing::Serverless))],
         ["v2", "billing", "endpoints"] => vec![(Method::GET, Route::Billing(Billing::Endpoints))],
-        ["v2", "billing", "network-volumes"] => vec![(Method::GET, Route::Billing(Billing::Volumes))],
+        ["v2", "billing", "network-volumes"] => {
+            vec![(Method::GET, Route::Billing(Billing::Volumes))]
+        }
         ["v2", "billing", "clusters"] => vec![(Method::GET, Route::Billing(Billing::Clusters))],
-        ["v2", "account", "ssh-keys"] => vec![(Method::GET, Route::GetSshKeys), (Method::PUT, Route::PutSshKeys)],
+        ["v2", "account", "ssh-keys"] => vec![
+            (Method::GET, Route::GetSshKeys),
+            (Method::PUT, Route::PutSshKeys),
+        ],
         _ => Vec::new(),
     };
     if routes.is_empty() {
-        return Err(Box::new(Problem::new(StatusCode::NOT_FOUND, "The requested path was not found.").response()));
+        return Err(Box::new(
+            Problem::new(StatusCode::NOT_FOUND, "The requested path was not found.").response(),
+        ));
     }
     if let Some((_, route)) = routes.iter().find(|(allowed, _)| allowed == method) {
         return Ok(route.clone());
     }
     let allowed: Vec<&str> = routes.iter().map(|(method, _)| method.as_str()).collect();
-    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "The requested method is not allowed for this path.");
+    let problem = Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "The requested method is not allowed for this path.",
+    );
     let mut response = problem.response();
     if let Ok(value) = HeaderValue::from_str(&allowed.join(", ")) {
         response.headers_mut().insert(header::ALLOW, value);
@@ -467,21 +577,33 @@ fn route(method: &Method, path: &str) -> Result<Route, Box<Response<SimBody>>> {
 
 /// The key of `Authorization: Bearer <key>`.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, key) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let (scheme, key) = headers
+        .get(header::AUTHORIZATION)?
+        .to_str()
+        .ok()?
+        .split_once(' ')?;
     (scheme.eq_ignore_ascii_case("bearer") && !key.trim().is_empty()).then_some(key.trim())
 }
 
 fn cloudflare_1010() -> Response<SimBody> {
     let mut response = Response::new(SimBody::from("error code: 1010"));
     *response.status_mut() = StatusCode::FORBIDDEN;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=UTF-8"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=UTF-8"),
+    );
     response
 }
 
 fn limited(window: &str, seconds: u64) -> Response<SimBody> {
-    let mut response =
-        Problem::new(StatusCode::TOO_MANY_REQUESTS, format!("rate limit exceeded for the {window} window")).response();
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    let mut response = Problem::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        format!("rate limit exceeded for the {window} window"),
+    )
+    .response();
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     response
 }
 

@@ -20,21 +20,44 @@ const MAX_PAGE: usize = 1000;
 const EXTRA_PORT: u32 = 19_123;
 /// What a template gives a body of an update, and of a create.
 const CONTAINER: [&str; 6] = ["image", "args", "disk", "env", "ports", "registry"];
-const POD_TEMPLATE: [&str; 9] = ["image", "args", "disk", "env", "ports", "registry", "mounts", "startSsh", "startJupyter"];
+const POD_TEMPLATE: [&str; 9] = [
+    "image",
+    "args",
+    "disk",
+    "env",
+    "ports",
+    "registry",
+    "mounts",
+    "startSsh",
+    "startJupyter",
+];
 
 impl RunPod {
     pub(super) fn create_pod(&self, call: &Call<'_>) -> Result<Response<SimBody>, Problem> {
         let body = self.over_pod_template(call, call.json()?, &POD_TEMPLATE)?;
-        let cloud = self.world.cloud(NAME).ok_or_else(|| Problem::from(Refusal::NoSuchCloud))?;
-        let keys = self.shared().ssh_keys.get(call.account.as_str()).cloned().unwrap_or_default();
+        let cloud = self
+            .world
+            .cloud(NAME)
+            .ok_or_else(|| Problem::from(Refusal::NoSuchCloud))?;
+        let keys = self
+            .shared()
+            .ssh_keys
+            .get(call.account.as_str())
+            .cloned()
+            .unwrap_or_default();
         let spec = create::pod(&cloud, &body, &keys, || self.world.word(24))?;
         if let Some(volume) = &spec.network_volume {
-            let held = self.world.volume(NAME, &call.account, volume).ok_or_else(|| Problem::not_found("network volume"))?;
+            let held = self
+                .world
+                .volume(NAME, &call.account, volume)
+                .ok_or_else(|| Problem::not_found("network volume"))?;
             if !spec.regions.is_empty() && !spec.regions.contains(&held.region) {
                 return Err(Problem::bad("network volume is in another data center"));
             }
         }
-        let made = self.world.create_machine(NAME, &call.account, spec, &call.arrival)?;
+        let made = self
+            .world
+            .create_machine(NAME, &call.account, spec, &call.arrival)?;
         Ok(answer(StatusCode::CREATED, &self.pod(&made)))
     }
 
@@ -44,12 +67,18 @@ impl RunPod {
             None => MAX_PAGE,
             Some(text) => match text.parse::<usize>() {
                 Ok(limit) if (1..=MAX_PAGE).contains(&limit) => limit,
-                _ => return Err(Problem::invalid(vec![format!("limit: must be between 1 and {MAX_PAGE}")])),
+                _ => {
+                    return Err(Problem::invalid(vec![format!(
+                        "limit: must be between 1 and {MAX_PAGE}"
+                    )]));
+                }
             },
         };
         let after = match call.query.get("cursor").filter(|cursor| !cursor.is_empty()) {
             None => None,
-            Some(cursor) => Some(read_cursor(cursor).ok_or_else(|| Problem::bad("invalid cursor"))?),
+            Some(cursor) => {
+                Some(read_cursor(cursor).ok_or_else(|| Problem::bad("invalid cursor"))?)
+            }
         };
         let mut pods = self.world.machines(NAME, &call.account, &call.arrival);
         if call.query.get("includeClusterPods") != Some("true") {
@@ -69,28 +98,45 @@ impl RunPod {
         let last = pods.last().map(Machine::order);
         let pagination = match quirks.pagination {
             Pagination::LosesCursor => json!({ "hasNextPage": true, "nextCursor": null }),
-            Pagination::RepeatsCursor => json!({ "hasNextPage": true, "nextCursor": write_cursor(u64::MAX) }),
+            Pagination::RepeatsCursor => {
+                json!({ "hasNextPage": true, "nextCursor": write_cursor(u64::MAX) })
+            }
             Pagination::Honest | Pagination::Omitted => {
                 json!({ "hasNextPage": more, "nextCursor": last.filter(|_| more).map(write_cursor) })
             }
         };
         let pods: Vec<Value> = pods.iter().map(|machine| self.pod(machine)).collect();
-        Ok(answer(StatusCode::OK, &json!({ "pods": pods, "pagination": pagination })))
+        Ok(answer(
+            StatusCode::OK,
+            &json!({ "pods": pods, "pagination": pagination }),
+        ))
     }
 
     pub(super) fn get_pod(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Problem> {
-        let machine = self.world.machine(NAME, &call.account, id, &call.arrival).ok_or_else(|| Problem::not_found("pod"))?;
+        let machine = self
+            .world
+            .machine(NAME, &call.account, id, &call.arrival)
+            .ok_or_else(|| Problem::not_found("pod"))?;
         Ok(answer(StatusCode::OK, &self.pod(&machine)))
     }
 
-    pub(super) fn update_pod(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Problem> {
+    pub(super) fn update_pod(
+        &self,
+        call: &Call<'_>,
+        id: &str,
+    ) -> Result<Response<SimBody>, Problem> {
         let body = call.json()?;
-        let machine = self.world.machine(NAME, &call.account, id, &call.arrival).ok_or_else(|| Problem::not_found("pod"))?;
+        let machine = self
+            .world
+            .machine(NAME, &call.account, id, &call.arrival)
+            .ok_or_else(|| Problem::not_found("pod"))?;
         refuse_members(&machine)?;
         let body = self.over_pod_template(call, body, &CONTAINER)?;
         let update = Update::read(&body, &machine.spec.extra["mounts"])?;
         let restarts = update.restarts();
-        let changed = self.world.update(NAME, &call.account, id, |machine| apply(update, machine))?;
+        let changed = self
+            .world
+            .update(NAME, &call.account, id, |machine| apply(update, machine))?;
         let changed = if restarts && changed.state == MachineState::Running && !changed.locked {
             self.world.restart(NAME, &call.account, id)?
         } else {
@@ -99,7 +145,11 @@ impl RunPod {
         Ok(answer(StatusCode::OK, &self.pod(&changed)))
     }
 
-    pub(super) fn delete_pod(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Problem> {
+    pub(super) fn delete_pod(
+        &self,
+        call: &Call<'_>,
+        id: &str,
+    ) -> Result<Response<SimBody>, Problem> {
         if let Some(machine) = self.world.machine(NAME, &call.account, id, &call.arrival) {
             refuse_members(&machine)?;
         }
@@ -107,12 +157,22 @@ impl RunPod {
         Ok(no_content())
     }
 
-    pub(super) fn pod_action(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Problem> {
+    pub(super) fn pod_action(
+        &self,
+        call: &Call<'_>,
+        id: &str,
+    ) -> Result<Response<SimBody>, Problem> {
         let body = call.json()?;
         let mut check = Check::default();
         let action = check
             .object("$", &body, &["action"], &["action"])
-            .and_then(|object| check.one_of("$.action", object.get("action"), &["start", "stop", "restart", "terminate"]))
+            .and_then(|object| {
+                check.one_of(
+                    "$.action",
+                    object.get("action"),
+                    &["start", "stop", "restart", "terminate"],
+                )
+            })
             .unwrap_or_default()
             .to_owned();
         if !check.errors.is_empty() {
@@ -125,27 +185,48 @@ impl RunPod {
             "terminate" => return self.delete_pod(call, id),
             "stop" => self.world.stop(NAME, &call.account, id)?,
             "restart" => self.world.restart(NAME, &call.account, id)?,
-            _ => self.world.start(NAME, &call.account, id, &call.arrival).map_err(|refusal| match refusal {
-                Refusal::NoCapacity => Problem::bad("There are not enough free GPUs on the host machine to start this pod."),
-                other => Problem::from(other),
-            })?,
+            _ => self
+                .world
+                .start(NAME, &call.account, id, &call.arrival)
+                .map_err(|refusal| match refusal {
+                    Refusal::NoCapacity => Problem::bad(
+                        "There are not enough free GPUs on the host machine to start this pod.",
+                    ),
+                    other => Problem::from(other),
+                })?,
         };
         Ok(answer(StatusCode::OK, &self.pod(&machine)))
     }
 
     /// A pod's body over the template it names.
-    fn over_pod_template(&self, call: &Call<'_>, body: Value, fields: &[&str]) -> Result<Value, Problem> {
-        let Some(id) = body.get("templateId").and_then(Value::as_str) else { return Ok(body) };
+    fn over_pod_template(
+        &self,
+        call: &Call<'_>,
+        body: Value,
+        fields: &[&str],
+    ) -> Result<Value, Problem> {
+        let Some(id) = body.get("templateId").and_then(Value::as_str) else {
+            return Ok(body);
+        };
         let template = self.template(call, id)?;
         if template["serverless"] == true {
-            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "template is a serverless template"));
+            return Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "template is a serverless template",
+            ));
         }
         let on_cpu = body.get("cpu").is_some();
-        let fields: Vec<&str> = fields.iter().copied().filter(|field| !(on_cpu && *field == "mounts")).collect();
+        let fields: Vec<&str> = fields
+            .iter()
+            .copied()
+            .filter(|field| !(on_cpu && *field == "mounts"))
+            .collect();
         let mut body = over_template(&template, body, &fields);
         let versions = template["allowedCudaVersions"].clone();
         // Either CUDA field of the body replaces the template's constraint.
-        if versions.as_array().is_some_and(|versions| !versions.is_empty())
+        if versions
+            .as_array()
+            .is_some_and(|versions| !versions.is_empty())
             && let Some(gpu) = body.get_mut("gpu").and_then(Value::as_object_mut)
             && !gpu.contains_key("allowedCudaVersions")
             && !gpu.contains_key("minCudaVersion")
@@ -156,7 +237,12 @@ impl RunPod {
     }
 
     pub(super) fn get_ssh_keys(&self, call: &Call<'_>) -> Result<Response<SimBody>, Problem> {
-        let keys = self.shared().ssh_keys.get(call.account.as_str()).cloned().unwrap_or_default();
+        let keys = self
+            .shared()
+            .ssh_keys
+            .get(call.account.as_str())
+            .cloned()
+            .unwrap_or_default();
         Ok(answer(StatusCode::OK, &json!({ "keys": keys })))
     }
 
@@ -170,7 +256,9 @@ impl RunPod {
         if !check.errors.is_empty() {
             return Err(Problem::invalid(check.errors));
         }
-        self.shared().ssh_keys.insert(call.account.as_str().to_owned(), keys.clone());
+        self.shared()
+            .ssh_keys
+            .insert(call.account.as_str().to_owned(), keys.clone());
         Ok(answer(StatusCode::OK, &json!({ "keys": keys })))
     }
 
@@ -179,7 +267,12 @@ impl RunPod {
         let now = self.world.now();
         let spec = &machine.spec;
         let extra = |name: &str| spec.extra.get(name).cloned().unwrap_or(Value::Null);
-        let on = |name: &str| spec.extra.get(name).and_then(Value::as_bool).unwrap_or(false);
+        let on = |name: &str| {
+            spec.extra
+                .get(name)
+                .and_then(Value::as_bool)
+                .unwrap_or(false)
+        };
         let (status, actions): (&str, &[&str]) = match machine.state {
             MachineState::Provisioning => ("PROVISIONING", &["stop", "terminate"]),
             MachineState::Starting => ("STARTING", &["stop", "terminate"]),
@@ -188,11 +281,23 @@ impl RunPod {
             MachineState::Failed => ("ERROR", &["start", "terminate"]),
             MachineState::Destroyed => ("TERMINATED", &[]),
         };
-        let billing = !matches!(machine.state, MachineState::Stopped | MachineState::Destroyed);
-        let env: Map<String, Value> = spec.env.iter().map(|(name, value)| (name.clone(), value.expose().into())).collect();
+        let billing = !matches!(
+            machine.state,
+            MachineState::Stopped | MachineState::Destroyed
+        );
+        let env: Map<String, Value> = spec
+            .env
+            .iter()
+            .map(|(name, value)| (name.clone(), value.expose().into()))
+            .collect();
         let mut networking = json!({ "enabled": on("globalNetworking") });
         if on("globalNetworking") {
-            networking["ip"] = format!("10.65.{}.{}", machine.order() % 250, machine.order() / 250 % 250).into();
+            networking["ip"] = format!(
+                "10.65.{}.{}",
+                machine.order() % 250,
+                machine.order() / 250 % 250
+            )
+            .into();
             networking["internalDns"] = format!("{}.runpod.internal", machine.id).into();
         }
         let ports: Vec<String> = spec.ports.iter().map(ToString::to_string).collect();
@@ -225,7 +330,9 @@ impl RunPod {
         }
         let shape = self.world.shape(NAME, &spec.shape);
         match shape.filter(|shape| shape.vram_gb == 0) {
-            Some(shape) => pod["cpu"] = json!({ "id": spec.shape, "vcpuCount": spec.count, "memory": shape.ram_gb * spec.count }),
+            Some(shape) => {
+                pod["cpu"] = json!({ "id": spec.shape, "vcpuCount": spec.count, "memory": shape.ram_gb * spec.count })
+            }
             None => pod["gpu"] = json!({ "id": spec.shape, "count": spec.count }),
         }
         pod
@@ -235,7 +342,10 @@ impl RunPod {
 /// A cluster's pods are the cluster's.
 fn refuse_members(machine: &Machine) -> Result<(), Problem> {
     match membership(machine) {
-        Some(_) => Err(Problem::new(StatusCode::CONFLICT, "pod belongs to a cluster")),
+        Some(_) => Err(Problem::new(
+            StatusCode::CONFLICT,
+            "pod belongs to a cluster",
+        )),
         None => Ok(()),
     }
 }
@@ -249,7 +359,9 @@ fn apply(update: Update, machine: &mut Machine) {
         machine.locked = locked;
     }
     let container = update.container;
-    spec.image = container.image.unwrap_or_else(|| std::mem::take(&mut spec.image));
+    spec.image = container
+        .image
+        .unwrap_or_else(|| std::mem::take(&mut spec.image));
     spec.disk_gb = container.disk.unwrap_or(spec.disk_gb);
     if let Some(env) = container.env {
         spec.env = env;
@@ -264,9 +376,11 @@ fn apply(update: Update, machine: &mut Machine) {
         spec.command = crate::world::split(&args);
         spec.extra["args"] = args.into();
     }
-    for (name, value) in
-        [("registry", container.registry), ("mounts", update.mounts), ("globalNetworking", update.global.map(Value::from))]
-    {
+    for (name, value) in [
+        ("registry", container.registry),
+        ("mounts", update.mounts),
+        ("globalNetworking", update.global.map(Value::from)),
+    ] {
         if let Some(value) = value {
             spec.extra[name] = value;
         }
@@ -275,7 +389,9 @@ fn apply(update: Update, machine: &mut Machine) {
 
 /// What a port is called outside, once it is announced.
 fn runtime(machine: &Machine, now: Timestamp) -> Value {
-    let (MachineState::Running, Some(started)) = (machine.state, machine.started_at) else { return Value::Null };
+    let (MachineState::Running, Some(started)) = (machine.state, machine.started_at) else {
+        return Value::Null;
+    };
     let mut ports = Vec::new();
     if machine.ports_announced(now) {
         for port in &machine.spec.ports {
@@ -283,7 +399,9 @@ fn runtime(machine: &Machine, now: Timestamp) -> Value {
             match (port.protocol(), machine.external.get(&number).copied()) {
                 (Protocol::Tcp, external) => {
                     // A symmetric port has the outside number inside too.
-                    let inside = external.filter(|_| port.is_symmetric()).map_or(number, u32::from);
+                    let inside = external
+                        .filter(|_| port.is_symmetric())
+                        .map_or(number, u32::from);
                     ports.push(json!({ "private": inside, "public": external, "type": "tcp", "ip": machine.ip }));
                 }
                 (Protocol::Http, _) => ports.push(internal(machine, number)),
@@ -291,7 +409,14 @@ fn runtime(machine: &Machine, now: Timestamp) -> Value {
         }
         ports.push(internal(machine, EXTRA_PORT));
     }
-    let gpus = vec![json!({ "util": 0, "memoryUtil": 0 }); if on_cpu(machine) { 0 } else { machine.spec.count as usize }];
+    let gpus = vec![
+        json!({ "util": 0, "memoryUtil": 0 });
+        if on_cpu(machine) {
+            0
+        } else {
+            machine.spec.count as usize
+        }
+    ];
     json!({
         "uptime": now.since(started).as_secs(),
         "gpus": gpus,
@@ -302,7 +427,12 @@ fn runtime(machine: &Machine, now: Timestamp) -> Value {
 }
 
 fn on_cpu(machine: &Machine) -> bool {
-    machine.spec.extra.get("cpu").and_then(Value::as_bool).unwrap_or(false)
+    machine
+        .spec
+        .extra
+        .get("cpu")
+        .and_then(Value::as_bool)
+        .unwrap_or(false)
 }
 
 /// An HTTP port as `runtime` shows it: at an address that nobody outside can reach.
@@ -326,11 +456,18 @@ fn ssh(machine: &Machine, now: Timestamp) -> Value {
 pub(super) fn wire_time(world: &World, at: Timestamp) -> String {
     let at = world.clock().on_the_wire(at);
     let seconds = Timestamp::from_unix_seconds(at.unix_seconds()).to_string();
-    format!("{}.{:03}Z", seconds.trim_end_matches('Z'), at.unix_millis().rem_euclid(1000))
+    format!(
+        "{}.{:03}Z",
+        seconds.trim_end_matches('Z'),
+        at.unix_millis().rem_euclid(1000)
+    )
 }
 
 /// Nano-dollars as the floating-point dollars of the wire.
-#[expect(clippy::cast_precision_loss, reason = "the wire has floating-point dollars")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "the wire has floating-point dollars"
+)]
 pub(super) fn dollars(nanos: i64) -> f64 {
     nanos as f64 / 1e9
 }

@@ -16,12 +16,15 @@ pub(super) struct Problem {
 }
 
 /// The sentence that means sold out; the cloud has no code for it.
-pub(super) const SOLD_OUT: &str =
-    "There are no longer any instances available with the requested specifications. Please refresh and try again.";
+pub(super) const SOLD_OUT: &str = "There are no longer any instances available with the requested specifications. Please refresh and try again.";
 
 impl Problem {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), errors: Vec::new() }
+        Self {
+            status,
+            detail: detail.into(),
+            errors: Vec::new(),
+        }
     }
 
     pub(super) fn bad(detail: impl Into<String>) -> Self {
@@ -33,7 +36,13 @@ impl Problem {
     }
 
     pub(super) fn invalid(errors: Vec<String>) -> Self {
-        Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Request validation failed.") }
+        Self {
+            errors,
+            ..Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "Request validation failed.",
+            )
+        }
     }
 
     pub(super) fn response(&self) -> Response<SimBody> {
@@ -56,7 +65,10 @@ impl From<Refusal> for Problem {
             Refusal::UnknownShape => Self::bad(SOLD_OUT),
             Refusal::UnknownRegion(region) => Self::bad(format!("invalid data center: {region}")),
             Refusal::Locked => Self::bad("Pod is locked"),
-            Refusal::WrongState(_) => Self::new(StatusCode::CONFLICT, "action not valid for current pod status"),
+            Refusal::WrongState(_) => Self::new(
+                StatusCode::CONFLICT,
+                "action not valid for current pod status",
+            ),
             Refusal::NoMoney => Self::new(StatusCode::PAYMENT_REQUIRED, "insufficient balance"),
             Refusal::Quota => Self::new(StatusCode::PAYMENT_REQUIRED, "spend limit reached"),
             Refusal::Forbidden => Self::new(StatusCode::FORBIDDEN, "access denied"),
@@ -78,6 +90,8 @@ pub(super) fn no_content() -> Response<SimBody> {
 fn with_type(status: StatusCode, body: &Value, kind: &'static str) -> Response<SimBody> {
     let mut response = Response::new(SimBody::from(body.to_string().into_bytes()));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }

@@ -1,4 +1,5 @@
-//! The job runtime (`https://api.runpod.ai/v2/{endpoint}/…`): run, status, stream, cancel, retry, purge, health.
+//! The job runtime (`https://api.runpod.ai/v2/{endpoint}/…`): run, status, stream, cancel, retry,
+//! purge, health.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -54,14 +55,30 @@ impl RunPod {
         parts: &http::request::Parts,
         body: Result<Bytes, BodyFault>,
     ) -> Result<Response<SimBody>, io::Error> {
-        if parts.headers.get(header::USER_AGENT).is_none_or(HeaderValue::is_empty) {
+        if parts
+            .headers
+            .get(header::USER_AGENT)
+            .is_none_or(HeaderValue::is_empty)
+        {
             return Ok(cloudflare_1010());
         }
-        let unauthorized = || answer(StatusCode::UNAUTHORIZED, &json!({ "error": "unauthorized" }));
-        let Some(key) = key(&parts.headers).filter(|key| self.world.authorize(NAME, key).is_some()) else {
+        let unauthorized = || {
+            answer(
+                StatusCode::UNAUTHORIZED,
+                &json!({ "error": "unauthorized" }),
+            )
+        };
+        let Some(key) = key(&parts.headers).filter(|key| self.world.authorize(NAME, key).is_some())
+        else {
             return Ok(unauthorized());
         };
-        let segments: Vec<String> = parts.uri.path().trim_start_matches('/').split('/').map(decode).collect();
+        let segments: Vec<String> = parts
+            .uri
+            .path()
+            .trim_start_matches('/')
+            .split('/')
+            .map(decode)
+            .collect();
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
         let Some((endpoint, verb, job)) = verb(&parts.method, &segments) else {
             return Ok(missing("endpoint not found").response());
@@ -69,25 +86,48 @@ impl RunPod {
         if !self.within_limit(key, endpoint, verb) {
             return Ok(empty(StatusCode::TOO_MANY_REQUESTS));
         }
-        let most = if verb == "runsync" { RUNSYNC_BODY } else { RUN_BODY };
+        let most = if verb == "runsync" {
+            RUNSYNC_BODY
+        } else {
+            RUN_BODY
+        };
         let body = match body {
             Ok(body) if body.len() <= most => body,
             Err(BodyFault::Broken) => return Err(io::ErrorKind::ConnectionAborted.into()),
             Ok(_) | Err(BodyFault::TooLarge) => return Ok(empty(StatusCode::PAYLOAD_TOO_LARGE)),
         };
         let arrival = self.world.arrive(NAME, operation(verb), key, None, false);
-        let Some(account) = self.world.authorize(NAME, key) else { return Ok(unauthorized()) };
+        let Some(account) = self.world.authorize(NAME, key) else {
+            return Ok(unauthorized());
+        };
         let honest = if arrival.refused().is_some() {
             Response::new(SimBody::empty())
         } else {
-            let ask = Ask { account, arrival: arrival.clone(), endpoint, query: Query::of(parts.uri.query()), body: &body };
-            self.job_call(verb, job, &ask).await.unwrap_or_else(|refused| refused.response())
+            let ask = Ask {
+                account,
+                arrival: arrival.clone(),
+                endpoint,
+                query: Query::of(parts.uri.query()),
+                body: &body,
+            };
+            self.job_call(verb, job, &ask)
+                .await
+                .unwrap_or_else(|refused| refused.response())
         };
-        let failed = || answer(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "error": "internal server error" }));
-        deliver(&self.world, &arrival, honest, failed, || empty(StatusCode::TOO_MANY_REQUESTS)).await
+        let failed = || {
+            answer(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                &json!({ "error": "internal server error" }),
+            )
+        };
+        deliver(&self.world, &arrival, honest, failed, || {
+            empty(StatusCode::TOO_MANY_REQUESTS)
+        })
+        .await
     }
 
-    /// Limits of the sheet: so many calls in ten seconds for each operation, endpoint and key. Undocumented ones are not limited.
+    /// Limits of the sheet: so many calls in ten seconds for each operation, endpoint and key.
+    /// Undocumented ones are not limited.
     fn within_limit(&self, key: &str, endpoint: &str, verb: &'static str) -> bool {
         let most = match verb {
             "run" => 1000,
@@ -99,7 +139,10 @@ impl RunPod {
         };
         let now = self.world.now();
         let mut shared = self.shared();
-        let (since, used) = shared.job_windows.entry((key.to_owned(), endpoint.to_owned(), verb)).or_insert((now, 0));
+        let (since, used) = shared
+            .job_windows
+            .entry((key.to_owned(), endpoint.to_owned(), verb))
+            .or_insert((now, 0));
         if now.since(*since) >= Duration::from_secs(10) {
             (*since, *used) = (now, 0);
         }
@@ -124,18 +167,36 @@ impl RunPod {
                     return Err(bad("wait must be between 1000 and 300000"));
                 }
                 let job = self.submit(ask, true)?;
-                let ended =
-                    self.settled(wait, || world.job(NAME, &ask.account, ask.endpoint, &job.id), |job| job.status.is_terminal());
+                let ended = self.settled(
+                    wait,
+                    || world.job(NAME, &ask.account, ask.endpoint, &job.id),
+                    |job| job.status.is_terminal(),
+                );
                 Ok(ok(&object(&ended.await.unwrap_or(job))))
             }
-            "status" => Ok(ok(&object(&world.job(NAME, &ask.account, ask.endpoint, job).ok_or_else(no_job)?))),
+            "status" => Ok(ok(&object(
+                &world
+                    .job(NAME, &ask.account, ask.endpoint, job)
+                    .ok_or_else(no_job)?,
+            ))),
             "stream" => {
-                let hold = millis(&ask.query, "wait").unwrap_or(HOLD).min(Duration::from_secs(300));
+                let hold = millis(&ask.query, "wait")
+                    .unwrap_or(HOLD)
+                    .min(Duration::from_secs(300));
                 let drain = || world.drain_job(NAME, &ask.account, ask.endpoint, job);
-                let drained = self.settled(hold, drain, |(job, chunks)| !chunks.is_empty() || job.status.is_terminal()).await;
+                let drained = self
+                    .settled(hold, drain, |(job, chunks)| {
+                        !chunks.is_empty() || job.status.is_terminal()
+                    })
+                    .await;
                 let (job, chunks) = drained.ok_or_else(no_job)?;
-                let stream: Vec<Value> = chunks.into_iter().map(|chunk| json!({ "output": chunk })).collect();
-                Ok(ok(&json!({ "status": word(&job.status), "stream": stream })))
+                let stream: Vec<Value> = chunks
+                    .into_iter()
+                    .map(|chunk| json!({ "output": chunk }))
+                    .collect();
+                Ok(ok(
+                    &json!({ "status": word(&job.status), "stream": stream }),
+                ))
             }
             "cancel" => match world.cancel_job(NAME, &ask.account, ask.endpoint, job) {
                 Ok(job) => Ok(ok(&json!({ "id": job.id, "status": word(&job.status) }))),
@@ -147,16 +208,24 @@ impl RunPod {
                 Err(_) => Err(no_job()),
             },
             "purge-queue" => {
-                let removed = world.purge_queue(NAME, &ask.account, ask.endpoint).map_err(|_| missing("endpoint not found"))?;
+                let removed = world
+                    .purge_queue(NAME, &ask.account, ask.endpoint)
+                    .map_err(|_| missing("endpoint not found"))?;
                 Ok(ok(&json!({ "removed": removed, "status": "completed" })))
             }
             "requests" => {
-                let jobs: Vec<Value> = world.jobs(NAME, &ask.account, ask.endpoint).iter().map(object).collect();
+                let jobs: Vec<Value> = world
+                    .jobs(NAME, &ask.account, ask.endpoint)
+                    .iter()
+                    .map(object)
+                    .collect();
                 Ok(ok(&json!({ "requests": jobs })))
             }
             _ => {
-                let health =
-                    world.endpoint(NAME, &ask.account, ask.endpoint).map(|endpoint| endpoint.health()).unwrap_or_default();
+                let health = world
+                    .endpoint(NAME, &ask.account, ask.endpoint)
+                    .map(|endpoint| endpoint.health())
+                    .unwrap_or_default();
                 Ok(ok(&json!({
                     "jobs": {
                         "completed": health.completed, "failed": health.failed, "inProgress": health.in_progress,
@@ -172,12 +241,16 @@ impl RunPod {
     }
 
     fn submit(&self, ask: &Ask<'_>, sync: bool) -> Result<WorldJob, Refused> {
-        let body: Value = serde_json::from_slice(ask.body).map_err(|_| bad("request body is not valid JSON"))?;
+        let body: Value =
+            serde_json::from_slice(ask.body).map_err(|_| bad("request body is not valid JSON"))?;
         let Some(input) = body.get("input").filter(|input| input.is_object()) else {
             return Err(bad("input is required and must be an object"));
         };
         let policy = |name: &str| {
-            body.get("policy").and_then(|policy| policy.get(name)).and_then(Value::as_u64).map(Duration::from_millis)
+            body.get("policy")
+                .and_then(|policy| policy.get(name))
+                .and_then(Value::as_u64)
+                .map(Duration::from_millis)
         };
         let week = Duration::from_secs(7 * 86_400);
         let (timeout, ttl) = (policy("executionTimeout"), policy("ttl"));
@@ -193,11 +266,18 @@ impl RunPod {
             execution_timeout: timeout,
             ttl,
         };
-        self.world.submit_job(NAME, &ask.account, ask.endpoint, spec, &ask.arrival).map_err(|_| missing("endpoint not found"))
+        self.world
+            .submit_job(NAME, &ask.account, ask.endpoint, spec, &ask.arrival)
+            .map_err(|_| missing("endpoint not found"))
     }
 
     /// Looks until it is so, or this much simulated time has passed; answers what it saw last.
-    async fn settled<T>(&self, most: Duration, mut look: impl FnMut() -> Option<T>, so: impl Fn(&T) -> bool) -> Option<T> {
+    async fn settled<T>(
+        &self,
+        most: Duration,
+        mut look: impl FnMut() -> Option<T>,
+        so: impl Fn(&T) -> bool,
+    ) -> Option<T> {
         let started = self.world.now();
         loop {
             let seen = look()?;
@@ -247,9 +327,15 @@ pub(super) fn object(job: &WorldJob) -> Value {
     fields.insert("id".into(), job.id.as_str().into());
     fields.insert("status".into(), word(&job.status).into());
     if let Some(started) = job.started_at {
-        fields.insert("delayTime".into(), whole_millis(started.since(job.queued_at)).into());
+        fields.insert(
+            "delayTime".into(),
+            whole_millis(started.since(job.queued_at)).into(),
+        );
         if let Some(ended) = job.ended_at {
-            fields.insert("executionTime".into(), whole_millis(ended.since(started)).into());
+            fields.insert(
+                "executionTime".into(),
+                whole_millis(ended.since(started)).into(),
+            );
         }
     }
     if let Some(worker) = &job.worker {
@@ -318,5 +404,8 @@ fn no_job() -> Refused {
 
 /// Here `status` is a number, which is not a job's status.
 fn missing(detail: &str) -> Refused {
-    Refused(StatusCode::NOT_FOUND, json!({ "status": 404, "title": "Not Found", "detail": detail }))
+    Refused(
+        StatusCode::NOT_FOUND,
+        json!({ "status": 404, "title": "Not Found", "detail": detail }),
+    )
 }

@@ -1,4 +1,5 @@
-//! What an account of RunPod holds besides pods, endpoints and volumes: templates, registries, delegations, clusters.
+//! What an account of RunPod holds besides pods, endpoints and volumes: templates, registries,
+//! delegations, clusters.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +32,10 @@ impl Store {
     }
 
     pub(super) fn change(&mut self, kind: &'static str, id: &str) -> Option<&mut Value> {
-        self.0.get_mut(kind)?.iter_mut().find(|thing| thing["id"] == id)
+        self.0
+            .get_mut(kind)?
+            .iter_mut()
+            .find(|thing| thing["id"] == id)
     }
 
     pub(super) fn remove(&mut self, kind: &'static str, id: &str) -> bool {
@@ -74,11 +78,14 @@ impl RunPod {
     /// A template of the account, or a public one.
     pub(super) fn template(&self, call: &Call<'_>, id: &str) -> Result<Value, Problem> {
         let own = self.with_store(call, |store| store.get("templates", id).cloned());
-        own.or_else(|| Some(official()).filter(|template| template["id"] == id)).ok_or_else(|| Problem::not_found("template"))
+        own.or_else(|| Some(official()).filter(|template| template["id"] == id))
+            .ok_or_else(|| Problem::not_found("template"))
     }
 
     pub(super) fn list_templates(&self, call: &Call<'_>) -> Reply {
-        let templates = self.with_store(call, |store| store.all("templates").rev().cloned().collect());
+        let templates = self.with_store(call, |store| {
+            store.all("templates").rev().cloned().collect()
+        });
         self.page(call, "templates", templates)
     }
 
@@ -87,7 +94,9 @@ impl RunPod {
             None | Some("official") => vec![official()],
             Some("verified" | "community") => Vec::new(),
             Some(_) => {
-                return Err(Problem::invalid(vec!["source: value must be one of 'official', 'verified', 'community'".into()]));
+                return Err(Problem::invalid(vec![
+                    "source: value must be one of 'official', 'verified', 'community'".into(),
+                ]));
             }
         };
         Ok(answer(StatusCode::OK, &json!({ "templates": templates })))
@@ -112,11 +121,16 @@ impl RunPod {
     pub(super) fn update_template(&self, call: &Call<'_>, id: &str) -> Reply {
         let body = call.json()?;
         let mut sent = template(&body, &[])?;
-        if sent.get("mounts").is_some_and(|mounts| mounts.as_object().is_some_and(Map::is_empty)) {
+        if sent
+            .get("mounts")
+            .is_some_and(|mounts| mounts.as_object().is_some_and(Map::is_empty))
+        {
             sent.remove("mounts");
         }
         self.with_store(call, |store| {
-            let held = store.change("templates", id).ok_or_else(|| Problem::not_found("template"))?;
+            let held = store
+                .change("templates", id)
+                .ok_or_else(|| Problem::not_found("template"))?;
             merge(held, sent);
             Ok(answer(StatusCode::OK, held))
         })
@@ -124,11 +138,17 @@ impl RunPod {
 
     pub(super) fn delete_template(&self, call: &Call<'_>, id: &str) -> Reply {
         let gone = self.with_store(call, |store| store.remove("templates", id));
-        if gone { Ok(no_content()) } else { Err(Problem::not_found("template")) }
+        if gone {
+            Ok(no_content())
+        } else {
+            Err(Problem::not_found("template"))
+        }
     }
 
     pub(super) fn list_registries(&self, call: &Call<'_>) -> Reply {
-        let registries = self.with_store(call, |store| store.all("registries").rev().cloned().collect());
+        let registries = self.with_store(call, |store| {
+            store.all("registries").rev().cloned().collect()
+        });
         self.page(call, "registries", registries)
     }
 
@@ -138,14 +158,21 @@ impl RunPod {
         let fields = ["name", "username", "password"];
         let object = check.object("$", &body, &fields, &fields);
         for field in fields {
-            check.string(&format!("$.{field}"), object.and_then(|object| object.get(field)), 1);
+            check.string(
+                &format!("$.{field}"),
+                object.and_then(|object| object.get(field)),
+                1,
+            );
         }
         if !check.errors.is_empty() {
             return Err(Problem::invalid(check.errors));
         }
         let made = json!({ "id": self.world.word(8), "name": body["name"] });
         self.with_store(call, |store| {
-            if store.all("registries").any(|held| held["name"] == made["name"]) {
+            if store
+                .all("registries")
+                .any(|held| held["name"] == made["name"])
+            {
                 return Err(Problem::bad("a registry with this name already exists"));
             }
             store.add("registries", made.clone());
@@ -155,20 +182,31 @@ impl RunPod {
 
     pub(super) fn get_registry(&self, call: &Call<'_>, id: &str) -> Reply {
         let held = self.with_store(call, |store| store.get("registries", id).cloned());
-        Ok(answer(StatusCode::OK, &held.ok_or_else(|| Problem::not_found("registry"))?))
+        Ok(answer(
+            StatusCode::OK,
+            &held.ok_or_else(|| Problem::not_found("registry"))?,
+        ))
     }
 
     pub(super) fn delete_registry(&self, call: &Call<'_>, id: &str) -> Reply {
-        let pods = self.world.machines(NAME, &call.account, &self.world.honest());
+        let pods = self
+            .world
+            .machines(NAME, &call.account, &self.world.honest());
         if pods.iter().any(|pod| pod.spec.extra["registry"] == id) {
             return Err(Problem::bad("registry is in use by a pod"));
         }
         let gone = self.with_store(call, |store| store.remove("registries", id));
-        if gone { Ok(no_content()) } else { Err(Problem::not_found("registry")) }
+        if gone {
+            Ok(no_content())
+        } else {
+            Err(Problem::not_found("registry"))
+        }
     }
 
     pub(super) fn list_delegations(&self, call: &Call<'_>) -> Reply {
-        let delegations = self.with_store(call, |store| store.all("delegations").rev().cloned().collect());
+        let delegations = self.with_store(call, |store| {
+            store.all("delegations").rev().cloned().collect()
+        });
         self.page(call, "delegations", delegations)
     }
 
@@ -176,8 +214,17 @@ impl RunPod {
         let body = call.json()?;
         let mut check = Check::default();
         let object = check.object("$", &body, &["resource", "name"], &["resource"]);
-        let resource = check.string("$.resource", object.and_then(|object| object.get("resource")), 0).unwrap_or_default();
-        if let Some(name) = object.and_then(|object| object.get("name")).filter(|name| !name.is_null()) {
+        let resource = check
+            .string(
+                "$.resource",
+                object.and_then(|object| object.get("resource")),
+                0,
+            )
+            .unwrap_or_default();
+        if let Some(name) = object
+            .and_then(|object| object.get("name"))
+            .filter(|name| !name.is_null())
+        {
             check.string("$.name", Some(name), 0);
         }
         if !check.errors.is_empty() {
@@ -205,32 +252,60 @@ impl RunPod {
 
     pub(super) fn delete_delegation(&self, call: &Call<'_>, id: &str) -> Reply {
         let gone = self.with_store(call, |store| store.remove("delegations", id));
-        if gone { Ok(no_content()) } else { Err(Problem::not_found("delegation")) }
+        if gone {
+            Ok(no_content())
+        } else {
+            Err(Problem::not_found("delegation"))
+        }
     }
 
     pub(super) fn list_volumes(&self, call: &Call<'_>) -> Reply {
-        let volumes = self.world.volumes(NAME, &call.account).iter().map(volume).collect();
+        let volumes = self
+            .world
+            .volumes(NAME, &call.account)
+            .iter()
+            .map(volume)
+            .collect();
         self.page(call, "networkVolumes", volumes)
     }
 
     pub(super) fn create_volume(&self, call: &Call<'_>) -> Reply {
         let body = call.json()?;
         let mut check = Check::default();
-        let object = check.object("$", &body, &["dataCenter", "name", "size", "type"], &["name", "size", "dataCenter"]);
+        let object = check.object(
+            "$",
+            &body,
+            &["dataCenter", "name", "size", "type"],
+            &["name", "size", "dataCenter"],
+        );
         let field = |name: &str| object.and_then(|object| object.get(name));
         let name = check.string("$.name", field("name"), 1).unwrap_or_default();
-        let centre = check.string("$.dataCenter", field("dataCenter"), 1).unwrap_or_default();
+        let centre = check
+            .string("$.dataCenter", field("dataCenter"), 1)
+            .unwrap_or_default();
         let size = size(&mut check, field("size"));
-        let kind = check.one_of("$.type", field("type"), &["STANDARD", "HIGH_PERFORMANCE"]).unwrap_or("STANDARD");
+        let kind = check
+            .one_of("$.type", field("type"), &["STANDARD", "HIGH_PERFORMANCE"])
+            .unwrap_or("STANDARD");
         if !check.errors.is_empty() {
             return Err(Problem::invalid(check.errors));
         }
-        let made = self.world.create_volume(NAME, &call.account, name, size.unwrap_or(10), centre, kind)?;
+        let made = self.world.create_volume(
+            NAME,
+            &call.account,
+            name,
+            size.unwrap_or(10),
+            centre,
+            kind,
+        )?;
         Ok(answer(StatusCode::CREATED, &volume(&made)))
     }
 
     pub(super) fn get_volume(&self, call: &Call<'_>, id: &str) -> Reply {
-        let held = self.world.volume(NAME, &call.account, id).ok_or_else(|| Problem::not_found("network volume"))?;
+        let held = self
+            .world
+            .volume(NAME, &call.account, id)
+            .ok_or_else(|| Problem::not_found("network volume"))?;
         Ok(answer(StatusCode::OK, &volume(&held)))
     }
 
@@ -246,7 +321,10 @@ impl RunPod {
         if !check.errors.is_empty() {
             return Err(Problem::invalid(check.errors));
         }
-        match self.world.update_volume(NAME, &call.account, id, name, size) {
+        match self
+            .world
+            .update_volume(NAME, &call.account, id, name, size)
+        {
             Ok(held) => Ok(answer(StatusCode::OK, &volume(&held))),
             Err(Refusal::NotNow) => Err(Problem::bad("network volume size cannot be reduced")),
             Err(_) => Err(Problem::not_found("network volume")),
@@ -262,18 +340,30 @@ impl RunPod {
     }
 
     pub(super) fn with_store<T>(&self, call: &Call<'_>, act: impl FnOnce(&mut Store) -> T) -> T {
-        act(self.shared().stores.entry(call.account.as_str().to_owned()).or_default())
+        act(self
+            .shared()
+            .stores
+            .entry(call.account.as_str().to_owned())
+            .or_default())
     }
 
-    /// A list of a kind. It says that there is more only where there is, as the bundled document has no paging.
+    /// A list of a kind. It says that there is more only where there is, as the bundled document
+    /// has no paging.
     pub(super) fn page(&self, call: &Call<'_>, field: &str, mut things: Vec<Value>) -> Reply {
-        let wanted = call.query.get("limit").and_then(|limit| limit.parse::<usize>().ok()).unwrap_or(1000);
-        let size = wanted.clamp(1, 1000).min(self.shared().quirks.page_size.max(1));
+        let wanted = call
+            .query
+            .get("limit")
+            .and_then(|limit| limit.parse::<usize>().ok())
+            .unwrap_or(1000);
+        let size = wanted
+            .clamp(1, 1000)
+            .min(self.shared().quirks.page_size.max(1));
         let from = match call.query.get("cursor").filter(|cursor| !cursor.is_empty()) {
             None => 0,
             Some(cursor) => {
                 let at = things.iter().position(|thing| thing["id"] == cursor);
-                at.map(|at| at + 1).ok_or_else(|| Problem::bad("invalid cursor"))?
+                at.map(|at| at + 1)
+                    .ok_or_else(|| Problem::bad("invalid cursor"))?
             }
         };
         let rest = things.split_off(from.min(things.len()));
@@ -304,22 +394,36 @@ fn volume(volume: &Volume) -> Value {
 /// A template's body, checked; the fields as sent.
 fn template(body: &Value, required: &[&str]) -> Result<Map<String, Value>, Problem> {
     let mut check = Check::default();
-    let Some(object) = check.object("$", body, &TEMPLATE, required) else { return Err(Problem::invalid(check.errors)) };
+    let Some(object) = check.object("$", body, &TEMPLATE, required) else {
+        return Err(Problem::invalid(check.errors));
+    };
     check.string("$.name", object.get("name"), 1);
     let mut container = Container::read(&mut check, object);
-    check.one_of("$.category", object.get("category"), &["CPU", "NVIDIA", "AMD"]);
+    check.one_of(
+        "$.category",
+        object.get("category"),
+        &["CPU", "NVIDIA", "AMD"],
+    );
     for field in ["public", "serverless", "startJupyter", "startSsh"] {
         check.boolean(&format!("$.{field}"), object.get(field));
     }
-    for (index, text) in
-        check.strings("$.allowedCudaVersions", object.get("allowedCudaVersions")).unwrap_or_default().iter().enumerate()
+    for (index, text) in check
+        .strings("$.allowedCudaVersions", object.get("allowedCudaVersions"))
+        .unwrap_or_default()
+        .iter()
+        .enumerate()
     {
         check.version(&format!("$.allowedCudaVersions[{index}]"), text);
     }
     if let Some(mounts) = object.get("mounts")
         && let Some(fields) = check.object("$.mounts", mounts, &["persistent"], &[])
         && let Some(persistent) = fields.get("persistent")
-        && let Some(fields) = check.object("$.mounts.persistent", persistent, &["size", "path"], &["size", "path"])
+        && let Some(fields) = check.object(
+            "$.mounts.persistent",
+            persistent,
+            &["size", "path"],
+            &["size", "path"],
+        )
     {
         check.integer("$.mounts.persistent.size", fields.get("size"), 10);
         check.string("$.mounts.persistent.path", fields.get("path"), 0);
@@ -338,14 +442,25 @@ pub(super) fn merge(into: &mut Value, fields: Map<String, Value>) {
     }
 }
 
-/// A body over a template: the body's fields win, its environment is merged into the template's key by key.
+/// A body over a template: the body's fields win, its environment is merged into the template's key
+/// by key.
 pub(super) fn over_template(template: &Value, mut body: Value, fields: &[&str]) -> Value {
-    let Some(object) = body.as_object_mut() else { return body };
+    let Some(object) = body.as_object_mut() else {
+        return body;
+    };
     for field in fields {
-        let Some(value) = template.get(*field) else { continue };
+        let Some(value) = template.get(*field) else {
+            continue;
+        };
         if *field == "env" {
             let mut env = value.as_object().cloned().unwrap_or_default();
-            env.extend(object.get("env").and_then(Value::as_object).cloned().unwrap_or_default());
+            env.extend(
+                object
+                    .get("env")
+                    .and_then(Value::as_object)
+                    .cloned()
+                    .unwrap_or_default(),
+            );
             object.insert("env".into(), env.into());
         } else if !object.contains_key(*field) && !value.is_null() {
             object.insert((*field).into(), value.clone());

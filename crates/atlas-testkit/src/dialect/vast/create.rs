@@ -12,9 +12,21 @@ use super::{Call, Vast};
 use crate::dialect::SimBody;
 use crate::world::{MachineSpec, Refusal};
 
-const RUNTYPES: &[&str] = &["ssh", "jupyter", "args", "ssh_proxy", "ssh_direct", "jupyter_proxy", "jupyter_direct"];
+const RUNTYPES: &[&str] = &[
+    "ssh",
+    "jupyter",
+    "args",
+    "ssh_proxy",
+    "ssh_direct",
+    "jupyter_proxy",
+    "jupyter_direct",
+];
 /// What the official client writes instead of some of them.
-const COMPOSED: &[&str] = &["ssh_direc ssh_proxy", "jupyter_direc ssh_direc ssh_proxy", "jupyter_proxy ssh_proxy"];
+const COMPOSED: &[&str] = &[
+    "ssh_direc ssh_proxy",
+    "jupyter_direc ssh_direc ssh_proxy",
+    "jupyter_proxy ssh_proxy",
+];
 
 impl Vast {
     pub(super) fn create(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
@@ -41,14 +53,23 @@ impl Vast {
         }
         let low = order.price.filter(|price| *price < ask.min_bid);
         let spec = self.spec(ask, order);
-        let others = taken.then(|| self.world.stock(NAME, id, "").get(ask.place.0).copied().unwrap_or(0));
+        let others = taken.then(|| {
+            self.world
+                .stock(NAME, id, "")
+                .get(ask.place.0)
+                .copied()
+                .unwrap_or(0)
+        });
         if taken {
             self.world.set_stock(NAME, id, "", ask.place.0, WHOLE);
         }
-        let made = self.world.create_machine(NAME, &call.account, spec, &call.arrival).map_err(|refusal| match refusal {
-            Refusal::NoCapacity => gone(no_longer(ask_id, true)),
-            other => Failure::from(other),
-        })?;
+        let made = self
+            .world
+            .create_machine(NAME, &call.account, spec, &call.arrival)
+            .map_err(|refusal| match refusal {
+                Refusal::NoCapacity => gone(no_longer(ask_id, true)),
+                other => Failure::from(other),
+            })?;
         let now = self.world.now();
         self.shared().rented.insert(ask_id, now);
         if let Some(others) = others {
@@ -56,18 +77,30 @@ impl Vast {
             self.world.stop_machine(NAME, &made.id);
             self.world.set_stock(NAME, id, "", ask.place.0, others);
             self.note(&made.id, |note| note.queued = true);
-            return Ok(ok(&json!({ "success": true, "new_contract": made.id.parse::<u64>().unwrap_or(0) })));
+            return Ok(ok(
+                &json!({ "success": true, "new_contract": made.id.parse::<u64>().unwrap_or(0) }),
+            ));
         }
         if low.is_some() {
             self.world.stop_machine(NAME, &made.id);
             self.note(&made.id, |note| note.stopped = true);
-            let msg = format!("error 400/3606: invalid_price The bid is below the minimum of {}.", dollars(ask.min_bid));
-            let refused = Failure::new(400, "invalid_price", msg).with("new_contract", made.id.parse::<u64>().unwrap_or(0));
+            let msg = format!(
+                "error 400/3606: invalid_price The bid is below the minimum of {}.",
+                dollars(ask.min_bid)
+            );
+            let refused = Failure::new(400, "invalid_price", msg)
+                .with("new_contract", made.id.parse::<u64>().unwrap_or(0));
             return Err(gone(refused));
         }
         self.note(&made.id, |note| note.started = Some(now));
-        let secret = format!("zz-instance-key-{}{}", self.world.word(32), self.world.word(16));
-        Ok(ok(&json!({ "success": true, "new_contract": made.id.parse::<u64>().unwrap_or(0), "instance_api_key": secret })))
+        let secret = format!(
+            "zz-instance-key-{}{}",
+            self.world.word(32),
+            self.world.word(16)
+        );
+        Ok(ok(
+            &json!({ "success": true, "new_contract": made.id.parse::<u64>().unwrap_or(0), "instance_api_key": secret }),
+        ))
     }
 
     fn loses_race(&self) -> bool {
@@ -86,7 +119,11 @@ impl Vast {
         spec.env = order.env;
         spec.image = order.image;
         // The other run types replace the image's own program with Vast's.
-        spec.command = if order.runtype == "args" { order.args.clone() } else { Vec::new() };
+        spec.command = if order.runtype == "args" {
+            order.args.clone()
+        } else {
+            Vec::new()
+        };
         spec.ports = order.ports;
         spec.volume_gb = order.disk;
         spec.spot = price.is_some();
@@ -112,7 +149,11 @@ fn no_longer(ask: u64, taken: bool) -> Failure {
             format!("error 410/3907: no_such_ask Instance type {ask} is no longer available."),
         );
     }
-    Failure::new(404, "invalid_args", format!("error 404/3603: no_such_ask Instance type by id {ask} is not available."))
+    Failure::new(
+        404,
+        "invalid_args",
+        format!("error 404/3603: no_such_ask Instance type by id {ask} is not available."),
+    )
 }
 
 /// What a create asks for.
@@ -143,14 +184,20 @@ impl Order {
             (image, _) => image,
         };
         let args: Vec<String> = match &body["args"] {
-            Value::Array(list) => list.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            Value::Array(list) => list
+                .iter()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect(),
             _ => crate::world::split(&text("args_str")),
         };
         let onstart = text("onstart");
         if image.len() > 1024 || text("label").len() > 256 || onstart.len() > 4048 {
             return Err(wrong("image, label or onstart is too long"));
         }
-        if args.iter().map(String::len).sum::<usize>() + text("args_str").len() + onstart.len() > 4096 {
+        if args.iter().map(String::len).sum::<usize>() + text("args_str").len() + onstart.len()
+            > 4096
+        {
             return Err(wrong("args, args_str and onstart are too long together"));
         }
         let default = if args.is_empty() { "ssh" } else { "args" };
@@ -158,8 +205,13 @@ impl Order {
         if !RUNTYPES.contains(&runtype.as_str()) && !COMPOSED.contains(&runtype.as_str()) {
             return Err(wrong("runtype is unknown"));
         }
-        let disk =
-            if body["disk"].is_null() { 8.0 } else { body["disk"].as_f64().ok_or_else(|| wrong("disk must be a number"))? };
+        let disk = if body["disk"].is_null() {
+            8.0
+        } else {
+            body["disk"]
+                .as_f64()
+                .ok_or_else(|| wrong("disk must be a number"))?
+        };
         if !(8.0..=65_536.0).contains(&disk) {
             return Err(wrong("disk must be at least 8"));
         }
@@ -167,12 +219,18 @@ impl Order {
         let price = match &body["price"] {
             Value::Null => None,
             price => {
-                let fits = price.as_f64().filter(|price| (0.001..=128.0).contains(price));
-                let price = fits.ok_or_else(|| Failure::new(400, "invalid_price", "error 400/3605: invalid_price"))?;
+                let fits = price
+                    .as_f64()
+                    .filter(|price| (0.001..=128.0).contains(price));
+                let price = fits.ok_or_else(|| {
+                    Failure::new(400, "invalid_price", "error 400/3605: invalid_price")
+                })?;
                 Some(UsdPerHour::new(Usd::from_f64(price).unwrap_or_default()))
             }
         };
-        let volume = (body["volume_info"]["create_new"] == false).then(|| body["volume_info"]["volume_id"].as_u64()).flatten();
+        let volume = (body["volume_info"]["create_new"] == false)
+            .then(|| body["volume_info"]["volume_id"].as_u64())
+            .flatten();
         let mut order = Self {
             image,
             label: text("label"),
@@ -205,11 +263,18 @@ impl Order {
                 continue;
             }
             self.flags.insert(name.clone(), Value::from(value));
-            let published = name.strip_prefix("-p ").and_then(|ports| ports.rsplit(':').next());
-            let number =
-                published.filter(|port| !port.ends_with("/udp")).and_then(|port| port.trim_end_matches("/tcp").parse().ok());
+            let published = name
+                .strip_prefix("-p ")
+                .and_then(|ports| ports.rsplit(':').next());
+            let number = published
+                .filter(|port| !port.ends_with("/udp"))
+                .and_then(|port| port.trim_end_matches("/tcp").parse().ok());
             // One number outside for each, and HTTP behind it where the image serves any.
-            self.ports.extend(number.into_iter().flat_map(|number| [Port::tcp(number), Port::http(number)]));
+            self.ports.extend(
+                number
+                    .into_iter()
+                    .flat_map(|number| [Port::tcp(number), Port::http(number)]),
+            );
         }
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! Prepaid money: what an account has used, and what becomes of its machines when nothing is left. It is looked at when somebody calls.
+//! Prepaid money: what an account has used, and what becomes of its machines when nothing is left.
+//! It is looked at when somebody calls.
 
 use atlas_core::{Usd, UsdPerHour};
 
@@ -14,21 +15,35 @@ impl Vast {
     /// What a machine's image cost on its way in: nothing before it came to run.
     pub(super) fn pulled(&self, machine: &Machine) -> Usd {
         let gb = self.shared().quirks.image_gb;
-        if machine.ran() { Usd::from_nanos(DOWNLOAD_NANOS * i64::from(gb)) } else { Usd::ZERO }
+        if machine.ran() {
+            Usd::from_nanos(DOWNLOAD_NANOS * i64::from(gb))
+        } else {
+            Usd::ZERO
+        }
     }
 
     /// What is left of an account's money.
     pub(super) fn credit(&self, account: &Account) -> Usd {
         const ENOUGH: Usd = Usd::from_cents(2500);
-        let Some(credit) = self.shared().quirks.credit else { return ENOUGH };
+        let Some(credit) = self.shared().quirks.credit else {
+            return ENOUGH;
+        };
         let now = self.world.now();
-        let used: Usd = self.machines_of(account).iter().map(|machine| machine.billed(now) + self.pulled(machine)).sum();
+        let used: Usd = self
+            .machines_of(account)
+            .iter()
+            .map(|machine| machine.billed(now) + self.pulled(machine))
+            .sum();
         Usd::from_nanos((credit.nanos() - used.nanos()).max(0))
     }
 
     /// Fails where nothing is left to pay with.
     pub(super) fn solvent(&self, account: &Account) -> Result<(), Failure> {
-        if self.credit(account) > Usd::ZERO { Ok(()) } else { Err(Refusal::NoMoney.into()) }
+        if self.credit(account) > Usd::ZERO {
+            Ok(())
+        } else {
+            Err(Refusal::NoMoney.into())
+        }
     }
 
     /// Whoever has nothing left has nothing running, and after a while nothing at all.
@@ -40,9 +55,19 @@ impl Vast {
         let now = self.world.now();
         let (since, kept) = {
             let mut shared = self.shared();
-            (*shared.broke.entry(account.as_str().to_owned()).or_insert(now), shared.quirks.keeps_unpaid)
+            (
+                *shared
+                    .broke
+                    .entry(account.as_str().to_owned())
+                    .or_insert(now),
+                shared.quirks.keeps_unpaid,
+            )
         };
-        for machine in self.machines_of(account).into_iter().filter(Machine::is_live) {
+        for machine in self
+            .machines_of(account)
+            .into_iter()
+            .filter(Machine::is_live)
+        {
             if now.since(since) >= kept {
                 self.world.destroy_machine(NAME, &machine.id);
             } else if machine.burn() > UsdPerHour::ZERO && machine.state != MachineState::Stopped {
@@ -53,6 +78,10 @@ impl Vast {
     }
 
     fn machines_of(&self, account: &Account) -> Vec<Machine> {
-        self.world.all(NAME).into_iter().filter(|machine| machine.account == account.as_str()).collect()
+        self.world
+            .all(NAME)
+            .into_iter()
+            .filter(|machine| machine.account == account.as_str())
+            .collect()
     }
 }

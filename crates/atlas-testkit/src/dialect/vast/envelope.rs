@@ -17,16 +17,27 @@ pub(super) struct Failure {
 impl Failure {
     pub(super) fn new(status: u16, error: &str, msg: impl Into<String>) -> Self {
         let body = json!({ "success": false, "error": error, "msg": msg.into() });
-        Self { status: StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST), body }
+        Self {
+            status: StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST),
+            body,
+        }
     }
 
     /// What is wrong with a request. The cloud repeats what was sent, secrets and all.
     pub(super) fn invalid(what: impl Into<String>) -> Self {
-        Self::new(400, "invalid_args", format!("error 400/3502: invalid_args {}", what.into()))
+        Self::new(
+            400,
+            "invalid_args",
+            format!("error 400/3502: invalid_args {}", what.into()),
+        )
     }
 
     pub(super) fn no_instance(id: &str) -> Self {
-        Self::new(404, "no_such_instance", format!("error 404/3211: Instance {id} not found."))
+        Self::new(
+            404,
+            "no_such_instance",
+            format!("error 404/3211: Instance {id} not found."),
+        )
     }
 
     /// The same without `success`, as some answers are.
@@ -56,12 +67,26 @@ impl Failure {
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::NoMoney => Self::new(400, "insufficient_credit", "error 400/3120: Your account lacks credit."),
-            Refusal::Quota => {
-                Self::new(400, "spend_rate_limit", "error 400/3121: Your account is new: its spend rate is limited.")
-            }
-            Refusal::Forbidden => Self::new(403, "not_authorized", "error 403/3001: This key lacks the right."),
-            Refusal::NotFound | Refusal::NoSuchCloud => Self::new(404, "no_such_instance", "error 404/3211: Instance not found."),
+            Refusal::NoMoney => Self::new(
+                400,
+                "insufficient_credit",
+                "error 400/3120: Your account lacks credit.",
+            ),
+            Refusal::Quota => Self::new(
+                400,
+                "spend_rate_limit",
+                "error 400/3121: Your account is new: its spend rate is limited.",
+            ),
+            Refusal::Forbidden => Self::new(
+                403,
+                "not_authorized",
+                "error 403/3001: This key lacks the right.",
+            ),
+            Refusal::NotFound | Refusal::NoSuchCloud => Self::new(
+                404,
+                "no_such_instance",
+                "error 404/3211: Instance not found.",
+            ),
             other => Self::invalid(format!("the instance is in no state for this ({other})")),
         }
     }
@@ -70,7 +95,10 @@ impl From<Refusal> for Failure {
 pub(super) fn answer(status: StatusCode, body: &Value) -> Response<SimBody> {
     let mut response = Response::new(SimBody::from(body.to_string().into_bytes()));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
     response
 }
 
@@ -81,6 +109,8 @@ pub(super) fn ok(body: &Value) -> Response<SimBody> {
 pub(super) fn plain(status: StatusCode, text: &str) -> Response<SimBody> {
     let mut response = Response::new(SimBody::from(text.as_bytes().to_vec()));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     response
 }

@@ -32,20 +32,33 @@ impl Vast {
             if label.len() > 1024 {
                 return Err(Failure::invalid("label is too long"));
             }
-            self.world.update(NAME, &call.account, id, |machine| label.clone_into(&mut machine.spec.name))?;
+            self.world.update(NAME, &call.account, id, |machine| {
+                label.clone_into(&mut machine.spec.name)
+            })?;
             return Ok(ok(&json!({ "success": true })));
         }
         let machine = self.mine(call, id)?;
         match body["state"].as_str() {
             Some("stopped") => {
-                if matches!(machine.state, MachineState::Provisioning | MachineState::Starting | MachineState::Running) {
+                if matches!(
+                    machine.state,
+                    MachineState::Provisioning | MachineState::Starting | MachineState::Running
+                ) {
                     self.world.stop(NAME, &call.account, id)?;
                 }
-                self.note(id, |note| *note = Note { stopped: true, ..Note::default() });
-                self.world.update(NAME, &call.account, id, |machine| machine.preempted = false)?;
+                self.note(id, |note| {
+                    *note = Note {
+                        stopped: true,
+                        ..Note::default()
+                    }
+                });
+                self.world
+                    .update(NAME, &call.account, id, |machine| machine.preempted = false)?;
                 Ok(ok(&json!({ "success": true })))
             }
-            Some("running") if machine.state != MachineState::Stopped => Ok(ok(&json!({ "success": true }))),
+            Some("running") if machine.state != MachineState::Stopped => {
+                Ok(ok(&json!({ "success": true })))
+            }
             Some("running") => self.start(call, &machine),
             _ => Err(Failure::invalid(format!("state or label, got {body}"))),
         }
@@ -54,9 +67,20 @@ impl Vast {
     fn start(&self, call: &Call<'_>, machine: &Machine) -> Result<Response<SimBody>, Failure> {
         self.solvent(&call.account)?;
         let free = Self::ask_of(machine).is_none_or(|ask| self.rentable(ask));
-        let started = if free { self.world.start(NAME, &call.account, &machine.id, &call.arrival).is_ok() } else { false };
+        let started = if free {
+            self.world
+                .start(NAME, &call.account, &machine.id, &call.arrival)
+                .is_ok()
+        } else {
+            false
+        };
         if !started {
-            self.note(&machine.id, |note| *note = Note { queued: true, ..Note::default() });
+            self.note(&machine.id, |note| {
+                *note = Note {
+                    queued: true,
+                    ..Note::default()
+                }
+            });
             return Ok(ok(&json!({ "success": true, "msg": QUEUED })));
         }
         self.started(call, &machine.id);
@@ -65,12 +89,20 @@ impl Vast {
 
     fn started(&self, call: &Call<'_>, id: &str) {
         let now = self.world.now();
-        self.note(id, |note| *note = Note { started: Some(now), ..Note::default() });
+        self.note(id, |note| {
+            *note = Note {
+                started: Some(now),
+                ..Note::default()
+            }
+        });
         // It is there, for it was just started.
-        let _ = self.world.update(NAME, &call.account, id, |machine| machine.preempted = false);
+        let _ = self
+            .world
+            .update(NAME, &call.account, id, |machine| machine.preempted = false);
     }
 
-    /// What waits for a card, and can have it, starts by itself; so does what was outbid, once its bid wins again.
+    /// What waits for a card, and can have it, starts by itself; so does what was outbid, once its
+    /// bid wins again.
     pub(super) fn settle(&self) {
         let now = self.world.now();
         let (resumes_after, unreachable) = {
@@ -78,15 +110,27 @@ impl Vast {
             (shared.quirks.resumes_after, shared.quirks.unreachable)
         };
         if unreachable {
-            for machine in self.world.all(NAME).into_iter().filter(|machine| machine.warm_at.is_some()) {
+            for machine in self
+                .world
+                .all(NAME)
+                .into_iter()
+                .filter(|machine| machine.warm_at.is_some())
+            {
                 // It is there, for it runs.
-                let _ =
-                    self.world.update(NAME, &self.world.account(&machine.account), &machine.id, |machine| machine.warm_at = None);
+                let _ = self.world.update(
+                    NAME,
+                    &self.world.account(&machine.account),
+                    &machine.id,
+                    |machine| machine.warm_at = None,
+                );
             }
         }
         if let Some(wait) = resumes_after {
-            let outbid =
-                self.world.all(NAME).into_iter().filter(|machine| machine.preempted && machine.state == MachineState::Stopped);
+            let outbid = self
+                .world
+                .all(NAME)
+                .into_iter()
+                .filter(|machine| machine.preempted && machine.state == MachineState::Stopped);
             let outbid: Vec<String> = outbid.map(|machine| machine.id).collect();
             for id in outbid {
                 self.note(&id, |note| {
@@ -95,15 +139,35 @@ impl Vast {
                 });
             }
         }
-        let waiting: Vec<String> = self.shared().notes.iter().filter(|(_, note)| note.queued).map(|(id, _)| id.clone()).collect();
+        let waiting: Vec<String> = self
+            .shared()
+            .notes
+            .iter()
+            .filter(|(_, note)| note.queued)
+            .map(|(id, _)| id.clone())
+            .collect();
         for id in waiting {
-            let Some(machine) = self.world.truth(NAME, &id) else { continue };
+            let Some(machine) = self.world.truth(NAME, &id) else {
+                continue;
+            };
             let account = self.world.account(&machine.account);
             let free = Self::ask_of(&machine).is_none_or(|ask| self.rentable(ask));
-            if free && self.world.start(NAME, &account, &id, &self.world.honest()).is_ok() {
-                self.note(&id, |note| *note = Note { started: Some(now), ..Note::default() });
+            if free
+                && self
+                    .world
+                    .start(NAME, &account, &id, &self.world.honest())
+                    .is_ok()
+            {
+                self.note(&id, |note| {
+                    *note = Note {
+                        started: Some(now),
+                        ..Note::default()
+                    }
+                });
                 // It is there, for it was just started.
-                let _ = self.world.update(NAME, &account, &id, |machine| machine.preempted = false);
+                let _ = self
+                    .world
+                    .update(NAME, &account, &id, |machine| machine.preempted = false);
             }
         }
     }
@@ -118,7 +182,12 @@ impl Vast {
         let now = self.world.now();
         let mut shared = self.shared();
         shared.notes.remove(id);
-        shared.holdings.entry(call.account.clone()).or_default().freed.insert(id.to_owned(), now);
+        shared
+            .holdings
+            .entry(call.account.clone())
+            .or_default()
+            .freed
+            .insert(id.to_owned(), now);
         Ok(done)
     }
 
@@ -134,16 +203,22 @@ impl Vast {
     pub(super) fn bid(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
         let body = call.json()?;
         let machine = self.mine(call, id)?;
-        let price = body["price"].as_f64().filter(|price| (0.001..=32.0).contains(price));
-        let price =
-            price.and_then(Usd::from_f64).ok_or_else(|| Failure::invalid(format!("price must be 0.001 to 32, got {body}")))?;
+        let price = body["price"]
+            .as_f64()
+            .filter(|price| (0.001..=32.0).contains(price));
+        let price = price
+            .and_then(Usd::from_f64)
+            .ok_or_else(|| Failure::invalid(format!("price must be 0.001 to 32, got {body}")))?;
         if !machine.spec.spot {
             return Err(Failure::invalid("the instance is not interruptible"));
         }
-        self.world.reprice(NAME, &call.account, id, UsdPerHour::new(price))?;
-        let enough = Self::ask_of(&machine).is_none_or(|ask| UsdPerHour::new(price) >= ask.min_bid && self.rentable(ask));
+        self.world
+            .reprice(NAME, &call.account, id, UsdPerHour::new(price))?;
+        let enough = Self::ask_of(&machine)
+            .is_none_or(|ask| UsdPerHour::new(price) >= ask.min_bid && self.rentable(ask));
         if machine.preempted && machine.state == MachineState::Stopped && enough {
-            self.world.start(NAME, &call.account, id, &self.world.honest())?;
+            self.world
+                .start(NAME, &call.account, id, &self.world.honest())?;
             self.started(call, id);
         }
         Ok(ok(&json!({ "success": true })))
@@ -151,20 +226,30 @@ impl Vast {
 
     pub(super) fn prepay(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
         self.mine(call, id)?;
-        let amount = call.json()?["amount"].as_f64().filter(|amount| *amount > 0.0);
+        let amount = call.json()?["amount"]
+            .as_f64()
+            .filter(|amount| *amount > 0.0);
         amount.ok_or_else(|| Failure::invalid("amount"))?;
-        Ok(ok(&json!({ "success": true, "timescale": 1.0, "discount_rate": 0.1 })))
+        Ok(ok(
+            &json!({ "success": true, "timescale": 1.0, "discount_rate": 0.1 }),
+        ))
     }
 
     pub(super) fn balance(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
         self.mine(call, id)?;
-        Ok(ok(&json!({ "success": true, "refundable_deposit": 0.0, "total_discount": 0.0, "discount_months": 0 })))
+        Ok(ok(
+            &json!({ "success": true, "refundable_deposit": 0.0, "total_discount": 0.0, "discount_months": 0 }),
+        ))
     }
 
     /// The instance, where this account has it.
     pub(super) fn mine(&self, call: &Call<'_>, id: &str) -> Result<Machine, Failure> {
-        let machine = self.world.machine(NAME, &call.account, id, &self.world.honest());
-        machine.filter(Machine::is_live).ok_or_else(|| Failure::no_instance(id))
+        let machine = self
+            .world
+            .machine(NAME, &call.account, id, &self.world.honest());
+        machine
+            .filter(Machine::is_live)
+            .ok_or_else(|| Failure::no_instance(id))
     }
 
     pub(super) fn ask_of(machine: &Machine) -> Option<&'static stock::Ask> {
@@ -178,7 +263,10 @@ impl Vast {
         let clock = self.world.clock();
         let seconds = |at: Timestamp| {
             let millis = clock.on_the_wire(at).unix_millis();
-            #[expect(clippy::cast_precision_loss, reason = "an instant of this century in milliseconds is below 2^53")]
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "an instant of this century in milliseconds is below 2^53"
+            )]
             let seconds = millis as f64 / 1e3;
             seconds
         };
@@ -223,7 +311,11 @@ impl Vast {
             }),
         ];
         if let Some(shown) = shown.as_object_mut() {
-            shown.extend(more.into_iter().filter_map(|part| part.as_object().cloned()).flatten());
+            shown.extend(
+                more.into_iter()
+                    .filter_map(|part| part.as_object().cloned())
+                    .flatten(),
+            );
         }
         // What the machine reports may have blanks around it.
         if machine.state != MachineState::Provisioning {
@@ -233,8 +325,11 @@ impl Vast {
             shown["ports"] = ports(machine);
         }
         if listed {
-            shown["volume_info"] =
-                spec.extra["volume"].as_u64().map(|id| json!({ "id": id, "label": format!("V.{id}") })).into_iter().collect();
+            shown["volume_info"] = spec.extra["volume"]
+                .as_u64()
+                .map(|id| json!({ "id": id, "label": format!("V.{id}") }))
+                .into_iter()
+                .collect();
         } else {
             shown["hosting_type"] = Value::from(u32::from(ask.is_some_and(|ask| ask.datacenter)));
             shown["bundle_id"] = Value::from(617);
@@ -257,12 +352,20 @@ fn hardware(machine: &Machine, ask: Option<&stock::Ask>) -> Value {
 /// Docker's map: each port twice, by family, its outside number a string.
 fn ports(machine: &Machine) -> Value {
     let mut map = Map::new();
-    for port in machine.spec.ports.iter().filter(|port| port.protocol() == Protocol::Tcp) {
-        let rows = machine
-            .external
-            .get(&port.number())
-            .map(|outside| ["0.0.0.0", "::"].map(|family| json!({ "HostIp": family, "HostPort": outside.to_string() })));
-        map.insert(format!("{}/tcp", port.number()), rows.map_or(Value::Null, |rows| rows.into_iter().collect()));
+    for port in machine
+        .spec
+        .ports
+        .iter()
+        .filter(|port| port.protocol() == Protocol::Tcp)
+    {
+        let rows = machine.external.get(&port.number()).map(|outside| {
+            ["0.0.0.0", "::"]
+                .map(|family| json!({ "HostIp": family, "HostPort": outside.to_string() }))
+        });
+        map.insert(
+            format!("{}/tcp", port.number()),
+            rows.map_or(Value::Null, |rows| rows.into_iter().collect()),
+        );
     }
     // Exposed by the image, not asked for, and not published.
     map.insert("9999/tcp".to_owned(), Value::Null);
@@ -271,8 +374,16 @@ fn ports(machine: &Machine) -> Value {
 
 /// Pairs, with every secret in clear.
 fn extra_env(machine: &Machine) -> Value {
-    let env = machine.spec.env.iter().map(|(name, value)| json!([name, value.expose()]));
-    let flags = machine.spec.extra["flags"].as_object().into_iter().flatten().map(|(name, value)| json!([name, value]));
+    let env = machine
+        .spec
+        .env
+        .iter()
+        .map(|(name, value)| json!([name, value.expose()]));
+    let flags = machine.spec.extra["flags"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| json!([name, value]));
     env.chain(flags).collect()
 }
 
@@ -286,7 +397,9 @@ struct State {
 }
 
 fn state(machine: &Machine, note: Note, quirks: &Quirks, now: Timestamp) -> State {
-    let say = |actual: &str, [intended, current, next]: [&'static str; 3], message: Option<String>| State {
+    let say = |actual: &str,
+               [intended, current, next]: [&'static str; 3],
+               message: Option<String>| State {
         actual: Some(actual.to_owned()),
         intended,
         current,
@@ -295,28 +408,54 @@ fn state(machine: &Machine, note: Note, quirks: &Quirks, now: Timestamp) -> Stat
     };
     const RUNS: [&str; 3] = ["running", "running", "running"];
     const STOPS: [&str; 3] = ["stopped", "stopped", "stopped"];
-    let waiting = matches!(machine.state, MachineState::Provisioning | MachineState::Starting);
-    let lately =
-        note.started.is_some_and(|started| started > machine.created_at && now.since(started) < quirks.exited_after_start);
+    let waiting = matches!(
+        machine.state,
+        MachineState::Provisioning | MachineState::Starting
+    );
+    let lately = note.started.is_some_and(|started| {
+        started > machine.created_at && now.since(started) < quirks.exited_after_start
+    });
     if let (true, Some((actual, message))) = (waiting, &quirks.boot) {
         return say(actual, RUNS, Some(message.clone()));
     }
     match machine.state {
-        _ if note.queued => say("scheduling", ["running", "stopped", "running"], Some(QUEUED.to_owned())),
+        _ if note.queued => say(
+            "scheduling",
+            ["running", "stopped", "running"],
+            Some(QUEUED.to_owned()),
+        ),
         _ if lately => say("exited", RUNS, None),
-        MachineState::Provisioning if now.since(machine.created_at) < NO_STATUS => {
-            State { actual: None, intended: "running", current: "running", next: "running", message: None }
-        }
-        MachineState::Provisioning => say("created", RUNS, Some("Successfully created container.\n".to_owned())),
+        MachineState::Provisioning if now.since(machine.created_at) < NO_STATUS => State {
+            actual: None,
+            intended: "running",
+            current: "running",
+            next: "running",
+            message: None,
+        },
+        MachineState::Provisioning => say(
+            "created",
+            RUNS,
+            Some("Successfully created container.\n".to_owned()),
+        ),
         MachineState::Starting => say(
             "loading",
             RUNS,
-            Some("error pulling image layer 1a2b: Retrying in 3 seconds\n5d6e: Downloading [=>  ]\n".to_owned()),
+            Some(
+                "error pulling image layer 1a2b: Retrying in 3 seconds\n5d6e: Downloading [=>  ]\n"
+                    .to_owned(),
+            ),
         ),
-        MachineState::Running => {
-            say("running", RUNS, Some(format!("success, running {}/args\n", machine.spec.image.replace(':', "_"))))
+        MachineState::Running => say(
+            "running",
+            RUNS,
+            Some(format!(
+                "success, running {}/args\n",
+                machine.spec.image.replace(':', "_")
+            )),
+        ),
+        MachineState::Stopped if machine.exit_code.is_some() && !note.stopped => {
+            say("exited", RUNS, None)
         }
-        MachineState::Stopped if machine.exit_code.is_some() && !note.stopped => say("exited", RUNS, None),
         MachineState::Stopped if machine.preempted => say("stopped", STOPS, None),
         MachineState::Stopped => say("exited", STOPS, None),
         MachineState::Failed | MachineState::Destroyed => say("offline", RUNS, None),

@@ -72,7 +72,10 @@ impl Limiter {
         if endpoint == "POST bundles" {
             let window = self.searches.entry(key.to_owned()).or_default();
             let minute = Duration::from_secs(60).mul_f64(rates.factor);
-            while window.front().is_some_and(|first| now.since(*first) >= minute) {
+            while window
+                .front()
+                .is_some_and(|first| now.since(*first) >= minute)
+            {
                 window.pop_front();
             }
             let free = window.len() < SEARCHES;
@@ -85,10 +88,16 @@ impl Limiter {
             return false;
         }
         let least = Duration::from_millis(u64::from(tenths) * 100).mul_f64(rates.factor);
-        let last = self.last.entry((key.to_owned(), endpoint)).or_insert(Timestamp::UNIX_EPOCH);
+        let last = self
+            .last
+            .entry((key.to_owned(), endpoint))
+            .or_insert(Timestamp::UNIX_EPOCH);
         if now.since(*last) < least {
             if endpoint == "PUT asks" {
-                self.barred.insert(key.to_owned(), now.saturating_add(PENALTY.mul_f64(rates.factor)));
+                self.barred.insert(
+                    key.to_owned(),
+                    now.saturating_add(PENALTY.mul_f64(rates.factor)),
+                );
             }
             return false;
         }

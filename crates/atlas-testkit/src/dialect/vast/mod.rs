@@ -1,4 +1,5 @@
-//! Vast.ai's API over a world: offers, instances, logs, volumes, SSH keys, charges. Facts: docs/clouds/vast.md.
+//! Vast.ai's API over a world: offers, instances, logs, volumes, SSH keys, charges. Facts:
+//! docs/clouds/vast.md.
 //!
 //! ```
 //! use atlas_testkit::dialect::vast::{self, Vast};
@@ -10,8 +11,9 @@
 //! # let _ = service;
 //! ```
 //!
-//! Left out, for we never call them: serverless, templates' own endpoints, bulk calls, snapshots, price increases, webhooks, teams and
-//! everything of hosts. Not modelled: an image that is pulled without the card's price.
+//! Left out, for we never call them: serverless, templates' own endpoints, bulk calls, snapshots,
+//! price increases, webhooks, teams and everything of hosts. Not modelled: an image that is pulled
+//! without the card's price.
 
 mod account;
 mod create;
@@ -81,7 +83,8 @@ pub struct Quirks {
     pub boot: Option<(String, String)>,
     /// How long the old `exited` is shown after a start.
     pub exited_after_start: Duration,
-    /// How long an outbid machine waits until its bid wins again and it resumes by itself; `None` for ever.
+    /// How long an outbid machine waits until its bid wins again and it resumes by itself; `None`
+    /// for ever.
     pub resumes_after: Option<Duration>,
     /// How often a result is not there yet.
     pub result_polls: u32,
@@ -91,11 +94,13 @@ pub struct Quirks {
     pub destroys_nothing: bool,
     /// A machine runs, and nothing ever answers at its ports.
     pub unreachable: bool,
-    /// The prepaid money that an account began with; `None` for enough. What is used up stops all machines, and no other is rented.
+    /// The prepaid money that an account began with; `None` for enough. What is used up stops all
+    /// machines, and no other is rented.
     pub credit: Option<Usd>,
     /// How long what was stopped for lack of credit is kept.
     pub keeps_unpaid: Duration,
-    /// How much is pulled for a machine's image, in GB. It is billed by the host's price of downloads.
+    /// How much is pulled for a machine's image, in GB. It is billed by the host's price of
+    /// downloads.
     pub image_gb: u32,
 }
 
@@ -103,7 +108,10 @@ impl Quirks {
     /// An ordinary one that takes any number of calls.
     #[must_use]
     pub fn unlimited() -> Self {
-        Self { rates: None, ..Self::default() }
+        Self {
+            rates: None,
+            ..Self::default()
+        }
     }
 }
 
@@ -186,7 +194,8 @@ impl Call<'_> {
         if self.body.is_empty() {
             return Ok(json!({}));
         }
-        serde_json::from_slice(self.body).map_err(|_| Failure::new(400, "invalid_request", "error 400: the body is not JSON"))
+        serde_json::from_slice(self.body)
+            .map_err(|_| Failure::new(400, "invalid_request", "error 400: the body is not JSON"))
     }
 }
 
@@ -230,13 +239,21 @@ impl Vast {
     /// Vast over this world, which must have the cloud [`cloud`] describes.
     #[must_use]
     pub fn new(world: World) -> Self {
-        Self { world, shared: Arc::default(), results_only: false }
+        Self {
+            world,
+            shared: Arc::default(),
+            results_only: false,
+        }
     }
 
-    /// The other host, where logs and the output of commands are: the same cloud, for a listener of its own.
+    /// The other host, where logs and the output of commands are: the same cloud, for a listener of
+    /// its own.
     #[must_use]
     pub fn results(&self) -> Self {
-        Self { results_only: true, ..self.clone() }
+        Self {
+            results_only: true,
+            ..self.clone()
+        }
     }
 
     /// How often the other host was sent an `Authorization`, which it must never see.
@@ -249,51 +266,100 @@ impl Vast {
         MAX_BODY
     }
 
-    async fn answer(self, parts: http::request::Parts, body: Result<Bytes, BodyFault>) -> Result<Response<SimBody>, io::Error> {
-        let Ok(body) = body else { return Err(io::ErrorKind::ConnectionAborted.into()) };
+    async fn answer(
+        self,
+        parts: http::request::Parts,
+        body: Result<Bytes, BodyFault>,
+    ) -> Result<Response<SimBody>, io::Error> {
+        let Ok(body) = body else {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        };
         let results = self.shared().quirks.results_url.clone();
-        let elsewhere = parts.uri.host().is_some_and(|host| results.contains(&format!("//{host}")));
+        let elsewhere = parts
+            .uri
+            .host()
+            .is_some_and(|host| results.contains(&format!("//{host}")));
         if self.results_only || elsewhere {
             return Ok(self.result(&parts));
         }
         let query = Query::of(parts.uri.query());
         let Some(key) = key(&parts.headers, &query) else {
-            return Ok(Failure::new(403, "auth_error", "error 403/1: This action requires login.").response());
+            return Ok(Failure::new(
+                403,
+                "auth_error",
+                "error 403/1: This action requires login.",
+            )
+            .response());
         };
         if self.world.authorize(NAME, &key).is_none() {
             return Ok(self.unauthorized());
         }
-        let Some(route) = route(&parts.method, parts.uri.path()) else { return Ok(self.no_route(&parts)) };
+        let Some(route) = route(&parts.method, parts.uri.path()) else {
+            return Ok(self.no_route(&parts));
+        };
         if !self.in_time(&key, &route) {
             return Ok(self.limited());
         }
         self.settle();
-        let continues = query.get("after_token").is_some_and(|token| !token.is_empty());
-        let arrival = self.world.arrive(NAME, route.operation(&body), &key, route.target().as_deref(), continues);
-        let Some(account) = self.world.authorize(NAME, &key) else { return Ok(self.unauthorized()) };
+        let continues = query
+            .get("after_token")
+            .is_some_and(|token| !token.is_empty());
+        let arrival = self.world.arrive(
+            NAME,
+            route.operation(&body),
+            &key,
+            route.target().as_deref(),
+            continues,
+        );
+        let Some(account) = self.world.authorize(NAME, &key) else {
+            return Ok(self.unauthorized());
+        };
         self.collect(&account);
         let honest = if arrival.refused().is_some() {
             Response::new(SimBody::empty())
         } else {
-            let call = Call { account, arrival: arrival.clone(), query, body: &body };
+            let call = Call {
+                account,
+                arrival: arrival.clone(),
+                query,
+                body: &body,
+            };
             let done = self.handle(&route, &call);
             match done {
                 Ok(_) if self.shared().quirks.says_nothing => Response::new(SimBody::empty()),
                 done => done.unwrap_or_else(|failure| failure.response()),
             }
         };
-        let failed = || Failure::new(500, "internal_error", "error 500/9999: Something went wrong.").response();
+        let failed = || {
+            Failure::new(
+                500,
+                "internal_error",
+                "error 500/9999: Something went wrong.",
+            )
+            .response()
+        };
         deliver(&self.world, &arrival, honest, failed, || self.limited()).await
     }
 
     fn unauthorized(&self) -> Response<SimBody> {
-        let status = if self.shared().quirks.bad_key_is_401 { 401 } else { 404 };
-        Failure::new(status, "auth_error", format!("error {status}/3: Invalid user key")).response()
+        let status = if self.shared().quirks.bad_key_is_401 {
+            401
+        } else {
+            404
+        };
+        Failure::new(
+            status,
+            "auth_error",
+            format!("error {status}/3: Invalid user key"),
+        )
+        .response()
     }
 
     fn in_time(&self, key: &str, route: &Route) -> bool {
         let mut shared = self.shared();
-        let Some(rates) = shared.quirks.rates else { return true };
+        let Some(rates) = shared.quirks.rates else {
+            return true;
+        };
         let now = self.world.now();
         shared.limiter.takes(rates, key, route, now)
     }
@@ -301,9 +367,15 @@ impl Vast {
     /// A 429 has no header, and one of two bodies in turn.
     fn limited(&self) -> Response<SimBody> {
         if self.shared().limiter.next_is_plain() {
-            return plain(StatusCode::TOO_MANY_REQUESTS, "API requests too frequent: endpoint threshold=4.5");
+            return plain(
+                StatusCode::TOO_MANY_REQUESTS,
+                "API requests too frequent: endpoint threshold=4.5",
+            );
         }
-        answer(StatusCode::TOO_MANY_REQUESTS, &json!({ "detail": "API requests too frequent" }))
+        answer(
+            StatusCode::TOO_MANY_REQUESTS,
+            &json!({ "detail": "API requests too frequent" }),
+        )
     }
 
     fn handle(&self, route: &Route, call: &Call<'_>) -> Result<Response<SimBody>, Failure> {
@@ -342,10 +414,14 @@ impl Vast {
         }
     }
 
-    /// A path without its slash is sent on, where the method allows it; any other is a page of HTML.
+    /// A path without its slash is sent on, where the method allows it; any other is a page of
+    /// HTML.
     fn no_route(&self, parts: &http::request::Parts) -> Response<SimBody> {
         let whole = format!("{}/", parts.uri.path());
-        if parts.method == Method::GET && route(&parts.method, &whole).is_some() && !self.shared().quirks.slashless_is_404 {
+        if parts.method == Method::GET
+            && route(&parts.method, &whole).is_some()
+            && !self.shared().quirks.slashless_is_404
+        {
             let mut moved = Response::new(SimBody::empty());
             *moved.status_mut() = StatusCode::MOVED_PERMANENTLY;
             if let Ok(whole) = whole.parse() {
@@ -353,9 +429,14 @@ impl Vast {
             }
             return moved;
         }
-        let mut missing = Response::new(SimBody::from("<html><body><h1>404 Not Found</h1></body></html>"));
+        let mut missing = Response::new(SimBody::from(
+            "<html><body><h1>404 Not Found</h1></body></html>",
+        ));
         *missing.status_mut() = StatusCode::NOT_FOUND;
-        missing.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/html"));
+        missing.headers_mut().insert(
+            header::CONTENT_TYPE,
+            header::HeaderValue::from_static("text/html"),
+        );
         missing
     }
 
@@ -383,17 +464,21 @@ impl Route {
             Self::Create(_) => "spawn_compute",
             Self::OldList | Self::List => "list_compute",
             Self::Get(_) => "get_compute",
-            Self::Put(_) => match serde_json::from_slice::<Value>(body).unwrap_or_default()["state"].as_str() {
-                Some("stopped") => "stop",
-                Some("running") => "start",
-                _ => "update_compute",
-            },
+            Self::Put(_) => {
+                match serde_json::from_slice::<Value>(body).unwrap_or_default()["state"].as_str() {
+                    Some("stopped") => "stop",
+                    Some("running") => "start",
+                    _ => "update_compute",
+                }
+            }
             Self::Delete(_) => "terminate",
             Self::Reboot(_) | Self::Recycle(_) => "restart",
             Self::Bid(_) | Self::Prepay(_) | Self::Balance(_) => "update_compute",
             Self::Logs(_) => "logs",
             Self::Command(_) => "exec",
-            Self::InstanceKeys(_) | Self::AddInstanceKey(_) | Self::DeleteInstanceKey(..) => "ssh_keys",
+            Self::InstanceKeys(_) | Self::AddInstanceKey(_) | Self::DeleteInstanceKey(..) => {
+                "ssh_keys"
+            }
             Self::Keys | Self::AddKey | Self::PutKey(_) | Self::DeleteKey(_) => "ssh_keys",
             Self::User => "identity",
             Self::Charges => "compute_spend",
@@ -406,9 +491,12 @@ impl Route {
     /// The machine it is about.
     fn target(&self) -> Option<String> {
         match self {
-            Self::Get(id) | Self::Put(id) | Self::Delete(id) | Self::Reboot(id) | Self::Recycle(id) | Self::Logs(id) => {
-                Some(id.clone())
-            }
+            Self::Get(id)
+            | Self::Put(id)
+            | Self::Delete(id)
+            | Self::Reboot(id)
+            | Self::Recycle(id)
+            | Self::Logs(id) => Some(id.clone()),
             _ => None,
         }
     }
@@ -463,7 +551,12 @@ fn route(method: &Method, path: &str) -> Option<Route> {
 
 /// The key of `Bearer <key>`, or of the query's `api_key`.
 fn key(headers: &HeaderMap, query: &Query) -> Option<String> {
-    let bearer =
-        headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|text| text.strip_prefix("Bearer "));
-    bearer.or_else(|| query.get("api_key")).map(|key| key.trim().to_owned()).filter(|key| !key.is_empty())
+    let bearer = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.strip_prefix("Bearer "));
+    bearer
+        .or_else(|| query.get("api_key"))
+        .map(|key| key.trim().to_owned())
+        .filter(|key| !key.is_empty())
 }

@@ -1,4 +1,5 @@
-//! The search over asks: filters with operators, defaults, order, a cap. Facts: docs/clouds/vast.md.
+//! The search over asks: filters with operators, defaults, order, a cap. Facts:
+//! docs/clouds/vast.md.
 
 use std::cmp::Ordering;
 
@@ -15,11 +16,21 @@ use crate::dialect::SimBody;
 const MOST: usize = 64;
 const OPERATORS: &[&str] = &["eq", "neq", "gt", "gte", "lt", "lte", "in", "notin"];
 /// What of a search is no filter.
-const PLAIN: &[&str] = &["type", "order", "limit", "allocated_storage", "disable_bundling", "select_cols"];
+const PLAIN: &[&str] = &[
+    "type",
+    "order",
+    "limit",
+    "allocated_storage",
+    "disable_bundling",
+    "select_cols",
+];
 
 /// Dollars as the wire has them.
 pub(super) fn dollars(amount: Usd) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "prices are far below 2^53 nano-dollars")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "prices are far below 2^53 nano-dollars"
+    )]
     let nanos = amount.nanos() as f64;
     nanos / 1e9
 }
@@ -28,7 +39,8 @@ impl Vast {
     /// POST /bundles/: the filters stand at the top.
     pub(super) fn bundles(&self, call: &Call<'_>) -> Result<Response<SimBody>, Failure> {
         let body = call.json()?;
-        // A wrapped search is answered, and finds nothing: what it says of filters is not looked at.
+        // A wrapped search is answered, and finds nothing: what it says of filters is not looked
+        // at.
         if body.get("q").is_some_and(Value::is_object) {
             return Ok(ok(&json!({ "offers": [] })));
         }
@@ -38,31 +50,54 @@ impl Vast {
     /// GET /bundles/ with the filters in `q`.
     pub(super) fn bundles_by_query(&self, call: &Call<'_>) -> Result<Response<SimBody>, Failure> {
         let query = call.query.get("q").unwrap_or("{}");
-        let filters = serde_json::from_str(query).map_err(|_| Failure::invalid("q: is not JSON").bare())?;
+        let filters =
+            serde_json::from_str(query).map_err(|_| Failure::invalid("q: is not JSON").bare())?;
         Ok(ok(&json!({ "offers": self.search(&filters)? })))
     }
 
     /// PUT /search/asks/ with the filters in `q`.
     pub(super) fn search_asks(&self, call: &Call<'_>) -> Result<Response<SimBody>, Failure> {
-        Ok(ok(&json!({ "success": true, "offers": self.search(&call.json()?["q"])? })))
+        Ok(ok(
+            &json!({ "success": true, "offers": self.search(&call.json()?["q"])? }),
+        ))
     }
 
     fn search(&self, search: &Value) -> Result<Vec<Value>, Failure> {
         let empty = Map::new();
         let search = search.as_object().unwrap_or(&empty);
-        let bid = match search.get("type").and_then(Value::as_str).unwrap_or("on-demand") {
+        let bid = match search
+            .get("type")
+            .and_then(Value::as_str)
+            .unwrap_or("on-demand")
+        {
             "on-demand" | "ondemand" | "reserved" => false,
             "bid" | "interruptible" => true,
-            other => return Err(Failure::new(400, "invalid_request", format!("type: {other} is no type of offer")).bare()),
+            other => {
+                return Err(Failure::new(
+                    400,
+                    "invalid_request",
+                    format!("type: {other} is no type of offer"),
+                )
+                .bare());
+            }
         };
-        let storage = search.get("allocated_storage").and_then(Value::as_f64).unwrap_or(8.0);
-        let mut filters: Vec<(String, Value)> = [("verified", true), ("rentable", true), ("rented", false)]
-            .into_iter()
-            .filter(|(name, _)| !search.contains_key(*name))
-            .map(|(name, value)| (name.to_owned(), json!({ "eq": value })))
-            .collect();
-        for (name, value) in search.iter().filter(|(name, _)| !PLAIN.contains(&name.as_str())) {
-            let known = value.as_object().is_some_and(|given| given.keys().all(|op| OPERATORS.contains(&op.as_str())));
+        let storage = search
+            .get("allocated_storage")
+            .and_then(Value::as_f64)
+            .unwrap_or(8.0);
+        let mut filters: Vec<(String, Value)> =
+            [("verified", true), ("rentable", true), ("rented", false)]
+                .into_iter()
+                .filter(|(name, _)| !search.contains_key(*name))
+                .map(|(name, value)| (name.to_owned(), json!({ "eq": value })))
+                .collect();
+        for (name, value) in search
+            .iter()
+            .filter(|(name, _)| !PLAIN.contains(&name.as_str()))
+        {
+            let known = value
+                .as_object()
+                .is_some_and(|given| given.keys().all(|op| OPERATORS.contains(&op.as_str())));
             if !known {
                 let msg = format!("error 400: {name}: Input should be a valid dictionary");
                 return Err(Failure::new(400, "invalid_request", msg).bare());
@@ -76,18 +111,32 @@ impl Vast {
             .iter()
             .filter(|ask| self.shown_rentable(ask, now))
             .map(|ask| self.offer(ask, bid, storage))
-            .filter(|offer| filters.iter().all(|(name, wanted)| passes(offer, name, wanted)))
+            .filter(|offer| {
+                filters
+                    .iter()
+                    .all(|(name, wanted)| passes(offer, name, wanted))
+            })
             .collect();
-        let order: Vec<(String, bool)> =
-            search.get("order").and_then(Value::as_array).into_iter().flatten().filter_map(order).collect();
+        let order: Vec<(String, bool)> = search
+            .get("order")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(order)
+            .collect();
         found.sort_by(|a, b| {
             let by = order.iter().map(|(field, desc)| {
-                let ordering = compare(&a[field.as_str()], &b[field.as_str()]).unwrap_or(Ordering::Equal);
+                let ordering =
+                    compare(&a[field.as_str()], &b[field.as_str()]).unwrap_or(Ordering::Equal);
                 if *desc { ordering.reverse() } else { ordering }
             });
             by.fold(Ordering::Equal, Ordering::then)
         });
-        let limit = search.get("limit").and_then(Value::as_u64).and_then(|limit| usize::try_from(limit).ok()).unwrap_or(MOST);
+        let limit = search
+            .get("limit")
+            .and_then(Value::as_u64)
+            .and_then(|limit| usize::try_from(limit).ok())
+            .unwrap_or(MOST);
         found.truncate(limit.min(MOST));
         Ok(found)
     }
@@ -103,13 +152,20 @@ impl Vast {
 
     /// Whether nobody has it.
     pub(super) fn rentable(&self, ask: &Ask) -> bool {
-        self.world.stock(NAME, &ask.id.to_string(), "").get(ask.place.0).is_some_and(|free| *free >= WHOLE)
+        self.world
+            .stock(NAME, &ask.id.to_string(), "")
+            .get(ask.place.0)
+            .is_some_and(|free| *free >= WHOLE)
     }
 
     fn offer(&self, ask: &Ask, bid: bool, storage: f64) -> Value {
         let storage_total = storage * dollars(Usd::from_nanos(STORAGE_NANOS));
         let base = dollars(if bid { ask.min_bid } else { ask.price }.per_hour());
-        let wire = self.world.clock().on_the_wire(self.world.now()).unix_seconds();
+        let wire = self
+            .world
+            .clock()
+            .on_the_wire(self.world.now())
+            .unix_seconds();
         let mut shown = json!({
             "id": ask.id, "ask_contract_id": ask.id, "machine_id": ask.machine, "host_id": ask.host, "bundle_id": 900_000 + ask.id % 1000,
             "gpu_name": ask.gpu_name, "num_gpus": ask.num_gpus, "gpu_ram": ask.gpu_ram, "gpu_total_ram": ask.gpu_ram * ask.num_gpus,
@@ -139,12 +195,23 @@ impl Vast {
 }
 
 fn order(given: &Value) -> Option<(String, bool)> {
-    Some((given[0].as_str()?.to_owned(), given[1].as_str() == Some("desc")))
+    Some((
+        given[0].as_str()?.to_owned(),
+        given[1].as_str() == Some("desc"),
+    ))
 }
 
-/// Whether a row passes one filter. A filter on `id` matches nothing; on a field that no row has, everything.
+/// Whether a row passes one filter. A filter on `id` matches nothing; on a field that no row has,
+/// everything.
 pub(super) fn passes(row: &Value, name: &str, wanted: &Value) -> bool {
-    let code = || Value::from(row["geolocation"].as_str().and_then(|place| place.rsplit(' ').next()).unwrap_or_default());
+    let code = || {
+        Value::from(
+            row["geolocation"]
+                .as_str()
+                .and_then(|place| place.rsplit(' ').next())
+                .unwrap_or_default(),
+        )
+    };
     let value = match name {
         "id" => return false,
         "verified" => Value::from(row["verification"] == "verified"),
@@ -159,21 +226,30 @@ pub(super) fn passes(row: &Value, name: &str, wanted: &Value) -> bool {
 
 /// Whether a value fits every operator.
 pub(super) fn fits(value: &Value, wanted: &Value) -> bool {
-    wanted.as_object().into_iter().flatten().all(|(operator, wanted)| {
-        let among = || wanted.as_array().is_some_and(|all| all.iter().any(|one| compare(value, one) == Some(Ordering::Equal)));
-        let ordering = compare(value, wanted);
-        match operator.as_str() {
-            "eq" => ordering == Some(Ordering::Equal),
-            "neq" => ordering != Some(Ordering::Equal),
-            "gt" => ordering == Some(Ordering::Greater),
-            "gte" => matches!(ordering, Some(Ordering::Greater | Ordering::Equal)),
-            "lt" => ordering == Some(Ordering::Less),
-            "lte" => matches!(ordering, Some(Ordering::Less | Ordering::Equal)),
-            "in" => among(),
-            "notin" => !among(),
-            _ => false,
-        }
-    })
+    wanted
+        .as_object()
+        .into_iter()
+        .flatten()
+        .all(|(operator, wanted)| {
+            let among = || {
+                wanted.as_array().is_some_and(|all| {
+                    all.iter()
+                        .any(|one| compare(value, one) == Some(Ordering::Equal))
+                })
+            };
+            let ordering = compare(value, wanted);
+            match operator.as_str() {
+                "eq" => ordering == Some(Ordering::Equal),
+                "neq" => ordering != Some(Ordering::Equal),
+                "gt" => ordering == Some(Ordering::Greater),
+                "gte" => matches!(ordering, Some(Ordering::Greater | Ordering::Equal)),
+                "lt" => ordering == Some(Ordering::Less),
+                "lte" => matches!(ordering, Some(Ordering::Less | Ordering::Equal)),
+                "in" => among(),
+                "notin" => !among(),
+                _ => false,
+            }
+        })
 }
 
 /// The official client writes numbers as texts, and the cloud takes them.

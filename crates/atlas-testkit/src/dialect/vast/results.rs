@@ -40,9 +40,18 @@ impl Vast {
             _ => Err(Failure::invalid(format!("{field} must be a string"))),
         };
         let (tail, filter) = (text("tail")?, text("filter")?);
-        let source = if text("daemon_logs")?.as_deref() == Some("true") { LogSource::System } else { LogSource::Container };
-        let tail: usize = tail.map_or(Ok(1000), |tail| tail.parse()).map_err(|_| Failure::invalid("tail must be a number"))?;
-        let entries = self.world.log_of(NAME, &call.account, id, Some(source)).unwrap_or_default();
+        let source = if text("daemon_logs")?.as_deref() == Some("true") {
+            LogSource::System
+        } else {
+            LogSource::Container
+        };
+        let tail: usize = tail
+            .map_or(Ok(1000), |tail| tail.parse())
+            .map_err(|_| Failure::invalid("tail must be a number"))?;
+        let entries = self
+            .world
+            .log_of(NAME, &call.account, id, Some(source))
+            .unwrap_or_default();
         let lines: Vec<&str> = entries
             .iter()
             .map(|entry| entry.line.as_str())
@@ -50,15 +59,29 @@ impl Vast {
             .collect();
         let kept = lines[lines.len().saturating_sub(tail)..].join("\n");
         let result_url = self.write(id, if kept.is_empty() { kept } else { kept + "\n" });
-        Ok(ok(&json!({ "success": true, "result_url": result_url, "msg": "Logs are being uploaded." })))
+        Ok(ok(
+            &json!({ "success": true, "result_url": result_url, "msg": "Logs are being uploaded." }),
+        ))
     }
 
     pub(super) fn command(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
-        self.mine(call, id).map_err(|_| Failure::new(400, "invalid_container_id", "error 400/3700: no such container"))?;
+        self.mine(call, id).map_err(|_| {
+            Failure::new(
+                400,
+                "invalid_container_id",
+                "error 400/3700: no such container",
+            )
+        })?;
         let body = call.json()?;
-        let command =
-            body["command"].as_str().filter(|command| command.len() <= 512).ok_or_else(|| Failure::invalid("command"))?;
-        if !command.split_whitespace().next().is_some_and(|program| COMMANDS.contains(&program)) {
+        let command = body["command"]
+            .as_str()
+            .filter(|command| command.len() <= 512)
+            .ok_or_else(|| Failure::invalid("command"))?;
+        if !command
+            .split_whitespace()
+            .next()
+            .is_some_and(|program| COMMANDS.contains(&program))
+        {
             return Err(Failure::invalid("command is not among those allowed"));
         }
         let result_url = self.write(id, format!("$ {command}\n"));
@@ -71,31 +94,66 @@ impl Vast {
         let name = format!("{instance}-{}", self.next_number());
         let mut shared = self.shared();
         let polls = shared.quirks.result_polls;
-        shared.results.written.insert(name.clone(), Written { instance: instance.to_owned(), text, polls });
-        format!("{}/{name}.log?X-Amz-Signature=zz%2Fsigned%3D", shared.quirks.results_url)
+        shared.results.written.insert(
+            name.clone(),
+            Written {
+                instance: instance.to_owned(),
+                text,
+                polls,
+            },
+        );
+        format!(
+            "{}/{name}.log?X-Amz-Signature=zz%2Fsigned%3D",
+            shared.quirks.results_url
+        )
     }
 
     /// The other host. It knows signatures, not keys, and refuses a call that brings both.
     pub(super) fn result(&self, parts: &http::request::Parts) -> Response<SimBody> {
         let mut shared = self.shared();
         let keyed = parts.headers.contains_key(header::AUTHORIZATION)
-            || parts.uri.query().is_some_and(|query| query.contains("api_key="));
+            || parts
+                .uri
+                .query()
+                .is_some_and(|query| query.contains("api_key="));
         if keyed {
             shared.results.leaked += 1;
-            return plain(StatusCode::BAD_REQUEST, "<Error><Code>InvalidArgument</Code></Error>");
+            return plain(
+                StatusCode::BAD_REQUEST,
+                "<Error><Code>InvalidArgument</Code></Error>",
+            );
         }
         let signed = parts.uri.query() == Some("X-Amz-Signature=zz%2Fsigned%3D");
-        let name = parts.uri.path().rsplit('/').next().and_then(|name| name.strip_suffix(".log")).unwrap_or_default();
+        let name = parts
+            .uri
+            .path()
+            .rsplit('/')
+            .next()
+            .and_then(|name| name.strip_suffix(".log"))
+            .unwrap_or_default();
         let Some(written) = shared.results.written.get_mut(name).filter(|_| signed) else {
-            return plain(StatusCode::NOT_FOUND, "<Error><Code>NoSuchKey</Code></Error>");
+            return plain(
+                StatusCode::NOT_FOUND,
+                "<Error><Code>NoSuchKey</Code></Error>",
+            );
         };
         // What an instance wrote goes with it.
-        if !self.world.truth(NAME, &written.instance).is_some_and(|machine| machine.is_live()) {
-            return plain(StatusCode::NOT_FOUND, "<Error><Code>NoSuchKey</Code></Error>");
+        if !self
+            .world
+            .truth(NAME, &written.instance)
+            .is_some_and(|machine| machine.is_live())
+        {
+            return plain(
+                StatusCode::NOT_FOUND,
+                "<Error><Code>NoSuchKey</Code></Error>",
+            );
         }
         if written.polls > 0 {
             written.polls -= 1;
-            return plain(StatusCode::FORBIDDEN, "<Error><Code>AccessDenied</Code></Error>");
+            return plain(
+                StatusCode::FORBIDDEN,
+                "<Error><Code>AccessDenied</Code></Error>",
+            );
         }
         plain(StatusCode::OK, &written.text)
     }

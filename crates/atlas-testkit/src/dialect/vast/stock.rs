@@ -11,14 +11,20 @@ use crate::world::{CloudSpec, Region, Shape, Tier, Timing};
 /// The name of the cloud in the world, its ledger and its faults.
 pub const NAME: &str = "vast";
 
-/// What an ask has in stock: one machine, and one more that only a cloud which lets an ask twice gives out.
+/// What an ask has in stock: one machine, and one more that only a cloud which lets an ask twice
+/// gives out.
 pub(super) const WHOLE: u32 = 2;
 /// Storage, in nano-dollars for a gigabyte and hour: $0.2 a month.
 pub(super) const STORAGE_NANOS: i64 = 277_778;
 
 /// Where machines stand: the code that is filtered by, and the place that is shown.
-pub(super) const PLACES: &[(&str, &str)] =
-    &[("NO", "Oslo, NO"), ("US", "Texas, US"), ("CZ", "Prague, CZ"), ("SE", "Stockholm, SE"), ("JP", "Tokyo, JP")];
+pub(super) const PLACES: &[(&str, &str)] = &[
+    ("NO", "Oslo, NO"),
+    ("US", "Texas, US"),
+    ("CZ", "Prague, CZ"),
+    ("SE", "Stockholm, SE"),
+    ("JP", "Tokyo, JP"),
+];
 
 /// A card, and how many hosts have it.
 struct Card {
@@ -34,8 +40,24 @@ struct Card {
     asks: &'static [u32],
 }
 
-const fn card(name: &'static str, gpu: Gpu, ram: u32, cents: i64, cuda: f64, machines: u32, asks: &'static [u32]) -> Card {
-    Card { name, gpu, ram, cents, cuda, machines, asks }
+const fn card(
+    name: &'static str,
+    gpu: Gpu,
+    ram: u32,
+    cents: i64,
+    cuda: f64,
+    machines: u32,
+    asks: &'static [u32],
+) -> Card {
+    Card {
+        name,
+        gpu,
+        ram,
+        cents,
+        cuda,
+        machines,
+        asks,
+    }
 }
 
 const SMALL: &[u32] = &[1, 1, 2];
@@ -89,7 +111,8 @@ pub(super) struct Ask {
     pub(super) arm64: bool,
 }
 
-/// Every ask there is. The first hosts of the first card are the bad ones: cheapest, and for a reason.
+/// Every ask there is. The first hosts of the first card are the bad ones: cheapest, and for a
+/// reason.
 static ASKS: LazyLock<Vec<Ask>> = LazyLock::new(|| {
     let (mut asks, mut machine) = (Vec::new(), 31_000_u64);
     for card in CARDS {
@@ -97,7 +120,8 @@ static ASKS: LazyLock<Vec<Ask>> = LazyLock::new(|| {
             machine += 7;
             let bad = (card.name == "RTX 4090" && nth < 4).then_some(nth);
             // Each host asks a little more than the one before; a bad one less than any.
-            let cents = card.cents * 100 + i64::from(nth) * card.cents * 3 - if bad.is_some() { card.cents * 30 } else { 0 };
+            let cents = card.cents * 100 + i64::from(nth) * card.cents * 3
+                - if bad.is_some() { card.cents * 30 } else { 0 };
             for (index, count) in (0_u64..).zip(card.asks) {
                 let price = Usd::from_nanos(cents * 100_000 * i64::from(*count));
                 asks.push(Ask {
@@ -146,11 +170,21 @@ pub(super) fn of_machine(machine: u64) -> Option<&'static Ask> {
 #[must_use]
 pub fn cloud() -> CloudSpec {
     let mut cloud = CloudSpec::plain(NAME);
-    cloud.regions = PLACES.iter().map(|(code, place)| Region { id: (*code).into(), name: (*place).into() }).collect();
+    cloud.regions = PLACES
+        .iter()
+        .map(|(code, place)| Region {
+            id: (*code).into(),
+            name: (*place).into(),
+        })
+        .collect();
     cloud.shapes = ASKS
         .iter()
         .map(|ask| {
-            let tier = Tier { price: ask.price, max_count: 1, stock: BTreeMap::from([(ask.place.0.to_owned(), WHOLE)]) };
+            let tier = Tier {
+                price: ask.price,
+                max_count: 1,
+                stock: BTreeMap::from([(ask.place.0.to_owned(), WHOLE)]),
+            };
             Shape {
                 native: ask.id.to_string(),
                 name: ask.gpu_name.into(),

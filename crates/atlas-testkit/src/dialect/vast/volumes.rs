@@ -63,42 +63,79 @@ impl Vast {
 
     pub(super) fn add_volume(&self, call: &Call<'_>) -> Result<Response<SimBody>, Failure> {
         let body = call.json()?;
-        let ask = body["id"].as_u64().and_then(|id| stock::of_machine(id.checked_sub(offer_id(0))?));
+        let ask = body["id"]
+            .as_u64()
+            .and_then(|id| stock::of_machine(id.checked_sub(offer_id(0))?));
         let ask = ask.ok_or_else(|| Failure::invalid("id is no volume offer"))?;
         let size = body["size"].as_u64().unwrap_or(15);
         let name = body["name"].as_str().unwrap_or("volume").to_owned();
-        let plain = (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let plain = (1..=64).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         if !plain {
-            return Err(Failure::new(422, "invalid_args", "error 422: name: String should match pattern"));
+            return Err(Failure::new(
+                422,
+                "invalid_args",
+                "error 422: name: String should match pattern",
+            ));
         }
         let id = 880 + self.next_number();
         let created = self.world.now();
-        self.holdings(call, |held| held.volumes.insert(id, Volume { machine: ask.machine, size, name, created }));
-        Ok(ok(&json!({ "success": true, "volume_name": format!("V.{id}") })))
+        self.holdings(call, |held| {
+            held.volumes.insert(
+                id,
+                Volume {
+                    machine: ask.machine,
+                    size,
+                    name,
+                    created,
+                },
+            )
+        });
+        Ok(ok(
+            &json!({ "success": true, "volume_name": format!("V.{id}") }),
+        ))
     }
 
     /// Refused while an instance has it, and for a while after.
     pub(super) fn delete_volume(&self, call: &Call<'_>) -> Result<Response<SimBody>, Failure> {
-        let given = call.query.get("id").and_then(|id| id.parse().ok()).or_else(|| call.json().ok()?["id"].as_u64());
+        let given = call
+            .query
+            .get("id")
+            .and_then(|id| id.parse().ok())
+            .or_else(|| call.json().ok()?["id"].as_u64());
         let id: u64 = given.ok_or_else(|| Failure::invalid("id"))?;
-        let missing = || Failure::new(404, "no_such_volume", format!("error 404/3900: Volume {id} not found."));
+        let missing = || {
+            Failure::new(
+                404,
+                "no_such_volume",
+                format!("error 404/3900: Volume {id} not found."),
+            )
+        };
         if !self.holdings(call, |held| held.volumes.contains_key(&id)) {
             return Err(missing());
         }
         if self.holders(call).iter().any(|(_, volume)| *volume == id) {
             return Err(Failure::invalid("the volume is in use"));
         }
-        self.holdings(call, |held| held.volumes.remove(&id)).ok_or_else(missing)?;
+        self.holdings(call, |held| held.volumes.remove(&id))
+            .ok_or_else(missing)?;
         Ok(ok(&json!({ "success": true })))
     }
 
     /// A create may mount it: it is there, on this machine, and free.
-    pub(super) fn check_volume(&self, call: &Call<'_>, id: u64, machine: u64) -> Result<(), Failure> {
+    pub(super) fn check_volume(
+        &self,
+        call: &Call<'_>,
+        id: u64,
+        machine: u64,
+    ) -> Result<(), Failure> {
         let volume = self
             .holdings(call, |held| held.volumes.get(&id).cloned())
             .ok_or_else(|| Failure::invalid("volume_info: no such volume"))?;
         if volume.machine != machine {
-            return Err(Failure::invalid("volume_info: the volume is on another machine"));
+            return Err(Failure::invalid(
+                "volume_info: the volume is on another machine",
+            ));
         }
         if self.holders(call).iter().any(|(_, held)| *held == id) {
             return Err(Failure::invalid("volume_info: the volume is in use"));
@@ -111,9 +148,15 @@ impl Vast {
         let now = self.world.now();
         let freed = self.holdings(call, |held| held.freed.clone());
         let lately = |id: &str| freed.get(id).is_some_and(|at| now.since(*at) < HELD);
-        let all = self.world.all(NAME).into_iter().filter(|machine| machine.account == call.account.as_str());
+        let all = self
+            .world
+            .all(NAME)
+            .into_iter()
+            .filter(|machine| machine.account == call.account.as_str());
         all.filter(|machine| machine.is_live() || lately(&machine.id))
-            .filter_map(|machine| Some((machine.id.clone(), machine.spec.extra["volume"].as_u64()?)))
+            .filter_map(|machine| {
+                Some((machine.id.clone(), machine.spec.extra["volume"].as_u64()?))
+            })
             .collect()
     }
 }

@@ -1,4 +1,5 @@
-//! Just enough GraphQL: one operation, fields with aliases, arguments and selections. No fragments, no directives.
+//! Just enough GraphQL: one operation, fields with aliases, arguments and selections. No fragments,
+//! no directives.
 
 use serde_json::{Map, Value};
 
@@ -31,7 +32,10 @@ enum Argument {
 impl Document {
     /// Reads an operation.
     pub(super) fn read(text: &str) -> Result<Self, String> {
-        let mut reader = Reader { tokens: tokens(text)?, at: 0 };
+        let mut reader = Reader {
+            tokens: tokens(text)?,
+            at: 0,
+        };
         let mut kind = "Query";
         if let Some("query" | "mutation") = reader.peek() {
             if reader.next()? == "mutation" {
@@ -53,7 +57,10 @@ impl Document {
 impl Field {
     /// An argument's value, variables filled in; null where it is not given.
     pub(super) fn argument(&self, name: &str, variables: &Value) -> Value {
-        self.arguments.iter().find(|(given, _)| given == name).map_or(Value::Null, |(_, argument)| argument.value(variables))
+        self.arguments
+            .iter()
+            .find(|(given, _)| given == name)
+            .map_or(Value::Null, |(_, argument)| argument.value(variables))
     }
 
     /// A field of its selection.
@@ -68,14 +75,23 @@ impl Field {
             Value::Object(object) if !self.fields.is_empty() => {
                 let mut shown = Map::new();
                 for field in &self.fields {
-                    let held = object
-                        .get(&field.name)
-                        .ok_or_else(|| format!("Cannot query field \"{}\" on \"{}\".", field.name, self.name))?;
-                    shown.insert(field.alias.clone().unwrap_or_else(|| field.name.clone()), field.project(held)?);
+                    let held = object.get(&field.name).ok_or_else(|| {
+                        format!(
+                            "Cannot query field \"{}\" on \"{}\".",
+                            field.name, self.name
+                        )
+                    })?;
+                    shown.insert(
+                        field.alias.clone().unwrap_or_else(|| field.name.clone()),
+                        field.project(held)?,
+                    );
                 }
                 Ok(Value::Object(shown))
             }
-            Value::Object(_) => Err(format!("Field \"{}\" must have a selection of subfields.", self.name)),
+            Value::Object(_) => Err(format!(
+                "Field \"{}\" must have a selection of subfields.",
+                self.name
+            )),
             scalar => Ok(scalar.clone()),
         }
     }
@@ -87,9 +103,12 @@ impl Argument {
             Self::Variable(name) => variables.get(name).cloned().unwrap_or(Value::Null),
             Self::Scalar(value) => value.clone(),
             Self::List(items) => items.iter().map(|item| item.value(variables)).collect(),
-            Self::Object(fields) => {
-                Value::Object(fields.iter().map(|(name, field)| (name.clone(), field.value(variables))).collect())
-            }
+            Self::Object(fields) => Value::Object(
+                fields
+                    .iter()
+                    .map(|(name, field)| (name.clone(), field.value(variables)))
+                    .collect(),
+            ),
         }
     }
 }
@@ -108,14 +127,24 @@ impl Reader {
     }
 
     fn next(&mut self) -> Result<String, String> {
-        let token = self.tokens.get(self.at).cloned().ok_or("Syntax Error: Unexpected <EOF>.")?;
+        let token = self
+            .tokens
+            .get(self.at)
+            .cloned()
+            .ok_or("Syntax Error: Unexpected <EOF>.")?;
         self.at += 1;
         Ok(token)
     }
 
     fn expect(&mut self, wanted: &str) -> Result<(), String> {
         let token = self.next()?;
-        if token == wanted { Ok(()) } else { Err(format!("Syntax Error: Expected \"{wanted}\", found \"{token}\".")) }
+        if token == wanted {
+            Ok(())
+        } else {
+            Err(format!(
+                "Syntax Error: Expected \"{wanted}\", found \"{token}\"."
+            ))
+        }
     }
 
     fn take(&mut self, wanted: &str) -> bool {
@@ -132,10 +161,27 @@ impl Reader {
         let mut fields = Vec::new();
         while !self.take("}") {
             let mut name = self.name()?;
-            let alias = if self.take(":") { Some(std::mem::replace(&mut name, self.name()?)) } else { None };
-            let arguments = if self.take("(") { self.pairs(")", depth)? } else { Vec::new() };
-            let nested = if self.peek() == Some("{") { self.selection(depth + 1)? } else { Vec::new() };
-            fields.push(Field { alias, name, arguments, fields: nested });
+            let alias = if self.take(":") {
+                Some(std::mem::replace(&mut name, self.name()?))
+            } else {
+                None
+            };
+            let arguments = if self.take("(") {
+                self.pairs(")", depth)?
+            } else {
+                Vec::new()
+            };
+            let nested = if self.peek() == Some("{") {
+                self.selection(depth + 1)?
+            } else {
+                Vec::new()
+            };
+            fields.push(Field {
+                alias,
+                name,
+                arguments,
+                fields: nested,
+            });
         }
         Ok(fields)
     }
@@ -143,7 +189,11 @@ impl Reader {
     fn name(&mut self) -> Result<String, String> {
         let token = self.next()?;
         let named = token.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-        if named { Ok(token) } else { Err(format!("Syntax Error: Expected Name, found \"{token}\".")) }
+        if named {
+            Ok(token)
+        } else {
+            Err(format!("Syntax Error: Expected Name, found \"{token}\"."))
+        }
     }
 
     fn pairs(&mut self, end: &str, depth: usize) -> Result<Vec<(String, Argument)>, String> {
@@ -172,7 +222,9 @@ impl Reader {
                 Argument::List(items)
             }
             // Strings, numbers, booleans and null are JSON; what is left is an enum's word.
-            scalar => Argument::Scalar(serde_json::from_str(scalar).unwrap_or_else(|_| scalar.into())),
+            scalar => {
+                Argument::Scalar(serde_json::from_str(scalar).unwrap_or_else(|_| scalar.into()))
+            }
         })
     }
 }
@@ -193,9 +245,11 @@ fn tokens(text: &str) -> Result<Vec<String>, String> {
                 escaped = *c == '\\' && !escaped;
                 ends
             });
-            end.map(|(index, _)| index + 1).ok_or("Syntax Error: Unterminated string.")?
+            end.map(|(index, _)| index + 1)
+                .ok_or("Syntax Error: Unterminated string.")?
         } else if first.is_ascii_alphanumeric() || first == '_' || first == '-' {
-            rest.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '+'))).unwrap_or(rest.len())
+            rest.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '+')))
+                .unwrap_or(rest.len())
         } else {
             first.len_utf8()
         };
@@ -215,22 +269,48 @@ mod tests {
 
     #[test]
     fn an_operation_is_read_with_its_aliases_arguments_and_selections() {
-        let text =
-            "mutation Rent($in: I!) { made: rent(input: $in, other: {a: [1, \"x } y\"], b: SECURE}) { id deep { x } } } # end";
+        let text = "mutation Rent($in: I!) { made: rent(input: $in, other: {a: [1, \"x } y\"], b: SECURE}) { id deep { x } } } # end";
         let document = Document::read(text).unwrap();
         let field = &document.fields[0];
-        assert_eq!((document.kind, field.alias.as_deref(), field.name.as_str()), ("Mutation", Some("made"), "rent"));
+        assert_eq!(
+            (document.kind, field.alias.as_deref(), field.name.as_str()),
+            ("Mutation", Some("made"), "rent")
+        );
         assert_eq!(field.argument("input", &json!({ "in": 7 })), 7);
-        assert_eq!(field.argument("other", &Value::Null), json!({ "a": [1, "x } y"], "b": "SECURE" }));
-        assert_eq!(field.project(&json!({ "id": 1, "deep": { "x": 2, "y": 3 } })), Ok(json!({ "id": 1, "deep": { "x": 2 } })));
-        assert!(field.project(&json!({ "id": 1 })).unwrap_err().contains("deep"));
+        assert_eq!(
+            field.argument("other", &Value::Null),
+            json!({ "a": [1, "x } y"], "b": "SECURE" })
+        );
+        assert_eq!(
+            field.project(&json!({ "id": 1, "deep": { "x": 2, "y": 3 } })),
+            Ok(json!({ "id": 1, "deep": { "x": 2 } }))
+        );
+        assert!(
+            field
+                .project(&json!({ "id": 1 }))
+                .unwrap_err()
+                .contains("deep")
+        );
     }
 
     #[test]
     fn nonsense_is_an_error_and_never_a_panic() {
-        for text in ["", "{", "{ a(", "{ a(b: \"c }", "query", "mutation X(", "{ 1 }", "}", &"{ a ".repeat(10_000), "{ a(b: é) }"]
-        {
-            assert!(Document::read(text).is_err() || text.contains('é'), "{text:.20}");
+        for text in [
+            "",
+            "{",
+            "{ a(",
+            "{ a(b: \"c }",
+            "query",
+            "mutation X(",
+            "{ 1 }",
+            "}",
+            &"{ a ".repeat(10_000),
+            "{ a(b: é) }",
+        ] {
+            assert!(
+                Document::read(text).is_err() || text.contains('é'),
+                "{text:.20}"
+            );
         }
     }
 }
