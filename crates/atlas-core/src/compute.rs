@@ -77,6 +77,23 @@ impl<'de> Deserialize<'de> for ComputeStatus {
     }
 }
 
+/// Why a container does not run any more, in the cloud's own words where it tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum StopCause {
+    /// Its command ended by itself.
+    CommandEnded,
+    /// A stop or deletion was requested by a user, by us, or by the cloud on behalf of the account.
+    Requested,
+    /// The kernel killed it because it used more memory than it had, whatever its exit code says.
+    OutOfMemory,
+    /// The host failed or cannot be reached.
+    HostLost,
+    /// It never ran: its image could not be pulled or built, or it could not be created.
+    NeverRan,
+}
+
 /// A port of a machine, inside and outside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortMapping {
@@ -197,6 +214,10 @@ pub struct Compute {
     pub ready: Option<bool>,
     /// How its container ended, where the cloud says.
     pub exit_code: Option<i32>,
+    /// Why its container does not run any more. `None` while it runs, and where the cloud does not
+    /// tell.
+    #[serde(default)]
+    pub stop_cause: Option<StopCause>,
     /// True when the cloud says that it took a spot machine back.
     pub preempted: bool,
     /// The launch keys it carries.
@@ -226,6 +247,7 @@ impl Compute {
             created_at: None,
             ready: None,
             exit_code: None,
+            stop_cause: None,
             preempted: false,
             keys: KeyCarriers::default(),
             raw: Raw::default(),

@@ -42,7 +42,7 @@ mod time;
 
 pub use candidate::Candidate;
 pub use capabilities::{Capabilities, Capability};
-pub use compute::{Claim, Compute, ComputeStatus, KeyCarriers, PortMapping};
+pub use compute::{Claim, Compute, ComputeStatus, KeyCarriers, PortMapping, StopCause};
 pub use context::CallContext;
 pub use credential::{Auth, Credential, PRESHARED_KEY_ENV, SIGNING_SECRET_ENV};
 pub use entropy::{Entropy, SeededEntropy, SystemEntropy};

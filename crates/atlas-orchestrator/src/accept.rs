@@ -191,6 +191,7 @@ fn orphan(
         serving: None,
         compute: None,
         seen_at: None,
+        ran_at: None,
         sighted: vec![Sighted::new(machine.id.clone(), now, Fate::Doomed)],
         kill: Some(Kill {
             reason: Reason::Accepted,

@@ -385,11 +385,7 @@ mod tests {
             },
             EventKind::Respawning { respawn: 1 },
             EventKind::TaskEnded {
-                outcome: TaskOutcome {
-                    kind: crate::TaskKind::Failed,
-                    exit_code: Some(3),
-                    proof: crate::Proof::Reported,
-                },
+                outcome: TaskOutcome::reported(3),
             },
             EventKind::Terminating {
                 reason: Reason::CannotPlace {

@@ -63,5 +63,6 @@ pub use realm::Realm;
 pub use runtime::{Spawner, Subscription, Task, TokioSpawner};
 pub use session::{
     AttemptInfo, AttemptPhase, Cost, Deadline, Decision, Finding, Proof, ReapReport, SessionInfo,
-    SessionKind, SessionState, Shutdown, ShutdownReport, StopOutcome, TaskKind, TaskOutcome, Touch,
+    SessionKind, SessionState, Shutdown, ShutdownReport, StopOutcome, TaskCause, TaskKind,
+    TaskOutcome, Touch,
 };

@@ -63,9 +63,10 @@ pub enum SessionKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskKind {
-    /// With exit code 0, or without a code from which more could be told.
+    /// The command ended with exit code 0. Without a reported code: there is evidence that it ran
+    /// and that it ended by itself.
     Completed,
-    /// With another code, or its machine died first.
+    /// The command ended with another code, or nothing shows that it ran to its end.
     Failed,
     /// A limit was reached first.
     TimedOut,
@@ -83,8 +84,29 @@ pub enum Proof {
     Inferred,
 }
 
+/// Why a task that did not end by itself has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum TaskCause {
+    /// Its machine was never seen to run: an image that was refused, a container that could not be
+    /// created, or a machine that was gone before it ran.
+    NeverRan,
+    /// Its machine was stopped or deleted by somebody else.
+    Stopped,
+    /// It used more memory than its machine had.
+    OutOfMemory,
+    /// Its host failed, or the cloud says that the machine broke.
+    HostLost,
+    /// The cloud took its spot machine back.
+    Preempted,
+    /// Its machine is gone or stopped, and nothing tells why.
+    Unknown,
+}
+
 /// The outcome of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct TaskOutcome {
     /// How it ended.
     pub kind: TaskKind,
@@ -92,6 +114,36 @@ pub struct TaskOutcome {
     pub exit_code: Option<i32>,
     /// How sure that is.
     pub proof: Proof,
+    /// Why it did not end by itself, where no exit code tells and it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<TaskCause>,
+}
+
+impl TaskOutcome {
+    /// The exit code was reported, by the cloud or by the machine itself.
+    pub(crate) fn reported(code: i32) -> Self {
+        let kind = if code == 0 {
+            TaskKind::Completed
+        } else {
+            TaskKind::Failed
+        };
+        Self {
+            kind,
+            exit_code: Some(code),
+            proof: Proof::Reported,
+            cause: None,
+        }
+    }
+
+    /// Concluded without an exit code.
+    pub(crate) fn inferred(kind: TaskKind, cause: Option<TaskCause>) -> Self {
+        Self {
+            kind,
+            exit_code: None,
+            proof: Proof::Inferred,
+            cause,
+        }
+    }
 }
 
 /// Where one order is in its life.

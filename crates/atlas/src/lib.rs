@@ -33,7 +33,7 @@ pub use atlas_orchestrator::{
     Event, EventKind, Limit, OnFailure, Orchestrator, Policy, Probe, Proof, ReadyProbe, ReapReport,
     Reason, Risk, Scope, Session, SessionFilter, SessionId, SessionInfo, SessionKind,
     SessionOptions, SessionState, Shutdown, ShutdownReport, StopOutcome, Stuck, Subscription,
-    TaskKind, TaskOutcome, Touch, Unattended,
+    TaskCause, TaskKind, TaskOutcome, Touch, Unattended,
 };
 #[cfg(feature = "fly")]
 pub use atlas_provider_fly::Fly;

@@ -6,7 +6,7 @@ use super::input::{Failure, Identity, Reading, backoff};
 use super::record::{Ending, Fate, Kill};
 use super::step::{RETRY_BASE, RETRY_CAP, STUCK_AFTER, Stepper};
 use crate::event::{Death, EventKind, Limit, Reason, Stuck};
-use crate::session::{AttemptPhase, Proof, SessionKind, TaskKind, TaskOutcome};
+use crate::session::{AttemptPhase, SessionKind, TaskKind, TaskOutcome};
 
 impl Stepper<'_> {
     /// Commits the end of the session. Final: a second end changes nothing.
@@ -21,11 +21,7 @@ impl Stepper<'_> {
                 Reason::CannotPlace { .. } | Reason::MachineDied { .. } => TaskKind::Failed,
                 _ => TaskKind::Cancelled,
             };
-            let outcome = TaskOutcome {
-                kind,
-                exit_code: None,
-                proof: Proof::Inferred,
-            };
+            let outcome = TaskOutcome::inferred(kind, None);
             self.record().outcome = Some(outcome);
             self.emit(EventKind::TaskEnded { outcome });
         }

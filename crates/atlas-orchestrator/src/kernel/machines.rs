@@ -7,9 +7,10 @@ use atlas_core::{AttemptId, Compute, ComputeId, ComputeStatus, ErrorKind, Timest
 use super::input::{Failure, Walk, backoff};
 use super::record::{Attempt, Fate, Placing, SessionRecord, Sighted};
 use super::step::{RETRY_BASE, RETRY_CAP, STUCK_AFTER, Stepper};
+use super::task;
 use crate::event::{Death, EventKind, Limit, Reason, Stuck};
 use crate::options::OnFailure;
-use crate::session::{AttemptPhase, Proof, SessionKind, TaskKind, TaskOutcome};
+use crate::session::{AttemptPhase, SessionKind, TaskKind, TaskOutcome};
 
 /// How far a cloud's clock may be behind ours.
 const SKEW: Duration = Duration::from_secs(600);
@@ -458,6 +459,7 @@ impl Stepper<'_> {
     }
 
     pub(super) fn observe(&mut self, id: AttemptId, compute: &Compute) {
+        let now = self.cx.now;
         let Some(attempt) = self.attempt(id) else {
             return;
         };
@@ -473,6 +475,9 @@ impl Stepper<'_> {
         kept.raw = atlas_core::Raw::default();
         kept.auth = None;
         attempt.compute = Some(kept);
+        if task::is_running(compute) {
+            attempt.ran_at.get_or_insert(now);
+        }
         if before.as_ref() != Some(&compute.status) {
             self.emit(EventKind::Status {
                 status: compute.status.clone(),
@@ -481,40 +486,10 @@ impl Stepper<'_> {
         if !self.attempt(id).is_some_and(|a| a.is_serving()) {
             return;
         }
-        if self.step.record.kind == SessionKind::Task && !compute.preempted {
-            // A machine that ends itself is gone when its command is done; any other is stopped
-            // then.
-            let done = if self.step.record.ends_itself {
-                ComputeStatus::Terminated
-            } else {
-                ComputeStatus::Stopped
-            };
-            let over = compute.status == done || compute.status == ComputeStatus::Failed;
-            if compute.exit_code.is_some() || over {
-                let outcome = match compute.exit_code {
-                    Some(0) => TaskOutcome {
-                        kind: TaskKind::Completed,
-                        exit_code: Some(0),
-                        proof: Proof::Reported,
-                    },
-                    Some(code) => TaskOutcome {
-                        kind: TaskKind::Failed,
-                        exit_code: Some(code),
-                        proof: Proof::Reported,
-                    },
-                    None if compute.status == ComputeStatus::Failed => TaskOutcome {
-                        kind: TaskKind::Failed,
-                        exit_code: None,
-                        proof: Proof::Inferred,
-                    },
-                    None => TaskOutcome {
-                        kind: TaskKind::Completed,
-                        exit_code: None,
-                        proof: Proof::Inferred,
-                    },
-                };
-                return self.task_ended(outcome);
-            }
+        if self.step.record.kind == SessionKind::Task
+            && let Some(outcome) = task::outcome(compute, self.run(id))
+        {
+            return self.task_ended(outcome);
         }
         let how = match compute.status {
             _ if compute.preempted => Some(Death::Preempted),
@@ -525,6 +500,17 @@ impl Stepper<'_> {
         };
         if let Some(how) = how {
             self.died(id, how);
+        }
+    }
+
+    /// What is known of the run of a task's machine.
+    fn run(&self, id: AttemptId) -> task::Run {
+        let record = &self.step.record;
+        let ran = record.attempt(id).is_some_and(|a| a.ran_at.is_some());
+        task::Run {
+            // A record of an older release has no `ran_at`; it was ready, so it ran.
+            seen_running: ran || record.ready_at.is_some(),
+            ends_itself: record.ends_itself,
         }
     }
 
@@ -546,16 +532,7 @@ impl Stepper<'_> {
 
     pub(super) fn task_reported(&mut self, code: i32) {
         if self.step.record.kind == SessionKind::Task {
-            let kind = if code == 0 {
-                TaskKind::Completed
-            } else {
-                TaskKind::Failed
-            };
-            self.task_ended(TaskOutcome {
-                kind,
-                exit_code: Some(code),
-                proof: Proof::Reported,
-            });
+            self.task_ended(TaskOutcome::reported(code));
         }
     }
 
@@ -571,14 +548,17 @@ impl Stepper<'_> {
     /// with what follows.
     pub(super) fn died(&mut self, id: AttemptId, how: Death) {
         let now = self.cx.now;
-        let was_there = self.attempt(id).is_some_and(|a| a.seen_at.is_some());
-        if how == Death::Vanished && self.step.record.ends_itself && was_there {
-            // What it was told to do when its command is done.
-            return self.task_ended(TaskOutcome {
-                kind: TaskKind::Completed,
-                exit_code: None,
-                proof: Proof::Inferred,
-            });
+        let is_task = self.step.record.kind == SessionKind::Task;
+        let outcome = {
+            let last = self
+                .step
+                .record
+                .attempt(id)
+                .and_then(|a| a.compute.as_ref());
+            task::of_death(how, last, self.run(id))
+        };
+        if is_task && outcome.kind == TaskKind::Completed {
+            return self.task_ended(outcome);
         }
         let kills_old = self.cx.policy.safeguards.respawn_kills_old;
         self.emit(EventKind::Died { how });
@@ -607,12 +587,7 @@ impl Stepper<'_> {
             ));
             self.emit(EventKind::Respawning { respawn });
         } else {
-            if self.step.record.kind == SessionKind::Task && self.step.record.outcome.is_none() {
-                let outcome = TaskOutcome {
-                    kind: TaskKind::Failed,
-                    exit_code: None,
-                    proof: Proof::Inferred,
-                };
+            if is_task && self.step.record.outcome.is_none() {
                 self.record().outcome = Some(outcome);
                 self.emit(EventKind::TaskEnded { outcome });
             }

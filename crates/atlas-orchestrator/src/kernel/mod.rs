@@ -16,6 +16,7 @@ pub mod plan;
 mod proof;
 pub mod record;
 mod step;
+mod task;
 #[cfg(test)]
 mod tests;
 

@@ -113,6 +113,7 @@ impl Stepper<'_> {
             serving: None,
             compute: None,
             seen_at: None,
+            ran_at: None,
             sighted: Vec::new(),
             kill: None,
             supports: supports

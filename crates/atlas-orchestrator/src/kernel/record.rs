@@ -154,6 +154,9 @@ pub struct Attempt {
     /// enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen_at: Option<Timestamp>,
+    /// When its container was first seen running. A task that never ran did not complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ran_at: Option<Timestamp>,
     /// Every id ever seen under its key.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sighted: Vec<Sighted>,

@@ -9,7 +9,7 @@ use atlas::testkit::dialect::runpod;
 use atlas::testkit::world::{Fault, FaultKind, World, WorldClock};
 use atlas::{
     Atlas, ComputeRequest, DiskSize, Gpu, Limit, Proof, Reason, RunPod, SeededEntropy, SessionKind,
-    SessionOptions, SessionState, StopOutcome, TaskKind, Usd,
+    SessionOptions, SessionState, StopOutcome, TaskCause, TaskKind, Usd,
 };
 use atlas_http::Transport;
 
@@ -132,7 +132,7 @@ async fn a_tasks_pod_ends_itself_though_every_atlas_died() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_kept_task_is_stopped_by_its_end_and_ended_by_us() {
+async fn a_kept_task_that_reports_no_exit_code_is_not_called_completed() {
     let cloud = cloud(3, false).await;
     let options = SessionOptions::new().keep_finished();
     let (session, outcome) = cloud
@@ -141,8 +141,9 @@ async fn a_kept_task_is_stopped_by_its_end_and_ended_by_us() {
         .await
         .unwrap();
     assert_eq!(
-        (outcome.kind, outcome.proof),
-        (TaskKind::Completed, Proof::Inferred)
+        (outcome.kind, outcome.proof, outcome.cause),
+        (TaskKind::Failed, Proof::Inferred, Some(TaskCause::Unknown)),
+        "RunPod says EXITED of a pod that ended and of one that somebody stopped"
     );
     assert!(!session.info().await.unwrap().unattended.ends_with_command);
     cloud.settle(session.id()).await;
@@ -173,6 +174,36 @@ async fn a_task_whose_pod_was_taken_before_its_command_ended_is_not_called_compl
     assert_eq!(
         (outcome.kind, outcome.proof),
         (TaskKind::Failed, Proof::Inferred)
+    );
+    cloud.settle(id).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_whose_pod_is_deleted_before_its_container_ran_has_failed() {
+    let cloud = cloud(6, false).await;
+    let never_ready = Fault::new(runpod::NAME, "spawn_compute", FaultKind::NeverReady);
+    cloud.world.inject([never_ready]);
+    let id = cloud
+        .atlas
+        .launch(
+            request().command(["python", "train.py"]),
+            SessionOptions::new(),
+            SessionKind::Task,
+        )
+        .await
+        .unwrap();
+    let session = cloud.atlas.session(id).await.unwrap();
+    session.await_accepted().await.unwrap();
+    let info = session.info().await.unwrap();
+    assert!(
+        cloud
+            .world
+            .vanish_machine(runpod::NAME, info.compute.unwrap().id.as_str())
+    );
+    let outcome = session.await_outcome().await.unwrap();
+    assert_eq!(
+        (outcome.kind, outcome.cause),
+        (TaskKind::Failed, Some(TaskCause::NeverRan))
     );
     cloud.settle(id).await;
 }
