@@ -89,15 +89,27 @@ impl Session {
         self.orchestrator.extend(self.id, span).await
     }
 
-    /// Commits its end; see [`Orchestrator::stop_tracked`].
+    /// Commits the end of the session and of its machines. Final; returns at once, and the
+    /// orchestrator carries it out, also after a crash.
     ///
     /// # Errors
     /// `unavailable` when the store did not take it.
     ///
     /// # Cancel safety
     /// As [`Orchestrator::stop_tracked`].
-    pub async fn stop(&self) -> Result<StopOutcome> {
+    pub async fn terminate(&self) -> Result<StopOutcome> {
         self.orchestrator.stop_tracked(self.id).await
+    }
+
+    /// The former name of [`terminate`](Self::terminate): it ends the session for good.
+    ///
+    /// # Errors
+    /// See [`terminate`](Self::terminate).
+    ///
+    /// # Cancel safety
+    /// See [`terminate`](Self::terminate).
+    pub async fn stop(&self) -> Result<StopOutcome> {
+        self.terminate().await
     }
 
     /// Waits until its machine is usable; see [`Orchestrator::await_ready`].

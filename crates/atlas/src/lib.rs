@@ -3,7 +3,10 @@
 //! The contract ([`ComputeRequest`], [`Provider`], [`Error`] and the rest of `atlas-core`) is
 //! always here. Each cloud and each part is a feature: `runpod`, `auth`, `orchestrator`, `config`,
 //! `testkit`, or all of them with `full`.
-#![cfg_attr(all(feature = "runpod", feature = "orchestrator"), doc = include_str!("../../../README.md"))]
+#![cfg_attr(
+    all(feature = "runpod", feature = "orchestrator", feature = "testkit"),
+    doc = include_str!("../../../README.md")
+)]
 
 #[cfg(feature = "config")]
 pub mod config;
