@@ -41,8 +41,6 @@ pub(crate) struct Evidence<'a> {
     pub(crate) present: Present,
     /// Our own view after everything was asked to end.
     pub(crate) end: Vec<SessionInfo>,
-    /// A process stood still between two steps.
-    pub(crate) stalled: bool,
 }
 
 /// Our own view of one moment, and the world's.
@@ -91,10 +89,20 @@ struct Case<'a> {
     logs: BTreeMap<SessionId, Vec<Event>>,
     struck: BTreeMap<FaultKind, u64>,
     found: Vec<(&'static str, String)>,
+    judged: BTreeSet<&'static str>,
+    excuses: BTreeMap<&'static str, u64>,
 }
 
-/// The promises that did not hold.
-pub(crate) async fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
+/// What was judged, what was left out and why, and the promises that did not hold.
+#[derive(Debug)]
+pub(crate) struct Judgement {
+    pub(crate) violations: Vec<Violation>,
+    pub(crate) judged: BTreeSet<&'static str>,
+    pub(crate) excuses: BTreeMap<&'static str, u64>,
+}
+
+/// Judges every promise.
+pub(crate) async fn check(evidence: &Evidence<'_>) -> Judgement {
     let logs = read_logs(evidence).await;
     let mut sessions = BTreeMap::new();
     for info in &evidence.end {
@@ -125,6 +133,8 @@ pub(crate) async fn check(evidence: &Evidence<'_>) -> Vec<Violation> {
         logs,
         struck: evidence.world.struck(),
         found: Vec::new(),
+        judged: BTreeSet::new(),
+        excuses: BTreeMap::new(),
     };
     case.every_machine_was_intended();
     case.machines_are_the_sessions();
@@ -217,20 +227,67 @@ impl Evidence<'_> {
             .iter()
             .any(|(_, step)| matches!(step, Step::WrongClock(..)))
     }
-
-    fn paused(&self) -> bool {
-        self.stalled
-            || self
-                .plan
-                .steps
-                .iter()
-                .any(|(_, step)| matches!(step, Step::Pause(..)))
-    }
 }
 
 impl Case<'_> {
     fn violated(&mut self, invariant: &'static str, what: impl Into<String>) {
         self.found.push((invariant, what.into()));
+    }
+
+    /// This promise was compared with the world at least once.
+    fn judge(&mut self, invariant: &'static str) {
+        self.judged.insert(invariant);
+    }
+
+    /// A judgement of one machine or session was left out for this reason.
+    fn excuse(&mut self, reason: &'static str) {
+        *self.excuses.entry(reason).or_default() += 1;
+    }
+
+    /// A rollback undid what was on record at this time. Attempts are stamped in whole seconds.
+    fn undone(&self, at: Timestamp) -> bool {
+        let second = Duration::from_secs(1);
+        let seen = self.evidence.facts.seen();
+        let within = |(from, to): &(Timestamp, Timestamp)| {
+            *from <= at.saturating_add(second) && at <= to.saturating_add(second)
+        };
+        seen.undone.iter().any(within)
+    }
+
+    /// A rollback undid the record of this machine's attempt.
+    fn undone_attempt(&self, attempt: Option<AttemptId>) -> bool {
+        attempt.is_some_and(|attempt| self.undone(attempt.created_at()))
+    }
+
+    /// A rollback undid something on this session's record.
+    fn undone_session(&self, session: SessionId) -> bool {
+        let log = self.logs.get(&session).into_iter().flatten();
+        let machines = self
+            .ours
+            .iter()
+            .filter(|ours| ours.session == Some(session));
+        machines
+            .into_iter()
+            .any(|ours| self.undone_attempt(ours.attempt))
+            || self.info(session).is_some_and(|info| {
+                let ended = info.attempts.iter().filter_map(|attempt| attempt.ended_at);
+                self.undone(info.created_at) || ended.into_iter().any(|at| self.undone(at))
+            })
+            || log.into_iter().any(|event| self.undone(event.at))
+    }
+
+    /// Its cloud showed it, or its owner's call made it, later than the protocol waits for: the
+    /// cloud exceeded its bound, or the owner stood still across its lease.
+    fn came_late(&self, ours: &Ours) -> bool {
+        let (Some(attempt), Some(cloud)) = (ours.attempt, ours.cloud()) else {
+            return false;
+        };
+        let account = self.evidence.policy.account(&cloud.account_name());
+        let limits = account.limits.unwrap_or_default();
+        let settle = self.evidence.policy.lease + limits.call_deadline + limits.visibility_bound;
+        let machine = &ours.machine;
+        let shown = machine.created_at.max(machine.shown_from());
+        shown > attempt.created_at().saturating_add(settle)
     }
 
     fn struck(&self, kind: FaultKind) -> bool {
@@ -299,12 +356,14 @@ impl Case<'_> {
     /// I1: every machine made with our key has an attempt that was on record before the request
     /// left.
     fn every_machine_was_intended(&mut self) {
-        if self.evidence.rolled_back() {
-            return;
-        }
         let mut found = Vec::new();
+        let mut undone = 0;
         for ours in &self.ours {
             let machine = &ours.machine;
+            if self.undone_attempt(ours.attempt) {
+                undone += 1;
+                continue;
+            }
             let recorded = ours.session.and_then(|id| self.info(id)).and_then(|info| {
                 info.attempts
                     .iter()
@@ -327,6 +386,10 @@ impl Case<'_> {
                 Some(_) => {}
             }
         }
+        if self.ours.len() > undone {
+            self.judge("I1");
+        }
+        (0..undone).for_each(|_| self.excuse("I1: a rollback undid the attempt"));
         found.into_iter().for_each(|what| self.violated("I1", what));
     }
 
@@ -415,6 +478,7 @@ impl Case<'_> {
                 ));
             }
         }
+        self.judge("I2");
         found.into_iter().for_each(|what| self.violated("I2", what));
     }
 
@@ -431,10 +495,8 @@ impl Case<'_> {
 
     /// I3: one serving machine for each session, but where a cloud or a pause excuses another.
     fn one_serving_machine(&mut self) {
-        if self.evidence.rolled_back() {
-            return;
-        }
         let mut found = Vec::new();
+        let mut undone = 0;
         let mut by_attempt: BTreeMap<AttemptId, Vec<&Machine>> = BTreeMap::new();
         for ours in &self.ours {
             if let Some(attempt) = ours.attempt {
@@ -476,7 +538,9 @@ impl Case<'_> {
                 let (Some(early_id), Some(late_id)) = (early.attempt, late.attempt) else {
                     continue;
                 };
-                if overlap && !self.given_up_before(session, early_id, late_id) {
+                if overlap && self.undone_session(session) {
+                    undone += 1;
+                } else if overlap && !self.given_up_before(session, early_id, late_id) {
                     found.push(format!(
                         "session {session}: machine {} was ordered while {} lived and was not given up",
                         late.machine.id, early.machine.id
@@ -484,6 +548,10 @@ impl Case<'_> {
                 }
             }
         }
+        if !self.ours.is_empty() {
+            self.judge("I3");
+        }
+        (0..undone).for_each(|_| self.excuse("I3: a rollback undid part of the session's record"));
         found.into_iter().for_each(|what| self.violated("I3", what));
     }
 
@@ -566,6 +634,9 @@ impl Case<'_> {
                 }
             }
         }
+        if !self.evidence.deletions.is_empty() {
+            self.judge("I4");
+        }
         found.into_iter().for_each(|what| self.violated("I4", what));
     }
 
@@ -603,6 +674,7 @@ impl Case<'_> {
                 .filter(|ours| ours.session == Some(info.id))
                 .map(|ours| ours.machine.billed(now))
                 .sum();
+            self.judged.insert("I5");
             if billed > cap {
                 found.push(format!(
                     "session {} cost {billed} under a cap of {cap}",
@@ -641,6 +713,7 @@ impl Case<'_> {
                 .find(|event| matches!(event.kind, EventKind::Terminating { .. }))
                 .map(|event| event.at);
             let Some(killed) = killed else { continue };
+            self.judged.insert("I6");
             if let Some(touch) = touches
                 .iter()
                 .find(|touch| killed < touch.saturating_add(ttl))
@@ -710,11 +783,21 @@ impl Case<'_> {
                 ));
             }
         }
-        if !self.evidence.rolled_back() {
-            for (reader, events) in &self.evidence.facts.seen().read {
+        let mut undone = 0;
+        {
+            let seen = self.evidence.facts.seen();
+            let undoes = |at: Timestamp| {
+                let within = |(from, to): &(Timestamp, Timestamp)| *from <= at && at <= *to;
+                seen.undone.iter().any(within)
+            };
+            for (reader, events) in &seen.read {
                 let Some(first) = events.first() else {
                     continue;
                 };
+                if events.iter().any(|event| undoes(event.at)) {
+                    undone += 1;
+                    continue;
+                }
                 let log = self
                     .logs
                     .get(&first.session)
@@ -730,16 +813,18 @@ impl Case<'_> {
                 }
             }
         }
+        if !self.evidence.end.is_empty() {
+            self.judge("I7");
+        }
+        (0..undone).for_each(|_| self.excuse("I7: a rollback undid events that a reader had read"));
         found.into_iter().for_each(|what| self.violated("I7", what));
     }
 
     /// I8: "terminated" is said only when nothing of the session is left, but where a cloud broke
     /// its bound or an owner was paused.
     fn terminated_is_true(&mut self) {
-        let excused = self.struck(FaultKind::LateAppearance)
-            || self.evidence.paused()
-            || self.evidence.rolled_back();
         let mut found = Vec::new();
+        let (mut undone, mut late, mut judged) = (0, 0, false);
         for info in &self.evidence.end {
             if info.state != SessionState::Terminated
                 && !self.out_of_reach(Some(info.id))
@@ -752,9 +837,11 @@ impl Case<'_> {
                     info.stuck
                 ));
             }
-            if excused || self.evidence.clocks_were_wrong() {
+            if self.undone_session(info.id) {
+                undone += 1;
                 continue;
             }
+            judged = true;
             for (at, attempt) in self
                 .logs
                 .get(&info.id)
@@ -777,6 +864,10 @@ impl Case<'_> {
                     .find(lived)
                     .filter(|ours| !self.is_ambiguous(ours))
                 {
+                    if self.came_late(ours) {
+                        late += 1;
+                        continue;
+                    }
                     found.push(format!(
                         "attempt {attempt} was called absent at {at}, and machine {} lived",
                         ours.machine.id
@@ -797,7 +888,9 @@ impl Case<'_> {
                 {
                     let alive = ours.machine.created_at <= said
                         && ours.machine.destroyed_at.is_none_or(|gone| gone > said);
-                    if alive && !self.is_ambiguous(ours) {
+                    if alive && self.came_late(ours) {
+                        late += 1;
+                    } else if alive && !self.is_ambiguous(ours) {
                         found.push(format!(
                             "session {} was called terminated at {said}, and machine {} lived",
                             info.id, ours.machine.id
@@ -806,6 +899,11 @@ impl Case<'_> {
                 }
             }
         }
+        if judged {
+            self.judge("I8");
+        }
+        (0..undone).for_each(|_| self.excuse("I8: a rollback undid part of the session's record"));
+        (0..late).for_each(|_| self.excuse("I8: a machine came later than its cloud's bound"));
         found.into_iter().for_each(|what| self.violated("I8", what));
     }
 
@@ -901,10 +999,11 @@ impl Case<'_> {
             .filter(|(_, bytes)| secrets.iter().any(|secret| holds(bytes, secret)))
             .map(|(place, _)| format!("a secret shows in {place}"))
             .collect();
+        self.judge("I9");
         found.into_iter().for_each(|what| self.violated("I9", what));
     }
 
-    fn report(self) -> Vec<Violation> {
+    fn report(self) -> Judgement {
         let story = self
             .evidence
             .facts
@@ -937,14 +1036,20 @@ impl Case<'_> {
             .fold(String::new(), |text, (at, id)| {
                 format!("{text}\n{at} DELETE {id}")
             });
-        self.found
+        let violations = self
+            .found
             .iter()
             .map(|(invariant, what)| Violation {
                 seed: self.evidence.plan.seed,
                 invariant,
                 story: format!("{what}\n{story}\n-- events{log}\n-- machines{machines}\n-- deletions{deletions}"),
             })
-            .collect()
+            .collect();
+        Judgement {
+            violations,
+            judged: self.judged,
+            excuses: self.excuses,
+        }
     }
 }
 

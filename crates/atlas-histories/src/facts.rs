@@ -34,6 +34,8 @@ pub(crate) struct Seen {
     pub(crate) last_fault: Option<Timestamp>,
     /// From when until when the nodes had the key of another account.
     pub(crate) wrong_key: Vec<(Timestamp, Option<Timestamp>)>,
+    /// The times that rollbacks undid: from the snapshot until it was put back.
+    pub(crate) undone: Vec<(Timestamp, Timestamp)>,
     /// Reports of strangers that a node took.
     pub(crate) forged_taken: Vec<String>,
     /// Disasters, by name.

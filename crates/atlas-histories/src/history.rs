@@ -26,6 +26,7 @@ use crate::process::Places;
 use crate::report::{OnCloud, Outcome};
 use crate::rules::Rules;
 use crate::store::StoreWeather;
+use crate::watchdog::{ENDLESS, Pulse};
 use crate::way::Network;
 
 /// What a machine of somebody's fleet is called in a judgement.
@@ -41,14 +42,20 @@ const QUIET: Duration = Duration::from_secs(15 * 60);
 const ENDING: Duration = Duration::from_secs(90 * 60);
 
 /// Runs a plan to its end under this policy.
-pub(crate) fn run(plan: &Plan, rules: &Rules) -> Outcome {
+pub(crate) fn run(plan: &Plan, rules: &Rules, pulse: &Pulse) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build();
     let runtime = runtime.expect("a runtime without I/O can always be built");
     // The world's clock must start inside the paused runtime, or the real one leaks into it.
-    let outcome = runtime.block_on(async { History::new(plan, rules).play().await });
+    let outcome = runtime.block_on(async {
+        let history = History::new(plan, rules, pulse);
+        match timeout(ENDLESS, history.play()).await {
+            Ok(outcome) => outcome,
+            Err(_) => pulse.hung(plan, "the history never came to its end"),
+        }
+    });
     // Crashed processes' tasks are still there; they are let go of without being run.
     runtime.shutdown_background();
     outcome
@@ -62,15 +69,18 @@ struct History {
     facts: Facts,
     dice: Dice,
     began: Instant,
-    snapshots: Vec<MemorySnapshot>,
+    snapshots: Vec<(Timestamp, MemorySnapshot)>,
     planted: BTreeMap<String, &'static str>,
     readers: usize,
     reporters: Reporters,
+    pulse: Pulse,
 }
 
 impl History {
-    fn new(plan: &Plan, rules: &Rules) -> Self {
+    fn new(plan: &Plan, rules: &Rules, pulse: &Pulse) -> Self {
         let seed = plan.seed;
+        let facts = Facts::default();
+        pulse.follow(&facts);
         let mut world = World::new(seed, WorldClock::following(1.0));
         for cloud in &plan.clouds {
             world = world.with_cloud(cloud.spec());
@@ -110,13 +120,14 @@ impl History {
             deployment,
             nodes: Vec::new(),
             lives: 0,
-            facts: Facts::default(),
+            facts,
             dice: Dice::new(seed, "history"),
             began: Instant::now(),
             snapshots: Vec::new(),
             planted: BTreeMap::new(),
             readers: 0,
             reporters: Reporters::new(seed),
+            pulse: pulse.clone(),
         }
     }
 
@@ -143,12 +154,12 @@ impl History {
             self.nodes.push(node);
         }
         self.world().plan_faults(self.plan.weather.clone());
-        self.snapshots.push(self.deployment.store.snapshot());
+        self.keep_snapshot();
         for (at, step) in self.plan.steps.clone() {
             self.wait_until(self.began + at).await;
             self.take(step).await;
             if self.snapshots.len() < 64 {
-                self.snapshots.push(self.deployment.store.snapshot());
+                self.keep_snapshot();
             }
         }
         self.wait_until(self.began + Duration::from_secs(600).max(Instant::now() - self.began))
@@ -171,6 +182,11 @@ impl History {
         self.judge(present, end).await
     }
 
+    fn keep_snapshot(&mut self) {
+        let now = self.now();
+        self.snapshots.push((now, self.deployment.store.snapshot()));
+    }
+
     fn boot(&mut self, index: usize) -> Node {
         self.lives += 1;
         Node::boot(&self.deployment, &format!("node-{index}"), self.lives)
@@ -183,6 +199,7 @@ impl History {
             self.report();
             let next = (Instant::now() + Duration::from_secs(5)).min(until);
             sleep_until(next).await;
+            self.pulse.beat();
             if Instant::now() >= until {
                 return;
             }
@@ -449,7 +466,7 @@ impl History {
         let now = self.now();
         let oldest = self.snapshots.len().saturating_sub(6);
         let drawn = self.dice.draw(oldest as u64..self.snapshots.len() as u64);
-        let Some(snapshot) = self
+        let Some((taken, snapshot)) = self
             .snapshots
             .get(usize::try_from(drawn).unwrap_or(0))
             .cloned()
@@ -469,6 +486,7 @@ impl History {
                 node.process.crash();
             }
         }
+        self.facts.seen().undone.push((taken, now));
         self.deployment.store.restore(&snapshot);
     }
 
@@ -775,9 +793,8 @@ impl History {
             planted: &self.planted,
             present,
             end,
-            stalled: self.deployment.places.stalls() > 0,
         };
-        let violations = checker::check(&evidence).await;
+        let judgement = checker::check(&evidence).await;
         let digest = evidence.digest().await;
         let mut faults: BTreeMap<String, u64> = self
             .world()
@@ -812,7 +829,9 @@ impl History {
             faults,
             digest,
             awaits,
-            violations,
+            judged: judgement.judged,
+            excuses: judgement.excuses,
+            violations: judgement.violations,
         }
     }
 }

@@ -22,4 +22,5 @@ mod rules;
 pub mod run;
 pub mod sabotage;
 mod store;
+mod watchdog;
 mod way;

@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use atlas_histories::cloud::Cloud;
-use atlas_histories::report::Report;
 use atlas_histories::{run, sabotage};
 use serde_json::json;
 
@@ -70,9 +69,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
 }
 
 fn histories(args: &Args) -> ExitCode {
-    let began = tokio::time::Instant::now();
-    let outcomes = run::seeds(&args.clouds, args.from, args.seeds.unwrap_or(100));
-    let report = Report::of(&outcomes, began.elapsed().as_secs_f64());
+    let report = run::seeds(&args.clouds, args.from, args.seeds.unwrap_or(100));
     if let Some(first) = report.violations.first() {
         let (steps, shortest) = run::shortest(&args.clouds, first);
         eprintln!(
@@ -103,6 +100,12 @@ fn histories(args: &Args) -> ExitCode {
         }
         for (kind, count) in &report.faults {
             println!("  {kind:24} {count}");
+        }
+        for (promise, percent) in &report.judged_percent {
+            println!("  {promise} judged in {percent} % of the histories");
+        }
+        for (excuse, count) in &report.excuses {
+            println!("  excused {count} times: {excuse}");
         }
     }
     // Fewer histories cannot be expected to crash everywhere.

@@ -1,6 +1,6 @@
 //! What a run of histories found, in the shape that scripts read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -9,7 +9,7 @@ use serde::Serialize;
 pub struct Violation {
     /// The seed that shows it.
     pub seed: u64,
-    /// Which promise: `I1` to `I9`.
+    /// Which promise: `I1` to `I9`, or `progress` for a history that hangs.
     pub invariant: &'static str,
     /// What happened, in order, for people.
     pub story: String,
@@ -45,6 +45,10 @@ pub struct Outcome {
     pub digest: [u8; 32],
     /// Places at which a node waited, and those at which one crashed.
     pub awaits: Awaits,
+    /// Promises that were judged on at least one session or machine of this history.
+    pub judged: BTreeSet<&'static str>,
+    /// How often a judgement was left out, by the reason.
+    pub excuses: BTreeMap<&'static str, u64>,
     /// Promises that did not hold.
     pub violations: Vec<Violation>,
 }
@@ -101,6 +105,10 @@ pub struct Report {
     pub sim_hours: f64,
     /// Faults that struck, by kind.
     pub faults: BTreeMap<String, u64>,
+    /// For each promise, the share of histories in which it was judged, in percent.
+    pub judged_percent: BTreeMap<&'static str, u64>,
+    /// How often a judgement was left out, by the reason.
+    pub excuses: BTreeMap<&'static str, u64>,
     /// A digest over all histories, in order of their seeds.
     pub hash: String,
     /// Promises that did not hold.
@@ -116,46 +124,90 @@ pub struct Report {
 }
 
 impl Report {
-    /// Joins histories, in order of their seeds.
+    /// An empty report, to which histories are added in the order of their seeds.
     #[must_use]
-    pub fn of(outcomes: &[Outcome], wall_s: f64) -> Self {
-        let mut faults = BTreeMap::new();
-        let mut clouds: BTreeMap<&'static str, OnCloud> = BTreeMap::new();
-        let mut awaits = Awaits::default();
-        let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
-        for outcome in outcomes {
-            for (kind, count) in &outcome.faults {
-                *faults.entry(kind.clone()).or_default() += count;
-            }
-            for (cloud, of) in &outcome.clouds {
-                let sum = clouds.entry(cloud).or_default();
-                sum.seeds += of.seeds;
-                sum.spawns += of.spawns;
-                sum.crashes += of.crashes;
-            }
-            awaits.add(&outcome.awaits);
-            digest.update(&outcome.digest);
+    pub fn builder() -> ReportBuilder {
+        ReportBuilder {
+            sum: Outcome::default(),
+            histories: 0,
+            judged: BTreeMap::new(),
+            digest: ring::digest::Context::new(&ring::digest::SHA256),
         }
-        let count = |of: fn(&Outcome) -> u64| outcomes.iter().map(of).sum::<u64>();
+    }
+}
+
+/// Joins histories one by one, so that no more of them is kept than the report needs.
+pub struct ReportBuilder {
+    sum: Outcome,
+    histories: u64,
+    judged: BTreeMap<&'static str, u64>,
+    digest: ring::digest::Context,
+}
+
+impl ReportBuilder {
+    /// Adds a history, in order of the seeds.
+    pub fn add(&mut self, outcome: &Outcome) {
+        let sum = &mut self.sum;
+        self.histories += 1;
+        sum.crashes += outcome.crashes;
+        sum.spawns += outcome.spawns;
+        sum.callbacks += outcome.callbacks;
+        sum.simulated_ms += outcome.simulated_ms;
+        for (kind, count) in &outcome.faults {
+            *sum.faults.entry(kind.clone()).or_default() += count;
+        }
+        for (excuse, count) in &outcome.excuses {
+            *sum.excuses.entry(excuse).or_default() += count;
+        }
+        for promise in &outcome.judged {
+            *self.judged.entry(promise).or_default() += 1;
+        }
+        for (cloud, of) in &outcome.clouds {
+            let cloud = sum.clouds.entry(cloud).or_default();
+            cloud.seeds += of.seeds;
+            cloud.spawns += of.spawns;
+            cloud.crashes += of.crashes;
+        }
+        sum.awaits.add(&outcome.awaits);
+        sum.violations.extend(outcome.violations.iter().cloned());
+        self.digest.update(&outcome.digest);
+    }
+
+    /// The report on all histories that were added.
+    #[must_use]
+    pub fn finish(self, wall_s: f64) -> Report {
+        let Self {
+            sum,
+            histories,
+            judged,
+            digest,
+        } = self;
+        let percent = |count: u64| (count * 100).checked_div(histories).unwrap_or(100);
         #[expect(clippy::cast_precision_loss, reason = "hours for people")]
-        let sim_hours = count(|o| o.simulated_ms) as f64 / 3_600_000.0;
-        Self {
-            seeds: outcomes.len() as u64,
-            histories: outcomes.len() as u64,
-            crashes: count(|o| o.crashes),
-            spawns: count(|o| o.spawns),
-            clouds,
-            callbacks: count(|o| o.callbacks),
+        let sim_hours = sum.simulated_ms as f64 / 3_600_000.0;
+        Report {
+            seeds: histories,
+            histories,
+            crashes: sum.crashes,
+            spawns: sum.spawns,
+            clouds: sum.clouds,
+            callbacks: sum.callbacks,
             sim_hours,
-            faults,
+            faults: sum.faults,
+            judged_percent: judged
+                .into_iter()
+                .map(|(promise, count)| (promise, percent(count)))
+                .collect(),
+            excuses: sum.excuses,
             hash: data_encoding::HEXLOWER.encode(digest.finish().as_ref()),
-            violations: outcomes.iter().flat_map(|o| o.violations.clone()).collect(),
-            awaits_reached: awaits.reached.len(),
-            awaits_crashed_percent: awaits.coverage_percent(),
-            awaits_never_crashed: awaits
+            violations: sum.violations,
+            awaits_reached: sum.awaits.reached.len(),
+            awaits_crashed_percent: sum.awaits.coverage_percent(),
+            awaits_never_crashed: sum
+                .awaits
                 .reached
                 .keys()
-                .filter(|p| !awaits.crashed.contains_key(*p))
+                .filter(|place| !sum.awaits.crashed.contains_key(*place))
                 .cloned()
                 .collect(),
             wall_s,

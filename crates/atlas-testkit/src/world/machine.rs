@@ -260,6 +260,12 @@ impl Machine {
         self.restarts
     }
 
+    /// When both listings and point reads begin to show it.
+    #[must_use]
+    pub fn shown_from(&self) -> Timestamp {
+        self.list_from.max(self.read_from)
+    }
+
     /// Not destroyed, whether or not any read shows it.
     #[must_use]
     pub fn is_live(&self) -> bool {
