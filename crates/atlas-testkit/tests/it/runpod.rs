@@ -418,6 +418,85 @@ async fn pages_of_any_size_show_every_pod_once_newest_first() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn every_paged_list_says_so_and_refuses_the_cursor_of_another_list() {
+    let cloud = client();
+    let mut quirks = Quirks::default();
+    quirks.page_size = 1;
+    cloud.service.set_quirks(quirks);
+    for nth in 0..2 {
+        cloud.create().await;
+        let template = json!({ "name": format!("t{nth}"), "image": "x/y:1" });
+        let volume = json!({ "name": "v", "size": 10, "dataCenter": "EU-RO-1" });
+        assert_eq!(
+            cloud.call("POST", "/v2/templates", Some(template)).await.0,
+            201
+        );
+        assert_eq!(
+            cloud
+                .call("POST", "/v2/network-volumes", Some(volume))
+                .await
+                .0,
+            201
+        );
+    }
+    for (path, field) in [("pods", "pods"), ("templates", "templates")] {
+        let (_, first) = cloud.call("GET", &format!("/v2/{path}"), None).await;
+        assert_eq!(first["pagination"]["hasNextPage"], true, "{first}");
+        let cursor = first["pagination"]["nextCursor"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let next = format!("/v2/{path}?cursor={cursor}");
+        let (_, second) = cloud.call("GET", &next, None).await;
+        assert_eq!(
+            second["pagination"],
+            json!({ "hasNextPage": false, "nextCursor": null })
+        );
+        assert_ne!(first[field][0]["id"], second[field][0]["id"]);
+        let other = format!("/v2/network-volumes?cursor={cursor}");
+        assert_eq!(cloud.call("GET", &other, None).await.0, 422, "{path}");
+    }
+    for path in ["pods", "templates", "serverless", "clusters"] {
+        for bad in ["?cursor=nonsense", "?limit=0", "?limit=1001"] {
+            let (status, _) = cloud.call("GET", &format!("/v2/{path}{bad}"), None).await;
+            assert_eq!(status, 422, "{path}{bad}");
+        }
+        let (_, list) = cloud.call("GET", &format!("/v2/{path}"), None).await;
+        assert!(list["pagination"].is_object(), "{list}");
+    }
+    // These have no pages.
+    for path in ["registries", "registries/delegations", "catalog/gpus"] {
+        let (_, list) = cloud.call("GET", &format!("/v2/{path}"), None).await;
+        assert_eq!(list.get("pagination"), None, "{list}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_without_its_cluster_members_is_short_and_still_has_a_next_one() {
+    let cloud = client();
+    let single = cloud.create().await["id"].clone();
+    let compute = json!({ "gpuTypeId": "NVIDIA L4", "gpuCountPerPod": 1, "podCount": 2 });
+    let order =
+        json!({ "name": "fleet", "type": "TRAINING", "image": "x/y:1", "compute": compute });
+    assert_eq!(cloud.call("POST", "/v2/clusters", Some(order)).await.0, 201);
+    let (_, first) = cloud.call("GET", "/v2/pods?limit=2", None).await;
+    assert_eq!(first["pods"], json!([]));
+    assert_eq!(first["pagination"]["hasNextPage"], true);
+    let cursor = first["pagination"]["nextCursor"].as_str().unwrap();
+    let next = format!("/v2/pods?limit=2&cursor={cursor}");
+    let (_, second) = cloud.call("GET", &next, None).await;
+    assert_eq!(
+        (
+            &second["pods"][0]["id"],
+            second["pods"].as_array().unwrap().len()
+        ),
+        (&single, 1)
+    );
+    let with_members = format!("/v2/pods?includeClusterPods=true&cursor={cursor}");
+    assert_eq!(cloud.call("GET", &with_members, None).await.0, 422);
+}
+
+#[tokio::test(start_paused = true)]
 async fn faulty_pagination_and_a_shifted_page_can_be_had() {
     let cloud = client();
     for _ in 0..4 {

@@ -15,7 +15,7 @@ use atlas_http::Transport;
 use atlas_provider_runpod::RunPod;
 use atlas_sim::Ready;
 use atlas_testkit::conformance::{BoxFuture, Subject};
-use atlas_testkit::dialect::runpod::{self, Pagination, Quirks};
+use atlas_testkit::dialect::runpod::{self, Quirks};
 use atlas_testkit::world::{World, WorldClock};
 use serde_json::{Value, json};
 
@@ -287,34 +287,43 @@ fn more(subject: &CloudSubject) -> BoxFuture<'_, Result<()>> {
     })
 }
 
-/// Listings over several pages, and in the form of the published document, which has no pages.
+/// Lists over several pages.
 async fn pages(subject: &CloudSubject) -> Result<()> {
-    let dialect = runpod::RunPod::new(subject.world());
+    let mut quirks = Quirks::default();
+    quirks.page_size = 2;
+    let dialect = runpod::RunPod::new(subject.world()).with_quirks(quirks);
     let provider = provider(
         &subject.world(),
-        subject.tapped(Transport::new(dialect.clone())),
+        subject.tapped(Transport::new(dialect)),
         KEY,
         None,
     )?;
-    for _ in 0..3 {
+    let volumes = provider
+        .network_volumes()
+        .ok_or_else(|| unexpected("no network volumes"))?;
+    for nth in 0..3 {
         provider
             .spawn_compute(&subject.cx(), &LaunchKey::untracked(), &subject.request())
             .await?;
-    }
-    for pagination in [Pagination::Honest, Pagination::Omitted] {
-        let mut quirks = Quirks::default();
-        quirks.page_size = 2;
-        quirks.pagination = pagination;
-        dialect.set_quirks(quirks);
-        let listing = provider
-            .list_compute(&subject.cx(), &ListFilter::all())
+        let request = VolumeRequest {
+            name: format!("page-{nth}"),
+            size: DiskSize::gb(20),
+            region: "EU-RO-1".to_owned(),
+        };
+        volumes
+            .create_network_volume(&subject.cx(), &request)
             .await?;
-        if !listing.is_complete() || listing.computes.len() < 3 {
-            return Err(unexpected(format!(
-                "a walk with {pagination:?} pages saw {} pods",
-                listing.computes.len()
-            )));
-        }
+    }
+    let listing = provider
+        .list_compute(&subject.cx(), &ListFilter::all())
+        .await?;
+    if !listing.is_complete() || listing.computes.len() < 3 {
+        let seen = listing.computes.len();
+        return Err(unexpected(format!("a walk over pages saw {seen} pods")));
+    }
+    let seen = volumes.list_network_volumes(&subject.cx()).await?.len();
+    if seen < 3 {
+        return Err(unexpected(format!("a walk over pages saw {seen} volumes")));
     }
     Ok(())
 }
@@ -344,6 +353,8 @@ fn beside() -> Vec<(&'static str, &'static str, Option<Value>, u16)> {
         ("GET", "/v2/catalog/datacenters", None, 200),
         ("GET", "/v2/catalog/datacenters/EU-RO-1", None, 200),
         ("GET", "/v2/pods?includeClusterPods=true", None, 200),
+        ("GET", "/v2/pods?cursor=another-list", None, 422),
+        ("GET", "/v2/templates?cursor=another-list", None, 422),
         ("GET", "/v2/pods/nothing", None, 404),
         ("GET", "/v2/pods/nothing/logs", None, 404),
         ("DELETE", "/v2/pods/nothing", None, 404),

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::pods::{dollars, wire_time};
 use super::problem::json as answer;
-use super::stock::{CARDS, CENTRES, CUDA, NAME};
+use super::stock::{CARDS, CENTRES, CUDA, NAME, VCPUS_PER_GPU};
 use super::{RunPod, bearer};
 use crate::dialect::{SimBody, deliver};
 use crate::world::{
@@ -225,7 +225,7 @@ impl RunPod {
                     "lowestPrice": {
                         "minimumBidPrice": cheapest.and_then(|(_, tier)| offered(floor(tier.price))),
                         "uninterruptablePrice": cheapest.and_then(|(_, tier)| offered(tier.price)),
-                        "minVcpu": 8, "minMemory": shape.ram_gb, "stockStatus": word(level),
+                        "minVcpu": VCPUS_PER_GPU, "minMemory": shape.ram_gb, "stockStatus": word(level),
                         "availableGpuCounts": (1..=free.min(8)).collect::<Vec<_>>(), "countryCode": null,
                     },
                 })

@@ -18,6 +18,7 @@ mod create;
 mod graphql;
 mod limit;
 mod logs;
+mod page;
 mod pods;
 mod problem;
 mod runtime;
@@ -53,7 +54,7 @@ const MAX_BODY: usize = 102_400;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Quirks {
-    /// The most pods on a page, whatever `limit` says.
+    /// The most things on a page, whatever `limit` says.
     pub page_size: usize,
     /// What the pagination block of a list is like.
     pub pagination: Pagination,
@@ -77,7 +78,7 @@ pub enum Pagination {
     /// As it should be.
     #[default]
     Honest,
-    /// Not there, and all pods on one page: the bundled document's form.
+    /// Not there, and everything on one page: the form before autumn 2026.
     Omitted,
     /// It says that there is more, and not where.
     LosesCursor,

@@ -6,16 +6,15 @@ use serde_json::{Map, Value, json};
 
 use super::clusters::membership;
 use super::create::{self, Update};
+use super::page::{MOST, whole};
 use super::problem::{Problem, json as answer, no_content};
-use super::stock::NAME;
+use super::stock::{NAME, VCPUS_PER_GPU};
 use super::store::over_template;
 use super::{Call, Pagination, RunPod};
 use crate::dialect::SimBody;
 use crate::dialect::check::Check;
 use crate::world::{FaultKind, Machine, MachineState, Refusal, World};
 
-/// The most pods on a page, and the number where `limit` is not given.
-const MAX_PAGE: usize = 1000;
 /// A live pod announces this port besides its own (docs/clouds/runpod.md).
 const EXTRA_PORT: u32 = 19_123;
 /// What a template gives a body of an update, and of a create.
@@ -62,49 +61,26 @@ impl RunPod {
     }
 
     pub(super) fn list_pods(&self, call: &Call<'_>) -> Result<Response<SimBody>, Problem> {
-        let quirks = self.shared().quirks.clone();
-        let limit = match call.query.get("limit") {
-            None => MAX_PAGE,
-            Some(text) => match text.parse::<usize>() {
-                Ok(limit) if (1..=MAX_PAGE).contains(&limit) => limit,
-                _ => {
-                    return Err(Problem::invalid(vec![format!(
-                        "limit: must be between 1 and {MAX_PAGE}"
-                    )]));
-                }
-            },
-        };
-        let after = match call.query.get("cursor").filter(|cursor| !cursor.is_empty()) {
-            None => None,
-            Some(cursor) => {
-                Some(read_cursor(cursor).ok_or_else(|| Problem::bad("invalid cursor"))?)
-            }
-        };
+        let quirk = self.shared().quirks.pagination;
+        let members_too = call.query.get("includeClusterPods") == Some("true");
+        let list = if members_too { "pods+cluster" } else { "pods" };
+        let asked = self.asked(call, list, MOST)?;
         let mut pods = self.world.machines(NAME, &call.account, &call.arrival);
-        if call.query.get("includeClusterPods") != Some("true") {
-            pods.retain(|machine| membership(machine).is_none());
-        }
-        if quirks.pagination == Pagination::Omitted {
+        if quirk == Pagination::Omitted {
+            pods.retain(|machine| members_too || membership(machine).is_none());
             let pods: Vec<Value> = pods.iter().map(|machine| self.pod(machine)).collect();
-            return Ok(answer(StatusCode::OK, &json!({ "pods": pods })));
+            return Ok(whole("pods", pods));
         }
-        pods.retain(|machine| after.is_none_or(|after| machine.order() < after));
+        pods.retain(|machine| asked.after.is_none_or(|after| machine.order() < after));
         if call.arrival.has(FaultKind::PageShift) && !pods.is_empty() {
             pods.remove(0);
         }
-        let size = limit.min(quirks.page_size.max(1));
-        let more = pods.len() > size;
-        pods.truncate(size);
-        let last = pods.last().map(Machine::order);
-        let pagination = match quirks.pagination {
-            Pagination::LosesCursor => json!({ "hasNextPage": true, "nextCursor": null }),
-            Pagination::RepeatsCursor => {
-                json!({ "hasNextPage": true, "nextCursor": write_cursor(u64::MAX) })
-            }
-            Pagination::Honest | Pagination::Omitted => {
-                json!({ "hasNextPage": more, "nextCursor": last.filter(|_| more).map(write_cursor) })
-            }
-        };
+        let more = pods.len() > asked.size;
+        pods.truncate(asked.size);
+        let pagination = asked.block(quirk, more, pods.last().map(Machine::order));
+        // Members of clusters are taken out after the page was cut, so a page may be short, or
+        // empty, and still have a next one (docs/clouds/runpod.md, "Lists").
+        pods.retain(|machine| members_too || membership(machine).is_none());
         let pods: Vec<Value> = pods.iter().map(|machine| self.pod(machine)).collect();
         Ok(answer(
             StatusCode::OK,
@@ -328,12 +304,18 @@ impl RunPod {
         if let Some(cluster) = membership(machine) {
             pod["cluster"] = cluster.clone();
         }
-        let shape = self.world.shape(NAME, &spec.shape);
-        match shape.filter(|shape| shape.vram_gb == 0) {
+        let shape_of = self.world.shape(NAME, &spec.shape);
+        match shape_of.as_ref().filter(|shape| shape.vram_gb == 0) {
             Some(shape) => {
                 pod["cpu"] = json!({ "id": spec.shape, "vcpuCount": spec.count, "memory": shape.ram_gb * spec.count })
             }
-            None => pod["gpu"] = json!({ "id": spec.shape, "count": spec.count }),
+            None => {
+                let per_gpu = shape_of.map_or(0, |shape| shape.ram_gb);
+                pod["gpu"] = json!({
+                    "id": spec.shape, "count": spec.count, "vcpuCount": VCPUS_PER_GPU * spec.count,
+                    "memory": per_gpu * spec.count,
+                });
+            }
         }
         pod
     }
@@ -470,13 +452,4 @@ pub(super) fn wire_time(world: &World, at: Timestamp) -> String {
 )]
 pub(super) fn dollars(nanos: i64) -> f64 {
     nanos as f64 / 1e9
-}
-
-/// Opaque to clients; ours counts down the order of creation.
-fn write_cursor(order: u64) -> String {
-    format!("eyJv{order:016x}")
-}
-
-fn read_cursor(text: &str) -> Option<u64> {
-    u64::from_str_radix(text.strip_prefix("eyJv")?, 16).ok()
 }

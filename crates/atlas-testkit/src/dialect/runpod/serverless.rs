@@ -9,6 +9,7 @@ use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::create::Container;
+use super::page::MOST;
 use super::pods::wire_time;
 use super::problem::{Problem, json as answer, no_content};
 use super::stock::{CARDS, FLAVOURS, NAME};
@@ -176,10 +177,10 @@ impl RunPod {
             .collect();
         let percent = if total == 0 { 0 } else { 100 };
         let rollout = json!({ "inProgress": false, "workersOnLatest": total, "workersTotal": total, "percentOnLatest": percent });
-        Ok(answer(
-            StatusCode::OK,
-            &json!({ "endpointVersion": version, "rollout": rollout, "releases": releases }),
-        ))
+        let body = json!({ "endpointVersion": version, "rollout": rollout });
+        let list = format!("releases of {id}");
+        let body = self.put_page(call, &list, MOST, "releases", releases, body)?;
+        Ok(answer(StatusCode::OK, &body))
     }
 
     pub(super) fn worker_logs(&self, call: &Call<'_>, id: &str, worker: &str) -> Reply {

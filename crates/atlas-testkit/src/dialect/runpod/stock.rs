@@ -338,6 +338,10 @@ const STOCKED: &[&str] = &[
     "EU-RO-1", "EU-CZ-1", "US-KS-2", "US-TX-3", "US-CA-2", "CA-MTL-3",
 ];
 
+/// The vCPUs and the GB of memory that come with each GPU.
+pub(super) const VCPUS_PER_GPU: u32 = 8;
+pub(super) const RAM_PER_GPU: u32 = 64;
+
 /// The CUDA versions of its hosts, newest first; a machine gets the newest that fits.
 pub(super) const CUDA: &[&str] = &["12.8", "12.6", "12.4"];
 
@@ -376,7 +380,7 @@ pub fn cloud() -> CloudSpec {
             name: card.name.into(),
             gpu: card.canonical.parse().ok(),
             vram_gb: card.gb,
-            ram_gb: 64,
+            ram_gb: RAM_PER_GPU,
             tiers,
         }
     });

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::create::Container;
+use super::page::whole;
 use super::problem::{Problem, json as answer, no_content};
 use super::stock::NAME;
 use super::{Call, RunPod};
@@ -149,7 +150,7 @@ impl RunPod {
         let registries = self.with_store(call, |store| {
             store.all("registries").rev().cloned().collect()
         });
-        self.page(call, "registries", registries)
+        Ok(whole("registries", registries))
     }
 
     pub(super) fn create_registry(&self, call: &Call<'_>) -> Reply {
@@ -207,7 +208,7 @@ impl RunPod {
         let delegations = self.with_store(call, |store| {
             store.all("delegations").rev().cloned().collect()
         });
-        self.page(call, "delegations", delegations)
+        Ok(whole("delegations", delegations))
     }
 
     pub(super) fn create_delegation(&self, call: &Call<'_>) -> Reply {
@@ -345,37 +346,6 @@ impl RunPod {
             .stores
             .entry(call.account.as_str().to_owned())
             .or_default())
-    }
-
-    /// A list of a kind. It says that there is more only where there is, as the bundled document
-    /// has no paging.
-    pub(super) fn page(&self, call: &Call<'_>, field: &str, mut things: Vec<Value>) -> Reply {
-        let wanted = call
-            .query
-            .get("limit")
-            .and_then(|limit| limit.parse::<usize>().ok())
-            .unwrap_or(1000);
-        let size = wanted
-            .clamp(1, 1000)
-            .min(self.shared().quirks.page_size.max(1));
-        let from = match call.query.get("cursor").filter(|cursor| !cursor.is_empty()) {
-            None => 0,
-            Some(cursor) => {
-                let at = things.iter().position(|thing| thing["id"] == cursor);
-                at.map(|at| at + 1)
-                    .ok_or_else(|| Problem::bad("invalid cursor"))?
-            }
-        };
-        let rest = things.split_off(from.min(things.len()));
-        let more = rest.len() > size;
-        let page: Vec<Value> = rest.into_iter().take(size).collect();
-        let mut body = json!({});
-        if more || from > 0 {
-            let next = page.last().filter(|_| more).map(|last| last["id"].clone());
-            body["pagination"] = json!({ "hasNextPage": more, "nextCursor": next });
-        }
-        body[field] = page.into();
-        Ok(answer(StatusCode::OK, &body))
     }
 }
 
