@@ -197,6 +197,15 @@ pub struct Compute {
     pub ready: Option<bool>,
     /// How its container ended, where the cloud says.
     pub exit_code: Option<i32>,
+    /// Of a machine that is [`Stopped`](ComputeStatus::Stopped): true when its container ended by
+    /// itself, false when somebody stopped the machine (its account, its host, the end of the
+    /// money). `None` where the cloud does not tell the two apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub self_ended: Option<bool>,
+    /// Why it does not run, in words for people, where the cloud says. May quote the cloud; it is
+    /// one short line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// True when the cloud says that it took a spot machine back.
     pub preempted: bool,
     /// The launch keys it carries.
@@ -226,6 +235,8 @@ impl Compute {
             created_at: None,
             ready: None,
             exit_code: None,
+            self_ended: None,
+            reason: None,
             preempted: false,
             keys: KeyCarriers::default(),
             raw: Raw::default(),

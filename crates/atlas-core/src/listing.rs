@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::compute::{Compute, ComputeStatus};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Next, Outcome, Result};
 use crate::gpu::Gpu;
 use crate::launch_key::TrackedKey;
 
@@ -150,6 +150,19 @@ impl UnreadableRow {
     #[must_use]
     pub fn may_be_ours(&self) -> bool {
         self.id.is_none() || self.has_launch_key
+    }
+
+    /// The error of an answer that was about this alone.
+    #[must_use]
+    pub fn into_error(self) -> Error {
+        Error::new(
+            ErrorKind::Provider,
+            format!(
+                "the description of a machine could not be understood: {}",
+                self.reason
+            ),
+        )
+        .outcome_is(Outcome::NotApplied(Next::SameLater))
     }
 }
 

@@ -8,7 +8,7 @@
 //!   [`opt_number`], [`opt_flag`], [`opt_object`], [`texts`], [`objects`], [`text_map`].
 //! * A state is read with [`opt_word`]: a value that is no word becomes [`UNREADABLE`], which no
 //!   provider takes for a state it knows. A wrong type never reads as "not there".
-//! * A field that is needed ([`text`], [`number`]) makes its own row unreadable and no other:
+//! * A field that is needed ([`text()`], [`number`]) makes its own row unreadable and no other:
 //!   [`rows`] reads a list row by row, and warns with a count.
 //! * A list in which no row is readable is an error, never an empty list: [`Rows::usable`].
 //! * A cursor that is not usable is a hole in the list, never its end: [`Cursor`].
@@ -546,13 +546,21 @@ impl<T> Rows<T> {
     /// `provider`, where there are rows and none of them could be read: that is another format,
     /// and not an empty list.
     pub fn usable(self) -> Result<Vec<T>> {
+        self.check().map(|()| self.rows)
+    }
+
+    /// Whether there are no rows, or one at least could be read.
+    ///
+    /// # Errors
+    /// As [`Rows::usable`].
+    pub fn check(&self) -> Result<()> {
         match self.unreadable.first() {
             Some(first) if self.rows.is_empty() => Err(none_readable(
                 self.what,
                 self.unreadable.len(),
                 &first.reason,
             )),
-            _ => Ok(self.rows),
+            _ => Ok(()),
         }
     }
 }
