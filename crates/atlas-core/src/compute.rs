@@ -218,6 +218,10 @@ pub struct Compute {
     /// tell.
     #[serde(default)]
     pub stop_cause: Option<StopCause>,
+    /// Why it does not run, in words for people, where the cloud says. May quote the cloud; it is
+    /// one short line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// True when the cloud says that it took a spot machine back.
     pub preempted: bool,
     /// The launch keys it carries.
@@ -248,6 +252,7 @@ impl Compute {
             ready: None,
             exit_code: None,
             stop_cause: None,
+            reason: None,
             preempted: false,
             keys: KeyCarriers::default(),
             raw: Raw::default(),

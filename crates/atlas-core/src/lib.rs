@@ -54,7 +54,7 @@ pub use launch_key::{
     AttemptId, DEFAULT_NAME_PREFIX, LAUNCH_KEY_ENV, LAUNCH_KEY_TAG, LaunchKey, MAX_NAME_LEN,
     RealmId, TrackedKey,
 };
-pub use listing::{Completeness, ListFilter, Listing, Presence};
+pub use listing::{Completeness, ListFilter, Listing, Presence, UnreadableRow};
 pub use money::{Usd, UsdPerHour};
 pub use provider::{AnyProvider, BoxStream, Jobs, NetworkVolumes, Provider};
 pub use raw::Raw;

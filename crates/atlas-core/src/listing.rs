@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use crate::compute::{Compute, ComputeStatus};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Next, Outcome, Result};
 use crate::gpu::Gpu;
 use crate::launch_key::TrackedKey;
 
@@ -15,7 +17,7 @@ pub struct ListFilter {
     pub status: Option<ComputeStatus>,
     /// Only with a name that begins so.
     pub name_prefix: Option<String>,
-    /// Only in this region.
+    /// Only in this region, in upper or lower case.
     pub region: Option<String>,
     /// Only with this GPU.
     pub gpu: Option<Gpu>,
@@ -88,10 +90,12 @@ impl ListFilter {
                     .as_ref()
                     .is_some_and(|name| name.starts_with(prefix))
             })
-            && self
-                .region
-                .as_ref()
-                .is_none_or(|region| compute.region.as_ref() == Some(region))
+            && self.region.as_ref().is_none_or(|region| {
+                compute
+                    .region
+                    .as_ref()
+                    .is_some_and(|own| own.eq_ignore_ascii_case(region))
+            })
             && self.gpu.is_none_or(|gpu| {
                 compute
                     .gpu_type
@@ -113,6 +117,64 @@ pub enum Completeness {
     Incomplete(String),
 }
 
+/// A row of a list that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnreadableRow {
+    /// The cloud's own id in it, where it has one.
+    pub id: Option<String>,
+    /// What could not be read, without quoting it.
+    pub reason: String,
+    /// Whether a launch key stands anywhere in it.
+    pub has_launch_key: bool,
+}
+
+impl UnreadableRow {
+    /// Keeps of a row what can still be told: the member `id`, and whether a launch key is in it.
+    #[must_use]
+    pub fn of(raw: &Value, reason: impl Into<String>) -> Self {
+        let id = match raw.get("id") {
+            Some(Value::String(id)) if !id.is_empty() => Some(id.clone()),
+            Some(Value::Number(id)) => Some(id.to_string()),
+            _ => None,
+        };
+        Self {
+            id,
+            reason: reason.into(),
+            has_launch_key: has_launch_key(raw),
+        }
+    }
+
+    /// Whether it may be a machine of ours: it says no id, so it may be any machine that is on
+    /// record, or it carries a launch key. A machine of ours has an id that was read before, so a
+    /// row with another id and without a key is somebody else's.
+    #[must_use]
+    pub fn may_be_ours(&self) -> bool {
+        self.id.is_none() || self.has_launch_key
+    }
+
+    /// The error of an answer that was about this alone.
+    #[must_use]
+    pub fn into_error(self) -> Error {
+        Error::new(
+            ErrorKind::Provider,
+            format!(
+                "the description of a machine could not be understood: {}",
+                self.reason
+            ),
+        )
+        .outcome_is(Outcome::NotApplied(Next::SameLater))
+    }
+}
+
+fn has_launch_key(raw: &Value) -> bool {
+    match raw {
+        Value::String(text) => TrackedKey::in_name(text).is_some(),
+        Value::Array(items) => items.iter().any(has_launch_key),
+        Value::Object(members) => members.values().any(has_launch_key),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
 /// The machines a walk saw. It proves presence; it never proves absence by itself.
 #[derive(Clone, Debug)]
 pub struct Listing {
@@ -120,6 +182,8 @@ pub struct Listing {
     pub computes: Vec<Compute>,
     /// Whether the walk reached its end.
     pub completeness: Completeness,
+    /// Rows that could not be read. One that may be ours makes the walk incomplete.
+    pub unreadable: Vec<UnreadableRow>,
 }
 
 impl Listing {
@@ -129,6 +193,7 @@ impl Listing {
         Self {
             computes,
             completeness: Completeness::Complete,
+            unreadable: Vec::new(),
         }
     }
 
@@ -138,27 +203,42 @@ impl Listing {
         Self {
             computes,
             completeness: Completeness::Incomplete(reason.into()),
+            unreadable: Vec::new(),
         }
     }
 
     /// What a walk read, and what it misses. Pages shift under a walk: the same id twice is one
-    /// machine. A row that cannot be understood makes the walk incomplete.
+    /// machine. A row that could not be read and [may be ours](UnreadableRow::may_be_ours) makes
+    /// the walk incomplete; one of somebody else's does not.
     #[must_use]
     pub fn of_walk(
-        rows: impl IntoIterator<Item = Result<Compute>>,
+        rows: impl IntoIterator<Item = Result<Compute, UnreadableRow>>,
         mut missing: Option<String>,
     ) -> Self {
         let (mut computes, mut seen) = (Vec::new(), BTreeSet::new());
+        let mut unreadable = Vec::new();
         for row in rows {
             match row {
                 Ok(compute) if seen.insert(compute.id.clone()) => computes.push(compute),
                 Ok(_) => {}
-                Err(error) => missing = missing.or_else(|| Some(error.message().to_owned())),
+                Err(row) => unreadable.push(row),
             }
         }
-        match missing {
+        if let Some(row) = unreadable.iter().find(|row| row.may_be_ours()) {
+            missing = missing.or_else(|| {
+                Some(format!(
+                    "a row that may be a machine of ours could not be read: {}",
+                    row.reason
+                ))
+            });
+        }
+        let listing = match missing {
             None => Self::complete(computes),
             Some(reason) => Self::incomplete(computes, reason),
+        };
+        Self {
+            unreadable,
+            ..listing
         }
     }
 
@@ -186,4 +266,48 @@ pub enum Presence {
     Absent,
     /// Nothing was proved: no answer, no right, a wrong account, an answer that is not proof.
     NoAnswer(Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{ComputeId, ProviderId};
+    use serde_json::json;
+
+    #[test]
+    fn only_an_unreadable_row_that_may_be_ours_makes_a_listing_incomplete() {
+        let compute = || {
+            let id = ComputeId::new("m1").unwrap();
+            Compute::new(id, ProviderId::new("acme").unwrap(), ComputeStatus::Running)
+        };
+        let key = "a1-aaaaaa-nkyqgaabaeaqcaib-aibaeaqc";
+        for (raw, complete) in [
+            (json!({ "id": "x y", "status": 7 }), true),
+            (json!({ "id": 7, "name": "somebody-elses" }), true),
+            (
+                json!({ "id": "x y", "name": format!("atlas-x-{key}") }),
+                false,
+            ),
+            (
+                json!({ "id": "x y", "env": [["ATLAS_LAUNCH_KEY", key]] }),
+                false,
+            ),
+            (json!({ "id": null, "status": "up" }), false),
+            (json!(null), false),
+        ] {
+            let rows = [
+                Ok(compute()),
+                Err(UnreadableRow::of(&raw, "id: is no text")),
+            ];
+            let listing = Listing::of_walk(rows, None);
+            assert_eq!(listing.is_complete(), complete, "{raw}");
+            assert_eq!(
+                (listing.computes.len(), listing.unreadable.len()),
+                (1, 1),
+                "{raw}"
+            );
+        }
+        let cut = Listing::of_walk([Ok(compute())], Some("page 2 failed".to_owned()));
+        assert!(!cut.is_complete(), "what the walk missed stays missing");
+    }
 }

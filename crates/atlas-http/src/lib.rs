@@ -37,6 +37,7 @@ mod client;
 mod connection;
 mod credential;
 mod failure;
+pub mod lenient;
 mod merge;
 mod pace;
 mod retry_after;

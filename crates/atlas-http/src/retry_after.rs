@@ -11,14 +11,35 @@ use http::{HeaderMap, HeaderName, header};
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// How long the answer asks us to wait: seconds, or an HTTP date against our clock (RFC 9110
-/// §10.2.3).
-pub(crate) fn retry_after(
-    headers: &HeaderMap,
-    now: impl FnOnce() -> Timestamp,
-) -> Option<Duration> {
+/// How long the answer asks us to wait: `Retry-After`, else the instant in `X-RateLimit-Reset`.
+pub(crate) fn wait(headers: &HeaderMap, now: impl Fn() -> Timestamp) -> Option<Duration> {
+    retry_after(headers, &now).or_else(|| reset(headers, now))
+}
+
+/// How long until the instant in `X-RateLimit-Reset`. Others put a number of seconds there, or
+/// milliseconds: only what is an instant of our time is read.
+fn reset(headers: &HeaderMap, now: impl FnOnce() -> Timestamp) -> Option<Duration> {
+    let seconds: i64 = headers
+        .get(&X_RATELIMIT_RESET)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
+    (1_000_000_000..100_000_000_000)
+        .contains(&seconds)
+        .then(|| {
+            Timestamp::from_unix_seconds(seconds)
+                .since(now())
+                .min(LONGEST)
+        })
+}
+
+/// Seconds, or an HTTP date against our clock (RFC 9110 §10.2.3).
+fn retry_after(headers: &HeaderMap, now: impl FnOnce() -> Timestamp) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match text.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
@@ -115,6 +136,25 @@ mod tests {
         retry_after(&headers(&[("retry-after", value)]), || {
             Timestamp::from_unix_seconds(1_795_255_200)
         })
+    }
+
+    #[test]
+    fn an_instant_of_reset_counts_where_no_wait_is_told() {
+        let now = || Timestamp::from_unix_seconds(1_795_255_200);
+        let told = |pairs: &[(&'static str, &str)]| super::wait(&headers(pairs), now);
+        let reset = ("x-ratelimit-reset", "1795262400");
+        assert_eq!(told(&[reset]), Some(Duration::from_secs(7200)));
+        assert_eq!(
+            told(&[reset, ("retry-after", "3")]),
+            Some(Duration::from_secs(3))
+        );
+        for no_instant in ["30", "1795262400000", "soon", "-5"] {
+            assert_eq!(
+                told(&[("x-ratelimit-reset", no_instant)]),
+                None,
+                "{no_instant}"
+            );
+        }
     }
 
     #[test]

@@ -562,8 +562,8 @@ impl One<'_> {
             &bytes,
             &secrets,
         );
-        failed.retry_after = retry_after::retry_after(&failed.headers, || inner.clock.now())
-            .or_else(|| {
+        failed.retry_after =
+            retry_after::wait(&failed.headers, || inner.clock.now()).or_else(|| {
                 (failed.status == StatusCode::TOO_MANY_REQUESTS)
                     .then(|| retry_after::empty_window(&failed.headers))
                     .flatten()

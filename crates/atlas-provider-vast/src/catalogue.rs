@@ -31,6 +31,8 @@ const NAMES: &[Named] = &[
     named(Gpu::H200Nvl, "H200 NVL", 135_000),
     named(Gpu::B200, "B200", 170_000),
     named(Gpu::B300, "B300", 260_000),
+    // The same card on another board.
+    named(Gpu::B300, "B300 PC", 260_000),
     named(Gpu::Gh200, "GH200 SXM", 88_000),
     named(Gpu::A100_80GSxm, "A100 SXM4", 70_000),
     named(Gpu::A100_80GPcie, "A100 PCIE", 70_000),
@@ -49,30 +51,39 @@ const NAMES: &[Named] = &[
     named(Gpu::L40, "L40", 40_000),
     named(Gpu::L4, "L4", 20_000),
     named(Gpu::A40, "A40", 40_000),
+    named(Gpu::A30, "A30", 22_000),
     named(Gpu::A10, "A10", 20_000),
     named(Gpu::A6000, "RTX A6000", 44_000),
     named(Gpu::A5000, "RTX A5000", 22_000),
+    named(Gpu::A4500, "RTX A4500", 18_000),
     named(Gpu::A4000, "RTX A4000", 14_500),
+    named(Gpu::A2000, "RTX A2000", 5_500),
     named(Gpu::Rtx6000Ada, "RTX 6000Ada", 44_000),
     named(Gpu::Rtx5000Ada, "RTX 5000Ada", 29_000),
     named(Gpu::Rtx4000Ada, "RTX 4000Ada", 18_000),
+    named(Gpu::Rtx2000Ada, "RTX 2000Ada", 14_500),
     named(Gpu::RtxPro6000Server, "RTX PRO 6000 S", 90_000),
     named(Gpu::RtxPro6000Ws, "RTX PRO 6000 WS", 90_000),
     named(Gpu::RtxPro6000MaxQ, "RTX PRO 6000 Max-Q", 90_000),
     named(Gpu::RtxPro6000, "RTX PRO 6000", 90_000),
+    named(Gpu::RtxPro4500, "RTX PRO 4500", 29_000),
     named(Gpu::Rtx5090, "RTX 5090", 29_000),
     named(Gpu::Rtx5080, "RTX 5080", 14_500),
     named(Gpu::Rtx5070Ti, "RTX 5070 Ti", 14_500),
     named(Gpu::Rtx4090, "RTX 4090", 22_000),
     named(Gpu::Rtx4080, "RTX 4080", 14_500),
     named(Gpu::Rtx4080Super, "RTX 4080S", 14_500),
+    named(Gpu::Rtx4070Ti, "RTX 4070 Ti", 11_000),
     named(Gpu::Rtx3090, "RTX 3090", 22_000),
     named(Gpu::Rtx3090Ti, "RTX 3090 Ti", 22_000),
     named(Gpu::Rtx3080, "RTX 3080", 9_000),
+    named(Gpu::Rtx3080Ti, "RTX 3080 Ti", 11_000),
+    named(Gpu::Rtx3070, "RTX 3070", 7_300),
     // Vast does not say which of the five it is.
     named(Gpu::V100, "Tesla V100", 14_500),
     named(Gpu::T4, "Tesla T4", 14_000),
     named(Gpu::Rtx8000, "Q RTX 8000", 44_000),
+    named(Gpu::Rtx6000, "Q RTX 6000", 22_000),
 ];
 
 /// The names of a GPU and of its variants; empty where Vast has none.
@@ -113,6 +124,7 @@ pub(crate) fn cuda(gpu: Gpu) -> Option<f64> {
             | Gpu::RtxPro6000Server
             | Gpu::RtxPro6000Ws
             | Gpu::RtxPro6000MaxQ
+            | Gpu::RtxPro4500
     );
     blackwell.then_some(12.8)
 }
@@ -135,6 +147,7 @@ pub(crate) const GROUPS: &[&[&str]] = &[
         "H200 NVL",
         "B200",
         "B300",
+        "B300 PC",
         "GH200 SXM",
     ],
     &[
@@ -144,21 +157,27 @@ pub(crate) const GROUPS: &[&[&str]] = &[
         "L40S",
         "L40",
         "A40",
+        "A30",
         "RTX PRO 6000 S",
         "RTX PRO 6000 WS",
         "RTX PRO 6000 Max-Q",
         "RTX PRO 6000",
+        "RTX PRO 4500",
     ],
     &[
         "RTX A6000",
         "RTX A5000",
+        "RTX A4500",
         "RTX A4000",
+        "RTX A2000",
         "RTX 6000Ada",
         "RTX 5000Ada",
         "RTX 4000Ada",
+        "RTX 2000Ada",
         "L4",
         "A10",
         "Q RTX 8000",
+        "Q RTX 6000",
         "Tesla V100",
         "Tesla T4",
     ],
@@ -166,8 +185,11 @@ pub(crate) const GROUPS: &[&[&str]] = &[
         "RTX 3090",
         "RTX 3090 Ti",
         "RTX 3080",
+        "RTX 3080 Ti",
+        "RTX 3070",
         "RTX 4080",
         "RTX 4080S",
+        "RTX 4070 Ti",
         "RTX 5080",
         "RTX 5070 Ti",
     ],
@@ -189,6 +211,7 @@ mod tests {
         for (name, ram, card) in [
             ("B200", 183_359, Gpu::B200),
             ("B300", 275_040, Gpu::B300),
+            ("B300 PC", 275_040, Gpu::B300),
             ("H200", 143_771, Gpu::H200),
             ("L4", 22_500, Gpu::L4),
         ] {

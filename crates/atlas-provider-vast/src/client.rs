@@ -1,13 +1,16 @@
 //! Vast's API, one function for each endpoint. What an answer means is `translate`'s.
 
 use atlas_core::{CallContext, Error, Result, RetryClass, Secret};
+use atlas_http::lenient::{self, Rows};
 use atlas_http::{Answer, Call, Client, Page, Walk, walk};
 use http::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::wire::{Charge, Charges, Created, Found, Offers, PointRead, ResultAt, User, Verdict};
+use crate::wire::{
+    Charge, Charges, Created, Found, Offer, Offers, PointRead, ResultAt, User, Verdict,
+};
 use crate::{error, wire};
 
 /// What the list gives at most.
@@ -74,13 +77,14 @@ impl Cloud {
         self.answer(cx, call).await?.json()
     }
 
-    /// One search. All of them draw on one allowance: ten a minute.
-    pub(crate) async fn offers(&self, cx: &CallContext, search: &Value) -> Result<Vec<Value>> {
+    /// One search. All of them draw on one allowance: ten a minute, and so many rows a day.
+    pub(crate) async fn offers(&self, cx: &CallContext, search: &Value) -> Result<Rows<Offer>> {
         let call = call(Method::POST, "candidates", RetryClass::Safe, ["bundles"]).json(search);
-        Ok(match self.json::<Offers>(cx, call).await?.offers {
+        let offers = match self.json::<Offers>(cx, call).await?.offers {
             Found::Several(offers) => offers,
             Found::One(offer) => vec![Value::Object(offer)],
-        })
+        };
+        Ok(lenient::rows("offers", offers))
     }
 
     /// The one call that makes a machine. `secrets` are kept out of whatever an error says: Vast
@@ -135,11 +139,7 @@ impl Cloud {
                 .query("order_by", r#"[{"col":"id","dir":"asc"}]"#)
                 .query_opt("after_token", token);
             let read: wire::Page = self.json(cx, call).await?;
-            Ok(Page {
-                items: read.instances,
-                next: read.next_token,
-                missing: None,
-            })
+            Ok(Page::at(read.instances, read.next_token))
         };
         walk(MAX_PAGES, page).await
     }
@@ -255,11 +255,7 @@ impl Cloud {
                 .query("limit", "500")
                 .query_opt("after_token", token);
             let read: Charges = self.json(cx, call).await?;
-            Ok(Page {
-                items: read.results,
-                next: read.next_token,
-                missing: None,
-            })
+            Ok(Page::at(read.results, read.next_token))
         };
         // Half a sum is none.
         walk(MAX_PAGES, page).await?.whole()

@@ -10,6 +10,7 @@ use crate::Vast;
 use crate::client::Cloud;
 use crate::memory::Memory;
 use crate::policy::OfferPolicy;
+use crate::searches::Searches;
 
 /// The variable with the API key.
 pub const API_KEY_ENV: &str = "VAST_API_KEY";
@@ -25,7 +26,7 @@ const LIMITS: AccountLimits = AccountLimits {
     burst: 5,
     concurrency: 8,
 };
-/// There is no `Retry-After`, and the shortest interval is a second.
+/// Where a refusal has no `Retry-After`: the shortest interval is a second.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(1500), Duration::from_secs(20));
 
 /// Vast's least intervals for each endpoint, a little longer than it says; a minute's ten searches
@@ -138,8 +139,8 @@ impl VastBuilder {
             cloud: Cloud(client.build()?),
             policy: self.policy,
             memory: Memory::new(self.connection.clock()),
+            searches: Searches::new(self.connection.clock(), self.connection.limits()),
             limits: self.connection.limits(),
-            clock: self.connection.clock(),
             connection: self.connection,
         })
     }

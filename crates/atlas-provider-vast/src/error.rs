@@ -13,6 +13,8 @@ use crate::wire::Verdict;
 const PENALTY: Duration = Duration::from_secs(12);
 /// What a start says whose card somebody else has.
 pub(crate) const QUEUED: &str = "required resources are currently unavailable";
+/// The `error` of a search after the account's rows of the day are used up.
+const SEARCH_QUOTA: &str = "search_quota_exceeded";
 /// What an offer is said to be that somebody else took.
 const TAKEN: [&str; 5] = [
     "no_such_ask",
@@ -28,6 +30,18 @@ const A_PROXYS: &str = "the answer is not the cloud's own";
 pub(crate) fn map(answer: &FailedAnswer) -> Option<Error> {
     let status = answer.status().as_u16();
     if status == 429 {
+        // The body counts, not the status: the day's rows are used up, and waiting a little does
+        // not help. `Retry-After` says when they are given anew, and is kept by the caller.
+        if answer
+            .json()
+            .is_some_and(|json| json["error"] == SEARCH_QUOTA)
+        {
+            return Some(answer.not_applied(
+                ErrorKind::Quota,
+                Next::Stop,
+                "the account's offer rows of the day are used up",
+            ));
+        }
         // Plain text or JSON, and never more than that.
         let error = answer.not_applied(ErrorKind::RateLimited, Next::SameLater, "called too often");
         let told = answer
@@ -59,7 +73,9 @@ pub(crate) fn classify(status: u16, verdict: &Verdict) -> Error {
         "auth_error" => (Unauthorized, Next::Stop),
         _ if TAKEN.iter().any(|taken| words.contains(taken)) => (NoCapacity, Next::NextCandidate),
         _ if words.contains(QUEUED) => (NoCapacity, Next::Stop),
-        "insufficient_credit" | "spend_rate_limit" | "missing_billing" => (Quota, Next::Stop),
+        "insufficient_credit" | "spend_rate_limit" | "missing_billing" | SEARCH_QUOTA => {
+            (Quota, Next::Stop)
+        }
         "not_authorized" => (Forbidden, Next::Stop),
         "no_such_instance"
         | "invalid_id"

@@ -30,28 +30,30 @@ mod config;
 mod error;
 mod logs;
 mod memory;
+mod place;
 mod policy;
 mod resources;
+mod searches;
 mod translate;
 mod wire;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use atlas_core::{
-    AccountLimits, BoxStream, CallContext, Candidate, Capabilities, Capability, Clock, Compute,
-    ComputeId, ComputeRequest, ComputeSpend, Error, ErrorKind, GpuType, LaunchKey, ListFilter,
-    Listing, LogLine, LogQuery, Next, Outcome, Presence, Provider, ProviderId, Result, SpendQuery,
+    AccountLimits, BoxStream, CallContext, Candidate, Capabilities, Capability, Compute, ComputeId,
+    ComputeRequest, ComputeSpend, Error, ErrorKind, GpuType, LaunchKey, ListFilter, Listing,
+    LogLine, LogQuery, Next, Outcome, Presence, Provider, ProviderId, Result, SpendQuery,
     Timestamp, Usd,
 };
-use atlas_http::{Connection, merge_json};
+use atlas_http::{Connection, lenient, merge_json};
 
 use client::Cloud;
 pub use config::{API_KEY_ENV, URL_ENV, VastBuilder};
 use memory::Memory;
 pub use policy::OfferPolicy;
 pub use resources::{SshKey, Volume, VolumeOffer};
+use searches::{FRESH, FRESH_PRICES, Found, Searches};
 
 /// How often a new machine is looked for to compare it with its order, and how long to wait
 /// between: for seconds it may read as none.
@@ -69,8 +71,8 @@ pub struct Vast {
     connection: Connection,
     policy: OfferPolicy,
     memory: Memory,
+    searches: Searches,
     limits: AccountLimits,
-    clock: Arc<dyn Clock>,
 }
 
 impl Vast {
@@ -97,8 +99,14 @@ impl Vast {
     async fn offered(&self, cx: &CallContext, request: &ComputeRequest) -> Result<Vec<Candidate>> {
         let policy = self.policy(cx);
         let search = policy::Search::of(request, policy, translate::disk(request)).into_value();
-        let offers = self.cloud.offers(cx, &search).await?;
-        Ok(translate::candidates(offers, request, policy, &self.memory))
+        let found = self.searches.find(&self.cloud, cx, &search, FRESH).await?;
+        found.check()?;
+        Ok(translate::candidates(
+            found.offers(),
+            request,
+            policy,
+            &self.memory,
+        ))
     }
 
     /// Ends what a refused order left behind. That its end was accepted is no proof: the ids stay
@@ -246,6 +254,7 @@ impl Provider for Vast {
         if !request.provider_opts.is_null() {
             merge_json(&mut body, &request.provider_opts);
         }
+        self.searches.ordered(&ask);
         let created = match self.cloud.create(cx, &ask, &body, secrets).await {
             Ok(created) => created,
             Err(error) => return Err(self.swept(cx, error).await),
@@ -262,7 +271,11 @@ impl Provider for Vast {
 
     async fn get_compute(&self, cx: &CallContext, id: &ComputeId) -> Result<Compute> {
         match self.cloud.instance(cx, id.as_str()).await? {
-            (Some(raw), _) => translate::compute(&self.id, raw, &self.memory),
+            (Some(raw), answer) => match translate::compute(&self.id, raw, &self.memory) {
+                Ok(compute) if compute.id == *id => Ok(compute),
+                Ok(_) => Err(answer.misunderstood("the answer is about another instance")),
+                Err(row) => Err(row.into_error()),
+            },
             (None, _) => Err(Error::new(ErrorKind::NotFound, "there is no such instance")
                 .outcome_is(Outcome::NotApplied(Next::Stop))),
         }
@@ -282,9 +295,8 @@ impl Provider for Vast {
         match self.cloud.instance(cx, id.as_str()).await {
             Ok((None, _)) => Presence::Absent,
             Ok((Some(raw), _))
-                if raw["id"]
-                    .as_u64()
-                    .is_some_and(|own| own.to_string() == id.as_str()) =>
+                if lenient::opt_number::<_, u64>(&raw["id"])
+                    .is_ok_and(|own| own.is_some_and(|own| own.to_string() == id.as_str())) =>
             {
                 Presence::Present
             }
@@ -304,7 +316,7 @@ impl Provider for Vast {
     /// The cheapest offers of each card that the catalogue knows; `spot_price` is the least bid.
     async fn list_gpu_types(&self, cx: &CallContext) -> Result<Vec<GpuType>> {
         let policy = self.policy(cx);
-        let mut offers = Vec::new();
+        let mut found = Vec::new();
         for group in catalogue::GROUPS {
             let mut search = policy::Search::new(false, 8)
                 .among("gpu_name", group.iter().copied())
@@ -312,9 +324,20 @@ impl Provider for Vast {
             if policy.verified {
                 search = search.is("verified", true);
             }
-            offers.extend(self.cloud.offers(cx, &search.into_value()).await?);
+            let search = search.into_value();
+            let searches = self.searches.find(&self.cloud, cx, &search, FRESH_PRICES);
+            found.push(searches.await?);
         }
-        Ok(translate::gpu_types(&self.id, offers, self.clock.now()))
+        let offers: Vec<_> = found.iter().flat_map(Found::offers).collect();
+        if offers.is_empty() {
+            // Nothing to let is one thing, nothing that could be read another.
+            found.iter().try_for_each(Found::check)?;
+        }
+        let at = found.iter().map(|found| found.at).min();
+        let Some(at) = at else {
+            return Ok(Vec::new());
+        };
+        Ok(translate::gpu_types(&self.id, offers, at))
     }
 
     async fn stop(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {

@@ -7,6 +7,13 @@ use atlas_core::{CloudType, ComputeRequest, GpuChoice, UsdPerHour};
 use serde_json::{Map, Value, json};
 
 use crate::catalogue;
+use crate::place;
+
+/// The most rows that one search gives.
+const MOST_ROWS: u32 = 64;
+/// The rows of a search for a placement: what several placements at once can use, before the next
+/// search. An account has so many rows a day.
+const ROWS: u32 = 32;
 
 /// What an offer must be besides what a request asks for. The cheapest hosts are the bad ones:
 /// these floors are what public projects that rent there have come to. Set one on the builder, or
@@ -76,11 +83,17 @@ impl Search {
             "order".to_owned(),
             json!([["dph_total", "asc"], ["reliability", "desc"]]),
         );
-        search.0.insert("limit".to_owned(), Value::from(64));
+        search.0.insert("limit".to_owned(), Value::from(MOST_ROWS));
         search
             .is("rentable", true)
             .is("rented", false)
             .at_least("disk_space", f64::from(disk_gb))
+    }
+
+    /// At most so many rows: each counts against the account's quota of the day.
+    fn rows(mut self, most: u32) -> Self {
+        self.0.insert("limit".to_owned(), Value::from(most));
+        self
     }
 
     pub(crate) fn is(self, field: &str, value: impl Into<Value>) -> Self {
@@ -116,6 +129,7 @@ impl Search {
     /// filters are not always applied.
     pub(crate) fn of(request: &ComputeRequest, policy: &OfferPolicy, disk_gb: u32) -> Self {
         let mut search = Self::new(request.spot, disk_gb)
+            .rows(ROWS)
             .with("num_gpus", "in", vec![request.gpu_count])
             .at_least("reliability", policy.min_reliability)
             .at_least("inet_down", f64::from(policy.min_inet_down_mbps))
@@ -174,10 +188,12 @@ impl Search {
             );
         }
         if !request.region_hints.is_empty() {
-            search = search.among(
-                "geolocation",
-                request.region_hints.iter().map(String::as_str),
-            );
+            let countries: Vec<String> = request
+                .region_hints
+                .iter()
+                .map(|hint| place::code(hint))
+                .collect();
+            search = search.among("geolocation", countries.iter().map(String::as_str));
         }
         if let Some(memory) = request.memory {
             search = search.at_least("cpu_ram", f64::from(memory.as_mib()));
@@ -208,7 +224,7 @@ mod tests {
             max_price: Some(UsdPerHour::new(Usd::from_cents(150))),
             ..OfferPolicy::default()
         };
-        let search = Search::of(&request.region("NO"), &policy, 40).into_value();
+        let search = Search::of(&request.region("no"), &policy, 40).into_value();
         let plain = ["type", "order", "limit", "allocated_storage"];
         for (name, filter) in search
             .as_object()
@@ -219,7 +235,7 @@ mod tests {
             assert!(filter.is_object(), "{name}: {filter}");
         }
         let expected = json!({
-            "type": "ondemand", "allocated_storage": 40, "limit": 64, "order": [["dph_total", "asc"], ["reliability", "desc"]],
+            "type": "ondemand", "allocated_storage": 40, "limit": 32, "order": [["dph_total", "asc"], ["reliability", "desc"]],
             "rentable": { "eq": true }, "rented": { "eq": false }, "verified": { "eq": true },
             "gpu_name": { "in": ["A100 SXM4"] }, "gpu_ram": { "gte": 36000.0, "lte": 50000.0 }, "num_gpus": { "in": [2] },
             "cpu_arch": { "eq": "amd64" }, "reliability": { "gte": 0.97 }, "inet_down": { "gte": 500.0 }, "duration": { "gte": 86400.0 },

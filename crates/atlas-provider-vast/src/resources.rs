@@ -4,8 +4,9 @@ use atlas_core::{
     CallContext, ComputeId, DiskSize, Error, ErrorKind, Next, Outcome, Result, RetryClass,
     UsdPerHour,
 };
+use atlas_http::lenient;
 use http::Method;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
 use crate::client::call;
@@ -17,6 +18,7 @@ use crate::{Vast, logs};
 #[non_exhaustive]
 pub struct SshKey {
     /// Vast's number for it.
+    #[serde(deserialize_with = "lenient::number")]
     pub id: u64,
     /// The public key. The API names it in two ways.
     #[serde(alias = "public_key")]
@@ -29,14 +31,16 @@ pub struct SshKey {
 #[non_exhaustive]
 pub struct Volume {
     /// Vast's number for it.
+    #[serde(deserialize_with = "lenient::number")]
     pub id: u64,
-    /// The only machine whose instances can mount it.
+    /// The only machine whose instances can mount it; 0 where the answer does not say.
+    #[serde(default, deserialize_with = "machine")]
     pub machine_id: u64,
     /// Its name.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub label: Option<String>,
     /// `created` or `in-use`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_word")]
     pub status: Option<String>,
 }
 
@@ -45,18 +49,28 @@ pub struct Volume {
 #[non_exhaustive]
 pub struct VolumeOffer {
     /// What a volume is made of.
+    #[serde(deserialize_with = "lenient::number")]
     pub id: u64,
     /// Where it is.
+    #[serde(deserialize_with = "lenient::number")]
     pub machine_id: u64,
     /// How much there is, in GB.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "size")]
     pub disk_space: f64,
     /// Dollars for a GB and month.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub storage_cost: Option<f64>,
     /// The place, for people.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub geolocation: Option<String>,
+}
+
+fn machine<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    Ok(lenient::opt_number(deserializer)?.unwrap_or_default())
+}
+
+fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(lenient::opt_number(deserializer)?.unwrap_or_default())
 }
 
 /// What of an answer is not there, or is not what it should be.
@@ -308,7 +322,7 @@ impl Vast {
     ) -> Result<Vec<VolumeOffer>> {
         #[derive(Deserialize)]
         struct Found {
-            offers: Vec<VolumeOffer>,
+            offers: Vec<Value>,
         }
         let mut body = json!({ "limit": 64 });
         if let Some(machine) = machine {
@@ -322,9 +336,10 @@ impl Vast {
         )
         .json(&body);
         let found: Found = self.named("volume_offers", self.cloud.json(cx, call).await)?;
+        let read = lenient::rows::<VolumeOffer>("volume offers", found.offers).usable();
         // Filters are not always applied.
-        Ok(found
-            .offers
+        Ok(self
+            .named("volume_offers", read)?
             .into_iter()
             .filter(|offer| machine.is_none_or(|machine| machine == offer.machine_id))
             .collect())
@@ -337,13 +352,14 @@ impl Vast {
     pub async fn volumes(&self, cx: &CallContext) -> Result<Vec<Volume>> {
         #[derive(Deserialize)]
         struct Found {
-            volumes: Vec<Volume>,
+            volumes: Vec<Value>,
         }
         let call = call(Method::GET, "volumes", RetryClass::Safe, ["volumes"])
             .query("owner", "me")
             .query("type", "all_volume");
         let found: Found = self.named("volumes", self.cloud.json(cx, call).await)?;
-        Ok(found.volumes)
+        let read = lenient::rows("volumes", found.volumes).usable();
+        self.named("volumes", read)
     }
 
     /// Makes a volume of an offer, and answers its number. Mount it on its own machine:
@@ -379,7 +395,8 @@ impl Vast {
         }
         let call = call(Method::PUT, "volumes", RetryClass::Create, ["volumes"]).json(&body);
         let made: Value = self.named("create_volume", self.cloud.json(cx, call).await)?;
-        let number = made["volume_id"].as_u64().or_else(|| {
+        let told = lenient::opt_number(&made["volume_id"]).ok().flatten();
+        let number = told.or_else(|| {
             made["volume_name"]
                 .as_str()?
                 .strip_prefix("V.")?

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use atlas_core::{
     CallContext, Candidate, CloudType, Compute, ComputeId, ComputeRequest, ComputeStatus, Error,
-    ErrorKind, GpuChoice, GpuType, KeyCarriers, LAUNCH_KEY_ENV, LaunchKey, MemorySize, Port,
-    PortMapping, Protocol, ProviderId, Result, Stock, Timestamp, Usd, UsdPerHour,
+    GpuChoice, GpuType, KeyCarriers, LAUNCH_KEY_ENV, LaunchKey, MemorySize, Port, PortMapping,
+    Protocol, ProviderId, Result, Stock, StopCause, Timestamp, UnreadableRow, Usd, UsdPerHour,
 };
+use atlas_http::lenient::{self, UNREADABLE};
 use serde_json::{Map, Value};
 
 use crate::catalogue;
 use crate::memory::Memory;
+use crate::place;
 use crate::policy::{OfferPolicy, dollars};
 use crate::wire;
 
@@ -24,6 +26,8 @@ const MAX_ARGS: usize = 4_096;
 /// What is rented where nobody says, and the least there is.
 const DEFAULT_DISK: u32 = 16;
 const LEAST_DISK: u32 = 8;
+/// Vast's month, by which it turns the price of storage into one for an hour.
+const HOURS_A_MONTH: f64 = 30.0 * 24.0;
 
 /// Lines of `status_msg` with one of these are progress, whatever else is in them.
 const PROGRESS: [&str; 6] = [
@@ -34,18 +38,35 @@ const PROGRESS: [&str; 6] = [
     "waiting",
     "verifying checksum",
 ];
-/// What a host says that cannot run the container.
-const FAILURES: [&str; 9] = [
+/// What a host says that cannot run the container. A line that begins with `error:` is one too.
+const FAILURES: &[&str] = &[
     "error pulling image",
     "oci runtime create failed",
-    "failed to start containers",
+    "failed to start container",
+    "container failed to start",
+    "failed to create container",
     "error response from daemon",
     "manifest unknown",
+    "no matching manifest",
     "no such image",
     "repository does not exist",
     "pull access denied",
     "failed to resolve reference",
+    "failed to pull",
+    "docker_build() error",
+    "error writing dockerfile",
+    "unauthorized:",
+    "authentication required",
+    "requested access to the resource is denied",
+    "toomanyrequests",
+    "invalid reference format",
+    "failed to register layer",
+    "could not select device driver",
+    "exec format error",
+    "no space left on device",
 ];
+/// The most of a host's words that a reason repeats.
+const LONGEST_REASON: usize = 200;
 
 /// The disk to rent, in GB.
 pub(crate) fn disk(request: &ComputeRequest) -> u32 {
@@ -75,6 +96,16 @@ pub(crate) fn check(request: &ComputeRequest) -> Result<()> {
         return Err(Error::validation(
             "env",
             format!("{PORTS_ENV} is set by atlas"),
+        ));
+    }
+    for region in &request.region_hints {
+        place::check(region)?;
+    }
+    if request.provider_opts["volume_info"]["create_new"] == true {
+        return Err(Error::validation(
+            "provider_opts",
+            "volume_info.create_new makes a volume that bills on after the machine and that \
+             nothing deletes: make it with create_volume and mount it by its number",
         ));
     }
     if request.command.iter().map(|part| part.len()).sum::<usize>() > MAX_ARGS {
@@ -172,12 +203,6 @@ fn whole(number: f64) -> u32 {
         .unwrap_or(0)
 }
 
-/// The code of the country, which is what regions are called here.
-fn region(geolocation: Option<&str>) -> Option<String> {
-    let code = geolocation?.rsplit(',').next()?.trim();
-    (!code.is_empty()).then(|| code.to_owned())
-}
-
 /// A bid a little over the least one, rounded up to three decimals.
 fn bid(offer: &wire::Offer, policy: &OfferPolicy) -> Option<f64> {
     let least = offer.min_bid.filter(|least| *least > 0.0)?;
@@ -188,8 +213,8 @@ fn bid(offer: &wire::Offer, policy: &OfferPolicy) -> Option<f64> {
 
 /// What to try for a request, best first: region hints in their order, then cheaper ones. Every
 /// limit is checked again here.
-pub(crate) fn candidates(
-    offers: Vec<Value>,
+pub(crate) fn candidates<'a>(
+    offers: impl IntoIterator<Item = &'a wire::Offer>,
     request: &ComputeRequest,
     policy: &OfferPolicy,
     memory: &Memory,
@@ -197,14 +222,12 @@ pub(crate) fn candidates(
     let mut seen = BTreeSet::new();
     let mut found: Vec<Candidate> = offers
         .into_iter()
-        // A row that cannot be read is one offer less.
-        .filter_map(|row| serde_json::from_value::<wire::Offer>(row).ok())
         .filter(|offer| {
             seen.insert(offer.id)
                 && fits(offer, request, policy)
-                && !memory.is_bad(offer.machine_id)
+                && !offer.machine_id.is_some_and(|host| memory.is_bad(host))
         })
-        .filter_map(|offer| candidate(&offer, request, policy))
+        .filter_map(|offer| candidate(offer, request, policy))
         .filter(|candidate| {
             policy
                 .max_price
@@ -215,14 +238,23 @@ pub(crate) fn candidates(
         request
             .region_hints
             .iter()
-            .position(|hint| region.as_ref().is_some_and(|own| same_place(own, hint)))
+            .position(|hint| region.as_ref().is_some_and(|own| place::is_same(own, hint)))
     };
     found.sort_by_key(|candidate| (rank(&candidate.region), candidate.price));
     found
 }
 
-fn same_place(own: &str, hint: &str) -> bool {
-    own.eq_ignore_ascii_case(hint)
+/// What so much disk of an offer costs in an hour: what the search says for it, or the price of a
+/// GB and month, whichever is more. `None` where the answer tells neither.
+fn storage(offer: &wire::Offer, disk_gb: u32) -> Option<f64> {
+    let monthly = offer
+        .storage_cost
+        .map(|cost| cost * f64::from(disk_gb) / HOURS_A_MONTH);
+    largest(offer.storage_total_cost, monthly).filter(|cost| *cost >= 0.0)
+}
+
+fn largest(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    a.into_iter().chain(b).reduce(f64::max)
 }
 
 fn candidate(
@@ -240,12 +272,22 @@ fn candidate(
         Some(bid.map_or_else(|| offer.id.to_string(), |bid| format!("{}@{bid}", offer.id)));
     candidate.native_type = Some(offer.gpu_name.clone());
     candidate.gpu = catalogue::gpu(&offer.gpu_name, whole(offer.gpu_ram));
-    candidate.region = region(offer.geolocation.as_deref());
+    candidate.region = place::of(offer.geolocation.as_deref());
     candidate.cloud_type = Some(tier(offer));
-    candidate.price = Some(match bid {
-        Some(bid) => price(bid + offer.storage_total_cost.unwrap_or(0.0))?,
-        None => price(offer.dph_total)?,
-    });
+    // The disk is part of what is billed. `dph_total` has it in it where the search priced it; where
+    // it did not, the price is put together from its parts.
+    let disk = storage(offer, disk(request));
+    candidate.price = match (bid, disk) {
+        (Some(bid), Some(disk)) => Some(price(bid + disk)?),
+        // An unknown price, and not a low one.
+        (Some(_), None) => None,
+        (None, disk) => {
+            let parts = offer.dph_base.zip(disk).map(|(base, disk)| base + disk);
+            Some(price(parts.map_or(offer.dph_total, |parts| {
+                parts.max(offer.dph_total)
+            }))?)
+        }
+    };
     candidate.stock = Some(Stock::Low);
     Some(candidate)
 }
@@ -281,7 +323,7 @@ fn fits(offer: &wire::Offer, request: &ComputeRequest, policy: &OfferPolicy) -> 
     };
     let ports = u32::try_from(request.ports.len()).unwrap_or(u32::MAX);
     let at_least = |value: Option<f64>, least: f64| value.is_some_and(|value| value >= least);
-    // A part of a machine has that part of its memory.
+    // A part of a machine has at least that part of its memory (docs/clouds/vast.md, "Offers").
     let memory = offer.cpu_ram.map(|ram| ram * offer.gpu_frac.unwrap_or(1.0));
     card && offer.num_gpus == request.gpu_count
         && offer.rentable != Some(false)
@@ -299,16 +341,20 @@ fn fits(offer: &wire::Offer, request: &ComputeRequest, policy: &OfferPolicy) -> 
             .is_none_or(|least| at_least(memory, f64::from(least.as_mib())))
         && (request.cloud_type == CloudType::Any || tier(offer) == request.cloud_type)
         && (request.region_hints.is_empty()
-            || region(offer.geolocation.as_deref()).is_some_and(|own| {
+            || place::of(offer.geolocation.as_deref()).is_some_and(|own| {
                 request
                     .region_hints
                     .iter()
-                    .any(|hint| same_place(&own, hint))
+                    .any(|hint| place::is_same(&own, hint))
             }))
         && policy
             .machine_id
-            .is_none_or(|machine| machine == offer.machine_id)
-        && !policy.avoid_machines.contains(&offer.machine_id)
+            .is_none_or(|machine| offer.machine_id == Some(machine))
+        && offer
+            .machine_id
+            .map_or(policy.avoid_machines.is_empty(), |host| {
+                !policy.avoid_machines.contains(&host)
+            })
 }
 
 /// A machine that was ordered a moment ago: nothing was read of it yet.
@@ -377,23 +423,21 @@ pub(crate) fn mismatch(raw: &Value, request: &ComputeRequest, wants_bid: bool) -
     None
 }
 
-/// A machine, from Vast's description of it. A host that failed to start it is remembered.
-pub(crate) fn compute(provider: &ProviderId, raw: Value, memory: &Memory) -> Result<Compute> {
-    let implausible = || {
-        Error::new(
-            ErrorKind::Provider,
-            "the description of an instance could not be understood",
-        )
-    };
-    let instance: wire::Instance =
-        serde_json::from_value(raw.clone()).map_err(|error| implausible().with_source(error))?;
+/// A machine, from Vast's description of it: whatever else in it is odd, one with an id is read. A
+/// host that failed to start it is remembered.
+pub(crate) fn compute(
+    provider: &ProviderId,
+    raw: Value,
+    memory: &Memory,
+) -> Result<Compute, UnreadableRow> {
+    let instance: wire::Instance = lenient::row(&raw)?;
     let id = ComputeId::new(instance.id.to_string())
-        .map_err(|error| implausible().with_source(error))?;
+        .map_err(|error| UnreadableRow::of(&raw, error.message()))?;
     let failed = boot_failed(&instance);
     if let (true, Some(machine)) = (failed, instance.machine_id) {
         memory.host_failed(machine);
     }
-    let status = status(&instance, failed, memory.lately_started(&id));
+    let (status, reason) = status(&instance, failed, memory.lately_started(&id));
     let mut compute = Compute::new(id, provider.clone(), status);
     let env = instance.environment();
     let variable = |name: &str| {
@@ -434,40 +478,53 @@ pub(crate) fn compute(provider: &ProviderId, raw: Value, memory: &Memory) -> Res
         .as_ref()
         .and_then(|price| price.total_hour)
         .filter(|_| compute.status == ComputeStatus::Stopped);
-    compute.cost_per_hour = now.or(instance.dph_total).and_then(price);
-    compute.region = region(instance.geolocation.as_deref());
+    let parts = instance
+        .dph_base
+        .zip(instance.storage_total_cost)
+        .map(|(base, disk)| base + disk);
+    compute.cost_per_hour = now.or(largest(instance.dph_total, parts)).and_then(price);
+    compute.region = place::of(instance.geolocation.as_deref());
     compute.image = instance
         .image_uuid
         .clone()
         .filter(|image| !image.is_empty());
     compute.name = instance.label.clone().filter(|label| !label.is_empty());
     compute.preempted = is_outbid(&instance) && !memory.stopped_by_us(&compute.id);
+    compute.stop_cause = stop_cause(&instance, &compute.status, failed);
+    compute.reason = reason;
     compute.raw = wire::redacted(raw).into();
     Ok(compute)
 }
 
+/// What the host said last that means that the container will never start.
+fn failure(instance: &wire::Instance) -> Option<&str> {
+    let told = instance.status_msg.as_deref()?;
+    told.lines().find(|line| {
+        let line = line.to_lowercase();
+        !PROGRESS.iter().any(|word| line.contains(word))
+            && (line.trim_start().starts_with("error:")
+                || FAILURES.iter().any(|failure| line.contains(failure)))
+    })
+}
+
 fn boot_failed(instance: &wire::Instance) -> bool {
-    let told = instance
-        .status_msg
-        .as_deref()
-        .unwrap_or_default()
-        .to_lowercase();
     let booting = matches!(
         instance.actual_status.as_deref(),
         None | Some("created" | "loading" | "exited")
     );
-    booting
-        && told
-            .lines()
-            .filter(|line| !PROGRESS.iter().any(|word| line.contains(word)))
-            .any(|line| FAILURES.iter().any(|failure| line.contains(failure)))
+    booting && failure(instance).is_some()
 }
 
-/// `unknown` is a silent host, not a dead machine; any word that we do not know is alive and bills.
-fn status(instance: &wire::Instance, failed: bool, lately_started: bool) -> ComputeStatus {
+/// A machine's status, and why where it does not run. `unknown` is a silent host, not a dead
+/// machine; any word that we do not know is alive and bills.
+fn status(
+    instance: &wire::Instance,
+    failed: bool,
+    lately_started: bool,
+) -> (ComputeStatus, Option<String>) {
     let [intended, current] = [&instance.intended_status, &instance.cur_state]
         .map(|word| word.as_deref().unwrap_or("running"));
-    match instance.actual_status.as_deref() {
+    let status = match instance.actual_status.as_deref() {
         _ if failed => ComputeStatus::Failed,
         Some("offline") => ComputeStatus::Failed,
         Some("exited" | "stopped") if intended == "stopped" => ComputeStatus::Stopped,
@@ -478,7 +535,9 @@ fn status(instance: &wire::Instance, failed: bool, lately_started: bool) -> Comp
             ComputeStatus::Provisioning
         }
         Some("exited") if lately_started => ComputeStatus::Provisioning,
-        Some("exited" | "stopped") => ComputeStatus::Stopped,
+        Some("exited" | "stopped") if intended == "running" && current != UNREADABLE => {
+            ComputeStatus::Stopped
+        }
         Some("running") if intended == "running" => ComputeStatus::Running,
         Some("running") => ComputeStatus::Other("stopping".to_owned()),
         None | Some("created" | "loading" | "rebooting" | "recycling" | "scheduling")
@@ -490,6 +549,43 @@ fn status(instance: &wire::Instance, failed: bool, lately_started: bool) -> Comp
             ComputeStatus::Provisioning
         }
         Some(other) => ComputeStatus::Other(other.to_owned()),
+    };
+    let reason = match &status {
+        ComputeStatus::Failed if failed => failure(instance).map(one_line),
+        ComputeStatus::Failed => Some("its host is offline".to_owned()),
+        ComputeStatus::Stopped if intended == "stopped" => Some(
+            "it was stopped from outside: by its account, its host, or for lack of credit"
+                .to_owned(),
+        ),
+        ComputeStatus::Stopped => Some("its container ended by itself".to_owned()),
+        _ => None,
+    };
+    (status, reason)
+}
+
+/// Cloud text as a short line of printable characters.
+fn one_line(text: &str) -> String {
+    let printable = text.trim().chars().filter(|c| !c.is_control());
+    printable.take(LONGEST_REASON).collect()
+}
+
+/// Why it does not run. A stop changes what is intended, a command that ends does not.
+fn stop_cause(
+    instance: &wire::Instance,
+    status: &ComputeStatus,
+    failed: bool,
+) -> Option<StopCause> {
+    match status {
+        ComputeStatus::Failed if failed => Some(StopCause::NeverRan),
+        ComputeStatus::Failed => Some(StopCause::HostLost),
+        ComputeStatus::Stopped
+            if instance.actual_status.as_deref() == Some("exited")
+                && instance.intended_status.as_deref() != Some("stopped") =>
+        {
+            Some(StopCause::CommandEnded)
+        }
+        ComputeStatus::Stopped => Some(StopCause::Requested),
+        _ => None,
     }
 }
 
@@ -549,14 +645,15 @@ fn mapping(port: Port, outside: Option<(u16, &str)>) -> PortMapping {
 }
 
 /// The price list, a line for each card and country: the cheapest offer of each, for one card.
-pub(crate) fn gpu_types(provider: &ProviderId, offers: Vec<Value>, now: Timestamp) -> Vec<GpuType> {
+pub(crate) fn gpu_types<'a>(
+    provider: &ProviderId,
+    offers: impl IntoIterator<Item = &'a wire::Offer>,
+    now: Timestamp,
+) -> Vec<GpuType> {
     let mut lines: Vec<GpuType> = Vec::new();
     let mut counts: Vec<u32> = Vec::new();
-    for offer in offers
-        .into_iter()
-        .filter_map(|row| serde_json::from_value::<wire::Offer>(row).ok())
-    {
-        let place = region(offer.geolocation.as_deref());
+    for offer in offers {
+        let place = place::of(offer.geolocation.as_deref());
         let gpu = catalogue::gpu(&offer.gpu_name, whole(offer.gpu_ram));
         let each = |hourly: f64| {
             price(hourly / f64::from(offer.num_gpus.max(1)))

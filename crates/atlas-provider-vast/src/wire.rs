@@ -1,6 +1,7 @@
-//! Vast's JSON, names as on the wire. Unknown fields are ignored and every word is open: the live
-//! API runs ahead of its document.
+//! Vast's JSON, names as on the wire. Unknown fields are ignored, every word is open, and what is not
+//! needed is read leniently ([`lenient`]): the live API runs ahead of its document.
 
+use atlas_http::lenient::{self, Cursor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -8,11 +9,13 @@ use serde_json::{Map, Value};
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Verdict {
+    #[serde(deserialize_with = "lenient::opt_flag")]
     pub(crate) success: Option<bool>,
     pub(crate) error: Option<Value>,
     /// Read for its words, never shown: it echoes what was sent.
     pub(crate) msg: Option<Value>,
     pub(crate) message: Option<Value>,
+    #[serde(deserialize_with = "lenient::opt_number")]
     pub(crate) new_contract: Option<u64>,
 }
 
@@ -48,52 +51,67 @@ pub(crate) enum Found {
     One(Map<String, Value>),
 }
 
-/// An offer, as far as we look.
+/// An offer, as far as we look. Without its number, card, count, memory or price it cannot be
+/// rented.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Offer {
+    #[serde(deserialize_with = "lenient::number")]
     pub(crate) id: u64,
-    pub(crate) machine_id: u64,
+    #[serde(default, deserialize_with = "lenient::opt_number")]
+    pub(crate) machine_id: Option<u64>,
+    #[serde(deserialize_with = "lenient::text")]
     pub(crate) gpu_name: String,
+    #[serde(deserialize_with = "lenient::number")]
     pub(crate) num_gpus: u32,
     /// In MB.
+    #[serde(deserialize_with = "lenient::number")]
     pub(crate) gpu_ram: f64,
-    #[serde(default)]
+    /// The offer's share of the machine.
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) gpu_frac: Option<f64>,
+    /// Without storage.
+    #[serde(default, deserialize_with = "lenient::opt_number")]
+    pub(crate) dph_base: Option<f64>,
+    #[serde(deserialize_with = "lenient::number")]
     pub(crate) dph_total: f64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) min_bid: Option<f64>,
-    #[serde(default)]
+    /// Dollars for a GB and month.
+    #[serde(default, deserialize_with = "lenient::opt_number")]
+    pub(crate) storage_cost: Option<f64>,
+    /// Dollars an hour for the disk that the search asked for.
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) storage_total_cost: Option<f64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) reliability2: Option<f64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) verification: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_flag")]
     pub(crate) rentable: Option<bool>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_flag")]
     pub(crate) rented: Option<bool>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) direct_port_count: Option<f64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) inet_down: Option<f64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) cuda_max_good: Option<f64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) cpu_cores: Option<f64>,
     /// In MB, of the whole machine.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) cpu_ram: Option<f64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) cpu_arch: Option<String>,
-    /// In GB.
-    #[serde(default)]
+    /// In GB, what this offer can be given.
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) disk_space: Option<f64>,
     /// In seconds.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) duration: Option<f64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) geolocation: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) hosting_type: Option<u32>,
 }
 
@@ -119,6 +137,7 @@ pub(crate) struct Create {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Created {
+    #[serde(deserialize_with = "lenient::number")]
     pub(crate) new_contract: u64,
 }
 
@@ -138,57 +157,68 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<V
 pub(crate) struct Page {
     pub(crate) instances: Vec<Value>,
     #[serde(default)]
-    pub(crate) next_token: Option<String>,
+    pub(crate) next_token: Cursor,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Instance {
+    #[serde(deserialize_with = "lenient::number")]
     pub(crate) id: u64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_word")]
     pub(crate) actual_status: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_word")]
     pub(crate) intended_status: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_word")]
     pub(crate) cur_state: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_word")]
     pub(crate) next_state: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) status_msg: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) label: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) image_uuid: Option<String>,
     #[serde(default)]
     pub(crate) extra_env: Value,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) public_ipaddr: Option<String>,
     #[serde(default)]
     pub(crate) ports: Value,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) gpu_name: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) num_gpus: Option<u32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) gpu_ram: Option<f64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_flag")]
     pub(crate) is_bid: Option<bool>,
-    #[serde(default)]
+    /// Without storage.
+    #[serde(default, deserialize_with = "lenient::opt_number")]
+    pub(crate) dph_base: Option<f64>,
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) dph_total: Option<f64>,
+    /// Dollars an hour for its disk.
+    #[serde(default, deserialize_with = "lenient::opt_number")]
+    pub(crate) storage_total_cost: Option<f64>,
     /// What it costs in the state that it is in.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_object")]
     pub(crate) instance: Option<Price>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) machine_id: Option<u64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) geolocation: Option<String>,
     /// Epoch seconds: when the contract began.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) start_date: Option<f64>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Price {
-    #[serde(default, rename = "totalHour")]
+    #[serde(
+        default,
+        rename = "totalHour",
+        deserialize_with = "lenient::opt_number"
+    )]
     pub(crate) total_hour: Option<f64>,
 }
 
@@ -219,6 +249,7 @@ pub(crate) struct ResultAt {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct User {
+    #[serde(deserialize_with = "lenient::number")]
     pub(crate) id: u64,
 }
 
@@ -226,15 +257,18 @@ pub(crate) struct User {
 pub(crate) struct Charges {
     pub(crate) results: Vec<Charge>,
     #[serde(default)]
-    pub(crate) next_token: Option<String>,
+    pub(crate) next_token: Cursor,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Charge {
+    #[serde(deserialize_with = "lenient::number")]
     pub(crate) start: i64,
+    #[serde(deserialize_with = "lenient::number")]
     pub(crate) end: i64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) source: Option<String>,
+    #[serde(deserialize_with = "lenient::number")]
     pub(crate) amount: f64,
 }
 

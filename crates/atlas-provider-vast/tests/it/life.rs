@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use atlas_core::{Claim, ComputeStatus, ErrorKind, LogQuery, LogSource, Port, Usd, UsdPerHour};
+use atlas_core::{
+    Claim, ComputeId, ComputeStatus, ErrorKind, ListFilter, LogQuery, LogSource, Port, StopCause,
+    Usd, UsdPerHour,
+};
 use atlas_testkit::dialect::vast;
 use atlas_testkit::world::{MachineState, Visit};
 
@@ -178,6 +181,24 @@ async fn a_host_that_cannot_run_the_image_has_failed_and_is_avoided_and_progress
             "Error pulling image x/y:1: Retrying in 5 seconds\nabc: Downloading\n",
             false,
         ),
+        // The official client's own table of failures, and what registries refuse with.
+        ("created", "docker_build() error writing dockerfile", true),
+        (
+            "created",
+            "Error: container failed to start: exec format error",
+            true,
+        ),
+        ("loading", "unauthorized: authentication required", true),
+        (
+            "loading",
+            "toomanyrequests: You have reached your pull rate limit.",
+            true,
+        ),
+        (
+            "loading",
+            "1a2b: Extracting liberror-perl\n5d6e: Pull complete\n",
+            false,
+        ),
         ("loading", "", false),
     ] {
         let stage = stage();
@@ -191,7 +212,12 @@ async fn a_host_that_cannot_run_the_image_has_failed_and_is_avoided_and_progress
             "{word} {message}: {}",
             read.status
         );
+        if failed {
+            let reason = read.reason.unwrap();
+            assert!(message.contains(&reason), "{reason}");
+        }
         stage.provider.terminate(&cx(), &made.id).await.unwrap();
+        stage.after_shared_searches().await;
         assert_eq!(
             stage.best(&request()).await.offer != best.offer,
             failed,
@@ -380,4 +406,105 @@ async fn a_log_is_fetched_from_the_other_host_once_it_is_there_and_our_key_never
         .map(drop)
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "not for ever");
+}
+
+/// The status, what ended it, and whether a reason is told.
+async fn told(row: &str) -> (String, Option<StopCause>, Option<String>) {
+    let body: &'static str = Box::leak(format!(r#"{{"instances":{row}}}"#).into_boxed_str());
+    let (provider, _) = answering(&[(200, body)]);
+    let id = ComputeId::new("7").unwrap();
+    let read = provider.get_compute(&cx(), &id).await.unwrap();
+    (read.status.to_string(), read.stop_cause, read.reason)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_was_stopped_is_told_apart_from_one_whose_container_ended() {
+    let row = |actual: &str, intended: &str, current: &str| {
+        format!(
+            r#"{{"id":7,"actual_status":"{actual}","intended_status":"{intended}","cur_state":"{current}","next_state":"{current}"}}"#
+        )
+    };
+    let (status, ended, reason) = told(&row("exited", "running", "running")).await;
+    assert_eq!(
+        (status.as_str(), ended),
+        ("stopped", Some(StopCause::CommandEnded))
+    );
+    assert!(reason.unwrap().contains("by itself"));
+    for actual in ["exited", "stopped", "loading", "created"] {
+        let (status, ended, reason) = told(&row(actual, "stopped", "stopped")).await;
+        assert_eq!(
+            (status.as_str(), ended),
+            ("stopped", Some(StopCause::Requested)),
+            "{actual}"
+        );
+        assert!(reason.unwrap().contains("from outside"), "{actual}");
+    }
+    let refused = r#"{"id":7,"actual_status":"loading","intended_status":"stopped","cur_state":"stopped",
+        "status_msg":"unauthorized: authentication required"}"#;
+    let (status, ended, reason) = told(refused).await;
+    assert_eq!(
+        (status.as_str(), ended),
+        ("failed", Some(StopCause::NeverRan))
+    );
+    assert_eq!(
+        reason.as_deref(),
+        Some("unauthorized: authentication required")
+    );
+    let (status, ended, reason) = told(&row("running", "running", "running")).await;
+    assert_eq!((status.as_str(), ended, reason), ("running", None, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_odd_field_makes_no_machine_unreadable_and_no_other_state() {
+    let whole = r#"{"id":"7","actual_status":"running","intended_status":"running","cur_state":"running",
+        "num_gpus":"2","gpu_ram":"24564","dph_total":"0.5","dph_base":0.4,"storage_total_cost":"0.2",
+        "label":17,"public_ipaddr":null,"machine_id":"31","start_date":"1791201600.31","is_bid":"false",
+        "instance":[],"ports":7,"extra_env":null,"new":{"a":[1]}}"#;
+    let body: &'static str = Box::leak(format!(r#"{{"instances":{whole}}}"#).into_boxed_str());
+    let (provider, _) = answering(&[(200, body)]);
+    let read = provider
+        .get_compute(&cx(), &ComputeId::new("7").unwrap())
+        .await
+        .unwrap();
+    assert_eq!((read.id.as_str(), read.gpu_count), ("7", 2));
+    assert_eq!(
+        read.cost_per_hour,
+        UsdPerHour::from_f64(0.6),
+        "the disk is part of the price, whatever the sum says"
+    );
+    // A status that is no word is no state that we know, and no machine that has not begun.
+    for odd in ["7", "true", "{}", "[]", "\"\""] {
+        let (status, ended, _) = told(&format!(r#"{{"id":7,"actual_status":{odd}}}"#)).await;
+        assert_eq!((status.as_str(), ended), ("unreadable", None), "{odd}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreadable_row_of_somebody_else_is_no_hole_in_a_listing() {
+    let listing = |rows: &str, token: &str| {
+        let body =
+            format!(r#"{{"success":true,"instances":[{{"id":7}},{rows}],"next_token":{token}}}"#);
+        let body: &'static str = Box::leak(body.into_boxed_str());
+        answering(&[(200, body), (500, "{}")]).0
+    };
+    for (row, token, complete) in [
+        (r#"{"id":"not-a-number","label":"theirs"}"#, "null", true),
+        (r#"{"id":8,"label":{}}"#, "null", true),
+        (
+            r#"{"id":"x","label":"atlas-x-a1-aaaaaa-nkyqgaabaeaqcaib-aibaeaqc"}"#,
+            "null",
+            false,
+        ),
+        (r#"{"label":"theirs"}"#, "null", false),
+        ("null", "null", false),
+        (r#"{"id":8}"#, r#"{"odd":1}"#, false),
+        (r#"{"id":8}"#, "77", false),
+    ] {
+        let listed = listing(row, token)
+            .list_compute(&cx(), &ListFilter::all())
+            .await
+            .unwrap();
+        assert_eq!(listed.is_complete(), complete, "{row} {token}");
+        assert_eq!(listed.computes[0].id.as_str(), "7", "{row}");
+    }
 }

@@ -7,4 +7,5 @@ mod account;
 mod life;
 mod money;
 mod offers;
+mod searches;
 mod stage;

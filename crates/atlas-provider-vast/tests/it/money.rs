@@ -562,6 +562,7 @@ async fn a_bad_key_is_told_as_a_404_and_is_neither_an_absence_nor_the_end_of_a_m
             matches!(&seen, Presence::NoAnswer(error) if error.kind() == ErrorKind::Unauthorized),
             "{seen:?}"
         );
+        stage.after_shared_searches().await;
         let error = stage
             .provider
             .candidates(&cx(), &request())

@@ -1,11 +1,12 @@
 //! The market: which offers are shown, which are good enough, and what they cost.
 
 use atlas_core::{
-    CloudType, ComputeRequest, DiskSize, Gpu, GpuChoice, MemorySize, Port, Usd, UsdPerHour,
+    CloudType, ComputeRequest, DiskSize, ErrorKind, Gpu, GpuChoice, ListFilter, MemorySize, Port,
+    Usd, UsdPerHour,
 };
 use atlas_provider_vast::OfferPolicy;
 
-use crate::stage::{cx, request, stage};
+use crate::stage::{answering, cx, request, stage};
 
 #[tokio::test(start_paused = true)]
 async fn the_cheapest_hosts_are_the_bad_ones_and_are_not_among_the_candidates() {
@@ -56,6 +57,7 @@ async fn a_filter_that_the_cloud_does_not_apply_is_applied_here() {
                 .region("SE");
             stage.quirks(|_| {});
             let honest = stage.provider.candidates(&cx(), &wanted).await.unwrap();
+            stage.after_shared_searches().await;
             stage.quirks(|quirks| quirks.ignores_filter = Some(filter.to_owned()));
             let checked = stage.provider.candidates(&cx(), &wanted).await.unwrap();
             assert!(
@@ -226,6 +228,9 @@ async fn a_rented_ask_is_shown_for_a_while_and_then_is_not() {
     stage.quirks(|quirks| quirks.search_lag = std::time::Duration::from_secs(30));
     let first = stage.best(&request()).await;
     stage.order(1, &request()).await.unwrap();
+    // Whoever ordered it knows better than the answer from before.
+    assert_ne!(stage.best(&request()).await.offer, first.offer);
+    stage.after_shared_searches().await;
     assert_eq!(stage.best(&request()).await.offer, first.offer);
     tokio::time::sleep(std::time::Duration::from_secs(31)).await;
     assert_ne!(stage.best(&request()).await.offer, first.offer);
@@ -260,4 +265,142 @@ async fn a_price_list_is_of_one_card_each_with_its_least_bid_and_takes_a_minutes
         .max()
         .flatten();
     assert_eq!(eight, Some(8));
+}
+
+/// Offers as the cloud answers them: each this row with what differs.
+fn market(rows: &[&str]) -> &'static str {
+    let whole = r#""machine_id":4,"num_gpus":1,"gpu_ram":24564,"gpu_frac":1.0,"dph_base":0.40,
+        "dph_total":0.41,"min_bid":0.20,"storage_cost":0.72,"storage_total_cost":0.01,
+        "reliability2":0.99,"verification":"verified","rentable":true,"rented":false,
+        "direct_port_count":99,"inet_down":4000.0,"cuda_max_good":13.0,"cpu_cores":64,
+        "cpu_ram":257000,"cpu_arch":"amd64","disk_space":900.0,"duration":9e6,
+        "geolocation":"Iceland, IS","hosting_type":1"#;
+    let rows: Vec<String> = rows
+        .iter()
+        .map(|row| match row.strip_prefix('+') {
+            Some(own) => {
+                let names: Vec<&str> = own
+                    .split(',')
+                    .map(|f| f.split(':').next().unwrap())
+                    .collect();
+                let rest = whole
+                    .split(',')
+                    .filter(|field| !names.contains(&field.trim().split(':').next().unwrap()));
+                // A place has a comma in it: it is one field.
+                let rest = rest.collect::<Vec<_>>().join(",");
+                format!("{{{own},{rest}}}")
+            }
+            None => (*row).to_owned(),
+        })
+        .collect();
+    Box::leak(format!(r#"{{"offers":[{}]}}"#, rows.join(",")).into_boxed_str())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreadable_offer_is_one_offer_less_and_a_market_of_them_is_no_sold_out_card() {
+    let good = r#"+"id":1,"gpu_name":"RTX 4090""#;
+    let (provider, _) = answering(&[(200, market(&[r#"{"id":2}"#, "null", "7", good]))]);
+    let shown = provider.candidates(&cx(), &request()).await.unwrap();
+    assert_eq!(shown.len(), 1);
+    let texts = r#"+"id":"1","gpu_name":"RTX 4090","num_gpus":"1","dph_total":"0.41","new":[]"#;
+    let (provider, _) = answering(&[(200, market(&[texts]))]);
+    assert_eq!(provider.candidates(&cx(), &request()).await.unwrap(), shown);
+
+    for nothing in [market(&[r#"{"id":2}"#, "null"]), r#"{"offers":null}"#, "{}"] {
+        let (provider, _) = answering(&[(200, nothing)]);
+        let error = provider.candidates(&cx(), &request()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Provider, "{nothing}");
+        let error = provider.list_gpu_types(&cx()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Provider, "{nothing}");
+    }
+    let (provider, _) = answering(&[(200, market(&[]))]);
+    assert!(
+        provider
+            .candidates(&cx(), &request())
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert!(provider.list_gpu_types(&cx()).await.unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quoted_price_has_the_disk_in_it_whatever_the_search_priced() {
+    let quoted = async |row: &str, spot: bool| {
+        let (provider, _) = answering(&[(200, market(&[row]))]);
+        let wanted = request().container_disk(DiskSize::gb(100)).spot(spot);
+        let shown = provider.candidates(&cx(), &wanted).await.unwrap();
+        shown[0]
+            .price
+            .map(|price| price.per_hour().nanos() / 1_000_000)
+    };
+    // 100 GB at 0.72 a month are 0.10 an hour; the search priced a smaller disk.
+    let card = r#"+"id":1,"gpu_name":"RTX 4090""#;
+    assert_eq!(quoted(card, false).await, Some(500));
+    assert_eq!(quoted(card, true).await, Some(310), "the bid and the disk");
+    let priced = format!(r#"{card},"dph_total":0.55,"storage_total_cost":0.15"#);
+    assert_eq!(quoted(&priced, false).await, Some(550));
+    assert_eq!(quoted(&priced, true).await, Some(360));
+    // Where nothing says what the disk costs, a bid has no price, and so none that passes a cap.
+    let untold = format!(r#"{card},"storage_cost":null,"storage_total_cost":null"#);
+    assert_eq!(quoted(&untold, true).await, None);
+    assert_eq!(quoted(&untold, false).await, Some(410));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_card_on_another_board_is_the_same_card() {
+    let stage = stage();
+    let wanted = ComputeRequest::gpu(Gpu::B300).image("x");
+    let shown = stage.provider.candidates(&cx(), &wanted).await.unwrap();
+    for name in ["B300", "B300 PC"] {
+        assert!(
+            shown
+                .iter()
+                .any(|candidate| candidate.native_type.as_deref() == Some(name)
+                    && candidate.gpu == Some(Gpu::B300)),
+            "{name}"
+        );
+    }
+    let lines = stage.provider.list_gpu_types(&cx()).await.unwrap();
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.native_id == "B300 PC" && line.gpu == Some(Gpu::B300))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_region_is_taken_in_either_case_and_what_is_none_is_refused_before_any_call() {
+    let stage = stage();
+    let shown = async |region: &str| {
+        let wanted = request().region(region);
+        stage.provider.candidates(&cx(), &wanted).await
+    };
+    let upper = shown("US").await.unwrap();
+    assert!(!upper.is_empty());
+    assert_eq!(shown("us").await.unwrap(), upper);
+    let asked = stage.asked();
+    assert_eq!(asked.len(), 1, "and it is one search: {asked:?}");
+    for unknown in ["us-west-1", "EU", "nowhere"] {
+        let error = shown(unknown).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Validation, "{unknown}");
+        assert!(error.message().contains("NO, NP"), "{error}");
+    }
+    assert!(stage.asked().is_empty());
+    let made = stage.order(1, &request().region("us")).await.unwrap();
+    let filter = ListFilter::all().region("us");
+    let listed = stage.provider.list_compute(&cx(), &filter).await.unwrap();
+    assert_eq!(listed.computes[0].id, made.id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_makes_no_volume_that_nobody_would_delete() {
+    let mut wanted = request();
+    wanted.provider_opts = serde_json::json!({ "volume_info": { "create_new": true, "size": 50 } });
+    let stage = stage();
+    let error = stage.provider.candidates(&cx(), &wanted).await.unwrap_err();
+    assert_eq!(error.field(), Some("provider_opts"));
+    wanted.provider_opts =
+        serde_json::json!({ "volume_info": { "create_new": false, "volume_id": 7 } });
+    assert!(stage.provider.check(&wanted).is_ok());
 }

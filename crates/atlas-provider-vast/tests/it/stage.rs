@@ -102,6 +102,11 @@ impl Stage {
             .inject([Fault::new(vast::NAME, operation, kind).times(count)]);
     }
 
+    /// Waits until no answer of an earlier search is shared any more.
+    pub(crate) async fn after_shared_searches(&self) {
+        tokio::time::sleep(Duration::from_secs(6)).await;
+    }
+
     /// How many machines bill.
     pub(crate) fn live(&self) -> u64 {
         self.world.ledger().clouds[vast::NAME].live

@@ -1,6 +1,6 @@
 //! Vast's answers: a `success` beside whatever there is, and errors of several shapes.
 
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -12,6 +12,8 @@ use crate::world::Refusal;
 pub(super) struct Failure {
     status: StatusCode,
     body: Value,
+    /// The seconds and the instant at which a used-up allowance is given anew.
+    anew: Option<(u64, i64)>,
 }
 
 impl Failure {
@@ -20,6 +22,7 @@ impl Failure {
         Self {
             status: StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST),
             body,
+            anew: None,
         }
     }
 
@@ -59,8 +62,22 @@ impl Failure {
         self
     }
 
+    /// The account's rows of the day are used up; how long until they are given anew, and when.
+    pub(super) fn no_rows_left(wait: u64, at: i64) -> Self {
+        let told = "Daily search quota exceeded. It resets at midnight UTC.";
+        let mut failure = Self::new(429, "search_quota_exceeded", told);
+        failure.anew = Some((wait, at));
+        failure
+    }
+
     pub(super) fn response(&self) -> Response<SimBody> {
-        answer(self.status, &self.body)
+        let mut response = answer(self.status, &self.body);
+        if let Some((wait, at)) = self.anew {
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, wait.into());
+            headers.insert(HeaderName::from_static("x-ratelimit-reset"), at.into());
+        }
+        response
     }
 }
 

@@ -20,6 +20,7 @@ impl Default for Rates {
     }
 }
 
+const DAY: i64 = 24 * 60 * 60;
 /// How many searches there may be in a minute.
 const SEARCHES: usize = 10;
 /// How long nobody may rent who came too early.
@@ -31,6 +32,8 @@ pub(super) struct Limiter {
     barred: BTreeMap<String, Timestamp>,
     searches: BTreeMap<String, VecDeque<Timestamp>>,
     refused: u64,
+    /// The rows that each account was given, and on which day since 1970.
+    rows: BTreeMap<String, (i64, u64)>,
 }
 
 /// An endpoint, and its interval in tenths of a second.
@@ -103,6 +106,37 @@ impl Limiter {
         }
         *last = now;
         true
+    }
+
+    /// Whether an account has rows left of its day; if not, the seconds and the instant at which it
+    /// has them anew.
+    pub(super) fn has_rows(
+        &self,
+        quota: u64,
+        account: &str,
+        now: Timestamp,
+    ) -> Result<(), (u64, i64)> {
+        let today = now.unix_seconds().div_euclid(DAY);
+        let used = match self.rows.get(account) {
+            Some((day, used)) if *day == today => *used,
+            _ => 0,
+        };
+        if used < quota {
+            return Ok(());
+        }
+        let midnight = (today + 1) * DAY;
+        let wait = u64::try_from(midnight - now.unix_seconds()).unwrap_or(0);
+        Err((wait, midnight))
+    }
+
+    /// An account was given so many rows.
+    pub(super) fn gave_rows(&mut self, account: &str, rows: usize, now: Timestamp) {
+        let today = now.unix_seconds().div_euclid(DAY);
+        let (day, used) = self.rows.entry(account.to_owned()).or_default();
+        if *day != today {
+            (*day, *used) = (today, 0);
+        }
+        *used += rows as u64;
     }
 
     /// Every other refusal is plain text.

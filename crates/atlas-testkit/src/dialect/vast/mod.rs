@@ -57,6 +57,9 @@ const MAX_BODY: usize = 1 << 20;
 pub struct Quirks {
     /// How often each endpoint may be called; `None` for any number.
     pub rates: Option<Rates>,
+    /// How many rows the searches of one account may give in a day, which ends at midnight UTC;
+    /// `None` for any number. Vast does not publish its own.
+    pub search_rows_a_day: Option<u64>,
     /// A wrong key is a 401 instead of a 404.
     pub bad_key_is_401: bool,
     /// A path without its slash is a 404 whatever the method, instead of a 301 for a read.
@@ -119,6 +122,7 @@ impl Default for Quirks {
     fn default() -> Self {
         Self {
             rates: Some(Rates::default()),
+            search_rows_a_day: None,
             bad_key_is_401: false,
             page_size: 25,
             search_lag: Duration::ZERO,

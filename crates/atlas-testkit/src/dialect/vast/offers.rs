@@ -44,7 +44,7 @@ impl Vast {
         if body.get("q").is_some_and(Value::is_object) {
             return Ok(ok(&json!({ "offers": [] })));
         }
-        Ok(ok(&json!({ "offers": self.search(&body)? })))
+        Ok(ok(&json!({ "offers": self.search(call, &body)? })))
     }
 
     /// GET /bundles/ with the filters in `q`.
@@ -52,17 +52,34 @@ impl Vast {
         let query = call.query.get("q").unwrap_or("{}");
         let filters =
             serde_json::from_str(query).map_err(|_| Failure::invalid("q: is not JSON").bare())?;
-        Ok(ok(&json!({ "offers": self.search(&filters)? })))
+        Ok(ok(&json!({ "offers": self.search(call, &filters)? })))
     }
 
     /// PUT /search/asks/ with the filters in `q`.
     pub(super) fn search_asks(&self, call: &Call<'_>) -> Result<Response<SimBody>, Failure> {
         Ok(ok(
-            &json!({ "success": true, "offers": self.search(&call.json()?["q"])? }),
+            &json!({ "success": true, "offers": self.search(call, &call.json()?["q"])? }),
         ))
     }
 
-    fn search(&self, search: &Value) -> Result<Vec<Value>, Failure> {
+    /// A search, as far as the account has rows left of its day.
+    pub(super) fn search(&self, call: &Call<'_>, search: &Value) -> Result<Vec<Value>, Failure> {
+        let now = self.world.clock().on_the_wire(self.world.now());
+        let account = call.account.as_str();
+        let shared = self.shared();
+        if let Some(quota) = shared.quirks.search_rows_a_day {
+            shared
+                .limiter
+                .has_rows(quota, account, now)
+                .map_err(|(wait, at)| Failure::no_rows_left(wait, at))?;
+        }
+        drop(shared);
+        let found = self.found(search)?;
+        self.shared().limiter.gave_rows(account, found.len(), now);
+        Ok(found)
+    }
+
+    fn found(&self, search: &Value) -> Result<Vec<Value>, Failure> {
         let empty = Map::new();
         let search = search.as_object().unwrap_or(&empty);
         let bid = match search

@@ -80,6 +80,8 @@ const CARDS: &[Card] = &[
     card("H100 NVL", Gpu::H100Nvl, 95_830, 175, 12.6, 2, LARGE),
     card("H200", Gpu::H200, 143_771, 239, 12.8, 2, LARGE),
     card("B200", Gpu::B200, 183_359, 379, 12.9, 1, LARGE),
+    card("B300", Gpu::B300, 275_040, 489, 13.0, 1, LARGE),
+    card("B300 PC", Gpu::B300, 275_040, 479, 13.0, 1, LARGE),
     card("GH200 SXM", Gpu::Gh200, 97_871, 149, 12.6, 1, &[1]),
     card("Tesla V100", Gpu::V100Sxm2_16G, 16_384, 12, 12.2, 2, SMALL),
 ];
