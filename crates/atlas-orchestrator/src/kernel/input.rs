@@ -234,14 +234,14 @@ pub struct Activity {
 }
 
 /// Facts about a session that only this process has; rebuilt by looking again after a crash.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
     /// By attempt.
     pub attempts: BTreeMap<AttemptId, AttemptEvidence>,
 }
 
 /// Facts about an attempt.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AttemptEvidence {
     /// This process committed the call and has not had its answer: no other may be made, and none
     /// is lost.
@@ -268,6 +268,8 @@ pub struct AttemptEvidence {
     pub suspect: bool,
     /// Its first point read that proved absence: begun.
     pub suspect_since: Option<Timestamp>,
+    /// The newest walk that did not show the serving machine: begun.
+    pub unshown: Option<Timestamp>,
     /// No look at the machine before then.
     pub next_poll: Option<Timestamp>,
     /// Looks so far.
@@ -279,7 +281,7 @@ pub struct AttemptEvidence {
 }
 
 /// Facts about the DELETEs of one id.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeleteEvidence {
     /// When the last one was answered well; none while another is due.
     pub answered_at: Option<Timestamp>,

@@ -254,6 +254,11 @@ impl Core {
         self.steady.now()
     }
 
+    /// Whether a guarded change can be put on record now: this node has a lease to write under.
+    pub(crate) fn may_commit(&self) -> bool {
+        !self.policy.safeguards.fence || self.lease.fence().is_some()
+    }
+
     /// Waits, but not longer than the orchestrator runs. False when it stopped.
     pub(crate) async fn sleep(&self, span: Duration) -> bool {
         tokio::select! {

@@ -1,22 +1,28 @@
 //! Works on one session until there is nothing to be done for now: plan, begin what is due, take
 //! what came of it, commit, again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use atlas_core::{AttemptId, Timestamp};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use tokio::time::Instant;
 
 use super::core::{Core, Extra, Loaded};
 use super::effects::{self, Done, Running};
 use super::slots::Work;
 use crate::ids::SessionId;
+use crate::kernel::input::backoff;
 use crate::kernel::{Effect, Evidence, Input, Plan, plan};
 use crate::session::AttemptPhase;
 use crate::store::CommitError;
 
+/// How long a driver rests while its node has no lease, or its store does not answer.
+const REST: Duration = Duration::from_secs(1);
+/// The first and the longest wait before an effect that changed nothing is begun again.
+const STALLED: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// A wait shorter than this keeps the driver where it is; a longer one gives its place to others.
 const STAY: Duration = Duration::from_secs(2);
 
@@ -37,7 +43,7 @@ impl Drop for Released {
 /// Works on one session. A panic is caught by the task's end: the session is looked at again from
 /// its record alone.
 pub(crate) async fn drive(core: Arc<Core>, id: SessionId, work: Work) {
-    let again = core.now().saturating_add(Duration::from_secs(5));
+    let again = core.now().saturating_add(Duration::from_secs(1));
     let Work {
         account,
         evidence,
@@ -55,6 +61,7 @@ pub(crate) async fn drive(core: Arc<Core>, id: SessionId, work: Work) {
         account,
         evidence,
         in_flight: BTreeSet::new(),
+        stalled: BTreeMap::new(),
         running: FuturesUnordered::new(),
     };
     released.again = driver.run(&signal).await;
@@ -66,11 +73,22 @@ struct Driver {
     account: u16,
     evidence: Evidence,
     in_flight: BTreeSet<Effect>,
+    /// Effects whose last run changed nothing. The same record plans them again at once, so each
+    /// waits longer every time, until something changes.
+    stalled: BTreeMap<Effect, Stall>,
     running: FuturesUnordered<Running>,
 }
 
-/// A driver that only waits for a cloud to prove or to end, and takes up nobody's place meanwhile:
-/// however many do, a limit that is reached is put on record in time.
+/// How often an effect changed nothing in a row, and when it may be begun again.
+#[derive(Clone, Copy, Debug)]
+struct Stall {
+    times: u32,
+    until: Instant,
+}
+
+/// A driver that only waits, for its cloud or for its turn to call it, and takes up nobody's place
+/// meanwhile: however many do, an end is ordered and a limit that is reached is put on record in
+/// time.
 struct Parked<'a>(Option<(&'a Core, u16)>);
 
 impl<'a> Parked<'a> {
@@ -91,8 +109,20 @@ impl Drop for Parked<'_> {
 fn waits_for_its_cloud(effect: &Effect) -> bool {
     matches!(
         effect,
-        Effect::Walk(_) | Effect::PointRead(..) | Effect::Delete(..) | Effect::ReleaseSupport(..)
+        Effect::Candidates
+            | Effect::EnsureSupport(..)
+            | Effect::Order(_)
+            | Effect::Walk(_)
+            | Effect::Poll(..)
+            | Effect::PointRead(..)
+            | Effect::Delete(..)
+            | Effect::Conclude(_)
+            | Effect::ReleaseSupport(..)
     )
+}
+
+fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
+    one.into_iter().chain(other).min()
 }
 
 /// What a look at the session says.
@@ -108,6 +138,9 @@ enum Look {
 impl Driver {
     async fn run(&mut self, signal: &tokio::sync::Notify) -> Option<Timestamp> {
         loop {
+            // Everything below may be ready at once, as it is with a store in memory: other tasks
+            // get their turn all the same.
+            tokio::task::coop::consume_budget().await;
             let stopping = self.core.stopping.is_cancelled();
             let mut due = None;
             match self.look().await {
@@ -115,16 +148,20 @@ impl Driver {
                 Look::Later if self.running.is_empty() => {
                     // Fail-static: nothing is begun on what cannot be read. It is looked at again
                     // soon.
-                    let again = self.core.now().saturating_add(Duration::from_secs(1));
+                    let again = self.core.now().saturating_add(REST);
                     self.core.slots.rest(self.id, &self.evidence, Some(again));
                     return Some(again);
                 }
                 Look::Gone | Look::Later => {}
                 Look::Go(loaded, plan) => {
                     due = plan.due;
-                    if !stopping {
-                        self.begin(&loaded, plan.effects);
-                    } else if !self.must_finish() {
+                    if !self.core.may_commit() {
+                        // Nothing that is learnt could be put on record: nothing is begun.
+                        due = Some(self.core.now().saturating_add(REST));
+                    } else if !stopping {
+                        due = earlier(due, self.begin(&loaded, plan.effects));
+                    }
+                    if stopping && !self.must_finish() {
                         self.running.clear();
                         self.in_flight.clear();
                     }
@@ -225,8 +262,18 @@ impl Driver {
         Look::Go(Box::new(loaded), plan)
     }
 
-    fn begin(&mut self, loaded: &Loaded, effects: Vec<Effect>) {
+    /// Begins what is due. Returns when the first effect that changed nothing may be begun again.
+    fn begin(&mut self, loaded: &Loaded, effects: Vec<Effect>) -> Option<Timestamp> {
+        let now = Instant::now();
+        let mut again: Option<Instant> = None;
         for effect in effects {
+            if let Some(stall) = self.stalled.get(&effect)
+                && stall.until > now
+                && !self.in_flight.contains(&effect)
+            {
+                again = Some(again.map_or(stall.until, |at| at.min(stall.until)));
+                continue;
+            }
             // What is just being made is there to be released only once that is answered.
             let being_made = |of: AttemptId| {
                 self.in_flight
@@ -241,12 +288,29 @@ impl Driver {
                     .push(effects::run(self.core.clone(), &loaded.record, effect));
             }
         }
+        again.map(|at| {
+            self.core
+                .now()
+                .saturating_add(at.saturating_duration_since(now))
+        })
+    }
+
+    /// Notes what an effect changed: one that changed nothing waits before it is begun again, and
+    /// any change frees all of them.
+    fn settle(&mut self, effect: &Effect, changed: bool) {
+        if changed {
+            return self.stalled.clear();
+        }
+        let times = self.stalled.get(effect).map_or(0, |stall| stall.times) + 1;
+        let until = Instant::now() + backoff(STALLED.0, STALLED.1, times);
+        self.stalled.insert(effect.clone(), Stall { times, until });
     }
 
     async fn take(&mut self, done: Done) {
         match done {
             Done::Told(effect, input, extra) => {
-                self.tell(*input, extra).await;
+                let changed = self.tell(*input, extra).await;
+                self.settle(&effect, changed);
                 if let Effect::PointRead(..) = effect {
                     // It was asked because of what a listing showed: that is told again, unchanged,
                     // if this answer was wrong.
@@ -310,20 +374,26 @@ impl Driver {
                     e.in_call = false;
                 }
                 self.in_flight.remove(&Effect::Order(id));
+                self.settle(&Effect::Order(id), false);
             }
         }
     }
 
-    /// Commits what can be learnt again: where it is not taken, the next plan asks anew.
-    async fn tell(&mut self, input: Input, extra: Extra) {
+    /// Commits what can be learnt again: where it is not taken, the next plan asks anew. Returns
+    /// whether the record or the evidence changed.
+    async fn tell(&mut self, input: Input, extra: Extra) -> bool {
         let listed = matches!(input, Input::Found(..));
-        if let Err(error) = self.commit(input, extra).await {
+        let before = self.evidence.clone();
+        let committed = self.commit(input, extra).await;
+        let changed = matches!(committed, Ok(true)) || self.evidence != before;
+        if let Err(error) = committed {
             if listed {
                 // Told again, unchanged, by the next listing.
                 self.core.slots.saw(self.id, 0);
             }
             tracing::debug!(session = %self.id, error = %atlas_core::Error::from(error), "what was learnt was not taken");
         }
+        changed
     }
 
     /// Commits an input, on the freshest record. Waits out a store that does not answer: what we
@@ -358,7 +428,7 @@ impl Driver {
             if !self.core.sleep(wait).await {
                 break;
             }
-            wait = (wait * 2).min(Duration::from_secs(5));
+            wait = (wait * 2).min(Duration::from_secs(1));
         }
         // Nothing is lost for good: the record says `calling` or what it said, and is resolved from
         // there.

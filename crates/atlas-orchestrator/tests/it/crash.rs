@@ -1,15 +1,18 @@
 //! A node stops at the worst moments; the next one leaves neither a machine without a session nor a
 //! session without a machine.
 
+use std::sync::mpsc;
 use std::time::Duration;
 
-use atlas_core::Auth;
+use atlas_core::{AccountLimits, Auth};
+use atlas_orchestrator::store::Store;
 use atlas_orchestrator::{
     OnFailure, SessionFilter, SessionKind, SessionOptions, SessionState, StopOutcome, Touch,
 };
-use atlas_testkit::world::FaultKind;
+use atlas_testkit::mock::CLOUD;
+use atlas_testkit::world::{Fault, FaultKind};
 
-use crate::node::{Bench, assert_gapless, options, request, settle, sleep};
+use crate::node::{BOUND, Bench, assert_gapless, options, request, settle, sleep};
 
 #[tokio::test(start_paused = true)]
 async fn a_crash_at_any_moment_of_a_launch_leaves_one_machine_for_one_session() {
@@ -236,4 +239,53 @@ async fn a_crash_around_a_respawn_leaks_neither_machine() {
         settle(&node, id).await;
         assert_eq!(bench.ledger().live, 0);
     }
+}
+
+/// A driver is at work on a session, another process of the node's name takes the lease, and then a
+/// limit of the session is reached.
+async fn limit_reached_without_a_lease() {
+    let bench = Bench::with_limits(
+        1,
+        AccountLimits {
+            visibility_bound: BOUND,
+            call_deadline: Duration::from_secs(600),
+            call_interval: Duration::from_millis(10),
+            burst: 10,
+            concurrency: 8,
+        },
+    );
+    let node = bench.node("a").await;
+    // The driver stays: the machine never runs, and every look at it takes long.
+    bench.fault("spawn_compute", FaultKind::NeverReady);
+    let limited = SessionOptions::new()
+        .no_idle_ttl()
+        .max_runtime(Duration::from_secs(300));
+    let session = node.atlas.spawn(request(), limited).await.unwrap();
+    let slow = Fault::new(CLOUD, "get_compute", FaultKind::CommitThenTimeout);
+    bench.cloud.world().inject([slow.times(u32::MAX)]);
+    sleep(285).await;
+    let lease = bench
+        .store
+        .lease_acquire("node/a", "a", Duration::from_secs(3600));
+    assert!(lease.await.unwrap().is_some());
+    sleep(120).await;
+    let state = session.info().await.unwrap().state;
+    assert_ne!(state, SessionState::Terminated, "nothing was put on record");
+}
+
+#[test]
+fn a_driver_without_a_lease_leaves_the_runtime_to_others() {
+    let (done, finished) = mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(limit_reached_without_a_lease());
+        done.send(()).unwrap();
+    });
+    finished
+        .recv_timeout(Duration::from_secs(30))
+        .expect("seven minutes of virtual time pass within half a minute");
 }

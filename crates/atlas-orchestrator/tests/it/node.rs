@@ -108,13 +108,20 @@ impl Node {
 
 impl Bench {
     pub(crate) fn new(seed: u64) -> Self {
-        let limits = AccountLimits {
-            visibility_bound: BOUND,
-            call_deadline: Duration::from_secs(10),
-            call_interval: Duration::from_millis(10),
-            burst: 10,
-            concurrency: 8,
-        };
+        Self::with_limits(
+            seed,
+            AccountLimits {
+                visibility_bound: BOUND,
+                call_deadline: Duration::from_secs(10),
+                call_interval: Duration::from_millis(10),
+                burst: 10,
+                concurrency: 8,
+            },
+        )
+    }
+
+    /// A cloud with these bounds and this pace.
+    pub(crate) fn with_limits(seed: u64, limits: AccountLimits) -> Self {
         let cloud = MockCloud::new(seed).limits(limits);
         let clock = Arc::new(cloud.world().clock().clone());
         let store = Memory::new(clock, &SeededEntropy::new(seed)).durable(true);
