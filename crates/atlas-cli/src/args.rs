@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::demo::Place;
 use crate::order::{LimitArgs, MachineArgs};
+use crate::probe::ProbeArg;
 use crate::verbs::gpus::GpusArgs;
 
 /// Rents GPU and CPU machines and gives them back.
@@ -196,9 +197,16 @@ pub(crate) struct SpawnArgs {
     pub(crate) machine: MachineArgs,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
-    /// Returns when the machine is usable, not when it was ordered.
+    /// Wait until the machine is ready, not only until it is ordered
     #[arg(long)]
     pub(crate) wait_ready: bool,
+    /// What must answer before the machine counts as ready: `http:PORT[/PATH]`, `tcp:PORT` or
+    /// `none`; with `--wait-ready`, the first HTTP port by default
+    ///
+    /// Over HTTP, 2xx, 3xx, 401 and 403 are an answer. `none` trusts the cloud, which reports a
+    /// machine as running before the server in it listens.
+    #[arg(long, value_name = "PROBE")]
+    pub(crate) probe: Option<ProbeArg>,
 }
 
 /// `atlas run`.

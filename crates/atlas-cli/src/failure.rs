@@ -77,6 +77,14 @@ impl Failure {
         self
     }
 
+    /// The same, beginning with what failed.
+    pub(crate) fn about(self, message: impl Into<String>) -> Self {
+        Self {
+            message: Some(message.into()),
+            ..self
+        }
+    }
+
     /// The same, with another exit code; a wrong command line stays one.
     pub(crate) fn coded(self, code: u8) -> Self {
         Self {

@@ -6,15 +6,14 @@ mod failure;
 mod keeper;
 mod order;
 mod output;
+mod probe;
 mod setup;
 mod verbs;
 mod view;
 
-use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
 
 use crate::args::{Cli, Global, KeptVerb, PlainVerb, Verb};
 use crate::failure::{Done, Failure};
@@ -25,7 +24,7 @@ use crate::verbs::machine::Act;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    trace();
+    output::trace();
     let out = Output::new(cli.global.json, cli.global.quiet);
     match run(cli, out) {
         Ok(()) => ExitCode::SUCCESS,
@@ -130,14 +129,4 @@ async fn obey(verb: KeptVerb, global: &Global, slot: &mut Slot, out: Output) -> 
 /// Whoever holds the store, from now on.
 async fn kept<'a>(slot: &'a mut Slot, setup: &Setup) -> Done<&'a mut Keeper> {
     Ok(slot.insert(Keeper::find(setup).await?))
-}
-
-/// Spans and events go to standard error, as `RUST_LOG` says; without it, warnings.
-fn trace() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_span_events(tracing_subscriber::fmt::format::FmtSpan::CLOSE)
-        .with_writer(io::stderr)
-        .init();
 }

@@ -1,9 +1,15 @@
 //! The flags of `spawn` and `run`, and what is ordered with them.
 
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use atlas::span;
-use atlas::{Auth, ComputeRequest, DiskSize, Error, Gpu, Port, Result, Secret, Usd};
+use atlas::{
+    Auth, ComputeRequest, DiskSize, Error, Gpu, Port, Result, Secret, SessionOptions, Usd,
+};
 use clap::Args;
 
 use crate::args::RawSecret;
@@ -30,9 +36,17 @@ pub(crate) struct MachineArgs {
     /// A port to expose: `8000/http`, `22/tcp`. May be repeated.
     #[arg(long, value_name = "N/http|tcp")]
     pub(crate) port: Vec<Port>,
-    /// A variable of the container. May be repeated.
-    #[arg(long, value_name = "K=V")]
+    /// Environment variable of the container; NAME alone takes its value from the environment of
+    /// atlas. Repeatable
+    ///
+    /// Every user of this host can read a command line: give a secret as NAME, or in a file with
+    /// `--env-file`.
+    #[arg(long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<RawSecret>,
+    /// File of environment variables, one NAME=VALUE or NAME per line; lines that begin with `#`
+    /// are comments. Repeatable; `--env` overrides it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
     /// A name for people.
     #[arg(long, value_name = "S")]
     pub(crate) name: Option<String>,
@@ -104,32 +118,73 @@ impl MachineArgs {
         request.name.clone_from(&self.name);
         request.container_disk = self.container_disk.map(DiskSize::gb);
         request.volume = self.volume.map(DiskSize::gb);
-        for (at, pair) in self.env.iter().enumerate() {
-            let (name, value) = variable(pair, at)?;
+        for (name, value) in self.variables(|name| env::var_os(name))? {
             request = request.env(name, value);
         }
         request.validate()?;
         Ok(request)
     }
-}
 
-impl LimitArgs {
-    /// The longest life: as given, or a day for a session that is not idle-limited.
-    pub(crate) fn longest(&self) -> Option<Duration> {
-        self.max_runtime
-            .or_else(|| self.idle_ttl.is_none().then_some(UNWATCHED))
+    /// The container's environment; what is given by name alone is looked up in `own`. An error
+    /// names a variable by its place only: its text may be a secret.
+    fn variables(&self, own: impl Fn(&str) -> Option<OsString>) -> Result<Vec<(String, Secret)>> {
+        let mut variables = Vec::new();
+        for path in &self.env_file {
+            let file = path.display();
+            let read = fs::read_to_string(path).map(Secret::new).map_err(|error| {
+                Error::validation("env_file", format!("could not read {file}")).with_source(error)
+            })?;
+            let text = read.expose().trim_start_matches('\u{feff}');
+            for (line, text) in (1..).zip(text.lines()) {
+                if text.trim().is_empty() || text.trim_start().starts_with('#') {
+                    continue;
+                }
+                let variable = variable(text, &own).map_err(|why| {
+                    Error::validation("env_file", format!("{file}, line {line} {why}"))
+                })?;
+                variables.push(variable);
+            }
+        }
+        for (number, given) in (1..).zip(&self.env) {
+            let variable = variable(given.0.expose(), &own)
+                .map_err(|why| Error::validation("env", format!("number {number} {why}")))?;
+            variables.push(variable);
+        }
+        Ok(variables)
     }
 }
 
-/// Splits `K=V`. An error says which one was wrong by its place: its text may be a secret.
-fn variable(pair: &RawSecret, at: usize) -> Result<(String, Secret)> {
-    let (name, value) = pair.0.expose().split_once('=').ok_or_else(|| {
-        Error::validation(
-            "env",
-            format!("number {} is not of the form NAME=VALUE", at + 1),
-        )
-    })?;
-    Ok((name.to_owned(), Secret::new(value)))
+impl LimitArgs {
+    /// The session's limits. `idle_ttl` counts where none is given; a session without an idle limit
+    /// lives a day at most.
+    pub(crate) fn options(&self, idle_ttl: Option<Duration>) -> SessionOptions {
+        let idle_ttl = self.idle_ttl.or(idle_ttl);
+        let mut options = match idle_ttl {
+            Some(ttl) => SessionOptions::new().idle_ttl(ttl),
+            None => SessionOptions::new().no_idle_ttl(),
+        };
+        let longest = idle_ttl.is_none().then_some(UNWATCHED);
+        options.max_runtime = self.max_runtime.or(longest);
+        options.max_cost = self.max_cost;
+        options.user_id.clone_from(&self.user);
+        options.hedge = self.hedge;
+        options
+    }
+}
+
+/// Reads `NAME=VALUE`, or `NAME` with the value that `own` has. An error does not repeat the text.
+fn variable(
+    text: &str,
+    own: impl Fn(&str) -> Option<OsString>,
+) -> Result<(String, Secret), &'static str> {
+    if let Some((name, value)) = text.split_once('=') {
+        return Ok((name.to_owned(), Secret::new(value)));
+    }
+    let value = own(text).ok_or("is not NAME=VALUE, nor the name of a variable that is set")?;
+    let value = value
+        .into_string()
+        .map_err(|_| "names a variable whose value is not UTF-8")?;
+    Ok((text.to_owned(), Secret::new(value)))
 }
 
 #[cfg(test)]
@@ -219,13 +274,53 @@ mod tests {
 
     #[test]
     fn a_session_without_an_idle_limit_lives_a_day() {
-        assert_eq!(parsed("--image x").limits.longest(), Some(UNWATCHED));
-        assert_eq!(parsed("--image x --idle-ttl 15m").limits.longest(), None);
+        let limits = |flags: &str, configured| {
+            let options = parsed(flags).limits.options(configured);
+            (options.idle_ttl, options.max_runtime)
+        };
+        let minutes = |minutes: u64| Some(Duration::from_secs(60 * minutes));
+        assert_eq!(limits("--image x", None), (None, Some(UNWATCHED)));
+        assert_eq!(limits("--image x", minutes(20)), (minutes(20), None));
         assert_eq!(
-            parsed("--image x --idle-ttl 15m --max-runtime 1h")
-                .limits
-                .longest(),
-            Some(Duration::from_secs(3600))
+            limits("--image x --idle-ttl 15m", minutes(20)),
+            (minutes(15), None)
+        );
+        assert_eq!(
+            limits("--image x --idle-ttl 15m --max-runtime 1h", None),
+            (minutes(15), minutes(60))
+        );
+    }
+
+    #[test]
+    fn variables_come_from_arguments_files_and_the_environment() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("env");
+        let text = "\u{feff}# comment\r\n\r\nA=from file\r\nB=2\nHUSH\n";
+        std::fs::write(&file, text).unwrap();
+        let flags = format!(
+            "--cpu 1 --image x --env-file {} --env B=x=y --env QUIET",
+            file.display()
+        );
+        let own = |name: &str| Some(OsString::from(format!("own {name}")));
+        let variables = parsed(&flags).machine.variables(own).unwrap();
+        let shown: Vec<(&str, &str)> = variables
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.expose()))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("A", "from file"),
+                ("B", "2"),
+                ("HUSH", "own HUSH"),
+                ("B", "x=y"),
+                ("QUIET", "own QUIET"),
+            ]
+        );
+        let missing = parsed(&flags).machine.variables(|_| None).unwrap_err();
+        assert!(
+            missing.to_string().contains("line 5") && !missing.to_string().contains("HUSH"),
+            "{missing}"
         );
     }
 }

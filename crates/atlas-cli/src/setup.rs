@@ -17,6 +17,9 @@ use atlas::{
 use crate::args::Global;
 use crate::failure::{Done, Failure};
 
+/// The name of the configuration file, in the working folder and in the user's own.
+const CONFIG: &str = "atlas.toml";
+
 /// Settings of one run of the program.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
@@ -31,12 +34,15 @@ pub(crate) struct Setup {
 impl Setup {
     /// Reads the configuration and finds the store's place. Opens nothing.
     pub(crate) fn new(global: &Global) -> Done<Self> {
-        let here = Path::new("atlas.toml");
-        let config = match &global.config {
-            Some(path) => Config::load(path).map_err(Failure::given)?,
-            None if here.exists() => Config::load(here).map_err(Failure::given)?,
-            None => Config::default(),
+        let here = Path::new(CONFIG);
+        let own = config_dir().map(|dir| dir.join(CONFIG));
+        let config = match (&global.config, own) {
+            (Some(path), _) => Config::load(path),
+            (None, _) if here.exists() => Config::load_found(here),
+            (None, Some(own)) if own.exists() => Config::load_own(&own),
+            (None, _) => Ok(Config::default()),
         };
+        let config = config.map_err(Failure::given)?;
         let store = match global.store.clone().or_else(|| config.store.clone()) {
             Some(path) => path,
             None => data_dir()?.join("atlas.redb"),
@@ -72,6 +78,11 @@ impl Setup {
                 "name an account with --provider, or set default_provider in atlas.toml",
             )),
         }
+    }
+
+    /// How long a session may be idle where the command line does not say it.
+    pub(crate) fn idle_ttl(&self) -> Option<Duration> {
+        self.config.orchestrator.idle_ttl_ms
     }
 
     /// Whether the machines of this account cost nothing.
@@ -198,15 +209,23 @@ fn mock_provider() -> AnyProvider {
     MockCloud::in_world(world).limits(FREE_LIMITS).provider()
 }
 
-/// Where a user's programs keep their data (XDG base directories; on other systems the same place
-/// under the home directory).
+/// The folder of this program's data.
 fn data_dir() -> Done<PathBuf> {
-    let xdg = env::var_os("XDG_DATA_HOME")
+    user_dir("XDG_DATA_HOME", ".local/share")
+        .ok_or_else(|| Failure::usage("no home directory is set; name the store with --store FILE"))
+}
+
+/// The folder of this program's configuration.
+fn config_dir() -> Option<PathBuf> {
+    user_dir("XDG_CONFIG_HOME", ".config")
+}
+
+/// Where a user's programs keep their files (XDG base directories; on other systems the same place
+/// under the home directory).
+fn user_dir(variable: &str, below_home: &str) -> Option<PathBuf> {
+    let xdg = env::var_os(variable)
         .map(PathBuf::from)
         .filter(|path| path.is_absolute());
-    let base = xdg.or_else(|| env::home_dir().map(|home| home.join(".local/share")));
-    let base = base.ok_or_else(|| {
-        Failure::usage("there is no home directory: name the store's file with --store")
-    })?;
-    Ok(base.join("atlas"))
+    let home = || env::home_dir().map(|home| home.join(below_home));
+    Some(xdg.or_else(home)?.join("atlas"))
 }

@@ -1,9 +1,9 @@
 //! How sessions look to people. Programs get the JSON itself.
 
-use atlas::{Clock, SystemClock, Timestamp, span};
+use atlas::{Clock, SystemClock, Timestamp, plain_line, span};
 use serde_json::Value;
 
-use crate::output;
+use crate::output::{self, Page};
 
 /// A session on several lines.
 pub(crate) fn describe(session: &Value) -> String {
@@ -72,10 +72,10 @@ pub(crate) fn describe(session: &Value) -> String {
 }
 
 /// Sessions as a table.
-pub(crate) fn table(sessions: &Value) -> String {
+pub(crate) fn table(sessions: &Value) -> Page {
     let sessions = list(sessions);
     if sessions.is_empty() {
-        return "no sessions".to_owned();
+        return Page::from("no sessions");
     }
     let now = SystemClock.now();
     let rows = sessions.iter().map(|session| {
@@ -147,7 +147,7 @@ fn shown(value: &Value) -> Option<String> {
 pub(crate) fn plain(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => plain_line(text),
         Value::Object(fields) => {
             let words = fields.iter().filter(|(_, value)| !value.is_null());
             words

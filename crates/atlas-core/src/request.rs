@@ -12,6 +12,7 @@ use crate::credential::{Auth, Credential};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::ids::VolumeId;
+use crate::image;
 use crate::launch_key::{LAUNCH_KEY_ENV, LaunchKey};
 use crate::secret::Secret;
 use crate::size::{DiskSize, MemorySize};
@@ -504,13 +505,18 @@ impl ComputeRequest {
         }
         match (&self.image, &self.template_id) {
             (None, None) => return wrong("image", "name an image, or a template"),
-            (Some(image), _) if !is_image_reference(image) => {
-                return wrong("image", "is not an image reference");
+            (Some(image), _) => {
+                if let Err(why) = image::check(image) {
+                    let message = format!("{image:?} is not an image reference: {why}");
+                    return wrong("image", &message);
+                }
             }
-            (_, Some(template)) if !is_plain(template, 200) => {
-                return wrong("template_id", "must be 1 to 200 printable characters");
-            }
-            _ => {}
+            (None, Some(_)) => {}
+        }
+        if let Some(template) = &self.template_id
+            && !is_plain(template, 200)
+        {
+            return wrong("template_id", "must be 1 to 200 printable characters");
         }
         if self.command.iter().any(|part| part.contains('\0'))
             || self.command.iter().map(String::len).sum::<usize>() > MAX_TEXT
@@ -649,12 +655,6 @@ fn is_plain(text: &str, max: usize) -> bool {
     (1..=max).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
-fn is_image_reference(text: &str) -> bool {
-    (1..=512).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_graphic())
-        && !text.starts_with('-')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -669,6 +669,10 @@ mod tests {
             ("gpu_count", request().gpu_count(0)),
             ("image", ComputeRequest::gpu(Gpu::H100)),
             ("image", request().image("a b")),
+            ("image", request().image("ghcr.io/Acme/infer:1")),
+            ("image", request().image("docker://acme/infer")),
+            ("image", request().image("acme/infer:").template("t1")),
+            ("template_id", request().template("")),
             (
                 "cpu",
                 ComputeRequest {

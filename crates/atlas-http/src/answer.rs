@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use atlas_core::{Error, ErrorKind, Outcome, Result, RetryClass};
+use atlas_core::{Error, ErrorKind, Outcome, Result, RetryClass, Secret};
 use bytes::Bytes;
 use futures_core::Stream;
 use http::{HeaderMap, HeaderName, StatusCode};
@@ -17,9 +17,10 @@ use tokio::time::{Instant, Sleep};
 use crate::body::Body;
 use crate::client::Inner;
 use crate::failure;
+use crate::scrub::Scrubber;
 
 /// Headers in which the clouds and their fronts name a request, best first.
-const REQUEST_IDS: [HeaderName; 3] = [
+pub(crate) const REQUEST_IDS: [HeaderName; 3] = [
     HeaderName::from_static("x-request-id"),
     HeaderName::from_static("fly-request-id"),
     HeaderName::from_static("cf-ray"),
@@ -45,6 +46,8 @@ pub struct Answer {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     pub(crate) resends: u32,
+    /// What the body may repeat of the request and an error must not.
+    pub(crate) secrets: Vec<Secret>,
 }
 
 impl Answer {
@@ -70,6 +73,14 @@ impl Answer {
     #[must_use]
     pub const fn bytes(&self) -> &Bytes {
         &self.body
+    }
+
+    /// Words of this answer, with the secrets of its request replaced: what an error may quote of
+    /// an answer that reports its failure with a success status.
+    #[must_use]
+    pub fn scrubbed(&self, words: &str) -> String {
+        let secrets = self.secrets.iter().map(Secret::expose);
+        Scrubber::new(secrets).text(words).into_owned()
     }
 
     /// How often the request had to be repeated.

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use atlas_core::{Error, ErrorKind, Next, Outcome, REDACTED, RetryClass};
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::Value;
 
-use crate::answer::request_id;
+use crate::answer::{REQUEST_IDS, request_id};
+use crate::scrub::Scrubber;
 
 /// The most of a cloud's own words that an error repeats.
 const LONGEST_MESSAGE: usize = 300;
@@ -40,16 +41,13 @@ impl FailedAnswer {
         operation: &'static str,
         class: RetryClass,
         status: StatusCode,
-        headers: HeaderMap,
+        mut headers: HeaderMap,
         body: &[u8],
         secrets: &[&str],
     ) -> Self {
-        let body = scrubbed(body, secrets);
-        let json = if is_html(&headers, &body) {
-            None
-        } else {
-            serde_json::from_slice(&body).ok()
-        };
+        let scrubber = Scrubber::new(secrets.iter().copied());
+        scrub_headers(&mut headers, &scrubber);
+        let (body, json) = scrub_body(&headers, body, &scrubber);
         Self {
             operation,
             class,
@@ -307,7 +305,7 @@ fn said(json: &Value) -> Option<Cow<'_, str>> {
 /// Cloud text as a fragment: one line, printable, short, without a closing period.
 fn one_line(text: &str) -> String {
     let mut line = String::new();
-    for word in text
+    for word in atlas_core::plain(text)
         .split(|c: char| c.is_whitespace() || c.is_control())
         .filter(|word| !word.is_empty())
     {
@@ -327,22 +325,50 @@ fn one_line(text: &str) -> String {
     line
 }
 
-/// The body without these values, as they are and as JSON writes them.
-fn scrubbed(body: &[u8], secrets: &[&str]) -> Bytes {
-    let Ok(text) = std::str::from_utf8(body) else {
-        // Not text: no error quotes it.
-        return Bytes::new();
-    };
-    let mut text = Cow::Borrowed(text);
-    for secret in secrets.iter().filter(|secret| secret.len() >= 4) {
-        let written = serde_json::to_string(secret).unwrap_or_default();
-        for form in [*secret, written.trim_matches('"')] {
-            if !form.is_empty() && text.contains(form) {
-                text = text.replace(form, REDACTED).into();
-            }
+/// Replaces the value of every header that repeats a secret.
+pub(crate) fn scrub_headers(headers: &mut HeaderMap, scrubber: &Scrubber) {
+    for value in headers.values_mut() {
+        // Bytes that are no text cannot be searched, and no error quotes them.
+        if value.to_str().is_ok_and(|text| scrubber.finds(text)) {
+            *value = HeaderValue::from_static(REDACTED);
         }
     }
-    Bytes::from(text.into_owned())
+}
+
+/// The same for the id of the request alone, which is all that is quoted of a good answer's head.
+pub(crate) fn scrub_request_id(headers: &mut HeaderMap, secrets: &[&str]) {
+    if REQUEST_IDS.iter().all(|name| !headers.contains_key(name)) {
+        return;
+    }
+    let scrubber = Scrubber::new(secrets.iter().copied());
+    for name in REQUEST_IDS {
+        if let Some(value) = headers.get_mut(name)
+            && value.to_str().is_ok_and(|text| scrubber.finds(text))
+        {
+            *value = HeaderValue::from_static(REDACTED);
+        }
+    }
+}
+
+/// The body without secrets, as text and, where it is that, as JSON. JSON is scrubbed in its
+/// decoded strings, whatever its encoder escaped.
+fn scrub_body(headers: &HeaderMap, body: &[u8], scrubber: &Scrubber) -> (Bytes, Option<Value>) {
+    let Ok(text) = std::str::from_utf8(body) else {
+        // Not text: no error quotes it.
+        return (Bytes::new(), None);
+    };
+    if !is_html(headers, body)
+        && let Ok(mut json) = serde_json::from_str(text)
+    {
+        let found = scrubber.json(&mut json);
+        let body = if found {
+            Bytes::from(json.to_string())
+        } else {
+            Bytes::copy_from_slice(body)
+        };
+        return (body, Some(json));
+    }
+    (Bytes::from(scrubber.text(text).into_owned()), None)
 }
 
 /// A parser's message without the values it quotes: they may be secrets that the cloud echoed.
@@ -379,7 +405,6 @@ pub(crate) fn without_quotes(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
 
     fn answer(status: u16, content_type: &'static str, body: &str) -> FailedAnswer {
         let headers =
@@ -519,6 +544,33 @@ mod tests {
             failed.message().as_deref(),
             Some("bad key [redacted] and env [redacted]")
         );
+    }
+
+    #[test]
+    fn a_secret_in_another_encoders_json_or_in_a_request_id_is_scrubbed() {
+        let failed = answer(
+            422,
+            "application/json",
+            r#"{"detail":"bad \u0072pa_secret and env a\u0022b\u000ac"}"#,
+        );
+        assert_eq!(
+            failed.message().as_deref(),
+            Some("bad [redacted] and env [redacted]")
+        );
+        assert!(!String::from_utf8_lossy(failed.body()).contains("pa_secret"));
+
+        let mut headers = HeaderMap::new();
+        headers.insert("x-request-id", HeaderValue::from_static("id-rpa_secret"));
+        let error = FailedAnswer::new(
+            "spawn_compute",
+            RetryClass::Create,
+            StatusCode::BAD_REQUEST,
+            headers,
+            b"no",
+            &["rpa_secret"],
+        )
+        .into_error(None);
+        assert_eq!(error.request_id(), Some(REDACTED));
     }
 
     #[test]

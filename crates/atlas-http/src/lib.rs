@@ -42,6 +42,7 @@ mod merge;
 mod pace;
 mod retry_after;
 mod run;
+mod scrub;
 mod transport;
 mod walk;
 

@@ -20,7 +20,7 @@ use crate::body::{Body, BoxError};
 use crate::call::Call;
 use crate::client::{Base, Client, Inner};
 use crate::credential::{Authorization, Authorizer};
-use crate::failure::FailedAnswer;
+use crate::failure::{self, FailedAnswer};
 use crate::pace::Refusal;
 use crate::retry_after;
 use crate::transport::{CallLayers, Transport, TransportError, TransportFuture};
@@ -393,6 +393,9 @@ impl One<'_> {
                     .more()
                     .is_some_and(|more| more.accepted.contains(&status.as_u16()))
             {
+                let mut answer = answer;
+                let secrets = self.secrets(renewed.as_deref());
+                failure::scrub_request_id(answer.headers_mut(), &secrets);
                 return Ok((answer, place));
             }
             match self
@@ -529,6 +532,22 @@ impl One<'_> {
         )
     }
 
+    /// What the cloud may repeat of this request and nobody is to see: its credential and the
+    /// values that the call names.
+    fn secrets<'a>(&'a self, renewed: Option<&'a Authorization>) -> Vec<&'a str> {
+        let renewed = renewed.map(|renewed| renewed.secret.expose());
+        let bare = renewed.and_then(|secret| secret.split_once(' '));
+        let named = self.tries.call.more().map_or(&[][..], |more| &more.scrub);
+        self.authorizer
+            .secret()
+            .map(Secret::expose)
+            .into_iter()
+            .chain(renewed)
+            .chain(bare.map(|(_, token)| token))
+            .chain(named.iter().map(Secret::expose))
+            .collect()
+    }
+
     /// An answer that is an error.
     async fn refused(&self, answer: Response<Body>, renewed: Option<&Authorization>) -> Failure {
         let Tries { client, call, .. } = self.tries;
@@ -538,22 +557,7 @@ impl One<'_> {
         let bytes = Gather::new(body, inner.max_answer)
             .await
             .unwrap_or_default();
-        let secret = renewed.map(|renewed| &renewed.secret);
-        let bare = secret.map(|secret| {
-            secret
-                .expose()
-                .split_once(' ')
-                .map_or(secret.expose(), |(_, token)| token)
-        });
-        let scrub = call.more().map_or(&[][..], |more| &more.scrub);
-        let secrets: Vec<&str> = self
-            .authorizer
-            .secret()
-            .map(Secret::expose)
-            .into_iter()
-            .chain(bare)
-            .chain(scrub.iter().map(Secret::expose))
-            .collect();
+        let secrets = self.secrets(renewed);
         let mut failed = FailedAnswer::new(
             call.operation,
             call.class,
@@ -573,6 +577,7 @@ impl One<'_> {
         } else {
             None
         };
+        let secret = renewed.map(|renewed| &renewed.secret);
         let unauthorized = failed.status == StatusCode::UNAUTHORIZED;
         let error = failed.into_error(inner.mapper);
         let mut failure = Failure::new(error, call.class);
@@ -652,6 +657,7 @@ impl Reading for Whole {
             headers: parts.headers,
             body: Bytes::new(),
             resends,
+            secrets: one.secrets(None).into_iter().map(Secret::new).collect(),
         };
         match whole {
             Ok(body) => {

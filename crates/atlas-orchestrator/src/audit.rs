@@ -49,6 +49,19 @@ pub struct Audit {
     pub unreadable: Vec<SessionId>,
     /// Money.
     pub risk: Risk,
+    /// Machines that may bill at a price that nobody knows: `risk` counts them as nothing.
+    pub unpriced: usize,
+}
+
+impl Audit {
+    /// Whether everything could be looked at: every account answered with its whole list, and
+    /// every record can be read.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.unreachable.is_empty()
+            && self.unreadable.is_empty()
+            && self.accounts.values().all(|report| report.complete)
+    }
 }
 
 impl Orchestrator {
@@ -84,6 +97,7 @@ impl Orchestrator {
                 Ok(report) => {
                     audit.risk.quarantined = audit.risk.quarantined + burn(&report.quarantined);
                     audit.risk.orphan = audit.risk.orphan + burn(&report.victims);
+                    audit.unpriced += unpriced(&report.quarantined) + unpriced(&report.victims);
                     audit.accounts.insert(name, report);
                 }
                 Err(error) => drop(audit.unreachable.insert(name, error.to_string())),
@@ -148,6 +162,9 @@ fn count(record: &SessionRecord, audit: &mut Audit) {
                 .supports
                 .extend(kept.map(|step| (record.id, step.support.clone())));
         }
+        if attempt.may_bill() && attempt.price.is_none() {
+            audit.unpriced += 1;
+        }
         let risk = &mut audit.risk;
         let ending = |risk: &mut Risk, burn: UsdPerHour| {
             let cause = if attempt.stuck.is_some() {
@@ -171,4 +188,11 @@ fn count(record: &SessionRecord, audit: &mut Audit) {
 
 fn burn(findings: &[Finding]) -> UsdPerHour {
     findings.iter().filter_map(|finding| finding.burn).sum()
+}
+
+fn unpriced(findings: &[Finding]) -> usize {
+    findings
+        .iter()
+        .filter(|finding| finding.burn.is_none())
+        .count()
 }

@@ -386,6 +386,10 @@ fn order(
 /// The data of an answer, or what its errors say. GraphQL answers errors with 200.
 fn data(answer: &Answer, class: RetryClass) -> Result<Value> {
     let mut body: Value = answer.json()?;
+    if let Some(said) = body.pointer_mut("/errors/0/message") {
+        // The words may repeat the request's secrets.
+        *said = answer.scrubbed(said.as_str().unwrap_or_default()).into();
+    }
     if let Some(error) = first_error(&body, class) {
         return Err(error.with_status(answer.status().as_u16()));
     }

@@ -1,6 +1,7 @@
 //! A pod's log: server-sent events, followed across reconnects with each line given once.
 
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -222,8 +223,9 @@ impl Reader {
 #[derive(Debug, Default)]
 struct Seam {
     last_id: Option<String>,
-    given: VecDeque<Event>,
-    repeated: Vec<Event>,
+    /// Fingerprints: the events themselves may be large.
+    given: VecDeque<u64>,
+    repeated: Vec<u64>,
 }
 
 impl Seam {
@@ -231,20 +233,23 @@ impl Seam {
         if event.id.is_some() {
             self.last_id.clone_from(&event.id);
         }
-        if let Some(known) = self.repeated.iter().position(|known| known == event) {
+        let mut hasher = DefaultHasher::new();
+        event.hash(&mut hasher);
+        let event = hasher.finish();
+        if let Some(known) = self.repeated.iter().position(|known| *known == event) {
             self.repeated.remove(known);
             return false;
         }
         if self.given.len() == SEAM {
             self.given.pop_front();
         }
-        self.given.push_back(event.clone());
+        self.given.push_back(event);
         true
     }
 
     /// The id to go on from.
     fn reconnect(&mut self) -> Option<String> {
-        self.repeated = self.given.iter().cloned().collect();
+        self.repeated = self.given.iter().copied().collect();
         self.last_id.clone()
     }
 }

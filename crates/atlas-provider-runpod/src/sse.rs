@@ -1,7 +1,7 @@
 //! Server-sent events: bytes in, events out. Pure.
 
 /// One event. Only what RunPod sends: an id, and its data lines joined.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Event {
     pub(crate) id: Option<String>,
     pub(crate) data: String,
@@ -12,11 +12,14 @@ pub(crate) struct Event {
 pub(crate) struct Decoder {
     line: Vec<u8>,
     id: Option<String>,
-    data: Vec<String>,
+    data: String,
+    /// Whether the event has a data line, which may be empty.
+    has_data: bool,
 }
 
-/// A log line longer than this is cut: a broken server must not fill our memory.
-const MAX_LINE: usize = 1 << 20;
+/// The most bytes of a line, and of all the data lines of an event; the rest is dropped. A stream
+/// that never ends a line or an event must not fill our memory.
+const MAX_EVENT: usize = 256 * 1024;
 
 impl Decoder {
     /// Takes the next bytes and gives the events that they complete.
@@ -29,7 +32,7 @@ impl Decoder {
                     let text = String::from_utf8_lossy(&line);
                     events.extend(self.take(text.strip_suffix('\r').unwrap_or(&text)));
                 }
-                _ if self.line.len() >= MAX_LINE => {}
+                _ if self.line.len() >= MAX_EVENT => {}
                 _ => self.line.push(byte),
             }
         }
@@ -40,16 +43,20 @@ impl Decoder {
         if line.is_empty() {
             let data = std::mem::take(&mut self.data);
             let id = self.id.take();
-            return (!data.is_empty()).then(|| Event {
-                id,
-                data: data.join("\n"),
-            });
+            return std::mem::take(&mut self.has_data).then_some(Event { id, data });
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
             "id" => self.id = Some(value.to_owned()),
-            "data" => self.data.push(value.to_owned()),
+            "data" => {
+                if std::mem::replace(&mut self.has_data, true) && self.data.len() < MAX_EVENT {
+                    self.data.push('\n');
+                }
+                let room = MAX_EVENT.saturating_sub(self.data.len()).min(value.len());
+                let fits = (0..=room).rev().find(|at| value.is_char_boundary(*at));
+                self.data.push_str(&value[..fits.unwrap_or_default()]);
+            }
             _ => {} // comments keep the connection open; `event` and `retry` are not RunPod's
         }
         None
@@ -87,8 +94,21 @@ mod tests {
     fn a_line_without_end_does_not_fill_the_memory() {
         let mut decoder = Decoder::default();
         for _ in 0..3 {
-            assert!(decoder.feed(&vec![b'x'; MAX_LINE]).is_empty());
+            assert!(decoder.feed(&vec![b'x'; MAX_EVENT]).is_empty());
         }
-        assert!(decoder.line.len() <= MAX_LINE);
+        assert!(decoder.line.len() <= MAX_EVENT);
+    }
+
+    #[test]
+    fn an_event_without_end_does_not_fill_the_memory() {
+        let mut decoder = Decoder::default();
+        let line = format!("data: {}\n", "é".repeat(30_000));
+        for _ in 0..50 {
+            assert!(decoder.feed(line.as_bytes()).is_empty());
+        }
+        assert!(decoder.data.capacity() <= 2 * MAX_EVENT);
+        let events = decoder.feed(b"\nid: 2\ndata: x\n\n");
+        assert!(events[0].data.len() <= MAX_EVENT && events[0].data.starts_with("éé"));
+        assert_eq!(events[1].data, "x");
     }
 }

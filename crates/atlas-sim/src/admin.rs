@@ -1,6 +1,7 @@
 //! The admin's face: the ledger, time, faults, what was sent, and a fresh start.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -8,7 +9,9 @@ use std::time::Duration;
 
 use atlas_testkit::world::{Fault, World};
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_TYPE, HOST, HeaderValue, ORIGIN};
+use http::request::Parts;
+use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -88,6 +91,33 @@ impl Admin {
     }
 }
 
+/// Whether the request comes from a program on this machine that means this admin. A web page in a
+/// browser here can send requests too: those name their origin, and after DNS rebinding a host that
+/// is not this machine.
+fn is_local(parts: &Parts) -> bool {
+    let cross_site = parts
+        .headers
+        .get("sec-fetch-site")
+        .is_some_and(|site| site != "none" && site != "same-origin");
+    if parts.headers.contains_key(ORIGIN) || cross_site {
+        return false;
+    }
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return false;
+    };
+    let named = host.to_str().ok().and_then(|host| host.parse().ok());
+    let named: Option<Authority> = named.filter(|host: &Authority| !host.as_str().contains('@'));
+    named.is_some_and(|authority| {
+        let host = authority.host();
+        let address = host.trim_start_matches('[').trim_end_matches(']');
+        host.eq_ignore_ascii_case("localhost")
+            || address
+                .parse::<IpAddr>()
+                .is_ok_and(|address| address.is_loopback())
+    })
+}
+
 fn bad(error: impl std::fmt::Display) -> (StatusCode, String) {
     (StatusCode::BAD_REQUEST, error.to_string())
 }
@@ -106,6 +136,10 @@ impl Service<Request<Incoming>> for Admin {
         Box::pin(async move {
             let (parts, body) = request.into_parts();
             let answer = match Limited::new(body, MAX_BODY).collect().await {
+                _ if !is_local(&parts) => Err((
+                    StatusCode::FORBIDDEN,
+                    "the admin answers local programs, not web pages or other hosts".to_owned(),
+                )),
                 Ok(body) => this.answer(&parts.method, parts.uri.path(), &body.to_bytes()),
                 Err(error) => Err(bad(error)),
             };
@@ -120,5 +154,45 @@ impl Service<Request<Incoming>> for Admin {
                 .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             Ok(response)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_local_programs_reach_the_admin() {
+        let local = |headers: &[(&str, &str)]| {
+            let mut request = Request::builder().uri("/ledger");
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            is_local(&request.body(()).unwrap().into_parts().0)
+        };
+        for host in [
+            "127.0.0.1:8080",
+            "127.9.9.9",
+            "localhost:1",
+            "LocalHost",
+            "[::1]:8080",
+        ] {
+            assert!(local(&[("host", host)]), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "10.0.0.1:8080",
+            "localhost.evil.example",
+            "x@localhost",
+            "",
+        ] {
+            assert!(!local(&[("host", host)]), "{host}");
+        }
+        let host = ("host", "127.0.0.1:8080");
+        assert!(!local(&[]) && !local(&[host, host]));
+        assert!(!local(&[host, ("origin", "null")]));
+        assert!(!local(&[host, ("origin", "http://127.0.0.1:8080")]));
+        assert!(!local(&[host, ("sec-fetch-site", "cross-site")]));
+        assert!(local(&[host, ("sec-fetch-site", "none")]));
     }
 }

@@ -16,7 +16,9 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::fs::{File, Metadata};
+use std::io::Read as _;
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 #[cfg(any(
@@ -373,20 +375,79 @@ impl Config {
         policy
     }
 
-    /// Reads a file that must exist.
+    /// Reads a file that somebody named. It may set everything.
     ///
     /// # Errors
     /// `unavailable` when it cannot be read, `validation` when it is wrong, naming the place and
     /// never a secret.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Error::new(
-                ErrorKind::Unavailable,
-                format!("cannot read {}", path.display()),
-            )
-            .with_source(error)
-        })?;
+        let (_, text) = read(path)?;
         Self::parse(&text, &path.display().to_string())
+    }
+
+    /// Reads the file in the user's own configuration folder. It may set everything, and must
+    /// belong to the user.
+    ///
+    /// # Errors
+    /// As [`Config::load`]; `validation` for a file of another user, or one that everybody can
+    /// write.
+    pub fn load_own(path: &Path) -> Result<Self> {
+        let (meta, text) = read(path)?;
+        refuse_foreign(path, &meta)?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// Reads a file that was found in the working folder, which may be the clone of somebody's
+    /// repository. It sets no key and no secret, nor where they come from or go to: with these the
+    /// folder's author would be given the user's keys, or the secrets of the user's machines.
+    ///
+    /// # Errors
+    /// As [`Config::load_own`]; `validation` for a setting that such a file may not have.
+    pub fn load_found(path: &Path) -> Result<Self> {
+        let config = Self::load_own(path)?;
+        match config.trusted_setting() {
+            None => Ok(config),
+            Some((field, why)) => Err(Error::validation(
+                &field,
+                format!(
+                    "{} was found in the working folder and may not set {field}, {why}; name the \
+                     file with --config, or move the setting to the atlas.toml of your \
+                     configuration folder",
+                    path.display(),
+                ),
+            )),
+        }
+    }
+
+    /// A setting that a file which was only found may not have, and the reason.
+    fn trusted_setting(&self) -> Option<(String, &'static str)> {
+        let secret = "which identifies your machines";
+        if self.realm_secret.is_some() {
+            return Some(("realm_secret".to_owned(), secret));
+        }
+        if self.realm_secret_file.is_some() {
+            return Some(("realm_secret_file".to_owned(), secret));
+        }
+        let inside = |path: &PathBuf| {
+            path.components()
+                .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+        };
+        if !self.store.as_ref().is_none_or(inside) {
+            let why = "whose secrets lie beside it, outside this folder";
+            return Some(("store".to_owned(), why));
+        }
+        self.accounts.iter().find_map(|(name, account)| {
+            let (field, why) = if account.base_url.is_some() {
+                ("base_url", "which receives the account's key")
+            } else if account.api_key_env.is_some() {
+                ("api_key_env", "which selects the secret that is sent")
+            } else if account.api_key.is_some() {
+                ("api_key", "whose owner sees what your machines are given")
+            } else {
+                return None;
+            };
+            Some((format!("accounts.{name}.{field}"), why))
+        })
     }
 
     /// Reads the text of a file; `name` is for errors.
@@ -418,9 +479,103 @@ impl Config {
     }
 }
 
+fn read(path: &Path) -> Result<(Metadata, String)> {
+    let unreadable = |error| {
+        Error::new(
+            ErrorKind::Unavailable,
+            format!("could not read the configuration {}", path.display()),
+        )
+        .with_source(error)
+    };
+    let mut file = File::open(path).map_err(unreadable)?;
+    let meta = file.metadata().map_err(unreadable)?;
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(unreadable)?;
+    Ok((meta, text))
+}
+
+/// Refuses a file that another user could have written.
+#[cfg(unix)]
+fn refuse_foreign(path: &Path, meta: &Metadata) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let problem = if meta.uid() != rustix::process::geteuid().as_raw() {
+        "belongs to another user; name it with --config if you trust it, or remove it"
+    } else if meta.mode() & 0o002 != 0 {
+        "can be written by every user; check what is in it, then chmod o-w"
+    } else {
+        return Ok(());
+    };
+    Err(Error::validation(
+        "config",
+        format!("{} {problem}", path.display()),
+    ))
+}
+
+/// Other systems do not say whose a file is.
+#[cfg(not(unix))]
+fn refuse_foreign(_: &Path, _: &Metadata) -> Result<()> {
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_was_only_found_sets_no_key_and_no_place_of_a_secret() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("atlas.toml");
+        for (text, field) in [
+            (
+                "[accounts.runpod]\nbase_url = 'https://x'",
+                "accounts.runpod.base_url",
+            ),
+            (
+                "[accounts.a]\napi_key_env = 'GITHUB_TOKEN'",
+                "accounts.a.api_key_env",
+            ),
+            ("[accounts.a]\napi_key = 'k'", "accounts.a.api_key"),
+            ("realm_secret = 'known'", "realm_secret"),
+            ("realm_secret_file = 'realm'", "realm_secret_file"),
+            ("store = '/tmp/atlas.redb'", "store"),
+            ("store = 'a/../../atlas.redb'", "store"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = Config::load_found(&path).unwrap_err();
+            let shown = error.to_string();
+            assert_eq!(error.field(), Some(field), "{shown}");
+            assert!(
+                shown.contains("--config") && shown.contains(path.to_str().unwrap()),
+                "{shown}"
+            );
+            assert!(Config::load(&path).is_ok() && Config::load_own(&path).is_ok());
+        }
+        let text = "store = './data/atlas.redb'\n[accounts.runpod]\ncall_deadline = '10s'";
+        std::fs::write(&path, text).unwrap();
+        assert!(Config::load_found(&path).is_ok());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_others_could_have_written_is_refused_unless_it_is_named() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("atlas.toml");
+        std::fs::write(&path, "").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o646)).unwrap();
+        for refused in [Config::load_found(&path), Config::load_own(&path)] {
+            assert!(refused.unwrap_err().to_string().contains("every user"));
+        }
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(Config::load_found(&path).is_ok());
+        // Only root can give a file away.
+        if std::os::unix::fs::chown(&path, Some(65_534), None).is_ok() {
+            for refused in [Config::load_found(&path), Config::load_own(&path)] {
+                assert!(refused.unwrap_err().to_string().contains("another user"));
+            }
+            assert!(Config::load(&path).is_ok());
+        }
+    }
 
     #[test]
     fn a_whole_file_reads() {

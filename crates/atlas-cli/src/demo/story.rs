@@ -5,7 +5,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::failure::{Done, Failure};
-use crate::output::{self, Output};
+use crate::output::{self, Output, Page};
 
 /// The timeline. It goes to standard output for people, and to standard error where standard output
 /// is for a program.
@@ -54,7 +54,7 @@ impl Story {
 }
 
 /// The ledger as a table.
-pub(super) fn table(ledger: &Value) -> Done<String> {
+pub(super) fn table(ledger: &Value) -> Done<Page> {
     let clouds = clouds(ledger)?.map(|(name, cloud)| {
         let field = |key: &str| {
             cloud[key]

@@ -85,7 +85,7 @@ async fn deploy(args: FlyDeployArgs, out: Output) -> Done {
                 Some(DeployEvent::Stage(stage)) => {
                     let word = word(&stage);
                     if stages.last() != Some(&word) {
-                        out.progress(output::bold(&format!("== {word}")));
+                        out.heading(format!("== {word}"));
                         stages.push(word);
                     }
                 }
@@ -214,9 +214,6 @@ async fn logs(args: FlyLogsArgs, global: &Global, out: Output) -> Done {
 }
 
 fn print(entry: &LogEntry, out: Output) -> Done {
-    if out.is_json() {
-        return out.line(&json!(entry).to_string());
-    }
     let dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
     let at = entry
         .timestamp
@@ -227,12 +224,9 @@ fn print(entry: &LogEntry, out: Output) -> Done {
         dash(&entry.instance),
         dash(&entry.level)
     );
-    // An app must not drive the terminal of who reads its log.
-    out.line(&format!(
-        "{} {}",
-        atlas::fly_ops::plain(&head),
-        entry.plain_message().replace('\n', "\n    ")
-    ))
+    out.item(entry, || {
+        format!("{head} {}", entry.plain_message().replace('\n', "\n    "))
+    })
 }
 
 async fn tokens(verb: FlyTokensVerb, global: &Global, out: Output) -> Done {

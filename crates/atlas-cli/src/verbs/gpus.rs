@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::failure::{Done, Failure};
-use crate::output::{self, Output};
+use crate::output::{self, Output, Page};
 use crate::setup::Setup;
 use crate::view;
 
@@ -87,6 +87,7 @@ pub(crate) async fn run(args: GpusArgs, setup: &Setup, out: Output) -> Done {
         });
     }
     let (mut lines, mut failed, mut answered) = (Vec::new(), Vec::new(), 0_u32);
+    let mut unpriced = 0_usize;
     for (account, read) in reading.join_all().await {
         match read {
             Ok(offers) => {
@@ -94,6 +95,10 @@ pub(crate) async fn run(args: GpusArgs, setup: &Setup, out: Output) -> Done {
                 if offers.is_empty() {
                     out.progress(format!("atlas: {account} rents no GPUs"));
                 }
+                unpriced += offers
+                    .iter()
+                    .filter(|offer| args.leaves_out_unpriced(offer))
+                    .count();
                 lines.extend(
                     offers
                         .into_iter()
@@ -112,8 +117,15 @@ pub(crate) async fn run(args: GpusArgs, setup: &Setup, out: Output) -> Done {
     out.answer(&good.chain(bad).collect::<Value>(), || {
         table(&lines, &failed, now)
     })?;
+    if unpriced > 0 {
+        out.progress(format!(
+            "atlas: {unpriced} GPUs without a known price are left out by --max-price"
+        ));
+    }
     for (account, why) in &failed {
-        out.warn(format!("atlas: no price list from {account}: {why}"));
+        out.warn(format!(
+            "atlas: the list is incomplete, no price list from {account}: {why}"
+        ));
     }
     if answered == 0 {
         Err(Failure::silent(crate::failure::FAILED))
@@ -123,20 +135,31 @@ pub(crate) async fn run(args: GpusArgs, setup: &Setup, out: Output) -> Done {
 }
 
 impl GpusArgs {
-    fn wants(&self, offer: &GpuType) -> bool {
-        let named = self.filter.as_ref().is_none_or(|wanted| {
+    /// Whether the offer is left out for no other reason than that its price is not known.
+    fn leaves_out_unpriced(&self, offer: &GpuType) -> bool {
+        self.max_price.is_some()
+            && offer.price.is_none()
+            && offer.spot_price.is_none()
+            && self.is_named(offer)
+    }
+
+    fn is_named(&self, offer: &GpuType) -> bool {
+        self.filter.as_ref().is_none_or(|wanted| {
             let canonical = offer.gpu.map(|gpu| gpu.to_string()).unwrap_or_default();
             [&canonical, &offer.native_id, &offer.display_name]
                 .iter()
                 .any(|name| plain(name).contains(&plain(wanted)))
-        });
+        })
+    }
+
+    fn wants(&self, offer: &GpuType) -> bool {
         let cheap = |most: &Usd| {
             [offer.price, offer.spot_price]
                 .into_iter()
                 .flatten()
                 .any(|price| price.per_hour() <= *most)
         };
-        named && self.max_price.as_ref().is_none_or(cheap)
+        self.is_named(offer) && self.max_price.as_ref().is_none_or(cheap)
     }
 }
 
@@ -195,7 +218,7 @@ fn document((account, offer): &Line, now: Timestamp) -> Value {
     line
 }
 
-fn table(lines: &[Line], failed: &[(AccountName, Failure)], now: Timestamp) -> String {
+fn table(lines: &[Line], failed: &[(AccountName, Failure)], now: Timestamp) -> Page {
     let dash = || "-".to_owned();
     let rows = lines.iter().map(|(account, offer)| {
         vec![

@@ -70,11 +70,7 @@ async fn stream(jobs: Jobs<'_>, job: &JobRef, out: Output) -> Done {
     let mut chunks = jobs.stream_job(&CallContext::new(), job).await?;
     while let Some(chunk) = next(&mut chunks).await {
         let chunk = chunk?;
-        out.line(&if out.is_json() {
-            chunk.to_string()
-        } else {
-            view::plain(&chunk)
-        })?;
+        out.item(&chunk, || view::plain(&chunk))?;
     }
     Ok(())
 }

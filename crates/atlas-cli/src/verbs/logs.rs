@@ -1,7 +1,6 @@
 //! `atlas logs`: what a session's machine printed.
 
 use atlas::{AccountName, CallContext, ComputeId, LogQuery, SessionId};
-use serde_json::json;
 
 use crate::failure::{Done, Failure};
 use crate::keeper::Keeper;
@@ -32,11 +31,7 @@ pub(crate) async fn run(
         .await?;
     while let Some(line) = next(&mut lines).await {
         let line = line?;
-        out.line(&if out.is_json() {
-            json!(line).to_string()
-        } else {
-            line.text
-        })?;
+        out.item(&line, || line.text.clone())?;
     }
     Ok(())
 }

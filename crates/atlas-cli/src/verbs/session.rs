@@ -15,8 +15,13 @@ use crate::view;
 const LOOK: Duration = Duration::from_millis(300);
 
 pub(crate) async fn ls(keeper: &mut Keeper, filter: Filter, out: Output) -> Done {
+    let ended = filter.ended;
     let sessions = keeper.ask(Request::List(filter), |_| Ok(())).await?;
-    out.answer(&sessions, || view::table(&sessions))
+    out.answer(&sessions, || view::table(&sessions))?;
+    if !ended {
+        out.progress("sessions that ended are left out; --all lists them too");
+    }
+    Ok(())
 }
 
 pub(crate) async fn show(
@@ -105,13 +110,7 @@ pub(crate) async fn events(
         follow,
     };
     keeper
-        .ask(request, |event| {
-            out.line(&if out.is_json() {
-                event.to_string()
-            } else {
-                view::event(&event)
-            })
-        })
+        .ask(request, |event| out.item(&event, || view::event(&event)))
         .await?;
     Ok(())
 }

@@ -4,14 +4,15 @@
 use std::time::Duration;
 
 use atlas::owner::{Request, Sealed, Until};
-use atlas::{ComputeRequest, SessionId, SessionOptions, UsdPerHour, span};
+use atlas::{AccountName, ComputeRequest, SessionId, SessionOptions, UsdPerHour, span};
 use serde_json::Value;
 
 use crate::args::{RunArgs, SpawnArgs};
 use crate::failure::{Done, Failure};
 use crate::keeper::{Keeper, Slot};
-use crate::order::{LimitArgs, MachineArgs};
+use crate::order::MachineArgs;
 use crate::output::Output;
+use crate::probe;
 use crate::setup::Setup;
 use crate::verbs::session;
 use crate::view;
@@ -26,11 +27,19 @@ const TIMED_OUT: u8 = 124;
 const ATLAS_FAILED: u8 = 125;
 
 pub(crate) async fn spawn(args: SpawnArgs, setup: &Setup, slot: &mut Slot, out: Output) -> Done {
-    let (request, options) = wanted(&args.machine, &args.limits, Vec::new(), setup)?;
+    let account = setup.account()?;
+    let request = request(&args.machine, Vec::new(), setup, &account)?;
+    // The mock's machines have no network: nothing in them can answer.
+    let by_default = args.wait_ready && !setup.is_free(&account);
+    let probe =
+        probe::chosen(args.probe.as_ref(), by_default, &request.ports).map_err(Failure::given)?;
+    let mut options = args.limits.options(setup.idle_ttl()).account(account);
+    options.probe.clone_from(&probe);
+    options.validate().map_err(Failure::given)?;
     let keeper = slot.insert(Keeper::find(setup).await?);
     let mut info = order(keeper, &request, options, false, out).await?;
     if args.wait_ready {
-        info = usable(keeper, info).await?;
+        info = ready(keeper, info, &probe::describe(probe.as_ref()), out).await?;
     }
     out.answer(&info, || view::describe(&info))?;
     warn_of_burn(&info, out);
@@ -39,7 +48,12 @@ pub(crate) async fn spawn(args: SpawnArgs, setup: &Setup, slot: &mut Slot, out: 
 
 /// Runs a command to its end. Its exit code is the program's.
 pub(crate) async fn run(args: RunArgs, setup: &Setup, slot: &mut Slot, out: Output) -> Done {
-    let (request, options) = wanted(&args.machine, &args.limits, args.command, setup)?;
+    let account = setup.account()?;
+    let request = request(&args.machine, args.command, setup, &account)?;
+    // The idle limit of the configuration is for sessions that people use. A task is used by
+    // nobody, and ends by itself.
+    let options = args.limits.options(None).account(account);
+    options.validate().map_err(Failure::given)?;
     let info = task(setup, slot, &request, options, out)
         .await
         .map_err(|failure| failure.coded(ATLAS_FAILED))?;
@@ -59,19 +73,15 @@ pub(crate) async fn run(args: RunArgs, setup: &Setup, slot: &mut Slot, out: Outp
 }
 
 /// What the command line asks for, checked before anything is opened.
-fn wanted(
+fn request(
     machine: &MachineArgs,
-    limits: &LimitArgs,
     command: Vec<String>,
     setup: &Setup,
-) -> Done<(ComputeRequest, SessionOptions)> {
-    let account = setup.account()?;
-    let request = machine
-        .request(command, setup.is_free(&account))
-        .map_err(Failure::given)?;
-    let options = options(limits).account(account);
-    options.validate().map_err(Failure::given)?;
-    Ok((request, options))
+    account: &AccountName,
+) -> Done<ComputeRequest> {
+    machine
+        .request(command, setup.is_free(account))
+        .map_err(Failure::given)
 }
 
 async fn task(
@@ -139,8 +149,10 @@ async fn order(
     Ok(info)
 }
 
-async fn usable(keeper: &mut Keeper, spawned: Value) -> Done<Value> {
+/// Waits until the machine is ready, and says what it waits for.
+async fn ready(keeper: &mut Keeper, spawned: Value, what: &str, out: Output) -> Done<Value> {
     let session = id(&spawned)?;
+    out.progress(format!("session {session}: waiting for {what}"));
     let longest_ms = u64::try_from(READY.as_millis()).unwrap_or(u64::MAX);
     let waited = keeper
         .ask(
@@ -152,7 +164,14 @@ async fn usable(keeper: &mut Keeper, spawned: Value) -> Done<Value> {
             |_| Ok(()),
         )
         .await;
-    waited.map_err(|failure| failure.goes_on_with(format!("atlas show {session}")))?;
+    waited.map_err(|failure| {
+        failure
+            .about(format!(
+                "the machine is not ready; atlas waited for {what} (see --probe)"
+            ))
+            .goes_on_with(format!("atlas show {session}, or atlas rm {session}"))
+    })?;
+    out.progress(format!("session {session}: ready"));
     keeper
         .ask(
             Request::Info {
@@ -169,18 +188,6 @@ fn id(info: &Value) -> Done<SessionId> {
         .as_str()
         .ok_or_else(|| Failure::new("an answer without a session"))?;
     Ok(text.parse::<SessionId>()?)
-}
-
-fn options(limits: &LimitArgs) -> SessionOptions {
-    let mut options = match limits.idle_ttl {
-        Some(ttl) => SessionOptions::new().idle_ttl(ttl),
-        None => SessionOptions::new().no_idle_ttl(),
-    };
-    options.max_runtime = limits.longest();
-    options.max_cost = limits.max_cost;
-    options.user_id.clone_from(&limits.user);
-    options.hedge = limits.hedge;
-    options
 }
 
 fn describe_outcome(info: &Value) -> String {

@@ -65,47 +65,11 @@ fn give_line(line: Line, give: &mut impl FnMut(Line)) {
     }
 }
 
-/// The text without terminal sequences and other control characters; tabs stay. What is foreign
-/// cannot drive a terminal then.
+/// A line of foreign text without terminal sequences and other characters that could mislead a
+/// reader; tabs stay.
 #[must_use]
 pub fn plain(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text.chars().peekable();
-    while let Some(c) = rest.next() {
-        match c {
-            '\u{1b}' => match rest.next() {
-                // CSI: parameters up to a letter.
-                Some('[') => {
-                    while rest
-                        .next()
-                        .is_some_and(|c| !('\u{40}'..='\u{7e}').contains(&c))
-                    {}
-                }
-                // OSC and its like: up to BEL or ESC \.
-                Some(']' | 'P' | 'X' | '^' | '_') => {
-                    while let Some(c) = rest.next() {
-                        if c == '\u{7}' || (c == '\u{1b}' && rest.next_if_eq(&'\\').is_some()) {
-                            break;
-                        }
-                    }
-                }
-                // Two characters more: a choice of character set.
-                Some('(' | ')' | '*' | '+' | '#' | ' ') => {
-                    rest.next();
-                }
-                _ => {}
-            },
-            '\u{9b}' => {
-                while rest
-                    .next()
-                    .is_some_and(|c| !('\u{40}'..='\u{7e}').contains(&c))
-                {}
-            }
-            c if c.is_control() && c != '\t' => {}
-            c => out.push(c),
-        }
-    }
-    out
+    atlas_core::plain(text).replace('\n', " ")
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ pub(super) fn load(path: &Path) -> Result<Secret> {
     if !meta.is_file() {
         return Err(refused(path, "is not a regular file"));
     }
-    if let Some(problem) = readable_by_others(&meta) {
+    if let Some(problem) = owned_by_another(&meta).or_else(|| readable_by_others(&meta)) {
         return Err(refused(path, problem));
     }
     if meta.len() > MAX_SECRET_FILE {
@@ -128,6 +128,20 @@ pub(crate) fn sync_directory(of: &Path) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
+/// Whoever owns the file knows the secret, and can replace it.
+#[cfg(unix)]
+fn owned_by_another(meta: &fs::Metadata) -> Option<&'static str> {
+    use std::os::unix::fs::MetadataExt;
+    (meta.uid() != rustix::process::geteuid().as_raw()).then_some(
+        "belongs to another user, who knows the secret; if it is yours, make it yours with chown",
+    )
+}
+
+#[cfg(not(unix))]
+fn owned_by_another(_: &fs::Metadata) -> Option<&'static str> {
+    None
+}
+
 #[cfg(unix)]
 fn readable_by_others(meta: &fs::Metadata) -> Option<&'static str> {
     use std::os::unix::fs::PermissionsExt;
@@ -210,6 +224,19 @@ mod tests {
         for mode in [0o640, 0o604, 0o660] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(load(&path).unwrap_err().kind(), ErrorKind::Validation);
+        }
+    }
+
+    #[test]
+    fn a_secret_of_another_user_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("realm");
+        load_or_create(&path, &SystemEntropy::new()).unwrap();
+        // Only root can give a file away.
+        if std::os::unix::fs::chown(&path, Some(65_534), None).is_ok() {
+            let error = load_or_create(&path, &SystemEntropy::new()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Validation);
+            assert!(error.to_string().contains("another user"), "{error}");
         }
     }
 
