@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
-use atlas_fly_ops::{AppName, DeployRequest, FlyCli, LogClient, LogFilter, Tokens};
+use atlas_fly_ops::{AppName, DeployRequest, FlyCli, LogClient, LogFilter, MintScope, Tokens};
 use atlas_http::{Body, Transport};
 use atlas_testkit::fake_fly::FakeFly;
 use http::{Request, Response};
@@ -85,6 +85,7 @@ fn metrics_count_tokens_pages_lines_and_deploys_by_what_became_of_them() {
             let tokens = Tokens::builder()
                 .config_file(None)
                 .cli(Some(FlyCli::new().program(fly.program())))
+                .scope(MintScope::ReadOrganisation(Some("acme".into())))
                 .build();
             let shop = AppName::new("shop").unwrap();
             tokens.get(&shop).await.unwrap();

@@ -105,7 +105,7 @@ impl Fly {
     /// # Errors
     /// As any read.
     pub async fn apps(&self, cx: &CallContext) -> Result<Vec<App>> {
-        let org = self.org(cx, "apps whose").await?;
+        let org = self.org(cx).await?;
         Ok(self
             .cloud
             .apps(cx, "apps", &org)
@@ -134,7 +134,7 @@ impl Fly {
         name: &str,
         network: Option<&str>,
     ) -> Result<()> {
-        let org = self.org(cx, "create_app whose").await?;
+        let org = self.org(cx).await?;
         let wanted = wire::CreateApp {
             name: checked(name)?,
             org_slug: &org,

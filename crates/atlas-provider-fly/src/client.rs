@@ -28,6 +28,7 @@ pub(crate) const PACED: &[(&str, bool)] = &[
     ("exec", false),
     ("lease", false),
     ("metadata", false),
+    ("identity", false),
 ];
 
 /// No organisation has this many pages; a server that goes on for longer is broken.
@@ -81,12 +82,9 @@ impl Cloud {
 
     // Tokens and the organisation.
 
-    pub(crate) async fn tokens(
-        &self,
-        cx: &CallContext,
-        operation: &'static str,
-    ) -> Result<Vec<wire::Token>> {
-        let call = Call::get(operation, RetryClass::Safe, ["tokens", "current"]);
+    /// What the token is of. One operation whoever asks: Fly limits it as one action.
+    pub(crate) async fn tokens(&self, cx: &CallContext) -> Result<Vec<wire::Token>> {
+        let call = Call::get("identity", RetryClass::Safe, ["tokens", "current"]);
         Ok(self
             .json::<wire::Tokens>(cx, call)
             .await?
@@ -412,6 +410,16 @@ impl Cloud {
     // Volumes.
 
     /// Every volume of the organisation; an error where not all of them were told.
+    pub(crate) async fn app_volumes(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        app: &str,
+    ) -> Result<Vec<wire::Volume>> {
+        let call = Call::get(operation, RetryClass::Safe, ["apps", app, "volumes"]);
+        self.read(cx, call).await
+    }
+
     pub(crate) async fn org_volumes(
         &self,
         cx: &CallContext,

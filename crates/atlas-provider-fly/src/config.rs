@@ -1,6 +1,7 @@
 //! Where Fly is, whose organisation it is, and with which token it is called.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use atlas_core::config::ApiKey;
@@ -236,6 +237,7 @@ impl FlyBuilder {
             app: self.app,
             own_apps: self.own_apps,
             limits: self.connection.limits(),
+            recent: Arc::default(),
         })
     }
 }

@@ -1,10 +1,13 @@
 //! Fly's error bodies into ours. The status word wins over the text, which is no contract; the text
 //! decides only where it is missing.
 
-use atlas_core::{Error, ErrorKind, Next, Outcome, Result, RetryClass};
+use atlas_core::{Error, ErrorKind, Next, Outcome, REDACTED, Result, RetryClass, Secret};
 use atlas_http::{Answer, FailedAnswer};
 
 use crate::wire::ErrorBody;
+
+/// The longest text of the cloud that an error shows, in characters.
+const LONGEST: usize = 300;
 
 /// The mapper of this cloud's answers.
 pub(crate) fn map(answer: &FailedAnswer) -> Option<Error> {
@@ -48,11 +51,21 @@ fn classify(status: u16, body: &ErrorBody) -> Option<(ErrorKind, Next)> {
     if status == 403 && has("over the allowed quota") {
         return Some((ErrorKind::Quota, Next::NextCandidate));
     }
-    if has("add a payment method") {
+    let low = text.to_ascii_lowercase();
+    if OF_THE_ACCOUNT.iter().any(|words| low.contains(words)) {
         return Some((ErrorKind::Quota, Next::Stop));
     }
     None
 }
+
+/// What Fly says when the account may have no more machines: a limit, or its billing. No other
+/// region or size helps.
+const OF_THE_ACCOUNT: [&str; 4] = [
+    "add a payment method",
+    "reached its machine limit",
+    "trial has ended",
+    "unpaid invoice",
+];
 
 /// The id of the machine that has the name already, from the text of a 409.
 pub(crate) fn existing_machine(body: &[u8]) -> Option<String> {
@@ -72,15 +85,19 @@ pub(crate) fn existing_machine(body: &[u8]) -> Option<String> {
 }
 
 /// A 409 of a create that is not about the name. A host without room, and anything else that was
-/// refused before work.
-pub(crate) fn of_conflict(body: &[u8], request_id: Option<&str>) -> Error {
+/// refused before work. Says what the cloud says, without the order's secrets.
+pub(crate) fn of_conflict(body: &[u8], secrets: &[Secret], request_id: Option<&str>) -> Error {
     let known = serde_json::from_slice::<ErrorBody>(body).ok();
     let classified = known.as_ref().and_then(|body| classify(409, body));
     let (kind, next) = classified.unwrap_or((ErrorKind::Conflict, Next::Stop));
-    let message = if kind == ErrorKind::NoCapacity {
+    let what = if kind == ErrorKind::NoCapacity {
         "the host has no room for it"
     } else {
         "the cloud refused the order as a conflict"
+    };
+    let message = match known.as_ref().map(|body| plain(body.text(), secrets)) {
+        Some(said) if !said.is_empty() => format!("{what}: {said}"),
+        _ => what.to_owned(),
     };
     // Only Fly's own words say that nothing was done.
     let outcome = if known.is_some() {
@@ -95,6 +112,29 @@ pub(crate) fn of_conflict(body: &[u8], request_id: Option<&str>) -> Error {
         Some(id) => error.with_request_id(id),
         None => error,
     }
+}
+
+/// A text of the cloud on one line, short, and without these secrets.
+pub(crate) fn plain(text: &str, secrets: &[Secret]) -> String {
+    let mut values: Vec<&str> = secrets.iter().map(Secret::expose).collect();
+    values.retain(|value| value.len() >= 4);
+    values.sort_by_key(|value| std::cmp::Reverse(value.len()));
+    let mut text = text.to_owned();
+    for value in values {
+        text = text.replace(value, REDACTED);
+    }
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control());
+    let line = words
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ");
+    line.chars().take(LONGEST).collect()
+}
+
+/// What the body of an answer says.
+pub(crate) fn said(body: &[u8]) -> String {
+    serde_json::from_slice::<ErrorBody>(body)
+        .map_or_else(|_| String::new(), |body| plain(body.text(), &[]))
 }
 
 /// Whether an app was refused because its name is taken, by whomever. A race shows a database's
@@ -187,6 +227,24 @@ mod tests {
                 None,
                 Some((Quota, Next::Stop)),
             ),
+            (
+                422,
+                "Organization X has reached its machine limit. Please contact billing",
+                None,
+                Some((Quota, Next::Stop)),
+            ),
+            (
+                403,
+                "Your trial has ended, please add a credit card",
+                None,
+                Some((Quota, Next::Stop)),
+            ),
+            (
+                402,
+                "organization has an Unpaid Invoice",
+                None,
+                Some((Quota, Next::Stop)),
+            ),
             (403, "unauthorized", None, None),
             (
                 400,
@@ -199,6 +257,20 @@ mod tests {
         for (status, text, word, wanted) in table {
             assert_eq!(classified(status, text, word), wanted, "{status} {text}");
         }
+    }
+
+    #[test]
+    fn a_conflict_says_what_the_cloud_says_without_the_orders_secrets() {
+        let body = br#"{"error":"aborted: insufficient memory\navailable to fulfill request for s3cr3t-a"}"#;
+        let secrets = [Secret::new("s3cr3t"), Secret::new("s3cr3t-a")];
+        let error = of_conflict(body, &secrets, None);
+        assert_eq!(error.kind(), ErrorKind::NoCapacity);
+        let text = error.to_string();
+        assert!(text.contains("insufficient memory available"), "{text}");
+        assert!(!text.contains("s3cr3t") && !text.contains("-a"), "{text}");
+        let silent = of_conflict(b"<html>", &[], None);
+        assert!(silent.outcome().is_unknown());
+        assert!(!silent.to_string().contains("html"));
     }
 
     #[test]

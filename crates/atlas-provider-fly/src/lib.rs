@@ -38,16 +38,19 @@ mod volume;
 mod wire;
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use atlas_core::{
     AccountLimits, CallContext, Candidate, Capabilities, Capability, Compute, ComputeId,
     ComputeRequest, ComputeStatus, Error, ErrorKind, GpuType, LaunchKey, ListFilter, Listing,
-    NetworkVolume, Next, Outcome, Presence, Provider, ProviderId, Raw, Result, RetryClass, Support,
-    TrackedKey, VolumeId, VolumeRequest,
+    NetworkVolume, Next, Outcome, Port, Presence, Protocol, Provider, ProviderId, Raw, Result,
+    RetryClass, Secret, Support, TrackedKey, VolumeId, VolumeRequest,
 };
 use atlas_http::Answer;
 use http::StatusCode;
 use serde_json::json;
+use tokio::time::Instant;
 
 pub use app::{App, IpAddress, IpKind};
 use client::Cloud;
@@ -69,14 +72,30 @@ pub struct Fly {
     app: Option<String>,
     own_apps: bool,
     limits: AccountLimits,
+    recent: Arc<Mutex<Option<Recent>>>,
 }
 
 /// What a token shows of its account.
+#[derive(Clone, Debug)]
 enum View {
     /// A whole organisation.
     Org(String),
     /// Some of its apps only.
     Apps(String, Vec<String>),
+}
+
+/// How long what a token was seen to show is believed for another order.
+const RECENT: Duration = Duration::from_secs(30);
+
+/// What a token was seen to show a moment ago.
+#[derive(Clone, Debug)]
+struct Recent {
+    at: Instant,
+    /// The call's own token; none for the account's.
+    key: Option<Secret>,
+    view: View,
+    /// Apps that were read and are of the organisation in view.
+    listed: BTreeSet<String>,
 }
 
 impl Fly {
@@ -98,8 +117,8 @@ impl Fly {
     }
 
     /// What the token shows: read anew each time, for a token can be swapped under us.
-    async fn view(&self, cx: &CallContext, operation: &'static str) -> Result<View> {
-        let tokens = self.cloud.tokens(cx, operation).await?;
+    async fn view(&self, cx: &CallContext) -> Result<View> {
+        let tokens = self.cloud.tokens(cx).await?;
         let mut orgs = BTreeSet::new();
         let (mut apps, mut whole) = (BTreeSet::new(), false);
         for token in tokens {
@@ -137,11 +156,97 @@ impl Fly {
         }
     }
 
+    /// What the token showed within the last half minute: many orders at once ask it once.
+    async fn recent_view(&self, cx: &CallContext) -> Result<Recent> {
+        let key = || cx.api_key().map(Secret::expose);
+        let known = self.recent().clone().filter(|recent| {
+            recent.key.as_ref().map(Secret::expose) == key() && recent.at.elapsed() < RECENT
+        });
+        if let Some(recent) = known {
+            return Ok(recent);
+        }
+        let recent = Recent {
+            at: Instant::now(),
+            key: cx.api_key().cloned(),
+            view: self.view(cx).await?,
+            listed: BTreeSet::new(),
+        };
+        *self.recent() = Some(recent.clone());
+        Ok(recent)
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Option<Recent>> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Refuses an app whose machines no listing of this token would show: what is rented there could
+    /// not be found again.
+    async fn check_listed(&self, cx: &CallContext, app: &str) -> Result<()> {
+        let refused = |text: String| {
+            let error = Error::new(ErrorKind::Forbidden, text);
+            Err(error.outcome_is(Outcome::NotApplied(Next::Stop)))
+        };
+        let mut recent = self.recent_view(cx).await?;
+        let org = match &recent.view {
+            View::Apps(_, apps) if apps.iter().any(|one| one == app) => return Ok(()),
+            View::Apps(_, apps) => {
+                let apps = apps.join(", ");
+                let text = format!(
+                    "the token is for {apps} only, and could not list a machine in {app}: name \
+                     its app in {APP_ENV}, or use a token of the whole organisation"
+                );
+                return refused(text);
+            }
+            View::Org(_) if recent.listed.contains(app) => return Ok(()),
+            View::Org(org) => org,
+        };
+        let found = self.cloud.app(cx, "spawn_compute whose", app).await?;
+        let slug = found
+            .and_then(|app| app.organization)
+            .and_then(|organization| organization.slug);
+        match slug {
+            Some(slug) if slug != *org => refused(format!(
+                "the app {app} is of the organisation {slug}, and only {org} is listed: set {ORG_ENV}"
+            )),
+            Some(_) => {
+                recent.listed.insert(app.to_owned());
+                *self.recent() = Some(recent);
+                Ok(())
+            }
+            // An app that is not there is refused by the order itself.
+            None => Ok(()),
+        }
+    }
+
+    /// The IPv6 address of a machine's own app, at which its raw TCP ports are reached.
+    async fn tcp_address(
+        &self,
+        cx: &CallContext,
+        app: &str,
+        own: bool,
+        request: &ComputeRequest,
+    ) -> Result<Option<String>> {
+        let raw = |port: &Port| port.protocol() == Protocol::Tcp;
+        if !own || !request.ports.iter().any(raw) {
+            return Ok(None);
+        }
+        let ips = self.cloud.ips(cx, "spawn_compute address", app).await;
+        let ips = ips.map_err(|error| match error.kind() {
+            // The app was made a moment ago, and not every part of Fly knows it at once.
+            ErrorKind::NotFound => error.outcome_is(Outcome::NotApplied(Next::SameLater)),
+            _ => error.before_the_order(),
+        })?;
+        let mut v6 = ips
+            .into_iter()
+            .filter(|ip| IpKind::of(ip) == Some(IpKind::V6));
+        Ok(v6.next().map(|ip| ip.ip))
+    }
+
     /// The organisation: the one configured, else the token's.
-    async fn org(&self, cx: &CallContext, operation: &'static str) -> Result<String> {
+    async fn org(&self, cx: &CallContext) -> Result<String> {
         match &self.org {
             Some(org) => Ok(org.clone()),
-            None => match self.view(cx, operation).await? {
+            None => match self.view(cx).await? {
                 View::Org(org) | View::Apps(org, _) => Ok(org),
             },
         }
@@ -241,7 +346,7 @@ impl Fly {
             }
             answer => return answer,
         };
-        let View::Org(org) = self.view(cx, operation).await? else {
+        let View::Org(org) = self.view(cx).await? else {
             return Err(unknown);
         };
         let apps = self.cloud.apps(cx, operation, &org).await?;
@@ -301,10 +406,12 @@ impl Provider for Fly {
         let Ok((app, true)) = self.home(key, request) else {
             return Ok(Vec::new());
         };
-        let kinds = if request.ports.is_empty() {
-            &[][..]
-        } else {
-            &[IpKind::SharedV4, IpKind::V6]
+        let http = |port: &Port| port.protocol() == Protocol::Http;
+        // A shared IPv4 serves HTTP and TLS only: a raw TCP port is reached over IPv6.
+        let kinds = match (request.ports.is_empty(), request.ports.iter().any(http)) {
+            (true, _) => &[][..],
+            (false, true) => &[IpKind::SharedV4, IpKind::V6],
+            (false, false) => &[IpKind::V6],
         };
         let mut planned = vec![Support {
             kind: support::APP.to_owned(),
@@ -325,18 +432,27 @@ impl Provider for Fly {
     /// The organisation that the token is of, as Fly says. Which of its apps a token shows changes
     /// with the apps; what it cannot show is never taken to be gone.
     async fn identity(&self, cx: &CallContext) -> Result<String> {
-        match self.view(cx, "identity").await? {
+        match self.view(cx).await? {
             View::Org(org) | View::Apps(org, _) => Ok(format!("fly-org-{org}")),
         }
     }
 
-    /// Estimates: Fly has neither prices nor stock to ask for. Asks nothing.
+    /// Estimates: Fly has neither prices nor stock to ask for. Only a region that the price table
+    /// does not know is looked up, and a volume, which bills with the machine.
     async fn candidates(
         &self,
-        _cx: &CallContext,
+        cx: &CallContext,
         request: &ComputeRequest,
     ) -> Result<Vec<Candidate>> {
-        preset::candidates(request)
+        let mut found = preset::candidates(request)?;
+        self.check_regions(cx, "candidates", request).await?;
+        if let Some(volume) = &request.network_volume_id {
+            let volume = preset::volume(self.volume(cx, volume).await?.volume.size.as_gb());
+            for candidate in &mut found {
+                candidate.price = candidate.price.map(|price| preset::together(price, volume));
+            }
+        }
+        Ok(found)
     }
 
     async fn spawn_compute(
@@ -348,6 +464,25 @@ impl Provider for Fly {
         let (app, own) = self.home(key, request)?;
         let (preset, region) = Self::pinned(request)?;
         let mut order = translate::create(cx, key, request, (preset, &region), own)?;
+        if request.candidate.is_none() {
+            self.check_regions(cx, "spawn_compute regions", request)
+                .await
+                .map_err(Error::before_the_order)?;
+        }
+        if !own {
+            // An app of its own was made with the whole organisation in view.
+            self.check_listed(cx, &app)
+                .await
+                .map_err(Error::before_the_order)?;
+        }
+        if let Some(volume) = &request.network_volume_id {
+            let read = self.volume(cx, volume).await;
+            let read = read.map_err(Error::before_the_order)?;
+            translate::note_volume(&mut order, read.volume.size.as_gb());
+        }
+        if let Some(address) = self.tcp_address(cx, &app, own, request).await? {
+            translate::note_address(&mut order, address);
+        }
         // Its app was made a moment ago, and not every part of Fly knows it at once.
         let unheard = |error: Error| match error.kind() {
             ErrorKind::NotFound if own => error.outcome_is(Outcome::NotApplied(Next::SameLater)),
@@ -363,7 +498,7 @@ impl Provider for Fly {
         }
         let answer = self
             .cloud
-            .create(cx, &app, &order.body, order.secrets)
+            .create(cx, &app, &order.body, order.secrets.clone())
             .await
             .map_err(unheard)?;
         if answer.status() != StatusCode::CONFLICT {
@@ -371,7 +506,11 @@ impl Provider for Fly {
         }
         match error::existing_machine(answer.bytes()) {
             Some(id) => self.adopt(cx, key, &Place::new(app, id)).await,
-            None => Err(error::of_conflict(answer.bytes(), answer.request_id())),
+            None => Err(error::of_conflict(
+                answer.bytes(),
+                &order.secrets,
+                answer.request_id(),
+            )),
         }
     }
 
@@ -382,12 +521,9 @@ impl Provider for Fly {
     }
 
     /// The whole organisation's machines, whatever app they are in; for a token of some apps, those
-    /// of these apps.
+    /// of these apps, also where an organisation is configured.
     async fn list_compute(&self, cx: &CallContext, filter: &ListFilter) -> Result<Listing> {
-        let view = match &self.org {
-            Some(org) => View::Org(org.clone()),
-            None => self.view(cx, "list_compute whose").await?,
-        };
+        let view = self.view(cx).await?;
         let (mut rows, mut missing) = (Vec::new(), None);
         match view {
             View::Org(org) => {
@@ -486,13 +622,26 @@ impl Provider for Fly {
     }
 
     async fn list_network_volumes(&self, cx: &CallContext) -> Result<Vec<NetworkVolume>> {
-        let org = self.org(cx, "list_network_volumes whose").await?;
-        let found = self.cloud.org_volumes(cx, &org).await?;
-        found
-            .iter()
-            .filter(|volume| !translate::is_going(volume))
-            .map(|volume| translate::volume(None, volume))
-            .collect()
+        let here = |app: Option<&str>, found: Vec<wire::Volume>| {
+            let stays = found.iter().filter(|volume| !translate::is_going(volume));
+            stays
+                .map(|volume| translate::volume(app, volume))
+                .collect::<Result<Vec<_>>>()
+        };
+        match self.view(cx).await? {
+            View::Org(org) => here(None, self.cloud.org_volumes(cx, &org).await?),
+            View::Apps(_, apps) => {
+                let mut all = Vec::new();
+                for app in apps {
+                    let found = self
+                        .cloud
+                        .app_volumes(cx, "list_network_volumes", &app)
+                        .await?;
+                    all.extend(here(Some(&app), found)?);
+                }
+                Ok(all)
+            }
+        }
     }
 
     /// In the account's app: a volume is of one, and only machines of that app can mount it.

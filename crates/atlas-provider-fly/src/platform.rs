@@ -1,6 +1,6 @@
 //! What Fly tells everybody: where its regions are, and where there is room.
 
-use atlas_core::{CallContext, ComputeRequest, Result, RetryClass};
+use atlas_core::{CallContext, ComputeRequest, Error, Result, RetryClass};
 use atlas_http::Call;
 
 use crate::config_wire::Guest;
@@ -49,6 +49,41 @@ impl Fly {
             .collect())
     }
 
+    /// Refuses a region that Fly does not have, naming those that it has. One that the price table
+    /// knows is not looked up.
+    pub(crate) async fn check_regions(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        request: &ComputeRequest,
+    ) -> Result<()> {
+        let hints = request.region_hints.iter();
+        let doubtful: Vec<String> = hints
+            .map(|hint| hint.to_ascii_lowercase())
+            .filter(|region| !preset::is_known_region(region))
+            .collect();
+        if doubtful.is_empty() {
+            return Ok(());
+        }
+        let call = Call::get(operation, RetryClass::Safe, ["platform", "regions"]);
+        let known = self.cloud.read::<wire::Regions>(cx, call).await?.regions;
+        let there = |region: &&String| {
+            let mut codes = known.iter().map(|one| &one.code);
+            codes.any(|code| code.eq_ignore_ascii_case(region))
+        };
+        let Some(unknown) = doubtful.iter().find(|region| !there(region)) else {
+            return Ok(());
+        };
+        let codes: Vec<&str> = known.iter().map(|region| region.code.as_str()).collect();
+        if codes.is_empty() {
+            return Ok(());
+        }
+        Err(Error::validation(
+            "region_hints",
+            format!("fly has no region {unknown:?}: it has {}", codes.join(", ")),
+        ))
+    }
+
     /// Where there is room for so many machines of this request's cheapest shape.
     ///
     /// # Errors
@@ -59,7 +94,7 @@ impl Fly {
         request: &ComputeRequest,
         count: u32,
     ) -> Result<Vec<Placement>> {
-        let org = self.org(cx, "placements whose").await?;
+        let org = self.org(cx).await?;
         let cheapest = preset::candidates(request)?
             .into_iter()
             .next()

@@ -71,6 +71,8 @@ const MARKUPS: &[(&str, i128)] = &[
     ("nrt", 13_077),
     ("gru", 16_154),
 ];
+/// Names of groups of regions, which a create takes like a region: Fly chooses one of the group.
+const GROUPS: [&str; 7] = ["any", "apac", "eu", "na", "sa", "us", "usa"];
 /// For a region that the table does not have: the dearest, never the cheapest.
 const DEAREST: i128 = 16_154;
 /// Root filesystems of ordinary machines are no larger than this, in GB; their real size is told
@@ -78,6 +80,9 @@ const DEAREST: i128 = 16_154;
 const LARGEST_ROOTFS: i64 = 8;
 /// What a gigabyte of it costs for thirty days, in cents.
 const ROOTFS_CENTS: i64 = 15;
+
+/// What a gigabyte of a volume costs for thirty days, in cents.
+const VOLUME_CENTS: i64 = 15;
 
 /// A guest: what a machine is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,6 +199,26 @@ pub(crate) fn stopped() -> UsdPerHour {
     ))
 }
 
+/// What so many gigabytes of a volume cost, which bill whether or not a machine runs.
+pub(crate) fn volume(gb: u32) -> UsdPerHour {
+    let nanos = Usd::from_cents(VOLUME_CENTS * i64::from(gb)).nanos();
+    UsdPerHour::new(Usd::from_nanos(nanos / i64::try_from(HOURS).unwrap_or(1)))
+}
+
+/// The price of two things at once.
+pub(crate) fn together(one: UsdPerHour, other: UsdPerHour) -> UsdPerHour {
+    let nanos = one
+        .per_hour()
+        .nanos()
+        .saturating_add(other.per_hour().nanos());
+    UsdPerHour::new(Usd::from_nanos(nanos))
+}
+
+/// Whether a region (or a group of them) needs no look-up to be known to exist.
+pub(crate) fn is_known_region(region: &str) -> bool {
+    MARKUPS.iter().any(|(code, _)| *code == region) || GROUPS.contains(&region)
+}
+
 /// What to try for a request: regions in the order of its hints, cheaper first.
 pub(crate) fn candidates(request: &ComputeRequest) -> Result<Vec<Candidate>> {
     let cpus = request.cpu.unwrap_or(1);
@@ -208,10 +233,15 @@ pub(crate) fn candidates(request: &ComputeRequest) -> Result<Vec<Candidate>> {
             "no machine of fly has that many cpus and that much memory",
         ));
     }
-    let regions: Vec<&str> = if request.region_hints.is_empty() {
+    let hints: Vec<String> = request
+        .region_hints
+        .iter()
+        .map(|hint| hint.to_ascii_lowercase())
+        .collect();
+    let regions: Vec<&str> = if hints.is_empty() {
         MARKUPS.iter().map(|(code, _)| *code).collect()
     } else {
-        request.region_hints.iter().map(String::as_str).collect()
+        hints.iter().map(String::as_str).collect()
     };
     let mut found = Vec::new();
     for (rank, region) in regions.iter().enumerate() {

@@ -10,7 +10,7 @@ use http::StatusCode;
 
 use crate::app::IpKind;
 use crate::place::is_app_name;
-use crate::{Fly, wire};
+use crate::{Fly, View, wire};
 
 /// An app.
 pub(crate) const APP: &str = "app";
@@ -50,7 +50,18 @@ impl Fly {
     pub(crate) async fn ensure_app(&self, cx: &CallContext, support: &Support) -> Result<Support> {
         const OPERATION: &str = "ensure_support";
         let name = app_name(support)?;
-        let org = self.org(cx, "ensure_support whose").await?;
+        let org = match self.recent_view(cx).await?.view {
+            View::Org(org) => org,
+            View::Apps(_, apps) => {
+                let apps = apps.join(", ");
+                let text = format!(
+                    "the token is for {apps} only, and a machine with ports needs an app of its \
+                     own, which takes a token of the whole organisation"
+                );
+                let error = Error::new(ErrorKind::Forbidden, text);
+                return Err(error.outcome_is(Outcome::NotApplied(Next::Stop)));
+            }
+        };
         let wanted = wire::CreateApp {
             name,
             org_slug: &org,
@@ -60,9 +71,10 @@ impl Fly {
         let answer = self.cloud.create_app(cx, OPERATION, &wanted).await?;
         let taken = answer.status() == StatusCode::UNPROCESSABLE_ENTITY;
         if taken && !crate::error::is_name_taken(answer.bytes()) {
+            let said = crate::error::said(answer.bytes());
             let error = Error::new(
                 ErrorKind::Validation,
-                "the cloud refuses an app of that name",
+                format!("the cloud refuses an app of that name: {said}"),
             );
             return Err(error
                 .outcome_is(Outcome::NotApplied(Next::Stop))

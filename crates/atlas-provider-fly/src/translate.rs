@@ -1,6 +1,7 @@
 //! Requests into Fly's words and Fly's answers into ours. Pure.
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 
 use atlas_core::{
     CallContext, Compute, ComputeRequest, ComputeStatus, DiskSize, Error, KeyCarriers,
@@ -20,6 +21,10 @@ use crate::wire;
 /// The metadata in which a machine's ports travel, in their order: listings tell nothing of its
 /// services.
 const PORTS_TAG: &str = "atlas-ports";
+/// The metadata in which the IPv6 address of a machine's app travels, where it has raw TCP ports.
+const ADDRESS_TAG: &str = "atlas-ipv6";
+/// The metadata in which the size of a machine's volume travels, in GB.
+const VOLUME_TAG: &str = "atlas-volume-gb";
 /// Metadata that belongs to the platform and its CLI: with `fly_platform_version`, a `fly deploy`
 /// adopts the machine and destroys it.
 const PLATFORMS: &str = "fly_";
@@ -266,6 +271,22 @@ pub(crate) fn create(
     })
 }
 
+/// Has a machine carry the address at which its raw TCP ports are reached.
+pub(crate) fn note_address(order: &mut Order, address: String) {
+    note(order, ADDRESS_TAG, address);
+}
+
+/// Has a machine carry the size of its volume, which its price includes.
+pub(crate) fn note_volume(order: &mut Order, gb: u32) {
+    note(order, VOLUME_TAG, gb.to_string());
+}
+
+fn note(order: &mut Order, tag: &str, value: String) {
+    let config = order.body.config.get_or_insert_default();
+    let metadata = config.metadata.get_or_insert_default();
+    metadata.insert(tag.to_owned(), value);
+}
+
 /// A port as a service. `autostop` and `autostart` are off: who holds the machine decides, and
 /// nobody who only calls it may wake it.
 fn service(ports: &[Port], index: usize) -> Result<Service> {
@@ -360,16 +381,19 @@ impl Reader {
             .filter_map(|port| port.parse().ok())
             .collect();
         compute.ports = (0..ports.len())
-            .map(|index| self.port(app, &ports, index))
+            .map(|index| self.port(app, tag(ADDRESS_TAG), &ports, index))
             .collect();
         compute.gpu_count = guest.and_then(|guest| guest.gpus).unwrap_or(0);
         compute.native_type = preset.map(Preset::name);
-        compute.cost_per_hour = match word {
+        let volume = tag(VOLUME_TAG).and_then(|gb| gb.parse().ok()).unwrap_or(0);
+        let machine_alone = match word {
             "destroyed" => None,
             // Not free: the root filesystem bills on.
             "stopped" | "suspended" => Some(preset::stopped()),
             _ => preset.map(|preset| preset.price(machine.region.as_deref().unwrap_or_default())),
         };
+        compute.cost_per_hour =
+            machine_alone.map(|price| preset::together(price, preset::volume(volume)));
         compute.region.clone_from(&machine.region);
         compute.image.clone_from(&config.image);
         compute.name.clone_from(&machine.name);
@@ -387,14 +411,22 @@ impl Reader {
         Ok(compute)
     }
 
-    fn port(&self, app: &str, ports: &[Port], index: usize) -> PortMapping {
+    /// A raw TCP port belongs to the app's IPv6 address: by its name the app is also found at a
+    /// shared IPv4, which serves no such port.
+    fn port(&self, app: &str, address: Option<&str>, ports: &[Port], index: usize) -> PortMapping {
+        let host = address
+            .and_then(|text| text.parse::<Ipv6Addr>().ok())
+            .map_or_else(
+                || format!("{app}.fly.dev"),
+                |address| format!("[{address}]"),
+            );
         let port = ports[index];
         let external = external(ports, index).ok();
         let base = self.url.replace("{app}", app);
         let url = external.map(|external| match (port.protocol(), external) {
             (Protocol::Http, HTTPS) => base.clone(),
             (Protocol::Http, other) => format!("{base}:{other}"),
-            (Protocol::Tcp, other) => format!("tcp://{app}.fly.dev:{other}"),
+            (Protocol::Tcp, other) => format!("tcp://{host}:{other}"),
         });
         PortMapping {
             internal: port.number(),

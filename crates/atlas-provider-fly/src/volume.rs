@@ -101,8 +101,7 @@ impl Fly {
     /// # Errors
     /// As any read.
     pub async fn volumes(&self, cx: &CallContext, app: &str) -> Result<Vec<Volume>> {
-        let call = Call::get("volumes", RetryClass::Safe, ["apps", app, "volumes"]);
-        let read: Vec<wire::Volume> = self.cloud.read(cx, call).await?;
+        let read = self.cloud.app_volumes(cx, "volumes", app).await?;
         read.into_iter().map(|volume| told(app, volume)).collect()
     }
 

@@ -1,15 +1,16 @@
 //! Lambda's API, one function for each endpoint. What an answer means is `translate`'s.
 
-use atlas_core::{CallContext, Result, RetryClass, Secret};
+use atlas_core::{CallContext, ErrorKind, Result, RetryClass, Secret};
 use atlas_http::{Answer, Call, Client, Page, Walk, walk};
 use http::StatusCode;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error;
+use crate::resources::Region;
 use crate::wire::{
-    CreateFileSystem, CreateRuleset, Envelope, FileSystem, InstanceIds, InstanceTypes, Launched,
-    Ruleset, SshKey,
+    CreateFileSystem, CreateRuleset, Envelope, FileSystem, GlobalRuleset, InstanceIds,
+    InstanceTypes, Launched, Ruleset, SshKey,
 };
 
 /// No account has this many pages; a server that goes on for longer is broken.
@@ -139,6 +140,32 @@ impl Cloud {
             Call::get("spawn_compute ssh-keys", RetryClass::Safe, ["ssh-keys"]),
         )
         .await
+    }
+
+    /// Every region, with or without a free machine.
+    pub(crate) async fn regions(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+    ) -> Result<Vec<Region>> {
+        self.data(cx, Call::get(operation, RetryClass::Safe, ["regions"]))
+            .await
+    }
+
+    /// The name of the global rule set, which is the workspace's; `None` where the key may not read
+    /// it or there is none.
+    pub(crate) async fn global_rules(&self, cx: &CallContext) -> Result<Option<String>> {
+        let path = ["firewall-rulesets", "global"];
+        let read = self
+            .data::<GlobalRuleset>(cx, Call::get("identity", RetryClass::Safe, path))
+            .await;
+        match read {
+            Ok(rules) => Ok(rules.name),
+            Err(error) if matches!(error.kind(), ErrorKind::Forbidden | ErrorKind::NotFound) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     pub(crate) async fn rulesets(

@@ -1,6 +1,12 @@
 //! The script that runs a container image on a Lambda VM. Facts: docs/clouds/lambda.md.
 //!
-//! Environment values are exported in a subshell and passed by name, so that `ps` never shows one.
+//! The environment is data in the script, never a shell variable: bash evaluates what is assigned
+//! to some names (`OPTIND`, `SRANDOM`), changes what is assigned to others (`LINENO`), and both
+//! would happen as root on the VM. It travels as JSON in a quoted here-document, which no shell
+//! expands, to a Python program that starts `docker run` with it. Python is on every image:
+//! cloud-init, which runs this script, is written in it. No value is ever an argument, where `ps`
+//! would show it.
+//!
 //! Deliberately absent: anything that could end the VM from inside (`shutdown` does not end billing
 //! there).
 
@@ -12,29 +18,66 @@ use atlas_core::{ComputeRequest, Error, Result, Secret};
 /// What Lambda takes at most, in bytes.
 const MAX_USER_DATA: usize = 1_000_000;
 
-/// Names that would change the shell, the loader or docker itself if they were exported.
-const RESERVED_PREFIXES: [&str; 4] = ["DOCKER_", "LD_", "BASH_", "COMP_"];
-const RESERVED_NAMES: [&str; 14] = [
+/// Reads the environment and becomes the command in its arguments. What the `docker` client itself
+/// obeys reaches the container through descriptor 9, an environment file in memory; the rest is in
+/// the client's own environment, where `-e NAME` finds it whatever is in the value.
+const STARTER: &str = "import json, os, shutil, sys
+given = json.load(sys.stdin.buffer)
+lines = \"\".join(name + \"=\" + value + \"\\n\" for name, value in given[\"file\"].items())
+file = os.memfd_create(\"environment\", 0)
+with os.fdopen(file, \"wb\", closefd=False) as writer: writer.write(lines.encode())
+os.dup2(file, 9)
+environment = dict(os.environb)
+environment.update((name.encode(), value.encode()) for name, value in given[\"env\"].items())
+os.execve(shutil.which(sys.argv[1]), sys.argv[1:], environment)";
+
+/// Names that every POSIX shell sets itself: the first shell in the image would drop the value, and
+/// dash does not even start with an `OPTIND` that is not a number.
+const OF_THE_SHELL: [&str; 4] = ["IFS", "OPTIND", "PPID", "PWD"];
+
+/// Names that the `docker` client, its loader or its Go runtime obey.
+const OF_DOCKER: [&str; 12] = [
     "PATH",
-    "IFS",
-    "UID",
-    "EUID",
-    "PPID",
-    "RANDOM",
-    "SECONDS",
-    "SHELLOPTS",
-    "BASHOPTS",
-    "ENV",
     "HOME",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "PWD",
+    "TMPDIR",
+    "GODEBUG",
+    "GOGC",
+    "GOMAXPROCS",
+    "GOMEMLIMIT",
+    "GOTRACEBACK",
+    "GOCOVERDIR",
+    "GCONV_PATH",
+    "LOCPATH",
+    "NOTIFY_SOCKET",
 ];
+const OF_DOCKER_PREFIXES: [&str; 9] = [
+    "DOCKER_",
+    "BUILDKIT_",
+    "BUILDX_",
+    "COMPOSE_",
+    "LD_",
+    "GLIBC_",
+    "MALLOC_",
+    "OTEL_",
+    "SSL_CERT_",
+];
+/// The longest line of an environment file that docker reads (its scanner's limit is 64 KiB).
+const MAX_FILE_LINE: usize = 65_000;
+
+/// How a variable reaches the container.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Route {
+    /// In the environment of the `docker` client, named by `-e`. Exact for every value.
+    Inherited,
+    /// As a line of an environment file, which the client does not apply to itself. Exact for what
+    /// fits on a line.
+    File,
+}
 
 /// The script for this request, with this environment.
 ///
 /// # Errors
-/// `validation`, naming the field, for what a shell script cannot carry.
+/// `validation`, naming the field, for a variable that no container could be given exactly.
 pub(crate) fn script(
     request: &ComputeRequest,
     env: &BTreeMap<String, Secret>,
@@ -43,7 +86,11 @@ pub(crate) fn script(
     let Some(image) = &request.image else {
         return Ok(None);
     };
-    check_env(env)?;
+    let routed = env
+        .iter()
+        .map(|(name, value)| Ok((route(name, value.expose())?, name, value)))
+        .collect::<Result<Vec<_>>>()?;
+    let on = |wanted: Route| routed.iter().filter(move |(route, ..)| *route == wanted);
     let mut script = String::from(
         "#!/bin/bash\nset -u\nlog() { echo \"atlas: $*\" >> /var/log/atlas-init.log; }\n\
          up=0; for _ in $(seq 90); do docker info >/dev/null 2>&1 && { up=1; break; }; sleep 2; done\n\
@@ -61,27 +108,38 @@ pub(crate) fn script(
     let image = quote(image);
     let _ = writeln!(
         script,
-        "for _ in 1 2 3 4 5; do docker pull -q{platform} {image} && break; log 'pull retry'; sleep 10; done"
+        "for _ in 1 2 3 4 5; do docker pull -q{platform} {image} && break; \
+         log 'pull retry'; sleep 10; done"
     );
-    script.push_str("(\n");
-    for (name, value) in env {
-        let _ = writeln!(script, "  export {name}={}", quote(value.expose()));
-    }
     let _ = write!(
         script,
-        "  exec docker run -d --name atlas{platform}{gpus} --restart no"
+        "python3 -I -c {} docker run -d --name atlas{platform}{gpus} --restart no",
+        quote(STARTER)
     );
     for port in request.ports.iter().map(|port| port.number()) {
         let _ = write!(script, " -p {port}:{port}");
     }
-    for name in env.keys() {
-        let _ = write!(script, " -e {name}");
+    if on(Route::File).next().is_some() {
+        script.push_str(" --env-file /dev/fd/9");
+    }
+    for (_, name, _) in on(Route::Inherited) {
+        let _ = write!(script, " -e {}", quote(name));
     }
     let _ = write!(script, " {image}");
     for word in &request.command {
         let _ = write!(script, " {}", quote(word));
     }
-    script.push_str("\n) || log 'run failed'\n");
+    let object = |route| {
+        let pairs = on(route)
+            .map(|(_, name, value)| format!("{}:{}", ascii_json(name), ascii_json(value.expose())));
+        format!("{{{}}}", pairs.collect::<Vec<_>>().join(","))
+    };
+    let _ = writeln!(
+        script,
+        " <<'ATLAS_ENV' || log 'run failed'\n{{\"env\":{},\"file\":{}}}\nATLAS_ENV",
+        object(Route::Inherited),
+        object(Route::File)
+    );
     if script.len() > MAX_USER_DATA {
         return Err(Error::validation(
             "env",
@@ -91,33 +149,44 @@ pub(crate) fn script(
     Ok(Some(Secret::new(script)))
 }
 
-fn check_env(env: &BTreeMap<String, Secret>) -> Result<()> {
-    for name in env.keys() {
-        let mut chars = name.chars();
-        let plain = chars
-            .next()
-            .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
-            && chars.all(|c| c.is_ascii_alphanumeric() || c == '_');
-        if !plain {
-            return Err(Error::validation(
-                "env",
-                format!(
-                    "{name:?} cannot be a variable of a shell script, which is how Lambda runs an image"
-                ),
-            ));
-        }
-        if RESERVED_NAMES.contains(&name.as_str())
-            || RESERVED_PREFIXES
-                .iter()
-                .any(|prefix| name.starts_with(prefix))
-        {
-            return Err(Error::validation(
-                "env",
-                format!("{name} would change the shell or docker itself on Lambda"),
-            ));
-        }
+/// The spellings of these values in a script: an error of the cloud that quotes the script must
+/// show none of them.
+pub(crate) fn spellings(env: &BTreeMap<String, Secret>) -> Vec<Secret> {
+    let written = |value: &Secret| {
+        let json = ascii_json(value.expose());
+        Secret::new(json[1..json.len() - 1].to_owned())
+    };
+    env.values()
+        .flat_map(|value| [value.clone(), written(value)])
+        .collect()
+}
+
+fn route(name: &str, value: &str) -> Result<Route> {
+    if OF_THE_SHELL.contains(&name) {
+        return Err(Error::validation(
+            "env",
+            format!("{name} is set by every shell itself, so that no program would see this value"),
+        ));
     }
-    Ok(())
+    let docker = OF_DOCKER.contains(&name)
+        || OF_DOCKER_PREFIXES
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+        || name.to_ascii_uppercase().ends_with("_PROXY");
+    if !docker {
+        return Ok(Route::Inherited);
+    }
+    let line = name.len() + 1 + value.len();
+    if value.contains('\n') || value.ends_with('\r') || line > MAX_FILE_LINE {
+        return Err(Error::validation(
+            "env",
+            format!(
+                "{name} would change docker itself on Lambda unless it is one line of at most \
+                 {MAX_FILE_LINE} bytes"
+            ),
+        ));
+    }
+    Ok(Route::File)
 }
 
 /// One word of a POSIX shell, whatever is in it.
@@ -125,10 +194,63 @@ fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
+/// A JSON string of printable ASCII only: neither the locale of the VM nor a control character that
+/// bash uses for itself (DEL) can change it.
+fn ascii_json(text: &str) -> String {
+    let mut json = String::with_capacity(text.len() + 2);
+    json.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => json.extend(['\\', c]),
+            ' '..='~' => json.push(c),
+            _ => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(json, "\\u{unit:04x}");
+                }
+            }
+        }
+    }
+    json.push('"');
+    json
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
+    use std::process::Command;
+
     use atlas_core::{Gpu, Port};
+    use serde_json::{Value, json};
+
+    /// A `docker` that writes down what `run` was given, reading an environment file line by line
+    /// as the real client does.
+    const DOCKER: &str = r##"#!/usr/bin/env python3
+import json, os, sys
+if sys.argv[1] != "run":
+    sys.exit(0)
+words, env, rest = sys.argv[2:], {}, []
+while words:
+    word = words.pop(0)
+    if word == "--env-file":
+        for line in open(words.pop(0), "rb").read().split(b"\n"):
+            line = line.decode().lstrip(" \t\f\v\r")
+            if line and not line.startswith("#"):
+                name, _, value = line.partition("=")
+                env[name] = value
+    elif word == "-e":
+        name = words.pop(0)
+        env[name] = os.environb[name.encode()].decode()
+    else:
+        rest.append(word)
+here = os.path.dirname(os.path.abspath(__file__))
+shown = open("/proc/self/cmdline").read()
+own = {name: value for name, value in os.environ.items() if name.startswith(("DOCKER_", "LD_"))}
+with open(os.path.join(here, "ran.json"), "w") as file:
+    json.dump({"env": env, "rest": rest, "cmdline": shown, "own": own}, file)
+"##;
 
     fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, Secret> {
         pairs
@@ -137,46 +259,132 @@ mod tests {
             .collect()
     }
 
-    #[test]
-    fn values_are_quoted_exported_and_passed_by_name_only() {
-        let request = ComputeRequest::gpu(Gpu::A10)
-            .image("x/y:1")
-            .port(Port::http(8000))
-            .command(["serve", "--name", "it's; $(rm -rf /)"]);
-        let script = script(&request, &env(&[("TOKEN", "s3cr't\n$x")]), false)
-            .unwrap()
+    /// Runs a script with a real shell; what its `docker run` was given.
+    fn run(shell: &str, folder: &Path, script: &str) -> Value {
+        for (name, text) in [("docker", DOCKER), ("nvidia-smi", "#!/bin/sh\n")] {
+            let program = folder.join(name);
+            fs::write(&program, text).unwrap();
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let file = folder.join("user-data");
+        fs::write(&file, script).unwrap();
+        let path = std::env::var("PATH").unwrap();
+        let status = Command::new(shell)
+            .arg(&file)
+            .env("PATH", format!("{}:{path}", folder.display()))
+            .current_dir(folder)
+            .status()
             .unwrap();
-        let script = script.expose();
-        assert!(
-            script.contains("export TOKEN='s3cr'\\''t\n$x'\n"),
-            "{script}"
-        );
-        assert!(
-            script.contains("--gpus all --restart no -p 8000:8000 -e TOKEN 'x/y:1' 'serve' '--name' 'it'\\''s; $(rm -rf /)'\n"),
-            "{script}"
-        );
-        assert!(!script.contains("-e TOKEN="));
+        assert!(status.success(), "{shell}: {status}");
+        serde_json::from_slice(&fs::read(folder.join("ran.json")).unwrap()).unwrap()
     }
 
     #[test]
-    fn a_shell_reads_the_words_back() {
-        let words = ["", "a b", "it's", "$(false) `x` \\ \"q\"", "new\nline"];
-        for word in words {
-            let output = std::process::Command::new("sh")
-                .args(["-c", &format!("printf %s {}", quote(word))])
-                .output()
-                .unwrap();
-            assert_eq!(String::from_utf8(output.stdout).unwrap(), word);
+    fn every_name_and_value_reaches_the_container_exactly_and_the_shell_evaluates_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let trap = "BASH_VERSINFO[$(touch trapped)]";
+        let names = [
+            "SRANDOM",
+            "HISTCMD",
+            "GROUPS",
+            "FUNCNAME",
+            "DIRSTACK",
+            "LINENO",
+            "EPOCHSECONDS",
+            "EPOCHREALTIME",
+            "PIPESTATUS",
+            "BASHPID",
+            "RANDOM",
+            "SECONDS",
+            "UID",
+            "EUID",
+            "ENV",
+            "BASH_ENV",
+            "SHELLOPTS",
+            "BASHOPTS",
+            "COMP_WORDBREAKS",
+            "PS4",
+            "PYTHONPATH",
+            "PATH",
+            "HOME",
+            "LD_LIBRARY_PATH",
+            "DOCKER_HOST",
+            "https_proxy",
+            "HTTP_PROXY",
+            "GODEBUG",
+            "dotted.name",
+            "dashed-name",
+            "1st",
+            "nämé",
+            "#no-comment",
+            "$(touch trapped)",
+        ];
+        let mut wanted = env(&names.map(|name| (name, trap)));
+        wanted.extend(env(&[
+            ("EMPTY", ""),
+            (
+                "QUOTES",
+                "it's; \"quoted\" `touch trapped` \\ \\n $HOME $(touch trapped)",
+            ),
+            ("LINES", "first\nATLAS_ENV\n\n'last'\r\n"),
+            ("UNUSUAL", "\u{1}\u{7f}\u{9b}é𝄞\t "),
+            ("NO_PROXY", "  spaces kept  "),
+            ("LONG", &"x'\n".repeat(20_000)),
+        ]));
+        let request = ComputeRequest::gpu(Gpu::A10)
+            .image("x/y:1")
+            .port(Port::http(8000))
+            .command(["serve", "it's; $(touch trapped)", "two\nlines"]);
+        let script = script(&request, &wanted, false).unwrap().unwrap();
+        for shell in ["bash", "sh"] {
+            let ran = run(shell, folder.path(), script.expose());
+            for (name, value) in &wanted {
+                assert_eq!(ran["env"][name], value.expose(), "{shell} {name}");
+            }
+            assert_eq!(ran["env"].as_object().unwrap().len(), wanted.len());
+            let rest = ran["rest"].as_array().unwrap();
+            assert_eq!(
+                rest[rest.len() - 4..],
+                json!(["x/y:1", "serve", "it's; $(touch trapped)", "two\nlines"])
+                    .as_array()
+                    .unwrap()[..]
+            );
+            assert!(!folder.path().join("trapped").exists(), "{shell}");
+            let shown = ran["cmdline"].as_str().unwrap();
+            assert!(!shown.contains("spaces kept") && !shown.contains("quoted"));
+            let own = ran["own"].to_string();
+            assert!(!own.contains("trapped"), "docker itself obeys it: {own}");
         }
     }
 
     #[test]
-    fn names_that_would_change_the_host_are_refused_with_the_field() {
+    fn the_words_of_a_machine_without_gpu_or_environment_are_these() {
+        let request = ComputeRequest::cpu(4).image("x/y:1").port(Port::tcp(22));
+        let folder = tempfile::tempdir().unwrap();
+        let script = script(&request, &BTreeMap::new(), true).unwrap().unwrap();
+        let ran = run("bash", folder.path(), script.expose());
+        let words = "-d --name atlas --platform linux/arm64 --restart no -p 22:22 x/y:1";
+        assert_eq!(ran["rest"], json!(words.split(' ').collect::<Vec<_>>()));
+    }
+
+    #[test]
+    fn what_no_container_could_be_given_exactly_is_refused_with_the_field() {
         let request = ComputeRequest::gpu(Gpu::A10).image("x");
-        for name in ["LD_PRELOAD", "PATH", "DOCKER_HOST", "A-B", "1A", "A B"] {
-            let error = script(&request, &env(&[(name, "v")]), false).unwrap_err();
+        let long = "x".repeat(70_000);
+        let cases = [
+            ("OPTIND", "canary"),
+            ("IFS", "canary"),
+            ("PPID", "canary"),
+            ("PWD", "canary"),
+            ("LD_PRELOAD", "a\ncanary"),
+            ("DOCKER_HOST", "canary\r"),
+            ("HTTP_PROXY", &long),
+        ];
+        for (name, value) in cases {
+            let error = script(&request, &env(&[(name, value)]), false).unwrap_err();
             assert_eq!(error.field(), Some("env"), "{name}");
-            assert!(!error.to_string().contains("'v'"));
+            let text = error.to_string();
+            assert!(text.contains(name) && !text.contains("canary"), "{text}");
         }
         let huge = "x".repeat(MAX_USER_DATA);
         assert_eq!(
@@ -185,5 +393,13 @@ mod tests {
                 .field(),
             Some("env")
         );
+    }
+
+    #[test]
+    fn the_spelling_of_a_value_in_the_script_is_scrubbed_too() {
+        let spellings = spellings(&env(&[("A", "two\nlines \"é\"")]));
+        let shown: Vec<&str> = spellings.iter().map(Secret::expose).collect();
+        let in_script = "two\\u000alines \\\"\\u00e9\\\"";
+        assert_eq!(shown, ["two\nlines \"é\"", in_script]);
     }
 }

@@ -1,5 +1,6 @@
-//! Lambda's error bodies into ours, by status and code. The message is never shown: it may echo
-//! `user_data`, and with it secrets.
+//! Lambda's error bodies into ours: the kind by status and code, the text with Lambda's own message,
+//! which names the field that it refused. It may echo the `user_data` of a launch: what comes after
+//! the beginning of a script is not shown, for a part of a secret there is not recognized as one.
 
 use atlas_core::{Error, ErrorKind, Next, Outcome, Result, RetryClass};
 use atlas_http::{Answer, FailedAnswer};
@@ -14,7 +15,11 @@ pub(crate) fn map(answer: &FailedAnswer) -> Option<Error> {
         let text = "the base url answers with a redirect: it is not, or not any more, lambda's";
         return Some(answer.not_applied(ErrorKind::Provider, Next::Stop, text));
     }
-    let error = classify(answer.status().as_u16(), answer.body())?;
+    let error = classify(
+        answer.status().as_u16(),
+        answer.body(),
+        answer.message().as_deref(),
+    )?;
     if error.outcome().is_unknown() && answer.class() != RetryClass::Create {
         return Some(error.outcome_is(answer.outcome()));
     }
@@ -39,8 +44,9 @@ fn says_gone(body: &[u8]) -> bool {
     })
 }
 
-/// What an answer that is not a success means; `None` when the body is not Lambda's.
-pub(crate) fn classify(status: u16, body: &[u8]) -> Option<Error> {
+/// What an answer that is not a success means; `None` when the body is not Lambda's. `message` is
+/// what the cloud says of it, on one line and without secrets.
+fn classify(status: u16, body: &[u8], message: Option<&str>) -> Option<Error> {
     let code = serde_json::from_slice::<ErrorEnvelope>(body)
         .ok()?
         .error
@@ -68,22 +74,30 @@ pub(crate) fn classify(status: u16, body: &[u8]) -> Option<Error> {
                 || other == "global/unknown" =>
         {
             return Some(
-                named(ErrorKind::Unavailable, &code, status)
+                named(ErrorKind::Unavailable, &code, message, status)
                     .outcome_is(Outcome::Unknown(Vec::new())),
             );
         }
         _ => return None,
     };
-    Some(named(kind, &code, status).outcome_is(Outcome::NotApplied(next)))
+    Some(named(kind, &code, message, status).outcome_is(Outcome::NotApplied(next)))
 }
 
-fn named(kind: ErrorKind, code: &str, status: u16) -> Error {
+fn named(kind: ErrorKind, code: &str, message: Option<&str>, status: u16) -> Error {
     let plain: String = code
         .chars()
         .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '/' | '-' | '_'))
         .take(80)
         .collect();
-    Error::new(kind, format!("the cloud answered {plain}")).with_status(status)
+    let said = message.unwrap_or_default();
+    let said = said.split_once("#!").map_or(said, |(before, _)| before);
+    let said = said.trim_end_matches(|c: char| !c.is_alphanumeric() && c != ')');
+    let text = if said.is_empty() || said == code {
+        format!("the cloud answered {plain}")
+    } else {
+        format!("the cloud answered {plain}: {said}")
+    };
+    Error::new(kind, text).with_status(status)
 }
 
 #[cfg(test)]
@@ -93,13 +107,14 @@ mod tests {
     fn classified(status: u16, code: &str) -> Error {
         classify(
             status,
-            format!(r#"{{"error":{{"code":"{code}","message":"zz-canary"}}}}"#).as_bytes(),
+            format!(r#"{{"error":{{"code":"{code}","message":"m"}}}}"#).as_bytes(),
+            Some("Field name: is bad"),
         )
         .unwrap()
     }
 
     #[test]
-    fn codes_decide_and_messages_are_never_shown() {
+    fn the_code_decides_and_the_clouds_own_message_is_shown() {
         use ErrorKind::{
             Conflict, Forbidden, NoCapacity, NotFound, Quota, Unauthorized, Validation,
         };
@@ -128,8 +143,24 @@ mod tests {
         for (status, code, kind, outcome) in table {
             let error = classified(status, code);
             assert_eq!((error.kind(), error.outcome()), (kind, &outcome), "{code}");
-            assert!(!error.to_string().contains("zz-canary"));
+            let text = error.to_string();
+            assert!(
+                text.contains(&format!("{code}: Field name: is bad")),
+                "{text}"
+            );
         }
+    }
+
+    #[test]
+    fn what_a_message_repeats_of_a_script_is_not_shown() {
+        let body = br#"{"error":{"code":"global/invalid-parameters","message":"m"}}"#;
+        let text = |message| classify(400, body, message).unwrap().to_string();
+        let shown = text(Some("user_data: too long: '#!/bin/bash set -u zz-canary"));
+        let end = "global/invalid-parameters: user_data: too long [validation, http 400]";
+        assert!(shown.ends_with(end), "{shown}");
+        let bare = "global/invalid-parameters [validation, http 400]";
+        assert!(text(None).ends_with(bare), "{}", text(None));
+        assert!(text(Some("#!/bin/sh")).ends_with(bare));
     }
 
     #[test]
@@ -141,7 +172,7 @@ mod tests {
             r#"{"error":"x"}"#,
             r#"{"error":{"code":"new/code"}}"#,
         ] {
-            assert!(classify(500, body.as_bytes()).is_none(), "{body}");
+            assert!(classify(500, body.as_bytes(), None).is_none(), "{body}");
         }
     }
 }

@@ -87,16 +87,77 @@ impl Lambda {
             .map_err(|error| error.during(&self.id, "restart"))
     }
 
-    /// Exactly one key must be named, also where SSH is never used.
-    async fn ssh_key(&self, cx: &CallContext) -> Result<String> {
-        if let Some(name) = &self.ssh_key {
-            return Ok(name.clone());
+    /// What to try for a request, best first. The price list decides what can be ordered; a region
+    /// that it does not show is looked up before it counts as sold out.
+    async fn placed(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        request: &ComputeRequest,
+    ) -> Result<Vec<Candidate>> {
+        let types = self.cloud.instance_types(cx, operation).await?;
+        let not_shown = translate::hints_not_shown(&types, request);
+        if !not_shown.is_empty() {
+            let known = self.cloud.regions(cx, operation).await?;
+            translate::check_regions(&not_shown, &known)?;
         }
+        let mut found = translate::candidates(&types, request)?;
+        if let Some(gb) = self.mounted(cx, operation, request).await? {
+            for candidate in &mut found {
+                let whole = |price| translate::with_file_system(price, gb);
+                candidate.price = candidate.price.map(whole);
+            }
+        }
+        Ok(found)
+    }
+
+    /// How many GB are on the file system that a request mounts, where it mounts one.
+    async fn mounted(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        request: &ComputeRequest,
+    ) -> Result<Option<u32>> {
+        let Some(id) = &request.network_volume_id else {
+            return Ok(None);
+        };
+        let found = self.cloud.file_systems(cx, operation).await?;
+        translate::mounted_gb(id, found).map(Some)
+    }
+
+    /// Exactly one key must be named, also where SSH is never used. One that is configured is
+    /// believed: a launch that names another is refused.
+    async fn ssh_key(&self, cx: &CallContext) -> Result<String> {
+        match &self.ssh_key {
+            Some(name) => Ok(name.clone()),
+            None => self.ssh_key_of_account(cx).await,
+        }
+    }
+
+    /// The key that a launch would name, read from the account's list of them.
+    async fn ssh_key_of_account(&self, cx: &CallContext) -> Result<String> {
         let keys = self
             .cloud
             .ssh_keys(cx)
             .await
             .map_err(Error::before_the_order)?;
+        if let Some(name) = &self.ssh_key {
+            if keys.iter().any(|key| key.name == *name) {
+                return Ok(name.clone());
+            }
+            let names: Vec<&str> = keys.iter().map(|key| key.name.as_str()).collect();
+            return Err(Error::validation(
+                "ssh_key",
+                format!(
+                    "the account has no SSH key {name:?}: it has {}",
+                    if names.is_empty() {
+                        "none".to_owned()
+                    } else {
+                        names.join(", ")
+                    }
+                ),
+            ));
+        }
         match &keys[..] {
             [only] => Ok(only.name.clone()),
             [] => Err(Error::validation(
@@ -200,15 +261,25 @@ impl Provider for Lambda {
         }])
     }
 
-    /// A keyed hash of the key: no operation says whose it is. Asks nothing.
+    /// A keyed hash of the key, for no operation says whose it is, and the workspace that it sees
+    /// where that is not the account's default one: a key that was moved to another workspace sees
+    /// other machines, and none of those from before.
     async fn identity(&self, cx: &CallContext) -> Result<String> {
+        let workspace = match self.cloud.global_rules(cx).await? {
+            Some(name) => translate::workspace(&name),
+            None => None,
+        };
         let key = cx.api_key().unwrap_or(&self.key);
         let hmac = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key.expose().as_bytes());
         let tag = ring::hmac::sign(&hmac, b"atlas account identity, lambda");
-        Ok(format!(
+        let name = format!(
             "lambda-key-{}",
             data_encoding::HEXLOWER.encode(&tag.as_ref()[..16])
-        ))
+        );
+        Ok(match workspace {
+            None => name,
+            Some(workspace) => format!("{name}, workspace {workspace}"),
+        })
     }
 
     async fn candidates(
@@ -216,7 +287,7 @@ impl Provider for Lambda {
         cx: &CallContext,
         request: &ComputeRequest,
     ) -> Result<Vec<Candidate>> {
-        translate::candidates(&self.cloud.instance_types(cx, "candidates").await?, request)
+        self.placed(cx, "candidates", request).await
     }
 
     async fn spawn_compute(
@@ -229,12 +300,10 @@ impl Provider for Lambda {
         let request = if request.candidate.is_some() {
             request
         } else {
-            let types = self
-                .cloud
-                .instance_types(cx, "spawn_compute types")
+            let found = self
+                .placed(cx, "spawn_compute types", request)
                 .await
                 .map_err(Error::before_the_order)?;
-            let found = translate::candidates(&types, request)?;
             let sold_out = || {
                 let error = Error::new(
                     ErrorKind::NoCapacity,
@@ -248,9 +317,16 @@ impl Provider for Lambda {
             &pinned
         };
         let ssh_key = self.ssh_key(cx).await?;
+        let mounted = self
+            .mounted(cx, "spawn_compute file-systems", request)
+            .await
+            .map_err(Error::before_the_order)?;
         let ruleset = self.ruleset(cx, key, request).await?;
-        let launch = translate::launch(cx, key, request, &ssh_key, ruleset)?;
-        let secrets = request.environment(key).into_values().collect();
+        let mut launch = translate::launch(cx, key, request, &ssh_key, ruleset)?;
+        if let Some(gb) = mounted {
+            translate::note_file_system(&mut launch, gb);
+        }
+        let secrets = cloud_init::spellings(&request.environment(key));
         let mut body = serde_json::to_value(&launch).map_err(|error| {
             Error::validation("request", "cannot be written").with_source(error)
         })?;
@@ -344,6 +420,8 @@ impl Provider for Lambda {
                 ..support.clone()
             });
         }
+        // Without it there will be no machine, and a rule set would be made for nothing.
+        self.ssh_key_of_account(cx).await?;
         let body = wire::CreateRuleset {
             name: &support.name,
             region: &region,

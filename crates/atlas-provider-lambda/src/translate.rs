@@ -1,21 +1,28 @@
 //! Requests into Lambda's words and Lambda's answers into ours. Pure.
 
+use std::collections::BTreeSet;
+
 use atlas_core::{
     CallContext, Candidate, CloudType, Compute, ComputeId, ComputeRequest, ComputeStatus, DiskSize,
-    Error, Gpu, GpuChoice, GpuType, KeyCarriers, LAUNCH_KEY_TAG, LaunchKey, MemorySize,
-    NetworkVolume, Port, PortMapping, Protocol, ProviderId, Result, Stock, Timestamp, Usd,
-    UsdPerHour, VolumeId,
+    Error, ErrorKind, Gpu, GpuChoice, GpuType, KeyCarriers, LAUNCH_KEY_TAG, LaunchKey, MemorySize,
+    NetworkVolume, Next, Outcome, Port, PortMapping, Protocol, ProviderId, Result, Stock,
+    Timestamp, Usd, UsdPerHour, VolumeId,
 };
 use serde_json::{Value, json};
 
 use crate::catalogue;
-use crate::resources::FirewallRule;
+use crate::resources::{FirewallRule, Region};
 use crate::wire;
 
 /// The tag in which a machine's ports travel: Lambda tells nothing of what was asked for.
 const PORTS_TAG: &str = "atlas-ports";
 /// The tag in which the image's name travels.
 const IMAGE_TAG: &str = "atlas-image";
+/// The tag in which the size of a mounted file system travels, in GB.
+const FILE_SYSTEM_TAG: &str = "atlas-file-system-gb";
+/// What a GB on a file system costs for thirty days, in cents.
+const FILE_SYSTEM_CENTS: i64 = 20;
+const HOURS: i64 = 720;
 const MAX_TAG: usize = 128;
 const MAX_NAME: usize = 64;
 /// Firewall rules do not apply there (docs/clouds/lambda.md), so no port can be promised to be
@@ -31,10 +38,11 @@ pub(crate) fn candidates(
     let mut found = Vec::new();
     for item in wanted {
         let kind = &item.instance_type;
-        let open = |name: &str| {
+        let open = |hint: &str| {
             item.regions_with_capacity_available
                 .iter()
-                .any(|region| region.name == name)
+                .map(|region| region.name.as_str())
+                .find(|name| name.eq_ignore_ascii_case(hint))
         };
         let regions: Vec<&str> = if request.region_hints.is_empty() {
             item.regions_with_capacity_available
@@ -45,8 +53,7 @@ pub(crate) fn candidates(
             request
                 .region_hints
                 .iter()
-                .map(String::as_str)
-                .filter(|name| open(name))
+                .filter_map(|hint| open(hint))
                 .collect()
         };
         for region in regions {
@@ -67,26 +74,72 @@ pub(crate) fn candidates(
         request
             .region_hints
             .iter()
-            .position(|hint| Some(hint) == region.as_ref())
+            .position(|hint| same_region(hint, region.as_deref()))
     };
     found.sort_by_key(|candidate| (rank(&candidate.region), candidate.price));
     Ok(found)
 }
 
-/// The types that fit exactly, whether or not one is free.
+/// Regions are told apart without regard to case.
+fn same_region(hint: &str, region: Option<&str>) -> bool {
+    region.is_some_and(|region| region.eq_ignore_ascii_case(hint))
+}
+
+/// The region hints that the price list does not show: it names only regions with a free machine of
+/// some type, so that one which is not there may still exist.
+pub(crate) fn hints_not_shown<'a>(
+    types: &wire::InstanceTypes,
+    request: &'a ComputeRequest,
+) -> Vec<&'a str> {
+    let shown = |hint: &&str| {
+        types
+            .values()
+            .flat_map(|item| &item.regions_with_capacity_available)
+            .any(|region| same_region(hint, Some(&region.name)))
+    };
+    let hints = request.region_hints.iter().map(String::as_str);
+    hints.filter(|hint| !shown(hint)).collect()
+}
+
+/// Refuses a hint that is no region of Lambda: it would be waited for like one that is sold out.
+pub(crate) fn check_regions(hints: &[&str], known: &[Region]) -> Result<()> {
+    let unknown = hints
+        .iter()
+        .find(|hint| !known.iter().any(|one| same_region(hint, Some(&one.name))));
+    let Some(unknown) = unknown.filter(|_| !known.is_empty()) else {
+        return Ok(());
+    };
+    let names: Vec<&str> = known.iter().map(|region| region.name.as_str()).collect();
+    Err(Error::validation(
+        "region_hints",
+        format!(
+            "lambda has no region {unknown:?}: it has {}",
+            names.join(", ")
+        ),
+    ))
+}
+
+/// The types that fit exactly, whether or not one is free. Never a larger one: a request for one GPU
+/// is not rounded up to eight.
 fn fitting_types<'a>(
     types: &'a wire::InstanceTypes,
     request: &ComputeRequest,
 ) -> Result<Vec<&'a wire::InstanceTypeItem>> {
+    if types.is_empty() {
+        let error = Error::new(
+            ErrorKind::Unavailable,
+            "the price list is empty at the moment",
+        );
+        return Err(error.outcome_is(Outcome::NotApplied(Next::SameLater)));
+    }
     let roomy = |kind: &wire::InstanceType| {
         request
             .memory
             .is_none_or(|memory| kind.specs.memory_gib >= memory.as_mib().div_ceil(1024))
     };
     let fitting: Vec<_> = match (&request.gpu, request.cpu) {
-        (Some(GpuChoice::Named(gpu)), _) => catalogue::instance_types(*gpu, request.gpu_count)
-            .iter()
-            .filter_map(|name| types.get(name))
+        (Some(GpuChoice::Named(gpu)), _) => of_card(types, *gpu)
+            .filter(|item| item.instance_type.specs.gpus == request.gpu_count)
             .collect(),
         (Some(GpuChoice::Native(name)), _) => types.get(name).into_iter().collect(),
         (Some(GpuChoice::AtLeast(vram)), _) => types
@@ -110,32 +163,47 @@ fn fitting_types<'a>(
         .filter(|item| roomy(&item.instance_type))
         .collect();
     if fitting.is_empty() {
-        return Err(Error::unsupported(
-            "gpu",
-            "no instance type of lambda holds exactly that",
-        ));
+        return Err(Error::unsupported("gpu", nothing_fits(types, request)));
     }
     Ok(fitting)
 }
 
+/// The types with this card, in any number.
+fn of_card(types: &wire::InstanceTypes, gpu: Gpu) -> impl Iterator<Item = &wire::InstanceTypeItem> {
+    types.values().filter(move |item| {
+        catalogue::gpu(&item.instance_type.name).is_some_and(|card| gpu.variants().contains(&card))
+    })
+}
+
+/// Why no type fits, with what there is instead.
+fn nothing_fits(types: &wire::InstanceTypes, request: &ComputeRequest) -> String {
+    let Some(GpuChoice::Named(gpu)) = &request.gpu else {
+        return "no instance type on lambda's price list fits the request".to_owned();
+    };
+    let counts: BTreeSet<u32> = of_card(types, *gpu)
+        .map(|item| item.instance_type.specs.gpus)
+        .collect();
+    let count = request.gpu_count;
+    if counts.is_empty() {
+        return format!("lambda's price list has no {gpu}");
+    }
+    if counts.contains(&count) {
+        return format!("no machine of lambda with {count} x {gpu} has as much memory");
+    }
+    let counts: Vec<String> = counts.iter().map(u32::to_string).collect();
+    format!(
+        "lambda has no machine with exactly {count} x {gpu}, only with {}",
+        counts.join(", ")
+    )
+}
+
 /// What Lambda would refuse or silently drop, found before any request.
 pub(crate) fn check(request: &ComputeRequest) -> Result<()> {
-    if let Some(GpuChoice::Named(gpu)) = &request.gpu
-        && catalogue::instance_types(*gpu, request.gpu_count).is_empty()
-    {
-        return Err(Error::unsupported(
-            "gpu",
-            format!(
-                "lambda has no machine with exactly {} x {gpu}",
-                request.gpu_count
-            ),
-        ));
-    }
     let hinted = !request.region_hints.is_empty()
         && request
             .region_hints
             .iter()
-            .all(|region| region == REGION_WITHOUT_FIREWALL);
+            .all(|hint| same_region(hint, Some(REGION_WITHOUT_FIREWALL)));
     let pinned = request
         .candidate
         .as_ref()
@@ -230,6 +298,31 @@ fn tag(key: &str, value: String) -> wire::Tag {
     }
 }
 
+/// A price with that of so many GB on a file system, which bill besides the machine.
+pub(crate) fn with_file_system(price: UsdPerHour, gb: u32) -> UsdPerHour {
+    let storage = Usd::from_cents(FILE_SYSTEM_CENTS * i64::from(gb)).nanos() / HOURS;
+    UsdPerHour::new(Usd::from_nanos(
+        price.per_hour().nanos().saturating_add(storage),
+    ))
+}
+
+/// Has a machine carry how much is on the file system that it mounts.
+pub(crate) fn note_file_system(launch: &mut wire::Launch, gb: u32) {
+    launch.tags.push(tag(FILE_SYSTEM_TAG, gb.to_string()));
+}
+
+/// How much is on the file system that a request mounts.
+pub(crate) fn mounted_gb(id: &VolumeId, found: Vec<wire::FileSystem>) -> Result<u32> {
+    let read = found.into_iter().find(|one| one.name == id.as_str());
+    let read = read.ok_or_else(|| {
+        Error::validation(
+            "network_volume_id",
+            format!("the account has no file system {:?}", id.as_str()),
+        )
+    })?;
+    Ok(file_system(read)?.size.as_gb())
+}
+
 /// The rules of a machine's own rule set. Port 22 is always among them: whether a rule set adds to
 /// the account's rules is not documented.
 pub(crate) fn rules(ports: &[u16]) -> Vec<FirewallRule> {
@@ -270,7 +363,11 @@ pub(crate) fn compute(provider: &ProviderId, raw: Value) -> Result<Compute> {
     compute.preempted = instance.status == "preempted";
     compute.gpu_type = catalogue::gpu(&instance.instance_type.name);
     compute.gpu_count = instance.instance_type.specs.gpus;
-    compute.cost_per_hour = Some(price(&instance.instance_type));
+    let storage = tagged(FILE_SYSTEM_TAG).and_then(|gb| gb.parse().ok());
+    compute.cost_per_hour = Some(with_file_system(
+        price(&instance.instance_type),
+        storage.unwrap_or(0),
+    ));
     compute.native_type = Some(instance.instance_type.name);
     compute.region = Some(instance.region.name);
     compute.image = instance
@@ -351,16 +448,26 @@ pub(crate) fn gpu_types(
     lines
 }
 
+/// The workspace that its global rules are named after (`Default Workspace Global Rules`); `None`
+/// for the default one, and where the name says nothing of a workspace.
+pub(crate) fn workspace(global_rules: &str) -> Option<String> {
+    let name = global_rules.strip_suffix(" Global Rules")?.trim();
+    let plain: String = name.chars().filter(|c| !c.is_control()).take(80).collect();
+    (!plain.is_empty() && !plain.eq_ignore_ascii_case("default workspace")).then_some(plain)
+}
+
 /// What the rule set of a machine needs to be made; `None` while its region is open.
 pub(crate) fn ruleset_spec(request: &ComputeRequest) -> Option<Value> {
     let pinned = request
         .candidate
         .as_ref()
         .and_then(|candidate| candidate.region.as_deref());
-    let region = match &request.region_hints[..] {
-        [only] => pinned.or(Some(only.as_str())),
-        _ => pinned,
-    }?;
+    // Every region's name is in small letters.
+    let region = match (pinned, &request.region_hints[..]) {
+        (Some(region), _) => region.to_owned(),
+        (None, [only]) => only.to_ascii_lowercase(),
+        (None, _) => return None,
+    };
     Some(
         json!({ "region": region, "ports": request.ports.iter().map(|port| port.number()).collect::<Vec<_>>() }),
     )

@@ -131,6 +131,13 @@ pub(crate) struct Ruleset {
     pub(crate) region: Region,
 }
 
+/// The rules of a whole workspace, in whose name the workspace is.
+#[derive(Debug, Deserialize)]
+pub(crate) struct GlobalRuleset {
+    #[serde(default)]
+    pub(crate) name: Option<String>,
+}
+
 #[derive(Debug, Deserialize)]
 pub(crate) struct FileSystem {
     pub(crate) id: String,

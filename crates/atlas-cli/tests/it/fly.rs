@@ -21,6 +21,7 @@ fn with_fly() -> (Program, FakeFly) {
 fn command(atlas: &Program, fly: &FakeFly, args: &[&str]) -> Command {
     let mut command = atlas.command(args);
     command.env("PATH", format!("{}:/usr/bin:/bin", fly.folder().display()));
+    command.env("ATLAS_FLY_ORG", "acme");
     command
 }
 

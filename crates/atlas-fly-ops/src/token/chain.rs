@@ -377,7 +377,8 @@ impl Tokens {
     /// and forgets the one in use. Says how many were revoked.
     ///
     /// # Errors
-    /// `unavailable` without a `fly`; `provider` when `fly` refused: nothing is forgotten then.
+    /// `unavailable` without a `fly`; `provider` when `fly` refused, or did not revoke all of them:
+    /// the message names those that are still good.
     pub async fn revoke(&self, app: &AppName) -> Result<usize> {
         let kept = match &self.0.store {
             Some(store) => store
@@ -398,9 +399,19 @@ impl Tokens {
                 .is_some_and(|random| random.bytes().all(|b| b.is_ascii_alphanumeric()));
             random || kept.as_deref() == Some(name)
         };
-        let count = mint::revoke(cli, &self.0.scope, app, ours, self.0.cli_limit).await?;
-        self.invalidate(app).await?;
-        Ok(count)
+        let revoked = mint::revoke(cli, &self.0.scope, app, ours, self.0.cli_limit).await?;
+        if revoked.count > 0 || revoked.failed.is_empty() {
+            self.invalidate(app).await?;
+        }
+        if revoked.failed.is_empty() {
+            return Ok(revoked.count);
+        }
+        let text = format!(
+            "fly revoked {} tokens of {app}, and these are still good: {}",
+            revoked.count,
+            revoked.failed.join(", ")
+        );
+        Err(Error::new(ErrorKind::Provider, text))
     }
 
     /// What a minted token is called. Neither part has a dot: no two apps or hosts share a name.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use atlas_core::ErrorKind;
 use atlas_fly_ops::{
-    FlyToken, LogCursor, LogEvent, LogFilter, LogHub, LogHubOptions, LogSubscription, NatsFeed,
-    Tokens,
+    FlyToken, LogCursor, LogEvent, LogFilter, LogHub, LogHubOptions, LogSubscription, MintScope,
+    NatsFeed, Tokens,
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -246,6 +246,7 @@ async fn a_refused_token_is_replaced_and_five_refusals_end_the_reading() {
         Tokens::builder()
             .config_file(None)
             .cli(Some(fake.cli()))
+            .scope(MintScope::ReadOrganisation(Some("acme".into())))
             .environment(Some(old))
             .build()
     };

@@ -89,7 +89,7 @@ async fn a_thousand_callers_cause_one_run_of_the_cli_and_share_its_token() {
     let calls = fake.calls();
     assert_eq!(calls.len(), 1);
     assert!(
-        calls[0].starts_with("tokens create readonly --org=acme --name=atlas-h1.shop."),
+        calls[0].starts_with("tokens create readonly acme --name=atlas-h1.shop."),
         "{}",
         calls[0]
     );
@@ -365,6 +365,39 @@ async fn every_token_this_host_minted_for_an_app_is_revoked_and_no_other() {
         tokens.revoke(&app("shop")).await.unwrap_err().kind(),
         ErrorKind::Provider
     );
+}
+
+#[tokio::test]
+async fn a_token_that_fly_did_not_revoke_is_named_although_fly_exits_with_0() {
+    let fake = Fly::standard();
+    let tokens = chain(&fake, &memory()).build();
+    tokens.get(&app("shop")).await.unwrap();
+    tokens.refresh(&app("shop")).await.unwrap();
+    fs::write(fake.path("unrevokable"), "t2\n").unwrap();
+    let error = tokens.revoke(&app("shop")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Provider);
+    let text = error.to_string();
+    assert!(
+        text.contains("revoked 1 tokens of shop") && text.contains("t2"),
+        "{text}"
+    );
+    assert!(!text.contains("t1"), "{text}");
+    fs::remove_file(fake.path("unrevokable")).unwrap();
+    assert_eq!(tokens.revoke(&app("shop")).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn without_an_organisation_fly_cannot_ask_and_the_error_says_how_to_name_one() {
+    let fake = Fly::doing("unset FLY_ORG; standard \"$@\"");
+    let tokens = chain(&fake, &memory())
+        .scope(MintScope::ReadOrganisation(None))
+        .build();
+    for error in [
+        tokens.get(&app("shop")).await.unwrap_err(),
+        tokens.revoke(&app("shop")).await.unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("ATLAS_FLY_ORG"), "{error}");
+    }
 }
 
 #[tokio::test]
@@ -778,14 +811,10 @@ async fn a_mint_says_its_end_its_name_and_its_scope() {
         assert!(after.ends_with(" --expiry=7200s --json"), "{call}");
         before.trim_end().to_owned()
     };
-    assert_eq!(
-        of(MintScope::ReadOrganisation(None), "a").await,
-        "tokens create readonly"
-    );
-    assert_eq!(
-        of(MintScope::ReadOrganisation(Some("acme".into())), "b").await,
-        "tokens create readonly --org=acme"
-    );
+    let org = || MintScope::ReadOrganisation(Some("acme".into()));
+    assert_eq!(of(org(), "b").await, "tokens create readonly acme");
+    assert!(fake.env().contains(&"FLY_ORG=acme".to_owned()));
+    assert_eq!(fake.lines("organisation"), ["acme"]);
     assert_eq!(
         of(MintScope::DeployApp, "c").await,
         "tokens create deploy --app=c"

@@ -232,12 +232,12 @@ async fn the_accounts_app_is_for_machines_without_ports_unless_each_is_to_have_i
     let (plain, open) = (request(), request().port(Port::tcp(22)));
     assert_eq!(
         (kinds(&stage(), &plain).len(), kinds(&stage(), &open).len()),
-        (0, 3)
+        (0, 2)
     );
     let own = built(|builder| builder.org(fly::ORG).app(fly::APP).own_apps(true));
     assert_eq!(
         (kinds(&own, &plain), kinds(&own, &open).len()),
-        (vec!["app".to_owned()], 3)
+        (vec!["app".to_owned()], 2)
     );
     let none = built(|builder| builder.org(fly::ORG));
     assert_eq!(kinds(&none, &plain), ["app"]);

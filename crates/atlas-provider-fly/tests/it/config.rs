@@ -70,7 +70,14 @@ async fn what_is_set_counts_before_the_environment() {
             .api_key(KEY)
     });
     stage.spawn(1).await.unwrap();
-    assert_eq!(stage.lines(), ["POST apps/sim-app/machines"]);
+    assert_eq!(
+        stage.lines(),
+        [
+            "GET tokens/current",
+            "GET apps/sim-app",
+            "POST apps/sim-app/machines"
+        ]
+    );
     let key = stage.key(2);
     let made = stage
         .supported(&key, &request().port(Port::http(8000)))
@@ -85,7 +92,11 @@ async fn what_is_set_counts_before_the_environment() {
         .list_compute(&cx(), &ListFilter::all())
         .await
         .unwrap_err();
-    assert_eq!(left.lines(), ["GET orgs/env-org/machines"]);
+    assert_eq!(
+        left.lines(),
+        ["GET tokens/current"],
+        "the token is of another organisation"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,7 +109,10 @@ async fn a_calls_own_url_is_given_without_the_version_like_the_builders() {
             .list_compute(&cx, &ListFilter::all())
             .await
             .unwrap();
-        assert_eq!(stage.lines(), ["GET orgs/sim-org/machines"]);
+        assert_eq!(
+            stage.lines(),
+            ["GET tokens/current", "GET orgs/sim-org/machines"]
+        );
     }
 }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use atlas_core::{
     Auth, CallContext, ComputeRequest, ComputeStatus, Credential, DiskSize, ErrorKind, Gpu,
-    ListFilter, Next, Outcome, Port, Presence, Secret, Usd, VolumeId, VolumeRequest,
+    ListFilter, Next, Outcome, Port, Presence, Secret, Usd, UsdPerHour, VolumeId, VolumeRequest,
 };
 use atlas_http::CredentialSource;
-use atlas_provider_fly::WaitFor;
+use atlas_provider_fly::{IpKind, WaitFor};
 use atlas_testkit::dialect::fly::{self, NoRoom, Scope};
 use atlas_testkit::world::{FaultKind, Standing};
 use http_body_util::BodyExt;
@@ -143,7 +143,7 @@ async fn a_field_that_fly_would_ignore_is_refused_before_any_call() {
         .spawn_compute(&cx(), &stage.key(1), &whole)
         .await
         .unwrap();
-    let sent = stage.asked().remove(0).body;
+    let sent = stage.asked().pop().unwrap().body;
     let kept = stage.world.all(fly::NAME)[0].spec.extra["config"].clone();
     assert_eq!(
         sent["config"]
@@ -285,6 +285,20 @@ async fn a_volume_outlives_its_machine_and_bills_until_it_is_deleted() {
         .spawn_compute(&cx(), &stage.key(1), &mounting)
         .await
         .unwrap();
+    // 15 cents for a GB and thirty days, besides the machine.
+    let priced = |price: Option<UsdPerHour>| price.unwrap().per_hour().nanos();
+    let open = ComputeRequest::cpu(1).image("x/y:1").region("fra");
+    let plain = stage.provider.candidates(&cx(), &open).await.unwrap();
+    let alone = priced(plain[0].price);
+    let offered = stage
+        .provider
+        .candidates(&cx(), &open.network_volume(volume.id.clone()))
+        .await
+        .unwrap();
+    let read = stage.provider.get_compute(&cx(), &made.id).await.unwrap();
+    for price in [made.cost_per_hour, read.cost_per_hour, offered[0].price] {
+        assert_eq!(priced(price) - alone, 10 * 150_000_000 / 720);
+    }
     let error = volumes
         .delete_network_volume(&cx(), &volume.id)
         .await
@@ -459,7 +473,13 @@ async fn a_source_of_tokens_is_asked_again_when_one_was_refused_but_not_for_an_o
             .org(fly::ORG)
             .app(fly::APP)
     });
-    let error = stage.spawn(1).await.unwrap_err();
+    // In an app of its own, so that nothing is read before the order.
+    let own = request().port(Port::http(8000));
+    let error = stage
+        .provider
+        .spawn_compute(&cx(), &stage.key(1), &own)
+        .await
+        .unwrap_err();
     assert_eq!((error.kind(), stage.made()), (ErrorKind::Unauthorized, 0));
     stage
         .provider
@@ -536,6 +556,43 @@ async fn two_machines_with_ports_share_neither_app_nor_network_nor_url() {
     assert_ne!(urls[0], urls[1]);
     // And one without ports has none, wherever it is.
     assert_eq!(stage.spawn(3).await.unwrap().ports, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_raw_tcp_port_is_reached_at_the_apps_ipv6_address() {
+    let stage = stage();
+    for (n, with_http) in [(1, false), (2, true)] {
+        let mut wanted = request().port(Port::tcp(5432));
+        if with_http {
+            wanted = wanted.port(Port::http(8000));
+        }
+        let made = stage.supported(&stage.key(n), &wanted).await;
+        let app = made.id.as_str().split_once('.').unwrap().1;
+        let ips = stage.fly.ips(&cx(), app).await.unwrap();
+        let mut kinds: Vec<_> = ips.iter().filter_map(|ip| ip.kind).collect();
+        kinds.sort_by_key(|kind| kind.as_str());
+        let expected = [&[IpKind::SharedV4, IpKind::V6][..], &[IpKind::V6]];
+        assert_eq!(kinds, expected[usize::from(!with_http)]);
+        let v6 = ips.iter().find(|ip| ip.kind == Some(IpKind::V6)).unwrap();
+        let url = format!("tcp://[{}]:5432", v6.ip);
+        let read = stage.provider.get_compute(&cx(), &made.id).await.unwrap();
+        let listed = stage
+            .provider
+            .list_compute(&cx(), &ListFilter::all())
+            .await
+            .unwrap();
+        let listed = listed
+            .computes
+            .iter()
+            .find(|one| one.id == made.id)
+            .unwrap();
+        for machine in [&made, &read, listed] {
+            assert_eq!(machine.url(5432), Some(&url[..]));
+        }
+        if with_http {
+            assert_eq!(made.url(8000), Some(&format!("https://{app}.fly.dev")[..]));
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

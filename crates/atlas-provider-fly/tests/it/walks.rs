@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use atlas_core::{Claim, ErrorKind, ListFilter, Presence, Secret};
+use atlas_core::{Claim, ComputeRequest, ErrorKind, ListFilter, Port, Presence, Secret};
 use atlas_testkit::dialect::fly::{self, Scope};
 use atlas_testkit::world::{FaultKind, MachineSpec};
 
@@ -172,6 +172,20 @@ async fn an_organisation_is_the_tokens_own_and_a_token_for_one_app_sees_that_app
         listing.computes[0].id.as_str().split_once('.').unwrap().1,
         fly::APP
     );
+    // The configured organisation does not make it see more.
+    let configured = built(|builder| builder.org(fly::ORG).app(fly::APP));
+    configured
+        .dialect
+        .limit_token(super::stage::KEY, Scope::app(fly::APP));
+    configured.spawn(1).await.unwrap();
+    let listing = configured
+        .provider
+        .list_compute(&cx(), &ListFilter::all())
+        .await
+        .unwrap();
+    assert_eq!((listing.computes.len(), listing.is_complete()), (1, true));
+    let volumes = configured.provider.network_volumes().unwrap();
+    assert_eq!(volumes.list_network_volumes(&cx()).await.unwrap(), []);
     // A token that was swapped under us is another account.
     stage.world.swap_account(fly::NAME, super::stage::KEY);
     assert_ne!(stage.provider.identity(&cx()).await.unwrap(), whole);
@@ -194,6 +208,81 @@ async fn an_organisation_is_the_tokens_own_and_a_token_for_one_app_sees_that_app
             .kind(),
         ErrorKind::Forbidden
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_rented_where_the_token_could_not_list_it() {
+    let stage = built(|builder| builder.org(fly::ORG).app("elsewhere"));
+    stage
+        .dialect
+        .limit_token(super::stage::KEY, Scope::app(fly::APP));
+    let error = stage.spawn(1).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Forbidden);
+    let text = error.to_string();
+    assert!(
+        text.contains("sim-app") && text.contains("ATLAS_FLY_APP"),
+        "{text}"
+    );
+    let (key, wanted) = (stage.key(2), request().port(Port::http(8000)));
+    let planned = stage.provider.supports(&key, &wanted).unwrap();
+    let error = stage
+        .provider
+        .ensure_support(&cx(), &key, &planned[0])
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Forbidden);
+    assert!(error.to_string().contains("whole organisation"), "{error}");
+    assert_eq!(stage.made(), 0);
+    assert!(!stage.lines().iter().any(|line| line.starts_with("POST")));
+    // An app of another organisation than the one that is listed.
+    let provider = answering(&[(
+        "/apps/pods",
+        200,
+        r#"{"name":"pods","organization":{"slug":"globex"}}"#,
+    )]);
+    let error = provider
+        .spawn_compute(&cx(), &stage.key(3), &request())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Forbidden);
+    assert!(error.to_string().contains("globex"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_region_is_known_in_any_case_and_one_that_fly_has_not_is_refused_at_once() {
+    let stage = stage();
+    let in_region = |region: &str| ComputeRequest::cpu(1).image("x/y:1").region(region);
+    for (hint, code) in [("FRA", "fra"), ("EU", "eu")] {
+        let found = stage
+            .provider
+            .candidates(&cx(), &in_region(hint))
+            .await
+            .unwrap();
+        assert_eq!(found[0].region.as_deref(), Some(code));
+    }
+    assert_eq!(stage.lines(), [""; 0], "nothing had to be looked up");
+    let unknown = in_region("xyz");
+    let looked_up = stage.provider.candidates(&cx(), &unknown).await;
+    let ordered = stage
+        .provider
+        .spawn_compute(&cx(), &stage.key(1), &unknown)
+        .await;
+    for error in [looked_up.unwrap_err(), ordered.unwrap_err()] {
+        assert_eq!(
+            (error.kind(), error.field()),
+            (ErrorKind::Validation, Some("region_hints"))
+        );
+        assert!(error.to_string().contains("fra"), "{error}");
+    }
+    assert_eq!(stage.made(), 0);
+    // A region that is newer than our table.
+    let provider = answering(&[(
+        "/platform/regions",
+        200,
+        r#"{"regions":[{"code":"zrh","name":"Zurich"}]}"#,
+    )]);
+    let found = provider.candidates(&cx(), &in_region("ZRH")).await.unwrap();
+    assert_eq!(found[0].region.as_deref(), Some("zrh"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -310,11 +399,13 @@ async fn what_fly_leaves_out_adds_or_says_in_another_shape_is_understood_and_not
         "`message` is Fly's own word too"
     );
 
+    // What the token is of is known from the order before.
+    stage.spawn(3).await.unwrap();
     stage.quirks(|quirks| quirks.says_nothing = true);
     let error = stage.spawn(2).await.unwrap_err();
     assert_eq!(
         (error.outcome().is_unknown(), stage.live()),
-        (true, 1),
+        (true, 2),
         "{error}"
     );
     assert!(

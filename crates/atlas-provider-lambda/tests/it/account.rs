@@ -7,7 +7,7 @@ use atlas_provider_lambda::{AuditQuery, FirewallRule};
 use atlas_testkit::dialect::lambda;
 use atlas_testkit::world::{FaultKind, Visit};
 
-use crate::stage::{at, cx, request, stage};
+use crate::stage::{at, cx, on, request, stage, unlimited};
 
 #[tokio::test(start_paused = true)]
 async fn a_machines_ports_are_opened_by_a_rule_set_that_goes_when_the_machine_is_gone() {
@@ -256,6 +256,45 @@ async fn with_several_ssh_keys_one_must_be_named() {
     stage.lambda.delete_ssh_key(&cx(), &made.id).await.unwrap();
     stage.spawn(2).await.unwrap();
     assert_eq!(stage.live(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ssh_key_that_is_missing_is_found_before_a_rule_set_is_made() {
+    let stage = on(lambda::cloud(), |builder| {
+        unlimited(builder).ssh_key("nobody's")
+    });
+    stage.quirks(|_| {});
+    let wanted = request().port(Port::http(8000));
+    let key = stage.key(1);
+    let planned = stage.provider.supports(&key, &wanted).unwrap();
+    let error = stage
+        .provider
+        .ensure_support(&cx(), &key, &planned[0])
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.field()),
+        (ErrorKind::Validation, Some("ssh_key"))
+    );
+    assert!(error.to_string().contains("nobody's"), "{error}");
+    let ordered = stage.provider.spawn_compute(&cx(), &key, &wanted).await;
+    assert_eq!(ordered.unwrap_err().field(), Some("ssh_key"));
+    let sets = stage.lambda.firewall_rulesets(&cx()).await.unwrap();
+    assert!(sets.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_was_moved_to_another_workspace_is_another_account() {
+    let stage = stage();
+    let first = stage.provider.identity(&cx()).await.unwrap();
+    assert!(first.starts_with("lambda-key-") && !first.contains("workspace"));
+    stage.quirks(|quirks| quirks.workspace = "Research".to_owned());
+    let moved = stage.provider.identity(&cx()).await.unwrap();
+    assert_eq!(moved, format!("{first}, workspace Research"));
+    stage.quirks(|_| {});
+    assert_eq!(stage.provider.identity(&cx()).await.unwrap(), first);
+    stage.fault("supports", FaultKind::Status500, 1);
+    assert!(stage.provider.identity(&cx()).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use atlas_core::{
     CallContext, ComputeId, ComputeRequest, ComputeStatus, ErrorKind, Gpu, ListFilter, Next,
-    Outcome, Port, Presence, Usd, UsdPerHour,
+    Outcome, Port, Presence, Usd, UsdPerHour, VolumeId,
 };
 use atlas_http::Pace;
 use atlas_testkit::dialect::lambda;
 use atlas_testkit::world::{FaultKind, Standing};
 use serde_json::json;
 
-use crate::stage::{answering, at, cx, on, paced, request, stage, unlimited};
+use crate::stage::{answering, answering_in_turn, at, cx, on, paced, request, stage, unlimited};
 
 #[tokio::test(start_paused = true)]
 async fn an_order_whose_answer_was_spoiled_is_unknown_made_once_and_found_by_its_key() {
@@ -622,48 +622,176 @@ async fn prices_are_whole_cents_for_the_whole_machine_and_the_list_shows_one_gpu
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_lambda_has_no_exact_machine_for_is_refused_before_any_call() {
+async fn what_the_price_list_has_no_exact_machine_for_is_refused_with_what_it_has() {
     let stage = stage();
-    for (gpu, count) in [
-        (Gpu::A100_80G, 1),
-        (Gpu::V100, 1),
-        (Gpu::H100Pcie, 2),
-        (Gpu::L40S, 1),
+    for (gpu, count, said) in [
+        (Gpu::A100_80G, 1, "only with 8"),
+        (Gpu::V100, 1, "only with 8"),
+        (Gpu::A6000, 3, "only with 1, 2"),
+        (Gpu::L40S, 1, "price list has no l40s"),
     ] {
-        let error = stage
-            .provider
-            .candidates(
-                &cx(),
-                &ComputeRequest::gpu(gpu).gpu_count(count).image("x/y:1"),
-            )
-            .await
-            .unwrap_err();
+        let wanted = ComputeRequest::gpu(gpu).gpu_count(count).image("x/y:1");
+        let error = stage.provider.candidates(&cx(), &wanted).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{gpu} x{count}");
+        assert!(error.to_string().contains(said), "{error}");
     }
+    let asked = stage.asked().len();
     let error = stage
         .provider
         .spawn_compute(&cx(), &stage.key(1), &request().provider_opts(json!([1])))
         .await
         .unwrap_err();
-    assert_eq!(error.field(), Some("provider_opts"));
+    assert_eq!(
+        (error.field(), asked),
+        (Some("provider_opts"), 4),
+        "one call for each, and none for what is wrong in itself"
+    );
     assert_eq!(stage.asked(), [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_cloud_echoes_of_an_order_reaches_no_error() {
+async fn a_type_that_only_the_live_price_list_knows_can_be_ordered() {
+    let (provider, _) = answering(
+        200,
+        r#"{"data":{"gpu_4x_b200_sxm6":{"instance_type":{"name":"gpu_4x_b200_sxm6",
+            "description":"4x B200","gpu_description":"B200 (180 GB SXM6)",
+            "price_cents_per_hour":2716,
+            "specs":{"vcpus":104,"memory_gib":1450,"storage_gib":11264,"gpus":4}},
+            "regions_with_capacity_available":[{"name":"us-new-7","description":"new"}]}}}"#,
+    );
+    let wanted = ComputeRequest::gpu(Gpu::B200)
+        .gpu_count(4)
+        .image("x/y:1")
+        .region("US-New-7");
+    provider.check(&wanted).unwrap();
+    let found = provider.candidates(&cx(), &wanted).await.unwrap();
+    assert_eq!(found[0].native_type.as_deref(), Some("gpu_4x_b200_sxm6"));
+    assert_eq!(found[0].region.as_deref(), Some("us-new-7"));
+    assert_eq!(found[0].gpu, Some(Gpu::B200));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_on_a_mounted_file_system_is_in_the_price() {
+    const TYPES: &str = r#"{"data":{"gpu_1x_a10":{"instance_type":{"name":"gpu_1x_a10",
+        "description":"1x A10","gpu_description":"A10 (24 GB PCIe)","price_cents_per_hour":129,
+        "specs":{"vcpus":30,"memory_gib":200,"storage_gib":1400,"gpus":1}},
+        "regions_with_capacity_available":[{"name":"us-west-2","description":"Arizona"}]}}}"#;
+    const SYSTEMS: &str = r#"{"data":[{"id":"f1","name":"data","region":{"name":"us-west-2"},
+        "bytes_used":36000000000}]}"#;
+    const LAUNCHED: &str = r#"{"data":{"instance_ids":["5e0b7c41d2f84a6f9a83c1f07be2d914"]}}"#;
+    let wanted = |name: &str| {
+        let open = ComputeRequest::gpu(Gpu::A10).image("x/y:1");
+        open.network_volume(VolumeId::new(name).unwrap())
+    };
+    let answers = [
+        (200, TYPES),
+        (200, SYSTEMS),
+        (200, SYSTEMS),
+        (200, LAUNCHED),
+    ];
+    let (provider, sent) = answering_in_turn(&answers);
+    let found = provider.candidates(&cx(), &wanted("data")).await.unwrap();
+    // 36 GB at 20 cents for thirty days.
+    let whole = UsdPerHour::new(Usd::from_cents(130));
+    assert_eq!(found[0].price, Some(whole));
+    let pinned = wanted("data").at(found[0].clone());
+    let key = stage().key(1);
+    let made = provider.spawn_compute(&cx(), &key, &pinned).await.unwrap();
+    assert_eq!(made.cost_per_hour, Some(whole));
+    let launch = sent.take().pop().unwrap().body;
+    let tag = json!({ "key": "atlas-file-system-gb", "value": "36" });
+    assert!(
+        launch["tags"].as_array().unwrap().contains(&tag),
+        "{launch}"
+    );
+    assert_eq!(launch["file_system_names"], json!(["data"]));
+    let (provider, _) = answering_in_turn(&answers);
+    let error = provider
+        .candidates(&cx(), &wanted("other"))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.field()),
+        (ErrorKind::Validation, Some("network_volume_id"))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_price_list_says_nothing_of_what_lambda_sells() {
+    let (provider, _) = answering(200, r#"{"data":{}}"#);
+    let wanted = ComputeRequest::gpu(Gpu::A10).image("x/y:1");
+    let error = provider.candidates(&cx(), &wanted).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.outcome()),
+        (
+            ErrorKind::Unavailable,
+            &Outcome::NotApplied(Next::SameLater)
+        )
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_region_is_known_in_any_case_and_one_that_lambda_has_not_is_refused_at_once() {
+    let stage = stage();
+    let in_region = |region: &str| ComputeRequest::gpu(Gpu::A10).image("x/y:1").region(region);
+    let wanted = in_region("US-WEST-2").port(Port::http(8000));
+    let made = stage
+        .provider
+        .spawn_compute(&cx(), &stage.key(1), &wanted)
+        .await
+        .unwrap();
+    assert_eq!(made.region.as_deref(), Some("us-west-2"));
+    let sets = stage.lambda.firewall_rulesets(&cx()).await.unwrap();
+    let place = sets[0].region.as_ref().map(|region| &region.name[..]);
+    assert_eq!((sets.len(), place), (1, Some("us-west-2")));
+    // A region that exists and has no machine is sold out.
+    let sold_out = in_region("Europe-Central-1");
+    let found = stage.provider.candidates(&cx(), &sold_out).await.unwrap();
+    assert_eq!(found, []);
+    let unknown = in_region("us-west-2").region("us-nowhere-9");
+    let error = stage
+        .provider
+        .candidates(&cx(), &unknown)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.field()),
+        (ErrorKind::Validation, Some("region_hints"))
+    );
+    let text = error.to_string();
+    assert!(text.contains("us-nowhere-9") && text.contains("europe-central-1"));
+    let without_firewall = in_region("US-South-1").port(Port::http(8000));
+    let error = stage.provider.check(&without_firewall).unwrap_err();
+    assert_eq!(error.field(), Some("region_hints"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_says_what_the_cloud_says_and_nothing_that_it_echoes_of_the_environment() {
     let stage = stage();
     let strange = request()
         .env("A", "zz-canary-env")
-        .provider_opts(json!({ "tags": [{ "key": "BAD", "value": "zz-canary-tag" }] }));
+        .provider_opts(json!({ "tags": [{ "key": "BAD", "value": "v" }] }));
     let error = stage
         .provider
         .spawn_compute(&cx(), &stage.key(1), &strange)
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Validation);
+    assert!(error.to_string().contains("tags"), "{error}");
+    // In the spelling of the script that carried it.
+    let (provider, _) = answering(
+        400,
+        r#"{"error":{"code":"global/invalid-parameters",
+            "message":"hostname: not in {\"A\":\"two\\u000azz-canary\"}"}}"#,
+    );
+    let error = provider
+        .spawn_compute(&cx(), &stage.key(1), &request().env("A", "two\nzz-canary"))
+        .await
+        .unwrap_err();
+    let text = format!("{error} {error:?}");
     assert!(
-        !format!("{error} {error:?}").contains("zz-canary"),
-        "{error:?}"
+        text.contains("hostname: not in") && !text.contains("zz-canary"),
+        "{text}"
     );
 }
 
@@ -707,7 +835,7 @@ async fn an_order_is_one_machine_with_its_key_twice_and_an_arm_image_where_the_m
     );
     let script = body["user_data"].as_str().unwrap();
     assert!(
-        script.contains("--platform linux/arm64") && script.contains("export TOKEN='s3cr'\\''t'\n"),
+        script.contains("--platform linux/arm64") && script.contains(r#""TOKEN":"s3cr't""#),
         "{script}"
     );
 }

@@ -131,7 +131,12 @@ pub(crate) fn at(kind: &str, region: &str) -> Candidate {
 
 /// A provider whose calls are all answered like this; what it asked.
 pub(crate) fn answering(status: u16, body: &'static str) -> (AnyProvider, Requests) {
-    let watched = Watched::new(Canned::in_turn(&[(status, body)]));
+    answering_in_turn(&[(status, body)])
+}
+
+/// The same with an answer for each call, the last one for all that follow.
+pub(crate) fn answering_in_turn(answers: &[(u16, &'static str)]) -> (AnyProvider, Requests) {
+    let watched = Watched::new(Canned::in_turn(answers));
     let (requests, transport) = (watched.requests(), Transport::new(watched));
     let lambda = Lambda::builder()
         .api_key(KEY)

@@ -12,6 +12,7 @@ pub mod fly_logs;
 pub mod lambda;
 mod query;
 pub mod runpod;
+mod unserved;
 pub mod vast;
 pub mod watched;
 

@@ -982,3 +982,22 @@ async fn what_is_stuck_says_so_what_is_busy_is_refused_and_a_server_may_be_loose
     let answer = client.send("GET", MACHINES, &[], Value::Null).await;
     assert_eq!((answer.status, answer.body), (200, Value::Null));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_documented_call_that_is_not_served_is_answered_with_its_name() {
+    let client = client();
+    for (method, path, call) in [
+        (
+            "POST",
+            "/v1/apps/sim-app/deploy_token",
+            "App_create_deploy_token",
+        ),
+        ("GET", "/v1/postgres", "Postgres_list"),
+        ("POST", "/v1/tokens/oidc", "Tokens_request_OIDC"),
+    ] {
+        let answer = client.call(method, path, json!({})).await;
+        assert_eq!(answer.0, 501, "{path}");
+        assert!(says(&answer, call), "{:?}", answer.1);
+    }
+    assert_eq!(client.call("GET", "/v1/nothing", Value::Null).await.0, 404);
+}

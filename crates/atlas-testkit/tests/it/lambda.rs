@@ -158,6 +158,9 @@ async fn a_key_comes_as_bearer_or_basic_and_any_other_is_refused_in_an_envelope(
     let unknown = client.call("GET", "/nothing", Value::Null).await;
     assert_eq!((unknown.status, unknown.code()), (404, "global/not-found"));
     assert!(unknown.body.get("data").is_none());
+    let documented = client.call("GET", "/tickets/t1", Value::Null).await;
+    assert_eq!(documented.status, 501);
+    assert!(documented.text.contains("getTicket"), "{}", documented.text);
 }
 
 #[tokio::test(start_paused = true)]

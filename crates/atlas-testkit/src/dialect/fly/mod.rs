@@ -1,8 +1,9 @@
 //! Fly's Machines API over a world: apps, IPs, machines, leases, metadata, volumes, whole
 //! organisations. Facts: docs/clouds/fly.md.
 //!
-//! Left out, for we never call them: certificates, single app secrets, secret keys, Postgres,
-//! memory reclaiming, OIDC and KMS tokens, and the cookie that ties a client to one API node.
+//! Not served, because nothing of atlas calls them: certificates, single app secrets, secret keys,
+//! Postgres, deploy tokens, memory reclaiming, OIDC and KMS tokens. They answer 501 with their name
+//! (`unserved`). Left out entirely: the cookie that ties a client to one API node.
 
 mod answer;
 mod apps;
@@ -14,6 +15,7 @@ mod orgs;
 mod route;
 mod stock;
 mod token;
+mod unserved;
 mod volumes;
 mod waiting;
 
@@ -342,7 +344,10 @@ impl Fly {
             return Ok(Failure::unauthorized().response());
         };
         let Some(route) = Route::of(&parts.method, parts.uri.path()) else {
-            return Ok(Failure::new(404, "page not found").response());
+            return Ok(match unserved::name(&parts.method, parts.uri.path()) {
+                Some(call) => Failure::new(501, format!("{call} is not simulated")).response(),
+                None => Failure::new(404, "page not found").response(),
+            });
         };
         if let Some(refused) = self.hurried(&route) {
             return Ok(refused);

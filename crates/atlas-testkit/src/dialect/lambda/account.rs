@@ -328,9 +328,10 @@ impl Lambda {
         id: &str,
     ) -> Result<Response<SimBody>, Failure> {
         if id == "global" {
+            let name = format!("{} Global Rules", self.shared().quirks.workspace);
             return Ok(data(&self.holdings(
                 call,
-                |held| json!({ "id": "global", "name": "Global", "rules": held.rules }),
+                |held| json!({ "id": "global", "name": name, "rules": held.rules }),
             )));
         }
         let used = live(&self.world, call);

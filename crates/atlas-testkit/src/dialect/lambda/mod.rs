@@ -1,13 +1,15 @@
 //! Lambda Cloud's API over a world: instances, types, keys, file systems, rule sets, images,
 //! regions. Facts: docs/clouds/lambda.md.
 //!
-//! Left out, for we never call them: fabric partitions and support tickets.
+//! Not served, because no machine of atlas needs them: fabric partitions and support tickets. They
+//! answer 501 with their name (`unserved`).
 
 mod account;
 mod envelope;
 mod instances;
 mod script;
 mod stock;
+mod unserved;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -89,6 +91,8 @@ pub struct Quirks {
     pub ruleset_lingers: Duration,
     /// Every object has a field that no document knows.
     pub extra_fields: bool,
+    /// The workspace that the key sees, by its name.
+    pub workspace: String,
 }
 
 impl Quirks {
@@ -117,6 +121,7 @@ impl Default for Quirks {
             holds_while_booting: false,
             ruleset_lingers: Duration::from_secs(30),
             extra_fields: false,
+            workspace: "Default Workspace".to_owned(),
         }
     }
 }
@@ -444,8 +449,13 @@ fn route(method: &Method, path: &str) -> Option<Route> {
     })
 }
 
-/// An unknown path is a 404; a known one with another method a 405.
+/// A documented call that is not served is a 501; an unknown path is a 404; a known one with another
+/// method a 405.
 fn no_route(method: &Method, path: &str) -> Response<SimBody> {
+    if let Some(call) = unserved::name(method, path) {
+        let text = format!("{call} is not simulated.");
+        return Failure::new(501, "global/not-implemented", text).response();
+    }
     let methods = [
         Method::GET,
         Method::POST,
