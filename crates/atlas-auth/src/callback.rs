@@ -1,18 +1,59 @@
 //! Callback tokens: what a machine shows when it reports to the host, bound to its task and kept
 //! nowhere.
 //!
-//! `ac1.EXPIRY.MAC`, where the MAC is over expiry and task. The host verifies with its own secret
-//! and the task named in the URL.
+//! The host mints one for the task, `ac1.EXPIRY.MAC`, where the MAC is over expiry and task. What a
+//! machine is given is bound to its attempt as well: `ac2.EXPIRY.ATTEMPT.MAC`, where the MAC is over
+//! the attempt with the first MAC as key. So whoever holds the task's token can bind it without the
+//! host's secret, which a respawn after a restart does not have, and a machine cannot unbind its
+//! own. The host verifies with its own secret and the task named in the URL.
 
 use std::fmt;
 
-use atlas_core::{Secret, Timestamp};
+use atlas_core::{Result, Secret, Timestamp};
 use data_encoding::BASE64URL_NOPAD;
 use ring::hmac;
 
 use crate::signed_url::Verdict;
 
 const PREFIX: &str = "ac1.";
+const BOUND_PREFIX: &str = "ac2.";
+/// Where a machine finds the token that it shows.
+pub const TOKEN_ENV: &str = "ATLAS_CALLBACK_TOKEN";
+
+/// The token of this attempt, from the task's. `None` when `token` is no task's token, or `attempt`
+/// is not of letters and digits.
+#[must_use]
+pub fn bind(token: &Secret, attempt: &str) -> Option<Secret> {
+    let (expiry, mac) = token.expose().strip_prefix(PREFIX)?.split_once('.')?;
+    let mac = BASE64URL_NOPAD.decode(mac.as_bytes()).ok()?;
+    if !is_plain(attempt) {
+        return None;
+    }
+    let bound = BASE64URL_NOPAD.encode(bound_mac(&mac, attempt).as_ref());
+    Some(Secret::new(format!(
+        "{BOUND_PREFIX}{expiry}.{attempt}.{bound}"
+    )))
+}
+
+fn is_plain(attempt: &str) -> bool {
+    !attempt.is_empty() && attempt.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+fn bound_mac(task_mac: &[u8], attempt: &str) -> hmac::Tag {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, task_mac);
+    hmac::sign(&key, attempt.as_bytes())
+}
+
+/// What a valid token says of the machine that shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reporter {
+    /// The machine of this attempt.
+    Attempt(String),
+    /// Any machine of the task: the token is from before tokens named attempts, or the host gave it
+    /// away as it minted it.
+    Task,
+}
 
 /// The host's key of all callback tokens.
 #[derive(Clone)]
@@ -21,12 +62,25 @@ pub struct CallbackKey(hmac::Key);
 impl CallbackKey {
     /// Derived from a secret of the host (the realm's), so that every node and every restart has
     /// the same one.
+    ///
+    /// # Panics
+    /// When the secret has fewer than [`crate::MIN_SECRET_BYTES`] bytes: every token could be forged.
+    /// [`CallbackKey::try_new`] answers it with an error.
     #[must_use]
     pub fn new(secret: &Secret) -> Self {
-        Self(crate::derive_key(secret, b"atlas callback v1"))
+        Self::try_new(secret).expect("the secret of callback tokens has at least 16 bytes")
     }
 
-    /// The token of this task, valid up to and including the second of `expires_at`. Always the
+    /// As [`CallbackKey::new`], for a secret that comes from outside.
+    ///
+    /// # Errors
+    /// `validation` for a secret of fewer than [`crate::MIN_SECRET_BYTES`] bytes.
+    pub fn try_new(secret: &Secret) -> Result<Self> {
+        crate::check_length(secret)?;
+        Ok(Self(crate::derive_key(secret, b"atlas callback v1")))
+    }
+
+    /// The token of this task, to be bound to an attempt by [`bind`]. Valid up to and including the second of `expires_at`. Always the
     /// same for the same input.
     #[must_use]
     pub fn mint(&self, task: &str, expires_at: Timestamp) -> Secret {
@@ -38,31 +92,57 @@ impl CallbackKey {
         ))
     }
 
-    /// Judges a token shown for this task. The signature is looked at first, so that `expired`
-    /// means "was once valid".
+    /// Judges a token shown for this task, bound to an attempt or not. The signature is looked at
+    /// first, so that `expired` means "was once valid".
     #[must_use]
     pub fn verify(&self, task: &str, token: &str, now: Timestamp) -> Verdict {
-        let parts = token
-            .strip_prefix(PREFIX)
-            .and_then(|rest| rest.split_once('.'));
-        let Some((text, mac)) = parts else {
-            return Verdict::Malformed;
+        self.reporter(task, token, now).err().unwrap_or(Verdict::Ok)
+    }
+
+    /// As [`CallbackKey::verify`], and says which machine shows it.
+    ///
+    /// # Errors
+    /// Any verdict but [`Verdict::Ok`].
+    pub fn reporter(
+        &self,
+        task: &str,
+        token: &str,
+        now: Timestamp,
+    ) -> std::result::Result<Reporter, Verdict> {
+        let (text, attempt, mac) = match token.strip_prefix(BOUND_PREFIX) {
+            Some(rest) => {
+                let (text, rest) = rest.split_once('.').ok_or(Verdict::Malformed)?;
+                let (attempt, mac) = rest.split_once('.').ok_or(Verdict::Malformed)?;
+                (text, Some(attempt), mac)
+            }
+            None => {
+                let rest = token.strip_prefix(PREFIX).ok_or(Verdict::Malformed)?;
+                let (text, mac) = rest.split_once('.').ok_or(Verdict::Malformed)?;
+                (text, None, mac)
+            }
         };
         let (Ok(expiry), Ok(mac)) = (text.parse::<i64>(), BASE64URL_NOPAD.decode(mac.as_bytes()))
         else {
-            return Verdict::Malformed;
+            return Err(Verdict::Malformed);
         };
-        if expiry.to_string() != text {
-            return Verdict::Malformed;
+        if expiry.to_string() != text || attempt.is_some_and(|attempt| !is_plain(attempt)) {
+            return Err(Verdict::Malformed);
         }
-        if hmac::verify(&self.0, &message(expiry, task), &mac).is_err() {
-            return Verdict::BadSignature;
-        }
+        let task_mac = hmac::sign(&self.0, &message(expiry, task));
+        let good = match attempt {
+            Some(attempt) => {
+                let key = hmac::Key::new(hmac::HMAC_SHA256, task_mac.as_ref());
+                hmac::verify(&key, attempt.as_bytes(), &mac)
+            }
+            None => hmac::verify(&self.0, &message(expiry, task), &mac),
+        };
+        good.map_err(|_| Verdict::BadSignature)?;
         if expiry < now.unix_seconds() {
-            Verdict::Expired
-        } else {
-            Verdict::Ok
+            return Err(Verdict::Expired);
         }
+        Ok(attempt.map_or(Reporter::Task, |attempt| {
+            Reporter::Attempt(attempt.to_owned())
+        }))
     }
 }
 
@@ -88,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_callback_token_is_valid_for_its_task_and_time_only() {
-        let key = CallbackKey::new(&Secret::new("realm"));
+        let key = CallbackKey::new(&Secret::new("the realm's secret"));
         let token = key.mint("task-1", at(100));
         assert_eq!(key.verify("task-1", token.expose(), at(100)), Verdict::Ok);
         assert_eq!(
@@ -100,10 +180,47 @@ mod tests {
             Verdict::BadSignature
         );
         assert_eq!(
-            CallbackKey::new(&Secret::new("x")).verify("task-1", token.expose(), at(1)),
+            CallbackKey::new(&Secret::new("another realm's secret")).verify(
+                "task-1",
+                token.expose(),
+                at(1)
+            ),
             Verdict::BadSignature
         );
         assert_eq!(key.verify("task-1", "", at(1)), Verdict::Malformed);
+    }
+
+    #[test]
+    fn a_bound_token_is_of_its_attempt_and_cannot_be_unbound_or_bound_again() {
+        let key = CallbackKey::new(&Secret::new("the realm's secret"));
+        let token = key.mint("task-1", at(100));
+        let bound = bind(&token, "attempt1").unwrap();
+        let reporter = |task, token: &str| key.reporter(task, token, at(100));
+        let attempt = Reporter::Attempt("attempt1".to_owned());
+        assert_eq!(reporter("task-1", bound.expose()), Ok(attempt));
+        assert_eq!(reporter("task-1", token.expose()), Ok(Reporter::Task));
+        assert_eq!(
+            key.verify("task-1", bound.expose(), at(101)),
+            Verdict::Expired
+        );
+        assert_eq!(
+            reporter("task-2", bound.expose()),
+            Err(Verdict::BadSignature)
+        );
+        let other = bound.expose().replace("attempt1", "attempt2");
+        assert_eq!(reporter("task-1", &other), Err(Verdict::BadSignature));
+        let (_, mac) = bound.expose().rsplit_once('.').unwrap();
+        let unbound = format!("ac1.100.{mac}");
+        assert_eq!(reporter("task-1", &unbound), Err(Verdict::BadSignature));
+        assert!(bind(&bound, "attempt2").is_none());
+        assert!(bind(&token, "").is_none() && bind(&token, "a.b").is_none());
+    }
+
+    #[test]
+    fn a_secret_that_can_be_guessed_makes_no_callback_key() {
+        for short in ["", "fifteen-bytes-x"] {
+            assert!(CallbackKey::try_new(&Secret::new(short)).is_err());
+        }
     }
 
     proptest! {
@@ -111,7 +228,7 @@ mod tests {
         fn any_changed_byte_fails_and_nothing_panics(
             task: String, index: prop::sample::Index, to in "[A-Za-z0-9._-]", text: String,
         ) {
-            let key = CallbackKey::new(&Secret::new("realm"));
+            let key = CallbackKey::new(&Secret::new("the realm's secret"));
             let token = key.mint(&task, at(100)).expose().to_owned();
             let index = index.index(token.len());
             prop_assume!(token[index..=index] != to);
@@ -119,6 +236,8 @@ mod tests {
             changed.replace_range(index..=index, &to);
             prop_assert!(!key.verify(&task, &changed, at(1)).is_ok());
             prop_assert!(!key.verify(&task, &text, at(1)).is_ok());
+            let bound = format!("ac2.{text}");
+            prop_assert!(!key.verify(&task, &bound, at(1)).is_ok());
         }
     }
 }

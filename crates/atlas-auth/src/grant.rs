@@ -139,6 +139,22 @@ pub struct Grant {
 }
 
 impl Grant {
+    pub(crate) fn new(
+        scope: Scope,
+        now: Timestamp,
+        lifetime: Duration,
+        entropy: &dyn Entropy,
+    ) -> Self {
+        let mut id = [0; 16];
+        entropy.fill(&mut id);
+        let expires_at = now.saturating_add(lifetime.min(MAX_LIFETIME));
+        Self {
+            id: GrantId(id),
+            expires_at: Timestamp::from_unix_seconds(expires_at.unix_seconds()),
+            scope,
+        }
+    }
+
     /// What it is revoked by.
     #[must_use]
     pub const fn id(&self) -> GrantId {
@@ -164,9 +180,12 @@ pub struct GrantKey(hmac::Key);
 
 impl GrantKey {
     /// Derived from the session's credential: its bearer token or its signing secret.
-    #[must_use]
-    pub fn new(credential: &Secret) -> Self {
-        Self(crate::derive_key(credential, b"atlas grant v1"))
+    ///
+    /// # Errors
+    /// `validation` for a credential of fewer than [`crate::MIN_SECRET_BYTES`] bytes.
+    pub fn new(credential: &Secret) -> Result<Self> {
+        crate::check_length(credential)?;
+        Ok(Self(crate::derive_key(credential, b"atlas grant v1")))
     }
 
     /// A new grant, and its token.
@@ -178,17 +197,7 @@ impl GrantKey {
         lifetime: Duration,
         entropy: &dyn Entropy,
     ) -> (Grant, Secret) {
-        let mut id = [0; 16];
-        entropy.fill(&mut id);
-        let expires_at = Timestamp::from_unix_seconds(
-            now.saturating_add(lifetime.min(MAX_LIFETIME))
-                .unix_seconds(),
-        );
-        let grant = Grant {
-            id: GrantId(id),
-            expires_at,
-            scope,
-        };
+        let grant = Grant::new(scope, now, lifetime, entropy);
         let payload = write(&grant);
         let mac = hmac::sign(&self.0, &payload);
         let token = [
@@ -207,20 +216,27 @@ impl GrantKey {
     /// # Errors
     /// Any verdict but [`Verdict::Ok`]. The signature is looked at first.
     pub fn verify(&self, token: &str, now: Timestamp) -> std::result::Result<Grant, Verdict> {
-        let parts = token
-            .strip_prefix(PREFIX)
-            .and_then(|rest| rest.split_once('.'));
-        let decode = |text: &str| BASE64URL_NOPAD.decode(text.as_bytes()).ok();
-        let (payload, mac) = parts
-            .and_then(|(payload, mac)| decode(payload).zip(decode(mac)))
-            .ok_or(Verdict::Malformed)?;
+        let (payload, mac) = split(token, PREFIX).ok_or(Verdict::Malformed)?;
         hmac::verify(&self.0, &payload, &mac).map_err(|_| Verdict::BadSignature)?;
-        let grant = read(&payload).ok_or(Verdict::Malformed)?;
-        let latest = now.saturating_add(MAX_LIFETIME).unix_seconds();
-        if !(now.unix_seconds()..=latest).contains(&grant.expires_at.unix_seconds()) {
-            return Err(Verdict::Expired);
-        }
+        read_valid(&payload, now)
+    }
+}
+
+/// Payload and signature of a token.
+pub(crate) fn split(token: &str, prefix: &str) -> Option<(Vec<u8>, Vec<u8>)> {
+    let (payload, signature) = token.strip_prefix(prefix)?.split_once('.')?;
+    let decode = |text: &str| BASE64URL_NOPAD.decode(text.as_bytes()).ok();
+    decode(payload).zip(decode(signature))
+}
+
+/// What a payload says whose signature was verified.
+pub(crate) fn read_valid(payload: &[u8], now: Timestamp) -> std::result::Result<Grant, Verdict> {
+    let grant = read(payload).ok_or(Verdict::Malformed)?;
+    let latest = now.saturating_add(MAX_LIFETIME).unix_seconds();
+    if (now.unix_seconds()..=latest).contains(&grant.expires_at.unix_seconds()) {
         Ok(grant)
+    } else {
+        Err(Verdict::Expired)
     }
 }
 
@@ -231,7 +247,7 @@ impl fmt::Debug for GrantKey {
 }
 
 /// Id, expiry, access, prefix: all but the last of fixed length, so there is one reading.
-fn write(grant: &Grant) -> Vec<u8> {
+pub(crate) fn write(grant: &Grant) -> Vec<u8> {
     let mut out = grant.id.0.to_vec();
     out.extend(grant.expires_at.unix_seconds().to_be_bytes());
     out.push(u8::from(grant.scope.access == Access::All));
@@ -287,7 +303,7 @@ mod tests {
     use super::*;
 
     fn key() -> GrantKey {
-        GrantKey::new(&Secret::new("session"))
+        GrantKey::new(&Secret::new("a session's credential")).unwrap()
     }
 
     fn at(seconds: i64) -> Timestamp {
@@ -312,7 +328,9 @@ mod tests {
             Err(Verdict::Expired)
         );
         assert_eq!(
-            GrantKey::new(&Secret::new("other")).verify(token.expose(), at(1000)),
+            GrantKey::new(&Secret::new("another session's"))
+                .unwrap()
+                .verify(token.expose(), at(1000)),
             Err(Verdict::BadSignature)
         );
         assert_eq!(key().verify("ag1.x", at(1000)), Err(Verdict::Malformed));

@@ -12,25 +12,43 @@
 //! Deliberately absent: reading a clock (callers pass `now`), the environment, and any I/O.
 
 pub mod callback;
+pub mod control;
 pub mod grant;
 pub mod layer;
 pub mod signed_url;
 pub mod token;
 mod verifier;
 
-use atlas_core::{Auth, Credential, Entropy, Secret};
+use atlas_core::{Auth, Credential, Entropy, Error, Result, Secret};
 use ring::hmac;
 
 pub use verifier::{ClientAddress, Principal, Verifier};
 
-/// A new credential for this scheme; `None` for [`Auth::None`].
+/// The fewest bytes of a secret that signs or is shown. A shorter one, and above all an empty one
+/// (a variable that is set to nothing, a pipe that failed), can be guessed from what it signs.
+pub const MIN_SECRET_BYTES: usize = 16;
+
+/// A new credential for this scheme, with a control secret of its own; `None` for [`Auth::None`].
 #[must_use]
 pub fn mint(auth: Auth, entropy: &dyn Entropy) -> Option<Credential> {
-    match auth {
-        Auth::None => None,
-        Auth::Bearer => Some(token::mint(entropy)),
-        Auth::SignedUrl => Some(signed_url::mint_secret(entropy)),
+    let credential = match auth {
+        Auth::None => return None,
+        Auth::Bearer => token::mint(entropy),
+        Auth::SignedUrl => signed_url::mint_secret(entropy),
+    };
+    let secret = control::mint(entropy);
+    let key = control::ControlSecret::new(&secret).ok()?.key();
+    Some(credential.with_control(secret, key.to_string()))
+}
+
+pub(crate) fn check_length(secret: &Secret) -> Result<()> {
+    if secret.expose().len() < MIN_SECRET_BYTES {
+        return Err(Error::validation(
+            "secret",
+            "must be at least 16 bytes; `atlas token mint` makes one",
+        ));
     }
+    Ok(())
 }
 
 /// A key of its own for each purpose of one secret. A compatible signature, the other use of the

@@ -29,6 +29,13 @@ pub enum Principal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientAddress(pub IpAddr);
 
+/// The methods that a URL of the compatible format passes for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Methods {
+    Reading,
+    Any,
+}
+
 /// What passes. Nothing, until a credential is named.
 #[derive(Clone, Debug)]
 #[must_use]
@@ -37,6 +44,7 @@ pub struct Verifier {
     bearers: Vec<token::Hash>,
     urls: Vec<Key>,
     compatible: bool,
+    compatible_methods: Methods,
     grants: Vec<GrantKey>,
     revoked: Arc<Revoked>,
     host: Option<String>,
@@ -51,6 +59,7 @@ impl Verifier {
             bearers: vec![],
             urls: vec![],
             compatible: true,
+            compatible_methods: Methods::Reading,
             grants: vec![],
             revoked,
             host: None,
@@ -58,9 +67,13 @@ impl Verifier {
     }
 
     /// Lets this bearer token pass, and the others that were named.
-    pub fn bearer(mut self, token: &Secret) -> Self {
+    ///
+    /// # Errors
+    /// `validation` for a token of fewer than [`crate::MIN_SECRET_BYTES`] bytes.
+    pub fn bearer(mut self, token: &Secret) -> Result<Self> {
+        crate::check_length(token)?;
         self.bearers.push(token::Hash::of(token));
-        self
+        Ok(self)
     }
 
     /// Lets the bearer token of this hash pass.
@@ -76,9 +89,26 @@ impl Verifier {
 
     /// Lets URLs signed with this secret pass, and with the others that were named: old and new
     /// while a secret is rotated.
-    pub fn signed_url(mut self, secret: &Secret) -> Self {
-        self.urls.push(Key::new(secret));
+    ///
+    /// # Errors
+    /// `validation` for a secret of fewer than [`crate::MIN_SECRET_BYTES`] bytes.
+    pub fn signed_url(self, secret: &Secret) -> Result<Self> {
+        Ok(self.url_key(Key::new(secret)?))
+    }
+
+    /// Lets URLs signed with this key pass.
+    pub fn url_key(mut self, key: Key) -> Self {
+        self.urls.push(key);
         self
+    }
+
+    /// Lets URLs of the compatible format pass for every method. They are not bound to one, so
+    /// unless this is said they only read: `GET` (also of a WebSocket) and `HEAD`.
+    pub fn compatible_for_any_method(self) -> Self {
+        Self {
+            compatible_methods: Methods::Any,
+            ..self
+        }
     }
 
     /// Takes URLs of the atlas format only. The compatible format binds neither host nor method.
@@ -90,8 +120,16 @@ impl Verifier {
     }
 
     /// Lets grants of this session's credential pass, where their scope opens the request.
-    pub fn grants(mut self, credential: &Secret) -> Self {
-        self.grants.push(GrantKey::new(credential));
+    ///
+    /// # Errors
+    /// `validation` for a credential of fewer than [`crate::MIN_SECRET_BYTES`] bytes.
+    pub fn grants(self, credential: &Secret) -> Result<Self> {
+        Ok(self.grant_key(GrantKey::new(credential)?))
+    }
+
+    /// Lets grants of this key pass, where their scope opens the request.
+    pub fn grant_key(mut self, key: GrantKey) -> Self {
+        self.grants.push(key);
         self
     }
 
@@ -186,7 +224,9 @@ impl Verifier {
                 .is_ok()
                 .then_some(Principal::SignedUrl(Format::Atlas));
         }
+        let reads = matches!(method, "GET" | "HEAD");
         let good = self.compatible
+            && (reads || self.compatible_methods == Methods::Any)
             && self
                 .urls
                 .iter()

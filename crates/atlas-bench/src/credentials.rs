@@ -72,7 +72,7 @@ pub(crate) fn kept(name: &'static str, work: Work) -> Result<Row, Failure> {
         .secret()
         .clone();
     let (key, bare) = (
-        Key::new(&secret),
+        Key::new(&secret)?,
         hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes()),
     );
     let until = now().saturating_add(HOUR);
@@ -97,7 +97,7 @@ pub(crate) fn atlas_format(name: &'static str, work: Work) -> Result<Row, Failur
     let secret = signed_url::mint_secret(&SystemEntropy::new())
         .secret()
         .clone();
-    let keys = [Key::new(&secret)];
+    let keys = [Key::new(&secret)?];
     let bare = hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes());
     let policy = Policy::until(now().saturating_add(HOUR));
     let signed = atlas::sign(URL, &keys[0], &policy)?;

@@ -28,7 +28,7 @@ use crate::server::Server;
 /// Starts this program as the client: it reads `ADDRESS MILLISECONDS` a line and answers how many
 /// requests it made.
 pub(crate) const FLAG: &str = "--load";
-const KEY: &str = "bench-key";
+const KEY: &str = "bench-key-of-24-characters";
 const IN_FLIGHT: usize = 16;
 const ROUNDS: usize = 31;
 const ROUND: Duration = Duration::from_millis(100);

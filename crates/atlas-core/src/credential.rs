@@ -16,6 +16,9 @@ pub const PRESHARED_KEY_ENV: &str = "ATLAS_PRESHARED_KEY";
 /// The variable in which a machine finds the secret that signs its URLs.
 pub const SIGNING_SECRET_ENV: &str = "ATLAS_SIGNING_SECRET";
 
+/// The variable in which a machine's guard finds the public half of the session's control secret.
+pub const CONTROL_KEY_ENV: &str = "ATLAS_CONTROL_KEY";
+
 /// How the browser authenticates to the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -53,6 +56,16 @@ pub struct Credential {
     token: Secret,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     hash: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    control: Option<Control>,
+}
+
+/// The secret that opens a guard's control paths, and its public half.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Control {
+    secret: Secret,
+    key: String,
 }
 
 impl Credential {
@@ -63,6 +76,7 @@ impl Credential {
             scheme: Auth::Bearer,
             token,
             hash: Some(hash),
+            control: None,
         }
     }
 
@@ -73,7 +87,30 @@ impl Credential {
             scheme: Auth::SignedUrl,
             token: secret,
             hash: None,
+            control: None,
         }
+    }
+
+    /// The same, with a control secret for the backend and its public half for the machine.
+    #[must_use]
+    pub fn with_control(self, secret: Secret, key: String) -> Self {
+        Self {
+            control: Some(Control { secret, key }),
+            ..self
+        }
+    }
+
+    /// The secret that opens the control paths of the machine's guard. It is the backend's alone:
+    /// never hand it to a browser. `None` for a session that was made before there were any.
+    #[must_use]
+    pub fn control_secret(&self) -> Option<&Secret> {
+        self.control.as_ref().map(|control| &control.secret)
+    }
+
+    /// The public half of the control secret, which the machine is given.
+    #[must_use]
+    pub fn control_key(&self) -> Option<&str> {
+        self.control.as_ref().map(|control| control.key.as_str())
     }
 
     /// Its scheme.
@@ -113,7 +150,12 @@ impl Credential {
     /// As JSON, **secret included**. Reads back by `serde`.
     #[must_use]
     pub fn expose(&self) -> Value {
-        json!({ "scheme": self.scheme, "token": self.token.expose(), "hash": self.hash })
+        let mut value =
+            json!({ "scheme": self.scheme, "token": self.token.expose(), "hash": self.hash });
+        if let Some(control) = &self.control {
+            value["control"] = json!({ "secret": control.secret.expose(), "key": control.key });
+        }
+        value
     }
 }
 

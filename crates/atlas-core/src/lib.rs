@@ -46,7 +46,7 @@ pub use candidate::Candidate;
 pub use capabilities::{Capabilities, Capability};
 pub use compute::{Claim, Compute, ComputeStatus, KeyCarriers, PortMapping, StopCause};
 pub use context::CallContext;
-pub use credential::{Auth, Credential, PRESHARED_KEY_ENV, SIGNING_SECRET_ENV};
+pub use credential::{Auth, CONTROL_KEY_ENV, Credential, PRESHARED_KEY_ENV, SIGNING_SECRET_ENV};
 pub use entropy::{Entropy, SeededEntropy, SystemEntropy};
 pub use error::{Error, ErrorKind, Next, Outcome, Result};
 pub use gpu::{Gpu, GpuType, Stock};

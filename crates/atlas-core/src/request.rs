@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::Value;
 
 use crate::candidate::Candidate;
-use crate::credential::{Auth, Credential};
+use crate::credential::{Auth, CONTROL_KEY_ENV, Credential};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::ids::VolumeId;
@@ -568,7 +568,8 @@ impl ComputeRequest {
             if name.starts_with("ATLAS_") && RESERVED_ENV.contains(&name.as_str()) {
                 return wrong(
                     "env",
-                    "ATLAS_LAUNCH_KEY, ATLAS_PRESHARED_KEY and ATLAS_SIGNING_SECRET are set by atlas",
+                    "ATLAS_LAUNCH_KEY, ATLAS_PRESHARED_KEY, ATLAS_SIGNING_SECRET and \
+                     ATLAS_CONTROL_KEY are set by atlas",
                 );
             }
         }
@@ -605,6 +606,9 @@ impl ComputeRequest {
                 credential.env_name().to_owned(),
                 credential.secret().clone(),
             );
+            if let Some(key) = credential.control_key() {
+                env.insert(CONTROL_KEY_ENV.to_owned(), Secret::new(key));
+            }
         }
         if let Some(key) = key.tracked() {
             env.insert(LAUNCH_KEY_ENV.to_owned(), Secret::new(key.to_string()));
@@ -630,10 +634,11 @@ impl ComputeRequest {
     }
 }
 
-const RESERVED_ENV: [&str; 3] = [
+const RESERVED_ENV: [&str; 4] = [
     LAUNCH_KEY_ENV,
     crate::credential::PRESHARED_KEY_ENV,
     crate::credential::SIGNING_SECRET_ENV,
+    CONTROL_KEY_ENV,
 ];
 
 impl fmt::Debug for ComputeRequest {

@@ -34,7 +34,7 @@ fn late() -> Timestamp {
 }
 
 fn secret() -> Secret {
-    Secret::new("s3cret")
+    Secret::new("s3cret-of-twenty-two-b")
 }
 
 /// The last byte and the one before choose what is changed, and to what; the rest is the input.
@@ -52,7 +52,7 @@ fn change(signed: &str, data: &[u8]) -> Option<String> {
 
 pub(crate) fn compatible_url(data: &[u8]) {
     let url = String::from_utf8_lossy(data);
-    let key = Key::new(&secret());
+    let key = Key::new(&secret()).expect("it is long enough");
     assert_ne!(
         compatible::verify(&url, &key, now()),
         Verdict::Ok,
@@ -72,7 +72,12 @@ pub(crate) fn compatible_url(data: &[u8]) {
         "{signed:?}"
     );
     assert_eq!(
-        signed_url::verify(Format::Compatible, &signed, &Secret::new("other"), now()),
+        signed_url::verify(
+            Format::Compatible,
+            &signed,
+            &Secret::new("another-secret-as-long"),
+            now()
+        ),
         Verdict::BadSignature
     );
     assert_eq!(
@@ -90,7 +95,7 @@ pub(crate) fn compatible_url(data: &[u8]) {
 
 pub(crate) fn atlas_url(data: &[u8]) {
     let url = String::from_utf8_lossy(data);
-    let keys = [Key::new(&secret())];
+    let keys = [Key::new(&secret()).expect("it is long enough")];
     let judge = |url: &str, now| {
         Target::from_url("GET", url).map(|target| atlas::verify(&target, &keys, now))
     };
@@ -127,7 +132,7 @@ pub(crate) fn atlas_url(data: &[u8]) {
 
 pub(crate) fn grant(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    let key = GrantKey::new(&secret());
+    let key = GrantKey::new(&secret()).expect("it is long enough");
     for token in [text.to_string(), format!("ag1.{text}")] {
         assert!(
             key.verify(&token, now()).is_err(),
@@ -215,8 +220,9 @@ pub(crate) fn request(data: &[u8]) {
     }
     let verifier = Verifier::new(Arc::new(Fixed))
         .bearer(&secret())
-        .signed_url(&secret())
-        .grants(&secret());
+        .and_then(|verifier| verifier.signed_url(&secret()))
+        .and_then(|verifier| verifier.grants(&secret()))
+        .expect("it is long enough");
     let who = verifier.check_parts(&Method::GET, &uri, &headers, None);
     let shown = headers
         .get(header::AUTHORIZATION)

@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use atlas_core::{Clock, Timestamp};
+use tokio::sync::Notify;
+
+use crate::streams::{Ended, Stream};
 
 /// The counters of one guard.
 #[derive(Debug)]
@@ -37,14 +40,20 @@ impl Activity {
     }
 
     /// A verified request begins on this connection. It is open until the last clone is dropped.
-    pub(crate) fn begin(self: &Arc<Self>, connection: &Arc<Connection>) -> Arc<Open> {
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        connection: &Arc<Connection>,
+        stream: Stream,
+    ) -> Arc<Open> {
         self.requests.fetch_add(1, Relaxed);
         self.open.fetch_add(1, Relaxed);
+        connection.begun.fetch_add(1, Relaxed);
         connection.open.fetch_add(1, Relaxed);
         self.touch();
         Arc::new(Open {
             activity: Arc::clone(self),
             connection: Arc::clone(connection),
+            stream,
         })
     }
 
@@ -71,19 +80,30 @@ impl Activity {
 /// What moves on one client's connection.
 #[derive(Debug, Default)]
 pub(crate) struct Connection {
-    /// Requests so far, refused ones too.
+    /// Verified requests so far. Refused ones do not keep a connection.
     begun: AtomicU64,
     /// Verified requests that are not over.
     open: AtomicU64,
+    cut: Notify,
 }
 
 impl Connection {
-    /// A request came.
-    pub(crate) fn begin(&self) {
-        self.begun.fetch_add(1, Relaxed);
+    /// True once a verified request came on it.
+    pub(crate) fn is_verified(&self) -> bool {
+        self.begun.load(Relaxed) > 0
     }
 
-    /// Waits until for a whole `span` no request came and no verified one was open. Cancel safe.
+    /// Ends it at once, with all that it carries.
+    pub(crate) fn cut(&self) {
+        self.cut.notify_one();
+    }
+
+    /// Waits until it is to be ended. Cancel safe.
+    pub(crate) async fn is_cut(&self) {
+        self.cut.notified().await;
+    }
+
+    /// Waits until for a whole `span` no verified request came or was open. Cancel safe.
     pub(crate) async fn unused(&self, span: Duration) {
         let look = || (self.open.load(Relaxed) == 0).then(|| self.begun.load(Relaxed));
         loop {
@@ -101,9 +121,15 @@ impl Connection {
 pub(crate) struct Open {
     activity: Arc<Activity>,
     connection: Arc<Connection>,
+    stream: Stream,
 }
 
 impl Open {
+    /// Completes when the credential that opened it has ended, where credentials do.
+    pub(crate) fn ended(&self) -> Option<Ended> {
+        self.stream.ended()
+    }
+
     /// Bytes came from the client.
     pub(crate) fn received(&self, bytes: usize) {
         self.activity.received.fetch_add(bytes as u64, Relaxed);

@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 
 use crate::activity::Open;
 use crate::forward;
+use crate::streams::Ended;
 use crate::upstream::Reply;
 
 /// Which way a body goes.
@@ -21,17 +22,18 @@ pub(crate) enum Way {
 }
 
 /// A body of the guard's own, or one on its way through.
-#[derive(Debug)]
 pub(crate) enum Body {
     Own(Option<Bytes>),
     Through {
         incoming: Incoming,
         open: Arc<Open>,
         way: Way,
+        ended: Option<Ended>,
     },
     Reply {
         reply: Box<Reply>,
         open: Arc<Open>,
+        ended: Option<Ended>,
     },
 }
 
@@ -41,15 +43,51 @@ impl Body {
             incoming,
             open,
             way: Way::ToServer,
+            // Its answer ends it.
+            ended: None,
         }
     }
 
     pub(crate) fn to_client(incoming: Incoming, open: Arc<Open>) -> Self {
+        let ended = open.ended();
         Self::Through {
             incoming,
             open,
             way: Way::ToClient,
+            ended,
         }
+    }
+
+    pub(crate) fn reply(reply: Reply, open: Arc<Open>) -> Self {
+        let ended = open.ended();
+        Self::Reply {
+            reply: Box::new(reply),
+            open,
+            ended,
+        }
+    }
+
+    /// Whether the credential that opened it has ended.
+    fn has_ended(&mut self, cx: &mut Context<'_>) -> bool {
+        match self {
+            Self::Through {
+                ended: Some(ended), ..
+            }
+            | Self::Reply {
+                ended: Some(ended), ..
+            } => ended.as_mut().poll(cx).is_ready(),
+            _ => false,
+        }
+    }
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Own(_) => "Own(..)",
+            Self::Through { .. } => "Through(..)",
+            Self::Reply { .. } => "Reply(..)",
+        })
     }
 }
 
@@ -73,12 +111,19 @@ impl http_body::Body for Body {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        match self.get_mut() {
+        let this = self.get_mut();
+        if this.has_ended(cx) {
+            // The client sees an answer that breaks off, not one that is complete.
+            let error = io::Error::new(io::ErrorKind::ConnectionAborted, "the credential ended");
+            return Poll::Ready(Some(Err(error)));
+        }
+        match this {
             Self::Own(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Self::Through {
                 incoming,
                 open,
                 way,
+                ..
             } => {
                 let frame = ready!(Pin::new(incoming).poll_frame(cx));
                 if let Some(Ok(frame)) = &frame
@@ -100,7 +145,7 @@ impl http_body::Body for Body {
                     (frame, _) => frame.map_err(io::Error::other),
                 }))
             }
-            Self::Reply { reply, open } => {
+            Self::Reply { reply, open, .. } => {
                 let frame = ready!(Pin::new(&mut **reply).poll_frame(cx));
                 if let Some(Ok(frame)) = &frame
                     && let Some(data) = frame.data_ref()

@@ -7,12 +7,24 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use atlas_core::{CONTROL_KEY_ENV, PRESHARED_KEY_ENV, SIGNING_SECRET_ENV};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
+
+use crate::config::NEXT_SIGNING_SECRET_ENV;
 
 /// How long the server may take to end by itself: with what requests are given before, less than
 /// the ten seconds that container runtimes give.
 const GRACE: Duration = Duration::from_secs(4);
+
+/// What the guard alone reads: a server that answers for its environment, in a debug page or a
+/// crash report, must not give the credentials away.
+const SECRETS: [&str; 4] = [
+    PRESHARED_KEY_ENV,
+    SIGNING_SECRET_ENV,
+    NEXT_SIGNING_SECRET_ENV,
+    CONTROL_KEY_ENV,
+];
 
 /// A running server.
 #[derive(Debug)]
@@ -20,6 +32,7 @@ pub struct Server(Option<Child>);
 
 impl Server {
     /// Starts `command`; with none there is nothing to start and [`Server::ended`] never comes.
+    /// The server does not inherit the guard's secrets.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -27,7 +40,11 @@ impl Server {
         let Some((program, arguments)) = command.split_first() else {
             return Ok(Self(None));
         };
-        Command::new(program)
+        let mut command = Command::new(program);
+        for secret in SECRETS {
+            command.env_remove(secret);
+        }
+        command
             .args(arguments)
             .kill_on_drop(true)
             .spawn()

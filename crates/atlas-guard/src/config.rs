@@ -5,10 +5,22 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atlas_auth::Verifier;
+use atlas_auth::control::ControlKey;
 use atlas_auth::grant::{GrantKey, Revoked};
-use atlas_core::{Clock, PRESHARED_KEY_ENV, SIGNING_SECRET_ENV, Secret, SystemClock};
+use atlas_auth::signed_url::Key;
+use atlas_auth::{MIN_SECRET_BYTES, Verifier};
+use atlas_core::{
+    CONTROL_KEY_ENV, Clock, PRESHARED_KEY_ENV, SIGNING_SECRET_ENV, Secret, SystemClock,
+};
 use hyper::header::{HeaderName, HeaderValue};
+
+use crate::control::Control;
+
+/// The secret that will sign URLs, while one is rotated.
+pub(crate) const NEXT_SIGNING_SECRET_ENV: &str = "ATLAS_SIGNING_SECRET_NEXT";
+/// Below this even a signing secret that people chose long ago is refused: it can be guessed from
+/// one signed URL.
+const SHORTEST_SIGNING_SECRET: usize = 8;
 
 /// A setting that cannot be used. Names it, never its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +53,7 @@ pub struct Config {
     pub(crate) upstream: SocketAddr,
     pub(crate) upstream_http2: bool,
     pub(crate) verifier: Verifier,
-    pub(crate) control: Vec<GrantKey>,
-    pub(crate) bearer: Option<atlas_auth::token::Hash>,
+    pub(crate) control: Control,
     pub(crate) revoked: Arc<Revoked>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) origins: Origins,
@@ -51,6 +62,9 @@ pub struct Config {
     pub(crate) header_timeout: Duration,
     pub(crate) half_closed_timeout: Duration,
     pub(crate) max_connections: usize,
+    pub(crate) max_streams: usize,
+    pub(crate) max_streams_each: usize,
+    pub(crate) warnings: Vec<ConfigError>,
     pub(crate) permit: Option<Duration>,
 }
 
@@ -76,34 +90,65 @@ impl Config {
         let secret = |name| lookup(name).map(|value| Secret::new(value.trim()));
         let revoked = Arc::<Revoked>::default();
         let mut verifier = Verifier::new(Arc::clone(&clock)).revoked(Arc::clone(&revoked));
-        let mut control = vec![];
-        let token = secret(PRESHARED_KEY_ENV);
-        let bearer = token.as_ref().map(atlas_auth::token::Hash::of);
-        if let Some(token) = &token {
-            verifier = verifier.bearer(token).grants(token);
-            control.push(GrantKey::new(token));
+        let (mut bearer, mut grants, mut warnings) = (None, vec![], vec![]);
+        let short = |name| ConfigError {
+            name,
+            problem: "must be at least 16 bytes; `atlas token mint` makes one",
+        };
+        if let Some(token) = secret(PRESHARED_KEY_ENV) {
+            let short = |_| short(PRESHARED_KEY_ENV);
+            verifier = verifier.bearer(&token).map_err(short)?;
+            grants.push(GrantKey::new(&token).map_err(short)?);
+            bearer = Some(atlas_auth::token::Hash::of(&token));
         }
-        for secret in [
-            secret(SIGNING_SECRET_ENV),
-            secret("ATLAS_SIGNING_SECRET_NEXT"),
-        ]
-        .into_iter()
-        .flatten()
-        {
-            verifier = verifier.signed_url(&secret).grants(&secret);
-            control.push(GrantKey::new(&secret));
+        let mut signs = false;
+        for name in [SIGNING_SECRET_ENV, NEXT_SIGNING_SECRET_ENV] {
+            let Some(secret) = secret(name) else {
+                continue;
+            };
+            let length = secret.expose().len();
+            if length < SHORTEST_SIGNING_SECRET {
+                return Err(short(name));
+            }
+            verifier = verifier.url_key(Key::existing(&secret).map_err(|_| short(name))?);
+            signs = true;
+            if length < MIN_SECRET_BYTES {
+                // Refused, it would take running machines out of service whose operator chose it.
+                warnings.push(ConfigError {
+                    name,
+                    problem: "is shorter than 16 bytes and can be guessed; it signs no grants",
+                });
+            } else {
+                grants.push(GrantKey::new(&secret).map_err(|_| short(name))?);
+            }
         }
-        if control.is_empty() {
+        if bearer.is_none() && !signs {
             return Err(ConfigError {
                 name: PRESHARED_KEY_ENV,
                 problem: "neither it nor ATLAS_SIGNING_SECRET is set",
             });
         }
+        for key in &grants {
+            verifier = verifier.grant_key(key.clone());
+        }
+        let control = match lookup(CONTROL_KEY_ENV) {
+            Some(key) => {
+                let problem = "is not a control key that atlas minted";
+                Control::Key(key.trim().parse::<ControlKey>().map_err(|_| ConfigError {
+                    name: CONTROL_KEY_ENV,
+                    problem,
+                })?)
+            }
+            None => Control::Credential { bearer, grants },
+        };
         if let Some(host) = lookup("ATLAS_GUARD_HOST") {
             verifier = verifier.host(host.trim());
         }
         if flag("ATLAS_GUARD_ATLAS_URLS_ONLY", &lookup)? {
             verifier = verifier.atlas_format_only();
+        }
+        if flag("ATLAS_GUARD_COMPATIBLE_ANY_METHOD", &lookup)? {
+            verifier = verifier.compatible_for_any_method();
         }
         // No span is longer than a century: an instant so far off may not exist.
         let seconds = |name, default| {
@@ -112,7 +157,9 @@ impl Config {
         };
         let clamp =
             |value: u64, low: u32, high: u32| u32::try_from(value).unwrap_or(high).clamp(low, high);
-        let connections = number("ATLAS_GUARD_MAX_CONNECTIONS", &lookup, 4096)?;
+        let count = |name, default| {
+            number(name, &lookup, default).map(|count| clamp(count, 1, 1 << 20) as usize)
+        };
         Ok(Self {
             listen: address(
                 "ATLAS_GUARD_LISTEN",
@@ -129,7 +176,6 @@ impl Config {
             upstream_http2: flag("ATLAS_GUARD_UPSTREAM_HTTP2", &lookup)?,
             verifier,
             control,
-            bearer,
             revoked,
             clock,
             origins: origins(lookup("ATLAS_GUARD_CORS_ORIGINS").as_deref())?,
@@ -141,7 +187,10 @@ impl Config {
             ),
             header_timeout: seconds("ATLAS_GUARD_HEADER_TIMEOUT_SECS", 15)?,
             half_closed_timeout: seconds("ATLAS_GUARD_HALF_CLOSED_TIMEOUT_SECS", 30)?,
-            max_connections: clamp(connections, 1, 1 << 20) as usize,
+            max_connections: count("ATLAS_GUARD_MAX_CONNECTIONS", 4096)?,
+            max_streams: count("ATLAS_GUARD_MAX_STREAMS", 2048)?,
+            max_streams_each: count("ATLAS_GUARD_MAX_STREAMS_PER_CREDENTIAL", 256)?,
+            warnings,
             permit: lookup("ATLAS_GUARD_PERMIT_SECS")
                 .map(|_| seconds("ATLAS_GUARD_PERMIT_SECS", 0))
                 .transpose()?,
@@ -168,6 +217,12 @@ impl Config {
             upstream: address("--upstream", upstream)?,
             ..self
         })
+    }
+
+    /// What works and should be changed.
+    #[must_use]
+    pub fn warnings(&self) -> &[ConfigError] {
+        &self.warnings
     }
 
     /// How long the machine may run on without a renewed permit.
@@ -251,6 +306,8 @@ fn client_header(name: Option<&str>) -> Result<Option<HeaderName>, ConfigError> 
 mod tests {
     use super::*;
 
+    const LONG: &str = "a-secret-of-25-characters";
+
     fn config(values: &[(&'static str, &str)]) -> Result<Config, ConfigError> {
         let found = |name| {
             values
@@ -268,7 +325,39 @@ mod tests {
             error.to_string(),
             "ATLAS_PRESHARED_KEY: neither it nor ATLAS_SIGNING_SECRET is set"
         );
-        assert!(config(&[("ATLAS_SIGNING_SECRET", "s")]).is_ok());
+        assert!(config(&[("ATLAS_SIGNING_SECRET", LONG)]).is_ok());
+    }
+
+    #[test]
+    fn a_secret_that_can_be_guessed_is_refused_or_warned_of() {
+        for (name, secret) in [
+            ("ATLAS_PRESHARED_KEY", "fifteen-bytes-x"),
+            ("ATLAS_SIGNING_SECRET", "seven-b"),
+            ("ATLAS_SIGNING_SECRET_NEXT", "seven-b"),
+        ] {
+            let error = config(&[("ATLAS_PRESHARED_KEY", LONG), (name, secret)][1..]).unwrap_err();
+            assert!(error.to_string().starts_with(name), "{error}");
+            assert!(!error.to_string().contains(secret), "{error}");
+        }
+        let warned = config(&[("ATLAS_SIGNING_SECRET", "fifteen-bytes-x")]).unwrap();
+        assert_eq!(warned.warnings().len(), 1);
+        assert!(
+            config(&[("ATLAS_SIGNING_SECRET", LONG)])
+                .unwrap()
+                .warnings()
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_control_key_that_cannot_be_read_never_means_none() {
+        let error = config(&[("ATLAS_PRESHARED_KEY", LONG), ("ATLAS_CONTROL_KEY", "x")]);
+        assert!(
+            error
+                .unwrap_err()
+                .to_string()
+                .starts_with("ATLAS_CONTROL_KEY")
+        );
     }
 
     #[test]
@@ -281,7 +370,7 @@ mod tests {
             "ATLAS_GUARD_PERMIT_SECS",
             "ATLAS_GUARD_UPSTREAM_HTTP2",
         ] {
-            let error = config(&[("ATLAS_PRESHARED_KEY", "s3cret"), (name, "nonsense")])
+            let error = config(&[("ATLAS_PRESHARED_KEY", LONG), (name, "nonsense")])
                 .unwrap_err()
                 .to_string();
             assert!(
@@ -294,7 +383,7 @@ mod tests {
     #[test]
     fn a_span_without_end_is_a_very_long_one() {
         let config = config(&[
-            ("ATLAS_PRESHARED_KEY", "k"),
+            ("ATLAS_PRESHARED_KEY", LONG),
             ("ATLAS_GUARD_PERMIT_SECS", "18446744073709551615"),
         ])
         .unwrap();
@@ -306,16 +395,16 @@ mod tests {
     #[test]
     fn no_secret_shows_in_a_debug_print() {
         let config = config(&[
-            ("ATLAS_PRESHARED_KEY", "s3cret"),
-            ("ATLAS_SIGNING_SECRET", "s3cret"),
+            ("ATLAS_PRESHARED_KEY", LONG),
+            ("ATLAS_SIGNING_SECRET", LONG),
         ])
         .unwrap();
-        assert!(!format!("{config:?}").contains("s3cret"));
+        assert!(!format!("{config:?}").contains(LONG));
     }
 
     #[test]
     fn localhost_needs_no_resolver() {
-        let config = config(&[("ATLAS_PRESHARED_KEY", "k")])
+        let config = config(&[("ATLAS_PRESHARED_KEY", LONG)])
             .unwrap()
             .upstream("localhost:9")
             .unwrap();

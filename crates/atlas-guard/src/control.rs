@@ -1,25 +1,42 @@
 //! What the orchestrator asks and tells a guard, under `/_atlas/`: activity, permit, revocation.
 //!
-//! Open to the session's bearer token and to grants made for `/_atlas/`; a grant for the whole
-//! server does not open it.
+//! Open to the control secret and to grants that it signs. The credential that a browser holds opens
+//! nothing here, nor does a grant that is signed with it, once the machine has a control key.
+//! Machines rented before there were control secrets have none: there the session's bearer token
+//! and its grants for `/_atlas/` open these paths.
 
-use atlas_auth::grant::GrantId;
+use atlas_auth::control::ControlKey;
+use atlas_auth::grant::{GrantId, GrantKey};
 use atlas_auth::layer::unauthorized;
 use atlas_auth::token;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::http::request::Parts;
+use hyper::{Method, Response, StatusCode};
 
 use crate::body::Body;
 use crate::proxy::{Proxy, status, text};
+use crate::streams::Holder;
 
 pub(crate) use atlas_auth::grant::CONTROL_PREFIX as PREFIX;
 
-pub(crate) fn answer<B>(proxy: &Proxy, request: &Request<B>) -> Response<Body> {
+/// What opens the control paths.
+#[derive(Clone, Debug)]
+pub(crate) enum Control {
+    /// The control secret of the session, and grants that it signs.
+    Key(ControlKey),
+    /// The credential of the session, where it has no control secret.
+    Credential {
+        bearer: Option<token::Hash>,
+        grants: Vec<GrantKey>,
+    },
+}
+
+pub(crate) fn answer(proxy: &Proxy, request: &Parts) -> Response<Body> {
     if !authorised(proxy, request) {
         return unauthorized();
     }
-    let rest = &request.uri().path()[PREFIX.len()..];
-    match (request.method(), rest, rest.strip_prefix("revoke/")) {
+    let rest = &request.uri.path()[PREFIX.len()..];
+    match (&request.method, rest, rest.strip_prefix("revoke/")) {
         (&Method::GET, "activity", _) => report(proxy),
         (&Method::POST, "permit", _) => {
             proxy.permit.renew();
@@ -28,6 +45,7 @@ pub(crate) fn answer<B>(proxy: &Proxy, request: &Request<B>) -> Response<Body> {
         (&Method::POST, _, Some(id)) => match id.parse::<GrantId>() {
             Ok(id) => {
                 proxy.config.revoked.revoke(id, proxy.now());
+                proxy.streams.end(&Holder::Grant(id));
                 status(StatusCode::NO_CONTENT)
             }
             Err(_) => text(StatusCode::BAD_REQUEST, "no grant id\n"),
@@ -37,23 +55,25 @@ pub(crate) fn answer<B>(proxy: &Proxy, request: &Request<B>) -> Response<Body> {
     }
 }
 
-fn authorised<B>(proxy: &Proxy, request: &Request<B>) -> bool {
-    let Some(shown) = token::from_headers(request.headers()) else {
+fn authorised(proxy: &Proxy, request: &Parts) -> bool {
+    let Some(shown) = token::from_headers(&request.headers) else {
         return false;
     };
-    if proxy.config.bearer.is_some_and(|hash| hash.matches(shown)) {
-        return true;
-    }
     let now = proxy.now();
-    let grant = proxy
-        .config
-        .control
-        .iter()
-        .find_map(|key| key.verify(shown, now).ok());
+    let grant = match &proxy.config.control {
+        Control::Key(key) if key.is_of(shown) => return true,
+        Control::Key(key) => key.verify(shown, now).ok(),
+        Control::Credential { bearer, .. } if bearer.is_some_and(|hash| hash.matches(shown)) => {
+            return true;
+        }
+        Control::Credential { grants, .. } => {
+            grants.iter().find_map(|key| key.verify(shown, now).ok())
+        }
+    };
     grant.is_some_and(|grant| {
         let scope = grant.scope();
         scope.prefix().starts_with(PREFIX)
-            && scope.allows(request.method().as_str(), request.uri().path())
+            && scope.allows(request.method.as_str(), request.uri.path())
             && !proxy.config.revoked.contains(grant.id())
     })
 }

@@ -1,22 +1,13 @@
 //! Request and answer on their way between client and server: which headers stay on this hop, and
 //! where the server is.
 
-use std::future::Future;
-use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
 use hyper::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName,
+    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName,
     HeaderValue, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::http::request;
 use hyper::http::uri::{Authority, PathAndQuery, Scheme};
-use hyper::{Uri, Version};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tower_service::Service;
+use hyper::{Method, Uri, Version};
 
 use atlas_auth::Principal;
 
@@ -25,55 +16,91 @@ pub(crate) const PRINCIPAL: HeaderName = HeaderName::from_static("x-atlas-princi
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
-/// The protocol that a request asks to change to, when HTTP/1.1 lets it.
-pub(crate) fn upgrade_of(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
-    let asked = version == Version::HTTP_11
-        && tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
-    asked.then(|| headers.get(UPGRADE).cloned()).flatten()
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+const SEC_WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
+
+/// Whether a request asks to become a WebSocket. No other upgrade is passed on: after `h2c` or any
+/// other one, requests would follow that nobody verifies.
+pub(crate) fn asks_for_websocket(head: &request::Parts) -> bool {
+    let mut upgrades = head.headers.get_all(UPGRADE).iter();
+    let websocket = matches!(
+        (upgrades.next(), upgrades.next()),
+        (Some(only), None) if only.as_bytes().eq_ignore_ascii_case(b"websocket")
+    );
+    websocket
+        && head.version == Version::HTTP_11
+        && head.method == Method::GET
+        && head.headers.contains_key(SEC_WEBSOCKET_KEY)
+        && tokens(&head.headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"))
 }
 
-/// Makes a client's request one to the server.
+/// A request that names no host, several, or something that is no host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BadHost;
+
+/// The one host of a request; `None` where HTTP/1.0 names none. HTTP/2 names it in the URI, HTTP/1
+/// in a header. Where both are, they must agree: whoever is behind may read the other one.
+pub(crate) fn host_of(head: &request::Parts) -> Result<Option<Authority>, BadHost> {
+    let plain = |host: &Authority| !host.as_str().contains('@') && !host.host().is_empty();
+    let mut headers = head.headers.get_all(HOST).iter();
+    let header = match (headers.next(), headers.next()) {
+        (None, _) => None,
+        (Some(value), None) => Some(Authority::try_from(value.as_bytes()).map_err(|_| BadHost)?),
+        (Some(_), Some(_)) => return Err(BadHost),
+    };
+    match (head.uri.authority().cloned(), header) {
+        (Some(uri), Some(header)) if uri != header => Err(BadHost),
+        (Some(host), _) | (None, Some(host)) if plain(&host) => Ok(Some(host)),
+        (None, None) if head.version < Version::HTTP_11 => Ok(None),
+        _ => Err(BadHost),
+    }
+}
+
+/// How the server is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http1,
+    /// HTTP/1.1 that becomes a WebSocket.
+    WebSocket,
+    Http2,
+}
+
+/// Makes a client's request one to the server, with the one host that was verified.
 pub(crate) fn to_server(
     head: &mut request::Parts,
-    upstream: &Authority,
-    upgrade: Option<HeaderValue>,
+    host: Authority,
+    protocol: Protocol,
     who: &Principal,
 ) {
-    // One host, the one that was verified: HTTP/2 names it in the URI, HTTP/1 in a header, and
-    // where both are, the URI counts (RFC 9112 §3.2.2). Of several headers a server might take
-    // another.
-    let named = head
-        .uri
-        .authority()
-        .and_then(|authority| authority.as_str().rsplit('@').next());
-    let host = named
-        .and_then(|host| HeaderValue::from_str(host).ok())
-        .or_else(|| head.headers.get(HOST).cloned());
-    // HTTP/1.0 names none, and HTTP/1.1 must.
-    let host = host.or_else(|| HeaderValue::from_str(upstream.as_str()).ok());
-    if let Some(host) = host {
-        head.headers.insert(HOST, host);
-    }
     join_cookies(&mut head.headers);
     let trailers = tokens(&head.headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers"));
     remove_hop_by_hop(&mut head.headers);
     head.headers.remove(PROXY_AUTHORIZATION);
+    head.headers.remove(HTTP2_SETTINGS);
     // The guard's own server says "100 Continue", as soon as the body is asked for.
     head.headers.remove(EXPECT);
     if trailers {
         head.headers
             .insert(TE, HeaderValue::from_static("trailers"));
     }
-    if let Some(protocol) = upgrade {
+    if protocol == Protocol::WebSocket {
         head.headers
             .insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        head.headers.insert(UPGRADE, protocol);
+        head.headers
+            .insert(UPGRADE, HeaderValue::from_static("websocket"));
     }
     remove_claims(&mut head.headers);
     head.headers.insert(PRINCIPAL, describe(who));
+    // HTTP/2 has `:authority` for the host; a `Host` beside it would be a second one.
+    head.headers.remove(HOST);
+    if protocol != Protocol::Http2
+        && let Ok(host) = HeaderValue::from_str(host.as_str())
+    {
+        head.headers.insert(HOST, host);
+    }
     let mut uri = hyper::http::uri::Parts::default();
     uri.scheme = Some(Scheme::HTTP);
-    uri.authority = Some(upstream.clone());
+    uri.authority = Some(host);
     uri.path_and_query = Some(
         head.uri
             .path_and_query()
@@ -81,16 +108,52 @@ pub(crate) fn to_server(
             .unwrap_or_else(|| PathAndQuery::from_static("/")),
     );
     head.uri = Uri::from_parts(uri).expect("scheme, authority and path are a URI");
-    head.version = Version::HTTP_11;
+    head.version = match protocol {
+        Protocol::Http2 => Version::HTTP_2,
+        Protocol::Http1 | Protocol::WebSocket => Version::HTTP_11,
+    };
 }
 
-/// Removes what says who passed, unless the guard says it: also `x_atlas_principal`, which is the
-/// same name to CGI, WSGI and Rack.
+/// Keeps an answer out of shared caches: whoever asks one for it shows no credential to the guard.
+pub(crate) fn keep_private(headers: &mut HeaderMap) {
+    let shared = |directive: &str| {
+        let name = directive.split('=').next().unwrap_or_default().trim();
+        ["public", "private", "s-maxage"]
+            .iter()
+            .any(|shared| name.eq_ignore_ascii_case(shared))
+    };
+    let mut kept: Vec<&str> = tokens(headers, &CACHE_CONTROL)
+        .filter(|directive| !directive.is_empty() && !shared(directive))
+        .collect();
+    kept.insert(0, "private");
+    if let Ok(value) = HeaderValue::from_str(&kept.join(", ")) {
+        headers.insert(CACHE_CONTROL, value);
+    }
+}
+
+/// Removes what says who passed, unless the guard says it, and every header that is another one to
+/// CGI, WSGI and Rack, which read `_` and `-` alike: `content_length` would frame the body anew on a
+/// connection that others use next.
 fn remove_claims(headers: &mut HeaderMap) {
-    let ours = &PRINCIPAL;
+    const READ_BY_SERVERS: [&str; 10] = [
+        "authorization",
+        "connection",
+        "content-length",
+        "content-type",
+        "expect",
+        "host",
+        "proxy-authorization",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+    ];
     let is_claim = |name: &&HeaderName| {
-        name.as_str().len() == ours.as_str().len()
-            && *ours == name.as_str().replace('_', "-").as_str()
+        let disguised = name.as_str().contains('_');
+        **name == PRINCIPAL
+            || disguised && {
+                let plain = name.as_str().replace('_', "-");
+                PRINCIPAL == plain.as_str() || READ_BY_SERVERS.contains(&plain.as_str())
+            }
     };
     let claims: Vec<HeaderName> = headers.keys().filter(is_claim).cloned().collect();
     for name in claims {
@@ -112,17 +175,57 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// What of a request's trailers may follow its body: nothing that decides who asks for what.
+/// What of a request's trailers may follow its body: nothing that decides who asks for what, how
+/// the message is read, or where it came from (RFC 9110 §6.5.1). Some servers merge trailers into
+/// the head.
 pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
     remove_hop_by_hop(trailers);
-    remove_claims(trailers);
-    for name in [
-        AUTHORIZATION,
-        PROXY_AUTHORIZATION,
-        COOKIE,
-        HOST,
-        CONTENT_LENGTH,
-    ] {
+    const EXACT: &[&str] = &[
+        "age",
+        "authorization",
+        "cache-control",
+        "cookie",
+        "date",
+        "expect",
+        "expires",
+        "forwarded",
+        "host",
+        "http2-settings",
+        "location",
+        "max-forwards",
+        "origin",
+        "pragma",
+        "proxy-authorization",
+        "range",
+        "referer",
+        "set-cookie",
+        "te",
+        "trailer",
+        "vary",
+        "via",
+        "x-real-ip",
+    ];
+    const BEGINNINGS: &[&str] = &[
+        "accept",
+        "access-control-",
+        "content-",
+        "if-",
+        "sec-",
+        "x-atlas-",
+        "x-forwarded",
+        "x-http-",
+        "x-original-",
+        "x-rewrite-",
+    ];
+    let decides = |name: &&HeaderName| {
+        let name = name.as_str().replace('_', "-");
+        EXACT.contains(&name.as_str())
+            || BEGINNINGS.iter().any(|begin| name.starts_with(begin))
+            || name.ends_with("-client-ip")
+            || name.ends_with("-connecting-ip")
+    };
+    let removed: Vec<HeaderName> = trailers.keys().filter(decides).cloned().collect();
+    for name in removed {
         trailers.remove(name);
     }
 }
@@ -164,29 +267,6 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
     values.flat_map(|value| value.split(',')).map(str::trim)
 }
 
-/// Connects to the one server there is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Connector(pub(crate) SocketAddr);
-
-impl Service<Uri> for Connector {
-    type Response = TokioIo<TcpStream>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<TcpStream>>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let address = self.0;
-        Box::pin(async move {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            Ok(TokioIo::new(stream))
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,6 +276,11 @@ mod tests {
         let mut trailers = HeaderMap::new();
         for name in [
             "authorization",
+            "x-forwarded-for",
+            "x_forwarded_proto",
+            "content-type",
+            "fly-client-ip",
+            "if-match",
             "x_atlas_principal",
             "x-atlas-principal",
             "cookie",
@@ -213,6 +298,112 @@ mod tests {
             trailers.keys().map(HeaderName::as_str).collect::<Vec<_>>(),
             ["x-sum"]
         );
+    }
+
+    #[test]
+    fn no_header_passes_for_another_one_with_underscores() {
+        let mut headers = HeaderMap::new();
+        for name in [
+            "content_length",
+            "transfer_encoding",
+            "x_atlas-principal",
+            "x-atlas-principal",
+            "proxy_authorization",
+            "api_key",
+            "content-length",
+        ] {
+            headers.insert(
+                name.parse::<HeaderName>().unwrap(),
+                HeaderValue::from_static("1"),
+            );
+        }
+        remove_claims(&mut headers);
+        let mut kept: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        kept.sort_unstable();
+        assert_eq!(kept, ["api_key", "content-length"]);
+    }
+
+    fn head_of(uri: &str, version: Version, hosts: &[&str]) -> request::Parts {
+        let mut request = hyper::Request::builder().uri(uri).version(version);
+        for host in hosts {
+            request = request.header(HOST, *host);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn a_request_has_exactly_one_host() {
+        let host = |uri, version, hosts: &[&str]| {
+            host_of(&head_of(uri, version, hosts))
+                .map(|host| host.map(|host| host.as_str().to_owned()))
+        };
+        let (one, two, old) = (Version::HTTP_11, Version::HTTP_2, Version::HTTP_10);
+        let some = |text: &str| Ok(Some(text.to_owned()));
+        assert_eq!(host("/p", one, &["h:80"]), some("h:80"));
+        assert_eq!(host("http://h/p", two, &[]), some("h"));
+        assert_eq!(host("http://h/p", two, &["H"]), some("h"));
+        assert_eq!(host("/p", old, &[]), Ok(None));
+        for (uri, version, hosts) in [
+            ("/p", one, &[][..]),
+            ("/p", one, &["h", "h"]),
+            ("/p", one, &["a", "b"]),
+            ("/p", one, &[""]),
+            ("/p", one, &["u@h"]),
+            ("/p", one, &["h/p"]),
+            ("/p", one, &["h, i"]),
+            ("http://a/p", one, &["b"]),
+            ("http://a/p", two, &["b"]),
+            ("/p", two, &[]),
+        ] {
+            assert_eq!(host(uri, version, hosts), Err(BadHost), "{uri} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_plain_websocket_upgrade_is_passed_on() {
+        let asks = |upgrades: &[&str]| {
+            let mut head = head_of("/ws", Version::HTTP_11, &["h"]);
+            head.headers
+                .insert(CONNECTION, HeaderValue::from_static("keep-alive, Upgrade"));
+            head.headers
+                .insert(SEC_WEBSOCKET_KEY, HeaderValue::from_static("x"));
+            for upgrade in upgrades {
+                head.headers
+                    .append(UPGRADE, HeaderValue::from_str(upgrade).unwrap());
+            }
+            asks_for_websocket(&head)
+        };
+        assert!(asks(&["websocket"]) && asks(&["WebSocket"]));
+        for upgrades in [
+            &[][..],
+            &["h2c"],
+            &["websocket, h2c"],
+            &["h2c, websocket"],
+            &["websocket", "h2c"],
+            &["websocket/13"],
+            &["TLS/1.0"],
+        ] {
+            assert!(!asks(upgrades), "{upgrades:?}");
+        }
+    }
+
+    #[test]
+    fn no_answer_may_be_kept_by_a_shared_cache() {
+        for (said, becomes) in [
+            (&[][..], "private"),
+            (&["public, max-age=60"], "private, max-age=60"),
+            (&["max-age=5", "S-MaxAge=9, Public"], "private, max-age=5"),
+            (&["no-store"], "private, no-store"),
+            (&["private"], "private"),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in said {
+                headers.append(CACHE_CONTROL, HeaderValue::from_static(value));
+            }
+            keep_private(&mut headers);
+            let all: Vec<_> = headers.get_all(CACHE_CONTROL).iter().collect();
+            assert_eq!(all, [becomes]);
+        }
     }
 
     #[test]

@@ -24,9 +24,11 @@ mod control;
 mod cors;
 mod forward;
 mod permit;
+mod places;
 mod proxy;
 mod server;
 mod socket;
+mod streams;
 mod tunnel;
 mod upstream;
 

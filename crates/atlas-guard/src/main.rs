@@ -58,6 +58,19 @@ fn raise_file_limit() {
     }
 }
 
+/// Keeps the server, which may run as the same user, from reading the guard's environment and memory
+/// through `/proc`.
+#[cfg(target_os = "linux")]
+fn hide_memory() {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    if set_dumpable_behavior(DumpableBehavior::NotDumpable).is_err() {
+        say("the guard's memory stays readable to its user");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn hide_memory() {}
+
 fn arguments() -> Result<(Config, Vec<OsString>), String> {
     let mut config =
         Config::from_env(|name| std::env::var(name).ok()).map_err(|error| error.to_string());
@@ -92,9 +105,16 @@ fn arguments() -> Result<(Config, Vec<OsString>), String> {
 async fn run(config: Config, command: &[OsString]) -> std::io::Result<u8> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let warnings = config.warnings().to_vec();
     let guard = Guard::bind(config).await?;
     let permit = guard.permit();
     say(&format!("listening on {}", guard.local_addr()?));
+    for warning in warnings {
+        say(&warning.to_string());
+    }
+    if !command.is_empty() {
+        hide_memory();
+    }
     let mut server = Server::start(command)?;
     // Only after the server was started: its limit is its own.
     raise_file_limit();

@@ -1,37 +1,38 @@
 //! What becomes of one request: answered here, refused, or passed on without its credential.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use atlas_auth::Principal;
 use atlas_auth::layer::unauthorized;
 use atlas_core::Timestamp;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER};
 use hyper::http::uri::Authority;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Version};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 
 use crate::activity::{Activity, Connection, Open, Report};
 use crate::body::Body;
 use crate::config::Config;
-use crate::forward::{self, Connector};
+use crate::forward::{self, Protocol};
 use crate::permit::Permit;
-use crate::upstream::{Answer, Prefixed, Upstream};
+use crate::streams::{Ended, Full, Holder, Streams};
+use crate::upstream::{Answer, Http2, Prefixed, Upstream};
 use crate::{control, tunnel};
 
 /// The server behind.
 enum Behind {
     Http1(Arc<Upstream>),
-    Http2(Box<Client<Connector, Body>>),
+    Http2(Arc<Http2>),
 }
 
 pub(crate) struct Proxy {
     pub(crate) config: Config,
     pub(crate) permit: Permit,
+    pub(crate) streams: Arc<Streams>,
     activity: Arc<Activity>,
     behind: Behind,
     authority: Authority,
@@ -40,13 +41,7 @@ pub(crate) struct Proxy {
 impl Proxy {
     pub(crate) fn new(config: Config) -> Self {
         let behind = if config.upstream_http2 {
-            let mut client = Client::builder(TokioExecutor::new());
-            client
-                .timer(TokioTimer::new())
-                .pool_timer(TokioTimer::new())
-                .http2_only(true)
-                .set_host(false);
-            Behind::Http2(Box::new(client.build(Connector(config.upstream))))
+            Behind::Http2(Http2::new(config.upstream, config.max_streams))
         } else {
             Behind::Http1(Upstream::new(config.upstream))
         };
@@ -57,9 +52,15 @@ impl Proxy {
             .expect("an address is an authority");
         let activity = Activity::new(Arc::clone(&config.clock));
         let permit = Permit::new(config.permit);
+        let streams = Streams::new(
+            Arc::clone(&config.clock),
+            config.max_streams,
+            config.max_streams_each,
+        );
         Self {
             config,
             permit,
+            streams,
             activity,
             behind,
             authority,
@@ -98,65 +99,101 @@ impl Proxy {
         peer: SocketAddr,
         connection: &Arc<Connection>,
     ) -> Response<Body> {
-        let path = request.uri().path();
-        if path == "/healthz" {
+        if request.uri().path() == "/healthz" {
             return text(StatusCode::OK, "ok\n");
         }
-        if path.starts_with(control::PREFIX) {
-            return control::answer(self, &request);
+        let (mut head, body) = request.into_parts();
+        let Ok(host) = forward::host_of(&head) else {
+            return text(StatusCode::BAD_REQUEST, "the request must name one host\n");
+        };
+        if head.uri.path().starts_with(control::PREFIX) {
+            return control::answer(self, &head);
         }
-        let client = self.client_address(request.headers(), peer);
+        let client = self.client_address(&head.headers, peer);
         let verifier = &self.config.verifier;
-        let who = verifier.check_parts(request.method(), request.uri(), request.headers(), client);
-        let Some(who) = who else {
+        let Some(who) = verifier.check_parts(&head.method, &head.uri, &head.headers, client) else {
             return unauthorized();
         };
-        if *request.method() == Method::CONNECT {
+        if head.method == Method::CONNECT {
             return status(StatusCode::METHOD_NOT_ALLOWED);
         }
-        let open = self.activity.begin(connection);
-        let (mut head, body) = request.into_parts();
-        verifier.strip(&mut head.uri, &mut head.headers);
-        let upgrade = match self.config.upstream_http2 {
-            true => None,
-            false => forward::upgrade_of(head.version, &head.headers),
+        let open = match self.open(&who, &head.uri, connection) {
+            Ok(open) => open,
+            Err(refusal) => return refusal,
         };
-        forward::to_server(&mut head, &self.authority, upgrade, &who);
+        verifier.strip(&mut head.uri, &mut head.headers);
+        let protocol = match self.behind {
+            Behind::Http2(_) => Protocol::Http2,
+            Behind::Http1(_) if body.is_end_stream() && forward::asks_for_websocket(&head) => {
+                Protocol::WebSocket
+            }
+            Behind::Http1(_) => Protocol::Http1,
+        };
+        let host = host.unwrap_or_else(|| self.authority.clone());
+        forward::to_server(&mut head, host, protocol, &who);
         let ours = hyper::upgrade::on(head_only(&mut head));
         let request = Request::from_parts(head, Body::to_server(body, Arc::clone(&open)));
-        let answer = match &self.behind {
-            Behind::Http1(upstream) => upstream.send(request).await.map(|answer| match answer {
-                Answer::Response(response) => pass(response, |reply| Body::Reply {
-                    reply: Box::new(reply),
-                    open,
-                }),
-                Answer::Switched(response, server) => switch(
-                    response,
-                    ours,
-                    server,
-                    open,
-                    self.config.half_closed_timeout,
-                ),
-            }),
-            Behind::Http2(client) => {
-                let answer = client.request(request).await.map_err(io::Error::other);
-                answer.map(|response| pass(response, |incoming| Body::to_client(incoming, open)))
+        let asked = async {
+            match &self.behind {
+                Behind::Http1(upstream) => upstream.send(request).await,
+                Behind::Http2(server) => server.send(request).await.map(Answer::Http2),
             }
         };
+        let answer = tokio::select! {
+            biased;
+            () = until(open.ended()) => return unauthorized(),
+            answer = asked => answer,
+        };
         match answer {
-            Ok(response) => response,
+            Ok(Answer::Response(response)) => pass(response, |reply| Body::reply(reply, open)),
+            Ok(Answer::Http2(response)) => pass(response, |reply| Body::to_client(reply, open)),
+            Ok(Answer::Switched(response, server)) => switch(
+                response,
+                ours,
+                server,
+                open,
+                self.config.half_closed_timeout,
+            ),
             // Not its text: it may name addresses, and the client can do nothing about it.
-            Err(_) => {
-                let mut response = text(
-                    StatusCode::BAD_GATEWAY,
-                    "the server behind did not answer\n",
-                );
-                response
-                    .headers_mut()
-                    .insert(RETRY_AFTER, HeaderValue::from_static("1"));
-                response
-            }
+            Err(_) => later(text(
+                StatusCode::BAD_GATEWAY,
+                "the server behind did not answer\n",
+            )),
         }
+    }
+
+    /// Counts a verified request against the limits, and looks once more whether its credential
+    /// still holds: it may have been revoked since it was verified.
+    fn open(
+        &self,
+        who: &Principal,
+        uri: &hyper::Uri,
+        connection: &Arc<Connection>,
+    ) -> Result<Arc<Open>, Response<Body>> {
+        let grant = match who {
+            Principal::Grant(grant) => Some(grant),
+            _ => None,
+        };
+        let expires_at = grant.map(atlas_auth::grant::Grant::expires_at);
+        let stream = self
+            .streams
+            .open(Holder::of(who, uri), expires_at, connection)
+            .map_err(|full| {
+                later(match full {
+                    Full::Credential => text(
+                        StatusCode::TOO_MANY_REQUESTS,
+                        "this credential has too many requests open\n",
+                    ),
+                    Full::Guard => text(
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        "too many requests are open\n",
+                    ),
+                })
+            })?;
+        if grant.is_some_and(|grant| self.config.revoked.contains(grant.id())) {
+            return Err(unauthorized());
+        }
+        Ok(self.activity.begin(connection, stream))
     }
 
     /// The address that signatures are bound to: what the trusted proxy says, which is the last it
@@ -189,6 +226,7 @@ fn head_only(head: &mut hyper::http::request::Parts) -> Request<()> {
 fn pass<B>(response: Response<B>, body: impl FnOnce(B) -> Body) -> Response<Body> {
     let (mut head, reply) = response.into_parts();
     forward::remove_hop_by_hop(&mut head.headers);
+    forward::keep_private(&mut head.headers);
     head.version = Version::HTTP_11;
     Response::from_parts(head, body(reply))
 }
@@ -205,10 +243,31 @@ fn switch(
         // It fails when the client's connection does: there is nothing to carry, and nobody to
         // tell.
         if let Ok(client) = client.await {
-            let _ended = tunnel::carry(TokioIo::new(client), server, &open, half_closed).await;
+            let carrying = tunnel::carry(TokioIo::new(client), server, &open, half_closed);
+            tokio::select! {
+                biased;
+                () = until(open.ended()) => {}
+                _ended = carrying => {}
+            }
         }
     });
     response.map(|()| Body::default())
+}
+
+/// Waits for the end of a credential; for ever where it does not end what it opened.
+async fn until(ended: Option<Ended>) {
+    match ended {
+        Some(ended) => ended.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// An answer that a client may ask for again soon.
+fn later(mut response: Response<Body>) -> Response<Body> {
+    response
+        .headers_mut()
+        .insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
 }
 
 pub(crate) fn status(status: StatusCode) -> Response<Body> {

@@ -12,16 +12,23 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::activity::{Connection, Report};
 use crate::config::Config;
 use crate::permit::Permit;
+use crate::places::Places;
 use crate::proxy::Proxy;
 use crate::socket::Socket;
 
 /// The most that is read of a body at once.
 const BUFFER: usize = 64 * 1024;
+/// How much is held of an answer that a client of HTTP/2 does not read.
+const HTTP2_SEND_BUFFER: usize = 64 * 1024;
+/// How much of a request's body a client of HTTP/2 may send ahead of the server.
+const HTTP2_STREAM_WINDOW: u32 = 256 * 1024;
+/// The most streams of one HTTP/2 connection.
+const HTTP2_STREAMS: u32 = 200;
 /// How long open requests may go on after the guard was told to end.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long to wait when the system gives no more sockets: only other connections' ends help.
@@ -66,6 +73,9 @@ impl Guard {
         http2
             .timer(TokioTimer::new())
             .max_header_list_size(config.max_header_bytes)
+            .max_send_buf_size(HTTP2_SEND_BUFFER)
+            .initial_stream_window_size(HTTP2_STREAM_WINDOW)
+            .max_concurrent_streams(HTTP2_STREAMS)
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20));
         let http = Arc::new(Protocols { http1, http2 });
@@ -99,45 +109,45 @@ impl Guard {
     /// Serves until `shutdown`, then lets open requests go on for five seconds. Not cancel safe:
     /// drops the listener at once and leaves connections to their tasks.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
-        let limit = self.proxy.config.max_connections;
-        let places = Arc::new(Semaphore::new(limit));
+        let places = Places::new(self.proxy.config.max_connections);
         let (closing, _) = watch::channel(());
         let mut shutdown = pin!(shutdown);
         let http = self.http;
         loop {
-            // Who comes when all places are taken waits in the kernel's queue.
-            let next = async {
-                let place = Arc::clone(&places)
-                    .acquire_owned()
-                    .await
-                    .expect("the semaphore is never closed");
-                (self.listener.accept().await, place)
-            };
-            let (accepted, place) = tokio::select! {
+            let accepted = tokio::select! {
                 biased;
                 () = &mut shutdown => break,
-                next = next => next,
+                accepted = self.listener.accept() => accepted,
             };
             let Ok((stream, peer)) = accepted else {
                 tokio::time::sleep(EXHAUSTED).await;
                 continue;
             };
+            // While it waits for a place, others wait in the kernel's queue.
+            let state = Arc::new(Connection::default());
+            let place = tokio::select! {
+                biased;
+                () = &mut shutdown => break,
+                place = places.take(&state) => place,
+            };
             if let Ok(socket) = Socket::new(stream, place) {
                 let closing = closing.subscribe();
-                tokio::spawn(connection(
-                    Arc::clone(&http),
-                    Arc::clone(&self.proxy),
-                    socket,
-                    peer,
-                    closing,
-                ));
+                let (http, proxy) = (Arc::clone(&http), Arc::clone(&self.proxy));
+                tokio::spawn(async move {
+                    let cut = Arc::clone(&state);
+                    let serving = connection(http, proxy, socket, peer, state, closing);
+                    tokio::select! {
+                        biased;
+                        () = cut.is_cut() => {}
+                        () = serving => {}
+                    }
+                });
             }
         }
         drop(self.listener);
         drop(closing);
-        let all = u32::try_from(limit).unwrap_or(u32::MAX);
         // Whoever is not done by now is cut with the process.
-        let _done = tokio::time::timeout(GRACE, places.acquire_many(all)).await;
+        let _done = tokio::time::timeout(GRACE, places.all_free()).await;
     }
 }
 
@@ -146,6 +156,7 @@ async fn connection(
     proxy: Arc<Proxy>,
     mut socket: Socket,
     peer: SocketAddr,
+    open: Arc<Connection>,
     closing: watch::Receiver<()>,
 ) {
     let (header_timeout, half_closed) = (
@@ -157,11 +168,9 @@ async fn connection(
     else {
         return;
     };
-    let open = Arc::new(Connection::default());
     let service = {
         let open = Arc::clone(&open);
         service_fn(move |request| {
-            open.begin();
             let (proxy, open) = (Arc::clone(&proxy), Arc::clone(&open));
             async move { Ok::<_, Infallible>(proxy.answer(request, peer, &open).await) }
         })
@@ -192,7 +201,7 @@ async fn connection(
 struct Cut<A> {
     /// The client is gone.
     abandoned: A,
-    /// Nothing was asked on it for too long.
+    /// Nothing that was verified was asked on it for too long.
     open: Arc<Connection>,
     unused_for: Duration,
     /// The guard ends.

@@ -130,12 +130,19 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
-    use crate::activity::Activity;
+    use crate::activity::{Activity, Open};
+    use crate::streams::{Holder, Streams};
+
+    fn begin(activity: &Arc<Activity>) -> Arc<Open> {
+        let (streams, connection) = (Streams::new(Arc::new(SystemClock), 1, 1), Arc::default());
+        let stream = streams.open(Holder::Bearer, None, &connection).unwrap();
+        activity.begin(&connection, stream)
+    }
 
     #[tokio::test]
     async fn an_end_of_one_direction_leaves_the_other_open_and_every_byte_is_counted() {
         let activity = Activity::new(Arc::new(SystemClock));
-        let open = activity.begin(&Arc::default());
+        let open = begin(&activity);
         let (mut browser, client) = duplex(7);
         let (server, mut app) = duplex(5);
         let tunnel =
@@ -166,7 +173,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_half_closed_tunnel_ends_when_nothing_moves_and_not_while_something_does() {
         let activity = Activity::new(Arc::new(SystemClock));
-        let open = activity.begin(&Arc::default());
+        let open = begin(&activity);
         let ((mut browser, client), (server, mut app)) = (duplex(64), duplex(64));
         let second = Duration::from_secs(1);
         let tunnel = tokio::spawn(async move { carry(client, server, &open, 10 * second).await });

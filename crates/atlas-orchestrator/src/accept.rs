@@ -232,6 +232,7 @@ fn orphan(
         decisions: Vec::new(),
         events_forgotten: false,
         billed: None,
+        reports: crate::Reports::default(),
         ends_itself: false,
         cloud_ends_at: None,
     }

@@ -44,6 +44,7 @@ mod orchestrator;
 pub mod owner;
 mod policy;
 pub mod realm;
+mod report;
 mod runtime;
 mod session;
 pub mod store;
@@ -60,6 +61,7 @@ pub use options::{DEFAULT_IDLE_TTL, OnFailure, SessionFilter, SessionOptions};
 pub use orchestrator::{DEFAULT_TASK_RUNTIME, Orchestrator};
 pub use policy::{AccountPolicy, Policy, Safeguards};
 pub use realm::Realm;
+pub use report::Reports;
 pub use runtime::{Spawner, Subscription, Task, TokioSpawner};
 pub use session::{
     AttemptInfo, AttemptPhase, Cost, Deadline, Decision, Finding, Proof, ReapReport, SessionInfo,

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use atlas_core::{
-    AccountName, AnyProvider, Capability, ComputeRequest, Credential, Error, ErrorKind, Result,
-    Timestamp,
+    AccountName, AnyProvider, AttemptId, Capability, ComputeRequest, Credential, Error, ErrorKind,
+    Result, Timestamp,
 };
 use futures_util::{StreamExt, stream};
 
@@ -19,6 +19,7 @@ use crate::kernel::record::{Ending, Placing};
 use crate::kernel::{Input, SessionRecord, limits};
 use crate::nets::{self, Unattended};
 use crate::options::{DEFAULT_IDLE_TTL, SessionFilter, SessionOptions};
+use crate::report;
 use crate::runtime::adopt::Doubt;
 use crate::runtime::core::{Core, Loaded};
 use crate::runtime::reaper::{self, Suspects};
@@ -207,6 +208,7 @@ impl Orchestrator {
             decisions: Vec::new(),
             events_forgotten: false,
             billed: None,
+            reports: crate::Reports::default(),
             ends_itself: nets.ends_itself,
             cloud_ends_at: nets.cloud_ends_at,
         };
@@ -507,19 +509,51 @@ impl Orchestrator {
             .map(drop)
     }
 
-    /// What a machine reported besides: progress, a line of its log. Not activity.
+    /// As [`Orchestrator::report_exit`], by the machine of this attempt. A machine that was replaced
+    /// does not end the one that replaced it.
     ///
     /// # Errors
-    /// `validation` when it is longer than 4 KiB; `not_found`, `unavailable`.
+    /// `conflict` when the attempt is not the session's any more; `not_found`, `unavailable`.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have been carried out; it can be repeated.
+    pub async fn report_exit_by(&self, id: SessionId, attempt: AttemptId, code: i32) -> Result<()> {
+        let replaced = || Error::new(ErrorKind::Conflict, "the machine was replaced");
+        if !self.core.require(id).await?.record.may_report(attempt) {
+            return Err(replaced());
+        }
+        let told = Input::TaskReportedBy(attempt, code);
+        let record = self.core.tell(id, &told).await?.record;
+        // It was replaced in between, and its report did not count.
+        if record.outcome.is_none() && !record.may_report(attempt) {
+            return Err(replaced());
+        }
+        Ok(())
+    }
+
+    /// What a machine reported besides: progress, a line of its log. Not activity. It is kept as one
+    /// line, without control characters and others that cannot be seen.
+    ///
+    /// # Errors
+    /// `validation` when it is longer than 4 KiB; `quota` when the session has kept as much of
+    /// reports as it may (10,000, and 4 MiB); `not_found`, `unavailable`.
     ///
     /// # Cancel safety
     /// A dropped call may have been taken; repeated, it stands twice in the log.
     pub async fn report(&self, id: SessionId, kind: &str, text: &str) -> Result<()> {
-        if kind.len() > 64 || text.len() > 4096 {
+        if kind.len() > 64 || text.len() > report::MAX_TEXT {
             return Err(Error::validation("report", "must be at most 4 KiB"));
         }
+        let (kind, text) = (report::one_line(kind), report::one_line(text));
+        let mut reports = self.core.require(id).await?.record.reports;
+        if !reports.take(&text) {
+            return Err(Error::new(
+                ErrorKind::Quota,
+                format!("session {id} keeps no more reports"),
+            ));
+        }
         self.core
-            .tell(id, &Input::Reported(kind.to_owned(), text.to_owned()))
+            .tell(id, &Input::Reported(kind, text))
             .await
             .map(drop)
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use atlas_auth::Verifier;
+use atlas_auth::signed_url::Key;
 use atlas_core::SystemClock;
 use atlas_testkit::dialect::fly::{self, Fly};
 use atlas_testkit::world::{Listener, World};
@@ -80,11 +81,15 @@ impl Proxy {
         if bearer.is_some() || signing.is_some() {
             // A browser lives in real time, whatever the speed of the simulated clouds.
             let mut verifier = Verifier::new(Arc::new(SystemClock));
+            // The server in a simulated machine demands whatever it was given.
             if let Some(token) = &bearer {
-                verifier = verifier.bearer(token);
+                let hash = atlas_auth::token::hash(token.expose());
+                if let Ok(demanding) = verifier.clone().bearer_hash(&hash) {
+                    verifier = demanding;
+                }
             }
-            if let Some(secret) = &signing {
-                verifier = verifier.signed_url(secret);
+            if let Some(key) = signing.and_then(|secret| Key::existing(&secret).ok()) {
+                verifier = verifier.url_key(key);
             }
             if verifier.check(request).is_none() {
                 let mut refused = text(StatusCode::UNAUTHORIZED, "unauthorized\n");

@@ -39,6 +39,8 @@ struct Inner {
     socket: Mutex<Option<OwnerSocket>>,
     #[cfg(feature = "guard")]
     permits: std::sync::OnceLock<crate::guard::Renewal>,
+    #[cfg(feature = "guard")]
+    guards: Option<crate::guard::Guards>,
 }
 
 /// An [`Atlas`] that does not keep it alive.
@@ -224,6 +226,31 @@ impl Atlas {
             permits.end();
         }
         self.0.orchestrator.shutdown(how).await
+    }
+
+    /// Revokes a grant: the guard of the session's machine honours it no more and ends what it
+    /// opened, WebSockets and downloads included. Needs [`AtlasBuilder::guard_activity`], which says
+    /// where guards are.
+    ///
+    /// # Errors
+    /// `validation` without `guard_activity`; `not_found`; `unavailable` while there is no machine;
+    /// otherwise what came of the call to the guard.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have been carried out; it can be repeated.
+    #[cfg(feature = "guard")]
+    pub async fn revoke_grant(
+        &self,
+        session: atlas_orchestrator::SessionId,
+        grant: atlas_auth::grant::GrantId,
+    ) -> Result<()> {
+        let guards = self.0.guards.as_ref().ok_or_else(|| {
+            Error::validation(
+                "guard_activity",
+                "is not set: where guards are is not known",
+            )
+        })?;
+        guards.revoke(session, grant).await
     }
 
     /// Names the account and the idle limit where the caller did not.
@@ -512,6 +539,8 @@ impl AtlasBuilder {
             socket: Mutex::new(None),
             #[cfg(feature = "guard")]
             permits: std::sync::OnceLock::new(),
+            #[cfg(feature = "guard")]
+            guards: guards.clone(),
         };
         let atlas = Atlas(Arc::new(inner));
         #[cfg(feature = "guard")]

@@ -5,10 +5,11 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use atlas_auth::grant::{Access, GrantKey, Scope};
+use atlas_auth::control::ControlSecret;
+use atlas_auth::grant::{Access, GrantId, GrantKey, Scope};
 use atlas_core::{
-    AccountLimits, CallContext, Clock, Compute, Entropy, Error, ErrorKind, Protocol, ProviderId,
-    Result, RetryClass, Timestamp,
+    AccountLimits, CallContext, Clock, Compute, Credential, Entropy, Error, ErrorKind, Protocol,
+    ProviderId, Result, RetryClass, Secret, Timestamp,
 };
 use atlas_http::{Call, Client};
 use atlas_orchestrator::{ActivitySource, SessionId, SessionInfo, SessionState};
@@ -175,8 +176,26 @@ impl Guards {
         self.atlas()?.orchestrator().info(session).await
     }
 
-    /// Calls the guard of a session's machine; `None` where there is none.
-    async fn call(&self, info: &SessionInfo, access: Access, call: Call) -> Result<Option<Report>> {
+    /// What opens the control paths of a session's guard for a while: signed with the session's
+    /// control secret, which no browser holds. A session that was made before there were any is
+    /// controlled with its credential, as its machine still expects.
+    fn grant(&self, credential: &Credential, access: Access) -> Result<Secret> {
+        let now = self.clock.now();
+        if let Some(secret) = credential.control_secret() {
+            return Ok(ControlSecret::new(secret)?.grant(access, now, GRANT, &*self.entropy));
+        }
+        let key = GrantKey::new(credential.secret())?;
+        let (_, grant) = key.mint(Scope::control(access), now, GRANT, &*self.entropy);
+        Ok(grant)
+    }
+
+    /// The call of a session's guard, and where it goes; `None` where there is no guard.
+    fn prepare(
+        &self,
+        info: &SessionInfo,
+        access: Access,
+        call: Call,
+    ) -> Result<Option<(CallContext, Call)>> {
         let (Some(compute), Some(credential)) = (&info.compute, &info.auth) else {
             return Ok(None);
         };
@@ -184,18 +203,29 @@ impl Guards {
             .settings
             .url(compute)
             .ok_or_else(|| unknown("the machine has no url for its guard yet"))?;
-        let key = GrantKey::new(credential.secret());
-        let (_, grant) = key.mint(
-            Scope::control(access),
-            self.clock.now(),
-            GRANT,
-            &*self.entropy,
-        );
-        let cx = CallContext::new().with_base_url(url).with_api_key(grant);
-        self.client
-            .json(&cx, call.pace_key(info.id.to_string()))
-            .await
-            .map(Some)
+        let cx = CallContext::new()
+            .with_base_url(url)
+            .with_api_key(self.grant(credential, access)?);
+        Ok(Some((cx, call.pace_key(info.id.to_string()))))
+    }
+
+    /// Calls the guard of a session's machine; `None` where there is none.
+    async fn call(&self, info: &SessionInfo, access: Access, call: Call) -> Result<Option<Report>> {
+        match self.prepare(info, access, call)? {
+            Some((cx, call)) => self.client.json(&cx, call).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Revokes a grant at the guard of a session's machine.
+    pub(crate) async fn revoke(&self, session: SessionId, grant: GrantId) -> Result<()> {
+        let info = self.info(session).await?;
+        let id = grant.to_string();
+        let path = ["_atlas", "revoke", id.as_str()];
+        let call = Call::post("guard_revoke", RetryClass::Idempotent, path);
+        let prepared = self.prepare(&info, Access::All, call)?;
+        let (cx, call) = prepared.ok_or_else(|| unknown("the session has no machine yet"))?;
+        self.client.call(&cx, call).await.map(drop)
     }
 
     /// Begins to renew permits, where that was asked for.

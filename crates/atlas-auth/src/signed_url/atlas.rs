@@ -68,7 +68,7 @@ impl Policy {
         }
     }
 
-    /// For this method instead of `GET`. A WebSocket is a `GET`.
+    /// For this method instead of `GET`. A WebSocket is a `GET`, and `HEAD` passes with `GET`.
     pub fn method(self, method: impl Into<Cow<'static, str>>) -> Self {
         Self {
             method: method.into(),
@@ -266,9 +266,17 @@ pub fn verify(target: &Target<'_>, keys: &[Key], now: Timestamp) -> Verdict {
         query: Some(&signed),
         ..*target
     };
-    match claims.mac(&key.atlas, &target) {
-        Some(expected) if bool::from(expected.as_ref().ct_eq(&tag)) && !early => Verdict::Ok,
-        _ => Verdict::BadSignature,
+    let signed_for = |method| {
+        let target = Target { method, ..target };
+        let expected = claims.mac(&key.atlas, &target);
+        expected.is_some_and(|expected| bool::from(expected.as_ref().ct_eq(&tag)))
+    };
+    // Whoever may read an answer may read its head (RFC 9110 §9.3.2).
+    let good = signed_for(target.method) || (target.method == "HEAD" && signed_for("GET"));
+    if good && !early {
+        Verdict::Ok
+    } else {
+        Verdict::BadSignature
     }
 }
 
@@ -398,7 +406,7 @@ fn host_of<'a>(parts: &Parts<'a>) -> Option<&'a str> {
     (!host.is_empty() && host.is_ascii() && !host.contains(['@', ' ', '\\'])).then_some(host)
 }
 
-fn signatures(query: &str) -> impl Iterator<Item = &str> {
+pub(super) fn signatures(query: &str) -> impl Iterator<Item = &str> {
     query
         .split('&')
         .filter_map(|pair| pair.strip_prefix(PARAMETER)?.strip_prefix('='))
@@ -428,23 +436,64 @@ fn escape(text: &str) -> Cow<'_, str> {
 
 /// True when some server may resolve the path to another: dot segments, in any spelling, and
 /// disguised separators.
+///
+/// Escapes are decoded more than once (`%252e`), a backslash is a separator to some servers, what
+/// follows a `;` is a parameter to others, and NUL, blanks and over-long or full-width spellings are
+/// dropped or folded by a few.
 pub(crate) fn has_dot_segments(path: &str) -> bool {
-    let plain: Cow<'_, str> = if path.contains(['%', '\\']) {
-        let lower = path.to_ascii_lowercase();
-        Cow::Owned(
-            lower
-                .replace("%2e", ".")
-                .replace("%2f", "/")
-                .replace("%5c", "/")
-                .replace('\\', "/"),
-        )
-    } else {
-        Cow::Borrowed(path)
-    };
-    plain.split('/').any(|segment| {
+    let plain = |byte: u8| byte.is_ascii() && !matches!(byte, b'%' | b'\\');
+    if path.bytes().all(plain) {
+        return plainly_has_dot_segments(path.as_bytes());
+    }
+    // How often a path is decoded on its way: by a proxy, by a server, by a framework.
+    const DECODINGS: usize = 3;
+    let mut bytes = path.as_bytes().to_vec();
+    for _ in 0..=DECODINGS {
+        if plainly_has_dot_segments(&bytes) {
+            return true;
+        }
+        let decoded: Vec<u8> = percent_encoding::percent_decode(&bytes).collect();
+        if decoded == bytes {
+            return false;
+        }
+        bytes = decoded;
+    }
+    // Still escaped after that: nobody writes such a path.
+    true
+}
+
+fn plainly_has_dot_segments(path: &[u8]) -> bool {
+    const FOLDED: [(&[u8], u8); 6] = [
+        (b"\xc0\xae", b'.'),
+        (b"\xef\xbc\x8e", b'.'),
+        (b"\xc0\xaf", b'/'),
+        (b"\xef\xbc\x8f", b'/'),
+        (b"\xef\xbc\xbc", b'/'),
+        (b"\\", b'/'),
+    ];
+    let mut folded = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((first, after)) = rest.split_first() {
+        match FOLDED.iter().find(|(long, _)| rest.starts_with(long)) {
+            Some((long, plain)) => {
+                folded.push(*plain);
+                rest = &rest[long.len()..];
+            }
+            None => {
+                folded.push(*first);
+                rest = after;
+            }
+        }
+    }
+    folded.split(|byte| *byte == b'/').any(|segment| {
         // `..;x` is `..` to servers that know path parameters.
-        let name = segment.split(';').next().unwrap_or(segment);
-        matches!(name, "." | "..")
+        let name = segment
+            .split(|byte| *byte == b';')
+            .next()
+            .unwrap_or(segment);
+        let mut dots = name.iter().filter(|byte| **byte > b' ' && **byte != 0x7f);
+        let (first, second, third) = (dots.next(), dots.next(), dots.next());
+        first == Some(&b'.') && second.is_none_or(|byte| *byte == b'.') && third.is_none()
     })
 }
 

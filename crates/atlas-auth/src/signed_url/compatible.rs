@@ -34,6 +34,15 @@ pub fn verify(url: &str, key: &Key, now: Timestamp) -> Verdict {
     verify_with(&key.compatible, url, now)
 }
 
+pub(super) fn signature(query: &str) -> Option<Vec<u8>> {
+    let params = query::collect(query);
+    let (_, value) = params
+        .into_iter()
+        .rev()
+        .find(|(name, _)| name.as_ref() == SIG)?;
+    Some(value.into_owned())
+}
+
 pub(super) fn key(secret: &Secret) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes())
 }

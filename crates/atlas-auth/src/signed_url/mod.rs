@@ -98,8 +98,27 @@ pub struct Key {
 impl Key {
     /// The key of a secret. Its id is derived from the secret, so that both ends agree on it
     /// without being told.
-    #[must_use]
-    pub fn new(secret: &Secret) -> Self {
+    ///
+    /// # Errors
+    /// `validation` for a secret of fewer than [`crate::MIN_SECRET_BYTES`] bytes.
+    pub fn new(secret: &Secret) -> Result<Self> {
+        crate::check_length(secret)?;
+        Ok(Self::of(secret))
+    }
+
+    /// The key of a secret that is in use elsewhere and cannot be changed from here: `ex_atlas` sets
+    /// no least length. Whoever takes a short one should warn of it.
+    ///
+    /// # Errors
+    /// `validation` for an empty secret, with which everybody can sign.
+    pub fn existing(secret: &Secret) -> Result<Self> {
+        if secret.expose().is_empty() {
+            return Err(Error::validation("secret", "must not be empty"));
+        }
+        Ok(Self::of(secret))
+    }
+
+    fn of(secret: &Secret) -> Self {
         let compatible = compatible::key(secret);
         let mut id =
             BASE64URL_NOPAD.encode(&hmac::sign(&compatible, b"atlas url key id").as_ref()[..6]);
@@ -130,8 +149,8 @@ impl fmt::Debug for Key {
 /// [`atlas::sign`] for more.
 ///
 /// # Errors
-/// `validation` for a URL that would be read differently by those who see it, or, in the atlas
-/// format, names no host.
+/// `validation` for a secret of fewer than [`crate::MIN_SECRET_BYTES`] bytes, for a URL that would be
+/// read differently by those who see it, or, in the atlas format, names no host.
 pub fn sign(
     format: Format,
     url: &str,
@@ -140,21 +159,38 @@ pub fn sign(
     expires_in: Duration,
 ) -> Result<String> {
     let expires_at = now.saturating_add(expires_in);
+    crate::check_length(secret)?;
     match format {
         Format::Compatible => compatible::sign_with(&compatible::key(secret), url, expires_at),
-        Format::Atlas => atlas::sign(url, &Key::new(secret), &Policy::until(expires_at)),
+        Format::Atlas => atlas::sign(url, &Key::of(secret), &Policy::until(expires_at)),
     }
 }
 
 /// Judges a signed URL for `GET`. The compatible format takes a full URL or path and query, the
-/// atlas format a full URL (a server that has only a request uses [`atlas::verify`]).
+/// atlas format a full URL (a server that has only a request uses [`atlas::verify`]). With a secret
+/// of fewer than [`crate::MIN_SECRET_BYTES`] bytes no signature is good; [`Key::existing`] takes one.
 #[must_use]
 pub fn verify(format: Format, url: &str, secret: &Secret, now: Timestamp) -> Verdict {
-    match format {
+    let verdict = match format {
         Format::Compatible => compatible::verify_with(&compatible::key(secret), url, now),
         Format::Atlas => Target::from_url("GET", url).map_or(Verdict::Malformed, |target| {
-            atlas::verify(&target, &[Key::new(secret)], now)
+            atlas::verify(&target, &[Key::of(secret)], now)
         }),
+    };
+    if verdict.is_ok() && crate::check_length(secret).is_err() {
+        return Verdict::BadSignature;
+    }
+    verdict
+}
+
+/// The signature in a query, which tells one signed URL from another. `None` without one.
+#[must_use]
+pub fn signature(format: Format, query: &str) -> Option<Vec<u8>> {
+    match format {
+        Format::Atlas => atlas::signatures(query)
+            .next()
+            .map(|value| value.as_bytes().to_vec()),
+        Format::Compatible => compatible::signature(query),
     }
 }
 

@@ -31,7 +31,7 @@ fn now() -> Timestamp {
 }
 
 fn secret() -> Secret {
-    Secret::new("s3cret")
+    Secret::new("s3cret-of-twenty-two-b")
 }
 
 fn verifier() -> Verifier {
@@ -41,8 +41,11 @@ fn verifier() -> Verifier {
 fn either() -> Verifier {
     verifier()
         .bearer(&secret())
+        .unwrap()
         .signed_url(&secret())
+        .unwrap()
         .grants(&secret())
+        .unwrap()
 }
 
 fn get(target: &str) -> Request<()> {
@@ -75,12 +78,20 @@ fn signed(format: Format, path: &str) -> String {
 
 fn grant(access: Access, prefix: &str) -> (Grant, Secret) {
     let scope = Scope::new(access, prefix).unwrap();
-    GrantKey::new(&secret()).mint(scope, now(), Duration::from_secs(60), &SystemEntropy::new())
+    GrantKey::new(&secret()).unwrap().mint(
+        scope,
+        now(),
+        Duration::from_secs(60),
+        &SystemEntropy::new(),
+    )
 }
 
 #[test]
 fn nothing_passes_until_a_credential_is_named() {
-    assert_eq!(verifier().check(&showing(get("/"), "s3cret")), None);
+    assert_eq!(
+        verifier().check(&showing(get("/"), "s3cret-of-twenty-two-b")),
+        None
+    );
     assert_eq!(
         verifier().check(&get(&signed(Format::Compatible, "/"))),
         None
@@ -89,9 +100,11 @@ fn nothing_passes_until_a_credential_is_named() {
 
 #[test]
 fn each_credential_passes_where_it_is_named_and_nowhere_else() {
-    let bearer = verifier().bearer_hash(&token::hash("s3cret")).unwrap();
-    let urls = verifier().signed_url(&secret());
-    let by_token = showing(get("/"), "s3cret");
+    let bearer = verifier()
+        .bearer_hash(&token::hash("s3cret-of-twenty-two-b"))
+        .unwrap();
+    let urls = verifier().signed_url(&secret()).unwrap();
+    let by_token = showing(get("/"), "s3cret-of-twenty-two-b");
     assert_eq!(bearer.check(&by_token), Some(Principal::Bearer));
     assert_eq!(urls.check(&by_token), None);
     for format in [Format::Compatible, Format::Atlas] {
@@ -121,7 +134,10 @@ fn a_wrong_token_beside_a_good_signature_does_not_spoil_it() {
 #[test]
 fn of_two_authorization_headers_none_is_read() {
     assert_eq!(
-        either().check(&showing(showing(get("/"), "s3cret"), "other")),
+        either().check(&showing(
+            showing(get("/"), "s3cret-of-twenty-two-b"),
+            "other"
+        )),
         None
     );
 }
@@ -172,7 +188,7 @@ fn the_host_is_the_authority_or_the_header_or_what_was_configured() {
 #[test]
 fn a_signature_for_one_address_needs_to_be_told_the_address() {
     let policy = Policy::until(now()).client("192.0.2.1".parse().unwrap());
-    let url = atlas::sign("https://h/p", &Key::new(&secret()), &policy).unwrap();
+    let url = atlas::sign("https://h/p", &Key::new(&secret()).unwrap(), &policy).unwrap();
     let mut request = get(url.strip_prefix("https://h").unwrap());
     assert!(either().check(&request).is_none());
     request
@@ -193,7 +209,7 @@ fn no_credential_of_ours_is_left_behind_the_verifier_and_nothing_else_is_touched
     };
     let token = grant(Access::All, "/").1;
     assert_eq!(
-        stripped(showing(get("/p?a=%20&b"), "s3cret")),
+        stripped(showing(get("/p?a=%20&b"), "s3cret-of-twenty-two-b")),
         ("/p?a=%20&b".to_owned(), false)
     );
     assert_eq!(
@@ -275,7 +291,7 @@ fn a_referer_keeps_its_page_and_loses_the_signature_it_repeats() {
 #[test]
 fn of_several_authorization_headers_ours_is_taken_out_and_the_others_stay() {
     let (mut parts, ()) = showing(
-        showing(get(&signed(Format::Atlas, "/p")), "s3cret"),
+        showing(get(&signed(Format::Atlas, "/p")), "s3cret-of-twenty-two-b"),
         "an app's_own",
     )
     .into_parts();
@@ -370,5 +386,33 @@ proptest! {
         prop_assert_eq!(either().check(&request), None);
         let (mut parts, ()) = request.into_parts();
         either().strip(&mut parts.uri, &mut parts.headers);
+    }
+}
+
+#[test]
+fn a_compatible_url_only_reads_unless_more_was_asked_for() {
+    let verifier = verifier().signed_url(&secret()).unwrap();
+    let ask = |verifier: &Verifier, method: &str| {
+        let mut request = get(&signed(Format::Compatible, "/p"));
+        *request.method_mut() = method.parse().unwrap();
+        verifier.check(&request).is_some()
+    };
+    for method in ["GET", "HEAD"] {
+        assert!(ask(&verifier, method), "{method}");
+    }
+    let any = verifier.clone().compatible_for_any_method();
+    for method in ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"] {
+        assert!(!ask(&verifier, method), "{method}");
+        assert!(ask(&any, method), "{method}");
+    }
+}
+
+#[test]
+fn no_verifier_takes_a_credential_that_can_be_guessed() {
+    for short in ["", "fifteen-bytes-x"] {
+        let short = Secret::new(short);
+        assert!(verifier().bearer(&short).is_err());
+        assert!(verifier().signed_url(&short).is_err());
+        assert!(verifier().grants(&short).is_err());
     }
 }

@@ -17,7 +17,7 @@ use axum::{Extension, Router};
 use tower::ServiceExt as _;
 
 fn secret() -> Secret {
-    Secret::new("s3cret")
+    Secret::new("s3cret-of-twenty-two-b")
 }
 
 /// Says who asks, and for which part or protocol.
@@ -32,7 +32,9 @@ async fn who(Extension(who): Extension<Principal>, headers: HeaderMap) -> String
 async fn answer(request: Request<Body>) -> (StatusCode, String) {
     let verifier = Verifier::new(Arc::new(SystemClock))
         .bearer(&secret())
-        .signed_url(&secret());
+        .unwrap()
+        .signed_url(&secret())
+        .unwrap();
     let router = Router::new()
         .route("/media", get(who))
         .layer(VerifyLayer::new(verifier));
@@ -72,7 +74,7 @@ async fn a_handler_of_axum_learns_who_passed_and_gets_ranges_and_upgrades() {
         )
     );
     let socket = ask("/media")
-        .header(header::AUTHORIZATION, "Bearer s3cret")
+        .header(header::AUTHORIZATION, "Bearer s3cret-of-twenty-two-b")
         .header(header::UPGRADE, "websocket");
     assert_eq!(
         answer(socket.body(Body::empty()).unwrap()).await,

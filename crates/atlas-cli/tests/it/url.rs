@@ -61,8 +61,26 @@ fn an_atlas_url_is_bound_to_its_host_and_method() {
     };
     assert_eq!(verdict(url, &[]), "ok");
     assert_eq!(verdict(url, &["--method", "POST"]), "bad_signature");
+    assert_eq!(verdict(url, &["--method", "HEAD"]), "ok");
     assert_eq!(verdict(&url.replace("pod-", "pad-"), &[]), "bad_signature");
     assert_eq!(verdict(url, &["--format", "compatible"]), "malformed");
+}
+
+#[test]
+fn an_empty_secret_is_refused_and_a_short_one_is_warned_of() {
+    let atlas = Program::new();
+    for format in ["compatible", "atlas"] {
+        for verb in ["sign", "verify"] {
+            let run =
+                |secret| atlas.run(&["url", verb, URL, "--format", format, "--secret", secret]);
+            let refused = run("");
+            assert_eq!((refused.code, refused.out.as_str()), (2, ""), "{refused:?}");
+            assert!(refused.err.contains("must not be empty"), "{refused:?}");
+            assert!(run("s3cret").err.contains("can be guessed"));
+            let long = run("s3cret-of-twenty-two-b");
+            assert!(!long.err.contains("guessed"), "{long:?}");
+        }
+    }
 }
 
 #[test]

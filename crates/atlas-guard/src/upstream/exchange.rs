@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING, UPGRADE};
 use hyper::http::request;
 use hyper::{Method, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -79,9 +79,14 @@ impl Exchange {
         let (mut head, length) = head;
         let rest = Bytes::copy_from_slice(&read[length..]);
         if head.status() == StatusCode::SWITCHING_PROTOCOLS {
-            // A server that changes what nobody asked to be changed speaks another protocol than
-            // the client does.
-            return match asks_to_switch {
+            // A server that changes what nobody asked to be changed, or changes to something else,
+            // speaks another protocol than the client does.
+            let to_websocket = asks_to_switch
+                && head
+                    .headers()
+                    .get(UPGRADE)
+                    .is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
+            return match to_websocket {
                 true => Ok(Answer::Switched(
                     head,
                     Prefixed {
@@ -103,7 +108,14 @@ impl Exchange {
         {
             head.headers_mut().remove(CONTENT_LENGTH);
         }
-        let keep = !closes && !matches!(framing, Framing::Close);
+        // A server that wrongly sends a body after such a head may send it late: whoever got the
+        // connection next would read it as the answer.
+        let bodiless = self.method == Method::HEAD
+            || matches!(
+                head.status(),
+                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+            );
+        let keep = !closes && !bodiless && !matches!(framing, Framing::Close);
         let mut reply = Reply {
             exchange: Some(self),
             framing,

@@ -7,12 +7,14 @@
 
 mod exchange;
 mod framing;
+mod http2;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use hyper::body::Incoming;
 use hyper::header::UPGRADE;
 use hyper::{Method, Request, Response};
 use tokio::net::TcpStream;
@@ -21,6 +23,7 @@ use tokio::time::Instant;
 use crate::body::Body;
 use exchange::Exchange;
 pub(crate) use exchange::{Prefixed, Reply};
+pub(crate) use http2::Http2;
 
 /// How long a connection is kept for the next request: less than the five seconds after which
 /// common servers close it.
@@ -30,6 +33,8 @@ const IDLE_CONNECTIONS: usize = 256;
 /// What a server answered.
 pub(crate) enum Answer {
     Response(Response<Reply>),
+    /// Of a server that speaks HTTP/2.
+    Http2(Response<Incoming>),
     /// 101: the connection is no HTTP any more.
     Switched(Response<()>, Prefixed),
 }

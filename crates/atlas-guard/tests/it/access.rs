@@ -1,9 +1,15 @@
 //! Who passes, what the server behind sees of it, and what only the orchestrator may ask.
 
+use std::time::Duration;
+
+use atlas_auth::control::{self, ControlSecret};
 use atlas_auth::grant::Access;
 use atlas_auth::signed_url::Format;
+use atlas_core::{Clock, SystemClock, SystemEntropy};
 
 use crate::world::{HOST, KEY, World, grant, signed};
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn without_a_credential_every_path_but_health_is_401_with_no_hint() {
@@ -268,4 +274,54 @@ async fn what_is_refused_is_no_activity_and_what_passes_is() {
             .body
             .contains("\"last_activity\":null")
     );
+}
+
+#[tokio::test]
+async fn with_a_control_key_no_credential_of_a_browser_opens_the_control_paths() {
+    let entropy = SystemEntropy::new();
+    let text = control::mint(&entropy);
+    let secret = ControlSecret::new(&text).unwrap();
+    let key = secret.key().to_string();
+    let world = World::new(&[("ATLAS_CONTROL_KEY", &key)]).await;
+    let permit = |token: &str| format!("POST /_atlas/permit\nauthorization: Bearer {token}");
+    let (_, signed_by_the_page) = grant(Access::All, "/_atlas/");
+    for token in [KEY, signed_by_the_page.as_str(), key.as_str()] {
+        let got = world.get_with("/_atlas/activity", token).await;
+        assert_eq!(got.status, 401, "{token}");
+        assert_eq!(world.ask(&permit(token)).await.status, 401, "{token}");
+        let revoke = format!("POST /_atlas/revoke/x\nauthorization: Bearer {token}");
+        assert_eq!(world.ask(&revoke).await.status, 401, "{token}");
+    }
+    assert_eq!(world.get_with("/p", KEY).await.status, 200);
+    let lent = |access| secret.grant(access, SystemClock.now(), MINUTE, &entropy);
+    let reading = lent(Access::Read);
+    let got = world.get_with("/_atlas/activity", reading.expose()).await;
+    assert_eq!(got.status, 200);
+    assert_eq!(world.ask(&permit(reading.expose())).await.status, 401);
+    for token in [lent(Access::All), text] {
+        assert_eq!(world.ask(&permit(token.expose())).await.status, 200);
+        assert_eq!(world.get_with("/p", token.expose()).await.status, 401);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_to_a_credential_is_kept_out_of_shared_caches() {
+    let world = World::new(&[]).await;
+    let got = world.get_with("/p", KEY).await;
+    assert!(got.head.contains("cache-control: private"), "{}", got.head);
+}
+
+#[tokio::test]
+async fn a_signed_url_reads_with_get_and_head_and_does_nothing_else() {
+    let world = World::new(&[]).await;
+    for format in [Format::Compatible, Format::Atlas] {
+        let target = signed(format, "/p");
+        for (method, status) in [("GET", 200), ("HEAD", 200), ("POST", 401), ("DELETE", 401)] {
+            let got = world.ask(&format!("{method} {target}\n")).await;
+            assert_eq!(got.status, status, "{method} {format:?}");
+        }
+    }
+    let any = World::new(&[("ATLAS_GUARD_COMPATIBLE_ANY_METHOD", "1")]).await;
+    let target = signed(Format::Compatible, "/p");
+    assert_eq!(any.ask(&format!("POST {target}\n")).await.status, 200);
 }

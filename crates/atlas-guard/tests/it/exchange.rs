@@ -62,30 +62,32 @@ async fn send(world: &World, text: &str) -> TcpStream {
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 #[tokio::test]
-async fn a_connection_is_used_again_for_the_next_request() {
+async fn a_connection_is_used_again_for_the_next_request_unless_it_answered_a_head() {
     let head = "HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n";
-    let (world, mut seen) = scripted(vec![vec![
-        ("\r\n\r\n", OK),
-        ("\r\n\r\n", head),
-        ("\r\n\r\n", OK),
-    ]])
+    let (world, mut seen) = scripted(vec![
+        vec![("\r\n\r\n", OK), ("\r\n\r\n", OK), ("\r\n\r\n", head)],
+        vec![("\r\n\r\n", OK)],
+    ])
     .await;
     assert_eq!(world.get_with("/1", KEY).await.body, "ok");
+    assert_eq!(world.get_with("/2", KEY).await.body, "ok");
     let got = world
-        .ask(&format!("HEAD /2\nauthorization: Bearer {KEY}"))
+        .ask(&format!("HEAD /3\nauthorization: Bearer {KEY}"))
         .await;
     assert!(
         got.head.contains("content-length: 7") && got.body.is_empty(),
         "{got:?}"
     );
-    assert_eq!(world.get_with("/3", KEY).await.body, "ok");
-    let seen = seen.recv().await.unwrap();
+    // Whoever wrongly sends a body for a HEAD may send it late, so that connection is not used again.
+    assert_eq!(world.get_with("/4", KEY).await.body, "ok");
+    let first = seen.recv().await.unwrap();
     assert!(
-        ["GET /1", "HEAD /2", "GET /3"]
+        ["GET /1", "GET /2", "HEAD /3"]
             .iter()
-            .all(|line| seen.contains(line)),
-        "{seen}"
+            .all(|line| first.contains(line)),
+        "{first}"
     );
+    assert!(seen.recv().await.unwrap().contains("GET /4"));
 }
 
 #[tokio::test]
@@ -250,9 +252,18 @@ async fn an_upload_that_breaks_off_never_looks_complete_to_the_server() {
 async fn the_server_is_told_one_host_and_it_is_the_one_that_was_verified() {
     let (world, mut seen) = scripted(vec![vec![("\r\n\r\n", OK)]]).await;
     let target = crate::world::signed(atlas_auth::signed_url::Format::Atlas, "/p");
-    let text = format!(
-        "GET http://{HOST}{target} HTTP/1.1\r\nhost: other\r\nhost: another\r\nconnection: close\r\n\r\n"
-    );
+    for hosts in [
+        "host: other\r\n".to_owned(),
+        format!("host: {HOST}\r\nhost: {HOST}\r\n"),
+    ] {
+        let text = format!("GET http://{HOST}{target} HTTP/1.1\r\n{hosts}\r\n");
+        let mut stream = send(&world, &text).await;
+        read_until(&mut stream, "400 Bad Request").await;
+    }
+    let mut stream = send(&world, &format!("GET {target} HTTP/1.1\r\n\r\n")).await;
+    read_until(&mut stream, "400 Bad Request").await;
+    let text =
+        format!("GET http://{HOST}{target} HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\r\n");
     let mut stream = send(&world, &text).await;
     read_until(&mut stream, "ok").await;
     let seen = seen.recv().await.unwrap();

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the verdict")]
 
 mod access;
+mod ends;
 mod exchange;
 mod limits;
 mod process;

@@ -173,6 +173,23 @@ async fn a_permit_that_is_not_renewed_ends_guard_and_server() {
 }
 
 #[tokio::test]
+async fn the_server_does_not_inherit_the_guards_secrets() {
+    let script = "test -z \"$ATLAS_PRESHARED_KEY$ATLAS_SIGNING_SECRET$ATLAS_SIGNING_SECRET_NEXT$ATLAS_CONTROL_KEY\" \
+                  && test \"$KEPT\" = 1 && exit 9";
+    let control = atlas_auth::control::mint(&atlas_core::SystemEntropy::new());
+    let control = atlas_auth::control::ControlSecret::new(&control).unwrap();
+    let key = control.key().to_string();
+    let settings = [
+        ("ATLAS_SIGNING_SECRET", KEY),
+        ("ATLAS_SIGNING_SECRET_NEXT", KEY),
+        ("ATLAS_CONTROL_KEY", &key),
+        ("KEPT", "1"),
+    ];
+    let mut guard = Running::start(server().await, &settings, &["sh", "-c", script]);
+    assert_eq!(guard.exit_code().await, Some(9));
+}
+
+#[tokio::test]
 async fn the_servers_exit_code_is_the_containers() {
     let mut guard = Running::start(server().await, &[], &["sh", "-c", "exit 3"]);
     assert_eq!(guard.exit_code().await, Some(3));

@@ -14,8 +14,8 @@ use tokio::sync::Notify;
 
 use crate::upstream;
 
-pub(crate) const KEY: &str = "preshared-key";
-pub(crate) const SECRET: &str = "signing-secret";
+pub(crate) const KEY: &str = "preshared-key-of-a-session";
+pub(crate) const SECRET: &str = "signing-secret-of-a-session";
 pub(crate) const HOST: &str = "pod.example";
 
 pub(crate) struct World {
@@ -178,13 +178,12 @@ pub(crate) fn signed(format: Format, path: &str) -> String {
 }
 
 pub(crate) fn grant(access: Access, prefix: &str) -> (Grant, String) {
+    grant_for(access, prefix, Duration::from_secs(60))
+}
+
+pub(crate) fn grant_for(access: Access, prefix: &str, lifetime: Duration) -> (Grant, String) {
     let scope = Scope::new(access, prefix).unwrap();
-    let key = GrantKey::new(&Secret::new(SECRET));
-    let (grant, token) = key.mint(
-        scope,
-        SystemClock.now(),
-        Duration::from_secs(60),
-        &SystemEntropy::new(),
-    );
+    let key = GrantKey::new(&Secret::new(SECRET)).unwrap();
+    let (grant, token) = key.mint(scope, SystemClock.now(), lifetime, &SystemEntropy::new());
     (grant, token.expose().to_owned())
 }

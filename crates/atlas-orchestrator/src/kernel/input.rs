@@ -188,6 +188,9 @@ pub enum Input {
     Accept,
     /// A machine reported how its command ended.
     TaskReported(i32),
+    /// The machine of this attempt reported how its command ended. It counts only while the attempt
+    /// is the session's own.
+    TaskReportedBy(AttemptId, i32),
     /// What the cloud billed for its machines so far.
     Billed(Usd),
     /// Its events were forgotten.

@@ -15,6 +15,7 @@ use crate::duration_ms;
 use crate::event::{Limit, Reason, Stuck};
 use crate::ids::SessionId;
 use crate::options::SessionOptions;
+use crate::report::Reports;
 use crate::session::{AttemptPhase, Cost, Decision, SessionKind, SessionState, TaskOutcome};
 
 /// How many decisions a session remembers.
@@ -77,6 +78,9 @@ pub struct SessionRecord {
     /// Billed by the cloud, where it says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub billed: Option<Usd>,
+    /// How much its machines have reported.
+    #[serde(default, skip_serializing_if = "Reports::is_empty")]
+    pub reports: Reports,
     /// Its machine deletes itself once its command has ended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ends_itself: bool,
@@ -488,6 +492,18 @@ impl SessionRecord {
     #[must_use]
     pub fn serving(&self) -> Option<&Attempt> {
         self.attempts.iter().find(|attempt| attempt.is_serving())
+    }
+
+    /// Whether the machine of this attempt speaks for the session: it serves, or it may be the one
+    /// that will, because its order was not answered yet. A machine that was replaced does not.
+    #[must_use]
+    pub fn may_report(&self, id: AttemptId) -> bool {
+        match self.serving() {
+            Some(serving) => serving.id == id,
+            None => self
+                .attempt(id)
+                .is_some_and(|attempt| !attempt.is_terminal() && attempt.kill.is_none()),
+        }
     }
 
     /// An attempt by its id.

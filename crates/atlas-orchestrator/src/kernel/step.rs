@@ -89,8 +89,13 @@ impl Stepper<'_> {
             Input::Billed(amount) => self.record().billed = Some(*amount),
             Input::EventsForgotten => self.record().events_forgotten = true,
             Input::TaskReported(code) => self.task_reported(*code),
+            Input::TaskReportedBy(id, code) => {
+                if self.step.record.may_report(*id) {
+                    self.task_reported(*code);
+                }
+            }
             Input::Reported(kind, text) => {
-                if self.record().ending.is_none() {
+                if self.record().ending.is_none() && self.record().reports.take(text) {
                     self.emit(EventKind::Reported {
                         kind: kind.clone(),
                         text: text.clone(),

@@ -156,6 +156,7 @@ impl Run {
             decisions: Vec::new(),
             events_forgotten: false,
             billed: None,
+            reports: crate::Reports::default(),
             ends_itself: false,
             cloud_ends_at: None,
         };

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use atlas_auth::callback;
 use atlas_core::{
     AccountName, AttemptId, ComputeId, ComputeRequest, Error, ErrorKind, LaunchKey, Next, Timestamp,
 };
@@ -193,7 +194,7 @@ pub(crate) fn call(
         };
         let answer = match (account(&core, &name), core.request(id).await, pinned) {
             (Ok(account), Ok(Some(request)), Some((key, candidate, calling_at))) => {
-                let request = request.at(candidate);
+                let request = reports_as(request.at(candidate), key.attempt());
                 // The last thing before the call: was the right to act renewed lately enough, and
                 // is it still soon after `calling`? What is proved of a lost answer counts from
                 // there.
@@ -223,6 +224,16 @@ pub(crate) fn call(
         };
         Done::Answered(attempt, Box::new(answer))
     })
+}
+
+/// The token in a sealed request's environment is the session's. A machine is given its own
+/// attempt's, so that it reports for the session only while it is the session's machine.
+fn reports_as(mut request: ComputeRequest, attempt: AttemptId) -> ComputeRequest {
+    let token = request.env.get(callback::TOKEN_ENV);
+    if let Some(bound) = token.and_then(|token| callback::bind(token, &attempt.to_string())) {
+        request.env.insert(callback::TOKEN_ENV.to_owned(), bound);
+    }
+    request
 }
 
 async fn sealed(core: &Core, id: SessionId) -> Result<ComputeRequest, Failure> {

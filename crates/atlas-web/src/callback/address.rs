@@ -12,16 +12,33 @@ const MAX_LEN: usize = 1024;
 /// Names that no machine in a cloud can reach, or that mean the machine itself.
 const PRIVATE_SUFFIXES: &[&str] = &[
     "localhost",
+    "localdomain",
     "local",
     "internal",
     "intranet",
+    "private",
     "lan",
     "home",
     "corp",
+    "mail",
     "home.arpa",
+    "in-addr.arpa",
+    "ip6.arpa",
+    "svc",
+    "consul",
+    "onion",
     "test",
     "invalid",
+    // Public names that everybody's resolver answers with a loopback address.
+    "localtest.me",
+    "lvh.me",
+    "vcap.me",
+    "lacolhost.com",
+    "fuf.me",
 ];
+
+/// Where a name resolves to the address that it spells, in hexadecimal and as IPv6 too.
+const SPELLING_ZONES: &[&str] = &["nip.io", "sslip.io", "xip.io", "traefik.me", "backname.io"];
 
 /// Which hosts a callback URL may name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -134,6 +151,7 @@ fn check_host(host: &str) -> Result<()> {
     if labels.len() == 1
         || PRIVATE_SUFFIXES.iter().any(|suffix| ends_in(suffix))
         || spells_private(&labels)
+        || (SPELLING_ZONES.iter().any(|zone| ends_in(zone)) && spells_private_in_hex(&labels))
     {
         return private();
     }
@@ -152,6 +170,23 @@ fn spells_private(labels: &[&str]) -> bool {
         || labels
             .iter()
             .any(|label| label.split('-').collect::<Vec<_>>().windows(4).any(spelled))
+}
+
+/// Names like `0a000007.nip.io` and `fd00--1.sslip.io`. Only where names are known to be read so:
+/// elsewhere eight hexadecimal digits are a commit.
+fn spells_private_in_hex(labels: &[&str]) -> bool {
+    let v4 = |part: &str| {
+        let address = (part.len() == 8)
+            .then(|| u32::from_str_radix(part, 16).ok())
+            .flatten();
+        address.is_some_and(|address| !is_public(IpAddr::V4(address.into())))
+    };
+    let v6 = |label: &&str| {
+        let address = label.replace('-', ":").parse::<Ipv6Addr>();
+        address.is_ok_and(|address| !is_public(IpAddr::V6(address)))
+    };
+    let parts = labels.iter().flat_map(|label| label.split('-'));
+    parts.into_iter().any(v4) || labels.iter().any(v6)
 }
 
 /// One part of an address as `inet_aton` reads it: decimal, octal with 0, hexadecimal with 0x.
@@ -226,6 +261,9 @@ mod tests {
             "https://app.example.com/cb/",
             "https://app.example.com:8443/cb",
             "https://8.8.8.8/cb",
+            "https://08080808.nip.io/cb",
+            "https://0a1b2c3d.app.example.com/cb",
+            "https://svc.example.com/cb",
             "https://[2606:4700::1]/cb",
         ] {
             let checked = CallbackUrl::check(url, Reach::Public)
@@ -275,6 +313,18 @@ mod tests {
             "10.0.0.7.nip.io",
             "app.10-0-0-7.sslip.io",
             "app-10-0-0-7.nip.io",
+            "0a000007.nip.io",
+            "app-7f000001.nip.io",
+            "A9FEA9FE.nip.io",
+            "fd00--1.sslip.io",
+            "app.localtest.me",
+            "svc",
+            "api.default.svc",
+            "api.default.svc.cluster.local",
+            "localhost.localdomain",
+            "metadata.google.internal",
+            "vault.service.consul",
+            "7.0.0.10.in-addr.arpa",
             "256.1.1.1",
             "1.2.3.4.5",
             "1.2.3.08",

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use atlas_auth::callback::CallbackKey;
+use atlas_auth::callback::{CallbackKey, Reporter};
 use atlas_auth::signed_url::Verdict;
-use atlas_core::{ComputeRequest, ErrorKind, Result, Timestamp};
+use atlas_core::{AttemptId, ComputeRequest, ErrorKind, Result, Timestamp};
 use atlas_orchestrator::{
-    DEFAULT_TASK_RUNTIME, Orchestrator, Session, SessionId, SessionKind, SessionOptions,
-    TaskOutcome, Touch,
+    AttemptInfo, AttemptPhase, DEFAULT_TASK_RUNTIME, Orchestrator, Session, SessionId, SessionInfo,
+    SessionKind, SessionOptions, TaskOutcome, Touch,
 };
 use http::{HeaderMap, Method, StatusCode, header};
 use serde::Deserialize;
@@ -21,7 +21,7 @@ use super::service::CallbackService;
 /// Where a machine finds the URL that it reports to.
 pub const URL_ENV: &str = "ATLAS_CALLBACK_URL";
 /// Where a machine finds the token that it shows there.
-pub const TOKEN_ENV: &str = "ATLAS_CALLBACK_TOKEN";
+pub use atlas_auth::callback::TOKEN_ENV;
 /// What the orchestrator takes of one report.
 const MAX_TEXT: usize = 4096;
 /// How much longer than its session a token is good: the last report may come late.
@@ -79,9 +79,11 @@ pub enum Refusal {
     NotFound,
     /// No token, or not this session's.
     Unauthorized,
-    /// The token was this session's and is past its time, or the session is over: there is nothing
-    /// to report any more.
+    /// The token was this session's and is past its time, or the machine was replaced, or the session
+    /// is over: there is nothing to report any more.
     Gone,
+    /// The session keeps no more reports. Activity and the exit code are still taken.
+    Full,
     /// Longer than [`Kind::max_body`].
     TooLarge,
     /// More than [`Limits`] allow; after this span there is room again.
@@ -102,7 +104,7 @@ impl Refusal {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Gone => StatusCode::GONE,
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooLarge | Self::Full => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Malformed => StatusCode::BAD_REQUEST,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -116,6 +118,8 @@ impl Refusal {
 pub struct Admitted {
     session: SessionId,
     kind: Kind,
+    /// `None` for a token that names only the session.
+    attempt: Option<AttemptId>,
 }
 
 impl Admitted {
@@ -277,11 +281,13 @@ impl Callbacks {
             .filter(|_| method == Method::POST)
             .ok_or(Refusal::NotFound)?;
         let token = bearer(headers).ok_or(Refusal::Unauthorized)?;
-        match self.0.key.verify(task, token, self.0.orchestrator.now()) {
-            Verdict::Ok => {}
-            Verdict::Expired => return Err(Refusal::Gone),
-            _ => return Err(Refusal::Unauthorized),
-        }
+        let now = self.0.orchestrator.now();
+        let attempt = match self.0.key.reporter(task, token, now) {
+            Ok(Reporter::Attempt(id)) => Some(id.parse().map_err(|_| Refusal::Unauthorized)?),
+            Ok(_) => None,
+            Err(Verdict::Expired) => return Err(Refusal::Gone),
+            Err(_) => return Err(Refusal::Unauthorized),
+        };
         let session: SessionId = task.parse().map_err(|_| Refusal::Unauthorized)?;
         self.0
             .meters
@@ -293,7 +299,11 @@ impl Callbacks {
         if declared.is_some_and(|length| length > kind.max_body() as u64) {
             return Err(Refusal::TooLarge);
         }
-        Ok(Admitted { session, kind })
+        Ok(Admitted {
+            session,
+            kind,
+            attempt,
+        })
     }
 
     /// Takes the body of a report that was admitted, and answers once it is on record.
@@ -308,7 +318,11 @@ impl Callbacks {
         admitted: Admitted,
         body: &[u8],
     ) -> std::result::Result<(), Refusal> {
-        let Admitted { session, kind } = admitted;
+        let Admitted {
+            session,
+            kind,
+            attempt,
+        } = admitted;
         if body.len() > kind.max_body() {
             return Err(Refusal::TooLarge);
         }
@@ -325,15 +339,17 @@ impl Callbacks {
         if info.reason.is_some() {
             return Err(Refusal::Gone);
         }
+        let reporting = reporting(&info, attempt)?;
         match report {
             Report::Text(text) => orchestrator
                 .report(session, kind.as_str(), &text)
                 .await
                 .map_err(refused),
-            Report::Exit(code) => orchestrator
-                .report_exit(session, code)
-                .await
-                .map_err(refused),
+            Report::Exit(code) => match reporting {
+                Some(attempt) => orchestrator.report_exit_by(session, attempt, code).await,
+                None => orchestrator.report_exit(session, code).await,
+            }
+            .map_err(refused),
             Report::Activity => match orchestrator
                 .touch_from(session, "callback")
                 .await
@@ -355,11 +371,37 @@ enum Report {
 
 fn refused(error: atlas_core::Error) -> Refusal {
     match error.kind() {
-        ErrorKind::NotFound => Refusal::Gone,
+        ErrorKind::NotFound | ErrorKind::Conflict => Refusal::Gone,
+        ErrorKind::Quota => Refusal::Full,
         kind => {
             tracing::warn!(kind = kind.as_str(), "a callback could not be recorded");
             Refusal::Unavailable
         }
+    }
+}
+
+/// The attempt whose machine reports: the one that serves, or, before any does, one whose order was
+/// not answered yet. A machine that was replaced reports no more.
+///
+/// A token that names only the session may be that of any machine it ever had. It counts while the
+/// machine was never replaced; `None` while there is no attempt at all.
+fn reporting(
+    info: &SessionInfo,
+    attempt: Option<AttemptId>,
+) -> std::result::Result<Option<AttemptId>, Refusal> {
+    let serves =
+        |found: &&AttemptInfo| found.phase == AttemptPhase::Live && found.terminating.is_none();
+    let may_serve = |found: &&AttemptInfo| found.terminating.is_none() && found.ended_at.is_none();
+    let serving = info.attempts.iter().find(serves);
+    let speaks = |found: &&AttemptInfo| match serving {
+        Some(serving) => serving.attempt == found.attempt,
+        None => may_serve(found),
+    };
+    let mut speaking = info.attempts.iter().rev().filter(speaks);
+    match attempt {
+        Some(attempt) if speaking.any(|found| found.attempt == attempt) => Ok(Some(attempt)),
+        None if info.respawns == 0 => Ok(speaking.next().map(|found| found.attempt)),
+        _ => Err(Refusal::Gone),
     }
 }
 
@@ -382,23 +424,15 @@ fn progress(body: &[u8]) -> std::result::Result<String, Refusal> {
     Ok(text.to_owned())
 }
 
-/// Text without anything that could steer a terminal or a page's reading direction.
+/// Text, with what is no UTF-8 replaced. The orchestrator makes one clean line of it.
 fn log(body: &[u8]) -> String {
-    let allowed = |c: &char| matches!(c, '\n' | '\t') || !(c.is_control() || is_bidi(*c));
-    let mut text: String = String::from_utf8_lossy(body)
-        .chars()
-        .filter(allowed)
-        .collect();
+    let mut text = String::from_utf8_lossy(body).into_owned();
     let mut end = text.len().min(MAX_TEXT);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
     text.truncate(end);
     text
-}
-
-fn is_bidi(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[derive(Deserialize)]
@@ -442,12 +476,6 @@ mod tests {
                 "{body}"
             );
         }
-    }
-
-    #[test]
-    fn a_log_line_cannot_steer_a_terminal() {
-        assert_eq!(log(b"a\x1b[31mb\r\n\tc\x07"), "a[31mb\n\tc");
-        assert_eq!(log("x\u{202e}y".as_bytes()), "xy");
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use atlas_orchestrator::{Limit, Reason, SessionId, SessionKind, StopOutcome};
+use atlas_orchestrator::{Limit, OnFailure, Reason, SessionId, SessionKind, StopOutcome};
+use atlas_web::callback::TOKEN_ENV;
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body::{Body, Frame};
@@ -32,7 +33,7 @@ async fn a_machines_reports_are_in_its_sessions_events() {
         bench.reported().await,
         [
             text("progress", r#"{"percent":40}"#),
-            text("log", "epoch 1\nepoch 2[2J")
+            text("log", "epoch 1\\nepoch 2[2J")
         ]
     );
 }
@@ -367,4 +368,109 @@ async fn progress_is_no_activity_and_activity_is() {
         used.stop().await.unwrap(),
         StopOutcome::Terminating { .. }
     ));
+}
+
+/// The token that a session's machine was given.
+fn given(bench: &Bench, machine: &str) -> String {
+    let machine = bench.cloud.world().truth("mock", machine).unwrap();
+    machine.spec.env[TOKEN_ENV].expose().to_owned()
+}
+
+async fn serving(bench: &Bench, id: SessionId) -> String {
+    let info = bench.atlas.info(id).await.unwrap();
+    info.compute.unwrap().id.as_str().to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_was_replaced_reports_for_its_session_no_more() {
+    let bench = Bench::new(10).await;
+    let options = options().on_failure(OnFailure::Respawn(3));
+    let kind = SessionKind::Task;
+    let id = bench
+        .callbacks
+        .launch(request(), options, kind)
+        .await
+        .unwrap();
+    bench
+        .atlas
+        .await_ready(id, Duration::from_secs(600))
+        .await
+        .unwrap();
+    let first = serving(&bench, id).await;
+    let old = given(&bench, &first);
+    assert!(
+        old.starts_with("ac2."),
+        "a machine's token names its attempt"
+    );
+    let send = async |token: &str, kind: &str, body: &'static str| {
+        let report = post(&format!("/{id}/{kind}"), token, body);
+        bench.send(report).await.status()
+    };
+    assert_eq!(send(&old, "log", "x").await, StatusCode::NO_CONTENT);
+    let of_the_session = bench.token(id).expose().to_owned();
+    assert_eq!(
+        send(&of_the_session, "log", "x").await,
+        StatusCode::NO_CONTENT
+    );
+
+    bench.cloud.world().preempt_machine("mock", &first);
+    let replaced = async {
+        while bench
+            .atlas
+            .info(id)
+            .await
+            .unwrap()
+            .compute
+            .is_none_or(|now| now.id.as_str() == first)
+        {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(3600), replaced)
+        .await
+        .unwrap();
+    let new = given(&bench, &serving(&bench, id).await);
+    for (kind, body) in [
+        ("log", "x"),
+        ("progress", "{}"),
+        ("activity", ""),
+        ("exit", "0"),
+    ] {
+        assert_eq!(send(&old, kind, body).await, StatusCode::GONE, "{kind}");
+        // Which machine shows it cannot be told.
+        assert_eq!(
+            send(&of_the_session, kind, body).await,
+            StatusCode::GONE,
+            "{kind}"
+        );
+    }
+    assert!(bench.atlas.info(id).await.unwrap().outcome.is_none());
+    assert_eq!(send(&new, "exit", "7").await, StatusCode::NO_CONTENT);
+    let outcome = bench.atlas.info(id).await.unwrap().outcome.unwrap();
+    assert_eq!(outcome.exit_code, Some(7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_keeps_so_much_of_reports_and_its_exit_is_still_taken() {
+    let bench = Bench::new(11).await;
+    let kind = SessionKind::Task;
+    let id = bench
+        .callbacks
+        .launch(request(), options(), kind)
+        .await
+        .unwrap();
+    let text = "x".repeat(4096);
+    let mut refused = None;
+    for n in 0..2000 {
+        match bench.report(id, "log", text.clone()).await {
+            StatusCode::NO_CONTENT => tokio::time::sleep(Duration::from_secs(1)).await,
+            status => {
+                refused = Some((n, status));
+                break;
+            }
+        }
+    }
+    assert_eq!(refused, Some((1024, StatusCode::PAYLOAD_TOO_LARGE)));
+    let exit = bench.report(id, "exit", "0").await;
+    assert_eq!(exit, StatusCode::NO_CONTENT);
 }

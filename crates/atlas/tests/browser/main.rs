@@ -72,6 +72,33 @@ async fn a_machine_keeps_its_permit_while_its_atlas_lives_and_loses_it_when_none
 }
 
 #[tokio::test]
+async fn an_atlas_revokes_a_grant_and_the_pages_credential_does_not() {
+    let world = World::new().await;
+    let session = world
+        .spawn(SessionOptions::new().idle_ttl(HOUR).max_runtime(HOUR))
+        .await;
+    let info = session.await_ready(PATIENCE).await.unwrap();
+    let pod = Pod::start(&info, "*").await;
+    world.guard_is_at(pod.guard);
+    let credential = info.auth.unwrap();
+    let key = GrantKey::new(credential.secret()).unwrap();
+    let mint = |scope| key.mint(scope, SystemClock.now(), HOUR, &SystemEntropy::new());
+    let (grant, token) = mint(Scope::new(Access::Read, "/ws").unwrap());
+    let target = format!("/ws?atlas_grant={}", token.expose());
+    assert_eq!(pod.upgrade(&target).await, 101);
+    let (_, forged) = mint(Scope::control(Access::All));
+    assert_eq!(pod.control("permit", forged.expose()).await, 401);
+    assert_eq!(
+        pod.control("permit", credential.secret().expose()).await,
+        401
+    );
+    let control = credential.control_secret().unwrap();
+    assert_eq!(pod.control("permit", control.expose()).await, 200);
+    world.revoke(&session, grant.id()).await;
+    assert_eq!(pod.upgrade(&target).await, 401);
+}
+
+#[tokio::test]
 async fn a_guard_that_cannot_be_read_ends_nothing_but_the_longest_runtime_does() {
     let world = World::new().await;
     let limits = SessionOptions::new()
@@ -108,7 +135,7 @@ async fn a_browser_plays_and_talks_with_its_credentials_alone_and_its_silence_en
     let bare_media = format!("http://{guard}/media.wav");
     let media =
         signed_url::sign(Format::Atlas, &bare_media, credential.secret(), now, HOUR).unwrap();
-    let key = GrantKey::new(credential.secret());
+    let key = GrantKey::new(credential.secret()).unwrap();
     let scope = Scope::new(Access::Read, "/ws").unwrap();
     let (_, grant) = key.mint(scope, now, HOUR, &SystemEntropy::new());
     let bare_socket = format!("ws://{guard}/ws");

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use atlas::{SIGNING_SECRET_ENV, SessionInfo};
+use atlas::{CONTROL_KEY_ENV, SIGNING_SECRET_ENV, SessionInfo};
 use atlas_guard::{Config, Guard, Permit};
 use data_encoding::BASE64;
 use ring::digest;
@@ -42,9 +42,12 @@ impl Pod {
                 tokio::spawn(serve(stream, Arc::clone(&shared)));
             }
         });
-        let secret = session.auth.as_ref().unwrap().secret().expose().to_owned();
+        let credential = session.auth.as_ref().unwrap();
+        let secret = credential.secret().expose().to_owned();
+        let control = credential.control_key().unwrap().to_owned();
         let lookup = |name| match name {
             SIGNING_SECRET_ENV => Some(secret.clone()),
+            CONTROL_KEY_ENV => Some(control.clone()),
             "ATLAS_GUARD_CORS_ORIGINS" => Some(origins.to_owned()),
             "ATLAS_GUARD_PERMIT_SECS" => Some("2".to_owned()),
             _ => None,
@@ -78,6 +81,20 @@ impl Pod {
         let head = format!(
             "GET {target} HTTP/1.1\r\nhost: {}\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
              sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            self.guard
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).await.unwrap();
+        line.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
+    /// The status of a control call that shows this.
+    pub(crate) async fn control(&self, call: &str, token: &str) -> u16 {
+        let mut stream = TcpStream::connect(self.guard).await.unwrap();
+        let head = format!(
+            "POST /_atlas/{call} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {token}\r\n\
+             content-length: 0\r\n\r\n",
             self.guard
         );
         stream.write_all(head.as_bytes()).await.unwrap();

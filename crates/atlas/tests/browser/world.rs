@@ -71,6 +71,10 @@ impl World {
         session.info().await.unwrap().reason.unwrap()
     }
 
+    pub(crate) async fn revoke(&self, session: &Session, grant: atlas::auth::grant::GrantId) {
+        self.atlas.revoke_grant(session.id(), grant).await.unwrap();
+    }
+
     /// Ends the atlas, and no machine.
     pub(crate) async fn hand_over(&self) {
         self.atlas.shutdown(Shutdown::Handover).await.unwrap();
