@@ -16,10 +16,10 @@ use crate::order::{LimitArgs, MachineArgs};
 use crate::probe::ProbeArg;
 use crate::verbs::gpus::GpusArgs;
 
-/// Rents GPU and CPU machines and gives them back.
+/// Rent GPU and CPU machines and give them back.
 ///
-/// Every machine is a session: it has an idle limit or a longest life, and it is never forgotten.
-/// Exit codes: 0 done, 1 failed, 2 wrong usage.
+/// Every machine belongs to a session, which has an idle limit or a maximum runtime and stays on
+/// record until its machine is proved gone. Exit codes: 0 success, 1 failure, 2 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "atlas", version, max_term_width = 110)]
 pub(crate) struct Cli {
@@ -29,28 +29,31 @@ pub(crate) struct Cli {
     pub(crate) verb: Verb,
 }
 
-/// Flags of every verb.
+/// The flags that every verb takes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Global {
-    /// The account to use: `runpod`, `mock`, or one of the configuration file's.
+    /// Account to use: `runpod`, `fly`, `lambda`, `vast`, `mock`, or one from the configuration file
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) provider: Option<AccountName>,
-    /// One JSON document on one line (or one a line, for streams) on standard output, and nothing
-    /// else there.
+    /// Print JSON on standard output, one document per line
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// The configuration file; `atlas.toml` here, where there is one.
+    /// Configuration file [default: ./atlas.toml, or atlas/atlas.toml in the user's configuration
+    /// folder]
+    ///
+    /// A file that is only found in the working folder may not set keys, base URLs or the places of
+    /// secrets.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// The file that remembers every machine; one in the user's data directory where not given.
+    /// File that records every machine [default: atlas/atlas.redb in the user's data folder]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) store: Option<PathBuf>,
-    /// No progress on standard error.
+    /// Print no progress on standard error
     #[arg(long, global = true)]
     pub(crate) quiet: bool,
 }
 
-/// What to do.
+/// The verb.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     #[command(flatten)]
@@ -59,115 +62,123 @@ pub(crate) enum Verb {
     Plain(PlainVerb),
 }
 
-/// What works with the configuration, and mostly with the store.
+/// The verbs that read the configuration; most of them use the store.
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeptVerb {
-    /// Rents a machine for a session; prints its id, URL and credential.
+    /// Rent a machine for a new session and print its id, URL and credential
     Spawn(Box<SpawnArgs>),
-    /// Runs a command in a container to its end, gives the machine back, and exits with the
-    /// command's code.
+    /// Run a command in a container and exit with its exit code
     ///
-    /// 124 when a limit ended it, 125 when atlas itself failed.
+    /// The machine is given back when the command ends. Exit codes of atlas itself: 124 when a limit
+    /// ended the command, 125 when atlas failed.
     Run(Box<RunArgs>),
-    /// Lists sessions.
+    /// List sessions
     Ls(LsArgs),
-    /// Shows a session: its machine, cost, next limit, and why it is alive or not.
+    /// Show a session: its machine, cost, limits and the reasons for its state
     Show {
-        /// Which.
+        /// Session id
         session: SessionId,
-        /// With its credential.
+        /// Include the credential
         #[arg(long)]
         secrets: bool,
     },
-    /// Says that somebody uses a session: its idle limit counts from now.
+    /// Reset a session's idle timer
     Touch {
-        /// Which.
+        /// Session id
         session: SessionId,
     },
-    /// Ends a session, for good. Returns when its end is on record.
+    /// End a session and delete its machine
+    ///
+    /// Returns when the end is on record; the machine is deleted after that, by this or a later
+    /// process.
     Rm {
-        /// Which.
+        /// Session id
         session: SessionId,
-        /// Returns when the absence of every machine it had is proved, or after this long.
+        /// Wait until every machine of the session is proved gone, at most this long
         #[arg(long, value_name = "DUR", value_parser = span::parse, num_args = 0..=1, default_missing_value = "15m")]
         wait: Option<Duration>,
     },
-    /// Prints what happened in a session, in order.
+    /// Print the events of a session, oldest first
     Events {
-        /// Which; all of them where not given.
+        /// Session id [default: all sessions]
         session: Option<SessionId>,
-        /// Only after this place in the session's log.
+        /// Print only events with a sequence number above this
         #[arg(long, value_name = "N", default_value_t = 0)]
         since: u64,
-        /// Goes on with what happens from now on.
+        /// Keep printing new events
         #[arg(short, long)]
         follow: bool,
     },
-    /// Prints what a session's machine printed.
+    /// Print the log of a session's machine
     Logs {
-        /// Whose.
+        /// Session id
         session: SessionId,
-        /// Only the last so many lines.
+        /// Print only the last N lines
         #[arg(long, value_name = "N")]
         tail: Option<u32>,
-        /// Goes on with new lines.
+        /// Keep printing new lines
         #[arg(short, long)]
         follow: bool,
     },
-    /// Stops a machine and keeps it; its disks may go on billing. For machines without a session: a
-    /// stopped machine ends its session.
+    /// Stop a machine that has no session; its disks may go on billing
+    ///
+    /// A machine of a session is refused, because stopping it would end the session.
     Stop {
-        /// The machine, as the cloud calls it.
+        /// The cloud's id of the machine
         machine: ComputeId,
     },
-    /// Starts a machine that was stopped.
+    /// Start a stopped machine
     Start {
-        /// The machine, as the cloud calls it.
+        /// The cloud's id of the machine
         machine: ComputeId,
     },
-    /// Scans for machines of ours that no session holds, and ends those that are proved to be so.
+    /// Find machines that atlas made and no session uses, and delete them
+    ///
+    /// A machine is deleted only after several scans agree.
     Reap {
-        /// Only reports.
+        /// Report what would be deleted, and delete nothing
         #[arg(long)]
         dry_run: bool,
-        /// Lets the reaper go on after it stopped because there were too many to end.
+        /// Continue after the reaper stopped because too many machines were to be deleted at once
         #[arg(long)]
         acknowledge: bool,
     },
-    /// Reports what bills on each account: sessions, machines of ours without one, machines of
-    /// others, volumes. Ends nothing.
+    /// Report everything that bills on each account: sessions, other machines and volumes
+    ///
+    /// Deletes nothing. What could not be looked at is named, and makes the exit code 1.
     Audit,
-    /// Looks at the store, the realm's secret and every account, and says what is in the way.
+    /// Check the store, the realm's secret and every account, and report problems
     Doctor {
-        /// Accepts this store as the surviving copy, after a restore or a move: ends the hold.
+        /// Accept this store as the surviving copy after a restore or a move, and end the hold
         #[arg(long)]
         accept_store: bool,
-        /// Says that the key which is configured now is of the same account as the one before: ends
-        /// that were under way are proved under it.
+        /// Confirm that the configured key belongs to the same account as the key before it, so
+        /// that deletions which are under way can be proved with it
         #[arg(long, value_name = "ACCOUNT")]
         accept_account: Option<AccountName>,
     },
-    /// Runs and follows serverless jobs.
+    /// Run and follow serverless jobs
     #[command(subcommand)]
     Job(JobVerb),
-    /// Lists the GPUs of every cloud there is a key for, with price and stock.
+    /// List the GPUs of every cloud that has a key, with price and stock
     ///
-    /// A cloud that does not answer is shown as failed. Exit code 0 when at least one answered.
+    /// A cloud that does not answer is listed as failed. The exit code is 0 when at least one
+    /// answered.
     Gpus(GpusArgs),
-    /// The orchestrator's process of the demo.
+    /// Run the orchestrator process of the demo
     #[command(hide = true)]
     DemoWorker,
 }
 
-/// What needs neither store nor configuration.
+/// The verbs that need neither store nor configuration.
 #[derive(Debug, Subcommand)]
 pub(crate) enum PlainVerb {
-    /// Shows the whole of it over simulated clouds: three users, a crash at the worst moment, and
-    /// the clouds' own ledger.
+    /// Demonstrate atlas on simulated clouds: three users, a crash at the worst moment, and what
+    /// the clouds billed
     ///
-    /// Exit code 0 when every step did what it must, and no machine is alive at the end.
+    /// The exit code is 0 when every step succeeded and no machine is left.
     Demo {
-        /// On which of them, all at once.
+        /// Clouds to use, all at once
         #[arg(
             long,
             value_enum,
@@ -177,15 +188,15 @@ pub(crate) enum PlainVerb {
         )]
         clouds: Vec<Place>,
     },
-    /// Serves simulated clouds on this machine until it is stopped.
+    /// Serve simulated clouds on this machine until Ctrl-C
     Sim(SimArgs),
-    /// Makes, reads and checks bearer tokens.
+    /// Mint and verify bearer tokens
     #[command(subcommand)]
     Token(TokenVerb),
-    /// Signs and checks URLs.
+    /// Sign and verify URLs
     #[command(subcommand)]
     Url(UrlVerb),
-    /// Fly.io: finds apps, deploys them, follows their logs, keeps tokens for them.
+    /// Work with Fly.io apps: find, deploy, logs, tokens
     #[command(subcommand)]
     Fly(FlyVerb),
 }
@@ -216,7 +227,7 @@ pub(crate) struct RunArgs {
     pub(crate) machine: MachineArgs,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
-    /// The command and its arguments; the image's own where not given.
+    /// Command and arguments [default: those of the image]
     #[arg(last = true, value_name = "ARGV")]
     pub(crate) command: Vec<String>,
 }
@@ -224,27 +235,27 @@ pub(crate) struct RunArgs {
 /// `atlas job`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum JobVerb {
-    /// Submits a job.
+    /// Submit a job
     Run(SubmitArgs),
-    /// Shows how far a job is; exit 1 when it ended other than well.
+    /// Show a job; the exit code is 1 when it failed
     Get {
-        /// The endpoint it runs on.
+        /// Endpoint of the job
         endpoint: String,
-        /// Which.
+        /// Job id
         job: JobId,
     },
-    /// Cancels a job.
+    /// Cancel a job
     Cancel {
-        /// The endpoint it runs on.
+        /// Endpoint of the job
         endpoint: String,
-        /// Which.
+        /// Job id
         job: JobId,
     },
-    /// Prints what a job yields, as it comes.
+    /// Print the output of a job as it arrives
     Stream {
-        /// The endpoint it runs on.
+        /// Endpoint of the job
         endpoint: String,
-        /// Which.
+        /// Job id
         job: JobId,
     },
 }
@@ -252,18 +263,18 @@ pub(crate) enum JobVerb {
 /// `atlas job run`.
 #[derive(Debug, Args)]
 pub(crate) struct SubmitArgs {
-    /// The endpoint to run on.
+    /// Endpoint to run the job on
     pub(crate) endpoint: String,
-    /// What the worker gets: JSON, `@FILE`, or `-` for standard input.
+    /// Input of the worker: JSON, `@FILE`, or `-` for standard input
     #[arg(long, value_name = "JSON", default_value = "{}")]
     pub(crate) input: String,
-    /// Waits for the end, as long as the cloud lets it.
+    /// Wait for the result, as long as the cloud allows
     #[arg(long, conflicts_with = "stream")]
     pub(crate) sync: bool,
-    /// Prints what it yields, as it comes.
+    /// Print the output as it arrives
     #[arg(long)]
     pub(crate) stream: bool,
-    /// The longest to wait with `--sync`.
+    /// Maximum time to wait with `--sync`
     #[arg(long, value_name = "DUR", value_parser = span::parse, requires = "sync")]
     pub(crate) timeout: Option<Duration>,
 }
@@ -271,10 +282,10 @@ pub(crate) struct SubmitArgs {
 /// `atlas ls`.
 #[derive(Debug, Args)]
 pub(crate) struct LsArgs {
-    /// Only of this user.
-    #[arg(long, value_name = "S")]
+    /// List only the sessions of this user
+    #[arg(long, value_name = "USER")]
     pub(crate) user: Option<String>,
-    /// Also those that ended.
+    /// Include sessions that ended
     #[arg(long)]
     pub(crate) all: bool,
 }
@@ -282,31 +293,34 @@ pub(crate) struct LsArgs {
 /// `atlas sim`.
 #[derive(Debug, Args)]
 pub(crate) struct SimArgs {
-    /// Where its admin listens.
+    /// Address of the admin API
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     pub(crate) listen: SocketAddr,
-    /// The seed of its randomness.
+    /// Seed of the random numbers
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Simulated seconds for each second.
+    /// Simulated seconds per second
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     pub(crate) speed: f64,
-    /// A file of faults to come.
+    /// File of faults to inject
     #[arg(long, value_name = "FILE")]
     pub(crate) faults: Option<PathBuf>,
+    /// Write a configuration file for these clouds, to be used with `--config`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) write_config: Option<PathBuf>,
 }
 
 /// `atlas token`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenVerb {
-    /// Mints a token and prints it with the hash to keep. It is shown this once.
+    /// Mint a token and print it with its hash; store the hash, the token is not shown again
     Mint,
-    /// Checks a token against the hash that was kept: `ok` and exit 0, or `bad_token` and exit 1.
+    /// Verify a token against its hash: print `ok`, or `bad_token` with exit code 1
     Verify {
-        /// The token; `-` reads it from standard input.
+        /// Token; `-` reads it from standard input
         #[arg(allow_hyphen_values = true)]
         token: RawSecret,
-        /// SHA-256 of it, in hex.
+        /// SHA-256 of the token, in hex
         #[arg(long, value_name = "HEX")]
         hash: String,
     },
@@ -315,20 +329,20 @@ pub(crate) enum TokenVerb {
 /// `atlas url`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum UrlVerb {
-    /// Signs a URL.
+    /// Sign a URL
     Sign {
-        /// The URL.
+        /// URL to sign
         url: String,
         #[command(flatten)]
         key: SigningKey,
-        /// How long it is to be valid.
+        /// Validity in seconds
         #[arg(long, value_name = "SECS", default_value_t = 3600)]
         expires_in: u64,
     },
-    /// Checks a signed URL: prints `ok`, `expired`, `bad_signature` or `malformed`; exit 0 only for
-    /// `ok`.
+    /// Verify a signed URL: print `ok`, or `expired`, `bad_signature` or `malformed` with exit
+    /// code 1
     Verify {
-        /// The URL, or its path and query.
+        /// URL, or its path and query
         url: String,
         #[command(flatten)]
         key: SigningKey,
@@ -338,20 +352,21 @@ pub(crate) enum UrlVerb {
 /// `atlas fly`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum FlyVerb {
-    /// Lists the apps of a project. What was seen and not used is told on standard error.
+    /// List the Fly.io apps in a folder; files that could not be used are reported on standard error
     Apps {
-        /// The project's folder.
+        /// Folder of the project
         path: PathBuf,
-        /// How many levels of folders below it; 0 is the folder alone.
+        /// Levels of folders to search below it; 0 is the folder alone
         #[arg(long, value_name = "N", default_value_t = DEFAULT_DEPTH)]
         max_depth: usize,
     },
-    /// Deploys the app of a folder with `fly`, and shows what it prints. Ctrl-C ends the deploy and
-    /// all that it started.
+    /// Deploy a folder with `fly deploy` and show its output
+    ///
+    /// Ctrl-C ends the deploy and every process that it started.
     Deploy(FlyDeployArgs),
-    /// Prints what an app printed: the newest page, or with -f on and on.
+    /// Print the log of an app: the newest page, or with -f everything from now on
     Logs(FlyLogsArgs),
-    /// Keeps tokens for apps, beside the store's file. A token is shown only with --secrets.
+    /// Manage the tokens of apps, which are stored beside the store
     #[command(subcommand)]
     Tokens(FlyTokensVerb),
 }
@@ -359,18 +374,18 @@ pub(crate) enum FlyVerb {
 /// `atlas fly deploy`.
 #[derive(Debug, Args)]
 pub(crate) struct FlyDeployArgs {
-    /// The folder to deploy: the build's context.
+    /// Folder to deploy, which is the build context
     pub(crate) path: PathBuf,
-    /// The app, where the folder's configuration names none or another.
-    #[arg(long, value_name = "A")]
+    /// App to deploy to [default: the app of the folder's configuration]
+    #[arg(long, value_name = "APP")]
     pub(crate) app: Option<AppName>,
-    /// The longest silence.
+    /// End the deploy when it prints nothing for this long
     #[arg(long, value_name = "DUR", value_parser = span::parse, default_value = "5m")]
     pub(crate) activity_timeout: Duration,
-    /// The longest it may take.
+    /// End the deploy after this long
     #[arg(long, value_name = "DUR", value_parser = span::parse, default_value = "30m")]
     pub(crate) timeout: Duration,
-    /// Further arguments of `fly deploy`. Never a token: others can read them.
+    /// Further arguments of `fly deploy`; never a token, because other users can read them
     #[arg(last = true, value_name = "ARGV")]
     pub(crate) arguments: Vec<String>,
 }
@@ -378,15 +393,15 @@ pub(crate) struct FlyDeployArgs {
 /// `atlas fly logs`.
 #[derive(Debug, Args)]
 pub(crate) struct FlyLogsArgs {
-    /// The app.
+    /// App name
     pub(crate) app: AppName,
-    /// Goes on with what it prints from now on.
+    /// Keep printing new entries
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// Only of this region.
-    #[arg(long, value_name = "R")]
+    /// Print only entries of this region
+    #[arg(long, value_name = "REGION")]
     pub(crate) region: Option<String>,
-    /// Only of this machine.
+    /// Print only entries of this machine
     #[arg(long, value_name = "ID")]
     pub(crate) instance: Option<String>,
 }
@@ -394,39 +409,41 @@ pub(crate) struct FlyLogsArgs {
 /// `atlas fly tokens`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum FlyTokensVerb {
-    /// Finds a token: in the environment, the store, `fly`'s configuration, from
-    /// `fly tokens create`, or the one that was set.
+    /// Find a token for an app
+    ///
+    /// The places are tried in this order: the environment, the store, the configuration of `fly`,
+    /// `fly tokens create`, the token that was set.
     Get {
-        /// The app.
+        /// App name
         app: AppName,
-        /// With the token itself.
+        /// Print the token itself
         #[arg(long)]
         secrets: bool,
     },
-    /// Finds a token that is neither the one in use nor the one in the store.
+    /// Find a new token for an app, other than the one in use and the one in the store
     Refresh {
-        /// The app.
+        /// App name
         app: AppName,
-        /// With the token itself.
+        /// Print the token itself
         #[arg(long)]
         secrets: bool,
     },
-    /// Keeps the token on standard input's first line, as the last that is tried.
+    /// Store the token in the first line of standard input, as the last one to try
     Set {
-        /// The app.
+        /// App name
         app: AppName,
     },
-    /// Has `fly` revoke every token that atlas on this host made for the app.
+    /// Revoke every token that atlas made for the app on this host
     Revoke {
-        /// The app.
+        /// App name
         app: AppName,
     },
 }
 
-/// What signing and checking a URL share.
+/// The flags that signing and verifying a URL share.
 #[derive(Debug, Args)]
 pub(crate) struct SigningKey {
-    /// The secret; `-` reads it from standard input.
+    /// Signing secret; `-` reads it from standard input
     #[arg(
         long,
         value_name = "S",
@@ -435,13 +452,13 @@ pub(crate) struct SigningKey {
         allow_hyphen_values = true
     )]
     pub(crate) secret: RawSecret,
-    /// Another time than now, in Unix seconds.
+    /// Time to use instead of now, in Unix seconds
     #[arg(long, value_name = "UNIX")]
     pub(crate) now: Option<i64>,
-    /// Which form of signature.
+    /// Format of the signature
     #[arg(long, value_enum, default_value_t = UrlFormat::Atlas)]
     pub(crate) format: UrlFormat,
-    /// The method the URL is for (format atlas).
+    /// HTTP method that the URL is for (format `atlas` only)
     #[arg(long, default_value = "GET")]
     pub(crate) method: String,
 }
@@ -449,9 +466,9 @@ pub(crate) struct SigningKey {
 /// The two forms of a signed URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum UrlFormat {
-    /// As `ex_atlas` signs: path and query.
+    /// Signs path and query, as `ex_atlas` does
     Compatible,
-    /// Bound to host and method too.
+    /// Signs method, host, path and query
     Atlas,
 }
 

@@ -58,7 +58,7 @@ impl Failure {
 
     /// Somebody pressed Ctrl-C. What was begun is on record and goes on with the next verb.
     pub(crate) fn interrupted() -> Self {
-        Self::new("interrupted").goes_on_with("atlas ls, which shows what is on record")
+        Self::new("interrupted; what was begun goes on").goes_on_with("atlas ls")
     }
 
     /// Everything was said already; only the code is left.
@@ -154,6 +154,6 @@ impl fmt::Display for Failure {
         }
         self.next
             .as_ref()
-            .map_or(Ok(()), |command| write!(f, "\n  to go on: {command}"))
+            .map_or(Ok(()), |command| write!(f, "\n  next: {command}"))
     }
 }

@@ -14,26 +14,26 @@ use clap::Args;
 
 use crate::args::RawSecret;
 
-/// How long a session may live that was given no idle limit: nobody is there to touch it.
+/// The maximum runtime of a session without an idle limit.
 const UNWATCHED: Duration = Duration::from_secs(24 * 3600);
 
 /// What to rent, for `spawn` and `run`.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "The machine")]
+#[command(next_help_heading = "Machine")]
 pub(crate) struct MachineArgs {
-    /// A GPU by its canonical name: `h100`, `a100_80g`, `rtx_4090`; `atlas gpus` lists them.
+    /// GPU by its canonical name, such as `h100`, `a100_80g` or `rtx_4090`; `atlas gpus` lists them
     #[arg(long, value_name = "NAME", conflicts_with = "cpu")]
     pub(crate) gpu: Option<Gpu>,
-    /// How many of it.
+    /// Number of GPUs
     #[arg(long, value_name = "N", default_value_t = 1, requires = "gpu")]
     pub(crate) gpu_count: u32,
-    /// No GPU, but so many virtual CPUs.
+    /// Number of virtual CPUs of a machine without a GPU
     #[arg(long, value_name = "N")]
     pub(crate) cpu: Option<u32>,
-    /// The container image.
+    /// Container image
     #[arg(long, value_name = "REF")]
     pub(crate) image: String,
-    /// A port to expose: `8000/http`, `22/tcp`. May be repeated.
+    /// Port to expose, such as `8000/http` or `22/tcp`. Repeatable
     #[arg(long, value_name = "N/http|tcp")]
     pub(crate) port: Vec<Port>,
     /// Environment variable of the container; NAME alone takes its value from the environment of
@@ -47,44 +47,44 @@ pub(crate) struct MachineArgs {
     /// are comments. Repeatable; `--env` overrides it
     #[arg(long, value_name = "FILE")]
     pub(crate) env_file: Vec<PathBuf>,
-    /// A name for people.
-    #[arg(long, value_name = "S")]
+    /// Name to show
+    #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
-    /// A region to try. May be repeated, best first.
-    #[arg(long, value_name = "R")]
+    /// Region to try. Repeatable, best first
+    #[arg(long, value_name = "REGION")]
     pub(crate) region: Vec<String>,
-    /// Accept capacity that the cloud may take back at any time.
+    /// Accept capacity that the cloud may take back at any time
     #[arg(long)]
     pub(crate) spot: bool,
-    /// The container's disk, in GB.
+    /// Size of the container's disk in GB
     #[arg(long, value_name = "GB")]
     pub(crate) container_disk: Option<u32>,
-    /// A disk that survives a stop, in GB.
+    /// Size in GB of a disk that survives a stop
     #[arg(long, value_name = "GB")]
     pub(crate) volume: Option<u32>,
-    /// What a caller of the machine must show.
+    /// Credential that the machine demands of its callers
     #[arg(long, value_name = "none|bearer|signed-url", default_value = "none")]
     pub(crate) auth: Auth,
 }
 
-/// When a session ends, and whose it is.
+/// When a session ends, and which user it is for.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "The session")]
+#[command(next_help_heading = "Session")]
 pub(crate) struct LimitArgs {
-    /// Ends it when nobody touched it for so long (`15m`, `90s`). Without it, `--max-runtime` is
-    /// 24h.
+    /// End the session when nobody used it for this long, such as `15m` or `90s` [default:
+    /// `idle_ttl` of the configuration file, else no idle limit and a `--max-runtime` of 24h]
     #[arg(long, value_name = "DUR", value_parser = span::parse)]
     pub(crate) idle_ttl: Option<Duration>,
-    /// Ends it after so long, whatever happens.
+    /// End the session after this long
     #[arg(long, value_name = "DUR", value_parser = span::parse)]
     pub(crate) max_runtime: Option<Duration>,
-    /// Ends it before it has cost more than this.
+    /// End the session before it costs more than this
     #[arg(long, value_name = "USD")]
     pub(crate) max_cost: Option<Usd>,
-    /// Whose session it is.
-    #[arg(long, value_name = "S")]
+    /// User that the session is for
+    #[arg(long, value_name = "USER")]
     pub(crate) user: Option<String>,
-    /// Rather rent twice than wait, when a create's outcome is unknown.
+    /// Order again without waiting when the outcome of an order is unknown; may rent twice
     #[arg(long)]
     pub(crate) hedge: bool,
 }

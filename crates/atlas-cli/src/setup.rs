@@ -75,7 +75,7 @@ impl Setup {
         match (wanted, known.next(), known.next()) {
             (Some(name), ..) | (None, Some(name), None) => Ok(name),
             _ => Err(Failure::usage(
-                "name an account with --provider, or set default_provider in atlas.toml",
+                "no account is selected; use --provider NAME, or set default_provider in atlas.toml",
             )),
         }
     }
@@ -123,7 +123,7 @@ impl Setup {
                 Ok(provider) => usable.push((name, provider)),
                 Err(failure) if self.named.as_ref() == Some(&name) => return Err(failure),
                 Err(failure) => {
-                    tracing::warn!(account = %name, reason = %failure, "this account cannot be used")
+                    tracing::warn!(account = %name, reason = %failure, "skipping an unusable account")
                 }
             }
         }
@@ -142,8 +142,9 @@ impl Setup {
             .parent()
             .filter(|dir| !dir.as_os_str().is_empty())
         {
-            fs::create_dir_all(dir)
-                .map_err(|error| Failure::new(format!("cannot make {}: {error}", dir.display())))?;
+            fs::create_dir_all(dir).map_err(|error| {
+                Failure::new(format!("could not create {}: {error}", dir.display()))
+            })?;
         }
         let store: Redb = RedbOptions::new().open_async(&self.store).await?;
         let mut policy = self

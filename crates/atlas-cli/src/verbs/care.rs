@@ -42,14 +42,14 @@ pub(crate) async fn reap(
     let (stopped, held): (Vec<String>, Vec<String>) = (of("breaker"), of("held"));
     if !stopped.is_empty() {
         let why = format!(
-            "too many to end at once on {}: nothing was ended",
+            "too many machines to delete at once on {}; none was deleted",
             stopped.join(", ")
         );
         return Err(Failure::new(why).goes_on_with("atlas reap --acknowledge"));
     }
     if !held.is_empty() {
         return Err(
-            Failure::new("the store may have been rolled back: nothing was ended")
+            Failure::new("the store may have been rolled back; no machine was deleted")
                 .goes_on_with("atlas doctor"),
         );
     }
@@ -260,9 +260,9 @@ pub(crate) async fn doctor(
     let mut health = keeper.ask(Request::Health, |_| Ok(())).await?;
     health["store"] = json!(setup.store());
     health["accepted"] = accepted;
-    let silent: Vec<&String> = accounts(&health)
+    let silent: Vec<&str> = accounts(&health)
         .filter(|(_, seen)| seen["answers"] != true)
-        .map(|(name, _)| name)
+        .map(|(name, _)| name.as_str())
         .collect();
     out.answer(&health, || {
         let mut lines = vec![
@@ -280,12 +280,15 @@ pub(crate) async fn doctor(
         lines.join("\n")
     })?;
     if let Some(why) = health["hold"].as_str() {
-        return Err(Failure::new(format!("atlas holds: {why}"))
-            .goes_on_with("atlas doctor --accept-store, if this is the surviving copy"));
+        return Err(
+            Failure::new(format!("atlas deletes and rents nothing: {why}"))
+                .goes_on_with("atlas doctor --accept-store, if this is the surviving copy"),
+        );
     }
     if !silent.is_empty() {
         return Err(Failure::new(format!(
-            "not every account answers: {silent:?}"
+            "accounts that do not answer: {}",
+            silent.join(", ")
         )));
     }
     Ok(())

@@ -33,13 +33,13 @@ const HEADS: [&str; 11] = [
 /// `atlas gpus`.
 #[derive(Debug, Default, Args)]
 pub(crate) struct GpusArgs {
-    /// What comes first; lines without that figure come last.
+    /// Sort key; lines without that figure come last
     #[arg(long, value_enum, value_name = "KEY", default_value_t)]
     sort: Sort,
-    /// Only GPUs with this in their canonical name or in the cloud's name for them.
+    /// List only GPUs whose canonical name or cloud's name contains this
     #[arg(long, value_name = "NAME")]
     filter: Option<String>,
-    /// Only at most this many dollars an hour for one GPU, on demand or as spot.
+    /// List only GPUs at this many dollars an hour or less, on demand or spot
     #[arg(long, value_name = "USD")]
     max_price: Option<Usd>,
 }
@@ -47,18 +47,18 @@ pub(crate) struct GpusArgs {
 /// The order of the lines. Equal lines are in the order of price, account and the cloud's name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Sort {
-    /// The cheapest on demand.
+    /// Cheapest on demand first
     #[default]
     Price,
-    /// The cheapest as spot.
+    /// Cheapest spot price first
     Spot,
-    /// The canonical name.
+    /// Canonical name
     Name,
-    /// The most memory.
+    /// Most memory first
     Vram,
-    /// The account.
+    /// Account
     Cloud,
-    /// The most in stock.
+    /// Best stock first
     Stock,
 }
 
@@ -69,7 +69,7 @@ pub(crate) async fn run(args: GpusArgs, setup: &Setup, out: Output) -> Done {
     let accounts = setup.accounts();
     if accounts.is_empty() {
         return Err(Failure::usage(
-            "there is no key for any cloud: set RUNPOD_API_KEY, or name an account with --provider",
+            "no cloud has a key; set RUNPOD_API_KEY, FLY_API_TOKEN, LAMBDA_API_KEY or VAST_API_KEY",
         ));
     }
     let mut reading = JoinSet::new();
@@ -93,7 +93,7 @@ pub(crate) async fn run(args: GpusArgs, setup: &Setup, out: Output) -> Done {
             Ok(offers) => {
                 answered += 1;
                 if offers.is_empty() {
-                    out.progress(format!("atlas: {account} rents no GPUs"));
+                    out.progress(format!("atlas: {account} offers no GPUs"));
                 }
                 unpriced += offers
                     .iter()

@@ -22,7 +22,7 @@ pub(crate) async fn run(verb: JobVerb, setup: &Setup, out: Output) -> Done {
     let missing = || {
         Error::unsupported(
             Capability::Serverless.as_str(),
-            format!("{account} has no serverless jobs"),
+            format!("account {account} has no serverless jobs"),
         )
     };
     let jobs = provider.jobs().ok_or_else(missing)?;
@@ -113,5 +113,5 @@ fn input(text: &str) -> Done<Value> {
         None => text.to_owned(),
     };
     serde_json::from_str(&read)
-        .map_err(|error| Failure::usage(format!("--input is no JSON: line {}", error.line())))
+        .map_err(|error| Failure::usage(format!("--input is not JSON: line {}", error.line())))
 }

@@ -19,10 +19,10 @@ pub(crate) async fn run(
     let info = keeper.info(session).await?;
     let account = info["account"]
         .as_str()
-        .ok_or_else(|| Failure::new("a session without an account"))?;
+        .ok_or_else(|| Failure::new(format!("session {session} has no account on record")))?;
     let machine = info["compute"]["id"]
         .as_str()
-        .ok_or_else(|| Failure::new("the session has no machine now"))?;
+        .ok_or_else(|| Failure::new(format!("session {session} has no machine now")))?;
     let provider = setup.provider(&AccountName::new(account)?)?;
     let mut query = LogQuery::default().follow(follow);
     query.tail = tail;

@@ -37,7 +37,7 @@ pub(crate) async fn act(
     if let Some(holder) = holder {
         let session = view::plain(&holder["session"]);
         return Err(Failure::new(format!(
-            "{machine} serves session {session}: stopped, it would be ended with it"
+            "{machine} belongs to session {session}; stopping it would end the session"
         ))
         .goes_on_with(format!("atlas rm {session}")));
     }

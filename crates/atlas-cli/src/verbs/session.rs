@@ -41,7 +41,7 @@ pub(crate) async fn touch(keeper: &mut Keeper, session: SessionId, out: Output) 
     out.answer(&answer, || view::plain(&answer["touch"]))?;
     match answer["touch"].as_str() {
         Some("recorded") => Ok(()),
-        Some("deferred") => Err(Failure::new("the touch is not on record yet")
+        Some("deferred") => Err(Failure::new("the touch is not stored yet")
             .goes_on_with(format!("atlas touch {session}"))),
         _ => Err(Failure::silent(FAILED)),
     }
@@ -72,16 +72,15 @@ pub(crate) async fn rm(
     match &answer["stuck"] {
         Value::Null if wait.is_none() => {
             out.progress(format!(
-                "its end is on record, and its absence is yet to be proved: {next}"
+                "the machine is being deleted; to wait until it is proved gone: {next}"
             ));
             Ok(())
         }
         Value::Null => Err(
-            Failure::new("its end is on record, and its absence is not proved yet")
-                .goes_on_with(next),
+            Failure::new("the machine is being deleted and not proved gone yet").goes_on_with(next),
         ),
         stuck => Err(Failure::new(format!(
-            "it is stuck, {}, burning ${} an hour",
+            "the deletion is stuck ({}), and the machine may bill ${} an hour",
             view::plain(stuck),
             view::plain(&answer["burn"])
         ))

@@ -1,6 +1,9 @@
 //! `atlas sim`: the simulated clouds on this machine.
 
-use atlas_sim::{FaultFile, Options};
+use std::io::Write as _;
+use std::path::Path;
+
+use atlas_sim::{FaultFile, KEY, Options, Ready};
 
 use crate::args::SimArgs;
 use crate::failure::{Done, Failure};
@@ -8,7 +11,7 @@ use crate::output::Output;
 
 pub(crate) async fn run(args: SimArgs, out: Output) -> Done {
     if !(args.speed.is_finite() && args.speed > 0.0) {
-        return Err(Failure::usage("--speed must be more than 0"));
+        return Err(Failure::usage("--speed must be greater than 0"));
     }
     let mut options = Options::default();
     options.listen = args.listen;
@@ -20,9 +23,52 @@ pub(crate) async fn run(args: SimArgs, out: Output) -> Done {
         options = FaultFile::read(&text).map_err(wrong)?.apply(options);
     }
     let sim = atlas_sim::serve(options).await?;
+    if let Some(path) = &args.write_config {
+        write_config(path, sim.ready())?;
+    }
     out.line(&sim.ready().line())?;
     // Until Ctrl-C, which is how a simulator is meant to end.
     tokio::signal::ctrl_c().await?;
     sim.stop().await;
+    Ok(())
+}
+
+/// Writes a configuration for these clouds. It is there whole or not at all, so that a script can
+/// wait for it.
+fn write_config(path: &Path, ready: &Ready) -> Done {
+    let bounds = &ready.bounds;
+    let mut text = format!(
+        "# The simulated clouds of one run of `atlas sim`.\n\
+         default_provider = \"runpod\"\n\
+         [orchestrator]\n\
+         poll_interval = {}\nreap_interval = {}\nreap_grace = {}\n",
+        bounds.poll_interval_ms, bounds.reap_interval_ms, bounds.grace_ms,
+    );
+    for (account, url) in [
+        ("runpod", &ready.runpod.control),
+        ("fly", &ready.fly.machines),
+        ("lambda", &ready.lambda),
+        ("vast", &ready.vast),
+    ] {
+        text += &format!(
+            "[accounts.{account}]\n\
+             base_url = \"{url}\"\napi_key = \"{KEY}\"\n\
+             visibility_bound = {}\ncall_deadline = {}\ncall_interval = {}\n",
+            bounds.visibility_bound_ms, bounds.call_deadline_ms, bounds.call_interval_ms,
+        );
+        if account == "fly" {
+            text += "org = \"sim-org\"\n";
+        }
+    }
+    let failed = |error: std::io::Error| {
+        Failure::new(format!("could not write {}: {error}", path.display()))
+    };
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let mut draft = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    draft.write_all(text.as_bytes()).map_err(failed)?;
+    draft.persist(path).map_err(|error| failed(error.error))?;
     Ok(())
 }

@@ -68,7 +68,7 @@ pub(crate) async fn run(args: RunArgs, setup: &Setup, slot: &mut Slot, out: Outp
                 .filter(|code| *code != 0)
                 .unwrap_or(1),
         )),
-        _ => Err(Failure::new("the command did not run to its end").coded(ATLAS_FAILED)),
+        _ => Err(Failure::new("the command did not complete").coded(ATLAS_FAILED)),
     }
 }
 
@@ -108,7 +108,7 @@ async fn task(
     ));
     if !session::gone(keeper, session, PROOF).await? {
         out.warn(format!(
-            "the machine's end is on record; to see it proved: atlas rm {session} --wait"
+            "the deletion of the machine is under way; to wait for it: atlas rm {session} --wait"
         ));
     }
     keeper.info(session).await
@@ -138,7 +138,10 @@ async fn order(
         })
         .await?;
     if info["compute"].is_null() {
-        let failure = Failure::new(format!("no machine: {}", view::plain(&info["reason"])));
+        let failure = Failure::new(format!(
+            "no machine was rented: {}",
+            view::plain(&info["reason"])
+        ));
         let open = info["state"] != "terminated";
         return Err(if open {
             failure.goes_on_with(format!("atlas rm {} --wait", id(&info)?))
@@ -186,7 +189,7 @@ async fn ready(keeper: &mut Keeper, spawned: Value, what: &str, out: Output) -> 
 fn id(info: &Value) -> Done<SessionId> {
     let text = info["session"]
         .as_str()
-        .ok_or_else(|| Failure::new("an answer without a session"))?;
+        .ok_or_else(|| Failure::new("the store's owner answered without a session id"))?;
     Ok(text.parse::<SessionId>()?)
 }
 
@@ -215,27 +218,28 @@ fn warn_of_burn(info: &Value, out: Output) {
     .find_map(Value::as_u64);
     if let (Some(price), Some(limit)) = (price, limit.map(Duration::from_millis)) {
         let most = price.cost_of(limit).map_or_else(
-            || "more than can be written".to_owned(),
+            || "more than any budget".to_owned(),
             |most| format!("${most}"),
         );
         out.progress(format!(
-            "at ${price}, its limit of {} is {most}",
+            "at ${price}, the session costs {most} at most in {}",
             span::show(limit)
         ));
         out.progress(format!(
-            "limits are kept while an atlas process has this store open; to end it: atlas rm {}",
+            "limits are enforced only while an atlas process has this store open; to end the \
+             session: atlas rm {}",
             view::plain(&info["session"])
         ));
         let alone = &info["unattended"];
         out.progress(
             match (alone["ends_at"].as_str(), alone["at_most"].as_str()) {
                 (Some(at), Some(most)) => {
-                    format!("without one its cloud ends it at {at}: ${most} at most")
+                    format!("without one, the cloud ends the machine at {at}: ${most} at most")
                 }
                 _ if alone["ends_with_command"] == true => {
-                    "without one it ends itself with its command, and not before".to_owned()
+                    "without one, the machine ends when its command does".to_owned()
                 }
-                _ => format!("without one nothing ends it, and it burns ${price}"),
+                _ => format!("without one, nothing ends the machine, and it bills ${price}"),
             },
         );
     }

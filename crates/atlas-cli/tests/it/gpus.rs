@@ -27,7 +27,7 @@ fn one_table_holds_every_cloud_and_a_cloud_that_fails_is_on_it() {
         "{}",
         all.err
     );
-    assert!(all.err.contains("fly rents no GPUs"), "{}", all.err);
+    assert!(all.err.contains("fly offers no GPUs"), "{}", all.err);
     for line in lines.as_array().unwrap() {
         assert!(
             line["vram"].is_number()

@@ -3,8 +3,11 @@
 mod demo;
 mod fly;
 mod gpus;
+mod hostile;
 mod job;
 mod program;
+#[cfg(unix)]
+mod recipes;
 mod run;
 mod session;
 mod token;

@@ -127,6 +127,13 @@ impl Program {
         program
     }
 
+    /// The value of a variable in the program's environment.
+    pub(crate) fn variable(&self, wanted: &str) -> &str {
+        let mut set = self.env.iter();
+        let (_, value) = set.find(|(name, _)| *name == wanted).expect("it is set");
+        value
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }

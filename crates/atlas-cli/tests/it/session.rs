@@ -31,9 +31,16 @@ fn text(value: &Value) -> String {
 fn a_session_lives_over_many_processes_and_is_given_back() {
     let sim = Sim::start("120");
     let atlas = Program::on(&sim);
-    let made = atlas
-        .run(&[&SPAWN[..], &["--user", "u1", "--wait-ready"]].concat())
-        .good();
+    let spawned = atlas.run(&[&SPAWN[..], &["--user", "u1", "--wait-ready"]].concat());
+    assert!(
+        spawned
+            .err
+            .contains("waiting for an answer to GET / on port 8000"),
+        "{}",
+        spawned.err
+    );
+    let made = spawned.good();
+    assert_eq!(made["options"]["probe"]["path"], "/");
     let (session, token) = (
         text(&made["session"]),
         text(&made["compute"]["auth"]["token"]),
@@ -250,6 +257,18 @@ fn what_is_wrong_is_said_before_anything_is_rented() {
             2,
             "nowhere",
         ),
+        (
+            &["spawn", "--gpu", "h100", "--image", "ghcr.io/Me/infer:1"],
+            2,
+            "lower case",
+        ),
+        (
+            &[
+                "spawn", "--gpu", "h100", "--image", "x", "--probe", "http:80",
+            ],
+            2,
+            "--port 80",
+        ),
         (&["rm", "not-a-session"], 2, "session"),
         (&["show", "00000000000000000000000000"], 1, "not_found"),
     ] {
@@ -342,5 +361,61 @@ fn the_operator_sees_what_is_there() {
         table.out.starts_with("GPU ") && !table.out.contains('\u{1b}'),
         "no colour where nobody looks: {}",
         table.out
+    );
+}
+
+#[test]
+fn an_audit_shows_volumes_and_says_what_it_could_not_see() {
+    use std::io::{Read as _, Write as _};
+
+    let sim = Sim::start("120");
+    let atlas = Program::on(&sim);
+    let body = r#"{"name":"old-data","size":100,"dataCenter":"EU-RO-1"}"#;
+    let url = atlas.variable("ATLAS_RUNPOD_URL");
+    let host = url.strip_prefix("http://").unwrap();
+    let mut cloud = std::net::TcpStream::connect(host).unwrap();
+    write!(
+        cloud,
+        "POST /v2/network-volumes HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer sim-key\r\n\
+         user-agent: test\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let mut made = String::new();
+    cloud.read_to_string(&mut made).unwrap();
+    assert!(made.starts_with("HTTP/1.1 20"), "{made}");
+
+    let audit = atlas.run(&["audit"]);
+    assert_eq!(audit.code, 0, "{audit:?}");
+    let volume = audit.out.lines().find(|line| line.contains("old-data"));
+    assert!(
+        volume.is_some_and(|line| line.starts_with("runpod ") && line.contains(" 100 ")),
+        "{}",
+        audit.out
+    );
+    assert!(
+        audit
+            .out
+            .contains("unknown: runpod: the price of 1 volumes"),
+        "{}",
+        audit.out
+    );
+    let whole = atlas.run(&["audit", "--json"]).good();
+    assert_eq!(whole["complete"], true);
+
+    let blind = crate::program::ran(
+        atlas
+            .command(&["audit", "--json"])
+            .env("RUNPOD_API_KEY", "zz-canary"),
+    );
+    assert_eq!(
+        (blind.code, &blind.json()["complete"]),
+        (1, &false.into()),
+        "{blind:?}"
+    );
+    assert!(
+        blind.err.contains("the audit is incomplete: runpod"),
+        "{}",
+        blind.err
     );
 }
