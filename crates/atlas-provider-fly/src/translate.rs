@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use atlas_core::{
     CallContext, Compute, ComputeRequest, ComputeStatus, DiskSize, Error, KeyCarriers,
     LAUNCH_KEY_ENV, LAUNCH_KEY_TAG, LaunchKey, NetworkVolume, Port, PortMapping, Protocol,
-    ProviderId, Raw, Result, Secret,
+    ProviderId, Raw, Result, Secret, UnreadableRow,
 };
-use atlas_http::merge_json;
+use atlas_http::{lenient, merge_json};
 use serde_json::Value;
 
 use crate::config_wire::{
@@ -379,10 +379,14 @@ impl Reader {
             _ => None,
         };
         compute.exit_code = if word == "stopped" {
-            exit_code(machine.events.as_deref().unwrap_or_default())
+            exit_code(&machine.events)
         } else {
             None
         };
+        // A stop that was asked for has an exit event too. What no event can be read of did not
+        // provably end by itself.
+        compute.self_ended = (word == "stopped" && !machine.events.is_empty())
+            .then_some(compute.exit_code.is_some());
         compute.raw = raw;
         Ok(compute)
     }
@@ -434,8 +438,8 @@ fn exit_code(events: &[wire::Event]) -> Option<i32> {
         .pointer("/MonitorEvent/exit_event")
         .or_else(|| request.get("exit_event"))?;
     let exit: wire::ExitEvent = serde_json::from_value(told.clone()).ok()?;
-    let by_itself = exit.requested_stop != Some(true) && exit.restarting != Some(true);
-    exit.exit_code.filter(|_| by_itself)
+    exit.exit_code
+        .filter(|_| !exit.requested_stop && !exit.restarting)
 }
 
 /// A volume, which is of an app and stays there.
@@ -469,13 +473,21 @@ pub(crate) fn implausible() -> Error {
 }
 
 /// A machine of a listing, where only this is read of it.
-pub(crate) fn listed(reader: &Reader, app: Option<&str>, row: Value) -> Result<Compute> {
-    use serde::Deserialize;
-    let machine =
-        wire::Machine::deserialize(&row).map_err(|error| implausible().with_source(error))?;
-    let mut raw = row;
+pub(crate) fn listed(
+    reader: &Reader,
+    app: Option<&str>,
+    row: Value,
+) -> Result<Compute, UnreadableRow> {
+    let machine: wire::Machine = lenient::row(&row)?;
+    let mut raw = row.clone();
     wire::redact(&mut raw);
-    reader.compute(app, &machine, raw.into())
+    reader
+        .compute(app, &machine, raw.into())
+        .map_err(|error| UnreadableRow {
+            // A machine is known by its app and its id: without one of them it may be any.
+            id: None,
+            ..UnreadableRow::of(&row, error.message())
+        })
 }
 
 #[cfg(test)]

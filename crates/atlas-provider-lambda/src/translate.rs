@@ -3,9 +3,10 @@
 use atlas_core::{
     CallContext, Candidate, CloudType, Compute, ComputeId, ComputeRequest, ComputeStatus, DiskSize,
     Error, Gpu, GpuChoice, GpuType, KeyCarriers, LAUNCH_KEY_TAG, LaunchKey, MemorySize,
-    NetworkVolume, Port, PortMapping, Protocol, ProviderId, Result, Stock, Timestamp, Usd,
-    UsdPerHour, VolumeId,
+    NetworkVolume, Port, PortMapping, Protocol, ProviderId, Result, Stock, Timestamp,
+    UnreadableRow, Usd, UsdPerHour, VolumeId,
 };
+use atlas_http::lenient;
 use serde_json::{Value, json};
 
 use crate::catalogue;
@@ -58,7 +59,7 @@ pub(crate) fn candidates(
             candidate.gpu = catalogue::gpu(&kind.name);
             candidate.region = Some(region.to_owned());
             candidate.cloud_type = Some(CloudType::Secure);
-            candidate.price = Some(price(kind));
+            candidate.price = price(kind);
             candidate.stock = Some(Stock::Low);
             found.push(candidate);
         }
@@ -81,25 +82,25 @@ fn fitting_types<'a>(
     let roomy = |kind: &wire::InstanceType| {
         request
             .memory
-            .is_none_or(|memory| kind.specs.memory_gib >= memory.as_mib().div_ceil(1024))
+            .is_none_or(|memory| kind.specs.memory_gib >= Some(memory.as_mib().div_ceil(1024)))
     };
     let fitting: Vec<_> = match (&request.gpu, request.cpu) {
         (Some(GpuChoice::Named(gpu)), _) => catalogue::instance_types(*gpu, request.gpu_count)
             .iter()
-            .filter_map(|name| types.get(name))
+            .filter_map(|name| types.types.get(name))
             .collect(),
-        (Some(GpuChoice::Native(name)), _) => types.get(name).into_iter().collect(),
+        (Some(GpuChoice::Native(name)), _) => types.types.get(name).into_iter().collect(),
         (Some(GpuChoice::AtLeast(vram)), _) => types
+            .types
             .values()
             .filter(|item| item.instance_type.specs.gpus == request.gpu_count)
-            .filter(|item| {
-                catalogue::vram(&item.instance_type.gpu_description).is_some_and(|own| own >= *vram)
-            })
+            .filter(|item| vram_of(&item.instance_type).is_some_and(|own| own >= *vram))
             .collect(),
         (None, Some(cpus)) => types
+            .types
             .values()
             .filter(|item| {
-                item.instance_type.specs.gpus == 0 && item.instance_type.specs.vcpus >= cpus
+                item.instance_type.specs.gpus == 0 && item.instance_type.specs.vcpus >= Some(cpus)
             })
             .collect(),
         (None, None) => Vec::new(),
@@ -109,13 +110,17 @@ fn fitting_types<'a>(
         .into_iter()
         .filter(|item| roomy(&item.instance_type))
         .collect();
-    if fitting.is_empty() {
+    if fitting.is_empty() && types.complete {
         return Err(Error::unsupported(
             "gpu",
             "no instance type of lambda holds exactly that",
         ));
     }
     Ok(fitting)
+}
+
+fn vram_of(kind: &wire::InstanceType) -> Option<MemorySize> {
+    catalogue::vram(kind.gpu_description.as_deref()?)
 }
 
 /// What Lambda would refuse or silently drop, found before any request.
@@ -242,17 +247,17 @@ pub(crate) fn rules(ports: &[u16]) -> Vec<FirewallRule> {
         .collect()
 }
 
-/// A machine, from Lambda's description of it.
-pub(crate) fn compute(provider: &ProviderId, raw: Value) -> Result<Compute> {
-    let instance: wire::Instance =
-        serde_json::from_value(raw.clone()).map_err(|error| implausible().with_source(error))?;
-    let id = ComputeId::new(&instance.id).map_err(|error| implausible().with_source(error))?;
+/// A machine, from Lambda's description of it: whatever else in it is odd, one with an id is read.
+pub(crate) fn compute(provider: &ProviderId, raw: Value) -> Result<Compute, UnreadableRow> {
+    let instance: wire::Instance = lenient::row(&raw)?;
+    let id =
+        ComputeId::new(&instance.id).map_err(|error| UnreadableRow::of(&raw, error.message()))?;
     let tagged = |name: &str| {
         instance
             .tags
             .iter()
-            .find(|tag| tag.key == name)
-            .map(|tag| tag.value.as_str())
+            .find(|tag| tag.key.as_deref() == Some(name))
+            .and_then(|tag| tag.value.as_deref())
     };
     let mut compute = Compute::new(id, provider.clone(), status(&instance.status));
     compute.keys = KeyCarriers::name_and_tag(
@@ -268,20 +273,24 @@ pub(crate) fn compute(provider: &ProviderId, raw: Value) -> Result<Compute> {
         .map(|port| port_mapping(port, instance.ip.as_deref()))
         .collect();
     compute.preempted = instance.status == "preempted";
-    compute.gpu_type = catalogue::gpu(&instance.instance_type.name);
-    compute.gpu_count = instance.instance_type.specs.gpus;
-    compute.cost_per_hour = Some(price(&instance.instance_type));
-    compute.native_type = Some(instance.instance_type.name);
-    compute.region = Some(instance.region.name);
-    compute.image = instance
-        .tags
-        .iter()
-        .find(|tag| tag.key == IMAGE_TAG)
-        .map(|tag| tag.value.clone());
+    compute.image = tagged(IMAGE_TAG).map(str::to_owned);
+    let kind = instance.instance_type;
+    compute.gpu_type = kind.name.as_deref().and_then(catalogue::gpu);
+    compute.gpu_count = kind.specs.gpus.unwrap_or(0);
+    compute.cost_per_hour = kind.price_cents_per_hour.and_then(cents);
+    compute.native_type = kind.name;
+    compute.region = instance.region.and_then(|region| region.name);
     compute.public_ip = instance.ip;
     compute.name = instance.name;
     compute.raw = wire::redacted(raw).into();
     Ok(compute)
+}
+
+/// A price that is one: no type costs less than nothing, or a million dollars an hour.
+fn cents(cents: i64) -> Option<UsdPerHour> {
+    (0..100_000_000)
+        .contains(&cents)
+        .then(|| UsdPerHour::new(Usd::from_cents(cents)))
 }
 
 fn port_mapping(port: Port, ip: Option<&str>) -> PortMapping {
@@ -310,8 +319,8 @@ fn status(word: &str) -> ComputeStatus {
     }
 }
 
-fn price(kind: &wire::InstanceType) -> UsdPerHour {
-    UsdPerHour::new(Usd::from_cents(kind.price_cents_per_hour))
+fn price(kind: &wire::InstanceType) -> Option<UsdPerHour> {
+    cents(kind.price_cents_per_hour)
 }
 
 /// The price list, a line for each type and region with capacity, and one for each type that is
@@ -323,18 +332,22 @@ pub(crate) fn gpu_types(
 ) -> Vec<GpuType> {
     let mut lines = Vec::new();
     for item in types
+        .types
         .values()
         .filter(|item| item.instance_type.specs.gpus > 0)
     {
         let kind = &item.instance_type;
         let count = kind.specs.gpus;
-        let whole = price(kind).per_hour().nanos();
+        let each = price(kind).map(|whole| whole.per_hour().nanos() / i64::from(count));
         let base = |stock| {
-            let vram = catalogue::vram(&kind.gpu_description).unwrap_or(MemorySize::mib(0));
+            let vram = vram_of(kind).unwrap_or(MemorySize::mib(0));
             let mut line = GpuType::new(provider.clone(), kind.name.clone(), vram, now);
             line.gpu = catalogue::gpu(&kind.name);
-            line.display_name.clone_from(&kind.description);
-            line.price = Some(UsdPerHour::new(Usd::from_nanos(whole / i64::from(count))));
+            line.display_name = kind
+                .description
+                .clone()
+                .unwrap_or_else(|| kind.name.clone());
+            line.price = each.map(|each| UsdPerHour::new(Usd::from_nanos(each)));
             line.max_count = Some(count);
             line.stock = Some(stock);
             line
