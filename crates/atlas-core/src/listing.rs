@@ -158,7 +158,7 @@ impl UnreadableRow {
         Error::new(
             ErrorKind::Provider,
             format!(
-                "the description of a machine could not be understood: {}",
+                "a description in the answer could not be understood: {}",
                 self.reason
             ),
         )

@@ -590,18 +590,15 @@ pub fn rows<T: DeserializeOwned>(what: &'static str, list: Vec<Value>) -> Rows<T
     read
 }
 
-/// The same for rows that stand under their names.
-///
-/// # Errors
-/// As [`Rows::usable`].
+/// The same for rows that stand under their names, which count as their ids.
 pub fn named_rows<T: DeserializeOwned>(
     what: &'static str,
     list: impl IntoIterator<Item = (String, Value)>,
-) -> Result<BTreeMap<String, T>> {
-    let (mut read, mut unreadable) = (BTreeMap::new(), Vec::new());
+) -> Rows<(String, T)> {
+    let (mut rows, mut unreadable) = (Vec::new(), Vec::new());
     for (name, raw) in list {
-        match row::<T>(&raw) {
-            Ok(row) => drop(read.insert(name, row)),
+        match row(&raw) {
+            Ok(row) => rows.push((name, row)),
             Err(row) => unreadable.push(UnreadableRow {
                 id: Some(name),
                 ..row
@@ -609,9 +606,10 @@ pub fn named_rows<T: DeserializeOwned>(
         }
     }
     warn(what, &unreadable);
-    match unreadable.first() {
-        Some(first) if read.is_empty() => Err(none_readable(what, unreadable.len(), &first.reason)),
-        _ => Ok(read),
+    Rows {
+        rows,
+        unreadable,
+        what,
     }
 }
 
@@ -802,10 +800,11 @@ mod tests {
 
         let good = ("a".to_owned(), json!({ "id": 1, "name": "a" }));
         let bad = ("b".to_owned(), json!({ "id": 2, "name": null }));
-        let read = named_rows::<Row>("types", [good, bad.clone()]).unwrap();
-        assert_eq!(read.keys().collect::<Vec<_>>(), ["a"]);
-        assert!(named_rows::<Row>("types", [bad]).is_err());
-        assert!(named_rows::<Row>("types", []).unwrap().is_empty());
+        let read = named_rows::<Row>("types", [good, bad.clone()]);
+        assert_eq!(read.unreadable[0].id.as_deref(), Some("b"));
+        assert_eq!(read.usable().unwrap()[0].0, "a");
+        assert!(named_rows::<Row>("types", [bad]).usable().is_err());
+        assert!(named_rows::<Row>("types", []).usable().unwrap().is_empty());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use atlas_core::{CallContext, Error, ErrorKind, Next, Outcome, Result, RetryClass, Secret};
+use atlas_http::lenient::{self, Cursor};
 use atlas_http::{Answer, Call, Client, Page, Walk, walk};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::de::DeserializeOwned;
@@ -101,18 +102,16 @@ impl Cloud {
                 .query_opt("cursor", cursor)
                 .pace_key(org);
             let read: wire::OrgMachines = self.json(cx, call).await?;
-            let missing = untold(read.error_regions, read.machines.is_some());
+            let untold = untold(&read.error_regions, read.machines.is_some());
             let items = read
                 .machines
                 .unwrap_or_default()
                 .into_iter()
                 .map(|row| (None, row))
                 .collect();
-            Ok(Page {
-                items,
-                next: read.next_cursor,
-                missing,
-            })
+            let page = Page::at(items, read.next_cursor);
+            let missing = untold.or(page.missing);
+            Ok(Page { missing, ..page })
         };
         walk(MAX_PAGES, page).await
     }
@@ -326,9 +325,15 @@ impl Cloud {
                 read.apps
                     .ok_or_else(|| answer.misunderstood("the answer has no apps field"))?,
             );
-            match read.next_cursor.filter(|next| !next.is_empty()) {
-                Some(next) if Some(&next) != cursor.as_ref() => cursor = Some(next),
-                None if read.total_apps.is_none_or(|total| total == all.len()) => return Ok(all),
+            match read.next_cursor {
+                Cursor::Next(next) if Some(&next) != cursor.as_ref() => cursor = Some(next),
+                Cursor::End
+                    if read
+                        .total_apps
+                        .is_none_or(|total| usize::try_from(total) == Ok(all.len())) =>
+                {
+                    return Ok(all);
+                }
                 _ => return Err(answer.misunderstood("not every app was told")),
             }
         }
@@ -433,14 +438,12 @@ impl Cloud {
             )
             .query_opt("cursor", cursor);
             let read: wire::OrgVolumes = self.json(cx, call).await?;
-            let missing = untold(read.error_regions, read.volumes.is_some());
-            Ok(Page {
-                items: read.volumes.unwrap_or_default(),
-                next: read.next_cursor,
-                missing,
-            })
+            let untold = untold(&read.error_regions, read.volumes.is_some());
+            let page = Page::at(read.volumes.unwrap_or_default(), read.next_cursor);
+            let missing = untold.or(page.missing);
+            Ok(Page { missing, ..page })
         };
-        walk(MAX_PAGES, page).await?.whole()
+        lenient::rows("volumes", walk(MAX_PAGES, page).await?.whole()?).usable()
     }
 
     pub(crate) async fn read<T: DeserializeOwned>(
@@ -452,10 +455,15 @@ impl Cloud {
     }
 }
 
-/// What a page of the organisation does not tell.
-fn untold(silent: Option<Vec<String>>, has_rows: bool) -> Option<String> {
-    match silent.filter(|regions| !regions.is_empty()) {
-        Some(regions) => Some(format!("regions in error: {}", regions.join(", "))),
-        None => (!has_rows).then(|| "a page has no rows".to_owned()),
+/// What a page of the organisation does not tell. Regions in error that cannot be read are regions
+/// in error.
+fn untold(silent: &Value, has_rows: bool) -> Option<String> {
+    match silent {
+        Value::Array(regions) if !regions.is_empty() => {
+            let names: Vec<&str> = regions.iter().filter_map(Value::as_str).collect();
+            Some(format!("regions in error: {}", names.join(", ")))
+        }
+        Value::Null | Value::Array(_) => (!has_rows).then(|| "a page has no rows".to_owned()),
+        _ => Some("which regions are in error could not be read".to_owned()),
     }
 }

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use atlas_core::{
-    CallContext, Claim, ComputeStatus, Error, ErrorKind, Next, Outcome, Result, Support, TrackedKey,
+    CallContext, Claim, ComputeStatus, Error, ErrorKind, Next, Outcome, Result, Support,
+    TrackedKey, UnreadableRow,
 };
 use http::StatusCode;
 
@@ -129,7 +130,8 @@ impl Fly {
         let (mut ours, mut others, key) =
             (walk.missing.is_some(), false, TrackedKey::in_name(name));
         for (app, row) in walk.items {
-            let machine = crate::translate::listed(&self.reader, app.as_deref(), row)?;
+            let machine = crate::translate::listed(&self.reader, app.as_deref(), row)
+                .map_err(UnreadableRow::into_error)?;
             let lives = machine.status != ComputeStatus::Terminated;
             let claimed = key.is_some_and(|key| machine.keys.claim() == Claim::Whole(key));
             ours |= lives && claimed;

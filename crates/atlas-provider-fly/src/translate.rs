@@ -6,9 +6,9 @@ use std::net::Ipv6Addr;
 use atlas_core::{
     CallContext, Compute, ComputeRequest, ComputeStatus, DiskSize, Error, KeyCarriers,
     LAUNCH_KEY_ENV, LAUNCH_KEY_TAG, LaunchKey, NetworkVolume, Port, PortMapping, Protocol,
-    ProviderId, Raw, Result, Secret,
+    ProviderId, Raw, Result, Secret, StopCause, UnreadableRow,
 };
-use atlas_http::merge_json;
+use atlas_http::{lenient, merge_json};
 use serde_json::Value;
 
 use crate::config_wire::{
@@ -402,11 +402,9 @@ impl Reader {
             "created" | "creating" | "starting" | "stopped" | "suspended" | "failed" => Some(false),
             _ => None,
         };
-        compute.exit_code = if word == "stopped" {
-            exit_code(machine.events.as_deref().unwrap_or_default())
-        } else {
-            None
-        };
+        if word == "stopped" {
+            (compute.exit_code, compute.stop_cause) = exit(&machine.events);
+        }
         compute.raw = raw;
         Ok(compute)
     }
@@ -453,8 +451,23 @@ fn status(word: &str) -> ComputeStatus {
     }
 }
 
-/// How the container last ended, where it ended by itself. Events are told newest first.
-fn exit_code(events: &[wire::Event]) -> Option<i32> {
+/// How the container last ended, and why. A stop that was asked for has an exit event too, and the
+/// code of a container that ran out of memory may be 0. Events are told newest first.
+fn exit(events: &[wire::Event]) -> (Option<i32>, Option<StopCause>) {
+    let Some(exit) = last_exit(events).filter(|exit| !exit.restarting) else {
+        return (None, None);
+    };
+    let cause = if exit.oom_killed {
+        Some(StopCause::OutOfMemory)
+    } else if exit.requested_stop {
+        Some(StopCause::Requested)
+    } else {
+        exit.exit_code.map(|_| StopCause::CommandEnded)
+    };
+    (exit.exit_code.filter(|_| !exit.requested_stop), cause)
+}
+
+fn last_exit(events: &[wire::Event]) -> Option<wire::ExitEvent> {
     let last = events
         .iter()
         .find(|event| matches!(event.kind.as_deref(), Some("exit" | "start" | "launch")))?;
@@ -465,9 +478,7 @@ fn exit_code(events: &[wire::Event]) -> Option<i32> {
     let told = request
         .pointer("/MonitorEvent/exit_event")
         .or_else(|| request.get("exit_event"))?;
-    let exit: wire::ExitEvent = serde_json::from_value(told.clone()).ok()?;
-    let by_itself = exit.requested_stop != Some(true) && exit.restarting != Some(true);
-    exit.exit_code.filter(|_| by_itself)
+    serde_json::from_value(told.clone()).ok()
 }
 
 /// A volume, which is of an app and stays there.
@@ -501,13 +512,21 @@ pub(crate) fn implausible() -> Error {
 }
 
 /// A machine of a listing, where only this is read of it.
-pub(crate) fn listed(reader: &Reader, app: Option<&str>, row: Value) -> Result<Compute> {
-    use serde::Deserialize;
-    let machine =
-        wire::Machine::deserialize(&row).map_err(|error| implausible().with_source(error))?;
-    let mut raw = row;
+pub(crate) fn listed(
+    reader: &Reader,
+    app: Option<&str>,
+    row: Value,
+) -> Result<Compute, UnreadableRow> {
+    let machine: wire::Machine = lenient::row(&row)?;
+    let mut raw = row.clone();
     wire::redact(&mut raw);
-    reader.compute(app, &machine, raw.into())
+    reader
+        .compute(app, &machine, raw.into())
+        .map_err(|error| UnreadableRow {
+            // A machine is known by its app and its id: without one of them it may be any.
+            id: None,
+            ..UnreadableRow::of(&row, error.message())
+        })
 }
 
 #[cfg(test)]
@@ -642,32 +661,37 @@ mod tests {
             |stop: bool| json!({ "exit_code": 3, "requested_stop": stop, "restarting": false });
         let (start, launch) = (event("start", Value::Null), event("launch", Value::Null));
         assert_eq!(
-            exit_code(&[
+            super::exit(&[
                 event("exit", json!({ "exit_event": exit(false) })),
                 start,
                 launch
             ]),
-            Some(3)
+            (Some(3), Some(StopCause::CommandEnded))
         );
         assert_eq!(
-            exit_code(&[event(
+            super::exit(&[event(
                 "exit",
                 json!({ "MonitorEvent": { "exit_event": exit(false) } })
             )]),
-            Some(3)
+            (Some(3), Some(StopCause::CommandEnded))
         );
         assert_eq!(
-            exit_code(&[event("exit", json!({ "exit_event": exit(true) }))]),
-            None
+            super::exit(&[event("exit", json!({ "exit_event": exit(true) }))]),
+            (None, Some(StopCause::Requested))
         );
         assert_eq!(
-            exit_code(&[
+            super::exit(&[
                 event("start", Value::Null),
                 event("exit", json!({ "exit_event": exit(false) }))
             ]),
-            None
+            (None, None)
         );
-        assert_eq!(exit_code(&[]), None);
+        let oom = json!({ "exit_code": 0, "oom_killed": true, "requested_stop": false });
+        assert_eq!(
+            super::exit(&[event("exit", json!({ "exit_event": oom }))]),
+            (Some(0), Some(StopCause::OutOfMemory))
+        );
+        assert_eq!(super::exit(&[]), (None, None));
     }
 
     #[test]

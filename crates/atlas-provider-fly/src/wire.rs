@@ -1,19 +1,20 @@
-//! Fly's JSON, names as on the wire. What is read is lenient: every field but an id may be missing
-//! or null, and others are ignored.
+//! Fly's JSON, names as on the wire. What is read is lenient ([`lenient`]): every field but an id may
+//! be missing or odd, and others are ignored.
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use atlas_http::lenient::{self, Cursor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 /// The usual error, and the shapes it also comes in.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct ErrorBody {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) error: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) message: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) status: Option<String>,
 }
 
@@ -28,65 +29,66 @@ impl ErrorBody {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Machine {
+    #[serde(deserialize_with = "lenient::text")]
     pub(crate) id: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) name: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) app_name: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_word")]
     pub(crate) state: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) region: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) created_at: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) version: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) instance_id: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_object")]
     pub(crate) config: Option<ReadConfig>,
     /// Where the host does not answer, what is known of the configuration.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_object")]
     pub(crate) incomplete_config: Option<ReadConfig>,
-    #[serde(default)]
-    pub(crate) events: Option<Vec<Event>>,
+    #[serde(default, deserialize_with = "lenient::objects")]
+    pub(crate) events: Vec<Event>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct ReadConfig {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) image: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_object")]
     pub(crate) guest: Option<ReadGuest>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text_map")]
     pub(crate) metadata: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct ReadGuest {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) cpu_kind: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) cpus: Option<u32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) memory_mb: Option<u32>,
     /// Machines from before August 2026.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) gpus: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Event {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) id: Option<String>,
-    #[serde(default, rename = "type")]
+    #[serde(default, rename = "type", deserialize_with = "lenient::opt_text")]
     pub(crate) kind: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) status: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) source: Option<String>,
     /// In milliseconds.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) timestamp: Option<i64>,
     #[serde(default)]
     pub(crate) request: Option<Value>,
@@ -95,47 +97,60 @@ pub(crate) struct Event {
 /// How a container ended: in `request.MonitorEvent.exit_event`, or in `request.exit_event`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ExitEvent {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) exit_code: Option<i32>,
-    #[serde(default)]
-    pub(crate) requested_stop: Option<bool>,
-    #[serde(default)]
-    pub(crate) restarting: Option<bool>,
+    #[serde(default, deserialize_with = "not_false")]
+    pub(crate) requested_stop: bool,
+    #[serde(default, deserialize_with = "not_false")]
+    pub(crate) restarting: bool,
+    #[serde(default, deserialize_with = "is_true")]
+    pub(crate) oom_killed: bool,
+}
+
+fn is_true<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Ok(lenient::opt_flag(deserializer)? == Some(true))
+}
+
+/// False where it is missing or says so. What cannot be read does not prove that a container ended
+/// by itself.
+fn not_false<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Ok(lenient::opt_flag(deserializer)? != Some(false))
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct OrgMachines {
     pub(crate) machines: Option<Vec<Value>>,
     #[serde(default)]
-    pub(crate) next_cursor: Option<String>,
+    pub(crate) next_cursor: Cursor,
     #[serde(default)]
-    pub(crate) error_regions: Option<Vec<String>>,
+    pub(crate) error_regions: Value,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct OrgVolumes {
-    pub(crate) volumes: Option<Vec<Volume>>,
+    pub(crate) volumes: Option<Vec<Value>>,
     #[serde(default)]
-    pub(crate) next_cursor: Option<String>,
+    pub(crate) next_cursor: Cursor,
     /// Not in the document; where it is there and not empty, the list is incomplete.
     #[serde(default)]
-    pub(crate) error_regions: Option<Vec<String>>,
+    pub(crate) error_regions: Value,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Volume {
+    #[serde(deserialize_with = "lenient::text")]
     pub(crate) id: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) name: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) app_name: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_word")]
     pub(crate) state: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) size_gb: Option<u32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) region: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) attached_machine_id: Option<String>,
 }
 
@@ -153,28 +168,29 @@ pub(crate) struct Extended {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct App {
+    #[serde(deserialize_with = "lenient::text")]
     pub(crate) name: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) network: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) machine_count: Option<u64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_object")]
     pub(crate) organization: Option<Organization>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Organization {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) slug: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Apps {
     pub(crate) apps: Option<Vec<App>>,
+    #[serde(default, deserialize_with = "lenient::opt_number")]
+    pub(crate) total_apps: Option<u64>,
     #[serde(default)]
-    pub(crate) total_apps: Option<usize>,
-    #[serde(default)]
-    pub(crate) next_cursor: Option<String>,
+    pub(crate) next_cursor: Cursor,
 }
 
 /// The field is `name`; the documentation's prose says `app_name`.
@@ -214,10 +230,10 @@ pub(crate) struct SetSecrets<'a> {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct SecretsSet {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) version: Option<u64>,
     /// The same by its old name.
-    #[serde(default, rename = "Version")]
+    #[serde(default, rename = "Version", deserialize_with = "lenient::opt_number")]
     pub(crate) old_version: Option<u64>,
 }
 
@@ -228,7 +244,7 @@ pub(crate) struct Tokens {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Token {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) org_slug: Option<String>,
     #[serde(default)]
     pub(crate) apps: Option<Vec<String>>,
@@ -244,14 +260,14 @@ pub(crate) struct ReadLease {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct LeaseData {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) nonce: Option<String>,
     /// In seconds.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) expires_at: Option<i64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) owner: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) description: Option<String>,
 }
 
@@ -264,17 +280,19 @@ pub(crate) struct TakeLease<'a> {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Waited {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_word")]
     pub(crate) state: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Version {
+    #[serde(deserialize_with = "lenient::text")]
     pub(crate) version: String,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct MetadataValue {
+    #[serde(deserialize_with = "lenient::text")]
     pub(crate) value: String,
 }
 
@@ -304,8 +322,9 @@ pub(crate) struct Regions {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Region {
     #[serde(alias = "Code")]
+    #[serde(deserialize_with = "lenient::text")]
     pub(crate) code: String,
-    #[serde(default, alias = "Name")]
+    #[serde(default, alias = "Name", deserialize_with = "lenient::text")]
     pub(crate) name: String,
 }
 

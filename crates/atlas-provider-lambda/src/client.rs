@@ -1,10 +1,11 @@
 //! Lambda's API, one function for each endpoint. What an answer means is `translate`'s.
 
 use atlas_core::{CallContext, ErrorKind, Result, RetryClass, Secret};
+use atlas_http::lenient::{self, Rows};
 use atlas_http::{Answer, Call, Client, Page, Walk, walk};
 use http::StatusCode;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error;
 use crate::resources::Region;
@@ -34,11 +35,12 @@ impl Cloud {
         cx: &CallContext,
         operation: &'static str,
     ) -> Result<InstanceTypes> {
-        self.data(
-            cx,
-            Call::get(operation, RetryClass::Safe, ["instance-types"]),
-        )
-        .await
+        let call = Call::get(operation, RetryClass::Safe, ["instance-types"]);
+        let listed: Map<String, Value> = self.data(cx, call).await?;
+        let read = lenient::named_rows("instance types", listed);
+        let complete = read.unreadable.is_empty() && !read.rows.is_empty();
+        let types = read.usable()?.into_iter().collect();
+        Ok(InstanceTypes { types, complete })
     }
 
     /// Walks the instances to the last page. The published document knows no pages, the live API
@@ -60,11 +62,7 @@ impl Cloud {
         let call = &call;
         let page = |token: Option<String>| async move {
             let read: Envelope<Vec<T>> = self.0.json(cx, call(token)).await?;
-            Ok(Page {
-                items: read.data,
-                next: read.page_token,
-                missing: None,
-            })
+            Ok(Page::at(read.data, read.page_token))
         };
         walk(MAX_PAGES, page).await
     }
@@ -134,12 +132,22 @@ impl Cloud {
         self.0.call(cx, call).await.map(drop)
     }
 
+    /// A list without pages, row by row.
+    async fn rows<T: DeserializeOwned>(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        what: &'static str,
+        path: &'static str,
+    ) -> Result<Rows<T>> {
+        let call = Call::get(operation, RetryClass::Safe, [path]);
+        Ok(lenient::rows(what, self.data(cx, call).await?))
+    }
+
     pub(crate) async fn ssh_keys(&self, cx: &CallContext) -> Result<Vec<SshKey>> {
-        self.data(
-            cx,
-            Call::get("spawn_compute ssh-keys", RetryClass::Safe, ["ssh-keys"]),
-        )
-        .await
+        self.rows(cx, "spawn_compute ssh-keys", "ssh keys", "ssh-keys")
+            .await?
+            .usable()
     }
 
     /// Every region, with or without a free machine.
@@ -173,11 +181,9 @@ impl Cloud {
         cx: &CallContext,
         operation: &'static str,
     ) -> Result<Vec<Ruleset>> {
-        self.data(
-            cx,
-            Call::get(operation, RetryClass::Safe, ["firewall-rulesets"]),
-        )
-        .await
+        self.rows(cx, operation, "firewall rule sets", "firewall-rulesets")
+            .await?
+            .usable()
     }
 
     pub(crate) async fn create_ruleset(
@@ -214,8 +220,8 @@ impl Cloud {
         &self,
         cx: &CallContext,
         operation: &'static str,
-    ) -> Result<Vec<FileSystem>> {
-        self.data(cx, Call::get(operation, RetryClass::Safe, ["file-systems"]))
+    ) -> Result<Rows<FileSystem>> {
+        self.rows(cx, operation, "file systems", "file-systems")
             .await
     }
 

@@ -33,7 +33,7 @@ use atlas_core::{
     AccountLimits, CallContext, Candidate, Capabilities, Capability, Claim, Clock, Compute,
     ComputeId, ComputeRequest, ComputeStatus, DiskSize, Error, ErrorKind, GpuType, LaunchKey,
     ListFilter, Listing, NetworkVolume, Next, Outcome, Presence, Provider, ProviderId, Result,
-    Secret, Support, TrackedKey, VolumeId, VolumeRequest,
+    Secret, Support, TrackedKey, UnreadableRow, VolumeId, VolumeRequest,
 };
 use atlas_http::merge_json;
 use serde_json::Value;
@@ -122,7 +122,7 @@ impl Lambda {
             return Ok(None);
         };
         let found = self.cloud.file_systems(cx, operation).await?;
-        translate::mounted_gb(id, found).map(Some)
+        translate::mounted_gb(id, found.usable()?).map(Some)
     }
 
     /// Exactly one key must be named, also where SSH is never used. One that is configured is
@@ -185,7 +185,11 @@ impl Lambda {
             let by_it = raw["firewall_rulesets"]
                 .as_array()
                 .is_some_and(|sets| sets.iter().any(|set| set["id"] == ruleset));
-            let machine = translate::compute(&self.id, raw)?;
+            let Ok(machine) = translate::compute(&self.id, raw) else {
+                // Whose it is cannot be told.
+                others &= !by_it;
+                continue;
+            };
             if by_it && machine.status != ComputeStatus::Terminated {
                 guarded = true;
                 others &= machine.keys.claim() != Claim::Whole(key);
@@ -357,7 +361,13 @@ impl Provider for Lambda {
             .cloud
             .instance(cx, "get_compute", id.as_str(), false)
             .await?;
-        translate::compute(&self.id, answer.json::<wire::Envelope<Value>>()?.data)
+        let read = translate::compute(&self.id, answer.json::<wire::Envelope<Value>>()?.data)
+            .map_err(UnreadableRow::into_error)?;
+        if read.id == *id {
+            Ok(read)
+        } else {
+            Err(answer.misunderstood("the answer is about another instance"))
+        }
     }
 
     async fn list_compute(&self, cx: &CallContext, filter: &ListFilter) -> Result<Listing> {
@@ -378,10 +388,9 @@ impl Provider for Lambda {
         if !answer.status().is_success() {
             return error::gone(&answer).map_or_else(Presence::NoAnswer, |()| Presence::Absent);
         }
-        match answer
-            .json::<wire::Envelope<Value>>()
-            .and_then(|envelope| translate::compute(&self.id, envelope.data))
-        {
+        match answer.json::<wire::Envelope<Value>>().and_then(|envelope| {
+            translate::compute(&self.id, envelope.data).map_err(UnreadableRow::into_error)
+        }) {
             Ok(compute) if compute.id != *id => {
                 Presence::NoAnswer(answer.misunderstood("the answer is about another instance"))
             }
@@ -456,7 +465,11 @@ impl Provider for Lambda {
 
     async fn list_network_volumes(&self, cx: &CallContext) -> Result<Vec<NetworkVolume>> {
         let found = self.cloud.file_systems(cx, "list_network_volumes").await?;
-        found.into_iter().map(translate::file_system).collect()
+        found
+            .usable()?
+            .into_iter()
+            .map(translate::file_system)
+            .collect()
     }
 
     /// Lambda's file systems grow with what is put on them: the asked size is not a limit there,
@@ -497,11 +510,17 @@ impl Provider for Lambda {
             .file_systems(cx, "delete_network_volume find")
             .await?;
         match existing
+            .rows
             .iter()
             .find(|file_system| file_system.id == id.as_str() || file_system.name == id.as_str())
         {
             Some(file_system) => self.cloud.delete_file_system(cx, &file_system.id).await,
-            None => Ok(()),
+            // It may be the one that could not be read.
+            None => existing
+                .unreadable
+                .into_iter()
+                .next()
+                .map_or(Ok(()), |row| Err(row.into_error())),
         }
     }
 }

@@ -6,8 +6,9 @@ use atlas_core::{
     CallContext, Candidate, CloudType, Compute, ComputeId, ComputeRequest, ComputeStatus, DiskSize,
     Error, ErrorKind, Gpu, GpuChoice, GpuType, KeyCarriers, LAUNCH_KEY_TAG, LaunchKey, MemorySize,
     NetworkVolume, Next, Outcome, Port, PortMapping, Protocol, ProviderId, Result, Stock,
-    Timestamp, Usd, UsdPerHour, VolumeId,
+    Timestamp, UnreadableRow, Usd, UsdPerHour, VolumeId,
 };
+use atlas_http::lenient;
 use serde_json::{Value, json};
 
 use crate::catalogue;
@@ -65,7 +66,7 @@ pub(crate) fn candidates(
             candidate.gpu = catalogue::gpu(&kind.name);
             candidate.region = Some(region.to_owned());
             candidate.cloud_type = Some(CloudType::Secure);
-            candidate.price = Some(price(kind));
+            candidate.price = price(kind);
             candidate.stock = Some(Stock::Low);
             found.push(candidate);
         }
@@ -93,6 +94,7 @@ pub(crate) fn hints_not_shown<'a>(
 ) -> Vec<&'a str> {
     let shown = |hint: &&str| {
         types
+            .types
             .values()
             .flat_map(|item| &item.regions_with_capacity_available)
             .any(|region| same_region(hint, Some(&region.name)))
@@ -125,7 +127,7 @@ fn fitting_types<'a>(
     types: &'a wire::InstanceTypes,
     request: &ComputeRequest,
 ) -> Result<Vec<&'a wire::InstanceTypeItem>> {
-    if types.is_empty() {
+    if types.types.is_empty() {
         let error = Error::new(
             ErrorKind::Unavailable,
             "the price list is empty at the moment",
@@ -135,24 +137,24 @@ fn fitting_types<'a>(
     let roomy = |kind: &wire::InstanceType| {
         request
             .memory
-            .is_none_or(|memory| kind.specs.memory_gib >= memory.as_mib().div_ceil(1024))
+            .is_none_or(|memory| kind.specs.memory_gib >= Some(memory.as_mib().div_ceil(1024)))
     };
     let fitting: Vec<_> = match (&request.gpu, request.cpu) {
         (Some(GpuChoice::Named(gpu)), _) => of_card(types, *gpu)
             .filter(|item| item.instance_type.specs.gpus == request.gpu_count)
             .collect(),
-        (Some(GpuChoice::Native(name)), _) => types.get(name).into_iter().collect(),
+        (Some(GpuChoice::Native(name)), _) => types.types.get(name).into_iter().collect(),
         (Some(GpuChoice::AtLeast(vram)), _) => types
+            .types
             .values()
             .filter(|item| item.instance_type.specs.gpus == request.gpu_count)
-            .filter(|item| {
-                catalogue::vram(&item.instance_type.gpu_description).is_some_and(|own| own >= *vram)
-            })
+            .filter(|item| vram_of(&item.instance_type).is_some_and(|own| own >= *vram))
             .collect(),
         (None, Some(cpus)) => types
+            .types
             .values()
             .filter(|item| {
-                item.instance_type.specs.gpus == 0 && item.instance_type.specs.vcpus >= cpus
+                item.instance_type.specs.gpus == 0 && item.instance_type.specs.vcpus >= Some(cpus)
             })
             .collect(),
         (None, None) => Vec::new(),
@@ -162,7 +164,7 @@ fn fitting_types<'a>(
         .into_iter()
         .filter(|item| roomy(&item.instance_type))
         .collect();
-    if fitting.is_empty() {
+    if fitting.is_empty() && types.complete {
         return Err(Error::unsupported("gpu", nothing_fits(types, request)));
     }
     Ok(fitting)
@@ -170,7 +172,7 @@ fn fitting_types<'a>(
 
 /// The types with this card, in any number.
 fn of_card(types: &wire::InstanceTypes, gpu: Gpu) -> impl Iterator<Item = &wire::InstanceTypeItem> {
-    types.values().filter(move |item| {
+    types.types.values().filter(move |item| {
         catalogue::gpu(&item.instance_type.name).is_some_and(|card| gpu.variants().contains(&card))
     })
 }
@@ -195,6 +197,10 @@ fn nothing_fits(types: &wire::InstanceTypes, request: &ComputeRequest) -> String
         "lambda has no machine with exactly {count} x {gpu}, only with {}",
         counts.join(", ")
     )
+}
+
+fn vram_of(kind: &wire::InstanceType) -> Option<MemorySize> {
+    catalogue::vram(kind.gpu_description.as_deref()?)
 }
 
 /// What Lambda would refuse or silently drop, found before any request.
@@ -335,17 +341,17 @@ pub(crate) fn rules(ports: &[u16]) -> Vec<FirewallRule> {
         .collect()
 }
 
-/// A machine, from Lambda's description of it.
-pub(crate) fn compute(provider: &ProviderId, raw: Value) -> Result<Compute> {
-    let instance: wire::Instance =
-        serde_json::from_value(raw.clone()).map_err(|error| implausible().with_source(error))?;
-    let id = ComputeId::new(&instance.id).map_err(|error| implausible().with_source(error))?;
+/// A machine, from Lambda's description of it: whatever else in it is odd, one with an id is read.
+pub(crate) fn compute(provider: &ProviderId, raw: Value) -> Result<Compute, UnreadableRow> {
+    let instance: wire::Instance = lenient::row(&raw)?;
+    let id =
+        ComputeId::new(&instance.id).map_err(|error| UnreadableRow::of(&raw, error.message()))?;
     let tagged = |name: &str| {
         instance
             .tags
             .iter()
-            .find(|tag| tag.key == name)
-            .map(|tag| tag.value.as_str())
+            .find(|tag| tag.key.as_deref() == Some(name))
+            .and_then(|tag| tag.value.as_deref())
     };
     let mut compute = Compute::new(id, provider.clone(), status(&instance.status));
     compute.keys = KeyCarriers::name_and_tag(
@@ -361,24 +367,28 @@ pub(crate) fn compute(provider: &ProviderId, raw: Value) -> Result<Compute> {
         .map(|port| port_mapping(port, instance.ip.as_deref()))
         .collect();
     compute.preempted = instance.status == "preempted";
-    compute.gpu_type = catalogue::gpu(&instance.instance_type.name);
-    compute.gpu_count = instance.instance_type.specs.gpus;
+    compute.image = tagged(IMAGE_TAG).map(str::to_owned);
     let storage = tagged(FILE_SYSTEM_TAG).and_then(|gb| gb.parse().ok());
-    compute.cost_per_hour = Some(with_file_system(
-        price(&instance.instance_type),
-        storage.unwrap_or(0),
-    ));
-    compute.native_type = Some(instance.instance_type.name);
-    compute.region = Some(instance.region.name);
-    compute.image = instance
-        .tags
-        .iter()
-        .find(|tag| tag.key == IMAGE_TAG)
-        .map(|tag| tag.value.clone());
+    let kind = instance.instance_type;
+    compute.gpu_type = kind.name.as_deref().and_then(catalogue::gpu);
+    compute.gpu_count = kind.specs.gpus.unwrap_or(0);
+    compute.cost_per_hour = kind
+        .price_cents_per_hour
+        .and_then(cents)
+        .map(|price| with_file_system(price, storage.unwrap_or(0)));
+    compute.native_type = kind.name;
+    compute.region = instance.region.and_then(|region| region.name);
     compute.public_ip = instance.ip;
     compute.name = instance.name;
     compute.raw = wire::redacted(raw).into();
     Ok(compute)
+}
+
+/// A price that is one: no type costs less than nothing, or a million dollars an hour.
+fn cents(cents: i64) -> Option<UsdPerHour> {
+    (0..100_000_000)
+        .contains(&cents)
+        .then(|| UsdPerHour::new(Usd::from_cents(cents)))
 }
 
 fn port_mapping(port: Port, ip: Option<&str>) -> PortMapping {
@@ -407,8 +417,8 @@ fn status(word: &str) -> ComputeStatus {
     }
 }
 
-fn price(kind: &wire::InstanceType) -> UsdPerHour {
-    UsdPerHour::new(Usd::from_cents(kind.price_cents_per_hour))
+fn price(kind: &wire::InstanceType) -> Option<UsdPerHour> {
+    cents(kind.price_cents_per_hour)
 }
 
 /// The price list, a line for each type and region with capacity, and one for each type that is
@@ -420,18 +430,22 @@ pub(crate) fn gpu_types(
 ) -> Vec<GpuType> {
     let mut lines = Vec::new();
     for item in types
+        .types
         .values()
         .filter(|item| item.instance_type.specs.gpus > 0)
     {
         let kind = &item.instance_type;
         let count = kind.specs.gpus;
-        let whole = price(kind).per_hour().nanos();
+        let each = price(kind).map(|whole| whole.per_hour().nanos() / i64::from(count));
         let base = |stock| {
-            let vram = catalogue::vram(&kind.gpu_description).unwrap_or(MemorySize::mib(0));
+            let vram = vram_of(kind).unwrap_or(MemorySize::mib(0));
             let mut line = GpuType::new(provider.clone(), kind.name.clone(), vram, now);
             line.gpu = catalogue::gpu(&kind.name);
-            line.display_name.clone_from(&kind.description);
-            line.price = Some(UsdPerHour::new(Usd::from_nanos(whole / i64::from(count))));
+            line.display_name = kind
+                .description
+                .clone()
+                .unwrap_or_else(|| kind.name.clone());
+            line.price = each.map(|each| UsdPerHour::new(Usd::from_nanos(each)));
             line.max_count = Some(count);
             line.stock = Some(stock);
             line

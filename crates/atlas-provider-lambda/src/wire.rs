@@ -1,9 +1,10 @@
-//! Lambda's JSON, names as on the wire. Unknown fields are ignored and every enum is open: the live
-//! API runs ahead of its document.
+//! Lambda's JSON, names as on the wire. Unknown fields are ignored, every enum is open, and what is
+//! not needed is read leniently ([`lenient`]): the live API runs ahead of its document.
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use atlas_http::lenient::{self, Cursor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::resources::FirewallRule;
@@ -13,7 +14,7 @@ use crate::resources::FirewallRule;
 pub(crate) struct Envelope<T> {
     pub(crate) data: T,
     #[serde(default)]
-    pub(crate) page_token: Option<String>,
+    pub(crate) page_token: Cursor,
 }
 
 /// Errors travel only inside `error`.
@@ -30,39 +31,83 @@ pub(crate) struct ErrorBody {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Instance {
+    #[serde(deserialize_with = "lenient::text")]
     pub(crate) id: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) name: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) ip: Option<String>,
+    #[serde(default = "lenient::no_word", deserialize_with = "lenient::word")]
     pub(crate) status: String,
-    pub(crate) region: Region,
-    pub(crate) instance_type: InstanceType,
-    #[serde(default)]
-    pub(crate) tags: Vec<Tag>,
+    #[serde(default, deserialize_with = "lenient::opt_object")]
+    pub(crate) region: Option<SomeRegion>,
+    #[serde(default, deserialize_with = "lenient::object")]
+    pub(crate) instance_type: SomeType,
+    #[serde(default, deserialize_with = "lenient::objects")]
+    pub(crate) tags: Vec<SomeTag>,
+}
+
+/// The region of an instance, as far as it is told.
+#[derive(Debug, Deserialize)]
+pub(crate) struct SomeRegion {
+    #[serde(default, deserialize_with = "lenient::opt_text")]
+    pub(crate) name: Option<String>,
+}
+
+/// The type of an instance, as far as it is told.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct SomeType {
+    #[serde(default, deserialize_with = "lenient::opt_text")]
+    pub(crate) name: Option<String>,
+    #[serde(default, deserialize_with = "lenient::opt_number")]
+    pub(crate) price_cents_per_hour: Option<i64>,
+    #[serde(default, deserialize_with = "lenient::object")]
+    pub(crate) specs: SomeSpecs,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct SomeSpecs {
+    #[serde(default, deserialize_with = "lenient::opt_number")]
+    pub(crate) gpus: Option<u32>,
+}
+
+/// A tag of an instance, as far as it is told.
+#[derive(Debug, Deserialize)]
+pub(crate) struct SomeTag {
+    #[serde(default, deserialize_with = "lenient::opt_text")]
+    pub(crate) key: Option<String>,
+    #[serde(default, deserialize_with = "lenient::opt_text")]
+    pub(crate) value: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Region {
+    #[serde(deserialize_with = "lenient::text")]
     pub(crate) name: String,
 }
 
+/// A type of the price list: without a price or the number of its GPUs it cannot be chosen.
 #[derive(Debug, Deserialize)]
 pub(crate) struct InstanceType {
+    #[serde(deserialize_with = "lenient::text")]
     pub(crate) name: String,
-    #[serde(default)]
-    pub(crate) description: String,
-    #[serde(default)]
-    pub(crate) gpu_description: String,
+    #[serde(default, deserialize_with = "lenient::opt_text")]
+    pub(crate) description: Option<String>,
+    #[serde(default, deserialize_with = "lenient::opt_text")]
+    pub(crate) gpu_description: Option<String>,
     /// US cents for the whole instance.
+    #[serde(deserialize_with = "lenient::number")]
     pub(crate) price_cents_per_hour: i64,
     pub(crate) specs: Specs,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Specs {
-    pub(crate) vcpus: u32,
-    pub(crate) memory_gib: u32,
+    #[serde(default, deserialize_with = "lenient::opt_number")]
+    pub(crate) vcpus: Option<u32>,
+    #[serde(default, deserialize_with = "lenient::opt_number")]
+    pub(crate) memory_gib: Option<u32>,
+    #[serde(deserialize_with = "lenient::number")]
     pub(crate) gpus: u32,
 }
 
@@ -73,13 +118,26 @@ pub(crate) struct Tag {
 }
 
 /// The price list: an object keyed by type name.
-pub(crate) type InstanceTypes = BTreeMap<String, InstanceTypeItem>;
+#[derive(Debug)]
+pub(crate) struct InstanceTypes {
+    pub(crate) types: BTreeMap<String, InstanceTypeItem>,
+    /// Whether it has types and each of them could be read: only then is a type that is not on it
+    /// one that Lambda does not have.
+    pub(crate) complete: bool,
+}
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct InstanceTypeItem {
     pub(crate) instance_type: InstanceType,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "open_regions")]
     pub(crate) regions_with_capacity_available: Vec<Region>,
+}
+
+/// The regions that name themselves.
+fn open_regions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Region>, D::Error> {
+    let regions: Vec<SomeRegion> = lenient::objects(deserializer)?;
+    let named = regions.into_iter().filter_map(|region| region.name);
+    Ok(named.map(|name| Region { name }).collect())
 }
 
 #[derive(Debug, Serialize)]
@@ -126,7 +184,9 @@ pub(crate) struct CreateRuleset<'a> {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Ruleset {
+    #[serde(deserialize_with = "lenient::text")]
     pub(crate) id: String,
+    #[serde(deserialize_with = "lenient::text")]
     pub(crate) name: String,
     pub(crate) region: Region,
 }
@@ -140,10 +200,12 @@ pub(crate) struct GlobalRuleset {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct FileSystem {
+    #[serde(deserialize_with = "lenient::text")]
     pub(crate) id: String,
+    #[serde(deserialize_with = "lenient::text")]
     pub(crate) name: String,
     pub(crate) region: Region,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) bytes_used: Option<u64>,
 }
 

@@ -42,6 +42,9 @@ pub(crate) fn cloud(tier: CloudType) -> &'static str {
 pub(crate) struct Tier {
     pub(crate) tier: CloudType,
     pub(crate) gpus: Vec<wire::GpuType>,
+    /// Whether there are cards and each of them could be read: only then is a card that is not
+    /// among them one that RunPod does not have.
+    pub(crate) complete: bool,
 }
 
 fn price(gpu: &wire::GpuType, tier: CloudType) -> Option<UsdPerHour> {
@@ -134,7 +137,7 @@ pub(crate) fn gpus(
         .ok_or_else(|| Error::validation("gpu", "names no gpu"))?;
     let mut found: Vec<(usize, Option<UsdPerHour>, usize, Vec<Candidate>)> = Vec::new();
     let (mut known, mut fits) = (false, false);
-    for (tier_rank, Tier { tier, gpus }) in catalogue.iter().enumerate() {
+    for (tier_rank, Tier { tier, gpus, .. }) in catalogue.iter().enumerate() {
         for gpu in gpus {
             let Some(rank) = rank(choice, gpu) else {
                 continue;
@@ -188,7 +191,10 @@ fn rank(choice: &GpuChoice, gpu: &wire::GpuType) -> Option<usize> {
             .iter()
             .position(|(_, id)| *id == gpu.id),
         GpuChoice::Native(id) => (*id == gpu.id).then_some(0),
-        GpuChoice::AtLeast(memory) => (MemorySize::gib(gpu.memory) >= *memory).then_some(0),
+        GpuChoice::AtLeast(memory) => gpu
+            .memory
+            .is_some_and(|own| MemorySize::gib(own) >= *memory)
+            .then_some(0),
         _ => None,
     }
 }
@@ -206,10 +212,9 @@ pub(crate) fn cpus(
         .cpu
         .ok_or_else(|| Error::validation("cpu", "names no number of cpus"))?;
     let fits = |flavour: &&wire::CpuType| {
-        let wide = flavour
-            .vcpu
-            .as_ref()
-            .is_none_or(|range| (range.min..=range.max).contains(&vcpus));
+        let wide = flavour.vcpu.as_ref().is_none_or(|range| {
+            range.min.is_none_or(|min| min <= vcpus) && range.max.is_none_or(|max| max >= vcpus)
+        });
         let gib = flavour.ram_gb_per_vcpu.map(|each| each * f64::from(vcpus));
         wide && request
             .memory
@@ -262,11 +267,11 @@ pub(crate) fn price_list(
     now: Timestamp,
 ) -> Vec<GpuType> {
     let mut lines = Vec::new();
-    for Tier { tier, gpus } in catalogue {
+    for Tier { tier, gpus, .. } in catalogue {
         for gpu in gpus.iter().filter(|gpu| offered(gpu, *tier)) {
             let line = |region: Option<&str>, word: Option<&str>| {
-                let mut line =
-                    GpuType::new(provider.clone(), &gpu.id, MemorySize::gib(gpu.memory), now);
+                let vram = MemorySize::gib(gpu.memory.unwrap_or(0));
+                let mut line = GpuType::new(provider.clone(), &gpu.id, vram, now);
                 line.gpu = catalogue::canonical(&gpu.id);
                 line.display_name = gpu.name.clone().unwrap_or_else(|| gpu.id.clone());
                 line.cloud_type = Some(*tier);
@@ -321,6 +326,7 @@ mod tests {
         [CloudType::Secure, CloudType::Community]
             .map(|tier| Tier {
                 tier,
+                complete: true,
                 gpus: vec![
                     gpu(
                         "NVIDIA H100 80GB HBM3",

@@ -2,7 +2,7 @@
 //! means is `translate`'s.
 
 use atlas_core::{CallContext, CloudType, Result, RetryClass, Secret};
-use atlas_http::{Answer, Call, Client, Page, Walk, walk};
+use atlas_http::{Answer, Call, Client, Page, Walk, lenient, walk};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -177,30 +177,34 @@ impl Control {
             .walk(cx, operation, &["v2", "catalog", "gpus"], &query, "gpus")
             .await?
             .whole()?;
+        let read = lenient::rows("gpus", gpus);
         Ok(Tier {
             tier,
-            gpus: gpus.iter().map(read).collect::<Result<_>>()?,
+            complete: read.unreadable.is_empty() && !read.rows.is_empty(),
+            gpus: read.usable()?,
         })
     }
 
-    /// `GET /v2/catalog/cpus` with the stock for pods of so many CPUs.
+    /// `GET /v2/catalog/cpus` with the stock for pods of so many CPUs; and whether there are
+    /// flavours and each of them could be read.
     pub(crate) async fn cpus(
         &self,
         cx: &CallContext,
         operation: &'static str,
         vcpus: u32,
-    ) -> Result<Vec<wire::CpuType>> {
+    ) -> Result<(Vec<wire::CpuType>, bool)> {
         let query = [
             ("include", "AVAILABILITY".to_owned()),
             ("product", "POD".to_owned()),
             ("vcpuCount", vcpus.to_string()),
         ];
-        self.walk(cx, operation, &["v2", "catalog", "cpus"], &query, "cpus")
+        let flavours = self
+            .walk(cx, operation, &["v2", "catalog", "cpus"], &query, "cpus")
             .await?
-            .whole()?
-            .iter()
-            .map(read)
-            .collect()
+            .whole()?;
+        let read = lenient::rows("cpu flavours", flavours);
+        let complete = read.unreadable.is_empty() && !read.rows.is_empty();
+        Ok((read.usable()?, complete))
     }
 
     /// `GET /v2/network-volumes/{id}`.

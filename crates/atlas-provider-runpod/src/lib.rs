@@ -43,8 +43,8 @@ use atlas_core::{
     AccountLimits, BoxStream, CallContext, Candidate, Capabilities, Capability, Clock, CloudType,
     Compute, ComputeId, ComputeRequest, ComputeSpend, Entropy, Error, ErrorKind, GpuChoice,
     GpuType, Job, JobRef, JobRequest, LaunchKey, ListFilter, Listing, LogLine, LogQuery,
-    NetworkVolume, Next, Outcome, Presence, Provider, ProviderId, Result, Secret, SpendQuery, Usd,
-    VolumeId, VolumeRequest,
+    NetworkVolume, Next, Outcome, Presence, Provider, ProviderId, Result, Secret, SpendQuery,
+    UnreadableRow, Usd, VolumeId, VolumeRequest,
 };
 use futures_util::future::try_join;
 use serde_json::Value;
@@ -112,7 +112,7 @@ impl RunPod {
     }
 
     fn compute(&self, value: Value) -> Result<Compute> {
-        translate::compute(&self.id, &self.proxy, value)
+        translate::compute(&self.id, &self.proxy, value).map_err(UnreadableRow::into_error)
     }
 
     /// The shape of a create: the pinned candidate's, or what the request says where it leaves no
@@ -212,11 +212,9 @@ impl RunPod {
         }
         let regions = self.regions(cx, operation, request).await?;
         if let Some(vcpus) = request.cpu {
-            return candidates::cpus(
-                request,
-                &regions,
-                &self.control.cpus(cx, operation, vcpus).await?,
-            );
+            let (flavours, complete) = self.control.cpus(cx, operation, vcpus).await?;
+            let found = candidates::cpus(request, &regions, &flavours);
+            return found.or_else(|error| known_refusal(error, complete));
         }
         let tier = |tier: CloudType| self.control.gpus(cx, operation, tier, request.gpu_count);
         let catalogue = match candidates::tiers(request) {
@@ -227,7 +225,9 @@ impl RunPod {
                 vec![secure, community]
             }
         };
-        candidates::gpus(request, &regions, &catalogue)
+        let complete = catalogue.iter().all(|tier| tier.complete);
+        let found = candidates::gpus(request, &regions, &catalogue);
+        found.or_else(|error| known_refusal(error, complete))
     }
 
     /// Where to look: the request's regions; with a network volume, its data centre, which it pins
@@ -246,6 +246,11 @@ impl RunPod {
             .volume(cx, operation, volume.as_str())
             .await?
             .data_center;
+        if home.is_empty() {
+            let message = "the answer does not say where the network volume is";
+            return Err(Error::new(ErrorKind::Provider, message)
+                .outcome_is(Outcome::NotApplied(Next::SameLater)));
+        }
         let wanted = |region: &String| *region == home || catalogue::country(&home) == Some(region);
         if !request.region_hints.is_empty() && !request.region_hints.iter().any(wanted) {
             return Err(Error::validation(
@@ -255,6 +260,12 @@ impl RunPod {
         }
         Ok(vec![home])
     }
+}
+
+/// That the catalogue has no such shape is a refusal only where all of the catalogue was read; else
+/// there is nothing to try now.
+fn known_refusal(error: Error, complete: bool) -> Result<Vec<Candidate>> {
+    if complete { Err(error) } else { Ok(Vec::new()) }
 }
 
 impl Provider for RunPod {
@@ -362,14 +373,16 @@ impl Provider for RunPod {
     }
 
     async fn get_compute(&self, cx: &CallContext, id: &ComputeId) -> Result<Compute> {
-        translate::computed(
-            &self.id,
-            &self.proxy,
-            &self
-                .control
-                .pod(cx, "get_compute", id.as_str(), false)
-                .await?,
-        )
+        let answer = self
+            .control
+            .pod(cx, "get_compute", id.as_str(), false)
+            .await?;
+        let read = translate::computed(&self.id, &self.proxy, &answer)?;
+        if read.id == *id {
+            Ok(read)
+        } else {
+            Err(answer.misunderstood("the answer is about another pod"))
+        }
     }
 
     async fn list_compute(&self, cx: &CallContext, filter: &ListFilter) -> Result<Listing> {

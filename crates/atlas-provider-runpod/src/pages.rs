@@ -118,6 +118,13 @@ mod tests {
         );
         assert_eq!(pagination.unwrap().next_cursor.as_deref(), Some("c"));
         assert!(super::pods(br#"{"pods":[]}"#).unwrap().0.is_empty());
+        let odd = super::pods(br#"{"pods":[{"id":7,"env":[],"gpu":"x"}]}"#)
+            .unwrap()
+            .0;
+        assert_eq!(
+            (odd[0].0.id.as_str(), odd[0].0.status.as_str()),
+            ("7", "unreadable")
+        );
     }
 
     #[test]
@@ -131,7 +138,7 @@ mod tests {
             r#"{"pods":{}}"#,
             r#"{"pods":[],"pods":[]}"#,
             r#"{"pods":[]} x"#,
-            r#"{"pods":[{"id":"a"}]}"#,
+            r#"{"pods":[{"status":"x"}]}"#,
             r#"{"pods":[{"id":"a","status":"x"},]}"#,
             r#"{"pods":[{"id":"a","status":"x"}"#,
             r#"{"pods":[],"pagination":7}"#,

@@ -2,9 +2,9 @@
 
 use atlas_core::{
     Compute, ComputeId, ComputeRequest, ComputeStatus, DiskSize, Error, ErrorKind, KeyCarriers,
-    LaunchKey, PortMapping, Protocol, ProviderId, REDACTED, Raw, Result, UsdPerHour,
+    LaunchKey, PortMapping, Protocol, ProviderId, REDACTED, Raw, Result, UnreadableRow, UsdPerHour,
 };
-use atlas_http::{Answer, Page, merge_json};
+use atlas_http::{Answer, Page, lenient, merge_json};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -136,15 +136,16 @@ pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T> {
 /// A pod, as atlas describes it. Takes the whole value, and keeps it with the environment redacted.
 ///
 /// # Errors
-/// `provider`, when it has no usable id or status.
+/// When it has no usable id.
 pub(crate) fn compute(
     provider: &ProviderId,
     proxy: &ProxyTemplate,
     mut value: Value,
-) -> Result<Compute> {
-    let pod = read(&value)?;
+) -> Result<Compute, UnreadableRow> {
+    let pod: wire::Pod = lenient::row(&value)?;
+    let id = ComputeId::new(&pod.id).map_err(|error| UnreadableRow::of(&value, error.message()))?;
     redact(&mut value);
-    described(provider, proxy, pod, value.into())
+    Ok(described(provider, proxy, id, pod, value.into()))
 }
 
 /// The same of a pod alone in its answer, whose whole value is seldom looked at.
@@ -156,12 +157,11 @@ pub(crate) fn computed(
     proxy: &ProxyTemplate,
     answer: &Answer,
 ) -> Result<Compute> {
-    described(
-        provider,
-        proxy,
-        answer.json()?,
-        Raw::parsed_later(answer.bytes(), redact),
-    )
+    let pod: wire::Pod = answer.json()?;
+    let id = ComputeId::new(&pod.id)
+        .map_err(|_| Error::new(ErrorKind::Provider, "a pod in the answer has no usable id"))?;
+    let raw = Raw::parsed_later(answer.bytes(), redact);
+    Ok(described(provider, proxy, id, pod, raw))
 }
 
 /// A page of pods: what each comes to, and where the list goes on. One pod that is none does not
@@ -173,9 +173,18 @@ pub(crate) fn page(
     provider: &ProviderId,
     proxy: &ProxyTemplate,
     answer: &Answer,
-) -> Result<Page<Result<Compute>>> {
+) -> Result<Page<Result<Compute, UnreadableRow>>> {
     if let Some((pods, pagination)) = pages::pods(answer.bytes()) {
-        let read = |(pod, text)| described(provider, proxy, pod, Raw::parsed_later(text, redact));
+        let read = |(pod, text): (wire::Pod, &[u8])| match ComputeId::new(&pod.id) {
+            Ok(id) => {
+                let raw = Raw::parsed_later(text, redact);
+                Ok(described(provider, proxy, id, pod, raw))
+            }
+            Err(error) => {
+                let raw: Value = serde_json::from_slice(text).unwrap_or_default();
+                Err(UnreadableRow::of(&raw, error.message()))
+            }
+        };
         return Ok(client::page(
             pods.into_iter().map(read).collect(),
             pagination,
@@ -193,11 +202,10 @@ pub(crate) fn page(
 fn described(
     provider: &ProviderId,
     proxy: &ProxyTemplate,
+    id: ComputeId,
     pod: wire::Pod,
     raw: Raw,
-) -> Result<Compute> {
-    let id = ComputeId::new(&pod.id)
-        .map_err(|_| Error::new(ErrorKind::Provider, "a pod in the answer has no usable id"))?;
+) -> Compute {
     let status = status(&pod.status);
     let mut compute = Compute::new(id, provider.clone(), status);
     compute.ready = ready(&compute.status, pod.runtime.as_ref());
@@ -218,11 +226,11 @@ fn described(
             .and_then(|direct| direct.host))
         .filter(|ip| !ip.is_empty());
     if let Some(gpu) = pod.gpu {
-        compute.gpu_type = catalogue::canonical(&gpu.id);
-        compute.native_type = Some(gpu.id);
+        compute.gpu_type = gpu.id.as_deref().and_then(catalogue::canonical);
+        compute.native_type = gpu.id;
         compute.gpu_count = gpu.count.unwrap_or(1);
     } else if let Some(cpu) = pod.cpu {
-        compute.native_type = Some(cpu.id);
+        compute.native_type = cpu.id;
     }
     compute.cost_per_hour = pod.cost.and_then(UsdPerHour::from_f64);
     compute.region = pod.data_center_id.filter(|id| !id.is_empty());
@@ -234,7 +242,7 @@ fn described(
     );
     compute.name = pod.name;
     compute.raw = raw;
-    Ok(compute)
+    compute
 }
 
 fn status(word: &str) -> ComputeStatus {
@@ -373,7 +381,7 @@ mod tests {
     }
 
     fn to_compute(value: Value) -> Result<Compute> {
-        compute(&runpod(), &ProxyTemplate::default(), value)
+        compute(&runpod(), &ProxyTemplate::default(), value).map_err(UnreadableRow::into_error)
     }
 
     #[test]
@@ -553,9 +561,11 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_no_pod_names_the_place_and_quotes_nothing() {
-        let error = to_compute(json!({"id": "p", "status": {"secret": "zz-canary"}})).unwrap_err();
+        let error = to_compute(json!({"id": {"secret": "zz-canary"}})).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Provider);
-        assert!(error.message().ends_with("at status"), "{error}");
+        assert!(error.message().ends_with("id: is no text"), "{error}");
+        let odd = to_compute(json!({"id": "p", "status": {"secret": "zz-canary"}})).unwrap();
+        assert_eq!(odd.status, ComputeStatus::Other("unreadable".to_owned()));
         assert!(to_compute(json!({"id": "../x", "status": "RUNNING"})).is_err());
     }
 

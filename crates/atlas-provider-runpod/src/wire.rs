@@ -5,87 +5,96 @@
 
 use std::collections::BTreeMap;
 
+use atlas_http::lenient;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// A pod.
+/// A pod. Whatever else is odd, one with an id is read.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Pod {
+    #[serde(deserialize_with = "lenient::text")]
     pub(crate) id: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) name: Option<String>,
+    #[serde(default = "lenient::no_word", deserialize_with = "lenient::word")]
     pub(crate) status: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) image: Option<String>,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "lenient::texts")]
     pub(crate) ports: Vec<String>,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "lenient::object")]
     pub(crate) env: PodEnv,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) data_center_id: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_object")]
     pub(crate) gpu: Option<PodGpu>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_object")]
     pub(crate) cpu: Option<PodCpu>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_object")]
     pub(crate) ssh: Option<Ssh>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) cost: Option<f64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_object")]
     pub(crate) runtime: Option<Runtime>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) created_at: Option<String>,
 }
 
 /// The one variable we read back. The others are somebody's secrets.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct PodEnv {
-    #[serde(default, rename = "ATLAS_LAUNCH_KEY")]
+    #[serde(
+        default,
+        rename = "ATLAS_LAUNCH_KEY",
+        deserialize_with = "lenient::opt_text"
+    )]
     pub(crate) launch_key: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct PodGpu {
-    pub(crate) id: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
+    pub(crate) id: Option<String>,
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) count: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct PodCpu {
-    pub(crate) id: String,
+    #[serde(default, deserialize_with = "lenient::opt_text")]
+    pub(crate) id: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Ssh {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_object")]
     pub(crate) direct: Option<SshEndpoint>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct SshEndpoint {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) host: Option<String>,
 }
 
 /// What the container reports; every member is optional, and `{}` says nothing.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Runtime {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) uptime: Option<f64>,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "lenient::objects")]
     pub(crate) ports: Vec<RuntimePort>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct RuntimePort {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) private: Option<u32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) public: Option<u32>,
-    #[serde(default, rename = "type")]
+    #[serde(default, rename = "type", deserialize_with = "lenient::opt_text")]
     pub(crate) kind: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) ip: Option<String>,
 }
 
@@ -93,9 +102,9 @@ pub(crate) struct RuntimePort {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Pagination {
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "lenient::flag")]
     pub(crate) has_next_page: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) next_cursor: Option<String>,
 }
 
@@ -157,101 +166,130 @@ pub(crate) struct NetworkMount<'a> {
     pub(crate) path: &'static str,
 }
 
-/// A GPU of the catalogue, as one tier's availability was asked for.
+/// A GPU of the catalogue, as one tier's availability was asked for. One without an id cannot be
+/// ordered; one without its memory is found by its name only.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct GpuType {
+    #[serde(deserialize_with = "lenient::text")]
     pub(crate) id: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) name: Option<String>,
-    pub(crate) memory: u32,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
+    pub(crate) memory: Option<u32>,
+    #[serde(default, deserialize_with = "lenient::flag")]
     pub(crate) secure: bool,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "lenient::flag")]
     pub(crate) community: bool,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "lenient::object")]
     pub(crate) price: GpuPrice,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "lenient::object")]
     pub(crate) max_count: MaxCount,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) availability: Option<String>,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "centres")]
     pub(crate) data_centers: Vec<DataCenterStock>,
 }
 
 /// US dollars an hour for one GPU. A slot whose tier flag is false holds a placeholder.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct GpuPrice {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) secure: Option<f64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) community: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct MaxCount {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) secure: Option<u32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) community: Option<u32>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 pub(crate) struct DataCenterStock {
     pub(crate) id: String,
-    #[serde(default)]
     pub(crate) availability: Option<String>,
+}
+
+/// The data centres that name themselves.
+fn centres<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DataCenterStock>, D::Error> {
+    #[derive(Deserialize)]
+    struct Centre {
+        #[serde(default, deserialize_with = "lenient::opt_text")]
+        id: Option<String>,
+        #[serde(default, deserialize_with = "lenient::opt_text")]
+        availability: Option<String>,
+    }
+    let told: Vec<Centre> = lenient::objects(deserializer)?;
+    let named = told.into_iter().filter_map(|centre| {
+        let availability = centre.availability;
+        centre.id.map(|id| DataCenterStock { id, availability })
+    });
+    Ok(named.collect())
 }
 
 /// A CPU flavour of the catalogue. RunPod rents them in its secure tier only.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct CpuType {
+    #[serde(deserialize_with = "lenient::text")]
     pub(crate) id: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_object")]
     pub(crate) vcpu: Option<VcpuRange>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) ram_gb_per_vcpu: Option<f64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_object")]
     pub(crate) price: Option<CpuPrice>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) availability: Option<String>,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "centres")]
     pub(crate) data_centers: Vec<DataCenterStock>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct VcpuRange {
-    pub(crate) min: u32,
-    pub(crate) max: u32,
+    #[serde(default, deserialize_with = "lenient::opt_number")]
+    pub(crate) min: Option<u32>,
+    #[serde(default, deserialize_with = "lenient::opt_number")]
+    pub(crate) max: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct CpuPrice {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) secure_per_vcpu: Option<f64>,
 }
 
 /// RFC 9457, as REST v2 answers every error.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Problem {
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "told")]
     pub(crate) title: String,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "told")]
     pub(crate) detail: String,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "lenient::texts")]
     pub(crate) errors: Vec<String>,
+}
+
+fn told<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(lenient::opt_text(deserializer)?.unwrap_or_default())
 }
 
 /// A network volume.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Volume {
+    #[serde(deserialize_with = "lenient::text")]
     pub(crate) id: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) name: Option<String>,
-    pub(crate) size: u32,
+    #[serde(default, deserialize_with = "lenient::opt_number")]
+    pub(crate) size: Option<u32>,
+    #[serde(default, deserialize_with = "told")]
     pub(crate) data_center: String,
 }
 
@@ -259,15 +297,10 @@ pub(crate) struct Volume {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PodSpend {
+    #[serde(deserialize_with = "lenient::text")]
     pub(crate) pod_id: String,
     pub(crate) start_time: String,
     pub(crate) end_time: String,
+    #[serde(deserialize_with = "lenient::number")]
     pub(crate) total_amount: f64,
-}
-
-/// `null` counts as absent.
-fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }

@@ -194,7 +194,7 @@ pub(crate) fn create(
 }
 
 fn price(hourly: f64) -> Option<UsdPerHour> {
-    UsdPerHour::from_f64(hourly)
+    UsdPerHour::from_f64(hourly).filter(|price| price.per_hour() >= Usd::ZERO)
 }
 
 fn whole(number: f64) -> u32 {

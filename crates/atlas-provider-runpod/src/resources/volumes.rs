@@ -3,6 +3,7 @@
 use atlas_core::{
     CallContext, DiskSize, Error, ErrorKind, NetworkVolume, Result, VolumeId, VolumeRequest,
 };
+use atlas_http::lenient;
 use serde_json::{Map, Value, json};
 
 use super::container::put;
@@ -15,7 +16,10 @@ const PATH: &str = "network-volumes";
 const SIZES: std::ops::RangeInclusive<u32> = 10..=4096;
 
 fn volume(value: &Value) -> Result<NetworkVolume> {
-    let volume: wire::Volume = read(value)?;
+    described(read(value)?)
+}
+
+fn described(volume: wire::Volume) -> Result<NetworkVolume> {
     let id = VolumeId::new(&volume.id).map_err(|_| {
         Error::new(
             ErrorKind::Provider,
@@ -25,7 +29,7 @@ fn volume(value: &Value) -> Result<NetworkVolume> {
     Ok(NetworkVolume::new(
         id,
         volume.name.unwrap_or_default(),
-        DiskSize::gb(volume.size),
+        DiskSize::gb(volume.size.unwrap_or(0)),
         volume.data_center,
     ))
 }
@@ -42,7 +46,11 @@ impl RunPod {
                 "networkVolumes",
             )
             .await?;
-        walk.whole()?.iter().map(volume).collect()
+        lenient::rows("network volumes", walk.whole()?)
+            .usable()?
+            .into_iter()
+            .map(described)
+            .collect()
     }
 
     pub(crate) async fn create_volume(

@@ -73,7 +73,7 @@ fn run(
             "--env-file" => {
                 let pairs = file.iter().map(|(name, value)| (&name[..], value.clone()));
                 found.env.extend(pairs.map(secret));
-                drop(args.next());
+                args.next();
             }
             "-p" | "--publish" => {
                 let inside: Option<u16> = args
@@ -81,7 +81,9 @@ fn run(
                     .and_then(|ports| ports.rsplit(':').next()?.parse().ok());
                 found.ports.extend(inside);
             }
-            "--name" | "--gpus" | "--restart" | "--platform" => drop(args.next()),
+            "--name" | "--gpus" | "--restart" | "--platform" => {
+                args.next();
+            }
             flag if flag.starts_with('-') => {}
             image => {
                 found.image = Some(image.to_owned());
