@@ -2,17 +2,30 @@
 //! same requests.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use atlas::owner::{self, Request};
-use atlas::{Atlas, Error, ErrorKind, SessionId, Shutdown};
+use atlas::{
+    Atlas, Error, ErrorKind, SessionFilter, SessionId, SessionInfo, SessionState, Shutdown,
+};
+use atlas_orchestrator::AttemptPhase;
 use atlas_orchestrator::owner::OwnerClient;
+use atlas_orchestrator::store::StoreOwner;
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::failure::{Done, Failure};
-use crate::setup::Setup;
+use crate::setup::{LONGEST_WAIT, Setup};
 
 const AHEAD: usize = 16;
+/// How often it is looked whether the store's holder listens, or has let go of it.
+const LOOK: Duration = Duration::from_millis(100);
+/// After this long somebody is told what is waited for.
+const QUIETLY: Duration = Duration::from_secs(3);
+/// How long a process that leaves the store works on ends and orders that are still open, so that
+/// what it was asked for has left for the cloud.
+const PARTING: Duration = Duration::from_secs(3);
 
 /// Where a verb's keeper is put once it was needed, so that whoever runs the verb can let go of the
 /// store, however the verb ended.
@@ -29,12 +42,28 @@ pub(crate) enum Keeper {
 }
 
 impl Keeper {
-    /// Finds the holder, or becomes it.
+    /// Finds the holder, or becomes it. One that does not listen yet, or not any more, is waited
+    /// for.
     pub(crate) async fn find(setup: &Setup) -> Done<Self> {
-        if OwnerClient::connect(setup.store()).await?.is_some() {
-            return Ok(Self::There(Box::new(setup.clone())));
+        let begun = Instant::now();
+        let mut told = false;
+        loop {
+            if OwnerClient::connect(setup.store()).await?.is_some() {
+                return Ok(Self::There(Box::new(setup.clone())));
+            }
+            if let Some(store) = setup.take().await? {
+                return Ok(Self::Here(setup.start(store).await?));
+            }
+            let waited = begun.elapsed();
+            if waited >= LONGEST_WAIT {
+                return Err(Failure::new(silent(setup.store(), waited)));
+            }
+            if waited >= QUIETLY && !told {
+                tracing::warn!("{}; waiting", silent(setup.store(), waited));
+                told = true;
+            }
+            tokio::time::sleep(LOOK).await;
         }
-        Ok(Self::Here(setup.open().await?))
     }
 
     /// Asks. What comes before the answer goes to `item`.
@@ -43,6 +72,7 @@ impl Keeper {
         request: Request,
         mut item: impl FnMut(Value) -> Done,
     ) -> Done<Value> {
+        // An order under an id of its own is there once, however often it is asked for.
         let repeatable = !matches!(request, Request::Spawn { .. });
         loop {
             let told = match self {
@@ -77,9 +107,11 @@ impl Keeper {
         .await
     }
 
-    /// Lets go of the store; every machine stays as it is.
+    /// Lets go of the store; every machine stays as it is. What is still open is worked on for a
+    /// moment before, and named.
     pub(crate) async fn leave(self) -> Done {
         if let Self::Here(atlas) = self {
+            say_what_is_left(&atlas).await;
             let report = atlas.shutdown(Shutdown::Handover).await?;
             if !report.flushed {
                 return Err(Failure::new("not every touch could be put on record"));
@@ -87,6 +119,61 @@ impl Keeper {
         }
         Ok(())
     }
+}
+
+/// Waits a moment for ends and orders of unknown outcome, and says which are left.
+async fn say_what_is_left(atlas: &Atlas) {
+    let until = Instant::now() + PARTING;
+    let left = loop {
+        let Ok(sessions) = atlas.list(SessionFilter::live()).await else {
+            return;
+        };
+        let open: Vec<SessionInfo> = sessions.into_iter().filter(is_open).collect();
+        if open.is_empty() {
+            return;
+        }
+        if Instant::now() >= until {
+            break open;
+        }
+        tokio::time::sleep(LOOK).await;
+    };
+    let ids: Vec<String> = left.iter().map(|info| info.id.to_string()).collect();
+    tracing::warn!(
+        "{} session(s) are not settled: ends to be proved, or orders of unknown outcome. They are \
+         worked on only while an atlas process has this store open, such as atlas events \
+         --follow: {}",
+        ids.len(),
+        ids.join(" ")
+    );
+}
+
+/// Whether something is left to be done that nobody but an atlas process does.
+fn is_open(info: &SessionInfo) -> bool {
+    let unsettled = |phase| matches!(phase, AttemptPhase::Calling | AttemptPhase::Unknown);
+    info.state == SessionState::Terminating
+        || info.attempts.iter().any(|attempt| {
+            unsettled(attempt.phase)
+                || attempt.terminating.is_some() && attempt.phase == AttemptPhase::Live
+        })
+}
+
+/// What is known of a holder that does not answer.
+fn silent(store: &Path, waited: Duration) -> String {
+    let who = StoreOwner::of(store).map_or_else(
+        || "a process that left no note".to_owned(),
+        |owner| {
+            format!(
+                "process {} ({}), since {}",
+                owner.pid, owner.program, owner.since
+            )
+        },
+    );
+    format!(
+        "the store {} is held by {who}, which has not answered on its socket for {} s: it is \
+         starting or leaving, or it is stopped or hangs",
+        store.display(),
+        waited.as_secs()
+    )
 }
 
 async fn here(atlas: &Atlas, request: Request, mut item: impl FnMut(Value) -> Done) -> Done<Value> {

@@ -19,6 +19,8 @@ use crate::failure::{Done, Failure};
 
 /// The name of the configuration file, in the working folder and in the user's own.
 const CONFIG: &str = "atlas.toml";
+/// How long a verb waits for a store that another process holds and does not answer for.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Settings of one run of the program.
 #[derive(Clone, Debug)]
@@ -130,13 +132,27 @@ impl Setup {
         Ok(usable)
     }
 
-    /// Opens the store in this process, with every account there is a key for.
-    pub(crate) async fn open(&self) -> Done<Atlas> {
-        self.open_with(self.usable()?).await
+    /// Takes the store's file, if no other process holds it at the moment.
+    pub(crate) async fn take(&self) -> Done<Option<Redb>> {
+        match self.open_store(Duration::ZERO).await {
+            Ok(store) => Ok(Some(store)),
+            Err(held) if held.kind() == "conflict" => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Starts an atlas on this store, with every account there is a key for.
+    pub(crate) async fn start(&self, store: Redb) -> Done<Atlas> {
+        self.start_with(store, self.usable()?).await
     }
 
     /// Opens the store in this process, with these accounts and no others.
     pub(crate) async fn open_with(&self, accounts: Vec<(AccountName, AnyProvider)>) -> Done<Atlas> {
+        let store = self.open_store(LONGEST_WAIT).await?;
+        self.start_with(store, accounts).await
+    }
+
+    async fn open_store(&self, wait: Duration) -> Done<Redb> {
         if let Some(dir) = self
             .store
             .parent()
@@ -146,7 +162,15 @@ impl Setup {
                 Failure::new(format!("could not create {}: {error}", dir.display()))
             })?;
         }
-        let store: Redb = RedbOptions::new().open_async(&self.store).await?;
+        let options = RedbOptions::new().wait(wait);
+        Ok(options.open_async(&self.store).await?)
+    }
+
+    async fn start_with(
+        &self,
+        store: Redb,
+        accounts: Vec<(AccountName, AnyProvider)>,
+    ) -> Done<Atlas> {
         let mut policy = self
             .config
             .policy(accounts.iter().map(|(name, provider)| (name, provider)));

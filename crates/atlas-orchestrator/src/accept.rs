@@ -16,6 +16,7 @@ use crate::realm::LastHolder;
 use crate::runtime::adopt::{Doubt, take_up};
 use crate::runtime::core::{ACCEPTED_ROW, AcceptedRow, Core, HOLD_ROW, Loaded};
 use crate::runtime::nodes;
+use crate::runtime::pages::Pages;
 use crate::session::{AttemptPhase, SessionKind};
 use crate::store::{Batch, CommitError, Table};
 
@@ -52,15 +53,12 @@ impl Orchestrator {
     pub async fn accept_store(&self) -> Result<AcceptReport> {
         let core = &self.core;
         let mut report = AcceptReport::default();
+        if core.progress.is_refused() {
+            nodes::watch_ledger(core).await;
+        }
         nodes::count_as_touch(core).await?;
-        let mut after: Option<Vec<u8>> = None;
-        loop {
-            let rows = core
-                .store
-                .scan(Table::Sessions, &[], after.as_deref(), 500)
-                .await?;
-            let Some(last) = rows.last() else { break };
-            after = Some(last.key.clone());
+        let mut pages = Pages::default();
+        while let Some(rows) = pages.next(core).await? {
             for row in rows {
                 // One that cannot be read is left as it is: its machine is in nobody's care,
                 // accepted or not.
@@ -154,13 +152,14 @@ impl Orchestrator {
             serde_json::to_vec(&row).unwrap_or_default(),
         );
         core.store.commit(batch).await.map_err(Error::from)?;
+        // Whatever this process writes from now on is meant for the accepted store.
+        core.forget_store();
         core.store.set_incarnation(&report.incarnation).await?;
         if let Some(ledger) = &core.ledger {
             ledger.record(&LastHolder::of(&core.store.info().await?))?;
         }
         let mut batch = Batch::new();
         batch.delete(Table::Realm, HOLD_ROW);
-        core.forget_store();
         core.store.commit(batch).await.map_err(Error::from)?;
         core.unhold();
         // What this process remembers may be of the store as it was before: what is ours now is

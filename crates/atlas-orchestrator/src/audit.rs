@@ -8,13 +8,12 @@ use serde::Serialize;
 
 use crate::ids::SessionId;
 use crate::kernel::SessionRecord;
-#[cfg(feature = "metrics")]
 use crate::kernel::glance::glance;
 use crate::orchestrator::Orchestrator;
 use crate::runtime::core::{Core, Loaded};
+use crate::runtime::pages::Pages;
 use crate::runtime::reaper::Suspects;
 use crate::session::{AttemptPhase, Finding, ReapReport};
-use crate::store::Table;
 
 /// Dollars per hour by what they are spent on. All but `serving` are at risk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -75,7 +74,9 @@ impl Orchestrator {
     /// Safe: it only reads.
     pub async fn risk(&self) -> Result<Risk> {
         let mut audit = Audit::default();
-        tally(&self.core, &mut audit, |_| true).await?;
+        // A session that is over burns nothing.
+        let burns = |row: &[u8]| !glance(row).is_some_and(|glance| glance.over);
+        tally(&self.core, &mut audit, burns).await?;
         astray(self.suspects.values(), &mut audit.risk);
         Ok(audit.risk)
     }
@@ -134,16 +135,8 @@ fn astray<'a>(suspects: impl Iterator<Item = &'a Arc<Suspects>>, risk: &mut Risk
 }
 
 async fn tally(core: &Core, audit: &mut Audit, concerns: impl Fn(&[u8]) -> bool) -> Result<()> {
-    let mut after: Option<Vec<u8>> = None;
-    loop {
-        let rows = core
-            .store
-            .scan(Table::Sessions, &[], after.as_deref(), 1000)
-            .await?;
-        let Some(last) = rows.last() else {
-            return Ok(());
-        };
-        after = Some(last.key.clone());
+    let mut pages = Pages::default();
+    while let Some(rows) = pages.next(core).await? {
         for row in rows.into_iter().filter(|row| concerns(&row.value)) {
             let id = SessionId::from_slice(&row.key);
             match Loaded::readable(row) {
@@ -152,6 +145,7 @@ async fn tally(core: &Core, audit: &mut Audit, concerns: impl Fn(&[u8]) -> bool)
             }
         }
     }
+    Ok(())
 }
 
 fn count(record: &SessionRecord, audit: &mut Audit) {

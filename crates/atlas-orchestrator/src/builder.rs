@@ -15,7 +15,7 @@ use crate::realm::{IncarnationLedger, Realm};
 use crate::runtime::account::Account;
 use crate::runtime::adopt::adopt;
 use crate::runtime::core::{Core, HOLD_ROW, HoldRow, Parts};
-use crate::runtime::deadline::WithDeadline;
+use crate::runtime::deadline::{Progress, WithDeadline};
 use crate::runtime::spawner::Steady;
 use crate::runtime::{Spawner, TokioSpawner, feed, flush, janitor, nodes, reconciler, rounds};
 use crate::store::{AnyStore, Table};
@@ -168,7 +168,8 @@ impl Builder {
     /// Reads what is on record and goes on with it.
     ///
     /// # Errors
-    /// `validation` when the store, the realm or the accounts are missing or contradict each other;
+    /// `validation` when the store, the realm or the accounts are missing or contradict each other,
+    /// or the policy cannot work;
     /// `conflict` when the store belongs to another realm, or another node holds this node's place;
     /// `unavailable` when the store cannot be read.
     ///
@@ -177,8 +178,11 @@ impl Builder {
     pub async fn start(self) -> Result<Orchestrator> {
         let missing = |field: &str| Error::validation(field, "is needed to start an orchestrator");
         let store = self.store.ok_or_else(|| missing("store"))?;
+        self.policy.check()?;
         // Whoever has a lease would have lost it by then: a later answer helps nobody.
-        let store = AnyStore::new(WithDeadline::new(store, self.policy.lease));
+        let progress = Arc::new(Progress::new(self.policy.safeguards.incarnation));
+        let store = WithDeadline::new(store, self.policy.lease, progress.clone());
+        let store = AnyStore::new(store);
         let realm = self.realm.ok_or_else(|| missing("realm"))?;
         if self.node.is_empty()
             || self.node.len() > 200
@@ -242,6 +246,7 @@ impl Builder {
             .collect();
         let core = Arc::new(Core::new(Parts {
             store,
+            progress,
             exclusive: info.exclusive,
             durable: info.durable,
             realm,

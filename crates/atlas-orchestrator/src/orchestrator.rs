@@ -15,6 +15,7 @@ use crate::builder::Builder;
 use crate::event::{Cursor, EventKind, Reason, Scope};
 use crate::handle::Session;
 use crate::ids::SessionId;
+use crate::kernel::glance::glance;
 use crate::kernel::record::{Ending, Placing};
 use crate::kernel::{Input, SessionRecord, limits};
 use crate::nets::{self, Unattended};
@@ -22,6 +23,7 @@ use crate::options::{DEFAULT_IDLE_TTL, SessionFilter, SessionOptions};
 use crate::report;
 use crate::runtime::adopt::Doubt;
 use crate::runtime::core::{Core, Loaded};
+use crate::runtime::pages::Pages;
 use crate::runtime::reaper::{self, Suspects};
 use crate::runtime::{Subscription, accounts, feed, flush, nodes};
 use crate::session::{
@@ -297,18 +299,13 @@ impl Orchestrator {
     /// Safe: it only reads.
     pub async fn list(&self, filter: SessionFilter) -> Result<Vec<SessionInfo>> {
         let mut found = Vec::new();
-        let mut after: Option<Vec<u8>> = None;
-        loop {
-            let rows = self
-                .core
-                .store
-                .scan(Table::Sessions, &[], after.as_deref(), 1000)
-                .await?;
-            let Some(last) = rows.last() else {
-                return Ok(found);
-            };
-            after = Some(last.key.clone());
+        let mut pages = Pages::default();
+        while let Some(rows) = pages.next(&self.core).await? {
             for row in rows {
+                // Of one that is over and not asked for, no more than the head is read.
+                if !filter.ended && glance(&row.value).is_some_and(|glance| glance.over) {
+                    continue;
+                }
                 if let Some(loaded) = Loaded::readable(row)
                     && selects(&filter, &loaded.record)
                 {
@@ -316,6 +313,7 @@ impl Orchestrator {
                 }
             }
         }
+        Ok(found)
     }
 
     /// The ids of the sessions that have not ended, oldest first.
@@ -338,6 +336,13 @@ impl Orchestrator {
     #[must_use]
     pub fn subscribe(&self, scope: Scope, cursor: Cursor) -> Subscription {
         Subscription::new(self.core.clone(), scope, cursor)
+    }
+
+    /// Tells every subscription to end once it has read what has happened by now. For a server
+    /// that answers its open event streams before it shuts the orchestrator down: without this
+    /// they end only with the shutdown, and a graceful stop of the server would wait for them.
+    pub fn end_subscriptions(&self) {
+        self.core.unsubscribed.cancel();
     }
 
     /// Commits a session's end, which is final, and says truly how far it has come.
@@ -691,6 +696,8 @@ impl Orchestrator {
     /// Ends this orchestrator, as told. Calls under way are finished first.
     ///
     /// # Errors
+    /// `validation` for a [`Shutdown::Handover`] of live sessions whose store dies with this
+    /// process: their machines would run on without any record. Nothing was shut down then.
     /// `unavailable` when not even the intents could be committed.
     ///
     /// # Cancel safety
@@ -699,6 +706,21 @@ impl Orchestrator {
         let core = &self.core;
         let mut report = ShutdownReport::default();
         core.closing.store(true, Ordering::Release);
+        let live = match how {
+            Shutdown::Handover if !core.durable => self.living().await,
+            _ => 0,
+        };
+        if live > 0 {
+            core.closing.store(false, Ordering::Release);
+            return Err(Error::validation(
+                "shutdown",
+                format!(
+                    "the store is in memory, so nobody could take over {live} live session(s), \
+                     and their machines would run on without a record: use \
+                     Shutdown::TerminateAll, or a store that outlives the process"
+                ),
+            ));
+        }
         if let Shutdown::TerminateAll { wait } = how {
             let until = tokio::time::Instant::now() + wait;
             let mut ended = BTreeSet::new();
@@ -735,6 +757,18 @@ impl Orchestrator {
         nodes::leave(core, report.flushed).await;
         core.stop().await;
         Ok(report)
+    }
+
+    /// How many sessions this node looks after that have not ended.
+    async fn living(&self) -> usize {
+        let mut living = 0;
+        for id in self.core.slots.ids() {
+            let loaded = self.core.load(id).await;
+            let over =
+                matches!(&loaded, Ok(Some(l)) if l.record.state() == SessionState::Terminated);
+            living += usize::from(!over);
+        }
+        living
     }
 
     /// Puts the ends of these sessions on record, many at a time. One that cannot be written down

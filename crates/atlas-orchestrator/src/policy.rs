@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use atlas_core::{AccountLimits, AccountName};
+use atlas_core::{AccountLimits, AccountName, Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::duration_ms;
@@ -198,6 +198,52 @@ impl Policy {
     pub fn with_account(mut self, name: AccountName, policy: AccountPolicy) -> Self {
         self.accounts.insert(name, policy);
         self
+    }
+
+    /// Refuses settings under which nothing would ever be done, or every lease be lost.
+    pub(crate) fn check(&self) -> Result<()> {
+        let refused = |field: &str, why: &str| Err(Error::validation(field, why));
+        if self.concurrency == 0 {
+            return refused(
+                "concurrency",
+                "must be at least 1, or no session is worked on",
+            );
+        }
+        if self.max_orders == 0 {
+            return refused(
+                "max_orders",
+                "must be at least 1, or nothing is ever ordered",
+            );
+        }
+        if self.lease_renew.is_zero() {
+            return refused("lease_renew_ms", "must be longer than zero");
+        }
+        if self.lease <= self.lease_renew.saturating_add(self.lease_margin) {
+            return refused(
+                "lease_ms",
+                "must be longer than lease_renew_ms and lease_margin_ms together, or the lease is \
+                 over before it is renewed",
+            );
+        }
+        let accounts = self.accounts.values().chain([&self.default_account]);
+        for account in accounts {
+            if account.poll_interval.is_zero() || account.reap_interval.is_zero() {
+                return refused(
+                    "poll_interval_ms, reap_interval_ms",
+                    "must be longer than zero",
+                );
+            }
+            if account.limits.is_some_and(|limits| {
+                limits.concurrency == 0 || limits.burst == 0 || limits.call_deadline.is_zero()
+            }) {
+                return refused(
+                    "limits",
+                    "concurrency and burst must be at least 1, call_deadline longer than zero, or \
+                     no call is ever made",
+                );
+            }
+        }
+        Ok(())
     }
 
     /// How long a touch may stay in memory only, under this idle limit.

@@ -203,11 +203,18 @@ impl Atlas {
         &self.0.orchestrator
     }
 
+    /// Tells every subscription to end once it has read what has happened by now. Call it before a
+    /// server that streams events is stopped gracefully, and [`Atlas::shutdown`] after that.
+    pub fn end_subscriptions(&self) {
+        self.0.orchestrator.end_subscriptions();
+    }
+
     /// Ends this process's part: hands over, or ends every machine and waits for the proof.
     ///
     /// # Errors
-    /// `unavailable` when the store cannot be written: then the next process goes on after the
-    /// lease ran out.
+    /// `validation` for a [`Shutdown::Handover`] of live sessions where the store is in memory:
+    /// nothing was shut down. `unavailable` when the store cannot be written: then the next process
+    /// goes on after the lease ran out.
     ///
     /// # Cancel safety
     /// May be called again.
@@ -431,6 +438,15 @@ impl AtlasBuilder {
         self
     }
 
+    /// The directory in which it is remembered how far the store of each realm has come, so that
+    /// a store that was rolled back, restored or copied is noticed. Without it:
+    /// `$XDG_STATE_HOME/atlas`, else `~/.local/state/atlas`. It must not be restored along with the
+    /// store.
+    pub fn state_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.realm.state_dir = Some(dir.into());
+        self
+    }
+
     /// Where "now" comes from.
     pub fn clock(self, clock: Arc<dyn Clock>) -> Self {
         Self { clock, ..self }
@@ -488,7 +504,10 @@ impl AtlasBuilder {
         };
         let (store, file) = self.store.unwrap_or_else(in_memory);
         let from_env = std::env::var(REALM_SECRET_ENV).ok().map(Secret::new);
-        let found = self.realm.find(from_env, file.as_deref(), &self.entropy)?;
+        let bound = store.info().await?.fingerprint.is_some();
+        let found = self
+            .realm
+            .find(from_env, file.as_deref(), bound, &self.entropy)?;
         let mut builder = Orchestrator::builder()
             .store(store)
             .realm(found.realm)
@@ -551,7 +570,17 @@ impl AtlasBuilder {
             }
         }
         if let Some(file) = file {
-            let socket = owner::listen(WeakAtlas(Arc::downgrade(&atlas.0)), &file, &*entropy)?;
+            let listening = owner::listen(WeakAtlas(Arc::downgrade(&atlas.0)), &file, &*entropy);
+            let socket = match listening {
+                Ok(socket) => socket,
+                Err(error) => {
+                    // What was started is nobody's: it hands over to whoever comes next.
+                    if let Err(left) = atlas.shutdown(Shutdown::Handover).await {
+                        tracing::warn!(error = %left, "an atlas that was not built did not end well");
+                    }
+                    return Err(error);
+                }
+            };
             *atlas
                 .0
                 .socket

@@ -38,6 +38,18 @@ pub enum Request {
         /// Whether it runs one command to its end.
         task: bool,
     },
+    /// As [`Request::Spawn`], under an id that the asker drew: it may be asked again, of another
+    /// owner too, and there is never more than one session.
+    SpawnAs {
+        /// The id.
+        session: SessionId,
+        /// As of [`Request::Spawn`].
+        request: Sealed,
+        /// Its limits.
+        options: SessionOptions,
+        /// Whether it runs one command to its end.
+        task: bool,
+    },
     /// What is known of a session.
     Info {
         /// Whose.
@@ -67,7 +79,7 @@ pub enum Request {
         /// How long.
         longest_ms: u64,
     },
-    /// Events, one an item.
+    /// Events, one an item; each has the place to go on from as `cursor`.
     Events {
         /// Whose; everybody's where unset.
         session: Option<SessionId>,
@@ -168,17 +180,40 @@ async fn heard(atlas: WeakAtlas, request: Value, items: Items) -> Result<Value> 
     let request: Request = serde_json::from_value(request)
         .map_err(|_| Error::validation("request", "is not known to this atlas"))?;
     let atlas = atlas.upgrade()?;
+    if request.is_short() {
+        items.finish_before_close();
+    }
     let (sender, mut receiver) = mpsc::channel(AHEAD);
     let forward = async {
         while let Some(item) = receiver.recv().await {
             items.send(item).await?;
         }
-        std::future::pending::<Result<Value>>().await
+        Ok::<_, Error>(())
     };
-    tokio::select! {
-        biased;
-        gone = forward => gone,
-        answer = answer(&atlas, request, sender) => answer,
+    // The sender goes with the answer: what was sent before it is forwarded, all of it.
+    let (forwarded, answer) = {
+        let (mut forward, mut answer) = (
+            std::pin::pin!(forward),
+            std::pin::pin!(answer(&atlas, request, sender)),
+        );
+        tokio::select! {
+            biased;
+            gone = &mut forward => {
+                // An asker that has gone is not answered.
+                gone?;
+                (Ok(()), answer.await)
+            }
+            answer = &mut answer => (forward.await, answer),
+        }
+    };
+    forwarded.and(answer)
+}
+
+impl Request {
+    /// Whether an owner that leaves answers it first, because it soon comes to an end by itself.
+    /// What waits or follows is asked of the next owner.
+    fn is_short(&self) -> bool {
+        !matches!(self, Self::Await { .. } | Self::Events { follow: true, .. })
     }
 }
 
@@ -195,7 +230,13 @@ pub async fn answer(atlas: &Atlas, request: Request, items: mpsc::Sender<Value>)
             request,
             options,
             task,
-        } => spawn(atlas, request.open()?, options, task, &items).await,
+        } => spawn(atlas, None, request.open()?, options, task, &items).await,
+        Request::SpawnAs {
+            session,
+            request,
+            options,
+            task,
+        } => spawn(atlas, Some(session), request.open()?, options, task, &items).await,
         Request::Info { session, secrets } => Ok(describe(
             &atlas.orchestrator().info(session).await?,
             secrets,
@@ -308,6 +349,7 @@ async fn health(atlas: &Atlas) -> Result<Value> {
 /// first.
 async fn spawn(
     atlas: &Atlas,
+    asked_as: Option<SessionId>,
     request: ComputeRequest,
     options: SessionOptions,
     task: bool,
@@ -319,7 +361,16 @@ async fn spawn(
         SessionKind::Interactive
     };
     let ordering = atlas.clone();
-    let id = finish(async move { ordering.launch(request, options, kind).await }).await?;
+    let id = asked_as.unwrap_or_else(|| atlas.new_id());
+    let launched = finish(async move { ordering.launch_as(id, request, options, kind).await });
+    match launched.await {
+        Ok(_) => {}
+        // Asked before, of this owner or of the one before it.
+        Err(error) if error.kind() == ErrorKind::Conflict && asked_as.is_some() => {
+            atlas.session(id).await.map_err(|_| error)?;
+        }
+        Err(error) => return Err(error),
+    }
     say(items, json!({ "session": id, "progress": "on record" })).await;
     let session = atlas.session(id).await?;
     let mut told = session.events(Cursor::START);
@@ -402,7 +453,9 @@ async fn events(
     } else {
         subscription.try_next().await?
     } {
-        if items.send(json!(delivery.event)).await.is_err() {
+        let mut item = json!(delivery.event);
+        item["cursor"] = json!(delivery.cursor);
+        if items.send(item).await.is_err() {
             break;
         }
         sent += 1;

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use atlas_core::{Entropy, Result, Secret};
+use atlas_core::{Entropy, Error, ErrorKind, Result, Secret};
 use atlas_orchestrator::realm::{FileLedger, IncarnationLedger, MemoryLedger, Realm};
 
 /// The variable that holds the realm's secret, where it is not in a file.
@@ -15,6 +15,7 @@ pub const REALM_SECRET_ENV: &str = "ATLAS_REALM_SECRET";
 pub(crate) struct RealmSource {
     pub(crate) secret: Option<Secret>,
     pub(crate) file: Option<PathBuf>,
+    pub(crate) state_dir: Option<PathBuf>,
 }
 
 /// The realm, and where the last store to hold it is remembered.
@@ -24,27 +25,71 @@ pub(crate) struct Found {
 }
 
 impl RealmSource {
-    /// Finds the secret, or makes one on first use. `store` is the store's file, where it has one.
+    /// Finds the secret, or makes one for a new store. `store` is the store's file, where it has
+    /// one; `bound` says that it belongs to a realm already.
     ///
     /// A store without a file dies with the process, and so may a secret that nobody gave.
     pub(crate) fn find(
         self,
         from_env: Option<Secret>,
         store: Option<&Path>,
+        bound: bool,
         entropy: &Arc<dyn Entropy>,
     ) -> Result<Found> {
         let file = self.file.or_else(|| store.map(beside));
-        let ledger: Arc<dyn IncarnationLedger> = match &file {
-            Some(file) => Arc::new(FileLedger::beside(file, entropy.clone())),
-            None => Arc::new(MemoryLedger::default()),
-        };
         let realm = match (self.secret.or(from_env), &file) {
             (Some(secret), _) => Realm::new(&secret)?,
+            (None, Some(file)) if bound => Realm::load(file).map_err(|error| lost(file, error))?,
             (None, Some(file)) => Realm::load_or_create(file, &**entropy)?,
             (None, None) => Realm::new(&passing(&**entropy))?,
         };
+        let ledger: Arc<dyn IncarnationLedger> = match &file {
+            Some(file) => Arc::new(ledger(self.state_dir, file, &realm, entropy)),
+            None => Arc::new(MemoryLedger::default()),
+        };
         Ok(Found { realm, ledger })
     }
+}
+
+/// In the user's state directory, by realm: a store's directory may be restored as a whole, and
+/// what is beside the store goes back with it.
+fn ledger(
+    named: Option<PathBuf>,
+    secret: &Path,
+    realm: &Realm,
+    entropy: &Arc<dyn Entropy>,
+) -> FileLedger {
+    let Some(dir) = named.or_else(state_dir) else {
+        tracing::warn!(
+            "there is no state directory (XDG_STATE_HOME, or a home): a store that is restored \
+             together with its realm secret will not be noticed"
+        );
+        return FileLedger::beside(secret, entropy.clone());
+    };
+    FileLedger::in_state_dir(&dir, realm, entropy.clone()).or_beside(secret)
+}
+
+/// Where a user's programs keep what is to outlive a restart (XDG base directories; on other
+/// systems the same place under the home directory).
+fn state_dir() -> Option<PathBuf> {
+    let xdg = std::env::var_os("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute());
+    let base = xdg.or_else(|| std::env::home_dir().map(|home| home.join(".local/state")))?;
+    Some(base.join("atlas"))
+}
+
+/// The error for a store whose realm's secret is gone: a new one would not open it.
+fn lost(file: &Path, error: Error) -> Error {
+    if error.kind() != ErrorKind::NotFound {
+        return error;
+    }
+    let message = format!(
+        "the realm secret {} is missing, and the store belongs to a realm: restore that file, or \
+         give the secret as {REALM_SECRET_ENV}",
+        file.display()
+    );
+    Error::new(ErrorKind::NotFound, message).with_source(error)
 }
 
 /// The file beside a store.

@@ -2,6 +2,7 @@
 //! groups of the same size.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use atlas_core::{AccountLimits, AnyProvider, ComputeRequest, Gpu, Port};
 use atlas_orchestrator::store::{AnyStore, Redb, Store, Table};
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 
 use super::Measured;
 use super::cloud::Obliging;
-use super::sessions::{builder, quiet};
+use super::sessions::{Undriven, builder, quiet};
 use crate::Failure;
 use crate::measure::median;
 
@@ -75,10 +76,10 @@ pub(super) fn measure() -> Result<Measured, Failure> {
 
 /// Nobody is worked on: what follows the record is the cloud's time, and other rows'.
 async fn start(store: &Redb) -> Result<Orchestrator, Failure> {
-    let mut policy = quiet(AccountLimits::default());
-    policy.concurrency = 0;
+    let policy = quiet(AccountLimits::default());
     let cloud = AnyProvider::new(Obliging::new()?);
     Ok(builder(AnyStore::new(store.clone()), cloud, policy)?
+        .spawner(Arc::new(Undriven))
         .start()
         .await?)
 }

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tower::service_fn;
 
 use super::Measured;
-use super::sessions::{Fleet, Generated, account, builder, quiet};
+use super::sessions::{Fleet, Generated, Undriven, account, builder, quiet};
 use crate::Failure;
 use crate::measure::{cpu_time, median};
 
@@ -74,13 +74,13 @@ async fn start(fleet: Arc<Fleet>, pages: Arc<Vec<Bytes>>) -> Result<Orchestrator
         .transport(Transport::new(cloud))
         .limits(limits)
         .build()?;
-    let mut policy = quiet(limits);
-    policy.concurrency = 0;
+    let policy = quiet(limits);
     Ok(builder(
         AnyStore::new(Generated::new(fleet)),
         AnyProvider::new(provider),
         policy,
     )?
+    .spawner(Arc::new(Undriven))
     .start()
     .await?)
 }

@@ -12,7 +12,9 @@ use atlas_orchestrator::kernel::record::{Fate, SessionRecord, Sighted};
 use atlas_orchestrator::store::{
     AnyStore, Batch, CommitError, Fence, Memory, Row, Store, StoreInfo, StoredEvent, Table,
 };
-use atlas_orchestrator::{Builder, Orchestrator, Policy, Realm, SessionId};
+use atlas_orchestrator::{
+    Builder, Orchestrator, Policy, Realm, SessionId, Spawner, Task, TokioSpawner,
+};
 use serde_json::json;
 
 use crate::Failure;
@@ -39,6 +41,18 @@ pub(crate) fn quiet(limits: AccountLimits) -> Policy {
 }
 
 /// An orchestrator over this store and cloud.
+/// Runs every task but the one that works on sessions.
+#[derive(Debug)]
+pub(crate) struct Undriven;
+
+impl Spawner for Undriven {
+    fn spawn(&self, name: &'static str, task: Task) {
+        if name != "reconciler" {
+            TokioSpawner.spawn(name, task);
+        }
+    }
+}
+
 pub(crate) fn builder(
     store: AnyStore,
     cloud: AnyProvider,

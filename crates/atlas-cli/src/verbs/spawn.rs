@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use atlas::owner::{Request, Sealed, Until};
-use atlas::{AccountName, ComputeRequest, SessionId, SessionOptions, UsdPerHour, span};
+use atlas::{
+    AccountName, Clock as _, ComputeRequest, SessionId, SessionOptions, SystemClock, SystemEntropy,
+    UsdPerHour, span,
+};
 use serde_json::Value;
 
 use crate::args::{RunArgs, SpawnArgs};
@@ -122,7 +125,9 @@ async fn order(
     task: bool,
     out: Output,
 ) -> Done<Value> {
-    let order = Request::Spawn {
+    // Drawn here, so that the order can be asked for again should the store's holder leave.
+    let order = Request::SpawnAs {
+        session: SessionId::new(SystemClock.now(), &SystemEntropy::new()),
         request: Sealed::new(request),
         options,
         task,

@@ -1,7 +1,8 @@
 //! Runs the built program in a directory of its own, with nothing of this machine's environment
 //! that could change what it does.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -192,6 +193,25 @@ impl Sim {
             .expect("it says that it is ready");
         let ready = serde_json::from_str(&line).expect("one JSON line");
         Self { child, ready }
+    }
+
+    /// How many machines its clouds have running.
+    pub(crate) fn live(&self) -> u64 {
+        let admin = self.ready["admin"].as_str().expect("it says where");
+        let address = admin.trim_start_matches("http://").trim_end_matches('/');
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        let ask = "GET /ledger HTTP/1.1\r\nHost: sim\r\nConnection: close\r\n\r\n";
+        stream.write_all(ask.as_bytes()).expect("it is asked");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        let (from, to) = (answer.find('{'), answer.rfind('}'));
+        let body = &answer[from.expect("JSON")..=to.expect("JSON")];
+        let ledger: Value = serde_json::from_str(body).expect("a ledger");
+        let clouds = ledger["clouds"].as_object().expect("clouds");
+        clouds
+            .values()
+            .filter_map(|cloud| cloud["live"].as_u64())
+            .sum()
     }
 }
 

@@ -419,3 +419,46 @@ fn an_audit_shows_volumes_and_says_what_it_could_not_see() {
         blind.err
     );
 }
+
+#[test]
+fn spawns_that_start_together_on_a_fresh_store_all_have_a_session() {
+    let sim = Sim::start("60");
+    let atlas = Program::on(&sim);
+    let together: Vec<_> = (0..12)
+        .map(|_| {
+            let mut command = atlas.command(&SPAWN);
+            let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            command.spawn().unwrap()
+        })
+        .collect();
+    let mut made: Vec<String> = together
+        .into_iter()
+        .map(|child| {
+            let output = child.wait_with_output().unwrap();
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "{told}");
+            let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+            text(&document["session"])
+        })
+        .collect();
+    let listed = atlas.run(&["ls", "--json"]).good();
+    let mut listed: Vec<String> = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|info| text(&info["session"]))
+        .collect();
+    made.sort();
+    listed.sort();
+    assert_eq!(made, listed);
+}
+
+#[test]
+fn an_end_that_is_asked_for_without_a_holder_has_left_for_the_cloud_when_the_verb_returns() {
+    let sim = Sim::start("60");
+    let atlas = Program::on(&sim);
+    let session = text(&atlas.run(&SPAWN).good()["session"]);
+    let ended = atlas.run(&["rm", &session, "--json"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert_eq!(sim.live(), 0, "{ended:?}");
+}

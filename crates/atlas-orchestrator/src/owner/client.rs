@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use atlas_core::{Error, ErrorKind, Outcome};
 use serde_json::Value;
@@ -10,11 +11,19 @@ use tokio::net::UnixStream;
 
 use super::place;
 use super::wire::{self, Line, MAX_ANSWER, MAX_REQUEST, Read};
+use crate::store::StoreOwner;
+
+/// How long an owner may take to show that it lives. It answers at once unless it is stopped, or
+/// its machine is overloaded.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
 /// A connection to the process that holds a store.
 #[derive(Debug)]
 pub struct OwnerClient {
     path: PathBuf,
+    store: PathBuf,
+    /// It has answered on this connection.
+    lives: bool,
     stream: BufReader<UnixStream>,
 }
 
@@ -53,8 +62,8 @@ impl OwnerClient {
             .peer_cred()
             .map(|c| c.uid())
             .map_err(|e| place::failed(&path, "does not say whose it is", Some(e)))?;
-        let (own, store) = (place::own_uid().ok(), owner_of(store).ok());
-        if Some(whose) != own && Some(whose) != store {
+        let (own, stores) = (place::own_uid().ok(), owner_of(store).ok());
+        if Some(whose) != own && Some(whose) != stores {
             return Err(Error::new(
                 ErrorKind::Forbidden,
                 format!("the socket {} is another user's", path.display()),
@@ -62,6 +71,8 @@ impl OwnerClient {
         }
         Ok(Some(Self {
             path,
+            store: store.to_owned(),
+            lives: false,
             stream: BufReader::new(stream),
         }))
     }
@@ -71,7 +82,8 @@ impl OwnerClient {
     ///
     /// # Errors
     /// The owner's own error, with its kind and outcome. `unavailable` with an unknown outcome when
-    /// the owner went away before it answered: what was asked may have been done.
+    /// the owner went away before it answered: what was asked may have been done. `timeout` when it
+    /// does not show within seconds that it lives: it is stopped or hangs, and was asked nothing.
     ///
     /// # Cancel safety
     /// A dropped call may have been done; the connection cannot be used any more.
@@ -88,6 +100,7 @@ impl OwnerClient {
                 format!("is longer than {MAX_REQUEST} bytes"),
             ));
         }
+        self.see_it_live().await?;
         if let Err(e) = wire::write(self.stream.get_mut(), request).await {
             // It may have said why before it left.
             if let Ok(Read::Line(Line::Error(fault))) =
@@ -106,6 +119,57 @@ impl OwnerClient {
                 Err(e) => return Err(self.gone().with_source(e)),
             }
         }
+    }
+
+    /// Waits for a sign of life before anything is asked, once for each connection.
+    async fn see_it_live(&mut self) -> Result<(), Error> {
+        if self.lives {
+            return Ok(());
+        }
+        let first = async {
+            // An owner that refuses this client has said so and closed its side.
+            let _ = wire::write(self.stream.get_mut(), &wire::ping()).await;
+            wire::read(&mut self.stream, MAX_ANSWER).await
+        };
+        match tokio::time::timeout(SIGN_OF_LIFE, first).await {
+            Ok(Ok(Read::Line(Line::Done(_) | Line::Item(_)))) => {}
+            // One of an older atlas does not know the question, and lives.
+            Ok(Ok(Read::Line(Line::Error(fault)))) => match Error::from(fault) {
+                error if error.field() == Some("request") => {}
+                error => return Err(error),
+            },
+            Ok(Ok(Read::End | Read::TooLong | Read::NotJson)) => return Err(self.gone()),
+            Ok(Err(e)) => return Err(self.gone().with_source(e)),
+            Err(_) => return Err(self.hangs()),
+        }
+        self.lives = true;
+        Ok(())
+    }
+
+    fn hangs(&self) -> Error {
+        let (who, what_to_do) = match StoreOwner::of(&self.store) {
+            Some(owner) => (
+                format!("process {} ({})", owner.pid, owner.program),
+                format!(
+                    "continue it (kill -CONT {0}) or end it (kill {0})",
+                    owner.pid
+                ),
+            ),
+            None => (
+                "the process".to_owned(),
+                "continue it, or end it".to_owned(),
+            ),
+        };
+        Error::new(
+            ErrorKind::Timeout,
+            format!(
+                "{who} holds the store {} and has not answered its socket for {} s: it is \
+                 stopped, or hangs; {what_to_do}",
+                self.store.display(),
+                SIGN_OF_LIFE.as_secs()
+            ),
+        )
+        .outcome_is(Outcome::NeverSent)
     }
 
     fn gone(&self) -> Error {

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use atlas_core::{Entropy, Error, ErrorKind};
+use atlas_core::{Error, ErrorKind};
 use data_encoding::HEXLOWER;
 use ring::digest;
 use tokio::net::{UnixListener, UnixStream};
@@ -40,12 +40,8 @@ pub(super) fn socket_of(store: &Path) -> io::Result<PathBuf> {
 }
 
 /// Binds the socket so that it is never open to others, not even for a moment, and replaces one
-/// that a dead owner left.
-pub(super) fn bind(
-    path: &Path,
-    store: &Path,
-    entropy: &dyn Entropy,
-) -> Result<UnixListener, Error> {
+/// that a dead owner left. `draft` is 16 characters that no other process uses.
+pub(super) fn bind(path: &Path, store: &Path, draft: &str) -> Result<UnixListener, Error> {
     match fs::symlink_metadata(path) {
         Ok(meta) if !meta.file_type().is_socket() => {
             return Err(failed(
@@ -62,9 +58,7 @@ pub(super) fn bind(
             .map_err(|e| failed(path, "has no directory, and none could be made", Some(e)))?;
     }
     check_directory(path, store)?;
-    let mut random = [0; 8];
-    entropy.fill(&mut random);
-    let draft = directory.join(format!(".atlas-{}", HEXLOWER.encode(&random)));
+    let draft = directory.join(format!(".atlas-{draft}"));
     private_directory(&draft).map_err(|e| failed(path, "could not be made", Some(e)))?;
     let hidden = draft.join("s");
     // Renaming keeps the listener, and replaces a dead owner's socket at once.

@@ -4,10 +4,11 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use atlas_core::{Entropy, Error, ErrorKind};
+use data_encoding::HEXLOWER;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -15,6 +16,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::place;
 use super::wire::{self, Fault, Line, MAX_REQUEST, Read};
@@ -27,20 +30,37 @@ const ITEMS_AHEAD: usize = 16;
 const IDLE: Duration = Duration::from_secs(60);
 /// After a failed accept (too many open files), before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often it is looked whether the socket is still there: a cleaner of temporary files, or
+/// somebody's hand, may remove it.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long a closing owner waits for requests that are to be finished.
+const DRAIN: Duration = Duration::from_secs(30);
 
 /// A listening owner's socket. Dropping it removes the socket and leaves every client.
 #[derive(Debug)]
 pub struct OwnerSocket {
     path: PathBuf,
-    /// Device and inode: a later owner's socket under the same name is not ours to remove.
-    identity: Option<(u64, u64)>,
+    identity: Bound,
+    /// No new request is begun.
+    draining: CancellationToken,
+    /// Requests that are finished before it closes.
+    unfinished: TaskTracker,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
+/// Device and inode of the socket that was bound last: a later owner's socket under the same name
+/// is not ours to remove.
+type Bound = Arc<Mutex<Option<(u64, u64)>>>;
+
 /// Where a handler sends what comes before the answer: one event of `events -f` after another.
 #[derive(Clone, Debug)]
-pub struct Items(mpsc::Sender<Value>);
+pub struct Items {
+    sender: mpsc::Sender<Value>,
+    unfinished: TaskTracker,
+    /// Kept until the answer is written.
+    token: Arc<Mutex<Option<TaskTrackerToken>>>,
+}
 
 impl Items {
     /// Sends one; waits while the client does not keep up.
@@ -51,10 +71,17 @@ impl Items {
     /// # Cancel safety
     /// A dropped call has sent the item or not.
     pub async fn send(&self, item: Value) -> Result<(), Error> {
-        self.0
+        self.sender
             .send(item)
             .await
             .map_err(|_| Error::new(ErrorKind::Unavailable, "the client has gone"))
+    }
+
+    /// Has the owner finish this request before it closes its socket, within half a minute. For
+    /// what is better not broken off; a follower is left at once.
+    pub fn finish_before_close(&self) {
+        let mut token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        token.get_or_insert_with(|| self.unfinished.token());
     }
 }
 
@@ -80,12 +107,29 @@ impl OwnerSocket {
             place::socket_of(store).map_err(|e| place::failed(store, "has no store", Some(e)))?;
         let uid =
             place::own_uid().map_err(|e| place::failed(&path, "could not be bound", Some(e)))?;
-        let listener = place::bind(&path, store, entropy)?;
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(serve(listener, uid, Arc::new(handler), stop.clone()));
+        let mut random = [0; 8];
+        entropy.fill(&mut random);
+        let draft = HEXLOWER.encode(&random);
+        let listener = place::bind(&path, store, &draft)?;
+        let (stop, draining) = (CancellationToken::new(), CancellationToken::new());
+        let unfinished = TaskTracker::new();
+        let bound: Bound = Arc::new(Mutex::new(identity(&path).ok()));
+        let server = Server {
+            path: path.clone(),
+            store: store.to_owned(),
+            draft,
+            uid,
+            bound: bound.clone(),
+            draining: draining.clone(),
+            unfinished: unfinished.clone(),
+            stop: stop.clone(),
+        };
+        let task = tokio::spawn(server.serve(listener, Arc::new(handler)));
         Ok(Self {
-            identity: identity(&path).ok(),
+            identity: bound,
             path,
+            draining,
+            unfinished,
             stop,
             task,
         })
@@ -97,12 +141,24 @@ impl OwnerSocket {
         &self.path
     }
 
-    /// Stops listening, leaves every client, and waits until their handlers are dropped: then the
-    /// store can be closed.
+    /// Stops listening, finishes what [`Items::finish_before_close`] asked for, leaves every
+    /// client, and waits until their handlers are dropped: then the store can be closed.
     ///
     /// # Cancel safety
     /// A dropped call stops all the same, without waiting.
     pub async fn close(mut self) {
+        self.remove();
+        self.draining.cancel();
+        self.unfinished.close();
+        if tokio::time::timeout(DRAIN, self.unfinished.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                requests = self.unfinished.len(),
+                "the owner's socket closes before these requests were finished"
+            );
+        }
         self.stop.cancel();
         if let Err(e) = (&mut self.task).await {
             tracing::error!(error = %e, "the owner's socket ended badly");
@@ -110,13 +166,25 @@ impl OwnerSocket {
     }
 }
 
-impl Drop for OwnerSocket {
-    fn drop(&mut self) {
-        self.stop.cancel();
-        let ours = self.identity.is_some() && identity(&self.path).ok() == self.identity;
+impl OwnerSocket {
+    /// Removes the socket from its directory, where it is still ours.
+    fn remove(&self) {
+        let bound = self
+            .identity
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let ours = bound.is_some() && identity(&self.path).ok() == bound;
         if ours && let Err(e) = fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), error = %e, "the owner's socket could not be removed");
         }
+    }
+}
+
+impl Drop for OwnerSocket {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.remove();
     }
 }
 
@@ -125,42 +193,80 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     Ok((meta.dev(), meta.ino()))
 }
 
-async fn serve<H, F>(listener: UnixListener, uid: u32, handler: Arc<H>, stop: CancellationToken)
-where
-    H: Fn(Value, Items) -> F + Send + Sync + 'static,
-    F: Future<Output = Result<Value, Error>> + Send + 'static,
-{
-    let mut clients = JoinSet::new();
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => break,
-            Some(ended) = clients.join_next(), if !clients.is_empty() => {
-                if let Err(e) = ended {
-                    tracing::error!(error = %e, "a handler of the owner's socket panicked");
-                }
+/// What the listening task needs.
+struct Server {
+    path: PathBuf,
+    store: PathBuf,
+    draft: String,
+    uid: u32,
+    bound: Bound,
+    draining: CancellationToken,
+    unfinished: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Server {
+    /// Makes the socket again where somebody removed it.
+    fn bind_again(&self, listener: &mut UnixListener) {
+        let gone = matches!(fs::symlink_metadata(&self.path), Err(e) if e.kind() == io::ErrorKind::NotFound);
+        // Held while the socket is made, so that closing does not remove it in between.
+        let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
+        if !gone || bound.is_none() {
+            return;
+        }
+        match place::bind(&self.path, &self.store, &self.draft) {
+            Ok(again) => {
+                *listener = again;
+                *bound = identity(&self.path).ok();
+                tracing::warn!(path = %self.path.display(), "the owner's socket had been removed, and was made again");
             }
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) if !may_ask(&stream, uid) => drop(stream),
-                Ok((stream, _)) if clients.len() >= MAX_CLIENTS => {
-                    clients.spawn(refuse(stream));
-                }
-                Ok((stream, _)) => {
-                    let handler = handler.clone();
-                    clients.spawn(async move {
-                        if let Err(e) = client(stream, &*handler).await {
-                            tracing::debug!(error = %e, "a client of the owner's socket went away");
-                        }
-                    });
-                }
-                Err(e) => {
-                    tracing::warn!(error = %e, "the owner's socket could not accept");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            },
+            Err(error) => {
+                tracing::warn!(%error, "the owner's socket was removed and cannot be made again");
+            }
         }
     }
-    clients.shutdown().await;
+
+    async fn serve<H, F>(self, mut listener: UnixListener, handler: Arc<H>)
+    where
+        H: Fn(Value, Items) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Value, Error>> + Send + 'static,
+    {
+        let mut clients = JoinSet::new();
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                _ = look.tick() => self.bind_again(&mut listener),
+                Some(ended) = clients.join_next(), if !clients.is_empty() => {
+                    if let Err(e) = ended {
+                        tracing::error!(error = %e, "a handler of the owner's socket panicked");
+                    }
+                }
+                accepted = listener.accept(), if !self.draining.is_cancelled() => match accepted {
+                    Ok((stream, _)) if !may_ask(&stream, self.uid) => drop(stream),
+                    Ok((stream, _)) if clients.len() >= MAX_CLIENTS => {
+                        clients.spawn(refuse(stream));
+                    }
+                    Ok((stream, _)) => {
+                        let handler = handler.clone();
+                        let (draining, unfinished) = (self.draining.clone(), self.unfinished.clone());
+                        clients.spawn(async move {
+                            if let Err(e) = client(stream, &*handler, &draining, &unfinished).await {
+                                tracing::debug!(error = %e, "a client of the owner's socket went away");
+                            }
+                        });
+                    }
+                    Err(e) => {
+                        tracing::warn!(error = %e, "the owner's socket could not accept");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
+        }
+        clients.shutdown().await;
+    }
 }
 
 fn may_ask(stream: &UnixStream, uid: u32) -> bool {
@@ -185,7 +291,12 @@ async fn refuse(mut stream: UnixStream) {
     .await;
 }
 
-async fn client<H, F>(stream: UnixStream, handler: &H) -> io::Result<()>
+async fn client<H, F>(
+    stream: UnixStream,
+    handler: &H,
+    draining: &CancellationToken,
+    unfinished: &TaskTracker,
+) -> io::Result<()>
 where
     H: Fn(Value, Items) -> F,
     F: Future<Output = Result<Value, Error>>,
@@ -193,15 +304,34 @@ where
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     loop {
-        let Ok(request) =
-            tokio::time::timeout(IDLE, wire::read::<Value>(&mut read, MAX_REQUEST)).await
-        else {
+        let request = tokio::select! {
+            biased;
+            () = draining.cancelled() => return Ok(()),
+            request = tokio::time::timeout(IDLE, wire::read::<Value>(&mut read, MAX_REQUEST)) => request,
+        };
+        let Ok(request) = request else {
             return Ok(());
         };
         let wrong = match request? {
             Read::End => return Ok(()),
+            Read::Line(request) if wire::is_ping(&request) => {
+                wire::write(&mut write, &Line::Done(Value::Null)).await?;
+                continue;
+            }
             Read::Line(request) => {
-                answer(request, handler, &mut read, &mut write).await?;
+                let token = Arc::default();
+                let items = |sender| Items {
+                    sender,
+                    unfinished: unfinished.clone(),
+                    token: Arc::clone(&token),
+                };
+                answer(
+                    |sender| handler(request, items(sender)),
+                    &mut read,
+                    &mut write,
+                )
+                .await?;
+                drop(token);
                 continue;
             }
             Read::TooLong => {
@@ -215,19 +345,18 @@ where
 }
 
 async fn answer<H, F>(
-    request: Value,
-    handler: &H,
+    handler: H,
     read: &mut BufReader<OwnedReadHalf>,
     write: &mut OwnedWriteHalf,
 ) -> io::Result<()>
 where
-    H: Fn(Value, Items) -> F,
+    H: FnOnce(mpsc::Sender<Value>) -> F,
     F: Future<Output = Result<Value, Error>>,
 {
     let (sender, items) = mpsc::channel(ITEMS_AHEAD);
     let answered = CancellationToken::new();
     let done = {
-        let mut work = std::pin::pin!(handler(request, Items(sender)));
+        let mut work = std::pin::pin!(handler(sender));
         let mut pump = std::pin::pin!(pump(items, write, &answered));
         let (mut done, mut pumped) = (None, false);
         while done.is_none() || !pumped {

@@ -317,3 +317,109 @@ async fn a_slow_reader_holds_up_its_own_handler_and_one_too_many_is_told() {
     assert!(refused.to_string().contains("too many"), "{refused}");
     drop(crowd);
 }
+
+#[tokio::test]
+async fn a_socket_that_was_removed_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let socket = listen(&store);
+    fs::remove_file(socket.path()).unwrap();
+    let begun = std::time::Instant::now();
+    let mut client = loop {
+        if let Some(client) = OwnerClient::connect(&store).await.unwrap() {
+            break client;
+        }
+        assert!(begun.elapsed().as_secs() < 30, "it was never made again");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
+    assert_eq!(client.ask(&json!(7), |_| Ok(())).await.unwrap(), json!(7));
+    let mode = fs::metadata(socket.path()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let path = socket.path().to_owned();
+    socket.close().await;
+    assert!(!path.exists(), "the new one goes with its owner too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_does_not_answer_is_named_within_seconds_and_asked_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    // As a stopped process leaves it: the kernel accepts, and nobody reads.
+    let path = dir.path().join("s.redb.sock");
+    let _stopped = std::os::unix::net::UnixListener::bind(path).unwrap();
+    let note = json!({"pid": 4242, "program": "backend", "since": "2026-11-30T10:00:00Z"});
+    fs::write(dir.path().join("s.redb.owner"), note.to_string()).unwrap();
+    let begun = tokio::time::Instant::now();
+    let error = client(&store)
+        .await
+        .ask(&json!("spawn"), |_| Ok(()))
+        .await
+        .unwrap_err();
+    assert!(begun.elapsed().as_secs() <= 10);
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(error.outcome(), &Outcome::NeverSent);
+    let text = error.to_string();
+    assert!(text.contains("4242") && text.contains("stopped"), "{text}");
+}
+
+#[tokio::test]
+async fn a_closing_owner_finishes_what_it_was_told_to_and_leaves_who_follows() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (started, wait) = (begun.clone(), go.clone());
+    let socket = OwnerSocket::bind(&store, &SystemEntropy::new(), move |request, items| {
+        let (started, wait) = (started.clone(), wait.clone());
+        async move {
+            if request == "order" {
+                items.finish_before_close();
+                started.notify_one();
+                wait.notified().await;
+                items.send(json!("ordered")).await?;
+                return Ok(json!("done"));
+            }
+            started.notify_one();
+            std::future::pending().await
+        }
+    })
+    .unwrap();
+    let ask = |what: &'static str| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let mut items = Vec::new();
+            let mut client = client(&store).await;
+            let what = json!(what);
+            let answer = client
+                .ask(&what, |item| {
+                    items.push(item);
+                    Ok(())
+                })
+                .await;
+            (answer, items)
+        })
+    };
+    let follower = ask("follow");
+    begun.notified().await;
+    let order = ask("order");
+    begun.notified().await;
+    let closing = tokio::spawn(socket.close());
+    while OwnerClient::connect(&store).await.unwrap().is_some() {
+        tokio::task::yield_now().await;
+    }
+    go.notify_one();
+    let (answer, items) = order.await.unwrap();
+    assert_eq!(
+        (answer.unwrap(), items),
+        (json!("done"), vec![json!("ordered")])
+    );
+    closing.await.unwrap();
+    assert!(
+        follower
+            .await
+            .unwrap()
+            .0
+            .unwrap_err()
+            .outcome()
+            .is_unknown()
+    );
+}

@@ -12,6 +12,16 @@ pub(super) const MAX_REQUEST: u64 = 1 << 20;
 /// Longest answer or item.
 pub(super) const MAX_ANSWER: u64 = 64 << 20;
 
+/// The request that the owner answers at once, whatever else it is doing: it shows that it lives.
+pub(super) fn ping() -> Value {
+    serde_json::json!({ "do": "ping" })
+}
+
+/// Whether a request is that one.
+pub(super) fn is_ping(request: &Value) -> bool {
+    *request == ping()
+}
+
 /// One line from the owner.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

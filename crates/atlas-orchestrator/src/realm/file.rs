@@ -119,6 +119,15 @@ pub(crate) fn private() -> OpenOptions {
     options
 }
 
+/// Makes a directory, and those it is in, for the owner alone.
+pub(super) fn private_directories(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
 /// Makes a new name in a directory survive power loss.
 pub(crate) fn sync_directory(of: &Path) -> io::Result<()> {
     let parent = match of.parent() {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use atlas_core::{Entropy, Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
-use super::file;
+use super::{Realm, file};
 use crate::store::StoreInfo;
 
 const MAX_LEDGER_FILE: u64 = 64 * 1024;
@@ -80,19 +80,35 @@ impl Claim {
     }
 }
 
-/// The ledger as a 0600 file beside the realm's secret.
+/// The ledger as a 0600 file.
 #[derive(Debug)]
 pub struct FileLedger {
     path: PathBuf,
+    /// Where an older atlas kept it; read while there is no file at `path`.
+    before: Option<PathBuf>,
     entropy: Arc<dyn Entropy>,
 }
 
 impl FileLedger {
     /// The ledger beside this secret file.
     pub fn beside(secret: &Path, entropy: Arc<dyn Entropy>) -> Self {
+        Self::at(file::incarnation_path(secret), entropy)
+    }
+
+    /// The ledger of this realm in the user's state directory, which is made on first use: outside
+    /// whatever directory the store is in, so that it does not go back with the store.
+    pub fn in_state_dir(dir: &Path, realm: &Realm, entropy: Arc<dyn Entropy>) -> Self {
+        let name = format!("{}.incarnation", realm.fingerprint());
+        Self::at(dir.join(name), entropy)
+    }
+
+    /// Reads the ledger beside this secret file as long as it has none of its own, and writes it
+    /// there where its own directory cannot be made.
+    #[must_use]
+    pub fn or_beside(self, secret: &Path) -> Self {
         Self {
-            path: file::incarnation_path(secret),
-            entropy,
+            before: Some(file::incarnation_path(secret)),
+            ..self
         }
     }
 
@@ -100,37 +116,58 @@ impl FileLedger {
     pub fn at(path: impl Into<PathBuf>, entropy: Arc<dyn Entropy>) -> Self {
         Self {
             path: path.into(),
+            before: None,
             entropy,
         }
     }
 
-    fn failed(&self, what: &str) -> Error {
-        Error::new(
-            ErrorKind::Unavailable,
-            format!("the last incarnation in {} {what}", self.path.display()),
-        )
+    /// The file it is written to: its own, unless the directory cannot be made and there is another
+    /// place.
+    fn place(&self) -> &Path {
+        let made = self.path.parent().is_none_or(|dir| {
+            dir.as_os_str().is_empty() || dir.is_dir() || file::private_directories(dir).is_ok()
+        });
+        match &self.before {
+            Some(before) if !made => before,
+            _ => &self.path,
+        }
     }
+}
+
+fn failed(path: &Path, what: &str) -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        format!("the last incarnation in {} {what}", path.display()),
+    )
+}
+
+fn read(path: &Path) -> Result<Option<LastHolder>> {
+    let mut text = Vec::new();
+    match File::open(path) {
+        Ok(file) => file.take(MAX_LEDGER_FILE).read_to_end(&mut text),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => Err(e),
+    }
+    .map_err(|e| failed(path, "cannot be read").with_source(e))?;
+    serde_json::from_slice(&text)
+        .map(Some)
+        .map_err(|e| failed(path, "is damaged").with_source(e))
 }
 
 impl IncarnationLedger for FileLedger {
     fn last(&self) -> Result<Option<LastHolder>> {
-        let mut text = Vec::new();
-        match File::open(&self.path) {
-            Ok(file) => file.take(MAX_LEDGER_FILE).read_to_end(&mut text),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => Err(e),
+        match (read(&self.path)?, &self.before) {
+            (None, Some(before)) => read(before),
+            (last, _) => Ok(last),
         }
-        .map_err(|e| self.failed("cannot be read").with_source(e))?;
-        serde_json::from_slice(&text)
-            .map(Some)
-            .map_err(|e| self.failed("is damaged").with_source(e))
     }
 
     fn record(&self, holder: &LastHolder) -> Result<()> {
+        let path = self.place();
         let text = serde_json::to_vec(holder)
-            .map_err(|e| self.failed("cannot be written").with_source(e))?;
-        file::replace(&self.path, &text, &*self.entropy)
-            .map_err(|e| self.failed("cannot be written").with_source(e))
+            .map_err(|e| failed(path, "cannot be written").with_source(e))?;
+        file::replace(path, &text, &*self.entropy)
+            .map_err(|e| failed(path, "cannot be written").with_source(e))
     }
 }
 

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::account::Account;
+use super::deadline::Progress;
 use super::lease::NodeLease;
 use super::slots::Slots;
 use super::spawner::{Spawner, Steady};
@@ -24,7 +25,7 @@ use crate::ids::SessionId;
 use crate::kernel::{AttemptRow, Bounds, Cx, Evidence, Input, SessionRecord, step};
 use crate::policy::Policy;
 use crate::realm::{IncarnationLedger, Realm};
-use crate::store::{AnyStore, Batch, CommitError, Guard, Row, StoreInfo, Table};
+use crate::store::{AnyStore, Batch, CommitError, Guard, Row, StoreInfo, StorePoint, Table};
 
 /// The row that says why the process holds, in [`Table::Realm`].
 pub(crate) const HOLD_ROW: &[u8] = b"hold";
@@ -32,6 +33,10 @@ pub(crate) const HOLD_ROW: &[u8] = b"hold";
 pub(crate) const ACCEPTED_ROW: &[u8] = b"accepted";
 /// The row of the newest unclean node death, in [`Table::Realm`].
 pub(crate) const DEATH_ROW: &[u8] = b"death";
+
+/// Why a process holds whose batch was just refused, until it has looked into it.
+const WENT_BACK: &str = "the store refused a batch: it has less in it than this process saw before, \
+                         or its file was replaced or removed";
 
 /// The shared state of a running orchestrator.
 #[derive(Debug)]
@@ -59,8 +64,8 @@ pub(crate) struct Core {
     /// Whether a session may be ours on record that nobody here looks after.
     pub(crate) in_doubt: AtomicBool,
     hold: Mutex<Option<String>>,
-    /// The store as it was seen last: its incarnation and its newest commit.
-    seen: Mutex<Option<(String, u64)>>,
+    /// How far the store had come when it was last heard of.
+    pub(crate) progress: Arc<Progress>,
     held: AtomicBool,
     /// Events as they are committed, for subscribers.
     pub(crate) live: broadcast::Sender<Arc<Delivery>>,
@@ -74,6 +79,8 @@ pub(crate) struct Core {
     pub(crate) stopping: CancellationToken,
     /// Every task of ours ends.
     pub(crate) stopped: CancellationToken,
+    /// Every subscription ends; they end with the tasks at the latest.
+    pub(crate) unsubscribed: CancellationToken,
     /// Those tasks: who shuts down waits for them, and the store is free then.
     tasks: TaskTracker,
 }
@@ -82,6 +89,7 @@ pub(crate) struct Core {
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) store: AnyStore,
+    pub(crate) progress: Arc<Progress>,
     pub(crate) exclusive: bool,
     pub(crate) durable: bool,
     pub(crate) realm: Arc<Realm>,
@@ -142,6 +150,9 @@ pub(crate) enum Seen {
     Behind,
     /// It is another, or was accepted anew.
     Other,
+    /// Its numbers go on, and it refused a batch: its file was replaced or removed, or it went back
+    /// for a moment.
+    Refused,
 }
 
 /// What else a commit carries.
@@ -182,6 +193,7 @@ impl Core {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts {
             store,
+            progress,
             exclusive,
             durable,
             realm,
@@ -193,6 +205,7 @@ impl Core {
             ..
         } = parts;
         let touches = Touches::new(policy.flush, policy.safeguards.idle_margin);
+        let stopped = CancellationToken::new();
         let adopted_at = AtomicI64::new(parts.steady.now().unix_millis());
         Self {
             store,
@@ -216,14 +229,15 @@ impl Core {
             adopted_at,
             in_doubt: AtomicBool::new(false),
             hold: Mutex::new(None),
-            seen: Mutex::new(None),
+            progress,
             held: AtomicBool::new(false),
             live: broadcast::channel(4096).0,
             fed_to: AtomicU64::new(0),
             fed: Notify::new(),
             closing: AtomicBool::new(false),
             stopping: CancellationToken::new(),
-            stopped: CancellationToken::new(),
+            unsubscribed: stopped.child_token(),
+            stopped,
             tasks: TaskTracker::new(),
         }
     }
@@ -318,14 +332,14 @@ impl Core {
     // ----------------------------------------------------------------------------------------------------
 
     pub(crate) fn is_held(&self) -> bool {
-        self.held.load(Ordering::Relaxed)
+        // A refused batch counts before anybody has looked into it.
+        self.held.load(Ordering::Acquire) || self.progress.is_refused()
     }
 
     pub(crate) fn hold_reason(&self) -> Option<String> {
-        self.hold
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        let hold = self.hold.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused = || self.progress.is_refused().then(|| WENT_BACK.to_owned());
+        hold.clone().or_else(refused)
     }
 
     /// Ends and makes nothing from now on, and keeps it so over restarts, until an operator accepts
@@ -340,8 +354,14 @@ impl Core {
             hold.get_or_insert_with(|| why.to_owned());
             first
         };
-        self.held.store(true, Ordering::Relaxed);
-        if first {
+        self.held.store(true, Ordering::Release);
+        // From here on every decision is that of a process that holds, so what it writes is
+        // written to the store as it is now.
+        let went_back = match self.store.info().await {
+            Ok(info) => self.progress.restart(Some(StorePoint::of(&info))),
+            Err(_) => false,
+        };
+        if first || went_back {
             tracing::error!(
                 why,
                 "atlas holds: the store may have been rolled back; nothing is ended or made until an operator accepts it"
@@ -364,50 +384,37 @@ impl Core {
 
     /// The store as this process knows it. Taken before it is looked at anew: commits go on
     /// meanwhile.
-    pub(crate) fn known_store(&self) -> Option<(String, u64)> {
-        self.seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    pub(crate) fn known_store(&self) -> Option<StorePoint> {
+        self.progress.known()
     }
 
     /// Compares the store with what was known of it before it was looked at.
-    pub(crate) fn saw_store(&self, known: Option<&(String, u64)>, info: &StoreInfo) -> Seen {
+    pub(crate) fn saw_store(&self, known: Option<&StorePoint>, info: &StoreInfo) -> Seen {
         match known {
-            Some((incarnation, _)) if *incarnation != info.incarnation => return Seen::Other,
-            Some((_, commit)) if *commit > info.last_commit => return Seen::Behind,
+            Some(known) if known.incarnation != info.incarnation => return Seen::Other,
+            Some(known) if known.commit > info.last_commit => return Seen::Behind,
             _ => {}
         }
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let newest = seen
-            .as_ref()
-            .map_or(0, |(_, commit)| *commit)
-            .max(info.last_commit);
-        *seen = Some((info.incarnation.clone(), newest));
-        Seen::Goes
-    }
-
-    /// A commit of ours was answered with this number: a store that says less from now on was
-    /// rolled back.
-    fn saw_commit(&self, number: u64) {
-        if let Some((_, newest)) = &mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner) {
-            *newest = number.max(*newest);
+        if self.progress.is_refused() {
+            return Seen::Refused;
         }
+        self.progress.saw(StorePoint::of(info));
+        Seen::Goes
     }
 
     /// The operator accepted it as it is now.
     pub(crate) fn forget_store(&self) {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.progress.restart(None);
     }
 
     pub(crate) fn held_before(&self, why: String) {
         *self.hold.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
-        self.held.store(true, Ordering::Relaxed);
+        self.held.store(true, Ordering::Release);
     }
 
     pub(crate) fn unhold(&self) {
         *self.hold.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.held.store(false, Ordering::Relaxed);
+        self.held.store(false, Ordering::Release);
     }
 
     // ---- records
@@ -452,6 +459,9 @@ impl Core {
         input: &Input,
         extra: Extra,
     ) -> Result<bool, CommitError> {
+        // Read before it is decided whether this process holds: a batch that was decided by one that
+        // did not is never written once the store has gone back.
+        let since = self.progress.since();
         let cx = self.cx(&loaded.record.account);
         let mut stepped = step(&loaded.record, evidence, &cx, input);
         let mut appends = Vec::new();
@@ -474,7 +484,7 @@ impl Core {
         }
         let id = loaded.record.id;
         let has_events = !appends.is_empty();
-        let mut batch = Batch::new();
+        let mut batch = Batch::new().since(since);
         if self.policy.safeguards.fence {
             match self.lease.fence() {
                 Some(fence) => batch = batch.fenced(fence),
@@ -505,7 +515,6 @@ impl Core {
             batch.append(*id.as_bytes(), seq, payload);
         }
         let version = self.store.commit(batch).await?;
-        self.saw_commit(version);
         loaded.record = stepped.record;
         (loaded.version, loaded.bytes) = (version, after);
         *evidence = stepped.evidence;
@@ -540,6 +549,8 @@ impl Core {
                     return Ok(loaded);
                 }
                 Err(CommitError::Conflict) => {}
+                // Whoever asked does not know yet that the store went back: it is said first.
+                Err(refused @ CommitError::RolledBack) => return Err(refused.into()),
                 Err(error) => {
                     last = error.into();
                     // It may have been applied: the next round reads again before it decides.

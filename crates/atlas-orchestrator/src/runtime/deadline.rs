@@ -1,27 +1,109 @@
-//! A store that answers in time, if only with an error: one call that hangs must not keep a session
-//! from everybody's care.
+//! The store as the runtime uses it: it answers in time, if only with an error, because one call
+//! that hangs must not keep a session from everybody's care; and no batch is written to a store
+//! that has gone back behind what this process saw of it.
 
 use std::fmt::Debug;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use atlas_core::{Error, ErrorKind, Result, Timestamp};
 
 use crate::store::{
-    AnyStore, Batch, CommitError, Fence, Row, Store, StoreInfo, StoredEvent, Table,
+    AnyStore, Batch, CommitError, Fence, Row, Store, StoreInfo, StorePoint, StoredEvent, Table,
 };
 
+/// How far the store had come when this process last heard of it, and whether it refused a batch
+/// since because it has gone back.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    /// Off, no batch carries what is known.
+    guarded: bool,
+    known: Mutex<Option<StorePoint>>,
+    refused: AtomicBool,
+    /// A batch was just refused.
+    pub(crate) noticed: Notify,
+}
+
+impl Progress {
+    pub(crate) fn new(guarded: bool) -> Self {
+        Self {
+            guarded,
+            known: Mutex::new(None),
+            refused: AtomicBool::new(false),
+            noticed: Notify::new(),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<StorePoint>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest point that this process knows of.
+    pub(crate) fn known(&self) -> Option<StorePoint> {
+        self.lock().clone()
+    }
+
+    /// What a batch carries that is decided on what is read from now on.
+    pub(crate) fn since(&self) -> Option<StorePoint> {
+        self.known().filter(|_| self.guarded)
+    }
+
+    /// The store refused a batch, and nobody has dealt with that yet.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Acquire)
+    }
+
+    /// The store was read and found to go on from what was known.
+    pub(crate) fn saw(&self, point: StorePoint) {
+        let mut known = self.lock();
+        match &mut *known {
+            Some(old) if old.incarnation == point.incarnation => {
+                old.commit = old.commit.max(point.commit);
+            }
+            _ => *known = Some(point),
+        }
+    }
+
+    /// Goes on from this point, wherever the store was before; `None` forgets it. Whoever calls
+    /// this made the process hold, or was told by an operator that the store is the right one.
+    /// Whether a refused batch is dealt with by this.
+    pub(crate) fn restart(&self, point: Option<StorePoint>) -> bool {
+        *self.lock() = point;
+        self.refused.swap(false, Ordering::AcqRel)
+    }
+
+    fn committed(&self, number: u64) {
+        if let Some(known) = &mut *self.lock() {
+            known.commit = known.commit.max(number);
+        }
+    }
+
+    fn refuse(&self) {
+        self.refused.store(true, Ordering::Release);
+        self.noticed.notify_one();
+    }
+}
+
 /// Gives up a call after so long. A commit given up may have been applied, as one whose answer was
-/// lost.
+/// lost. Every commit carries how far the store is known to have come.
 #[derive(Debug)]
 pub(crate) struct WithDeadline {
     inner: AnyStore,
     longest: Duration,
+    progress: Arc<Progress>,
 }
 
 impl WithDeadline {
-    pub(crate) fn new(inner: AnyStore, longest: Duration) -> Self {
-        Self { inner, longest }
+    pub(crate) fn new(inner: AnyStore, longest: Duration, progress: Arc<Progress>) -> Self {
+        Self {
+            inner,
+            longest,
+            progress,
+        }
     }
 
     async fn within<T, E: From<Late>>(
@@ -76,8 +158,17 @@ impl Store for WithDeadline {
             .await
     }
 
-    async fn commit(&self, batch: Batch) -> Result<u64, CommitError> {
-        self.within(self.inner.commit(batch)).await
+    async fn commit(&self, mut batch: Batch) -> Result<u64, CommitError> {
+        if batch.since.is_none() {
+            batch.since = self.progress.since();
+        }
+        let answer = self.within(self.inner.commit(batch)).await;
+        match &answer {
+            Ok(number) => self.progress.committed(*number),
+            Err(CommitError::RolledBack) => self.progress.refuse(),
+            Err(_) => {}
+        }
+        answer
     }
 
     async fn events(

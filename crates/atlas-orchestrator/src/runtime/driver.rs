@@ -323,9 +323,10 @@ impl Driver {
             }
             Done::Answered(id, answer) => {
                 let extra = effects::sightings(id, &answer, self.core.now());
-                if let Err(CommitError::Fenced | CommitError::Conflict) = self
+                if self
                     .commit(Input::Answered(id, *answer), extra.clone())
                     .await
+                    .is_err_and(|error| !matches!(error, CommitError::Store(_)))
                 {
                     // Another owner goes on with this session: what we saw is put on record for it,
                     // under no fence.
@@ -418,6 +419,8 @@ impl Driver {
                             self.core.lease.lost();
                             return Err(CommitError::Fenced);
                         }
+                        // What was decided on is not what the store holds: it is planned anew.
+                        Err(CommitError::RolledBack) => return Err(CommitError::RolledBack),
                         Err(CommitError::Store(error)) => error,
                     }
                 }

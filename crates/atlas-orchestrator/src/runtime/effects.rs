@@ -254,6 +254,10 @@ async fn candidates(
 ) -> Result<Vec<atlas_core::Candidate>, Failure> {
     let account = account(core, name)?;
     let request = sealed(core, id).await?;
+    if let Some(pinned) = request.candidate {
+        // Whoever chose it wants this one or none.
+        return Ok(vec![pinned]);
+    }
     account
         .call(
             Priority::Create,

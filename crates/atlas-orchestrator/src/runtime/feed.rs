@@ -102,6 +102,8 @@ pub struct Subscription {
     live: broadcast::Receiver<Arc<Delivery>>,
     /// Everything up to here was read from the log.
     caught_up: bool,
+    /// It was told to end: what is in the log by then is handed out, and no more.
+    ending: bool,
 }
 
 impl Subscription {
@@ -122,6 +124,7 @@ impl Subscription {
             buffer: std::collections::VecDeque::new(),
             live,
             caught_up,
+            ending: false,
         }
     }
 
@@ -197,8 +200,9 @@ impl Subscription {
         Ok(more)
     }
 
-    /// The next event; `None` once the orchestrator has shut down and everything was read. Cancel
-    /// safe.
+    /// The next event; `None` once the orchestrator has shut down, or
+    /// [`Orchestrator::end_subscriptions`](crate::Orchestrator::end_subscriptions) was called, and
+    /// everything was read that had happened by then. Cancel safe.
     ///
     /// # Errors
     /// When the log cannot be read; the next call tries again, and none is missed. An event that is
@@ -216,10 +220,17 @@ impl Subscription {
                 }
                 continue;
             }
+            if self.ending {
+                return Ok(None);
+            }
             let received = tokio::select! {
                 biased;
                 received = self.live.recv() => received,
-                () = self.core.stopped.cancelled() => return Ok(None),
+                () = self.core.unsubscribed.cancelled() => {
+                    // What was committed and not handed to live readers yet is in the log.
+                    (self.ending, self.caught_up) = (true, false);
+                    continue;
+                }
             };
             match received {
                 Ok(delivery) if self.wants(&delivery) => {
@@ -235,7 +246,7 @@ impl Subscription {
                 Ok(_) => {}
                 // It is read from the log instead.
                 Err(RecvError::Lagged(_)) => self.caught_up = false,
-                Err(RecvError::Closed) => return Ok(None),
+                Err(RecvError::Closed) => (self.ending, self.caught_up) = (true, false),
             }
         }
     }

@@ -10,13 +10,13 @@ use super::account::Account;
 use super::core::{Core, Extra, Loaded};
 use super::lease::scope;
 use super::pacer::Priority;
+use super::pages::Pages;
 use crate::kernel::{Evidence, Input};
 use crate::store::{Batch, CommitError, Table};
 
 const EVERY: Duration = Duration::from_secs(3600);
 /// Bills come in arrears: those of an ended session are asked for so long after its end.
 const BILLED_WITHIN: Duration = Duration::from_secs(48 * 3600);
-const PAGE: usize = 500;
 
 /// Goes round once an hour, as long as the orchestrator runs.
 pub(crate) async fn keep(core: Arc<Core>) {
@@ -61,16 +61,8 @@ pub(crate) async fn round(core: &Arc<Core>) -> Result<()> {
         .map(|fence| fence.scope)
         .collect();
     alive.remove(&scope(&core.node));
-    let mut after: Option<Vec<u8>> = None;
-    loop {
-        let rows = core
-            .store
-            .scan(Table::Sessions, &[], after.as_deref(), PAGE)
-            .await?;
-        let Some(last) = rows.last() else {
-            return Ok(());
-        };
-        after = Some(last.key.clone());
+    let mut pages = Pages::default();
+    while let Some(rows) = pages.next(core).await? {
         for row in rows {
             let Some(loaded) = Loaded::readable(row) else {
                 continue;
@@ -80,6 +72,7 @@ pub(crate) async fn round(core: &Arc<Core>) -> Result<()> {
             }
         }
     }
+    Ok(())
 }
 
 async fn spend(account: &Account, now: Timestamp) -> Result<BTreeMap<ComputeId, Usd>> {

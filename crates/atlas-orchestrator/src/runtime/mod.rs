@@ -17,6 +17,7 @@ pub(crate) mod janitor;
 mod lease;
 pub(crate) mod nodes;
 mod pacer;
+pub(crate) mod pages;
 mod plausible;
 pub(crate) mod reaper;
 pub(crate) mod reconciler;

@@ -15,7 +15,7 @@ use super::lease::scope;
 use crate::kernel::glance::glance;
 use crate::kernel::{Evidence, Input};
 use crate::session::SessionState;
-use crate::store::{Batch, CommitError, Fence, Table};
+use crate::store::{Batch, CommitError, Fence, StorePoint, Table};
 
 const PAGE: usize = 1000;
 
@@ -228,8 +228,22 @@ pub(crate) async fn note_deaths(core: &Core) -> Result<()> {
 
 /// Keeps this node alive.
 pub(crate) async fn keep(core: Arc<Core>) {
-    while core.sleep(core.policy.lease_renew).await {
-        renew(&core).await;
+    loop {
+        let noticed = tokio::select! {
+            biased;
+            () = core.progress.noticed.notified() => true,
+            running = core.sleep(core.policy.lease_renew) => {
+                if !running {
+                    return;
+                }
+                false
+            }
+        };
+        if noticed {
+            watch_ledger(&core).await;
+        } else {
+            renew(&core).await;
+        }
     }
 }
 
@@ -273,7 +287,13 @@ async fn renew(core: &Arc<Core>) {
             core.lease.lost();
             relearn(core).await;
         }
-        Err(error) => tracing::warn!(%error, "the node's lease could not be renewed"),
+        Err(error) => {
+            tracing::warn!(%error, "the node's lease could not be renewed");
+            // A store whose file was replaced refuses everything, and says why only to a batch.
+            if let Err(CommitError::RolledBack) = core.store.commit(Batch::new()).await {
+                watch_ledger(core).await;
+            }
+        }
     }
 }
 
@@ -297,7 +317,7 @@ pub(crate) async fn watch_ledger(core: &Core) {
     };
     match core.saw_store(known.as_ref(), &info) {
         Seen::Goes => {}
-        Seen::Other if was_accepted(core, &info).await => {
+        Seen::Other if goes_on_from(core, &info, known.as_ref()).await => {
             // An operator accepted it on another node: what is ours is read anew.
             core.forget_store();
             core.unhold();
@@ -310,6 +330,10 @@ pub(crate) async fn watch_ledger(core: &Core) {
         }
         Seen::Behind => {
             core.hold("the store has less in it than this process saw before")
+                .await
+        }
+        Seen::Refused => {
+            core.hold("the store's file was replaced or removed under this process")
                 .await
         }
     }
@@ -325,18 +349,35 @@ pub(crate) async fn watch_ledger(core: &Core) {
                 tracing::warn!(%error, "the store's progress could not be written down");
             }
         }
-        Ok(crate::realm::Claim::Stranger(_)) => {
-            core.hold("another store held the realm last").await
+        Ok(crate::realm::Claim::Stranger(last)) => {
+            let before = StorePoint {
+                incarnation: last.incarnation,
+                commit: 0,
+            };
+            // An operator accepted it where another ledger is kept.
+            if !goes_on_from(core, &info, Some(&before)).await {
+                core.hold("another store held the realm last").await;
+            } else if let Err(error) = ledger.record(&crate::realm::LastHolder::of(&info)) {
+                tracing::warn!(%error, "the store's progress could not be written down");
+            }
         }
         Ok(crate::realm::Claim::Behind(_)) => {
             core.hold("the store has less in it than it had").await
         }
-        Err(error) => tracing::warn!(%error, "the realm's last holder could not be read"),
+        // It may say that this store is not the one that held the realm last.
+        Err(error) => {
+            core.hold(&format!("the realm's last holder cannot be read: {error}"))
+                .await
+        }
     }
 }
 
-/// Whether the store says of itself that it goes on from the one this process knows.
-async fn was_accepted(core: &Core, info: &crate::store::StoreInfo) -> bool {
+/// Whether an operator accepted the store as one that goes on from this one.
+async fn goes_on_from(
+    core: &Core,
+    info: &crate::store::StoreInfo,
+    before: Option<&StorePoint>,
+) -> bool {
     let Ok(Some(row)) = core.store.get(Table::Realm, ACCEPTED_ROW).await else {
         return false;
     };
@@ -345,9 +386,7 @@ async fn was_accepted(core: &Core, info: &crate::store::StoreInfo) -> bool {
     };
     let held = core.store.get(Table::Realm, HOLD_ROW).await;
     row.incarnation == info.incarnation
-        && core
-            .known_store()
-            .is_some_and(|(known, _)| row.before.contains(&known))
+        && before.is_some_and(|before| row.before.contains(&before.incarnation))
         && matches!(held, Ok(None))
 }
 

@@ -98,6 +98,7 @@ pub async fn run<S: Subject>(subject: &S) -> Report {
             scans_are_ordered_and_paged_without_loss
             a_scan_keeps_to_its_prefix
             a_hundred_thousand_rows_are_scanned_once_each
+            a_batch_from_a_later_point_or_another_incarnation_is_refused_whole
             of_concurrent_commits_on_one_version_exactly_one_wins
             no_concurrent_update_is_lost
             a_store_is_bound_to_one_realm_for_ever
@@ -182,6 +183,7 @@ fn word(answer: &Result<u64, CommitError>) -> &'static str {
         Ok(_) => "applied",
         Err(CommitError::Conflict) => "conflict",
         Err(CommitError::Fenced) => "fenced",
+        Err(CommitError::RolledBack) => "rolled back",
         Err(CommitError::Store(_)) => "store failure",
     }
 }

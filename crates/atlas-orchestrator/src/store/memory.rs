@@ -133,6 +133,11 @@ pub(super) fn other_realm() -> Error {
 
 impl State {
     fn test(&self, batch: &Batch) -> Result<(), CommitError> {
+        if let Some(point) = &batch.since
+            && !point.is_reached_by(&self.incarnation, self.last_commit)
+        {
+            return Err(CommitError::RolledBack);
+        }
         if let Some(fence) = &batch.fence {
             let holds = self.leases.get(&fence.scope).is_some_and(|l| l.is(fence));
             if !holds {

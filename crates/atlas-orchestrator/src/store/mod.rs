@@ -172,9 +172,38 @@ impl Debug for StoredEvent {
     }
 }
 
+/// How far a store had come when it was last heard of. A store that is behind it was rolled back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StorePoint {
+    /// Its incarnation.
+    pub incarnation: String,
+    /// The number of its newest commit.
+    pub commit: u64,
+}
+
+impl StorePoint {
+    /// Where a store is now.
+    #[must_use]
+    pub fn of(info: &StoreInfo) -> Self {
+        Self {
+            incarnation: info.incarnation.clone(),
+            commit: info.last_commit,
+        }
+    }
+
+    /// Whether a store of this incarnation, whose newest commit is `commit`, has reached it.
+    #[must_use]
+    pub fn is_reached_by(&self, incarnation: &str, commit: u64) -> bool {
+        self.incarnation == incarnation && self.commit <= commit
+    }
+}
+
 /// One transaction: all of it, or nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
+    /// What the writer knows of the store: it is refused by a store that has not come so far, or
+    /// is another.
+    pub since: Option<StorePoint>,
     /// The right under which it is written; none for what may always be appended (sightings).
     pub fence: Option<Fence>,
     /// What must still be so.
@@ -199,6 +228,15 @@ impl Batch {
     pub fn fenced(self, fence: Fence) -> Self {
         Self {
             fence: Some(fence),
+            ..self
+        }
+    }
+
+    /// Only on a store that has come at least so far.
+    #[must_use]
+    pub fn since(self, point: Option<StorePoint>) -> Self {
+        Self {
+            since: point,
             ..self
         }
     }
@@ -245,6 +283,9 @@ pub enum CommitError {
     Conflict,
     /// The fence is not the newest of its scope any more. Nothing was written.
     Fenced,
+    /// The store has not come as far as [`Batch::since`] says, or is another: it was rolled back,
+    /// replaced or removed under the writer. Nothing was written.
+    RolledBack,
     /// The store could not be asked, or did not answer. **The batch may have been applied**: read
     /// again before deciding.
     Store(Error),
@@ -259,6 +300,11 @@ impl From<CommitError> for Error {
             CommitError::Fenced => {
                 Self::new(ErrorKind::Unavailable, "another owner has taken over")
             }
+            CommitError::RolledBack => Self::new(
+                ErrorKind::Unavailable,
+                "the store was rolled back, replaced or removed under this process: nothing is \
+                 ended or made until an operator accepts it (atlas doctor --accept-store)",
+            ),
             CommitError::Store(error) => error,
         }
     }

@@ -12,6 +12,7 @@ mod sums;
 mod tests;
 mod writer;
 
+use std::cell::Cell;
 use std::fmt;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -107,12 +108,20 @@ impl RedbOptions {
         let db = Arc::new(Current::new(opened.db));
         let (queue, jobs) = mpsc::channel(QUEUE);
         let (served, note, place) = (db.clone(), opened.note, path.clone());
+        let identity = opened.identity;
         // Whoever waits for a change waits for this too, so it does not wait for the lock as well.
         let again = self.clone().wait(Duration::ZERO);
         let writer = std::thread::Builder::new()
             .name("atlas-store".to_owned())
             .spawn(move || {
-                writer::run(&served, || Ok(open::open(&place, &again)?.db), &*again.clock, jobs);
+                let identity = Cell::new(identity);
+                let reopen = || {
+                    let opened = open::open(&place, &again)?;
+                    identity.set(opened.identity);
+                    Ok(opened.db)
+                };
+                let in_place = || identity.get().is_at(&place);
+                writer::run(&served, reopen, in_place, &*again.clock, jobs);
                 // Before the lock goes with the database: later it could be the next owner's note.
                 if let Err(e) = std::fs::remove_file(&note) {
                     tracing::debug!(path = %note.display(), error = %e, "the note of the store's owner could not be removed");

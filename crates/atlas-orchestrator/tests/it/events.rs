@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use atlas_orchestrator::store::{AnyStore, Batch};
 use atlas_orchestrator::{
-    Cursor, EventKind, Scope, SessionFilter, SessionId, SessionOptions, SessionState,
+    Cursor, EventKind, Scope, SessionFilter, SessionId, SessionOptions, SessionState, Shutdown,
 };
 use tokio::time::Instant;
 
@@ -258,4 +258,44 @@ async fn an_event_that_cannot_be_understood_is_said_once_and_keeps_nobody_from_t
         (errors, seen.contains(&before), seen.contains(&after)),
         (1, true, true)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_reads_what_was_committed_before_it_was_told_to_end() {
+    let bench = Bench::new(4);
+    let node = bench.node("a").await;
+    let id = ready(&node, options()).await;
+    let mut log = node.atlas.subscribe(Scope::Session(id), Cursor::NOW);
+    let before = node.atlas.info(id).await.unwrap().last_seq;
+    for round in 0..40 {
+        let text = format!("round {round}");
+        node.atlas.report(id, "progress", &text).await.unwrap();
+    }
+    // No task has run since, so none of it was handed to a live reader yet.
+    node.atlas.end_subscriptions();
+    let mut read = Vec::new();
+    while let Some(delivery) = log.next().await.unwrap() {
+        read.push(delivery.event.seq);
+    }
+    assert_eq!(read, (before + 1..=before + 40).collect::<Vec<_>>());
+    assert_eq!(log.next().await.unwrap(), None, "it has ended");
+    assert!(
+        node.atlas.info(id).await.is_ok(),
+        "the orchestrator runs on"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_is_read_after_the_shutdown_has_lost_nothing() {
+    let bench = Bench::new(5);
+    let node = bench.node("a").await;
+    let mut log = node.atlas.subscribe(Scope::All, Cursor::NOW);
+    let id = ready(&node, options()).await;
+    node.atlas.shutdown(Shutdown::Handover).await.unwrap();
+    let mut read = Vec::new();
+    while let Some(delivery) = log.next().await.unwrap() {
+        read.push(delivery.event.seq);
+    }
+    let last = node.atlas.info(id).await.unwrap().last_seq;
+    assert_eq!(read, (1..=last).collect::<Vec<_>>());
 }

@@ -1,9 +1,10 @@
 //! A session from its spawn to its proved end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use atlas_core::{AccountLimits, AccountName, Auth, ComputeStatus};
-use atlas_orchestrator::store::AnyStore;
+use atlas_orchestrator::store::{AnyStore, Batch, Store as _, Table};
 use atlas_orchestrator::{
     Cursor, EventKind, OnFailure, Orchestrator, Reason, SessionFilter, SessionKind, SessionState,
     Shutdown, StopOutcome, TaskKind, Touch,
@@ -198,6 +199,88 @@ async fn a_task_ends_with_the_code_the_machine_reports() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_handover_is_refused_where_nobody_could_take_over() {
+    let mut bench = Bench::new(8);
+    bench.store = bench.store.durable(false);
+    let node = bench.node("a").await;
+    let session = node.atlas.spawn(request(), options()).await.unwrap();
+    let refused = node.atlas.shutdown(Shutdown::Handover).await.unwrap_err();
+    assert_eq!(refused.field(), Some("shutdown"), "{refused}");
+    // Nothing was shut down: it goes on as before, and ends what it has when told so.
+    node.atlas.spawn(request(), options()).await.unwrap();
+    session.stop().await.unwrap();
+    settle(&node, session.id()).await;
+    let wait = Duration::from_secs(900);
+    let report = node.atlas.shutdown(Shutdown::TerminateAll { wait }).await;
+    assert_eq!(report.unwrap().terminated, 1);
+    assert_eq!(bench.ledger().live, 0);
+    let node = bench.node("a").await;
+    node.atlas.shutdown(Shutdown::Handover).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_that_cannot_work_are_refused_at_the_start() {
+    let started = async |change: fn(&mut atlas_orchestrator::Policy)| {
+        let mut bench = Bench::new(8);
+        change(&mut bench.policy);
+        bench.try_node("a").await.map(drop)
+    };
+    started(|_| {}).await.unwrap();
+    let wrong: [fn(&mut atlas_orchestrator::Policy); 6] = [
+        |policy| policy.concurrency = 0,
+        |policy| policy.max_orders = 0,
+        |policy| policy.lease_renew = Duration::ZERO,
+        |policy| policy.lease = policy.lease_renew + policy.lease_margin,
+        |policy| policy.default_account.poll_interval = Duration::ZERO,
+        |policy| {
+            policy.default_account.limits = Some(atlas_core::AccountLimits {
+                concurrency: 0,
+                ..Default::default()
+            });
+        },
+    ];
+    for (case, change) in wrong.into_iter().enumerate() {
+        let error = started(change).await.unwrap_err();
+        assert_eq!(
+            error.kind(),
+            atlas_core::ErrorKind::Validation,
+            "case {case}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_is_placed_at_the_candidate_that_its_request_names_and_nowhere_else() {
+    let bench = Bench::new(8);
+    let node = bench.node("a").await;
+    let provider = bench.cloud.provider();
+    let listed = provider
+        .candidates(&atlas_core::CallContext::new(), &request())
+        .await
+        .unwrap();
+    let (first, chosen) = (&listed[0], listed.last().unwrap());
+    assert_ne!(first, chosen, "there is a choice");
+    let session = node
+        .atlas
+        .spawn(request().at(chosen.clone()), options())
+        .await
+        .unwrap();
+    let info = session.info().await.unwrap();
+    assert_eq!(info.cost.quoted, chosen.price, "{info:?}");
+    let machine = &bench.ledger().machines[0];
+    let placed = info.attempts[0].placed.clone();
+    assert!(
+        chosen
+            .region
+            .as_ref()
+            .is_none_or(|region| placed.contains(region.as_str())),
+        "{placed} {machine:?}"
+    );
+    session.stop().await.unwrap();
+    settle(&node, session.id()).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn terminate_all_leaves_no_machine_and_handover_leaves_them_all() {
     let bench = Bench::new(8);
     let node = bench.node("a").await;
@@ -373,4 +456,46 @@ async fn nothing_is_acknowledged_from_memory_after_the_last_flush() {
     let report = node.atlas.shutdown(Shutdown::Handover).await.unwrap();
     assert!(report.flushed);
     assert_eq!(session.touch(), Touch::Deferred);
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_tasks_run_while_many_ended_sessions_are_read() {
+    let bench = Bench::new(9);
+    let node = bench.node("a").await;
+    let (id, _) = crate::node::ended(&bench, &node).await;
+    let row = bench.store.get(Table::Sessions, id.as_bytes()).await;
+    let row = row.unwrap().unwrap();
+    let mut batch = Batch::new();
+    for n in 0..2000_u128 {
+        batch.put(Table::Sessions, n.to_be_bytes(), row.value.clone());
+    }
+    bench.store.commit(batch).await.unwrap();
+    let turns = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = turns.clone();
+    let other = tokio::spawn(async move {
+        loop {
+            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    });
+    let mut turns_during = Vec::new();
+    let mut since = || turns.swap(0, std::sync::atomic::Ordering::Relaxed);
+    since();
+    assert_eq!(
+        node.atlas.list(SessionFilter::live()).await.unwrap().len(),
+        0
+    );
+    turns_during.push(since());
+    assert_eq!(
+        node.atlas.list(SessionFilter::all()).await.unwrap().len(),
+        2001
+    );
+    turns_during.push(since());
+    node.atlas.risk().await.unwrap();
+    turns_during.push(since());
+    assert!(
+        turns_during.iter().all(|turns| *turns >= 10),
+        "{turns_during:?}"
+    );
+    other.abort();
 }

@@ -17,5 +17,6 @@ mod ready;
 mod reap;
 #[cfg(feature = "redb")]
 mod redb;
+mod rollback;
 mod tasks;
 mod unknown;

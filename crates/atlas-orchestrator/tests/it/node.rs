@@ -155,8 +155,18 @@ impl Bench {
             .await
     }
 
+    /// The same, where it may be refused.
+    pub(crate) async fn try_node(&self, name: &str) -> atlas_core::Result<Node> {
+        self.try_node_over(name, AnyStore::new(self.store.clone()))
+            .await
+    }
+
     /// A node that sees the store through another one.
     pub(crate) async fn node_over(&self, name: &str, store: AnyStore) -> Node {
+        self.try_node_over(name, store).await.unwrap()
+    }
+
+    async fn try_node_over(&self, name: &str, store: AnyStore) -> atlas_core::Result<Node> {
         let plug = Plug::default();
         let atlas = Orchestrator::builder()
             .account(account(), self.cloud.provider())
@@ -167,9 +177,8 @@ impl Bench {
             .policy(self.policy.clone())
             .node(name)
             .start()
-            .await
-            .unwrap();
-        Node { atlas, plug }
+            .await?;
+        Ok(Node { atlas, plug })
     }
 
     pub(crate) fn fault(&self, operation: &str, kind: FaultKind) {

@@ -94,3 +94,25 @@ async fn a_session_survives_its_process_on_a_redb_file() {
     assert_gapless(&events);
     atlas.shutdown(Shutdown::Handover).await.unwrap();
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_process_whose_store_was_replaced_under_it_holds_and_ends_nothing() {
+    let world = World::new(4, WorldClock::following(60.0)).with_cloud(CloudSpec::plain(CLOUD));
+    world.add_key(CLOUD, KEY, "me");
+    let cloud = MockCloud::in_world(world);
+    let dir = tempfile::tempdir().unwrap();
+    let (path, copy) = (dir.path().join("a.redb"), dir.path().join("copy.redb"));
+    let atlas = start(&cloud, &path).await;
+    let session = atlas.spawn(request(), options()).await.unwrap();
+    std::fs::copy(&path, &copy).unwrap();
+    session.extend(Duration::from_secs(7200)).await.unwrap();
+    std::fs::rename(&copy, &path).unwrap();
+    let error = session
+        .extend(Duration::from_secs(10_800))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("replaced"), "{error}");
+    assert!(atlas.hold().is_some());
+    assert_eq!(cloud.world().ledger().clouds[CLOUD].live, 1);
+}

@@ -299,3 +299,124 @@ async fn an_untracked_call_is_nobodys_but_the_callers() {
     );
     assert_eq!(atlas.provider("fly").unwrap_err().field(), Some("provider"));
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn an_atlas_that_cannot_be_built_lets_go_of_its_store() {
+    let (cloud, policy) = quick();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.redb");
+    let build = async |store| {
+        Atlas::builder()
+            .account(name("mock"), cloud.provider())
+            .store(store)
+            .state_dir(dir.path())
+            .policy(policy.clone())
+            .build()
+            .await
+    };
+    // Something that is no socket is in the owner's socket's place.
+    let taken = dir.path().join("a.redb.sock");
+    std::fs::create_dir(&taken).unwrap();
+    let error = build(Redb::open(&path).unwrap()).await.unwrap_err();
+    assert!(error.to_string().contains("a.redb.sock"), "{error}");
+    std::fs::remove_dir(&taken).unwrap();
+    let at_once = RedbOptions::new().wait(Duration::from_secs(2));
+    let atlas = build(at_once.open_async(&path).await.unwrap())
+        .await
+        .unwrap();
+    atlas.shutdown(Shutdown::Handover).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_that_was_restored_with_everything_in_it_makes_the_next_process_hold() {
+    let (cloud, policy) = quick();
+    let dir = tempfile::tempdir().unwrap();
+    let (data, saved) = (dir.path().join("data"), dir.path().join("saved"));
+    std::fs::create_dir(&data).unwrap();
+    let begin = async || {
+        let options = RedbOptions::new().wait(Duration::from_secs(5));
+        Atlas::builder()
+            .account(name("mock"), cloud.provider())
+            .store(options.open_async(data.join("a.redb")).await.unwrap())
+            .state_dir(dir.path().join("state"))
+            .policy(policy.clone())
+            .build()
+            .await
+            .unwrap()
+    };
+    let first = begin().await;
+    let id = first
+        .spawn(request(), SessionOptions::new())
+        .await
+        .unwrap()
+        .id();
+    first.shutdown(Shutdown::Handover).await.unwrap();
+    drop(first);
+    std::fs::create_dir(&saved).unwrap();
+    for entry in std::fs::read_dir(&data).unwrap().map(Result::unwrap) {
+        std::fs::copy(entry.path(), saved.join(entry.file_name())).unwrap();
+    }
+    let second = begin().await;
+    assert_eq!(second.orchestrator().hold(), None);
+    second
+        .orchestrator()
+        .extend(id, Duration::from_secs(7200))
+        .await
+        .unwrap();
+    second.shutdown(Shutdown::Handover).await.unwrap();
+    drop(second);
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::rename(&saved, &data).unwrap();
+    let third = begin().await;
+    let hold = third.orchestrator().hold();
+    assert!(hold.is_some_and(|why| why.contains("less in it")));
+    third.orchestrator().accept_store().await.unwrap();
+    assert_eq!(third.orchestrator().hold(), None);
+    third.shutdown(Shutdown::Handover).await.unwrap();
+    drop(third);
+    let fourth = begin().await;
+    assert_eq!(
+        fourth.orchestrator().hold(),
+        None,
+        "the accept was remembered"
+    );
+    let wait = Duration::from_secs(20);
+    fourth
+        .shutdown(Shutdown::TerminateAll { wait })
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn no_secret_is_made_for_a_store_that_has_lost_its_own() {
+    let (cloud, policy) = quick();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.redb");
+    let begin = async || {
+        let options = RedbOptions::new().wait(Duration::from_secs(5));
+        Atlas::builder()
+            .account(name("mock"), cloud.provider())
+            .store(options.open_async(&path).await.unwrap())
+            .state_dir(dir.path())
+            .policy(policy.clone())
+            .build()
+            .await
+    };
+    let atlas = begin().await.unwrap();
+    atlas.shutdown(Shutdown::Handover).await.unwrap();
+    drop(atlas);
+    let (secret, aside) = (dir.path().join("a.redb.realm"), dir.path().join("aside"));
+    std::fs::rename(&secret, &aside).unwrap();
+    let error = begin().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("a.redb.realm"), "{error}");
+    assert!(!secret.exists(), "another secret is in its place");
+    std::fs::rename(&aside, &secret).unwrap();
+    begin()
+        .await
+        .unwrap()
+        .shutdown(Shutdown::Handover)
+        .await
+        .unwrap();
+}

@@ -86,10 +86,16 @@ async fn another_process_can_do_everything_over_the_socket() {
         },
     )
     .await;
+    assert_eq!(events[0]["event"], "created", "{events:?}");
     let places: Vec<u64> = events
         .iter()
         .map(|event| event["seq"].as_u64().unwrap())
         .collect();
+    assert_eq!(
+        events.last().unwrap()["cursor"],
+        events.last().unwrap()["seq"],
+        "a session's log is resumed by its numbers"
+    );
     assert_eq!(
         places,
         (1..=u64::try_from(places.len()).unwrap()).collect::<Vec<_>>(),
@@ -158,4 +164,70 @@ async fn a_session_looks_as_scripts_rely_on() {
         })
         .await
         .unwrap();
+}
+
+async fn owner(path: &std::path::Path) -> Atlas {
+    let (cloud, policy) = quick();
+    Atlas::builder()
+        .account(name("mock"), cloud.provider())
+        .store(Redb::open(path).unwrap())
+        .state_dir(path.with_extension("state"))
+        .policy(policy)
+        .build()
+        .await
+        .unwrap()
+}
+
+async fn connect(path: &std::path::Path) -> OwnerClient {
+    OwnerClient::connect(path).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn an_order_that_is_asked_for_again_under_its_id_is_there_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.redb");
+    let atlas = owner(&path).await;
+    let order = Request::SpawnAs {
+        session: atlas.new_id(),
+        request: Sealed::new(&request()),
+        options: SessionOptions::new().user("u1"),
+        task: false,
+    };
+    let (first, _) = ask(&mut connect(&path).await, &order).await;
+    let (again, _) = ask(&mut connect(&path).await, &order).await;
+    assert_eq!(first["compute"]["id"], again["compute"]["id"]);
+    assert_eq!(first["compute"]["auth"], again["compute"]["auth"]);
+    let (all, _) = ask(&mut connect(&path).await, &Request::List(Filter::default())).await;
+    assert_eq!(all.as_array().unwrap().len(), 1);
+    atlas.shutdown(Shutdown::Handover).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_feed_of_all_sessions_is_read_whole_and_resumed_from_what_it_sends() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.redb");
+    let atlas = owner(&path).await;
+    for _ in 0..8 {
+        atlas.spawn(request(), SessionOptions::new()).await.unwrap();
+    }
+    let feed = async |since: u64| {
+        let request = Request::Events {
+            session: None,
+            since,
+            follow: false,
+        };
+        ask(&mut connect(&path).await, &request).await
+    };
+    let (answer, all) = feed(0).await;
+    assert!(
+        all.len() > 16,
+        "more than any queue on the way holds: {}",
+        all.len()
+    );
+    assert_eq!(answer["events"], all.len());
+    let half = all.len() / 2;
+    let cursor = all[half - 1]["cursor"].as_u64().unwrap();
+    let (_, rest) = feed(cursor).await;
+    assert_eq!(rest[..all.len() - half], all[half..]);
+    atlas.shutdown(Shutdown::Handover).await.unwrap();
 }

@@ -37,8 +37,11 @@ async fn cloud(seed: u64, dead_man: bool) -> Cloud {
         .entropy(Arc::new(SeededEntropy::new(seed)))
         .build()
         .unwrap();
+    // As a store in a file: it outlives the process that is shut down.
+    let store = atlas::Memory::new(clock.clone(), &SeededEntropy::new(seed)).durable(true);
     let atlas = Atlas::builder()
         .provider(provider)
+        .store(store)
         .clock(clock)
         .entropy(Arc::new(SeededEntropy::new(seed)))
         .build()

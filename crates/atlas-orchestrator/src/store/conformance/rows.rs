@@ -6,7 +6,7 @@ use atlas_core::ErrorKind;
 use tokio::task::JoinSet;
 
 use super::{Failure, Outcome, Subject, Verdict, holds, same, word};
-use crate::store::{AnyStore, Batch, CommitError, Table};
+use crate::store::{AnyStore, Batch, CommitError, StorePoint, Table};
 
 const MANY: u32 = 100_000;
 const SESSION: [u8; 16] = [7; 16];
@@ -449,6 +449,38 @@ pub(super) async fn a_hundred_thousand_rows_are_scanned_once_each<S: Subject>(
         .zip(0..MANY)
         .all(|(key, n)| key.as_slice() == n.to_be_bytes());
     holds("each row once, in order", right)?;
+    Ok(Verdict::Passed)
+}
+
+pub(super) async fn a_batch_from_a_later_point_or_another_incarnation_is_refused_whole<
+    S: Subject,
+>(
+    subject: &S,
+) -> Outcome {
+    let store = subject.fresh().await?;
+    store.commit(put(Table::Sessions, b"k", b"1")).await?;
+    let here = StorePoint::of(&store.info().await?);
+    let ahead = StorePoint {
+        commit: here.commit + 1,
+        ..here.clone()
+    };
+    let elsewhere = StorePoint {
+        incarnation: format!("not-{}", here.incarnation),
+        commit: 0,
+    };
+    for (what, point) in [("ahead", ahead.clone()), ("elsewhere", elsewhere)] {
+        let batch = put(Table::Sessions, b"k", b"2").since(Some(point.clone()));
+        same(what, word(&store.commit(batch).await), "rolled back")?;
+        let empty = Batch::new().since(Some(point));
+        same(what, word(&store.commit(empty).await), "rolled back")?;
+    }
+    same(
+        "the row",
+        value(&store, Table::Sessions, b"k").await?,
+        Some((here.commit, b"1".to_vec())),
+    )?;
+    let next = put(Table::Sessions, b"k", b"3").since(Some(here));
+    same("here", store.commit(next).await?, ahead.commit)?;
     Ok(Verdict::Passed)
 }
 

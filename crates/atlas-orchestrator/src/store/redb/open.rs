@@ -48,11 +48,13 @@ impl StoreOwner {
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) db: Database,
+    /// Which file is open, whatever its path names later.
+    pub(super) identity: Identity,
     pub(super) note: PathBuf,
 }
 
 enum Attempt {
-    Opened(Box<Database>),
+    Opened(Box<Database>, Identity),
     Held,
 }
 
@@ -67,7 +69,7 @@ pub(super) fn open(path: &Path, options: &RedbOptions) -> Result<Opened, Error> 
             create(path, &*options.entropy)?;
         }
         match attempt(path)? {
-            Attempt::Opened(db) => {
+            Attempt::Opened(db, identity) => {
                 let note = note_path(path);
                 let owner = StoreOwner {
                     pid: std::process::id(),
@@ -80,7 +82,11 @@ pub(super) fn open(path: &Path, options: &RedbOptions) -> Result<Opened, Error> 
                 if let Err(e) = private_file::replace(&note, &text, &*options.entropy) {
                     tracing::warn!(path = %note.display(), error = %e, "the note of the store's owner could not be written");
                 }
-                return Ok(Opened { db: *db, note });
+                return Ok(Opened {
+                    db: *db,
+                    identity,
+                    note,
+                });
             }
             Attempt::Held if waited >= options.wait => return Err(held(path, waited)),
             Attempt::Held => {
@@ -138,7 +144,8 @@ fn attempt(path: &Path) -> Result<Attempt, Error> {
         Some(found) => found,
         None => return Ok(Attempt::Held),
     };
-    if !same_file(&again, path) {
+    let identity = Identity::of(&meta);
+    if !identity.is_at(path) {
         return Ok(Attempt::Held);
     }
     gate.open()
@@ -146,7 +153,7 @@ fn attempt(path: &Path) -> Result<Attempt, Error> {
     make_private(&again).map_err(|e| io_failed(path, "cannot be made private", e))?;
     schema::migrate(&db, version, schema::STEPS)
         .map_err(|e| schema::unreadable(e).with_path(path))?;
-    Ok(Attempt::Opened(Box::new(db)))
+    Ok(Attempt::Opened(Box::new(db), identity))
 }
 
 /// Proves the file behind a closed gate: it is to the byte as we left it, or redb's check of all
@@ -206,16 +213,30 @@ fn build(path: &Path, file: File, entropy: &dyn Entropy) -> Result<(), Error> {
         .map_err(|e| io_failed(path, "cannot be created", e))
 }
 
-#[cfg(unix)]
-fn same_file(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let identity = |m: fs::Metadata| (m.dev(), m.ino());
-    matches!((file.metadata(), fs::metadata(path)), (Ok(a), Ok(b)) if identity(a.clone()) == identity(b.clone()))
-}
+/// Which file it is: its device and inode, where the system has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity(Option<(u64, u64)>);
 
-#[cfg(not(unix))]
-fn same_file(_: &File, _: &Path) -> bool {
-    true
+impl Identity {
+    #[cfg(unix)]
+    fn of(meta: &fs::Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        Self(Some((meta.dev(), meta.ino())))
+    }
+
+    #[cfg(not(unix))]
+    fn of(_: &fs::Metadata) -> Self {
+        Self(None)
+    }
+
+    /// Whether this path names that file. A path that cannot be examined for another reason than
+    /// that nothing is there says nothing.
+    pub(super) fn is_at(self, path: &Path) -> bool {
+        match fs::metadata(path) {
+            Ok(meta) => Self::of(&meta) == self,
+            Err(e) => e.kind() != io::ErrorKind::NotFound,
+        }
+    }
 }
 
 #[cfg(unix)]

@@ -473,6 +473,7 @@ fn serve(
     writer::run(
         db,
         || unreachable!("the disk does not fail"),
+        || true,
         &SystemClock,
         jobs,
     );
@@ -584,7 +585,7 @@ fn after_a_full_disk_the_store_goes_on_with_all_that_was_acknowledged() {
     // The sender goes with this closure, also when it panics, so that the writer ends.
     std::thread::scope(move |scope| {
         let served = db.clone();
-        scope.spawn(move || writer::run(&served, open, &SystemClock, jobs));
+        scope.spawn(move || writer::run(&served, open, || true, &SystemClock, jobs));
         assert!(matches!(write(1), Ok(Done::Commit(1))));
         full.0.1.store(true, Ordering::SeqCst);
         for _ in 0..3 {
@@ -596,4 +597,27 @@ fn after_a_full_disk_the_store_goes_on_with_all_that_was_acknowledged() {
         let log = events(&db.get().unwrap().begin_read().unwrap(), SESSION, 0, 9).unwrap();
         assert_eq!(log.len(), 2);
     });
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_store_whose_file_was_replaced_or_removed_refuses_every_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, aside) = (dir.path().join("s.redb"), dir.path().join("aside.redb"));
+    let store = options().open(&path).unwrap();
+    store.commit(step(1)).await.unwrap();
+    fs::copy(&path, &aside).unwrap();
+    store.commit(step(2)).await.unwrap();
+    let kept = dir.path().join("kept.redb");
+    let refused = async |n| matches!(store.commit(step(n)).await, Err(CommitError::RolledBack));
+
+    fs::rename(&path, &kept).unwrap();
+    assert!(refused(3).await, "nothing is at its path");
+    fs::rename(&aside, &path).unwrap();
+    assert!(refused(3).await, "another file is at its path");
+    let lease = store.lease_acquire("node/a", "a", Duration::from_secs(1));
+    assert_eq!(lease.await.unwrap_err().kind(), ErrorKind::Unavailable);
+    fs::rename(&kept, &path).unwrap();
+    store.commit(step(3)).await.unwrap();
+    assert_eq!(store.info().await.unwrap().last_commit, 3);
 }

@@ -82,7 +82,9 @@ impl Current {
     }
 }
 
-/// Serves the queue until every sender is gone.
+/// Serves the queue until every sender is gone. `in_place` says whether the store's path still
+/// names the file that is open: what is written to one that was replaced or removed is lost, so
+/// every change is refused then.
 ///
 /// After a failure of the disk redb serves nothing more, so the database is closed, and opened
 /// again, with the full proof that opening asks for, when the next change comes. Until that
@@ -90,6 +92,7 @@ impl Current {
 pub(super) fn run(
     current: &Current,
     mut reopen: impl FnMut() -> Result<Database, Error>,
+    mut in_place: impl FnMut() -> bool,
     clock: &dyn Clock,
     mut queue: mpsc::Receiver<Job>,
 ) {
@@ -97,6 +100,13 @@ pub(super) fn run(
     while queue.blocking_recv_many(&mut group, MAX_GROUP) > 0 {
         let (changes, replies): (Vec<_>, Vec<_>) =
             group.drain(..).map(|job| (job.change, job.reply)).unzip();
+        if !in_place() {
+            for reply in replies {
+                // A dropped receiver stopped waiting.
+                let _ = reply.send(Err(CommitError::RolledBack));
+            }
+            continue;
+        }
         let served = current.get().or_else(|_| {
             current.set(Some(reopen()?));
             tracing::info!("the store is open again");
@@ -287,6 +297,16 @@ impl<'t> Group<'t> {
     }
 
     fn test(&mut self, batch: &Batch) -> Result<(), Failure> {
+        if let Some(point) = &batch.since {
+            let incarnation = self.meta.get(INCARNATION)?;
+            let reached = incarnation.is_some_and(|found| {
+                std::str::from_utf8(found.value())
+                    .is_ok_and(|own| point.is_reached_by(own, self.last_commit))
+            });
+            if !reached {
+                return Err(Failure::Refused(CommitError::RolledBack));
+            }
+        }
         if let Some(fence) = &batch.fence
             && !self.lease(&fence.scope)?.is_some_and(|l| l.is(fence))
         {
