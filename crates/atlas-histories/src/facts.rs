@@ -34,6 +34,11 @@ pub(crate) struct Seen {
     pub(crate) last_fault: Option<Timestamp>,
     /// From when until when the nodes had the key of another account.
     pub(crate) wrong_key: Vec<(Timestamp, Option<Timestamp>)>,
+    /// From when until when the clock that the deployment's time is read from was wrong, and by how
+    /// many milliseconds.
+    pub(crate) wrong_clock: Vec<(Timestamp, Option<Timestamp>, i64)>,
+    /// When each event was written, in the world's time: by its session and its number.
+    pub(crate) written: BTreeMap<([u8; 16], u64), Timestamp>,
     /// Reports of strangers that a node took.
     pub(crate) forged_taken: Vec<String>,
     /// Disasters, by name.
