@@ -69,4 +69,4 @@ pub use resource::{
 pub use retry::{Backoff, RetryClass};
 pub use secret::{REDACTED, Secret};
 pub use size::{DiskSize, MemorySize};
-pub use time::{Clock, SystemClock, Timestamp};
+pub use time::{Clock, DateListener, SystemClock, Timestamp};

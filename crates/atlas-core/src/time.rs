@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Debug};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -97,6 +98,12 @@ impl FromStr for Timestamp {
 pub trait Clock: Debug + Send + Sync + 'static {
     /// The wall clock.
     fn now(&self) -> Timestamp;
+
+    /// The time since the host started, including the time it was suspended. `None` where the host
+    /// cannot say. Nobody sets this clock, so it tells a suspended host from a changed wall clock.
+    fn since_boot(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// The machine's own clock.
@@ -112,6 +119,46 @@ impl Clock for SystemClock {
         Timestamp(
             jiff::Timestamp::try_from(std::time::SystemTime::now()).unwrap_or(jiff::Timestamp::MAX),
         )
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn since_boot(&self) -> Option<Duration> {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Some(Duration::new(
+            u64::try_from(now.tv_sec).ok()?,
+            u32::try_from(now.tv_nsec).ok()?,
+        ))
+    }
+}
+
+type Answered = Box<dyn FnOnce(Timestamp) + Send>;
+
+/// Is told which time a cloud's answers carry. Set it as an extension of a
+/// [`CallContext`](crate::CallContext): transports report each answer's `Date` to it.
+#[derive(Clone)]
+pub struct DateListener(Arc<dyn Fn() -> Answered + Send + Sync>);
+
+impl DateListener {
+    /// `asked` is called when a request is about to leave; what it returns is called with the
+    /// answer's date, if one comes. The cloud's clock showed that date somewhere in between.
+    #[must_use]
+    pub fn new<F>(asked: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: FnOnce(Timestamp) + Send + 'static,
+    {
+        Self(Arc::new(move || Box::new(asked())))
+    }
+
+    /// A request is about to leave. Call what this returns with the date of its answer.
+    #[must_use]
+    pub fn asked(&self) -> impl FnOnce(Timestamp) + Send + use<> {
+        (self.0)()
+    }
+}
+
+impl Debug for DateListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DateListener").finish_non_exhaustive()
     }
 }
 

@@ -25,6 +25,9 @@ use crate::report::Violation;
 /// in a scan.
 const BREAKER: usize = 8;
 
+/// An event that was written so much later than it says was written by a clock that was wrong.
+const MAX_LATENCY: Duration = Duration::from_secs(5);
+
 /// Everything a judgement rests on.
 pub(crate) struct Evidence<'a> {
     pub(crate) plan: &'a Plan,
@@ -157,7 +160,18 @@ async fn read_logs(evidence: &Evidence<'_>) -> BTreeMap<SessionId, Vec<Event>> {
             .events(*info.id.as_bytes(), 0, usize::MAX)
             .await
             .unwrap_or_default();
-        logs.insert(info.id, stored.iter().filter_map(read).collect());
+        let seen = evidence.facts.seen();
+        let log = stored.iter().filter_map(read).map(|mut event| {
+            // The world's time is the truth, not what a wrong clock wrote.
+            let key = (*event.session.as_bytes(), event.seq);
+            if let Some(written) = seen.written.get(&key)
+                && written.since(event.at).max(event.at.since(*written)) > MAX_LATENCY
+            {
+                event.at = *written;
+            }
+            event
+        });
+        logs.insert(info.id, log.collect());
     }
     logs
 }
@@ -221,11 +235,14 @@ impl Evidence<'_> {
             .any(|(_, step)| matches!(step, Step::Rollback(Under::Rest | Under::Running)))
     }
 
-    fn clocks_were_wrong(&self) -> bool {
-        self.plan
-            .steps
-            .iter()
-            .any(|(_, step)| matches!(step, Step::WrongClock(..)))
+    /// Whether what was put on record at that moment of the world was stamped by a clock that was
+    /// wrong, or may have been: it takes a renewal, or an answer of a cloud, to notice a change.
+    fn clock_was_wrong(&self, at: Timestamp) -> bool {
+        let late = 2 * self.policy.lease;
+        let around = |(from, until, _): &(Timestamp, Option<Timestamp>, i64)| {
+            *from <= at && until.is_none_or(|until| at <= until.saturating_add(late))
+        };
+        self.facts.seen().wrong_clock.iter().any(around)
     }
 }
 
@@ -375,7 +392,7 @@ impl Case<'_> {
                     machine.id, machine.created_at
                 )),
                 Some(attempt)
-                    if !self.evidence.clocks_were_wrong()
+                    if !self.evidence.clock_was_wrong(machine.created_at)
                         && attempt.created_at > machine.created_at =>
                 {
                     found.push(format!(
@@ -595,7 +612,7 @@ impl Case<'_> {
                 ));
             }
         }
-        if !self.evidence.rolled_back() && !self.evidence.clocks_were_wrong() {
+        if !self.evidence.rolled_back() {
             for ours in &self.ours {
                 let Some(session) = ours.session else {
                     continue;
@@ -714,6 +731,25 @@ impl Case<'_> {
                 .map(|event| event.at);
             let Some(killed) = killed else { continue };
             self.judged.insert("I6");
+            let lead = (ttl / 5).min(Duration::from_secs(60));
+            let warned = self
+                .logs
+                .get(&info.id)
+                .into_iter()
+                .flatten()
+                .filter(|event| {
+                    let limit = Limit::IdleTtl;
+                    matches!(event.kind, EventKind::Warning { limit: l, .. } if l == limit)
+                })
+                .map(|event| event.at)
+                .next_back();
+            let announced = warned.is_some_and(|at| killed.since(at) + MAX_LATENCY >= lead);
+            if !announced && !self.evidence.rolled_back() {
+                found.push(format!(
+                    "session {} was ended for idleness at {killed}, and its warning came at {warned:?}",
+                    info.id
+                ));
+            }
             if let Some(touch) = touches
                 .iter()
                 .find(|touch| killed < touch.saturating_add(ttl))
@@ -803,9 +839,11 @@ impl Case<'_> {
                     .get(&first.session)
                     .map(Vec::as_slice)
                     .unwrap_or_default();
-                if events.iter().zip(log).any(|(read, stored)| read != stored)
-                    || events.len() > log.len()
-                {
+                let differ = |(read, stored): (&Event, &Event)| {
+                    (read.session, read.seq, &read.kind)
+                        != (stored.session, stored.seq, &stored.kind)
+                };
+                if events.iter().zip(log).any(differ) || events.len() > log.len() {
                     found.push(format!(
                         "reader {reader} of session {} missed an event",
                         first.session

@@ -1,24 +1,31 @@
-//! A node's own clock: the world's, and wrong by as much as somebody set it wrong.
+//! A host's own clock: the world's, and wrong by as much as somebody set it wrong.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use atlas_core::{Clock, Timestamp};
 use atlas_testkit::world::World;
 
 /// The world's time, off by an error that can be changed.
 #[derive(Clone)]
-pub(crate) struct NodeClock {
+pub(crate) struct HostClock {
     world: World,
+    began: Timestamp,
     error_ms: Arc<AtomicI64>,
+    /// Whether the host counts the time that it slept, as one that is suspended does. A paused
+    /// virtual machine does not.
+    counts_sleep: bool,
 }
 
-impl NodeClock {
+impl HostClock {
     /// Right, to begin with.
-    pub(crate) fn new(world: World) -> Self {
+    pub(crate) fn new(world: World, counts_sleep: bool) -> Self {
         Self {
+            began: world.now(),
             world,
-            error_ms: Arc::new(AtomicI64::new(0)),
+            error_ms: Arc::default(),
+            counts_sleep,
         }
     }
 
@@ -28,18 +35,22 @@ impl NodeClock {
     }
 }
 
-impl std::fmt::Debug for NodeClock {
+impl std::fmt::Debug for HostClock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NodeClock")
+        f.debug_struct("HostClock")
             .field("error_ms", &self.error_ms)
             .finish_non_exhaustive()
     }
 }
 
-impl Clock for NodeClock {
+impl Clock for HostClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_unix_millis(
-            self.world.now().unix_millis() + self.error_ms.load(Ordering::Relaxed),
-        )
+        let error = self.error_ms.load(Ordering::Relaxed);
+        Timestamp::from_unix_millis(self.world.now().unix_millis().saturating_add(error))
+    }
+
+    fn since_boot(&self) -> Option<Duration> {
+        self.counts_sleep
+            .then(|| self.world.now().since(self.began))
     }
 }

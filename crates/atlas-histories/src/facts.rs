@@ -36,6 +36,11 @@ pub(crate) struct Seen {
     pub(crate) wrong_key: Vec<(Timestamp, Option<Timestamp>)>,
     /// The times that rollbacks undid: from the snapshot until it was put back.
     pub(crate) undone: Vec<(Timestamp, Timestamp)>,
+    /// From when until when the clock that the deployment's time is read from was wrong, and by how
+    /// many milliseconds.
+    pub(crate) wrong_clock: Vec<(Timestamp, Option<Timestamp>, i64)>,
+    /// When each event was written, in the world's time: by its session and its number.
+    pub(crate) written: BTreeMap<([u8; 16], u64), Timestamp>,
     /// Reports of strangers that a node took.
     pub(crate) forged_taken: Vec<String>,
     /// Disasters, by name.

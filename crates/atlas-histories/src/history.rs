@@ -17,11 +17,12 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::callback::Reporters;
 use crate::checker::{self, Evidence, Present};
+use crate::clock::HostClock;
 use crate::cloud::Cloud;
 use crate::dice::{self, Dice};
 use crate::facts::{Facts, Seen};
 use crate::node::{API_KEY, Deployment, Node};
-use crate::plan::{Outside, Plan, Step, Under, Wish};
+use crate::plan::{Outside, Plan, Step, Under, Whose, Wish};
 use crate::process::Places;
 use crate::report::{OnCloud, Outcome};
 use crate::rules::Rules;
@@ -89,9 +90,15 @@ impl History {
             world.set_lag(cloud.as_str(), Lag::within(cloud.lag()));
         }
         let entropy = dice::entropy(seed, "store");
-        let store = Memory::new(Arc::new(world.clock().clone()), &entropy).durable(true);
+        let store_clock = HostClock::new(world.clone(), plan.counts_sleep);
+        let store = Memory::new(Arc::new(store_clock.clone()), &entropy).durable(true);
+        let facts = Facts::default();
         let deployment = Deployment {
             seed,
+            nodes: plan.nodes,
+            counts_sleep: plan.counts_sleep,
+            store_clock,
+            facts: facts.clone(),
             clouds: plan
                 .clouds
                 .iter()
@@ -272,9 +279,19 @@ impl History {
                     process.resume();
                 }));
             }
-            Step::WrongClock(index, error) => {
+            Step::WrongClock(Whose::Store, error) => {
                 self.facts.disaster(now, "clock-step");
+                self.store_clock_is_wrong_by(error);
+            }
+            Step::WrongClock(Whose::Node(index), error) => {
+                self.facts.disaster(now, "node-clock-step");
                 self.nodes[index].clock.set_error_ms(error);
+            }
+            Step::Sleep(span) => {
+                self.facts.disaster(now, "sleep");
+                self.facts
+                    .tell(now, format!("every host sleeps for {span:?}"));
+                self.world().clock().sleep_through(span);
             }
             Step::Redeploy(index) => self.redeploy(index).await,
             Step::Outside(what) => self.outside(what),
@@ -293,6 +310,18 @@ impl History {
             }
             Step::RightKey => self.deploy_with(API_KEY),
         }
+    }
+
+    fn store_clock_is_wrong_by(&self, error: i64) {
+        let now = self.now();
+        let wrong = &mut self.facts.seen().wrong_clock;
+        if let Some((_, until @ None, _)) = wrong.last_mut() {
+            *until = Some(now);
+        }
+        if error != 0 {
+            wrong.push((now, None, error));
+        }
+        self.deployment.store_clock.set_error_ms(error);
     }
 
     /// A cloud of the history, drawn where there are two.
@@ -667,6 +696,7 @@ impl History {
             node.process.resume();
             node.clock.set_error_ms(0);
         }
+        self.store_clock_is_wrong_by(0);
         self.facts.seen().last_fault = Some(now);
         self.facts.tell(now, "the weather is calm from now on");
         self.wait_until(Instant::now() + Duration::from_secs(180))

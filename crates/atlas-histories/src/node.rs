@@ -14,9 +14,10 @@ use atlas_testkit::world::World;
 use atlas_web::callback::Callbacks;
 
 use crate::callback;
-use crate::clock::NodeClock;
+use crate::clock::HostClock;
 use crate::cloud::{Cloud, Dialect};
 use crate::dice;
+use crate::facts::Facts;
 use crate::leak::Leaky;
 use crate::process::{Places, Process};
 use crate::rules::Rules;
@@ -31,9 +32,14 @@ pub(crate) const API_KEY: &str = "history-key";
 pub(crate) struct Deployment {
     pub(crate) seed: u64,
     pub(crate) world: World,
+    pub(crate) nodes: usize,
+    pub(crate) counts_sleep: bool,
     pub(crate) clouds: BTreeMap<Cloud, Dialect>,
     pub(crate) api_key: Arc<Mutex<&'static str>>,
     pub(crate) store: Memory,
+    /// The clock of the host that keeps the store.
+    pub(crate) store_clock: HostClock,
+    pub(crate) facts: Facts,
     pub(crate) ledger: MemoryLedger,
     pub(crate) secret: Secret,
     pub(crate) rules: Rules,
@@ -50,7 +56,7 @@ pub(crate) struct Deployment {
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) process: Process,
-    pub(crate) clock: NodeClock,
+    pub(crate) clock: HostClock,
     orchestrator: Arc<Mutex<Option<(Orchestrator, Callbacks)>>>,
 }
 
@@ -71,7 +77,12 @@ impl Node {
         let node = Self {
             name: name.to_owned(),
             process: Process::start(),
-            clock: NodeClock::new(deployment.world.clone()),
+            // A single node keeps its store itself: it has one clock.
+            clock: if deployment.nodes == 1 {
+                deployment.store_clock.clone()
+            } else {
+                HostClock::new(deployment.world.clone(), deployment.counts_sleep)
+            },
             orchestrator: Arc::default(),
         };
         let (booted, deployment) = (node.clone(), deployment.clone());
@@ -141,6 +152,8 @@ impl Node {
                 .loses_intents
                 .then(|| deployment.last_intent.clone()),
             drops_events: deployment.rules.drops_events,
+            world: deployment.world.clone(),
+            facts: deployment.facts.clone(),
         };
         let mut builder = Orchestrator::builder();
         for (cloud, dialect) in &deployment.clouds {

@@ -24,8 +24,10 @@ pub(crate) enum Step {
     Crash(usize),
     /// A node stands still for so long.
     Pause(usize, Duration),
-    /// A node's clock is off by so much from now on.
-    WrongClock(usize, i64),
+    /// A host's clock is off by so many milliseconds from now on.
+    WrongClock(Whose, i64),
+    /// Every host of the deployment sleeps for so long: wall clocks go on, monotonic ones do not.
+    Sleep(Duration),
     /// A node is asked to go, and another process takes its place: a deploy.
     Redeploy(usize),
     /// Somebody does something to a machine behind our back.
@@ -74,6 +76,15 @@ pub(crate) enum Outside {
     Fail,
 }
 
+/// Whose clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// That of the host that keeps the store. A single node keeps it itself.
+    Store,
+    /// That of one of several nodes.
+    Node(usize),
+}
+
 /// Whether a rollback of the store happens under running nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Under {
@@ -114,6 +125,8 @@ pub(crate) struct Plan {
     pub(crate) store_failures_per_thousand: u64,
     /// How often a process stands still between two steps, for longer than its lease.
     pub(crate) stalls: u64,
+    /// Whether hosts count the time that they slept.
+    pub(crate) counts_sleep: bool,
     /// Of how many of a hundred deletions only the answer arrives.
     pub(crate) lost_deletes_percent: u64,
     pub(crate) weather: Vec<FaultPlan>,
@@ -150,6 +163,7 @@ impl Plan {
         }
         if !calm {
             draw_disasters(&dice, nodes, &mut steps);
+            draw_time(&Dice::new(seed, "time"), nodes, &mut steps);
         }
         steps.sort_by_key(|(at, _)| *at);
         Self {
@@ -168,6 +182,7 @@ impl Plan {
             } else {
                 dice.draw(1..4)
             },
+            counts_sleep: Dice::new(seed, "host").percent(50),
             lost_deletes_percent: if calm { 0 } else { *dice.pick(&[0, 0, 0, 40]) },
             weather: if calm {
                 Vec::new()
@@ -335,6 +350,41 @@ fn draw_weather(dice: &Dice) -> Vec<FaultPlan> {
     plans
 }
 
+/// Hosts that sleep, and clocks that are set wrong: for a while, for good, or over a restart.
+fn draw_time(dice: &Dice, nodes: usize, steps: &mut Vec<(Duration, Step)>) {
+    let when = || dice.seconds(30..3000);
+    if dice.percent(20) {
+        let span = if dice.percent(50) {
+            dice.seconds(20..900)
+        } else {
+            dice.seconds(3600..8 * 3600)
+        };
+        steps.push((when(), Step::Sleep(span)));
+    }
+    if dice.percent(30) {
+        let node = usize::try_from(dice.draw(0..nodes as u64)).unwrap_or(0);
+        let whose = if nodes == 1 || dice.percent(50) {
+            Whose::Store
+        } else {
+            Whose::Node(node)
+        };
+        let error = i64::try_from(dice.draw(0..14_400_000)).unwrap_or(0) - 7_200_000;
+        let at = if dice.percent(30) {
+            Duration::ZERO
+        } else {
+            when()
+        };
+        steps.push((at, Step::WrongClock(whose, error)));
+        if dice.percent(40) {
+            steps.push((at + dice.seconds(0..60), Step::Crash(node)));
+        }
+        if dice.percent(60) {
+            let until = at + dice.seconds(20..1800);
+            steps.push((until, Step::WrongClock(whose, 0)));
+        }
+    }
+}
+
 fn draw_disasters(dice: &Dice, nodes: usize, steps: &mut Vec<(Duration, Step)>) {
     let node = || usize::try_from(dice.draw(0..nodes as u64)).unwrap_or(0);
     let when = || dice.seconds(30..3000);
@@ -348,10 +398,6 @@ fn draw_disasters(dice: &Dice, nodes: usize, steps: &mut Vec<(Duration, Step)>) 
             dice.seconds(16..240)
         };
         steps.push((when(), Step::Pause(node(), span)));
-    }
-    if dice.percent(30) {
-        let error = i64::try_from(dice.draw(0..7_200_000)).unwrap_or(0) - 3_600_000;
-        steps.push((when(), Step::WrongClock(node(), error)));
     }
     for _ in 0..dice.draw(0..2) {
         steps.push((when(), Step::Redeploy(node())));

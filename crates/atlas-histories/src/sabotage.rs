@@ -248,6 +248,20 @@ pub(crate) const ALL: &[Sabotage] = &[
         known: &[329],
     },
     Sabotage {
+        name: "idle-unannounced",
+        invariants: &["I6"],
+        apply: |r| r.policy.safeguards.announced_ends = false,
+        clouds: RUNPOD,
+        known: &[],
+    },
+    Sabotage {
+        name: "any-clock",
+        invariants: &["I6"],
+        apply: |r| r.policy.safeguards.time_trust = false,
+        clouds: RUNPOD,
+        known: &[],
+    },
+    Sabotage {
         name: "cost-overrun",
         invariants: &["I5"],
         apply: |r| r.policy.safeguards.cost_margin = false,

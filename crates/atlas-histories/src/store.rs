@@ -12,7 +12,10 @@ use atlas_orchestrator::store::{
 
 use tokio::time::sleep;
 
+use atlas_testkit::world::World;
+
 use crate::dice::Dice;
+use crate::facts::Facts;
 use crate::process::{Places, Process};
 
 /// How the store misbehaves, for all processes that share it.
@@ -81,6 +84,8 @@ pub(crate) struct Watched {
     pub(crate) last_intent: Option<Arc<Mutex<Option<MemorySnapshot>>>>,
     /// Shows readers only some of the events.
     pub(crate) drops_events: bool,
+    pub(crate) world: World,
+    pub(crate) facts: Facts,
 }
 
 impl Watched {
@@ -177,14 +182,25 @@ impl Store for Watched {
         }
         // A write takes its time: what was read for it may be old when it lands.
         sleep(Duration::from_millis(self.weather.latency())).await;
-        let answer = match self.weather.strikes() {
-            Some(true) => {
-                // It was written, and nobody was told.
-                let _ = self.inner.commit(batch).await;
-                Err(CommitError::Store(unavailable()))
-            }
+        let strikes = self.weather.strikes();
+        let events: Vec<([u8; 16], u64)> = batch
+            .appends
+            .iter()
+            .map(|append| (append.session, append.seq))
+            .collect();
+        let answer = match strikes {
             Some(false) => Err(CommitError::Store(unavailable())),
-            None => self.inner.commit(batch).await,
+            Some(true) | None => self.inner.commit(batch).await,
+        };
+        if answer.is_ok() {
+            let now = self.world.now();
+            let written = events.into_iter().map(|event| (event, now));
+            self.facts.seen().written.extend(written);
+        }
+        let answer = match strikes {
+            // It was written, and nobody was told.
+            Some(true) => Err(CommitError::Store(unavailable())),
+            _ => answer,
         };
         self.at(&format!("store.commit {kind} after")).await;
         answer

@@ -12,7 +12,7 @@ use atlas_core::Timestamp;
 use atlas_http::Body;
 use atlas_testkit::dialect::SimBody;
 use atlas_testkit::world::World;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header};
 use http_body_util::BodyExt;
 use tokio::time::sleep;
 use tower::Service;
@@ -86,6 +86,14 @@ pub(crate) struct Way {
     pub(crate) network: Network,
 }
 
+/// What every server says of the time, in whole seconds (RFC 9110 §6.6.1).
+fn date(now: Timestamp) -> Option<HeaderValue> {
+    let now = jiff::Timestamp::from_millisecond(now.unix_millis()).ok()?;
+    let printer = jiff::fmt::rfc2822::DateTimePrinter::new();
+    let text = printer.timestamp_to_rfc9110_string(&now).ok()?;
+    HeaderValue::from_str(&text).ok()
+}
+
 impl Service<Request<Body>> for Way {
     type Response = Response<SimBody>;
     type Error = io::Error;
@@ -122,13 +130,16 @@ impl Service<Request<Body>> for Way {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .extend(ended);
-            let answer = if lost {
+            let mut answer = if lost {
                 Ok(way.cloud.forgets())
             } else {
                 inner
                     .call(Request::from_parts(parts, Body::from(body)))
                     .await
             };
+            if let (Ok(answer), Some(date)) = (&mut answer, date(way.world.now())) {
+                answer.headers_mut().insert(header::DATE, date);
+            }
             sleep(way.network.latency()).await;
             way.places
                 .pass(&way.process, &format!("{place} after"))

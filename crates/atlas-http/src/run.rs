@@ -5,9 +5,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use atlas_core::config::{ApiKey, Origin};
-use atlas_core::{CallContext, Error, ErrorKind, Next, Outcome, Result, RetryClass, Secret};
+use atlas_core::{
+    CallContext, DateListener, Error, ErrorKind, Next, Outcome, Result, RetryClass, Secret,
+    Timestamp,
+};
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body as _;
 use hyper_util::client::legacy::connect::CaptureConnection;
 use serde::de::DeserializeOwned;
@@ -329,6 +332,18 @@ impl Failure {
     }
 }
 
+/// When an answer was made, by the clock of the server that made it. An answer that a cache kept is
+/// as old as its `Age` says (RFC 9111 §5.1).
+fn date_of(headers: &HeaderMap) -> Option<Timestamp> {
+    let text = headers.get(header::DATE)?.to_str().ok()?;
+    let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+    let age = headers
+        .get(header::AGE)
+        .and_then(|age| age.to_str().ok()?.parse().ok())
+        .map_or(Duration::ZERO, Duration::from_secs);
+    Some(Timestamp::from_unix_millis(date.as_millisecond()).saturating_add(age))
+}
+
 /// One try of a call.
 struct One<'a> {
     tries: &'a Tries<'a>,
@@ -380,10 +395,17 @@ impl One<'_> {
             let sent = self
                 .send(progress, moved.as_deref(), renewed.as_deref())
                 .map_err(Failure::last)?;
+            let listener = self.tries.cx.extension::<DateListener>();
+            let dated = listener.map(DateListener::asked);
             let answer = match sent.await {
                 Ok(answer) => answer,
                 Err(cause) => return Err(self.not_carried(cause)),
             };
+            if let Some(dated) = dated
+                && let Some(date) = date_of(answer.headers())
+            {
+                dated(date);
+            }
             if let Some(window) = retry_after::empty_window(answer.headers()) {
                 inner.gate.block_for(window);
             }

@@ -1,7 +1,6 @@
 //! How an orchestrator is made and started.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use atlas_core::{
     AccountName, AnyProvider, AttemptId, Clock, Entropy, Error, LaunchKey, RealmId, Result,
@@ -9,6 +8,7 @@ use atlas_core::{
 };
 
 use crate::activity::{AnyActivitySource, AnyReadyProbe};
+use crate::kernel::clock::MAX_DIFFERENCE;
 use crate::orchestrator::Orchestrator;
 use crate::policy::Policy;
 use crate::realm::{IncarnationLedger, Realm};
@@ -16,12 +16,12 @@ use crate::runtime::account::Account;
 use crate::runtime::adopt::adopt;
 use crate::runtime::core::{Core, HOLD_ROW, HoldRow, Parts};
 use crate::runtime::deadline::{Progress, WithDeadline};
-use crate::runtime::spawner::Steady;
-use crate::runtime::{Spawner, TokioSpawner, feed, flush, janitor, nodes, reconciler, rounds};
+use crate::runtime::steady::Steady;
+use crate::runtime::{
+    Spawner, TokioSpawner, clock, feed, flush, janitor, nodes, reconciler, rounds,
+};
 use crate::store::{AnyStore, Table};
 
-/// A machine's clock that is further from the store's is worth a word.
-const MAX_SKEW: Duration = Duration::from_secs(60);
 const DEFAULT_NODE: &str = "local";
 
 /// How an orchestrator is made.
@@ -106,8 +106,8 @@ impl Builder {
         }
     }
 
-    /// Another clock than the machine's. It is only compared: deadlines follow the store's clock,
-    /// carried on monotonically.
+    /// Another clock than the machine's. It is only compared: deadlines follow the store's clock and
+    /// the clouds', carried on monotonically, and this one tells when the host was suspended.
     #[must_use]
     pub fn clock(self, clock: Arc<dyn Clock>) -> Self {
         Self { clock, ..self }
@@ -223,13 +223,13 @@ impl Builder {
         let info = store.info().await?;
         let now = store.now().await?;
         let skew = now.since(self.clock.now()).max(self.clock.now().since(now));
-        if skew > MAX_SKEW {
+        if skew > MAX_DIFFERENCE {
             tracing::warn!(
                 ?skew,
                 "this machine's clock and the store's differ; sessions are judged by the store's"
             );
         }
-        let steady = Arc::new(Steady::new(now));
+        let steady = Arc::new(Steady::new(now, self.clock.clone(), self.policy.lease));
         let accounts: Vec<Arc<Account>> = self
             .accounts
             .into_iter()
@@ -261,6 +261,7 @@ impl Builder {
             sources: self.sources,
             probe: self.probe,
             steady,
+            clock: self.clock,
         }));
         if let Some(row) = core.store.get(Table::Realm, HOLD_ROW).await? {
             let why = serde_json::from_slice::<HoldRow>(&row.value)
@@ -268,7 +269,7 @@ impl Builder {
             core.held_before(why);
         }
         nodes::watch_ledger(&core).await;
-        nodes::enlist_within(&core, core.policy.lease * 2).await?;
+        nodes::enlist_within(&core, core.policy.lease.saturating_mul(2)).await?;
         adopt(&core).await?;
         let position = core.store.info().await?.last_position;
         let suspects = core
@@ -290,6 +291,7 @@ fn begin(orchestrator: &Orchestrator, position: u64) {
     let core = &orchestrator.core;
     core.spawn("reconciler", reconciler::keep(core.clone()));
     core.spawn("lease", nodes::keep(core.clone()));
+    core.spawn("clock", clock::keep(core.clone()));
     core.spawn("inherit", nodes::inherit(core.clone()));
     core.spawn("flush", flush::keep(core.clone()));
     core.spawn("janitor", janitor::keep(core.clone()));

@@ -79,7 +79,7 @@ pub(crate) fn spread(
         .filter(|_| request.ends_at.is_none() && offered.has(Capability::DeadMan))
     {
         // Late enough not to race with our own end, by whichever node: a net, not a limit.
-        let late = account.bounds.lease + account.bounds.delete_bound();
+        let late = account.bounds.settle();
         let asked = request
             .clone()
             .ends_at(Some(now.saturating_add(limit).saturating_add(late)));

@@ -25,6 +25,7 @@ use crate::runtime::adopt::Doubt;
 use crate::runtime::core::{Core, Loaded};
 use crate::runtime::pages::Pages;
 use crate::runtime::reaper::{self, Suspects};
+use crate::runtime::steady::later;
 use crate::runtime::{Subscription, accounts, feed, flush, nodes};
 use crate::session::{
     AttemptInfo, ReapReport, SessionInfo, SessionKind, SessionState, Shutdown, ShutdownReport,
@@ -379,7 +380,7 @@ impl Orchestrator {
     /// # Cancel safety
     /// Safe: it only waits; ask again.
     pub async fn await_terminated(&self, id: SessionId, wait: Duration) -> Result<StopOutcome> {
-        let until = tokio::time::Instant::now() + wait;
+        let until = later(wait);
         let over = feed::wait_for(&self.core, id, Some(until), |record| {
             (record.state() == SessionState::Terminated).then_some(StopOutcome::Terminated)
         })
@@ -588,7 +589,7 @@ impl Orchestrator {
     /// # Cancel safety
     /// Safe: it only waits; ask again.
     pub async fn await_ready(&self, id: SessionId, wait: Duration) -> Result<SessionInfo> {
-        let until = tokio::time::Instant::now() + wait;
+        let until = later(wait);
         let seen = feed::wait_for(&self.core, id, Some(until), |record| {
             (record.state() == SessionState::Ready || record.ending.is_some()).then_some(())
         })
@@ -722,7 +723,7 @@ impl Orchestrator {
             ));
         }
         if let Shutdown::TerminateAll { wait } = how {
-            let until = tokio::time::Instant::now() + wait;
+            let until = later(wait);
             let mut ended = BTreeSet::new();
             loop {
                 // A launch that was under way when nothing more was taken may still appear.
@@ -748,7 +749,9 @@ impl Orchestrator {
             }
         }
         core.stopping.cancel();
-        core.slots.quiesce(core.policy.lease * 4).await;
+        core.slots
+            .quiesce(core.policy.lease.saturating_mul(4))
+            .await;
         report.handed_over = core.slots.len() - report.unsettled.len().min(core.slots.len());
         // Nothing is acknowledged from memory after the last flush.
         core.touches.let_all_go();

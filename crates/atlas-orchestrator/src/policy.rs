@@ -86,6 +86,11 @@ pub struct Safeguards {
     /// An idle kill waits ttl and flush, and a touch near its time is acknowledged once it is
     /// durable (`idle-early`).
     pub idle_margin: bool,
+    /// An idle end comes a lead after its warning, however late that was (`idle-unannounced`).
+    pub announced_ends: bool,
+    /// Nothing is decided on a time that the clocks do not agree on, and a return counts as a touch
+    /// (`any-clock`).
+    pub time_trust: bool,
     /// A cost kill is ordered before the cap is reached (`cost-overrun`).
     pub cost_margin: bool,
     /// A respawn commits the old machine's end with the new one's start (`respawn-leak`).
@@ -112,6 +117,8 @@ impl Default for Safeguards {
             breaker: true,
             flush_touches: true,
             idle_margin: true,
+            announced_ends: true,
+            time_trust: true,
             cost_margin: true,
             respawn_kills_old: true,
         }

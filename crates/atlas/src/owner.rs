@@ -298,6 +298,19 @@ pub async fn answer(atlas: &Atlas, request: Request, items: mpsc::Sender<Value>)
     }
 }
 
+/// How the clocks compare, and which clouds' differ so much that nothing is decided on it.
+fn clocks(atlas: &Atlas) -> Value {
+    let report = atlas.orchestrator().clocks();
+    let differing: Vec<String> = report
+        .differing()
+        .map(|(account, ahead)| {
+            let (size, side) = (ahead.abs(), if ahead < 0.0 { "behind" } else { "ahead of" });
+            format!("the clock of {account}'s cloud is {size:.0} s {side} the store's")
+        })
+        .collect();
+    json!({ "report": report, "differing": differing })
+}
+
 async fn reap(
     atlas: &Atlas,
     only: Option<AccountName>,
@@ -326,9 +339,9 @@ async fn reap(
 async fn health(atlas: &Atlas) -> Result<Value> {
     let mut accounts = serde_json::Map::new();
     for (name, provider) in atlas.orchestrator().accounts() {
-        let read = provider
-            .list_compute(&CallContext::new(), &ListFilter::all())
-            .await;
+        let listener = atlas.orchestrator().date_listener(name);
+        let cx = CallContext::new().with_extension(listener);
+        let read = provider.list_compute(&cx, &ListFilter::all()).await;
         let seen = match &read {
             Ok(listing) => {
                 json!({ "answers": true, "machines": listing.computes.len(), "complete": listing.is_complete() })
@@ -339,6 +352,7 @@ async fn health(atlas: &Atlas) -> Result<Value> {
     }
     Ok(json!({
         "hold": atlas.orchestrator().hold(),
+        "clocks": clocks(atlas),
         "durable": atlas.orchestrator().is_durable(),
         "sessions": atlas.orchestrator().tracked(),
         "accounts": accounts,

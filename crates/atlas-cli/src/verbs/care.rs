@@ -273,6 +273,15 @@ pub(crate) async fn doctor(
             "hold      {}",
             health["hold"].as_str().unwrap_or("no")
         ));
+        let differing: Vec<String> = differing(&health).map(|text| text.to_owned()).collect();
+        lines.push(format!(
+            "clocks    {}",
+            if differing.is_empty() {
+                "agree".to_owned()
+            } else {
+                differing.join("; ")
+            }
+        ));
         lines.extend(
             accounts(&health)
                 .map(|(name, seen)| format!("account   {name}: {}", view::plain(seen))),
@@ -291,7 +300,18 @@ pub(crate) async fn doctor(
             silent.join(", ")
         )));
     }
+    if let Some(first) = differing(&health).next() {
+        return Err(Failure::new(format!(
+            "{first}: correct the clock of the host that keeps the store"
+        )));
+    }
     Ok(())
+}
+
+/// The clocks that differ, in words.
+fn differing(health: &Value) -> impl Iterator<Item = &str> {
+    let differing = health["clocks"]["differing"].as_array();
+    differing.into_iter().flatten().filter_map(Value::as_str)
 }
 
 fn accounts(answer: &Value) -> impl Iterator<Item = (&String, &Value)> {

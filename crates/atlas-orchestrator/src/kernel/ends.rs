@@ -397,6 +397,21 @@ impl Stepper<'_> {
         }
     }
 
+    /// The time jumped. What was ordered may have left only after it; and what says that it is of a
+    /// later time than now was written by a clock that was ahead.
+    pub(super) fn time_jumped(&mut self) {
+        let now = self.cx.now;
+        if self.cx.trust.doubt.is_zero() {
+            self.record().not_later_than(now);
+        }
+        for attempt in &mut self.record().attempts {
+            if matches!(attempt.phase, AttemptPhase::Calling | AttemptPhase::Unknown) {
+                attempt.calling_at = Some(now);
+            }
+        }
+        self.step.evidence.not_later_than(now);
+    }
+
     /// Nothing before the accept is certain: what was about to be ordered may have been.
     pub(super) fn accept(&mut self) {
         let now = self.cx.now;

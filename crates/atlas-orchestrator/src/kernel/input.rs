@@ -8,6 +8,7 @@ use atlas_core::{
     TrackedKey, Usd,
 };
 
+use super::clock::TimeTrust;
 use super::record::Bounds;
 use crate::event::{Reason, Stuck};
 use crate::policy::{AccountPolicy, Policy};
@@ -18,6 +19,8 @@ use crate::policy::{AccountPolicy, Policy};
 pub struct Cx<'a> {
     /// The time now.
     pub now: Timestamp,
+    /// How far that may be trusted.
+    pub trust: TimeTrust,
     /// The policy.
     pub policy: &'a Policy,
     /// That of the session's account.
@@ -26,8 +29,20 @@ pub struct Cx<'a> {
     pub bounds: Bounds,
     /// Set while the store may have been rolled back.
     pub held: bool,
-    /// When this process began to look after the session.
-    pub adopted_at: Timestamp,
+}
+
+impl Cx<'_> {
+    /// What every clock agrees has been reached.
+    #[must_use]
+    pub fn certain(&self) -> Timestamp {
+        self.now.saturating_sub(self.trust.doubt)
+    }
+
+    /// What an instant on record says, when a clock that was ahead may have written it.
+    #[must_use]
+    pub fn believed(&self, recorded: Timestamp) -> Timestamp {
+        self.trust.believed(recorded, self.now)
+    }
 }
 
 /// A failed call, as far as the kernel cares.
@@ -186,6 +201,9 @@ pub enum Input {
     Claim(String),
     /// An operator accepted the store as the surviving copy.
     Accept,
+    /// This process's time jumped: its host was suspended, or a clock was set. What was ordered
+    /// around that is of an unknown age, and no instant on record is later than now.
+    TimeJumped,
     /// A machine reported how its command ended.
     TaskReported(i32),
     /// The machine of this attempt reported how its command ended. It counts only while the attempt
@@ -298,6 +316,33 @@ impl Evidence {
     /// Facts about an attempt.
     pub fn of(&mut self, attempt: AttemptId) -> &mut AttemptEvidence {
         self.attempts.entry(attempt).or_default()
+    }
+
+    /// Forgets whatever was seen, or is to happen, later than now: a clock that was ahead said so,
+    /// and it is looked at again.
+    pub fn not_later_than(&mut self, now: Timestamp) {
+        for e in self.attempts.values_mut() {
+            let is_later = |at: &Timestamp| *at > now;
+            for delete in e.deletes.values_mut() {
+                delete.answered_at = delete.answered_at.filter(|at| !is_later(at));
+                delete.next_at = delete.next_at.filter(|at| !is_later(at));
+            }
+            if e.walks.iter().flatten().any(is_later) {
+                e.walks = [None; 2];
+            }
+            e.absent.retain(|_, begun| !is_later(begun));
+            let times = [
+                &mut e.next_walk,
+                &mut e.next_read,
+                &mut e.next_conclude,
+                &mut e.suspect_since,
+                &mut e.next_poll,
+                &mut e.next_support,
+            ];
+            for time in times {
+                *time = time.filter(|at| !is_later(at));
+            }
+        }
     }
 
     /// Whether there is anything in it.

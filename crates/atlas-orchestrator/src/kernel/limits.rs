@@ -11,6 +11,9 @@ use super::step::Stepper;
 use crate::event::{Death, EventKind, Lead, Limit, Reason};
 use crate::session::{Deadline, SessionKind};
 
+/// How soon a limit is looked at again that may not end anything before its account was looked at.
+const UNSEEN: Duration = Duration::from_secs(10);
+
 /// A limit, when to warn of it, and when it ends the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Due {
@@ -20,59 +23,65 @@ pub struct Due {
     pub warn_at: Option<Timestamp>,
     /// When it ends the session.
     pub end_at: Timestamp,
+    /// Whether its warning was given.
+    pub warned: bool,
 }
 
 /// Every limit that runs now, with the newest known activity.
+///
+/// A limit is reached once every clock agrees that it is. Who was away ends nothing for idleness,
+/// cost or a late start before it has looked at what there is.
 #[must_use]
 pub fn limits(record: &SessionRecord, activity: Timestamp, cx: &Cx<'_>) -> Vec<Due> {
     let mut due = Vec::new();
     if record.ending.is_some() {
         return due;
     }
+    let doubt = cx.trust.doubt;
+    let unseen = !cx.trust.looked && record.created_at < cx.trust.returned_at;
+    let once_seen = |end_at: Timestamp| {
+        if unseen {
+            end_at.max(cx.now.saturating_add(UNSEEN))
+        } else {
+            end_at
+        }
+    };
     if let Some(ttl) = record.options.idle_ttl
         && !cx.held
     {
-        let flush = cx.policy.flush_of(ttl);
-        let newest = activity.max(record.own_activity());
-        let margin = if cx.policy.safeguards.idle_margin {
-            flush
-        } else {
-            Duration::ZERO
-        };
-        let end_at = newest
-            .saturating_add(ttl)
-            .saturating_add(margin)
-            .max(cx.adopted_at.saturating_add(margin))
-            .max(record.not_idle_before.unwrap_or(newest));
+        let idle = idle(record, ttl, activity, cx);
         due.push(Due {
-            limit: Limit::IdleTtl,
-            warn_at: Some(end_at.saturating_sub(Lead::of(ttl).0)),
-            end_at,
+            end_at: once_seen(idle.end_at),
+            ..idle
         });
     }
     if let Some(limit) = record.options.max_runtime {
+        let from = cx.believed(record.created_at);
         due.push(Due {
             limit: Limit::MaxRuntime,
             warn_at: None,
-            end_at: record.created_at.saturating_add(limit),
+            end_at: from.saturating_add(limit).saturating_add(doubt),
+            warned: false,
         });
     }
     if let Some(timeout) = record.options.ready_timeout
         && record.ready_at.is_none()
         && let Some(from) = record.serving().and_then(|a| a.calling_at)
     {
+        let from = cx.believed(from);
         due.push(Due {
             limit: Limit::ReadyTimeout,
             warn_at: None,
-            end_at: from.saturating_add(timeout),
+            end_at: once_seen(from.saturating_add(timeout).saturating_add(doubt)),
+            warned: false,
         });
     }
     if let Some(cap) = record.options.max_cost
         && !cx.held
     {
-        let cost = record.cost(cx.now);
+        let cost = record.cost(cx.certain());
         let reserve = if cx.policy.safeguards.cost_margin {
-            cx.policy.tick + cx.bounds.delete_bound()
+            cx.policy.tick.saturating_add(cx.bounds.delete_bound())
         } else {
             Duration::ZERO
         };
@@ -87,12 +96,58 @@ pub fn limits(record: &SessionRecord, activity: Timestamp, cx: &Cx<'_>) -> Vec<D
             let lead = Lead::of(end_at.since(record.created_at)).0;
             due.push(Due {
                 limit: Limit::MaxCost,
-                warn_at: Some(end_at.saturating_sub(lead)),
-                end_at,
+                // A moment that is put off is none to warn of.
+                warn_at: (!unseen).then(|| end_at.saturating_sub(lead)),
+                end_at: once_seen(end_at),
+                warned: is_warned(record, Limit::MaxCost, end_at),
             });
         }
     }
     due
+}
+
+/// When a session is idle for too long. Whenever that is noticed, its warning comes first, and its
+/// lead after that.
+fn idle(record: &SessionRecord, ttl: Duration, activity: Timestamp, cx: &Cx<'_>) -> Due {
+    let safeguards = &cx.policy.safeguards;
+    let margin = if safeguards.idle_margin {
+        cx.policy.flush_of(ttl)
+    } else {
+        Duration::ZERO
+    };
+    let newest = newest(activity, record.own_activity(), cx);
+    let idle_at = newest.saturating_add(ttl);
+    let end_at = idle_at
+        .saturating_add(margin)
+        .max(cx.trust.adopted_at.saturating_add(margin))
+        .max(record.not_idle_before.unwrap_or(newest))
+        .saturating_add(cx.trust.doubt);
+    let lead = Lead::of(ttl).0;
+    let soonest = cx.now.saturating_add(lead);
+    // One that was given on an older activity, or by a clock that was ahead, announces nothing.
+    let given = record
+        .warned
+        .iter()
+        .find(|warned| warned.limit == Limit::IdleTtl)
+        .map(|warned| warned.at)
+        .filter(|at| *at >= idle_at && *at <= soonest.saturating_add(NEAR));
+    let end_at = match given {
+        Some(announced) => end_at.max(announced),
+        None if safeguards.announced_ends && end_at < soonest => soonest,
+        None => end_at,
+    };
+    Due {
+        limit: Limit::IdleTtl,
+        warn_at: Some(end_at.saturating_sub(lead)),
+        end_at,
+        warned: given.is_some(),
+    }
+}
+
+/// The newest activity: what is on record, and the return of a process that was away.
+fn newest(activity: Timestamp, own: Timestamp, cx: &Cx<'_>) -> Timestamp {
+    let recorded = cx.believed(activity).max(cx.believed(own));
+    recorded.max(cx.trust.touched_at.unwrap_or(recorded))
 }
 
 /// When the limits of a session that only limits can end have to be looked at: not later than
@@ -100,7 +155,7 @@ pub fn limits(record: &SessionRecord, activity: Timestamp, cx: &Cx<'_>) -> Vec<D
 #[must_use]
 pub fn next_look_of(glance: &Glance<'_>, activity: Timestamp, cx: &Cx<'_>) -> Option<Timestamp> {
     let idle = glance.idle_ttl.filter(|_| !cx.held).map(|ttl| {
-        let idle_at = activity.max(glance.own_activity).saturating_add(ttl);
+        let idle_at = newest(activity, glance.own_activity, cx).saturating_add(ttl);
         idle_at
             .max(glance.not_idle_before.unwrap_or(idle_at))
             .saturating_sub(Lead::of(ttl).0)
@@ -114,7 +169,7 @@ pub fn next_look(record: &SessionRecord, activity: Timestamp, cx: &Cx<'_>) -> Op
     limits(record, activity, cx)
         .into_iter()
         .map(|due| match due.warn_at {
-            Some(warn_at) if !is_warned(record, &due) => warn_at,
+            Some(warn_at) if !due.warned => warn_at,
             _ => due.end_at,
         })
         .min()
@@ -132,13 +187,15 @@ pub fn next_deadline(record: &SessionRecord, activity: Timestamp, cx: &Cx<'_>) -
         })
 }
 
-fn is_warned(record: &SessionRecord, due: &Due) -> bool {
-    // A cost's end moves by rounding; a second is not another moment.
-    let near = |a: Timestamp, b: Timestamp| a.since(b).max(b.since(a)) < Duration::from_secs(1);
+/// A cost's end moves by rounding; a second is not another moment.
+const NEAR: Duration = Duration::from_secs(1);
+
+fn is_warned(record: &SessionRecord, limit: Limit, of: Timestamp) -> bool {
+    let near = |at: Timestamp| at.since(of).max(of.since(at)) < NEAR;
     record
         .warned
         .iter()
-        .any(|warned| warned.limit == due.limit && near(warned.at, due.end_at))
+        .any(|warned| warned.limit == limit && near(warned.at))
 }
 
 /// Whether an order's hold fits under the session's cap.
@@ -156,7 +213,10 @@ pub(super) fn fits(
     let cost = record.cost(cx.now);
     let burn: UsdPerHour = cost.burn + price;
     // From the call until its machine is gone, had it to be ended at once.
-    let shortest = cx.bounds.limits.call_deadline + cx.policy.tick + cx.bounds.delete_bound();
+    let call = cx.bounds.limits.call_deadline;
+    let shortest = call
+        .saturating_add(cx.policy.tick)
+        .saturating_add(cx.bounds.delete_bound());
     match burn.cost_of(shortest) {
         Some(hold) if cost.estimated.max(cost.billed.unwrap_or_default()) + hold <= cap => Ok(()),
         _ => Err("the hold for another machine does not fit under max_cost"),
@@ -199,7 +259,7 @@ impl Stepper<'_> {
                 }
                 return;
             }
-            if due.warn_at.is_some_and(|at| at <= now) && !is_warned(&self.step.record, &due) {
+            if due.warn_at.is_some_and(|at| at <= now) && !due.warned {
                 self.step
                     .record
                     .warned

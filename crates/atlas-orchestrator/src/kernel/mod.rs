@@ -6,6 +6,7 @@
 //! and not queued, a process that starts over from the records alone does the right thing. Nothing
 //! here deletes a session's history: a committed end is final.
 
+pub mod clock;
 mod ends;
 pub mod glance;
 pub mod input;
@@ -20,6 +21,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 
+pub use clock::TimeTrust;
 pub use input::{Activity, Answer, Cx, Evidence, Failure, Identity, Input, Reading, Walk};
 pub use plan::{Effect, Plan, plan};
 pub use record::{Attempt, AttemptRow, Bounds, Fate, SessionRecord};

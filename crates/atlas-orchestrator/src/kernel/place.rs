@@ -59,6 +59,7 @@ impl Stepper<'_> {
         };
         let waited = placing
             .since
+            .map(|since| since.max(self.cx.trust.touched_at.unwrap_or(since)))
             .map_or(Duration::ZERO, |since| now.since(since));
         let unresolved = self
             .step
@@ -97,10 +98,18 @@ impl Stepper<'_> {
             return;
         };
         let account = self.step.record.account.clone();
+        let returned = self.cx.trust.touched_at;
         let Some(placing) = self.step.record.placing.as_mut() else {
             return;
         };
         placing.orders += 1;
+        if self.step.record.attempts.is_empty()
+            && let Some(returned) = returned
+        {
+            // It rented nothing while nobody was there, or before its clock was set right.
+            let record = self.record();
+            record.created_at = record.created_at.max(returned);
+        }
         let attempt = Attempt {
             id: key.attempt(),
             key,

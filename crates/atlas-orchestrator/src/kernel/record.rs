@@ -287,13 +287,14 @@ impl Bounds {
     /// How long after `calling` nothing is concluded absent or dead.
     #[must_use]
     pub fn settle(&self) -> Duration {
-        self.lease + self.limits.call_deadline + self.limits.visibility_bound
+        self.lease.saturating_add(self.delete_bound())
     }
 
     /// How long a machine may go on billing after its end was ordered.
     #[must_use]
     pub fn delete_bound(&self) -> Duration {
-        self.limits.call_deadline + self.limits.visibility_bound
+        let call = self.limits.call_deadline;
+        call.saturating_add(self.limits.visibility_bound)
     }
 }
 
@@ -337,7 +338,7 @@ impl Attempt {
     pub fn may_vanish_at(&self, bounds: &Bounds) -> Timestamp {
         let patience = if self.seen_at.is_some() { 0 } else { 4 };
         self.settled_at(bounds)
-            .saturating_add(bounds.limits.visibility_bound * patience)
+            .saturating_add(bounds.limits.visibility_bound.saturating_mul(patience))
     }
 
     /// The machine that its own price is of: the one that serves, else the first that was seen.
@@ -548,6 +549,38 @@ impl SessionRecord {
             .flatten()
             .max()
             .unwrap_or(self.created_at)
+    }
+
+    /// Whatever it says happened later than now happened now.
+    pub fn not_later_than(&mut self, now: Timestamp) {
+        let mut cut = |at: &mut Timestamp| *at = (*at).min(now);
+        cut(&mut self.created_at);
+        let placing = self.placing.as_mut();
+        let (since, not_before) =
+            placing.map_or((None, None), |p| (p.since.as_mut(), p.not_before.as_mut()));
+        let own = [
+            since,
+            not_before,
+            self.ready_at.as_mut(),
+            self.heartbeat.as_mut(),
+            self.ending.as_mut().map(|ending| &mut ending.at),
+        ];
+        own.into_iter().flatten().for_each(&mut cut);
+        for attempt in &mut self.attempts {
+            cut(&mut attempt.created_at);
+            let times = [
+                attempt.calling_at.as_mut(),
+                attempt.seen_at.as_mut(),
+                attempt.metered_to.as_mut(),
+                attempt.ended_at.as_mut(),
+                attempt.kill.as_mut().map(|kill| &mut kill.at),
+            ];
+            times.into_iter().flatten().for_each(&mut cut);
+            for seen in &mut attempt.sighted {
+                cut(&mut seen.at);
+                seen.gone_at.iter_mut().for_each(&mut cut);
+            }
+        }
     }
 
     /// Remembers a decision and its reason.

@@ -86,6 +86,7 @@ impl Stepper<'_> {
             Input::Limits(activity) => self.limits(activity),
             Input::Claim(node) => self.claim(node),
             Input::Accept => self.accept(),
+            Input::TimeJumped => self.time_jumped(),
             Input::Billed(amount) => self.record().billed = Some(*amount),
             Input::EventsForgotten => self.record().events_forgotten = true,
             Input::TaskReported(code) => self.task_reported(*code),

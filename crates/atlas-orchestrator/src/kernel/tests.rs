@@ -201,11 +201,11 @@ impl Run {
     fn cx(&self) -> Cx<'_> {
         Cx {
             now: self.now,
+            trust: super::TimeTrust::since(self.started),
             policy: &self.policy,
             account: &self.account,
             bounds: self.bounds,
             held: self.held,
-            adopted_at: self.started,
         }
     }
 

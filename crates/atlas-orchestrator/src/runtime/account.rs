@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use atlas_core::{
@@ -11,10 +12,12 @@ use atlas_core::{
     LaunchKey, ListFilter, Outcome, Presence, Result, Timestamp, TrackedKey,
 };
 use futures_util::FutureExt;
+use tokio::sync::Notify;
 
 use super::coalesce::Coalesce;
 use super::pacer::{Pacer, Permit, Priority, deadline};
-use super::spawner::{Spawner, Steady};
+use super::spawner::Spawner;
+use super::steady::Steady;
 use crate::kernel::{Bounds, Failure, Reading};
 use crate::policy::{AccountPolicy, Policy};
 
@@ -117,6 +120,10 @@ pub(crate) struct Account {
     context: CallContext,
     one_carrier: bool,
     steady: Arc<Steady>,
+    /// After how many returns of this process a complete walk was last compared with the records.
+    looked_after: AtomicU64,
+    /// A walk is wanted at once.
+    pub(crate) look: Notify,
     walks: OnceLock<Coalesce<SharedListing>>,
     identities: OnceLock<Coalesce<SharedIdentity>>,
 }
@@ -140,12 +147,15 @@ impl Account {
             pacer: Pacer::new(limits, spawner.clone()),
             context: CallContext::new()
                 .with_timeout(deadline(&limits))
+                .with_extension(steady.listener(&name))
                 .with_name_prefix(prefix),
             one_carrier: !policy.safeguards.all_carriers,
             name,
             provider,
             policy: account,
             steady,
+            looked_after: AtomicU64::new(0),
+            look: Notify::new(),
             walks: OnceLock::new(),
             identities: OnceLock::new(),
         });
@@ -167,6 +177,17 @@ impl Account {
     /// The context of a call.
     pub(crate) fn context(&self) -> &CallContext {
         &self.context
+    }
+
+    /// After how many returns of this process a complete walk was last compared with the records.
+    pub(crate) fn looked_after(&self) -> u64 {
+        self.looked_after.load(Ordering::Acquire)
+    }
+
+    /// A complete walk that began after so many returns was compared with the records. Answers
+    /// whether it is the first since the last of them.
+    pub(crate) fn has_looked(&self, after: u64) -> bool {
+        self.looked_after.fetch_max(after, Ordering::AcqRel) < after
     }
 
     /// Waits for a turn, then makes the call.

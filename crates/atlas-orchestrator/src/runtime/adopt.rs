@@ -11,7 +11,7 @@ use super::touches::touch_time;
 use crate::ids::SessionId;
 use crate::kernel::glance::{Glance, glance};
 use crate::kernel::limits::next_look_of;
-use crate::kernel::{Evidence, Input, SessionRecord, plan};
+use crate::kernel::{Cx, Evidence, Input, SessionRecord, plan};
 use crate::store::{Row, Table};
 
 const PAGE: usize = 1000;
@@ -75,18 +75,14 @@ fn take_up_with(
     touched: Option<Timestamp>,
     version: Option<u64>,
 ) {
-    adopts(core);
-    let durable = touched.unwrap_or(record.created_at).max(record.created_at);
+    core.steady.took_up();
+    let cx = core.cx(&record.account);
+    let durable = believed(&cx, touched, record.created_at);
     if record.ending.is_none() {
         core.touches
             .insert(record.id, record.options.idle_ttl, durable, version);
     }
-    let planned = plan(
-        record,
-        &Evidence::default(),
-        durable,
-        &core.cx(&record.account),
-    );
+    let planned = plan(record, &Evidence::default(), durable, &cx);
     let due = if planned.effects.is_empty() {
         planned.due
     } else {
@@ -100,12 +96,15 @@ fn take_up_with(
         account,
         Some(due.unwrap_or_else(|| core.now().saturating_add(core.policy.retention))),
     );
+    if cx.believed(record.created_at) != record.created_at {
+        core.slots.tell(record.id, Some(Input::TimeJumped));
+    }
 }
 
-/// Notes when this process began to look after the youngest of what it took over.
-fn adopts(core: &Core) {
-    core.adopted_at
-        .store(core.now().unix_millis(), Ordering::Relaxed);
+/// The newest activity on record, as far as a clock that was ahead did not write it.
+fn believed(cx: &Cx<'_>, touched: Option<Timestamp>, created_at: Timestamp) -> Timestamp {
+    let created_at = cx.believed(created_at);
+    touched.map_or(created_at, |at| cx.believed(at).max(created_at))
 }
 
 /// Takes up every session of this node on record that it does not look after yet. Of those that
@@ -186,26 +185,33 @@ impl TouchRows {
 }
 
 fn adopt_quiet(core: &Core, id: SessionId, glance: &Glance<'_>, touch: Option<Touched>) {
-    adopts(core);
-    let durable = touch.map_or(glance.created_at, |(at, _)| at.max(glance.created_at));
+    core.steady.took_up();
+    let mut names = core.accounts.iter().map(|account| &account.name);
+    let cx = names
+        .clone()
+        .find(|name| name.as_str() == glance.account)
+        .map(|name| core.cx(name));
+    let durable = cx.as_ref().map_or(glance.created_at, |cx| {
+        believed(cx, touch.map(|(at, _)| at), glance.created_at)
+    });
     core.touches.insert(
         id,
         glance.idle_ttl,
         durable,
         touch.map(|(_, version)| version),
     );
-    let index = core
-        .accounts
-        .iter()
-        .position(|account| account.name.as_str() == glance.account)
+    let index = names
+        .position(|name| name.as_str() == glance.account)
         .unwrap_or(core.accounts.len());
     let account = u16::try_from(index).unwrap_or(u16::MAX);
-    let due = core
-        .accounts
-        .get(index)
-        .and_then(|account| next_look_of(glance, durable, &core.cx(&account.name)))
+    let due = cx
+        .as_ref()
+        .and_then(|cx| next_look_of(glance, durable, cx))
         .unwrap_or_else(|| core.now());
     core.slots.insert_quiet(id, &glance.open, account, due);
+    if cx.is_some_and(|cx| cx.believed(glance.created_at) != glance.created_at) {
+        core.slots.tell(id, Some(Input::TimeJumped));
+    }
 }
 
 async fn adopt_whole(core: &Arc<Core>, mut loaded: Loaded, touch: Option<Touched>) -> Result<()> {

@@ -1,11 +1,11 @@
 //! What every part of the runtime shares, and the one way in which a session's record changes.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use atlas_core::{
-    AccountName, AttemptId, ComputeId, ComputeRequest, Entropy, Error, ErrorKind, Result,
+    AccountName, AttemptId, Clock, ComputeId, ComputeRequest, Entropy, Error, ErrorKind, Result,
     Timestamp, TrackedKey,
 };
 use serde::{Deserialize, Serialize};
@@ -17,12 +17,13 @@ use super::account::Account;
 use super::deadline::Progress;
 use super::lease::NodeLease;
 use super::slots::Slots;
-use super::spawner::{Spawner, Steady};
+use super::spawner::Spawner;
+use super::steady::Steady;
 use super::touches::Touches;
 use crate::activity::{AnyActivitySource, AnyReadyProbe};
 use crate::event::{Delivery, Event};
 use crate::ids::SessionId;
-use crate::kernel::{AttemptRow, Bounds, Cx, Evidence, Input, SessionRecord, step};
+use crate::kernel::{AttemptRow, Bounds, Cx, Evidence, Input, SessionRecord, TimeTrust, step};
 use crate::policy::Policy;
 use crate::realm::{IncarnationLedger, Realm};
 use crate::store::{AnyStore, Batch, CommitError, Guard, Row, StoreInfo, StorePoint, Table};
@@ -59,8 +60,6 @@ pub(crate) struct Core {
     pub(crate) lease: NodeLease,
     pub(crate) slots: Slots,
     pub(crate) touches: Touches,
-    /// When this process began to look after the youngest of what it took over.
-    pub(crate) adopted_at: AtomicI64,
     /// Whether a session may be ours on record that nobody here looks after.
     pub(crate) in_doubt: AtomicBool,
     hold: Mutex<Option<String>>,
@@ -104,6 +103,7 @@ pub(crate) struct Parts {
     pub(crate) sources: Vec<AnyActivitySource>,
     pub(crate) probe: Option<AnyReadyProbe>,
     pub(crate) steady: Arc<Steady>,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 /// A record as it was read, or as it was written last.
@@ -206,7 +206,6 @@ impl Core {
         } = parts;
         let touches = Touches::new(policy.flush, policy.safeguards.idle_margin);
         let stopped = CancellationToken::new();
-        let adopted_at = AtomicI64::new(parts.steady.now().unix_millis());
         Self {
             store,
             exclusive,
@@ -223,10 +222,9 @@ impl Core {
             sources: parts.sources,
             probe: parts.probe,
             steady: parts.steady,
-            lease: NodeLease::new(),
+            lease: NodeLease::new(parts.clock),
             slots: Slots::default(),
             touches,
-            adopted_at,
             in_doubt: AtomicBool::new(false),
             hold: Mutex::new(None),
             progress,
@@ -318,13 +316,22 @@ impl Core {
     }
 
     pub(crate) fn cx(&self, account: &AccountName) -> Cx<'_> {
+        let handle = self.account(account);
+        // Without a handle nothing can be looked at, and nothing is ended either.
+        let looked = handle.map_or_else(|| self.steady.returns(), |handle| handle.looked_after());
+        let (now, trust) = self.steady.trust(looked);
+        let trust = if self.policy.safeguards.time_trust {
+            trust
+        } else {
+            TimeTrust::since(trust.returned_at)
+        };
         Cx {
-            now: self.now(),
+            now,
+            trust,
             policy: &self.policy,
             account: self.policy.account(account),
             bounds: self.bounds(account),
             held: self.is_held(),
-            adopted_at: Timestamp::from_unix_millis(self.adopted_at.load(Ordering::Relaxed)),
         }
     }
 

@@ -28,6 +28,9 @@ use crate::store::{Batch, Guard, Table};
 /// The longest that a source of activity is waited for.
 const LONGEST_LOOK: Duration = Duration::from_secs(10);
 
+/// A node that was away, or died, stands for the touches that nobody could make meanwhile.
+const RETURN: &str = "a node was away";
+
 /// What came of an effect.
 #[derive(Debug)]
 pub(crate) enum Done {
@@ -454,12 +457,17 @@ async fn limits(core: &Core, record: &SessionRecord) -> (Input, Vec<Guard>) {
             expected: death.as_ref().map(|row| row.version),
         },
     ];
+    let cx = core.cx(&record.account);
     let mut newest = Activity {
-        at: record.created_at,
+        at: cx.believed(record.created_at),
         source: "created".to_owned(),
-        asked_at: core.now(),
+        asked_at: cx.now,
     };
+    if let Some(at) = cx.trust.touched_at.filter(|at| *at > newest.at) {
+        (newest.at, newest.source) = (at, RETURN.to_owned());
+    }
     let mut consider = |at: Timestamp, source: &str| {
+        let at = cx.believed(at);
         if at > newest.at {
             (newest.at, newest.source) = (at, source.to_owned());
         }
@@ -468,7 +476,8 @@ async fn limits(core: &Core, record: &SessionRecord) -> (Input, Vec<Guard>) {
         && let Some(at) = super::touches::touch_time(&row.value)
     {
         consider(at, "touch");
-        core.touches.flushed(record.id, at, row.version);
+        core.touches
+            .flushed(record.id, cx.believed(at), row.version);
     }
     if core.policy.safeguards.flush_touches
         && let Some(at) = core.touches.newest(record.id)
@@ -479,7 +488,7 @@ async fn limits(core: &Core, record: &SessionRecord) -> (Input, Vec<Guard>) {
         && let Ok(row) = serde_json::from_slice::<TimeRow>(&row.value)
         && core.policy.safeguards.flush_touches
     {
-        consider(row.at, "node died");
+        consider(row.at, RETURN);
     }
     for source in &core.sources {
         match asked(LONGEST_LOOK, source.last_activity(record.id)).await {

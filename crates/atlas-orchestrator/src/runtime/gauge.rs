@@ -1,4 +1,5 @@
-//! Dollars per hour at risk, by cause, for whoever installed a recorder of the `metrics` facade.
+//! Dollars per hour at risk, by cause, and how the clocks compare, for whoever installed a recorder
+//! of the `metrics` facade.
 
 use std::sync::Arc;
 
@@ -11,6 +12,12 @@ use crate::audit::at_risk;
 pub(crate) async fn keep(core: Arc<Core>, suspects: Vec<Arc<Suspects>>) {
     let every = core.policy.default_account.reap_interval;
     while core.sleep(every).await {
+        let clocks = crate::clocks::report(&core.steady);
+        metrics::gauge!("atlas_clock_doubt_seconds").set(clocks.doubt_seconds);
+        for (account, ahead) in clocks.clouds_ahead_seconds {
+            let account = account.to_string();
+            metrics::gauge!("atlas_cloud_clock_ahead_seconds", "account" => account).set(ahead);
+        }
         match at_risk(&core, suspects.iter()).await {
             Ok(risk) => {
                 let causes = [

@@ -1,12 +1,13 @@
-//! This node's right to act: a lease in the store, and how long it holds on our own monotonic
-//! clock.
+//! This node's right to act: a lease in the store, and how long it holds on our own clocks: the
+//! monotonic one, and those that run on while the host sleeps.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use atlas_core::Clock;
 use tokio_util::sync::CancellationToken;
 
+use super::steady::Marks;
 use crate::store::Fence;
 
 /// How often a node without a lease looks whether it has one again.
@@ -14,13 +15,16 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// The lease of this node.
 #[derive(Debug)]
-pub(crate) struct NodeLease(Mutex<State>);
+pub(crate) struct NodeLease {
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+}
 
 #[derive(Debug)]
 struct State {
     fence: Option<Fence>,
-    /// No side effect starts later than this.
-    act_until: Option<Instant>,
+    /// When its grant was asked for, and how long after that a side effect may start.
+    granted: Option<(Marks, Duration)>,
     /// The newest that this process was ever given; 0 before the first.
     number: u64,
 }
@@ -31,46 +35,50 @@ pub(crate) fn scope(node: &str) -> String {
 }
 
 impl NodeLease {
-    pub(crate) fn new() -> Self {
-        Self(Mutex::new(State {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        let state = State {
             fence: None,
-            act_until: None,
+            granted: None,
             number: 0,
-        }))
+        };
+        Self {
+            clock,
+            state: Mutex::new(state),
+        }
     }
 
-    /// This process took it.
-    pub(crate) fn took(&self, fence: &Fence) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).number = fence.number;
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This process took it. Answers whether for the first time.
+    pub(crate) fn took(&self, fence: &Fence) -> bool {
+        std::mem::replace(&mut self.lock().number, fence.number) == 0
     }
 
     /// Whether somebody else took it since this process did. Who has just started was before
     /// nobody.
     pub(crate) fn was_taken_by(&self, newest: &Fence) -> bool {
-        let number = self.0.lock().unwrap_or_else(PoisonError::into_inner).number;
+        let number = self.lock().number;
         number > 0 && newest.number > number
     }
 
     /// It was granted or renewed by a call that was sent at `sent`.
-    pub(crate) fn granted(&self, fence: Fence, sent: Instant, lease: Duration, margin: Duration) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn granted(&self, fence: Fence, sent: Marks, lease: Duration, margin: Duration) {
+        let mut state = self.lock();
         state.fence = Some(fence);
-        state.act_until = Some(sent + lease.saturating_sub(margin));
+        state.granted = Some((sent, lease.saturating_sub(margin)));
     }
 
     /// Another has it.
     pub(crate) fn lost(&self) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        (state.fence, state.act_until) = (None, None);
+        let mut state = self.lock();
+        (state.fence, state.granted) = (None, None);
     }
 
     /// The fence to write under.
     pub(crate) fn fence(&self) -> Option<Fence> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .fence
-            .clone()
+        self.lock().fence.clone()
     }
 
     /// Waits until a side effect may start, or the process stops.
@@ -84,9 +92,67 @@ impl NodeLease {
         }
     }
 
-    /// Whether a side effect may start now.
+    /// Whether a side effect may start now: by none of the host's clocks the lease may have run
+    /// out, also while the host slept.
     pub(crate) fn may_act(&self) -> bool {
-        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.fence.is_some() && state.act_until.is_some_and(|until| Instant::now() < until)
+        let state = self.lock();
+        let holds =
+            |(sent, span): (Marks, Duration)| !Marks::now(&*self.clock).may_exceed(sent, span);
+        state.fence.is_some() && state.granted.is_some_and(holds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use atlas_core::Timestamp;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// The clocks of a host whose monotonic clock stands still while it sleeps.
+    #[derive(Debug, Default)]
+    struct Host {
+        wall: AtomicU64,
+        since_boot: AtomicU64,
+    }
+
+    impl Clock for Host {
+        fn now(&self) -> Timestamp {
+            let seconds = self.wall.load(Ordering::Relaxed);
+            Timestamp::UNIX_EPOCH.saturating_add(Duration::from_secs(1_790_000_000 + seconds))
+        }
+
+        fn since_boot(&self) -> Option<Duration> {
+            Some(Duration::from_secs(self.since_boot.load(Ordering::Relaxed)))
+        }
+    }
+
+    fn fence() -> Fence {
+        Fence {
+            scope: scope("a"),
+            holder: "a".to_owned(),
+            number: 1,
+            expires_at: Timestamp::UNIX_EPOCH,
+            store_time: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_ran_out_while_the_host_slept_allows_nothing() {
+        let second = Duration::from_secs(1);
+        for clock in ["monotonic", "wall", "since boot"] {
+            let host = Arc::new(Host::default());
+            let lease = NodeLease::new(host.clone());
+            assert!(!lease.may_act(), "it was never granted");
+            lease.granted(fence(), Marks::now(&*host), second * 15, second * 2);
+            assert!(lease.may_act());
+            match clock {
+                "monotonic" => tokio::time::advance(second * 13).await,
+                "wall" => host.wall.store(13, Ordering::Relaxed),
+                _ => host.since_boot.store(13, Ordering::Relaxed),
+            }
+            assert!(!lease.may_act(), "{clock}");
+            lease.granted(fence(), Marks::now(&*host), second * 15, second * 2);
+            assert!(lease.may_act(), "renewed, {clock}");
+        }
     }
 }

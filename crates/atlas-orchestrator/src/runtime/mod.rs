@@ -4,6 +4,7 @@
 pub(crate) mod account;
 pub(crate) mod accounts;
 pub(crate) mod adopt;
+pub(crate) mod clock;
 mod coalesce;
 pub(crate) mod core;
 pub(crate) mod deadline;
@@ -24,6 +25,7 @@ pub(crate) mod reconciler;
 pub(crate) mod rounds;
 mod slots;
 pub(crate) mod spawner;
+pub(crate) mod steady;
 mod survey;
 mod touches;
 

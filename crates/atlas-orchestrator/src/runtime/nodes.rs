@@ -12,6 +12,8 @@ use super::core::{
     ACCEPTED_ROW, AcceptedRow, Core, DEATH_ROW, Extra, HOLD_ROW, Loaded, Seen, TimeRow,
 };
 use super::lease::scope;
+use super::steady::{Marks, later};
+use crate::kernel::clock::{MAX_DIFFERENCE, MAX_DRIFT};
 use crate::kernel::glance::glance;
 use crate::kernel::{Evidence, Input};
 use crate::session::SessionState;
@@ -96,9 +98,22 @@ pub(crate) async fn enlist(core: &Core) -> Result<()> {
             "another node looks after this node's sessions at the moment",
         ));
     };
-    core.lease.took(&fence);
+    let starts = core.lease.took(&fence);
+    core.steady
+        .store_showed(fence.store_time, sent.marks.monotonic());
+    // A lease of the future was taken by a clock that was ahead: nobody knows how long ago.
+    let silence = before.as_ref().map_or(Duration::ZERO, |before| {
+        let (then, now) = (before.store_time, fence.store_time);
+        now.since(then).max(then.since(now))
+    });
+    if starts && silence > core.policy.lease {
+        core.steady.unwatched(silence);
+    }
+    core.steady.returned(silence);
     let (row, version) = node_row(core, &core.node).await?;
-    if version.is_some() && !row.clean && !row.buried {
+    if silence > core.policy.lease {
+        count_as_touch(core).await?;
+    } else if version.is_some() && !row.clean && !row.buried {
         note_death(
             core,
             before
@@ -122,7 +137,7 @@ pub(crate) async fn enlist(core: &Core) -> Result<()> {
 
 /// The same, waiting out a node that is just taking over what the last process of this name left.
 pub(crate) async fn enlist_within(core: &Core, longest: Duration) -> Result<()> {
-    let until = Instant::now() + longest;
+    let until = later(longest);
     loop {
         match enlist(core).await {
             Err(error)
@@ -135,27 +150,28 @@ pub(crate) async fn enlist_within(core: &Core, longest: Duration) -> Result<()> 
     }
 }
 
-/// When a lease was asked for, on both clocks.
+/// When a lease was asked for, on every clock.
 #[derive(Clone, Copy)]
 struct Sent {
-    monotonic: Instant,
+    marks: Marks,
     steady: Timestamp,
 }
 
 impl Sent {
     fn now(core: &Core) -> Self {
         Self {
-            monotonic: Instant::now(),
+            marks: core.steady.marks(),
             steady: core.now(),
         }
     }
 }
 
 fn granted(core: &Core, fence: Fence, sent: Sent) {
-    core.steady.observe(fence.store_time);
+    core.steady
+        .store_showed(fence.store_time, sent.marks.monotonic());
     core.lease.granted(
         fence,
-        sent.monotonic,
+        sent.marks,
         core.policy.lease,
         core.policy.lease_margin,
     );
@@ -174,12 +190,16 @@ fn last_word(core: &Core, renewed: Timestamp) -> Timestamp {
 /// which it can have acknowledged one that it never flushed.
 async fn note_death(core: &Core, last_life: Timestamp) -> Result<()> {
     let at = last_word(core, last_life);
+    // A later one was written by a clock that was ahead.
+    let wrong = core
+        .now()
+        .saturating_add(MAX_DIFFERENCE.saturating_add(core.policy.lease));
     for _ in 0..8 {
         let row = core.store.get(Table::Realm, DEATH_ROW).await?;
         let known = row
             .as_ref()
             .and_then(|row| serde_json::from_slice::<TimeRow>(&row.value).ok());
-        if known.is_some_and(|known| known.at >= at) {
+        if known.is_some_and(|known| known.at >= at && known.at <= wrong) {
             return Ok(());
         }
         let mut batch = Batch::new();
@@ -200,7 +220,7 @@ async fn note_death(core: &Core, last_life: Timestamp) -> Result<()> {
 
 /// Counts as activity now on every session there is.
 pub(crate) async fn count_as_touch(core: &Core) -> Result<()> {
-    let back = core.policy.lease_renew + core.policy.flush;
+    let back = core.policy.lease_renew.saturating_add(core.policy.flush);
     note_death(core, core.now().saturating_sub(back)).await
 }
 
@@ -226,13 +246,16 @@ pub(crate) async fn note_deaths(core: &Core) -> Result<()> {
     Ok(())
 }
 
-/// Keeps this node alive.
+/// Keeps this node alive. After the host slept, or its clock was set, the store's clock is read at
+/// once.
 pub(crate) async fn keep(core: Arc<Core>) {
+    let look = core.policy.tick.min(core.policy.lease_renew);
+    let mut renewed = Instant::now();
     loop {
         let noticed = tokio::select! {
             biased;
             () = core.progress.noticed.notified() => true,
-            running = core.sleep(core.policy.lease_renew) => {
+            running = core.sleep(look) => {
                 if !running {
                     return;
                 }
@@ -241,7 +264,11 @@ pub(crate) async fn keep(core: Arc<Core>) {
         };
         if noticed {
             watch_ledger(&core).await;
-        } else {
+        }
+        let (wall, slept) = core.steady.missed();
+        let due = renewed.elapsed().saturating_add(look / 2) >= core.policy.lease_renew;
+        if due || wall.max(slept) > MAX_DRIFT {
+            renewed = Instant::now();
             renew(&core).await;
         }
     }
@@ -404,7 +431,12 @@ async fn bury(core: &Arc<Core>) -> Result<()> {
         if version.is_none() || row.buried {
             continue;
         }
-        if !row.clean {
+        let silence = now.since(fence.store_time);
+        core.steady.returned(silence);
+        if silence > core.policy.lease {
+            // Nobody could touch its sessions since.
+            count_as_touch(core).await?;
+        } else if !row.clean {
             note_death(core, fence.store_time).await?;
         }
         // Its fence ends here: whatever it still tries to write is refused.

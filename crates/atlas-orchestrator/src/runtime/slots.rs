@@ -296,6 +296,35 @@ impl Slots {
         }
     }
 
+    /// Has every session looked at as soon as possible.
+    pub(crate) fn wake_all(&self) {
+        let mut state = self.lock();
+        let ids: Vec<SessionId> = state.slots.keys().copied().collect();
+        for id in ids {
+            match state.slots.get_mut(&id) {
+                Some(slot) if slot.driving => {
+                    slot.dirty = true;
+                    slot.hot.get_or_insert_default().signal.notify_one();
+                }
+                _ => state.set_ready(id),
+            }
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// The sessions to which a jump of the time matters by itself: those with an order that does
+    /// not serve, whose age it changes; after one backwards all, for what they say of later times.
+    pub(crate) fn ids_after_a_jump(&self, backwards: bool) -> Vec<SessionId> {
+        if backwards {
+            return self.ids();
+        }
+        let state = self.lock();
+        let unsettled = state.attempts.values().filter(|(_, serving)| !serving);
+        let ids: BTreeSet<SessionId> = unsettled.map(|(id, _)| *id).collect();
+        ids.into_iter().collect()
+    }
+
     /// The next session to work on, where its account has room; or when there will be one.
     pub(crate) fn next(
         &self,
@@ -390,7 +419,7 @@ impl Slots {
 
     /// Waits until no driver is at work, nor waits for a cloud, at most so long.
     pub(crate) async fn quiesce(&self, longest: std::time::Duration) {
-        let until = tokio::time::Instant::now() + longest;
+        let until = super::steady::later(longest);
         loop {
             {
                 let state = self.lock();

@@ -46,8 +46,9 @@ fn fingerprint(machine: &Compute) -> u32 {
     hash.0.max(1)
 }
 
-/// Tells every session of ours on this account what a walk says of its machine.
-pub(super) async fn observe(core: &Arc<Core>, account: &Arc<Account>, listed: &Listed) {
+/// Tells every session of ours on this account what a walk says of its machine. Answers whether
+/// that was all of it: the walk was complete and can be believed.
+pub(super) async fn observe(core: &Arc<Core>, account: &Arc<Account>, listed: &Listed) -> bool {
     let mut missing = Vec::new();
     for Open {
         attempt,
@@ -83,13 +84,13 @@ pub(super) async fn observe(core: &Arc<Core>, account: &Arc<Account>, listed: &L
         core.slots
             .tell(session, Some(Input::Found(attempt, genuine)));
     }
-    if !missing.is_empty()
-        && listed.is_complete()
-        && plausible::is_plausible(core, account, listed).await
-    {
+    let complete = listed.is_complete()
+        && (missing.is_empty() || plausible::is_plausible(core, account, listed).await);
+    if complete {
         for (attempt, session) in missing {
             core.slots
                 .tell(session, Some(Input::Missing(attempt, listed.begun)));
         }
     }
+    complete
 }

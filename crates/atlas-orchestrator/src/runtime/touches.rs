@@ -378,6 +378,33 @@ impl Touches {
         answer
     }
 
+    /// The time went back: touches of a later time were made now at the latest, and a new one is
+    /// newer than they are.
+    pub(crate) fn not_later_than(&self, now: Timestamp) {
+        let millis = now.unix_millis();
+        for shard in &self.shards {
+            let mut cells = shard.0.write().unwrap_or_else(PoisonError::into_inner);
+            let Cells { hot, cold } = &mut *cells;
+            for (id, hot) in hot {
+                let Some(cold) = cold.get_mut(id) else {
+                    continue;
+                };
+                let limit = self.late_from(cold.ttl, millis);
+                if cold.ttl > 0 && cold.late_from > limit {
+                    // What is durable is of that later time too: it is written anew.
+                    cold.late_from = limit.saturating_sub(1);
+                    self.lock_list().ids.insert(*id);
+                }
+                let noted = hot.load(Ordering::Acquire);
+                if millis_of(noted) > millis {
+                    hot.store(self::noted(millis, cold.ttl == 0), Ordering::Release);
+                }
+            }
+        }
+        self.flush_at.fetch_min(millis, Ordering::AcqRel);
+        self.wanted.notify_one();
+    }
+
     /// When the next flush is due.
     pub(crate) fn flush_at(&self) -> Option<Timestamp> {
         let millis = self.flush_at.load(Ordering::Relaxed);

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use atlas_core::{CallContext, Error, ErrorKind, Next, Outcome, Provider, Result, RetryClass};
+use atlas_core::{
+    CallContext, DateListener, Error, ErrorKind, Next, Outcome, Provider, Result, RetryClass,
+};
 use tokio::time::Instant;
 
 use super::CLOUD;
@@ -76,6 +78,12 @@ impl<'a> Call<'a> {
             .entry(self.operation.to_owned())
             .or_default() += 1;
         let key = cx.api_key().unwrap_or(provider.key()).expose();
+        // A world that runs faster than its client, or stands still, has no time to compare.
+        if let Some(listener) = cx.extension::<DateListener>()
+            && world.clock().keeps_pace()
+        {
+            listener.asked()(world.now());
+        }
         let arrival = world.arrive(CLOUD, self.operation, key, self.target, false);
         let Some(account) = world.authorize(CLOUD, key) else {
             let error =

@@ -25,6 +25,8 @@ struct Inner {
 struct Jump {
     at: Timestamp,
     by: Duration,
+    /// Whether it passed for clients too.
+    shown: bool,
 }
 
 impl WorldClock {
@@ -67,8 +69,16 @@ impl WorldClock {
     /// Moves simulated time on by hand, besides whatever it follows.
     pub fn advance(&self, by: Duration) {
         let mut jumps = self.jumps();
-        let at = self.at(&jumps);
-        jumps.push(Jump { at, by });
+        let (at, shown) = (self.at(&jumps), false);
+        jumps.push(Jump { at, by, shown });
+    }
+
+    /// Lets time pass while the clock that is followed stands still, as a monotonic clock does while
+    /// its host sleeps: clients' wall clocks show that it passed.
+    pub fn sleep_through(&self, by: Duration) {
+        let mut jumps = self.jumps();
+        let (at, shown) = (self.at(&jumps), true);
+        jumps.push(Jump { at, by, shown });
     }
 
     fn at(&self, jumps: &[Jump]) -> Timestamp {
@@ -80,6 +90,12 @@ impl WorldClock {
             .map(|jump| jump.by)
             .fold(Duration::ZERO, Duration::saturating_add);
         self.0.epoch.saturating_add(followed).saturating_add(jumped)
+    }
+
+    /// Whether it runs on by itself, as fast as the clock it follows.
+    #[must_use]
+    pub fn keeps_pace(&self) -> bool {
+        matches!(self.0.follow, Some((_, speed)) if speed == 1.0)
     }
 
     /// Simulated seconds for each second of the clock it follows; 1 when advanced by hand.
@@ -105,7 +121,11 @@ impl WorldClock {
             return instant;
         };
         let mut left = instant.since(self.0.epoch);
-        for jump in self.jumps().iter().filter(|jump| jump.at < instant) {
+        for jump in self
+            .jumps()
+            .iter()
+            .filter(|jump| !jump.shown && jump.at < instant)
+        {
             left = left.saturating_sub(jump.by.min(instant.since(jump.at)));
         }
         if instant < self.0.epoch {
@@ -130,7 +150,7 @@ impl WorldClock {
             .epoch
             .saturating_add(scale(shown.since(self.0.epoch), speed));
         for jump in self.jumps().iter() {
-            if jump.at < instant {
+            if !jump.shown && jump.at < instant {
                 instant = instant.saturating_add(jump.by);
             }
         }
@@ -189,6 +209,21 @@ mod tests {
             let shown = epoch.saturating_add(Duration::from_secs(shown));
             assert_eq!(clock.on_the_wire(clock.off_the_wire(shown)), shown);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_that_is_slept_through_passed_for_clients_too() {
+        let clock = WorldClock::following(1.0);
+        let before = clock.now();
+        clock.sleep_through(Duration::from_secs(3600));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let now = clock.now();
+        assert_eq!(now.since(before), Duration::from_secs(3601));
+        assert_eq!(
+            (clock.on_the_wire(now), clock.off_the_wire(now)),
+            (now, now)
+        );
+        assert!(clock.keeps_pace());
     }
 
     #[test]

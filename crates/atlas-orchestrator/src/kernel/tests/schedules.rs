@@ -722,6 +722,12 @@ fn an_activity_that_was_read_before_the_idle_end_ends_nobody_however_late_the_st
     run.tell(&last_touched(touched, asked));
     assert!(run.record.ending.is_none());
     run.tell(&last_touched(touched, run.now));
+    assert!(
+        run.record.ending.is_none(),
+        "its warning was given only now"
+    );
+    run.now = run.now.saturating_add(Duration::from_secs(60));
+    run.tell(&last_touched(touched, run.now));
     assert!(run.record.ending.is_some());
 }
 
