@@ -13,9 +13,12 @@ mod limits;
 mod lost;
 mod money;
 mod node;
+mod pace;
 mod ready;
 mod reap;
 #[cfg(feature = "redb")]
 mod redb;
+mod storms;
 mod tasks;
 mod unknown;
+mod weather;
