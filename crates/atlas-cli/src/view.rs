@@ -24,7 +24,7 @@ pub(crate) fn describe(session: &Value) -> String {
     line("token", &compute["auth"]["token"]);
     line("hash", &compute["auth"]["hash"]);
     line("price", price(session));
-    line("cost", &session["cost"]["estimated"]);
+    line("cost", &session["cost"]["spent"]);
     line("active", &session["last_activity"]);
     line("by", &session["last_activity_source"]);
     line("ends", &session["next_deadline"]);

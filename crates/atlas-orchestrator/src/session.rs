@@ -210,7 +210,11 @@ pub struct Cost {
     pub quoted: Option<UsdPerHour>,
     /// The price it was last seen to have.
     pub observed: Option<UsdPerHour>,
-    /// What it cost so far, from prices and times.
+    /// What it cost so far, from prices and times: each machine until its last sign of life.
+    #[serde(default)]
+    pub spent: Usd,
+    /// What it may owe so far: each machine until its absence was proved. More than `spent` by what
+    /// a proof takes.
     pub estimated: Usd,
     /// What the cloud billed so far, where it says.
     pub billed: Option<Usd>,

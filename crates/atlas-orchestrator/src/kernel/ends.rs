@@ -1,6 +1,6 @@
 //! Ends: committed once, repeated until proved, never undone.
 
-use atlas_core::{AttemptId, Compute, ComputeId, ComputeStatus, ErrorKind, Timestamp};
+use atlas_core::{AttemptId, Compute, ComputeId, ComputeStatus, ErrorKind, Timestamp, Usd};
 
 use super::input::{Failure, Identity, Reading, backoff};
 use super::record::{Ending, Fate, Kill};
@@ -54,6 +54,9 @@ impl Stepper<'_> {
     /// Commits the end of an attempt. Final.
     pub(super) fn kill(&mut self, id: AttemptId, reason: Reason) {
         let now = self.cx.now;
+        // A machine that vanished was last alive before the first read that did not find it.
+        let evidence = self.step.evidence.attempts.get(&id);
+        let suspect_since = evidence.and_then(|e| e.suspect_since);
         let Some(attempt) = self.attempt(id) else {
             return;
         };
@@ -62,6 +65,7 @@ impl Stepper<'_> {
         }
         if attempt.kill.is_none() {
             attempt.kill = Some(Kill { reason, at: now });
+            attempt.was_alive_at(suspect_since.unwrap_or(now));
         }
         for seen in &mut attempt.sighted {
             if seen.fate == Fate::Kept {
@@ -93,7 +97,24 @@ impl Stepper<'_> {
 
     pub(super) fn close(&mut self, id: AttemptId, phase: AttemptPhase) {
         let now = self.cx.now;
+        let evidence = self.step.evidence.attempts.get(&id);
+        // The one DELETE that it took was answered then.
+        let deleted_at = evidence
+            .into_iter()
+            .flat_map(|e| e.deletes.values())
+            .filter(|d| d.tries == 1)
+            .filter_map(|d| d.answered_at)
+            .max();
         if let Some(attempt) = self.attempt(id) {
+            if phase != AttemptPhase::Dead {
+                // There never was a machine.
+                attempt.used = Some(Usd::ZERO);
+            } else if attempt.kill.is_some()
+                && let Some(then) = deleted_at
+            {
+                attempt.was_alive_at(then);
+            }
+            attempt.spent_at_highest = attempt.own_cost_at_highest(now);
             attempt.spent = attempt.own_cost(now);
             attempt.metered_to = attempt.metered_to.map(|from| from.max(now));
             attempt.phase = phase;
@@ -185,6 +206,10 @@ impl Stepper<'_> {
                     self.serve(id, &compute, true);
                 } else if killed {
                     e.walks = [None; 2];
+                    if let Some(attempt) = self.attempt(id) {
+                        attempt.was_alive_at(now);
+                    }
+                    let e = self.evidence(id);
                     let d = e.deletes.entry(compute.clone()).or_default();
                     let again = backoff(RETRY_BASE, RETRY_CAP, d.tries.max(1));
                     (d.answered_at, d.next_at) = (None, Some(now.saturating_add(again)));
@@ -279,7 +304,7 @@ impl Stepper<'_> {
             // What was read while the account was another's proves nothing.
             (e.walks, e.next_walk) = ([None; 2], None);
             e.absent.clear();
-            (e.suspect_since, e.next_read) = (None, None);
+            (e.suspect_since, e.unshown, e.next_read) = (None, None, None);
             if killed {
                 self.stuck(id, stuck);
             }
@@ -359,6 +384,7 @@ impl Stepper<'_> {
         attempt.ended_at = None;
         attempt.calling_at = attempt.calling_at.or(Some(attempt.created_at));
         attempt.metered_to = Some(now);
+        attempt.was_alive_at(now);
         for compute in ids {
             self.sight(id, compute, Fate::Doomed);
             self.emit(EventKind::Reopened {

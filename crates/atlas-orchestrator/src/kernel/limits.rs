@@ -79,15 +79,14 @@ pub fn limits(record: &SessionRecord, activity: Timestamp, cx: &Cx<'_>) -> Vec<D
     if let Some(cap) = record.options.max_cost
         && !cx.held
     {
-        let cost = record.cost(cx.certain());
+        let (spent, burn) = record.under_cap(cx.certain());
         let reserve = if cx.policy.safeguards.cost_margin {
             cx.policy.tick.saturating_add(cx.bounds.delete_bound())
         } else {
             Duration::ZERO
         };
-        let spent = cost.estimated.max(cost.billed.unwrap_or_default());
-        let room = cap - spent - cost.burn.cost_of(reserve).unwrap_or(cap);
-        if let Some(lasts) = cost.burn.lasts(room) {
+        let room = cap - spent - burn.cost_of(reserve).unwrap_or(cap);
+        if let Some(lasts) = burn.lasts(room) {
             let end_at = if room <= Usd::ZERO {
                 cx.now
             } else {
@@ -210,15 +209,18 @@ pub(super) fn fits(
     let Some(price) = candidate.price else {
         return Err("max_cost needs a price, and this offer has none");
     };
-    let cost = record.cost(cx.now);
-    let burn: UsdPerHour = cost.burn + price;
+    if !super::record::is_plausible_price(price, None) {
+        return Err("max_cost needs a price, and that of this offer is not plausible");
+    }
+    let (spent, burning) = record.under_cap(cx.now);
+    let burn: UsdPerHour = burning + price;
     // From the call until its machine is gone, had it to be ended at once.
     let call = cx.bounds.limits.call_deadline;
     let shortest = call
         .saturating_add(cx.policy.tick)
         .saturating_add(cx.bounds.delete_bound());
     match burn.cost_of(shortest) {
-        Some(hold) if cost.estimated.max(cost.billed.unwrap_or_default()) + hold <= cap => Ok(()),
+        Some(hold) if spent + hold <= cap => Ok(()),
         _ => Err("the hold for another machine does not fit under max_cost"),
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use atlas_core::{AttemptId, Compute, ComputeId, ComputeStatus, ErrorKind, Timestamp};
 
 use super::input::{Failure, Walk, backoff};
-use super::record::{Attempt, Fate, Placing, SessionRecord, Sighted};
+use super::record::{Attempt, Fate, Placing, SessionRecord, Sighted, is_plausible_price};
 use super::step::{RETRY_BASE, RETRY_CAP, STUCK_AFTER, Stepper};
 use super::task;
 use crate::event::{Death, EventKind, Limit, Reason, Stuck};
@@ -169,6 +169,7 @@ impl Stepper<'_> {
         };
         if attempt.serving.as_ref() == Some(&compute.id) {
             attempt.seen_at.get_or_insert(now);
+            self.shown(id, compute);
             return self.observe(id, compute);
         }
         // A cloud that does not say when it made a machine: it was made before it was seen. The
@@ -207,12 +208,45 @@ impl Stepper<'_> {
         self.priced(id, compute);
     }
 
+    /// A listing shows the serving machine: it contradicts reads that did not find it. One that is
+    /// seen to run before it was usable is looked at now.
+    fn shown(&mut self, id: AttemptId, compute: &Compute) {
+        let now = self.cx.now;
+        let boots = self.step.record.ready_at.is_none();
+        let Some(e) = self.step.evidence.attempts.get_mut(&id) else {
+            return;
+        };
+        (e.suspect, e.suspect_since, e.unshown) = (false, None, None);
+        e.absent.remove(&compute.id);
+        if boots && compute.status == ComputeStatus::Running {
+            e.next_poll = e.next_poll.map(|at| at.min(now));
+        }
+    }
+
     fn priced(&mut self, id: AttemptId, compute: &Compute) {
         let now = self.cx.now;
-        if let Some(price) = compute.cost_per_hour
-            && let Some(attempt) = self.attempt(id)
-        {
-            attempt.reprice(&compute.id, price, now);
+        let Some(price) = compute.cost_per_hour else {
+            return;
+        };
+        let Some(attempt) = self.attempt(id) else {
+            return;
+        };
+        if is_plausible_price(price, attempt.candidate.price) {
+            return attempt.reprice(&compute.id, price, now);
+        }
+        // A machine that costs nothing, or a fortune, is one whose price is not known: what was
+        // plausible before holds on.
+        let counted = attempt.price.map_or_else(
+            || "no other price is known".to_owned(),
+            |price| format!("it is counted at {price}"),
+        );
+        let doubt = format!(
+            "the price of machine {}, {price}, is not plausible: {counted}",
+            compute.id
+        );
+        let decisions = &self.step.record.decisions;
+        if decisions.iter().all(|decision| decision.text != doubt) {
+            self.decide(doubt);
         }
     }
 
@@ -345,7 +379,16 @@ impl Stepper<'_> {
                     &bounds,
                 );
                 let spacing = super::proof::walk_spacing(killed, &bounds);
+                let unshown = attempt.is_serving()
+                    && !walk
+                        .found
+                        .iter()
+                        .any(|machine| Some(&machine.id) == attempt.serving.as_ref());
                 let e = self.evidence(id);
+                // A listing that never becomes complete contradicts nothing in the end.
+                if unshown && (walk.complete || e.walk_tries >= STUCK_AFTER) {
+                    e.unshown = Some(walk.begun);
+                }
                 if e.walks[0].is_some_and(|first| first < from) {
                     // An end, or an operator's accept, was committed since: the proof begins anew.
                     e.walks = [None; 2];
@@ -353,7 +396,13 @@ impl Stepper<'_> {
                 if !seen.is_empty() {
                     (e.walks, e.walk_tries) = ([None; 2], e.walk_tries + 1);
                     e.absent.clear();
+                    let mut alive = false;
                     for id in seen {
+                        alive |= e.deletes.get(&id).is_none_or(|d| {
+                            d.answered_at.is_none_or(|at| {
+                                walk.begun >= at.saturating_add(bounds.limits.visibility_bound)
+                            })
+                        });
                         // Listings lag: only what is still seen a bound after its DELETE was
                         // answered needs another.
                         if let Some(d) = e.deletes.get_mut(&id)
@@ -370,6 +419,12 @@ impl Stepper<'_> {
                         Duration::from_secs(15),
                         e.walk_tries,
                     )));
+                    if killed
+                        && alive
+                        && let Some(attempt) = self.attempt(id)
+                    {
+                        attempt.was_alive_at(now);
+                    }
                 } else if !walk.complete && !trust_partial {
                     e.walk_tries += 1;
                     e.next_walk =
@@ -435,6 +490,7 @@ impl Stepper<'_> {
             return;
         }
         let slowest = Duration::from_secs(if task { 5 } else { 10 });
+        let longest = self.cx.account.poll_interval;
         let e = self.evidence(id);
         e.polls += 1;
         e.next_poll =
@@ -451,8 +507,11 @@ impl Stepper<'_> {
             // A failed poll is never a death; a missing machine is a suspicion.
             Err(failure) if failure.kind == ErrorKind::NotFound => e.suspect = true,
             Err(failure) => {
+                // What the cloud asks for holds for looks by calls of their own; a listing can tell
+                // the same before.
                 if let Some(wait) = failure.retry_after {
-                    e.next_poll = Some(now.saturating_add(wait));
+                    let again = now.saturating_add(wait.min(longest));
+                    e.next_poll = e.next_poll.max(Some(again));
                 }
             }
         }

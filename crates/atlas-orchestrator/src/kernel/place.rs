@@ -28,7 +28,7 @@ impl Stepper<'_> {
             }
             Ok(list) => {
                 placing.candidates = Some(list.clone());
-                placing.not_before = None;
+                (placing.not_before, placing.may_pass) = (None, false);
             }
             Err(failure) if is_final(failure) => {
                 self.cannot_place(failure.kind.as_str(), &failure.message)
@@ -42,12 +42,14 @@ impl Stepper<'_> {
         self.placing_patience(now);
     }
 
+    /// Waits as long as the cloud asked for, and longer every time: a cloud that says "at once" in
+    /// the middle of a storm is not asked at once.
     pub(super) fn place_later(&mut self, wait: Option<Duration>) {
         let now = self.cx.now;
         if let Some(placing) = self.step.record.placing.as_mut() {
-            placing.orders += 1;
-            let wait =
-                wait.unwrap_or_else(|| backoff(Duration::from_secs(2), RETRY_CAP, placing.orders));
+            placing.waits += 1;
+            let least = backoff(Duration::from_secs(2), RETRY_CAP, placing.waits);
+            let wait = wait.unwrap_or_default().max(least);
             placing.not_before = Some(now.saturating_add(wait));
         }
     }
@@ -115,6 +117,9 @@ impl Stepper<'_> {
             key,
             account,
             price: candidate.price,
+            highest: candidate.price,
+            spent_at_highest: atlas_core::Usd::ZERO,
+            used: None,
             candidate,
             created_at: now,
             calling_at: None,
@@ -389,11 +394,19 @@ impl Stepper<'_> {
             return;
         };
         placing.last_refusal = Some((failure.kind.as_str().to_owned(), failure.message.clone()));
+        placing.may_pass |= !is_final(failure);
+        if is_busy(failure) {
+            placing.orders = placing.orders.saturating_sub(1);
+        }
         match next {
             Next::NextCandidate => {
                 if let Some(rest) = placing.candidates.as_mut() {
                     if !rest.is_empty() {
                         rest.remove(0);
+                    }
+                    if rest.is_empty() && !placing.may_pass {
+                        // Every candidate was refused for good: the same orders would be again.
+                        return self.cannot_place(failure.kind.as_str(), &failure.message);
                     }
                     if rest.is_empty() {
                         // Every candidate was refused: ask the cloud anew, later.
@@ -434,6 +447,14 @@ impl Stepper<'_> {
         }
         self.unknown(id);
     }
+}
+
+/// Whether the cloud did not get as far as looking at what was asked of it.
+fn is_busy(failure: &Failure) -> bool {
+    matches!(
+        failure.kind,
+        ErrorKind::RateLimited | ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Transport
+    )
 }
 
 /// Whether trying again, or elsewhere, cannot help.

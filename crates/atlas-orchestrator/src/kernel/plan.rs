@@ -36,6 +36,8 @@ pub enum Effect {
     ReleaseSupport(AttemptId, usize),
     /// Look at the limits with the newest activity.
     Limits,
+    /// Give up a placement whose patience ended while it waited to be tried again.
+    GiveUpPlacing,
     /// Say that a session is over of which nothing is left: while atlas held, it could not be said.
     Finish,
 }
@@ -115,6 +117,16 @@ fn place(record: &SessionRecord, cx: &Cx<'_>, plan: &mut Plan) {
         && at > cx.now
     {
         plan.wake(at);
+        // However long the cloud asked us to wait, the placement ends by its patience.
+        let since = placing.since.unwrap_or(record.created_at);
+        let patient_until = since.saturating_add(cx.policy.placing_patience);
+        let unresolved = record
+            .attempts
+            .iter()
+            .any(|attempt| !attempt.is_terminal() && attempt.kill.is_none());
+        if !cx.held && !unresolved {
+            plan.at(Some(patient_until), cx.now, Effect::GiveUpPlacing);
+        }
     }
     if may_order(record, cx) {
         plan.effects.push(if placing.candidates.is_some() {
@@ -152,8 +164,11 @@ fn serving(
     doomed(attempt, e, cx, plan);
     let Some(id) = &attempt.serving else { return };
     if e.suspect {
-        if e.absent.contains_key(id) && cx.now >= attempt.may_vanish_at(&cx.bounds) {
+        if proved(attempt, Some(e), cx) {
             plan.at(e.next_conclude, cx.now, Effect::Conclude(attempt.id));
+        } else if e.absent.contains_key(id) && cx.now >= attempt.may_vanish_at(&cx.bounds) {
+            // What point reads say counts only where no listing contradicts it.
+            plan.at(e.next_walk, cx.now, Effect::Walk(attempt.id));
         } else {
             let not_before = attempt
                 .may_vanish_at(&cx.bounds)

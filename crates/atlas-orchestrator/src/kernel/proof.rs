@@ -1,6 +1,7 @@
 //! What proves that nothing of an order is left: its bounds have passed, every DELETE was answered,
 //! two walks a bound apart show nothing, and each id on record is read absent after them. A 404
-//! alone, or a walk alone, proves nothing.
+//! alone, or a walk alone, proves nothing: a serving machine is dead only when point reads do not
+//! find it and a walk made since the first of them does not show it.
 
 use std::time::Duration;
 
@@ -78,7 +79,9 @@ pub(super) fn proved(attempt: &Attempt, evidence: Option<&AttemptEvidence>, cx: 
             && attempt
                 .serving
                 .as_ref()
-                .is_some_and(|id| e.suspect && e.absent.contains_key(id));
+                .is_some_and(|id| e.suspect && e.absent.contains_key(id))
+            && e.unshown >= e.suspect_since
+            && e.unshown.is_some();
     }
     let killed = attempt.kill.is_some();
     if e.in_call

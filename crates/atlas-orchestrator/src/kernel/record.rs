@@ -97,9 +97,16 @@ pub struct Placing {
     /// What is left to try, best first; `None` before the cloud was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub candidates: Option<Vec<Candidate>>,
-    /// Orders made so far.
+    /// Orders that were made and refused for a reason of their own; an order that the cloud was
+    /// too busy to take does not count.
     #[serde(default)]
     pub orders: u32,
+    /// How often in a row it had to wait before it was tried again.
+    #[serde(default)]
+    pub waits: u32,
+    /// Some candidate of this round was refused for a reason that may pass.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_pass: bool,
     /// No next step before then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
@@ -182,6 +189,16 @@ pub struct Attempt {
     /// What it cost until `metered_to`.
     #[serde(default)]
     pub spent: Usd,
+    /// The highest plausible price that it was quoted or seen at. A cap is held by it: a price that
+    /// sinks may be a price that lies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub highest: Option<UsdPerHour>,
+    /// What it cost until `metered_to`, had it always been the highest price known by then.
+    #[serde(default)]
+    pub spent_at_highest: Usd,
+    /// What it had cost at its last sign of life, once its end was committed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<Usd>,
     /// Until when `spent` counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metered_to: Option<Timestamp>,
@@ -281,6 +298,21 @@ pub struct Bounds {
     pub lease: Duration,
     /// The cloud's.
     pub limits: AccountLimits,
+}
+
+/// No machine that anybody rents costs more than this an hour, unless its offer said something
+/// near it.
+const MOST_PLAUSIBLE: UsdPerHour = UsdPerHour::new(Usd::from_cents(100_00));
+/// Nor more than so many times what its offer said.
+const MOST_TIMES_QUOTED: u32 = 20;
+
+/// Whether a price can be meant: neither nothing, nor less, nor absurdly much.
+#[must_use]
+pub fn is_plausible_price(price: UsdPerHour, quoted: Option<UsdPerHour>) -> bool {
+    let quoted = quoted.filter(|quoted| *quoted > UsdPerHour::ZERO);
+    price > UsdPerHour::ZERO
+        && (price <= MOST_PLAUSIBLE
+            || quoted.is_some_and(|quoted| price <= quoted.times(MOST_TIMES_QUOTED)))
 }
 
 impl Bounds {
@@ -404,12 +436,61 @@ impl Attempt {
                 .unwrap_or_default()
     }
 
+    /// What it burns at the highest plausible price.
+    fn burn_at_highest(&self) -> UsdPerHour {
+        let own = if self.may_bill() {
+            self.highest.max(self.price).unwrap_or_default()
+        } else {
+            UsdPerHour::ZERO
+        };
+        own + self.double_burn()
+    }
+
+    /// What it cost until then at the highest plausible prices, without its doubles.
+    pub(super) fn own_cost_at_highest(&self, until: Timestamp) -> Usd {
+        let before = self.spent_at_highest.max(self.spent);
+        let Some(from) = self.metered_to else {
+            return before;
+        };
+        let price = self.highest.max(self.price).unwrap_or_default();
+        before + price.cost_of(until.since(from)).unwrap_or_default()
+    }
+
+    /// What it cost until `now` at the highest plausible prices.
+    fn cost_at_highest(&self, now: Timestamp) -> Usd {
+        let until = self.ended_at.unwrap_or(now);
+        let doubles = self.cost(now) - self.own_cost(until);
+        self.own_cost_at_highest(until) + doubles
+    }
+
+    /// What it cost until its last sign of life, or until now while it lives.
+    #[must_use]
+    pub fn cost_while_alive(&self, now: Timestamp) -> Usd {
+        self.used.unwrap_or_else(|| self.cost(now))
+    }
+
+    /// The machine was alive until then, though its end was committed.
+    pub(super) fn was_alive_at(&mut self, then: Timestamp) {
+        let cost = self.cost(then);
+        self.used = self.used.max(Some(cost));
+    }
+
     /// What a machine costs from now on. A price of a machine that is not of this order changes
     /// nothing.
     pub fn reprice(&mut self, id: &ComputeId, price: UsdPerHour, now: Timestamp) {
         if self.one() == Some(id) {
             if self.price != Some(price) {
-                self.spent = self.own_cost(self.ended_at.unwrap_or(now));
+                let until = self.ended_at.unwrap_or(now);
+                let seen_first = self.spent == Usd::ZERO && self.metered_to == self.calling_at;
+                let before = self.own_cost_at_highest(until);
+                self.highest = self.highest.max(self.price).max(Some(price));
+                // The first price that is seen held from the start; a later one holds from then on.
+                self.spent_at_highest = if seen_first {
+                    self.own_cost_at_highest(until)
+                } else {
+                    before
+                };
+                self.spent = self.own_cost(until);
                 self.metered_to = self.metered_to.map(|from| from.max(now));
                 self.price = Some(price);
             }
@@ -531,10 +612,25 @@ impl SessionRecord {
         Cost {
             quoted: serving.and_then(|attempt| attempt.candidate.price),
             observed: serving.and_then(|attempt| attempt.price),
+            spent: self
+                .attempts
+                .iter()
+                .map(|attempt| attempt.cost_while_alive(now))
+                .sum(),
             estimated: self.attempts.iter().map(|attempt| attempt.cost(now)).sum(),
             billed: self.billed,
             burn: self.attempts.iter().map(Attempt::burn).sum(),
         }
+    }
+
+    /// What counts against its cap: what it cost and what it burns, at the highest plausible prices,
+    /// and not less than what was billed.
+    #[must_use]
+    pub fn under_cap(&self, now: Timestamp) -> (Usd, UsdPerHour) {
+        let attempts = self.attempts.iter();
+        let spent: Usd = attempts.clone().map(|a| a.cost_at_highest(now)).sum();
+        let burn = attempts.map(Attempt::burn_at_highest).sum();
+        (spent.max(self.billed.unwrap_or_default()), burn)
     }
 
     /// The newest activity on this record: creation, acceptance, readiness.

@@ -55,7 +55,8 @@ pub(super) struct Stepper<'a> {
 impl Stepper<'_> {
     fn take(&mut self, input: &Input) {
         match input {
-            Input::Tick => {}
+            Input::Tick if self.cx.held => {}
+            Input::Tick => self.placing_patience(self.cx.now),
             Input::Candidates(found) => self.candidates(found),
             Input::Place {
                 candidates,
@@ -130,7 +131,7 @@ impl Stepper<'_> {
     fn finish(&mut self) {
         let now = self.cx.now;
         if self.step.record.is_finished() && !self.cx.held {
-            let cost = self.step.record.cost(now).estimated;
+            let cost = self.step.record.cost(now).spent;
             if let Some(ending) = self.record().ending.as_mut() {
                 ending.done_at = Some(now);
             }

@@ -432,7 +432,7 @@ impl Run {
                 self.tell(&Input::Conclude(*id, identity, Vec::new()));
             }
             Effect::EnsureSupport(..) | Effect::ReleaseSupport(..) => {}
-            Effect::Finish => self.tell(&Input::Tick),
+            Effect::Finish | Effect::GiveUpPlacing => self.tell(&Input::Tick),
             Effect::Limits => {
                 self.tell(&Input::Limits(Activity {
                     at: self.record.created_at,

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
 use atlas_core::{
     AccountName, AnyProvider, AttemptId, CallContext, Compute, ComputeId, Error, ErrorKind,
@@ -13,9 +14,12 @@ use atlas_core::{
 };
 use futures_util::FutureExt;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::coalesce::Coalesce;
-use super::pacer::{Pacer, Permit, Priority, deadline};
+use super::looks::Looks;
+use super::pacer::{Class, Pacer, Permit, deadline};
+use super::proofs::Proofs;
 use super::spawner::Spawner;
 use super::steady::Steady;
 use crate::kernel::{Bounds, Failure, Reading};
@@ -125,7 +129,11 @@ pub(crate) struct Account {
     /// A walk is wanted at once.
     pub(crate) look: Notify,
     walks: OnceLock<Coalesce<SharedListing>>,
+    /// The newest walk that was answered, and when it began.
+    newest: Mutex<Option<(Instant, Arc<Listed>)>>,
     identities: OnceLock<Coalesce<SharedIdentity>>,
+    pub(crate) looks: Looks,
+    pub(crate) proofs: Proofs,
 }
 
 impl Account {
@@ -157,8 +165,12 @@ impl Account {
             looked_after: AtomicU64::new(0),
             look: Notify::new(),
             walks: OnceLock::new(),
+            newest: Mutex::default(),
             identities: OnceLock::new(),
+            looks: Looks::new(&limits),
+            proofs: Proofs::default(),
         });
+        this.proofs.serve(&this, spawner.clone());
         let weak = Arc::downgrade(&this);
         let walk = Coalesce::new(
             spawner.clone(),
@@ -193,10 +205,10 @@ impl Account {
     /// Waits for a turn, then makes the call.
     pub(crate) async fn call<T>(
         &self,
-        priority: Priority,
+        class: Class,
         call: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        let permit = self.pacer.admit(priority).await;
+        let permit = self.pacer.admit(class).await;
         self.call_with(permit, call).await
     }
 
@@ -236,30 +248,45 @@ impl Account {
         }
     }
 
+    /// A walk that begins now, or one that began at most so long ago.
+    pub(crate) async fn walked_within(&self, age: Duration) -> SharedListing {
+        let newest = {
+            let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+            newest.clone()
+        };
+        match (newest, self.walks.get()) {
+            (Some((begun, listed)), _) if begun.elapsed() <= age => Ok(listed),
+            (_, Some(walks)) => walks
+                .join()
+                .await
+                .unwrap_or_else(|| Err(Failure::no_handle())),
+            (_, None) => Err(Failure::no_handle()),
+        }
+    }
+
     async fn walk_now(this: Weak<Self>) -> SharedListing {
         let Some(this) = this.upgrade() else {
             return Err(Failure::no_handle());
         };
-        let permit = this.pacer.admit(Priority::Listing).await;
-        let begun = this.steady.now();
+        let permit = this.pacer.admit(Class::Scan).await;
+        let (begun, at) = (this.steady.now(), Instant::now());
         let filter = ListFilter::all();
         let listing = this
             .call_with(permit, this.provider.list_compute(&this.context, &filter))
             .await;
-        listing
-            .map_err(|error| Failure::from(&error))
-            .map(|listing| {
-                let incomplete = match listing.completeness {
-                    atlas_core::Completeness::Complete => None,
-                    atlas_core::Completeness::Incomplete(why) => Some(why),
-                };
-                Arc::new(Listed::new(
-                    begun,
-                    incomplete,
-                    listing.computes,
-                    this.one_carrier,
-                ))
-            })
+        let listing = listing.map_err(|error| Failure::from(&error))?;
+        let incomplete = match listing.completeness {
+            atlas_core::Completeness::Complete => None,
+            atlas_core::Completeness::Incomplete(why) => Some(why),
+        };
+        let listed = Arc::new(Listed::new(
+            begun,
+            incomplete,
+            listing.computes,
+            this.one_carrier,
+        ));
+        *this.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some((at, listed.clone()));
+        Ok(listed)
     }
 
     /// Whose account the handle is, read after now.
@@ -277,14 +304,14 @@ impl Account {
         let Some(this) = this.upgrade() else {
             return Err(Failure::no_handle());
         };
-        this.call(Priority::LookUp, this.provider.identity(&this.context))
+        this.call(Class::Resolve, this.provider.identity(&this.context))
             .await
             .map_err(|error| Failure::from(&error))
     }
 
     /// A point read, and when it began.
-    pub(crate) async fn read(&self, id: &ComputeId) -> (Timestamp, Reading) {
-        let permit = self.pacer.admit(Priority::LookUp).await;
+    pub(crate) async fn read(&self, class: Class, id: &ComputeId) -> (Timestamp, Reading) {
+        let permit = self.pacer.admit(class).await;
         let begun = self.steady.now();
         let reading = self
             .call_with(permit, async {

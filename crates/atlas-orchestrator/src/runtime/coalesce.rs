@@ -1,5 +1,5 @@
 //! One call for everybody who waits: who asks while one is under way gets the next, which began
-//! after they asked.
+//! after they asked, or joins the one under way where its answer is new enough.
 
 use std::fmt;
 use std::future::Future;
@@ -23,7 +23,17 @@ struct Shared<T> {
 
 struct State<T> {
     waiting: Vec<oneshot::Sender<T>>,
+    /// Those who take the answer of the call under way.
+    joined: Vec<oneshot::Sender<T>>,
     running: bool,
+}
+
+impl<T> State<T> {
+    /// No call is under way any more.
+    fn stop(&mut self) {
+        self.running = false;
+        self.joined.clear();
+    }
 }
 
 impl<T: Clone + Send + 'static> Coalesce<T> {
@@ -33,9 +43,31 @@ impl<T: Clone + Send + 'static> Coalesce<T> {
             spawner,
             state: Mutex::new(State {
                 waiting: Vec::new(),
+                joined: Vec::new(),
                 running: false,
             }),
         }))
+    }
+
+    /// The answer of the call under way, however long ago it began, or of one that begins now;
+    /// `None` when the runtime is being torn down.
+    pub(crate) async fn join(&self) -> Option<T> {
+        let receiver = {
+            let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.running.then(|| {
+                let (sender, receiver) = oneshot::channel();
+                state.joined.push(sender);
+                receiver
+            })
+        };
+        match receiver {
+            // Where the call panicked, another is begun.
+            Some(receiver) => match receiver.await {
+                Ok(answer) => Some(answer),
+                Err(_) => self.ask().await,
+            },
+            None => self.ask().await,
+        }
     }
 
     /// The answer of a call that begins after now; `None` when the runtime is being torn down.
@@ -67,7 +99,7 @@ impl<T> Drop for Running<T> {
                 .state
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .running = false;
+                .stop();
         }
     }
 }
@@ -82,14 +114,18 @@ impl<T: Clone + Send + 'static> Shared<T> {
             let waiting = {
                 let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
                 if state.waiting.is_empty() {
-                    state.running = false;
+                    state.stop();
                     running.done = true;
                     return;
                 }
                 std::mem::take(&mut state.waiting)
             };
             let answer = (self.run)().await;
-            for waiter in waiting {
+            let joined = {
+                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                std::mem::take(&mut state.joined)
+            };
+            for waiter in waiting.into_iter().chain(joined) {
                 // Who stopped waiting needs no answer.
                 let _ = waiter.send(answer.clone());
             }

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use super::account::Account;
 use super::core::{Core, DEATH_ROW, Extra, TimeRow, sighting_key};
-use super::pacer::{Permit, Priority};
-use super::plausible;
+use super::pacer::{Class, Permit};
+use super::{plausible, proofs};
 use crate::ids::SessionId;
 use crate::kernel::{
     Activity, Answer, Effect, Failure, Identity, Input, Reading, SessionRecord, Walk,
@@ -48,6 +48,13 @@ pub(crate) type Running = Pin<Box<dyn Future<Output = Done> + Send>>;
 #[derive(Debug, Serialize, Deserialize)]
 struct SightingRow {
     at: Timestamp,
+}
+
+/// Whether the end of an attempt is committed.
+fn is_ending(record: &SessionRecord, attempt: AttemptId) -> bool {
+    record
+        .attempt(attempt)
+        .is_some_and(|attempt| attempt.kill.is_some())
 }
 
 /// The account, or what to say without a handle for it.
@@ -85,11 +92,7 @@ pub(crate) fn run(core: Arc<Core>, record: &SessionRecord, effect: Effect) -> Ru
                 };
                 let identity = account.identity().await.ok();
                 core.lease.wait(&core.stopped).await;
-                return Done::Admitted(
-                    *attempt,
-                    account.pacer.admit(Priority::Create).await,
-                    identity,
-                );
+                return Done::Admitted(*attempt, account.pacer.admit(Class::Order).await, identity);
             }
             Effect::Recover(attempt) => recover(&core, *attempt).await,
             Effect::Walk(attempt) => Input::Walked(*attempt, walk(&core, &record, *attempt).await),
@@ -97,13 +100,9 @@ pub(crate) fn run(core: Arc<Core>, record: &SessionRecord, effect: Effect) -> Ru
                 let seen = match account(&core, &name) {
                     Err(failure) => Err(failure),
                     Ok(account) => account
-                        .call(
-                            Priority::LookUp,
-                            account.provider.get_compute(account.context(), compute),
-                        )
+                        .look(compute, record.ready_at.is_some())
                         .await
-                        .map(Box::new)
-                        .map_err(|error| Failure::from(&error)),
+                        .map(Box::new),
                 };
                 let seen = match seen {
                     Ok(compute) if record.ready_at.is_none() => {
@@ -116,7 +115,10 @@ pub(crate) fn run(core: Arc<Core>, record: &SessionRecord, effect: Effect) -> Ru
             Effect::PointRead(attempt, compute) => {
                 let (begun, reading) = match account(&core, &name) {
                     Err(failure) => (core.now(), Reading::NoAnswer(failure)),
-                    Ok(account) => account.read(compute).await,
+                    Ok(account) if is_ending(&record, *attempt) => {
+                        proofs::prove(&core, &account, *attempt, compute).await
+                    }
+                    Ok(account) => account.read(Class::Resolve, compute).await,
                 };
                 Input::Read(*attempt, compute.clone(), begun, reading)
             }
@@ -125,7 +127,7 @@ pub(crate) fn run(core: Arc<Core>, record: &SessionRecord, effect: Effect) -> Ru
                     Err(failure) => Err(failure),
                     Ok(account) => account
                         .call(
-                            Priority::Kill,
+                            Class::Kill,
                             account.provider.terminate(account.context(), compute),
                         )
                         .await
@@ -139,7 +141,7 @@ pub(crate) fn run(core: Arc<Core>, record: &SessionRecord, effect: Effect) -> Ru
                 *index,
                 release(&core, &record, *attempt, *index).await,
             ),
-            Effect::Finish => Input::Tick,
+            Effect::Finish | Effect::GiveUpPlacing => Input::Tick,
             Effect::Limits => {
                 let (input, guards) = limits(&core, &record).await;
                 extra.guards = guards;
@@ -263,7 +265,7 @@ async fn candidates(
     }
     account
         .call(
-            Priority::Create,
+            Class::Offer,
             account.provider.candidates(account.context(), &request),
         )
         .await
@@ -328,7 +330,7 @@ async fn ensure(
     let Some((key, support)) = planned else {
         return Err(Failure::no_handle());
     };
-    let permit = account.pacer.admit(Priority::Create).await;
+    let permit = account.pacer.admit(Class::Order).await;
     core.lease.wait(&core.stopped).await;
     account
         .call_with(
@@ -353,7 +355,7 @@ async fn release(
     };
     account
         .call(
-            Priority::Kill,
+            Class::Kill,
             account
                 .provider
                 .release_support(account.context(), &step.support),

@@ -9,7 +9,7 @@ use atlas_core::{AccountName, Capability, ComputeId, Error, Result, SpendQuery, 
 use super::account::Account;
 use super::core::{Core, Extra, Loaded};
 use super::lease::scope;
-use super::pacer::Priority;
+use super::pacer::Class;
 use super::pages::Pages;
 use crate::kernel::{Evidence, Input};
 use crate::store::{Batch, CommitError, Table};
@@ -84,7 +84,7 @@ async fn spend(account: &Account, now: Timestamp) -> Result<BTreeMap<ComputeId, 
     };
     let spends = account
         .call(
-            Priority::Listing,
+            Class::Scan,
             account.provider.compute_spend(account.context(), &query),
         )
         .await?;

@@ -1,6 +1,12 @@
-//! Who may call a cloud next: at most so many at once, at most so often, and the most urgent first.
+//! Which call to a cloud may start next: at most so many under way, at most so many in a time, and
+//! each class of calls gets its share of them.
+//!
+//! A turn goes to the first class in the order of [`Class`] that has a call waiting. So that no
+//! class can keep the others from ever getting a turn, a class that waits gains a tenth of a turn
+//! with every turn that is given, and goes first once it has gained a whole one. Looks at machines
+//! get at most a third of all turns, whether or not others wait.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,15 +16,59 @@ use tokio::time::Instant;
 
 use super::spawner::Spawner;
 
-/// What goes before what: a kill saves money, a look-up tells where money goes, a create spends it,
-/// a listing can wait.
+/// What a call is for, most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Priority {
+pub(crate) enum Class {
+    /// Ends a machine, or releases what was made for one.
     Kill,
-    LookUp,
-    Create,
-    Listing,
+    /// Finds out what became of an order, and whose the account is.
+    Resolve,
+    /// Orders a machine, or makes what it needs.
+    Order,
+    /// Asks what could be ordered: after the orders themselves, so that many launches at once do
+    /// not all ask before the first of them orders.
+    Offer,
+    /// Reads that prove the end of a machine.
+    Proof,
+    /// Lists the account.
+    Scan,
+    /// Looks at a single machine of a live session.
+    Look,
 }
+
+impl Class {
+    const ALL: [Self; 7] = [
+        Self::Kill,
+        Self::Resolve,
+        Self::Order,
+        Self::Offer,
+        Self::Proof,
+        Self::Scan,
+        Self::Look,
+    ];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    /// How many calls of this class may be under way at once. Orders and looks may wait long inside
+    /// their call, for a pace of their own or for a slow answer: they never take every place. The
+    /// last place is for ends.
+    fn room(self, concurrency: u32) -> u32 {
+        match self {
+            Self::Kill => concurrency,
+            Self::Order => (concurrency / 2).max(1),
+            Self::Look => (concurrency / LOOKS_ARE_ONE_IN).max(1),
+            _ if concurrency > 2 => concurrency - 1,
+            _ => concurrency,
+        }
+    }
+}
+
+/// Every class that waits gets at least one turn in so many.
+const GUARANTEED_ONE_IN: u32 = 10;
+/// At most one turn in so many is a look at a single machine.
+const LOOKS_ARE_ONE_IN: u32 = 3;
 
 /// One account's budget of calls.
 #[derive(Clone, Debug)]
@@ -31,45 +81,114 @@ struct Shared {
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
-    waiting: BTreeMap<(Priority, u64), oneshot::Sender<Permit>>,
-    next_ticket: u64,
-    running: u32,
-    /// The theoretical arrival time of GCRA: a call is on time when it is at most `burst` intervals
-    /// ahead.
-    arrival: Option<Instant>,
-    timer: bool,
+    waiting: [VecDeque<oneshot::Sender<Permit>>; Class::ALL.len()],
+    /// How many turns were given to others while a class waited, since its own last one.
+    passed_over: [u32; Class::ALL.len()],
+    under_way: [u32; Class::ALL.len()],
+    all: Arrivals,
+    looks: Arrivals,
+    /// When the turns are looked at again.
+    timer: Option<Instant>,
+}
+
+/// GCRA: a call is on time when the theoretical arrival time is at most `burst` intervals ahead.
+#[derive(Clone, Copy, Debug, Default)]
+struct Arrivals(Option<Instant>);
+
+impl Arrivals {
+    /// The arrival time after one more call, or when that call may be made.
+    fn next(self, now: Instant, interval: Duration, burst: u32) -> Result<Self, Instant> {
+        let arrival = self.0.map_or(now, |arrival| arrival.max(now)) + interval;
+        let tolerance = interval * burst.max(1);
+        if arrival > now + tolerance {
+            Err(arrival - tolerance)
+        } else {
+            Ok(Self(Some(arrival)))
+        }
+    }
 }
 
 /// The right to make one call. Dropped when the call ended.
 #[derive(Debug)]
-pub(crate) struct Permit(Option<Arc<Shared>>);
+pub(crate) struct Permit(Option<(Arc<Shared>, Class)>);
+
+/// What [`State::choose`] says.
+enum Turn {
+    /// A call of this class, and how often calls arrived then.
+    Of(Class, Arrivals, Arrivals),
+    /// Nothing before then.
+    At(Instant),
+    /// Nothing until a call ends or another is asked for.
+    None,
+}
+
+impl State {
+    fn choose(&self, limits: &AccountLimits) -> Turn {
+        let concurrency = limits.concurrency.max(1);
+        if self.under_way.iter().sum::<u32>() >= concurrency {
+            return Turn::None;
+        }
+        let can_start = |class: &Class| {
+            !self.waiting[class.index()].is_empty()
+                && self.under_way[class.index()] < class.room(concurrency)
+        };
+        let mut ready: Vec<Class> = Class::ALL.into_iter().filter(can_start).collect();
+        if ready.is_empty() {
+            return Turn::None;
+        }
+        let now = Instant::now();
+        let all = match self.all.next(now, limits.call_interval, limits.burst) {
+            Ok(all) => all,
+            Err(at) => return Turn::At(at),
+        };
+        let looks = self.looks.next(
+            now,
+            limits.call_interval * LOOKS_ARE_ONE_IN,
+            limits.burst / LOOKS_ARE_ONE_IN,
+        );
+        if let Err(at) = looks {
+            ready.retain(|class| *class != Class::Look);
+            if ready.is_empty() {
+                return Turn::At(at);
+            }
+        }
+        let overdue = |class: &&Class| self.passed_over[class.index()] + 1 >= GUARANTEED_ONE_IN;
+        let first = ready.iter().find(overdue).or(ready.first());
+        match (first, looks) {
+            (Some(Class::Look), Ok(looks)) => Turn::Of(Class::Look, all, looks),
+            (Some(class), _) => Turn::Of(*class, all, self.looks),
+            (None, _) => Turn::None,
+        }
+    }
+
+    fn passed(&mut self, given: Class) {
+        for class in Class::ALL {
+            let passed = &mut self.passed_over[class.index()];
+            *passed = if class == given || self.waiting[class.index()].is_empty() {
+                0
+            } else {
+                passed.saturating_add(1)
+            };
+        }
+    }
+}
 
 impl Pacer {
     pub(crate) fn new(limits: AccountLimits, spawner: Arc<dyn Spawner>) -> Self {
-        let state = State {
-            waiting: BTreeMap::new(),
-            next_ticket: 0,
-            running: 0,
-            arrival: None,
-            timer: false,
-        };
         Self(Arc::new(Shared {
             limits,
             spawner,
-            state: Mutex::new(state),
+            state: Mutex::default(),
         }))
     }
 
     /// Waits for a turn. Cancel safe: a dropped wait gives its turn up.
-    pub(crate) async fn admit(&self, priority: Priority) -> Permit {
+    pub(crate) async fn admit(&self, class: Class) -> Permit {
         let receiver = {
-            let mut state = self.0.lock();
             let (sender, receiver) = oneshot::channel();
-            let ticket = state.next_ticket;
-            state.next_ticket += 1;
-            state.waiting.insert((priority, ticket), sender);
+            self.0.lock().waiting[class.index()].push_back(sender);
             receiver
         };
         Shared::pump(&self.0);
@@ -85,35 +204,39 @@ impl Shared {
 
     /// Hands out every turn that is due.
     fn pump(this: &Arc<Self>) {
-        let interval = this.limits.call_interval;
-        let tolerance = interval * this.limits.burst.max(1);
         loop {
             let mut state = this.lock();
-            if state.waiting.is_empty() || state.running >= this.limits.concurrency.max(1) {
-                return;
-            }
-            let now = Instant::now();
-            let arrival = state.arrival.map_or(now, |arrival| arrival.max(now)) + interval;
-            if arrival > now + tolerance {
-                if !state.timer {
-                    state.timer = true;
-                    drop(state);
-                    this.arm(arrival - tolerance);
+            match state.choose(&this.limits) {
+                Turn::None => return,
+                Turn::At(at) => {
+                    if state.timer.is_none_or(|timer| at < timer) {
+                        state.timer = Some(at);
+                        drop(state);
+                        this.arm(at);
+                    }
+                    return;
                 }
-                return;
-            }
-            let Some((_, waiter)) = state.waiting.pop_first() else {
-                return;
-            };
-            state.running += 1;
-            let before = state.arrival.replace(arrival);
-            drop(state);
-            if let Err(mut permit) = waiter.send(Permit(Some(this.clone()))) {
-                // Nobody waits any more: the turn was not used.
-                permit.0 = None;
-                let mut state = this.lock();
-                state.running -= 1;
-                state.arrival = before;
+                Turn::Of(class, all, looks) => {
+                    let Some(waiter) = state.waiting[class.index()].pop_front() else {
+                        return;
+                    };
+                    if waiter.is_closed() {
+                        // Nobody waits any more: no turn is used.
+                        continue;
+                    }
+                    state.under_way[class.index()] += 1;
+                    let before = (state.all, state.looks);
+                    (state.all, state.looks) = (all, looks);
+                    state.passed(class);
+                    drop(state);
+                    if let Err(mut permit) = waiter.send(Permit(Some((this.clone(), class)))) {
+                        // The waiter was dropped just now: the turn was not used.
+                        permit.0 = None;
+                        let mut state = this.lock();
+                        state.under_way[class.index()] -= 1;
+                        (state.all, state.looks) = before;
+                    }
+                }
             }
         }
     }
@@ -124,7 +247,12 @@ impl Shared {
             "pacer",
             Box::pin(async move {
                 tokio::time::sleep_until(when).await;
-                this.lock().timer = false;
+                let mut state = this.lock();
+                // An earlier timer may have been set since: that one looks.
+                if state.timer == Some(when) {
+                    state.timer = None;
+                }
+                drop(state);
                 Self::pump(&this);
             }),
         );
@@ -133,8 +261,8 @@ impl Shared {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(shared) = self.0.take() {
-            shared.lock().running -= 1;
+        if let Some((shared, class)) = self.0.take() {
+            shared.lock().under_way[class.index()] -= 1;
             Shared::pump(&shared);
         }
     }
@@ -161,21 +289,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_kill_overtakes_every_waiting_create() {
+    async fn calls_that_wait_start_in_the_order_of_their_classes() {
         let pacer = pacer(1, Duration::from_millis(1));
-        let first = pacer.admit(Priority::Listing).await;
+        let first = pacer.admit(Class::Scan).await;
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = Vec::new();
-        for priority in [
-            Priority::Listing,
-            Priority::Create,
-            Priority::LookUp,
-            Priority::Kill,
-        ] {
+        for class in Class::ALL.into_iter().rev() {
             let (pacer, order) = (pacer.clone(), order.clone());
             tasks.push(tokio::spawn(async move {
-                let permit = pacer.admit(priority).await;
-                order.lock().unwrap().push(priority);
+                let permit = pacer.admit(class).await;
+                order.lock().unwrap().push(class);
                 drop(permit);
             }));
             tokio::task::yield_now().await;
@@ -184,15 +307,75 @@ mod tests {
         for task in tasks {
             task.await.unwrap();
         }
-        assert_eq!(
-            *order.lock().unwrap(),
-            [
-                Priority::Kill,
-                Priority::LookUp,
-                Priority::Create,
-                Priority::Listing
-            ]
-        );
+        assert_eq!(*order.lock().unwrap(), Class::ALL);
+    }
+
+    /// Turns per class within so many seconds, at ten calls a second, while every one of these
+    /// classes always has calls waiting.
+    async fn turns(busy: &[Class], seconds: u64) -> Vec<(Class, u32)> {
+        let pacer = pacer(4, Duration::from_millis(100));
+        let counts = Arc::new(Mutex::new([0; Class::ALL.len()]));
+        let mut tasks = Vec::new();
+        for class in busy.iter().copied() {
+            for _ in 0..8 {
+                let (pacer, counts) = (pacer.clone(), counts.clone());
+                tasks.push(tokio::spawn(async move {
+                    loop {
+                        let permit = pacer.admit(class).await;
+                        counts.lock().unwrap()[class.index()] += 1;
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                        drop(permit);
+                    }
+                }));
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        for task in tasks {
+            task.abort();
+        }
+        let counts = *counts.lock().unwrap();
+        busy.iter()
+            .map(|class| (*class, counts[class.index()]))
+            .collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_class_gets_a_tenth_of_the_turns_and_ends_get_the_rest() {
+        for (class, given) in turns(&Class::ALL, 100).await {
+            let least = if class == Class::Kill { 350 } else { 90 };
+            assert!(given >= least, "{class:?} got {given} of 1,000 turns");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn looks_get_at_most_a_third_of_the_turns() {
+        let alone = turns(&[Class::Look], 100).await[0].1;
+        assert!((300..=340).contains(&alone), "{alone} of 1,000 turns");
+        let beside = turns(&[Class::Order, Class::Look], 100).await;
+        assert!(beside[0].1 >= 660, "{beside:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn orders_that_take_long_leave_room_for_other_calls() {
+        let pacer = pacer(4, Duration::from_millis(1));
+        let orders: Vec<_> = (0..8)
+            .map(|_| {
+                let pacer = pacer.clone();
+                tokio::spawn(async move {
+                    let _permit = pacer.admit(Class::Order).await;
+                    tokio::time::sleep(Duration::from_secs(60)).await;
+                })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let begun = Instant::now();
+        let scan = pacer.admit(Class::Scan).await;
+        let kill = pacer.admit(Class::Kill).await;
+        assert!(begun.elapsed() < Duration::from_secs(1));
+        drop((scan, kill));
+        for order in orders {
+            order.abort();
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -200,7 +383,7 @@ mod tests {
         let pacer = pacer(100, Duration::from_millis(100));
         let begun = Instant::now();
         for _ in 0..11 {
-            drop(pacer.admit(Priority::Kill).await);
+            drop(pacer.admit(Class::Kill).await);
         }
         assert_eq!(begun.elapsed().as_millis(), 1000);
     }

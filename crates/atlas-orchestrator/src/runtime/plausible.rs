@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::account::{Account, Listed};
 use super::core::{Core, Loaded};
+use super::pacer::Class;
 use crate::kernel::Reading;
 use crate::store::Table;
 
@@ -56,7 +57,10 @@ async fn probe(core: &Core, account: &Arc<Account>, listed: &Listed) -> bool {
         if listed.of_id(compute).is_some() {
             continue;
         }
-        if matches!(account.read(compute).await.1, Reading::Present) {
+        if matches!(
+            account.read(Class::Proof, compute).await.1,
+            Reading::Present
+        ) {
             tracing::warn!(account = %account.name, %compute, "a listing lacked a machine that is there: it is not believed");
             return false;
         }

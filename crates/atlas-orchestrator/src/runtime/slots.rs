@@ -255,6 +255,23 @@ impl Slots {
         };
     }
 
+    /// How many attempts on an account are being ended or looked for: those that are open and do
+    /// not serve.
+    pub(crate) fn unsettled(&self, account: u16) -> usize {
+        let state = self.lock();
+        let of_account = |id: &SessionId| {
+            state
+                .slots
+                .get(id)
+                .is_some_and(|slot| slot.account == account)
+        };
+        state
+            .attempts
+            .values()
+            .filter(|(session, serving)| !serving && of_account(session))
+            .count()
+    }
+
     pub(crate) fn contains(&self, id: SessionId) -> bool {
         self.lock().slots.contains_key(&id)
     }

@@ -14,10 +14,13 @@ mod limits;
 mod lost;
 mod money;
 mod node;
+mod pace;
 mod ready;
 mod reap;
 #[cfg(feature = "redb")]
 mod redb;
 mod rollback;
+mod storms;
 mod tasks;
 mod unknown;
+mod weather;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use atlas_core::{Usd, UsdPerHour};
-use atlas_orchestrator::{EventKind, Limit, Reason, SessionOptions};
+use atlas_orchestrator::{EventKind, Limit, Reason, SessionInfo, SessionOptions};
 use atlas_testkit::mock::CLOUD;
 use atlas_testkit::world::{Fault, FaultKind, MachineSpec};
 
@@ -241,4 +241,101 @@ async fn a_cap_is_refused_at_once_where_no_price_is_known() {
         ),
         (0, 0)
     );
+}
+
+/// A session that reached its cap of three dollars on a machine that showed this price.
+async fn capped(bench: &Bench, shown: Option<UsdPerHour>) -> SessionInfo {
+    let node = bench.node("a").await;
+    let wish = options()
+        .idle_ttl(Duration::from_secs(24 * 3600))
+        .max_cost(Usd::from_cents(300));
+    let session = node.atlas.spawn(request(), wish).await.unwrap();
+    bench.weather.show_price(shown);
+    session.await_ready(Duration::from_secs(300)).await.unwrap();
+    settle_limit(&node, bench, session.id(), Usd::from_cents(300)).await;
+    session.info().await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cap_holds_by_the_quote_where_the_machine_shows_less_or_nothing_plausible() {
+    let fortune = UsdPerHour::new(Usd::from_cents(5_000_000));
+    let nothing = UsdPerHour::new(Usd::ZERO);
+    let less = UsdPerHour::new(Usd::from_cents(-300));
+    let cent = UsdPerHour::new(Usd::from_cents(1));
+    for shown in [Some(nothing), Some(less), Some(cent), Some(fortune), None] {
+        let bench = Bench::new(20);
+        let info = capped(&bench, shown).await;
+        let said = info
+            .decisions
+            .iter()
+            .any(|decision| decision.text.contains("not plausible"));
+        let doubtful = shown.is_some_and(|price| price != cent);
+        assert_eq!(said, doubtful, "{shown:?}: {:?}", info.decisions);
+        // A fortune that nobody charges ends nothing early.
+        let billed = bench.ledger().billed_usd;
+        assert!(
+            billed >= Usd::from_cents(200),
+            "{shown:?}: ended at {billed}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cap_is_not_given_away_for_an_offer_without_a_plausible_price() {
+    for price in [None, Some(0), Some(-5), Some(5_000_000)] {
+        let bench = Bench::new(21);
+        let price = price.map(|cents| UsdPerHour::new(Usd::from_cents(cents)));
+        bench.weather.show_price(price);
+        let node = bench.node("a").await;
+        let wish = options().max_cost(Usd::from_cents(100_000_000));
+        let refused = node.atlas.spawn(request(), wish).await.unwrap_err();
+        assert!(
+            refused.to_string().contains("price"),
+            "{price:?}: {refused}"
+        );
+        assert_eq!(bench.ledger().created, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_spent_is_told_apart_from_what_may_be_owed_until_an_end_is_proved() {
+    let bench = Bench::new(22);
+    let node = bench.node("a").await;
+    let session = node.atlas.spawn(request(), options()).await.unwrap();
+    sleep(600).await;
+    session.stop().await.unwrap();
+    sleep(5).await;
+    let ending = session.info().await.unwrap().cost;
+    sleep(60).await;
+    let later = session.info().await.unwrap().cost;
+    assert_eq!(ending.spent, later.spent, "no sign of life in between");
+    assert!(
+        later.estimated > ending.estimated,
+        "its absence is not proved yet"
+    );
+    settle(&node, session.id()).await;
+    let over = session.info().await.unwrap().cost;
+    let billed = bench.ledger().billed_usd;
+    let off = (over.spent.nanos() - billed.nanos()).abs();
+    assert!(
+        off < billed.nanos() / 50,
+        "spent {}, billed {billed}",
+        over.spent
+    );
+    assert!(over.estimated > over.spent);
+    sleep(3600).await;
+    let long_over = session.info().await.unwrap().cost;
+    assert_eq!(
+        (long_over.spent, long_over.estimated),
+        (over.spent, over.estimated)
+    );
+    let told = node
+        .events()
+        .await
+        .into_iter()
+        .find_map(|event| match event.kind {
+            EventKind::Terminated { cost } => Some(cost),
+            _ => None,
+        });
+    assert_eq!(told, Some(over.spent));
 }

@@ -20,6 +20,8 @@ use atlas_orchestrator::{
 use atlas_testkit::mock::{CLOUD, MockCloud};
 use atlas_testkit::world::{CloudLedger, Fault, FaultKind, MachineSpec};
 
+use crate::weather::{Weather, behind};
+
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
 
 /// A node's tasks: while it is pulled none is polled, and after a crash it stays so. Who would be
@@ -73,6 +75,7 @@ pub(crate) struct Bench {
     pub(crate) policy: Policy,
     pub(crate) limits: AccountLimits,
     pub(crate) seed: u64,
+    pub(crate) weather: Weather,
 }
 
 /// A running node.
@@ -134,6 +137,20 @@ impl Bench {
             policy,
             limits,
             seed,
+            weather: Weather::default(),
+        }
+    }
+
+    /// Room for as many machines as anybody wants.
+    pub(crate) fn stock_up(&self) {
+        let world = self.cloud.world();
+        let spec = world.cloud(CLOUD).unwrap();
+        for shape in &spec.shapes {
+            for tier in shape.tiers.keys() {
+                for region in &spec.regions {
+                    world.set_stock(CLOUD, &shape.native, tier, &region.id, 10_000);
+                }
+            }
         }
     }
 
@@ -169,7 +186,10 @@ impl Bench {
     async fn try_node_over(&self, name: &str, store: AnyStore) -> atlas_core::Result<Node> {
         let plug = Plug::default();
         let atlas = Orchestrator::builder()
-            .account(account(), self.cloud.provider())
+            .account(
+                account(),
+                behind(self.cloud.provider(), self.weather.clone()),
+            )
             .store(store)
             .realm(self.realm.clone())
             .entropy(Arc::new(SeededEntropy::new(self.seed ^ name.len() as u64)))
