@@ -15,7 +15,6 @@ use crate::ids::VolumeId;
 use crate::launch_key::{LAUNCH_KEY_ENV, LaunchKey};
 use crate::secret::Secret;
 use crate::size::{DiskSize, MemorySize};
-use crate::time::Timestamp;
 
 /// RunPod documents 50 variables for a pod; no cloud of ours takes fewer (docs/clouds/).
 const MAX_ENV: usize = 48;
@@ -262,10 +261,6 @@ pub struct ComputeRequest {
     /// for tasks.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ends_with_command: bool,
-    /// The cloud itself ends the machine then, whoever lives to see it. The orchestrator sets it
-    /// from `max_runtime`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ends_at: Option<Timestamp>,
     /// Merged deeply into the body that goes to the cloud.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub provider_opts: Value,
@@ -298,7 +293,6 @@ impl ComputeRequest {
             credential: None,
             candidate: None,
             ends_with_command: false,
-            ends_at: None,
             provider_opts: Value::Null,
         }
     }
@@ -457,15 +451,6 @@ impl ComputeRequest {
     pub fn ends_with_command(self, ends: bool) -> Self {
         Self {
             ends_with_command: ends,
-            ..self
-        }
-    }
-
-    /// The cloud itself ends the machine then.
-    #[must_use]
-    pub fn ends_at(self, at: Option<Timestamp>) -> Self {
-        Self {
-            ends_at: at,
             ..self
         }
     }

@@ -232,7 +232,6 @@ fn orphan(
         events_forgotten: false,
         billed: None,
         ends_itself: false,
-        cloud_ends_at: None,
     }
 }
 

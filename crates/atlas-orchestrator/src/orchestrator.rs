@@ -177,7 +177,7 @@ impl Orchestrator {
             }
             SessionKind::Interactive => {}
         }
-        let (request, nets) = nets::spread(account, request, kind, &options, now);
+        let (request, nets) = nets::spread(account, request, kind, &options);
         let sealed = core.realm.seal(
             id.as_bytes(),
             request.expose().to_string().as_bytes(),
@@ -208,7 +208,6 @@ impl Orchestrator {
             events_forgotten: false,
             billed: None,
             ends_itself: nets.ends_itself,
-            cloud_ends_at: nets.cloud_ends_at,
         };
         let created = crate::event::Event {
             session: id,
@@ -763,7 +762,7 @@ impl Orchestrator {
             last_activity_source: source,
             next_deadline: limits::next_deadline(record, touched, &cx),
             cost: record.cost(cx.now),
-            unattended: Unattended::of(record, cx.now),
+            unattended: Unattended::of(record),
             respawns: record.respawns,
             reason: record
                 .ending

@@ -69,7 +69,7 @@ pub(crate) fn create(
             .iter()
             .map(|(name, value)| (name.as_str(), value.expose()))
             .collect(),
-        args: self_end::arguments(request),
+        command: self_end::command(request),
     };
     let mut body = serde_json::to_value(&pod).expect("a pod's description is plain data");
     if !request.provider_opts.is_null() {
@@ -96,24 +96,6 @@ fn mounts(request: &ComputeRequest) -> Option<wire::Mounts<'_>> {
         volume_id: id.as_str(),
         path: MOUNT_PATH,
     }]))
-}
-
-/// One line that a shell splits into exactly these words: RunPod takes the arguments as one string.
-pub(crate) fn shell_line(words: &[String]) -> String {
-    let plain = |word: &str| {
-        !word.is_empty()
-            && word
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"_-./:=,@%+".contains(&b))
-    };
-    let quoted = words.iter().map(|word| {
-        if plain(word) {
-            word.clone()
-        } else {
-            format!("'{}'", word.replace('\'', r"'\''"))
-        }
-    });
-    quoted.collect::<Vec<_>>().join(" ")
 }
 
 /// Reads an answer's value into a type, naming the place where it does not fit. The value's own
@@ -423,7 +405,7 @@ mod tests {
             json!({
                 "name": "untracked", "templateId": "r7n2c0k5xe", "cpu": {"id": "cpu3g", "vcpuCount": 4}, "cloud": "SECURE",
                 "disk": 31, "mounts": {"network": [{"volumeId": "k3v9q0w1za", "path": "/workspace"}]},
-                "env": {"ATLAS_PRESHARED_KEY": "tok", "EXTRA": "1"}, "args": r"sh -c 'echo it'\''s $HOME'", "startSsh": true,
+                "env": {"ATLAS_PRESHARED_KEY": "tok", "EXTRA": "1"}, "cmd": ["sh", "-c", "echo it's $HOME"], "startSsh": true,
             })
         );
     }
@@ -572,61 +554,7 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_command_line_splits_back_into_its_words() {
-        let words = [
-            "python",
-            "-m",
-            "http.server",
-            "",
-            "a b",
-            "it's",
-            "$(x)",
-            "é",
-        ]
-        .map(str::to_owned);
-        assert_eq!(
-            shell_line(&words),
-            r"python -m http.server '' 'a b' 'it'\''s' '$(x)' 'é'"
-        );
-    }
-
-    /// What a POSIX shell makes of a line, as far as the words here go.
-    fn split(line: &str) -> Vec<String> {
-        let (mut words, mut word, mut quoted, mut begun) =
-            (Vec::new(), String::new(), false, false);
-        let mut chars = line.chars();
-        while let Some(c) = chars.next() {
-            match c {
-                '\'' => (quoted, begun) = (!quoted, true),
-                '\\' if !quoted => {
-                    word.extend(chars.next());
-                    begun = true;
-                }
-                ' ' if !quoted => {
-                    if begun {
-                        words.push(std::mem::take(&mut word));
-                    }
-                    begun = false;
-                }
-                c => {
-                    word.push(c);
-                    begun = true;
-                }
-            }
-        }
-        if begun {
-            words.push(word);
-        }
-        words
-    }
-
     proptest! {
-        #[test]
-        fn any_command_splits_back_into_its_words(words in proptest::collection::vec("\\PC{0,12}", 0..6)) {
-            prop_assert_eq!(split(&shell_line(&words)), words);
-        }
-
         #[test]
         fn no_answer_panics_and_no_environment_is_kept(status in "[A-Z]{0,8}", name in "\\PC{0,20}", secret in "zz[a-z]{8}", port in "\\PC{0,8}", cost in proptest::num::f64::ANY) {
             let pod = json!({"id": "p1", "name": name, "status": status, "env": {"A": secret}, "ports": [port, "8000/http"],

@@ -157,7 +157,6 @@ impl Run {
             events_forgotten: false,
             billed: None,
             ends_itself: false,
-            cloud_ends_at: None,
         };
         Self {
             policy: Policy::default(),
