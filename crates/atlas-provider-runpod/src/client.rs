@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::candidates::{Tier, cloud};
 use crate::error::Refusal;
-use crate::translate::read;
+use crate::translate::{read, rows};
 use crate::wire;
 
 /// No account has this many pages; a server that goes on for longer is broken.
@@ -179,7 +179,7 @@ impl Control {
             .whole()?;
         Ok(Tier {
             tier,
-            gpus: gpus.iter().map(read).collect::<Result<_>>()?,
+            gpus: rows("gpus", &gpus)?,
         })
     }
 
@@ -195,12 +195,11 @@ impl Control {
             ("product", "POD".to_owned()),
             ("vcpuCount", vcpus.to_string()),
         ];
-        self.walk(cx, operation, &["v2", "catalog", "cpus"], &query, "cpus")
+        let cpus = self
+            .walk(cx, operation, &["v2", "catalog", "cpus"], &query, "cpus")
             .await?
-            .whole()?
-            .iter()
-            .map(read)
-            .collect()
+            .whole()?;
+        rows("cpus", &cpus)
     }
 
     /// `GET /v2/network-volumes/{id}`.

@@ -22,7 +22,7 @@ use crate::RunPod;
 use crate::candidates::{cloud, tiers};
 use crate::catalogue;
 use crate::error::sold_out;
-use crate::translate::{DEFAULT_DISK, MOUNT_PATH, read};
+use crate::translate::{DEFAULT_DISK, MOUNT_PATH, read, rows};
 
 const PRICES: &str = "query Prices($in: GpuLowestPriceInput!) { gpuTypes { id memoryInGb lowestPrice(input: $in) { minimumBidPrice \
                       stockStatus } } }";
@@ -147,7 +147,8 @@ impl Graph {
         let data = self
             .ask(cx, operation, RetryClass::Safe, PRICES, input, Vec::new())
             .await?;
-        let lines: Vec<Line> = read(data.get("gpuTypes").unwrap_or(&Value::Null))?;
+        let lines = data.get("gpuTypes").and_then(Value::as_array);
+        let lines: Vec<Line> = rows("gpuTypes", lines.map_or(&[][..], Vec::as_slice))?;
         // `unknown` is a sentinel, not a GPU; a null price means that it is not offered.
         let offered = lines
             .into_iter()

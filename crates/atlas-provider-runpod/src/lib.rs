@@ -28,6 +28,7 @@ mod error;
 mod graphql;
 mod job_stream;
 mod jobs;
+mod lenient;
 mod logs;
 mod pages;
 mod resources;

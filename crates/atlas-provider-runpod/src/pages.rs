@@ -131,7 +131,7 @@ mod tests {
             r#"{"pods":{}}"#,
             r#"{"pods":[],"pods":[]}"#,
             r#"{"pods":[]} x"#,
-            r#"{"pods":[{"id":"a"}]}"#,
+            r#"{"pods":[7]}"#,
             r#"{"pods":[{"id":"a","status":"x"},]}"#,
             r#"{"pods":[{"id":"a","status":"x"}"#,
             r#"{"pods":[],"pagination":7}"#,

@@ -115,6 +115,31 @@ pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T> {
     })
 }
 
+/// Reads the rows of a catalogue. A row that cannot be read is left out and logged: a card that was
+/// added a moment ago must not hide all the others.
+///
+/// # Errors
+/// When there are rows and none of them can be read.
+pub(crate) fn rows<T: DeserializeOwned>(what: &str, values: &[Value]) -> Result<Vec<T>> {
+    let (mut rows, mut failed) = (Vec::with_capacity(values.len()), None);
+    for value in values {
+        match read(value) {
+            Ok(row) => rows.push(row),
+            Err(error) => {
+                let id = value.get("id").and_then(Value::as_str).unwrap_or_default();
+                let id: String = id.chars().filter(|c| !c.is_control()).take(80).collect();
+                let reason = error.message();
+                tracing::warn!(what, id, reason, "a row of runpod's catalogue is left out");
+                failed = Some(error);
+            }
+        }
+    }
+    match failed {
+        Some(error) if rows.is_empty() => Err(error),
+        _ => Ok(rows),
+    }
+}
+
 /// A pod, as atlas describes it. Takes the whole value, and keeps it with the environment redacted.
 ///
 /// # Errors
@@ -200,11 +225,11 @@ fn described(
             .and_then(|direct| direct.host))
         .filter(|ip| !ip.is_empty());
     if let Some(gpu) = pod.gpu {
-        compute.gpu_type = catalogue::canonical(&gpu.id);
-        compute.native_type = Some(gpu.id);
+        compute.gpu_type = gpu.id.as_deref().and_then(catalogue::canonical);
+        compute.native_type = gpu.id;
         compute.gpu_count = gpu.count.unwrap_or(1);
     } else if let Some(cpu) = pod.cpu {
-        compute.native_type = Some(cpu.id);
+        compute.native_type = cpu.id;
     }
     compute.cost_per_hour = pod.cost.and_then(UsdPerHour::from_f64);
     compute.region = pod.data_center_id.filter(|id| !id.is_empty());
@@ -226,6 +251,8 @@ fn status(word: &str) -> ComputeStatus {
         "EXITED" => ComputeStatus::Stopped,
         "ERROR" => ComputeStatus::Failed,
         "TERMINATED" => ComputeStatus::Terminated,
+        // Absent, or in a form that we do not know: the pod is there, and may be billing.
+        "" => ComputeStatus::Other("UNKNOWN".to_owned()),
         other => ComputeStatus::Other(other.to_owned()),
     }
 }
@@ -534,10 +561,65 @@ mod tests {
     }
 
     #[test]
+    fn no_odd_field_makes_a_pod_unreadable() {
+        let odd = [
+            json!(null),
+            json!(7),
+            json!("7"),
+            json!(true),
+            json!(["x"]),
+            json!({"x": 1}),
+        ];
+        let mut whole = running();
+        let names: Vec<String> = whole.as_object().unwrap().keys().cloned().collect();
+        for name in names.iter().filter(|name| *name != "id") {
+            for value in &odd {
+                let mut pod = running();
+                pod[name] = value.clone();
+                let compute = to_compute(pod).unwrap();
+                assert_eq!(compute.id.as_str(), "q8d2m5x0c7hn4v", "{name}: {value}");
+            }
+            let mut pod = running();
+            pod.as_object_mut().unwrap().remove(name);
+            to_compute(pod).unwrap();
+        }
+        whole["cost"] = json!("1.09");
+        whole["gpu"]["count"] = json!("2");
+        whole["runtime"]["ports"][0]["public"] = json!("22071");
+        whole["runtime"]["gpus"] = json!(null);
+        whole["ports"] = json!(["22/tcp", null, 7]);
+        let compute = to_compute(whole).unwrap();
+        assert_eq!(compute.cost_per_hour, UsdPerHour::from_f64(1.09));
+        assert_eq!(
+            (compute.gpu_count, compute.ports[0].external),
+            (2, Some(22071))
+        );
+        assert_eq!(compute.ready, Some(true));
+        let bare = to_compute(json!({"id": "p"})).unwrap();
+        assert_eq!((bare.status.as_str(), bare.ready), ("UNKNOWN", Some(false)));
+    }
+
+    #[test]
+    fn no_status_says_how_a_container_ended_or_that_one_ran() {
+        for status in ["EXITED", "ERROR", "TERMINATED", "RUNNING", "STARTING"] {
+            for started in [json!(null), json!("2026-09-03T10:16:01.120Z")] {
+                let pod =
+                    json!({"id": "p", "status": status, "runtime": null, "startedAt": started});
+                let compute = to_compute(pod).unwrap();
+                assert_eq!(
+                    (compute.exit_code, compute.ready),
+                    (None, Some(false)),
+                    "{status}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn an_answer_that_is_no_pod_names_the_place_and_quotes_nothing() {
-        let error = to_compute(json!({"id": "p", "status": {"secret": "zz-canary"}})).unwrap_err();
+        let error = to_compute(json!({"status": "RUNNING", "name": "zz-canary"})).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Provider);
-        assert!(error.message().ends_with("at status"), "{error}");
+        assert!(error.message().ends_with("has no usable id"), "{error}");
         assert!(to_compute(json!({"id": "../x", "status": "RUNNING"})).is_err());
     }
 

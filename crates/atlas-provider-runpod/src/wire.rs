@@ -7,85 +7,96 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// A pod.
+use crate::lenient;
+
+/// A pod. Nothing in it can make it unreadable: without an `id` it is no pod, and every other field
+/// counts as absent where it has a form that we do not know.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Pod {
+    #[serde(default, deserialize_with = "lenient::word")]
     pub(crate) id: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub(crate) name: Option<String>,
+    #[serde(default, deserialize_with = "lenient::word")]
     pub(crate) status: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub(crate) image: Option<String>,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "lenient::texts")]
     pub(crate) ports: Vec<String>,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "lenient::object")]
     pub(crate) env: PodEnv,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub(crate) data_center_id: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::maybe")]
     pub(crate) gpu: Option<PodGpu>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::maybe")]
     pub(crate) cpu: Option<PodCpu>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::maybe")]
     pub(crate) ssh: Option<Ssh>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::number")]
     pub(crate) cost: Option<f64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::maybe")]
     pub(crate) runtime: Option<Runtime>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub(crate) created_at: Option<String>,
 }
 
 /// The one variable we read back. The others are somebody's secrets.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct PodEnv {
-    #[serde(default, rename = "ATLAS_LAUNCH_KEY")]
+    #[serde(
+        default,
+        rename = "ATLAS_LAUNCH_KEY",
+        deserialize_with = "lenient::text"
+    )]
     pub(crate) launch_key: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct PodGpu {
-    pub(crate) id: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text")]
+    pub(crate) id: Option<String>,
+    #[serde(default, deserialize_with = "lenient::whole")]
     pub(crate) count: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct PodCpu {
-    pub(crate) id: String,
+    #[serde(default, deserialize_with = "lenient::text")]
+    pub(crate) id: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Ssh {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::maybe")]
     pub(crate) direct: Option<SshEndpoint>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct SshEndpoint {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub(crate) host: Option<String>,
 }
 
 /// What the container reports; every member is optional, and `{}` says nothing.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Runtime {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::number")]
     pub(crate) uptime: Option<f64>,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "lenient::objects")]
     pub(crate) ports: Vec<RuntimePort>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct RuntimePort {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::whole")]
     pub(crate) private: Option<u32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::whole")]
     pub(crate) public: Option<u32>,
-    #[serde(default, rename = "type")]
+    #[serde(default, rename = "type", deserialize_with = "lenient::text")]
     pub(crate) kind: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub(crate) ip: Option<String>,
 }
 
@@ -182,44 +193,46 @@ pub(crate) struct NetworkMount<'a> {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct GpuType {
     pub(crate) id: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub(crate) name: Option<String>,
+    #[serde(deserialize_with = "lenient::needed")]
     pub(crate) memory: u32,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "lenient::flag")]
     pub(crate) secure: bool,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "lenient::flag")]
     pub(crate) community: bool,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "lenient::object")]
     pub(crate) price: GpuPrice,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "lenient::object")]
     pub(crate) max_count: MaxCount,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub(crate) availability: Option<String>,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "lenient::objects")]
     pub(crate) data_centers: Vec<DataCenterStock>,
 }
 
 /// US dollars an hour for one GPU. A slot whose tier flag is false holds a placeholder.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct GpuPrice {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::number")]
     pub(crate) secure: Option<f64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::number")]
     pub(crate) community: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct MaxCount {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::whole")]
     pub(crate) secure: Option<u32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::whole")]
     pub(crate) community: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct DataCenterStock {
+    #[serde(default, deserialize_with = "lenient::word")]
     pub(crate) id: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub(crate) availability: Option<String>,
 }
 
@@ -228,28 +241,30 @@ pub(crate) struct DataCenterStock {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct CpuType {
     pub(crate) id: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::maybe")]
     pub(crate) vcpu: Option<VcpuRange>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::number")]
     pub(crate) ram_gb_per_vcpu: Option<f64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::maybe")]
     pub(crate) price: Option<CpuPrice>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub(crate) availability: Option<String>,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "lenient::objects")]
     pub(crate) data_centers: Vec<DataCenterStock>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct VcpuRange {
+    #[serde(deserialize_with = "lenient::needed")]
     pub(crate) min: u32,
+    #[serde(deserialize_with = "lenient::needed")]
     pub(crate) max: u32,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct CpuPrice {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::number")]
     pub(crate) secure_per_vcpu: Option<f64>,
 }
 
