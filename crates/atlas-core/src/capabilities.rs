@@ -62,8 +62,6 @@ pub enum Capability {
     ExitCodes,
     /// A machine can end its own bill once its command has ended.
     EndsWithCommand,
-    /// The cloud itself ends a machine at a time that is told when it is ordered.
-    DeadMan,
 }
 
 impl Capability {
@@ -172,7 +170,6 @@ impl Capabilities {
                 Capability::CloudTypes,
             ),
             (request.ends_with_command, Capability::EndsWithCommand),
-            (request.ends_at.is_some(), Capability::DeadMan),
         ];
         needs
             .into_iter()

@@ -16,7 +16,6 @@ use crate::image;
 use crate::launch_key::{LAUNCH_KEY_ENV, LaunchKey};
 use crate::secret::Secret;
 use crate::size::{DiskSize, MemorySize};
-use crate::time::Timestamp;
 
 /// RunPod documents 50 variables for a pod; no cloud of ours takes fewer (docs/clouds/).
 const MAX_ENV: usize = 48;
@@ -263,10 +262,6 @@ pub struct ComputeRequest {
     /// for tasks.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ends_with_command: bool,
-    /// The cloud itself ends the machine then, whoever lives to see it. The orchestrator sets it
-    /// from `max_runtime`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ends_at: Option<Timestamp>,
     /// Merged deeply into the body that goes to the cloud.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub provider_opts: Value,
@@ -299,7 +294,6 @@ impl ComputeRequest {
             credential: None,
             candidate: None,
             ends_with_command: false,
-            ends_at: None,
             provider_opts: Value::Null,
         }
     }
@@ -458,15 +452,6 @@ impl ComputeRequest {
     pub fn ends_with_command(self, ends: bool) -> Self {
         Self {
             ends_with_command: ends,
-            ..self
-        }
-    }
-
-    /// The cloud itself ends the machine then.
-    #[must_use]
-    pub fn ends_at(self, at: Option<Timestamp>) -> Self {
-        Self {
-            ends_at: at,
             ..self
         }
     }

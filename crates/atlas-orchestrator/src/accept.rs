@@ -236,7 +236,6 @@ fn orphan(
         billed: None,
         reports: crate::Reports::default(),
         ends_itself: false,
-        cloud_ends_at: None,
     }
 }
 

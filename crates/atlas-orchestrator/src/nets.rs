@@ -9,39 +9,39 @@ use crate::runtime::account::Account;
 use crate::session::SessionKind;
 
 /// What becomes of a session's machine if every atlas process stops now.
+///
+/// A safety net counts here only where the cloud was seen to keep it: the verdict on each is in
+/// `docs/adr/0010-a-safety-net-counts-only-with-evidence.md`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Unattended {
     /// What it burns meanwhile.
     pub burn: UsdPerHour,
-    /// When the cloud itself ends it.
+    /// When the cloud itself ends it. `None` on every cloud of this build: none was seen to end a
+    /// machine at a time it was told.
     pub ends_at: Option<Timestamp>,
-    /// It ends itself once its command has ended.
+    /// Its command is wrapped so that the machine tries to delete itself once the command has
+    /// ended. That is an attempt, not a bound: nobody repeats it if the machine cannot.
     pub ends_with_command: bool,
-    /// The most it can still burn. `None` where nothing bounds it: then only a living process ends
-    /// it.
+    /// The most it can still burn; zero where nothing burns. `None` where nothing bounds it: then
+    /// only a living process ends it.
     pub at_most: Option<Usd>,
 }
 
 impl Unattended {
-    /// Of a session, now.
+    /// Of a session.
     #[must_use]
-    pub fn of(record: &SessionRecord, now: Timestamp) -> Self {
+    pub fn of(record: &SessionRecord) -> Self {
         let burn: UsdPerHour = record
             .attempts
             .iter()
             .map(crate::kernel::Attempt::burn)
             .sum();
-        let at_most = match record.cloud_ends_at {
-            _ if burn == UsdPerHour::ZERO => Some(Usd::ZERO),
-            Some(at) => burn.cost_of(at.since(now)),
-            None => None,
-        };
         Self {
             burn,
-            ends_at: record.cloud_ends_at,
+            ends_at: None,
             ends_with_command: record.ends_itself,
-            at_most,
+            at_most: (burn == UsdPerHour::ZERO).then_some(Usd::ZERO),
         }
     }
 }
@@ -51,8 +51,6 @@ impl Unattended {
 pub(crate) struct Nets {
     /// Its machine deletes itself once its command has ended.
     pub(crate) ends_itself: bool,
-    /// Its cloud deletes it then.
-    pub(crate) cloud_ends_at: Option<Timestamp>,
 }
 
 /// Asks for every net that the account's provider has for this request.
@@ -61,7 +59,6 @@ pub(crate) fn spread(
     request: ComputeRequest,
     kind: SessionKind,
     options: &SessionOptions,
-    now: Timestamp,
 ) -> (ComputeRequest, Nets) {
     let offered = account.provider.capabilities();
     let mut request = request;
@@ -74,23 +71,41 @@ pub(crate) fn spread(
             request = asked;
         }
     }
-    if let Some(limit) = options
-        .max_runtime
-        .filter(|_| request.ends_at.is_none() && offered.has(Capability::DeadMan))
-    {
-        // Late enough not to race with our own end, by whichever node: a net, not a limit.
-        let late = account.bounds.settle();
-        let asked = request
-            .clone()
-            .ends_at(Some(now.saturating_add(limit).saturating_add(late)));
-        if account.check(&asked).is_ok() {
-            request = asked;
-        }
-    }
     // Where the cloud says how a container ended, its machine waits to be asked.
     let nets = Nets {
         ends_itself: request.ends_with_command && !offered.has(Capability::ExitCodes),
-        cloud_ends_at: request.ends_at,
     };
     (request, nets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Realm;
+    use crate::ids::SessionId;
+    use atlas_core::{Secret, SeededEntropy};
+    use serde_json::json;
+
+    #[test]
+    fn a_time_at_which_an_old_record_expects_the_cloud_to_act_bounds_nothing() {
+        let (entropy, at) = (
+            SeededEntropy::new(7),
+            Timestamp::from_unix_seconds(1_790_000_000),
+        );
+        let realm = Realm::new(&Secret::new("0123456789abcdef0123456789abcdef")).unwrap();
+        let key = realm.mint_key(at, &entropy);
+        let attempt = json!({
+            "id": key.attempt(), "key": key, "account": "runpod", "created_at": at, "phase": "live",
+            "serving": "p1", "price": UsdPerHour::from_f64(2.0),
+        });
+        let record = json!({
+            "id": SessionId::from_bytes([7; 16]), "owner": "n", "account": "runpod",
+            "provider": "runpod", "options": {}, "created_at": at, "attempts": [attempt],
+            "last_seq": 1, "cloud_ends_at": at.saturating_add(std::time::Duration::from_secs(60)),
+        });
+        let record = SessionRecord::decode(record.to_string().as_bytes()).unwrap();
+        let unattended = Unattended::of(&record);
+        assert_eq!(Some(unattended.burn), UsdPerHour::from_f64(2.0));
+        assert_eq!((unattended.ends_at, unattended.at_most), (None, None));
+    }
 }

@@ -181,7 +181,7 @@ impl Orchestrator {
             }
             SessionKind::Interactive => {}
         }
-        let (request, nets) = nets::spread(account, request, kind, &options, now);
+        let (request, nets) = nets::spread(account, request, kind, &options);
         let sealed = core.realm.seal(
             id.as_bytes(),
             request.expose().to_string().as_bytes(),
@@ -213,7 +213,6 @@ impl Orchestrator {
             billed: None,
             reports: crate::Reports::default(),
             ends_itself: nets.ends_itself,
-            cloud_ends_at: nets.cloud_ends_at,
         };
         let created = crate::event::Event {
             session: id,
@@ -834,7 +833,7 @@ impl Orchestrator {
             last_activity_source: source,
             next_deadline: limits::next_deadline(record, touched, &cx),
             cost: record.cost(cx.now),
-            unattended: Unattended::of(record, cx.now),
+            unattended: Unattended::of(record),
             respawns: record.respawns,
             reason: record
                 .ending

@@ -73,27 +73,6 @@ pub(crate) fn check(request: &ComputeRequest) -> Result<()> {
             ));
         }
     }
-    if request.ends_at.is_some() && !request.spot {
-        // Over the old API, which names the fields of an order otherwise.
-        if request.cpu.is_some() {
-            return Err(Error::unsupported(
-                "dead_man",
-                "runpod ends pods with gpus only by itself",
-            ));
-        }
-        if !request.provider_opts.is_null() {
-            return Err(Error::unsupported(
-                "dead_man",
-                "runpod orders such a pod over GraphQL, where provider_opts are others",
-            ));
-        }
-        if request.region_hints.iter().any(|region| region.len() == 2) {
-            return Err(Error::unsupported(
-                "dead_man",
-                "runpod orders such a pod over GraphQL, by data centre only",
-            ));
-        }
-    }
     if request.volume.is_some() && request.network_volume_id.is_some() {
         return Err(Error::validation(
             "network_volume_id",
@@ -196,18 +175,6 @@ mod tests {
                 Unsupported,
                 "global_networking",
                 cpu(2).provider_opts(json!({"globalNetworking": true})),
-            ),
-            (
-                Unsupported,
-                "dead_man",
-                cpu(2).ends_at(Some(atlas_core::Timestamp::from_unix_seconds(1))),
-            ),
-            (
-                Unsupported,
-                "dead_man",
-                gpu()
-                    .provider_opts(json!({"startSsh": true}))
-                    .ends_at(Some(atlas_core::Timestamp::from_unix_seconds(1))),
             ),
             (
                 Validation,

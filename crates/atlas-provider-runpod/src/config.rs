@@ -60,8 +60,6 @@ pub struct RunPodBuilder {
     graphql_url: Option<String>,
     #[cfg(feature = "graphql")]
     spot: bool,
-    #[cfg(feature = "graphql")]
-    dead_man: bool,
 }
 
 impl Default for RunPodBuilder {
@@ -75,8 +73,6 @@ impl Default for RunPodBuilder {
             graphql_url: None,
             #[cfg(feature = "graphql")]
             spot: false,
-            #[cfg(feature = "graphql")]
-            dead_man: false,
         }
     }
 }
@@ -137,22 +133,13 @@ impl RunPodBuilder {
         }
     }
 
-    /// Rents spot pods over GraphQL: the provider then declares the capability, and its price list
-    /// has bid prices.
+    /// Rents spot pods over the deprecated GraphQL API: the provider then declares the capability,
+    /// and its price list has bid prices. RunPod is withdrawing spot: an order that it refuses for
+    /// want of an instance is an `unsupported` error, which nobody waits for.
     #[cfg(feature = "graphql")]
     #[must_use]
     pub fn spot(self, spot: bool) -> Self {
         Self { spot, ..self }
-    }
-
-    /// Lets RunPod itself end pods that are ordered with an end
-    /// ([`ComputeRequest::ends_at`](atlas_core::ComputeRequest::ends_at), which a session's
-    /// `max_runtime` sets): the provider then declares the capability, and orders them over
-    /// GraphQL, the only API that has it.
-    #[cfg(feature = "graphql")]
-    #[must_use]
-    pub fn dead_man(self, dead_man: bool) -> Self {
-        Self { dead_man, ..self }
     }
 
     /// The provider.
@@ -200,11 +187,10 @@ impl RunPodBuilder {
                 entropy: self.connection.entropy(),
             },
             #[cfg(feature = "graphql")]
-            graph: crate::graphql::Graph {
-                client: client("graphql", self.graphql_url, GRAPHQL_URL).build()?,
-                spot: self.spot,
-                dead_man: self.dead_man,
-            },
+            graph: crate::graphql::Graph::new(
+                client("graphql", self.graphql_url, GRAPHQL_URL).build()?,
+                self.spot,
+            ),
             id,
             key: key.secret,
             proxy,

@@ -210,7 +210,7 @@ fn ours(path: &str) -> String {
         "disk" => "container_disk_gb",
         "cloud" => "cloud_type",
         "dataCenterIds" => "region_hints",
-        "args" => "command",
+        "args" | "cmd" | "entrypoint" => "command",
         "templateId" => "template_id",
         "mounts" if path.contains("persistent") => "volume_gb",
         "mounts" => "network_volume_id",

@@ -1,19 +1,20 @@
-//! What only RunPod's old GraphQL API has: spot pods, a server-side dead-man's switch, bid prices,
-//! the balance.
+//! What only RunPod's deprecated GraphQL API has: spot pods, bid prices, the balance.
 //!
-//! Announced to end early in 2027 (docs/clouds/runpod.md, "The APIs"), and so an addition that must
-//! be asked for: the feature `graphql` adds these methods, and
-//! [`RunPodBuilder::spot`](crate::RunPodBuilder::spot) lets the provider rent spot. The key goes
-//! into the header, never into the URL.
+//! It is rate-limited since September 2026 and answers 410 from early 2027
+//! (docs/clouds/runpod.md, "GraphQL"). It is an addition that must be asked for: the feature
+//! `graphql` adds these methods, and [`RunPodBuilder::spot`](crate::RunPodBuilder::spot) lets the
+//! provider rent spot. The key goes into the header, never into the URL.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use atlas_core::{
     CallContext, Candidate, CloudType, Compute, ComputeId, ComputeRequest, ComputeStatus, DiskSize,
     Error, ErrorKind, GpuChoice, KeyCarriers, LAUNCH_KEY_ENV, LaunchKey, MemorySize, Next, Outcome,
-    ProviderId, Result, RetryClass, Secret, Stock, Timestamp, Usd, UsdPerHour,
+    ProviderId, Result, RetryClass, Secret, Stock, Usd, UsdPerHour,
 };
-use atlas_http::{Answer, Call, Client, merge_json};
+use atlas_http::{Answer, Call, Client, lenient, merge_json};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -27,35 +28,8 @@ const PRICES: &str = "query Prices($in: GpuLowestPriceInput!) { gpuTypes { id me
                       stockStatus } } }";
 const BALANCE: &str = "query Balance { myself { id clientBalance currentSpendPerHr spendLimit } }";
 const RENT_SPOT: &str = "mutation Rent($in: PodRentInterruptableInput!) { made: podRentInterruptable(input: $in) { id costPerHr } }";
-const RENT: &str = "mutation Rent($in: PodFindAndDeployOnDemandInput) { made: podFindAndDeployOnDemand(input: $in) { id costPerHr } }";
 const RESUME_SPOT: &str =
     "mutation Resume($in: PodBidResumeInput!) { made: podBidResume(input: $in) { id costPerHr } }";
-
-/// When RunPod itself is to end a pod, whoever lives to see it: set it as an extension of a spawn's
-/// [`CallContext`].
-///
-/// A session needs none: its `max_runtime` sets it, where
-/// [`RunPodBuilder::dead_man`](crate::RunPodBuilder::dead_man) is on. With it a pod is ordered over
-/// GraphQL, the only API that has it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DeadMan {
-    /// Then it is stopped; its disks go on billing.
-    pub stop_after: Option<Timestamp>,
-    /// Then it is terminated.
-    pub terminate_after: Option<Timestamp>,
-}
-
-impl DeadMan {
-    /// Terminated then.
-    #[must_use]
-    pub const fn terminate_after(at: Timestamp) -> Self {
-        Self {
-            stop_after: None,
-            terminate_after: Some(at),
-        }
-    }
-}
 
 /// What the account has and spends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,8 +51,8 @@ pub(crate) struct Graph {
     pub(crate) client: Client,
     /// Whether the provider rents spot.
     pub(crate) spot: bool,
-    /// Whether the provider takes a time at which the cloud is to end a pod.
-    pub(crate) dead_man: bool,
+    /// Whether the warning that the API ends was logged.
+    warned: Arc<AtomicBool>,
 }
 
 /// One line of the bid prices.
@@ -99,6 +73,29 @@ struct Made {
 }
 
 impl Graph {
+    /// The API through this client. Warns at once where the provider is going to use it.
+    pub(crate) fn new(client: Client, spot: bool) -> Self {
+        let graph = Self {
+            client,
+            spot,
+            warned: Arc::default(),
+        };
+        if spot {
+            graph.warn();
+        }
+        graph
+    }
+
+    /// Logs once that the API ends.
+    fn warn(&self) {
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "runpod's GraphQL API is deprecated: it is rate-limited since 2026-09-17, answers \
+                 410 from early 2027, and spot pods are being withdrawn with it"
+            );
+        }
+    }
+
     async fn ask(
         &self,
         cx: &CallContext,
@@ -112,7 +109,8 @@ impl Graph {
         let call = Call::post(operation, class, ["graphql"; 0])
             .json(&body)
             .scrub(secrets);
-        let answer = self.client.call(cx, call).await?;
+        self.warn();
+        let answer = self.client.call(cx, call).await.map_err(switched_off)?;
         data(&answer, class)
     }
 
@@ -149,7 +147,8 @@ impl Graph {
         let data = self
             .ask(cx, operation, RetryClass::Safe, PRICES, input, Vec::new())
             .await?;
-        let lines: Vec<Line> = read(data.get("gpuTypes").unwrap_or(&Value::Null))?;
+        let lines = data.get("gpuTypes").and_then(Value::as_array).cloned();
+        let lines: Vec<Line> = lenient::rows("gpu types", lines.unwrap_or_default()).usable()?;
         // `unknown` is a sentinel, not a GPU; a null price means that it is not offered.
         let offered = lines
             .into_iter()
@@ -225,11 +224,14 @@ impl Graph {
                 }
             }
         }
+        if found.is_empty() {
+            return Err(withdrawn("runpod shows no spot price for what was asked"));
+        }
         found.sort_by_key(|(order, _)| *order);
         Ok(found.into_iter().map(|(_, candidate)| candidate).collect())
     }
 
-    /// Orders a pod: spot, or with a dead-man's switch, or both. Exactly one call.
+    /// Orders a spot pod. Exactly one call.
     pub(crate) async fn rent(
         &self,
         cx: &CallContext,
@@ -238,22 +240,24 @@ impl Graph {
         request: &ComputeRequest,
         candidate: &Candidate,
     ) -> Result<Compute> {
-        let switch = cx.extension::<DeadMan>().copied().unwrap_or_default();
         let name = key.machine_name(cx.name_prefix(), request.name.as_deref());
         let env = request.environment(key);
-        let input = order(&name, &env, request, candidate, &switch)?;
-        let query = if request.spot { RENT_SPOT } else { RENT };
+        let input = order(&name, &env, request, candidate)?;
         let secrets = env.values().cloned().collect();
         let data = self
             .ask(
                 cx,
                 "spawn_compute",
                 RetryClass::Create,
-                query,
+                RENT_SPOT,
                 input,
                 secrets,
             )
-            .await?;
+            .await
+            .map_err(|error| match error.kind() {
+                ErrorKind::NoCapacity => withdrawn("runpod has no instance for a spot pod"),
+                _ => error,
+            })?;
         let unread = || {
             Error::new(ErrorKind::Provider, "the order was answered without a pod")
                 .outcome_is(Outcome::Unknown(Vec::new()))
@@ -287,7 +291,6 @@ fn order(
     env: &BTreeMap<String, Secret>,
     request: &ComputeRequest,
     candidate: &Candidate,
-    switch: &DeadMan,
 ) -> Result<Value> {
     let Some(gpu) = candidate
         .native_type
@@ -296,7 +299,7 @@ fn order(
     else {
         return Err(Error::unsupported(
             "cpu",
-            "runpod rents spot pods, and pods with a dead-man's switch, with gpus only",
+            "runpod rents spot pods with gpus only",
         ));
     };
     let env: Vec<_> = env
@@ -339,48 +342,61 @@ fn order(
             request.network_volume_id.as_ref().map(ToString::to_string),
         ),
         ("dataCenterId", candidate.region.clone()),
-        ("dockerArgs", crate::self_end::arguments(request)),
-        ("stopAfter", switch.stop_after.map(|at| at.to_string())),
-        (
-            "terminateAfter",
-            request
-                .ends_at
-                .or(switch.terminate_after)
-                .map(|at| at.to_string()),
-        ),
+        ("dockerArgs", crate::self_end::command(request).stored()),
     ];
     for (name, value) in optional {
         if let Some(value) = value {
             put(name, value.into());
         }
     }
-    if request.spot {
-        let price = candidate
-            .price
-            .ok_or_else(|| Error::validation("candidate", "has no price to bid"))?;
-        // Rounded up to a nano-dollar: a bid below the floor is refused.
-        let each = price
-            .per_hour()
-            .nanos()
-            .div_euclid(i64::from(request.gpu_count))
-            + i64::from(
-                price
-                    .per_hour()
-                    .nanos()
-                    .rem_euclid(i64::from(request.gpu_count))
-                    != 0,
-            );
-        let dollars = Usd::from_nanos(each).to_string();
-        put(
-            "bidPerGpu",
-            dollars.parse::<f64>().map(Value::from).unwrap_or_default(),
+    let price = candidate
+        .price
+        .ok_or_else(|| Error::validation("candidate", "has no price to bid"))?;
+    // Rounded up to a nano-dollar: a bid below the floor is refused.
+    let each = price
+        .per_hour()
+        .nanos()
+        .div_euclid(i64::from(request.gpu_count))
+        + i64::from(
+            price
+                .per_hour()
+                .nanos()
+                .rem_euclid(i64::from(request.gpu_count))
+                != 0,
         );
-    }
+    let dollars = Usd::from_nanos(each).to_string();
+    put(
+        "bidPerGpu",
+        dollars.parse::<f64>().map(Value::from).unwrap_or_default(),
+    );
     let mut input = Value::Object(input);
     if !request.provider_opts.is_null() {
         merge_json(&mut input, &request.provider_opts);
     }
     Ok(input)
+}
+
+/// The refusal of a spot pod. It is not a want of capacity that passes: RunPod is withdrawing spot
+/// (docs/clouds/runpod.md, "GraphQL"), so nobody is to wait for it.
+fn withdrawn(what: &str) -> Error {
+    let message = format!(
+        "{what}; spot pods are being withdrawn and waiting does not help: ask for on-demand, or \
+         for spot on another cloud"
+    );
+    Error::unsupported("spot", message).outcome_is(Outcome::NotApplied(Next::Stop))
+}
+
+/// 410 is the end of the API, announced for early 2027.
+fn switched_off(error: Error) -> Error {
+    if error.status() != Some(410) {
+        return error;
+    }
+    let message = "runpod has switched its GraphQL API off (410), and REST v2 has neither spot \
+                   pods nor the balance: remove `spot` from this account's settings, and read the \
+                   balance in runpod's console";
+    Error::new(ErrorKind::Unsupported, message)
+        .outcome_is(Outcome::NotApplied(Next::Stop))
+        .with_status(410)
 }
 
 /// The data of an answer, or what its errors say. GraphQL answers errors with 200.
@@ -522,21 +538,19 @@ mod tests {
         candidate.native_type = Some("NVIDIA L40S".to_owned());
         candidate.cloud_type = Some(CloudType::Community);
         candidate.price = UsdPerHour::from_f64(0.58);
-        let switch = DeadMan::terminate_after(Timestamp::from_unix_seconds(1_790_000_000));
         let env = BTreeMap::from([("A".to_owned(), Secret::new("1"))]);
         assert_eq!(
-            order("n", &env, &request, &candidate, &switch).unwrap(),
+            order("n", &env, &request, &candidate).unwrap(),
             json!({"name": "n", "cloudType": "COMMUNITY", "gpuTypeId": "NVIDIA L40S", "gpuCount": 2, "imageName": "x/y:1",
                 "env": [{"key": "A", "value": "1"}], "ports": "8000/http,22/tcp", "containerDiskInGb": 50, "volumeInGb": 0,
-                "terminateAfter": "2026-09-21T14:13:20Z", "bidPerGpu": 0.29})
+                "bidPerGpu": 0.29})
         );
         assert!(
             order(
                 "n",
                 &env,
                 &ComputeRequest::cpu(2).image("x").spot(true),
-                &candidate,
-                &switch
+                &candidate
             )
             .is_err()
         );

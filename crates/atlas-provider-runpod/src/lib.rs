@@ -56,7 +56,7 @@ use config::ProxyTemplate;
 pub use config::{API_KEY_ENV, PROXY_URL_ENV, RUNTIME_URL_ENV, RunPodBuilder, URL_ENV};
 use error::{Refusal, unread_create};
 #[cfg(feature = "graphql")]
-pub use graphql::{Balance, DeadMan};
+pub use graphql::Balance;
 use jobs::Runtime;
 pub use jobs::{EndpointHealth, JobCounts, S3Config, WorkerCounts};
 pub use resources::billing::{
@@ -305,12 +305,6 @@ impl Provider for RunPod {
         } else {
             all
         };
-        #[cfg(feature = "graphql")]
-        let all = if self.graph.dead_man {
-            all.with(Capability::DeadMan)
-        } else {
-            all
-        };
         all
     }
 
@@ -349,7 +343,7 @@ impl Provider for RunPod {
         request: &ComputeRequest,
     ) -> Result<Compute> {
         #[cfg(feature = "graphql")]
-        if request.spot || request.ends_at.is_some() || cx.extension::<DeadMan>().is_some() {
+        if request.spot {
             return self
                 .graph
                 .rent(cx, &self.id, key, request, &self.pinned(cx, request).await?)

@@ -6,120 +6,131 @@
 
 use atlas_core::ComputeRequest;
 
-use crate::translate::shell_line;
+use crate::wire::Command;
 
-/// What runs in the place of the command. The command's own words come as arguments and are never
-/// read by the shell.
+/// What runs in place of the command. The command's own words come as arguments and are never read
+/// by the shell.
 ///
-/// It says how the command ended where the machine was given somewhere to say it to, then deletes
-/// the pod until that is taken: with `runpodctl`, which every pod has, or over REST. After that it
-/// waits to be ended, for a container that exits may be started again.
-const SCRIPT: &str = r#""$@"; code=$?; \
-if [ -n "$ATLAS_CALLBACK_URL" ]; then \
-curl -fsS -m 10 --retry 5 -H "Authorization: Bearer $ATLAS_CALLBACK_TOKEN" --data-binary "$code" "$ATLAS_CALLBACK_URL/exit" \
-|| wget -qO- -T 10 --header "Authorization: Bearer $ATLAS_CALLBACK_TOKEN" --post-data "$code" "$ATLAS_CALLBACK_URL/exit"; \
-fi >/dev/null 2>&1; \
-until runpodctl remove pod "$RUNPOD_POD_ID" \
-|| curl -fsS -m 30 -X DELETE -H "Authorization: Bearer $RUNPOD_API_KEY" "https://api.runpod.io/v2/pods/$RUNPOD_POD_ID"; \
-do sleep 15; done >/dev/null 2>&1; \
+/// It reports how the command ended where the machine was given somewhere to report it to, then
+/// deletes the pod until that is taken: over REST v2 with `curl` or GNU `wget`, and last with
+/// `runpodctl`, which deletes over an API that is off. After that it waits to be ended, for a
+/// container that exits may be started again.
+///
+/// Every process of a container can read the arguments of the others, so secrets reach `curl` on
+/// its standard input and `wget` by a file that only its owner can read, both written by the
+/// shell's builtin `printf`. The `wget` of busybox knows no such file, and fails.
+const SCRIPT: &str = r#""$@"; code=$?
+send() { token=$1; shift; printf 'header = "Authorization: Bearer %s"\n' "$token" | curl -fsS -K - "$@"; }
+fetch() { token=$1; shift; rc=$(umask 077; mktemp) || return
+printf 'header = Authorization: Bearer %s\n' "$token" >"$rc"
+wget -qO- --config="$rc" "$@"; ok=$?; rm -f "$rc"; return "$ok"; }
+if [ -n "$ATLAS_CALLBACK_URL" ]; then
+send "$ATLAS_CALLBACK_TOKEN" -m 10 --retry 5 --data-binary "$code" "$ATLAS_CALLBACK_URL/exit" ||
+fetch "$ATLAS_CALLBACK_TOKEN" -T 10 --post-data="$code" "$ATLAS_CALLBACK_URL/exit"
+fi >/dev/null 2>&1
+pod="https://api.runpod.io/v2/pods/$RUNPOD_POD_ID"
+until send "$RUNPOD_API_KEY" -m 30 -X DELETE "$pod" ||
+fetch "$RUNPOD_API_KEY" -T 30 --method=DELETE "$pod" ||
+runpodctl remove pod "$RUNPOD_POD_ID"
+do sleep 15; done >/dev/null 2>&1
 sleep 300; exit "$code""#;
 
 /// The shell's name for the script, in front of the command's words.
 const NAME: &str = "atlas-task";
 
-/// The arguments of a pod's container, as the one line that RunPod takes; `None` for the image's
-/// own.
-pub(crate) fn arguments(request: &ComputeRequest) -> Option<String> {
-    let command = &request.command;
-    if command.is_empty() {
-        return None;
-    }
-    if !request.ends_with_command {
-        return Some(shell_line(command));
-    }
-    let mut words: Vec<String> = ["sh", "-c", &script(), NAME].map(str::to_owned).into();
-    words.extend_from_slice(command);
-    Some(shell_line(&words))
-}
-
-/// On one line: a template's own parser of lines may not take others.
-fn script() -> String {
-    SCRIPT.replace("\\\n", "")
+/// What a pod's container runs.
+///
+/// A command is the image's CMD, so an ENTRYPOINT of the image runs with it. The script replaces
+/// the ENTRYPOINT: as CMD alone it would be the arguments of an image such as `vllm/vllm-openai`,
+/// which has its own, and would never run.
+pub(crate) fn command(request: &ComputeRequest) -> Command {
+    let cmd = request.command.clone();
+    let entrypoint = if request.ends_with_command && !cmd.is_empty() {
+        ["sh", "-c", SCRIPT, NAME].map(str::to_owned).into()
+    } else {
+        Vec::new()
+    };
+    Command { entrypoint, cmd }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
-    use std::process::Command;
+    use std::path::PathBuf;
+    use std::process::Output;
 
-    /// Runs the line as the container's entrypoint would, with doubles of `runpodctl` and `curl`
-    /// that note how they were called.
-    fn run(
-        dir: &Path,
-        command: &[&str],
-        env: &[(&str, &str)],
-        runpodctl: &str,
-    ) -> (Option<i32>, String, Vec<u8>) {
-        use std::os::unix::fs::PermissionsExt;
-        let calls = dir.join("calls");
-        let tools = [
-            (
-                "runpodctl",
-                format!(
-                    "#!/bin/sh\necho \"runpodctl $*\" >>'{0}'\n{runpodctl}\n",
-                    calls.display()
-                ),
-            ),
-            (
-                "curl",
-                format!("#!/bin/sh\necho \"curl $*\" >>'{0}'\n", calls.display()),
-            ),
-            (
-                "sleep",
-                format!("#!/bin/sh\necho \"sleep $*\" >>'{0}'\n", calls.display()),
-            ),
-        ];
-        for (name, text) in tools {
-            let path = dir.join(name);
+    /// A folder with doubles of the tools that a container has. Each notes how it was called, and
+    /// what it found on its standard input and in the file of `--config`.
+    struct Tools(PathBuf);
+
+    impl Tools {
+        fn new(name: &str, tools: &[(&str, i32)]) -> Self {
+            let dir =
+                std::env::temp_dir().join(format!("atlas-self-end-{}-{name}", std::process::id()));
+            std::fs::create_dir_all(&dir).unwrap();
+            let here = Self(dir);
+            for (tool, code) in tools.iter().chain(&[("sleep", 0)]) {
+                here.put(tool, *code);
+            }
+            here
+        }
+
+        fn put(&self, tool: &str, code: i32) {
+            use std::os::unix::fs::PermissionsExt;
+            let (path, at) = (self.0.join(tool), self.0.display());
+            let text = format!(
+                "#!/bin/sh\necho \"{tool} $*\" >>'{at}/calls'\n\
+                 case \"$*\" in *'-K -'*) cat >>'{at}/read';; esac\n\
+                 for word; do case \"$word\" in --config=*) \
+                 stat -c %a \"${{word#*=}}\" >>'{at}/modes'; cat \"${{word#*=}}\" >>'{at}/read';; \
+                 esac; done\nexit {code}\n"
+            );
             std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         }
-        let request = ComputeRequest::cpu(2)
-            .image("x")
-            .command(command.iter().copied())
-            .ends_with_command(true);
-        let line = arguments(&request).unwrap();
-        let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap());
-        // `exec` with the line's words: what the cloud does with them.
-        let mut container = Command::new("sh");
-        container
-            .args(["-c", &format!("exec {line}")])
-            .env("PATH", path)
-            .env("RUNPOD_POD_ID", "p1")
-            .env("RUNPOD_API_KEY", "k1");
-        let done = container
-            .env_remove("ATLAS_CALLBACK_URL")
-            .envs(env.iter().copied())
-            .output()
-            .unwrap();
-        (
-            done.status.code(),
-            std::fs::read_to_string(calls).unwrap_or_default(),
-            done.stdout,
-        )
+
+        /// Runs the container's command as the cloud does: ENTRYPOINT and CMD in one, no shell.
+        fn run(&self, command: &[&str], env: &[(&str, &str)]) -> Output {
+            let request = ComputeRequest::cpu(2)
+                .image("x")
+                .command(command.iter().copied())
+                .ends_with_command(true);
+            let Command { entrypoint, cmd } = super::command(&request);
+            let path = format!("{}:/usr/bin:/bin", self.0.display());
+            let mut container = std::process::Command::new(&entrypoint[0]);
+            container
+                .args(entrypoint[1..].iter().chain(&cmd))
+                .env("PATH", path)
+                .env("RUNPOD_POD_ID", "p1")
+                .env("RUNPOD_API_KEY", "POD-KEY");
+            container
+                .env_remove("ATLAS_CALLBACK_URL")
+                .envs(env.iter().copied())
+                .output()
+                .unwrap()
+        }
+
+        fn noted(&self, what: &str) -> String {
+            std::fs::read_to_string(self.0.join(what)).unwrap_or_default()
+        }
     }
 
-    fn scratch(name: &str) -> std::path::PathBuf {
-        let dir =
-            std::env::temp_dir().join(format!("atlas-self-end-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        dir
+    impl Drop for Tools {
+        fn drop(&mut self) {
+            drop(std::fs::remove_dir_all(&self.0));
+        }
     }
+
+    const CALLBACK: [(&str, &str); 2] = [
+        ("ATLAS_CALLBACK_URL", "https://app.example/cb/s1"),
+        ("ATLAS_CALLBACK_TOKEN", "CALLBACK-TOKEN"),
+    ];
+    const DELETE: &str = "curl -fsS -K - -m 30 -X DELETE https://api.runpod.io/v2/pods/p1\n";
+    const WGET: &str = " -T 30 --method=DELETE https://api.runpod.io/v2/pods/p1\n";
 
     #[test]
     fn hostile_words_reach_the_command_unchanged_and_the_pod_is_deleted_after_it() {
-        let dir = scratch("hostile");
+        let tools = Tools::new("hostile", &[("curl", 0)]);
         let words = [
             "",
             "a b",
@@ -137,56 +148,98 @@ mod tests {
         ];
         let mut command = vec!["printf", "%s\\0"];
         command.extend(words);
-        let (code, calls, printed) = run(&dir, &command, &[], "");
+        let done = tools.run(&command, &[]);
         let expected: Vec<u8> = words
             .iter()
             .flat_map(|word| [word.as_bytes(), b"\0"].concat())
             .collect();
         assert_eq!(
-            String::from_utf8_lossy(&printed),
+            String::from_utf8_lossy(&done.stdout),
             String::from_utf8_lossy(&expected)
         );
-        assert_eq!(
-            (code, calls.as_str()),
-            (Some(0), "runpodctl remove pod p1\nsleep 300\n")
-        );
-        std::fs::remove_dir_all(dir).unwrap();
+        assert_eq!(done.status.code(), Some(0));
+        assert_eq!(tools.noted("calls"), format!("{DELETE}sleep 300\n"));
     }
 
     #[test]
     fn a_failed_command_is_reported_and_its_code_kept_and_the_pod_is_deleted_all_the_same() {
-        let dir = scratch("failed");
-        let callback = [
-            ("ATLAS_CALLBACK_URL", "https://app.example/cb/s1"),
-            ("ATLAS_CALLBACK_TOKEN", "t1"),
-        ];
-        let (code, calls, _) = run(&dir, &["sh", "-c", "exit 3"], &callback, "");
-        assert_eq!(code, Some(3));
-        let report = "curl -fsS -m 10 --retry 5 -H Authorization: Bearer t1 --data-binary 3 https://app.example/cb/s1/exit";
+        let tools = Tools::new("failed", &[("curl", 0)]);
+        let done = tools.run(&["sh", "-c", "exit 3"], &CALLBACK);
+        assert_eq!(done.status.code(), Some(3));
+        let report =
+            "curl -fsS -K - -m 10 --retry 5 --data-binary 3 https://app.example/cb/s1/exit";
         assert_eq!(
-            calls,
-            format!("{report}\nrunpodctl remove pod p1\nsleep 300\n")
+            tools.noted("calls"),
+            format!("{report}\n{DELETE}sleep 300\n")
         );
-        std::fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]
-    fn a_pod_without_the_tool_deletes_itself_over_rest() {
-        let dir = scratch("rest");
-        let (_, calls, _) = run(&dir, &["true"], &[], "exit 127");
-        let delete = "curl -fsS -m 30 -X DELETE -H Authorization: Bearer k1 https://api.runpod.io/v2/pods/p1";
-        assert_eq!(
-            calls,
-            format!("runpodctl remove pod p1\n{delete}\nsleep 300\n")
-        );
-        std::fs::remove_dir_all(dir).unwrap();
+    fn the_api_is_tried_with_every_tool_before_runpodctl() {
+        let tools = Tools::new("order", &[("curl", 22), ("wget", 4), ("runpodctl", 0)]);
+        tools.run(&["true"], &[]);
+        let calls = tools.noted("calls");
+        let calls: Vec<&str> = calls.lines().collect();
+        let [curl, wget, runpodctl, sleep] = calls[..] else {
+            panic!("{calls:?}");
+        };
+        assert_eq!(curl, DELETE.trim_end());
+        assert!(wget.starts_with("wget -qO- --config=") && wget.ends_with(WGET.trim_end()));
+        assert_eq!((runpodctl, sleep), ("runpodctl remove pod p1", "sleep 300"));
     }
 
     #[test]
-    fn a_command_that_is_not_to_end_the_pod_is_left_as_it_is() {
+    fn no_secret_is_an_argument_and_each_tool_is_given_it_all_the_same() {
+        for (tool, failing) in [("curl", None), ("wget", Some(("curl", 7)))] {
+            let mut tools = vec![(tool, 0)];
+            tools.extend(failing);
+            let tools = Tools::new(&format!("argv-{tool}"), &tools);
+            tools.run(&["true"], &CALLBACK);
+            let calls = tools.noted("calls");
+            assert!(calls.contains(tool), "{calls}");
+            for secret in ["CALLBACK-TOKEN", "POD-KEY"] {
+                assert!(!calls.contains(secret), "{calls}");
+                let read = tools.noted("read");
+                assert!(
+                    read.contains(&format!("Authorization: Bearer {secret}")),
+                    "{read}"
+                );
+            }
+            let modes = tools.noted("modes");
+            assert!(modes.lines().all(|mode| mode == "600"), "{modes}");
+            assert_eq!(modes.is_empty(), tool == "curl");
+        }
+    }
+
+    #[test]
+    fn a_deletion_that_is_refused_is_tried_again() {
+        let tools = Tools::new("again", &[("curl", 22)]);
+        let path = tools.0.join("sleep");
+        // The second attempt finds that the cloud takes it.
+        let text = std::fs::read_to_string(&path).unwrap().replace(
+            "\nexit 0\n",
+            &format!(
+                "\nsed -i 's/exit 22/exit 0/' '{}'\n",
+                tools.0.join("curl").display()
+            ),
+        );
+        std::fs::write(&path, text).unwrap();
+        tools.run(&["true"], &[]);
+        let calls = tools.noted("calls");
+        assert_eq!(calls, format!("{DELETE}sleep 15\n{DELETE}sleep 300\n"));
+    }
+
+    #[test]
+    fn a_command_that_is_not_to_end_the_pod_leaves_the_images_entrypoint() {
         let request = ComputeRequest::cpu(2).image("x").command(["sleep", "9"]);
-        assert_eq!(arguments(&request).as_deref(), Some("sleep 9"));
-        assert_eq!(arguments(&ComputeRequest::cpu(2).image("x")), None);
-        assert!(!script().contains('\n'));
+        let plain = command(&request);
+        assert_eq!(
+            (plain.entrypoint.len(), plain.cmd),
+            (0, vec!["sleep".into(), "9".into()])
+        );
+        assert_eq!(
+            command(&ComputeRequest::cpu(2).image("x")),
+            Command::default()
+        );
     }
 }

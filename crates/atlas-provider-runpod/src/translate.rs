@@ -69,7 +69,7 @@ pub(crate) fn create(
             .iter()
             .map(|(name, value)| (name.as_str(), value.expose()))
             .collect(),
-        args: self_end::arguments(request),
+        command: self_end::command(request),
     };
     let mut body = serde_json::to_value(&pod).expect("a pod's description is plain data");
     if !request.provider_opts.is_null() {
@@ -96,24 +96,6 @@ fn mounts(request: &ComputeRequest) -> Option<wire::Mounts<'_>> {
         volume_id: id.as_str(),
         path: MOUNT_PATH,
     }]))
-}
-
-/// One line that a shell splits into exactly these words: RunPod takes the arguments as one string.
-pub(crate) fn shell_line(words: &[String]) -> String {
-    let plain = |word: &str| {
-        !word.is_empty()
-            && word
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"_-./:=,@%+".contains(&b))
-    };
-    let quoted = words.iter().map(|word| {
-        if plain(word) {
-            word.clone()
-        } else {
-            format!("'{}'", word.replace('\'', r"'\''"))
-        }
-    });
-    quoted.collect::<Vec<_>>().join(" ")
 }
 
 /// Reads an answer's value into a type, naming the place where it does not fit. The value's own
@@ -252,6 +234,8 @@ fn status(word: &str) -> ComputeStatus {
         "EXITED" => ComputeStatus::Stopped,
         "ERROR" => ComputeStatus::Failed,
         "TERMINATED" => ComputeStatus::Terminated,
+        // Absent, or in a form that we do not know: the pod is there, and may be billing.
+        "" => ComputeStatus::Other("UNKNOWN".to_owned()),
         other => ComputeStatus::Other(other.to_owned()),
     }
 }
@@ -431,7 +415,7 @@ mod tests {
             json!({
                 "name": "untracked", "templateId": "r7n2c0k5xe", "cpu": {"id": "cpu3g", "vcpuCount": 4}, "cloud": "SECURE",
                 "disk": 31, "mounts": {"network": [{"volumeId": "k3v9q0w1za", "path": "/workspace"}]},
-                "env": {"ATLAS_PRESHARED_KEY": "tok", "EXTRA": "1"}, "args": r"sh -c 'echo it'\''s $HOME'", "startSsh": true,
+                "env": {"ATLAS_PRESHARED_KEY": "tok", "EXTRA": "1"}, "cmd": ["sh", "-c", "echo it's $HOME"], "startSsh": true,
             })
         );
     }
@@ -560,6 +544,61 @@ mod tests {
     }
 
     #[test]
+    fn no_odd_field_makes_a_pod_unreadable() {
+        let odd = [
+            json!(null),
+            json!(7),
+            json!("7"),
+            json!(true),
+            json!(["x"]),
+            json!({"x": 1}),
+        ];
+        let mut whole = running();
+        let names: Vec<String> = whole.as_object().unwrap().keys().cloned().collect();
+        for name in names.iter().filter(|name| *name != "id") {
+            for value in &odd {
+                let mut pod = running();
+                pod[name] = value.clone();
+                let compute = to_compute(pod).unwrap();
+                assert_eq!(compute.id.as_str(), "q8d2m5x0c7hn4v", "{name}: {value}");
+            }
+            let mut pod = running();
+            pod.as_object_mut().unwrap().remove(name);
+            to_compute(pod).unwrap();
+        }
+        whole["cost"] = json!("1.09");
+        whole["gpu"]["count"] = json!("2");
+        whole["runtime"]["ports"][0]["public"] = json!("22071");
+        whole["runtime"]["gpus"] = json!(null);
+        whole["ports"] = json!(["22/tcp", null, 7]);
+        let compute = to_compute(whole).unwrap();
+        assert_eq!(compute.cost_per_hour, UsdPerHour::from_f64(1.09));
+        assert_eq!(
+            (compute.gpu_count, compute.ports[0].external),
+            (2, Some(22071))
+        );
+        assert_eq!(compute.ready, Some(true));
+        let bare = to_compute(json!({"id": "p"})).unwrap();
+        assert_eq!((bare.status.as_str(), bare.ready), ("UNKNOWN", Some(false)));
+    }
+
+    #[test]
+    fn no_status_says_how_a_container_ended_or_that_one_ran() {
+        for status in ["EXITED", "ERROR", "TERMINATED", "RUNNING", "STARTING"] {
+            for started in [json!(null), json!("2026-09-03T10:16:01.120Z")] {
+                let pod =
+                    json!({"id": "p", "status": status, "runtime": null, "startedAt": started});
+                let compute = to_compute(pod).unwrap();
+                assert_eq!(
+                    (compute.exit_code, compute.ready),
+                    (None, Some(false)),
+                    "{status}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn an_answer_that_is_no_pod_names_the_place_and_quotes_nothing() {
         let error = to_compute(json!({"id": {"secret": "zz-canary"}})).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Provider);
@@ -582,61 +621,7 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_command_line_splits_back_into_its_words() {
-        let words = [
-            "python",
-            "-m",
-            "http.server",
-            "",
-            "a b",
-            "it's",
-            "$(x)",
-            "é",
-        ]
-        .map(str::to_owned);
-        assert_eq!(
-            shell_line(&words),
-            r"python -m http.server '' 'a b' 'it'\''s' '$(x)' 'é'"
-        );
-    }
-
-    /// What a POSIX shell makes of a line, as far as the words here go.
-    fn split(line: &str) -> Vec<String> {
-        let (mut words, mut word, mut quoted, mut begun) =
-            (Vec::new(), String::new(), false, false);
-        let mut chars = line.chars();
-        while let Some(c) = chars.next() {
-            match c {
-                '\'' => (quoted, begun) = (!quoted, true),
-                '\\' if !quoted => {
-                    word.extend(chars.next());
-                    begun = true;
-                }
-                ' ' if !quoted => {
-                    if begun {
-                        words.push(std::mem::take(&mut word));
-                    }
-                    begun = false;
-                }
-                c => {
-                    word.push(c);
-                    begun = true;
-                }
-            }
-        }
-        if begun {
-            words.push(word);
-        }
-        words
-    }
-
     proptest! {
-        #[test]
-        fn any_command_splits_back_into_its_words(words in proptest::collection::vec("\\PC{0,12}", 0..6)) {
-            prop_assert_eq!(split(&shell_line(&words)), words);
-        }
-
         #[test]
         fn no_answer_panics_and_no_environment_is_kept(status in "[A-Z]{0,8}", name in "\\PC{0,20}", secret in "zz[a-z]{8}", port in "\\PC{0,8}", cost in proptest::num::f64::ANY) {
             let pod = json!({"id": "p1", "name": name, "status": status, "env": {"A": secret}, "ports": [port, "8000/http"],

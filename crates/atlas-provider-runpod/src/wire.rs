@@ -134,8 +134,28 @@ pub(crate) struct CreatePod<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) ports: Vec<String>,
     pub(crate) env: BTreeMap<&'a str, &'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) args: Option<String>,
+    #[serde(flatten)]
+    pub(crate) command: Command,
+}
+
+/// What a container runs, in exec form: nothing in it is read by a shell of RunPod's. Empty lists
+/// leave the image's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Command {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) entrypoint: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) cmd: Vec<String>,
+}
+
+impl Command {
+    /// The same in the one string that RunPod stores, which is all that GraphQL takes; `None` for
+    /// the image's own.
+    #[cfg(feature = "graphql")]
+    pub(crate) fn stored(&self) -> Option<String> {
+        (*self != Self::default())
+            .then(|| serde_json::to_string(self).expect("lists of words are plain data"))
+    }
 }
 
 #[derive(Debug, Serialize)]

@@ -84,7 +84,7 @@ fn python_with(package: &str, version: &str) -> Option<PathBuf> {
 }
 
 #[test]
-fn runpods_python_sdk_runs_polls_streams_cancels_and_reads_health() {
+fn runpods_python_sdk_runs_jobs_and_orders_pods() {
     let Some(python) = python_with("runpod", "1.12.0") else {
         return;
     };
@@ -93,9 +93,11 @@ fn runpods_python_sdk_runs_polls_streams_cancels_and_reads_health() {
     let runtime = sim.ready["runpod"]["runtime"]
         .as_str()
         .expect("a runtime URL");
+    let graphql = sim.ready["runpod"]["graphql"]
+        .as_str()
+        .expect("a GraphQL URL");
     let ran = Command::new(python)
-        .arg(script)
-        .arg(runtime)
+        .args([script.as_os_str(), runtime.as_ref(), graphql.as_ref()])
         .output()
         .expect("python runs");
     assert!(

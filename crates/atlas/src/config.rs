@@ -109,13 +109,22 @@ pub struct AccountConfig {
     pub concurrency: Option<u32>,
     /// RunPod, with the feature `runpod-graphql`: rents spot pods.
     pub spot: bool,
-    /// RunPod, with the feature `runpod-graphql`: lets the cloud itself end pods whose sessions
-    /// have a `max_runtime`.
-    pub dead_man: bool,
+    /// Removed; it is read only to say why.
+    #[serde(deserialize_with = "dead_man_is_gone")]
+    dead_man: (),
     /// Fly: the organisation, by its slug; the token's own where unset.
     pub org: Option<String>,
     /// Fly: the app that machines without ports are made in; each gets its own where unset.
     pub app: Option<String>,
+}
+
+/// RunPod took the time and never acted on it (docs/clouds/runpod.md, "GraphQL"): a file that
+/// still counts on it is refused.
+fn dead_man_is_gone<'de, D: serde::Deserializer<'de>>(_: D) -> std::result::Result<(), D::Error> {
+    Err(serde::de::Error::custom(
+        "dead_man was removed: RunPod accepts terminateAfter and never acts on it, so pods ran on \
+         and were billed; delete this line, and keep an atlas process running to end pods",
+    ))
 }
 
 impl AccountConfig {
@@ -208,7 +217,7 @@ fn old_api(
 ) -> atlas_provider_runpod::RunPodBuilder {
     let _ = settings;
     #[cfg(feature = "runpod-graphql")]
-    let builder = builder.spot(settings.spot).dead_man(settings.dead_man);
+    let builder = builder.spot(settings.spot);
     builder
 }
 
@@ -274,13 +283,11 @@ impl Config {
             Some(cloud) => cloud.clone(),
             None => ProviderId::new(account.as_str())?,
         };
-        if (settings.spot || settings.dead_man)
-            && !(cloud.as_str() == "runpod" && cfg!(feature = "runpod-graphql"))
-        {
+        if settings.spot && !(cloud.as_str() == "runpod" && cfg!(feature = "runpod-graphql")) {
             let place = format!("accounts.{account}");
             return Err(Error::validation(
                 place,
-                "spot and dead_man are RunPod's, and need the feature runpod-graphql",
+                "spot is RunPod's, and needs the feature runpod-graphql",
             ));
         }
         if (settings.org.is_some() || settings.app.is_some()) && cloud.as_str() != "fly" {
@@ -659,19 +666,16 @@ mod tests {
     #[cfg(feature = "runpod-graphql")]
     #[test]
     fn runpods_old_api_is_used_only_where_the_file_says_so() {
-        let text = "[accounts.a]\nprovider = 'runpod'\napi_key = 'k'\ndead_man = true\n[accounts.b]\nprovider = 'runpod'\napi_key = 'k'";
+        let text = "[accounts.a]\nprovider = 'runpod'\napi_key = 'k'\nspot = true\n[accounts.b]\nprovider = 'runpod'\napi_key = 'k'";
         let config = Config::parse(text, "atlas.toml").unwrap();
         let has = |name: &str| {
             let capabilities = config
                 .provider(&AccountName::new(name).unwrap())
                 .unwrap()
                 .capabilities();
-            (
-                capabilities.has(atlas_core::Capability::DeadMan),
-                capabilities.has(atlas_core::Capability::Spot),
-            )
+            capabilities.has(atlas_core::Capability::Spot)
         };
-        assert_eq!((has("a"), has("b")), ((true, false), (false, false)));
+        assert_eq!((has("a"), has("b")), (true, false));
         let other = Config::parse(
             "[accounts.lambda]\napi_key = 'k'\nspot = true\n",
             "atlas.toml",
@@ -682,6 +686,27 @@ mod tests {
                 .provider(&AccountName::new("lambda").unwrap())
                 .is_err()
         );
+    }
+
+    #[test]
+    fn a_file_with_the_removed_dead_man_is_refused_and_says_why() {
+        for value in ["true", "false"] {
+            let text = format!("[accounts.rp]\nprovider = 'runpod'\ndead_man = {value}\n");
+            let error = Config::parse(&text, "atlas.toml").unwrap_err();
+            assert_eq!(
+                (error.kind(), error.field()),
+                (ErrorKind::Validation, Some("accounts.rp.dead_man"))
+            );
+            let shown = error.to_string();
+            for part in [
+                "was removed",
+                "never acts on it",
+                "delete this line",
+                "line 3",
+            ] {
+                assert!(shown.contains(part), "{shown}");
+            }
+        }
     }
 
     #[test]

@@ -235,17 +235,13 @@ fn warn_of_burn(info: &Value, out: Output) {
              session: atlas rm {}",
             view::plain(&info["session"])
         ));
-        let alone = &info["unattended"];
-        out.progress(
-            match (alone["ends_at"].as_str(), alone["at_most"].as_str()) {
-                (Some(at), Some(most)) => {
-                    format!("without one, the cloud ends the machine at {at}: ${most} at most")
-                }
-                _ if alone["ends_with_command"] == true => {
-                    "without one, the machine ends when its command does".to_owned()
-                }
-                _ => format!("without one, nothing ends the machine, and it bills ${price}"),
-            },
-        );
+        out.progress(if info["unattended"]["ends_with_command"] == true {
+            format!(
+                "without one the machine tries to end itself once its command has ended; \
+                 until then, or if it cannot, it burns ${price}"
+            )
+        } else {
+            format!("without one nothing ends it, and it burns ${price}")
+        });
     }
 }

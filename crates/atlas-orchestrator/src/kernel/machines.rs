@@ -126,21 +126,14 @@ impl Stepper<'_> {
         self.observe(id, compute);
     }
 
-    /// The dead man's sum: what the machine costs if every atlas process stops now.
+    /// What the machine costs if every atlas process stops now.
     fn most_it_can_burn(&mut self, id: AttemptId) -> String {
         let now = self.cx.now;
         let price = self.attempt(id).and_then(|a| a.price);
         let record = &self.step.record;
         let cost = |until: Timestamp| price.and_then(|price| price.cost_of(until.since(now)));
-        if let Some(until) = record.cloud_ends_at {
-            let most = cost(until).map_or_else(
-                || "its price is not known".to_owned(),
-                |most| format!("{most} at most"),
-            );
-            return format!("the cloud itself ends it at {until}: {most}");
-        }
         let alone = if record.ends_itself {
-            "it ends itself with its command; until then "
+            "it tries to end itself once its command has ended; otherwise "
         } else {
             ""
         };

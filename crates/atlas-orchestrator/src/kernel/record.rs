@@ -84,9 +84,6 @@ pub struct SessionRecord {
     /// Its machine deletes itself once its command has ended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ends_itself: bool,
-    /// Its cloud deletes its machine then, whoever lives to see it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cloud_ends_at: Option<Timestamp>,
 }
 
 /// The search for a machine.

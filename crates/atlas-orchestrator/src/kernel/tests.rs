@@ -158,7 +158,6 @@ impl Run {
             billed: None,
             reports: crate::Reports::default(),
             ends_itself: false,
-            cloud_ends_at: None,
         };
         Self {
             policy: Policy::default(),

@@ -1,11 +1,8 @@
-//! The old API: spot, the dead-man's switch, the balance. One call each, the key in the header
-//! only.
+//! The old API: spot and the balance. One call each, the key in the header only.
 
 use atlas_core::{
-    CallContext, Capability, ComputeRequest, ErrorKind, Gpu, LaunchKey, Next, Outcome, Timestamp,
-    Usd,
+    CallContext, Capability, ComputeRequest, ErrorKind, Gpu, LaunchKey, Next, Outcome, Usd,
 };
-use atlas_provider_runpod::DeadMan;
 use serde_json::json;
 
 use crate::script::{KEY, Script, json as reply, problem};
@@ -65,71 +62,6 @@ async fn spot_is_bid_for_in_one_call_once_it_is_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_mans_switch_travels_with_the_order() {
-    let made = json!({"data": {"made": {"id": "p1", "costPerHr": 1.09}}});
-    let cloud = Script::new([reply(200, &made)]);
-    let mut candidate = atlas_core::Candidate::default();
-    candidate.native_type = Some("NVIDIA L40S".to_owned());
-    let request = ComputeRequest::gpu(Gpu::L40S).image("x/y:1").at(candidate);
-    let cx = cx().with_extension(DeadMan::terminate_after(Timestamp::from_unix_seconds(
-        1_790_000_000,
-    )));
-    cloud
-        .provider()
-        .spawn_compute(&cx, &LaunchKey::untracked(), &request)
-        .await
-        .unwrap();
-    let body = &cloud.asked()[0].body;
-    assert!(
-        body["query"]
-            .as_str()
-            .unwrap()
-            .contains("podFindAndDeployOnDemand")
-    );
-    assert_eq!(
-        body["variables"]["in"]["terminateAfter"],
-        json!("2026-09-21T14:13:20Z")
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_end_is_taken_only_where_it_was_asked_for() {
-    let made = json!({"data": {"made": {"id": "p1", "costPerHr": 1.09}}});
-    let cloud = Script::new([reply(200, &made)]);
-    let mut candidate = atlas_core::Candidate::default();
-    candidate.native_type = Some("NVIDIA L40S".to_owned());
-    let request = ComputeRequest::gpu(Gpu::L40S).image("x/y:1").at(candidate);
-    let request = request
-        .command(["sleep", "9"])
-        .ends_with_command(true)
-        .ends_at(Some(Timestamp::from_unix_seconds(1_790_000_000)));
-    let refused = cloud
-        .provider()
-        .spawn_compute(&cx(), &LaunchKey::untracked(), &request)
-        .await
-        .unwrap_err();
-    assert_eq!(
-        refused.kind(),
-        ErrorKind::Unsupported,
-        "the feature alone changes nothing"
-    );
-    let provider = cloud.with_dead_man();
-    assert!(provider.capabilities().has(Capability::DeadMan));
-    provider
-        .spawn_compute(&cx(), &LaunchKey::untracked(), &request)
-        .await
-        .unwrap();
-    let input = &cloud.asked()[0].body["variables"]["in"];
-    assert_eq!(input["terminateAfter"], json!("2026-09-21T14:13:20Z"));
-    assert!(
-        input["dockerArgs"]
-            .as_str()
-            .unwrap()
-            .ends_with(" atlas-task sleep 9")
-    );
-}
-
-#[tokio::test(start_paused = true)]
 async fn an_order_that_failed_says_whether_a_pod_may_exist() {
     let error = |message: &str| {
         reply(
@@ -147,8 +79,8 @@ async fn an_order_that_failed_says_whether_a_pod_may_exist() {
     let table = [
         (
             error("There are no longer any instances available"),
-            ErrorKind::NoCapacity,
-            Outcome::NotApplied(Next::NextCandidate),
+            ErrorKind::Unsupported,
+            Outcome::NotApplied(Next::Stop),
         ),
         (
             error("Something went wrong"),
@@ -182,6 +114,114 @@ async fn an_order_that_failed_says_whether_a_pod_may_exist() {
         assert_eq!((error.kind(), error.outcome()), (kind, &outcome), "{shown}");
         assert_eq!(cloud.lines().len(), 1);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn spot_that_has_no_price_is_unsupported_and_not_sold_out() {
+    let none = json!({"data": {"gpuTypes": [{"id": "NVIDIA L40S", "memoryInGb": 48,
+        "lowestPrice": {"minimumBidPrice": null, "stockStatus": null}}]}});
+    let cloud = Script::new([reply(200, &none), reply(200, &none)]);
+    let request = ComputeRequest::gpu(Gpu::L40S).image("x/y:1").spot(true);
+    let error = cloud.spot().candidates(&cx(), &request).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.field()),
+        (ErrorKind::Unsupported, Some("spot"))
+    );
+    assert!(error.message().contains("being withdrawn"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_the_api_is_an_error_that_says_what_to_do() {
+    let gone = json!({"errors": [{"message": "The GraphQL API has been shut down."}]});
+    for answer in [reply(410, &gone), crate::script::html(410)] {
+        let cloud = Script::new([answer]);
+        let error = cloud.runpod().balance(&cx()).await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.status(), error.outcome()),
+            (
+                ErrorKind::Unsupported,
+                Some(410),
+                &Outcome::NotApplied(Next::Stop)
+            )
+        );
+        for part in ["GraphQL API off", "remove `spot`", "console"] {
+            assert!(error.message().contains(part), "{error}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrapped_command_is_stored_as_lists_of_words() {
+    let made = json!({"data": {"made": {"id": "p1", "costPerHr": 0.3}}});
+    let cloud = Script::new([reply(200, &made)]);
+    let mut candidate = atlas_core::Candidate::default();
+    candidate.native_type = Some("NVIDIA L40S".to_owned());
+    candidate.price = atlas_core::UsdPerHour::from_f64(0.3);
+    let request = ComputeRequest::gpu(Gpu::L40S)
+        .image("x/y:1")
+        .spot(true)
+        .command(["echo", "it's"])
+        .ends_with_command(true)
+        .at(candidate);
+    let key = LaunchKey::untracked();
+    cloud
+        .spot()
+        .spawn_compute(&cx(), &key, &request)
+        .await
+        .unwrap();
+    let args = cloud.asked()[0].body["variables"]["in"]["dockerArgs"].clone();
+    let lists: serde_json::Value = serde_json::from_str(args.as_str().unwrap()).unwrap();
+    assert_eq!(lists["entrypoint"][0], "sh");
+    assert_eq!(lists["cmd"], json!(["echo", "it's"]));
+}
+
+/// Counts the warnings that a test's thread logs.
+#[derive(Clone, Default)]
+struct Warnings(std::sync::Arc<std::sync::atomic::AtomicUsize>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        if event
+            .metadata()
+            .target()
+            .starts_with("atlas_provider_runpod::graphql")
+        {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_use_of_the_api_warns_once() {
+    let warnings = Warnings::default();
+    let seen = || warnings.0.load(std::sync::atomic::Ordering::Relaxed);
+    let guard = tracing::subscriber::set_default(warnings.clone());
+    let cloud = Script::new([]);
+    let runpod = cloud.runpod();
+    assert_eq!(seen(), 0, "nothing uses it yet");
+    for _ in 0..2 {
+        drop(runpod.balance(&cx()).await);
+        assert_eq!(seen(), 1);
+    }
+    cloud.spot();
+    assert_eq!(seen(), 2, "a provider that rents spot warns at its start");
+    drop(guard);
 }
 
 #[tokio::test(start_paused = true)]

@@ -166,3 +166,28 @@ async fn filters_are_ours_because_the_cloud_ignores_what_it_does_not_know() {
         (vec!["b"], vec!["GET /v2/pods".to_owned()])
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_catalogue_row_that_cannot_be_read_costs_one_row() {
+    let good = json!({"id": "NVIDIA L40S", "name": "L40S", "memory": "48", "secure": true,
+        "community": "false", "price": {"secure": "1.09"}, "maxCount": {"secure": 8},
+        "availability": "HIGH", "dataCenters": [null, {"id": "EU-RO-1", "availability": "LOW"}]});
+    let odd = json!({"id": "NVIDIA NEW 9000", "memory": null, "secure": true});
+    let page = json!({"gpus": [odd, good]});
+    let cloud = Script::new([reply(200, &page), reply(200, &page)]);
+    let lines = cloud
+        .provider()
+        .list_gpu_types(&CallContext::new().with_retries(0))
+        .await
+        .unwrap();
+    let ids: Vec<&str> = lines.iter().map(|line| line.native_id.as_str()).collect();
+    assert_eq!(ids, ["NVIDIA L40S"]);
+    let page = json!({"gpus": [{"id": "NVIDIA NEW 9000", "memory": null}]});
+    let cloud = Script::new([reply(200, &page), reply(200, &page)]);
+    let error = cloud
+        .provider()
+        .list_gpu_types(&CallContext::new().with_retries(0))
+        .await
+        .unwrap_err();
+    assert!(error.message().contains("memory"), "{error}");
+}

@@ -39,6 +39,35 @@ fn request() -> ComputeRequest {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_tasks_wrapper_is_the_entrypoint_and_its_words_are_the_cmd() {
+    let pods = [pod("PROVISIONING"), pod("PROVISIONING")];
+    let cloud = Script::new(pods.map(|pod| reply(201, &pod)));
+    let session = request().command(["echo", "it's $HOME"]);
+    for request in [session.clone().ends_with_command(true), session] {
+        cloud
+            .provider()
+            .spawn_compute(&cx(), &key(), &request)
+            .await
+            .unwrap();
+    }
+    let [task, session] = &cloud.asked()[..] else {
+        panic!("two orders");
+    };
+    let entrypoint = task.body["entrypoint"].as_array().unwrap();
+    assert_eq!(
+        (&entrypoint[0], &entrypoint[3]),
+        (&json!("sh"), &json!("atlas-task"))
+    );
+    for body in [&task.body, &session.body] {
+        assert_eq!(
+            (&body["cmd"], body.get("args")),
+            (&json!(["echo", "it's $HOME"]), None)
+        );
+    }
+    assert_eq!(session.body.get("entrypoint"), None, "the image's own runs");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_order_is_one_call_with_the_candidates_shape() {
     let cloud = Script::new([reply(201, &pod("PROVISIONING"))]);
     let made = cloud

@@ -68,11 +68,6 @@ impl Script {
         AnyProvider::new(self.builder().spot(true).build().unwrap())
     }
 
-    #[cfg(feature = "graphql")]
-    pub(crate) fn with_dead_man(&self) -> AnyProvider {
-        AnyProvider::new(self.builder().dead_man(true).build().unwrap())
-    }
-
     fn builder(&self) -> RunPodBuilder {
         let script = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {

@@ -221,14 +221,9 @@ impl World {
         Ok(())
     }
 
-    /// The cloud itself will stop a machine then, if it runs: a dead-man's switch of the cloud's.
+    /// The cloud itself will stop a machine then, if it runs.
     pub fn stop_at(&self, cloud: &str, id: &str, at: Timestamp) {
         self.at_now().0.schedule(at, cloud, id, What::Stop);
-    }
-
-    /// The cloud itself will destroy a machine then, whatever its state.
-    pub fn destroy_at(&self, cloud: &str, id: &str, at: Timestamp) {
-        self.at_now().0.schedule(at, cloud, id, What::Destroy);
     }
 
     /// Changes what a dialect may change of a machine: its name, tags, environment, lock, ...

@@ -28,7 +28,6 @@ enum Flaw {
     ShowsTheEnvironment,
     IgnoresTheKeyOfTheCall,
     RunsOnAfterItsCommand,
-    DeclaresAnEndItDoesNotKeep,
 }
 
 #[derive(Debug)]
@@ -64,12 +63,7 @@ impl Provider for Broken {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let all = self.inner.capabilities();
-        if self.is(Flaw::DeclaresAnEndItDoesNotKeep) {
-            all.with(Capability::DeadMan)
-        } else {
-            all
-        }
+        self.inner.capabilities()
     }
 
     fn limits(&self) -> AccountLimits {
@@ -77,7 +71,7 @@ impl Provider for Broken {
     }
 
     fn check(&self, request: &ComputeRequest) -> Result<()> {
-        self.inner.check(&request.clone().ends_at(None))
+        self.inner.check(request)
     }
 
     fn supports(&self, key: &LaunchKey, request: &ComputeRequest) -> Result<Vec<Support>> {
@@ -111,9 +105,6 @@ impl Provider for Broken {
         }
         if self.is(Flaw::RunsOnAfterItsCommand) && request.ends_with_command {
             request = request.command(["tail", "-f", "/dev/null"]);
-        }
-        if self.is(Flaw::DeclaresAnEndItDoesNotKeep) {
-            request.ends_at = None;
         }
         let mut made = self.inner.spawn_compute(cx, key, &request).await;
         if self.is(Flaw::RepeatsACreateThatFailed)
@@ -408,8 +399,5 @@ flaws! {
     ];
     a_provider_whose_machine_outlives_its_command_is_found_out RunsOnAfterItsCommand [
         a_machine_ends_with_its_command_where_declared
-    ];
-    a_provider_whose_machine_outlives_its_end_is_found_out DeclaresAnEndItDoesNotKeep [
-        a_machine_is_gone_at_its_end_where_declared
     ];
 }

@@ -1,10 +1,9 @@
-//! RunPod's GraphQL, in process: spot, the dead-man's switch, the balance, and errors that come
-//! with 200.
+//! RunPod's GraphQL, in process: spot, the balance, and errors that come with 200.
 
 use std::time::Duration;
 
-use atlas_testkit::dialect::runpod::{self, NAME, RunPod};
-use atlas_testkit::world::{World, WorldClock};
+use atlas_testkit::dialect::runpod::{self, NAME, Quirks, RunPod};
+use atlas_testkit::world::{MachineState, World, WorldClock};
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
@@ -129,21 +128,25 @@ async fn a_bid_at_the_floor_rents_a_spot_pod_that_rest_sees_and_one_below_does_n
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_mans_switch_ends_the_pod_by_itself() {
+async fn terminate_after_and_stop_after_are_accepted_and_never_acted_on() {
     let cloud = client();
     let mut input = order(0.0);
     let end = cloud.world.now().saturating_add(Duration::from_secs(3600));
     input["in"]["terminateAfter"] = json!(end);
+    input["in"]["stopAfter"] = json!(end);
     let query = "mutation D($in: PodFindAndDeployOnDemandInput) { podFindAndDeployOnDemand(input: $in) { id } }";
     let (_, made) = cloud.ask(query, input).await;
     assert!(
         made["data"]["podFindAndDeployOnDemand"]["id"].is_string(),
         "{made}"
     );
-    tokio::time::advance(Duration::from_secs(3599)).await;
-    assert_eq!(cloud.world.ledger().clouds[NAME].live, 1);
-    tokio::time::advance(Duration::from_secs(1)).await;
-    assert_eq!(cloud.world.ledger().clouds[NAME].live, 0);
+    tokio::time::advance(Duration::from_secs(86_400)).await;
+    let ledger = cloud.world.ledger();
+    let machine = &ledger.clouds[NAME].machines[0];
+    assert_eq!(
+        (ledger.clouds[NAME].live, machine.state),
+        (1, MachineState::Running)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -177,4 +180,108 @@ async fn the_balance_falls_with_what_is_spent_and_a_bad_key_or_field_is_refused(
         cloud.ask("query { nothing { id } }", json!({})).await.0,
         400
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_official_clients_ask_for_is_there() {
+    let cloud = client();
+    for query in [
+        "{ gpuTypes(input: {id: \"NVIDIA L40S\"}) { cudaCores oneMonthPrice oneWeekPrice __typename } }",
+        "{ __typename myself { id authId email pubKey networkVolumes { id dataCenterId } } }",
+        "{ myself { pods { id containerRegistryAuthId desiredStatus dockerArgs dockerId machineId port
+            uptimeSeconds vcpuCount memoryInGb volumeMountPath machine { gpuDisplayName } } } }",
+        "{ myself { endpoints { id gpuIds scalerType env { key value } } podTemplates { name }
+            containerRegistryCreds { id } } }",
+    ] {
+        let (status, answer) = cloud.ask(query, json!({})).await;
+        assert_eq!((status, answer.get("errors")), (200, None), "{query}: {answer}");
+    }
+    for open in [
+        "{ cpuFlavors { id minVcpu specifics { stockStatus } } }",
+        "{ countryCodes }",
+    ] {
+        assert_eq!(cloud.ask_as(None, open, json!({})).await.0, 200, "{open}");
+    }
+    assert_eq!(
+        cloud.ask_as(None, "{ myself { id } }", json!({})).await.0,
+        401
+    );
+    let (_, typed) = cloud
+        .ask("{ __typename myself { __typename } }", json!({}))
+        .await;
+    let expected = json!({ "__typename": "Query", "myself": { "__typename": "User" } });
+    assert_eq!(typed["data"], expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cpu_pod_a_template_and_a_registry_are_made_as_the_python_client_makes_them() {
+    let cloud = client();
+    let template = "mutation { saveTemplate(input: {name: \"t\", imageName: \"x/y:1\",
+        dockerArgs: \"{\\\"cmd\\\":[\\\"a b\\\"]}\", containerDiskInGb: 10, volumeInGb: 0, ports: \"\",
+        env: [{key: \"A\", value: \"1\"}], isServerless: false, containerRegistryAuthId: \"\",
+        startSsh: true, isPublic: false, readme: \"\"}) { id dockerArgs env { key value } } }";
+    let (_, made) = cloud.ask(template, json!({})).await;
+    let template = &made["data"]["saveTemplate"];
+    assert_eq!(
+        template["env"],
+        json!([{ "key": "A", "value": "1" }]),
+        "{made}"
+    );
+    let user =
+        "mutation { updateUserSettings(input: {pubKey: \"ssh-ed25519 AAAA\"}) { id pubKey } }";
+    cloud.ask(user, json!({})).await;
+    let order = json!({ "in": { "name": "n", "imageName": "", "cloudType": "SECURE",
+        "templateId": template["id"], "instanceId": "cpu3c-2-4", "startSsh": true } });
+    let deploy = "mutation D($in: I) { made: deployCpuPod(input: $in) { id env dockerArgs vcpuCount memoryInGb } }";
+    let (_, made) = cloud.ask(deploy, order).await;
+    let made = &made["data"]["made"];
+    assert_eq!(
+        (&made["vcpuCount"], &made["memoryInGb"]),
+        (&json!(2), &json!(4)),
+        "{made}"
+    );
+    assert_eq!(made["dockerArgs"], r#"{"cmd":["a b"]}"#);
+    assert_eq!(made["env"], json!(["A=1", "PUBLIC_KEY=ssh-ed25519 AAAA"]));
+    let unknown = json!({ "in": { "imageName": "x", "instanceId": "cpu3c-2-5" } });
+    assert!(cloud.ask(deploy, unknown).await.1["errors"].is_array());
+    let registry = "mutation { saveRegistryAuth(input: {name: \"r\", username: \"u\", password: \"p\"}) { id name } }";
+    let (_, made) = cloud.ask(registry, json!({})).await;
+    let id = made["data"]["saveRegistryAuth"]["id"].as_str().unwrap();
+    let delete = format!("mutation {{ deleteRegistryAuth(registryAuthId: \"{id}\") }}");
+    let (_, gone) = cloud.ask(&delete, json!({})).await;
+    assert_eq!(gone["data"]["deleteRegistryAuth"], true);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_field_that_the_schema_lacks_is_refused_before_anything_is_ordered() {
+    let cloud = client();
+    let query = "mutation D($in: I) { podRentInterruptable(input: $in) { id nonsense } }";
+    assert_eq!(cloud.ask(query, order(0.5)).await.0, 400);
+    assert_eq!(cloud.world.ledger().clouds[NAME].created, 0);
+    let (status, answer) = cloud
+        .ask(
+            "mutation { saveEndpoint(input: {name: \"e\"}) { id } }",
+            json!({}),
+        )
+        .await;
+    assert_eq!(status, 501);
+    assert_eq!(
+        answer["errors"][0]["message"],
+        "saveEndpoint is not simulated"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_beyond_the_limit_are_answered_429_and_all_of_them_410_once_the_api_has_ended() {
+    let cloud = client();
+    let mut quirks = Quirks::default();
+    quirks.graphql.per_minute = 2;
+    quirks.graphql.ends_at = Some(cloud.world.now().saturating_add(Duration::from_secs(600)));
+    cloud.service.set_quirks(quirks);
+    let ask = async || cloud.ask("{ myself { id } }", json!({})).await.0;
+    assert_eq!([ask().await, ask().await, ask().await], [200, 200, 429]);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(ask().await, 200);
+    tokio::time::advance(Duration::from_secs(540)).await;
+    assert_eq!(ask().await, 410);
 }

@@ -418,6 +418,142 @@ async fn pages_of_any_size_show_every_pod_once_newest_first() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_command_is_taken_and_shown_in_each_of_its_three_forms() {
+    let cloud = client();
+    let forms = async |more: Value| {
+        let mut body = pod();
+        for (name, value) in more.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        let (status, made) = cloud.call("POST", "/v2/pods", Some(body)).await;
+        let shown = ["args", "entrypoint", "cmd"].map(|field| made[field].clone());
+        (status, shown, made)
+    };
+    let (_, bare, made) = forms(json!({ "args": "serve 'a b'" })).await;
+    assert_eq!(
+        bare,
+        [json!("serve 'a b'"), json!([]), json!(["serve", "a b"])]
+    );
+    let gpu = &made["gpu"];
+    assert_eq!((&gpu["vcpuCount"], &gpu["memory"]), (&json!(8), &json!(64)));
+    let lists = json!({ "entrypoint": ["/bin/sh"], "cmd": ["-c", "sleep 5"] });
+    let (status, shown, made) = forms(lists).await;
+    let stored = r#"{"cmd":["-c","sleep 5"],"entrypoint":["/bin/sh"]}"#;
+    assert_eq!(status, 201);
+    assert_eq!(
+        shown,
+        [json!(stored), json!(["/bin/sh"]), json!(["-c", "sleep 5"])]
+    );
+    // The lists are what runs.
+    tokio::time::advance(Duration::from_secs(120)).await;
+    let path = format!("/v2/pods/{}", made["id"].as_str().unwrap());
+    assert_eq!(cloud.call("GET", &path, None).await.1["status"], "EXITED");
+    let (_, back) = cloud.call("PATCH", &path, Some(json!({ "cmd": [] }))).await;
+    assert_eq!(
+        (&back["entrypoint"], &back["cmd"]),
+        (&json!(["/bin/sh"]), &json!([]))
+    );
+    let (status, ..) = forms(json!({ "args": "a", "cmd": ["b"] })).await;
+    assert_eq!(status, 400);
+    let template = json!({ "name": "t", "image": "x/y:1", "entrypoint": ["sh"], "cmd": ["a"] });
+    let (_, template) = cloud.call("POST", "/v2/templates", Some(template)).await;
+    let (_, shown, _) = forms(json!({ "templateId": template["id"] })).await;
+    assert_eq!(shown[1..], [json!(["sh"]), json!(["a"])]);
+    let (_, shown, _) = forms(json!({ "templateId": template["id"], "cmd": ["b"] })).await;
+    assert_eq!(
+        shown[1..],
+        [json!([]), json!(["b"])],
+        "the body's command wins"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_is_too_small_is_sold_out_and_an_order_that_a_template_fills_up_is_too_large() {
+    let cloud = client();
+    for (more, status) in [
+        (json!({ "minRamPerGpu": 8, "minVcpuCountPerGpu": 4 }), 201),
+        (json!({ "minRamPerGpu": 65 }), 400),
+        (json!({ "minVcpuCountPerGpu": 9 }), 400),
+        (json!({ "minRamPerGpu": 0 }), 422),
+    ] {
+        let mut body = pod();
+        for (name, value) in more.as_object().unwrap() {
+            body["gpu"][name] = value.clone();
+        }
+        assert_eq!(
+            cloud.call("POST", "/v2/pods", Some(body)).await.0,
+            status,
+            "{more}"
+        );
+    }
+    let half = "x".repeat(60_000);
+    let template = json!({ "name": "t", "image": "x/y:1", "env": { "A": half } });
+    let (_, template) = cloud.call("POST", "/v2/templates", Some(template)).await;
+    let mut body = pod();
+    body["templateId"] = template["id"].clone();
+    body["env"] = json!({ "B": half });
+    assert_eq!(cloud.call("POST", "/v2/pods", Some(body)).await.0, 413);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_is_written_once_under_its_name_and_never_read_back() {
+    let cloud = client();
+    let path = "/v2/account/secrets";
+    let secret = json!({ "name": "hf-token", "value": "zz-canary" });
+    let (status, made) = cloud.call("POST", path, Some(secret.clone())).await;
+    assert_eq!((status, made.get("value")), (201, None));
+    assert_eq!(cloud.call("POST", path, Some(secret)).await.0, 409);
+    for (name, status) in [("runpod_x", 400), ("1a", 422), ("", 422)] {
+        let body = json!({ "name": name, "value": "v" });
+        assert_eq!(
+            cloud.call("POST", path, Some(body)).await.0,
+            status,
+            "{name}"
+        );
+    }
+    let one = format!("{path}/{}", made["id"].as_str().unwrap());
+    tokio::time::advance(Duration::from_secs(5)).await;
+    let (_, changed) = cloud
+        .call("PATCH", &one, Some(json!({ "value": "other" })))
+        .await;
+    assert_ne!(changed["valueLastUpdatedAt"], made["valueLastUpdatedAt"]);
+    assert_eq!(cloud.call("PATCH", &one, Some(json!({}))).await.0, 422);
+    let (_, list) = cloud
+        .call("GET", &format!("{path}?name=HF-TOKEN"), None)
+        .await;
+    assert_eq!(list["secrets"], json!([changed]));
+    assert!(!list.to_string().contains("zz-canary"));
+    assert_eq!(cloud.call("DELETE", &one, None).await.0, 204);
+    assert_eq!(cloud.call("GET", &one, None).await.0, 404);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_is_not_built_from_a_repository_has_an_empty_history_of_builds() {
+    let cloud = client();
+    let account = cloud.world.account("me");
+    runpod::add_endpoint(&cloud.world, &account);
+    let path = "/v2/serverless/sim-endpoint/builds";
+    let (status, list) = cloud.call("GET", path, None).await;
+    assert_eq!((status, &list["builds"]), (200, &json!([])));
+    assert_eq!(list["pagination"]["hasNextPage"], false);
+    assert_eq!(
+        cloud
+            .call("GET", &format!("{path}?limit=101"), None)
+            .await
+            .0,
+        422
+    );
+    assert_eq!(cloud.call("GET", &format!("{path}/b1"), None).await.0, 404);
+    assert_eq!(
+        cloud
+            .call("GET", "/v2/serverless/none/builds", None)
+            .await
+            .0,
+        404
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_paged_list_says_so_and_refuses_the_cursor_of_another_list() {
     let cloud = client();
     let mut quirks = Quirks::default();

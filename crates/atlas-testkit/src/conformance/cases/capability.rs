@@ -1,8 +1,6 @@
 //! Capabilities, both ways: what is declared works, what is not declared is refused before any
 //! request.
 
-use std::time::Duration;
-
 use atlas_core::{
     AnyProvider, CallContext, Capability, CloudType, ComputeId, ComputeRequest, ComputeStatus,
     DiskSize, Error, ErrorKind, Gpu, JobId, JobRef, JobRequest, LaunchKey, LogQuery, Port,
@@ -36,17 +34,11 @@ fn demanding(bench: &Bench<'_>, capability: Capability) -> Option<ComputeRequest
         ),
         Capability::CloudTypes => plain.cloud_type(CloudType::Secure),
         Capability::EndsWithCommand => plain.command(["sleep", "5"]).ends_with_command(true),
-        Capability::DeadMan => plain.ends_at(Some(
-            bench
-                .subject()
-                .now()
-                .saturating_add(Duration::from_secs(3600)),
-        )),
         _ => return None,
     })
 }
 
-const FIELDS: [Capability; 14] = [
+const FIELDS: [Capability; 13] = [
     Capability::Gpu,
     Capability::Cpu,
     Capability::Spot,
@@ -60,7 +52,6 @@ const FIELDS: [Capability; 14] = [
     Capability::Regions,
     Capability::CloudTypes,
     Capability::EndsWithCommand,
-    Capability::DeadMan,
 ];
 
 const OPERATIONS: [Capability; 7] = [
@@ -400,26 +391,6 @@ pub(super) async fn a_machine_ends_with_its_command_where_declared(bench: &Bench
             .again("its command has ended, and the machine has not")
             .await?;
     }
-    Ok(())
-}
-
-/// Where it is declared, the cloud itself ends a machine that nobody ends. Elsewhere it is refused,
-/// with the other fields.
-pub(super) async fn a_machine_is_gone_at_its_end_where_declared(bench: &Bench<'_>) -> Verdict {
-    if !bench.has(Capability::DeadMan) {
-        return Ok(());
-    }
-    let end = bench
-        .subject()
-        .now()
-        .saturating_add(Duration::from_secs(300));
-    let (_, made) = bench.spawn(bench.request().ends_at(Some(end))).await?;
-    bench.until_shown(&made.id).await?;
-    let mut patience = bench.long_patience();
-    while is_there(bench, &made.id).await? {
-        patience.again(&format!("it was to end at {end}")).await?;
-    }
-    ensure!(bench.subject().now() >= end, "it ended before {end}");
     Ok(())
 }
 

@@ -74,7 +74,6 @@ cases! {
         spot_is_declared_exactly_when_it_is_rented
         an_exit_code_is_reported_exactly_when_declared
         a_machine_ends_with_its_command_where_declared
-        a_machine_is_gone_at_its_end_where_declared
     }
     input {
         bad_input_names_its_field_and_is_never_sent

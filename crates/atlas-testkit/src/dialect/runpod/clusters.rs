@@ -14,7 +14,7 @@ use crate::dialect::SimBody;
 use crate::dialect::check::Check;
 use crate::world::{Machine, Refusal};
 
-const CONTAINER: [&str; 5] = ["image", "args", "disk", "env", "ports"];
+const CONTAINER: [&str; 7] = ["image", "args", "entrypoint", "cmd", "disk", "env", "ports"];
 const FIELDS: [&str; 7] = [
     "name",
     "type",

@@ -6,17 +6,27 @@ use atlas_core::{Port, Protocol, Secret};
 use http::StatusCode;
 use serde_json::{Value, json};
 
+use super::command::{Command, Sent};
 use super::problem::{Problem, SOLD_OUT};
-use super::stock::{CENTRES, CUDA, FLAVOURS};
+use super::stock::{CENTRES, CUDA, FLAVOURS, RAM_PER_GPU, VCPUS_PER_GPU};
 use crate::dialect::check::{Check, version};
-use crate::world::{CloudSpec, MachineSpec, split};
+use crate::world::{CloudSpec, MachineSpec};
 
 /// The most variables of a pod, and the most HTTP ports (docs/clouds/runpod.md).
 const MAX_ENV: usize = 50;
 const MAX_HTTP_PORTS: usize = 10;
 const DEFAULT_DISK: u32 = 50;
 
-const CONTAINER: [&str; 6] = ["image", "args", "disk", "env", "ports", "registry"];
+pub(super) const CONTAINER: [&str; 8] = [
+    "image",
+    "args",
+    "entrypoint",
+    "cmd",
+    "disk",
+    "env",
+    "ports",
+    "registry",
+];
 const CREATE: [&str; 10] = [
     "name",
     "cloud",
@@ -35,7 +45,7 @@ const UPDATE: [&str; 5] = ["globalNetworking", "locked", "mounts", "name", "temp
 #[derive(Debug, Default)]
 pub(super) struct Container {
     pub(super) image: Option<String>,
-    pub(super) args: Option<String>,
+    pub(super) command: Sent,
     pub(super) disk: Option<u32>,
     pub(super) env: Option<BTreeMap<String, Secret>>,
     pub(super) ports: Option<Vec<Port>>,
@@ -56,9 +66,7 @@ impl Container {
             image: check
                 .string("$.image", body.get("image"), 0)
                 .map(str::to_owned),
-            args: check
-                .string("$.args", body.get("args"), 0)
-                .map(str::to_owned),
+            command: Sent::read(check, body),
             disk: check.integer("$.disk", body.get("disk"), 1),
             env: check.map("$.env", body.get("env")).map(|pairs| {
                 pairs
@@ -259,13 +267,16 @@ pub(super) fn pod(
         env.entry("JUPYTER_PASSWORD".into())
             .or_insert_with(|| Secret::new(password()));
     }
-    let args = container.args.unwrap_or_default();
+    let command = container
+        .command
+        .over(&Command::default())?
+        .unwrap_or_default();
     let mut spec = MachineSpec::gpu(shape, count).named(name);
     spec.tier = Some(tier);
     spec.regions = regions;
     spec.env = env;
     spec.image = container.image.unwrap_or_default();
-    spec.command = split(&args);
+    spec.command = command.words();
     spec.ports = container.ports.unwrap_or_default();
     spec.disk_gb = container.disk.unwrap_or(DEFAULT_DISK);
     spec.network_volume = network
@@ -277,13 +288,13 @@ pub(super) fn pod(
         .and_then(|size| u32::try_from(size).ok())
         .unwrap_or(0);
     spec.extra = json!({
-        "args": args,
         "registry": container.registry.unwrap_or(Value::Null),
         "mounts": mounts,
         "cudaVersion": cuda,
         "globalNetworking": global,
         "cpu": cpu.is_some(),
     });
+    command.put(&mut spec.extra);
     Ok(spec)
 }
 
@@ -292,6 +303,8 @@ struct Gpu {
     count: u32,
     allowed: Vec<String>,
     min: Option<String>,
+    /// The least memory in GB and the fewest vCPUs of a host for each GPU.
+    host: (u32, u32),
 }
 
 impl Gpu {
@@ -299,7 +312,14 @@ impl Gpu {
         let fields = check.object(
             "$.gpu",
             value,
-            &["id", "count", "allowedCudaVersions", "minCudaVersion"],
+            &[
+                "id",
+                "count",
+                "allowedCudaVersions",
+                "minCudaVersion",
+                "minRamPerGpu",
+                "minVcpuCountPerGpu",
+            ],
             &["id"],
         );
         let field = |name: &str| fields.and_then(|fields| fields.get(name));
@@ -315,7 +335,14 @@ impl Gpu {
         if let Some(min) = &min {
             check.version("$.gpu.minCudaVersion", min);
         }
+        let mut least = |name: &str| {
+            check
+                .integer(&format!("$.gpu.{name}"), field(name), 1)
+                .unwrap_or_default()
+        };
+        let host = (least("minRamPerGpu"), least("minVcpuCountPerGpu"));
         Self {
+            host,
             id: check
                 .string("$.gpu.id", field("id"), 0)
                 .unwrap_or_default()
@@ -338,6 +365,10 @@ impl Gpu {
             return Err(Problem::bad(
                 "gpu.allowedCudaVersions and gpu.minCudaVersion are mutually exclusive",
             ));
+        }
+        let (ram, vcpus) = self.host;
+        if ram > RAM_PER_GPU || vcpus > VCPUS_PER_GPU {
+            return Err(Problem::bad(SOLD_OUT));
         }
         if !self.id.starts_with("NVIDIA") && !self.id.starts_with("Tesla") {
             return if self.allowed.is_empty() && self.min.is_none() {
@@ -392,10 +423,12 @@ pub(super) struct Update {
     pub(super) global: Option<bool>,
     pub(super) mounts: Option<Value>,
     pub(super) container: Container,
+    /// What it runs from now on, where the body says.
+    pub(super) command: Option<Command>,
 }
 
 impl Update {
-    /// Reads it, `was` being the mounts that the pod has.
+    /// Reads it, over what the pod `was`.
     pub(super) fn read(body: &Value, was: &Value) -> Result<Self, Problem> {
         let mut check = Check::default();
         let Some(object) = check.object("$", body, &[&UPDATE[..], &CONTAINER[..]].concat(), &[])
@@ -410,18 +443,21 @@ impl Update {
             global: check.boolean("$.globalNetworking", object.get("globalNetworking")),
             mounts: mounts(&mut check, object.get("mounts")),
             container: Container::read(&mut check, object),
+            command: None,
         };
         check.string("$.templateId", object.get("templateId"), 0);
         if !check.errors.is_empty() {
             return Err(Problem::invalid(check.errors));
         }
         update.container.hold()?;
+        let held = Command::stored(was["args"].as_str().unwrap_or_default());
+        update.command = update.container.command.over(&held)?;
         let sent = update
             .mounts
             .take()
             .filter(|mounts| mounts.as_object().is_some_and(|mounts| !mounts.is_empty()));
         if let Some(sent) = sent {
-            update.mounts = Some(remount(sent, was)?);
+            update.mounts = Some(remount(sent, &was["mounts"])?);
         }
         Ok(update)
     }
@@ -430,7 +466,7 @@ impl Update {
     pub(super) fn restarts(&self) -> bool {
         let container = &self.container;
         container.image.is_some()
-            || container.args.is_some()
+            || self.command.is_some()
             || container.disk.is_some()
             || container.env.is_some()
             || container.ports.is_some()

@@ -14,6 +14,7 @@
 mod billing;
 mod catalog;
 mod clusters;
+mod command;
 mod create;
 mod graphql;
 mod limit;
@@ -22,6 +23,7 @@ mod page;
 mod pods;
 mod problem;
 mod runtime;
+mod secrets;
 mod serverless;
 mod stock;
 mod store;
@@ -30,6 +32,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use atlas_core::Timestamp;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Response, StatusCode};
@@ -60,6 +63,29 @@ pub struct Quirks {
     pub pagination: Pagination,
     /// How many calls a key may make.
     pub quota: Quota,
+    /// How much is left of GraphQL.
+    pub graphql: GraphQl,
+}
+
+/// How much is left of the deprecated GraphQL API: it is rate-limited in stages since 2026-09-17,
+/// and answers 410 from early 2027 (docs/clouds/runpod.md, "GraphQL"). The stages' numbers are not
+/// published.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct GraphQl {
+    /// How many calls a key may make in a minute of simulated time; the next ones are answered 429.
+    pub per_minute: u32,
+    /// From when on every call is answered 410.
+    pub ends_at: Option<Timestamp>,
+}
+
+impl Default for GraphQl {
+    fn default() -> Self {
+        Self {
+            per_minute: 600,
+            ends_at: None,
+        }
+    }
 }
 
 impl Default for Quirks {
@@ -68,6 +94,7 @@ impl Default for Quirks {
             page_size: 1000,
             pagination: Pagination::Honest,
             quota: Quota::default(),
+            graphql: GraphQl::default(),
         }
     }
 }
@@ -100,6 +127,7 @@ struct Shared {
     quirks: Quirks,
     windows: BTreeMap<String, Windows>,
     job_windows: runtime::JobWindows,
+    graphql_windows: BTreeMap<String, (Timestamp, u32)>,
     ssh_keys: BTreeMap<String, Vec<String>>,
     stores: BTreeMap<String, Store>,
     requests: u64,
@@ -132,6 +160,11 @@ enum Route {
     Centre(String),
     GetSshKeys,
     PutSshKeys,
+    ListSecrets,
+    CreateSecret,
+    GetSecret(String),
+    UpdateSecret(String),
+    DeleteSecret(String),
     ListTemplates,
     CreateTemplate,
     GetTemplate(String),
@@ -157,6 +190,8 @@ enum Route {
     DeleteEndpoint(String),
     EndpointWorkers(String),
     EndpointReleases(String),
+    EndpointBuilds(String),
+    EndpointBuild(String, String),
     WorkerLogs(String, String),
     ListClusters,
     CreateCluster,
@@ -344,6 +379,11 @@ impl RunPod {
             Route::Centre(id) => self.get_centre(call, id),
             Route::GetSshKeys => self.get_ssh_keys(call),
             Route::PutSshKeys => self.put_ssh_keys(call),
+            Route::ListSecrets => self.list_secrets(call),
+            Route::CreateSecret => self.create_secret(call),
+            Route::GetSecret(id) => self.get_secret(call, id),
+            Route::UpdateSecret(id) => self.update_secret(call, id),
+            Route::DeleteSecret(id) => self.delete_secret(call, id),
             Route::ListTemplates => self.list_templates(call),
             Route::CreateTemplate => self.create_template(call),
             Route::GetTemplate(id) => self.get_template(call, id),
@@ -369,6 +409,8 @@ impl RunPod {
             Route::DeleteEndpoint(id) => self.delete_endpoint(call, id),
             Route::EndpointWorkers(id) => self.endpoint_workers(call, id),
             Route::EndpointReleases(id) => self.endpoint_releases(call, id),
+            Route::EndpointBuilds(id) => self.endpoint_builds(call, id),
+            Route::EndpointBuild(id, build) => self.endpoint_build(call, id, build),
             Route::WorkerLogs(id, worker) => self.worker_logs(call, id, worker),
             Route::ListClusters => self.list_clusters(call),
             Route::CreateCluster => self.create_cluster(call),
@@ -412,6 +454,11 @@ impl Route {
             Self::Gpus | Self::Gpu(_) | Self::Cpus | Self::Cpu(_) => ("list_gpu_types", None),
             Self::Centres | Self::Centre(_) => ("list_regions", None),
             Self::GetSshKeys | Self::PutSshKeys => ("ssh_keys", None),
+            Self::ListSecrets
+            | Self::CreateSecret
+            | Self::GetSecret(_)
+            | Self::UpdateSecret(_)
+            | Self::DeleteSecret(_) => ("secrets", None),
             Self::ListVolumes => ("list_network_volumes", None),
             Self::CreateVolume => ("create_network_volume", None),
             Self::DeleteVolume(_) => ("delete_network_volume", None),
@@ -424,6 +471,8 @@ impl Route {
             | Self::DeleteEndpoint(_)
             | Self::EndpointWorkers(_)
             | Self::EndpointReleases(_)
+            | Self::EndpointBuilds(_)
+            | Self::EndpointBuild(..)
             | Self::WorkerLogs(..) => ("endpoints", None),
             Self::ListClusters
             | Self::CreateCluster
@@ -526,6 +575,11 @@ fn route(method: &Method, path: &str) -> Result<Route, Box<Response<SimBody>>> {
         ["v2", "serverless", id, "releases"] => {
             vec![(Method::GET, of(id, Route::EndpointReleases))]
         }
+        ["v2", "serverless", id, "builds"] => vec![(Method::GET, of(id, Route::EndpointBuilds))],
+        ["v2", "serverless", id, "builds", build] => vec![(
+            Method::GET,
+            Route::EndpointBuild((*id).to_owned(), (*build).to_owned()),
+        )],
         ["v2", "serverless", id, "workers", worker, "logs"] => {
             vec![(
                 Method::GET,
@@ -553,6 +607,15 @@ fn route(method: &Method, path: &str) -> Result<Route, Box<Response<SimBody>>> {
         ["v2", "account", "ssh-keys"] => vec![
             (Method::GET, Route::GetSshKeys),
             (Method::PUT, Route::PutSshKeys),
+        ],
+        ["v2", "account", "secrets"] => vec![
+            (Method::GET, Route::ListSecrets),
+            (Method::POST, Route::CreateSecret),
+        ],
+        ["v2", "account", "secrets", id] => vec![
+            (Method::DELETE, of(id, Route::DeleteSecret)),
+            (Method::GET, of(id, Route::GetSecret)),
+            (Method::PATCH, of(id, Route::UpdateSecret)),
         ],
         _ => Vec::new(),
     };

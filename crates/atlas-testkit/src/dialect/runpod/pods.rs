@@ -5,23 +5,25 @@ use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::clusters::membership;
-use super::create::{self, Update};
+use super::command::Command;
+use super::create::{self, CONTAINER, Update};
 use super::page::{MOST, whole};
 use super::problem::{Problem, json as answer, no_content};
 use super::stock::{NAME, VCPUS_PER_GPU};
 use super::store::over_template;
-use super::{Call, Pagination, RunPod};
+use super::{Call, MAX_BODY, Pagination, RunPod};
 use crate::dialect::SimBody;
 use crate::dialect::check::Check;
 use crate::world::{FaultKind, Machine, MachineState, Refusal, World};
 
 /// A live pod announces this port besides its own (docs/clouds/runpod.md).
 const EXTRA_PORT: u32 = 19_123;
-/// What a template gives a body of an update, and of a create.
-const CONTAINER: [&str; 6] = ["image", "args", "disk", "env", "ports", "registry"];
-const POD_TEMPLATE: [&str; 9] = [
+/// What a template gives the body of a create.
+const POD_TEMPLATE: [&str; 11] = [
     "image",
     "args",
+    "entrypoint",
+    "cmd",
     "disk",
     "env",
     "ports",
@@ -108,7 +110,7 @@ impl RunPod {
             .ok_or_else(|| Problem::not_found("pod"))?;
         refuse_members(&machine)?;
         let body = self.over_pod_template(call, body, &CONTAINER)?;
-        let update = Update::read(&body, &machine.spec.extra["mounts"])?;
+        let update = Update::read(&body, &machine.spec.extra)?;
         let restarts = update.restarts();
         let changed = self
             .world
@@ -198,6 +200,12 @@ impl RunPod {
             .filter(|field| !(on_cpu && *field == "mounts"))
             .collect();
         let mut body = over_template(&template, body, &fields);
+        if body.to_string().len() > MAX_BODY {
+            return Err(Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("the order with its template exceeds {MAX_BODY} bytes"),
+            ));
+        }
         let versions = template["allowedCudaVersions"].clone();
         // Either CUDA field of the body replaces the template's constraint.
         if versions
@@ -283,7 +291,6 @@ impl RunPod {
             "status": status,
             "actions": actions,
             "image": spec.image,
-            "args": spec.extra.get("args").cloned().unwrap_or_else(|| spec.command.join(" ").into()),
             "disk": spec.disk_gb.max(1),
             "mounts": spec.extra.get("mounts").cloned().unwrap_or_else(|| json!({})),
             "ports": ports,
@@ -301,6 +308,8 @@ impl RunPod {
             "createdAt": wire_time(&self.world, machine.created_at),
             "startedAt": machine.started_at.map(|at| wire_time(&self.world, at)),
         });
+        let args = spec.extra["args"].as_str().map(str::to_owned);
+        Command::stored(&args.unwrap_or_else(|| spec.command.join(" "))).put(&mut pod);
         if let Some(cluster) = membership(machine) {
             pod["cluster"] = cluster.clone();
         }
@@ -354,9 +363,9 @@ fn apply(update: Update, machine: &mut Machine) {
     if !spec.extra.is_object() {
         spec.extra = json!({});
     }
-    if let Some(args) = container.args {
-        spec.command = crate::world::split(&args);
-        spec.extra["args"] = args.into();
+    if let Some(command) = update.command {
+        spec.command = command.words();
+        command.put(&mut spec.extra);
     }
     for (name, value) in [
         ("registry", container.registry),

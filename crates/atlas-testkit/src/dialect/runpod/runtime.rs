@@ -23,6 +23,8 @@ const RUN_BODY: usize = 10 * 1000 * 1000;
 pub(super) const RUNSYNC_BODY: usize = 20 * 1000 * 1000;
 /// How long a stream's answer is held while nothing comes.
 const HOLD: Duration = Duration::from_secs(10);
+/// How long `/status-sync` holds its answer while the job has not ended, as `/runsync` does.
+const HOLD_SYNC: Duration = Duration::from_secs(90);
 /// How often a held answer looks again.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -131,7 +133,7 @@ impl RunPod {
     fn within_limit(&self, key: &str, endpoint: &str, verb: &'static str) -> bool {
         let most = match verb {
             "run" => 1000,
-            "runsync" | "status" | "stream" => 2000,
+            "runsync" | "status" | "status-sync" | "stream" => 2000,
             "cancel" => 100,
             "purge-queue" => 2,
             "requests" => 10,
@@ -179,6 +181,14 @@ impl RunPod {
                     .job(NAME, &ask.account, ask.endpoint, job)
                     .ok_or_else(no_job)?,
             ))),
+            "status-sync" => {
+                let ended = self.settled(
+                    millis(&ask.query, "wait").unwrap_or(HOLD_SYNC),
+                    || world.job(NAME, &ask.account, ask.endpoint, job),
+                    |job| job.status.is_terminal(),
+                );
+                Ok(ok(&object(&ended.await.ok_or_else(no_job)?)))
+            }
             "stream" => {
                 let hold = millis(&ask.query, "wait")
                     .unwrap_or(HOLD)
@@ -297,6 +307,7 @@ fn verb<'a>(method: &Method, segments: &[&'a str]) -> Option<(&'a str, &'static 
         ["v2", endpoint, "run"] if post => Some((endpoint, "run", "")),
         ["v2", endpoint, "runsync"] if post => Some((endpoint, "runsync", "")),
         ["v2", endpoint, "status", job] if get || post => Some((endpoint, "status", job)),
+        ["v2", endpoint, "status-sync", job] if get || post => Some((endpoint, "status-sync", job)),
         ["v2", endpoint, "stream", job] if get || post => Some((endpoint, "stream", job)),
         ["v2", endpoint, "cancel", job] if post => Some((endpoint, "cancel", job)),
         ["v2", endpoint, "retry", job] if post => Some((endpoint, "retry", job)),
@@ -311,7 +322,7 @@ fn verb<'a>(method: &Method, segments: &[&'a str]) -> Option<(&'a str, &'static 
 fn operation(verb: &str) -> &'static str {
     match verb {
         "run" | "runsync" => "run_job",
-        "status" => "get_job",
+        "status" | "status-sync" => "get_job",
         "stream" => "stream_job",
         "cancel" => "cancel_job",
         "retry" => "retry_job",

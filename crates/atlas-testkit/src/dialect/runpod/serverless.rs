@@ -8,7 +8,8 @@ use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::create::Container;
+use super::command;
+use super::create::{CONTAINER, Container};
 use super::page::MOST;
 use super::pods::wire_time;
 use super::problem::{Problem, json as answer, no_content};
@@ -19,7 +20,6 @@ use crate::dialect::SimBody;
 use crate::dialect::check::Check;
 use crate::world::{Endpoint, EndpointSpec, Worker};
 
-const CONTAINER: [&str; 6] = ["image", "args", "disk", "env", "ports", "registry"];
 const FIELDS: [&str; 12] = [
     "name",
     "type",
@@ -34,6 +34,8 @@ const FIELDS: [&str; 12] = [
     "workers",
     "registry",
 ];
+/// The most builds on a page.
+const MOST_BUILDS: usize = 100;
 /// Where a request of an endpoint goes (docs/clouds/runpod.md).
 const RUNTIME: &str = "https://api.runpod.ai/v2";
 
@@ -77,7 +79,9 @@ impl RunPod {
             "timeout": 0, "args": "", "disk": 20, "env": {}, "ports": [], "registry": null, "version": 1,
         });
         let workers = checked.workers(&extra["workers"], &body, &body)?;
-        merge(&mut extra, body.as_object().cloned().unwrap_or_default());
+        let mut fields = body.as_object().cloned().unwrap_or_default();
+        command::settle(&mut fields, &extra)?;
+        merge(&mut extra, fields);
         extra["workers"] = workers;
         if let Some(gpu) = gpu {
             extra["gpu"] = pools(None, gpu)?;
@@ -107,6 +111,7 @@ impl RunPod {
         let mut fields = body.as_object().cloned().unwrap_or_default();
         let (gpu, cpu) = (fields.remove("gpu"), fields.remove("cpu"));
         fields.remove("workers");
+        command::settle(&mut fields, was)?;
         merge(&mut extra, fields);
         if (gpu.is_some() && was.get("gpu").is_none())
             || (cpu.is_some() && was.get("cpu").is_none())
@@ -183,6 +188,19 @@ impl RunPod {
         Ok(answer(StatusCode::OK, &body))
     }
 
+    /// The history of image builds: of an endpoint that is not built from a repository, none.
+    pub(super) fn endpoint_builds(&self, call: &Call<'_>, id: &str) -> Reply {
+        self.held(call, id)?;
+        let list = format!("builds of {id}");
+        let body = self.put_page(call, &list, MOST_BUILDS, "builds", Vec::new(), json!({}))?;
+        Ok(answer(StatusCode::OK, &body))
+    }
+
+    pub(super) fn endpoint_build(&self, call: &Call<'_>, id: &str, _build: &str) -> Reply {
+        self.held(call, id)?;
+        Err(Problem::not_found("build"))
+    }
+
     pub(super) fn worker_logs(&self, call: &Call<'_>, id: &str, worker: &str) -> Reply {
         let held = self.held(call, id)?;
         let found = held
@@ -244,7 +262,7 @@ impl RunPod {
         let mut shown =
             json!({ "id": endpoint.id, "createdAt": wire_time(&self.world, endpoint.created_at) });
         let defaults = json!({
-            "name": endpoint.id, "type": "QUEUE", "image": "", "args": "", "disk": 20, "env": {}, "ports": [], "registry": null,
+            "name": endpoint.id, "type": "QUEUE", "image": "", "args": "", "entrypoint": [], "cmd": [], "disk": 20, "env": {}, "ports": [], "registry": null,
             "scaling": { "type": "QUEUE_DELAY", "queueDelay": 4 }, "dataCenterIds": [], "networkVolumes": [], "flashboot": "OFF",
             "timeout": 600_000, "workers": { "min": 0, "max": endpoint.spec.max_workers, "idleTimeout": 10 },
         });

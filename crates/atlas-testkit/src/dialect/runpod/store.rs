@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use super::command;
 use super::create::Container;
 use super::page::whole;
 use super::problem::{Problem, json as answer, no_content};
@@ -12,7 +13,7 @@ use super::stock::NAME;
 use super::{Call, RunPod};
 use crate::dialect::SimBody;
 use crate::dialect::check::Check;
-use crate::world::{Refusal, Volume};
+use crate::world::{Account, Refusal, Volume};
 use http::{Response, StatusCode};
 
 /// Things by kind, each in order of creation.
@@ -47,10 +48,12 @@ impl Store {
     }
 }
 
-const TEMPLATE: [&str; 14] = [
+const TEMPLATE: [&str; 16] = [
     "name",
     "image",
     "args",
+    "entrypoint",
+    "cmd",
     "disk",
     "env",
     "ports",
@@ -67,7 +70,8 @@ const TEMPLATE: [&str; 14] = [
 /// A public template that every account can read, and nobody here owns.
 fn official() -> Value {
     json!({
-        "id": "30zmvf89kd", "name": "PyTorch 2.8", "image": "runpod/pytorch:1.0.2-cu1281-torch280-ubuntu2404", "args": "", "disk": 50,
+        "id": "30zmvf89kd", "name": "PyTorch 2.8", "image": "runpod/pytorch:1.0.2-cu1281-torch280-ubuntu2404",
+        "args": "", "entrypoint": [], "cmd": [], "disk": 50,
         "mounts": {}, "ports": ["8888/http", "22/tcp"], "env": {}, "registry": null, "serverless": false, "public": true,
         "category": "NVIDIA", "startSsh": true, "startJupyter": true, "allowedCudaVersions": [],
     })
@@ -105,9 +109,10 @@ impl RunPod {
 
     pub(super) fn create_template(&self, call: &Call<'_>) -> Reply {
         let body = call.json()?;
-        let sent = template(&body, &["name", "image"])?;
+        let mut sent = template(&body, &["name", "image"])?;
+        command::settle(&mut sent, &Value::Null)?;
         let mut made = json!({
-            "id": self.world.word(10), "args": "", "disk": 50, "mounts": {}, "ports": [], "env": {}, "registry": null, "serverless": false,
+            "id": self.world.word(10), "args": "", "entrypoint": [], "cmd": [], "disk": 50, "mounts": {}, "ports": [], "env": {}, "registry": null, "serverless": false,
             "public": false, "category": "NVIDIA", "startSsh": true, "startJupyter": true, "allowedCudaVersions": [],
         });
         merge(&mut made, sent);
@@ -132,6 +137,7 @@ impl RunPod {
             let held = store
                 .change("templates", id)
                 .ok_or_else(|| Problem::not_found("template"))?;
+            command::settle(&mut sent, held)?;
             merge(held, sent);
             Ok(answer(StatusCode::OK, held))
         })
@@ -341,10 +347,14 @@ impl RunPod {
     }
 
     pub(super) fn with_store<T>(&self, call: &Call<'_>, act: impl FnOnce(&mut Store) -> T) -> T {
+        self.store_of(&call.account, act)
+    }
+
+    pub(super) fn store_of<T>(&self, account: &Account, act: impl FnOnce(&mut Store) -> T) -> T {
         act(self
             .shared()
             .stores
-            .entry(call.account.as_str().to_owned())
+            .entry(account.as_str().to_owned())
             .or_default())
     }
 }
@@ -418,10 +428,16 @@ pub(super) fn over_template(template: &Value, mut body: Value, fields: &[&str]) 
     let Some(object) = body.as_object_mut() else {
         return body;
     };
+    let has_command = command::FIELDS
+        .iter()
+        .any(|field| object.contains_key(*field));
     for field in fields {
         let Some(value) = template.get(*field) else {
             continue;
         };
+        if has_command && command::FIELDS.contains(field) {
+            continue;
+        }
         if *field == "env" {
             let mut env = value.as_object().cloned().unwrap_or_default();
             env.extend(

@@ -75,6 +75,12 @@ impl Field {
             Value::Object(object) if !self.fields.is_empty() => {
                 let mut shown = Map::new();
                 for field in &self.fields {
+                    if field.name == "__typename" && !object.contains_key("__typename") {
+                        // An object that nobody selects by its type: named after its field.
+                        let key = field.alias.clone().unwrap_or_else(|| field.name.clone());
+                        shown.insert(key, type_name(&self.name).into());
+                        continue;
+                    }
                     let held = object.get(&field.name).ok_or_else(|| {
                         format!(
                             "Cannot query field \"{}\" on \"{}\".",
@@ -95,6 +101,14 @@ impl Field {
             scalar => Ok(scalar.clone()),
         }
     }
+}
+
+fn type_name(field: &str) -> String {
+    let mut name = field.to_owned();
+    if let Some(first) = name.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    name
 }
 
 impl Argument {
