@@ -119,7 +119,7 @@ impl Proxy {
         }
         let open = match self.open(&who, &head.uri, connection) {
             Ok(open) => open,
-            Err(refusal) => return refusal,
+            Err(refused) => return refused.answer(),
         };
         verifier.strip(&mut head.uri, &mut head.headers);
         let protocol = match self.behind {
@@ -169,7 +169,7 @@ impl Proxy {
         who: &Principal,
         uri: &hyper::Uri,
         connection: &Arc<Connection>,
-    ) -> Result<Arc<Open>, Response<Body>> {
+    ) -> Result<Arc<Open>, Refused> {
         let grant = match who {
             Principal::Grant(grant) => Some(grant),
             _ => None,
@@ -178,20 +178,9 @@ impl Proxy {
         let stream = self
             .streams
             .open(Holder::of(who, uri), expires_at, connection)
-            .map_err(|full| {
-                later(match full {
-                    Full::Credential => text(
-                        StatusCode::TOO_MANY_REQUESTS,
-                        "this credential has too many requests open\n",
-                    ),
-                    Full::Guard => text(
-                        StatusCode::SERVICE_UNAVAILABLE,
-                        "too many requests are open\n",
-                    ),
-                })
-            })?;
+            .map_err(Refused::Full)?;
         if grant.is_some_and(|grant| self.config.revoked.contains(grant.id())) {
-            return Err(unauthorized());
+            return Err(Refused::Revoked);
         }
         Ok(self.activity.begin(connection, stream))
     }
@@ -213,6 +202,29 @@ impl Proxy {
             .trim()
             .parse()
             .ok()
+    }
+}
+
+/// Why a request that was verified is not passed on.
+#[derive(Clone, Copy, Debug)]
+enum Refused {
+    Full(Full),
+    Revoked,
+}
+
+impl Refused {
+    fn answer(self) -> Response<Body> {
+        match self {
+            Self::Full(Full::Credential) => later(text(
+                StatusCode::TOO_MANY_REQUESTS,
+                "this credential has too many requests open\n",
+            )),
+            Self::Full(Full::Guard) => later(text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many requests are open\n",
+            )),
+            Self::Revoked => unauthorized(),
+        }
     }
 }
 
