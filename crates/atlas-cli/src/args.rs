@@ -32,7 +32,7 @@ pub(crate) struct Cli {
 /// The flags that every verb takes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Global {
-    /// Account to use: `runpod`, `fly`, `lambda`, `vast`, `mock`, or one from the configuration file
+    /// Account to use: `runpod`, `fly`, `lambda`, `vast`, `mock`, or one of the configuration file
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) provider: Option<AccountName>,
     /// Print JSON on standard output, one document per line
@@ -69,8 +69,8 @@ pub(crate) enum KeptVerb {
     Spawn(Box<SpawnArgs>),
     /// Run a command in a container and exit with its exit code
     ///
-    /// The machine is given back when the command ends. Exit codes of atlas itself: 124 when a limit
-    /// ended the command, 125 when atlas failed.
+    /// The machine is given back when the command ends. Exit codes of atlas itself: 124 when a
+    /// limit ended the command, 125 when atlas failed.
     Run(Box<RunArgs>),
     /// List sessions
     Ls(LsArgs),
@@ -352,7 +352,7 @@ pub(crate) enum UrlVerb {
 /// `atlas fly`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum FlyVerb {
-    /// List the Fly.io apps in a folder; files that could not be used are reported on standard error
+    /// List the Fly.io apps in a folder; unusable files are reported on standard error
     Apps {
         /// Folder of the project
         path: PathBuf,

@@ -77,7 +77,7 @@ impl Setup {
         match (wanted, known.next(), known.next()) {
             (Some(name), ..) | (None, Some(name), None) => Ok(name),
             _ => Err(Failure::usage(
-                "no account is selected; use --provider NAME, or set default_provider in atlas.toml",
+                "no account is selected; use --provider or set default_provider in atlas.toml",
             )),
         }
     }
@@ -125,7 +125,7 @@ impl Setup {
                 Ok(provider) => usable.push((name, provider)),
                 Err(failure) if self.named.as_ref() == Some(&name) => return Err(failure),
                 Err(failure) => {
-                    tracing::warn!(account = %name, reason = %failure, "skipping an unusable account")
+                    tracing::warn!(account = %name, reason = %failure, "account skipped")
                 }
             }
         }

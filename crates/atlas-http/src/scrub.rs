@@ -432,13 +432,13 @@ mod tests {
     #[test]
     fn a_document_is_scrubbed_in_its_decoded_strings_names_and_numbers() {
         let mut value = serde_json::from_str(
-            r#"{"detail":"\u0068unter2","hunter2":[{"pin":12345}],"more":"{\"a\":\"h\\u0075nter2\"}"}"#,
+            r#"{"at":"\u0068unter2","hunter2":[{"pin":12345}],"in":"[\"h\\u0075nter2\"]"}"#,
         )
         .unwrap();
         assert!(Scrubber::new(["hunter2", "12345"]).json(&mut value));
         assert_eq!(
             value.to_string(),
-            r#"{"[redacted]":[{"pin":"[redacted]"}],"detail":"[redacted]","more":"{\"a\":\"[redacted]\"}"}"#
+            r#"{"[redacted]":[{"pin":"[redacted]"}],"at":"[redacted]","in":"[\"[redacted]\"]"}"#
         );
         assert!(!Scrubber::new(["hunter2"]).json(&mut serde_json::json!({"a": ["b", 1, null]})));
     }

@@ -332,7 +332,7 @@ impl Config {
             other => Err(Error::validation(
                 "provider",
                 format!(
-                    "{other} is no cloud of this build; configured: {}",
+                    "this build of atlas has no cloud {other:?}; configured accounts: {}",
                     self.known()
                 ),
             )),

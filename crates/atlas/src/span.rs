@@ -18,7 +18,12 @@ const UNITS: [(&str, u64); 5] = [
 /// # Errors
 /// `validation` when the text is no span of time.
 pub fn parse(text: &str) -> Result<Duration> {
-    let wrong = || Error::validation("duration", "not a span of time such as 90s, 15m or 1h30m");
+    let wrong = || {
+        Error::validation(
+            "duration",
+            "is not a duration; write one such as 90s, 15m or 1h30m",
+        )
+    };
     if text.is_empty() {
         return Err(wrong());
     }
@@ -76,10 +81,7 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Duration>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(
-        untagged,
-        expecting = "a span of time such as \"90s\", or milliseconds"
-    )]
+    #[serde(untagged, expecting = "a duration such as \"90s\", or milliseconds")]
     enum Either {
         Millis(u64),
         Text(String),

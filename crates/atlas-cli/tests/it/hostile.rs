@@ -25,13 +25,16 @@ fn is_clean(run: &Ran) {
 /// A RunPod that refuses every order, and repeats its environment as Go and PHP would write it.
 /// Everything else is answered by the simulated cloud at `cloud`.
 fn refusing_cloud(cloud: &str) -> String {
-    let cloud = cloud.strip_prefix("http://").unwrap().to_owned();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
+    let cloud = cloud
+        .strip_prefix("http://")
+        .expect("a plain URL")
+        .to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port of loopback");
+    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let cloud = cloud.clone();
-            std::thread::spawn(move || answer(stream.unwrap(), &cloud));
+            std::thread::spawn(move || answer(stream.expect("a connection"), &cloud));
         }
     });
     url

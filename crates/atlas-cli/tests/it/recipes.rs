@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A recipe takes no longer than this.
 const LONGEST: Duration = Duration::from_secs(180);
@@ -19,13 +19,13 @@ struct Recipe {
 fn recipes() -> Vec<Recipe> {
     let guides = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guides");
     let mut files: Vec<PathBuf> = fs::read_dir(guides)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
+        .expect("the guides are there")
+        .map(|entry| entry.expect("a folder can be listed").path())
         .collect();
     files.sort();
     let mut recipes = Vec::new();
     for file in files {
-        let text = fs::read_to_string(&file).unwrap();
+        let text = fs::read_to_string(&file).expect("a guide is text");
         let mut lines = (1..).zip(text.lines());
         while let Some((line, text)) = lines.next() {
             if text != "```sh" {
@@ -33,7 +33,10 @@ fn recipes() -> Vec<Recipe> {
             }
             let block = lines.by_ref().map(|(_, text)| text);
             let script: Vec<&str> = block.take_while(|text| *text != "```").collect();
-            let name = file.file_name().unwrap().to_string_lossy();
+            let name = file
+                .file_name()
+                .expect("a file has a name")
+                .to_string_lossy();
             recipes.push(Recipe {
                 place: format!("{name}:{line}"),
                 script: script.join("\n"),
@@ -61,14 +64,14 @@ fn run(script: &str, home: &Path) -> Option<Output> {
             format!("{}:/usr/bin:/bin", home.join("bin").display()),
         )
         .stdin(Stdio::null())
-        .stdout(fs::File::create(&out).unwrap())
-        .stderr(fs::File::create(&err).unwrap())
+        .stdout(fs::File::create(&out).expect("a scratch file"))
+        .stderr(fs::File::create(&err).expect("a scratch file"))
         .process_group(0)
         .spawn()
-        .unwrap();
-    let begun = Instant::now();
+        .expect("a shell starts");
+    let begun = tokio::time::Instant::now();
     let status = loop {
-        match child.try_wait().unwrap() {
+        match child.try_wait().expect("a child can be waited for") {
             Some(status) => break Some(status),
             None if begun.elapsed() > LONGEST => break None,
             None => std::thread::sleep(Duration::from_millis(50)),
@@ -83,8 +86,8 @@ fn run(script: &str, home: &Path) -> Option<Output> {
     let _ = child.wait();
     Some(Output {
         status: status?,
-        stdout: fs::read(out).unwrap(),
-        stderr: fs::read(err).unwrap(),
+        stdout: fs::read(out).expect("its output"),
+        stderr: fs::read(err).expect("its errors"),
     })
 }
 

@@ -122,6 +122,28 @@ async fn environment_values_that_a_cloud_echoes_do_not_reach_the_error() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn secrets_reach_no_error_from_a_request_id_or_an_answer_with_a_success_status() {
+    let headers = [("x-request-id", KEY), ("x-note", KEY)];
+    let body = r#"{"errors":[{"message":"bad \u0068unter2hunter2"}]}"#;
+    let cloud = Cloud::new([
+        answer_with(422, &headers, "no"),
+        answer_with(200, &headers, body),
+    ]);
+    let call = || {
+        Call::post("spawn_compute", RetryClass::Create, ["pods"])
+            .scrub([Secret::new("hunter2hunter2")])
+    };
+    let client = cloud.client();
+    let error = client.call(&CallContext::new(), call()).await.unwrap_err();
+    assert_eq!(error.request_id(), Some("[redacted]"));
+    let answer = client.call(&CallContext::new(), call()).await.unwrap();
+    assert_eq!(answer.request_id(), Some("[redacted]"));
+    let read: serde_json::Value = answer.json().unwrap();
+    let said = read["errors"][0]["message"].as_str().unwrap();
+    assert_eq!(answer.scrubbed(said), "bad [redacted]");
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_request_says_who_we_are() {
     let cloud = Cloud::new([answer(200, "{}")]);
     cloud
