@@ -7,5 +7,6 @@ mod apps;
 mod care;
 mod config;
 mod money;
+mod odd;
 mod stage;
 mod walks;

@@ -5,4 +5,5 @@
 
 mod account;
 mod money;
+mod odd;
 mod stage;

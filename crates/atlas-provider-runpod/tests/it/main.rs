@@ -9,6 +9,7 @@ mod graphql;
 mod jobs;
 mod lists;
 mod logs;
+mod odd;
 mod pods;
 mod resources;
 mod script;

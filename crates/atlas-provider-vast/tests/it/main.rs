@@ -6,6 +6,7 @@
 mod account;
 mod life;
 mod money;
+mod odd;
 mod offers;
 mod searches;
 mod stage;

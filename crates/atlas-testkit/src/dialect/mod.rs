@@ -10,6 +10,7 @@ mod face;
 pub mod fly;
 pub mod fly_logs;
 pub mod lambda;
+pub mod mutated;
 mod query;
 pub mod runpod;
 mod unserved;

@@ -702,3 +702,85 @@ async fn prepaid_money_ends_and_with_it_what_it_paid_for() {
     tokio::time::sleep(Duration::from_secs(49 * 3600)).await;
     assert_eq!(client.instance(id).await, Value::Null);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_rows_of_searches_are_counted_by_account_and_day() {
+    let client = client();
+    client.quirks(|quirks| quirks.search_rows_a_day = Some(10));
+    let search = json!({ "limit": 8 });
+    for _ in 0..2 {
+        let (status, _) = client
+            .as_key(Some("sim-key"), "POST", "/v0/bundles/", search.clone())
+            .await;
+        assert_eq!(status, 200);
+    }
+    let (status, text) = client
+        .as_key(Some("sim-key"), "POST", "/v0/bundles/", search.clone())
+        .await;
+    assert_eq!(status, 429);
+    let body: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(body["error"], "search_quota_exceeded");
+    let (status, _) = client
+        .as_key(Some("other-key"), "POST", "/v0/bundles/", search.clone())
+        .await;
+    assert_eq!(status, 200, "another account has its own");
+    tokio::time::sleep(Duration::from_secs(24 * 3600)).await;
+    let (status, _) = client
+        .as_key(Some("sim-key"), "POST", "/v0/bundles/", search)
+        .await;
+    assert_eq!(status, 200, "a new day");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_official_client_calls_is_answered_or_named_as_not_simulated() {
+    let client = client();
+    let call = async |method: &str, url: &str, body: Value| {
+        let (status, text) = client.as_key(Some("sim-key"), method, url, body).await;
+        (
+            status,
+            serde_json::from_str::<Value>(&text).unwrap_or_default(),
+        )
+    };
+    let (_, found) = call("POST", "/v0/bundles/", json!({ "limit": 1 })).await;
+    let ask = &found["offers"][0]["id"];
+    let order = json!({ "image": "u", "disk": 20, "runtype": "args" });
+    let (_, made) = call("PUT", &format!("/v0/asks/{ask}/"), order).await;
+    let id = made["new_contract"].as_u64().expect("an id");
+    let (status, names) = call("GET", "/v0/gpu_names/unique/", Value::Null).await;
+    let names = names["gpu_names"].as_array().expect("names").len();
+    assert!(status == 200 && names > 10, "{names}");
+    let update = format!("/v0/instances/update_template/{id}/");
+    let (status, _) = call("PUT", &update, json!({ "image": "u:2" })).await;
+    assert_eq!(status, 200);
+    let (_, read) = call("GET", &format!("/v0/instances/{id}/"), Value::Null).await;
+    assert_eq!(read["instances"]["image_uuid"], "u:2");
+    for url in [
+        "/v0/gpu_types/",
+        "/v0/secrets/",
+        "/v0/instances/pending-price-increases/",
+        "/v0/instances/count/",
+    ] {
+        assert_eq!(call("GET", url, Value::Null).await.0, 200, "{url}");
+    }
+    for (method, url) in [
+        ("GET", "/v0/endptjobs/"),
+        ("PUT", "/v0/launch_instance/"),
+        ("POST", "/v0/asks/bulk/"),
+        ("GET", "/v0/workergroups/"),
+        ("GET", "/v0/template/"),
+        ("POST", "/v0/instances/take_snapshot/7/"),
+    ] {
+        let (status, body) = call(method, url, json!({})).await;
+        assert_eq!(
+            (status, &body["error"]),
+            (501, &json!("not_simulated")),
+            "{url}"
+        );
+    }
+    assert_eq!(call("GET", "/v0/nothing/", Value::Null).await.0, 404);
+    let many = json!({ "instance_ids": [id, 999] });
+    let (_, gone) = call("DELETE", "/v0/instances/", many).await;
+    assert_eq!(gone["destroyed"], json!([id]));
+    let (_, read) = call("GET", &format!("/v0/instances/{id}/"), Value::Null).await;
+    assert_eq!(read["instances"], Value::Null);
+}

@@ -65,6 +65,13 @@ const fn interval(route: &Route) -> (&'static str, u32) {
         Route::Volumes => ("GET volumes", 55),
         Route::AddVolume => ("PUT volumes", 55),
         Route::DeleteVolume => ("DELETE volumes", 55),
+        Route::GpuNames | Route::GpuTypes => ("GET gpu_names", 10),
+        Route::UpdateTemplate(_) => ("PUT update_template", 10),
+        Route::PriceIncreases => ("GET price increases", 10),
+        Route::Secrets => ("GET secrets", 30),
+        Route::Count => ("GET instances count", 10),
+        Route::DeleteMany => ("DELETE many instances", 30),
+        Route::PutMany => ("PUT many instances", 40),
     }
 }
 

@@ -11,9 +11,9 @@
 //! # let _ = service;
 //! ```
 //!
-//! Left out, for we never call them: serverless, templates' own endpoints, bulk calls, snapshots,
-//! price increases, webhooks, teams and everything of hosts. Not modelled: an image that is pulled
-//! without the card's price.
+//! Left out, and answered with 501 and the call's name: serverless, templates' own endpoints, orders
+//! of several offers, snapshots, webhooks, teams and everything of hosts. Not modelled: an image that
+//! is pulled without the card's price.
 
 mod account;
 mod create;
@@ -22,6 +22,7 @@ mod envelope;
 mod instances;
 mod limit;
 mod listing;
+mod more;
 mod offers;
 mod results;
 mod stock;
@@ -235,6 +236,14 @@ enum Route {
     Volumes,
     AddVolume,
     DeleteVolume,
+    GpuNames,
+    GpuTypes,
+    UpdateTemplate(String),
+    PriceIncreases,
+    Secrets,
+    Count,
+    DeleteMany,
+    PutMany,
 }
 
 face!(Vast);
@@ -299,7 +308,8 @@ impl Vast {
             return Ok(self.unauthorized());
         }
         let Some(route) = route(&parts.method, parts.uri.path()) else {
-            return Ok(self.no_route(&parts));
+            let known = more::out_of_scope(&parts.method, parts.uri.path());
+            return Ok(known.map_or_else(|| self.no_route(&parts), |failure| failure.response()));
         };
         if !self.in_time(&key, &route) {
             return Ok(self.limited());
@@ -415,6 +425,14 @@ impl Vast {
             Route::Volumes => Ok(self.volumes(call)),
             Route::AddVolume => self.add_volume(call),
             Route::DeleteVolume => self.delete_volume(call),
+            Route::GpuNames => Ok(self.gpu_names()),
+            Route::GpuTypes => Ok(self.gpu_types()),
+            Route::UpdateTemplate(id) => self.update_template(call, id),
+            Route::PriceIncreases => Ok(self.price_increases()),
+            Route::Secrets => Ok(self.secrets()),
+            Route::Count => Ok(self.count(call)),
+            Route::DeleteMany => self.delete_many(call),
+            Route::PutMany => self.put_many(call),
         }
     }
 
@@ -489,6 +507,17 @@ impl Route {
             Self::VolumeOffers | Self::Volumes => "list_network_volumes",
             Self::AddVolume => "create_network_volume",
             Self::DeleteVolume => "delete_network_volume",
+            Self::GpuNames | Self::GpuTypes => "list_gpu_types",
+            Self::UpdateTemplate(_) => "update_compute",
+            Self::PriceIncreases | Self::Secrets => "account",
+            Self::Count => "list_compute",
+            Self::DeleteMany => "terminate",
+            Self::PutMany => {
+                match serde_json::from_slice::<Value>(body).unwrap_or_default()["state"].as_str() {
+                    Some("stopped") => "stop",
+                    _ => "start",
+                }
+            }
         }
     }
 
@@ -520,6 +549,16 @@ fn route(method: &Method, path: &str) -> Option<Route> {
     Some(match (version, method.as_str(), segments.as_slice()) {
         ("v1", "GET", ["instances"]) => Route::List,
         ("v0", "GET", ["instances"]) => Route::OldList,
+        ("v0", "GET", ["instances", "count"]) => Route::Count,
+        ("v0", "GET", ["instances", "pending-price-increases"]) => Route::PriceIncreases,
+        ("v0", "DELETE", ["instances"]) => Route::DeleteMany,
+        ("v0", "PUT", ["instances"]) => Route::PutMany,
+        ("v0", "PUT", ["instances", "update_template", id]) if number(id) => {
+            Route::UpdateTemplate(own(id))
+        }
+        ("v0", "GET", ["gpu_names", "unique"]) => Route::GpuNames,
+        ("v0", "GET", ["gpu_types"]) => Route::GpuTypes,
+        ("v0", "GET", ["secrets"]) => Route::Secrets,
         ("v0", "POST", ["bundles"]) => Route::Bundles,
         ("v0", "GET", ["bundles"]) => Route::BundlesByQuery,
         ("v0", "PUT", ["search", "asks"]) => Route::SearchAsks,

@@ -1,0 +1,117 @@
+//! Odd fields in every answer that is read: nothing of ours is lost, and nothing is said to have
+//! ended that has not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use atlas_core::{AccountLimits, AnyProvider, ComputeRequest, ErrorKind, Gpu, ListFilter};
+use atlas_http::{Pace, Transport};
+use atlas_provider_lambda::Lambda;
+use atlas_testkit::dialect::lambda::{self, Quirks};
+use atlas_testkit::dialect::mutated::{Mutated, Subject, violations};
+use atlas_testkit::world::{World, WorldClock};
+
+use crate::stage::{answering, cx};
+
+const KEY: &str = "sim-key";
+
+#[tokio::test(start_paused = true)]
+async fn no_odd_field_of_any_answer_loses_a_machine_or_ends_it() {
+    let world = World::new(7, WorldClock::following(1.0)).with_cloud(lambda::cloud());
+    world.add_key(lambda::NAME, KEY, "me");
+    let dialect = lambda::Lambda::new(world.clone()).with_quirks(Quirks::unlimited());
+    let mutated = Mutated::new(dialect);
+    let plans = mutated.plans();
+    let mut limits = AccountLimits::default();
+    (limits.call_interval, limits.burst) = (Duration::ZERO, 1_000_000);
+    let provider = AnyProvider::new(
+        Lambda::builder()
+            .api_key(KEY)
+            .transport(Transport::new(mutated))
+            .clock(Arc::new(world.clock().clone()))
+            .limits(limits)
+            .launch_pace(Pace::every(Duration::ZERO))
+            .build()
+            .unwrap(),
+    );
+    let request = ComputeRequest::gpu(Gpu::A10).image("x/y:1");
+    let mut ours = Vec::new();
+    for n in [1, 2] {
+        let key = world.key(n);
+        let made = provider.spawn_compute(&cx(), &key, &request).await.unwrap();
+        ours.push((made.id, *key.tracked().unwrap()));
+    }
+    tokio::time::sleep(Duration::from_secs(1200)).await;
+    let subject = Subject {
+        provider,
+        context: cx(),
+        ours,
+        request,
+        rows: "/data/",
+        absence: None,
+    };
+    let (counts, wrong) = violations(&plans, &subject).await;
+    println!("lambda: {counts:?}");
+    assert!(counts.fields > 50, "{counts:?}");
+    assert!(
+        wrong.is_empty(),
+        "{} of {counts:?}: {:#?}",
+        wrong.len(),
+        &wrong[..wrong.len().min(20)]
+    );
+}
+
+const A10: &str = r#""gpu_1x_a10":{"instance_type":{"name":"gpu_1x_a10","description":"1x A10",
+    "gpu_description":"A10 (24 GB PCIe)","price_cents_per_hour":"75",
+    "specs":{"vcpus":30,"memory_gib":"200","storage_gib":1400,"gpus":1}},
+    "regions_with_capacity_available":[{"name":"us-west-1"},{"name":null},7]}"#;
+
+#[tokio::test(start_paused = true)]
+async fn an_unreadable_type_is_one_type_less_and_a_list_of_them_is_no_unsupported_card() {
+    let types = |rows: &[&str]| -> &'static str {
+        Box::leak(format!(r#"{{"data":{{{}}}}}"#, rows.join(",")).into_boxed_str())
+    };
+    let odd = r#""gpu_1x_new":{"instance_type":{"name":"gpu_1x_new","price_cents_per_hour":1}}"#;
+    let a10 = ComputeRequest::gpu(Gpu::A10).image("x");
+    let (provider, _) = answering(200, types(&[odd, A10]));
+    assert_eq!(provider.list_gpu_types(&cx()).await.unwrap().len(), 1);
+    let found = provider.candidates(&cx(), &a10).await.unwrap();
+    assert_eq!(found.len(), 1);
+    // The card may be in the row that could not be read.
+    let h100 = ComputeRequest::gpu(Gpu::H100).image("x");
+    assert!(provider.candidates(&cx(), &h100).await.unwrap().is_empty());
+    let (provider, _) = answering(200, types(&[A10]));
+    let error = provider.candidates(&cx(), &h100).await.unwrap_err();
+    assert_eq!(
+        error.kind(),
+        ErrorKind::Unsupported,
+        "of a list that was read whole"
+    );
+
+    let (provider, _) = answering(200, types(&[odd]));
+    let error = provider.candidates(&cx(), &a10).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Provider);
+    let (provider, _) = answering(200, types(&[]));
+    assert!(provider.candidates(&cx(), &a10).await.unwrap().is_empty());
+    assert!(provider.list_gpu_types(&cx()).await.unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_of_which_little_can_be_read_is_still_listed() {
+    let body = r#"{"data":[{"id":17,"status":null,"region":7,"instance_type":null,"tags":{}},
+        {"id":"x y","status":"active"}],"page_token":null}"#;
+    let (provider, _) = answering(200, body);
+    let listed = provider
+        .list_compute(&cx(), &ListFilter::all())
+        .await
+        .unwrap();
+    assert!(listed.is_complete(), "{listed:?}");
+    assert_eq!(
+        (
+            listed.computes[0].id.as_str(),
+            listed.computes[0].status.as_str()
+        ),
+        ("17", "unreadable")
+    );
+    assert_eq!((listed.computes.len(), listed.unreadable.len()), (1, 1));
+}
