@@ -479,7 +479,7 @@ async fn other_tasks_run_while_many_ended_sessions_are_read() {
         }
     });
     let mut turns_during = Vec::new();
-    let mut since = || turns.swap(0, std::sync::atomic::Ordering::Relaxed);
+    let since = || turns.swap(0, std::sync::atomic::Ordering::Relaxed);
     since();
     assert_eq!(
         node.atlas.list(SessionFilter::live()).await.unwrap().len(),
