@@ -576,7 +576,7 @@ impl AtlasBuilder {
                 Err(error) => {
                     // What was started is nobody's: it hands over to whoever comes next.
                     if let Err(left) = atlas.shutdown(Shutdown::Handover).await {
-                        tracing::warn!(error = %left, "an atlas that was not built did not end well");
+                        tracing::warn!(error = %left, "a failed build did not hand over");
                     }
                     return Err(error);
                 }

@@ -208,7 +208,8 @@ struct Server {
 impl Server {
     /// Makes the socket again where somebody removed it.
     fn bind_again(&self, listener: &mut UnixListener) {
-        let gone = matches!(fs::symlink_metadata(&self.path), Err(e) if e.kind() == io::ErrorKind::NotFound);
+        let found = fs::symlink_metadata(&self.path);
+        let gone = found.is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
         // Held while the socket is made, so that closing does not remove it in between.
         let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
         if !gone || bound.is_none() {
@@ -218,7 +219,10 @@ impl Server {
             Ok(again) => {
                 *listener = again;
                 *bound = identity(&self.path).ok();
-                tracing::warn!(path = %self.path.display(), "the owner's socket had been removed, and was made again");
+                tracing::warn!(
+                    path = %self.path.display(),
+                    "the owner's socket had been removed, and was made again"
+                );
             }
             Err(error) => {
                 tracing::warn!(%error, "the owner's socket was removed and cannot be made again");
@@ -307,9 +311,9 @@ where
         let request = tokio::select! {
             biased;
             () = draining.cancelled() => return Ok(()),
-            request = tokio::time::timeout(IDLE, wire::read::<Value>(&mut read, MAX_REQUEST)) => request,
+            request = tokio::time::timeout(IDLE, wire::read(&mut read, MAX_REQUEST)) => request,
         };
-        let Ok(request) = request else {
+        let Ok(request): Result<io::Result<Read<Value>>, _> = request else {
             return Ok(());
         };
         let wrong = match request? {

@@ -324,7 +324,7 @@ async fn a_socket_that_was_removed_is_made_again() {
     let store = store(dir.path());
     let socket = listen(&store);
     fs::remove_file(socket.path()).unwrap();
-    let begun = std::time::Instant::now();
+    let begun = tokio::time::Instant::now();
     let mut client = loop {
         if let Some(client) = OwnerClient::connect(&store).await.unwrap() {
             break client;

@@ -36,8 +36,8 @@ pub(crate) const ACCEPTED_ROW: &[u8] = b"accepted";
 pub(crate) const DEATH_ROW: &[u8] = b"death";
 
 /// Why a process holds whose batch was just refused, until it has looked into it.
-const WENT_BACK: &str = "the store refused a batch: it has less in it than this process saw before, \
-                         or its file was replaced or removed";
+const WENT_BACK: &str = "the store refused a batch: it has less in it than this process saw \
+                         before, or its file was replaced or removed";
 
 /// The shared state of a running orchestrator.
 #[derive(Debug)]
@@ -466,8 +466,8 @@ impl Core {
         input: &Input,
         extra: Extra,
     ) -> Result<bool, CommitError> {
-        // Read before it is decided whether this process holds: a batch that was decided by one that
-        // did not is never written once the store has gone back.
+        // Read before it is decided whether this process holds: a batch that was decided by one
+        // that did not is never written once the store has gone back.
         let since = self.progress.since();
         let cx = self.cx(&loaded.record.account);
         let mut stepped = step(&loaded.record, evidence, &cx, input);

@@ -170,16 +170,17 @@ async fn owner(path: &std::path::Path) -> Atlas {
     let (cloud, policy) = quick();
     Atlas::builder()
         .account(name("mock"), cloud.provider())
-        .store(Redb::open(path).unwrap())
+        .store(Redb::open(path).expect("a new store"))
         .state_dir(path.with_extension("state"))
         .policy(policy)
         .build()
         .await
-        .unwrap()
+        .expect("it starts")
 }
 
 async fn connect(path: &std::path::Path) -> OwnerClient {
-    OwnerClient::connect(path).await.unwrap().unwrap()
+    let found = OwnerClient::connect(path).await;
+    found.expect("it can be reached").expect("it listens")
 }
 
 #[tokio::test]
