@@ -19,8 +19,8 @@ impl Cargo {
     }
 
     /// Runs a binary of the workspace, built with optimisation. No package is named: each would
-    /// have features of its own in crates that all of them use, and tokio with all that stands on
-    /// it would be built anew for every one.
+    /// have features of its own in crates that all of them use, and tokio with all its dependents
+    /// would be built again for each.
     pub(crate) fn release(binary: &str) -> Self {
         Self::new("run").args(["--quiet", "--release", "--bin", binary, "--"])
     }

@@ -93,7 +93,7 @@ where
     }
 }
 
-/// The one answer to whoever may not pass.
+/// The single answer to every request that is refused.
 #[must_use]
 pub fn unauthorized<R: Default>() -> Response<R> {
     let mut response = Response::new(R::default());

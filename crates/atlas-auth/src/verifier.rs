@@ -234,7 +234,7 @@ impl Verifier {
         good.then_some(Principal::SignedUrl(Format::Compatible))
     }
 
-    /// Takes every credential of ours out of a request, so that whoever is behind never sees one:
+    /// Takes every credential of ours out of a request, so that the server behind never sees one:
     /// also out of the `Referer`, in which a browser repeats the signed URL of the page. What
     /// belongs to others (another `Authorization`, other parameters) stays byte for byte.
     pub fn strip(&self, uri: &mut Uri, headers: &mut HeaderMap) {

@@ -1,8 +1,8 @@
 //! `call_spawn`: an order through the contract after its intent is durable, against a bare hyper
 //! POST after one redb group commit.
 //!
-//! Both sides write the same rows, share one sync with whoever else waits, and post a body of the
-//! same fields.
+//! Both sides write the same rows, share one sync with all other waiting writers, and post a body
+//! of the same fields.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -179,7 +179,7 @@ impl Theirs {
             while jobs.blocking_recv_many(&mut group, MAX_GROUP) > 0 {
                 let written = commit(&db, &group, &mut position).is_ok();
                 for (_, reply) in group.drain(..) {
-                    // Whoever stopped waiting is not told.
+                    // A caller that stopped waiting gets no answer.
                     let _ = reply.send(written);
                 }
             }

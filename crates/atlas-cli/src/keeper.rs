@@ -1,5 +1,5 @@
-//! Whoever holds the store: this process, or another one behind the owner's socket. Both answer the
-//! same requests.
+//! The process that holds the store: this one, or another one behind the owner's socket. Both
+//! answer the same requests.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,7 +27,7 @@ const QUIETLY: Duration = Duration::from_secs(3);
 /// what it was asked for has left for the cloud.
 const PARTING: Duration = Duration::from_secs(3);
 
-/// Where a verb's keeper is put once it was needed, so that whoever runs the verb can let go of the
+/// Where a verb's keeper is put once it was needed, so that the caller of the verb can release the
 /// store, however the verb ended.
 pub(crate) type Slot = Option<Keeper>;
 
@@ -35,7 +35,8 @@ pub(crate) type Slot = Option<Keeper>;
 pub(crate) enum Keeper {
     /// This process.
     Here(Atlas),
-    /// Another process, asked anew each time: it may leave in between, and this one takes over.
+    /// Another process. It is looked up for each request, because it may leave in between; then
+    /// this process takes over.
     There(Box<Setup>),
     /// The process that listens beside this store, and no other.
     Only(PathBuf),

@@ -126,7 +126,7 @@ async fn obey(verb: KeptVerb, global: &Global, slot: &mut Slot, out: Output) -> 
     }
 }
 
-/// Whoever holds the store, from now on.
+/// The process that holds the store from now on.
 async fn kept<'a>(slot: &'a mut Slot, setup: &Setup) -> Done<&'a mut Keeper> {
     Ok(slot.insert(Keeper::find(setup).await?))
 }

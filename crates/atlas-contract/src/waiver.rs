@@ -17,7 +17,7 @@ pub struct Waiver {
     pub mismatch: String,
     /// Where our digest says so.
     pub source: String,
-    /// Its words.
+    /// The passage of the source that the waiver rests on.
     pub quote: String,
 }
 

@@ -23,7 +23,7 @@ pub struct Candidate {
     /// The card.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu: Option<Gpu>,
-    /// Where.
+    /// The region it is in, where the cloud names one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
     /// The tier.

@@ -188,7 +188,7 @@ pub struct Compute {
     pub status: ComputeStatus,
     /// Its public address, once it has one of its own.
     pub public_ip: Option<String>,
-    /// Its ports.
+    /// Its published ports, in the order of the request.
     pub ports: Vec<PortMapping>,
     /// Its GPU, where the catalogue knows it.
     pub gpu_type: Option<Gpu>,

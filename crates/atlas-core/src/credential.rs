@@ -113,7 +113,7 @@ impl Credential {
         self.control.as_ref().map(|control| control.key.as_str())
     }
 
-    /// Its scheme.
+    /// The authentication scheme it is for.
     #[must_use]
     pub const fn scheme(&self) -> Auth {
         self.scheme

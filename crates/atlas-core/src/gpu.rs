@@ -118,7 +118,7 @@ catalogue! {
     T4 "t4" 16;
 }
 
-/// Other spellings that the clouds and the mission use for a canonical name.
+/// Other spellings that the clouds and ex_atlas use for a canonical name.
 const ALIASES: &[(&str, Gpu)] = &[
     ("h200_sxm", Gpu::H200),
     ("rtx_a6000", Gpu::A6000),

@@ -297,7 +297,7 @@ mod tests {
         ] {
             let rows = [
                 Ok(compute()),
-                Err(UnreadableRow::of(&raw, "id: is no text")),
+                Err(UnreadableRow::of(&raw, "id: is not text")),
             ];
             let listing = Listing::of_walk(rows, None);
             assert_eq!(listing.is_complete(), complete, "{raw}");

@@ -27,7 +27,7 @@ struct Inner {
 
 impl Raw {
     /// Keeps the text and parses it when it is first looked at, then redacted by this function:
-    /// whoever reads a machine's state ten times a second seldom looks. Text that is no JSON reads
+    /// callers that read a machine's state often seldom look at it. Text that is no JSON reads
     /// as `null`.
     #[must_use]
     pub fn parsed_later(text: &[u8], redact: fn(&mut Value)) -> Self {

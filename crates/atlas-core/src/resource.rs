@@ -70,7 +70,7 @@ pub struct NetworkVolume {
     pub id: VolumeId,
     /// Its name; clouds do not keep names unique.
     pub name: String,
-    /// Its size.
+    /// Its capacity.
     #[serde(rename = "size_gb")]
     pub size: DiskSize,
     /// Where it is; machines that mount it must be there too.
@@ -97,12 +97,12 @@ impl NetworkVolume {
 /// A network volume to create. It bills until it is deleted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeRequest {
-    /// Its name.
+    /// The name the volume is created with.
     pub name: String,
-    /// Its size.
+    /// Its capacity.
     #[serde(rename = "size_gb")]
     pub size: DiskSize,
-    /// Where.
+    /// The region to create it in.
     pub region: String,
 }
 

@@ -174,7 +174,7 @@ impl FlyCli {
         let missing = || {
             Error::new(
                 ErrorKind::Unavailable,
-                "there is no fly executable that can be run",
+                "no runnable fly executable was found",
             )
         };
         let mut command = self.command(None).ok_or_else(missing)?;

@@ -40,7 +40,7 @@ const SKIPPED: [&str; 14] = [
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub struct FlyApp {
-    /// Its name.
+    /// The app's name, as in its configuration file.
     pub name: AppName,
     /// The folder of its configuration: where a deploy runs.
     pub directory: PathBuf,

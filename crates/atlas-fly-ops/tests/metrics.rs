@@ -1,5 +1,5 @@
-//! What is counted and measured, for whoever installs a recorder. A process of its own: the spans'
-//! test must be alone in its.
+//! What is counted and measured when a recorder is installed. It has a process of its own because
+//! the test of the spans must be alone in its process.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -1,7 +1,7 @@
 //! What idleness is measured on: bytes and time of verified traffic, and how much of it is open.
 //!
-//! Refused requests, health checks and control calls never count: whoever has no credential must
-//! not keep a machine alive.
+//! Refused requests, health checks and control calls never count: a client without a credential
+//! must not keep a machine alive.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
@@ -155,7 +155,7 @@ impl Drop for Open {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
-    /// The machine's clock, for whoever has another.
+    /// The machine's clock, for a caller whose clock differs.
     pub now: Timestamp,
     /// When the guard started.
     pub started_at: Timestamp,

@@ -58,8 +58,8 @@ fn raise_file_limit() {
     }
 }
 
-/// Keeps the server, which may run as the same user, from reading the guard's environment and memory
-/// through `/proc`.
+/// Keeps the server, which may run as the same user, from reading the guard's environment and
+/// memory through `/proc`.
 #[cfg(target_os = "linux")]
 fn hide_memory() {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};

@@ -1,5 +1,5 @@
-//! The dead-man permit: without a renewal in time the machine ends itself, even when nobody is left
-//! to end it.
+//! The dead-man permit: without a renewal in time the machine ends itself, even when no atlas
+//! process is left to end it.
 
 use std::sync::Arc;
 use std::time::Duration;

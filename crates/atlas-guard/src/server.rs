@@ -146,7 +146,7 @@ impl Guard {
         }
         drop(self.listener);
         drop(closing);
-        // Whoever is not done by now is cut with the process.
+        // Connections that are not done by now end with the process.
         let _done = tokio::time::timeout(GRACE, places.all_free()).await;
     }
 }

@@ -31,7 +31,8 @@ struct Shared {
 #[derive(Debug)]
 pub(crate) struct Socket {
     shared: Arc<Shared>,
-    /// What was read to tell the protocol, and is still to be read by whoever speaks it.
+    /// What was read to tell the protocol, and is still to be read by the implementation of that
+    /// protocol.
     begun: Vec<u8>,
 }
 

@@ -23,7 +23,7 @@ use crate::process::Places;
 pub(crate) const FORGED: &str = "zzFORGEDzz";
 /// How the task ended, by a stranger's word.
 pub(crate) const FORGED_CODE: i32 = 99;
-/// How long whoever reports waits for an answer.
+/// How long a reporting machine waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where machines report to.

@@ -187,7 +187,7 @@ impl Cloud {
         matches!(self, Self::RunPod | Self::Vast)
     }
 
-    /// What a user asks for. Whoever runs a task there reaches no port, where that makes a
+    /// What a user asks for. A task on this cloud has no reachable port, where that makes a
     /// difference.
     pub(crate) fn request(self, is_task: bool, spot: bool) -> ComputeRequest {
         let (request, serves) = match self {

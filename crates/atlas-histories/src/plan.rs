@@ -98,7 +98,7 @@ pub(crate) enum Under {
 #[derive(Clone, Debug)]
 pub(crate) struct Wish {
     pub(crate) user: usize,
-    /// Where.
+    /// The cloud the session is ordered on.
     pub(crate) cloud: Cloud,
     pub(crate) idle_ttl: Duration,
     pub(crate) max_runtime: Option<Duration>,

@@ -15,7 +15,7 @@ pub const SEEDS: u64 = 2_000;
 
 /// A safeguard to remove.
 pub(crate) struct Sabotage {
-    /// Its name.
+    /// The name that `--sabotage` takes.
     pub(crate) name: &'static str,
     /// The promise it protects.
     pub(crate) invariants: &'static [&'static str],
@@ -47,7 +47,7 @@ pub struct Caught {
 /// seeds.
 ///
 /// # Errors
-/// When there is none of this name.
+/// When no sabotage has this name.
 pub fn run(name: &str, clouds: &[Cloud], seeds: u64) -> Result<BTreeMap<String, Caught>, String> {
     let chosen: Vec<&Sabotage> = ALL
         .iter()

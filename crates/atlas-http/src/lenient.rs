@@ -223,7 +223,7 @@ impl sealed::Number for f64 {
 /// # Errors
 /// For `null`, an object or a list.
 pub fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    opt_text(deserializer)?.ok_or_else(|| de::Error::custom("is no text"))
+    opt_text(deserializer)?.ok_or_else(|| de::Error::custom("is not text"))
 }
 
 /// A text that may be missing; a number is written out, anything else is `None`.
@@ -266,7 +266,7 @@ pub fn no_word() -> String {
 /// # Errors
 /// For anything else, and for a number that does not fit.
 pub fn number<'de, D: Deserializer<'de>, T: Number>(deserializer: D) -> Result<T, D::Error> {
-    opt_number(deserializer)?.ok_or_else(|| de::Error::custom("is no number that fits"))
+    opt_number(deserializer)?.ok_or_else(|| de::Error::custom("is not a number in range"))
 }
 
 /// A number that may be missing, also as text; anything else is `None`, and so is a number that
@@ -782,7 +782,7 @@ mod tests {
                 .all(|row| !row.reason.contains("secret")),
             "{read:?}"
         );
-        assert_eq!(read.unreadable[0].reason, "name: is no text");
+        assert_eq!(read.unreadable[0].reason, "name: is not text");
         assert_eq!(read.usable().unwrap().len(), 1);
     }
 

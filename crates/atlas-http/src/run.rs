@@ -384,8 +384,8 @@ impl One<'_> {
             _ => None,
         };
         if Instant::now() >= *deadline {
-            // Whoever got a place at the very end must not leave: it would be lost in the same
-            // instant.
+            // A caller that got a slot at the very end must not leave: the slot would be lost in
+            // the same instant.
             return Err(Failure::last(
                 std::mem::take(progress).timed_out(call.class),
             ));
@@ -452,7 +452,7 @@ impl One<'_> {
         Ok(self.transport.send(request))
     }
 
-    /// The request, anew for each try: to the call's own URL, or to where it was redirected.
+    /// The request, built for each attempt: to the call's own URL, or to where it was redirected.
     fn request(
         &self,
         moved: Option<&Uri>,

@@ -26,7 +26,7 @@ use crate::store::{Batch, CommitError, Table};
 pub struct AcceptReport {
     /// The store's incarnation from now on.
     pub incarnation: String,
-    /// Sessions whose unsettled orders are resolved anew.
+    /// Sessions whose unsettled orders are resolved again.
     pub reopened: Vec<SessionId>,
     /// Machines with a key of ours whose attempt was not on record: each has a session that ends it
     /// now.
@@ -90,7 +90,7 @@ impl Orchestrator {
                     ),
                 ));
             }
-            // Whoever shows these machines has them.
+            // The account that lists these machines has them.
             let identity = account.identity().await.ok();
             for machine in &listed.machines {
                 let (key, whole) = match machine.keys.claim() {

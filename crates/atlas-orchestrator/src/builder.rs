@@ -106,8 +106,8 @@ impl Builder {
         }
     }
 
-    /// Another clock than the machine's. It is only compared: deadlines follow the store's clock and
-    /// the clouds', carried on monotonically, and this one tells when the host was suspended.
+    /// Another clock than the machine's. It is only compared: deadlines follow the store's clock
+    /// and the clouds', carried on monotonically, and this one tells when the host was suspended.
     #[must_use]
     pub fn clock(self, clock: Arc<dyn Clock>) -> Self {
         Self { clock, ..self }
@@ -179,7 +179,7 @@ impl Builder {
         let missing = |field: &str| Error::validation(field, "is needed to start an orchestrator");
         let store = self.store.ok_or_else(|| missing("store"))?;
         self.policy.check()?;
-        // Whoever has a lease would have lost it by then: a later answer helps nobody.
+        // A node with a lease would have lost it by then, so a later answer is of no use.
         let progress = Arc::new(Progress::new(self.policy.safeguards.incarnation));
         let store = WithDeadline::new(store, self.policy.lease, progress.clone());
         let store = AnyStore::new(store);

@@ -36,12 +36,12 @@ pub enum Reason {
     Requested,
     /// A limit was reached.
     Limit {
-        /// Which.
+        /// The limit that was reached or is about to be.
         limit: Limit,
     },
     /// Its machine died and no respawn was left.
     MachineDied {
-        /// How.
+        /// How the machine died.
         how: Death,
     },
     /// No machine could be had.
@@ -127,7 +127,7 @@ pub enum EventKind {
     },
     /// An order is about to be made.
     Attempt {
-        /// Its attempt.
+        /// The attempt it belongs to.
         attempt: AttemptId,
         /// Where, and of what shape, for people.
         placed: String,
@@ -136,14 +136,14 @@ pub enum EventKind {
     },
     /// The cloud accepted an order.
     Accepted {
-        /// Its attempt.
+        /// The attempt it belongs to.
         attempt: AttemptId,
         /// The machine.
         compute: ComputeId,
     },
     /// The cloud refused an order, and certainly did nothing.
     Refused {
-        /// Its attempt.
+        /// The attempt it belongs to.
         attempt: AttemptId,
         /// What it said.
         message: String,
@@ -152,31 +152,31 @@ pub enum EventKind {
     },
     /// It is not known whether an order was carried out.
     OutcomeUnknown {
-        /// Its attempt.
+        /// The attempt it belongs to.
         attempt: AttemptId,
     },
     /// A machine was found under an order of unknown outcome, and serves the session.
     Adopted {
-        /// Its attempt.
+        /// The attempt it belongs to.
         attempt: AttemptId,
         /// The machine.
         compute: ComputeId,
     },
     /// It is certain enough that an order made no machine. Its key stays watched.
     Absent {
-        /// Its attempt.
+        /// The attempt it belongs to.
         attempt: AttemptId,
     },
     /// A second machine was found under a key; it is being ended.
     DuplicateFound {
-        /// Its attempt.
+        /// The attempt it belongs to.
         attempt: AttemptId,
         /// The machine.
         compute: ComputeId,
     },
     /// A machine appeared under an attempt that had ended; it is being ended.
     Reopened {
-        /// Its attempt.
+        /// The attempt it belongs to.
         attempt: AttemptId,
         /// The machine.
         compute: ComputeId,
@@ -195,7 +195,7 @@ pub enum EventKind {
     },
     /// A limit will be reached.
     Warning {
-        /// Which.
+        /// The limit that was reached or is about to be.
         limit: Limit,
         /// When, unless something happens before.
         due: Timestamp,
@@ -207,22 +207,22 @@ pub enum EventKind {
     },
     /// The machine died.
     Died {
-        /// How.
+        /// How the machine died.
         how: Death,
     },
     /// Another machine is being rented.
     Respawning {
-        /// The how-manieth replacement.
+        /// Replacement number, starting at 1.
         respawn: u32,
     },
     /// The command of a task ended.
     TaskEnded {
-        /// How.
+        /// How the task ended.
         outcome: TaskOutcome,
     },
     /// The session is being ended. Final.
     Terminating {
-        /// Why.
+        /// Why the session ends.
         reason: Reason,
     },
     /// Ending a machine does not succeed for now; it goes on being tried.
@@ -239,7 +239,7 @@ pub enum EventKind {
     },
     /// Another node looks after the session now.
     Owner {
-        /// Which.
+        /// The node that looks after the session from now on.
         node: String,
     },
     /// Reported by the machine.
@@ -258,16 +258,16 @@ pub enum EventKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Event {
-    /// Whose.
+    /// The session it happened to.
     pub session: SessionId,
     /// Whose session that is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
     /// Its place in the session's log, from 1, without gaps.
     pub seq: u64,
-    /// When.
+    /// When it was committed, on the store's clock.
     pub at: Timestamp,
-    /// What.
+    /// What happened.
     #[serde(flatten)]
     pub kind: EventKind,
 }

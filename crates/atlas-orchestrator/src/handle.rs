@@ -22,7 +22,7 @@ impl Session {
         Self { orchestrator, id }
     }
 
-    /// Its id.
+    /// The session's id.
     #[must_use]
     pub const fn id(&self) -> SessionId {
         self.id

@@ -514,8 +514,8 @@ impl Orchestrator {
             .map(drop)
     }
 
-    /// As [`Orchestrator::report_exit`], by the machine of this attempt. A machine that was replaced
-    /// does not end the one that replaced it.
+    /// As [`Orchestrator::report_exit`], by the machine of this attempt. A machine that was
+    /// replaced does not end the one that replaced it.
     ///
     /// # Errors
     /// `conflict` when the attempt is not the session's any more; `not_found`, `unavailable`.
@@ -536,8 +536,8 @@ impl Orchestrator {
         Ok(())
     }
 
-    /// What a machine reported besides: progress, a line of its log. Not activity. It is kept as one
-    /// line, without control characters and others that cannot be seen.
+    /// What a machine reported besides: progress, a line of its log. Not activity. It is kept as
+    /// one line, without control characters and others that cannot be seen.
     ///
     /// # Errors
     /// `validation` when it is longer than 4 KiB; `quota` when the session has kept as much of
@@ -693,7 +693,7 @@ impl Orchestrator {
         self.core.durable
     }
 
-    /// Ends this orchestrator, as told. Calls under way are finished first.
+    /// Shuts this orchestrator down in the given way. Calls under way are finished first.
     ///
     /// # Errors
     /// `validation` for a [`Shutdown::Handover`] of live sessions whose store dies with this
@@ -780,7 +780,7 @@ impl Orchestrator {
             let core = self.core.clone();
             async move {
                 if let Err(error) = core.tell(id, &Input::Stop(Reason::Shutdown)).await {
-                    tracing::error!(session = %id, %error, "its end could not be put on record: it lives on");
+                    tracing::error!(session = %id, %error, "could not record the termination of this session; it is still running");
                 }
             }
         });

@@ -4,8 +4,8 @@
 //! `{"item":…}`, then one `{"done":…}` or `{"error":…}`; then the next request may follow. What
 //! requests and answers mean is the caller's.
 //!
-//! The listener belongs to whoever holds the store's lock: bind it after opening the store, drop it
-//! before closing.
+//! The listener belongs to the process that holds the store's lock: bind it after opening the
+//! store, drop it before closing.
 
 mod client;
 mod place;

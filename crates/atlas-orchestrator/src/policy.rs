@@ -24,7 +24,7 @@ pub struct AccountPolicy {
     /// The time between two looks at the machines of live sessions.
     #[serde(rename = "poll_interval_ms", with = "duration_ms")]
     pub poll_interval: Duration,
-    /// Whether the reaper looks at this account (`reap_providers` of the mission).
+    /// Whether the reaper looks at this account (`reap_providers` in ex_atlas).
     pub reap: bool,
     /// The reaper reports what it would end, and ends nothing.
     pub report_only: bool,

@@ -226,7 +226,7 @@ pub struct Cost {
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct SessionInfo {
-    /// Its id.
+    /// The session's id.
     pub id: SessionId,
     /// What it is for.
     pub kind: SessionKind,
@@ -285,7 +285,7 @@ impl SessionInfo {
 /// A decision and its reason, for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
-    /// When.
+    /// When the decision was taken.
     pub at: Timestamp,
     /// What and why.
     pub text: String,
@@ -354,7 +354,7 @@ pub struct ShutdownReport {
 pub struct Finding {
     /// The machine.
     pub compute: ComputeId,
-    /// Its name.
+    /// The machine's name at the cloud.
     pub name: Option<String>,
     /// Whose attempt it claims to be.
     pub attempt: Option<AttemptId>,

@@ -115,7 +115,7 @@ impl Fly {
             .collect())
     }
 
-    /// An app; `None` where there is none of that name that this token may see.
+    /// An app; `None` where no app of that name is visible to this token.
     ///
     /// # Errors
     /// `forbidden` where the name is somebody else's.

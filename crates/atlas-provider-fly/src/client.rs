@@ -232,7 +232,7 @@ impl Cloud {
     /// A call that a lease's holder makes.
     pub(crate) fn with_nonce(call: Call, nonce: &Secret) -> Result<Call> {
         let mut value = HeaderValue::from_str(nonce.expose())
-            .map_err(|_| Error::validation("nonce", "is none of fly's"))?;
+            .map_err(|_| Error::validation("nonce", "is not a nonce of fly"))?;
         value.set_sensitive(true);
         Ok(call.header(NONCE, value))
     }

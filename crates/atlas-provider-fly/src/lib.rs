@@ -116,7 +116,8 @@ impl Fly {
         FlyBuilder::default()
     }
 
-    /// What the token shows: read anew each time, for a token can be swapped under us.
+    /// The account that the token belongs to. It is read each time, because the token can be
+    /// replaced.
     async fn view(&self, cx: &CallContext) -> Result<View> {
         let tokens = self.cloud.tokens(cx).await?;
         let mut orgs = BTreeSet::new();
@@ -179,8 +180,8 @@ impl Fly {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Refuses an app whose machines no listing of this token would show: what is rented there could
-    /// not be found again.
+    /// Refuses an app whose machines no listing of this token would show: what is rented there
+    /// could not be found again.
     async fn check_listed(&self, cx: &CallContext, app: &str) -> Result<()> {
         let refused = |text: String| {
             let error = Error::new(ErrorKind::Forbidden, text);

@@ -59,7 +59,7 @@ impl WaitFor {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct MachineEvent {
-    /// Its id.
+    /// The event's id at Fly.
     pub id: String,
     /// `launch`, `start`, `exit`, …
     pub kind: String,
@@ -67,7 +67,7 @@ pub struct MachineEvent {
     pub status: String,
     /// `user`, `flyd`, …
     pub source: String,
-    /// When.
+    /// When it happened, where Fly says.
     pub at: Option<Timestamp>,
     /// What more Fly says of it.
     pub request: Value,
@@ -85,8 +85,8 @@ pub struct Executed {
     pub stderr: String,
 }
 
-/// The right to change a machine, until it expires. Whoever crashes with one blocks everybody else
-/// until then: keep it short.
+/// The right to change a machine, until it expires. A process that crashes with one blocks all
+/// others until it expires, so keep it short.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Lease {
@@ -456,7 +456,7 @@ impl Fly {
     /// One value of a machine's metadata.
     ///
     /// # Errors
-    /// `not_found` where there is none of that name.
+    /// `not_found` where no lease or machine of that name exists.
     pub async fn metadata_value(
         &self,
         cx: &CallContext,

@@ -50,7 +50,7 @@ impl Place {
 }
 
 fn strange(cause: Error, what: &str) -> Error {
-    Error::new(ErrorKind::Provider, format!("{what} is none"))
+    Error::new(ErrorKind::Provider, format!("{what} is not valid"))
         .outcome_is(Outcome::NotApplied(Next::SameLater))
         .with_source(cause)
 }

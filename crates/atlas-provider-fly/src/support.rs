@@ -23,7 +23,7 @@ const APP_SHOWS: Duration = Duration::from_secs(15);
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 pub(crate) fn not_ours() -> Error {
-    Error::validation("support", "is none of fly")
+    Error::validation("support", "is not a support object of fly")
 }
 
 fn app_name(support: &Support) -> Result<&str> {
@@ -201,7 +201,7 @@ impl Fly {
 fn taken_by_others(name: &str) -> Error {
     let error = Error::new(
         ErrorKind::Conflict,
-        format!("the app name {name} is somebody else's"),
+        format!("the app name {name} is taken by another organization"),
     );
     error.outcome_is(Outcome::NotApplied(Next::Stop))
 }

@@ -44,7 +44,7 @@ pub(crate) fn read(text: &Secret) -> Result<(Scheme, Secret)> {
             .iter()
             .any(|part| !part.bytes().all(|b| b.is_ascii_graphic()))
     {
-        let error = Error::new(ErrorKind::Unauthorized, "the api key is no fly token");
+        let error = Error::new(ErrorKind::Unauthorized, "the api key is not a fly token");
         return Err(error.outcome_is(Outcome::NotApplied(Next::Stop)));
     }
     let macaroon = |part: &&str| MACAROONS.iter().any(|prefix| part.starts_with(prefix));

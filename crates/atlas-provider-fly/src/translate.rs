@@ -66,7 +66,7 @@ pub(crate) fn check(request: &ComputeRequest) -> Result<()> {
     {
         return Err(Error::validation(
             "candidate",
-            "its type is no preset of fly such as shared-cpu-1x:256",
+            "its type is not a preset of fly such as shared-cpu-1x:256",
         ));
     }
     if let Some(volume) = &request.network_volume_id {
@@ -158,7 +158,7 @@ pub(crate) struct Order {
     /// The body of its create.
     pub(crate) body: CreateMachine,
     /// The part of its environment that goes into its app's secrets: every read of a machine shows
-    /// the rest to whoever may read.
+    /// the rest to all readers of the app.
     pub(crate) hidden: BTreeMap<String, Secret>,
     /// What no error may repeat.
     pub(crate) secrets: Vec<Secret>,
@@ -220,8 +220,8 @@ pub(crate) fn create(
             memory_mb: Some(preset.memory_mb),
             ..Guest::default()
         }),
-        // A container that ended has ended: Fly would start it again ten times, and whoever waits
-        // for its code would be told the last.
+        // A container that ended has ended: Fly would start it again ten times, and a caller that
+        // waits for its exit code would get the last one.
         restart: Some(Restart {
             policy: Some("no".to_owned()),
             max_retries: None,

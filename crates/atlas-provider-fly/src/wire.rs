@@ -1,5 +1,5 @@
-//! Fly's JSON, names as on the wire. What is read is lenient ([`lenient`]): every field but an id may
-//! be missing or odd, and others are ignored.
+//! Fly's JSON, names as on the wire. What is read is lenient ([`lenient`]): every field but an id
+//! may be missing or odd, and others are ignored.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! The canonical GPU of an instance type. Facts: docs/clouds/lambda.md.
 //!
-//! Which types and counts there are is only on Lambda's live price list: a list of ours would refuse
-//! what the cloud sells.
+//! Which types and counts there are is only on Lambda's live price list: a list of ours would
+//! refuse what the cloud sells.
 
 use atlas_core::{Gpu, MemorySize};
 

@@ -1,6 +1,7 @@
-//! Lambda's error bodies into ours: the kind by status and code, the text with Lambda's own message,
-//! which names the field that it refused. It may echo the `user_data` of a launch: what comes after
-//! the beginning of a script is not shown, for a part of a secret there is not recognized as one.
+//! Lambda's error bodies into ours: the kind by status and code, the text with Lambda's own
+//! message, which names the field that it refused. It may echo the `user_data` of a launch: what
+//! comes after the beginning of a script is not shown, for a part of a secret there is not
+//! recognized as one.
 
 use atlas_core::{Error, ErrorKind, Next, Outcome, Result, RetryClass};
 use atlas_http::{Answer, FailedAnswer};

@@ -41,11 +41,11 @@ pub struct Region {
 pub struct Image {
     /// Its id, a UUID.
     pub id: String,
-    /// Its name.
+    /// The image's name.
     pub name: String,
     /// The family it is the latest of, or was.
     pub family: String,
-    /// Its version.
+    /// The image's version, as Lambda writes it.
     pub version: String,
     /// `x86_64` or `arm64`.
     pub architecture: String,
@@ -147,7 +147,7 @@ pub struct AuditQuery {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub struct AuditEvent {
-    /// Its id.
+    /// The event's id at Lambda.
     pub event_id: String,
     /// When it was.
     pub event_time: Timestamp,

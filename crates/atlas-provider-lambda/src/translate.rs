@@ -121,8 +121,8 @@ pub(crate) fn check_regions(hints: &[&str], known: &[Region]) -> Result<()> {
     ))
 }
 
-/// The types that fit exactly, whether or not one is free. Never a larger one: a request for one GPU
-/// is not rounded up to eight.
+/// The types that fit exactly, whether or not one is free. Never a larger one: a request for one
+/// GPU is not rounded up to eight.
 fn fitting_types<'a>(
     types: &'a wire::InstanceTypes,
     request: &ComputeRequest,

@@ -476,7 +476,10 @@ impl RunPod {
         Ok(Balance {
             account: myself.id,
             balance: Usd::from_f64(myself.client_balance).ok_or_else(|| {
-                Error::new(ErrorKind::Provider, "the answer's balance is no amount")
+                Error::new(
+                    ErrorKind::Provider,
+                    "the balance in the answer is not an amount",
+                )
             })?,
             spend: myself
                 .current_spend_per_hr

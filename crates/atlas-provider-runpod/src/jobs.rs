@@ -62,9 +62,9 @@ pub struct S3Config {
 #[serde(default)]
 #[non_exhaustive]
 pub struct EndpointHealth {
-    /// Its jobs.
+    /// Numbers of jobs by state.
     pub jobs: JobCounts,
-    /// Its workers.
+    /// Numbers of workers by state.
     pub workers: WorkerCounts,
 }
 

@@ -1,5 +1,5 @@
 //! Pages of pods, read in one pass: each pod into its type, and its own text kept beside it for
-//! whoever looks closer.
+//! closer inspection.
 //!
 //! A list of a hundred thousand pods is read every minute, and almost nobody looks at more than the
 //! type. What does not have the plain shape of a page is left to the slower reader, which says what

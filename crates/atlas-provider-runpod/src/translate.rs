@@ -329,7 +329,7 @@ fn tcp_entry<'a>(
     }
 }
 
-/// RunPod echoes the environment to whoever may read the pod: its values never stay in what we
+/// RunPod shows the environment to every reader of the pod: its values never stay in what we
 /// keep.
 fn redact(pod: &mut Value) {
     if let Some(env) = pod.get_mut("env").and_then(Value::as_object_mut) {
@@ -602,7 +602,7 @@ mod tests {
     fn an_answer_that_is_no_pod_names_the_place_and_quotes_nothing() {
         let error = to_compute(json!({"id": {"secret": "zz-canary"}})).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Provider);
-        assert!(error.message().ends_with("id: is no text"), "{error}");
+        assert!(error.message().ends_with("id: is not text"), "{error}");
         let odd = to_compute(json!({"id": "p", "status": {"secret": "zz-canary"}})).unwrap();
         assert_eq!(odd.status, ComputeStatus::Other("unreadable".to_owned()));
         assert!(to_compute(json!({"id": "../x", "status": "RUNNING"})).is_err());

@@ -2,9 +2,9 @@
 //! it.
 //!
 //! RunPod does not sign its callbacks and repeats them (docs/clouds/runpod.md, "Serverless jobs").
-//! So each job's URL carries a secret of its own, and a callback only *wakes* whoever waits for
-//! that job: the job's state is always read from the cloud. A callback that is lost, forged or
-//! repeated costs at most one read.
+//! So each job's URL carries a secret of its own, and a callback only *wakes* the waiters of that
+//! job: the job's state is always read from the cloud. A callback that is lost, forged or repeated
+//! costs at most one read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -119,7 +119,7 @@ pub struct Callback {
 }
 
 impl Callback {
-    /// The URL for this one job. Whoever knows it can wake, and no more.
+    /// The URL for this one job. Knowing it allows waking its waiters, and no more.
     #[must_use]
     pub const fn url(&self) -> &Secret {
         &self.url

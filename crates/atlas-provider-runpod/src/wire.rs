@@ -1,7 +1,7 @@
 //! RunPod's REST v2 as it is on the wire: pods, catalogue, lists. Names are the cloud's.
 //!
 //! Every field that a real body was seen without is optional (docs/clouds/runpod.md, "Reading
-//! answers"); unknown fields are kept by whoever keeps the whole value.
+//! answers"); unknown fields are kept where the whole value is kept.
 
 use std::collections::BTreeMap;
 

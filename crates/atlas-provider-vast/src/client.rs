@@ -52,7 +52,7 @@ fn number(id: &str) -> Result<()> {
     } else {
         Err(Error::validation(
             "compute_id",
-            "is no id of vast, which are numbers",
+            "is not an id of vast; its ids are numbers",
         ))
     }
 }

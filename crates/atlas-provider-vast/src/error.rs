@@ -9,7 +9,7 @@ use http::StatusCode;
 
 use crate::wire::Verdict;
 
-/// Whoever rented too early is refused for this long (docs/clouds/vast.md).
+/// A client that rented too early is refused for this long (docs/clouds/vast.md).
 const PENALTY: Duration = Duration::from_secs(12);
 /// What a start says whose card somebody else has.
 pub(crate) const QUEUED: &str = "required resources are currently unavailable";

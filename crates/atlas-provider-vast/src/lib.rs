@@ -59,7 +59,7 @@ use searches::{FRESH, FRESH_PRICES, Found, Searches};
 /// between: for seconds it may read as none.
 const LOOKS: u32 = 3;
 const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
-/// The longest that one look may take: whoever ordered waits for it.
+/// The longest that one look may take, because the caller of the order waits for it.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// One Vast account. Cheap to clone; clones share connections, pacing, and what is remembered of
@@ -110,13 +110,13 @@ impl Vast {
     }
 
     /// Ends what a refused order left behind. That its end was accepted is no proof: the ids stay
-    /// with the error, and whoever ordered proves that they are gone.
+    /// with the error, and the orchestrator proves that they are gone.
     async fn swept(&self, cx: &CallContext, error: Error) -> Error {
         let Outcome::Unknown(leaked) = error.outcome().clone() else {
             return error;
         };
-        // What a 5xx leaks may be what was ordered, and not all there is: that is for whoever
-        // ordered to find out.
+        // What a 5xx leaks may be what was ordered, and not all there is: the caller of the order
+        // has to find out.
         if leaked.is_empty() || error.status().is_none_or(|status| status >= 500) {
             return error;
         }
@@ -260,8 +260,11 @@ impl Provider for Vast {
             Err(error) => return Err(self.swept(cx, error).await),
         };
         let unread = || {
-            Error::new(ErrorKind::Provider, "the id of the new instance is none")
-                .outcome_is(Outcome::Unknown(Vec::new()))
+            Error::new(
+                ErrorKind::Provider,
+                "vast returned an instance id that is not a number",
+            )
+            .outcome_is(Outcome::Unknown(Vec::new()))
         };
         let id = ComputeId::new(created.new_contract.to_string()).map_err(|_| unread())?;
         self.compared(cx, &id, request, body["price"].is_number())
@@ -367,7 +370,10 @@ impl Provider for Vast {
             return Ok(());
         }
         self.memory.stopped(id);
-        let taken = Error::new(ErrorKind::NoCapacity, "its card was let to somebody else");
+        let taken = Error::new(
+            ErrorKind::NoCapacity,
+            "the offer was rented by another user",
+        );
         match self
             .cloud
             .set_state(cx, "stop", id.as_str(), "stopped")
@@ -413,7 +419,7 @@ impl Provider for Vast {
                 continue;
             }
             let amount = Usd::from_f64(charge.amount).ok_or_else(|| {
-                Error::new(ErrorKind::Provider, "a charge is no amount of money")
+                Error::new(ErrorKind::Provider, "a charge is not an amount of money")
                     .outcome_is(Outcome::NotApplied(Next::Stop))
             })?;
             let sum = spent.entry((id, charge.start, charge.end)).or_default();

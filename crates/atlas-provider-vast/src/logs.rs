@@ -72,9 +72,9 @@ pub(crate) async fn fetch(connection: &Connection, cx: &CallContext, url: &str) 
     };
     let target: http::Uri = url
         .parse()
-        .map_err(|_| wrong("the place of the result is no url"))?;
+        .map_err(|_| wrong("the location of the result is not a URL"))?;
     let (Some(scheme), Some(authority)) = (target.scheme_str(), target.authority()) else {
-        return Err(wrong("the place of the result is no url"));
+        return Err(wrong("the location of the result is not a URL"));
     };
     let provider = atlas_core::ProviderId::new("vast").expect("a plain name");
     let client = connection

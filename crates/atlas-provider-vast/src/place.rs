@@ -42,7 +42,7 @@ pub(crate) fn check(wanted: &str) -> Result<()> {
     Err(Error::validation(
         "region_hints",
         format!(
-            "{wanted:?} is no region of vast, which are countries by their two letters: {}",
+            "{wanted:?} is not a region of vast; its regions are two-letter country codes: {}",
             COUNTRIES.replace(' ', ", ")
         ),
     ))

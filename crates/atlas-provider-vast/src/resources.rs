@@ -36,7 +36,7 @@ pub struct Volume {
     /// The only machine whose instances can mount it; 0 where the answer does not say.
     #[serde(default, deserialize_with = "machine")]
     pub machine_id: u64,
-    /// Its name.
+    /// The label the volume was created with.
     #[serde(default, deserialize_with = "lenient::opt_text")]
     pub label: Option<String>,
     /// `created` or `in-use`.
@@ -88,7 +88,7 @@ fn checked(public_key: &str) -> Result<()> {
     if known {
         Ok(())
     } else {
-        Err(Error::validation("public_key", "is no SSH public key"))
+        Err(Error::validation("public_key", "is not an SSH public key"))
     }
 }
 
@@ -143,7 +143,7 @@ impl Vast {
         .map(drop)
     }
 
-    /// Makes a machine's container anew from a fresh pull. The card stays, what was written to its
+    /// Recreates a machine's container from a fresh pull. The card stays, what was written to its
     /// disk does not.
     ///
     /// # Errors

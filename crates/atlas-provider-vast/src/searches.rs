@@ -1,7 +1,7 @@
 //! Offer searches that are shared: Vast counts the rows of an account's searches, by the day.
 //!
-//! Identical searches within [`FRESH`] are one call, also when they are made at the same time. After
-//! the day's rows are used up, no search is sent until they are given anew.
+//! Identical searches within [`FRESH`] are one call, also when they are made at the same time.
+//! After the day's rows are used up, no search is sent until they are given anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

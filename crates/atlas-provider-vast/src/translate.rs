@@ -274,8 +274,8 @@ fn candidate(
     candidate.gpu = catalogue::gpu(&offer.gpu_name, whole(offer.gpu_ram));
     candidate.region = place::of(offer.geolocation.as_deref());
     candidate.cloud_type = Some(tier(offer));
-    // The disk is part of what is billed. `dph_total` has it in it where the search priced it; where
-    // it did not, the price is put together from its parts.
+    // The disk is part of what is billed. `dph_total` has it in it where the search priced it;
+    // where it did not, the price is put together from its parts.
     let disk = storage(offer, disk(request));
     candidate.price = match (bid, disk) {
         (Some(bid), Some(disk)) => Some(price(bid + disk)?),

@@ -1,5 +1,5 @@
-//! Vast's JSON, names as on the wire. Unknown fields are ignored, every word is open, and what is not
-//! needed is read leniently ([`lenient`]): the live API runs ahead of its document.
+//! Vast's JSON, names as on the wire. Unknown fields are ignored, every word is open, and what is
+//! not needed is read leniently ([`lenient`]): the live API runs ahead of its document.
 
 use atlas_http::lenient::{self, Cursor};
 use serde::{Deserialize, Serialize};

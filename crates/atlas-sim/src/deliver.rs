@@ -1,5 +1,5 @@
-//! Delivers the webhooks of ended jobs, as RunPod does: up to three times, to whoever asked for
-//! them.
+//! Delivers the webhooks of ended jobs, as RunPod does: up to three times, to the URL given with
+//! the job.
 //!
 //! Plain `http://` only: a simulator has no business on the internet.
 

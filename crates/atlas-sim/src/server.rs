@@ -39,7 +39,7 @@ impl Default for Serving {
 }
 
 impl Serving {
-    /// Serves this service to whoever connects. An error of the service is a cut connection.
+    /// Serves this service to every connection. An error of the service is a cut connection.
     pub(crate) fn add<S, B>(&mut self, listener: TcpListener, service: S)
     where
         S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,

@@ -349,7 +349,7 @@ impl Config {
         }
     }
 
-    /// The orchestrator's policy for these accounts: `[policy]`, and over it the mission's names
+    /// The orchestrator's policy for these accounts: `[policy]`, and over it the names of ex_atlas
     /// and each account's own words.
     #[must_use]
     pub fn policy<'a>(

@@ -78,8 +78,8 @@ impl GuardActivity {
 
     /// Renews the dead-man permits of all machines so often, until this atlas is shut down: a third
     /// of what `ATLAS_GUARD_PERMIT_SECS` says in the machines, or less. A machine whose session is
-    /// being ended is renewed no more. Unless this is set, whoever sets `ATLAS_GUARD_PERMIT_SECS`
-    /// renews by itself.
+    /// being ended is not renewed any more. Unless this is set, a host that sets
+    /// `ATLAS_GUARD_PERMIT_SECS` has to renew the permits itself.
     #[must_use]
     pub fn renew_permits(self, every: Duration) -> Self {
         Self {

@@ -33,7 +33,7 @@ pub enum Request {
     Spawn {
         /// `ComputeRequest::expose`: it may hold secrets, and the socket is the user's alone.
         request: Sealed,
-        /// Its limits.
+        /// The session's options and limits.
         options: SessionOptions,
         /// Whether it runs one command to its end.
         task: bool,
@@ -45,14 +45,14 @@ pub enum Request {
         session: SessionId,
         /// As of [`Request::Spawn`].
         request: Sealed,
-        /// Its limits.
+        /// The session's options and limits.
         options: SessionOptions,
         /// Whether it runs one command to its end.
         task: bool,
     },
     /// What is known of a session.
     Info {
-        /// Whose.
+        /// The session's id.
         session: SessionId,
         /// Whether its credential is part of the answer.
         #[serde(default)]
@@ -62,19 +62,19 @@ pub enum Request {
     List(Filter),
     /// Somebody is there.
     Touch {
-        /// Where.
+        /// The session's id.
         session: SessionId,
     },
     /// Ends a session; answered when its end is on record.
     Stop {
-        /// Which.
+        /// The session's id.
         session: SessionId,
     },
     /// Waits for something, at most so long; answers what is known of the session then.
     Await {
-        /// Which.
+        /// The session's id.
         session: SessionId,
-        /// What.
+        /// The state to wait for.
         until: Until,
         /// How long.
         longest_ms: u64,
@@ -108,7 +108,7 @@ pub enum Request {
     Accept,
     /// Accepts the key that is configured now as one of the account it stands for.
     AcceptAccount {
-        /// Which.
+        /// The account whose present key is accepted.
         account: AccountName,
     },
 }

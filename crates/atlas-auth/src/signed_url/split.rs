@@ -12,14 +12,14 @@ pub(super) struct Parts<'a> {
     pub(super) path: &'a str,
     /// Without its `?`.
     pub(super) query: Option<&'a str>,
-    /// With its `#`, or nothing.
+    /// The fragment with its `#`; empty if the URL has none.
     pub(super) fragment: &'a str,
 }
 
 impl<'a> Parts<'a> {
     /// Cuts a full URL, or path and query. What begins with `/` is a path, `//host/path` too: a
-    /// request line has no other reading, and whoever took the second segment for a host would
-    /// verify the signature of another path.
+    /// request line has no other reading, and a parser that took the second segment for a host
+    /// would verify the signature of another path.
     pub(super) fn of(url: &'a str) -> Self {
         let (rest, fragment) = url.split_at(url.find('#').unwrap_or(url.len()));
         let (before, query) = rest

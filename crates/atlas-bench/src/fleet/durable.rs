@@ -74,7 +74,8 @@ pub(super) fn measure() -> Result<Measured, Failure> {
     })
 }
 
-/// Nobody is worked on: what follows the record is the cloud's time, and other rows'.
+/// No session is driven: what follows the record is the cloud's time, and is measured by other
+/// rows.
 async fn start(store: &Redb) -> Result<Orchestrator, Failure> {
     let policy = quiet(AccountLimits::default());
     let cloud = AnyProvider::new(Obliging::new()?);

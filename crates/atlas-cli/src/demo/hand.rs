@@ -87,7 +87,7 @@ impl Clouds {
         self.home(place).join("demo.redb")
     }
 
-    /// Whoever holds a cloud's store now.
+    /// The process that holds a cloud's store now.
     pub(super) fn keeper(&self, place: Place) -> Keeper {
         Keeper::Only(self.store(place))
     }

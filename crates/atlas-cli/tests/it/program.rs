@@ -177,7 +177,7 @@ impl Sim {
         Self::with(&["--speed", speed], Path::new("."))
     }
 
-    /// With these arguments.
+    /// Starts the program with these arguments.
     pub(crate) fn with(args: &[&str], dir: &Path) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_atlas"))
             .arg("sim")

@@ -189,7 +189,7 @@ pub enum DeployError {
     #[error("a token must not be among the arguments: give it as the request's token")]
     TokenInArguments,
     /// There is no `fly` that can be run.
-    #[error("there is no fly executable that can be run")]
+    #[error("no runnable fly executable was found")]
     NotFound,
     /// It could not be started, or how it ended cannot be told.
     #[error("fly could not be run")]

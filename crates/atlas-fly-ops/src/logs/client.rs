@@ -161,7 +161,7 @@ impl LogClient {
             )
             .await?;
         let page = wire::read(answer.bytes())
-            .ok_or_else(|| answer.misunderstood("the answer is no log"))?;
+            .ok_or_else(|| answer.misunderstood("the answer is not a log"))?;
         Ok((answer.status().as_u16(), page))
     }
 

@@ -36,8 +36,8 @@ pub enum LogEvent {
     Entry(Arc<LogEntry>),
     /// This subscriber was too slow: so many events were dropped for it, and for it alone.
     Lagged(u64),
-    /// Reading is interrupted by an error. Entries of meanwhile come when it goes on, where the API
-    /// still has them.
+    /// Reading is interrupted by an error. Entries produced during the interruption are delivered
+    /// on reconnect, where the API still has them.
     Gap(ErrorKind),
     /// Nothing more will come: stopped (`None`), or given up for this reason.
     Stopped(Option<ErrorKind>),

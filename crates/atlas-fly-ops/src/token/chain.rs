@@ -524,7 +524,7 @@ impl Tokens {
             writing: state.writing.clone(),
         };
         let (this, app) = (self.clone(), app.clone());
-        // A task of its own: it runs to its end whoever stops waiting.
+        // A task of its own: it runs to its end even if every caller stops waiting.
         let task = tokio::spawn(async move { this.search(&app, plan).await }.in_current_span());
         let lost = Missed {
             kind: ErrorKind::Unavailable,

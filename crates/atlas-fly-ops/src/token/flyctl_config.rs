@@ -53,7 +53,8 @@ fn parse(text: &str) -> Result<FlyToken, &'static str> {
     let token = config
         .and_then(|config| config.access_token)
         .ok_or("the fly configuration file holds no access token")?;
-    FlyToken::parse(token.expose()).map_err(|_| "the fly configuration file's access token is none")
+    FlyToken::parse(token.expose())
+        .map_err(|_| "the access token in the fly configuration file is not valid")
 }
 
 #[cfg(test)]

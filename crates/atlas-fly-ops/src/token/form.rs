@@ -100,7 +100,10 @@ impl FlyToken {
         if is_known(without_schemes(text)) {
             Self::parse(text)
         } else {
-            Err(Error::validation("token", "what fly wrote is no token"))
+            Err(Error::validation(
+                "token",
+                "fly printed something that is not a token",
+            ))
         }
     }
 

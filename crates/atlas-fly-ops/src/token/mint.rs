@@ -92,7 +92,7 @@ pub(crate) async fn create(
         return Err(Error::new(ErrorKind::Provider, text));
     }
     FlyToken::from_output(&answer.stdout)
-        .map_err(|_| Error::new(ErrorKind::Provider, "fly made no token"))
+        .map_err(|_| Error::new(ErrorKind::Provider, "fly created no token"))
 }
 
 /// What became of the tokens that were to be revoked.
@@ -162,8 +162,9 @@ struct Listed<'a> {
 }
 
 /// Reads the table that `fly tokens list` prints, which is its only form: a title, the names of the
-/// columns, a row for each token, cells padded with blanks and separated by tabs. A row with another
-/// number of cells (a name with a tab in it) is somebody else's. `None` where there is no such table.
+/// columns, a row for each token, cells padded with blanks and separated by tabs. A row with
+/// another number of cells (a name with a tab in it) is somebody else's. `None` where there is no
+/// such table.
 fn listed(stdout: &str) -> Option<Vec<Listed<'_>>> {
     fn cells(line: &str) -> Vec<&str> {
         line.split('\t').map(str::trim).collect()

@@ -197,8 +197,8 @@ async fn lines_are_pushed_to_every_subscriber_and_what_is_lost_is_said_to_be() {
 
     peer.orders.send(Order::Hang).unwrap();
     assert_eq!(next(&mut all).await, LogEvent::Gap(ErrorKind::Transport));
-    // The library connects once more by itself before it is dropped: whoever listens in the end has
-    // to hear.
+    // The library connects once more by itself before it is dropped: the last listener has to
+    // receive it.
     let heard = loop {
         peer.say("again", "fra");
         if let Ok(event) = tokio::time::timeout(Duration::from_millis(100), all.next()).await {

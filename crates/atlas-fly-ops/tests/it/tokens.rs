@@ -513,7 +513,7 @@ async fn a_corrupt_manual_store_is_refused_and_preserved_to_the_byte_and_a_corru
             damaged,
             "{number}"
         );
-        // Taken away by its owner, it begins anew.
+        // If its owner removes it, an empty one is created.
         fs::remove_file(folder.join("manual.redb")).unwrap();
         tokens
             .set_manual(&app("shop"), token("fo1_new"))

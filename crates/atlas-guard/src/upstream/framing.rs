@@ -55,7 +55,7 @@ pub(super) enum Framing {
     /// After so many bytes.
     Length(u64),
     Chunked(Chunks),
-    /// With the connection.
+    /// The body ends when the connection does.
     Close,
 }
 

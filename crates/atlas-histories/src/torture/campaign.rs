@@ -180,7 +180,7 @@ impl Campaign {
 
     fn draw(&self) -> Moment {
         let chance = &self.chance;
-        // The first one makes the store; a kill before that would only begin anew.
+        // The first one makes the store; a kill before that would only start over.
         match if self.score.kills == 0 {
             4
         } else {

@@ -37,7 +37,7 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    // Nobody is left to kill it when its parent is gone.
+    // Nothing would kill it once its parent is gone.
     std::thread::spawn(|| {
         let _ = std::io::stdin().lock().read(&mut [0; 1]);
         std::process::exit(3);

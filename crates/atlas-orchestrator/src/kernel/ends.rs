@@ -74,7 +74,8 @@ impl Stepper<'_> {
         }
         let intent = attempt.phase == AttemptPhase::Intent;
         let e = self.evidence(id);
-        // What was looked for until now was a machine to keep; the proof of an end starts anew.
+        // What was looked for until now was a machine to keep; the proof of its end starts from
+        // nothing.
         (e.walks, e.next_walk, e.next_read, e.walk_tries) = ([None; 2], None, None, 0);
         e.absent.clear();
         let held = self.cx.held;

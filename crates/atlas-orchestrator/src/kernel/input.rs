@@ -48,7 +48,7 @@ impl Cx<'_> {
 /// A failed call, as far as the kernel cares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Its kind.
+    /// The error's kind, which decides what is tried next.
     pub kind: ErrorKind,
     /// What was said.
     pub message: String,
@@ -245,7 +245,7 @@ impl Identity {
 /// The newest activity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Activity {
-    /// When.
+    /// When the activity was, on the store's clock.
     pub at: Timestamp,
     /// Where it came from.
     pub source: String,

@@ -17,7 +17,7 @@ const UNSEEN: Duration = Duration::from_secs(10);
 /// A limit, when to warn of it, and when it ends the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Due {
-    /// Which.
+    /// The limit that is due.
     pub limit: Limit,
     /// When its warning is due, where it has one.
     pub warn_at: Option<Timestamp>,
@@ -243,7 +243,7 @@ impl Stepper<'_> {
             });
         }
         for due in limits(&self.step.record, activity.at, self.cx) {
-            // Nobody is idle who may have been touched while this waited for the store.
+            // A session that may have been touched while this waited for the store is not idle.
             let known_until = if due.limit == Limit::IdleTtl {
                 activity.asked_at
             } else {

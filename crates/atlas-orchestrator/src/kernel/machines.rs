@@ -383,7 +383,8 @@ impl Stepper<'_> {
                     e.unshown = Some(walk.begun);
                 }
                 if e.walks[0].is_some_and(|first| first < from) {
-                    // An end, or an operator's accept, was committed since: the proof begins anew.
+                    // An end, or an operator's accept, was committed since: the proof starts from
+                    // nothing.
                     e.walks = [None; 2];
                 }
                 if !seen.is_empty() {

@@ -409,7 +409,7 @@ impl Stepper<'_> {
                         return self.cannot_place(failure.kind.as_str(), &failure.message);
                     }
                     if rest.is_empty() {
-                        // Every candidate was refused: ask the cloud anew, later.
+                        // Every candidate was refused: ask the cloud again later.
                         placing.candidates = None;
                         self.place_later(failure.retry_after);
                     }

@@ -24,7 +24,7 @@ const DECISIONS: usize = 12;
 /// A session and everything it ever ordered: one row, one version, one guard.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SessionRecord {
-    /// Its id.
+    /// The session's id.
     pub id: SessionId,
     /// Which node looks after it.
     pub owner: String,
@@ -115,7 +115,7 @@ pub struct Placing {
 /// A committed end of a session. Final.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ending {
-    /// Why.
+    /// Why the session ends.
     pub reason: Reason,
     /// Since when.
     pub at: Timestamp,
@@ -136,9 +136,9 @@ pub struct Warned {
 /// One order: at most one call, one key.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Attempt {
-    /// Its id.
+    /// The attempt's id, part of its launch key.
     pub id: AttemptId,
-    /// Its key.
+    /// The launch key that its machines carry.
     pub key: TrackedKey,
     /// Where it orders.
     pub account: AccountName,
@@ -213,7 +213,7 @@ pub struct Attempt {
 /// An id seen under a key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sighted {
-    /// Which.
+    /// The machine's id at the cloud.
     pub id: ComputeId,
     /// When first.
     pub at: Timestamp,
@@ -259,7 +259,7 @@ pub enum Fate {
 /// A committed end of an attempt. Final.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Kill {
-    /// Why.
+    /// Why the attempt's machines are deleted.
     pub reason: Reason,
     /// Since when.
     pub at: Timestamp,
@@ -268,7 +268,7 @@ pub struct Kill {
 /// A supporting object and where it is in its life.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SupportStep {
-    /// What.
+    /// The object, as the provider describes it.
     pub support: Support,
     /// Whether the cloud confirmed that it exists.
     #[serde(default)]
@@ -281,7 +281,7 @@ pub struct SupportStep {
 /// Where an attempt belongs: the row of `Table::Attempts`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AttemptRow {
-    /// Whose.
+    /// The session the attempt belongs to.
     pub session: SessionId,
     /// On which account.
     pub account: AccountName,
@@ -620,8 +620,8 @@ impl SessionRecord {
         }
     }
 
-    /// What counts against its cap: what it cost and what it burns, at the highest plausible prices,
-    /// and not less than what was billed.
+    /// What counts against its cap: what it cost and what it burns, at the highest plausible
+    /// prices, and not less than what was billed.
     #[must_use]
     pub fn under_cap(&self, now: Timestamp) -> (Usd, UsdPerHour) {
         let attempts = self.attempts.iter();

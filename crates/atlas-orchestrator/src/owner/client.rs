@@ -1,4 +1,4 @@
-//! The side of a process that wants something of whoever holds the store.
+//! The client side: a process that sends requests to the process that holds the store.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -277,7 +277,7 @@ fn may_ask(stream: &UnixStream, uid: u32) -> bool {
     let peer = stream.peer_cred().map(|c| c.uid());
     let may = matches!(peer, Ok(peer) if peer == uid || peer == 0);
     if !may {
-        tracing::warn!(peer = ?peer.ok(), "another user knocked at the owner's socket");
+        tracing::warn!(peer = ?peer.ok(), "another user tried to connect to the owner's socket");
     }
     may
 }

@@ -18,7 +18,7 @@ const MAX_LEDGER_FILE: u64 = 64 * 1024;
 /// The store that held the realm last, and how far it had come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastHolder {
-    /// Its incarnation.
+    /// The store's incarnation id.
     pub incarnation: String,
     /// The newest commit that was known when this was written; a store that is behind it was rolled
     /// back.
@@ -67,8 +67,8 @@ impl LastHolder {
 }
 
 impl Claim {
-    /// Compares a store with the last holder. All but the first two make a process hold (DESIGN
-    /// §5).
+    /// Compares a store with the last holder. All but the first two make a process hold
+    /// (docs/architecture.md).
     #[must_use]
     pub fn of(store: &StoreInfo, last: Option<LastHolder>) -> Self {
         match last {

@@ -219,7 +219,7 @@ async fn adopt_whole(core: &Arc<Core>, mut loaded: Loaded, touch: Option<Touched
         return Ok(());
     }
     if loaded.record.owner != core.node {
-        // One process at a time holds this store: whoever looked after it is dead.
+        // One process at a time holds this store, so the previous owner is dead.
         let claim = Input::Claim(core.node.clone());
         core.apply(
             &mut loaded,

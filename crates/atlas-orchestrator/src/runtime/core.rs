@@ -148,7 +148,7 @@ pub(crate) enum Seen {
     Goes,
     /// It has less in it.
     Behind,
-    /// It is another, or was accepted anew.
+    /// It is another store, or was accepted again.
     Other,
     /// Its numbers go on, and it refused a batch: its file was replaced or removed, or it went back
     /// for a moment.
@@ -389,8 +389,8 @@ impl Core {
         }
     }
 
-    /// The store as this process knows it. Taken before it is looked at anew: commits go on
-    /// meanwhile.
+    /// The store as this process knows it. Taken before it is read again, because commits continue
+    /// in the meantime.
     pub(crate) fn known_store(&self) -> Option<StorePoint> {
         self.progress.known()
     }
@@ -437,7 +437,7 @@ impl Core {
     pub(crate) async fn require(&self, id: SessionId) -> Result<Loaded> {
         self.load(id)
             .await?
-            .ok_or_else(|| Error::new(ErrorKind::NotFound, "there is no such session"))
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, "no such session exists"))
     }
 
     /// The request of a session as it was made, its credential included.

@@ -380,8 +380,8 @@ impl Driver {
         }
     }
 
-    /// Commits what can be learnt again: where it is not taken, the next plan asks anew. Returns
-    /// whether the record or the evidence changed.
+    /// Commits what can be learnt again: if the commit is refused, the next plan asks again.
+    /// Returns whether the record or the evidence changed.
     async fn tell(&mut self, input: Input, extra: Extra) -> bool {
         let listed = matches!(input, Input::Found(..));
         let before = self.evidence.clone();

@@ -1,5 +1,5 @@
-//! What each effect does, and what the kernel is told of it. An effect only asks and tells; the
-//! driver commits.
+//! What each effect does, and which input it gives to the kernel. An effect only reads, calls and
+//! reports; the driver commits.
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -40,7 +40,7 @@ pub(crate) async fn keep(core: Arc<Core>, mut position: u64) {
                     let event = match decode(stored) {
                         Ok(event) => event,
                         Err(error) => {
-                            // Whoever reads the log is told; whoever listens sees that a number is
+                            // A reader of the log gets it; a live listener sees that a number is
                             // missing.
                             tracing::error!(position, %error, "an event is unreadable");
                             continue;
@@ -294,7 +294,7 @@ pub(crate) async fn wait_for<T>(
                     break Ok(Some(answer));
                 }
             }
-            Ok(None) => break Err(Error::new(ErrorKind::NotFound, "there is no such session")),
+            Ok(None) => break Err(Error::new(ErrorKind::NotFound, "no such session exists")),
             Err(error) => tracing::warn!(%error, "a session's record could not be read"),
         }
         let poll = if core.slots.contains(id) {

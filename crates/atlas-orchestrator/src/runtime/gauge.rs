@@ -1,5 +1,5 @@
-//! Dollars per hour at risk, by cause, and how the clocks compare, for whoever installed a recorder
-//! of the `metrics` facade.
+//! Dollars per hour at risk, by cause, and how the clocks compare, recorded through the `metrics`
+//! facade.
 
 use std::sync::Arc;
 

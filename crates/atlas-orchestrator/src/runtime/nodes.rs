@@ -309,7 +309,7 @@ async fn renew(core: &Arc<Core>) {
         Ok(None) => {
             tracing::warn!(
                 node = core.node,
-                "another node has taken over; starting anew"
+                "another node has taken over; starting again"
             );
             core.lease.lost();
             relearn(core).await;
@@ -345,7 +345,7 @@ pub(crate) async fn watch_ledger(core: &Core) {
     match core.saw_store(known.as_ref(), &info) {
         Seen::Goes => {}
         Seen::Other if goes_on_from(core, &info, known.as_ref()).await => {
-            // An operator accepted it on another node: what is ours is read anew.
+            // An operator accepted it on another node: our records are read again.
             core.forget_store();
             core.unhold();
             core.lease.lost();
@@ -520,7 +520,7 @@ pub(crate) async fn leave(core: &Core, flushed: bool) {
             .is_err()
         {
             tracing::warn!(
-                "the good-bye could not be written; a takeover will count this node as dead"
+                "could not record this node's departure; a takeover will treat it as a crash"
             );
         }
     }

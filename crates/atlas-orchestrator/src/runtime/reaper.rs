@@ -27,7 +27,7 @@ struct Suspect {
 }
 
 /// What the reaper remembers of an account between two scans; after a restart it starts counting
-/// anew.
+/// from zero.
 #[derive(Debug, Default)]
 pub(crate) struct Suspects {
     known: Mutex<BTreeMap<ComputeId, Suspect>>,
@@ -105,7 +105,7 @@ pub(crate) async fn scan(
         .await
         .map_err(|failure| Error::new(failure.kind, failure.message))?;
     let whose = accounts::check_identity(core, account, &listed).await.inspect_err(|error| {
-        tracing::warn!(account = %account.name, %error, "whose account it is could not be read");
+        tracing::warn!(account = %account.name, %error, "could not read which account the key belongs to");
     });
     let check = core.policy.safeguards.account_identity;
     let is_known = !check || whose.as_ref().is_ok_and(accounts::Whose::is_known);

@@ -164,7 +164,7 @@ impl Slots {
         let slot = state.slots.entry(id).or_insert_with(|| Slot::new(account));
         slot.account = account;
         if slot.driving {
-            // Whoever is at work on it may have read an older record: it looks again.
+            // A driver at work on it may have read an older record, so it looks again.
             slot.dirty = true;
             slot.hot.get_or_insert_default().signal.notify_one();
         }

@@ -300,7 +300,7 @@ impl Touches {
         }
     }
 
-    /// Locked last of all: whoever holds a shard may take it.
+    /// Locked last: a holder of a shard's lock may take it.
     fn lock_list(&self) -> MutexGuard<'_, Listed> {
         self.listed.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -324,8 +324,8 @@ impl Touches {
         let cells = self.read(id);
         let hot = cells.hot.get(&id)?;
         let mut before = hot.load(Ordering::Acquire);
-        // Whoever put it on the list saw that no touch can be late before the flush is due, and
-        // said when that is.
+        // The code that put it on the list saw that no touch can be late before the flush is due,
+        // and said when that is.
         while is_calm(before)
             && millis <= self.flush_at.load(Ordering::Acquire)
             && millis <= self.trusted_until.load(Ordering::Relaxed)

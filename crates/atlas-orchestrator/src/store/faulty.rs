@@ -1,4 +1,4 @@
-//! A store that fails as told: the bad weather of simulated histories, and of tests.
+//! A store that injects failures, for tests and simulated histories.
 //!
 //! Each simulated node holds its own wrapper over the shared store, so that one node can be cut off
 //! while the others go on.

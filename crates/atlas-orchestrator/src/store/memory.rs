@@ -1,7 +1,7 @@
 //! The store in memory: for tests, for a first try, and shared by all nodes of a simulation.
 //!
 //! Clones are handles to the same rows. A snapshot can be taken, put back under running nodes, or
-//! opened as a second store: the disasters that DESIGN §5 wants detected.
+//! opened as a second store: the disasters that the realm ledger has to detect.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -95,7 +95,7 @@ impl Memory {
         MemorySnapshot(self.lock().clone())
     }
 
-    /// Puts a snapshot back, under whoever is using the store.
+    /// Restores a snapshot while the store is in use.
     pub fn restore(&self, snapshot: &MemorySnapshot) {
         *self.lock() = snapshot.0.clone();
     }

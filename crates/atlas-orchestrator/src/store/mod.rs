@@ -1,11 +1,11 @@
 //! Where records live: rows with versions, batches with guards and a fence, event logs, leases on
 //! the store's own clock.
 //!
-//! A store knows nothing of sessions: keys and values are bytes, serialised by the kernel's
-//! records. It promises exactly what the protocol of DESIGN §5 and §7 rests on: a batch is applied
-//! wholly or not at all, and only if every guard still holds and its fence is still the newest of
-//! its scope. Backends: `memory`, `redb`, and any of yours; the `conformance` suite tells whether
-//! yours keeps the promises.
+//! A store does not interpret sessions: keys and values are bytes, serialised by the kernel's
+//! records. It promises exactly what the protocols in docs/architecture.md rest on: a batch is
+//! applied wholly or not at all, and only if every guard still holds and its fence is still the
+//! newest of its scope. Backends: `memory`, `redb`, and any of yours; the `conformance` suite tells
+//! whether yours keeps the promises.
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
@@ -84,7 +84,7 @@ impl Table {
 /// One row. Its version is the number of the commit that wrote it last.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Row {
-    /// Its key.
+    /// The row's key within its table.
     pub key: Vec<u8>,
     /// The number of the commit that wrote it last.
     pub version: u64,
@@ -175,7 +175,7 @@ impl Debug for StoredEvent {
 /// How far a store had come when it was last heard of. A store that is behind it was rolled back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StorePoint {
-    /// Its incarnation.
+    /// The incarnation id of the store.
     pub incarnation: String,
     /// The number of its newest commit.
     pub commit: u64,
@@ -319,7 +319,7 @@ pub struct StoreInfo {
     pub schema_version: u32,
     /// The realm it belongs to (`Realm::fingerprint`), once one was bound to it.
     pub fingerprint: Option<String>,
-    /// Drawn anew for each new store and at each accept: a copy has the same, a fresh one another.
+    /// Drawn for each new store and at each accept: a copy has the same, a fresh store another.
     pub incarnation: String,
     /// The number of the newest commit.
     pub last_commit: u64,

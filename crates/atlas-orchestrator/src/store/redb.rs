@@ -31,7 +31,7 @@ use self::schema::{
 use self::writer::{Change, Current, Done, Job};
 use super::{Batch, CommitError, Fence, Row, Store, StoreInfo, StoredEvent, Table};
 
-/// Changes that may wait for the writer; whoever brings more waits to be let in.
+/// Changes that may wait for the writer; a caller with more waits for a free slot.
 const QUEUE: usize = 1024;
 /// Rows beyond which a scan leaves the async worker.
 const LONG_SCAN: usize = 2048;
@@ -109,7 +109,8 @@ impl RedbOptions {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let (served, note, place) = (db.clone(), opened.note, path.clone());
         let identity = opened.identity;
-        // Whoever waits for a change waits for this too, so it does not wait for the lock as well.
+        // A caller that waits for a change waits for this too, so it does not wait for the lock as
+        // well.
         let again = self.clone().wait(Duration::ZERO);
         let writer = std::thread::Builder::new()
             .name("atlas-store".to_owned())
@@ -160,7 +161,7 @@ impl Redb {
         RedbOptions::new().open(path)
     }
 
-    /// Its file.
+    /// The path of the store's file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0.path

@@ -16,7 +16,8 @@ use crate::node::{Bench, Node, options, request, settle, sleep};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// The clock of the host that keeps the store: the world's, and wrong by as much as it is set wrong.
+/// The clock of the host that keeps the store: the world's, and wrong by as much as it is set
+/// wrong.
 #[derive(Clone, Debug)]
 struct HostClock {
     world: WorldClock,

@@ -1,5 +1,5 @@
-//! Events: gapless for every reader, however slow; kept for a week; what a live reader is told of
-//! its lag.
+//! Events: gapless for every reader, however slow; kept for a week; and a live reader learns how
+//! far behind it is.
 
 use std::time::Duration;
 

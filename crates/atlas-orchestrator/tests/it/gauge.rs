@@ -1,4 +1,4 @@
-//! What is at risk, as whoever installed a recorder sees it.
+//! The price per hour at risk, as a recorder of the `metrics` facade sees it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

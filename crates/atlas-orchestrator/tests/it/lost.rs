@@ -120,7 +120,7 @@ async fn a_dead_nodes_session_is_taken_over_whichever_call_to_the_store_fails() 
         frail.left.store(nth, Ordering::Relaxed);
         dying.crash();
         sleep(200).await;
-        // Whoever stops it only writes it down: the node that took it over has to carry it out.
+        // The caller only records the end: the node that took the session over has to carry it out.
         node.atlas.stop_tracked(id).await.unwrap();
         settle(&node, id).await;
         assert_eq!(bench.ledger().live, 0, "{op:?} {fault:?} {nth}");

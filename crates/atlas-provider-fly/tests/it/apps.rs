@@ -92,7 +92,7 @@ async fn a_name_that_is_somebody_elses_is_a_conflict_and_never_ours() {
         (error.kind(), error.outcome()),
         (ErrorKind::Conflict, &Outcome::NotApplied(Next::Stop))
     );
-    // To release it is done already: it is none of ours. And it is not touched.
+    // Releasing it succeeds at once, because it is not ours, and leaves it alone.
     stage.provider.release_support(&cx(), &step).await.unwrap();
     assert!(stage.dialect.apps().contains(&step.name));
     assert!(!stage.lines().iter().any(|line| line.starts_with("DELETE")));

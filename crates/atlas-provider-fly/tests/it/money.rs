@@ -731,7 +731,7 @@ async fn in_an_app_of_its_own_a_machines_secrets_are_shown_to_nobody_who_may_rea
             && sent.body["config"]["env"]["odd.name"] == "zz-plain"
     );
     assert_eq!(sent.body["min_secrets_version"], 1);
-    // Whoever may only read sees neither the machine's nor the app's.
+    // A read-only reader sees neither the machine's nor the app's.
     let (id, app) = made.id.as_str().split_once('.').unwrap();
     for path in [
         format!("/v1/apps/{app}/machines/{id}"),

@@ -855,7 +855,7 @@ async fn a_copy_is_not_made_as_old_as_its_original_by_the_key_they_share() {
         .await
         .unwrap();
     assert_eq!(listed.computes.len(), 2);
-    // Lambda tells no time of creation. Whoever made one up from the key would take the copy for a
+    // Lambda tells no time of creation. A time made up from the key would make the copy look like a
     // second commit of the order.
     assert!(
         original.created_at.is_none()

@@ -18,12 +18,12 @@ const PATH: &str = "clusters";
 pub struct Cluster {
     /// What RunPod calls it.
     pub id: String,
-    /// Its name.
+    /// The cluster's name.
     pub name: String,
     /// `APPLICATION`, `TRAINING`, `SLURM`, `RAY`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Its shape.
+    /// The shape of each of its nodes.
     pub compute: ClusterShape,
     /// Where it is.
     #[serde(default)]

@@ -23,7 +23,7 @@ pub struct Container {
     /// Its environment. On an update it replaces the whole of it.
     #[serde(deserialize_with = "nullable")]
     pub env: BTreeMap<String, Secret>,
-    /// Its ports.
+    /// The ports it publishes.
     #[serde(deserialize_with = "ports")]
     pub ports: Vec<Port>,
     /// The id of the registry credential its image is pulled with.

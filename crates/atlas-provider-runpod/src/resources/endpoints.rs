@@ -116,13 +116,13 @@ pub struct EndpointCpu {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EndpointRequest {
-    /// Its name.
+    /// The endpoint's name.
     pub name: String,
     /// How requests reach its workers.
     pub kind: EndpointKind,
     /// When it grows.
     pub scaling: Scaling,
-    /// Its container.
+    /// The container that its workers run.
     pub container: Container,
     /// The template it starts from.
     pub template_id: Option<String>,
@@ -252,7 +252,7 @@ impl EndpointRequest {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct EndpointUpdate {
-    /// Its name.
+    /// A new name for the endpoint; unchanged where unset.
     pub name: Option<String>,
     /// When it grows.
     pub scaling: Option<Scaling>,
@@ -291,12 +291,12 @@ impl EndpointUpdate {
 pub struct Endpoint {
     /// What RunPod calls it.
     pub id: String,
-    /// Its name.
+    /// The endpoint's name.
     pub name: String,
     /// How requests reach its workers; the document leaves it optional.
     #[serde(default, rename = "type")]
     pub kind: Option<EndpointKind>,
-    /// Its container.
+    /// The container that its workers run.
     #[serde(flatten)]
     pub container: Container,
     /// Its URLs by what they do, with `{job_id}` standing for a job's id.
@@ -384,7 +384,7 @@ pub struct Workers {
 pub struct Release {
     /// What RunPod calls it.
     pub id: String,
-    /// Its number.
+    /// The release's version number.
     #[serde(default)]
     pub version: Option<i64>,
     /// `MANUAL` or `GIT_BUILD`.

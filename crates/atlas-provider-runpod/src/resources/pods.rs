@@ -14,7 +14,7 @@ pub struct PodUpdate {
     /// Its name. A machine of the orchestrator's is known again by it: renamed, it is only partly
     /// claimed and never reaped.
     pub name: Option<String>,
-    /// Its container.
+    /// The changes to the pod's container.
     pub container: Container,
     /// Refuses stop, restart and delete.
     pub locked: Option<bool>,

@@ -26,7 +26,7 @@ pub struct Registry {
 pub struct Delegation {
     /// What RunPod calls it.
     pub id: String,
-    /// Its name.
+    /// The name of the registry account the credential is delegated from.
     #[serde(default)]
     pub name: Option<String>,
     /// The AWS account.

@@ -73,9 +73,9 @@ impl TemplateSpec {
 pub struct Template {
     /// What RunPod calls it.
     pub id: String,
-    /// Its name.
+    /// The template's name.
     pub name: String,
-    /// Its container.
+    /// The container that the template describes.
     #[serde(flatten)]
     pub container: Container,
     /// For serverless endpoints instead of pods.

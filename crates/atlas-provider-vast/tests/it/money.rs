@@ -30,7 +30,7 @@ async fn an_order_whose_answer_was_spoiled_is_unknown_sent_once_and_found_by_its
         FaultKind::CommitThenTimeout,
     ] {
         let stage = stage();
-        // One ask can be let twice: whoever repeats the order pays for both.
+        // One offer can be rented twice: a repeated order pays for both.
         stage.quirks(|quirks| quirks.lets_twice = true);
         let wanted = request().at(stage.best(&request()).await);
         stage.fault("spawn_compute", kind, 1);
@@ -228,7 +228,7 @@ async fn an_order_for_a_card_that_is_gone_makes_nothing_that_waits_for_it() {
         "{error}"
     );
     assert_eq!(stage.world.ledger().clouds[vast::NAME].created, 0);
-    // Whoever says otherwise gets an instance that bills its disk, and starts by itself.
+    // Another setting gives an instance that bills its disk, and starts by itself.
     let at = stage.best(&wanted).await;
     stage.quirks(|quirks| quirks.races_lost = 1);
     let waiting = wanted

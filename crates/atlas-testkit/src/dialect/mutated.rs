@@ -163,8 +163,8 @@ impl Plans {
         cases
     }
 
-    /// What was recorded for exactly this, changed; `None` where nothing is to be changed, or it was
-    /// not asked before.
+    /// What was recorded for exactly this, changed; `None` where nothing is to be changed, or it
+    /// was not asked before.
     fn changed(&self, line: &str, asked: &(String, Bytes)) -> Option<Response<SimBody>> {
         let plan = self.plan();
         if plan.cases.is_empty() {

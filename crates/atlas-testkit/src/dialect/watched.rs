@@ -1,5 +1,5 @@
-//! For tests of whoever calls a cloud: one whose requests are written down, and one that answers
-//! what it was told to, in good faith or not.
+//! For tests of clients of a cloud: a cloud whose requests are recorded, and one that gives
+//! prepared answers, right or wrong.
 
 use std::fmt;
 use std::io;

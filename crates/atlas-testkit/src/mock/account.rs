@@ -13,7 +13,7 @@ pub(super) struct Belongings {
     pub(super) calls: BTreeMap<String, u64>,
     pub(super) broken_listings: u32,
     pub(super) jobs: BTreeMap<String, MockJob>,
-    /// With their accounts.
+    /// Volumes by id, each with the account it belongs to.
     pub(super) volumes: BTreeMap<String, (String, NetworkVolume)>,
     /// By kind and name.
     pub(super) supports: BTreeMap<(String, String), Support>,

@@ -7,7 +7,7 @@ use super::World;
 pub struct Account(String);
 
 impl Account {
-    /// Its name.
+    /// The account's name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

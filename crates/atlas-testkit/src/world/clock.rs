@@ -73,8 +73,8 @@ impl WorldClock {
         jumps.push(Jump { at, by, shown });
     }
 
-    /// Lets time pass while the clock that is followed stands still, as a monotonic clock does while
-    /// its host sleeps: clients' wall clocks show that it passed.
+    /// Lets time pass while the clock that is followed stands still, as a monotonic clock does
+    /// while its host sleeps: clients' wall clocks show that it passed.
     pub fn sleep_through(&self, by: Duration) {
         let mut jumps = self.jumps();
         let (at, shown) = (self.at(&jumps), true);

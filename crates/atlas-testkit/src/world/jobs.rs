@@ -54,9 +54,9 @@ impl Default for EndpointSpec {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Endpoint {
-    /// Its id.
+    /// The endpoint's id.
     pub id: String,
-    /// Whose.
+    /// The account it belongs to.
     pub account: String,
     /// What it was made of, later updates included.
     pub spec: EndpointSpec,
@@ -74,7 +74,7 @@ pub struct Endpoint {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Worker {
-    /// Its id.
+    /// The worker's id.
     pub id: String,
     /// When it was asked for.
     pub created_at: Timestamp,
@@ -135,7 +135,7 @@ pub struct JobSpec {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct WorldJob {
-    /// Its id.
+    /// The job's id.
     pub id: String,
     /// What was submitted.
     pub spec: JobSpec,
@@ -149,7 +149,7 @@ pub struct WorldJob {
     pub ended_at: Option<Timestamp>,
     /// Which worker took it.
     pub worker: Option<String>,
-    /// Its result.
+    /// What the handler returned, once it has.
     pub output: Option<Value>,
     /// Why it failed.
     pub error: Option<String>,

@@ -34,11 +34,11 @@ pub struct MachineSpec {
     pub tier: Option<String>,
     /// Where, best first; empty for anywhere.
     pub regions: Vec<String>,
-    /// Its name.
+    /// The name it was ordered with.
     pub name: String,
     /// Its tags or metadata.
     pub tags: BTreeMap<String, String>,
-    /// Its environment.
+    /// The environment of its container.
     pub env: BTreeMap<String, Secret>,
     /// The image.
     pub image: String,
@@ -160,7 +160,7 @@ pub struct Machine {
     pub id: String,
     /// Which cloud.
     pub cloud: String,
-    /// Whose.
+    /// The account it belongs to.
     pub account: String,
     /// What was ordered, later renames and updates included.
     pub spec: MachineSpec,
@@ -403,9 +403,9 @@ impl Meter {
 /// What the ledger says of a machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LedgerLine {
-    /// Its id.
+    /// The machine's id.
     pub id: String,
-    /// Its name.
+    /// The machine's name.
     pub name: String,
     /// Where it is in its life.
     #[serde(serialize_with = "word")]

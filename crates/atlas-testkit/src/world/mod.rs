@@ -1,4 +1,4 @@
-//! The world: every simulated cloud as one seeded, deterministic state machine. It knows nothing of
+//! The world: every simulated cloud as one seeded, deterministic state machine. It does not speak
 //! HTTP.
 //!
 //! Nothing in it runs by itself: each call first lets everything happen that was due by now, in the

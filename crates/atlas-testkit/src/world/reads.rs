@@ -22,7 +22,7 @@ pub enum Listener {
     NotYet,
     /// It listens, and demands what its environment says.
     Open {
-        /// Its name.
+        /// The name of the account.
         name: String,
         /// The bearer token it demands.
         bearer: Option<Secret>,
@@ -42,7 +42,7 @@ pub enum Visit {
     Refused,
     /// It answers.
     Welcome {
-        /// Its name.
+        /// The name of the account.
         name: String,
     },
 }

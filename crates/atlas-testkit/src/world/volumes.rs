@@ -12,9 +12,9 @@ use super::{State, World};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Volume {
-    /// Its id.
+    /// The volume's id.
     pub id: String,
-    /// Whose.
+    /// The account it belongs to.
     pub account: String,
     /// Its name; not unique.
     pub name: String,

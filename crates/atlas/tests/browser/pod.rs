@@ -1,4 +1,4 @@
-//! A machine from the inside: a guard, and behind it a server that knows nothing of credentials.
+//! A machine from the inside: a guard, and behind it a server that does not check credentials.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -133,7 +133,7 @@ async fn serve(stream: TcpStream, seen: Arc<Seen>) {
         line.clear();
     }
     seen.targets.lock().unwrap().push(target);
-    // Whoever left hears no more: the guard's test is in front of it.
+    // A client that left receives nothing more: the guard's test is in front of it.
     let _left = if key.is_empty() {
         send_media(&mut stream).await
     } else {

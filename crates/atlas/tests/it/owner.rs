@@ -1,4 +1,4 @@
-//! The desk of whoever holds a store: what its socket answers.
+//! What the socket of the process that holds a store answers.
 
 use atlas::owner::{Filter, Request, Sealed, describe};
 use atlas::{Atlas, Redb, SessionOptions, Shutdown};

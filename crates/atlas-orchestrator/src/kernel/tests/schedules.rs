@@ -537,7 +537,7 @@ fn what_was_delivered_and_not_ordered_is_ended_and_never_serves_and_the_next_off
             .map(Vec::len),
         Some(1)
     );
-    // The DELETE of whoever ordered was accepted and forgotten: it is there, and whole.
+    // The DELETE was accepted and forgotten by the cloud: the machine still exists.
     run.tell(&Input::Found(id, vec![run.cloud.describe(&wrong)]));
     assert!(run.record.serving().is_none());
     run.run(Duration::from_secs(1800));

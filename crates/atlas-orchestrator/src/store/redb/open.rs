@@ -28,7 +28,7 @@ const CACHE_BYTES: usize = 128 << 20;
 /// Who holds a store, as it wrote beside the file for the message of those who wait.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreOwner {
-    /// Its process.
+    /// The process id of the owner.
     pub pid: u32,
     /// The program's name.
     pub program: String,

@@ -143,8 +143,8 @@ fn sum_pages(file: &impl StorageBackend, from: u64, len: u64, sums: &mut [u64]) 
 
 /// Four lanes of xor, multiply, shift: each step can be undone, so no change to a single word ever
 /// goes unseen, and the lanes are stirred once more before they meet, so that differences in two of
-/// them do not meet in the same bits. It is meant for accidents, at the speed of memory; nobody is
-/// kept from making a file with the sums it should have.
+/// them do not meet in the same bits. It is meant for accidents, at the speed of memory; it does
+/// not protect against a file forged on purpose.
 fn sum(bytes: &[u8]) -> u64 {
     const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
     let stir = |n: u64| {

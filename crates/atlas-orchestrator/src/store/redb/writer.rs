@@ -2,9 +2,9 @@
 //! answers once that is durable.
 //!
 //! While one transaction reaches the disk the next fills up, so the disk's latency is shared by all
-//! who wait and nobody is delayed on purpose. Each change is tested inside the transaction, against
-//! those before it in the same group; one that is refused leaves the others alone, and only a
-//! failure of the disk fails the group.
+//! waiting callers, and no caller is delayed on purpose. Each change is tested inside the
+//! transaction, against those before it in the same group; one that is refused leaves the others
+//! alone, and only a failure of the disk fails the group.
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
@@ -50,7 +50,8 @@ pub(super) enum Done {
     Nothing,
 }
 
-/// A change, and who waits for it. Whoever stopped waiting does not stop the change.
+/// A change, and the caller that waits for it. A caller that stops waiting does not stop the
+/// change.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) change: Change,

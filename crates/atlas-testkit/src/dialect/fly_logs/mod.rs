@@ -131,7 +131,7 @@ pub enum Rights {
 /// An answer to come before anything else is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Its status.
+    /// The HTTP status to answer with.
     pub status: u16,
     /// Its `Retry-After`, in seconds.
     pub retry_after: Option<u64>,

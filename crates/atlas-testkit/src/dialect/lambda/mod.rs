@@ -449,8 +449,8 @@ fn route(method: &Method, path: &str) -> Option<Route> {
     })
 }
 
-/// A documented call that is not served is a 501; an unknown path is a 404; a known one with another
-/// method a 405.
+/// A documented call that is not served is a 501; an unknown path is a 404; a known one with
+/// another method a 405.
 fn no_route(method: &Method, path: &str) -> Response<SimBody> {
     if let Some(call) = unserved::name(method, path) {
         let text = format!("{call} is not simulated.");
@@ -477,7 +477,7 @@ fn no_route(method: &Method, path: &str) -> Response<SimBody> {
     .response()
 }
 
-/// What the old host says, whoever asks for what: whoever follows it turns a launch into a read.
+/// The old host's answer to every request. A client that follows it turns a launch into a read.
 fn moved(uri: &http::Uri) -> Response<SimBody> {
     let mut response = Response::new(SimBody::empty());
     *response.status_mut() = StatusCode::MOVED_PERMANENTLY;

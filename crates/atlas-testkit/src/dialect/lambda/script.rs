@@ -15,9 +15,9 @@ pub(super) struct Container {
 }
 
 /// Reads a `#!` script: the variables it exports and its `docker run`, which another program may
-/// start (`python3 -c CODE docker run …`) with the environment that a here-document gives it: a JSON
-/// object with the variables of `-e NAME` in `env` and those of `--env-file` in `file`. Anything
-/// else runs nothing.
+/// start (`python3 -c CODE docker run …`) with the environment that a here-document gives it: a
+/// JSON object with the variables of `-e NAME` in `env` and those of `--env-file` in `file`.
+/// Anything else runs nothing.
 pub(super) fn container(user_data: &str) -> Container {
     let mut found = Container::default();
     if !user_data.starts_with("#!") {

@@ -46,7 +46,7 @@ impl Vast {
         }
     }
 
-    /// Whoever has nothing left has nothing running, and after a while nothing at all.
+    /// An account without credit has nothing running, and after a while nothing at all.
     pub(super) fn collect(&self, account: &Account) {
         if self.shared().quirks.credit.is_none() || self.credit(account) > Usd::ZERO {
             self.shared().broke.remove(account.as_str());

@@ -56,7 +56,7 @@ impl Failure {
         self
     }
 
-    /// With one field more.
+    /// Adds a field to the answer.
     pub(super) fn with(mut self, field: &str, value: impl Into<Value>) -> Self {
         self.body[field] = value.into();
         self

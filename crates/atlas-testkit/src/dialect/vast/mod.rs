@@ -11,9 +11,9 @@
 //! # let _ = service;
 //! ```
 //!
-//! Left out, and answered with 501 and the call's name: serverless, templates' own endpoints, orders
-//! of several offers, snapshots, webhooks, teams and everything of hosts. Not modelled: an image that
-//! is pulled without the card's price.
+//! Left out, and answered with 501 and the call's name: serverless, templates' own endpoints,
+//! orders of several offers, snapshots, webhooks, teams and everything of hosts. Not modelled: an
+//! image that is pulled without the card's price.
 
 mod account;
 mod create;
