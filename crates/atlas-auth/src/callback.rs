@@ -2,7 +2,8 @@
 //! nowhere.
 //!
 //! The host mints one for the task, `ac1.EXPIRY.MAC`, where the MAC is over expiry and task. What a
-//! machine is given is bound to its attempt as well: `ac2.EXPIRY.ATTEMPT.MAC`, where the MAC is over
+//! machine is given is bound to its attempt as well: `ac2.EXPIRY.ATTEMPT.MAC`, where the MAC is
+//! over
 //! the attempt with the first MAC as key. So whoever holds the task's token can bind it without the
 //! host's secret, which a respawn after a restart does not have, and a machine cannot unbind its
 //! own. The host verifies with its own secret and the task named in the URL.
@@ -64,7 +65,8 @@ impl CallbackKey {
     /// the same one.
     ///
     /// # Panics
-    /// When the secret has fewer than [`crate::MIN_SECRET_BYTES`] bytes: every token could be forged.
+    /// When the secret has fewer than [`crate::MIN_SECRET_BYTES`] bytes: every token could be
+    /// forged.
     /// [`CallbackKey::try_new`] answers it with an error.
     #[must_use]
     pub fn new(secret: &Secret) -> Self {
@@ -80,7 +82,8 @@ impl CallbackKey {
         Ok(Self(crate::derive_key(secret, b"atlas callback v1")))
     }
 
-    /// The token of this task, to be bound to an attempt by [`bind`]. Valid up to and including the second of `expires_at`. Always the
+    /// The token of this task, to be bound to an attempt by [`bind`]. Valid up to and including the
+    /// second of `expires_at`. Always the
     /// same for the same input.
     #[must_use]
     pub fn mint(&self, task: &str, expires_at: Timestamp) -> Secret {

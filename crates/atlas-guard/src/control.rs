@@ -1,6 +1,7 @@
 //! What the orchestrator asks and tells a guard, under `/_atlas/`: activity, permit, revocation.
 //!
-//! Open to the control secret and to grants that it signs. The credential that a browser holds opens
+//! Open to the control secret and to grants that it signs. The credential that a browser holds
+//! opens
 //! nothing here, nor does a grant that is signed with it, once the machine has a control key.
 //! Machines rented before there were control secrets have none: there the session's bearer token
 //! and its grants for `/_atlas/` open these paths.

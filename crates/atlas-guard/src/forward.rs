@@ -132,7 +132,8 @@ pub(crate) fn keep_private(headers: &mut HeaderMap) {
 }
 
 /// Removes what says who passed, unless the guard says it, and every header that is another one to
-/// CGI, WSGI and Rack, which read `_` and `-` alike: `content_length` would frame the body anew on a
+/// CGI, WSGI and Rack, which read `_` and `-` alike: `content_length` would frame the body anew on
+/// a
 /// connection that others use next.
 fn remove_claims(headers: &mut HeaderMap) {
     const READ_BY_SERVERS: [&str; 10] = [

@@ -58,7 +58,8 @@ fn raise_file_limit() {
     }
 }
 
-/// Keeps the server, which may run as the same user, from reading the guard's environment and memory
+/// Keeps the server, which may run as the same user, from reading the guard's environment and
+/// memory
 /// through `/proc`.
 #[cfg(target_os = "linux")]
 fn hide_memory() {

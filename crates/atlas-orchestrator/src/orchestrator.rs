@@ -509,7 +509,8 @@ impl Orchestrator {
             .map(drop)
     }
 
-    /// As [`Orchestrator::report_exit`], by the machine of this attempt. A machine that was replaced
+    /// As [`Orchestrator::report_exit`], by the machine of this attempt. A machine that was
+    /// replaced
     /// does not end the one that replaced it.
     ///
     /// # Errors
@@ -531,7 +532,8 @@ impl Orchestrator {
         Ok(())
     }
 
-    /// What a machine reported besides: progress, a line of its log. Not activity. It is kept as one
+    /// What a machine reported besides: progress, a line of its log. Not activity. It is kept as
+    /// one
     /// line, without control characters and others that cannot be seen.
     ///
     /// # Errors

@@ -41,7 +41,8 @@ impl Reports {
 }
 
 /// One line of text that steers neither a terminal nor the reading direction. A JSON object keeps
-/// its meaning: what is removed elsewhere is escaped in it. In other text a line break becomes `\n`,
+/// its meaning: what is removed elsewhere is escaped in it. In other text a line break becomes
+/// `\n`,
 /// written out, and a tab a blank; the rest that cannot be seen is removed.
 pub(crate) fn one_line(text: &str) -> String {
     let text = text.trim();

@@ -229,7 +229,8 @@ impl Atlas {
     }
 
     /// Revokes a grant: the guard of the session's machine honours it no more and ends what it
-    /// opened, WebSockets and downloads included. Needs [`AtlasBuilder::guard_activity`], which says
+    /// opened, WebSockets and downloads included. Needs [`AtlasBuilder::guard_activity`], which
+    /// says
     /// where guards are.
     ///
     /// # Errors

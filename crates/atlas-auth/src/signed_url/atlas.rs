@@ -438,7 +438,8 @@ fn escape(text: &str) -> Cow<'_, str> {
 /// disguised separators.
 ///
 /// Escapes are decoded more than once (`%252e`), a backslash is a separator to some servers, what
-/// follows a `;` is a parameter to others, and NUL, blanks and over-long or full-width spellings are
+/// follows a `;` is a parameter to others, and NUL, blanks and over-long or full-width spellings
+/// are
 /// dropped or folded by a few.
 pub(crate) fn has_dot_segments(path: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii() && !matches!(byte, b'%' | b'\\');

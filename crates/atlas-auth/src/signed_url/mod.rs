@@ -106,7 +106,8 @@ impl Key {
         Ok(Self::of(secret))
     }
 
-    /// The key of a secret that is in use elsewhere and cannot be changed from here: `ex_atlas` sets
+    /// The key of a secret that is in use elsewhere and cannot be changed from here: `ex_atlas`
+    /// sets
     /// no least length. Whoever takes a short one should warn of it.
     ///
     /// # Errors
@@ -149,7 +150,8 @@ impl fmt::Debug for Key {
 /// [`atlas::sign`] for more.
 ///
 /// # Errors
-/// `validation` for a secret of fewer than [`crate::MIN_SECRET_BYTES`] bytes, for a URL that would be
+/// `validation` for a secret of fewer than [`crate::MIN_SECRET_BYTES`] bytes, for a URL that would
+/// be
 /// read differently by those who see it, or, in the atlas format, names no host.
 pub fn sign(
     format: Format,
@@ -168,7 +170,8 @@ pub fn sign(
 
 /// Judges a signed URL for `GET`. The compatible format takes a full URL or path and query, the
 /// atlas format a full URL (a server that has only a request uses [`atlas::verify`]). With a secret
-/// of fewer than [`crate::MIN_SECRET_BYTES`] bytes no signature is good; [`Key::existing`] takes one.
+/// of fewer than [`crate::MIN_SECRET_BYTES`] bytes no signature is good; [`Key::existing`] takes
+/// one.
 #[must_use]
 pub fn verify(format: Format, url: &str, secret: &Secret, now: Timestamp) -> Verdict {
     let verdict = match format {

@@ -32,7 +32,8 @@ fn judge_as(method: &str, url: &str, key: &Key) -> Verdict {
     })
 }
 
-/// URLs and what `ex_atlas` makes of them with `s3cret-of-twenty-two-b` until 1747003600, by an independent model
+/// URLs and what `ex_atlas` makes of them with `s3cret-of-twenty-two-b` until 1747003600, by an
+/// independent model
 /// of it (Python's hmac and re).
 const SIGNED_BY_THE_PEER: &[(&str, &str)] = &[
     (
@@ -581,7 +582,8 @@ proptest! {
         let in_escape = (1..=2).any(|back| signed.as_bytes()[index - back] == b'%');
         prop_assume!(old != to && !(in_escape && old.eq_ignore_ascii_case(&to)));
         let changed = format!("{}{to}{}", &signed[..index], &signed[index + old.len_utf8()..]);
-        // A fragment is never sent. One that begins where only the `=` of an empty value or an empty
+        // A fragment is never sent. One that begins where only the `=` of an empty value or an
+        // empty
         // pair stood leaves the same request.
         prop_assume!(to != '#' || sent(&changed) != sent(&signed));
         prop_assert!(!verify(Format::Compatible, &changed, &secret(), at(NOW)).is_ok(), "{} → {}", signed, changed);

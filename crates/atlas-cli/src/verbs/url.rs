@@ -51,7 +51,8 @@ pub(crate) fn run(verb: UrlVerb, out: Output) -> Done {
     }
 }
 
-/// The key of the secret. An empty one is refused: anybody could sign with it. A short one may be in
+/// The key of the secret. An empty one is refused: anybody could sign with it. A short one may be
+/// in
 /// use at an `ex_atlas`, which sets no least length; it is taken with a warning.
 fn signing_key(given: RawSecret, out: Output) -> Done<Key> {
     let secret = token::read(given)?;

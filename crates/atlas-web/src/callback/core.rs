@@ -79,7 +79,8 @@ pub enum Refusal {
     NotFound,
     /// No token, or not this session's.
     Unauthorized,
-    /// The token was this session's and is past its time, or the machine was replaced, or the session
+    /// The token was this session's and is past its time, or the machine was replaced, or the
+    /// session
     /// is over: there is nothing to report any more.
     Gone,
     /// The session keeps no more reports. Activity and the exit code are still taken.

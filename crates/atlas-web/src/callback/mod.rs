@@ -3,7 +3,8 @@
 //!
 //! A machine finds `ATLAS_CALLBACK_URL` and `ATLAS_CALLBACK_TOKEN` in its environment and sends
 //! `POST $ATLAS_CALLBACK_URL/{progress|log|activity|exit}` with
-//! `Authorization: Bearer $ATLAS_CALLBACK_TOKEN`. The token is bound to its session and attempt, and
+//! `Authorization: Bearer $ATLAS_CALLBACK_TOKEN`. The token is bound to its session and attempt,
+//! and
 //! is kept nowhere. `progress`, `log` and `exit` are no activity.
 
 mod address;
