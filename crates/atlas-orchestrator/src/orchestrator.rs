@@ -541,7 +541,7 @@ impl Orchestrator {
     ///
     /// # Errors
     /// `validation` when it is longer than 4 KiB; `quota` when the session has kept as much of
-    /// reports as it may (10,000, and 4 MiB); `not_found`, `unavailable`.
+    /// reports as it may (20,000, and 4 MiB); `not_found`, `unavailable`.
     ///
     /// # Cancel safety
     /// A dropped call may have been taken; repeated, it stands twice in the log.

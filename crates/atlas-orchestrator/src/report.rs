@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 /// The most of one report that is kept.
 pub(crate) const MAX_TEXT: usize = 4096;
 /// The most reports that a session keeps.
-const MAX_REPORTS: u32 = 10_000;
+const MAX_REPORTS: u32 = 20_000;
 /// The most bytes of reports that a session keeps.
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_session_keeps_so_many_reports_and_so_many_bytes_of_them() {
         let mut reports = Reports::default();
-        let taken = (0..20_000).filter(|_| reports.take("x")).count();
+        let taken = (0..40_000).filter(|_| reports.take("x")).count();
         assert_eq!(taken, MAX_REPORTS as usize);
         let mut reports = Reports::default();
         let text = "x".repeat(MAX_TEXT);
