@@ -2,6 +2,7 @@
 
 mod cloud;
 mod credential;
+mod date;
 mod deadline;
 mod errors;
 mod layers;
