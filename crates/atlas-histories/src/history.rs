@@ -12,7 +12,7 @@ use atlas_orchestrator::{
     Cursor, OnFailure, Scope, SessionFilter, SessionKind, SessionOptions, Shutdown, StopOutcome,
     Touch,
 };
-use atlas_testkit::world::{FaultKind, Lag, Machine, MachineSpec, World, WorldClock};
+use atlas_testkit::world::{Arrival, FaultKind, Lag, Machine, MachineSpec, World, WorldClock};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::callback::Reporters;
@@ -302,6 +302,12 @@ impl History {
                 let cloud = self.some_cloud();
                 self.world().revoke_key(cloud.as_str(), API_KEY);
                 self.restore_key_after(cloud, span);
+            }
+            Step::Refuse(refusal, span) => {
+                self.facts.disaster(now, refusal.name());
+                self.facts
+                    .tell(now, format!("the clouds refuse {refusal:?} for {span:?}"));
+                self.deployment.network.refuse(refusal, span);
             }
             Step::WrongKey => {
                 self.facts.disaster(now, "swap-account");
@@ -629,6 +635,17 @@ impl History {
             }
             Outside::Destroy => drop(some.map(|machine| world.destroy_machine(name, &machine.id))),
             Outside::Stop => drop(some.map(|machine| world.stop_machine(name, &machine.id))),
+            Outside::StopForAWhile(span) => {
+                if let Some(machine) = some {
+                    world.stop_machine(name, &machine.id);
+                    let account = world.account(cloud.account());
+                    drop(tokio::spawn(async move {
+                        sleep(span).await;
+                        // Gone meanwhile, where its session was ended for it.
+                        let _ = world.start(name, &account, &machine.id, &Arrival::default());
+                    }));
+                }
+            }
             Outside::Preempt => drop(some.map(|machine| world.preempt_machine(name, &machine.id))),
             Outside::Fail => drop(some.map(|machine| world.fail_machine(name, &machine.id))),
         }

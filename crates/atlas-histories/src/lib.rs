@@ -17,6 +17,7 @@ mod leak;
 mod node;
 mod plan;
 mod process;
+mod refusal;
 pub mod report;
 mod rules;
 pub mod run;

@@ -8,6 +8,7 @@ use atlas_testkit::world::{FaultKind, FaultPlan};
 
 use crate::cloud::Cloud;
 use crate::dice::Dice;
+use crate::refusal::Refusal;
 
 /// One thing that happens.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ pub(crate) enum Step {
     Rollback(Under),
     /// The key is refused for so long.
     KeyRevoked(Duration),
+    /// The clouds refuse a class of calls for so long.
+    Refuse(Refusal, Duration),
     /// Somebody deploys with the key of another account.
     WrongKey,
     /// And with the right one again.
@@ -70,6 +73,8 @@ pub(crate) enum Outside {
     Destroy,
     /// Stops one of ours.
     Stop,
+    /// Stops one of ours and starts it again after so long.
+    StopForAWhile(Duration),
     /// The cloud takes one back.
     Preempt,
     /// One breaks.
@@ -149,7 +154,14 @@ impl Plan {
             usize::try_from(dice.draw(2..5)).unwrap_or(2)
         };
         let mut steps = Vec::new();
-        let users = usize::try_from(dice.draw(2..6)).unwrap_or(2);
+        let few = usize::try_from(dice.draw(2..6)).unwrap_or(2);
+        let crowd = Dice::new(seed, "crowd");
+        // A crowd wants more calls than its account's pace has.
+        let users = if crowd.percent(3) {
+            usize::try_from(crowd.draw(24..48)).unwrap_or(24)
+        } else {
+            few
+        };
         let spot = Dice::new(seed, "spot");
         for user in 0..users {
             let cloud = *which.pick(&clouds);
@@ -164,6 +176,7 @@ impl Plan {
         if !calm {
             draw_disasters(&dice, nodes, &mut steps);
             draw_time(&Dice::new(seed, "time"), nodes, &mut steps);
+            draw_refusals(&Dice::new(seed, "refusals"), &mut steps);
         }
         steps.sort_by_key(|(at, _)| *at);
         Self {
@@ -382,6 +395,19 @@ fn draw_time(dice: &Dice, nodes: usize, steps: &mut Vec<(Duration, Step)>) {
             let until = at + dice.seconds(20..1800);
             steps.push((until, Step::WrongClock(whose, 0)));
         }
+    }
+}
+
+fn draw_refusals(dice: &Dice, steps: &mut Vec<(Duration, Step)>) {
+    if dice.percent(30) {
+        for _ in 0..dice.draw(1..3) {
+            let (refusal, span) = Refusal::draw(dice);
+            steps.push((dice.seconds(10..2400), Step::Refuse(refusal, span)));
+        }
+    }
+    if dice.percent(15) {
+        let resumed = Outside::StopForAWhile(dice.seconds(5..300));
+        steps.push((dice.seconds(60..3000), Step::Outside(resumed)));
     }
 }
 

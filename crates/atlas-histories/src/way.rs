@@ -14,12 +14,13 @@ use atlas_testkit::dialect::SimBody;
 use atlas_testkit::world::World;
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::BodyExt;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tower::Service;
 
 use crate::cloud::{Cloud, Dialect};
 use crate::dice::Dice;
 use crate::process::{Places, Process};
+use crate::refusal::{Fate, Refusal};
 
 /// The deletions that left any process: when, and of what.
 pub(crate) type Deletions = Arc<Mutex<Vec<(Timestamp, String)>>>;
@@ -33,6 +34,8 @@ struct NetworkState {
     dice: Dice,
     lost_deletes_percent: u64,
     lost_deletes: u64,
+    /// What the clouds refuse, and until when.
+    refusals: Vec<(Instant, Refusal)>,
 }
 
 impl Network {
@@ -43,6 +46,7 @@ impl Network {
             dice: Dice::new(seed, "network"),
             lost_deletes_percent,
             lost_deletes: 0,
+            refusals: Vec::new(),
         })))
     }
 
@@ -50,9 +54,31 @@ impl Network {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// No deletion is lost any more.
+    /// No deletion is lost any more, and nothing is refused.
     pub(crate) fn calm(&self) {
-        self.state().lost_deletes_percent = 0;
+        let mut state = self.state();
+        state.lost_deletes_percent = 0;
+        state.refusals.clear();
+    }
+
+    /// The clouds refuse this for so long.
+    pub(crate) fn refuse(&self, refusal: Refusal, span: Duration) {
+        self.state().refusals.push((Instant::now() + span, refusal));
+    }
+
+    /// What becomes of a call.
+    fn judge(&self, cloud: Cloud, request: Request<Body>, ends: bool) -> Fate {
+        let now = Instant::now();
+        let mut state = self.state();
+        state.refusals.retain(|(until, _)| now < *until);
+        let mut request = request;
+        for (_, refusal) in &state.refusals {
+            match refusal.judge(cloud, request, ends) {
+                Fate::Carried(carried) => request = carried,
+                other => return other,
+            }
+        }
+        Fate::Carried(request)
     }
 
     /// How many deletions were lost.
@@ -123,19 +149,34 @@ impl Service<Request<Body>> for Way {
             let ended = way
                 .cloud
                 .ended(&way.world, &parts.method, parts.uri.path(), &body);
-            let lost = !ended.is_empty() && way.network.loses_delete();
+            let ends = !ended.is_empty();
             let now = way.world.now();
             let ended = ended.into_iter().map(|id| (now, id));
             way.deletions
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .extend(ended);
+            let request = Request::from_parts(parts, Body::from(body));
+            let request = match way.network.judge(way.cloud, request, ends) {
+                Fate::Carried(request) => request,
+                Fate::Answered(answer) => {
+                    sleep(way.network.latency()).await;
+                    return Ok(answer);
+                }
+                Fate::Later(request, wait) => {
+                    // The cloud has taken it: it acts though the process that asked may be gone.
+                    drop(tokio::spawn(async move {
+                        sleep(wait).await;
+                        let _ = inner.call(request).await;
+                    }));
+                    return Ok(way.cloud.forgets());
+                }
+            };
+            let lost = ends && way.network.loses_delete();
             let mut answer = if lost {
                 Ok(way.cloud.forgets())
             } else {
-                inner
-                    .call(Request::from_parts(parts, Body::from(body)))
-                    .await
+                inner.call(request).await
             };
             if let (Ok(answer), Some(date)) = (&mut answer, date(way.world.now())) {
                 answer.headers_mut().insert(header::DATE, date);

@@ -289,7 +289,12 @@ impl Tries<'_> {
                 (true, _) => Duration::ZERO,
                 // A little later than told, so that all who were told the same do not come back at
                 // once.
-                (false, Some(told)) => told + inner.backoff.delay(0, &*inner.entropy) / 4,
+                // "At once" in the middle of a storm is no advice to follow: the wait grows all the
+                // same.
+                (false, Some(told)) => {
+                    told.max(inner.backoff.ceiling(progress.resends))
+                        + inner.backoff.delay(0, &*inner.entropy) / 4
+                }
                 (false, None) => inner.backoff.delay(progress.resends, &*inner.entropy),
             };
             let left = self.deadline.saturating_duration_since(Instant::now());

@@ -133,6 +133,20 @@ async fn retries_of_the_call_count_before_the_clients() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cloud_that_says_at_once_is_asked_later_every_time() {
+    let at_once = || answer_with(429, &[("retry-after", "0")], "");
+    let cloud = Cloud::new([at_once(), at_once(), at_once(), answer(200, "{}")]);
+    let client = cloud.builder().build().unwrap();
+    client
+        .call(&CallContext::new().with_retries(3), get())
+        .await
+        .unwrap();
+    let at = cloud.seen(|seen| seen.at);
+    let waits: Vec<Duration> = at.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(waits.is_sorted() && waits[2] >= waits[0] * 2, "{waits:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn retry_after_is_waited_for() {
     for told in ["7", "Thu, 01 Jan 1970 00:00:07 GMT"] {
         let cloud = Cloud::new([

@@ -118,14 +118,15 @@ fn place(record: &SessionRecord, cx: &Cx<'_>, plan: &mut Plan) {
     {
         plan.wake(at);
         // However long the cloud asked us to wait, the placement ends by its patience.
-        let since = placing.since.unwrap_or(record.created_at);
-        let patient_until = since.saturating_add(cx.policy.placing_patience);
+        let patient_until = placing
+            .since
+            .map(|since| since.saturating_add(cx.policy.placing_patience));
         let unresolved = record
             .attempts
             .iter()
             .any(|attempt| !attempt.is_terminal() && attempt.kill.is_none());
-        if !cx.held && !unresolved {
-            plan.at(Some(patient_until), cx.now, Effect::GiveUpPlacing);
+        if !cx.held && !unresolved && patient_until.is_some() {
+            plan.at(patient_until, cx.now, Effect::GiveUpPlacing);
         }
     }
     if may_order(record, cx) {

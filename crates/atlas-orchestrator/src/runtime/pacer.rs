@@ -51,24 +51,38 @@ impl Class {
         self as usize
     }
 
-    /// How many calls of this class may be under way at once. Orders and looks may wait long inside
-    /// their call, for a pace of their own or for a slow answer: they never take every place. The
-    /// last place is for ends.
-    fn room(self, concurrency: u32) -> u32 {
-        match self {
-            Self::Kill => concurrency,
-            Self::Order => (concurrency / 2).max(1),
-            Self::Look => (concurrency / LOOKS_ARE_ONE_IN).max(1),
-            _ if concurrency > 2 => concurrency - 1,
-            _ => concurrency,
-        }
-    }
+    /// Calls that may wait long inside, for a pace of their own or for a slow answer.
+    const SLOW: [Self; 3] = [Self::Order, Self::Offer, Self::Look];
 }
 
 /// Every class that waits gets at least one turn in so many.
 const GUARANTEED_ONE_IN: u32 = 10;
 /// At most one turn in so many is a look at a single machine.
 const LOOKS_ARE_ONE_IN: u32 = 3;
+
+/// How many calls of each kind may be under way at once. Those that may take long leave places to
+/// the others, and the last place is for ends.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    all: u32,
+    but_ends: u32,
+    slow: u32,
+    orders: u32,
+    looks: u32,
+}
+
+impl Room {
+    fn new(concurrency: u32) -> Self {
+        let all = concurrency.max(1);
+        Self {
+            all,
+            but_ends: if all > 2 { all - 1 } else { all },
+            slow: (all * 3 / 4).max(1),
+            orders: (all / 2).max(1),
+            looks: (all / LOOKS_ARE_ONE_IN).max(1),
+        }
+    }
+}
 
 /// One account's budget of calls.
 #[derive(Clone, Debug)]
@@ -126,21 +140,29 @@ enum Turn {
 
 impl State {
     fn choose(&self, limits: &AccountLimits) -> Turn {
-        let concurrency = limits.concurrency.max(1);
-        if self.under_way.iter().sum::<u32>() >= concurrency {
+        let room = Room::new(limits.concurrency);
+        let under_way = |class: Class| self.under_way[class.index()];
+        let all: u32 = self.under_way.iter().sum();
+        if all >= room.all {
             return Turn::None;
         }
-        let can_start = |class: &Class| {
-            !self.waiting[class.index()].is_empty()
-                && self.under_way[class.index()] < class.room(concurrency)
+        let has_place = |class: Class| {
+            let slow: u32 = Class::SLOW.into_iter().map(under_way).sum();
+            class == Class::Kill
+                || all - under_way(Class::Kill) < room.but_ends
+                    && (!Class::SLOW.contains(&class) || slow < room.slow)
+                    && (class != Class::Order || under_way(class) < room.orders)
+                    && (class != Class::Look || under_way(class) < room.looks)
         };
+        let can_start =
+            |class: &Class| !self.waiting[class.index()].is_empty() && has_place(*class);
         let mut ready: Vec<Class> = Class::ALL.into_iter().filter(can_start).collect();
         if ready.is_empty() {
             return Turn::None;
         }
         let now = Instant::now();
-        let all = match self.all.next(now, limits.call_interval, limits.burst) {
-            Ok(all) => all,
+        let arrivals = match self.all.next(now, limits.call_interval, limits.burst) {
+            Ok(arrivals) => arrivals,
             Err(at) => return Turn::At(at),
         };
         let looks = self.looks.next(
@@ -157,8 +179,8 @@ impl State {
         let overdue = |class: &&Class| self.passed_over[class.index()] + 1 >= GUARANTEED_ONE_IN;
         let first = ready.iter().find(overdue).or(ready.first());
         match (first, looks) {
-            (Some(Class::Look), Ok(looks)) => Turn::Of(Class::Look, all, looks),
-            (Some(class), _) => Turn::Of(*class, all, self.looks),
+            (Some(Class::Look), Ok(looks)) => Turn::Of(Class::Look, arrivals, looks),
+            (Some(class), _) => Turn::Of(*class, arrivals, self.looks),
             (None, _) => Turn::None,
         }
     }
