@@ -4,7 +4,7 @@
 //! every answer carries and by which machines are billed. None of them is always right: a host
 //! starts with a wrong clock until its time service corrects it, is suspended, or is set by hand.
 //! The rule is pure; the runtime only feeds it what it read. See
-//! `docs/adr/0007-what-time-it-is-and-how-far-to-trust-it.md`.
+//! `docs/adr/0009-what-time-it-is-and-how-far-to-trust-it.md`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
