@@ -299,7 +299,7 @@ pub struct Bounds {
 
 /// No machine that anybody rents costs more than this an hour, unless its offer said something
 /// near it.
-const MOST_PLAUSIBLE: UsdPerHour = UsdPerHour::new(Usd::from_cents(100_00));
+const MOST_PLAUSIBLE: UsdPerHour = UsdPerHour::new(Usd::from_cents(10_000));
 /// Nor more than so many times what its offer said.
 const MOST_TIMES_QUOTED: u32 = 20;
 
