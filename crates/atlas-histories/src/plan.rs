@@ -157,8 +157,8 @@ impl Plan {
         let few = usize::try_from(dice.draw(2..6)).unwrap_or(2);
         let crowd = Dice::new(seed, "crowd");
         // A crowd wants more calls than its account's pace has.
-        let users = if crowd.percent(3) {
-            usize::try_from(crowd.draw(24..48)).unwrap_or(24)
+        let users = if crowd.percent(2) {
+            usize::try_from(crowd.draw(20..36)).unwrap_or(20)
         } else {
             few
         };
@@ -183,7 +183,8 @@ impl Plan {
             seed,
             clouds,
             nodes,
-            page_size: if dice.percent(50) {
+            // A crowd on pages of one machine takes a real minute of calls to list.
+            page_size: if dice.percent(50) && users == few {
                 usize::try_from(dice.draw(1..4)).unwrap_or(1)
             } else {
                 1000
