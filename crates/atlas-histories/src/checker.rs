@@ -165,7 +165,7 @@ async fn read_logs(evidence: &Evidence<'_>) -> BTreeMap<SessionId, Vec<Event>> {
             // The world's time is the truth, not what a wrong clock wrote.
             let key = (*event.session.as_bytes(), event.seq);
             if let Some(written) = seen.written.get(&key)
-                && written.since(event.at).max(event.at.since(*written)) > MAX_LATENCY
+                && (*written < event.at || written.since(event.at) > MAX_LATENCY)
             {
                 event.at = *written;
             }
