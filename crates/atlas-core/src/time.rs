@@ -150,7 +150,6 @@ impl DateListener {
     }
 
     /// A request is about to leave. Call what this returns with the date of its answer.
-    #[must_use]
     pub fn asked(&self) -> impl FnOnce(Timestamp) + Send + use<> {
         (self.0)()
     }

@@ -481,10 +481,10 @@ async fn check(read: Read, subject: &Subject, cases: &[Case], wrong: &mut Vec<St
             _ => {}
         },
         Read::Prices => match provider.list_gpu_types(cx).await {
-            Ok(lines) if honest && lines.is_empty() => {
-                if provider.capabilities().has(Capability::Gpu) {
-                    tell("there are no prices".to_owned());
-                }
+            Ok(lines)
+                if honest && lines.is_empty() && provider.capabilities().has(Capability::Gpu) =>
+            {
+                tell("there are no prices".to_owned());
             }
             Err(error) if honest || error.kind() != ErrorKind::Provider => {
                 tell(format!("prices: {error}"));
