@@ -48,7 +48,7 @@ struct Broken {
 }
 
 impl Broken {
-    fn new(inner: AnyProvider, flaw: Flaw) -> AnyProvider {
+    fn with(flaw: Flaw, inner: AnyProvider) -> AnyProvider {
         AnyProvider::new(Self {
             inner,
             flaw,
@@ -172,7 +172,7 @@ impl Provider for Broken {
 
     async fn get_compute(&self, cx: &CallContext, id: &ComputeId) -> Result<Compute> {
         let mut read = self.inner.get_compute(cx, id).await?;
-        let mut seen_running = self.seen_running.lock().unwrap();
+        let mut seen_running = self.seen_running.lock().expect("no case panics");
         if read.status == ComputeStatus::Running {
             seen_running.insert(id.clone());
         }
@@ -356,13 +356,13 @@ impl Subject for BrokenSubject {
     fn fresh(&self) -> BoxFuture<'_, Result<AnyProvider>> {
         Box::pin(async {
             let good = self.good.fresh().await?;
-            Ok(Broken::new(good, self.flaw))
+            Ok(Broken::with(self.flaw, good))
         })
     }
 
     fn with_bad_key(&self) -> Option<AnyProvider> {
         let good = self.good.with_bad_key()?;
-        Some(Broken::new(good, self.flaw))
+        Some(Broken::with(self.flaw, good))
     }
 
     fn request(&self) -> ComputeRequest {
