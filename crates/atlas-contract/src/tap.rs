@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use atlas_http::{Body, BoxError, Transport};
+use atlas_testkit::conformance::Rewrite;
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
 use http_body_util::BodyExt;
@@ -49,6 +50,7 @@ struct Kept {
     exchanges: Vec<Exchange>,
     by_operation: BTreeMap<&'static str, u64>,
     pages_to_break: u32,
+    rewrite: Option<Rewrite>,
 }
 
 impl Tap {
@@ -93,6 +95,11 @@ impl Tap {
         self.reading.lose_cursor.is_some()
     }
 
+    /// Changes the body of each JSON answer from now on. What is kept is what the cloud answered.
+    pub fn rewrite(&self, rewrite: Option<Rewrite>) {
+        self.kept().rewrite = rewrite;
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -129,12 +136,29 @@ impl Tap {
         let answer = inner
             .call(Request::from_parts(parts, Body::from(body)))
             .await?;
-        let (parts, body) = answer.into_parts();
+        let (mut parts, body) = answer.into_parts();
         if let (true, Some(broken)) = (breaks, self.reading.lose_cursor) {
             let bytes = body.collect().await?.to_bytes();
             let mut page = serde_json::from_slice(&bytes)?;
             (broken.by)(&mut page);
             return Ok(Response::from_parts(parts, Body::from(page.to_string())));
+        }
+        let rewrite = self.kept().rewrite.clone();
+        let is_json = content_type(&parts.headers).is_some_and(|kind| kind.ends_with("json"));
+        if let (Some(rewrite), true) = (rewrite, parts.status.is_success() && is_json) {
+            let bytes = body.collect().await?.to_bytes();
+            let mut whole = serde_json::from_slice(&bytes)?;
+            if let Some(kept) = self.kept().exchanges.get_mut(index) {
+                kept.answer = Some(Answer {
+                    status: parts.status.as_u16(),
+                    content_type: content_type(&parts.headers),
+                    body: bytes.to_vec(),
+                });
+            }
+            rewrite.apply(&mut whole);
+            let body = Body::from(whole.to_string());
+            parts.headers.remove(CONTENT_LENGTH);
+            return Ok(Response::from_parts(parts, body));
         }
         let answer = Answer {
             status: parts.status.as_u16(),

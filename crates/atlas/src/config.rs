@@ -110,21 +110,26 @@ pub struct AccountConfig {
     /// RunPod, with the feature `runpod-graphql`: rents spot pods.
     pub spot: bool,
     /// Removed; it is read only to say why.
-    #[serde(deserialize_with = "dead_man_is_gone")]
-    dead_man: (),
+    dead_man: RemovedDeadMan,
     /// Fly: the organisation, by its slug; the token's own where unset.
     pub org: Option<String>,
     /// Fly: the app that machines without ports are made in; each gets its own where unset.
     pub app: Option<String>,
 }
 
-/// RunPod took the time and never acted on it (docs/clouds/runpod.md, "GraphQL"): a file that
-/// still counts on it is refused.
-fn dead_man_is_gone<'de, D: serde::Deserializer<'de>>(_: D) -> std::result::Result<(), D::Error> {
-    Err(serde::de::Error::custom(
-        "dead_man was removed: RunPod accepts terminateAfter and never acts on it, so pods ran on \
-         and were billed; delete this line, and keep an atlas process running to end pods",
-    ))
+/// A setting that was removed: a file that still counts on it is refused. RunPod took the time and
+/// never acted on it (docs/clouds/runpod.md, "GraphQL").
+#[derive(Clone, Copy, Debug, Default)]
+struct RemovedDeadMan;
+
+impl<'de> Deserialize<'de> for RemovedDeadMan {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> std::result::Result<Self, D::Error> {
+        Err(serde::de::Error::custom(
+            "dead_man was removed: RunPod accepts terminateAfter and never acts on it, so pods \
+             ran on and were billed; delete this line, and keep an atlas process running to end \
+             pods",
+        ))
+    }
 }
 
 impl AccountConfig {

@@ -15,7 +15,7 @@ use atlas_core::{
 };
 use atlas_http::{Body, Transport};
 use atlas_sim::{Options, Ready, Sim};
-use atlas_testkit::conformance::{BoxFuture, Control, LedgerEntry, Serverless, Subject};
+use atlas_testkit::conformance::{BoxFuture, Control, LedgerEntry, Rewrite, Serverless, Subject};
 use atlas_testkit::world::{Fault, FaultKind, Lag, World, WorldClock};
 use http::Request;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
@@ -345,6 +345,21 @@ impl Control for CloudSubject {
         Box::pin(async move { broken })
     }
 
+    fn rewrite_machines(&self, rewrite: Option<Rewrite>) -> bool {
+        let (world, name) = (self.world(), self.cloud.name);
+        // What follows a point is the app of a Fly machine, which its description does not repeat.
+        let is_machine = move |id: &str| {
+            let machines = world.all(name);
+            machines
+                .iter()
+                .any(|known| known.id == id || known.id.split('.').next() == Some(id))
+        };
+        let whole =
+            rewrite.map(|each| Rewrite::new(move |body| rewrite_each(body, &is_machine, &each)));
+        self.stage().tap.rewrite(whole);
+        true
+    }
+
     fn ledger(&self) -> BoxFuture<'_, Vec<LedgerEntry>> {
         let entries = LedgerEntry::of_world(&self.world(), self.cloud.name);
         Box::pin(async move { entries })
@@ -353,6 +368,27 @@ impl Control for CloudSubject {
     fn requests<'a>(&'a self, operation: Option<&'a str>) -> BoxFuture<'a, u64> {
         let count = self.stage().tap.count(operation);
         Box::pin(async move { count })
+    }
+}
+
+/// Changes every object in a body whose member `id` is the id of a machine.
+fn rewrite_each(body: &mut Value, is_machine: &dyn Fn(&str) -> bool, each: &Rewrite) {
+    let id = match &body["id"] {
+        Value::String(id) => id.clone(),
+        Value::Number(id) => id.to_string(),
+        _ => String::new(),
+    };
+    if is_machine(&id) {
+        return each.apply(body);
+    }
+    match body {
+        Value::Array(items) => items
+            .iter_mut()
+            .for_each(|item| rewrite_each(item, is_machine, each)),
+        Value::Object(members) => members
+            .values_mut()
+            .for_each(|member| rewrite_each(member, is_machine, each)),
+        _ => {}
     }
 }
 

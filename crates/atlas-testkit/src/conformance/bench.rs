@@ -9,7 +9,7 @@ use atlas_core::{
     Support, TrackedKey,
 };
 
-use super::subject::{Control, LedgerEntry, Subject};
+use super::subject::{Control, LedgerEntry, Rewrite, Subject};
 use crate::world::FaultKind;
 
 /// Why a case ended early.
@@ -125,6 +125,16 @@ impl<'a> Bench<'a> {
             Ok(())
         } else {
             Err(Stop::Skipped(format!("control:{fault} on {operation}")))
+        }
+    }
+
+    /// Changes the descriptions of machines from now on; where this cloud's answers cannot be
+    /// changed, the case is skipped.
+    pub(super) fn rewrite(&self, rewrite: Option<Rewrite>) -> Verdict {
+        if self.control()?.rewrite_machines(rewrite) {
+            Ok(())
+        } else {
+            Err(Stop::Skipped("control:rewrite_machines".to_owned()))
         }
     }
 

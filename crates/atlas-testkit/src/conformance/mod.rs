@@ -25,7 +25,7 @@ mod subject;
 
 use bench::{Bench, Stop};
 pub use report::{Failure, Report, Skip};
-pub use subject::{BoxFuture, Control, LedgerEntry, Serverless, Subject};
+pub use subject::{BoxFuture, Control, LedgerEntry, Rewrite, Serverless, Subject};
 
 /// One case of the suite.
 #[derive(Clone, Copy)]

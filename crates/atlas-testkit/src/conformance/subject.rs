@@ -2,8 +2,10 @@
 //! simulated, a hand on it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use atlas_core::{AnyProvider, ComputeId, ComputeRequest, Result, Timestamp, TrackedKey};
@@ -83,11 +85,40 @@ pub trait Control: Send + Sync {
     /// single answer.
     fn break_listing(&self) -> BoxFuture<'_, bool>;
 
+    /// From now on every description of a machine in the cloud's answers is changed by this before
+    /// the provider reads it; with `None`, answers are as the cloud gives them. `false` when the
+    /// answers cannot be changed.
+    fn rewrite_machines(&self, _rewrite: Option<Rewrite>) -> bool {
+        false
+    }
+
     /// The cloud's own books: every machine it made since it was fresh.
     fn ledger(&self) -> BoxFuture<'_, Vec<LedgerEntry>>;
 
     /// How many requests reached the cloud since it was fresh: of one operation, or all.
     fn requests<'a>(&'a self, operation: Option<&'a str>) -> BoxFuture<'a, u64>;
+}
+
+/// A change of the JSON by which a cloud describes one machine, in a listing or alone.
+#[derive(Clone)]
+pub struct Rewrite(Arc<dyn Fn(&mut Value) + Send + Sync>);
+
+impl Rewrite {
+    /// This change.
+    pub fn new(change: impl Fn(&mut Value) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(change))
+    }
+
+    /// Changes one description.
+    pub fn apply(&self, description: &mut Value) {
+        (self.0)(description);
+    }
+}
+
+impl fmt::Debug for Rewrite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Rewrite(..)")
+    }
 }
 
 /// A machine in the cloud's own books.

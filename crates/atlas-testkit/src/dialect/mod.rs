@@ -42,6 +42,14 @@ async fn deliver(
     match arrival.answer() {
         Some(FaultKind::CommitThen500 | FaultKind::Status500) => Ok(failed()),
         Some(FaultKind::Status429) => Ok(limited()),
+        Some(FaultKind::Status429ForHours) => {
+            let mut refused = limited();
+            refused.headers_mut().insert(
+                http::header::RETRY_AFTER,
+                FaultKind::LONG_WAIT.as_secs().into(),
+            );
+            Ok(refused)
+        }
         Some(FaultKind::CommitThenReset | FaultKind::ResetBeforeCommit) => {
             Err(io::ErrorKind::ConnectionReset.into())
         }

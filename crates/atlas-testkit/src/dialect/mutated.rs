@@ -481,7 +481,6 @@ async fn check(read: Read, subject: &Subject, cases: &[Case], wrong: &mut Vec<St
             _ => {}
         },
         Read::Prices => match provider.list_gpu_types(cx).await {
-            // A cloud without GPUs has no price list of them.
             Ok(lines)
                 if honest && lines.is_empty() && provider.capabilities().has(Capability::Gpu) =>
             {

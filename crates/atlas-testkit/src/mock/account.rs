@@ -6,12 +6,14 @@ use std::collections::BTreeMap;
 use atlas_core::{NetworkVolume, Support};
 
 use super::job::MockJob;
+use crate::conformance::Rewrite;
 
 /// All of it, by account where it belongs to one.
 #[derive(Debug, Default)]
 pub(super) struct Belongings {
     pub(super) calls: BTreeMap<String, u64>,
     pub(super) broken_listings: u32,
+    pub(super) rewrite: Option<Rewrite>,
     pub(super) jobs: BTreeMap<String, MockJob>,
     /// Volumes by id, each with the account it belongs to.
     pub(super) volumes: BTreeMap<String, (String, NetworkVolume)>,

@@ -55,11 +55,13 @@ impl<'a> Call<'a> {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            if left == 0 || !error.is_retryable(self.class) || Instant::now() + wait >= deadline {
+            let wait_now = wait.max(error.retry_after().unwrap_or_default());
+            let repeats = left > 0 && error.is_retryable(self.class);
+            if !repeats || Instant::now() + wait_now >= deadline {
                 return Err(error);
             }
             left -= 1;
-            tokio::time::sleep(wait).await;
+            tokio::time::sleep(wait_now).await;
             wait *= 2;
         }
     }
@@ -91,9 +93,13 @@ impl<'a> Call<'a> {
             return Err(error.outcome_is(Outcome::NotApplied(Next::Stop)));
         };
         match arrival.refused() {
-            Some(FaultKind::Status429) => {
+            Some(refusal @ (FaultKind::Status429 | FaultKind::Status429ForHours)) => {
                 let error = Error::new(ErrorKind::RateLimited, "too many calls").with_status(429);
-                return Err(error.outcome_is(Outcome::NotApplied(Next::SameLater)));
+                let error = error.outcome_is(Outcome::NotApplied(Next::SameLater));
+                return Err(match refusal {
+                    FaultKind::Status429ForHours => error.with_retry_after(FaultKind::LONG_WAIT),
+                    _ => error,
+                });
             }
             Some(FaultKind::ResetBeforeCommit) => {
                 return Err(lost(ErrorKind::Transport, "the connection was reset"));

@@ -35,6 +35,7 @@ use account::Belongings;
 use provider::MockProvider;
 pub use subject::MockSubject;
 
+use crate::conformance::Rewrite;
 use crate::world::{CloudSpec, World, WorldClock};
 
 /// The cloud's name in the world, and the provider's id.
@@ -128,6 +129,12 @@ impl MockCloud {
     /// The next listing breaks off in the middle, and shows it.
     pub fn break_listing(&self) {
         self.belongings().broken_listings += 1;
+    }
+
+    /// From now on machines are read from descriptions that were changed by this; with `None`, as
+    /// they are.
+    pub fn rewrite_machines(&self, rewrite: Option<Rewrite>) {
+        self.belongings().rewrite = rewrite;
     }
 
     fn belongings(&self) -> MutexGuard<'_, Belongings> {

@@ -8,7 +8,7 @@ use atlas_core::{
     ComputeRequest, ComputeSpend, Error, ErrorKind, GpuType, Job, JobMode, JobRef, JobRequest,
     JobStatus, LaunchKey, ListFilter, Listing, LogLine, LogQuery, LogSource, MemorySize,
     NetworkVolume, Next, Outcome, Presence, Provider, ProviderId, Result, RetryClass, Secret,
-    SpendQuery, Support, VolumeId, VolumeRequest,
+    SpendQuery, Support, UnreadableRow, VolumeId, VolumeRequest,
 };
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ use super::call::Call;
 use super::job::MockJob;
 use super::lines::{Look, Polled};
 use super::{CLOUD, ENDPOINT, MockCloud, TEMPLATE, translate};
-use crate::world::{Account, Arrival, CloudSpec, LogEntry, MachineState, World};
+use crate::world::{Account, Arrival, CloudSpec, LogEntry, Machine, MachineState, World};
 
 /// The longest a synchronous submit is held, unless it says otherwise.
 const SYNC_WAIT: Duration = Duration::from_secs(90);
@@ -62,8 +62,18 @@ impl MockProvider {
             .ok_or_else(|| Error::new(ErrorKind::NotFound, "the world has no mock cloud"))
     }
 
-    fn describe(&self, machine: &crate::world::Machine) -> Result<Compute> {
+    fn describe(&self, machine: &Machine) -> Result<Compute> {
         translate::compute(&self.id, &self.spec()?, machine, self.world().now())
+    }
+
+    /// A machine as a read tells it: by a description that may have been rewritten.
+    fn read_back(&self, machine: &Machine) -> Result<Result<Compute, UnreadableRow>> {
+        let compute = self.describe(machine)?;
+        let rewrite = self.cloud.belongings().rewrite.clone();
+        Ok(match rewrite {
+            None => Ok(compute),
+            Some(rewrite) => translate::rewritten(&compute, &rewrite),
+        })
     }
 
     /// A point read, with the answer's meaning left to the caller.
@@ -72,7 +82,7 @@ impl MockProvider {
         call.make(self, cx, |account, with| {
             self.world()
                 .machine(CLOUD, account, id.as_str(), with)
-                .map(|machine| self.describe(&machine))
+                .map(|machine| self.read_back(&machine)?.map_err(UnreadableRow::into_error))
                 .transpose()
         })
         .await
@@ -272,18 +282,18 @@ impl Provider for MockProvider {
             let machines = self.world().machines(CLOUD, account, with);
             machines
                 .iter()
-                .map(|machine| self.describe(machine))
+                .map(|machine| self.read_back(machine))
                 .collect::<Result<Vec<_>>>()
         });
-        let mut computes = listed.await?;
-        computes.retain(|compute| filter.matches(compute));
+        let mut rows = listed.await?;
         let mut belongings = self.cloud.belongings();
+        let mut missing = None;
         if belongings.broken_listings > 0 {
             belongings.broken_listings -= 1;
-            computes.truncate(computes.len() / 2);
-            return Ok(Listing::incomplete(computes, "the second page failed"));
+            rows.truncate(rows.len() / 2);
+            missing = Some("the second page failed".to_owned());
         }
-        Ok(Listing::complete(computes))
+        Ok(Listing::of_walk(rows, missing).filtered(filter))
     }
 
     async fn presence(&self, cx: &CallContext, id: &ComputeId) -> Presence {

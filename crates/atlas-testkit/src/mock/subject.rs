@@ -8,7 +8,7 @@ use atlas_core::{AnyProvider, ComputeId, ComputeRequest, Gpu, Port, Result, Time
 use serde_json::json;
 
 use super::{CLOUD, ENDPOINT, KEY, MockCloud};
-use crate::conformance::{BoxFuture, Control, LedgerEntry, Serverless, Subject};
+use crate::conformance::{BoxFuture, Control, LedgerEntry, Rewrite, Serverless, Subject};
 use crate::world::{Fault, FaultKind, Lag, World};
 
 /// A mock cloud for the suite, a fresh one for each case. Run it in paused time.
@@ -116,6 +116,11 @@ impl Control for MockSubject {
     fn break_listing(&self) -> BoxFuture<'_, bool> {
         self.cloud().break_listing();
         Box::pin(async { true })
+    }
+
+    fn rewrite_machines(&self, rewrite: Option<Rewrite>) -> bool {
+        self.cloud().rewrite_machines(rewrite);
+        true
     }
 
     fn ledger(&self) -> BoxFuture<'_, Vec<LedgerEntry>> {

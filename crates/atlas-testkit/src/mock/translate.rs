@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use atlas_core::{
     Candidate, CloudType, Compute, ComputeId, ComputeRequest, ComputeStatus, Error, ErrorKind,
     GpuChoice, KeyCarriers, LAUNCH_KEY_TAG, LaunchKey, MemorySize, Next, Outcome, PortMapping,
-    Protocol, ProviderId, REDACTED, Result, Timestamp,
+    Protocol, ProviderId, REDACTED, Result, Timestamp, UnreadableRow,
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{CLOUD, TEMPLATE};
+use crate::conformance::Rewrite;
 use crate::world::{
     CloudSpec, Machine, MachineSpec, MachineState, Refusal, Shape, World, stock_level,
 };
@@ -177,6 +179,31 @@ pub(super) fn compute(
         machine.spec.tags.get(LAUNCH_KEY_TAG).map(String::as_str),
     );
     compute.raw = raw(machine).into();
+    Ok(compute)
+}
+
+/// A machine as it reads after its description was changed. Only its id is needed: any other member
+/// that cannot be read counts as not told.
+pub(super) fn rewritten(
+    honest: &Compute,
+    rewrite: &Rewrite,
+) -> std::result::Result<Compute, UnreadableRow> {
+    let mut row = json!(honest);
+    rewrite.apply(&mut row);
+    let unreadable = |reason: &str| UnreadableRow::of(&row, reason);
+    let id = row["id"].as_str().and_then(|id| ComputeId::new(id).ok());
+    let id = id.ok_or_else(|| unreadable("id: is not an id"))?;
+    let untold = ComputeStatus::Other("unknown".to_owned());
+    let mut compute = Compute::new(id, honest.provider.clone(), untold);
+    let mut read = json!(compute);
+    for (name, member) in row.as_object().into_iter().flatten() {
+        let before = std::mem::replace(&mut read[name], member.clone());
+        match Compute::deserialize(&read) {
+            Ok(with) => compute = with,
+            Err(_) => read[name] = before,
+        }
+    }
+    compute.raw = row.into();
     Ok(compute)
 }
 

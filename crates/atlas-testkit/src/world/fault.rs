@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use atlas_core::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,8 @@ kinds! {
     Status500 "500";
     /// A 429, and nothing done.
     Status429 "429";
+    /// A 429 that asks for a wait of hours ([`FaultKind::LONG_WAIT`]), and nothing done.
+    Status429ForHours "429-for-hours";
     /// The work is done; the proxy in front loses the answer and writes HTML of its own.
     Html502 "html-502";
     /// The work is done; the answer breaks off in the middle.
@@ -61,6 +64,8 @@ kinds! {
     PageShift "page-shift";
     /// Sold out.
     NoCapacity "no-capacity";
+    /// A quota of the account is used up; refused in the cloud's own words, and nothing made.
+    QuotaExceeded "quota-exceeded";
     /// The machine is taken back.
     Preempt "preempt";
     /// The machine is gone without a trace.
@@ -74,12 +79,16 @@ kinds! {
 }
 
 impl FaultKind {
+    /// The wait that a [`FaultKind::Status429ForHours`] asks for.
+    pub const LONG_WAIT: Duration = Duration::from_secs(4 * 3600);
+
     /// Whether this fault can show on that operation.
     #[must_use]
     pub fn concerns(self, operation: &str) -> bool {
         let creates = operation == "spawn_compute";
         match self {
             Self::DuplicateCommit | Self::LateAppearance => creates || operation == "run_job",
+            Self::QuotaExceeded => creates,
             Self::NoCapacity | Self::NeverReady => creates || operation == "start",
             Self::PartialList | Self::EmptyList | Self::PageShift => operation == "list_compute",
             Self::StaleList => matches!(operation, "list_compute" | "get_compute"),
@@ -109,6 +118,7 @@ impl FaultKind {
                 | Self::ResetBeforeCommit
                 | Self::Status500
                 | Self::Status429
+                | Self::Status429ForHours
                 | Self::Html502
                 | Self::Truncated
                 | Self::Slow
@@ -236,7 +246,10 @@ impl Arrival {
         self.answer.filter(|kind| {
             matches!(
                 kind,
-                FaultKind::ResetBeforeCommit | FaultKind::Status500 | FaultKind::Status429
+                FaultKind::ResetBeforeCommit
+                    | FaultKind::Status500
+                    | FaultKind::Status429
+                    | FaultKind::Status429ForHours
             )
         })
     }

@@ -106,6 +106,10 @@ impl World {
             state.faults.count(FaultKind::NoCapacity);
             return Err(Refusal::NoCapacity);
         }
+        if with.has(FaultKind::QuotaExceeded) {
+            state.faults.count(FaultKind::QuotaExceeded);
+            return Err(Refusal::Quota);
+        }
         let id = state.create(cloud, account, spec.clone(), with, now)?;
         if with.has(FaultKind::DuplicateCommit)
             && state.create(cloud, account, spec, with, now).is_ok()

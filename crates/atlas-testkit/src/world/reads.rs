@@ -123,6 +123,7 @@ impl World {
             FaultKind::DuplicateCommit,
             FaultKind::LateAppearance,
             FaultKind::NoCapacity,
+            FaultKind::QuotaExceeded,
             FaultKind::NeverReady,
         ];
         for kind in arrival.effects.iter().chain(&arrival.answer) {

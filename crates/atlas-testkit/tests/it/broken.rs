@@ -1,14 +1,16 @@
 //! The conformance suite against providers that are broken on purpose: each fails exactly the cases
 //! that are about its flaw.
 
+use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use atlas_core::{
     AccountLimits, AnyProvider, BoxStream, CallContext, Candidate, Capabilities, Capability,
-    Completeness, Compute, ComputeId, ComputeRequest, ComputeSpend, Error, ErrorKind, GpuType, Job,
-    JobRef, JobRequest, LaunchKey, ListFilter, Listing, LogLine, LogQuery, NetworkVolume, Next,
-    Outcome, Presence, Provider, ProviderId, Result, SpendQuery, Support, Timestamp, VolumeId,
-    VolumeRequest,
+    Completeness, Compute, ComputeId, ComputeRequest, ComputeSpend, ComputeStatus, Error,
+    ErrorKind, GpuType, Job, JobRef, JobRequest, LaunchKey, ListFilter, Listing, LogLine, LogQuery,
+    NetworkVolume, Next, Outcome, Presence, Provider, ProviderId, Result, SpendQuery, StopCause,
+    Support, Timestamp, VolumeId, VolumeRequest,
 };
 use atlas_testkit::conformance::{self, BoxFuture, Control, Serverless, Subject};
 use atlas_testkit::mock::MockSubject;
@@ -28,15 +30,32 @@ enum Flaw {
     ShowsTheEnvironment,
     IgnoresTheKeyOfTheCall,
     RunsOnAfterItsCommand,
+    CallsAnEndedCommandStopped,
+    CallsAStopAnEnd,
+    CallsWhatNeverRanEnded,
+    NeedsEveryField,
+    HidesARowItCannotRead,
+    CountsTheRowsOfStrangers,
+    SleepsThroughALongRefusal,
+    CallsAQuotaARate,
 }
 
 #[derive(Debug)]
 struct Broken {
     inner: AnyProvider,
     flaw: Flaw,
+    seen_running: Mutex<BTreeSet<ComputeId>>,
 }
 
 impl Broken {
+    fn with(flaw: Flaw, inner: AnyProvider) -> AnyProvider {
+        AnyProvider::new(Self {
+            inner,
+            flaw,
+            seen_running: Mutex::default(),
+        })
+    }
+
     fn is(&self, flaw: Flaw) -> bool {
         self.flaw == flaw
     }
@@ -50,6 +69,12 @@ impl Broken {
             (false, _) => cx.clone(),
         }
     }
+}
+
+/// Whether every field of a description that was rewritten is as the contract has it.
+fn is_wholly_readable(compute: &Compute) -> bool {
+    let rewritten = compute.raw.get("keys").is_some();
+    !rewritten || serde_json::from_value::<Compute>(compute.raw.value().clone()).is_ok()
 }
 
 fn missing(capability: Capability) -> Error {
@@ -123,6 +148,13 @@ impl Provider for Broken {
                 }
             });
         }
+        if self.is(Flaw::CallsAQuotaARate) {
+            made = made.map_err(|error| match error.kind() {
+                ErrorKind::Quota => Error::new(ErrorKind::RateLimited, "slow down")
+                    .outcome_is(error.outcome().clone()),
+                _ => error,
+            });
+        }
         if self.is(Flaw::ShowsTheEnvironment) {
             let env: Value = request
                 .env
@@ -139,13 +171,51 @@ impl Provider for Broken {
     }
 
     async fn get_compute(&self, cx: &CallContext, id: &ComputeId) -> Result<Compute> {
-        self.inner.get_compute(cx, id).await
+        let mut read = self.inner.get_compute(cx, id).await?;
+        let mut seen_running = self.seen_running.lock().expect("no case panics");
+        if read.status == ComputeStatus::Running {
+            seen_running.insert(id.clone());
+        }
+        let stopped = read.status == ComputeStatus::Stopped;
+        let ran = seen_running.contains(id);
+        match self.flaw {
+            Flaw::CallsAnEndedCommandStopped if read.exit_code.is_some() => {
+                read.stop_cause = Some(StopCause::Requested);
+            }
+            Flaw::CallsAStopAnEnd if stopped && ran => read.exit_code = read.exit_code.or(Some(0)),
+            Flaw::CallsWhatNeverRanEnded if stopped && !ran && read.exit_code.is_none() => {
+                read.stop_cause = Some(StopCause::CommandEnded);
+            }
+            Flaw::NeedsEveryField if !is_wholly_readable(&read) => {
+                return Err(Error::new(
+                    ErrorKind::Provider,
+                    "a field is of another type",
+                ));
+            }
+            _ => {}
+        }
+        Ok(read)
     }
 
     async fn list_compute(&self, cx: &CallContext, filter: &ListFilter) -> Result<Listing> {
-        let mut listing = self.inner.list_compute(&self.context(cx), filter).await?;
-        if self.is(Flaw::CallsAPartialListingComplete) {
+        let cx = self.context(cx);
+        let mut listed = self.inner.list_compute(&cx, filter).await;
+        if self.is(Flaw::SleepsThroughALongRefusal)
+            && let Some(wait) = listed.as_ref().err().and_then(Error::retry_after)
+        {
+            tokio::time::sleep(wait).await;
+            listed = self.inner.list_compute(&cx, filter).await;
+        }
+        let mut listing = listed?;
+        if self.is(Flaw::CallsAPartialListingComplete) && listing.unreadable.is_empty()
+            || self.is(Flaw::HidesARowItCannotRead) && !listing.unreadable.is_empty()
+        {
             listing.completeness = Completeness::Complete;
+        }
+        if self.is(Flaw::CountsTheRowsOfStrangers)
+            && !listing.computes.iter().all(is_wholly_readable)
+        {
+            listing.completeness = Completeness::Incomplete("an odd row".to_owned());
         }
         Ok(listing)
     }
@@ -285,20 +355,14 @@ struct BrokenSubject {
 impl Subject for BrokenSubject {
     fn fresh(&self) -> BoxFuture<'_, Result<AnyProvider>> {
         Box::pin(async {
-            Ok(AnyProvider::new(Broken {
-                inner: self.good.fresh().await?,
-                flaw: self.flaw,
-            }))
+            let good = self.good.fresh().await?;
+            Ok(Broken::with(self.flaw, good))
         })
     }
 
     fn with_bad_key(&self) -> Option<AnyProvider> {
-        self.good.with_bad_key().map(|inner| {
-            AnyProvider::new(Broken {
-                inner,
-                flaw: self.flaw,
-            })
-        })
+        let good = self.good.with_bad_key()?;
+        Some(Broken::with(self.flaw, good))
     }
 
     fn request(&self) -> ComputeRequest {
@@ -399,5 +463,29 @@ flaws! {
     ];
     a_provider_whose_machine_outlives_its_command_is_found_out RunsOnAfterItsCommand [
         a_machine_ends_with_its_command_where_declared
+    ];
+    a_provider_that_calls_an_ended_command_stopped_is_found_out CallsAnEndedCommandStopped [
+        a_command_that_ended_by_itself_is_not_called_stopped
+    ];
+    a_provider_that_calls_a_stop_an_end_is_found_out CallsAStopAnEnd [
+        a_machine_that_was_stopped_is_not_said_to_have_ended_by_itself
+    ];
+    a_provider_that_calls_what_never_ran_ended_is_found_out CallsWhatNeverRanEnded [
+        a_machine_that_never_ran_is_not_said_to_have_ended_by_itself
+    ];
+    a_provider_that_needs_every_field_is_found_out NeedsEveryField [
+        an_odd_field_never_makes_a_machine_unreadable
+    ];
+    a_provider_that_hides_a_row_it_cannot_read_is_found_out HidesARowItCannotRead [
+        an_unreadable_row_that_may_be_ours_makes_a_listing_incomplete
+    ];
+    a_provider_that_counts_the_rows_of_strangers_is_found_out CountsTheRowsOfStrangers [
+        an_unreadable_row_of_a_stranger_leaves_a_listing_complete
+    ];
+    a_provider_that_sleeps_through_a_long_refusal_is_found_out SleepsThroughALongRefusal [
+        a_refusal_for_hours_is_returned_at_once
+    ];
+    a_provider_that_calls_a_quota_a_rate_is_found_out CallsAQuotaARate [
+        a_used_up_quota_is_quota_and_nothing_was_made
     ];
 }

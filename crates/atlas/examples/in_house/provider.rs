@@ -7,7 +7,8 @@ use std::time::Duration;
 use atlas::{
     AccountLimits, CallContext, Candidate, Capabilities, Capability, Compute, ComputeId,
     ComputeRequest, ComputeStatus, Error, ErrorKind, GpuType, KeyCarriers, LaunchKey, ListFilter,
-    Listing, Next, Outcome, Presence, Provider, ProviderId, Result, Secret, Usd, UsdPerHour,
+    Listing, Next, Outcome, Presence, Provider, ProviderId, Result, Secret, UnreadableRow, Usd,
+    UsdPerHour,
 };
 use serde_json::{Value, json};
 
@@ -43,50 +44,51 @@ impl InHouse {
     ) -> Result<Value> {
         let key = cx.api_key().unwrap_or(&self.key).expose();
         let limit = cx.timeout().unwrap_or(self.limits().call_deadline);
-        let (kind, outcome) =
-            match tokio::time::timeout(limit, self.room.http(key, operation, id, body)).await {
-                Err(_) => (ErrorKind::Timeout, Outcome::Unknown(vec![])),
-                Ok(None) => (ErrorKind::Transport, Outcome::Unknown(vec![])),
-                Ok(Some((200, answer))) if !answer.is_null() => return Ok(answer),
-                Ok(Some((401, _))) => (ErrorKind::Unauthorized, Outcome::NotApplied(Next::Stop)),
-                Ok(Some((400 | 422, _))) => {
-                    (ErrorKind::Validation, Outcome::NotApplied(Next::Stop))
-                }
-                Ok(Some((404, _))) => (ErrorKind::NotFound, Outcome::NotApplied(Next::Stop)),
-                Ok(Some((409, _))) => (
-                    ErrorKind::NoCapacity,
-                    Outcome::NotApplied(Next::NextCandidate),
-                ),
-                Ok(Some((429, _))) => {
-                    (ErrorKind::RateLimited, Outcome::NotApplied(Next::SameLater))
-                }
-                Ok(Some((500.., _))) => (ErrorKind::Unavailable, Outcome::Unknown(vec![])),
-                Ok(Some(_)) => (ErrorKind::Provider, Outcome::Unknown(vec![])), // also a 200 that cannot be read
-            };
-        Err(Error::new(kind, "the machine room did not answer with a result").outcome_is(outcome))
+        let sent = self.room.http(key, operation, id, body);
+        let (status, answer) = match tokio::time::timeout(limit, sent).await {
+            Ok(Some(answered)) => answered,
+            Ok(None) => return Err(failed(ErrorKind::Transport, None)),
+            Err(_) => return Err(failed(ErrorKind::Timeout, None)),
+        };
+        let error = match status {
+            200 if !answer.is_null() => return Ok(answer),
+            400 | 422 => failed(ErrorKind::Validation, Some(Next::Stop)),
+            401 => failed(ErrorKind::Unauthorized, Some(Next::Stop)),
+            402 => failed(ErrorKind::Quota, Some(Next::Stop)),
+            404 => failed(ErrorKind::NotFound, Some(Next::Stop)),
+            409 => failed(ErrorKind::NoCapacity, Some(Next::NextCandidate)),
+            429 => failed(ErrorKind::RateLimited, Some(Next::SameLater)),
+            500.. => failed(ErrorKind::Unavailable, None),
+            _ => failed(ErrorKind::Provider, None), // also a 200 that cannot be read
+        };
+        Err(match answer["retry_after"].as_u64() {
+            Some(seconds) => error.with_retry_after(Duration::from_secs(seconds)),
+            None => error,
+        })
     }
 
-    fn compute(&self, machine: &Value) -> Result<Compute> {
-        let text = |field: &str| machine[field].as_str();
-        let (Some(id), Some(name), Some(state)) = (
-            text("id").and_then(|id| ComputeId::new(id).ok()),
-            text("name"),
-            text("state"),
-        ) else {
-            return Err(
-                Error::new(ErrorKind::Provider, "not a machine's description")
-                    .outcome_is(Outcome::Unknown(vec![])),
-            );
-        };
-        let mut compute = Compute::new(id, self.id.clone(), ComputeStatus::from(state));
-        compute.keys = KeyCarriers::name_and_tag(name, text("tag"));
-        compute.name = Some(name.to_owned());
+    /// Reads one machine. Only its id is needed: what else is missing or odd counts as not told.
+    fn compute(&self, row: &Value) -> Result<Compute, UnreadableRow> {
+        let text = |field: &str| row[field].as_str();
+        let id = text("id").and_then(|id| ComputeId::new(id).ok());
+        let id = id.ok_or_else(|| UnreadableRow::of(row, "id: is not an id"))?;
+        let state = ComputeStatus::from(text("state").unwrap_or("unknown"));
+        let mut compute = Compute::new(id, self.id.clone(), state);
+        compute.keys = KeyCarriers::name_and_tag(text("name").unwrap_or_default(), text("tag"));
+        compute.name = text("name").map(str::to_owned);
         compute.image = text("image").map(str::to_owned);
-        compute.cost_per_hour = machine["cpus"]
+        let cpus = row["cpus"]
             .as_u64()
-            .and_then(|n| Some(PRICE_PER_CPU.times(u32::try_from(n).ok()?)));
+            .and_then(|cpus| u32::try_from(cpus).ok());
+        compute.cost_per_hour = cpus.map(|cpus| PRICE_PER_CPU.times(cpus));
         Ok(compute)
     }
+}
+
+/// A call that failed: what to do next where nothing was done, `None` where nobody knows.
+fn failed(kind: ErrorKind, next: Option<Next>) -> Error {
+    let outcome = next.map_or_else(|| Outcome::Unknown(vec![]), Outcome::NotApplied);
+    Error::new(kind, "the machine room did not answer with a result").outcome_is(outcome)
 }
 
 impl Provider for InHouse {
@@ -110,43 +112,35 @@ impl Provider for InHouse {
     }
 
     fn check(&self, request: &ComputeRequest) -> Result<()> {
-        let options = request
-            .provider_opts
-            .as_object()
-            .is_some_and(|options| !options.is_empty());
-        match (request.memory, options) {
-            (Some(_), _) => Err(Error::unsupported(
+        let options = request.provider_opts.as_object();
+        if request.memory.is_some() {
+            return Err(Error::unsupported(
                 "memory",
-                "a machine's memory cannot be chosen here",
-            )),
-            (_, true) => Err(Error::unsupported(
+                "the size of a machine's memory is fixed",
+            ));
+        }
+        if options.is_some_and(|options| !options.is_empty()) {
+            return Err(Error::unsupported(
                 "provider_opts",
                 "the machine room has no options",
-            )),
-            _ => Ok(()),
+            ));
         }
+        Ok(())
     }
 
     async fn identity(&self, cx: &CallContext) -> Result<String> {
         let account = self.call(cx, "identity", "", Value::Null).await?;
-        account
-            .as_str()
-            .map(str::to_owned)
-            .ok_or_else(|| Error::new(ErrorKind::Provider, "no account in the answer"))
+        let account = account.as_str().map(str::to_owned);
+        account.ok_or_else(|| Error::new(ErrorKind::Provider, "no account in the answer"))
     }
 
-    async fn candidates(
-        &self,
-        _: &CallContext,
-        request: &ComputeRequest,
-    ) -> Result<Vec<Candidate>> {
+    async fn candidates(&self, _: &CallContext, order: &ComputeRequest) -> Result<Vec<Candidate>> {
+        let Some(cpus) = order.cpu.filter(|cpus| *cpus <= MOST_CPUS) else {
+            return Ok(vec![]);
+        };
         let mut candidate = Candidate::default();
-        candidate.price = request.cpu.map(|cpus| PRICE_PER_CPU.times(cpus));
-        Ok(if request.cpu.is_some_and(|cpus| cpus <= MOST_CPUS) {
-            vec![candidate]
-        } else {
-            vec![]
-        })
+        candidate.price = Some(PRICE_PER_CPU.times(cpus));
+        Ok(vec![candidate])
     }
 
     async fn spawn_compute(
@@ -155,42 +149,35 @@ impl Provider for InHouse {
         key: &LaunchKey,
         request: &ComputeRequest,
     ) -> Result<Compute> {
-        let env: BTreeMap<_, _> = request
-            .environment(key)
-            .into_iter()
-            .map(|(n, v)| (n, v.expose().to_owned()))
+        let env = request.environment(key);
+        let env: BTreeMap<_, _> = env
+            .iter()
+            .map(|(name, value)| (name, value.expose()))
             .collect();
         let order = json!({
-            "name": key.machine_name(cx.name_prefix(), request.name.as_deref()), "tag": key.tracked(),
-            "cpus": request.cpu, "image": request.image, "command": request.command, "env": env,
+            "name": key.machine_name(cx.name_prefix(), request.name.as_deref()),
+            "tag": key.tracked(), "env": env,
+            "cpus": request.cpu, "image": request.image, "command": request.command,
         });
-        self.compute(&self.call(cx, "spawn_compute", "", order).await?)
+        let made = self.call(cx, "spawn_compute", "", order).await?;
+        self.compute(&made)
+            .map_err(|_| failed(ErrorKind::Provider, None))
     }
 
     async fn get_compute(&self, cx: &CallContext, id: &ComputeId) -> Result<Compute> {
-        self.compute(
-            &self
-                .call(cx, "get_compute", id.as_str(), Value::Null)
-                .await?,
-        )
+        let machine = self
+            .call(cx, "get_compute", id.as_str(), Value::Null)
+            .await?;
+        self.compute(&machine).map_err(UnreadableRow::into_error)
     }
 
     async fn list_compute(&self, cx: &CallContext, filter: &ListFilter) -> Result<Listing> {
         let answer = self.call(cx, "list_compute", "", Value::Null).await?;
         let rows = answer
             .as_array()
-            .ok_or_else(|| Error::new(ErrorKind::Provider, "not a list"))?;
-        let computes: Vec<_> = rows
-            .iter()
-            .filter_map(|row| self.compute(row).ok())
-            .collect();
-        let whole = computes.len() == rows.len();
-        let listing = if whole {
-            Listing::complete(computes)
-        } else {
-            Listing::incomplete(computes, "a row cannot be read")
-        };
-        Ok(listing.filtered(filter))
+            .ok_or_else(|| failed(ErrorKind::Provider, None))?;
+        let read = rows.iter().map(|row| self.compute(row));
+        Ok(Listing::of_walk(read, None).filtered(filter))
     }
 
     async fn presence(&self, cx: &CallContext, id: &ComputeId) -> Presence {

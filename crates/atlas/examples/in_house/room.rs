@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use atlas::testkit::conformance::{BoxFuture, Control, LedgerEntry, Subject};
+use atlas::testkit::conformance::{BoxFuture, Control, LedgerEntry, Rewrite, Subject};
 use atlas::testkit::world::FaultKind;
 use atlas::{AnyProvider, Clock, ComputeId, ComputeRequest, Result, SystemClock, Timestamp};
 use serde_json::{Value, json};
@@ -17,16 +17,19 @@ use super::provider::InHouse;
 pub(crate) const KEY: &str = "good-key";
 
 /// The ways in which this cloud can be made to fail.
-const FAULTS: [FaultKind; 12] = [
+const FAULTS: [FaultKind; 15] = [
     FaultKind::CommitThen500,
     FaultKind::CommitThenReset,
     FaultKind::CommitThenTimeout,
     FaultKind::DuplicateCommit,
     FaultKind::Html502,
+    FaultKind::NeverReady,
     FaultKind::NoCapacity,
+    FaultKind::QuotaExceeded,
     FaultKind::ResetBeforeCommit,
     FaultKind::Slow,
     FaultKind::Status429,
+    FaultKind::Status429ForHours,
     FaultKind::Status500,
     FaultKind::Truncated,
     FaultKind::Vanish,
@@ -41,6 +44,7 @@ struct Books {
     machines: BTreeMap<String, Value>,
     calls: Vec<String>,
     torn: bool,
+    rewrite: Option<Rewrite>,
     faults: Vec<(String, FaultKind)>,
 }
 
@@ -67,6 +71,11 @@ impl Room {
         let answer = match fault {
             Some(FaultKind::Status500) => (500, Value::Null),
             Some(FaultKind::Status429) => (429, Value::Null),
+            Some(FaultKind::Status429ForHours) => (
+                429,
+                json!({ "retry_after": FaultKind::LONG_WAIT.as_secs() }),
+            ),
+            Some(FaultKind::QuotaExceeded) => (402, Value::Null),
             Some(FaultKind::NoCapacity) => (409, Value::Null),
             Some(FaultKind::ResetBeforeCommit) => return None,
             _ if key != KEY => (401, Value::Null),
@@ -105,6 +114,13 @@ impl Books {
                 .and_modify(|machine| machine["state"] = json!("terminated"));
         }
         let live = |machine: &&Value| machine["state"] != "terminated";
+        let shown = |machine: &Value| {
+            let mut machine = machine.clone();
+            self.rewrite
+                .iter()
+                .for_each(|rewrite| rewrite.apply(&mut machine));
+            machine
+        };
         match operation {
             "identity" => (200, json!("the-machine-room/team-a")),
             "list_compute" => {
@@ -114,7 +130,7 @@ impl Books {
                     self.machines
                         .values()
                         .filter(live)
-                        .cloned()
+                        .map(shown)
                         .chain(torn)
                         .collect(),
                 )
@@ -122,7 +138,10 @@ impl Books {
             "spawn_compute" => {
                 for _ in 0..=u8::from(fault == Some(FaultKind::DuplicateCommit)) {
                     order["id"] = json!(format!("m{}", self.machines.len()));
-                    order["state"] = json!("running");
+                    order["state"] = json!(match fault {
+                        Some(FaultKind::NeverReady) => "provisioning",
+                        _ => "running",
+                    });
                     self.machines
                         .insert(format!("m{}", self.machines.len()), order.clone());
                 }
@@ -132,7 +151,7 @@ impl Books {
                 .machines
                 .get(id)
                 .filter(live)
-                .map_or((404, Value::Null), |machine| (200, machine.clone())),
+                .map_or((404, Value::Null), |machine| (200, shown(machine))),
         }
     }
 }
@@ -187,6 +206,11 @@ impl Control for Room {
     fn break_listing(&self) -> BoxFuture<'_, bool> {
         self.books().torn = true;
         Box::pin(async { true })
+    }
+
+    fn rewrite_machines(&self, rewrite: Option<Rewrite>) -> bool {
+        self.books().rewrite = rewrite;
+        true
     }
 
     fn ledger(&self) -> BoxFuture<'_, Vec<LedgerEntry>> {

@@ -26,7 +26,7 @@ async fn the_guides_provider_conforms_and_skips_only_what_it_does_not_declare() 
     let room = Room::default();
     let report = conformance::run(&room).await;
     assert_eq!(report.failed, 0, "{report}");
-    assert!(report.passed >= 40, "{report}");
+    assert!(report.passed >= 50, "{report}");
     let declared = room.fresh().await.unwrap().capabilities();
     for skip in &report.skips {
         let missing: Capability = serde_json::from_value(skip.missing_capability.clone().into())
@@ -71,14 +71,14 @@ async fn a_session_on_the_guides_provider_leaves_nothing_alive() {
 }
 
 #[test]
-fn the_guide_shows_the_provider_as_it_is_in_fewer_than_150_lines() {
+fn the_guide_shows_the_provider_as_it_is_in_one_file_of_about_200_lines() {
     let blocks: Vec<&str> = GUIDE
         .split("```rust\n")
         .skip(1)
         .map(|rest| rest.split_once("```").expect("a block is closed").0)
         .collect();
     assert!(
-        PROVIDER.lines().count() < 150,
+        PROVIDER.lines().count() < 220,
         "the provider has {} lines",
         PROVIDER.lines().count()
     );

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use atlas_core::{ErrorKind, LaunchKey, ListFilter, Next, Outcome, Secret};
 
-use crate::conformance::bench::{Bench, Verdict, ensure};
+use crate::conformance::bench::{Bench, Stop, Verdict, ensure};
 use crate::world::FaultKind;
 
 pub(super) async fn a_bad_key_is_unauthorized(bench: &Bench<'_>) -> Verdict {
@@ -121,6 +121,62 @@ pub(super) async fn a_refused_rate_is_rate_limited_and_nothing_was_made(
     ensure!(
         bench.ledger().await?.len() == made,
         "a refused create made a machine"
+    );
+    Ok(())
+}
+
+/// How soon a refusal that asks for a wait of hours must be back.
+const AT_ONCE: Duration = Duration::from_secs(15);
+/// The least wait that such a refusal must tell.
+const AN_HOUR: Duration = Duration::from_secs(3600);
+
+/// A caller that learns of the wait can go elsewhere; one whose call sleeps cannot.
+pub(super) async fn a_refusal_for_hours_is_returned_at_once(bench: &Bench<'_>) -> Verdict {
+    bench.control()?;
+    bench
+        .inject("list_compute", FaultKind::Status429ForHours, 1)
+        .await?;
+    let all = ListFilter::all();
+    let listing = bench.provider().list_compute(bench.cx(), &all);
+    let Ok(answer) = tokio::time::timeout(AT_ONCE, listing).await else {
+        return Err(Stop::Failed(format!(
+            "a refusal for hours is not returned within {} s",
+            AT_ONCE.as_secs()
+        )));
+    };
+    let error = answer.err();
+    ensure!(
+        error
+            .as_ref()
+            .is_some_and(|error| matches!(error.kind(), ErrorKind::RateLimited | ErrorKind::Quota)),
+        "a listing that was refused for hours: {error:?}"
+    );
+    let wait = error.as_ref().and_then(|error| error.retry_after());
+    ensure!(
+        wait.is_some_and(|wait| wait >= AN_HOUR),
+        "the cloud asked for a wait of hours, and the error says {wait:?}"
+    );
+    Ok(())
+}
+
+pub(super) async fn a_used_up_quota_is_quota_and_nothing_was_made(bench: &Bench<'_>) -> Verdict {
+    bench.control()?;
+    bench
+        .inject("spawn_compute", FaultKind::QuotaExceeded, 1)
+        .await?;
+    let (_, error) = bench.spawn_failing(bench.cx(), bench.request()).await?;
+    ensure!(
+        error.kind() == ErrorKind::Quota,
+        "a create beyond the quota: {error}"
+    );
+    ensure!(
+        matches!(error.outcome(), Outcome::NotApplied(_)),
+        "a create beyond the quota is {:?}",
+        error.outcome()
+    );
+    ensure!(
+        bench.ledger().await?.is_empty(),
+        "a create beyond the quota made a machine"
     );
     Ok(())
 }

@@ -1,12 +1,14 @@
 //! The cases, by the promise they are about.
 
 mod capability;
+mod ending;
 mod error;
 mod group;
 mod input;
 mod job;
 mod lifecycle;
 mod listing;
+mod odd_answer;
 mod presence;
 mod secret;
 mod unknown;
@@ -39,6 +41,11 @@ cases! {
         a_partial_listing_is_incomplete
         an_unreadable_listing_is_never_an_empty_one
     }
+    odd_answer {
+        an_odd_field_never_makes_a_machine_unreadable
+        an_unreadable_row_that_may_be_ours_makes_a_listing_incomplete
+        an_unreadable_row_of_a_stranger_leaves_a_listing_complete
+    }
     presence {
         absence_is_proved_only_after_death
         a_bad_key_proves_nothing
@@ -51,6 +58,8 @@ cases! {
         an_unknown_machine_is_not_found
         a_refused_rate_is_rate_limited_and_nothing_was_made
         sold_out_is_no_capacity_and_the_next_candidate
+        a_refusal_for_hours_is_returned_at_once
+        a_used_up_quota_is_quota_and_nothing_was_made
         a_failing_cloud_is_unavailable
         a_deadline_is_a_timeout
     }
@@ -74,6 +83,11 @@ cases! {
         spot_is_declared_exactly_when_it_is_rented
         an_exit_code_is_reported_exactly_when_declared
         a_machine_ends_with_its_command_where_declared
+    }
+    ending {
+        a_command_that_ended_by_itself_is_not_called_stopped
+        a_machine_that_was_stopped_is_not_said_to_have_ended_by_itself
+        a_machine_that_never_ran_is_not_said_to_have_ended_by_itself
     }
     input {
         bad_input_names_its_field_and_is_never_sent
