@@ -173,7 +173,7 @@ impl Builder {
     /// # Errors
     /// `validation` when the store, the realm or the accounts are missing or contradict each other,
     /// or the policy cannot work; `conflict` when the store belongs to another realm, or another
-    /// process runs under this node's name; `unavailable` when the store cannot be read.
+    /// node holds this node's lease; `unavailable` when the store cannot be read.
     ///
     /// # Cancel safety
     /// If the future is dropped, nothing keeps running; the node's lease expires by itself.
