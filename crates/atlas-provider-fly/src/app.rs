@@ -103,7 +103,7 @@ impl Fly {
     /// Every app of the organisation.
     ///
     /// # Errors
-    /// As any read.
+    /// Like any read.
     pub async fn apps(&self, cx: &CallContext) -> Result<Vec<App>> {
         let org = self.org(cx).await?;
         Ok(self
@@ -166,10 +166,10 @@ impl Fly {
         }
     }
 
-    /// Deletes an app **and every machine in it**. One that is gone already is a success.
+    /// Deletes an app **and every machine in it**. If it is already gone, the call succeeds.
     ///
     /// # Errors
-    /// As any idempotent call.
+    /// Like any idempotent call.
     pub async fn delete_app(&self, cx: &CallContext, name: &str) -> Result<()> {
         crate::error::gone(
             &self
@@ -182,7 +182,7 @@ impl Fly {
     /// The addresses of an app. One without any has no public URL.
     ///
     /// # Errors
-    /// As any read.
+    /// Like any read.
     pub async fn ips(&self, cx: &CallContext, app: &str) -> Result<Vec<IpAddress>> {
         Ok(self
             .cloud
@@ -197,7 +197,7 @@ impl Fly {
     /// shows.
     ///
     /// # Errors
-    /// The outcome says whether it may exist all the same.
+    /// The outcome says whether it may exist nevertheless.
     pub async fn allocate_ip(
         &self,
         cx: &CallContext,
@@ -211,10 +211,10 @@ impl Fly {
         ))
     }
 
-    /// Takes an address from an app. One that is gone already is a success.
+    /// Takes an address from an app. If it is already gone, the call succeeds.
     ///
     /// # Errors
-    /// As any idempotent call.
+    /// Like any idempotent call.
     pub async fn release_ip(&self, cx: &CallContext, app: &str, ip: &str) -> Result<()> {
         crate::error::gone(
             &self

@@ -1,5 +1,5 @@
 //! What is sent to make a machine. Fly ignores a field it does not know without a word, and a
-//! misspelt one leaves a machine on for ever: so every field that can be sent is named here, and no
+//! misspelt one leaves a machine on forever: so every field that can be sent is named here, and no
 //! other ever is.
 
 use std::collections::BTreeMap;

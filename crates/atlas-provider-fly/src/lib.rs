@@ -110,7 +110,7 @@ impl Fly {
             .build()
     }
 
-    /// Begins one by hand.
+    /// Starts building a provider.
     #[must_use]
     pub fn builder() -> FlyBuilder {
         FlyBuilder::default()

@@ -274,7 +274,7 @@ impl Fly {
     /// Takes a machine out of its app's traffic, or puts it back.
     ///
     /// # Errors
-    /// As any idempotent call.
+    /// Like any idempotent call.
     pub async fn cordon(&self, cx: &CallContext, id: &ComputeId, cordoned: bool) -> Result<()> {
         let verb = if cordoned { "cordon" } else { "uncordon" };
         self.cloud
@@ -316,7 +316,7 @@ impl Fly {
     /// The last events of a machine, newest first; fifty at most.
     ///
     /// # Errors
-    /// As any read.
+    /// Like any read.
     pub async fn events(
         &self,
         cx: &CallContext,
@@ -342,7 +342,7 @@ impl Fly {
     /// The versions of a machine's configuration, newest first.
     ///
     /// # Errors
-    /// As any read.
+    /// Like any read.
     pub async fn versions(&self, cx: &CallContext, id: &ComputeId) -> Result<Vec<String>> {
         let read: Vec<wire::Version> = self
             .cloud
@@ -402,7 +402,7 @@ impl Fly {
     /// Who holds a machine; `None` for nobody.
     ///
     /// # Errors
-    /// As any read. `not_found` where the machine is not there.
+    /// Like any read. `not_found` where the machine is not there.
     pub async fn lease(&self, cx: &CallContext, id: &ComputeId) -> Result<Option<Lease>> {
         let at = Place::of(id)?;
         let answer = self
@@ -426,7 +426,7 @@ impl Fly {
     /// Gives a lease back.
     ///
     /// # Errors
-    /// As any idempotent call.
+    /// Like any idempotent call.
     pub async fn release_lease(&self, cx: &CallContext, held: &Lease) -> Result<()> {
         let at = Place::of(&held.id)?;
         let call = Call::delete(
@@ -442,7 +442,7 @@ impl Fly {
     /// A machine's metadata.
     ///
     /// # Errors
-    /// As any read.
+    /// Like any read.
     pub async fn metadata(
         &self,
         cx: &CallContext,
@@ -510,7 +510,7 @@ impl Fly {
     /// Sets and, with `None`, removes values of a machine's metadata at once.
     ///
     /// # Errors
-    /// As [`Fly::set_metadata`].
+    /// Like [`Fly::set_metadata`].
     pub async fn update_metadata(
         &self,
         cx: &CallContext,
@@ -542,7 +542,7 @@ impl Fly {
     /// Removes one value of a machine's metadata.
     ///
     /// # Errors
-    /// As [`Fly::set_metadata`].
+    /// Like [`Fly::set_metadata`].
     pub async fn remove_metadata(&self, cx: &CallContext, id: &ComputeId, key: &str) -> Result<()> {
         let at = Place::of(id)?;
         let call = Call::delete(

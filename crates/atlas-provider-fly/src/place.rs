@@ -55,7 +55,7 @@ fn strange(cause: Error, what: &str) -> Error {
         .with_source(cause)
 }
 
-/// One name space for everybody, of lower-case letters, digits and dashes: nothing else ever
+/// One name space foreverybody, of lower-case letters, digits and dashes: nothing else ever
 /// reaches a path.
 pub(crate) fn is_app_name(name: &str) -> bool {
     (1..=63).contains(&name.len())

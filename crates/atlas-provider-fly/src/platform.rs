@@ -30,7 +30,7 @@ impl Fly {
     /// The regions.
     ///
     /// # Errors
-    /// As any read.
+    /// Like any read.
     pub async fn regions(&self, cx: &CallContext) -> Result<Vec<Region>> {
         let read: wire::Regions = self
             .cloud
@@ -87,7 +87,7 @@ impl Fly {
     /// Where there is room for so many machines of this request's cheapest shape.
     ///
     /// # Errors
-    /// As any read; `unsupported` when no machine of Fly fits the request.
+    /// Like any read; `unsupported` when no machine of Fly fits the request.
     pub async fn placements(
         &self,
         cx: &CallContext,

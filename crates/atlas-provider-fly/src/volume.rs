@@ -99,7 +99,7 @@ impl Fly {
     /// The volumes of one app.
     ///
     /// # Errors
-    /// As any read.
+    /// Like any read.
     pub async fn volumes(&self, cx: &CallContext, app: &str) -> Result<Vec<Volume>> {
         let read = self.cloud.app_volumes(cx, "volumes", app).await?;
         read.into_iter().map(|volume| told(app, volume)).collect()
@@ -108,7 +108,7 @@ impl Fly {
     /// One volume.
     ///
     /// # Errors
-    /// As any read.
+    /// Like any read.
     pub async fn volume(&self, cx: &CallContext, id: &VolumeId) -> Result<Volume> {
         let at = Place::of_volume(id)?;
         let call = Call::get(
@@ -145,7 +145,7 @@ impl Fly {
     /// Keeps snapshots of a volume for so many days, 1 to 60.
     ///
     /// # Errors
-    /// As any idempotent call.
+    /// Like any idempotent call.
     pub async fn keep_snapshots(
         &self,
         cx: &CallContext,

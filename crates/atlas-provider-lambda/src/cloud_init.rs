@@ -67,7 +67,7 @@ const MAX_FILE_LINE: usize = 65_000;
 /// How a variable reaches the container.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Route {
-    /// In the environment of the `docker` client, named by `-e`. Exact for every value.
+    /// In the environment of the `docker` client, named by `-e`. Exact forevery value.
     Inherited,
     /// As a line of an environment file, which the client does not apply to itself. Exact for what
     /// fits on a line.

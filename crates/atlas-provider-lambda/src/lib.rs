@@ -70,7 +70,7 @@ impl Lambda {
             .build()
     }
 
-    /// Begins one by hand.
+    /// Starts building a provider.
     #[must_use]
     pub fn builder() -> LambdaBuilder {
         LambdaBuilder::default()

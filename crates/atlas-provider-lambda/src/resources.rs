@@ -188,7 +188,7 @@ impl Lambda {
     /// The account's SSH keys.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn ssh_keys(&self, cx: &CallContext) -> Result<Vec<SshKey>> {
         self.cloud
             .data(cx, Call::get("ssh_keys", RetryClass::Safe, ["ssh-keys"]))
@@ -240,7 +240,7 @@ impl Lambda {
     /// Removes an SSH key; machines that have it keep it. One that is not there is a success.
     ///
     /// # Errors
-    /// As any call. Idempotent.
+    /// Like any call. Idempotent.
     pub async fn delete_ssh_key(&self, cx: &CallContext, id: &str) -> Result<()> {
         self.cloud
             .delete(cx, "delete_ssh_key", ["ssh-keys", id])
@@ -250,7 +250,7 @@ impl Lambda {
     /// What machines can boot from, a line for each region.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn images(&self, cx: &CallContext) -> Result<Vec<Image>> {
         self.cloud
             .data(cx, Call::get("images", RetryClass::Safe, ["images"]))
@@ -260,7 +260,7 @@ impl Lambda {
     /// Where machines can be.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn regions(&self, cx: &CallContext) -> Result<Vec<Region>> {
         self.cloud
             .data(cx, Call::get("regions", RetryClass::Safe, ["regions"]))
@@ -270,7 +270,7 @@ impl Lambda {
     /// What all machines of the account let in.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn firewall_rules(&self, cx: &CallContext) -> Result<Vec<FirewallRule>> {
         self.cloud
             .data(
@@ -302,7 +302,7 @@ impl Lambda {
     /// The account's rule sets, those of our machines among them.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn firewall_rulesets(&self, cx: &CallContext) -> Result<Vec<FirewallRuleset>> {
         self.cloud
             .data(
@@ -390,7 +390,7 @@ impl Lambda {
     /// The account's file systems.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn file_systems(&self, cx: &CallContext) -> Result<Vec<FileSystem>> {
         self.cloud
             .data(
@@ -403,7 +403,7 @@ impl Lambda {
     /// What was done in the account, all pages of it.
     ///
     /// # Errors
-    /// As any read, and `provider` when the pages do not end: half a trail is no trail. Cancel
+    /// Like any read, and `provider` when the pages do not end: half a trail is no trail. Cancel
     /// safe.
     pub async fn audit_events(
         &self,

@@ -105,7 +105,7 @@ pub(crate) fn classify(status: u16, verdict: &Verdict) -> Error {
         .new_contract
         .and_then(|id| ComputeId::new(id.to_string()).ok())
     {
-        // Refused, and made all the same.
+        // Refused, and made nevertheless.
         Some(id) => error.outcome_is(Outcome::Unknown(vec![id])),
         None => error.outcome_is(Outcome::NotApplied(next)),
     }

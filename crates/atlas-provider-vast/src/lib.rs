@@ -86,7 +86,7 @@ impl Vast {
             .build()
     }
 
-    /// Begins one by hand.
+    /// Starts building a provider.
     #[must_use]
     pub fn builder() -> VastBuilder {
         VastBuilder::default()

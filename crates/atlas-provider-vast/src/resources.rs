@@ -147,7 +147,7 @@ impl Vast {
     /// disk does not.
     ///
     /// # Errors
-    /// As [`Vast::reboot`].
+    /// Like [`Vast::reboot`].
     pub async fn recycle(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
         self.memory.started(id);
         self.change(
@@ -204,7 +204,7 @@ impl Vast {
     /// The account's SSH keys.
     ///
     /// # Errors
-    /// As any read.
+    /// Like any read.
     pub async fn ssh_keys(&self, cx: &CallContext) -> Result<Vec<SshKey>> {
         match self
             .cloud
@@ -233,7 +233,7 @@ impl Vast {
     /// Removes an SSH key from the account; one that is gone already is a success.
     ///
     /// # Errors
-    /// As any idempotent call.
+    /// Like any idempotent call.
     pub async fn delete_ssh_key(&self, cx: &CallContext, id: u64) -> Result<()> {
         let call = call(
             Method::DELETE,
@@ -296,7 +296,7 @@ impl Vast {
     /// Takes an SSH key from a machine; one that is gone already is a success.
     ///
     /// # Errors
-    /// As any idempotent call.
+    /// Like any idempotent call.
     pub async fn detach_ssh_key(&self, cx: &CallContext, id: &ComputeId, key: u64) -> Result<()> {
         let segments = ["instances", id.as_str(), "ssh", &key.to_string()];
         let call = call(
@@ -314,7 +314,7 @@ impl Vast {
     /// Disk that is to let, on one machine or anywhere.
     ///
     /// # Errors
-    /// As any read.
+    /// Like any read.
     pub async fn volume_offers(
         &self,
         cx: &CallContext,
@@ -348,7 +348,7 @@ impl Vast {
     /// The account's volumes.
     ///
     /// # Errors
-    /// As any read.
+    /// Like any read.
     pub async fn volumes(&self, cx: &CallContext) -> Result<Vec<Volume>> {
         #[derive(Deserialize)]
         struct Found {

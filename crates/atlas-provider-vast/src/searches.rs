@@ -88,7 +88,7 @@ impl Searches {
     /// What fits a search, from an answer that is at most [`FRESH`] old.
     ///
     /// # Errors
-    /// As any read; `quota`, with the time until the rows are given anew, while they are used up.
+    /// Like any read; `quota`, with the time until the rows are given anew, while they are used up.
     ///
     /// # Cancel safety
     /// Cancel safe: whoever waits for the same search makes it then.

@@ -147,7 +147,7 @@ pub(crate) fn at(offer: &str) -> Candidate {
     candidate
 }
 
-/// A provider whose calls are answered with these in turn, the last for ever; what it asked.
+/// A provider whose calls are answered with these in turn, the last forever; what it asked.
 pub(crate) fn answering(answers: &[Answer]) -> (AnyProvider, Requests) {
     let (vast, requests) = answered(answers);
     (AnyProvider::new(vast), requests)
