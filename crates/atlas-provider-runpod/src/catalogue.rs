@@ -77,7 +77,7 @@ const IDS: &[(Gpu, &str)] = &[
     (Gpu::T4, "Tesla T4"),
 ];
 
-/// Ids that RunPod has also used for a card of the list.
+/// Other ids that RunPod has used for a listed GPU.
 const ALSO: &[(Gpu, &str)] = &[
     (Gpu::A4500, "NVIDIA  RTX A4500"),
     (Gpu::A30, "NVIDIA  A30"),
