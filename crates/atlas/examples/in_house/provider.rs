@@ -1,5 +1,5 @@
-//! A provider for an in-house cloud, as explained step by step in
-//! `docs/guides/writing-a-provider.md`.
+//! A provider of an in-house cloud: what `docs/guides/writing-a-provider.md` explains, line by
+//! line.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,7 +33,7 @@ impl InHouse {
         })
     }
 
-    /// Makes one call, without retries, and maps its answer to a value or an error.
+    /// Makes one call, once, and says what its answer means.
     async fn call(
         &self,
         cx: &CallContext,
