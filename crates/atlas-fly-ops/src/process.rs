@@ -172,7 +172,7 @@ async fn read_either(
     }
 }
 
-/// Reads once; for ever pending where the pipe is closed already.
+/// Reads once; never completes if the pipe is already closed.
 async fn read_some(
     pipe: &mut Option<impl AsyncRead + Unpin>,
     buffer: &mut [u8],

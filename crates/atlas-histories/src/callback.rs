@@ -240,7 +240,8 @@ impl Reporters {
         self.answered(&report, status);
     }
 
-    /// An end that nobody took is reported again, and so, by some machines, is one that was.
+    /// An end that no node accepted is reported again; some machines also repeat one that was
+    /// accepted.
     fn answered(&self, report: &Report, status: Option<StatusCode>) {
         if report.kind != "exit" {
             return;

@@ -72,7 +72,7 @@ impl Ours {
             .is_none_or(|cloud| self.machine.account != cloud.account())
     }
 
-    /// The values in its environment that nobody else may see.
+    /// The values in its environment that must not appear elsewhere.
     fn secrets(&self) -> impl Iterator<Item = String> {
         let open = self.cloud().map(Cloud::open_variables).unwrap_or_default();
         let secret =
@@ -211,7 +211,7 @@ impl Evidence<'_> {
             .flat_map(|cloud| self.world.all(cloud.as_str()))
     }
 
-    /// How long it takes at most until the machines of this cloud are its sessions'.
+    /// The maximum time until the machines of this cloud are exactly those of its sessions.
     fn heal(&self, cloud: Cloud) -> Duration {
         let account = self.policy.account(&cloud.account_name());
         let limits = account.limits.unwrap_or_default();
@@ -251,12 +251,12 @@ impl Case<'_> {
         self.found.push((invariant, what.into()));
     }
 
-    /// This promise was compared with the world at least once.
+    /// Records that this promise was compared with the world at least once.
     fn judge(&mut self, invariant: &'static str) {
         self.judged.insert(invariant);
     }
 
-    /// A judgement of one machine or session was left out for this reason.
+    /// Records that a judgement of one machine or session was left out for this reason.
     fn excuse(&mut self, reason: &'static str) {
         *self.excuses.entry(reason).or_default() += 1;
     }
@@ -294,7 +294,7 @@ impl Case<'_> {
     }
 
     /// Its cloud showed it, or its owner's call made it, later than the protocol waits for: the
-    /// cloud exceeded its bound, or the owner stood still across its lease.
+    /// cloud exceeded its bound, or the owner was paused across its lease.
     fn came_late(&self, ours: &Ours) -> bool {
         let (Some(attempt), Some(cloud)) = (ours.attempt, ours.cloud()) else {
             return false;
@@ -657,7 +657,7 @@ impl Case<'_> {
         found.into_iter().for_each(|what| self.violated("I4", what));
     }
 
-    /// How many machines of somebody's fleet there were at that moment.
+    /// The number of machines in another user's fleet at that moment.
     fn fleet_at(&self, at: Timestamp) -> usize {
         let lived = |machine: &Machine| {
             machine.created_at <= at && machine.destroyed_at.is_none_or(|gone| gone >= at)

@@ -216,7 +216,7 @@ impl Cloud {
         spec.named(name)
     }
 
-    /// What somebody orders who copies a machine, name, key and all.
+    /// The order of a user who copies a machine, including name and key.
     pub(crate) fn copy(self, world: &World, original: &Machine) -> MachineSpec {
         let mut spec = original.spec.clone();
         match self {

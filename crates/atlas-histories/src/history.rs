@@ -30,7 +30,7 @@ use crate::store::StoreWeather;
 use crate::watchdog::{ENDLESS, Pulse};
 use crate::way::Network;
 
-/// What a machine of somebody's fleet is called in a judgement.
+/// The name for a machine of another user's fleet in a judgement.
 pub(crate) const FLEET: &str = "fleet";
 /// A secret that every session's environment holds: wherever it shows, a secret leaked.
 pub(crate) const CANARY: &str = "zzCANARYzz";
@@ -525,7 +525,7 @@ impl History {
         self.deployment.store.restore(&snapshot);
     }
 
-    /// A machine that somebody else made.
+    /// A machine that another user made.
     fn plant(&mut self, cloud: Cloud, spec: MachineSpec, kind: &'static str) -> Option<Machine> {
         let account = self.world().account(cloud.account());
         let made = self
@@ -653,8 +653,8 @@ impl History {
         self.facts.tell(now, format!("{what:?} on {cloud}"));
     }
 
-    /// The cloud mixes up two rows for a while: a machine of somebody else under the name and key
-    /// of one of ours that is gone.
+    /// The cloud mixes up two rows for a while: another user's machine appears under the name and
+    /// key of one of ours that is gone.
     fn misshow(&mut self, cloud: Cloud, span: Duration) {
         let (world, now) = (self.world().clone(), self.now());
         let long_gone = |machine: &Machine| {
@@ -688,8 +688,7 @@ impl History {
         }));
     }
 
-    /// The weather ends, everybody is brought back, and an operator looks at what wants to be
-    /// looked at.
+    /// All faults end, all nodes are restarted, and an operator handles what requires attention.
     async fn calm_down(&mut self) {
         let now = self.now();
         self.deployment.places.disarm();
@@ -723,7 +722,7 @@ impl History {
 
     /// What an operator does: accepts the store where it is held, acknowledges a breaker.
     async fn operator(&mut self) {
-        // Nobody who looks at a breaker's report of somebody's whole fleet acknowledges it.
+        // No operator acknowledges a breaker whose report contains another user's whole fleet.
         let looks_right = !self.planted.values().any(|kind| *kind == FLEET);
         for node in self.nodes.clone() {
             let Some(orchestrator) = node.orchestrator() else {

@@ -31,7 +31,7 @@ pub(crate) enum Step {
     Sleep(Duration),
     /// A node is asked to go, and another process takes its place: a deploy.
     Redeploy(usize),
-    /// Somebody does something to a machine behind our back.
+    /// A machine is changed from outside atlas.
     Outside(Outside),
     /// The store is put back to what it held at an earlier step.
     Rollback(Under),
@@ -39,13 +39,13 @@ pub(crate) enum Step {
     KeyRevoked(Duration),
     /// The clouds refuse a class of calls for so long.
     Refuse(Refusal, Duration),
-    /// Somebody deploys with the key of another account.
+    /// A deploy with the key of another account.
     WrongKey,
-    /// And with the right one again.
+    /// A deploy with the right key again.
     RightKey,
 }
 
-/// What somebody else does at the cloud.
+/// An action of another user at the cloud.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Outside {
     /// Rents a machine that has nothing to do with us.
@@ -289,7 +289,7 @@ fn draw_user(
         steps.push((at, Step::Touch(user)));
     }
     if dice.percent(20) {
-        // Somebody comes back just when nobody expected it any more.
+        // A user comes back just when the session is about to end.
         steps.push((at + ttl + dice.seconds(0..3), Step::Touch(user)));
     }
     if dice.percent(55) {

@@ -198,7 +198,7 @@ impl Store for Watched {
             self.facts.seen().written.extend(written);
         }
         let answer = match strikes {
-            // It was written, and nobody was told.
+            // It was written, and the answer was lost.
             Some(true) => Err(CommitError::Store(unavailable())),
             _ => answer,
         };

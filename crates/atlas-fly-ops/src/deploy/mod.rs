@@ -483,7 +483,7 @@ impl Run {
         }
     }
 
-    /// Never waits for the reader: a deploy must not hang because nobody looks.
+    /// Never waits for the reader: a deploy must not hang because its events are not read.
     fn event(&mut self, event: DeployEvent) {
         let bytes = event.bytes();
         if self.waiting.load(Ordering::Relaxed) + bytes > EVENT_BYTES {

@@ -313,7 +313,7 @@ async fn read(
                         Pushed::Entry(entry) => LogEvent::Entry(Arc::new(entry)),
                         Pushed::Gap(kind) => LogEvent::Gap(kind),
                     };
-                    // It fails only when nobody listens; the reader is then being ended.
+                    // It fails only when there is no subscriber; the reader is then being stopped.
                     let _ = events.send(Heard::about(event));
                 };
                 feed.read(&app, &*hub.options.entropy, give).await
@@ -395,7 +395,7 @@ async fn rounds(
         // Late entries of before it are read again too.
         let at = at.map(|at| at.before(options.overlap));
         for (key, entry) in fresh {
-            // It fails only when nobody listens; the reader is then being ended.
+            // It fails only when there is no subscriber; the reader is then being stopped.
             let _ = events.send(Heard {
                 event: LogEvent::Entry(Arc::new(entry)),
                 key: Some(key),

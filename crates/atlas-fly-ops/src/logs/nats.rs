@@ -60,7 +60,7 @@ impl NatsFeed {
         }))
     }
 
-    /// Reads for ever; comes back with why it gave up.
+    /// Reads until it gives up; returns the reason.
     pub(super) async fn read(
         &self,
         app: &AppName,

@@ -78,7 +78,7 @@ impl Unusable {
             redb::Error::Corrupted(_)
             | redb::Error::UpgradeRequired(_)
             | redb::Error::RepairAborted => Self::Corrupt,
-            // Somebody else's database: our table is not in it, or is another.
+            // Another program's database: our table is missing or different.
             redb::Error::TableTypeMismatch { .. }
             | redb::Error::TableIsMultimap(_)
             | redb::Error::TypeDefinitionChanged { .. }
@@ -149,7 +149,7 @@ impl RedbTokenStore {
 }
 
 impl Inner {
-    /// Does it with nobody else in the folder.
+    /// Runs the operation with exclusive access to the directory.
     fn alone<T>(&self, work: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
         let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
         let failed = |cause| unavailable("the token store cannot be locked", cause);

@@ -1,4 +1,4 @@
-//! One call to the mock cloud: who calls, what fault it meets, how often it is repeated.
+//! One call to the mock cloud: its account, its fault, its repeats.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::CLOUD;
 use super::provider::MockProvider;
 use crate::world::{Account, Arrival, FaultKind};
 
-/// How often a call that may be repeated is, unless its context says otherwise.
+/// Default maximum number of repeats of an idempotent call.
 const RETRIES: u32 = 2;
 /// How late an answer is under the fault `slow`.
 const SLOW: Duration = Duration::from_secs(5);
@@ -132,7 +132,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// An error after which nobody knows.
+/// An error with an unknown outcome.
 fn lost(kind: ErrorKind, message: &str) -> Error {
     Error::new(kind, message).outcome_is(Outcome::Unknown(Vec::new()))
 }

@@ -1,4 +1,4 @@
-//! Who may do what: keys, the accounts they belong to, and what an account is good for.
+//! Permissions: API keys, the accounts they belong to, and the restrictions of an account.
 
 use super::World;
 
@@ -14,10 +14,10 @@ impl Account {
     }
 }
 
-/// What an account is good for.
+/// The restrictions of an account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Standing {
-    /// Everything.
+    /// No restriction.
     #[default]
     Good,
     /// Reading only: the key lacks the right to change anything.
@@ -43,7 +43,7 @@ impl World {
         Account(account.to_owned())
     }
 
-    /// Whose key this is; `None` for a bad or revoked one.
+    /// The account of this key; `None` for a bad or revoked one.
     #[must_use]
     pub fn authorize(&self, cloud: &str, key: &str) -> Option<Account> {
         let state = self.lock();
@@ -83,14 +83,14 @@ impl World {
         }
     }
 
-    /// What an account is good for from now on.
+    /// Sets the restrictions of an account.
     pub fn set_standing(&self, cloud: &str, account: &Account, standing: Standing) {
         if let Some(cloud) = self.lock().clouds.get_mut(cloud) {
             cloud.standings.insert(account.0.clone(), standing);
         }
     }
 
-    /// What an account is good for.
+    /// The restrictions of an account.
     #[must_use]
     pub fn standing(&self, cloud: &str, account: &Account) -> Standing {
         self.lock()

@@ -58,7 +58,7 @@ pub struct Endpoint {
     pub id: String,
     /// The account it belongs to.
     pub account: String,
-    /// What it was made of, later updates included.
+    /// Its specification, including later updates.
     pub spec: EndpointSpec,
     /// When it was made.
     pub created_at: Timestamp,
@@ -158,7 +158,7 @@ pub struct WorldJob {
     drained: usize,
 }
 
-/// The end of a job that somebody wants to hear of.
+/// The end of a job, to be reported to a webhook.
 #[derive(Clone, Debug)]
 pub struct Webhook {
     /// Where to report it.

@@ -1,4 +1,4 @@
-//! How a machine comes, lives and goes: orders from its account, and what happens to it by itself.
+//! The life of a machine: orders of its account, and what happens to it by itself.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,7 +15,7 @@ use super::machine::{Machine, MachineSpec, MachineState, Meter, Restart};
 use super::program::Program;
 use super::{Cloud, State, World};
 
-/// Why the world did not do what was ordered. Nothing was changed.
+/// Why the world did not carry out an order. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -42,7 +42,7 @@ pub enum Refusal {
     Quota,
     /// The key lacks the right.
     Forbidden,
-    /// What it is about is in no state for it.
+    /// The resource's state does not allow it.
     NotNow,
 }
 
@@ -67,7 +67,7 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// Something that happens by itself.
+/// A scheduled event.
 #[derive(Clone, Debug)]
 pub(super) struct Timer {
     cloud: String,
@@ -467,7 +467,7 @@ impl State {
         Ok(id)
     }
 
-    /// Puts a machine into the books, not yet begun and seen at once.
+    /// Adds a machine that has not started yet and is visible at once.
     #[expect(
         clippy::too_many_arguments,
         reason = "a machine's identity and its place, told apart by their types"
