@@ -70,7 +70,7 @@ pub struct NetworkVolume {
     pub id: VolumeId,
     /// Its name; clouds do not keep names unique.
     pub name: String,
-    /// Its capacity.
+    /// The capacity of the volume.
     #[serde(rename = "size_gb")]
     pub size: DiskSize,
     /// The region; machines that mount the volume must be there too.
@@ -99,7 +99,7 @@ impl NetworkVolume {
 pub struct VolumeRequest {
     /// The name the volume is created with.
     pub name: String,
-    /// Its capacity.
+    /// The capacity to create.
     #[serde(rename = "size_gb")]
     pub size: DiskSize,
     /// The region to create it in.

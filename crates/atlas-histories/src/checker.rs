@@ -311,8 +311,8 @@ impl Case<'_> {
         self.struck.contains_key(&kind)
     }
 
-    /// A session with an order on an account whose key nobody has any more: nothing can be read of
-    /// it, and it says that it is stuck.
+    /// A session with an order on an account without a known key: its machines cannot be read, and
+    /// it reports that it is stuck.
     fn out_of_reach(&self, session: Option<SessionId>) -> bool {
         let Some(info) = session.and_then(|session| self.info(session)) else {
             return false;
@@ -337,9 +337,9 @@ impl Case<'_> {
                 || elsewhere())
     }
 
-    /// A session which says that what supported its machines is still in use: a fleet that somebody
-    /// made of one of them keeps its rule set, and the breaker leaves the fleet to an operator. Its
-    /// machines are judged by I2.
+    /// A session that reports that its machines' supporting objects are still in use: another
+    /// user's fleet of copies keeps its rule set, and the breaker leaves the fleet to an operator.
+    /// Its machines are judged by I2.
     fn held_by_a_fleet(&self, info: &SessionInfo) -> bool {
         let conflict = matches!(&info.stuck, Some(Stuck::CloudUnreachable { kind }) if kind == ErrorKind::Conflict.as_str());
         info.account == Cloud::Lambda.account_name()
@@ -347,8 +347,8 @@ impl Case<'_> {
             && self.evidence.planted.values().any(|kind| *kind == FLEET)
     }
 
-    /// Somebody renamed it before we saw it, and nothing on record says whose it is: it is
-    /// reported, never ended.
+    /// It was renamed before we saw it, and no record identifies its owner: it is reported, never
+    /// ended.
     fn is_ambiguous(&self, ours: &Ours) -> bool {
         let machine = &ours.machine;
         let log = ours
@@ -417,8 +417,8 @@ impl Case<'_> {
         let Some(at) = present.at else { return };
         let mut allowed: BTreeSet<String> = BTreeSet::new();
         let mut found = Vec::new();
-        // A breaker that somebody's fleet tripped waits for an operator, and with it everything
-        // else without a session.
+        // A breaker that another user's fleet tripped waits for an operator, and with it all other
+        // machines without a session.
         let broken = self.evidence.planted.values().any(|kind| *kind == FLEET);
         for info in &present.sessions {
             let heal = self.evidence.heal_of(info);

@@ -316,8 +316,7 @@ impl Cloud {
     }
 }
 
-/// An ask of Vast's that nobody has, and none of the card that requests name while there is
-/// another.
+/// A free ask of Vast, preferably without the GPU that requests name.
 fn free_ask(world: &World) -> String {
     let shapes = world
         .cloud(vast::NAME)

@@ -597,7 +597,7 @@ impl History {
                 }
             }
             Outside::Fleet => {
-                // Of one that is past its own beginning: nobody can take these for a call that was
+                // Only machines past their start: these cannot be mistaken for a call that was
                 // committed twice.
                 let old = ours
                     .iter()

@@ -62,8 +62,8 @@ pub(crate) enum Outside {
     Fleet,
     /// Makes a machine with the environment of one of ours, and a name of its own.
     CopiedEnvironment,
-    /// The cloud shows a machine of somebody else under the name and environment of one of ours
-    /// that is long gone, for so long.
+    /// For a while, the cloud shows another user's machine under the name and environment of one of
+    /// ours that is long gone.
     Misshown(Duration),
     /// Renames one of ours.
     Rename,

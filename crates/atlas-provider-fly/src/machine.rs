@@ -98,7 +98,7 @@ pub struct Lease {
     pub expires_at: Option<Timestamp>,
     /// The holder.
     pub owner: Option<String>,
-    /// Its purpose.
+    /// The purpose that the holder gave.
     pub description: Option<String>,
 }
 

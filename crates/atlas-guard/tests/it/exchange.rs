@@ -78,8 +78,8 @@ async fn a_connection_is_used_again_for_the_next_request_unless_it_answered_a_he
         got.head.contains("content-length: 7") && got.body.is_empty(),
         "{got:?}"
     );
-    // Whoever wrongly sends a body for a HEAD may send it late, so that connection is not used
-    // again.
+    // A server that wrongly sends a body for a HEAD may send it late, so that connection is not
+    // used again.
     assert_eq!(world.get_with("/4", KEY).await.body, "ok");
     let first = seen.recv().await.unwrap();
     assert!(

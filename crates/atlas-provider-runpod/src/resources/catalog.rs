@@ -124,7 +124,7 @@ pub struct DataCentre {
     /// The kinds of network volumes it has.
     #[serde(default, deserialize_with = "nullable")]
     pub network_volume_types: Vec<String>,
-    /// Its certifications.
+    /// The certifications of the data centre.
     #[serde(default, deserialize_with = "nullable")]
     pub compliance: Vec<String>,
     /// The stock of its GPUs.

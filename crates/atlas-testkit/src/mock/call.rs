@@ -13,10 +13,10 @@ use crate::world::{Account, Arrival, FaultKind};
 
 /// Default maximum number of repeats of an idempotent call.
 const RETRIES: u32 = 2;
-/// How late an answer is under the fault `slow`.
+/// The delay of an answer under the fault `slow`.
 const SLOW: Duration = Duration::from_secs(5);
 
-/// A call under way.
+/// A call in progress.
 pub(super) struct Call<'a> {
     operation: &'static str,
     class: RetryClass,
@@ -32,7 +32,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// The machine it is about.
+    /// Sets the machine concerned.
     pub(super) const fn about(self, id: &'a str) -> Self {
         Self {
             target: Some(id),
@@ -78,7 +78,7 @@ impl<'a> Call<'a> {
             .entry(self.operation.to_owned())
             .or_default() += 1;
         let key = cx.api_key().unwrap_or(provider.key()).expose();
-        // A world that runs faster than its client, or stands still, has no time to compare.
+        // A world that runs faster than its client, or stands still, has no comparable time.
         if let Some(listener) = cx.extension::<DateListener>()
             && world.clock().keeps_pace()
         {

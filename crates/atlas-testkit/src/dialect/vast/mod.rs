@@ -88,7 +88,7 @@ pub struct Quirks {
     /// How long the old `exited` is shown after a start.
     pub exited_after_start: Duration,
     /// How long an outbid machine waits until its bid wins again and it resumes by itself; `None`
-    /// for ever.
+    /// for never.
     pub resumes_after: Option<Duration>,
     /// How many times a result is not available yet.
     pub result_polls: u32,
