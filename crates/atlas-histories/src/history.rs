@@ -1,5 +1,5 @@
-//! One history: a deployment over a world, with everything its plan holds, run to quiescence on
-//! virtual time and then judged.
+//! Runs one history: a deployment over a world, with everything in its plan, until it is quiescent,
+//! on virtual time; then judges it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,17 +32,17 @@ use crate::way::Network;
 
 /// The name for a machine of another user's fleet in a judgement.
 pub(crate) const FLEET: &str = "fleet";
-/// A secret that every session's environment holds: wherever it shows, a secret leaked.
+/// A secret in every session's environment: if it appears anywhere, a secret leaked.
 pub(crate) const CANARY: &str = "zzCANARYzz";
-/// Another account of ours, and its key: what a wrong deploy uses.
+/// Another account of ours, and its key, for a deploy with the wrong key.
 const OTHER_ACCOUNT: &str = "our-other-one";
 const OTHER_KEY: &str = "history-key-of-the-other-account";
-/// After this much quiet every promise about the present must hold.
+/// After this much quiet time, every promise about the present must hold.
 const QUIET: Duration = Duration::from_secs(15 * 60);
-/// And after this much more every session that was asked to end must have ended.
+/// After this much more time, every session that was asked to end must have ended.
 const ENDING: Duration = Duration::from_secs(90 * 60);
 
-/// Runs a plan to its end under this policy.
+/// Runs a plan to its end with this policy.
 pub(crate) fn run(plan: &Plan, rules: &Rules, pulse: &Pulse) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -199,7 +199,7 @@ impl History {
         Node::boot(&self.deployment, &format!("node-{index}"), self.lives)
     }
 
-    /// Lets time pass, and starts crashed processes again as a supervisor would.
+    /// Lets time pass, and restarts crashed processes like a supervisor.
     async fn wait_until(&mut self, until: Instant) {
         loop {
             self.supervise().await;

@@ -36,7 +36,7 @@ async fn scripted(
             }
             let _unheard = seen.send(all);
         }
-        // A new connection would wait for ever, and the test would not end.
+        // A new connection would wait forever, and the test would not end.
         std::future::pending::<()>().await;
     });
     let guard = start(&[], address).await;

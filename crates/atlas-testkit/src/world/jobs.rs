@@ -139,7 +139,7 @@ pub struct WorldJob {
     pub id: String,
     /// What was submitted.
     pub spec: JobSpec,
-    /// Its status.
+    /// The status of the job.
     pub status: JobStatus,
     /// When it was submitted, or retried.
     pub queued_at: Timestamp,

@@ -166,11 +166,11 @@ pub struct Machine {
     pub spec: MachineSpec,
     /// The region it was placed in.
     pub region: String,
-    /// Its tier.
+    /// The tier it was placed in.
     pub tier: String,
     /// Its price while it runs, without disks.
     pub price: UsdPerHour,
-    /// Its state.
+    /// The state of the machine.
     pub state: MachineState,
     /// When it was created.
     pub created_at: Timestamp,
@@ -409,7 +409,7 @@ pub struct LedgerLine {
     pub id: String,
     /// The machine's name.
     pub name: String,
-    /// Its state.
+    /// The state of the machine.
     #[serde(serialize_with = "word")]
     pub state: MachineState,
     /// The launch key it carries in any carrier.
