@@ -1,4 +1,4 @@
-//! The gate: each step named, timed, and stopped at the first that fails.
+//! The gate: runs each step, prints its time, and stops at the first that fails.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -1,4 +1,4 @@
-//! The guard as it goes into an image: static, stripped, and small enough to be copied into any.
+//! Builds the guard as it goes into an image: static, stripped, and small.
 
 use std::process::Command;
 
@@ -6,10 +6,11 @@ use serde_json::Value;
 
 use crate::steps::{Cargo, Failed};
 
-/// What an image may grow by.
+/// The maximum size of the binary.
 const MOST_BYTES: u64 = 5_000_000;
 
-/// Builds it for musl where that target is present, else with glibc inside, and looks at its size.
+/// Builds it for musl if that target is installed, otherwise with static glibc, and checks its
+/// size.
 pub(crate) fn check() -> Result<(), Failed> {
     let Some((architecture, host)) = host() else {
         println!("guard: SKIPPED, static binaries are built on Linux only");

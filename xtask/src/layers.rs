@@ -1,5 +1,5 @@
-//! Proves that a crate imports only from floors below it. Reads `cargo metadata`; the floors are
-//! written down here.
+//! Checks that a crate imports only from layers below it. Reads `cargo metadata`; the layers are
+//! defined here.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::steps::{Cargo, Failed};
 
-/// The floor of each crate, in tenths: siblings share one, and none may import its sibling. Core
-/// lies under its neighbours.
+/// The layer of each crate, in tenths: siblings share one, and must not import each other. Core is
+/// below its neighbours.
 const FLOORS: &[(&str, u32)] = &[
     ("atlas-core", 0),
     ("atlas-http", 5),

@@ -1,4 +1,4 @@
-//! One program run, and the one way a step can fail.
+//! Runs one program, and defines the failure of a step.
 
 use std::ffi::OsStr;
 use std::process::Command;

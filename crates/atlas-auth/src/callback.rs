@@ -1,11 +1,12 @@
-//! Callback tokens: what a machine shows when it reports to the host, bound to its task and kept
-//! nowhere.
+//! Callback tokens: a machine presents one when it reports to the host. They are bound to a task
+//! and are not stored.
 //!
-//! The host mints one for the task, `ac1.EXPIRY.MAC`, where the MAC is over expiry and task. What a
-//! machine is given is bound to its attempt as well: `ac2.EXPIRY.ATTEMPT.MAC`, where the MAC is
-//! over the attempt with the first MAC as key. So whoever holds the task's token can bind it
+//! The host mints one for the task, `ac1.EXPIRY.MAC`, where the MAC is over expiry and task. The
+//! machine's token is bound to its attempt as well: `ac2.EXPIRY.ATTEMPT.MAC`, where the MAC is over
+//! the attempt with the first MAC as key. A holder of the task's token can therefore bind it
 //! without the host's secret, which a respawn after a restart does not have, and a machine cannot
-//! unbind its own. The host verifies with its own secret and the task named in the URL.
+//! remove the binding of its own. The host verifies with its own secret and the task named in the
+//! URL.
 
 use std::fmt;
 
@@ -17,11 +18,11 @@ use crate::signed_url::Verdict;
 
 const PREFIX: &str = "ac1.";
 const BOUND_PREFIX: &str = "ac2.";
-/// Where a machine finds the token that it shows.
+/// The environment variable that holds the machine's callback token.
 pub const TOKEN_ENV: &str = "ATLAS_CALLBACK_TOKEN";
 
-/// The token of this attempt, from the task's. `None` when `token` is no task's token, or `attempt`
-/// is not of letters and digits.
+/// Derives the token of this attempt from the task's token. `None` when `token` is not a task's
+/// token, or `attempt` contains anything but letters and digits.
 #[must_use]
 pub fn bind(token: &Secret, attempt: &str) -> Option<Secret> {
     let (expiry, mac) = token.expose().strip_prefix(PREFIX)?.split_once('.')?;
@@ -44,34 +45,34 @@ fn bound_mac(task_mac: &[u8], attempt: &str) -> hmac::Tag {
     hmac::sign(&key, attempt.as_bytes())
 }
 
-/// What a valid token says of the machine that shows it.
+/// The sender that a valid token identifies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reporter {
     /// The machine of this attempt.
     Attempt(String),
-    /// Any machine of the task: the token is from before tokens named attempts, or the host gave it
-    /// away as it minted it.
+    /// Any machine of the task: the token is older than tokens that name attempts, or the host
+    /// passed the minted token on without binding it.
     Task,
 }
 
-/// The host's key of all callback tokens.
+/// The host's key for all callback tokens.
 #[derive(Clone)]
 pub struct CallbackKey(hmac::Key);
 
 impl CallbackKey {
-    /// Derived from a secret of the host (the realm's), so that every node and every restart has
-    /// the same one.
+    /// Derived from a secret of the host (the realm's), so that it is the same on every node and
+    /// after every restart.
     ///
     /// # Panics
-    /// When the secret has fewer than [`crate::MIN_SECRET_BYTES`] bytes: every token could be
-    /// forged. [`CallbackKey::try_new`] answers it with an error.
+    /// When the secret has fewer than [`crate::MIN_SECRET_BYTES`] bytes, because tokens could be
+    /// forged. [`CallbackKey::try_new`] returns an error instead.
     #[must_use]
     pub fn new(secret: &Secret) -> Self {
         Self::try_new(secret).expect("the secret of callback tokens has at least 16 bytes")
     }
 
-    /// As [`CallbackKey::new`], for a secret that comes from outside.
+    /// Like [`CallbackKey::new`], for a secret that comes from outside.
     ///
     /// # Errors
     /// `validation` for a secret of fewer than [`crate::MIN_SECRET_BYTES`] bytes.
@@ -81,7 +82,7 @@ impl CallbackKey {
     }
 
     /// The token of this task, to be bound to an attempt by [`bind`]. Valid up to and including the
-    /// second of `expires_at`. Always the same for the same input.
+    /// second `expires_at`. Always the same for the same input.
     #[must_use]
     pub fn mint(&self, task: &str, expires_at: Timestamp) -> Secret {
         let expiry = expires_at.unix_seconds();
@@ -92,17 +93,17 @@ impl CallbackKey {
         ))
     }
 
-    /// Judges a token shown for this task, bound to an attempt or not. The signature is looked at
-    /// first, so that `expired` means "was once valid".
+    /// Verifies a token for this task, bound to an attempt or not. The signature is checked first,
+    /// so that `expired` means "was once valid".
     #[must_use]
     pub fn verify(&self, task: &str, token: &str, now: Timestamp) -> Verdict {
         self.reporter(task, token, now).err().unwrap_or(Verdict::Ok)
     }
 
-    /// As [`CallbackKey::verify`], and says which machine shows it.
+    /// Like [`CallbackKey::verify`], and returns the sender.
     ///
     /// # Errors
-    /// Any verdict but [`Verdict::Ok`].
+    /// Any verdict other than [`Verdict::Ok`].
     pub fn reporter(
         &self,
         task: &str,

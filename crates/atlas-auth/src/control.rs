@@ -1,9 +1,9 @@
-//! Control of a guard: by a second secret, which the backend keeps and no browser ever holds.
+//! Control of a guard with a second secret, which the backend keeps and no browser receives.
 //!
-//! The machine is given only the public half. It checks what the secret signs and can sign nothing
-//! itself, so whoever reads the machine's environment can neither renew its permit nor revoke
-//! grants. `ak1.PAYLOAD.SIGNATURE`, both in url-safe base64 without padding; the payload is a
-//! grant's, the signature Ed25519.
+//! The machine is given only the public half. It verifies what the secret signs and cannot sign
+//! anything itself, so a reader of the machine's environment can neither renew its permit nor
+//! revoke grants. The format is `ak1.PAYLOAD.SIGNATURE`, both in url-safe base64 without padding;
+//! the payload is that of a grant, the signature is Ed25519.
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,20 +19,20 @@ use crate::signed_url::Verdict;
 use crate::token;
 
 const PREFIX: &str = "ak1.";
-/// Characters of a minted secret, and of a public half.
+/// The length in characters of a minted secret and of a public half.
 const TEXT_LENGTH: usize = 43;
 
-/// A new control secret.
+/// Generates a new control secret.
 #[must_use]
 pub fn mint(entropy: &dyn Entropy) -> Secret {
     token::random_text(entropy)
 }
 
-/// The control secret of one session, ready to sign.
+/// The control secret of one session, ready for signing.
 pub struct ControlSecret(Ed25519KeyPair);
 
 impl ControlSecret {
-    /// Of the text that [`mint`] made.
+    /// Parses the text that [`mint`] generated.
     ///
     /// # Errors
     /// `validation` for a secret of fewer than [`crate::MIN_SECRET_BYTES`] bytes.
@@ -45,7 +45,7 @@ impl ControlSecret {
             .map_err(|_| Error::validation("control secret", "makes no key"))
     }
 
-    /// What the machine is given of it.
+    /// The public half, which the machine receives.
     #[must_use]
     pub fn key(&self) -> ControlKey {
         let mut key = [0; 32];
@@ -53,7 +53,7 @@ impl ControlSecret {
         ControlKey(key)
     }
 
-    /// A token that opens the control paths of this session's guard for `lifetime`.
+    /// A token that authorises calls to the control paths of this session's guard for `lifetime`.
     #[must_use]
     pub fn grant(
         &self,
@@ -76,7 +76,7 @@ impl fmt::Debug for ControlSecret {
     }
 }
 
-/// The public half of a control secret: what a machine checks control calls with.
+/// The public half of a control secret, with which a machine verifies control calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ControlKey([u8; 32]);
 
@@ -88,10 +88,10 @@ impl ControlKey {
             && ControlSecret::new(&Secret::new(shown)).is_ok_and(|secret| secret.key() == *self)
     }
 
-    /// Reads a token of [`ControlSecret::grant`].
+    /// Verifies a token of [`ControlSecret::grant`].
     ///
     /// # Errors
-    /// Any verdict but [`Verdict::Ok`]. The signature is looked at first.
+    /// Any verdict other than [`Verdict::Ok`]. The signature is checked first.
     pub fn verify(&self, token: &str, now: Timestamp) -> std::result::Result<Grant, Verdict> {
         let (payload, signature) = grant::split(token, PREFIX).ok_or(Verdict::Malformed)?;
         UnparsedPublicKey::new(&ED25519, self.0)
@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(key.verify(shown, at(161)), Err(Verdict::Expired));
         let stranger = ControlSecret::new(&other).unwrap().key();
         assert_eq!(stranger.verify(shown, at(100)), Err(Verdict::BadSignature));
-        // What the machine holds signs nothing.
+        // The key that the machine has cannot sign.
         let scope = grant::Scope::control(Access::All);
         let public = Secret::new(key.to_string());
         let forged = GrantKey::new(&public).unwrap();

@@ -1,9 +1,9 @@
-//! Grants: short-lived tokens that a session's key signs and the machine verifies offline,
-//! revocable one by one.
+//! Grants: short-lived tokens that are signed with a session's key, verified offline by the
+//! machine, and revocable one by one.
 //!
-//! `ag1.PAYLOAD.MAC`, both in url-safe base64 without padding. The key is derived from the
-//! session's credential, which machine and caller share: a new grant needs no new secret in the
-//! machine and no restart of it.
+//! The format is `ag1.PAYLOAD.MAC`, both in url-safe base64 without padding. The key is derived
+//! from the session's credential, which machine and caller share: a new grant needs no new secret
+//! in the machine and no restart.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,18 +17,18 @@ use ring::hmac;
 
 use crate::signed_url::{Verdict, atlas::has_dot_segments};
 
-/// What a grant begins with.
+/// The prefix of a grant.
 pub const PREFIX: &str = "ag1.";
-/// The query parameter that carries a grant where a header cannot be sent: a browser's WebSocket.
+/// The query parameter for a grant where a header cannot be sent: a browser's WebSocket.
 pub const PARAMETER: &str = "atlas_grant";
-/// Where a guard is asked and told things: activity, permit, revocation. Only a scope that begins
-/// here opens it.
+/// The path prefix of a guard's control calls: activity, permit, revocation. Only a scope that
+/// begins with it permits them.
 pub const CONTROL_PREFIX: &str = "/_atlas/";
-/// The longest a grant may live. A verifier refuses more, so it may forget a revocation after this
-/// long.
+/// The maximum lifetime of a grant. A verifier refuses more, so it may forget a revocation after
+/// this time.
 pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
-/// Which grant: what one is revoked by.
+/// The id of a grant, by which it is revoked.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GrantId([u8; 16]);
 
@@ -58,7 +58,7 @@ impl FromStr for GrantId {
     }
 }
 
-/// Reading only, or anything.
+/// What a grant permits: reading only, or everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// `GET`, `HEAD` and `OPTIONS`; a WebSocket is a `GET`.
@@ -67,7 +67,7 @@ pub enum Access {
     All,
 }
 
-/// What a grant opens: a path prefix, to read or for everything.
+/// The scope of a grant: a path prefix, for reading or for everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
     access: Access,
@@ -75,8 +75,8 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// What lies under `prefix`, which begins with `/`. Segments are whole: `/a` opens `/a` and
-    /// `/a/b`, not `/ab`.
+    /// Everything below `prefix`, which begins with `/`. Segments are compared whole: `/a` includes
+    /// `/a` and `/a/b`, not `/ab`.
     ///
     /// # Errors
     /// `validation` for a prefix that does not begin with `/`, has dot segments, or is longer than
@@ -92,8 +92,8 @@ impl Scope {
         Ok(Self { access, prefix })
     }
 
-    /// A guard's control paths: reading its activity, or also renewing its permit and revoking
-    /// grants.
+    /// A guard's control paths: for reading its activity, or also for renewing its permit and
+    /// revoking grants.
     #[must_use]
     pub fn control(access: Access) -> Self {
         Self {
@@ -102,20 +102,20 @@ impl Scope {
         }
     }
 
-    /// Its path prefix.
+    /// The path prefix.
     #[must_use]
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// What may be done there.
+    /// The permitted kind of access.
     #[must_use]
     pub const fn access(&self) -> Access {
         self.access
     }
 
-    /// True when it opens this request. A path that a server might resolve to another is opened by
-    /// `/` alone.
+    /// Whether the scope permits this request. A path that a server might resolve to another path
+    /// is permitted by `/` only.
     #[must_use]
     pub fn allows(&self, method: &str, path: &str) -> bool {
         let method = self.access == Access::All || matches!(method, "GET" | "HEAD" | "OPTIONS");
@@ -130,7 +130,7 @@ impl Scope {
     }
 }
 
-/// What a grant says, after it was verified.
+/// The contents of a verified grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     id: GrantId,
@@ -155,7 +155,7 @@ impl Grant {
         }
     }
 
-    /// What it is revoked by.
+    /// The id by which it is revoked.
     #[must_use]
     pub const fn id(&self) -> GrantId {
         self.id
@@ -167,7 +167,7 @@ impl Grant {
         self.expires_at
     }
 
-    /// What it opens.
+    /// The scope that it permits.
     #[must_use]
     pub const fn scope(&self) -> &Scope {
         &self.scope
@@ -188,7 +188,7 @@ impl GrantKey {
         Ok(Self(crate::derive_key(credential, b"atlas grant v1")))
     }
 
-    /// A new grant, and its token.
+    /// Mints a new grant, and returns it with its token.
     #[must_use]
     pub fn mint(
         &self,
@@ -210,11 +210,11 @@ impl GrantKey {
         (grant, Secret::new(token))
     }
 
-    /// Reads a token. Says nothing about revocation or about a request: ask [`Revoked`] and
+    /// Verifies a token. It does not check revocation or a request: use [`Revoked`] and
     /// [`Scope::allows`].
     ///
     /// # Errors
-    /// Any verdict but [`Verdict::Ok`]. The signature is looked at first.
+    /// Any verdict other than [`Verdict::Ok`]. The signature is checked first.
     pub fn verify(&self, token: &str, now: Timestamp) -> std::result::Result<Grant, Verdict> {
         let (payload, mac) = split(token, PREFIX).ok_or(Verdict::Malformed)?;
         hmac::verify(&self.0, &payload, &mac).map_err(|_| Verdict::BadSignature)?;
@@ -222,14 +222,14 @@ impl GrantKey {
     }
 }
 
-/// Payload and signature of a token.
+/// Splits a token into payload and signature.
 pub(crate) fn split(token: &str, prefix: &str) -> Option<(Vec<u8>, Vec<u8>)> {
     let (payload, signature) = token.strip_prefix(prefix)?.split_once('.')?;
     let decode = |text: &str| BASE64URL_NOPAD.decode(text.as_bytes()).ok();
     decode(payload).zip(decode(signature))
 }
 
-/// What a payload says whose signature was verified.
+/// Decodes a payload whose signature was verified.
 pub(crate) fn read_valid(payload: &[u8], now: Timestamp) -> std::result::Result<Grant, Verdict> {
     let grant = read(payload).ok_or(Verdict::Malformed)?;
     let latest = now.saturating_add(MAX_LIFETIME).unix_seconds();
@@ -246,7 +246,8 @@ impl fmt::Debug for GrantKey {
     }
 }
 
-/// Id, expiry, access, prefix: all but the last of fixed length, so there is one reading.
+/// Id, expiry, access, prefix: all but the last have a fixed length, so the encoding is
+/// unambiguous.
 pub(crate) fn write(grant: &Grant) -> Vec<u8> {
     let mut out = grant.id.0.to_vec();
     out.extend(grant.expires_at.unix_seconds().to_be_bytes());
@@ -272,13 +273,13 @@ fn read(payload: &[u8]) -> Option<Grant> {
     })
 }
 
-/// The grants a machine no longer honours. Forgets each after [`MAX_LIFETIME`], when none of that
-/// id can be valid.
+/// The revoked grants of a machine. Each entry is dropped after [`MAX_LIFETIME`], when no grant
+/// with that id can be valid.
 #[derive(Debug, Default)]
 pub struct Revoked(Mutex<BTreeMap<GrantId, Timestamp>>);
 
 impl Revoked {
-    /// No grant is honoured under this id any more.
+    /// Revokes the grant with this id.
     pub fn revoke(&self, id: GrantId, now: Timestamp) {
         let mut revoked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         revoked.retain(|_, since| now.since(*since) <= MAX_LIFETIME);

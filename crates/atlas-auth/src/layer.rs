@@ -1,7 +1,8 @@
-//! A tower layer that lets a request pass only with a credential. For axum, hyper and tonic alike.
+//! A tower layer that passes a request only with a valid credential. It works with axum, hyper and
+//! tonic.
 //!
-//! It looks at the head alone and passes the request on as it came, so WebSocket upgrades and
-//! `Range` work; the one answer it gives itself is a bare 401 that never says which part was wrong.
+//! It looks only at the headers and passes the request on unchanged, so WebSocket upgrades and
+//! `Range` work. Its own only answer is a bare 401 that never says what was wrong.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,13 +17,13 @@ use tower_service::Service;
 
 use crate::verifier::Verifier;
 
-/// Wraps a service so that only what the verifier lets pass reaches it, with its
+/// Wraps a service so that only requests that the verifier accepts reach it, with their
 /// [`crate::Principal`] in the extensions.
 #[derive(Clone, Debug)]
 pub struct VerifyLayer(Arc<Verifier>);
 
 impl VerifyLayer {
-    /// Lets pass what this verifier lets pass.
+    /// A layer with this verifier.
     #[must_use]
     pub fn new(verifier: Verifier) -> Self {
         Self(Arc::new(verifier))
@@ -70,7 +71,7 @@ where
 }
 
 pin_project! {
-    /// The answer of the service behind, or 401.
+    /// The answer of the inner service, or 401.
     #[derive(Debug)]
     pub struct VerifyFuture<F> {
         #[pin]
@@ -93,7 +94,7 @@ where
     }
 }
 
-/// The single answer to every request that is refused.
+/// The answer to every refused request.
 #[must_use]
 pub fn unauthorized<R: Default>() -> Response<R> {
     let mut response = Response::new(R::default());

@@ -1,4 +1,4 @@
-//! Credentials a browser can carry straight to a machine: minted here, verified in front of the
+//! Credentials that a browser presents directly to a machine: minted here, verified in front of the
 //! machine.
 //!
 //! ```
@@ -24,11 +24,11 @@ use ring::hmac;
 
 pub use verifier::{ClientAddress, Principal, Verifier};
 
-/// The fewest bytes of a secret that signs or is shown. A shorter one, and above all an empty one
-/// (a variable that is set to nothing, a pipe that failed), can be guessed from what it signs.
+/// The minimum length of a secret. A shorter one, and above all an empty one (a variable set to
+/// nothing, a pipe that failed), can be guessed from what it signs.
 pub const MIN_SECRET_BYTES: usize = 16;
 
-/// A new credential for this scheme, with a control secret of its own; `None` for [`Auth::None`].
+/// Mints a new credential for this scheme, with its own control secret; `None` for [`Auth::None`].
 #[must_use]
 pub fn mint(auth: Auth, entropy: &dyn Entropy) -> Option<Credential> {
     let credential = match auth {
@@ -51,8 +51,8 @@ pub(crate) fn check_length(secret: &Secret) -> Result<()> {
     Ok(())
 }
 
-/// A key of its own for each purpose of one secret. A compatible signature, the other use of the
-/// secret itself, is always over a text with a `?`, which no purpose has.
+/// Derives a separate key for each purpose of a secret. A compatible signature, the only direct use
+/// of the secret, is always over a text with a `?`, which no purpose contains.
 fn derive_key(secret: &Secret, purpose: &[u8]) -> hmac::Key {
     let root = hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes());
     hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&root, purpose).as_ref())

@@ -1,4 +1,4 @@
-//! Bearer tokens: 256 random bits a caller sees once, and the hash to keep of them.
+//! Bearer tokens: 256 random bits that a caller sees once, and the hash that should be stored.
 //!
 //! Tokens and hashes are interchangeable with `ex_atlas`'s: url-safe base64 without padding,
 //! SHA-256 in lower-case hex.
@@ -12,10 +12,10 @@ use http::header::AUTHORIZATION;
 use ring::digest;
 use subtle::ConstantTimeEq;
 
-/// Bytes of randomness in a token.
+/// Number of random bytes in a token.
 pub const TOKEN_BYTES: usize = 32;
 
-/// A new token with its hash. The token is in [`Credential::secret`], its header value in
+/// Mints a new token with its hash. The token is in [`Credential::secret`], its header value in
 /// [`Credential::header`].
 #[must_use]
 pub fn mint(entropy: &dyn Entropy) -> Credential {
@@ -24,19 +24,19 @@ pub fn mint(entropy: &dyn Entropy) -> Credential {
     Credential::bearer(token, hash)
 }
 
-/// What to keep of a token: its SHA-256 in lower-case hex.
+/// The hash of a token, which is what a caller should store: its SHA-256 in lower-case hex.
 #[must_use]
 pub fn hash(token: &str) -> String {
     HEXLOWER.encode(&sha256(token))
 }
 
-/// True when `token` is the one `hash` was made of. Takes the same time wherever they differ.
+/// True when `hash` is the hash of `token`. Constant time.
 #[must_use]
 pub fn verify(token: &str, hash: &str) -> bool {
     Hash::parse(hash).is_some_and(|hash| hash.matches(token))
 }
 
-/// A token's hash, read: what a verifier keeps.
+/// A parsed hash of a token, as a verifier keeps it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Hash([u8; 32]);
 
@@ -47,7 +47,7 @@ impl Hash {
         Self(sha256(token.expose()))
     }
 
-    /// Reads what [`hash`] wrote; `None` for anything else, capitals included.
+    /// Parses the output of [`hash`]; `None` for anything else, including upper-case digits.
     #[must_use]
     pub fn parse(hash: &str) -> Option<Self> {
         let mut bytes = [0; 32];
@@ -83,15 +83,16 @@ fn sha256(token: &str) -> [u8; 32] {
     bytes
 }
 
-/// The value of the `Authorization` header that carries `token`.
+/// The value of an `Authorization` header with `token`.
 #[must_use]
 pub fn header(token: &Secret) -> Secret {
     Secret::new(format!("Bearer {}", token.expose()))
 }
 
-/// The token in the value of an `Authorization` header, when it is a bearer's.
+/// The token in the value of an `Authorization` header, if the scheme is `Bearer`.
 ///
-/// The scheme is read in any case and any number of spaces may follow it (RFC 9110 §11.1, §11.4).
+/// The scheme is compared without case and may be followed by any number of spaces (RFC 9110 §11.1,
+/// §11.4).
 #[must_use]
 pub fn from_header(value: &str) -> Option<&str> {
     let (scheme, token) = value.trim().split_once(' ')?;
@@ -102,8 +103,8 @@ pub fn from_header(value: &str) -> Option<&str> {
     .then_some(token)
 }
 
-/// The token in the one `Authorization` header. Of several none is read: servers behind differ in
-/// which they take.
+/// The token in the only `Authorization` header. If there are several, none is used: servers behind
+/// this one differ in which one they use.
 #[must_use]
 pub fn from_headers(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(AUTHORIZATION).iter();

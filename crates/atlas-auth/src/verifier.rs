@@ -1,4 +1,4 @@
-//! Who may pass: the one place that looks for credentials in a request, and takes them out of it.
+//! Verifies requests: finds the credentials in a request, and removes them from it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::grant::{self, Grant, GrantKey, Revoked};
 use crate::signed_url::{Format, Key, Target, atlas, compatible, query};
 use crate::token;
 
-/// Who a request comes from. The layers put it into the request's extensions.
+/// The verified sender of a request. The layers put it into the request's extensions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Principal {
@@ -20,23 +20,22 @@ pub enum Principal {
     Bearer,
     /// The holder of a signed URL.
     SignedUrl(Format),
-    /// The holder of this grant, which opens this request.
+    /// The holder of this grant, which permits this request.
     Grant(Grant),
 }
 
-/// The address a request comes from, for signatures bound to one. Put it into the request's
-/// extensions.
+/// The address of the client, for signatures bound to one. Put it into the request's extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientAddress(pub IpAddr);
 
-/// The methods that a URL of the compatible format passes for.
+/// The methods for which a URL of the compatible format is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Methods {
     Reading,
     Any,
 }
 
-/// What passes. Nothing, until a credential is named.
+/// The accepted credentials. Nothing is accepted until one is added.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Verifier {
@@ -51,7 +50,7 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Lets nothing pass yet.
+    /// A verifier that accepts nothing yet.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let revoked = Arc::default();
         Self {
@@ -66,7 +65,7 @@ impl Verifier {
         }
     }
 
-    /// Lets this bearer token pass, and the others that were named.
+    /// Accepts this bearer token, in addition to those already added.
     ///
     /// # Errors
     /// `validation` for a token of fewer than [`crate::MIN_SECRET_BYTES`] bytes.
@@ -76,10 +75,10 @@ impl Verifier {
         Ok(self)
     }
 
-    /// Lets the bearer token of this hash pass.
+    /// Accepts the bearer token with this hash.
     ///
     /// # Errors
-    /// `validation` when it is not what [`token::hash`] writes.
+    /// `validation` when it is not an output of [`token::hash`].
     pub fn bearer_hash(mut self, hash: &str) -> Result<Self> {
         let hash = token::Hash::parse(hash)
             .ok_or_else(|| Error::validation("hash", "must be 64 lower-case hex digits"))?;
@@ -87,8 +86,8 @@ impl Verifier {
         Ok(self)
     }
 
-    /// Lets URLs signed with this secret pass, and with the others that were named: old and new
-    /// while a secret is rotated.
+    /// Accepts URLs signed with this secret, in addition to those already added: the old and the
+    /// new one during a rotation.
     ///
     /// # Errors
     /// `validation` for a secret of fewer than [`crate::MIN_SECRET_BYTES`] bytes.
@@ -96,14 +95,14 @@ impl Verifier {
         Ok(self.url_key(Key::new(secret)?))
     }
 
-    /// Lets URLs signed with this key pass.
+    /// Accepts URLs signed with this key.
     pub fn url_key(mut self, key: Key) -> Self {
         self.urls.push(key);
         self
     }
 
-    /// Lets URLs of the compatible format pass for every method. They are not bound to one, so
-    /// unless this is said they only read: `GET` (also of a WebSocket) and `HEAD`.
+    /// Accepts URLs of the compatible format for every method. They are not bound to a method, so
+    /// by default they permit only `GET` (also of a WebSocket) and `HEAD`.
     pub fn compatible_for_any_method(self) -> Self {
         Self {
             compatible_methods: Methods::Any,
@@ -111,7 +110,7 @@ impl Verifier {
         }
     }
 
-    /// Takes URLs of the atlas format only. The compatible format binds neither host nor method.
+    /// Accepts only URLs of the atlas format. The compatible format binds neither host nor method.
     pub fn atlas_format_only(self) -> Self {
         Self {
             compatible: false,
@@ -119,7 +118,7 @@ impl Verifier {
         }
     }
 
-    /// Lets grants of this session's credential pass, where their scope opens the request.
+    /// Accepts grants of this session's credential, where their scope permits the request.
     ///
     /// # Errors
     /// `validation` for a credential of fewer than [`crate::MIN_SECRET_BYTES`] bytes.
@@ -127,18 +126,18 @@ impl Verifier {
         Ok(self.grant_key(GrantKey::new(credential)?))
     }
 
-    /// Lets grants of this key pass, where their scope opens the request.
+    /// Accepts grants of this key, where their scope permits the request.
     pub fn grant_key(mut self, key: GrantKey) -> Self {
         self.grants.push(key);
         self
     }
 
-    /// Looks up revoked grants here.
+    /// Sets the list of revoked grants.
     pub fn revoked(self, revoked: Arc<Revoked>) -> Self {
         Self { revoked, ..self }
     }
 
-    /// The host that URLs are signed for, where a proxy in front rewrites `Host`.
+    /// Sets the host for which URLs are signed, if a proxy in front rewrites `Host`.
     pub fn host(self, host: impl Into<String>) -> Self {
         Self {
             host: Some(host.into()),
@@ -146,8 +145,8 @@ impl Verifier {
         }
     }
 
-    /// Who this request comes from; `None` when nothing in it is valid. Several credentials may be
-    /// tried: one is enough.
+    /// The verified sender of this request; `None` when it has no valid credential. If it has
+    /// several credentials, one valid one is enough.
     #[must_use]
     pub fn check<B>(&self, request: &Request<B>) -> Option<Principal> {
         let client = request
@@ -157,7 +156,7 @@ impl Verifier {
         self.check_parts(request.method(), request.uri(), request.headers(), client)
     }
 
-    /// The same, of a request in parts.
+    /// The same, for a request in parts.
     #[must_use]
     pub fn check_parts(
         &self,
@@ -166,7 +165,7 @@ impl Verifier {
         headers: &HeaderMap,
         client: Option<IpAddr>,
     ) -> Option<Principal> {
-        // RFC 8441: what HTTP/1 asks with GET and Upgrade, HTTP/2 asks with CONNECT and :protocol,
+        // RFC 8441: instead of GET with Upgrade in HTTP/1, HTTP/2 uses CONNECT with :protocol,
         // which has a path.
         let method = if *method == Method::CONNECT && uri.path().starts_with('/') {
             "GET"
@@ -234,9 +233,9 @@ impl Verifier {
         good.then_some(Principal::SignedUrl(Format::Compatible))
     }
 
-    /// Takes every credential of ours out of a request, so that the server behind never sees one:
-    /// also out of the `Referer`, in which a browser repeats the signed URL of the page. What
-    /// belongs to others (another `Authorization`, other parameters) stays byte for byte.
+    /// Removes every credential of ours from a request, so that the server behind never sees one;
+    /// also from the `Referer`, in which a browser repeats the signed URL of the page. Everything
+    /// else (another `Authorization`, other parameters) is unchanged, byte for byte.
     pub fn strip(&self, uri: &mut Uri, headers: &mut HeaderMap) {
         rewrite(headers, &AUTHORIZATION, |value| {
             let shown = value.to_str().ok().and_then(token::from_header);
@@ -268,14 +267,14 @@ impl Verifier {
             return;
         };
         let mut parts = uri.clone().into_parts();
-        // What was a path and a query stays one when parameters leave it.
+        // A valid path and query remains valid when parameters are removed.
         parts.path_and_query = joined(uri.path(), &query).parse().ok();
         if let Ok(stripped) = Uri::from_parts(parts) {
             *uri = stripped;
         }
     }
 
-    /// A query without what is ours in it; `None` when nothing is.
+    /// A query without our parameters; `None` when it has none.
     fn without_ours(&self, query: &str) -> Option<String> {
         let compatible = self.compatible && !self.urls.is_empty() && is_compatible(query);
         let keep = |pair: &&str| {
@@ -292,14 +291,14 @@ impl Verifier {
     }
 }
 
-/// What stays of a header's value.
+/// What remains of a header's value.
 enum Kept {
     All,
     Rest(HeaderValue),
     Nothing,
 }
 
-/// Rewrites each value of a header. Nothing is touched where all of them stay.
+/// Rewrites each value of a header. Nothing is changed if all of them remain.
 fn rewrite(headers: &mut HeaderMap, name: &HeaderName, keep: impl Fn(&HeaderValue) -> Kept) {
     let kept: Vec<Kept> = headers.get_all(name).iter().map(keep).collect();
     if kept.iter().all(|kept| matches!(kept, Kept::All)) {

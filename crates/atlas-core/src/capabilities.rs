@@ -9,14 +9,14 @@ use crate::credential::Auth;
 use crate::error::{Error, Result};
 use crate::request::{ComputeRequest, Protocol};
 
-/// One thing a provider may be able to do.
+/// A feature that a provider may support.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Capability {
     /// Machines with a GPU.
     Gpu,
-    /// Machines without one.
+    /// Machines without a GPU.
     Cpu,
     /// Interruptible capacity.
     Spot,
@@ -24,48 +24,48 @@ pub enum Capability {
     ContainerImage,
     /// Starts from a template.
     Templates,
-    /// Stops a machine and keeps it.
+    /// Stops a machine without deleting it.
     Stop,
     /// Starts a stopped machine.
     Start,
-    /// A disk of the machine's own, of a size that can be asked for.
+    /// A disk of the machine's own whose size can be requested.
     Volume,
-    /// The container disk's size can be asked for.
+    /// The size of the container disk can be requested.
     ContainerDisk,
     /// Network volumes.
     NetworkVolumes,
     /// Serverless jobs.
     Serverless,
-    /// Streams of serverless jobs.
+    /// Streams the output of serverless jobs.
     JobStreaming,
-    /// HTTP ports through a proxy of the cloud.
+    /// HTTP ports through a proxy that the cloud runs.
     HttpProxy,
     /// Raw TCP ports.
     RawTcp,
-    /// TCP ports with one number inside and outside.
+    /// TCP ports with the same number inside and outside.
     SymmetricPorts,
-    /// Calls a URL of ours when something ends.
+    /// Calls a webhook URL when a job or machine ends.
     Webhooks,
-    /// A private network over data centres.
+    /// A private network that spans data centres.
     GlobalNetworking,
     /// Container logs.
     Logs,
-    /// What was spent, as the cloud bills it.
+    /// Reports what was spent, as the cloud bills it.
     Spend,
-    /// A choice of tier.
+    /// The tier of data centre can be chosen.
     CloudTypes,
-    /// Regions can be asked for.
+    /// The region can be chosen.
     Regions,
-    /// A price is known before the order.
+    /// The price is known before the order.
     Prices,
-    /// Reports how a container ended.
+    /// Reports the exit code of a container.
     ExitCodes,
     /// A machine can end its own bill once its command has ended.
     EndsWithCommand,
 }
 
 impl Capability {
-    /// The stable word: `http_proxy`, ...
+    /// The stable name, such as `http_proxy`.
     #[must_use]
     pub fn as_str(self) -> String {
         serde_json::to_value(self)
@@ -81,7 +81,7 @@ impl fmt::Display for Capability {
     }
 }
 
-/// What a provider can do. Constant for the life of a provider.
+/// The set of capabilities of a provider. Constant for the life of the provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Capabilities(BTreeSet<Capability>);
@@ -93,32 +93,32 @@ impl<const N: usize> From<[Capability; N]> for Capabilities {
 }
 
 impl Capabilities {
-    /// Whether this one is declared.
+    /// Whether this capability is declared.
     #[must_use]
     pub fn has(&self, capability: Capability) -> bool {
         self.0.contains(&capability)
     }
 
-    /// All that are declared.
+    /// All declared capabilities.
     pub fn iter(&self) -> impl Iterator<Item = Capability> + '_ {
         self.0.iter().copied()
     }
 
-    /// The same with one more.
+    /// Adds a capability.
     #[must_use]
     pub fn with(mut self, capability: Capability) -> Self {
         self.0.insert(capability);
         self
     }
 
-    /// The same without one.
+    /// Removes a capability.
     #[must_use]
     pub fn without(mut self, capability: Capability) -> Self {
         self.0.remove(&capability);
         self
     }
 
-    /// Demands one.
+    /// Requires that a capability is declared.
     ///
     /// # Errors
     /// `unsupported`, naming the capability.
@@ -133,7 +133,7 @@ impl Capabilities {
         }
     }
 
-    /// Whether every field of the request can be honoured, before any request.
+    /// Checks that every field of the request can be honoured, before anything is sent.
     ///
     /// # Errors
     /// `unsupported`, naming the capability that is missing.

@@ -13,7 +13,7 @@ use crate::raw::Raw;
 use crate::request::Protocol;
 use crate::time::Timestamp;
 
-/// What a machine is doing, in words common to the clouds.
+/// The state of a machine, in terms common to all clouds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ComputeStatus {
@@ -21,18 +21,18 @@ pub enum ComputeStatus {
     Provisioning,
     /// Running. Whether it is *usable* is another question.
     Running,
-    /// Not running, and still there: its disks bill.
+    /// Not running, but not deleted: its disks bill.
     Stopped,
-    /// The cloud says it broke. It may still bill.
+    /// The cloud reports a failure. The machine may still bill.
     Failed,
-    /// Gone.
+    /// Deleted.
     Terminated,
-    /// A word of the cloud's that we do not know. Treated as alive.
+    /// A status of the cloud that atlas does not know. Treated as alive.
     Other(String),
 }
 
 impl ComputeStatus {
-    /// The word: `running`, ... or the cloud's own.
+    /// The status as text: `running` and so on, or the cloud's own word.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {
@@ -77,7 +77,7 @@ impl<'de> Deserialize<'de> for ComputeStatus {
     }
 }
 
-/// Why a container does not run any more, in the cloud's own words where it tells.
+/// Why a container no longer runs, as far as the cloud says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -90,51 +90,51 @@ pub enum StopCause {
     OutOfMemory,
     /// The host failed or cannot be reached.
     HostLost,
-    /// It never ran: its image could not be pulled or built, or it could not be created.
+    /// The container never ran: its image could not be pulled or built, or it could not be created.
     NeverRan,
 }
 
-/// A port of a machine, inside and outside.
+/// A port of a machine: its number inside the container and its address outside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortMapping {
     /// The number inside the container.
     pub internal: u32,
-    /// The number outside, once the cloud has given one. It can change with every start.
+    /// The number outside, once the cloud has assigned one. It can change with every start.
     pub external: Option<u16>,
-    /// What it speaks.
+    /// The protocol that the port speaks.
     pub protocol: Protocol,
-    /// Where to reach it, once that is known.
+    /// The URL under which it is reached, once known.
     pub url: Option<String>,
 }
 
-/// The launch keys found on a machine, one for each place a key can travel in.
+/// The launch keys found on a machine, one for each place a key can be carried in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyCarriers {
-    /// The one at the end of its name.
+    /// The key at the end of the machine's name.
     pub name: Option<TrackedKey>,
-    /// The one in its metadata, tags or environment; `None` also where this cloud returns no such
-    /// carrier.
+    /// The key in the machine's metadata, tags or environment. `None` also where this cloud returns
+    /// no such carrier.
     pub tag: Option<TrackedKey>,
-    /// Whether this cloud returns a second carrier at all.
+    /// Whether this cloud returns a second carrier.
     pub has_tag: bool,
 }
 
-/// What a machine's carriers say together.
+/// What all carriers of a machine say together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// No key anywhere: not ours.
+    /// No carrier has a key: the machine is not ours.
     None,
     /// Every carrier the cloud returns names this key.
     Whole(TrackedKey),
-    /// One carrier names this key and another is empty (renamed, or tags lost). Enough to
-    /// recognise, not to kill.
+    /// One carrier names this key and another is empty (the machine was renamed, or its tags were
+    /// lost). Enough to recognise the machine, not enough to delete it.
     Partial(TrackedKey),
-    /// Carriers name different keys. Reported, never killed.
+    /// The carriers name different keys. Such a machine is reported and never deleted.
     Ambiguous,
 }
 
 impl KeyCarriers {
-    /// A cloud whose machines carry the key in their name only.
+    /// The carriers of a cloud whose machines carry the key in their name only.
     #[must_use]
     pub fn name_only(name: &str) -> Self {
         Self {
@@ -144,7 +144,8 @@ impl KeyCarriers {
         }
     }
 
-    /// A cloud whose machines carry the key in their name and in a tag, variable or metadata.
+    /// The carriers of a cloud whose machines carry the key in their name and in a tag, variable or
+    /// metadata entry.
     #[must_use]
     pub fn name_and_tag(name: &str, tag: Option<&str>) -> Self {
         Self {
@@ -154,7 +155,7 @@ impl KeyCarriers {
         }
     }
 
-    /// What they say together.
+    /// What the carriers say together.
     #[must_use]
     pub fn claim(&self) -> Claim {
         match (self.name, self.tag) {
@@ -166,7 +167,7 @@ impl KeyCarriers {
         }
     }
 
-    /// The key that this machine is recognised by, if its carriers do not contradict each other.
+    /// The key that identifies this machine, unless its carriers contradict each other.
     #[must_use]
     pub fn key(&self) -> Option<TrackedKey> {
         match self.claim() {
@@ -180,31 +181,33 @@ impl KeyCarriers {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Compute {
-    /// What the cloud calls it.
+    /// The cloud's id of the machine.
     pub id: ComputeId,
-    /// Whose it is.
+    /// The provider that rents it.
     pub provider: ProviderId,
-    /// What it is doing.
+    /// The state of the machine.
     pub status: ComputeStatus,
-    /// Its public address, once it has one of its own.
+    /// The machine's own public address, once it has one.
     pub public_ip: Option<String>,
     /// Its published ports, in the order of the request.
     pub ports: Vec<PortMapping>,
-    /// Its GPU, where the catalogue knows it.
+    /// The GPU, if the catalogue knows it.
     pub gpu_type: Option<Gpu>,
     /// The cloud's own id of its GPU or shape.
     pub native_type: Option<String>,
-    /// How many GPUs it has.
+    /// Number of GPUs.
     pub gpu_count: u32,
-    /// What it costs now, as the cloud says; a stopped machine's disks may be left out.
+    /// The current price per hour as the cloud reports it. It may leave out the disks of a stopped
+    /// machine.
     pub cost_per_hour: Option<UsdPerHour>,
-    /// Where it is.
+    /// The region.
     pub region: Option<String>,
     /// The image it runs.
     pub image: Option<String>,
-    /// The name the cloud knows it by.
+    /// The name of the machine in the cloud.
     pub name: Option<String>,
-    /// What was minted for it; only in the answer to the spawn, and from the orchestrator.
+    /// The credential minted for this machine. Present only in the answer to the spawn and in
+    /// values that come from the orchestrator.
     #[serde(skip)]
     pub auth: Option<Credential>,
     /// When the cloud created it.
@@ -212,26 +215,25 @@ pub struct Compute {
     /// True once the cloud reports that its container runs, false while it reports that it does
     /// not.
     pub ready: Option<bool>,
-    /// How its container ended, where the cloud says.
+    /// The exit code of the container, if the cloud reports one.
     pub exit_code: Option<i32>,
-    /// Why its container does not run any more. `None` while it runs, and where the cloud does not
-    /// tell.
+    /// Why the container no longer runs. `None` while it runs, and if the cloud does not say.
     #[serde(default)]
     pub stop_cause: Option<StopCause>,
-    /// Why it does not run, in words for people, where the cloud says. May quote the cloud; it is
-    /// one short line.
+    /// Why the machine does not run, as one short line for people, if the cloud says. It may quote
+    /// the cloud.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// True when the cloud says that it took a spot machine back.
+    /// True if the cloud reports that it took a spot machine back.
     pub preempted: bool,
-    /// The launch keys it carries.
+    /// The launch keys that the machine carries.
     pub keys: KeyCarriers,
-    /// The cloud's own description, with secrets it echoes redacted.
+    /// The cloud's own description, with the secrets it echoes redacted.
     pub raw: Raw,
 }
 
 impl Compute {
-    /// A machine of which only this is known.
+    /// A machine of which only the id, provider and status are known.
     #[must_use]
     pub fn new(id: ComputeId, provider: ProviderId, status: ComputeStatus) -> Self {
         Self {
@@ -259,7 +261,7 @@ impl Compute {
         }
     }
 
-    /// The URL of the port with this inside number, once there is one.
+    /// The URL of the port with this number inside the container, once it is known.
     #[must_use]
     pub fn url(&self, internal: u32) -> Option<&str> {
         self.ports

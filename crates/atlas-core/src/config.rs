@@ -1,11 +1,11 @@
-//! Which value of a setting counts: per call, then builder or file, then environment. Values are
-//! handed in; nothing is read here.
+//! Precedence of settings: per call, then builder or file, then environment. Values are passed in;
+//! this module reads nothing itself.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::AccountName;
 use crate::secret::Secret;
 
-/// Where a setting came from. Named in errors; the value never is.
+/// The origin of a setting. Errors name it, and never the value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Origin {
@@ -30,7 +30,7 @@ impl std::fmt::Display for Origin {
     }
 }
 
-/// An API key and where it came from.
+/// An API key and its origin.
 #[derive(Clone, Debug)]
 pub struct ApiKey {
     /// The key.
@@ -40,7 +40,7 @@ pub struct ApiKey {
 }
 
 impl ApiKey {
-    /// The first that is set and not blank, in the order given.
+    /// The first candidate that is set and not blank, in the given order.
     ///
     /// # Errors
     /// `unauthorized`, before any request, naming the `variable` to set.
@@ -67,10 +67,10 @@ impl ApiKey {
     }
 }
 
-/// The account a call is for: the one named, else the default, else the only one.
+/// Chooses the account for a call: the named one, else the default, else the only one.
 ///
 /// # Errors
-/// `validation`, saying what to name.
+/// `validation`, naming the accounts to choose from.
 pub fn resolve_account(
     named: Option<&AccountName>,
     default: Option<&AccountName>,

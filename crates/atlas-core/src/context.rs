@@ -1,4 +1,4 @@
-//! What a caller may set for one call.
+//! Options that a caller may set for one call.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -9,8 +9,8 @@ use std::time::Duration;
 use crate::launch_key::DEFAULT_NAME_PREFIX;
 use crate::secret::Secret;
 
-/// Options of one call: deadline, retries, base URL, key, name prefix, and whatever a transport
-/// understands besides.
+/// Options of one call: deadline, retries, base URL, key, name prefix, and extensions that a
+/// transport understands.
 #[derive(Clone)]
 pub struct CallContext {
     timeout: Option<Duration>,
@@ -35,13 +35,13 @@ impl Default for CallContext {
 }
 
 impl CallContext {
-    /// Nothing set: everything as the provider was built.
+    /// No option set: the call behaves as the provider was configured.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The longest the call may take, its retries included.
+    /// Sets the total time limit of the call, including its retries.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self {
@@ -50,7 +50,7 @@ impl CallContext {
         }
     }
 
-    /// How often the call may be repeated; 0 for never.
+    /// Sets the maximum number of repeats; 0 disables them.
     #[must_use]
     pub fn with_retries(self, retries: u32) -> Self {
         Self {
@@ -59,7 +59,7 @@ impl CallContext {
         }
     }
 
-    /// Another base URL. `http://` is refused except to loopback.
+    /// Sets another base URL. `http://` is refused except for loopback addresses.
     #[must_use]
     pub fn with_base_url(self, url: impl Into<Arc<str>>) -> Self {
         Self {
@@ -68,8 +68,8 @@ impl CallContext {
         }
     }
 
-    /// Another key, for an untracked call. A session's account keeps its own: the orchestrator
-    /// refuses this.
+    /// Sets another API key for an untracked call. The orchestrator refuses this option, because a
+    /// session always uses its account's key.
     #[must_use]
     pub fn with_api_key(self, key: Secret) -> Self {
         Self {
@@ -78,7 +78,7 @@ impl CallContext {
         }
     }
 
-    /// What machine names begin with.
+    /// Sets the prefix of machine names.
     #[must_use]
     pub fn with_name_prefix(self, prefix: impl Into<Arc<str>>) -> Self {
         Self {
@@ -87,44 +87,44 @@ impl CallContext {
         }
     }
 
-    /// Something the transport understands, by its type. One value of each type.
+    /// Sets an extension for the transport, stored by its type: at most one value of each type.
     #[must_use]
     pub fn with_extension<T: Any + Send + Sync>(mut self, value: T) -> Self {
         self.extensions.insert(TypeId::of::<T>(), Arc::new(value));
         self
     }
 
-    /// The longest the call may take.
+    /// The total time limit of the call.
     #[must_use]
     pub const fn timeout(&self) -> Option<Duration> {
         self.timeout
     }
 
-    /// How often the call may be repeated.
+    /// The maximum number of repeats.
     #[must_use]
     pub const fn retries(&self) -> Option<u32> {
         self.retries
     }
 
-    /// The base URL instead of the provider's.
+    /// The base URL that replaces the provider's.
     #[must_use]
     pub fn base_url(&self) -> Option<&str> {
         self.base_url.as_deref()
     }
 
-    /// The key instead of the account's.
+    /// The API key that replaces the account's.
     #[must_use]
     pub const fn api_key(&self) -> Option<&Secret> {
         self.api_key.as_ref()
     }
 
-    /// What machine names begin with.
+    /// The prefix of machine names.
     #[must_use]
     pub fn name_prefix(&self) -> &str {
         &self.name_prefix
     }
 
-    /// What was set of this type.
+    /// The extension of this type, if one was set.
     #[must_use]
     pub fn extension<T: Any + Send + Sync>(&self) -> Option<&T> {
         self.extensions.get(&TypeId::of::<T>())?.downcast_ref()

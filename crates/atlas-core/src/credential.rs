@@ -1,6 +1,6 @@
-//! The credential a browser carries to a machine: what scheme, and what was minted.
+//! The credential a browser presents to a machine: its scheme and its secret.
 //!
-//! Minting and verifying are `atlas-auth`'s; this file only knows how a minted one travels.
+//! `atlas-auth` mints and verifies credentials; this module only carries them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,19 +11,20 @@ use serde_json::{Value, json};
 use crate::error::{Error, Result};
 use crate::secret::Secret;
 
-/// The variable in which a machine finds the bearer token it must demand.
+/// The environment variable that holds the bearer token the machine must require.
 pub const PRESHARED_KEY_ENV: &str = "ATLAS_PRESHARED_KEY";
-/// The variable in which a machine finds the secret that signs its URLs.
+/// The environment variable that holds the secret with which URLs for the machine are signed.
 pub const SIGNING_SECRET_ENV: &str = "ATLAS_SIGNING_SECRET";
 
-/// The variable in which a machine's guard finds the public half of the session's control secret.
+/// The environment variable that holds the public half of the session's control secret, for the
+/// machine's guard.
 pub const CONTROL_KEY_ENV: &str = "ATLAS_CONTROL_KEY";
 
 /// How the browser authenticates to the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Auth {
-    /// Not at all.
+    /// No authentication.
     #[default]
     None,
     /// `Authorization: Bearer <token>`.
@@ -48,7 +49,7 @@ impl FromStr for Auth {
     }
 }
 
-/// A minted credential. Its secret is shown once, in the answer to the spawn that minted it.
+/// A minted credential. Its secret is returned once, in the answer to the spawn that minted it.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Credential {
@@ -60,7 +61,7 @@ pub struct Credential {
     control: Option<Control>,
 }
 
-/// The secret that opens a guard's control paths, and its public half.
+/// The secret that authorises calls to a guard's control paths, and its public half.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Control {
@@ -69,7 +70,7 @@ struct Control {
 }
 
 impl Credential {
-    /// A bearer token and the hash to keep of it.
+    /// A bearer token and its hash, which is what a caller should store.
     #[must_use]
     pub fn bearer(token: Secret, hash: String) -> Self {
         Self {
@@ -80,7 +81,7 @@ impl Credential {
         }
     }
 
-    /// A secret that signs URLs.
+    /// A secret for signing URLs.
     #[must_use]
     pub fn signed_url(secret: Secret) -> Self {
         Self {
@@ -91,7 +92,7 @@ impl Credential {
         }
     }
 
-    /// The same, with a control secret for the backend and its public half for the machine.
+    /// Adds a control secret for the backend and its public half for the machine.
     #[must_use]
     pub fn with_control(self, secret: Secret, key: String) -> Self {
         Self {
@@ -100,20 +101,21 @@ impl Credential {
         }
     }
 
-    /// The secret that opens the control paths of the machine's guard. It is the backend's alone:
-    /// never hand it to a browser. `None` for a session that was made before there were any.
+    /// The secret that authorises calls to the control paths of the machine's guard. It belongs to
+    /// the backend only: never give it to a browser. `None` for a session that was made before
+    /// control secrets existed.
     #[must_use]
     pub fn control_secret(&self) -> Option<&Secret> {
         self.control.as_ref().map(|control| &control.secret)
     }
 
-    /// The public half of the control secret, which the machine is given.
+    /// The public half of the control secret, which the machine receives.
     #[must_use]
     pub fn control_key(&self) -> Option<&str> {
         self.control.as_ref().map(|control| control.key.as_str())
     }
 
-    /// The authentication scheme it is for.
+    /// The authentication scheme of this credential.
     #[must_use]
     pub const fn scheme(&self) -> Auth {
         self.scheme
@@ -125,20 +127,20 @@ impl Credential {
         &self.token
     }
 
-    /// What to keep of a bearer token: its SHA-256 in hex.
+    /// The SHA-256 of a bearer token in hex, which is what a caller should store.
     #[must_use]
     pub fn hash(&self) -> Option<&str> {
         self.hash.as_deref()
     }
 
-    /// The `Authorization` header's value, for a bearer token.
+    /// The value of the `Authorization` header, for a bearer token.
     #[must_use]
     pub fn header(&self) -> Option<Secret> {
         (self.scheme == Auth::Bearer)
             .then(|| Secret::new(format!("Bearer {}", self.token.expose())))
     }
 
-    /// The variable in which the machine finds it.
+    /// The environment variable in which the machine finds the secret.
     #[must_use]
     pub const fn env_name(&self) -> &'static str {
         match self.scheme {
@@ -147,7 +149,7 @@ impl Credential {
         }
     }
 
-    /// As JSON, **secret included**. Reads back by `serde`.
+    /// The credential as JSON, **secret included**. `serde` reads it back.
     #[must_use]
     pub fn expose(&self) -> Value {
         let mut value =

@@ -1,4 +1,4 @@
-//! Durations as whole milliseconds on the wire: the `*_ms` fields.
+//! Serialises durations as whole milliseconds, for the `*_ms` fields.
 
 /// `Option<Duration>` as milliseconds or null.
 pub(crate) mod option {

@@ -1,4 +1,4 @@
-//! Randomness, injected, so that a history with one seed repeats to the byte.
+//! Injected randomness, so that a simulated history can be repeated to the byte from its seed.
 
 use std::fmt::Debug;
 use std::sync::Mutex;
@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
 
-/// A source of random bytes: ids, jitter, tokens.
+/// A source of random bytes for ids, jitter and tokens.
 pub trait Entropy: Debug + Send + Sync + 'static {
     /// Fills the whole buffer.
     ///
     /// # Panics
-    /// When the operating system has no randomness to give: nothing that mints a credential may go
-    /// on then.
+    /// If the operating system provides no randomness: minting credentials must not continue
+    /// without it.
     fn fill(&self, buffer: &mut [u8]);
 }
 
 impl dyn Entropy + '_ {
-    /// A number with every bit random.
+    /// A uniformly random number.
     #[must_use]
     pub fn next_u64(&self) -> u64 {
         let mut bytes = [0; 8];
@@ -25,7 +25,7 @@ impl dyn Entropy + '_ {
         u64::from_le_bytes(bytes)
     }
 
-    /// A span in `0..=limit`.
+    /// A uniformly random duration in `0..=limit`.
     #[must_use]
     pub fn duration_below(&self, limit: Duration) -> Duration {
         let nanos = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
@@ -42,7 +42,7 @@ impl dyn Entropy + '_ {
 pub struct SystemEntropy(SystemRandom);
 
 impl SystemEntropy {
-    /// The system's source.
+    /// Uses the operating system's random number generator.
     #[must_use]
     pub fn new() -> Self {
         Self(SystemRandom::new())
@@ -63,13 +63,13 @@ impl Entropy for SystemEntropy {
     }
 }
 
-/// Repeatable bytes from a seed (SplitMix64). For simulations and tests; never for credentials that
-/// guard anything.
+/// Repeatable bytes from a seed (SplitMix64). For simulations and tests only; never for real
+/// credentials.
 #[derive(Debug)]
 pub struct SeededEntropy(Mutex<u64>);
 
 impl SeededEntropy {
-    /// The stream of this seed, from its start.
+    /// Starts the stream of this seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self(Mutex::new(seed))

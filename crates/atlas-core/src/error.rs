@@ -1,4 +1,4 @@
-//! The one error of the workspace: a stable kind, and whether the cloud may have acted.
+//! The error type of the workspace: a stable kind, and whether the cloud may have acted.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -7,40 +7,40 @@ use std::time::Duration;
 use crate::ids::{ComputeId, ProviderId};
 use crate::retry::RetryClass;
 
-/// Shorthand for results of this workspace.
+/// Result with the workspace's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, in words that never change: [`ErrorKind::as_str`] is a metrics label.
+/// What went wrong. The names never change: [`ErrorKind::as_str`] is a metrics label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The key is missing, wrong or revoked.
     Unauthorized,
-    /// The key is good but lacks the right.
+    /// The key is valid but lacks the permission.
     Forbidden,
     /// The thing named does not exist, as far as this cloud and this key can see.
     NotFound,
-    /// The cloud refused before working because we call too often.
+    /// The cloud refused the call before doing any work, because calls come too often.
     RateLimited,
-    /// No answer in time.
+    /// No answer arrived in time.
     Timeout,
-    /// The cloud, or this provider, cannot do that.
+    /// The cloud, or this provider, does not support the operation.
     Unsupported,
     /// The request itself is wrong; the message names the field.
     Validation,
-    /// The cloud answered with an error or with something that could not be understood.
+    /// The cloud answered with an error, or with something atlas could not understand.
     Provider,
     /// The connection failed.
     Transport,
-    /// None of the others.
+    /// Any other error.
     Unknown,
     /// The shape exists but is sold out here and now.
     NoCapacity,
     /// A limit of the account: money, quota, spend cap. Other offers will not help.
     Quota,
-    /// The thing is in a state that does not allow this now, or it exists already.
+    /// The state of the resource does not allow the operation, or the resource exists already.
     Conflict,
-    /// The cloud, or a part of atlas it needs, is not able to answer now.
+    /// The cloud, or a part of atlas that the call needs, cannot answer at the moment.
     Unavailable,
 }
 
@@ -91,14 +91,14 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// What a caller may try after a create that certainly did nothing.
+/// What a caller may try after a create that certainly had no effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Next {
-    /// This offer is gone or sold out; another may do.
+    /// This offer is gone or sold out; another candidate may work.
     NextCandidate,
-    /// The same order again, later: it was refused before any work.
+    /// Repeat the same order later: it was refused before any work was done.
     SameLater,
-    /// Nothing will help: bad key, no money, quota, invalid request.
+    /// Do not repeat: bad key, no money, quota, or invalid request.
     Stop,
 }
 
@@ -109,10 +109,10 @@ pub enum Outcome {
     NeverSent,
     /// The cloud answered that it did nothing.
     NotApplied(Next),
-    /// Perhaps it acted. Ids that the answer leaked are kept: each may be billing.
+    /// The cloud may have acted. Holds the ids that appear in the answer: each may be billing.
     Unknown(Vec<ComputeId>),
-    /// It made these, and they are not what was ordered. Their end was asked for and is not proved:
-    /// each may be billing. Another candidate may do.
+    /// The cloud made these machines, and they are not what was ordered. Their deletion was
+    /// requested but is not proved: each may be billing. Another candidate may work.
     Unwanted(Vec<ComputeId>),
 }
 
@@ -124,7 +124,8 @@ impl Outcome {
     }
 }
 
-/// The error of every atlas crate. One word wide; `Display` never prints its source or a secret.
+/// The error of every atlas crate. It is one word wide, and `Display` never prints its source or a
+/// secret.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct Error(Box<Inner>);
@@ -169,8 +170,8 @@ impl fmt::Display for Inner {
 }
 
 impl Error {
-    /// An error that happened before anything was sent. Use [`Error::outcome_is`] where that is not
-    /// so.
+    /// An error that happened before anything was sent. If that is not so, set the outcome with
+    /// [`Error::outcome_is`].
     ///
     /// `message` is a lower-case fragment without a period, a secret, or the text of the source.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
@@ -202,15 +203,15 @@ impl Error {
         error.outcome_is(Outcome::NotApplied(Next::Stop))
     }
 
-    /// Says whether the cloud may have acted.
+    /// Sets whether the cloud may have acted.
     #[must_use]
     pub fn outcome_is(mut self, outcome: Outcome) -> Self {
         self.0.outcome = outcome;
         self
     }
 
-    /// Of a call that a create makes before its order: nothing was ordered, whatever the failed
-    /// call itself may have done.
+    /// Marks an error of a call that is made before the order of a create: nothing was ordered,
+    /// whatever the failed call itself may have done.
     #[must_use]
     pub fn before_the_order(self) -> Self {
         match self.outcome() {
@@ -219,7 +220,7 @@ impl Error {
         }
     }
 
-    /// Names the provider and the contract's operation, unless already named.
+    /// Sets the provider and the operation, unless they are already set.
     #[must_use]
     pub fn during(mut self, provider: &ProviderId, operation: &'static str) -> Self {
         self.0.provider.get_or_insert_with(|| provider.clone());
@@ -227,28 +228,28 @@ impl Error {
         self
     }
 
-    /// Keeps the HTTP status of the answer.
+    /// Sets the HTTP status of the answer.
     #[must_use]
     pub fn with_status(mut self, status: u16) -> Self {
         self.0.status = Some(status);
         self
     }
 
-    /// Keeps the cloud's request id (`x-request-id`, `fly-request-id`).
+    /// Sets the cloud's request id (`x-request-id`, `fly-request-id`).
     #[must_use]
     pub fn with_request_id(mut self, id: impl Into<String>) -> Self {
         self.0.request_id = Some(id.into());
         self
     }
 
-    /// Keeps how long the cloud asked us to wait.
+    /// Sets how long the cloud asked callers to wait.
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
         self.0.retry_after = Some(wait);
         self
     }
 
-    /// Keeps the cause. Its text is not repeated in `Display`: reporters walk the chain.
+    /// Sets the cause. Its text is not repeated in `Display`: reporters walk the source chain.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
@@ -273,7 +274,7 @@ impl Error {
         &self.0.message
     }
 
-    /// The field or capability at fault, where there is one.
+    /// The field or capability that caused the error, if any.
     #[must_use]
     pub fn field(&self) -> Option<&str> {
         self.0.field.as_deref()
@@ -285,7 +286,7 @@ impl Error {
         self.0.provider.as_ref()
     }
 
-    /// The HTTP status of the answer, where there was one.
+    /// The HTTP status of the answer, if there was one.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         self.0.status

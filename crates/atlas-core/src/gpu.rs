@@ -1,6 +1,7 @@
-//! The catalogue of GPUs by names of ours, and what a cloud says of one: price, stock, memory.
+//! The catalogue of GPUs by atlas's canonical names, and what a cloud reports about each: price,
+//! stock, memory.
 //!
-//! A cloud's own name for a card is that cloud's business and lives in its provider crate.
+//! A cloud's own name for a GPU is defined in its provider crate.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,8 +19,8 @@ macro_rules! catalogue {
     ($($variant:ident $name:literal $gib:literal $([$($member:ident),+])?;)*) => {
         /// A GPU by its canonical name.
         ///
-        /// Some names stand for several cards (`h100`): [`Gpu::variants`] lists them in the order
-        /// they are tried.
+        /// Some names cover several models (`h100`): [`Gpu::variants`] lists them in the order in
+        /// which they are tried.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
         pub enum Gpu {
@@ -36,13 +37,13 @@ macro_rules! catalogue {
                 match self { $(Self::$variant => $name,)* }
             }
 
-            /// Its memory; the smallest of its variants where they differ.
+            /// Memory of one GPU; the smallest of its variants where they differ.
             #[must_use]
             pub const fn vram(self) -> MemorySize {
                 match self { $(Self::$variant => MemorySize::gib($gib),)* }
             }
 
-            /// The cards this name stands for, best first. A card stands for itself.
+            /// The models this name covers, best first. The name of one model covers only itself.
             #[must_use]
             pub const fn variants(self) -> &'static [Self] {
                 match self { $(Self::$variant => catalogue!(@variants $variant $($($member),+)?),)* }
@@ -167,17 +168,17 @@ impl<'de> Deserialize<'de> for Gpu {
     }
 }
 
-/// How much of a GPU a cloud says it has. A hint: a create can still find it sold out.
+/// How much stock of a GPU a cloud reports. Only a hint: a create can still find it sold out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stock {
     /// Sold out.
     None,
-    /// Few.
+    /// Low stock.
     Low,
-    /// Some.
+    /// Medium stock.
     Medium,
-    /// Plenty.
+    /// High stock.
     High,
 }
 
@@ -185,34 +186,34 @@ pub enum Stock {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct GpuType {
-    /// Whose list.
+    /// The provider whose price list this is.
     pub provider: ProviderId,
-    /// The canonical name, where the catalogue has one for it.
+    /// The canonical name, if the catalogue has one.
     pub gpu: Option<Gpu>,
-    /// The cloud's own id, exactly.
+    /// The cloud's own id, unchanged.
     pub native_id: String,
-    /// The cloud's name for people.
+    /// The cloud's display name.
     pub display_name: String,
     /// Memory of one GPU.
     pub vram: MemorySize,
     /// The tier, where the cloud has tiers.
     pub cloud_type: Option<CloudType>,
-    /// The region, where the line is of one.
+    /// The region, if the entry is for one region.
     pub region: Option<String>,
-    /// On demand, for one GPU.
+    /// On-demand price of one GPU.
     pub price: Option<UsdPerHour>,
-    /// Interruptible, for one GPU.
+    /// Interruptible (spot) price of one GPU.
     pub spot_price: Option<UsdPerHour>,
-    /// What the cloud says it has.
+    /// The stock that the cloud reports.
     pub stock: Option<Stock>,
-    /// The most of them in one machine.
+    /// The maximum number of these GPUs in one machine.
     pub max_count: Option<u32>,
-    /// When the cloud said so.
+    /// When the cloud reported this.
     pub observed_at: Timestamp,
 }
 
 impl GpuType {
-    /// A line with only what every cloud says.
+    /// An entry with only the fields that every cloud reports.
     pub fn new(
         provider: ProviderId,
         native_id: impl Into<String>,

@@ -1,4 +1,4 @@
-//! Names of things: providers, accounts, and what the clouds call what we rented.
+//! Identifiers: providers, accounts, and the clouds' ids of what we rented.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -9,7 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::error::{Error, Result};
 
-/// A short name of ours: 1 to 63 characters of `[a-z0-9-]`, beginning with a letter.
+/// Checks a short name chosen by atlas or its user: 1 to 63 characters of `[a-z0-9-]`, beginning
+/// with a letter.
 fn checked_name(field: &'static str, text: &str) -> Result<Arc<str>> {
     let ok = (1..=63).contains(&text.len())
         && text.starts_with(|c: char| c.is_ascii_lowercase())
@@ -26,7 +27,7 @@ fn checked_name(field: &'static str, text: &str) -> Result<Arc<str>> {
     }
 }
 
-/// An id that a cloud gave: opaque, but never able to leave its path segment.
+/// Checks an id that a cloud assigned: opaque, but safe inside one URL path segment.
 fn checked_foreign(field: &'static str, text: &str) -> Result<Arc<str>> {
     let ok = (1..=200).contains(&text.len())
         && text
@@ -51,7 +52,7 @@ macro_rules! id {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Checks and takes the text.
+            /// Checks the text and wraps it.
             ///
             /// # Errors
             /// `validation`, naming what is wrong with it.
@@ -116,20 +117,20 @@ id!(
     AccountName, "account", checked_name
 );
 id!(
-    /// What a cloud calls a machine it rents to us. Opaque; safe inside one path segment.
+    /// The cloud's id of a machine. Opaque; safe inside one path segment.
     ComputeId, "compute_id", checked_foreign
 );
 id!(
-    /// What a cloud calls a serverless job.
+    /// The cloud's id of a serverless job.
     JobId, "job_id", checked_foreign
 );
 id!(
-    /// What a cloud calls a network volume.
+    /// The cloud's id of a network volume.
     VolumeId, "network_volume_id", checked_foreign
 );
 
 impl From<&ProviderId> for AccountName {
-    /// An account's name when it is the only one of its cloud.
+    /// The account name used when it is the only account of its cloud.
     fn from(id: &ProviderId) -> Self {
         Self(id.0.clone())
     }

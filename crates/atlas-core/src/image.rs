@@ -1,19 +1,19 @@
 //! Container image references: the grammar that registries and container engines share.
 //!
 //! Source: `reference.go` of the `distribution/reference` module, which Docker and containerd use.
-//! Its domain is optional; what stands before the first `/` is a domain when it has a dot, a port
-//! or an upper-case letter, or is `localhost` (`normalize.go` there, `splitDockerDomain`).
+//! The domain is optional: the text before the first `/` is a domain if it contains a dot, a port
+//! or an upper-case letter, or is `localhost` (`splitDockerDomain` in `normalize.go`).
 
 /// The longest path (`RepositoryNameTotalLengthMax` in `reference.go`).
 const MAX_PATH: usize = 255;
 const MAX_TAG: usize = 128;
-/// A domain name is at most this long (RFC 1035 section 2.3.4).
+/// The maximum length of a domain name (RFC 1035 section 2.3.4).
 const MAX_DOMAIN: usize = 255;
 
 /// The digest algorithms of the OCI image specification, with the number of hex digits of each.
 const DIGESTS: [(&str, usize); 3] = [("sha256", 64), ("sha384", 96), ("sha512", 128)];
 
-/// Checks that `text` is a reference which some registry can have, and says what is wrong with it.
+/// Checks that `text` is a reference that a registry can have; the error says what is wrong.
 pub(crate) fn check(text: &str) -> Result<(), &'static str> {
     if text.is_empty() {
         return Err("it is empty");
@@ -52,7 +52,7 @@ pub(crate) fn check(text: &str) -> Result<(), &'static str> {
 fn check_name(name: &str) -> Result<(), &'static str> {
     let (domain, path) = match name.split_once('/') {
         Some((first, rest)) if is_domain_like(first) && is_domain(first) => (Some(first), rest),
-        // The grammar reads `a_b.c/d` as a path: an underscore is in no host name.
+        // The grammar reads `a_b.c/d` as a path, because a host name has no underscore.
         Some((first, _)) if is_domain_like(first) && !is_path_component(first) => {
             return Err("its registry is not a host name with an optional port");
         }
@@ -113,7 +113,7 @@ fn is_domain_component(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-/// The grammar asks for digits only; beyond 65535 there is no port.
+/// The grammar requires only digits; a number above 65535 is not a port.
 fn is_port(text: &str) -> bool {
     !text.is_empty()
         && text.bytes().all(|byte| byte.is_ascii_digit())

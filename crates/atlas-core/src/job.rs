@@ -1,4 +1,4 @@
-//! Serverless jobs: what to run, and how far it is.
+//! Serverless jobs: requests and their state.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,16 +9,16 @@ use serde_json::Value;
 use crate::ids::{JobId, ProviderId};
 use crate::secret::Secret;
 
-/// How the answer to a submit is awaited.
+/// How the caller waits for the result of a job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobMode {
-    /// The submit answers at once.
+    /// The submit call returns at once.
     #[default]
     Async,
-    /// The cloud holds the answer until the job ends or its own wait is over.
+    /// The cloud holds the answer until the job ends or its own wait limit is reached.
     Sync,
-    /// Chunks are read as they come.
+    /// Output is read in chunks as it is produced.
     Stream,
 }
 
@@ -26,33 +26,33 @@ pub enum JobMode {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct JobRequest {
-    /// The endpoint to run on.
+    /// The endpoint that runs the job.
     pub endpoint: String,
-    /// What the worker gets.
+    /// The input of the worker.
     pub input: Value,
-    /// How the answer is awaited.
+    /// How the caller waits for the result.
     #[serde(default)]
     pub mode: JobMode,
-    /// The longest a `Sync` submit waits, on the client's side too.
+    /// The maximum wait of a `Sync` submit, also on the client's side.
     #[serde(default, rename = "timeout_ms", with = "crate::duration_ms::option")]
     pub timeout: Option<Duration>,
-    /// The longest the job may run.
+    /// The maximum run time of the job.
     #[serde(
         default,
         rename = "execution_timeout_ms",
         with = "crate::duration_ms::option"
     )]
     pub execution_timeout: Option<Duration>,
-    /// The longest the job may exist, queueing included.
+    /// The maximum life of the job, including its time in the queue.
     #[serde(default, rename = "ttl_ms", with = "crate::duration_ms::option")]
     pub ttl: Option<Duration>,
-    /// Does not make the endpoint grow.
+    /// The job does not cause the endpoint to scale up.
     #[serde(default)]
     pub low_priority: bool,
-    /// Where the cloud is to report the end. May hold a secret.
+    /// The URL to which the cloud reports the end of the job. It may contain a secret.
     #[serde(default)]
     pub webhook: Option<Secret>,
-    /// Merged deeply into the body that goes to the cloud.
+    /// JSON that is merged deeply into the request body.
     #[serde(default)]
     pub provider_opts: Value,
 }
@@ -73,13 +73,13 @@ impl JobRequest {
         }
     }
 
-    /// How the answer is awaited.
+    /// Sets how the caller waits for the result.
     #[must_use]
     pub fn mode(self, mode: JobMode) -> Self {
         Self { mode, ..self }
     }
 
-    /// The longest a `Sync` submit waits.
+    /// Sets the maximum wait of a `Sync` submit.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         Self {
@@ -88,7 +88,7 @@ impl JobRequest {
         }
     }
 
-    /// The longest the job may run.
+    /// Sets the maximum run time.
     #[must_use]
     pub fn execution_timeout(self, timeout: Duration) -> Self {
         Self {
@@ -97,7 +97,7 @@ impl JobRequest {
         }
     }
 
-    /// The longest the job may exist.
+    /// Sets the maximum life of the job, including its time in the queue.
     #[must_use]
     pub fn ttl(self, ttl: Duration) -> Self {
         Self {
@@ -106,7 +106,7 @@ impl JobRequest {
         }
     }
 
-    /// Where the cloud is to report the end.
+    /// Sets the URL to which the cloud reports the end of the job.
     #[must_use]
     pub fn webhook(self, url: Secret) -> Self {
         Self {
@@ -116,7 +116,7 @@ impl JobRequest {
     }
 }
 
-/// How far a job is.
+/// The state of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum JobStatus {
@@ -124,20 +124,20 @@ pub enum JobStatus {
     InQueue,
     /// Running.
     InProgress,
-    /// Ended well.
+    /// Ended successfully.
     Completed,
-    /// Ended badly.
+    /// Ended with a failure.
     Failed,
-    /// Ended by us.
+    /// Cancelled by the caller.
     Cancelled,
-    /// Ended by its limit.
+    /// Ended because a time limit was reached.
     TimedOut,
-    /// A word of the cloud's that we do not know. Not an end.
+    /// A status of the cloud that atlas does not know. Not a terminal state.
     Other(String),
 }
 
 impl JobStatus {
-    /// True when nothing more will come.
+    /// True if the state will not change any more.
     #[must_use]
     pub const fn is_terminal(&self) -> bool {
         matches!(
@@ -146,7 +146,7 @@ impl JobStatus {
         )
     }
 
-    /// The word: `in_queue`, ... or the cloud's own.
+    /// The status as text: `in_queue` and so on, or the cloud's own word.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {
@@ -177,15 +177,15 @@ impl Serialize for JobStatus {
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Job {
-    /// What the cloud calls it.
+    /// The cloud's id of the job.
     pub id: JobId,
-    /// Whose it is.
+    /// The provider that runs it.
     pub provider: ProviderId,
-    /// The endpoint it runs on.
+    /// The endpoint that runs it.
     pub endpoint: String,
-    /// How far it is.
+    /// The state of the job.
     pub status: JobStatus,
-    /// Its result once it completed; a progress report while it runs.
+    /// The result of a completed job, or a progress report while it runs.
     pub output: Option<Value>,
     /// Why it failed.
     pub error: Option<String>,
@@ -200,7 +200,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// A job of which only this is known.
+    /// A job of which only these fields are known.
     pub fn new(
         id: JobId,
         provider: ProviderId,
@@ -221,7 +221,7 @@ impl Job {
     }
 }
 
-/// A job's address: its endpoint and its id there.
+/// Identifies a job by its endpoint and the id it has there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct JobRef {
     /// The endpoint.

@@ -1,7 +1,7 @@
-//! The name by which a machine of ours is known again: `a1-<realm:6>-<attempt:16>-<mac:8>`.
+//! The launch key, by which atlas recognises its own machines: `a1-<realm:6>-<attempt:16>-<mac:8>`.
 //!
-//! This file knows the shape and where a key travels; whether its MAC is ours is the orchestrator's
-//! to say.
+//! This module defines the format and where a key is carried. Verifying the MAC is the
+//! orchestrator's task.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,18 +13,19 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::error::{Error, Result};
 use crate::time::Timestamp;
 
-/// The environment variable in which the key travels on clouds that return a machine's environment.
+/// The environment variable that carries the key, on clouds that return a machine's environment.
 pub const LAUNCH_KEY_ENV: &str = "ATLAS_LAUNCH_KEY";
-/// The metadata or tag name under which the key travels on clouds that have one.
+/// The metadata or tag name that carries the key, on clouds that have one.
 pub const LAUNCH_KEY_TAG: &str = "atlas-launch-key";
-/// What a machine's name begins with unless configured otherwise.
+/// The default prefix of machine names.
 pub const DEFAULT_NAME_PREFIX: &str = "atlas-";
-/// No cloud of ours refuses a name this long of `[a-z0-9-]` (docs/clouds/).
+/// The maximum length of a machine name. Every supported cloud accepts names of `[a-z0-9-]` this
+/// long (docs/clouds/).
 pub const MAX_NAME_LEN: usize = 60;
 
 const KEY_LEN: usize = 35;
 
-/// Made once: a listing reads a key from every machine on it.
+/// Built once, because a listing decodes a key for every machine in it.
 static BASE32: LazyLock<Encoding> = LazyLock::new(|| {
     let mut spec = BASE32_NOPAD.specification();
     spec.symbols.make_ascii_lowercase();
@@ -32,12 +33,12 @@ static BASE32: LazyLock<Encoding> = LazyLock::new(|| {
         .expect("lower-case base32 is a valid specification")
 });
 
-/// One deployment: all nodes that share a store. Six characters of lower-case base32.
+/// Identifies one deployment: all nodes that share a store. Six characters of lower-case base32.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RealmId([u8; 6]);
 
 impl RealmId {
-    /// The realm named by these four bytes (its upper thirty bits).
+    /// The realm id made from the upper thirty bits of these bytes.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 4]) -> Self {
         let text = BASE32.encode(&bytes);
@@ -46,19 +47,20 @@ impl RealmId {
         Self(id)
     }
 
-    /// The six characters.
+    /// The six characters of the id.
     #[must_use]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("base32 is ASCII")
     }
 }
 
-/// One try at creating one machine. Eighty bits, the first thirty-two its second of creation.
+/// Identifies one attempt to create a machine. 80 bits; the first 32 are the second it was created
+/// in.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptId([u8; 10]);
 
 impl AttemptId {
-    /// A new id, of this second, with 48 random bits.
+    /// A new id for this second, with 48 random bits.
     #[must_use]
     pub fn new(now: Timestamp, random: [u8; 6]) -> Self {
         let seconds =
@@ -69,19 +71,19 @@ impl AttemptId {
         Self(id)
     }
 
-    /// The bytes, in order of creation.
+    /// The bytes, which sort in order of creation.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 10] {
         &self.0
     }
 
-    /// The id of these bytes.
+    /// The id with these bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 10]) -> Self {
         Self(bytes)
     }
 
-    /// The second it was created in.
+    /// The second in which the id was created.
     #[must_use]
     pub fn created_at(&self) -> Timestamp {
         let [a, b, c, d, ..] = self.0;
@@ -92,13 +94,14 @@ impl AttemptId {
 /// A machine's launch key, or the absence of one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LaunchKey {
-    /// Made without an orchestrator: no realm, never reaped, nobody's but the caller's.
+    /// The machine was made without an orchestrator: it belongs to no realm, is never reaped, and
+    /// only the caller looks after it.
     Untracked,
-    /// Made for an attempt on record.
+    /// The machine was made for a recorded attempt.
     Tracked(TrackedKey),
 }
 
-/// The key of an attempt on record.
+/// The launch key of a recorded attempt.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TrackedKey {
     realm: RealmId,
@@ -107,7 +110,8 @@ pub struct TrackedKey {
 }
 
 impl TrackedKey {
-    /// Joins the three parts. The MAC is a truncated HMAC over [`TrackedKey::signed_part`].
+    /// Builds a key from its three parts. The MAC is a truncated HMAC over
+    /// [`TrackedKey::signed_part`].
     #[must_use]
     pub const fn new(realm: RealmId, attempt: AttemptId, mac: [u8; 5]) -> Self {
         Self {
@@ -117,31 +121,31 @@ impl TrackedKey {
         }
     }
 
-    /// The realm it claims.
+    /// The realm that the key claims.
     #[must_use]
     pub const fn realm(&self) -> RealmId {
         self.realm
     }
 
-    /// The attempt it claims.
+    /// The attempt that the key claims.
     #[must_use]
     pub const fn attempt(&self) -> AttemptId {
         self.attempt
     }
 
-    /// The MAC it carries.
+    /// The MAC of the key. It is not verified here.
     #[must_use]
     pub const fn mac(&self) -> [u8; 5] {
         self.mac
     }
 
-    /// The text the MAC is over.
+    /// The text that the MAC covers.
     #[must_use]
     pub fn signed_part(realm: RealmId, attempt: AttemptId) -> String {
         format!("a1-{realm}-{attempt}")
     }
 
-    /// Finds the key at the end of a machine's name. The name's beginning is not looked at.
+    /// Finds the key at the end of a machine's name. The rest of the name is ignored.
     #[must_use]
     pub fn in_name(name: &str) -> Option<Self> {
         let start = name.len().checked_sub(KEY_LEN)?;
@@ -151,13 +155,13 @@ impl TrackedKey {
 }
 
 impl LaunchKey {
-    /// For calls without an orchestrator.
+    /// The key for calls without an orchestrator.
     #[must_use]
     pub const fn untracked() -> Self {
         Self::Untracked
     }
 
-    /// The key on record, if this is one.
+    /// The tracked key, if this is one.
     #[must_use]
     pub const fn tracked(&self) -> Option<&TrackedKey> {
         match self {
@@ -166,10 +170,10 @@ impl LaunchKey {
         }
     }
 
-    /// What the machine is to be called: `<prefix><slug>-<key>`, at most sixty characters of
-    /// `[a-z0-9-]`.
+    /// The name of the machine: `<prefix><slug>-<key>`, at most sixty characters of `[a-z0-9-]`.
     ///
-    /// The slug is made of the wished name; an untracked machine keeps the wished name as it is.
+    /// The slug is derived from the requested name. An untracked machine keeps the requested name
+    /// unchanged.
     #[must_use]
     pub fn machine_name(&self, prefix: &str, wished: Option<&str>) -> String {
         match self {
@@ -191,8 +195,8 @@ impl LaunchKey {
     }
 }
 
-/// The `[a-z0-9-]` of a text, other characters folded into single dashes, beginning with a letter
-/// or digit.
+/// Reduces a text to `[a-z0-9-]`: other characters are folded into single dashes, and the result
+/// begins with a letter or digit.
 fn slug(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

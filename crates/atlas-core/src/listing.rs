@@ -1,4 +1,4 @@
-//! What a walk over a cloud's machines proves, and what it does not.
+//! Listings of a cloud's machines: what they prove and what they do not.
 
 use std::collections::BTreeSet;
 
@@ -9,30 +9,30 @@ use crate::error::{Error, ErrorKind, Next, Outcome, Result};
 use crate::gpu::Gpu;
 use crate::launch_key::TrackedKey;
 
-/// Which machines to list. Empty means all of them.
+/// Selects the machines to list. An empty filter selects all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListFilter {
-    /// Only with this status.
+    /// Only machines with this status.
     pub status: Option<ComputeStatus>,
-    /// Only with a name that begins so.
+    /// Only machines whose name begins with this prefix.
     pub name_prefix: Option<String>,
-    /// Only in this region, in upper or lower case.
+    /// Only machines in this region, compared without case.
     pub region: Option<String>,
-    /// Only with this GPU.
+    /// Only machines with this GPU.
     pub gpu: Option<Gpu>,
-    /// Only those that carry this key, in any carrier.
+    /// Only machines that carry this launch key in any carrier.
     pub launch_key: Option<TrackedKey>,
 }
 
 impl ListFilter {
-    /// Every machine the key can see.
+    /// Selects every machine that the API key can see.
     #[must_use]
     pub fn all() -> Self {
         Self::default()
     }
 
-    /// Only those that carry this key, in any carrier.
+    /// Selects machines that carry this launch key in any carrier.
     #[must_use]
     pub fn launch_key(key: TrackedKey) -> Self {
         Self {
@@ -41,7 +41,7 @@ impl ListFilter {
         }
     }
 
-    /// Only with this status.
+    /// Selects machines with this status.
     #[must_use]
     pub fn status(self, status: ComputeStatus) -> Self {
         Self {
@@ -50,7 +50,7 @@ impl ListFilter {
         }
     }
 
-    /// Only with a name that begins so.
+    /// Selects machines whose name begins with this prefix.
     #[must_use]
     pub fn name_prefix(self, prefix: impl Into<String>) -> Self {
         Self {
@@ -59,7 +59,7 @@ impl ListFilter {
         }
     }
 
-    /// Only in this region.
+    /// Selects machines in this region.
     #[must_use]
     pub fn region(self, region: impl Into<String>) -> Self {
         Self {
@@ -68,7 +68,7 @@ impl ListFilter {
         }
     }
 
-    /// Only with this GPU, or a variant of it.
+    /// Selects machines with this GPU or a variant of it.
     #[must_use]
     pub fn gpu(self, gpu: Gpu) -> Self {
         Self {
@@ -77,8 +77,8 @@ impl ListFilter {
         }
     }
 
-    /// Whether a machine passes. Providers filter here, so that no cloud's own filter has to be
-    /// trusted.
+    /// Whether the filter selects a machine. Providers filter with this function, so that no
+    /// cloud's own filter has to be trusted.
     #[must_use]
     pub fn matches(&self, compute: &Compute) -> bool {
         self.status
@@ -107,29 +107,29 @@ impl ListFilter {
     }
 }
 
-/// Whether a walk reached its end.
+/// Whether a walk over the pages of a listing reached its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Completeness {
     /// Every page was read and understood.
     Complete,
-    /// Something is missing, and why: a failed page, a lost cursor, a region in error, an
-    /// implausible body.
+    /// Something is missing; the text says why: a failed page, a lost cursor, a region in error, or
+    /// an implausible body.
     Incomplete(String),
 }
 
-/// A row of a list that could not be read.
+/// A row of a listing that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnreadableRow {
-    /// The cloud's own id in it, where it has one.
+    /// The id that the cloud gives in the row, if any.
     pub id: Option<String>,
     /// What could not be read, without quoting it.
     pub reason: String,
-    /// Whether a launch key stands anywhere in it.
+    /// Whether the row contains a launch key anywhere.
     pub has_launch_key: bool,
 }
 
 impl UnreadableRow {
-    /// Keeps of a row what can still be told: the member `id`, and whether a launch key is in it.
+    /// Records what can be read of a row: the member `id`, and whether it contains a launch key.
     #[must_use]
     pub fn of(raw: &Value, reason: impl Into<String>) -> Self {
         let id = match raw.get("id") {
@@ -144,15 +144,15 @@ impl UnreadableRow {
         }
     }
 
-    /// Whether it may be a machine of ours: it says no id, so it may be any machine that is on
-    /// record, or it carries a launch key. A machine of ours has an id that was read before, so a
-    /// row with another id and without a key is somebody else's.
+    /// Whether the row may be one of our machines: it has no id, so it may be any recorded machine,
+    /// or it carries a launch key. The ids of our own machines have been read before, so a row with
+    /// an unknown id and without a key belongs to another user.
     #[must_use]
     pub fn may_be_ours(&self) -> bool {
         self.id.is_none() || self.has_launch_key
     }
 
-    /// The error of an answer that was about this alone.
+    /// Turns the row into the error of a call whose answer was only this row.
     #[must_use]
     pub fn into_error(self) -> Error {
         Error::new(
@@ -175,19 +175,19 @@ fn has_launch_key(raw: &Value) -> bool {
     }
 }
 
-/// The machines a walk saw. It proves presence; it never proves absence by itself.
+/// The machines that a walk saw. It proves presence; it never proves absence by itself.
 #[derive(Clone, Debug)]
 pub struct Listing {
-    /// The machines, each id once.
+    /// The machines; each id appears once.
     pub computes: Vec<Compute>,
     /// Whether the walk reached its end.
     pub completeness: Completeness,
-    /// Rows that could not be read. One that may be ours makes the walk incomplete.
+    /// Rows that could not be read. A row that may be ours makes the walk incomplete.
     pub unreadable: Vec<UnreadableRow>,
 }
 
 impl Listing {
-    /// A walk that reached its end.
+    /// The listing of a complete walk.
     #[must_use]
     pub fn complete(computes: Vec<Compute>) -> Self {
         Self {
@@ -197,7 +197,7 @@ impl Listing {
         }
     }
 
-    /// A walk that did not, and why.
+    /// The listing of an incomplete walk, with the reason.
     #[must_use]
     pub fn incomplete(computes: Vec<Compute>, reason: impl Into<String>) -> Self {
         Self {
@@ -207,9 +207,10 @@ impl Listing {
         }
     }
 
-    /// What a walk read, and what it misses. Pages shift under a walk: the same id twice is one
-    /// machine. A row that could not be read and [may be ours](UnreadableRow::may_be_ours) makes
-    /// the walk incomplete; one of somebody else's does not.
+    /// Builds a listing from what a walk read and what it missed. Pages shift during a walk: the
+    /// same id twice is one machine. An unreadable row that [may be
+    /// ours](UnreadableRow::may_be_ours) makes the walk incomplete; a row that belongs to another
+    /// user does not.
     #[must_use]
     pub fn of_walk(
         rows: impl IntoIterator<Item = Result<Compute, UnreadableRow>>,
@@ -248,7 +249,7 @@ impl Listing {
         self.completeness == Completeness::Complete
     }
 
-    /// Keeps only what the filter passes.
+    /// Keeps only the machines that the filter selects.
     #[must_use]
     pub fn filtered(mut self, filter: &ListFilter) -> Self {
         self.computes.retain(|compute| filter.matches(compute));
@@ -259,12 +260,13 @@ impl Listing {
 /// What a point read of one id proves.
 #[derive(Debug)]
 pub enum Presence {
-    /// It is there, whatever its state.
+    /// The machine exists, whatever its state.
     Present,
-    /// The cloud said, in the way its provider's documentation counts as proof, that there is no
-    /// such machine.
+    /// The cloud answered that there is no such machine, in a way that its provider's documentation
+    /// accepts as proof.
     Absent,
-    /// Nothing was proved: no answer, no right, a wrong account, an answer that is not proof.
+    /// Nothing was proved: no answer, missing permission, wrong account, or an answer that is not
+    /// proof.
     NoAnswer(Error),
 }
 

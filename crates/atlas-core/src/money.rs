@@ -1,4 +1,4 @@
-//! US dollars as integers. Floats stop where a cloud's JSON is read.
+//! US dollars as integers. Floating-point amounts are converted where a cloud's JSON is read.
 
 use std::fmt;
 use std::iter::Sum;
@@ -18,23 +18,23 @@ const NANOS: i64 = 1_000_000_000;
 pub struct Usd(i64);
 
 impl Usd {
-    /// Nothing.
+    /// Zero dollars.
     pub const ZERO: Self = Self(0);
 
-    /// From whole nano-dollars.
+    /// Builds an amount from whole nano-dollars.
     #[must_use]
     pub const fn from_nanos(nanos: i64) -> Self {
         Self(nanos)
     }
 
-    /// From whole cents.
+    /// Builds an amount from whole cents.
     #[must_use]
     pub const fn from_cents(cents: i64) -> Self {
         Self(cents.saturating_mul(NANOS / 100))
     }
 
-    /// From the floating-point dollars a cloud's JSON gives, rounded to the nearest nano-dollar.
-    /// `None` for NaN, infinities and sums beyond nine thousand million dollars.
+    /// Converts floating-point dollars from a cloud's JSON, rounded to the nearest nano-dollar.
+    /// `None` for NaN, infinities and amounts beyond nine thousand million dollars.
     #[must_use]
     pub fn from_f64(dollars: f64) -> Option<Self> {
         let nanos = (dollars * 1e9).round();
@@ -45,21 +45,21 @@ impl Usd {
         (nanos.is_finite() && nanos.abs() < 9.0e18).then_some(Self(nanos as i64))
     }
 
-    /// Dollars for a gauge or a plot, where the last digit does not matter. Never to be reckoned
-    /// with.
+    /// Dollars as floating point for gauges and plots, where the last digit does not matter. Do not
+    /// calculate with the result.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a plot has no nano-dollars")]
     pub fn to_f64(self) -> f64 {
         self.0 as f64 / 1e9
     }
 
-    /// Whole nano-dollars.
+    /// The amount in whole nano-dollars.
     #[must_use]
     pub const fn nanos(self) -> i64 {
         self.0
     }
 
-    /// The sum, or the largest amount that can be written.
+    /// The sum, or the largest representable amount on overflow.
     #[must_use]
     pub const fn saturating_add(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))
@@ -145,28 +145,28 @@ impl<'de> Deserialize<'de> for Usd {
 pub struct UsdPerHour(Usd);
 
 impl UsdPerHour {
-    /// Free.
+    /// A price of zero.
     pub const ZERO: Self = Self(Usd::ZERO);
 
-    /// This much for each hour.
+    /// A price of this amount per hour.
     #[must_use]
     pub const fn new(per_hour: Usd) -> Self {
         Self(per_hour)
     }
 
-    /// From the floating-point dollars per hour a cloud's JSON gives; see [`Usd::from_f64`].
+    /// Converts floating-point dollars per hour from a cloud's JSON; see [`Usd::from_f64`].
     #[must_use]
     pub fn from_f64(dollars: f64) -> Option<Self> {
         Usd::from_f64(dollars).map(Self)
     }
 
-    /// What one hour costs.
+    /// The price of one hour.
     #[must_use]
     pub const fn per_hour(self) -> Usd {
         self.0
     }
 
-    /// The price of `count` such things.
+    /// The price of `count` items.
     #[must_use]
     pub const fn times(self, count: u32) -> Self {
         Self(Usd(self.0.0.saturating_mul(count as i64)))
@@ -181,7 +181,7 @@ impl UsdPerHour {
         i64::try_from(up).ok().map(Usd)
     }
 
-    /// How long `budget` lasts at this price, rounded down; `None` when it lasts for ever.
+    /// How long `budget` lasts at this price, rounded down; `None` if it never runs out.
     #[must_use]
     pub fn lasts(self, budget: Usd) -> Option<Duration> {
         if self.0.0 <= 0 {

@@ -1,5 +1,5 @@
-//! Foreign text for a terminal: what a cloud, a machine or a repository says, without anything
-//! that could control the terminal or change the order or the look of what stands beside it.
+//! Makes foreign text (from a cloud, a machine or a repository) safe to print on a terminal:
+//! removes what could control the terminal or change the order or look of the text around it.
 
 use std::iter::Peekable;
 use std::str::Chars;
@@ -40,8 +40,8 @@ pub fn plain_line(text: &str) -> String {
         .join(" ")
 }
 
-/// Whether a terminal, or a reader, can be misled by this character: control characters,
-/// bidirectional controls and invisible characters.
+/// Whether this character can mislead a terminal or a reader: control characters, bidirectional
+/// controls and invisible characters.
 #[must_use]
 pub fn is_unsafe(c: char) -> bool {
     c.is_control()
@@ -72,12 +72,12 @@ fn skip_escape(rest: &mut Peekable<Chars<'_>>) {
             rest.next();
             skip_string(rest);
         }
-        // Two characters more: a choice of character set.
+        // Two more characters follow: a choice of character set.
         Some('(' | ')' | '*' | '+' | '-' | '.' | '/' | '#' | '%' | ' ') => {
             rest.next();
             rest.next_if(|c| !c.is_control());
         }
-        // A line end or another sequence is read for itself.
+        // A line end, or the start of another sequence, is handled by the caller.
         Some(c) if !c.is_control() => {
             rest.next();
         }
@@ -85,8 +85,8 @@ fn skip_escape(rest: &mut Peekable<Chars<'_>>) {
     }
 }
 
-/// The rest of a CSI sequence: parameters up to a final character. A control character breaks it
-/// off.
+/// Skips the rest of a CSI sequence: parameters up to a final character. A control character ends
+/// the sequence early.
 fn skip_control_sequence(rest: &mut Peekable<Chars<'_>>) {
     while let Some(c) = rest.next_if(|c| matches!(c, '\u{20}'..='\u{7e}')) {
         if c >= '\u{40}' {
@@ -95,8 +95,9 @@ fn skip_control_sequence(rest: &mut Peekable<Chars<'_>>) {
     }
 }
 
-/// The rest of an OSC, DCS, SOS, PM or APC string, up to BEL, ST or the end of the line. The end of
-/// the line is no end to a terminal; here it is, so that no program can hide what comes after.
+/// Skips the rest of an OSC, DCS, SOS, PM or APC string, up to BEL, ST or the end of the line. A
+/// terminal would continue past the end of the line; stopping there prevents a program from hiding
+/// the text that follows.
 fn skip_string(rest: &mut Peekable<Chars<'_>>) {
     while let Some(c) = rest.next_if(|c| *c != '\n') {
         match c {

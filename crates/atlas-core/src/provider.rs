@@ -1,4 +1,4 @@
-//! The contract: what a cloud must do, and the one handle through which it is called.
+//! The provider contract: what a cloud must do, and the handle through which it is called.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -23,17 +23,17 @@ use crate::resource::{
     VolumeRequest,
 };
 
-/// A stream of answers that can be sent between tasks.
+/// A boxed stream of results that can be sent between tasks.
 pub type BoxStream<T> = Pin<Box<dyn Stream<Item = T> + Send>>;
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Declares the contract once, and from it the object-safe twin, its blanket implementation and the
-/// handle's plain methods.
+/// Declares the contract once and derives from it the object-safe twin, its blanket implementation
+/// and the handle's plain methods.
 ///
-/// Three groups: `required` (every provider writes them), `optional` (default: unsupported, naming
-/// the capability), and what is answered without I/O. The handle's methods that check more than the
-/// operation's name are written out below.
+/// There are three groups: `required` (every provider implements them), `optional` (the default
+/// answers unsupported, naming the capability), and methods that are answered without I/O. The
+/// handle's methods with additional checks are written out below.
 macro_rules! contract {
     (
         required { $($(#[$rdoc:meta])* $rop:ident($($rarg:ident: &$rty:ty),*) -> $rout:ty;)* }
@@ -45,19 +45,19 @@ macro_rules! contract {
         /// `unsupported`; declare a capability in [`Provider::capabilities`] exactly when you
         /// implement it (the conformance suite checks both ways).
         pub trait Provider: Debug + Send + Sync + 'static {
-            /// Which kind of cloud this is.
+            /// The kind of cloud.
             fn id(&self) -> &ProviderId;
 
             /// What this provider can do. Constant for the life of the value; must not do I/O.
             fn capabilities(&self) -> Capabilities;
 
-            /// How long this cloud needs and how often it may be called, unless an account's
-            /// configuration says otherwise.
+            /// This cloud's visibility bound and rate limits, unless an account's configuration
+            /// overrides them.
             fn limits(&self) -> AccountLimits {
                 AccountLimits::default()
             }
 
-            /// What this cloud in particular would refuse, found before any request.
+            /// Checks for what this particular cloud would refuse, before any request.
             ///
             /// # Errors
             /// `validation` or `unsupported`, naming the field.
@@ -65,8 +65,8 @@ macro_rules! contract {
                 Ok(())
             }
 
-            /// The supporting objects that a machine for this request needs, in the order of their
-            /// making. Pure.
+            /// The supporting objects that a machine for this request needs, in the order in which
+            /// they are made. Pure.
             ///
             /// # Errors
             /// `validation`, when the request contradicts them.
@@ -125,26 +125,26 @@ macro_rules! contract {
 
 contract! {
     required {
-        /// Who the key belongs to, as the cloud says, or a keyed hash of the key: equal for equal
-        /// accounts, never the key itself.
+        /// The owner of the API key as the cloud reports it, or a keyed hash of the key: equal for
+        /// equal accounts, and never the key itself.
         ///
         /// # Errors
-        /// As any read.
+        /// Like any read.
         identity() -> Result<String>;
 
-        /// What could be tried for this request, best first, with prices. Empty means nothing fits:
-        /// sold out.
+        /// The candidates for this request, best first, with prices. An empty list means that
+        /// everything that fits is sold out.
         ///
         /// # Errors
-        /// As any read; `validation` when no offer of this cloud could ever fit.
+        /// Like any read; `validation` if no offer of this cloud could ever fit.
         candidates(request: &ComputeRequest) -> Result<Vec<Candidate>>;
 
-        /// Makes exactly one machine-creating call; returns when the cloud accepted the order, not
-        /// when the machine runs.
+        /// Makes exactly one machine-creating call. Returns when the cloud has accepted the order,
+        /// not when the machine runs.
         ///
         /// # Errors
-        /// The error's [`Outcome`](crate::Outcome) says whether a machine may exist all the same.
-        /// If it is `Unknown`, look for the launch key before ordering again.
+        /// The error's [`Outcome`](crate::Outcome) says whether a machine may exist nevertheless.
+        /// If it is `Unknown`, search for the launch key before ordering again.
         ///
         /// # Cancel safety
         /// Not cancel safe: a dropped future may leave a machine billing. Run it in a task of its
@@ -157,64 +157,66 @@ contract! {
         /// `not_found` proves nothing by itself: see [`Provider::presence`].
         get_compute(id: &ComputeId) -> Result<Compute>;
 
-        /// Walks the machines of the account, to the last page.
+        /// Lists all machines of the account, to the last page.
         ///
         /// # Errors
-        /// When not even the first page could be read. A walk broken off later is an incomplete
+        /// If not even the first page could be read. A walk that fails later is an incomplete
         /// [`Listing`].
         list_compute(filter: &ListFilter) -> Result<Listing>;
 
-        /// What a point read of this id proves, in the way this cloud's documentation counts as
-        /// proof. Never fails.
+        /// Reads this id and reports what the answer proves, by the rules of this cloud's
+        /// documentation. Never fails.
         presence(id: &ComputeId) -> Presence;
 
-        /// Ends a machine for good. Idempotent: one that is gone already is a success.
+        /// Deletes a machine. Idempotent: if it is already gone, the call succeeds.
         ///
         /// # Errors
-        /// After an error the machine must be taken to be alive.
+        /// After an error, assume that the machine is still alive.
         terminate(id: &ComputeId) -> Result<()>;
 
-        /// The price list: every GPU, tier and region, with stock where the cloud says.
+        /// The price list: every GPU, tier and region, with stock if the cloud reports it.
         ///
         /// # Errors
-        /// As any read.
+        /// Like any read.
         list_gpu_types() -> Result<Vec<GpuType>>;
     }
     optional {
-        /// Stops a machine and keeps it. It may go on billing for its disks.
+        /// Stops a machine without deleting it. Its disks may continue to bill.
         ///
         /// # Errors
         /// `conflict` when its state does not allow it.
         stop(id: &ComputeId) -> Result<()>, Stop;
 
-        /// Starts a stopped machine. Accepted does not mean running.
+        /// Starts a stopped machine. Success means accepted, not running.
         ///
         /// # Errors
-        /// `no_capacity` when its host has no free GPU any more.
+        /// `no_capacity` if its host has no free GPU any more.
         start(id: &ComputeId) -> Result<()>, Start;
 
-        /// Makes a supporting object, or finds the one of that name; answers it with its id.
+        /// Makes a supporting object, or finds the existing one of that name. Returns it with its
+        /// id.
         ///
         /// # Errors
-        /// Idempotent by name: any error may be repeated.
+        /// Idempotent by name: the call may be repeated after any error.
         ensure_support(key: &LaunchKey, support: &Support) -> Result<Support>, GlobalNetworking;
 
-        /// Releases a supporting object; one that is gone already is a success.
+        /// Deletes a supporting object. If it is already gone, the call succeeds.
         ///
         /// # Errors
-        /// Idempotent: any error may be repeated.
+        /// Idempotent: the call may be repeated after any error.
         release_support(support: &Support) -> Result<()>, GlobalNetworking;
 
         /// Reads a machine's log.
         ///
         /// # Errors
-        /// As any read; the stream's items can fail too, and it ends after an error.
+        /// Like any read. The stream's items can fail too; the stream ends after an error.
         logs(id: &ComputeId, query: &LogQuery) -> Result<BoxStream<Result<LogLine>>>, Logs;
 
-        /// Submits a serverless job. Class `Create`: never repeated unless it provably never left.
+        /// Submits a serverless job. Retry class `Create`: never repeated unless it provably never
+        /// left.
         ///
         /// # Errors
-        /// As `spawn_compute`: the outcome says whether the job may run all the same.
+        /// Like `spawn_compute`: the outcome says whether the job may run nevertheless.
         run_job(request: &JobRequest) -> Result<Job>, Serverless;
 
         /// Reads a job.
@@ -226,29 +228,29 @@ contract! {
         /// Cancels a job.
         ///
         /// # Errors
-        /// As any idempotent call.
+        /// Like any idempotent call.
         cancel_job(job: &JobRef) -> Result<Job>, Serverless;
 
-        /// The chunks of a job as they come, each once, until it ends. A job that ends badly ends
-        /// the stream with an error.
+        /// Streams the output chunks of a job, each once, until the job ends. If the job fails, the
+        /// stream ends with an error.
         ///
         /// # Errors
-        /// As any read.
+        /// Like any read.
         stream_job(job: &JobRef) -> Result<BoxStream<Result<serde_json::Value>>>, JobStreaming;
 
         /// Every network volume of the account.
         ///
         /// # Errors
-        /// As any read.
+        /// Like any read.
         list_network_volumes() -> Result<Vec<NetworkVolume>>, NetworkVolumes;
 
         /// Creates a network volume. It bills until deleted. Class `Create`.
         ///
         /// # Errors
-        /// The outcome says whether it may exist all the same.
+        /// The outcome says whether the volume may exist nevertheless.
         create_network_volume(request: &VolumeRequest) -> Result<NetworkVolume>, NetworkVolumes;
 
-        /// Deletes a network volume and all that is on it. Idempotent.
+        /// Deletes a network volume with its data. Idempotent.
         ///
         /// # Errors
         /// `conflict` while a machine mounts it.
@@ -257,20 +259,20 @@ contract! {
         /// What the cloud billed for machines.
         ///
         /// # Errors
-        /// As any read.
+        /// Like any read.
         compute_spend(query: &SpendQuery) -> Result<Vec<ComputeSpend>>, Spend;
     }
 }
 
-/// Any provider, ours or yours. Cheap to clone.
+/// A handle to any provider, built-in or user-defined. Cheap to clone.
 ///
-/// Every method names the operation and the provider in its error, and refuses before any request
-/// what the provider cannot honour.
+/// Every method adds the operation and the provider to its error, and refuses what the provider
+/// cannot honour before anything is sent.
 #[derive(Clone, Debug)]
 pub struct AnyProvider(Arc<dyn Erased>);
 
 impl AnyProvider {
-    /// Takes a provider.
+    /// Wraps a provider.
     pub fn new(provider: impl Provider) -> Self {
         Self(Arc::new(provider))
     }
@@ -293,7 +295,7 @@ impl AnyProvider {
         self.0.limits()
     }
 
-    /// Everything that can be found wrong with a request without asking the cloud.
+    /// Checks everything about a request that can be checked without asking the cloud.
     ///
     /// # Errors
     /// `validation` or `unsupported`, naming the field or capability.
@@ -333,7 +335,8 @@ impl AnyProvider {
         .map_err(|error| error.during(self.id(), "spawn_compute"))
     }
 
-    /// See [`Provider::candidates`]. Refuses what the provider cannot honour, without asking.
+    /// See [`Provider::candidates`]. Refuses what the provider cannot honour before anything is
+    /// sent.
     ///
     /// # Errors
     /// See [`Provider::candidates`].
@@ -357,7 +360,7 @@ impl AnyProvider {
         }
     }
 
-    /// Every machine that carries this key in any of its carriers: what resolves an unknown
+    /// Finds every machine that carries this key in any of its carriers. This resolves an unknown
     /// outcome.
     ///
     /// # Errors
@@ -372,7 +375,7 @@ impl AnyProvider {
         Ok(found.filtered(&filter))
     }
 
-    /// See [`Provider::list_compute`]. What the cloud answers is filtered again here.
+    /// See [`Provider::list_compute`]. The answer is filtered again here.
     ///
     /// # Errors
     /// See [`Provider::list_compute`].
@@ -385,7 +388,7 @@ impl AnyProvider {
         Ok(found.filtered(filter))
     }
 
-    /// The serverless group, if this provider has it.
+    /// The serverless operations, if this provider supports them.
     #[must_use]
     pub fn jobs(&self) -> Option<Jobs<'_>> {
         self.capabilities()
@@ -393,7 +396,7 @@ impl AnyProvider {
             .then_some(Jobs(self))
     }
 
-    /// The network volumes group, if this provider has it.
+    /// The network volume operations, if this provider supports them.
     #[must_use]
     pub fn network_volumes(&self) -> Option<NetworkVolumes<'_>> {
         self.capabilities()
@@ -456,7 +459,7 @@ macro_rules! view {
 }
 
 view! {
-    /// The serverless group of a provider that has it.
+    /// The serverless operations of a provider that supports them.
     Jobs {
         run_job(request: &JobRequest) -> Job;
         get_job(job: &JobRef) -> Job;
@@ -465,7 +468,7 @@ view! {
     }
 }
 view! {
-    /// The network volumes of a provider that has them.
+    /// The network volume operations of a provider that supports them.
     NetworkVolumes {
         list_network_volumes() -> Vec<NetworkVolume>;
         create_network_volume(request: &VolumeRequest) -> NetworkVolume;

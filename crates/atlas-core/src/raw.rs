@@ -1,4 +1,4 @@
-//! A cloud's own description of something, parsed only when somebody looks at it.
+//! A cloud's own description of an object, parsed when it is first read.
 
 use std::fmt;
 use std::ops::Deref;
@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-/// JSON as a cloud sent it, with the secrets it echoes redacted. Reads like a [`Value`]; cheap to
-/// clone.
+/// JSON as a cloud sent it, with the secrets it echoes redacted. Dereferences to a [`Value`]; cheap
+/// to clone.
 ///
 /// ```
 /// use atlas_core::Raw;
@@ -26,9 +26,8 @@ struct Inner {
 }
 
 impl Raw {
-    /// Keeps the text and parses it when it is first looked at, then redacted by this function:
-    /// callers that read a machine's state often seldom look at it. Text that is no JSON reads
-    /// as `null`.
+    /// Keeps the text. It is parsed and then redacted by `redact` when it is first read, because
+    /// callers that poll a machine's state rarely read it. Text that is not JSON reads as `null`.
     #[must_use]
     pub fn parsed_later(text: &[u8], redact: fn(&mut Value)) -> Self {
         Self(Some(Arc::new(Inner {
@@ -38,7 +37,7 @@ impl Raw {
         })))
     }
 
-    /// The value.
+    /// The parsed and redacted value.
     #[must_use]
     pub fn value(&self) -> &Value {
         const NOTHING: &Value = &Value::Null;

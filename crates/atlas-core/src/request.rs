@@ -1,4 +1,4 @@
-//! What to rent.
+//! Requests for machines.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,21 +17,22 @@ use crate::launch_key::{LAUNCH_KEY_ENV, LaunchKey};
 use crate::secret::Secret;
 use crate::size::{DiskSize, MemorySize};
 
-/// RunPod documents 50 variables for a pod; no cloud of ours takes fewer (docs/clouds/).
+/// The maximum number of variables. RunPod documents 50 for a pod; no supported cloud accepts fewer
+/// (docs/clouds/).
 const MAX_ENV: usize = 48;
 const MAX_PORTS: usize = 64;
 const MAX_TEXT: usize = 64 * 1024;
 
-/// Which GPU a request asks for.
+/// The GPU that a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum GpuChoice {
-    /// This one, or a variant of it.
+    /// This GPU, or a variant of it.
     Named(Gpu),
-    /// Any with at least this much memory each.
+    /// Any GPU with at least this much memory.
     AtLeast(MemorySize),
-    /// A cloud's own id, passed on untouched.
+    /// A cloud's own GPU id, passed on unchanged.
     Native(String),
 }
 
@@ -51,12 +52,12 @@ pub enum CloudType {
     Secure,
     /// Vetted private hosts.
     Community,
-    /// Whichever the provider offers; where tiers differ in price, the cheaper first.
+    /// Any tier that the provider offers; where tiers differ in price, the cheaper first.
     #[default]
     Any,
 }
 
-/// What a port speaks.
+/// The protocol of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
@@ -77,7 +78,8 @@ impl Protocol {
     }
 }
 
-/// A port to expose. Numbers from 70000 ask for a symmetric TCP port, the same inside and outside.
+/// A port to expose. Numbers from 70000 request a symmetric TCP port, which has the same number
+/// inside and outside.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Port {
     number: u32,
@@ -103,8 +105,8 @@ impl Port {
         }
     }
 
-    /// A TCP port that has the same number inside and outside, chosen by the cloud and known by
-    /// this `slot`.
+    /// A TCP port that has the same number inside and outside. The cloud chooses the number; `slot`
+    /// identifies the port in the request.
     #[must_use]
     pub const fn symmetric_tcp(slot: u16) -> Self {
         Self {
@@ -119,13 +121,13 @@ impl Port {
         self.number
     }
 
-    /// What it speaks.
+    /// The protocol.
     #[must_use]
     pub const fn protocol(self) -> Protocol {
         self.protocol
     }
 
-    /// True for a port that is to be the same inside and outside.
+    /// True for a symmetric port.
     #[must_use]
     pub const fn is_symmetric(self) -> bool {
         self.number >= 70_000
@@ -199,19 +201,19 @@ pub struct ComputeRequest {
     /// The GPU. Exactly one of `gpu` and `cpu` is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<GpuChoice>,
-    /// How many of it in one machine.
+    /// Number of GPUs per machine.
     #[serde(default = "one")]
     pub gpu_count: u32,
-    /// A machine without a GPU, with this many virtual CPUs.
+    /// A machine without a GPU that has this many virtual CPUs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<u32>,
-    /// At least this much RAM. A CPU machine's follows from its shape where unset.
+    /// At least this much RAM. If unset, the RAM of a CPU machine follows from its shape.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemorySize>,
     /// The container image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// The command and its arguments; empty means the image's own.
+    /// The command and its arguments; empty for the image's own command.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
     /// The tier of data centre.
@@ -220,7 +222,7 @@ pub struct ComputeRequest {
     /// Accept capacity the provider may take back at any time.
     #[serde(default)]
     pub spot: bool,
-    /// Regions to try, best first; empty means anywhere.
+    /// Regions to try, best first; empty for any region.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub region_hints: Vec<String>,
     /// Ports to expose.
@@ -229,7 +231,7 @@ pub struct ComputeRequest {
     /// Environment of the container. Values are secrets: they are never printed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, Secret>,
-    /// A disk that survives a stop and dies with the machine.
+    /// A disk that survives a stop and is deleted with the machine.
     #[serde(default, rename = "volume_gb", skip_serializing_if = "Option::is_none")]
     pub volume: Option<DiskSize>,
     /// Container disk. The clouds say GB; `DiskSize` says which GB a provider means.
@@ -242,7 +244,7 @@ pub struct ComputeRequest {
     /// A network volume of the account to mount.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_volume_id: Option<VolumeId>,
-    /// A name for people. The machine's name is made of it and the launch key.
+    /// A human-readable name. The machine's name is made from it and the launch key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// A template of the account to start from.
@@ -251,18 +253,18 @@ pub struct ComputeRequest {
     /// How the browser will authenticate to the machine.
     #[serde(default)]
     pub auth: Auth,
-    /// The credential minted for `auth`; the facade and the orchestrator set it, a provider injects
-    /// it.
+    /// The credential minted for `auth`. The facade or the orchestrator sets it; the provider
+    /// injects it into the machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<Credential>,
-    /// The candidate this request is pinned to; the orchestrator sets it, one for each attempt.
+    /// The candidate that this request is pinned to. The orchestrator sets it for each attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub candidate: Option<Candidate>,
-    /// The machine ends itself, and its bill, once its command has ended. The orchestrator sets it
-    /// for tasks.
+    /// The machine deletes itself, and so ends its bill, when its command has ended. The
+    /// orchestrator sets it for tasks.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ends_with_command: bool,
-    /// Merged deeply into the body that goes to the cloud.
+    /// JSON that is merged deeply into the request body sent to the cloud.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub provider_opts: Value,
 }
@@ -298,7 +300,7 @@ impl ComputeRequest {
         }
     }
 
-    /// A machine with one of this GPU.
+    /// A request for a machine with one GPU of this kind.
     pub fn gpu(gpu: impl Into<GpuChoice>) -> Self {
         Self {
             gpu: Some(gpu.into()),
@@ -306,7 +308,7 @@ impl ComputeRequest {
         }
     }
 
-    /// A machine without a GPU, with this many virtual CPUs.
+    /// A request for a machine without a GPU that has this many virtual CPUs.
     #[must_use]
     pub fn cpu(vcpus: u32) -> Self {
         Self {
@@ -315,13 +317,13 @@ impl ComputeRequest {
         }
     }
 
-    /// How many GPUs in one machine.
+    /// Sets the number of GPUs per machine.
     #[must_use]
     pub fn gpu_count(self, gpu_count: u32) -> Self {
         Self { gpu_count, ..self }
     }
 
-    /// At least this much RAM.
+    /// Sets the minimum RAM.
     #[must_use]
     pub fn memory(self, memory: MemorySize) -> Self {
         Self {
@@ -330,7 +332,7 @@ impl ComputeRequest {
         }
     }
 
-    /// The container image.
+    /// Sets the container image.
     #[must_use]
     pub fn image(self, image: impl Into<String>) -> Self {
         Self {
@@ -339,7 +341,7 @@ impl ComputeRequest {
         }
     }
 
-    /// The command and its arguments, instead of the image's own.
+    /// Sets the command and its arguments, replacing the image's own.
     #[must_use]
     pub fn command<I: IntoIterator<Item: Into<String>>>(self, command: I) -> Self {
         Self {
@@ -348,7 +350,7 @@ impl ComputeRequest {
         }
     }
 
-    /// The tier of data centre.
+    /// Sets the tier of data centre.
     #[must_use]
     pub fn cloud_type(self, cloud_type: CloudType) -> Self {
         Self { cloud_type, ..self }
@@ -360,7 +362,7 @@ impl ComputeRequest {
         Self { spot, ..self }
     }
 
-    /// Adds a region to try after those already named.
+    /// Adds a region to try after those already added.
     #[must_use]
     pub fn region(mut self, region: impl Into<String>) -> Self {
         self.region_hints.push(region.into());
@@ -381,7 +383,7 @@ impl ComputeRequest {
         self
     }
 
-    /// A disk that survives a stop and dies with the machine.
+    /// Requests a disk that survives a stop and is deleted with the machine.
     #[must_use]
     pub fn volume(self, size: DiskSize) -> Self {
         Self {
@@ -390,7 +392,7 @@ impl ComputeRequest {
         }
     }
 
-    /// The container disk.
+    /// Sets the size of the container disk.
     #[must_use]
     pub fn container_disk(self, size: DiskSize) -> Self {
         Self {
@@ -408,7 +410,7 @@ impl ComputeRequest {
         }
     }
 
-    /// A name for people.
+    /// Sets a human-readable name.
     #[must_use]
     pub fn name(self, name: impl Into<String>) -> Self {
         Self {
@@ -417,7 +419,7 @@ impl ComputeRequest {
         }
     }
 
-    /// A template of the account to start from.
+    /// Sets a template of the account to start from.
     #[must_use]
     pub fn template(self, id: impl Into<String>) -> Self {
         Self {
@@ -426,13 +428,13 @@ impl ComputeRequest {
         }
     }
 
-    /// How the browser will authenticate to the machine.
+    /// Sets how the browser will authenticate to the machine.
     #[must_use]
     pub fn auth(self, auth: Auth) -> Self {
         Self { auth, ..self }
     }
 
-    /// The credential minted for [`ComputeRequest::auth`].
+    /// Sets the credential minted for [`ComputeRequest::auth`].
     #[must_use]
     pub fn credential(self, credential: Option<Credential>) -> Self {
         Self { credential, ..self }
@@ -447,7 +449,7 @@ impl ComputeRequest {
         }
     }
 
-    /// The machine ends itself once its command has ended; it needs a command then.
+    /// Makes the machine delete itself when its command has ended. Requires a command.
     #[must_use]
     pub fn ends_with_command(self, ends: bool) -> Self {
         Self {
@@ -456,7 +458,7 @@ impl ComputeRequest {
         }
     }
 
-    /// What the cloud's own request body is to contain besides.
+    /// Sets additional JSON for the cloud's request body.
     #[must_use]
     pub fn provider_opts(self, opts: Value) -> Self {
         Self {
@@ -465,7 +467,7 @@ impl ComputeRequest {
         }
     }
 
-    /// What no cloud could honour, found before any request.
+    /// Checks for what no cloud could honour, before any request.
     ///
     /// # Errors
     /// `validation`, naming the field.
@@ -582,7 +584,8 @@ impl ComputeRequest {
         Ok(())
     }
 
-    /// The container's whole environment: the caller's, the credential's and the launch key's.
+    /// The complete environment of the container: the caller's variables, the credential's and the
+    /// launch key's.
     #[must_use]
     pub fn environment(&self, key: &LaunchKey) -> BTreeMap<String, Secret> {
         let mut env = self.env.clone();
@@ -601,7 +604,8 @@ impl ComputeRequest {
         env
     }
 
-    /// The whole request as JSON, **secrets included**, for sealing at rest. Reads back by `serde`.
+    /// The complete request as JSON, **secrets included**, for encryption at rest. `serde` reads it
+    /// back.
     #[must_use]
     pub fn expose(&self) -> Value {
         let mut value = serde_json::to_value(self).expect("a request is plain data");

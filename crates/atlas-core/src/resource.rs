@@ -1,4 +1,4 @@
-//! What belongs to an account besides machines: logs, network volumes, spend.
+//! Resources of an account besides machines: logs, network volumes, spend.
 
 use std::time::Duration;
 
@@ -9,33 +9,33 @@ use crate::money::Usd;
 use crate::size::DiskSize;
 use crate::time::Timestamp;
 
-/// Which of a machine's logs.
+/// The source of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogSource {
-    /// What the container printed.
+    /// Output of the container.
     #[default]
     Container,
-    /// What the cloud says about it: pulls, starts, kills.
+    /// Messages of the cloud about the machine: pulls, starts, kills.
     System,
 }
 
-/// Which lines to read.
+/// Selects log lines.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct LogQuery {
-    /// Which of its logs; both where unset.
+    /// The log to read; both if unset.
     pub source: Option<LogSource>,
-    /// The last so many lines.
+    /// Only this many of the last lines.
     pub tail: Option<u32>,
-    /// Lines from then on; beats `tail`.
+    /// Only lines since this instant; takes precedence over `tail`.
     pub since: Option<Timestamp>,
-    /// Goes on with new lines instead of ending.
+    /// Keeps the stream open for new lines.
     pub follow: bool,
 }
 
 impl LogQuery {
-    /// The last so many lines.
+    /// Selects only this many of the last lines.
     #[must_use]
     pub fn tail(self, lines: u32) -> Self {
         Self {
@@ -44,7 +44,7 @@ impl LogQuery {
         }
     }
 
-    /// Goes on with new lines.
+    /// Keeps the stream open for new lines.
     #[must_use]
     pub fn follow(self, follow: bool) -> Self {
         Self { follow, ..self }
@@ -54,11 +54,11 @@ impl LogQuery {
 /// One line of a machine's log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLine {
-    /// When it was written, as the cloud says.
+    /// When the line was written, according to the cloud.
     pub timestamp: Option<Timestamp>,
-    /// Which log it is of.
+    /// The log that the line belongs to.
     pub source: LogSource,
-    /// The line, without its end.
+    /// The line without its line end.
     pub text: String,
 }
 
@@ -66,19 +66,19 @@ pub struct LogLine {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct NetworkVolume {
-    /// What the cloud calls it.
+    /// The cloud's id of the volume.
     pub id: VolumeId,
     /// Its name; clouds do not keep names unique.
     pub name: String,
-    /// Its capacity.
+    /// The capacity of the volume.
     #[serde(rename = "size_gb")]
     pub size: DiskSize,
-    /// Where it is; machines that mount it must be there too.
+    /// The region; machines that mount the volume must be there too.
     pub region: String,
 }
 
 impl NetworkVolume {
-    /// A volume.
+    /// A volume with these fields.
     pub fn new(
         id: VolumeId,
         name: impl Into<String>,
@@ -99,51 +99,51 @@ impl NetworkVolume {
 pub struct VolumeRequest {
     /// The name the volume is created with.
     pub name: String,
-    /// Its capacity.
+    /// The capacity to create.
     #[serde(rename = "size_gb")]
     pub size: DiskSize,
     /// The region to create it in.
     pub region: String,
 }
 
-/// What a cloud billed for a machine in a span.
+/// What a cloud billed for one machine in a period.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComputeSpend {
-    /// Which machine.
+    /// The machine.
     pub id: ComputeId,
-    /// From when.
+    /// Start of the period.
     pub start: Timestamp,
-    /// Until when.
+    /// End of the period.
     pub end: Timestamp,
-    /// How much. Clouds bill in arrears: a recent span can still grow.
+    /// The amount. Clouds bill in arrears, so the amount of a recent period can still grow.
     pub amount: Usd,
 }
 
-/// Whose spend, and from when.
+/// Selects spend by machine and period.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpendQuery {
-    /// Only of this machine.
+    /// Only this machine.
     pub id: Option<ComputeId>,
-    /// From when.
+    /// Start of the period.
     pub start: Timestamp,
-    /// Until when.
+    /// End of the period.
     pub end: Timestamp,
 }
 
-/// How long a cloud needs, and how often it may be called: configuration of an account, with the
-/// provider's own as default.
+/// How long a cloud needs and how often it may be called. Configured per account, with the
+/// provider's values as default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountLimits {
-    /// The longest until a machine that was created shows in listings and point reads, and one that
-    /// ended stops to.
+    /// The longest time until a created machine appears in listings and point reads, and until a
+    /// deleted one disappears from them.
     pub visibility_bound: Duration,
-    /// The longest one call may take, its retries included.
+    /// The maximum time of one call, including its retries.
     pub call_deadline: Duration,
-    /// The least time between two calls, on average.
+    /// The minimum average time between two calls.
     pub call_interval: Duration,
-    /// How many calls may come at once before that average counts.
+    /// How many calls may be made at once before the average interval applies.
     pub burst: u32,
-    /// How many calls may be under way at once.
+    /// The maximum number of concurrent calls.
     pub concurrency: u32,
 }
 
@@ -159,17 +159,17 @@ impl Default for AccountLimits {
     }
 }
 
-/// A supporting object of a machine: an app, an address, a rule set. Made before it, released with
-/// it, idempotent by name.
+/// A supporting object of a machine: an app, an address, a rule set. It is made before the machine
+/// and released with it; making it is idempotent by name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Support {
-    /// What kind of thing, in the cloud's words: `app`, `ip`, `firewall-ruleset`.
+    /// The kind of object in the cloud's terms: `app`, `ip`, `firewall-ruleset`.
     pub kind: String,
-    /// Its name, made from the launch key, so that making it twice makes one.
+    /// Its name, derived from the launch key, so that making it twice results in one object.
     pub name: String,
-    /// What the cloud calls it, once it exists.
+    /// The cloud's id of it, once it exists.
     pub id: Option<String>,
-    /// What else its provider needs to make it: a region, rules. No secrets.
+    /// Other data its provider needs to make it: a region, rules. No secrets.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub spec: serde_json::Value,
 }

@@ -1,18 +1,18 @@
-//! Which calls may be repeated, and how long to wait between tries.
+//! Which calls may be repeated, and how long to wait between attempts.
 
 use std::time::Duration;
 
 use crate::entropy::Entropy;
 
-/// How a call behaves when it is made twice. A property of the operation, never of the error.
+/// The effect of making the same call twice. A property of the operation, never of the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RetryClass {
-    /// Reads: nothing changes, however often.
+    /// Reads: repeating them changes nothing.
     Safe,
-    /// Changes whose second call changes nothing more: terminate, stop, delete.
+    /// Changes that have no further effect when repeated: terminate, stop, delete.
     Idempotent,
-    /// Makes something new, and bills it, each time it is received. Repeated only where the request
-    /// provably never left.
+    /// Each received call makes and bills something new. Repeated only if the request provably
+    /// never left.
     Create,
 }
 
@@ -24,13 +24,13 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Waits up to `base` the first time, up to twice that the second, never more than `cap`.
+    /// The first wait is at most `base`, the second at most twice that, and none exceeds `cap`.
     #[must_use]
     pub const fn new(base: Duration, cap: Duration) -> Self {
         Self { base, cap }
     }
 
-    /// The longest wait before try number `attempt` (0 is the first repeat).
+    /// The maximum wait before repeat number `attempt`, starting at 0.
     #[must_use]
     pub fn ceiling(&self, attempt: u32) -> Duration {
         self.base

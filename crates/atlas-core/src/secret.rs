@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use zeroize::Zeroizing;
 
-/// What stands in for a secret wherever one would have been printed or serialised.
+/// The text that replaces a secret wherever it would be printed or serialised.
 pub const REDACTED: &str = "[redacted]";
 
 /// A secret string. Wiped from memory when dropped; `Debug` and `Serialize` never show it.
@@ -22,18 +22,18 @@ pub const REDACTED: &str = "[redacted]";
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Takes ownership of the text.
+    /// Wraps the text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(Zeroizing::new(text.into()))
     }
 
-    /// The text itself. Every use of this is a place where a secret can leak.
+    /// The text itself. Each use of this method is a place where a secret can leak.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// True when there is nothing in it.
+    /// True if the text is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -4,22 +4,22 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A disk's size in whole gigabytes, as the cloud that rents it counts them.
+/// A disk size in whole gigabytes, as the cloud that rents it counts them.
 ///
-/// RunPod, Lambda and Vast sell decimal gigabytes, Fly binary ones (docs/clouds/); none converts,
-/// so neither do we.
+/// RunPod, Lambda and Vast sell decimal gigabytes, Fly binary ones (docs/clouds/). The clouds do
+/// not convert, and neither does atlas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DiskSize(u32);
 
 impl DiskSize {
-    /// This many gigabytes.
+    /// A size of this many gigabytes.
     #[must_use]
     pub const fn gb(gb: u32) -> Self {
         Self(gb)
     }
 
-    /// How many gigabytes.
+    /// The size in gigabytes.
     #[must_use]
     pub const fn as_gb(self) -> u32 {
         self.0
@@ -38,25 +38,25 @@ impl fmt::Display for DiskSize {
 pub struct MemorySize(u32);
 
 impl MemorySize {
-    /// This many mebibytes.
+    /// A size of this many mebibytes.
     #[must_use]
     pub const fn mib(mib: u32) -> Self {
         Self(mib)
     }
 
-    /// This many gibibytes, the unit VRAM is named in.
+    /// A size of this many gibibytes, the usual unit of VRAM.
     #[must_use]
     pub const fn gib(gib: u32) -> Self {
         Self(gib.saturating_mul(1024))
     }
 
-    /// How many mebibytes.
+    /// The size in mebibytes.
     #[must_use]
     pub const fn as_mib(self) -> u32 {
         self.0
     }
 
-    /// How many whole gibibytes.
+    /// The size in whole gibibytes, rounded down.
     #[must_use]
     pub const fn as_gib(self) -> u32 {
         self.0 / 1024

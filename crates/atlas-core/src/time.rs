@@ -1,4 +1,4 @@
-//! Wall-clock instants, and the clock they are read from.
+//! Wall-clock instants and the injected clock.
 
 use std::fmt::{self, Debug};
 use std::str::FromStr;
@@ -18,7 +18,7 @@ impl Timestamp {
     /// 1970-01-01T00:00:00Z.
     pub const UNIX_EPOCH: Self = Self(jiff::Timestamp::UNIX_EPOCH);
 
-    /// From milliseconds since the epoch, clamped to the calendar.
+    /// Converts milliseconds since the epoch, clamped to the calendar.
     #[must_use]
     pub fn from_unix_millis(millis: i64) -> Self {
         let edge = if millis < 0 {
@@ -29,7 +29,7 @@ impl Timestamp {
         Self(jiff::Timestamp::from_millisecond(millis).unwrap_or(edge))
     }
 
-    /// From whole seconds since the epoch, clamped to the calendar.
+    /// Converts whole seconds since the epoch, clamped to the calendar.
     #[must_use]
     pub fn from_unix_seconds(seconds: i64) -> Self {
         Self::from_unix_millis(seconds.saturating_mul(1000))
@@ -47,7 +47,7 @@ impl Timestamp {
         self.0.as_second()
     }
 
-    /// This much later, or the end of the calendar.
+    /// Adds a duration; the result is at most the end of the calendar.
     #[must_use]
     pub fn saturating_add(self, span: Duration) -> Self {
         Self(
@@ -59,7 +59,7 @@ impl Timestamp {
         )
     }
 
-    /// This much earlier, or the start of the calendar.
+    /// Subtracts a duration; the result is at least the start of the calendar.
     #[must_use]
     pub fn saturating_sub(self, span: Duration) -> Self {
         Self(
@@ -71,7 +71,7 @@ impl Timestamp {
         )
     }
 
-    /// How much later than `earlier` this is; zero when it is not later.
+    /// The time since `earlier`; zero if `earlier` is not earlier.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::try_from(self.0.duration_since(earlier.0)).unwrap_or_default()
@@ -94,19 +94,20 @@ impl FromStr for Timestamp {
     }
 }
 
-/// Where "now" comes from. Injected everywhere, so that time can be simulated.
+/// The source of the current time. It is injected everywhere, so that time can be simulated.
 pub trait Clock: Debug + Send + Sync + 'static {
-    /// The wall clock.
+    /// The current wall-clock time.
     fn now(&self) -> Timestamp;
 
-    /// The time since the host started, including the time it was suspended. `None` where the host
-    /// cannot say. Nobody sets this clock, so it tells a suspended host from a changed wall clock.
+    /// The time since the host started, including the time it was suspended. `None` if the host
+    /// cannot tell. This clock is never set, so it distinguishes a suspended host from a changed
+    /// wall clock.
     fn since_boot(&self) -> Option<Duration> {
         None
     }
 }
 
-/// The machine's own clock.
+/// The operating system's clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
@@ -133,14 +134,15 @@ impl Clock for SystemClock {
 
 type Answered = Box<dyn FnOnce(Timestamp) + Send>;
 
-/// Is told which time a cloud's answers carry. Set it as an extension of a
-/// [`CallContext`](crate::CallContext): transports report each answer's `Date` to it.
+/// Receives the dates of a cloud's answers. Set it as an extension of a
+/// [`CallContext`](crate::CallContext): transports report the `Date` header of each answer to it.
 #[derive(Clone)]
 pub struct DateListener(Arc<dyn Fn() -> Answered + Send + Sync>);
 
 impl DateListener {
-    /// `asked` is called when a request is about to leave; what it returns is called with the
-    /// answer's date, if one comes. The cloud's clock showed that date somewhere in between.
+    /// `asked` is called just before a request leaves; the function it returns is called with the
+    /// date of the answer, if there is one. The cloud's clock showed that date between the two
+    /// calls.
     #[must_use]
     pub fn new<F>(asked: impl Fn() -> F + Send + Sync + 'static) -> Self
     where

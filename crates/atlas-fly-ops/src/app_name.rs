@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use atlas_core::{Error, Result};
 
-/// A name Fly would take: 1 to 63 of `[a-z0-9-]`, not beginning or ending with `-`.
+/// A valid Fly app name: 1 to 63 characters of `[a-z0-9-]`, not beginning or ending with `-`.
 ///
 /// ```
 /// use atlas_fly_ops::AppName;
@@ -18,7 +18,7 @@ use atlas_core::{Error, Result};
 pub struct AppName(Arc<str>);
 
 impl AppName {
-    /// Checks and takes the text.
+    /// Checks the text and wraps it.
     ///
     /// # Errors
     /// `validation` for a name that Fly would refuse. The name is not repeated in the message.

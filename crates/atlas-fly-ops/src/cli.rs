@@ -1,5 +1,5 @@
-//! The `fly` executable: where it is, and the environment it is given. Never through a shell, never
-//! a secret in its arguments.
+//! The `fly` executable: its path, and the environment it gets. It never runs through a shell, and
+//! never gets a secret in its arguments.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -17,8 +17,9 @@ use zeroize::Zeroizing;
 use crate::process::{Group, Pipe};
 use crate::token::FlyToken;
 
-/// What of our own environment a child sees. The rest of it may hold the host's secrets, or, inside
-/// a Fly machine, that machine's `FLY_REGION` and `FLY_APP`, which `fly` would take for options.
+/// The variables of our own environment that a child gets. The others may hold the host's secrets
+/// or, inside a Fly machine, that machine's `FLY_REGION` and `FLY_APP`, which `fly` would use as
+/// options.
 const PASSED_ON: [&str; 34] = [
     "PATH",
     "HOME",
@@ -56,7 +57,7 @@ const PASSED_ON: [&str; 34] = [
     "FLY_API_TOKEN",
 ];
 
-/// The longest output of a short command that is kept.
+/// The maximum length of a short command's stored output.
 const MAX_ANSWER: usize = 256 * 1024;
 
 /// How to run `fly`.
@@ -67,10 +68,10 @@ pub struct FlyCli {
     env: BTreeMap<OsString, OsString>,
 }
 
-/// What a short command answered.
+/// The result of a short command.
 pub(crate) struct CommandAnswer {
     pub(crate) status: ExitStatus,
-    /// Standard output alone; standard error is read and forgotten.
+    /// Standard output only; standard error is read and discarded.
     pub(crate) stdout: Zeroizing<String>,
 }
 
@@ -91,7 +92,7 @@ impl FlyCli {
         Self::default()
     }
 
-    /// This executable.
+    /// Uses this executable.
     #[must_use]
     pub fn program(self, program: impl Into<PathBuf>) -> Self {
         Self {
@@ -100,7 +101,7 @@ impl FlyCli {
         }
     }
 
-    /// Looked for in these folders instead of those of the `PATH`.
+    /// Searches these directories instead of those of the `PATH`.
     #[must_use]
     pub fn search_path(self, folders: impl Into<OsString>) -> Self {
         Self {
@@ -109,7 +110,7 @@ impl FlyCli {
         }
     }
 
-    /// One more variable of the child's environment. `Debug` shows its name only.
+    /// Adds a variable to the child's environment. `Debug` shows its name only.
     #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.env.insert(name.into(), value.into());
@@ -137,13 +138,14 @@ impl FlyCli {
             .find(runs)
     }
 
-    /// A command without arguments yet; `None` where there is no executable.
+    /// A command without arguments; `None` if there is no executable.
     pub(crate) fn command(&self, token: Option<&FlyToken>) -> Option<Command> {
-        // Absolute: the child starts in another folder, and must not find another `fly` there.
+        // Absolute, because the child starts in another directory and must not find another `fly`
+        // there.
         let mut command = Command::new(std::path::absolute(self.find()?).ok()?);
         command.env_clear();
         for name in PASSED_ON {
-            // A variable that is there and blank hides the good one after it, for `fly`.
+            // For `fly`, a variable that is set and blank hides a valid one after it.
             if let Some(value) = env::var_os(name)
                 .filter(|value| !value.as_os_str().to_string_lossy().trim().is_empty())
             {

@@ -1,5 +1,4 @@
-//! Finds the Fly apps of a project. What could not be read is reported beside the result, never
-//! lost and never a panic.
+//! Finds the Fly apps of a project. Files that could not be used are reported with the result.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::app_name::AppName;
 use crate::config_file::{self, BrokenAt, Format};
 
-/// The files that `fly` itself looks for in a folder, in its order: the first one there counts.
+/// The files that `fly` searches for in a directory, in order; the first one found counts.
 const CONFIG_FILES: [(&str, Format); 3] = [
     ("fly.toml", Format::Toml),
     ("fly.json", Format::Json),
@@ -36,7 +35,7 @@ const SKIPPED: [&str; 14] = [
     ".terraform",
 ];
 
-/// An app that a project holds.
+/// An app of a project.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub struct FlyApp {
@@ -50,23 +49,23 @@ pub struct FlyApp {
     pub primary_region: Option<String>,
 }
 
-/// What a walk found, and what it could not use.
+/// The result of a search: apps, and reports on what could not be used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Discovery {
     /// The apps, by name, then folder.
     pub apps: Vec<FlyApp>,
-    /// What was seen and not used, in the order of the walk.
+    /// What was found and not used, in the order of the search.
     pub reports: Vec<Report>,
 }
 
-/// One thing that was seen and not used, or used with a doubt.
+/// Something that was found and not used, or used with a reservation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
     /// The file or folder.
     pub path: PathBuf,
-    /// What is the matter with it.
+    /// The problem.
     pub problem: Problem,
 }
 
@@ -88,7 +87,7 @@ pub enum Problem {
     BadName,
     /// `fly` takes another file of the same folder before this one.
     Shadowed,
-    /// `fly` reads it only when told to (`fly.staging.toml`), or never (`fly.yml`).
+    /// `fly` reads it only when asked to (`fly.staging.toml`), or never (`fly.yml`).
     NotRead,
     /// A link that leads back to a folder it is in.
     SymlinkLoop,
@@ -124,7 +123,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// How deep `fly`'s users mostly look: the root and the folders in it.
+/// The usual depth for `fly`: the root and the directories in it.
 pub const DEFAULT_DEPTH: usize = 1;
 
 /// Finds the apps in `root` and up to `max_depth` levels of folders below it (0: the root alone).

@@ -1,8 +1,7 @@
-//! A child process with a process group of its own: its output as it comes, and an end that leaves
-//! nothing behind.
+//! A child process in its own process group: streams its output, and ends it without leaving a
+//! process behind.
 //!
-//! The leader is reaped last. Until then its process id, which names the group, cannot be given to
-//! a stranger.
+//! The leader is reaped last. Until then its process id, which is the group's id, cannot be reused.
 
 use std::io;
 use std::process::{ExitStatus, Stdio};
@@ -14,11 +13,11 @@ use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 use tokio::time::Instant;
 
-/// How long output is still read after the leader ended, where something else holds the pipe.
+/// How long output is still read after the leader ended, if another process holds the pipe.
 const DRAIN: Duration = Duration::from_secs(1);
 const CHUNK: usize = 16 * 1024;
 
-/// Which of its two outputs.
+/// The output stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pipe {
     /// Standard output.
@@ -38,7 +37,7 @@ impl Pipe {
     }
 }
 
-/// A running group. Dropped before its end, it is killed at once.
+/// A running group. Dropping it before its end kills it at once.
 #[derive(Debug)]
 pub(crate) struct Group {
     child: Child,
@@ -53,7 +52,7 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// Starts the command in a group of its own, with no input and both outputs piped.
+    /// Starts the command in a new process group, without input and with both outputs piped.
     pub(crate) fn spawn(mut command: Command) -> io::Result<Self> {
         // Before the child exists: its end cannot be missed.
         let signals = signal(SignalKind::child())?;
@@ -80,7 +79,7 @@ impl Group {
         })
     }
 
-    /// The next output; `None` once the leader ended and its output is read. Cancel safe.
+    /// The next output; `None` once the leader has ended and its output was read. Cancel safe.
     pub(crate) async fn next(&mut self) -> Option<(Pipe, Vec<u8>)> {
         loop {
             if let Some(ended) = self.ended_at
@@ -112,13 +111,13 @@ impl Group {
         }
     }
 
-    /// Asks the whole group to end (TERM). Keep reading [`Group::next`] meanwhile, or it may be
-    /// stuck on a full pipe.
+    /// Asks the whole group to end (TERM). Keep reading [`Group::next`], or it may block on a full
+    /// pipe.
     pub(crate) fn ask_to_end(&self) {
         self.send(Signal::TERM);
     }
 
-    /// Kills what is left of the group, and reaps the leader.
+    /// Kills the rest of the group, and reaps the leader.
     pub(crate) async fn finish(mut self) -> io::Result<ExitStatus> {
         self.send(Signal::KILL);
         let status = self.child.wait().await;
@@ -141,7 +140,7 @@ impl Drop for Group {
     }
 }
 
-/// Resolves when the leader ended, without reaping it.
+/// Completes when the leader has ended, without reaping it.
 async fn leader_end(leader: Option<Pid>, signals: &mut SignalStream) {
     loop {
         let state = leader.map(|leader| {
@@ -172,7 +171,7 @@ async fn read_either(
     }
 }
 
-/// Reads once; for ever pending where the pipe is closed already.
+/// Reads once; never completes if the pipe is already closed.
 async fn read_some(
     pipe: &mut Option<impl AsyncRead + Unpin>,
     buffer: &mut [u8],

@@ -1,4 +1,5 @@
-//! What idleness is measured on: bytes and time of verified traffic, and how much of it is open.
+//! Measures activity for the idle limit: bytes and times of verified traffic, and how much of it is
+//! open.
 //!
 //! Refused requests, health checks and control calls never count: a client without a credential
 //! must not keep a machine alive.
@@ -17,7 +18,7 @@ use crate::streams::{Ended, Stream};
 pub(crate) struct Activity {
     clock: Arc<dyn Clock>,
     started_ms: i64,
-    /// Zero when there was none yet.
+    /// Zero if there was none yet.
     last_ms: AtomicI64,
     received: AtomicU64,
     sent: AtomicU64,
@@ -39,7 +40,8 @@ impl Activity {
         })
     }
 
-    /// A verified request begins on this connection. It is open until the last clone is dropped.
+    /// Records the start of a verified request on this connection. It is open until the last clone
+    /// is dropped.
     pub(crate) fn begin(
         self: &Arc<Self>,
         connection: &Arc<Connection>,
@@ -77,33 +79,33 @@ impl Activity {
     }
 }
 
-/// What moves on one client's connection.
+/// The activity on one client connection.
 #[derive(Debug, Default)]
 pub(crate) struct Connection {
     /// Verified requests so far. Refused ones do not keep a connection.
     begun: AtomicU64,
-    /// Verified requests that are not over.
+    /// Verified requests that have not ended.
     open: AtomicU64,
     cut: Notify,
 }
 
 impl Connection {
-    /// True once a verified request came on it.
+    /// True once a verified request arrived on it.
     pub(crate) fn is_verified(&self) -> bool {
         self.begun.load(Relaxed) > 0
     }
 
-    /// Ends it at once, with all that it carries.
+    /// Closes it at once, with everything it carries.
     pub(crate) fn cut(&self) {
         self.cut.notify_one();
     }
 
-    /// Waits until it is to be ended. Cancel safe.
+    /// Waits until it must be closed. Cancel safe.
     pub(crate) async fn is_cut(&self) {
         self.cut.notified().await;
     }
 
-    /// Waits until for a whole `span` no verified request came or was open. Cancel safe.
+    /// Waits until no verified request arrived or was open for a whole `span`. Cancel safe.
     pub(crate) async fn unused(&self, span: Duration) {
         let look = || (self.open.load(Relaxed) == 0).then(|| self.begun.load(Relaxed));
         loop {
@@ -125,18 +127,18 @@ pub(crate) struct Open {
 }
 
 impl Open {
-    /// Completes when the credential that opened it has ended, where credentials do.
+    /// Completes when the credential that opened it has ended, if it can end.
     pub(crate) fn ended(&self) -> Option<Ended> {
         self.stream.ended()
     }
 
-    /// Bytes came from the client.
+    /// Counts bytes from the client.
     pub(crate) fn received(&self, bytes: usize) {
         self.activity.received.fetch_add(bytes as u64, Relaxed);
         self.activity.touch();
     }
 
-    /// Bytes went to the client.
+    /// Counts bytes to the client.
     pub(crate) fn sent(&self, bytes: usize) {
         self.activity.sent.fetch_add(bytes as u64, Relaxed);
         self.activity.touch();
@@ -151,7 +153,7 @@ impl Drop for Open {
     }
 }
 
-/// What the orchestrator's activity source reads.
+/// The report that the orchestrator's activity source reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
@@ -159,7 +161,7 @@ pub struct Report {
     pub now: Timestamp,
     /// When the guard started.
     pub started_at: Timestamp,
-    /// When verified traffic last moved, began or ended; `None` before the first.
+    /// When verified traffic last moved, started or ended; `None` before the first.
     pub last_activity: Option<Timestamp>,
     /// Body and tunnel bytes from clients.
     pub bytes_in: u64,

@@ -1,4 +1,4 @@
-//! The bodies that pass through: frame by frame, counted, never collected.
+//! The bodies that pass through: frame by frame, counted, never collected in memory.
 
 use std::io;
 use std::pin::Pin;
@@ -14,14 +14,14 @@ use crate::forward;
 use crate::streams::Ended;
 use crate::upstream::Reply;
 
-/// Which way a body goes.
+/// The direction of a body.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Way {
     ToServer,
     ToClient,
 }
 
-/// A body of the guard's own, or one on its way through.
+/// A body of the guard itself, or one that passes through.
 pub(crate) enum Body {
     Own(Option<Bytes>),
     Through {
@@ -43,7 +43,7 @@ impl Body {
             incoming,
             open,
             way: Way::ToServer,
-            // Its answer ends it.
+            // The answer's end is also its end.
             ended: None,
         }
     }
@@ -113,7 +113,7 @@ impl http_body::Body for Body {
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let this = self.get_mut();
         if this.has_ended(cx) {
-            // The client sees an answer that breaks off, not one that is complete.
+            // The client sees a broken answer, not a complete one.
             let error = io::Error::new(io::ErrorKind::ConnectionAborted, "the credential ended");
             return Poll::Ready(Some(Err(error)));
         }

@@ -1,5 +1,5 @@
-//! The server behind, when the guard is a container's entry point: started by it, told to end by
-//! it, and outlived by neither.
+//! The server process when the guard is a container's entry point: the guard starts it, stops it,
+//! and ends together with it.
 
 use std::ffi::OsString;
 use std::io;
@@ -13,12 +13,12 @@ use tokio::process::{Child, Command};
 
 use crate::config::NEXT_SIGNING_SECRET_ENV;
 
-/// How long the server may take to end by itself: with what requests are given before, less than
-/// the ten seconds that container runtimes give.
+/// How long the server may take to end by itself. With the time given to open requests before, this
+/// is less than the ten seconds that container runtimes allow.
 const GRACE: Duration = Duration::from_secs(4);
 
-/// What the guard alone reads: a server that answers for its environment, in a debug page or a
-/// crash report, must not give the credentials away.
+/// Variables for the guard only. A server that shows its environment, in a debug page or a crash
+/// report, must not reveal the credentials.
 const SECRETS: [&str; 4] = [
     PRESHARED_KEY_ENV,
     SIGNING_SECRET_ENV,
@@ -31,8 +31,8 @@ const SECRETS: [&str; 4] = [
 pub struct Server(Option<Child>);
 
 impl Server {
-    /// Starts `command`; with none there is nothing to start and [`Server::ended`] never comes.
-    /// The server does not inherit the guard's secrets.
+    /// Starts `command`; if there is none, nothing is started and [`Server::ended`] never
+    /// completes. The server does not inherit the guard's secrets.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -52,7 +52,7 @@ impl Server {
             .map(Self)
     }
 
-    /// Waits for its end and says its exit code, in a shell's manner. Cancel safe.
+    /// Waits for its end and returns its exit code, in a shell's convention. Cancel safe.
     pub async fn ended(&mut self) -> u8 {
         match &mut self.0 {
             Some(child) => child.wait().await.map_or(1, code),
@@ -60,14 +60,14 @@ impl Server {
         }
     }
 
-    /// Tells it to end, and ends it when it does not. Not cancel safe.
+    /// Asks it to end, and kills it if it does not. Not cancel safe.
     pub async fn stop(mut self) -> Option<u8> {
         let child = self.0.as_mut()?;
         let pid = child
             .id()
             .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
         if let Some(pid) = pid {
-            // It may have ended in this moment; then the wait below says so.
+            // It may have ended at this moment; the wait below then finds that.
             let _gone = kill_process(pid, Signal::TERM);
         }
         if let Ok(status) = tokio::time::timeout(GRACE, child.wait()).await {

@@ -1,4 +1,4 @@
-//! What the guard is told, by environment variables only (and `--listen`, `--upstream`).
+//! The guard's configuration, from environment variables (and `--listen`, `--upstream`).
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -16,13 +16,13 @@ use hyper::header::{HeaderName, HeaderValue};
 
 use crate::control::Control;
 
-/// The secret that will sign URLs, while one is rotated.
+/// The environment variable of the next secret for signing URLs, during a rotation.
 pub(crate) const NEXT_SIGNING_SECRET_ENV: &str = "ATLAS_SIGNING_SECRET_NEXT";
-/// Below this even a signing secret that people chose long ago is refused: it can be guessed from
-/// one signed URL.
+/// The minimum length even for an existing signing secret: a shorter one can be guessed from one
+/// signed URL.
 const SHORTEST_SIGNING_SECRET: usize = 8;
 
-/// A setting that cannot be used. Names it, never its value.
+/// The error for an invalid setting. Names the setting, never its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     name: &'static str,
@@ -37,7 +37,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Which origins a browser may call from.
+/// The origins from which a browser may call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origins {
     /// CORS is left to the server behind.
@@ -46,7 +46,7 @@ pub(crate) enum Origins {
     These(Vec<HeaderValue>),
 }
 
-/// How a guard behaves.
+/// The configuration of a guard.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub(crate) listen: SocketAddr,
@@ -72,16 +72,16 @@ impl Config {
     /// Reads the environment through `lookup`.
     ///
     /// # Errors
-    /// When a value cannot be read, or there is no credential at all: an open guard is never what
-    /// was meant.
+    /// When a value cannot be parsed, or there is no credential at all, because an open guard is
+    /// never intended.
     pub fn from_env(lookup: impl Fn(&'static str) -> Option<String>) -> Result<Self, ConfigError> {
         Self::new(lookup, Arc::new(SystemClock))
     }
 
-    /// The same, on another clock.
+    /// The same with another clock.
     ///
     /// # Errors
-    /// As [`Config::from_env`].
+    /// Like [`Config::from_env`].
     pub fn new(
         lookup: impl Fn(&'static str) -> Option<String>,
         clock: Arc<dyn Clock>,
@@ -113,7 +113,7 @@ impl Config {
             verifier = verifier.url_key(Key::existing(&secret).map_err(|_| short(name))?);
             signs = true;
             if length < MIN_SECRET_BYTES {
-                // Refused, it would take running machines out of service whose operator chose it.
+                // Refusing it would take running machines out of service whose operator chose it.
                 warnings.push(ConfigError {
                     name,
                     problem: "is shorter than 16 bytes and can be guessed; it signs no grants",
@@ -150,7 +150,8 @@ impl Config {
         if flag("ATLAS_GUARD_COMPATIBLE_ANY_METHOD", &lookup)? {
             verifier = verifier.compatible_for_any_method();
         }
-        // No span is longer than a century: an instant so far off may not exist.
+        // No span is longer than a century, because an instant so far away may not be
+        // representable.
         let seconds = |name, default| {
             number(name, &lookup, default)
                 .map(|span| Duration::from_secs(span.min(u32::MAX.into())))
@@ -197,10 +198,10 @@ impl Config {
         })
     }
 
-    /// Listens here instead.
+    /// Sets the address to listen on.
     ///
     /// # Errors
-    /// When it is no `IP:PORT`.
+    /// When it is not an `IP:PORT`.
     pub fn listen(self, listen: &str) -> Result<Self, ConfigError> {
         Ok(Self {
             listen: address("--listen", listen)?,
@@ -208,10 +209,10 @@ impl Config {
         })
     }
 
-    /// Forwards to this server instead.
+    /// Sets the server to forward to.
     ///
     /// # Errors
-    /// When it is no `IP:PORT`.
+    /// When it is not an `IP:PORT`.
     pub fn upstream(self, upstream: &str) -> Result<Self, ConfigError> {
         Ok(Self {
             upstream: address("--upstream", upstream)?,
@@ -219,21 +220,21 @@ impl Config {
         })
     }
 
-    /// What works and should be changed.
+    /// Settings that work but should be changed.
     #[must_use]
     pub fn warnings(&self) -> &[ConfigError] {
         &self.warnings
     }
 
-    /// How long the machine may run on without a renewed permit.
+    /// How long the machine may run without a renewed permit.
     #[must_use]
     pub const fn permit(&self) -> Option<Duration> {
         self.permit
     }
 }
 
-/// An address. Names are not resolved, but for the one that needs no resolver: a static binary has
-/// none to rely on.
+/// Parses an address. Names are not resolved, except `localhost`, which needs no resolver: a static
+/// binary has none to rely on.
 fn address(name: &'static str, text: &str) -> Result<SocketAddr, ConfigError> {
     let text = text.trim();
     let text = text
@@ -281,7 +282,7 @@ fn origins(list: Option<&str>) -> Result<Origins, ConfigError> {
     if list.trim() == "*" {
         return Ok(Origins::Any);
     }
-    // A browser's origin has no slash at its end, which people paste.
+    // A browser's origin has no slash at its end, but pasted URLs often do.
     let origins = list
         .split([',', ' '])
         .map(|origin| origin.trim_end_matches('/'))

@@ -1,9 +1,9 @@
-//! What the orchestrator asks and tells a guard, under `/_atlas/`: activity, permit, revocation.
+//! The control paths of a guard under `/_atlas/`: activity, permit, revocation.
 //!
-//! Open to the control secret and to grants that it signs. The credential that a browser holds
-//! opens nothing here, nor does a grant that is signed with it, once the machine has a control key.
-//! Machines rented before there were control secrets have none: there the session's bearer token
-//! and its grants for `/_atlas/` open these paths.
+//! They accept the control secret and grants that it signs. Once the machine has a control key, the
+//! credential of a browser is not accepted here, nor is a grant signed with it. Machines rented
+//! before control secrets existed have none: there the session's bearer token and its grants for
+//! `/_atlas/` are accepted.
 
 use atlas_auth::control::ControlKey;
 use atlas_auth::grant::{GrantId, GrantKey};
@@ -19,12 +19,12 @@ use crate::streams::Holder;
 
 pub(crate) use atlas_auth::grant::CONTROL_PREFIX as PREFIX;
 
-/// What opens the control paths.
+/// The credential for the control paths.
 #[derive(Clone, Debug)]
 pub(crate) enum Control {
     /// The control secret of the session, and grants that it signs.
     Key(ControlKey),
-    /// The credential of the session, where it has no control secret.
+    /// The credential of the session, if it has no control secret.
     Credential {
         bearer: Option<token::Hash>,
         grants: Vec<GrantKey>,

@@ -1,4 +1,4 @@
-//! Which pages may call: answers a browser's preflight, and names the origin on every answer.
+//! CORS: answers a browser's preflight requests, and sets the allowed origin on every answer.
 
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -11,8 +11,8 @@ use crate::body::Body;
 use crate::config::Origins;
 
 impl Origins {
-    /// The answer to a preflight, which never carries a credential. `None` when it is not one, or
-    /// not ours to answer.
+    /// The answer to a preflight request, which never carries a credential. `None` if it is not
+    /// one, or must be answered by the server.
     pub(crate) fn preflight<B>(&self, request: &Request<B>) -> Option<Response<Body>> {
         let headers = request.headers();
         let asks =
@@ -37,14 +37,14 @@ impl Origins {
         Some(response)
     }
 
-    /// Names the origin on an answer, in place of what the server behind says. True when it is
-    /// allowed.
+    /// Sets the allowed origin on an answer, replacing the server's own headers. True if the origin
+    /// is allowed.
     pub(crate) fn mark(&self, origin: Option<&HeaderValue>, answer: &mut HeaderMap) -> bool {
         let named = match self {
             Self::Passed => return false,
             Self::Any => Some(HeaderValue::from_static("*")),
             Self::These(origins) => {
-                // Also where none is named: no cache may give one page's answer to another.
+                // Also if no origin is named: no cache may serve one page's answer to another.
                 answer.append(VARY, HeaderValue::from_static("Origin"));
                 origin.filter(|origin| origins.contains(origin)).cloned()
             }

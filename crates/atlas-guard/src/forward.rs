@@ -1,5 +1,5 @@
-//! Request and answer on their way between client and server: which headers stay on this hop, and
-//! where the server is.
+//! Prepares requests and answers for forwarding: removes headers of one hop, and sets the server's
+//! address.
 
 use hyper::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName,
@@ -11,7 +11,8 @@ use hyper::{Method, Uri, Version};
 
 use atlas_auth::Principal;
 
-/// Tells the server behind who passed. What a client sends under this name is dropped.
+/// The header that names the verified sender to the server. A client's own header with this name is
+/// removed.
 pub(crate) const PRINCIPAL: HeaderName = HeaderName::from_static("x-atlas-principal");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -19,8 +20,8 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const SEC_WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
 
-/// Whether a request asks to become a WebSocket. No other upgrade is passed on: after `h2c` or any
-/// other one, requests would follow that nobody verifies.
+/// Whether a request asks for an upgrade to WebSocket. No other upgrade is passed on: after `h2c`
+/// or any other one, further requests would pass without verification.
 pub(crate) fn asks_for_websocket(head: &request::Parts) -> bool {
     let mut upgrades = head.headers.get_all(UPGRADE).iter();
     let websocket = matches!(
@@ -34,12 +35,12 @@ pub(crate) fn asks_for_websocket(head: &request::Parts) -> bool {
         && tokens(&head.headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"))
 }
 
-/// A request that names no host, several, or something that is no host.
+/// The error for a request without a host, with several, or with an invalid one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BadHost;
 
-/// The one host of a request; `None` where HTTP/1.0 names none. HTTP/2 names it in the URI, HTTP/1
-/// in a header. Where both are, they must agree: whoever is behind may read the other one.
+/// The host of a request; `None` if an HTTP/1.0 request has none. HTTP/2 has it in the URI, HTTP/1
+/// in a header. If a request has both, they must agree, because the server may use the other one.
 pub(crate) fn host_of(head: &request::Parts) -> Result<Option<Authority>, BadHost> {
     let plain = |host: &Authority| !host.as_str().contains('@') && !host.host().is_empty();
     let mut headers = head.headers.get_all(HOST).iter();
@@ -56,16 +57,16 @@ pub(crate) fn host_of(head: &request::Parts) -> Result<Option<Authority>, BadHos
     }
 }
 
-/// How the server is spoken to.
+/// The protocol used with the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Http1,
-    /// HTTP/1.1 that becomes a WebSocket.
+    /// HTTP/1.1 that is upgraded to a WebSocket.
     WebSocket,
     Http2,
 }
 
-/// Makes a client's request one to the server, with the one host that was verified.
+/// Converts a client's request to one for the server, with the single verified host.
 pub(crate) fn to_server(
     head: &mut request::Parts,
     host: Authority,
@@ -77,7 +78,7 @@ pub(crate) fn to_server(
     remove_hop_by_hop(&mut head.headers);
     head.headers.remove(PROXY_AUTHORIZATION);
     head.headers.remove(HTTP2_SETTINGS);
-    // The guard's own server says "100 Continue", as soon as the body is asked for.
+    // The guard's own HTTP server sends "100 Continue" as soon as the body is read.
     head.headers.remove(EXPECT);
     if trailers {
         head.headers
@@ -91,7 +92,7 @@ pub(crate) fn to_server(
     }
     remove_claims(&mut head.headers);
     head.headers.insert(PRINCIPAL, describe(who));
-    // HTTP/2 has `:authority` for the host; a `Host` beside it would be a second one.
+    // HTTP/2 uses `:authority` for the host; an additional `Host` would be a second one.
     head.headers.remove(HOST);
     if protocol != Protocol::Http2
         && let Ok(host) = HeaderValue::from_str(host.as_str())
@@ -114,7 +115,8 @@ pub(crate) fn to_server(
     };
 }
 
-/// Keeps an answer out of shared caches: whoever asks one for it shows no credential to the guard.
+/// Keeps an answer out of shared caches: a client that gets it from a cache shows no credential to
+/// the guard.
 pub(crate) fn keep_private(headers: &mut HeaderMap) {
     let shared = |directive: &str| {
         let name = directive.split('=').next().unwrap_or_default().trim();
@@ -131,9 +133,9 @@ pub(crate) fn keep_private(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes what says who passed, unless the guard says it, and every header that is another one to
-/// CGI, WSGI and Rack, which read `_` and `-` alike: `content_length` would frame the body anew on
-/// a connection that others use next.
+/// Removes headers that name the sender, except the guard's own, and every header that CGI, WSGI
+/// and Rack treat as equal to another, because they read `_` like `-`: `content_length` would
+/// change the framing of the body on a connection that other requests use afterwards.
 fn remove_claims(headers: &mut HeaderMap) {
     const READ_BY_SERVERS: [&str; 10] = [
         "authorization",
@@ -161,7 +163,7 @@ fn remove_claims(headers: &mut HeaderMap) {
     }
 }
 
-/// HTTP/2 may cut cookies into several fields, which HTTP/1 may not (RFC 9113 §8.2.3).
+/// HTTP/2 may split cookies into several fields, which HTTP/1 may not (RFC 9113 §8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let crumbs: Vec<&[u8]> = headers
         .get_all(COOKIE)
@@ -175,9 +177,8 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// What of a request's trailers may follow its body: nothing that decides who asks for what, how
-/// the message is read, or where it came from (RFC 9110 §6.5.1). Some servers merge trailers into
-/// the head.
+/// Removes trailers that affect the sender, the target, the framing or the origin of the request
+/// (RFC 9110 §6.5.1). Some servers merge trailers into the headers.
 pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
     remove_hop_by_hop(trailers);
     const EXACT: &[&str] = &[
@@ -239,7 +240,7 @@ fn describe(who: &Principal) -> HeaderValue {
     }
 }
 
-/// Removes what is about one connection and not about the message (RFC 9110 §7.6.1).
+/// Removes headers that concern one connection and not the message (RFC 9110 §7.6.1).
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
         .filter_map(|name| name.parse().ok())
@@ -252,7 +253,7 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
         TRANSFER_ENCODING,
         UPGRADE,
     ]) {
-        // `Connection: Host` or `Connection: Content-Length` is an attack, not a wish.
+        // `Connection: Host` or `Connection: Content-Length` is an attack.
         if *name != HOST && *name != CONTENT_LENGTH && *name != PRINCIPAL {
             headers.remove(name);
         }

@@ -1,5 +1,5 @@
-//! A verifying reverse proxy for the inside of a machine: what passes carries a credential, and
-//! what reaches the server does not.
+//! A verifying reverse proxy for the inside of a machine: only requests with a credential pass, and
+//! the server never sees the credential.
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -13,8 +13,8 @@
 //! # }
 //! ```
 //!
-//! Deliberately absent: TLS (the cloud's proxy ends it), several upstreams, caching, rewriting, and
-//! any file.
+//! Deliberately absent: TLS (the cloud's proxy terminates it), several upstreams, caching,
+//! rewriting, and any file.
 
 mod activity;
 mod body;

@@ -12,8 +12,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 const USAGE: &str = "usage: atlas-guard [--listen IP:PORT] [--upstream IP:PORT] [-- COMMAND ARGUMENT...]
 The credential comes from ATLAS_PRESHARED_KEY or ATLAS_SIGNING_SECRET; everything else from ATLAS_GUARD_*.";
-/// EX_SOFTWARE of sysexits.h: not a code that servers end with, so that a lapsed permit can be told
-/// from a crash.
+/// EX_SOFTWARE of sysexits.h: not a usual exit code of servers, so that an expired permit can be
+/// distinguished from a crash.
 const LAPSED: u8 = 70;
 
 fn main() -> ExitCode {
@@ -36,13 +36,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// Says it on stderr. One that nobody reads any more is no reason to end.
+/// Prints to stderr. A closed stderr is no reason to exit.
 fn say(text: &str) {
     let _unread = writeln!(std::io::stderr(), "atlas-guard: {text}");
 }
 
-/// Takes all the open files that the system allows: a stream needs two, and containers often begin
-/// with 1,024.
+/// Raises the limit of open files to the system's maximum: a stream needs two, and containers often
+/// start with 1,024.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     if setrlimit(
@@ -58,7 +58,7 @@ fn raise_file_limit() {
     }
 }
 
-/// Keeps the server, which may run as the same user, from reading the guard's environment and
+/// Prevents the server, which may run as the same user, from reading the guard's environment and
 /// memory through `/proc`.
 #[cfg(target_os = "linux")]
 fn hide_memory() {
@@ -101,7 +101,8 @@ fn arguments() -> Result<(Config, Vec<OsString>), String> {
     Ok((config?, arguments.collect()))
 }
 
-/// Runs guard and server until one ends, the permit lapses or a signal comes. Says the exit code.
+/// Runs guard and server until one ends, the permit expires or a signal arrives. Returns the exit
+/// code.
 async fn run(config: Config, command: &[OsString]) -> std::io::Result<u8> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -116,11 +117,11 @@ async fn run(config: Config, command: &[OsString]) -> std::io::Result<u8> {
         hide_memory();
     }
     let mut server = Server::start(command)?;
-    // Only after the server was started: its limit is its own.
+    // Only after the server was started, so that the server keeps its own limit.
     raise_file_limit();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = tokio::spawn(guard.serve(async move {
-        // Dropped or sent, it is over.
+        // Dropped or sent, both mean the end.
         let _over = stopped.await;
     }));
     let code = tokio::select! {

@@ -1,4 +1,4 @@
-//! The dead-man permit: without a renewal in time the machine ends itself, even when no atlas
+//! The dead-man permit: if it is not renewed in time, the machine ends itself, even when no atlas
 //! process is left to end it.
 
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Until when the machine may run. Clones share one deadline.
+/// The time until which the machine may run. Clones share one deadline.
 #[derive(Clone, Debug)]
 pub struct Permit {
     span: Option<Duration>,
@@ -15,7 +15,7 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// Runs for `span` from now and from each renewal; for ever without one.
+    /// Valid for `span` from now and from each renewal; permanently if there is no span.
     #[must_use]
     pub fn new(span: Option<Duration>) -> Self {
         let deadline = Instant::now() + span.unwrap_or_default();
@@ -25,14 +25,14 @@ impl Permit {
         }
     }
 
-    /// Runs for the whole span again, from now.
+    /// Makes it valid for the whole span again, from now.
     pub fn renew(&self) {
         if let Some(span) = self.span {
             self.deadline.send_replace(Instant::now() + span);
         }
     }
 
-    /// Waits until the permit has lapsed. Cancel safe.
+    /// Waits until the permit has expired. Cancel safe.
     pub async fn lapsed(&self) {
         if self.span.is_none() {
             return std::future::pending().await;

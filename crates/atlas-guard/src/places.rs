@@ -1,5 +1,5 @@
-//! Places for connections, up to a limit. When all are taken, the oldest connection that has shown
-//! no credential gives way: whoever has none cannot keep others out.
+//! A limited number of places for connections. When all are taken, the oldest connection without a
+//! verified credential is closed, so that clients without a credential cannot block others.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -16,7 +16,7 @@ pub(crate) struct Places {
 }
 
 /// Connections by age. Those that have shown a credential, or ended, are removed when they are
-/// come across.
+/// encountered.
 #[derive(Debug, Default)]
 struct Strangers {
     next: u64,
@@ -33,7 +33,7 @@ impl Places {
         }
     }
 
-    /// Takes a place for this connection, and waits while none is free. Cancel safe.
+    /// Takes a place for this connection, waiting until one is free. Cancel safe.
     pub(crate) async fn take(&self, connection: &Arc<Connection>) -> OwnedSemaphorePermit {
         let free = Arc::clone(&self.free);
         let place = match Arc::clone(&free).try_acquire_owned() {

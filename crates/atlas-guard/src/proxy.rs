@@ -1,4 +1,4 @@
-//! What becomes of one request: answered here, refused, or passed on without its credential.
+//! Handles one request: answers it here, refuses it, or passes it on without its credential.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::streams::{Ended, Full, Holder, Streams};
 use crate::upstream::{Answer, Http2, Prefixed, Upstream};
 use crate::{control, tunnel};
 
-/// The server behind.
+/// The connection to the server.
 enum Behind {
     Http1(Arc<Upstream>),
     Http2(Arc<Http2>),
@@ -154,7 +154,8 @@ impl Proxy {
                 open,
                 self.config.half_closed_timeout,
             ),
-            // Not its text: it may name addresses, and the client can do nothing about it.
+            // The error text is not sent: it may contain addresses, and the client cannot do
+            // anything about it.
             Err(_) => later(text(
                 StatusCode::BAD_GATEWAY,
                 "the server behind did not answer\n",
@@ -162,8 +163,8 @@ impl Proxy {
         }
     }
 
-    /// Counts a verified request against the limits, and looks once more whether its credential
-    /// still holds: it may have been revoked since it was verified.
+    /// Counts a verified request against the limits, and checks again whether its credential is
+    /// still valid: it may have been revoked since it was verified.
     fn open(
         &self,
         who: &Principal,
@@ -185,8 +186,8 @@ impl Proxy {
         Ok(self.activity.begin(connection, stream))
     }
 
-    /// The address that signatures are bound to: what the trusted proxy says, which is the last it
-    /// appended, else the peer's.
+    /// The address to which signatures are bound: the last entry that the trusted proxy appended,
+    /// else the peer's.
     fn client_address(&self, headers: &HeaderMap, peer: SocketAddr) -> Option<IpAddr> {
         let Some(name) = &self.config.client_header else {
             return Some(peer.ip());
@@ -205,7 +206,7 @@ impl Proxy {
     }
 }
 
-/// Why a request that was verified is not passed on.
+/// Why a verified request is not passed on.
 #[derive(Clone, Copy, Debug)]
 enum Refused {
     Full(Full),
@@ -228,7 +229,7 @@ impl Refused {
     }
 }
 
-/// The extensions of a request whose body went elsewhere, where hyper keeps the way to upgrade.
+/// The extensions of a request whose body was moved; hyper stores the upgrade handle in them.
 fn head_only(head: &mut hyper::http::request::Parts) -> Request<()> {
     let mut request = Request::new(());
     std::mem::swap(request.extensions_mut(), &mut head.extensions);
@@ -243,7 +244,7 @@ fn pass<B>(response: Response<B>, body: impl FnOnce(B) -> Body) -> Response<Body
     Response::from_parts(head, body(reply))
 }
 
-/// Answers 101 and carries what follows, for as long as both ends are there.
+/// Answers 101 and carries the following bytes while both ends are connected.
 fn switch(
     response: Response<()>,
     client: OnUpgrade,
@@ -252,8 +253,8 @@ fn switch(
     half_closed: Duration,
 ) -> Response<Body> {
     tokio::spawn(async move {
-        // It fails when the client's connection does: there is nothing to carry, and nobody to
-        // tell.
+        // It fails when the client's connection fails; then there is nothing to carry and no client
+        // to inform.
         if let Ok(client) = client.await {
             let carrying = tunnel::carry(TokioIo::new(client), server, &open, half_closed);
             tokio::select! {
@@ -266,7 +267,7 @@ fn switch(
     response.map(|()| Body::default())
 }
 
-/// Waits for the end of a credential; for ever where it does not end what it opened.
+/// Waits for the end of a credential; never completes if it does not end what it opened.
 async fn until(ended: Option<Ended>) {
     match ended {
         Some(ended) => ended.await,
@@ -274,7 +275,7 @@ async fn until(ended: Option<Ended>) {
     }
 }
 
-/// An answer that a client may ask for again soon.
+/// An answer that asks the client to repeat the request soon.
 fn later(mut response: Response<Body>) -> Response<Body> {
     response
         .headers_mut()

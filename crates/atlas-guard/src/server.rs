@@ -1,4 +1,5 @@
-//! The listening side: connections up to a limit, slow heads cut, and an orderly end.
+//! The listening side: a limited number of connections, time limits for headers, and a graceful
+//! shutdown.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -21,17 +22,17 @@ use crate::places::Places;
 use crate::proxy::Proxy;
 use crate::socket::Socket;
 
-/// The most that is read of a body at once.
+/// The maximum number of body bytes read at once.
 const BUFFER: usize = 64 * 1024;
-/// How much is held of an answer that a client of HTTP/2 does not read.
+/// How much of an answer is buffered for an HTTP/2 client that does not read it.
 const HTTP2_SEND_BUFFER: usize = 64 * 1024;
-/// How much of a request's body a client of HTTP/2 may send ahead of the server.
+/// How much of a request's body an HTTP/2 client may send ahead of the server.
 const HTTP2_STREAM_WINDOW: u32 = 256 * 1024;
-/// The most streams of one HTTP/2 connection.
+/// The maximum number of streams of one HTTP/2 connection.
 const HTTP2_STREAMS: u32 = 200;
-/// How long open requests may go on after the guard was told to end.
+/// How long open requests may continue after the guard was asked to shut down.
 const GRACE: Duration = Duration::from_secs(5);
-/// How long to wait when the system gives no more sockets: only other connections' ends help.
+/// How long to wait when the system has no more sockets.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
 /// A listening guard.
@@ -56,10 +57,10 @@ impl std::fmt::Debug for Guard {
 }
 
 impl Guard {
-    /// Listens. Cancel safe.
+    /// Binds the listener. Cancel safe.
     ///
     /// # Errors
-    /// When the address is taken or not ours.
+    /// When the address is taken or not available on this host.
     pub async fn bind(config: Config) -> io::Result<Self> {
         let listener = TcpListener::bind(config.listen).await?;
         let mut http1 = http1::Builder::new();
@@ -86,10 +87,10 @@ impl Guard {
         })
     }
 
-    /// Where it listens.
+    /// The bound address.
     ///
     /// # Errors
-    /// When the system cannot say.
+    /// When the system cannot report it.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
@@ -106,8 +107,8 @@ impl Guard {
         self.proxy.report()
     }
 
-    /// Serves until `shutdown`, then lets open requests go on for five seconds. Not cancel safe:
-    /// drops the listener at once and leaves connections to their tasks.
+    /// Serves until `shutdown`, then lets open requests continue for five seconds. Not cancel safe:
+    /// dropping it closes the listener at once and leaves connections to their tasks.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
         let places = Places::new(self.proxy.config.max_connections);
         let (closing, _) = watch::channel(());
@@ -146,7 +147,7 @@ impl Guard {
         }
         drop(self.listener);
         drop(closing);
-        // Connections that are not done by now end with the process.
+        // Connections that are still open now end with the process.
         let _done = tokio::time::timeout(GRACE, places.all_free()).await;
     }
 }
@@ -175,7 +176,8 @@ async fn connection(
             async move { Ok::<_, Infallible>(proxy.answer(request, peer, &open).await) }
         })
     };
-    // hyper times the heads of HTTP/1 alone, and lets HTTP/2 stand idle for ever.
+    // hyper applies its header timeout to HTTP/1 only, and lets HTTP/2 connections stay idle
+    // forever.
     let cut = Cut {
         abandoned,
         open,
@@ -199,17 +201,17 @@ async fn connection(
 
 /// Why a connection may end before its client ends it.
 struct Cut<A> {
-    /// The client is gone.
+    /// Completes when the client is gone.
     abandoned: A,
-    /// Nothing that was verified was asked on it for too long.
+    /// The connection's activity: it is closed when no verified request arrived for too long.
     open: Arc<Connection>,
     unused_for: Duration,
-    /// The guard ends.
+    /// Notified when the guard shuts down.
     closing: watch::Receiver<()>,
 }
 
-/// Drives a connection until it ends or is cut. An unused one is told first, so that a request on
-/// its way is not lost.
+/// Drives a connection until it ends or is closed. An unused one is notified first, so that a
+/// request on its way is not lost.
 async fn drive<C: Future>(
     mut serving: Pin<&mut C>,
     end: impl Fn(Pin<&mut C>),
@@ -234,7 +236,7 @@ async fn drive<C: Future>(
                 }
                 unused.set(open.unused(unused_for));
             }
-            // The sender is dropped, and nothing ever sent.
+            // The sender is dropped without sending.
             _ = closing.changed(), if !told => {}
         }
         end(serving.as_mut());

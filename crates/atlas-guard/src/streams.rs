@@ -1,5 +1,5 @@
-//! What each credential has open at the guard: how much it may have, and how all of it is ended
-//! when the credential is revoked or expires.
+//! The open streams of each credential: limits them, and ends them when the credential is revoked
+//! or expires.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::activity::Connection;
 
-/// How long an ended stream may take to notice it before its whole connection is cut. A stream
+/// How long an ended stream may take to notice it before its whole connection is closed. A stream
 /// whose client reads nothing is not polled, so it does not notice.
 const NOTICE: Duration = Duration::from_secs(1);
 /// The longest sleep before the clock is read again: a wall clock may be stepped.
@@ -33,7 +33,7 @@ pub(crate) enum Holder {
 }
 
 impl Holder {
-    /// Whose credential let this request pass.
+    /// The credential that let this request pass.
     pub(crate) fn of(who: &Principal, uri: &Uri) -> Self {
         match who {
             Principal::Bearer => Self::Bearer,
@@ -49,9 +49,9 @@ impl Holder {
 /// Why no further stream is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Full {
-    /// This grant or signed URL has as many as one may have.
+    /// This grant or signed URL has reached its limit.
     Credential,
-    /// All credentials together have as many as the guard allows.
+    /// All credentials together have reached the guard's limit.
     Guard,
 }
 
@@ -108,7 +108,7 @@ impl Streams {
                 expiry: None,
             }
         });
-        // The session's own credential may take all there is: a backend can use it for everybody.
+        // The session's own credential has no separate limit: a backend can use it for all users.
         let most = match holder {
             Holder::Bearer => self.most,
             Holder::Grant(_) | Holder::Url(_) => self.most_each,

@@ -1,6 +1,6 @@
-//! What machines report of themselves to the nodes: progress, lines of their log, activity, the
-//! exit code. Late, twice, into a crash; and what strangers send who have no token, or another
-//! session's.
+//! Reports of machines to the nodes: progress, lines of their log, activity, the exit code. Some
+//! arrive late, twice, or during a crash. Other senders report without a token, or with that of
+//! another session.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,27 +19,27 @@ use crate::facts::Facts;
 use crate::node::Node;
 use crate::process::Places;
 
-/// What strangers say: no machine of ours ever does.
+/// The reports of other senders; none of our machines ever sends them.
 pub(crate) const FORGED: &str = "zzFORGEDzz";
-/// How the task ended, by a stranger's word.
+/// The exit code that another sender reports.
 pub(crate) const FORGED_CODE: i32 = 99;
 /// How long a reporting machine waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Where machines report to.
+/// The URL to which machines report.
 pub(crate) fn url() -> CallbackUrl {
     CallbackUrl::check("https://app.example.com/callbacks", Reach::Public)
         .expect("an address that anybody could have")
 }
 
-/// The machines' side. Clones are handles to the same.
+/// The machines' side of callbacks. Clones share one state.
 #[derive(Clone, Debug)]
 pub(crate) struct Reporters(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
     dice: Dice,
-    /// Of each machine with something to report.
+    /// The state of each machine with something to report.
     told: BTreeMap<String, Told>,
     sent: u64,
     forged: u64,
@@ -47,15 +47,15 @@ struct State {
 
 #[derive(Debug, Default)]
 struct Told {
-    /// From when on it reports how its command ended: connections of its own may be late.
+    /// When it starts to report the end of its command; separate connections may be late.
     exit_from: Option<Timestamp>,
     under_way: bool,
-    /// How often it will report its end once more, though it was answered.
+    /// How many more times it reports its end although it was answered.
     again: u64,
     done: bool,
 }
 
-/// One report as it goes out.
+/// One report to be sent.
 struct Report {
     machine: String,
     path: String,
@@ -79,13 +79,13 @@ impl Reporters {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many reports went out, and how many of strangers.
+    /// How many reports were sent, and how many by other senders.
     pub(crate) fn counts(&self) -> (u64, u64) {
         let state = self.state();
         (state.sent, state.forged)
     }
 
-    /// Lets every one of these machines say what it has to say by now, to nodes that are up.
+    /// Lets each of these machines send its due reports to running nodes.
     pub(crate) fn speak(
         &self,
         machines: &[Machine],
@@ -153,7 +153,7 @@ impl Reporters {
             }
         }
         if let Some((_, session, token)) = able.first().filter(|_| state.dice.percent(1)) {
-            // A token of another session, one that was tampered with, or none.
+            // A token of another session, an altered one, or none.
             let others = able
                 .iter()
                 .find(|(_, other, _)| other != session)
@@ -240,7 +240,8 @@ impl Reporters {
         self.answered(&report, status);
     }
 
-    /// An end that nobody took is reported again, and so, by some machines, is one that was.
+    /// An end that no node accepted is reported again; some machines also repeat one that was
+    /// accepted.
     fn answered(&self, report: &Report, status: Option<StatusCode>) {
         if report.kind != "exit" {
             return;

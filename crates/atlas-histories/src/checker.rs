@@ -72,7 +72,7 @@ impl Ours {
             .is_none_or(|cloud| self.machine.account != cloud.account())
     }
 
-    /// The values in its environment that nobody else may see.
+    /// The values in its environment that must not appear elsewhere.
     fn secrets(&self) -> impl Iterator<Item = String> {
         let open = self.cloud().map(Cloud::open_variables).unwrap_or_default();
         let secret =
@@ -211,7 +211,7 @@ impl Evidence<'_> {
             .flat_map(|cloud| self.world.all(cloud.as_str()))
     }
 
-    /// How long it takes at most until the machines of this cloud are its sessions'.
+    /// The maximum time until the machines of this cloud are exactly those of its sessions.
     fn heal(&self, cloud: Cloud) -> Duration {
         let account = self.policy.account(&cloud.account_name());
         let limits = account.limits.unwrap_or_default();
@@ -251,12 +251,12 @@ impl Case<'_> {
         self.found.push((invariant, what.into()));
     }
 
-    /// This promise was compared with the world at least once.
+    /// Records that this promise was compared with the world at least once.
     fn judge(&mut self, invariant: &'static str) {
         self.judged.insert(invariant);
     }
 
-    /// A judgement of one machine or session was left out for this reason.
+    /// Records that a judgement of one machine or session was left out for this reason.
     fn excuse(&mut self, reason: &'static str) {
         *self.excuses.entry(reason).or_default() += 1;
     }
@@ -294,7 +294,7 @@ impl Case<'_> {
     }
 
     /// Its cloud showed it, or its owner's call made it, later than the protocol waits for: the
-    /// cloud exceeded its bound, or the owner stood still across its lease.
+    /// cloud exceeded its bound, or the owner was paused across its lease.
     fn came_late(&self, ours: &Ours) -> bool {
         let (Some(attempt), Some(cloud)) = (ours.attempt, ours.cloud()) else {
             return false;
@@ -311,8 +311,8 @@ impl Case<'_> {
         self.struck.contains_key(&kind)
     }
 
-    /// A session with an order on an account whose key nobody has any more: nothing can be read of
-    /// it, and it says that it is stuck.
+    /// A session with an order on an account without a known key: its machines cannot be read, and
+    /// it reports that it is stuck.
     fn out_of_reach(&self, session: Option<SessionId>) -> bool {
         let Some(info) = session.and_then(|session| self.info(session)) else {
             return false;
@@ -337,9 +337,9 @@ impl Case<'_> {
                 || elsewhere())
     }
 
-    /// A session which says that what supported its machines is still in use: a fleet that somebody
-    /// made of one of them keeps its rule set, and the breaker leaves the fleet to an operator. Its
-    /// machines are judged by I2.
+    /// A session that reports that its machines' supporting objects are still in use: another
+    /// user's fleet of copies keeps its rule set, and the breaker leaves the fleet to an operator.
+    /// Its machines are judged by I2.
     fn held_by_a_fleet(&self, info: &SessionInfo) -> bool {
         let conflict = matches!(&info.stuck, Some(Stuck::CloudUnreachable { kind }) if kind == ErrorKind::Conflict.as_str());
         info.account == Cloud::Lambda.account_name()
@@ -347,8 +347,8 @@ impl Case<'_> {
             && self.evidence.planted.values().any(|kind| *kind == FLEET)
     }
 
-    /// Somebody renamed it before we saw it, and nothing on record says whose it is: it is
-    /// reported, never ended.
+    /// It was renamed before we saw it, and no record identifies its owner: it is reported, never
+    /// ended.
     fn is_ambiguous(&self, ours: &Ours) -> bool {
         let machine = &ours.machine;
         let log = ours
@@ -417,8 +417,8 @@ impl Case<'_> {
         let Some(at) = present.at else { return };
         let mut allowed: BTreeSet<String> = BTreeSet::new();
         let mut found = Vec::new();
-        // A breaker that somebody's fleet tripped waits for an operator, and with it everything
-        // else without a session.
+        // A breaker that another user's fleet tripped waits for an operator, and with it all other
+        // machines without a session.
         let broken = self.evidence.planted.values().any(|kind| *kind == FLEET);
         for info in &present.sessions {
             let heal = self.evidence.heal_of(info);
@@ -657,7 +657,7 @@ impl Case<'_> {
         found.into_iter().for_each(|what| self.violated("I4", what));
     }
 
-    /// How many machines of somebody's fleet there were at that moment.
+    /// The number of machines in another user's fleet at that moment.
     fn fleet_at(&self, at: Timestamp) -> usize {
         let lived = |machine: &Machine| {
             machine.created_at <= at && machine.destroyed_at.is_none_or(|gone| gone >= at)

@@ -1,4 +1,4 @@
-//! A host's own clock: the world's, and wrong by as much as somebody set it wrong.
+//! A host's own clock: the world's time with an adjustable error.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

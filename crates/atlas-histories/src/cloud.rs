@@ -216,7 +216,7 @@ impl Cloud {
         spec.named(name)
     }
 
-    /// What somebody orders who copies a machine, name, key and all.
+    /// The order of a user who copies a machine, including name and key.
     pub(crate) fn copy(self, world: &World, original: &Machine) -> MachineSpec {
         let mut spec = original.spec.clone();
         match self {
@@ -316,8 +316,7 @@ impl Cloud {
     }
 }
 
-/// An ask of Vast's that nobody has, and none of the card that requests name while there is
-/// another.
+/// A free ask of Vast, preferably without the GPU that requests name.
 fn free_ask(world: &World) -> String {
     let shapes = world
         .cloud(vast::NAME)

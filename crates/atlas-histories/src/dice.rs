@@ -1,12 +1,12 @@
-//! Draws from a seed: one stream for each purpose, so that a new draw in one place does not move
-//! all others.
+//! Random draws from a seed: one stream per purpose, so that a new draw in one place does not
+//! change the others.
 
 use std::ops::Range;
 use std::time::Duration;
 
 use atlas_core::{Entropy, SeededEntropy};
 
-/// A stream of draws.
+/// A stream of random draws.
 #[derive(Debug)]
 pub(crate) struct Dice(SeededEntropy);
 
@@ -26,17 +26,17 @@ impl Dice {
         range.start + self.next() % (range.end - range.start).max(1)
     }
 
-    /// True in so many of a hundred draws.
+    /// True in this many of a hundred draws.
     pub(crate) fn percent(&self, share: u64) -> bool {
         self.draw(0..100) < share
     }
 
-    /// One of these.
+    /// A random element.
     pub(crate) fn pick<'a, T>(&self, from: &'a [T]) -> &'a T {
         &from[usize::try_from(self.draw(0..from.len() as u64)).unwrap_or(0)]
     }
 
-    /// A span between so many seconds.
+    /// A random span in this range of seconds.
     pub(crate) fn seconds(&self, range: Range<u64>) -> Duration {
         Duration::from_millis(self.draw(range.start * 1000..range.end * 1000))
     }

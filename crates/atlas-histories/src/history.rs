@@ -1,5 +1,5 @@
-//! One history: a deployment over a world, with everything its plan holds, run to quiescence on
-//! virtual time and then judged.
+//! Runs one history: a deployment over a world, with everything in its plan, until it is quiescent,
+//! on virtual time; then judges it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,19 +30,19 @@ use crate::store::StoreWeather;
 use crate::watchdog::{ENDLESS, Pulse};
 use crate::way::Network;
 
-/// What a machine of somebody's fleet is called in a judgement.
+/// The name for a machine of another user's fleet in a judgement.
 pub(crate) const FLEET: &str = "fleet";
-/// A secret that every session's environment holds: wherever it shows, a secret leaked.
+/// A secret in every session's environment: if it appears anywhere, a secret leaked.
 pub(crate) const CANARY: &str = "zzCANARYzz";
-/// Another account of ours, and its key: what a wrong deploy uses.
+/// Another account of ours, and its key, for a deploy with the wrong key.
 const OTHER_ACCOUNT: &str = "our-other-one";
 const OTHER_KEY: &str = "history-key-of-the-other-account";
-/// After this much quiet every promise about the present must hold.
+/// After this much quiet time, every promise about the present must hold.
 const QUIET: Duration = Duration::from_secs(15 * 60);
-/// And after this much more every session that was asked to end must have ended.
+/// After this much more time, every session that was asked to end must have ended.
 const ENDING: Duration = Duration::from_secs(90 * 60);
 
-/// Runs a plan to its end under this policy.
+/// Runs a plan to its end with this policy.
 pub(crate) fn run(plan: &Plan, rules: &Rules, pulse: &Pulse) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -199,7 +199,7 @@ impl History {
         Node::boot(&self.deployment, &format!("node-{index}"), self.lives)
     }
 
-    /// Lets time pass, and starts crashed processes again as a supervisor would.
+    /// Lets time pass, and restarts crashed processes like a supervisor.
     async fn wait_until(&mut self, until: Instant) {
         loop {
             self.supervise().await;
@@ -525,7 +525,7 @@ impl History {
         self.deployment.store.restore(&snapshot);
     }
 
-    /// A machine that somebody else made.
+    /// A machine that another user made.
     fn plant(&mut self, cloud: Cloud, spec: MachineSpec, kind: &'static str) -> Option<Machine> {
         let account = self.world().account(cloud.account());
         let made = self
@@ -597,7 +597,7 @@ impl History {
                 }
             }
             Outside::Fleet => {
-                // Of one that is past its own beginning: nobody can take these for a call that was
+                // Only machines past their start: these cannot be mistaken for a call that was
                 // committed twice.
                 let old = ours
                     .iter()
@@ -653,8 +653,8 @@ impl History {
         self.facts.tell(now, format!("{what:?} on {cloud}"));
     }
 
-    /// The cloud mixes up two rows for a while: a machine of somebody else under the name and key
-    /// of one of ours that is gone.
+    /// The cloud mixes up two rows for a while: another user's machine appears under the name and
+    /// key of one of ours that is gone.
     fn misshow(&mut self, cloud: Cloud, span: Duration) {
         let (world, now) = (self.world().clone(), self.now());
         let long_gone = |machine: &Machine| {
@@ -688,8 +688,7 @@ impl History {
         }));
     }
 
-    /// The weather ends, everybody is brought back, and an operator looks at what wants to be
-    /// looked at.
+    /// All faults end, all nodes are restarted, and an operator handles what requires attention.
     async fn calm_down(&mut self) {
         let now = self.now();
         self.deployment.places.disarm();
@@ -723,7 +722,7 @@ impl History {
 
     /// What an operator does: accepts the store where it is held, acknowledges a breaker.
     async fn operator(&mut self) {
-        // Nobody who looks at a breaker's report of somebody's whole fleet acknowledges it.
+        // No operator acknowledges a breaker whose report contains another user's whole fleet.
         let looks_right = !self.planted.values().any(|kind| *kind == FLEET);
         for node in self.nodes.clone() {
             let Some(orchestrator) = node.orchestrator() else {

@@ -2,9 +2,9 @@
 //! simulated clouds, on virtual time, one seed for each.
 //!
 //! A history is drawn from its seed (`plan`), run on a paused clock (`history`), and judged by the
-//! world's own ledger (`checker`). The same seed gives the same history to the byte. Deliberately
-//! absent: any knowledge of how the orchestrator works inside; it is crashed, paused and lied to
-//! from outside only.
+//! world's own ledger (`checker`). The same seed gives the same history, byte for byte.
+//! Deliberately absent: any knowledge of the orchestrator's internals; faults are injected only
+//! from outside.
 
 mod callback;
 mod checker;

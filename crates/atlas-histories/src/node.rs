@@ -24,7 +24,7 @@ use crate::rules::Rules;
 use crate::store::{StoreWeather, Watched};
 use crate::way::{Deletions, Network, Way};
 
-/// The key that the nodes' accounts hold.
+/// The API key of the nodes' accounts.
 pub(crate) const API_KEY: &str = "history-key";
 
 /// What all nodes of a history share.
@@ -37,13 +37,13 @@ pub(crate) struct Deployment {
     pub(crate) clouds: BTreeMap<Cloud, Dialect>,
     pub(crate) api_key: Arc<Mutex<&'static str>>,
     pub(crate) store: Memory,
-    /// The clock of the host that keeps the store.
+    /// The clock of the host that runs the store.
     pub(crate) store_clock: HostClock,
     pub(crate) facts: Facts,
     pub(crate) ledger: MemoryLedger,
     pub(crate) secret: Secret,
     pub(crate) rules: Rules,
-    /// What the store held before the newest intent, where it loses what it acknowledged.
+    /// The store's contents before the latest intent, for a store that loses acknowledged writes.
     pub(crate) last_intent: Arc<Mutex<Option<MemorySnapshot>>>,
     pub(crate) places: Places,
     pub(crate) weather: StoreWeather,
@@ -71,8 +71,8 @@ impl Spawner for InProcess {
 }
 
 impl Node {
-    /// Boots a process of this name. It comes up by itself; until then [`Node::orchestrator`] is
-    /// empty.
+    /// Starts a process with this name. It starts in the background; until then
+    /// [`Node::orchestrator`] is `None`.
     pub(crate) fn boot(deployment: &Deployment, name: &str, life: u64) -> Self {
         let node = Self {
             name: name.to_owned(),
@@ -114,12 +114,12 @@ impl Node {
         node
     }
 
-    /// The running orchestrator, of a process that lives.
+    /// The running orchestrator of a live process.
     pub(crate) fn orchestrator(&self) -> Option<Orchestrator> {
         self.running().map(|(orchestrator, _)| orchestrator)
     }
 
-    /// Where machines report to it, while its process lives.
+    /// The URL to which machines report, while its process is alive.
     pub(crate) fn callbacks(&self) -> Option<Callbacks> {
         self.running().map(|(_, callbacks)| callbacks)
     }

@@ -1,5 +1,5 @@
-//! What happens in a history, drawn from its seed before it begins: users, weather, disasters. A
-//! prefix of it is a history too.
+//! The events of a history, drawn from its seed before it starts: users, faults, failures. A prefix
+//! of it is a history too.
 
 use std::time::Duration;
 
@@ -10,45 +10,46 @@ use crate::cloud::Cloud;
 use crate::dice::Dice;
 use crate::refusal::Refusal;
 
-/// One thing that happens.
+/// One event.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     /// A user asks for a session.
     Spawn(Wish),
     /// A user asks for a task.
     Task(Wish, Vec<String>),
-    /// A user's browser does something.
+    /// A user's browser sends something.
     Touch(usize),
     /// A user goes away, perhaps before the machine is there.
     Stop(usize),
     /// A node is killed.
     Crash(usize),
-    /// A node stands still for so long.
+    /// A node is paused for this long.
     Pause(usize, Duration),
-    /// A host's clock is off by so many milliseconds from now on.
+    /// A host's clock is wrong by this many milliseconds from now on.
     WrongClock(Whose, i64),
-    /// Every host of the deployment sleeps for so long: wall clocks go on, monotonic ones do not.
+    /// Every host of the deployment sleeps for this long: wall clocks continue, monotonic ones do
+    /// not.
     Sleep(Duration),
-    /// A node is asked to go, and another process takes its place: a deploy.
+    /// A node is asked to shut down, and another process replaces it: a deploy.
     Redeploy(usize),
-    /// Somebody does something to a machine behind our back.
+    /// A machine is changed from outside atlas.
     Outside(Outside),
-    /// The store is put back to what it held at an earlier step.
+    /// The store is restored to its contents at an earlier step.
     Rollback(Under),
-    /// The key is refused for so long.
+    /// The key is refused for this long.
     KeyRevoked(Duration),
-    /// The clouds refuse a class of calls for so long.
+    /// The clouds refuse a class of calls for this long.
     Refuse(Refusal, Duration),
-    /// Somebody deploys with the key of another account.
+    /// A deploy with the key of another account.
     WrongKey,
-    /// And with the right one again.
+    /// A deploy with the right key again.
     RightKey,
 }
 
-/// What somebody else does at the cloud.
+/// An action of another user at the cloud.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Outside {
-    /// Rents a machine that has nothing to do with us.
+    /// Rents a machine that is unrelated to us.
     Foreign,
     /// Rents one whose name looks like ours.
     LookAlike,
@@ -56,14 +57,14 @@ pub(crate) enum Outside {
     OtherRealm,
     /// Rents one with a key of our realm that we never signed.
     Forged,
-    /// Copies one of ours, key and all.
+    /// Copies one of ours, including the key.
     Clone,
-    /// Makes a dozen machines of their own from one of ours, name, key and all.
+    /// Makes a dozen copies of one of ours, including name and key.
     Fleet,
-    /// Makes a machine with the environment of one of ours, and a name of its own.
+    /// Makes a machine with the environment of one of ours and another name.
     CopiedEnvironment,
-    /// The cloud shows a machine of somebody else under the name and environment of one of ours
-    /// that is long gone, for so long.
+    /// For a while, the cloud shows another user's machine under the name and environment of one of
+    /// ours that is long gone.
     Misshown(Duration),
     /// Renames one of ours.
     Rename,
@@ -73,7 +74,7 @@ pub(crate) enum Outside {
     Destroy,
     /// Stops one of ours.
     Stop,
-    /// Stops one of ours and starts it again after so long.
+    /// Stops one of ours and starts it again after this long.
     StopForAWhile(Duration),
     /// The cloud takes one back.
     Preempt,
@@ -81,10 +82,10 @@ pub(crate) enum Outside {
     Fail,
 }
 
-/// Whose clock.
+/// The host whose clock is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Whose {
-    /// That of the host that keeps the store. A single node keeps it itself.
+    /// The host that runs the store. A single node runs it itself.
     Store,
     /// That of one of several nodes.
     Node(usize),
@@ -93,9 +94,9 @@ pub(crate) enum Whose {
 /// Whether a rollback of the store happens under running nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Under {
-    /// Every node is down meanwhile.
+    /// Every node is down during the rollback.
     Rest,
-    /// Nodes go on as if nothing had happened.
+    /// Nodes continue as if nothing had happened.
     Running,
 }
 
@@ -117,7 +118,7 @@ pub(crate) struct Wish {
     pub(crate) reports: bool,
 }
 
-/// A whole history, as drawn.
+/// A whole drawn history.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
@@ -125,18 +126,18 @@ pub(crate) struct Plan {
     pub(crate) clouds: Vec<Cloud>,
     pub(crate) nodes: usize,
     pub(crate) crashes: u64,
-    /// The most machines on one page of a list.
+    /// The maximum number of machines on one page of a list.
     pub(crate) page_size: usize,
     pub(crate) store_failures_per_thousand: u64,
-    /// How often a process stands still between two steps, for longer than its lease.
+    /// How often a process is paused between two steps for longer than its lease.
     pub(crate) stalls: u64,
-    /// Whether hosts count the time that they slept.
+    /// Whether hosts count the time for which they slept.
     pub(crate) counts_sleep: bool,
-    /// Of how many of a hundred deletions only the answer arrives.
+    /// For how many of a hundred deletions only the answer arrives.
     pub(crate) lost_deletes_percent: u64,
     pub(crate) weather: Vec<FaultPlan>,
-    /// Nothing goes wrong but what users and the clouds' own lags bring: every bound must hold to
-    /// the second.
+    /// Nothing goes wrong except what users and the clouds' own lags cause: every bound must hold
+    /// to the second.
     pub(crate) calm: bool,
     pub(crate) steps: Vec<(Duration, Step)>,
 }
@@ -290,7 +291,7 @@ fn draw_user(
         steps.push((at, Step::Touch(user)));
     }
     if dice.percent(20) {
-        // Somebody comes back just when nobody expected it any more.
+        // A user comes back just when the session is about to end.
         steps.push((at + ttl + dice.seconds(0..3), Step::Touch(user)));
     }
     if dice.percent(55) {

@@ -1,5 +1,5 @@
-//! What a cloud refuses for a while: a class of calls, and how it says so. Unlike the faults of a
-//! world, which strike single calls, these hold for minutes or hours.
+//! Temporary refusals of a cloud: a class of calls, and the form of the refusal. Unlike a world's
+//! faults, which strike single calls, these last for minutes or hours.
 
 use std::time::Duration;
 
@@ -12,38 +12,38 @@ use atlas_testkit::dialect::SimBody;
 use crate::cloud::Cloud;
 use crate::dice::Dice;
 
-/// A class of calls, and what is answered to all of them.
+/// A class of calls, and the answer to all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// Orders are answered 429 with this `Retry-After`, in seconds.
     BusyOrders(u64),
-    /// Deletions are.
+    /// Deletions are answered 429 with this `Retry-After`, in seconds.
     BusyDeletes(u64),
-    /// Looks at single machines are.
+    /// Polls of single machines are answered 429 with this `Retry-After`, in seconds.
     BusyLooks(u64),
     /// Deletions are answered 403.
     ForbiddenDeletes,
     /// Orders and deletions are answered 403: the key may only read.
     ReadOnlyKey,
-    /// Looks at single machines are answered 404, while listings go on showing them.
+    /// Polls of single machines are answered 404, while listings continue to show them.
     BlindLooks,
-    /// Deletions are answered at once, and carried out so many seconds later.
+    /// Deletions are answered at once, and carried out this many seconds later.
     LateDeletes(u64),
 }
 
-/// What becomes of a call.
+/// What happens to a call.
 #[derive(Debug)]
 pub(crate) enum Fate {
     /// It goes to the cloud.
     Carried(Request<Body>),
-    /// It is answered by this.
+    /// It gets this answer.
     Answered(Response<SimBody>),
-    /// It is answered well, and goes to the cloud so much later.
+    /// It gets a successful answer, and reaches the cloud this much later.
     Later(Request<Body>, Duration),
 }
 
 impl Refusal {
-    /// One, and for how long.
+    /// A refusal and its duration.
     pub(crate) fn draw(dice: &Dice) -> (Self, Duration) {
         let wait = *dice.pick(&[0, 1, 30, 3_600, 21_600]);
         match dice.draw(0..7) {
@@ -70,7 +70,7 @@ impl Refusal {
         }
     }
 
-    /// What becomes of a call; `ends` says that it is one that ends a machine.
+    /// What happens to a call; `ends` says that it is one that deletes a machine.
     pub(crate) fn judge(self, cloud: Cloud, request: Request<Body>, ends: bool) -> Fate {
         let (method, path) = (request.method(), request.uri().path());
         let orders = cloud.orders(method, path);

@@ -1,10 +1,10 @@
-//! What holds in a history: the policy of every node, and what a sabotage takes away from outside.
+//! The rules of a history: the policy of every node, and what a sabotage changes from outside.
 
 use atlas_orchestrator::{AccountPolicy, Policy};
 
 use crate::cloud::Cloud;
 
-/// What holds for all nodes of a history.
+/// The rules for all nodes of a history.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
     pub(crate) policy: Policy,
@@ -12,9 +12,9 @@ pub(crate) struct Rules {
     pub(crate) loses_intents: bool,
     /// The store shows readers only some of the events.
     pub(crate) drops_events: bool,
-    /// How much oftener processes stand still, where there are several.
+    /// How much more often processes are paused, if there are several.
     pub(crate) more_stalls: u64,
-    /// A provider repeats in its errors what it was sent.
+    /// A provider whose errors repeat what it was sent.
     pub(crate) leaks: bool,
 }
 

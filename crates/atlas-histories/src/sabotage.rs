@@ -1,5 +1,5 @@
-//! Removes one safeguard, with the layers that mask it, and looks for the violation that it exists
-//! to prevent.
+//! Disables one safeguard, with the layers that mask it, and searches for the violation that it
+//! prevents.
 
 use std::collections::BTreeMap;
 
@@ -10,36 +10,36 @@ use crate::report::Violation;
 use crate::rules::Rules;
 use crate::run;
 
-/// How many seeds are tried before a sabotage counts as not caught.
+/// Maximum number of seeds before a sabotage counts as not caught.
 pub const SEEDS: u64 = 2_000;
 
 /// A safeguard to remove.
 pub(crate) struct Sabotage {
     /// The name that `--sabotage` takes.
     pub(crate) name: &'static str,
-    /// The promise it protects.
+    /// The promise that it protects.
     pub(crate) invariants: &'static [&'static str],
-    /// Removes it, and what masks it.
+    /// Disables it and what masks it.
     pub(crate) apply: fn(&mut Rules),
-    /// Where it is looked for, if not on every cloud: what needs many machines at once, or a quick
-    /// cloud, shows there in fewer histories.
+    /// Where to search, if not on every cloud: a violation that needs many machines at once, or a
+    /// quick cloud, appears there in fewer histories.
     pub(crate) clouds: Option<&'static [Cloud]>,
-    /// Seeds that caught it before: tried first.
+    /// Seeds that caught it before; they are tried first.
     pub(crate) known: &'static [u64],
 }
 
 const RUNPOD: Option<&[Cloud]> = Some(&[Cloud::RunPod]);
 
-/// What became of it.
+/// The result of a sabotage.
 #[derive(Clone, Debug, Serialize)]
 pub struct Caught {
-    /// Whether the promise was seen broken.
+    /// Whether a violation of the promise was found.
     pub caught: bool,
-    /// By which seed.
+    /// The seed that showed it.
     pub seed: Option<u64>,
-    /// Which promise.
+    /// The violated promise.
     pub invariant: String,
-    /// How many histories that took.
+    /// The number of histories that this took.
     pub histories: u64,
 }
 
@@ -123,7 +123,7 @@ pub(crate) const ALL: &[Sabotage] = &[
         invariants: &["I8", "I3", "I2"],
         apply: |r| {
             r.policy.safeguards.complete_walks = false;
-            // What a torn walk lacks is read by its id all the same, where the id is known.
+            // A machine that an incomplete walk lacks is read by its id anyway, if the id is known.
             r.policy.safeguards.point_read = false;
         },
         clouds: RUNPOD,
@@ -200,8 +200,8 @@ pub(crate) const ALL: &[Sabotage] = &[
         invariants: &["I4"],
         apply: |r| {
             r.policy.safeguards.spare_unresolved = false;
-            // An attempt is unresolved for a moment only: who waits for a second look spares it all
-            // the same.
+            // An attempt is unresolved only for a moment, so waiting for a second look would spare
+            // it anyway.
             r.policy.safeguards.two_sightings = false;
             r.policy.safeguards.grace = false;
         },

@@ -1,5 +1,5 @@
-//! The shared store as one process sees it: places to crash at around every call, and writes that
-//! fail.
+//! The shared store as one process sees it: with possible crash points around every call, and
+//! failing writes.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -38,7 +38,7 @@ impl StoreWeather {
         })))
     }
 
-    /// How long a write is under way, in milliseconds.
+    /// How long a write takes, in milliseconds.
     fn latency(&self) -> u64 {
         self.0
             .lock()
@@ -71,7 +71,7 @@ impl StoreWeather {
     }
 }
 
-/// The shared store in the hands of one process.
+/// The shared store as used by one process.
 #[derive(Debug)]
 pub(crate) struct Watched {
     pub(crate) inner: AnyStore,
@@ -89,7 +89,7 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
-    /// What a reader is shown of these events.
+    /// The events that a reader is shown.
     fn shown(&self, mut events: Vec<StoredEvent>) -> Vec<StoredEvent> {
         if self.drops_events {
             events.retain(|event| event.seq % 4 != 3);
@@ -102,7 +102,7 @@ impl Watched {
     }
 }
 
-/// What a batch is, in the words of its tables: a place of its own for each kind of write.
+/// The name of a batch, by its tables, so that each kind of write is a separate crash point.
 fn kind(batch: &Batch) -> String {
     let mut tables: Vec<&str> = batch
         .puts
@@ -180,7 +180,7 @@ impl Store for Watched {
         {
             *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.memory.snapshot());
         }
-        // A write takes its time: what was read for it may be old when it lands.
+        // A write takes time: what was read for it may be old when it is applied.
         sleep(Duration::from_millis(self.weather.latency())).await;
         let strikes = self.weather.strikes();
         let events: Vec<([u8; 16], u64)> = batch
@@ -198,7 +198,7 @@ impl Store for Watched {
             self.facts.seen().written.extend(written);
         }
         let answer = match strikes {
-            // It was written, and nobody was told.
+            // It was written, and the answer was lost.
             Some(true) => Err(CommitError::Store(unavailable())),
             _ => answer,
         };

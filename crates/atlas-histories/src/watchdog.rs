@@ -1,5 +1,5 @@
 //! Notices a history that makes no progress. A driver that spins without yielding keeps the
-//! history's only thread for ever, so the history cannot notice it itself: another thread does.
+//! history's only thread forever, so the history cannot detect it itself: another thread does.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

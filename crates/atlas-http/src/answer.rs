@@ -1,4 +1,4 @@
-//! What came back: an answer whole, or one that keeps coming.
+//! Answers: read completely, or as a stream.
 
 use std::fmt;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use crate::client::Inner;
 use crate::failure;
 use crate::scrub::Scrubber;
 
-/// Headers in which the clouds and their fronts name a request, best first.
+/// Headers in which the clouds and their proxies return a request id, best first.
 pub(crate) const REQUEST_IDS: [HeaderName; 3] = [
     HeaderName::from_static("x-request-id"),
     HeaderName::from_static("fly-request-id"),
@@ -33,11 +33,11 @@ pub(crate) fn request_id(headers: &HeaderMap) -> Option<&str> {
         .find_map(|name| headers.get(name))?
         .to_str()
         .ok()?;
-    // Cloud text that ends in our errors: kept short and printable.
+    // This cloud text appears in our errors, so it must be short and printable.
     (!id.is_empty() && id.len() <= 128 && id.bytes().all(|b| b.is_ascii_graphic())).then_some(id)
 }
 
-/// An answer, read whole.
+/// An answer that was read completely.
 pub struct Answer {
     pub(crate) client: Arc<Inner>,
     pub(crate) operation: &'static str,
@@ -46,7 +46,7 @@ pub struct Answer {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     pub(crate) resends: u32,
-    /// What the body may repeat of the request and an error must not.
+    /// Secrets of the request that the body may repeat and an error must not.
     pub(crate) secrets: Vec<Secret>,
 }
 
@@ -75,29 +75,29 @@ impl Answer {
         &self.body
     }
 
-    /// Words of this answer, with the secrets of its request replaced: what an error may quote of
-    /// an answer that reports its failure with a success status.
+    /// Text from this answer with the secrets of its request replaced, for errors about an answer
+    /// that reports its failure with a success status.
     #[must_use]
     pub fn scrubbed(&self, words: &str) -> String {
         let secrets = self.secrets.iter().map(Secret::expose);
         Scrubber::new(secrets).text(words).into_owned()
     }
 
-    /// How often the request had to be repeated.
+    /// How many times the request had to be repeated.
     #[must_use]
     pub const fn resends(&self) -> u32 {
         self.resends
     }
 
-    /// The body as JSON of this shape.
+    /// Parses the body as JSON of this type.
     ///
     /// # Errors
-    /// `provider`, naming the place (`pods[3].costPerHr`) but no value; its outcome is `Unknown`
+    /// `provider`, naming the position (`pods[3].costPerHr`) but no value; the outcome is `Unknown`
     /// for a create.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
-        // Checked as UTF-8 once, not string by string, which is a fifth of the parse. And the plain
-        // parser first: one that follows the path of every field costs a third more, and is only
-        // for errors.
+        // UTF-8 is checked once, not string by string, which takes a fifth of the parse. The plain
+        // parser runs first; the one that tracks the path of every field takes a third longer, and
+        // is only used for errors.
         let parsed = match std::str::from_utf8(&self.body) {
             Ok(text) => serde_json::from_str(text),
             Err(_) => serde_json::from_slice(&self.body),
@@ -105,7 +105,7 @@ impl Answer {
         parsed.map_err(|error| self.misunderstood(&self.where_wrong::<T>(&error)))
     }
 
-    /// An error about this answer: it came, but what it says cannot be what was asked for.
+    /// An error about this answer: it arrived, but its contents cannot be what was requested.
     /// `message` as for [`Error::new`].
     #[must_use]
     pub fn misunderstood(&self, message: &str) -> Error {
@@ -158,8 +158,8 @@ impl fmt::Debug for Answer {
     }
 }
 
-/// An answer that keeps coming: a stream of bytes. Ends with an error when it breaks or falls
-/// silent.
+/// A streaming answer. It ends with an error when the connection breaks or no bytes arrive for the
+/// idle timeout.
 pub struct StreamingAnswer {
     pub(crate) client: Arc<Inner>,
     pub(crate) operation: &'static str,
@@ -190,10 +190,11 @@ impl StreamingAnswer {
         request_id(&self.headers)
     }
 
-    /// The next bytes; `None` at the end. Cancel safe: nothing is lost when the future is dropped.
+    /// The next bytes; `None` at the end. Cancel safe: no bytes are lost when the future is
+    /// dropped.
     ///
     /// # Errors
-    /// `transport` when the connection breaks, `timeout` when nothing came for the idle timeout.
+    /// `transport` when the connection breaks, `timeout` when nothing arrived for the idle timeout.
     pub async fn chunk(&mut self) -> Option<Result<Bytes>> {
         std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }

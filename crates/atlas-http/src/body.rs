@@ -1,4 +1,4 @@
-//! The body of requests and answers: bytes at hand, or bytes still coming.
+//! Bodies of requests and answers: complete in memory, or streamed.
 
 use std::fmt;
 use std::pin::Pin;
@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-/// Any error, boxed: what a replaced transport may fail with.
+/// Any boxed error: the error type of a custom transport.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A request's or an answer's body.
@@ -20,13 +20,13 @@ enum Inner {
 }
 
 impl Body {
-    /// No bytes.
+    /// An empty body.
     #[must_use]
     pub const fn empty() -> Self {
         Self(Inner::Whole(None))
     }
 
-    /// Any other body. Bytes at hand are better given by `Body::from`.
+    /// Wraps any other body. For bytes in memory, prefer `Body::from`.
     pub fn wrap<B>(body: B) -> Self
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -108,13 +108,13 @@ impl http_body::Body for Body {
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Never the bytes: a request's hold what the machine is given, an answer's what the cloud
-        // echoes of it.
+        // Never prints the bytes: a request's contain the machine's secrets, and an answer may echo
+        // them.
         f.debug_struct("Body").finish_non_exhaustive()
     }
 }
 
-/// A body whose error is boxed.
+/// A body with a boxed error.
 struct Mapped<B> {
     body: Pin<Box<B>>,
 }

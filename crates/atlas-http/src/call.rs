@@ -1,4 +1,4 @@
-//! One call to be made: operation, class, method, path, query, headers, body.
+//! A call: operation, class, method, path, query, headers, body.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,7 +10,8 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
-/// What stays as it is in a path segment or a query: the unreserved characters of RFC 3986.
+/// Everything except the unreserved characters of RFC 3986, which are not escaped in a path segment
+/// or a query.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -34,12 +35,12 @@ pub struct Call {
     path_len: usize,
     pub(crate) body: Option<Bytes>,
     pub(crate) authorized: bool,
-    /// Apart, because a call is moved often and most have none of it.
+    /// Boxed, because a call is moved often and most calls have none of these settings.
     more: Option<Box<More>>,
     wrong: Option<Error>,
 }
 
-/// What most calls do without.
+/// Settings that most calls do not have.
 #[derive(Clone, Default)]
 pub(crate) struct More {
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
@@ -53,8 +54,8 @@ pub(crate) struct More {
 }
 
 impl Call {
-    /// A call with this method. `operation` is the contract's word (`get_compute`), for errors,
-    /// spans and pacing.
+    /// A call with this method. `operation` is the name in the contract (`get_compute`), for
+    /// errors, spans and pacing.
     #[must_use]
     pub fn new<S: AsRef<str>>(
         method: Method,
@@ -67,7 +68,7 @@ impl Call {
         for segment in segments {
             let segment = segment.as_ref();
             target.push('/');
-            // Escaping does not help against these three: `%2E%2E` is `..` to a server that
+            // Escaping does not protect against these three: `%2E%2E` is `..` to a server that
             // normalises.
             if matches!(segment, "" | "." | "..") {
                 wrong = Some(Error::validation(
@@ -90,7 +91,7 @@ impl Call {
         }
     }
 
-    /// A GET.
+    /// A GET call.
     #[must_use]
     pub fn get<S: AsRef<str>>(
         operation: &'static str,
@@ -100,7 +101,7 @@ impl Call {
         Self::new(Method::GET, operation, class, segments)
     }
 
-    /// A POST.
+    /// A POST call.
     #[must_use]
     pub fn post<S: AsRef<str>>(
         operation: &'static str,
@@ -110,7 +111,7 @@ impl Call {
         Self::new(Method::POST, operation, class, segments)
     }
 
-    /// A PUT.
+    /// A PUT call.
     #[must_use]
     pub fn put<S: AsRef<str>>(
         operation: &'static str,
@@ -120,7 +121,7 @@ impl Call {
         Self::new(Method::PUT, operation, class, segments)
     }
 
-    /// A PATCH.
+    /// A PATCH call.
     #[must_use]
     pub fn patch<S: AsRef<str>>(
         operation: &'static str,
@@ -130,7 +131,7 @@ impl Call {
         Self::new(Method::PATCH, operation, class, segments)
     }
 
-    /// A DELETE.
+    /// A DELETE call.
     #[must_use]
     pub fn delete<S: AsRef<str>>(
         operation: &'static str,
@@ -140,7 +141,7 @@ impl Call {
         Self::new(Method::DELETE, operation, class, segments)
     }
 
-    /// Ends the path with `/`, for the clouds whose routes do (Vast).
+    /// Ends the path with `/`, for clouds whose routes do (Vast).
     #[must_use]
     pub fn trailing_slash(mut self) -> Self {
         if self.path_len == self.target.len() {
@@ -165,7 +166,7 @@ impl Call {
         self
     }
 
-    /// Adds a query parameter when there is a value.
+    /// Adds a query parameter if there is a value.
     #[must_use]
     pub fn query_opt(self, name: &str, value: Option<impl AsRef<str>>) -> Self {
         match value {
@@ -174,7 +175,7 @@ impl Call {
         }
     }
 
-    /// Sends this as JSON. What cannot be serialised makes the call fail before anything is sent.
+    /// Sets a JSON body. If it cannot be serialised, the call fails before anything is sent.
     #[must_use]
     pub fn json(mut self, body: &(impl Serialize + ?Sized)) -> Self {
         match serde_json::to_vec(body) {
@@ -187,7 +188,7 @@ impl Call {
         }
     }
 
-    /// Sends these bytes.
+    /// Sets the bytes of the body.
     #[must_use]
     pub fn body(mut self, content_type: HeaderValue, bytes: impl Into<Bytes>) -> Self {
         self.body = Some(bytes.into());
@@ -195,7 +196,7 @@ impl Call {
         self
     }
 
-    /// Adds a header. Mark a secret one with `set_sensitive`; the credential is not given here.
+    /// Adds a header. Mark a secret one with `set_sensitive`; the credential is not set here.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         if name == header::ACCEPT {
@@ -206,53 +207,53 @@ impl Call {
         self
     }
 
-    /// What the answer should be; `application/json` unless set.
+    /// Sets the `Accept` header; `application/json` by default.
     #[must_use]
     pub fn accept(mut self, media_type: &'static str) -> Self {
         self.more_mut().accept = Some(HeaderValue::from_static(media_type));
         self
     }
 
-    /// The longest this call may take, where the operation's own differs from the account's. A
-    /// [`atlas_core::CallContext`]'s counts first.
+    /// Sets the maximum time of this call, if the operation's differs from the account's. The
+    /// timeout of an [`atlas_core::CallContext`] takes precedence.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.more_mut().timeout = Some(timeout);
         self
     }
 
-    /// The longest silence of a streaming answer; 60 s unless set.
+    /// Sets the longest silence of a streaming answer; 60 s by default.
     #[must_use]
     pub fn idle_timeout(mut self, silence: Duration) -> Self {
         self.more_mut().idle_timeout = Some(silence);
         self
     }
 
-    /// An answer with this status is given back instead of becoming an error: where 404 is an
-    /// answer, not a failure.
+    /// Returns an answer with this status instead of an error: for calls where, for example, 404 is
+    /// a valid answer.
     #[must_use]
     pub fn accept_status(mut self, status: StatusCode) -> Self {
         self.more_mut().accepted.push(status.as_u16());
         self
     }
 
-    /// Values that an error's text must not hold though the cloud may echo them: a machine's
-    /// environment values.
+    /// Adds values that must not appear in an error's text, although the cloud may echo them, such
+    /// as a machine's environment values.
     #[must_use]
     pub fn scrub(mut self, values: impl IntoIterator<Item = Secret>) -> Self {
         self.more_mut().scrub.extend(values);
         self
     }
 
-    /// Which of an operation's pacing budgets this call draws on, where the cloud limits per
-    /// machine (Fly). None: the operation's.
+    /// Selects a separate pacing budget of the operation by this key, where the cloud limits calls
+    /// per machine (Fly). By default, all calls of an operation share its budget.
     #[must_use]
     pub fn pace_key(mut self, key: impl Into<String>) -> Self {
         self.more_mut().pace_key = Some(key.into());
         self
     }
 
-    /// Sends no credential: for public endpoints.
+    /// Sends no credential, for public endpoints.
     #[must_use]
     pub fn without_credential(self) -> Self {
         Self {
@@ -261,7 +262,7 @@ impl Call {
         }
     }
 
-    /// The path and query as they go out, after the base URL's own path.
+    /// The path and query as sent, after the base URL's own path.
     #[must_use]
     pub fn path_and_query(&self) -> &str {
         &self.target
@@ -272,7 +273,7 @@ impl Call {
         &self.target[..self.path_len]
     }
 
-    /// What was set besides, where anything was.
+    /// The additional settings, if there are any.
     pub(crate) fn more(&self) -> Option<&More> {
         self.more.as_deref()
     }
@@ -281,7 +282,7 @@ impl Call {
         self.more.get_or_insert_default()
     }
 
-    /// What was wrong with how the call was made, found before anything is sent.
+    /// Returns the error of a wrongly built call, before anything is sent.
     pub(crate) fn take_wrong(&mut self) -> Result<()> {
         self.wrong.take().map_or(Ok(()), Err)
     }
@@ -289,7 +290,7 @@ impl Call {
 
 impl fmt::Debug for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Never the query, the headers or the body.
+        // The query, the headers and the body are never printed.
         f.debug_struct("Call")
             .field("operation", &self.operation)
             .field("class", &self.class)
@@ -299,7 +300,7 @@ impl fmt::Debug for Call {
     }
 }
 
-/// One path segment, escaped, for a URL that is only shown or handed on.
+/// Escapes one path segment, for a URL that is only displayed or passed on.
 #[must_use]
 pub fn escape_segment(segment: &str) -> Cow<'_, str> {
     utf8_percent_encode(segment, ESCAPED).into()

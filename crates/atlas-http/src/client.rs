@@ -1,4 +1,4 @@
-//! A client of one API of one account, and how it is built.
+//! A client for one API of one account, and its builder.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,12 +21,12 @@ use crate::failure::ErrorMapper;
 use crate::pace::{Gate, Pace};
 use crate::transport::Transport;
 
-/// The largest answer that is read, unless the builder says otherwise.
+/// The default maximum size of an answer in bytes.
 pub const DEFAULT_MAX_ANSWER: usize = 16 * 1024 * 1024;
 const DEFAULT_RETRIES: u32 = 3;
 const DEFAULT_BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(15));
 
-/// What we say who we are. Cloudflare refuses clients that do not (`error code: 1010`).
+/// Our `User-Agent`. Cloudflare refuses clients without one (`error code: 1010`).
 const USER_AGENT: &str = concat!(
     "atlas/",
     env!("CARGO_PKG_VERSION"),
@@ -35,7 +35,7 @@ const USER_AGENT: &str = concat!(
     ")"
 );
 
-/// A client of one API of one account. Cheap to clone; clones share connections, pacing and the
+/// A client for one API of one account. Cheap to clone; clones share connections, pacing and the
 /// retry budget.
 #[derive(Clone, Debug)]
 pub struct Client(pub(crate) Arc<Inner>);
@@ -61,8 +61,8 @@ pub(crate) struct Inner {
 }
 
 impl Client {
-    /// Begins a client for this provider's API at this URL. Its path, if any, comes before every
-    /// call's.
+    /// Starts building a client for this provider's API at this URL. The path of the URL, if any,
+    /// precedes the path of every call.
     #[must_use]
     pub fn builder(provider: ProviderId, base_url: impl Into<String>) -> ClientBuilder {
         ClientBuilder {
@@ -93,7 +93,7 @@ impl Client {
         &self.0.provider
     }
 
-    /// The limits it keeps.
+    /// The limits that the client observes.
     #[must_use]
     pub fn limits(&self) -> &AccountLimits {
         &self.0.limits
@@ -148,14 +148,15 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// Which of the provider's APIs this is (`rest-v2`, `runtime`, `logs`): the span's `api` field.
+    /// Sets which of the provider's APIs this is (`rest-v2`, `runtime`, `logs`): the span's `api`
+    /// field.
     #[must_use]
     pub fn api(self, api: &'static str) -> Self {
         Self { api, ..self }
     }
 
-    /// `Authorization: {scheme} {key}` on every call. An empty scheme sends the key alone. A call's
-    /// own key takes the same scheme.
+    /// Sends `Authorization: {scheme} {key}` with every call. An empty scheme sends the key alone.
+    /// A key set per call uses the same scheme.
     #[must_use]
     pub fn api_key(self, scheme: &'static str, key: ApiKey) -> Self {
         Self {
@@ -165,7 +166,7 @@ impl ClientBuilder {
         }
     }
 
-    /// A source of credentials that renews them.
+    /// Sets a source of credentials that can renew them.
     #[must_use]
     pub fn credential_source(self, source: impl CredentialSource) -> Self {
         Self {
@@ -174,7 +175,7 @@ impl ClientBuilder {
         }
     }
 
-    /// Put before our own product in `User-Agent`: `my-backend/1.2`.
+    /// Sets a product name that precedes our own in `User-Agent`: `my-backend/1.2`.
     #[must_use]
     pub fn user_agent(self, product: impl Into<String>) -> Self {
         Self {
@@ -183,29 +184,29 @@ impl ClientBuilder {
         }
     }
 
-    /// A header on every call. Mark a secret one with `set_sensitive`.
+    /// Adds a header to every call. Mark a secret one with `set_sensitive`.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
     }
 
-    /// Deadline, pacing and calls under way of the account.
+    /// Sets the account's deadline, pacing and maximum of concurrent calls.
     #[must_use]
     pub fn limits(self, limits: AccountLimits) -> Self {
         Self { limits, ..self }
     }
 
-    /// A pace of this operation, besides the account's: where a cloud limits it alone (Lambda's
-    /// launch, Vast's endpoints).
+    /// Sets a pace for this operation in addition to the account's, where the cloud limits it
+    /// separately (Lambda's launch, Vast's endpoints).
     #[must_use]
     pub fn pace(mut self, operation: &'static str, pace: Pace) -> Self {
         self.operations.insert(operation, pace);
         self
     }
 
-    /// Shares pacing, calls under way and retry budget with another client of the same account. Its
-    /// limits and paces then count.
+    /// Shares pacing, concurrency limit and retry budget with another client of the same account,
+    /// whose limits and paces then apply.
     #[must_use]
     pub fn share_limits_with(self, other: &Client) -> Self {
         Self {
@@ -214,19 +215,19 @@ impl ClientBuilder {
         }
     }
 
-    /// How often a call may be repeated, unless the call says otherwise. 3 unless set.
+    /// Sets the default maximum number of repeats of a call. The default is 3.
     #[must_use]
     pub fn retries(self, retries: u32) -> Self {
         Self { retries, ..self }
     }
 
-    /// The waits between repeats, unless the cloud says otherwise.
+    /// Sets the waits between repeats, used when the cloud does not ask for a wait.
     #[must_use]
     pub fn backoff(self, backoff: Backoff) -> Self {
         Self { backoff, ..self }
     }
 
-    /// The largest answer that is read, in bytes.
+    /// Sets the maximum size of an answer in bytes.
     #[must_use]
     pub fn max_answer_bytes(self, bytes: usize) -> Self {
         Self {
@@ -235,7 +236,8 @@ impl ClientBuilder {
         }
     }
 
-    /// The provider's reading of its own error answers; the generic one where it gives none.
+    /// Sets the provider's mapping of its own error answers; where it returns `None`, the generic
+    /// mapping applies.
     #[must_use]
     pub fn errors(self, mapper: ErrorMapper) -> Self {
         Self {
@@ -244,19 +246,19 @@ impl ClientBuilder {
         }
     }
 
-    /// The wall clock against which `Retry-After` dates are read.
+    /// Sets the wall clock to which `Retry-After` dates are compared.
     #[must_use]
     pub fn clock(self, clock: Arc<dyn Clock>) -> Self {
         Self { clock, ..self }
     }
 
-    /// The randomness of the jitter.
+    /// Sets the source of randomness for jitter.
     #[must_use]
     pub fn entropy(self, entropy: Arc<dyn Entropy>) -> Self {
         Self { entropy, ..self }
     }
 
-    /// Another transport than hyper: a simulated cloud in process, a shared pool.
+    /// Sets another transport than hyper: an in-process simulated cloud, a shared pool.
     #[must_use]
     pub fn transport(self, transport: Transport) -> Self {
         Self {
@@ -265,7 +267,7 @@ impl ClientBuilder {
         }
     }
 
-    /// Wraps the transport in a tower layer. The last one added sees a try first.
+    /// Wraps the transport in a tower layer. The layer added last is the outermost.
     #[must_use]
     pub fn layer<L, B>(self, layer: &L) -> Self
     where
@@ -286,7 +288,8 @@ impl ClientBuilder {
         }
     }
 
-    /// Allows `http://` to hosts that are not loopback. The key then crosses the network readable.
+    /// Allows `http://` to hosts that are not loopback. The key then crosses the network
+    /// unencrypted.
     #[must_use]
     pub fn allow_plain_http(self, allow: bool) -> Self {
         Self {
@@ -295,10 +298,10 @@ impl ClientBuilder {
         }
     }
 
-    /// The client.
+    /// Builds the client.
     ///
     /// # Errors
-    /// `validation` for a base URL that is none or is plain `http://` to another machine;
+    /// `validation` for a base URL that is not a URL or is plain `http://` to another machine;
     /// `unauthorized` for a key that no header can hold; `unavailable` when the platform's
     /// certificates cannot be read.
     pub fn build(self) -> Result<Client> {
@@ -355,20 +358,20 @@ impl fmt::Debug for ClientBuilder {
     }
 }
 
-/// A base URL, taken apart once.
+/// A base URL, split into its parts once.
 #[derive(Clone, Debug)]
 pub(crate) struct Base {
     pub(crate) scheme: Scheme,
     pub(crate) authority: Authority,
-    /// Without a trailing slash; empty for none.
+    /// Without a trailing slash; empty if there is none.
     pub(crate) path: String,
     pub(crate) port: u16,
-    /// The `Host` header for HTTP/1.1, which is all that plain `http://` speaks.
+    /// The `Host` header for HTTP/1.1, the only version used over plain `http://`.
     pub(crate) host: Option<HeaderValue>,
 }
 
 impl Base {
-    /// Takes a base URL apart; refuses plain `http://` to other machines unless allowed.
+    /// Splits a base URL; refuses plain `http://` to other machines unless allowed.
     pub(crate) fn parse(url: &str, allow_plain_http: bool) -> Result<Self> {
         let wrong = |message| Error::validation("base_url", message);
         let parts = url
@@ -415,7 +418,7 @@ impl Base {
         })
     }
 
-    /// This base with the path and query of a call.
+    /// Joins this base with the path and query of a call.
     pub(crate) fn uri(&self, path_and_query: &str) -> Result<Uri> {
         let mut target = String::with_capacity(self.path.len() + path_and_query.len() + 1);
         target.push_str(&self.path);
@@ -435,8 +438,8 @@ impl Base {
     }
 }
 
-/// Whether a URL's host (without its port) is `localhost`, of 127.0.0.0/8 or `[::1]`, by what is
-/// written: a name that only resolves to loopback does not count.
+/// Whether a URL's host (without its port) is `localhost`, in 127.0.0.0/8 or `[::1]`, as written: a
+/// name that only resolves to loopback does not count.
 #[must_use]
 pub fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');

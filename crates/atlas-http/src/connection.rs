@@ -1,5 +1,5 @@
-//! How one account of a cloud is reached, set once and shared by the clients of its APIs, and the
-//! setters that every provider's builder has.
+//! The connection settings of one account, shared by the clients of its APIs, and the setters that
+//! every provider's builder has.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use atlas_core::{
 use crate::client::{Client, ClientBuilder};
 use crate::transport::Transport;
 
-/// Key, limits, transport, clock and randomness of one account. A provider's builder holds one in a
-/// field, and [`connection_setters!`](crate::connection_setters) gives the builder its setters.
+/// Key, limits, transport, clock and randomness of one account. A provider's builder has one as a
+/// field, and [`connection_setters!`](crate::connection_setters) adds the setters to the builder.
 #[derive(Clone)]
 pub struct Connection {
     key: Option<ApiKey>,
@@ -26,7 +26,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Over hyper, with the system's clock and randomness, within these limits.
+    /// The defaults: hyper, the system's clock and randomness, and these limits.
     #[must_use]
     pub fn new(limits: AccountLimits) -> Self {
         Self {
@@ -40,13 +40,12 @@ impl Connection {
         }
     }
 
-    /// The key, and where it was found.
+    /// Sets the key and its origin.
     pub fn set_key(&mut self, key: ApiKey) {
         self.key = Some(key);
     }
 
-    /// Reads the key from the first of these variables that is set, unless one is or will be set
-    /// here.
+    /// Reads the key from the first of these variables that is set, unless a key is set explicitly.
     pub fn set_environment_keys(
         &mut self,
         names: &[&'static str],
@@ -58,12 +57,12 @@ impl Connection {
             .collect();
     }
 
-    /// How long this account needs and how often it may be called.
+    /// Sets the account's limits.
     pub fn set_limits(&mut self, limits: AccountLimits) {
         self.limits = limits;
     }
 
-    /// Another way to the cloud than hyper.
+    /// Sets another transport than hyper.
     pub fn set_transport(&mut self, transport: Transport) {
         self.transport = transport;
     }
@@ -73,20 +72,20 @@ impl Connection {
         self.allow_plain_http = allow;
     }
 
-    /// Where "now" comes from.
+    /// Sets the clock.
     pub fn set_clock(&mut self, clock: Arc<dyn Clock>) {
         self.clock = clock;
     }
 
-    /// Where jitter comes from.
+    /// Sets the source of jitter.
     pub fn set_entropy(&mut self, entropy: Arc<dyn Entropy>) {
         self.entropy = entropy;
     }
 
-    /// The key: the one set, else the environment's.
+    /// The key: the one set explicitly, else the one from the environment.
     ///
     /// # Errors
-    /// `unauthorized` without any, naming the `variable` to set.
+    /// `unauthorized` if there is none, naming the `variable` to set.
     pub fn key(&self, variable: &str) -> Result<ApiKey> {
         let set = self
             .key
@@ -99,37 +98,37 @@ impl Connection {
         ApiKey::resolve(set.into_iter().chain(found), variable)
     }
 
-    /// The limits that are kept.
+    /// The limits of the account.
     #[must_use]
     pub const fn limits(&self) -> AccountLimits {
         self.limits
     }
 
-    /// The transport. The clients that share one share its connections.
+    /// The transport. Clients that share it share its connections.
     #[must_use]
     pub fn transport(&self) -> Transport {
         self.transport.clone()
     }
 
-    /// Whether `http://` may leave this machine.
+    /// Whether `http://` is allowed to other machines.
     #[must_use]
     pub const fn allows_plain_http(&self) -> bool {
         self.allow_plain_http
     }
 
-    /// Where "now" comes from.
+    /// The clock.
     #[must_use]
     pub fn clock(&self) -> Arc<dyn Clock> {
         self.clock.clone()
     }
 
-    /// Where jitter comes from.
+    /// The source of jitter.
     #[must_use]
     pub fn entropy(&self) -> Arc<dyn Entropy> {
         self.entropy.clone()
     }
 
-    /// Begins the client of one of the account's APIs, without a key.
+    /// Starts building the client of one of the account's APIs, without a key.
     #[must_use]
     pub fn client(&self, provider: ProviderId, base_url: impl Into<String>) -> ClientBuilder {
         Client::builder(provider, base_url)
@@ -142,7 +141,7 @@ impl Connection {
 }
 
 impl fmt::Debug for Connection {
-    /// Without the key.
+    /// The key is not printed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection")
             .field("key", &self.key.as_ref().map(|key| &key.origin))
@@ -172,7 +171,7 @@ impl fmt::Debug for Connection {
 #[macro_export]
 macro_rules! connection_setters {
     ($connection:ident) => {
-        /// The API key. It counts before the environment's.
+        /// Sets the API key. It takes precedence over the environment's.
         #[must_use]
         pub fn api_key(self, key: impl Into<$crate::setter::Secret>) -> Self {
             self.api_key_from($crate::setter::ApiKey {
@@ -181,29 +180,28 @@ macro_rules! connection_setters {
             })
         }
 
-        /// The API key, and where it was found, for errors.
+        /// Sets the API key and its origin, which appears in errors.
         #[must_use]
         pub fn api_key_from(mut self, key: $crate::setter::ApiKey) -> Self {
             self.$connection.set_key(key);
             self
         }
 
-        /// How long this account needs and how often it may be called.
+        /// Sets the account's limits.
         #[must_use]
         pub fn limits(mut self, limits: $crate::setter::AccountLimits) -> Self {
             self.$connection.set_limits(limits);
             self
         }
 
-        /// Another way to the cloud than hyper: any tower `Service`. Layers added before are
-        /// replaced with it.
+        /// Sets another transport than hyper: any tower `Service`. It replaces layers added before.
         #[must_use]
         pub fn transport(mut self, transport: $crate::Transport) -> Self {
             self.$connection.set_transport(transport);
             self
         }
 
-        /// Wraps the way to the cloud in a tower layer. The last one added sees a try first.
+        /// Wraps the transport in a tower layer. The layer added last is the outermost.
         #[must_use]
         pub fn layer<L, B>(mut self, layer: &L) -> Self
         where
@@ -229,21 +227,21 @@ macro_rules! connection_setters {
         }
 
         /// Allows `http://` to other machines than this one. The key then crosses the network
-        /// readable.
+        /// unencrypted.
         #[must_use]
         pub fn allow_plain_http(mut self, allow: bool) -> Self {
             self.$connection.set_allow_plain_http(allow);
             self
         }
 
-        /// Where "now" comes from.
+        /// Sets the clock.
         #[must_use]
         pub fn clock(mut self, clock: ::std::sync::Arc<dyn $crate::setter::Clock>) -> Self {
             self.$connection.set_clock(clock);
             self
         }
 
-        /// Where jitter comes from.
+        /// Sets the source of jitter.
         #[must_use]
         pub fn entropy(mut self, entropy: ::std::sync::Arc<dyn $crate::setter::Entropy>) -> Self {
             self.$connection.set_entropy(entropy);

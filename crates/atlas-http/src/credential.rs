@@ -1,4 +1,4 @@
-//! Where the `Authorization` header comes from: a key, or a source that renews its token.
+//! The source of the `Authorization` header: a key, or a source that renews its token.
 
 use std::fmt::{self, Debug};
 use std::pin::Pin;
@@ -8,21 +8,21 @@ use atlas_core::config::{ApiKey, Origin};
 use atlas_core::{Error, ErrorKind, Result, Secret};
 use http::HeaderValue;
 
-/// Gives the whole `Authorization` value for each try: a token that expires, one from a file, one
-/// from a command.
+/// Provides the complete `Authorization` value for each attempt, for tokens that expire or come
+/// from a file or command.
 pub trait CredentialSource: Debug + Send + Sync + 'static {
-    /// The whole value, scheme included (`Bearer x`, `FlyV1 y`). Called before every try: cache
-    /// inside.
+    /// The complete value including its scheme (`Bearer x`, `FlyV1 y`). Called before every
+    /// attempt, so implementations should cache it.
     ///
     /// # Errors
-    /// `unauthorized` when there is none to give; the call then fails before anything is sent.
+    /// `unauthorized` when there is none; the call then fails before anything is sent.
     fn authorization(&self) -> impl Future<Output = Result<Secret>> + Send;
 
-    /// The cloud refused this value with 401. Forget it, if it is still the current one. The call
-    /// is tried once more.
+    /// The cloud refused this value with 401: discard it if it is still the current one. The call
+    /// is then repeated once.
     fn rejected(&self, value: &Secret);
 
-    /// Where it comes from, for errors: "the api key from {origin} was rejected".
+    /// The origin of the credential, for errors: "the api key from {origin} was rejected".
     fn origin(&self) -> String {
         "the credential source".to_owned()
     }
@@ -76,7 +76,7 @@ pub(crate) enum Authorizer {
     Source(Arc<dyn ErasedSource>),
 }
 
-/// What a source gave for one try.
+/// The value that a source provided for one attempt.
 pub(crate) struct Authorization {
     pub(crate) value: HeaderValue,
     pub(crate) secret: Secret,
@@ -102,7 +102,7 @@ impl Authorizer {
         })
     }
 
-    /// Where the credential is from, for errors.
+    /// The origin of the credential, for errors.
     pub(crate) fn origin(&self) -> Option<String> {
         match self {
             Self::None => None,
@@ -111,7 +111,7 @@ impl Authorizer {
         }
     }
 
-    /// The secrets that no error text may hold.
+    /// The secret that must not appear in any error text.
     pub(crate) fn secret(&self) -> Option<&Secret> {
         match self {
             Self::Key { key, .. } => Some(key),
@@ -131,7 +131,7 @@ impl fmt::Debug for Authorizer {
 }
 
 /// The header's value, marked sensitive, so that neither `Debug` nor HTTP/2's compression tables
-/// hold it.
+/// contain it.
 fn header(scheme: &str, secret: &Secret, origin: &str) -> Result<HeaderValue> {
     let text = if scheme.is_empty() {
         secret.clone()

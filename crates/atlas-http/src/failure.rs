@@ -1,5 +1,4 @@
-//! An answer that is an error: what it says, as an [`Error`], without quoting secrets or a proxy's
-//! HTML.
+//! Error answers: converts them to an [`Error`] without quoting secrets or a proxy's HTML.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -12,11 +11,11 @@ use serde_json::Value;
 use crate::answer::{REQUEST_IDS, request_id};
 use crate::scrub::Scrubber;
 
-/// The most of a cloud's own words that an error repeats.
+/// The maximum length of a cloud's message in an error.
 const LONGEST_MESSAGE: usize = 300;
 
-/// An answer with an error status, as a provider's mapper sees it. Secrets are scrubbed from its
-/// body already.
+/// An answer with an error status, as passed to a provider's mapper. Its body is already scrubbed
+/// of secrets.
 pub struct FailedAnswer {
     pub(crate) operation: &'static str,
     pub(crate) class: RetryClass,
@@ -29,11 +28,12 @@ pub struct FailedAnswer {
     pub(crate) origin: Option<String>,
 }
 
-/// Turns a cloud's error into ours where the generic mapping would say less; `None` to leave it.
+/// Converts a cloud's error where the generic mapping would be less precise; `None` to use the
+/// generic mapping.
 ///
-/// What it does not set is filled in: status, request id, `Retry-After`, provider, operation.
-/// `NeverSent`, the outcome of a fresh [`Error`], is replaced by what the status implies: an answer
-/// came, so the request was sent. [`FailedAnswer::error`] starts right.
+/// Fields it does not set are filled in: status, request id, `Retry-After`, provider, operation.
+/// `NeverSent`, the outcome of a new [`Error`], is replaced by what the status implies: an answer
+/// arrived, so the request was sent. [`FailedAnswer::error`] sets the right outcome.
 pub type ErrorMapper = fn(&FailedAnswer) -> Option<Error>;
 
 impl FailedAnswer {
@@ -60,13 +60,13 @@ impl FailedAnswer {
         }
     }
 
-    /// The contract's operation.
+    /// The operation's name in the contract.
     #[must_use]
     pub const fn operation(&self) -> &'static str {
         self.operation
     }
 
-    /// The call's class.
+    /// The retry class of the call.
     #[must_use]
     pub const fn class(&self) -> RetryClass {
         self.class
@@ -84,19 +84,19 @@ impl FailedAnswer {
         &self.headers
     }
 
-    /// The body, scrubbed; empty when it could not be read.
+    /// The body without secrets; empty when it could not be read.
     #[must_use]
     pub fn body(&self) -> &[u8] {
         &self.body
     }
 
-    /// The body as JSON, where it is.
+    /// The body as JSON, if it is JSON.
     #[must_use]
     pub const fn json(&self) -> Option<&Value> {
         self.json.as_ref()
     }
 
-    /// True when the body is HTML: a proxy's page, never to be quoted.
+    /// True when the body is HTML: a proxy's page, which must not be quoted.
     #[must_use]
     pub fn is_html(&self) -> bool {
         is_html(&self.headers, &self.body)
@@ -108,8 +108,8 @@ impl FailedAnswer {
         self.retry_after
     }
 
-    /// What the cloud said in its own words, on one line and short: the usual JSON shapes (RFC 9457
-    /// first), else plain text.
+    /// The cloud's own message, short and on one line: from the usual JSON shapes (RFC 9457 first),
+    /// else plain text.
     #[must_use]
     pub fn message(&self) -> Option<String> {
         let said = match &self.json {
@@ -128,26 +128,26 @@ impl FailedAnswer {
         Error::new(kind, message).outcome_is(self.outcome())
     }
 
-    /// An error that says what to do next: the cloud certainly did nothing.
+    /// An error that says what to try next: the cloud certainly did nothing.
     #[must_use]
     pub fn not_applied(&self, kind: ErrorKind, next: Next, message: impl Into<String>) -> Error {
         Error::new(kind, message).outcome_is(Outcome::NotApplied(next))
     }
 
-    /// What the status alone says about whether the cloud acted.
+    /// The outcome that the status alone implies.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         let later = Outcome::NotApplied(Next::SameLater);
         match self.status.as_u16() {
             425 | 429 => later,
-            // The front could not reach the cloud at all, or gave up waiting for it: which of them
-            // is not told. 3xx: a 303 follows a POST that was done.
+            // The proxy could not reach the cloud, or gave up waiting for it; the status does not
+            // say which. 3xx: a 303 follows a POST that was carried out.
             300..=399 | 408 | 500..=599 => match self.class {
                 RetryClass::Safe => later,
                 RetryClass::Idempotent | RetryClass::Create => Outcome::Unknown(Vec::new()),
             },
             400..=499 => Outcome::NotApplied(Next::Stop),
-            // A success that was not understood.
+            // A success that could not be parsed.
             _ => Outcome::Unknown(Vec::new()),
         }
     }
@@ -196,8 +196,8 @@ impl FailedAnswer {
         self.error(kind, message)
     }
 
-    /// True when the answer says that it is JSON. If it then does not parse, it was cut, and a
-    /// piece of it is no message.
+    /// True when the answer is declared as JSON. If it then does not parse, it was cut off, and a
+    /// part of it is no useful message.
     fn is_json_typed(&self) -> bool {
         self.headers
             .get(header::CONTENT_TYPE)
@@ -221,7 +221,8 @@ impl FailedAnswer {
         (1000..=1999).contains(&code).then_some(code)
     }
 
-    /// The error: the provider's mapping, else the generic one, with what the answer's head says.
+    /// The error: from the provider's mapping or the generic one, completed from the answer's
+    /// headers.
     pub(crate) fn into_error(self, mapper: Option<ErrorMapper>) -> Error {
         let mut error = mapper
             .and_then(|map| map(&self))
@@ -252,7 +253,7 @@ impl std::fmt::Debug for FailedAnswer {
     }
 }
 
-/// True for a web page, by its type or its looks.
+/// True for a web page, by its type or its first bytes.
 pub(crate) fn is_html(headers: &HeaderMap, body: &[u8]) -> bool {
     let typed = headers
         .get(header::CONTENT_TYPE)
@@ -265,7 +266,7 @@ pub(crate) fn is_html(headers: &HeaderMap, body: &[u8]) -> bool {
     typed || body.trim_ascii_start().first() == Some(&b'<')
 }
 
-/// The words of the usual error shapes: `detail`, `title`, `message`, `msg`, `error` (text or
+/// The messages in the usual error shapes: `detail`, `title`, `message`, `msg`, `error` (text or
 /// object), `errors` (texts or objects).
 fn said(json: &Value) -> Option<Cow<'_, str>> {
     match json {
@@ -302,7 +303,7 @@ fn said(json: &Value) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Cloud text as a fragment: one line, printable, short, without a closing period.
+/// Reduces cloud text to a fragment: one line, printable, short, without a final period.
 fn one_line(text: &str) -> String {
     let mut line = String::new();
     for word in atlas_core::plain(text)
@@ -325,17 +326,17 @@ fn one_line(text: &str) -> String {
     line
 }
 
-/// Replaces the value of every header that repeats a secret.
+/// Replaces the value of every header that contains a secret.
 pub(crate) fn scrub_headers(headers: &mut HeaderMap, scrubber: &Scrubber) {
     for value in headers.values_mut() {
-        // Bytes that are no text cannot be searched, and no error quotes them.
+        // Bytes that are not text cannot be searched, and no error quotes them.
         if value.to_str().is_ok_and(|text| scrubber.finds(text)) {
             *value = HeaderValue::from_static(REDACTED);
         }
     }
 }
 
-/// The same for the id of the request alone, which is all that is quoted of a good answer's head.
+/// The same for the request id only, the only header of a successful answer that is quoted.
 pub(crate) fn scrub_request_id(headers: &mut HeaderMap, secrets: &[&str]) {
     if REQUEST_IDS.iter().all(|name| !headers.contains_key(name)) {
         return;
@@ -350,8 +351,8 @@ pub(crate) fn scrub_request_id(headers: &mut HeaderMap, secrets: &[&str]) {
     }
 }
 
-/// The body without secrets, as text and, where it is that, as JSON. JSON is scrubbed in its
-/// decoded strings, whatever its encoder escaped.
+/// The body without secrets, as text and, if possible, as JSON. JSON is scrubbed in its decoded
+/// strings, so the encoder's escapes do not matter.
 fn scrub_body(headers: &HeaderMap, body: &[u8], scrubber: &Scrubber) -> (Bytes, Option<Value>) {
     let Ok(text) = std::str::from_utf8(body) else {
         // Not text: no error quotes it.
@@ -371,14 +372,14 @@ fn scrub_body(headers: &HeaderMap, body: &[u8], scrubber: &Scrubber) -> (Bytes, 
     (Bytes::from(scrubber.text(text).into_owned()), None)
 }
 
-/// A parser's message without the values it quotes: they may be secrets that the cloud echoed.
+/// A parser's message without the values it quotes, which may be secrets that the cloud echoed.
 pub(crate) fn without_quotes(message: &str) -> String {
     let mut plain = String::new();
     let mut quoted = false;
     let mut chars = message.chars();
     while let Some(c) = chars.next() {
         match (quoted, c) {
-            // Quoted text is written as `Debug` writes it: an inner quote is escaped.
+            // Quoted text is formatted like `Debug`: an inner quote is escaped.
             (true, '\\') => drop(chars.next()),
             (true, '"') => {
                 quoted = false;
@@ -391,8 +392,8 @@ pub(crate) fn without_quotes(message: &str) -> String {
             }
         }
     }
-    // `unknown variant `x`, expected ...`: the value is in backticks there, elsewhere these hold
-    // our own field names.
+    // In `unknown variant `x`, expected ...` the value is in backticks; elsewhere they contain our
+    // own field names.
     match plain
         .strip_prefix("unknown variant `")
         .and_then(|rest| rest.split_once('`'))

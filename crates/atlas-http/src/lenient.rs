@@ -1,17 +1,18 @@
-//! Reading answers that differ from their documentation.
+//! Parses answers that differ from their documentation.
 //!
 //! Clouds write numbers as text and text as numbers, send `null` or nothing where a value was
-//! promised, and add fields and rows. None of that may make a machine of ours unreadable, hide a
-//! price list, or read as an answer that was not given. The rules, the same for every provider:
+//! promised, and add fields and rows. None of this may make a machine of ours unreadable, hide a
+//! price list, or be read as another answer than was given. The rules, the same for every provider:
 //!
-//! * A field that is not needed reads as `None` when its value is not usable: [`opt_text`],
-//!   [`opt_number`], [`opt_flag`], [`opt_object`], [`texts`], [`objects`], [`text_map`].
-//! * A state is read with [`opt_word`]: a value that is no word becomes [`UNREADABLE`], which no
-//!   provider takes for a state it knows. A wrong type never reads as "not there".
-//! * A field that is needed ([`text()`], [`number`]) makes its own row unreadable and no other:
-//!   [`rows`] reads a list row by row, and warns with a count.
-//! * A list in which no row is readable is an error, never an empty list: [`Rows::usable`].
-//! * A cursor that is not usable is a hole in the list, never its end: [`Cursor`].
+//! * An optional field is `None` when its value is not usable: [`opt_text`], [`opt_number`],
+//!   [`opt_flag`], [`opt_object`], [`texts`], [`objects`], [`text_map`].
+//! * A state is read with [`opt_word`]: a value that is not a string becomes [`UNREADABLE`], which
+//!   no provider treats as a known state. A wrong type is never read as "not there".
+//! * A required field ([`text()`], [`number`]) makes its own row unreadable, and no other: [`rows`]
+//!   reads a list row by row, and warns with a count.
+//! * A list without a readable row is an error, never an empty list: [`Rows::usable`].
+//! * A cursor that is not usable means that rows are missing, never the end of the list:
+//!   [`Cursor`].
 //!
 //! ```
 //! use atlas_http::lenient;
@@ -45,13 +46,13 @@ use serde_json::Value;
 use crate::failure::without_quotes;
 use crate::walk::Page;
 
-/// What a state reads as whose value is no word.
+/// The value of a state that is not a string.
 pub const UNREADABLE: &str = "unreadable";
 
-/// The most rows that a warning names.
+/// The maximum number of rows that a warning names.
 const MOST_NAMED: usize = 5;
 
-/// A JSON value without members, borrowed where it can be.
+/// A JSON value without members, borrowed if possible.
 enum Scalar<'a> {
     Text(Cow<'a, str>),
     Unsigned(u64),
@@ -131,7 +132,7 @@ impl<'de> Deserialize<'de> for Scalar<'de> {
 }
 
 impl Scalar<'_> {
-    /// As text; a number is written out. `None` for `null`, an object or a list.
+    /// The value as text; a number is formatted. `None` for `null`, an object or a list.
     fn into_text(self) -> Option<String> {
         Some(match self {
             Self::Text(text) => text.into_owned(),
@@ -174,7 +175,7 @@ impl Scalar<'_> {
     }
 }
 
-/// A number that fields are read as. Sealed: integers and `f64`.
+/// A number type of a field. Sealed: integers and `f64`.
 pub trait Number: sealed::Number {}
 
 mod sealed {
@@ -193,7 +194,8 @@ macro_rules! integers {
             }
 
             fn of_float(number: f64) -> Option<Self> {
-                // `1.0` is an integer, `1.5` and `1e300` are not; above 2^53 a float is no id.
+                // `1.0` is an integer, `1.5` and `1e300` are not; above 2^53 a float is not a valid
+                // id.
                 let whole = number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0;
                 whole.then(|| format!("{number:.0}").parse().ok()).flatten()
             }
@@ -218,7 +220,7 @@ impl sealed::Number for f64 {
     }
 }
 
-/// A needed text; a number is written out.
+/// A required text; a number is formatted.
 ///
 /// # Errors
 /// For `null`, an object or a list.
@@ -226,18 +228,18 @@ pub fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Err
     opt_text(deserializer)?.ok_or_else(|| de::Error::custom("is not text"))
 }
 
-/// A text that may be missing; a number is written out, anything else is `None`.
+/// An optional text; a number is formatted, anything else is `None`.
 ///
 /// # Errors
-/// Only for broken JSON.
+/// Only for malformed JSON.
 pub fn opt_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     Ok(Scalar::deserialize(deserializer)?.into_text())
 }
 
-/// A word for a state. `null` is `None`; what is no word is [`UNREADABLE`].
+/// A state. `null` is `None`; a value that is not a string is [`UNREADABLE`].
 ///
 /// # Errors
-/// Only for broken JSON.
+/// Only for malformed JSON.
 pub fn opt_word<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     Ok(match Scalar::deserialize(deserializer)? {
         Scalar::Text(word) if !word.is_empty() => Some(word.into_owned()),
@@ -246,22 +248,22 @@ pub fn opt_word<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Str
     })
 }
 
-/// A needed word for a state: [`UNREADABLE`] where there is none. With `#[serde(default =
-/// "lenient::no_word")]` a missing field reads the same.
+/// A required state: [`UNREADABLE`] if there is none. With `#[serde(default = "lenient::no_word")]`
+/// a missing field reads the same.
 ///
 /// # Errors
-/// Only for broken JSON.
+/// Only for malformed JSON.
 pub fn word<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     Ok(opt_word(deserializer)?.unwrap_or_else(no_word))
 }
 
-/// What [`word`] reads where the field is missing.
+/// The default for [`word`] when the field is missing.
 #[must_use]
 pub fn no_word() -> String {
     UNREADABLE.to_owned()
 }
 
-/// A needed number, also as text.
+/// A required number, also if written as text.
 ///
 /// # Errors
 /// For anything else, and for a number that does not fit.
@@ -269,34 +271,34 @@ pub fn number<'de, D: Deserializer<'de>, T: Number>(deserializer: D) -> Result<T
     opt_number(deserializer)?.ok_or_else(|| de::Error::custom("is not a number in range"))
 }
 
-/// A number that may be missing, also as text; anything else is `None`, and so is a number that
+/// An optional number, also if written as text; anything else is `None`, and so is a number that
 /// does not fit.
 ///
 /// # Errors
-/// Only for broken JSON.
+/// Only for malformed JSON.
 pub fn opt_number<'de, D: Deserializer<'de>, T: Number>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     Ok(Scalar::deserialize(deserializer)?.as_number())
 }
 
-/// A flag that may be missing, also as `0`, `1` or text; anything else is `None`.
+/// An optional flag, also if written as `0`, `1` or text; anything else is `None`.
 ///
 /// # Errors
-/// Only for broken JSON.
+/// Only for malformed JSON.
 pub fn opt_flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
     Ok(Scalar::deserialize(deserializer)?.as_flag())
 }
 
-/// A flag that is `false` where the answer does not clearly say otherwise.
+/// A flag that is `false` unless the answer clearly says otherwise.
 ///
 /// # Errors
-/// Only for broken JSON.
+/// Only for malformed JSON.
 pub fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     Ok(opt_flag(deserializer)?.unwrap_or_default())
 }
 
-/// Where a value of one type stands, and anything may.
+/// Accepts an object of one type, and ignores any other value.
 struct Object<T>(Option<T>);
 
 struct ObjectVisitor<T>(PhantomData<T>);
@@ -355,31 +357,31 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// An object that may be missing; any other value is `None`. The fields of `T` must be lenient
-/// themselves: one that is not fails the whole.
+/// An optional object; any other value is `None`. The fields of `T` must be lenient themselves: one
+/// that is not makes the whole value fail.
 ///
 /// # Errors
-/// As `T`'s own fields.
+/// Those of `T`'s own fields.
 pub fn opt_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     Ok(Object::deserialize(deserializer)?.0)
 }
 
-/// An object, with the default where there is none. As [`opt_object`].
+/// An object, with the default if there is none. Like [`opt_object`].
 ///
 /// # Errors
-/// As `T`'s own fields.
+/// Those of `T`'s own fields.
 pub fn object<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(opt_object(deserializer)?.unwrap_or_default())
 }
 
-/// Collects members that are usable; what is no list or object has none.
+/// Collects usable members; a value that is not a list or object has none.
 struct Collect<T, U>(PhantomData<(T, U)>);
 
-/// What a list's element, or a map's value, is read as and kept as.
+/// How a list's element or a map's value is parsed, and what is kept of it.
 trait Element<U> {
     fn kept(self) -> Option<U>;
 }
@@ -452,20 +454,20 @@ impl<'de, T: Deserialize<'de> + Element<U>, U> Visitor<'de> for Collect<T, U> {
     }
 }
 
-/// The texts of a list; elements that are none are left out, and what is no list has none.
+/// The texts of a list; other elements are left out, and a value that is not a list has none.
 ///
 /// # Errors
-/// Only for broken JSON.
+/// Only for malformed JSON.
 pub fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     let collect = Collect::<Scalar<'de>, String>(PhantomData);
     Ok(deserializer.deserialize_any(collect)?.unwrap_or_default().0)
 }
 
-/// The objects of a list; elements that are none are left out, and what is no list has none. As
-/// [`opt_object`].
+/// The objects of a list; other elements are left out, and a value that is not a list has none.
+/// Like [`opt_object`].
 ///
 /// # Errors
-/// As `T`'s own fields.
+/// Those of `T`'s own fields.
 pub fn objects<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
@@ -473,11 +475,10 @@ pub fn objects<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     Ok(deserializer.deserialize_any(collect)?.unwrap_or_default().0)
 }
 
-/// An object's texts by their names; values that are none are left out. `None` for what is no
-/// object.
+/// An object's texts by name; other values are left out. `None` for a value that is not an object.
 ///
 /// # Errors
-/// Only for broken JSON.
+/// Only for malformed JSON.
 pub fn text_map<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<BTreeMap<String, String>>, D::Error> {
@@ -485,15 +486,15 @@ pub fn text_map<'de, D: Deserializer<'de>>(
     Ok(deserializer.deserialize_any(collect)?.map(|(_, map)| map))
 }
 
-/// Where a list goes on.
+/// The position at which a list continues.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Cursor {
-    /// Nowhere: `null`, empty or missing.
+    /// The end of the list: `null`, empty or missing.
     #[default]
     End,
-    /// There.
+    /// The cursor of the next page.
     Next(String),
-    /// It says something that is no cursor. There may be more.
+    /// The value is not a valid cursor. There may be more pages.
     Unreadable,
 }
 
@@ -509,7 +510,7 @@ impl<'de> Deserialize<'de> for Cursor {
 }
 
 impl<T> Page<T> {
-    /// A page, and where the list goes on.
+    /// A page, and the cursor of the next one.
     #[must_use]
     pub fn at(items: Vec<T>, cursor: Cursor) -> Self {
         let (next, missing) = match cursor {
@@ -528,31 +529,31 @@ impl<T> Page<T> {
     }
 }
 
-/// A list, row by row.
+/// A list that was parsed row by row.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Rows<T> {
-    /// What could be read, in the list's order.
+    /// The readable rows, in the list's order.
     pub rows: Vec<T>,
-    /// What could not.
+    /// The unreadable rows.
     pub unreadable: Vec<UnreadableRow>,
     what: &'static str,
 }
 
 impl<T> Rows<T> {
-    /// The rows that could be read.
+    /// The readable rows.
     ///
     /// # Errors
-    /// `provider`, where there are rows and none of them could be read: that is another format,
-    /// and not an empty list.
+    /// `provider`, if there are rows and none of them is readable: that is another format, not an
+    /// empty list.
     pub fn usable(self) -> Result<Vec<T>> {
         self.check().map(|()| self.rows)
     }
 
-    /// Whether there are no rows, or one at least could be read.
+    /// Checks that there are no rows, or that at least one is readable.
     ///
     /// # Errors
-    /// As [`Rows::usable`].
+    /// Like [`Rows::usable`].
     pub fn check(&self) -> Result<()> {
         match self.unreadable.first() {
             Some(first) if self.rows.is_empty() => Err(none_readable(
@@ -573,7 +574,7 @@ fn none_readable(what: &str, count: usize, reason: &str) -> Error {
     .outcome_is(Outcome::NotApplied(Next::SameLater))
 }
 
-/// Reads a list row by row. Warns where a row could not be read; `what` names the rows there.
+/// Parses a list row by row. Logs a warning for unreadable rows; `what` names the kind of row.
 pub fn rows<T: DeserializeOwned>(what: &'static str, list: Vec<Value>) -> Rows<T> {
     let mut read = Rows {
         rows: Vec::with_capacity(list.len()),
@@ -590,7 +591,7 @@ pub fn rows<T: DeserializeOwned>(what: &'static str, list: Vec<Value>) -> Rows<T
     read
 }
 
-/// The same for rows that stand under their names, which count as their ids.
+/// The same for rows in an object, whose member names count as their ids.
 pub fn named_rows<T: DeserializeOwned>(
     what: &'static str,
     list: impl IntoIterator<Item = (String, Value)>,
@@ -613,13 +614,13 @@ pub fn named_rows<T: DeserializeOwned>(
     }
 }
 
-/// Reads one row.
+/// Parses one row.
 ///
 /// # Errors
-/// Where it could not be read: its id if it has one, and the place that is wrong.
+/// If it is unreadable: its id if it has one, and the position of the error.
 pub fn row<T: DeserializeOwned>(raw: &Value) -> std::result::Result<T, UnreadableRow> {
     T::deserialize(raw).map_err(|_| {
-        // The second reading is slower and knows the place.
+        // The second parse is slower and knows the position.
         let reason = match serde_path_to_error::deserialize::<_, T>(raw) {
             Err(error) => format!(
                 "{}: {}",
@@ -632,7 +633,7 @@ pub fn row<T: DeserializeOwned>(raw: &Value) -> std::result::Result<T, Unreadabl
     })
 }
 
-/// Warns of rows that could not be read: how many, which, and why the first.
+/// Warns about unreadable rows: how many, which, and why the first one.
 pub fn warn(what: &'static str, unreadable: &[UnreadableRow]) {
     let Some(first) = unreadable.first() else {
         return;
@@ -729,7 +730,7 @@ mod tests {
         ] {
             assert_eq!(read(odd.clone()), None, "{odd}");
         }
-        // An id above 2^53 is exact as an integer and as text, and none as a float.
+        // An id above 2^53 is exact as an integer and as text, and invalid as a float.
         let id = |id: Value| row::<Row>(&json!({ "id": id, "name": "x" })).map(|row| row.id);
         assert_eq!(id(json!(u64::MAX)).unwrap(), u64::MAX);
         assert_eq!(id(json!(u64::MAX.to_string())).unwrap(), u64::MAX);
@@ -826,7 +827,7 @@ mod tests {
             any::<bool>().prop_map(Value::from),
             any::<i64>().prop_map(Value::from),
             any::<u64>().prop_map(Value::from),
-            // Sixteenths read back exactly: the parser rounds the last digit of others.
+            // Sixteenths are parsed exactly; the parser rounds the last digit of other fractions.
             any::<i32>().prop_map(|n| Value::from(f64::from(n) / 16.0)),
             ".{0,12}".prop_map(Value::from),
         ];
@@ -842,7 +843,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Read from text, as answers are, and from a value, as rows are.
+        /// Parsed from text, like answers, and from a value, like rows.
         #[test]
         fn whatever_stands_in_a_field_that_is_not_needed_the_row_is_read(
             fields in prop::collection::vec(anything(), 9),

@@ -1,9 +1,10 @@
-//! The one way out: every provider's HTTP goes through this stack.
+//! The HTTP stack through which every provider calls its cloud.
 //!
-//! A [`Client`] is one API of one account. It adds the credential and a real `User-Agent`, paces
-//! the account, bounds the whole call by a deadline, repeats by class ([`atlas_core::RetryClass`]),
-//! caps what it reads, and turns failures into errors that say whether the cloud may have acted
-//! ([`atlas_core::Outcome`]). Beneath it is a [`Transport`]: hyper, or any tower `Service`.
+//! A [`Client`] is for one API of one account. It adds the credential and a `User-Agent`, paces the
+//! account, limits the whole call by a deadline, repeats by class ([`atlas_core::RetryClass`]),
+//! limits the size of answers, and converts failures into errors that say whether the cloud may
+//! have acted ([`atlas_core::Outcome`]). Below it is a [`Transport`]: hyper, or any tower
+//! `Service`.
 //!
 //! ```
 //! use atlas_core::config::{ApiKey, Origin};
@@ -27,8 +28,8 @@
 //! # Ok::<_, atlas_core::Error>(()) }).unwrap();
 //! ```
 //!
-//! Deliberately absent: what any cloud's answers mean (a provider's mapper says so), polling,
-//! proxies from the environment.
+//! Deliberately absent: the meaning of a cloud's answers (a provider's mapper defines it), polling,
+//! and proxies from the environment.
 
 mod answer;
 mod body;
@@ -58,7 +59,7 @@ pub use pace::Pace;
 pub use transport::{CallLayers, Transport, TransportError, TransportFuture};
 pub use walk::{Page, Walk, walk};
 
-/// What [`connection_setters!`] names.
+/// The names that [`connection_setters!`] uses.
 #[doc(hidden)]
 pub mod setter {
     pub use atlas_core::config::{ApiKey, Origin};

@@ -1,4 +1,4 @@
-//! `provider_opts`: what a caller wants in the outgoing body besides, merged into it deeply.
+//! `provider_opts`: additional JSON from the caller, merged deeply into the outgoing body.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! How often an account may be called: pacing, blocks the cloud announced, calls under way, and the
+//! Rate limits of an account: pacing, blocks that the cloud announced, concurrent calls, and the
 //! budget of repeats.
 
 use std::collections::BTreeMap;
@@ -10,13 +10,13 @@ use atlas_core::AccountLimits;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-/// The least time between two calls, on average, and how many may come at once before that average
-/// counts.
+/// The minimum average time between two calls, and how many may be made at once before that average
+/// applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
-    /// Time per call. Zero for no pacing.
+    /// Time per call. Zero disables pacing.
     pub interval: Duration,
-    /// Calls at once; 0 counts as 1.
+    /// Number of calls that may be made at once; 0 counts as 1.
     pub burst: u32,
 }
 
@@ -27,14 +27,14 @@ impl Pace {
         Self { interval, burst: 1 }
     }
 
-    /// That many at once before the average counts.
+    /// Sets how many calls may be made at once before the average applies.
     #[must_use]
     pub const fn burst(self, burst: u32) -> Self {
         Self { burst, ..self }
     }
 }
 
-/// The generic cell rate algorithm, on nanoseconds since the gate was made. Lock-free: one
+/// The generic cell rate algorithm, in nanoseconds since the gate was created. Lock-free: one
 /// compare-and-swap per call.
 #[derive(Debug)]
 struct Gcra {
@@ -54,8 +54,8 @@ impl Gcra {
         }
     }
 
-    /// Takes the next slot, unless it comes after `latest`: then nothing is taken and the slot's
-    /// time is the error.
+    /// Takes the next slot. If it is later than `latest`, nothing is taken and the slot's time is
+    /// the error.
     fn reserve(&self, now: u64, latest: u64) -> Result<u64, u64> {
         if self.interval == 0 {
             return Ok(now);
@@ -70,13 +70,13 @@ impl Gcra {
             .map_err(|_| slot)
     }
 
-    /// Whether it is as if it had never been used.
+    /// Whether its state is the same as if it had never been used.
     fn is_idle(&self, now: u64) -> bool {
         self.due.load(Ordering::Acquire) <= now
     }
 }
 
-/// How many idle per-key paces are kept before they are swept.
+/// How many idle per-key paces are kept before they are removed.
 const KEYED_SWEEP: usize = 1024;
 
 #[derive(Debug)]
@@ -116,28 +116,28 @@ impl Operation {
     }
 }
 
-/// The longest that an announcement is believed. A day's window may be used up, but a machine that
-/// bills must be given back before that: after this we ask again, and are refused with a 429 if it
-/// is so.
+/// The longest that an announced block is observed. A day's quota may be used up, but a machine
+/// that bills must be deleted before the day ends: after this time we call again, and get a 429 if
+/// it is really so.
 const MOST_BELIEVED: Duration = Duration::from_secs(120);
 
-/// Why a call may not start before its deadline.
+/// Why a call cannot start before its deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// Our own pacing gives the next slot only then.
+    /// Our own pacing gives the next slot only after this time.
     Paced(Duration),
-    /// The cloud said that it takes no more calls until then.
+    /// The cloud announced that it accepts no more calls for this time.
     Blocked(Duration),
 }
 
-/// What the calls of one account share.
+/// The limits that the calls of one account share.
 #[derive(Debug)]
 pub(crate) struct Gate {
     epoch: Instant,
     account: Gcra,
     operations: BTreeMap<&'static str, Operation>,
     under_way: Semaphore,
-    /// No call before this (nanoseconds since `epoch`): the cloud announced an empty window.
+    /// No call before this time (nanoseconds since `epoch`): the cloud announced an empty window.
     blocked_until: AtomicU64,
     budget: RetryBudget,
 }
@@ -162,8 +162,8 @@ impl Gate {
         }
     }
 
-    /// Takes a slot of the account and of the operation and says when it is; `None` for now.
-    /// Refuses when there is none before the deadline, and takes none then.
+    /// Takes a slot of the account and of the operation and returns when it is; `None` for now. If
+    /// there is none before the deadline, it refuses and takes none.
     fn slot(
         &self,
         operation: &str,
@@ -177,7 +177,7 @@ impl Gate {
             return Err(Refusal::Blocked(Duration::from_nanos(blocked - now)));
         }
         let paced = |slot: u64| Refusal::Paced(Duration::from_nanos(slot.saturating_sub(now)));
-        // The operation first: where it refuses, the account's slot is not spent.
+        // The operation is checked first: if it refuses, the account's slot is not spent.
         let operation = match self.operations.get(operation) {
             Some(pace) => pace.reserve(key, now, latest).map_err(paced)?,
             None => now,
@@ -194,8 +194,8 @@ impl Gate {
     /// Waits for a slot of the account and of the operation. Refuses at once when there is none
     /// before the deadline.
     ///
-    /// Cancel safe, but a slot taken stays taken: the account then waits an interval more than it
-    /// must.
+    /// Cancel safe, but a slot that was taken stays taken: the account then waits one interval
+    /// longer than necessary.
     pub(crate) async fn admit(
         &self,
         operation: &str,
@@ -207,8 +207,8 @@ impl Gate {
         };
         loop {
             tokio::time::sleep_until(slot).await;
-            // A block may have been announced while we waited. The slot is ours; only the block is
-            // waited for.
+            // A block may have been announced during the wait. The slot is already taken, so only
+            // the block is waited for.
             let at = Instant::now();
             let (now, blocked) = (self.at(at), self.blocked_until.load(Ordering::Acquire));
             if blocked <= now {
@@ -221,7 +221,7 @@ impl Gate {
         }
     }
 
-    /// One of the calls that may be under way at once.
+    /// Waits for one of the places for concurrent calls.
     pub(crate) async fn enter(&self) -> SemaphorePermit<'_> {
         if let Ok(permit) = self.under_way.try_acquire() {
             return permit;
@@ -241,7 +241,7 @@ impl Gate {
         );
     }
 
-    /// A call succeeded: a tenth of a repeat is earned.
+    /// A call succeeded: this earns a tenth of a repeat.
     pub(crate) fn succeeded(&self) {
         self.budget.earn();
     }
@@ -256,10 +256,10 @@ impl Gate {
     }
 }
 
-/// How many repeats an account may make: a tenth of what succeeded, at most ten saved up, and a
-/// trickle when nothing succeeds.
+/// The number of repeats an account may make: a tenth of its successful calls, with at most ten
+/// saved up, and a few more while nothing succeeds.
 ///
-/// Without it every caller's own retries multiply the load on a cloud that is failing.
+/// Without it, every caller's own retries multiply the load on a cloud that is failing.
 #[derive(Debug)]
 struct RetryBudget {
     /// In tenths of a repeat.
@@ -283,8 +283,8 @@ impl RetryBudget {
     }
 
     fn earn(&self) {
-        // A lost race loses a tenth; a plain load keeps the common case, a full budget, off the
-        // shared cache line.
+        // A lost race loses only a tenth of a repeat. A plain load keeps the common case, a full
+        // budget, from writing to the shared cache line.
         let earned = self.earned.load(Ordering::Relaxed);
         if earned < Self::MOST {
             let _ = self.earned.compare_exchange(

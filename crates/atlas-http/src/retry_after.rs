@@ -1,4 +1,4 @@
-//! What a cloud's headers say about waiting: `Retry-After`, and `RateLimit` with
+//! Parses wait times from a cloud's headers: `Retry-After`, and `RateLimit` with
 //! `RateLimit-Policy`.
 
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use atlas_core::Timestamp;
 use http::{HeaderMap, HeaderName, header};
 
-/// Longer waits than a day are cut: no sleep of ours is longer, and a header must not overflow a
+/// Waits longer than a day are cut: no sleep of ours is longer, and a header must not overflow a
 /// timer.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -19,8 +19,8 @@ pub(crate) fn wait(headers: &HeaderMap, now: impl Fn() -> Timestamp) -> Option<D
     retry_after(headers, &now).or_else(|| reset(headers, now))
 }
 
-/// How long until the instant in `X-RateLimit-Reset`. Others put a number of seconds there, or
-/// milliseconds: only what is an instant of our time is read.
+/// How long until the instant in `X-RateLimit-Reset`. Some servers send a number of seconds or
+/// milliseconds there: only a plausible instant is used.
 fn reset(headers: &HeaderMap, now: impl FnOnce() -> Timestamp) -> Option<Duration> {
     let seconds: i64 = headers
         .get(&X_RATELIMIT_RESET)?
@@ -38,7 +38,7 @@ fn reset(headers: &HeaderMap, now: impl FnOnce() -> Timestamp) -> Option<Duratio
         })
 }
 
-/// Seconds, or an HTTP date against our clock (RFC 9110 §10.2.3).
+/// Seconds, or an HTTP date compared with our clock (RFC 9110 §10.2.3).
 fn retry_after(headers: &HeaderMap, now: impl FnOnce() -> Timestamp) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match text.parse::<u64>() {
@@ -56,14 +56,14 @@ fn retry_after(headers: &HeaderMap, now: impl FnOnce() -> Timestamp) -> Option<D
     Some(wait.min(LONGEST))
 }
 
-/// How long until a window that has nothing left ends: the longest of the empty ones.
+/// How long until an empty window ends: the longest of the empty ones.
 ///
-/// The form is that of the IETF draft (`draft-ietf-httpapi-ratelimit-headers`):
+/// The format is that of the IETF draft (`draft-ietf-httpapi-ratelimit-headers`):
 /// `"minute";r=57;t=12, "hour";r=2800;t=1812`. A window without `t` ends after the `w` of its
 /// policy.
 pub(crate) fn empty_window(headers: &HeaderMap) -> Option<Duration> {
     let limits = headers.get(&RATELIMIT)?.to_str().ok()?;
-    // Nearly every answer: nothing is used up, and nothing need be parsed.
+    // The common case: no window is empty, and nothing has to be parsed.
     if !limits.contains("=0") && !limits.contains("= 0") {
         return None;
     }
@@ -96,7 +96,7 @@ impl Item<'_> {
 }
 
 /// The items of a structured-field list. Names are quoted strings or tokens; a comma inside quotes
-/// is the name's.
+/// belongs to the name.
 fn items(list: &str) -> impl Iterator<Item = Item<'_>> {
     let mut quoted = false;
     list.split(move |c: char| {

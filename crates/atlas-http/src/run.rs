@@ -1,4 +1,4 @@
-//! How a call runs: deadline, pacing, tries, repeats, redirects, and what its failure says.
+//! Executes a call: deadline, pacing, attempts, repeats, redirects, and the error of a failure.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -34,21 +34,21 @@ const MOST_REDIRECTS: u32 = 3;
 const LONGEST_DEADLINE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 impl Client {
-    /// Makes the call and reads its answer whole. All of it, repeats included, within the deadline.
+    /// Makes the call and reads its answer completely, all within the deadline, repeats included.
     ///
     /// # Errors
-    /// As the status and the provider's mapper say; `timeout`, `transport` and `rate_limited`
-    /// otherwise. The outcome says whether the cloud may have acted.
+    /// As the status and the provider's mapper say; otherwise `timeout`, `transport` and
+    /// `rate_limited`. The outcome says whether the cloud may have acted.
     ///
     /// # Cancel safety
-    /// A dropped future of class `Safe` loses nothing. Of the others it loses whether the cloud
+    /// A dropped future of class `Safe` loses nothing. For other classes it loses whether the cloud
     /// acted: run them in a tracked task.
     pub async fn call(&self, cx: &CallContext, mut call: Call) -> Result<Answer> {
         let span = self.span(&call);
         if span.is_disabled() {
             return self.run(cx, &mut call, Whole).await;
         }
-        // Boxed, so that the future of a call that nobody traces is not twice as large.
+        // Boxed, so that the future of an untraced call is not twice as large.
         Box::pin(async {
             let answer = self.run(cx, &mut call, Whole).await;
             record(
@@ -63,19 +63,19 @@ impl Client {
         .await
     }
 
-    /// [`Client::call`], and the answer as JSON of this shape.
+    /// Like [`Client::call`], with the answer parsed as JSON of this type.
     ///
     /// # Errors
-    /// As [`Client::call`] and [`Answer::json`].
+    /// Like [`Client::call`] and [`Answer::json`].
     pub async fn json<T: DeserializeOwned>(&self, cx: &CallContext, call: Call) -> Result<T> {
         self.call(cx, call).await?.json()
     }
 
-    /// Makes the call and gives its answer as it comes: logs, events. The deadline holds until the
-    /// answer's head, the call's idle timeout from then on. The size cap does not apply.
+    /// Makes the call and returns its answer as a stream: logs, events. The deadline applies until
+    /// the answer's headers, the call's idle timeout afterwards. The size limit does not apply.
     ///
     /// # Errors
-    /// As [`Client::call`].
+    /// Like [`Client::call`].
     pub async fn call_streaming(
         &self,
         cx: &CallContext,
@@ -94,8 +94,8 @@ impl Client {
         .await
     }
 
-    /// The span of one call. Field names are OpenTelemetry's; no query, header or body is ever
-    /// among them.
+    /// The span of one call. Field names are OpenTelemetry's; the query, headers and body are never
+    /// included.
     fn span(&self, call: &Call) -> Span {
         let inner = &*self.0;
         tracing::info_span!(
@@ -148,13 +148,13 @@ impl Client {
     }
 }
 
-/// What was going on when the deadline came.
+/// The state of a call, to determine its outcome when the deadline is reached.
 #[derive(Default)]
 struct Progress {
-    /// A try is under way; the connection it got, where that can be told.
+    /// An attempt is in progress; with its connection, if that can be determined.
     under_way: bool,
     connection: Option<CaptureConnection>,
-    /// An earlier try may have had its effect.
+    /// An earlier attempt may have taken effect.
     perhaps_applied: bool,
     last: Option<Error>,
     resends: u32,
@@ -171,8 +171,8 @@ impl Progress {
                 ),
             };
         }
-        // hyper-util tells the connection before it gives it the request: without one, nothing was
-        // sent.
+        // hyper-util reports the connection before it passes the request to it: without one,
+        // nothing was sent.
         let unsent = self
             .connection
             .is_some_and(|capture| capture.connection_metadata().is_none());
@@ -191,7 +191,7 @@ fn lost(class: RetryClass) -> Outcome {
     }
 }
 
-/// What a call has of its own instead of the client's.
+/// The settings of a call that override the client's.
 struct Own {
     base: Option<Base>,
     authorizer: Option<Authorizer>,
@@ -258,7 +258,7 @@ impl Tries<'_> {
         let retries = self.cx.retries().unwrap_or(inner.retries);
         let mut renewed = false;
         loop {
-            // The place among the calls under way is held until the answer is read.
+            // The place among the concurrent calls is held until the answer is read.
             let read = match one.go(progress).await {
                 Ok((answer, _place)) => reading.read(&one, answer, progress.resends).await,
                 Err(failure) => Err(failure),
@@ -278,7 +278,7 @@ impl Tries<'_> {
             } = failure;
             progress.perhaps_applied |= error.outcome().is_unknown();
             if progress.perhaps_applied && error.outcome() == &Outcome::NeverSent {
-                // This try did nothing, but an earlier one may have.
+                // This attempt did nothing, but an earlier one may have.
                 error = error.outcome_is(lost(call.class));
             }
             let renews = renew && !renewed && call.class != RetryClass::Create;
@@ -287,9 +287,9 @@ impl Tries<'_> {
             }
             let wait = match (renews, error.retry_after()) {
                 (true, _) => Duration::ZERO,
-                // A little later than told, so that all who were told the same do not come back at
-                // once.
-                // "At once" in the middle of a storm is no advice to follow: the wait grows all the
+                // Waits a little longer than requested, so that callers that were told the same
+                // wait do not return at once. A request for no wait during an overload is not
+                // followed literally: the wait grows nevertheless.
                 // same.
                 (false, Some(told)) => {
                     told.max(inner.backoff.ceiling(progress.resends))
@@ -311,11 +311,11 @@ impl Tries<'_> {
     }
 }
 
-/// One try that failed.
+/// A failed attempt.
 struct Failure {
     error: Error,
     may_repeat: bool,
-    /// The credential was refused and its source has another chance.
+    /// The credential was refused and its source can provide another.
     renew: bool,
 }
 
@@ -337,8 +337,8 @@ impl Failure {
     }
 }
 
-/// When an answer was made, by the clock of the server that made it. An answer that a cache kept is
-/// as old as its `Age` says (RFC 9111 §5.1).
+/// When an answer was created, by the clock of its server. A cached answer is as old as its `Age`
+/// says (RFC 9111 §5.1).
 fn date_of(headers: &HeaderMap) -> Option<Timestamp> {
     let text = headers.get(header::DATE)?.to_str().ok()?;
     let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
@@ -349,7 +349,7 @@ fn date_of(headers: &HeaderMap) -> Option<Timestamp> {
     Some(Timestamp::from_unix_millis(date.as_millisecond()).saturating_add(age))
 }
 
-/// One try of a call.
+/// One attempt of a call.
 struct One<'a> {
     tries: &'a Tries<'a>,
     base: &'a Base,
@@ -358,7 +358,8 @@ struct One<'a> {
 }
 
 impl One<'_> {
-    /// Sends the request when the account may, and gives back a good answer's head.
+    /// Sends the request when the account's limits allow it, and returns the headers of a
+    /// successful answer.
     async fn go(
         &self,
         progress: &mut Progress,
@@ -389,8 +390,8 @@ impl One<'_> {
             _ => None,
         };
         if Instant::now() >= *deadline {
-            // A caller that got a slot at the very end must not leave: the slot would be lost in
-            // the same instant.
+            // A call that gets its slot at the very end must not be dropped: the slot would be lost
+            // at the same moment.
             return Err(Failure::last(
                 std::mem::take(progress).timed_out(call.class),
             ));
@@ -436,8 +437,8 @@ impl One<'_> {
         unreachable!("the loop ends by returning: redirects are counted")
     }
 
-    /// Hands the request to the transport. Apart from `go`, so that its future does not keep room
-    /// for a request that is gone.
+    /// Passes the request to the transport. Separate from `go`, so that its future does not keep
+    /// space for a request that was already sent.
     fn send(
         &self,
         progress: &mut Progress,
@@ -445,8 +446,7 @@ impl One<'_> {
         renewed: Option<&Authorization>,
     ) -> Result<TransportFuture> {
         let mut request = self.request(moved, renewed)?;
-        // Only a create needs to know; for the others an unknown outcome costs nothing but a
-        // repeat.
+        // Only a create needs to know; for other classes, an unknown outcome only costs a repeat.
         let watched = self.tries.call.class == RetryClass::Create;
         progress.connection = if watched {
             self.transport.watch(&mut request)
@@ -457,7 +457,7 @@ impl One<'_> {
         Ok(self.transport.send(request))
     }
 
-    /// The request, built for each attempt: to the call's own URL, or to where it was redirected.
+    /// The request, built for each attempt: to the call's own URL, or to its redirect.
     fn request(
         &self,
         moved: Option<&Uri>,
@@ -505,8 +505,8 @@ impl One<'_> {
         Ok(request)
     }
 
-    /// Where to go instead: only a GET, and only on the same scheme, host and port, because the key
-    /// goes along.
+    /// The redirect target: only for a GET, and only on the same scheme, host and port, because the
+    /// key is sent along.
     fn redirect(&self, from: Option<&Uri>, answer: &Response<Body>) -> Option<Uri> {
         let is_move = matches!(answer.status().as_u16(), 301 | 302 | 307 | 308);
         if !is_move || self.tries.call.method != Method::GET {
@@ -542,7 +542,7 @@ impl One<'_> {
         same.then_some(to)
     }
 
-    /// The transport failed: the outcome rests on whether the request may have left.
+    /// The transport failed: the outcome depends on whether the request may have left.
     fn not_carried(&self, cause: BoxError) -> Failure {
         let class = self.tries.call.class;
         let (never_sent, message) = TransportError::read(&cause);
@@ -559,8 +559,8 @@ impl One<'_> {
         )
     }
 
-    /// What the cloud may repeat of this request and nobody is to see: its credential and the
-    /// values that the call names.
+    /// The secrets that the cloud may repeat from this request: its credential and the values that
+    /// the call names.
     fn secrets<'a>(&'a self, renewed: Option<&'a Authorization>) -> Vec<&'a str> {
         let renewed = renewed.map(|renewed| renewed.secret.expose());
         let bare = renewed.and_then(|secret| secret.split_once(' '));
@@ -575,12 +575,12 @@ impl One<'_> {
             .collect()
     }
 
-    /// An answer that is an error.
+    /// Converts an error answer.
     async fn refused(&self, answer: Response<Body>, renewed: Option<&Authorization>) -> Failure {
         let Tries { client, call, .. } = self.tries;
         let inner = &*client.0;
         let (parts, body) = answer.into_parts();
-        // The status counts even where the body was cut or is too long.
+        // The status counts even when the body was cut off or is too long.
         let bytes = Gather::new(body, inner.max_answer)
             .await
             .unwrap_or_default();
@@ -618,7 +618,7 @@ impl One<'_> {
     }
 }
 
-/// Our own pacing, or a block the cloud announced, leaves no room before the deadline.
+/// Our own pacing, or a block that the cloud announced, leaves no slot before the deadline.
 fn not_admitted(refusal: Refusal) -> Error {
     match refusal {
         Refusal::Paced(wait) => Error::new(
@@ -651,7 +651,7 @@ fn record(span: &Span, result: Result<(StatusCode, u32), &Error>) {
     }
 }
 
-/// How the body of a good answer is taken.
+/// How the body of a successful answer is read.
 trait Reading: Sync {
     type Answer: Send;
     fn read(
@@ -740,13 +740,13 @@ impl Reading for Streamed {
     }
 }
 
-/// Why a body could not be read whole.
+/// Why a body could not be read completely.
 enum Cut {
     TooLong,
     Broken(BoxError),
 }
 
-/// Reads a body of at most `most` bytes. A body that comes in one piece is not copied.
+/// Reads a body of at most `most` bytes. A body that arrives in one piece is not copied.
 struct Gather {
     body: Body,
     most: usize,

@@ -1,10 +1,9 @@
-//! Takes the secrets of a request out of what a cloud answers, in whatever spelling it repeats
-//! them.
+//! Removes the secrets of a request from a cloud's answer, in whatever encoding it repeats them.
 //!
 //! A cloud that refuses a request may quote it: in JSON (whose escapes differ by encoder: Go writes
 //! `\u0026` for `&`, PHP `\/` for `/`), in a query, in base64, in a shell script, in HTML, or in
-//! several of these at once. So a secret is compared character by character, where each character
-//! may be spelled in every one of these ways.
+//! several of these at once. Secrets are therefore compared character by character, where each
+//! character may be encoded in any of these ways.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -13,22 +12,22 @@ use atlas_core::REDACTED;
 use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD};
 use serde_json::Value;
 
-/// Shorter values are words such as `1` or `on`: to redact them would make errors unreadable.
+/// Shorter values are words such as `1` or `on`; redacting them would make errors unreadable.
 const SHORTEST: usize = 4;
-/// The most backslashes before a character: an escape of an escape of an escape.
+/// The maximum number of backslashes before a character: an escape of an escape of an escape.
 const MOST_BACKSLASHES: usize = 15;
 
 /// The secrets of one request.
 #[derive(Debug, Default)]
 pub(crate) struct Scrubber {
-    /// The secrets, and how base64 writes each inside a longer text.
+    /// The secrets, and how base64 encodes each inside a longer text.
     needles: Vec<Needle>,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Needle {
     text: Vec<char>,
-    /// Digits of base64: encoders leave its letters as they are.
+    /// Base64 digits: encoders leave its letters unchanged.
     is_base64: bool,
 }
 
@@ -40,7 +39,7 @@ impl Needle {
         }
     }
 
-    /// The bytes with which a spelling of it can begin.
+    /// The bytes with which an encoding of it can begin.
     fn begins_with(&self) -> impl Iterator<Item = u8> + use<> {
         let first = self.text.first().copied().unwrap_or_default();
         let own = first.encode_utf8(&mut [0; 4]).as_bytes()[0];
@@ -69,12 +68,12 @@ impl Scrubber {
         Self { needles }
     }
 
-    /// Whether a secret is in the text, in any spelling.
+    /// Whether the text contains a secret, in any encoding.
     pub(crate) fn finds(&self, text: &str) -> bool {
         !self.spans(text).is_empty()
     }
 
-    /// The text with every secret replaced. Secrets that overlap are replaced as one.
+    /// The text with every secret replaced. Overlapping secrets are replaced as one.
     pub(crate) fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let spans = self.spans(text);
         if spans.is_empty() {
@@ -90,8 +89,8 @@ impl Scrubber {
         Cow::Owned(out)
     }
 
-    /// Replaces every secret in the strings of a document, names of fields included. Returns
-    /// whether there was one.
+    /// Replaces every secret in the strings of a document, including field names. Returns whether
+    /// there was one.
     pub(crate) fn json(&self, value: &mut Value) -> bool {
         match value {
             Value::String(text) => match self.text(text) {
@@ -129,7 +128,7 @@ impl Scrubber {
         }
     }
 
-    /// Where secrets are, in order and disjoint.
+    /// The ranges of secrets, in order and disjoint.
     fn spans(&self, text: &str) -> Vec<Range<usize>> {
         let mut begins: [Vec<&[char]>; 256] = std::array::from_fn(|_| Vec::new());
         for needle in &self.needles {
@@ -156,8 +155,8 @@ impl Scrubber {
     }
 }
 
-/// What base64 makes of the text wherever it stands in a longer one: by its distance to the
-/// three-byte grid, without the digits that depend on its neighbours; in both alphabets.
+/// The base64 encodings of the text inside a longer one: one per offset from the three-byte grid,
+/// without the digits that depend on its neighbours, in both alphabets.
 fn in_base64(text: &str) -> impl Iterator<Item = String> {
     (0..3_usize).flat_map(move |shift| {
         let mut bytes = vec![0; shift];
@@ -172,7 +171,7 @@ fn in_base64(text: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// The end of the longest spelling of the needle that begins here.
+/// The end of the longest encoding of the needle that begins here.
 fn end_of_match(text: &str, at: usize, needle: &[char]) -> Option<usize> {
     let (first, rest) = needle.split_first()?;
     let (mut ends, mut next) = (Vec::new(), Vec::new());
@@ -192,7 +191,7 @@ fn end_of_match(text: &str, at: usize, needle: &[char]) -> Option<usize> {
     ends.into_iter().max()
 }
 
-/// Gives the length of every spelling of `c` with which the text begins.
+/// Reports the length of every encoding of `c` at the start of the text.
 fn spellings(text: &str, c: char, mut give: impl FnMut(usize)) {
     if text.starts_with(c) {
         give(c.len_utf8());
@@ -205,7 +204,7 @@ fn spellings(text: &str, c: char, mut give: impl FnMut(usize)) {
         _ => {}
     }
     match c {
-        // How shells quote a quote: '\'' and '"'"', whose inner part may be escaped again.
+        // How shells escape a quote: '\'' and '"'"', whose inner part may be escaped again.
         '\'' if text.starts_with('\'') => {
             let inner = text[1..].trim_start_matches('\\');
             let begun = text.len() - inner.len();
@@ -218,7 +217,7 @@ fn spellings(text: &str, c: char, mut give: impl FnMut(usize)) {
                 give(text.len() - rest.len());
             }
         }
-        // A line end, and the indentation that a block of YAML adds after it.
+        // A line end, and the indentation that a YAML block adds after it.
         '\n' => {
             for end in ["\r\n", "\n"] {
                 if let Some(rest) = text.strip_prefix(end) {
@@ -239,7 +238,7 @@ fn escaped(text: &str, c: char, give: &mut impl FnMut(usize)) {
             give(count);
         }
     }
-    // What is escaped stands behind the last of them.
+    // The escaped character follows the last backslash.
     if all > MOST_BACKSLASHES {
         return;
     }
@@ -285,7 +284,7 @@ fn escaped(text: &str, c: char, give: &mut impl FnMut(usize)) {
     {
         give(all + 3 + inner.0.len());
     }
-    // Beyond the basic plane JSON writes a pair of surrogates.
+    // Outside the basic multilingual plane, JSON writes a pair of surrogates.
     let mut units = [0; 2];
     if let [high, low] = c.encode_utf16(&mut units)
         && let Some(first) = rest.strip_prefix('u')
@@ -302,7 +301,7 @@ fn escaped(text: &str, c: char, give: &mut impl FnMut(usize)) {
     }
 }
 
-/// `%2F`, and `%252F` for what was encoded twice.
+/// `%2F`, and `%252F` for text that was encoded twice.
 fn percent(text: &str, c: char, give: &mut impl FnMut(usize)) {
     if c == '%' {
         let mut length = 1;
@@ -369,7 +368,7 @@ mod tests {
             .into_owned()
     }
 
-    /// JSON as an encoder writes it that escapes everything it may.
+    /// JSON as written by an encoder that escapes everything it may.
     fn in_ascii_json(text: &str) -> String {
         text.encode_utf16()
             .map(|unit| format!("\\u{unit:04X}"))

@@ -1,5 +1,4 @@
-//! What carries one request to a cloud and brings its answer: hyper by default, any tower `Service`
-//! instead.
+//! Sends one request to a cloud and returns its answer: hyper by default, or any tower `Service`.
 
 use std::fmt;
 use std::pin::Pin;
@@ -22,16 +21,15 @@ use tower::{Layer, Service};
 
 use crate::body::{Body, BoxError};
 
-/// The longest for name resolution and TCP to give a connection; TLS counts against the call's
-/// deadline.
+/// The time limit for name resolution and TCP; TLS counts against the call's deadline.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Shorter than the idle limits of the clouds' fronts, so that we, not they, end an idle
-/// connection.
+/// Shorter than the idle limits of the clouds' proxies, so that we close an idle connection before
+/// they do.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-/// Carries one request and its answer. Cheap to clone. A tower `Service` itself, so tower layers
-/// wrap it.
+/// Sends one request and returns its answer. Cheap to clone. It is a tower `Service` itself, so
+/// tower layers can wrap it.
 #[derive(Clone)]
 pub struct Transport(Inner);
 
@@ -42,18 +40,18 @@ enum Inner {
 }
 
 impl Transport {
-    /// hyper with a pool of connections, HTTP/1.1 and HTTP/2, TLS by rustls with the platform's
-    /// trust.
+    /// hyper with a connection pool, HTTP/1.1 and HTTP/2, and TLS by rustls with the platform's
+    /// trusted certificates.
     #[must_use]
     pub fn hyper() -> Self {
         Self(Inner::Wire(Arc::new(Wire::new())))
     }
 
-    /// As [`Transport::hyper`], but trusting these certificates (PEM) and no others: a scratch
-    /// container without the platform's, a proxy that ends TLS.
+    /// Like [`Transport::hyper`], but trusts only these certificates (PEM): for a minimal container
+    /// without the platform's certificates, or a proxy that terminates TLS.
     ///
     /// # Errors
-    /// `validation`, when there is no certificate in it, or one that is none.
+    /// `validation` when it contains no certificate, or an invalid one.
     pub fn hyper_trusting(pem: &[u8]) -> Result<Self> {
         let wrong = || {
             Error::validation(
@@ -85,7 +83,7 @@ impl Transport {
         Ok(Self(Inner::Wire(Arc::new(wire))))
     }
 
-    /// Any tower service: a simulated cloud in process, a recorder, another client.
+    /// Wraps any tower service: an in-process simulated cloud, a recorder, another client.
     ///
     /// Its errors count as "perhaps sent", except [`TransportError::never_sent`].
     pub fn new<S, B>(service: S) -> Self
@@ -99,7 +97,7 @@ impl Transport {
         Self(Inner::Custom(BoxCloneSyncService::new(Boxing(service))))
     }
 
-    /// This transport inside a layer. The layer sees each try of a call, complete with its
+    /// Wraps this transport in a layer. The layer sees each attempt of a call, complete with its
     /// (sensitive) headers.
     #[must_use]
     pub fn layered<L, B>(self, layer: &L) -> Self
@@ -114,7 +112,7 @@ impl Transport {
         Self::new(layer.layer(self))
     }
 
-    /// Reads the platform's trust now rather than at the first call.
+    /// Loads the platform's certificates now instead of at the first call.
     pub(crate) fn prepare_tls(&self) -> Result<()> {
         match &self.0 {
             Inner::Wire(wire) => wire.tls().map(|_| ()),
@@ -122,15 +120,14 @@ impl Transport {
         }
     }
 
-    /// Lets the one who sends this request see whether it got a connection; `None` where that
-    /// cannot be told.
+    /// Lets the sender of this request observe whether it got a connection; `None` if that cannot
+    /// be determined.
     pub(crate) fn watch(&self, request: &mut Request<Body>) -> Option<CaptureConnection> {
-        // Only hyper itself is trusted with it: a layer may send another request than the one that
-        // is watched.
+        // Only for hyper itself: a layer may send another request than the observed one.
         matches!(self.0, Inner::Wire(_)).then(|| capture_connection(request))
     }
 
-    /// Sends one request, as one who readied the service that is called.
+    /// Sends one request. The service must be ready.
     pub(crate) fn send(&self, request: Request<Body>) -> TransportFuture {
         match &self.0 {
             Inner::Wire(wire) => TransportFuture::wire(wire, request),
@@ -174,7 +171,7 @@ impl fmt::Debug for Transport {
     }
 }
 
-/// The answer of a [`Transport`] to come.
+/// The future answer of a [`Transport`].
 #[must_use = "futures do nothing unless polled"]
 pub struct TransportFuture(InnerFuture);
 
@@ -211,7 +208,7 @@ impl fmt::Debug for TransportFuture {
     }
 }
 
-/// A transport's failure that says whether the request may have been received.
+/// A transport error that says whether the request may have been received.
 #[derive(Debug)]
 pub struct TransportError {
     never_sent: bool,
@@ -220,7 +217,7 @@ pub struct TransportError {
 }
 
 impl TransportError {
-    /// The request provably never left: refused, unresolved, no TLS.
+    /// The request provably never left: connection refused, name not resolved, no TLS.
     #[must_use]
     pub const fn never_sent(message: &'static str) -> Self {
         Self {
@@ -240,7 +237,7 @@ impl TransportError {
         }
     }
 
-    /// Keeps the cause.
+    /// Sets the cause.
     #[must_use]
     pub fn with_source(self, source: impl Into<BoxError>) -> Self {
         Self {
@@ -249,7 +246,7 @@ impl TransportError {
         }
     }
 
-    /// What happened, and whether the request provably never left.
+    /// Describes the error, and says whether the request provably never left.
     pub(crate) fn read(error: &BoxError) -> (bool, &'static str) {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&**error);
         while let Some(error) = cause {
@@ -274,7 +271,7 @@ impl std::error::Error for TransportError {
     }
 }
 
-/// Layers for one call only: set it as an extension of a [`atlas_core::CallContext`].
+/// Layers for one call only: set them as an extension of an [`atlas_core::CallContext`].
 ///
 /// ```
 /// use atlas_core::CallContext;
@@ -288,7 +285,7 @@ impl std::error::Error for TransportError {
 pub struct CallLayers(Arc<dyn Fn(Transport) -> Transport + Send + Sync>);
 
 impl CallLayers {
-    /// Wraps the transport of the call by this function.
+    /// Wraps the transport of the call with this function.
     pub fn new(wrap: impl Fn(Transport) -> Transport + Send + Sync + 'static) -> Self {
         Self(Arc::new(wrap))
     }
@@ -330,8 +327,8 @@ where
     }
 }
 
-/// hyper, with one pool for plain connections (loopback) and one for TLS, which is made when first
-/// needed.
+/// hyper, with one connection pool for plain connections (loopback) and one for TLS, which is
+/// created when first needed.
 struct Wire {
     plain: Pooled<HttpConnector, Body>,
     tls: OnceLock<Pooled<HttpsConnector<HttpConnector>, Body>>,
@@ -374,7 +371,7 @@ impl Wire {
     }
 }
 
-/// HTTP/2 where the server agrees to it, else HTTP/1.1.
+/// HTTP/2 if the server agrees to it, else HTTP/1.1.
 fn encrypted(
     tls: HttpsConnectorBuilder<WantsSchemes>,
 ) -> Pooled<HttpsConnector<HttpConnector>, Body> {
@@ -398,9 +395,9 @@ fn connector() -> HttpConnector {
 fn pool() -> hyper_util::client::legacy::Builder {
     let mut builder = Pooled::builder(TokioExecutor::new());
     builder
-        // A replay is ours to decide, by the call's class: hyper-util would repeat a create.
+        // Repeats are decided here, by the call's class; hyper-util would repeat a create.
         .retry_canceled_requests(false)
-        // Without a timer the idle timeout is inert.
+        // Without a timer the idle timeout has no effect.
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_TIMEOUT)
         .timer(TokioTimer::new())
@@ -409,13 +406,13 @@ fn pool() -> hyper_util::client::legacy::Builder {
     builder
 }
 
-/// Says of a hyper error whether the request may have been received.
+/// Determines for a hyper error whether the request may have been received.
 fn of_hyper(error: hyper_util::client::legacy::Error) -> BoxError {
     // The error knows its connection once one was chosen for the request; without one, nothing was
     // written. `Canceled` on a chosen connection means that hyper handed the whole message back: it
     // was still queued when the connection closed (hyper 1.12 `client::dispatch::TrySendError`).
-    // hyper-util keeps the kind private; its `Display` is the only way to it, and should the text
-    // change we fall to the careful side.
+    // hyper-util keeps the kind private, so its `Display` is the only access to it; if that text
+    // changes, the result is the cautious one.
     let never_sent = error.is_connect()
         || error.connect_info().is_none()
         || error.to_string() == "client error (Canceled)";

@@ -1,25 +1,25 @@
-//! A walk over a list in pages: as far as it could be read, and what is missing.
+//! A walk over a paged list: the items that were read, and what is missing.
 
 use std::collections::BTreeSet;
 use std::future::Future;
 
 use atlas_core::{Error, ErrorKind, Next, Outcome, Result};
 
-/// A list as far as it could be read.
+/// The readable part of a list.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Walk<T> {
-    /// What was read, in the order of its pages.
+    /// The items, in the order of their pages.
     pub items: Vec<T>,
-    /// What is missing, and why; `None` when the end was reached.
+    /// What is missing, and why; `None` if the end was reached.
     pub missing: Option<String>,
 }
 
 impl<T> Walk<T> {
-    /// The items, for lists in which half an answer is none.
+    /// The items, for lists that are useless unless complete.
     ///
     /// # Errors
-    /// When some are missing.
+    /// When items are missing.
     pub fn whole(self) -> Result<Vec<T>> {
         let Some(reason) = self.missing else {
             return Ok(self.items);
@@ -32,26 +32,26 @@ impl<T> Walk<T> {
     }
 }
 
-/// One page.
+/// One page of a list.
 #[derive(Debug)]
 pub struct Page<T> {
-    /// What is on it.
+    /// The items of the page.
     pub items: Vec<T>,
-    /// Where the list goes on; empty or `None` at its end.
+    /// The cursor of the next page; empty or `None` at the end.
     pub next: Option<String>,
-    /// What the page says that it could not tell.
+    /// What the page reports as missing.
     pub missing: Option<String>,
 }
 
-/// Reads page after page, `None` being the first, to the end. A later page that fails, one that
-/// leads back to an earlier one, and a list of more than `most` pages leave a walk that says what
-/// is missing.
+/// Reads page after page to the end, starting with `None`. A later page that fails, one that leads
+/// back to an earlier one, and a list of more than `most` pages result in a walk that says what is
+/// missing.
 ///
 /// # Errors
 /// When not even the first page could be read.
 ///
 /// # Cancel safety
-/// As safe as `page`.
+/// As cancel safe as `page`.
 pub async fn walk<T, F>(most: usize, mut page: impl FnMut(Option<String>) -> F) -> Result<Walk<T>>
 where
     F: Future<Output = Result<Page<T>>>,

@@ -1,4 +1,4 @@
-//! An operator accepts a store as the surviving copy, and what it does not know is put on record.
+//! Accepts a store as the authoritative copy, on behalf of an operator.
 
 use atlas_core::{
     AccountName, AttemptId, Claim, Compute, ComputeId, ComputeStatus, Error, ErrorKind, Result,
@@ -20,36 +20,36 @@ use crate::runtime::pages::Pages;
 use crate::session::{AttemptPhase, SessionKind};
 use crate::store::{Batch, CommitError, Table};
 
-/// What an accept found and did.
+/// What accepting a store found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct AcceptReport {
     /// The store's incarnation from now on.
     pub incarnation: String,
-    /// Sessions whose unsettled orders are resolved again.
+    /// Sessions whose unsettled orders are being resolved again.
     pub reopened: Vec<SessionId>,
-    /// Machines with a key of ours whose attempt was not on record: each has a session that ends it
-    /// now.
+    /// New sessions for machines that carry our key but had no recorded attempt. Each ends its
+    /// machine.
     pub orphans: Vec<SessionId>,
-    /// Machines of which only one carrier holds such a key: perhaps ours and renamed, perhaps
-    /// somebody's with a copied environment. They are left alone.
+    /// Machines with such a key in only one carrier: perhaps ours and renamed, perhaps another
+    /// user's with a copied environment. They are left alone.
     pub unclear: Vec<ComputeId>,
 }
 
 impl Orchestrator {
-    /// Accepts this store as the surviving copy: ends the hold, and leaves nothing of ours without
-    /// a record.
+    /// Accepts this store as the authoritative copy. This ends the hold, and records every machine
+    /// of ours that had no record.
     ///
-    /// Every order that was about to be made counts as unknown from now; every machine whose
-    /// attempt is not on record gets one with a committed end; and the accept counts as a touch on
+    /// Every order that was about to be made counts as unknown from now on. Every machine whose
+    /// attempt is not recorded gets a session with a committed end. The accept counts as a touch on
     /// every session.
     ///
     /// # Errors
-    /// When an account cannot be walked to its end, or the store does not take it: the hold stays,
-    /// and it can be repeated.
+    /// When an account cannot be listed completely, or the store rejects the write. The hold then
+    /// remains, and the call can be repeated.
     ///
     /// # Cancel safety
-    /// Dropped, the hold stays; repeat it.
+    /// If the future is dropped, the hold remains; repeat the call.
     pub async fn accept_store(&self) -> Result<AcceptReport> {
         let core = &self.core;
         let mut report = AcceptReport::default();
@@ -60,8 +60,8 @@ impl Orchestrator {
         let mut pages = Pages::default();
         while let Some(rows) = pages.next(core).await? {
             for row in rows {
-                // One that cannot be read is left as it is: its machine is in nobody's care,
-                // accepted or not.
+                // An unreadable record is left as it is: no node can look after its machine,
+                // whether the store is accepted or not.
                 let Some(Loaded { record, .. }) = Loaded::readable(row) else {
                     continue;
                 };
@@ -90,7 +90,7 @@ impl Orchestrator {
                     ),
                 ));
             }
-            // The account that lists these machines has them.
+            // The account that lists these machines also owns them.
             let identity = account.identity().await.ok();
             for machine in &listed.machines {
                 let (key, whole) = match machine.keys.claim() {
@@ -110,8 +110,8 @@ impl Orchestrator {
                     .is_none()
                 {
                     if !whole && core.policy.safeguards.all_carriers {
-                        // Renamed by hand, or somebody's own machine with a copied environment:
-                        // nobody can tell, so nothing is ended.
+                        // Renamed by hand, or another user's machine with a copied environment. The
+                        // two cannot be distinguished, so nothing is ended.
                         report.unclear.push(machine.id.clone());
                         continue;
                     }
@@ -139,8 +139,8 @@ impl Orchestrator {
         };
         let mut predecessors = accepted.before;
         predecessors.push(before);
-        // First where it comes from, then the new name, then the end of the hold: broken off
-        // anywhere, a repetition loses no predecessor.
+        // The origin is written first, then the new name, then the end of the hold. If this is
+        // interrupted anywhere, a repetition still knows every predecessor.
         let row = AcceptedRow {
             incarnation: report.incarnation.clone(),
             before: predecessors,
@@ -152,7 +152,7 @@ impl Orchestrator {
             serde_json::to_vec(&row).unwrap_or_default(),
         );
         core.store.commit(batch).await.map_err(Error::from)?;
-        // Whatever this process writes from now on is meant for the accepted store.
+        // From now on, this process writes for the accepted store.
         core.forget_store();
         core.store.set_incarnation(&report.incarnation).await?;
         if let Some(ledger) = &core.ledger {
@@ -162,14 +162,14 @@ impl Orchestrator {
         batch.delete(Table::Realm, HOLD_ROW);
         core.store.commit(batch).await.map_err(Error::from)?;
         core.unhold();
-        // What this process remembers may be of the store as it was before: what is ours now is
-        // what the store says.
+        // This process's memory may describe the store as it was before. Reload which sessions are
+        // ours from the store.
         nodes::relearn(core).await;
         Ok(report)
     }
 }
 
-/// A session for a machine that nobody remembers: it only exists to end it.
+/// Records a session for a machine without a record, with the only purpose of ending it.
 fn orphan(
     core: &Core,
     account: &AccountName,
@@ -276,7 +276,7 @@ async fn put_orphan(core: &Core, record: SessionRecord, attempt: AttemptId) -> R
             core.fed.notify_one();
             Ok(id)
         }
-        // A second machine under the same key: the first one's session finds it.
+        // A second machine with the same key: the session of the first one finds it.
         Err(CommitError::Conflict) => {
             doubt.settled();
             let row = core.store.get(Table::Attempts, attempt.as_bytes()).await?;

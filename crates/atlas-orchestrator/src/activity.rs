@@ -1,4 +1,4 @@
-//! What the host knows of a machine: when it was active besides touches, and whether it is usable.
+//! Information about a machine from the host application: activity besides touches, and readiness.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -10,18 +10,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::SessionId;
 
-/// Something that knows when a session was last active: a proxy's log, a queue, a callback.
+/// A source that knows when a session was last active: a proxy's log, a queue, a callback.
 ///
-/// It is asked before an idle warning or end. An error counts as activity at this moment: what
-/// cannot be read ends nothing.
+/// It is asked before an idle warning or an idle end. An error counts as activity at this moment,
+/// so that a source that cannot be read ends no session.
 pub trait ActivitySource: Debug + Send + Sync + 'static {
-    /// Its name, for people.
+    /// The name of the source, for display.
     fn name(&self) -> &str;
 
-    /// The newest activity it knows of.
+    /// The latest activity that the source knows of.
     ///
     /// # Errors
-    /// When it cannot say: the session counts as active.
+    /// If the source cannot tell. The session then counts as active.
     fn last_activity(
         &self,
         session: SessionId,
@@ -45,12 +45,12 @@ impl<S: ActivitySource> Erased for S {
     }
 }
 
-/// Any source of activity.
+/// A handle to any activity source.
 #[derive(Clone, Debug)]
 pub struct AnyActivitySource(Arc<dyn Erased>);
 
 impl AnyActivitySource {
-    /// Takes a source.
+    /// Wraps a source.
     pub fn new(source: impl ActivitySource) -> Self {
         Self(Arc::new(source))
     }
@@ -64,27 +64,27 @@ impl AnyActivitySource {
     }
 }
 
-/// What must answer before a session's machine counts as usable.
+/// The check that must succeed before a session's machine counts as usable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 #[non_exhaustive]
 pub enum Probe {
-    /// A GET of this path, behind this port of the container.
+    /// An HTTP GET of a path on a port of the container.
     Http {
-        /// Inside the container.
+        /// The port number inside the container.
         port: u32,
-        /// Begins with `/`.
+        /// The path; it begins with `/`.
         path: String,
     },
-    /// Taking a connection at this port of the container.
+    /// A TCP connection to a port of the container.
     Tcp {
-        /// Inside the container.
+        /// The port number inside the container.
         port: u32,
     },
 }
 
 impl Probe {
-    /// A GET of this path, behind this port of the container.
+    /// A check by HTTP GET of this path on this port of the container.
     #[must_use]
     pub fn http(port: u32, path: impl Into<String>) -> Self {
         Self::Http {
@@ -93,13 +93,13 @@ impl Probe {
         }
     }
 
-    /// Taking a connection at this port of the container.
+    /// A check by TCP connection to this port of the container.
     #[must_use]
     pub const fn tcp(port: u32) -> Self {
         Self::Tcp { port }
     }
 
-    /// The port it asks at.
+    /// The port that is checked.
     #[must_use]
     pub const fn port(&self) -> u32 {
         match self {
@@ -121,12 +121,13 @@ impl Probe {
     }
 }
 
-/// Something that can tell whether a running machine is usable: an HTTP or TCP probe of its ports.
+/// Decides whether a running machine is usable, such as an HTTP or TCP probe of its ports.
 ///
-/// It is asked at every look at a machine that its cloud says is running, until it says yes once.
+/// It is called at every poll of a machine that its cloud reports as running, until it first
+/// returns true.
 pub trait ReadyProbe: Debug + Send + Sync + 'static {
-    /// Whether the machine is usable now; `wanted` is what the session's options ask for. Bounded
-    /// by the account's call deadline; no answer in time is a no.
+    /// Whether the machine is usable now; `wanted` is the probe from the session's options. The
+    /// call is limited by the account's call deadline; no answer in time counts as not ready.
     fn is_ready(
         &self,
         session: SessionId,
@@ -157,12 +158,12 @@ impl<P: ReadyProbe> ErasedProbe for P {
     }
 }
 
-/// Any probe.
+/// A handle to any probe.
 #[derive(Clone, Debug)]
 pub struct AnyReadyProbe(Arc<dyn ErasedProbe>);
 
 impl AnyReadyProbe {
-    /// Takes a probe.
+    /// Wraps a probe.
     pub fn new(probe: impl ReadyProbe) -> Self {
         Self(Arc::new(probe))
     }

@@ -1,4 +1,4 @@
-//! Where money goes that no live session asked for, and what cannot be proved ours.
+//! Reports spend that no live session accounts for, and machines that cannot be proved ours.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,46 +15,46 @@ use crate::runtime::pages::Pages;
 use crate::runtime::reaper::Suspects;
 use crate::session::{AttemptPhase, Finding, ReapReport};
 
-/// Dollars per hour by what they are spent on. All but `serving` are at risk.
+/// Spend in dollars per hour by purpose. Everything except `serving` is at risk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Risk {
     /// Machines that serve sessions.
     pub serving: UsdPerHour,
-    /// Orders of unknown outcome.
+    /// Orders whose outcome is unknown.
     pub unknown: UsdPerHour,
     /// Machines being ended.
     pub terminating: UsdPerHour,
-    /// Machines being ended, where something is in the way.
+    /// Machines whose deletion is blocked.
     pub stuck: UsdPerHour,
-    /// Machines with a key of ours that is older than any record.
+    /// Machines with our key whose attempt is older than any record.
     pub quarantined: UsdPerHour,
-    /// Machines whose attempts are over, not being ended yet.
+    /// Machines whose attempts have ended and whose deletion has not started.
     pub orphan: UsdPerHour,
 }
 
-/// What an audit found.
+/// The result of an audit.
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct Audit {
-    /// By account, what a scan without ends found.
+    /// The findings of a scan without deletions, by account.
     pub accounts: BTreeMap<AccountName, ReapReport>,
-    /// Accounts that could not be scanned, and why.
+    /// Accounts that could not be scanned, with the reason.
     pub unreachable: BTreeMap<AccountName, String>,
-    /// Supporting objects on record that are not released yet although their attempt is over.
+    /// Recorded supporting objects that are not released although their attempt has ended.
     pub supports: Vec<(SessionId, Support)>,
-    /// Sessions whose records cannot be read: a newer atlas wrote them, or they are damaged. Nobody
-    /// looks after their machines.
+    /// Sessions with unreadable records: written by a newer atlas, or damaged. No node looks after
+    /// their machines.
     pub unreadable: Vec<SessionId>,
-    /// Money.
+    /// Current spend.
     pub risk: Risk,
-    /// Machines that may bill at a price that nobody knows: `risk` counts them as nothing.
+    /// Machines that may bill at an unknown price; `risk` counts them as zero.
     pub unpriced: usize,
 }
 
 impl Audit {
-    /// Whether everything could be looked at: every account answered with its whole list, and
-    /// every record can be read.
+    /// Whether the audit is complete: every account was listed completely, and every record can be
+    /// read.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.unreachable.is_empty()
@@ -64,8 +64,8 @@ impl Audit {
 }
 
 impl Orchestrator {
-    /// What is spent, without asking a cloud: by the records, and of machines without a live
-    /// session by each account's last scan.
+    /// Current spend without asking a cloud: from the records and, for machines without a live
+    /// session, from the last scan of each account.
     ///
     /// # Errors
     /// `unavailable` when the store cannot be read.
@@ -74,14 +74,14 @@ impl Orchestrator {
     /// Safe: it only reads.
     pub async fn risk(&self) -> Result<Risk> {
         let mut audit = Audit::default();
-        // A session that is over burns nothing.
+        // A session that has ended completely costs nothing.
         let burns = |row: &[u8]| !glance(row).is_some_and(|glance| glance.over);
         tally(&self.core, &mut audit, burns).await?;
         astray(self.suspects.values(), &mut audit.risk);
         Ok(audit.risk)
     }
 
-    /// Scans every account, ends nothing, and says what it found.
+    /// Scans every account without deleting anything, and reports the findings.
     ///
     /// # Errors
     /// `unavailable` when the store cannot be read. A cloud that cannot be read is named in the
@@ -108,8 +108,8 @@ impl Orchestrator {
     }
 }
 
-/// What is at risk, without what serves: a session that serves and lacks nothing is not read beyond
-/// the head of its row.
+/// Adds up what is at risk, without serving machines. For a session that is serving and complete,
+/// only the header of its row is read.
 #[cfg(feature = "metrics")]
 pub(crate) async fn at_risk<'a>(
     core: &Core,
@@ -172,7 +172,7 @@ fn count(record: &SessionRecord, audit: &mut Audit) {
             (Some(_), _) => ending(risk, attempt.burn()),
             (None, AttemptPhase::Live) => {
                 risk.serving = risk.serving + attempt.own_burn();
-                // Second machines of its order are ended beside it.
+                // Duplicates of its machine are deleted while it continues.
                 ending(risk, attempt.double_burn());
             }
             (None, _) => risk.unknown = risk.unknown + attempt.burn(),

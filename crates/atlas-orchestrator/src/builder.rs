@@ -1,4 +1,4 @@
-//! How an orchestrator is made and started.
+//! Configures and starts an orchestrator.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::store::{AnyStore, Table};
 
 const DEFAULT_NODE: &str = "local";
 
-/// How an orchestrator is made.
+/// Configures and starts an [`Orchestrator`].
 #[derive(Debug)]
 pub struct Builder {
     accounts: Vec<(AccountName, AnyProvider)>,
@@ -61,7 +61,7 @@ impl Builder {
         }
     }
 
-    /// An account to rent from.
+    /// Adds an account to rent from.
     #[must_use]
     pub fn account(mut self, name: AccountName, provider: AnyProvider) -> Self {
         self.accounts.retain(|(known, _)| *known != name);
@@ -69,7 +69,7 @@ impl Builder {
         self
     }
 
-    /// The account of sessions that name none; the only one, where there is only one.
+    /// Sets the account of sessions that name none. Not needed if there is only one account.
     #[must_use]
     pub fn default_account(self, name: AccountName) -> Self {
         Self {
@@ -78,7 +78,7 @@ impl Builder {
         }
     }
 
-    /// Where records are kept.
+    /// Sets the store of all records.
     #[must_use]
     pub fn store(self, store: AnyStore) -> Self {
         Self {
@@ -87,7 +87,7 @@ impl Builder {
         }
     }
 
-    /// The deployment it belongs to.
+    /// Sets the realm that the deployment belongs to.
     #[must_use]
     pub fn realm(self, realm: impl Into<Arc<Realm>>) -> Self {
         Self {
@@ -96,8 +96,8 @@ impl Builder {
         }
     }
 
-    /// Where the realm's last holder is kept, outside the store: with it a rolled-back or copied
-    /// store is noticed at once.
+    /// Sets the ledger outside the store that records the realm's last store. With it, a
+    /// rolled-back or copied store is detected at once.
     #[must_use]
     pub fn ledger(self, ledger: Arc<dyn IncarnationLedger>) -> Self {
         Self {
@@ -106,32 +106,33 @@ impl Builder {
         }
     }
 
-    /// Another clock than the machine's. It is only compared: deadlines follow the store's clock
-    /// and the clouds', carried on monotonically, and this one tells when the host was suspended.
+    /// Sets another clock than the operating system's. It is only compared with others: deadlines
+    /// follow the store's clock and the clouds', advanced monotonically. This clock shows when the
+    /// host was suspended.
     #[must_use]
     pub fn clock(self, clock: Arc<dyn Clock>) -> Self {
         Self { clock, ..self }
     }
 
-    /// Another randomness than the machine's.
+    /// Sets another source of randomness than the operating system's.
     #[must_use]
     pub fn entropy(self, entropy: Arc<dyn Entropy>) -> Self {
         Self { entropy, ..self }
     }
 
-    /// Where its tasks run, instead of tokio's own `spawn`.
+    /// Sets how background tasks are spawned, instead of tokio's own `spawn`.
     #[must_use]
     pub fn spawner(self, spawner: Arc<dyn Spawner>) -> Self {
         Self { spawner, ..self }
     }
 
-    /// Settings.
+    /// Sets the policy.
     #[must_use]
     pub fn policy(self, policy: Policy) -> Self {
         Self { policy, ..self }
     }
 
-    /// What machine names begin with; the reaper's outer filter.
+    /// Sets the prefix of machine names. The reaper ignores machines without it.
     #[must_use]
     pub fn name_prefix(self, prefix: impl Into<String>) -> Self {
         Self {
@@ -140,7 +141,8 @@ impl Builder {
         }
     }
 
-    /// This node's name: different for each node that shares the store, the same after a restart.
+    /// Sets this node's name: different for each node that shares the store, the same after a
+    /// restart.
     #[must_use]
     pub fn node(self, name: impl Into<String>) -> Self {
         Self {
@@ -149,7 +151,8 @@ impl Builder {
         }
     }
 
-    /// What says whether a running machine is usable, besides its cloud.
+    /// Sets the probe that decides whether a running machine is usable, in addition to its cloud's
+    /// status.
     #[must_use]
     pub fn probe(self, probe: AnyReadyProbe) -> Self {
         Self {
@@ -158,28 +161,27 @@ impl Builder {
         }
     }
 
-    /// Another source of activity besides touches.
+    /// Adds a source of activity besides touches.
     #[must_use]
     pub fn activity(mut self, source: AnyActivitySource) -> Self {
         self.sources.push(source);
         self
     }
 
-    /// Reads what is on record and goes on with it.
+    /// Reads the recorded state and continues with it.
     ///
     /// # Errors
     /// `validation` when the store, the realm or the accounts are missing or contradict each other,
-    /// or the policy cannot work;
-    /// `conflict` when the store belongs to another realm, or another node holds this node's place;
-    /// `unavailable` when the store cannot be read.
+    /// or the policy cannot work; `conflict` when the store belongs to another realm, or another
+    /// node holds this node's lease; `unavailable` when the store cannot be read.
     ///
     /// # Cancel safety
-    /// Dropped before its end, nothing runs; the node's lease runs out by itself.
+    /// If the future is dropped, nothing keeps running; the node's lease expires by itself.
     pub async fn start(self) -> Result<Orchestrator> {
         let missing = |field: &str| Error::validation(field, "is needed to start an orchestrator");
         let store = self.store.ok_or_else(|| missing("store"))?;
         self.policy.check()?;
-        // A node with a lease would have lost it by then, so a later answer is of no use.
+        // A node with a lease would have lost it by then, so a later answer is useless.
         let progress = Arc::new(Progress::new(self.policy.safeguards.incarnation));
         let store = WithDeadline::new(store, self.policy.lease, progress.clone());
         let store = AnyStore::new(store);
@@ -203,7 +205,7 @@ impl Builder {
             .machine_name(&self.name_prefix, None)
             .starts_with(&self.name_prefix)
         {
-            // Machines whose names do not begin with it would never be anybody's to reap.
+            // Machines whose names do not begin with the prefix would never be reaped.
             return Err(Error::validation(
                 "name_prefix",
                 "must be at most 12 of a-z, 0-9 and single dashes",
@@ -286,7 +288,7 @@ impl Builder {
     }
 }
 
-/// Starts its tasks.
+/// Starts the background tasks.
 fn begin(orchestrator: &Orchestrator, position: u64) {
     let core = &orchestrator.core;
     core.spawn("reconciler", reconciler::keep(core.clone()));

@@ -1,4 +1,4 @@
-//! What an orchestrator knows of the clocks around it, for operators.
+//! Reports how the clocks around an orchestrator compare, for operators.
 
 use std::time::Duration;
 
@@ -8,21 +8,21 @@ use serde::Serialize;
 use crate::kernel::clock::MAX_DIFFERENCE;
 use crate::orchestrator::Orchestrator;
 
-/// How the clocks that a deployment depends on compare.
+/// A comparison of the clocks that a deployment depends on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ClockReport {
-    /// How much of the present time is in doubt, in seconds: the clocks agree only that the time
-    /// less this has been reached. No session is ended by what is in doubt.
+    /// The uncertainty of the current time in seconds: the clocks agree only that the current time
+    /// minus this value has been reached. No session is ended by an uncertain time.
     pub doubt_seconds: f64,
-    /// How many seconds each account's cloud is ahead of the store's clock, where a call to it was
-    /// answered with a date. Negative when it is behind.
+    /// How many seconds each account's cloud is ahead of the store's clock, for accounts with a
+    /// dated answer so far. Negative when it is behind.
     pub clouds_ahead_seconds: Vec<(AccountName, f64)>,
 }
 
 impl ClockReport {
-    /// The accounts whose clouds' clocks differ from the store's by so much that nothing is decided
-    /// on the difference.
+    /// The accounts whose cloud's clock differs so much from the store's that no decision relies on
+    /// the difference.
     pub fn differing(&self) -> impl Iterator<Item = (&AccountName, f64)> {
         self.clouds_ahead_seconds
             .iter()
@@ -32,15 +32,15 @@ impl ClockReport {
 }
 
 impl Orchestrator {
-    /// How the clocks compare that this deployment depends on. Asks nobody: by what calls so far
-    /// were answered with.
+    /// A comparison of the clocks that this deployment depends on. It makes no call: it uses the
+    /// dates of answers so far.
     #[must_use]
     pub fn clocks(&self) -> ClockReport {
         report(&self.core.steady)
     }
 
-    /// For calls on an account that are made beside the orchestrator: what their answers say of the
-    /// time is taken into account.
+    /// A listener for calls on an account that are made outside the orchestrator, so that the dates
+    /// of their answers are used too.
     #[must_use]
     pub fn date_listener(&self, account: &AccountName) -> DateListener {
         self.core.steady.listener(account)

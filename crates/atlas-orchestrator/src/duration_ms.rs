@@ -19,7 +19,7 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
 }
 
 pub(crate) mod option {
-    //! The same, where there may be none.
+    //! The same for `Option<Duration>`.
 
     use std::time::Duration;
 

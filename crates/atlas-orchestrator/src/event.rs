@@ -1,4 +1,4 @@
-//! What happens in a session, in order and without gaps.
+//! The events of a session, ordered and without gaps.
 
 use std::time::Duration;
 
@@ -14,29 +14,29 @@ use crate::session::TaskOutcome;
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Limit {
-    /// Nothing was active for so long.
+    /// The idle limit: no activity for this long.
     IdleTtl,
-    /// It ran for so long.
+    /// The maximum run time.
     MaxRuntime,
-    /// It cost so much.
+    /// The maximum cost.
     MaxCost,
-    /// It did not become usable in time.
+    /// The time limit for becoming usable.
     ReadyTimeout,
-    /// One that a newer atlas knows and this one does not.
+    /// A limit that only a newer atlas knows.
     #[serde(other)]
     Other,
 }
 
-/// Why a session, or one of its machines, is ended.
+/// Why a session or one of its machines is ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "why")]
 #[non_exhaustive]
 pub enum Reason {
-    /// Somebody asked for it.
+    /// It was requested.
     Requested,
     /// A limit was reached.
     Limit {
-        /// The limit that was reached or is about to be.
+        /// The limit that was reached.
         limit: Limit,
     },
     /// Its machine died and no respawn was left.
@@ -44,26 +44,26 @@ pub enum Reason {
         /// How the machine died.
         how: Death,
     },
-    /// No machine could be had.
+    /// No machine could be rented.
     CannotPlace {
-        /// What the cloud, or a check, said last.
+        /// The last message of the cloud or of a check.
         message: String,
-        /// Its kind, as `atlas_core::ErrorKind::as_str` says it.
+        /// The kind of the last error, as in `atlas_core::ErrorKind::as_str`.
         kind: String,
     },
     /// The task's command ended.
     TaskEnded,
-    /// The orchestrator was told to end everything.
+    /// The orchestrator was shut down and asked to end everything.
     Shutdown,
     /// Another machine serves the session.
     Replaced,
-    /// What was delivered is not what was ordered.
+    /// The delivered machine is not what was ordered.
     NotAsOrdered,
-    /// A machine appeared under an attempt that had ended.
+    /// A machine appeared for an attempt that had ended.
     Reaped,
-    /// An operator's accept of the store left nobody who wants it.
+    /// An operator accepted the store, and no session needs the machine.
     Accepted,
-    /// One that a newer atlas wrote and this one does not know.
+    /// A reason that only a newer atlas knows.
     #[serde(other)]
     Other,
 }
@@ -73,136 +73,136 @@ pub enum Reason {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Death {
-    /// It was stopped by somebody else, or by itself.
+    /// It was stopped, by itself or from outside atlas.
     Stopped,
-    /// The cloud ended it.
+    /// The cloud deleted it.
     Terminated,
-    /// The cloud says it broke.
+    /// The cloud reports a failure.
     Failed,
-    /// The cloud took spot capacity back.
+    /// The cloud took the spot capacity back.
     Preempted,
-    /// It is gone and nobody says why.
+    /// It is gone and the cloud does not say why.
     Vanished,
     /// It never became usable.
     NeverReady,
-    /// In a way that a newer atlas tells apart and this one does not.
+    /// A cause that only a newer atlas knows.
     #[serde(other)]
     Other,
 }
 
-/// Why a machine could not yet be proved to be gone.
+/// Why the absence of a machine could not be proved yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "cause")]
 #[non_exhaustive]
 pub enum Stuck {
-    /// The key was refused.
+    /// The API key was refused.
     Credential,
-    /// The key answers for another account than it did.
+    /// The API key now belongs to another account than before.
     AccountChanged,
-    /// No provider handle for the account was given to this process.
+    /// This process has no provider handle for the account.
     NoHandle,
     /// The cloud does not answer, or answers with errors.
     CloudUnreachable {
         /// The kind of the last error.
         kind: String,
     },
-    /// The cloud says it is still there, after every try so far.
+    /// The cloud reports the machine as existing after every attempt so far.
     StillThere,
-    /// The store may have been rolled back: an operator must accept it first.
+    /// The store may have been rolled back; an operator must accept it first.
     Held,
-    /// Something that a newer atlas knows and this one does not.
+    /// A cause that only a newer atlas knows.
     #[serde(other)]
     Other,
 }
 
-/// What happened. New kinds are added; none is renamed.
+/// What happened. New kinds may be added; none is renamed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "event")]
 #[non_exhaustive]
 pub enum EventKind {
-    /// The session is on record.
+    /// The session was recorded.
     Created {
-        /// Where it is to be placed.
+        /// The account to rent from.
         account: AccountName,
     },
     /// An order is about to be made.
     Attempt {
-        /// The attempt it belongs to.
+        /// The attempt of the order.
         attempt: AttemptId,
-        /// Where, and of what shape, for people.
+        /// The place and shape, for display.
         placed: String,
-        /// At what price.
+        /// The price per hour, if known.
         price: Option<UsdPerHour>,
     },
     /// The cloud accepted an order.
     Accepted {
-        /// The attempt it belongs to.
+        /// The attempt of the order.
         attempt: AttemptId,
         /// The machine.
         compute: ComputeId,
     },
-    /// The cloud refused an order, and certainly did nothing.
+    /// The cloud refused an order and certainly did nothing.
     Refused {
-        /// The attempt it belongs to.
+        /// The attempt of the order.
         attempt: AttemptId,
-        /// What it said.
+        /// The message of the refusal.
         message: String,
         /// The kind of the error.
         kind: String,
     },
     /// It is not known whether an order was carried out.
     OutcomeUnknown {
-        /// The attempt it belongs to.
+        /// The attempt of the order.
         attempt: AttemptId,
     },
-    /// A machine was found under an order of unknown outcome, and serves the session.
+    /// A machine was found for an order of unknown outcome, and now serves the session.
     Adopted {
-        /// The attempt it belongs to.
+        /// The attempt of the order.
         attempt: AttemptId,
         /// The machine.
         compute: ComputeId,
     },
-    /// It is certain enough that an order made no machine. Its key stays watched.
+    /// It is certain enough that an order made no machine. Its key remains watched.
     Absent {
-        /// The attempt it belongs to.
+        /// The attempt of the order.
         attempt: AttemptId,
     },
-    /// A second machine was found under a key; it is being ended.
+    /// A second machine with the same key was found; it is being deleted.
     DuplicateFound {
-        /// The attempt it belongs to.
+        /// The attempt that the key names.
         attempt: AttemptId,
         /// The machine.
         compute: ComputeId,
     },
-    /// A machine appeared under an attempt that had ended; it is being ended.
+    /// A machine appeared for an attempt that had ended; it is being deleted.
     Reopened {
-        /// The attempt it belongs to.
+        /// The attempt of the machine.
         attempt: AttemptId,
         /// The machine.
         compute: ComputeId,
     },
     /// The machine's status changed.
     Status {
-        /// The new one.
+        /// The new status.
         status: ComputeStatus,
     },
     /// The machine is usable.
     Ready,
-    /// Something was active since the last one.
+    /// There was activity since the last heartbeat.
     Heartbeat {
-        /// When last.
+        /// The time of the latest activity.
         last_activity: Timestamp,
     },
-    /// A limit will be reached.
+    /// A limit will be reached soon.
     Warning {
-        /// The limit that was reached or is about to be.
+        /// The limit that will be reached.
         limit: Limit,
-        /// When, unless something happens before.
+        /// When the session ends unless this changes.
         due: Timestamp,
     },
-    /// Somebody put an end off.
+    /// The idle end was postponed.
     Extended {
-        /// Not before then.
+        /// The session does not end for idleness before this time.
         until: Timestamp,
     },
     /// The machine died.
@@ -210,7 +210,7 @@ pub enum EventKind {
         /// How the machine died.
         how: Death,
     },
-    /// Another machine is being rented.
+    /// A replacement machine is being rented.
     Respawning {
         /// Replacement number, starting at 1.
         respawn: u32,
@@ -220,36 +220,36 @@ pub enum EventKind {
         /// How the task ended.
         outcome: TaskOutcome,
     },
-    /// The session is being ended. Final.
+    /// The end of the session was committed. Final.
     Terminating {
         /// Why the session ends.
         reason: Reason,
     },
-    /// Ending a machine does not succeed for now; it goes on being tried.
+    /// A machine could not be deleted so far; atlas keeps trying.
     TerminateFailed {
-        /// Why not.
+        /// Why it could not be deleted.
         stuck: Stuck,
-        /// What it burns meanwhile.
+        /// The price per hour of what is still running.
         burn: UsdPerHour,
     },
-    /// Every machine the session ever had is proved to be gone.
+    /// Every machine that the session ever had is proved absent.
     Terminated {
-        /// What it cost, as far as we can tell.
+        /// The total cost, as far as known.
         cost: Usd,
     },
-    /// Another node looks after the session now.
+    /// Another node now looks after the session.
     Owner {
-        /// The node that looks after the session from now on.
+        /// The node that now looks after the session.
         node: String,
     },
-    /// Reported by the machine.
+    /// A report from the machine.
     Reported {
-        /// What kind of report: `progress`, `log`.
+        /// The kind of report: `progress`, `log`.
         kind: String,
-        /// What it says; bounded.
+        /// The text of the report; its size is limited.
         text: String,
     },
-    /// Of a kind that a newer atlas wrote and this one does not know.
+    /// A kind of event that only a newer atlas knows.
     #[serde(other)]
     Other,
 }
@@ -260,10 +260,10 @@ pub enum EventKind {
 pub struct Event {
     /// The session it happened to.
     pub session: SessionId,
-    /// Whose session that is.
+    /// The user of the session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
-    /// Its place in the session's log, from 1, without gaps.
+    /// The sequence number in the session's log, from 1 and without gaps.
     pub seq: u64,
     /// When it was committed, on the store's clock.
     pub at: Timestamp,
@@ -272,19 +272,19 @@ pub struct Event {
     pub kind: EventKind,
 }
 
-/// Whose events.
+/// Selects the events of a subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// One session's.
+    /// The events of one session.
     Session(SessionId),
-    /// Those of all sessions of one user.
+    /// The events of all sessions of one user.
     User(String),
-    /// All.
+    /// The events of all sessions.
     All,
 }
 
-/// A place in a log: reading goes on after it. Of a session's log it is the `seq`, otherwise
-/// [`Delivery::cursor`].
+/// A position in a log; reading resumes after it. For one session's log it is the `seq` of an
+/// event, otherwise [`Delivery::cursor`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Cursor(u64);
@@ -292,40 +292,39 @@ pub struct Cursor(u64);
 impl Cursor {
     /// Before the first event.
     pub const START: Self = Self(0);
-    /// After the newest: only what happens from now on.
+    /// After the latest event: only new events are delivered.
     pub const NOW: Self = Self(u64::MAX);
 
-    /// After this place.
+    /// The cursor after this position.
     #[must_use]
     pub const fn after(place: u64) -> Self {
         Self(place)
     }
 
-    /// The place.
+    /// The position.
     #[must_use]
     pub const fn place(self) -> u64 {
         self.0
     }
 }
 
-/// What a subscription hands out.
+/// One event delivered by a subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
     /// The event.
     pub event: Event,
-    /// Where to go on after it.
+    /// The cursor to resume from after this event.
     pub cursor: Cursor,
-    /// How many newer events of the whole store were known when it was handed out: how far this
-    /// reader lags.
+    /// How many later events of the whole store were known at delivery: the lag of this reader.
     pub behind: u64,
 }
 
-/// A heads-up before an end: how long before.
+/// How long before an end its warning is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Lead(#[serde(with = "duration_ms")] pub(crate) Duration);
 
 impl Lead {
-    /// A fifth of the limit, at most a minute.
+    /// The default lead: a fifth of the limit, at most one minute.
     pub(crate) fn of(limit: Duration) -> Self {
         Self((limit / 5).min(Duration::from_secs(60)))
     }

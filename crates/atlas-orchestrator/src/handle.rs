@@ -1,4 +1,4 @@
-//! A handle on one session.
+//! A handle to one session.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::orchestrator::{Orchestrator, ended};
 use crate::runtime::{Subscription, feed};
 use crate::session::{SessionInfo, SessionState, StopOutcome, TaskOutcome, Touch};
 
-/// One session. Cheap to clone; dropping it ends nothing.
+/// A handle to one session. Cheap to clone; dropping it does not end the session.
 #[derive(Clone, Debug)]
 pub struct Session {
     orchestrator: Orchestrator,
@@ -28,10 +28,10 @@ impl Session {
         self.id
     }
 
-    /// Its serving machine as last seen, with the credential its browser carries.
+    /// The serving machine as last seen, with its credential.
     ///
     /// # Errors
-    /// `not_found` while it has none; `unavailable` when the store cannot be read.
+    /// `not_found` while there is none; `unavailable` when the store cannot be read.
     ///
     /// # Cancel safety
     /// Safe: it only reads.
@@ -45,7 +45,7 @@ impl Session {
         })
     }
 
-    /// Everything known of it.
+    /// All information about the session.
     ///
     /// # Errors
     /// `unavailable` when the store cannot be read.
@@ -56,52 +56,52 @@ impl Session {
         self.orchestrator.info(self.id).await
     }
 
-    /// Counts as activity now; see [`Orchestrator::touch`].
+    /// Records activity now; see [`Orchestrator::touch`].
     pub fn touch(&self) -> Touch {
         self.orchestrator.touch(self.id)
     }
 
-    /// Its events after a place in its log.
+    /// Subscribes to the session's events after a cursor.
     #[must_use]
     pub fn events(&self, cursor: Cursor) -> Subscription {
         self.orchestrator.subscribe(Scope::Session(self.id), cursor)
     }
 
-    /// Vetoes the idle end that was warned of; see [`Orchestrator::veto`].
+    /// Vetoes the idle end that was announced; see [`Orchestrator::veto`].
     ///
     /// # Errors
     /// See [`Orchestrator::veto`].
     ///
     /// # Cancel safety
-    /// As [`Orchestrator::veto`].
+    /// Like [`Orchestrator::veto`].
     pub async fn veto(&self) -> Result<()> {
         self.orchestrator.veto(self.id).await
     }
 
-    /// Puts an idle end off until `span` from now.
+    /// Postpones an idle end until `span` from now.
     ///
     /// # Errors
-    /// `unavailable`.
+    /// `unavailable` when the store cannot be written.
     ///
     /// # Cancel safety
-    /// As [`Orchestrator::extend`].
+    /// Like [`Orchestrator::extend`].
     pub async fn extend(&self, span: Duration) -> Result<()> {
         self.orchestrator.extend(self.id, span).await
     }
 
-    /// Commits the end of the session and of its machines. Final; returns at once, and the
-    /// orchestrator carries it out, also after a crash.
+    /// Commits the end of the session and of its machines. Final. Returns at once; the orchestrator
+    /// carries the end out, also after a crash.
     ///
     /// # Errors
-    /// `unavailable` when the store did not take it.
+    /// `unavailable` when the store rejected the write.
     ///
     /// # Cancel safety
-    /// As [`Orchestrator::stop_tracked`].
+    /// Like [`Orchestrator::stop_tracked`].
     pub async fn terminate(&self) -> Result<StopOutcome> {
         self.orchestrator.stop_tracked(self.id).await
     }
 
-    /// The former name of [`terminate`](Self::terminate): it ends the session for good.
+    /// The former name of [`terminate`](Self::terminate): it ends the session permanently.
     ///
     /// # Errors
     /// See [`terminate`](Self::terminate).
@@ -112,24 +112,24 @@ impl Session {
         self.terminate().await
     }
 
-    /// Waits until its machine is usable; see [`Orchestrator::await_ready`].
+    /// Waits until the session's machine is usable; see [`Orchestrator::await_ready`].
     ///
     /// # Errors
     /// See [`Orchestrator::await_ready`].
     ///
     /// # Cancel safety
-    /// Safe: it only waits; ask again.
+    /// Safe: it only waits, and can be called again.
     pub async fn await_ready(&self, wait: Duration) -> Result<SessionInfo> {
         self.orchestrator.await_ready(self.id, wait).await
     }
 
-    /// Waits until a cloud accepted a machine for it.
+    /// Waits until a cloud has accepted an order for the session.
     ///
     /// # Errors
-    /// What was said last, when none could be had.
+    /// The last refusal, if no machine could be rented.
     ///
     /// # Cancel safety
-    /// Safe: it only waits; ask again.
+    /// Safe: it only waits, and can be called again.
     pub async fn await_accepted(&self) -> Result<()> {
         let reason = feed::wait_for(
             &self.orchestrator.core,
@@ -147,13 +147,13 @@ impl Session {
         }
     }
 
-    /// Waits for the end of its task.
+    /// Waits for the end of the session's task.
     ///
     /// # Errors
-    /// When it could not be placed, or is not a task.
+    /// When the task could not be placed, or the session is not a task.
     ///
     /// # Cancel safety
-    /// Safe: it only waits; ask again.
+    /// Safe: it only waits, and can be called again.
     pub async fn await_outcome(&self) -> Result<TaskOutcome> {
         let seen = feed::wait_for(&self.orchestrator.core, self.id, None, |record| {
             let placed = record

@@ -1,4 +1,4 @@
-//! The id of a session: sortable by its time of creation.
+//! Session ids, which sort by time of creation.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,8 +7,8 @@ use atlas_core::{Entropy, Error, Result, Timestamp};
 use data_encoding::{Encoding, Specification};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A session. 48 bits of milliseconds, then 80 random bits; written as 26 characters of lower-case
-/// Crockford base32.
+/// The id of a session: 48 bits of milliseconds, then 80 random bits. Written as 26 characters of
+/// lower-case Crockford base32.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId([u8; 16]);
 
@@ -32,19 +32,19 @@ impl SessionId {
         Self(id)
     }
 
-    /// The bytes, in order of creation.
+    /// The bytes, which sort in order of creation.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
 
-    /// The id of these bytes.
+    /// The id with these bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// The id that these stored bytes are, if they are one.
+    /// Reads an id from stored bytes, if they have the right length.
     #[must_use]
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)

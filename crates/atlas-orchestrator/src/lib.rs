@@ -1,4 +1,4 @@
-//! Sessions over rented machines, and the kernel that never loses one.
+//! Sessions over rented machines, and the kernel that keeps track of every machine.
 //!
 //! ```
 //! # use std::{sync::Arc, time::Duration};
@@ -29,8 +29,8 @@
 //! # }).unwrap();
 //! ```
 //!
-//! Deliberately absent: any cloud (the orchestrator is handed provider handles), HTTP, files other
-//! than the store's own.
+//! Deliberately absent: any cloud (the orchestrator receives provider handles), HTTP, and files
+//! other than the store's own.
 
 mod accept;
 mod activity;

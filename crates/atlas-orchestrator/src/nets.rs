@@ -1,4 +1,4 @@
-//! What ends a machine when no atlas process lives to do it.
+//! Safety nets that end a machine when no atlas process is running.
 
 use atlas_core::{Capability, ComputeRequest, Timestamp, Usd, UsdPerHour};
 use serde::Serialize;
@@ -8,28 +8,28 @@ use crate::options::SessionOptions;
 use crate::runtime::account::Account;
 use crate::session::SessionKind;
 
-/// What becomes of a session's machine if every atlas process stops now.
+/// What happens to a session's machine if every atlas process stops now.
 ///
-/// A safety net counts here only where the cloud was seen to keep it: the verdict on each is in
-/// `docs/adr/0010-a-safety-net-counts-only-with-evidence.md`.
+/// A safety net counts only if the cloud was observed to honour it;
+/// `docs/adr/0010-a-safety-net-counts-only-with-evidence.md` has the verdict on each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Unattended {
-    /// What it burns meanwhile.
+    /// The price per hour of what keeps running.
     pub burn: UsdPerHour,
-    /// When the cloud itself ends it. `None` on every cloud of this build: none was seen to end a
-    /// machine at a time it was told.
+    /// When the cloud itself ends the machine. `None` on every supported cloud: none was observed
+    /// to end a machine at a requested time.
     pub ends_at: Option<Timestamp>,
-    /// Its command is wrapped so that the machine tries to delete itself once the command has
-    /// ended. That is an attempt, not a bound: nobody repeats it if the machine cannot.
+    /// The command is wrapped so that the machine tries to delete itself when the command has
+    /// ended. This is an attempt and not a guarantee: nothing repeats it if it fails.
     pub ends_with_command: bool,
-    /// The most it can still burn; zero where nothing burns. `None` where nothing bounds it: then
-    /// only a living process ends it.
+    /// The maximum further cost; zero if nothing is running. `None` if nothing limits it, so that
+    /// only a running atlas process ends the machine.
     pub at_most: Option<Usd>,
 }
 
 impl Unattended {
-    /// Of a session.
+    /// Evaluates the safety nets of a session.
     #[must_use]
     pub fn of(record: &SessionRecord) -> Self {
         let burn: UsdPerHour = record
@@ -46,14 +46,14 @@ impl Unattended {
     }
 }
 
-/// The nets of one session, as they go on record.
+/// The safety nets of one session, as recorded.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Nets {
-    /// Its machine deletes itself once its command has ended.
+    /// The machine deletes itself when its command has ended.
     pub(crate) ends_itself: bool,
 }
 
-/// Asks for every net that the account's provider has for this request.
+/// Requests every safety net that the account's provider offers for this request.
 pub(crate) fn spread(
     account: &Account,
     request: ComputeRequest,
@@ -71,7 +71,7 @@ pub(crate) fn spread(
             request = asked;
         }
     }
-    // Where the cloud says how a container ended, its machine waits to be asked.
+    // If the cloud reports how a container ended, the machine stays so that it can be asked.
     let nets = Nets {
         ends_itself: request.ends_with_command && !offered.has(Capability::ExitCodes),
     };

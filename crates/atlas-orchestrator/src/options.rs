@@ -1,4 +1,4 @@
-//! What a caller may say about a session, and how sessions are selected.
+//! Options of a session, and filters for listing sessions.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,18 +10,18 @@ use crate::activity::Probe;
 use crate::duration_ms;
 use crate::session::SessionState;
 
-/// The idle limit of an interactive session that names none.
+/// The default idle limit of an interactive session.
 pub const DEFAULT_IDLE_TTL: Duration = Duration::from_secs(30 * 60);
 
-/// What happens when a session's machine is proved to be dead.
+/// What to do when a session's machine is proved dead.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
-    /// The session ends.
+    /// End the session.
     #[default]
     End,
-    /// Another machine is rented, at most this often in the session's life; the URL's token stays
-    /// the same.
+    /// Rent a replacement, at most this many times in the session's life. The token of the URL
+    /// stays the same.
     Respawn(u32),
 }
 
@@ -36,63 +36,64 @@ pub enum OnFailure {
 #[serde(default)]
 #[non_exhaustive]
 pub struct SessionOptions {
-    /// Whose session it is, in the application's words.
+    /// The user of the session, in the application's own terms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
-    /// Free labels.
+    /// Labels chosen by the application.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// The account to rent from; the default one where unset.
+    /// The account to rent from; the default account if unset.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub account: Option<AccountName>,
-    /// Ends the session when nothing was active for so long.
+    /// Ends the session after this much time without activity.
     #[serde(
         rename = "idle_ttl_ms",
         with = "duration_ms::option",
         skip_serializing_if = "Option::is_none"
     )]
     pub idle_ttl: Option<Duration>,
-    /// Never ends it for idleness. `max_runtime` is demanded then.
+    /// Disables the idle limit. `max_runtime` is then required.
     pub no_idle_ttl: bool,
-    /// Ends it so long after its creation, whatever happens.
+    /// Ends the session this long after its creation, whatever happens.
     #[serde(
         rename = "max_runtime_ms",
         with = "duration_ms::option",
         skip_serializing_if = "Option::is_none"
     )]
     pub max_runtime: Option<Duration>,
-    /// Ends it before it has cost more.
+    /// Ends the session before it has cost more than this.
     #[serde(rename = "max_cost_usd", skip_serializing_if = "Option::is_none")]
     pub max_cost: Option<Usd>,
-    /// Ends a machine that does not become usable within this.
+    /// Ends a machine that does not become usable within this time.
     #[serde(
         rename = "ready_timeout_ms",
         with = "duration_ms::option",
         skip_serializing_if = "Option::is_none"
     )]
     pub ready_timeout: Option<Duration>,
-    /// What must answer before its machine counts as usable, besides what its cloud says.
+    /// A check that must succeed before the machine counts as usable, in addition to its cloud's
+    /// status.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probe: Option<Probe>,
-    /// The machine of a task is not told to end itself once its command ended. For images without a
-    /// shell, or with an entrypoint.
+    /// The machine of a task does not delete itself when its command has ended. For images without
+    /// a shell, or with an entrypoint.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub keep_finished: bool,
-    /// What happens when its machine dies.
+    /// What to do when the machine dies.
     pub on_failure: OnFailure,
-    /// Orders again while the outcome of an order is unknown. Faster, and may cost a second machine
+    /// Orders again while the outcome of an order is unknown. Faster, but may cost a second machine
     /// for a while.
     pub hedge: bool,
 }
 
 impl SessionOptions {
-    /// Nothing set: half an hour of idleness ends it.
+    /// The default options: the session ends after half an hour without activity.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whose session it is.
+    /// Sets the user of the session.
     #[must_use]
     pub fn user(self, user_id: impl Into<String>) -> Self {
         Self {
@@ -101,14 +102,14 @@ impl SessionOptions {
         }
     }
 
-    /// Adds a free label.
+    /// Adds a label.
     #[must_use]
     pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.insert(name.into(), value.into());
         self
     }
 
-    /// Rents from this account instead of the default one.
+    /// Sets the account to rent from, instead of the default one.
     #[must_use]
     pub fn account(self, account: AccountName) -> Self {
         Self {
@@ -117,7 +118,7 @@ impl SessionOptions {
         }
     }
 
-    /// Ends the session when nothing was active for so long.
+    /// Ends the session after this much time without activity.
     #[must_use]
     pub fn idle_ttl(self, ttl: Duration) -> Self {
         Self {
@@ -127,7 +128,7 @@ impl SessionOptions {
         }
     }
 
-    /// Never ends it for idleness; `max_runtime` must be set.
+    /// Disables the idle limit; `max_runtime` must be set.
     #[must_use]
     pub fn no_idle_ttl(self) -> Self {
         Self {
@@ -137,7 +138,7 @@ impl SessionOptions {
         }
     }
 
-    /// Ends it so long after its creation.
+    /// Ends the session this long after its creation.
     #[must_use]
     pub fn max_runtime(self, limit: Duration) -> Self {
         Self {
@@ -146,7 +147,7 @@ impl SessionOptions {
         }
     }
 
-    /// Ends it before it has cost more.
+    /// Ends the session before it has cost more than this.
     #[must_use]
     pub fn max_cost(self, limit: Usd) -> Self {
         Self {
@@ -155,7 +156,7 @@ impl SessionOptions {
         }
     }
 
-    /// Ends a machine that does not become usable within this.
+    /// Ends a machine that does not become usable within this time.
     #[must_use]
     pub fn ready_timeout(self, limit: Duration) -> Self {
         Self {
@@ -164,7 +165,7 @@ impl SessionOptions {
         }
     }
 
-    /// Its machine counts as usable once this answers.
+    /// Sets the check that must succeed before the machine counts as usable.
     #[must_use]
     pub fn probe(self, probe: Probe) -> Self {
         Self {
@@ -173,7 +174,8 @@ impl SessionOptions {
         }
     }
 
-    /// Does not wrap a task's command so that its machine ends itself. `max_runtime` still ends it.
+    /// Prevents the machine of a task from deleting itself after its command. `max_runtime` still
+    /// ends it.
     #[must_use]
     pub fn keep_finished(self) -> Self {
         Self {
@@ -182,7 +184,7 @@ impl SessionOptions {
         }
     }
 
-    /// What happens when its machine dies.
+    /// Sets what to do when the machine dies.
     #[must_use]
     pub fn on_failure(self, policy: OnFailure) -> Self {
         Self {
@@ -200,7 +202,7 @@ impl SessionOptions {
         }
     }
 
-    /// What is wrong with it by itself.
+    /// Checks the options for contradictions, without looking at anything else.
     ///
     /// # Errors
     /// `validation`, naming the field.
@@ -249,30 +251,30 @@ impl SessionOptions {
     }
 }
 
-/// Which sessions to list. Empty means all of them.
+/// Selects sessions to list. The default filter selects all that have not ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionFilter {
-    /// Only of this user.
+    /// Only sessions of this user.
     pub user_id: Option<String>,
-    /// Only with all of these labels.
+    /// Only sessions with all of these labels.
     pub labels: BTreeMap<String, String>,
-    /// Only on this account.
+    /// Only sessions on this account.
     pub account: Option<AccountName>,
-    /// Only in this state.
+    /// Only sessions in this state.
     pub state: Option<SessionState>,
-    /// Also those that ended.
+    /// Includes sessions that have ended.
     pub ended: bool,
 }
 
 impl SessionFilter {
-    /// Every session that has not ended.
+    /// Selects every session that has not ended.
     #[must_use]
     pub fn live() -> Self {
         Self::default()
     }
 
-    /// Every session on record.
+    /// Selects every recorded session.
     #[must_use]
     pub fn all() -> Self {
         Self {
@@ -281,7 +283,7 @@ impl SessionFilter {
         }
     }
 
-    /// Only of this user.
+    /// Selects sessions of this user.
     #[must_use]
     pub fn user(self, user_id: impl Into<String>) -> Self {
         Self {
@@ -290,14 +292,14 @@ impl SessionFilter {
         }
     }
 
-    /// Only with this label.
+    /// Selects sessions with this label.
     #[must_use]
     pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.insert(name.into(), value.into());
         self
     }
 
-    /// Only on this account.
+    /// Selects sessions on this account.
     #[must_use]
     pub fn account(self, account: AccountName) -> Self {
         Self {
@@ -306,7 +308,7 @@ impl SessionFilter {
         }
     }
 
-    /// Only in this state.
+    /// Selects sessions in this state.
     #[must_use]
     pub fn state(self, state: SessionState) -> Self {
         Self {

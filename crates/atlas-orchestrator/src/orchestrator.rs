@@ -1,4 +1,4 @@
-//! The orchestrator: what an application holds.
+//! The orchestrator: the type through which an application manages sessions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -33,15 +33,15 @@ use crate::session::{
 };
 use crate::store::{Batch, CommitError, Table};
 
-/// The longest that a task runs which names no `max_runtime`.
+/// The default maximum run time of a task.
 pub const DEFAULT_TASK_RUNTIME: Duration = Duration::from_secs(24 * 3600);
-/// How many sessions of a node that shuts down are ended side by side: a store that commits in
-/// groups takes them together.
+/// How many sessions a node ends concurrently when it shuts down, so that a store with group commit
+/// can combine the writes.
 const ENDS_AT_ONCE: usize = 64;
 
-/// Rents machines for sessions and gives them back. Cheap to clone; all clones are one.
+/// Rents machines for sessions and gives them back. Cheap to clone; clones share one instance.
 ///
-/// Dropping it stops nothing: call [`Orchestrator::shutdown`].
+/// Dropping it does not stop anything: call [`Orchestrator::shutdown`].
 #[derive(Clone, Debug)]
 pub struct Orchestrator {
     pub(crate) core: Arc<Core>,
@@ -49,23 +49,23 @@ pub struct Orchestrator {
 }
 
 impl Orchestrator {
-    /// Begins to describe one.
+    /// Starts building an orchestrator.
     #[must_use]
     pub fn builder() -> Builder {
         Builder::new()
     }
 
-    /// Rents a machine for a session, and answers once a cloud accepted the order.
+    /// Rents a machine for a session; returns when a cloud has accepted the order.
     ///
-    /// An order of unknown outcome is resolved first: the answer is a machine or an error, never a
-    /// guess.
+    /// An order of unknown outcome is resolved first, so the result is a definite machine or an
+    /// error.
     ///
     /// # Errors
-    /// Before anything is sent: `validation` and `unsupported`. After: what the cloud said last;
-    /// the session is on record and over then, and [`Orchestrator::list`] shows it.
+    /// Before anything is sent: `validation` and `unsupported`. Afterwards: the last error of the
+    /// cloud; the session is then recorded as ended, and [`Orchestrator::list`] shows it.
     ///
     /// # Cancel safety
-    /// A dropped call leaves the session on record and being launched; find it with
+    /// A dropped call leaves the session recorded and its launch in progress; find it with
     /// [`Orchestrator::list`].
     pub async fn spawn(&self, request: ComputeRequest, options: SessionOptions) -> Result<Session> {
         let id = self
@@ -76,13 +76,13 @@ impl Orchestrator {
         Ok(session)
     }
 
-    /// Puts a session on record and begins to launch it, without waiting for a cloud.
+    /// Records a session and starts its launch, without waiting for a cloud.
     ///
     /// # Errors
-    /// `validation`, `unsupported`, `unavailable` when the store does not take it.
+    /// `validation`, `unsupported`; `unavailable` when the store rejects the write.
     ///
     /// # Cancel safety
-    /// A dropped call may have put the session on record.
+    /// A dropped call may have recorded the session.
     pub async fn launch(
         &self,
         request: ComputeRequest,
@@ -92,20 +92,20 @@ impl Orchestrator {
         self.launch_as(self.new_id(), request, options, kind).await
     }
 
-    /// An id for a session that is to be launched: for what has to be bound to it before, such as a
-    /// callback's token.
+    /// Generates an id for a session that is launched later, for data that must be bound to the id
+    /// first, such as a callback token.
     #[must_use]
     pub fn new_id(&self) -> SessionId {
         SessionId::new(self.core.now(), &*self.core.entropy)
     }
 
-    /// As [`Orchestrator::launch`], under an id of [`Orchestrator::new_id`].
+    /// Like [`Orchestrator::launch`], with an id from [`Orchestrator::new_id`].
     ///
     /// # Errors
-    /// As [`Orchestrator::launch`]; `conflict` when the id is taken.
+    /// Like [`Orchestrator::launch`]; `conflict` when the id is taken.
     ///
     /// # Cancel safety
-    /// As [`Orchestrator::launch`].
+    /// Like [`Orchestrator::launch`].
     pub async fn launch_as(
         &self,
         id: SessionId,
@@ -241,7 +241,7 @@ impl Orchestrator {
         let doubt = Doubt::begin(core);
         match core.store.commit(batch).await {
             Ok(_) => {}
-            // Its answer was lost: the store itself says whether it was taken.
+            // The answer of the commit was lost: the store itself shows whether it was applied.
             Err(CommitError::Store(error)) => match core.load(id).await {
                 Ok(Some(loaded)) if loaded.bytes == row => {}
                 _ => return Err(error),
@@ -259,13 +259,13 @@ impl Orchestrator {
         Ok(id)
     }
 
-    /// Runs a command in a machine to its end, learns how it ended, and ends the machine.
+    /// Runs a command in a machine to its end, waits for its outcome, and ends the machine.
     ///
     /// # Errors
-    /// As [`Orchestrator::spawn`]. A task that failed is an outcome, not an error.
+    /// Like [`Orchestrator::spawn`]. A task that failed is an outcome, not an error.
     ///
     /// # Cancel safety
-    /// A dropped call leaves the task on record and running.
+    /// A dropped call leaves the task recorded and running.
     pub async fn run_task(
         &self,
         request: ComputeRequest,
@@ -277,7 +277,7 @@ impl Orchestrator {
         Ok((session, outcome))
     }
 
-    /// A handle on a session on record.
+    /// A handle to a recorded session.
     ///
     /// # Errors
     /// `not_found`; `unavailable` when the store cannot be read.
@@ -289,8 +289,8 @@ impl Orchestrator {
         Ok(Session::new(self.clone(), id))
     }
 
-    /// The sessions a filter selects, oldest first. One whose record cannot be read is not among
-    /// them: [`audit`](Self::audit) names it.
+    /// The sessions that the filter selects, oldest first. Sessions with unreadable records are
+    /// left out; [`audit`](Self::audit) names them.
     ///
     /// # Errors
     /// `unavailable` when the store cannot be read.
@@ -302,7 +302,7 @@ impl Orchestrator {
         let mut pages = Pages::default();
         while let Some(rows) = pages.next(&self.core).await? {
             for row in rows {
-                // Of one that is over and not asked for, no more than the head is read.
+                // For an ended session that the filter excludes, only the header is read.
                 if !filter.ended && glance(&row.value).is_some_and(|glance| glance.over) {
                     continue;
                 }
@@ -332,24 +332,24 @@ impl Orchestrator {
             .collect())
     }
 
-    /// Events, in order and without gaps, from after a place in the log.
+    /// Subscribes to events, in order and without gaps, after a cursor.
     #[must_use]
     pub fn subscribe(&self, scope: Scope, cursor: Cursor) -> Subscription {
         Subscription::new(self.core.clone(), scope, cursor)
     }
 
-    /// Tells every subscription to end once it has read what has happened by now. For a server
-    /// that answers its open event streams before it shuts the orchestrator down: without this
-    /// they end only with the shutdown, and a graceful stop of the server would wait for them.
+    /// Ends every subscription once it has delivered the events so far. For a server that closes
+    /// its open event streams before the orchestrator shuts down: otherwise they would end only
+    /// with the shutdown, and a graceful stop of the server would wait for them.
     pub fn end_subscriptions(&self) {
         self.core.unsubscribed.cancel();
     }
 
-    /// Commits a session's end, which is final, and says truly how far it has come.
+    /// Commits the end of a session, which is final, and returns how far it has come.
     ///
     /// # Errors
-    /// `not_found`; `unavailable` when the store did not say that it took it: it may have, and
-    /// asking again is safe.
+    /// `not_found`; `unavailable` when the store did not confirm the commit. It may have been
+    /// applied; repeating the call is safe.
     ///
     /// # Cancel safety
     /// A dropped call may have committed the end.
@@ -371,13 +371,13 @@ impl Orchestrator {
         }
     }
 
-    /// Waits until every machine of an ending session is proved to be gone, at most so long.
+    /// Waits at most `wait` until every machine of an ending session is proved absent.
     ///
     /// # Errors
-    /// `not_found`, `unavailable`. Time that is up is an outcome, not an error.
+    /// `not_found`, `unavailable`. Reaching the time limit is an outcome, not an error.
     ///
     /// # Cancel safety
-    /// Safe: it only waits; ask again.
+    /// Safe: it only waits, and can be called again.
     pub async fn await_terminated(&self, id: SessionId, wait: Duration) -> Result<StopOutcome> {
         let until = later(wait);
         let over = feed::wait_for(&self.core, id, Some(until), |record| {
@@ -390,8 +390,8 @@ impl Orchestrator {
         }
     }
 
-    /// Counts as activity now. Of a session of another node, or near its idle limit: `Deferred`;
-    /// see [`Orchestrator::touch_durable`].
+    /// Records activity now, in memory. For a session of another node, or one near its idle limit,
+    /// the result is `Deferred`; see [`Orchestrator::touch_durable`].
     #[must_use]
     pub fn touch(&self, id: SessionId) -> Touch {
         match self.core.touches.touch(id, self.core.steady.now_millis()) {
@@ -401,13 +401,13 @@ impl Orchestrator {
         }
     }
 
-    /// Counts as activity now, and answers once that is durable.
+    /// Records activity now; returns when that is durable.
     ///
     /// # Errors
-    /// `unavailable` when the store did not take it.
+    /// `unavailable` when the store rejected the write.
     ///
     /// # Cancel safety
-    /// A dropped call may have been counted.
+    /// A dropped call may have recorded the activity.
     pub async fn touch_durable(&self, id: SessionId) -> Result<Touch> {
         if self
             .core
@@ -419,7 +419,7 @@ impl Orchestrator {
             if loaded.record.ending.is_some() {
                 return Ok(Touch::Ended);
             }
-            // Another node's: written as its own would be.
+            // The session belongs to another node: write the touch as that node would.
             self.core.touches.insert(
                 id,
                 loaded.record.options.idle_ttl,
@@ -439,7 +439,7 @@ impl Orchestrator {
         if !flush::flush(&self.core).await {
             return Ok(Touch::Deferred);
         }
-        // An end that was committed first stays committed.
+        // A previously committed end remains committed.
         let ending = self.core.require(id).await?.record.ending.is_some();
         Ok(if ending {
             Touch::Ended
@@ -448,14 +448,14 @@ impl Orchestrator {
         })
     }
 
-    /// As [`Orchestrator::touch_durable`], for activity that another source than a touch told of;
-    /// `info` names it.
+    /// Like [`Orchestrator::touch_durable`], for activity reported by another source than a touch;
+    /// `info` names the source.
     ///
     /// # Errors
-    /// As [`Orchestrator::touch_durable`].
+    /// Like [`Orchestrator::touch_durable`].
     ///
     /// # Cancel safety
-    /// As [`Orchestrator::touch_durable`].
+    /// Like [`Orchestrator::touch_durable`].
     pub async fn touch_from(&self, id: SessionId, source: &str) -> Result<Touch> {
         let at = self.core.now();
         let touched = self.touch_durable(id).await?;
@@ -465,14 +465,15 @@ impl Orchestrator {
         Ok(touched)
     }
 
-    /// Vetoes the idle end that was warned of: not before another `idle_ttl` from now.
+    /// Vetoes the idle end that was announced: the session does not end for idleness before another
+    /// `idle_ttl` from now.
     ///
     /// # Errors
     /// `not_found`, `unavailable`; `conflict` for a session without an idle limit, or one that is
     /// ending.
     ///
     /// # Cancel safety
-    /// A dropped call may have been carried out; it can be repeated.
+    /// A dropped call may have taken effect; it can be repeated.
     pub async fn veto(&self, id: SessionId) -> Result<()> {
         let record = self.core.require(id).await?.record;
         match record.options.idle_ttl {
@@ -488,25 +489,25 @@ impl Orchestrator {
         }
     }
 
-    /// Puts an idle end off until `span` from now.
+    /// Postpones an idle end until `span` from now.
     ///
     /// # Errors
     /// `not_found`, `unavailable`.
     ///
     /// # Cancel safety
-    /// A dropped call may have been carried out; it can be repeated.
+    /// A dropped call may have taken effect; it can be repeated.
     pub async fn extend(&self, id: SessionId, span: Duration) -> Result<()> {
         let until = self.core.now().saturating_add(span);
         self.core.tell(id, &Input::Extend(until)).await.map(drop)
     }
 
-    /// What a machine reported of its task, through a callback: its exit code.
+    /// Records the exit code of a task that its machine reported through a callback.
     ///
     /// # Errors
     /// `not_found`, `unavailable`.
     ///
     /// # Cancel safety
-    /// A dropped call may have been carried out; it can be repeated.
+    /// A dropped call may have taken effect; it can be repeated.
     pub async fn report_exit(&self, id: SessionId, code: i32) -> Result<()> {
         self.core
             .tell(id, &Input::TaskReported(code))
@@ -514,14 +515,14 @@ impl Orchestrator {
             .map(drop)
     }
 
-    /// As [`Orchestrator::report_exit`], by the machine of this attempt. A machine that was
-    /// replaced does not end the one that replaced it.
+    /// Like [`Orchestrator::report_exit`], for the machine of this attempt. A machine that was
+    /// replaced does not end its replacement.
     ///
     /// # Errors
-    /// `conflict` when the attempt is not the session's any more; `not_found`, `unavailable`.
+    /// `conflict` when the session no longer uses this attempt; `not_found`, `unavailable`.
     ///
     /// # Cancel safety
-    /// A dropped call may have been carried out; it can be repeated.
+    /// A dropped call may have taken effect; it can be repeated.
     pub async fn report_exit_by(&self, id: SessionId, attempt: AttemptId, code: i32) -> Result<()> {
         let replaced = || Error::new(ErrorKind::Conflict, "the machine was replaced");
         if !self.core.require(id).await?.record.may_report(attempt) {
@@ -529,22 +530,22 @@ impl Orchestrator {
         }
         let told = Input::TaskReportedBy(attempt, code);
         let record = self.core.tell(id, &told).await?.record;
-        // It was replaced in between, and its report did not count.
+        // The machine was replaced in the meantime, so its report did not count.
         if record.outcome.is_none() && !record.may_report(attempt) {
             return Err(replaced());
         }
         Ok(())
     }
 
-    /// What a machine reported besides: progress, a line of its log. Not activity. It is kept as
-    /// one line, without control characters and others that cannot be seen.
+    /// Records another report of a machine: progress, or a line of its log. It does not count as
+    /// activity. It is stored as one line, without control characters and invisible characters.
     ///
     /// # Errors
-    /// `validation` when it is longer than 4 KiB; `quota` when the session has kept as much of
-    /// reports as it may (20,000, and 4 MiB); `not_found`, `unavailable`.
+    /// `validation` when it is longer than 4 KiB; `quota` when the session already stores its
+    /// maximum of reports (20,000, and 4 MiB); `not_found`, `unavailable`.
     ///
     /// # Cancel safety
-    /// A dropped call may have been taken; repeated, it stands twice in the log.
+    /// A dropped call may have taken effect; repeating it then records the report twice.
     pub async fn report(&self, id: SessionId, kind: &str, text: &str) -> Result<()> {
         if kind.len() > 64 || text.len() > report::MAX_TEXT {
             return Err(Error::validation("report", "must be at most 4 KiB"));
@@ -563,7 +564,7 @@ impl Orchestrator {
             .map(drop)
     }
 
-    /// Everything known of a session, its credential included.
+    /// All information about a session, including its credential.
     ///
     /// # Errors
     /// `not_found`, `unavailable`.
@@ -580,13 +581,14 @@ impl Orchestrator {
         Ok(self.describe(&loaded.record, credential))
     }
 
-    /// Waits until a session's machine is usable. Follows a respawn.
+    /// Waits until a session's machine is usable. Follows a respawn to the new machine.
     ///
     /// # Errors
-    /// Naming the state last seen: when the session ends first, or `timeout` when `wait` is up.
+    /// The error of the end when the session ends first; `timeout` when `wait` has passed. Both
+    /// name the last state.
     ///
     /// # Cancel safety
-    /// Safe: it only waits; ask again.
+    /// Safe: it only waits, and can be called again.
     pub async fn await_ready(&self, id: SessionId, wait: Duration) -> Result<SessionInfo> {
         let until = later(wait);
         let seen = feed::wait_for(&self.core, id, Some(until), |record| {
@@ -610,13 +612,13 @@ impl Orchestrator {
         }
     }
 
-    /// Scans an account for machines without a session, now. A dry run ends nothing.
+    /// Scans an account at once for machines without a session. A dry run deletes nothing.
     ///
     /// # Errors
-    /// `validation` for an account that is not known; otherwise what the cloud or the store said.
+    /// `validation` for an unknown account; otherwise the error of the cloud or the store.
     ///
     /// # Cancel safety
-    /// A dropped call may have put the ends of some machines on record; those are carried out.
+    /// A dropped call may have committed the deletion of some machines; those are carried out.
     /// Repeat it for the others.
     pub async fn reap_now(&self, account: &AccountName, dry_run: bool) -> Result<ReapReport> {
         let found = self.core.known_account(account)?;
@@ -630,38 +632,38 @@ impl Orchestrator {
         .await
     }
 
-    /// Lets the reaper of an account go on after it found too many victims: those that it reported
-    /// last may go, however many they are.
+    /// Lets the reaper of an account continue after it found too many victims: those in its last
+    /// report may be deleted, whatever their number.
     ///
     /// # Errors
-    /// `unavailable`.
+    /// `unavailable` when the store cannot be written.
     ///
     /// # Cancel safety
-    /// A dropped call may have been carried out; it can be repeated.
+    /// A dropped call may have taken effect; it can be repeated.
     pub async fn acknowledge_breaker(&self, account: &AccountName) -> Result<()> {
         accounts::acknowledge(&self.core, account).await
     }
 
-    /// Says that the key which is configured now is of the same account as before. Where a machine
-    /// of ours is seen under a new key, that is found out without being told; where none was alive
-    /// when the key was replaced, only an operator knows.
+    /// States that the currently configured API key belongs to the same account as before. If one
+    /// of our machines is seen with a new key, this is detected automatically; if none was alive
+    /// when the key was replaced, only an operator can know it.
     ///
     /// # Errors
-    /// `validation` for an account that is not known; otherwise what the cloud or the store said.
+    /// `validation` for an unknown account; otherwise the error of the cloud or the store.
     ///
     /// # Cancel safety
-    /// A dropped call may have been carried out; it can be repeated.
+    /// A dropped call may have taken effect; it can be repeated.
     pub async fn accept_account(&self, account: &AccountName) -> Result<()> {
         accounts::accept_identity(&self.core, self.core.known_account(account)?).await
     }
 
-    /// Why nothing is ended or made at the moment, when the store may have been rolled back.
+    /// Why the process holds, if the store may have been rolled back.
     #[must_use]
     pub fn hold(&self) -> Option<String> {
         self.core.hold_reason()
     }
 
-    /// The names of the accounts it was given.
+    /// The configured accounts.
     pub fn accounts(&self) -> impl Iterator<Item = (&AccountName, &AnyProvider)> {
         self.core
             .accounts
@@ -675,7 +677,7 @@ impl Orchestrator {
         self.core.account(account).map(|account| &account.provider)
     }
 
-    /// The time by which sessions are judged.
+    /// The current time that decisions about sessions use.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.core.now()
@@ -687,21 +689,21 @@ impl Orchestrator {
         self.core.slots.len()
     }
 
-    /// Whether what is on record outlives this process.
+    /// Whether records survive the end of this process.
     #[must_use]
     pub fn is_durable(&self) -> bool {
         self.core.durable
     }
 
-    /// Shuts this orchestrator down in the given way. Calls under way are finished first.
+    /// Shuts this orchestrator down in the given way. Calls in progress are finished first.
     ///
     /// # Errors
-    /// `validation` for a [`Shutdown::Handover`] of live sessions whose store dies with this
-    /// process: their machines would run on without any record. Nothing was shut down then.
+    /// `validation` for a [`Shutdown::Handover`] of live sessions if the store is lost with this
+    /// process: their machines would run on without any record. Nothing is shut down then.
     /// `unavailable` when not even the intents could be committed.
     ///
     /// # Cancel safety
-    /// Dropped, it leaves the orchestrator half shut down: call it again.
+    /// If the future is dropped, the orchestrator is half shut down: call it again.
     pub async fn shutdown(&self, how: Shutdown) -> Result<ShutdownReport> {
         let core = &self.core;
         let mut report = ShutdownReport::default();
@@ -725,7 +727,7 @@ impl Orchestrator {
             let until = later(wait);
             let mut ended = BTreeSet::new();
             loop {
-                // A launch that was under way when nothing more was taken may still appear.
+                // A launch that was in progress when new ones were refused may still appear.
                 let ids: Vec<SessionId> = core
                     .slots
                     .ids()
@@ -752,7 +754,7 @@ impl Orchestrator {
             .quiesce(core.policy.lease.saturating_mul(4))
             .await;
         report.handed_over = core.slots.len() - report.unsettled.len().min(core.slots.len());
-        // Nothing is acknowledged from memory after the last flush.
+        // After the last flush, no touch is acknowledged from memory.
         core.touches.let_all_go();
         report.flushed = flush::flush(core).await;
         nodes::watch_ledger(core).await;
@@ -761,7 +763,7 @@ impl Orchestrator {
         Ok(report)
     }
 
-    /// How many sessions this node looks after that have not ended.
+    /// The number of sessions of this node that have not ended.
     async fn living(&self) -> usize {
         let mut living = 0;
         for id in self.core.slots.ids() {
@@ -773,8 +775,8 @@ impl Orchestrator {
         living
     }
 
-    /// Puts the ends of these sessions on record, many at a time. One that cannot be written down
-    /// keeps nobody from the others.
+    /// Commits the ends of these sessions, many at a time. One that cannot be written does not
+    /// delay the others.
     async fn end_all(&self, ids: &[SessionId]) {
         let ends = ids.iter().copied().map(|id| {
             let core = self.core.clone();
@@ -884,7 +886,7 @@ fn selects(filter: &SessionFilter, record: &SessionRecord) -> bool {
         && (filter.ended || state != SessionState::Terminated)
 }
 
-/// The error of a wait that ended with its session.
+/// The error of a wait during which the session ended.
 pub(crate) fn ended(reason: &Reason, last: &str) -> Error {
     match reason {
         Reason::CannotPlace { message, kind } => {

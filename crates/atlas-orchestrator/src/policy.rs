@@ -1,4 +1,4 @@
-//! How the orchestrator behaves where nobody says otherwise: bounds, intervals, safeguards.
+//! Default settings of the orchestrator: bounds, intervals and safeguards.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,22 +13,22 @@ use crate::duration_ms;
 #[serde(default)]
 #[non_exhaustive]
 pub struct AccountPolicy {
-    /// Bounds and pace; the provider's own where unset.
+    /// Bounds and rate limits; the provider's own if unset.
     pub limits: Option<AccountLimits>,
-    /// How long a machine must have been seen before the reaper may end it.
+    /// How long the reaper must have seen a machine before it may delete it.
     #[serde(rename = "grace_ms", with = "duration_ms")]
     pub grace: Duration,
-    /// The time between two scans of the reaper.
+    /// The time between two reaper scans.
     #[serde(rename = "reap_interval_ms", with = "duration_ms")]
     pub reap_interval: Duration,
-    /// The time between two looks at the machines of live sessions.
+    /// The time between two polls of a live session's machine.
     #[serde(rename = "poll_interval_ms", with = "duration_ms")]
     pub poll_interval: Duration,
-    /// Whether the reaper looks at this account (`reap_providers` in ex_atlas).
+    /// Whether the reaper scans this account (`reap_providers` in ex_atlas).
     pub reap: bool,
-    /// The reaper reports what it would end, and ends nothing.
+    /// The reaper only reports what it would delete.
     pub report_only: bool,
-    /// A respawn waits until the old machine is proved to be gone.
+    /// A respawn waits until the old machine is proved absent.
     pub one_at_a_time: bool,
 }
 
@@ -46,52 +46,53 @@ impl Default for AccountPolicy {
     }
 }
 
-/// The safeguards that the history runner removes one by one, to show that each is needed. Leave
-/// them as they are.
+/// Safeguards that the history runner disables one by one to show that each is needed. Do not
+/// change them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Safeguards {
-    /// Resolve an unknown outcome before ordering again (`blind-retry`).
+    /// Resolves an unknown outcome before ordering again (`blind-retry`).
     pub resolve_unknown: bool,
     /// An incomplete walk proves nothing (`trust-partial-list`).
     pub complete_walks: bool,
-    /// Only a point read proves absence (`absence-by-list`).
+    /// Only a point read proves the absence of a machine (`absence-by-list`).
     pub point_read: bool,
-    /// Two scans before a kill (`single-sighting`).
+    /// The reaper deletes a machine only after two scans (`single-sighting`).
     pub two_sightings: bool,
-    /// Grace before a kill (`no-grace`).
+    /// The reaper deletes a machine only after a grace period (`no-grace`).
     pub grace: bool,
     /// Guarded writes test the fence and the version (`no-fence`).
     pub fence: bool,
-    /// A key must carry our MAC (`no-mac`).
+    /// A launch key must carry the realm's MAC (`no-mac`).
     pub mac: bool,
-    /// Every carrier must agree (`one-carrier`).
+    /// All carriers of a launch key must agree (`one-carrier`).
     pub all_carriers: bool,
-    /// Every machine found under a key is dealt with (`adopt-first-only`).
+    /// Every machine found with a key is handled (`adopt-first-only`).
     pub every_duplicate: bool,
-    /// A kill is confirmed before it is called done (`no-confirm`).
+    /// A deletion is confirmed before it counts as done (`no-confirm`).
     pub confirm: bool,
     /// The account's identity is checked before absence is believed (`no-account`).
     pub account_identity: bool,
-    /// A store that was rolled back is noticed (`no-incarnation`).
+    /// A store that was rolled back is detected (`no-incarnation`).
     pub incarnation: bool,
-    /// A kill is repeated until it is done (`give-up-terminate`).
+    /// A deletion is repeated until it is done (`give-up-terminate`).
     pub retry_kill: bool,
     /// The reaper leaves unresolved attempts to the resolver (`reap-unknown`).
     pub spare_unresolved: bool,
-    /// Too many victims stop the reaper (`no-breaker`).
+    /// Too many victims in one scan stop the reaper (`no-breaker`).
     pub breaker: bool,
-    /// Touches are flushed and compared before an idle kill (`touch-lost`).
+    /// Touches are flushed and compared before an idle end (`touch-lost`).
     pub flush_touches: bool,
-    /// An idle kill waits ttl and flush, and a touch near its time is acknowledged once it is
-    /// durable (`idle-early`).
+    /// An idle end waits for the idle limit plus the flush interval, and a touch near that time is
+    /// acknowledged only when it is durable (`idle-early`).
     pub idle_margin: bool,
-    /// An idle end comes a lead after its warning, however late that was (`idle-unannounced`).
+    /// An idle end follows its warning by the full lead, however late the warning was
+    /// (`idle-unannounced`).
     pub announced_ends: bool,
-    /// Nothing is decided on a time that the clocks do not agree on, and a return counts as a touch
+    /// Nothing is decided by a time on which the clocks disagree, and a return counts as a touch
     /// (`any-clock`).
     pub time_trust: bool,
-    /// A cost kill is ordered before the cap is reached (`cost-overrun`).
+    /// The end for cost is ordered before the cap is reached (`cost-overrun`).
     pub cost_margin: bool,
     /// A respawn commits the old machine's end with the new one's start (`respawn-leak`).
     pub respawn_kills_old: bool,
@@ -130,43 +131,43 @@ impl Default for Safeguards {
 #[serde(default)]
 #[non_exhaustive]
 pub struct Policy {
-    /// Of each account; the default for those not named.
+    /// Settings by account; accounts that are not named use `default_account`.
     pub accounts: BTreeMap<AccountName, AccountPolicy>,
-    /// Of the accounts not named.
+    /// Settings of the accounts that are not named.
     pub default_account: AccountPolicy,
     /// How long a node's lease lasts.
     #[serde(rename = "lease_ms", with = "duration_ms")]
     pub lease: Duration,
-    /// How often it is renewed.
+    /// How often the lease is renewed.
     #[serde(rename = "lease_renew_ms", with = "duration_ms")]
     pub lease_renew: Duration,
-    /// No side effect starts later than this before the lease's end.
+    /// The margin before the end of the lease in which no side effect is started.
     #[serde(rename = "lease_margin_ms", with = "duration_ms")]
     pub lease_margin: Duration,
-    /// The longest a touch stays in memory only; a tenth of the idle limit where that is less.
+    /// The longest time a touch stays only in memory; a tenth of the idle limit if that is less.
     #[serde(rename = "flush_ms", with = "duration_ms")]
     pub flush: Duration,
     /// How late a deadline may be noticed.
     #[serde(rename = "tick_ms", with = "duration_ms")]
     pub tick: Duration,
-    /// How long ended attempts stay on record. At least 30 days outside simulations.
+    /// How long ended attempts stay recorded. At least 30 days outside simulations.
     #[serde(rename = "retention_ms", with = "duration_ms")]
     pub retention: Duration,
-    /// How long events are kept after their session's end.
+    /// How long events are kept after the end of their session.
     #[serde(rename = "keep_events_ms", with = "duration_ms")]
     pub keep_events: Duration,
-    /// How long an order is tried with other candidates, or the same later, before the spawn fails.
+    /// How long other candidates or later repeats of an order are tried before the spawn fails.
     #[serde(rename = "placing_patience_ms", with = "duration_ms")]
     pub placing_patience: Duration,
-    /// How many orders one placement makes at most.
+    /// The maximum number of orders of one placement.
     pub max_orders: u32,
-    /// The least number of victims in one scan that stops the reaper.
+    /// The minimum number of victims in one scan that stops the reaper.
     pub breaker_victims: u32,
-    /// The share of the scanned machines of ours, in percent, that stops it.
+    /// The share of our scanned machines, in percent, above which the reaper stops.
     pub breaker_percent: u32,
-    /// How many sessions of one account are worked on at once.
+    /// The maximum number of sessions of one account that are worked on concurrently.
     pub concurrency: usize,
-    /// Removed only by the history runner.
+    /// The safeguards. Only the history runner disables any.
     #[serde(skip)]
     pub safeguards: Safeguards,
 }
@@ -194,20 +195,20 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// What holds for this account.
+    /// The settings of this account.
     #[must_use]
     pub fn account(&self, name: &AccountName) -> &AccountPolicy {
         self.accounts.get(name).unwrap_or(&self.default_account)
     }
 
-    /// Sets what holds for this account.
+    /// Sets the settings of this account.
     #[must_use]
     pub fn with_account(mut self, name: AccountName, policy: AccountPolicy) -> Self {
         self.accounts.insert(name, policy);
         self
     }
 
-    /// Refuses settings under which nothing would ever be done, or every lease be lost.
+    /// Refuses settings that would prevent all work, or lose every lease.
     pub(crate) fn check(&self) -> Result<()> {
         let refused = |field: &str, why: &str| Err(Error::validation(field, why));
         if self.concurrency == 0 {
@@ -253,7 +254,7 @@ impl Policy {
         Ok(())
     }
 
-    /// How long a touch may stay in memory only, under this idle limit.
+    /// The longest time a touch may stay only in memory with this idle limit.
     #[must_use]
     pub fn flush_of(&self, idle_ttl: Duration) -> Duration {
         self.flush.min(idle_ttl / 10)

@@ -1,8 +1,8 @@
-//! The realm: the one secret of a deployment, and all that is derived from it.
+//! The realm: the single secret of a deployment, and everything derived from it.
 //!
-//! The secret is never in the store (a copy of the store must not be able to name or kill a
-//! machine); the store keeps a fingerprint. From it come the realm's id, the MAC in every launch
-//! key, and the key that seals requests and credentials.
+//! The secret is never in the store, so that a copy of the store cannot name or delete a machine;
+//! the store keeps only a fingerprint. Derived from the secret are the realm's id, the MAC in every
+//! launch key, and the key that encrypts requests and credentials.
 
 pub(crate) mod file;
 mod ledger;
@@ -20,16 +20,16 @@ use zeroize::Zeroizing;
 pub use self::file::incarnation_path;
 pub use self::ledger::{Claim, FileLedger, IncarnationLedger, LastHolder, MemoryLedger};
 
-/// Fewer characters than this cannot hold a secret that outlives an attacker with the store in
-/// hand.
+/// The minimum length of the secret. Fewer characters could be guessed by an attacker who has the
+/// store.
 const MIN_SECRET_LEN: usize = 32;
-/// The most a text of this length over the symbols it uses can hold; below it the secret was typed,
-/// not drawn.
+/// The minimum entropy of the secret, estimated from its length and distinct symbols. Below it, the
+/// secret was probably typed by a person and not generated.
 const MIN_SECRET_BITS: f64 = 128.0;
 const SEAL_VERSION: u8 = 1;
 const TAG_LEN: usize = 16;
 
-/// One deployment's identity. Cheap enough to keep in an `Arc`; `Debug` shows only the id.
+/// The identity of one deployment. Meant to be shared in an `Arc`; `Debug` shows only the id.
 pub struct Realm {
     id: RealmId,
     fingerprint: String,
@@ -38,11 +38,11 @@ pub struct Realm {
 }
 
 impl Realm {
-    /// Derives everything from the secret.
+    /// Derives all keys from the secret.
     ///
     /// # Errors
-    /// `validation` when the secret is shorter than 32 characters or plainly not random. The secret
-    /// is never quoted.
+    /// `validation` when the secret is shorter than 32 characters or obviously not random. The
+    /// error never quotes the secret.
     pub fn new(secret: &Secret) -> Result<Self> {
         let text = secret.expose().trim().as_bytes();
         if text.len() < MIN_SECRET_LEN {
@@ -70,9 +70,9 @@ impl Realm {
         })
     }
 
-    /// Loads the secret from its 0600 file, drawing a new one when there is no file yet.
+    /// Loads the secret from its file with mode 0600, or generates one if there is no file yet.
     ///
-    /// Creation is atomic: of several processes that start together all read the same secret.
+    /// Creation is atomic: if several processes start together, all of them read the same secret.
     ///
     /// # Errors
     /// `validation` when the file is empty, weak, not a regular file, or readable by group or
@@ -84,28 +84,28 @@ impl Realm {
         Self::new(&file::load_or_create(path.as_ref(), entropy)?)
     }
 
-    /// Loads the secret from its 0600 file, which must exist.
+    /// Loads the secret from its file with mode 0600, which must exist.
     ///
     /// # Errors
-    /// As [`Realm::load_or_create`], and `not_found` when there is no such file.
+    /// Like [`Realm::load_or_create`], and `not_found` when there is no such file.
     pub fn load(path: impl AsRef<std::path::Path>) -> Result<Self> {
         Self::new(&file::load(path.as_ref())?)
     }
 
-    /// The realm's id, as it stands in every launch key.
+    /// The realm's id, as it appears in every launch key.
     #[must_use]
     pub fn id(&self) -> RealmId {
         self.id
     }
 
-    /// What the store keeps, so that it refuses to open under another secret. Reveals nothing of
-    /// the secret.
+    /// The fingerprint that the store keeps, so that it refuses to open with another secret. It
+    /// reveals nothing about the secret.
     #[must_use]
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// A launch key for a new attempt of this second.
+    /// Generates a launch key for a new attempt at this second.
     #[must_use]
     pub fn mint_key(&self, now: Timestamp, entropy: &dyn Entropy) -> TrackedKey {
         let mut random = [0; 6];
@@ -113,13 +113,13 @@ impl Realm {
         self.key_of(AttemptId::new(now, random))
     }
 
-    /// The launch key of an attempt on record.
+    /// The launch key of a recorded attempt.
     #[must_use]
     pub fn key_of(&self, attempt: AttemptId) -> TrackedKey {
         TrackedKey::new(self.id, attempt, self.mac_of(self.id, attempt))
     }
 
-    /// True when this key was minted with this realm's secret. Constant time.
+    /// Whether this key was minted with this realm's secret. Constant time.
     #[must_use]
     pub fn verify(&self, key: &TrackedKey) -> bool {
         let ours = key.realm() == self.id;
@@ -130,7 +130,7 @@ impl Realm {
         ours & mac
     }
 
-    /// Encrypts what must not be readable in the store, bound to the record it belongs to.
+    /// Encrypts data for the store, bound to the record it belongs to.
     #[must_use]
     pub fn seal(&self, record: &[u8], plain: &[u8], entropy: &dyn Entropy) -> Vec<u8> {
         let mut nonce = [0; aead::NONCE_LEN];
@@ -151,10 +151,11 @@ impl Realm {
         out
     }
 
-    /// Decrypts what [`Realm::seal`] made for the same record.
+    /// Decrypts the output of [`Realm::seal`] for the same record.
     ///
     /// # Errors
-    /// `validation` when the bytes were not sealed by this realm for this record, or were altered.
+    /// `validation` when the bytes were not encrypted by this realm for this record, or were
+    /// altered.
     pub fn open(&self, record: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
         let refused = || {
             Error::validation(

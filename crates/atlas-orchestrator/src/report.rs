@@ -1,24 +1,24 @@
-//! What machines report, made fit to be kept: one event is one clean line, and a session keeps only
-//! so much of it.
+//! Prepares the reports of machines for storage: each event is one clean line, and a session stores
+//! a limited number of them.
 
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The most of one report that is kept.
+/// The maximum length of a stored report in bytes.
 pub(crate) const MAX_TEXT: usize = 4096;
-/// The most reports that a session keeps.
+/// The maximum number of reports per session.
 const MAX_REPORTS: u32 = 20_000;
-/// The most bytes of reports that a session keeps.
+/// The maximum total size of a session's reports in bytes.
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
 
-/// How much of reports a session has kept.
+/// Counts the stored reports of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reports {
-    /// How many.
+    /// Number of reports.
     pub count: u32,
-    /// How many bytes of text.
+    /// Total size of their text in bytes.
     pub bytes: u64,
 }
 
@@ -29,7 +29,7 @@ impl Reports {
         *self == Self::default()
     }
 
-    /// Counts one more; false when there is no room for it.
+    /// Counts one more report; false if a limit is reached.
     pub(crate) fn take(&mut self, text: &str) -> bool {
         let bytes = self.bytes.saturating_add(text.len() as u64);
         if self.count >= MAX_REPORTS || bytes > MAX_BYTES {
@@ -40,9 +40,9 @@ impl Reports {
     }
 }
 
-/// One line of text that steers neither a terminal nor the reading direction. A JSON object keeps
-/// its meaning: what is removed elsewhere is escaped in it. In other text a line break becomes
-/// `\n`, written out, and a tab a blank; the rest that cannot be seen is removed.
+/// Reduces a text to one line that controls neither a terminal nor the reading direction. A JSON
+/// object keeps its meaning: unsafe characters in it are escaped. In other text a line break
+/// becomes the two characters `\n` and a tab a space; other invisible characters are removed.
 pub(crate) fn one_line(text: &str) -> String {
     let text = text.trim();
     if serde_json::from_str::<Map<String, Value>>(text).is_ok() {
@@ -67,8 +67,9 @@ pub(crate) fn one_line(text: &str) -> String {
     line
 }
 
-/// A JSON text with everything that cannot be seen escaped. Between values there is only white
-/// space, in strings no raw control character below U+0020 (RFC 8259), so each has one reading.
+/// A JSON text with every invisible character escaped. Outside strings there is only white space,
+/// and strings contain no raw control character below U+0020 (RFC 8259), so the result is
+/// unambiguous.
 fn escaped(json: &str) -> String {
     let mut line = String::with_capacity(json.len());
     for c in json.chars() {
@@ -85,8 +86,8 @@ fn escaped(json: &str) -> String {
     line
 }
 
-/// Control characters, and what changes how text around it is read without being seen itself:
-/// directions, joiners, zero-width and tag characters.
+/// Control characters, and characters that are invisible themselves but change how the text around
+/// them is read: directions, joiners, zero-width and tag characters.
 fn is_invisible(c: char) -> bool {
     c.is_control()
         || matches!(

@@ -1,4 +1,4 @@
-//! What can be known of a session.
+//! Information about sessions.
 
 use std::time::Duration;
 
@@ -13,27 +13,27 @@ use crate::ids::SessionId;
 use crate::nets::Unattended;
 use crate::options::SessionOptions;
 
-/// Where a session is in its life.
+/// The state of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SessionState {
     /// A machine is being ordered.
     Launching,
-    /// It has a machine that the cloud accepted; perhaps not usable yet.
+    /// A cloud accepted its machine, which may not be usable yet.
     Starting,
     /// Its machine is usable.
     Ready,
     /// Its machine died and another is being ordered.
     Respawning,
-    /// It is being ended; machines may still bill.
+    /// It is being ended; its machines may still bill.
     Terminating,
-    /// Every machine it ever had is proved to be gone.
+    /// Every machine it ever had is proved absent.
     Terminated,
 }
 
 impl SessionState {
-    /// The stable word: `launching`, ...
+    /// The stable name, such as `launching`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -47,12 +47,12 @@ impl SessionState {
     }
 }
 
-/// What a session is for.
+/// The purpose of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SessionKind {
-    /// Somebody uses its machine until nobody does.
+    /// A user works with its machine until the session is ended.
     #[default]
     Interactive,
     /// Its machine runs one command to its end.
@@ -70,37 +70,37 @@ pub enum TaskKind {
     Failed,
     /// A limit was reached first.
     TimedOut,
-    /// Somebody ended it first.
+    /// It was ended by request before that.
     Cancelled,
 }
 
-/// How sure that is.
+/// How certain the outcome of a task is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Proof {
     /// The cloud, or the machine itself, reported the exit code.
     Reported,
-    /// Concluded from the machine's end, or from ours.
+    /// Inferred from the end of the machine, or from atlas's own action.
     Inferred,
 }
 
-/// Why a task that did not end by itself has ended.
+/// Why a task ended that did not end by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TaskCause {
-    /// Its machine was never seen to run: an image that was refused, a container that could not be
-    /// created, or a machine that was gone before it ran.
+    /// Its machine was never seen running: its image was refused, its container could not be
+    /// created, or the machine was gone before it ran.
     NeverRan,
-    /// Its machine was stopped or deleted by somebody else.
+    /// Its machine was stopped or deleted from outside atlas.
     Stopped,
     /// It used more memory than its machine had.
     OutOfMemory,
-    /// Its host failed, or the cloud says that the machine broke.
+    /// Its host failed, or the cloud reports that the machine failed.
     HostLost,
     /// The cloud took its spot machine back.
     Preempted,
-    /// Its machine is gone or stopped, and nothing tells why.
+    /// Its machine is gone or stopped, and the cause is unknown.
     Unknown,
 }
 
@@ -110,17 +110,17 @@ pub enum TaskCause {
 pub struct TaskOutcome {
     /// How it ended.
     pub kind: TaskKind,
-    /// The container's exit code, where one was reported.
+    /// The container's exit code, if one was reported.
     pub exit_code: Option<i32>,
-    /// How sure that is.
+    /// How certain the outcome is.
     pub proof: Proof,
-    /// Why it did not end by itself, where no exit code tells and it is known.
+    /// Why it did not end by itself, if no exit code tells and the cause is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<TaskCause>,
 }
 
 impl TaskOutcome {
-    /// The exit code was reported, by the cloud or by the machine itself.
+    /// The outcome with a reported exit code.
     pub(crate) fn reported(code: i32) -> Self {
         let kind = if code == 0 {
             TaskKind::Completed
@@ -135,7 +135,7 @@ impl TaskOutcome {
         }
     }
 
-    /// Concluded without an exit code.
+    /// The outcome inferred without an exit code.
     pub(crate) fn inferred(kind: TaskKind, cause: Option<TaskCause>) -> Self {
         Self {
             kind,
@@ -146,225 +146,225 @@ impl TaskOutcome {
     }
 }
 
-/// Where one order is in its life.
+/// The phase of one order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum AttemptPhase {
-    /// On record; nothing was sent.
+    /// Recorded; nothing was sent.
     Intent,
-    /// The one call is being made, or its answer was lost with the process.
+    /// The create call is in progress, or its answer was lost with the process.
     Calling,
-    /// It is not known whether there is a machine.
+    /// It is unknown whether there is a machine.
     Unknown,
     /// There is a machine.
     Live,
-    /// The cloud did nothing.
+    /// The cloud certainly did nothing.
     NotApplied,
     /// Nothing was found, for long enough.
     Absent,
-    /// Its machines are proved to be gone.
+    /// Its machines are proved absent.
     Dead,
 }
 
-/// One order of a session, for people.
+/// One order of a session, for display.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct AttemptInfo {
-    /// Its id, part of the machine's launch key.
+    /// The attempt's id, part of the machine's launch key.
     pub attempt: AttemptId,
-    /// Where it is in its life.
+    /// The phase of the attempt.
     pub phase: AttemptPhase,
-    /// Whether its machines are being ended, and why.
+    /// Why its machines are being ended, if they are.
     pub terminating: Option<Reason>,
-    /// Every id ever seen under it.
+    /// Every machine id ever seen with its key.
     pub computes: Vec<ComputeId>,
-    /// Where, and of what shape.
+    /// The place and shape.
     pub placed: String,
-    /// The price it was ordered at, or was last seen to have.
+    /// The price it was ordered at, or the price last observed.
     pub price: Option<UsdPerHour>,
-    /// When it was put on record.
+    /// When it was recorded.
     pub created_at: Timestamp,
-    /// When it was over.
+    /// When it ended.
     pub ended_at: Option<Timestamp>,
-    /// What the cloud said, when it refused.
+    /// The cloud's message, if it refused.
     pub message: Option<String>,
     /// Why its end could not be proved yet.
     pub stuck: Option<Stuck>,
 }
 
-/// The next moment at which a session ends by itself.
+/// The next moment at which a limit ends the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deadline {
-    /// Which limit.
+    /// The limit.
     pub limit: Limit,
-    /// When, unless something happens before.
+    /// When the session ends unless this changes.
     pub at: Timestamp,
 }
 
-/// Money of a session.
+/// The cost of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Cost {
     /// The price the serving machine was ordered at.
     pub quoted: Option<UsdPerHour>,
-    /// The price it was last seen to have.
+    /// The price of the serving machine that was last observed.
     pub observed: Option<UsdPerHour>,
-    /// What it cost so far, from prices and times: each machine until its last sign of life.
+    /// The cost so far, from prices and times: each machine until its last sign of life.
     #[serde(default)]
     pub spent: Usd,
-    /// What it may owe so far: each machine until its absence was proved. More than `spent` by what
-    /// a proof takes.
+    /// What may be owed so far: each machine until its absence was proved. It exceeds `spent` by
+    /// the duration of the proofs.
     pub estimated: Usd,
-    /// What the cloud billed so far, where it says.
+    /// What the cloud has billed so far, if it reports that.
     pub billed: Option<Usd>,
-    /// What every machine that is not proved to be gone burns.
+    /// The price per hour of every machine that is not proved absent.
     pub burn: UsdPerHour,
 }
 
-/// Everything known of a session. Its `Debug` and `Serialize` show no secret.
+/// All information about a session. Its `Debug` and `Serialize` show no secret.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct SessionInfo {
     /// The session's id.
     pub id: SessionId,
-    /// What it is for.
+    /// The purpose of the session.
     pub kind: SessionKind,
-    /// Where it is in its life.
+    /// The state of the session.
     pub state: SessionState,
     /// The account it rents from.
     pub account: AccountName,
-    /// The cloud.
+    /// The provider of that account.
     pub provider: ProviderId,
     /// The options it was made with.
     pub options: SessionOptions,
-    /// When it was made.
+    /// When the session was created.
     pub created_at: Timestamp,
-    /// Its serving machine, as last seen.
+    /// The serving machine, as last seen.
     pub compute: Option<Compute>,
-    /// The credential its browser carries: the same after a respawn and after a restart. Gone when
-    /// the session ended.
+    /// The credential for the browser: the same after a respawn and after a restart. `None` once
+    /// the session has ended.
     #[serde(skip)]
     pub auth: Option<Credential>,
     /// Every order it ever made.
     pub attempts: Vec<AttemptInfo>,
-    /// The newest activity that this process knows of.
+    /// The latest activity that this process knows of.
     pub last_activity: Timestamp,
-    /// What that was: `created`, `touch`, or the name of another source.
+    /// The source of that activity: `created`, `touch`, or the name of another source.
     pub last_activity_source: String,
     /// The next limit.
     pub next_deadline: Option<Deadline>,
-    /// Money.
+    /// The cost of the session.
     pub cost: Cost,
-    /// What becomes of its machines if every atlas process stops now.
+    /// What happens to its machines if every atlas process stops now.
     pub unattended: Unattended,
-    /// How often its machine was replaced.
+    /// How many times its machine was replaced.
     pub respawns: u32,
-    /// Why it is ending, or ended.
+    /// Why it is ending or has ended.
     pub reason: Option<Reason>,
-    /// How its task ended.
+    /// The outcome of its task.
     pub outcome: Option<TaskOutcome>,
-    /// What keeps it from being `terminated`.
+    /// What prevents it from becoming `terminated`.
     pub stuck: Option<Stuck>,
-    /// Which node looks after it.
+    /// The node that looks after the session.
     pub owner: String,
-    /// The newest decisions, oldest first, for people.
+    /// The latest decisions, oldest first, for display.
     pub decisions: Vec<Decision>,
-    /// The newest event.
+    /// The sequence number of the latest event.
     pub last_seq: u64,
 }
 
 impl SessionInfo {
-    /// The serving machine's status, where there is one.
+    /// The status of the serving machine, if there is one.
     #[must_use]
     pub fn status(&self) -> Option<&ComputeStatus> {
         self.compute.as_ref().map(|compute| &compute.status)
     }
 }
 
-/// A decision and its reason, for people.
+/// A decision and its reason, for display.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
-    /// When the decision was taken.
+    /// When it was made.
     pub at: Timestamp,
-    /// What and why.
+    /// The decision and its reason.
     pub text: String,
 }
 
-/// What [`stop_tracked`](crate::Orchestrator::stop_tracked) can truly say.
+/// The result of [`stop_tracked`](crate::Orchestrator::stop_tracked).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
 #[non_exhaustive]
 pub enum StopOutcome {
-    /// Every machine it ever had is proved to be gone.
+    /// Every machine it ever had is proved absent.
     Terminated,
-    /// Its end is on record, final, and being carried out.
+    /// The end is committed and final, and is being carried out.
     Terminating {
-        /// What is in the way, if something is.
+        /// What blocks it, if anything.
         stuck: Option<Stuck>,
-        /// What it burns meanwhile.
+        /// The price per hour of what is still running.
         burn: UsdPerHour,
     },
 }
 
-/// What became of a touch.
+/// The result of a touch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Touch {
-    /// It counts.
+    /// The touch counts.
     Recorded,
-    /// It could not be made durable and may be lost with this process; call again.
+    /// The touch could not be made durable and may be lost with this process; call again.
     Deferred,
     /// There is no such session, or it is being ended.
     Ended,
 }
 
-/// What happens to machines at a shutdown.
+/// What to do with the machines at a shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shutdown {
-    /// Nothing: flush, release, let the next process or another node go on. The default with a
-    /// durable store.
+    /// Leaves them running: flushes, releases the lease, and lets the next process or another node
+    /// continue. The default with a durable store.
     Handover,
-    /// All are ended, and it is waited for, at most so long. The default with the memory store.
+    /// Ends all of them and waits for the proof, at most `wait`. The default with the memory store.
     TerminateAll {
-        /// The longest to wait for the proof.
+        /// The maximum wait for the proof.
         wait: Duration,
     },
 }
 
-/// What a shutdown left.
+/// The result of a shutdown.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ShutdownReport {
     /// Sessions handed over, alive.
     pub handed_over: usize,
-    /// Sessions of which every machine is proved to be gone.
+    /// Sessions of which every machine is proved absent.
     pub terminated: usize,
-    /// Sessions still being ended, or whose end could not be put on record. With a durable store
-    /// the next process goes on.
+    /// Sessions that are still being ended, or whose end could not be recorded. With a durable
+    /// store the next process continues.
     pub unsettled: Vec<SessionId>,
     /// Whether every acknowledged touch was made durable.
     pub flushed: bool,
 }
 
-/// A machine the reaper speaks of.
+/// A machine in the reaper's report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Finding {
     /// The machine.
     pub compute: ComputeId,
-    /// The machine's name at the cloud.
+    /// The machine's name in the cloud.
     pub name: Option<String>,
-    /// Whose attempt it claims to be.
+    /// The attempt that its key claims.
     pub attempt: Option<AttemptId>,
-    /// Why it is spoken of.
+    /// Why it is reported.
     pub why: String,
-    /// What it burns.
+    /// Its price per hour.
     pub burn: Option<UsdPerHour>,
 }
 
-/// What one scan of the reaper found and did.
+/// The result of one scan of the reaper.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ReapReport {
@@ -374,15 +374,17 @@ pub struct ReapReport {
     pub complete: bool,
     /// Machines with a key of this realm.
     pub ours: usize,
-    /// Being ended because of this scan; in a dry run: those that would be.
+    /// Machines whose end this scan committed; in a dry run, those whose end it would have
+    /// committed.
     pub victims: Vec<Finding>,
-    /// Kept: their attempts are unknown here and older than the retention.
+    /// Kept: their attempts are not recorded and older than the retention.
     pub quarantined: Vec<Finding>,
-    /// Kept: carriers that contradict each other, renamed machines, clones.
+    /// Kept: machines with contradicting carriers, renamed machines, clones.
     pub ambiguous: Vec<Finding>,
-    /// Set when there were too many victims: nothing was ended, an operator must acknowledge.
+    /// Set when there were too many victims: none was deleted, and an operator must acknowledge.
     pub breaker: bool,
-    /// Set when this scan only reported: a dry run, the first scans of an account, or by policy.
+    /// Set when this scan only reported: in a dry run, in the first scans of an account, or by
+    /// policy.
     pub report_only: bool,
     /// Set when the store may have been rolled back: nothing is ended until an operator accepts it.
     pub held: bool,

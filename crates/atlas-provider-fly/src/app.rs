@@ -1,4 +1,4 @@
-//! Apps and their addresses, beyond what machines of their own need.
+//! Apps and their addresses, beyond what the machines' own apps need.
 
 use atlas_core::{CallContext, Error, ErrorKind, Next, Outcome, Result};
 use http::StatusCode;
@@ -6,11 +6,11 @@ use http::StatusCode;
 use crate::place::is_app_name;
 use crate::{Fly, wire};
 
-/// An app: what a URL, a private network and addresses belong to.
+/// An app: the owner of a URL, a private network and addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct App {
-    /// Its name, which is nobody else's in the world.
+    /// Its name, which is unique among all apps of Fly.
     pub name: String,
     /// Its private network; apps of one network reach each other.
     pub network: Option<String>,
@@ -26,14 +26,14 @@ pub enum IpKind {
     SharedV4,
     /// IPv6, free; raw TCP works, UDP does not.
     V6,
-    /// IPv4 of its own, two dollars a month.
+    /// A dedicated IPv4 address, two dollars a month.
     V4,
     /// IPv6 inside the organisation's network.
     PrivateV6,
 }
 
 impl IpKind {
-    /// Fly's word.
+    /// Fly's name for it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -50,7 +50,7 @@ impl IpKind {
             .find(|kind| kind.as_str() == word)
     }
 
-    /// The kind of an address as it is listed, which does not say it.
+    /// Derives the kind of an address from its listing, which does not state it.
     pub(crate) fn of(ip: &wire::Ip) -> Option<Self> {
         match (ip.egress, ip.ip.contains(':'), ip.shared) {
             (true, ..) => None,
@@ -69,7 +69,7 @@ impl IpKind {
 pub struct IpAddress {
     /// The address.
     pub ip: String,
-    /// Its kind; `None` for one that only leads out.
+    /// Its kind; `None` for an outbound-only address.
     pub kind: Option<IpKind>,
 }
 
@@ -103,7 +103,7 @@ impl Fly {
     /// Every app of the organisation.
     ///
     /// # Errors
-    /// As any read.
+    /// Like any read.
     pub async fn apps(&self, cx: &CallContext) -> Result<Vec<App>> {
         let org = self.org(cx).await?;
         Ok(self
@@ -115,19 +115,19 @@ impl Fly {
             .collect())
     }
 
-    /// An app; `None` where no app of that name is visible to this token.
+    /// Reads an app; `None` if no app of that name is visible to this token.
     ///
     /// # Errors
-    /// `forbidden` where the name is somebody else's.
+    /// `forbidden` if the name belongs to another organisation.
     pub async fn app(&self, cx: &CallContext, name: &str) -> Result<Option<App>> {
         Ok(self.cloud.app(cx, "app", checked(name)?).await?.map(app))
     }
 
-    /// Makes an app, on a network of its own where one is named. Made already by this organisation
-    /// is a success.
+    /// Makes an app, optionally on a separate network. If this organisation already has it, the
+    /// call succeeds.
     ///
     /// # Errors
-    /// `conflict` where the name is taken by somebody else.
+    /// `conflict` if another organisation has the name.
     pub async fn create_app(
         &self,
         cx: &CallContext,
@@ -166,10 +166,10 @@ impl Fly {
         }
     }
 
-    /// Deletes an app **and every machine in it**. One that is gone already is a success.
+    /// Deletes an app **and every machine in it**. If it is already gone, the call succeeds.
     ///
     /// # Errors
-    /// As any idempotent call.
+    /// Like any idempotent call.
     pub async fn delete_app(&self, cx: &CallContext, name: &str) -> Result<()> {
         crate::error::gone(
             &self
@@ -179,10 +179,10 @@ impl Fly {
         )
     }
 
-    /// The addresses of an app. One without any has no public URL.
+    /// The addresses of an app. An app without any has no public URL.
     ///
     /// # Errors
-    /// As any read.
+    /// Like any read.
     pub async fn ips(&self, cx: &CallContext, app: &str) -> Result<Vec<IpAddress>> {
         Ok(self
             .cloud
@@ -193,11 +193,11 @@ impl Fly {
             .collect())
     }
 
-    /// Gives an app one more address. Class `Create`: a lost answer may have left one, which `ips`
-    /// shows.
+    /// Allocates another address for an app. Class `Create`: a lost answer may have left one, which
+    /// `ips` shows.
     ///
     /// # Errors
-    /// The outcome says whether it may exist all the same.
+    /// The outcome says whether it may exist nevertheless.
     pub async fn allocate_ip(
         &self,
         cx: &CallContext,
@@ -211,10 +211,10 @@ impl Fly {
         ))
     }
 
-    /// Takes an address from an app. One that is gone already is a success.
+    /// Releases an address of an app. If it is already gone, the call succeeds.
     ///
     /// # Errors
-    /// As any idempotent call.
+    /// Like any idempotent call.
     pub async fn release_ip(&self, cx: &CallContext, app: &str, ip: &str) -> Result<()> {
         crate::error::gone(
             &self

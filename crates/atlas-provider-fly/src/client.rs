@@ -1,4 +1,4 @@
-//! Fly's API, one function for each endpoint. What an answer means is `translate`'s.
+//! Fly's API: one function per endpoint. `translate` interprets the answers.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use crate::place::Place;
 use crate::token::{self, Scheme};
 use crate::wire;
 
-/// The operations that Fly limits for each machine or app, and whether they read one machine.
+/// The operations that Fly limits per machine or app, and whether they read one machine.
 pub(crate) const PACED: &[(&str, bool)] = &[
     ("get_compute", true),
     ("presence", true),
@@ -32,14 +32,14 @@ pub(crate) const PACED: &[(&str, bool)] = &[
     ("identity", false),
 ];
 
-/// No organisation has this many pages; a server that goes on for longer is broken.
+/// No organisation has this many pages; a server that returns more is broken.
 const MAX_PAGES: usize = 1_000;
-/// How many rows a page is asked to have.
+/// The requested number of rows per page.
 const PAGE: &str = "500";
 const CURSOR: &str = "fly-next-cursor";
 const NONCE: HeaderName = HeaderName::from_static("fly-machine-lease-nonce");
 
-/// A base URL with the version that every path begins with.
+/// A base URL with the version with which every path begins.
 pub(crate) fn versioned(base: &str) -> String {
     format!("{}/v1", base.trim_end_matches('/'))
 }
@@ -48,17 +48,17 @@ pub(crate) fn versioned(base: &str) -> String {
 #[derive(Clone, Debug)]
 pub(crate) struct Cloud {
     pub(crate) own: Client,
-    /// For a call's own token, by its scheme.
+    /// Clients for a call's own token, by its scheme.
     pub(crate) flyv1: Client,
     pub(crate) bearer: Client,
 }
 
-/// A row, and the app it is of where that is not in it.
+/// A row, with its app if the row does not name it.
 pub(crate) type Row = (Option<String>, Value);
 
 impl Cloud {
     pub(crate) async fn call(&self, cx: &CallContext, call: Call) -> Result<Answer> {
-        // A call's own URL is given as the builder's is: without the version.
+        // A call's own URL has the form of the builder's: without the version.
         let mut cx = Cow::Borrowed(cx);
         if let Some(url) = cx.base_url().map(versioned) {
             cx = Cow::Owned(cx.into_owned().with_base_url(url));
@@ -83,7 +83,7 @@ impl Cloud {
 
     // Tokens and the organisation.
 
-    /// What the token is of. One operation whoever asks: Fly limits it as one action.
+    /// Describes the token. One operation for all callers, because Fly limits it as one action.
     pub(crate) async fn tokens(&self, cx: &CallContext) -> Result<Vec<wire::Token>> {
         let call = Call::get("identity", RetryClass::Safe, ["tokens", "current"]);
         Ok(self
@@ -93,8 +93,8 @@ impl Cloud {
             .unwrap_or_default())
     }
 
-    /// Every machine of the organisation, as far as the walk gets. A region in error hides its
-    /// machines: the walk is then incomplete.
+    /// Walks all machines of the organisation. A region in error hides its machines, so the walk is
+    /// then incomplete.
     pub(crate) async fn org_machines(&self, cx: &CallContext, org: &str) -> Result<Walk<Row>> {
         let page = |cursor: Option<String>| async move {
             let call = Call::get("list_compute", RetryClass::Safe, ["orgs", org, "machines"])
@@ -116,7 +116,7 @@ impl Cloud {
         walk(MAX_PAGES, page).await
     }
 
-    /// Every machine of one app, as far as the walk gets.
+    /// Walks all machines of one app.
     pub(crate) async fn app_machines(
         &self,
         cx: &CallContext,
@@ -149,8 +149,8 @@ impl Cloud {
 
     // Machines.
 
-    /// The one call that makes a machine. `secrets` are kept out of whatever an error says. A 409
-    /// is given back: it may name the machine that an earlier try made.
+    /// The call that makes a machine. `secrets` are removed from any error. A 409 is returned as an
+    /// answer: it may name the machine that an earlier attempt made.
     pub(crate) async fn create(
         &self,
         cx: &CallContext,
@@ -169,7 +169,7 @@ impl Cloud {
         self.call(cx, call).await
     }
 
-    /// One machine. With `absence`, a 404 is given back instead of becoming an error.
+    /// One machine. With `absence`, a 404 is returned as an answer instead of an error.
     pub(crate) async fn machine(
         &self,
         cx: &CallContext,
@@ -194,7 +194,8 @@ impl Cloud {
         .await
     }
 
-    /// With force: one that runs is refused without. A 404 is given back.
+    /// Uses force, because Fly otherwise refuses to delete a running machine. A 404 is returned as
+    /// an answer.
     pub(crate) async fn destroy(&self, cx: &CallContext, at: &Place) -> Result<Answer> {
         let call = Call::delete(
             "terminate",
@@ -209,7 +210,7 @@ impl Cloud {
         .await
     }
 
-    /// A POST under a machine's path, with or without a body.
+    /// A POST below a machine's path, with or without a body.
     pub(crate) fn act(operation: &'static str, class: RetryClass, at: &Place, verb: &str) -> Call {
         Call::post(
             operation,
@@ -219,7 +220,7 @@ impl Cloud {
         .pace_key(&*at.id)
     }
 
-    /// A GET under a machine's path.
+    /// A GET below a machine's path.
     pub(crate) fn look(operation: &'static str, at: &Place, verb: &str) -> Call {
         Call::get(
             operation,
@@ -229,7 +230,7 @@ impl Cloud {
         .pace_key(&*at.id)
     }
 
-    /// A call that a lease's holder makes.
+    /// Adds the nonce of a lease's holder to a call.
     pub(crate) fn with_nonce(call: Call, nonce: &Secret) -> Result<Call> {
         let mut value = HeaderValue::from_str(nonce.expose())
             .map_err(|_| Error::validation("nonce", "is not a nonce of fly"))?;
@@ -239,9 +240,9 @@ impl Cloud {
 
     // Apps and addresses.
 
-    /// An app: `None` where the cloud says, in its own words, that there is none.
+    /// An app; `None` if Fly itself says that there is none.
     ///
-    /// A 403 says that the name is somebody else's.
+    /// A 403 means that another organisation has the name.
     pub(crate) async fn app(
         &self,
         cx: &CallContext,
@@ -262,8 +263,8 @@ impl Cloud {
         }
     }
 
-    /// Proves that an app is there for this token: only then does a 404 about what is in it say
-    /// anything.
+    /// Proves that an app is visible to this token. Only then is a 404 about its contents
+    /// meaningful.
     pub(crate) async fn known_app(
         &self,
         cx: &CallContext,
@@ -283,7 +284,7 @@ impl Cloud {
         }
     }
 
-    /// A 422 is given back: the name may be taken, by us.
+    /// A 422 is returned as an answer: the name may be taken, possibly by us.
     pub(crate) async fn create_app(
         &self,
         cx: &CallContext,
@@ -295,7 +296,7 @@ impl Cloud {
             .await
     }
 
-    /// A 404 is given back.
+    /// A 404 is returned as an answer.
     pub(crate) async fn delete_app(
         &self,
         cx: &CallContext,
@@ -307,7 +308,7 @@ impl Cloud {
         self.call(cx, call).await
     }
 
-    /// Every app of the organisation; an error where not all of them were told.
+    /// Every app of the organisation; an error if the list is incomplete.
     pub(crate) async fn apps(
         &self,
         cx: &CallContext,
@@ -373,7 +374,7 @@ impl Cloud {
         self.json(cx, call).await
     }
 
-    /// A 404 is given back.
+    /// A 404 is returned as an answer.
     pub(crate) async fn release_ip(
         &self,
         cx: &CallContext,
@@ -390,7 +391,7 @@ impl Cloud {
             .await
     }
 
-    /// Sets an app's secrets, which its machines get as environment; answers their version.
+    /// Sets an app's secrets, which its machines get as environment; returns their version.
     /// Idempotent.
     pub(crate) async fn set_secrets(
         &self,
@@ -414,7 +415,7 @@ impl Cloud {
 
     // Volumes.
 
-    /// Every volume of the organisation; an error where not all of them were told.
+    /// Every volume of the organisation; an error if the list is incomplete.
     pub(crate) async fn app_volumes(
         &self,
         cx: &CallContext,
@@ -455,8 +456,8 @@ impl Cloud {
     }
 }
 
-/// What a page of the organisation does not tell. Regions in error that cannot be read are regions
-/// in error.
+/// What is missing in a page of the organisation's list. An unreadable list of regions in error
+/// counts as regions in error.
 fn untold(silent: &Value, has_rows: bool) -> Option<String> {
     match silent {
         Value::Array(regions) if !regions.is_empty() => {

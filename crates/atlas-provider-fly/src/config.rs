@@ -1,4 +1,4 @@
-//! Where Fly is, whose organisation it is, and with which token it is called.
+//! Fly's URL, organisation and token.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,21 +14,21 @@ use crate::token::Scheme;
 use crate::translate::Reader;
 use crate::{Fly, token};
 
-/// The variable with the token.
+/// The environment variable of the token.
 pub const API_KEY_ENV: &str = "FLY_API_TOKEN";
-/// The variable with another base URL, without its `/v1`.
+/// The environment variable of another base URL, without its `/v1`.
 pub const URL_ENV: &str = "ATLAS_FLY_URL";
-/// The variable with where an app's public port is, with `{app}` to fill in.
+/// The environment variable of the URL of an app's public port, with the placeholder `{app}`.
 pub const PROXY_URL_ENV: &str = "ATLAS_FLY_PROXY_URL";
-/// The variable with the organisation's slug.
+/// The environment variable of the organisation's slug.
 pub const ORG_ENV: &str = "ATLAS_FLY_ORG";
-/// The variable with the app that machines without ports are made in.
+/// The environment variable of the app in which machines without ports are made.
 pub const APP_ENV: &str = "ATLAS_FLY_APP";
 
 const BASE_URL: &str = "https://api.machines.dev";
 const PROXY_URL: &str = "https://{app}.fly.dev";
 
-/// A new machine shows within seconds, and its image may take longer than a minute to come; calls
+/// A new machine appears within seconds, and pulling its image may take longer than a minute. Calls
 /// are limited by action and machine, not by account (docs/clouds/fly.md).
 const LIMITS: AccountLimits = AccountLimits {
     visibility_bound: Duration::from_secs(60),
@@ -37,12 +37,12 @@ const LIMITS: AccountLimits = AccountLimits {
     burst: 20,
     concurrency: 32,
 };
-/// One call a second of an action on a machine or app, three at once.
+/// One call a second per action on a machine or app, with a burst of three.
 const ACTION_PACE: Pace = Pace::every(Duration::from_secs(1)).burst(3);
-/// Five a second, ten at once, for reading one machine.
+/// Five calls a second for reading one machine, with a burst of ten.
 const READ_PACE: Pace = Pace::every(Duration::from_millis(200)).burst(10);
 
-/// Builds a [`Fly`]. What is set here counts before the environment.
+/// Builds a [`Fly`]. Settings made here take precedence over the environment.
 pub struct FlyBuilder {
     connection: Connection,
     source: Option<Source>,
@@ -74,7 +74,7 @@ impl Default for FlyBuilder {
 impl FlyBuilder {
     atlas_http::connection_setters!(connection);
 
-    /// Takes from these variables what is not set on the builder.
+    /// Reads settings that are unset on the builder from these variables.
     #[must_use]
     pub fn environment(mut self, variable: impl Fn(&str) -> Option<String>) -> Self {
         self.connection
@@ -89,7 +89,8 @@ impl FlyBuilder {
         }
     }
 
-    /// A source of tokens that renews them, instead of one token: whole `Authorization` values.
+    /// Sets a source that renews tokens, instead of one token. It returns complete `Authorization`
+    /// values.
     #[must_use]
     pub fn credential_source(self, source: impl CredentialSource) -> Self {
         Self {
@@ -98,8 +99,8 @@ impl FlyBuilder {
         }
     }
 
-    /// Another base URL, without its `/v1`. `http://` to loopback only, unless allowed: inside Fly
-    /// it is `http://_api.internal:4280`.
+    /// Sets another base URL, without its `/v1`. `http://` is allowed for loopback only, unless
+    /// enabled; inside Fly the URL is `http://_api.internal:4280`.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> Self {
         Self {
@@ -108,7 +109,8 @@ impl FlyBuilder {
         }
     }
 
-    /// Where an app's public port is, with `{app}` to fill in. Unset: `https://{app}.fly.dev`.
+    /// Sets the URL of an app's public port, with the placeholder `{app}`. Default:
+    /// `https://{app}.fly.dev`.
     #[must_use]
     pub fn proxy_url(self, url: impl Into<String>) -> Self {
         Self {
@@ -117,7 +119,7 @@ impl FlyBuilder {
         }
     }
 
-    /// The organisation, by its slug. Unset: the one that the token is of.
+    /// Sets the organisation by its slug. Default: the token's organisation.
     #[must_use]
     pub fn org(self, slug: impl Into<String>) -> Self {
         Self {
@@ -126,7 +128,8 @@ impl FlyBuilder {
         }
     }
 
-    /// The app that machines without ports are made in. Unset: each machine gets an app of its own.
+    /// Sets the app in which machines without ports are made. Default: each machine gets its own
+    /// app.
     #[must_use]
     pub fn app(self, name: impl Into<String>) -> Self {
         Self {
@@ -135,8 +138,8 @@ impl FlyBuilder {
         }
     }
 
-    /// Gives every machine an app and a private network of its own, also one without ports:
-    /// machines of one app, and of one network, reach each other.
+    /// Gives every machine its own app and private network, even without ports. Machines in one
+    /// app, or on one network, can reach each other.
     #[must_use]
     pub fn own_apps(self, own: bool) -> Self {
         Self {
@@ -145,7 +148,7 @@ impl FlyBuilder {
         }
     }
 
-    /// How often an action on a machine or app may be called, and how often one machine may be
+    /// Sets how often an action on a machine or app may be called, and how often one machine may be
     /// read.
     #[must_use]
     pub fn paces(self, action: Pace, read: Pace) -> Self {
@@ -155,12 +158,12 @@ impl FlyBuilder {
         }
     }
 
-    /// The provider.
+    /// Builds the provider.
     ///
     /// # Errors
-    /// `unauthorized` without a token, naming the variable to set; `validation` for a URL that is
-    /// none, that would send the token readable to another machine, for an app's name that none can
-    /// have, and for a proxy's URL without `{app}`.
+    /// `unauthorized` without a token, naming the variable to set; `validation` for an invalid URL,
+    /// one that would send the token unencrypted to another machine, an invalid app name, or a
+    /// proxy URL without `{app}`.
     pub fn build(self) -> Result<Fly> {
         let id = ProviderId::new("fly").expect("a plain name");
         self.checked(id.clone())
@@ -210,7 +213,7 @@ impl FlyBuilder {
                     .build()?
             }
         };
-        // A call's own token goes under its own scheme, whatever the account's is.
+        // A call's own token uses its own scheme, whatever the account's is.
         let of_calls = |scheme: Scheme| -> Result<Client> {
             let none = ApiKey {
                 secret: atlas_core::Secret::new("none"),

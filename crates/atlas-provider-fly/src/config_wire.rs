@@ -1,13 +1,13 @@
-//! What is sent to make a machine. Fly ignores a field it does not know without a word, and a
-//! misspelt one leaves a machine on for ever: so every field that can be sent is named here, and no
-//! other ever is.
+//! The body of a create. Fly silently ignores unknown fields, and a misspelt one could leave a
+//! machine running forever. So every field that can be sent is defined here, and no other is ever
+//! sent.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Structs whose fields may all be left out, and that know no others.
+/// Defines structs with optional fields that refuse unknown ones.
 macro_rules! strict {
     ($($(#[$doc:meta])* $name:ident { $($field:ident $(as $wire:literal)?: $ty:ty,)* })*) => {$(
         $(#[$doc])*

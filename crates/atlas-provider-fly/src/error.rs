@@ -1,15 +1,15 @@
-//! Fly's error bodies into ours. The status word wins over the text, which is no contract; the text
-//! decides only where it is missing.
+//! Maps Fly's error bodies. The status word takes precedence over the text, which is not stable;
+//! the text decides only if the word is missing.
 
 use atlas_core::{Error, ErrorKind, Next, Outcome, REDACTED, Result, RetryClass, Secret};
 use atlas_http::{Answer, FailedAnswer};
 
 use crate::wire::ErrorBody;
 
-/// The longest text of the cloud that an error shows, in characters.
+/// The maximum length of a cloud's message in an error, in characters.
 const LONGEST: usize = 300;
 
-/// The mapper of this cloud's answers.
+/// The error mapper of Fly's answers.
 pub(crate) fn map(answer: &FailedAnswer) -> Option<Error> {
     let body: ErrorBody = serde_json::from_slice(answer.body()).ok()?;
     let (kind, next) = classify(answer.status().as_u16(), &body)?;
@@ -17,7 +17,7 @@ pub(crate) fn map(answer: &FailedAnswer) -> Option<Error> {
         .message()
         .unwrap_or_else(|| "the cloud refused".to_owned());
     let error = answer.not_applied(kind, next, said);
-    // What a read was refused for is no word about anything done.
+    // The refusal of a read says nothing about the effect of other calls.
     Some(if answer.class() == RetryClass::Safe {
         error.outcome_is(answer.outcome())
     } else {
@@ -25,7 +25,7 @@ pub(crate) fn map(answer: &FailedAnswer) -> Option<Error> {
     })
 }
 
-/// What the words of an answer mean, where they say more than its status.
+/// The meaning of an answer's text, if it is more specific than the status.
 fn classify(status: u16, body: &ErrorBody) -> Option<(ErrorKind, Next)> {
     let text = body.text();
     let has = |needle: &str| text.contains(needle);
@@ -36,7 +36,7 @@ fn classify(status: u16, body: &ErrorBody) -> Option<(ErrorKind, Next)> {
         Some("name_taken") => return Some((ErrorKind::Conflict, Next::Stop)),
         _ => {}
     }
-    // Another update was faster: the only 409 with "aborted" that is no shortage.
+    // Another update was faster. This is the only 409 with "aborted" that is not a shortage.
     if has("concurrent update") {
         return Some((ErrorKind::Conflict, Next::SameLater));
     }
@@ -46,8 +46,8 @@ fn classify(status: u16, body: &ErrorBody) -> Option<(ErrorKind, Next)> {
     if short && matches!(status, 400 | 409 | 412 | 422 | 503) {
         return Some((ErrorKind::NoCapacity, Next::NextCandidate));
     }
-    // A quota is of one region: another may have room. It comes as a 403 and is no matter of
-    // rights.
+    // A quota applies to one region, so another may have room. It is reported as a 403 and does not
+    // concern permissions.
     if status == 403 && has("over the allowed quota") {
         return Some((ErrorKind::Quota, Next::NextCandidate));
     }
@@ -58,7 +58,7 @@ fn classify(status: u16, body: &ErrorBody) -> Option<(ErrorKind, Next)> {
     None
 }
 
-/// What Fly says when the account may have no more machines: a limit, or its billing. No other
+/// Messages that mean that the account may have no more machines: a limit, or its billing. No other
 /// region or size helps.
 const OF_THE_ACCOUNT: [&str; 4] = [
     "add a payment method",
@@ -67,7 +67,7 @@ const OF_THE_ACCOUNT: [&str; 4] = [
     "unpaid invoice",
 ];
 
-/// The id of the machine that has the name already, from the text of a 409.
+/// The id of the machine that already has the name, from the text of a 409.
 pub(crate) fn existing_machine(body: &[u8]) -> Option<String> {
     let body: ErrorBody = serde_json::from_slice(body).ok()?;
     let text = body.text();
@@ -84,8 +84,8 @@ pub(crate) fn existing_machine(body: &[u8]) -> Option<String> {
         .then(|| id.to_owned())
 }
 
-/// A 409 of a create that is not about the name. A host without room, and anything else that was
-/// refused before work. Says what the cloud says, without the order's secrets.
+/// A 409 of a create that is not about the name: a host without room, or another refusal before any
+/// work. The error contains Fly's message without the order's secrets.
 pub(crate) fn of_conflict(body: &[u8], secrets: &[Secret], request_id: Option<&str>) -> Error {
     let known = serde_json::from_slice::<ErrorBody>(body).ok();
     let classified = known.as_ref().and_then(|body| classify(409, body));
@@ -99,7 +99,7 @@ pub(crate) fn of_conflict(body: &[u8], secrets: &[Secret], request_id: Option<&s
         Some(said) if !said.is_empty() => format!("{what}: {said}"),
         _ => what.to_owned(),
     };
-    // Only Fly's own words say that nothing was done.
+    // Only Fly's own messages prove that nothing was done.
     let outcome = if known.is_some() {
         Outcome::NotApplied(next)
     } else {
@@ -114,7 +114,7 @@ pub(crate) fn of_conflict(body: &[u8], secrets: &[Secret], request_id: Option<&s
     }
 }
 
-/// A text of the cloud on one line, short, and without these secrets.
+/// Reduces a cloud's text to one short line without these secrets.
 pub(crate) fn plain(text: &str, secrets: &[Secret]) -> String {
     let mut values: Vec<&str> = secrets.iter().map(Secret::expose).collect();
     values.retain(|value| value.len() >= 4);
@@ -131,22 +131,21 @@ pub(crate) fn plain(text: &str, secrets: &[Secret]) -> String {
     line.chars().take(LONGEST).collect()
 }
 
-/// What the body of an answer says.
+/// The message in the body of an answer.
 pub(crate) fn said(body: &[u8]) -> String {
     serde_json::from_slice::<ErrorBody>(body)
         .map_or_else(|_| String::new(), |body| plain(body.text(), &[]))
 }
 
-/// Whether an app was refused because its name is taken, by whomever. A race shows a database's
-/// words under the same status.
+/// Whether an app was refused because its name is taken, by us or by others. A race results in a
+/// database's message with the same status.
 pub(crate) fn is_name_taken(body: &[u8]) -> bool {
     serde_json::from_slice::<ErrorBody>(body).is_ok_and(|body| {
         body.status.as_deref() == Some("name_taken") || body.text().contains("already been taken")
     })
 }
 
-/// Whether what was asked for is gone by now: done, or a 404 in Fly's own words. A proxy's 404
-/// proves nothing.
+/// Whether the object is gone: deleted, or a 404 from Fly itself. A proxy's 404 proves nothing.
 pub(crate) fn gone(answer: &Answer) -> Result<()> {
     if answer.status().is_success() || is_flys_own(answer.bytes()) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Fly.io Machines behind the contract: CPU machines, the apps and addresses that give them URLs,
+//! The Fly.io Machines provider: CPU machines, the apps and addresses that give them URLs, and
 //! volumes.
 //!
 //! ```no_run
@@ -15,9 +15,9 @@
 //! # Ok(()) }
 //! ```
 //!
-//! A URL of Fly is an app's, not a machine's, and machines of one network reach each other: a
-//! machine with ports gets an app, addresses and a network of its own, as recorded steps of its
-//! attempt. One without ports is made in the app that the account names, if it does.
+//! A Fly URL belongs to an app, not to a machine, and machines on one network can reach each other.
+//! A machine with ports therefore gets its own app, addresses and network, as recorded steps of its
+//! attempt. A machine without ports is made in the app that the account names, if any.
 //!
 //! Deliberately absent: GPUs (Fly has none since August 2026), logs and deploys (`atlas-fly-ops`
 //! has them), and updates in place.
@@ -75,31 +75,31 @@ pub struct Fly {
     recent: Arc<Mutex<Option<Recent>>>,
 }
 
-/// What a token shows of its account.
+/// What a token can see of its account.
 #[derive(Clone, Debug)]
 enum View {
     /// A whole organisation.
     Org(String),
-    /// Some of its apps only.
+    /// Only some of the organisation's apps.
     Apps(String, Vec<String>),
 }
 
-/// How long what a token was seen to show is believed for another order.
+/// How long the result of a token check is reused for other orders.
 const RECENT: Duration = Duration::from_secs(30);
 
-/// What a token was seen to show a moment ago.
+/// The result of a recent token check.
 #[derive(Clone, Debug)]
 struct Recent {
     at: Instant,
-    /// The call's own token; none for the account's.
+    /// The call's own token; `None` for the account's.
     key: Option<Secret>,
     view: View,
-    /// Apps that were read and are of the organisation in view.
+    /// Apps that were read and belong to the visible organisation.
     listed: BTreeSet<String>,
 }
 
 impl Fly {
-    /// From `FLY_API_TOKEN` and, where set, `ATLAS_FLY_ORG`, `ATLAS_FLY_APP`, `ATLAS_FLY_URL` and
+    /// Reads `FLY_API_TOKEN` and, if set, `ATLAS_FLY_ORG`, `ATLAS_FLY_APP`, `ATLAS_FLY_URL` and
     /// `ATLAS_FLY_PROXY_URL`.
     ///
     /// # Errors
@@ -110,7 +110,7 @@ impl Fly {
             .build()
     }
 
-    /// Begins one by hand.
+    /// Starts building a provider.
     #[must_use]
     pub fn builder() -> FlyBuilder {
         FlyBuilder::default()
@@ -123,7 +123,7 @@ impl Fly {
         let mut orgs = BTreeSet::new();
         let (mut apps, mut whole) = (BTreeSet::new(), false);
         for token in tokens {
-            // A user's own token is of no organisation in particular.
+            // A user's own token belongs to no particular organisation.
             let Some(org) = token
                 .org_slug
                 .filter(|org| !org.is_empty())
@@ -157,7 +157,8 @@ impl Fly {
         }
     }
 
-    /// What the token showed within the last half minute: many orders at once ask it once.
+    /// The result of a token check within the last half minute, so that many concurrent orders need
+    /// only one.
     async fn recent_view(&self, cx: &CallContext) -> Result<Recent> {
         let key = || cx.api_key().map(Secret::expose);
         let known = self.recent().clone().filter(|recent| {
@@ -180,8 +181,8 @@ impl Fly {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Refuses an app whose machines no listing of this token would show: what is rented there
-    /// could not be found again.
+    /// Refuses an app whose machines this token could not list: a machine rented there could not be
+    /// found again.
     async fn check_listed(&self, cx: &CallContext, app: &str) -> Result<()> {
         let refused = |text: String| {
             let error = Error::new(ErrorKind::Forbidden, text);
@@ -214,12 +215,12 @@ impl Fly {
                 *self.recent() = Some(recent);
                 Ok(())
             }
-            // An app that is not there is refused by the order itself.
+            // A missing app is refused by the order itself.
             None => Ok(()),
         }
     }
 
-    /// The IPv6 address of a machine's own app, at which its raw TCP ports are reached.
+    /// The IPv6 address of a machine's own app, which serves its raw TCP ports.
     async fn tcp_address(
         &self,
         cx: &CallContext,
@@ -233,7 +234,7 @@ impl Fly {
         }
         let ips = self.cloud.ips(cx, "spawn_compute address", app).await;
         let ips = ips.map_err(|error| match error.kind() {
-            // The app was made a moment ago, and not every part of Fly knows it at once.
+            // The app was made a moment ago and is not yet known in every part of Fly.
             ErrorKind::NotFound => error.outcome_is(Outcome::NotApplied(Next::SameLater)),
             _ => error.before_the_order(),
         })?;
@@ -253,7 +254,7 @@ impl Fly {
         }
     }
 
-    /// The app that a machine is made in, and whether it is the machine's own.
+    /// The app in which a machine is made, and whether it is the machine's own.
     fn home(&self, key: &LaunchKey, request: &ComputeRequest) -> Result<(String, bool)> {
         if let Some(volume) = &request.network_volume_id {
             return Ok((Place::of_volume(volume)?.app, false));
@@ -270,7 +271,7 @@ impl Fly {
         }
     }
 
-    /// What a create was pinned to, or its best candidate.
+    /// The pinned candidate of a create, or its best one.
     fn pinned(request: &ComputeRequest) -> Result<(Preset, String)> {
         let first;
         let candidate = match &request.candidate {
@@ -297,7 +298,7 @@ impl Fly {
         Ok((preset, candidate.region.clone().ok_or_else(wrong)?))
     }
 
-    /// The machine that a create answered.
+    /// Parses the machine in the answer of a create.
     fn created(&self, app: &str, answer: &Answer) -> Result<Compute> {
         let machine: wire::Machine = answer.json()?;
         let raw = Raw::parsed_later(answer.bytes(), wire::redact);
@@ -306,8 +307,8 @@ impl Fly {
             .map_err(|error| error.outcome_is(Outcome::Unknown(Vec::new())))
     }
 
-    /// The machine that has our name already: an earlier try of the same order made it, or nothing
-    /// is known.
+    /// A machine already has our name: either an earlier attempt of the same order made it, or the
+    /// outcome is unknown.
     async fn adopt(&self, cx: &CallContext, key: &LaunchKey, at: &Place) -> Result<Compute> {
         let unknown = |error: Error| {
             error.outcome_is(Outcome::Unknown(at.compute_id().into_iter().collect()))
@@ -334,10 +335,11 @@ impl Fly {
         }
     }
 
-    /// Proves that a 404 about a machine of this app says that there is none: the app is there for
-    /// this token, or it was a machine's own and is gone. Its name is made of a launch key, so it
-    /// was never mistaken for another; Fly says that the name is free, which it says of no app of
-    /// any organisation; and a token for the whole organisation sees all apps but this one.
+    /// Proves that a 404 about a machine of this app means that there is none. Either the app is
+    /// visible to this token; or it was a machine's own app and is gone: its name contains a launch
+    /// key and so was never that of another app, Fly reports the name as free, which it does for no
+    /// existing app of any organisation, and a token for the whole organisation sees all apps but
+    /// this one.
     async fn certain(&self, cx: &CallContext, operation: &'static str, app: &str) -> Result<()> {
         let unknown = match self.cloud.known_app(cx, operation, app).await {
             Err(error)
@@ -401,14 +403,14 @@ impl Provider for Fly {
         translate::check(request)
     }
 
-    /// The app of a machine that gets its own, with a network of its own, and the addresses its
-    /// ports are reached at.
+    /// The app of a machine that gets its own, with a separate network, and the addresses of its
+    /// ports.
     fn supports(&self, key: &LaunchKey, request: &ComputeRequest) -> Result<Vec<Support>> {
         let Ok((app, true)) = self.home(key, request) else {
             return Ok(Vec::new());
         };
         let http = |port: &Port| port.protocol() == Protocol::Http;
-        // A shared IPv4 serves HTTP and TLS only: a raw TCP port is reached over IPv6.
+        // A shared IPv4 address serves HTTP and TLS only; a raw TCP port is reached over IPv6.
         let kinds = match (request.ports.is_empty(), request.ports.iter().any(http)) {
             (true, _) => &[][..],
             (false, true) => &[IpKind::SharedV4, IpKind::V6],
@@ -418,7 +420,8 @@ impl Provider for Fly {
             kind: support::APP.to_owned(),
             name: app.clone(),
             id: None,
-            // Apps of one network reach each other; the default one is the whole organisation's.
+            // Apps on one network can reach each other; the default network is shared by the whole
+            // organisation.
             spec: json!({ "network": app }),
         }];
         planned.extend(kinds.iter().map(|kind| Support {
@@ -430,16 +433,16 @@ impl Provider for Fly {
         Ok(planned)
     }
 
-    /// The organisation that the token is of, as Fly says. Which of its apps a token shows changes
-    /// with the apps; what it cannot show is never taken to be gone.
+    /// The token's organisation, as reported by Fly. The apps that a token can see may change; a
+    /// machine that it cannot see is never assumed to be gone.
     async fn identity(&self, cx: &CallContext) -> Result<String> {
         match self.view(cx).await? {
             View::Org(org) | View::Apps(org, _) => Ok(format!("fly-org-{org}")),
         }
     }
 
-    /// Estimates: Fly has neither prices nor stock to ask for. Only a region that the price table
-    /// does not know is looked up, and a volume, which bills with the machine.
+    /// Estimates, because Fly's API has neither prices nor stock. Only a region that the price
+    /// table lacks is looked up, and a volume, which bills with the machine.
     async fn candidates(
         &self,
         cx: &CallContext,
@@ -471,7 +474,7 @@ impl Provider for Fly {
                 .map_err(Error::before_the_order)?;
         }
         if !own {
-            // An app of its own was made with the whole organisation in view.
+            // The machine's own app was made by a token that sees the whole organisation.
             self.check_listed(cx, &app)
                 .await
                 .map_err(Error::before_the_order)?;
@@ -484,7 +487,7 @@ impl Provider for Fly {
         if let Some(address) = self.tcp_address(cx, &app, own, request).await? {
             translate::note_address(&mut order, address);
         }
-        // Its app was made a moment ago, and not every part of Fly knows it at once.
+        // Its app was made a moment ago and is not yet known in every part of Fly.
         let unheard = |error: Error| match error.kind() {
             ErrorKind::NotFound if own => error.outcome_is(Outcome::NotApplied(Next::SameLater)),
             _ => error,
@@ -521,8 +524,8 @@ impl Provider for Fly {
         self.read(&at, &answer)
     }
 
-    /// The whole organisation's machines, whatever app they are in; for a token of some apps, those
-    /// of these apps, also where an organisation is configured.
+    /// The machines of the whole organisation, whatever their app; for a token with access to some
+    /// apps, those of these apps, even if an organisation is configured.
     async fn list_compute(&self, cx: &CallContext, filter: &ListFilter) -> Result<Listing> {
         let view = self.view(cx).await?;
         let (mut rows, mut missing) = (Vec::new(), None);
@@ -545,8 +548,8 @@ impl Provider for Fly {
         Ok(Listing::of_walk(rows, missing).filtered(filter))
     }
 
-    /// `destroyed` in an answer about this very machine, or a 404 in Fly's own words while its app
-    /// is there, or is proved gone: a wrong app and a wrong token look just the same.
+    /// Absent means `destroyed` in an answer about this machine, or a 404 from Fly itself while its
+    /// app is visible or proved gone: a wrong app and a wrong token look the same.
     async fn presence(&self, cx: &CallContext, id: &ComputeId) -> Presence {
         let at = match Place::of(id) {
             Ok(at) => at,
@@ -572,8 +575,8 @@ impl Provider for Fly {
         }
     }
 
-    /// By force, for a machine that runs is refused without. A 404 is a success only while its app
-    /// is there.
+    /// Uses force, because Fly otherwise refuses to delete a running machine. A 404 is a success
+    /// only while the app is visible.
     async fn terminate(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
         let at = Place::of(id)?;
         let answer = self.cloud.destroy(cx, &at).await?;
@@ -584,12 +587,12 @@ impl Provider for Fly {
         self.certain(cx, "terminate", &at.app).await
     }
 
-    /// None: Fly's GPUs were withdrawn in August 2026. Asks nothing.
+    /// Always empty: Fly's GPUs were withdrawn in August 2026. Makes no call.
     async fn list_gpu_types(&self, _cx: &CallContext) -> Result<Vec<GpuType>> {
         Ok(Vec::new())
     }
 
-    /// Accepted is not stopped: it bills until it is.
+    /// Accepted does not mean stopped: the machine bills until it is.
     async fn stop(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
         let call =
             Cloud::act("stop", RetryClass::Idempotent, &Place::of(id)?, "stop").json(&json!({}));
@@ -645,7 +648,8 @@ impl Provider for Fly {
         }
     }
 
-    /// In the account's app: a volume is of one, and only machines of that app can mount it.
+    /// Made in the account's app: a volume belongs to one app, and only machines of that app can
+    /// mount it.
     async fn create_network_volume(
         &self,
         cx: &CallContext,

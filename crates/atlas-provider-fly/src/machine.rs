@@ -1,5 +1,5 @@
-//! What can be done with a machine beyond the contract: waiting, suspending, restarting, leases,
-//! metadata, events, commands.
+//! Machine operations beyond the contract: waiting, suspending, restarting, leases, metadata,
+//! events, commands.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,11 +17,11 @@ use crate::place::Place;
 use crate::preset::Preset;
 use crate::{Fly, wire};
 
-/// The longest that one call may wait, by Fly's own rule.
+/// The longest wait in seconds that Fly allows for one call.
 const LONGEST_WAIT: u64 = 60;
-/// What a call that waits may take besides.
+/// The additional time allowed for a waiting call.
 const BESIDES: Duration = Duration::from_secs(10);
-/// For so long a machine that was made a moment ago may be unknown.
+/// For this long, a new machine may be unknown.
 const MAY_BE_UNKNOWN: Duration = Duration::from_secs(5);
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -35,14 +35,14 @@ pub enum WaitFor {
     Stopped,
     /// Suspended, which still bills its root filesystem.
     Suspended,
-    /// Gone.
+    /// Deleted.
     Destroyed,
-    /// Broken.
+    /// Failed.
     Failed,
 }
 
 impl WaitFor {
-    /// Fly's word.
+    /// Fly's name for it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -55,7 +55,7 @@ impl WaitFor {
     }
 }
 
-/// Something that happened to a machine.
+/// An event of a machine.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct MachineEvent {
@@ -67,52 +67,52 @@ pub struct MachineEvent {
     pub status: String,
     /// `user`, `flyd`, …
     pub source: String,
-    /// When it happened, where Fly says.
+    /// When it happened, if Fly reports that.
     pub at: Option<Timestamp>,
-    /// What more Fly says of it.
+    /// Fly's further details of the event.
     pub request: Value,
 }
 
-/// What a command in a machine came to.
+/// The result of a command in a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Executed {
     /// Its exit code.
     pub exit_code: i32,
-    /// What it wrote.
+    /// Its standard output.
     pub stdout: String,
-    /// What it complained of.
+    /// Its standard error.
     pub stderr: String,
 }
 
-/// The right to change a machine, until it expires. A process that crashes with one blocks all
-/// others until it expires, so keep it short.
+/// The right to change a machine until it expires. If a process crashes while it holds one, all
+/// others have to wait for the expiry, so keep it short.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Lease {
     /// The machine.
     pub id: ComputeId,
-    /// What proves it; empty for one that somebody else holds.
+    /// The proof of the lease; empty for one with another holder.
     pub nonce: Secret,
-    /// Until when.
+    /// When it expires.
     pub expires_at: Option<Timestamp>,
-    /// Who holds it.
+    /// The holder.
     pub owner: Option<String>,
-    /// For what.
+    /// The purpose that the holder gave.
     pub description: Option<String>,
 }
 
 impl Fly {
-    /// Waits until the machine is in one of these states, for as long as `within`; `None` when it
-    /// was not by then.
+    /// Waits at most `within` until the machine is in one of these states; `None` when the time is
+    /// up.
     ///
-    /// One call of Fly's waits a minute at most, and its 408 says nothing about the machine: it is
-    /// asked again until the time is over. To wait for `Started` alone would miss a machine that
-    /// dies on the way: name `Stopped`, `Failed` and `Destroyed` too.
+    /// One call to Fly waits at most a minute, and its 408 says nothing about the machine, so it is
+    /// repeated until the time is up. Waiting only for `Started` would miss a machine that dies on
+    /// the way: include `Stopped`, `Failed` and `Destroyed` too.
     ///
     /// # Errors
-    /// `not_found` for a machine that is not there, unless `Destroyed` is waited for; else as any
-    /// read.
+    /// `not_found` for a machine that does not exist, unless `Destroyed` is waited for; otherwise
+    /// like any read.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -140,7 +140,7 @@ impl Fly {
             return Err(Error::validation("states", "name one at least"));
         }
         let begun = Instant::now();
-        // Waiting for `stopped` is refused without the version it is about.
+        // Fly refuses to wait for `stopped` without a version.
         let version = if states.contains(&WaitFor::Stopped) {
             self.version(cx, &at, begun).await?
         } else {
@@ -179,7 +179,7 @@ impl Fly {
                 StatusCode::REQUEST_TIMEOUT => {}
                 _ => {
                     let said = answer.json::<wire::Waited>()?.state;
-                    // Older servers say only that it is so.
+                    // Older servers only confirm the wait, without naming the state.
                     let found = states
                         .iter()
                         .copied()
@@ -217,7 +217,7 @@ impl Fly {
         }
     }
 
-    /// Suspends a machine: its memory is kept, and starting it goes on where it was.
+    /// Suspends a machine: its memory is kept, and starting it resumes where it was.
     ///
     /// # Errors
     /// `unsupported` for more than 2 GB of memory, found by reading the machine; `conflict` when
@@ -261,20 +261,20 @@ impl Fly {
             .map(drop)
     }
 
-    /// Sends a signal (`SIGTERM`) to what runs in a machine.
+    /// Sends a signal (such as `SIGTERM`) to the main process of a machine.
     ///
     /// # Errors
-    /// `conflict` when it does not run.
+    /// `conflict` when it is not running.
     pub async fn signal(&self, cx: &CallContext, id: &ComputeId, signal: &str) -> Result<()> {
         let call = Cloud::act("signal", RetryClass::Create, &Place::of(id)?, "signal")
             .json(&json!({ "signal": signal }));
         self.cloud.call(cx, call).await.map(drop)
     }
 
-    /// Takes a machine out of its app's traffic, or puts it back.
+    /// Removes a machine from its app's traffic, or adds it again.
     ///
     /// # Errors
-    /// As any idempotent call.
+    /// Like any idempotent call.
     pub async fn cordon(&self, cx: &CallContext, id: &ComputeId, cordoned: bool) -> Result<()> {
         let verb = if cordoned { "cordon" } else { "uncordon" };
         self.cloud
@@ -286,11 +286,11 @@ impl Fly {
             .map(drop)
     }
 
-    /// Runs a command in a machine, for as long as `within`.
+    /// Runs a command in a machine, for at most `within`.
     ///
     /// # Errors
-    /// `conflict` when the machine does not run. A command is never sent twice: a lost answer
-    /// leaves its outcome unknown.
+    /// `conflict` when the machine is not running. A command is never sent twice: after a lost
+    /// answer its outcome is unknown.
     pub async fn exec(
         &self,
         cx: &CallContext,
@@ -313,10 +313,10 @@ impl Fly {
         })
     }
 
-    /// The last events of a machine, newest first; fifty at most.
+    /// The latest events of a machine, newest first; at most fifty.
     ///
     /// # Errors
-    /// As any read.
+    /// Like any read.
     pub async fn events(
         &self,
         cx: &CallContext,
@@ -342,7 +342,7 @@ impl Fly {
     /// The versions of a machine's configuration, newest first.
     ///
     /// # Errors
-    /// As any read.
+    /// Like any read.
     pub async fn versions(&self, cx: &CallContext, id: &ComputeId) -> Result<Vec<String>> {
         let read: Vec<wire::Version> = self
             .cloud
@@ -351,10 +351,10 @@ impl Fly {
         Ok(read.into_iter().map(|version| version.version).collect())
     }
 
-    /// Takes the right to change a machine for this long.
+    /// Acquires the right to change a machine for this long.
     ///
     /// # Errors
-    /// `conflict` where somebody else holds it.
+    /// `conflict` if there is another holder.
     pub async fn take_lease(
         &self,
         cx: &CallContext,
@@ -370,10 +370,10 @@ impl Fly {
         Ok(lease(id, self.cloud.read(cx, call).await?))
     }
 
-    /// Holds a lease for this long from now on.
+    /// Extends a lease to this long from now.
     ///
     /// # Errors
-    /// `conflict` where it has expired and somebody else has it.
+    /// `conflict` if it has expired and there is another holder.
     pub async fn refresh_lease(
         &self,
         cx: &CallContext,
@@ -399,10 +399,10 @@ impl Fly {
         ))
     }
 
-    /// Who holds a machine; `None` for nobody.
+    /// The lease of a machine; `None` if there is none.
     ///
     /// # Errors
-    /// As any read. `not_found` where the machine is not there.
+    /// Like any read. `not_found` if the machine does not exist.
     pub async fn lease(&self, cx: &CallContext, id: &ComputeId) -> Result<Option<Lease>> {
         let at = Place::of(id)?;
         let answer = self
@@ -413,7 +413,7 @@ impl Fly {
             )
             .await?;
         if answer.status() == StatusCode::NOT_FOUND {
-            // The same status for no lease and for no machine.
+            // The same status means no lease or no machine.
             return self
                 .cloud
                 .machine(cx, "lease", &at, false)
@@ -423,10 +423,10 @@ impl Fly {
         Ok(Some(lease(id, answer.json()?)))
     }
 
-    /// Gives a lease back.
+    /// Releases a lease.
     ///
     /// # Errors
-    /// As any idempotent call.
+    /// Like any idempotent call.
     pub async fn release_lease(&self, cx: &CallContext, held: &Lease) -> Result<()> {
         let at = Place::of(&held.id)?;
         let call = Call::delete(
@@ -442,7 +442,7 @@ impl Fly {
     /// A machine's metadata.
     ///
     /// # Errors
-    /// As any read.
+    /// Like any read.
     pub async fn metadata(
         &self,
         cx: &CallContext,
@@ -456,7 +456,7 @@ impl Fly {
     /// One value of a machine's metadata.
     ///
     /// # Errors
-    /// `not_found` where no lease or machine of that name exists.
+    /// `not_found` if there is no such key or machine.
     pub async fn metadata_value(
         &self,
         cx: &CallContext,
@@ -476,11 +476,11 @@ impl Fly {
             .value)
     }
 
-    /// Sets one value of a machine's metadata. It makes no new version and restarts nothing.
+    /// Sets one value of a machine's metadata. This creates no new version and restarts nothing.
     ///
     /// # Errors
-    /// `validation` for what belongs to the platform or to atlas: `fly_…` makes a deploy adopt the
-    /// machine and destroy it.
+    /// `validation` for keys that belong to the platform or to atlas: with `fly_…` a deploy adopts
+    /// the machine and destroys it.
     pub async fn set_metadata(
         &self,
         cx: &CallContext,
@@ -507,10 +507,10 @@ impl Fly {
             .map(drop)
     }
 
-    /// Sets and, with `None`, removes values of a machine's metadata at once.
+    /// Sets values of a machine's metadata in one call; `None` removes a value.
     ///
     /// # Errors
-    /// As [`Fly::set_metadata`].
+    /// Like [`Fly::set_metadata`].
     pub async fn update_metadata(
         &self,
         cx: &CallContext,
@@ -542,7 +542,7 @@ impl Fly {
     /// Removes one value of a machine's metadata.
     ///
     /// # Errors
-    /// As [`Fly::set_metadata`].
+    /// Like [`Fly::set_metadata`].
     pub async fn remove_metadata(&self, cx: &CallContext, id: &ComputeId, key: &str) -> Result<()> {
         let at = Place::of(id)?;
         let call = Call::delete(
@@ -572,7 +572,7 @@ fn own_key(key: &str) -> Result<&str> {
 }
 
 fn lease(id: &ComputeId, read: wire::ReadLease) -> Lease {
-    // The document has it bare, the service in an envelope.
+    // The documentation has the bare value, the service wraps it in an envelope.
     let read = read.data.unwrap_or(read.bare);
     Lease {
         id: id.clone(),

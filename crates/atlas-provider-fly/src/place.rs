@@ -1,5 +1,5 @@
-//! Where things of Fly are: a machine's id means something only with its app, so what we hand out
-//! has both.
+//! Ids of machines and volumes: a Fly id is meaningful only together with its app, so the ids that
+//! atlas returns contain both.
 
 use atlas_core::{ComputeId, Error, ErrorKind, Next, Outcome, Result, VolumeId};
 
@@ -18,12 +18,12 @@ impl Place {
         }
     }
 
-    /// The place of a machine we were given.
+    /// Parses the id of a machine.
     pub(crate) fn of(id: &ComputeId) -> Result<Self> {
         Self::read(id.as_str(), "compute_id")
     }
 
-    /// The place of a volume we were given.
+    /// Parses the id of a volume.
     pub(crate) fn of_volume(id: &VolumeId) -> Result<Self> {
         Self::read(id.as_str(), "network_volume_id")
     }
@@ -55,8 +55,8 @@ fn strange(cause: Error, what: &str) -> Error {
         .with_source(cause)
 }
 
-/// One name space for everybody, of lower-case letters, digits and dashes: nothing else ever
-/// reaches a path.
+/// Whether this is a valid app name: lower-case letters, digits and dashes. Nothing else is ever
+/// put into a path.
 pub(crate) fn is_app_name(name: &str) -> bool {
     (1..=63).contains(&name.len())
         && name

@@ -1,4 +1,4 @@
-//! What Fly tells everybody: where its regions are, and where there is room.
+//! Fly's public platform data: its regions, and where there is room.
 
 use atlas_core::{CallContext, ComputeRequest, Error, Result, RetryClass};
 use atlas_http::Call;
@@ -12,17 +12,17 @@ use crate::{Fly, preset, wire};
 pub struct Region {
     /// Its code: `fra`.
     pub code: String,
-    /// Its name for people.
+    /// The display name.
     pub name: String,
 }
 
-/// How many machines a region has room for. Advice: nothing is reserved.
+/// How many machines a region has room for. Only a hint: nothing is reserved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Placement {
     /// The region.
     pub region: String,
-    /// How many; none for no room, or for a limit of the organisation.
+    /// The number; zero if there is no room, or because of a limit of the organisation.
     pub count: u32,
 }
 
@@ -30,7 +30,7 @@ impl Fly {
     /// The regions.
     ///
     /// # Errors
-    /// As any read.
+    /// Like any read.
     pub async fn regions(&self, cx: &CallContext) -> Result<Vec<Region>> {
         let read: wire::Regions = self
             .cloud
@@ -49,8 +49,8 @@ impl Fly {
             .collect())
     }
 
-    /// Refuses a region that Fly does not have, naming those that it has. One that the price table
-    /// knows is not looked up.
+    /// Refuses a region that Fly does not have, and names those that it has. Regions in the price
+    /// table are not looked up.
     pub(crate) async fn check_regions(
         &self,
         cx: &CallContext,
@@ -84,10 +84,10 @@ impl Fly {
         ))
     }
 
-    /// Where there is room for so many machines of this request's cheapest shape.
+    /// Regions with room for this many machines of the request's cheapest shape.
     ///
     /// # Errors
-    /// As any read; `unsupported` when no machine of Fly fits the request.
+    /// Like any read; `unsupported` when no machine of Fly fits the request.
     pub async fn placements(
         &self,
         cx: &CallContext,

@@ -1,4 +1,4 @@
-//! CPU presets and what they cost. Fly's API has no prices: every figure is an estimate by the
+//! CPU presets and their prices. Fly's API has no prices: every figure is an estimate by the
 //! published formula (docs/clouds/fly.md).
 
 use atlas_core::{Candidate, CloudType, ComputeRequest, Error, Result, Usd, UsdPerHour};
@@ -21,13 +21,12 @@ impl Kind {
     const fn counts(self) -> &'static [u32] {
         match self {
             Self::Shared => &[1, 2, 4, 6, 8],
-            // Up to 16 are in the client's table; the price list ends at 8, so nothing larger is
-            // offered.
+            // Fly's client has up to 16; the price list ends at 8, so nothing larger is offered.
             Self::Performance => &[1, 2, 4, 6, 8],
         }
     }
 
-    /// The least and the most memory for each CPU, in MB.
+    /// The minimum and maximum memory per CPU, in MB.
     const fn memory(self) -> (u32, u32) {
         match self {
             Self::Shared => (256, 2048),
@@ -35,7 +34,7 @@ impl Kind {
         }
     }
 
-    /// What a CPU costs for thirty days, in thousandths of a dollar.
+    /// The price of a CPU for thirty days, in thousandths of a dollar.
     const fn milli_dollars(self) -> i128 {
         match self {
             Self::Shared => 695,
@@ -44,10 +43,10 @@ impl Kind {
     }
 }
 
-/// What a gigabyte of memory costs for thirty days, in thousandths of a dollar.
+/// The price of a gigabyte of memory for thirty days, in thousandths of a dollar.
 const MEMORY_MILLI_DOLLARS: i128 = 5_000;
 const HOURS: i128 = 720;
-/// Memory comes in steps of so many MB.
+/// The step of memory sizes, in MB.
 const STEP: u32 = 256;
 
 /// Regions and their markups, in ten-thousandths, cheapest first.
@@ -71,20 +70,21 @@ const MARKUPS: &[(&str, i128)] = &[
     ("nrt", 13_077),
     ("gru", 16_154),
 ];
-/// Names of groups of regions, which a create takes like a region: Fly chooses one of the group.
+/// Names of groups of regions, which a create accepts as a region: Fly chooses one of the group.
 const GROUPS: [&str; 7] = ["any", "apac", "eu", "na", "sa", "us", "usa"];
-/// For a region that the table does not have: the dearest, never the cheapest.
+/// The markup for a region that the table lacks: the highest, so that the estimate is never too
+/// low.
 const DEAREST: i128 = 16_154;
-/// Root filesystems of ordinary machines are no larger than this, in GB; their real size is told
-/// nowhere.
+/// The maximum size of an ordinary machine's root filesystem, in GB; Fly does not report the real
+/// size.
 const LARGEST_ROOTFS: i64 = 8;
-/// What a gigabyte of it costs for thirty days, in cents.
+/// The price of a gigabyte of root filesystem for thirty days, in cents.
 const ROOTFS_CENTS: i64 = 15;
 
-/// What a gigabyte of a volume costs for thirty days, in cents.
+/// The price of a gigabyte of a volume for thirty days, in cents.
 const VOLUME_CENTS: i64 = 15;
 
-/// A guest: what a machine is made of.
+/// A guest: the CPUs and memory of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Preset {
     pub(crate) kind: Kind,
@@ -93,7 +93,7 @@ pub(crate) struct Preset {
 }
 
 impl Preset {
-    /// The least of this kind that has so many CPUs and so much memory.
+    /// The smallest preset of this kind with at least this many CPUs and this much memory.
     fn fitting(kind: Kind, cpus: u32, memory_mb: u32) -> Option<Self> {
         let (least, most) = kind.memory();
         let count = kind
@@ -109,7 +109,7 @@ impl Preset {
         })
     }
 
-    /// What machines report of themselves.
+    /// The preset that a machine reports.
     pub(crate) fn of(
         cpu_kind: Option<&str>,
         cpus: Option<u32>,
@@ -127,7 +127,7 @@ impl Preset {
         })
     }
 
-    /// `shared-cpu-2x`, as Fly's own tools say.
+    /// The name used by Fly's own tools: `shared-cpu-2x`.
     pub(crate) fn name(self) -> String {
         format!(
             "{}-{}x",
@@ -140,12 +140,12 @@ impl Preset {
         )
     }
 
-    /// The name and the memory, as a candidate carries them: `shared-cpu-2x:1024`.
+    /// The name and the memory, as in a candidate: `shared-cpu-2x:1024`.
     pub(crate) fn native(self) -> String {
         format!("{}:{}", self.name(), self.memory_mb)
     }
 
-    /// Reads [`Preset::native`], or a name alone, which has the preset's own memory.
+    /// Parses the output of [`Preset::native`], or only a name, with the preset's default memory.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (name, memory) = text
             .split_once(':')
@@ -185,13 +185,13 @@ impl Preset {
         UsdPerHour::new(Usd::from_nanos(i64::try_from(nanos).unwrap_or(i64::MAX)))
     }
 
-    /// Only so little memory can be suspended.
+    /// Only machines with little memory can be suspended.
     pub(crate) const fn can_be_suspended(self) -> bool {
         self.memory_mb <= 2048
     }
 }
 
-/// The most that a stopped machine costs: its root filesystem bills on.
+/// The maximum price of a stopped machine: its root filesystem continues to bill.
 pub(crate) fn stopped() -> UsdPerHour {
     let hours = i64::try_from(HOURS).unwrap_or(1);
     UsdPerHour::new(Usd::from_nanos(
@@ -199,13 +199,13 @@ pub(crate) fn stopped() -> UsdPerHour {
     ))
 }
 
-/// What so many gigabytes of a volume cost, which bill whether or not a machine runs.
+/// The price of a volume of this many gigabytes, which bills whether or not a machine runs.
 pub(crate) fn volume(gb: u32) -> UsdPerHour {
     let nanos = Usd::from_cents(VOLUME_CENTS * i64::from(gb)).nanos();
     UsdPerHour::new(Usd::from_nanos(nanos / i64::try_from(HOURS).unwrap_or(1)))
 }
 
-/// The price of two things at once.
+/// The sum of two prices.
 pub(crate) fn together(one: UsdPerHour, other: UsdPerHour) -> UsdPerHour {
     let nanos = one
         .per_hour()
@@ -214,12 +214,12 @@ pub(crate) fn together(one: UsdPerHour, other: UsdPerHour) -> UsdPerHour {
     UsdPerHour::new(Usd::from_nanos(nanos))
 }
 
-/// Whether a region (or a group of them) needs no look-up to be known to exist.
+/// Whether a region (or a group of them) is known to exist without a look-up.
 pub(crate) fn is_known_region(region: &str) -> bool {
     MARKUPS.iter().any(|(code, _)| *code == region) || GROUPS.contains(&region)
 }
 
-/// What to try for a request: regions in the order of its hints, cheaper first.
+/// The candidates of a request: regions in the order of its hints, cheaper ones first.
 pub(crate) fn candidates(request: &ComputeRequest) -> Result<Vec<Candidate>> {
     let cpus = request.cpu.unwrap_or(1);
     let memory_mb = request.memory.map_or(0, |memory| memory.as_mib());
@@ -271,7 +271,7 @@ mod tests {
     use atlas_core::MemorySize;
     use std::time::Duration;
 
-    /// The cost of thirty days, in whole cents.
+    /// The price of thirty days, in whole cents.
     fn month(preset: &str, region: &str) -> i64 {
         let price = Preset::parse(preset).unwrap().price(region);
         price

@@ -1,5 +1,4 @@
-//! The supporting objects of a machine that has an app of its own: the app, and the addresses at
-//! which its ports are reached.
+//! The supporting objects of a machine with its own app: the app, and the addresses of its ports.
 
 use std::time::Duration;
 
@@ -13,12 +12,12 @@ use crate::app::IpKind;
 use crate::place::is_app_name;
 use crate::{Fly, View, wire};
 
-/// An app.
+/// The kind of an app.
 pub(crate) const APP: &str = "app";
-/// An address of an app.
+/// The kind of an app's address.
 pub(crate) const IP: &str = "ip";
 
-/// How long a new app may be unknown, and how often we ask.
+/// How long a new app may be unknown, and how often it is read.
 const APP_SHOWS: Duration = Duration::from_secs(15);
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -47,7 +46,7 @@ fn address(support: &Support) -> Result<(&str, IpKind)> {
 }
 
 impl Fly {
-    /// Names are unique among all apps of the world: one that is taken is ours if we can read it.
+    /// Names are unique among all apps of Fly: a taken name is ours if we can read the app.
     pub(crate) async fn ensure_app(&self, cx: &CallContext, support: &Support) -> Result<Support> {
         const OPERATION: &str = "ensure_support";
         let name = app_name(support)?;
@@ -81,7 +80,7 @@ impl Fly {
                 .outcome_is(Outcome::NotApplied(Next::Stop))
                 .with_status(422));
         }
-        // What was made a moment ago is unknown for some seconds: 404, or 401.
+        // A new app is unknown for some seconds: 404, or 401.
         let deadline = tokio::time::Instant::now() + APP_SHOWS;
         loop {
             let passing = |error: &Error| error.kind() == ErrorKind::Unauthorized && !taken;
@@ -114,14 +113,14 @@ impl Fly {
         }
     }
 
-    /// Deleting an app takes every machine in it along: not while one is there that was not
-    /// destroyed. One of ours is waited for.
+    /// Deleting an app also deletes every machine in it, so it is not done while the app contains a
+    /// machine that was not destroyed. If that machine is ours, the release waits for it.
     pub(crate) async fn release_app(&self, cx: &CallContext, support: &Support) -> Result<()> {
         const OPERATION: &str = "release_support";
         let name = app_name(support)?;
         match self.cloud.app(cx, OPERATION, name).await {
             Ok(None) => return Ok(()),
-            // The name is somebody else's now: ours is gone.
+            // The name belongs to another organisation now, so ours is gone.
             Err(error) if error.kind() == ErrorKind::Forbidden => return Ok(()),
             Err(error) => return Err(error),
             Ok(Some(_)) => {}
@@ -145,14 +144,14 @@ impl Fly {
             return Err(error.outcome_is(Outcome::NotApplied(Next::SameLater)));
         }
         if others {
-            // Somebody put a machine of their own in it, and nobody of ours will end that: the app,
-            // which costs nothing, is left to them.
+            // A user put another machine in the app, which atlas will not delete. The app, which
+            // costs nothing, is left in place.
             return Ok(());
         }
         crate::error::gone(&self.cloud.delete_app(cx, OPERATION, name).await?)
     }
 
-    /// An app has one address of a kind: what a lost answer left is found again.
+    /// An app has one address of each kind, so one that a lost answer left is found again.
     pub(crate) async fn ensure_ip(&self, cx: &CallContext, support: &Support) -> Result<Support> {
         const OPERATION: &str = "ensure_support";
         let (app, kind) = address(support)?;
@@ -171,7 +170,7 @@ impl Fly {
         })
     }
 
-    /// All of the kind go: a lost answer may have left two.
+    /// Releases all addresses of the kind: a lost answer may have left two.
     pub(crate) async fn release_ip_support(
         &self,
         cx: &CallContext,

@@ -1,11 +1,11 @@
-//! How a Fly token is sent: macaroons as `FlyV1`, anything else as `Bearer`. Facts:
+//! How a Fly token is sent: macaroons as `FlyV1`, anything else as `Bearer`. See
 //! docs/clouds/fly.md.
 
 use atlas_core::{Error, ErrorKind, Next, Outcome, Result, Secret};
 
 const MACAROONS: [&str; 3] = ["fm1r_", "fm1a_", "fm2_"];
 
-/// The two schemes. `Bearer FlyV1 …` is malformed, and the log API takes no macaroon under
+/// The two schemes. `Bearer FlyV1 …` is malformed, and the log API does not accept a macaroon as
 /// `Bearer`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scheme {
@@ -22,8 +22,8 @@ impl Scheme {
     }
 }
 
-/// A token as it goes into the header, and under which scheme. `text` is what a user, `fly` or its
-/// files write: schemes before it are dropped, commas part it, and where there is a macaroon only
+/// Parses a token into the header's value and its scheme. `text` is what a user, `fly` or its files
+/// contain: leading schemes are removed, commas separate tokens, and if there is a macaroon, only
 /// macaroons are sent.
 pub(crate) fn read(text: &Secret) -> Result<(Scheme, Secret)> {
     let mut rest = text.expose().trim();

@@ -1,4 +1,4 @@
-//! Requests into Fly's words and Fly's answers into ours. Pure.
+//! Converts requests to Fly's API and Fly's answers to atlas types. Pure.
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
@@ -18,23 +18,22 @@ use crate::place::Place;
 use crate::preset::{self, Preset};
 use crate::wire;
 
-/// The metadata in which a machine's ports travel, in their order: listings tell nothing of its
-/// services.
+/// The metadata key with a machine's ports, in order: listings do not contain its services.
 const PORTS_TAG: &str = "atlas-ports";
-/// The metadata in which the IPv6 address of a machine's app travels, where it has raw TCP ports.
+/// The metadata key with the IPv6 address of a machine's app, if the machine has raw TCP ports.
 const ADDRESS_TAG: &str = "atlas-ipv6";
-/// The metadata in which the size of a machine's volume travels, in GB.
+/// The metadata key with the size of a machine's volume, in GB.
 const VOLUME_TAG: &str = "atlas-volume-gb";
-/// Metadata that belongs to the platform and its CLI: with `fly_platform_version`, a `fly deploy`
+/// The prefix of metadata of the platform and its CLI: with `fly_platform_version`, a `fly deploy`
 /// adopts the machine and destroys it.
 const PLATFORMS: &str = "fly_";
-/// Where a volume is mounted, unless `provider_opts` says otherwise.
+/// The mount path of a volume, unless `provider_opts` sets another.
 const MOUNT: &str = "/data";
-/// The port of https, and the one that leads there.
+/// The port of HTTPS, and the port of HTTP that redirects to it.
 const HTTPS: u16 = 443;
 const HTTP: u16 = 80;
 
-/// What Fly would refuse or silently drop, found before any request.
+/// Checks for what Fly would refuse or silently drop, before any request.
 pub(crate) fn check(request: &ComputeRequest) -> Result<()> {
     if request.gpu.is_some() {
         return Err(Error::unsupported(
@@ -81,8 +80,8 @@ pub(crate) fn check(request: &ComputeRequest) -> Result<()> {
     own_opts(request).map(drop)
 }
 
-/// `provider_opts` as fields that Fly knows: any other is refused here, for Fly would ignore it
-/// without a word.
+/// Parses `provider_opts` into fields that Fly knows. Others are refused here, because Fly would
+/// silently ignore them.
 fn own_opts(request: &ComputeRequest) -> Result<CreateMachine> {
     let wrong = |message: String| Err(Error::validation("provider_opts", message));
     if request.provider_opts.is_null() {
@@ -136,7 +135,7 @@ fn own_opts(request: &ComputeRequest) -> Result<CreateMachine> {
     Ok(opts)
 }
 
-/// The number outside of a port: the first HTTP port is https' own, any other keeps its number.
+/// The outside number of a port: 443 for the first HTTP port; any other keeps its number.
 fn external(ports: &[Port], index: usize) -> Result<u16> {
     let port = ports[index];
     let first = ports
@@ -153,19 +152,19 @@ fn external(ports: &[Port], index: usize) -> Result<u16> {
         })
 }
 
-/// An order for a machine.
+/// The parts of an order for a machine.
 pub(crate) struct Order {
-    /// The body of its create.
+    /// The body of the create.
     pub(crate) body: CreateMachine,
-    /// The part of its environment that goes into its app's secrets: every read of a machine shows
-    /// the rest to all readers of the app.
+    /// The part of its environment that is stored as its app's secrets, because every reader of the
+    /// app can see a machine's other variables.
     pub(crate) hidden: BTreeMap<String, Secret>,
-    /// What no error may repeat.
+    /// Secrets that no error may repeat.
     pub(crate) secrets: Vec<Secret>,
 }
 
-/// The order of a request. `preset` and `region` are what it is pinned to; `own` says that no other
-/// machine is in its app.
+/// Builds the order of a request, pinned to `preset` and `region`; `own` says that no other machine
+/// is in its app.
 pub(crate) fn create(
     cx: &CallContext,
     key: &LaunchKey,
@@ -220,8 +219,8 @@ pub(crate) fn create(
             memory_mb: Some(preset.memory_mb),
             ..Guest::default()
         }),
-        // A container that ended has ended: Fly would start it again ten times, and a caller that
-        // waits for its exit code would get the last one.
+        // A container that ended stays ended. Otherwise Fly would restart it ten times, and a
+        // caller that waits for its exit code would get the last one.
         restart: Some(Restart {
             policy: Some("no".to_owned()),
             max_retries: None,
@@ -271,12 +270,12 @@ pub(crate) fn create(
     })
 }
 
-/// Has a machine carry the address at which its raw TCP ports are reached.
+/// Records the address of a machine's raw TCP ports in its metadata.
 pub(crate) fn note_address(order: &mut Order, address: String) {
     note(order, ADDRESS_TAG, address);
 }
 
-/// Has a machine carry the size of its volume, which its price includes.
+/// Records the size of a machine's volume in its metadata, because its price includes the volume.
 pub(crate) fn note_volume(order: &mut Order, gb: u32) {
     note(order, VOLUME_TAG, gb.to_string());
 }
@@ -287,8 +286,8 @@ fn note(order: &mut Order, tag: &str, value: String) {
     metadata.insert(tag.to_owned(), value);
 }
 
-/// A port as a service. `autostop` and `autostart` are off: who holds the machine decides, and
-/// nobody who only calls it may wake it.
+/// A port as a service. `autostop` and `autostart` are off: only the holder of the machine decides,
+/// and a request must not wake it.
 fn service(ports: &[Port], index: usize) -> Result<Service> {
     let port = ports[index];
     let outside = external(ports, index)?;
@@ -327,17 +326,17 @@ fn service(ports: &[Port], index: usize) -> Result<Service> {
     })
 }
 
-/// How what Fly says becomes what we say.
+/// Converts Fly's answers.
 #[derive(Clone, Debug)]
 pub(crate) struct Reader {
     pub(crate) provider: ProviderId,
-    /// Where an app's public port is: `https://{app}.fly.dev`.
+    /// The URL of an app's public port: `https://{app}.fly.dev`.
     pub(crate) url: String,
 }
 
 impl Reader {
-    /// A machine, from Fly's description of it. `app` is known by where it was read; an
-    /// organisation's list says it itself.
+    /// Converts a machine. `app` is known from where it was read; an organisation's list contains
+    /// it.
     pub(crate) fn compute(
         &self,
         app: Option<&str>,
@@ -388,7 +387,7 @@ impl Reader {
         let volume = tag(VOLUME_TAG).and_then(|gb| gb.parse().ok()).unwrap_or(0);
         let machine_alone = match word {
             "destroyed" => None,
-            // Not free: the root filesystem bills on.
+            // Not free: the root filesystem continues to bill.
             "stopped" | "suspended" => Some(preset::stopped()),
             _ => preset.map(|preset| preset.price(machine.region.as_deref().unwrap_or_default())),
         };
@@ -409,8 +408,8 @@ impl Reader {
         Ok(compute)
     }
 
-    /// A raw TCP port belongs to the app's IPv6 address: by its name the app is also found at a
-    /// shared IPv4, which serves no such port.
+    /// A raw TCP port is reached at the app's IPv6 address. The app's name also resolves to a
+    /// shared IPv4 address, which does not serve such a port.
     fn port(&self, app: &str, address: Option<&str>, ports: &[Port], index: usize) -> PortMapping {
         let host = address
             .and_then(|text| text.parse::<Ipv6Addr>().ok())
@@ -435,9 +434,9 @@ impl Reader {
     }
 }
 
-/// `stopping` and `suspending` still bill, and nothing can be started that has not stopped: they
-/// stay Fly's own words, and so does any word that we do not know. `replaced` is said of old
-/// versions only, `migrated` of a machine that goes on elsewhere.
+/// `stopping` and `suspending` still bill, and a machine can be started only when it has stopped,
+/// so they remain Fly's own words, like any unknown word. `replaced` is used for old versions only,
+/// `migrated` for a machine that continues elsewhere.
 fn status(word: &str) -> ComputeStatus {
     match word {
         "created" | "creating" | "starting" | "restarting" | "updating" | "replacing" => {
@@ -451,8 +450,8 @@ fn status(word: &str) -> ComputeStatus {
     }
 }
 
-/// How the container last ended, and why. A stop that was asked for has an exit event too, and the
-/// code of a container that ran out of memory may be 0. Events are told newest first.
+/// How and why the container last ended. A requested stop has an exit event too, and the exit code
+/// of a container that ran out of memory may be 0. Events are listed newest first.
 fn exit(events: &[wire::Event]) -> (Option<i32>, Option<StopCause>) {
     let Some(exit) = last_exit(events).filter(|exit| !exit.restarting) else {
         return (None, None);
@@ -481,7 +480,7 @@ fn last_exit(events: &[wire::Event]) -> Option<wire::ExitEvent> {
     serde_json::from_value(told.clone()).ok()
 }
 
-/// A volume, which is of an app and stays there.
+/// Converts a volume, which belongs permanently to one app.
 pub(crate) fn volume(app: Option<&str>, read: &wire::Volume) -> Result<NetworkVolume> {
     let app = app.or(read.app_name.as_deref()).ok_or_else(implausible)?;
     let size = DiskSize::gb(read.size_gb.unwrap_or(0));
@@ -494,7 +493,7 @@ pub(crate) fn volume(app: Option<&str>, read: &wire::Volume) -> Result<NetworkVo
     ))
 }
 
-/// A volume on its way out is no volume any more.
+/// Whether a volume is being deleted.
 pub(crate) fn is_going(volume: &wire::Volume) -> bool {
     matches!(
         volume.state.as_deref(),
@@ -502,7 +501,7 @@ pub(crate) fn is_going(volume: &wire::Volume) -> bool {
     )
 }
 
-/// What a description says of itself when it cannot be understood.
+/// The error for a description that cannot be parsed.
 pub(crate) fn implausible() -> Error {
     Error::new(
         atlas_core::ErrorKind::Provider,
@@ -511,7 +510,7 @@ pub(crate) fn implausible() -> Error {
     .outcome_is(atlas_core::Outcome::NotApplied(atlas_core::Next::SameLater))
 }
 
-/// A machine of a listing, where only this is read of it.
+/// A machine of a listing, reduced to these fields.
 pub(crate) fn listed(
     reader: &Reader,
     app: Option<&str>,
@@ -523,7 +522,8 @@ pub(crate) fn listed(
     reader
         .compute(app, &machine, raw.into())
         .map_err(|error| UnreadableRow {
-            // A machine is known by its app and its id: without one of them it may be any.
+            // A machine is identified by its app and its id; without one of them it may be any
+            // machine.
             id: None,
             ..UnreadableRow::of(&row, error.message())
         })

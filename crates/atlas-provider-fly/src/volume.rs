@@ -10,13 +10,13 @@ use http::StatusCode;
 use crate::place::Place;
 use crate::{APP_ENV, Fly, translate, wire};
 
-/// A volume, as Fly tells it.
+/// A volume, as Fly describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Volume {
-    /// What the contract knows of it.
+    /// The volume in the contract's terms.
     pub volume: NetworkVolume,
-    /// The state, in Fly's word.
+    /// Fly's name of the state.
     pub state: String,
     /// The machine that mounts it.
     pub attached_to: Option<String>,
@@ -65,7 +65,7 @@ impl Fly {
         )
         .json(&body);
         let made: wire::Volume = self.cloud.read(cx, call).await?;
-        // It bills from now on: what could not be read of it must not lose its id.
+        // It bills from now on, so an unreadable field must not lose its id.
         let size = DiskSize::gb(made.size_gb.unwrap_or(request.size.as_gb()));
         let region = made.region.unwrap_or_else(|| request.region.clone());
         Ok(NetworkVolume::new(
@@ -99,7 +99,7 @@ impl Fly {
     /// The volumes of one app.
     ///
     /// # Errors
-    /// As any read.
+    /// Like any read.
     pub async fn volumes(&self, cx: &CallContext, app: &str) -> Result<Vec<Volume>> {
         let read = self.cloud.app_volumes(cx, "volumes", app).await?;
         read.into_iter().map(|volume| told(app, volume)).collect()
@@ -108,7 +108,7 @@ impl Fly {
     /// One volume.
     ///
     /// # Errors
-    /// As any read.
+    /// Like any read.
     pub async fn volume(&self, cx: &CallContext, id: &VolumeId) -> Result<Volume> {
         let at = Place::of_volume(id)?;
         let call = Call::get(
@@ -119,7 +119,7 @@ impl Fly {
         told(&at.app, self.cloud.read(cx, call).await?)
     }
 
-    /// Makes a volume larger; none is ever made smaller.
+    /// Enlarges a volume; a volume cannot be made smaller.
     ///
     /// # Errors
     /// `validation` for a smaller size.
@@ -142,10 +142,10 @@ impl Fly {
         )
     }
 
-    /// Keeps snapshots of a volume for so many days, 1 to 60.
+    /// Keeps snapshots of a volume for this many days, 1 to 60.
     ///
     /// # Errors
-    /// As any idempotent call.
+    /// Like any idempotent call.
     pub async fn keep_snapshots(
         &self,
         cx: &CallContext,

@@ -1,5 +1,5 @@
-//! Fly's JSON, names as on the wire. What is read is lenient ([`lenient`]): every field but an id
-//! may be missing or odd, and others are ignored.
+//! Fly's JSON types, with names as on the wire. Parsing is lenient ([`lenient`]): every field
+//! except an id may be missing or malformed, and unknown ones are ignored.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use atlas_http::lenient::{self, Cursor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-/// The usual error, and the shapes it also comes in.
+/// The usual error body, and its variants.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct ErrorBody {
     #[serde(default, deserialize_with = "lenient::opt_text")]
@@ -47,7 +47,7 @@ pub(crate) struct Machine {
     pub(crate) instance_id: Option<String>,
     #[serde(default, deserialize_with = "lenient::opt_object")]
     pub(crate) config: Option<ReadConfig>,
-    /// Where the host does not answer, what is known of the configuration.
+    /// The known part of the configuration, if the host does not answer.
     #[serde(default, deserialize_with = "lenient::opt_object")]
     pub(crate) incomplete_config: Option<ReadConfig>,
     #[serde(default, deserialize_with = "lenient::objects")]
@@ -72,7 +72,7 @@ pub(crate) struct ReadGuest {
     pub(crate) cpus: Option<u32>,
     #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) memory_mb: Option<u32>,
-    /// Machines from before August 2026.
+    /// Present for machines from before August 2026.
     #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) gpus: Option<u32>,
 }
@@ -94,7 +94,7 @@ pub(crate) struct Event {
     pub(crate) request: Option<Value>,
 }
 
-/// How a container ended: in `request.MonitorEvent.exit_event`, or in `request.exit_event`.
+/// How a container ended: in `request.MonitorEvent.exit_event` or `request.exit_event`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ExitEvent {
     #[serde(default, deserialize_with = "lenient::opt_number")]
@@ -111,8 +111,8 @@ fn is_true<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error>
     Ok(lenient::opt_flag(deserializer)? == Some(true))
 }
 
-/// False where it is missing or says so. What cannot be read does not prove that a container ended
-/// by itself.
+/// False if it is missing or false. An unreadable value does not prove that a container ended by
+/// itself.
 fn not_false<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     Ok(lenient::opt_flag(deserializer)? != Some(false))
 }
@@ -131,7 +131,7 @@ pub(crate) struct OrgVolumes {
     pub(crate) volumes: Option<Vec<Value>>,
     #[serde(default)]
     pub(crate) next_cursor: Cursor,
-    /// Not in the document; where it is there and not empty, the list is incomplete.
+    /// Not documented; if it is present and not empty, the list is incomplete.
     #[serde(default)]
     pub(crate) error_regions: Value,
 }
@@ -232,7 +232,7 @@ pub(crate) struct SetSecrets<'a> {
 pub(crate) struct SecretsSet {
     #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) version: Option<u64>,
-    /// The same by its old name.
+    /// The same under its old name.
     #[serde(default, rename = "Version", deserialize_with = "lenient::opt_number")]
     pub(crate) old_version: Option<u64>,
 }
@@ -312,7 +312,7 @@ pub(crate) struct Executed {
     pub(crate) stderr: String,
 }
 
-/// The real service has also answered with capital letters.
+/// The real service has also answered with capitalised names.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Regions {
     #[serde(alias = "Regions")]
@@ -349,8 +349,8 @@ pub(crate) struct Placement {
     pub(crate) count: u32,
 }
 
-/// Takes out of a description what holds secrets: environments, files, and the nonce that lets one
-/// change a machine.
+/// Removes secrets from a description: environments, files, and the nonce that permits changing a
+/// machine.
 pub(crate) fn redact(raw: &mut Value) {
     for config in ["config", "incomplete_config"] {
         raw.get_mut(config).map(redact_config);

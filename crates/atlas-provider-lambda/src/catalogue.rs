@@ -1,11 +1,11 @@
-//! The canonical GPU of an instance type. Facts: docs/clouds/lambda.md.
+//! The canonical GPU of an instance type. See docs/clouds/lambda.md.
 //!
-//! Which types and counts there are is only on Lambda's live price list: a list of ours would
-//! refuse what the cloud sells.
+//! Only Lambda's live price list has the types and counts: a fixed list would refuse what the cloud
+//! sells.
 
 use atlas_core::{Gpu, MemorySize};
 
-/// The card of an instance type.
+/// The GPU of an instance type.
 pub(crate) fn gpu(name: &str) -> Option<Gpu> {
     let (count, stem) = name.strip_prefix("gpu_")?.split_once("x_")?;
     Some(match stem {
@@ -17,7 +17,7 @@ pub(crate) fn gpu(name: &str) -> Option<Gpu> {
         "a100_80gb_sxm4" => Gpu::A100_80GSxm,
         "rtx6000" => Gpu::Rtx6000,
         "v100" | "v100_n" => Gpu::V100Sxm2_16G,
-        // A card that came after this list: by its canonical name, where that means one card only.
+        // A GPU that is newer than this list: by its canonical name, if that means one model only.
         other => {
             let name = other.split_once('_').map_or(other, |(name, _)| name);
             name.parse::<Gpu>()
@@ -27,7 +27,7 @@ pub(crate) fn gpu(name: &str) -> Option<Gpu> {
     })
 }
 
-/// Memory of one GPU, which Lambda says only in prose: the last `(<n> GB` of the description.
+/// Memory of one GPU, which Lambda gives only in text: the last `(<n> GB` of the description.
 pub(crate) fn vram(gpu_description: &str) -> Option<MemorySize> {
     let (_, tail) = gpu_description.rsplit_once('(')?;
     let (gb, _) = tail.split_once(" GB")?;
@@ -53,7 +53,7 @@ mod tests {
             ("gpu_4x_b200_sxm6", Some(Gpu::B200)),
             ("gpu_8x_b300_sxm6", Some(Gpu::B300)),
             ("gpu_8x_h200", Some(Gpu::H200)),
-            // Several cards have that name.
+            // Several models have that name.
             ("gpu_1x_h100", None),
             ("gpu_2x_a100_new", None),
             ("cpu_4x_general", None),

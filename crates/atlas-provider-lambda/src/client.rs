@@ -1,4 +1,4 @@
-//! Lambda's API, one function for each endpoint. What an answer means is `translate`'s.
+//! Lambda's API: one function per endpoint. `translate` interprets the answers.
 
 use atlas_core::{CallContext, ErrorKind, Result, RetryClass, Secret};
 use atlas_http::lenient::{self, Rows};
@@ -14,7 +14,7 @@ use crate::wire::{
     InstanceTypes, Launched, Ruleset, SshKey,
 };
 
-/// No account has this many pages; a server that goes on for longer is broken.
+/// No account has this many pages; a server that returns more is broken.
 const MAX_PAGES: usize = 1_000;
 
 /// The API of one account.
@@ -43,8 +43,8 @@ impl Cloud {
         Ok(InstanceTypes { types, complete })
     }
 
-    /// Walks the instances to the last page. The published document knows no pages, the live API
-    /// does (docs/clouds/lambda.md).
+    /// Walks the instances to the last page. The published document has no pages, the live API does
+    /// (docs/clouds/lambda.md).
     pub(crate) async fn instances(&self, cx: &CallContext) -> Result<Walk<Value>> {
         self.pages(cx, |token| {
             Call::get("list_compute", RetryClass::Safe, ["instances"])
@@ -53,7 +53,7 @@ impl Cloud {
         .await
     }
 
-    /// Walks a list, each page asked for by a call with its token.
+    /// Walks a list, with one call per page token.
     pub(crate) async fn pages<T: DeserializeOwned>(
         &self,
         cx: &CallContext,
@@ -67,7 +67,7 @@ impl Cloud {
         walk(MAX_PAGES, page).await
     }
 
-    /// One instance. With `absence`, a 404 is given back instead of becoming an error.
+    /// One instance. With `absence`, a 404 is returned as an answer instead of an error.
     pub(crate) async fn instance(
         &self,
         cx: &CallContext,
@@ -88,8 +88,8 @@ impl Cloud {
             .await
     }
 
-    /// The one call that makes a machine. `secrets` are kept out of whatever an error says: Lambda
-    /// echoes what it refuses.
+    /// The call that makes a machine. `secrets` are removed from any error, because Lambda echoes
+    /// what it refuses.
     pub(crate) async fn launch(
         &self,
         cx: &CallContext,
@@ -110,7 +110,8 @@ impl Cloud {
         Ok(answer.json::<Envelope<Launched>>()?.data)
     }
 
-    /// One id in a call: an unknown one may fail all others with it. A 404 is given back.
+    /// One id per call, because an unknown one may make all others fail. A 404 is returned as an
+    /// answer.
     pub(crate) async fn terminate(&self, cx: &CallContext, id: &str) -> Result<Answer> {
         let call = Call::post(
             "terminate",
@@ -132,7 +133,7 @@ impl Cloud {
         self.0.call(cx, call).await.map(drop)
     }
 
-    /// A list without pages, row by row.
+    /// A list without pages, parsed row by row.
     async fn rows<T: DeserializeOwned>(
         &self,
         cx: &CallContext,
@@ -160,8 +161,8 @@ impl Cloud {
             .await
     }
 
-    /// The name of the global rule set, which is the workspace's; `None` where the key may not read
-    /// it or there is none.
+    /// The name of the global rule set, which contains the workspace; `None` if the key may not
+    /// read it or there is none.
     pub(crate) async fn global_rules(&self, cx: &CallContext) -> Result<Option<String>> {
         let path = ["firewall-rulesets", "global"];
         let read = self
@@ -203,7 +204,7 @@ impl Cloud {
             .await
     }
 
-    /// A 404 in Lambda's own words is a success.
+    /// A 404 from Lambda itself is a success.
     pub(crate) async fn delete(
         &self,
         cx: &CallContext,

@@ -1,26 +1,27 @@
-//! The script that runs a container image on a Lambda VM. Facts: docs/clouds/lambda.md.
+//! The script that runs a container image on a Lambda VM. See docs/clouds/lambda.md.
 //!
-//! The environment is data in the script, never a shell variable: bash evaluates what is assigned
-//! to some names (`OPTIND`, `SRANDOM`), changes what is assigned to others (`LINENO`), and both
-//! would happen as root on the VM. It travels as JSON in a quoted here-document, which no shell
-//! expands, to a Python program that starts `docker run` with it. Python is on every image:
+//! The environment is data in the script, never a shell variable: bash evaluates assignments to
+//! some names (`OPTIND`, `SRANDOM`), changes values assigned to others (`LINENO`), and both would
+//! happen as root on the VM. It is passed as JSON in a quoted here-document, which no shell
+//! expands, to a Python program that starts `docker run` with it. Python is on every image, because
 //! cloud-init, which runs this script, is written in it. No value is ever an argument, where `ps`
 //! would show it.
 //!
-//! Deliberately absent: anything that could end the VM from inside (`shutdown` does not end billing
-//! there).
+//! Deliberately absent: anything that could shut the VM down from inside (`shutdown` does not end
+//! billing there).
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use atlas_core::{ComputeRequest, Error, Result, Secret};
 
-/// What Lambda takes at most, in bytes.
+/// The maximum size that Lambda accepts, in bytes.
 const MAX_USER_DATA: usize = 1_000_000;
 
-/// Reads the environment and becomes the command in its arguments. What the `docker` client itself
-/// obeys reaches the container through descriptor 9, an environment file in memory; the rest is in
-/// the client's own environment, where `-e NAME` finds it whatever is in the value.
+/// Reads the environment and then executes the command in its arguments. Variables that the
+/// `docker` client itself reads are passed to the container through descriptor 9, an environment
+/// file in memory; the rest are in the client's own environment, where `-e NAME` finds them
+/// whatever their value is.
 const STARTER: &str = "import json, os, shutil, sys
 given = json.load(sys.stdin.buffer)
 lines = \"\".join(name + \"=\" + value + \"\\n\" for name, value in given[\"file\"].items())
@@ -32,10 +33,10 @@ environment.update((name.encode(), value.encode()) for name, value in given[\"en
 os.execve(shutil.which(sys.argv[1]), sys.argv[1:], environment)";
 
 /// Names that every POSIX shell sets itself: the first shell in the image would drop the value, and
-/// dash does not even start with an `OPTIND` that is not a number.
+/// dash does not even start if `OPTIND` is not a number.
 const OF_THE_SHELL: [&str; 4] = ["IFS", "OPTIND", "PPID", "PWD"];
 
-/// Names that the `docker` client, its loader or its Go runtime obey.
+/// Names that the `docker` client, its loader or its Go runtime read.
 const OF_DOCKER: [&str; 12] = [
     "PATH",
     "HOME",
@@ -64,20 +65,20 @@ const OF_DOCKER_PREFIXES: [&str; 9] = [
 /// The longest line of an environment file that docker reads (its scanner's limit is 64 KiB).
 const MAX_FILE_LINE: usize = 65_000;
 
-/// How a variable reaches the container.
+/// How a variable is passed to the container.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Route {
-    /// In the environment of the `docker` client, named by `-e`. Exact for every value.
+    /// In the environment of the `docker` client, named by `-e`. Exact forevery value.
     Inherited,
-    /// As a line of an environment file, which the client does not apply to itself. Exact for what
-    /// fits on a line.
+    /// As a line of an environment file, which the client does not apply to itself. Exact for any
+    /// value that fits on a line.
     File,
 }
 
-/// The script for this request, with this environment.
+/// The script for this request with this environment.
 ///
 /// # Errors
-/// `validation`, naming the field, for a variable that no container could be given exactly.
+/// `validation`, naming the field, for a variable that could not be passed to a container exactly.
 pub(crate) fn script(
     request: &ComputeRequest,
     env: &BTreeMap<String, Secret>,
@@ -149,8 +150,8 @@ pub(crate) fn script(
     Ok(Some(Secret::new(script)))
 }
 
-/// The spellings of these values in a script: an error of the cloud that quotes the script must
-/// show none of them.
+/// The encodings of these values in a script. An error that quotes the script must show none of
+/// them.
 pub(crate) fn spellings(env: &BTreeMap<String, Secret>) -> Vec<Secret> {
     let written = |value: &Secret| {
         let json = ascii_json(value.expose());
@@ -189,13 +190,13 @@ fn route(name: &str, value: &str) -> Result<Route> {
     Ok(Route::File)
 }
 
-/// One word of a POSIX shell, whatever is in it.
+/// Quotes a text as one word of a POSIX shell.
 fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// A JSON string of printable ASCII only: neither the locale of the VM nor a control character that
-/// bash uses for itself (DEL) can change it.
+/// A JSON string of printable ASCII only, so that neither the locale of the VM nor a control
+/// character that bash uses internally (DEL) can change it.
 fn ascii_json(text: &str) -> String {
     let mut json = String::with_capacity(text.len() + 2);
     json.push('"');
@@ -225,8 +226,8 @@ mod tests {
     use atlas_core::{Gpu, Port};
     use serde_json::{Value, json};
 
-    /// A `docker` that writes down what `run` was given, reading an environment file line by line
-    /// as the real client does.
+    /// A fake `docker` that records the arguments of `run`, and reads an environment file line by
+    /// line like the real client.
     const DOCKER: &str = r##"#!/usr/bin/env python3
 import json, os, sys
 if sys.argv[1] != "run":
@@ -259,7 +260,7 @@ with open(os.path.join(here, "ran.json"), "w") as file:
             .collect()
     }
 
-    /// Runs a script with a real shell; what its `docker run` was given.
+    /// Runs a script with a real shell; returns what its `docker run` received.
     fn run(shell: &str, folder: &Path, script: &str) -> Value {
         for (name, text) in [("docker", DOCKER), ("nvidia-smi", "#!/bin/sh\n")] {
             let program = folder.join(name);

@@ -1,4 +1,4 @@
-//! Where Lambda is and with which key it is called.
+//! Lambda's URL and API key.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use atlas_http::{Connection, Pace};
 use crate::Lambda;
 use crate::client::Cloud;
 
-/// The variable with the API key.
+/// The environment variable of the API key.
 pub const API_KEY_ENV: &str = "LAMBDA_LABS_API_KEY";
-/// Another name of it.
+/// Another environment variable of the API key.
 pub const API_KEY_ALIAS_ENV: &str = "LAMBDA_API_KEY";
-/// The variable with another base URL, up to and with its `/api/v1`.
+/// The environment variable of another base URL, including its `/api/v1`.
 pub const URL_ENV: &str = "ATLAS_LAMBDA_URL";
-/// The variable with the name of the SSH key that every launch must name.
+/// The environment variable of the name of the SSH key that every launch must name.
 pub const SSH_KEY_ENV: &str = "ATLAS_LAMBDA_SSH_KEY";
 
 const BASE_URL: &str = "https://cloud.lambda.ai/api/v1";
@@ -29,12 +29,12 @@ const LIMITS: AccountLimits = AccountLimits {
     burst: 1,
     concurrency: 4,
 };
-/// Lambda takes one launch in twelve seconds. A launch may leave its slot up to three calls late,
-/// behind the reads before it, and the next may be on time: that much is added, or the second would
-/// come too early.
+/// Lambda accepts one launch in twelve seconds. A launch may be sent up to three calls after its
+/// slot, behind earlier reads, and the next one may be on time. That much is added, or the second
+/// launch would come too early.
 const LAUNCH_PACE: Pace = Pace::every(Duration::from_secs(15));
 
-/// Builds a [`Lambda`]. What is set here counts before the environment.
+/// Builds a [`Lambda`]. Settings made here take precedence over the environment.
 pub struct LambdaBuilder {
     connection: Connection,
     base_url: Option<String>,
@@ -56,7 +56,7 @@ impl Default for LambdaBuilder {
 impl LambdaBuilder {
     atlas_http::connection_setters!(connection);
 
-    /// Takes from these variables what is not set on the builder.
+    /// Reads settings that are unset on the builder from these variables.
     #[must_use]
     pub fn environment(mut self, variable: impl Fn(&str) -> Option<String>) -> Self {
         self.connection
@@ -68,7 +68,7 @@ impl LambdaBuilder {
         }
     }
 
-    /// Another base URL, up to and with its `/api/v1`. `http://` to loopback only.
+    /// Sets another base URL, including its `/api/v1`. `http://` is allowed for loopback only.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> Self {
         Self {
@@ -77,7 +77,7 @@ impl LambdaBuilder {
         }
     }
 
-    /// The SSH key that every launch must name. Unset: the account's only one.
+    /// Sets the SSH key that every launch must name. Default: the account's only one.
     #[must_use]
     pub fn ssh_key(self, name: impl Into<String>) -> Self {
         Self {
@@ -86,7 +86,7 @@ impl LambdaBuilder {
         }
     }
 
-    /// The pace of launches, which Lambda limits besides all calls.
+    /// Sets the pace of launches, which Lambda limits in addition to all calls.
     #[must_use]
     pub fn launch_pace(self, pace: Pace) -> Self {
         Self {
@@ -95,11 +95,11 @@ impl LambdaBuilder {
         }
     }
 
-    /// The provider.
+    /// Builds the provider.
     ///
     /// # Errors
-    /// `unauthorized` without a key, naming the variable to set; `validation` for a URL that is
-    /// none, or that would send the key readable to another machine.
+    /// `unauthorized` without a key, naming the variable to set; `validation` for an invalid URL,
+    /// or one that would send the key unencrypted to another machine.
     pub fn build(self) -> Result<Lambda> {
         let id = ProviderId::new("lambda").expect("a plain name");
         let key = self

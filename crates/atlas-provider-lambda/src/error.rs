@@ -1,18 +1,18 @@
-//! Lambda's error bodies into ours: the kind by status and code, the text with Lambda's own
-//! message, which names the field that it refused. It may echo the `user_data` of a launch: what
-//! comes after the beginning of a script is not shown, for a part of a secret there is not
-//! recognized as one.
+//! Maps Lambda's error bodies: the kind by status and code, and the message from Lambda's own,
+//! which names the refused field. It may echo the `user_data` of a launch: text after the beginning
+//! of a script is not shown, because a partial secret there would not be recognised.
 
 use atlas_core::{Error, ErrorKind, Next, Outcome, Result, RetryClass};
 use atlas_http::{Answer, FailedAnswer};
 
 use crate::wire::ErrorEnvelope;
 
-/// The mapper of this cloud's answers. An upstream failure behind a read is just a read to repeat.
+/// The error mapper of Lambda's answers. If an upstream fails during a read, the read is just
+/// repeated.
 pub(crate) fn map(answer: &FailedAnswer) -> Option<Error> {
     if answer.status().is_redirection() {
-        // The old host answers so, before any work: the key goes nowhere else, and no launch
-        // becomes a read.
+        // The old host answers with a redirect before any work. The redirect is not followed, so
+        // that the key is not sent elsewhere, and a launch does not become a read.
         let text = "the base url answers with a redirect: it is not, or not any more, lambda's";
         return Some(answer.not_applied(ErrorKind::Provider, Next::Stop, text));
     }
@@ -27,8 +27,7 @@ pub(crate) fn map(answer: &FailedAnswer) -> Option<Error> {
     Some(error)
 }
 
-/// Whether what was asked for is gone by now: done, or a 404 in Lambda's own words. A proxy's 404
-/// proves nothing.
+/// Whether the object is gone: deleted, or a 404 from Lambda itself. A proxy's 404 proves nothing.
 pub(crate) fn gone(answer: &Answer) -> Result<()> {
     if answer.status().is_success() || says_gone(answer.bytes()) {
         return Ok(());
@@ -45,8 +44,8 @@ fn says_gone(body: &[u8]) -> bool {
     })
 }
 
-/// What an answer that is not a success means; `None` when the body is not Lambda's. `message` is
-/// what the cloud says of it, on one line and without secrets.
+/// The meaning of an error answer; `None` when the body is not Lambda's. `message` is the cloud's
+/// text on one line and without secrets.
 fn classify(status: u16, body: &[u8], message: Option<&str>) -> Option<Error> {
     let code = serde_json::from_slice::<ErrorEnvelope>(body)
         .ok()?
@@ -67,8 +66,7 @@ fn classify(status: u16, body: &[u8], message: Option<&str>) -> Option<Error> {
         "global/invalid-parameters" | "instance-operations/launch/file-system-in-wrong-region" => {
             (ErrorKind::Validation, Next::Stop)
         }
-        // An upstream of Lambda failed: what became of a write is not known, whatever the status
-        // says.
+        // An upstream of Lambda failed: the outcome of a write is unknown, whatever the status is.
         other
             if other.starts_with("provider/")
                 || other == "global/internal-error"

@@ -1,5 +1,5 @@
-//! Lambda Cloud behind the contract: on-demand VMs, an image run as a container on one, rule sets
-//! that open its ports.
+//! The Lambda Cloud provider: on-demand VMs, an image run as a container on one, and rule sets that
+//! open its ports.
 //!
 //! ```no_run
 //! use atlas_core::{AnyProvider, CallContext, ComputeRequest, Gpu, LaunchKey, Port};
@@ -16,7 +16,7 @@
 //! ```
 //!
 //! Deliberately absent: stop and start (Lambda has neither), and the end of a container (the API
-//! never tells; a callback does).
+//! never reports it; a callback does).
 
 mod catalogue;
 mod client;
@@ -59,7 +59,7 @@ pub struct Lambda {
 }
 
 impl Lambda {
-    /// From `LAMBDA_LABS_API_KEY` (or `LAMBDA_API_KEY`) and, where set, `ATLAS_LAMBDA_URL` and
+    /// Reads `LAMBDA_LABS_API_KEY` (or `LAMBDA_API_KEY`) and, if set, `ATLAS_LAMBDA_URL` and
     /// `ATLAS_LAMBDA_SSH_KEY`.
     ///
     /// # Errors
@@ -70,13 +70,14 @@ impl Lambda {
             .build()
     }
 
-    /// Begins one by hand.
+    /// Starts building a provider.
     #[must_use]
     pub fn builder() -> LambdaBuilder {
         LambdaBuilder::default()
     }
 
-    /// Reboots a machine. Its container does not come back by itself: cloud-init runs once.
+    /// Reboots a machine. Its container does not start again by itself, because cloud-init runs
+    /// once.
     ///
     /// # Errors
     /// `conflict` when its state does not allow it.
@@ -87,8 +88,8 @@ impl Lambda {
             .map_err(|error| error.during(&self.id, "restart"))
     }
 
-    /// What to try for a request, best first. The price list decides what can be ordered; a region
-    /// that it does not show is looked up before it counts as sold out.
+    /// The candidates of a request, best first. The price list determines what can be ordered; a
+    /// region that is missing in it is looked up before it counts as sold out.
     async fn placed(
         &self,
         cx: &CallContext,
@@ -111,7 +112,7 @@ impl Lambda {
         Ok(found)
     }
 
-    /// How many GB are on the file system that a request mounts, where it mounts one.
+    /// The size in GB of the data on the file system that a request mounts, if it mounts one.
     async fn mounted(
         &self,
         cx: &CallContext,
@@ -125,8 +126,8 @@ impl Lambda {
         translate::mounted_gb(id, found.usable()?).map(Some)
     }
 
-    /// Exactly one key must be named, also where SSH is never used. One that is configured is
-    /// believed: a launch that names another is refused.
+    /// A launch must name exactly one key, even if SSH is never used. A configured key is not
+    /// checked first: a launch with a wrong one is refused.
     async fn ssh_key(&self, cx: &CallContext) -> Result<String> {
         match &self.ssh_key {
             Some(name) => Ok(name.clone()),
@@ -134,7 +135,7 @@ impl Lambda {
         }
     }
 
-    /// The key that a launch would name, read from the account's list of them.
+    /// The key that a launch would name, from the account's list of keys.
     async fn ssh_key_of_account(&self, cx: &CallContext) -> Result<String> {
         let keys = self
             .cloud
@@ -171,9 +172,9 @@ impl Lambda {
         }
     }
 
-    /// Whether a rule set guards machines of others only, who named it for theirs. Nobody of ours
-    /// will end those: the rule set, which costs nothing, is left to them. A machine with our whole
-    /// key is waited for.
+    /// Whether a rule set is used only by machines of other owners. Atlas will not end those, so
+    /// the rule set, which costs nothing, is left in place. A machine with our complete key is
+    /// waited for.
     async fn is_others(&self, cx: &CallContext, ruleset: &str, name: &str) -> Result<bool> {
         let Some(key) = TrackedKey::in_name(name) else {
             return Ok(false);
@@ -186,7 +187,7 @@ impl Lambda {
                 .as_array()
                 .is_some_and(|sets| sets.iter().any(|set| set["id"] == ruleset));
             let Ok(machine) = translate::compute(&self.id, raw) else {
-                // Whose it is cannot be told.
+                // The owner cannot be determined.
                 others &= !by_it;
                 continue;
             };
@@ -241,9 +242,9 @@ impl Provider for Lambda {
         translate::check(request)
     }
 
-    /// The rule set that opens the machine's ports; none where no port is asked for. A request that
-    /// is not pinned and may go to several regions has no plan yet: where it goes is seen when it
-    /// is placed.
+    /// The rule set that opens the machine's ports; none if no port is requested. A request that is
+    /// not pinned and may go to several regions has no plan yet: its region is known when it is
+    /// placed.
     fn supports(&self, key: &LaunchKey, request: &ComputeRequest) -> Result<Vec<Support>> {
         if request.ports.is_empty() {
             return Ok(Vec::new());
@@ -253,8 +254,8 @@ impl Provider for Lambda {
         };
         let name = match key.tracked() {
             Some(key) => format!("atlas-{key}"),
-            // Without an attempt to release it with, one rule set serves every machine with these
-            // ports there.
+            // Without an attempt that would release it, one rule set serves every machine with
+            // these ports in the region.
             None => translate::shared_ruleset_name(&spec),
         };
         Ok(vec![Support {
@@ -265,9 +266,9 @@ impl Provider for Lambda {
         }])
     }
 
-    /// A keyed hash of the key, for no operation says whose it is, and the workspace that it sees
-    /// where that is not the account's default one: a key that was moved to another workspace sees
-    /// other machines, and none of those from before.
+    /// A keyed hash of the key, because no operation reports its owner, combined with the visible
+    /// workspace unless that is the account's default. A key that was moved to another workspace
+    /// sees other machines, and none of the earlier ones.
     async fn identity(&self, cx: &CallContext) -> Result<String> {
         let workspace = match self.cloud.global_rules(cx).await? {
             Some(name) => translate::workspace(&name),
@@ -346,7 +347,7 @@ impl Provider for Lambda {
             .filter_map(|id| ComputeId::new(id).ok())
             .collect();
         match &ids[..] {
-            // No read follows: the id is the handle, and a failed read must never lose it.
+            // No read follows: a failed read must never lose the id, which is the only handle.
             [id] => Ok(translate::launched(&self.id, id.clone(), &launch, request)),
             _ => Err(Error::new(
                 ErrorKind::Provider,
@@ -379,7 +380,8 @@ impl Provider for Lambda {
         Ok(Listing::of_walk(rows, walk.missing).filtered(filter))
     }
 
-    /// A 404 in Lambda's own words, or `terminated` or `preempted` in an answer about this very id.
+    /// Absent means a 404 from Lambda itself, or `terminated` or `preempted` in an answer about
+    /// this id.
     async fn presence(&self, cx: &CallContext, id: &ComputeId) -> Presence {
         let answer = match self.cloud.instance(cx, "presence", id.as_str(), true).await {
             Ok(answer) => answer,
@@ -400,7 +402,7 @@ impl Provider for Lambda {
         }
     }
 
-    /// One id in a call. A 404 in Lambda's own words is a success.
+    /// One id per call. A 404 from Lambda itself is a success.
     async fn terminate(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
         error::gone(&self.cloud.terminate(cx, id.as_str()).await?)
     }
@@ -410,8 +412,8 @@ impl Provider for Lambda {
         Ok(translate::gpu_types(&self.id, &types, self.clock.now()))
     }
 
-    /// Names are not unique at Lambda: a lost answer is resolved by looking for the name before
-    /// another is made.
+    /// Names are not unique at Lambda: a lost answer is resolved by searching for the name before
+    /// another one is made.
     async fn ensure_support(
         &self,
         cx: &CallContext,
@@ -429,7 +431,7 @@ impl Provider for Lambda {
                 ..support.clone()
             });
         }
-        // Without it there will be no machine, and a rule set would be made for nothing.
+        // Without a key there will be no machine, and the rule set would be useless.
         self.ssh_key_of_account(cx).await?;
         let body = wire::CreateRuleset {
             name: &support.name,
@@ -443,8 +445,8 @@ impl Provider for Lambda {
         })
     }
 
-    /// Refused while the machine is there and for a while after: repeated until it is done. All of
-    /// the name go: a lost answer may have left two.
+    /// Refused while the machine exists and for a while afterwards, so it is repeated until it
+    /// succeeds. All rule sets with the name are deleted: a lost answer may have left two.
     async fn release_support(&self, cx: &CallContext, support: &Support) -> Result<()> {
         let existing = self.cloud.rulesets(cx, "release_support find").await?;
         for ruleset in existing
@@ -472,8 +474,8 @@ impl Provider for Lambda {
             .collect()
     }
 
-    /// Lambda's file systems grow with what is put on them: the asked size is not a limit there,
-    /// and is refused above what it could hold.
+    /// Lambda's file systems grow with their contents: a requested size is not a limit, and is
+    /// refused if it exceeds the maximum.
     async fn create_network_volume(
         &self,
         cx: &CallContext,

@@ -1,5 +1,5 @@
-//! What an account has besides machines: SSH keys, images, regions, firewall rules and rule sets,
-//! file systems, its audit trail.
+//! Resources of an account besides machines: SSH keys, images, regions, firewall rules and rule
+//! sets, file systems, the audit trail.
 //!
 //! Deliberately absent: cluster fabric and support tickets, which no machine of ours needs.
 
@@ -16,26 +16,27 @@ use crate::Lambda;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub struct SshKey {
-    /// Lambda's id of it.
+    /// Its id at Lambda.
     pub id: String,
-    /// What a launch names it by.
+    /// The name used in a launch.
     pub name: String,
     /// The public half.
     pub public_key: String,
 }
 
-/// A place where machines are.
+/// A region of machines.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub struct Region {
     /// Its name in requests.
     pub name: String,
-    /// Its name for people.
+    /// The display name.
     #[serde(default)]
     pub description: String,
 }
 
-/// What a machine boots from. Ids are per region and go stale: launches do better to name a family.
+/// A boot image of machines. Ids are per region and become outdated, so launches should name a
+/// family.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub struct Image {
@@ -43,34 +44,34 @@ pub struct Image {
     pub id: String,
     /// The image's name.
     pub name: String,
-    /// The family it is the latest of, or was.
+    /// The family of which it is, or was, the latest image.
     pub family: String,
     /// The image's version, as Lambda writes it.
     pub version: String,
     /// `x86_64` or `arm64`.
     pub architecture: String,
-    /// Where it is.
+    /// The region of the image.
     pub region: Region,
 }
 
-/// One thing that is let in.
+/// A rule that admits traffic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct FirewallRule {
     /// `tcp`, `udp`, `icmp` or `all`.
     pub protocol: String,
-    /// First and last port; none for `icmp`.
+    /// First and last port; `None` for `icmp`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port_range: Option<[u16; 2]>,
-    /// From where, in CIDR notation.
+    /// The admitted source network, in CIDR notation.
     pub source_network: String,
-    /// For people.
+    /// A description for display.
     #[serde(default)]
     pub description: String,
 }
 
 impl FirewallRule {
-    /// These TCP ports, from anywhere.
+    /// Admits these TCP ports from anywhere.
     #[must_use]
     pub fn tcp(ports: RangeInclusive<u16>, description: impl Into<String>) -> Self {
         Self {
@@ -81,7 +82,7 @@ impl FirewallRule {
         }
     }
 
-    /// The same, from this network only.
+    /// Restricts the rule to this source network.
     #[must_use]
     pub fn from(self, network: impl Into<String>) -> Self {
         Self {
@@ -91,74 +92,73 @@ impl FirewallRule {
     }
 }
 
-/// Rules that a launch in their region can be given. They cannot be given later.
+/// A set of rules that a launch in its region can use. It cannot be added to a machine later.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub struct FirewallRuleset {
-    /// Lambda's id of it.
+    /// Its id at Lambda.
     pub id: String,
     /// Its name, which need not be unique.
     pub name: String,
-    /// Where it applies; none for the account's global one.
+    /// The region where it applies; `None` for the account's global one.
     #[serde(default)]
     pub region: Option<Region>,
-    /// What it lets in.
+    /// The admitted traffic.
     pub rules: Vec<FirewallRule>,
-    /// The machines that have it.
+    /// The machines that use it.
     #[serde(default)]
     pub instance_ids: Vec<String>,
 }
 
-/// A shared file system. It bills for what is on it, mounted or not.
+/// A shared file system. Its contents bill, mounted or not.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub struct FileSystem {
-    /// Lambda's id of it.
+    /// Its id at Lambda.
     pub id: String,
-    /// What a launch names it by.
+    /// The name used in a launch.
     pub name: String,
-    /// Where machines find it by default.
+    /// The default mount path.
     pub mount_point: String,
-    /// Since when it is.
+    /// When it was created.
     pub created: Timestamp,
-    /// Whether a machine has it; then it cannot be deleted.
+    /// Whether a machine uses it; it then cannot be deleted.
     pub is_in_use: bool,
-    /// Where it is.
+    /// The region of the file system.
     pub region: Region,
-    /// About how many bytes are on it.
+    /// Approximate size of its contents in bytes.
     #[serde(default)]
     pub bytes_used: Option<u64>,
 }
 
-/// Which events to read; unset: all.
+/// Selects events of the audit trail; unset fields select all.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct AuditQuery {
-    /// Not before this.
+    /// Not before this instant.
     pub start: Option<Timestamp>,
-    /// Not after this.
+    /// Not after this instant.
     pub end: Option<Timestamp>,
-    /// Only of this kind, `cloud.instance` say.
+    /// Only of this kind, such as `cloud.instance`.
     pub resource_type: Option<String>,
 }
 
-/// Something that was done in the account: independent evidence of a launch, and the only source of
-/// its time.
+/// An event in the account: independent evidence of a launch, and the only source of its time.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub struct AuditEvent {
     /// The event's id at Lambda.
     pub event_id: String,
-    /// When it was.
+    /// When it happened.
     pub event_time: Timestamp,
-    /// The kind of thing it was done to.
+    /// The kind of resource it concerned.
     pub resource_name: String,
-    /// What was done.
+    /// The action.
     pub action: String,
-    /// The things it was done to, as Lambda names resources.
+    /// The affected resources, as Lambda names them.
     #[serde(default)]
     pub resource_lrns: Vec<String>,
-    /// What else there is to say, by the kind of event.
+    /// Further details, depending on the kind of event.
     #[serde(default)]
     pub additional_details: Value,
 }
@@ -171,8 +171,7 @@ struct GeneratedKey {
 }
 
 impl Lambda {
-    /// Renames a machine: the only thing of it that can be changed. Its launch key stays in its
-    /// tag.
+    /// Renames a machine. Nothing else about it can be changed. Its launch key remains in its tag.
     ///
     /// # Errors
     /// `validation` for more than 64 bytes; `not_found`. Idempotent.
@@ -188,7 +187,7 @@ impl Lambda {
     /// The account's SSH keys.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn ssh_keys(&self, cx: &CallContext) -> Result<Vec<SshKey>> {
         self.cloud
             .data(cx, Call::get("ssh_keys", RetryClass::Safe, ["ssh-keys"]))
@@ -201,7 +200,7 @@ impl Lambda {
     /// `validation` for a name that is not 1 to 64 characters, or a key of more than one line.
     ///
     /// # Cancel safety
-    /// Dropped, it may have been added: names are not unique.
+    /// A dropped call may have added it: names are not unique.
     pub async fn add_ssh_key(
         &self,
         cx: &CallContext,
@@ -223,13 +222,13 @@ impl Lambda {
             .await
     }
 
-    /// Has Lambda make a pair; the private half is answered this once and kept nowhere.
+    /// Lets Lambda generate a key pair; the private half is returned only once and is not stored.
     ///
     /// # Errors
     /// `validation` for a name that is not 1 to 64 characters.
     ///
     /// # Cancel safety
-    /// Dropped, a key may be there whose private half is lost.
+    /// A dropped call may have left a key whose private half is lost.
     pub async fn generate_ssh_key(&self, cx: &CallContext, name: &str) -> Result<(SshKey, Secret)> {
         let call = Call::post("generate_ssh_key", RetryClass::Create, ["ssh-keys"])
             .json(&json!({ "name": key_name(name)? }));
@@ -237,40 +236,40 @@ impl Lambda {
         Ok((made.key, made.private_key))
     }
 
-    /// Removes an SSH key; machines that have it keep it. One that is not there is a success.
+    /// Removes an SSH key; machines that have it keep it. If it does not exist, the call succeeds.
     ///
     /// # Errors
-    /// As any call. Idempotent.
+    /// Like any call. Idempotent.
     pub async fn delete_ssh_key(&self, cx: &CallContext, id: &str) -> Result<()> {
         self.cloud
             .delete(cx, "delete_ssh_key", ["ssh-keys", id])
             .await
     }
 
-    /// What machines can boot from, a line for each region.
+    /// The boot images, one entry per region.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn images(&self, cx: &CallContext) -> Result<Vec<Image>> {
         self.cloud
             .data(cx, Call::get("images", RetryClass::Safe, ["images"]))
             .await
     }
 
-    /// Where machines can be.
+    /// The regions.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn regions(&self, cx: &CallContext) -> Result<Vec<Region>> {
         self.cloud
             .data(cx, Call::get("regions", RetryClass::Safe, ["regions"]))
             .await
     }
 
-    /// What all machines of the account let in.
+    /// The traffic that all machines of the account admit.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn firewall_rules(&self, cx: &CallContext) -> Result<Vec<FirewallRule>> {
         self.cloud
             .data(
@@ -280,11 +279,11 @@ impl Lambda {
             .await
     }
 
-    /// Replaces **all** of the account's rules, also those that others just added; answers what is
-    /// kept.
+    /// Replaces **all** of the account's rules, including rules that were added concurrently;
+    /// returns the stored ones.
     ///
     /// # Errors
-    /// `validation` for a rule Lambda does not take. Dropped, it may have replaced them.
+    /// `validation` for a rule that Lambda does not accept. A dropped call may have replaced them.
     pub async fn set_firewall_rules(
         &self,
         cx: &CallContext,
@@ -299,10 +298,10 @@ impl Lambda {
         self.cloud.data(cx, call).await
     }
 
-    /// The account's rule sets, those of our machines among them.
+    /// The account's rule sets, including those of atlas's machines.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn firewall_rulesets(&self, cx: &CallContext) -> Result<Vec<FirewallRuleset>> {
         self.cloud
             .data(
@@ -329,13 +328,13 @@ impl Lambda {
             .await
     }
 
-    /// Makes a rule set in a region.
+    /// Creates a rule set in a region.
     ///
     /// # Errors
-    /// `validation` for a name or rule Lambda does not take.
+    /// `validation` for a name or rule that Lambda does not accept.
     ///
     /// # Cancel safety
-    /// Dropped, it may have been made: names are not unique.
+    /// A dropped call may have created it: names are not unique.
     pub async fn create_firewall_ruleset(
         &self,
         cx: &CallContext,
@@ -353,8 +352,8 @@ impl Lambda {
         self.cloud.data(cx, call).await
     }
 
-    /// Changes a rule set's name, rules, or both; machines that have it follow. The account's,
-    /// `global`, has rules only.
+    /// Changes a rule set's name, rules, or both; this affects the machines that use it. The
+    /// account's set, `global`, has rules only.
     ///
     /// # Errors
     /// `not_found`; `conflict`. Idempotent.
@@ -377,10 +376,10 @@ impl Lambda {
         self.cloud.data(cx, call).await
     }
 
-    /// Deletes a rule set. One that is not there is a success.
+    /// Deletes a rule set. If it does not exist, the call succeeds.
     ///
     /// # Errors
-    /// `conflict` while a machine has it, and for a while after. Idempotent.
+    /// `conflict` while a machine uses it, and for a while afterwards. Idempotent.
     pub async fn delete_firewall_ruleset(&self, cx: &CallContext, id: &str) -> Result<()> {
         self.cloud
             .delete(cx, "delete_firewall_ruleset", ["firewall-rulesets", id])
@@ -390,7 +389,7 @@ impl Lambda {
     /// The account's file systems.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn file_systems(&self, cx: &CallContext) -> Result<Vec<FileSystem>> {
         self.cloud
             .data(
@@ -400,11 +399,11 @@ impl Lambda {
             .await
     }
 
-    /// What was done in the account, all pages of it.
+    /// The events in the account, from all pages.
     ///
     /// # Errors
-    /// As any read, and `provider` when the pages do not end: half a trail is no trail. Cancel
-    /// safe.
+    /// Like any read, and `provider` when the pages do not end, because an incomplete trail is
+    /// useless. Cancel safe.
     pub async fn audit_events(
         &self,
         cx: &CallContext,

@@ -1,4 +1,4 @@
-//! Requests into Lambda's words and Lambda's answers into ours. Pure.
+//! Converts requests to Lambda's API and Lambda's answers to atlas types. Pure.
 
 use std::collections::BTreeSet;
 
@@ -15,22 +15,22 @@ use crate::catalogue;
 use crate::resources::{FirewallRule, Region};
 use crate::wire;
 
-/// The tag in which a machine's ports travel: Lambda tells nothing of what was asked for.
+/// The tag with a machine's ports, because Lambda does not report the requested ones.
 const PORTS_TAG: &str = "atlas-ports";
-/// The tag in which the image's name travels.
+/// The tag with the image's name.
 const IMAGE_TAG: &str = "atlas-image";
-/// The tag in which the size of a mounted file system travels, in GB.
+/// The tag with the size of a mounted file system, in GB.
 const FILE_SYSTEM_TAG: &str = "atlas-file-system-gb";
-/// What a GB on a file system costs for thirty days, in cents.
+/// The price of a GB on a file system for thirty days, in cents.
 const FILE_SYSTEM_CENTS: i64 = 20;
 const HOURS: i64 = 720;
 const MAX_TAG: usize = 128;
 const MAX_NAME: usize = 64;
-/// Firewall rules do not apply there (docs/clouds/lambda.md), so no port can be promised to be
-/// reachable, nor to be closed.
+/// Firewall rules do not apply there (docs/clouds/lambda.md), so a port can be guaranteed neither
+/// to be reachable nor to be closed.
 const REGION_WITHOUT_FIREWALL: &str = "us-south-1";
 
-/// What to try for a request, best first: region hints in their order, then cheaper types.
+/// The candidates of a request, best first: region hints in their order, then cheaper types.
 pub(crate) fn candidates(
     types: &wire::InstanceTypes,
     request: &ComputeRequest,
@@ -81,13 +81,13 @@ pub(crate) fn candidates(
     Ok(found)
 }
 
-/// Regions are told apart without regard to case.
+/// Compares regions without case.
 fn same_region(hint: &str, region: Option<&str>) -> bool {
     region.is_some_and(|region| region.eq_ignore_ascii_case(hint))
 }
 
-/// The region hints that the price list does not show: it names only regions with a free machine of
-/// some type, so that one which is not there may still exist.
+/// The region hints that are missing in the price list. It contains only regions with a free
+/// machine of some type, so a missing region may still exist.
 pub(crate) fn hints_not_shown<'a>(
     types: &wire::InstanceTypes,
     request: &'a ComputeRequest,
@@ -103,7 +103,8 @@ pub(crate) fn hints_not_shown<'a>(
     hints.filter(|hint| !shown(hint)).collect()
 }
 
-/// Refuses a hint that is no region of Lambda: it would be waited for like one that is sold out.
+/// Refuses a hint that is not a Lambda region: otherwise it would be treated as sold out and waited
+/// for.
 pub(crate) fn check_regions(hints: &[&str], known: &[Region]) -> Result<()> {
     let unknown = hints
         .iter()
@@ -170,14 +171,14 @@ fn fitting_types<'a>(
     Ok(fitting)
 }
 
-/// The types with this card, in any number.
+/// The types with this GPU, in any number.
 fn of_card(types: &wire::InstanceTypes, gpu: Gpu) -> impl Iterator<Item = &wire::InstanceTypeItem> {
     types.types.values().filter(move |item| {
         catalogue::gpu(&item.instance_type.name).is_some_and(|card| gpu.variants().contains(&card))
     })
 }
 
-/// Why no type fits, with what there is instead.
+/// Why no type fits, with the available alternatives.
 fn nothing_fits(types: &wire::InstanceTypes, request: &ComputeRequest) -> String {
     let Some(GpuChoice::Named(gpu)) = &request.gpu else {
         return "no instance type on lambda's price list fits the request".to_owned();
@@ -203,7 +204,7 @@ fn vram_of(kind: &wire::InstanceType) -> Option<MemorySize> {
     catalogue::vram(kind.gpu_description.as_deref()?)
 }
 
-/// What Lambda would refuse or silently drop, found before any request.
+/// Checks for what Lambda would refuse or silently drop, before any request.
 pub(crate) fn check(request: &ComputeRequest) -> Result<()> {
     let hinted = !request.region_hints.is_empty()
         && request
@@ -304,7 +305,7 @@ fn tag(key: &str, value: String) -> wire::Tag {
     }
 }
 
-/// A price with that of so many GB on a file system, which bill besides the machine.
+/// Adds the price of this many GB on a file system, which bill in addition to the machine.
 pub(crate) fn with_file_system(price: UsdPerHour, gb: u32) -> UsdPerHour {
     let storage = Usd::from_cents(FILE_SYSTEM_CENTS * i64::from(gb)).nanos() / HOURS;
     UsdPerHour::new(Usd::from_nanos(
@@ -312,12 +313,12 @@ pub(crate) fn with_file_system(price: UsdPerHour, gb: u32) -> UsdPerHour {
     ))
 }
 
-/// Has a machine carry how much is on the file system that it mounts.
+/// Records the size of the mounted file system in a machine's tags.
 pub(crate) fn note_file_system(launch: &mut wire::Launch, gb: u32) {
     launch.tags.push(tag(FILE_SYSTEM_TAG, gb.to_string()));
 }
 
-/// How much is on the file system that a request mounts.
+/// The size of the contents of the file system that a request mounts.
 pub(crate) fn mounted_gb(id: &VolumeId, found: Vec<wire::FileSystem>) -> Result<u32> {
     let read = found.into_iter().find(|one| one.name == id.as_str());
     let read = read.ok_or_else(|| {
@@ -329,8 +330,8 @@ pub(crate) fn mounted_gb(id: &VolumeId, found: Vec<wire::FileSystem>) -> Result<
     Ok(file_system(read)?.size.as_gb())
 }
 
-/// The rules of a machine's own rule set. Port 22 is always among them: whether a rule set adds to
-/// the account's rules is not documented.
+/// The rules of a machine's own rule set. Port 22 is always included, because Lambda does not
+/// document whether a rule set adds to the account's rules.
 pub(crate) fn rules(ports: &[u16]) -> Vec<FirewallRule> {
     let mut ports: Vec<u16> = ports.iter().copied().chain([22]).collect();
     ports.sort_unstable();
@@ -341,7 +342,7 @@ pub(crate) fn rules(ports: &[u16]) -> Vec<FirewallRule> {
         .collect()
 }
 
-/// A machine, from Lambda's description of it: whatever else in it is odd, one with an id is read.
+/// Converts a machine. If it has an id, it is parsed, whatever else is wrong with it.
 pub(crate) fn compute(provider: &ProviderId, raw: Value) -> Result<Compute, UnreadableRow> {
     let instance: wire::Instance = lenient::row(&raw)?;
     let id =
@@ -358,8 +359,8 @@ pub(crate) fn compute(provider: &ProviderId, raw: Value) -> Result<Compute, Unre
         instance.name.as_deref().unwrap_or_default(),
         tagged(LAUNCH_KEY_TAG),
     );
-    // No `created_at`: Lambda tells none, and the time in the key would make a copy as old as what
-    // it was copied from.
+    // No `created_at`: Lambda does not report one, and with the time in the key a copy would look
+    // as old as its original.
     compute.ports = tagged(PORTS_TAG)
         .unwrap_or_default()
         .split(',')
@@ -384,7 +385,7 @@ pub(crate) fn compute(provider: &ProviderId, raw: Value) -> Result<Compute, Unre
     Ok(compute)
 }
 
-/// A price that is one: no type costs less than nothing, or a million dollars an hour.
+/// Converts a plausible price: positive, and below a million dollars per hour.
 fn cents(cents: i64) -> Option<UsdPerHour> {
     (0..100_000_000)
         .contains(&cents)
@@ -406,7 +407,7 @@ fn port_mapping(port: Port, ip: Option<&str>) -> PortMapping {
     }
 }
 
-/// `unhealthy` is alive and bills; so is any word we do not know. `preempted` is gone.
+/// `unhealthy` is alive and bills; so is any unknown word. `preempted` is gone.
 fn status(word: &str) -> ComputeStatus {
     match word {
         "booting" => ComputeStatus::Provisioning,
@@ -421,8 +422,8 @@ fn price(kind: &wire::InstanceType) -> Option<UsdPerHour> {
     cents(kind.price_cents_per_hour)
 }
 
-/// The price list, a line for each type and region with capacity, and one for each type that is
-/// sold out everywhere.
+/// The price list: one entry per type and region with capacity, and one per type that is sold out
+/// everywhere.
 pub(crate) fn gpu_types(
     provider: &ProviderId,
     types: &wire::InstanceTypes,
@@ -463,20 +464,20 @@ pub(crate) fn gpu_types(
 }
 
 /// The workspace that its global rules are named after (`Default Workspace Global Rules`); `None`
-/// for the default one, and where the name says nothing of a workspace.
+/// for the default one, and if the name contains no workspace.
 pub(crate) fn workspace(global_rules: &str) -> Option<String> {
     let name = global_rules.strip_suffix(" Global Rules")?.trim();
     let plain: String = name.chars().filter(|c| !c.is_control()).take(80).collect();
     (!plain.is_empty() && !plain.eq_ignore_ascii_case("default workspace")).then_some(plain)
 }
 
-/// What the rule set of a machine needs to be made; `None` while its region is open.
+/// The parameters of a machine's rule set; `None` while its region is not decided.
 pub(crate) fn ruleset_spec(request: &ComputeRequest) -> Option<Value> {
     let pinned = request
         .candidate
         .as_ref()
         .and_then(|candidate| candidate.region.as_deref());
-    // Every region's name is in small letters.
+    // Region names are in lower case.
     let region = match (pinned, &request.region_hints[..]) {
         (Some(region), _) => region.to_owned(),
         (None, [only]) => only.to_ascii_lowercase(),
@@ -487,8 +488,8 @@ pub(crate) fn ruleset_spec(request: &ComputeRequest) -> Option<Value> {
     )
 }
 
-/// The name of a rule set that any machine with these ports in that region may share. Long lists
-/// are told apart by their digest.
+/// The name of a rule set that all machines with these ports in that region can share. Long lists
+/// are distinguished by a digest.
 pub(crate) fn shared_ruleset_name(spec: &Value) -> String {
     let mut ports: Vec<u64> = spec["ports"]
         .as_array()
@@ -516,7 +517,7 @@ pub(crate) fn shared_ruleset_name(spec: &Value) -> String {
     name(&data_encoding::HEXLOWER.encode(&digest.as_ref()[..12]))
 }
 
-/// Region and ports of a rule set.
+/// Parses region and ports of a rule set.
 pub(crate) fn read_ruleset_spec(spec: &Value) -> Result<(String, Vec<u16>)> {
     let wrong = || Error::validation("support", "is not a rule set of lambda");
     let region = spec["region"].as_str().ok_or_else(wrong)?.to_owned();
@@ -534,7 +535,7 @@ pub(crate) fn read_ruleset_spec(spec: &Value) -> Result<(String, Vec<u16>)> {
     Ok((region, ports))
 }
 
-/// A machine that was ordered a moment ago: nothing was read of it yet.
+/// A machine that was just ordered and has not been read yet.
 pub(crate) fn launched(
     provider: &ProviderId,
     id: ComputeId,
@@ -570,7 +571,7 @@ pub(crate) fn launched(
     compute
 }
 
-/// A file system, whose name is what a launch mounts it by.
+/// Converts a file system; a launch mounts it by its name.
 pub(crate) fn file_system(read: wire::FileSystem) -> Result<NetworkVolume> {
     let gb = read.bytes_used.unwrap_or(0).div_ceil(1_000_000_000);
     let id = VolumeId::new(&read.name).map_err(|error| implausible().with_source(error))?;

@@ -1,5 +1,6 @@
-//! Lambda's JSON, names as on the wire. Unknown fields are ignored, every enum is open, and what is
-//! not needed is read leniently ([`lenient`]): the live API runs ahead of its document.
+//! Lambda's JSON types, with names as on the wire. Unknown fields are ignored, every enum is open,
+//! and optional fields are parsed leniently ([`lenient`]), because the live API is ahead of its
+//! documentation.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,7 @@ use serde_json::Value;
 
 use crate::resources::FirewallRule;
 
-/// Success travels only inside `data`.
+/// The envelope of successful answers, in `data`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Envelope<T> {
     pub(crate) data: T,
@@ -17,13 +18,13 @@ pub(crate) struct Envelope<T> {
     pub(crate) page_token: Cursor,
 }
 
-/// Errors travel only inside `error`.
+/// The envelope of errors, in `error`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ErrorEnvelope {
     pub(crate) error: ErrorBody,
 }
 
-/// Decide by `code`; the message may change, and may echo what was sent.
+/// Use `code` for decisions; the message may change, and may echo what was sent.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ErrorBody {
     pub(crate) code: String,
@@ -47,14 +48,14 @@ pub(crate) struct Instance {
     pub(crate) tags: Vec<SomeTag>,
 }
 
-/// The region of an instance, as far as it is told.
+/// The region of an instance, as far as it is reported.
 #[derive(Debug, Deserialize)]
 pub(crate) struct SomeRegion {
     #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) name: Option<String>,
 }
 
-/// The type of an instance, as far as it is told.
+/// The type of an instance, as far as it is reported.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct SomeType {
     #[serde(default, deserialize_with = "lenient::opt_text")]
@@ -71,7 +72,7 @@ pub(crate) struct SomeSpecs {
     pub(crate) gpus: Option<u32>,
 }
 
-/// A tag of an instance, as far as it is told.
+/// A tag of an instance, as far as it is reported.
 #[derive(Debug, Deserialize)]
 pub(crate) struct SomeTag {
     #[serde(default, deserialize_with = "lenient::opt_text")]
@@ -86,7 +87,7 @@ pub(crate) struct Region {
     pub(crate) name: String,
 }
 
-/// A type of the price list: without a price or the number of its GPUs it cannot be chosen.
+/// A type of the price list. Without a price or a number of GPUs it cannot be chosen.
 #[derive(Debug, Deserialize)]
 pub(crate) struct InstanceType {
     #[serde(deserialize_with = "lenient::text")]
@@ -121,8 +122,8 @@ pub(crate) struct Tag {
 #[derive(Debug)]
 pub(crate) struct InstanceTypes {
     pub(crate) types: BTreeMap<String, InstanceTypeItem>,
-    /// Whether it has types and each of them could be read: only then is a type that is not on it
-    /// one that Lambda does not have.
+    /// Whether there are types and all of them could be read. Only then does a missing type mean
+    /// that Lambda does not have it.
     pub(crate) complete: bool,
 }
 
@@ -133,7 +134,7 @@ pub(crate) struct InstanceTypeItem {
     pub(crate) regions_with_capacity_available: Vec<Region>,
 }
 
-/// The regions that name themselves.
+/// The regions that have a name.
 fn open_regions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Region>, D::Error> {
     let regions: Vec<SomeRegion> = lenient::objects(deserializer)?;
     let named = regions.into_iter().filter_map(|region| region.name);
@@ -191,7 +192,7 @@ pub(crate) struct Ruleset {
     pub(crate) region: Region,
 }
 
-/// The rules of a whole workspace, in whose name the workspace is.
+/// The rules of a workspace; their name contains the workspace's.
 #[derive(Debug, Deserialize)]
 pub(crate) struct GlobalRuleset {
     #[serde(default)]
@@ -218,7 +219,7 @@ pub(crate) struct CreateFileSystem<'a> {
 /// Fields of an instance that hold secrets.
 const SECRET_FIELDS: [&str; 2] = ["jupyter_token", "jupyter_url"];
 
-/// The cloud's own description without the secrets it echoes.
+/// The cloud's own description, without the secrets it echoes.
 pub(crate) fn redacted(mut raw: Value) -> Value {
     for field in SECRET_FIELDS {
         if let Some(value) = raw.get_mut(field) {

@@ -1,9 +1,9 @@
-//! What could be tried for a request, best first: the catalogue's two tiers against the request's
-//! wishes. Pure.
+//! The candidates for a request, best first: matches the catalogue's two tiers with the request.
+//! Pure.
 //!
-//! Order: the request's cards (a family's own order; by price for "at least this much memory"),
-//! then tiers (for "any", the cheaper first), then the request's regions. What the catalogue says
-//! is sold out is left out; what it says nothing about stays in.
+//! Order: the request's GPUs (in the order of a family; by price for "at least this much memory"),
+//! then tiers (for "any", the cheaper first), then the request's regions. Entries that the
+//! catalogue reports as sold out are left out; entries without stock information are kept.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,7 @@ pub(crate) fn tiers(request: &ComputeRequest) -> &'static [CloudType] {
     }
 }
 
-/// The tier's name on the wire.
+/// The tier's name in RunPod's API.
 pub(crate) fn cloud(tier: CloudType) -> &'static str {
     if tier == CloudType::Community {
         "COMMUNITY"
@@ -37,18 +37,18 @@ pub(crate) fn cloud(tier: CloudType) -> &'static str {
     }
 }
 
-/// The catalogue as one tier's stock was asked for.
+/// The catalogue with the stock of one tier.
 #[derive(Debug)]
 pub(crate) struct Tier {
     pub(crate) tier: CloudType,
     pub(crate) gpus: Vec<wire::GpuType>,
-    /// Whether there are cards and each of them could be read: only then is a card that is not
-    /// among them one that RunPod does not have.
+    /// Whether there are GPUs and all of them could be read. Only then does a missing GPU mean that
+    /// RunPod does not have it.
     pub(crate) complete: bool,
 }
 
 fn price(gpu: &wire::GpuType, tier: CloudType) -> Option<UsdPerHour> {
-    // In the slot of a tier that is not offered stands a placeholder, 0.5 or 0.
+    // If the community tier does not offer a GPU, its price holds a placeholder, 0.5 or 0.
     let (offered, price) = if tier == CloudType::Community {
         (gpu.community, gpu.price.community)
     } else {
@@ -84,12 +84,11 @@ pub(crate) fn stock(word: Option<&str>) -> Option<Stock> {
     }
 }
 
-/// Where to ask for it: `None` for anywhere, else one entry for each place that fits the request's
-/// regions, in their order.
+/// Where to order: `None` for anywhere, else one entry per place that fits the request's regions,
+/// in their order.
 ///
-/// A region is a data centre's id or a country's two letters. Where the catalogue lists no data
-/// centres (community), a data centre that was asked for by its id is still tried, and a country
-/// cannot be.
+/// A region is a data centre's id or a two-letter country code. Where the catalogue lists no data
+/// centres (community), a data centre requested by its id is still tried, and a country cannot be.
 fn places(
     wanted: &[String],
     listed: &[wire::DataCenterStock],
@@ -122,10 +121,10 @@ fn places(
     places
 }
 
-/// What could be tried for a GPU request.
+/// The candidates of a GPU request.
 ///
 /// # Errors
-/// `validation`, when the catalogue shows that no offer could ever fit.
+/// `validation` if the catalogue shows that no offer could ever fit.
 pub(crate) fn gpus(
     request: &ComputeRequest,
     regions: &[String],
@@ -176,7 +175,7 @@ pub(crate) fn gpus(
             "is more than runpod puts into one pod",
         ));
     }
-    // No price sorts last: an unknown price is not a low one.
+    // An unknown price sorts last, because it need not be low.
     found.sort_by_key(|(rank, price, tier, _)| (*rank, price.is_none(), *price, *tier));
     Ok(found
         .into_iter()
@@ -184,7 +183,7 @@ pub(crate) fn gpus(
         .collect())
 }
 
-/// How far down the request's own list a card stands; `None` when it is not on it.
+/// The position of a GPU in the request's own list; `None` if it is not listed.
 fn rank(choice: &GpuChoice, gpu: &wire::GpuType) -> Option<usize> {
     match choice {
         GpuChoice::Named(name) => catalogue::cards(*name)
@@ -199,10 +198,10 @@ fn rank(choice: &GpuChoice, gpu: &wire::GpuType) -> Option<usize> {
     }
 }
 
-/// What could be tried for a CPU request, the cheapest flavour first.
+/// The candidates of a CPU request, the cheapest flavour first.
 ///
 /// # Errors
-/// `validation`, when no flavour has such a shape.
+/// `validation` if no flavour has such a shape.
 pub(crate) fn cpus(
     request: &ComputeRequest,
     regions: &[String],
@@ -259,8 +258,8 @@ pub(crate) fn cpus(
     Ok(all.collect())
 }
 
-/// The price list: a line for each card, tier and data centre; one without a region where the
-/// catalogue lists no data centres.
+/// The price list: one entry per GPU, tier and data centre; without a region where the catalogue
+/// lists no data centres.
 pub(crate) fn price_list(
     provider: &ProviderId,
     catalogue: &[Tier],

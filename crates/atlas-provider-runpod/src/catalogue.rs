@@ -1,13 +1,13 @@
-//! RunPod's own ids of the GPUs, and the data centres' countries.
+//! RunPod's ids of GPUs, and the countries of its data centres.
 //!
-//! The ids are opaque and are never trimmed: some of them once had two spaces in a row
-//! (docs/clouds/runpod.md, "GPU ids"). Both lists are open: an id that is not here passes through
-//! untouched and gets its memory from the live catalogue.
+//! The ids are opaque and are never trimmed: some of them once had two consecutive spaces
+//! (docs/clouds/runpod.md, "GPU ids"). Both lists are open: an id that is not listed here is passed
+//! on unchanged and gets its memory from the live catalogue.
 
 use atlas_core::Gpu;
 
-/// Canonical card and RunPod's id of it. One id for each card; families (`h100`) expand before they
-/// are looked up here.
+/// Canonical names of GPU models with RunPod's ids. Families (`h100`) are expanded before the
+/// look-up.
 const IDS: &[(Gpu, &str)] = &[
     (Gpu::B300, "NVIDIA B300 SXM6 AC"),
     (Gpu::B300Mig34G, "NVIDIA B300 SXM6 AC MIG 1g.34gb"),
@@ -77,7 +77,7 @@ const IDS: &[(Gpu, &str)] = &[
     (Gpu::T4, "Tesla T4"),
 ];
 
-/// Ids that RunPod has also used for a card of the list.
+/// Other ids that RunPod has used for a listed GPU.
 const ALSO: &[(Gpu, &str)] = &[
     (Gpu::A4500, "NVIDIA  RTX A4500"),
     (Gpu::A30, "NVIDIA  A30"),
@@ -85,20 +85,21 @@ const ALSO: &[(Gpu, &str)] = &[
     (Gpu::Rtx3080Ti, "NVIDIA GeForce RTX 3080TI"),
 ];
 
-/// RunPod's id of a card; `None` for a family and for a card it never offered (`a10`, `gh200`).
+/// RunPod's id of a GPU model; `None` for a family and for a model it never offered (`a10`,
+/// `gh200`).
 pub(crate) fn native(gpu: Gpu) -> Option<&'static str> {
     IDS.iter()
         .find_map(|(card, id)| (*card == gpu).then_some(*id))
 }
 
-/// The card that RunPod calls by this id.
+/// The GPU with this RunPod id.
 pub(crate) fn canonical(id: &str) -> Option<Gpu> {
     IDS.iter()
         .chain(ALSO)
         .find_map(|(card, known)| (*known == id).then_some(*card))
 }
 
-/// RunPod's ids of the cards that a name stands for, best first; empty when it offers none of them.
+/// RunPod's ids of the models that a name covers, best first; empty if it offers none of them.
 pub(crate) fn cards(gpu: Gpu) -> Vec<(Gpu, &'static str)> {
     gpu.variants()
         .iter()
@@ -106,8 +107,8 @@ pub(crate) fn cards(gpu: Gpu) -> Vec<(Gpu, &'static str)> {
         .collect()
 }
 
-/// The country of a data centre, from its id: the middle part, except that those of `US-` and `CA-`
-/// are states and cities.
+/// The country of a data centre, from the middle part of its id; for `US-` and `CA-` ids that part
+/// is a state or city.
 pub(crate) fn country(data_centre: &str) -> Option<&str> {
     let mut parts = data_centre.split('-');
     match (parts.next()?, parts.next()?) {

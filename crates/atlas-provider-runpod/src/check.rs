@@ -1,4 +1,4 @@
-//! What RunPod in particular would refuse, found before any request. Pure.
+//! Checks for what RunPod in particular would refuse, before any request. Pure.
 
 use atlas_core::{CloudType, ComputeRequest, Error, GpuChoice, Protocol, Result};
 use serde_json::Value;
@@ -7,11 +7,11 @@ use crate::catalogue;
 
 /// RunPod's proxy serves at most this many HTTP ports of a pod.
 const MAX_HTTP_PORTS: usize = 10;
-/// The least a persistent volume may be.
+/// The minimum size of a persistent volume.
 const MIN_VOLUME_GB: u32 = 10;
 
-/// What atlas itself sets in an order: what a machine is known again by, and the shape its price
-/// was held for.
+/// Fields that atlas itself sets in an order: those by which a machine is recognised, and the shape
+/// whose price was reserved.
 const RESERVED_OPTS: [&str; 8] = [
     "/name",
     "/cloud",
@@ -103,7 +103,7 @@ pub(crate) fn check(request: &ComputeRequest) -> Result<()> {
             "runpod's proxy serves at most 10 http ports",
         ));
     }
-    // Lower case is taken by some of RunPod and then misbehaves.
+    // Parts of RunPod's API accept lower case and then misbehave.
     if request.region_hints.iter().any(|region| {
         !region
             .bytes()

@@ -1,5 +1,5 @@
-//! The control plane, one function for each endpoint of it that a machine needs. What an answer
-//! means is `translate`'s.
+//! The control plane: one function per endpoint that a machine needs. `translate` interprets the
+//! answers.
 
 use atlas_core::{CallContext, CloudType, Result, RetryClass, Secret};
 use atlas_http::{Answer, Call, Client, Page, Walk, lenient, walk};
@@ -11,7 +11,7 @@ use crate::error::Refusal;
 use crate::translate::read;
 use crate::wire;
 
-/// No account has this many pages; a server that goes on for longer is broken.
+/// No account has this many pages; a server that returns more is broken.
 const MAX_PAGES: usize = 10_000;
 
 /// REST v2 of one account.
@@ -19,7 +19,7 @@ const MAX_PAGES: usize = 10_000;
 pub(crate) struct Control(pub(crate) Client);
 
 impl Control {
-    /// Walks a list to its last page.
+    /// Reads a list to its last page.
     ///
     /// # Errors
     /// When not even the first page could be read.
@@ -37,10 +37,10 @@ impl Control {
         .await
     }
 
-    /// The same, with pages read in another way.
+    /// The same with a custom parser of pages.
     ///
     /// # Errors
-    /// As [`Control::walk`].
+    /// Like [`Control::walk`].
     pub(crate) async fn walk_with<T>(
         &self,
         cx: &CallContext,
@@ -61,13 +61,13 @@ impl Control {
         .await
     }
 
-    /// A page of any list.
+    /// Parses a page of any list.
     fn page(answer: &Answer, field: &str) -> Result<Page<Value>> {
         let (items, pagination) = Self::items(answer, field)?;
         Ok(page(items, pagination))
     }
 
-    /// A page's items, and where the list goes on.
+    /// The items of a page, and the cursor of the next one.
     pub(crate) fn items(
         answer: &Answer,
         field: &str,
@@ -86,7 +86,7 @@ impl Control {
         }
     }
 
-    /// `POST /v2/pods`: once, and never again unless it provably never left.
+    /// `POST /v2/pods`: sent once, and repeated only if it provably never left.
     pub(crate) async fn create_pod(
         &self,
         cx: &CallContext,
@@ -99,7 +99,7 @@ impl Control {
         self.0.call(cx, call).await
     }
 
-    /// `GET /v2/pods/{id}`. With `not_found_too`, a 404 is given back as an answer.
+    /// `GET /v2/pods/{id}`. With `not_found_too`, a 404 is returned as an answer.
     pub(crate) async fn pod(
         &self,
         cx: &CallContext,
@@ -159,7 +159,7 @@ impl Control {
         Ok(answer.status() != StatusCode::CONFLICT)
     }
 
-    /// `GET /v2/catalog/gpus` with one tier's stock for machines of so many GPUs.
+    /// `GET /v2/catalog/gpus` with one tier's stock for machines with this many GPUs.
     pub(crate) async fn gpus(
         &self,
         cx: &CallContext,
@@ -185,8 +185,8 @@ impl Control {
         })
     }
 
-    /// `GET /v2/catalog/cpus` with the stock for pods of so many CPUs; and whether there are
-    /// flavours and each of them could be read.
+    /// `GET /v2/catalog/cpus` with the stock for pods with this many CPUs; and whether there are
+    /// flavours and all of them could be read.
     pub(crate) async fn cpus(
         &self,
         cx: &CallContext,
@@ -219,7 +219,7 @@ impl Control {
     }
 }
 
-/// A page, and where the list goes on: the answer says so, or does not.
+/// A page with the cursor of the next one, if the answer gives one.
 pub(crate) fn page<T>(items: Vec<T>, pagination: Option<wire::Pagination>) -> Page<T> {
     let Some(wire::Pagination {
         has_next_page: true,

@@ -1,4 +1,4 @@
-//! Where RunPod is and with which key it is called; how a pod's HTTP port becomes a URL.
+//! RunPod's URLs and API key, and the URL of a pod's HTTP port.
 
 use std::time::Duration;
 
@@ -9,17 +9,17 @@ use crate::RunPod;
 use crate::client::Control;
 use crate::jobs::Runtime;
 
-/// The variable with the API key.
+/// The environment variable of the API key.
 pub const API_KEY_ENV: &str = "RUNPOD_API_KEY";
-/// The variable with another control plane's base URL; paths below it begin with `/v2/`.
+/// The environment variable of another base URL of the control plane; its paths begin with `/v2/`.
 pub const URL_ENV: &str = "ATLAS_RUNPOD_URL";
-/// The variable with another serverless runtime's base URL, up to and with its `/v2`.
+/// The environment variable of another base URL of the serverless runtime, including its `/v2`.
 pub const RUNTIME_URL_ENV: &str = "ATLAS_RUNPOD_RUNTIME_URL";
-/// The variable with another template for the URLs of HTTP ports:
+/// The environment variable of another template for the URLs of HTTP ports:
 /// `http://127.0.0.1:9000/{id}/{port}`.
 pub const PROXY_URL_ENV: &str = "ATLAS_RUNPOD_PROXY_URL";
 
-/// The variable with another GraphQL endpoint's whole URL.
+/// The environment variable of another GraphQL endpoint's complete URL.
 #[cfg(feature = "graphql")]
 pub const GRAPHQL_URL_ENV: &str = "ATLAS_RUNPOD_GRAPHQL_URL";
 
@@ -27,11 +27,11 @@ pub const GRAPHQL_URL_ENV: &str = "ATLAS_RUNPOD_GRAPHQL_URL";
 const GRAPHQL_URL: &str = "https://api.runpod.io/graphql";
 const CONTROL_URL: &str = "https://api.runpod.io";
 const RUNTIME_URL: &str = "https://api.runpod.ai/v2";
-/// The runtime's own limits are far above the control plane's, and for each endpoint
+/// The runtime's limits are far above the control plane's, and apply per endpoint
 /// (docs/clouds/runpod.md, "Serverless jobs").
 const RUNTIME_INTERVAL: Duration = Duration::from_millis(5);
 const RUNTIME_BURST: u32 = 200;
-/// Calls each ten seconds that are limited more tightly: cancels to 100, purges to 2.
+/// Operations with lower limits, in calls per ten seconds: cancel 100, purge 2.
 const PACES: [(&str, Pace); 2] = [
     (
         "cancel_job",
@@ -49,7 +49,7 @@ const PACES: [(&str, Pace); 2] = [
     ),
 ];
 
-/// Builds a [`RunPod`]. What is set here counts before the environment.
+/// Builds a [`RunPod`]. Settings made here take precedence over the environment.
 #[derive(Debug)]
 pub struct RunPodBuilder {
     connection: Connection,
@@ -80,7 +80,7 @@ impl Default for RunPodBuilder {
 impl RunPodBuilder {
     atlas_http::connection_setters!(connection);
 
-    /// Takes from these variables what is not set on the builder.
+    /// Reads settings that are unset on the builder from these variables.
     #[must_use]
     pub fn environment(mut self, variable: impl Fn(&str) -> Option<String>) -> Self {
         self.connection
@@ -95,7 +95,8 @@ impl RunPodBuilder {
         }
     }
 
-    /// Another control plane; paths below it begin with `/v2/`. `http://` to loopback only.
+    /// Sets another control plane; its paths begin with `/v2/`. `http://` is allowed for loopback
+    /// only.
     #[must_use]
     pub fn control_url(self, url: impl Into<String>) -> Self {
         Self {
@@ -104,7 +105,8 @@ impl RunPodBuilder {
         }
     }
 
-    /// Another serverless runtime, up to and with its `/v2`. `http://` to loopback only.
+    /// Sets another serverless runtime, including its `/v2`. `http://` is allowed for loopback
+    /// only.
     #[must_use]
     pub fn runtime_url(self, url: impl Into<String>) -> Self {
         Self {
@@ -113,8 +115,8 @@ impl RunPodBuilder {
         }
     }
 
-    /// Another template for the URLs of HTTP ports, with `{id}` and `{port}`. `http://` to loopback
-    /// only.
+    /// Sets another template for the URLs of HTTP ports, with `{id}` and `{port}`. `http://` is
+    /// allowed for loopback only.
     #[must_use]
     pub fn proxy_url(self, template: impl Into<String>) -> Self {
         Self {
@@ -123,7 +125,7 @@ impl RunPodBuilder {
         }
     }
 
-    /// Another GraphQL endpoint, by its whole URL. `http://` to loopback only.
+    /// Sets another GraphQL endpoint by its complete URL. `http://` is allowed for loopback only.
     #[cfg(feature = "graphql")]
     #[must_use]
     pub fn graphql_url(self, url: impl Into<String>) -> Self {
@@ -133,20 +135,21 @@ impl RunPodBuilder {
         }
     }
 
-    /// Rents spot pods over the deprecated GraphQL API: the provider then declares the capability,
-    /// and its price list has bid prices. RunPod is withdrawing spot: an order that it refuses for
-    /// want of an instance is an `unsupported` error, which nobody waits for.
+    /// Rents spot pods through the deprecated GraphQL API: the provider then declares the
+    /// capability, and its price list has bid prices. RunPod is withdrawing spot: an order that it
+    /// refuses because it has no instance is an `unsupported` error, so that it is not repeated
+    /// later.
     #[cfg(feature = "graphql")]
     #[must_use]
     pub fn spot(self, spot: bool) -> Self {
         Self { spot, ..self }
     }
 
-    /// The provider.
+    /// Builds the provider.
     ///
     /// # Errors
-    /// `unauthorized` without a key, naming the variable to set; `validation` for a URL that is
-    /// none, or that would send the key readable to another machine.
+    /// `unauthorized` without a key, naming the variable to set; `validation` for an invalid URL,
+    /// or one that would send the key unencrypted to another machine.
     pub fn build(self) -> Result<RunPod> {
         let id = ProviderId::new("runpod").expect("a plain name");
         let key = self
@@ -201,12 +204,12 @@ impl RunPodBuilder {
     }
 }
 
-/// How a pod's HTTP port is reached: RunPod's proxy, or a template such as
+/// The URL of a pod's HTTP port: RunPod's proxy, or a template such as
 /// `http://127.0.0.1:9000/{id}/{port}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ProxyTemplate(Vec<Piece>);
 
-/// A piece of a template, taken apart once: every machine that is read has a URL made of it.
+/// A piece of a template. It is split once, because every machine that is read needs a URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
     Text(String),
@@ -221,10 +224,10 @@ impl Default for ProxyTemplate {
 }
 
 impl ProxyTemplate {
-    /// Checks and takes a template.
+    /// Checks and splits a template.
     ///
     /// # Errors
-    /// `validation`, when a placeholder is missing or it is neither `https://` nor `http://` to
+    /// `validation` when a placeholder is missing, or it is neither `https://` nor `http://` to
     /// loopback.
     pub(crate) fn new(text: &str, allow_plain_http: bool) -> Result<Self> {
         let wrong = |message| Err(Error::validation("proxy_url", message));
@@ -267,7 +270,8 @@ impl ProxyTemplate {
     }
 }
 
-/// The host in a URL's part after its scheme. A template is no URL yet: its braces no URL may have.
+/// The host in the part of a URL after its scheme. A template is not a valid URL because of its
+/// braces.
 fn host(rest: &str) -> &str {
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     match authority.strip_prefix('[') {

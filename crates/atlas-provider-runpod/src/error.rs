@@ -1,4 +1,4 @@
-//! One function from RunPod's refusals to [`Error`], beside a table of real bodies.
+//! Maps RunPod's refusals to [`Error`] in one function, next to a table of real bodies.
 
 use atlas_core::{ComputeId, Error, ErrorKind, Next, Outcome};
 use atlas_http::{Answer, FailedAnswer};
@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::wire::Problem;
 
-/// Stock-outs carry no machine-readable code, only these sentences (docs/clouds/runpod.md, "Sold
-/// out").
+/// RunPod reports "sold out" only by these sentences, without a machine-readable code
+/// (docs/clouds/runpod.md, "Sold out").
 const SOLD_OUT: [&str; 6] = [
     "no longer any instances available",
     "no instances currently available",
@@ -17,23 +17,23 @@ const SOLD_OUT: [&str; 6] = [
     "out of stock",
 ];
 
-/// Whether this, in lower case, is one of the sentences for "sold out".
+/// Whether a lower-case text is one of the sentences for "sold out".
 pub(crate) fn sold_out(detail: &str) -> bool {
     SOLD_OUT.iter().any(|words| detail.contains(words))
 }
 
-/// What `atlas-http` asks about every error answer. Its own mapping is as good where RunPod itself
-/// did not answer, and it knows where a refused key came from.
+/// The error mapper for `atlas-http`. If RunPod itself did not answer, the generic mapping is as
+/// good, and it knows the origin of a refused key.
 pub(crate) fn map(failed: &FailedAnswer) -> Option<Error> {
     let refusal = Refusal::read(failed.status().as_u16(), failed.body());
     (refusal.problem.is_some() && refusal.status != 401).then(|| refusal.into_error())
 }
 
-/// A non-2xx answer: its status and what its body says.
+/// A non-2xx answer: its status and the contents of its body.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     status: u16,
-    /// `None` when the body is not the cloud's own JSON: a proxy answered.
+    /// `None` when the body is not RunPod's own JSON, because a proxy answered.
     problem: Option<Problem>,
 }
 
@@ -48,7 +48,8 @@ impl Refusal {
         let problem = serde_json::from_slice::<Value>(body)
             .ok()
             .and_then(|value| match value {
-                // Observed besides RFC 9457: a bare string, `{"error": ..}` and `{"message": ..}`.
+                // Also observed besides RFC 9457: a bare string, `{"error": ..}` and `{"message":
+                // ..}`.
                 Value::String(detail) => Some(Problem {
                     detail,
                     ..Problem::default()
@@ -81,13 +82,13 @@ impl Refusal {
         Self { status, problem }
     }
 
-    /// True for the cloud's own JSON that says there is no such pod: not a proxy's page, not an
-    /// unknown path, not a refused key.
+    /// True for RunPod's own JSON that says that there is no such pod, in contrast to a proxy's
+    /// page, an unknown path, or a refused key.
     pub(crate) fn says_no_pod(&self) -> bool {
         self.status == 404 && self.detail().to_ascii_lowercase().contains("pod not found")
     }
 
-    /// True when the cloud's own JSON answered 404, whatever for.
+    /// True when RunPod's own JSON answered 404, for whatever reason.
     pub(crate) fn says_not_found(&self) -> bool {
         self.status == 404
             && self.problem.is_some()
@@ -109,7 +110,7 @@ impl Refusal {
         sold_out(&self.detail().to_ascii_lowercase())
     }
 
-    /// The error.
+    /// Converts the refusal into an error.
     pub(crate) fn into_error(self) -> Error {
         let (kind, next) = self.kind();
         let outcome = next.map_or_else(|| Outcome::Unknown(Vec::new()), Outcome::NotApplied);
@@ -119,7 +120,7 @@ impl Refusal {
             (ErrorKind::Validation, Some(field)) => Error::validation(field, message),
             (kind, _) => Error::new(kind, message),
         };
-        // Another card of the family may be known where this one is not.
+        // RunPod may know another GPU of the family.
         let outcome = if unknown_gpu {
             Outcome::NotApplied(Next::NextCandidate)
         } else {
@@ -128,14 +129,14 @@ impl Refusal {
         error.outcome_is(outcome).with_status(self.status)
     }
 
-    /// The error of a refusal whose meaning the operation knows better than its status.
+    /// The error of a refusal whose meaning the operation knows better than its status does.
     pub(crate) fn into_error_as(self, kind: ErrorKind) -> Error {
         Error::new(kind, self.message())
             .outcome_is(Outcome::NotApplied(Next::Stop))
             .with_status(self.status)
     }
 
-    /// What went wrong, and what may be tried next; `None` where the cloud may have acted.
+    /// The kind of the error, and what may be tried next; `None` if the cloud may have acted.
     fn kind(&self) -> (ErrorKind, Option<Next>) {
         match self.status {
             400..=499 if self.status != 408 && self.sold_out() => {
@@ -145,7 +146,7 @@ impl Refusal {
             400 | 413 | 422 => (ErrorKind::Validation, Some(Next::Stop)),
             401 => (ErrorKind::Unauthorized, Some(Next::Stop)),
             402 => (ErrorKind::Quota, Some(Next::Stop)),
-            // On a create: this pool is not open to the account; another may be.
+            // For a create: this pool is not open to the account; another may be.
             403 => (ErrorKind::Forbidden, Some(Next::NextCandidate)),
             404 => (ErrorKind::NotFound, Some(Next::Stop)),
             405 => (ErrorKind::Unsupported, Some(Next::Stop)),
@@ -155,8 +156,8 @@ impl Refusal {
             429 => (ErrorKind::RateLimited, Some(Next::SameLater)),
             _ if self.status < 400 => (ErrorKind::Provider, None),
             400..=499 => (ErrorKind::Provider, Some(Next::Stop)),
-            // A create has answered 500 although the pod existed and billed, so also with a
-            // stock-out's words.
+            // RunPod has answered 500 to creates although the pod existed and billed, so this
+            // applies even if the message says "sold out".
             500 if self.sold_out() => (ErrorKind::NoCapacity, None),
             _ => (ErrorKind::Unavailable, None),
         }
@@ -184,7 +185,7 @@ impl Refusal {
         }
     }
 
-    /// The field of the request that the first violation is about, in our names.
+    /// The field of the request that the first violation names, with its name in atlas.
     fn field(&self) -> Option<String> {
         if self.detail().starts_with("Unknown GPU type") {
             return Some("gpu".to_owned());
@@ -203,7 +204,7 @@ impl Refusal {
     }
 }
 
-/// Our public name of a field of `POST /v2/pods`; a name of the cloud's own where we have none.
+/// The name in atlas of a field of `POST /v2/pods`, or RunPod's own name if there is none.
 fn ours(path: &str) -> String {
     let head = path.split(['.', '/', '[']).next().unwrap_or(path);
     let name = match head {
@@ -221,7 +222,7 @@ fn ours(path: &str) -> String {
     name.to_owned()
 }
 
-/// A create's answer that was a success and could not be read: whatever id it leaks may be billing.
+/// The error of a create whose successful answer could not be read: any id it leaks may be billing.
 pub(crate) fn unread_create(body: &[u8], cause: &Error) -> Error {
     let text = String::from_utf8_lossy(body);
     let id = text

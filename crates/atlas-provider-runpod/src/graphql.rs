@@ -1,9 +1,9 @@
-//! What only RunPod's deprecated GraphQL API has: spot pods, bid prices, the balance.
+//! Operations that only RunPod's deprecated GraphQL API has: spot pods, bid prices, the balance.
 //!
-//! It is rate-limited since September 2026 and answers 410 from early 2027
-//! (docs/clouds/runpod.md, "GraphQL"). It is an addition that must be asked for: the feature
-//! `graphql` adds these methods, and [`RunPodBuilder::spot`](crate::RunPodBuilder::spot) lets the
-//! provider rent spot. The key goes into the header, never into the URL.
+//! It is rate-limited since September 2026 and answers 410 from early 2027 (docs/clouds/runpod.md,
+//! "GraphQL"). It must be enabled explicitly: the feature `graphql` adds these methods, and
+//! [`RunPodBuilder::spot`](crate::RunPodBuilder::spot) lets the provider rent spot. The key is sent
+//! in the header, never in the URL.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,17 +31,17 @@ const RENT_SPOT: &str = "mutation Rent($in: PodRentInterruptableInput!) { made: 
 const RESUME_SPOT: &str =
     "mutation Resume($in: PodBidResumeInput!) { made: podBidResume(input: $in) { id costPerHr } }";
 
-/// What the account has and spends.
+/// The balance and spend of the account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Balance {
     /// RunPod's id of the account.
     pub account: String,
-    /// What is left.
+    /// The remaining balance.
     pub balance: Usd,
-    /// What everything costs now.
+    /// The current total price per hour.
     pub spend: UsdPerHour,
-    /// The most everything may cost at once.
+    /// The maximum total price per hour.
     pub spend_limit: Option<UsdPerHour>,
 }
 
@@ -51,11 +51,11 @@ pub(crate) struct Graph {
     pub(crate) client: Client,
     /// Whether the provider rents spot.
     pub(crate) spot: bool,
-    /// Whether the warning that the API ends was logged.
+    /// Whether the warning about the end of the API was logged.
     warned: Arc<AtomicBool>,
 }
 
-/// One line of the bid prices.
+/// One entry of the bid prices.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Bid {
     pub(crate) gpu: String,
@@ -73,7 +73,7 @@ struct Made {
 }
 
 impl Graph {
-    /// The API through this client. Warns at once where the provider is going to use it.
+    /// The API through this client. Logs the warning at once if the provider is going to use it.
     pub(crate) fn new(client: Client, spot: bool) -> Self {
         let graph = Self {
             client,
@@ -86,7 +86,7 @@ impl Graph {
         graph
     }
 
-    /// Logs once that the API ends.
+    /// Logs once that the API will end.
     fn warn(&self) {
         if !self.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
@@ -149,7 +149,7 @@ impl Graph {
             .await?;
         let lines = data.get("gpuTypes").and_then(Value::as_array).cloned();
         let lines: Vec<Line> = lenient::rows("gpu types", lines.unwrap_or_default()).usable()?;
-        // `unknown` is a sentinel, not a GPU; a null price means that it is not offered.
+        // `unknown` is a sentinel and not a GPU; a null price means that it is not offered.
         let offered = lines
             .into_iter()
             .filter(|line| line.id != "unknown")
@@ -173,7 +173,7 @@ impl Graph {
         Ok(offered.collect())
     }
 
-    /// What could be bid for, best first.
+    /// The candidates for a bid, best first.
     pub(crate) async fn candidates(
         &self,
         cx: &CallContext,
@@ -326,7 +326,7 @@ fn order(
             .as_gb()
             .into(),
     );
-    // Left out, it would be 20 GB that nobody asked for and that bill.
+    // If omitted, RunPod adds 20 GB that bill although they were not requested.
     put(
         "volumeInGb",
         request.volume.map_or(0, DiskSize::as_gb).into(),
@@ -352,7 +352,7 @@ fn order(
     let price = candidate
         .price
         .ok_or_else(|| Error::validation("candidate", "has no price to bid"))?;
-    // Rounded up to a nano-dollar: a bid below the floor is refused.
+    // Rounded up to a nano-dollar, because a bid below the floor is refused.
     let each = price
         .per_hour()
         .nanos()
@@ -376,8 +376,8 @@ fn order(
     Ok(input)
 }
 
-/// The refusal of a spot pod. It is not a want of capacity that passes: RunPod is withdrawing spot
-/// (docs/clouds/runpod.md, "GraphQL"), so nobody is to wait for it.
+/// The refusal of a spot pod. It is not a temporary lack of capacity: RunPod is withdrawing spot
+/// (docs/clouds/runpod.md, "GraphQL"), so callers should not wait for it.
 fn withdrawn(what: &str) -> Error {
     let message = format!(
         "{what}; spot pods are being withdrawn and waiting does not help: ask for on-demand, or \
@@ -386,7 +386,7 @@ fn withdrawn(what: &str) -> Error {
     Error::unsupported("spot", message).outcome_is(Outcome::NotApplied(Next::Stop))
 }
 
-/// 410 is the end of the API, announced for early 2027.
+/// 410 means the end of the API, announced for early 2027.
 fn switched_off(error: Error) -> Error {
     if error.status() != Some(410) {
         return error;
@@ -399,11 +399,11 @@ fn switched_off(error: Error) -> Error {
         .with_status(410)
 }
 
-/// The data of an answer, or what its errors say. GraphQL answers errors with 200.
+/// The data of an answer, or the error it contains. GraphQL returns errors with status 200.
 fn data(answer: &Answer, class: RetryClass) -> Result<Value> {
     let mut body: Value = answer.json()?;
     if let Some(said) = body.pointer_mut("/errors/0/message") {
-        // The words may repeat the request's secrets.
+        // The message may repeat the request's secrets.
         *said = answer.scrubbed(said.as_str().unwrap_or_default()).into();
     }
     if let Some(error) = first_error(&body, class) {
@@ -431,8 +431,8 @@ fn first_error(body: &Value, class: RetryClass) -> Option<Error> {
     } else if folded.contains("not found") || folded.contains("nonexistent") {
         (ErrorKind::NotFound, Some(Next::Stop))
     } else {
-        // "Something went wrong", an internal error, a sentence we do not know: after a create the
-        // pod may exist.
+        // "Something went wrong", an internal error, or an unknown sentence: after a create the pod
+        // may exist.
         (ErrorKind::Provider, None)
     };
     let outcome = match next {
@@ -448,7 +448,7 @@ impl RunPod {
     /// The account's balance and spend.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn balance(&self, cx: &CallContext) -> Result<Balance> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -489,7 +489,7 @@ impl RunPod {
         })
     }
 
-    /// Starts a spot pod that was taken back, at this bid for each GPU.
+    /// Starts a spot pod that was taken back, with this bid per GPU.
     ///
     /// # Errors
     /// `no_capacity` when the bid is too low or the GPUs are gone. Not cancel safe: the pod may

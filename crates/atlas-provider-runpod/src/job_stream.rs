@@ -1,9 +1,10 @@
-//! A job's chunks, each once: `/stream` drains, so an answer that is lost takes its chunks with it.
+//! Streams a job's chunks, each once. `/stream` drains the chunks, so a lost answer loses its
+//! chunks too.
 //!
-//! A read is therefore never repeated blindly. After a lost answer the job's own output is the only
-//! other copy: where the worker aggregates, it holds every chunk, and it is checked to begin with
-//! those already given before the rest of it is. Otherwise the stream ends with an error that says
-//! so.
+//! A read is therefore never repeated blindly. After a lost answer, the job's own output is the
+//! only other copy: if the worker aggregates, it contains every chunk. It must begin with the
+//! chunks already delivered; then the rest of it is delivered. Otherwise the stream ends with an
+//! error that says so.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use crate::jobs::{FRESH, Runtime, bad_end, status};
 const POLL: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(3));
 /// The cloud holds an empty answer for about ten seconds.
 const HOLD: Duration = Duration::from_secs(30);
-/// How often in a row the cloud may say "too many".
+/// Maximum number of consecutive rate-limit refusals.
 const MAX_REFUSALS: u32 = 30;
 
 /// See [`atlas_core::Provider::stream_job`].
@@ -42,15 +43,15 @@ pub(crate) fn open(runtime: Runtime, cx: CallContext, job: JobRef) -> BoxStream<
     Box::pin(futures_util::stream::unfold(reader, Reader::next))
 }
 
-/// What an answer of `/stream` says.
+/// The contents of an answer of `/stream`.
 #[derive(Debug, PartialEq)]
 struct Drained {
     status: Option<JobStatus>,
     chunks: Vec<Value>,
 }
 
-/// Reads an answer: an object with status and chunks, or, as one page of the documents has it, the
-/// chunks alone.
+/// Parses an answer: an object with status and chunks, or, as one page of the documentation shows,
+/// the chunks alone.
 fn drained(value: Value) -> Option<Drained> {
     let chunk = |item: Value| match item {
         Value::Object(mut map) if map.contains_key("output") => {
@@ -79,7 +80,7 @@ fn drained(value: Value) -> Option<Drained> {
     }
 }
 
-/// Which chunks were given: their number, and a digest of them in order.
+/// The delivered chunks: their number, and a digest of them in order.
 #[derive(Clone)]
 struct Given {
     count: usize,
@@ -102,8 +103,8 @@ impl Given {
         self.digest.update(b"\n");
     }
 
-    /// What an aggregated output has beyond the chunks given; `None` when it does not begin with
-    /// them.
+    /// The part of an aggregated output after the delivered chunks; `None` if it does not begin
+    /// with them.
     fn rest_of(&self, output: &Value) -> Option<Vec<Value>> {
         let all = output.as_array()?;
         let (known, rest) = all.split_at_checked(self.count)?;
@@ -125,7 +126,7 @@ struct Reader {
     refusals: u32,
     chunks: VecDeque<Value>,
     given: Given,
-    /// How it ends once the chunks at hand are given.
+    /// How the stream ends after the buffered chunks are delivered.
     end: Option<Option<Error>>,
 }
 
@@ -144,7 +145,7 @@ impl Reader {
     }
 
     async fn poll(&mut self) {
-        // Class `Create`, though it is a GET: what it drained cannot be read again.
+        // Class `Create`, although it is a GET: what it drained cannot be read again.
         let path = [self.job.endpoint.as_str(), "stream", self.job.id.as_str()];
         let call = Call::get("stream_job", RetryClass::Create, path).timeout(HOLD);
         let answer = match self.runtime.client.call(&self.cx, call).await {
@@ -166,7 +167,7 @@ impl Reader {
         let ended = match status {
             Some(JobStatus::Completed) => return self.end = Some(None),
             Some(status) => status.is_terminal(),
-            // Chunks alone do not say whether more will come.
+            // Chunks alone do not say whether more will follow.
             None if self.empty > 1 => {
                 return match self.runtime.get(&self.cx, &self.job).await {
                     Ok(job) if job.status == JobStatus::Completed => self.end = Some(None),
@@ -220,7 +221,7 @@ impl Reader {
         }
     }
 
-    /// Chunks may be lost: the rest comes from the job's own output, or not at all.
+    /// Chunks may be lost: the rest is read from the job's own output, if possible.
     async fn recover(&mut self, lost: Error) {
         let lost_for_good = |lost: Error| {
             Error::new(

@@ -1,5 +1,5 @@
 //! Serverless jobs on the runtime API: submit, read, cancel, retry, purge, health, and waiting for
-//! an end.
+//! the end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,20 +18,21 @@ use tokio::time::Instant;
 use crate::error::Refusal;
 use crate::translate::read;
 
-/// The most that `/run` and `/runsync` take (docs/clouds/runpod.md, "Serverless jobs").
+/// The maximum body of `/run` and `/runsync` (docs/clouds/runpod.md, "Serverless jobs").
 const MAX_RUN: usize = 10 * 1000 * 1000;
 const MAX_RUNSYNC: usize = 20 * 1000 * 1000;
-/// How long the cloud holds the answer of `/runsync`.
+/// The range of times for which the cloud can hold the answer of `/runsync`.
 const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 const DEFAULT_WAIT: Duration = Duration::from_secs(90);
-/// What the network may add to a held answer.
+/// The network time added to a held answer.
 const SLACK: Duration = Duration::from_secs(10);
-/// A fresh id can be unknown for this long; a later 404 means that the cloud forgot the job.
+/// A new id can be unknown for this long; a later 404 means that the cloud has deleted the job.
 pub(crate) const FRESH: Duration = Duration::from_secs(150);
-/// Results of `/runsync` are kept for a minute: a poll comes well before.
+/// Results of `/runsync` are kept for a minute, so polls must come well before that.
 const POLL: Backoff = Backoff::new(Duration::from_millis(400), Duration::from_secs(8));
 
-/// How often in a row a poll may fail, its own retries spent, before the one who waits is told.
+/// Maximum number of consecutive failed polls, after their own retries, before the caller gets an
+/// error.
 const MAX_FAILURES: u32 = 10;
 const LONGEST_POLICY: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -43,8 +44,8 @@ pub(crate) struct Runtime {
     pub(crate) entropy: Arc<dyn Entropy>,
 }
 
-/// Where a job's worker is to put large results: set it as an extension of a submit's
-/// [`CallContext`]. A job's description cannot hold it, because that is printed.
+/// Where a job's worker stores large results: set it as an extension of a submit's [`CallContext`].
+/// It is not a part of the job request, because that is printed.
 #[derive(Clone, Debug)]
 pub struct S3Config {
     /// The access key's id.
@@ -57,7 +58,7 @@ pub struct S3Config {
     pub endpoint_url: String,
 }
 
-/// What an endpoint's queue and workers are doing.
+/// The state of an endpoint's queue and workers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -68,7 +69,7 @@ pub struct EndpointHealth {
     pub workers: WorkerCounts,
 }
 
-/// How many jobs of an endpoint are where.
+/// Number of jobs of an endpoint by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 #[non_exhaustive]
@@ -81,8 +82,8 @@ pub struct JobCounts {
     pub retried: u64,
 }
 
-/// How many workers of an endpoint do what. All throttled and none running means that the queue
-/// stands still.
+/// Number of workers of an endpoint by state. If all are throttled and none is running, the queue
+/// does not progress.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -136,8 +137,8 @@ impl Runtime {
             .query("wait", wait.as_millis().to_string())
             .timeout(wait + SLACK);
         let job = self.job(&request.endpoint, &self.client.call(cx, call).await?)?;
-        // 200 with IN_PROGRESS: the cloud's wait is over and the job goes on. So do we, until the
-        // caller's own limit.
+        // 200 with IN_PROGRESS: the cloud's wait has ended and the job continues. Continue waiting
+        // up to the caller's own limit.
         if job.status.is_terminal() || Instant::now() >= deadline {
             return Ok(job);
         }
@@ -147,8 +148,8 @@ impl Runtime {
         };
         match tokio::time::timeout_at(deadline, self.wait(cx, &address, None)).await {
             Ok(Ok(ended)) => Ok(ended),
-            // Time is up, or it cannot be followed: what runs and bills has an id, which an error
-            // would lose.
+            // The time is up, or the job cannot be followed. Return the job, because an error would
+            // lose the id of what runs and bills.
             Ok(Err(_)) | Err(_) => Ok(job),
         }
     }
@@ -163,8 +164,8 @@ impl Runtime {
         self.job(&job.endpoint, &self.client.call(cx, call).await?)
     }
 
-    /// See [`atlas_core::Provider::cancel_job`]. What RunPod says to the cancelling of an ended job
-    /// is not documented: then its state is the answer.
+    /// See [`atlas_core::Provider::cancel_job`]. RunPod does not document its answer to cancelling
+    /// an ended job; in that case the job's state is returned.
     pub(crate) async fn cancel(&self, cx: &CallContext, job: &JobRef) -> Result<Job> {
         let call = Call::post(
             "cancel_job",
@@ -190,7 +191,7 @@ impl Runtime {
         }
     }
 
-    /// Runs a failed or timed-out job again, under its old id. Its old result is lost.
+    /// Runs a failed or timed-out job again with its old id. Its old result is lost.
     pub(crate) async fn retry(&self, cx: &CallContext, job: &JobRef) -> Result<Job> {
         let call = Call::post(
             "retry_job",
@@ -223,7 +224,7 @@ impl Runtime {
             .await
     }
 
-    /// Polls until the job ends; at once when woken.
+    /// Polls until the job ends, and at once when woken.
     pub(crate) async fn wait(
         &self,
         cx: &CallContext,
@@ -239,8 +240,8 @@ impl Runtime {
                 Err(error)
                     if error.kind() == ErrorKind::NotFound && !seen && begun.elapsed() < FRESH => {}
                 Err(error) if error.is_retryable(RetryClass::Safe) && failures < MAX_FAILURES => {
-                    // The retries of the call are spent; the job goes on all the same, and so do
-                    // we.
+                    // The retries of this call are used up, but the job continues, so polling
+                    // continues too.
                     failures += 1;
                     if let Some(wait) = error.retry_after() {
                         tokio::time::sleep(wait).await;
@@ -317,8 +318,8 @@ fn body(request: &JobRequest) -> Result<Value> {
     Ok(body)
 }
 
-/// The cloud sends input, output and the URL's secret there: readable to nobody on the way. What it
-/// can reach, it knows better; a callback that never comes costs a poll.
+/// The cloud sends input, output and the URL's secret there, so the connection must be encrypted.
+/// Whether the cloud can reach the URL is not checked; a missing callback only costs a poll.
 fn check_webhook(webhook: &Secret) -> Result<()> {
     let uri: Option<http::Uri> = webhook.expose().parse().ok();
     let good = uri.is_some_and(|uri| match (uri.scheme_str(), uri.authority()) {
@@ -354,8 +355,7 @@ struct WireJob {
     error: Option<Value>,
 }
 
-/// A job, as atlas describes it. Takes the whole value, and keeps it without what may hold a
-/// secret.
+/// Converts a job. Keeps the whole value, without the parts that may hold a secret.
 pub(crate) fn job(provider: &ProviderId, endpoint: &str, mut value: Value) -> Result<Job> {
     let wire: WireJob = read(&value)?;
     let id = JobId::new(&wire.id)
@@ -390,7 +390,7 @@ pub(crate) fn status(word: &str) -> JobStatus {
     }
 }
 
-/// Why a job failed: a Python worker's error is a JSON document inside a string.
+/// The message of a failed job: a Python worker's error is a JSON document inside a string.
 fn reason(error: &Value) -> String {
     let Some(text) = error.as_str() else {
         return error.to_string();
@@ -401,7 +401,7 @@ fn reason(error: &Value) -> String {
         .unwrap_or_else(|| text.to_owned())
 }
 
-/// The error with which a stream or a wait reports a bad end.
+/// The error with which a stream or a wait reports that a job failed.
 pub(crate) fn bad_end(job: &Job) -> Error {
     let kind = if job.status == JobStatus::TimedOut {
         ErrorKind::Timeout

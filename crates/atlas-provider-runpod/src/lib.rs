@@ -94,7 +94,7 @@ pub struct RunPod {
 }
 
 impl RunPod {
-    /// From `RUNPOD_API_KEY` and, where set, `ATLAS_RUNPOD_URL`, `ATLAS_RUNPOD_RUNTIME_URL` and
+    /// Reads `RUNPOD_API_KEY` and, if set, `ATLAS_RUNPOD_URL`, `ATLAS_RUNPOD_RUNTIME_URL` and
     /// `ATLAS_RUNPOD_PROXY_URL`.
     ///
     /// # Errors
@@ -105,7 +105,7 @@ impl RunPod {
             .build()
     }
 
-    /// Begins one by hand.
+    /// Starts building a provider.
     #[must_use]
     pub fn builder() -> RunPodBuilder {
         RunPodBuilder::default()
@@ -115,8 +115,8 @@ impl RunPod {
         translate::compute(&self.id, &self.proxy, value).map_err(UnreadableRow::into_error)
     }
 
-    /// The shape of a create: the pinned candidate's, or what the request says where it leaves no
-    /// choice, or the best the catalogue shows. Reads only.
+    /// The shape of a create: the pinned candidate's, or the request's where it leaves no choice,
+    /// or the best one in the catalogue. Only reads.
     async fn shape(&self, cx: &CallContext, request: &ComputeRequest) -> Result<Shape> {
         if let Some(pinned) = &request.candidate {
             let native_type = pinned
@@ -154,7 +154,7 @@ impl RunPod {
         })
     }
 
-    /// The best candidate. Reads only: whatever becomes of them, nothing was ordered.
+    /// The best candidate. Only reads: whatever fails here, nothing was ordered.
     async fn best(&self, cx: &CallContext, request: &ComputeRequest) -> Result<Candidate> {
         let found = self
             .find_candidates(cx, "spawn_compute", request)
@@ -180,7 +180,7 @@ impl RunPod {
         }
     }
 
-    /// The price list with what RunPod asks for spot, where the provider rents that.
+    /// The price list with RunPod's spot prices, if the provider rents spot.
     #[cfg(feature = "graphql")]
     async fn with_bids(&self, cx: &CallContext, mut lines: Vec<GpuType>) -> Result<Vec<GpuType>> {
         if self.graph.spot {
@@ -230,8 +230,8 @@ impl RunPod {
         found.or_else(|error| known_refusal(error, complete))
     }
 
-    /// Where to look: the request's regions; with a network volume, its data centre, which it pins
-    /// every pod to.
+    /// The regions to search: the request's, or the data centre of its network volume, to which
+    /// every pod is pinned.
     async fn regions(
         &self,
         cx: &CallContext,
@@ -262,7 +262,7 @@ impl RunPod {
     }
 }
 
-/// That the catalogue has no such shape is a refusal only where all of the catalogue was read; else
+/// A shape that the catalogue lacks is a refusal only if the whole catalogue was read; otherwise
 /// there is nothing to try now.
 fn known_refusal(error: Error, complete: bool) -> Result<Vec<Candidate>> {
     if complete { Err(error) } else { Ok(Vec::new()) }
@@ -316,8 +316,8 @@ impl Provider for RunPod {
         check::check(request)
     }
 
-    /// A keyed hash of the key: REST v2 does not say whose it is (docs/clouds/runpod.md, "The
-    /// APIs"). Asks nothing.
+    /// A keyed hash of the key, because REST v2 does not report its owner (docs/clouds/runpod.md,
+    /// "The APIs"). Makes no call.
     async fn identity(&self, cx: &CallContext) -> Result<String> {
         let key = cx.api_key().unwrap_or(&self.key);
         let hmac = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key.expose().as_bytes());
@@ -404,7 +404,7 @@ impl Provider for RunPod {
             Ok(pod) if pod.id != *id => {
                 Presence::NoAnswer(answer.misunderstood("the answer is about another pod"))
             }
-            // Terminated is final and frees everything: no pod comes back from it.
+            // Terminated is final and frees everything: a pod never leaves this state.
             Ok(pod) if pod.status == atlas_core::ComputeStatus::Terminated => Presence::Absent,
             Ok(_) => Presence::Present,
             Err(error) => Presence::NoAnswer(error),
@@ -536,8 +536,8 @@ impl Provider for RunPod {
 }
 
 impl RunPod {
-    /// Asks for a transition. A refusal because of the state is a success where the state is the
-    /// one asked for.
+    /// Requests a transition. A refusal because of the state is a success if the pod is in the
+    /// requested state.
     async fn act(
         &self,
         cx: &CallContext,
@@ -580,14 +580,14 @@ impl RunPod {
         .await
     }
 
-    /// Waits for a job's end, polling, and gives it with its result before the cloud forgets that.
+    /// Polls until a job ends, and returns it with its result before the cloud deletes that.
     ///
     /// # Errors
-    /// `not_found` when the cloud does not know the job (any more); as any read. A job that ended
-    /// badly is no error here.
+    /// `not_found` when the cloud does not know the job (any more); otherwise like any read. A
+    /// failed job is not an error here.
     ///
     /// # Cancel safety
-    /// Cancel safe: the job goes on.
+    /// Cancel safe: the job continues.
     pub async fn wait_job(&self, cx: &CallContext, job: &JobRef) -> Result<Job> {
         self.runtime
             .wait(cx, job, None)
@@ -595,14 +595,14 @@ impl RunPod {
             .map_err(|error| error.during(&self.id, "wait_job"))
     }
 
-    /// As [`RunPod::wait_job`], and looks as soon as the job's callback comes. Polling goes on: a
-    /// callback may be lost.
+    /// Like [`RunPod::wait_job`], but also reads the job as soon as its callback arrives. Polling
+    /// continues, because a callback may be lost.
     ///
     /// # Errors
-    /// As [`RunPod::wait_job`].
+    /// Like [`RunPod::wait_job`].
     ///
     /// # Cancel safety
-    /// Cancel safe: the job goes on.
+    /// Cancel safe: the job continues.
     pub async fn wait_job_called_back(
         &self,
         cx: &CallContext,
@@ -615,10 +615,10 @@ impl RunPod {
             .map_err(|error| error.during(&self.id, "wait_job"))
     }
 
-    /// Runs a failed or timed-out job again under its id; its old result is gone. Class `Create`.
+    /// Runs a failed or timed-out job again with its id; its old result is lost. Class `Create`.
     ///
     /// # Errors
-    /// As [`Provider::run_job`]; `validation` or `conflict` for a job in another state.
+    /// Like [`Provider::run_job`]; `validation` or `conflict` for a job in another state.
     ///
     /// # Cancel safety
     /// Not cancel safe: a dropped call may have started the job.
@@ -629,13 +629,13 @@ impl RunPod {
             .map_err(|error| error.during(&self.id, "retry_job"))
     }
 
-    /// Removes the jobs of an endpoint that no worker has begun; answers how many.
+    /// Removes the jobs of an endpoint that no worker has started; returns their number.
     ///
     /// # Errors
-    /// As any idempotent call.
+    /// Like any idempotent call.
     ///
     /// # Cancel safety
-    /// A dropped call may have purged.
+    /// A dropped call may have taken effect.
     pub async fn purge_queue(&self, cx: &CallContext, endpoint: &str) -> Result<u64> {
         self.runtime
             .purge(cx, endpoint)
@@ -643,10 +643,10 @@ impl RunPod {
             .map_err(|error| error.during(&self.id, "purge_queue"))
     }
 
-    /// What an endpoint's queue and workers are doing.
+    /// The state of an endpoint's queue and workers.
     ///
     /// # Errors
-    /// As any read.
+    /// Like any read.
     ///
     /// # Cancel safety
     /// Cancel safe.

@@ -1,4 +1,4 @@
-//! A pod's log: server-sent events, followed across reconnects with each line given once.
+//! A pod's log: server-sent events, followed across reconnects, with each line delivered once.
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -15,28 +15,27 @@ use serde_json::Value;
 
 use crate::sse::{Decoder, Event};
 
-/// The stream stays open: a reader who does not follow takes this much silence for the end of what
-/// there is.
+/// The stream stays open, so a reader that does not follow treats this much silence as the end.
 const SILENCE_ENDS: Duration = Duration::from_secs(3);
-/// A quiet container is no broken connection, and a broken one looks the same: then we connect
-/// again.
+/// A quiet container and a broken connection look the same, so after this much silence the log
+/// reconnects.
 const SILENCE_RECONNECTS: Duration = Duration::from_secs(60);
-/// How many lines the cloud gives where nobody says.
+/// The default number of lines that the cloud returns.
 const DEFAULT_TAIL: u32 = 100;
-/// How many lines we remember for the seam of a reconnect: as many as the cloud may repeat.
+/// Number of lines remembered for a reconnect: as many as the cloud may repeat.
 const SEAM: usize = 5000;
-/// How often in a row a connection may break before the reader is told.
+/// Maximum number of consecutive broken connections before the reader gets an error.
 const MAX_BREAKS: u32 = 5;
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
 
-/// Whose log.
+/// The owner of a log.
 #[derive(Clone, Debug)]
 pub(crate) enum Owner {
     Pod(String),
     Worker { endpoint: String, worker: String },
 }
 
-/// Whose log, and how to read it.
+/// A log and how to read it.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) client: Client,
@@ -57,10 +56,10 @@ impl Owner {
     }
 }
 
-/// Opens the log and gives its lines.
+/// Opens the log and streams its lines.
 ///
 /// # Errors
-/// As any read, when it cannot be opened.
+/// Like any read, when it cannot be opened.
 pub(crate) async fn open(source: Source) -> Result<BoxStream<Result<LogLine>>> {
     let answer = source.connect(None).await?;
     let left = (!source.query.follow && source.query.since.is_none())
@@ -107,8 +106,8 @@ impl Source {
         self.client.call_streaming(&self.cx, call).await
     }
 
-    /// Whether the owner of this log is gone, or in a state in which nothing more can come. When in
-    /// doubt it is not.
+    /// Whether the owner of this log is gone, or in a state in which no more lines can follow.
+    /// False when in doubt.
     async fn ended(&self) -> bool {
         let path = match &self.owner {
             Owner::Pod(id) => vec!["v2", "pods", id],
@@ -149,9 +148,9 @@ struct Reader {
     decoder: Decoder,
     lines: VecDeque<LogLine>,
     seam: Seam,
-    /// How many lines are still wanted; `None` for all that come.
+    /// Number of lines still wanted; `None` for all.
     left: Option<u32>,
-    /// Connections in a row that brought nothing, and those of them that broke.
+    /// Consecutive connections that delivered nothing, and how many of them broke.
     reconnects: u32,
     breaks: u32,
 }
@@ -180,7 +179,7 @@ impl Reader {
                     );
                     continue;
                 }
-                // What was asked for is read: this is the end of it, not a failure.
+                // Everything that was requested was read: this is the end, not a failure.
                 None if !self.source.query.follow => return None,
                 Some(Err(error))
                     if error.kind() == ErrorKind::Timeout && !self.source.query.follow =>
@@ -188,7 +187,7 @@ impl Reader {
                     return None;
                 }
                 Some(Err(error)) if error.kind() != ErrorKind::Timeout => Some(error),
-                // Closed, or silent: quiet and dead look the same from here.
+                // Closed, or silent: a quiet log and a dead one look the same here.
                 _ if self.source.ended().await => return None,
                 _ => None,
             };
@@ -218,12 +217,12 @@ impl Reader {
     }
 }
 
-/// Remembers what was given, and drops what a reconnect repeats of it. Within one connection
-/// nothing is dropped: a program may well print the same line twice in one instant.
+/// Remembers delivered lines, and drops those that a reconnect repeats. Within one connection
+/// nothing is dropped, because a program may print the same line twice in one instant.
 #[derive(Debug, Default)]
 struct Seam {
     last_id: Option<String>,
-    /// Fingerprints: the events themselves may be large.
+    /// Hashes, because the events themselves may be large.
     given: VecDeque<u64>,
     repeated: Vec<u64>,
 }
@@ -247,7 +246,7 @@ impl Seam {
         true
     }
 
-    /// The id to go on from.
+    /// The event id from which to continue.
     fn reconnect(&mut self) -> Option<String> {
         self.repeated = self.given.iter().copied().collect();
         self.last_id.clone()

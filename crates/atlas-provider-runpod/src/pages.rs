@@ -1,19 +1,19 @@
-//! Pages of pods, read in one pass: each pod into its type, and its own text kept beside it for
-//! closer inspection.
+//! Reads a page of pods in one pass: each pod is parsed, and its text is kept for closer
+//! inspection.
 //!
-//! A list of a hundred thousand pods is read every minute, and almost nobody looks at more than the
-//! type. What does not have the plain shape of a page is left to the slower reader, which says what
-//! is wrong with which pod.
+//! A list of a hundred thousand pods is read every minute, and callers rarely look at more than the
+//! parsed fields. A page without the expected shape is left to the slower reader, which reports
+//! what is wrong with which pod.
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Deserializer;
 
 use crate::wire;
 
-/// A page's pods, each with its text, and where the list goes on.
+/// The pods of a page, each with its text, and the cursor of the next page.
 pub(crate) type Page<'a> = (Vec<(wire::Pod, &'a [u8])>, Option<wire::Pagination>);
 
-/// Reads a page of plain shape; `None` for any other.
+/// Reads a page with the expected shape; `None` for any other.
 pub(crate) fn pods(body: &[u8]) -> Option<Page<'_>> {
     let mut text = Text { body, at: 0 };
     let (mut pods, mut pagination) = (None, None);
@@ -37,14 +37,14 @@ pub(crate) fn pods(body: &[u8]) -> Option<Page<'_>> {
     }
 }
 
-/// JSON, read value by value.
+/// JSON that is read value by value.
 struct Text<'a> {
     body: &'a [u8],
     at: usize,
 }
 
 impl<'a> Text<'a> {
-    /// What is left, without the space before it.
+    /// The remaining text, without leading white space.
     fn rest(&mut self) -> &'a [u8] {
         let rest = self.body.get(self.at..).unwrap_or_default();
         self.at += rest
@@ -54,7 +54,7 @@ impl<'a> Text<'a> {
         self.body.get(self.at..).unwrap_or_default()
     }
 
-    /// The next mark between values.
+    /// The next character between values.
     fn any(&mut self) -> Option<u8> {
         let mark = *self.rest().first()?;
         self.at += 1;
@@ -65,7 +65,7 @@ impl<'a> Text<'a> {
         (self.any()? == wanted).then_some(())
     }
 
-    /// The next value, and its text.
+    /// The next value with its text.
     fn value<T: DeserializeOwned>(&mut self) -> Option<(T, &'a [u8])> {
         let rest = self.rest();
         let mut values = Deserializer::from_slice(rest).into_iter::<T>();

@@ -1,24 +1,24 @@
-//! A pod that ends itself once its command has ended. Pure.
+//! A pod that deletes itself when its command has ended. Pure.
 //!
 //! RunPod keeps the pod of a finished container, and bills its disks; only a delete ends the bill
-//! (docs/clouds/runpod.md, "Life and money"). A pod finds its own id and a key for itself in its
-//! environment, and may delete itself with them.
+//! (docs/clouds/runpod.md, "Life and money"). A pod finds its own id and an API key for itself in
+//! its environment, and may delete itself with them.
 
 use atlas_core::ComputeRequest;
 
 use crate::wire::Command;
 
-/// What runs in place of the command. The command's own words come as arguments and are never read
-/// by the shell.
+/// The script that runs in place of the command. The command's words are passed as arguments and
+/// are never interpreted by the shell.
 ///
-/// It reports how the command ended where the machine was given somewhere to report it to, then
-/// deletes the pod until that is taken: over REST v2 with `curl` or GNU `wget`, and last with
-/// `runpodctl`, which deletes over an API that is off. After that it waits to be ended, for a
-/// container that exits may be started again.
+/// It reports how the command ended, if the machine was given an address for reports, and then
+/// deletes the pod until that succeeds: over REST v2 with `curl` or GNU `wget`, and finally with
+/// `runpodctl`, which uses an API that has been switched off. After that it waits to be ended,
+/// because a container that exits may be restarted.
 ///
-/// Every process of a container can read the arguments of the others, so secrets reach `curl` on
-/// its standard input and `wget` by a file that only its owner can read, both written by the
-/// shell's builtin `printf`. The `wget` of busybox knows no such file, and fails.
+/// Every process of a container can read the arguments of the others, so secrets are passed to
+/// `curl` on its standard input and to `wget` in a file that only its owner can read, both written
+/// by the shell's builtin `printf`. The `wget` of busybox does not support such a file, and fails.
 const SCRIPT: &str = r#""$@"; code=$?
 send() { token=$1; shift; printf 'header = "Authorization: Bearer %s"\n' "$token" | curl -fsS -K - "$@"; }
 fetch() { token=$1; shift; rc=$(umask 077; mktemp) || return
@@ -35,14 +35,14 @@ runpodctl remove pod "$RUNPOD_POD_ID"
 do sleep 15; done >/dev/null 2>&1
 sleep 300; exit "$code""#;
 
-/// The shell's name for the script, in front of the command's words.
+/// The shell's name for the script, which precedes the command's words.
 const NAME: &str = "atlas-task";
 
-/// What a pod's container runs.
+/// The command of a pod's container.
 ///
-/// A command is the image's CMD, so an ENTRYPOINT of the image runs with it. The script replaces
-/// the ENTRYPOINT: as CMD alone it would be the arguments of an image such as `vllm/vllm-openai`,
-/// which has its own, and would never run.
+/// A command replaces the image's CMD, so an ENTRYPOINT of the image still runs. The script
+/// replaces the ENTRYPOINT: as CMD alone it would be passed as arguments to an image such as
+/// `vllm/vllm-openai`, which has its own ENTRYPOINT, and would never run.
 pub(crate) fn command(request: &ComputeRequest) -> Command {
     let cmd = request.command.clone();
     let entrypoint = if request.ends_with_command && !cmd.is_empty() {
@@ -59,8 +59,8 @@ mod tests {
     use std::path::PathBuf;
     use std::process::Output;
 
-    /// A folder with doubles of the tools that a container has. Each notes how it was called, and
-    /// what it found on its standard input and in the file of `--config`.
+    /// A directory with fakes of the tools that a container has. Each records how it was called,
+    /// and the contents of its standard input and of the file of `--config`.
     struct Tools(PathBuf);
 
     impl Tools {
@@ -89,7 +89,8 @@ mod tests {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         }
 
-        /// Runs the container's command as the cloud does: ENTRYPOINT and CMD in one, no shell.
+        /// Runs the container's command like the cloud: ENTRYPOINT and CMD combined, without a
+        /// shell.
         fn run(&self, command: &[&str], env: &[(&str, &str)]) -> Output {
             let request = ComputeRequest::cpu(2)
                 .image("x")
@@ -215,7 +216,7 @@ mod tests {
     fn a_deletion_that_is_refused_is_tried_again() {
         let tools = Tools::new("again", &[("curl", 22)]);
         let path = tools.0.join("sleep");
-        // The second attempt finds that the cloud takes it.
+        // On the second attempt the cloud accepts it.
         let text = std::fs::read_to_string(&path).unwrap().replace(
             "\nexit 0\n",
             &format!(

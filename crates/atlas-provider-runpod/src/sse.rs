@@ -1,13 +1,13 @@
-//! Server-sent events: bytes in, events out. Pure.
+//! Parses server-sent events from bytes. Pure.
 
-/// One event. Only what RunPod sends: an id, and its data lines joined.
+/// One event, reduced to what RunPod sends: an id, and its joined data lines.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Event {
     pub(crate) id: Option<String>,
     pub(crate) data: String,
 }
 
-/// Cuts a byte stream into events, across any chunk borders.
+/// Splits a byte stream into events, across any chunk boundaries.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
     line: Vec<u8>,
@@ -17,12 +17,12 @@ pub(crate) struct Decoder {
     has_data: bool,
 }
 
-/// The most bytes of a line, and of all the data lines of an event; the rest is dropped. A stream
-/// that never ends a line or an event must not fill our memory.
+/// The maximum size of a line, and of all data lines of an event; the rest is dropped, so that a
+/// stream that never ends a line or an event cannot fill our memory.
 const MAX_EVENT: usize = 256 * 1024;
 
 impl Decoder {
-    /// Takes the next bytes and gives the events that they complete.
+    /// Takes the next bytes and returns the events that they complete.
     pub(crate) fn feed(&mut self, bytes: &[u8]) -> Vec<Event> {
         let mut events = Vec::new();
         for &byte in bytes {

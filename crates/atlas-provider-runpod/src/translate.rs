@@ -1,4 +1,4 @@
-//! `ComputeRequest` to the body of `POST /v2/pods`, and a pod to `Compute`. Pure.
+//! Converts a `ComputeRequest` to the body of `POST /v2/pods`, and a pod to a `Compute`. Pure.
 
 use atlas_core::{
     Compute, ComputeId, ComputeRequest, ComputeStatus, DiskSize, Error, ErrorKind, KeyCarriers,
@@ -13,29 +13,29 @@ use crate::client::{self, Control};
 use crate::config::ProxyTemplate;
 use crate::{pages, self_end, wire};
 
-/// RunPod says nowhere what an omitted `disk` becomes, so it is always sent; v1 gave this much
-/// (docs/clouds/runpod.md, "Create").
+/// The default container disk. RunPod does not document the value of an omitted `disk`, so it is
+/// always sent; v1 used this size (docs/clouds/runpod.md, "Create").
 pub(crate) const DEFAULT_DISK: DiskSize = DiskSize::gb(50);
-/// Where volumes appear in the container; `mounts` demands a path and a request names none.
+/// Where volumes are mounted in the container; `mounts` requires a path and a request has none.
 pub(crate) const MOUNT_PATH: &str = "/workspace";
-/// The most a create's body may be; beyond it the cloud answers 413.
+/// The maximum size of a create's body; for a larger one the cloud answers 413.
 const MAX_BODY: usize = 102_400;
 
-/// The shape a create is for: what a candidate pins, or what the request alone decides.
+/// The shape of a create: what a candidate pins, or what the request alone determines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
     /// A GPU id or a CPU flavour.
     pub(crate) native_type: String,
     /// `SECURE` or `COMMUNITY`.
     pub(crate) cloud: &'static str,
-    /// Empty means anywhere.
+    /// Empty for any data centre.
     pub(crate) data_centres: Vec<String>,
 }
 
-/// The body of the one create call.
+/// The body of the create call.
 ///
 /// # Errors
-/// `validation` when the whole is larger than the cloud takes.
+/// `validation` when the body is larger than the cloud accepts.
 pub(crate) fn create(
     prefix: &str,
     key: &LaunchKey,
@@ -57,8 +57,8 @@ pub(crate) fn create(
         }),
         cloud: shape.cloud,
         data_center_ids: shape.data_centres.iter().map(String::as_str).collect(),
-        // A template carries a disk of its own, and the body wins over it: there an unset field
-        // stays the template's.
+        // A template has its own disk, and the body takes precedence over it, so an unset field
+        // leaves the template's.
         disk: request
             .container_disk
             .or(request.template_id.is_none().then_some(DEFAULT_DISK))
@@ -98,8 +98,8 @@ fn mounts(request: &ComputeRequest) -> Option<wire::Mounts<'_>> {
     }]))
 }
 
-/// Reads an answer's value into a type, naming the place where it does not fit. The value's own
-/// text is never quoted.
+/// Parses an answer's value, naming the position of an error. The text of the value is never
+/// quoted.
 pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T> {
     T::deserialize(value).map_err(|_| {
         let place = serde_path_to_error::deserialize::<_, T>(value)
@@ -115,7 +115,7 @@ pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T> {
     })
 }
 
-/// A pod, as atlas describes it. Takes the whole value, and keeps it with the environment redacted.
+/// Converts a pod. Keeps the whole value, with its environment redacted.
 ///
 /// # Errors
 /// When it has no usable id.
@@ -130,10 +130,10 @@ pub(crate) fn compute(
     Ok(described(provider, proxy, id, pod, value.into()))
 }
 
-/// The same of a pod alone in its answer, whose whole value is seldom looked at.
+/// The same for a pod that is the whole answer; its value is rarely needed.
 ///
 /// # Errors
-/// As [`compute`], and where the answer is not a pod.
+/// Like [`compute`], and when the answer is not a pod.
 pub(crate) fn computed(
     provider: &ProviderId,
     proxy: &ProxyTemplate,
@@ -146,11 +146,11 @@ pub(crate) fn computed(
     Ok(described(provider, proxy, id, pod, raw))
 }
 
-/// A page of pods: what each comes to, and where the list goes on. One pod that is none does not
-/// hide the others.
+/// A page of pods: the result for each, and the cursor of the next page. One unreadable pod does
+/// not hide the others.
 ///
 /// # Errors
-/// Where the answer is no page.
+/// When the answer is not a page.
 pub(crate) fn page(
     provider: &ProviderId,
     proxy: &ProxyTemplate,
@@ -234,14 +234,14 @@ fn status(word: &str) -> ComputeStatus {
         "EXITED" => ComputeStatus::Stopped,
         "ERROR" => ComputeStatus::Failed,
         "TERMINATED" => ComputeStatus::Terminated,
-        // Absent, or in a form that we do not know: the pod is there, and may be billing.
+        // Missing, or in an unknown form: the pod exists, and may be billing.
         "" => ComputeStatus::Other("UNKNOWN".to_owned()),
         other => ComputeStatus::Other(other.to_owned()),
     }
 }
 
-/// RUNNING alone is not ready: a pod can bill for ever with `runtime: null`. An empty `runtime`
-/// says nothing either way.
+/// RUNNING alone does not mean ready: a pod can bill forever with `runtime: null`. An empty
+/// `runtime` gives no information.
 fn ready(status: &ComputeStatus, runtime: Option<&wire::Runtime>) -> Option<bool> {
     match (status, runtime) {
         (ComputeStatus::Running, Some(runtime))
@@ -254,8 +254,8 @@ fn ready(status: &ComputeStatus, runtime: Option<&wire::Runtime>) -> Option<bool
     }
 }
 
-/// HTTP is reached through the proxy; the addresses that `runtime` lists for HTTP ports are
-/// internal. TCP is as `runtime` says.
+/// HTTP ports are reached through the proxy; the addresses that `runtime` lists for them are
+/// internal. TCP ports are reached as `runtime` says.
 fn port_mapping(
     pod: &str,
     text: &str,
@@ -309,9 +309,9 @@ fn tcp_entry<'a>(
     if exact.is_some() || internal < 70_000 {
         return exact;
     }
-    // A symmetric port is asked for by a slot and reported by the number it got, the same on both
+    // A symmetric port is requested by a slot and reported with the number it got, the same on both
     // sides. With several slots, or several such ports, only the container's own
-    // RUNPOD_TCP_PORT_<slot> could tell them apart: then we say nothing.
+    // RUNPOD_TCP_PORT_<slot> could distinguish them; then no mapping is reported.
     let asked = |port: &&wire::RuntimePort| {
         all.iter()
             .any(|text| text.strip_suffix("/tcp").and_then(|n| n.parse().ok()) == port.private)
@@ -329,7 +329,7 @@ fn tcp_entry<'a>(
     }
 }
 
-/// RunPod shows the environment to every reader of the pod: its values never stay in what we
+/// RunPod shows the environment to every reader of the pod, so its values are removed from what we
 /// keep.
 fn redact(pod: &mut Value) {
     if let Some(env) = pod.get_mut("env").and_then(Value::as_object_mut) {

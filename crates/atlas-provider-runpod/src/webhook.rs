@@ -1,10 +1,9 @@
-//! The receiver of RunPod's completion callbacks: a tower service to mount where RunPod can reach
-//! it.
+//! Receives RunPod's completion callbacks: a tower service to mount where RunPod can reach it.
 //!
 //! RunPod does not sign its callbacks and repeats them (docs/clouds/runpod.md, "Serverless jobs").
-//! So each job's URL carries a secret of its own, and a callback only *wakes* the waiters of that
-//! job: the job's state is always read from the cloud. A callback that is lost, forged or repeated
-//! costs at most one read.
+//! Each job's URL therefore contains its own secret, and a callback only *wakes* the waiters of
+//! that job: the job's state is always read from the cloud. A callback that is lost, forged or
+//! repeated costs at most one read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -24,10 +23,10 @@ use serde::Deserialize;
 use tokio::sync::Notify;
 use tower::Service;
 
-/// The largest callback that is read: it repeats input and output, 20 MB each at most.
+/// The maximum size of a callback: it repeats input and output, 20 MB each at most.
 const MAX_BODY: usize = 48 * 1024 * 1024;
 
-/// Takes callbacks and wakes who waits. Cheap to clone; clones are the same receiver.
+/// Receives callbacks and wakes waiters. Cheap to clone; clones are the same receiver.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -44,8 +43,7 @@ pub struct Webhooks(Arc<Inner>);
 struct Inner {
     base: String,
     entropy: Arc<dyn Entropy>,
-    /// By the SHA-256 of the token: a look-up then tells nothing about the tokens by the time it
-    /// takes.
+    /// By the SHA-256 of the token, so that the time of a look-up reveals nothing about the tokens.
     expected: Mutex<BTreeMap<[u8; 32], Expected>>,
 }
 
@@ -56,7 +54,7 @@ struct Expected {
 }
 
 impl Webhooks {
-    /// A receiver that RunPod reaches at this URL.
+    /// A receiver that RunPod can reach at this URL.
     #[must_use]
     pub fn new(base_url: impl Into<String>, entropy: Arc<dyn Entropy>) -> Self {
         Self(Arc::new(Inner {
@@ -66,7 +64,7 @@ impl Webhooks {
         }))
     }
 
-    /// A URL for one job, with a secret of its own. It is taken back when the callback is dropped.
+    /// A URL for one job, with its own secret. It becomes invalid when the callback is dropped.
     #[must_use]
     pub fn callback(&self) -> Callback {
         let mut token = [0; 32];
@@ -90,7 +88,7 @@ impl Webhooks {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a callback; wakes who waits unless it is a repetition.
+    /// Records a callback; wakes the waiters unless it is a repetition.
     fn note(&self, hash: &[u8; 32], said: Option<Said>) {
         if let Some(expected) = self.expected().get_mut(hash) {
             let new = said.is_none_or(|said| expected.seen.insert((said.id, said.status)));
@@ -119,7 +117,7 @@ pub struct Callback {
 }
 
 impl Callback {
-    /// The URL for this one job. Knowing it allows waking its waiters, and no more.
+    /// The URL for this job. Knowing it only allows waking the job's waiters.
     #[must_use]
     pub const fn url(&self) -> &Secret {
         &self.url
@@ -144,7 +142,7 @@ fn hash(token: &str) -> [u8; 32] {
     hash
 }
 
-/// What of a callback is looked at.
+/// The parts of a callback that are used.
 #[derive(Deserialize)]
 struct Said {
     id: String,
@@ -168,7 +166,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let webhooks = self.clone();
         Box::pin(async move {
-            // The receiver's own URL may have a parameter of that name too.
+            // The receiver's own URL may have a parameter with that name too.
             let mut tokens = request
                 .uri()
                 .query()
@@ -183,7 +181,7 @@ where
                 Some(_) if request.method() != Method::POST => StatusCode::METHOD_NOT_ALLOWED,
                 Some(hash) => {
                     let body = Limited::new(request.into_body(), MAX_BODY).collect().await;
-                    // What cannot be read still says that something happened.
+                    // A callback that cannot be parsed still wakes the waiters.
                     let said = body
                         .ok()
                         .and_then(|body| serde_json::from_slice(&body.to_bytes()).ok());

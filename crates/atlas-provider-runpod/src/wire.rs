@@ -1,6 +1,6 @@
-//! RunPod's REST v2 as it is on the wire: pods, catalogue, lists. Names are the cloud's.
+//! RunPod's REST v2 wire types: pods, catalogue, lists. Names are the cloud's.
 //!
-//! Every field that a real body was seen without is optional (docs/clouds/runpod.md, "Reading
+//! Every field that was missing in an observed body is optional (docs/clouds/runpod.md, "Reading
 //! answers"); unknown fields are kept where the whole value is kept.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use atlas_http::lenient;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// A pod. Whatever else is odd, one with an id is read.
+/// A pod. If it has an id, it is parsed, whatever else is wrong with it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Pod {
@@ -40,7 +40,7 @@ pub(crate) struct Pod {
     pub(crate) created_at: Option<String>,
 }
 
-/// The one variable we read back. The others are somebody's secrets.
+/// The only variable that is read back. The others are secrets.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct PodEnv {
     #[serde(
@@ -77,7 +77,7 @@ pub(crate) struct SshEndpoint {
     pub(crate) host: Option<String>,
 }
 
-/// What the container reports; every member is optional, and `{}` says nothing.
+/// The state reported by the container; every member is optional, and `{}` gives no information.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Runtime {
     #[serde(default, deserialize_with = "lenient::opt_number")]
@@ -98,7 +98,7 @@ pub(crate) struct RuntimePort {
     pub(crate) ip: Option<String>,
 }
 
-/// Where a list goes on. Absent before autumn 2026: then the first page is all there is.
+/// The cursor of the next page. Missing before autumn 2026; then the first page is everything.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Pagination {
@@ -108,8 +108,8 @@ pub(crate) struct Pagination {
     pub(crate) next_cursor: Option<String>,
 }
 
-/// The body of `POST /v2/pods`. Unknown fields are refused by the cloud, so only what was asked for
-/// is sent.
+/// The body of `POST /v2/pods`. The cloud refuses unknown fields, so only requested fields are
+/// sent.
 ///
 /// No `Debug`: `env` holds secrets.
 #[derive(Serialize)]
@@ -138,7 +138,7 @@ pub(crate) struct CreatePod<'a> {
     pub(crate) command: Command,
 }
 
-/// What a container runs, in exec form: nothing in it is read by a shell of RunPod's. Empty lists
+/// The command of a container, in exec form: RunPod's shell does not interpret it. Empty lists
 /// leave the image's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Command {
@@ -149,8 +149,8 @@ pub(crate) struct Command {
 }
 
 impl Command {
-    /// The same in the one string that RunPod stores, which is all that GraphQL takes; `None` for
-    /// the image's own.
+    /// The same as the single string that RunPod stores, the only form that GraphQL accepts; `None`
+    /// for the image's own.
     #[cfg(feature = "graphql")]
     pub(crate) fn stored(&self) -> Option<String> {
         (*self != Self::default())
@@ -186,7 +186,7 @@ pub(crate) struct NetworkMount<'a> {
     pub(crate) path: &'static str,
 }
 
-/// A GPU of the catalogue, as one tier's availability was asked for. One without an id cannot be
+/// A GPU of the catalogue, with the availability in the requested tier. One without an id cannot be
 /// ordered; one without its memory is found by its name only.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -211,7 +211,7 @@ pub(crate) struct GpuType {
     pub(crate) data_centers: Vec<DataCenterStock>,
 }
 
-/// US dollars an hour for one GPU. A slot whose tier flag is false holds a placeholder.
+/// US dollars per hour for one GPU. If the tier's flag is false, its field holds a placeholder.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct GpuPrice {
     #[serde(default, deserialize_with = "lenient::opt_number")]
@@ -234,7 +234,7 @@ pub(crate) struct DataCenterStock {
     pub(crate) availability: Option<String>,
 }
 
-/// The data centres that name themselves.
+/// The data centres that have an id.
 fn centres<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DataCenterStock>, D::Error> {
     #[derive(Deserialize)]
     struct Centre {
@@ -284,7 +284,7 @@ pub(crate) struct CpuPrice {
     pub(crate) secure_per_vcpu: Option<f64>,
 }
 
-/// RFC 9457, as REST v2 answers every error.
+/// RFC 9457, the format of every REST v2 error.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Problem {
     #[serde(default, deserialize_with = "told")]
@@ -313,7 +313,7 @@ pub(crate) struct Volume {
     pub(crate) data_center: String,
 }
 
-/// What a pod cost in a span, in US dollars.
+/// What a pod cost in a period, in US dollars.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PodSpend {

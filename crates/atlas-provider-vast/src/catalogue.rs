@@ -1,13 +1,13 @@
-//! Canonical GPUs and Vast's names for them, both ways. Facts: docs/clouds/vast.md.
+//! Canonical GPUs and Vast's names for them, in both directions. See docs/clouds/vast.md.
 //!
-//! One name can stand for two cards (`A100 SXM4` has 40 or 80 GB): what a card reports as its
-//! memory tells them apart.
+//! One name can mean two models (`A100 SXM4` has 40 or 80 GB); the reported memory distinguishes
+//! them.
 
 use std::ops::Range;
 
 use atlas_core::{Gpu, MemorySize};
 
-/// A name of Vast's, and the memory in MB that makes it this card.
+/// A Vast name, and the minimum memory in MB of this model.
 #[derive(Clone, Debug)]
 pub(crate) struct Named {
     pub(crate) gpu: Gpu,
@@ -31,7 +31,7 @@ const NAMES: &[Named] = &[
     named(Gpu::H200Nvl, "H200 NVL", 135_000),
     named(Gpu::B200, "B200", 170_000),
     named(Gpu::B300, "B300", 260_000),
-    // The same card on another board.
+    // The same GPU on another board.
     named(Gpu::B300, "B300 PC", 260_000),
     named(Gpu::Gh200, "GH200 SXM", 88_000),
     named(Gpu::A100_80GSxm, "A100 SXM4", 70_000),
@@ -79,14 +79,14 @@ const NAMES: &[Named] = &[
     named(Gpu::Rtx3080, "RTX 3080", 9_000),
     named(Gpu::Rtx3080Ti, "RTX 3080 Ti", 11_000),
     named(Gpu::Rtx3070, "RTX 3070", 7_300),
-    // Vast does not say which of the five it is.
+    // Vast does not report which of the five it is.
     named(Gpu::V100, "Tesla V100", 14_500),
     named(Gpu::T4, "Tesla T4", 14_000),
     named(Gpu::Rtx8000, "Q RTX 8000", 44_000),
     named(Gpu::Rtx6000, "Q RTX 6000", 22_000),
 ];
 
-/// The names of a GPU and of its variants; empty where Vast has none.
+/// The names of a GPU and of its variants; empty if Vast has none.
 pub(crate) fn names(gpu: Gpu) -> Vec<&'static Named> {
     NAMES
         .iter()
@@ -94,7 +94,7 @@ pub(crate) fn names(gpu: Gpu) -> Vec<&'static Named> {
         .collect()
 }
 
-/// The card of a name with this much memory, in MB.
+/// The GPU with this name and this much memory in MB.
 pub(crate) fn gpu(name: &str, ram: u32) -> Option<Gpu> {
     NAMES
         .iter()
@@ -102,7 +102,7 @@ pub(crate) fn gpu(name: &str, ram: u32) -> Option<Gpu> {
         .map(|named| named.gpu)
 }
 
-/// The architecture of the host's processor: an image is built for one.
+/// The CPU architecture of the host; an image is built for one architecture.
 pub(crate) fn cpu_arch(gpu: Option<Gpu>) -> &'static str {
     if gpu == Some(Gpu::Gh200) {
         "arm64"
@@ -111,7 +111,7 @@ pub(crate) fn cpu_arch(gpu: Option<Gpu>) -> &'static str {
     }
 }
 
-/// The oldest CUDA whose driver knows the card, where that is not any.
+/// The oldest CUDA version whose driver supports the GPU; `None` if any does.
 pub(crate) fn cuda(gpu: Gpu) -> Option<f64> {
     let blackwell = matches!(
         gpu,
@@ -129,13 +129,14 @@ pub(crate) fn cuda(gpu: Gpu) -> Option<f64> {
     blackwell.then_some(12.8)
 }
 
-/// What a card with at least this much memory reports, in MB: a little less than its label.
+/// The memory in MB that a GPU with at least this much memory reports: slightly less than its
+/// label.
 pub(crate) fn reported(vram: MemorySize) -> u32 {
     vram.as_mib() / 10 * 9
 }
 
-/// The searches that a price list is made of: few enough for a minute's allowance, and no common
-/// card hides a rare one.
+/// The searches that make up a price list: few enough for the limit per minute, and grouped so that
+/// a common GPU does not hide a rare one.
 pub(crate) const GROUPS: &[&[&str]] = &[
     &["RTX 4090"],
     &["RTX 5090"],
@@ -207,7 +208,7 @@ mod tests {
             (gpu("A100 SXM4", 60_000), gpu("RTX 4090D", 24_564)),
             (None, None)
         );
-        // What real cards report, against floors that once matched nothing.
+        // Values reported by real GPUs, compared with minimum values that once matched none.
         for (name, ram, card) in [
             ("B200", 183_359, Gpu::B200),
             ("B300", 275_040, Gpu::B300),

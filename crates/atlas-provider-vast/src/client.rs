@@ -1,4 +1,4 @@
-//! Vast's API, one function for each endpoint. What an answer means is `translate`'s.
+//! Vast's API: one function per endpoint. `translate` interprets the answers.
 
 use atlas_core::{CallContext, Error, Result, RetryClass, Secret};
 use atlas_http::lenient::{self, Rows};
@@ -13,16 +13,16 @@ use crate::wire::{
 };
 use crate::{error, wire};
 
-/// What the list gives at most.
+/// The maximum page size of the list.
 const PAGE: &str = "25";
-/// No account has this many pages; a server that goes on for longer is broken.
+/// No account has this many pages; a server that returns more is broken.
 const MAX_PAGES: usize = 4_000;
 
 /// The API of one account.
 #[derive(Clone, Debug)]
 pub(crate) struct Cloud(pub(crate) Client);
 
-/// A call of the API, ending in the slash that its routes have.
+/// A call of the API, whose routes end in a slash.
 pub(crate) fn call<S: AsRef<str>>(
     method: Method,
     operation: &'static str,
@@ -43,8 +43,8 @@ pub(crate) fn call<S: AsRef<str>>(
     .trailing_slash()
 }
 
-/// Vast's ids are numbers. Another cloud's id would meet no route, and a page of HTML for an
-/// answer.
+/// Checks that an id is a number. Another cloud's id would match no route, and the answer would be
+/// an HTML page.
 fn number(id: &str) -> Result<()> {
     let plain = !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit());
     if plain {
@@ -58,7 +58,7 @@ fn number(id: &str) -> Result<()> {
 }
 
 impl Cloud {
-    /// Makes a call. An answer that says `success: false` is an error, whatever its status.
+    /// Makes a call. An answer with `success: false` is an error, whatever its status.
     pub(crate) async fn answer(&self, cx: &CallContext, call: Call) -> Result<Answer> {
         let answer = self.0.call(cx, call).await?;
         if let Ok(verdict) = serde_json::from_slice::<Verdict>(answer.bytes())
@@ -77,7 +77,7 @@ impl Cloud {
         self.answer(cx, call).await?.json()
     }
 
-    /// One search. All of them draw on one allowance: ten a minute, and so many rows a day.
+    /// One search. All of them share one limit: ten a minute, and a maximum number of rows per day.
     pub(crate) async fn offers(&self, cx: &CallContext, search: &Value) -> Result<Rows<Offer>> {
         let call = call(Method::POST, "candidates", RetryClass::Safe, ["bundles"]).json(search);
         let offers = match self.json::<Offers>(cx, call).await?.offers {
@@ -87,8 +87,8 @@ impl Cloud {
         Ok(lenient::rows("offers", offers))
     }
 
-    /// The one call that makes a machine. `secrets` are kept out of whatever an error says: Vast
-    /// echoes what it refuses.
+    /// The call that makes a machine. `secrets` are removed from any error, because Vast echoes
+    /// what it refuses.
     pub(crate) async fn create(
         &self,
         cx: &CallContext,
@@ -107,8 +107,8 @@ impl Cloud {
         self.answer(cx, call).await?.json()
     }
 
-    /// A point read: the instance, or the `null` that says that there is none. Also the answer, for
-    /// what is wrong with it.
+    /// A point read: the instance, or `null`, which means that there is none. Also returns the
+    /// answer, for error messages.
     pub(crate) async fn instance(
         &self,
         cx: &CallContext,
@@ -130,7 +130,7 @@ impl Cloud {
         Ok((read.instances, answer))
     }
 
-    /// Walks the instances to the last page, in the order of their ids.
+    /// Walks the instances to the last page, in order of id.
     pub(crate) async fn instances(&self, cx: &CallContext) -> Result<Walk<Value>> {
         let page = |token: Option<String>| async move {
             let call = Call::get("list_compute", RetryClass::Safe, ["api", "v1", "instances"])
@@ -144,7 +144,7 @@ impl Cloud {
         walk(MAX_PAGES, page).await
     }
 
-    /// Stops or starts. The words of the answer count, whatever its status.
+    /// Stops or starts. The text of the answer decides, whatever its status.
     pub(crate) async fn set_state(
         &self,
         cx: &CallContext,
@@ -163,7 +163,7 @@ impl Cloud {
         self.answer(cx, call).await
     }
 
-    /// A 404 in Vast's own words about an instance is a success; one about the key is not.
+    /// A 404 from Vast itself about an instance is a success; one about the key is not.
     pub(crate) async fn destroy(&self, cx: &CallContext, id: &str) -> Result<()> {
         number(id)?;
         let call = call(
@@ -192,7 +192,7 @@ impl Cloud {
         }
     }
 
-    /// Changes something of an instance or of the account.
+    /// Changes a setting of an instance or of the account.
     pub(crate) async fn change(
         &self,
         cx: &CallContext,
@@ -207,7 +207,7 @@ impl Cloud {
         .await
     }
 
-    /// Asks for a log to be written; answers where it will be.
+    /// Requests that a log is written; returns its future URL.
     pub(crate) async fn request_logs(
         &self,
         cx: &CallContext,
@@ -257,7 +257,7 @@ impl Cloud {
             let read: Charges = self.json(cx, call).await?;
             Ok(Page::at(read.results, read.next_token))
         };
-        // Half a sum is none.
+        // An incomplete sum is useless.
         walk(MAX_PAGES, page).await?.whole()
     }
 }

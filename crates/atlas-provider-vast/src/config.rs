@@ -1,4 +1,4 @@
-//! Where Vast is and with which key it is called.
+//! Vast's URL and API key.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,9 +12,9 @@ use crate::memory::Memory;
 use crate::policy::OfferPolicy;
 use crate::searches::Searches;
 
-/// The variable with the API key.
+/// The environment variable of the API key.
 pub const API_KEY_ENV: &str = "VAST_API_KEY";
-/// The variable with another base URL, without its `/api/v0`.
+/// The environment variable of another base URL, without its `/api/v0`.
 pub const URL_ENV: &str = "ATLAS_VAST_URL";
 
 const BASE_URL: &str = "https://console.vast.ai";
@@ -26,11 +26,11 @@ const LIMITS: AccountLimits = AccountLimits {
     burst: 5,
     concurrency: 8,
 };
-/// Where a refusal has no `Retry-After`: the shortest interval is a second.
+/// Used when a refusal has no `Retry-After`: the shortest interval is a second.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(1500), Duration::from_secs(20));
 
-/// Vast's least intervals for each endpoint, a little longer than it says; a minute's ten searches
-/// are six at once and one in fifteen seconds (docs/clouds/vast.md).
+/// Vast's minimum intervals per endpoint, slightly longer than documented. The ten searches per
+/// minute are a burst of six and one every fifteen seconds (docs/clouds/vast.md).
 const PACES: &[(&str, u64, u32)] = &[
     ("spawn_compute", 5_000, 1),
     ("candidates", 15_000, 6),
@@ -47,7 +47,7 @@ const PACES: &[(&str, u64, u32)] = &[
     ("volumes", 5_700, 1),
 ];
 
-/// Builds a [`Vast`]. What is set here counts before the environment.
+/// Builds a [`Vast`]. Settings made here take precedence over the environment.
 pub struct VastBuilder {
     connection: Connection,
     base_url: Option<String>,
@@ -69,7 +69,7 @@ impl Default for VastBuilder {
 impl VastBuilder {
     atlas_http::connection_setters!(connection);
 
-    /// Takes from these variables what is not set on the builder.
+    /// Reads settings that are unset on the builder from these variables.
     #[must_use]
     pub fn environment(mut self, variable: impl Fn(&str) -> Option<String>) -> Self {
         self.connection
@@ -80,7 +80,7 @@ impl VastBuilder {
         }
     }
 
-    /// Another base URL, without its `/api/v0`. `http://` to loopback only.
+    /// Sets another base URL, without its `/api/v0`. `http://` is allowed for loopback only.
     #[must_use]
     pub fn base_url(self, url: impl Into<String>) -> Self {
         Self {
@@ -89,14 +89,14 @@ impl VastBuilder {
         }
     }
 
-    /// Which offers are good enough.
+    /// Sets which offers are acceptable.
     #[must_use]
     pub fn offers(self, policy: OfferPolicy) -> Self {
         Self { policy, ..self }
     }
 
-    /// Whether the intervals of Vast's endpoints are kept, besides the account's limits. A
-    /// simulated Vast may have none.
+    /// Sets whether the intervals of Vast's endpoints are observed, in addition to the account's
+    /// limits. A simulated Vast may have none.
     #[must_use]
     pub fn endpoint_paces(self, kept: bool) -> Self {
         Self {
@@ -105,11 +105,11 @@ impl VastBuilder {
         }
     }
 
-    /// The provider.
+    /// Builds the provider.
     ///
     /// # Errors
-    /// `unauthorized` without a key, naming the variable to set; `validation` for a URL that is
-    /// none, or that would send the key readable to another machine.
+    /// `unauthorized` without a key, naming the variable to set; `validation` for an invalid URL,
+    /// or one that would send the key unencrypted to another machine.
     pub fn build(self) -> Result<Vast> {
         let id = ProviderId::new("vast").expect("a plain name");
         let key = self

@@ -1,5 +1,5 @@
-//! Vast's error bodies into ours, by their `error` and the words of their `msg`. The words are
-//! never shown: they echo what was sent.
+//! Maps Vast's error bodies, by their `error` and the text of their `msg`. The text is never shown,
+//! because it echoes what was sent.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use http::StatusCode;
 
 use crate::wire::Verdict;
 
-/// A client that rented too early is refused for this long (docs/clouds/vast.md).
+/// How long a client that rented too early is refused (docs/clouds/vast.md).
 const PENALTY: Duration = Duration::from_secs(12);
-/// What a start says whose card somebody else has.
+/// The message of a start whose GPU is in use by another renter.
 pub(crate) const QUEUED: &str = "required resources are currently unavailable";
 /// The `error` of a search after the account's rows of the day are used up.
 const SEARCH_QUOTA: &str = "search_quota_exceeded";
-/// What an offer is said to be that somebody else took.
+/// Messages about an offer that another renter took.
 const TAKEN: [&str; 5] = [
     "no_such_ask",
     "no longer available",
@@ -23,15 +23,15 @@ const TAKEN: [&str; 5] = [
     "already rented",
     "already been rented",
 ];
-/// A 404 or 410 without Vast's words says nothing of what was asked for: a proxy wrote it.
+/// A 404 or 410 without Vast's own text says nothing about the requested object: a proxy wrote it.
 const A_PROXYS: &str = "the answer is not the cloud's own";
 
-/// The mapper of this cloud's answers.
+/// The error mapper of Vast's answers.
 pub(crate) fn map(answer: &FailedAnswer) -> Option<Error> {
     let status = answer.status().as_u16();
     if status == 429 {
-        // The body counts, not the status: the day's rows are used up, and waiting a little does
-        // not help. `Retry-After` says when they are given anew, and is kept by the caller.
+        // The body decides, not the status: the rows of the day are used up, and a short wait does
+        // not help. `Retry-After` says when new rows are granted, and the caller stores it.
         if answer
             .json()
             .is_some_and(|json| json["error"] == SEARCH_QUOTA)
@@ -42,7 +42,7 @@ pub(crate) fn map(answer: &FailedAnswer) -> Option<Error> {
                 "the account's offer rows of the day are used up",
             ));
         }
-        // Plain text or JSON, and never more than that.
+        // Plain text or JSON, with no further details.
         let error = answer.not_applied(ErrorKind::RateLimited, Next::SameLater, "called too often");
         let told = answer
             .retry_after()
@@ -53,7 +53,7 @@ pub(crate) fn map(answer: &FailedAnswer) -> Option<Error> {
         .json()
         .and_then(|json| serde_json::from_value::<Verdict>(json.clone()).ok());
     let Some(verdict) = verdict else {
-        // A page of a proxy says nothing of what was asked for.
+        // A proxy's page says nothing about the requested object.
         return matches!(status, 404 | 410)
             .then(|| answer.not_applied(ErrorKind::Provider, Next::Stop, A_PROXYS));
     };
@@ -63,7 +63,7 @@ pub(crate) fn map(answer: &FailedAnswer) -> Option<Error> {
     Some(classify(status, &verdict))
 }
 
-/// What an answer that is not a success means.
+/// The meaning of an error answer.
 pub(crate) fn classify(status: u16, verdict: &Verdict) -> Error {
     use ErrorKind::{
         Conflict, Forbidden, NoCapacity, NotFound, Provider, Quota, Unauthorized, Validation,
@@ -83,7 +83,7 @@ pub(crate) fn classify(status: u16, verdict: &Verdict) -> Error {
         | "no_such_ssh_key"
         | "no_ssh_key"
         | "invalid_container_id" => (NotFound, Next::Stop),
-        // The endpoint is gone, and nothing is said of what it was asked for.
+        // The endpoint no longer exists, which says nothing about the requested object.
         "deprecated_endpoint" => (Provider, Next::Stop),
         "invalid_args" if words.contains("in use") || words.contains("in no state") => {
             (Conflict, Next::Stop)
@@ -105,14 +105,14 @@ pub(crate) fn classify(status: u16, verdict: &Verdict) -> Error {
         .new_contract
         .and_then(|id| ComputeId::new(id.to_string()).ok())
     {
-        // Refused, and made all the same.
+        // Refused, but the machine was made nevertheless.
         Some(id) => error.outcome_is(Outcome::Unknown(vec![id])),
         None => error.outcome_is(Outcome::NotApplied(next)),
     }
 }
 
-/// What a 404 about an instance says: that it is gone, or, as an error, something else: the key is
-/// bad, or a proxy answered. `None` for any other status.
+/// The meaning of a 404 about an instance: that it is gone, or, as an error, something else: a bad
+/// key, or a proxy's answer. `None` for any other status.
 pub(crate) fn gone(answer: &Answer) -> Option<Result<()>> {
     (answer.status() == StatusCode::NOT_FOUND).then(|| {
         match serde_json::from_slice::<Verdict>(answer.bytes()) {

@@ -1,5 +1,5 @@
-//! Vast.ai behind the contract: containers on hosts of a market, on demand or by bid, each rented
-//! by one call on one offer.
+//! The Vast.ai provider: containers on hosts of a market, on demand or by bid, each rented with one
+//! call for one offer.
 //!
 //! ```no_run
 //! use atlas_core::{AnyProvider, CallContext, ComputeRequest, Gpu, LaunchKey, Next, Outcome, Port};
@@ -22,7 +22,7 @@
 //! ```
 //!
 //! Deliberately absent: serverless, bulk and server-side rentals (partial results), virtual
-//! machines, and what hosts do.
+//! machines, and operations of hosts.
 
 mod catalogue;
 mod client;
@@ -55,15 +55,15 @@ pub use policy::OfferPolicy;
 pub use resources::{SshKey, Volume, VolumeOffer};
 use searches::{FRESH, FRESH_PRICES, Found, Searches};
 
-/// How often a new machine is looked for to compare it with its order, and how long to wait
-/// between: for seconds it may read as none.
+/// How many times a new machine is read to compare it with its order, and the waits in between: for
+/// some seconds the read may find nothing.
 const LOOKS: u32 = 3;
 const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
-/// The longest that one look may take, because the caller of the order waits for it.
+/// The maximum time of one read, because the caller of the order waits for it.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// One Vast account. Cheap to clone; clones share connections, pacing, and what is remembered of
-/// hosts that failed.
+/// One Vast account. Cheap to clone; clones share connections, pacing, and the memory of hosts that
+/// failed.
 #[derive(Clone, Debug)]
 pub struct Vast {
     id: ProviderId,
@@ -76,7 +76,7 @@ pub struct Vast {
 }
 
 impl Vast {
-    /// From `VAST_API_KEY` and, where set, `ATLAS_VAST_URL`.
+    /// Reads `VAST_API_KEY` and, if set, `ATLAS_VAST_URL`.
     ///
     /// # Errors
     /// See [`VastBuilder::build`].
@@ -86,7 +86,7 @@ impl Vast {
             .build()
     }
 
-    /// Begins one by hand.
+    /// Starts building a provider.
     #[must_use]
     pub fn builder() -> VastBuilder {
         VastBuilder::default()
@@ -109,19 +109,19 @@ impl Vast {
         ))
     }
 
-    /// Ends what a refused order left behind. That its end was accepted is no proof: the ids stay
-    /// with the error, and the orchestrator proves that they are gone.
+    /// Deletes what a refused order left behind. An accepted deletion is no proof, so the ids
+    /// remain in the error, and the orchestrator proves that they are gone.
     async fn swept(&self, cx: &CallContext, error: Error) -> Error {
         let Outcome::Unknown(leaked) = error.outcome().clone() else {
             return error;
         };
-        // What a 5xx leaks may be what was ordered, and not all there is: the caller of the order
-        // has to find out.
+        // The id that a 5xx leaks may be the ordered machine, and there may be others: the caller
+        // of the order has to find out.
         if leaked.is_empty() || error.status().is_none_or(|status| status >= 500) {
             return error;
         }
         for id in &leaked {
-            // Refused or not, it is not proved to be gone.
+            // Refused or not, the machine is not proved gone.
             let _ = self.terminate(cx, id).await;
         }
         not_as_ordered(error, leaked)
@@ -147,7 +147,7 @@ impl Vast {
             let raw = match self.cloud.instance(&brief, id.as_str()).await {
                 Ok((Some(raw), _)) => raw,
                 Ok((None, _)) => continue,
-                // The id is the handle: no failed read may lose it.
+                // The id is the only handle, so a failed read must not lose it.
                 Err(_) => return Ok(()),
             };
             let Some(differs) = translate::mismatch(&raw, request, wants_bid) else {
@@ -167,16 +167,16 @@ impl Vast {
     }
 }
 
-/// Another offer may do; these were made all the same, and their end was ordered. It is not proved
-/// by that, nor by a read that finds nothing: for seconds after a create there is nothing to read
-/// (docs/clouds/vast.md).
+/// Another offer may work. These machines were made nevertheless, and their deletion was requested.
+/// Neither that nor a read that finds nothing proves that they are gone: for seconds after a create
+/// there is nothing to read (docs/clouds/vast.md).
 fn not_as_ordered(cause: Error, ids: Vec<ComputeId>) -> Error {
     let error =
         Error::new(ErrorKind::NoCapacity, cause.message()).outcome_is(Outcome::Unwanted(ids));
     cause.status().into_iter().fold(error, Error::with_status)
 }
 
-/// There is nothing to rent.
+/// The error for an empty search.
 fn no_offer() -> Error {
     Error::new(ErrorKind::NoCapacity, "no offer fits")
         .outcome_is(Outcome::NotApplied(Next::NextCandidate))
@@ -293,7 +293,7 @@ impl Provider for Vast {
         Ok(Listing::of_walk(rows, walk.missing).filtered(filter))
     }
 
-    /// `{"instances": null}`, or a 404 that names the instance and not the key.
+    /// Absent means `{"instances": null}`, or a 404 that names the instance and not the key.
     async fn presence(&self, cx: &CallContext, id: &ComputeId) -> Presence {
         match self.cloud.instance(cx, id.as_str()).await {
             Ok((None, _)) => Presence::Absent,
@@ -316,7 +316,7 @@ impl Provider for Vast {
         Ok(())
     }
 
-    /// The cheapest offers of each card that the catalogue knows; `spot_price` is the least bid.
+    /// The cheapest offers of each GPU in the catalogue; `spot_price` is the minimum bid.
     async fn list_gpu_types(&self, cx: &CallContext) -> Result<Vec<GpuType>> {
         let policy = self.policy(cx);
         let mut found = Vec::new();
@@ -333,7 +333,7 @@ impl Provider for Vast {
         }
         let offers: Vec<_> = found.iter().flat_map(Found::offers).collect();
         if offers.is_empty() {
-            // Nothing to let is one thing, nothing that could be read another.
+            // An empty result differs from one in which nothing could be read.
             found.iter().try_for_each(Found::check)?;
         }
         let at = found.iter().map(|found| found.at).min();
@@ -344,7 +344,7 @@ impl Provider for Vast {
     }
 
     async fn stop(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
-        // Before the call: what it does shows before its answer is here.
+        // Recorded before the call, because its effect may be visible before its answer arrives.
         self.memory.stopped(id);
         self.cloud
             .set_state(cx, "stop", id.as_str(), "stopped")
@@ -352,7 +352,7 @@ impl Provider for Vast {
             .map(drop)
     }
 
-    /// A start that would wait for its card is taken back: it would bill whenever the card is free.
+    /// A start that would wait for its GPU is undone: it would bill whenever the GPU becomes free.
     async fn start(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
         self.memory.started(id);
         let waits = match self
@@ -400,8 +400,7 @@ impl Provider for Vast {
         cx: &CallContext,
         query: &SpendQuery,
     ) -> Result<Vec<ComputeSpend>> {
-        // Whole seconds: the last one is asked for whole, or what was billed in it would be
-        // missing.
+        // Whole seconds: the last one is rounded up, or what was billed in it would be missing.
         let until = (query.end.unix_millis() + 999).div_euclid(1000);
         let charges = self
             .cloud

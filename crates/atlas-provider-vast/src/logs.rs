@@ -1,4 +1,4 @@
-//! A machine's log: asked for here, written to another host some time later, and read there without
+//! A machine's log: requested here, written to another host some time later, and read there without
 //! our key.
 
 use std::time::Duration;
@@ -14,13 +14,14 @@ use serde_json::json;
 
 use crate::Vast;
 
-/// How often to look for what is being written, and how long to wait between.
+/// How many times to check whether the log was written, and the waits in between.
 const POLLS: u32 = 40;
 const PAUSE: Duration = Duration::from_secs(1);
-/// The most lines where nobody says.
+/// The default maximum number of lines.
 const DEFAULT_TAIL: u32 = 1_000;
 
-/// Both logs where none is named, the host's own first: lines have no time to be sorted by.
+/// Reads both logs if none is named, the host's own first, because the lines have no time to sort
+/// by.
 pub(crate) async fn read(
     vast: &Vast,
     cx: &CallContext,
@@ -64,7 +65,7 @@ pub(crate) async fn read(
     )))
 }
 
-/// What was written to this URL, once it is. The client that fetches it has no key.
+/// The contents of this URL, once they were written. The client that fetches them has no key.
 pub(crate) async fn fetch(connection: &Connection, cx: &CallContext, url: &str) -> Result<String> {
     let wrong = |message: &str| {
         Error::new(ErrorKind::Provider, message.to_owned())
@@ -101,7 +102,7 @@ pub(crate) async fn fetch(connection: &Connection, cx: &CallContext, url: &str) 
     )
 }
 
-/// The path and query as they were given: each part decoded, for it is encoded again on its way.
+/// The path and query unchanged: each part is decoded here, because it is encoded again when sent.
 fn request(target: &http::Uri) -> Call {
     let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
     let segments = target

@@ -1,5 +1,5 @@
-//! What an account's handle remembers of what it did, for Vast's answers do not tell it: hosts that
-//! failed, starts and stops of ours.
+//! What an account's handle remembers of its own actions, because Vast's answers do not contain it:
+//! hosts that failed, and our starts and stops.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use atlas_core::{Clock, ComputeId, Timestamp};
 
-/// How long a host that failed is left alone: it stays the cheapest.
+/// How long a host that failed is avoided; it would remain the cheapest.
 const BAD_FOR: Duration = Duration::from_secs(3600);
 /// How long the old `exited` may be shown after a start.
 const EXITED_FOR: Duration = Duration::from_secs(240);
-/// The most that is remembered of each.
+/// The maximum number of entries of each kind.
 const MOST: usize = 10_000;
 
 #[derive(Clone, Debug)]
@@ -80,7 +80,7 @@ impl Memory {
         inner.stopped.remove(id);
     }
 
-    /// We started it a moment ago: what reads as `exited` may be from before.
+    /// We started it a moment ago: `exited` may still be the old state.
     pub(crate) fn lately_started(&self, id: &ComputeId) -> bool {
         self.inner()
             .started
@@ -88,7 +88,7 @@ impl Memory {
             .is_some_and(|at| self.clock.now().since(*at) < EXITED_FOR)
     }
 
-    /// We stopped it: nobody outbid us.
+    /// We stopped it: it was not outbid.
     pub(crate) fn stopped_by_us(&self, id: &ComputeId) -> bool {
         self.inner().stopped.contains_key(id)
     }

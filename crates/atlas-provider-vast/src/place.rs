@@ -2,8 +2,8 @@
 
 use atlas_core::{Error, Result};
 
-/// Every country's code. Which of them have hosts changes by the hour; any other word is no place
-/// where Vast could have one.
+/// Every country code. Which countries have hosts changes by the hour; any other code cannot have
+/// one.
 const COUNTRIES: &str = "\
 AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT \
 BV BW BY BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH \
@@ -14,23 +14,23 @@ NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM PN PR PS PT PW PY QA RE RO RS RU RW
 SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO TR TT TV TW TZ UA UG \
 UM US UY UZ VA VC VE VG VI VN VU WF WS XK YE YT ZA ZM ZW";
 
-/// The country of what Vast shows as `Oslo, NO`.
+/// The country of a location such as `Oslo, NO`.
 pub(crate) fn of(geolocation: Option<&str>) -> Option<String> {
     let code = geolocation?.rsplit(',').next()?.trim();
     (!code.is_empty()).then(|| code.to_owned())
 }
 
-/// Whether a place is the one that was asked for, in upper or lower case.
+/// Whether a place is the requested one, compared without case.
 pub(crate) fn is_same(own: &str, wanted: &str) -> bool {
     own.eq_ignore_ascii_case(wanted)
 }
 
-/// The code as searches take it.
+/// The code in the form that searches accept.
 pub(crate) fn code(wanted: &str) -> String {
     wanted.trim().to_ascii_uppercase()
 }
 
-/// Refuses what is no country.
+/// Refuses a text that is not a country code.
 pub(crate) fn check(wanted: &str) -> Result<()> {
     let code = code(wanted);
     if COUNTRIES

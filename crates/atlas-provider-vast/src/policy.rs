@@ -1,4 +1,4 @@
-//! Which offers are good enough, and the search that finds them.
+//! Which offers are acceptable, and the search that finds them.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,33 +9,33 @@ use serde_json::{Map, Value, json};
 use crate::catalogue;
 use crate::place;
 
-/// The most rows that one search gives.
+/// The maximum number of rows of one search.
 const MOST_ROWS: u32 = 64;
-/// The rows of a search for a placement: what several placements at once can use, before the next
-/// search. An account has so many rows a day.
+/// The rows of a search for a placement: as many as several concurrent placements can use before
+/// the next search. An account has a maximum number of rows per day.
 const ROWS: u32 = 32;
 
-/// What an offer must be besides what a request asks for. The cheapest hosts are the bad ones:
-/// these floors are what public projects that rent there have come to. Set one on the builder, or
-/// for one call with [`CallContext::with_extension`](atlas_core::CallContext::with_extension).
+/// Requirements for an offer beyond the request. The cheapest hosts are often bad; these minimum
+/// values are those that public projects that rent there use. Set one on the builder, or for one
+/// call with [`CallContext::with_extension`](atlas_core::CallContext::with_extension).
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct OfferPolicy {
-    /// The least share of time that the host was up, 0 to 1.
+    /// The minimum share of time for which the host was up, 0 to 1.
     pub min_reliability: f64,
     /// Only hosts that Vast verified.
     pub verified: bool,
-    /// The least download speed, in Mbps: images are large.
+    /// The minimum download speed in Mbps: images are large.
     pub min_inet_down_mbps: u32,
-    /// How long the host must go on letting, at least.
+    /// The minimum time for which the host continues to rent out.
     pub min_duration: Duration,
-    /// The most that a machine may cost, its disk included.
+    /// The maximum price of a machine, including its disk.
     pub max_price: Option<UsdPerHour>,
-    /// What a bid is above the least one, in per cent of it.
+    /// How far a bid is above the minimum, in per cent of the minimum.
     pub bid_over_minimum_percent: u32,
-    /// Only on this machine: where a volume is.
+    /// Only on this machine, such as the one with a volume.
     pub machine_id: Option<u64>,
-    /// Never on these.
+    /// Never on these machines.
     pub avoid_machines: BTreeSet<u64>,
 }
 
@@ -54,7 +54,7 @@ impl Default for OfferPolicy {
     }
 }
 
-/// Dollars as the wire has them.
+/// Dollars as Vast's API has them.
 pub(crate) fn dollars(price: UsdPerHour) -> f64 {
     #[expect(
         clippy::cast_precision_loss,
@@ -64,12 +64,12 @@ pub(crate) fn dollars(price: UsdPerHour) -> f64 {
     nanos / 1e9
 }
 
-/// The filters of a search, each with its operator: a bare value is refused.
+/// The filters of a search, each with its operator, because a bare value is refused.
 #[derive(Debug, Default)]
 pub(crate) struct Search(Map<String, Value>);
 
 impl Search {
-    /// On-demand or interruptible offers, priced with so much disk, the cheapest first.
+    /// On-demand or interruptible offers, priced with this much disk, the cheapest first.
     pub(crate) fn new(spot: bool, disk_gb: u32) -> Self {
         let mut search = Self::default();
         search.0.insert(
@@ -90,7 +90,7 @@ impl Search {
             .at_least("disk_space", f64::from(disk_gb))
     }
 
-    /// At most so many rows: each counts against the account's quota of the day.
+    /// Limits the number of rows: each counts against the account's daily quota.
     fn rows(mut self, most: u32) -> Self {
         self.0.insert("limit".to_owned(), Value::from(most));
         self
@@ -125,8 +125,8 @@ impl Search {
         Value::Object(self.0)
     }
 
-    /// The search for what a request asks for. What it says is checked again on every offer:
-    /// filters are not always applied.
+    /// The search for a request. Its conditions are checked again for every offer, because filters
+    /// are not always applied.
     pub(crate) fn of(request: &ComputeRequest, policy: &OfferPolicy, disk_gb: u32) -> Self {
         let mut search = Self::new(request.spot, disk_gb)
             .rows(ROWS)

@@ -1,4 +1,4 @@
-//! What Vast has beyond the contract: labels, reboots, bids, commands, SSH keys, volumes.
+//! Vast operations beyond the contract: labels, reboots, bids, commands, SSH keys, volumes.
 
 use atlas_core::{
     CallContext, ComputeId, DiskSize, Error, ErrorKind, Next, Outcome, Result, RetryClass,
@@ -17,23 +17,23 @@ use crate::{Vast, logs};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SshKey {
-    /// Vast's number for it.
+    /// Vast's number of the key.
     #[serde(deserialize_with = "lenient::number")]
     pub id: u64,
-    /// The public key. The API names it in two ways.
+    /// The public key. The API has two names for it.
     #[serde(alias = "public_key")]
     pub key: String,
 }
 
-/// Disk on one machine that an instance there can mount, one at a time. It bills until it is
+/// A disk on one machine that an instance there can mount, one at a time. It bills until it is
 /// deleted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Volume {
-    /// Vast's number for it.
+    /// Vast's number of the volume.
     #[serde(deserialize_with = "lenient::number")]
     pub id: u64,
-    /// The only machine whose instances can mount it; 0 where the answer does not say.
+    /// The only machine whose instances can mount it; 0 if the answer does not contain it.
     #[serde(default, deserialize_with = "machine")]
     pub machine_id: u64,
     /// The label the volume was created with.
@@ -44,23 +44,23 @@ pub struct Volume {
     pub status: Option<String>,
 }
 
-/// Disk that is to let on a machine.
+/// Disk space for rent on a machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct VolumeOffer {
-    /// What a volume is made of.
+    /// The number of the offer.
     #[serde(deserialize_with = "lenient::number")]
     pub id: u64,
-    /// Where it is.
+    /// The machine.
     #[serde(deserialize_with = "lenient::number")]
     pub machine_id: u64,
-    /// How much there is, in GB.
+    /// The available space in GB.
     #[serde(default, deserialize_with = "size")]
     pub disk_space: f64,
-    /// Dollars for a GB and month.
+    /// Dollars per GB and month.
     #[serde(default, deserialize_with = "lenient::opt_number")]
     pub storage_cost: Option<f64>,
-    /// The place, for people.
+    /// The location, for display.
     #[serde(default, deserialize_with = "lenient::opt_text")]
     pub geolocation: Option<String>,
 }
@@ -73,14 +73,14 @@ fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(lenient::opt_number(deserializer)?.unwrap_or_default())
 }
 
-/// What of an answer is not there, or is not what it should be.
+/// The error for a missing or malformed part of an answer.
 fn missing(what: &str) -> Error {
     Error::new(ErrorKind::Provider, format!("the answer has no {what}"))
         .outcome_is(Outcome::Unknown(Vec::new()))
 }
 
-/// A public key begins with its kind. What is sent and is none comes back as a key that does not
-/// exist.
+/// Checks that a public key begins with its type. Vast accepts anything else and then reports a key
+/// that does not exist.
 fn checked(public_key: &str) -> Result<()> {
     let known = ["ssh-", "ecdsa-", "sk-"]
         .iter()
@@ -111,8 +111,8 @@ impl Vast {
         )
     }
 
-    /// Gives a machine another label. The launch key travels in it: a label without one makes the
-    /// machine partly unclaimed.
+    /// Changes a machine's label. The label carries the launch key: without it the machine is only
+    /// partly claimed.
     ///
     /// # Errors
     /// `not_found` for an unknown machine, `validation` above 1024 characters.
@@ -127,10 +127,10 @@ impl Vast {
         .map(drop)
     }
 
-    /// Restarts a machine's container. The card stays; the outside ports may not.
+    /// Restarts a machine's container. It keeps its GPU, but not necessarily its outside ports.
     ///
     /// # Errors
-    /// `not_found` for an unknown machine, `conflict` for one in no state for it.
+    /// `not_found` for an unknown machine, `conflict` if its state does not allow it.
     pub async fn reboot(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
         self.memory.started(id);
         self.change(
@@ -143,11 +143,11 @@ impl Vast {
         .map(drop)
     }
 
-    /// Recreates a machine's container from a fresh pull. The card stays, what was written to its
-    /// disk does not.
+    /// Recreates a machine's container from a fresh pull. It keeps its GPU, but loses the contents
+    /// of its disk.
     ///
     /// # Errors
-    /// As [`Vast::reboot`].
+    /// Like [`Vast::reboot`].
     pub async fn recycle(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
         self.memory.started(id);
         self.change(
@@ -160,8 +160,8 @@ impl Vast {
         .map(drop)
     }
 
-    /// Bids another price for an interruptible machine. One that was outbid resumes at once when
-    /// this wins.
+    /// Changes the bid for an interruptible machine. One that was outbid resumes at once if this
+    /// bid wins.
     ///
     /// # Errors
     /// `not_found` for an unknown machine, `validation` for a price that cannot be bid.
@@ -182,7 +182,7 @@ impl Vast {
         .map(drop)
     }
 
-    /// Runs one of the few commands that Vast allows (`ls`, `rm`, `du`) and gives what it printed.
+    /// Runs one of the few commands that Vast allows (`ls`, `rm`, `du`) and returns its output.
     ///
     /// # Errors
     /// `validation` for any other command, `unavailable` when its output was not written in time.
@@ -204,14 +204,14 @@ impl Vast {
     /// The account's SSH keys.
     ///
     /// # Errors
-    /// As any read.
+    /// Like any read.
     pub async fn ssh_keys(&self, cx: &CallContext) -> Result<Vec<SshKey>> {
         match self
             .cloud
             .json(cx, call(Method::GET, "ssh_keys", RetryClass::Safe, ["ssh"]))
             .await
         {
-            // An account without any is told as a missing one (docs/clouds/vast.md).
+            // An account without any is reported as missing (docs/clouds/vast.md).
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
             other => self.named("ssh_keys", other),
         }
@@ -220,7 +220,7 @@ impl Vast {
     /// Adds an SSH key to the account.
     ///
     /// # Errors
-    /// `validation` for what is no key; an unknown outcome may have added it.
+    /// `validation` for an invalid key; with an unknown outcome it may have been added.
     pub async fn add_ssh_key(&self, cx: &CallContext, public_key: &str) -> Result<SshKey> {
         self.named("add_ssh_key", checked(public_key))?;
         let call = call(Method::POST, "add_ssh_key", RetryClass::Create, ["ssh"])
@@ -230,10 +230,10 @@ impl Vast {
             .map_err(|error| missing("key").with_source(error))
     }
 
-    /// Removes an SSH key from the account; one that is gone already is a success.
+    /// Removes an SSH key from the account; if it is already gone, the call succeeds.
     ///
     /// # Errors
-    /// As any idempotent call.
+    /// Like any idempotent call.
     pub async fn delete_ssh_key(&self, cx: &CallContext, id: u64) -> Result<()> {
         let call = call(
             Method::DELETE,
@@ -259,7 +259,7 @@ impl Vast {
             ["instances", id.as_str(), "ssh"],
         );
         let read: Value = self.named("instance_ssh_keys", self.cloud.json(cx, call).await)?;
-        // JSON in a text, as the document has it.
+        // JSON inside a string, as documented.
         let listed = match &read["ssh_keys"] {
             Value::String(text) if text.is_empty() => Ok(Vec::new()),
             Value::String(text) => serde_json::from_str(text),
@@ -271,10 +271,10 @@ impl Vast {
         )
     }
 
-    /// Gives a machine an SSH key.
+    /// Adds an SSH key to a machine.
     ///
     /// # Errors
-    /// `not_found` for an unknown machine, `validation` for what is no key.
+    /// `not_found` for an unknown machine, `validation` for an invalid key.
     pub async fn attach_ssh_key(
         &self,
         cx: &CallContext,
@@ -293,10 +293,10 @@ impl Vast {
         .map(drop)
     }
 
-    /// Takes an SSH key from a machine; one that is gone already is a success.
+    /// Removes an SSH key from a machine; if it is already gone, the call succeeds.
     ///
     /// # Errors
-    /// As any idempotent call.
+    /// Like any idempotent call.
     pub async fn detach_ssh_key(&self, cx: &CallContext, id: &ComputeId, key: u64) -> Result<()> {
         let segments = ["instances", id.as_str(), "ssh", &key.to_string()];
         let call = call(
@@ -311,10 +311,10 @@ impl Vast {
         )
     }
 
-    /// Disk that is to let, on one machine or anywhere.
+    /// Disk space for rent, on one machine or anywhere.
     ///
     /// # Errors
-    /// As any read.
+    /// Like any read.
     pub async fn volume_offers(
         &self,
         cx: &CallContext,
@@ -348,7 +348,7 @@ impl Vast {
     /// The account's volumes.
     ///
     /// # Errors
-    /// As any read.
+    /// Like any read.
     pub async fn volumes(&self, cx: &CallContext) -> Result<Vec<Volume>> {
         #[derive(Deserialize)]
         struct Found {
@@ -362,13 +362,13 @@ impl Vast {
         self.named("volumes", read)
     }
 
-    /// Makes a volume of an offer, and answers its number. Mount it on its own machine:
+    /// Creates a volume from an offer, and returns its number. Mount it on its own machine:
     /// `OfferPolicy::machine_id`, and in `provider_opts` `{"volume_info": {"create_new": false,
     /// "volume_id": ID, "mount_path": "/data"}}`.
     ///
     /// # Errors
-    /// `validation` for a name that is not of letters, digits and `_`; an unknown outcome may have
-    /// made it.
+    /// `validation` for a name with characters other than letters, digits and `_`; with an unknown
+    /// outcome it may have been created.
     pub async fn create_volume(
         &self,
         cx: &CallContext,
@@ -409,10 +409,10 @@ impl Vast {
         )
     }
 
-    /// Deletes a volume and all that is on it; one that is gone already is a success.
+    /// Deletes a volume with its data; if it is already gone, the call succeeds.
     ///
     /// # Errors
-    /// `conflict` while an instance mounts it, and for half a minute after.
+    /// `conflict` while an instance mounts it, and for half a minute afterwards.
     pub async fn delete_volume(&self, cx: &CallContext, id: u64) -> Result<()> {
         let call = call(
             Method::DELETE,
@@ -424,8 +424,8 @@ impl Vast {
         self.gone("delete_volume", self.cloud.answer(cx, call).await.map(drop))
     }
 
-    /// What is not there any more need not be deleted. Only in Vast's own words: a proxy's 404
-    /// proves nothing.
+    /// An object that no longer exists need not be deleted. Only if Vast itself says so: a proxy's
+    /// 404 proves nothing.
     fn gone(&self, operation: &'static str, result: Result<()>) -> Result<()> {
         let result = match result {
             Err(error)

@@ -1,7 +1,7 @@
-//! Offer searches that are shared: Vast counts the rows of an account's searches, by the day.
+//! Shared offer searches: Vast counts the rows of an account's searches per day.
 //!
-//! Identical searches within [`FRESH`] are one call, also when they are made at the same time.
-//! After the day's rows are used up, no search is sent until they are given anew.
+//! Identical searches within [`FRESH`] are one call, even when they are made concurrently. When the
+//! rows of the day are used up, no search is sent until new ones are granted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,24 +18,24 @@ use tokio::sync::Mutex as AsyncMutex;
 use crate::client::Cloud;
 use crate::wire::Offer;
 
-/// How old the answer of another placement's search may be.
+/// Maximum age of the answer of another placement's search.
 pub(crate) const FRESH: Duration = Duration::from_secs(5);
-/// How old a price list may be: it takes six searches of all rows.
+/// Maximum age of a price list: it takes six searches of all rows.
 pub(crate) const FRESH_PRICES: Duration = Duration::from_secs(60);
-/// How many different searches are kept.
+/// Maximum number of different searches that are kept.
 const MOST: usize = 200;
 
-/// What a search found, and when.
+/// The result of a search, with its time.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     pub(crate) at: Timestamp,
     rows: Arc<Rows<Offer>>,
-    /// Asks that were ordered since.
+    /// Offers that were ordered since.
     ordered: BTreeSet<u64>,
 }
 
 impl Found {
-    /// The offers that nobody here has ordered since.
+    /// The offers that were not ordered through this handle since.
     pub(crate) fn offers(&self) -> impl Iterator<Item = &Offer> {
         self.rows
             .rows
@@ -43,16 +43,16 @@ impl Found {
             .filter(|offer| !self.ordered.contains(&offer.id))
     }
 
-    /// Whether what was found could be read.
+    /// Checks that the result could be read.
     ///
     /// # Errors
-    /// `provider`, where there are offers and none of them could be.
+    /// `provider`, if there are offers and none of them is readable.
     pub(crate) fn check(&self) -> Result<()> {
         self.rows.check()
     }
 }
 
-/// The last answer of one search; whoever holds the lock is asking.
+/// The last answer of one search; the holder of the lock is making the call.
 type Slot = Arc<AsyncMutex<Option<Found>>>;
 
 #[derive(Clone, Debug)]
@@ -64,11 +64,11 @@ pub(crate) struct Searches {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// By the text of the search, with the time it was last made.
+    /// By the text of the search, with the time of the last search.
     slots: BTreeMap<String, (Timestamp, Slot)>,
-    /// When offers were last ordered, by anybody here: older answers still show them.
+    /// When offers were last ordered through this handle: older answers still contain them.
     ordered: BTreeMap<u64, Timestamp>,
-    /// The day's rows are used up until then.
+    /// The rows of the day are used up until then.
     used_up_until: Option<Timestamp>,
 }
 
@@ -85,13 +85,13 @@ impl Searches {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What fits a search, from an answer that is at most [`FRESH`] old.
+    /// The offers of a search, from an answer that is at most [`FRESH`] old.
     ///
     /// # Errors
-    /// As any read; `quota`, with the time until the rows are given anew, while they are used up.
+    /// Like any read; `quota`, with the time until new rows are granted, while they are used up.
     ///
     /// # Cancel safety
-    /// Cancel safe: whoever waits for the same search makes it then.
+    /// Cancel safe: another caller that waits for the same search then makes it.
     pub(crate) async fn find(
         &self,
         cloud: &Cloud,
@@ -99,7 +99,7 @@ impl Searches {
         search: &Value,
         fresh: Duration,
     ) -> Result<Found> {
-        // Another account, another server, or a layer that wants to see every call.
+        // Another account, another server, or a layer that must see every call.
         if cx.api_key().is_some()
             || cx.base_url().is_some()
             || cx.extension::<CallLayers>().is_some()
@@ -166,7 +166,7 @@ impl Searches {
         slot
     }
 
-    /// An offer is being ordered: answers from before are wrong about it.
+    /// An offer is being ordered: earlier answers about it are outdated.
     pub(crate) fn ordered(&self, ask: &str) {
         let Ok(ask) = ask.parse() else { return };
         let now = self.clock.now();

@@ -1,5 +1,5 @@
-//! Requests into Vast's words and Vast's answers into ours. Pure, but for what the account's handle
-//! remembers.
+//! Converts requests to Vast's API and Vast's answers to atlas types. Pure, except for the memory
+//! of the account's handle.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,18 +18,18 @@ use crate::place;
 use crate::policy::{OfferPolicy, dollars};
 use crate::wire;
 
-/// The variable in which a machine's ports travel: Vast tells nothing of what they speak, and of
-/// their numbers only while it runs.
+/// The environment variable with a machine's ports: Vast does not report their protocols, and
+/// reports their numbers only while it runs.
 const PORTS_ENV: &str = "ATLAS_PORTS";
 const MAX_ENV: usize = 32_768;
 const MAX_ARGS: usize = 4_096;
-/// What is rented where nobody says, and the least there is.
+/// The default disk size, which is also the minimum.
 const DEFAULT_DISK: u32 = 16;
 const LEAST_DISK: u32 = 8;
-/// Vast's month, by which it turns the price of storage into one for an hour.
+/// Vast's month, by which it converts the price of storage to a price per hour.
 const HOURS_A_MONTH: f64 = 30.0 * 24.0;
 
-/// Lines of `status_msg` with one of these are progress, whatever else is in them.
+/// Lines of `status_msg` with one of these are progress messages, whatever else they contain.
 const PROGRESS: [&str; 6] = [
     "retrying",
     "downloading",
@@ -38,7 +38,7 @@ const PROGRESS: [&str; 6] = [
     "waiting",
     "verifying checksum",
 ];
-/// What a host says that cannot run the container. A line that begins with `error:` is one too.
+/// Messages of a host that cannot run the container. A line that begins with `error:` is one too.
 const FAILURES: &[&str] = &[
     "error pulling image",
     "oci runtime create failed",
@@ -65,7 +65,7 @@ const FAILURES: &[&str] = &[
     "exec format error",
     "no space left on device",
 ];
-/// The most of a host's words that a reason repeats.
+/// The maximum length of a host's message in a reason.
 const LONGEST_REASON: usize = 200;
 
 /// The disk to rent, in GB.
@@ -76,7 +76,7 @@ pub(crate) fn disk(request: &ComputeRequest) -> u32 {
         .max(LEAST_DISK)
 }
 
-/// What Vast would refuse, drop or misread, found before any request.
+/// Checks for what Vast would refuse, drop or misread, before any request.
 pub(crate) fn check(request: &ComputeRequest) -> Result<()> {
     if let Some(GpuChoice::Named(gpu)) = &request.gpu
         && catalogue::names(*gpu).is_empty()
@@ -127,7 +127,7 @@ pub(crate) fn check(request: &ComputeRequest) -> Result<()> {
     Ok(())
 }
 
-/// Variables, and Docker flags as names of their own.
+/// Variables, and Docker flags, which Vast passes as names.
 fn environment(request: &ComputeRequest, key: &LaunchKey) -> Map<String, Value> {
     let env = request
         .environment(key)
@@ -147,7 +147,7 @@ fn environment(request: &ComputeRequest, key: &LaunchKey) -> Map<String, Value> 
     env.chain(flags).chain(told).collect()
 }
 
-/// What a candidate pins: the ask, and for interruptible machines the bid, `21870455@0.169`.
+/// The contents of a candidate: the ask and, for interruptible machines, the bid, `21870455@0.169`.
 pub(crate) fn pinned(request: &ComputeRequest) -> Result<(String, Option<f64>)> {
     let wrong = || Error::validation("candidate", "vast needs an offer: pin a candidate");
     let offer = request
@@ -162,7 +162,7 @@ pub(crate) fn pinned(request: &ComputeRequest) -> Result<(String, Option<f64>)> 
         return Err(Error::validation("candidate", "is not an offer of vast"));
     }
     if request.spot && bid.is_none() {
-        // Without a price the machine would be on demand, silently.
+        // Without a price the machine would silently be rented on demand.
         return Err(Error::validation(
             "candidate",
             "an interruptible machine needs a bid: pin a candidate of a spot request",
@@ -203,15 +203,15 @@ fn whole(number: f64) -> u32 {
         .unwrap_or(0)
 }
 
-/// A bid a little over the least one, rounded up to three decimals.
+/// A bid slightly above the minimum, rounded up to three decimals.
 fn bid(offer: &wire::Offer, policy: &OfferPolicy) -> Option<f64> {
     let least = offer.min_bid.filter(|least| *least > 0.0)?;
     let wanted = least * (1.0 + f64::from(policy.bid_over_minimum_percent) / 100.0);
-    // What a float adds at the end is no reason to bid more.
+    // Rounding errors of a float are no reason to bid more.
     Some((wanted * 1000.0 - 1e-6).ceil() / 1000.0)
 }
 
-/// What to try for a request, best first: region hints in their order, then cheaper ones. Every
+/// The candidates of a request, best first: region hints in their order, then cheaper ones. Every
 /// limit is checked again here.
 pub(crate) fn candidates<'a>(
     offers: impl IntoIterator<Item = &'a wire::Offer>,
@@ -244,8 +244,8 @@ pub(crate) fn candidates<'a>(
     found
 }
 
-/// What so much disk of an offer costs in an hour: what the search says for it, or the price of a
-/// GB and month, whichever is more. `None` where the answer tells neither.
+/// The price per hour of this much disk of an offer: the search's own figure or the price per GB
+/// and month, whichever is higher. `None` if the answer contains neither.
 fn storage(offer: &wire::Offer, disk_gb: u32) -> Option<f64> {
     let monthly = offer
         .storage_cost
@@ -274,12 +274,12 @@ fn candidate(
     candidate.gpu = catalogue::gpu(&offer.gpu_name, whole(offer.gpu_ram));
     candidate.region = place::of(offer.geolocation.as_deref());
     candidate.cloud_type = Some(tier(offer));
-    // The disk is part of what is billed. `dph_total` has it in it where the search priced it;
-    // where it did not, the price is put together from its parts.
+    // The disk is part of the bill. `dph_total` includes it if the search priced it; otherwise the
+    // price is added up from its parts.
     let disk = storage(offer, disk(request));
     candidate.price = match (bid, disk) {
         (Some(bid), Some(disk)) => Some(price(bid + disk)?),
-        // An unknown price, and not a low one.
+        // The price is unknown, and must not be assumed low.
         (Some(_), None) => None,
         (None, disk) => {
             let parts = offer.dph_base.zip(disk).map(|(base, disk)| base + disk);
@@ -323,7 +323,7 @@ fn fits(offer: &wire::Offer, request: &ComputeRequest, policy: &OfferPolicy) -> 
     };
     let ports = u32::try_from(request.ports.len()).unwrap_or(u32::MAX);
     let at_least = |value: Option<f64>, least: f64| value.is_some_and(|value| value >= least);
-    // A part of a machine has at least that part of its memory (docs/clouds/vast.md, "Offers").
+    // A share of a machine has at least that share of its memory (docs/clouds/vast.md, "Offers").
     let memory = offer.cpu_ram.map(|ram| ram * offer.gpu_frac.unwrap_or(1.0));
     card && offer.num_gpus == request.gpu_count
         && offer.rentable != Some(false)
@@ -357,7 +357,7 @@ fn fits(offer: &wire::Offer, request: &ComputeRequest, policy: &OfferPolicy) -> 
             })
 }
 
-/// A machine that was ordered a moment ago: nothing was read of it yet.
+/// A machine that was just ordered and has not been read yet.
 pub(crate) fn ordered(
     provider: &ProviderId,
     id: ComputeId,
@@ -386,8 +386,8 @@ pub(crate) fn ordered(
     compute
 }
 
-/// What an instance says of itself that was ordered otherwise: the card, their number, the kind of
-/// contract, the price.
+/// How an instance differs from its order: the GPU, their number, the kind of contract, or the
+/// price.
 pub(crate) fn mismatch(raw: &Value, request: &ComputeRequest, wants_bid: bool) -> Option<String> {
     let instance: wire::Instance = serde_json::from_value(raw.clone()).ok()?;
     let ordered = request.candidate.clone().unwrap_or_default();
@@ -423,8 +423,8 @@ pub(crate) fn mismatch(raw: &Value, request: &ComputeRequest, wants_bid: bool) -
     None
 }
 
-/// A machine, from Vast's description of it: whatever else in it is odd, one with an id is read. A
-/// host that failed to start it is remembered.
+/// Converts a machine. If it has an id, it is parsed, whatever else is wrong with it. A host that
+/// failed to start it is remembered.
 pub(crate) fn compute(
     provider: &ProviderId,
     raw: Value,
@@ -496,7 +496,7 @@ pub(crate) fn compute(
     Ok(compute)
 }
 
-/// What the host said last that means that the container will never start.
+/// The host's last message, if it means that the container will never start.
 fn failure(instance: &wire::Instance) -> Option<&str> {
     let told = instance.status_msg.as_deref()?;
     told.lines().find(|line| {
@@ -515,8 +515,8 @@ fn boot_failed(instance: &wire::Instance) -> bool {
     booting && failure(instance).is_some()
 }
 
-/// A machine's status, and why where it does not run. `unknown` is a silent host, not a dead
-/// machine; any word that we do not know is alive and bills.
+/// A machine's status, and why it does not run. `unknown` is a silent host, not a dead machine; any
+/// unknown word counts as alive and billing.
 fn status(
     instance: &wire::Instance,
     failed: bool,
@@ -528,7 +528,7 @@ fn status(
         _ if failed => ComputeStatus::Failed,
         Some("offline") => ComputeStatus::Failed,
         Some("exited" | "stopped") if intended == "stopped" => ComputeStatus::Stopped,
-        // A start that waits for the card.
+        // A start that waits for its GPU.
         Some("exited" | "stopped" | "running" | "scheduling")
             if current == "stopped" && intended == "running" =>
         {
@@ -563,13 +563,13 @@ fn status(
     (status, reason)
 }
 
-/// Cloud text as a short line of printable characters.
+/// Reduces cloud text to a short line of printable characters.
 fn one_line(text: &str) -> String {
     let printable = text.trim().chars().filter(|c| !c.is_control());
     printable.take(LONGEST_REASON).collect()
 }
 
-/// Why it does not run. A stop changes what is intended, a command that ends does not.
+/// Why it does not run. A stop changes the intended state, a command that ends does not.
 fn stop_cause(
     instance: &wire::Instance,
     status: &ComputeStatus,
@@ -589,7 +589,8 @@ fn stop_cause(
     }
 }
 
-/// Stopped in all that it says, on a bid. Whether we asked for it is another question.
+/// Stopped in every respect, and rented with a bid. Whether we requested the stop is decided
+/// elsewhere.
 fn is_outbid(instance: &wire::Instance) -> bool {
     let says = |word: &Option<String>| word.as_deref() == Some("stopped");
     instance.is_bid == Some(true)
@@ -602,7 +603,7 @@ fn is_outbid(instance: &wire::Instance) -> bool {
         && says(&instance.intended_status)
 }
 
-/// What was asked for, with the numbers that Docker gave it; and what else was published.
+/// The requested ports with the numbers that Docker assigned, and any other published ports.
 fn ports(map: &Value, asked: &str, address: Option<&str>) -> Vec<PortMapping> {
     let asked: Vec<Port> = asked
         .split(',')
@@ -610,7 +611,7 @@ fn ports(map: &Value, asked: &str, address: Option<&str>) -> Vec<PortMapping> {
         .collect();
     let outside = |port: Port| {
         let rows = map.get(format!("{}/tcp", port.number()))?.as_array()?;
-        // A row for each family, with one number between them.
+        // One row per address family, with the same number.
         let number = rows
             .iter()
             .find_map(|row| row["HostPort"].as_str()?.parse().ok())?;
@@ -644,7 +645,7 @@ fn mapping(port: Port, outside: Option<(u16, &str)>) -> PortMapping {
     }
 }
 
-/// The price list, a line for each card and country: the cheapest offer of each, for one card.
+/// The price list, one entry per GPU and country: the cheapest offer of each, for one GPU.
 pub(crate) fn gpu_types<'a>(
     provider: &ProviderId,
     offers: impl IntoIterator<Item = &'a wire::Offer>,

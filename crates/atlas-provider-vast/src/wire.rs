@@ -1,18 +1,19 @@
-//! Vast's JSON, names as on the wire. Unknown fields are ignored, every word is open, and what is
-//! not needed is read leniently ([`lenient`]): the live API runs ahead of its document.
+//! Vast's JSON types, with names as on the wire. Unknown fields are ignored, every word is open,
+//! and optional fields are parsed leniently ([`lenient`]), because the live API is ahead of its
+//! documentation.
 
 use atlas_http::lenient::{self, Cursor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// What an answer says of itself, whatever else is in it.
+/// The success or failure of an answer, whatever else it contains.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Verdict {
     #[serde(deserialize_with = "lenient::opt_flag")]
     pub(crate) success: Option<bool>,
     pub(crate) error: Option<Value>,
-    /// Read for its words, never shown: it echoes what was sent.
+    /// Used for its text, and never shown, because it echoes what was sent.
     pub(crate) msg: Option<Value>,
     pub(crate) message: Option<Value>,
     #[serde(deserialize_with = "lenient::opt_number")]
@@ -20,7 +21,7 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
-    /// What kind of failure, in the cloud's word.
+    /// The cloud's own word for the kind of failure.
     pub(crate) fn code(&self) -> &str {
         self.error
             .as_ref()
@@ -28,7 +29,7 @@ impl Verdict {
             .unwrap_or_default()
     }
 
-    /// Everything it says, in small letters.
+    /// All of its text, in lower case.
     pub(crate) fn words(&self) -> String {
         let texts = [&self.error, &self.msg, &self.message]
             .into_iter()
@@ -43,7 +44,7 @@ pub(crate) struct Offers {
     pub(crate) offers: Found,
 }
 
-/// A list; the document's own example shows one offer without it.
+/// A list; the documentation's own example shows one offer without it.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Found {
@@ -51,7 +52,7 @@ pub(crate) enum Found {
     One(Map<String, Value>),
 }
 
-/// An offer, as far as we look. Without its number, card, count, memory or price it cannot be
+/// The used fields of an offer. Without its number, GPU, count, memory or price it cannot be
 /// rented.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Offer {
@@ -76,10 +77,10 @@ pub(crate) struct Offer {
     pub(crate) dph_total: f64,
     #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) min_bid: Option<f64>,
-    /// Dollars for a GB and month.
+    /// Dollars per GB and month.
     #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) storage_cost: Option<f64>,
-    /// Dollars an hour for the disk that the search asked for.
+    /// Dollars per hour for the disk size of the search.
     #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) storage_total_cost: Option<f64>,
     #[serde(default, deserialize_with = "lenient::opt_number")]
@@ -103,7 +104,7 @@ pub(crate) struct Offer {
     pub(crate) cpu_ram: Option<f64>,
     #[serde(default, deserialize_with = "lenient::opt_text")]
     pub(crate) cpu_arch: Option<String>,
-    /// In GB, what this offer can be given.
+    /// In GB, the space available to this offer.
     #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) disk_space: Option<f64>,
     /// In seconds.
@@ -128,7 +129,8 @@ pub(crate) struct Create {
     pub(crate) runtype: Option<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) args: Vec<String>,
-    /// Its presence makes the machine interruptible; its absence, on demand at the full price.
+    /// If present, the machine is interruptible; if missing, it is rented on demand at the full
+    /// price.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) price: Option<f64>,
     pub(crate) env: Map<String, Value>,
@@ -141,8 +143,8 @@ pub(crate) struct Created {
     pub(crate) new_contract: u64,
 }
 
-/// A point read. The field is there and null when there is no such instance; where it is missing,
-/// nothing was said.
+/// A point read. The field is present and null when there is no such instance; a missing field
+/// means nothing.
 #[derive(Debug, Deserialize)]
 pub(crate) struct PointRead {
     #[serde(deserialize_with = "present")]
@@ -197,10 +199,10 @@ pub(crate) struct Instance {
     pub(crate) dph_base: Option<f64>,
     #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) dph_total: Option<f64>,
-    /// Dollars an hour for its disk.
+    /// Dollars per hour for its disk.
     #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) storage_total_cost: Option<f64>,
-    /// What it costs in the state that it is in.
+    /// The price in its current state.
     #[serde(default, deserialize_with = "lenient::opt_object")]
     pub(crate) instance: Option<Price>,
     #[serde(default, deserialize_with = "lenient::opt_number")]
@@ -223,7 +225,7 @@ pub(crate) struct Price {
 }
 
 impl Instance {
-    /// The environment it was given: pairs, or an object, as clients have met both.
+    /// The environment it was given: pairs, or an object; both were observed.
     pub(crate) fn environment(&self) -> Option<Vec<(&str, &str)>> {
         match &self.extra_env {
             Value::Array(pairs) => Some(
@@ -272,7 +274,7 @@ pub(crate) struct Charge {
     pub(crate) amount: f64,
 }
 
-/// The cloud's own description without the secrets it echoes.
+/// The cloud's own description, without the secrets it echoes.
 pub(crate) fn redacted(mut raw: Value) -> Value {
     let hidden = || Value::from(atlas_core::REDACTED);
     match raw.get_mut("extra_env") {
@@ -290,7 +292,7 @@ pub(crate) fn redacted(mut raw: Value) -> Value {
         Some(other) if !other.is_null() => *other = hidden(),
         _ => {}
     }
-    // A script, and the arguments of one, hold what their writer put there.
+    // A script and its arguments may contain anything, including secrets.
     for field in [
         "jupyter_token",
         "onstart",

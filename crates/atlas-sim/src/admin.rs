@@ -1,4 +1,4 @@
-//! The admin's face: the ledger, time, faults, what was sent, and a fresh start.
+//! The admin interface: the ledger, time, faults, recorded requests, and reset.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -40,7 +40,7 @@ struct Advance {
 type Answer = Result<Value, (StatusCode, String)>;
 
 impl Admin {
-    /// `afresh` puts everything back to the beginning.
+    /// `afresh` resets everything.
     pub(crate) fn new(
         world: World,
         recorder: Recorder,
@@ -91,9 +91,9 @@ impl Admin {
     }
 }
 
-/// Whether the request comes from a program on this machine that means this admin. A web page in a
-/// browser here can send requests too: those name their origin, and after DNS rebinding a host that
-/// is not this machine.
+/// Whether the request comes from a program on this machine. A web page in a local browser can send
+/// requests too, but those have an `Origin` header or, after DNS rebinding, a host that is not this
+/// machine.
 fn is_local(parts: &Parts) -> bool {
     let cross_site = parts
         .headers

@@ -1,5 +1,5 @@
-//! The simulated clouds on TCP: the dialects of `atlas-testkit`, served over real HTTP, with an
-//! admin face.
+//! The simulated clouds over TCP: serves the dialects of `atlas-testkit` over real HTTP, with an
+//! admin interface.
 //!
 //! ```no_run
 //! # async fn demo() -> std::io::Result<()> {
@@ -9,8 +9,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Deliberately absent: what a cloud says (the dialects know that) and what is true (the world
-//! knows that).
+//! Deliberately absent: the clouds' answers (they are in the dialects) and the simulated state (it
+//! is in the world).
 
 mod admin;
 mod args;
@@ -40,13 +40,13 @@ pub use ready::{Bounds, FlyUrls, Ready, RunPodUrls};
 use record::{Log, Recorder, Recording};
 use server::Serving;
 
-/// The key that is valid on every simulated cloud; any other is answered as that cloud answers a
-/// bad one.
+/// The key that is valid on every simulated cloud; any other is answered like a bad key of that
+/// cloud.
 pub const KEY: &str = "sim-key";
 /// The account it belongs to.
 pub const ACCOUNT: &str = "sim";
 
-/// How long connections may finish what they are at when the simulator stops.
+/// How long connections may finish their answers when the simulator stops.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What to simulate, and where.
@@ -95,7 +95,7 @@ pub struct Sim {
 }
 
 impl Sim {
-    /// Where everything is.
+    /// The URLs of everything.
     #[must_use]
     pub const fn ready(&self) -> &Ready {
         &self.ready
@@ -107,10 +107,11 @@ impl Sim {
         &self.world
     }
 
-    /// Takes no more connections, lets those there are finish their answers for a second, and ends.
+    /// Accepts no more connections, lets existing ones finish their answers for a second, and
+    /// stops.
     ///
     /// # Cancel safety
-    /// Cancelled, it ends at once.
+    /// If cancelled, it stops at once.
     pub async fn stop(self) {
         self.serving.stop(LAST_WORDS).await;
     }
@@ -122,7 +123,7 @@ impl Sim {
 /// When a listener cannot be bound.
 ///
 /// # Cancel safety
-/// Cancelled, nothing is left running.
+/// If cancelled, nothing is left running.
 pub async fn serve(options: Options) -> io::Result<Sim> {
     let clock = WorldClock::following_from(SystemClock.now(), options.speed);
     let world = World::new(options.seed, clock)

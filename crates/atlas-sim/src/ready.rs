@@ -1,5 +1,4 @@
-//! The one line that says where everything is, and how patient a client of this simulator has to
-//! be.
+//! The line with all URLs, and the time limits for clients of this simulator.
 
 use std::time::Duration;
 
@@ -10,15 +9,15 @@ use serde::Serialize;
 pub struct Ready {
     /// The admin's base URL.
     pub admin: String,
-    /// How late and slow this simulator is at its speed.
+    /// The delays of this simulator at its speed.
     pub bounds: Bounds,
     /// RunPod's URLs.
     pub runpod: RunPodUrls,
     /// Fly's URLs.
     pub fly: FlyUrls,
-    /// Lambda's, with its `/api/v1`.
+    /// Lambda's URL, including its `/api/v1`.
     pub lambda: String,
-    /// Vast's, without its `/api/v0`.
+    /// Vast's URL, without its `/api/v0`.
     pub vast: String,
 }
 
@@ -31,7 +30,7 @@ pub struct RunPodUrls {
     pub runtime: String,
     /// GraphQL, with its `/graphql`.
     pub graphql: String,
-    /// A pod's HTTP port, with `{id}` and `{port}` to fill in.
+    /// A pod's HTTP port, with the placeholders `{id}` and `{port}`.
     pub proxy: String,
 }
 
@@ -47,7 +46,7 @@ pub struct FlyUrls {
     pub proxy: String,
 }
 
-/// What a client configures for this simulator, in milliseconds of its own time.
+/// The limits that a client configures for this simulator, in milliseconds of real time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Bounds {
     /// How late a new machine may appear.

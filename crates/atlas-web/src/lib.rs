@@ -1,5 +1,4 @@
-//! What comes in over HTTP: the callbacks of machines, as a framework-free core and a tower
-//! service.
+//! Inbound HTTP: the callbacks of machines, as a framework-free core and a tower service.
 //!
 //! ```
 //! use atlas_web::callback::{CallbackUrl, Reach};

@@ -72,7 +72,7 @@ async fn open(State(atlas): State<Atlas>, Path(user): Path<String>) -> Answer {
     let options = SessionOptions::new()
         .user(&user)
         .idle_ttl(Duration::from_secs(900));
-    // In a task of its own: a browser that goes away does not stop the order half-way.
+    // Runs in its own task, so that a disconnected browser does not stop the order half-way.
     let spawned =
         tokio::spawn(async move { atlas.spawn(request, options).await?.info().await }).await;
     let info = spawned
@@ -142,7 +142,7 @@ fn refused(error: Error) -> (StatusCode, String) {
 }
 
 async fn asked_to_stop() {
-    // An error means that the signal cannot be listened for; then the program is stopped the hard
-    // way, and recovers at its next start.
+    // An error means that the signal cannot be listened for. The program then ends only when it is
+    // killed, and recovers at its next start.
     let _ = tokio::signal::ctrl_c().await;
 }

@@ -1,4 +1,4 @@
-//! `atlas.toml`: accounts, limits and the reaper, for programs that do not say them in code.
+//! `atlas.toml`: accounts, limits and the reaper, for programs that do not configure them in code.
 //!
 //! ```
 //! let config = atlas::config::Config::parse(r#"
@@ -36,84 +36,84 @@ use serde::Deserialize;
 
 use crate::span;
 
-/// A whole configuration file. What is unset is decided elsewhere: environment, then defaults.
+/// A complete configuration file. Unset values come from the environment, then from defaults.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Config {
-    /// The account that calls are for when they name none.
+    /// The account used when a call names none.
     pub default_provider: Option<AccountName>,
-    /// The store's file. Relative to the working directory.
+    /// The path of the store's file, relative to the working directory.
     pub store: Option<PathBuf>,
     /// The realm's secret itself.
     pub realm_secret: Option<Secret>,
-    /// The file that holds the realm's secret, mode 0600; beside the store where unset.
+    /// The file that holds the realm's secret, mode 0600; a file beside the store if unset.
     pub realm_secret_file: Option<PathBuf>,
     /// How sessions and the reaper behave.
     pub orchestrator: OrchestratorConfig,
-    /// Everything else about the orchestrator, in the words of [`Policy`]; rarely needed.
+    /// All other settings of the orchestrator, named as in [`Policy`]; rarely needed.
     pub policy: Policy,
     /// Credential sources, by name.
     pub accounts: BTreeMap<AccountName, AccountConfig>,
 }
 
-/// How sessions and the reaper behave. Spans are texts (`"90s"`) or whole milliseconds.
+/// How sessions and the reaper behave. Durations are strings (`"90s"`) or whole milliseconds.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct OrchestratorConfig {
-    /// How long a session may be idle, where it does not say itself.
+    /// The idle limit of sessions that do not set their own.
     #[serde(deserialize_with = "span::deserialize", alias = "idle_ttl")]
     pub idle_ttl_ms: Option<Duration>,
     /// Time between two scans of an account.
     #[serde(deserialize_with = "span::deserialize")]
     pub reap_interval: Option<Duration>,
-    /// The accounts that are scanned; all where unset.
+    /// The accounts that the reaper scans; all if unset.
     pub reap_providers: Option<Vec<AccountName>>,
-    /// What a machine's name must begin with to be looked at by the reaper, and what ours begin
-    /// with.
+    /// The prefix of machine names: the reaper looks only at names with it, and new machines get
+    /// it.
     pub reap_name_prefix: Option<String>,
-    /// How old a machine must be before the reaper may end it.
+    /// The minimum age of a machine before the reaper may delete it.
     #[serde(deserialize_with = "span::deserialize")]
     pub reap_grace: Option<Duration>,
-    /// The reaper reports what it would end, and ends nothing.
+    /// The reaper only reports what it would delete.
     pub reap_report_only: Option<bool>,
-    /// Time between two looks at a session's machine.
+    /// Time between two status checks of a session's machine.
     #[serde(deserialize_with = "span::deserialize")]
     pub poll_interval: Option<Duration>,
 }
 
-/// One account: which cloud, which key, and how long that cloud needs.
+/// One account: its cloud, its API key and the cloud's limits.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct AccountConfig {
-    /// Which cloud; the account's own name where unset.
+    /// The cloud; if unset, the cloud that the account is named after.
     pub provider: Option<ProviderId>,
-    /// The key itself. Better: `api_key_env`.
+    /// The API key itself. Prefer `api_key_env`.
     pub api_key: Option<Secret>,
-    /// The environment variable that holds the key; the cloud's usual one where unset.
+    /// The environment variable that holds the API key; the cloud's usual one if unset.
     pub api_key_env: Option<String>,
-    /// Another base URL. `http://` only to loopback.
+    /// Another base URL. `http://` is allowed only for loopback addresses.
     pub base_url: Option<String>,
-    /// The longest until a change shows in the cloud's own answers.
+    /// The longest time until a change appears in the cloud's own answers.
     #[serde(deserialize_with = "span::deserialize")]
     pub visibility_bound: Option<Duration>,
-    /// The longest one call may take, its retries included.
+    /// The maximum time of one call, including its retries.
     #[serde(deserialize_with = "span::deserialize")]
     pub call_deadline: Option<Duration>,
-    /// The least time between two calls, on average.
+    /// The minimum average time between two calls.
     #[serde(deserialize_with = "span::deserialize")]
     pub call_interval: Option<Duration>,
-    /// How many calls may be under way at once.
+    /// The maximum number of concurrent calls.
     pub concurrency: Option<u32>,
-    /// RunPod, with the feature `runpod-graphql`: rents spot pods.
+    /// RunPod with the feature `runpod-graphql`: allows spot pods.
     pub spot: bool,
     /// Removed; it is read only to say why.
     dead_man: RemovedDeadMan,
     /// Fly: the organisation, by its slug; the token's own where unset.
     pub org: Option<String>,
-    /// Fly: the app that machines without ports are made in; each gets its own where unset.
+    /// Fly: the app in which machines without ports are made; each gets its own app if unset.
     pub app: Option<String>,
 }
 
@@ -133,7 +133,7 @@ impl<'de> Deserialize<'de> for RemovedDeadMan {
 }
 
 impl AccountConfig {
-    /// The key that the file gives, itself or by the name of a variable.
+    /// The API key that the file gives, directly or through a variable name.
     #[cfg(any(
         feature = "runpod",
         feature = "fly",
@@ -155,7 +155,7 @@ impl AccountConfig {
         ApiKey::resolve([(file("api_key_env"), value)], variable).map(Some)
     }
 
-    /// Whether it says anything about limits.
+    /// Whether the account sets any limit.
     #[cfg(any(
         feature = "runpod",
         feature = "fly",
@@ -171,7 +171,7 @@ impl AccountConfig {
         spans.iter().any(Option::is_some) || self.concurrency.is_some()
     }
 
-    /// The cloud's own limits, with what this account says instead.
+    /// The cloud's own limits, overridden by those that this account sets.
     #[must_use]
     pub fn limits(&self, of_cloud: AccountLimits) -> AccountLimits {
         AccountLimits {
@@ -184,8 +184,8 @@ impl AccountConfig {
     }
 }
 
-/// Builds a provider from an account's settings; the environment says the rest. Every cloud's
-/// builder has these setters.
+/// Builds a provider from an account's settings and, for what they leave unset, the environment.
+/// Every cloud's builder has these setters.
 #[cfg(any(
     feature = "runpod",
     feature = "fly",
@@ -214,7 +214,7 @@ macro_rules! build {
     }};
 }
 
-/// What RunPod does over its old API only.
+/// Applies the settings for operations that RunPod offers only in its GraphQL API.
 #[cfg(feature = "runpod")]
 fn old_api(
     builder: atlas_provider_runpod::RunPodBuilder,
@@ -226,7 +226,7 @@ fn old_api(
     builder
 }
 
-/// Whose organisation, and which app.
+/// Applies the organisation and the shared app.
 #[cfg(feature = "fly")]
 fn organisation(
     mut builder: atlas_provider_fly::FlyBuilder,
@@ -241,7 +241,7 @@ fn organisation(
     builder
 }
 
-/// The clouds of this build, each with the variables that hold its key.
+/// The clouds of this build, with the environment variables that hold their API keys.
 const CLOUDS: &[(&str, &[&str])] = &[
     #[cfg(feature = "runpod")]
     ("runpod", &[atlas_provider_runpod::API_KEY_ENV]),
@@ -260,7 +260,7 @@ const CLOUDS: &[(&str, &[&str])] = &[
 ];
 
 impl Config {
-    /// Every account that is named in the file, and every cloud whose key is in the environment.
+    /// Every account named in the file, and every cloud whose key is in the environment.
     #[must_use]
     pub fn accounts(&self) -> BTreeSet<AccountName> {
         let set =
@@ -277,11 +277,11 @@ impl Config {
             .collect()
     }
 
-    /// The provider of an account: one of the file's, or a cloud by its own name with what the
-    /// environment says.
+    /// The provider of an account: one from the file, or a cloud by its own name, configured from
+    /// the environment.
     ///
     /// # Errors
-    /// `validation` for a cloud that is not built in, `unauthorized` without a key.
+    /// `validation` for a cloud that is not built in, `unauthorized` if there is no key.
     pub fn provider(&self, account: &AccountName) -> Result<AnyProvider> {
         let settings = self.accounts.get(account).cloned().unwrap_or_default();
         let cloud = match &settings.provider {
@@ -344,7 +344,7 @@ impl Config {
         }
     }
 
-    /// The accounts of the file, for people.
+    /// The names of the file's accounts, for error messages.
     fn known(&self) -> String {
         let names: Vec<&str> = self.accounts.keys().map(AccountName::as_str).collect();
         if names.is_empty() {
@@ -354,8 +354,8 @@ impl Config {
         }
     }
 
-    /// The orchestrator's policy for these accounts: `[policy]`, and over it the names of ex_atlas
-    /// and each account's own words.
+    /// The orchestrator's policy for these accounts: `[policy]`, overridden by the ex_atlas names
+    /// and by each account's own settings.
     #[must_use]
     pub fn policy<'a>(
         &self,
@@ -387,34 +387,35 @@ impl Config {
         policy
     }
 
-    /// Reads a file that somebody named. It may set everything.
+    /// Reads a file that the user named explicitly. It may set everything.
     ///
     /// # Errors
-    /// `unavailable` when it cannot be read, `validation` when it is wrong, naming the place and
-    /// never a secret.
+    /// `unavailable` when it cannot be read. `validation` when it is wrong; the message names the
+    /// position and never a secret.
     pub fn load(path: &Path) -> Result<Self> {
         let (_, text) = read(path)?;
         Self::parse(&text, &path.display().to_string())
     }
 
-    /// Reads the file in the user's own configuration folder. It may set everything, and must
+    /// Reads the file in the user's own configuration directory. It may set everything, and must
     /// belong to the user.
     ///
     /// # Errors
-    /// As [`Config::load`]; `validation` for a file of another user, or one that everybody can
-    /// write.
+    /// Like [`Config::load`]; `validation` for a file that belongs to another user, or that
+    /// everyone can write.
     pub fn load_own(path: &Path) -> Result<Self> {
         let (meta, text) = read(path)?;
         refuse_foreign(path, &meta)?;
         Self::parse(&text, &path.display().to_string())
     }
 
-    /// Reads a file that was found in the working folder, which may be the clone of somebody's
-    /// repository. It sets no key and no secret, nor where they come from or go to: with these the
-    /// folder's author would be given the user's keys, or the secrets of the user's machines.
+    /// Reads a file found in the working directory, which may be a clone of another person's
+    /// repository. Such a file may not set keys or secrets, nor where they come from or are sent
+    /// to: otherwise the author of that directory would receive the user's keys, or the secrets of
+    /// the user's machines.
     ///
     /// # Errors
-    /// As [`Config::load_own`]; `validation` for a setting that such a file may not have.
+    /// Like [`Config::load_own`]; `validation` for a setting that such a file may not contain.
     pub fn load_found(path: &Path) -> Result<Self> {
         let config = Self::load_own(path)?;
         match config.trusted_setting() {
@@ -431,7 +432,8 @@ impl Config {
         }
     }
 
-    /// A setting that a file which was only found may not have, and the reason.
+    /// The first setting that a file found in the working directory may not contain, and the
+    /// reason.
     fn trusted_setting(&self) -> Option<(String, &'static str)> {
         let secret = "which identifies your machines";
         if self.realm_secret.is_some() {
@@ -462,13 +464,13 @@ impl Config {
         })
     }
 
-    /// Reads the text of a file; `name` is for errors.
+    /// Parses the text of a file; `name` appears in errors.
     ///
     /// # Errors
-    /// `validation`, naming the place and never a secret.
+    /// `validation`, naming the position and never a secret.
     pub fn parse(text: &str, name: &str) -> Result<Self> {
-        // The parser's own `Display` quotes the line it failed on, which may hold a key: only its
-        // message and place are kept.
+        // The parser's own `Display` quotes the line it failed on, which may contain a key. Only
+        // its message and position are kept.
         let place = |error: &toml::de::Error| {
             error
                 .span()
@@ -523,7 +525,7 @@ fn refuse_foreign(path: &Path, meta: &Metadata) -> Result<()> {
     ))
 }
 
-/// Other systems do not say whose a file is.
+/// Other systems do not report the owner of a file.
 #[cfg(not(unix))]
 fn refuse_foreign(_: &Path, _: &Metadata) -> Result<()> {
     Ok(())
@@ -580,7 +582,7 @@ mod tests {
         }
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         assert!(Config::load_found(&path).is_ok());
-        // Only root can give a file away.
+        // Only root can change the owner of a file.
         if std::os::unix::fs::chown(&path, Some(65_534), None).is_ok() {
             for refused in [Config::load_found(&path), Config::load_own(&path)] {
                 assert!(refused.unwrap_err().to_string().contains("another user"));

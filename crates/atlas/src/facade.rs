@@ -1,4 +1,4 @@
-//! `Atlas`: accounts, a store and an orchestrator, checked and wired.
+//! `Atlas`: checks and connects accounts, a store and an orchestrator.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,11 +21,11 @@ use atlas_orchestrator::{
 use crate::owner;
 use crate::realm::{REALM_SECRET_ENV, RealmSource};
 
-/// Machines for users and tasks, over every account it was given. Cheap to clone; clones are the
-/// same.
+/// Rents machines for users and tasks on all configured accounts. Cheap to clone; clones share one
+/// instance.
 ///
-/// Dropping the last clone without [`Atlas::shutdown`] is a crash as far as the store is concerned:
-/// nothing is lost, and the next process goes on after the lease ran out.
+/// For the store, dropping the last clone without [`Atlas::shutdown`] is a crash: nothing is lost,
+/// and the next process continues when the lease has expired.
 #[derive(Clone, Debug)]
 pub struct Atlas(Arc<Inner>);
 
@@ -35,7 +35,7 @@ struct Inner {
     default_account: Option<AccountName>,
     idle_ttl: Option<Duration>,
     orchestrator: Orchestrator,
-    /// The owner's socket, while this process holds a store that is in a file.
+    /// The owner's socket, if this process holds a store that is in a file.
     socket: Mutex<Option<OwnerSocket>>,
     #[cfg(feature = "guard")]
     permits: std::sync::OnceLock<crate::guard::Renewal>,
@@ -43,7 +43,7 @@ struct Inner {
     guards: Option<crate::guard::Guards>,
 }
 
-/// An [`Atlas`] that does not keep it alive.
+/// A weak reference to an [`Atlas`].
 #[derive(Clone, Debug)]
 pub(crate) struct WeakAtlas(Weak<Inner>);
 
@@ -55,35 +55,35 @@ impl WeakAtlas {
 }
 
 impl Atlas {
-    /// Begins one.
+    /// Starts building an [`Atlas`].
     pub fn builder() -> AtlasBuilder {
         AtlasBuilder::default()
     }
 
-    /// Rents a machine for a session; returns when the cloud accepted the order, or when it is
-    /// known that it cannot be had.
+    /// Rents a machine for a session. Returns when the cloud has accepted the order, or when it is
+    /// known that no machine can be had.
     ///
     /// # Errors
     /// `validation` or `unsupported` before any request; `no_capacity`, `quota`, `unauthorized` and
-    /// the like when no order was accepted. `unavailable` when the store or this process went away
-    /// first: the session may be on record then, and ends by its limits.
+    /// similar kinds when no order was accepted. `unavailable` when the store fails or this process
+    /// shuts down first: the session may be recorded then, and ends by its limits.
     ///
     /// # Cancel safety
-    /// Dropping the future does not take the order back: the session is on record and ends by its
+    /// Dropping the future does not cancel the order: the session is recorded and ends by its
     /// limits.
     pub async fn spawn(&self, request: ComputeRequest, options: SessionOptions) -> Result<Session> {
         let options = self.complete(options)?;
         self.0.orchestrator.spawn(request, options).await
     }
 
-    /// Rents a machine that runs one command to its end, learns how it ended, and gives the machine
+    /// Rents a machine for one command, waits for the command's outcome, and gives the machine
     /// back.
     ///
     /// # Errors
-    /// As [`Atlas::spawn`]. A command that failed is an outcome, not an error.
+    /// Like [`Atlas::spawn`]. A command that failed is an outcome, not an error.
     ///
     /// # Cancel safety
-    /// As [`Atlas::spawn`].
+    /// Like [`Atlas::spawn`].
     pub async fn run_task(
         &self,
         request: ComputeRequest,
@@ -93,13 +93,13 @@ impl Atlas {
         self.0.orchestrator.run_task(request, options).await
     }
 
-    /// Puts a session on record without waiting for a cloud.
+    /// Records a session without waiting for a cloud.
     ///
     /// # Errors
-    /// `validation`, `unsupported`; `unavailable` when the store does not take it.
+    /// `validation`, `unsupported`; `unavailable` when the store cannot record it.
     ///
     /// # Cancel safety
-    /// A dropped call may have put it on record.
+    /// A dropped call may have recorded the session.
     pub async fn launch(
         &self,
         request: ComputeRequest,
@@ -110,20 +110,20 @@ impl Atlas {
         self.0.orchestrator.launch(request, options, kind).await
     }
 
-    /// An id for a session to be launched: for what has to be bound to it before, such as a
-    /// callback's token.
+    /// Generates an id for a session that is launched later, for data that must be bound to the id
+    /// first, such as a callback token.
     #[must_use]
     pub fn new_id(&self) -> SessionId {
         self.0.orchestrator.new_id()
     }
 
-    /// As [`Atlas::launch`], under an id of [`Atlas::new_id`].
+    /// Like [`Atlas::launch`], with an id from [`Atlas::new_id`].
     ///
     /// # Errors
-    /// As [`Atlas::launch`]; `conflict` when the id is taken.
+    /// Like [`Atlas::launch`]; `conflict` if the id is taken.
     ///
     /// # Cancel safety
-    /// As [`Atlas::launch`].
+    /// Like [`Atlas::launch`].
     pub async fn launch_as(
         &self,
         id: SessionId,
@@ -138,50 +138,51 @@ impl Atlas {
             .await
     }
 
-    /// Dollars per hour by what they are spent on: all but the serving machines are at risk.
+    /// The current spend in dollars per hour by purpose: everything except the serving machines is
+    /// at risk.
     ///
     /// # Errors
     /// `unavailable` when the store cannot be read.
     ///
     /// # Cancel safety
-    /// A read.
+    /// Cancel safe: it only reads.
     pub async fn risk(&self) -> Result<Risk> {
         self.0.orchestrator.risk().await
     }
 
-    /// The handle of a session on record.
+    /// A handle to a recorded session.
     ///
     /// # Errors
-    /// `not_found`; `unavailable` when the store cannot be read.
+    /// `not_found` if there is no such session; `unavailable` when the store cannot be read.
     ///
     /// # Cancel safety
-    /// A read.
+    /// Cancel safe: it only reads.
     pub async fn session(&self, id: SessionId) -> Result<Session> {
         self.0.orchestrator.session(id).await
     }
 
-    /// What is known of the sessions that pass.
+    /// Information about the sessions that match the filter.
     ///
     /// # Errors
     /// `unavailable` when the store cannot be read.
     ///
     /// # Cancel safety
-    /// A read.
+    /// Cancel safe: it only reads.
     pub async fn list(&self, filter: SessionFilter) -> Result<Vec<SessionInfo>> {
         self.0.orchestrator.list(filter).await
     }
 
-    /// The events of one session, of one user's sessions, or of all, from a place on.
+    /// Subscribes to the events of one session, of one user's sessions, or of all, after a cursor.
     #[must_use]
     pub fn events(&self, scope: Scope, from: Cursor) -> Subscription {
         self.0.orchestrator.subscribe(scope, from)
     }
 
-    /// An account's provider, for calls that no session is behind: what it makes is nobody's but
-    /// the caller's.
+    /// The provider of an account, for calls outside any session. Atlas does not look after what
+    /// such calls make; the caller must.
     ///
     /// # Errors
-    /// `validation` when there is no such account.
+    /// `validation` if there is no such account.
     pub fn provider(&self, account: &str) -> Result<AnyProvider> {
         let known: Vec<AccountName> = self.0.accounts.keys().cloned().collect();
         let name = resolve_account(Some(&AccountName::new(account)?), None, &known)?;
@@ -192,32 +193,33 @@ impl Atlas {
             .ok_or_else(|| Error::validation("provider", format!("{name} is not configured")))
     }
 
-    /// The names of its accounts.
+    /// The names of the configured accounts.
     pub fn accounts(&self) -> impl Iterator<Item = &AccountName> {
         self.0.accounts.keys()
     }
 
-    /// The orchestrator itself, for what the facade does not say.
+    /// The orchestrator, for operations that the facade does not offer.
     #[must_use]
     pub fn orchestrator(&self) -> &Orchestrator {
         &self.0.orchestrator
     }
 
-    /// Tells every subscription to end once it has read what has happened by now. Call it before a
-    /// server that streams events is stopped gracefully, and [`Atlas::shutdown`] after that.
+    /// Ends every subscription once it has delivered the events so far. Call it before stopping a
+    /// server that streams events, and [`Atlas::shutdown`] after that.
     pub fn end_subscriptions(&self) {
         self.0.orchestrator.end_subscriptions();
     }
 
-    /// Ends this process's part: hands over, or ends every machine and waits for the proof.
+    /// Shuts this process down: hands its sessions over, or ends every machine and waits for the
+    /// proof.
     ///
     /// # Errors
-    /// `validation` for a [`Shutdown::Handover`] of live sessions where the store is in memory:
-    /// nothing was shut down. `unavailable` when the store cannot be written: then the next process
-    /// goes on after the lease ran out.
+    /// `validation` for a [`Shutdown::Handover`] of live sessions when the store is in memory;
+    /// nothing was shut down then. `unavailable` when the store cannot be written; the next process
+    /// then continues when the lease has expired.
     ///
     /// # Cancel safety
-    /// May be called again.
+    /// Cancel safe: it may be called again.
     pub async fn shutdown(&self, how: Shutdown) -> Result<ShutdownReport> {
         let socket = self
             .0
@@ -235,16 +237,16 @@ impl Atlas {
         self.0.orchestrator.shutdown(how).await
     }
 
-    /// Revokes a grant: the guard of the session's machine honours it no more and ends what it
-    /// opened, WebSockets and downloads included. Needs [`AtlasBuilder::guard_activity`], which
-    /// says where guards are.
+    /// Revokes a grant: the guard of the session's machine no longer accepts it, and closes what
+    /// was opened with it, WebSockets and downloads included. Requires
+    /// [`AtlasBuilder::guard_activity`], which configures where guards are reached.
     ///
     /// # Errors
-    /// `validation` without `guard_activity`; `not_found`; `unavailable` while there is no machine;
-    /// otherwise what came of the call to the guard.
+    /// `validation` without `guard_activity`; `not_found` if there is no such session;
+    /// `unavailable` while there is no machine; otherwise the error of the call to the guard.
     ///
     /// # Cancel safety
-    /// A dropped call may have been carried out; it can be repeated.
+    /// A dropped call may have been carried out. It can be repeated.
     #[cfg(feature = "guard")]
     pub async fn revoke_grant(
         &self,
@@ -260,7 +262,7 @@ impl Atlas {
         guards.revoke(session, grant).await
     }
 
-    /// Names the account and the idle limit where the caller did not.
+    /// Fills in the account and the idle limit if the caller left them unset.
     fn complete(&self, options: SessionOptions) -> Result<SessionOptions> {
         let known: Vec<AccountName> = self.0.accounts.keys().cloned().collect();
         let account = resolve_account(
@@ -278,7 +280,7 @@ impl Atlas {
     }
 }
 
-/// How an [`Atlas`] is made.
+/// Configures and builds an [`Atlas`].
 #[derive(Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct AtlasBuilder {
@@ -320,20 +322,20 @@ impl Default for AtlasBuilder {
 }
 
 impl AtlasBuilder {
-    /// Adds a provider as the account of its cloud's name.
+    /// Adds a provider as the account named after its cloud.
     pub fn provider(self, provider: impl Provider) -> Self {
         let provider = AnyProvider::new(provider);
         let name = AccountName::from(provider.id());
         self.account(name, provider)
     }
 
-    /// Adds a provider under a name: a second account of a cloud, or a handle that exists already.
+    /// Adds a provider under a name: a second account of a cloud, or an existing handle.
     pub fn account(mut self, name: AccountName, provider: AnyProvider) -> Self {
         self.accounts.push((name, provider));
         self
     }
 
-    /// The account of sessions that name none. Not needed where there is only one.
+    /// Sets the account of sessions that name none. Not needed if there is only one account.
     pub fn default_provider(self, name: &str) -> Self {
         Self {
             default_account: Some(AccountName::new(name)),
@@ -341,7 +343,7 @@ impl AtlasBuilder {
         }
     }
 
-    /// As [`AtlasBuilder::default_provider`].
+    /// Like [`AtlasBuilder::default_provider`].
     pub fn default_account(self, name: AccountName) -> Self {
         Self {
             default_account: Some(Ok(name)),
@@ -349,7 +351,7 @@ impl AtlasBuilder {
         }
     }
 
-    /// How long a session may be idle that does not say so itself.
+    /// Sets the idle limit of sessions that do not set their own.
     pub fn idle_ttl(self, ttl: Duration) -> Self {
         Self {
             idle_ttl: Some(ttl),
@@ -357,8 +359,8 @@ impl AtlasBuilder {
         }
     }
 
-    /// Where every machine is remembered. Without it: in memory, and [`Atlas::shutdown`] ends all
-    /// machines; a process that dies leaves them.
+    /// Sets the store that records every machine. By default it is in memory: [`Atlas::shutdown`]
+    /// then ends all machines, and a process that dies leaves them running.
     pub fn store(self, store: impl IntoStore) -> Self {
         Self {
             store: Some(store.into_store()),
@@ -366,49 +368,50 @@ impl AtlasBuilder {
         }
     }
 
-    /// How the orchestrator behaves.
+    /// Sets the policy of the orchestrator.
     pub fn policy(self, policy: Policy) -> Self {
         Self { policy, ..self }
     }
 
-    /// The time between two scans of an account by the reaper.
+    /// Sets the time between two reaper scans of an account.
     pub fn reap_interval(mut self, interval: Duration) -> Self {
         self.reaper.interval = Some(interval);
         self
     }
 
-    /// The accounts that the reaper looks at; all of them unless set.
+    /// Sets the accounts that the reaper scans; all by default.
     pub fn reap_providers<'a>(mut self, accounts: impl IntoIterator<Item = &'a str>) -> Self {
         self.reaper.providers = Some(accounts.into_iter().map(AccountName::new).collect());
         self
     }
 
-    /// What a machine's name must begin with to be looked at by the reaper, and what ours begin
-    /// with. Empty looks at all names; whether a machine is ours is still said by its key alone.
+    /// Sets the prefix of machine names: the reaper looks only at names with it, and new machines
+    /// get it. An empty prefix matches all names. Whether a machine is ours is decided by its key
+    /// alone.
     pub fn reap_name_prefix(self, prefix: impl Into<String>) -> Self {
         self.name_prefix(prefix)
     }
 
-    /// How long a machine must have been seen before the reaper may end it.
+    /// Sets how long the reaper must have seen a machine before it may delete it.
     pub fn reap_grace(mut self, grace: Duration) -> Self {
         self.reaper.grace = Some(grace);
         self
     }
 
-    /// The reaper reports what it would end, and ends nothing.
+    /// Makes the reaper only report what it would delete.
     pub fn reap_report_only(mut self, report_only: bool) -> Self {
         self.reaper.report_only = Some(report_only);
         self
     }
 
-    /// Another source of activity besides touches.
+    /// Adds a source of activity besides touches.
     pub fn activity(mut self, source: impl ActivitySource) -> Self {
         self.sources.push(AnyActivitySource::new(source));
         self
     }
 
-    /// What asks machines whether they are usable, besides their cloud. With the feature `probe` it
-    /// is a `NetProbe` unless set.
+    /// Sets the probe that asks machines whether they are usable, in addition to their cloud's
+    /// status. With the feature `probe`, the default is a `NetProbe`.
     pub fn probe(self, probe: impl ReadyProbe) -> Self {
         Self {
             probe: Some(AnyReadyProbe::new(probe)),
@@ -416,7 +419,7 @@ impl AtlasBuilder {
         }
     }
 
-    /// What the names of machines begin with.
+    /// Sets the prefix of machine names.
     pub fn name_prefix(self, prefix: impl Into<String>) -> Self {
         Self {
             name_prefix: Some(prefix.into()),
@@ -424,40 +427,40 @@ impl AtlasBuilder {
         }
     }
 
-    /// The realm's secret: at least 32 random characters, the same on every node that shares the
-    /// store. Without it: the variable `ATLAS_REALM_SECRET`, else a private file beside the store,
-    /// made on first use.
+    /// Sets the realm's secret: at least 32 random characters, the same on every node that shares
+    /// the store. By default it is read from the variable `ATLAS_REALM_SECRET`, else from a private
+    /// file beside the store, which is created on first use.
     pub fn realm_secret(mut self, secret: Secret) -> Self {
         self.realm.secret = Some(secret);
         self
     }
 
-    /// The file of the realm's secret, instead of one beside the store.
+    /// Sets the file of the realm's secret, instead of one beside the store.
     pub fn realm_secret_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.realm.file = Some(file.into());
         self
     }
 
-    /// The directory in which it is remembered how far the store of each realm has come, so that
-    /// a store that was rolled back, restored or copied is noticed. Without it:
-    /// `$XDG_STATE_HOME/atlas`, else `~/.local/state/atlas`. It must not be restored along with the
-    /// store.
+    /// Sets the directory that records how far the store of each realm has come, so that a store
+    /// that was rolled back, restored or copied is detected. The default is
+    /// `$XDG_STATE_HOME/atlas`, else `~/.local/state/atlas`. It must not be restored together with
+    /// the store.
     pub fn state_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.realm.state_dir = Some(dir.into());
         self
     }
 
-    /// Where "now" comes from.
+    /// Sets the source of the current time.
     pub fn clock(self, clock: Arc<dyn Clock>) -> Self {
         Self { clock, ..self }
     }
 
-    /// Where ids, jitter and tokens come from.
+    /// Sets the source of ids, jitter and tokens.
     pub fn entropy(self, entropy: Arc<dyn Entropy>) -> Self {
         Self { entropy, ..self }
     }
 
-    /// Counts the traffic through the guards in the machines as activity, besides touches.
+    /// Counts traffic through the guards in the machines as activity, besides touches.
     #[cfg(feature = "guard")]
     pub fn guard_activity(self, guards: crate::guard::GuardActivity) -> Self {
         Self {
@@ -466,15 +469,15 @@ impl AtlasBuilder {
         }
     }
 
-    /// Checks everything and starts the orchestrator: it goes on with whatever the store has on
-    /// record.
+    /// Checks the configuration and starts the orchestrator, which continues with all sessions that
+    /// the store has recorded.
     ///
     /// # Errors
     /// `validation` for two accounts of one name, a default account that does not exist, a weak
     /// realm secret, or a store of another realm; `unavailable` when the store cannot be read.
     ///
     /// # Cancel safety
-    /// What was started is ended as in a crash.
+    /// If the future is dropped, what was started ends as in a crash.
     pub async fn build(self) -> Result<Atlas> {
         let mut accounts = BTreeMap::new();
         for (name, provider) in self.accounts {
@@ -574,7 +577,8 @@ impl AtlasBuilder {
             let socket = match listening {
                 Ok(socket) => socket,
                 Err(error) => {
-                    // What was started is nobody's: it hands over to whoever comes next.
+                    // The caller never receives the atlas that was started, so it hands over to the
+                    // next process.
                     if let Err(left) = atlas.shutdown(Shutdown::Handover).await {
                         tracing::warn!(error = %left, "a failed build did not hand over");
                     }
@@ -591,7 +595,7 @@ impl AtlasBuilder {
     }
 }
 
-/// What a builder was told about the reaper.
+/// The reaper settings of the builder.
 #[derive(Debug, Default)]
 struct Reaper {
     interval: Option<Duration>,
@@ -601,7 +605,7 @@ struct Reaper {
 }
 
 impl Reaper {
-    /// The policy with what was said here instead of what it says.
+    /// Overrides the policy with these settings.
     fn apply<'a>(
         self,
         mut policy: Policy,
@@ -632,7 +636,7 @@ impl Reaper {
     }
 }
 
-/// What [`AtlasBuilder::store`] takes: a store, and the file it is in, where it is in one.
+/// What [`AtlasBuilder::store`] accepts: a store and, if it is in a file, the path of the file.
 pub trait IntoStore {
     /// The store and its file.
     fn into_store(self) -> (AnyStore, Option<PathBuf>);

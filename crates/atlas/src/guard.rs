@@ -1,5 +1,5 @@
-//! What the guards in the machines are asked and told: their last verified request, by which
-//! idleness is measured, and that an atlas lives, without which their machines end themselves.
+//! Communication with the guards in the machines: reads their last verified request, which measures
+//! idleness, and renews the permits without which their machines end themselves.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -19,21 +19,22 @@ use tokio::time::MissedTickBehavior;
 
 use crate::facade::{Atlas, WeakAtlas};
 
-/// How long the grant for one look is valid. Machines' clocks may be off by as much.
+/// How long the grant for one read is valid. Machines' clocks may be off by this much.
 const GRANT: Duration = Duration::from_secs(300);
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Guards that are told at the same time.
+/// Maximum number of guards that are called at the same time.
 const AT_ONCE: usize = 64;
 
 type Address = dyn Fn(&Compute) -> Option<String> + Send + Sync;
 
-/// Where the guards of sessions' machines are. Give it to
+/// Where the guards of sessions' machines are reached. Pass it to
 /// [`AtlasBuilder::guard_activity`](crate::AtlasBuilder::guard_activity).
 ///
-/// A guard is asked before an idle warning or end, with a grant that opens only the reading of its
-/// activity, and lives five minutes: so a machine is asked over plain `http://` too, where its
-/// cloud gives no other. A session without a credential has no guard. A guard that cannot be read
-/// counts as active, so that an outage ends nobody's work; give such sessions a `max_runtime`.
+/// A guard is asked before an idle warning or an idle end. The grant for this call permits only
+/// reading the activity and is valid for five minutes, so a machine is also asked over plain
+/// `http://` if its cloud gives no other URL. A session without a credential has no guard. A guard
+/// that cannot be read counts as active, so that an outage does not end work in progress; give such
+/// sessions a `max_runtime`.
 #[derive(Clone)]
 pub struct GuardActivity {
     address: Option<Arc<Address>>,
@@ -42,7 +43,7 @@ pub struct GuardActivity {
 }
 
 impl GuardActivity {
-    /// Guards answer behind the first port of a machine that speaks HTTP.
+    /// Guards are reached through the first HTTP port of a machine.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -52,13 +53,14 @@ impl GuardActivity {
         }
     }
 
-    /// Guards listen on this port inside their machines.
+    /// Guards are reached through this port, numbered as inside their machines.
     #[must_use]
     pub fn port(self, internal: u32) -> Self {
         self.address(move |compute| compute.url(internal).map(str::to_owned))
     }
 
-    /// Guards are reached at this URL, where it is another than the cloud's: a domain of one's own.
+    /// Guards are reached at the URL that this function returns, such as one on a custom domain,
+    /// instead of the cloud's.
     #[must_use]
     pub fn address(
         self,
@@ -70,15 +72,15 @@ impl GuardActivity {
         }
     }
 
-    /// How long one look may take, its repeat included. 5 seconds unless set.
+    /// Sets the maximum time of one read, including its retry. The default is 5 seconds.
     #[must_use]
     pub fn deadline(self, deadline: Duration) -> Self {
         Self { deadline, ..self }
     }
 
-    /// Renews the dead-man permits of all machines so often, until this atlas is shut down: a third
-    /// of what `ATLAS_GUARD_PERMIT_SECS` says in the machines, or less. A machine whose session is
-    /// being ended is not renewed any more. Unless this is set, a host that sets
+    /// Renews the dead-man permits of all machines at this interval, until this atlas is shut down.
+    /// Choose a third of the machines' `ATLAS_GUARD_PERMIT_SECS` or less. The permit of a session
+    /// that is being ended is not renewed. Without this setting, a host that sets
     /// `ATLAS_GUARD_PERMIT_SECS` has to renew the permits itself.
     #[must_use]
     pub fn renew_permits(self, every: Duration) -> Self {
@@ -115,18 +117,19 @@ impl fmt::Debug for GuardActivity {
     }
 }
 
-/// The way to the guards of one atlas's machines.
+/// The connection to the guards of one atlas's machines.
 #[derive(Clone, Debug)]
 pub(crate) struct Guards {
     settings: GuardActivity,
-    /// Set when the atlas is built. It holds these guards, not the other way round.
+    /// Set when the atlas is built. The atlas owns these guards, so this reference is weak.
     atlas: Arc<OnceLock<WeakAtlas>>,
     client: Client,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 }
 
-/// What is read of a guard's report. Its clock is not trusted: only how long ago counts.
+/// The part of a guard's report that is used. The machine's clock is not trusted: only elapsed
+/// times are.
 #[derive(Deserialize)]
 struct Report {
     last_activity: Option<serde::de::IgnoredAny>,
@@ -140,14 +143,14 @@ impl Guards {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self> {
-        // Each machine answers for itself: there is no account whose limits they share.
+        // Each machine is called separately, so there are no account-wide limits to share.
         let limits = AccountLimits {
             call_deadline: settings.deadline,
             call_interval: Duration::ZERO,
             concurrency: u32::try_from(AT_ONCE).unwrap_or(u32::MAX),
             ..AccountLimits::default()
         };
-        // Every call names its own server.
+        // The base URL is a placeholder: every call sets its own.
         let client = Client::builder(ProviderId::new("guard")?, "http://localhost")
             .limits(limits)
             .allow_plain_http(true)
@@ -172,13 +175,14 @@ impl Guards {
     }
 
     async fn info(&self, session: SessionId) -> Result<SessionInfo> {
-        // Not kept over a call to a guard: it would keep the atlas alive.
+        // The strong reference is dropped before a guard is called, or it would keep the atlas
+        // alive.
         self.atlas()?.orchestrator().info(session).await
     }
 
-    /// What opens the control paths of a session's guard for a while: signed with the session's
-    /// control secret, which no browser holds. A session that was made before there were any is
-    /// controlled with its credential, as its machine still expects.
+    /// Mints a short-lived grant for the control paths of a session's guard, signed with the
+    /// session's control secret, which no browser has. A session made before control secrets
+    /// existed is controlled with its credential, as its machine still expects.
     fn grant(&self, credential: &Credential, access: Access) -> Result<Secret> {
         let now = self.clock.now();
         if let Some(secret) = credential.control_secret() {
@@ -189,7 +193,7 @@ impl Guards {
         Ok(grant)
     }
 
-    /// The call of a session's guard, and where it goes; `None` where there is no guard.
+    /// Builds the call to a session's guard with its address; `None` if there is no guard.
     fn prepare(
         &self,
         info: &SessionInfo,
@@ -209,7 +213,7 @@ impl Guards {
         Ok(Some((cx, call.pace_key(info.id.to_string()))))
     }
 
-    /// Calls the guard of a session's machine; `None` where there is none.
+    /// Calls the guard of a session's machine; `None` if there is none.
     async fn call(&self, info: &SessionInfo, access: Access, call: Call) -> Result<Option<Report>> {
         match self.prepare(info, access, call)? {
             Some((cx, call)) => self.client.json(&cx, call).await.map(Some),
@@ -228,7 +232,7 @@ impl Guards {
         self.client.call(&cx, call).await.map(drop)
     }
 
-    /// Begins to renew permits, where that was asked for.
+    /// Starts renewing permits, if that was configured.
     pub(crate) fn renew_permits(self) -> Option<Renewal> {
         let every = self.settings.renew_every?;
         Some(Renewal(tokio::spawn(async move {
@@ -239,8 +243,8 @@ impl Guards {
                 let Ok(atlas) = self.atlas() else { return };
                 let ids = atlas.orchestrator().list_ids().await;
                 drop(atlas);
-                // A store that does not answer now does so in a later round, or the machines end:
-                // as they should.
+                // A store that does not answer now may answer in a later round. If it never does,
+                // the permits expire and the machines end, as intended.
                 let mut told = JoinSet::new();
                 for id in ids.unwrap_or_default() {
                     if told.len() == AT_ONCE {
@@ -265,8 +269,8 @@ impl Guards {
             return;
         }
         let call = Call::post("guard_permit", RetryClass::Idempotent, ["_atlas", "permit"]);
-        // The client's span says why it failed. The next round asks again, and the permit outlasts
-        // several.
+        // The client's span records why the call failed. The next round tries again, and a permit
+        // outlasts several rounds.
         let _told = self.call(&info, Access::All, call).await;
     }
 }
@@ -293,7 +297,7 @@ impl ActivitySource for Guards {
     }
 }
 
-/// Permits being renewed. Dropped, they are no more.
+/// The task that renews permits. Dropping it stops the renewal.
 #[derive(Debug)]
 pub(crate) struct Renewal(JoinHandle<()>);
 

@@ -1,8 +1,8 @@
 //! Rents GPU and CPU machines for a web backend and gives them back.
 //!
 //! The contract ([`ComputeRequest`], [`Provider`], [`Error`] and the rest of `atlas-core`) is
-//! always here. Each cloud and each part is a feature: `runpod`, `auth`, `orchestrator`, `config`,
-//! `testkit`, or all of them with `full`.
+//! always included. Each cloud and each part is a feature: `runpod`, `auth`, `orchestrator`,
+//! `config`, `testkit`, or all of them with `full`.
 #![cfg_attr(
     all(feature = "runpod", feature = "orchestrator", feature = "testkit"),
     doc = include_str!("../../../README.md")
@@ -59,7 +59,7 @@ pub use probe::NetProbe;
 #[cfg(feature = "orchestrator")]
 pub use realm::REALM_SECRET_ENV;
 
-/// The guides' programs, each compiled and run.
+/// The programs of the guides, compiled and run as doc tests.
 #[cfg(all(doctest, feature = "full"))]
 mod guides {
     #[doc = include_str!("../../../docs/guides/callbacks.md")]

@@ -1,7 +1,8 @@
-//! What the process that holds a store is asked over its socket, and what it answers.
+//! The requests that the owner of a store answers over its socket, and the answers.
 //!
-//! The command line speaks this whether the store is its own or another process's, so that both do
-//! the same. Requests and answers are JSON; a session looks as `atlas show --json` prints it.
+//! The command line uses these requests both for its own store and for another process's, so that
+//! both behave the same. Requests and answers are JSON; a session is encoded as in `atlas show
+//! --json`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,131 +24,133 @@ use crate::facade::{Atlas, WeakAtlas};
 
 const AHEAD: usize = 16;
 
-/// Something asked of the owner.
+/// A request to the owner.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Request {
-    /// A session with a machine. Answered when it is known whether there is one; items tell what it
-    /// waits for.
+    /// Starts a session with a machine. Answered when it is known whether there is a machine;
+    /// progress is sent as items.
     Spawn {
-        /// `ComputeRequest::expose`: it may hold secrets, and the socket is the user's alone.
+        /// The encoding of `ComputeRequest::expose`. It may contain secrets; only the user can open
+        /// the socket.
         request: Sealed,
         /// The session's options and limits.
         options: SessionOptions,
-        /// Whether it runs one command to its end.
+        /// Whether the session runs one command to its end.
         task: bool,
     },
-    /// As [`Request::Spawn`], under an id that the asker drew: it may be asked again, of another
-    /// owner too, and there is never more than one session.
+    /// Like [`Request::Spawn`], with an id chosen by the client. The client may repeat the request,
+    /// also to another owner, and there is never more than one session.
     SpawnAs {
         /// The id.
         session: SessionId,
-        /// As of [`Request::Spawn`].
+        /// As in [`Request::Spawn`].
         request: Sealed,
         /// The session's options and limits.
         options: SessionOptions,
-        /// Whether it runs one command to its end.
+        /// Whether the session runs one command to its end.
         task: bool,
     },
-    /// What is known of a session.
+    /// Returns information about a session.
     Info {
         /// The session's id.
         session: SessionId,
-        /// Whether its credential is part of the answer.
+        /// Whether the answer includes its credential.
         #[serde(default)]
         secrets: bool,
     },
-    /// Sessions on record.
+    /// Lists recorded sessions.
     List(Filter),
-    /// Somebody is there.
+    /// Records activity: resets the idle timer of a session.
     Touch {
         /// The session's id.
         session: SessionId,
     },
-    /// Ends a session; answered when its end is on record.
+    /// Ends a session; answered when the end is recorded.
     Stop {
         /// The session's id.
         session: SessionId,
     },
-    /// Waits for something, at most so long; answers what is known of the session then.
+    /// Waits for a state with a time limit, then returns information about the session.
     Await {
         /// The session's id.
         session: SessionId,
         /// The state to wait for.
         until: Until,
-        /// How long.
+        /// The maximum wait in milliseconds.
         longest_ms: u64,
     },
-    /// Events, one an item; each has the place to go on from as `cursor`.
+    /// Streams events, one per item. The `cursor` of each item is the position to resume from.
     Events {
-        /// Whose; everybody's where unset.
+        /// The session whose events are wanted; those of all sessions if unset.
         session: Option<SessionId>,
-        /// Those after this place.
+        /// Only events after this cursor.
         #[serde(default)]
         since: u64,
-        /// Goes on with what happens from now on, until the asker leaves.
+        /// Continues with new events until the client disconnects.
         #[serde(default)]
         follow: bool,
     },
-    /// Scans accounts for machines without a session, now.
+    /// Scans accounts for machines without a session at once.
     Reap {
-        /// Which; all of them where unset.
+        /// The account to scan; all if unset.
         account: Option<AccountName>,
-        /// Ends nothing.
+        /// Only reports what would be deleted.
         dry_run: bool,
-        /// Lets a reaper go on that found too many victims.
+        /// Acknowledges the reaper's breaker, so that a reaper that found too many victims
+        /// continues.
         #[serde(default)]
         acknowledge: bool,
     },
-    /// What is spent, and on what; scans every account and ends nothing.
+    /// Scans every account and reports current spend by purpose; deletes nothing.
     Audit,
-    /// What the orchestrator can do at the moment, and what is in its way.
+    /// Reports what the orchestrator can do at the moment and what prevents the rest.
     Health,
-    /// Accepts the store as the surviving copy.
+    /// Accepts this store as the authoritative copy.
     Accept,
-    /// Accepts the key that is configured now as one of the account it stands for.
+    /// Accepts the currently configured API key as a key of the recorded account.
     AcceptAccount {
-        /// The account whose present key is accepted.
+        /// The account whose current key is accepted.
         account: AccountName,
     },
 }
 
-/// What can be waited for.
+/// A state to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Until {
-    /// Its machine is usable.
+    /// The session's machine is usable.
     Ready,
-    /// Its task's command ended.
+    /// The command of the session's task has ended.
     Outcome,
-    /// Every machine it had is proved to be gone.
+    /// Every machine the session had is proved absent.
     Terminated,
 }
 
-/// Which sessions to list.
+/// Selects the sessions to list.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct Filter {
-    /// Only of this user.
+    /// Only sessions of this user.
     pub user: Option<String>,
-    /// Only with these labels.
+    /// Only sessions with all these labels.
     pub labels: BTreeMap<String, String>,
-    /// Only on this account.
+    /// Only sessions on this account.
     pub account: Option<AccountName>,
-    /// Also those that ended.
+    /// Includes sessions that have ended.
     pub ended: bool,
 }
 
-/// A request's whole JSON, secrets included; its `Debug` shows nothing.
+/// The complete JSON of a request, secrets included. Its `Debug` output shows nothing.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Sealed(Value);
 
 impl Sealed {
-    /// Takes a request.
+    /// Encodes a request.
     #[must_use]
     pub fn new(request: &ComputeRequest) -> Self {
         Self(request.expose())
@@ -165,7 +168,7 @@ impl std::fmt::Debug for Sealed {
     }
 }
 
-/// Listens beside the store, and answers for this atlas.
+/// Listens on the socket beside the store and answers requests for this atlas.
 pub(crate) fn listen(
     atlas: WeakAtlas,
     store: &std::path::Path,
@@ -190,7 +193,7 @@ async fn heard(atlas: WeakAtlas, request: Value, items: Items) -> Result<Value> 
         }
         Ok::<_, Error>(())
     };
-    // The sender goes with the answer: what was sent before it is forwarded, all of it.
+    // The sender is dropped with the answer, so everything sent before the answer is forwarded.
     let (forwarded, answer) = {
         let (mut forward, mut answer) = (
             std::pin::pin!(forward),
@@ -199,7 +202,7 @@ async fn heard(atlas: WeakAtlas, request: Value, items: Items) -> Result<Value> 
         tokio::select! {
             biased;
             gone = &mut forward => {
-                // An asker that has gone is not answered.
+                // A client that has disconnected gets no answer.
                 gone?;
                 (Ok(()), answer.await)
             }
@@ -210,20 +213,21 @@ async fn heard(atlas: WeakAtlas, request: Value, items: Items) -> Result<Value> 
 }
 
 impl Request {
-    /// Whether an owner that leaves answers it first, because it soon comes to an end by itself.
-    /// What waits or follows is asked of the next owner.
+    /// Whether an owner that shuts down answers the request first, because it finishes soon by
+    /// itself. Requests that wait or follow must be repeated to the next owner.
     fn is_short(&self) -> bool {
         !matches!(self, Self::Await { .. } | Self::Events { follow: true, .. })
     }
 }
 
-/// Answers one request; what comes before the answer goes to `items`.
+/// Answers one request; items that precede the answer are sent to `items`.
 ///
 /// # Errors
-/// As the operation of the facade that it is.
+/// Those of the facade's operation for this request.
 ///
 /// # Cancel safety
-/// What changes something runs in a task of its own and goes on; everything else is a read.
+/// A request that changes something runs in its own task, which continues if this future is
+/// dropped. All others only read.
 pub async fn answer(atlas: &Atlas, request: Request, items: mpsc::Sender<Value>) -> Result<Value> {
     match request {
         Request::Spawn {
@@ -298,7 +302,7 @@ pub async fn answer(atlas: &Atlas, request: Request, items: mpsc::Sender<Value>)
     }
 }
 
-/// How the clocks compare, and which clouds' differ so much that nothing is decided on it.
+/// Compares clocks, and names the clouds whose clock differs so much that no decision relies on it.
 fn clocks(atlas: &Atlas) -> Value {
     let report = atlas.orchestrator().clocks();
     let differing: Vec<String> = report
@@ -379,7 +383,7 @@ async fn spawn(
     let launched = finish(async move { ordering.launch_as(id, request, options, kind).await });
     match launched.await {
         Ok(_) => {}
-        // Asked before, of this owner or of the one before it.
+        // The client has sent this request before, to this owner or to its predecessor.
         Err(error) if error.kind() == ErrorKind::Conflict && asked_as.is_some() => {
             atlas.session(id).await.map_err(|_| error)?;
         }
@@ -403,7 +407,7 @@ async fn spawn(
     Ok(describe(&session.info().await?, true))
 }
 
-/// An event of a launch, for people.
+/// A progress message for an event of a launch.
 fn progress(kind: &EventKind) -> String {
     match kind {
         EventKind::Attempt { placed, price, .. } => {
@@ -437,8 +441,8 @@ async fn wait(
         Until::Terminated => drop(orchestrator.await_terminated(id, longest).await?),
         Until::Outcome => {
             let session = orchestrator.session(id).await?;
-            // The outcome is part of what is known of the session; time that is up shows by its
-            // absence.
+            // The outcome is part of the session's information; a missing outcome means that the
+            // time ran out.
             if let Ok(ended) = tokio::time::timeout(longest, session.await_outcome()).await {
                 ended?;
             }
@@ -477,7 +481,7 @@ async fn events(
     Ok(json!({ "events": sent }))
 }
 
-/// Runs to the end, whether or not somebody still waits for it.
+/// Runs an operation to its end, even if the caller no longer waits for it.
 async fn finish<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
@@ -486,12 +490,13 @@ async fn finish<T: Send + 'static>(
     })?
 }
 
-/// Tells the asker something. One that left already is not told.
+/// Sends an item to the client, unless it has disconnected.
 async fn say(items: &mpsc::Sender<Value>, item: Value) {
     let _ = items.send(item).await;
 }
 
-/// A session as JSON: `session` and `compute` are fixed, the rest is what [`SessionInfo`] says.
+/// A session as JSON: `session` and `compute` are fixed, the other fields are those of
+/// [`SessionInfo`].
 #[must_use]
 pub fn describe(info: &SessionInfo, secrets: bool) -> Value {
     let mut document =

@@ -1,4 +1,4 @@
-//! Whether a machine answers: the probe that the sessions' options describe, over HTTP and TCP.
+//! Checks over HTTP or TCP whether a machine answers, as the session's options describe.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use atlas_http::{Call, Client, Transport};
 use atlas_orchestrator::{Probe, ReadyProbe, SessionId};
 use tokio::net::TcpStream;
 
-/// How long one question may take, unless set. A machine that needs longer is asked again at the
-/// next look.
+/// The default time limit of one check. A machine that needs longer is checked again in the next
+/// poll.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Asks a machine as its session's [`Probe`] says, from this process. A session without one is
+/// Checks a machine from this process as its session's [`Probe`] says. A session without a probe is
 /// usable when its cloud says so.
 ///
-/// Over HTTP, 2xx and 3xx are a yes, and so are 401 and 403: something answers, and asks for a
-/// credential. The question carries none, and goes to the URL that the cloud gives the port, over
-/// plain `http://` where it gives no other. Over TCP a connection is a yes.
+/// Over HTTP, 2xx and 3xx count as ready, and so do 401 and 403: a server answers and requires a
+/// credential. The request carries none, and goes to the URL that the cloud gives the port, over
+/// plain `http://` if it gives no other. Over TCP, an established connection counts as ready.
 #[derive(Clone, Debug)]
 pub struct NetProbe {
     client: Client,
@@ -27,7 +27,7 @@ pub struct NetProbe {
 }
 
 impl NetProbe {
-    /// One that asks for 5 seconds at most.
+    /// A probe with a time limit of 5 seconds.
     ///
     /// # Errors
     /// `unavailable` when the platform's certificates cannot be read.
@@ -35,17 +35,17 @@ impl NetProbe {
         Self::over(None, DEADLINE, clock, entropy)
     }
 
-    /// One over another transport, or with another deadline.
+    /// A probe with another transport or time limit.
     ///
     /// # Errors
-    /// As [`NetProbe::new`].
+    /// Like [`NetProbe::new`].
     pub fn over(
         transport: Option<Transport>,
         deadline: Duration,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self> {
-        // Each machine answers for itself: there is no account whose limits they share.
+        // Each machine is checked separately, so there are no account-wide limits to share.
         let limits = AccountLimits {
             call_deadline: deadline,
             call_interval: Duration::ZERO,
@@ -166,7 +166,7 @@ mod tests {
         )
     }
 
-    /// Answers this status, and only to the path that is asked for.
+    /// Answers with this status, and only to the expected path.
     fn http(status: u16) -> NetProbe {
         let service =
             tower::service_fn(move |request: http::Request<atlas_http::Body>| async move {

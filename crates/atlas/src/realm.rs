@@ -1,5 +1,5 @@
-//! Where the realm's secret comes from: what the program says, then the environment, then a private
-//! file beside the store.
+//! Finds the realm's secret: from the program, then the environment, then a private file beside the
+//! store.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use std::sync::Arc;
 use atlas_core::{Entropy, Error, ErrorKind, Result, Secret};
 use atlas_orchestrator::realm::{FileLedger, IncarnationLedger, MemoryLedger, Realm};
 
-/// The variable that holds the realm's secret, where it is not in a file.
+/// The environment variable that holds the realm's secret, if it is not in a file.
 pub const REALM_SECRET_ENV: &str = "ATLAS_REALM_SECRET";
 
-/// What a builder was told about the realm.
+/// The builder's settings for the realm.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RealmSource {
     pub(crate) secret: Option<Secret>,
@@ -18,17 +18,17 @@ pub(crate) struct RealmSource {
     pub(crate) state_dir: Option<PathBuf>,
 }
 
-/// The realm, and where the last store to hold it is remembered.
+/// The realm, and the ledger that records its last store.
 pub(crate) struct Found {
     pub(crate) realm: Realm,
     pub(crate) ledger: Arc<dyn IncarnationLedger>,
 }
 
 impl RealmSource {
-    /// Finds the secret, or makes one for a new store. `store` is the store's file, where it has
-    /// one; `bound` says that it belongs to a realm already.
+    /// Finds the secret, or creates one for a new store. `store` is the path of the store, if it is
+    /// in a file; `bound` says whether the store belongs to a realm already.
     ///
-    /// A store without a file dies with the process, and so may a secret that nobody gave.
+    /// A store without a file is lost with the process, so a generated secret need not outlive it.
     pub(crate) fn find(
         self,
         from_env: Option<Secret>,
@@ -51,8 +51,8 @@ impl RealmSource {
     }
 }
 
-/// In the user's state directory, by realm: a store's directory may be restored as a whole, and
-/// what is beside the store goes back with it.
+/// The ledger is in the user's state directory, by realm. A store's directory may be restored as a
+/// whole, which would also roll back a file beside the store.
 fn ledger(
     named: Option<PathBuf>,
     secret: &Path,
@@ -69,8 +69,8 @@ fn ledger(
     FileLedger::in_state_dir(&dir, realm, entropy.clone()).or_beside(secret)
 }
 
-/// Where a user's programs keep what is to outlive a restart (XDG base directories; on other
-/// systems the same place under the home directory).
+/// The directory for data that must outlive a restart (XDG base directories; on other systems the
+/// same path below the home directory).
 fn state_dir() -> Option<PathBuf> {
     let xdg = std::env::var_os("XDG_STATE_HOME")
         .map(PathBuf::from)
@@ -79,7 +79,7 @@ fn state_dir() -> Option<PathBuf> {
     Some(base.join("atlas"))
 }
 
-/// The error for a store whose realm's secret is gone: a new one would not open it.
+/// The error for a store whose realm's secret is missing: a new secret could not open it.
 fn lost(file: &Path, error: Error) -> Error {
     if error.kind() != ErrorKind::NotFound {
         return error;
@@ -92,7 +92,7 @@ fn lost(file: &Path, error: Error) -> Error {
     Error::new(ErrorKind::NotFound, message).with_source(error)
 }
 
-/// The file beside a store.
+/// The path of the secret's file beside a store.
 fn beside(store: &Path) -> PathBuf {
     let mut name = store.as_os_str().to_owned();
     name.push(".realm");

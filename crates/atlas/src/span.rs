@@ -1,4 +1,4 @@
-//! Spans of time as people write them: `90s`, `15m`, `1h30m`, `250ms`.
+//! Durations in human-readable form: `90s`, `15m`, `1h30m`, `250ms`.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ const UNITS: [(&str, u64); 5] = [
     ("d", 86_400_000),
 ];
 
-/// Reads one. A bare number counts seconds, as with `sleep`.
+/// Parses a duration. A bare number counts seconds, as with `sleep`.
 ///
 /// # Errors
-/// `validation` when the text is no span of time.
+/// `validation` when the text is not a duration.
 pub fn parse(text: &str) -> Result<Duration> {
     let wrong = || {
         Error::validation(
@@ -55,7 +55,7 @@ pub fn parse(text: &str) -> Result<Duration> {
     Ok(Duration::from_millis(millis))
 }
 
-/// Writes one, short: `1h30m`, `45s`, `250ms`.
+/// Formats a duration in its short form: `1h30m`, `45s`, `250ms`.
 #[must_use]
 pub fn show(span: Duration) -> String {
     let seconds = span.as_secs();
@@ -76,7 +76,7 @@ pub fn show(span: Duration) -> String {
     }
 }
 
-/// From a configuration file: a text such as `"90s"`, or whole milliseconds.
+/// Deserialises a string such as `"90s"`, or whole milliseconds, for configuration files.
 pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Duration>, D::Error> {

@@ -1,4 +1,4 @@
-//! Our own format: one parameter, `atlas_sig`, bound to host, method, path and query exactly as
+//! Atlas's own format: one parameter, `atlas_sig`, bound to host, method, path and query exactly as
 //! they are sent.
 //!
 //! Its value is `1.KEY.EXPIRY[.nNOT_BEFORE][.c][.pLENGTH].MAC`: version, key id, Unix seconds, and
@@ -22,8 +22,8 @@ use super::{Key, Verdict};
 /// The parameter that carries the signature.
 pub const PARAMETER: &str = "atlas_sig";
 
-/// What browsers escape in a path or a query on their own. Escaped before signing, so that what
-/// they send is what was signed.
+/// Characters that browsers escape in a path or a query. They are escaped before signing, so that
+/// browsers send exactly what was signed.
 const BROWSER_ESCAPES: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -37,7 +37,7 @@ const BROWSER_ESCAPES: &AsciiSet = &CONTROLS
     .add(b'|')
     .add(b'}');
 
-/// What a signature allows.
+/// The conditions of a signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Policy {
@@ -49,7 +49,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// `GET`, from now on, up to and including this second.
+    /// Permits `GET`, from now up to and including this second.
     pub const fn until(expires_at: Timestamp) -> Self {
         Self {
             expires_at,
@@ -60,7 +60,7 @@ impl Policy {
         }
     }
 
-    /// Not valid before this second.
+    /// Makes the signature invalid before this second.
     pub fn not_before(self, instant: Timestamp) -> Self {
         Self {
             not_before: Some(instant),
@@ -68,7 +68,8 @@ impl Policy {
         }
     }
 
-    /// For this method instead of `GET`. A WebSocket is a `GET`, and `HEAD` passes with `GET`.
+    /// Permits this method instead of `GET`. A WebSocket is a `GET`, and `HEAD` is permitted with
+    /// `GET`.
     pub fn method(self, method: impl Into<Cow<'static, str>>) -> Self {
         Self {
             method: method.into(),
@@ -76,7 +77,7 @@ impl Policy {
         }
     }
 
-    /// Only from this address, as the verifier sees it.
+    /// Permits requests only from this address, as the verifier sees it.
     pub fn client(self, address: IpAddr) -> Self {
         Self {
             client: Some(address),
@@ -84,8 +85,8 @@ impl Policy {
         }
     }
 
-    /// Everything under this path, whatever its query: an HLS playlist and its segments. Begins and
-    /// ends with `/`.
+    /// Permits everything below this path, with any query: an HLS playlist and its segments. The
+    /// path begins and ends with `/`.
     pub fn prefix(self, prefix: impl Into<String>) -> Self {
         Self {
             prefix: Some(prefix.into()),
@@ -94,7 +95,7 @@ impl Policy {
     }
 }
 
-/// A request, as a verifier sees it.
+/// A request, as the verifier sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
     method: &'a str,
@@ -105,8 +106,8 @@ pub struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// A request for `path` (with an optional query) on `host`, which is what its `Host` or
-    /// `:authority` says.
+    /// A request for `path` (with an optional query) on `host`, the value of its `Host` or
+    /// `:authority`.
     #[must_use]
     pub fn new(method: &'a str, host: &'a str, path_and_query: &'a str) -> Self {
         let (path, query) = path_and_query
@@ -121,7 +122,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// A request for a full URL; `None` when it names no host.
+    /// A request for a full URL; `None` if it has no host.
     #[must_use]
     pub fn from_url(method: &'a str, url: &'a str) -> Option<Self> {
         let parts = Parts::of(url);
@@ -135,7 +136,7 @@ impl<'a> Target<'a> {
         })
     }
 
-    /// The address it comes from.
+    /// Sets the client's address.
     #[must_use]
     pub fn client(self, address: IpAddr) -> Self {
         Self {
@@ -144,19 +145,19 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// True when it carries a signature of this format, good or bad.
+    /// True when it has a signature of this format, valid or not.
     #[must_use]
     pub fn is_signed(&self) -> bool {
         signatures(self.query.unwrap_or("")).next().is_some()
     }
 }
 
-/// Signs a full URL. What a browser would escape on its own comes out escaped; a signature already
-/// there is replaced.
+/// Signs a full URL. Characters that a browser would escape are escaped; an existing signature is
+/// replaced.
 ///
 /// # Errors
-/// `validation` when the URL names no host, has `.` or `..` segments, control characters or a user
-/// name, or does not begin with the policy's prefix; and for a method that is none.
+/// `validation` when the URL has no host, has `.` or `..` segments, control characters or a user
+/// name, or does not begin with the policy's prefix; and for an invalid method.
 pub fn sign(url: &str, key: &Key, policy: &Policy) -> Result<String> {
     let parts = Parts::to_sign(url)?;
     let host = host_of(&parts)
@@ -255,7 +256,7 @@ pub fn verify(target: &Target<'_>, keys: &[Key], now: Timestamp) -> Verdict {
         return Verdict::BadSignature;
     };
     let signed = without_signature(query);
-    // A signer that had no query wrote `?atlas_sig=…`, and one with an empty query the same.
+    // A signer without a query wrote `?atlas_sig=…`, and one with an empty query the same.
     let path = if target.path.is_empty() {
         "/"
     } else {
@@ -271,7 +272,7 @@ pub fn verify(target: &Target<'_>, keys: &[Key], now: Timestamp) -> Verdict {
         let expected = claims.mac(&key.atlas, &target);
         expected.is_some_and(|expected| bool::from(expected.as_ref().ct_eq(&tag)))
     };
-    // Whoever may read an answer may read its head (RFC 9110 §9.3.2).
+    // A client that may read an answer may read its headers (RFC 9110 §9.3.2).
     let good = signed_for(target.method) || (target.method == "HEAD" && signed_for("GET"));
     if good && !early {
         Verdict::Ok
@@ -280,8 +281,8 @@ pub fn verify(target: &Target<'_>, keys: &[Key], now: Timestamp) -> Verdict {
     }
 }
 
-/// The key of this format, derived so that no compatible signature (over `path?…exp=…`) is ever one
-/// of ours.
+/// The key of this format, derived so that no compatible signature (over `path?…exp=…`) is valid in
+/// this one.
 pub(super) fn derive(secret: &hmac::Key) -> hmac::Key {
     hmac::Key::new(
         hmac::HMAC_SHA256,
@@ -289,7 +290,7 @@ pub(super) fn derive(secret: &hmac::Key) -> hmac::Key {
     )
 }
 
-/// What stands in a signature besides key and MAC.
+/// The contents of a signature besides key and MAC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Claims {
     expiry: i64,
@@ -313,7 +314,7 @@ impl Claims {
         written.expect("writing to a string cannot fail");
     }
 
-    /// Reads the one spelling that [`Claims::write`] gives, and the MAC behind it.
+    /// Parses the only spelling that [`Claims::write`] produces, and the MAC after it.
     fn parse(value: &str) -> Option<(Self, &str, [u8; 32])> {
         let (fields, mac) = value.strip_prefix("1.")?.rsplit_once('.')?;
         let mut tag = [0; 32];
@@ -352,7 +353,7 @@ impl Claims {
     fn mac(&self, key: &hmac::Key, target: &Target<'_>) -> Option<hmac::Tag> {
         let scope = match self.prefix {
             None => target.path,
-            // What the server behind might resolve to outside of the prefix was not signed.
+            // A path that the server behind might resolve to one outside the prefix was not signed.
             Some(_) if has_dot_segments(target.path) => return None,
             Some(length) => target
                 .path
@@ -391,8 +392,8 @@ impl Claims {
     }
 }
 
-/// The host as browsers send it: without the scheme's own port. `None` without one, or with a user
-/// name.
+/// The host as browsers send it: without the scheme's default port. `None` if there is none, or
+/// with a user name.
 fn host_of<'a>(parts: &Parts<'a>) -> Option<&'a str> {
     let port = match parts.scheme.to_ascii_lowercase().as_str() {
         "https" | "wss" => ":443",
@@ -412,7 +413,7 @@ pub(super) fn signatures(query: &str) -> impl Iterator<Item = &str> {
         .filter_map(|pair| pair.strip_prefix(PARAMETER)?.strip_prefix('='))
 }
 
-/// The query without any signature of this format; the rest as it stands.
+/// The query without any signature of this format; the rest is unchanged.
 pub(crate) fn without_signature(query: &str) -> Cow<'_, str> {
     if signatures(query).next().is_none() {
         return Cow::Borrowed(query);
@@ -434,18 +435,18 @@ fn escape(text: &str) -> Cow<'_, str> {
     utf8_percent_encode(text, BROWSER_ESCAPES).into()
 }
 
-/// True when some server may resolve the path to another: dot segments, in any spelling, and
-/// disguised separators.
+/// True when a server may resolve the path to another: dot segments, in any spelling, and disguised
+/// separators.
 ///
-/// Escapes are decoded more than once (`%252e`), a backslash is a separator to some servers, what
-/// follows a `;` is a parameter to others, and NUL, blanks and over-long or full-width spellings
-/// are dropped or folded by a few.
+/// Escapes are decoded more than once (`%252e`), a backslash is a separator to some servers, text
+/// after a `;` is a parameter to others, and some drop or fold NUL, blanks and over-long or
+/// full-width spellings.
 pub(crate) fn has_dot_segments(path: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii() && !matches!(byte, b'%' | b'\\');
     if path.bytes().all(plain) {
         return plainly_has_dot_segments(path.as_bytes());
     }
-    // How often a path is decoded on its way: by a proxy, by a server, by a framework.
+    // How many times a path is decoded on its way: by a proxy, by a server, by a framework.
     const DECODINGS: usize = 3;
     let mut bytes = path.as_bytes().to_vec();
     for _ in 0..=DECODINGS {
@@ -458,7 +459,7 @@ pub(crate) fn has_dot_segments(path: &str) -> bool {
         }
         bytes = decoded;
     }
-    // Still escaped after that: nobody writes such a path.
+    // Still escaped after that: no legitimate client sends such a path.
     true
 }
 
@@ -486,7 +487,7 @@ fn plainly_has_dot_segments(path: &[u8]) -> bool {
         }
     }
     folded.split(|byte| *byte == b'/').any(|segment| {
-        // `..;x` is `..` to servers that know path parameters.
+        // `..;x` is `..` to servers that support path parameters.
         let name = segment
             .split(|byte| *byte == b';')
             .next()
@@ -497,7 +498,7 @@ fn plainly_has_dot_segments(path: &[u8]) -> bool {
     })
 }
 
-/// A whole number in its one usual spelling.
+/// Parses a whole number in its canonical spelling only.
 fn number(text: &str) -> Option<i64> {
     let value: i64 = text.parse().ok()?;
     let mut buffer = String::with_capacity(20);

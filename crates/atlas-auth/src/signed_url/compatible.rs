@@ -1,8 +1,8 @@
 //! The format of `ex_atlas`: `exp` and `sig`, bound to the path and the parameters.
 //!
 //! The signature is HMAC-SHA256, in url-safe base64 without padding, over `path?query`, where the
-//! query is every parameter but `sig`, with `exp`, sorted bytewise by decoded key. It is *not*
-//! bound to host or method: new code takes [`super::atlas`].
+//! query contains every parameter except `sig`, including `exp`, sorted bytewise by decoded key. It
+//! is *not* bound to host or method: new code should use [`super::atlas`].
 
 use std::borrow::Cow;
 
@@ -18,17 +18,17 @@ const EXP: &[u8] = b"exp";
 const SIG: &[u8] = b"sig";
 
 /// Signs a full URL, or path and query. Keeps the last value of a repeated parameter and writes
-/// each once, sorted; an `exp` or `sig` already there is replaced.
+/// each once, sorted; an existing `exp` or `sig` is replaced.
 ///
 /// # Errors
-/// `validation` for a URL that begins with `//`: its first segment is a host to some and a path to
-/// others.
+/// `validation` for a URL that begins with `//`: its first segment is a host to some servers and a
+/// path to others.
 pub fn sign(url: &str, key: &Key, expires_at: Timestamp) -> Result<String> {
     sign_with(&key.compatible, url, expires_at)
 }
 
-/// Judges a full URL, or path and query. Refuses a repeated parameter, of which a signature covers
-/// only one.
+/// Verifies a full URL, or path and query. Refuses a repeated parameter, because a signature covers
+/// only one value.
 #[must_use]
 pub fn verify(url: &str, key: &Key, now: Timestamp) -> Verdict {
     verify_with(&key.compatible, url, now)
@@ -54,7 +54,7 @@ pub(super) fn sign_with(key: &hmac::Key, url: &str, expires_at: Timestamp) -> Re
     params.retain(|(name, _)| ![EXP, SIG].contains(&name.as_ref()));
     params.push((Cow::Borrowed(EXP), Cow::Borrowed(exp.as_bytes())));
     params.sort_by(|(a, _), (b, _)| a.cmp(b));
-    // The sort is stable: of equal keys the later one is the later value.
+    // The sort is stable: of equal keys, the later one has the later value.
     params.dedup_by(|later, kept| {
         later.0 == kept.0 && {
             std::mem::swap(&mut later.1, &mut kept.1);
@@ -98,10 +98,10 @@ pub(super) fn verify_with(key: &hmac::Key, url: &str, now: Timestamp) -> Verdict
     if expiry < now.unix_seconds() {
         return Verdict::Expired;
     }
-    // Strict decoding: a signature has one spelling.
+    // Strict decoding: a signature has only one valid spelling.
     let mut tag = [0; 32];
     let decoded = sig.len() == 43 && BASE64URL_NOPAD.decode_mut(sig, &mut tag).is_ok();
-    // A signed URL comes sorted, with each name once.
+    // A signed URL is sorted, with each name once.
     let mut repeated = false;
     if !params.is_sorted_by(|(a, _), (b, _)| a < b) {
         params.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -114,8 +114,8 @@ pub(super) fn verify_with(key: &hmac::Key, url: &str, now: Timestamp) -> Verdict
     }
 }
 
-/// The expiry, when it is a whole number in its one usual spelling. Beyond 64 bits it is the end of
-/// time.
+/// Parses the expiry, a whole number in its canonical spelling only. Values beyond 64 bits mean no
+/// expiry.
 fn seconds(text: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(text).ok()?;
     let digits = text.strip_prefix('-').unwrap_or(text);
@@ -130,12 +130,12 @@ fn seconds(text: &[u8]) -> Option<i64> {
     }))
 }
 
-/// What is signed, from sorted parameters; a `sig` among them is left out.
+/// The signed text, from sorted parameters; a `sig` among them is left out.
 struct Canonical {
     text: Vec<u8>,
     query_at: usize,
-    /// Where in the query `sig` belongs: before its `&`, or at the end. Never 0, for `exp` sorts
-    /// before it.
+    /// The position of `sig` in the query: before its `&`, or at the end. Never 0, because `exp`
+    /// sorts before it.
     sig_at: usize,
 }
 

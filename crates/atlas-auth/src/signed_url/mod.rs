@@ -1,8 +1,10 @@
-//! Signed URLs: for what cannot send a header, such as `<video src>` and a browser's WebSocket.
+//! Signed URLs, for clients that cannot send a header, such as `<video src>` and a browser's
+//! WebSocket.
 //!
-//! Two formats, told apart by their parameters: [`compatible`] reads and writes `ex_atlas`'s
-//! (`exp`, `sig`), [`atlas`] our own (`atlas_sig`), which is bound to more. Their keys are derived
-//! apart, so no signature of one is ever one of the other.
+//! There are two formats, distinguished by their parameters: [`compatible`] reads and writes
+//! `ex_atlas`'s (`exp`, `sig`), and [`atlas`] our own (`atlas_sig`), which is bound to more of the
+//! request. Their keys are derived separately, so a signature of one format is never valid in the
+//! other.
 
 pub mod atlas;
 pub mod compatible;
@@ -21,18 +23,18 @@ use crate::token;
 
 pub use atlas::{Policy, Target};
 
-/// A new secret that signs URLs.
+/// Mints a new secret for signing URLs.
 #[must_use]
 pub fn mint_secret(entropy: &dyn Entropy) -> Credential {
     Credential::signed_url(token::random_text(entropy))
 }
 
-/// How a signature is written into a URL.
+/// The format of a signature in a URL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Format {
-    /// `ex_atlas`'s: bound to path and parameters.
+    /// The format of `ex_atlas`: bound to path and parameters.
     Compatible,
-    /// Ours, for new code: bound to host, method, path and query as sent.
+    /// Atlas's own format, for new code: bound to host, method, path and query as sent.
     #[default]
     Atlas,
 }
@@ -49,21 +51,21 @@ impl FromStr for Format {
     }
 }
 
-/// What a signature is worth.
+/// The result of verifying a signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// Signed with this secret, and now is within its time.
+    /// Signed with this secret, and currently valid.
     Ok,
-    /// Its time is over. Told before the signature is looked at.
+    /// Expired. Reported before the signature is checked.
     Expired,
     /// Not signed with this secret, or not for this URL, or not yet valid.
     BadSignature,
-    /// Carries no signature of this format.
+    /// There is no signature of this format.
     Malformed,
 }
 
 impl Verdict {
-    /// Its word: `ok`, `expired`, `bad_signature` or `malformed`. Never changes.
+    /// The stable name: `ok`, `expired`, `bad_signature` or `malformed`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -87,7 +89,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// A secret made ready to sign and verify: keep it when there is more than one URL to look at.
+/// A secret prepared for signing and verifying: keep it when there is more than one URL.
 #[derive(Clone)]
 pub struct Key {
     id: String,
@@ -96,8 +98,8 @@ pub struct Key {
 }
 
 impl Key {
-    /// The key of a secret. Its id is derived from the secret, so that both ends agree on it
-    /// without being told.
+    /// Prepares a secret. The key's id is derived from the secret, so that both ends agree on it
+    /// without exchanging it.
     ///
     /// # Errors
     /// `validation` for a secret of fewer than [`crate::MIN_SECRET_BYTES`] bytes.
@@ -106,11 +108,11 @@ impl Key {
         Ok(Self::of(secret))
     }
 
-    /// The key of a secret that is in use elsewhere and cannot be changed from here: `ex_atlas`
-    /// sets no least length. Whoever takes a short one should warn of it.
+    /// Prepares a secret that is used elsewhere and cannot be changed here: `ex_atlas` has no
+    /// minimum length. Callers should warn about a short one.
     ///
     /// # Errors
-    /// `validation` for an empty secret, with which everybody can sign.
+    /// `validation` for an empty secret, with which everyone can sign.
     pub fn existing(secret: &Secret) -> Result<Self> {
         if secret.expose().is_empty() {
             return Err(Error::validation("secret", "must not be empty"));
@@ -130,7 +132,7 @@ impl Key {
         }
     }
 
-    /// Which key this is, as it stands in an atlas signature. Says nothing about the secret.
+    /// The key's id, as it appears in an atlas signature. It reveals nothing about the secret.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
@@ -149,8 +151,8 @@ impl fmt::Debug for Key {
 /// [`atlas::sign`] for more.
 ///
 /// # Errors
-/// `validation` for a secret of fewer than [`crate::MIN_SECRET_BYTES`] bytes, for a URL that would
-/// be read differently by those who see it, or, in the atlas format, names no host.
+/// `validation` for a secret of fewer than [`crate::MIN_SECRET_BYTES`] bytes, for a URL that
+/// clients and servers would interpret differently, or, in the atlas format, one without a host.
 pub fn sign(
     format: Format,
     url: &str,
@@ -166,9 +168,9 @@ pub fn sign(
     }
 }
 
-/// Judges a signed URL for `GET`. The compatible format takes a full URL or path and query, the
+/// Verifies a signed URL for `GET`. The compatible format accepts a full URL or path and query, the
 /// atlas format a full URL (a server that has only a request uses [`atlas::verify`]). With a secret
-/// of fewer than [`crate::MIN_SECRET_BYTES`] bytes no signature is good; [`Key::existing`] takes
+/// of fewer than [`crate::MIN_SECRET_BYTES`] bytes no signature is valid; [`Key::existing`] accepts
 /// one.
 #[must_use]
 pub fn verify(format: Format, url: &str, secret: &Secret, now: Timestamp) -> Verdict {
@@ -184,7 +186,7 @@ pub fn verify(format: Format, url: &str, secret: &Secret, now: Timestamp) -> Ver
     verdict
 }
 
-/// The signature in a query, which tells one signed URL from another. `None` without one.
+/// The signature in a query, which distinguishes signed URLs. `None` if there is none.
 #[must_use]
 pub fn signature(format: Format, query: &str) -> Option<Vec<u8>> {
     match format {

@@ -1,5 +1,5 @@
-//! Query parameters in the form encoding of `ex_atlas` (that of Elixir's `URI`): `~` literal, `*`
-//! escaped, bad escapes kept.
+//! Query parameters in the form encoding of `ex_atlas` (that of Elixir's `URI`): `~` is literal,
+//! `*` is escaped, invalid escapes are kept.
 
 use std::borrow::Cow;
 
@@ -23,7 +23,7 @@ pub(crate) fn pairs(query: &str) -> impl Iterator<Item = Pair<'_>> {
     })
 }
 
-/// All of them, with room for one more.
+/// All parameters, with capacity for one more.
 pub(crate) fn collect(query: &str) -> Vec<Pair<'_>> {
     let ampersands = query.bytes().filter(|byte| *byte == b'&').count();
     let mut all = Vec::with_capacity(ampersands + 2);
@@ -31,8 +31,7 @@ pub(crate) fn collect(query: &str) -> Vec<Pair<'_>> {
     all
 }
 
-/// Appends `key=value`, behind an `&` unless `out` is at its beginning (`start`). What is appended
-/// is ASCII.
+/// Appends `key=value`, after an `&` unless `out` ends at `start`. The appended text is ASCII.
 pub(crate) fn push(out: &mut Vec<u8>, start: usize, key: &[u8], value: &[u8]) {
     if out.len() > start {
         out.push(b'&');
@@ -43,9 +42,10 @@ pub(crate) fn push(out: &mut Vec<u8>, start: usize, key: &[u8], value: &[u8]) {
 }
 
 fn encode(out: &mut Vec<u8>, bytes: &[u8]) {
-    // Nearly all keys and values are plain, and copying a slice beats looking at each byte twice.
+    // Nearly all keys and values are plain, and copying a slice is faster than inspecting each byte
+    // twice.
     let plain = |byte: u8| byte.is_ascii_alphanumeric() | matches!(byte, b'~' | b'_' | b'-' | b'.');
-    // A fold without an early end, so that it runs on whole vectors.
+    // A fold without an early exit, so that it can be vectorised.
     if bytes.iter().fold(true, |all, byte| all & plain(*byte)) {
         return out.extend_from_slice(bytes);
     }

@@ -1,25 +1,25 @@
-//! A URL in its parts, cut as RFC 3986 appendix B cuts it, and nothing decoded.
+//! Splits a URL into its parts by RFC 3986 appendix B, without decoding anything.
 
 use atlas_core::{Error, Result};
 
-/// The parts of a URL. Joined again they are the URL.
+/// The parts of a URL. Concatenated, they are the URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Parts<'a> {
-    /// Scheme and authority with their punctuation (`https://host:1`), or nothing.
+    /// Scheme and authority with their punctuation (`https://host:1`), or empty.
     pub(super) origin: &'a str,
     pub(super) scheme: &'a str,
     pub(super) authority: &'a str,
     pub(super) path: &'a str,
-    /// Without its `?`.
+    /// The query without its `?`.
     pub(super) query: Option<&'a str>,
     /// The fragment with its `#`; empty if the URL has none.
     pub(super) fragment: &'a str,
 }
 
 impl<'a> Parts<'a> {
-    /// Cuts a full URL, or path and query. What begins with `/` is a path, `//host/path` too: a
-    /// request line has no other reading, and a parser that took the second segment for a host
-    /// would verify the signature of another path.
+    /// Splits a full URL, or path and query. A text that begins with `/` is a path, `//host/path`
+    /// too: a request line allows no other interpretation, and a parser that took the second
+    /// segment for a host would verify the signature of another path.
     pub(super) fn of(url: &'a str) -> Self {
         let (rest, fragment) = url.split_at(url.find('#').unwrap_or(url.len()));
         let (before, query) = rest
@@ -46,7 +46,7 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// The same, to be signed.
+    /// The same, for signing.
     pub(super) fn to_sign(url: &'a str) -> Result<Self> {
         if url.starts_with("//") {
             return Err(Error::validation(

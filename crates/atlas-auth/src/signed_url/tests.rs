@@ -1,4 +1,4 @@
-//! Both formats: known answers, tampering, and properties over arbitrary input.
+//! Tests of both formats: known answers, tampering, and properties over arbitrary input.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -32,7 +32,7 @@ fn judge_as(method: &str, url: &str, key: &Key) -> Verdict {
     })
 }
 
-/// URLs and what `ex_atlas` makes of them with `s3cret-of-twenty-two-b` until 1747003600, by an
+/// URLs and how `ex_atlas` signs them with `s3cret-of-twenty-two-b` until 1747003600, by an
 /// independent model of it (Python's hmac and re).
 const SIGNED_BY_THE_PEER: &[(&str, &str)] = &[
     (
@@ -270,7 +270,7 @@ fn a_secret_that_is_empty_or_short_signs_nothing_and_verifies_nothing() {
                 .is_err()
             );
         }
-        // Signed by somebody who does not mind.
+        // Signed by a signer without these checks.
         let forged = [
             compatible::sign_with(&compatible::key(&short), "https://h/p", until).unwrap(),
             atlas::sign("https://h/p", &Key::of(&short), &hour()).unwrap(),
@@ -577,12 +577,12 @@ proptest! {
         let path_at = signed[8..].find('?').map_or(8, |query| signed[8..8 + query].find('/').unwrap_or(query + 1) + 8);
         let (index, old) = signed[path_at..].char_indices().nth(at_byte.index(signed[path_at..].chars().count())).unwrap();
         let index = path_at + index;
-        // The digits of an escape are the same in either case.
+        // The digits of an escape are equivalent in either case.
         let in_escape = (1..=2).any(|back| signed.as_bytes()[index - back] == b'%');
         prop_assume!(old != to && !(in_escape && old.eq_ignore_ascii_case(&to)));
         let changed = format!("{}{to}{}", &signed[..index], &signed[index + old.len_utf8()..]);
-        // A fragment is never sent. One that begins where only the `=` of an empty value or an
-        // empty pair stood leaves the same request.
+        // A fragment is never sent. One that begins where there was only the `=` of an empty value
+        // or an empty pair leaves the same request.
         prop_assume!(to != '#' || sent(&changed) != sent(&signed));
         prop_assert!(!verify(Format::Compatible, &changed, &secret(), at(NOW)).is_ok(), "{} → {}", signed, changed);
     }
@@ -606,7 +606,7 @@ proptest! {
         let (a, b) = (atlas::sign(&a, &key, &hour()).unwrap(), atlas::sign(&b, &key, &hour()).unwrap());
         let strip = |url: &str| url.split('#').next().unwrap_or_default().rsplit_once("atlas_sig=").map(|(head, mac)| (head.to_owned(), mac.to_owned())).unwrap();
         let ((a_head, a_mac), (b_head, b_mac)) = (strip(&a), strip(&b));
-        // The scheme is not bound, and an empty path is `/`.
+        // The scheme is not signed, and an empty path is `/`.
         prop_assume!(a_head.replace("/?", "?") != b_head.replace("/?", "?"));
         prop_assert_ne!(a_mac, b_mac);
     }

@@ -1,4 +1,4 @@
-//! Who passes, who does not, and what is left of a request's credentials behind the verifier.
+//! Which requests are accepted, and what remains of a request's credentials behind the verifier.
 
 use std::time::Duration;
 

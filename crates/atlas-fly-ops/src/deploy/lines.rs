@@ -1,7 +1,7 @@
-//! Bytes in chunks become lines: torn lines and torn characters are joined, endless ones are cut,
-//! colour is taken out.
+//! Splits chunks of bytes into lines: joins split lines and characters, cuts endless lines, and
+//! removes colour.
 
-/// The longest line that is kept, in bytes. The rest of it is dropped, and it says so.
+/// The maximum length of a stored line in bytes. The rest is dropped and marked as truncated.
 pub(crate) const LONGEST_LINE: usize = 64 * 1024;
 
 /// One line, without its end.
@@ -20,7 +20,7 @@ pub(crate) struct Splitter {
 }
 
 impl Splitter {
-    /// Takes the next bytes; gives each line that they complete.
+    /// Takes the next bytes; returns each line that they complete.
     pub(crate) fn feed(&mut self, mut bytes: &[u8], mut give: impl FnMut(Line)) {
         while let Some(at) = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r')) {
             self.keep(&bytes[..at]);
@@ -30,7 +30,7 @@ impl Splitter {
         self.keep(bytes);
     }
 
-    /// The last line, where the output did not end in one's end.
+    /// The last line, if the output did not end with a line end.
     pub(crate) fn finish(&mut self, mut give: impl FnMut(Line)) {
         give_line(self.take(), &mut give);
     }

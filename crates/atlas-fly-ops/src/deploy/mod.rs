@@ -1,6 +1,7 @@
-//! Runs `fly deploy`: its lines as they come, two timers, and an end that leaves no process behind.
+//! Runs `fly deploy`: streams its lines, applies two time limits, and ends it without leaving a
+//! process behind.
 //!
-//! What a deploy prints may hold build secrets: it goes to the caller and nowhere else. Spans carry
+//! The output of a deploy may contain build secrets: it is given only to the caller. Spans contain
 //! counts and the outcome.
 
 mod lines;
@@ -30,15 +31,15 @@ use lines::{Line, Splitter};
 pub use lines::plain;
 pub use stage::Stage;
 
-/// The most of the output that is kept: this much of its beginning, and as much of its end.
+/// The maximum stored output: this much of its beginning, and as much of its end.
 const KEPT_HALF: usize = 512 * 1024;
-/// Events that wait for a reader, and their bytes. What comes beyond is counted, not kept.
+/// The maximum number of queued events, and of their bytes. Further events are counted and dropped.
 const EVENTS: usize = 4096;
 const EVENT_BYTES: usize = 4 * 1024 * 1024;
-/// No limit is longer, for an instant beyond it may not exist.
+/// The maximum time limit, because an instant beyond it may not be representable.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// The caller's word for one deploy, for its spans.
+/// The caller's name for a deploy, for its spans.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DeployTicket(pub String);
 
@@ -48,37 +49,37 @@ pub enum Ansi {
     /// Terminal sequences are taken out.
     #[default]
     Strip,
-    /// They stay as they came.
+    /// Terminal sequences are kept.
     Keep,
 }
 
-/// What to deploy, and how long it may take.
+/// What to deploy, with time limits.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DeployRequest {
-    /// The folder it runs in: the build context.
+    /// The directory in which it runs: the build context.
     pub directory: PathBuf,
-    /// `--app`, where the configuration names none or another.
+    /// `--app`, if the configuration names none or another.
     pub app: Option<AppName>,
-    /// `--config`, where it is not the folder's own.
+    /// `--config`, if it is not the directory's own.
     pub config: Option<PathBuf>,
-    /// Further arguments, as they are. `--access-token` is refused: every user of the machine could
-    /// read it.
+    /// Further arguments, unchanged. `--access-token` is refused, because every user of the machine
+    /// could read it.
     pub arguments: Vec<String>,
-    /// The credential; goes into the environment. `None`: `fly`'s own login.
+    /// The credential, passed in the environment. `None` for `fly`'s own login.
     pub token: Option<FlyToken>,
     /// Whether colour stays in the lines.
     pub ansi: Ansi,
-    /// The longest silence. 5 min unless set.
+    /// The maximum silence. 5 min by default.
     pub activity_timeout: Duration,
-    /// The longest it may take, whatever it says. 30 min unless set.
+    /// The maximum total time. 30 min by default.
     pub max_timeout: Duration,
-    /// How long it may clean up (release its leases) after it was asked to end. 15 s unless set.
+    /// How long it may clean up (release its leases) after it was asked to end. 15 s by default.
     pub grace: Duration,
 }
 
 impl DeployRequest {
-    /// A deploy of this folder.
+    /// A deploy of this directory.
     #[must_use]
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
@@ -95,22 +96,22 @@ impl DeployRequest {
     }
 }
 
-/// What a deploy says while it runs.
+/// An event of a running deploy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeployEvent {
     /// A line that is not empty.
     Line {
-        /// Which output it came on.
+        /// The output stream it was written to.
         pipe: Pipe,
         /// The line without its end.
         text: String,
-        /// Whether it was longer than is kept.
+        /// Whether it was longer than the stored maximum.
         cut: bool,
     },
-    /// The line just given began or reported this.
+    /// The preceding line begins or reports this stage.
     Stage(Stage),
-    /// The reader was too slow for this many events; they are in the output, not here.
+    /// The reader was too slow for this many events; they are in the output.
     Missed(u64),
 }
 
@@ -123,8 +124,7 @@ impl DeployEvent {
     }
 }
 
-/// What a deploy printed, both outputs in the order they came. Sensitive: `Debug` shows its length
-/// only.
+/// The output of a deploy, both streams in order. Sensitive: `Debug` shows its length only.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct DeployOutput {
     head: String,
@@ -134,7 +134,7 @@ pub struct DeployOutput {
 }
 
 impl DeployOutput {
-    /// The text. Where it was longer than is kept, a line in its middle says how much is missing.
+    /// The text. If it was too long, a line in its middle says how much is missing.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = self.head.clone();
@@ -178,11 +178,11 @@ impl fmt::Debug for DeployOutput {
     }
 }
 
-/// Why a deploy did not end well. Each that ran has its output so far.
+/// Why a deploy failed. An error of a deploy that ran contains its output so far.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeployError {
-    /// The folder is none.
+    /// The path is not a directory.
     #[error("the deploy folder is not a folder")]
     InvalidDirectory,
     /// A token is among the arguments, where every user of the machine could read it.
@@ -191,13 +191,13 @@ pub enum DeployError {
     /// There is no `fly` that can be run.
     #[error("no runnable fly executable was found")]
     NotFound,
-    /// It could not be started, or how it ended cannot be told.
+    /// It could not be started, or its exit status could not be determined.
     #[error("fly could not be run")]
     Io(DeployOutput, #[source] io::Error),
-    /// It was silent, or took, too long; it and all it started were ended.
+    /// It exceeded a time limit; it and all processes it started were ended.
     #[error("the deploy took too long")]
     Timeout(DeployOutput),
-    /// The caller ended it; it and all it started were ended.
+    /// The caller cancelled it; it and all processes it started were ended.
     #[error("the deploy was cancelled")]
     Cancelled(DeployOutput),
     /// It ended with this exit code; `None` for a signal.
@@ -206,7 +206,7 @@ pub enum DeployError {
 }
 
 impl DeployError {
-    /// The stable word, for metrics.
+    /// The stable name, for metrics.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -220,7 +220,7 @@ impl DeployError {
         }
     }
 
-    /// What it had printed, where it ran.
+    /// Its output, if it ran.
     #[must_use]
     pub const fn output(&self) -> Option<&DeployOutput> {
         match self {
@@ -233,7 +233,7 @@ impl DeployError {
     }
 }
 
-/// A deploy that runs. Dropped, it is ended: asked first, killed after its grace.
+/// A running deploy. Dropping it ends it: it is asked first, and killed after its grace period.
 #[derive(Debug)]
 pub struct Deployment {
     events: mpsc::Receiver<DeployEvent>,
@@ -250,7 +250,7 @@ impl Deployment {
         Some(event)
     }
 
-    /// How it ended, and all it printed.
+    /// Waits for the end, and returns the complete output.
     ///
     /// # Errors
     /// See [`DeployError`].
@@ -268,10 +268,10 @@ impl Deployment {
         })
     }
 
-    /// Ends it, and waits until nothing of it runs.
+    /// Ends it, and waits until no process of it is left.
     ///
     /// # Errors
-    /// [`DeployError::Cancelled`] with the output, or how it had ended before.
+    /// [`DeployError::Cancelled`] with the output, or its earlier result.
     pub async fn cancel(self) -> Result<DeployOutput, DeployError> {
         let Self {
             mut events,
@@ -291,13 +291,13 @@ impl Deployment {
 }
 
 impl FlyCli {
-    /// Deploys, and gives the whole output. At most 15 min, whatever the request says.
+    /// Deploys, and returns the complete output. At most 15 min, whatever the request says.
     ///
     /// # Errors
-    /// See [`DeployError`]. The folder is looked at before the executable.
+    /// See [`DeployError`]. The directory is checked before the executable.
     ///
     /// # Cancel safety
-    /// A dropped future ends the deploy, and all it started, in the background.
+    /// A dropped future ends the deploy and all its processes in the background.
     pub async fn deploy(&self, request: DeployRequest) -> Result<DeployOutput, DeployError> {
         let max_timeout = request.max_timeout.min(Duration::from_secs(15 * 60));
         let ticket = DeployTicket("deploy".to_owned());
@@ -313,7 +313,7 @@ impl FlyCli {
         .await
     }
 
-    /// Begins a deploy whose lines are read as they come. Must be called inside a tokio runtime.
+    /// Starts a deploy whose lines are streamed. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// `InvalidDirectory`, `TokenInArguments`, `NotFound` or `Io`, before anything runs.
@@ -436,7 +436,7 @@ impl Run {
             rest.into_iter().for_each(|line| self.line(pipe, line));
         }
         if self.missed > 0 {
-            // Nothing runs any more. It waits for a reader who still looks; `finish` and `cancel`
+            // No process is left. It waits for a reader that still reads; `finish` and `cancel`
             // close the channel.
             let _ = self.events.send(DeployEvent::Missed(self.missed)).await;
         }
@@ -483,7 +483,7 @@ impl Run {
         }
     }
 
-    /// Never waits for the reader: a deploy must not hang because nobody looks.
+    /// Never waits for the reader: a deploy must not hang because its events are not read.
     fn event(&mut self, event: DeployEvent) {
         let bytes = event.bytes();
         if self.waiting.load(Ordering::Relaxed) + bytes > EVENT_BYTES {

@@ -1,7 +1,7 @@
-//! What a line of `fly deploy` says about how far the deploy is. Words of the CLI: a line that is
-//! not known is no stage.
+//! Recognises the stage of a deploy in a line of `fly deploy`, by the CLI's words. An unknown line
+//! is no stage.
 
-/// How far a deploy is.
+/// The stage of a deploy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stage {
@@ -13,11 +13,11 @@ pub enum Stage {
     Push,
     /// The release command runs.
     Release,
-    /// Machines are being updated; the one the line names, where it names one.
+    /// Machines are being updated; holds the machine that the line names, if any.
     Machines(Option<String>),
     /// A health or smoke check failed.
     CheckFailed,
-    /// `fly` says where the app can be visited.
+    /// `fly` shows the URL of the app.
     Deployed,
 }
 

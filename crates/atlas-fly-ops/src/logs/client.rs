@@ -18,24 +18,24 @@ const BASE_URL: &str = "https://api.fly.io";
 const TIMEOUT: Duration = Duration::from_secs(10);
 const LARGEST_PAGE: usize = 64 * 1024 * 1024;
 
-/// Which entries.
+/// Selects log entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogFilter {
-    /// Of this region only.
+    /// Only of this region.
     pub region: Option<String>,
-    /// Of this machine only.
+    /// Only of this machine.
     pub instance: Option<String>,
 }
 
 impl LogFilter {
-    /// All of them.
+    /// Selects all entries.
     #[must_use]
     pub fn all() -> Self {
         Self::default()
     }
 
-    /// Of this region only.
+    /// Only of this region.
     #[must_use]
     pub fn region(self, region: impl Into<String>) -> Self {
         Self {
@@ -44,7 +44,7 @@ impl LogFilter {
         }
     }
 
-    /// Of this machine only.
+    /// Only of this machine.
     #[must_use]
     pub fn instance(self, instance: impl Into<String>) -> Self {
         Self {
@@ -82,7 +82,7 @@ impl LogClient {
         Self::with_transport(tokens, BASE_URL, Transport::hyper())
     }
 
-    /// A client of another server. Plain `http://` to loopback only.
+    /// A client of another server. Plain `http://` for loopback only.
     #[must_use]
     pub fn at(tokens: Tokens, base_url: impl Into<String>) -> Self {
         Self::with_transport(tokens, base_url, Transport::hyper())
@@ -103,12 +103,12 @@ impl LogClient {
         }))
     }
 
-    /// One page, from there on; the newest entries where there is no cursor. A token that is
-    /// refused is renewed once.
+    /// One page after the cursor; the newest entries if there is no cursor. A refused token is
+    /// renewed once.
     ///
     /// # Errors
-    /// `unauthorized`, `not_found`, `rate_limited`, ... as the API says; `provider` for an answer
-    /// that is no log.
+    /// `unauthorized`, `not_found`, `rate_limited` and so on, as the API answers; `provider` for an
+    /// answer that is not a log.
     pub async fn page(
         &self,
         app: &AppName,
@@ -153,7 +153,7 @@ impl LogClient {
         .query_opt("next_token", from.map(|cursor| cursor.to_string()))
         .query_opt("region", filter.region.as_deref())
         .query_opt("instance", filter.instance.as_deref());
-        // Not repeated here: who tails waits in its own way.
+        // Not repeated here: the tailing reader has its own waits.
         let answer = client
             .call(
                 &CallContext::new().with_timeout(TIMEOUT).with_retries(0),

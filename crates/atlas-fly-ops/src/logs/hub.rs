@@ -1,5 +1,5 @@
-//! One reader per app, however many subscribers. The first starts it, the last ends it; none waits
-//! for another.
+//! One reader per app for all its subscribers. The first subscriber starts it, the last ends it;
+//! subscribers do not wait for each other.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -21,39 +21,40 @@ use crate::logs::tail::{Key, Tail};
 use crate::logs::wire::{LogCursor, LogEntry};
 
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
-/// Refusals in a row after which a reader gives up: the API refuses good tokens now and then.
+/// Number of consecutive refusals after which a reader gives up: the API sometimes refuses valid
+/// tokens.
 const MOST_REFUSALS: u32 = 5;
-/// The longest wait that the API can ask for.
+/// The maximum wait that the API can request.
 const MOST_PATIENCE: Duration = Duration::from_secs(5 * 60);
-/// How long an app may be unknown: one that was just made may be.
+/// How long an app may be unknown, because it may have just been created.
 const GRACE_UNKNOWN: Duration = Duration::from_secs(60);
 
-/// What a subscriber hears.
+/// An event for a subscriber.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LogEvent {
     /// An entry.
     Entry(Arc<LogEntry>),
-    /// This subscriber was too slow: so many events were dropped for it, and for it alone.
+    /// This subscriber was too slow: this many events were dropped for it only.
     Lagged(u64),
     /// Reading is interrupted by an error. Entries produced during the interruption are delivered
     /// on reconnect, where the API still has them.
     Gap(ErrorKind),
-    /// Nothing more will come: stopped (`None`), or given up for this reason.
+    /// The end: stopped (`None`), or given up for this reason.
     Stopped(Option<ErrorKind>),
 }
 
-/// How a hub reads.
+/// The options of a hub.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LogHubOptions {
-    /// Events a subscriber may be behind. 4,096 unless set.
+    /// How many events a subscriber may be behind. 4,096 by default.
     pub buffer: usize,
-    /// The shortest wait after a round; after one with entries. 1 s unless set.
+    /// The shortest wait between rounds, used after one with entries. 1 s by default.
     pub shortest_wait: Duration,
-    /// The longest, after rounds without. 5 s unless set.
+    /// The longest wait, reached after rounds without entries. 5 s by default.
     pub longest_wait: Duration,
-    /// How late an entry may come and still be given. 5 s unless set.
+    /// How late an entry may arrive and still be delivered. 5 s by default.
     pub overlap: Duration,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
@@ -84,12 +85,12 @@ struct Inner {
     readers: Mutex<Readers>,
 }
 
-/// Where entries come from.
+/// The source of entries.
 #[derive(Clone, Debug)]
 enum Source {
-    /// The log API, asked again and again.
+    /// The log API, polled.
     Api(LogClient),
-    /// The internal feed, which has no past.
+    /// The internal feed, which has no history.
     #[cfg(feature = "nats")]
     Feed(NatsFeed),
 }
@@ -132,8 +133,8 @@ impl LogHub {
         Self::over(Source::Api(client), options)
     }
 
-    /// A hub over the internal feed: lines come at once, and only from now on. To a subscriber with
-    /// a cursor that begins with a [`LogEvent::Gap`] (`unsupported`).
+    /// A hub over the internal feed: lines arrive at once, and only from now on. A subscriber with
+    /// a cursor first gets a [`LogEvent::Gap`] (`unsupported`).
     #[cfg(feature = "nats")]
     #[must_use]
     pub fn over_nats(feed: NatsFeed, options: LogHubOptions) -> Self {
@@ -148,9 +149,9 @@ impl LogHub {
         }))
     }
 
-    /// Subscribes. With a cursor, first comes what was written since, then what is written from now
-    /// on, nothing twice. Without one the first subscriber gets the newest page. Must be called
-    /// inside a tokio runtime.
+    /// Subscribes. With a cursor, the entries since then are delivered first, then new ones, each
+    /// once. Without one, the first subscriber gets the newest page. Must be called inside a tokio
+    /// runtime.
     #[must_use]
     pub fn subscribe(
         &self,
@@ -193,8 +194,8 @@ impl LogHub {
         }
     }
 
-    /// Ends the reader of an app; each of its subscribers hears [`LogEvent::Stopped`]. Says whether
-    /// there was one.
+    /// Stops the reader of an app; each of its subscribers gets [`LogEvent::Stopped`]. Returns
+    /// whether there was one.
     pub fn stop(&self, app: &AppName) -> bool {
         let reader = self.0.readers().by_app.remove(app);
         reader.map(|reader| reader.stop.cancel()).is_some()
@@ -206,8 +207,8 @@ impl LogHub {
         self.0.readers().by_app.contains_key(app)
     }
 
-    /// Hands every event to a sink, besides any subscriptions, until the app's reader stops or the
-    /// task is dropped.
+    /// Passes every event to a sink, in addition to subscriptions, until the app's reader stops or
+    /// the task is dropped.
     #[must_use]
     pub fn attach(
         &self,
@@ -271,19 +272,19 @@ impl fmt::Debug for LogHub {
     }
 }
 
-/// Where log events go besides subscriptions: a file, a queue. A slow one lags alone; one that
-/// panics ends alone.
+/// Receives log events in addition to subscriptions: a file, a queue. A slow sink delays only
+/// itself; one that panics ends only itself.
 pub trait LogSink: Send + Sync + 'static {
     /// Takes an event.
     fn deliver(&self, app: &AppName, event: LogEvent) -> impl Future<Output = ()> + Send;
 }
 
-/// A sink at work. Dropped, it is detached.
+/// A running sink. Dropping this detaches it.
 #[derive(Debug)]
 pub struct SinkTask(JoinHandle<()>);
 
 impl SinkTask {
-    /// Waits until the app's reader stopped and the sink has everything.
+    /// Waits until the app's reader has stopped and the sink has received everything.
     pub async fn finished(mut self) {
         let _ = (&mut self.0).await;
     }
@@ -313,7 +314,7 @@ async fn read(
                         Pushed::Entry(entry) => LogEvent::Entry(Arc::new(entry)),
                         Pushed::Gap(kind) => LogEvent::Gap(kind),
                     };
-                    // It fails only when nobody listens; the reader is then being ended.
+                    // It fails only when there is no subscriber; the reader is then being stopped.
                     let _ = events.send(Heard::about(event));
                 };
                 feed.read(&app, &*hub.options.entropy, give).await
@@ -321,12 +322,13 @@ async fn read(
         }
     };
     let reason = stop.run_until_cancelled(reading).await;
-    // First gone, then said: who hears it and subscribes again gets a new reader.
+    // Removed first, then reported: a subscriber that subscribes again on the report gets a new
+    // reader.
     hub.remove(&app, number);
     let _ = events.send(Heard::about(LogEvent::Stopped(reason)));
 }
 
-/// Reads round after round; comes back with why it gave up.
+/// Reads round after round; returns the reason for giving up.
 async fn rounds(
     hub: &Inner,
     client: &LogClient,
@@ -395,7 +397,7 @@ async fn rounds(
         // Late entries of before it are read again too.
         let at = at.map(|at| at.before(options.overlap));
         for (key, entry) in fresh {
-            // It fails only when nobody listens; the reader is then being ended.
+            // It fails only when there is no subscriber; the reader is then being stopped.
             let _ = events.send(Heard {
                 event: LogEvent::Entry(Arc::new(entry)),
                 key: Some(key),
@@ -409,7 +411,7 @@ async fn rounds(
     }
 }
 
-/// One subscriber. Dropped, it is unsubscribed.
+/// A subscriber. Dropping it unsubscribes.
 pub struct LogSubscription {
     hub: Arc<Inner>,
     app: AppName,
@@ -509,8 +511,8 @@ impl LogSubscription {
         }
     }
 
-    /// From where to resume after this event, in a later process too. What came just before it may
-    /// come again; nothing is missed.
+    /// The position to resume from after this event, also in a later process. Entries just before
+    /// it may be repeated; none is missed.
     #[must_use]
     pub const fn cursor(&self) -> Option<LogCursor> {
         self.at

@@ -1,4 +1,4 @@
-//! Logs of apps: one page, a tail that loses and doubles nothing, and one reader per app for any
+//! Logs of apps: single pages, a tail without losses and duplicates, and one reader per app for any
 //! number of subscribers.
 
 mod client;

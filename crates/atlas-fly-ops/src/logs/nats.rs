@@ -1,5 +1,5 @@
-//! Fly's internal push feed: NATS, inside the private network. It has no past and no promise; what
-//! is lost is said to be lost.
+//! Fly's internal push feed: NATS inside the private network. It has no history and no guarantees;
+//! losses are reported.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,15 +18,15 @@ use crate::token::Tokens;
 /// The feed's own address in every private network.
 const SERVER: &str = "nats://[fdaa::3]:4223";
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A peer that says nothing for this long is gone.
+/// A peer that is silent for this long counts as gone.
 const PING: Duration = Duration::from_secs(20);
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
 const MOST_REFUSALS: u32 = 5;
 /// What the client says of its connection and is not heard yet.
 const EVENTS: usize = 64;
 
-/// Where lines are pushed from. Cheap to clone. It is an internal part of Fly without a promise to
-/// stay as it is.
+/// The source of pushed lines. Cheap to clone. It is internal to Fly, with no guarantee that it
+/// stays as it is.
 #[derive(Clone)]
 pub struct NatsFeed(Arc<Inner>);
 
@@ -60,7 +60,7 @@ impl NatsFeed {
         }))
     }
 
-    /// Reads for ever; comes back with why it gave up.
+    /// Reads until it gives up; returns the reason.
     pub(super) async fn read(
         &self,
         app: &AppName,

@@ -1,8 +1,9 @@
-//! Where a reader of a log stands: what to ask next, and which entries it has given already. Pure.
+//! The position of a log reader: what to request next, and which entries it has already delivered.
+//! Pure.
 //!
-//! The server's cursor is one nanosecond, and whether that nanosecond's entries come again is not
-//! said. So each page is asked from one nanosecond before, each round from an overlap before, and
-//! what comes again is known by its id.
+//! The server's cursor is one nanosecond, and it is not documented whether that nanosecond's
+//! entries are repeated. So each page is requested from one nanosecond earlier, each round from an
+//! overlap earlier, and repeated entries are recognised by id.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -11,13 +12,13 @@ use ring::digest::{Context, SHA256};
 
 use crate::logs::wire::{LogCursor, LogEntry, LogPage, nanos};
 
-/// Entries that are known again: far more than an overlap holds at the API's pace.
+/// Number of remembered entries: far more than an overlap contains at the API's rate.
 const REMEMBERED: usize = 65_536;
 
-/// What an entry is known by.
+/// The identity of an entry.
 pub(crate) type Key = [u8; 16];
 
-/// A reader's place.
+/// The position of a reader.
 #[derive(Debug, Default)]
 pub(crate) struct Tail {
     furthest: Option<u64>,
@@ -46,7 +47,7 @@ impl Tail {
             .map(|furthest| LogCursor(furthest).before(overlap).0.max(self.floor));
     }
 
-    /// What to ask.
+    /// The cursor to request.
     pub(crate) fn ask(&self) -> Option<LogCursor> {
         self.ask.map(LogCursor)
     }
@@ -56,7 +57,7 @@ impl Tail {
         self.furthest.get_or_insert(nanos);
     }
 
-    /// Takes the answer: its new entries, and whether to ask again at once.
+    /// Takes an answer: its new entries, and whether to request again at once.
     pub(crate) fn take(&mut self, page: LogPage) -> (Vec<(Key, LogEntry)>, bool) {
         let empty = page.entries.is_empty();
         if self.ask.is_none() {
@@ -123,8 +124,7 @@ impl Tail {
     }
 }
 
-/// What an entry is known by: its id; without one, what it says and the how manieth of its like it
-/// is.
+/// The identity of an entry: its id; without one, its text and its index among equal entries.
 fn key(entry: &LogEntry, ordinal: u32) -> Key {
     let mut hash = Context::new(&SHA256);
     if let Some(id) = &entry.id {

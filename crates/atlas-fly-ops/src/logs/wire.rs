@@ -1,5 +1,5 @@
-//! What the log API answers: one JSON:API document. The one-object-per-line shape of Fly's internal
-//! feed is read too.
+//! The log API's answers: one JSON:API document. The format of Fly's internal feed, one object per
+//! line, is parsed too.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,20 +11,20 @@ use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// A place in an app's log: nanoseconds since 1970, as the API's `next_token` counts.
+/// A position in an app's log: nanoseconds since 1970, like the API's `next_token`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct LogCursor(pub u64);
 
 impl LogCursor {
-    /// When that is.
+    /// The instant of the position.
     pub(crate) fn instant(self) -> Timestamp {
         let seconds = i64::try_from(self.0 / 1_000_000_000).unwrap_or(i64::MAX);
         Timestamp::from_unix_seconds(seconds)
             .saturating_add(Duration::from_nanos(self.0 % 1_000_000_000))
     }
 
-    /// This much earlier.
+    /// An earlier position.
     pub(crate) fn before(self, span: Duration) -> Self {
         Self(
             self.0
@@ -60,14 +60,14 @@ impl FromStr for LogCursor {
     }
 }
 
-/// One entry of a log. Every field may be missing. What an app prints may be secret: keep it out of
+/// One log entry. Every field may be missing. The output of an app may be secret: keep it out of
 /// our own logs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LogEntry {
     /// The API's own id; opaque.
     pub id: Option<String>,
-    /// When, to the nanosecond; `None` also where it cannot be read.
+    /// When, to the nanosecond; `None` also if it cannot be parsed.
     pub timestamp: Option<Timestamp>,
     /// What was printed. May hold newlines and terminal sequences.
     pub message: Option<String>,
@@ -77,12 +77,13 @@ pub struct LogEntry {
     pub instance: Option<String>,
     /// The region.
     pub region: Option<String>,
-    /// Who wrote it: `app`, `runner`, `proxy`, ...
+    /// The writer: `app`, `runner`, `proxy`, ...
     pub provider: Option<String>,
 }
 
 impl LogEntry {
-    /// What was printed, without terminal sequences: its lines stay lines. Empty where nothing was.
+    /// The printed text without terminal sequences; line breaks are kept. Empty if nothing was
+    /// printed.
     #[must_use]
     pub fn plain_message(&self) -> String {
         let lines: Vec<String> = self
@@ -102,15 +103,15 @@ impl LogEntry {
 pub struct LogPage {
     /// The entries, oldest first.
     pub entries: Vec<LogEntry>,
-    /// Where to go on. The same as asked, or none: nothing more for now.
+    /// The next cursor. The same as requested, or none: there are no more entries for now.
     pub next: Option<LogCursor>,
     /// Entries that could not be read.
     pub skipped: usize,
 }
 
 impl LogPage {
-    /// Reads what the API answered, or lines of the internal feed. Parts that make no sense are
-    /// skipped and counted; `None` where nothing does.
+    /// Parses the API's answer, or lines of the internal feed. Unreadable parts are skipped and
+    /// counted; `None` if nothing is readable.
     #[must_use]
     pub fn parse(body: &[u8]) -> Option<Self> {
         read(body)

@@ -1,9 +1,9 @@
-//! The chain a token is found by: memory, the durable store, `fly`'s configuration file,
-//! `fly tokens create`, the manual token.
+//! The chain of token sources: memory, the durable store, `fly`'s configuration file, `fly tokens
+//! create`, the manual token.
 //!
-//! One search runs per app, however many wait for it, and it runs on when they stop waiting. Apps
-//! do not wait for each other. A generation counts what happened to an app; a search of an older
-//! one changes nothing any more.
+//! One search runs per app for all its callers, and it continues when they stop waiting. Apps do
+//! not wait for each other. A generation number counts changes to an app; the result of a search
+//! with an older number is discarded.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,35 +30,35 @@ use crate::token::form::FlyToken;
 use crate::token::mint::{self, MintScope};
 use crate::token::store::{AnyTokenStore, StoredToken, TokenSlot};
 
-/// How long what the configuration file says is believed: `fly` renews it by the minute.
+/// How long a token of the configuration file is cached: `fly` renews it every minute.
 const CONFIG_BELIEVED: Duration = Duration::from_secs(60);
 /// A minted token is not used in its last minute.
 const MARGIN: Duration = Duration::from_secs(60);
 /// No rest is longer, for an instant beyond it may not exist.
 const LONGEST_REST: Duration = Duration::from_secs(30 * 24 * 3600);
-/// Refused values that are remembered, per app.
+/// Number of refused values that are remembered per app.
 const MOST_REJECTED: usize = 8;
 
-/// Where a token came from.
+/// The source of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TokenSource {
     /// It was in memory.
     Memory,
-    /// The durable store kept it.
+    /// The durable store.
     Store,
     /// `fly`'s own configuration file.
     Config,
     /// `fly tokens create`.
     Cli,
-    /// An operator gave it.
+    /// Set manually by an operator.
     Manual,
-    /// `FLY_ACCESS_TOKEN` or `FLY_API_TOKEN`, where the chain was told of it.
+    /// `FLY_ACCESS_TOKEN` or `FLY_API_TOKEN`, if the chain was configured to use it.
     Environment,
 }
 
 impl TokenSource {
-    /// The stable word, for metrics.
+    /// The stable name, for metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -78,13 +78,13 @@ impl TokenSource {
 pub struct Acquired {
     /// The token.
     pub token: FlyToken,
-    /// Where it came from.
+    /// The source of the token.
     pub source: TokenSource,
-    /// Until when it is used; `None` where that is not known.
+    /// Until when it is used; `None` if that is unknown.
     pub expires_at: Option<Timestamp>,
 }
 
-/// Finds, keeps and forgets the tokens of apps. Cheap to clone; clones share everything.
+/// Finds, stores and removes the tokens of apps. Cheap to clone; clones share everything.
 #[derive(Clone)]
 pub struct Tokens(Arc<Inner>);
 
@@ -125,7 +125,7 @@ struct Search {
     result: Shared<BoxFuture<'static, Result<Acquired, Missed>>>,
 }
 
-/// Why a search found nothing; an error that can be handed to all who waited.
+/// Why a search found nothing; the error is given to all waiting callers.
 #[derive(Clone, Debug)]
 struct Missed {
     kind: ErrorKind,
@@ -148,44 +148,47 @@ impl fmt::Debug for TokensBuilder {
 }
 
 impl TokensBuilder {
-    /// Where minted and manual tokens outlive the process. None unless set.
+    /// Sets the store of minted and manual tokens. By default there is none.
     #[must_use]
     pub fn store(mut self, store: AnyTokenStore) -> Self {
         self.0.store = Some(store);
         self
     }
 
-    /// A token that goes before every other step but memory, as `fly` itself prefers its
-    /// environment's; it is never kept. None unless set: [`Tokens::environment_token`] reads it.
+    /// Sets a token that precedes every other step except memory, as `fly` itself prefers its
+    /// environment's; it is never stored. [`Tokens::environment_token`] reads it from the
+    /// environment. By default there is none.
     #[must_use]
     pub fn environment(mut self, token: Option<FlyToken>) -> Self {
         self.0.environment = token;
         self
     }
 
-    /// `fly`'s configuration file; `None` to leave it out. [`Tokens::default_config_file`] unless
-    /// set.
+    /// Sets `fly`'s configuration file; `None` leaves it out. The default is
+    /// [`Tokens::default_config_file`].
     #[must_use]
     pub fn config_file(mut self, path: Option<PathBuf>) -> Self {
         self.0.config = path;
         self
     }
 
-    /// The `fly` that mints; `None` to mint none. The one of the `PATH` unless set.
+    /// Sets the `fly` that mints tokens; `None` disables minting. The default is the one in the
+    /// `PATH`.
     #[must_use]
     pub fn cli(mut self, cli: Option<FlyCli>) -> Self {
         self.0.cli = cli;
         self
     }
 
-    /// What minted tokens may do. Reads of the user's only organisation unless set.
+    /// Sets the scope of minted tokens. By default they can read the user's only organisation.
     #[must_use]
     pub fn scope(mut self, scope: MintScope) -> Self {
         self.0.scope = scope;
         self
     }
 
-    /// This host's name, for the names of minted tokens. Only `[a-z0-9-]` of it is used.
+    /// Sets this host's name, for the names of minted tokens. Only its `[a-z0-9-]` characters are
+    /// used.
     #[must_use]
     pub fn host(mut self, host: &str) -> Self {
         let usable = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -198,49 +201,49 @@ impl TokensBuilder {
         self
     }
 
-    /// How long minted tokens live. 24 h unless set.
+    /// Sets the lifetime of minted tokens. 24 h by default.
     #[must_use]
     pub fn expiry(mut self, expiry: Duration) -> Self {
         self.0.expiry = expiry.max(2 * MARGIN);
         self
     }
 
-    /// How long `fly` may take. 15 s unless set.
+    /// Sets the time limit of `fly`. 15 s by default.
     #[must_use]
     pub fn cli_timeout(mut self, limit: Duration) -> Self {
         self.0.cli_limit = limit;
         self
     }
 
-    /// How long `fly` is left alone after it minted nothing. 30 s unless set.
+    /// Sets how long `fly` is not called again after it minted nothing. 30 s by default.
     #[must_use]
     pub fn cli_rest(mut self, rest: Duration) -> Self {
         self.0.cli_rest = rest.min(LONGEST_REST);
         self
     }
 
-    /// How long before its end a token in use is renewed in the background. 1 h unless set.
+    /// Sets how long before its expiry a token is renewed in the background. 1 h by default.
     #[must_use]
     pub fn renew_before(mut self, span: Duration) -> Self {
         self.0.renew_before = span;
         self
     }
 
-    /// The clock that ends of tokens are read against.
+    /// Sets the clock for expiries.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.0.clock = clock;
         self
     }
 
-    /// The randomness in the names of minted tokens.
+    /// Sets the source of randomness for the names of minted tokens.
     #[must_use]
     pub fn entropy(mut self, entropy: Arc<dyn Entropy>) -> Self {
         self.0.entropy = entropy;
         self
     }
 
-    /// The chain.
+    /// Builds the chain.
     #[must_use]
     pub fn build(self) -> Tokens {
         Tokens(Arc::new(self.0))
@@ -248,7 +251,7 @@ impl TokensBuilder {
 }
 
 impl Tokens {
-    /// Begins a chain.
+    /// Starts building a chain.
     #[must_use]
     pub fn builder() -> TokensBuilder {
         TokensBuilder(Inner {
@@ -297,31 +300,31 @@ impl Tokens {
             .transpose()
     }
 
-    /// A token of the app. What is in memory is given at once, and renewed in the background when
-    /// its end is near.
+    /// Returns a token of the app. A token in memory is returned at once, and renewed in the
+    /// background when it is about to expire.
     ///
     /// # Errors
-    /// `unauthorized` when every step missed; it says what each step missed by, and no secret.
+    /// `unauthorized` when every step failed; the message says why for each step, without secrets.
     ///
     /// # Cancel safety
-    /// A dropped future leaves the search running for those who still wait.
+    /// A dropped future leaves the search running for other callers.
     pub async fn get(&self, app: &AppName) -> Result<Acquired> {
         self.acquire(app, false).await
     }
 
-    /// A token that is neither the one in memory nor the one in the store. One step: who asks
-    /// meanwhile gets the new one. Concurrent refreshes share one search.
+    /// Returns a token that is neither the one in memory nor the one in the store. Atomic:
+    /// concurrent callers get the new one. Concurrent refreshes share one search.
     ///
     /// # Errors
-    /// As [`Tokens::get`]. What was held is forgotten all the same.
+    /// Like [`Tokens::get`]. The earlier token is removed nevertheless.
     pub async fn refresh(&self, app: &AppName) -> Result<Acquired> {
         self.acquire(app, true).await
     }
 
-    /// Forgets the token in memory and the minted one in the store. The manual token stays.
+    /// Removes the token in memory and the minted one in the store. The manual token stays.
     ///
     /// # Errors
-    /// When the store cannot forget it.
+    /// When the store cannot remove it.
     pub async fn invalidate(&self, app: &AppName) -> Result<()> {
         let writing = {
             let mut apps = self.apps();
@@ -340,10 +343,10 @@ impl Tokens {
         }
     }
 
-    /// Keeps an operator's token as the last step of the chain.
+    /// Stores an operator's token as the last step of the chain.
     ///
     /// # Errors
-    /// When it could not be kept (also without a store): it is then not used either.
+    /// When it could not be stored (also without a store); it is then not used either.
     pub async fn set_manual(&self, app: &AppName, token: FlyToken) -> Result<()> {
         let store = self.store("a manual token")?;
         store
@@ -363,22 +366,22 @@ impl Tokens {
         Ok(())
     }
 
-    /// Forgets the operator's token.
+    /// Removes the operator's token.
     ///
     /// # Errors
-    /// When the store cannot forget it.
+    /// When the store cannot remove it.
     pub async fn clear_manual(&self, app: &AppName) -> Result<()> {
         self.store("a manual token")?
             .delete(app, TokenSlot::Manual)
             .await
     }
 
-    /// Has `fly` revoke every token that this host minted for this app and that is not revoked yet,
-    /// and forgets the one in use. Says how many were revoked.
+    /// Lets `fly` revoke every token that this host minted for this app and that is still valid,
+    /// and removes the one in use. Returns how many were revoked.
     ///
     /// # Errors
     /// `unavailable` without a `fly`; `provider` when `fly` refused, or did not revoke all of them:
-    /// the message names those that are still good.
+    /// the message names those that are still valid.
     pub async fn revoke(&self, app: &AppName) -> Result<usize> {
         let kept = match &self.0.store {
             Some(store) => store
@@ -414,7 +417,7 @@ impl Tokens {
         Err(Error::new(ErrorKind::Provider, text))
     }
 
-    /// What a minted token is called. Neither part has a dot: no two apps or hosts share a name.
+    /// The name of a minted token. Neither part has a dot, so no two apps or hosts share a name.
     fn name_of(&self, app: &AppName, random: &str) -> String {
         format!("atlas-{}.{app}.{random}", self.0.host)
     }
@@ -475,7 +478,7 @@ impl Tokens {
         .await
     }
 
-    /// What memory holds, or the search to wait for.
+    /// The token in memory, or the search to wait for.
     fn held_or_search(&self, app: &AppName, refresh: bool) -> Result<Acquired, Search> {
         let now = self.0.clock.now();
         let mut apps = self.apps();
@@ -686,7 +689,8 @@ impl Tokens {
         let expires_at = Some(before.saturating_add(inner.expiry.saturating_sub(MARGIN)));
         if let Some(store) = &inner.store {
             let _one = plan.writing.lock().await;
-            // Nobody forgot the app meanwhile: a late write would bring back what was forgotten.
+            // Only if the app was not removed in the meantime: a late write would restore what was
+            // removed.
             let current = self
                 .apps()
                 .get(app)
@@ -723,7 +727,7 @@ impl Tokens {
             .held
             .as_ref()
             .is_none_or(|held| fingerprint(&held.token.authorization()) == refused);
-        // Somebody renewed it already, where another is held.
+        // Another caller renewed it already, if a different one is held.
         if is_held {
             state.forget();
             state.renew = true;

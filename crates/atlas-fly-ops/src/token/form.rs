@@ -1,5 +1,4 @@
-//! What a Fly token looks like: a list of macaroons and OAuth tokens, and the scheme each is sent
-//! with.
+//! The format of a Fly token: a list of macaroons and OAuth tokens, with the scheme of each.
 
 use atlas_core::{Error, Result, Secret};
 use serde::Deserialize;
@@ -10,7 +9,7 @@ const OAUTH: &str = "fo1_";
 /// The `Authorization` scheme of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenScheme {
-    /// Macaroons. The log API refuses them under `Bearer`.
+    /// Macaroons. The log API refuses them as `Bearer`.
     FlyV1,
     /// OAuth and personal access tokens.
     Bearer,
@@ -33,8 +32,8 @@ pub struct FlyToken {
 }
 
 impl FlyToken {
-    /// Reads a token as `fly`, its configuration file or a user writes it: schemes before it are
-    /// dropped, parts are told apart.
+    /// Parses a token in the form of `fly`, its configuration file or a user: leading schemes are
+    /// removed, and the parts are split.
     ///
     /// # Errors
     /// `validation` for nothing, or for characters that no token has. The text is not repeated.
@@ -67,8 +66,8 @@ impl FlyToken {
         })
     }
 
-    /// Reads what `fly tokens create` or `fly auth token` wrote to standard output, notices before
-    /// it and all.
+    /// Parses the standard output of `fly tokens create` or `fly auth token`, including preceding
+    /// notices.
     ///
     /// # Errors
     /// `validation` where there is no token in it.
@@ -107,7 +106,7 @@ impl FlyToken {
         }
     }
 
-    /// How it is sent.
+    /// The scheme of the token.
     #[must_use]
     pub fn scheme(&self) -> TokenScheme {
         if self.macaroons.is_some() {
@@ -117,7 +116,7 @@ impl FlyToken {
         }
     }
 
-    /// The whole `Authorization` value. Macaroons go alone: what else there is would make it
+    /// The complete `Authorization` value. Macaroons are sent alone: other parts would make it
     /// malformed.
     #[must_use]
     pub fn authorization(&self) -> Secret {
@@ -128,7 +127,7 @@ impl FlyToken {
         }
     }
 
-    /// What is sent where there is no scheme: the macaroons, else the rest.
+    /// The part that is sent where there is no scheme: the macaroons, else the rest.
     #[cfg(feature = "nats")]
     pub(crate) fn password(&self) -> Secret {
         self.macaroons

@@ -1,5 +1,5 @@
-//! Tokens from `fly tokens create`: always with an end, a name and a scope, and findable again to
-//! be revoked.
+//! Tokens from `fly tokens create`: always with an expiry, a name and a scope, so that they can be
+//! found and revoked.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::app_name::AppName;
 use crate::cli::FlyCli;
 use crate::token::form::FlyToken;
 
-/// What a minted token may do.
+/// The scope of a minted token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MintScope {
@@ -46,8 +46,8 @@ impl MintScope {
     }
 
     /// `tokens create readonly` has no `--org`: the organisation is `FLY_ORG`, or the first word
-    /// after the options for a `fly` that does not read that variable. Without one `fly` asks, and
-    /// here it has nobody to ask (docs/clouds/fly.md).
+    /// after the options for a `fly` that does not read that variable. Without one `fly` prompts
+    /// for it, which cannot be answered here (docs/clouds/fly.md).
     fn cli(&self, cli: &FlyCli) -> FlyCli {
         match self {
             Self::ReadOrganisation(Some(org)) => cli.clone().env("FLY_ORG", org),
@@ -95,17 +95,17 @@ pub(crate) async fn create(
         .map_err(|_| Error::new(ErrorKind::Provider, "fly created no token"))
 }
 
-/// What became of the tokens that were to be revoked.
+/// The result of revoking tokens.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Revoked {
-    /// How many `fly` says it revoked.
+    /// How many `fly` reports as revoked.
     pub(crate) count: usize,
-    /// The ids of those that it did not.
+    /// The ids of those that were not revoked.
     pub(crate) failed: Vec<String>,
 }
 
-/// Revokes those of such a name that are not revoked yet. `fly tokens revoke` exits with 0 whatever
-/// happens: what it says it revoked is what counts.
+/// Revokes the valid tokens with such a name. `fly tokens revoke` always exits with 0, so its
+/// report of what it revoked decides.
 pub(crate) async fn revoke(
     cli: &FlyCli,
     scope: &MintScope,
@@ -161,10 +161,9 @@ struct Listed<'a> {
     revoked: bool,
 }
 
-/// Reads the table that `fly tokens list` prints, which is its only form: a title, the names of the
-/// columns, a row for each token, cells padded with blanks and separated by tabs. A row with
-/// another number of cells (a name with a tab in it) is somebody else's. `None` where there is no
-/// such table.
+/// Parses the table of `fly tokens list`, its only output format: a title, the column names, and a
+/// row per token, with cells padded with blanks and separated by tabs. A row with another number of
+/// cells (a name with a tab in it) belongs to another user. `None` if there is no such table.
 fn listed(stdout: &str) -> Option<Vec<Listed<'_>>> {
     fn cells(line: &str) -> Vec<&str> {
         line.split('\t').map(str::trim).collect()

@@ -1,9 +1,9 @@
 //! Tokens in two embedded databases that only their owner can read: `cached.redb` and `manual.redb`
 //! (0600) in one folder (0700).
 //!
-//! A token is asked for rarely, so nothing is held open between two calls: several processes share
-//! a folder, one call at a time. What can be had again is rebuilt when it is corrupt; what was
-//! given by hand is refused, and left as it is to the byte.
+//! Tokens are requested rarely, so nothing is held open between two calls: several processes share
+//! a directory, one call at a time. What can be obtained again is rebuilt when it is corrupt;
+//! manually entered tokens are refused, and left unchanged byte for byte.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -30,7 +30,7 @@ use crate::token::store::{StoredToken, TokenSlot, TokenStore};
 const TOKENS: TableDefinition<'static, &'static str, &'static [u8]> =
     TableDefinition::new("fly_tokens");
 const VERSION: u32 = 1;
-/// A file lock cannot be waited for with a limit, so it is asked for again and again.
+/// Waiting for a file lock has no time limit, so it is polled.
 const LOCK_POLL: Duration = Duration::from_millis(20);
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 const CACHE_BYTES: usize = 1 << 20;
@@ -42,7 +42,7 @@ pub struct RedbTokenStore(Arc<Inner>);
 
 struct Inner {
     folder: PathBuf,
-    /// One at a time within this process, before the file lock that is between processes.
+    /// One caller at a time within this process, before the file lock between processes.
     one: Mutex<()>,
 }
 
@@ -78,7 +78,7 @@ impl Unusable {
             redb::Error::Corrupted(_)
             | redb::Error::UpgradeRequired(_)
             | redb::Error::RepairAborted => Self::Corrupt,
-            // Somebody else's database: our table is not in it, or is another.
+            // Another program's database: our table is missing or different.
             redb::Error::TableTypeMismatch { .. }
             | redb::Error::TableIsMultimap(_)
             | redb::Error::TypeDefinitionChanged { .. }
@@ -149,7 +149,7 @@ impl RedbTokenStore {
 }
 
 impl Inner {
-    /// Does it with nobody else in the folder.
+    /// Runs the operation with exclusive access to the directory.
     fn alone<T>(&self, work: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
         let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
         let failed = |cause| unavailable("the token store cannot be locked", cause);

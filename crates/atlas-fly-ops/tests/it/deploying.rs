@@ -322,7 +322,7 @@ async fn a_grandchild_that_holds_the_output_open_does_not_hold_up_the_end() {
 async fn endless_output_is_bounded_and_a_reader_that_sleeps_is_told_what_it_missed() {
     let fake = Fly::doing("yes 'a line of output, again and again' | head -n 100000; echo the end");
     let mut deployment = fake.cli().stream_deploy(ticket(), request(&fake)).unwrap();
-    // It runs to its end though nobody reads.
+    // It runs to its end although its output is not read.
     let ended = async {
         while !fake.unreaped().is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;

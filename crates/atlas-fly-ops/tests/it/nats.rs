@@ -16,7 +16,7 @@ use tokio::sync::{broadcast, mpsc};
 use crate::fly::Fly;
 use crate::log_api::shop;
 
-/// What the peer is told to do with its connections.
+/// How the peer is to treat its connections.
 #[derive(Clone, Debug)]
 enum Order {
     Say(Vec<u8>),
@@ -64,7 +64,7 @@ impl Peer {
             "event": { "provider": "app" }, "fly": { "app": { "instance": "m1", "name": "shop" }, "region": region }, "host": "b3f1",
             "log": { "level": "info" }, "message": message, "timestamp": "2026-09-22T08:14:10.123456789Z",
         });
-        // Between two connections there is nobody to tell.
+        // Between two connections there is no client to notify.
         let _ = self.orders.send(Order::Say(line.to_string().into_bytes()));
     }
 

@@ -671,7 +671,7 @@ async fn no_error_and_no_debug_output_shows_a_token() {
     assert!(!printed.contains("leak"), "{printed}");
 }
 
-/// A store that fails, or panics, while it is told to.
+/// A store that fails or panics on request.
 #[derive(Clone, Debug, Default)]
 struct Failing {
     inner: Arc<MemoryTokenStore>,

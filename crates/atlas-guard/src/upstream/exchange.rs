@@ -79,8 +79,8 @@ impl Exchange {
         let (mut head, length) = head;
         let rest = Bytes::copy_from_slice(&read[length..]);
         if head.status() == StatusCode::SWITCHING_PROTOCOLS {
-            // A server that changes what nobody asked to be changed, or changes to something else,
-            // speaks another protocol than the client does.
+            // A server that switches protocols without a request, or to another protocol, does not
+            // speak the protocol that the client expects.
             let to_websocket = asks_to_switch
                 && head
                     .headers()
@@ -108,8 +108,8 @@ impl Exchange {
         {
             head.headers_mut().remove(CONTENT_LENGTH);
         }
-        // A server that wrongly sends a body after such a head may send it late: whoever got the
-        // connection next would read it as the answer.
+        // A server that wrongly sends a body after such headers may send it late: the next user of
+        // the connection would read it as the answer.
         let bodiless = self.method == Method::HEAD
             || matches!(
                 head.status(),
@@ -134,8 +134,8 @@ impl Exchange {
         cx: &mut Context<'_>,
         read: &mut Vec<u8>,
     ) -> Poll<io::Result<(Response<()>, usize)>> {
-        // A server may refuse a body before it has come, and close: its answer counts for more than
-        // our failure to write.
+        // A server may refuse a body before it has arrived, and close: its answer takes precedence
+        // over our failure to write.
         let unsent = match self.poll_send(cx) {
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::InvalidInput => {
                 return Poll::Ready(Err(error));
@@ -237,8 +237,8 @@ impl Exchange {
     }
 }
 
-/// The head of a request. Its length is told from the body itself, never from what a client said it
-/// would be.
+/// The header block of a request. Its length comes from the body itself, never from the client's
+/// headers.
 fn write_head(head: &request::Parts, length: Option<u64>) -> Bytes {
     let target = head
         .uri

@@ -27,8 +27,8 @@ pub(crate) struct Http2 {
 }
 
 impl Http2 {
-    /// For at most so many streams at a time: the connection's window has room for all of them, so
-    /// that streams which nobody reads hold up no others.
+    /// For at most `most_streams` concurrent streams: the connection's window has room for all of
+    /// them, so that unread streams do not block others.
     pub(crate) fn new(address: SocketAddr, most_streams: usize) -> Arc<Self> {
         const LARGEST: u32 = i32::MAX.cast_unsigned();
         let streams = u32::try_from(most_streams).unwrap_or(u32::MAX);

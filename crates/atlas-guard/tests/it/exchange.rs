@@ -36,7 +36,7 @@ async fn scripted(
             }
             let _unheard = seen.send(all);
         }
-        // A new connection would wait for ever, and the test would not end.
+        // A new connection would wait forever, and the test would not end.
         std::future::pending::<()>().await;
     });
     let guard = start(&[], address).await;
@@ -78,8 +78,8 @@ async fn a_connection_is_used_again_for_the_next_request_unless_it_answered_a_he
         got.head.contains("content-length: 7") && got.body.is_empty(),
         "{got:?}"
     );
-    // Whoever wrongly sends a body for a HEAD may send it late, so that connection is not used
-    // again.
+    // A server that wrongly sends a body for a HEAD may send it late, so that connection is not
+    // used again.
     assert_eq!(world.get_with("/4", KEY).await.body, "ok");
     let first = seen.recv().await.unwrap();
     assert!(

@@ -122,7 +122,7 @@ async fn start(orders: &Orders) -> Result<Orchestrator> {
         .await
 }
 
-/// Does what users do, all at once, for ever.
+/// Acts like users, concurrently, until it is killed.
 async fn churn(orchestrator: &Orchestrator, orders: &Orders) -> Result<()> {
     let chance = Chance::new(orders.seed);
     loop {
@@ -187,7 +187,7 @@ async fn order(orchestrator: &Orchestrator, chance: &Chance, keeper: bool) {
             SessionKind::Interactive,
         ),
     };
-    // Refused or not durable: then there is no session, and nobody was promised one.
+    // Refused or not durable: then there is no session, and none was promised.
     drop(orchestrator.launch(request, options, kind).await);
 }
 

@@ -53,7 +53,7 @@ pub(crate) struct Seen {
     pub(crate) headers: HeaderMap,
 }
 
-/// Answers the acts in order; the last one for ever.
+/// Answers the acts in order; the last one is repeated.
 #[derive(Clone)]
 pub(crate) struct Cloud {
     acts: Arc<Mutex<VecDeque<Act>>>,

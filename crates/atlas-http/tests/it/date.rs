@@ -1,4 +1,4 @@
-//! What answers say of the time is passed on to whoever listens.
+//! The dates of answers are passed to the date listener.
 
 use std::sync::{Arc, Mutex};
 

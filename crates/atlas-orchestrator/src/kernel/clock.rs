@@ -1,4 +1,4 @@
-//! What time it is, and how far that may be trusted.
+//! Estimates the current time and how far it can be trusted.
 //!
 //! Several clocks are compared: the store's, which all nodes share, and those of the clouds, which
 //! every answer carries and by which machines are billed. None of them is always right: a host
@@ -11,37 +11,38 @@ use std::time::Duration;
 
 use atlas_core::{AccountName, Timestamp};
 
-/// Two clocks that differ by more are said to differ, and nothing is decided on the difference.
+/// Clocks that differ by more than this disagree, and no decision relies on the difference.
 pub const MAX_DIFFERENCE: Duration = Duration::from_secs(60);
-/// A cloud whose clock differs from the store's by more is not compared: it is a simulation, or
-/// broken. With a host that far off no TLS certificate would be valid.
+/// A cloud whose clock differs from the store's by more than this is not compared: it is simulated
+/// or broken. With a host clock that wrong, no TLS certificate would be valid.
 pub const COMPARABLE: Duration = Duration::from_secs(24 * 3600);
-/// The store's clock moved by more than this within one renewal: it was set, or the host slept.
+/// If the store's clock moves by more than this within one renewal, it was set, or the host slept.
 pub const MAX_DRIFT: Duration = Duration::from_secs(2);
-/// How far one renewal moves us towards the store's clock: more than two crystals drift apart.
+/// The maximum correction towards the store's clock per renewal: more than two crystals drift
+/// apart.
 const SLEW: i64 = 1_000_000;
 
-/// How far the time may be trusted: part of what the kernel decides by.
+/// How far the current time can be trusted; part of the kernel's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeTrust {
-    /// How much of the present time is in doubt: the clocks agree only that `now` less this has
-    /// been reached. Limits are decided, and money is counted, by that.
+    /// The uncertainty of the current time: the clocks agree only that `now` minus this has been
+    /// reached. Limits are decided, and costs are counted, by that earlier time.
     pub doubt: Duration,
-    /// When this process began to look after the youngest of what it took over.
+    /// When this process started to look after the most recent session that it took over.
     pub adopted_at: Timestamp,
-    /// Since when this process has been there without a gap: since its start, its last takeover, or
-    /// the last time that its host slept or a clock was set.
+    /// Since when this process has run without a gap: since its start, its last takeover, or the
+    /// last time its host slept or a clock was set.
     pub returned_at: Timestamp,
-    /// The last return after more than a lease of silence. Nobody could touch a session before it,
-    /// so it counts as a touch.
+    /// The last return after more than a lease of silence. No session could be touched during that
+    /// silence, so the return counts as a touch.
     pub touched_at: Option<Timestamp>,
-    /// Whether a complete walk over the account was compared with the records since then. Before,
-    /// nothing from before the return is ended for idleness or cost.
+    /// Whether a complete walk over the account has been compared with the records since then.
+    /// Before that, no session from before the return is ended for idleness or cost.
     pub looked: bool,
 }
 
 impl TimeTrust {
-    /// Everything agrees since then.
+    /// Full trust since this time: all clocks agree.
     #[must_use]
     pub const fn since(returned_at: Timestamp) -> Self {
         Self {
@@ -53,8 +54,8 @@ impl TimeTrust {
         }
     }
 
-    /// What an instant on record says. One later than now was written by a clock that was ahead,
-    /// and was at the latest when this process returned.
+    /// Corrects a recorded instant. An instant later than now was written by a clock that was
+    /// ahead; it is taken as the return of this process at the latest.
     #[must_use]
     pub fn believed(&self, recorded: Timestamp, now: Timestamp) -> Timestamp {
         if recorded > now.saturating_add(MAX_DIFFERENCE) {
@@ -65,8 +66,8 @@ impl TimeTrust {
     }
 }
 
-/// What a clock showed, as what it showed when the process's monotonic clock was at zero: the
-/// bounds of it, in nanoseconds since the epoch.
+/// A clock reading, converted to what that clock showed when the process's monotonic clock was at
+/// zero: lower and upper bound, in nanoseconds since the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
     earliest: i64,
@@ -74,8 +75,8 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// A clock that shows whole steps of `grain` showed this, at some moment from `asked` to
-    /// `answered` on the monotonic clock.
+    /// A reading of a clock with resolution `grain` that showed `shown` at some moment between
+    /// `asked` and `answered` on the monotonic clock.
     #[must_use]
     pub fn new(shown: Timestamp, grain: Duration, asked: Duration, answered: Duration) -> Self {
         let shown = nanos(shown.since(Timestamp::UNIX_EPOCH));
@@ -87,7 +88,7 @@ impl Reading {
         }
     }
 
-    /// How far it is certainly ahead of that; negative when it is behind, 0 when it may agree.
+    /// The certain lead of this clock over `base`; negative when it is behind, 0 when it may agree.
     fn ahead_of(self, base: i64) -> i64 {
         if self.earliest > base {
             self.earliest.saturating_sub(base)
@@ -96,28 +97,28 @@ impl Reading {
         }
     }
 
-    /// How far two are certainly apart.
+    /// The certain distance between two readings.
     fn apart(self, other: Self) -> i64 {
         let gap = self.earliest.saturating_sub(other.latest);
         gap.max(other.earliest.saturating_sub(self.latest)).max(0)
     }
 }
 
-/// The clocks as one process knows them.
+/// All clocks, as one process knows them.
 #[derive(Clone, Debug)]
 pub struct Clocks {
-    /// The time when the monotonic clock was at zero, as best we know.
+    /// The best estimate of the time at which the monotonic clock was at zero.
     base: i64,
     doubt: i64,
     store: Option<Reading>,
     clouds: BTreeMap<AccountName, Reading>,
-    /// The store's clock jumped, or was not watched for a while, and nothing has told yet whether
-    /// that time passed.
+    /// The store's clock jumped, or was not watched for a while, and no cloud has confirmed yet
+    /// whether that time has passed.
     unsettled: bool,
 }
 
 impl Clocks {
-    /// Begins with the store's clock.
+    /// Starts with a reading of the store's clock.
     #[must_use]
     pub fn new(store: Timestamp) -> Self {
         Self {
@@ -135,14 +136,15 @@ impl Clocks {
         self.base
     }
 
-    /// How many nanoseconds of it are in doubt.
+    /// The uncertainty of the time in nanoseconds.
     #[must_use]
     pub const fn doubt(&self) -> i64 {
         self.doubt
     }
 
-    /// The store's clock was read. `slept` says that the host is known to have been suspended since
-    /// the last reading. Answers how far the time jumped, in nanoseconds; 0 where it did not.
+    /// Takes a reading of the store's clock. `slept` says that the host is known to have been
+    /// suspended since the last reading. Returns by how many nanoseconds the time jumped; 0 if it
+    /// did not.
     pub fn store_showed(&mut self, reading: Reading, slept: bool) -> i64 {
         let before = self.store.replace(reading);
         let jumped = match before {
@@ -150,21 +152,22 @@ impl Clocks {
             None => reading.ahead_of(self.base).abs() > nanos(MAX_DRIFT),
         };
         if jumped {
-            // What clouds showed before says nothing of the time since.
+            // Earlier readings of the clouds say nothing about the time since.
             self.clouds.clear();
             self.unsettled = !slept;
         }
         self.settle()
     }
 
-    /// Nobody watched the store's clock for so long, by that clock: whether it passed is in doubt
-    /// until a cloud tells.
+    /// For `span`, by the store's clock, no process watched it: whether that time has passed is in
+    /// doubt until a cloud confirms it.
     pub fn unwatched(&mut self, span: Duration) {
         self.unsettled = true;
         self.doubt = self.doubt.saturating_add(nanos(span));
     }
 
-    /// An answer of this account's cloud carried a date. Answers as [`Clocks::store_showed`].
+    /// Takes the date of an answer of this account's cloud. Returns the same as
+    /// [`Clocks::store_showed`].
     pub fn cloud_showed(&mut self, account: &AccountName, reading: Reading) -> i64 {
         self.clouds.insert(account.clone(), reading);
         if self.is_comparable(reading) {
@@ -173,8 +176,8 @@ impl Clocks {
         self.settle()
     }
 
-    /// A cloud was looked at since, and nothing it showed speaks against the store's clock. Answers
-    /// whether that ended a doubt.
+    /// A cloud has been listed since, and no date it sent contradicts the store's clock. Returns
+    /// whether this ended a doubt.
     pub fn looked(&mut self) -> bool {
         let doubted = self.doubt > 0;
         self.unsettled = false;
@@ -182,7 +185,7 @@ impl Clocks {
         doubted && self.doubt == 0
     }
 
-    /// How far each account's cloud is ahead of the store's clock, in nanoseconds.
+    /// By how many nanoseconds each account's cloud is ahead of the store's clock.
     pub fn differences(&self) -> impl Iterator<Item = (&AccountName, i64)> {
         self.clouds
             .iter()
@@ -194,9 +197,9 @@ impl Clocks {
             .is_none_or(|store| store.apart(cloud) <= nanos(COMPARABLE))
     }
 
-    /// The rule. The store's clock counts as long as one cloud agrees with it, or none can be
-    /// compared. Where all clouds contradict it and agree with each other, theirs counts. Where
-    /// they do not agree either, nothing is decided but what is due by all of them.
+    /// The decision rule. The store's clock counts while at least one cloud agrees with it, or none
+    /// can be compared. If all clouds contradict it and agree with each other, their time counts.
+    /// If they do not agree with each other either, only what is due by all clocks is decided.
     fn settle(&mut self) -> i64 {
         let Some(store) = self.store else { return 0 };
         let near = |a: Reading, b: Reading| a.apart(b) <= nanos(MAX_DIFFERENCE);
@@ -213,17 +216,17 @@ impl Clocks {
         let ahead = store.ahead_of(before);
         let jump = if by_store || split {
             if ahead.abs() <= nanos(MAX_DRIFT) {
-                // Never backwards by more than passes before anybody looks again.
+                // The time moves backwards by less than passes before the next reading.
                 self.base = before.saturating_add(ahead.clamp(-SLEW / 10, SLEW));
                 0
             } else if ahead < 0 && self.unsettled {
-                // Records are only cut to an earlier time that is known to be right.
+                // Records are corrected only towards an earlier time that is known to be right.
                 0
             } else {
                 ahead
             }
         } else {
-            // The one that was read most closely.
+            // The reading with the smallest uncertainty.
             let best = clouds
                 .iter()
                 .min_by_key(|cloud| cloud.latest.saturating_sub(cloud.earliest));
@@ -251,7 +254,7 @@ impl Clocks {
     }
 }
 
-/// How far one clock is ahead of another, at least.
+/// The minimum lead of one clock over another.
 fn ahead(one: Reading, other: Reading) -> i64 {
     if one.earliest >= other.latest {
         one.earliest.saturating_sub(other.latest)
@@ -270,7 +273,7 @@ mod tests {
 
     const HOUR: i64 = 3600;
 
-    /// A process that has run for an hour by its monotonic clock, in a world where all agreed.
+    /// A process that has run for an hour by its monotonic clock, while all clocks agreed.
     struct World {
         clocks: Clocks,
         ran: Duration,
@@ -311,7 +314,7 @@ mod tests {
             self.clocks.cloud_showed(&account(name), reading) / 1_000_000_000
         }
 
-        /// Now and what is certain, in seconds.
+        /// The current time and the certain time, in seconds.
         fn time(&self) -> (i64, i64) {
             let now = self.clocks.base() + nanos(self.ran);
             let start = nanos(at(0).since(Timestamp::UNIX_EPOCH));

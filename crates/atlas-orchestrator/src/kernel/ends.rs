@@ -1,4 +1,4 @@
-//! Ends: committed once, repeated until proved, never undone.
+//! Ends of sessions and attempts: committed once, repeated until proved, never undone.
 
 use atlas_core::{AttemptId, Compute, ComputeId, ComputeStatus, ErrorKind, Timestamp, Usd};
 
@@ -74,8 +74,7 @@ impl Stepper<'_> {
         }
         let intent = attempt.phase == AttemptPhase::Intent;
         let e = self.evidence(id);
-        // What was looked for until now was a machine to keep; the proof of its end starts from
-        // nothing.
+        // Until now the search was for a machine to keep; the proof of its end starts over.
         (e.walks, e.next_walk, e.next_read, e.walk_tries) = ([None; 2], None, None, 0);
         e.absent.clear();
         let held = self.cx.held;
@@ -83,13 +82,13 @@ impl Stepper<'_> {
             return;
         };
         if held {
-            // The store may have been rolled back to before a call that was made: what became of it
-            // is to be found out.
+            // The store may have been rolled back to before a call that was made, so the outcome of
+            // that call has to be found out.
             attempt.calling_at = Some(now);
             attempt.metered_to = Some(now);
             self.unknown(id);
         } else {
-            // The call was never put on record, and this write's guard keeps it from being: nothing
+            // The call was never recorded, and the guard of this write prevents that now: nothing
             // was ordered.
             attempt.message = Some("ended before it was ordered".to_owned());
             self.close(id, AttemptPhase::NotApplied);
@@ -99,7 +98,7 @@ impl Stepper<'_> {
     pub(super) fn close(&mut self, id: AttemptId, phase: AttemptPhase) {
         let now = self.cx.now;
         let evidence = self.step.evidence.attempts.get(&id);
-        // The one DELETE that it took was answered then.
+        // The only DELETE that was needed was answered at that time.
         let deleted_at = evidence
             .into_iter()
             .flat_map(|e| e.deletes.values())
@@ -201,7 +200,7 @@ impl Stepper<'_> {
                 if serving {
                     (e.suspect, e.suspect_since, e.next_poll) = (false, None, Some(now));
                 } else if unresolved {
-                    // A leaked id that is there: the order was carried out.
+                    // A leaked id that exists: the order was carried out.
                     let compute =
                         Compute::new(compute.clone(), provider, ComputeStatus::Provisioning);
                     self.serve(id, &compute, true);
@@ -230,8 +229,8 @@ impl Stepper<'_> {
         }
     }
 
-    /// A doomed machine under an attempt that goes on serving is gone once a read a bound after its
-    /// DELETE says so.
+    /// A doomed machine of an attempt that keeps serving counts as gone when a point read proves
+    /// it, one visibility bound after its DELETE.
     pub(super) fn gone_beside_serving(
         &mut self,
         id: AttemptId,
@@ -302,7 +301,7 @@ impl Stepper<'_> {
             e.conclude_tries += 1;
             e.next_conclude =
                 Some(now.saturating_add(backoff(RETRY_BASE * 2, RETRY_CAP, e.conclude_tries)));
-            // What was read while the account was another's proves nothing.
+            // Readings taken while the handle belonged to another account prove nothing.
             (e.walks, e.next_walk) = ([None; 2], None);
             e.absent.clear();
             (e.suspect_since, e.unshown, e.next_read) = (None, None, None);
@@ -334,8 +333,8 @@ impl Stepper<'_> {
         }
     }
 
-    /// An order whose answer was lost left nothing: said, and counted against the patience for
-    /// other orders.
+    /// An order whose answer was lost left no machine. Emits that, and counts it against the
+    /// patience for other orders.
     fn given_up(&mut self, id: AttemptId) {
         let now = self.cx.now;
         self.emit(EventKind::Absent { attempt: id });
@@ -356,7 +355,7 @@ impl Stepper<'_> {
             (None, true) => attempt.double_burn(),
             (None, false) => return,
         };
-        // To be told to wait says nothing new of what is in the way.
+        // A rate limit gives no new information about what blocks the deletion.
         let haste = matches!(&stuck, Stuck::CloudUnreachable { kind } if kind == ErrorKind::RateLimited.as_str());
         if attempt.stuck.as_ref() != Some(&stuck) && !(haste && attempt.stuck.is_some()) {
             attempt.stuck = Some(stuck.clone());
@@ -364,7 +363,7 @@ impl Stepper<'_> {
         }
     }
 
-    /// Machines under an ended attempt: it is opened again, only to be ended.
+    /// Machines of an ended attempt were found: the attempt is reopened, only to end them.
     pub(super) fn reap(&mut self, id: AttemptId, ids: &[ComputeId]) {
         let now = self.cx.now;
         if self.cx.held {
@@ -424,8 +423,8 @@ impl Stepper<'_> {
         }
     }
 
-    /// The time jumped. What was ordered may have left only after it; and what says that it is of a
-    /// later time than now was written by a clock that was ahead.
+    /// The time jumped. Orders in progress may have left only after the jump, and recorded instants
+    /// later than now were written by a clock that was ahead.
     pub(super) fn time_jumped(&mut self) {
         let now = self.cx.now;
         if self.cx.trust.doubt.is_zero() {
@@ -439,7 +438,7 @@ impl Stepper<'_> {
         self.step.evidence.not_later_than(now);
     }
 
-    /// Nothing before the accept is certain: what was about to be ordered may have been.
+    /// Nothing before the accept is certain: an order that was about to be made may have been made.
     pub(super) fn accept(&mut self) {
         let now = self.cx.now;
         let open: Vec<AttemptId> = self

@@ -1,9 +1,9 @@
-//! The head of a session's row: enough to take an idle session up again without reading the rest of
-//! it.
+//! The header of a session's row: enough to load an idle session without reading the rest of the
+//! row.
 //!
-//! A row is this head, then the record as JSON. A row without a head is read whole. Adding a field
-//! makes a new version of the head; an unknown version is read whole too, so that N reads N+1 and
-//! back.
+//! A row is this header, followed by the record as JSON. A row without a header is read completely.
+//! Adding a field makes a new header version; rows with an unknown version are read completely too,
+//! so that version N can read the rows of N+1 and the other way round.
 
 use std::time::Duration;
 
@@ -17,32 +17,32 @@ const OVER: u8 = 1;
 const QUIET: u8 = 2;
 const NONE: i64 = i64::MIN;
 
-/// What a row's head says.
+/// The contents of a row's header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glance<'a> {
-    /// Nothing is left to be done, ever.
+    /// Nothing remains to be done for this session, ever.
     pub over: bool,
-    /// It serves, and only limits can end it.
+    /// The session is serving, and only its limits can end it.
     pub quiet: bool,
-    /// Which node looks after it.
+    /// The node that looks after the session.
     pub owner: &'a str,
-    /// Where it rents.
+    /// The account it rents from.
     pub account: &'a str,
-    /// When it was made.
+    /// When the session was created.
     pub created_at: Timestamp,
-    /// The newest activity on the record itself.
+    /// The latest activity in the record itself.
     pub own_activity: Timestamp,
     /// Its idle limit.
     pub idle_ttl: Option<Duration>,
-    /// No idle end before then.
+    /// The session does not end for idleness before this time.
     pub not_idle_before: Option<Timestamp>,
-    /// When it ends whatever happens.
+    /// When the session ends in any case.
     pub ends_at: Option<Timestamp>,
-    /// The attempts that are not over, and whether they serve.
+    /// The attempts that have not ended, and whether each is serving.
     pub open: Vec<(AttemptId, bool)>,
 }
 
-/// Writes the head of a record's row.
+/// Writes the header of a record's row.
 pub(super) fn write(record: &SessionRecord, row: &mut Vec<u8>) {
     let flags = if record.is_over() { OVER } else { 0 } | if is_quiet(record) { QUIET } else { 0 };
     let (owner, account) = (record.owner.as_bytes(), record.account.as_str().as_bytes());
@@ -90,7 +90,7 @@ pub(super) fn write(record: &SessionRecord, row: &mut Vec<u8>) {
     row[len_at..len_at + 2].copy_from_slice(&len);
 }
 
-/// Where the record begins in a row.
+/// The part of a row after its header: the record.
 pub(super) fn body(row: &[u8]) -> &[u8] {
     match row {
         [b'A', b'1', _, low, high, ..] => {
@@ -101,7 +101,7 @@ pub(super) fn body(row: &[u8]) -> &[u8] {
     }
 }
 
-/// Reads the head of a row; `None` when it has none that we understand.
+/// Reads the header of a row; `None` if it has none that this version understands.
 #[must_use]
 pub fn glance(row: &[u8]) -> Option<Glance<'_>> {
     let mut rest = row.strip_prefix(&MAGIC)?.get(2..)?;

@@ -1,4 +1,4 @@
-//! What the kernel is told, and what it remembers only as long as a process lives.
+//! The kernel's inputs, and the evidence that it keeps only while a process runs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,53 +13,53 @@ use super::record::Bounds;
 use crate::event::{Reason, Stuck};
 use crate::policy::{AccountPolicy, Policy};
 
-/// What holds while a step is taken: settings and facts about this process, never read by the
-/// kernel itself.
+/// The context of a step: settings and facts about this process. The kernel does not read any of
+/// them itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Cx<'a> {
-    /// The time now.
+    /// The current time.
     pub now: Timestamp,
-    /// How far that may be trusted.
+    /// How far the current time can be trusted.
     pub trust: TimeTrust,
     /// The policy.
     pub policy: &'a Policy,
-    /// That of the session's account.
+    /// The policy of the session's account.
     pub account: &'a AccountPolicy,
     /// The bounds of the session's account.
     pub bounds: Bounds,
-    /// Set while the store may have been rolled back.
+    /// Whether the process holds because the store may have been rolled back.
     pub held: bool,
 }
 
 impl Cx<'_> {
-    /// What every clock agrees has been reached.
+    /// The time that every clock agrees has been reached.
     #[must_use]
     pub fn certain(&self) -> Timestamp {
         self.now.saturating_sub(self.trust.doubt)
     }
 
-    /// What an instant on record says, when a clock that was ahead may have written it.
+    /// Corrects a recorded instant that a clock that was ahead may have written.
     #[must_use]
     pub fn believed(&self, recorded: Timestamp) -> Timestamp {
         self.trust.believed(recorded, self.now)
     }
 }
 
-/// A failed call, as far as the kernel cares.
+/// The parts of a failed call that matter to the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// The error's kind, which decides what is tried next.
     pub kind: ErrorKind,
-    /// What was said.
+    /// The error message.
     pub message: String,
-    /// How long the cloud asked us to wait.
+    /// How long the cloud asked callers to wait.
     pub retry_after: Option<Duration>,
-    /// There is no handle for the account in this process.
+    /// This process has no provider handle for the account.
     pub no_handle: bool,
 }
 
 impl Failure {
-    /// What keeps a proof from being made.
+    /// The cause to report when this failure prevents a proof.
     #[must_use]
     pub fn stuck(&self) -> Stuck {
         match self.kind {
@@ -71,7 +71,7 @@ impl Failure {
         }
     }
 
-    /// No handle for the account was given to this process.
+    /// The failure of a call on an account without a provider handle.
     #[must_use]
     pub fn no_handle() -> Self {
         Self {
@@ -94,16 +94,16 @@ impl From<&Error> for Failure {
     }
 }
 
-/// What an order came to.
+/// The result of an order.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// There is a machine, on the account of this identity where that could be read.
+    /// There is a machine, on the account with this identity if that could be read.
     Created(Box<Compute>, Option<String>),
-    /// Certainly nothing happened.
+    /// The cloud certainly did nothing.
     NotApplied(Next, Failure),
-    /// Perhaps something happened; ids that leaked.
+    /// The cloud may have acted; holds the ids that appeared in its answer.
     Unknown(Vec<ComputeId>, Failure),
-    /// There are machines that are not what was ordered, and perhaps being ended.
+    /// There are machines that are not what was ordered; their deletion may be in progress.
     Unwanted(Vec<ComputeId>, Failure),
 }
 
@@ -119,118 +119,120 @@ impl From<&Error> for Answer {
     }
 }
 
-/// What a point read said.
+/// The result of a point read.
 #[derive(Clone, Debug)]
 pub enum Reading {
-    /// It is there.
+    /// The machine exists.
     Present,
-    /// Proved absent.
+    /// The machine is proved absent.
     Absent,
     /// Nothing was proved.
     NoAnswer(Failure),
 }
 
-/// A walk over the account, as far as one key is concerned.
+/// The result of a walk over the account, reduced to one launch key.
 #[derive(Clone, Debug)]
 pub struct Walk {
-    /// When it was begun.
+    /// When the walk started.
     pub begun: Timestamp,
-    /// Whether it reached its end, plausibly.
+    /// Whether it reached its end and is plausible.
     pub complete: bool,
     /// The machines that carry the key, and those whose ids were sighted under it.
     pub found: Vec<Compute>,
 }
 
-/// What the kernel is told.
+/// An input of the kernel.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// Nothing new: look again.
+    /// Nothing new: only re-evaluate.
     Tick,
-    /// What could be tried.
+    /// The candidates that could be tried.
     Candidates(Result<Vec<Candidate>, Failure>),
-    /// The same, with a key minted for the first of them: one write instead of two.
+    /// The candidates with a key minted for the first of them, so that one write is enough.
     Place {
-        /// What could be tried.
+        /// The candidates, best first.
         candidates: Vec<Candidate>,
-        /// The key.
+        /// The minted key.
         key: TrackedKey,
-        /// The supporting objects that the first of them needs, in order.
+        /// The supporting objects that the first candidate needs, in order.
         supports: Vec<Support>,
     },
     /// A key was minted for the next order.
     Intend {
-        /// It.
+        /// The minted key.
         key: TrackedKey,
-        /// The supporting objects it needs, in order.
+        /// The supporting objects that the order needs, in order.
         supports: Vec<Support>,
     },
-    /// A support was made, or not.
+    /// The result of making a supporting object.
     SupportMade(AttemptId, usize, Result<Support, Failure>),
-    /// A support was released, or not.
+    /// The result of releasing a supporting object.
     SupportReleased(AttemptId, usize, Result<(), Failure>),
-    /// The one call is about to be made, on the account of this identity where that could be read.
+    /// The create call is about to be made, on the account with this identity if that could be
+    /// read.
     Call(AttemptId, Option<String>),
-    /// It was answered.
+    /// The create call was answered.
     Answered(AttemptId, Answer),
-    /// Its answer was lost with a process; the ids on record outside the session's row.
+    /// The answer of the create call was lost with a process; holds the ids recorded outside the
+    /// session's row.
     Lost(AttemptId, Vec<ComputeId>),
     /// A walk ended.
     Walked(AttemptId, Result<Walk, Failure>),
-    /// Machines were seen under the key in somebody else's walk.
+    /// Machines with the key were seen in a walk made for another purpose.
     Found(AttemptId, Vec<Compute>),
-    /// A complete walk, begun then, lacked the serving machine.
+    /// A complete walk that started at this time did not contain the serving machine.
     Missing(AttemptId, Timestamp),
     /// The serving machine was read.
     Observed(AttemptId, Result<Box<Compute>, Failure>),
-    /// A point read, begun then.
+    /// The result of a point read that started at this time.
     Read(AttemptId, ComputeId, Timestamp, Reading),
-    /// A DELETE was answered, or failed.
+    /// The result of a DELETE.
     Deleted(AttemptId, ComputeId, Result<(), Failure>),
-    /// Everything is proved but the account: its identity, read after the point reads; and ids on
-    /// record outside the row.
+    /// Everything is proved except the account: holds its identity, read after the point reads, and
+    /// the ids recorded outside the row.
     Conclude(AttemptId, Result<Identity, Failure>, Vec<ComputeId>),
-    /// Machines under an ended attempt, by the reaper's rule.
+    /// Machines of an ended attempt that the reaper wants to delete.
     Reap(AttemptId, Vec<ComputeId>),
-    /// End it.
+    /// End the session.
     Stop(Reason),
-    /// Not idle before then.
+    /// The session must not end for idleness before this time.
     Extend(Timestamp),
-    /// Look at the limits, with the newest activity there is.
+    /// Evaluate the limits with the latest known activity.
     Limits(Activity),
-    /// Another node takes it over.
+    /// The named node takes the session over.
     Claim(String),
-    /// An operator accepted the store as the surviving copy.
+    /// An operator accepted the store as the authoritative copy.
     Accept,
-    /// This process's time jumped: its host was suspended, or a clock was set. What was ordered
-    /// around that is of an unknown age, and no instant on record is later than now.
+    /// This process's time jumped: its host was suspended, or a clock was set. The age of orders
+    /// around the jump is unknown, and no recorded instant is later than now.
     TimeJumped,
     /// A machine reported how its command ended.
     TaskReported(i32),
     /// The machine of this attempt reported how its command ended. It counts only while the attempt
-    /// is the session's own.
+    /// is the session's current one.
     TaskReportedBy(AttemptId, i32),
-    /// What the cloud billed for its machines so far.
+    /// What the cloud has billed for the session's machines so far.
     Billed(Usd),
-    /// Its events were forgotten.
+    /// The session's events were deleted after their retention.
     EventsForgotten,
-    /// A machine reported something else.
+    /// A machine sent another report: its kind and text.
     Reported(String, String),
 }
 
-/// Whose account a handle is.
+/// The identity of the account behind a handle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// What the cloud says now.
+    /// The identity that the cloud reports now.
     pub now: String,
-    /// What is on record for the account.
+    /// The recorded identity of the account.
     pub known: Option<String>,
-    /// What else the account was called before its key was changed, and machines of ours were seen
-    /// under the new one.
+    /// Earlier identities of the account: its key was replaced, and machines of ours were seen with
+    /// the new one.
     pub aliases: Vec<String>,
 }
 
 impl Identity {
-    /// Whether what this handle reads counts for an order that was made on the account `expected`.
+    /// Whether what this handle reads is valid for an order made on the account `expected`.
     #[must_use]
     pub fn speaks_for(&self, expected: Option<&str>) -> bool {
         let same = |name: &str| {
@@ -242,84 +244,84 @@ impl Identity {
     }
 }
 
-/// The newest activity.
+/// The latest activity of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Activity {
     /// When the activity was, on the store's clock.
     pub at: Timestamp,
-    /// Where it came from.
+    /// The source of the activity.
     pub source: String,
-    /// When it was asked for: what was acknowledged since is not in it, however late the answer is
-    /// put to use.
+    /// When the sources were asked. Touches acknowledged since then are not included, however late
+    /// the answer is used.
     pub asked_at: Timestamp,
 }
 
-/// Facts about a session that only this process has; rebuilt by looking again after a crash.
+/// Facts about a session that only this process has; a new process gathers them again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
-    /// By attempt.
+    /// Facts by attempt.
     pub attempts: BTreeMap<AttemptId, AttemptEvidence>,
 }
 
 /// Facts about an attempt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AttemptEvidence {
-    /// This process committed the call and has not had its answer: no other may be made, and none
-    /// is lost.
+    /// This process committed the call and is still waiting for its answer: no other call may be
+    /// made, and the answer is not lost.
     pub in_call: bool,
-    /// What became of DELETEs.
+    /// The state of each DELETE.
     pub deletes: BTreeMap<ComputeId, DeleteEvidence>,
-    /// The first and second complete walks without a machine: begun.
+    /// When the first and second complete walk without a machine started.
     pub walks: [Option<Timestamp>; 2],
-    /// No walk before then.
+    /// No walk starts before this time.
     pub next_walk: Option<Timestamp>,
-    /// Walks that failed in a row, or found nothing yet while searching.
+    /// Consecutive walks that failed, or found nothing yet while searching.
     pub walk_tries: u32,
-    /// Point reads that proved absence: begun.
+    /// Point reads that proved absence, with their start time.
     pub absent: BTreeMap<ComputeId, Timestamp>,
-    /// No point read before then.
+    /// No point read starts before this time.
     pub next_read: Option<Timestamp>,
-    /// Point reads without a proof in a row.
+    /// Consecutive point reads without a proof.
     pub read_tries: u32,
-    /// No conclusion before then.
+    /// No conclusion is tried before this time.
     pub next_conclude: Option<Timestamp>,
-    /// Conclusions refused in a row.
+    /// Consecutive conclusions that were refused.
     pub conclude_tries: u32,
-    /// A complete walk lacked the serving machine, or a read did not find it.
+    /// A complete walk did not contain the serving machine, or a read did not find it.
     pub suspect: bool,
-    /// Its first point read that proved absence: begun.
+    /// When the first point read started that proved the serving machine absent.
     pub suspect_since: Option<Timestamp>,
-    /// The newest walk that did not show the serving machine: begun.
+    /// When the latest walk started that did not contain the serving machine.
     pub unshown: Option<Timestamp>,
-    /// No look at the machine before then.
+    /// The machine is not polled before this time.
     pub next_poll: Option<Timestamp>,
-    /// Looks so far.
+    /// Number of polls so far.
     pub polls: u32,
-    /// No support call before then.
+    /// No call for a supporting object before this time.
     pub next_support: Option<Timestamp>,
-    /// Support calls that failed in a row.
+    /// Consecutive failed calls for supporting objects.
     pub support_tries: u32,
 }
 
-/// Facts about the DELETEs of one id.
+/// Facts about the DELETE calls of one id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeleteEvidence {
-    /// When the last one was answered well; none while another is due.
+    /// When the last one succeeded; `None` while another is due.
     pub answered_at: Option<Timestamp>,
-    /// How many were sent.
+    /// Number of DELETE calls sent.
     pub tries: u32,
-    /// No other before then.
+    /// No further DELETE before this time.
     pub next_at: Option<Timestamp>,
 }
 
 impl Evidence {
-    /// Facts about an attempt.
+    /// The evidence of an attempt.
     pub fn of(&mut self, attempt: AttemptId) -> &mut AttemptEvidence {
         self.attempts.entry(attempt).or_default()
     }
 
-    /// Forgets whatever was seen, or is to happen, later than now: a clock that was ahead said so,
-    /// and it is looked at again.
+    /// Drops everything that was seen, or is planned, at a time later than now: it comes from a
+    /// clock that was ahead, and is gathered again.
     pub fn not_later_than(&mut self, now: Timestamp) {
         for e in self.attempts.values_mut() {
             let is_later = |at: &Timestamp| *at > now;
@@ -345,14 +347,14 @@ impl Evidence {
         }
     }
 
-    /// Whether there is anything in it.
+    /// Whether there is no evidence.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.attempts.is_empty()
     }
 }
 
-/// The wait before try number `tries` (from 1): doubling from `base`, capped.
+/// The wait before attempt number `tries` (from 1): doubling from `base`, capped.
 #[must_use]
 pub fn backoff(base: Duration, cap: Duration, tries: u32) -> Duration {
     base.saturating_mul(

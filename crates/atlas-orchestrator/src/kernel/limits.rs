@@ -1,4 +1,4 @@
-//! When a session ends by itself, and what an order may cost.
+//! When a session ends because of a limit, and what an order may cost.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use super::step::Stepper;
 use crate::event::{Death, EventKind, Lead, Limit, Reason};
 use crate::session::{Deadline, SessionKind};
 
-/// How soon a limit is looked at again that may not end anything before its account was looked at.
+/// How soon a limit is re-evaluated that may not end a session before its account has been listed.
 const UNSEEN: Duration = Duration::from_secs(10);
 
-/// A limit, when to warn of it, and when it ends the session.
+/// A limit, with the time of its warning and of its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Due {
-    /// The limit that is due.
+    /// The limit.
     pub limit: Limit,
-    /// When its warning is due, where it has one.
+    /// When its warning is due, if it has one.
     pub warn_at: Option<Timestamp>,
     /// When it ends the session.
     pub end_at: Timestamp,
@@ -27,10 +27,10 @@ pub struct Due {
     pub warned: bool,
 }
 
-/// Every limit that runs now, with the newest known activity.
+/// Every limit that applies now, given the latest known activity.
 ///
-/// A limit is reached once every clock agrees that it is. Who was away ends nothing for idleness,
-/// cost or a late start before it has looked at what there is.
+/// A limit is reached when every clock agrees that it is. A process that was away ends nothing for
+/// idleness, cost or a late start before it has listed the account.
 #[must_use]
 pub fn limits(record: &SessionRecord, activity: Timestamp, cx: &Cx<'_>) -> Vec<Due> {
     let mut due = Vec::new();
@@ -95,7 +95,7 @@ pub fn limits(record: &SessionRecord, activity: Timestamp, cx: &Cx<'_>) -> Vec<D
             let lead = Lead::of(end_at.since(record.created_at)).0;
             due.push(Due {
                 limit: Limit::MaxCost,
-                // A moment that is put off is none to warn of.
+                // An end that is postponed gets no warning.
                 warn_at: (!unseen).then(|| end_at.saturating_sub(lead)),
                 end_at: once_seen(end_at),
                 warned: is_warned(record, Limit::MaxCost, end_at),
@@ -105,8 +105,8 @@ pub fn limits(record: &SessionRecord, activity: Timestamp, cx: &Cx<'_>) -> Vec<D
     due
 }
 
-/// When a session is idle for too long. Whenever that is noticed, its warning comes first, and its
-/// lead after that.
+/// When a session reaches its idle limit. However late that is noticed, the warning comes first,
+/// and the end follows it by the full lead.
 fn idle(record: &SessionRecord, ttl: Duration, activity: Timestamp, cx: &Cx<'_>) -> Due {
     let safeguards = &cx.policy.safeguards;
     let margin = if safeguards.idle_margin {
@@ -123,7 +123,8 @@ fn idle(record: &SessionRecord, ttl: Duration, activity: Timestamp, cx: &Cx<'_>)
         .saturating_add(cx.trust.doubt);
     let lead = Lead::of(ttl).0;
     let soonest = cx.now.saturating_add(lead);
-    // One that was given on an older activity, or by a clock that was ahead, announces nothing.
+    // A warning that was based on older activity, or given by a clock that was ahead, does not
+    // count.
     let given = record
         .warned
         .iter()
@@ -143,14 +144,14 @@ fn idle(record: &SessionRecord, ttl: Duration, activity: Timestamp, cx: &Cx<'_>)
     }
 }
 
-/// The newest activity: what is on record, and the return of a process that was away.
+/// The latest activity: what is recorded, and the return of a process that was away.
 fn newest(activity: Timestamp, own: Timestamp, cx: &Cx<'_>) -> Timestamp {
     let recorded = cx.believed(activity).max(cx.believed(own));
     recorded.max(cx.trust.touched_at.unwrap_or(recorded))
 }
 
-/// When the limits of a session that only limits can end have to be looked at: not later than
-/// [`next_look`] says.
+/// When the limits of a quiet session have to be evaluated, from its row's header: not later than
+/// [`next_look`] of the full record.
 #[must_use]
 pub fn next_look_of(glance: &Glance<'_>, activity: Timestamp, cx: &Cx<'_>) -> Option<Timestamp> {
     let idle = glance.idle_ttl.filter(|_| !cx.held).map(|ttl| {
@@ -162,7 +163,7 @@ pub fn next_look_of(glance: &Glance<'_>, activity: Timestamp, cx: &Cx<'_>) -> Op
     idle.into_iter().chain(glance.ends_at).min()
 }
 
-/// When the limits have to be looked at again.
+/// When the limits have to be evaluated next.
 #[must_use]
 pub fn next_look(record: &SessionRecord, activity: Timestamp, cx: &Cx<'_>) -> Option<Timestamp> {
     limits(record, activity, cx)
@@ -174,7 +175,7 @@ pub fn next_look(record: &SessionRecord, activity: Timestamp, cx: &Cx<'_>) -> Op
         .min()
 }
 
-/// The next limit, for people.
+/// The next limit, for display.
 #[must_use]
 pub fn next_deadline(record: &SessionRecord, activity: Timestamp, cx: &Cx<'_>) -> Option<Deadline> {
     limits(record, activity, cx)
@@ -186,7 +187,7 @@ pub fn next_deadline(record: &SessionRecord, activity: Timestamp, cx: &Cx<'_>) -
         })
 }
 
-/// A cost's end moves by rounding; a second is not another moment.
+/// The end of a cost limit moves by rounding; a difference below a second is ignored.
 const NEAR: Duration = Duration::from_secs(1);
 
 fn is_warned(record: &SessionRecord, limit: Limit, of: Timestamp) -> bool {
@@ -197,7 +198,7 @@ fn is_warned(record: &SessionRecord, limit: Limit, of: Timestamp) -> bool {
         .any(|warned| warned.limit == limit && near(warned.at))
 }
 
-/// Whether an order's hold fits under the session's cap.
+/// Whether the maximum cost of an order fits under the session's cap.
 pub(super) fn fits(
     record: &SessionRecord,
     candidate: &Candidate,
@@ -214,7 +215,7 @@ pub(super) fn fits(
     }
     let (spent, burning) = record.under_cap(cx.now);
     let burn: UsdPerHour = burning + price;
-    // From the call until its machine is gone, had it to be ended at once.
+    // From the call until the machine is gone, if it had to be ended at once.
     let call = cx.bounds.limits.call_deadline;
     let shortest = call
         .saturating_add(cx.policy.tick)

@@ -1,4 +1,4 @@
-//! What machines under a key mean: found, served by, doubled, missing, dead.
+//! Interprets the machines that carry a key: found, serving, duplicate, missing, dead.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use crate::session::{AttemptPhase, SessionKind, TaskKind, TaskOutcome};
 /// How far a cloud's clock may be behind ours.
 const SKEW: Duration = Duration::from_secs(600);
 
-/// Whether a machine was there before it was ordered: somebody gave it our name since.
+/// Whether a machine existed before it was ordered: it was given our name later.
 fn is_older(attempt: &Attempt, machine: &Compute) -> bool {
     machine
         .created_at
         .is_some_and(|born| born < attempt.created_at.saturating_sub(SKEW))
 }
 
-/// Whether a machine is provably of this order: its id is on record, or all its carriers say so.
+/// Whether a machine provably belongs to this order: its id is recorded, or all its carriers agree.
 fn attempt_knows(record: &SessionRecord, id: AttemptId, machine: &Compute) -> bool {
     let Some(attempt) = record.attempt(id) else {
         return false;
@@ -33,7 +33,7 @@ fn attempt_knows(record: &SessionRecord, id: AttemptId, machine: &Compute) -> bo
 }
 
 impl Stepper<'_> {
-    /// Puts an id on record. Answers whether it is new.
+    /// Records an id. Returns whether it is new.
     pub(super) fn sight(&mut self, id: AttemptId, compute: &ComputeId, fate: Fate) -> bool {
         let now = self.cx.now;
         let Some(attempt) = self.attempt(id) else {
@@ -47,7 +47,7 @@ impl Stepper<'_> {
                     e.deletes.remove(compute);
                     e.absent.remove(compute);
                 } else if fate == Fate::Kept && seen.fate == Fate::Unclear {
-                    // It was taken for somebody else's while its carriers did not all say so.
+                    // It was taken for another user's machine while not all of its carriers agreed.
                     seen.fate = Fate::Kept;
                 }
                 false
@@ -63,7 +63,7 @@ impl Stepper<'_> {
         }
     }
 
-    /// The machine becomes the one that serves, or is ended where another does or the end is
+    /// Makes the machine the serving one; or ends it, if another machine serves or the end is
     /// committed.
     pub(super) fn serve(&mut self, id: AttemptId, compute: &Compute, adopted: bool) {
         let now = self.cx.now;
@@ -110,7 +110,7 @@ impl Stepper<'_> {
             self.decide(format!("placed on {placed}; {most}"));
             let e = self.evidence(id);
             (e.polls, e.next_poll, e.suspect, e.suspect_since) = (0, None, false, None);
-            // Under `hedge` others may be on their way: the first machine wins.
+            // With `hedge`, several orders may be in progress: the first machine wins.
             let losers: Vec<AttemptId> = self
                 .step
                 .record
@@ -152,7 +152,7 @@ impl Stepper<'_> {
         format!("{alone}nothing but a living atlas ends it, and {most}")
     }
 
-    /// A machine that is not the serving one, under a key whose attempt has one.
+    /// A machine other than the serving one, with a key whose attempt has a serving machine.
     pub(super) fn second(&mut self, id: AttemptId, compute: &Compute) {
         let bounds = self.cx.bounds;
         let now = self.cx.now;
@@ -165,8 +165,8 @@ impl Stepper<'_> {
             self.shown(id, compute);
             return self.observe(id, compute);
         }
-        // A cloud that does not say when it made a machine: it was made before it was seen. The
-        // first that is seen under an order is no copy of another one.
+        // The cloud does not report when it made the machine, so it was made before it was seen.
+        // The first machine seen for an order is not a copy of another one.
         let first = attempt.own().next().is_none();
         let born = compute
             .created_at
@@ -188,7 +188,7 @@ impl Stepper<'_> {
                     compute.id
                 ));
             }
-            // One that looked torn at first is judged again by what it shows now.
+            // A machine whose carriers disagreed at first is classified again by what it shows now.
             Some(Fate::Unclear) | None if every => {
                 self.sight(id, &compute.id, Fate::Doomed);
                 self.emit(EventKind::DuplicateFound {
@@ -201,8 +201,8 @@ impl Stepper<'_> {
         self.priced(id, compute);
     }
 
-    /// A listing shows the serving machine: it contradicts reads that did not find it. One that is
-    /// seen to run before it was usable is looked at now.
+    /// A listing contains the serving machine: this contradicts reads that did not find it. A
+    /// machine seen running that was not usable yet is polled now.
     fn shown(&mut self, id: AttemptId, compute: &Compute) {
         let now = self.cx.now;
         let boots = self.step.record.ready_at.is_none();
@@ -227,8 +227,8 @@ impl Stepper<'_> {
         if is_plausible_price(price, attempt.candidate.price) {
             return attempt.reprice(&compute.id, price, now);
         }
-        // A machine that costs nothing, or a fortune, is one whose price is not known: what was
-        // plausible before holds on.
+        // A price of zero, or an absurdly high one, is treated as unknown: the last plausible price
+        // remains valid.
         let counted = attempt.price.map_or_else(
             || "no other price is known".to_owned(),
             |price| format!("it is counted at {price}"),
@@ -256,8 +256,8 @@ impl Stepper<'_> {
                 Some(&m.id) == attempt.serving.as_ref() && m.status == ComputeStatus::Terminated
             })
         {
-            // The cloud's own word on a machine it still lists: how it ended is told apart only
-            // here.
+            // The cloud's own status of a machine that it still lists; this is the only place that
+            // shows how it ended.
             self.observe(id, ended);
         }
         let Some(attempt) = self.attempt(id) else {
@@ -267,7 +267,7 @@ impl Stepper<'_> {
             .iter()
             .filter(|m| m.status != ComputeStatus::Terminated)
             .collect();
-        // The oldest, by the cloud's word, is the one to keep.
+        // The oldest machine, by the cloud's dates, is the one to keep.
         machines.sort_by(|a, b| {
             let born = |m: &Compute| (m.created_at.is_none(), m.created_at);
             born(a).cmp(&born(b)).then_with(|| a.id.cmp(&b.id))
@@ -275,8 +275,8 @@ impl Stepper<'_> {
         let killed = attempt.kill.is_some();
         let phase = attempt.phase;
         if phase == AttemptPhase::Intent && !machines.is_empty() {
-            // Only a store that was rolled back has a machine under an intent: its call was made in
-            // a past we lost.
+            // Only after a rollback of the store does an intent have a machine: its call was made
+            // in the part of the history that was lost.
             attempt.calling_at = Some(now);
             attempt.metered_to = Some(now);
             self.unknown(id);
@@ -302,7 +302,7 @@ impl Stepper<'_> {
                         .iter()
                         .any(|machine| Some(&machine.id) == serving.as_ref())
                 {
-                    // A copy that carries the key does not stand for the machine that serves.
+                    // A copy that carries the key is not the serving machine.
                     self.evidence(id).suspect = true;
                 }
                 for machine in machines {
@@ -316,8 +316,8 @@ impl Stepper<'_> {
                 .get(&id)
                 .is_some_and(|e| e.in_call) => {}
             _ => {
-                // One that only carries a copied environment, or was renamed before anybody saw it,
-                // is not provably the one ordered.
+                // A machine that only carries a copied environment, or was renamed before it was
+                // first seen, is not provably the ordered one.
                 let known = |machine: &&Compute| attempt_knows(&self.step.record, id, machine);
                 let (ours, unclear): (Vec<&Compute>, Vec<&Compute>) =
                     machines.into_iter().partition(known);
@@ -378,13 +378,13 @@ impl Stepper<'_> {
                         .iter()
                         .any(|machine| Some(&machine.id) == attempt.serving.as_ref());
                 let e = self.evidence(id);
-                // A listing that never becomes complete contradicts nothing in the end.
+                // If a listing never becomes complete, it eventually no longer counts as a
+                // contradiction.
                 if unshown && (walk.complete || e.walk_tries >= STUCK_AFTER) {
                     e.unshown = Some(walk.begun);
                 }
                 if e.walks[0].is_some_and(|first| first < from) {
-                    // An end, or an operator's accept, was committed since: the proof starts from
-                    // nothing.
+                    // An end, or an operator's accept, was committed since: the proof starts over.
                     e.walks = [None; 2];
                 }
                 if !seen.is_empty() {
@@ -397,8 +397,8 @@ impl Stepper<'_> {
                                 walk.begun >= at.saturating_add(bounds.limits.visibility_bound)
                             })
                         });
-                        // Listings lag: only what is still seen a bound after its DELETE was
-                        // answered needs another.
+                        // Listings lag: another DELETE is needed only for a machine still seen one
+                        // bound after its DELETE was answered.
                         if let Some(d) = e.deletes.get_mut(&id)
                             && retry
                             && d.answered_at.is_some_and(|at| {
@@ -498,11 +498,11 @@ impl Stepper<'_> {
                 self.observe(id, compute);
                 self.usable(id, compute);
             }
-            // A failed poll is never a death; a missing machine is a suspicion.
+            // A failed poll never means that the machine died; a missing machine is only suspect.
             Err(failure) if failure.kind == ErrorKind::NotFound => e.suspect = true,
             Err(failure) => {
-                // What the cloud asks for holds for looks by calls of their own; a listing can tell
-                // the same before.
+                // The cloud's requested wait applies to polls by separate calls; a listing may give
+                // the same information earlier.
                 if let Some(wait) = failure.retry_after {
                     let again = now.saturating_add(wait.min(longest));
                     e.next_poll = e.next_poll.max(Some(again));
@@ -556,7 +556,7 @@ impl Stepper<'_> {
         }
     }
 
-    /// What is known of the run of a task's machine.
+    /// What is known about the run of a task's machine.
     fn run(&self, id: AttemptId) -> task::Run {
         let record = &self.step.record;
         let ran = record.attempt(id).is_some_and(|a| a.ran_at.is_some());
@@ -567,8 +567,8 @@ impl Stepper<'_> {
         }
     }
 
-    /// A look of its own says that the machine is usable. A listing does not: nobody probed the
-    /// machine for it.
+    /// A poll shows that the machine is usable. A listing does not show this, because no probe was
+    /// made for it.
     fn usable(&mut self, id: AttemptId, compute: &Compute) {
         let now = self.cx.now;
         let serving = self.attempt(id).is_some_and(|a| a.is_serving());
@@ -597,8 +597,8 @@ impl Stepper<'_> {
         }
     }
 
-    /// The serving machine is dead. A dead machine is still a machine: its end is committed here,
-    /// with what follows.
+    /// The serving machine is dead. A dead machine may still bill, so its end is committed here,
+    /// with what follows from it.
     pub(super) fn died(&mut self, id: AttemptId, how: Death) {
         let now = self.cx.now;
         let is_task = self.step.record.kind == SessionKind::Task;

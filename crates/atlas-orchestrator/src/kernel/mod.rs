@@ -1,10 +1,10 @@
 //! The kernel: records, inputs, transitions, effects. Pure: no clock, no I/O, no async, no
 //! randomness.
 //!
-//! [`step`] says what an input makes of a session and which events belong to it; [`plan()`] derives
-//! from a record, and the facts a process has, what is to be done next. Because effects are derived
-//! and not queued, a process that starts over from the records alone does the right thing. Nothing
-//! here deletes a session's history: a committed end is final.
+//! [`step`] applies an input to a session and returns the events that belong to it; [`plan()`]
+//! derives the next effects from a record and the evidence of a process. Because effects are
+//! derived and not queued, a process that starts from the records alone does the right thing.
+//! Nothing here undoes a session's history: a committed end is final.
 
 pub mod clock;
 mod ends;

@@ -1,4 +1,4 @@
-//! From the wish for a machine to the answer of the one call.
+//! Placement: from the request for a machine to the answer of the create call.
 
 use std::time::Duration;
 
@@ -42,8 +42,8 @@ impl Stepper<'_> {
         self.placing_patience(now);
     }
 
-    /// Waits as long as the cloud asked for, and longer every time: a cloud that says "at once" in
-    /// the middle of a storm is not asked at once.
+    /// Schedules the next attempt: after the wait that the cloud asked for, and later each time. A
+    /// cloud that asks for no wait during an overload is not asked again at once.
     pub(super) fn place_later(&mut self, wait: Option<Duration>) {
         let now = self.cx.now;
         if let Some(placing) = self.step.record.placing.as_mut() {
@@ -108,7 +108,7 @@ impl Stepper<'_> {
         if self.step.record.attempts.is_empty()
             && let Some(returned) = returned
         {
-            // It rented nothing while nobody was there, or before its clock was set right.
+            // Nothing was rented while the process was away, or before its clock was corrected.
             let record = self.record();
             record.created_at = record.created_at.max(returned);
         }
@@ -155,8 +155,8 @@ impl Stepper<'_> {
         self.record().attempts.push(attempt);
     }
 
-    /// Puts an order of the first candidate on record, where that is still the one to try and its
-    /// hold fits.
+    /// Records an order of the first candidate, if it is still the one to try and its cost fits
+    /// under the cap.
     pub(super) fn intend_first(
         &mut self,
         candidates: &[Candidate],
@@ -177,7 +177,7 @@ impl Stepper<'_> {
         }
     }
 
-    /// The first candidate whose hold fits under the cap; those that do not are dropped.
+    /// The first candidate whose cost fits under the cap; those that do not fit are dropped.
     pub(super) fn next_candidate(&mut self) -> Option<Candidate> {
         loop {
             let candidate = self
@@ -219,7 +219,8 @@ impl Stepper<'_> {
         match made {
             Ok(support) => {
                 step.support = support.clone();
-                // Made after all: what was said of it before, that it was not there, holds no more.
+                // The object was made after all, so the earlier finding that it did not exist no
+                // longer holds.
                 (step.made, step.released) = (true, false);
                 let e = self.evidence(id);
                 (e.support_tries, e.next_support) = (0, None);
@@ -230,8 +231,8 @@ impl Stepper<'_> {
                 let tries = e.support_tries;
                 e.next_support = Some(now.saturating_add(backoff(RETRY_BASE, RETRY_CAP, tries)));
                 if is_final(failure) || tries >= 6 {
-                    // Nothing was ordered: the attempt ends here, and what was made of its supports
-                    // is released.
+                    // Nothing was ordered: the attempt ends here, and those of its supporting
+                    // objects that were made are released.
                     self.refuse(id, Next::NextCandidate, failure);
                 }
             }
@@ -251,7 +252,7 @@ impl Stepper<'_> {
                     if let Some(step) = attempt.supports.get_mut(index) {
                         step.released = true;
                     }
-                    // Whatever kept it from being released did so until now.
+                    // The cause that prevented its release no longer applies.
                     attempt.stuck = None;
                 }
                 let e = self.evidence(id);
@@ -286,8 +287,7 @@ impl Stepper<'_> {
         attempt.phase = AttemptPhase::Calling;
         attempt.calling_at = Some(now);
         attempt.metered_to = Some(now);
-        // On record before the call: where its answer is lost, only this account can prove what
-        // became of it.
+        // Recorded before the call: if its answer is lost, only this account can prove its outcome.
         attempt.identity.clone_from(identity);
         self.evidence(id).in_call = true;
     }
@@ -302,8 +302,8 @@ impl Stepper<'_> {
                 if let Some(attempt) = self.attempt(id)
                     && identity.is_some()
                 {
-                    // Where it is another than before the call, the key was moved while the order
-                    // waited for its turn.
+                    // If the identity differs from the one before the call, the key was replaced
+                    // while the order waited for its turn.
                     attempt.identity_held = attempt.identity == *identity;
                     attempt.identity.clone_from(identity);
                 }
@@ -312,8 +312,8 @@ impl Stepper<'_> {
                         self.sight(id, &compute.id, Fate::Kept);
                         self.serve(id, compute, false);
                     }
-                    // Told again, because the first commit's answer was lost: it is not seen a
-                    // second time for that.
+                    // Applied again because the first commit's answer was lost; the machine is not
+                    // counted as seen twice.
                     AttemptPhase::Live
                         if self
                             .attempt(id)
@@ -326,7 +326,7 @@ impl Stepper<'_> {
                 let seen = self.attempt(id).is_some_and(|a| !a.sighted.is_empty());
                 match phase {
                     AttemptPhase::Calling if seen => self.unknown(id),
-                    // An intent is refused where there is nobody to send it to.
+                    // An intent is refused if there is no provider handle to send it to.
                     AttemptPhase::Intent | AttemptPhase::Calling => self.refuse(id, *next, failure),
                     _ => {}
                 }
@@ -380,7 +380,7 @@ impl Stepper<'_> {
         self.refused(id, next, failure);
     }
 
-    /// An order came to nothing that can be used: what is tried next.
+    /// Decides what to try next after an order that led to nothing usable.
     fn refused(&mut self, id: AttemptId, next: Next, failure: &Failure) {
         if let Some(attempt) = self.attempt(id) {
             attempt.message = Some(failure.message.clone());
@@ -405,7 +405,8 @@ impl Stepper<'_> {
                         rest.remove(0);
                     }
                     if rest.is_empty() && !placing.may_pass {
-                        // Every candidate was refused for good: the same orders would be again.
+                        // Every candidate was refused permanently; repeating the same orders cannot
+                        // help.
                         return self.cannot_place(failure.kind.as_str(), &failure.message);
                     }
                     if rest.is_empty() {
@@ -449,7 +450,7 @@ impl Stepper<'_> {
     }
 }
 
-/// Whether the cloud did not get as far as looking at what was asked of it.
+/// Whether the cloud refused the call before it looked at the request.
 fn is_busy(failure: &Failure) -> bool {
     matches!(
         failure.kind,
@@ -457,7 +458,7 @@ fn is_busy(failure: &Failure) -> bool {
     )
 }
 
-/// Whether trying again, or elsewhere, cannot help.
+/// Whether repeating the order, or another candidate, cannot help.
 fn is_final(failure: &Failure) -> bool {
     !failure.no_handle
         && matches!(

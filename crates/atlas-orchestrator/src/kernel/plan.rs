@@ -1,5 +1,5 @@
-//! What is to be done next, derived from the record and the facts at hand: after a crash the same
-//! record gives the right effects.
+//! Derives what to do next from the record and the evidence. After a crash, the same record gives
+//! the right effects.
 
 use atlas_core::{AttemptId, ComputeId, Timestamp};
 
@@ -9,45 +9,46 @@ use super::proof::{all_answered, both_walks, proved};
 use super::record::{Attempt, Fate, SessionRecord};
 use crate::session::{AttemptPhase, SessionKind};
 
-/// Something to be done. Two equal ones are the same thing: it is not begun twice at a time.
+/// Something to do. Equal effects are the same work: it is not started twice at a time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
-    /// Ask what could be tried.
+    /// Ask the provider for candidates.
     Candidates,
-    /// Mint a key and put an attempt on record.
+    /// Mint a key and record an attempt.
     Intend,
     /// Make a supporting object.
     EnsureSupport(AttemptId, usize),
-    /// Commit `calling`, then make the one call.
+    /// Commit `calling`, then make the create call.
     Order(AttemptId),
-    /// Read the ids on record outside the session's row, then own that the answer is lost.
+    /// Read the ids recorded outside the session's row, then treat the answer as lost.
     Recover(AttemptId),
-    /// Walk the account for the key.
+    /// List the account and search for the key.
     Walk(AttemptId),
-    /// Look at the serving machine.
+    /// Poll the serving machine.
     Poll(AttemptId, ComputeId),
-    /// Ask for a proof of absence.
+    /// Read a machine by its id, as a proof of absence.
     PointRead(AttemptId, ComputeId),
-    /// End a machine.
+    /// Delete a machine.
     Delete(AttemptId, ComputeId),
-    /// Check the account, then conclude.
+    /// Check the account's identity, then conclude the attempt.
     Conclude(AttemptId),
     /// Release a supporting object.
     ReleaseSupport(AttemptId, usize),
-    /// Look at the limits with the newest activity.
+    /// Evaluate the limits with the latest activity.
     Limits,
-    /// Give up a placement whose patience ended while it waited to be tried again.
+    /// Give up a placement whose patience ended while it waited for its next attempt.
     GiveUpPlacing,
-    /// Say that a session is over of which nothing is left: while atlas held, it could not be said.
+    /// Emit the end of a session that has nothing left; while the process held, this could not be
+    /// emitted.
     Finish,
 }
 
-/// What is to be done now, and when to look again.
+/// The effects to start now, and when to plan again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Now.
+    /// The effects to start now.
     pub effects: Vec<Effect>,
-    /// When to look again, if nothing happens before.
+    /// When to plan again, if nothing happens before.
     pub due: Option<Timestamp>,
 }
 
@@ -89,7 +90,7 @@ pub fn plan(record: &SessionRecord, evidence: &Evidence, activity: Timestamp, cx
     plan
 }
 
-/// Whether another order may be put on record now.
+/// Whether another order may be recorded now.
 #[must_use]
 pub fn may_order(record: &SessionRecord, cx: &Cx<'_>) -> bool {
     let Some(placing) = &record.placing else {
@@ -100,7 +101,7 @@ pub fn may_order(record: &SessionRecord, cx: &Cx<'_>) -> bool {
             || (attempt.kill.is_some() && !cx.account.one_at_a_time)
             || (record.options.hedge && attempt.phase == AttemptPhase::Unknown)
     });
-    // Under `hedge` nothing else ends a placement whose every order is unknown.
+    // With `hedge`, nothing else ends a placement of which every order is unknown.
     let patient = placing.orders < cx.policy.max_orders;
     record.ending.is_none()
         && !cx.held
@@ -117,7 +118,7 @@ fn place(record: &SessionRecord, cx: &Cx<'_>, plan: &mut Plan) {
         && at > cx.now
     {
         plan.wake(at);
-        // However long the cloud asked us to wait, the placement ends by its patience.
+        // However long the cloud asked to wait, the placement ends when its patience does.
         let patient_until = placing
             .since
             .map(|since| since.saturating_add(cx.policy.placing_patience));
@@ -139,7 +140,7 @@ fn place(record: &SessionRecord, cx: &Cx<'_>, plan: &mut Plan) {
 }
 
 fn release(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>, plan: &mut Plan) {
-    // The reverse of their making: what was made last may need what was made first.
+    // Supporting objects are released in reverse order: a later one may depend on an earlier one.
     if let Some((index, _)) = attempt
         .supports
         .iter()
@@ -168,7 +169,7 @@ fn serving(
         if proved(attempt, Some(e), cx) {
             plan.at(e.next_conclude, cx.now, Effect::Conclude(attempt.id));
         } else if e.absent.contains_key(id) && cx.now >= attempt.may_vanish_at(&cx.bounds) {
-            // What point reads say counts only where no listing contradicts it.
+            // A point read counts only if no listing contradicts it.
             plan.at(e.next_walk, cx.now, Effect::Walk(attempt.id));
         } else {
             let not_before = attempt
@@ -188,7 +189,8 @@ fn serving(
     }
 }
 
-/// Machines under a serving attempt that are not to live: ended, then read once a bound has passed.
+/// Machines of a serving attempt that are to be deleted: deleted, then read after one visibility
+/// bound.
 fn doomed(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>, plan: &mut Plan) {
     for seen in attempt
         .sighted
@@ -216,7 +218,7 @@ fn doomed(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>, plan: &mut Plan) 
     }
 }
 
-/// An attempt on its way to a machine, or to the proof that there is none.
+/// Plans for an attempt that is not resolved to a machine, or to the proof that there is none.
 fn unsettled(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>, plan: &mut Plan) {
     let (id, now) = (attempt.id, cx.now);
     match attempt.phase {
@@ -231,7 +233,8 @@ fn unsettled(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>, plan: &mut Pla
             return;
         }
         AttemptPhase::Calling if e.in_call => {
-            // Its answer comes; a committed end does not wait for it where ids are known already.
+            // Its answer is still expected; a committed end does not wait for it where ids are
+            // known already.
             return deletes(attempt, e, cx, plan);
         }
         AttemptPhase::Calling => return plan.effects.push(Effect::Recover(id)),
@@ -242,8 +245,8 @@ fn unsettled(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>, plan: &mut Pla
         deletes(attempt, e, cx, plan);
     }
     if killed && !all_answered(attempt, e) {
-        // A DELETE has to be answered before its proof can begin; machines not known yet are
-        // searched for meanwhile.
+        // The proof can start only after a DELETE was answered; meanwhile, machines that are not
+        // known yet are searched for.
         if attempt.serving.is_none() {
             plan.at(e.next_walk, now, Effect::Walk(id));
         }
@@ -258,7 +261,7 @@ fn unsettled(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>, plan: &mut Pla
             plan.at(e.next_walk, now, Effect::Walk(id));
         }
         if !killed {
-            // An id that leaked is looked for until it shows.
+            // A leaked id is read until it appears.
             for seen in attempt
                 .sighted
                 .iter()

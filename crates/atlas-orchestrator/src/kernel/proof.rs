@@ -1,7 +1,7 @@
-//! What proves that nothing of an order is left: its bounds have passed, every DELETE was answered,
-//! two walks a bound apart show nothing, and each id on record is read absent after them. A 404
-//! alone, or a walk alone, proves nothing: a serving machine is dead only when point reads do not
-//! find it and a walk made since the first of them does not show it.
+//! The proof that an order left no machine: its bounds have passed, every DELETE was answered, two
+//! walks one bound apart contain none, and afterwards each recorded id is read absent. A 404 alone,
+//! or a walk alone, proves nothing. A serving machine counts as dead only when point reads do not
+//! find it and a walk made since the first of them does not contain it.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::input::{AttemptEvidence, Cx};
 use super::record::{Attempt, Bounds, Fate};
 use crate::session::AttemptPhase;
 
-/// Whether every DELETE that an end takes was answered.
+/// Whether every DELETE that the end requires was answered.
 pub(super) fn all_answered(attempt: &Attempt, e: &AttemptEvidence) -> bool {
     attempt
         .sighted
@@ -24,8 +24,8 @@ pub(super) fn all_answered(attempt: &Attempt, e: &AttemptEvidence) -> bool {
         })
 }
 
-/// The least time between the two walks of a proof. A machine that lags behind its listing by up to
-/// a bound cannot hide from both.
+/// The minimum time between the two walks of a proof. A machine that lags behind its listing by up
+/// to a bound cannot be missing from both.
 pub(super) fn walk_spacing(killed: bool, bounds: &Bounds) -> Duration {
     if killed {
         bounds.limits.visibility_bound.max(Duration::from_secs(1))
@@ -34,7 +34,7 @@ pub(super) fn walk_spacing(killed: bool, bounds: &Bounds) -> Duration {
     }
 }
 
-/// A walk begun earlier proves nothing: bounds had not passed yet, or a DELETE was not answered.
+/// A walk that started earlier proves nothing: bounds had not passed, or a DELETE was not answered.
 pub(super) fn walks_count_from(
     attempt: &Attempt,
     e: Option<&AttemptEvidence>,
@@ -52,7 +52,7 @@ pub(super) fn walks_count_from(
     )
 }
 
-/// When the second of two good walks was begun: both after every bound and every DELETE, and far
+/// When the second of two valid walks started: both after every bound and every DELETE, and far
 /// enough apart.
 pub(super) fn both_walks(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>) -> Option<Timestamp> {
     let from = walks_count_from(attempt, Some(e), &cx.bounds);
@@ -65,8 +65,8 @@ pub(super) fn both_walks(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>) ->
     }
 }
 
-/// Whether everything but the account's identity says that nothing of this attempt is left, or that
-/// its serving machine vanished.
+/// Whether everything except the account's identity proves that nothing of this attempt is left, or
+/// that its serving machine vanished.
 pub(super) fn proved(attempt: &Attempt, evidence: Option<&AttemptEvidence>, cx: &Cx<'_>) -> bool {
     let none = AttemptEvidence::default();
     let e = evidence.unwrap_or(&none);

@@ -1,7 +1,7 @@
-//! The durable records of the kernel: a session and its attempts, as they lie in the store.
+//! The durable records of the kernel: a session and its attempts, as stored.
 //!
-//! Additive: a field is never renamed or given another meaning; new ones have a default, so that N
-//! reads N+1 and back.
+//! Changes only add: a field is never renamed or given another meaning, and new fields have a
+//! default, so that version N can read the records of N+1 and the other way round.
 
 use std::time::Duration;
 
@@ -18,108 +18,108 @@ use crate::options::SessionOptions;
 use crate::report::Reports;
 use crate::session::{AttemptPhase, Cost, Decision, SessionKind, SessionState, TaskOutcome};
 
-/// How many decisions a session remembers.
+/// Maximum number of decisions that a session keeps.
 const DECISIONS: usize = 12;
 
-/// A session and everything it ever ordered: one row, one version, one guard.
+/// A session and every order it ever made: one row, one version, one guard.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SessionRecord {
     /// The session's id.
     pub id: SessionId,
-    /// Which node looks after it.
+    /// The node that looks after the session.
     pub owner: String,
-    /// What it is for.
+    /// The purpose of the session.
     #[serde(default)]
     pub kind: SessionKind,
-    /// Where it rents.
+    /// The account to rent from.
     pub account: AccountName,
-    /// At which cloud.
+    /// The provider of that account.
     pub provider: ProviderId,
-    /// As given; `idle_ttl` is filled in.
+    /// The options as given, with `idle_ttl` filled in.
     pub options: SessionOptions,
-    /// When it was made.
+    /// When the session was created.
     pub created_at: Timestamp,
     /// Every order it ever made, oldest first.
     #[serde(default)]
     pub attempts: Vec<Attempt>,
-    /// Set while a machine is wanted and not had.
+    /// Set while a machine is wanted and not yet accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placing: Option<Placing>,
-    /// When its present machine became usable.
+    /// When its current machine became usable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_at: Option<Timestamp>,
-    /// How often its machine was replaced.
+    /// How many times its machine was replaced.
     #[serde(default)]
     pub respawns: u32,
-    /// The newest event.
+    /// The sequence number of the latest event.
     #[serde(default)]
     pub last_seq: u64,
-    /// The final intent to end it.
+    /// The committed end, which is final.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ending: Option<Ending>,
-    /// An extension: no idle end before then.
+    /// An extension: no idle end before this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_idle_before: Option<Timestamp>,
-    /// The warning that was given last, and the activity it was given on.
+    /// The latest warnings, each with the moment it warned of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warned: Vec<Warned>,
-    /// The activity of the last heartbeat.
+    /// The activity that the latest heartbeat reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat: Option<Timestamp>,
-    /// How its task ended.
+    /// The outcome of its task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<TaskOutcome>,
-    /// The newest decisions, oldest first.
+    /// The latest decisions, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub decisions: Vec<Decision>,
-    /// Its events were kept long enough.
+    /// Its events were deleted after their retention.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub events_forgotten: bool,
-    /// Billed by the cloud, where it says.
+    /// What the cloud billed, if it reports that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub billed: Option<Usd>,
-    /// How much its machines have reported.
+    /// Counters of the reports of its machines.
     #[serde(default, skip_serializing_if = "Reports::is_empty")]
     pub reports: Reports,
-    /// Its machine deletes itself once its command has ended.
+    /// Its machine deletes itself when its command has ended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ends_itself: bool,
 }
 
-/// The search for a machine.
+/// The state of a placement: the search for a machine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Placing {
-    /// Since when.
+    /// When the placement started.
     pub since: Option<Timestamp>,
-    /// What is left to try, best first; `None` before the cloud was asked.
+    /// The candidates left to try, best first; `None` before the cloud was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub candidates: Option<Vec<Candidate>>,
-    /// Orders that were made and refused for a reason of their own; an order that the cloud was
-    /// too busy to take does not count.
+    /// Number of orders made and refused for a reason of their own. An order that the cloud was too
+    /// busy to accept does not count.
     #[serde(default)]
     pub orders: u32,
-    /// How often in a row it had to wait before it was tried again.
+    /// Consecutive waits before another attempt.
     #[serde(default)]
     pub waits: u32,
     /// Some candidate of this round was refused for a reason that may pass.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub may_pass: bool,
-    /// No next step before then.
+    /// No next step before this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
-    /// What was said last: kind and message.
+    /// The latest refusal: kind and message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_refusal: Option<(String, String)>,
 }
 
-/// A committed end of a session. Final.
+/// The committed end of a session. Final.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ending {
     /// Why the session ends.
     pub reason: Reason,
-    /// Since when.
+    /// When the end was committed.
     pub at: Timestamp,
-    /// When every machine was proved to be gone.
+    /// When every machine was proved absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done_at: Option<Timestamp>,
 }
@@ -127,82 +127,83 @@ pub struct Ending {
 /// A warning that was given.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Warned {
-    /// Of which limit.
+    /// The limit it warned of.
     pub limit: Limit,
-    /// Of which moment.
+    /// The end that it announced.
     pub at: Timestamp,
 }
 
-/// One order: at most one call, one key.
+/// One order: at most one create call, with one key.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Attempt {
     /// The attempt's id, part of its launch key.
     pub id: AttemptId,
     /// The launch key that its machines carry.
     pub key: TrackedKey,
-    /// Where it orders.
+    /// The account it orders on.
     pub account: AccountName,
     /// What it orders.
     #[serde(default)]
     pub candidate: Candidate,
-    /// When it was put on record.
+    /// When it was recorded.
     pub created_at: Timestamp,
-    /// When the call was put on record; every bound counts from here.
+    /// When the call was recorded; every bound counts from here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calling_at: Option<Timestamp>,
-    /// Where it is.
+    /// The phase of the attempt.
     pub phase: AttemptPhase,
-    /// The machine that serves.
+    /// The id of the serving machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serving: Option<ComputeId>,
-    /// That machine as last seen, without the cloud's own description.
+    /// The serving machine as last seen, without the cloud's own description.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compute: Option<Compute>,
-    /// When a read or a walk first showed the serving machine; the answer to its order is not
-    /// enough.
+    /// When a read or a walk first showed the serving machine; the answer to its order does not
+    /// count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen_at: Option<Timestamp>,
     /// When its container was first seen running. A task that never ran did not complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ran_at: Option<Timestamp>,
-    /// Every id ever seen under its key.
+    /// Every id ever seen with its key.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sighted: Vec<Sighted>,
-    /// The final intent to end it.
+    /// The committed end of the attempt, which is final.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kill: Option<Kill>,
     /// Its supporting objects.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub supports: Vec<SupportStep>,
-    /// Whose account the handle was when the order was made.
+    /// The identity of the handle's account when the order was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
-    /// The handle was of that account before the call and after it: the machine is certainly there.
+    /// The handle belonged to that account before and after the call: the machine is certainly
+    /// there.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub identity_held: bool,
-    /// The price now.
+    /// The current price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<UsdPerHour>,
-    /// What it cost until `metered_to`.
+    /// The cost until `metered_to`.
     #[serde(default)]
     pub spent: Usd,
-    /// The highest plausible price that it was quoted or seen at. A cap is held by it: a price that
-    /// sinks may be a price that lies.
+    /// The highest plausible price that was quoted or observed. The cap uses it, because a falling
+    /// price may be wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub highest: Option<UsdPerHour>,
-    /// What it cost until `metered_to`, had it always been the highest price known by then.
+    /// The cost until `metered_to` if the price had always been the highest one known at the time.
     #[serde(default)]
     pub spent_at_highest: Usd,
-    /// What it had cost at its last sign of life, once its end was committed.
+    /// The cost at the machine's last sign of life, once its end was committed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<Usd>,
-    /// Until when `spent` counts.
+    /// The instant up to which `spent` counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metered_to: Option<Timestamp>,
-    /// When it was over.
+    /// When the attempt ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
-    /// What the cloud said, when it refused.
+    /// The cloud's message, if it refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// Why its end could not be proved yet.
@@ -210,25 +211,25 @@ pub struct Attempt {
     pub stuck: Option<Stuck>,
 }
 
-/// An id seen under a key.
+/// A machine id seen with a key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sighted {
     /// The machine's id at the cloud.
     pub id: ComputeId,
-    /// When first.
+    /// When it was first seen.
     pub at: Timestamp,
-    /// What becomes of it.
+    /// What happens to it.
     pub fate: Fate,
-    /// What it costs, where it is not the machine that the attempt's own price is of.
+    /// Its price, if it is not the machine to which the attempt's own price applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<UsdPerHour>,
-    /// When it was proved to be gone, under an attempt that went on.
+    /// When it was proved absent, for an attempt that continued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone_at: Option<Timestamp>,
 }
 
 impl Sighted {
-    /// Seen for the first time.
+    /// A first sighting.
     #[must_use]
     pub fn new(id: ComputeId, at: Timestamp, fate: Fate) -> Self {
         Self {
@@ -241,31 +242,31 @@ impl Sighted {
     }
 }
 
-/// What becomes of a machine that was seen.
+/// What happens to a machine that was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fate {
-    /// It serves, or may come to serve.
+    /// It is serving, or may become the serving machine.
     Kept,
-    /// Its end is committed, whatever becomes of its attempt.
+    /// Its end is committed, whatever happens to its attempt.
     Doomed,
-    /// A point read proved it gone.
+    /// A point read proved it absent.
     Gone,
-    /// It carries our key and is not provably of this order, as a copy of our machine is not:
-    /// reported, never touched.
+    /// It carries our key but does not provably belong to this order; it may be a copy of our
+    /// machine. Reported, never deleted.
     Unclear,
 }
 
-/// A committed end of an attempt. Final.
+/// The committed end of an attempt. Final.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Kill {
     /// Why the attempt's machines are deleted.
     pub reason: Reason,
-    /// Since when.
+    /// When the end was committed.
     pub at: Timestamp,
 }
 
-/// A supporting object and where it is in its life.
+/// A supporting object and its state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SupportStep {
     /// The object, as the provider describes it.
@@ -278,22 +279,22 @@ pub struct SupportStep {
     pub released: bool,
 }
 
-/// Where an attempt belongs: the row of `Table::Attempts`.
+/// The row of an attempt in `Table::Attempts`: what it belongs to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AttemptRow {
     /// The session the attempt belongs to.
     pub session: SessionId,
-    /// On which account.
+    /// The account of the attempt.
     pub account: AccountName,
 }
 
-/// The bounds that hold for an account: what the kernel needs of the policy.
+/// The bounds of an account: the part of its policy that the kernel needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bounds {
     /// How long a lease lasts.
     #[serde(with = "duration_ms")]
     pub lease: Duration,
-    /// The cloud's.
+    /// The cloud's limits.
     pub limits: AccountLimits,
 }
 
@@ -303,7 +304,7 @@ const MOST_PLAUSIBLE: UsdPerHour = UsdPerHour::new(Usd::from_cents(10_000));
 /// Nor more than so many times what its offer said.
 const MOST_TIMES_QUOTED: u32 = 20;
 
-/// Whether a price can be meant: neither nothing, nor less, nor absurdly much.
+/// Whether a price is plausible: positive, and not absurdly high.
 #[must_use]
 pub fn is_plausible_price(price: UsdPerHour, quoted: Option<UsdPerHour>) -> bool {
     let quoted = quoted.filter(|quoted| *quoted > UsdPerHour::ZERO);
@@ -313,13 +314,13 @@ pub fn is_plausible_price(price: UsdPerHour, quoted: Option<UsdPerHour>) -> bool
 }
 
 impl Bounds {
-    /// How long after `calling` nothing is concluded absent or dead.
+    /// How long after `calling` nothing may be concluded absent or dead.
     #[must_use]
     pub fn settle(&self) -> Duration {
         self.lease.saturating_add(self.delete_bound())
     }
 
-    /// How long a machine may go on billing after its end was ordered.
+    /// How long a machine may continue to bill after its deletion was ordered.
     #[must_use]
     pub fn delete_bound(&self) -> Duration {
         let call = self.limits.call_deadline;
@@ -328,7 +329,7 @@ impl Bounds {
 }
 
 impl Attempt {
-    /// Whether it is over.
+    /// Whether the attempt has ended.
     #[must_use]
     pub fn is_terminal(&self) -> bool {
         matches!(
@@ -337,7 +338,7 @@ impl Attempt {
         )
     }
 
-    /// Whether a machine of it may bill.
+    /// Whether a machine of the attempt may bill.
     #[must_use]
     pub fn may_bill(&self) -> bool {
         matches!(
@@ -346,13 +347,13 @@ impl Attempt {
         )
     }
 
-    /// Whether it serves its session.
+    /// Whether the attempt serves its session.
     #[must_use]
     pub fn is_serving(&self) -> bool {
         self.phase == AttemptPhase::Live && self.kill.is_none()
     }
 
-    /// Before then nothing is concluded absent or dead.
+    /// Before this time, nothing is concluded absent or dead.
     #[must_use]
     pub fn settled_at(&self, bounds: &Bounds) -> Timestamp {
         self.calling_at
@@ -360,9 +361,9 @@ impl Attempt {
             .saturating_add(bounds.settle())
     }
 
-    /// Before then a missing machine is not taken for a vanished one. A machine that never showed
-    /// yet is given much longer: clouds exceed their own bounds, and what is believed gone is
-    /// ended.
+    /// Before this time, a missing machine is not considered vanished. A machine that has never
+    /// been shown is given much longer: clouds exceed their own bounds, and a machine believed gone
+    /// is ended.
     #[must_use]
     pub fn may_vanish_at(&self, bounds: &Bounds) -> Timestamp {
         let patience = if self.seen_at.is_some() { 0 } else { 4 };
@@ -370,20 +371,21 @@ impl Attempt {
             .saturating_add(bounds.limits.visibility_bound.saturating_mul(patience))
     }
 
-    /// The machine that its own price is of: the one that serves, else the first that was seen.
+    /// The machine to which the attempt's own price applies: the serving one, else the first one
+    /// seen.
     fn one(&self) -> Option<&ComputeId> {
         self.serving
             .as_ref()
             .or_else(|| self.own().next().map(|seen| &seen.id))
     }
 
-    /// The machines its one call made besides.
+    /// Additional machines that its create call made.
     fn doubles(&self) -> impl Iterator<Item = &Sighted> {
         let one = self.one();
         self.own().filter(move |seen| Some(&seen.id) != one)
     }
 
-    /// What the doubles of its machine burn.
+    /// The price per hour of its duplicate machines.
     #[must_use]
     pub fn double_burn(&self) -> UsdPerHour {
         let living = self
@@ -392,7 +394,7 @@ impl Attempt {
         living.filter_map(|seen| seen.price).sum()
     }
 
-    /// What its machine burns.
+    /// The price per hour of its own machine.
     #[must_use]
     pub fn own_burn(&self) -> UsdPerHour {
         if self.may_bill() {
@@ -402,13 +404,13 @@ impl Attempt {
         }
     }
 
-    /// What it burns.
+    /// The total price per hour.
     #[must_use]
     pub fn burn(&self) -> UsdPerHour {
         self.own_burn() + self.double_burn()
     }
 
-    /// What it cost until `now`. A double is counted from the call that made it.
+    /// The cost until `now`. A duplicate counts from the call that made it.
     #[must_use]
     pub fn cost(&self, now: Timestamp) -> Usd {
         let until = self.ended_at.unwrap_or(now);
@@ -420,7 +422,7 @@ impl Attempt {
         self.own_cost(until) + self.doubles().filter_map(doubled).sum()
     }
 
-    /// What it cost until then, without its doubles.
+    /// The cost until then, without duplicates.
     pub(super) fn own_cost(&self, until: Timestamp) -> Usd {
         let Some(from) = self.metered_to else {
             return self.spent;
@@ -433,7 +435,7 @@ impl Attempt {
                 .unwrap_or_default()
     }
 
-    /// What it burns at the highest plausible price.
+    /// The price per hour at the highest plausible price.
     fn burn_at_highest(&self) -> UsdPerHour {
         let own = if self.may_bill() {
             self.highest.max(self.price).unwrap_or_default()
@@ -443,7 +445,7 @@ impl Attempt {
         own + self.double_burn()
     }
 
-    /// What it cost until then at the highest plausible prices, without its doubles.
+    /// The cost until then at the highest plausible prices, without duplicates.
     pub(super) fn own_cost_at_highest(&self, until: Timestamp) -> Usd {
         let before = self.spent_at_highest.max(self.spent);
         let Some(from) = self.metered_to else {
@@ -453,27 +455,27 @@ impl Attempt {
         before + price.cost_of(until.since(from)).unwrap_or_default()
     }
 
-    /// What it cost until `now` at the highest plausible prices.
+    /// The cost until `now` at the highest plausible prices.
     fn cost_at_highest(&self, now: Timestamp) -> Usd {
         let until = self.ended_at.unwrap_or(now);
         let doubles = self.cost(now) - self.own_cost(until);
         self.own_cost_at_highest(until) + doubles
     }
 
-    /// What it cost until its last sign of life, or until now while it lives.
+    /// The cost until its last sign of life, or until now while it is alive.
     #[must_use]
     pub fn cost_while_alive(&self, now: Timestamp) -> Usd {
         self.used.unwrap_or_else(|| self.cost(now))
     }
 
-    /// The machine was alive until then, though its end was committed.
+    /// Records that the machine was alive until then, although its end was committed.
     pub(super) fn was_alive_at(&mut self, then: Timestamp) {
         let cost = self.cost(then);
         self.used = self.used.max(Some(cost));
     }
 
-    /// What a machine costs from now on. A price of a machine that is not of this order changes
-    /// nothing.
+    /// Sets the current price of a machine. The price of a machine that does not belong to this
+    /// order is ignored.
     pub fn reprice(&mut self, id: &ComputeId, price: UsdPerHour, now: Timestamp) {
         if self.one() == Some(id) {
             if self.price != Some(price) {
@@ -481,7 +483,8 @@ impl Attempt {
                 let seen_first = self.spent == Usd::ZERO && self.metered_to == self.calling_at;
                 let before = self.own_cost_at_highest(until);
                 self.highest = self.highest.max(self.price).max(Some(price));
-                // The first price that is seen held from the start; a later one holds from then on.
+                // The first observed price applies from the start; later ones apply from when they
+                // are seen.
                 self.spent_at_highest = if seen_first {
                     self.own_cost_at_highest(until)
                 } else {
@@ -498,25 +501,25 @@ impl Attempt {
         }
     }
 
-    /// What is known of an id under this key.
+    /// The sighting of this id, if there is one.
     pub fn sighted_mut(&mut self, id: &ComputeId) -> Option<&mut Sighted> {
         self.sighted.iter_mut().find(|seen| seen.id == *id)
     }
 
-    /// Every machine on record that is of this order: not those that only carry its key.
+    /// Every recorded machine that belongs to this order, without those that only carry its key.
     pub fn own(&self) -> impl Iterator<Item = &Sighted> {
         self.sighted
             .iter()
             .filter(|seen| seen.fate != Fate::Unclear)
     }
 
-    /// Whether a machine of this id is of this order.
+    /// Whether the machine with this id belongs to this order.
     #[must_use]
     pub fn owns(&self, id: &ComputeId) -> bool {
         self.own().any(|seen| seen.id == *id)
     }
 
-    /// Where, and of what shape, for people.
+    /// The place and shape, for display.
     #[must_use]
     pub fn placed(&self) -> String {
         let c = &self.candidate;
@@ -533,7 +536,7 @@ impl Attempt {
 }
 
 impl SessionRecord {
-    /// Where the session is in its life.
+    /// The state of the session.
     #[must_use]
     pub fn state(&self) -> SessionState {
         match &self.ending {
@@ -548,14 +551,14 @@ impl SessionRecord {
         }
     }
 
-    /// Nothing is left to be done, unless it is opened again: it ended, and so did its machines and
-    /// what was made for them.
+    /// Whether nothing remains to be done, unless the session is reopened: it ended, and so did its
+    /// machines and their supporting objects.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.state() == SessionState::Terminated && self.has_nothing_left()
     }
 
-    /// It was to end and nothing is left of it, and that was not said yet.
+    /// Whether its end is committed and nothing is left of it, and that was not emitted yet.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.state() == SessionState::Terminating && self.has_nothing_left()
@@ -567,14 +570,15 @@ impl SessionRecord {
             .all(|a| a.is_terminal() && a.supports.iter().all(|step| step.released))
     }
 
-    /// The attempt that serves.
+    /// The serving attempt.
     #[must_use]
     pub fn serving(&self) -> Option<&Attempt> {
         self.attempts.iter().find(|attempt| attempt.is_serving())
     }
 
-    /// Whether the machine of this attempt speaks for the session: it serves, or it may be the one
-    /// that will, because its order was not answered yet. A machine that was replaced does not.
+    /// Whether the machine of this attempt may report for the session: it is serving, or it may
+    /// become the serving one because its order was not answered yet. A machine that was replaced
+    /// may not.
     #[must_use]
     pub fn may_report(&self, id: AttemptId) -> bool {
         match self.serving() {
@@ -585,21 +589,21 @@ impl SessionRecord {
         }
     }
 
-    /// An attempt by its id.
+    /// Finds an attempt by its id.
     #[must_use]
     pub fn attempt(&self, id: AttemptId) -> Option<&Attempt> {
         self.attempts.iter().find(|attempt| attempt.id == id)
     }
 
-    /// An attempt by its id.
+    /// Finds an attempt by its id.
     pub fn attempt_mut(&mut self, id: AttemptId) -> Option<&mut Attempt> {
         self.attempts.iter_mut().find(|attempt| attempt.id == id)
     }
 
-    /// What it cost until `now`.
+    /// The cost until `now`.
     #[must_use]
     pub fn cost(&self, now: Timestamp) -> Cost {
-        // Of an ended session: what its last machine was ordered at, and was last seen to cost.
+        // For an ended session: the quoted and last observed price of its last machine.
         let serving = self.serving().or_else(|| {
             self.attempts
                 .iter()
@@ -620,8 +624,8 @@ impl SessionRecord {
         }
     }
 
-    /// What counts against its cap: what it cost and what it burns, at the highest plausible
-    /// prices, and not less than what was billed.
+    /// What counts against the cap: the cost and the price per hour, at the highest plausible
+    /// prices, and at least what was billed.
     #[must_use]
     pub fn under_cap(&self, now: Timestamp) -> (Usd, UsdPerHour) {
         let attempts = self.attempts.iter();
@@ -630,7 +634,7 @@ impl SessionRecord {
         (spent.max(self.billed.unwrap_or_default()), burn)
     }
 
-    /// The newest activity on this record: creation, acceptance, readiness.
+    /// The latest activity in this record: creation, acceptance, readiness.
     #[must_use]
     pub fn own_activity(&self) -> Timestamp {
         let accepted = self
@@ -644,7 +648,7 @@ impl SessionRecord {
             .unwrap_or(self.created_at)
     }
 
-    /// Whatever it says happened later than now happened now.
+    /// Moves every recorded instant later than now to now.
     pub fn not_later_than(&mut self, now: Timestamp) {
         let mut cut = |at: &mut Timestamp| *at = (*at).min(now);
         cut(&mut self.created_at);
@@ -676,7 +680,7 @@ impl SessionRecord {
         }
     }
 
-    /// Remembers a decision and its reason.
+    /// Records a decision and its reason.
     pub fn decide(&mut self, at: Timestamp, text: impl Into<String>) {
         if self.decisions.len() >= DECISIONS {
             self.decisions.remove(0);
@@ -687,7 +691,7 @@ impl SessionRecord {
         });
     }
 
-    /// The row's bytes.
+    /// Encodes the record as the bytes of its row.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut row = Vec::with_capacity(1024);
@@ -696,10 +700,10 @@ impl SessionRecord {
         row
     }
 
-    /// Reads a row's bytes.
+    /// Decodes the bytes of a row.
     ///
     /// # Errors
-    /// When they are not a session of a schema we understand.
+    /// When they are not a session of a known schema.
     pub fn decode(bytes: &[u8]) -> atlas_core::Result<Self> {
         serde_json::from_slice(super::glance::body(bytes)).map_err(|error| {
             atlas_core::Error::new(

@@ -1,4 +1,4 @@
-//! The transitions: what an input makes of a session. Pure, and safe to repeat on a fresher record.
+//! Transitions: applies an input to a session. Pure, and safe to repeat on a newer record.
 
 use std::time::Duration;
 
@@ -8,28 +8,28 @@ use super::input::{AttemptEvidence, Cx, Evidence, Input};
 use super::record::{Attempt, SessionRecord};
 use crate::event::EventKind;
 
-/// Failures in a row after which a kill is called stuck.
+/// Consecutive failures after which a deletion is reported as stuck.
 pub(super) const STUCK_AFTER: u32 = 3;
-/// The longest wait between two tries at anything that has to succeed in the end.
+/// The maximum wait between two attempts at anything that must succeed eventually.
 pub(super) const RETRY_CAP: Duration = Duration::from_secs(60);
 pub(super) const RETRY_BASE: Duration = Duration::from_secs(1);
 
-/// What a step made of a session.
+/// The result of a step.
 #[derive(Clone, Debug)]
 pub struct Step {
     /// The new record.
     pub record: SessionRecord,
-    /// The new facts.
+    /// The new evidence.
     pub evidence: Evidence,
-    /// What happened, to be committed with the record.
+    /// The events, to be committed with the record.
     pub events: Vec<EventKind>,
-    /// An attempt that is new on record.
+    /// An attempt that this step recorded.
     pub intended: Option<AttemptId>,
-    /// The sealed request is of no use any more.
+    /// The sealed request is no longer needed.
     pub erase: bool,
 }
 
-/// Takes a step.
+/// Applies one input.
 #[must_use]
 pub fn step(record: &SessionRecord, evidence: &Evidence, cx: &Cx<'_>, input: &Input) -> Step {
     let mut s = Stepper {

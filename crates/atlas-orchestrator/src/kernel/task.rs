@@ -15,22 +15,22 @@ use atlas_core::{Compute, ComputeStatus, StopCause};
 use crate::event::Death;
 use crate::session::{TaskCause, TaskKind, TaskOutcome};
 
-/// What is known of the run besides the machine's present state.
+/// What is known about the run, besides the machine's current state.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Run {
-    /// A look or a listing showed its container running.
+    /// A poll or a listing showed its container running.
     pub(super) seen_running: bool,
-    /// The machine deletes itself once its command has ended.
+    /// The machine deletes itself when its command has ended.
     pub(super) ends_itself: bool,
 }
 
-/// Whether a machine's present state shows that its container runs.
+/// Whether a machine's current state shows that its container runs.
 pub(super) fn is_running(compute: &Compute) -> bool {
     compute.status == ComputeStatus::Running && compute.ready != Some(false)
 }
 
-/// The outcome that a machine's state shows; `None` while the task goes on, and where the machine
-/// died under it (then the session's policy on failure decides).
+/// The outcome that a machine's state shows. `None` while the task continues, and if the machine
+/// died (the session's failure policy then decides).
 pub(super) fn outcome(compute: &Compute, run: Run) -> Option<TaskOutcome> {
     if compute.preempted {
         return None;
@@ -64,7 +64,7 @@ pub(super) fn outcome(compute: &Compute, run: Run) -> Option<TaskOutcome> {
 
 /// The outcome of a task whose machine died and is not replaced.
 pub(super) fn of_death(how: Death, last: Option<&Compute>, run: Run) -> TaskOutcome {
-    // What was told to delete itself after its command, ran, and is gone.
+    // It was to delete itself after its command, it ran, and it is gone.
     if how == Death::Vanished && run.ends_itself && run.seen_running {
         return TaskOutcome::inferred(TaskKind::Completed, None);
     }

@@ -1,5 +1,4 @@
-//! Properties of the transitions: whatever a cloud answers, in whatever order, what is promised
-//! holds.
+//! Property tests of the transitions: whatever a cloud answers, in any order, the promises hold.
 
 mod schedules;
 
@@ -23,7 +22,7 @@ use crate::session::{AttemptPhase, SessionKind, SessionState};
 
 const START: i64 = 1_790_000_000;
 
-/// A cloud that obeys, loses answers, doubles machines and lags as its dice say, within its bound.
+/// A cloud that obeys, loses answers, duplicates machines and lags at random, within its bound.
 #[derive(Debug, Default)]
 struct Cloud {
     machines: BTreeMap<ComputeId, Machine>,
@@ -181,7 +180,7 @@ impl Run {
         }
     }
 
-    /// An order on record that was not sent.
+    /// A recorded order that was not sent.
     fn intend(&mut self, supports: Vec<atlas_core::Support>) -> (AttemptId, TrackedKey) {
         let id = AttemptId::new(self.now, [1; 6]);
         let key = TrackedKey::new(RealmId::from_bytes([1; 4]), id, [0; 5]);
@@ -208,7 +207,7 @@ impl Run {
         }
     }
 
-    /// Takes a step and checks what no step may do.
+    /// Applies a step and checks what no step may do.
     fn tell(&mut self, input: &Input) {
         let before = self.record.clone();
         let stepped = step(&before, &self.evidence, &self.cx(), input);
@@ -258,7 +257,7 @@ impl Run {
         self.evidence = stepped.evidence;
     }
 
-    /// As a caller does it, who knows the record and none of the driver's facts.
+    /// Applies an input as a caller does, with the record but without the driver's evidence.
     fn tell_aside(&mut self, input: &Input) {
         let facts = std::mem::take(&mut self.evidence);
         self.tell(input);
@@ -405,8 +404,8 @@ impl Run {
                 } else {
                     Ok(())
                 };
-                // A DELETE of what does not show yet answers 404, which counts as done, and does
-                // nothing.
+                // A DELETE of a machine that does not show yet is answered with 404, which counts
+                // as done, and has no effect.
                 if shown && (!broken || self.cloud.roll(2) == 0) {
                     let now = self.now;
                     self.cloud
@@ -442,7 +441,7 @@ impl Run {
         }
     }
 
-    /// What the account's survey tells a session: the machines under its open keys.
+    /// What the account's survey reports to a session: the machines with its open keys.
     fn survey(&mut self) {
         let open: Vec<_> = self
             .record
@@ -461,7 +460,7 @@ impl Run {
         }
     }
 
-    /// Runs for `span`; answers how many effects there were at the busiest moment.
+    /// Runs for `span`; returns the maximum number of effects at any moment.
     fn run(&mut self, span: Duration) -> u32 {
         let until = self.now.saturating_add(span);
         let (mut busiest, mut at_once) = (0, 0);
@@ -569,7 +568,7 @@ proptest! {
         prop_assert_eq!(&glance.open, &open);
         prop_assert_eq!(SessionRecord::decode(&row).unwrap().encode(), row.clone());
         if glance.quiet {
-            // What is taken up from its head alone has nothing to do before the head's time.
+            // A session loaded from its header alone has nothing to do before the header's time.
             let activity = run.record.created_at.saturating_add(Duration::from_secs(touched));
             let due = super::limits::next_look_of(&glance, activity, &run.cx()).unwrap();
             let planned = plan(&run.record, &Evidence::default(), activity, &run.cx());

@@ -13,8 +13,8 @@ use super::place;
 use super::wire::{self, Line, MAX_ANSWER, MAX_REQUEST, Read};
 use crate::store::StoreOwner;
 
-/// How long an owner may take to show that it lives. It answers at once unless it is stopped, or
-/// its machine is overloaded.
+/// How long an owner may take to answer a ping. It answers at once unless it is stopped, or its
+/// machine is overloaded.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
 /// A connection to the process that holds a store.
@@ -22,21 +22,21 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 pub struct OwnerClient {
     path: PathBuf,
     store: PathBuf,
-    /// It has answered on this connection.
+    /// The owner has answered on this connection.
     lives: bool,
     stream: BufReader<UnixStream>,
 }
 
 impl OwnerClient {
-    /// Connects to the owner of this store. `None` when there is none: no store, no socket, or one
-    /// that a dead owner left.
+    /// Connects to the owner of this store. `None` if there is none: no store, no socket, or a
+    /// socket that a dead owner left behind.
     ///
     /// # Errors
-    /// `forbidden` when the socket is another user's; `unavailable` when it is there and cannot be
-    /// connected to.
+    /// `forbidden` when the socket belongs to another user; `unavailable` when it exists and cannot
+    /// be connected to.
     ///
     /// # Cancel safety
-    /// Yes.
+    /// Cancel safe.
     pub async fn connect(store: &Path) -> Result<Option<Self>, Error> {
         let Ok(path) = place::socket_of(store) else {
             return Ok(None);
@@ -47,7 +47,7 @@ impl OwnerClient {
         place::check_directory(&path, store)?;
         let stream = match UnixStream::connect(&path).await {
             Ok(stream) => stream,
-            // Refused: a socket without a listener.
+            // Connection refused: a socket without a listener.
             Err(e)
                 if matches!(
                     e.kind(),
@@ -77,16 +77,17 @@ impl OwnerClient {
         }))
     }
 
-    /// Asks, and gives each item that comes before the answer to `on_item`, whose error ends the
-    /// call.
+    /// Sends a request and passes each item that precedes the answer to `on_item`; an error from it
+    /// ends the call.
     ///
     /// # Errors
     /// The owner's own error, with its kind and outcome. `unavailable` with an unknown outcome when
-    /// the owner went away before it answered: what was asked may have been done. `timeout` when it
-    /// does not show within seconds that it lives: it is stopped or hangs, and was asked nothing.
+    /// the owner disconnected before it answered: the request may have been carried out. `timeout`
+    /// when the owner does not answer a ping within seconds: it is stopped or hangs, and the
+    /// request was not sent.
     ///
     /// # Cancel safety
-    /// A dropped call may have been done; the connection cannot be used any more.
+    /// A dropped call may have been carried out; the connection cannot be used any more.
     pub async fn ask(
         &mut self,
         request: &Value,
@@ -102,7 +103,7 @@ impl OwnerClient {
         }
         self.see_it_live().await?;
         if let Err(e) = wire::write(self.stream.get_mut(), request).await {
-            // It may have said why before it left.
+            // The owner may have sent an error before it disconnected.
             if let Ok(Read::Line(Line::Error(fault))) =
                 wire::read(&mut self.stream, MAX_ANSWER).await
             {
@@ -121,19 +122,20 @@ impl OwnerClient {
         }
     }
 
-    /// Waits for a sign of life before anything is asked, once for each connection.
+    /// Pings the owner before the first request of each connection.
     async fn see_it_live(&mut self) -> Result<(), Error> {
         if self.lives {
             return Ok(());
         }
         let first = async {
-            // An owner that refuses this client has said so and closed its side.
+            // An owner that refuses this client has sent its error and closed its side.
             let _ = wire::write(self.stream.get_mut(), &wire::ping()).await;
             wire::read(&mut self.stream, MAX_ANSWER).await
         };
         match tokio::time::timeout(SIGN_OF_LIFE, first).await {
             Ok(Ok(Read::Line(Line::Done(_) | Line::Item(_)))) => {}
-            // One of an older atlas does not know the question, and lives.
+            // An owner of an older version does not know the ping, but its answer shows that it is
+            // alive.
             Ok(Ok(Read::Line(Line::Error(fault)))) => match Error::from(fault) {
                 error if error.field() == Some("request") => {}
                 error => return Err(error),

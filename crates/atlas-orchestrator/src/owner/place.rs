@@ -1,4 +1,4 @@
-//! Where the socket of a store is, and whose it may be.
+//! The path of a store's socket, and the checks of its ownership.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -13,19 +13,21 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::realm::file::with_suffix;
 
-/// A socket's path has 108 bytes on Linux and 104 on macOS, the last a zero.
+/// The maximum length of a socket path: 108 bytes on Linux and 104 on macOS, including a final
+/// zero.
 const MAX_PATH: usize = 103;
-/// `/.atlas-` and sixteen digits and `/s`: where the socket is made before it is published.
+/// The length of `/.atlas-`, sixteen digits and `/s`: where the socket is made before it is
+/// published.
 const DRAFT_LEN: usize = 26;
 const NAME_IN_FALLBACK: &str = "owner.sock";
 
-/// The socket of this store: beside it, or in a private directory of its own under the temporary
-/// one where that is too long.
+/// The socket of this store: beside it or, if that path is too long, in a private directory below
+/// the temporary one.
 ///
-/// Both sides must come to the same answer, so it depends on nothing but the store's real path.
+/// Both sides must compute the same path, so it depends only on the store's real path.
 ///
 /// # Errors
-/// That the store does not exist.
+/// When the store does not exist.
 pub(super) fn socket_of(store: &Path) -> io::Result<PathBuf> {
     let store = fs::canonicalize(store)?;
     let beside = with_suffix(&store, ".sock");
@@ -39,8 +41,8 @@ pub(super) fn socket_of(store: &Path) -> io::Result<PathBuf> {
     Ok(directory.join(NAME_IN_FALLBACK))
 }
 
-/// Binds the socket so that it is never open to others, not even for a moment, and replaces one
-/// that a dead owner left. `draft` is 16 characters that no other process uses.
+/// Binds the socket so that it is never accessible to others, not even briefly, and replaces one
+/// that a dead owner left behind. `draft` is 16 characters that no other process uses.
 pub(super) fn bind(path: &Path, store: &Path, draft: &str) -> Result<UnixListener, Error> {
     match fs::symlink_metadata(path) {
         Ok(meta) if !meta.file_type().is_socket() => {
@@ -57,7 +59,7 @@ pub(super) fn bind(path: &Path, store: &Path, draft: &str) -> Result<UnixListene
     let draft = directory.join(format!(".atlas-{draft}"));
     private_directory(&draft).map_err(|e| failed(path, "could not be made", Some(e)))?;
     let hidden = draft.join("s");
-    // Renaming keeps the listener, and replaces a dead owner's socket at once.
+    // Renaming keeps the listener, and atomically replaces a dead owner's socket.
     let bound = UnixListener::bind(&hidden).and_then(|listener| {
         fs::set_permissions(&hidden, Permissions::from_mode(0o600))?;
         fs::rename(&hidden, path)?;
@@ -70,7 +72,7 @@ pub(super) fn bind(path: &Path, store: &Path, draft: &str) -> Result<UnixListene
     bound.map_err(|e| failed(path, "could not be bound", Some(e)))
 }
 
-/// A socket in the fallback directory is only trusted when nobody else can have put it there.
+/// Checks that no other user can have placed the socket in the fallback directory.
 pub(super) fn check_directory(path: &Path, store: &Path) -> Result<(), Error> {
     if !path.ends_with(NAME_IN_FALLBACK) {
         return Ok(());
@@ -92,7 +94,7 @@ pub(super) fn check_directory(path: &Path, store: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// This process's user, as the kernel says it.
+/// This process's user id, as reported by the kernel.
 pub(super) fn own_uid() -> io::Result<u32> {
     Ok(UnixStream::pair()?.0.peer_cred()?.uid())
 }

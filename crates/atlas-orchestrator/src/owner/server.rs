@@ -1,4 +1,4 @@
-//! The side of the process that holds the store.
+//! The server side: the process that holds the store.
 
 use std::fs;
 use std::io;
@@ -22,54 +22,54 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::place;
 use super::wire::{self, Fault, Line, MAX_REQUEST, Read};
 
-/// Clients served at once; one more is told so.
+/// Maximum number of clients at once; further clients get an error.
 const MAX_CLIENTS: usize = 64;
-/// Items on their way to a client that does not read; then the handler waits.
+/// Maximum number of queued items for a client that does not read; the handler then waits.
 const ITEMS_AHEAD: usize = 16;
-/// How long a client may hold its place without asking anything.
+/// How long a client may stay connected without sending a request.
 const IDLE: Duration = Duration::from_secs(60);
-/// After a failed accept (too many open files), before the next.
+/// The pause after a failed accept (too many open files) before the next one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How often it is looked whether the socket is still there: a cleaner of temporary files, or
-/// somebody's hand, may remove it.
+/// How often the server checks that the socket still exists: a cleaner of temporary files, or a
+/// user, may remove it.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long a closing owner waits for requests that are to be finished.
+/// How long a closing owner waits for requests that asked to be finished.
 const DRAIN: Duration = Duration::from_secs(30);
 
-/// A listening owner's socket. Dropping it removes the socket and leaves every client.
+/// A listening owner's socket. Dropping it removes the socket and disconnects every client.
 #[derive(Debug)]
 pub struct OwnerSocket {
     path: PathBuf,
     identity: Bound,
-    /// No new request is begun.
+    /// Once cancelled, no new request is started.
     draining: CancellationToken,
-    /// Requests that are finished before it closes.
+    /// Requests that are finished before the socket closes.
     unfinished: TaskTracker,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
-/// Device and inode of the socket that was bound last: a later owner's socket under the same name
-/// is not ours to remove.
+/// Device and inode of the socket that was bound last. A later owner's socket with the same name
+/// must not be removed.
 type Bound = Arc<Mutex<Option<(u64, u64)>>>;
 
-/// Where a handler sends what comes before the answer: one event of `events -f` after another.
+/// Sends the items that precede an answer, such as the events of `events -f`.
 #[derive(Clone, Debug)]
 pub struct Items {
     sender: mpsc::Sender<Value>,
     unfinished: TaskTracker,
-    /// Kept until the answer is written.
+    /// Held until the answer is written.
     token: Arc<Mutex<Option<TaskTrackerToken>>>,
 }
 
 impl Items {
-    /// Sends one; waits while the client does not keep up.
+    /// Sends one item; waits while the client does not keep up.
     ///
     /// # Errors
-    /// `unavailable` when the client has gone.
+    /// `unavailable` when the client has disconnected.
     ///
     /// # Cancel safety
-    /// A dropped call has sent the item or not.
+    /// A dropped call has sent the item completely or not at all.
     pub async fn send(&self, item: Value) -> Result<(), Error> {
         self.sender
             .send(item)
@@ -77,8 +77,9 @@ impl Items {
             .map_err(|_| Error::new(ErrorKind::Unavailable, "the client has gone"))
     }
 
-    /// Has the owner finish this request before it closes its socket, within half a minute. For
-    /// what is better not broken off; a follower is left at once.
+    /// Makes the owner finish this request before it closes its socket, within half a minute. For
+    /// requests that should not be interrupted; a client that follows events is disconnected at
+    /// once.
     pub fn finish_before_close(&self) {
         let mut token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
         token.get_or_insert_with(|| self.unfinished.token());
@@ -86,15 +87,15 @@ impl Items {
 }
 
 impl OwnerSocket {
-    /// Listens for this store, which the caller must hold, and answers each request with what the
-    /// handler returns.
+    /// Listens for this store, which the caller must hold, and answers each request with the
+    /// handler's result.
     ///
-    /// Only processes of the same user, and root, are answered. A handler's future is dropped when
-    /// its client goes away, so it must be cancel safe; what must go on is to be spawned by it.
+    /// Only processes of the same user and root are answered. A handler's future is dropped when
+    /// its client disconnects, so it must be cancel safe; work that must continue has to be
+    /// spawned.
     ///
     /// # Errors
-    /// `unavailable` when the socket cannot be bound, or its name is taken by something that is not
-    /// a socket.
+    /// `unavailable` when the socket cannot be bound, or another kind of file has its name.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -135,17 +136,18 @@ impl OwnerSocket {
         })
     }
 
-    /// Where it listens.
+    /// The path of the socket.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Stops listening, finishes what [`Items::finish_before_close`] asked for, leaves every
-    /// client, and waits until their handlers are dropped: then the store can be closed.
+    /// Stops listening, finishes the requests that called [`Items::finish_before_close`],
+    /// disconnects every client, and waits until their handlers are dropped. The store can be
+    /// closed then.
     ///
     /// # Cancel safety
-    /// A dropped call stops all the same, without waiting.
+    /// A dropped call stops the server nevertheless, without waiting.
     pub async fn close(mut self) {
         self.remove();
         self.draining.cancel();
@@ -167,7 +169,7 @@ impl OwnerSocket {
 }
 
 impl OwnerSocket {
-    /// Removes the socket from its directory, where it is still ours.
+    /// Removes the socket from its directory if it is still ours.
     fn remove(&self) {
         let bound = self
             .identity
@@ -193,7 +195,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     Ok((meta.dev(), meta.ino()))
 }
 
-/// What the listening task needs.
+/// The state of the listening task.
 struct Server {
     path: PathBuf,
     store: PathBuf,
@@ -206,11 +208,11 @@ struct Server {
 }
 
 impl Server {
-    /// Makes the socket again where somebody removed it.
+    /// Binds the socket again if it was removed.
     fn bind_again(&self, listener: &mut UnixListener) {
         let found = fs::symlink_metadata(&self.path);
         let gone = found.is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
-        // Held while the socket is made, so that closing does not remove it in between.
+        // Locked while the socket is made, so that closing does not remove it in between.
         let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
         if !gone || bound.is_none() {
             return;
@@ -287,7 +289,7 @@ async fn refuse(mut stream: UnixStream) {
         ErrorKind::Unavailable,
         "the owner of the store is answering too many already",
     );
-    // Whether the client hears it is not our concern any more.
+    // Whether the client receives the refusal does not matter.
     let _ = tokio::time::timeout(
         Duration::from_secs(1),
         wire::write(&mut stream, &Line::Error(Fault::from(&error))),
@@ -343,7 +345,7 @@ where
             }
             Read::NotJson => Error::validation("request", "is not JSON"),
         };
-        // What follows on this connection cannot be told from the rest of the bad request.
+        // After a malformed request, the start of the next one on this connection cannot be found.
         return wire::write(&mut write, &Line::Error(Fault::from(&wrong))).await;
     }
 }
@@ -374,8 +376,8 @@ where
                     done = Some(answer);
                     answered.cancel();
                 }
-                // Nothing is read while we answer: bytes wait for their turn, and only the end is
-                // looked for.
+                // While a request is answered, nothing is read: bytes wait in the socket, and only
+                // the end of the connection is watched for.
                 gone = end_of(read) => return gone,
             }
         }
@@ -388,10 +390,10 @@ where
     wire::write(write, &line).await
 }
 
-/// Writes items while the handler works, and after its answer those that are on their way.
+/// Writes items while the handler works, and the remaining ones after its answer.
 ///
-/// Beside the handler, not in turn with it: a client that does not read must not stop the handler's
-/// own clockwork.
+/// It runs concurrently with the handler, because a client that does not read must not stop the
+/// handler's own timers.
 async fn pump(
     mut items: mpsc::Receiver<Value>,
     write: &mut OwnedWriteHalf,
@@ -413,7 +415,7 @@ async fn pump(
     }
 }
 
-/// Returns when the client has closed its side; never when it sends its next request early.
+/// Returns when the client has closed its side; not when it sends its next request early.
 async fn end_of(read: &mut BufReader<OwnedReadHalf>) -> io::Result<()> {
     if read.fill_buf().await?.is_empty() {
         return Ok(());

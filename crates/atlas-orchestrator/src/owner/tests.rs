@@ -1,4 +1,4 @@
-//! Two processes and one store, played by two sides of a real socket.
+//! Two processes that share a store, represented by the two ends of a real socket.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -115,7 +115,7 @@ async fn the_socket_is_private_and_goes_with_its_owner() {
 async fn a_dead_owners_socket_is_no_owner_and_is_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path());
-    // What a killed process leaves: the name, and nobody listening.
+    // What a killed process leaves: the socket file without a listener.
     drop(std::os::unix::net::UnixListener::bind(dir.path().join("s.redb.sock")).unwrap());
     assert!(OwnerClient::connect(&store).await.unwrap().is_none());
     let first = listen(&store);
@@ -177,7 +177,7 @@ async fn what_is_not_a_request_is_refused_and_the_owner_goes_on() {
     let long = [b"\"".as_slice(), &vec![b'x'; 3 << 20], b"\"\n"].concat();
     for (bad, says) in [(b"nonsense\n".to_vec(), "not JSON"), (long, "longer")] {
         let mut raw = UnixStream::connect(socket.path()).await.unwrap();
-        // The owner may stop reading before all is written.
+        // The owner may stop reading before everything is written.
         let _ = raw.write_all(&bad).await;
         let mut answer = Vec::new();
         let _ = raw.read_to_end(&mut answer).await;
@@ -210,7 +210,7 @@ async fn what_is_not_a_request_is_refused_and_the_owner_goes_on() {
     );
 }
 
-/// Counts the handlers that are alive.
+/// Counts the handlers that are running.
 struct Alive(Arc<AtomicUsize>, Arc<Notify>);
 
 impl Drop for Alive {
@@ -275,7 +275,8 @@ async fn a_slow_reader_holds_up_its_own_handler_and_one_too_many_is_told() {
                     tokio::select! {
                         biased;
                         sent = &mut send => sent?,
-                        // A second without progress: the client is not reading, and we are held.
+                        // A second without progress: the client is not reading, so the handler is
+                        // blocked.
                         () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {
                             told.notify_one();
                             send.await?;
@@ -344,7 +345,7 @@ async fn a_socket_that_was_removed_is_made_again() {
 async fn an_owner_that_does_not_answer_is_named_within_seconds_and_asked_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path());
-    // As a stopped process leaves it: the kernel accepts, and nobody reads.
+    // Like a stopped process: the kernel accepts connections, but no one reads from them.
     let path = dir.path().join("s.redb.sock");
     let _stopped = std::os::unix::net::UnixListener::bind(path).unwrap();
     let note = json!({"pid": 4242, "program": "backend", "since": "2026-11-30T10:00:00Z"});

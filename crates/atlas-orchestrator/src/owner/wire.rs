@@ -1,4 +1,4 @@
-//! The lines on the owner's socket.
+//! The lines of the owner protocol.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Longest request.
+/// Maximum length of a request in bytes.
 pub(super) const MAX_REQUEST: u64 = 1 << 20;
-/// Longest answer or item.
+/// Maximum length of an answer or item in bytes.
 pub(super) const MAX_ANSWER: u64 = 64 << 20;
 
-/// The request that the owner answers at once, whatever else it is doing: it shows that it lives.
+/// The ping request, which the owner answers at once, whatever else it is doing.
 pub(super) fn ping() -> Value {
     serde_json::json!({ "do": "ping" })
 }
 
-/// Whether a request is that one.
+/// Whether a request is a ping.
 pub(super) fn is_ping(request: &Value) -> bool {
     *request == ping()
 }
@@ -31,8 +31,7 @@ pub(super) enum Line {
     Error(Fault),
 }
 
-/// An error on its way to another process. Sources stay where they are: they are in the owner's
-/// log.
+/// An error as sent to another process. Its sources are not sent; they are in the owner's log.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Fault {
     kind: String,
@@ -116,7 +115,7 @@ impl From<Fault> for Error {
     }
 }
 
-/// What a line turned out to be.
+/// The result of reading a line.
 #[derive(Debug)]
 pub(super) enum Read<T> {
     Line(T),

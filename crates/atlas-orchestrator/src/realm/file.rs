@@ -1,5 +1,5 @@
-//! The realm's secret in its file: 0600, created at once or not at all, refused when others can
-//! read it.
+//! The realm's secret in its file: mode 0600, created atomically, and refused when others can read
+//! it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 const MAX_SECRET_FILE: u64 = 4096;
 
-/// Where the last incarnation to hold the realm is kept: beside the secret.
+/// The path of the ledger that records the realm's last store: beside the secret.
 #[must_use]
 pub fn incarnation_path(secret: &Path) -> PathBuf {
     with_suffix(secret, ".incarnation")
@@ -68,17 +68,17 @@ pub(super) fn load_or_create(path: &Path, entropy: &dyn Entropy) -> Result<Secre
     entropy.fill(&mut *bytes);
     let text = Zeroizing::new(format!("{}\n", BASE64URL_NOPAD.encode(&*bytes)));
     match publish_new(path, text.as_bytes(), entropy) {
-        // Somebody else was first: theirs is the realm's secret, and ours was never used.
+        // Another process was first: its secret is the realm's, and ours was never used.
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => load(path),
         Err(e) => Err(unreadable(path, "cannot be created", e)),
         Ok(()) => load(path),
     }
 }
 
-/// Creates a 0600 file with this content at once, or not at all when the name is taken.
+/// Atomically creates a file with this content and mode 0600, or fails if the name is taken.
 ///
-/// A hard link is the one way of the standard library to publish a finished file under a name
-/// without replacing another.
+/// A hard link is the only way in the standard library to publish a finished file under a name
+/// without replacing another file.
 pub(crate) fn publish_new(path: &Path, content: &[u8], entropy: &dyn Entropy) -> io::Result<()> {
     let draft = write_draft(path, content, entropy)?;
     let linked = fs::hard_link(&draft, path);
@@ -87,7 +87,7 @@ pub(crate) fn publish_new(path: &Path, content: &[u8], entropy: &dyn Entropy) ->
     sync_directory(path)
 }
 
-/// Replaces a file's content at once: after a crash it is the old or the new one.
+/// Atomically replaces a file's content: after a crash it is the old or the new content.
 pub(crate) fn replace(path: &Path, content: &[u8], entropy: &dyn Entropy) -> io::Result<()> {
     let draft = write_draft(path, content, entropy)?;
     if let Err(e) = fs::rename(&draft, path) {
@@ -110,7 +110,7 @@ fn write_draft(path: &Path, content: &[u8], entropy: &dyn Entropy) -> io::Result
     Ok(draft)
 }
 
-/// Options that open for writing, and create for the owner alone.
+/// Options that open for writing and create the file with access for the owner only.
 pub(crate) fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.write(true);
@@ -119,7 +119,7 @@ pub(crate) fn private() -> OpenOptions {
     options
 }
 
-/// Makes a directory, and those it is in, for the owner alone.
+/// Creates a directory and its parents with access for the owner only.
 pub(super) fn private_directories(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
@@ -128,7 +128,7 @@ pub(super) fn private_directories(path: &Path) -> io::Result<()> {
     builder.create(path)
 }
 
-/// Makes a new name in a directory survive power loss.
+/// Makes a new directory entry survive a power failure.
 pub(crate) fn sync_directory(of: &Path) -> io::Result<()> {
     let parent = match of.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
@@ -137,7 +137,7 @@ pub(crate) fn sync_directory(of: &Path) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
-/// Whoever owns the file knows the secret, and can replace it.
+/// Checks the owner: the user who owns the file can read the secret and replace it.
 #[cfg(unix)]
 fn owned_by_another(meta: &fs::Metadata) -> Option<&'static str> {
     use std::os::unix::fs::MetadataExt;
@@ -241,7 +241,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("realm");
         load_or_create(&path, &SystemEntropy::new()).unwrap();
-        // Only root can give a file away.
+        // Only root can change the owner of a file.
         if std::os::unix::fs::chown(&path, Some(65_534), None).is_ok() {
             let error = load_or_create(&path, &SystemEntropy::new()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Validation);

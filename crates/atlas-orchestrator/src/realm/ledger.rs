@@ -1,5 +1,5 @@
-//! Who held the realm last: kept beside the secret, outside every store, so that a copy or a
-//! rollback of a store is noticed.
+//! Records which store held the realm last, outside every store, so that a copy or a rollback of a
+//! store is detected.
 
 use std::fmt::Debug;
 use std::fs::File;
@@ -15,40 +15,40 @@ use crate::store::StoreInfo;
 
 const MAX_LEDGER_FILE: u64 = 64 * 1024;
 
-/// The store that held the realm last, and how far it had come.
+/// The store that held the realm last, and its newest known commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastHolder {
     /// The store's incarnation id.
     pub incarnation: String,
-    /// The newest commit that was known when this was written; a store that is behind it was rolled
-    /// back.
+    /// The newest commit known when this was written. A store with an older newest commit was
+    /// rolled back.
     pub commit: u64,
 }
 
-/// What the ledger says of a store that wants the realm.
+/// The ledger's verdict on a store that claims the realm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// Nobody ever held the realm.
+    /// No store ever held the realm.
     First,
-    /// It is the store that held the realm last, and it is not behind.
+    /// This store held the realm last, and it is not behind.
     Continues,
-    /// Another store held the realm last: this one is a copy, or a new one in the place of one that
-    /// was lost.
+    /// Another store held the realm last: this one is a copy, or a new one that replaces a lost
+    /// one.
     Stranger(LastHolder),
-    /// The same store, with less in it than it had: a rollback.
+    /// This store held the realm last and has lost commits since: a rollback.
     Behind(LastHolder),
 }
 
-/// Where the last holder of the realm is kept. Calls are short and may block on a small local file.
+/// Stores the last holder of the realm. Calls are short and may block on a small local file.
 pub trait IncarnationLedger: Debug + Send + Sync + 'static {
-    /// The last holder; `None` when the realm was never held.
+    /// The last holder; `None` if the realm was never held.
     ///
     /// # Errors
-    /// `unavailable` when it cannot be read: then nothing may be concluded, least of all "never
-    /// held".
+    /// `unavailable` when it cannot be read. The caller must then draw no conclusion, in particular
+    /// not "never held".
     fn last(&self) -> Result<Option<LastHolder>>;
 
-    /// Makes this the last holder, durably.
+    /// Durably records a new last holder.
     ///
     /// # Errors
     /// `unavailable` when it could not be written.
@@ -56,7 +56,7 @@ pub trait IncarnationLedger: Debug + Send + Sync + 'static {
 }
 
 impl LastHolder {
-    /// This store, as it is now.
+    /// Describes this store in its current state.
     #[must_use]
     pub fn of(store: &StoreInfo) -> Self {
         Self {
@@ -67,8 +67,8 @@ impl LastHolder {
 }
 
 impl Claim {
-    /// Compares a store with the last holder. All but the first two make a process hold
-    /// (docs/architecture.md).
+    /// Compares a store with the last holder. Every verdict except the first two makes a process
+    /// hold (docs/architecture.md).
     #[must_use]
     pub fn of(store: &StoreInfo, last: Option<LastHolder>) -> Self {
         match last {
@@ -80,11 +80,11 @@ impl Claim {
     }
 }
 
-/// The ledger as a 0600 file.
+/// A ledger in a file with mode 0600.
 #[derive(Debug)]
 pub struct FileLedger {
     path: PathBuf,
-    /// Where an older atlas kept it; read while there is no file at `path`.
+    /// The path used by older versions; read while there is no file at `path`.
     before: Option<PathBuf>,
     entropy: Arc<dyn Entropy>,
 }
@@ -95,15 +95,15 @@ impl FileLedger {
         Self::at(file::incarnation_path(secret), entropy)
     }
 
-    /// The ledger of this realm in the user's state directory, which is made on first use: outside
-    /// whatever directory the store is in, so that it does not go back with the store.
+    /// The ledger of this realm in the user's state directory, which is created on first use. It is
+    /// outside the directory of the store, so that it is not rolled back with the store.
     pub fn in_state_dir(dir: &Path, realm: &Realm, entropy: Arc<dyn Entropy>) -> Self {
         let name = format!("{}.incarnation", realm.fingerprint());
         Self::at(dir.join(name), entropy)
     }
 
-    /// Reads the ledger beside this secret file as long as it has none of its own, and writes it
-    /// there where its own directory cannot be made.
+    /// Falls back to a ledger beside this secret file: reads it while this ledger has no file of
+    /// its own, and writes it if this ledger's directory cannot be created.
     #[must_use]
     pub fn or_beside(self, secret: &Path) -> Self {
         Self {
@@ -112,7 +112,7 @@ impl FileLedger {
         }
     }
 
-    /// The ledger in this file: where the secret comes from the environment.
+    /// The ledger in this file, for a secret that comes from the environment.
     pub fn at(path: impl Into<PathBuf>, entropy: Arc<dyn Entropy>) -> Self {
         Self {
             path: path.into(),
@@ -121,8 +121,8 @@ impl FileLedger {
         }
     }
 
-    /// The file it is written to: its own, unless the directory cannot be made and there is another
-    /// place.
+    /// The path to write to: the ledger's own, unless its directory cannot be created and there is
+    /// a fallback.
     fn place(&self) -> &Path {
         let made = self.path.parent().is_none_or(|dir| {
             dir.as_os_str().is_empty() || dir.is_dir() || file::private_directories(dir).is_ok()
@@ -171,12 +171,12 @@ impl IncarnationLedger for FileLedger {
     }
 }
 
-/// The ledger in memory, shared by its clones: for simulated nodes, and for a memory store.
+/// A ledger in memory, shared by its clones: for simulated nodes and for a memory store.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryLedger(Arc<Mutex<Option<LastHolder>>>);
 
 impl MemoryLedger {
-    /// The realm was never held.
+    /// A ledger of a realm that was never held.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

@@ -1,5 +1,5 @@
-//! One account as the runtime sees it: its handle, its pace, and every call on it, bounded and
-//! shielded from panics.
+//! One account as the runtime uses it: its handle, its call budget, and every call on it, with a
+//! time limit and isolated from panics.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -25,18 +25,19 @@ use super::steady::Steady;
 use crate::kernel::{Bounds, Failure, Reading};
 use crate::policy::{AccountPolicy, Policy};
 
-/// A walk over all machines of an account, shared by everybody who needed one.
+/// A listing of all machines of an account, shared by every task that needed one.
 #[derive(Debug)]
 pub(crate) struct Listed {
     pub(crate) begun: Timestamp,
-    /// Why nothing may be concluded from what is not in it.
+    /// Why nothing may be concluded from machines that are missing in it.
     pub(crate) incomplete: Option<String>,
     pub(crate) machines: Vec<Compute>,
-    /// Whether it can be believed, once somebody asked.
+    /// Whether the listing is plausible, once this was checked.
     pub(crate) plausible: tokio::sync::OnceCell<bool>,
-    /// By the attempt their keys name. Whether a key is genuine is the reader's to say.
+    /// Machines by the attempt that their keys name. The reader must check whether a key is
+    /// genuine.
     by_attempt: BTreeMap<AttemptId, Vec<(TrackedKey, usize)>>,
-    /// Their places in the order of their ids, once somebody looked for one.
+    /// Indexes in the order of machine ids, once a machine was searched by id.
     by_id: OnceLock<Vec<usize>>,
 }
 
@@ -49,9 +50,9 @@ impl Listed {
     ) -> Self {
         let mut by_attempt: BTreeMap<AttemptId, Vec<(TrackedKey, usize)>> = BTreeMap::new();
         for (index, machine) in machines.iter().enumerate() {
-            // A machine whose name contradicts what it was created with is found by the latter: it
-            // may be what an order made. That is enough to look after it, and not enough to end it
-            // by its key.
+            // A machine whose name contradicts the metadata it was created with is indexed by the
+            // metadata: it may be the result of an order. That is enough to look after it, and not
+            // enough to delete it by its key.
             let key = if one_carrier {
                 machine.keys.name.or(machine.keys.tag)
             } else {
@@ -85,7 +86,7 @@ impl Listed {
             .map(|(_, machine)| machine)
     }
 
-    /// The machines whose keys name this attempt, and those keys.
+    /// The machines whose keys name this attempt, with those keys.
     pub(crate) fn of_attempt(
         &self,
         attempt: AttemptId,
@@ -110,10 +111,10 @@ impl Listed {
 }
 
 pub(crate) type SharedListing = Result<Arc<Listed>, Failure>;
-/// Whose account it is, or why that could not be read.
+/// The identity of the account, or why it could not be read.
 pub(crate) type SharedIdentity = Result<String, Failure>;
 
-/// An account with a handle.
+/// An account with a provider handle.
 #[derive(Debug)]
 pub(crate) struct Account {
     pub(crate) name: AccountName,
@@ -124,12 +125,13 @@ pub(crate) struct Account {
     context: CallContext,
     one_carrier: bool,
     steady: Arc<Steady>,
-    /// After how many returns of this process a complete walk was last compared with the records.
+    /// How many returns of this process had happened before the walk that was last compared with
+    /// the records.
     looked_after: AtomicU64,
-    /// A walk is wanted at once.
+    /// Requests a walk at once.
     pub(crate) look: Notify,
     walks: OnceLock<Coalesce<SharedListing>>,
-    /// The newest walk that was answered, and when it began.
+    /// The latest answered walk, with its start time.
     newest: Mutex<Option<(Instant, Arc<Listed>)>>,
     identities: OnceLock<Coalesce<SharedIdentity>>,
     pub(crate) looks: Looks,
@@ -181,7 +183,7 @@ impl Account {
             spawner,
             Box::new(move || Box::pin(Self::identity_now(weak.clone()))),
         );
-        // Both cells were made above and are empty.
+        // Both cells were created above and are empty.
         let _ = (this.walks.set(walk), this.identities.set(identity));
         this
     }
@@ -191,18 +193,19 @@ impl Account {
         &self.context
     }
 
-    /// After how many returns of this process a complete walk was last compared with the records.
+    /// How many returns of this process had happened before the walk that was last compared with
+    /// the records.
     pub(crate) fn looked_after(&self) -> u64 {
         self.looked_after.load(Ordering::Acquire)
     }
 
-    /// A complete walk that began after so many returns was compared with the records. Answers
-    /// whether it is the first since the last of them.
+    /// Records that a complete walk was compared with the records, which started after this many
+    /// returns. Returns whether it is the first since the last of them.
     pub(crate) fn has_looked(&self, after: u64) -> bool {
         self.looked_after.fetch_max(after, Ordering::AcqRel) < after
     }
 
-    /// Waits for a turn, then makes the call.
+    /// Waits for a turn in the account's budget, then makes the call.
     pub(crate) async fn call<T>(
         &self,
         class: Class,
@@ -212,7 +215,7 @@ impl Account {
         self.call_with(permit, call).await
     }
 
-    /// Makes the call within its deadline. A provider that panics has given an unknown answer.
+    /// Makes the call within its deadline. A panic in the provider counts as an unknown outcome.
     pub(crate) async fn call_with<T>(
         &self,
         permit: Permit,
@@ -237,7 +240,7 @@ impl Account {
         }
     }
 
-    /// A walk that begins after now.
+    /// A walk that starts after this call.
     pub(crate) async fn walk(&self) -> SharedListing {
         match self.walks.get() {
             Some(walks) => walks
@@ -248,7 +251,7 @@ impl Account {
         }
     }
 
-    /// A walk that begins now, or one that began at most so long ago.
+    /// A walk that starts now, or one that started at most `age` ago.
     pub(crate) async fn walked_within(&self, age: Duration) -> SharedListing {
         let newest = {
             let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -289,7 +292,7 @@ impl Account {
         Ok(listed)
     }
 
-    /// Whose account the handle is, read after now.
+    /// The identity of the handle's account, read after this call.
     pub(crate) async fn identity(&self) -> SharedIdentity {
         match self.identities.get() {
             Some(identities) => identities
@@ -309,7 +312,7 @@ impl Account {
             .map_err(|error| Failure::from(&error))
     }
 
-    /// A point read, and when it began.
+    /// A point read, with its start time.
     pub(crate) async fn read(&self, class: Class, id: &ComputeId) -> (Timestamp, Reading) {
         let permit = self.pacer.admit(class).await;
         let begun = self.steady.now();

@@ -1,4 +1,4 @@
-//! What is on record of an account: whose it is, and how far the reaper has come with it.
+//! The recorded state of an account: its identity, and the progress of the reaper.
 
 use std::collections::BTreeSet;
 
@@ -14,23 +14,23 @@ use crate::store::{Batch, CommitError, Table};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct AccountRow {
-    /// Whose account it is, as the cloud said when we saw it first.
+    /// The account's identity, as first reported by the cloud.
     pub(crate) identity: Option<String>,
-    /// What it was called before, under keys that were replaced.
+    /// Earlier identities, under keys that were replaced.
     pub(crate) aliases: Vec<String>,
-    /// Complete scans in a row that found the same victims.
+    /// Consecutive complete scans that found the same victims.
     pub(crate) agreeing_scans: u32,
-    /// The victims of the last one.
+    /// The victims of the last scan.
     pub(crate) last_victims: BTreeSet<ComputeId>,
-    /// Set when there were too many victims, until an operator acknowledges.
+    /// Set when there were too many victims, until an operator acknowledges them.
     pub(crate) breaker: Option<Timestamp>,
-    /// Those that the operator acknowledged: however many they are, they may go.
+    /// The victims that the operator acknowledged; they may be deleted, whatever their number.
     pub(crate) acknowledged: BTreeSet<ComputeId>,
 }
 
 impl AccountRow {
-    /// The key was replaced: what it was called before, and what one more order was made under, are
-    /// names of the same account.
+    /// Records that the key was replaced: the earlier identity, and the identity under which one
+    /// more order was made, belong to the same account.
     fn becomes(&mut self, now: &str, ordered_as: Option<String>) {
         let old = self.identity.replace(now.to_owned());
         self.aliases.extend([old, ordered_as].into_iter().flatten());
@@ -40,7 +40,7 @@ impl AccountRow {
     }
 }
 
-/// An account's row and its version.
+/// Reads an account's row and its version.
 pub(crate) async fn row(core: &Core, name: &AccountName) -> Result<(AccountRow, Option<u64>)> {
     Ok(
         match core
@@ -57,7 +57,7 @@ pub(crate) async fn row(core: &Core, name: &AccountName) -> Result<(AccountRow, 
     )
 }
 
-/// Changes an account's row, under its version.
+/// Changes an account's row, guarded by its version.
 pub(crate) async fn update(
     core: &Core,
     name: &AccountName,
@@ -87,7 +87,7 @@ pub(crate) async fn update(
     Err(Error::from(CommitError::Conflict))
 }
 
-/// Whose account it is by our record, and what else it was called.
+/// The recorded identity of an account, and its earlier ones.
 pub(crate) async fn known_identity(
     core: &Core,
     name: &AccountName,
@@ -96,12 +96,12 @@ pub(crate) async fn known_identity(
     Ok((row.identity, row.aliases))
 }
 
-/// Whose account a handle is.
+/// The identity of a handle's account.
 #[derive(Clone, Debug)]
 pub(crate) struct Whose {
-    /// What the cloud says.
+    /// The identity that the cloud reports.
     now: String,
-    /// It is the account on record.
+    /// Whether it is the recorded account.
     is_known: bool,
 }
 
@@ -110,15 +110,15 @@ impl Whose {
         self.is_known
     }
 
-    /// Whether a machine seen through this handle may be ended, that was ordered on the account
-    /// `ordered_as`: under a new key that nothing has tied to the old one yet, only what was
-    /// ordered under it.
+    /// Whether a machine seen through this handle may be ended, if it was ordered on the account
+    /// `ordered_as`. With a new key that is not yet connected to the old one, only machines ordered
+    /// with the new key may be.
     pub(crate) fn may_end(&self, ordered_as: Option<&str>) -> bool {
         self.is_known || ordered_as == Some(self.now.as_str())
     }
 }
 
-/// The operator saw the victims of the last scan: however many they are, they may go.
+/// The operator has seen the victims of the last scan: they may be deleted, whatever their number.
 pub(crate) async fn acknowledge(core: &Core, name: &AccountName) -> Result<()> {
     update(core, name, |row| {
         row.breaker = None;
@@ -128,8 +128,8 @@ pub(crate) async fn acknowledge(core: &Core, name: &AccountName) -> Result<()> {
     .map(drop)
 }
 
-/// The operator says that the key which is configured now is of the account that is on record: what
-/// is read under it counts for what was ordered under the old one.
+/// The operator states that the configured key belongs to the recorded account: what is read with
+/// it is valid for orders made with the old key.
 pub(crate) async fn accept_identity(core: &Core, account: &Account) -> Result<()> {
     let now = account
         .identity()
@@ -140,11 +140,10 @@ pub(crate) async fn accept_identity(core: &Core, account: &Account) -> Result<()
         .map(drop)
 }
 
-/// Reads whose account the handle is, and records the first answer there ever was.
+/// Reads the identity of the handle's account, and records the first one ever read.
 ///
-/// Another name than the recorded one proves nothing, until `walk` (of this very handle) shows a
-/// machine that we ordered under the old name: then the key was replaced, and the account is the
-/// same.
+/// A different identity proves nothing until `walk`, made with this handle, shows a machine that
+/// was ordered under the old identity. Then the key was replaced, and the account is the same.
 pub(crate) async fn check_identity(core: &Core, account: &Account, walk: &Listed) -> Result<Whose> {
     let now = account
         .identity()
@@ -180,8 +179,8 @@ async fn is_known(core: &Core, account: &Account, walk: &Listed, now: &str) -> R
         let Some(loaded) = core.load(session).await? else {
             continue;
         };
-        // A key can be copied to another account, an id cannot. And only one that was made where
-        // its record says tells of that account: the key may have been another's during the call.
+        // A key can be copied to another account, an id cannot. Only a machine made on its recorded
+        // account proves anything: the key may have belonged to another account during the call.
         let Some(attempt) = loaded
             .record
             .attempt(attempt)

@@ -1,4 +1,4 @@
-//! What of the store is this node's to look after, and taking it up.
+//! Finds the sessions that this node must look after, and starts looking after them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use crate::store::{Row, Table};
 
 const PAGE: usize = 1000;
 
-/// Held from before a commit that may make a session this node's until it is looked after. A commit
-/// whose answer was lost, a read that failed after it, a call that was dropped: all leave a session
-/// that is ours and that nobody drives. It is looked for then.
+/// Held from before a commit that may make a session this node's until the session is looked after.
+/// A lost commit answer, a failed read afterwards or a dropped call can each leave a session of
+/// ours without a driver. Dropping this value unsettled requests a search for such sessions.
 #[derive(Debug)]
 pub(crate) struct Doubt<'a>(Option<&'a Core>);
 
@@ -27,12 +27,12 @@ impl<'a> Doubt<'a> {
         Self(Some(core))
     }
 
-    /// There is a session of ours that nobody seems to drive.
+    /// Requests the search: there may be a session of ours without a driver.
     pub(crate) fn raise(core: &Core) {
         core.in_doubt.store(true, Ordering::Relaxed);
     }
 
-    /// It is looked after, or was not written.
+    /// The session is looked after, or was not written.
     pub(crate) fn settled(mut self) {
         self.0 = None;
     }
@@ -46,7 +46,7 @@ impl Drop for Doubt<'_> {
     }
 }
 
-/// Looks for what may have become ours unnoticed, where there is such a doubt.
+/// Searches for sessions of ours without a driver, if that was requested.
 pub(crate) async fn dispel(core: &Arc<Core>) -> Result<()> {
     if !core.in_doubt.swap(false, Ordering::Relaxed) {
         return Ok(());
@@ -57,11 +57,11 @@ pub(crate) async fn dispel(core: &Arc<Core>) -> Result<()> {
     Ok(())
 }
 
-/// Begins to look after a session of ours.
+/// Starts looking after a session of ours.
 pub(crate) async fn take_up(core: &Core, record: &SessionRecord) -> Result<()> {
     let touch = match record.ending {
         None => core.store.get(Table::Touches, record.id.as_bytes()).await?,
-        // No touch keeps it any more.
+        // Touches can no longer keep it alive.
         Some(_) => None,
     };
     let touched = touch.as_ref().and_then(|row| touch_time(&row.value));
@@ -89,8 +89,8 @@ fn take_up_with(
         Some(core.now())
     };
     let account = core.account_index(&record.account);
-    // Nothing to do, ever: it is on record and its machine is looked at by the rounds over its
-    // account.
+    // Nothing remains to be done: the session is recorded, and the walks over its account watch its
+    // machine.
     core.slots.insert(
         record,
         account,
@@ -101,14 +101,14 @@ fn take_up_with(
     }
 }
 
-/// The newest activity on record, as far as a clock that was ahead did not write it.
+/// The latest recorded activity, except where a clock that was ahead wrote it.
 fn believed(cx: &Cx<'_>, touched: Option<Timestamp>, created_at: Timestamp) -> Timestamp {
     let created_at = cx.believed(created_at);
     touched.map_or(created_at, |at| cx.believed(at).max(created_at))
 }
 
-/// Takes up every session of this node on record that it does not look after yet. Of those that
-/// only limits can end, not more than the head of the row is read.
+/// Starts looking after every recorded session of this node that it does not look after yet. For
+/// quiet sessions, only the header of the row is read.
 pub(crate) async fn adopt(core: &Arc<Core>) -> Result<()> {
     let mut touches = TouchRows::default();
     let mut after: Option<Vec<u8>> = None;
@@ -146,8 +146,8 @@ pub(crate) async fn adopt(core: &Arc<Core>) -> Result<()> {
 
 type Touched = (Timestamp, u64);
 
-/// Rows of touches, read along with those of sessions: both are in order of session, and neither
-/// has to lie in memory whole.
+/// Rows of touches, read in step with those of sessions: both are ordered by session, so neither
+/// has to fit in memory as a whole.
 #[derive(Default)]
 struct TouchRows {
     page: VecDeque<Row>,
@@ -156,7 +156,7 @@ struct TouchRows {
 }
 
 impl TouchRows {
-    /// The row of this session, where there is one. Sessions are asked for in ascending order.
+    /// The row of this session, if there is one. Sessions must be requested in ascending order.
     async fn of(&mut self, core: &Core, id: SessionId) -> Result<Option<Touched>> {
         loop {
             while let Some(row) = self.page.front() {
@@ -219,7 +219,7 @@ async fn adopt_whole(core: &Arc<Core>, mut loaded: Loaded, touch: Option<Touched
         return Ok(());
     }
     if loaded.record.owner != core.node {
-        // One process at a time holds this store, so the previous owner is dead.
+        // Only one process at a time can hold this store, so the previous owner is dead.
         let claim = Input::Claim(core.node.clone());
         core.apply(
             &mut loaded,

@@ -1,7 +1,7 @@
-//! What is done once the time jumped: after the host slept, or a clock was set.
+//! Handles jumps of the time: after the host slept, or a clock was set.
 //!
-//! A return from a sleep is like a return after a stop: what was read before it is old, what was
-//! ordered around it is of an unknown age, and nobody could touch a session meanwhile.
+//! A return from sleep is like a restart: what was read before is old, the age of orders around it
+//! is unknown, and no session could be touched meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::core::Core;
 use super::nodes;
 use crate::kernel::Input;
 
-/// Deals with every jump, and looks again at everything once a doubt has ended.
+/// Handles every jump, and plans all sessions again when a doubt has ended.
 pub(crate) async fn keep(core: Arc<Core>) {
     loop {
         tokio::select! {
@@ -46,7 +46,8 @@ async fn jumped(core: &Arc<Core>, nanos: i64) {
     for account in &core.accounts {
         account.look.notify_one();
     }
-    // In this process it counts already; this is for the next one, and for other nodes.
+    // In this process the touch already counts; the record is for the next process and for other
+    // nodes.
     let mut wait = Duration::from_millis(500);
     while let Err(error) = nodes::count_as_touch(core).await {
         tracing::warn!(%error, "the return could not be put on record as a touch yet");

@@ -1,5 +1,5 @@
-//! One call for everybody who waits: who asks while one is under way gets the next, which began
-//! after they asked, or joins the one under way where its answer is new enough.
+//! Shares one call among all its callers. A caller during a running call gets the answer of the
+//! next one, which started after the request, or joins the running one if its answer is new enough.
 
 use std::fmt;
 use std::future::Future;
@@ -12,7 +12,7 @@ use super::spawner::Spawner;
 
 type Run<T> = Box<dyn Fn() -> Pin<Box<dyn Future<Output = T> + Send>> + Send + Sync>;
 
-/// A call that many want the answer of.
+/// A call whose answer is shared by many callers.
 pub(crate) struct Coalesce<T>(Arc<Shared<T>>);
 
 struct Shared<T> {
@@ -23,13 +23,13 @@ struct Shared<T> {
 
 struct State<T> {
     waiting: Vec<oneshot::Sender<T>>,
-    /// Those who take the answer of the call under way.
+    /// Callers that accept the answer of the running call.
     joined: Vec<oneshot::Sender<T>>,
     running: bool,
 }
 
 impl<T> State<T> {
-    /// No call is under way any more.
+    /// Records that no call is running.
     fn stop(&mut self) {
         self.running = false;
         self.joined.clear();
@@ -49,8 +49,8 @@ impl<T: Clone + Send + 'static> Coalesce<T> {
         }))
     }
 
-    /// The answer of the call under way, however long ago it began, or of one that begins now;
-    /// `None` when the runtime is being torn down.
+    /// The answer of the running call, however long ago it started, or of one that starts now;
+    /// `None` when the runtime is shutting down.
     pub(crate) async fn join(&self) -> Option<T> {
         let receiver = {
             let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -61,7 +61,7 @@ impl<T: Clone + Send + 'static> Coalesce<T> {
             })
         };
         match receiver {
-            // Where the call panicked, another is begun.
+            // If the call panicked, another is started.
             Some(receiver) => match receiver.await {
                 Ok(answer) => Some(answer),
                 Err(_) => self.ask().await,
@@ -70,7 +70,8 @@ impl<T: Clone + Send + 'static> Coalesce<T> {
         }
     }
 
-    /// The answer of a call that begins after now; `None` when the runtime is being torn down.
+    /// The answer of a call that starts after this request; `None` when the runtime is shutting
+    /// down.
     pub(crate) async fn ask(&self) -> Option<T> {
         let (sender, receiver) = oneshot::channel();
         let start = {
@@ -86,7 +87,7 @@ impl<T: Clone + Send + 'static> Coalesce<T> {
     }
 }
 
-/// Frees the slot also when the call panics, so that the next asker starts another.
+/// Frees the slot even when the call panics, so that the next caller starts another.
 struct Running<T> {
     shared: Arc<Shared<T>>,
     done: bool,
@@ -126,7 +127,7 @@ impl<T: Clone + Send + 'static> Shared<T> {
                 std::mem::take(&mut state.joined)
             };
             for waiter in waiting.into_iter().chain(joined) {
-                // Who stopped waiting needs no answer.
+                // A caller that stopped waiting needs no answer.
                 let _ = waiter.send(answer.clone());
             }
         }

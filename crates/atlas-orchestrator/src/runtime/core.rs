@@ -1,4 +1,4 @@
-//! What every part of the runtime shares, and the one way in which a session's record changes.
+//! The state shared by every part of the runtime, and the only way to change a session's record.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,14 +28,14 @@ use crate::policy::Policy;
 use crate::realm::{IncarnationLedger, Realm};
 use crate::store::{AnyStore, Batch, CommitError, Guard, Row, StoreInfo, StorePoint, Table};
 
-/// The row that says why the process holds, in [`Table::Realm`].
+/// The row with the reason why the process holds, in [`Table::Realm`].
 pub(crate) const HOLD_ROW: &[u8] = b"hold";
-/// The row that says which copies of the store this one goes on from, in [`Table::Realm`].
+/// The row with the earlier incarnations that this store continues, in [`Table::Realm`].
 pub(crate) const ACCEPTED_ROW: &[u8] = b"accepted";
-/// The row of the newest unclean node death, in [`Table::Realm`].
+/// The row of the latest unclean death of a node, in [`Table::Realm`].
 pub(crate) const DEATH_ROW: &[u8] = b"death";
 
-/// Why a process holds whose batch was just refused, until it has looked into it.
+/// The provisional reason for holding, after a batch was refused and before the store was examined.
 const WENT_BACK: &str = "the store refused a batch: it has less in it than this process saw \
                          before, or its file was replaced or removed";
 
@@ -60,31 +60,31 @@ pub(crate) struct Core {
     pub(crate) lease: NodeLease,
     pub(crate) slots: Slots,
     pub(crate) touches: Touches,
-    /// Whether a session may be ours on record that nobody here looks after.
+    /// Whether there may be a recorded session of ours without a driver.
     pub(crate) in_doubt: AtomicBool,
     hold: Mutex<Option<String>>,
-    /// How far the store had come when it was last heard of.
+    /// How far the store had come when last heard of.
     pub(crate) progress: Arc<Progress>,
     held: AtomicBool,
     /// Events as they are committed, for subscribers.
     pub(crate) live: broadcast::Sender<Arc<Delivery>>,
-    /// The newest event that was handed to live subscribers.
+    /// The latest event that was sent to live subscribers.
     pub(crate) fed_to: AtomicU64,
-    /// Something was committed that has events.
+    /// Notified when something with events was committed.
     pub(crate) fed: Notify,
-    /// No new session is taken.
+    /// Set when no new session is accepted.
     pub(crate) closing: AtomicBool,
-    /// No new effect is begun; what is under way is finished.
+    /// Cancelled when no new effect may start; effects in progress are finished.
     pub(crate) stopping: CancellationToken,
-    /// Every task of ours ends.
+    /// Cancelled when every task must end.
     pub(crate) stopped: CancellationToken,
-    /// Every subscription ends; they end with the tasks at the latest.
+    /// Cancelled when every subscription must end; they end with the tasks at the latest.
     pub(crate) unsubscribed: CancellationToken,
-    /// Those tasks: who shuts down waits for them, and the store is free then.
+    /// The tasks. A shutdown waits for them, and the store is free afterwards.
     tasks: TaskTracker,
 }
 
-/// The parts a core is made of.
+/// The parts from which a core is built.
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) store: AnyStore,
@@ -106,7 +106,7 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
 }
 
-/// A record as it was read, or as it was written last.
+/// A record as last read or written.
 #[derive(Clone, Debug)]
 pub(crate) struct Loaded {
     pub(crate) record: SessionRecord,
@@ -116,10 +116,10 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    /// Reads a row.
+    /// Decodes a row.
     ///
     /// # Errors
-    /// When it is not a session of a schema we understand.
+    /// When it is not a session of a known schema.
     pub(crate) fn of(row: Row) -> Result<Self> {
         Ok(Self {
             record: SessionRecord::decode(&row.value)?,
@@ -128,9 +128,9 @@ impl Loaded {
         })
     }
 
-    /// Reads a row among many: one that cannot be read is left as it is and said aloud, and keeps
-    /// nobody from the others. Its machine is in nobody's care meanwhile: the reaper reports it and
-    /// does not end it.
+    /// Decodes one row of many. An unreadable row is left as it is and logged, and does not affect
+    /// the others. No node looks after its machine then: the reaper reports it and does not delete
+    /// it.
     pub(crate) fn readable(row: Row) -> Option<Self> {
         let key = SessionId::from_slice(&row.key);
         Self::of(row)
@@ -142,49 +142,49 @@ impl Loaded {
     }
 }
 
-/// Whether a store goes on from where it was seen.
+/// How a store differs from what was last seen of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
     Goes,
-    /// It has less in it.
+    /// It has fewer commits than before: it was rolled back.
     Behind,
     /// It is another store, or was accepted again.
     Other,
-    /// Its numbers go on, and it refused a batch: its file was replaced or removed, or it went back
-    /// for a moment.
+    /// Its numbers continue, but it refused a batch: its file was replaced or removed, or it was
+    /// rolled back for a moment.
     Refused,
 }
 
-/// What else a commit carries.
+/// Additional content of a commit.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Extra {
     pub(crate) guards: Vec<Guard>,
     pub(crate) puts: Vec<(Table, Vec<u8>, Vec<u8>)>,
 }
 
-/// Why nothing is ended or made for now.
+/// Why nothing is ended or made at the moment.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct HoldRow {
     pub(crate) why: String,
     pub(crate) at: Timestamp,
 }
 
-/// What an operator accepted.
+/// The record of an operator's accept.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct AcceptedRow {
-    /// The incarnation from then on.
+    /// The incarnation since the accept.
     pub(crate) incarnation: String,
-    /// Those it was before.
+    /// The earlier incarnations.
     pub(crate) before: Vec<String>,
 }
 
-/// A point in time in a row of its own.
+/// An instant in a row of its own.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct TimeRow {
     pub(crate) at: Timestamp,
 }
 
-/// The key of a sighting's row.
+/// The key of the row of a sighting.
 pub(crate) fn sighting_key(attempt: AttemptId, compute: &ComputeId) -> Vec<u8> {
     [attempt.as_bytes(), compute.as_str().as_bytes()].concat()
 }
@@ -240,7 +240,7 @@ impl Core {
         }
     }
 
-    /// Runs a task that ends when the orchestrator does.
+    /// Spawns a task that ends when the orchestrator does.
     pub(crate) fn spawn(
         &self,
         name: &'static str,
@@ -250,7 +250,7 @@ impl Core {
             .spawn(name, Box::pin(self.tasks.track_future(task)));
     }
 
-    /// Ends every task, and waits until all have let go of what they hold.
+    /// Ends every task, and waits until all have released their resources.
     pub(crate) async fn stop(&self) {
         self.stopped.cancel();
         self.tasks.close();
@@ -266,12 +266,12 @@ impl Core {
         self.steady.now()
     }
 
-    /// Whether a guarded change can be put on record now: this node has a lease to write under.
+    /// Whether a guarded change can be written now: this node has a lease.
     pub(crate) fn may_commit(&self) -> bool {
         !self.policy.safeguards.fence || self.lease.fence().is_some()
     }
 
-    /// Waits, but not longer than the orchestrator runs. False when it stopped.
+    /// Sleeps for `span`, but no longer than the orchestrator runs. False if it stopped.
     pub(crate) async fn sleep(&self, span: Duration) -> bool {
         tokio::select! {
             biased;
@@ -289,13 +289,13 @@ impl Core {
         self.accounts.iter().find(|account| account.name == *name)
     }
 
-    /// The same, for one that somebody named.
+    /// An account that a caller named; an error if it is unknown.
     pub(crate) fn known_account(&self, name: &AccountName) -> Result<&Arc<Account>> {
         self.account(name)
             .ok_or_else(|| Error::validation("account", format!("no account is called {name}")))
     }
 
-    /// An account's place in the list; past its end for one without a handle.
+    /// The index of an account in the list; past its end for an account without a handle.
     pub(crate) fn account_index(&self, name: &AccountName) -> u16 {
         let index = self
             .accounts
@@ -317,7 +317,7 @@ impl Core {
 
     pub(crate) fn cx(&self, account: &AccountName) -> Cx<'_> {
         let handle = self.account(account);
-        // Without a handle nothing can be looked at, and nothing is ended either.
+        // Without a handle, nothing can be listed, and nothing is ended either.
         let looked = handle.map_or_else(|| self.steady.returns(), |handle| handle.looked_after());
         let (now, trust) = self.steady.trust(looked);
         let trust = if self.policy.safeguards.time_trust {
@@ -339,7 +339,7 @@ impl Core {
     // ----------------------------------------------------------------------------------------------------
 
     pub(crate) fn is_held(&self) -> bool {
-        // A refused batch counts before anybody has looked into it.
+        // A refused batch counts as a hold even before the store was examined.
         self.held.load(Ordering::Acquire) || self.progress.is_refused()
     }
 
@@ -349,8 +349,8 @@ impl Core {
         hold.clone().or_else(refused)
     }
 
-    /// Ends and makes nothing from now on, and keeps it so over restarts, until an operator accepts
-    /// the store.
+    /// Starts to hold, so that nothing is ended or made, also after a restart, until an operator
+    /// accepts the store.
     pub(crate) async fn hold(&self, why: &str) {
         if !self.policy.safeguards.incarnation {
             return;
@@ -362,8 +362,8 @@ impl Core {
             first
         };
         self.held.store(true, Ordering::Release);
-        // From here on every decision is that of a process that holds, so what it writes is
-        // written to the store as it is now.
+        // From here on, every decision is made by a process that holds, so its writes are based on
+        // the store as it is now.
         let went_back = match self.store.info().await {
             Ok(info) => self.progress.restart(Some(StorePoint::of(&info))),
             Err(_) => false,
@@ -389,13 +389,13 @@ impl Core {
         }
     }
 
-    /// The store as this process knows it. Taken before it is read again, because commits continue
-    /// in the meantime.
+    /// The last known point of the store. Taken before the store is read again, because commits
+    /// continue in the meantime.
     pub(crate) fn known_store(&self) -> Option<StorePoint> {
         self.progress.known()
     }
 
-    /// Compares the store with what was known of it before it was looked at.
+    /// Compares the store with what was known of it before it was read.
     pub(crate) fn saw_store(&self, known: Option<&StorePoint>, info: &StoreInfo) -> Seen {
         match known {
             Some(known) if known.incarnation != info.incarnation => return Seen::Other,
@@ -409,7 +409,7 @@ impl Core {
         Seen::Goes
     }
 
-    /// The operator accepted it as it is now.
+    /// Forgets the known point: an operator accepted the store as it is now.
     pub(crate) fn forget_store(&self) {
         self.progress.restart(None);
     }
@@ -440,7 +440,7 @@ impl Core {
             .ok_or_else(|| Error::new(ErrorKind::NotFound, "no such session exists"))
     }
 
-    /// The request of a session as it was made, its credential included.
+    /// The request of a session as it was made, including its credential.
     pub(crate) async fn request(&self, id: SessionId) -> Result<Option<ComputeRequest>> {
         let Some(row) = self.store.get(Table::Sealed, id.as_bytes()).await? else {
             return Ok(None);
@@ -455,10 +455,10 @@ impl Core {
         Ok(Some(request))
     }
 
-    /// Takes one step with one session: the new record, its events and what goes with them in one
-    /// guarded, fenced batch.
+    /// Applies one input to one session: the new record, its events and additional rows are written
+    /// in one guarded, fenced batch.
     ///
-    /// Nothing is written when nothing changed. On an error `loaded` may be stale: load again.
+    /// If nothing changed, nothing is written. After an error `loaded` may be stale: load it again.
     pub(crate) async fn apply(
         &self,
         loaded: &mut Loaded,
@@ -466,8 +466,8 @@ impl Core {
         input: &Input,
         extra: Extra,
     ) -> Result<bool, CommitError> {
-        // Read before it is decided whether this process holds: a batch that was decided by one
-        // that did not is never written once the store has gone back.
+        // Read before it is decided whether this process holds, so that a batch decided without a
+        // hold is never written after the store was rolled back.
         let since = self.progress.since();
         let cx = self.cx(&loaded.record.account);
         let mut stepped = step(&loaded.record, evidence, &cx, input);
@@ -527,7 +527,7 @@ impl Core {
         *evidence = stepped.evidence;
         self.slots.reindex(&loaded.record);
         if loaded.record.ending.is_some() {
-            // From here on no touch is acknowledged: it could keep nothing alive.
+            // From here on no touch is acknowledged, because it could not keep the session alive.
             self.touches.remove(id);
         }
         if has_events {
@@ -537,7 +537,8 @@ impl Core {
     }
 
     /// Commits an input that does not come from the session's own driver: a stop, an extension, a
-    /// report. Its driver is woken, where it is ours; another owner finds out from the feed.
+    /// report. Wakes the driver if it is on this node; an owner on another node learns of it
+    /// through the feed.
     pub(crate) async fn tell(&self, id: SessionId, input: &Input) -> Result<Loaded> {
         let mut last = Error::new(ErrorKind::Conflict, "the record was changed meanwhile");
         for _ in 0..16 {
@@ -556,11 +557,13 @@ impl Core {
                     return Ok(loaded);
                 }
                 Err(CommitError::Conflict) => {}
-                // Whoever asked does not know yet that the store went back: it is said first.
+                // The caller does not know yet that the store was rolled back, so that error is
+                // returned first.
                 Err(refused @ CommitError::RolledBack) => return Err(refused.into()),
                 Err(error) => {
                     last = error.into();
-                    // It may have been applied: the next round reads again before it decides.
+                    // The commit may have been applied: the next round reads again before it
+                    // decides.
                     if !self.sleep(Duration::from_millis(200)).await {
                         break;
                     }

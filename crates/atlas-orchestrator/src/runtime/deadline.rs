@@ -1,6 +1,6 @@
-//! The store as the runtime uses it: it answers in time, if only with an error, because one call
-//! that hangs must not keep a session from everybody's care; and no batch is written to a store
-//! that has gone back behind what this process saw of it.
+//! Wraps the store for the runtime. Every call returns within a time limit, if only with an error,
+//! so that one call that hangs does not block a session. No batch is written to a store that is
+//! behind what this process has seen of it.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -16,15 +16,15 @@ use crate::store::{
     AnyStore, Batch, CommitError, Fence, Row, Store, StoreInfo, StorePoint, StoredEvent, Table,
 };
 
-/// How far the store had come when this process last heard of it, and whether it refused a batch
-/// since because it has gone back.
+/// How far the store had come when this process last heard of it, and whether it has since refused
+/// a batch because it was rolled back.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    /// Off, no batch carries what is known.
+    /// If false, no batch carries the known point.
     guarded: bool,
     known: Mutex<Option<StorePoint>>,
     refused: AtomicBool,
-    /// A batch was just refused.
+    /// Notified when a batch was refused.
     pub(crate) noticed: Notify,
 }
 
@@ -42,22 +42,22 @@ impl Progress {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The newest point that this process knows of.
+    /// The latest point that this process knows of.
     pub(crate) fn known(&self) -> Option<StorePoint> {
         self.lock().clone()
     }
 
-    /// What a batch carries that is decided on what is read from now on.
+    /// The point to attach to a batch that is decided by what is read from now on.
     pub(crate) fn since(&self) -> Option<StorePoint> {
         self.known().filter(|_| self.guarded)
     }
 
-    /// The store refused a batch, and nobody has dealt with that yet.
+    /// Whether the store refused a batch and this has not been handled yet.
     pub(crate) fn is_refused(&self) -> bool {
         self.refused.load(Ordering::Acquire)
     }
 
-    /// The store was read and found to go on from what was known.
+    /// The store was read and continues from the known point.
     pub(crate) fn saw(&self, point: StorePoint) {
         let mut known = self.lock();
         match &mut *known {
@@ -68,9 +68,9 @@ impl Progress {
         }
     }
 
-    /// Goes on from this point, wherever the store was before; `None` forgets it. Whoever calls
-    /// this made the process hold, or was told by an operator that the store is the right one.
-    /// Whether a refused batch is dealt with by this.
+    /// Continues from this point, wherever the store was before; `None` forgets it. The caller must
+    /// have made the process hold, or have been told by an operator that the store is the right
+    /// one. Returns whether this handles a refused batch.
     pub(crate) fn restart(&self, point: Option<StorePoint>) -> bool {
         *self.lock() = point;
         self.refused.swap(false, Ordering::AcqRel)
@@ -88,8 +88,8 @@ impl Progress {
     }
 }
 
-/// Gives up a call after so long. A commit given up may have been applied, as one whose answer was
-/// lost. Every commit carries how far the store is known to have come.
+/// Gives up each call after a time limit. A commit that was given up may have been applied, like
+/// one whose answer was lost. Every commit carries the known point of the store.
 #[derive(Debug)]
 pub(crate) struct WithDeadline {
     inner: AnyStore,

@@ -1,5 +1,5 @@
-//! Works on one session until there is nothing to be done for now: plan, begin what is due, take
-//! what came of it, commit, again.
+//! Works on one session until nothing is left to do for now: plan, start what is due, take the
+//! results, commit, repeat.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,14 +19,14 @@ use crate::kernel::{Effect, Evidence, Input, Plan, plan};
 use crate::session::AttemptPhase;
 use crate::store::CommitError;
 
-/// How long a driver rests while its node has no lease, or its store does not answer.
+/// How long a driver waits while its node has no lease, or its store does not answer.
 const REST: Duration = Duration::from_secs(1);
-/// The first and the longest wait before an effect that changed nothing is begun again.
+/// The first and the longest wait before an effect that changed nothing is started again.
 const STALLED: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
-/// A wait shorter than this keeps the driver where it is; a longer one gives its place to others.
+/// For a shorter wait than this, the driver keeps running; for a longer one it frees its place.
 const STAY: Duration = Duration::from_secs(2);
 
-/// Tells the reconciler that the driver is gone, also when it panicked.
+/// Tells the reconciler that the driver has ended, even when it panicked.
 struct Released {
     core: Arc<Core>,
     id: SessionId,
@@ -40,8 +40,8 @@ impl Drop for Released {
     }
 }
 
-/// Works on one session. A panic is caught by the task's end: the session is looked at again from
-/// its record alone.
+/// Works on one session. A panic ends only this task: the session is then planned again from its
+/// record alone.
 pub(crate) async fn drive(core: Arc<Core>, id: SessionId, work: Work) {
     let again = core.now().saturating_add(Duration::from_secs(1));
     let Work {
@@ -73,22 +73,21 @@ struct Driver {
     account: u16,
     evidence: Evidence,
     in_flight: BTreeSet<Effect>,
-    /// Effects whose last run changed nothing. The same record plans them again at once, so each
-    /// waits longer every time, until something changes.
+    /// Effects whose last run changed nothing. The unchanged record would plan them again at once,
+    /// so each waits longer every time, until something changes.
     stalled: BTreeMap<Effect, Stall>,
     running: FuturesUnordered<Running>,
 }
 
-/// How often an effect changed nothing in a row, and when it may be begun again.
+/// How many times in a row an effect changed nothing, and when it may be started again.
 #[derive(Clone, Copy, Debug)]
 struct Stall {
     times: u32,
     until: Instant,
 }
 
-/// A driver that only waits, for its cloud or for its turn to call it, and takes up nobody's place
-/// meanwhile: however many do, an end is ordered and a limit that is reached is put on record in
-/// time.
+/// Marks a driver that only waits, for its cloud or for its turn to call it, and gives up its place
+/// meanwhile. However many drivers wait, ends are ordered and reached limits are recorded in time.
 struct Parked<'a>(Option<(&'a Core, u16)>);
 
 impl<'a> Parked<'a> {
@@ -125,29 +124,28 @@ fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp
     one.into_iter().chain(other).min()
 }
 
-/// What a look at the session says.
+/// The result of planning the session.
 enum Look {
-    /// There is work, or will be.
+    /// There is work now or later.
     Go(Box<Loaded>, Plan),
-    /// It is not ours, or over.
+    /// The session is not ours, or has ended completely.
     Gone,
-    /// The store cannot be asked now.
+    /// The store cannot be read now.
     Later,
 }
 
 impl Driver {
     async fn run(&mut self, signal: &tokio::sync::Notify) -> Option<Timestamp> {
         loop {
-            // Everything below may be ready at once, as it is with a store in memory: other tasks
-            // get their turn all the same.
+            // Everything below may be ready at once, as with a store in memory; other tasks must
+            // still get their turn.
             tokio::task::coop::consume_budget().await;
             let stopping = self.core.stopping.is_cancelled();
             let mut due = None;
             match self.look().await {
                 Look::Gone if self.running.is_empty() => return None,
                 Look::Later if self.running.is_empty() => {
-                    // Fail-static: nothing is begun on what cannot be read. It is looked at again
-                    // soon.
+                    // Nothing is started if the record cannot be read; it is read again soon.
                     let again = self.core.now().saturating_add(REST);
                     self.core.slots.rest(self.id, &self.evidence, Some(again));
                     return Some(again);
@@ -156,7 +154,7 @@ impl Driver {
                 Look::Go(loaded, plan) => {
                     due = plan.due;
                     if !self.core.may_commit() {
-                        // Nothing that is learnt could be put on record: nothing is begun.
+                        // No result could be recorded now, so nothing is started.
                         due = Some(self.core.now().saturating_add(REST));
                     } else if !stopping {
                         due = earlier(due, self.begin(&loaded, plan.effects));
@@ -196,8 +194,8 @@ impl Driver {
         }
     }
 
-    /// Whether something is under way that must not be dropped in the middle: all that changes what
-    /// a cloud has.
+    /// Whether an effect is in progress that must not be dropped: one that changes what a cloud
+    /// has.
     fn must_finish(&self) -> bool {
         self.in_flight.iter().any(|effect| {
             matches!(
@@ -210,7 +208,7 @@ impl Driver {
         })
     }
 
-    /// Takes what was told meanwhile, reads the record, and derives what is to be done.
+    /// Applies the inputs received meanwhile, reads the record, and plans.
     async fn look(&mut self) -> Look {
         let loaded = loop {
             for input in self.core.slots.drain(self.id) {
@@ -232,7 +230,7 @@ impl Driver {
                 Some(loaded) => loaded.record.attempts,
                 None => Vec::new(),
             };
-            // Not ours, or over; unless somebody opened or claimed it since it was read.
+            // Not ours, or ended completely; unless it was reopened or claimed since it was read.
             if self.core.slots.remove(self.id, &attempts) {
                 self.core.touches.let_go(self.id);
                 return Look::Gone;
@@ -240,12 +238,12 @@ impl Driver {
         };
         let record = &loaded.record;
         if record.ending.is_some() {
-            // An end is final: no touch is acknowledged on a session that no touch can keep.
+            // An end is final: no touch is acknowledged that cannot keep the session alive.
             self.core.touches.remove(self.id);
         }
         let activity = self.core.touches.newest(self.id).unwrap_or_else(|| {
-            // A session that a rolled back store says is alive again: what is read of its activity
-            // must have where to stay.
+            // A rolled-back store shows this session as alive again, so its activity needs an entry
+            // again.
             if record.ending.is_none() {
                 self.core
                     .touches
@@ -262,7 +260,7 @@ impl Driver {
         Look::Go(Box::new(loaded), plan)
     }
 
-    /// Begins what is due. Returns when the first effect that changed nothing may be begun again.
+    /// Starts what is due. Returns when the first effect that changed nothing may be started again.
     fn begin(&mut self, loaded: &Loaded, effects: Vec<Effect>) -> Option<Timestamp> {
         let now = Instant::now();
         let mut again: Option<Instant> = None;
@@ -274,7 +272,7 @@ impl Driver {
                 again = Some(again.map_or(stall.until, |at| at.min(stall.until)));
                 continue;
             }
-            // What is just being made is there to be released only once that is answered.
+            // An object that is just being made can be released only after that call was answered.
             let being_made = |of: AttemptId| {
                 self.in_flight
                     .iter()
@@ -295,8 +293,8 @@ impl Driver {
         })
     }
 
-    /// Notes what an effect changed: one that changed nothing waits before it is begun again, and
-    /// any change frees all of them.
+    /// Records whether an effect changed anything. If not, it waits before it is started again; any
+    /// change releases all waiting effects.
     fn settle(&mut self, effect: &Effect, changed: bool) {
         if changed {
             return self.stalled.clear();
@@ -312,8 +310,8 @@ impl Driver {
                 let changed = self.tell(*input, extra).await;
                 self.settle(&effect, changed);
                 if let Effect::PointRead(..) = effect {
-                    // It was asked because of what a listing showed: that is told again, unchanged,
-                    // if this answer was wrong.
+                    // The poll was caused by a listing. If this answer was wrong, the listing must
+                    // report its unchanged state again.
                     self.core.slots.saw(self.id, 0);
                 }
                 self.in_flight.remove(&effect);
@@ -328,8 +326,8 @@ impl Driver {
                     .await
                     .is_err_and(|error| !matches!(error, CommitError::Store(_)))
                 {
-                    // Another owner goes on with this session: what we saw is put on record for it,
-                    // under no fence.
+                    // Another owner continues with this session. What we saw is recorded for it,
+                    // without a fence.
                     effects::append_sightings(&self.core, extra).await;
                 }
                 self.in_flight.remove(&Effect::Order(id));
@@ -337,7 +335,7 @@ impl Driver {
         }
     }
 
-    /// Commits `calling`, then begins the one call with the turn that was waited for.
+    /// Commits `calling`, then makes the create call with the turn that was waited for.
     async fn order(
         &mut self,
         id: AttemptId,
@@ -369,8 +367,8 @@ impl Driver {
                     .push(effects::call(self.core.clone(), &loaded.record, id, permit));
             }
             _ => {
-                // Not sent, and never will be under this commit: if `calling` is on record after
-                // all, it is resolved as lost.
+                // Not sent, and never will be with this commit. If `calling` is recorded after all,
+                // the attempt is resolved as lost.
                 if let Some(e) = self.evidence.attempts.get_mut(&id) {
                     e.in_call = false;
                 }
@@ -380,8 +378,8 @@ impl Driver {
         }
     }
 
-    /// Commits what can be learnt again: if the commit is refused, the next plan asks again.
-    /// Returns whether the record or the evidence changed.
+    /// Commits an input that can be obtained again: if the commit is refused, the next plan asks
+    /// again. Returns whether the record or the evidence changed.
     async fn tell(&mut self, input: Input, extra: Extra) -> bool {
         let listed = matches!(input, Input::Found(..));
         let before = self.evidence.clone();
@@ -389,7 +387,7 @@ impl Driver {
         let changed = matches!(committed, Ok(true)) || self.evidence != before;
         if let Err(error) = committed {
             if listed {
-                // Told again, unchanged, by the next listing.
+                // Makes the next listing report the state again, even if it is unchanged.
                 self.core.slots.saw(self.id, 0);
             }
             tracing::debug!(session = %self.id, error = %atlas_core::Error::from(error), "what was learnt was not taken");
@@ -397,8 +395,8 @@ impl Driver {
         changed
     }
 
-    /// Commits an input, on the freshest record. Waits out a store that does not answer: what we
-    /// know must not be lost.
+    /// Commits an input on the latest record. Waits while the store does not answer, because this
+    /// information must not be lost.
     async fn commit(&mut self, input: Input, extra: Extra) -> Result<bool, CommitError> {
         let mut wait = Duration::from_millis(100);
         let guarded = !extra.guards.is_empty();
@@ -419,7 +417,7 @@ impl Driver {
                             self.core.lease.lost();
                             return Err(CommitError::Fenced);
                         }
-                        // What was decided on is not what the store holds: it is planned anew.
+                        // The store no longer contains what the decision was based on: plan again.
                         Err(CommitError::RolledBack) => return Err(CommitError::RolledBack),
                         Err(CommitError::Store(error)) => error,
                     }
@@ -433,8 +431,8 @@ impl Driver {
             }
             wait = (wait * 2).min(Duration::from_secs(1));
         }
-        // Nothing is lost for good: the record says `calling` or what it said, and is resolved from
-        // there.
+        // Nothing is lost permanently: the record still says `calling` or its earlier phase, and
+        // the attempt is resolved from there.
         if let Input::Answered(id, _) = &input
             && let Some(e) = self.evidence.attempts.get_mut(id)
         {

@@ -1,4 +1,4 @@
-//! What each effect does, and which input it gives to the kernel. An effect only reads, calls and
+//! Executes effects and produces the resulting kernel inputs. An effect only reads, calls and
 //! reports; the driver commits.
 
 use std::collections::BTreeMap;
@@ -25,26 +25,26 @@ use crate::kernel::{
 };
 use crate::store::{Batch, Guard, Table};
 
-/// The longest that a source of activity is waited for.
+/// The longest wait for an activity source.
 const LONGEST_LOOK: Duration = Duration::from_secs(10);
 
-/// A node that was away, or died, stands for the touches that nobody could make meanwhile.
+/// The activity source for touches that could not be made while a node was away or dead.
 const RETURN: &str = "a node was away";
 
-/// What came of an effect.
+/// The result of an effect.
 #[derive(Debug)]
 pub(crate) enum Done {
-    /// The kernel is to be told.
+    /// An input for the kernel.
     Told(Effect, Box<Input>, Extra),
-    /// It is this order's turn.
+    /// It is this order's turn to make its call.
     Admitted(AttemptId, Permit, Option<String>),
-    /// The one call was answered.
+    /// The create call was answered.
     Answered(AttemptId, Box<Answer>),
 }
 
 pub(crate) type Running = Pin<Box<dyn Future<Output = Done> + Send>>;
 
-/// A sighting's row.
+/// The row of a sighting.
 #[derive(Debug, Serialize, Deserialize)]
 struct SightingRow {
     at: Timestamp,
@@ -57,12 +57,12 @@ fn is_ending(record: &SessionRecord, attempt: AttemptId) -> bool {
         .is_some_and(|attempt| attempt.kill.is_some())
 }
 
-/// The account, or what to say without a handle for it.
+/// The account, or the failure to report if there is no handle for it.
 fn account(core: &Core, name: &AccountName) -> Result<Arc<Account>, Failure> {
     core.account(name).cloned().ok_or_else(Failure::no_handle)
 }
 
-/// Begins an effect.
+/// Starts an effect.
 pub(crate) fn run(core: Arc<Core>, record: &SessionRecord, effect: Effect) -> Running {
     let name = record.account.clone();
     let id = record.id;
@@ -152,7 +152,7 @@ pub(crate) fn run(core: Arc<Core>, record: &SessionRecord, effect: Effect) -> Ru
     })
 }
 
-/// What the host's own code answers: within this time, and without a panic.
+/// Runs the host application's own code, with this time limit and isolated from panics.
 async fn asked<T>(longest: Duration, answer: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(longest, AssertUnwindSafe(answer).catch_unwind())
         .await
@@ -160,7 +160,7 @@ async fn asked<T>(longest: Duration, answer: impl Future<Output = T>) -> Option<
         .ok()
 }
 
-/// A machine that its cloud calls running is usable only once the host's probe says so too.
+/// A machine that its cloud reports as running is usable only when the host's probe agrees.
 async fn probed(
     core: &Core,
     record: &SessionRecord,
@@ -181,7 +181,7 @@ async fn probed(
     compute
 }
 
-/// Makes the one call of an attempt. `calling` is on record.
+/// Makes the create call of an attempt. `calling` is already recorded.
 pub(crate) fn call(
     core: Arc<Core>,
     record: &SessionRecord,
@@ -200,9 +200,8 @@ pub(crate) fn call(
         let answer = match (account(&core, &name), core.request(id).await, pinned) {
             (Ok(account), Ok(Some(request)), Some((key, candidate, calling_at))) => {
                 let request = reports_as(request.at(candidate), key.attempt());
-                // The last thing before the call: was the right to act renewed lately enough, and
-                // is it still soon after `calling`? What is proved of a lost answer counts from
-                // there.
+                // The last check before the call: was the lease renewed recently enough, and is it
+                // still soon after `calling`? The proof about a lost answer counts from there.
                 let in_time = calling_at.is_some_and(|at| core.now().since(at) < core.policy.lease);
                 if core.lease.may_act() && in_time || !core.policy.safeguards.fence {
                     let context = account.context();
@@ -231,8 +230,8 @@ pub(crate) fn call(
     })
 }
 
-/// The token in a sealed request's environment is the session's. A machine is given its own
-/// attempt's, so that it reports for the session only while it is the session's machine.
+/// The token in a sealed request's environment belongs to the session. A machine gets a token for
+/// its own attempt, so that it can report only while it is the session's machine.
 fn reports_as(mut request: ComputeRequest, attempt: AttemptId) -> ComputeRequest {
     let token = request.env.get(callback::TOKEN_ENV);
     if let Some(bound) = token.and_then(|token| callback::bind(token, &attempt.to_string())) {
@@ -260,7 +259,7 @@ async fn candidates(
     let account = account(core, name)?;
     let request = sealed(core, id).await?;
     if let Some(pinned) = request.candidate {
-        // Whoever chose it wants this one or none.
+        // The caller chose exactly this candidate.
         return Ok(vec![pinned]);
     }
     account
@@ -375,7 +374,7 @@ async fn walk(core: &Core, record: &SessionRecord, attempt: AttemptId) -> Result
         .map(|machine| (&machine.id, machine))
         .collect();
     for seen in &attempt.sighted {
-        // A machine that was renamed is known by its id.
+        // A machine that was renamed is recognised by its id.
         if let Some(machine) = listed.of_id(&seen.id) {
             found.insert(&machine.id, machine);
         }
@@ -389,7 +388,7 @@ async fn walk(core: &Core, record: &SessionRecord, attempt: AttemptId) -> Result
     })
 }
 
-/// The ids on record under an attempt, outside the session's row.
+/// The recorded ids of an attempt, outside the session's row.
 async fn sighted(core: &Core, attempt: AttemptId) -> Result<Vec<ComputeId>, Error> {
     let rows = core
         .store
@@ -432,7 +431,7 @@ async fn conclude(core: &Core, name: &AccountName, attempt: AttemptId) -> Input 
     Input::Conclude(attempt, identity.await, ids)
 }
 
-/// The newest activity there is, and what must not have changed when an end is decided on it.
+/// The latest activity, and the guards that must hold when an end is decided by it.
 async fn limits(core: &Core, record: &SessionRecord) -> (Input, Vec<Guard>) {
     let read = async {
         let touch = core.store.get(Table::Touches, record.id.as_bytes()).await?;
@@ -443,7 +442,7 @@ async fn limits(core: &Core, record: &SessionRecord) -> (Input, Vec<Guard>) {
         Ok::<_, Error>((touch, death))
     };
     let Ok((touch, death)) = read.await else {
-        // Fail-static: without the store nothing is decided.
+        // Without the store nothing is decided.
         core.sleep(Duration::from_secs(1)).await;
         return (Input::Tick, Vec::new());
     };
@@ -496,8 +495,8 @@ async fn limits(core: &Core, record: &SessionRecord) -> (Input, Vec<Guard>) {
         match asked(LONGEST_LOOK, source.last_activity(record.id)).await {
             Some(Ok(Some(at))) => consider(at.min(core.now()), source.name()),
             Some(Ok(None)) => {}
-            // What cannot be read counts as active; the limits that do not ask for activity hold
-            // all the same.
+            // A source that cannot be read counts as active; limits that do not depend on activity
+            // still apply.
             Some(Err(_)) | None => consider(core.now(), source.name()),
         }
     }
@@ -512,7 +511,7 @@ async fn limits(core: &Core, record: &SessionRecord) -> (Input, Vec<Guard>) {
     (Input::Limits(newest), guards)
 }
 
-/// The rows that keep what an answer showed, whatever becomes of the session's own row.
+/// The rows that record what an answer showed, whatever happens to the session's own row.
 pub(crate) fn sightings(attempt: AttemptId, answer: &Answer, now: Timestamp) -> Extra {
     let ids: Vec<&ComputeId> = match answer {
         Answer::Created(compute, _) => vec![&compute.id],
@@ -530,7 +529,7 @@ pub(crate) fn sightings(attempt: AttemptId, answer: &Answer, now: Timestamp) -> 
     }
 }
 
-/// Appends sightings under no fence and no guard: they only ever add knowledge.
+/// Appends sightings without a fence or guard: they only ever add knowledge.
 pub(crate) async fn append_sightings(core: &Core, extra: Extra) {
     if extra.puts.is_empty() {
         return;

@@ -1,5 +1,5 @@
-//! Events to subscribers: one reader of the store's feed for all of them, and a log to catch up
-//! from.
+//! Delivers events to subscribers: one reader of the store's feed for all of them, and a log to
+//! catch up from.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ use crate::ids::SessionId;
 use crate::store::StoredEvent;
 
 const PAGE: usize = 512;
-/// How often the feed is looked at where other nodes write to the store too.
+/// How often the feed is read if other nodes write to the store too.
 const POLL: Duration = Duration::from_secs(1);
 
 fn decode(stored: &StoredEvent) -> Result<Event> {
@@ -27,7 +27,7 @@ fn decode(stored: &StoredEvent) -> Result<Event> {
     })
 }
 
-/// Reads the feed as it grows and hands it to every live subscriber; wakes sessions of ours that
+/// Reads the feed as it grows and sends it to every live subscriber; wakes sessions of ours that
 /// other nodes changed.
 pub(crate) async fn keep(core: Arc<Core>, mut position: u64) {
     core.fed_to.store(position, Ordering::Relaxed);
@@ -40,8 +40,8 @@ pub(crate) async fn keep(core: Arc<Core>, mut position: u64) {
                     let event = match decode(stored) {
                         Ok(event) => event,
                         Err(error) => {
-                            // A reader of the log gets it; a live listener sees that a number is
-                            // missing.
+                            // A reader of the log gets the error; a live subscriber notices that a
+                            // number is missing.
                             tracing::error!(position, %error, "an event is unreadable");
                             continue;
                         }
@@ -54,7 +54,7 @@ pub(crate) async fn keep(core: Arc<Core>, mut position: u64) {
                         cursor: Cursor::after(stored.position),
                         behind: 0,
                     };
-                    // Nobody listens: nothing to do.
+                    // There is no subscriber.
                     let _ = core.live.send(Arc::new(delivery));
                 }
                 continue;
@@ -76,7 +76,7 @@ pub(crate) async fn keep(core: Arc<Core>, mut position: u64) {
     }
 }
 
-/// Changes that a node other than the owner makes.
+/// Whether a kind of event can be caused by a node other than the owner.
 fn concerns_owner(kind: &EventKind) -> bool {
     matches!(
         kind,
@@ -88,21 +88,22 @@ fn concerns_owner(kind: &EventKind) -> bool {
     )
 }
 
-/// Events in order, without gaps, as fast as the reader takes them: none is dropped, and nobody
-/// waits for a slow reader.
+/// A subscription to events, in order and without gaps, at the speed of its reader. No event is
+/// dropped, and a slow reader does not delay others.
 #[derive(Debug)]
 pub struct Subscription {
     core: Arc<Core>,
     scope: Scope,
-    /// Of a session's scope: the newest `seq` handed out. Otherwise: the newest position.
+    /// For the scope of one session: the latest delivered `seq`. Otherwise: the latest delivered
+    /// position.
     place: u64,
-    /// Events up to this position were there before it began, and are not for it.
+    /// Events up to this position existed before the subscription started and are not delivered.
     floor: u64,
     buffer: std::collections::VecDeque<Delivery>,
     live: broadcast::Receiver<Arc<Delivery>>,
-    /// Everything up to here was read from the log.
+    /// Whether the log was read to its end, so that live events continue it.
     caught_up: bool,
-    /// It was told to end: what is in the log by then is handed out, and no more.
+    /// Whether the subscription was asked to end: it still delivers what the log contains by then.
     ending: bool,
 }
 
@@ -158,7 +159,7 @@ impl Subscription {
         delivery
     }
 
-    /// Reads a page of the log; false when there is nothing new in it.
+    /// Reads a page of the log; false if it contains nothing new.
     async fn catch_up(&mut self) -> Result<bool> {
         let page = match &self.scope {
             Scope::Session(id) => {
@@ -178,7 +179,8 @@ impl Subscription {
             };
             let event = match decode(stored) {
                 Ok(event) => event,
-                // What was read before it comes first; then it is said, once.
+                // Events read before the unreadable one are delivered first; then the error is
+                // returned once.
                 Err(_) if !self.buffer.is_empty() => break,
                 Err(error) => {
                     self.place = self.place.max(read);
@@ -200,13 +202,12 @@ impl Subscription {
         Ok(more)
     }
 
-    /// The next event; `None` once the orchestrator has shut down, or
+    /// The next event. `None` once the orchestrator has shut down, or
     /// [`Orchestrator::end_subscriptions`](crate::Orchestrator::end_subscriptions) was called, and
-    /// everything was read that had happened by then. Cancel safe.
-    ///
+    /// every event until then was delivered. Cancel safe.
     /// # Errors
-    /// When the log cannot be read; the next call tries again, and none is missed. An event that is
-    /// there and cannot be understood is an error once, and the next call goes on behind it.
+    /// When the log cannot be read; the next call tries again and no event is missed. An event that
+    /// cannot be decoded is an error once, and the next call continues after it.
     pub async fn next(&mut self) -> Result<Option<Delivery>> {
         loop {
             while let Some(delivery) = self.buffer.pop_front() {
@@ -227,7 +228,8 @@ impl Subscription {
                 biased;
                 received = self.live.recv() => received,
                 () = self.core.unsubscribed.cancelled() => {
-                    // What was committed and not handed to live readers yet is in the log.
+                    // Events that were committed and not yet sent to live subscribers are in the
+                    // log.
                     (self.ending, self.caught_up) = (true, false);
                     continue;
                 }
@@ -244,21 +246,20 @@ impl Subscription {
                     return Ok(Some(self.hand_out((*delivery).clone())));
                 }
                 Ok(_) => {}
-                // It is read from the log instead.
+                // The missed events are read from the log instead.
                 Err(RecvError::Lagged(_)) => self.caught_up = false,
                 Err(RecvError::Closed) => (self.ending, self.caught_up) = (true, false),
             }
         }
     }
 
-    /// The next event that is there already, without waiting for another; `None` when everything
-    /// was read.
+    /// The next event that is already available, without waiting; `None` when all were delivered.
     ///
     /// # Errors
-    /// As [`Subscription::next`].
+    /// Like [`Subscription::next`].
     ///
     /// # Cancel safety
-    /// As [`Subscription::next`].
+    /// Like [`Subscription::next`].
     pub async fn try_next(&mut self) -> Result<Option<Delivery>> {
         self.caught_up = false;
         loop {
@@ -275,7 +276,7 @@ impl Subscription {
     }
 }
 
-/// Waits until `done` says so of a session's record, or time is up.
+/// Waits until `done` returns a value for a session's record, or the time limit is reached.
 pub(crate) async fn wait_for<T>(
     core: &Arc<Core>,
     id: SessionId,
@@ -286,7 +287,7 @@ pub(crate) async fn wait_for<T>(
     let outcome = loop {
         let notified = changed.notified();
         tokio::pin!(notified);
-        // Registered before the look: a change in between is not missed.
+        // Registered before the check, so that a change in between is not missed.
         notified.as_mut().enable();
         match core.load(id).await {
             Ok(Some(loaded)) => {

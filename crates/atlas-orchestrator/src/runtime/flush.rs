@@ -11,7 +11,7 @@ use crate::store::{Batch, CommitError, Table};
 
 const BATCH: usize = 1000;
 
-/// Flushes whenever something is due, as long as the orchestrator runs.
+/// Flushes whenever something is due, while the orchestrator runs.
 pub(crate) async fn keep(core: Arc<Core>) {
     loop {
         let due = core.touches.flush_at();
@@ -34,11 +34,11 @@ pub(crate) async fn keep(core: Arc<Core>) {
     }
 }
 
-/// Makes everything durable that was acknowledged until now. False when the store did not take all
-/// of it.
+/// Makes every touch durable that was acknowledged so far. False if the store did not accept all of
+/// them.
 pub(crate) async fn flush(core: &Core) -> bool {
     let mut all = true;
-    // A store that hangs is one that fails, as long as it hangs.
+    // While a store hangs, flushing counts as failing.
     let began = core.now();
     core.touches.works(false, began);
     for chunk in core.touches.take().chunks(BATCH) {
@@ -109,7 +109,7 @@ async fn refresh(core: &Core, chunk: Vec<Unflushed>) -> Result<Vec<Unflushed>, V
                 version: None,
                 ..*touch
             }),
-            // The session ended and took its row along.
+            // The session ended, and its row was deleted with it.
             Ok(None) => {}
             Err(_) => return Err(chunk),
         }

@@ -1,5 +1,5 @@
-//! Dollars per hour at risk, by cause, and how the clocks compare, recorded through the `metrics`
-//! facade.
+//! Records the spend at risk in dollars per hour by cause, and how the clocks compare, through the
+//! `metrics` facade.
 
 use std::sync::Arc;
 
@@ -7,8 +7,8 @@ use super::core::Core;
 use super::reaper::Suspects;
 use crate::audit::at_risk;
 
-/// Sets the gauges once in each reap interval, as long as the orchestrator runs. What serves is not
-/// at risk and not among them.
+/// Sets the gauges once per reap interval, while the orchestrator runs. Serving machines are not at
+/// risk and are not included.
 pub(crate) async fn keep(core: Arc<Core>, suspects: Vec<Arc<Suspects>>) {
     let every = core.policy.default_account.reap_interval;
     while core.sleep(every).await {
@@ -32,7 +32,7 @@ pub(crate) async fn keep(core: Arc<Core>, suspects: Vec<Arc<Suspects>>) {
                         .set(burn.per_hour().to_f64());
                 }
             }
-            // The gauges stay where they were: what cannot be read is not nothing.
+            // The gauges keep their values: a failed read does not mean that nothing is at risk.
             Err(error) => tracing::warn!(%error, "what is at risk could not be read"),
         }
     }

@@ -1,4 +1,4 @@
-//! What may wait: what clouds billed, and forgetting what was kept long enough.
+//! Work without a deadline: reading what clouds billed, and deleting what was kept long enough.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::kernel::{Evidence, Input};
 use crate::store::{Batch, CommitError, Table};
 
 const EVERY: Duration = Duration::from_secs(3600);
-/// Bills come in arrears: those of an ended session are asked for so long after its end.
+/// Bills arrive in arrears: those of an ended session are read for this long after its end.
 const BILLED_WITHIN: Duration = Duration::from_secs(48 * 3600);
 
-/// Goes round once an hour, as long as the orchestrator runs.
+/// Makes a round once an hour, while the orchestrator runs.
 pub(crate) async fn keep(core: Arc<Core>) {
     let start = core.entropy.duration_below(EVERY / 4);
     if !core.sleep(EVERY / 2 + start).await {
@@ -37,7 +37,7 @@ pub(crate) async fn keep(core: Arc<Core>) {
     }
 }
 
-/// One round over the sessions on record that are this node's, or whose node is gone.
+/// One round over the recorded sessions that belong to this node, or whose node is gone.
 pub(crate) async fn round(core: &Arc<Core>) -> Result<()> {
     let now = core.now();
     let mut bills = BTreeMap::new();
@@ -76,7 +76,7 @@ pub(crate) async fn round(core: &Arc<Core>) -> Result<()> {
 }
 
 async fn spend(account: &Account, now: Timestamp) -> Result<BTreeMap<ComputeId, Usd>> {
-    // No session is older than the longest a cloud lets one look back for.
+    // No session is older than the longest period that a cloud's billing covers.
     let query = SpendQuery {
         id: None,
         start: now.saturating_sub(Duration::from_secs(30 * 24 * 3600)),
@@ -107,7 +107,7 @@ async fn one(
     if let Some(billed) = bills.get(&record.account)
         && done_at.is_none_or(|at| now.since(at) < BILLED_WITHIN)
     {
-        // Somebody's copy is on somebody's bill.
+        // A copy by another user is billed to that user.
         let ids = record.attempts.iter().flat_map(|attempt| attempt.own());
         let amounts: Vec<Usd> = ids
             .filter_map(|seen| billed.get(&seen.id))
@@ -157,7 +157,7 @@ async fn one(
     Ok(())
 }
 
-/// Forgets a session whose every key is older than any machine we would still end by it.
+/// Deletes a session whose keys are all older than any machine that would still be ended by them.
 async fn forget(core: &Arc<Core>, loaded: &Loaded) -> Result<()> {
     let record = &loaded.record;
     core.store

@@ -1,5 +1,5 @@
-//! This node's right to act: a lease in the store, and how long it holds on our own clocks: the
-//! monotonic one, and those that run on while the host sleeps.
+//! This node's right to act: its lease in the store, and how long it is certainly valid by the
+//! host's clocks, the monotonic one and those that continue while the host sleeps.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::steady::Marks;
 use crate::store::Fence;
 
-/// How often a node without a lease looks whether it has one again.
+/// How often a node without a lease checks whether it has one again.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// The lease of this node.
@@ -23,9 +23,9 @@ pub(crate) struct NodeLease {
 #[derive(Debug)]
 struct State {
     fence: Option<Fence>,
-    /// When its grant was asked for, and how long after that a side effect may start.
+    /// When the lease was requested, and how long after that a side effect may start.
     granted: Option<(Marks, Duration)>,
-    /// The newest that this process was ever given; 0 before the first.
+    /// The latest lease number that this process was given; 0 before the first.
     number: u64,
 }
 
@@ -51,32 +51,32 @@ impl NodeLease {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// This process took it. Answers whether for the first time.
+    /// Records that this process acquired the lease. Returns whether for the first time.
     pub(crate) fn took(&self, fence: &Fence) -> bool {
         std::mem::replace(&mut self.lock().number, fence.number) == 0
     }
 
-    /// Whether somebody else took it since this process did. Who has just started was before
-    /// nobody.
+    /// Whether another process acquired the lease after this one did. A process that has just
+    /// started has not held it before.
     pub(crate) fn was_taken_by(&self, newest: &Fence) -> bool {
         let number = self.lock().number;
         number > 0 && newest.number > number
     }
 
-    /// It was granted or renewed by a call that was sent at `sent`.
+    /// Records that a call that was sent at `sent` acquired or renewed the lease.
     pub(crate) fn granted(&self, fence: Fence, sent: Marks, lease: Duration, margin: Duration) {
         let mut state = self.lock();
         state.fence = Some(fence);
         state.granted = Some((sent, lease.saturating_sub(margin)));
     }
 
-    /// Another has it.
+    /// Records that another node has the lease.
     pub(crate) fn lost(&self) {
         let mut state = self.lock();
         (state.fence, state.granted) = (None, None);
     }
 
-    /// The fence to write under.
+    /// The fence for writing.
     pub(crate) fn fence(&self) -> Option<Fence> {
         self.lock().fence.clone()
     }
@@ -92,8 +92,8 @@ impl NodeLease {
         }
     }
 
-    /// Whether a side effect may start now: by none of the host's clocks the lease may have run
-    /// out, also while the host slept.
+    /// Whether a side effect may start now: by none of the host's clocks can the lease have
+    /// expired, even if the host slept.
     pub(crate) fn may_act(&self) -> bool {
         let state = self.lock();
         let holds =

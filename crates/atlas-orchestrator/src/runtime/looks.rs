@@ -1,5 +1,5 @@
-//! Whether a machine is looked at by a call of its own, or found in a listing that tells the state
-//! of all of them.
+//! Chooses between polling a machine with a separate call and reading it from a listing that shows
+//! all machines.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -12,30 +12,30 @@ use super::account::Account;
 use super::pacer::Class;
 use crate::kernel::Failure;
 
-/// The span over which looks are counted.
+/// The period in which polls are counted.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Looks by calls of their own may take one call in so many before a listing is asked instead.
+/// Separate polls may use at most one call in this many; beyond that, a listing is used.
 const ONE_IN: u32 = 6;
-/// The least age of a listing that serves a look.
+/// The minimum age up to which a listing may serve a poll.
 const FRESH: Duration = Duration::from_secs(5);
-/// How many machines one call of a walk lists, roughly.
+/// Approximate number of machines per call of a listing.
 const PAGE: usize = 100;
 
-/// How an account's machines are looked at.
+/// How the machines of an account are polled.
 #[derive(Debug)]
 pub(crate) struct Looks {
-    /// How many looks within the window are made by calls of their own.
+    /// How many polls within the window are made as separate calls.
     few: usize,
-    /// How old a listing may be that serves a look.
+    /// The maximum age of a listing that serves a poll.
     fresh: Duration,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// When somebody wanted to look, within the window.
+    /// The times of requested polls within the window.
     wanted: VecDeque<Instant>,
-    /// The cloud asked for no look by a call of its own before then.
+    /// The cloud asked for no separate poll before this time.
     not_before: Option<Instant>,
 }
 
@@ -50,7 +50,7 @@ impl Looks {
         }
     }
 
-    /// Counts a look, and says how many were wanted lately.
+    /// Counts a requested poll, and returns how many were requested recently.
     fn want(&self) -> usize {
         let now = Instant::now();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -77,8 +77,8 @@ impl Looks {
     }
 }
 
-/// Whether a listing says all there is to know: the machine boots, or runs and is usable. Of one
-/// that ended or is not usable yet, a look of its own may say more.
+/// Whether a listing gives all relevant information: the machine boots, or runs and is usable. For
+/// one that ended or is not usable yet, a separate poll may give more.
 fn says_enough(machine: &Compute, is_ready: bool) -> bool {
     match machine.status {
         ComputeStatus::Provisioning => true,
@@ -88,10 +88,10 @@ fn says_enough(machine: &Compute, is_ready: bool) -> bool {
 }
 
 impl Account {
-    /// The machine as the cloud shows it now, by a call of its own where that says more or costs
-    /// less than a listing. `is_ready` says that the session's machine was usable before.
+    /// The machine as the cloud shows it now: by a separate call if that gives more information or
+    /// costs less than a listing. `is_ready` says that the session's machine was usable before.
     ///
-    /// An error that a listing contradicts is none: a machine that it shows is there.
+    /// An error is ignored if a listing contradicts it: a machine that the listing contains exists.
     pub(crate) async fn look(&self, id: &ComputeId, is_ready: bool) -> Result<Compute, Failure> {
         let many = self.looks.want() > self.looks.few.max(1);
         let listed = if many || self.looks.must_wait() {
@@ -130,7 +130,7 @@ impl Account {
         }
     }
 
-    /// The machine in a fresh listing, and how many calls such a listing takes.
+    /// The machine in a recent listing, and how many calls such a listing takes.
     async fn listed(&self, id: &ComputeId) -> Option<(Compute, usize)> {
         let listed = self.walked_within(self.looks.fresh).await.ok()?;
         let machine = listed.of_id(id)?;

@@ -1,5 +1,5 @@
-//! Drives the kernel with tokio: one reconciler and its timers, a driver for each session that has
-//! something to do, and a few keepers (lease, flush, feed, rounds over each account).
+//! Drives the kernel with tokio: one reconciler with its timers, a driver for each session that has
+//! work, and a few background tasks (lease, flush, feed, rounds over each account).
 
 pub(crate) mod account;
 pub(crate) mod accounts;

@@ -1,4 +1,4 @@
-//! Nodes: this one's lease and signs of life, other ones' deaths, and taking over what they leave.
+//! Nodes: the lease and liveness of this one, the death of others, and taking over their sessions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,11 +25,11 @@ const PAGE: usize = 1000;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct NodeRow {
-    /// The number of the lease it lives or lived under.
+    /// The number of the lease under which it lives or lived.
     number: u64,
-    /// It said good-bye: everything it had acknowledged was flushed.
+    /// It deregistered: every touch it had acknowledged was flushed.
     clean: bool,
-    /// Its death was noted, and what it looked after was taken over, up to that number.
+    /// Its death was recorded and its sessions were taken over, up to that lease number.
     buried: bool,
 }
 
@@ -59,11 +59,11 @@ async fn put_node_row(
     core.store.commit(batch).await.map(drop)
 }
 
-/// Takes this node's lease, noting first how the last process of this name ended.
+/// Acquires this node's lease, and first records how the last process with this name ended.
 ///
 /// # Errors
-/// `conflict` when another node holds it: it took over what a process of this name left, or has the
-/// same name.
+/// `conflict` when another node holds it: that node took over the sessions of an earlier process
+/// with this name, or it has the same name.
 pub(crate) async fn enlist(core: &Core) -> Result<()> {
     let name = scope(&core.node);
     let before = core
@@ -77,7 +77,7 @@ pub(crate) async fn enlist(core: &Core) -> Result<()> {
         .filter(|newest| core.lease.was_taken_by(newest))
         && newest.expires_at > core.store.now().await?
     {
-        // Two that took it from each other in turn would both never come to the end of anything.
+        // Two processes that took the lease from each other in turn would never finish anything.
         tracing::error!(
             node = core.node,
             "another process looks after this node's sessions: this one leaves them to it"
@@ -101,7 +101,7 @@ pub(crate) async fn enlist(core: &Core) -> Result<()> {
     let starts = core.lease.took(&fence);
     core.steady
         .store_showed(fence.store_time, sent.marks.monotonic());
-    // A lease of the future was taken by a clock that was ahead: nobody knows how long ago.
+    // A lease from the future was granted by a clock that was ahead, so its age is unknown.
     let silence = before.as_ref().map_or(Duration::ZERO, |before| {
         let (then, now) = (before.store_time, fence.store_time);
         now.since(then).max(then.since(now))
@@ -135,7 +135,8 @@ pub(crate) async fn enlist(core: &Core) -> Result<()> {
     Ok(())
 }
 
-/// The same, waiting out a node that is just taking over what the last process of this name left.
+/// The same, but waits for a node that is just taking over the sessions of the last process with
+/// this name.
 pub(crate) async fn enlist_within(core: &Core, longest: Duration) -> Result<()> {
     let until = later(longest);
     loop {
@@ -150,7 +151,7 @@ pub(crate) async fn enlist_within(core: &Core, longest: Duration) -> Result<()> 
     }
 }
 
-/// When a lease was asked for, on every clock.
+/// When a lease was requested, on every clock.
 #[derive(Clone, Copy)]
 struct Sent {
     marks: Marks,
@@ -178,19 +179,19 @@ fn granted(core: &Core, fence: Fence, sent: Sent) {
     core.touches.trusted_until(last_word(core, sent.steady));
 }
 
-/// The last moment at which a node whose lease was renewed then can acknowledge a touch that it
-/// does not flush.
+/// The last moment at which a node whose lease was renewed at `renewed` can acknowledge a touch
+/// without flushing it.
 fn last_word(core: &Core, renewed: Timestamp) -> Timestamp {
     renewed
         .saturating_add(core.policy.lease_renew)
         .saturating_add(core.policy.flush)
 }
 
-/// A node that stopped without good-bye counts as one touch on every session: at the last moment at
-/// which it can have acknowledged one that it never flushed.
+/// Records the death of a node that stopped without deregistering. It counts as one touch on every
+/// session, at the last moment at which the node can have acknowledged a touch without flushing it.
 async fn note_death(core: &Core, last_life: Timestamp) -> Result<()> {
     let at = last_word(core, last_life);
-    // A later one was written by a clock that was ahead.
+    // A later instant was written by a clock that was ahead.
     let wrong = core
         .now()
         .saturating_add(MAX_DIFFERENCE.saturating_add(core.policy.lease));
@@ -218,7 +219,7 @@ async fn note_death(core: &Core, last_life: Timestamp) -> Result<()> {
     Err(CommitError::Conflict.into())
 }
 
-/// Counts as activity now on every session there is.
+/// Counts as activity now on every session.
 pub(crate) async fn count_as_touch(core: &Core) -> Result<()> {
     let back = core.policy.lease_renew.saturating_add(core.policy.flush);
     note_death(core, core.now().saturating_sub(back)).await
@@ -228,7 +229,7 @@ fn name_of(fence: &Fence) -> Option<&str> {
     fence.scope.strip_prefix("node/")
 }
 
-/// Notes the death of every node whose lease ran out without good-bye.
+/// Records the death of every node whose lease expired without deregistration.
 pub(crate) async fn note_deaths(core: &Core) -> Result<()> {
     let now = core.store.now().await?;
     for fence in core.store.leases("node/").await? {
@@ -246,8 +247,8 @@ pub(crate) async fn note_deaths(core: &Core) -> Result<()> {
     Ok(())
 }
 
-/// Keeps this node alive. After the host slept, or its clock was set, the store's clock is read at
-/// once.
+/// Renews this node's lease. After the host slept, or its clock was set, the store's clock is read
+/// at once.
 pub(crate) async fn keep(core: Arc<Core>) {
     let look = core.policy.tick.min(core.policy.lease_renew);
     let mut renewed = Instant::now();
@@ -274,8 +275,8 @@ pub(crate) async fn keep(core: Arc<Core>) {
     }
 }
 
-/// Looks after what dead nodes leave, and what became this one's unnoticed. Beside [`keep`]: it may
-/// take longer than a lease.
+/// Takes over the sessions of dead nodes, and sessions that became this node's unnoticed. Runs
+/// separately from [`keep`], because it may take longer than a lease.
 pub(crate) async fn inherit(core: Arc<Core>) {
     while core.sleep(core.policy.lease_renew).await {
         if !core.lease.may_act() || core.stopping.is_cancelled() {
@@ -316,7 +317,8 @@ async fn renew(core: &Arc<Core>) {
         }
         Err(error) => {
             tracing::warn!(%error, "the node's lease could not be renewed");
-            // A store whose file was replaced refuses everything, and says why only to a batch.
+            // A store whose file was replaced refuses every batch, and reports this only in answer
+            // to one.
             if let Err(CommitError::RolledBack) = core.store.commit(Batch::new()).await {
                 watch_ledger(core).await;
             }
@@ -324,7 +326,7 @@ async fn renew(core: &Arc<Core>) {
     }
 }
 
-/// The lease was lost: what is ours now is what the store says.
+/// The lease was lost: reload from the store which sessions are ours.
 pub(crate) async fn relearn(core: &Arc<Core>) {
     core.slots.clear();
     core.touches.let_all_go();
@@ -336,7 +338,7 @@ pub(crate) async fn relearn(core: &Arc<Core>) {
     }
 }
 
-/// Writes down how far the store has come; notices when it is behind where it was.
+/// Records how far the store has come; detects when it is behind that.
 pub(crate) async fn watch_ledger(core: &Core) {
     let known = core.known_store();
     let Ok(info) = core.store.info().await else {
@@ -345,7 +347,7 @@ pub(crate) async fn watch_ledger(core: &Core) {
     match core.saw_store(known.as_ref(), &info) {
         Seen::Goes => {}
         Seen::Other if goes_on_from(core, &info, known.as_ref()).await => {
-            // An operator accepted it on another node: our records are read again.
+            // An operator accepted the store on another node: our records are read again.
             core.forget_store();
             core.unhold();
             core.lease.lost();
@@ -381,7 +383,7 @@ pub(crate) async fn watch_ledger(core: &Core) {
                 incarnation: last.incarnation,
                 commit: 0,
             };
-            // An operator accepted it where another ledger is kept.
+            // An operator accepted the store where another ledger is kept.
             if !goes_on_from(core, &info, Some(&before)).await {
                 core.hold("another store held the realm last").await;
             } else if let Err(error) = ledger.record(&crate::realm::LastHolder::of(&info)) {
@@ -391,7 +393,7 @@ pub(crate) async fn watch_ledger(core: &Core) {
         Ok(crate::realm::Claim::Behind(_)) => {
             core.hold("the store has less in it than it had").await
         }
-        // It may say that this store is not the one that held the realm last.
+        // The ledger may show that this store is not the one that held the realm last.
         Err(error) => {
             core.hold(&format!("the realm's last holder cannot be read: {error}"))
                 .await
@@ -399,7 +401,7 @@ pub(crate) async fn watch_ledger(core: &Core) {
     }
 }
 
-/// Whether an operator accepted the store as one that goes on from this one.
+/// Whether an operator accepted the store as a continuation of this one.
 async fn goes_on_from(
     core: &Core,
     info: &crate::store::StoreInfo,
@@ -434,7 +436,7 @@ async fn bury(core: &Arc<Core>) -> Result<()> {
         let silence = now.since(fence.store_time);
         core.steady.returned(silence);
         if silence > core.policy.lease {
-            // Nobody could touch its sessions since.
+            // Its sessions could not be touched since then.
             count_as_touch(core).await?;
         } else if !row.clean {
             note_death(core, fence.store_time).await?;
@@ -450,8 +452,8 @@ async fn bury(core: &Arc<Core>) -> Result<()> {
         tracing::info!(node, "taking over the sessions of a node that is gone");
         take_over(core, node).await?;
         let (now, version) = node_row(core, node).await?;
-        // It may have come back meanwhile: then this is another life, whose death is still to be
-        // noted.
+        // It may have come back meanwhile. Then this is another life, whose death is still to be
+        // recorded.
         if now.number == row.number {
             let buried = NodeRow {
                 buried: true,
@@ -499,7 +501,7 @@ async fn take_over(core: &Arc<Core>, node: &str) -> Result<()> {
                     .await
                 {
                     Ok(_) => take_up(core, &loaded.record).await?,
-                    // Somebody changed it meanwhile: a stop, an extension.
+                    // It was changed meanwhile, for example by a stop or an extension.
                     Err(CommitError::Conflict) => match core.load(loaded.record.id).await? {
                         Some(fresh) => loaded = fresh,
                         None => break,
@@ -511,7 +513,7 @@ async fn take_over(core: &Arc<Core>, node: &str) -> Result<()> {
     }
 }
 
-/// Says good-bye: nothing of this node is unflushed, and others may take over at once.
+/// Deregisters this node: all its touches are flushed, and others may take over at once.
 pub(crate) async fn leave(core: &Core, flushed: bool) {
     if flushed && let Ok((row, version)) = node_row(core, &core.node).await {
         let left = NodeRow { clean: true, ..row };

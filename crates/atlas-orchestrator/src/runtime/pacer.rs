@@ -1,10 +1,10 @@
-//! Which call to a cloud may start next: at most so many under way, at most so many in a time, and
-//! each class of calls gets its share of them.
+//! Decides which call to a cloud may start next. The number of concurrent calls and the rate of
+//! calls are limited, and each class of calls gets a share of them.
 //!
-//! A turn goes to the first class in the order of [`Class`] that has a call waiting. So that no
-//! class can keep the others from ever getting a turn, a class that waits gains a tenth of a turn
-//! with every turn that is given, and goes first once it has gained a whole one. Looks at machines
-//! get at most a third of all turns, whether or not others wait.
+//! A turn goes to the first class in the order of [`Class`] that has a waiting call. So that no
+//! class can be starved, a class that waits gains a tenth of a turn with every turn that is given,
+//! and goes first once it has gained a whole one. Polls of machines get at most a third of all
+//! turns, whether or not other classes wait.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,23 +16,23 @@ use tokio::time::Instant;
 
 use super::spawner::Spawner;
 
-/// What a call is for, most urgent first.
+/// The purpose of a call, most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Class {
-    /// Ends a machine, or releases what was made for one.
+    /// Deletes a machine, or releases a supporting object.
     Kill,
-    /// Finds out what became of an order, and whose the account is.
+    /// Resolves the outcome of an order, or reads the account's identity.
     Resolve,
-    /// Orders a machine, or makes what it needs.
+    /// Orders a machine, or makes a supporting object.
     Order,
-    /// Asks what could be ordered: after the orders themselves, so that many launches at once do
-    /// not all ask before the first of them orders.
+    /// Lists candidates. Comes after the orders themselves, so that when many sessions launch at
+    /// once, not all of them list before the first one orders.
     Offer,
-    /// Reads that prove the end of a machine.
+    /// Reads that prove that a machine is absent.
     Proof,
     /// Lists the account.
     Scan,
-    /// Looks at a single machine of a live session.
+    /// Polls a single machine of a live session.
     Look,
 }
 
@@ -51,17 +51,17 @@ impl Class {
         self as usize
     }
 
-    /// Calls that may wait long inside, for a pace of their own or for a slow answer.
+    /// Classes whose calls may take long, because of a rate limit of their own or a slow answer.
     const SLOW: [Self; 3] = [Self::Order, Self::Offer, Self::Look];
 }
 
-/// Every class that waits gets at least one turn in so many.
+/// Every waiting class gets at least one turn in this many.
 const GUARANTEED_ONE_IN: u32 = 10;
-/// At most one turn in so many is a look at a single machine.
+/// At most one turn in this many is a poll of a single machine.
 const LOOKS_ARE_ONE_IN: u32 = 3;
 
-/// How many calls of each kind may be under way at once. Those that may take long leave places to
-/// the others, and the last place is for ends.
+/// How many calls of each kind may run concurrently. Slow classes leave places to the others, and
+/// the last place is reserved for deletions.
 #[derive(Clone, Copy, Debug)]
 struct Room {
     all: u32,
@@ -84,7 +84,7 @@ impl Room {
     }
 }
 
-/// One account's budget of calls.
+/// The call budget of one account.
 #[derive(Clone, Debug)]
 pub(crate) struct Pacer(Arc<Shared>);
 
@@ -98,12 +98,12 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     waiting: [VecDeque<oneshot::Sender<Permit>>; Class::ALL.len()],
-    /// How many turns were given to others while a class waited, since its own last one.
+    /// How many turns were given to others while a class waited, since its own last turn.
     passed_over: [u32; Class::ALL.len()],
     under_way: [u32; Class::ALL.len()],
     all: Arrivals,
     looks: Arrivals,
-    /// When the turns are looked at again.
+    /// When the timer evaluates the turns next.
     timer: Option<Instant>,
 }
 
@@ -112,7 +112,7 @@ struct State {
 struct Arrivals(Option<Instant>);
 
 impl Arrivals {
-    /// The arrival time after one more call, or when that call may be made.
+    /// The arrival time after one more call, or the time at which that call may be made.
     fn next(self, now: Instant, interval: Duration, burst: u32) -> Result<Self, Instant> {
         let arrival = self.0.map_or(now, |arrival| arrival.max(now)) + interval;
         let tolerance = interval * burst.max(1);
@@ -124,17 +124,17 @@ impl Arrivals {
     }
 }
 
-/// The right to make one call. Dropped when the call ended.
+/// The right to make one call. It must be dropped when the call has ended.
 #[derive(Debug)]
 pub(crate) struct Permit(Option<(Arc<Shared>, Class)>);
 
-/// What [`State::choose`] says.
+/// The result of [`State::choose`].
 enum Turn {
-    /// A call of this class, and how often calls arrived then.
+    /// The turn goes to a call of this class; holds the updated arrival times.
     Of(Class, Arrivals, Arrivals),
-    /// Nothing before then.
+    /// No turn before this time.
     At(Instant),
-    /// Nothing until a call ends or another is asked for.
+    /// No turn until a call ends or another is requested.
     None,
 }
 
@@ -206,7 +206,7 @@ impl Pacer {
         }))
     }
 
-    /// Waits for a turn. Cancel safe: a dropped wait gives its turn up.
+    /// Waits for a turn. Cancel safe: a dropped wait gives up its turn.
     pub(crate) async fn admit(&self, class: Class) -> Permit {
         let receiver = {
             let (sender, receiver) = oneshot::channel();
@@ -214,7 +214,7 @@ impl Pacer {
             receiver
         };
         Shared::pump(&self.0);
-        // The sender lives in the shared state, which this handle keeps alive.
+        // The sender is in the shared state, which this handle keeps alive.
         receiver.await.unwrap_or(Permit(None))
     }
 }
@@ -224,7 +224,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands out every turn that is due.
+    /// Grants every turn that is due.
     fn pump(this: &Arc<Self>) {
         loop {
             let mut state = this.lock();
@@ -243,7 +243,7 @@ impl Shared {
                         return;
                     };
                     if waiter.is_closed() {
-                        // Nobody waits any more: no turn is used.
+                        // No waiter remains, so no turn is used.
                         continue;
                     }
                     state.under_way[class.index()] += 1;
@@ -252,7 +252,7 @@ impl Shared {
                     state.passed(class);
                     drop(state);
                     if let Err(mut permit) = waiter.send(Permit(Some((this.clone(), class)))) {
-                        // The waiter was dropped just now: the turn was not used.
+                        // The waiter was dropped just now, so the turn was not used.
                         permit.0 = None;
                         let mut state = this.lock();
                         state.under_way[class.index()] -= 1;
@@ -270,7 +270,7 @@ impl Shared {
             Box::pin(async move {
                 tokio::time::sleep_until(when).await;
                 let mut state = this.lock();
-                // An earlier timer may have been set since: that one looks.
+                // An earlier timer may have been set since; that one evaluates the turns.
                 if state.timer == Some(when) {
                     state.timer = None;
                 }
@@ -290,7 +290,7 @@ impl Drop for Permit {
     }
 }
 
-/// How long one call may take before nobody waits for it any more.
+/// The time limit of one call.
 pub(crate) fn deadline(limits: &AccountLimits) -> Duration {
     limits.call_deadline
 }
@@ -332,8 +332,8 @@ mod tests {
         assert_eq!(*order.lock().unwrap(), Class::ALL);
     }
 
-    /// Turns per class within so many seconds, at ten calls a second, while every one of these
-    /// classes always has calls waiting.
+    /// Turns per class within this many seconds, at ten calls a second, while each of these classes
+    /// always has waiting calls.
     async fn turns(busy: &[Class], seconds: u64) -> Vec<(Class, u32)> {
         let pacer = pacer(4, Duration::from_millis(100));
         let counts = Arc::new(Mutex::new([0; Class::ALL.len()]));

@@ -1,21 +1,21 @@
-//! The sessions on record, a page at a time: however many there are, other tasks run in between.
+//! Iterates over the recorded sessions one page at a time, so that other tasks run in between.
 
 use atlas_core::Result;
 
 use super::core::Core;
 use crate::store::{Row, Table};
 
-/// Reading a page and understanding its records takes a few milliseconds at most.
+/// The page size. Reading a page and decoding its records takes a few milliseconds at most.
 const PAGE: usize = 128;
 
-/// A walk over the rows of all sessions, in order of id.
+/// Iterates over the rows of all sessions, in order of id.
 #[derive(Debug, Default)]
 pub(crate) struct Pages {
     after: Option<Vec<u8>>,
 }
 
 impl Pages {
-    /// The next page; `None` behind the last.
+    /// The next page; `None` after the last.
     pub(crate) async fn next(&mut self, core: &Core) -> Result<Option<Vec<Row>>> {
         if self.after.is_some() {
             tokio::task::yield_now().await;

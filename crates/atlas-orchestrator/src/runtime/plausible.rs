@@ -1,5 +1,5 @@
-//! Whether a complete walk can be believed: one that lacks half of what lives is checked by point
-//! reads first.
+//! Decides whether a complete walk is plausible: one without some of the live machines is first
+//! checked by point reads.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use crate::store::Table;
 /// How many missing machines are read before the rest is believed.
 const PROBES: usize = 8;
 
-/// True unless the walk lacks a machine of a live session that a point read, made after it began,
-/// still finds.
+/// True unless the walk lacks a machine of a live session that a point read, made after the walk
+/// started, still finds.
 ///
-/// Machines under termination do not count: they are expected to go.
+/// Machines that are being terminated do not count: they are expected to disappear.
 pub(crate) async fn is_plausible(core: &Core, account: &Arc<Account>, listed: &Listed) -> bool {
     *listed
         .plausible
@@ -39,15 +39,14 @@ async fn probe(core: &Core, account: &Arc<Account>, listed: &Listed) -> bool {
         let Ok(row) = core.store.get(Table::Sessions, id.as_bytes()).await else {
             return false;
         };
-        // What cannot be read stands for nothing: it must not make every walk of its account
-        // implausible.
+        // An unreadable record is skipped: it must not make every walk of its account implausible.
         let Some(loaded) = row.and_then(Loaded::readable) else {
             continue;
         };
         let Some(attempt) = loaded.record.serving() else {
             continue;
         };
-        // A machine younger than the bound may still lag.
+        // A machine younger than the visibility bound may still be missing.
         if core.now() < attempt.settled_at(&account.bounds) {
             continue;
         }

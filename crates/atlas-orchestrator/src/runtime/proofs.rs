@@ -1,11 +1,12 @@
-//! The proof that a machine is gone where many are ended at once.
+//! The proof that machines are absent when many are being ended at once.
 //!
-//! Two complete walks a visibility bound apart, both begun after the DELETE was answered, lack the
-//! machine before its last proof is asked for. What that proof guards against is a listing that
-//! lies: one that is stale, torn or empty and does not say so. A point read of every machine tells,
-//! and is what is made while few are being ended. Where many are, one more walk is made for all
-//! that ask by then, and some of them are read by their ids: if the listing hides one machine of
-//! those, it is believed about none, and each is read by itself.
+//! Before the last proof of a machine is requested, two complete walks one visibility bound apart,
+//! both started after its DELETE was answered, did not contain it. The last proof protects against
+//! a wrong listing: one that is stale, torn or empty without saying so. A point read of every
+//! machine detects this, and is used while few machines are being ended. When many are, one more
+//! walk is made for all pending requests, and a sample of their machines is read by id. If the
+//! listing lacks one machine of the sample that exists, it is believed about none, and each machine
+//! is read separately.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
@@ -20,21 +21,21 @@ use super::plausible;
 use super::spawner::Spawner;
 use crate::kernel::Reading;
 
-/// While at most so many orders of an account are being ended or looked for, each machine is read
-/// by itself.
+/// While at most this many orders of an account are being ended or searched for, each machine is
+/// read separately.
 const FEW: usize = 16;
-/// Of those that ask for a proof together one in so many is read by its id, and at least so many.
+/// The sample: one in this many of the machines, and at least this many.
 const SAMPLE: (usize, usize) = (16, 2);
-/// The same where the listing is empty, as a broken one is.
+/// The sample if the listing is empty, which is more likely to be a fault.
 const SAMPLE_OF_NONE: (usize, usize) = (8, 8);
 
-/// Those that ask within this part of a visibility bound are answered together.
+/// Requests within this fraction of a visibility bound are answered together.
 const GATHERED_IN: u32 = 20;
 
-/// A walk that point reads agree with, or `None`.
+/// A walk that agrees with the point reads, or `None`.
 type Agreed = Option<Arc<Listed>>;
 
-/// The proofs that are asked for on an account.
+/// The pending proofs of an account.
 #[derive(Debug, Default)]
 pub(crate) struct Proofs {
     asked: Mutex<Vec<ComputeId>>,
@@ -42,19 +43,19 @@ pub(crate) struct Proofs {
 }
 
 impl Proofs {
-    /// Answers what is asked of this account from now on.
+    /// Starts answering requests for this account.
     pub(super) fn serve(&self, account: &Arc<Account>, spawner: Arc<dyn Spawner>) {
         let account = Arc::downgrade(account);
         let walks = Coalesce::new(
             spawner,
             Box::new(move || Box::pin(walk_and_compare(account.clone()))),
         );
-        // Called once, right after it was made.
+        // Called only once, directly after construction.
         let _ = self.walks.set(walks);
     }
 }
 
-/// Walks, and reads some of the machines that are asked about.
+/// Walks the account, and reads a sample of the requested machines.
 async fn walk_and_compare(account: Weak<Account>) -> Agreed {
     let account = account.upgrade()?;
     tokio::time::sleep(account.bounds.limits.visibility_bound / GATHERED_IN).await;
@@ -92,7 +93,7 @@ async fn walk_and_compare(account: Weak<Account>) -> Agreed {
     all_gone.then_some(listed)
 }
 
-/// Whether a machine that was ended is gone, and when the call that says so began.
+/// Whether an ended machine is absent, and when the call that proves it started.
 pub(super) async fn prove(
     core: &Core,
     account: &Arc<Account>,

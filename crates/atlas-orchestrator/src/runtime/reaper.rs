@@ -1,4 +1,4 @@
-//! The reaper: it ends machines whose orders are over, and reports what it cannot tell.
+//! The reaper: deletes machines whose orders have ended, and reports what it cannot decide.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,23 +19,22 @@ use crate::kernel::{AttemptRow, Evidence, Input};
 use crate::session::{AttemptPhase, Finding, ReapReport, SessionState};
 use crate::store::{CommitError, Table};
 
-/// When a machine without a session was seen by the reaper.
+/// When the reaper saw a machine without a session.
 #[derive(Clone, Copy, Debug)]
 struct Suspect {
     first: Timestamp,
     scans: u32,
 }
 
-/// What the reaper remembers of an account between two scans; after a restart it starts counting
-/// from zero.
+/// What the reaper remembers about an account between two scans; after a restart it starts over.
 #[derive(Debug, Default)]
 pub(crate) struct Suspects {
     known: Mutex<BTreeMap<ComputeId, Suspect>>,
     burn: Mutex<Astray>,
 }
 
-/// What machines burn that the last scan found without a live session, and did not end. What cannot
-/// be told whose it is counts as quarantined.
+/// The price per hour of machines that the last scan found without a live session and did not
+/// delete. Machines whose owner cannot be determined count as quarantined.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Astray {
     pub(crate) quarantined: UsdPerHour,
@@ -43,7 +42,7 @@ pub(crate) struct Astray {
 }
 
 impl Suspects {
-    /// As the last scan found it.
+    /// The result of the last scan.
     pub(crate) fn astray(&self) -> Astray {
         *self.burn.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -72,28 +71,28 @@ fn finding(machine: &Compute, key: Option<&TrackedKey>, why: &str) -> Finding {
     }
 }
 
-/// What the reaper thinks of one machine.
+/// The reaper's verdict on one machine.
 enum Verdict {
-    /// Not ours, or rightly there.
+    /// The machine is not ours, or belongs to a live session.
     Leave,
-    /// Its attempt is over: it has to go.
+    /// Its attempt has ended: it must be deleted.
     Victim {
         session: SessionId,
-        /// The account that the order was made on.
+        /// The account on which the order was made.
         ordered_as: Option<String>,
     },
-    /// Its attempt is not on record and is older than any record: kept, reported.
+    /// Its attempt is not recorded and is older than any record: kept and reported.
     Quarantine,
-    /// Its attempt is not on record and should be.
+    /// Its attempt is not recorded and should be.
     RolledBack,
-    /// Cannot be told whose it is.
+    /// Its owner cannot be determined.
     Ambiguous(&'static str),
 }
 
-/// One scan: the cloud first, then the records.
+/// One scan: lists the cloud first, then reads the records.
 ///
 /// # Errors
-/// When the cloud or the store could not be read: nothing was concluded.
+/// When the cloud or the store could not be read; nothing was concluded.
 pub(crate) async fn scan(
     core: &Arc<Core>,
     account: &Arc<Account>,
@@ -109,7 +108,7 @@ pub(crate) async fn scan(
     });
     let check = core.policy.safeguards.account_identity;
     let is_known = !check || whose.as_ref().is_ok_and(accounts::Whose::is_known);
-    // Only what is on our own account is ours to end.
+    // Only machines on our own account may be ended.
     let may_end = |ordered_as: Option<&str>| {
         !check || whose.as_ref().is_ok_and(|whose| whose.may_end(ordered_as))
     };
@@ -180,8 +179,8 @@ pub(crate) async fn scan(
     let ripe = ripen(core, account, suspects, &ids, complete && !dry_run);
     let row = if complete && !dry_run && is_known {
         accounts::update(core, &account.name, |row| {
-            // Two scans that agree are enough, once and for ever; a scan that disagrees before that
-            // is the first of another two.
+            // Two scans that agree are enough, permanently. A scan that disagrees before that
+            // counts as the first of another two.
             let agrees = row.agreeing_scans == 0 || row.last_victims == ids;
             row.agreeing_scans = if agrees {
                 (row.agreeing_scans + 1).min(2)
@@ -231,8 +230,7 @@ pub(crate) async fn scan(
     Ok(report)
 }
 
-/// Whether a session of ours has this machine on record by its id, whatever somebody made of its
-/// carriers.
+/// Whether a session of ours has recorded this machine by its id, whatever its carriers say now.
 async fn is_known_by_id(core: &Core, key: Option<&TrackedKey>, id: &ComputeId) -> Result<bool> {
     let Some(key) = key else { return Ok(false) };
     let Some(session) = core.slots.session_of(key.attempt()) else {
@@ -253,7 +251,7 @@ enum Claimed {
     Unclear(Option<TrackedKey>, &'static str),
 }
 
-/// Whose a machine says it is.
+/// Determines the owner that a machine's carriers claim.
 fn claim(core: &Core, machine: &Compute) -> Claimed {
     let safeguards = core.policy.safeguards;
     let genuine = |key: &TrackedKey| core.is_genuine(key);
@@ -285,7 +283,7 @@ fn claim(core: &Core, machine: &Compute) -> Claimed {
 }
 
 async fn judge(core: &Arc<Core>, account: &Arc<Account>, key: &TrackedKey) -> Result<Verdict> {
-    // Its driver knows of it, and was told above.
+    // Its driver knows of it, and was informed above.
     if core.slots.session_of(key.attempt()).is_some() && core.policy.safeguards.spare_unresolved {
         return Ok(Verdict::Leave);
     }
@@ -334,15 +332,15 @@ async fn judge(core: &Arc<Core>, account: &Arc<Account>, key: &TrackedKey) -> Re
             ordered_as: attempt.identity.clone(),
         });
     }
-    // Unresolved or alive: its owner's own walks see the machine. If that is this node, nobody
-    // drives it yet.
+    // Unresolved or alive: the walks of its owner see the machine. If the owner is this node, the
+    // session has no driver yet.
     if loaded.record.owner == core.node {
         Doubt::raise(core);
     }
     Ok(Verdict::Leave)
 }
 
-/// Counts complete scans; answers the victims that were seen often and long enough.
+/// Counts complete scans; returns the victims that were seen often and long enough.
 fn ripen(
     core: &Core,
     account: &Account,
@@ -381,8 +379,8 @@ fn ripen(
     ripe
 }
 
-/// Commits the end of a machine under an ended attempt. Adoption and this exclude each other by the
-/// record's version.
+/// Commits the end of a machine of an ended attempt. Adoption and this exclude each other through
+/// the record's version.
 async fn reap(
     core: &Arc<Core>,
     session: SessionId,
@@ -405,7 +403,7 @@ async fn reap(
                     .iter()
                     .any(|fence| fence.scope == owner && fence.expires_at > now)
             {
-                // A live owner of a live session: told through the record and the feed.
+                // A live owner of a live session learns of it through the record and the feed.
             } else if core
                 .apply(
                     &mut loaded,

@@ -1,5 +1,5 @@
-//! The one task that decides who is worked on: a queue of timers, a set of what is ready, and so
-//! many drivers at a time.
+//! The task that decides which sessions are worked on: a queue of timers, a set of ready sessions,
+//! and a limited number of concurrent drivers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::core::Core;
 use super::driver::drive;
 
-/// Runs drivers for whatever is due, as long as the orchestrator runs.
+/// Runs drivers for every session that is due, while the orchestrator runs.
 pub(crate) async fn keep(core: Arc<Core>) {
     loop {
         let next = loop {

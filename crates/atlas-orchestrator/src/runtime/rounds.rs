@@ -1,4 +1,5 @@
-//! When an account is looked at: often by a walk that tells its sessions, less often by the reaper.
+//! Schedules the listings of an account: often by a walk that informs its sessions, less often by
+//! the reaper.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,15 +12,15 @@ use super::reaper::{Suspects, scan};
 use super::steady::later;
 use super::survey::observe;
 
-/// The first look after a return comes within this, and is repeated until one was complete.
+/// The first walk after a return starts within this time, and is repeated until one is complete.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
 
-/// Looks at an account as long as the orchestrator runs.
+/// Lists an account periodically, while the orchestrator runs.
 pub(crate) async fn keep(core: Arc<Core>, account: Arc<Account>, suspects: Arc<Suspects>) {
     let mut failures: u32 = 0;
     let first = account.policy.reap_interval / 4;
     let mut next_reap = later(core.entropy.duration_below(first));
-    // Nothing from before the start is ended for idleness or cost before this has looked.
+    // Nothing from before the start is ended for idleness or cost before the first walk.
     let first = if core.slots.len() > 0 {
         account.policy.poll_interval.min(FIRST_LOOK)
     } else {
@@ -80,7 +81,7 @@ pub(crate) async fn keep(core: Arc<Core>, account: Arc<Account>, suspects: Arc<S
                 let looked = account.looked_after() == core.steady.returns();
                 let poll = account.policy.poll_interval;
                 let every = if looked { poll } else { poll.min(FIRST_LOOK) };
-                // Jittered, and backing off while the cloud does not answer.
+                // With jitter, and with backoff while the cloud does not answer.
                 let interval = every.saturating_mul(1 << failures.min(3));
                 let jitter = core.entropy.duration_below(interval / 10);
                 next_poll = later(interval.saturating_add(jitter));

@@ -1,5 +1,4 @@
-//! What the process keeps of each session in memory: little. Records are fetched when something is
-//! to be done.
+//! The small in-memory state of each session. Records are read when something is to be done.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,26 +9,27 @@ use tokio::sync::Notify;
 use crate::ids::SessionId;
 use crate::kernel::{Attempt, Evidence, Input, SessionRecord};
 
-/// How many drivers of one account may wait at once without taking up a place: each takes memory.
+/// The maximum number of drivers per account that wait without occupying a place; each needs
+/// memory.
 const MOST_PARKED: usize = 4096;
-/// Never.
+/// Never due.
 const NEVER: i64 = i64::MAX;
 
-/// A session this node looks after. Idle ones are only this: 32 bytes, and their places in the maps
-/// beside it.
+/// A session that this node looks after. An idle session is only this, 32 bytes, and its entries in
+/// the maps beside it.
 #[derive(Debug)]
 struct Slot {
-    /// When to look again, in milliseconds since the epoch.
+    /// When to plan next, in milliseconds since the epoch.
     due: i64,
-    /// Facts that only this process has; none while it is idle.
+    /// Facts that only this process has; `None` while the session is idle.
     hot: Option<Box<Hot>>,
-    /// The account, by its place in the list of accounts.
+    /// The account, as an index in the list of accounts.
     account: u16,
-    /// What was last seen of its machine, hashed: an unchanged machine wakes nobody.
+    /// A hash of what was last seen of its machine: an unchanged machine wakes no driver.
     seen: u32,
-    /// Whether a driver is at work on it.
+    /// Whether a driver is working on it.
     driving: bool,
-    /// Whether something happened that the driver has not looked at.
+    /// Whether something happened that the driver has not handled yet.
     dirty: bool,
 }
 
@@ -57,48 +57,48 @@ struct Hot {
 struct State {
     slots: BTreeMap<SessionId, Slot>,
     timers: BTreeSet<(i64, SessionId)>,
-    /// By account: one that answers slowly keeps nobody waiting but its own.
+    /// Ready sessions by account, so that a slow account delays only its own sessions.
     ready: BTreeMap<u16, BTreeSet<SessionId>>,
-    /// Which session an attempt of ours belongs to, while it is not over; and whether it serves.
+    /// The session of each open attempt of ours, and whether the attempt is serving.
     attempts: BTreeMap<AttemptId, (SessionId, bool)>,
-    /// Who waits for a change of a session's record.
+    /// Waiters for a change of a session's record.
     watchers: BTreeMap<SessionId, Arc<Notify>>,
-    /// How many drivers are at work, by account.
+    /// Number of working drivers by account.
     driving: BTreeMap<u16, usize>,
-    /// How many of them wait and take up no place, by account.
+    /// Number of drivers by account that wait and occupy no place.
     parked: BTreeMap<u16, usize>,
 }
 
-/// The sessions of this node, their timers, and who is at work.
+/// The sessions of this node, their timers, and their drivers.
 #[derive(Debug, Default)]
 pub(crate) struct Slots {
     state: Mutex<State>,
-    /// Something became ready, or a timer moved to the front.
+    /// Notified when a session became ready, or a timer moved to the front.
     pub(crate) changed: Notify,
 }
 
-/// An attempt that is not over.
+/// An open attempt: one that has not ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Open {
     pub(crate) attempt: AttemptId,
     pub(crate) session: SessionId,
-    /// Whether its machine serves: nothing is being ended.
+    /// Whether its machine is serving, so that nothing is being ended.
     pub(crate) serving: bool,
-    /// What was last seen of its machine, hashed.
+    /// A hash of what was last seen of its machine.
     pub(crate) seen: u32,
 }
 
 /// What a driver starts with.
 #[derive(Debug)]
 pub(crate) struct Work {
-    /// Whose place it takes.
+    /// The account whose place it occupies.
     pub(crate) account: u16,
     pub(crate) evidence: Evidence,
     pub(crate) signal: Arc<Notify>,
 }
 
 fn millis(at: Timestamp) -> i64 {
-    // Rounded up: a timer never fires before its time.
+    // Rounded up, so that a timer never fires early.
     let millis = at.unix_millis();
     if Timestamp::from_unix_millis(millis) < at {
         millis.saturating_add(1)
@@ -124,7 +124,7 @@ impl State {
         }
     }
 
-    /// The first that is ready on an account with a place left.
+    /// The first ready session on an account with a free place.
     fn pop_ready(&mut self, room: usize) -> Option<SessionId> {
         let has_room = |account: &u16| {
             self.driving
@@ -156,15 +156,14 @@ impl Slots {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a session up, or refreshes what is known of it; `due` is when to look at it, now when
-    /// `None`.
+    /// Adds a session, or updates what is known of it; `due` is when to plan it, `None` for now.
     pub(crate) fn insert(&self, record: &SessionRecord, account: u16, due: Option<Timestamp>) {
         let mut state = self.lock();
         let id = record.id;
         let slot = state.slots.entry(id).or_insert_with(|| Slot::new(account));
         slot.account = account;
         if slot.driving {
-            // A driver at work on it may have read an older record, so it looks again.
+            // A driver at work may have read an older record, so it must read again.
             slot.dirty = true;
             slot.hot.get_or_insert_default().signal.notify_one();
         }
@@ -177,7 +176,7 @@ impl Slots {
         self.changed.notify_one();
     }
 
-    /// Takes a session up of which only the head of its row was read.
+    /// Adds a session of which only the header of its row was read.
     pub(crate) fn insert_quiet(
         &self,
         id: SessionId,
@@ -206,7 +205,7 @@ impl Slots {
         }
     }
 
-    /// Which attempts are open, after a record changed.
+    /// Updates the index of open attempts after a record changed.
     pub(crate) fn reindex(&self, record: &SessionRecord) {
         let mut state = self.lock();
         if state.slots.contains_key(&record.id) {
@@ -217,8 +216,8 @@ impl Slots {
         }
     }
 
-    /// Lets a session go: it ended, or another node looks after it, or it is not on record. False
-    /// when something happened since its driver looked last: what it read may be old.
+    /// Removes a session that ended, moved to another node, or is not recorded. False if something
+    /// happened since its driver last read it: what the driver read may be old.
     pub(crate) fn remove(&self, id: SessionId, attempts: &[Attempt]) -> bool {
         let mut state = self.lock();
         if state.slots.get(&id).is_some_and(|slot| slot.dirty) {
@@ -239,7 +238,7 @@ impl Slots {
         true
     }
 
-    /// Lets every session go.
+    /// Removes every session.
     pub(crate) fn clear(&self) {
         let mut state = self.lock();
         let (driving, parked) = (
@@ -255,8 +254,8 @@ impl Slots {
         };
     }
 
-    /// How many attempts on an account are being ended or looked for: those that are open and do
-    /// not serve.
+    /// How many attempts on an account are being ended or searched for: those that are open and not
+    /// serving.
     pub(crate) fn unsettled(&self, account: u16) -> usize {
         let state = self.lock();
         let of_account = |id: &SessionId| {
@@ -284,12 +283,12 @@ impl Slots {
         self.lock().slots.keys().copied().collect()
     }
 
-    /// Has a session looked at as soon as possible.
+    /// Makes a session be planned as soon as possible.
     pub(crate) fn wake(&self, id: SessionId) {
         self.tell(id, None);
     }
 
-    /// The same, with something to be told. Dropped when the session is not ours: its owner finds
+    /// The same, with an input for its driver. Dropped if the session is not ours: its owner finds
     /// out by itself.
     pub(crate) fn tell(&self, id: SessionId, input: Option<Input>) {
         let mut state = self.lock();
@@ -313,7 +312,7 @@ impl Slots {
         }
     }
 
-    /// Has every session looked at as soon as possible.
+    /// Makes every session be planned as soon as possible.
     pub(crate) fn wake_all(&self) {
         let mut state = self.lock();
         let ids: Vec<SessionId> = state.slots.keys().copied().collect();
@@ -330,8 +329,9 @@ impl Slots {
         self.changed.notify_one();
     }
 
-    /// The sessions to which a jump of the time matters by itself: those with an order that does
-    /// not serve, whose age it changes; after one backwards all, for what they say of later times.
+    /// The sessions that a jump of the time affects directly: those with an order that is not
+    /// serving, whose age changes; after a jump backwards all, because of recorded instants later
+    /// than now.
     pub(crate) fn ids_after_a_jump(&self, backwards: bool) -> Vec<SessionId> {
         if backwards {
             return self.ids();
@@ -342,7 +342,8 @@ impl Slots {
         ids.into_iter().collect()
     }
 
-    /// The next session to work on, where its account has room; or when there will be one.
+    /// The next session to work on, if its account has a free place; otherwise when there will be
+    /// one.
     pub(crate) fn next(
         &self,
         now: Timestamp,
@@ -382,7 +383,7 @@ impl Slots {
         Err(next_timer)
     }
 
-    /// What was told since the driver looked last.
+    /// The inputs received since the driver last read.
     pub(crate) fn drain(&self, id: SessionId) -> Vec<Input> {
         let mut state = self.lock();
         let Some(slot) = state.slots.get_mut(&id) else {
@@ -395,8 +396,8 @@ impl Slots {
             .unwrap_or_default()
     }
 
-    /// The driver has nothing to do until `due`. False when something happened meanwhile: it has to
-    /// look again.
+    /// The driver has nothing to do until `due`. False if something happened meanwhile: it has to
+    /// plan again.
     pub(crate) fn rest(&self, id: SessionId, evidence: &Evidence, due: Option<Timestamp>) -> bool {
         let mut state = self.lock();
         let Some(slot) = state.slots.get_mut(&id) else {
@@ -415,7 +416,7 @@ impl Slots {
         true
     }
 
-    /// The driver is gone, however it ended.
+    /// The driver has ended, in whatever way.
     pub(crate) fn released(&self, id: SessionId, account: u16, again: Option<Timestamp>) {
         let mut state = self.lock();
         state.leaves_place(account);
@@ -434,7 +435,7 @@ impl Slots {
         self.changed.notify_one();
     }
 
-    /// Waits until no driver is at work, nor waits for a cloud, at most so long.
+    /// Waits at most `longest` until no driver is working or waiting for a cloud.
     pub(crate) async fn quiesce(&self, longest: std::time::Duration) {
         let until = super::steady::later(longest);
         loop {
@@ -465,15 +466,15 @@ impl Slots {
         }
     }
 
-    /// Who wants to know when a session's record changes.
+    /// Registers a waiter for changes of a session's record.
     pub(crate) fn watch(&self, id: SessionId) -> Arc<Notify> {
         self.lock().watchers.entry(id).or_default().clone()
     }
 
-    /// Nobody waits for this session any more, unless somebody else does.
+    /// Removes the entry of a session's waiters unless another waiter remains.
     pub(crate) fn unwatch(&self, id: SessionId) {
         let mut state = self.lock();
-        // One is the map's own.
+        // The map itself holds one reference.
         if state
             .watchers
             .get(&id)
@@ -483,7 +484,7 @@ impl Slots {
         }
     }
 
-    /// Which of our sessions an open attempt belongs to.
+    /// The session of ours to which an open attempt belongs.
     pub(crate) fn session_of(&self, attempt: AttemptId) -> Option<SessionId> {
         self.lock().attempts.get(&attempt).map(|(id, _)| *id)
     }
@@ -509,8 +510,8 @@ impl Slots {
         open.collect()
     }
 
-    /// A driver that only waits for its cloud leaves its place to others. False when so many do
-    /// already that it stays where it is.
+    /// Frees the place of a driver that only waits for its cloud. False if so many drivers wait
+    /// already that it keeps its place.
     pub(crate) fn park(&self, account: u16) -> bool {
         let mut state = self.lock();
         let parked = state.parked.entry(account).or_default();
@@ -524,7 +525,7 @@ impl Slots {
         true
     }
 
-    /// It takes a place again.
+    /// The driver occupies a place again.
     pub(crate) fn unpark(&self, account: u16) {
         let mut state = self.lock();
         if let Some(parked) = state.parked.get_mut(&account) {
@@ -533,7 +534,7 @@ impl Slots {
         state.takes_place(account);
     }
 
-    /// Remembers what was seen of a session's machine.
+    /// Records the hash of what was seen of a session's machine.
     pub(crate) fn saw(&self, id: SessionId, seen: u32) {
         if let Some(slot) = self.lock().slots.get_mut(&id) {
             slot.seen = seen;

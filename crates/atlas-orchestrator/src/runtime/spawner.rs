@@ -1,4 +1,4 @@
-//! Where tasks run: injected, so that a simulated node can be crashed, paused and repeated.
+//! Spawns tasks: injected, so that a simulated node can be crashed, paused and repeated.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -9,11 +9,11 @@ pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Runs the orchestrator's tasks. All of them go through here.
 pub trait Spawner: Debug + Send + Sync + 'static {
-    /// Runs a task until it ends. `name` is for people.
+    /// Runs a task until it ends. `name` is for display.
     fn spawn(&self, name: &'static str, task: Task);
 }
 
-/// tokio's own.
+/// Spawns tasks with tokio's own `spawn`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TokioSpawner;
 

@@ -1,4 +1,5 @@
-//! Where "now" comes from: the deployment's time, carried on by this process's monotonic clock.
+//! The source of the current time: the deployment's time, advanced by this process's monotonic
+//! clock.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,35 +13,37 @@ use crate::kernel::clock::{Clocks, MAX_DRIFT, Reading, TimeTrust};
 
 /// Clouds give the time of an answer in whole seconds.
 const DATE_GRAIN: Duration = Duration::from_secs(1);
-/// Never.
+/// No such time.
 const NEVER: i64 = i64::MIN;
 
-/// The time, and how far it may be trusted. Touches read it in their thousands, so what they need
-/// is in atomics; the clocks it is derived from are behind a lock.
+/// The time, and how far it can be trusted. Touches read it very often, so what they need is in
+/// atomics; the clocks it is derived from are behind a lock.
 #[derive(Debug)]
 pub(crate) struct Steady {
     origin: Instant,
     /// The time at the origin, in nanoseconds since the epoch.
     base: AtomicI64,
-    /// When this process began to look after the youngest of what it took over, in milliseconds.
+    /// When this process started to look after the most recent session it took over, in
+    /// milliseconds.
     adopted_at: AtomicI64,
     /// When this process last returned, in milliseconds.
     returned_at: AtomicI64,
     /// The last return that counts as a touch, in milliseconds.
     touched_at: AtomicI64,
-    /// How often this process returned: what an account saw before the last time is of the past.
+    /// How many times this process returned. What an account saw before the last return is
+    /// outdated.
     returns: AtomicU64,
-    /// A jump by more counts as a return.
+    /// A larger jump than this counts as a return.
     lease: Duration,
     clocks: Mutex<Clocks>,
     host: Mutex<Host>,
-    /// How far the time jumped that nobody has dealt with yet, in nanoseconds.
+    /// The total jump of the time that has not been handled yet, in nanoseconds.
     jumped: Mutex<Option<i64>>,
-    /// A jump is to be dealt with, or a doubt ended.
+    /// Notified when a jump has to be handled, or a doubt ended.
     pub(crate) changed: Notify,
 }
 
-/// The host's own clocks, and what they showed with the last reading of the store's.
+/// The host's own clocks, and their values at the last reading of the store's clock.
 #[derive(Debug)]
 struct Host {
     clock: Arc<dyn Clock>,
@@ -64,8 +67,8 @@ impl Marks {
         }
     }
 
-    /// How much longer the clocks that run on while the host sleeps say it was since then: the wall
-    /// clock, which may also have been set, and the one that nobody sets.
+    /// How much more time has passed since `since` by the clocks that continue while the host
+    /// sleeps: the wall clock, which may also have been set, and the one that is never set.
     fn missed(self, since: Self) -> (Duration, Duration) {
         let ran = self.monotonic.saturating_duration_since(since.monotonic);
         let slept = match (self.since_boot, since.since_boot) {
@@ -87,7 +90,7 @@ impl Marks {
     }
 }
 
-/// So much later, as far ahead as tokio's timer reaches: about two years.
+/// This much later, limited by the range of tokio's timer: about two years.
 pub(crate) fn later(span: Duration) -> Instant {
     Instant::now() + span.min(Duration::from_secs(365 * 24 * 3600))
 }
@@ -151,14 +154,14 @@ impl Steady {
     /// When `then` will be, on the monotonic clock.
     pub(crate) fn instant(&self, then: Timestamp) -> Instant {
         let wait = then.since(self.now());
-        // Further ahead than tokio's wheel reaches, we look again.
+        // Beyond the range of tokio's timer wheel, the caller checks again.
         Instant::now() + wait.min(Duration::from_secs(30 * 24 * 3600))
     }
 
-    /// The time, and how far it may be trusted by an account that looked at its cloud after this
+    /// The time, and how far it can be trusted for an account whose cloud was listed after this
     /// many returns.
     pub(crate) fn trust(&self, looked_after: u64) -> (Timestamp, TimeTrust) {
-        // Both under the lock: a jump is never seen without its doubt.
+        // Both are read under the lock, so that a jump is never seen without its doubt.
         let clocks = lock(&self.clocks);
         let doubt = Duration::from_nanos(u64::try_from(clocks.doubt()).unwrap_or(0));
         let touched_at = self.touched_at.load(Ordering::Relaxed);
@@ -174,25 +177,25 @@ impl Steady {
         (now, trust)
     }
 
-    /// How often this process returned.
+    /// How many times this process has returned.
     pub(crate) fn returns(&self) -> u64 {
         self.returns.load(Ordering::Acquire)
     }
 
-    /// This process began to look after one more session.
+    /// Records that this process started to look after one more session.
     pub(crate) fn took_up(&self) {
         self.adopted_at.store(self.now_millis(), Ordering::Relaxed);
     }
 
-    /// This process comes to look after what it, or another one, looked after until so long ago.
-    /// After more than a lease in which nobody did, that counts as a touch.
+    /// Records that this process takes over sessions that were looked after until `silence` ago. If
+    /// that is more than a lease, the return counts as a touch.
     pub(crate) fn returned(&self, silence: Duration) {
         let clocks = lock(&self.clocks);
         self.mark_return(silence > self.lease);
         drop(clocks);
     }
 
-    /// Nobody at all watched the store's clock for so long, by that clock.
+    /// For `span`, by the store's clock, no process watched that clock.
     pub(crate) fn unwatched(&self, span: Duration) {
         lock(&self.clocks).unwatched(span);
     }
@@ -206,7 +209,7 @@ impl Steady {
         self.returns.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Takes a reading of the store's clock into account, of a call that was sent at `sent`.
+    /// Takes a reading of the store's clock from a call that was sent at `sent`.
     pub(crate) fn store_showed(&self, shown: Timestamp, sent: Instant) {
         let (_, slept) = self.missed();
         {
@@ -218,8 +221,8 @@ impl Steady {
         self.take(|clocks| clocks.store_showed(reading, slept));
     }
 
-    /// How much more than this process's monotonic clock says may have passed since the store's
-    /// clock was read last: by the host's wall clock, and by the one that nobody sets.
+    /// How much more than by this process's monotonic clock may have passed since the store's clock
+    /// was last read: by the host's wall clock, and by the one that is never set.
     pub(crate) fn missed(&self) -> (Duration, Duration) {
         let host = lock(&self.host);
         Marks::now(&*host.clock).missed(host.seen)
@@ -230,7 +233,7 @@ impl Steady {
         Marks::now(&*lock(&self.host).clock)
     }
 
-    /// Hears the dates of this account's answers.
+    /// A listener for the dates of this account's answers.
     pub(crate) fn listener(self: &Arc<Self>, account: &AccountName) -> DateListener {
         let (steady, account) = (self.clone(), account.clone());
         DateListener::new(move || {
@@ -251,7 +254,7 @@ impl Steady {
         }
     }
 
-    /// How far each account's cloud is ahead of the store's clock, in seconds.
+    /// By how many seconds each account's cloud is ahead of the store's clock.
     pub(crate) fn differences(&self) -> Vec<(AccountName, f64)> {
         let clocks = lock(&self.clocks);
         let seconds = |nanos: i64| Duration::from_nanos(nanos.unsigned_abs()).as_secs_f64();
@@ -270,7 +273,8 @@ impl Steady {
         let jump = show(&mut clocks);
         self.base.store(clocks.base(), Ordering::Relaxed);
         if jump != 0 {
-            // At once, and not when somebody comes to deal with it: nothing is decided in between.
+            // Applied at once, and not when the jump is handled, so that nothing is decided in
+            // between.
             if jump.unsigned_abs() > nanos(self.lease).unsigned_abs() {
                 self.mark_return(true);
             }
@@ -283,7 +287,7 @@ impl Steady {
         self.changed.notify_one();
     }
 
-    /// The jump that is to be dealt with, in nanoseconds.
+    /// The jump that has to be handled, in nanoseconds.
     pub(crate) fn take_jump(&self) -> Option<i64> {
         lock(&self.jumped).take()
     }

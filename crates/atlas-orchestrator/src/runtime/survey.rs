@@ -1,4 +1,4 @@
-//! What a walk over an account says to the sessions whose machines are there.
+//! Informs sessions of what a walk over their account shows of their machines.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::plausible;
 use super::slots::Open;
 use crate::kernel::Input;
 
-/// FNV over what is written to it: the same in every run.
+/// An FNV hash of what is written to it: the same in every run.
 struct Hash(u32);
 
 impl std::fmt::Write for Hash {
@@ -22,7 +22,7 @@ impl std::fmt::Write for Hash {
     }
 }
 
-/// What a session would want to know of its machine, hashed. Never 0, which stands for "not seen
+/// A hash of what a session needs to know about its machine. Never 0, which stands for "not seen
 /// yet".
 fn fingerprint(machine: &Compute) -> u32 {
     use std::fmt::Write as _;
@@ -46,8 +46,8 @@ fn fingerprint(machine: &Compute) -> u32 {
     hash.0.max(1)
 }
 
-/// Tells every session of ours on this account what a walk says of its machine. Answers whether
-/// that was all of it: the walk was complete and can be believed.
+/// Informs every session of ours on this account of what a walk shows of its machine. Returns
+/// whether the walk was complete and plausible.
 pub(super) async fn observe(core: &Arc<Core>, account: &Arc<Account>, listed: &Listed) -> bool {
     let mut missing = Vec::new();
     for Open {
@@ -65,7 +65,7 @@ pub(super) async fn observe(core: &Arc<Core>, account: &Arc<Account>, listed: &L
                 continue;
             }
             (Some((_, one)), None) => fingerprint(one),
-            // Several under one key: told every time.
+            // Several machines with one key: always reported.
             (Some(_), Some(_)) => 0,
         };
         if print != 0 && print == seen {

@@ -1,4 +1,4 @@
-//! Activity: acknowledged in memory, flushed in batches, compared before an idle end.
+//! Activity of sessions: acknowledged in memory, flushed in batches, compared before an idle end.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -14,7 +14,7 @@ use crate::session::Touch;
 
 const SHARDS: usize = 64;
 
-/// A touch's row is its time in milliseconds, as text.
+/// Reads the row of a touch: its time in milliseconds, as text.
 pub(crate) fn touch_time(value: &[u8]) -> Option<Timestamp> {
     std::str::from_utf8(value)
         .ok()?
@@ -23,19 +23,19 @@ pub(crate) fn touch_time(value: &[u8]) -> Option<Timestamp> {
         .map(Timestamp::from_unix_millis)
 }
 
-/// What every touch of a session reads and writes: the newest that was acknowledged, in
-/// milliseconds since the epoch, doubled. Odd while the session is on the list to be flushed and no
-/// touch before that flush is due can be a late one; without an idle limit, always. Fetching it is
-/// what a touch costs, so it is small.
+/// The part of a session's activity that every touch reads and writes: the latest acknowledged
+/// touch, in milliseconds since the epoch, doubled. Odd while the session is on the list to be
+/// flushed and no touch before that flush is due can be late; without an idle limit, always.
+/// Fetching it is the cost of a touch, so it is small.
 type Hot = AtomicI64;
 
-/// What else there is of a session, for its first touch after a flush and for the flush.
+/// The rest of a session's activity, needed for its first touch after a flush and for the flush.
 #[derive(Debug)]
 struct Cold {
-    /// From this millisecond on an idle decision may be taken without asking this process: the
-    /// newest durable touch, and the idle limit less a flush. `i64::MAX` without a limit.
+    /// From this millisecond on, an idle decision may be made without asking this process: the
+    /// latest durable touch plus the idle limit minus a flush interval. `i64::MAX` without a limit.
     late_from: i64,
-    /// The commit that wrote the newest durable touch; 0 before there is a row.
+    /// The commit that wrote the latest durable touch; 0 if there is no row.
     version: u64,
     /// The idle limit in milliseconds, at most 49 days; 0 without one.
     ttl: u32,
@@ -53,9 +53,9 @@ const fn millis_of(noted: i64) -> i64 {
     noted >> 1
 }
 
-/// Session ids end in random bytes: eight of them, stirred, are a hash, and the same one in every
-/// run. Unstirred, the byte that chooses the shard would be the one by which the map tells the
-/// entries of a group apart.
+/// Session ids end in random bytes: eight of them, mixed, are a hash, and the same one in every
+/// run. Without mixing, the byte that selects the shard would be the one by which the hash map
+/// distinguishes the entries of a group.
 #[derive(Debug, Default)]
 struct IdHasher(u64);
 
@@ -80,7 +80,7 @@ struct Cells {
     cold: ById<Cold>,
 }
 
-/// In a line of the cache of its own: two threads at two shards do not wait for each other.
+/// In its own cache line, so that threads on two shards do not contend.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Shard(RwLock<Cells>);
@@ -90,31 +90,33 @@ struct Shard(RwLock<Cells>);
 pub(crate) struct Touches {
     shards: Vec<Shard>,
     listed: Mutex<Listed>,
-    /// When the earliest of them has to be durable; `i64::MAX` for never.
+    /// When the earliest unflushed touch has to be durable; `i64::MAX` for never.
     flush_at: AtomicI64,
-    /// When flushing began to fail; `i64::MAX` while it works.
+    /// When flushing started to fail; `i64::MAX` while it works.
     failing_since: AtomicI64,
-    /// Until when one may be acknowledged from memory: later, should this node die, nobody would
-    /// count it.
+    /// Until when a touch may be acknowledged from memory. If this node died later than that, the
+    /// touch would not be counted.
     trusted_until: AtomicI64,
-    /// Whether every session of this node that is not ending is here.
+    /// Whether every session of this node that is not ending is present.
     whole: AtomicBool,
-    /// The longest a touch may stay in memory only.
+    /// The longest time that a touch may stay in memory only.
     flush: Duration,
-    /// Whether one that an idle decision may have missed is acknowledged only once it is durable.
+    /// Whether a touch that an idle decision may have missed is acknowledged only when it is
+    /// durable.
     defer_late: bool,
     pub(crate) wanted: Notify,
-    /// Where the newest activity came from, of sessions where it was not a touch. For people; lost
+    /// The source of the latest activity of sessions where it was not a touch. For display; lost
     /// with the process.
     origins: Mutex<BTreeMap<SessionId, (Timestamp, String)>>,
 }
 
-/// What is to be flushed; in order, so that runs repeat.
+/// What is to be flushed; ordered, so that runs can be repeated.
 #[derive(Debug, Default)]
 struct Listed {
-    /// Sessions with something newer than what is durable.
+    /// Sessions with a touch that is not durable yet.
     ids: BTreeSet<SessionId>,
-    /// What was acknowledged of sessions that are not here any more, or could not be flushed yet.
+    /// Acknowledged touches of sessions that are no longer present, or that could not be flushed
+    /// yet.
     left: BTreeMap<SessionId, Unflushed>,
 }
 
@@ -126,12 +128,12 @@ impl Listed {
     }
 }
 
-/// Something to flush.
+/// A touch to flush.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unflushed {
     pub(crate) id: SessionId,
     pub(crate) newest: Timestamp,
-    /// The row's version that was read or written last; `None` when there was no row.
+    /// The version of the row that was last read or written; `None` if there was no row.
     pub(crate) version: Option<u64>,
 }
 
@@ -180,7 +182,7 @@ impl Touches {
             .min(i64::from(ttl) / 10)
     }
 
-    /// From when a touch is late, when this one is the newest that is durable.
+    /// From when a touch is late, if `durable` is the latest durable one.
     fn late_from(&self, ttl: u32, durable: i64) -> i64 {
         if ttl == 0 {
             i64::MAX
@@ -191,7 +193,7 @@ impl Touches {
         }
     }
 
-    /// Begins to count a session's activity.
+    /// Starts counting a session's activity.
     pub(crate) fn insert(
         &self,
         id: SessionId,
@@ -217,7 +219,7 @@ impl Touches {
             .fetch_max(noted, Ordering::Relaxed);
     }
 
-    /// Remembers where activity came from.
+    /// Records the source of activity.
     pub(crate) fn came_from(&self, id: SessionId, at: Timestamp, source: &str) {
         let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
         if source == "touch" {
@@ -227,7 +229,7 @@ impl Touches {
         }
     }
 
-    /// Where activity of that moment came from.
+    /// The source of the activity at that moment.
     pub(crate) fn origin(&self, id: SessionId, at: Timestamp) -> String {
         let origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
         origins
@@ -236,7 +238,7 @@ impl Touches {
             .map_or_else(|| "touch".to_owned(), |(_, source)| source.clone())
     }
 
-    /// Forgets a session that no touch can keep any more.
+    /// Forgets a session that touches cannot keep alive any more.
     pub(crate) fn remove(&self, id: SessionId) {
         self.origins
             .lock()
@@ -248,8 +250,8 @@ impl Touches {
         self.lock_list().left.remove(&id);
     }
 
-    /// A session is not here any more: what was acknowledged is still flushed, and nothing is
-    /// acknowledged from now on.
+    /// Removes a session that left this node: its acknowledged touches are still flushed, and no
+    /// further touch is acknowledged.
     pub(crate) fn let_go(&self, id: SessionId) {
         self.origins
             .lock()
@@ -280,17 +282,17 @@ impl Touches {
         }
     }
 
-    /// Every session of this node was read.
+    /// Records that every session of this node was read.
     pub(crate) fn all_here(&self) {
         self.whole.store(true, Ordering::Release);
     }
 
-    /// Whether one that is not here is not this node's, or is ending.
+    /// Whether an absent session belongs to another node or is ending.
     pub(crate) fn is_whole(&self) -> bool {
         self.whole.load(Ordering::Acquire)
     }
 
-    /// Puts what is not durable of a session on the list by itself. Its shard is locked.
+    /// Lists the unflushed touch of a session separately. Its shard is locked.
     fn leave(&self, id: SessionId, hot: &Hot, cold: &Cold) {
         if let Some(unflushed) = self.newer(id, hot, cold) {
             self.lock_list().leave(unflushed);
@@ -300,18 +302,18 @@ impl Touches {
         }
     }
 
-    /// Locked last: a holder of a shard's lock may take it.
+    /// Locked last: the holder of a shard's lock may lock it.
     fn lock_list(&self) -> MutexGuard<'_, Listed> {
         self.listed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// This node's lease was renewed: what it acknowledges until then is counted even if it dies.
+    /// This node's lease was renewed: touches acknowledged until then count even if it dies.
     pub(crate) fn trusted_until(&self, until: Timestamp) {
         self.trusted_until
             .store(until.unix_millis(), Ordering::Release);
     }
 
-    /// The newest activity this process knows of.
+    /// The latest activity that this process knows of.
     pub(crate) fn newest(&self, id: SessionId) -> Option<Timestamp> {
         self.read(id)
             .hot
@@ -319,13 +321,13 @@ impl Touches {
             .map(|hot| at(millis_of(hot.load(Ordering::Relaxed))))
     }
 
-    /// Counts one, in milliseconds since the epoch. `None` when the session is not of this node.
+    /// Counts a touch, in milliseconds since the epoch. `None` if the session is not of this node.
     pub(crate) fn touch(&self, id: SessionId, millis: i64) -> Option<Touch> {
         let cells = self.read(id);
         let hot = cells.hot.get(&id)?;
         let mut before = hot.load(Ordering::Acquire);
-        // The code that put it on the list saw that no touch can be late before the flush is due,
-        // and said when that is.
+        // The code that listed the session determined when the flush is due, and that no touch
+        // before then can be late.
         while is_calm(before)
             && millis <= self.flush_at.load(Ordering::Acquire)
             && millis <= self.trusted_until.load(Ordering::Relaxed)
@@ -340,11 +342,11 @@ impl Touches {
         Some(self.list(id, hot, cells.cold.get(&id)?, millis))
     }
 
-    /// Notes a touch and puts its session on the list to be flushed.
+    /// Records a touch and lists its session to be flushed.
     fn list(&self, id: SessionId, hot: &Hot, cold: &Cold, millis: i64) -> Touch {
         let note = |calm| {
             let newer = |before| Some(noted(millis_of(before).max(millis), calm));
-            // It always answers something.
+            // The closure always returns a value.
             let _ = hot.fetch_update(Ordering::AcqRel, Ordering::Acquire, newer);
         };
         if cold.ttl == 0 {
@@ -352,9 +354,9 @@ impl Touches {
             return Touch::Recorded;
         }
         let flush = self.flush_of(cold.ttl);
-        // Half the time for waiting, half for the write itself.
+        // Half of the time for waiting, half for the write itself.
         let due = millis.saturating_add(flush / 2);
-        // One step as a flush sees it: on the list, due, and only then calm.
+        // A flush sees this as one step: listed, due, and only then calm.
         let mut listed = self.lock_list();
         let is_late = self.defer_late && millis >= cold.late_from;
         let is_failing = self
@@ -378,8 +380,8 @@ impl Touches {
         answer
     }
 
-    /// The time went back: touches of a later time were made now at the latest, and a new one is
-    /// newer than they are.
+    /// The time went backwards: touches of a later time were made now at the latest, and a new
+    /// touch counts as newer.
     pub(crate) fn not_later_than(&self, now: Timestamp) {
         let millis = now.unix_millis();
         for shard in &self.shards {
@@ -391,7 +393,7 @@ impl Touches {
                 };
                 let limit = self.late_from(cold.ttl, millis);
                 if cold.ttl > 0 && cold.late_from > limit {
-                    // What is durable is of that later time too: it is written anew.
+                    // The durable touch has that later time too, so it is written again.
                     cold.late_from = limit.saturating_sub(1);
                     self.lock_list().ids.insert(*id);
                 }
@@ -411,8 +413,8 @@ impl Touches {
         (millis != i64::MAX).then(|| at(millis))
     }
 
-    /// Takes what is to be flushed off the list. While it is being flushed, flushing is said not to
-    /// work.
+    /// Takes what is to be flushed off the list. Until it is flushed, flushing counts as not
+    /// working.
     pub(crate) fn take(&self) -> Vec<Unflushed> {
         let mut taken = {
             let mut listed = self.lock_list();
@@ -427,13 +429,13 @@ impl Touches {
         taken.left.into_values().collect()
     }
 
-    /// What is to be flushed of one session, if anything is.
+    /// What is to be flushed of one session, if anything.
     fn unflushed(&self, id: SessionId) -> Option<Unflushed> {
         let cells = self.read(id);
         self.newer(id, cells.hot.get(&id)?, cells.cold.get(&id)?)
     }
 
-    /// The same, of what is in hand.
+    /// The same, for values that are already locked.
     fn newer(&self, id: SessionId, hot: &Hot, cold: &Cold) -> Option<Unflushed> {
         let newest = millis_of(hot.fetch_and(!1, Ordering::AcqRel));
         let is_newer = self.late_from(cold.ttl, newest) > cold.late_from;
@@ -444,7 +446,7 @@ impl Touches {
         })
     }
 
-    /// It is durable now; or a newer one of another node was read.
+    /// A touch was made durable, or a newer one of another node was read.
     pub(crate) fn flushed(&self, id: SessionId, durable: Timestamp, version: u64) {
         let millis = durable.unix_millis();
         let mut cells = self.write(id);
@@ -471,7 +473,7 @@ impl Touches {
             .for_each(|unflushed| listed.leave(unflushed));
     }
 
-    /// Whether flushing works, from now on.
+    /// Records whether flushing works from now on.
     pub(crate) fn works(&self, works: bool, now: Timestamp) {
         if works {
             self.failing_since.store(i64::MAX, Ordering::Relaxed);
@@ -579,11 +581,11 @@ mod tests {
         let touches = trusted();
         touches.insert(id, Some(Duration::from_secs(100)), start, None);
         let touch = |after: i64| touches.touch(id, start.unix_millis() + after);
-        // The flush that the first of them waits for is due after the second.
+        // The flush for the first touch is due after the second one.
         assert_eq!(touch(94_000), Some(Touch::Recorded));
         assert_eq!(touch(94_500), Some(Touch::Recorded));
         assert_eq!(touch(95_000), Some(Touch::Deferred));
-        // And so it does when nobody comes to flush.
+        // The same holds when no flush happens.
         let touches = trusted();
         touches.insert(id, Some(Duration::from_secs(100)), start, None);
         let touch = |after: i64| touches.touch(id, start.unix_millis() + after);
@@ -623,7 +625,7 @@ mod tests {
                 touches.works(true, at(last));
             }
         });
-        // What is not durable yet is on the list.
+        // What is not durable yet is listed.
         for unflushed in touches.take() {
             touches.flushed(unflushed.id, unflushed.newest, 2_000);
         }

@@ -1,7 +1,7 @@
-//! The suite that every store must pass: ours, and yours.
+//! The test suite that every store must pass, built-in or user-defined.
 //!
-//! Give it a [`Subject`], look at the [`Report`]. Each case gets a store with nothing in it; a
-//! case's name is the promise it tests.
+//! Implement a [`Subject`] and check the [`Report`]. Each case gets an empty store; the name of a
+//! case is the promise it tests.
 //!
 //! ```no_run
 //! # use std::{sync::Arc, time::Duration};
@@ -37,17 +37,16 @@ use atlas_core::Error;
 
 use super::{AnyStore, CommitError};
 
-/// How the suite gets at the store under test.
+/// Gives the suite access to the store under test.
 pub trait Subject: Send + Sync {
-    /// A new store with nothing in it, of its own incarnation.
+    /// Creates an empty store with its own incarnation.
     fn fresh(&self) -> impl Future<Output = Result<AnyStore, Error>> + Send;
 
-    /// Lets this much time pass on the store's clock: by moving it, or by waiting. A little more is
-    /// no harm.
+    /// Lets this much time pass on the store's clock, by moving the clock or by waiting. A little
+    /// more does no harm.
     fn pass(&self, time: Duration) -> impl Future<Output = ()> + Send;
 
-    /// Closes the store and opens it again from what it left behind; `None` when it leaves nothing
-    /// behind.
+    /// Closes the store and opens it again from its persistent data; `None` if it keeps none.
     fn reopen(
         &self,
         store: AnyStore,
@@ -59,18 +58,18 @@ pub trait Subject: Send + Sync {
     }
 }
 
-/// What the suite found.
+/// The result of the suite.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Cases that passed.
     pub passed: Vec<&'static str>,
-    /// Cases that failed, and what was seen.
+    /// Cases that failed, with what was observed.
     pub failed: Vec<(&'static str, String)>,
-    /// Cases that need what the subject does not have.
+    /// Cases that need something the subject does not have.
     pub skipped: Vec<&'static str>,
 }
 
-/// Runs every case, one after another, also after a failure.
+/// Runs every case, one after another, and continues after a failure.
 pub async fn run<S: Subject>(subject: &S) -> Report {
     let mut report = Report::default();
     macro_rules! cases {
@@ -132,7 +131,7 @@ enum Verdict {
     Skipped,
 }
 
-/// What a case saw that should not be.
+/// A wrong observation of a case.
 #[derive(Debug)]
 struct Failure(String);
 
@@ -156,7 +155,7 @@ impl From<tokio::task::JoinError> for Failure {
     }
 }
 
-/// Fails the case with what was seen, unless the two are equal.
+/// Fails the case with what was observed, unless the two are equal.
 fn same<T: PartialEq + std::fmt::Debug>(
     what: impl Display,
     seen: T,
@@ -177,7 +176,7 @@ fn holds(what: impl Display, so: bool) -> Result<(), Failure> {
     }
 }
 
-/// What a commit answered, in one word.
+/// The result of a commit in one word.
 fn word(answer: &Result<u64, CommitError>) -> &'static str {
     match answer {
         Ok(_) => "applied",

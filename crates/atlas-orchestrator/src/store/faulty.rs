@@ -1,7 +1,7 @@
 //! A store that injects failures, for tests and simulated histories.
 //!
-//! Each simulated node holds its own wrapper over the shared store, so that one node can be cut off
-//! while the others go on.
+//! Each simulated node has its own wrapper over the shared store, so that one node can be cut off
+//! while the others continue.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use atlas_core::{Error, ErrorKind, Timestamp};
 
 use super::{AnyStore, Batch, CommitError, Fence, Row, Store, StoreInfo, StoredEvent, Table};
 
-/// What was asked of the store.
+/// The kind of a store call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StoreOp {
     /// A read: `info`, `get`, `scan`, `events`, `feed`, `leases`, `now`.
@@ -24,32 +24,32 @@ pub enum StoreOp {
     Lease,
 }
 
-/// What is to go wrong with one call.
+/// What goes wrong with one call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StoreFault {
-    /// Nothing.
+    /// Nothing goes wrong.
     #[default]
     Pass,
-    /// It fails, and nothing was done.
+    /// The call fails without any effect.
     Refuse,
-    /// It is done, and the answer is a failure.
+    /// The call takes effect, and the answer is a failure.
     LoseAnswer,
-    /// It takes this long before it is done, and this long after; a node that dies meanwhile has
-    /// lost it, or never hears of it.
+    /// The first delay comes before the effect, the second before the answer. A node that dies
+    /// during the first loses the call; one that dies during the second never gets the answer.
     Slow(Duration, Duration),
-    /// It is never done, and there is never an answer.
+    /// The call has no effect and never returns.
     Hang,
-    /// It is done, and there is never an answer.
+    /// The call takes effect and never returns.
     HangAfter,
 }
 
 /// Decides what goes wrong, call by call.
 pub trait StoreFaults: Debug + Send + Sync + 'static {
-    /// Called once for each call, in their order.
+    /// Called once for each store call, in order.
     fn next(&self, op: StoreOp) -> StoreFault;
 }
 
-/// A store with faults in front of it.
+/// A store that injects failures.
 #[derive(Clone, Debug)]
 pub struct FaultyStore {
     inner: AnyStore,
@@ -57,7 +57,7 @@ pub struct FaultyStore {
 }
 
 impl FaultyStore {
-    /// Puts faults in front of a store.
+    /// Wraps a store.
     pub fn new(inner: AnyStore, faults: Arc<dyn StoreFaults>) -> Self {
         Self { inner, faults }
     }

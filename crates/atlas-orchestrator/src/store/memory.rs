@@ -1,7 +1,7 @@
-//! The store in memory: for tests, for a first try, and shared by all nodes of a simulation.
+//! A store in memory: for tests, for a first trial, and shared by all nodes of a simulation.
 //!
-//! Clones are handles to the same rows. A snapshot can be taken, put back under running nodes, or
-//! opened as a second store: the disasters that the realm ledger has to detect.
+//! Clones are handles to the same rows. A snapshot can be taken, restored under running nodes, or
+//! opened as a second store, to simulate the failures that the realm ledger must detect.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -15,12 +15,12 @@ use super::{Batch, CommitError, Fence, Row, Store, StoreInfo, StoredEvent, Table
 
 /// Rows by key, each with its version.
 type Rows = BTreeMap<Vec<u8>, Numbered>;
-/// A commit's or an event's number, and the bytes.
+/// The number of a commit or event, and its bytes.
 type Numbered = (u64, Arc<[u8]>);
-/// A session and a place in its log.
+/// A session and a sequence number in its log.
 type Place = ([u8; 16], u64);
 
-/// Rows in memory. Cheap to clone: all clones are the same store.
+/// Rows in memory. Cheap to clone: all clones share one store.
 #[derive(Clone, Debug)]
 pub struct Memory {
     state: Arc<Mutex<State>>,
@@ -29,7 +29,7 @@ pub struct Memory {
     exclusive: bool,
 }
 
-/// Everything a [`Memory`] held at one moment, its incarnation included.
+/// The complete contents of a [`Memory`] at one moment, including its incarnation.
 #[derive(Clone, Debug)]
 pub struct MemorySnapshot(State);
 
@@ -53,7 +53,7 @@ struct Lease {
 }
 
 impl Memory {
-    /// An empty store of a new incarnation, whose clock is this one.
+    /// An empty store with a new incarnation and this clock.
     pub fn new(clock: Arc<dyn Clock>, entropy: &dyn Entropy) -> Self {
         let state = State {
             incarnation: draw_incarnation(entropy),
@@ -67,14 +67,13 @@ impl Memory {
         }
     }
 
-    /// Whether it says of itself that it outlives the process; a simulated node's crash then leaves
-    /// it whole.
+    /// Sets whether it reports itself as durable. A simulated node's crash then leaves it intact.
     #[must_use]
     pub fn durable(self, durable: bool) -> Self {
         Self { durable, ..self }
     }
 
-    /// Whether it says of itself that one process at a time holds it.
+    /// Sets whether it reports that only one process at a time can hold it.
     #[must_use]
     pub fn exclusive(self, exclusive: bool) -> Self {
         Self { exclusive, ..self }
@@ -89,7 +88,7 @@ impl Memory {
         }
     }
 
-    /// What it holds now.
+    /// Takes a snapshot of the contents.
     #[must_use]
     pub fn snapshot(&self) -> MemorySnapshot {
         MemorySnapshot(self.lock().clone())
@@ -100,7 +99,7 @@ impl Memory {
         *self.lock() = snapshot.0.clone();
     }
 
-    /// A second store with the same rows and the same incarnation, as copying its file would make.
+    /// A second store with the same rows and the same incarnation, like a copy of a store's file.
     #[must_use]
     pub fn copy(&self) -> Self {
         Self {
@@ -109,8 +108,8 @@ impl Memory {
         }
     }
 
-    /// Nothing here can panic while the lock is held and leave the state half written: a batch is
-    /// tested before it is applied.
+    /// A panic while the lock is held cannot leave the state half written: a batch is checked
+    /// before it is applied.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -123,7 +122,7 @@ pub(super) fn draw_incarnation(entropy: &dyn Entropy) -> String {
     HEXLOWER.encode(&bytes)
 }
 
-/// What a store bound to another realm says.
+/// The error of a store that is bound to another realm.
 pub(super) fn other_realm() -> Error {
     Error::new(
         ErrorKind::Conflict,

@@ -1,11 +1,11 @@
-//! Where records live: rows with versions, batches with guards and a fence, event logs, leases on
-//! the store's own clock.
+//! Storage of records: rows with versions, batches with guards and a fence, event logs, and leases
+//! on the store's own clock.
 //!
 //! A store does not interpret sessions: keys and values are bytes, serialised by the kernel's
-//! records. It promises exactly what the protocols in docs/architecture.md rest on: a batch is
-//! applied wholly or not at all, and only if every guard still holds and its fence is still the
-//! newest of its scope. Backends: `memory`, `redb`, and any of yours; the `conformance` suite tells
-//! whether yours keeps the promises.
+//! records. It guarantees exactly what the protocols in docs/architecture.md rely on: a batch is
+//! applied completely or not at all, and only if every guard still holds and its fence is still the
+//! newest of its scope. Backends are `memory`, `redb`, and user-defined ones; the `conformance`
+//! suite checks whether a backend keeps the guarantees.
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
@@ -29,8 +29,8 @@ pub use self::memory::{Memory, MemorySnapshot};
 #[cfg(feature = "redb")]
 pub use self::redb::{Redb, RedbOptions, StoreOwner};
 
-/// The tables of the schema. Additive: a store makes those it does not know of yet, and keeps those
-/// it does not know any more.
+/// The tables of the schema. Changes only add: a store creates tables that it lacks, and keeps
+/// those it no longer knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Table {
@@ -38,22 +38,22 @@ pub enum Table {
     Sessions,
     /// Sealed requests and credentials, by session id; erased when the session ends.
     Sealed,
-    /// Which session an attempt belongs to, by attempt id; kept for the retention after its end.
+    /// The session of each attempt, by attempt id; kept for the retention after its end.
     Attempts,
-    /// Ids ever seen under an attempt, by attempt id and cloud id. Append-only.
+    /// Machine ids seen for an attempt, by attempt id and cloud id. Append-only.
     Sightings,
-    /// Newest durable activity, by session id.
+    /// The latest durable activity, by session id.
     Touches,
-    /// What is known of an account: identity, scans, quarantine, breaker.
+    /// The recorded state of an account: identity, scans, quarantine, breaker.
     Accounts,
-    /// Last signs of life, by node name.
+    /// The last sign of life, by node name.
     Nodes,
-    /// The realm's own rows: the hold, the stores that were accepted, the newest death of a node.
+    /// The realm's own rows: the hold, the accepted stores, the latest death of a node.
     Realm,
 }
 
 impl Table {
-    /// Every table, in the order of their making.
+    /// Every table, in the order of creation.
     pub const ALL: [Self; 8] = [
         Self::Sessions,
         Self::Sealed,
@@ -65,7 +65,7 @@ impl Table {
         Self::Realm,
     ];
 
-    /// The stable name: `sessions`, ...
+    /// The stable name, such as `sessions`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -88,7 +88,7 @@ pub struct Row {
     pub key: Vec<u8>,
     /// The number of the commit that wrote it last.
     pub version: u64,
-    /// What it holds.
+    /// The content of the row.
     pub value: Vec<u8>,
 }
 
@@ -101,40 +101,41 @@ impl Debug for Row {
     }
 }
 
-/// A right to write, and its place in the order of all such rights of one scope. A newer one ends
-/// all older ones.
+/// A right to write, with its number in the order of all such rights of one scope. A newer one
+/// invalidates all older ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fence {
-    /// What it is a right to: `node/<name>`.
+    /// What the right applies to: `node/<name>`.
     pub scope: String,
-    /// Who holds it.
+    /// The holder of the right.
     pub holder: String,
-    /// Grows with every acquisition of the scope, for ever, also after release and expiry.
+    /// Increases with every acquisition of the scope, permanently, also after release and expiry.
     pub number: u64,
-    /// Until when, on the store's clock.
+    /// When it expires, on the store's clock.
     pub expires_at: Timestamp,
     /// The store's clock when it was granted or renewed.
     pub store_time: Timestamp,
 }
 
-/// What must still be so for a batch to be applied.
+/// A condition that must hold for a batch to be applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Guard {
-    /// Which table.
+    /// The table of the guarded row.
     pub table: Table,
-    /// Which row.
+    /// The key of the guarded row.
     pub key: Vec<u8>,
-    /// The version that was read; `None` when the row must not exist.
+    /// The version that was read; `None` if the row must not exist.
     pub expected: Option<u64>,
 }
 
 /// One event to append to a session's log.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Append {
-    /// Whose log, by the session's id.
+    /// The id of the session whose log is appended to.
     pub session: [u8; 16],
-    /// Its place, from 1, without gaps: the caller allocates it and guards the row that counts it.
-    /// A store refuses one that does not follow the newest of that log ([`CommitError::Conflict`]).
+    /// The sequence number, from 1 and without gaps: the caller allocates it and guards the row
+    /// that counts it. A store refuses one that does not follow the newest of that log
+    /// ([`CommitError::Conflict`]).
     pub seq: u64,
     /// The event.
     pub payload: Vec<u8>,
@@ -149,15 +150,15 @@ impl Debug for Append {
     }
 }
 
-/// An event as it is kept.
+/// A stored event.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoredEvent {
-    /// Its place among all events of this store, from 1, growing, without gaps: the cursor of
+    /// The position among all events of this store, from 1, increasing without gaps: the cursor of
     /// [`Store::feed`].
     pub position: u64,
-    /// Whose log.
+    /// The id of the session.
     pub session: [u8; 16],
-    /// Its place in that log.
+    /// The sequence number in the session's log.
     pub seq: u64,
     /// The event.
     pub payload: Vec<u8>,
@@ -172,7 +173,8 @@ impl Debug for StoredEvent {
     }
 }
 
-/// How far a store had come when it was last heard of. A store that is behind it was rolled back.
+/// How far a store had come when it was last read. A store that is behind this point was rolled
+/// back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StorePoint {
     /// The incarnation id of the store.
@@ -182,7 +184,7 @@ pub struct StorePoint {
 }
 
 impl StorePoint {
-    /// Where a store is now.
+    /// The current point of a store.
     #[must_use]
     pub fn of(info: &StoreInfo) -> Self {
         Self {
@@ -191,39 +193,40 @@ impl StorePoint {
         }
     }
 
-    /// Whether a store of this incarnation, whose newest commit is `commit`, has reached it.
+    /// Whether a store with this incarnation and newest commit `commit` has reached this point.
     #[must_use]
     pub fn is_reached_by(&self, incarnation: &str, commit: u64) -> bool {
         self.incarnation == incarnation && self.commit <= commit
     }
 }
 
-/// One transaction: all of it, or nothing.
+/// One transaction: applied completely or not at all.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
-    /// What the writer knows of the store: it is refused by a store that has not come so far, or
-    /// is another.
+    /// The writer's knowledge of the store: a store that has not come this far, or is another,
+    /// refuses the batch.
     pub since: Option<StorePoint>,
-    /// The right under which it is written; none for what may always be appended (sightings).
+    /// The right under which it is written; `None` for rows that may always be appended
+    /// (sightings).
     pub fence: Option<Fence>,
-    /// What must still be so.
+    /// Conditions that must hold.
     pub guards: Vec<Guard>,
-    /// Rows to write, new or over the old.
+    /// Rows to insert or overwrite.
     pub puts: Vec<(Table, Vec<u8>, Vec<u8>)>,
-    /// Rows to remove; one that is not there is no error.
+    /// Rows to delete; a missing row is not an error.
     pub deletes: Vec<(Table, Vec<u8>)>,
     /// Events to append, of any sessions; those of one session in ascending `seq`.
     pub appends: Vec<Append>,
 }
 
 impl Batch {
-    /// Writes nothing, under no fence.
+    /// An empty batch without a fence.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Only while this fence is the newest of its scope.
+    /// Requires that this fence is the newest of its scope.
     #[must_use]
     pub fn fenced(self, fence: Fence) -> Self {
         Self {
@@ -232,7 +235,7 @@ impl Batch {
         }
     }
 
-    /// Only on a store that has come at least so far.
+    /// Requires that the store has come at least this far.
     #[must_use]
     pub fn since(self, point: Option<StorePoint>) -> Self {
         Self {
@@ -241,7 +244,7 @@ impl Batch {
         }
     }
 
-    /// Only while the row has this version, or does not exist.
+    /// Requires that the row has this version, or does not exist.
     pub fn guard(&mut self, table: Table, key: impl Into<Vec<u8>>, expected: Option<u64>) {
         self.guards.push(Guard {
             table,
@@ -250,17 +253,17 @@ impl Batch {
         });
     }
 
-    /// Writes a row.
+    /// Adds a row to write.
     pub fn put(&mut self, table: Table, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
         self.puts.push((table, key.into(), value.into()));
     }
 
-    /// Removes a row.
+    /// Adds a row to delete.
     pub fn delete(&mut self, table: Table, key: impl Into<Vec<u8>>) {
         self.deletes.push((table, key.into()));
     }
 
-    /// Appends an event.
+    /// Adds an event to append.
     pub fn append(&mut self, session: [u8; 16], seq: u64, payload: impl Into<Vec<u8>>) {
         self.appends.push(Append {
             session,
@@ -269,7 +272,7 @@ impl Batch {
         });
     }
 
-    /// Whether it changes nothing. Committing it still tests its guards and its fence.
+    /// Whether it changes nothing. Committing an empty batch still checks its guards and its fence.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.puts.is_empty() && self.deletes.is_empty() && self.appends.is_empty()
@@ -281,12 +284,12 @@ impl Batch {
 pub enum CommitError {
     /// A guard did not hold. Nothing was written.
     Conflict,
-    /// The fence is not the newest of its scope any more. Nothing was written.
+    /// The fence is no longer the newest of its scope. Nothing was written.
     Fenced,
     /// The store has not come as far as [`Batch::since`] says, or is another: it was rolled back,
-    /// replaced or removed under the writer. Nothing was written.
+    /// replaced or removed while the writer used it. Nothing was written.
     RolledBack,
-    /// The store could not be asked, or did not answer. **The batch may have been applied**: read
+    /// The store could not be reached, or did not answer. **The batch may have been applied**: read
     /// again before deciding.
     Store(Error),
 }
@@ -310,16 +313,17 @@ impl From<CommitError> for Error {
     }
 }
 
-/// What a store says of itself.
+/// Information that a store gives about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreInfo {
-    /// `memory`, `redb`, `postgres`, ...
+    /// The kind of store: `memory`, `redb`, `postgres`, ...
     pub kind: String,
-    /// Of the data on disk.
+    /// The schema version of the stored data.
     pub schema_version: u32,
     /// The realm it belongs to (`Realm::fingerprint`), once one was bound to it.
     pub fingerprint: Option<String>,
-    /// Drawn for each new store and at each accept: a copy has the same, a fresh store another.
+    /// A random id, drawn for each new store and at each accept: a copy has the same, a fresh store
+    /// another.
     pub incarnation: String,
     /// The number of the newest commit.
     pub last_commit: u64,
@@ -327,41 +331,41 @@ pub struct StoreInfo {
     pub last_position: u64,
     /// Whether it outlives the process.
     pub durable: bool,
-    /// Whether it is locked for one process at a time: then the holder of an unexpired lease of the
-    /// same name is known to be dead.
+    /// Whether it is locked for one process at a time. The holder of an unexpired lease with the
+    /// same name is then known to be dead.
     pub exclusive: bool,
 }
 
 /// A guarded row store. Implement this; call through [`AnyStore`].
 ///
 /// # Errors
-/// Everywhere: `unavailable` when the store cannot be asked. A read that fails says nothing about
-/// what is there.
+/// For every method: `unavailable` when the store cannot be reached. A failed read says nothing
+/// about the contents.
 ///
 /// # Cancel safety
-/// Reads are. A dropped [`Store::commit`] may have been applied.
+/// Reads are cancel safe. A dropped [`Store::commit`] may have been applied.
 pub trait Store: Debug + Send + Sync + 'static {
-    /// What this store is, freshly read.
+    /// Information about this store, freshly read.
     fn info(&self) -> impl Future<Output = Result<StoreInfo, Error>> + Send;
 
-    /// Binds a store without a realm to this one; does nothing when it is bound to it already.
+    /// Binds a store without a realm to this one; does nothing if it is already bound to it.
     ///
     /// # Errors
-    /// `conflict` when it is bound to another.
+    /// `conflict` when it is bound to another realm.
     fn bind(&self, fingerprint: &str) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Gives the store this incarnation, durably: the operator accepted it as the surviving copy.
+    /// Durably sets the incarnation: an operator accepted the store as the authoritative copy.
     fn set_incarnation(&self, incarnation: &str) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// One row.
+    /// Reads one row.
     fn get(
         &self,
         table: Table,
         key: &[u8],
     ) -> impl Future<Output = Result<Option<Row>, Error>> + Send;
 
-    /// Rows in ascending order of key, those after `after` (from the first when `None`) that begin
-    /// with `prefix`; at most `limit`.
+    /// Rows in ascending order of key whose key begins with `prefix`, after `after` (from the first
+    /// if `None`); at most `limit`.
     fn scan(
         &self,
         table: Table,
@@ -370,8 +374,8 @@ pub trait Store: Debug + Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<Row>, Error>> + Send;
 
-    /// Applies a batch, and answers its number once it is durable. An empty batch tests guards and
-    /// fence, and answers the newest number.
+    /// Applies a batch, and returns its commit number when it is durable. An empty batch checks
+    /// guards and fence, and returns the newest number.
     ///
     /// # Errors
     /// See [`CommitError`].
@@ -393,16 +397,16 @@ pub trait Store: Debug + Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<StoredEvent>, Error>> + Send;
 
-    /// Forgets the events of a session up to and including `seq`. The next append still follows the
-    /// newest there ever was.
+    /// Deletes the events of a session up to and including `seq`. The next append still follows the
+    /// newest event that ever existed.
     fn forget_events(
         &self,
         session: [u8; 16],
         up_to_seq: u64,
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Takes a scope that is free, expired, or held by the same holder; its number grows by one.
-    /// `None` when another holds it.
+    /// Acquires a scope that is free, expired, or held by the same holder; its number increases by
+    /// one. `None` if another holder has it.
     fn lease_acquire(
         &self,
         scope: &str,
@@ -410,22 +414,22 @@ pub trait Store: Debug + Send + Sync + 'static {
         ttl: Duration,
     ) -> impl Future<Output = Result<Option<Fence>, Error>> + Send;
 
-    /// Prolongs a lease, keeping its number, also after its expiry if nobody took it. `None` when
-    /// it is not ours any more.
+    /// Extends a lease with the same number, also after its expiry if no other holder acquired it.
+    /// `None` if another did.
     fn lease_renew(
         &self,
         fence: &Fence,
         ttl: Duration,
     ) -> impl Future<Output = Result<Option<Fence>, Error>> + Send;
 
-    /// Gives a lease back. Not ours any more: nothing.
+    /// Releases a lease. Does nothing if it has been acquired by another holder.
     fn lease_release(&self, fence: &Fence) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// The leases there ever were whose scope begins with `prefix`, in order of scope, expired and
-    /// released ones too (a released one has `expires_at` at its release).
+    /// All leases whose scope begins with `prefix`, in order of scope, including expired and
+    /// released ones (a released one has `expires_at` at its release).
     fn leases(&self, prefix: &str) -> impl Future<Output = Result<Vec<Fence>, Error>> + Send;
 
-    /// The store's clock.
+    /// Reads the store's clock.
     fn now(&self) -> impl Future<Output = Result<Timestamp, Error>> + Send;
 }
 
@@ -475,12 +479,12 @@ handle! {
     now() -> Result<Timestamp, Error>;
 }
 
-/// Any store, ours or yours. Cheap to clone.
+/// A handle to any store, built-in or user-defined. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct AnyStore(Arc<dyn Erased>);
 
 impl AnyStore {
-    /// Takes a store.
+    /// Wraps a store.
     pub fn new(store: impl Store) -> Self {
         Self(Arc::new(store))
     }

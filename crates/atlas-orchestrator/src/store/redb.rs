@@ -1,8 +1,8 @@
 //! The embedded store: one file, one process, one writer thread with group commit.
 //!
-//! Reads are answered where they are asked: a read transaction of redb neither waits for the writer
-//! nor for other readers, and a row costs microseconds from the page cache. Long scans go to a
-//! blocking thread, so that none holds up a worker for long.
+//! Reads run on the calling task: a read transaction of redb waits neither for the writer nor for
+//! other readers, and a row costs microseconds from the page cache. Long scans run on a blocking
+//! thread, so that they do not occupy an async worker for long.
 
 mod gate;
 mod open;
@@ -31,11 +31,11 @@ use self::schema::{
 use self::writer::{Change, Current, Done, Job};
 use super::{Batch, CommitError, Fence, Row, Store, StoreInfo, StoredEvent, Table};
 
-/// Changes that may wait for the writer; a caller with more waits for a free slot.
+/// Maximum number of queued changes; further callers wait for a free slot.
 const QUEUE: usize = 1024;
-/// Rows beyond which a scan leaves the async worker.
+/// A scan of more rows than this runs on a blocking thread.
 const LONG_SCAN: usize = 2048;
-/// How long opening waits for another process to let go.
+/// How long opening waits for another process to release the file.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 
 /// The embedded store. Cheap to clone; the file is closed when the last clone is dropped, after all
@@ -47,12 +47,12 @@ struct Inner {
     path: PathBuf,
     clock: Arc<dyn Clock>,
     db: Arc<Current>,
-    // Both are taken when the last handle goes; until then they are always there.
+    // Both are taken when the last handle is dropped; until then they are always present.
     queue: Option<mpsc::Sender<Job>>,
     writer: Option<JoinHandle<()>>,
 }
 
-/// How to open a [`Redb`].
+/// Options for opening a [`Redb`].
 #[derive(Clone, Debug)]
 pub struct RedbOptions {
     wait: Duration,
@@ -67,7 +67,7 @@ impl Default for RedbOptions {
 }
 
 impl RedbOptions {
-    /// The system's clock and randomness; waits 30 s for the lock.
+    /// The default options: the system's clock and randomness, and 30 s of waiting for the lock.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -77,31 +77,31 @@ impl RedbOptions {
         }
     }
 
-    /// How long to wait for another process to let go of the file.
+    /// Sets how long to wait for another process to release the file.
     #[must_use]
     pub fn wait(self, wait: Duration) -> Self {
         Self { wait, ..self }
     }
 
-    /// The store's own clock: leases are granted and judged on it.
+    /// Sets the store's own clock, by which leases are granted and checked.
     #[must_use]
     pub fn clock(self, clock: Arc<dyn Clock>) -> Self {
         Self { clock, ..self }
     }
 
-    /// Where a new store's incarnation is drawn from.
+    /// Sets the source of randomness for a new store's incarnation.
     #[must_use]
     pub fn entropy(self, entropy: Arc<dyn Entropy>) -> Self {
         Self { entropy, ..self }
     }
 
-    /// Opens the store, or makes a new one where there is no file. Blocks; see
+    /// Opens the store, or creates one if there is no file. Blocks; see
     /// [`RedbOptions::open_async`].
     ///
     /// # Errors
-    /// `conflict` when another process holds it for longer than the wait, and says which.
-    /// `validation` when the file is damaged, is something else, or was written by a newer atlas;
-    /// it is then left as it was, to the byte. `unavailable` when the disk fails.
+    /// `conflict` when another process holds it for longer than the wait; the message names the
+    /// process. `validation` when the file is damaged, is not a store, or was written by a newer
+    /// atlas; the file is then left unchanged, byte for byte. `unavailable` when the disk fails.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Redb, Error> {
         let path = path.as_ref().to_owned();
         let opened = open::open(&path, self)?;
@@ -109,8 +109,8 @@ impl RedbOptions {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let (served, note, place) = (db.clone(), opened.note, path.clone());
         let identity = opened.identity;
-        // A caller that waits for a change waits for this too, so it does not wait for the lock as
-        // well.
+        // A caller that waits for a change waits for this too, so it does not also wait for the
+        // lock.
         let again = self.clone().wait(Duration::ZERO);
         let writer = std::thread::Builder::new()
             .name("atlas-store".to_owned())
@@ -123,7 +123,8 @@ impl RedbOptions {
                 };
                 let in_place = || identity.get().is_at(&place);
                 writer::run(&served, reopen, in_place, &*again.clock, jobs);
-                // Before the lock goes with the database: later it could be the next owner's note.
+                // Removed before the lock is released with the database; later the note could be
+                // the next owner's.
                 if let Err(e) = std::fs::remove_file(&note) {
                     tracing::debug!(path = %note.display(), error = %e, "the note of the store's owner could not be removed");
                 }
@@ -138,13 +139,14 @@ impl RedbOptions {
         })))
     }
 
-    /// Opens the store on a blocking thread, so that waiting for its lock holds up nobody.
+    /// Opens the store on a blocking thread, so that waiting for its lock does not block the
+    /// runtime.
     ///
     /// # Errors
-    /// As [`RedbOptions::open`].
+    /// Like [`RedbOptions::open`].
     ///
     /// # Cancel safety
-    /// A dropped call still opens the store, and closes it again.
+    /// A dropped call still opens the store, and then closes it again.
     pub async fn open_async(&self, path: impl AsRef<Path>) -> Result<Redb, Error> {
         let (options, path) = (self.clone(), path.as_ref().to_owned());
         blocking(move || options.open(path)).await
@@ -152,11 +154,11 @@ impl RedbOptions {
 }
 
 impl Redb {
-    /// Opens the store with the usual options. See [`RedbOptions::open`]; it blocks for up to 30 s
-    /// while another process holds it.
+    /// Opens the store with the default options. See [`RedbOptions::open`]; it blocks for up to 30
+    /// s while another process holds the file.
     ///
     /// # Errors
-    /// As [`RedbOptions::open`].
+    /// Like [`RedbOptions::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         RedbOptions::new().open(path)
     }
@@ -200,7 +202,7 @@ impl Redb {
 }
 
 impl Drop for Inner {
-    /// Waits for the writer to finish what it accepted: at most a queue's worth of commits.
+    /// Waits for the writer to finish what it accepted: at most a full queue of commits.
     fn drop(&mut self) {
         self.queue = None;
         if let Some(writer) = self.writer.take()

@@ -263,7 +263,7 @@ async fn an_idle_end_is_announced_after_downtime_too() {
         let node = bench.node("a").await;
         let ttl = minutes(10);
         let id = ready(&node, SessionOptions::new().idle_ttl(ttl)).await;
-        // Its warning would have come while nobody was there.
+        // Its warning was due while no process was running.
         sleep(9 * 60).await;
         node.atlas.shutdown(Shutdown::Handover).await.unwrap();
         sleep(downtime).await;

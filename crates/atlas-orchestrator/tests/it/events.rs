@@ -147,7 +147,7 @@ async fn events_are_kept_for_seven_days_after_the_end_and_then_forgotten() {
         kept.last().unwrap().kind,
         EventKind::Terminated { .. }
     ));
-    // Nobody runs for most of the week.
+    // No process runs for most of the week.
     node.atlas
         .shutdown(atlas_orchestrator::Shutdown::Handover)
         .await

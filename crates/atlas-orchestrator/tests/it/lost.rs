@@ -10,7 +10,7 @@ use atlas_orchestrator::{EventKind, SessionFilter, SessionState};
 
 use crate::node::{Bench, Node, carrying, ended, options, request, settle, sleep};
 
-/// Fails one call of one kind: the so-many-th from when it is told.
+/// Fails one call of one kind: the n-th after it is armed.
 #[derive(Debug)]
 struct Nth {
     op: StoreOp,
@@ -30,7 +30,7 @@ impl StoreFaults for Nth {
     }
 }
 
-/// Fails every call while it is told to.
+/// Fails every call while it is armed.
 #[derive(Debug, Default)]
 struct Away(AtomicBool);
 

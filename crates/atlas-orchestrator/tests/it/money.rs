@@ -271,7 +271,7 @@ async fn a_cap_holds_by_the_quote_where_the_machine_shows_less_or_nothing_plausi
             .any(|decision| decision.text.contains("not plausible"));
         let doubtful = shown.is_some_and(|price| price != cent);
         assert_eq!(said, doubtful, "{shown:?}: {:?}", info.decisions);
-        // A fortune that nobody charges ends nothing early.
+        // An absurdly high price that is not billed ends nothing early.
         let billed = bench.ledger().billed_usd;
         assert!(
             billed >= Usd::from_cents(200),

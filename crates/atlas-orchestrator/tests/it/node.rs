@@ -207,7 +207,7 @@ impl Bench {
             .inject([Fault::new(CLOUD, operation, kind)]);
     }
 
-    /// Somebody else makes this machine on our account.
+    /// Another user makes this machine on our account.
     pub(crate) fn plant(&self, spec: MachineSpec) {
         let me = self.cloud.world().account("me");
         self.cloud.world().plant_machine(CLOUD, &me, spec).unwrap();

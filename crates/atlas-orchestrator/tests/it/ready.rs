@@ -13,7 +13,7 @@ use atlas_orchestrator::{
 
 use crate::node::{Bench, account, options, request, sleep};
 
-/// Says yes once it is told to; counts how often it was asked.
+/// Reports readiness on request; counts how often it was asked.
 #[derive(Clone, Debug, Default)]
 struct Asked {
     yes: Arc<AtomicBool>,

@@ -88,7 +88,7 @@ async fn an_order_that_was_carried_out_is_not_made_again_on_a_store_that_forgot_
         let ledger = bench.ledger();
         assert_eq!((ledger.created, ledger.live), (1, 1), "{millis} ms after");
         assert!(node.atlas.hold().is_some());
-        // Its machine is known to nobody now, until an operator says which copy survives.
+        // No record names its machine now, until an operator says which copy survives.
         let report = node.atlas.accept_store().await.unwrap();
         settle(&node, report.orphans[0]).await;
         assert_ne!(report.orphans[0], session.id());

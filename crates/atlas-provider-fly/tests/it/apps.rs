@@ -209,7 +209,7 @@ async fn a_machine_whose_own_app_is_gone_is_gone_where_the_whole_organisation_ca
         Presence::Absent
     ));
     stage.provider.terminate(&cx(), &made.id).await.unwrap();
-    // The name is somebody else's now: where the machine went is not known.
+    // The name belongs to another organisation now: where the machine went is unknown.
     stage.dialect.add_app("somebody-else", &app);
     assert!(matches!(
         stage.provider.presence(&cx(), &made.id).await,
@@ -241,7 +241,7 @@ async fn the_accounts_app_is_for_machines_without_ports_unless_each_is_to_have_i
     );
     let none = built(|builder| builder.org(fly::ORG));
     assert_eq!(kinds(&none, &plain), ["app"]);
-    // Without an orchestrator nobody would release it.
+    // Without an orchestrator it would never be released.
     let error = none
         .provider
         .spawn_compute(&cx(), &LaunchKey::untracked(), &plain)

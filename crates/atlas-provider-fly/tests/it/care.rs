@@ -84,14 +84,14 @@ async fn waiting_for_stopped_names_the_version_and_destroyed_may_end_in_404() {
             .unwrap(),
         Some(WaitFor::Destroyed)
     );
-    // One who waits for something else is told that it is gone, not left waiting.
+    // A wait for another state reports that it is gone, and does not continue.
     let error = stage
         .fly
         .wait(&cx(), &made.id, &[WaitFor::Started], MINUTE)
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    // And a 404 in an app that nobody knows is no end of anything.
+    // And a 404 in an unknown app is not the end of a machine.
     let astray = id("0123456789abcd.never-was");
     assert_eq!(
         stage

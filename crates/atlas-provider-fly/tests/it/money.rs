@@ -326,7 +326,7 @@ async fn a_volume_outlives_its_machine_and_bills_until_it_is_deleted() {
         .await
         .unwrap();
     assert_eq!(volumes.list_network_volumes(&cx()).await.unwrap(), []);
-    // A 404 about a volume of an app that nobody knows says nothing.
+    // A 404 about a volume of an unknown app says nothing.
     let strange = VolumeId::new("vol_x.somebody-elses").unwrap();
     assert_eq!(
         volumes

@@ -1,4 +1,4 @@
-//! What belongs to the account as a whole: SSH keys.
+//! Resources of the account as a whole: SSH keys.
 
 use atlas_core::{CallContext, Error, Result};
 use serde::Deserialize;
@@ -15,7 +15,7 @@ impl RunPod {
     /// The public SSH keys that pods started with `startSsh` accept.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn ssh_keys(&self, cx: &CallContext) -> Result<Vec<String>> {
         Ok(self
             .control
@@ -24,11 +24,11 @@ impl RunPod {
             .keys)
     }
 
-    /// Replaces **all** public SSH keys by these; answers what is kept.
+    /// Replaces **all** public SSH keys by these; returns the stored ones.
     ///
     /// # Errors
-    /// `validation` for a key of more than one line, or of no kind RunPod takes. A dropped call may
-    /// have replaced them.
+    /// `validation` for a key with more than one line, or of a type that RunPod does not accept. A
+    /// dropped call may have replaced them.
     pub async fn set_ssh_keys(&self, cx: &CallContext, keys: &[String]) -> Result<Vec<String>> {
         let plain = |key: &String| {
             let kind = ["ssh-", "ecdsa-", "sk-"]

@@ -1,4 +1,4 @@
-//! What was billed, row by row, for each kind of thing. In arrears: a recent bucket can still grow.
+//! Billed amounts by period, for each kind of resource. In arrears: a recent bucket can still grow.
 
 use atlas_core::{CallContext, Result, Timestamp, Usd};
 use serde::de::DeserializeOwned;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::units::usd;
 use crate::RunPod;
 
-/// How long a row's span is.
+/// The length of the period of one row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Bucket {
@@ -19,22 +19,22 @@ pub enum Bucket {
     Year,
 }
 
-/// The span to ask about; it is widened to whole buckets.
+/// The period to query; it is widened to whole buckets.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct BillingQuery {
-    /// From when.
+    /// Start of the period.
     pub start: Timestamp,
-    /// Until when.
+    /// End of the period.
     pub end: Timestamp,
-    /// How long a row's span is.
+    /// The length of the period of one row.
     pub bucket: Bucket,
-    /// Only of this pod, endpoint, volume or cluster.
+    /// Only this pod, endpoint, volume or cluster.
     pub id: Option<String>,
 }
 
 impl BillingQuery {
-    /// This span, in rows of this length.
+    /// This period, in rows of this length.
     #[must_use]
     pub const fn new(start: Timestamp, end: Timestamp, bucket: Bucket) -> Self {
         Self {
@@ -70,12 +70,12 @@ macro_rules! rows {
         #[serde(rename_all = "camelCase")]
         #[non_exhaustive]
         pub struct $name {
-            /// From when.
+            /// Start of the period.
             pub start_time: Timestamp,
-            /// Until when.
+            /// End of the period.
             pub end_time: Timestamp,
             $(#[doc = $whose] pub $id: String,)?
-            /// All of it.
+            /// The total amount.
             #[serde(with = "usd")]
             pub total_amount: Usd,
             $(#[doc = $what] #[serde(default, with = "usd")] pub $amount: Usd,)*
@@ -106,7 +106,7 @@ rows! {
     ServerlessBilling of serverless_id "The endpoint." {
         gpu_amount "Its GPUs.", cpu_amount "Its CPUs.", disk_amount "Its disks.", fee_amount "Its fees."
     }
-    /// **Public** endpoints, in one span: another product than serverless.
+    /// **Public** endpoints, in one span: a different product from serverless.
     PublicEndpointBilling {}
     /// A network volume, in one span.
     VolumeBilling of network_volume_id "The volume." {
@@ -135,7 +135,7 @@ impl RunPod {
     /// What the whole account was billed.
     ///
     /// # Errors
-    /// As any read; an incomplete list is an error. Cancel safe.
+    /// Like any read; an incomplete list is an error. Cancel safe.
     pub async fn account_billing(
         &self,
         cx: &CallContext,
@@ -169,7 +169,7 @@ impl RunPod {
             .await
     }
 
-    /// What the use of **public** endpoints was billed: another product than serverless.
+    /// What the use of **public** endpoints was billed: a different product from serverless.
     ///
     /// # Errors
     /// See [`RunPod::account_billing`].

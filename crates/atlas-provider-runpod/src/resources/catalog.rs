@@ -1,5 +1,5 @@
-//! The catalogue as RunPod tells it: GPUs, CPU flavours, data centres. The contract's price list is
-//! made of it.
+//! RunPod's catalogue: GPUs, CPU flavours, data centres. The contract's price list is derived from
+//! it.
 
 use atlas_core::{CallContext, CloudType, MemorySize, Result, Stock, UsdPerHour};
 use serde::{Deserialize, Serialize};
@@ -14,28 +14,28 @@ use crate::candidates::cloud;
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct CatalogGpu {
-    /// RunPod's id, exactly.
+    /// RunPod's id, unchanged.
     pub id: String,
-    /// Its name for people.
+    /// The display name.
     pub name: String,
     /// The serverless pool it is in.
     #[serde(default)]
     pub pool: Option<String>,
     /// `NVIDIA` or `AMD`.
     pub manufacturer: String,
-    /// Memory of one.
+    /// Memory of one GPU.
     #[serde(with = "gigabytes")]
     pub memory: MemorySize,
     /// Offered in the secure tier.
     pub secure: bool,
     /// Offered in the community tier.
     pub community: bool,
-    /// For one, an hour. Where a tier does not offer it, its slot holds a placeholder.
+    /// Price of one GPU per hour. If a tier does not offer it, its field holds a placeholder.
     pub price: CatalogPrice,
-    /// What one tier has of it.
+    /// The stock of the requested tier.
     #[serde(default, deserialize_with = "stock")]
     pub availability: Option<Stock>,
-    /// Where there is any.
+    /// Data centres with stock.
     #[serde(default, deserialize_with = "nullable")]
     pub data_centers: Vec<PlaceStock>,
 }
@@ -44,24 +44,24 @@ pub struct CatalogGpu {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CatalogPrice {
-    /// In the secure tier.
+    /// Price in the secure tier.
     #[serde(default, with = "hourly")]
     pub secure: Option<UsdPerHour>,
-    /// In the community tier.
+    /// Price in the community tier.
     #[serde(default, with = "hourly")]
     pub community: Option<UsdPerHour>,
-    /// In a serverless worker.
+    /// Price in a serverless worker.
     #[serde(default, with = "hourly")]
     pub serverless: Option<UsdPerHour>,
 }
 
-/// What there is of something in one place, or of one thing in a place.
+/// The stock of a GPU or flavour in a data centre.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PlaceStock {
-    /// The data centre, or the GPU or flavour.
+    /// The id of the data centre, or of the GPU or flavour.
     pub id: String,
-    /// How much.
+    /// The stock.
     #[serde(default, deserialize_with = "stock")]
     pub availability: Option<Stock>,
 }
@@ -73,15 +73,15 @@ pub struct PlaceStock {
 pub struct CatalogCpu {
     /// RunPod's id: `cpu3g`.
     pub id: String,
-    /// Its name for people.
+    /// The display name.
     pub name: String,
-    /// The fewest and the most virtual CPUs of a pod.
+    /// The minimum and maximum number of virtual CPUs of a pod.
     pub vcpu: CpuRange,
     /// RAM for each virtual CPU, in gigabytes.
     pub ram_gb_per_vcpu: f64,
-    /// For one virtual CPU, an hour.
+    /// Price of one virtual CPU per hour.
     pub price: CatalogCpuPrice,
-    /// What there is of it.
+    /// The stock.
     #[serde(default, deserialize_with = "stock")]
     pub availability: Option<Stock>,
 }
@@ -100,10 +100,10 @@ pub struct CpuRange {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct CatalogCpuPrice {
-    /// In a pod.
+    /// Price in a pod.
     #[serde(default, with = "hourly")]
     pub secure_per_vcpu: Option<UsdPerHour>,
-    /// In a serverless worker.
+    /// Price in a serverless worker.
     #[serde(default, with = "hourly")]
     pub serverless_per_vcpu: Option<UsdPerHour>,
 }
@@ -115,7 +115,7 @@ pub struct CatalogCpuPrice {
 pub struct DataCentre {
     /// RunPod's id: `EU-RO-1`.
     pub id: String,
-    /// Its name for people.
+    /// The display name.
     pub name: String,
     /// `EUROPE`, `NORTH_AMERICA`, ...
     pub region: String,
@@ -124,13 +124,13 @@ pub struct DataCentre {
     /// The kinds of network volumes it has.
     #[serde(default, deserialize_with = "nullable")]
     pub network_volume_types: Vec<String>,
-    /// What it is certified for.
+    /// The certifications of the data centre.
     #[serde(default, deserialize_with = "nullable")]
     pub compliance: Vec<String>,
-    /// The GPUs it has.
+    /// The stock of its GPUs.
     #[serde(default, deserialize_with = "nullable")]
     pub gpu_availability: Vec<PlaceStock>,
-    /// The CPU flavours it has.
+    /// The stock of its CPU flavours.
     #[serde(default, deserialize_with = "nullable")]
     pub cpu_availability: Vec<PlaceStock>,
 }
@@ -152,10 +152,10 @@ fn availability(tier: CloudType) -> [(&'static str, String); 3] {
 const STOCK: &str = "GPU_AVAILABILITY,CPU_AVAILABILITY";
 
 impl RunPod {
-    /// Every GPU, with what this tier has for pods.
+    /// Every GPU, with this tier's stock for pods.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn catalog_gpus(&self, cx: &CallContext, tier: CloudType) -> Result<Vec<CatalogGpu>> {
         self.control
             .all(
@@ -171,7 +171,7 @@ impl RunPod {
     /// One GPU, by RunPod's exact id.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn catalog_gpu(
         &self,
         cx: &CallContext,
@@ -191,7 +191,7 @@ impl RunPod {
     /// Every CPU flavour.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn catalog_cpus(&self, cx: &CallContext) -> Result<Vec<CatalogCpu>> {
         let [include, product, _] = availability(CloudType::Secure);
         self.control
@@ -208,7 +208,7 @@ impl RunPod {
     /// One CPU flavour.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn catalog_cpu(&self, cx: &CallContext, id: &str) -> Result<CatalogCpu> {
         let [include, product, _] = availability(CloudType::Secure);
         self.control
@@ -221,10 +221,10 @@ impl RunPod {
             .await
     }
 
-    /// Every data centre, with what it has.
+    /// Every data centre, with its stock.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn data_centres(&self, cx: &CallContext) -> Result<Vec<DataCentre>> {
         let query = [("include", STOCK.to_owned())];
         self.control
@@ -238,10 +238,10 @@ impl RunPod {
             .await
     }
 
-    /// One data centre, with what it has.
+    /// One data centre, with its stock.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn data_centre(&self, cx: &CallContext, id: &str) -> Result<DataCentre> {
         self.control
             .fetch(

@@ -1,5 +1,5 @@
-//! Clusters, to look at: their members are hidden from the list of pods and end with their cluster
-//! only.
+//! Clusters, read-only: their members are hidden from the list of pods and end only with their
+//! cluster.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ const PATH: &str = "clusters";
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Cluster {
-    /// What RunPod calls it.
+    /// The id assigned by RunPod.
     pub id: String,
     /// The cluster's name.
     pub name: String,
@@ -25,13 +25,13 @@ pub struct Cluster {
     pub kind: String,
     /// The shape of each of its nodes.
     pub compute: ClusterShape,
-    /// Where it is.
+    /// The data centre.
     #[serde(default)]
     pub data_center_id: Option<String>,
-    /// How many pods it has.
+    /// Number of pods.
     #[serde(default, deserialize_with = "nullable")]
     pub pods: ClusterPods,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
 }
 
@@ -42,20 +42,20 @@ pub struct Cluster {
 pub struct ClusterShape {
     /// RunPod's id of its GPUs.
     pub gpu_type_id: String,
-    /// GPUs for each pod.
+    /// GPUs per pod.
     pub gpu_count_per_pod: u32,
-    /// Pods.
+    /// Number of pods.
     pub pod_count: u32,
 }
 
-/// How many pods a cluster has.
+/// Number of pods of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct ClusterPods {
-    /// All.
+    /// The total number.
     pub total: u32,
-    /// By RunPod's word for their status.
+    /// Number of pods by RunPod's status.
     pub by_status: BTreeMap<String, u32>,
 }
 
@@ -63,7 +63,7 @@ impl RunPod {
     /// Every cluster.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn list_clusters(&self, cx: &CallContext) -> Result<Vec<Cluster>> {
         self.control
             .all(cx, "list_clusters", &[PATH], &[], "clusters")
@@ -73,7 +73,7 @@ impl RunPod {
     /// One cluster.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn cluster(&self, cx: &CallContext, id: &str) -> Result<Cluster> {
         self.control
             .fetch(cx, "get_cluster", &[PATH, id], &[])
@@ -83,7 +83,7 @@ impl RunPod {
     /// A cluster's pods.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn cluster_pods(&self, cx: &CallContext, id: &str) -> Result<Vec<Compute>> {
         let walk = self
             .control

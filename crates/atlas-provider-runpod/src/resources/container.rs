@@ -1,4 +1,4 @@
-//! What every containerised resource has in common: image, arguments, disk, environment, ports,
+//! Settings that every containerised resource shares: image, arguments, disk, environment, ports,
 //! registry.
 
 use std::collections::BTreeMap;
@@ -7,31 +7,31 @@ use atlas_core::{DiskSize, Port, Secret};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// A container's settings. In a request, what is `None` or empty is left to the cloud, the
-/// template, or as it is.
+/// The settings of a container. In a request, `None` or an empty value leaves the setting to the
+/// cloud or the template, or unchanged.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct Container {
     /// The image.
     pub image: Option<String>,
-    /// What its entrypoint is given, as one string.
+    /// The arguments of its entrypoint, as one string.
     pub args: Option<String>,
-    /// Its disk, wiped on restart.
+    /// The size of its disk, which is wiped on restart.
     #[serde(rename = "disk")]
     pub disk: Option<DiskSize>,
-    /// Its environment. On an update it replaces the whole of it.
+    /// Its environment. An update replaces all of it.
     #[serde(deserialize_with = "nullable")]
     pub env: BTreeMap<String, Secret>,
     /// The ports it publishes.
     #[serde(deserialize_with = "ports")]
     pub ports: Vec<Port>,
-    /// The id of the registry credential its image is pulled with.
+    /// The id of the registry credential for pulling its image.
     pub registry: Option<String>,
 }
 
 impl Container {
-    /// A container of this image.
+    /// A container with this image.
     pub fn image(image: impl Into<String>) -> Self {
         Self {
             image: Some(image.into()),
@@ -39,7 +39,7 @@ impl Container {
         }
     }
 
-    /// Writes what is set into a body, secrets included.
+    /// Writes the set fields into a body, secrets included.
     pub(crate) fn put(&self, body: &mut Map<String, Value>) {
         put(body, "image", self.image.as_ref());
         put(body, "args", self.args.as_ref());
@@ -60,7 +60,7 @@ impl Container {
         }
     }
 
-    /// What no error text may repeat.
+    /// The secrets that no error text may repeat.
     pub(crate) fn secrets(&self) -> Vec<Secret> {
         self.env.values().cloned().collect()
     }
@@ -73,14 +73,14 @@ pub(crate) fn put(body: &mut Map<String, Value>, name: &str, value: Option<impl 
     }
 }
 
-/// `null` counts as empty.
+/// Reads `null` as the default.
 pub(crate) fn nullable<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Ports; one in a form that we do not know (`53/udp`) is left out rather than hiding the rest.
+/// Ports. A port in an unknown form (`53/udp`) is left out, so that it does not hide the rest.
 fn ports<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Port>, D::Error> {
     let texts = Option::<Vec<String>>::deserialize(deserializer)?.unwrap_or_default();
     Ok(texts.iter().filter_map(|text| text.parse().ok()).collect())

@@ -1,4 +1,4 @@
-//! Serverless endpoints: created from an image or a template, scaled, released, looked into.
+//! Serverless endpoints: creating, scaling, releases, inspection.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +13,8 @@ use crate::RunPod;
 use crate::logs::Owner;
 
 const PATH: &str = "serverless";
-/// RunPod documents five minutes and has been seen to take an omitted value for none: always sent.
+/// RunPod documents five minutes, but was observed to treat an omitted value as none, so it is
+/// always sent.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How requests reach an endpoint's workers.
@@ -23,14 +24,14 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
 pub enum EndpointKind {
     /// Through a queue: jobs.
     Queue,
-    /// Straight to a worker's HTTP server.
+    /// Directly to a worker's HTTP server.
     LoadBalancer,
-    /// A kind we do not know.
+    /// A kind that atlas does not know.
     #[serde(other)]
     Other,
 }
 
-/// When an endpoint grows.
+/// When an endpoint scales up.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(
     tag = "type",
@@ -39,34 +40,34 @@ pub enum EndpointKind {
 )]
 #[non_exhaustive]
 pub enum Scaling {
-    /// When a job waits longer than this. Queues only; half a second at least.
+    /// When a job waits longer than this. Queues only; at least half a second.
     QueueDelay {
         /// The longest wait.
         #[serde(with = "seconds")]
         queue_delay: Duration,
     },
-    /// When there are more requests than this for each worker.
+    /// When there are more requests per worker than this.
     RequestCount {
-        /// Requests for each worker.
+        /// Requests per worker.
         request_count: u32,
     },
-    /// A rule we do not know.
+    /// A rule that atlas does not know.
     #[serde(other)]
     Other,
 }
 
-/// How many workers an endpoint may have.
+/// Limits for the number of workers of an endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct WorkerLimits {
-    /// At least. They bill while idle.
+    /// The minimum number of workers. They bill while idle.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min: Option<u32>,
-    /// At most.
+    /// The maximum number of workers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max: Option<u32>,
-    /// How long a worker stays without work: 1 s to 1 h.
+    /// How long an idle worker is kept: 1 s to 1 h.
     #[serde(skip_serializing_if = "Option::is_none", with = "seconds::option")]
     pub idle_timeout: Option<Duration>,
 }
@@ -78,16 +79,16 @@ pub struct WorkerLimits {
 pub struct EndpointGpu {
     /// The pools, best first: `ADA_24`, `AMPERE_80`, ...
     pub pools: Vec<String>,
-    /// RunPod's ids of GPUs in them that are not wanted.
+    /// RunPod's ids of GPUs in these pools to exclude.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub excluded_types: Vec<String>,
-    /// GPUs for each worker.
+    /// GPUs per worker.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u32>,
-    /// Only hosts with one of these.
+    /// Only hosts with one of these CUDA versions.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allowed_cuda_versions: Vec<String>,
-    /// Only hosts with at least this.
+    /// Only hosts with at least this CUDA version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_cuda_version: Option<String>,
 }
@@ -112,7 +113,7 @@ pub struct EndpointCpu {
     pub vcpu_count: u32,
 }
 
-/// An endpoint to create. One of `gpu` and `cpu`; an image or a template.
+/// An endpoint to create. Set one of `gpu` and `cpu`, and an image or a template.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EndpointRequest {
@@ -120,7 +121,7 @@ pub struct EndpointRequest {
     pub name: String,
     /// How requests reach its workers.
     pub kind: EndpointKind,
-    /// When it grows.
+    /// When it scales up.
     pub scaling: Scaling,
     /// The container that its workers run.
     pub container: Container,
@@ -132,18 +133,18 @@ pub struct EndpointRequest {
     pub cpu: Vec<EndpointCpu>,
     /// How many workers it may have.
     pub workers: WorkerLimits,
-    /// The longest a job may run. Five minutes unless set.
+    /// The maximum run time of a job. Five minutes by default.
     pub timeout: Duration,
     /// `OFF`, `FLASHBOOT` or `PRIORITY_FLASHBOOT`.
     pub flashboot: Option<String>,
-    /// Only there.
+    /// Only in these data centres.
     pub data_centres: Vec<String>,
     /// Network volumes its workers mount at `/runpod-volume`.
     pub network_volumes: Vec<String>,
 }
 
 impl EndpointRequest {
-    /// A queue that grows when a job waits for four seconds.
+    /// A queue that scales up when a job waits for four seconds.
     pub fn queue(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -163,7 +164,7 @@ impl EndpointRequest {
         }
     }
 
-    /// A load balancer that grows at this many requests for each worker.
+    /// A load balancer that scales up at this many requests per worker.
     pub fn load_balancer(name: impl Into<String>, request_count: u32) -> Self {
         Self {
             kind: EndpointKind::LoadBalancer,
@@ -247,22 +248,22 @@ impl EndpointRequest {
     }
 }
 
-/// What to change of an endpoint. What is `None` or empty stays. Its kind and whether it has GPUs
-/// or CPUs cannot change.
+/// Changes of an endpoint. `None` or an empty value leaves a field unchanged. The kind, and whether
+/// it has GPUs or CPUs, cannot change.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct EndpointUpdate {
     /// A new name for the endpoint; unchanged where unset.
     pub name: Option<String>,
-    /// When it grows.
+    /// When it scales up.
     pub scaling: Option<Scaling>,
-    /// Its container: a change makes a release, which rolls out as workers cycle.
+    /// Its container: a change creates a release, which rolls out as workers are replaced.
     pub container: Container,
-    /// Its GPUs, as a whole.
+    /// Its GPUs, replaced as a whole.
     pub gpu: Option<EndpointGpu>,
     /// How many workers it may have.
     pub workers: Option<WorkerLimits>,
-    /// The longest a job may run.
+    /// The maximum run time of a job.
     pub timeout: Option<Duration>,
 }
 
@@ -289,17 +290,17 @@ impl EndpointUpdate {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Endpoint {
-    /// What RunPod calls it.
+    /// The id assigned by RunPod.
     pub id: String,
     /// The endpoint's name.
     pub name: String,
-    /// How requests reach its workers; the document leaves it optional.
+    /// How requests reach its workers; optional in the documentation.
     #[serde(default, rename = "type")]
     pub kind: Option<EndpointKind>,
     /// The container that its workers run.
     #[serde(flatten)]
     pub container: Container,
-    /// Its URLs by what they do, with `{job_id}` standing for a job's id.
+    /// Its URLs by purpose, with `{job_id}` as the placeholder of a job's id.
     #[serde(default)]
     pub request_urls: BTreeMap<String, String>,
     /// Its GPUs.
@@ -310,20 +311,20 @@ pub struct Endpoint {
     pub cpu: Vec<EndpointCpu>,
     /// How many workers it may have.
     pub workers: WorkerLimits,
-    /// When it grows.
+    /// When it scales up.
     pub scaling: Scaling,
-    /// Where its workers may be; empty means anywhere.
+    /// The data centres of its workers; empty for any.
     #[serde(default, deserialize_with = "nullable")]
     pub data_center_ids: Vec<String>,
     /// Network volumes its workers mount.
     #[serde(default, deserialize_with = "nullable")]
     pub network_volumes: Vec<String>,
-    /// The longest a job may run.
+    /// The maximum run time of a job.
     #[serde(with = "millis")]
     pub timeout: Duration,
     /// `OFF`, `FLASHBOOT` or `PRIORITY_FLASHBOOT`.
     pub flashboot: String,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
 }
 
@@ -332,23 +333,23 @@ pub struct Endpoint {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Worker {
-    /// What RunPod calls it.
+    /// The id assigned by RunPod.
     pub id: String,
     /// `RUNNING`, `IDLE`, `INITIALIZING`, `THROTTLED`, `UNHEALTHY`.
     pub status: String,
-    /// True when a newer release exists than the one it runs.
+    /// True when it does not run the newest release.
     #[serde(default)]
     pub is_stale: bool,
     /// The release it runs.
     #[serde(default)]
     pub version: Option<i64>,
-    /// Its GPUs.
+    /// Number of its GPUs.
     #[serde(default)]
     pub gpu_count: u32,
     /// RunPod's id of its GPU.
     #[serde(default)]
     pub gpu_type_id: Option<String>,
-    /// Where it is.
+    /// The data centre.
     #[serde(default)]
     pub data_center_id: Option<String>,
     /// The image it runs.
@@ -367,9 +368,9 @@ pub struct Worker {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Workers {
-    /// Each.
+    /// The workers.
     pub workers: Vec<Worker>,
-    /// How many of them are in which state, and `total`.
+    /// Number of workers by state, and `total`.
     #[serde(default)]
     pub summary: BTreeMap<String, u64>,
     /// The newest release.
@@ -382,7 +383,7 @@ pub struct Workers {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Release {
-    /// What RunPod calls it.
+    /// The id assigned by RunPod.
     pub id: String,
     /// The release's version number.
     #[serde(default)]
@@ -392,9 +393,9 @@ pub struct Release {
     /// How many workers run it.
     #[serde(default)]
     pub worker_count: u64,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
-    /// The names of the settings it changed. Their values may be secrets and are not kept.
+    /// The names of the changed settings. Their values may be secrets and are not kept.
     #[serde(default, rename = "diff", deserialize_with = "changed")]
     pub changed: Vec<String>,
 }
@@ -411,18 +412,18 @@ fn changed<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Stri
         .collect())
 }
 
-/// How far a release has rolled out.
+/// The progress of a release's rollout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Rollout {
-    /// Whether it goes on.
+    /// Whether it is in progress.
     pub in_progress: bool,
-    /// Workers with the newest.
+    /// Number of workers with the newest release.
     pub workers_on_latest: u64,
-    /// All workers.
+    /// Number of all workers.
     pub workers_total: u64,
-    /// The share of the newest, in percent.
+    /// The share of workers with the newest release, in percent.
     pub percent_on_latest: u64,
 }
 
@@ -431,12 +432,12 @@ pub struct Rollout {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Releases {
-    /// Each.
+    /// The releases.
     pub releases: Vec<Release>,
-    /// How far the newest has rolled out.
+    /// The rollout of the newest release.
     #[serde(default)]
     pub rollout: Rollout,
-    /// The newest.
+    /// The version of the newest release.
     #[serde(default)]
     pub endpoint_version: Option<i64>,
 }
@@ -445,7 +446,7 @@ impl RunPod {
     /// Every serverless endpoint.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn list_endpoints(&self, cx: &CallContext) -> Result<Vec<Endpoint>> {
         self.control
             .all(cx, "list_endpoints", &[PATH], &[], "endpoints")
@@ -455,7 +456,7 @@ impl RunPod {
     /// One endpoint.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn endpoint(&self, cx: &CallContext, id: &str) -> Result<Endpoint> {
         self.control
             .fetch(cx, "get_endpoint", &[PATH, id], &[])
@@ -465,7 +466,8 @@ impl RunPod {
     /// Creates an endpoint. Class `Create`: not cancel safe.
     ///
     /// # Errors
-    /// `validation` before any request; else the outcome says whether it may exist all the same.
+    /// `validation` before any request; otherwise the outcome says whether it may exist
+    /// nevertheless.
     pub async fn create_endpoint(
         &self,
         cx: &CallContext,
@@ -485,7 +487,7 @@ impl RunPod {
     /// Changes an endpoint.
     ///
     /// # Errors
-    /// As any idempotent call. A dropped call may have changed it.
+    /// Like any idempotent call. A dropped call may have changed it.
     pub async fn update_endpoint(
         &self,
         cx: &CallContext,
@@ -506,7 +508,7 @@ impl RunPod {
     /// Deletes an endpoint, its jobs, and the template bound to it.
     ///
     /// # Errors
-    /// As any idempotent call; one that is gone already is a success. A dropped call may have
+    /// Like any idempotent call; if it is already gone, the call succeeds. A dropped call may have
     /// deleted it.
     pub async fn delete_endpoint(&self, cx: &CallContext, id: &str) -> Result<()> {
         self.control
@@ -517,7 +519,7 @@ impl RunPod {
     /// An endpoint's workers.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn endpoint_workers(&self, cx: &CallContext, id: &str) -> Result<Workers> {
         self.control
             .fetch(cx, "endpoint_workers", &[PATH, id, "workers"], &[])
@@ -527,17 +529,17 @@ impl RunPod {
     /// An endpoint's releases.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn endpoint_releases(&self, cx: &CallContext, id: &str) -> Result<Releases> {
         self.control
             .fetch(cx, "endpoint_releases", &[PATH, id, "releases"], &[])
             .await
     }
 
-    /// A worker's log, as [`atlas_core::Provider::logs`] gives a pod's.
+    /// A worker's log, like a pod's in [`atlas_core::Provider::logs`].
     ///
     /// # Errors
-    /// As any read; the stream's items can fail too.
+    /// Like any read; the stream's items can fail too.
     pub async fn worker_logs(
         &self,
         cx: &CallContext,

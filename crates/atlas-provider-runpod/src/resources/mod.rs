@@ -1,7 +1,7 @@
-//! What RunPod has besides machines and jobs, each kind in its own file, as methods of
+//! RunPod's resources besides machines and jobs, each kind in its own file, as methods of
 //! [`crate::RunPod`].
 //!
-//! Words of the cloud that may grow (a status, a category) stay text; numbers get their units;
+//! Names that the cloud may extend (a status, a category) remain text; numbers have units;
 //! environments are [`atlas_core::Secret`]s.
 
 pub(crate) mod account;
@@ -32,7 +32,7 @@ fn below<'a>(path: &[&'a str]) -> Vec<&'a str> {
 }
 
 impl Control {
-    /// Reads one thing.
+    /// Reads one resource.
     pub(crate) async fn fetch<T: DeserializeOwned>(
         &self,
         cx: &CallContext,
@@ -47,7 +47,7 @@ impl Control {
         self.0.json(cx, call).await
     }
 
-    /// Reads a whole list; half of one is an error.
+    /// Reads a complete list; an incomplete one is an error.
     pub(crate) async fn all<T: DeserializeOwned>(
         &self,
         cx: &CallContext,
@@ -64,7 +64,7 @@ impl Control {
             .collect()
     }
 
-    /// Makes something new.
+    /// Creates a resource.
     pub(crate) async fn make<T: DeserializeOwned>(
         &self,
         cx: &CallContext,
@@ -83,7 +83,7 @@ impl Control {
             .await
     }
 
-    /// Changes something.
+    /// Changes a resource.
     pub(crate) async fn change<T: DeserializeOwned>(
         &self,
         cx: &CallContext,
@@ -102,7 +102,7 @@ impl Control {
             .await
     }
 
-    /// Replaces something.
+    /// Replaces a resource.
     pub(crate) async fn replace<T: DeserializeOwned>(
         &self,
         cx: &CallContext,
@@ -118,8 +118,8 @@ impl Control {
             .await
     }
 
-    /// Deletes something; what is gone already is a success. RunPod refuses with 400 what something
-    /// else still uses.
+    /// Deletes a resource; if it is already gone, the call succeeds. RunPod refuses with 400 if
+    /// another resource still uses it.
     pub(crate) async fn remove(
         &self,
         cx: &CallContext,

@@ -1,4 +1,4 @@
-//! What RunPod can do with a pod beyond the contract: change it, restart it.
+//! Pod operations of RunPod beyond the contract: change, restart.
 
 use atlas_core::{CallContext, Compute, ComputeId, Result};
 use serde_json::{Map, Value};
@@ -6,19 +6,19 @@ use serde_json::{Map, Value};
 use super::container::{Container, put};
 use crate::RunPod;
 
-/// What to change of a pod. What is `None` or empty stays. A change of the container restarts it; a
-/// change of the name alone does not.
+/// Changes of a pod. `None` or an empty value leaves a field unchanged. Changing the container
+/// restarts it; changing only the name does not.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct PodUpdate {
-    /// Its name. A machine of the orchestrator's is known again by it: renamed, it is only partly
-    /// claimed and never reaped.
+    /// Its name. The orchestrator recognises its machines by their names: a renamed one is only
+    /// partly claimed and never reaped.
     pub name: Option<String>,
     /// The changes to the pod's container.
     pub container: Container,
-    /// Refuses stop, restart and delete.
+    /// Locks the pod, so that stop, restart and delete are refused.
     pub locked: Option<bool>,
-    /// Joins the account's private network, at the next start.
+    /// Joins the account's private network at the next start.
     pub global_networking: Option<bool>,
 }
 
@@ -26,8 +26,8 @@ impl RunPod {
     /// Changes a pod.
     ///
     /// # Errors
-    /// `conflict` for a member of a cluster; as any idempotent call. A dropped call may have
-    /// changed it.
+    /// `conflict` for a member of a cluster; otherwise like any idempotent call. A dropped call may
+    /// have changed it.
     pub async fn update_pod(
         &self,
         cx: &CallContext,

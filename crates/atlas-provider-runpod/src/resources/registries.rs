@@ -1,5 +1,5 @@
-//! Container registries: credentials to pull with, and delegations of ECR repositories. Secrets go
-//! in and never come out.
+//! Container registries: credentials for pulling images, and delegations of ECR repositories.
+//! Secrets are sent and never returned.
 
 use atlas_core::{CallContext, Error, Result, Secret, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -13,18 +13,18 @@ const PATH: &str = "registries";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Registry {
-    /// What RunPod calls it.
+    /// The id assigned by RunPod.
     pub id: String,
     /// Its name, unique in the account.
     pub name: String,
 }
 
-/// An ECR repository that somebody lets us pull from.
+/// An ECR repository from which another account lets us pull.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Delegation {
-    /// What RunPod calls it.
+    /// The id assigned by RunPod.
     pub id: String,
     /// The name of the registry account the credential is delegated from.
     #[serde(default)]
@@ -37,7 +37,7 @@ pub struct Delegation {
     pub tag: String,
     /// The AWS region.
     pub aws_region: String,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
 }
 
@@ -45,7 +45,7 @@ impl RunPod {
     /// Every registry credential.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn list_registries(&self, cx: &CallContext) -> Result<Vec<Registry>> {
         self.control
             .all(cx, "list_registries", &[PATH], &[], "registries")
@@ -55,17 +55,17 @@ impl RunPod {
     /// One registry credential.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn registry(&self, cx: &CallContext, id: &str) -> Result<Registry> {
         self.control
             .fetch(cx, "get_registry", &[PATH, id], &[])
             .await
     }
 
-    /// Keeps a registry credential. Class `Create`: not cancel safe.
+    /// Stores a registry credential. Class `Create`: not cancel safe.
     ///
     /// # Errors
-    /// `validation` for a blank; a name that exists is refused by RunPod.
+    /// `validation` for a blank value; RunPod refuses a name that exists.
     pub async fn create_registry(
         &self,
         cx: &CallContext,
@@ -94,10 +94,10 @@ impl RunPod {
             .await
     }
 
-    /// Forgets a registry credential. Templates that used it silently lose it.
+    /// Deletes a registry credential. Templates that used it lose it without notice.
     ///
     /// # Errors
-    /// `conflict` while a pod uses it; one that is gone already is a success. A dropped call may
+    /// `conflict` while a pod uses it; if it is already gone, the call succeeds. A dropped call may
     /// have deleted it.
     pub async fn delete_registry(&self, cx: &CallContext, id: &str) -> Result<()> {
         self.control
@@ -108,7 +108,7 @@ impl RunPod {
     /// Every delegation.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn list_delegations(&self, cx: &CallContext) -> Result<Vec<Delegation>> {
         self.control
             .all(
@@ -124,7 +124,7 @@ impl RunPod {
     /// Delegates an ECR repository, by its ARN. Class `Create`: not cancel safe.
     ///
     /// # Errors
-    /// As any create.
+    /// Like any create.
     pub async fn create_delegation(
         &self,
         cx: &CallContext,
@@ -149,7 +149,7 @@ impl RunPod {
     /// Revokes a delegation.
     ///
     /// # Errors
-    /// As any idempotent call; one that is gone already is a success. A dropped call may have
+    /// Like any idempotent call; if it is already gone, the call succeeds. A dropped call may have
     /// revoked it.
     pub async fn revoke_delegation(&self, cx: &CallContext, id: &str) -> Result<()> {
         self.control

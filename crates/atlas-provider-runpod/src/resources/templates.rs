@@ -1,4 +1,4 @@
-//! Templates: a container's settings kept under an id.
+//! Templates: stored settings of a container.
 
 use atlas_core::{CallContext, DiskSize, Error, Result};
 use serde::{Deserialize, Serialize};
@@ -9,19 +9,19 @@ use crate::RunPod;
 
 const PATH: &str = "templates";
 
-/// A template to create or to change. What is `None` or empty is left to RunPod, or as it is.
+/// A template to create or to change. `None` or an empty value is left to RunPod, or unchanged.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct TemplateSpec {
-    /// Its name; needed to create one.
+    /// Its name; required to create one.
     pub name: Option<String>,
-    /// Its container; an image is needed to create one.
+    /// Its container; an image is required to create one.
     pub container: Container,
-    /// A volume of the pod's own, of this size at this path.
+    /// A volume of the pod itself: its size and mount path.
     pub volume: Option<(DiskSize, String)>,
     /// For serverless endpoints instead of pods.
     pub serverless: Option<bool>,
-    /// For everybody.
+    /// Visible to all RunPod users.
     pub public: Option<bool>,
     /// `NVIDIA`, `AMD` or `CPU`.
     pub category: Option<String>,
@@ -29,12 +29,12 @@ pub struct TemplateSpec {
     pub start_ssh: Option<bool>,
     /// Starts Jupyter.
     pub start_jupyter: Option<bool>,
-    /// Only hosts with one of these.
+    /// Only hosts with one of these CUDA versions.
     pub allowed_cuda_versions: Vec<String>,
 }
 
 impl TemplateSpec {
-    /// A template of this name for this image.
+    /// A template with this name and image.
     pub fn new(name: impl Into<String>, image: impl Into<String>) -> Self {
         Self {
             name: Some(name.into()),
@@ -71,7 +71,7 @@ impl TemplateSpec {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Template {
-    /// What RunPod calls it.
+    /// The id assigned by RunPod.
     pub id: String,
     /// The template's name.
     pub name: String,
@@ -81,7 +81,7 @@ pub struct Template {
     /// For serverless endpoints instead of pods.
     #[serde(default)]
     pub serverless: bool,
-    /// For everybody.
+    /// Visible to all RunPod users.
     #[serde(default)]
     pub public: bool,
     /// `NVIDIA`, `AMD` or `CPU`.
@@ -93,20 +93,20 @@ pub struct Template {
     /// Starts Jupyter.
     #[serde(default)]
     pub start_jupyter: bool,
-    /// Only hosts with one of these.
+    /// Only hosts with one of these CUDA versions.
     #[serde(default, deserialize_with = "nullable")]
     pub allowed_cuda_versions: Vec<String>,
 }
 
-/// Whose public templates.
+/// The source of public templates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TemplateSource {
     /// RunPod's own.
     #[default]
     Official,
-    /// Those RunPod has looked at.
+    /// Templates that RunPod has verified.
     Verified,
-    /// Everybody's.
+    /// Templates of all users.
     Community,
 }
 
@@ -114,7 +114,7 @@ impl RunPod {
     /// Every template of the account.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn list_templates(&self, cx: &CallContext) -> Result<Vec<Template>> {
         self.control
             .all(cx, "list_templates", &[PATH], &[], "templates")
@@ -124,7 +124,7 @@ impl RunPod {
     /// Public templates.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn list_public_templates(
         &self,
         cx: &CallContext,
@@ -150,7 +150,7 @@ impl RunPod {
     /// One template.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn template(&self, cx: &CallContext, id: &str) -> Result<Template> {
         self.control
             .fetch(cx, "get_template", &[PATH, id], &[])
@@ -160,7 +160,8 @@ impl RunPod {
     /// Creates a template. Class `Create`: not cancel safe.
     ///
     /// # Errors
-    /// `validation` before any request; else the outcome says whether it may exist all the same.
+    /// `validation` before any request; otherwise the outcome says whether it may exist
+    /// nevertheless.
     pub async fn create_template(&self, cx: &CallContext, spec: &TemplateSpec) -> Result<Template> {
         if spec.name.as_ref().is_none_or(String::is_empty) {
             return Err(Error::validation("name", "must not be empty"));
@@ -179,10 +180,10 @@ impl RunPod {
             .await
     }
 
-    /// Changes a template. Pods made from it before stay as they are.
+    /// Changes a template. Pods already made from it are not changed.
     ///
     /// # Errors
-    /// As any idempotent call. A dropped call may have changed it.
+    /// Like any idempotent call. A dropped call may have changed it.
     pub async fn update_template(
         &self,
         cx: &CallContext,
@@ -203,7 +204,7 @@ impl RunPod {
     /// Deletes a template.
     ///
     /// # Errors
-    /// `conflict` while a pod or endpoint refers to it; one that is gone already is a success. A
+    /// `conflict` while a pod or endpoint uses it; if it is already gone, the call succeeds. A
     /// dropped call may have deleted it.
     pub async fn delete_template(&self, cx: &CallContext, id: &str) -> Result<()> {
         self.control

@@ -1,4 +1,4 @@
-//! How RunPod's bare numbers become units: milliseconds, seconds, gigabytes, dollars.
+//! Converts RunPod's bare numbers to types with units: milliseconds, seconds, gigabytes, dollars.
 
 /// Milliseconds.
 pub(crate) mod millis {
@@ -20,7 +20,7 @@ pub(crate) mod millis {
     }
 }
 
-/// Seconds, whole or not.
+/// Seconds, whole or fractional.
 pub(crate) mod seconds {
     use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub(crate) mod seconds {
             .map_err(|_| de::Error::custom("not a span in seconds"))
     }
 
-    /// The same where it may be missing.
+    /// The same for an optional value.
     pub(crate) mod option {
         use std::time::Duration;
 
@@ -77,7 +77,7 @@ pub(crate) mod usd {
     use atlas_core::Usd;
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-    /// RunPod writes a number, atlas a decimal string: both read back.
+    /// RunPod writes a number, atlas a decimal string: both are accepted.
     #[derive(Deserialize)]
     #[serde(untagged)]
     pub(crate) enum Written {
@@ -105,7 +105,7 @@ pub(crate) mod usd {
     }
 }
 
-/// US dollars an hour, or nothing where the cloud says nothing.
+/// US dollars per hour, or `None` if the cloud gives no value.
 pub(crate) mod hourly {
     use atlas_core::UsdPerHour;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -1,4 +1,4 @@
-//! Network volumes: the contract's group in RunPod's terms, and what RunPod can do beyond it.
+//! Network volumes: the contract's operations, and RunPod's further ones.
 
 use atlas_core::{
     CallContext, DiskSize, Error, ErrorKind, NetworkVolume, Result, VolumeId, VolumeRequest,
@@ -12,7 +12,7 @@ use crate::translate::read;
 use crate::wire;
 
 const PATH: &str = "network-volumes";
-/// The sizes a volume can have.
+/// The possible sizes of a volume.
 const SIZES: std::ops::RangeInclusive<u32> = 10..=4096;
 
 fn volume(value: &Value) -> Result<NetworkVolume> {
@@ -86,7 +86,7 @@ impl RunPod {
     /// One network volume.
     ///
     /// # Errors
-    /// As any read. Cancel safe.
+    /// Like any read. Cancel safe.
     pub async fn network_volume(&self, cx: &CallContext, id: &VolumeId) -> Result<NetworkVolume> {
         volume(
             &self
@@ -96,10 +96,10 @@ impl RunPod {
         )
     }
 
-    /// Renames a network volume or makes it larger. It cannot be made smaller.
+    /// Renames a network volume or enlarges it. It cannot be made smaller.
     ///
     /// # Errors
-    /// `validation` when nothing is to change, or for a size no volume can have. A dropped call may
+    /// `validation` when there is nothing to change, or for an impossible size. A dropped call may
     /// have changed it.
     pub async fn update_network_volume(
         &self,

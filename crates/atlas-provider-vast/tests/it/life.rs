@@ -136,7 +136,7 @@ async fn an_outbid_machine_is_preempted_and_a_higher_bid_resumes_it() {
         read.cost_per_hour
     );
 
-    // Stopped by ourselves it looks the same, and nobody outbid us.
+    // Stopped by ourselves it looks the same, although it was not outbid.
     stage.provider.stop(&cx(), &made.id).await.unwrap();
     let read = stage.read(&made).await;
     assert_eq!(

@@ -228,7 +228,7 @@ async fn a_rented_ask_is_shown_for_a_while_and_then_is_not() {
     stage.quirks(|quirks| quirks.search_lag = std::time::Duration::from_secs(30));
     let first = stage.best(&request()).await;
     stage.order(1, &request()).await.unwrap();
-    // Whoever ordered it knows better than the answer from before.
+    // The handle that ordered it knows that the earlier answer is outdated.
     assert_ne!(stage.best(&request()).await.offer, first.offer);
     stage.after_shared_searches().await;
     assert_eq!(stage.best(&request()).await.offer, first.offer);

@@ -139,7 +139,7 @@ pub(crate) fn request() -> ComputeRequest {
     ComputeRequest::gpu(Gpu::Rtx4090).image("x/y:1")
 }
 
-/// Pinned to an offer that nobody looked up.
+/// Pinned to an offer that was not looked up.
 pub(crate) fn at(offer: &str) -> Candidate {
     let mut candidate = Candidate::default();
     candidate.offer = Some(offer.to_owned());
@@ -147,7 +147,7 @@ pub(crate) fn at(offer: &str) -> Candidate {
     candidate
 }
 
-/// A provider whose calls are answered with these in turn, the last for ever; what it asked.
+/// A provider whose calls are answered with these in turn, the last forever; what it asked.
 pub(crate) fn answering(answers: &[Answer]) -> (AnyProvider, Requests) {
     let (vast, requests) = answered(answers);
     (AnyProvider::new(vast), requests)

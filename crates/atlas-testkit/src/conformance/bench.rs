@@ -1,4 +1,4 @@
-//! The bench a case works at: a fresh provider, keys of its own, patience, and a broom.
+//! The environment of a case: a fresh provider, its own keys, waiting, and cleaning up.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use crate::world::FaultKind;
 /// Why a case ended early.
 #[derive(Debug)]
 pub(super) enum Stop {
-    /// It does not hold, and what was seen.
+    /// The promise does not hold; holds what was observed.
     Failed(String),
-    /// It cannot be tried, and what is missing.
+    /// The case cannot be tried; holds what is missing.
     Skipped(String),
 }
 
@@ -39,7 +39,7 @@ macro_rules! ensure {
 }
 pub(super) use ensure;
 
-/// What a case has in its hands.
+/// The environment of a case.
 #[derive(Debug)]
 pub(super) struct Bench<'a> {
     subject: &'a dyn Subject,
@@ -87,7 +87,7 @@ impl<'a> Bench<'a> {
         &self.cx
     }
 
-    /// A context whose calls are made once.
+    /// A context whose calls are made without repeats.
     pub(super) fn once(&self) -> CallContext {
         self.cx.clone().with_retries(0)
     }
@@ -96,7 +96,7 @@ impl<'a> Bench<'a> {
         self.provider.capabilities().has(capability)
     }
 
-    /// Skips the case unless the provider declares this.
+    /// Skips the case unless the provider declares this capability.
     pub(super) fn need(&self, capability: Capability) -> Verdict {
         if self.has(capability) {
             Ok(())
@@ -105,7 +105,7 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// The hand on the cloud; without one the case is skipped.
+    /// The controls of the simulated cloud; without them the case is skipped.
     pub(super) fn control(&self) -> Result<&dyn Control, Stop> {
         self.subject
             .control()
@@ -119,7 +119,7 @@ impl<'a> Bench<'a> {
             .ok_or_else(|| Stop::Skipped("control:bad_key".to_owned()))
     }
 
-    /// Makes the next calls meet a fault; where this cloud cannot have it, the case is skipped.
+    /// Makes the next calls meet a fault; if this cloud cannot have it, the case is skipped.
     pub(super) async fn inject(&self, operation: &str, fault: FaultKind, count: u32) -> Verdict {
         if self.control()?.inject(operation, fault, count).await {
             Ok(())
@@ -157,13 +157,13 @@ impl<'a> Bench<'a> {
         key
     }
 
-    /// The subject's request, under a name of its own.
+    /// The subject's request with a unique name.
     pub(super) fn request(&self) -> ComputeRequest {
         self.subject.request().name("conformance")
     }
 
     /// The request pinned to the provider's first candidate, with its supporting objects made, as
-    /// an orchestrator does it.
+    /// an orchestrator does.
     pub(super) async fn prepared(
         &self,
         key: &LaunchKey,
@@ -186,7 +186,7 @@ impl<'a> Bench<'a> {
         Ok(request)
     }
 
-    /// One machine under a key of its own, as an orchestrator makes it.
+    /// Orders one machine with a unique key, as an orchestrator does.
     pub(super) async fn spawn(
         &self,
         request: ComputeRequest,
@@ -196,7 +196,7 @@ impl<'a> Bench<'a> {
         Ok((key, compute))
     }
 
-    /// One machine under this key.
+    /// Orders one machine with this key.
     pub(super) async fn spawn_as(
         &self,
         key: &LaunchKey,
@@ -208,7 +208,7 @@ impl<'a> Bench<'a> {
         Ok(compute)
     }
 
-    /// One spawn that is expected to fail, under a key of its own.
+    /// Makes one spawn that is expected to fail, with a unique key.
     pub(super) async fn spawn_failing(
         &self,
         cx: &CallContext,
@@ -232,7 +232,7 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// The whole listing.
+    /// The complete listing.
     pub(super) async fn list(&self) -> Result<Listing, Stop> {
         Ok(self
             .provider
@@ -240,17 +240,17 @@ impl<'a> Bench<'a> {
             .await?)
     }
 
-    /// The cloud's books, where there is a hand on it.
+    /// The cloud's own records, if the cloud is simulated.
     pub(super) async fn ledger(&self) -> Result<Vec<LedgerEntry>, Stop> {
         Ok(self.control()?.ledger().await)
     }
 
-    /// Patience for as long as the cloud says that a machine may take to show or to go.
+    /// Waits for as long as a machine may take to appear or disappear, according to the cloud.
     pub(super) fn patience(&self) -> Patience<'a> {
         Patience::new(self.subject, self.provider.limits().visibility_bound * 2)
     }
 
-    /// Patience for as long as a machine may take until it runs.
+    /// Waits for as long as a machine may take until it runs.
     pub(super) fn long_patience(&self) -> Patience<'a> {
         Patience::new(self.subject, self.subject.ready_within())
     }
@@ -275,7 +275,7 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Waits until a point read shows the machine at all.
+    /// Waits until a point read shows the machine.
     pub(super) async fn until_shown(&self, id: &ComputeId) -> Result<Compute, Stop> {
         let mut patience = self.patience();
         loop {
@@ -289,7 +289,7 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Waits until the key finds this many machines, and answers their ids.
+    /// Waits until the key finds this many machines, and returns their ids.
     pub(super) async fn until_found(
         &self,
         key: &TrackedKey,
@@ -327,7 +327,7 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Ends what the case made, where the cloud is a real one: a simulated one is thrown away.
+    /// Deletes what the case made, on a real cloud; a simulated one is discarded.
     pub(super) async fn sweep(self) -> Verdict {
         if self.subject.control().is_some() {
             return Ok(());
@@ -347,7 +347,7 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// Texts that must never be shown: the keys in use, and the case's own.
+    /// Checks that a text contains no secret: neither the keys in use nor the case's own.
     pub(super) fn shows_no_secret(&self, shown: &str, own: &[&Secret]) -> Verdict {
         let keys = self.subject.secrets();
         for secret in keys
@@ -371,7 +371,7 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// How much longer a case waits for something to become true.
+/// The remaining time for which a case waits for a condition.
 pub(super) struct Patience<'a> {
     subject: &'a dyn Subject,
     left: Duration,
@@ -387,7 +387,7 @@ impl<'a> Patience<'a> {
         }
     }
 
-    /// Waits a little, or gives up with what was seen last.
+    /// Waits a little, or fails with what was last observed.
     pub(super) async fn again(&mut self, seen: &str) -> Verdict {
         if self.left.is_zero() {
             return Err(Stop::Failed(format!("in vain: {seen}")));

@@ -1,8 +1,8 @@
-//! The provider conformance suite: what every provider, ours or a user's, must do to be trusted
-//! with money.
+//! The provider conformance suite: what every provider, built-in or user-defined, must do to be
+//! trusted with money.
 //!
-//! Give [`run`] a [`Subject`] and read its [`Report`]. A case is skipped when the provider does not
-//! declare the capability it is about, or when the cloud cannot be made to misbehave (a real one);
+//! Pass a [`Subject`] to [`run`] and read its [`Report`]. A case is skipped when the provider does
+//! not declare the capability it tests, or when the cloud cannot be made to misbehave (a real one);
 //! the skip names what is missing.
 //!
 //! ```
@@ -15,8 +15,8 @@
 //! # });
 //! ```
 //!
-//! Deliberately absent: anything about one cloud. What differs between clouds is asked of the
-//! provider (capabilities, limits, candidates) or of the subject.
+//! Deliberately absent: anything about one cloud. What differs between clouds comes from the
+//! provider (capabilities, limits, candidates) or from the subject.
 
 mod bench;
 mod cases;
@@ -35,7 +35,7 @@ pub struct Case {
 }
 
 impl Case {
-    /// Its name: the fact it proves.
+    /// The name of the case: the fact it proves.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.name
@@ -62,10 +62,10 @@ pub async fn run(subject: &dyn Subject) -> Report {
     run_only(subject, |_| true).await
 }
 
-/// Runs the cases whose name passes, each on a fresh cloud.
+/// Runs the cases that `chosen` selects by name, each on a fresh cloud.
 ///
 /// # Cancel safety
-/// As [`run`].
+/// Like [`run`].
 pub async fn run_only(subject: &dyn Subject, chosen: impl Fn(&str) -> bool) -> Report {
     let mut report = Report::default();
     for case in cases::ALL.iter().filter(|case| chosen(case.name)) {

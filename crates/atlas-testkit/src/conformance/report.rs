@@ -1,4 +1,4 @@
-//! What a run of the suite found.
+//! The result of a run of the suite.
 
 use std::fmt;
 
@@ -6,19 +6,19 @@ use serde::Serialize;
 
 use super::bench::Stop;
 
-/// How many cases passed, and what became of the others.
+/// The number of cases by result, with the reasons.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Report {
-    /// Cases that hold.
+    /// Cases that passed.
     pub passed: usize,
-    /// Cases that do not.
+    /// Cases that failed.
     pub failed: usize,
     /// Cases that could not be tried.
     pub skipped: usize,
     /// Why they could not be tried.
     pub skips: Vec<Skip>,
-    /// What was seen instead.
+    /// What was observed in failed cases.
     pub failures: Vec<Failure>,
 }
 
@@ -27,17 +27,17 @@ pub struct Report {
 pub struct Skip {
     /// The case.
     pub case: &'static str,
-    /// The capability that the provider does not declare, or `control:` and what this cloud cannot
-    /// be made to do.
+    /// The capability that the provider does not declare, or `control:` and the fault that this
+    /// cloud cannot be made to have.
     pub missing_capability: String,
 }
 
-/// A case that does not hold.
+/// A case that failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Failure {
     /// The case.
     pub case: &'static str,
-    /// What was seen.
+    /// What was observed.
     pub reason: String,
 }
 

@@ -1,5 +1,5 @@
-//! What the suite must be given: a way to a provider on a fresh cloud, and, where the cloud is
-//! simulated, a hand on it.
+//! The input of the suite: a provider on a fresh cloud and, if the cloud is simulated, controls for
+//! it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,10 +18,10 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A provider under test, and the cloud behind it.
 pub trait Subject: Send + Sync {
-    /// The reset hook: a provider with a good key, on a cloud with nothing of the suite's in it.
+    /// The reset hook: a provider with a valid key, on a cloud without objects of the suite.
     ///
     /// # Errors
-    /// When the cloud cannot be made ready; every case fails with it.
+    /// When the cloud cannot be prepared; every case then fails with this error.
     fn fresh(&self) -> BoxFuture<'_, Result<AnyProvider>>;
 
     /// The same provider on the same cloud, which is *not* reset, with a key the cloud does not
@@ -37,12 +37,12 @@ pub trait Subject: Send + Sync {
     /// Lets this much of the cloud's time pass: sleeps on a real cloud, advances a simulated one.
     fn wait(&self, span: Duration) -> BoxFuture<'_, ()>;
 
-    /// A hand on the cloud. `None` on a real one: what needs it is skipped.
+    /// Controls of a simulated cloud. `None` for a real one: cases that need them are skipped.
     fn control(&self) -> Option<&dyn Control> {
         None
     }
 
-    /// A serverless endpoint and what its worker understands.
+    /// A serverless endpoint and inputs that its worker understands.
     fn serverless(&self) -> Option<Serverless> {
         None
     }
@@ -52,8 +52,8 @@ pub trait Subject: Send + Sync {
         ComputeId::new("zz0unknown0zz0").expect("letters and digits")
     }
 
-    /// A region of this cloud where the request can be honoured, and that is not the cloud's own
-    /// first choice.
+    /// A region of this cloud in which the request can be honoured, and which is not the cloud's
+    /// own first choice.
     fn region(&self) -> Option<String> {
         None
     }
@@ -63,16 +63,16 @@ pub trait Subject: Send + Sync {
         Vec::new()
     }
 
-    /// The longest a machine may take from its order until it runs.
+    /// The maximum time from a machine's order until it runs.
     fn ready_within(&self) -> Duration {
         Duration::from_secs(20 * 60)
     }
 }
 
-/// A hand on a simulated cloud.
+/// Controls of a simulated cloud.
 pub trait Control: Send + Sync {
-    /// The next `count` calls of this operation (the contract's word) meet this fault. `false` when
-    /// this cloud cannot have it.
+    /// Makes the next `count` calls of this operation (its name in the contract) meet this fault.
+    /// `false` when this cloud cannot have it.
     fn inject<'a>(
         &'a self,
         operation: &'a str,
@@ -80,9 +80,9 @@ pub trait Control: Send + Sync {
         count: u32,
     ) -> BoxFuture<'a, bool>;
 
-    /// The next listing breaks off after it has begun, in a way its answers show: a page that
-    /// fails, a cursor that is lost, a region in error. `false` when this cloud's listing is a
-    /// single answer.
+    /// Makes the next listing break off after it has begun, visibly in its answers: a page that
+    /// fails, a lost cursor, a region in error. `false` when this cloud's listing is a single
+    /// answer.
     fn break_listing(&self) -> BoxFuture<'_, bool>;
 
     /// From now on every description of a machine in the cloud's answers is changed by this before
@@ -95,7 +95,7 @@ pub trait Control: Send + Sync {
     /// The cloud's own books: every machine it made since it was fresh.
     fn ledger(&self) -> BoxFuture<'_, Vec<LedgerEntry>>;
 
-    /// How many requests reached the cloud since it was fresh: of one operation, or all.
+    /// How many requests reached the cloud since it was fresh: for one operation, or in total.
     fn requests<'a>(&'a self, operation: Option<&'a str>) -> BoxFuture<'a, u64>;
 }
 
@@ -124,17 +124,17 @@ impl fmt::Debug for Rewrite {
 /// A machine in the cloud's own books.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerEntry {
-    /// What the cloud calls it.
+    /// The cloud's id of it.
     pub id: ComputeId,
     /// Whether it still bills.
     pub live: bool,
     /// The launch key it carries.
     pub launch_key: Option<TrackedKey>,
-    /// The environment its container got; `None` where the books do not say.
+    /// The environment that its container got; `None` if the records do not contain it.
     pub env: Option<BTreeMap<String, String>>,
 }
 
-/// A serverless endpoint for the suite, and inputs its worker understands.
+/// A serverless endpoint for the suite, and inputs that its worker understands.
 #[derive(Clone, Debug)]
 pub struct Serverless {
     /// The endpoint.

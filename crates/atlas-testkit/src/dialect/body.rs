@@ -1,4 +1,4 @@
-//! The body of an answer: whole, cut short, or a log that goes on.
+//! The body of an answer: complete, cut off, or a log stream.
 
 use std::fmt;
 use std::future::Future;
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// A body. Its error is what a cut connection looks like.
+/// A body. Its error represents a broken connection.
 pub struct SimBody(Inner);
 
 enum Inner {
@@ -38,8 +38,8 @@ impl SimBody {
         Self(Inner::Whole(None))
     }
 
-    /// A body that is asked for more `every` so often, until `next` answers `None`; an empty answer
-    /// sends nothing.
+    /// A body that polls for more at the interval `every`, until `next` returns `None`; an empty
+    /// result sends nothing.
     pub(super) fn live(
         every: Duration,
         next: impl FnMut() -> Option<Bytes> + Send + Sync + 'static,
@@ -51,7 +51,7 @@ impl SimBody {
         })))
     }
 
-    /// All of it, where it is one piece.
+    /// The complete body, if it is in one piece.
     pub(super) fn whole(self) -> Option<Bytes> {
         match self.0 {
             Inner::Whole(bytes) => bytes,
@@ -59,7 +59,7 @@ impl SimBody {
         }
     }
 
-    /// The first half of it, and then a broken connection.
+    /// The first half of the body, followed by a broken connection.
     pub(super) fn cut_short(self) -> Self {
         match self.0 {
             Inner::Whole(Some(bytes)) => {
@@ -106,7 +106,7 @@ impl Body for SimBody {
             Inner::Cut { sent, flushed, .. } => match sent.take().filter(|bytes| !bytes.is_empty())
             {
                 Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                // A server writes what it has when a body makes it wait; an error at once would
+                // A server sends what it has when a body makes it wait; an immediate error would
                 // overtake the first half.
                 None if !*flushed => {
                     *flushed = true;

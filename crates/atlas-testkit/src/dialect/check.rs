@@ -1,5 +1,5 @@
-//! Checks a JSON body against a shape and says what is wrong in the words of the JSON-schema
-//! library that RunPod's answers quote.
+//! Checks a JSON body against a shape, with error messages like those of the JSON-schema library
+//! that RunPod's answers quote.
 
 use serde_json::{Map, Value};
 

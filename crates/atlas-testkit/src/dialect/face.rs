@@ -1,5 +1,5 @@
-//! What every dialect is besides its cloud's words: a tower service that reads a request's body up
-//! to a bound, with quirks and a reset.
+//! The common part of all dialects: a tower service that reads a request's body up to a limit, with
+//! quirks and a reset.
 
 use std::future::Future;
 use std::io;
@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::SimBody;
 
-/// What a dialect's service answers in time.
+/// The future of a dialect's answer.
 pub(super) type Answering =
     Pin<Box<dyn Future<Output = Result<Response<SimBody>, io::Error>> + Send>>;
 
@@ -22,7 +22,7 @@ pub(super) enum BodyFault {
     Broken,
 }
 
-/// Reads a request's body, up to so many bytes.
+/// Reads a request's body, up to a maximum number of bytes.
 pub(super) async fn collect<B>(body: B, most: usize) -> Result<Bytes, BodyFault>
 where
     B: http_body::Body,
@@ -49,12 +49,12 @@ macro_rules! face {
                 self
             }
 
-            /// Other quirks from now on.
+            /// Sets the quirks from now on.
             pub fn set_quirks(&self, quirks: Quirks) {
                 self.shared().quirks = quirks;
             }
 
-            /// Forgets what is its own, and keeps its quirks. The world is reset by itself.
+            /// Resets the dialect's own state, and keeps its quirks. The world has its own reset.
             pub fn reset(&self) {
                 let mut shared = self.shared();
                 *shared = Shared {
@@ -63,7 +63,7 @@ macro_rules! face {
                 };
             }
 
-            /// The world it is a face of.
+            /// The world behind this dialect.
             #[must_use]
             pub fn world(&self) -> &$crate::world::World {
                 &self.world
@@ -104,7 +104,7 @@ macro_rules! face {
         }
 
         impl std::fmt::Debug for $dialect {
-            /// Without keys.
+            /// Keys are not printed.
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.debug_struct(stringify!($dialect))
                     .field("world", &self.world)

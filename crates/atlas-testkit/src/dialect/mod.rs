@@ -26,12 +26,11 @@ pub use body::SimBody;
 
 use crate::world::{Arrival, FaultKind, World};
 
-/// How long a slow answer takes, in simulated time: longer than a patient call likes, shorter than
-/// a deadline.
+/// The delay of a slow answer, in simulated time: long for a call, but shorter than a deadline.
 const SLOW: Duration = Duration::from_secs(10);
 
-/// What an answer becomes on its way, under the fault that spoils it. `failed` and `limited` are
-/// the cloud's own 500 and 429.
+/// Delivers an answer under the fault that spoils it. `failed` and `limited` are the cloud's own
+/// 500 and 429.
 async fn deliver(
     world: &World,
     arrival: &Arrival,
@@ -67,7 +66,7 @@ async fn deliver(
     }
 }
 
-/// What a proxy in front of a cloud writes when it lost the answer.
+/// The page of a proxy in front of a cloud that lost the answer.
 fn bad_gateway() -> Response<SimBody> {
     let html = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<center><h1>502 Bad Gateway</h1></center>\r\n\
                 <hr><center>cloudflare</center>\r\n</body>\r\n</html>\r\n";

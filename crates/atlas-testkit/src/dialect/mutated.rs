@@ -1,9 +1,9 @@
-//! For tests of whoever reads a cloud: the cloud with single fields of its answers changed into
-//! something odd, and what may not follow from that.
+//! For tests of clients: a cloud with single fields of its answers changed to unusual values, and
+//! checks of what must not follow from that.
 //!
-//! Every answer that the reads of a provider get is recorded and then given again under each change
-//! of each of its fields. Of a long list only the first rows are changed. Everything is enumerated,
-//! or drawn from one seed: a run is the same each time.
+//! Every answer that a provider's reads get is recorded and then repeated with each change of each
+//! of its fields. Only the first rows of a long list are changed. Everything is enumerated, or
+//! drawn from one seed, so every run is the same.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -30,23 +30,23 @@ const MOST: usize = 8 << 20;
 const ROWS: usize = 1;
 /// How many pairs of changes are drawn for each read.
 const PAIRS: usize = 60;
-/// Of the answers that an earlier read was checked with, each so many-th change is made again.
+/// For answers that an earlier read was checked with, only every so-many-th change is repeated.
 const AGAIN: usize = 25;
 
-/// What a field becomes.
+/// The new value of a changed field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
     /// `null`.
     Null,
-    /// It is not there.
+    /// The field is missing.
     Absent,
-    /// A word that means nothing.
+    /// A meaningless word.
     Text,
     /// A number.
     Number,
-    /// A negative fraction, written as a text.
+    /// A negative fraction, written as text.
     NumberAsText,
-    /// A number that fits nothing.
+    /// A number that fits no type.
     HugeNumber,
     /// A very long text.
     HugeText,
@@ -88,7 +88,7 @@ impl Change {
     }
 }
 
-/// One field of one answer, and what it becomes.
+/// One field of one answer, and its new value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Case {
     /// Method and path of the request.
@@ -111,7 +111,7 @@ struct Plan {
     cases: Vec<Case>,
 }
 
-/// An answer, and the whole of what was asked.
+/// An answer with its complete request.
 #[derive(Clone, Debug)]
 struct Recorded {
     line: String,
@@ -126,7 +126,7 @@ pub struct Mutated<S> {
     plan: Plans,
 }
 
-/// What is recorded and changed, apart from the cloud. Clones are the same.
+/// The recorded answers and the changes, separate from the cloud. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Plans(Arc<Mutex<Plan>>);
 
@@ -135,7 +135,7 @@ impl Plans {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Answers as the cloud gives them, and records them from now on.
+    /// From now on, answers are unchanged and recorded.
     fn record(&self) {
         *self.plan() = Plan::default();
     }
@@ -147,7 +147,7 @@ impl Plans {
             let mut fields = Vec::new();
             fields_of(answer, String::new(), &mut fields);
             for (pointer, is_row, value) in fields {
-                // A shorter list is another answer of the cloud, and not an odd one.
+                // A shorter list is a valid answer of the cloud, not a malformed one.
                 let odd = |change: &Change| match change {
                     Change::Absent => !is_row,
                     Change::EmptyList => !value.is_array(),
@@ -163,8 +163,8 @@ impl Plans {
         cases
     }
 
-    /// What was recorded for exactly this, changed; `None` where nothing is to be changed, or it
-    /// was not asked before.
+    /// The recorded answer to exactly this request, changed; `None` if nothing is to be changed, or
+    /// the request is new.
     fn changed(&self, line: &str, asked: &(String, Bytes)) -> Option<Response<SimBody>> {
         let plan = self.plan();
         if plan.cases.is_empty() {
@@ -196,7 +196,7 @@ fn fields_of<'a>(value: &'a Value, at: String, found: &mut Vec<(String, bool, &'
         fields_of(member, pointer, found);
     };
     match value {
-        // Rows that stand under their names.
+        // Rows that are the members of an object.
         Value::Object(members) if members.len() > 4 && members.values().all(Value::is_object) => {
             for (name, member) in members.iter().take(ROWS) {
                 go(&escaped(name), true, member);
@@ -253,7 +253,7 @@ impl<S> Mutated<S> {
         }
     }
 
-    /// What is recorded and changed of it.
+    /// Its recorded answers and changes.
     pub fn plans(&self) -> Plans {
         self.plan.clone()
     }
@@ -312,24 +312,24 @@ where
     }
 }
 
-/// What a provider is read about.
+/// The provider under test, with what it reads.
 #[derive(Clone, Debug)]
 pub struct Subject {
     /// The provider, over a [`Mutated`] cloud that answers at once.
     pub provider: AnyProvider,
-    /// What its calls are made with.
+    /// The context of its calls.
     pub context: CallContext,
     /// Machines of ours that run, each with its key.
     pub ours: Vec<(ComputeId, TrackedKey)>,
     /// A request that fits several offers.
     pub request: ComputeRequest,
-    /// What the pointers into a machine begin with, in a listing: `/instances/`.
+    /// The prefix of JSON pointers to a machine in a listing: `/instances/`.
     pub rows: &'static str,
-    /// The answers in which this field says by `null` that there is no such machine.
+    /// The answers in which `null` in this field means that there is no such machine.
     pub absence: Option<&'static str>,
 }
 
-/// How many cases there were.
+/// Numbers of cases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
@@ -341,7 +341,7 @@ pub struct Counts {
     pub pairs: usize,
 }
 
-/// What a provider reads.
+/// An operation that reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Read {
     Listing,
@@ -354,9 +354,9 @@ impl Read {
     const ALL: [Self; 4] = [Self::Listing, Self::Machine, Self::Offers, Self::Prices];
 }
 
-/// Reads everything under every change of one field, and under pairs of them, and tells what
-/// followed that may not follow: a machine of ours that is lost, or that is said to have ended; a
-/// row that hides others; a refusal for good because of an odd answer.
+/// Runs all reads under every change of one field, and under pairs of them, and reports what must
+/// not happen: a machine of ours that is lost, or reported as ended; a row that hides others; a
+/// permanent refusal because of a malformed answer.
 pub async fn violations(plans: &Plans, subject: &Subject) -> (Counts, Vec<String>) {
     let (mut counts, mut wrong) = (Counts::default(), Vec::new());
     let dice = SeededEntropy::new(7);
@@ -404,7 +404,7 @@ pub async fn violations(plans: &Plans, subject: &Subject) -> (Counts, Vec<String
     (counts, wrong)
 }
 
-/// Running, or something that is no end.
+/// Running, or in a state that is not an end.
 fn lives(status: &ComputeStatus) -> bool {
     matches!(
         status,
@@ -412,12 +412,13 @@ fn lives(status: &ComputeStatus) -> bool {
     )
 }
 
-/// Whether a machine that runs reads as one that does not.
+/// Whether a running machine is read as not running.
 fn ended(own: &Compute) -> bool {
     !lives(&own.status) || own.preempted || own.exit_code.is_some()
 }
 
-/// Reads, and tells what is wrong. Without cases the cloud is honest, and everything is there.
+/// Makes a read, and reports what is wrong. Without cases the cloud is honest, and everything is
+/// found.
 async fn check(read: Read, subject: &Subject, cases: &[Case], wrong: &mut Vec<String>) {
     let (provider, cx) = (&subject.provider, &subject.context);
     let what: Vec<String> = cases.iter().map(Case::to_string).collect();
@@ -429,7 +430,7 @@ async fn check(read: Read, subject: &Subject, cases: &[Case], wrong: &mut Vec<St
             Ok(listed) => {
                 for (id, key) in &subject.ours {
                     let own = listed.computes.iter().find(|compute| compute.id == *id);
-                    // One whose id became another is still known by its key.
+                    // A machine whose id was changed is still recognised by its key.
                     let keyed = listed.computes.iter().any(|compute| {
                         compute.keys.name == Some(*key) || compute.keys.tag == Some(*key)
                     });

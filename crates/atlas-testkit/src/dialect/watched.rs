@@ -129,26 +129,26 @@ where
 /// A status and a body.
 pub type Answer = (u16, &'static str);
 
-/// A cloud that answers what it was told to.
+/// A cloud that gives prepared answers.
 #[derive(Clone, Debug)]
 pub struct Canned(Arc<Script>);
 
 #[derive(Debug)]
 enum Script {
-    /// One after the other, the last for ever.
+    /// In order; the last one is repeated.
     InTurn(Vec<Answer>, Mutex<usize>),
-    /// By the end of the path.
+    /// By the end of the request's path.
     ByPath(Vec<(&'static str, Answer)>),
 }
 
 impl Canned {
-    /// These answers one after the other, whatever is asked; the last for ever.
+    /// Gives these answers in order, whatever is requested; the last one is repeated.
     #[must_use]
     pub fn in_turn(answers: &[Answer]) -> Self {
         Self(Arc::new(Script::InTurn(answers.to_vec(), Mutex::default())))
     }
 
-    /// The answer whose text the path ends in; anything else is a 404 without a word.
+    /// Gives the answer whose text the path ends in; anything else is a 404 with an empty body.
     #[must_use]
     pub fn by_path(answers: &[(&'static str, u16, &'static str)]) -> Self {
         Self(Arc::new(Script::ByPath(

@@ -1,5 +1,5 @@
-//! What a mock cloud holds besides machines: jobs, network volumes, supporting objects, and the
-//! count of calls.
+//! Resources of a mock cloud besides machines: jobs, network volumes, supporting objects, and the
+//! call counters.
 
 use std::collections::BTreeMap;
 

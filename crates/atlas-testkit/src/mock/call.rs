@@ -1,4 +1,4 @@
-//! One call to the mock cloud: who calls, what fault it meets, how often it is repeated.
+//! One call to the mock cloud: its account, its fault, its repeats.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use super::CLOUD;
 use super::provider::MockProvider;
 use crate::world::{Account, Arrival, FaultKind};
 
-/// How often a call that may be repeated is, unless its context says otherwise.
+/// Default maximum number of repeats of an idempotent call.
 const RETRIES: u32 = 2;
-/// How late an answer is under the fault `slow`.
+/// The delay of an answer under the fault `slow`.
 const SLOW: Duration = Duration::from_secs(5);
 
-/// A call under way.
+/// A call in progress.
 pub(super) struct Call<'a> {
     operation: &'static str,
     class: RetryClass,
@@ -32,7 +32,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// The machine it is about.
+    /// Sets the machine concerned.
     pub(super) const fn about(self, id: &'a str) -> Self {
         Self {
             target: Some(id),
@@ -80,7 +80,7 @@ impl<'a> Call<'a> {
             .entry(self.operation.to_owned())
             .or_default() += 1;
         let key = cx.api_key().unwrap_or(provider.key()).expose();
-        // A world that runs faster than its client, or stands still, has no time to compare.
+        // A world that runs faster than its client, or stands still, has no comparable time.
         if let Some(listener) = cx.extension::<DateListener>()
             && world.clock().keeps_pace()
         {
@@ -138,7 +138,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// An error after which nobody knows.
+/// An error with an unknown outcome.
 fn lost(kind: ErrorKind, message: &str) -> Error {
     Error::new(kind, message).outcome_is(Outcome::Unknown(Vec::new()))
 }

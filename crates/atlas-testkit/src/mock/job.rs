@@ -1,5 +1,5 @@
-//! Serverless jobs of the mock: their whole course follows from their input and the instant they
-//! were submitted.
+//! Serverless jobs of the mock: their whole course follows from their input and the time of
+//! submission.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 /// How long a cold worker needs to start.
 const COLD_START: Duration = Duration::from_secs(1);
-/// How long a job takes that does not say.
+/// The default run time of a job.
 const WORK: Duration = Duration::from_millis(200);
 /// How long the worker needs for a chunk.
 const CHUNK: Duration = Duration::from_millis(500);
@@ -94,7 +94,7 @@ impl MockJob {
             .collect()
     }
 
-    /// As the contract describes one.
+    /// Converts it to the contract's type.
     pub(super) fn describe(&self, provider: &ProviderId, now: Timestamp) -> Result<Job> {
         let status = self.status(now);
         let mut job = Job::new(
@@ -120,7 +120,7 @@ impl MockJob {
         Ok(job)
     }
 
-    /// Why a job that ended badly did.
+    /// The error of a failed job.
     pub(super) fn failure(&self) -> Option<String> {
         self.input.get("error").map(|text| {
             text.as_str()

@@ -1,4 +1,4 @@
-//! Streams of the mock: what is there already, and what comes while one waits.
+//! Streams of the mock: existing items, then new ones as they appear.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -10,13 +10,13 @@ use atlas_core::Result;
 use futures_core::Stream;
 use tokio::time::Sleep;
 
-/// What a look at the source gave: new items, and whether more can come.
+/// The result of reading the source: new items, and whether more can follow.
 pub(super) struct Look<T> {
     pub(super) items: Vec<Result<T>>,
     pub(super) more: bool,
 }
 
-/// Looks at a source again and again until it says that nothing more comes.
+/// Reads a source repeatedly until it reports that no more items follow.
 pub(super) struct Polled<T> {
     look: Box<dyn FnMut() -> Look<T> + Send>,
     pause: Duration,

@@ -1,4 +1,4 @@
-//! The mock provider: a typed face of the world, for a five-line unit test.
+//! The mock provider: a typed interface to the world, for short unit tests.
 //!
 //! ```
 //! use atlas_core::{CallContext, ComputeRequest, Gpu, LaunchKey};
@@ -14,9 +14,9 @@
 //! # }).unwrap();
 //! ```
 //!
-//! It has every capability group, and it meets the world's faults as a real provider does: what
-//! commits and then breaks off is an unknown outcome, a refused rate is not. Reads lag as the
-//! world's do. Deliberately absent: HTTP, and sockets behind a machine's ports.
+//! It has all optional operations, and the world's faults affect it like a real provider: a call
+//! that commits and then fails has an unknown outcome, a rate-limited one does not. Reads lag like
+//! the world's. Deliberately absent: HTTP, and sockets behind a machine's ports.
 
 mod account;
 mod call;
@@ -40,14 +40,14 @@ use crate::world::{CloudSpec, World, WorldClock};
 
 /// The cloud's name in the world, and the provider's id.
 pub const CLOUD: &str = "mock";
-/// The key that is good on a fresh mock cloud.
+/// The valid API key of a fresh mock cloud.
 pub const KEY: &str = "sim-key";
 /// The serverless endpoint that a mock cloud has.
 pub const ENDPOINT: &str = "sim-endpoint";
 /// The template that a mock cloud has.
 pub const TEMPLATE: &str = "sim-template";
 
-/// A cloud of no vendor, over a world. Cheap to clone; clones are the same cloud.
+/// A generic cloud over a world. Cheap to clone; clones are the same cloud.
 #[derive(Clone, Debug)]
 pub struct MockCloud {
     world: World,
@@ -57,7 +57,7 @@ pub struct MockCloud {
 }
 
 impl MockCloud {
-    /// A fresh cloud in a world of its own, which follows tokio's clock, paused or real.
+    /// A fresh cloud in a new world, which follows tokio's clock, paused or real.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let world =
@@ -66,7 +66,7 @@ impl MockCloud {
         Self::in_world(world)
     }
 
-    /// The face of a world that has a cloud called [`CLOUD`], with whatever keys it has there.
+    /// The mock over a world with a cloud called [`CLOUD`], and the keys it has there.
     #[must_use]
     pub fn in_world(world: World) -> Self {
         Self {
@@ -77,7 +77,7 @@ impl MockCloud {
         }
     }
 
-    /// Limits of its accounts other than the world's.
+    /// Sets limits for its accounts that differ from the world's.
     #[must_use]
     pub fn limits(self, limits: AccountLimits) -> Self {
         Self {
@@ -86,8 +86,8 @@ impl MockCloud {
         }
     }
 
-    /// With this, a machine with ports needs an address, made before it and released with it: an
-    /// orchestrator's supporting steps.
+    /// Makes a machine with ports require an address, which is made before it and released with it:
+    /// a supporting object.
     #[must_use]
     pub fn supporting(self) -> Self {
         Self {
@@ -96,7 +96,7 @@ impl MockCloud {
         }
     }
 
-    /// A provider with the good key.
+    /// A provider with the valid key.
     #[must_use]
     pub fn provider(&self) -> AnyProvider {
         self.provider_with_key(KEY)
@@ -126,7 +126,7 @@ impl MockCloud {
         self.belongings().supports.values().cloned().collect()
     }
 
-    /// The next listing breaks off in the middle, and shows it.
+    /// Makes the next listing break off in the middle, visibly.
     pub fn break_listing(&self) {
         self.belongings().broken_listings += 1;
     }

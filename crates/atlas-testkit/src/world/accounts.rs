@@ -1,4 +1,4 @@
-//! Who may do what: keys, the accounts they belong to, and what an account is good for.
+//! Permissions: API keys, the accounts they belong to, and the restrictions of an account.
 
 use super::World;
 
@@ -14,17 +14,17 @@ impl Account {
     }
 }
 
-/// What an account is good for.
+/// The restrictions of an account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Standing {
-    /// Everything.
+    /// No restriction.
     #[default]
     Good,
     /// Reading only: the key lacks the right to change anything.
     ReadOnly,
-    /// No new machines: the balance is used up.
+    /// No new machines, because the balance is used up.
     NoMoney,
-    /// No more live machines than this.
+    /// At most this many live machines.
     Quota(u32),
 }
 
@@ -35,7 +35,7 @@ impl World {
         Account(name.to_owned())
     }
 
-    /// Gives a key to an account, both made up here; answers the account.
+    /// Gives a new key to an account, which is created if necessary; returns the account.
     pub fn add_key(&self, cloud: &str, key: &str, account: &str) -> Account {
         if let Some(cloud) = self.lock().clouds.get_mut(cloud) {
             cloud.keys.insert(key.to_owned(), account.to_owned());
@@ -43,7 +43,7 @@ impl World {
         Account(account.to_owned())
     }
 
-    /// Whose key this is; `None` for a bad or revoked one.
+    /// The account of this key; `None` for a bad or revoked one.
     #[must_use]
     pub fn authorize(&self, cloud: &str, key: &str) -> Option<Account> {
         let state = self.lock();
@@ -59,14 +59,14 @@ impl World {
         }))
     }
 
-    /// Makes a key bad.
+    /// Makes a key invalid.
     pub fn revoke_key(&self, cloud: &str, key: &str) {
         if let Some(cloud) = self.lock().clouds.get_mut(cloud) {
             cloud.revoked.insert(key.to_owned());
         }
     }
 
-    /// Makes a revoked key good again, and undoes a swap of its account.
+    /// Makes a revoked key valid again, and undoes a swap of its account.
     pub fn restore_key(&self, cloud: &str, key: &str) {
         if let Some(cloud) = self.lock().clouds.get_mut(cloud) {
             cloud.revoked.remove(key);
@@ -74,7 +74,7 @@ impl World {
         }
     }
 
-    /// From now on the key belongs to another account; the next time, to the first one again.
+    /// Moves the key to another account; a second call moves it back to the first one.
     pub fn swap_account(&self, cloud: &str, key: &str) {
         if let Some(cloud) = self.lock().clouds.get_mut(cloud)
             && !cloud.swapped.remove(key)
@@ -83,14 +83,14 @@ impl World {
         }
     }
 
-    /// What an account is good for from now on.
+    /// Sets the restrictions of an account.
     pub fn set_standing(&self, cloud: &str, account: &Account, standing: Standing) {
         if let Some(cloud) = self.lock().clouds.get_mut(cloud) {
             cloud.standings.insert(account.0.clone(), standing);
         }
     }
 
-    /// What an account is good for.
+    /// The restrictions of an account.
     #[must_use]
     pub fn standing(&self, cloud: &str, account: &Account) -> Standing {
         self.lock()

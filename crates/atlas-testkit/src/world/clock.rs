@@ -6,7 +6,7 @@ use std::time::Duration;
 use atlas_core::{Clock, Timestamp};
 use tokio::time::Instant;
 
-/// When a virtual world begins: 2026-11-21T00:00:00Z.
+/// The start of a virtual world: 2026-11-21T00:00:00Z.
 const EPOCH_SECONDS: i64 = 1_795_219_200;
 
 /// The clock of a [`World`](super::World). Cheap to clone; clones show the same time.
@@ -20,12 +20,12 @@ struct Inner {
     jumps: Mutex<Vec<Jump>>,
 }
 
-/// An advance by hand: when, in simulated time, and how far.
+/// A manual advance: when, in simulated time, and how far.
 #[derive(Clone, Copy, Debug)]
 struct Jump {
     at: Timestamp,
     by: Duration,
-    /// Whether it passed for clients too.
+    /// Whether the time passed for clients too.
     shown: bool,
 }
 
@@ -36,14 +36,14 @@ impl WorldClock {
         Self::build(Timestamp::from_unix_seconds(EPOCH_SECONDS), None)
     }
 
-    /// Follows tokio's clock from now on, `speed` simulated seconds for each of its seconds. With
-    /// paused time this is exact and repeatable. A speed that is not a positive number counts as 1.
+    /// Follows tokio's clock from now on, with `speed` simulated seconds per second. With paused
+    /// time this is exact and repeatable. A speed that is not a positive number counts as 1.
     #[must_use]
     pub fn following(speed: f64) -> Self {
         Self::following_from(Timestamp::from_unix_seconds(EPOCH_SECONDS), speed)
     }
 
-    /// As [`WorldClock::following`], beginning at `epoch`.
+    /// Like [`WorldClock::following`], starting at `epoch`.
     #[must_use]
     pub fn following_from(epoch: Timestamp, speed: f64) -> Self {
         let speed = if speed.is_finite() && speed > 0.0 {
@@ -66,15 +66,15 @@ impl WorldClock {
         self.0.jumps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves simulated time on by hand, besides whatever it follows.
+    /// Advances simulated time manually, in addition to the clock it follows.
     pub fn advance(&self, by: Duration) {
         let mut jumps = self.jumps();
         let (at, shown) = (self.at(&jumps), false);
         jumps.push(Jump { at, by, shown });
     }
 
-    /// Lets time pass while the clock that is followed stands still, as a monotonic clock does
-    /// while its host sleeps: clients' wall clocks show that it passed.
+    /// Lets time pass while the followed clock stands still, like a monotonic clock while its host
+    /// sleeps: clients' wall clocks show that it passed.
     pub fn sleep_through(&self, by: Duration) {
         let mut jumps = self.jumps();
         let (at, shown) = (self.at(&jumps), true);
@@ -92,29 +92,29 @@ impl WorldClock {
         self.0.epoch.saturating_add(followed).saturating_add(jumped)
     }
 
-    /// Whether it runs on by itself, as fast as the clock it follows.
+    /// Whether it follows a clock, and is not only advanced manually.
     #[must_use]
     pub fn keeps_pace(&self) -> bool {
         matches!(self.0.follow, Some((_, speed)) if speed == 1.0)
     }
 
-    /// Simulated seconds for each second of the clock it follows; 1 when advanced by hand.
+    /// Simulated seconds per second of the followed clock; 1 when advanced manually.
     #[must_use]
     pub fn speed(&self) -> f64 {
         self.0.follow.map_or(1.0, |(_, speed)| speed)
     }
 
-    /// How long a simulated span lasts on the clock that is followed.
+    /// How long a simulated span lasts on the followed clock.
     #[must_use]
     pub fn real(&self, simulated: Duration) -> Duration {
         scale(simulated, 1.0 / self.speed())
     }
 
-    /// What a client's own clock showed at a simulated instant: what a dialect writes on the wire.
+    /// Converts a simulated instant to a client's own clock, as a dialect writes it on the wire.
     ///
-    /// A client of a world at speed 60 lives sixty times slower, and knows of no advance by hand;
-    /// timestamps in the world's own frame would all lie in its future. By hand only, or at speed
-    /// 1, the two frames are the same.
+    /// A client of a world at speed 60 lives sixty times slower, and does not see manual advances;
+    /// timestamps in the world's own time would all be in its future. With manual advances only, or
+    /// at speed 1, both times are equal.
     #[must_use]
     pub fn on_the_wire(&self, instant: Timestamp) -> Timestamp {
         let Some((_, speed)) = self.0.follow else {
@@ -135,7 +135,7 @@ impl WorldClock {
         }
     }
 
-    /// The simulated instant at which a client's own clock shows this: the inverse of
+    /// The simulated instant at which a client's own clock shows this time: the inverse of
     /// [`WorldClock::on_the_wire`].
     #[must_use]
     pub fn off_the_wire(&self, shown: Timestamp) -> Timestamp {
@@ -164,7 +164,7 @@ impl Clock for WorldClock {
     }
 }
 
-/// Exact at speed 1, which is what repeatable histories run at.
+/// Exact at speed 1, which repeatable histories use.
 fn scale(span: Duration, factor: f64) -> Duration {
     if (factor - 1.0).abs() < f64::EPSILON {
         span

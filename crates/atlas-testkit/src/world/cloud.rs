@@ -1,12 +1,12 @@
-//! What a simulated cloud is made of: its shapes and prices, its regions, its delays and its
-//! laxities.
+//! The specification of a simulated cloud: its shapes and prices, its regions, its delays and its
+//! lags.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use atlas_core::{Gpu, Usd, UsdPerHour};
 
-/// A simulated cloud's constants. Build one with [`CloudSpec::plain`], or take a dialect's.
+/// The constants of a simulated cloud. Build one with [`CloudSpec::plain`], or use a dialect's.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct CloudSpec {
@@ -14,7 +14,7 @@ pub struct CloudSpec {
     pub name: String,
     /// Its regions, in the order the scheduler prefers them.
     pub regions: Vec<Region>,
-    /// What can be rented.
+    /// The shapes that can be rented.
     pub shapes: Vec<Shape>,
     /// How long things take.
     pub timing: Timing,
@@ -22,33 +22,34 @@ pub struct CloudSpec {
     pub lag: Lag,
     /// The cloud's stated bound on how late a new machine may appear.
     pub visibility_bound: Duration,
-    /// What a gigabyte of a running machine's disks costs.
+    /// Price of a gigabyte of a running machine's disks.
     pub disk_running: UsdPerHour,
-    /// What a gigabyte of a stopped machine's kept disk costs.
+    /// Price of a gigabyte of a stopped machine's kept disk.
     pub disk_stopped: UsdPerHour,
-    /// The characters an id is made of.
+    /// The characters of an id.
     pub id_alphabet: &'static str,
-    /// How long an id is.
+    /// The length of an id.
     pub id_len: usize,
-    /// Ids that count up from here, where they are numbers and not words.
+    /// The first id, for clouds whose ids are ascending numbers.
     pub first_id: Option<u64>,
-    /// What ends an id, unless its order says otherwise.
+    /// The suffix of an id, unless its order sets another.
     pub id_suffix: &'static str,
-    /// What a preempted machine becomes: true when it is kept, stopped; false when it is gone.
+    /// What happens to a preempted machine: true when it is kept, stopped; false when it is
+    /// deleted.
     pub preempted_stays: bool,
-    /// What a machine whose command ended becomes: true when it stops and its compute stops
+    /// What happens to a machine whose command ended: true when it stops and its compute stops
     /// billing.
     pub exit_stops: bool,
     /// Whether a machine costs nothing before it first runs.
     pub bills_from_running: bool,
 }
 
-/// A place.
+/// A region.
 #[derive(Clone, Debug)]
 pub struct Region {
     /// The cloud's id.
     pub id: String,
-    /// Its name for people.
+    /// The display name.
     pub name: String,
 }
 
@@ -57,13 +58,13 @@ pub struct Region {
 pub struct Shape {
     /// The cloud's id.
     pub native: String,
-    /// Its name for people.
+    /// The display name.
     pub name: String,
-    /// The card; `None` for a machine without one, or a card the catalogue has no name for.
+    /// The GPU; `None` for a machine without one, or a GPU that the catalogue does not have.
     pub gpu: Option<Gpu>,
-    /// Memory of one card in GB; 0 for a machine without one.
+    /// Memory of one GPU in GB; 0 for a machine without one.
     pub vram_gb: u32,
-    /// RAM in GB for each unit.
+    /// RAM in GB per unit.
     pub ram_gb: u32,
     /// Its tiers. A cloud without tiers has one with an empty name.
     pub tiers: BTreeMap<String, Tier>,
@@ -72,15 +73,15 @@ pub struct Shape {
 /// A shape in one tier.
 #[derive(Clone, Debug)]
 pub struct Tier {
-    /// For one unit: one GPU, or one virtual CPU.
+    /// Price of one unit: one GPU, or one virtual CPU.
     pub price: UsdPerHour,
-    /// The most units in one machine.
+    /// The maximum number of units in one machine.
     pub max_count: u32,
-    /// How many units each region has when the world begins.
+    /// The initial number of units in each region.
     pub stock: BTreeMap<String, u32>,
 }
 
-/// How long things take: each is drawn between its two ends.
+/// How long things take: each time is drawn between its two limits.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Timing {
@@ -100,8 +101,8 @@ pub struct Timing {
     pub cold_start: Duration,
 }
 
-/// How late reads may be, drawn for each machine. All zero by default: only faults make reads late
-/// then.
+/// How late reads may be, drawn for each machine. All zero by default, so that only faults delay
+/// reads.
 #[derive(Clone, Debug, Default)]
 pub struct Lag {
     /// A new machine is missing from lists for up to this long.
@@ -112,12 +113,12 @@ pub struct Lag {
     pub list_forgets: Duration,
     /// A dead machine is still read for up to this long.
     pub read_forgets: Duration,
-    /// Machines, of a million, that appear beyond the cloud's bound.
+    /// How many machines per million appear later than the cloud's bound.
     pub beyond_bound_ppm: u32,
 }
 
 impl Lag {
-    /// As real clouds lag: mostly a little, at worst up to the bound.
+    /// The lags of a real cloud: mostly small, at most the bound.
     #[must_use]
     pub fn within(bound: Duration) -> Self {
         Self {
@@ -149,8 +150,8 @@ impl Default for Timing {
 }
 
 impl CloudSpec {
-    /// A cloud of no vendor: two GPUs (`gpu-a`, an H100, and `gpu-b`, an L4) and a `cpu` shape,
-    /// each eight to a region, in `r1` and `r2`.
+    /// A generic cloud: two GPU shapes (`gpu-a`, an H100, and `gpu-b`, an L4) and a `cpu` shape,
+    /// eight of each per region, in `r1` and `r2`.
     #[must_use]
     pub fn plain(name: impl Into<String>) -> Self {
         let regions = [("r1", "Region 1"), ("r2", "Region 2")];
@@ -211,13 +212,13 @@ impl CloudSpec {
         }
     }
 
-    /// The same with other laxities.
+    /// Sets other lags.
     #[must_use]
     pub fn lag(self, lag: Lag) -> Self {
         Self { lag, ..self }
     }
 
-    /// The same with other delays.
+    /// Sets other delays.
     #[must_use]
     pub fn timing(self, timing: Timing) -> Self {
         Self { timing, ..self }

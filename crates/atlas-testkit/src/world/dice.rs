@@ -1,4 +1,4 @@
-//! The world's randomness: one stream from one seed.
+//! The world's random numbers: one stream from one seed.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ impl Dice {
         if end == 0 { 0 } else { self.draw() % end }
     }
 
-    /// True in so many of a million cases.
+    /// True in this many of a million cases.
     pub(super) fn chance(&self, per_million: u32) -> bool {
         self.below(1_000_000) < u64::from(per_million)
     }
@@ -35,7 +35,7 @@ impl Dice {
         Duration::from_millis(from + self.below(to.saturating_sub(from) + 1))
     }
 
-    /// A word of this length over an alphabet.
+    /// A text of this length over an alphabet.
     pub(super) fn word(&self, alphabet: &[u8], len: usize) -> String {
         (0..len)
             .map(|_| {

@@ -1,4 +1,4 @@
-//! What can go wrong on purpose: the kinds, the queue, the plans and the counters.
+//! Injected faults: their kinds, the queue, the plans and the counters.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use super::dice::Dice;
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident $word:literal;)*) => {
-        /// A kind of fault, by the name it has in the admin's JSON.
+        /// A kind of fault, with its name in the admin interface's JSON.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum FaultKind { $($(#[$doc])* #[serde(rename = $word)] $kind,)* }
 
@@ -50,9 +50,9 @@ kinds! {
     Html502 "html-502";
     /// The work is done; the answer breaks off in the middle.
     Truncated "truncated";
-    /// The work is done; the answer takes its time.
+    /// The work is done; the answer is delayed.
     Slow "slow";
-    /// The new machine stays unseen for longer than the cloud's bound.
+    /// The new machine stays invisible for longer than the cloud's bound.
     LateAppearance "late-appearance";
     /// A read shows each machine as it was some time ago.
     StaleList "stale-list";
@@ -60,7 +60,7 @@ kinds! {
     PartialList "partial-list";
     /// A list that looks whole is empty.
     EmptyList "empty-list";
-    /// Between two pages one machine slips through.
+    /// One machine is missing between two pages.
     PageShift "page-shift";
     /// Sold out.
     NoCapacity "no-capacity";
@@ -70,11 +70,11 @@ kinds! {
     Preempt "preempt";
     /// The machine is gone without a trace.
     Vanish "vanish";
-    /// The machine never comes to run.
+    /// The machine never starts to run.
     NeverReady "never-ready";
-    /// From now on the key is bad.
+    /// The key becomes invalid.
     RevokeKey "revoke-key";
-    /// From now on the key belongs to another account; the next time, to the first one again.
+    /// The key moves to another account; a second time moves it back to the first one.
     SwapAccount "swap-account";
 }
 
@@ -108,7 +108,7 @@ impl FaultKind {
         }
     }
 
-    /// Whether it decides how a call is answered, rather than what is done or shown.
+    /// Whether it affects the answer of a call, and not what is done or shown.
     const fn spoils_the_answer(self) -> bool {
         matches!(
             self,
@@ -144,19 +144,19 @@ impl FromStr for FaultKind {
     }
 }
 
-/// A fault to come: it strikes the next `count` calls of its operation.
+/// A queued fault: it strikes the next `count` calls of its operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
-    /// Which cloud; any where unset.
+    /// The cloud; any if unset.
     #[serde(default)]
     pub cloud: Option<String>,
-    /// Which operation, in the contract's words; any that the kind concerns where unset.
+    /// The operation, by its name in the contract; any that the kind concerns if unset.
     #[serde(default)]
     pub operation: Option<String>,
-    /// What happens.
+    /// The kind of fault.
     pub kind: FaultKind,
-    /// How often; once where unset.
+    /// How many times; once if unset.
     #[serde(default = "once")]
     pub count: u32,
 }
@@ -166,7 +166,7 @@ const fn once() -> u32 {
 }
 
 impl Fault {
-    /// This kind, once, on this operation of this cloud.
+    /// A fault of this kind that strikes one call of this operation of this cloud.
     pub fn new(cloud: impl Into<String>, operation: impl Into<String>, kind: FaultKind) -> Self {
         Self {
             cloud: Some(cloud.into()),
@@ -176,7 +176,7 @@ impl Fault {
         }
     }
 
-    /// This often.
+    /// Sets how many times it strikes.
     #[must_use]
     pub fn times(self, count: u32) -> Self {
         Self { count, ..self }
@@ -193,23 +193,23 @@ impl Fault {
     }
 }
 
-/// A fault that may come with any call, by chance.
+/// A fault that may strike any call, at random.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FaultPlan {
-    /// Which cloud; any where unset.
+    /// The cloud; any if unset.
     #[serde(default)]
     pub cloud: Option<String>,
-    /// Which operation; any that the kind concerns where unset.
+    /// The operation; any that the kind concerns if unset.
     #[serde(default)]
     pub operation: Option<String>,
-    /// What happens.
+    /// The kind of fault.
     pub kind: FaultKind,
-    /// In how many of a million calls.
+    /// The probability, per million calls.
     pub per_million: u32,
 }
 
-/// An operation's name as the queue knows it: what one HTTP call of a cloud serves is one
-/// operation.
+/// The name of an operation in the queue: operations that are served by the same HTTP call share
+/// one name.
 #[must_use]
 pub fn same_operation(operation: &str) -> &str {
     match operation {
@@ -220,7 +220,7 @@ pub fn same_operation(operation: &str) -> &str {
     }
 }
 
-/// What a call meets: an effect on what is done or shown, and on how it is answered.
+/// The faults of one call: those on what is done or shown, and the one on its answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Arrival {
     pub(super) effects: Vec<FaultKind>,
@@ -228,19 +228,19 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    /// Whether this effect is on.
+    /// Whether this fault applies.
     #[must_use]
     pub fn has(&self, kind: FaultKind) -> bool {
         self.effects.contains(&kind)
     }
 
-    /// How the answer is spoilt, if it is.
+    /// The fault of the answer, if any.
     #[must_use]
     pub const fn answer(&self) -> Option<FaultKind> {
         self.answer
     }
 
-    /// The fault that keeps the work from being done at all, if one does.
+    /// The fault that prevents the work, if any.
     #[must_use]
     pub fn refused(&self) -> Option<FaultKind> {
         self.answer.filter(|kind| {
@@ -255,7 +255,7 @@ impl Arrival {
     }
 }
 
-/// The faults to come and those that came.
+/// The queued faults, and counters of those that struck.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     pub(super) queue: Vec<Fault>,
@@ -264,8 +264,8 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    /// At most one of those that spoil the answer strikes a call, and one of each other kind; those
-    /// that could not show are kept.
+    /// At most one fault of the answer strikes a call, and one of each other kind; faults that
+    /// could not have an effect remain queued.
     pub(super) fn strike(
         &mut self,
         cloud: &str,

@@ -1,5 +1,5 @@
-//! Serverless endpoints: a queue, workers that start cold and idle away, and jobs whose input says
-//! what they do.
+//! Serverless endpoints: a queue, workers that start cold and stop when idle, and jobs whose input
+//! determines what they do.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -14,25 +14,25 @@ use super::{State, World};
 
 /// How long a job without a `sleep` works.
 const WORK: Duration = Duration::from_millis(100);
-/// How far apart the chunks of a streaming job come.
+/// The interval between the chunks of a streaming job.
 const CHUNK: Duration = Duration::from_millis(250);
 
-/// An endpoint to make.
+/// The specification of an endpoint.
 #[derive(Clone, Debug)]
 pub struct EndpointSpec {
     /// Its id; drawn where unset.
     pub id: Option<String>,
-    /// The most workers.
+    /// The maximum number of workers.
     pub max_workers: u32,
     /// From the start of a worker to its first job.
     pub cold_start: Duration,
-    /// How long a worker stays without a job.
+    /// How long an idle worker is kept.
     pub idle_timeout: Duration,
-    /// How long a job may run that does not say.
+    /// The default maximum run time of a job.
     pub execution_timeout: Duration,
-    /// What a worker costs while it is there.
+    /// The price of a worker while it exists.
     pub price: UsdPerHour,
-    /// What the dialect wants to remember besides.
+    /// Additional data of the dialect.
     pub extra: Value,
 }
 
@@ -58,7 +58,7 @@ pub struct Endpoint {
     pub id: String,
     /// The account it belongs to.
     pub account: String,
-    /// What it was made of, later updates included.
+    /// Its specification, including later updates.
     pub spec: EndpointSpec,
     /// When it was made.
     pub created_at: Timestamp,
@@ -76,16 +76,16 @@ pub struct Endpoint {
 pub struct Worker {
     /// The worker's id.
     pub id: String,
-    /// When it was asked for.
+    /// When it was requested.
     pub created_at: Timestamp,
     /// When it was ready for its first job.
     pub ready_at: Option<Timestamp>,
-    /// The job it is at.
+    /// The job it is running.
     pub job: Option<String>,
     turns: u64,
 }
 
-/// How many jobs came to which end.
+/// Number of jobs by result.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counts {
     completed: u64,
@@ -93,15 +93,15 @@ struct Counts {
     retried: u64,
 }
 
-/// How an endpoint is, in numbers.
+/// Numbers of jobs and workers of an endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Health {
-    /// Jobs that ended well.
+    /// Jobs that completed.
     pub completed: u64,
-    /// Jobs that ended badly.
+    /// Jobs that failed.
     pub failed: u64,
-    /// Jobs being worked at.
+    /// Jobs that are running.
     pub in_progress: u64,
     /// Jobs waiting.
     pub in_queue: u64,
@@ -121,7 +121,7 @@ pub struct JobSpec {
     /// `{"sleep":N}` works N seconds, `{"stream":N}` yields N chunks, `{"error":S}` fails; the
     /// output echoes it.
     pub input: Value,
-    /// Whether the submitter waits for it, which makes its result be forgotten sooner.
+    /// Whether the submitter waits for it; its result is then deleted sooner.
     pub sync: bool,
     /// Where to report the end.
     pub webhook: Option<Secret>,
@@ -139,9 +139,9 @@ pub struct WorldJob {
     pub id: String,
     /// What was submitted.
     pub spec: JobSpec,
-    /// How far it is.
+    /// The status of the job.
     pub status: JobStatus,
-    /// When it was submitted, or sent round again.
+    /// When it was submitted, or retried.
     pub queued_at: Timestamp,
     /// When a worker took it.
     pub started_at: Option<Timestamp>,
@@ -149,7 +149,7 @@ pub struct WorldJob {
     pub ended_at: Option<Timestamp>,
     /// Which worker took it.
     pub worker: Option<String>,
-    /// What the handler returned, once it has.
+    /// The output of the handler, once it returned.
     pub output: Option<Value>,
     /// Why it failed.
     pub error: Option<String>,
@@ -158,7 +158,7 @@ pub struct WorldJob {
     drained: usize,
 }
 
-/// The end of a job that somebody wants to hear of.
+/// The end of a job, to be reported to a webhook.
 #[derive(Clone, Debug)]
 pub struct Webhook {
     /// Where to report it.
@@ -169,7 +169,7 @@ pub struct Webhook {
     pub job: WorldJob,
 }
 
-/// Something that happens at an endpoint by itself.
+/// An event of an endpoint that happens by itself.
 #[derive(Clone, Debug)]
 pub(super) enum QueueEvent {
     WorkerReady(String),
@@ -235,7 +235,7 @@ impl WorldJob {
 }
 
 impl World {
-    /// Makes an endpoint; answers its id. One that is there already under that id is replaced.
+    /// Creates an endpoint; returns its id. An existing one with the same id is replaced.
     pub fn add_endpoint(
         &self,
         cloud: &str,
@@ -381,7 +381,7 @@ impl World {
             .unwrap_or_default()
     }
 
-    /// The chunks since they were last drained. They are gone then.
+    /// The chunks since the last drain. They are then removed.
     #[must_use]
     pub fn drain_job(
         &self,
@@ -407,7 +407,7 @@ impl World {
         ))
     }
 
-    /// Cancels a job; one that has ended is answered as it ended.
+    /// Cancels a job; an ended one is returned unchanged.
     ///
     /// # Errors
     /// [`Refusal::NotFound`].
@@ -435,7 +435,7 @@ impl World {
             .ok_or(Refusal::NotFound)
     }
 
-    /// Sends a job round again that failed or timed out.
+    /// Retries a job that failed or timed out.
     ///
     /// # Errors
     /// [`Refusal::NotFound`], or [`Refusal::NotNow`] for a job in another state.
@@ -473,7 +473,7 @@ impl World {
             .ok_or(Refusal::NotFound)
     }
 
-    /// Cancels every job still in the queue; answers how many.
+    /// Cancels every queued job; returns their number.
     ///
     /// # Errors
     /// [`Refusal::NotFound`].
@@ -496,7 +496,7 @@ impl World {
         Ok(waiting.len())
     }
 
-    /// The ends of jobs not yet reported, each once.
+    /// The ends of jobs that were not reported yet, each once.
     #[must_use]
     pub fn take_webhooks(&self) -> Vec<Webhook> {
         std::mem::take(&mut self.at_now().0.webhooks)
@@ -504,7 +504,7 @@ impl World {
 }
 
 impl Endpoint {
-    /// How it is, in numbers.
+    /// Its numbers of jobs and workers.
     #[must_use]
     pub fn health(&self) -> Health {
         let jobs = |status: &JobStatus| {
@@ -625,7 +625,7 @@ impl State {
         Ok(id)
     }
 
-    /// Gives waiting jobs to idle workers, and asks for workers where there are too few.
+    /// Gives queued jobs to idle workers, and starts workers if there are too few.
     fn dispatch(&mut self, cloud: &str, endpoint: &str, now: Timestamp) {
         loop {
             let Some(held) = self.held(cloud, endpoint) else {
@@ -812,7 +812,7 @@ impl State {
         self.rest(cloud, endpoint, at);
     }
 
-    /// Workers without a job go after a while.
+    /// Removes workers that were idle for too long.
     fn rest(&mut self, cloud: &str, endpoint: &str, at: Timestamp) {
         let Some(held) = self.held(cloud, endpoint) else {
             return;

@@ -1,4 +1,4 @@
-//! How a machine comes, lives and goes: orders from its account, and what happens to it by itself.
+//! The life of a machine: orders of its account, and what happens to it by itself.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,7 +15,7 @@ use super::machine::{Machine, MachineSpec, MachineState, Meter, Restart};
 use super::program::Program;
 use super::{Cloud, State, World};
 
-/// Why the world did not do what was ordered. Nothing was changed.
+/// Why the world did not carry out an order. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -23,11 +23,11 @@ pub enum Refusal {
     NoSuchCloud,
     /// There is no such shape, or not in this tier.
     UnknownShape,
-    /// One machine cannot have so many units.
+    /// One machine cannot have this many units.
     TooMany,
     /// There is no such region.
     UnknownRegion(String),
-    /// Sold out, or nothing left where it was asked for.
+    /// Sold out, or no units left in the requested place.
     NoCapacity,
     /// There is no such machine, volume, endpoint or job, or this account cannot see it (yet), or
     /// not there.
@@ -38,11 +38,11 @@ pub enum Refusal {
     WrongState(MachineState),
     /// The account's balance is used up.
     NoMoney,
-    /// The account has as many machines as it may have.
+    /// The account has reached its maximum number of machines.
     Quota,
-    /// The key lacks the right.
+    /// The key lacks the permission.
     Forbidden,
-    /// What it is about is in no state for it.
+    /// The resource's state does not allow it.
     NotNow,
 }
 
@@ -67,7 +67,7 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// Something that happens by itself.
+/// A scheduled event.
 #[derive(Clone, Debug)]
 pub(super) struct Timer {
     cloud: String,
@@ -129,7 +129,7 @@ impl World {
         state.machine(cloud, &id).cloned().ok_or(Refusal::NotFound)
     }
 
-    /// Stops a machine and keeps it.
+    /// Stops a machine without deleting it.
     ///
     /// # Errors
     /// A [`Refusal`]; then nothing was changed.
@@ -145,7 +145,7 @@ impl World {
         state.machine(cloud, id).cloned().ok_or(Refusal::NotFound)
     }
 
-    /// Starts a stopped or failed machine, where its place has units left.
+    /// Starts a stopped or failed machine, if its region has units left.
     ///
     /// # Errors
     /// A [`Refusal`]; then nothing was changed.
@@ -197,8 +197,7 @@ impl World {
         state.machine(cloud, id).cloned().ok_or(Refusal::NotFound)
     }
 
-    /// Destroys a machine for good. It may take the cloud a while, and reads may show it for
-    /// longer.
+    /// Destroys a machine. The cloud may take a while, and reads may show it for longer.
     ///
     /// # Errors
     /// A [`Refusal`]; then nothing was changed. A machine already ordered to be destroyed is not
@@ -225,12 +224,13 @@ impl World {
         Ok(())
     }
 
-    /// The cloud itself will stop a machine then, if it runs.
+    /// Schedules that the cloud itself stops a machine at this instant, if it is running.
     pub fn stop_at(&self, cloud: &str, id: &str, at: Timestamp) {
         self.at_now().0.schedule(at, cloud, id, What::Stop);
     }
 
-    /// Changes what a dialect may change of a machine: its name, tags, environment, lock, ...
+    /// Changes the parts of a machine that a dialect may change: its name, tags, environment, lock,
+    /// ...
     ///
     /// # Errors
     /// [`Refusal::NotFound`]; then nothing was changed.
@@ -248,7 +248,7 @@ impl World {
         Ok(machine.clone())
     }
 
-    /// From now on a machine costs this much while it runs: a changed bid.
+    /// Changes the price of a running machine, as a changed bid does.
     ///
     /// # Errors
     /// [`Refusal::NotFound`]; then nothing was changed.
@@ -272,7 +272,7 @@ impl World {
 }
 
 impl State {
-    /// Lets everything happen that is due by `now`, in the order it is due.
+    /// Executes every event that is due by `now`, in order.
     pub(super) fn settle(&mut self, now: Timestamp) {
         while let Some(entry) = self.timers.first_entry() {
             let (at, _) = *entry.key();
@@ -376,7 +376,7 @@ impl State {
         self.clouds.get_mut(cloud)?.machines.get_mut(id)
     }
 
-    /// The machine an order is about, if the account can see it by its id.
+    /// The machine that an order names, if the account can see it.
     fn ordered(
         &self,
         cloud: &str,
@@ -471,7 +471,7 @@ impl State {
         Ok(id)
     }
 
-    /// Puts a machine into the books, not yet begun and seen at once.
+    /// Adds a machine that has not started yet and is visible at once.
     #[expect(
         clippy::too_many_arguments,
         reason = "a machine's identity and its place, told apart by their types"
@@ -546,7 +546,7 @@ impl State {
         }
     }
 
-    /// Sets a machine on its way to running.
+    /// Starts a machine: schedules its way to running.
     pub(super) fn begin(&mut self, cloud: &str, id: &str, now: Timestamp, never_ready: bool) {
         let Some(timing) = self.clouds.get(cloud).map(|held| held.spec.timing.clone()) else {
             return;
@@ -585,7 +585,7 @@ impl State {
         }
     }
 
-    /// The container runs from now on.
+    /// The container starts to run.
     fn run(&mut self, cloud: &str, id: &str, generation: u32, at: Timestamp) {
         let Some(timing) = self.clouds.get(cloud).map(|held| held.spec.timing.clone()) else {
             return;
@@ -640,7 +640,7 @@ impl State {
         }
     }
 
-    /// Whether a container that ended will run again, a second later.
+    /// Whether an ended container is restarted a second later.
     fn started_again(&mut self, cloud: &str, id: &str, code: i32, at: Timestamp) -> bool {
         let rate = self.rate(cloud, id, MachineState::Starting);
         let Some(machine) = self.machine_mut(cloud, id) else {
@@ -699,7 +699,7 @@ impl State {
         }
     }
 
-    /// The machine and its bill end. Reads forget it late, unless `at_once`.
+    /// Ends the machine and its bill. Reads forget it late, unless `at_once`.
     pub(super) fn end(&mut self, cloud: &str, id: &str, at: Timestamp, at_once: bool) {
         let held = matches!(
             self.machine(cloud, id).map(|machine| machine.state),
@@ -798,8 +798,8 @@ impl State {
 }
 
 impl Cloud {
-    /// The tier and region of an order: the first region asked for (or preferred) that has the
-    /// units, in the cheapest tier.
+    /// The tier and region of an order: the first requested (or preferred) region with the units,
+    /// in the cheapest tier.
     fn place(&self, spec: &MachineSpec) -> Result<(String, String), Refusal> {
         let shape = self.spec.shape(&spec.shape).ok_or(Refusal::UnknownShape)?;
         if let Some(unknown) = spec
@@ -842,7 +842,7 @@ impl Cloud {
     }
 }
 
-/// Mostly a little, sometimes a quarter, rarely all of what a lag may be.
+/// Draws a lag: mostly small, sometimes a quarter, rarely the whole of the maximum.
 fn lag_below(most: Duration, dice: &super::dice::Dice) -> Duration {
     match (most.is_zero(), dice.below(10)) {
         (true, _) => Duration::ZERO,
@@ -853,7 +853,7 @@ fn lag_below(most: Duration, dice: &super::dice::Dice) -> Duration {
 }
 
 impl World {
-    /// The laxities of a cloud at the moment.
+    /// The current lags of a cloud.
     #[must_use]
     pub fn lag(&self, cloud: &str) -> Lag {
         self.lock()

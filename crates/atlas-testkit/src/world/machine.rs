@@ -1,4 +1,4 @@
-//! One simulated machine: what was ordered, what became of it, and what it cost.
+//! One simulated machine: its order, its states, and its cost.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use atlas_core::{
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-/// Whether a container that ended is started again.
+/// Whether an ended container is restarted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Restart {
     /// Never.
     #[default]
     No,
-    /// When it failed, so many times.
+    /// If it failed, at most this many times.
     OnFailure(u32),
     /// Always.
     Always,
@@ -32,7 +32,7 @@ pub struct MachineSpec {
     pub count: u32,
     /// The tier; `None` for the cheapest that has stock.
     pub tier: Option<String>,
-    /// Where, best first; empty for anywhere.
+    /// Regions, best first; empty for any.
     pub regions: Vec<String>,
     /// The name it was ordered with.
     pub name: String,
@@ -52,23 +52,23 @@ pub struct MachineSpec {
     pub volume_gb: u32,
     /// A network volume of the account to mount; it pins the region.
     pub network_volume: Option<String>,
-    /// Interruptible.
+    /// Whether it is interruptible.
     pub spot: bool,
-    /// The price of one unit, where it was bid for; the list's where unset.
+    /// The bid price of one unit; the list price if unset.
     pub bid: Option<UsdPerHour>,
-    /// Whether its container is started again when it ended.
+    /// Whether its container is restarted when it has ended.
     pub restart: Restart,
-    /// Whether the machine goes with the end of its container.
+    /// Whether the machine is deleted when its container ends.
     pub exit_destroys: bool,
-    /// What ends its id, where the cloud's ids say where a machine belongs; the cloud's own where
+    /// The suffix of its id, for clouds whose ids name the owner of a machine; the cloud's own if
     /// unset.
     pub id_suffix: Option<String>,
-    /// What the dialect wants to remember besides.
+    /// Additional data of the dialect.
     pub extra: Value,
 }
 
 impl MachineSpec {
-    /// A machine with so many of this GPU shape.
+    /// A machine with this many GPUs of this shape.
     pub fn gpu(shape: impl Into<String>, count: u32) -> Self {
         Self {
             shape: shape.into(),
@@ -93,12 +93,12 @@ impl MachineSpec {
         }
     }
 
-    /// A machine with so many virtual CPUs of this shape.
+    /// A machine with this many virtual CPUs of this shape.
     pub fn cpu(shape: impl Into<String>, vcpus: u32) -> Self {
         Self::gpu(shape, vcpus)
     }
 
-    /// The same under another name.
+    /// Sets the name.
     #[must_use]
     pub fn named(self, name: impl Into<String>) -> Self {
         Self {
@@ -108,7 +108,7 @@ impl MachineSpec {
     }
 }
 
-/// Where a machine is in its life.
+/// The state of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MachineState {
@@ -120,14 +120,14 @@ pub enum MachineState {
     Running,
     /// Stopped, ended or taken back; its disks bill.
     Stopped,
-    /// Broken, and billing.
+    /// Failed, and billing.
     Failed,
-    /// Gone.
+    /// Destroyed.
     Destroyed,
 }
 
 impl MachineState {
-    /// The ledger's word.
+    /// The name in the ledger.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -152,37 +152,37 @@ pub struct LogEntry {
     pub line: String,
 }
 
-/// A machine as it is, or as a read showed it.
+/// A machine in its current state, or as a read showed it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Machine {
-    /// What the cloud calls it.
+    /// The cloud's id of it.
     pub id: String,
-    /// Which cloud.
+    /// The name of the cloud.
     pub cloud: String,
     /// The account it belongs to.
     pub account: String,
-    /// What was ordered, later renames and updates included.
+    /// The order, including later renames and updates.
     pub spec: MachineSpec,
-    /// Where it was placed.
+    /// The region it was placed in.
     pub region: String,
-    /// In which tier.
+    /// The tier it was placed in.
     pub tier: String,
-    /// What it costs while it runs, disks left out.
+    /// Its price while it runs, without disks.
     pub price: UsdPerHour,
-    /// Where it is in its life.
+    /// The state of the machine.
     pub state: MachineState,
     /// When it was created.
     pub created_at: Timestamp,
-    /// When its container last came to run.
+    /// When its container last started to run.
     pub started_at: Option<Timestamp>,
     /// When its ports were, or will be, announced; reset by every start.
     pub ports_at: Option<Timestamp>,
-    /// When its HTTP did, or will, begin to answer; reset by every start.
+    /// When its HTTP server answers, or will answer; reset by every start.
     pub warm_at: Option<Timestamp>,
     /// When it was destroyed.
     pub destroyed_at: Option<Timestamp>,
-    /// How its command ended, if it did.
+    /// The exit code of its command, if it ended.
     pub exit_code: Option<i32>,
     /// Whether the cloud took it back.
     pub preempted: bool,
@@ -202,13 +202,14 @@ pub struct Machine {
     pub(super) list_until: Option<Timestamp>,
     pub(super) read_until: Option<Timestamp>,
     pub(super) past: Vec<(Timestamp, MachineState)>,
-    /// Shared with the snapshots that reads were given: those are many, and few look at logs.
+    /// Shared with the snapshots of reads: there are many of those, and logs are rarely read from
+    /// them.
     pub(super) logs: Arc<Vec<LogEntry>>,
     pub(super) meter: Meter,
 }
 
 impl Machine {
-    /// Every line it ever printed, or its host about it, oldest first.
+    /// Every line printed by it, or by its host about it, oldest first.
     #[must_use]
     pub fn lines(&self) -> &[LogEntry] {
         &self.logs
@@ -234,13 +235,13 @@ impl Machine {
             .or_else(in_env)
     }
 
-    /// Where it stands in the order of creation: later is larger.
+    /// Its position in the order of creation: later is larger.
     #[must_use]
     pub const fn order(&self) -> u64 {
         self.serial
     }
 
-    /// What it went through, oldest first, and when each began.
+    /// Its states, oldest first, with the time when each began.
     #[must_use]
     pub fn history(&self) -> &[(Timestamp, MachineState)] {
         &self.past
@@ -254,31 +255,32 @@ impl Machine {
             .any(|(_, state)| *state == MachineState::Running)
     }
 
-    /// How often its container was started again after its end.
+    /// How many times its container was restarted after it ended.
     #[must_use]
     pub const fn restarts(&self) -> u32 {
         self.restarts
     }
 
-    /// When both listings and point reads begin to show it.
+    /// When both listings and point reads start to show it.
     #[must_use]
     pub fn shown_from(&self) -> Timestamp {
         self.list_from.max(self.read_from)
     }
 
-    /// Not destroyed, whether or not any read shows it.
+    /// Whether it is not destroyed, regardless of whether any read shows it.
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.state != MachineState::Destroyed
     }
 
-    /// Its end was accepted and has not happened yet.
+    /// Whether its deletion was accepted and has not happened yet.
     #[must_use]
     pub fn is_being_destroyed(&self) -> bool {
         self.destroy_ordered && self.is_live()
     }
 
-    /// Its end was asked for, whether or not it has happened; not so where it was taken away.
+    /// Whether its deletion was requested, whether or not it has happened; false if the cloud took
+    /// it away.
     #[must_use]
     pub const fn was_ordered_to_end(&self) -> bool {
         self.destroy_ordered || self.spec.exit_destroys
@@ -290,8 +292,8 @@ impl Machine {
         self.meter.total(now)
     }
 
-    /// What its compute and its disks cost between two instants, a gigabyte of disk costing this
-    /// much while running and stopped.
+    /// The cost of its compute and disks between two instants, at these prices per gigabyte of disk
+    /// while running and stopped.
     #[must_use]
     pub fn spent(
         &self,
@@ -318,7 +320,7 @@ impl Machine {
         sums
     }
 
-    /// What it costs per hour at the moment, disks included.
+    /// Its current price per hour, including disks.
     #[must_use]
     pub fn burn(&self) -> UsdPerHour {
         self.meter.rate
@@ -336,7 +338,7 @@ impl Machine {
         self.state == MachineState::Running && self.warm_at.is_some_and(|at| at <= now)
     }
 
-    /// Where it was in its life at an earlier instant.
+    /// Its state at an earlier instant.
     pub(super) fn state_at(&self, at: Timestamp) -> MachineState {
         self.past
             .iter()
@@ -360,8 +362,8 @@ impl Machine {
     }
 }
 
-/// A billing meter: a rate since an instant, on top of what came before. A started second is a
-/// billed second.
+/// A billing meter: a rate since an instant, plus an earlier amount. Started seconds are billed as
+/// whole seconds.
 #[derive(Clone, Debug)]
 pub(super) struct Meter {
     before: Usd,
@@ -400,14 +402,14 @@ impl Meter {
     }
 }
 
-/// What the ledger says of a machine.
+/// A machine in the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LedgerLine {
     /// The machine's id.
     pub id: String,
     /// The machine's name.
     pub name: String,
-    /// Where it is in its life.
+    /// The state of the machine.
     #[serde(serialize_with = "word")]
     pub state: MachineState,
     /// The launch key it carries in any carrier.
@@ -424,22 +426,22 @@ fn word<S: Serializer>(state: &MachineState, serializer: S) -> Result<S::Ok, S::
     serializer.serialize_str(state.as_str())
 }
 
-/// What the ledger says of a cloud.
+/// A cloud in the ledger.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CloudLedger {
-    /// How many machines were really created.
+    /// The number of machines that were really created.
     pub created: u64,
-    /// How many of them are not destroyed, seen or unseen.
+    /// The number that are not destroyed, visible or not.
     pub live: u64,
-    /// How many are.
+    /// The number that are destroyed.
     pub destroyed: u64,
-    /// What they all have cost.
+    /// Their total cost.
     pub billed_usd: Usd,
-    /// Each of them, oldest first.
+    /// The machines, oldest first.
     pub machines: Vec<LedgerLine>,
 }
 
-/// The clouds' own books: the truth that every check is made against.
+/// The clouds' own records, against which every check is made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Ledger {
     /// Simulated time.

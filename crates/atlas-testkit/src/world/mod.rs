@@ -1,9 +1,9 @@
 //! The world: every simulated cloud as one seeded, deterministic state machine. It does not speak
 //! HTTP.
 //!
-//! Nothing in it runs by itself: each call first lets everything happen that was due by now, in the
-//! order it was due, so that the same calls at the same instants give the same world to the byte,
-//! whether time is paused, real or moved by hand.
+//! Nothing in it runs by itself: each call first executes all events that are due, in order, so
+//! that the same calls at the same instants give the same world, byte for byte, whether time is
+//! paused, real or advanced manually.
 
 mod accounts;
 mod clock;
@@ -116,7 +116,7 @@ impl World {
         }
     }
 
-    /// Adds a cloud, or puts a fresh one in its place.
+    /// Adds a cloud, or replaces it by a fresh one.
     #[must_use]
     pub fn with_cloud(self, spec: CloudSpec) -> Self {
         self.lock()
@@ -125,8 +125,8 @@ impl World {
         self
     }
 
-    /// Everything as at the beginning: no machines, no faults, the same clouds and keys, the seed's
-    /// stream from its start.
+    /// Resets everything: no machines, no faults, the same clouds and keys, and the random stream
+    /// of the seed from its start.
     pub fn reset(&self) {
         let mut state = self.lock();
         state.dice = Dice::new(self.seed);
@@ -143,7 +143,7 @@ impl World {
         }
     }
 
-    /// A launch key of this instant, made up without an orchestrator; another number is another
+    /// A launch key for this instant, made without an orchestrator; another number gives another
     /// key.
     #[must_use]
     pub fn key(&self, number: u8) -> LaunchKey {
@@ -155,7 +155,7 @@ impl World {
         ))
     }
 
-    /// The clock it lives by.
+    /// The clock of the world.
     #[must_use]
     pub fn clock(&self) -> &WorldClock {
         &self.clock
@@ -167,13 +167,13 @@ impl World {
         self.clock.now()
     }
 
-    /// Moves simulated time on by hand, and lets everything happen that is due.
+    /// Advances simulated time manually, and executes all events that are due.
     pub fn advance(&self, by: Duration) {
         self.clock.advance(by);
         drop(self.at_now());
     }
 
-    /// When the next thing is due to happen by itself, if anything is.
+    /// When the next event is due, if there is any.
     #[must_use]
     pub fn next_event(&self) -> Option<Timestamp> {
         self.at_now().0.timers.keys().next().map(|(at, _)| *at)
@@ -200,31 +200,31 @@ impl World {
         self.lock().clouds.keys().cloned().collect()
     }
 
-    /// Makes the reads of a cloud lag, or not.
+    /// Sets the lags of a cloud's reads.
     pub fn set_lag(&self, cloud: &str, lag: Lag) {
         if let Some(cloud) = self.lock().clouds.get_mut(cloud) {
             cloud.spec.lag = lag;
         }
     }
 
-    /// Adds faults to come, behind those already waiting.
+    /// Adds faults to the end of the queue.
     pub fn inject(&self, faults: impl IntoIterator<Item = Fault>) {
         self.lock().faults.queue.extend(faults);
     }
 
-    /// Faults that may come with any call, by chance, instead of those planned before.
+    /// Sets the faults that may strike any call at random, replacing those planned before.
     pub fn plan_faults(&self, plans: impl IntoIterator<Item = FaultPlan>) {
         self.lock().faults.plans = plans.into_iter().collect();
     }
 
-    /// Ends all faults to come, planned or waiting.
+    /// Removes all faults, planned or queued.
     pub fn calm(&self) {
         let mut state = self.lock();
         state.faults.queue.clear();
         state.faults.plans.clear();
     }
 
-    /// The faults still waiting.
+    /// The queued faults.
     #[must_use]
     pub fn waiting_faults(&self) -> Vec<Fault> {
         self.lock().faults.queue.clone()
@@ -236,13 +236,13 @@ impl World {
         self.lock().faults.struck.clone()
     }
 
-    /// Counts a fault that was done to the world from outside the queue, so that it appears among
-    /// those that struck.
+    /// Counts a fault that was caused outside the queue, so that it appears among those that
+    /// struck.
     pub fn count_fault(&self, kind: FaultKind) {
         self.lock().faults.count(kind);
     }
 
-    /// A word made up by chance, of lower-case letters and digits.
+    /// A random text of lower-case letters and digits.
     #[must_use]
     pub fn word(&self, len: usize) -> String {
         self.lock()
@@ -250,7 +250,7 @@ impl World {
             .word(b"abcdefghijklmnopqrstuvwxyz0123456789", len)
     }
 
-    /// The clouds' books.
+    /// The clouds' own records.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         let (state, now) = self.at_now();
@@ -266,7 +266,7 @@ impl World {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The state after everything due has happened, and the instant that is.
+    /// The state after all due events, with the current instant.
     fn at_now(&self) -> (MutexGuard<'_, State>, Timestamp) {
         let mut state = self.lock();
         let now = self.clock.now();
@@ -306,7 +306,7 @@ impl Cloud {
 }
 
 impl fmt::Debug for World {
-    /// Without keys, environments and names.
+    /// Keys, environments and names are not printed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("World")
             .field("seed", &self.seed)

@@ -1,5 +1,5 @@
-//! What happens without an order of the account: other people's machines, operators' hands, and
-//! acts of the cloud.
+//! Events that the account did not order: other users' machines, manual changes, and actions of the
+//! cloud.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use super::machine::{Machine, MachineSpec};
 use super::{Refusal, World};
 
 impl World {
-    /// A machine that somebody made by other means, in the same account. It carries whatever name
-    /// and tags it is given: foreign, look-alike or of another realm. Seen at once.
+    /// Adds a machine that was made by other means in the same account, with the given name and
+    /// tags: foreign, look-alike or of another realm. It is visible at once.
     ///
     /// # Errors
     /// A [`Refusal`], as for any order.
@@ -26,7 +26,8 @@ impl World {
         made
     }
 
-    /// Somebody clones a machine: another id with the same name, tags and environment.
+    /// Clones a machine, as another user might: another id with the same name, tags and
+    /// environment.
     ///
     /// # Errors
     /// A [`Refusal`], as for any order.
@@ -36,12 +37,12 @@ impl World {
         self.plant_machine(cloud, &account, original.spec)
     }
 
-    /// Somebody renames a machine. False when there is none.
+    /// Renames a machine by hand. False if it does not exist.
     pub fn rename_machine(&self, cloud: &str, id: &str, name: &str) -> bool {
         self.change(cloud, id, |machine| name.clone_into(&mut machine.spec.name))
     }
 
-    /// Somebody edits a machine's tags and environment: sets them, or with `None` removes all.
+    /// Edits a machine's tags and environment by hand: sets them, or removes all with `None`.
     pub fn retag_machine(
         &self,
         cloud: &str,
@@ -54,33 +55,33 @@ impl World {
         })
     }
 
-    /// Somebody locks or unlocks a machine.
+    /// Locks or unlocks a machine by hand.
     pub fn lock_machine(&self, cloud: &str, id: &str, locked: bool) -> bool {
         self.change(cloud, id, |machine| machine.locked = locked)
     }
 
-    /// Somebody destroys a machine, locked or not. False when there is no live one.
+    /// Destroys a machine by hand, locked or not. False if there is no live one.
     pub fn destroy_machine(&self, cloud: &str, id: &str) -> bool {
         self.on_live(cloud, id, |state, now| state.end(cloud, id, now, false))
     }
 
-    /// Somebody stops a machine. False when there is no live one.
+    /// Stops a machine by hand. False if there is no live one.
     pub fn stop_machine(&self, cloud: &str, id: &str) -> bool {
         self.on_live(cloud, id, |state, now| state.halt(cloud, id, now))
     }
 
-    /// The cloud takes a machine back. False when there is no live one.
+    /// The cloud takes a machine back. False if there is no live one.
     pub fn preempt_machine(&self, cloud: &str, id: &str) -> bool {
         self.on_live(cloud, id, |state, now| state.preempt(cloud, id, now))
     }
 
-    /// A machine is gone without a trace. False when there is no live one.
+    /// A machine vanishes. False if there is no live one.
     pub fn vanish_machine(&self, cloud: &str, id: &str) -> bool {
         self.on_live(cloud, id, |state, now| state.end(cloud, id, now, true))
     }
 
-    /// A machine breaks: it bills on, and never runs again by itself. False when there is no live
-    /// one.
+    /// A machine breaks: it continues to bill, and never runs again by itself. False if there is no
+    /// live one.
     pub fn fail_machine(&self, cloud: &str, id: &str) -> bool {
         self.on_live(cloud, id, |state, now| state.fail(cloud, id, now))
     }

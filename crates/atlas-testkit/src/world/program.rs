@@ -1,25 +1,25 @@
-//! What a simulated container's command does: a small table, and the only strings that decide an
+//! Interprets a simulated container's command: a small table, the only strings that determine an
 //! outcome.
 
 use std::time::Duration;
 
-/// What a command comes to: some time, some lines, and an end, if it ends.
+/// The effect of a command: its lines, and when and how it ends, if it ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Program {
-    /// What it prints, and how long after its start.
+    /// The printed lines, with their time after the start.
     pub lines: Vec<(Duration, String)>,
     /// How long after its start it ends, and with which code; `None` for a server, which runs until
     /// it is stopped.
     pub end: Option<(Duration, i32)>,
-    /// Its last act is to delete its own machine.
+    /// Its last action is to delete its own machine.
     pub removes_machine: bool,
 }
 
 impl Program {
-    /// Reads a command: `true`, `false`, `sleep N`, `echo …`, `exit N`, and `sh -c` with a list of
-    /// those joined by `;` or `&&`. `sh -c SCRIPT NAME ARGV…` with a script that runs its arguments
-    /// (`"$@"`) and then `runpodctl remove pod "$RUNPOD_POD_ID"` comes to what ARGV comes to, and
-    /// to the end of its machine. Everything else, an empty command included, is a server.
+    /// Interprets a command: `true`, `false`, `sleep N`, `echo …`, `exit N`, and `sh -c` with a
+    /// list of those joined by `;` or `&&`. `sh -c SCRIPT NAME ARGV…` with a script that runs its
+    /// arguments (`"$@"`) and then `runpodctl remove pod "$RUNPOD_POD_ID"` has the effect of ARGV,
+    /// followed by the end of its machine. Everything else, an empty command included, is a server.
     #[must_use]
     pub fn of(command: &[String]) -> Self {
         let words: Vec<&str> = command.iter().map(String::as_str).collect();

@@ -1,4 +1,4 @@
-//! What calls see: the faults a call meets, machines as reads show them, stock, logs and a
+//! The view of calls: the faults of a call, machines as reads show them, stock, logs and a
 //! machine's HTTP.
 
 use std::collections::BTreeMap;
@@ -13,18 +13,18 @@ use super::fault::{Arrival, FaultKind, same_operation};
 use super::machine::{LogEntry, Machine, MachineState};
 use super::{State, World};
 
-/// What is at a machine's HTTP port.
+/// What listens at a machine's HTTP port.
 #[derive(Clone, Debug)]
 pub enum Listener {
     /// There is no such machine, or it has no such port.
     Nobody,
     /// Not running, or not listening yet: a proxy's 502.
     NotYet,
-    /// It listens, and demands what its environment says.
+    /// It listens, and requires the credential in its environment.
     Open {
         /// The name of the account.
         name: String,
-        /// The bearer token it demands.
+        /// The bearer token that it requires.
         bearer: Option<Secret>,
         /// The secret that signs the URLs it takes.
         signing: Option<Secret>,

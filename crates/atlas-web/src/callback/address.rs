@@ -1,7 +1,7 @@
-//! Where callbacks may be sent: checked before a machine is made that would carry a secret there.
+//! Checks callback URLs before a machine is made that would send a secret there.
 //!
-//! Deliberately absent: resolving names. A public name that is pointed at a private address later
-//! is the host's own to keep.
+//! Deliberately absent: resolving names. Preventing that a public name is later pointed at a
+//! private address is the host's responsibility.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -29,7 +29,7 @@ const PRIVATE_SUFFIXES: &[&str] = &[
     "onion",
     "test",
     "invalid",
-    // Public names that everybody's resolver answers with a loopback address.
+    // Public names that resolve to a loopback address everywhere.
     "localtest.me",
     "lvh.me",
     "vcap.me",
@@ -50,12 +50,12 @@ pub enum Reach {
     Private,
 }
 
-/// A URL that was checked, without a slash at its end.
+/// A checked URL, without a slash at its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallbackUrl(String);
 
 impl CallbackUrl {
-    /// Checks where machines are to report. Pure: no name is resolved.
+    /// Checks the URL to which machines report. Pure: no name is resolved.
     ///
     /// # Errors
     /// `validation`: not an absolute URL; not https, a private or loopback address in any spelling,

@@ -1,4 +1,4 @@
-//! The framework-free core: who may report, what a report may be, and where it goes.
+//! The framework-free core: which reports are accepted, their format, and what they cause.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,33 +18,33 @@ use super::address::CallbackUrl;
 use super::limit::{Limits, Meters};
 use super::service::CallbackService;
 
-/// Where a machine finds the URL that it reports to.
+/// The environment variable in which a machine finds the URL for its reports.
 pub const URL_ENV: &str = "ATLAS_CALLBACK_URL";
-/// Where a machine finds the token that it shows there.
+/// The environment variable in which a machine finds its token.
 pub use atlas_auth::callback::TOKEN_ENV;
-/// What the orchestrator takes of one report.
+/// The maximum length of a report that the orchestrator accepts.
 const MAX_TEXT: usize = 4096;
-/// How much longer than its session a token is good: the last report may come late.
+/// How much longer than its session a token is valid, because the last report may arrive late.
 const GRACE: Duration = Duration::from_secs(3600);
-/// How long the token of a session without `max_runtime` is good.
+/// How long the token of a session without `max_runtime` is valid.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What a machine may report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Kind {
-    /// How far it is: a JSON object. No activity.
+    /// Progress: a JSON object. Does not count as activity.
     Progress,
-    /// Lines of its log: text. No activity.
+    /// Lines of the machine's log, as text. Does not count as activity.
     Log,
-    /// That somebody uses it. The one report that keeps a session alive; its body is ignored.
+    /// User activity. The only report that keeps a session alive; its body is ignored.
     Activity,
     /// How its command ended: the exit code, as a number or as `{"exit_code": N}`.
     Exit,
 }
 
 impl Kind {
-    /// The last part of its path.
+    /// The last segment of its path.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -55,7 +55,7 @@ impl Kind {
         }
     }
 
-    /// The longest body, in bytes. A longer one is refused before any of it is read as anything.
+    /// The maximum body size in bytes. A longer one is refused before it is parsed.
     #[must_use]
     pub const fn max_body(self) -> usize {
         match self {
@@ -71,28 +71,28 @@ impl Kind {
     }
 }
 
-/// Why a report was not taken. The answer is the status alone.
+/// Why a report was not accepted. The answer consists of the status only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// No such path, or no POST.
+    /// Unknown path, or not a POST.
     NotFound,
-    /// No token, or not this session's.
+    /// No token, or the token of another session.
     Unauthorized,
-    /// The token was this session's and is past its time, or the machine was replaced, or the
-    /// session is over: there is nothing to report any more.
+    /// The session's token has expired, the machine was replaced, or the session has ended: the
+    /// machine should stop reporting.
     Gone,
-    /// The session keeps no more reports. Activity and the exit code are still taken.
+    /// The session cannot store more reports. Activity and the exit code are still accepted.
     Full,
     /// Longer than [`Kind::max_body`].
     TooLarge,
-    /// More than [`Limits`] allow; after this span there is room again.
+    /// More than [`Limits`] allow; may be repeated after this time.
     TooMany(Duration),
-    /// Not what a report of this kind is.
+    /// Not a valid report of this kind.
     Malformed,
     /// The body did not come in time.
     TooSlow,
-    /// The host cannot take it now; send it again.
+    /// The host cannot accept it now; send it again.
     Unavailable,
 }
 
@@ -113,7 +113,7 @@ impl Refusal {
     }
 }
 
-/// A report whose token and rate are in order; its body was not looked at.
+/// A report whose token and rate were accepted; its body was not read yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admitted {
     session: SessionId,
@@ -150,14 +150,14 @@ struct Inner {
 }
 
 impl Callbacks {
-    /// Of this orchestrator, with a key that is the same on every node and after every restart,
-    /// reached from outside at this URL.
+    /// The callbacks of this orchestrator, with a key that is the same on every node and after
+    /// every restart, at this external URL.
     #[must_use]
     pub fn new(orchestrator: Orchestrator, key: CallbackKey, url: CallbackUrl) -> Self {
         Self::with_limits(orchestrator, key, url, Limits::default())
     }
 
-    /// As [`Callbacks::new`], with limits of one's own.
+    /// Like [`Callbacks::new`], with custom limits.
     #[must_use]
     pub fn with_limits(
         orchestrator: Orchestrator,
@@ -174,7 +174,7 @@ impl Callbacks {
         }))
     }
 
-    /// The tower service that takes reports, to be mounted at the URL's path with that path
+    /// The tower service that receives reports, to be mounted at the URL's path with that path
     /// stripped: `nest_service` in axum.
     #[must_use]
     pub fn service(&self) -> CallbackService {
@@ -185,7 +185,7 @@ impl Callbacks {
         &self.0.limits
     }
 
-    /// The request of a session whose machine will be able to report until this time.
+    /// Adds URL and token to a request, so that the session's machine can report until this time.
     #[must_use]
     pub fn equip(
         &self,
@@ -199,14 +199,14 @@ impl Callbacks {
             .env(TOKEN_ENV, self.0.key.mint(&session.to_string(), until))
     }
 
-    /// Puts a session on record whose machines can report, respawned ones too, and begins to launch
+    /// Records a session whose machines can report, including respawned ones, and starts launching
     /// it.
     ///
     /// # Errors
-    /// As [`Orchestrator::launch`].
+    /// Like [`Orchestrator::launch`].
     ///
     /// # Cancel safety
-    /// As [`Orchestrator::launch`].
+    /// Like [`Orchestrator::launch`].
     pub async fn launch(
         &self,
         request: ComputeRequest,
@@ -228,13 +228,13 @@ impl Callbacks {
             .await
     }
 
-    /// As [`Orchestrator::spawn`], with a machine that can report.
+    /// Like [`Orchestrator::spawn`], with a machine that can report.
     ///
     /// # Errors
-    /// As [`Orchestrator::spawn`].
+    /// Like [`Orchestrator::spawn`].
     ///
     /// # Cancel safety
-    /// As [`Orchestrator::spawn`].
+    /// Like [`Orchestrator::spawn`].
     pub async fn spawn(&self, request: ComputeRequest, options: SessionOptions) -> Result<Session> {
         let id = self
             .launch(request, options, SessionKind::Interactive)
@@ -244,13 +244,13 @@ impl Callbacks {
         Ok(session)
     }
 
-    /// As [`Orchestrator::run_task`], with a machine that can report.
+    /// Like [`Orchestrator::run_task`], with a machine that can report.
     ///
     /// # Errors
-    /// As [`Orchestrator::run_task`].
+    /// Like [`Orchestrator::run_task`].
     ///
     /// # Cancel safety
-    /// As [`Orchestrator::run_task`].
+    /// Like [`Orchestrator::run_task`].
     pub async fn run_task(
         &self,
         request: ComputeRequest,
@@ -262,11 +262,11 @@ impl Callbacks {
         Ok((session, outcome))
     }
 
-    /// Judges the head of a report: `path` is `/SESSION/KIND`. Nothing is read from the store, and
-    /// nothing is kept of who has no token.
+    /// Checks the headers of a report: `path` is `/SESSION/KIND`. Nothing is read from the store,
+    /// and nothing is stored for a caller without a valid token.
     ///
     /// # Errors
-    /// Why it is not taken.
+    /// Why the report is refused.
     pub fn admit(
         &self,
         method: &Method,
@@ -306,10 +306,10 @@ impl Callbacks {
         })
     }
 
-    /// Takes the body of a report that was admitted, and answers once it is on record.
+    /// Reads the body of an admitted report, and returns when it is recorded.
     ///
     /// # Errors
-    /// Why it is not taken.
+    /// Why the report is refused.
     ///
     /// # Cancel safety
     /// A dropped call may have recorded it.
@@ -333,7 +333,7 @@ impl Callbacks {
             Kind::Activity => Report::Activity,
             Kind::Exit => Report::Exit(exit_code(body)?),
         };
-        // A session that is over, or was forgotten, has nothing to report. Only who has its token
+        // A session that has ended or was deleted accepts no reports. Only the holder of its token
         // learns that.
         let info = orchestrator.info(session).await.map_err(refused)?;
         if info.reason.is_some() {

@@ -1,5 +1,5 @@
-//! How often each kind of report of each session is taken. Memory is bounded: only who showed a
-//! valid token has an entry at all.
+//! Rate limits per session and kind of report. Memory is bounded: only callers with a valid token
+//! have an entry.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,31 +10,31 @@ use tokio::time::Instant;
 
 use super::core::Kind;
 
-/// So many at once, then one in each span.
+/// A burst, then one report per interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// How many at once; at least 1.
+    /// The burst size; at least 1.
     pub burst: u32,
-    /// How long until one more is taken.
+    /// The interval until one more is accepted.
     pub every: Duration,
 }
 
-/// What a session may send.
+/// The rate limits of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Of `progress`.
+    /// Limit for `progress`.
     pub progress: Rate,
-    /// Of `log`, each of which may carry many lines.
+    /// Limit for `log`, each of which may contain many lines.
     pub log: Rate,
-    /// Of `activity`.
+    /// Limit for `activity`.
     pub activity: Rate,
-    /// Of `exit`.
+    /// Limit for `exit`.
     pub exit: Rate,
-    /// How long a body may take to come in.
+    /// How long receiving a body may take.
     pub body_timeout: Duration,
-    /// How many pairs of session and kind are remembered. Beyond it the one that was quiet longest
-    /// is forgotten.
+    /// The maximum number of entries (session and kind). Beyond it, the entry that was quiet
+    /// longest is dropped.
     pub remembered: usize,
 }
 

@@ -1,5 +1,5 @@
-//! The tower service over the core: reads no more of a body than its kind may have, and answers
-//! with a bare status.
+//! The tower service over the core: reads at most the allowed size of a body, and answers with a
+//! bare status.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use super::core::{Callbacks, Refusal};
 
-/// Takes the reports of machines. Cheap to clone; mount it with the prefix of the callback URL
+/// Receives the reports of machines. Cheap to clone; mount it with the prefix of the callback URL
 /// stripped.
 #[derive(Clone, Debug)]
 pub struct CallbackService(Callbacks);
@@ -58,7 +58,7 @@ where
     callbacks.deliver(admitted, &body).await
 }
 
-/// The whole body, or a refusal at the first byte too many.
+/// Reads the whole body; refuses it at the first byte beyond the limit.
 async fn read<B: Body + Send + 'static>(body: B, max: usize) -> Result<Vec<u8>, Refusal> {
     let mut body = Box::pin(body);
     let mut whole = Vec::new();

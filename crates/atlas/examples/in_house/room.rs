@@ -1,4 +1,4 @@
-//! The in-house cloud itself, in memory, with a hand on it for the conformance suite. Yours is
+//! The in-house cloud itself, in memory, with controls for the conformance suite. A real one is
 //! reached over HTTP.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::provider::InHouse;
 
-/// The key that this cloud knows.
+/// The only API key that this cloud accepts.
 pub(crate) const KEY: &str = "good-key";
 
 /// The ways in which this cloud can be made to fail.
@@ -35,7 +35,7 @@ const FAULTS: [FaultKind; 15] = [
     FaultKind::Vanish,
 ];
 
-/// A machine room with one key and one account. Clones are the same room.
+/// A machine room with one key and one account. Clones share the same room.
 #[derive(Clone, Default)]
 pub(crate) struct Room(Arc<Mutex<Books>>);
 
@@ -59,7 +59,7 @@ impl Room {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A status and a body, or nothing when the connection broke.
+    /// A status and a body, or `None` when the connection broke.
     pub(crate) async fn http(
         &self,
         key: &str,

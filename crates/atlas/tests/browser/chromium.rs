@@ -1,12 +1,12 @@
-//! A headless Chromium, as it is installed.
+//! Runs the installed Chromium in headless mode.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use tokio::process::{Child, Command};
 
-/// The browser on `PATH`. Where there is none the test says so and ends; in CI (`CI=true`) that is
-/// a failure.
+/// Finds the browser on `PATH`. If there is none, the test says so and ends; in CI (`CI=true`) that
+/// is a failure.
 pub(crate) fn find() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let names = ["chromium", "chromium-browser", "google-chrome"];
@@ -26,7 +26,7 @@ pub(crate) fn find() -> Option<PathBuf> {
     found
 }
 
-/// A browser that shows one page. Its profile goes with it.
+/// A browser that shows one page. Its profile is deleted with it.
 pub(crate) struct Chromium {
     child: Child,
     _profile: tempfile::TempDir,
@@ -36,7 +36,8 @@ impl Chromium {
     pub(crate) fn start(program: &Path, url: &str) -> Self {
         let profile = tempfile::tempdir().unwrap();
         let child = Command::new(program)
-            // The sandbox needs rights that containers do not give; all it is shown is ours.
+            // The sandbox needs privileges that containers lack. The browser loads only our own
+            // pages.
             .args([
                 "--headless=new",
                 "--no-sandbox",

@@ -1,4 +1,4 @@
-//! Sessions kept alive and ended by what their guards saw, last of it from a real browser.
+//! Sessions are kept alive and ended by what their guards saw, at the end with a real browser.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the verdict")]
 
@@ -22,7 +22,7 @@ const IDLE: Duration = Duration::from_secs(2);
 const HOUR: Duration = Duration::from_secs(3600);
 /// A page's ticks are 100 ms apart: four times the idle limit.
 const TICKS: u64 = 80;
-/// For steps that take no time on an idle machine.
+/// Time limit for steps that take almost no time on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
@@ -54,7 +54,7 @@ async fn a_machine_keeps_its_permit_while_its_atlas_lives_and_loses_it_when_none
         .await;
     let pod = Pod::start(&session.await_ready(PATIENCE).await.unwrap(), "*").await;
     world.guard_is_at(pod.guard);
-    // Three times as long as it lasts unrenewed.
+    // Three times the permit's lifetime without a renewal.
     assert!(
         tokio::time::timeout(Duration::from_secs(6), pod.permit.lapsed())
             .await
@@ -126,7 +126,7 @@ async fn a_browser_plays_and_talks_with_its_credentials_alone_and_its_silence_en
     let session = world
         .spawn(SessionOptions::new().idle_ttl(IDLE).max_runtime(HOUR))
         .await;
-    // Nothing can be read until its machine is there: that ends nobody.
+    // A guard that cannot be read until its machine is there does not end the session.
     let info = session.await_ready(PATIENCE).await.unwrap();
     let pod = Pod::start(&info, &page.origin()).await;
     world.guard_is_at(pod.guard);

@@ -1,5 +1,5 @@
-//! The application's page, from a server of its own: it asks for a plan, follows it, and tells what
-//! happened.
+//! The application's page, served by its own server: it requests a plan, follows it, and reports
+//! what happened.
 
 use std::net::SocketAddr;
 
@@ -82,7 +82,7 @@ impl Page {
         self.plan.send_replace(Some(plan.to_string()));
     }
 
-    /// What it tells next.
+    /// The next report of the page.
     pub(crate) async fn told(&mut self) -> String {
         tokio::time::timeout(PATIENCE, self.told.recv())
             .await
@@ -129,6 +129,6 @@ async fn answer(
     let head = format!(
         "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
     );
-    // A browser that left is told nothing.
+    // The browser may have disconnected.
     let _left = stream.write_all((head + &body).as_bytes()).await;
 }

@@ -1,4 +1,4 @@
-//! A machine from the inside: a guard, and behind it a server that does not check credentials.
+//! A machine from the inside: a guard in front of a server that does not check credentials.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::PATIENCE;
 
-/// What a WebSocket's key is hashed with (RFC 6455 §1.3).
+/// The GUID with which a WebSocket key is hashed (RFC 6455 §1.3).
 const WEBSOCKET: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 #[derive(Debug, Default)]
@@ -25,13 +25,13 @@ struct Seen {
 
 pub(crate) struct Pod {
     pub(crate) guard: SocketAddr,
-    /// The machine's own end, when no atlas lives.
+    /// The permit that ends the machine if no atlas renews it.
     pub(crate) permit: Permit,
     seen: Arc<Seen>,
 }
 
 impl Pod {
-    /// With the credential that the session's machine has in its environment.
+    /// Starts the guard with the credential that the session's machine has in its environment.
     pub(crate) async fn start(session: &SessionInfo, origins: &str) -> Self {
         let seen = Arc::<Seen>::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -68,7 +68,7 @@ impl Pod {
         }
     }
 
-    /// What the server was asked for, each once.
+    /// The distinct targets that the server was asked for.
     pub(crate) fn seen(&self) -> Vec<String> {
         let mut seen = self.seen.targets.lock().unwrap().clone();
         seen.dedup();
@@ -89,7 +89,7 @@ impl Pod {
         line.split(' ').nth(1).unwrap().parse().unwrap()
     }
 
-    /// The status of a control call that shows this.
+    /// The status of a control call made with this token.
     pub(crate) async fn control(&self, call: &str, token: &str) -> u16 {
         let mut stream = TcpStream::connect(self.guard).await.unwrap();
         let head = format!(
@@ -103,7 +103,7 @@ impl Pod {
         line.split(' ').nth(1).unwrap().parse().unwrap()
     }
 
-    /// Waits until the browser has sent so many more messages.
+    /// Waits until the browser has sent this many more messages.
     pub(crate) async fn ticks(&self, more: u64) {
         let mut ticks = self.seen.ticks.subscribe();
         let goal = *ticks.borrow() + more;
@@ -133,7 +133,7 @@ async fn serve(stream: TcpStream, seen: Arc<Seen>) {
         line.clear();
     }
     seen.targets.lock().unwrap().push(target);
-    // A client that left receives nothing more: the guard's test is in front of it.
+    // A client that disconnected receives nothing more; what is under test is the guard in front.
     let _left = if key.is_empty() {
         send_media(&mut stream).await
     } else {
@@ -167,7 +167,7 @@ async fn send_media(stream: &mut BufReader<TcpStream>) -> std::io::Result<()> {
     stream.write_all(&wave).await
 }
 
-/// Answers every message, with `hush` once the browser is to be silent.
+/// Answers every message; the answer is `hush` once the browser is to be silent.
 async fn talk(stream: &mut BufReader<TcpStream>, key: &str, seen: &Seen) -> std::io::Result<()> {
     let accept = digest::digest(
         &digest::SHA1_FOR_LEGACY_USE_ONLY,

@@ -48,7 +48,7 @@ impl World {
         }
     }
 
-    /// Until this was said, the guard cannot be read.
+    /// Sets the address of the guards. Until then no guard can be read.
     pub(crate) fn guard_is_at(&self, address: SocketAddr) {
         self.guard.set(address).expect("it is said once");
     }
@@ -61,7 +61,7 @@ impl World {
         self.atlas.spawn(request, options).await.unwrap()
     }
 
-    /// Waits until the session's machine is proved to be gone; why it was ended.
+    /// Waits until the session's machine is proved absent, and returns the reason for its end.
     pub(crate) async fn end_of(&self, session: &Session) -> Reason {
         self.atlas
             .orchestrator()
@@ -75,7 +75,7 @@ impl World {
         self.atlas.revoke_grant(session.id(), grant).await.unwrap();
     }
 
-    /// Ends the atlas, and no machine.
+    /// Shuts the atlas down without ending any machine.
     pub(crate) async fn hand_over(&self) {
         self.atlas.shutdown(Shutdown::Handover).await.unwrap();
     }

@@ -638,7 +638,7 @@ fn where_a_cloud_tells_no_birth_the_first_machine_of_an_order_is_ended_however_l
     ));
     run.tell(&Input::Stop(Reason::Requested));
     let ours = run.cloud.create(key, run.now, Duration::from_secs(1));
-    // Nobody could look for an hour.
+    // No machine could be polled for an hour.
     run.now = run.now.saturating_add(Duration::from_secs(3600));
     let mut shown = run.cloud.describe(&ours);
     shown.created_at = None;

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use super::{Failure, Outcome, Subject, Verdict, holds, same, word};
 use crate::store::{AnyStore, Batch, Fence, Table};
 
-/// Long enough for a store that answers slowly, short enough to be waited for on one whose clock
+/// Long enough for a store that answers slowly, short enough for waiting if the store's clock
 /// cannot be moved.
 const TTL: Duration = Duration::from_millis(400);
 const LONG: Duration = Duration::from_secs(600);

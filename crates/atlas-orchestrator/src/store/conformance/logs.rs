@@ -1,4 +1,4 @@
-//! Event logs: gapless per session, numbered over all sessions, forgotten only on request.
+//! Event logs: gapless per session, numbered over all sessions, deleted only on request.
 
 use tokio::task::JoinSet;
 

@@ -1,4 +1,5 @@
-//! Rows: versions, guards, atomic batches, ordered scans, and what a store says of itself.
+//! Rows: versions, guards, atomic batches, ordered scans, and the information a store gives about
+//! itself.
 
 use std::collections::BTreeSet;
 
@@ -42,7 +43,7 @@ async fn keys(
         .collect())
 }
 
-/// Every key of a scan in pages of this size.
+/// Every key, scanned in pages of this size.
 async fn walk(store: &AnyStore, prefix: &[u8], page: usize) -> Result<Vec<Vec<u8>>, Failure> {
     let mut all: Vec<Vec<u8>> = Vec::new();
     loop {

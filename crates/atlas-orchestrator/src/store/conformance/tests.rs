@@ -1,4 +1,4 @@
-//! Both of our stores pass the suite, and each of two broken ones fails exactly its case.
+//! Both built-in stores pass the suite, and each of two broken ones fails exactly its case.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -135,15 +135,15 @@ mod on_disk {
     }
 }
 
-/// A memory store with one thing wrong.
+/// A memory store with one defect.
 #[derive(Debug)]
 struct Broken(Memory, Defect);
 
 #[derive(Debug)]
 enum Defect {
-    /// It lets an owner write whose lease another has taken since.
+    /// It accepts writes of an owner whose lease has been acquired by another since.
     ForgetsLostLeases,
-    /// It keeps the rows of a batch whose events do not follow.
+    /// It keeps the rows of a batch whose events have a gap.
     HalfApplies,
 }
 

@@ -1,9 +1,10 @@
-//! The file under redb, with a gate: nothing reaches it until what is in it was proved sound.
+//! A gate between redb and its file: nothing is written to the file until its contents are proved
+//! sound.
 //!
-//! Opening a redb file writes to it (a recovery flag, repairs), also when the file then turns out
-//! to be damaged. So while the gate is closed, writes are kept in memory and in order; opening the
-//! gate replays them, with their syncs, as redb made them. A refused file is left to the byte as it
-//! was found.
+//! Opening a redb file writes to it (a recovery flag, repairs), even if the file then turns out to
+//! be damaged. So while the gate is closed, writes are kept in memory, in order; opening the gate
+//! replays them, with their syncs, as redb made them. A refused file is left exactly as it was
+//! found.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,7 +22,7 @@ use super::sums::Sums;
 use crate::realm::file as private_file;
 
 const PAGE: u64 = super::sums::PAGE as u64;
-/// More than any repair writes; a file that asks for more is not one of ours.
+/// More than any repair writes; a file that needs more is not one of ours.
 const MAX_HELD_BACK: usize = 256 << 20;
 
 /// A backend whose clones share one gate.
@@ -33,16 +34,17 @@ struct Inner {
     file: FileBackend,
     open: AtomicBool,
     held: Mutex<Held>,
-    /// The sums of the file's pages, kept along once the gate is open.
+    /// Checksums of the file's pages, maintained once the gate is open.
     sums: Mutex<Sums>,
     kept_at: PathBuf,
 }
 
-/// What redb wrote so far, as it sees it (pages) and as it happened (log).
+/// What redb has written so far: as pages for reading, and as a log for replay.
 #[derive(Debug)]
 struct Held {
     len: u64,
-    /// Of the file's own bytes, those that a shorter length has not cut off meanwhile.
+    /// How many of the file's own bytes are still valid, because no shorter length has cut them
+    /// off.
     from_file: u64,
     pages: BTreeMap<u64, Box<[u8]>>,
     log: Vec<Step>,
@@ -57,8 +59,8 @@ enum Step {
 }
 
 impl Gate {
-    /// Takes the file, whose page sums are kept at this path from one close to the next opening;
-    /// the gate is closed.
+    /// Takes the file with the gate closed. Its page checksums are kept at `kept_at` from one close
+    /// to the next opening.
     pub(super) fn closed(file: FileBackend, kept_at: PathBuf) -> io::Result<Self> {
         let len = file.len()?;
         let held = Held {
@@ -78,7 +80,7 @@ impl Gate {
         })))
     }
 
-    /// Reads the whole file; true when it is to the byte what was left at the last close.
+    /// Reads the whole file; true if it is, byte for byte, as it was at the last close.
     pub(super) fn is_as_left(&self) -> io::Result<bool> {
         let found = Sums::of(&self.0.file)?;
         let same = Sums::load(&self.0.kept_at).is_some_and(|kept| kept == found);
@@ -86,10 +88,10 @@ impl Gate {
         Ok(same)
     }
 
-    /// Writes what was held back, and lets everything through from now on.
+    /// Writes what was held back, and passes everything through from now on.
     pub(super) fn open(&self) -> io::Result<()> {
-        // From here the kept sums are those of another file; stale ones would do no more harm than
-        // a slow opening.
+        // From here on the stored checksums no longer match the file; stale ones would only cause a
+        // slow opening.
         match fs::remove_file(&self.0.kept_at) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
@@ -122,7 +124,7 @@ impl Gate {
         self.0.sums.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps the sums for the next opening. Without them it only takes longer.
+    /// Stores the checksums for the next opening. Without them, opening only takes longer.
     fn keep_sums(&self) {
         let mut sums = self.sums();
         let kept = sums.complete(&self.0.file).and_then(|()| {
@@ -274,7 +276,7 @@ impl StorageBackend for Gate {
         self.0.file.write(offset, data)
     }
 
-    /// The last call, and the one that gives up the lock.
+    /// The last call; it releases the lock.
     fn close(&self) -> io::Result<()> {
         if self.is_open() {
             self.keep_sums();

@@ -1,5 +1,5 @@
-//! Opening a store's file: wait for its lock, prove it sound before a byte of it changes, carry its
-//! schema forward.
+//! Opens a store's file: waits for its lock, proves it sound before a byte of it changes, and
+//! migrates its schema.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -19,13 +19,12 @@ use super::schema;
 use crate::realm::file as private_file;
 use crate::store::memory::draw_incarnation;
 
-/// How often the lock is tried. A file lock cannot be waited for with a limit, so it is asked for
-/// again and again.
+/// How often the lock is tried. Waiting for a file lock has no time limit, so it is polled.
 const LOCK_POLL: Duration = Duration::from_millis(50);
-/// Pages kept in memory; the operating system keeps the rest.
+/// Size of the page cache in memory; the operating system caches the rest.
 const CACHE_BYTES: usize = 128 << 20;
 
-/// Who holds a store, as it wrote beside the file for the message of those who wait.
+/// The holder of a store, as written beside the file for the error message of waiting processes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreOwner {
     /// The process id of the owner.
@@ -37,7 +36,7 @@ pub struct StoreOwner {
 }
 
 impl StoreOwner {
-    /// Reads the note beside a store. It is a hint: its writer may be long dead.
+    /// Reads the note beside a store. It is only a hint: its writer may be dead.
     #[must_use]
     pub fn of(store: &Path) -> Option<Self> {
         serde_json::from_slice(&fs::read(note_path(store)).ok()?).ok()
@@ -48,7 +47,7 @@ impl StoreOwner {
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) db: Database,
-    /// Which file is open, whatever its path names later.
+    /// The identity of the open file, whatever its path names later.
     pub(super) identity: Identity,
     pub(super) note: PathBuf,
 }
@@ -58,7 +57,7 @@ enum Attempt {
     Held,
 }
 
-/// Opens the store, making it first where there is none. Blocks up to the options' wait.
+/// Opens the store, creating it first if there is none. Blocks up to the wait in the options.
 pub(super) fn open(path: &Path, options: &RedbOptions) -> Result<Opened, Error> {
     let mut waited = Duration::ZERO;
     loop {
@@ -77,8 +76,8 @@ pub(super) fn open(path: &Path, options: &RedbOptions) -> Result<Opened, Error> 
                     since: options.clock.now(),
                 };
                 let text = serde_json::to_vec(&owner).expect("an owner is plain numbers and text");
-                // The note only serves a message; a store that can be opened is not refused for
-                // want of it.
+                // The note only serves an error message; failing to write it does not prevent
+                // opening the store.
                 if let Err(e) = private_file::replace(&note, &text, &*options.entropy) {
                     tracing::warn!(path = %note.display(), error = %e, "the note of the store's owner could not be written");
                 }
@@ -100,7 +99,7 @@ pub(super) fn open(path: &Path, options: &RedbOptions) -> Result<Opened, Error> 
 fn attempt(path: &Path) -> Result<Attempt, Error> {
     let file = match File::options().read(true).write(true).open(path) {
         Ok(file) => file,
-        // Moved away since we looked: look again.
+        // Moved away since the check: check again.
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Attempt::Held),
         Err(e) => return Err(io_failed(path, "cannot be opened", e)),
     };
@@ -111,8 +110,8 @@ fn attempt(path: &Path) -> Result<Attempt, Error> {
         return Err(refused(path, "is not a regular file"));
     }
     if meta.len() == 0 {
-        // We never publish an empty file, so this one was emptied, and what it held may still be
-        // running.
+        // We never publish an empty file, so this one was emptied, and the machines it recorded may
+        // still be running.
         return Err(refused(
             path,
             "is empty, so it is not a store any more: restore it, or remove it to begin a new one",
@@ -121,9 +120,9 @@ fn attempt(path: &Path) -> Result<Attempt, Error> {
     let again = file
         .try_clone()
         .map_err(|e| io_failed(path, "cannot be opened", e))?;
-    // redb locks too, but only once it reads, and what is proved must not change before that. On
-    // Linux this is one of the locks that redb takes itself, on the same open file; elsewhere it is
-    // one more.
+    // redb locks the file too, but only when it reads, and the file must not change between the
+    // check and that moment. On Linux this is one of the locks that redb takes itself, on the same
+    // open file; elsewhere it is an additional one.
     match again.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(Attempt::Held),
@@ -156,8 +155,9 @@ fn attempt(path: &Path) -> Result<Attempt, Error> {
     Ok(Attempt::Opened(Box::new(db), identity))
 }
 
-/// Proves the file behind a closed gate: it is to the byte as we left it, or redb's check of all
-/// trees and of the allocator finds it sound. Then our own facts. `None`: another holds it.
+/// Proves the file behind a closed gate: it is byte for byte as we left it, or redb's check of all
+/// trees and of the allocator finds it sound. Then checks our own metadata. `None`: another process
+/// holds it.
 fn prove(path: &Path, gate: &Gate) -> Result<Option<(Database, u64)>, Error> {
     let unchanged = gate
         .is_as_left()
@@ -175,8 +175,8 @@ fn prove(path: &Path, gate: &Gate) -> Result<Option<(Database, u64)>, Error> {
     Ok(Some((db, version)))
 }
 
-/// Makes a new store under a draft name and publishes it whole: a crash leaves no half-made store
-/// behind.
+/// Creates a new store under a temporary name and publishes it atomically: a crash leaves no
+/// partial store behind.
 fn create(path: &Path, entropy: &dyn Entropy) -> Result<(), Error> {
     let failed = |e: io::Error| io_failed(path, "cannot be created", e);
     let mut random = [0; 8];
@@ -188,7 +188,7 @@ fn create(path: &Path, entropy: &dyn Entropy) -> Result<(), Error> {
         .open(&draft)
         .map_err(failed)?;
     let built = build(path, file, entropy).and_then(|()| match fs::hard_link(&draft, path) {
-        // Another process made one meanwhile: that is the store.
+        // Another process created one meanwhile: that is the store.
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(failed(e)),
         _ => Ok(()),
     });
@@ -213,7 +213,7 @@ fn build(path: &Path, file: File, entropy: &dyn Entropy) -> Result<(), Error> {
         .map_err(|e| io_failed(path, "cannot be created", e))
 }
 
-/// Which file it is: its device and inode, where the system has them.
+/// The identity of a file: its device and inode, if the system has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Identity(Option<(u64, u64)>);
 
@@ -229,8 +229,8 @@ impl Identity {
         Self(None)
     }
 
-    /// Whether this path names that file. A path that cannot be examined for another reason than
-    /// that nothing is there says nothing.
+    /// Whether this path names that file. True also if the path cannot be examined, unless the
+    /// error is that nothing exists there.
     pub(super) fn is_at(self, path: &Path) -> bool {
         match fs::metadata(path) {
             Ok(meta) => Self::of(&meta) == self,

@@ -1,5 +1,4 @@
-//! What is in the file: redb tables, row encodings, the schema's versions and the steps between
-//! them.
+//! The contents of the file: redb tables, row encodings, schema versions and migrations.
 
 use atlas_core::{Error, ErrorKind, Timestamp};
 use redb::{
@@ -13,14 +12,14 @@ use crate::store::{Fence, Table};
 /// A table whose keys and values are plain bytes.
 pub(super) type Bytes = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
-/// The store's own facts, by name.
+/// The store's own metadata, by name.
 pub(super) const META: TableDefinition<'static, &'static str, &'static [u8]> =
     TableDefinition::new("meta");
 /// Events by session and sequence number: position, then payload.
 pub(super) const EVENTS: Bytes = TableDefinition::new("events");
-/// Where the event of a position is.
+/// The location of the event at a position.
 pub(super) const FEED: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("feed");
-/// The newest sequence number there ever was, by session; outlives the events.
+/// The newest sequence number ever used, by session; kept after the events are deleted.
 pub(super) const HEADS: TableDefinition<'static, &'static [u8], u64> =
     TableDefinition::new("heads");
 /// Leases by scope, as JSON.
@@ -36,11 +35,11 @@ pub(super) const LAST_POSITION: &str = "last_position";
 
 const FORMAT_NAME: &[u8] = b"atlas store";
 
-/// A step of the schema, from the version that is its place in [`STEPS`] to the next. Steps only
+/// A migration from the schema version that is its index in [`STEPS`] to the next. Migrations only
 /// add.
 pub(super) type Step = fn(&WriteTransaction) -> Result<(), redb::Error>;
 
-/// Every step there is: this atlas writes the version that is their number.
+/// All migrations: this version of atlas writes the schema version that is their number.
 pub(super) const STEPS: &[Step] = &[make_tables];
 
 /// Version 1: the tables of the contract, events, feed, heads and leases.
@@ -55,7 +54,7 @@ fn make_tables(txn: &WriteTransaction) -> Result<(), redb::Error> {
     Ok(())
 }
 
-/// Where the rows of a table are.
+/// The redb table that stores a [`Table`].
 pub(super) fn rows(table: Table) -> Bytes {
     TableDefinition::new(match table {
         Table::Sessions => "rows/sessions",
@@ -69,7 +68,7 @@ pub(super) fn rows(table: Table) -> Bytes {
     })
 }
 
-/// Makes an empty database a store.
+/// Initialises an empty database as a store.
 pub(super) fn create(db: &Database, incarnation: &str) -> Result<(), redb::Error> {
     let txn = db.begin_write()?;
     {
@@ -84,7 +83,7 @@ pub(super) fn create(db: &Database, incarnation: &str) -> Result<(), redb::Error
     migrate(db, 0, STEPS)
 }
 
-/// Whether this database is a store that this atlas can serve, and of which version.
+/// Checks that this database is a store that this atlas can serve, and returns its schema version.
 pub(super) fn examine(db: &Database) -> Result<u64, Error> {
     let txn = db.begin_read().map_err(|e| unreadable(e.into()))?;
     let not_ours = || Error::validation("store", "is a redb database, but not a store of atlas");
@@ -99,8 +98,8 @@ pub(super) fn examine(db: &Database) -> Result<u64, Error> {
     }
     let version = number(&meta, SCHEMA_VERSION)?;
     let known = STEPS.len() as u64;
-    // Versions only add, so one version ahead is readable and writable: a rolling update has both
-    // at work.
+    // Schema versions only add, so one version ahead is readable and writable: during a rolling
+    // update both versions run.
     if version > known + 1 {
         return Err(Error::validation(
             "store",
@@ -115,7 +114,7 @@ pub(super) fn examine(db: &Database) -> Result<u64, Error> {
     Ok(version)
 }
 
-/// Takes the steps that the store has not taken, each with its number in one transaction.
+/// Runs the pending migrations; each is committed with its version number in one transaction.
 pub(super) fn migrate(db: &Database, from: u64, steps: &[Step]) -> Result<(), redb::Error> {
     for (done, step) in (1_u64..)
         .zip(steps)
@@ -130,7 +129,7 @@ pub(super) fn migrate(db: &Database, from: u64, steps: &[Step]) -> Result<(), re
     Ok(())
 }
 
-/// A number among the store's own facts.
+/// A number in the store's metadata.
 pub(super) fn number(
     meta: &impl ReadableTable<&'static str, &'static [u8]>,
     name: &str,
@@ -145,14 +144,14 @@ pub(super) fn number(
     })
 }
 
-/// A text among the store's own facts.
+/// A text in the store's metadata.
 pub(super) fn text(txn: &ReadTransaction, name: &str) -> Result<Option<String>, Error> {
     let meta = txn.open_table(META).map_err(|e| unreadable(e.into()))?;
     let found = meta.get(name).map_err(|e| unreadable(e.into()))?;
     Ok(found.map(|v| String::from_utf8_lossy(v.value()).into_owned()))
 }
 
-/// A version or position, and what follows it.
+/// Splits a version or position from the bytes that follow it.
 pub(super) fn split_number(bytes: &[u8]) -> Result<(u64, &[u8]), Error> {
     let (number, rest) = bytes.split_first_chunk::<8>().ok_or_else(malformed)?;
     Ok((u64::from_be_bytes(*number), rest))
@@ -166,7 +165,7 @@ pub(super) fn join_number(number: u64, rest: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A session's id and a sequence number, in order of both.
+/// The key of an event: session id and sequence number, which sort in that order.
 pub(super) fn event_key(session: &[u8; 16], seq: u64) -> [u8; 24] {
     let mut key = [0; 24];
     key[..16].copy_from_slice(session);
@@ -183,7 +182,7 @@ pub(super) fn split_event_key(key: &[u8]) -> Result<([u8; 16], u64), Error> {
     ))
 }
 
-/// A lease as it is kept.
+/// A stored lease.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Lease {
     holder: String,
@@ -229,7 +228,7 @@ impl Lease {
         }
     }
 
-    /// Whether the fence's owner still holds it: not released, and not taken since.
+    /// Whether the fence's owner still holds it: not released, and not acquired by another since.
     pub(super) fn is(&self, fence: &Fence) -> bool {
         !self.released && self.number == fence.number && self.holder == fence.holder
     }
@@ -242,7 +241,7 @@ fn malformed() -> Error {
     )
 }
 
-/// What redb could not do.
+/// The error for a failed redb operation.
 pub(super) fn unreadable(source: redb::Error) -> Error {
     Error::new(
         ErrorKind::Unavailable,

@@ -1,9 +1,10 @@
-//! A sum per page of the store's file, kept from one clean close to the next opening.
+//! A checksum per page of the store's file, kept from one clean close to the next opening.
 //!
-//! Proving a file with redb's own check walks every tree and rebuilds the allocator; comparing sums
-//! reads the file once, in order. A file whose sums all agree is to the byte what we left, and
-//! needs no other proof; any other gets redb's check. The sum of a page that was not written since
-//! stays as it was found, so damage done while the store was open shows at the next opening.
+//! Proving a file with redb's own check walks every tree and rebuilds the allocator; comparing
+//! checksums reads the file once, in order. A file whose checksums all match is byte for byte as we
+//! left it, and needs no other proof; any other file gets redb's check. The checksum of a page that
+//! was not written since stays as it was, so damage done while the store was open is detected at
+//! the next opening.
 
 use std::fs;
 use std::io;
@@ -13,19 +14,19 @@ use redb::StorageBackend;
 
 pub(super) const PAGE: usize = 4096;
 const MAGIC: &[u8; 16] = b"atlas page sums1";
-/// Read at once while verifying.
+/// Number of bytes read at once while verifying.
 const CHUNK: usize = 256 * PAGE;
-/// Threads that verify: the disk or the memory is busy with two.
+/// Number of verifying threads: two are enough to saturate the disk or memory.
 const READERS: usize = 2;
-/// Not known: the page is read and summed at the close.
+/// Unknown checksum: the page is read and summed at the close.
 const UNKNOWN: u64 = 0;
 
-/// The sums of a file's pages, in order.
+/// The checksums of a file's pages, in order.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Sums(Vec<u64>);
 
 impl Sums {
-    /// Reads the whole file.
+    /// Computes the checksums of the whole file.
     pub(super) fn of(file: &impl StorageBackend) -> io::Result<Self> {
         let len = file.len()?;
         let pages = usize::try_from(len.div_ceil(PAGE as u64)).map_err(io::Error::other)?;
@@ -47,7 +48,7 @@ impl Sums {
         Ok(Self(sums))
     }
 
-    /// Notes a write.
+    /// Records a write.
     pub(super) fn wrote(&mut self, offset: u64, data: &[u8]) {
         let mut at = usize::try_from(offset).unwrap_or(usize::MAX);
         let mut rest = data;
@@ -63,7 +64,7 @@ impl Sums {
         }
     }
 
-    /// Notes a new length.
+    /// Records a new length.
     pub(super) fn set_len(&mut self, len: u64) {
         let pages = usize::try_from(len.div_ceil(PAGE as u64)).unwrap_or(usize::MAX);
         if pages > self.0.len() {
@@ -75,7 +76,7 @@ impl Sums {
         }
     }
 
-    /// What was the last page may have been a part of one, and is whole now.
+    /// The former last page may have been partial, and is complete now.
     fn grow(&mut self, pages: usize) {
         if let Some(last) = self.0.last_mut() {
             *last = UNKNOWN;
@@ -83,7 +84,7 @@ impl Sums {
         self.0.resize(pages, UNKNOWN);
     }
 
-    /// Fills in what is not known, from the file.
+    /// Computes the unknown checksums from the file.
     pub(super) fn complete(&mut self, file: &impl StorageBackend) -> io::Result<()> {
         let len = file.len()?;
         if len.div_ceil(PAGE as u64) != self.0.len() as u64 {
@@ -97,7 +98,7 @@ impl Sums {
         Ok(())
     }
 
-    /// The sums as they are kept: their own sum last.
+    /// The stored form of the checksums; their own checksum is last.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
         self.0
@@ -107,7 +108,7 @@ impl Sums {
         out
     }
 
-    /// Reads what [`Sums::encode`] made; `None` when there is none, or it is damaged itself.
+    /// Reads the output of [`Sums::encode`]; `None` if there is none, or it is damaged itself.
     pub(super) fn load(path: &Path) -> Option<Self> {
         let bytes = fs::read(path).ok()?;
         let (body, own) = bytes.split_last_chunk::<8>()?;
@@ -141,10 +142,10 @@ fn sum_pages(file: &impl StorageBackend, from: u64, len: u64, sums: &mut [u64]) 
     Ok(())
 }
 
-/// Four lanes of xor, multiply, shift: each step can be undone, so no change to a single word ever
-/// goes unseen, and the lanes are stirred once more before they meet, so that differences in two of
-/// them do not meet in the same bits. It is meant for accidents, at the speed of memory; it does
-/// not protect against a file forged on purpose.
+/// A checksum of four lanes of xor, multiply, shift. Each step is invertible, so a change to a
+/// single word is always detected; the lanes are mixed once more before they are combined, so that
+/// differences in two of them do not affect the same bits. It detects accidental damage at memory
+/// speed; it does not protect against deliberate forgery.
 fn sum(bytes: &[u8]) -> u64 {
     const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
     let stir = |n: u64| {

@@ -1,4 +1,5 @@
-//! What the file promises: durability, one holder, and that damage is told and never made worse.
+//! What the file guarantees: durability, a single holder, and that damage is reported and never
+//! made worse.
 
 use std::fs;
 use std::panic::catch_unwind;
@@ -50,7 +51,7 @@ async fn contents(store: &AnyStore) -> Result<Contents, Error> {
     ))
 }
 
-/// The state after each of this many commits, from a memory store that took the same.
+/// The state after each number of commits, from a memory store with the same commits.
 async fn states(commits: u64) -> Vec<Contents> {
     let store = AnyStore::new(crate::store::Memory::new(
         Arc::new(SystemClock),
@@ -96,7 +97,7 @@ struct Recorded {
 }
 
 impl Recorded {
-    /// Puts this in the place of the store's file, with the sums as they were recorded.
+    /// Replaces the store's file with this content, with the checksums as they were recorded.
     fn lay(&self, path: &Path, file: &[u8]) {
         fs::write(path, file).unwrap();
         let sums = path.with_extension("redb.sums");
@@ -108,8 +109,8 @@ impl Recorded {
     }
 }
 
-/// Opens a damaged file; whatever happens it must be an error that leaves the file alone, or a
-/// state there once was.
+/// Opens a damaged file. The result must be an error that leaves the file unchanged, or a state
+/// that once existed.
 async fn damaged(
     from: &Recorded,
     path: &Path,
@@ -413,7 +414,7 @@ async fn many_who_wait_share_a_transaction_and_each_hears_only_of_its_own() {
         tasks.spawn(async move {
             let mut batch = Batch::new();
             batch.put(Table::Sessions, n.to_be_bytes(), *b"v");
-            // Every tenth must be refused, alone.
+            // Every tenth must be refused, and only those.
             batch.guard(Table::Attempts, *b"missing", (n % 10 == 0).then_some(1));
             (n, store.commit(batch).await)
         });
@@ -455,7 +456,8 @@ impl StorageBackend for Counting {
     }
 }
 
-/// Queues these changes, then lets the writer serve them; the answers, and how often it synced.
+/// Queues these changes, then lets the writer process them; returns the answers and the number of
+/// syncs.
 fn serve(
     db: &Current,
     syncs: &AtomicU64,
@@ -519,7 +521,7 @@ fn all_who_wait_share_one_sync_and_a_refused_group_costs_none() {
     assert_eq!(refused, 0);
 }
 
-/// A disk that can be told to be full. Its clones are the same disk.
+/// A disk that can be made full. Its clones are the same disk.
 #[derive(Clone, Debug)]
 struct Disk(Arc<(redb::backends::InMemoryBackend, AtomicBool)>);
 
@@ -582,7 +584,7 @@ fn after_a_full_disk_the_store_goes_on_with_all_that_was_acknowledged() {
             .unwrap();
         answer.blocking_recv().unwrap()
     };
-    // The sender goes with this closure, also when it panics, so that the writer ends.
+    // The sender is dropped with this closure, also on a panic, so that the writer ends.
     std::thread::scope(move |scope| {
         let served = db.clone();
         scope.spawn(move || writer::run(&served, open, || true, &SystemClock, jobs));

@@ -1,10 +1,10 @@
-//! The one thread that writes: takes what waits in its bounded queue, writes it as one transaction,
-//! answers once that is durable.
+//! The single writer thread: takes what waits in its bounded queue, writes it as one transaction,
+//! and answers when that is durable.
 //!
-//! While one transaction reaches the disk the next fills up, so the disk's latency is shared by all
-//! waiting callers, and no caller is delayed on purpose. Each change is tested inside the
-//! transaction, against those before it in the same group; one that is refused leaves the others
-//! alone, and only a failure of the disk fails the group.
+//! While one transaction is written to disk the next one fills up, so the disk's latency is shared
+//! by all waiting callers, and no caller is delayed on purpose. Each change is checked inside the
+//! transaction, against those before it in the same group. A refused change does not affect the
+//! others; only a failure of the disk fails the whole group.
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
@@ -22,11 +22,11 @@ use super::schema::{
 use crate::store::memory::other_realm;
 use crate::store::{Batch, CommitError, Fence, Table};
 
-/// The most changes in one transaction: enough to share a sync, few enough that the first does not
-/// wait for long.
+/// The maximum number of changes in one transaction: enough to share a sync, few enough that the
+/// first does not wait long.
 const MAX_GROUP: usize = 512;
 
-/// Something to write.
+/// A change to write.
 #[derive(Debug)]
 pub(super) enum Change {
     Batch(Batch),
@@ -42,7 +42,7 @@ pub(super) enum Change {
     Release(Fence),
 }
 
-/// What became of it.
+/// The result of a change.
 #[derive(Debug)]
 pub(super) enum Done {
     Commit(u64),
@@ -50,7 +50,7 @@ pub(super) enum Done {
     Nothing,
 }
 
-/// A change, and the caller that waits for it. A caller that stops waiting does not stop the
+/// A change with the caller that waits for it. A caller that stops waiting does not cancel the
 /// change.
 #[derive(Debug)]
 pub(super) struct Job {
@@ -58,7 +58,7 @@ pub(super) struct Job {
     pub(super) reply: oneshot::Sender<Result<Done, CommitError>>,
 }
 
-/// The database that is served now; none while it waits to be opened again after its disk failed.
+/// The current database; `None` while it waits to be reopened after a disk failure.
 #[derive(Debug)]
 pub(super) struct Current(RwLock<Option<Arc<Database>>>);
 
@@ -67,7 +67,7 @@ impl Current {
         Self(RwLock::new(Some(Arc::new(db))))
     }
 
-    /// The database. Not to be kept: it is closed when the last of these is dropped.
+    /// The database. Do not keep the reference: the file is closed when the last one is dropped.
     pub(super) fn get(&self) -> Result<Arc<Database>, Error> {
         let current = self.0.read().unwrap_or_else(PoisonError::into_inner);
         current.clone().ok_or_else(|| {
@@ -83,13 +83,13 @@ impl Current {
     }
 }
 
-/// Serves the queue until every sender is gone. `in_place` says whether the store's path still
-/// names the file that is open: what is written to one that was replaced or removed is lost, so
-/// every change is refused then.
+/// Processes the queue until every sender is gone. `in_place` says whether the store's path still
+/// names the open file: writes to a file that was replaced or removed would be lost, so every
+/// change is then refused.
 ///
-/// After a failure of the disk redb serves nothing more, so the database is closed, and opened
-/// again, with the full proof that opening asks for, when the next change comes. Until that
-/// succeeds every change and every read fails.
+/// After a disk failure redb serves nothing more, so the database is closed. It is opened again,
+/// with the full proof that opening requires, when the next change comes. Until that succeeds every
+/// change and every read fails.
 pub(super) fn run(
     current: &Current,
     mut reopen: impl FnMut() -> Result<Database, Error>,
@@ -103,7 +103,7 @@ pub(super) fn run(
             group.drain(..).map(|job| (job.change, job.reply)).unzip();
         if !in_place() {
             for reply in replies {
-                // A dropped receiver stopped waiting.
+                // The receiver was dropped: the caller stopped waiting.
                 let _ = reply.send(Err(CommitError::RolledBack));
             }
             continue;
@@ -116,7 +116,8 @@ pub(super) fn run(
         match served.and_then(|db| write_group(&db, clock, changes)) {
             Ok(outcomes) => {
                 for (reply, outcome) in replies.into_iter().zip(outcomes) {
-                    // A dropped receiver stopped waiting; the outcome is in the store.
+                    // The receiver was dropped: the caller stopped waiting. The outcome is in the
+                    // store.
                     let _ = reply.send(outcome);
                 }
             }
@@ -171,9 +172,9 @@ fn try_write_group(
 
 /// Why a change was not written.
 enum Failure {
-    /// It alone was refused, before anything of it was written.
+    /// Only this change was refused, before anything of it was written.
     Refused(CommitError),
-    /// The disk failed, under the whole group.
+    /// The disk failed, for the whole group.
     Disk(Error),
 }
 
@@ -188,7 +189,7 @@ macro_rules! disk_failures {
 }
 disk_failures!(StorageError, TableError, TransactionError, CommitError);
 
-/// A row that could not be understood while a change was tested.
+/// A row could not be decoded while a change was checked.
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::Refused(CommitError::Store(error))
@@ -197,7 +198,7 @@ impl From<Error> for Failure {
 
 type ByteTable<'t> = redb::Table<'t, &'static [u8], &'static [u8]>;
 
-/// The tables of one transaction, and its counters.
+/// The tables and counters of one transaction.
 struct Group<'t> {
     txn: &'t WriteTransaction,
     rows: BTreeMap<Table, ByteTable<'t>>,
@@ -236,7 +237,7 @@ impl<'t> Group<'t> {
         })
     }
 
-    /// Writes the counters; false when there is nothing to commit.
+    /// Writes the counters; false if there is nothing to commit.
     fn finish(mut self) -> Result<bool, Failure> {
         if self.numbers_changed {
             self.meta

@@ -1,5 +1,4 @@
-//! Capabilities, both ways: what is declared works, what is not declared is refused before any
-//! request.
+//! Capabilities, both ways: a declared one works, an undeclared one is refused before any request.
 
 use atlas_core::{
     AnyProvider, CallContext, Capability, CloudType, ComputeId, ComputeRequest, ComputeStatus,
@@ -10,7 +9,7 @@ use serde_json::json;
 
 use crate::conformance::bench::{Bench, Stop, Verdict, ensure};
 
-/// The request that can only be honoured with this capability, where there is one.
+/// A request that can only be honoured with this capability, if there is one.
 fn demanding(bench: &Bench<'_>, capability: Capability) -> Option<ComputeRequest> {
     let plain = bench.request();
     let image = plain.image.clone().unwrap_or_else(|| "x/y:1".to_owned());
@@ -64,8 +63,8 @@ const OPERATIONS: [Capability; 7] = [
     Capability::NetworkVolumes,
 ];
 
-/// Calls an operation that can only be answered with this capability; `None` where the handle
-/// refuses to name the group at all.
+/// Calls an operation that can only be answered with this capability; `None` if the handle does not
+/// offer the operations at all.
 async fn operate(
     bench: &Bench<'_>,
     provider: &AnyProvider,
@@ -266,7 +265,7 @@ pub(super) async fn a_region_asked_for_is_the_region_rented(bench: &Bench<'_>) -
     bench.need(Capability::Regions)?;
     let region = match bench.subject().region() {
         Some(region) => region,
-        // The last choice is the least likely to be what the cloud would have taken anyway.
+        // The last choice is the one that the cloud is least likely to make by itself.
         None => {
             let candidates = bench
                 .provider()
@@ -370,8 +369,8 @@ pub(super) async fn an_exit_code_is_reported_exactly_when_declared(bench: &Bench
     }
 }
 
-/// Where it is declared, a finished container costs no machine: it is stopped, or gone. Elsewhere
-/// it is refused, with the other fields.
+/// If declared, a finished container costs no machine: it is stopped, or gone. Otherwise it is
+/// refused, with the other fields.
 pub(super) async fn a_machine_ends_with_its_command_where_declared(bench: &Bench<'_>) -> Verdict {
     if !bench.has(Capability::EndsWithCommand) {
         return Ok(());

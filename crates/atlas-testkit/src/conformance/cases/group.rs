@@ -1,4 +1,4 @@
-//! The optional groups besides jobs: logs, network volumes, spend.
+//! The optional operations besides jobs: logs, network volumes, spend.
 
 use std::future::poll_fn;
 use std::time::Duration;
@@ -141,7 +141,7 @@ pub(super) async fn spend_is_what_the_cloud_billed(bench: &Bench<'_>) -> Verdict
         .wait(Duration::from_secs(3600) * HOURS)
         .await;
     bench.provider().terminate(bench.cx(), &made.id).await?;
-    // A cloud bills in arrears: a day is more than any sheet of ours says.
+    // A cloud bills in arrears: a day is longer than any documented delay.
     for _ in 0..24 {
         let rows = bench
             .provider()

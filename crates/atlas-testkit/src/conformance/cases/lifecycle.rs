@@ -1,4 +1,4 @@
-//! From an order to a proved end: what every session rests on.
+//! From an order to a proved end, on which every session depends.
 
 use atlas_core::{
     Auth, Capability, Claim, Compute, ComputeId, ComputeStatus, Credential, ErrorKind, LaunchKey,

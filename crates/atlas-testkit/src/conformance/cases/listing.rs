@@ -1,4 +1,4 @@
-//! What a walk shows, and that it never claims more than it saw.
+//! What a listing contains, and that it never claims to be complete when it is not.
 
 use atlas_core::{ComputeStatus, GpuChoice, ListFilter};
 

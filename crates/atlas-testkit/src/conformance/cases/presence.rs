@@ -1,4 +1,4 @@
-//! Proof of absence: said only when the cloud really said so.
+//! Proof of absence: reported only when the cloud really said so.
 
 use atlas_core::{ErrorKind, Presence};
 

@@ -1,5 +1,4 @@
-//! The outcome that nobody knows: a create whose answer was lost must never be taken for one that
-//! did nothing.
+//! Unknown outcomes: a create whose answer was lost must never be treated as one without effect.
 
 use std::time::Duration;
 
@@ -125,8 +124,8 @@ pub(super) async fn a_create_that_committed_twice_is_found_twice(bench: &Bench<'
     let request = bench
         .prepared(&LaunchKey::Tracked(key), bench.request())
         .await?;
-    // Whether the answer is one of the two or an error is the cloud's affair; that both are found
-    // is ours.
+    // The cloud decides whether it answers with one of the two or with an error; the provider must
+    // find both.
     let answered = bench
         .provider()
         .spawn_compute(bench.cx(), &LaunchKey::Tracked(key), &request)

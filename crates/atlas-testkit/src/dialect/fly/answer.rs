@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::dialect::SimBody;
 use crate::world::Refusal;
 
-/// Why a call was not done, as it is answered.
+/// A failed call and its answer.
 #[derive(Debug)]
 pub(super) struct Failure {
     code: StatusCode,
@@ -23,13 +23,13 @@ impl Failure {
         }
     }
 
-    /// With the machine-readable word that some errors have.
+    /// Adds the machine-readable status word that some errors have.
     pub(super) fn with_status(mut self, status: &'static str) -> Self {
         self.body["status"] = Value::from(status);
         self
     }
 
-    /// In another shape.
+    /// A failure with another body.
     pub(super) fn shaped(code: u16, body: Value) -> Self {
         Self {
             body,
@@ -57,7 +57,7 @@ impl Failure {
         Self::new(412, format!("failed_precondition: {}", error.into()))
     }
 
-    /// The same in the other shape that errors are seen in.
+    /// The same in the other observed shape of errors.
     pub(super) fn in_the_other_shape(mut self) -> Self {
         if let Some(text) = self
             .body
@@ -94,7 +94,7 @@ impl From<Refusal> for Failure {
             ),
             Refusal::Forbidden => Self::new(403, "this token may not do that"),
             Refusal::NotFound | Refusal::NoSuchCloud => Self::no_machine(),
-            // Somebody else holds the machine.
+            // Another client holds the lease.
             Refusal::Locked => Self::lease_held("", "ops@acme.example"),
             _ => Self::precondition("the machine is in no state for that"),
         }
@@ -111,8 +111,8 @@ impl Failure {
     }
 }
 
-/// The same answer as a looser server writes it: objects with a field that nobody knows, `null` for
-/// what is empty.
+/// The same answer as a less strict server writes it: objects with an undocumented field, `null`
+/// for empty values.
 pub(super) fn loosened(answer: Response<SimBody>) -> Response<SimBody> {
     let (parts, body) = answer.into_parts();
     let bytes = body.whole().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Apps and their addresses. App names are one name space for everybody.
+//! Apps and their addresses. App names share one global name space.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ pub(super) struct App {
     pub(super) network: Option<String>,
     pub(super) created_at: Timestamp,
     pub(super) ips: Vec<Ip>,
-    /// What its machines get as environment; no answer ever has the values.
+    /// The secrets that its machines get as environment; no answer ever contains the values.
     pub(super) secrets: BTreeMap<String, Secret>,
     pub(super) secrets_version: u64,
     serial: u64,
@@ -177,7 +177,7 @@ impl Fly {
         Ok(ok(&self.shown_app(name, &app)))
     }
 
-    /// Takes everything in it along.
+    /// Also deletes everything in the app.
     pub(super) fn delete_app(
         &self,
         _call: &Call<'_>,
@@ -195,7 +195,7 @@ impl Fly {
         Ok(empty(202))
     }
 
-    /// The values only for who asks for them, and may.
+    /// Returns the values only to callers that request them and have the permission.
     pub(super) fn list_secrets(
         &self,
         call: &Call<'_>,
@@ -220,7 +220,7 @@ impl Fly {
         Ok(ok(&json!({ "secrets": rows })))
     }
 
-    /// Sets what has a value, and removes what has none.
+    /// Sets entries with a value, and removes those without.
     pub(super) fn set_secrets(
         &self,
         call: &Call<'_>,
@@ -265,8 +265,8 @@ impl Fly {
         app.secrets.keys().map(row).collect()
     }
 
-    /// What machines of an app get besides their own environment, at this version of it or a later
-    /// one.
+    /// The variables that machines of an app get besides their own environment, at this version or
+    /// a later one.
     pub(super) fn secrets_for(
         &self,
         name: &str,
@@ -307,8 +307,8 @@ impl Fly {
         })
     }
 
-    /// One shared address is all an app can have: asked again, it is the same one. Others are new
-    /// each time.
+    /// An app can have only one shared address: repeated requests return the same one. Others are
+    /// new each time.
     pub(super) fn assign_ip(
         &self,
         call: &Call<'_>,
@@ -380,8 +380,8 @@ impl Fly {
         }
     }
 
-    /// The machine that a request to an app's public port reaches, and the port inside: one that is
-    /// forced, else any that runs. Nobody where the app has no address.
+    /// The machine that a request to an app's public port reaches, and its inside port: a forced
+    /// one, else any that runs. `None` if the app has no address.
     #[must_use]
     pub fn reached(&self, app: &str, external: u16, forced: Option<&str>) -> Option<(String, u32)> {
         if self.shared().apps.get(app)?.ips.is_empty() {

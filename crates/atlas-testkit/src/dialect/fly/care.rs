@@ -1,4 +1,4 @@
-//! What is done with a machine that is there: started, stopped, signalled, watched, described.
+//! Operations on existing machines: start, stop, signals, events, metadata.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ const SIGNALS: [&str; 14] = [
     "SIGABRT", "SIGALRM", "SIGFPE", "SIGHUP", "SIGILL", "SIGINT", "SIGKILL", "SIGPIPE", "SIGQUIT",
     "SIGSEGV", "SIGTERM", "SIGTRAP", "SIGUSR1", "SIGUSR2",
 ];
-/// The most memory that a machine may have to be suspended.
+/// The maximum memory of a machine that can be suspended.
 const MOST_SUSPENDED_MB: u64 = 2048;
 
 impl Fly {
@@ -54,7 +54,7 @@ impl Fly {
         Ok(())
     }
 
-    /// Stops or suspends. What is at rest already, or on its way there, stays so.
+    /// Stops or suspends. A machine that is already stopped or stopping does not change.
     pub(super) fn stop(
         &self,
         call: &Call<'_>,
@@ -298,7 +298,7 @@ impl Fly {
         self.tag(call, id, |tags| drop(tags.remove(key)))
     }
 
-    /// Sets what has a value, and removes what has none.
+    /// Sets entries with a value, and removes those without.
     pub(super) fn patch_metadata(
         &self,
         call: &Call<'_>,

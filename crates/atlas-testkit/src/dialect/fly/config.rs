@@ -1,5 +1,5 @@
-//! A machine's configuration as it is sent: what Fly reads of it, what it refuses, and how it shows
-//! it again.
+//! A machine's configuration in a request: what Fly reads of it, what it refuses, and how it is
+//! shown again.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use super::answer::Failure;
 use super::stock::Guest;
 use crate::world::{Machine, MachineSpec, Restart};
 
-/// Fields of a configuration that Fly knows; all others are ignored without a word, so a misspelt
-/// one changes nothing.
+/// Configuration fields that Fly knows. Others are silently ignored, so a misspelt one has no
+/// effect.
 const KNOWN: &[&str] = &[
     "auto_destroy",
     "cache_drive",
@@ -39,12 +39,12 @@ const KNOWN: &[&str] = &[
     "stop_config",
 ];
 
-/// What a configuration asks for.
+/// The parsed request of a configuration.
 #[derive(Debug)]
 pub(super) struct Read {
     pub(super) guest: Guest,
     pub(super) mount: Option<String>,
-    /// As it is kept and shown.
+    /// The form in which it is stored and shown.
     pub(super) kept: Value,
 }
 
@@ -157,7 +157,7 @@ fn guest(sent: Option<&Value>) -> Result<Guest, Failure> {
         .map_or(Ok(guest), |words| Err(Failure::invalid(words)))
 }
 
-/// Puts what a configuration says into what the world knows.
+/// Transfers a configuration to the world's machine.
 pub(super) fn apply(config: &Value, spec: &mut MachineSpec) {
     let map = |name: &str| -> BTreeMap<String, String> {
         let pairs = config[name].as_object().into_iter().flatten();
@@ -183,7 +183,7 @@ pub(super) fn apply(config: &Value, spec: &mut MachineSpec) {
             .collect()
     };
     let init = &config["init"];
-    // `exec` replaces everything; `cmd` the image's own command, after an entrypoint.
+    // `exec` replaces everything; `cmd` replaces the image's own command, after an entrypoint.
     spec.command = match words(&init["exec"]) {
         exec if !exec.is_empty() => exec,
         _ => words(&init["entrypoint"])
@@ -228,14 +228,14 @@ fn handles(port: &Value, handler: &str) -> bool {
         .is_some_and(|handlers| handlers.iter().any(|known| known == handler))
 }
 
-/// The port inside behind an external one.
+/// The inside port of an external one.
 pub(super) fn inside(config: &Value, external: u16) -> Option<u32> {
     let exposes = |service: &&Value| ports(service).any(|port| port["port"] == external);
     let service = services(config).find(exposes)?;
     u32::try_from(service["internal_port"].as_u64()?).ok()
 }
 
-/// The configuration as a read shows it: with what became of the machine since.
+/// The configuration as a read shows it, with the changes since.
 pub(super) fn shown(machine: &Machine, autostop_as_bool: bool) -> Value {
     let spec = &machine.spec;
     let mut config = match &spec.extra["config"] {

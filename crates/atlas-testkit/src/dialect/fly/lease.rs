@@ -1,4 +1,4 @@
-//! Leases: who may change a machine, and until when.
+//! Leases: the right to change a machine, and its expiry.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::route::parts;
 use super::{Call, Fly};
 use crate::dialect::SimBody;
 
-/// Who holds a machine.
+/// The lease of a machine.
 #[derive(Clone, Debug)]
 pub(super) struct Lease {
     nonce: String,
@@ -23,14 +23,14 @@ pub(super) struct Lease {
 const OWNER: &str = "ci@acme.example";
 
 impl Fly {
-    /// The lease that is in force.
+    /// The lease that is currently valid.
     pub(super) fn held_lease(&self, id: &str) -> Option<Lease> {
         let now = self.world.now();
         self.record(id, |record| record.lease.clone())
             .filter(|lease| lease.expires_at > now)
     }
 
-    /// Fails where somebody else holds the machine: a change needs the nonce.
+    /// Fails if another client holds the machine: a change then needs the nonce.
     pub(super) fn unheld(&self, call: &Call<'_>, id: &str) -> Result<(), Failure> {
         match self.held_lease(id) {
             Some(lease) if call.nonce.as_deref() != Some(&*lease.nonce) => {

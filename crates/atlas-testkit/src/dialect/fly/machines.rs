@@ -1,4 +1,4 @@
-//! Machines: made, read, listed, changed, destroyed, and how each is shown.
+//! Machines: create, read, list, change, destroy, and their JSON.
 
 use std::collections::BTreeMap;
 
@@ -14,24 +14,24 @@ use super::{Call, Fly, NAME, NoRoom, config};
 use crate::dialect::SimBody;
 use crate::world::{FaultKind, Machine, MachineSpec, MachineState, Refusal};
 
-/// What Fly keeps of a machine besides what the world knows.
+/// Fly's own data about a machine, besides the world's.
 #[derive(Debug, Default)]
 pub(super) struct Record {
-    /// How often its configuration was changed.
+    /// How many times its configuration was changed.
     pub(super) changes: u32,
     /// Earlier configurations, by their version.
     pub(super) versions: Vec<(String, Value)>,
     pub(super) updated_at: Option<Timestamp>,
     pub(super) cordoned: bool,
     pub(super) lease: Option<Lease>,
-    /// How often it was moved to another host.
+    /// How many times it was moved to another host.
     pub(super) moves: u32,
-    /// It was made without being launched, and nobody started it since.
+    /// It was created without being launched, and has not been started since.
     pub(super) held_back: bool,
     /// It was started after a stop.
     pub(super) relaunched: bool,
     pub(super) suspended: bool,
-    /// On its way into a stop or suspension, until then.
+    /// Stopping or suspending until this instant.
     pub(super) leaving: Option<(&'static str, Timestamp)>,
     pub(super) memory_limit: Option<u64>,
 }
@@ -54,7 +54,7 @@ pub(super) fn ulid(at: Timestamp, seed: &str) -> String {
 }
 
 impl Fly {
-    /// Looks at, or changes, what Fly keeps of a machine.
+    /// Reads or changes Fly's own data about a machine.
     pub(super) fn record<T>(&self, id: &str, with: impl FnOnce(&mut Record) -> T) -> T {
         with(self.shared().records.entry(id.to_owned()).or_default())
     }
@@ -132,7 +132,7 @@ impl Fly {
         Ok(ok(&shown))
     }
 
-    /// No room, in the words this Fly has for it.
+    /// The answer for no capacity, in the form this Fly uses.
     fn no_room(&self, refusal: Refusal, mounts: bool, volume: Option<&str>) -> Failure {
         let words = self.shared().quirks.no_room;
         match (refusal, words) {
@@ -166,7 +166,7 @@ impl Fly {
         )))
     }
 
-    /// A bare array; where there is more, a header says how to go on.
+    /// A bare array; if there is more, a header contains the cursor.
     pub(super) fn list_machines(
         &self,
         call: &Call<'_>,
@@ -251,7 +251,7 @@ impl Fly {
         Ok(kept.map(|machine| (machine.id.clone(), machine)).collect())
     }
 
-    /// Replaces the whole configuration, and starts the machine again with it.
+    /// Replaces the whole configuration, and restarts the machine with it.
     pub(super) fn update(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
         let body = call.json()?;
         let machine = self.seen(call, id)?;
@@ -327,7 +327,7 @@ impl Fly {
         Ok(done())
     }
 
-    /// The word for where it is in its life.
+    /// Fly's name of the machine's state.
     pub(super) fn state(&self, machine: &Machine) -> &'static str {
         if let Some(stuck) = self.shared().quirks.stuck.filter(|_| machine.is_live()) {
             return stuck;

@@ -1,7 +1,7 @@
 //! Fly's Machines API over a world: apps, IPs, machines, leases, metadata, volumes, whole
 //! organisations. Facts: docs/clouds/fly.md.
 //!
-//! Not served, because nothing of atlas calls them: certificates, single app secrets, secret keys,
+//! Not served, because atlas does not call them: certificates, single app secrets, secret keys,
 //! Postgres, deploy tokens, memory reclaiming, OIDC and KMS tokens. They answer 501 with their name
 //! (`unserved`). Left out entirely: the cookie that ties a client to one API node.
 
@@ -45,18 +45,18 @@ use volumes::Disk;
 
 const MAX_BODY: usize = 4 << 20;
 
-/// How many calls Fly takes, for each action on each machine or app.
+/// Fly's rate limits, per action on each machine or app.
 #[derive(Clone, Copy, Debug)]
 pub struct Rates {
-    /// The least time between two calls of an action, on average.
+    /// The minimum average time between two calls of an action.
     pub action: Duration,
-    /// How many of an action may come at once.
+    /// The burst size of an action.
     pub action_burst: u32,
     /// The same for reading one machine.
     pub read: Duration,
-    /// How many of those may come at once.
+    /// The burst size of reading one machine.
     pub read_burst: u32,
-    /// What a refusal says to wait, if it says anything.
+    /// The wait in a refusal, if any.
     pub retry_after: Option<Duration>,
 }
 
@@ -72,7 +72,7 @@ impl Default for Rates {
     }
 }
 
-/// In which words a create says that there is no room.
+/// The form in which a create reports that there is no capacity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NoRoom {
     /// 422 with the status word.
@@ -86,56 +86,56 @@ pub enum NoRoom {
     Volume,
 }
 
-/// What this Fly does differently from an ordinary one.
+/// How this Fly differs from an ordinary one.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Quirks {
-    /// How many calls it takes; `None` for any number.
+    /// The rate limits; `None` for no limit.
     pub rates: Option<Rates>,
-    /// The most rows on a page, whatever is asked for.
+    /// The maximum number of rows per page, whatever is requested.
     pub page_size: usize,
-    /// How long a page's cursor is good.
+    /// How long a page's cursor is valid.
     pub cursor_life: Duration,
     /// Regions that a walk over the organisation cannot reach.
     pub error_regions: Vec<String>,
-    /// How long a machine that was destroyed is still told of, as `destroyed`.
+    /// How long a destroyed machine is still shown, as `destroyed`.
     pub remembers: Duration,
     /// How long stopping and suspending take.
     pub stopping: Duration,
     /// How long a new app is unknown to machine calls.
     pub app_appears: Duration,
-    /// The words for no room.
+    /// The form of "no capacity" answers.
     pub no_room: NoRoom,
-    /// A scheme twice (`Bearer FlyV1 fm2_…`) is a bad token.
+    /// A duplicated scheme (`Bearer FlyV1 fm2_…`) is a bad token.
     pub strict_scheme: bool,
-    /// Waiting for `stopped` without saying of which version is refused.
+    /// Waiting for `stopped` without a version is refused.
     pub stopped_wait_needs_version: bool,
     /// A service's `autostop` reads back as a boolean.
     pub autostop_as_bool: bool,
-    /// Hosts that do not answer: their machines are told of without configuration.
+    /// Hosts that do not answer: their machines are shown without configuration.
     pub unreachable: Vec<String>,
-    /// A destroy is accepted, and nothing follows.
+    /// A destroy is accepted, and has no effect.
     pub destroys_nothing: bool,
-    /// Regions are told of with capital letters.
+    /// Regions are written with capital letters.
     pub capital_regions: bool,
-    /// Where an answer is lost inside, it is a 408 and not a 500.
+    /// An answer that is lost inside Fly is a 408 and not a 500.
     pub lost_is_408: bool,
-    /// The state in which every machine is said to be stuck.
+    /// The state in which every machine is shown as stuck.
     pub stuck: Option<&'static str>,
-    /// This many changes of machines meet another change and are refused.
+    /// This many changes of machines collide with another change and are refused.
     pub busy: u32,
-    /// What is done is answered with 200 and no body.
+    /// Successful changes are answered with 200 and no body.
     pub says_nothing: bool,
-    /// Errors are told as `message` and not as `error`.
+    /// Errors are in the field `message` instead of `error`.
     pub errors_as_message: bool,
-    /// Every object has a field that no document knows, and empty lists are null.
+    /// Every object has an undocumented field, and empty lists are null.
     pub loose: bool,
-    /// How long a deleted volume is still told of, as `pending_destroy` and then `destroyed`.
+    /// How long a deleted volume is still shown, as `pending_destroy` and then `destroyed`.
     pub volume_remembers: Duration,
 }
 
 impl Quirks {
-    /// An ordinary one that takes any number of calls.
+    /// An ordinary one without rate limits.
     #[must_use]
     pub fn unlimited() -> Self {
         Self {
@@ -183,18 +183,18 @@ pub struct Fly {
 struct Shared {
     quirks: Quirks,
     apps: BTreeMap<String, App>,
-    /// App creations that named a key, so that one repeated answers the same app.
+    /// App creations with an idempotency key, so that a repeated one returns the same app.
     app_keys: BTreeMap<String, String>,
     scopes: BTreeMap<String, Scope>,
     records: BTreeMap<String, Record>,
     disks: BTreeMap<String, Disk>,
-    /// When the next call of an action would be on time.
+    /// The earliest time of the next call of each action.
     due: BTreeMap<String, Timestamp>,
     serial: u64,
 }
 
 impl Default for Shared {
-    /// With the one app that there is from the beginning.
+    /// Contains the initial app.
     fn default() -> Self {
         Self {
             quirks: Quirks::default(),
@@ -212,7 +212,7 @@ impl Default for Shared {
     }
 }
 
-/// One call, understood.
+/// A parsed call.
 struct Call<'a> {
     account: Account,
     scope: Scope,
@@ -223,7 +223,7 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// The body, which must be an object; none at all is an empty one.
+    /// The body, which must be an object; an empty body is an empty object.
     fn json(&self) -> Result<Value, Failure> {
         if self.body.iter().all(u8::is_ascii_whitespace) {
             return Ok(Value::Object(serde_json::Map::new()));
@@ -249,8 +249,8 @@ impl Call<'_> {
 }
 
 impl Fly {
-    /// Fly over this world, which must have the cloud [`cloud`] describes, and an account called as
-    /// an organisation: [`ORG`].
+    /// Fly over this world, which must contain the cloud of [`cloud`], and an account with the name
+    /// of an organisation: [`ORG`].
     #[must_use]
     pub fn new(world: World) -> Self {
         Self {
@@ -259,7 +259,7 @@ impl Fly {
         }
     }
 
-    /// An app of an organisation, there from before.
+    /// Adds an existing app of an organisation.
     pub fn add_app(&self, org: &str, name: &str) {
         let mut shared = self.shared();
         shared.serial += 1;
@@ -267,7 +267,7 @@ impl Fly {
         shared.apps.insert(name.to_owned(), app);
     }
 
-    /// What a token may do and see, and until when.
+    /// Limits what a token may do and see, and until when.
     pub fn limit_token(&self, token: &str, scope: Scope) {
         self.shared().scopes.insert(token.to_owned(), scope);
     }
@@ -278,7 +278,7 @@ impl Fly {
         self.shared().apps.keys().cloned().collect()
     }
 
-    /// The addresses of an app, by their types.
+    /// The addresses of an app, by type.
     #[must_use]
     pub fn addresses(&self, app: &str) -> Vec<String> {
         self.shared()
@@ -288,8 +288,8 @@ impl Fly {
             .unwrap_or_default()
     }
 
-    /// Moves a machine to another host: the same id with another private address. False when there
-    /// is none.
+    /// Moves a machine to another host: the same id with another private address. False if it does
+    /// not exist.
     pub fn migrate(&self, world_id: &str) -> bool {
         let there = self
             .world
@@ -305,7 +305,7 @@ impl Fly {
         there
     }
 
-    /// Nothing that Fly takes is larger.
+    /// Fly accepts no larger body.
     fn most(&self, _parts: &Parts) -> usize {
         MAX_BODY
     }
@@ -404,7 +404,7 @@ impl Fly {
         deliver(&self.world, &arrival, honest, failed, || self.limited(None)).await
     }
 
-    /// What was done, or why not, in the shapes that this Fly answers.
+    /// Converts the result to an answer, in the forms that this Fly uses.
     fn dressed(&self, done: Result<Response<SimBody>, Failure>) -> Response<SimBody> {
         let quirks = self.shared().quirks.clone();
         match done {
@@ -416,7 +416,7 @@ impl Fly {
         }
     }
 
-    /// Fails where another change of the machine is under way.
+    /// Fails if another change of the machine is in progress.
     fn not_busy(&self) -> Result<(), Failure> {
         let quirks = &mut self.shared().quirks;
         if quirks.busy == 0 {
@@ -429,7 +429,7 @@ impl Fly {
         ))
     }
 
-    /// A refusal, where this action came too soon after the one before.
+    /// A refusal, if this action came too soon after the previous one.
     fn hurried(&self, route: &Route) -> Option<Response<SimBody>> {
         let rates = self.shared().quirks.rates?;
         let (budget, read) = route.budget();
@@ -459,8 +459,8 @@ impl Fly {
         answer
     }
 
-    /// Whether this token may do that here, and whether there is such an app. An app that a token
-    /// may not see is not there.
+    /// Whether this token has the permission here, and whether the app exists. An app that a token
+    /// may not see does not exist for it.
     fn permitted(&self, route: &Route, call: &Call<'_>) -> Result<(), Failure> {
         if route.writes() && call.scope.read_only {
             return Err(Failure::new(403, "this token may only read"));
@@ -485,7 +485,7 @@ impl Fly {
         let shared = self.shared();
         let app = shared.apps.get(name).ok_or_else(|| Failure::no_app(name))?;
         if app.org != call.account.as_str() {
-            // Only a read of the app itself says that somebody else has the name.
+            // Only a read of the app itself reveals that another organisation has the name.
             let itself = matches!(route, Route::App(_) | Route::DeleteApp(_));
             return Err(if itself {
                 Failure::new(403, "unauthorized")
@@ -567,7 +567,7 @@ impl Fly {
         }
     }
 
-    /// A machine as this call sees it; one that was destroyed lately is still told of.
+    /// A machine as this call sees it; one that was destroyed recently is still shown.
     fn seen(&self, call: &Call<'_>, id: &str) -> Result<Machine, Failure> {
         if let Some(machine) = self.world.machine(NAME, &call.account, id, &call.arrival) {
             return Ok(machine);
@@ -586,7 +586,7 @@ impl Fly {
         machine.filter(lately).ok_or_else(Failure::no_machine)
     }
 
-    /// A word of hexadecimal digits, made up by chance.
+    /// A random hexadecimal text.
     fn hex(&self, len: usize) -> String {
         self.world
             .word(len)
@@ -595,7 +595,7 @@ impl Fly {
             .collect()
     }
 
-    /// An instant as a client's own clock would have shown it.
+    /// An instant in the client's time.
     fn shown(&self, instant: Timestamp) -> Timestamp {
         self.world.clock().on_the_wire(instant)
     }

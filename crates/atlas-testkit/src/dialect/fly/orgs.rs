@@ -1,4 +1,4 @@
-//! What is asked of a whole organisation, and of the platform.
+//! Queries about a whole organisation, and about the platform.
 
 use http::Response;
 use serde_json::{Value, json};
@@ -11,8 +11,8 @@ use super::{Call, Fly, NAME, config};
 use crate::dialect::SimBody;
 
 impl Fly {
-    /// Every machine of the organisation. Regions that do not answer are named; their machines are
-    /// missing.
+    /// Every machine of the organisation. Regions that do not answer are named, and their machines
+    /// are missing.
     pub(super) fn org_machines(&self, call: &Call<'_>) -> Result<Response<SimBody>, Failure> {
         let silent = self.shared().quirks.error_regions.clone();
         let machines = self.filtered(call, |machine| !silent.contains(&machine.region))?;
@@ -111,7 +111,7 @@ impl Fly {
         })
     }
 
-    /// Where there is room, and for how many. Advice, not a reservation.
+    /// Regions with capacity, and for how many machines. A hint, not a reservation.
     pub(super) fn placements(&self, call: &Call<'_>) -> Result<Response<SimBody>, Failure> {
         let body = call.json()?;
         if body["org_slug"].as_str() != Some(call.account.as_str()) {

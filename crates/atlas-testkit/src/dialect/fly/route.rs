@@ -1,4 +1,4 @@
-//! Which operation a method and a path name, and what the world calls it.
+//! Maps a method and a path to an operation, and its name in the world.
 
 use http::Method;
 
@@ -107,7 +107,7 @@ impl Route {
         })
     }
 
-    /// The contract's word for it.
+    /// The operation's name in the contract.
     pub(super) const fn operation(&self) -> &'static str {
         match self {
             Self::CreateApp | Self::AssignIp(_) => "ensure_support",
@@ -134,7 +134,7 @@ impl Route {
         }
     }
 
-    /// The machine it is about, as the world knows it.
+    /// The machine concerned, by its id in the world.
     pub(super) fn target(&self) -> Option<String> {
         match self {
             Self::Machine(app, id, _) => Some(world_id(app, id)),
@@ -142,7 +142,7 @@ impl Route {
         }
     }
 
-    /// The app it is about.
+    /// The app concerned.
     pub(super) fn app(&self) -> Option<&str> {
         match self {
             Self::App(app)
@@ -157,7 +157,8 @@ impl Route {
         }
     }
 
-    /// Which budget of calls it draws on: the action, and the machine or app it is limited for.
+    /// The rate limit budget of the operation: the action, and the machine or app for which it is
+    /// limited.
     pub(super) fn budget(&self) -> (String, bool) {
         match self {
             Self::Machine(app, id, Verb::Get) => (format!("get {app}/{id}"), true),
@@ -247,7 +248,7 @@ impl Verb {
         )
     }
 
-    /// Whether a lease that somebody else holds forbids it.
+    /// Whether another client's lease forbids it.
     pub(super) const fn respects_leases(&self) -> bool {
         self.writes() && !matches!(self, Self::TakeLease | Self::DropLease | Self::Exec)
     }
@@ -267,7 +268,7 @@ impl VolumeVerb {
     }
 }
 
-/// What the world calls a machine: Fly's ids mean something only with their app.
+/// The world's id of a machine: Fly's ids are meaningful only together with their app.
 pub(super) fn world_id(app: &str, id: &str) -> String {
     format!("{id}.{app}")
 }

@@ -11,10 +11,9 @@ use crate::world::{CloudSpec, Region, Shape, Tier, Timing};
 pub const NAME: &str = "fly";
 /// The organisation that every simulated Fly has: the account's name in the world.
 pub const ORG: &str = "sim-org";
-/// The app that organisation has from the beginning, and where machines are that nobody put
-/// elsewhere.
+/// The initial app of that organisation, in which machines are made unless another app is named.
 pub const APP: &str = "sim-app";
-/// The same, as it ends a machine's id in the world.
+/// The same, as the suffix of a machine's id in the world.
 const APP_SUFFIX: &str = ".sim-app";
 
 /// A gigabyte of a stopped machine's root filesystem, for thirty days: $0.15.
@@ -128,10 +127,10 @@ pub(super) const REGIONS: &[Place] = &[
     ),
 ];
 
-/// Where a call without a region lands: nearest to the edge that got it.
+/// The region of a call without one: the nearest to the edge that received it.
 pub(super) const NEAREST: &str = "ord";
 
-/// The regions a region parameter names, in order of preference; `None` for a word that is none.
+/// The regions that a region parameter names, in order of preference; `None` for an unknown word.
 pub(super) fn regions(asked: Option<&str>) -> Option<Vec<String>> {
     let all = || REGIONS.iter().map(|place| place.0.to_owned());
     let group = |name: &str| {
@@ -164,7 +163,7 @@ pub(super) fn regions(asked: Option<&str>) -> Option<Vec<String>> {
     Some(named)
 }
 
-/// A guest as it is asked for.
+/// The guest of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Guest {
     pub(super) performance: bool,
@@ -176,7 +175,7 @@ const SHARED: &[u32] = &[1, 2, 4, 6, 8];
 const PERFORMANCE: &[u32] = &[1, 2, 4, 6, 8, 10, 12, 14, 16];
 
 impl Guest {
-    /// Why Fly refuses it, in its words.
+    /// Why Fly refuses it, as Fly's message.
     pub(super) fn wrong(self) -> Option<String> {
         let (counts, least, most) = if self.performance {
             (PERFORMANCE, 2048 * self.cpus, 8192 * self.cpus)
@@ -231,7 +230,7 @@ impl Guest {
     }
 }
 
-/// The cloud, as the world needs to know it.
+/// The cloud's specification for the world.
 #[must_use]
 pub fn cloud() -> CloudSpec {
     let mut cloud = CloudSpec::plain(NAME);

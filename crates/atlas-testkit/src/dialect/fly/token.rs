@@ -1,4 +1,4 @@
-//! Which token a call comes with, and what it may do.
+//! The token of a call, and its permissions.
 
 use atlas_core::Timestamp;
 use http::{HeaderMap, Response, header};
@@ -8,15 +8,15 @@ use super::answer::ok;
 use super::{Call, Fly, NAME};
 use crate::dialect::SimBody;
 
-/// What a token may do besides what its organisation may.
+/// Restrictions of a token, beyond those of its organisation.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Scope {
-    /// Only this app; others are not there for it.
+    /// Only this app; the token cannot see others.
     pub app: Option<String>,
     /// Reading only.
     pub read_only: bool,
-    /// Good until then.
+    /// Valid until this instant.
     pub expires_at: Option<Timestamp>,
 }
 
@@ -39,7 +39,7 @@ impl Scope {
         }
     }
 
-    /// The same until then.
+    /// Limits the validity to this instant.
     #[must_use]
     pub fn until(self, expires_at: Timestamp) -> Self {
         Self {
@@ -52,8 +52,8 @@ impl Scope {
 const MACAROONS: [&str; 3] = ["fm1r_", "fm1a_", "fm2_"];
 
 impl Fly {
-    /// The part of an `Authorization` that is a good token. Each scheme takes what it is for:
-    /// `FlyV1` macaroons only.
+    /// The valid token in an `Authorization` header. Each scheme accepts only its own kind: `FlyV1`
+    /// only macaroons.
     pub(super) fn token(&self, headers: &HeaderMap) -> Option<String> {
         let (scheme, rest) = headers
             .get(header::AUTHORIZATION)?

@@ -1,6 +1,6 @@
-//! The documented calls that this Fly does not serve, because nothing of atlas makes them: each is
-//! answered 501 with the name that Fly's document gives it, so that a client that does make one is
-//! not told that the path is unknown.
+//! The documented calls that this Fly does not serve, because atlas does not make them. Each is
+//! answered with 501 and its name in Fly's document, so that a client that makes one does not
+//! conclude that the path is unknown.
 
 use http::Method;
 

@@ -10,7 +10,7 @@ use super::{Call, Fly, NAME, stock};
 use crate::dialect::SimBody;
 use crate::world::{Refusal, Volume};
 
-/// What Fly keeps of a volume besides what the world knows.
+/// Fly's own data about a volume, besides the world's.
 #[derive(Clone, Debug)]
 pub(super) struct Disk {
     app: String,
@@ -36,7 +36,7 @@ impl Fly {
             .count()
     }
 
-    /// A volume of this app that a new machine may mount: the world's id, and where it is.
+    /// A volume of this app that a new machine may mount: its id in the world, and its region.
     pub(super) fn mountable(
         &self,
         call: &Call<'_>,
@@ -107,7 +107,7 @@ impl Fly {
             .collect()
     }
 
-    /// A deleted volume goes in two steps.
+    /// A deleted volume disappears in two steps.
     fn disk_state(&self, disk: &Disk) -> &'static str {
         let Some(at) = disk.deleted_at else {
             return "created";

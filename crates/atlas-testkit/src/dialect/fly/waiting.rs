@@ -19,7 +19,7 @@ const STATES: [&str; 6] = [
     "failed",
     "settled",
 ];
-/// How often the machine is looked at, in simulated time.
+/// How often the machine's state is checked, in simulated time.
 const LOOK: Duration = Duration::from_millis(250);
 
 impl Fly {

@@ -1,8 +1,8 @@
-//! Fly's log API: one JSON:API document a page, a cursor in nanoseconds, and its own list of every
-//! line that was ever written.
+//! Fly's log API: one JSON:API document per page, a cursor in nanoseconds, and a complete list of
+//! all lines.
 //!
-//! `GET /api/v1/apps/<app>/logs?next_token=<ns>&region=<code>&instance=<id>`. The list is the truth
-//! that a reader is checked against.
+//! `GET /api/v1/apps/<app>/logs?next_token=<ns>&region=<code>&instance=<id>`. A reader's output is
+//! checked against the list.
 
 mod page;
 
@@ -26,28 +26,28 @@ use crate::dialect::query::{Query, decode};
 use crate::dialect::{SimBody, deliver};
 use crate::world::{Machine, World};
 
-/// How old a line may be and still be given, and how far back a first page looks.
+/// The maximum age of a returned line, and how far back a first page reaches.
 const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 const FIRST_PAGE: Duration = Duration::from_secs(24 * 3600);
 const MACAROONS: [&str; 3] = ["fm1r_", "fm1a_", "fm2_"];
 
-/// What the API does that a document does not promise, and another day otherwise.
+/// Undocumented behaviour of the API, which may change.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Quirks {
-    /// Lines of a page.
+    /// Number of lines per page.
     pub page_size: usize,
-    /// Whether the cursor's own nanosecond comes again.
+    /// Whether lines at the cursor's own nanosecond are returned again.
     pub inclusive: bool,
     /// Whether `next_token` is a bare number.
     pub token_as_number: bool,
-    /// Whether `meta` is left out where there is nothing more.
+    /// Whether `meta` is left out when there are no more lines.
     pub no_token_at_end: bool,
-    /// Whether the lines of a page come in another order than their time's.
+    /// Whether the lines of a page are not in order of time.
     pub disorder: bool,
-    /// Whether a page holds its first line twice, where the line has an id.
+    /// Whether a page contains its first line twice, if the line has an id.
     pub repeats: bool,
-    /// Whether lines come one object a line, as the internal feed writes them, and not as a
+    /// Whether the answer has one JSON object per line, like the internal feed, instead of a
     /// document.
     pub feed_shape: bool,
     /// How long an answer takes, in simulated time.
@@ -69,15 +69,15 @@ impl Default for Quirks {
     }
 }
 
-/// A line as it was written. What is `None` is `null` in the answer.
+/// A line as it was written. `None` is `null` in the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Line {
-    /// Nanoseconds since 1970: its place, whatever its timestamp says.
+    /// Nanoseconds since 1970: its position, whatever its timestamp is.
     pub at: u64,
     /// The API's own id.
     pub id: Option<String>,
-    /// What was printed.
+    /// The printed text.
     pub message: Option<String>,
     /// `info`, `error`, ...
     pub level: Option<String>,
@@ -85,11 +85,11 @@ pub struct Line {
     pub instance: Option<String>,
     /// The region.
     pub region: Option<String>,
-    /// Who wrote it.
+    /// The writer of the line.
     pub provider: Option<String>,
-    /// Its `timestamp`, where it is to be another than its place; `Some("")` leaves the field out.
+    /// Its `timestamp`, if it differs from its position; `Some("")` leaves the field out.
     pub timestamp: Option<String>,
-    /// The whole element of `data`, where it is to be something else altogether.
+    /// A replacement for the whole element of `data`.
     pub raw: Option<Value>,
 }
 
@@ -109,7 +109,7 @@ impl Line {
         }
     }
 
-    /// The same with this id.
+    /// Sets the id.
     #[must_use]
     pub fn id(self, id: impl Into<String>) -> Self {
         Self {
@@ -119,7 +119,7 @@ impl Line {
     }
 }
 
-/// What a token may do here.
+/// The permissions of a token for this API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rights {
     /// Read every app's log.
@@ -128,7 +128,7 @@ pub enum Rights {
     DeployOnly,
 }
 
-/// An answer to come before anything else is looked at.
+/// An answer that takes precedence over everything else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The HTTP status to answer with.
@@ -137,13 +137,13 @@ pub struct Refusal {
     pub retry_after: Option<u64>,
 }
 
-/// One request, as it came.
+/// A received request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Asked {
     /// The app.
     pub app: String,
-    /// `next_token`, as it was written.
+    /// `next_token`, unchanged.
     pub next_token: Option<String>,
     /// The status of the answer; 0 where the connection was cut.
     pub status: u16,
@@ -179,22 +179,22 @@ impl FlyLogs {
         }
     }
 
-    /// Makes a token good. One part of it: `fm2_…` goes as `FlyV1`, anything else as `Bearer`.
+    /// Makes a token valid. One part of it: `fm2_…` is used as `FlyV1`, anything else as `Bearer`.
     pub fn add_token(&self, part: impl Into<String>, rights: Rights) {
         self.shared().tokens.insert(part.into(), rights);
     }
 
-    /// Makes a token bad.
+    /// Makes a token invalid.
     pub fn revoke_token(&self, part: &str) {
         self.shared().tokens.remove(part);
     }
 
-    /// Makes an app known, with no lines yet.
+    /// Adds an app without lines.
     pub fn add_app(&self, app: &str) {
         self.shared().apps.entry(app.to_owned()).or_default();
     }
 
-    /// Writes a line; makes its app known.
+    /// Writes a line; adds its app if necessary.
     pub fn write(&self, app: &str, line: Line) {
         self.shared()
             .apps
@@ -203,7 +203,7 @@ impl FlyLogs {
             .push(line);
     }
 
-    /// Writes a line of now with an id of its own.
+    /// Writes a line at the current time with a new id.
     pub fn print(&self, app: &str, message: impl Into<String>) {
         let at = nanos(self.world.clock().on_the_wire(self.world.now()));
         let mut shared = self.shared();
@@ -212,13 +212,13 @@ impl FlyLogs {
         lines.push(Line::new(at, message).id(id));
     }
 
-    /// Another place that knows apps and their lines: asked at every request, `None` for an app
-    /// that it does not know.
+    /// Adds a source of apps and their lines. It is queried at every request, and returns `None`
+    /// for an unknown app.
     pub fn add_source(&self, source: impl Fn(&str) -> Option<Vec<Line>> + Send + Sync + 'static) {
         self.shared().sources.push(Arc::new(source));
     }
 
-    /// The apps of this Fly, each with what its machines printed, dead ones included.
+    /// Adds the apps of this Fly, with the output of their machines, including dead ones.
     pub fn add_machines_of(&self, fly: &Fly) {
         let (fly, world) = (fly.clone(), self.world.clone());
         self.add_source(move |app| {
@@ -248,12 +248,12 @@ impl FlyLogs {
         self.shared().apps.get(app).map_or(0, Vec::len)
     }
 
-    /// Changes what is not promised.
+    /// Changes undocumented behaviour.
     pub fn quirk(&self, change: impl FnOnce(&mut Quirks)) {
         change(&mut self.shared().quirks);
     }
 
-    /// Answers of the next requests, in their order.
+    /// Sets the answers of the next requests, in order.
     pub fn refuse(&self, refusals: impl IntoIterator<Item = Refusal>) {
         self.shared().refusals.extend(refusals);
     }
@@ -264,7 +264,7 @@ impl FlyLogs {
         self.shared().asked.clone()
     }
 
-    /// Forgets apps, refusals and requests; keeps quirks, tokens and sources.
+    /// Removes apps, refusals and requests; keeps quirks, tokens and sources.
     pub fn reset(&self) {
         let mut shared = self.shared();
         shared.apps.clear();
@@ -294,7 +294,7 @@ impl FlyLogs {
             });
             (own, shared.sources.clone())
         };
-        // Not under the lock: a source looks at the world.
+        // Not while locked: a source reads the world.
         let others: Vec<Vec<Line>> = sources.iter().filter_map(|source| source(app)).collect();
         if own.is_none() && others.is_empty() {
             return None;
@@ -309,7 +309,7 @@ impl FlyLogs {
             (shared.quirks.delay, shared.refusals.pop_front())
         };
         if delay.is_zero() {
-            // As a network would: others run meanwhile.
+            // Like a network: other tasks run in the meantime.
             once_around().await;
         } else {
             tokio::time::sleep(self.world.clock().real(delay)).await;
@@ -431,7 +431,7 @@ impl FlyLogs {
     }
 }
 
-/// Comes back the second time it is asked.
+/// Completes when polled the second time.
 async fn once_around() {
     let mut waited = false;
     std::future::poll_fn(|cx| {
@@ -444,8 +444,8 @@ async fn once_around() {
     .await;
 }
 
-/// What a machine printed. The world's time has no nanoseconds: the how manieth line it is stands
-/// in for them.
+/// The output of a machine. The world's time has no nanoseconds, so the index of the line is used
+/// for them.
 fn printed(world: &World, id: &str, machine: &Machine) -> Vec<Line> {
     let lines = (0_u64..).zip(machine.lines()).map(|(number, entry)| {
         let at = nanos(world.clock().on_the_wire(entry.at)).saturating_add(number % 1_000_000);
@@ -475,7 +475,7 @@ fn app_of(method: &Method, path: &str) -> Option<String> {
     (method == Method::GET && !app.is_empty() && !app.contains('/')).then(|| decode(app))
 }
 
-/// What the world's faults on keys go by: the first part after the scheme.
+/// The key for the world's key faults: the first part after the scheme.
 fn key(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     Some(
@@ -537,7 +537,7 @@ where
 }
 
 impl fmt::Debug for FlyLogs {
-    /// Without tokens and lines.
+    /// Tokens and lines are not printed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FlyLogs")
             .field("world", &self.world)

@@ -1,5 +1,5 @@
-//! What an account has besides instances: SSH keys, file systems, firewall rules and rule sets, and
-//! what Lambda tells everybody.
+//! Resources of an account besides instances: SSH keys, file systems, firewall rules and rule sets,
+//! and Lambda's public data.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub(super) struct Holdings {
 }
 
 impl Default for Holdings {
-    /// One key, as an account has that was set up once; SSH and ICMP open.
+    /// One key, as in an account that was set up; SSH and ICMP are open.
     fn default() -> Self {
         let key = json!({ "id": "0".repeat(32), "name": "atlas-fleet", "public_key": "ssh-ed25519 AAAA fleet" });
         let rules = json!([
@@ -63,7 +63,7 @@ fn live(world: &World, call: &Call<'_>) -> Vec<Machine> {
         .collect()
 }
 
-/// Also those that went a moment ago.
+/// Includes instances that ended recently.
 fn live_or_lately(world: &World, call: &Call<'_>, lately: Duration) -> Vec<Machine> {
     let now = world.now();
     let there = |machine: &Machine| {
@@ -158,7 +158,7 @@ impl Lambda {
         call: &Call<'_>,
         id: &str,
     ) -> Result<Response<SimBody>, Failure> {
-        // The document has this code here, and not the one of other things that are not there.
+        // The documentation has this code here, not the one of other missing objects.
         let missing = || Failure::new(404, "global/not-found", "Specified SSH key does not exist.");
         self.holdings(call, |held| held.keys.remove(id))
             .map(|_| data(&json!({})))
@@ -232,7 +232,7 @@ impl Lambda {
         })
     }
 
-    /// A launch's file systems exist and are where it is.
+    /// Checks that a launch's file systems exist and are in its region.
     pub(super) fn attach_file_systems(
         &self,
         call: &Call<'_>,
@@ -258,7 +258,7 @@ impl Lambda {
         })
     }
 
-    /// The same by their ids, each at a place where a file system may be.
+    /// The same by id, each at a valid mount path.
     pub(super) fn mount_file_systems(
         &self,
         call: &Call<'_>,
@@ -290,7 +290,7 @@ impl Lambda {
         data(&self.holdings(call, |held| held.rules.clone()))
     }
 
-    /// Replaces all of them.
+    /// Replaces all rules.
     pub(super) fn put_rules(&self, call: &Call<'_>) -> Result<Response<SimBody>, Failure> {
         let rules = Value::from(checked_rules(&call.json()?["data"])?);
         self.holdings(call, |held| held.rules = rules.clone());
@@ -435,7 +435,7 @@ impl Lambda {
         })
     }
 
-    /// What is reached of each machine, by the rules as they are now.
+    /// Updates the reachable ports of each machine to the current rules.
     fn apply_rules(&self, call: &Call<'_>) {
         for machine in live(&self.world, call) {
             let list = |field: &str| {
@@ -456,8 +456,8 @@ impl Lambda {
                 continue;
             };
             let ports = reached(&published, opened.as_deref());
-            // It is there, for it was just read; one that reads do not show yet keeps what it was
-            // launched with.
+            // It exists, because it was just read. One that reads do not show yet keeps its ports
+            // from the launch.
             let _ = self
                 .world
                 .update(NAME, &call.account, &machine.id, |machine| {
@@ -466,7 +466,7 @@ impl Lambda {
         }
     }
 
-    /// Fails where the account has as many instances as it may have.
+    /// Fails if the account has reached its maximum number of instances.
     pub(super) fn within_quota(&self, call: &Call<'_>) -> Result<(), Failure> {
         let quota = self.shared().quirks.quota;
         let used = live(&self.world, call).len();
@@ -510,8 +510,8 @@ impl Lambda {
         data(&REGIONS.iter().map(|(id, _)| region(id)).collect())
     }
 
-    /// Launches, as the account's auditor sees them: the only place with a creation time. Oldest
-    /// first, in pages.
+    /// Launches in the account's audit log, the only place with a creation time. Oldest first, in
+    /// pages.
     pub(super) fn audit(&self, call: &Call<'_>) -> Result<Response<SimBody>, Failure> {
         let clock = self.world.clock();
         let bound = |name: &str| match call.query.get(name) {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::dialect::SimBody;
 use crate::world::Refusal;
 
-/// Why a call was not done, as it is answered.
+/// A failed call and its answer.
 #[derive(Debug)]
 pub(super) struct Failure {
     status: StatusCode,
@@ -24,7 +24,7 @@ impl Failure {
         }
     }
 
-    /// What is wrong with a body. The cloud repeats what was sent, secrets and all.
+    /// An invalid body. The cloud repeats what was sent, including secrets.
     pub(super) fn invalid(message: impl Into<String>) -> Self {
         Self::new(400, "global/invalid-parameters", message)
     }
@@ -37,7 +37,7 @@ impl Failure {
         )
     }
 
-    /// What a launch names and does not exist.
+    /// A launch names an object that does not exist.
     pub(super) fn unknown(what: &str) -> Self {
         Self::new(
             400,
@@ -46,7 +46,7 @@ impl Failure {
         )
     }
 
-    /// The same, of something that is named and is not there, as the other status it is seen with.
+    /// The same for a missing object, with the other observed status.
     pub(super) fn unknown_as_404(self, wanted: bool) -> Self {
         let unknown = wanted && self.code == "global/object-does-not-exist";
         Self {
@@ -89,7 +89,7 @@ impl From<Refusal> for Failure {
             Refusal::Quota => Self::new(400, "global/quota-exceeded", "Quota exceeded."),
             Refusal::Forbidden => Self::new(403, "global/forbidden", "Forbidden."),
             Refusal::NotFound | Refusal::NoSuchCloud => Self::missing("instance"),
-            // Wrong state, locked, and what only other clouds have.
+            // Wrong state, locked, and errors that only other clouds have.
             _ => Self::new(
                 409,
                 "global/conflict",
@@ -99,8 +99,8 @@ impl From<Refusal> for Failure {
     }
 }
 
-/// The same answer, each of its objects with a field that no document knows: the live API grows
-/// without a word.
+/// The same answer with an undocumented field in each of its objects: the live API adds fields
+/// without notice.
 pub(super) fn with_strange_fields(answer: Response<SimBody>) -> Response<SimBody> {
     let (parts, body) = answer.into_parts();
     let Some(mut value) = body
@@ -118,7 +118,7 @@ fn estrange(value: &mut Value) {
         Value::Array(list) => list.iter_mut().for_each(estrange),
         Value::Object(map) => {
             map.values_mut().for_each(estrange);
-            // The price list is keyed by types: another field there would be another type.
+            // The price list is keyed by type: another field there would be another type.
             if !map.is_empty()
                 && map
                     .values()

@@ -66,7 +66,7 @@ impl Lambda {
         Ok(data(&instance(&machine)))
     }
 
-    /// An instance that ended a moment ago is still told of, as `terminated` or `preempted`.
+    /// A recently ended instance is still shown, as `terminated` or `preempted`.
     fn is_remembered(&self, call: &Call<'_>, machine: &Machine) -> bool {
         let remembers = self.shared().quirks.remembers;
         let told_of = machine.preempted || machine.was_ordered_to_end();
@@ -88,7 +88,7 @@ impl Lambda {
         Ok(data(&instance(&machine)))
     }
 
-    /// Where each type has free machines, as it was a moment ago.
+    /// The regions with free machines of each type, slightly outdated.
     fn capacity(&self) -> Capacity {
         let now = self.world.now();
         let mut shared = self.shared();
@@ -221,7 +221,7 @@ impl Lambda {
     pub(super) fn restart(&self, call: &Call<'_>) -> Result<Response<SimBody>, Failure> {
         let mut restarted = Vec::new();
         for id in ids(&call.json()?)? {
-            // cloud-init runs once: the container that its script started does not come back.
+            // cloud-init runs once: the container that its script started does not start again.
             let bare = |machine: &mut Machine| machine.spec.command.clear();
             if self
                 .world
@@ -241,7 +241,7 @@ impl Lambda {
         Ok(data(&json!({ "restarted_instances": restarted })))
     }
 
-    /// One unknown id fails all.
+    /// One unknown id makes all fail.
     pub(super) fn terminate(&self, call: &Call<'_>) -> Result<Response<SimBody>, Failure> {
         let ids = ids(&call.json()?)?;
         let holds = self.shared().quirks.holds_while_booting;
@@ -250,7 +250,7 @@ impl Lambda {
             let machine = self
                 .world
                 .machine(NAME, &call.account, id, &self.world.honest());
-            // Ordered once, it is not there for a second order.
+            // A machine ordered once is not found by a second order.
             let machine = machine
                 .filter(|machine| !machine.is_being_destroyed())
                 .ok_or_else(|| Failure::missing("instance"))?;
@@ -409,7 +409,7 @@ pub(super) fn instance(machine: &Machine) -> Value {
     if !spec.name.is_empty() {
         shown["name"] = Value::from(spec.name.as_str());
     }
-    // An address shows before the machine is up, and not at once.
+    // An address is shown before the machine is up, but not at once.
     if machine.state != MachineState::Provisioning {
         shown["ip"] = Value::from(machine.ip.as_str());
         shown["private_ip"] = Value::from("10.19.4.12");

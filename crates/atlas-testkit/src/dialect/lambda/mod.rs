@@ -30,24 +30,24 @@ use account::Holdings;
 use envelope::Failure;
 pub use stock::{NAME, cloud};
 
-/// Where the API was before, and where it is.
+/// The old and the current host of the API.
 const OLD_HOST: &str = "cloud.lambdalabs.com";
 const HOST: &str = "cloud.lambda.ai";
 const MINUTE: Duration = Duration::from_secs(60);
 /// The largest body it reads.
 const MAX_BODY: usize = 1 << 20;
 
-/// How many calls Lambda takes: one a second in all, a launch in twelve and five in a minute, on
-/// average, with a little patience.
+/// Lambda's rate limits: one call a second, one launch in twelve seconds and five launches a minute
+/// on average, with a small burst.
 #[derive(Clone, Copy, Debug)]
 pub struct Rates {
     /// The least time between two calls of any kind.
     pub any: Duration,
     /// The least time between two launches.
     pub launch: Duration,
-    /// How many calls may come at once before the averages count.
+    /// The burst size of calls.
     pub burst: u32,
-    /// How many launches there may be in a minute.
+    /// The maximum number of launches per minute.
     pub launches: usize,
 }
 
@@ -62,41 +62,42 @@ impl Default for Rates {
     }
 }
 
-/// What this Lambda does differently from an ordinary one.
+/// How this Lambda differs from an ordinary one.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Quirks {
-    /// The most instances on a page; pages are announced only where there is more than one.
+    /// The maximum number of instances per page; pages are used only if there is more than one.
     pub page_size: usize,
-    /// How many calls it takes; `None` for any number.
+    /// The rate limits; `None` for no limit.
     pub rates: Option<Rates>,
     /// A 429 is plain text instead of an envelope.
     pub plain_429: bool,
-    /// What a launch names and is not there is a 404 instead of a 400; the document has both.
+    /// A launch that names a missing object gets a 404 instead of a 400; the documentation has
+    /// both.
     pub unknown_is_404: bool,
     /// The price list shows this region as having free machines of every type, whether or not it
-    /// has: it is a hint, not a promise.
+    /// does: the list is a hint, not a guarantee.
     pub claims_capacity: Option<String>,
-    /// How old what the price list says of free machines may be.
+    /// How outdated the price list's information about free machines may be.
     pub capacity_age: Duration,
-    /// The most instances an account may have; `None` for any number.
+    /// The maximum number of instances of an account; `None` for no limit.
     pub quota: Option<usize>,
-    /// How long an instance that ended is still told of, as `terminated` or `preempted`.
+    /// How long an ended instance is still shown, as `terminated` or `preempted`.
     pub remembers: Duration,
     /// New instances are unhealthy from the beginning, and stay so.
     pub boots_unhealthy: bool,
-    /// What boots cannot be terminated yet.
+    /// A booting instance cannot be terminated yet.
     pub holds_while_booting: bool,
     /// How long a rule set counts as in use after its instances are gone.
     pub ruleset_lingers: Duration,
-    /// Every object has a field that no document knows.
+    /// Every object has an undocumented field.
     pub extra_fields: bool,
     /// The workspace that the key sees, by its name.
     pub workspace: String,
 }
 
 impl Quirks {
-    /// An ordinary one that takes any number of calls.
+    /// An ordinary one without rate limits.
     #[must_use]
     pub fn unlimited() -> Self {
         Self {
@@ -137,11 +138,11 @@ pub struct Lambda {
 struct Shared {
     quirks: Quirks,
     holdings: BTreeMap<Account, Holdings>,
-    /// When the next call, and the next launch, of a key would be on time.
+    /// The earliest time of a key's next call, and of its next launch.
     due: BTreeMap<(String, bool), Timestamp>,
     /// When a key's last launches were.
     launches: BTreeMap<String, VecDeque<Timestamp>>,
-    /// What the price list last said of free machines, and when it looked.
+    /// What the price list last reported about free machines, and when.
     capacity: Option<(Timestamp, Capacity)>,
     serial: u64,
 }
@@ -149,7 +150,7 @@ struct Shared {
 /// Instance types, and where each was free.
 type Capacity = BTreeMap<&'static str, Vec<&'static str>>;
 
-/// One call, understood.
+/// A parsed call.
 struct Call<'a> {
     account: Account,
     arrival: Arrival,
@@ -164,7 +165,7 @@ impl Call<'_> {
     }
 }
 
-/// What a path and method name.
+/// The operation of a path and method.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Route {
     List,
@@ -195,7 +196,7 @@ enum Route {
 face!(Lambda);
 
 impl Lambda {
-    /// Lambda over this world, which must have the cloud [`cloud`] describes.
+    /// Lambda over this world, which must contain the cloud of [`cloud`].
     #[must_use]
     pub fn new(world: World) -> Self {
         Self {
@@ -362,7 +363,7 @@ impl Lambda {
         }
     }
 
-    /// An id as Lambda makes them, new in this service.
+    /// A new id in Lambda's format.
     fn next_id(&self) -> String {
         let mut shared = self.shared();
         shared.serial += 1;
@@ -374,7 +375,7 @@ impl Lambda {
 }
 
 impl Route {
-    /// The contract's word for it.
+    /// The operation's name in the contract.
     const fn operation(&self) -> &'static str {
         match self {
             Self::List => "list_compute",
@@ -400,7 +401,7 @@ impl Route {
         }
     }
 
-    /// The machine it is about.
+    /// The machine concerned.
     fn target(&self, body: &[u8]) -> Option<String> {
         match self {
             Self::Get(id) | Self::Rename(id) => Some(id.clone()),

@@ -1,5 +1,5 @@
-//! What a VM does with its `user_data`: the container that a shell script starts on it, read as the
-//! shell would.
+//! Interprets `user_data` like a VM: finds the container that a shell script starts, parsed like a
+//! shell.
 
 use std::collections::BTreeMap;
 

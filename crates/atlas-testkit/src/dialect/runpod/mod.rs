@@ -109,7 +109,7 @@ pub enum Pagination {
     Omitted,
     /// It says that there is more, and not where.
     LosesCursor,
-    /// It gives the same cursor for ever.
+    /// It repeats the same cursor forever.
     RepeatsCursor,
 }
 

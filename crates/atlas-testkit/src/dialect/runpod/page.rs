@@ -82,7 +82,7 @@ impl RunPod {
             return Ok(body);
         }
         let from = match (quirk, asked.after) {
-            // The repeated cursor gives the first page for ever.
+            // The repeated cursor gives the first page forever.
             (Pagination::RepeatsCursor, _) | (_, None) => 0,
             (_, Some(after)) => usize::try_from(after).unwrap_or(usize::MAX),
         };

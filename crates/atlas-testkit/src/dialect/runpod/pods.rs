@@ -426,7 +426,7 @@ fn on_cpu(machine: &Machine) -> bool {
         .unwrap_or(false)
 }
 
-/// An HTTP port as `runtime` shows it: at an address that nobody outside can reach.
+/// An HTTP port in `runtime`: at an internal address that cannot be reached from outside.
 fn internal(machine: &Machine, number: u32) -> Value {
     let last = machine.ip.rsplit('.').next().unwrap_or("9");
     json!({ "private": number, "public": 60_000 + machine.order() % 5_000, "type": "http", "ip": format!("100.65.14.{last}") })

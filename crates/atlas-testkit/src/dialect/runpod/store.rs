@@ -67,7 +67,7 @@ const TEMPLATE: [&str; 16] = [
     "startSsh",
 ];
 
-/// A public template that every account can read, and nobody here owns.
+/// A public template that every account can read and no simulated account owns.
 fn official() -> Value {
     json!({
         "id": "30zmvf89kd", "name": "PyTorch 2.8", "image": "runpod/pytorch:1.0.2-cu1281-torch280-ubuntu2404",

@@ -1,4 +1,5 @@
-//! Renting: one PUT on an ask. It is not idempotent, and a refused bid leaves an instance behind.
+//! Renting with one PUT on an ask. It is not idempotent, and a refused bid leaves an instance
+//! behind.
 
 use std::collections::BTreeMap;
 
@@ -73,7 +74,7 @@ impl Vast {
         let now = self.world.now();
         self.shared().rented.insert(ask_id, now);
         if let Some(others) = others {
-            // Made without its card: it waits, its disk bills, and it starts by itself.
+            // Made without its GPU: it waits, its disk bills, and it starts by itself.
             self.world.stop_machine(NAME, &made.id);
             self.world.set_stock(NAME, id, "", ask.place.0, others);
             self.note(&made.id, |note| note.queued = true);
@@ -140,7 +141,7 @@ fn dollars(price: UsdPerHour) -> f64 {
     super::offers::dollars(price.per_hour())
 }
 
-/// Two answers for one thing.
+/// The two answers for the same condition.
 fn no_longer(ask: u64, taken: bool) -> Failure {
     if taken && ask.is_multiple_of(2) {
         return Failure::new(
@@ -169,13 +170,13 @@ struct Order {
     args: Vec<String>,
     onstart: String,
     volume: Option<u64>,
-    /// Nothing is made where the card is gone.
+    /// Nothing is made if the GPU is gone.
     cancel_unavail: bool,
 }
 
 impl Order {
     fn read(body: &Value) -> Result<Self, Failure> {
-        // What is wrong is told with all that was sent.
+        // The error message repeats everything that was sent.
         let wrong = |what: &str| Failure::invalid(format!("{what}, got {body}"));
         let text = |field: &str| body[field].as_str().unwrap_or_default().to_owned();
         let image = match (text("image"), body["template_hash_id"].as_str()) {

@@ -1,5 +1,5 @@
-//! Prepaid money: what an account has used, and what becomes of its machines when nothing is left.
-//! It is looked at when somebody calls.
+//! Prepaid credit: what an account has used, and what happens to its machines when nothing is left.
+//! It is evaluated at each call.
 
 use atlas_core::{Usd, UsdPerHour};
 
@@ -12,7 +12,7 @@ use crate::world::{Account, Machine, MachineState, Refusal};
 const DOWNLOAD_NANOS: i64 = 2_000_000;
 
 impl Vast {
-    /// What a machine's image cost on its way in: nothing before it came to run.
+    /// The cost of pulling a machine's image: zero before it runs.
     pub(super) fn pulled(&self, machine: &Machine) -> Usd {
         let gb = self.shared().quirks.image_gb;
         if machine.ran() {
@@ -37,7 +37,7 @@ impl Vast {
         Usd::from_nanos((credit.nanos() - used.nanos()).max(0))
     }
 
-    /// Fails where nothing is left to pay with.
+    /// Fails if no credit is left.
     pub(super) fn solvent(&self, account: &Account) -> Result<(), Failure> {
         if self.credit(account) > Usd::ZERO {
             Ok(())
@@ -46,7 +46,7 @@ impl Vast {
         }
     }
 
-    /// An account without credit has nothing running, and after a while nothing at all.
+    /// An account without credit has nothing running, and after a while no machines at all.
     pub(super) fn collect(&self, account: &Account) {
         if self.shared().quirks.credit.is_none() || self.credit(account) > Usd::ZERO {
             self.shared().broke.remove(account.as_str());

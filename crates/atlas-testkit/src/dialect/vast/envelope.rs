@@ -1,4 +1,4 @@
-//! Vast's answers: a `success` beside whatever there is, and errors of several shapes.
+//! Vast's answers: a `success` field beside the data, and errors of several shapes.
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use crate::dialect::SimBody;
 use crate::world::Refusal;
 
-/// Why a call was not done, as it is answered.
+/// A failed call and its answer.
 #[derive(Debug)]
 pub(super) struct Failure {
     status: StatusCode,
     body: Value,
-    /// The seconds and the instant at which a used-up allowance is given anew.
+    /// The seconds until, and the instant at which, a used-up allowance is granted again.
     anew: Option<(u64, i64)>,
 }
 
@@ -26,7 +26,7 @@ impl Failure {
         }
     }
 
-    /// What is wrong with a request. The cloud repeats what was sent, secrets and all.
+    /// An invalid request. The cloud repeats what was sent, including secrets.
     pub(super) fn invalid(what: impl Into<String>) -> Self {
         Self::new(
             400,
@@ -62,7 +62,7 @@ impl Failure {
         self
     }
 
-    /// The account's rows of the day are used up; how long until they are given anew, and when.
+    /// The account's rows of the day are used up; with the time until new ones are granted.
     pub(super) fn no_rows_left(wait: u64, at: i64) -> Self {
         let told = "Daily search quota exceeded. It resets at midnight UTC.";
         let mut failure = Self::new(429, "search_quota_exceeded", told);

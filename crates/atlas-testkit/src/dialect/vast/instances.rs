@@ -1,4 +1,4 @@
-//! Instances: what they show, and what their account may do with them.
+//! Instances: their JSON, and operations on them.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use super::{Call, Note, Quirks, Vast};
 use crate::dialect::SimBody;
 use crate::world::{Machine, MachineState};
 
-/// What a start says whose card somebody else has.
+/// The message of a start whose GPU is in use by another renter.
 const QUEUED: &str = "Required resources are currently unavailable, state change queued.";
 /// How long a new instance has no status at all.
 const NO_STATUS: Duration = Duration::from_secs(2);
 
 impl Vast {
-    /// One object under a plural name; `null` for an id that nobody of this account has.
+    /// One object under a plural name; `null` for an id that this account does not have.
     pub(super) fn get(&self, call: &Call<'_>, id: &str) -> Response<SimBody> {
         let machine = self.world.machine(NAME, &call.account, id, &call.arrival);
         ok(&json!({ "instances": machine.map(|machine| self.instance(&machine, false)) }))
@@ -101,8 +101,8 @@ impl Vast {
             .update(NAME, &call.account, id, |machine| machine.preempted = false);
     }
 
-    /// What waits for a card, and can have it, starts by itself; so does what was outbid, once its
-    /// bid wins again.
+    /// Starts machines that waited for a GPU that is now free, and machines that were outbid and
+    /// whose bid wins again.
     pub(super) fn settle(&self) {
         let now = self.world.now();
         let (resumes_after, unreachable) = {
@@ -256,7 +256,7 @@ impl Vast {
         stock::find(machine.spec.shape.parse().ok()?)
     }
 
-    /// The instance object: of a point read, or of the list.
+    /// The instance object, of a point read or of the list.
     pub(super) fn instance(&self, machine: &Machine, listed: bool) -> Value {
         let quirks = self.shared().quirks.clone();
         let (now, note) = (self.world.now(), self.noted(&machine.id));
@@ -317,7 +317,7 @@ impl Vast {
                     .flatten(),
             );
         }
-        // What the machine reports may have blanks around it.
+        // The reported text may be surrounded by white space.
         if machine.state != MachineState::Provisioning {
             shown["public_ipaddr"] = Value::from(format!(" {}\n", machine.ip));
         }
@@ -367,7 +367,7 @@ fn ports(machine: &Machine) -> Value {
             rows.map_or(Value::Null, |rows| rows.into_iter().collect()),
         );
     }
-    // Exposed by the image, not asked for, and not published.
+    // Exposed by the image, but neither requested nor published.
     map.insert("9999/tcp".to_owned(), Value::Null);
     Value::Object(map)
 }
@@ -387,7 +387,7 @@ fn extra_env(machine: &Machine) -> Value {
     env.chain(flags).collect()
 }
 
-/// The five fields in which a state is told.
+/// The five fields that describe a state.
 struct State {
     actual: Option<String>,
     intended: &'static str,

@@ -1,4 +1,4 @@
-//! How often each endpoint may be called: a least interval, and for searches a number in a minute.
+//! Rate limits per endpoint: a minimum interval, and for searches a number per minute.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -7,10 +7,10 @@ use atlas_core::Timestamp;
 
 use super::Route;
 
-/// Vast's intervals, as they are or a part of them.
+/// Vast's intervals, or a fraction of them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rates {
-    /// What the intervals are multiplied with.
+    /// The factor by which the intervals are multiplied.
     pub factor: f64,
 }
 
@@ -23,7 +23,7 @@ impl Default for Rates {
 const DAY: i64 = 24 * 60 * 60;
 /// How many searches there may be in a minute.
 const SEARCHES: usize = 10;
-/// How long nobody may rent who came too early.
+/// The penalty after a create that came too early.
 const PENALTY: Duration = Duration::from_secs(12);
 
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ pub(super) struct Limiter {
     barred: BTreeMap<String, Timestamp>,
     searches: BTreeMap<String, VecDeque<Timestamp>>,
     refused: u64,
-    /// The rows that each account was given, and on which day since 1970.
+    /// The number of rows that each account was given, with the day since 1970.
     rows: BTreeMap<String, (i64, u64)>,
 }
 
@@ -76,7 +76,7 @@ const fn interval(route: &Route) -> (&'static str, u32) {
 }
 
 impl Limiter {
-    /// Whether a call of this key is in time.
+    /// Whether a call of this key respects the limits.
     pub(super) fn takes(&mut self, rates: Rates, key: &str, route: &Route, now: Timestamp) -> bool {
         let (endpoint, tenths) = interval(route);
         if endpoint == "POST bundles" {
@@ -115,8 +115,8 @@ impl Limiter {
         true
     }
 
-    /// Whether an account has rows left of its day; if not, the seconds and the instant at which it
-    /// has them anew.
+    /// Whether an account has rows left for the day; if not, the seconds until, and the instant at
+    /// which, it gets new ones.
     pub(super) fn has_rows(
         &self,
         quota: u64,
@@ -136,7 +136,7 @@ impl Limiter {
         Err((wait, midnight))
     }
 
-    /// An account was given so many rows.
+    /// Records that an account was given this many rows.
     pub(super) fn gave_rows(&mut self, account: &str, rows: usize, now: Timestamp) {
         let today = now.unix_seconds().div_euclid(DAY);
         let (day, used) = self.rows.entry(account.to_owned()).or_default();

@@ -12,8 +12,8 @@
 //! ```
 //!
 //! Left out, and answered with 501 and the call's name: serverless, templates' own endpoints,
-//! orders of several offers, snapshots, webhooks, teams and everything of hosts. Not modelled: an
-//! image that is pulled without the card's price.
+//! orders of several offers, snapshots, webhooks, teams and all host operations. Not modelled:
+//! pulling an image without the GPU's price.
 
 mod account;
 mod create;
@@ -52,11 +52,11 @@ pub use stock::{NAME, cloud};
 /// The largest body it reads.
 const MAX_BODY: usize = 1 << 20;
 
-/// What this Vast does differently from an ordinary one.
+/// How this Vast differs from an ordinary one.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Quirks {
-    /// How often each endpoint may be called; `None` for any number.
+    /// The rate limits of the endpoints; `None` for no limit.
     pub rates: Option<Rates>,
     /// How many rows the searches of one account may give in a day, which ends at midnight UTC;
     /// `None` for any number. Vast does not publish its own.
@@ -65,19 +65,19 @@ pub struct Quirks {
     pub bad_key_is_401: bool,
     /// A path without its slash is a 404 whatever the method, instead of a 301 for a read.
     pub slashless_is_404: bool,
-    /// What is done is answered with 200 and no body.
+    /// Successful changes are answered with 200 and no body.
     pub says_nothing: bool,
-    /// The most instances on a page.
+    /// The maximum number of instances per page.
     pub page_size: usize,
     /// How long a rented ask is still shown by searches.
     pub search_lag: Duration,
-    /// This many times, somebody else rents the ask just before we do.
+    /// For this many orders, another renter takes the ask just before.
     pub races_lost: u32,
     /// An ask can be rented twice.
     pub lets_twice: bool,
     /// A create is answered with 200 and `success: false`; nothing is rented.
     pub refuses_with_200: bool,
-    /// What is delivered instead of the card that was shown.
+    /// The GPU that is delivered instead of the one that was shown.
     pub delivers: Option<String>,
     /// A bid is forgotten: the machine is on demand, at the full price.
     pub forgets_bid: bool,
@@ -88,9 +88,9 @@ pub struct Quirks {
     /// How long the old `exited` is shown after a start.
     pub exited_after_start: Duration,
     /// How long an outbid machine waits until its bid wins again and it resumes by itself; `None`
-    /// for ever.
+    /// for never.
     pub resumes_after: Option<Duration>,
-    /// How often a result is not there yet.
+    /// How many times a result is not available yet.
     pub result_polls: u32,
     /// Where results are: another host than the API's.
     pub results_url: String,

@@ -167,7 +167,7 @@ impl Vast {
         }
     }
 
-    /// Whether nobody has it.
+    /// Whether no instance uses it.
     pub(super) fn rentable(&self, ask: &Ask) -> bool {
         self.world
             .stock(NAME, &ask.id.to_string(), "")

@@ -18,7 +18,7 @@ const COMMANDS: &[&str] = &["ls", "rm", "du"];
 #[derive(Debug, Default)]
 pub(super) struct Results {
     written: BTreeMap<String, Written>,
-    /// How often somebody sent a key there.
+    /// How many times a key was sent there.
     pub(super) leaked: u32,
 }
 

@@ -86,7 +86,7 @@ impl RunPod {
             })
             .collect();
         if filter["id"].is_null() {
-            // The live list has a sentinel that nobody can rent.
+            // The live list has a sentinel that cannot be rented.
             types.push(json!({
                 "__typename": "GpuType", "cudaCores": 0, "oneMonthPrice": null, "threeMonthPrice": null,
                 "oneWeekPrice": null, "id": "unknown", "displayName": "unknown", "memoryInGb": 0, "manufacturer": "unknown", "secureCloud": false,

@@ -76,7 +76,7 @@ impl Field {
                 let mut shown = Map::new();
                 for field in &self.fields {
                     if field.name == "__typename" && !object.contains_key("__typename") {
-                        // An object that nobody selects by its type: named after its field.
+                        // An object that is never selected by its type: named after its field.
                         let key = field.alias.clone().unwrap_or_else(|| field.name.clone());
                         shown.insert(key, type_name(&self.name).into());
                         continue;
