@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::account::Account;
 use super::deadline::Progress;
+use super::entries;
 use super::lease::NodeLease;
 use super::slots::Slots;
 use super::spawner::Spawner;
@@ -32,6 +33,8 @@ use crate::store::{AnyStore, Batch, CommitError, Guard, Row, StoreInfo, StorePoi
 pub(crate) const HOLD_ROW: &[u8] = b"hold";
 /// The row that says which copies of the store this one goes on from, in [`Table::Realm`].
 pub(crate) const ACCEPTED_ROW: &[u8] = b"accepted";
+/// The row that says how far the indexes are built, in [`Table::Realm`].
+pub(crate) const INDEX_ROW: &[u8] = b"index";
 /// The row of the newest unclean node death, in [`Table::Realm`].
 pub(crate) const DEATH_ROW: &[u8] = b"death";
 
@@ -501,7 +504,12 @@ impl Core {
         }
         batch.guards.extend(extra.guards);
         batch.puts.extend(extra.puts);
-        batch.put(Table::Sessions, *id.as_bytes(), after.clone());
+        entries::put_session(
+            &mut batch,
+            Some((&loaded.record, &loaded.bytes)),
+            &stepped.record,
+            after.clone(),
+        );
         if let Some(attempt) = stepped.intended {
             let row = AttemptRow {
                 session: id,
