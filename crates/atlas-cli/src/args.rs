@@ -156,6 +156,16 @@ pub(crate) enum KeptVerb {
         /// that deletions which are under way can be proved with it
         #[arg(long, value_name = "ACCOUNT")]
         accept_account: Option<AccountName>,
+        /// List every machine on record, and delete them all with --yes
+        #[arg(long, requires = "realm_lost", conflicts_with_all = ["accept_store", "accept_account"])]
+        end_all: bool,
+        /// Confirm that the realm's secret is lost, so that the store opens no more; needed with
+        /// --end-all
+        #[arg(long, requires = "end_all")]
+        realm_lost: bool,
+        /// Delete the listed machines
+        #[arg(long, requires = "end_all")]
+        yes: bool,
     },
     /// Run and follow serverless jobs
     #[command(subcommand)]

@@ -114,8 +114,12 @@ async fn obey(verb: KeptVerb, global: &Global, slot: &mut Slot, out: Output) -> 
         } => verbs::care::reap(kept(slot, setup).await?, setup, dry_run, acknowledge, out).await,
         KeptVerb::Audit => verbs::care::audit(kept(slot, setup).await?, setup, out).await,
         KeptVerb::Doctor {
+            end_all: true, yes, ..
+        } => verbs::lost::end_all(setup, yes, out).await,
+        KeptVerb::Doctor {
             accept_store,
             accept_account,
+            ..
         } => {
             let accepts = verbs::care::Accepts {
                 store: accept_store,

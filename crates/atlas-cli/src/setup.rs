@@ -10,9 +10,11 @@ use atlas::config::Config;
 use atlas::testkit::mock::{self, MockCloud};
 use atlas::testkit::world::{CloudSpec, World, WorldClock};
 use atlas::{
-    AccountLimits, AccountName, AnyProvider, Atlas, Clock, Entropy, Policy, Redb, RedbOptions,
-    SystemClock, SystemEntropy,
+    AccountLimits, AccountName, AnyProvider, Atlas, Clock, Entropy, Policy, REALM_SECRET_ENV, Redb,
+    RedbOptions, Secret, SystemClock, SystemEntropy,
 };
+
+use atlas_orchestrator::realm::Realm;
 
 use crate::args::Global;
 use crate::failure::{Done, Failure};
@@ -130,6 +132,23 @@ impl Setup {
             }
         }
         Ok(usable)
+    }
+
+    /// Whether the secret of the realm with this fingerprint is at one of the places where atlas
+    /// looks for it.
+    pub(crate) fn has_secret_of(&self, fingerprint: &str) -> bool {
+        let mut beside = self.store.as_os_str().to_owned();
+        beside.push(".realm");
+        let named = self.config.realm_secret_file.clone();
+        let file = named.unwrap_or_else(|| PathBuf::from(beside));
+        let in_env = env::var(REALM_SECRET_ENV).ok().map(Secret::new);
+        let given = [self.config.realm_secret.clone(), in_env];
+        given
+            .iter()
+            .flatten()
+            .filter_map(|secret| Realm::new(secret).ok())
+            .chain(Realm::load(file).ok())
+            .any(|realm| realm.fingerprint() == fingerprint)
     }
 
     /// Takes the store's file, if no other process holds it at the moment.

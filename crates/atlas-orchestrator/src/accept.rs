@@ -15,8 +15,8 @@ use crate::orchestrator::Orchestrator;
 use crate::realm::LastHolder;
 use crate::runtime::adopt::{Doubt, take_up};
 use crate::runtime::core::{ACCEPTED_ROW, AcceptedRow, Core, HOLD_ROW, Loaded};
-use crate::runtime::nodes;
 use crate::runtime::pages::Pages;
+use crate::runtime::{entries, nodes};
 use crate::session::{AttemptPhase, SessionKind};
 use crate::store::{Batch, CommitError, Table};
 
@@ -262,7 +262,7 @@ async fn put_orphan(core: &Core, record: SessionRecord, attempt: AttemptId) -> R
         *attempt.as_bytes(),
         serde_json::to_vec(&row).unwrap_or_default(),
     );
-    batch.put(Table::Sessions, *id.as_bytes(), record.encode());
+    entries::put_session(&mut batch, None, &record, record.encode());
     batch.append(
         *id.as_bytes(),
         1,

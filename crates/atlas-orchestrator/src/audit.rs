@@ -8,12 +8,12 @@ use serde::Serialize;
 
 use crate::ids::SessionId;
 use crate::kernel::SessionRecord;
-use crate::kernel::glance::glance;
 use crate::orchestrator::Orchestrator;
 use crate::runtime::core::{Core, Loaded};
-use crate::runtime::pages::Pages;
+use crate::runtime::pages::{LivePages, Pages};
 use crate::runtime::reaper::Suspects;
 use crate::session::{AttemptPhase, Finding, ReapReport};
+use crate::store::Row;
 
 /// Spend in dollars per hour by purpose. Everything except `serving` is at risk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -74,9 +74,8 @@ impl Orchestrator {
     /// Safe: it only reads.
     pub async fn risk(&self) -> Result<Risk> {
         let mut audit = Audit::default();
-        // A session that has ended completely costs nothing.
-        let burns = |row: &[u8]| !glance(row).is_some_and(|glance| glance.over);
-        tally(&self.core, &mut audit, burns).await?;
+        // A session that is over burns nothing.
+        tally_live(&self.core, &mut audit, |_| true).await?;
         astray(self.suspects.values(), &mut audit.risk);
         Ok(audit.risk)
     }
@@ -91,7 +90,7 @@ impl Orchestrator {
     /// Safe: it only reads.
     pub async fn audit(&self) -> Result<Audit> {
         let mut audit = Audit::default();
-        tally(&self.core, &mut audit, |_| true).await?;
+        tally(&self.core, &mut audit).await?;
         let names: Vec<AccountName> = self.accounts().map(|(name, _)| name.clone()).collect();
         for name in names {
             match self.reap_now(&name, true).await {
@@ -116,8 +115,8 @@ pub(crate) async fn at_risk<'a>(
     suspects: impl Iterator<Item = &'a Arc<Suspects>>,
 ) -> Result<Risk> {
     let mut audit = Audit::default();
-    tally(core, &mut audit, |row| {
-        !glance(row).is_some_and(|glance| glance.over || glance.quiet)
+    tally_live(core, &mut audit, |row| {
+        !crate::kernel::glance::glance(&row.value).is_some_and(|glance| glance.quiet)
     })
     .await?;
     astray(suspects, &mut audit.risk);
@@ -134,18 +133,32 @@ fn astray<'a>(suspects: impl Iterator<Item = &'a Arc<Suspects>>, risk: &mut Risk
     }
 }
 
-async fn tally(core: &Core, audit: &mut Audit, concerns: impl Fn(&[u8]) -> bool) -> Result<()> {
+async fn tally(core: &Core, audit: &mut Audit) -> Result<()> {
     let mut pages = Pages::default();
     while let Some(rows) = pages.next(core).await? {
-        for row in rows.into_iter().filter(|row| concerns(&row.value)) {
-            let id = SessionId::from_slice(&row.key);
-            match Loaded::readable(row) {
-                Some(loaded) => count(&loaded.record, audit),
-                None => audit.unreadable.extend(id),
-            }
-        }
+        add_up(rows, audit);
     }
     Ok(())
+}
+
+/// The same, of the sessions that are not over and whose head concerns us.
+async fn tally_live(core: &Core, audit: &mut Audit, concerns: impl Fn(&Row) -> bool) -> Result<()> {
+    let mut pages = LivePages::begin(core).await?;
+    while let Some(mut heads) = pages.next(core).await? {
+        heads.retain(&concerns);
+        add_up(pages.whole(core, heads).await?, audit);
+    }
+    Ok(())
+}
+
+fn add_up(rows: Vec<Row>, audit: &mut Audit) {
+    for row in rows {
+        let id = SessionId::from_slice(&row.key);
+        match Loaded::readable(row) {
+            Some(loaded) => count(&loaded.record, audit),
+            None => audit.unreadable.extend(id),
+        }
+    }
 }
 
 fn count(record: &SessionRecord, audit: &mut Audit) {

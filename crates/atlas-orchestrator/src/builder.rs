@@ -18,7 +18,7 @@ use crate::runtime::core::{Core, HOLD_ROW, HoldRow, Parts};
 use crate::runtime::deadline::{Progress, WithDeadline};
 use crate::runtime::steady::Steady;
 use crate::runtime::{
-    Spawner, TokioSpawner, clock, feed, flush, janitor, nodes, reconciler, rounds,
+    Spawner, TokioSpawner, clock, feed, flush, index, janitor, nodes, reconciler, rounds,
 };
 use crate::store::{AnyStore, Table};
 
@@ -297,6 +297,7 @@ fn begin(orchestrator: &Orchestrator, position: u64) {
     core.spawn("inherit", nodes::inherit(core.clone()));
     core.spawn("flush", flush::keep(core.clone()));
     core.spawn("janitor", janitor::keep(core.clone()));
+    core.spawn("index", index::keep(core.clone()));
     core.spawn("feed", feed::keep(core.clone(), position));
     #[cfg(feature = "metrics")]
     core.spawn(

@@ -15,7 +15,6 @@ use crate::builder::Builder;
 use crate::event::{Cursor, EventKind, Reason, Scope};
 use crate::handle::Session;
 use crate::ids::SessionId;
-use crate::kernel::glance::glance;
 use crate::kernel::record::{Ending, Placing};
 use crate::kernel::{Input, SessionRecord, limits};
 use crate::nets::{self, Unattended};
@@ -23,15 +22,15 @@ use crate::options::{DEFAULT_IDLE_TTL, SessionFilter, SessionOptions};
 use crate::report;
 use crate::runtime::adopt::Doubt;
 use crate::runtime::core::{Core, Loaded};
-use crate::runtime::pages::Pages;
+use crate::runtime::pages::{self, LivePages, Pages};
 use crate::runtime::reaper::{self, Suspects};
 use crate::runtime::steady::later;
-use crate::runtime::{Subscription, accounts, feed, flush, nodes};
+use crate::runtime::{Subscription, accounts, entries, feed, flush, index, nodes};
 use crate::session::{
     AttemptInfo, ReapReport, SessionInfo, SessionKind, SessionState, Shutdown, ShutdownReport,
     StopOutcome, TaskOutcome, Touch,
 };
-use crate::store::{Batch, CommitError, Table};
+use crate::store::{Batch, CommitError, Row, Table};
 
 /// The default maximum run time of a task.
 pub const DEFAULT_TASK_RUNTIME: Duration = Duration::from_secs(24 * 3600);
@@ -231,7 +230,7 @@ impl Orchestrator {
         }
         batch.guard(Table::Sessions, *id.as_bytes(), None);
         let row = record.encode();
-        batch.put(Table::Sessions, *id.as_bytes(), row.clone());
+        entries::put_session(&mut batch, None, &record, row.clone());
         batch.put(Table::Sealed, *id.as_bytes(), sealed);
         batch.append(
             *id.as_bytes(),
@@ -298,22 +297,49 @@ impl Orchestrator {
     /// # Cancel safety
     /// Safe: it only reads.
     pub async fn list(&self, filter: SessionFilter) -> Result<Vec<SessionInfo>> {
+        let core = &self.core;
         let mut found = Vec::new();
-        let mut pages = Pages::default();
-        while let Some(rows) = pages.next(&self.core).await? {
-            for row in rows {
-                // For an ended session that the filter excludes, only the header is read.
-                if !filter.ended && glance(&row.value).is_some_and(|glance| glance.over) {
-                    continue;
-                }
-                if let Some(loaded) = Loaded::readable(row)
-                    && selects(&filter, &loaded.record)
-                {
+        let mut take = |rows: Vec<Row>| {
+            for loaded in rows.into_iter().filter_map(Loaded::readable) {
+                if selects(&filter, &loaded.record) {
                     found.push(self.describe(&loaded.record, None));
+                }
+            }
+        };
+        match &filter.user_id {
+            Some(user) if index::is_whole(core).await? => {
+                let ids = entries::sessions_of(core, user, filter.ended).await?;
+                for page in ids.chunks(pages::PAGE) {
+                    take(pages::read(core, page).await?);
+                    tokio::task::yield_now().await;
+                }
+            }
+            _ if !filter.ended => {
+                let mut pages = LivePages::begin(core).await?;
+                while let Some(heads) = pages.next(core).await? {
+                    take(pages.whole(core, heads).await?);
+                }
+            }
+            _ => {
+                let mut pages = Pages::default();
+                while let Some(rows) = pages.next(core).await? {
+                    take(rows);
                 }
             }
         }
         Ok(found)
+    }
+
+    /// Whether the indexes of the store cover every session. Until then, listing sessions and
+    /// taking them up reads every record there is; this orchestrator builds them meanwhile.
+    ///
+    /// # Errors
+    /// `unavailable` when the store cannot be read.
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
+    pub async fn is_indexed(&self) -> Result<bool> {
+        index::is_whole(&self.core).await
     }
 
     /// The ids of the sessions that have not ended, oldest first.

@@ -5,6 +5,7 @@ pub(crate) mod fly;
 pub(crate) mod gpus;
 pub(crate) mod job;
 pub(crate) mod logs;
+pub(crate) mod lost;
 pub(crate) mod machine;
 pub(crate) mod session;
 pub(crate) mod sim;

@@ -200,7 +200,7 @@ impl Sim {
         let admin = self.ready["admin"].as_str().expect("it says where");
         let address = admin.trim_start_matches("http://").trim_end_matches('/');
         let mut stream = TcpStream::connect(address).expect("it listens");
-        let ask = "GET /ledger HTTP/1.1\r\nHost: sim\r\nConnection: close\r\n\r\n";
+        let ask = "GET /ledger HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         stream.write_all(ask.as_bytes()).expect("it is asked");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("it answers");

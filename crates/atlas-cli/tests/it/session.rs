@@ -462,3 +462,42 @@ fn an_end_that_is_asked_for_without_a_holder_has_left_for_the_cloud_when_the_ver
     assert_eq!(ended.code, 0, "{ended:?}");
     assert_eq!(sim.live(), 0, "{ended:?}");
 }
+
+#[test]
+fn machines_of_a_store_whose_realm_secret_is_lost_are_ended_by_the_ids_on_record() {
+    let sim = Sim::start("120");
+    let atlas = Program::on(&sim);
+    let mut machines = Vec::new();
+    for _ in 0..2 {
+        let made = atlas.run(&SPAWN).good();
+        machines.push(text(&made["compute"]["id"]));
+    }
+    machines.sort();
+    let all = ["doctor", "--end-all", "--realm-lost", "--json"];
+    let confirmed = [&all[..], &["--yes"]].concat();
+    assert_eq!(atlas.run(&confirmed).code, 2, "the secret is not lost");
+    assert_eq!(sim.live(), 2);
+
+    std::fs::remove_file(atlas.path().join("atlas.redb.realm")).unwrap();
+    assert_ne!(atlas.run(&["ls"]).code, 0, "the store does not open");
+    for without in ["--realm-lost", "--end-all"] {
+        assert_eq!(atlas.run(&["doctor", without]).code, 2, "needs the other");
+    }
+    let listed = atlas.run(&all);
+    assert_eq!(listed.code, 1, "{listed:?}");
+    assert!(listed.err.contains("--yes"), "{listed:?}");
+    let ids = |report: &Value| {
+        let rows = report["machines"].as_array().unwrap().iter();
+        let mut ids: Vec<String> = rows.map(|row| text(&row["machine"])).collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!((ids(&listed.json()), sim.live()), (machines.clone(), 2));
+    assert_eq!(listed.json()["left"], 2);
+
+    let ended = atlas.run(&confirmed);
+    let report = ended.good();
+    assert_eq!((ids(&report), sim.live()), (machines, 0));
+    assert_eq!(report["left"], 0);
+    assert_eq!(atlas.run(&all).good()["left"], 0, "nothing is left");
+}

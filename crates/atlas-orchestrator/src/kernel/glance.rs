@@ -101,7 +101,18 @@ pub(super) fn body(row: &[u8]) -> &[u8] {
     }
 }
 
-/// Reads the header of a row; `None` if it has none that this version understands.
+/// The bytes of a row's head, which [`glance`] reads as well as the whole row; empty when it has
+/// none that we understand.
+pub(crate) fn head(row: &[u8]) -> &[u8] {
+    let head = || {
+        let rest = row.strip_prefix(&MAGIC)?;
+        let len = u16::from_le_bytes(rest.first_chunk::<2>().copied()?);
+        row.get(..MAGIC.len() + usize::from(len))
+    };
+    head().unwrap_or_default()
+}
+
+/// Reads the head of a row; `None` when it has none that we understand.
 #[must_use]
 pub fn glance(row: &[u8]) -> Option<Glance<'_>> {
     let mut rest = row.strip_prefix(&MAGIC)?.get(2..)?;

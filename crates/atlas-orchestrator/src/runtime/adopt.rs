@@ -1,12 +1,13 @@
 //! Finds the sessions that this node must look after, and starts looking after them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use atlas_core::{Error, Result, Timestamp};
 
 use super::core::{Core, Extra, Loaded};
+use super::pages::LivePages;
 use super::touches::touch_time;
 use crate::ids::SessionId;
 use crate::kernel::glance::{Glance, glance};
@@ -107,35 +108,33 @@ fn believed(cx: &Cx<'_>, touched: Option<Timestamp>, created_at: Timestamp) -> T
     touched.map_or(created_at, |at| cx.believed(at).max(created_at))
 }
 
-/// Starts looking after every recorded session of this node that it does not look after yet. For
-/// quiet sessions, only the header of the row is read.
+/// Takes up every session of this node that is not over and that it does not look after yet. Of
+/// those that only limits can end, not more than the head of the row is read.
 pub(crate) async fn adopt(core: &Arc<Core>) -> Result<()> {
     let mut touches = TouchRows::default();
-    let mut after: Option<Vec<u8>> = None;
-    loop {
-        let rows = core
-            .store
-            .scan(Table::Sessions, &[], after.as_deref(), PAGE)
-            .await?;
-        let Some(last) = rows.last() else { break };
-        after = Some(last.key.clone());
-        for row in rows {
+    let mut pages = LivePages::begin(core).await?;
+    while let Some(heads) = pages.next(core).await? {
+        let (mut rest, mut touched) = (Vec::new(), BTreeMap::new());
+        for row in heads {
             let Some(id) = SessionId::from_slice(&row.key).filter(|id| !core.slots.contains(*id))
             else {
                 continue;
             };
             match glance(&row.value) {
-                Some(glance) if glance.over => {}
                 Some(glance) if glance.owner != core.node && !core.exclusive => {}
                 Some(glance) if glance.quiet && glance.owner == core.node => {
                     adopt_quiet(core, id, &glance, touches.of(core, id).await?);
                 }
                 _ => {
-                    let Some(loaded) = Loaded::readable(row) else {
-                        continue;
-                    };
-                    adopt_whole(core, loaded, touches.of(core, id).await?).await?;
+                    touched.insert(id, touches.of(core, id).await?);
+                    rest.push(row);
                 }
+            }
+        }
+        for row in pages.whole(core, rest).await? {
+            if let Some(loaded) = Loaded::readable(row) {
+                let touch = touched.remove(&loaded.record.id).flatten();
+                adopt_whole(core, loaded, touch).await?;
             }
         }
     }

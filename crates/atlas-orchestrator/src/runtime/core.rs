@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::account::Account;
 use super::deadline::Progress;
+use super::entries;
 use super::lease::NodeLease;
 use super::slots::Slots;
 use super::spawner::Spawner;
@@ -32,7 +33,9 @@ use crate::store::{AnyStore, Batch, CommitError, Guard, Row, StoreInfo, StorePoi
 pub(crate) const HOLD_ROW: &[u8] = b"hold";
 /// The row with the earlier incarnations that this store continues, in [`Table::Realm`].
 pub(crate) const ACCEPTED_ROW: &[u8] = b"accepted";
-/// The row of the latest unclean death of a node, in [`Table::Realm`].
+/// The row that says how far the indexes are built, in [`Table::Realm`].
+pub(crate) const INDEX_ROW: &[u8] = b"index";
+/// The row of the newest unclean node death, in [`Table::Realm`].
 pub(crate) const DEATH_ROW: &[u8] = b"death";
 
 /// The provisional reason for holding, after a batch was refused and before the store was examined.
@@ -501,7 +504,12 @@ impl Core {
         }
         batch.guards.extend(extra.guards);
         batch.puts.extend(extra.puts);
-        batch.put(Table::Sessions, *id.as_bytes(), after.clone());
+        entries::put_session(
+            &mut batch,
+            Some((&loaded.record, &loaded.bytes)),
+            &stepped.record,
+            after.clone(),
+        );
         if let Some(attempt) = stepped.intended {
             let row = AttemptRow {
                 session: id,

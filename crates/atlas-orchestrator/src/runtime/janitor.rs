@@ -8,11 +8,13 @@ use atlas_core::{AccountName, Capability, ComputeId, Error, Result, SpendQuery, 
 
 use super::account::Account;
 use super::core::{Core, Extra, Loaded};
+use super::entries;
+use super::index;
 use super::lease::scope;
 use super::pacer::Class;
-use super::pages::Pages;
+use super::pages::{EndedPages, LivePages, Pages};
 use crate::kernel::{Evidence, Input};
-use crate::store::{Batch, CommitError, Table};
+use crate::store::{Batch, CommitError, Row, Table};
 
 const EVERY: Duration = Duration::from_secs(3600);
 /// Bills arrive in arrears: those of an ended session are read for this long after its end.
@@ -37,7 +39,8 @@ pub(crate) async fn keep(core: Arc<Core>) {
     }
 }
 
-/// One round over the recorded sessions that belong to this node, or whose node is gone.
+/// One round over the sessions on record that are this node's, or whose node is gone. Of those that
+/// are over, only the ones are read that something is due for.
 pub(crate) async fn round(core: &Arc<Core>) -> Result<()> {
     let now = core.now();
     let mut bills = BTreeMap::new();
@@ -61,18 +64,58 @@ pub(crate) async fn round(core: &Arc<Core>) -> Result<()> {
         .map(|fence| fence.scope)
         .collect();
     alive.remove(&scope(&core.node));
-    let mut pages = Pages::default();
-    while let Some(rows) = pages.next(core).await? {
-        for row in rows {
-            let Some(loaded) = Loaded::readable(row) else {
-                continue;
-            };
-            if !alive.contains(&scope(&loaded.record.owner)) {
-                one(core, loaded, &bills, now).await?;
+    let round = Round { alive, bills, now };
+    if !index::is_whole(core).await? {
+        let mut pages = Pages::default();
+        while let Some(rows) = pages.next(core).await? {
+            round.visit(core, rows).await?;
+        }
+        return Ok(());
+    }
+    if !round.bills.is_empty() {
+        let mut pages = LivePages::begin(core).await?;
+        while let Some(heads) = pages.next(core).await? {
+            round.visit(core, pages.whole(core, heads).await?).await?;
+        }
+    }
+    let (kept, retention) = (core.policy.keep_events, core.policy.retention);
+    for (forgotten, least) in [(false, kept.min(retention)), (true, retention)] {
+        // What ended in this very millisecond is due too.
+        let due = now
+            .saturating_sub(least)
+            .saturating_add(Duration::from_millis(1));
+        let mut pages = EndedPages::of(forgotten, None, Some(due));
+        while let Some(rows) = pages.next(core).await? {
+            round.visit(core, rows).await?;
+        }
+        if !round.bills.is_empty() {
+            let from = now.saturating_sub(BILLED_WITHIN);
+            let mut pages = EndedPages::of(forgotten, Some(from), None);
+            while let Some(rows) = pages.next(core).await? {
+                round.visit(core, rows).await?;
             }
         }
     }
     Ok(())
+}
+
+/// What one round goes by.
+struct Round {
+    /// Scopes of the other nodes that live: they look after their own sessions.
+    alive: BTreeSet<String>,
+    bills: BTreeMap<AccountName, BTreeMap<ComputeId, Usd>>,
+    now: Timestamp,
+}
+
+impl Round {
+    async fn visit(&self, core: &Arc<Core>, rows: Vec<Row>) -> Result<()> {
+        for loaded in rows.into_iter().filter_map(Loaded::readable) {
+            if !self.alive.contains(&scope(&loaded.record.owner)) {
+                one(core, loaded, &self.bills, self.now).await?;
+            }
+        }
+        Ok(())
+    }
 }
 
 async fn spend(account: &Account, now: Timestamp) -> Result<BTreeMap<ComputeId, Usd>> {
@@ -176,7 +219,8 @@ async fn forget(core: &Arc<Core>, loaded: &Loaded) -> Result<()> {
         }
         batch.delete(Table::Attempts, *attempt.id.as_bytes());
     }
-    for table in [Table::Sessions, Table::Sealed, Table::Touches] {
+    entries::delete_session(&mut batch, record, &loaded.bytes);
+    for table in [Table::Sealed, Table::Touches] {
         batch.delete(table, *record.id.as_bytes());
     }
     match core.store.commit(batch).await {

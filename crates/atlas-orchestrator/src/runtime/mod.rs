@@ -10,10 +10,12 @@ pub(crate) mod core;
 pub(crate) mod deadline;
 mod driver;
 mod effects;
+pub(crate) mod entries;
 pub(crate) mod feed;
 pub(crate) mod flush;
 #[cfg(feature = "metrics")]
 pub(crate) mod gauge;
+pub(crate) mod index;
 pub(crate) mod janitor;
 mod lease;
 mod looks;

@@ -9,28 +9,31 @@ use tokio::time::Instant;
 
 use super::adopt::{self, Doubt, adopt, take_up};
 use super::core::{
-    ACCEPTED_ROW, AcceptedRow, Core, DEATH_ROW, Extra, HOLD_ROW, Loaded, Seen, TimeRow,
+    ACCEPTED_ROW, AcceptedRow, Core, DEATH_ROW, Extra, HOLD_ROW, INDEX_ROW, Loaded, Seen, TimeRow,
 };
+use super::index;
 use super::lease::scope;
+use super::pages::LivePages;
 use super::steady::{Marks, later};
 use crate::kernel::clock::{MAX_DIFFERENCE, MAX_DRIFT};
 use crate::kernel::glance::glance;
 use crate::kernel::{Evidence, Input};
 use crate::session::SessionState;
-use crate::store::{Batch, CommitError, Fence, StorePoint, Table};
-
-const PAGE: usize = 1000;
+use crate::store::{Batch, CommitError, Fence, Row, StorePoint, Table};
 
 /// The row of a node.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct NodeRow {
-    /// The number of the lease under which it lives or lived.
-    number: u64,
-    /// It deregistered: every touch it had acknowledged was flushed.
-    clean: bool,
-    /// Its death was recorded and its sessions were taken over, up to that lease number.
-    buried: bool,
+    /// The number of the lease it lives or lived under.
+    pub(super) number: u64,
+    /// It said good-bye: everything it had acknowledged was flushed.
+    pub(super) clean: bool,
+    /// Its death was noted, and what it looked after was taken over, up to that number.
+    pub(super) buried: bool,
+    /// The format of the indexes that it maintains: 0 for an atlas older than the indexes, which
+    /// drops this field when it starts.
+    pub(super) indexes: u32,
 }
 
 async fn node_row(core: &Core, node: &str) -> Result<(NodeRow, Option<u64>)> {
@@ -49,6 +52,11 @@ async fn put_node_row(
     row: &NodeRow,
     version: Option<u64>,
 ) -> Result<(), CommitError> {
+    let batch = node_batch(node, row, version);
+    core.store.commit(batch).await.map(drop)
+}
+
+fn node_batch(node: &str, row: &NodeRow, version: Option<u64>) -> Batch {
     let mut batch = Batch::new();
     batch.guard(Table::Nodes, node.as_bytes(), version);
     batch.put(
@@ -56,7 +64,7 @@ async fn put_node_row(
         node.as_bytes(),
         serde_json::to_vec(row).unwrap_or_default(),
     );
-    core.store.commit(batch).await.map(drop)
+    batch
 }
 
 /// Acquires this node's lease, and first records how the last process with this name ended.
@@ -127,10 +135,14 @@ pub(crate) async fn enlist(core: &Core) -> Result<()> {
         number: fence.number,
         clean: false,
         buried: false,
+        indexes: index::FORMAT,
     };
-    put_node_row(core, &core.node, &alive, version)
-        .await
-        .map_err(Error::from)?;
+    let mut batch = node_batch(&core.node, &alive, version);
+    if version.is_some() && row.indexes != index::FORMAT {
+        // Another release wrote sessions under this name, and no trace of it is left from here on.
+        batch.delete(Table::Realm, INDEX_ROW);
+    }
+    core.store.commit(batch).await.map_err(Error::from)?;
     granted(core, fence, sent);
     Ok(())
 }
@@ -471,21 +483,11 @@ async fn bury(core: &Arc<Core>) -> Result<()> {
 /// Claims the sessions of a node that is gone.
 async fn take_over(core: &Arc<Core>, node: &str) -> Result<()> {
     let doubt = Doubt::begin(core);
-    let mut after: Option<Vec<u8>> = None;
-    loop {
-        let rows = core
-            .store
-            .scan(Table::Sessions, &[], after.as_deref(), PAGE)
-            .await?;
-        let Some(last) = rows.last() else {
-            doubt.settled();
-            return Ok(());
-        };
-        after = Some(last.key.clone());
-        for row in rows {
-            if glance(&row.value).is_some_and(|glance| glance.over || glance.owner != node) {
-                continue;
-            }
+    let mut pages = LivePages::begin(core).await?;
+    while let Some(heads) = pages.next(core).await? {
+        let of_others = |row: &Row| glance(&row.value).is_some_and(|glance| glance.owner != node);
+        let heads = heads.into_iter().filter(|row| !of_others(row)).collect();
+        for row in pages.whole(core, heads).await? {
             let Some(mut loaded) = Loaded::readable(row) else {
                 continue;
             };
@@ -511,6 +513,8 @@ async fn take_over(core: &Arc<Core>, node: &str) -> Result<()> {
             }
         }
     }
+    doubt.settled();
+    Ok(())
 }
 
 /// Deregisters this node: all its touches are flushed, and others may take over at once.

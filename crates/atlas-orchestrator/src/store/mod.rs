@@ -48,13 +48,22 @@ pub enum Table {
     Accounts,
     /// The last sign of life, by node name.
     Nodes,
-    /// The realm's own rows: the hold, the accepted stores, the latest death of a node.
+    /// The realm's own rows: the hold, the stores that were accepted, the newest death of a node,
+    /// how far the indexes are built.
     Realm,
+    /// Index of the sessions that are not over, by session id: the head of the session's row, empty
+    /// when the row has none.
+    Live,
+    /// Index of sessions by user, then whether they are over, then session id.
+    Users,
+    /// Index of the sessions that are over, by whether their events were forgotten, then the time
+    /// of their end, then session id.
+    Ended,
 }
 
 impl Table {
-    /// Every table, in the order of creation.
-    pub const ALL: [Self; 8] = [
+    /// Every table, in the order of their making.
+    pub const ALL: [Self; 11] = [
         Self::Sessions,
         Self::Sealed,
         Self::Attempts,
@@ -63,6 +72,9 @@ impl Table {
         Self::Accounts,
         Self::Nodes,
         Self::Realm,
+        Self::Live,
+        Self::Users,
+        Self::Ended,
     ];
 
     /// The stable name, such as `sessions`.
@@ -77,6 +89,9 @@ impl Table {
             Self::Accounts => "accounts",
             Self::Nodes => "nodes",
             Self::Realm => "realm",
+            Self::Live => "live",
+            Self::Users => "users",
+            Self::Ended => "ended",
         }
     }
 }

@@ -8,6 +8,7 @@ mod deaths;
 mod events;
 #[cfg(feature = "metrics")]
 mod gauge;
+mod index;
 mod life;
 mod limits;
 #[cfg(feature = "conformance")]

@@ -39,12 +39,12 @@ const FORMAT_NAME: &[u8] = b"atlas store";
 /// add.
 pub(super) type Step = fn(&WriteTransaction) -> Result<(), redb::Error>;
 
-/// All migrations: this version of atlas writes the schema version that is their number.
-pub(super) const STEPS: &[Step] = &[make_tables];
+/// Every step there is: this atlas writes the version that is their number.
+pub(super) const STEPS: &[Step] = &[make_tables, make_indexes];
 
 /// Version 1: the tables of the contract, events, feed, heads and leases.
 fn make_tables(txn: &WriteTransaction) -> Result<(), redb::Error> {
-    for table in Table::ALL {
+    for table in Table::ALL.into_iter().filter(|table| !is_index(*table)) {
         txn.open_table(rows(table))?;
     }
     txn.open_table(EVENTS)?;
@@ -54,7 +54,19 @@ fn make_tables(txn: &WriteTransaction) -> Result<(), redb::Error> {
     Ok(())
 }
 
-/// The redb table that stores a [`Table`].
+/// Version 2: the tables of the indexes over sessions. The runtime fills them.
+fn make_indexes(txn: &WriteTransaction) -> Result<(), redb::Error> {
+    for table in Table::ALL.into_iter().filter(|table| is_index(*table)) {
+        txn.open_table(rows(table))?;
+    }
+    Ok(())
+}
+
+fn is_index(table: Table) -> bool {
+    matches!(table, Table::Live | Table::Users | Table::Ended)
+}
+
+/// Where the rows of a table are.
 pub(super) fn rows(table: Table) -> Bytes {
     TableDefinition::new(match table {
         Table::Sessions => "rows/sessions",
@@ -65,6 +77,9 @@ pub(super) fn rows(table: Table) -> Bytes {
         Table::Accounts => "rows/accounts",
         Table::Nodes => "rows/nodes",
         Table::Realm => "rows/realm",
+        Table::Live => "rows/live",
+        Table::Users => "rows/users",
+        Table::Ended => "rows/ended",
     })
 }
 
