@@ -33,7 +33,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("xtask", 50),
 ];
 
-/// Edges that a floor would allow and the design does not: `(from, to, why)`.
+/// Edges that the layers would allow and the design forbids: `(from, to, why)`.
 const FORBIDDEN: &[(&str, &str, &str)] = &[
     (
         "atlas-orchestrator",
@@ -67,7 +67,7 @@ const FORBIDDEN: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Third-party crates that must never be in the tree.
+/// Third-party crates that must not be in the dependency tree.
 const BANNED: &[&str] = &[
     "openssl-sys",
     "native-tls",

@@ -263,7 +263,7 @@ impl Reporters {
     }
 }
 
-/// A machine that knows where to report, under which session, and with which token.
+/// A machine that knows the URL for its reports, its session, and its token.
 fn able(machine: &Machine) -> Option<(&Machine, &str, &Secret)> {
     let token = machine.spec.env.get(TOKEN_ENV)?;
     let session = machine.spec.env.get(URL_ENV)?.expose().rsplit('/').next()?;

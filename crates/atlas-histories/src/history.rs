@@ -720,7 +720,7 @@ impl History {
         self.operator().await;
     }
 
-    /// What an operator does: accepts the store where it is held, acknowledges a breaker.
+    /// The actions of an operator: accepts the store if it is on hold, acknowledges a breaker.
     async fn operator(&mut self) {
         // No operator acknowledges a breaker whose report contains another user's whole fleet.
         let looks_right = !self.planted.values().any(|kind| *kind == FLEET);
@@ -753,8 +753,8 @@ impl History {
         self.facts.seen().last_fault = Some(now);
     }
 
-    /// Waits, with the operator looking in now and then, and answers the deployment's own view at
-    /// the end.
+    /// Waits, with the operator checking periodically, and returns the deployment's own view at the
+    /// end.
     async fn settle(&mut self, span: Duration) -> Vec<atlas_orchestrator::SessionInfo> {
         let until = Instant::now() + span;
         while Instant::now() < until {

@@ -25,7 +25,7 @@ const HTTPS: u16 = 443;
 pub(crate) struct Proxy {
     world: World,
     cloud: &'static str,
-    /// Who knows the machines behind an app, where paths name apps.
+    /// Resolves the machines of an app, for paths that name apps.
     apps: Option<Fly>,
 }
 

@@ -1,4 +1,4 @@
-//! A fake `fly` executable in a folder: it does what a test tells it, and leaves there what it saw.
+//! A fake `fly` executable in a directory: it follows a test's script, and records its calls there.
 
 use std::fs;
 use std::io;

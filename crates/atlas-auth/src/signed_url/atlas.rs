@@ -236,7 +236,7 @@ pub fn sign(url: &str, key: &Key, policy: &Policy) -> Result<String> {
     Ok(out)
 }
 
-/// Judges a request. Any of the keys may have signed it.
+/// Verifies a request. It may be signed with any of the keys.
 #[must_use]
 pub fn verify(target: &Target<'_>, keys: &[Key], now: Timestamp) -> Verdict {
     let query = target.query.unwrap_or("");

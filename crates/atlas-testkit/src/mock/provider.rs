@@ -1,4 +1,4 @@
-//! The contract over the world.
+//! Implements the provider contract over the world.
 
 use std::fmt;
 use std::time::Duration;

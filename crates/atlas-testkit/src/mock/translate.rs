@@ -1,4 +1,4 @@
-//! Between the contract's words and the world's: pure functions.
+//! Converts between the contract's types and the world's: pure functions.
 
 use std::collections::BTreeMap;
 
