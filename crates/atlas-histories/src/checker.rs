@@ -370,6 +370,15 @@ impl Case<'_> {
         self.evidence.end.iter().find(|info| info.id == session)
     }
 
+    /// When the attempt of a machine was put on record, in the world's time.
+    fn intended_at(&self, ours: &Ours, says: Timestamp) -> Timestamp {
+        let log = ours.session.and_then(|session| self.logs.get(&session));
+        let event = log.into_iter().flatten().find(|event| {
+            matches!(&event.kind, EventKind::Attempt { attempt, .. } if Some(*attempt) == ours.attempt)
+        });
+        event.map_or(says, |event| event.at.min(says))
+    }
+
     /// I1: every machine made with our key has an attempt that was on record before the request
     /// left.
     fn every_machine_was_intended(&mut self) {
@@ -393,7 +402,7 @@ impl Case<'_> {
                 )),
                 Some(attempt)
                     if !self.evidence.clock_was_wrong(machine.created_at)
-                        && attempt.created_at > machine.created_at =>
+                        && self.intended_at(ours, attempt.created_at) > machine.created_at =>
                 {
                     found.push(format!(
                         "machine {} was made at {}, before its attempt of {}",
@@ -765,7 +774,15 @@ impl Case<'_> {
                     .get(&info.id)
                     .into_iter()
                     .flatten()
-                    .filter(|event| matches!(event.kind, EventKind::Ready))
+                    .filter(|event| {
+                        // A machine that was had counts as activity, as one that is usable does.
+                        matches!(
+                            event.kind,
+                            EventKind::Ready
+                                | EventKind::Accepted { .. }
+                                | EventKind::Adopted { .. }
+                        )
+                    })
                     .map(|event| event.at);
                 let deferred = seen
                     .deferred
