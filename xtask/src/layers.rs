@@ -138,7 +138,8 @@ fn complaints(metadata: &Value) -> Vec<String> {
             }
             if to >= from {
                 found.push(format!(
-                    "{name} (floor {from}) imports {to_name} (floor {to}): floors are in tenths, edges point down"
+                    "{name} (floor {from}) imports {to_name} (floor {to}): floors are in tenths, \
+                        edges point down"
                 ));
             }
             for (source, target, why) in FORBIDDEN {

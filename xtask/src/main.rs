@@ -14,13 +14,15 @@ const USAGE: &str = "\
 cargo xtask <command>
 
   demo [args]              the main job on simulated clouds
-  test [--live NAME]       every test; with --live the conformance suite on a real cloud, at a cost of at most $0.50
+  test [--live NAME]       every test; with --live the conformance suite on a real cloud, at a \
+      cost of at most $0.50
   ci                       the whole gate, as CI runs it
   guard                    builds the static guard, and looks at its size
   layers                   proves that crates import only from the floors below them
   conformance [--json]     one suite over every provider
   contract --specs DIR     requests and answers against the clouds' own API documents
-  sim [--seeds N] ...      simulated histories; --clouds A,B chooses, --sabotage NAME|all removes a safeguard
+  sim [--seeds N] ...      simulated histories; --clouds A,B chooses, --sabotage NAME|all removes \
+      a safeguard
   torture --store redb     kills real processes on a real disk
   bench [--json] [NAME]    ratios to a bare baseline of the same run
   doc                      builds the documentation

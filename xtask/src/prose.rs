@@ -23,7 +23,8 @@ const PHRASES: &[(&str, &str)] = &[
     ("is told of", "\"receives\", \"is notified of\""),
 ];
 /// Documents that a reader of the repository does not have.
-const FOREIGN: &[&str] = &[concat!("DESIGN", " §"), concat!("NEXT", " §"), concat!("the mis", "sion")];
+const FOREIGN: &[&str] = &[concat!("DESIGN", " §"), concat!("NEXT", " §"), concat!("the mis",
+    "sion")];
 /// The widest line of code.
 const COLUMNS: usize = 100;
 

@@ -393,9 +393,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_changed_byte_fails(seed: u64, prefix in "/[a-z/]{0,20}", index: prop::sample::Index, to in "[A-Za-z0-9._-]") {
+        fn any_changed_byte_fails(seed: u64, prefix in "/[a-z/]{0,20}", index: prop::sample::Index,
+            to in "[A-Za-z0-9._-]") {
             let scope = Scope::new(Access::All, prefix).unwrap();
-            let (grant, token) = key().mint(scope, at(1000), Duration::from_secs(60), &SeededEntropy::new(seed));
+            let (grant, token) = key().mint(scope, at(1000), Duration::from_secs(60),
+                &SeededEntropy::new(seed));
             prop_assert_eq!(key().verify(token.expose(), at(1000)), Ok(grant));
             let mut changed = token.expose().to_owned();
             let index = index.index(changed.len());
@@ -405,9 +407,12 @@ mod tests {
         }
 
         #[test]
-        fn no_text_panics(text: String, near in "(ag1\\.)?[A-Za-z0-9_.-]{0,80}", path: String, payload: Vec<u8>) {
-            let _ = (key().verify(&text, at(0)), key().verify(&near, at(0)), near.parse::<GrantId>(), read(&payload));
-            let _ = Scope::new(Access::Read, format!("/{near}")).map(|scope| scope.allows(&text, &path));
+        fn no_text_panics(text: String, near in "(ag1\\.)?[A-Za-z0-9_.-]{0,80}", path: String,
+            payload: Vec<u8>) {
+            let _ = (key().verify(&text, at(0)), key().verify(&near, at(0)),
+                near.parse::<GrantId>(), read(&payload));
+            let _ = Scope::new(Access::Read, format!("/{near}")).map(|scope| scope.allows(&text,
+                &path));
         }
     }
 }

@@ -82,8 +82,10 @@ fn page(first: u64) -> Vec<u8> {
         json!({
             "id": format!("pods-u7f3-{machine}-{}", BASE_NS + n), "type": "log",
             "attributes": {
-                "timestamp": format!("2026-11-21T00:{:02}:{:02}.{:09}Z", n / 60_000 % 60, n / 1000 % 60, n % 1000 * 1_000_003),
-                "message": format!("{n} GET /v1/sessions/7f3a9c2e/stream/{n}.ts 200 in 12.4 ms, \"HTTP/2\", 48213 bytes"),
+                "timestamp": format!("2026-11-21T00:{:02}:{:02}.{:09}Z", n / 60_000 % 60,
+                    n / 1000 % 60, n % 1000 * 1_000_003),
+                "message": format!("{n} GET /v1/sessions/7f3a9c2e/stream/{n}.ts 200 in 12.4 ms, \
+                    \"HTTP/2\", 48213 bytes"),
                 "level": "info", "instance": machine, "region": "fra",
                 "meta": { "instance": machine, "region": "fra", "event": { "provider": "app" } },
             },
@@ -173,19 +175,34 @@ fn ours(pages: &Arc<Vec<Vec<u8>>>) -> Result<f64, Failure> {
     runtime()?.block_on(async {
         let pages = Arc::clone(pages);
         let api = tower::service_fn(move |request: Request<Body>| {
-            let asked = request.uri().query().and_then(|query| query.strip_prefix("next_token=")?.parse::<u64>().ok());
+            let asked = request
+                .uri()
+                .query()
+                .and_then(|query| query.strip_prefix("next_token=")?.parse::<u64>().ok());
             // Asked one nanosecond before the last line of a page: the next one. Its last line
             // comes again with it in the real API; here it would only blur what is counted.
             let next = asked.map_or(0, |asked| asked.saturating_sub(BASE_NS).div_ceil(PAGE));
-            let body = usize::try_from(next).ok().and_then(|next| pages.get(next)).cloned();
+            let body = usize::try_from(next)
+                .ok()
+                .and_then(|next| pages.get(next))
+                .cloned();
             let end = move || {
-                json!({ "data": [], "meta": { "next_token": asked.unwrap_or(BASE_NS).to_string() } }).to_string().into_bytes()
+                json!({ "data": [], "meta": {
+                    "next_token": asked.unwrap_or(BASE_NS).to_string() } })
+                .to_string()
+                .into_bytes()
             };
             async move { Ok::<_, Infallible>(Response::new(Body::from(body.unwrap_or_else(end)))) }
         });
-        let tokens = Tokens::builder().config_file(None).cli(None).environment(Some(FlyToken::parse("fo1_x")?)).build();
-        let hub =
-            LogHub::new(LogClient::with_transport(tokens, "https://api.example", Transport::new(api)), LogHubOptions::default());
+        let tokens = Tokens::builder()
+            .config_file(None)
+            .cli(None)
+            .environment(Some(FlyToken::parse("fo1_x")?))
+            .build();
+        let hub = LogHub::new(
+            LogClient::with_transport(tokens, "https://api.example", Transport::new(api)),
+            LogHubOptions::default(),
+        );
         let app = AppName::new("shop")?;
         let before = cpu_time();
         let mut readers = JoinSet::new();

@@ -42,7 +42,8 @@ pub(crate) fn pod() -> Bytes {
         "gpu": {"id": "NVIDIA H100 80GB HBM3", "count": 1, "name": "H100 SXM", "vram": 80},
         "disk": 50,
         "volume": {"size": 100, "path": "/workspace"},
-        "ssh": {"direct": {"host": "203.0.113.7", "port": 10_322}, "proxy": {"user": "q8d2m5x0c7hn4v-6441f0a1"}},
+        "ssh": {"direct": {"host": "203.0.113.7", "port": 10_322},
+            "proxy": {"user": "q8d2m5x0c7hn4v-6441f0a1"}},
         "cost": 2.69,
         "costBreakdown": {"compute": 2.69, "disk": 0.007, "volume": 0.014},
         "runtime": {

@@ -95,7 +95,8 @@ pub(crate) enum KeptVerb {
         /// Session id
         session: SessionId,
         /// Wait until every machine of the session is proved gone, at most this long
-        #[arg(long, value_name = "DUR", value_parser = span::parse, num_args = 0..=1, default_missing_value = "15m")]
+        #[arg(long, value_name = "DUR", value_parser = span::parse, num_args = 0..=1,
+            default_missing_value = "15m")]
         wait: Option<Duration>,
     },
     /// Print the events of a session, oldest first
@@ -157,7 +158,8 @@ pub(crate) enum KeptVerb {
         #[arg(long, value_name = "ACCOUNT")]
         accept_account: Option<AccountName>,
         /// List every machine on record, and delete them all with --yes
-        #[arg(long, requires = "realm_lost", conflicts_with_all = ["accept_store", "accept_account"])]
+        #[arg(long, requires = "realm_lost", conflicts_with_all = ["accept_store",
+            "accept_account"])]
         end_all: bool,
         /// Confirm that the realm's secret is lost, so that the store opens no more; needed with
         /// --end-all

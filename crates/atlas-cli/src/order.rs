@@ -207,7 +207,8 @@ mod tests {
 
     #[test]
     fn every_flag_of_the_machine_reaches_the_request() {
-        let flags = "--gpu h100 --gpu-count 2 --image x/y:1 --port 8000/http --port 22/tcp --env A=1 --env B=x=y --name n --region EU \
+        let flags = "--gpu h100 --gpu-count 2 --image x/y:1 --port 8000/http --port 22/tcp --env \
+            A=1 --env B=x=y --name n --region EU \
                      --region US --spot --container-disk 50 --volume 20 --auth bearer";
         let request = parsed(flags)
             .machine

@@ -96,8 +96,10 @@ mod tests {
 
     #[test]
     fn a_mismatch_is_counted_once_and_a_waived_one_not_at_all() {
-        let document = Document::new(json!({ "openapi": "3.1.0", "paths": { "/a": { "get": { "responses": { "200": {
-            "content": { "application/json": { "schema": { "type": "object", "properties": { "x": {} } } } } } } } } } }))
+        let document = Document::new(json!({ "openapi": "3.1.0", "paths": { "/a": { "get": {
+            "responses": { "200": {
+            "content": { "application/json": { "schema": { "type": "object", "properties": {
+                "x": {} } } } } } } } } } }))
         .unwrap();
         let exchange = |host: &str, body: &str| Exchange {
             host: host.into(),

@@ -179,17 +179,24 @@ mod tests {
 
     #[test]
     fn an_answer_is_the_documents_example_or_an_instance_of_its_schema() {
-        let answer = |content: Value| json!({ "get": { "responses": { "404": {}, "200": { "content": content } } } });
+        let answer = |content: Value| {
+            json!({ "get": { "responses": { "404": {}, "200": {
+            "content": content } } } })
+        };
         let document = Document::new(json!({
             "openapi": "3.1.0",
             "paths": {
-                "/shown": answer(json!({ "application/json": { "examples": { "a": { "value": { "x": 1 } } }, "schema": {} } })),
-                "/made": answer(json!({ "application/json": { "schema": { "$ref": "#/components/schemas/Made" } } })),
-                "/stream": answer(json!({ "text/event-stream": { "schema": { "type": "string" }, "example": "data: x\n\n" } })),
+                "/shown": answer(json!({ "application/json": { "examples": { "a": { "value": {
+                    "x": 1 } } }, "schema": {} } })),
+                "/made": answer(json!({ "application/json": { "schema": {
+                    "$ref": "#/components/schemas/Made" } } })),
+                "/stream": answer(json!({ "text/event-stream": { "schema": { "type": "string" },
+                    "example": "data: x\n\n" } })),
                 "/gone": { "delete": { "responses": { "204": {} } } }
             },
             "components": { "schemas": { "Made": { "allOf": [
-                { "type": "object", "properties": { "id": { "type": "string", "examples": ["a1"] } } },
+                { "type": "object", "properties": { "id": { "type": "string",
+                    "examples": ["a1"] } } },
                 { "type": "object", "properties": {
                     "at": { "type": ["string", "null"], "format": "date-time" },
                     "kind": { "enum": ["FIRST", "SECOND"] },

@@ -604,20 +604,27 @@ mod tests {
             "paths": {
                 "/v2/things": {
                     "get": {
-                        "parameters": [{ "name": "size", "in": "query", "schema": { "type": "integer", "minimum": 1 } }],
-                        "responses": { "200": { "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Things" } } } } }
+                        "parameters": [{ "name": "size", "in": "query", "schema": {
+                            "type": "integer", "minimum": 1 } }],
+                        "responses": { "200": { "content": { "application/json": { "schema": {
+                            "$ref": "#/components/schemas/Things" } } } } }
                     },
                     "post": {
-                        "requestBody": { "required": true, "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Thing" } } } },
-                        "responses": { "204": {}, "default": { "content": { "application/problem+json": { "schema": { "type": "object" } } } } }
+                        "requestBody": { "required": true, "content": { "application/json": {
+                            "schema": { "$ref": "#/components/schemas/Thing" } } } },
+                        "responses": { "204": {}, "default": { "content": {
+                            "application/problem+json": { "schema": { "type": "object" } } } } }
                     }
                 },
                 "/v2/things/{id}": { "delete": { "responses": { "204": {} } } },
                 "/v2/things/special": { "delete": { "responses": { "200": {} } } }
             },
             "components": { "schemas": {
-                "Thing": { "type": "object", "required": ["name"], "properties": { "name": { "type": "string" }, "tags": { "type": "object", "additionalProperties": { "type": "string" } } } },
-                "Things": { "type": "object", "properties": { "things": { "type": "array", "items": { "$ref": "#/components/schemas/Thing" } } } }
+                "Thing": { "type": "object", "required": ["name"], "properties": { "name": {
+                    "type": "string" }, "tags": { "type": "object", "additionalProperties": {
+                        "type": "string" } } } },
+                "Things": { "type": "object", "properties": { "things": { "type": "array",
+                    "items": { "$ref": "#/components/schemas/Thing" } } } }
             } }
         }))
         .unwrap()
@@ -781,8 +788,10 @@ mod tests {
         let document = Document::new(json!({
             "openapi": "3.0.3",
             "servers": [{ "url": "https://api.example.test/v1" }],
-            "paths": { "/a": { "get": { "responses": { "200": { "content": { "application/json": { "schema": {
-                "type": "object", "properties": { "x": { "type": "string", "nullable": true } } } } } } } } } }
+            "paths": { "/a": { "get": { "responses": { "200": { "content": { "application/json": {
+                "schema": {
+                "type": "object", "properties": { "x": { "type": "string",
+                    "nullable": true } } } } } } } } } }
         }))
         .unwrap();
         let get = sent("GET", "/v1/a", "");

@@ -24,7 +24,8 @@ macro_rules! catalogue {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
         pub enum Gpu {
-            $(#[doc = concat!("`", $name, "`, ", stringify!($gib), " GB of memory each.")] $variant,)*
+            $(#[doc = concat!("`", $name, "`, ", stringify!($gib),
+                " GB of memory each.")] $variant,)*
         }
 
         impl Gpu {
@@ -46,7 +47,8 @@ macro_rules! catalogue {
             /// The models this name covers, best first. The name of one model covers only itself.
             #[must_use]
             pub const fn variants(self) -> &'static [Self] {
-                match self { $(Self::$variant => catalogue!(@variants $variant $($($member),+)?),)* }
+                match self {
+                    $(Self::$variant => catalogue!(@variants $variant $($($member),+)?),)* }
             }
         }
     };

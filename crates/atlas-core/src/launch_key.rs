@@ -349,7 +349,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_key_reads_back_from_any_name_that_carries_it(realm: [u8; 4], seconds: u32, random: [u8; 6], mac: [u8; 5], prefix in ".{0,30}", wished in proptest::option::of(".{0,80}")) {
+        fn a_key_reads_back_from_any_name_that_carries_it(realm: [u8; 4], seconds: u32,
+            random: [u8; 6], mac: [u8; 5], prefix in ".{0,30}",
+                wished in proptest::option::of(".{0,80}")) {
             let key = key(realm, seconds, random, mac);
             prop_assert_eq!(key.to_string().len(), KEY_LEN);
             prop_assert_eq!(key.attempt().created_at().unix_seconds(), i64::from(seconds));

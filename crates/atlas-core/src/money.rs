@@ -221,7 +221,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn splitting_a_lease_never_costs_less(price in 0..10_000_000_000_000_i64, a in 0..10_000_000_u64, b in 0..10_000_000_u64) {
+        fn splitting_a_lease_never_costs_less(price in 0..10_000_000_000_000_i64,
+            a in 0..10_000_000_u64, b in 0..10_000_000_u64) {
             let price = UsdPerHour::new(Usd::from_nanos(price));
             let (a, b) = (Duration::from_millis(a), Duration::from_millis(b));
             let split = price.cost_of(a).zip(price.cost_of(b)).map(|(a, b)| a + b);
@@ -231,12 +232,15 @@ mod tests {
         #[test]
         fn an_amount_reads_back_as_written(nanos: i64) {
             prop_assume!(nanos != i64::MIN);
-            prop_assert_eq!(Usd::from_nanos(nanos).to_string().parse::<Usd>().unwrap(), Usd::from_nanos(nanos));
+            prop_assert_eq!(Usd::from_nanos(nanos).to_string().parse::<Usd>().unwrap(),
+                Usd::from_nanos(nanos));
         }
 
         #[test]
-        fn a_budget_is_never_exceeded_by_the_time_it_lasts(price in 1..10_000_000_000_000_i64, budget in 0..1_000_000_000_000_i64) {
-            let (price, budget) = (UsdPerHour::new(Usd::from_nanos(price)), Usd::from_nanos(budget));
+        fn a_budget_is_never_exceeded_by_the_time_it_lasts(price in 1..10_000_000_000_000_i64,
+            budget in 0..1_000_000_000_000_i64) {
+            let (price, budget) = (UsdPerHour::new(Usd::from_nanos(price)),
+                Usd::from_nanos(budget));
             prop_assert!(price.cost_of(price.lasts(budget).unwrap()).unwrap() <= budget);
         }
     }

@@ -37,7 +37,8 @@ type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 macro_rules! contract {
     (
         required { $($(#[$rdoc:meta])* $rop:ident($($rarg:ident: &$rty:ty),*) -> $rout:ty;)* }
-        optional { $($(#[$odoc:meta])* $oop:ident($($oarg:ident: &$oty:ty),*) -> $oout:ty, $cap:ident;)* }
+        optional { $($(#[$odoc:meta])* $oop:ident($($oarg:ident: &$oty:ty),*) -> $oout:ty,
+            $cap:ident;)* }
     ) => {
         /// What a cloud must do. Implement this; call through [`AnyProvider`].
         ///
@@ -70,15 +71,19 @@ macro_rules! contract {
             ///
             /// # Errors
             /// `validation`, when the request contradicts them.
-            fn supports(&self, _key: &LaunchKey, _request: &ComputeRequest) -> Result<Vec<Support>> {
+            fn supports(&self, _key: &LaunchKey,
+                _request: &ComputeRequest) -> Result<Vec<Support>> {
                 Ok(Vec::new())
             }
 
-            $($(#[$rdoc])* fn $rop(&self, cx: &CallContext $(, $rarg: &$rty)*) -> impl Future<Output = $rout> + Send;)*
+            $($(#[$rdoc])* fn $rop(&self, cx: &CallContext $(,
+                $rarg: &$rty)*) -> impl Future<Output = $rout> + Send;)*
 
-            $($(#[$odoc])* fn $oop(&self, _cx: &CallContext $(, $oarg: &$oty)*) -> impl Future<Output = $oout> + Send {
+            $($(#[$odoc])* fn $oop(&self, _cx: &CallContext $(,
+                $oarg: &$oty)*) -> impl Future<Output = $oout> + Send {
                 $(let _ = $oarg;)*
-                async { Err(Error::unsupported(Capability::$cap.as_str(), "this provider cannot do that")) }
+                async { Err(Error::unsupported(Capability::$cap.as_str(),
+                    "this provider cannot do that")) }
             })*
         }
 
@@ -88,8 +93,10 @@ macro_rules! contract {
             fn limits(&self) -> AccountLimits;
             fn check(&self, request: &ComputeRequest) -> Result<()>;
             fn supports(&self, key: &LaunchKey, request: &ComputeRequest) -> Result<Vec<Support>>;
-            $(fn $rop<'a>(&'a self, cx: &'a CallContext $(, $rarg: &'a $rty)*) -> BoxFuture<'a, $rout>;)*
-            $(fn $oop<'a>(&'a self, cx: &'a CallContext $(, $oarg: &'a $oty)*) -> BoxFuture<'a, $oout>;)*
+            $(fn $rop<'a>(&'a self, cx: &'a CallContext $(, $rarg: &'a $rty)*) -> BoxFuture<'a,
+                $rout>;)*
+            $(fn $oop<'a>(&'a self, cx: &'a CallContext $(, $oarg: &'a $oty)*) -> BoxFuture<'a,
+                $oout>;)*
         }
 
         impl<P: Provider> Erased for P {
@@ -113,10 +120,12 @@ macro_rules! contract {
                 Provider::supports(self, key, request)
             }
 
-            $(fn $rop<'a>(&'a self, cx: &'a CallContext $(, $rarg: &'a $rty)*) -> BoxFuture<'a, $rout> {
+            $(fn $rop<'a>(&'a self, cx: &'a CallContext $(, $rarg: &'a $rty)*) -> BoxFuture<'a,
+                $rout> {
                 Box::pin(Provider::$rop(self, cx $(, $rarg)*))
             })*
-            $(fn $oop<'a>(&'a self, cx: &'a CallContext $(, $oarg: &'a $oty)*) -> BoxFuture<'a, $oout> {
+            $(fn $oop<'a>(&'a self, cx: &'a CallContext $(, $oarg: &'a $oty)*) -> BoxFuture<'a,
+                $oout> {
                 Box::pin(Provider::$oop(self, cx $(, $oarg)*))
             })*
         }
@@ -412,11 +421,14 @@ macro_rules! forward {
                 #[doc = concat!("See [`Provider::", stringify!($op), "`].")]
                 ///
                 /// # Errors
-                #[doc = concat!("See [`Provider::", stringify!($op), "`]; `unsupported` without a request where the capability is not declared.")]
+                #[doc = concat!("See [`Provider::", stringify!($op),
+                    "`]; `unsupported` without a request where the capability is not declared.")]
                 pub async fn $op(&self, cx: &CallContext $(, $arg: $ty)*) -> Result<$out> {
                     let needed: Option<Capability> = $cap;
-                    needed.map_or(Ok(()), |capability| self.capabilities().require(capability)).map_err(|error| error.during(self.id(), stringify!($op)))?;
-                    self.0.$op(cx $(, $arg)*).await.map_err(|error| error.during(self.id(), stringify!($op)))
+                    needed.map_or(Ok(()),
+                        |capability| self.capabilities().require(capability)).map_err(|error| error.during(self.id(), stringify!($op)))?;
+                    self.0.$op(cx $(, $arg)*).await.map_err(|error| error.during(self.id(),
+                        stringify!($op)))
                 }
             )*
         })*
@@ -433,7 +445,8 @@ forward! {
         start(id: &ComputeId) -> (), Some(Capability::Start);
         ensure_support(key: &LaunchKey, support: &Support) -> Support, None;
         release_support(support: &Support) -> (), None;
-        logs(id: &ComputeId, query: &LogQuery) -> BoxStream<Result<LogLine>>, Some(Capability::Logs);
+        logs(id: &ComputeId, query: &LogQuery) -> BoxStream<Result<LogLine>>,
+            Some(Capability::Logs);
         compute_spend(query: &SpendQuery) -> Vec<ComputeSpend>, Some(Capability::Spend);
     }
 }
@@ -451,7 +464,8 @@ macro_rules! view {
                 /// # Errors
                 #[doc = concat!("See [`Provider::", stringify!($op), "`].")]
                 pub async fn $op(&self, cx: &CallContext $(, $arg: $ty)*) -> Result<$out> {
-                    self.0.0.$op(cx $(, $arg)*).await.map_err(|error| error.during(self.0.id(), stringify!($op)))
+                    self.0.0.$op(cx $(, $arg)*).await.map_err(|error| error.during(self.0.id(),
+                        stringify!($op)))
                 }
             )*
         }

@@ -55,7 +55,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_delay_is_between_half_and_the_whole_of_a_capped_ceiling(attempt in 0_u32..200, seed: u64) {
+        fn a_delay_is_between_half_and_the_whole_of_a_capped_ceiling(attempt in 0_u32..200,
+            seed: u64) {
             let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
             let delay = backoff.delay(attempt, &SeededEntropy::new(seed));
             prop_assert!(delay <= backoff.ceiling(attempt) && backoff.ceiling(attempt) <= Duration::from_secs(30));

@@ -119,7 +119,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic_a_parser(bytes in proptest::collection::vec(any::<u8>(), 0..200), yamlish in "[a-z:\\-&*!|> \n'\"{}\\[\\],#%@]{0,80}") {
+        fn no_bytes_panic_a_parser(bytes in proptest::collection::vec(any::<u8>(), 0..200),
+            yamlish in "[a-z:\\-&*!|> \n'\"{}\\[\\],#%@]{0,80}") {
             for text in [&*String::from_utf8_lossy(&bytes), &yamlish] {
                 for format in [Format::Toml, Format::Json, Format::Yaml] {
                     let _ = read(format, text);

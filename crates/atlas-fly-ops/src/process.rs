@@ -95,8 +95,10 @@ impl Group {
                     self.ended_at = Some(Instant::now());
                     continue;
                 }
-                read = read_either(&mut self.stdout, &mut self.stderr, &mut self.buffers, self.stderr_first) => read,
-                () = tokio::time::sleep_until(ended.unwrap_or_else(Instant::now) + DRAIN), if ended.is_some() => return None,
+                read = read_either(&mut self.stdout, &mut self.stderr, &mut self.buffers,
+                    self.stderr_first) => read,
+                () = tokio::time::sleep_until(ended.unwrap_or_else(Instant::now) + DRAIN),
+                    if ended.is_some() => return None,
             };
             let buffer = if pipe == Pipe::Stdout {
                 &self.buffers[0]

@@ -9,7 +9,9 @@ use crate::process::Pipe;
 /// found it, how long that took.
 pub(crate) fn token_acquired(source: &'static str, acquirer: &'static str, took: Duration) {
     #[cfg(feature = "metrics")]
-    metrics::histogram!("atlas_fly_token_acquire_seconds", "source" => source, "acquirer" => acquirer).record(took.as_secs_f64());
+    metrics::histogram!("atlas_fly_token_acquire_seconds", "source" => source,
+        "acquirer" => acquirer)
+    .record(took.as_secs_f64());
     let _ = (source, acquirer, took);
 }
 

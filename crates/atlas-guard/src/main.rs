@@ -10,8 +10,10 @@ use atlas_guard::{Config, Guard};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
-const USAGE: &str = "usage: atlas-guard [--listen IP:PORT] [--upstream IP:PORT] [-- COMMAND ARGUMENT...]
-The credential comes from ATLAS_PRESHARED_KEY or ATLAS_SIGNING_SECRET; everything else from ATLAS_GUARD_*.";
+const USAGE: &str = "usage: atlas-guard [--listen IP:PORT] [--upstream IP:PORT] [-- COMMAND \
+    ARGUMENT...]
+The credential comes from ATLAS_PRESHARED_KEY or ATLAS_SIGNING_SECRET; everything else from \
+    ATLAS_GUARD_*.";
 /// EX_SOFTWARE of sysexits.h: not a usual exit code of servers, so that an expired permit can be
 /// distinguished from a crash.
 const LAPSED: u8 = 70;

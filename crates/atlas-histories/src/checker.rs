@@ -341,7 +341,8 @@ impl Case<'_> {
     /// user's fleet of copies keeps its rule set, and the breaker leaves the fleet to an operator.
     /// Its machines are judged by I2.
     fn held_by_a_fleet(&self, info: &SessionInfo) -> bool {
-        let conflict = matches!(&info.stuck, Some(Stuck::CloudUnreachable { kind }) if kind == ErrorKind::Conflict.as_str());
+        let conflict = matches!(&info.stuck, Some(Stuck::CloudUnreachable {
+            kind }) if kind == ErrorKind::Conflict.as_str());
         info.account == Cloud::Lambda.account_name()
             && conflict
             && self.evidence.planted.values().any(|kind| *kind == FLEET)
@@ -374,7 +375,8 @@ impl Case<'_> {
     fn intended_at(&self, ours: &Ours, says: Timestamp) -> Timestamp {
         let log = ours.session.and_then(|session| self.logs.get(&session));
         let event = log.into_iter().flatten().find(|event| {
-            matches!(&event.kind, EventKind::Attempt { attempt, .. } if Some(*attempt) == ours.attempt)
+            matches!(&event.kind, EventKind::Attempt { attempt,
+                .. } if Some(*attempt) == ours.attempt)
         });
         event.map_or(says, |event| event.at.min(says))
     }
@@ -568,7 +570,8 @@ impl Case<'_> {
                     undone += 1;
                 } else if overlap && !self.given_up_before(session, early_id, late_id) {
                     found.push(format!(
-                        "session {session}: machine {} was ordered while {} lived and was not given up",
+                        "session {session}: machine {} was ordered while {} lived and was not \
+                            given up",
                         late.machine.id, early.machine.id
                     ));
                 }
@@ -654,7 +657,8 @@ impl Case<'_> {
                         });
                 if !ordered {
                     found.push(format!(
-                        "at {at} a deletion of {}, the machine of the live session {session}, was sent",
+                        "at {at} a deletion of {}, the machine of the live session {session}, was \
+                            sent",
                         ours.machine.id
                     ));
                 }
@@ -755,7 +759,8 @@ impl Case<'_> {
             let announced = warned.is_some_and(|at| killed.since(at) + MAX_LATENCY >= lead);
             if !announced && !self.evidence.rolled_back() {
                 found.push(format!(
-                    "session {} was ended for idleness at {killed}, and its warning came at {warned:?}",
+                    "session {} was ended for idleness at {killed}, and its warning came at \
+                        {warned:?}",
                     info.id
                 ));
             }
@@ -764,7 +769,8 @@ impl Case<'_> {
                 .find(|touch| killed < touch.saturating_add(ttl))
             {
                 found.push(format!(
-                    "session {} with an idle limit of {ttl:?} was ended at {killed} though touched at {touch}",
+                    "session {} with an idle limit of {ttl:?} was ended at {killed} though touched \
+                        at {touch}",
                     info.id
                 ));
             }
@@ -803,7 +809,8 @@ impl Case<'_> {
                 let latest = newest.saturating_add(ttl).saturating_add(slack);
                 if killed > latest {
                     found.push(format!(
-                        "session {} was idle from {newest} for more than {ttl:?} and ended only at {killed}",
+                        "session {} was idle from {newest} for more than {ttl:?} and ended only at \
+                            {killed}",
                         info.id
                     ));
                 }
@@ -824,7 +831,11 @@ impl Case<'_> {
                 .unwrap_or_default();
             let gapless = log.iter().zip(1..).all(|(event, seq)| event.seq == seq);
             if !gapless || log.last().map(|event| event.seq) != Some(info.last_seq) {
-                found.push(format!("the log of session {} has a gap, or ends at another event than the session says", info.id));
+                found.push(format!(
+                    "the log of session {} has a gap, or ends at another event than \
+                    the session says",
+                    info.id
+                ));
             }
             let says_ended = log
                 .iter()
@@ -981,12 +992,16 @@ impl Case<'_> {
             };
             if !own && !self.evidence.rolled_back() {
                 found.push(format!(
-                    "the task of session {} is said to have ended as {outcome:?}, and no machine of it did",
+                    "the task of session {} is said to have ended as {outcome:?}, and no machine \
+                        of it did",
                     info.id
                 ));
             }
         }
-        let forged = |event: &&Event| matches!(&event.kind, EventKind::Reported { text, .. } if text.contains(FORGED));
+        let forged = |event: &&Event| {
+            matches!(&event.kind, EventKind::Reported { text,
+            .. } if text.contains(FORGED))
+        };
         found.extend(
             self.logs
                 .values()
@@ -1097,7 +1112,10 @@ impl Case<'_> {
             .map(|(invariant, what)| Violation {
                 seed: self.evidence.plan.seed,
                 invariant,
-                story: format!("{what}\n{story}\n-- events{log}\n-- machines{machines}\n-- deletions{deletions}"),
+                story: format!(
+                    "{what}\n{story}\n-- events{log}\n-- machines{machines}\n-- \
+                    deletions{deletions}"
+                ),
             })
             .collect();
         Judgement {

@@ -6,7 +6,8 @@ use atlas_histories::cloud::Cloud;
 use atlas_histories::{run, sabotage};
 use serde_json::json;
 
-const USAGE: &str = "usage: sim [--seeds N] [--from S] [--clouds runpod,fly,lambda,vast] [--sabotage NAME|all] [--json]";
+const USAGE: &str = "usage: sim [--seeds N] [--from S] [--clouds runpod,fly,lambda,vast] \
+    [--sabotage NAME|all] [--json]";
 
 struct Args {
     seeds: Option<u64>,
@@ -81,7 +82,8 @@ fn histories(args: &Args) -> ExitCode {
         println!("{}", serde_json::to_string(&report).unwrap_or_default());
     } else {
         println!(
-            "{} histories, {} crashes, {} spawns, {:.0} simulated hours in {:.1} s; {} violations; crashed at {} % of {} places; {}",
+            "{} histories, {} crashes, {} spawns, {:.0} simulated hours in {:.1} s; {} violations; \
+                crashed at {} % of {} places; {}",
             report.histories,
             report.crashes,
             report.spawns,

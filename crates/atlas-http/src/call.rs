@@ -334,14 +334,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_hostile_segment_or_value_stays_where_it_was_put(id in "\\PC{1,40}", value in "\\PC{0,40}") {
+        fn a_hostile_segment_or_value_stays_where_it_was_put(id in "\\PC{1,40}",
+            value in "\\PC{0,40}") {
             prop_assume!(id != "." && id != "..");
             let call = Call::get("x", RetryClass::Safe, ["pods", &id, "logs"]).query("q", &value);
-            let uri: http::Uri = format!("https://cloud.example{}", call.path_and_query()).parse().unwrap();
+            let uri: http::Uri = format!("https://cloud.example{}",
+                call.path_and_query()).parse().unwrap();
             prop_assert_eq!(uri.host(), Some("cloud.example"));
             let parts: Vec<_> = uri.path().split('/').collect();
             prop_assert_eq!(parts.len(), 4);
-            prop_assert_eq!(percent_encoding::percent_decode_str(parts[2]).decode_utf8().unwrap(), id);
+            prop_assert_eq!(percent_encoding::percent_decode_str(parts[2]).decode_utf8().unwrap(),
+                id);
             let query = uri.query().unwrap();
             prop_assert!(!query.contains('&') && query.matches('=').count() == 1);
         }

@@ -399,7 +399,8 @@ impl Base {
         if plain && !allow_plain_http && !is_loopback(authority.host()) {
             return Err(Error::new(
                 ErrorKind::Validation,
-                "plain http:// would send the api key readable; it is taken for loopback only, unless allowed",
+                "plain http:// would send the api key readable; it is taken for loopback only, \
+                    unless allowed",
             )
             .outcome_is(atlas_core::Outcome::NotApplied(atlas_core::Next::Stop)));
         }

@@ -158,7 +158,10 @@ impl FailedAnswer {
         if let Some(code) = self.front_code() {
             return self.error(
                 ErrorKind::Provider,
-                format!("blocked by the cloud's front (error code {code}: user agent or address), not by the api key"),
+                format!(
+                    "blocked by the cloud's front (error code {code}: user agent or address), \
+                    not by the api key"
+                ),
             );
         }
         let kind = match self.status.as_u16() {

@@ -694,7 +694,8 @@ mod tests {
     fn numbers_are_read_from_text_and_text_from_numbers() {
         let row: Row = row(&json!({
             "id": "25417733", "name": 17, "price": " 0.25 ", "count": 3.0, "on": "1", "state": "up",
-            "next_state": null, "inner": { "n": "4", "new": [] }, "inners": [{ "n": 1 }, null, 7, {}],
+            "next_state": null, "inner": { "n": "4", "new": [] }, "inners": [{ "n": 1 }, null, 7,
+                {}],
             "tags": ["a", 7, null, {}], "map": { "a": "x", "b": 1, "c": [], "d": null },
         }))
         .unwrap();
@@ -841,14 +842,16 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { failure_persistence: None,
+            ..ProptestConfig::default() })]
 
         /// Parsed from text, like answers, and from a value, like rows.
         #[test]
         fn whatever_stands_in_a_field_that_is_not_needed_the_row_is_read(
             fields in prop::collection::vec(anything(), 9),
         ) {
-            let names = ["price", "count", "on", "state", "next_state", "inner", "inners", "tags", "map"];
+            let names = ["price", "count", "on", "state", "next_state", "inner", "inners", "tags",
+                "map"];
             let mut raw = json!({ "id": 7, "name": "x" });
             for (name, value) in names.iter().zip(fields) {
                 raw[*name] = value;

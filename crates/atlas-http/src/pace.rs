@@ -337,7 +337,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_window_ever_holds_more_than_its_share(burst in 1_u32..5, arrivals in prop::collection::vec(0_u64..3_000, 1..60)) {
+        fn no_window_ever_holds_more_than_its_share(burst in 1_u32..5,
+            arrivals in prop::collection::vec(0_u64..3_000, 1..60)) {
             let gcra = Gcra::new(Pace::every(Duration::from_nanos(1_000)).burst(burst));
             let mut now = 0;
             let mut slots = Vec::new();

@@ -191,13 +191,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_header_value_panics_the_parsers(bytes in prop::collection::vec(any::<u8>(), 0..80), text in "[\",;=rtw0-9 .:a-zA-Z+-]{0,60}") {
-            for value in [HeaderValue::from_bytes(&bytes), HeaderValue::from_str(&text)].into_iter().flatten() {
+        fn no_header_value_panics_the_parsers(bytes in prop::collection::vec(any::<u8>(), 0..80),
+            text in "[\",;=rtw0-9 .:a-zA-Z+-]{0,60}") {
+            for value in [HeaderValue::from_bytes(&bytes),
+                HeaderValue::from_str(&text)].into_iter().flatten() {
                 let mut map = HeaderMap::new();
                 for name in ["retry-after", "ratelimit", "ratelimit-policy"] {
                     map.insert(name, value.clone());
                 }
-                let longest = retry_after(&map, || Timestamp::UNIX_EPOCH).into_iter().chain(empty_window(&map)).max();
+                let longest = retry_after(&map,
+                    || Timestamp::UNIX_EPOCH).into_iter().chain(empty_window(&map)).max();
                 prop_assert!(longest.is_none_or(|wait| wait <= LONGEST));
             }
         }

@@ -5,8 +5,8 @@
 //! # use atlas_core::{AccountName, Auth, ComputeRequest, Gpu, Port, Secret, SystemEntropy};
 //! # use atlas_orchestrator::store::{AnyStore, Memory};
 //! # use atlas_orchestrator::{Orchestrator, Realm, SessionOptions, Shutdown, StopOutcome};
-//! #
-//! tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap().block_on(async {
+//! # let mut runtime = tokio::runtime::Builder::new_current_thread();
+//! # runtime.enable_all().start_paused(true).build().unwrap().block_on(async {
 //! let cloud = atlas_testkit::mock::MockCloud::new(7); // in your code: a provider of a real cloud
 //! let clock = Arc::new(cloud.world().clock().clone());
 //! let atlas = Orchestrator::builder()
@@ -15,16 +15,18 @@
 //!     .realm(Realm::new(&Secret::new("NDIgcmFuZG9tIGJ5dGVzIGFyZSBiZXR0ZXIgdGhhbiB0aGlz"))?)
 //!     .start()
 //!     .await?;
-//! let request =
-//! ComputeRequest::gpu(Gpu::H100).image("ghcr.io/me/infer:1").port(Port::http(8000)).auth(Auth::Bearer);
-//! let session = atlas.spawn(request,
-//! SessionOptions::new().user("u42").idle_ttl(Duration::from_secs(900))).await?;
+//! let request = ComputeRequest::gpu(Gpu::H100)
+//!     .image("ghcr.io/me/infer:1")
+//!     .port(Port::http(8000))
+//!     .auth(Auth::Bearer);
+//! let options = SessionOptions::new().user("u42").idle_ttl(Duration::from_secs(900));
+//! let session = atlas.spawn(request, options).await?;
 //! session.await_ready(Duration::from_secs(600)).await?;
 //! session.touch();
-//! session.stop().await?; // its end is on record, and final; that it is over is proved later:
-//! assert_eq!(atlas.await_terminated(session.id(), Duration::from_secs(900)).await?,
-//! StopOutcome::Terminated);
-//! atlas.shutdown(Shutdown::Handover).await?;
+//! session.terminate().await?; // its end is on record, and final; it is proved later:
+//! let outcome = atlas.await_terminated(session.id(), Duration::from_secs(900)).await?;
+//! assert_eq!(outcome, StopOutcome::Terminated);
+//! atlas.shutdown(Shutdown::TerminateAll { wait: Duration::from_secs(900) }).await?;
 //! # Ok::<(), atlas_core::Error>(())
 //! # }).unwrap();
 //! ```

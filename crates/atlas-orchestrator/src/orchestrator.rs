@@ -808,7 +808,8 @@ impl Orchestrator {
             let core = self.core.clone();
             async move {
                 if let Err(error) = core.tell(id, &Input::Stop(Reason::Shutdown)).await {
-                    tracing::error!(session = %id, %error, "could not record the termination of this session; it is still running");
+                    tracing::error!(session = %id, %error,
+                        "could not record the termination of this session; it is still running");
                 }
             }
         });

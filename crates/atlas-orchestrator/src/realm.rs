@@ -236,9 +236,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_key_is_ours_only_as_minted(seconds in 0..4_000_000_000_i64, seed: u64, flip in 0..5_usize, by in 1..=255_u8) {
+        fn a_key_is_ours_only_as_minted(seconds in 0..4_000_000_000_i64, seed: u64,
+            flip in 0..5_usize, by in 1..=255_u8) {
             let (ours, theirs) = (realm(1), realm(2));
-            let key = ours.mint_key(Timestamp::from_unix_seconds(seconds), &SeededEntropy::new(seed));
+            let key = ours.mint_key(Timestamp::from_unix_seconds(seconds),
+                &SeededEntropy::new(seed));
             prop_assert!(ours.verify(&key));
             prop_assert!(!theirs.verify(&key));
             prop_assert_eq!(ours.key_of(key.attempt()), key);
@@ -247,12 +249,14 @@ mod tests {
             prop_assert!(!ours.verify(&TrackedKey::new(key.realm(), key.attempt(), mac)));
             let mut attempt = *key.attempt().as_bytes();
             attempt[flip] ^= by;
-            prop_assert!(!ours.verify(&TrackedKey::new(key.realm(), AttemptId::from_bytes(attempt), key.mac())));
+            prop_assert!(!ours.verify(&TrackedKey::new(key.realm(), AttemptId::from_bytes(attempt),
+                key.mac())));
             prop_assert!(!ours.verify(&TrackedKey::new(theirs.id(), key.attempt(), key.mac())));
         }
 
         #[test]
-        fn what_was_sealed_opens_only_unaltered_for_its_own_record(plain: Vec<u8>, record: Vec<u8>, seed: u64, at: prop::sample::Index, by in 1..=255_u8) {
+        fn what_was_sealed_opens_only_unaltered_for_its_own_record(plain: Vec<u8>, record: Vec<u8>,
+            seed: u64, at: prop::sample::Index, by in 1..=255_u8) {
             let realm_a = realm(1);
             let sealed = realm_a.seal(&record, &plain, &SeededEntropy::new(seed));
             prop_assert_eq!(&*realm_a.open(&record, &sealed).unwrap(), &plain);

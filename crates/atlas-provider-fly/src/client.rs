@@ -275,7 +275,8 @@ impl Cloud {
             Some(_) => Ok(()),
             None => {
                 let text = format!(
-                    "the app {name} is not there, or this token may not see it: nothing in it is proved gone"
+                    "the app {name} is not there, or this token may not see it: nothing in it is \
+                        proved gone"
                 );
                 Err(Error::new(ErrorKind::NotFound, text)
                     .outcome_is(Outcome::NotApplied(Next::SameLater))

@@ -216,7 +216,8 @@ mod tests {
             ),
             (
                 403,
-                "organization \"X\" is using 4096 MB of memory in dfw which is over the allowed quota: ...",
+                "organization \"X\" is using 4096 MB of memory in dfw which is over the allowed \
+                    quota: ...",
                 None,
                 Some((Quota, Next::NextCandidate)),
             ),

@@ -208,7 +208,8 @@ impl Fly {
             .and_then(|organization| organization.slug);
         match slug {
             Some(slug) if slug != *org => refused(format!(
-                "the app {app} is of the organisation {slug}, and only {org} is listed: set {ORG_ENV}"
+                "the app {app} is of the organisation {slug}, and only {org} is listed: set \
+                    {ORG_ENV}"
             )),
             Some(_) => {
                 recent.listed.insert(app.to_owned());
@@ -263,7 +264,10 @@ impl Fly {
             Some(app) if request.ports.is_empty() && !self.own_apps => Ok((app.clone(), false)),
             _ => {
                 let key = key.tracked().ok_or_else(|| {
-                    let text = format!("a machine of its own app needs an orchestrator that releases the app: name one in {APP_ENV}, and no ports");
+                    let text = format!(
+                        "a machine of its own app needs an orchestrator that \
+                        releases the app: name one in {APP_ENV}, and no ports"
+                    );
                     Error::validation("app", text)
                 })?;
                 Ok((format!("atlas-{key}"), true))

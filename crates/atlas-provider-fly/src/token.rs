@@ -83,7 +83,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_long_list_is_never_cut(parts in prop::collection::vec("fm2_[a-zA-Z0-9]{1,400}", 1..20)) {
+        fn a_long_list_is_never_cut(parts in prop::collection::vec("fm2_[a-zA-Z0-9]{1,400}",
+            1..20)) {
             let (scheme, token) = read(&Secret::new(parts.join(","))).unwrap();
             prop_assert_eq!((scheme, token.expose().to_owned()), (Scheme::FlyV1, parts.join(",")));
         }

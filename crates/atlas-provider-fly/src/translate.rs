@@ -73,7 +73,8 @@ pub(crate) fn check(request: &ComputeRequest) -> Result<()> {
         if !request.ports.is_empty() {
             return Err(Error::validation(
                 "network_volume_id",
-                "a volume is in one app, and a machine with ports gets an app of its own: it cannot have both",
+                "a volume is in one app, and a machine with ports gets an app of its own: it \
+                    cannot have both",
             ));
         }
     }
@@ -564,7 +565,8 @@ mod tests {
         assert_eq!(ports(0), json!([{ "port": 22, "handlers": [] }]));
         assert_eq!(
             ports(1),
-            json!([{ "port": 443, "handlers": ["tls", "http"] }, { "port": 80, "handlers": ["http"], "force_https": true }])
+            json!([{ "port": 443, "handlers": ["tls", "http"] }, { "port": 80,
+                "handlers": ["http"], "force_https": true }])
         );
         assert_eq!(
             ports(2),
@@ -719,7 +721,8 @@ mod tests {
             url: "https://{app}.fly.dev".to_owned(),
         };
         let machine: wire::Machine = serde_json::from_value(
-            json!({ "id": "6e", "state": "started", "config": { "metadata": { "atlas-ports": "8000/http,22/tcp,9000/http" } } }),
+            json!({ "id": "6e", "state": "started", "config": { "metadata": {
+                "atlas-ports": "8000/http,22/tcp,9000/http" } } }),
         )
         .unwrap();
         let compute = reader

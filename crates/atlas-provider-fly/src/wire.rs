@@ -400,7 +400,8 @@ mod tests {
         let mut raw = json!({
             "id": "6e", "nonce": "zz-nonce", "state": "started",
             "config": {
-                "image": "x", "env": { "A": "zz-env" }, "files": [{ "guest_path": "/a", "raw_value": "enotemV2" }],
+                "image": "x", "env": { "A": "zz-env" }, "files": [{ "guest_path": "/a",
+                    "raw_value": "enotemV2" }],
                 "containers": [{ "name": "c", "env": { "B": "zz-inner" } }],
             },
         });

@@ -94,7 +94,8 @@ pub(crate) fn script(
     let on = |wanted: Route| routed.iter().filter(move |(route, ..)| *route == wanted);
     let mut script = String::from(
         "#!/bin/bash\nset -u\nlog() { echo \"atlas: $*\" >> /var/log/atlas-init.log; }\n\
-         up=0; for _ in $(seq 90); do docker info >/dev/null 2>&1 && { up=1; break; }; sleep 2; done\n\
+         up=0; for _ in $(seq 90); do docker info >/dev/null 2>&1 && { up=1; break; }; sleep 2; \
+             done\n\
          [ \"$up\" = 1 ] || { log 'docker daemon missing'; exit 1; }\n",
     );
     let gpus = if request.gpu.is_some() {

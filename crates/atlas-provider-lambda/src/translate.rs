@@ -483,9 +483,8 @@ pub(crate) fn ruleset_spec(request: &ComputeRequest) -> Option<Value> {
         (None, [only]) => only.to_ascii_lowercase(),
         (None, _) => return None,
     };
-    Some(
-        json!({ "region": region, "ports": request.ports.iter().map(|port| port.number()).collect::<Vec<_>>() }),
-    )
+    Some(json!({ "region": region,
+            "ports": request.ports.iter().map(|port| port.number()).collect::<Vec<_>>() }))
 }
 
 /// The name of a rule set that all machines with these ports in that region can share. Long lists

@@ -315,7 +315,8 @@ mod tests {
             serde_json::from_value(json!({
                 "id": id, "name": id, "pool": null, "manufacturer": "NVIDIA", "memory": memory,
                 "secure": secure > 0.0, "community": community > 0.0,
-                "price": {"secure": if secure > 0.0 { secure } else { 0.5 }, "community": if community > 0.0 { community } else { 0.5 }},
+                "price": {"secure": if secure > 0.0 { secure } else { 0.5 },
+                    "community": if community > 0.0 { community } else { 0.5 }},
                 "maxCount": {"secure": 8, "community": if community > 0.0 { 2 } else { 0 }},
                 "availability": stock[usize::from(!secure_tier)],
                 "dataCenters": if secure_tier { json!(centres) } else { json!(null) },
@@ -499,7 +500,8 @@ mod tests {
     fn a_cpu_request_gets_the_cheapest_flavour_that_is_large_enough() {
         let flavour = |id: &str, ram: f64, price: f64| {
             let range = json!({"min": 2, "max": 32});
-            json!({"id": id, "name": id, "group": "g", "vcpu": range, "ramGbPerVcpu": ram, "price": {"securePerVcpu": price}, "availability": "HIGH"})
+            json!({"id": id, "name": id, "group": "g", "vcpu": range, "ramGbPerVcpu": ram,
+                "price": {"securePerVcpu": price}, "availability": "HIGH"})
         };
         let flavours: Vec<wire::CpuType> = serde_json::from_value(json!([
             flavour("cpu3m", 8.0, 0.05),

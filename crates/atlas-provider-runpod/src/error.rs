@@ -260,7 +260,8 @@ mod tests {
         let unknown = Outcome::Unknown(vec![]);
         let table = [
             (400, STOCK.to_owned(), NoCapacity, not(NextCandidate)),
-            (400, problem(400, "persistent and network mounts are exclusive"), Validation, not(Stop)),
+            (400, problem(400, "persistent and network mounts are exclusive"), Validation,
+                not(Stop)),
             (400, problem(400, "Pod is locked"), Conflict, not(Stop)),
             (401, problem(401, "missing bearer token"), Unauthorized, not(Stop)),
             (401, String::new(), Unauthorized, not(Stop)),
@@ -269,8 +270,10 @@ mod tests {
             (404, problem(404, "template not found"), NotFound, not(Stop)),
             (409, problem(409, "pod belongs to a cluster"), Conflict, not(Stop)),
             (413, problem(413, "body too large"), Validation, not(Stop)),
-            (429, problem(429, "rate limit exceeded for the minute window"), RateLimited, not(SameLater)),
-            (500, r#"{"error":"Unknown column 'NetworkVolume.userId'","status":500}"#.to_owned(), Unavailable, unknown.clone()),
+            (429, problem(429, "rate limit exceeded for the minute window"), RateLimited,
+                not(SameLater)),
+            (500, r#"{"error":"Unknown column 'NetworkVolume.userId'","status":500}"#.to_owned(),
+                Unavailable, unknown.clone()),
             (
                 500,
                 r#"{"error":"create pod: There are no instances currently available","status":500}"#.to_owned(),

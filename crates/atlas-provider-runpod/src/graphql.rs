@@ -24,10 +24,12 @@ use crate::catalogue;
 use crate::error::sold_out;
 use crate::translate::{DEFAULT_DISK, MOUNT_PATH, read};
 
-const PRICES: &str = "query Prices($in: GpuLowestPriceInput!) { gpuTypes { id memoryInGb lowestPrice(input: $in) { minimumBidPrice \
+const PRICES: &str = "query Prices($in: GpuLowestPriceInput!) { gpuTypes { id memoryInGb \
+    lowestPrice(input: $in) { minimumBidPrice \
                       stockStatus } } }";
 const BALANCE: &str = "query Balance { myself { id clientBalance currentSpendPerHr spendLimit } }";
-const RENT_SPOT: &str = "mutation Rent($in: PodRentInterruptableInput!) { made: podRentInterruptable(input: $in) { id costPerHr } }";
+const RENT_SPOT: &str = "mutation Rent($in: PodRentInterruptableInput!) { made: \
+    podRentInterruptable(input: $in) { id costPerHr } }";
 const RESUME_SPOT: &str =
     "mutation Resume($in: PodBidResumeInput!) { made: podBidResume(input: $in) { id costPerHr } }";
 
@@ -544,8 +546,10 @@ mod tests {
         let env = BTreeMap::from([("A".to_owned(), Secret::new("1"))]);
         assert_eq!(
             order("n", &env, &request, &candidate).unwrap(),
-            json!({"name": "n", "cloudType": "COMMUNITY", "gpuTypeId": "NVIDIA L40S", "gpuCount": 2, "imageName": "x/y:1",
-                "env": [{"key": "A", "value": "1"}], "ports": "8000/http,22/tcp", "containerDiskInGb": 50, "volumeInGb": 0,
+            json!({"name": "n", "cloudType": "COMMUNITY", "gpuTypeId": "NVIDIA L40S",
+                "gpuCount": 2, "imageName": "x/y:1",
+                "env": [{"key": "A", "value": "1"}], "ports": "8000/http,22/tcp",
+                    "containerDiskInGb": 50, "volumeInGb": 0,
                 "bidPerGpu": 0.29})
         );
         assert!(
@@ -562,7 +566,8 @@ mod tests {
     #[test]
     fn errors_come_with_200_and_only_known_sentences_say_that_nothing_was_done() {
         let error = |message: &str| {
-            let body = json!({"errors": [{"message": message, "extensions": {"code": "RUNPOD"}}], "data": {"made": null}});
+            let body = json!({"errors": [{"message": message, "extensions": {"code": "RUNPOD"}}],
+                "data": {"made": null}});
             first_error(&body, RetryClass::Create).unwrap()
         };
         let not = Outcome::NotApplied;

@@ -263,7 +263,8 @@ mod tests {
 
     #[test]
     fn both_shapes_of_an_answer_are_read() {
-        let both = json!({"status": "IN_PROGRESS", "stream": [{"output": {"index": 4}}, {"output": "next", "metrics": {}}]});
+        let both = json!({"status": "IN_PROGRESS", "stream": [{"output": {"index": 4}},
+            {"output": "next", "metrics": {}}]});
         assert_eq!(
             drained(both),
             Some(Drained {

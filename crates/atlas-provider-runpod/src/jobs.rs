@@ -105,7 +105,8 @@ impl Runtime {
         let mut secrets: Vec<_> = request.webhook.iter().cloned().collect();
         if let Some(s3) = cx.extension::<S3Config>() {
             secrets.push(s3.access_secret.clone());
-            body["s3Config"] = json!({"accessId": s3.access_id, "accessSecret": s3.access_secret.expose(), "bucketName": s3.bucket,
+            body["s3Config"] = json!({"accessId": s3.access_id,
+                "accessSecret": s3.access_secret.expose(), "bucketName": s3.bucket,
                 "endpointUrl": s3.endpoint_url});
         }
         let bytes = serde_json::to_vec(&body).map_or(0, |bytes| bytes.len());
@@ -433,7 +434,8 @@ mod tests {
             .webhook(Secret::new("https://hooks.example/rp?t=9f2c"));
         assert_eq!(
             body(&request).unwrap(),
-            json!({"input": {"prompt": "a red fox"}, "policy": {"executionTimeout": 900_000, "ttl": 3_600_000},
+            json!({"input": {"prompt": "a red fox"}, "policy": {"executionTimeout": 900_000,
+                "ttl": 3_600_000},
                 "webhook": "https://hooks.example/rp?t=9f2c"})
         );
         assert_eq!(
@@ -503,7 +505,9 @@ mod tests {
             (done.output, &done.raw["webhook"]),
             (Some(json!({"images": []})), &json!(REDACTED))
         );
-        let inner = json!({"error_type": "<class 'ValueError'>", "error_message": "bad steps", "worker_id": "w"}).to_string();
+        let inner = json!({"error_type": "<class 'ValueError'>", "error_message": "bad steps",
+            "worker_id": "w"})
+        .to_string();
         let failed = read_job(json!({"id": "a", "status": "FAILED", "error": inner})).unwrap();
         assert_eq!(
             (failed.error.as_deref(), failed.status.is_terminal()),

@@ -149,9 +149,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_sent_nothing_panics_and_each_text_is_its_pod(bytes: Vec<u8>, cut in 0_usize..200, id in "[a-z\"\\\\{}\\[\\],]{1,8}") {
+        fn whatever_is_sent_nothing_panics_and_each_text_is_its_pod(bytes: Vec<u8>,
+            cut in 0_usize..200, id in "[a-z\"\\\\{}\\[\\],]{1,8}") {
             drop(pods(&bytes));
-            let body = json!({ "pods": [{ "id": id, "status": "RUNNING", "env": { "A": id } }] }).to_string();
+            let body = json!({ "pods": [{ "id": id, "status": "RUNNING", "env": {
+                "A": id } }] }).to_string();
             drop(pods(body.get(..cut.min(body.len())).unwrap_or_default().as_bytes()));
             let (read, _) = pods(body.as_bytes()).unwrap();
             let again: Value = serde_json::from_slice(read[0].1).unwrap();

@@ -385,8 +385,10 @@ mod tests {
         assert_eq!(
             body,
             json!({
-                "name": format!("atlas-u7-{KEY}"), "image": "acme/infer:1", "gpu": {"id": "NVIDIA L40S", "count": 1},
-                "cloud": "SECURE", "dataCenterIds": ["EU-RO-1"], "disk": 50, "ports": ["8000/http", "22/tcp"],
+                "name": format!("atlas-u7-{KEY}"), "image": "acme/infer:1",
+                    "gpu": {"id": "NVIDIA L40S", "count": 1},
+                "cloud": "SECURE", "dataCenterIds": ["EU-RO-1"], "disk": 50, "ports": ["8000/http",
+                    "22/tcp"],
                 "env": {"MODEL": "llama", "ATLAS_LAUNCH_KEY": KEY},
             })
         );
@@ -413,9 +415,12 @@ mod tests {
         assert_eq!(
             create("", &LaunchKey::untracked(), &request, &shape).unwrap(),
             json!({
-                "name": "untracked", "templateId": "r7n2c0k5xe", "cpu": {"id": "cpu3g", "vcpuCount": 4}, "cloud": "SECURE",
-                "disk": 31, "mounts": {"network": [{"volumeId": "k3v9q0w1za", "path": "/workspace"}]},
-                "env": {"ATLAS_PRESHARED_KEY": "tok", "EXTRA": "1"}, "cmd": ["sh", "-c", "echo it's $HOME"], "startSsh": true,
+                "name": "untracked", "templateId": "r7n2c0k5xe", "cpu": {"id": "cpu3g",
+                    "vcpuCount": 4}, "cloud": "SECURE",
+                "disk": 31, "mounts": {"network": [{"volumeId": "k3v9q0w1za",
+                    "path": "/workspace"}]},
+                "env": {"ATLAS_PRESHARED_KEY": "tok", "EXTRA": "1"}, "cmd": ["sh", "-c",
+                    "echo it's $HOME"], "startSsh": true,
             })
         );
     }
@@ -448,17 +453,24 @@ mod tests {
 
     fn running() -> Value {
         json!({
-            "id": "q8d2m5x0c7hn4v", "name": format!("atlas-u7-{KEY}"), "status": "RUNNING", "actions": ["stop", "restart", "terminate"],
-            "image": "acme/infer:1.4.2", "args": "", "disk": 40, "mounts": {}, "ports": ["8000/http", "22/tcp"],
-            "env": {"CANARY": "zz-canary", "ATLAS_LAUNCH_KEY": KEY}, "registry": null, "cloud": "SECURE",
-            "dataCenterId": "EU-RO-1", "cudaVersion": "12.8", "gpu": {"id": "NVIDIA L40S", "count": 2},
-            "ssh": {"proxy": null, "direct": {"host": "203.0.113.24", "port": 22071, "username": "root", "command": "ssh"}},
+            "id": "q8d2m5x0c7hn4v", "name": format!("atlas-u7-{KEY}"), "status": "RUNNING",
+                "actions": ["stop", "restart", "terminate"],
+            "image": "acme/infer:1.4.2", "args": "", "disk": 40, "mounts": {},
+                "ports": ["8000/http", "22/tcp"],
+            "env": {"CANARY": "zz-canary", "ATLAS_LAUNCH_KEY": KEY}, "registry": null,
+                "cloud": "SECURE",
+            "dataCenterId": "EU-RO-1", "cudaVersion": "12.8", "gpu": {"id": "NVIDIA L40S",
+                "count": 2},
+            "ssh": {"proxy": null, "direct": {"host": "203.0.113.24", "port": 22071,
+                "username": "root", "command": "ssh"}},
             "template": null, "cost": 1.09, "locked": false, "globalNetworking": {"enabled": false},
-            "runtime": {"uptime": 412, "gpus": [{"util": 37, "memoryUtil": 52}], "cpu": {"util": 8}, "memory": {"util": 21}, "ports": [
+            "runtime": {"uptime": 412, "gpus": [{"util": 37, "memoryUtil": 52}],
+                "cpu": {"util": 8}, "memory": {"util": 21}, "ports": [
                 {"private": 22, "public": 22071, "type": "tcp", "ip": "203.0.113.24"},
                 {"private": 8000, "public": 60412, "type": "http", "ip": "100.65.14.9"},
                 {"private": 19123, "public": 60413, "type": "http", "ip": "100.65.14.9"}]},
-            "createdAt": "2026-09-03T10:15:22.607Z", "startedAt": "2026-09-03T10:16:01.120Z", "someday": 1
+            "createdAt": "2026-09-03T10:15:22.607Z", "startedAt": "2026-09-03T10:16:01.120Z",
+                "someday": 1
         })
     }
 
@@ -612,7 +624,9 @@ mod tests {
     fn a_symmetric_port_is_told_only_when_it_cannot_be_another() {
         let pod = |ports: Value| {
             let seen = json!([{"private": 41001, "public": 41001, "type": "tcp", "ip": "1.2.3.4"}]);
-            to_compute(json!({"id": "p", "status": "RUNNING", "ports": ports, "runtime": {"uptime": 1, "ports": seen}})).unwrap()
+            to_compute(json!({"id": "p", "status": "RUNNING", "ports": ports,
+                "runtime": {"uptime": 1, "ports": seen}}))
+            .unwrap()
         };
         assert_eq!(pod(json!(["70000/tcp"])).ports[0].external, Some(41001));
         assert_eq!(
@@ -623,13 +637,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_answer_panics_and_no_environment_is_kept(status in "[A-Z]{0,8}", name in "\\PC{0,20}", secret in "zz[a-z]{8}", port in "\\PC{0,8}", cost in proptest::num::f64::ANY) {
-            let pod = json!({"id": "p1", "name": name, "status": status, "env": {"A": secret}, "ports": [port, "8000/http"],
-                "cost": cost, "runtime": {"ports": [{"private": 1, "public": 70_000, "type": "tcp", "ip": ""}]}});
+        fn no_answer_panics_and_no_environment_is_kept(status in "[A-Z]{0,8}",
+            name in "\\PC{0,20}", secret in "zz[a-z]{8}", port in "\\PC{0,8}",
+                cost in proptest::num::f64::ANY) {
+            let pod = json!({"id": "p1", "name": name, "status": status, "env": {"A": secret},
+                "ports": [port, "8000/http"],
+                "cost": cost, "runtime": {"ports": [{"private": 1, "public": 70_000, "type": "tcp",
+                    "ip": ""}]}});
             let compute = to_compute(pod).unwrap();
             let shown = format!("{compute:?}");
             prop_assert!(!shown.contains(&secret), "it is shown");
-            prop_assert!(!serde_json::to_string(&compute).unwrap().contains(&secret), "it is written");
+            prop_assert!(!serde_json::to_string(&compute).unwrap().contains(&secret),
+                "it is written");
         }
     }
 }

@@ -235,11 +235,15 @@ mod tests {
             assert!(filter.is_object(), "{name}: {filter}");
         }
         let expected = json!({
-            "type": "ondemand", "allocated_storage": 40, "limit": 32, "order": [["dph_total", "asc"], ["reliability", "desc"]],
+            "type": "ondemand", "allocated_storage": 40, "limit": 32, "order": [["dph_total",
+                "asc"], ["reliability", "desc"]],
             "rentable": { "eq": true }, "rented": { "eq": false }, "verified": { "eq": true },
-            "gpu_name": { "in": ["A100 SXM4"] }, "gpu_ram": { "gte": 36000.0, "lte": 50000.0 }, "num_gpus": { "in": [2] },
-            "cpu_arch": { "eq": "amd64" }, "reliability": { "gte": 0.97 }, "inet_down": { "gte": 500.0 }, "duration": { "gte": 86400.0 },
-            "disk_space": { "gte": 40.0 }, "direct_port_count": { "gte": 1.0 }, "geolocation": { "in": ["NO"] },
+            "gpu_name": { "in": ["A100 SXM4"] }, "gpu_ram": { "gte": 36000.0, "lte": 50000.0 },
+                "num_gpus": { "in": [2] },
+            "cpu_arch": { "eq": "amd64" }, "reliability": { "gte": 0.97 }, "inet_down": {
+                "gte": 500.0 }, "duration": { "gte": 86400.0 },
+            "disk_space": { "gte": 40.0 }, "direct_port_count": { "gte": 1.0 }, "geolocation": {
+                "in": ["NO"] },
             "cpu_ram": { "gte": 65536.0 }, "dph_total": { "lte": 1.5 },
         });
         assert_eq!(search, expected);

@@ -181,7 +181,8 @@ fn entry(log: &Log, parts: &http::request::Parts, body: &Bytes) -> Value {
         _ => format!("{} bytes", body.len()).into(),
     };
     json!({
-        "at": log.clock.now(), "cloud": cloud, "api": api, "method": parts.method.as_str(), "path": parts.uri.path(),
+        "at": log.clock.now(), "cloud": cloud, "api": api, "method": parts.method.as_str(),
+            "path": parts.uri.path(),
         "query": query.join("&"), "headers": headers, "body": body,
     })
 }
@@ -229,7 +230,8 @@ mod tests {
 
     #[test]
     fn names_stay_and_values_go() {
-        let mut body = json!({ "name": "n", "env": { "A": "zz" }, "nested": [{ "password": "zz" }], "s3Config": { "accessSecret": "zz" } });
+        let mut body = json!({ "name": "n", "env": { "A": "zz" }, "nested": [{ "password": "zz" }],
+            "s3Config": { "accessSecret": "zz" } });
         mask(&mut body);
         assert!(!body.to_string().contains("zz"));
         assert_eq!(

@@ -63,7 +63,8 @@ impl Serving {
                     Some(_) = connections.join_next(), if !connections.is_empty() => {}
                     (permit, accepted) = next => match (permit, accepted) {
                         (Ok(permit), Ok((stream, _))) => {
-                            connections.spawn(connection(stream, service.clone(), permit, stopped.clone()));
+                            connections.spawn(connection(stream, service.clone(), permit,
+                                stopped.clone()));
                         }
                         // Out of file descriptors, or a client that left the queue: neither ends
                         // the listener, nor makes it spin.

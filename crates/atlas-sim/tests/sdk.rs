@@ -70,7 +70,8 @@ fn python_with(package: &str, version: &str) -> Option<PathBuf> {
             && std::fs::write(&done, "").is_ok();
         if !installed {
             let why = format!(
-                "{package} {version} cannot be installed here: no python3 with venv, or no package index"
+                "{package} {version} cannot be installed here: no python3 with venv, or no package \
+                    index"
             );
             assert!(
                 std::env::var_os("CI").is_none_or(|ci| ci != "true"),

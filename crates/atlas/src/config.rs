@@ -673,7 +673,8 @@ mod tests {
     #[cfg(feature = "runpod-graphql")]
     #[test]
     fn runpods_old_api_is_used_only_where_the_file_says_so() {
-        let text = "[accounts.a]\nprovider = 'runpod'\napi_key = 'k'\nspot = true\n[accounts.b]\nprovider = 'runpod'\napi_key = 'k'";
+        let text = "[accounts.a]\nprovider = 'runpod'\napi_key = 'k'\nspot = \
+            true\n[accounts.b]\nprovider = 'runpod'\napi_key = 'k'";
         let config = Config::parse(text, "atlas.toml").unwrap();
         let has = |name: &str| {
             let capabilities = config

@@ -348,7 +348,8 @@ async fn health(atlas: &Atlas) -> Result<Value> {
         let read = provider.list_compute(&cx, &ListFilter::all()).await;
         let seen = match &read {
             Ok(listing) => {
-                json!({ "answers": true, "machines": listing.computes.len(), "complete": listing.is_complete() })
+                json!({ "answers": true, "machines": listing.computes.len(),
+                    "complete": listing.is_complete() })
             }
             Err(error) => json!({ "answers": false, "error": error.to_string() }),
         };
@@ -399,7 +400,8 @@ async fn spawn(
             biased;
             placed = &mut accepted => break placed?,
             delivery = told.next(), if open => match delivery? {
-                Some(Delivery { event, .. }) => say(items, json!({ "session": id, "progress": progress(&event.kind) })).await,
+                Some(Delivery { event, .. }) => say(items, json!({ "session": id,
+                    "progress": progress(&event.kind) })).await,
                 None => open = false,
             },
         }

@@ -90,7 +90,8 @@ mod tests {
         fn the_parts_joined_are_the_url(url in "[a-z:/?#&=%. ]{0,40}") {
             let parts = Parts::of(&url);
             let query = parts.query.map(|query| format!("?{query}")).unwrap_or_default();
-            prop_assert_eq!(format!("{}{}{}{}", parts.origin, parts.path, query, parts.fragment), url);
+            prop_assert_eq!(format!("{}{}{}{}", parts.origin, parts.path, query, parts.fragment),
+                url);
         }
     }
 }

@@ -531,14 +531,17 @@ fn no_secret_shows_in_a_debug_print() {
 }
 
 fn urls() -> impl Strategy<Value = String> {
-    "https://[a-z]{1,5}(:[1-9][0-9]{0,3})?(/[a-zé %~*+.-]{0,4}[a-z]){0,3}(\\?([a-dsx ]{0,3}=?[a-z%20+~*é&=]{0,4}&?){0,4})?(#[a-z]{0,3})?"
+    "https://[a-z]{1,5}(:[1-9][0-9]{0,3})?(/[a-zé %~*+.-]{0,4}[a-z]){0,3}(\\?([a-dsx \
+        ]{0,3}=?[a-z%20+~*é&=]{0,4}&?){0,4})?(#[a-z]{0,3})?"
 }
 
 proptest! {
     #[test]
-    fn what_was_signed_verifies(url in urls(), format in prop_oneof![Just(Format::Compatible), Just(Format::Atlas)]) {
+    fn what_was_signed_verifies(url in urls(), format in prop_oneof![Just(Format::Compatible),
+        Just(Format::Atlas)]) {
         let signed = sign(format, &url, &secret(), at(NOW), Duration::from_secs(60)).unwrap();
-        prop_assert_eq!(verify(format, &signed, &secret(), at(NOW + 60)), Verdict::Ok, "{}", signed);
+        prop_assert_eq!(verify(format, &signed, &secret(), at(NOW + 60)), Verdict::Ok, "{}",
+            signed);
         prop_assert_eq!(verify(format, &signed, &secret(), at(NOW + 61)), Verdict::Expired);
         prop_assert!(!verify(format, &signed, &Secret::new("other"), at(NOW)).is_ok());
     }
@@ -546,15 +549,18 @@ proptest! {
     #[test]
     fn a_signed_url_is_its_own_canonical_form(url in urls()) {
         for format in [Format::Compatible, Format::Atlas] {
-            let sign = |url: &str| sign(format, url, &secret(), at(NOW), Duration::from_secs(60)).unwrap();
+            let sign = |url: &str| sign(format, url, &secret(), at(NOW),
+                Duration::from_secs(60)).unwrap();
             let once = sign(&url);
             prop_assert_eq!(sign(&once), once);
         }
     }
 
     #[test]
-    fn any_changed_byte_of_an_atlas_url_fails(url in urls(), at_byte: prop::sample::Index, to in 0x21_u8..0x7f) {
-        let signed = sign(Format::Atlas, &url, &secret(), at(NOW), Duration::from_secs(60)).unwrap();
+    fn any_changed_byte_of_an_atlas_url_fails(url in urls(), at_byte: prop::sample::Index,
+        to in 0x21_u8..0x7f) {
+        let signed = sign(Format::Atlas, &url, &secret(), at(NOW),
+            Duration::from_secs(60)).unwrap();
         // A fragment is never sent, and scheme and host are compared without case.
         let signed = signed.split('#').next().unwrap_or_default().to_owned();
         let path_at = signed[8..].find(['/', '?']).unwrap() + 8;
@@ -565,17 +571,21 @@ proptest! {
         let changed = String::from_utf8(bytes).unwrap();
         // An empty path is the path `/`.
         prop_assume!(!(index == path_at && signed.as_bytes()[index] == b'?'));
-        prop_assert!(!verify(Format::Atlas, &changed, &secret(), at(NOW)).is_ok(), "{} → {}", signed, changed);
+        prop_assert!(!verify(Format::Atlas, &changed, &secret(), at(NOW)).is_ok(), "{} → {}",
+            signed, changed);
     }
 
     #[test]
     fn any_changed_character_of_a_compatible_url_fails_unless_it_spells_the_same(
         url in urls(), at_byte: prop::sample::Index, to in prop::char::range('!', '~'),
     ) {
-        let signed = sign(Format::Compatible, &url, &secret(), at(NOW), Duration::from_secs(60)).unwrap();
+        let signed = sign(Format::Compatible, &url, &secret(), at(NOW),
+            Duration::from_secs(60)).unwrap();
         let signed = signed.split('#').next().unwrap_or_default().to_owned();
-        let path_at = signed[8..].find('?').map_or(8, |query| signed[8..8 + query].find('/').unwrap_or(query + 1) + 8);
-        let (index, old) = signed[path_at..].char_indices().nth(at_byte.index(signed[path_at..].chars().count())).unwrap();
+        let path_at = signed[8..].find('?').map_or(8,
+            |query| signed[8..8 + query].find('/').unwrap_or(query + 1) + 8);
+        let (index,
+            old) = signed[path_at..].char_indices().nth(at_byte.index(signed[path_at..].chars().count())).unwrap();
         let index = path_at + index;
         // The digits of an escape are equivalent in either case.
         let in_escape = (1..=2).any(|back| signed.as_bytes()[index - back] == b'%');
@@ -584,26 +594,32 @@ proptest! {
         // A fragment is never sent. One that begins where there was only the `=` of an empty value
         // or an empty pair leaves the same request.
         prop_assume!(to != '#' || sent(&changed) != sent(&signed));
-        prop_assert!(!verify(Format::Compatible, &changed, &secret(), at(NOW)).is_ok(), "{} → {}", signed, changed);
+        prop_assert!(!verify(Format::Compatible, &changed, &secret(), at(NOW)).is_ok(), "{} → {}",
+            signed, changed);
     }
 
     #[test]
-    fn no_input_panics(url in any::<String>(), near in "(https?:)?/{0,3}[a-z]{0,3}[?&=%.a-z0-9_-]{0,40}", now: i64) {
+    fn no_input_panics(url in any::<String>(),
+        near in "(https?:)?/{0,3}[a-z]{0,3}[?&=%.a-z0-9_-]{0,40}", now: i64) {
         let key = Key::new(&secret()).unwrap();
-        for url in [url, near.clone(), format!("https://h/?atlas_sig={near}"), format!("/?exp={now}&sig={near}")] {
+        for url in [url, near.clone(), format!("https://h/?atlas_sig={near}"),
+            format!("/?exp={now}&sig={near}")] {
             for format in [Format::Compatible, Format::Atlas] {
                 let _ = verify(format, &url, &secret(), at(now));
                 let _ = sign(format, &url, &secret(), at(now), Duration::MAX);
             }
-            let _ = atlas::verify(&Target::new(&near, &url, &near), std::slice::from_ref(&key), at(now));
-            let _ = atlas::sign(&url, &key, &Policy::until(at(now)).prefix(near.clone()).method(near.clone()));
+            let _ = atlas::verify(&Target::new(&near, &url, &near), std::slice::from_ref(&key),
+                at(now));
+            let _ = atlas::sign(&url, &key,
+                &Policy::until(at(now)).prefix(near.clone()).method(near.clone()));
         }
     }
 
     #[test]
     fn different_requests_have_different_signatures(a in urls(), b in urls()) {
         let key = Key::new(&secret()).unwrap();
-        let (a, b) = (atlas::sign(&a, &key, &hour()).unwrap(), atlas::sign(&b, &key, &hour()).unwrap());
+        let (a, b) = (atlas::sign(&a, &key, &hour()).unwrap(), atlas::sign(&b, &key,
+            &hour()).unwrap());
         let strip = |url: &str| url.split('#').next().unwrap_or_default().rsplit_once("atlas_sig=").map(|(head, mac)| (head.to_owned(), mac.to_owned())).unwrap();
         let ((a_head, a_mac), (b_head, b_mac)) = (strip(&a), strip(&b));
         // The scheme is not signed, and an empty path is `/`.

@@ -377,7 +377,8 @@ async fn every_refusal_is_the_same_bare_401() {
 
 proptest! {
     #[test]
-    fn no_request_panics(target in "/[!-~]{0,60}", authorization in "[ -~]{0,60}", host in "[!-~]{0,20}") {
+    fn no_request_panics(target in "/[!-~]{0,60}", authorization in "[ -~]{0,60}",
+        host in "[!-~]{0,20}") {
         let Ok(uri) = target.parse::<Uri>() else { return Ok(()) };
         let mut request = get("/");
         *request.uri_mut() = uri;

@@ -151,7 +151,8 @@ fn pod(fleet: &Fleet, index: u64) -> Value {
         "gpu": { "id": "NVIDIA H100 80GB HBM3", "count": 1, "name": "H100 SXM", "vram": 80 },
         "disk": 50,
         "volume": { "size": 100, "path": "/workspace" },
-        "ssh": { "direct": { "host": "203.0.113.7", "port": 10_322 }, "proxy": { "user": format!("{id}-6441f0a1") } },
+        "ssh": { "direct": { "host": "203.0.113.7", "port": 10_322 }, "proxy": {
+            "user": format!("{id}-6441f0a1") } },
         "cost": 2.69,
         "costBreakdown": { "compute": 2.69, "disk": 0.007, "volume": 0.014 },
         "runtime": {

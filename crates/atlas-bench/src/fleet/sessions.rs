@@ -81,15 +81,18 @@ impl Fleet {
         let born = now.saturating_sub(Duration::from_secs(600));
         let key = realm.key_of(AttemptId::new(born, [0; 6]));
         let prototype = json!({
-            "id": SessionId::from_bytes([0; 16]), "owner": "local", "account": "mock", "provider": "mock",
+            "id": SessionId::from_bytes([0; 16]), "owner": "local", "account": "mock",
+                "provider": "mock",
             "options": { "user_id": "u42", "account": "mock", "idle_ttl_ms": 7_200_000 },
             "created_at": born, "ready_at": now, "last_seq": 6,
             "attempts": [{
-                "id": key.attempt(), "key": key, "account": "mock", "created_at": born, "calling_at": born, "phase": "live",
+                "id": key.attempt(), "key": key, "account": "mock", "created_at": born,
+                    "calling_at": born, "phase": "live",
                 "candidate": { "native_type": "NVIDIA H100 80GB HBM3", "region": "EU-RO-1" },
                 "seen_at": now, "metered_to": born, "identity": "me",
             }],
-            "decisions": [{ "at": born, "text": "placed on mock NVIDIA H100 80GB HBM3 EU-RO-1; nothing but a living atlas ends it" }],
+            "decisions": [{ "at": born, "text": "placed on mock NVIDIA H100 80GB HBM3 EU-RO-1; \
+                nothing but a living atlas ends it" }],
         });
         Ok(Self {
             realm,

@@ -54,7 +54,8 @@ impl Clouds {
             // machine is called gone.
             let text = format!(
                 "[orchestrator]\nreap_interval = {}\nreap_grace = {}\npoll_interval = {}\n\
-                 [policy]\nlease_ms = 2000\nlease_renew_ms = 500\nlease_margin_ms = 200\nflush_ms = 200\ntick_ms = 100\n\
+                 [policy]\nlease_ms = 2000\nlease_renew_ms = 500\nlease_margin_ms = 200\nflush_ms \
+                     = 200\ntick_ms = 100\n\
                  [accounts.{}]\nvisibility_bound = {}\ncall_deadline = {}\ncall_interval = {}\n",
                 bounds.reap_interval_ms,
                 bounds.grace_ms,

@@ -251,7 +251,8 @@ async fn tell(stage: &Stage) -> Done {
 /// before anybody can know.
 async fn crash(stage: &Stage, mut hand: Hand) -> Done {
     let before = stage.created().await?;
-    let fault = json!([{"cloud": stage.place.name(), "operation": "spawn_compute", "kind": "commit-then-timeout", "count": 1}]);
+    let fault = json!([{"cloud": stage.place.name(), "operation": "spawn_compute",
+        "kind": "commit-then-timeout", "count": 1}]);
     call::post(&stage.clouds.faults_url(), &fault).await?;
     let (mut keeper, place) = (stage.keeper(), stage.place);
     let ordering = tokio::spawn(async move {

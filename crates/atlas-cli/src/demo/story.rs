@@ -108,7 +108,8 @@ mod tests {
 
     #[test]
     fn a_ledger_that_is_not_understood_is_never_taken_for_an_empty_one() {
-        let good = json!({"clouds": {"runpod": {"created": 4, "live": 1}, "fly": {"created": 0, "live": 0}}});
+        let good = json!({"clouds": {"runpod": {"created": 4, "live": 1}, "fly": {"created": 0,
+            "live": 0}}});
         assert_eq!(
             (
                 count(&good, "created").unwrap(),

@@ -40,7 +40,10 @@ fn apps(path: &Path, max_depth: usize, out: Output) -> Done {
     let document: Value = found
         .apps
         .iter()
-        .map(|app| json!({ "app": app.name.as_str(), "directory": app.directory, "config": app.config }))
+        .map(|app| {
+            json!({ "app": app.name.as_str(), "directory": app.directory,
+            "config": app.config })
+        })
         .collect();
     out.answer(&document, || {
         let rows = found.apps.iter().map(|app| {
@@ -80,7 +83,8 @@ async fn deploy(args: FlyDeployArgs, out: Output) -> Done {
                 None => break deployment.finish().await,
                 Some(DeployEvent::Line { pipe, text, .. }) => {
                     lines += 1;
-                    out.progress(format!("{} {text}", if pipe == Pipe::Stderr { "!" } else { "|" }));
+                    out.progress(format!("{} {text}", if pipe == Pipe::Stderr { "!" } else {
+                        "|" }));
                 }
                 Some(DeployEvent::Stage(stage)) => {
                     let word = word(&stage);
@@ -89,7 +93,8 @@ async fn deploy(args: FlyDeployArgs, out: Output) -> Done {
                         stages.push(word);
                     }
                 }
-                Some(DeployEvent::Missed(count)) => out.progress(format!("[{count} lines not shown]")),
+                Some(DeployEvent::Missed(count)) => out.progress(format!("[{count} lines not \
+                    shown]")),
                 Some(_) => {}
             },
         }
@@ -104,7 +109,8 @@ async fn deploy(args: FlyDeployArgs, out: Output) -> Done {
         Some(_) => None,
     };
     let document = json!({
-        "deployed": error.is_none(), "error": error.map(DeployError::as_str), "exit_code": code, "stages": stages, "lines": lines,
+        "deployed": error.is_none(), "error": error.map(DeployError::as_str), "exit_code": code,
+            "stages": stages, "lines": lines,
         "output": printed.map(DeployOutput::text),
     });
     if out.is_json() || error.is_none() {

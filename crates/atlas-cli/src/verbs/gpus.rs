@@ -113,7 +113,10 @@ pub(crate) async fn run(args: GpusArgs, setup: &Setup, out: Output) -> Done {
     failed.sort_by(|(one, _), (other, _)| one.cmp(other));
     let now = SystemClock.now();
     let good = lines.iter().map(|line| document(line, now));
-    let bad = failed.iter().map(|(account, why)| json!({ "account": account, "failed": why.kind(), "error": why.to_string() }));
+    let bad = failed.iter().map(|(account, why)| {
+        json!({ "account": account, "failed": why.kind(),
+        "error": why.to_string() })
+    });
     out.answer(&good.chain(bad).collect::<Value>(), || {
         table(&lines, &failed, now)
     })?;

@@ -76,7 +76,8 @@ impl Program {
         };
         let config = format!(
             "default_provider = \"runpod\"\nstore = \"atlas.redb\"\n\
-             [policy]\nlease_ms = 2000\nlease_renew_ms = 500\nlease_margin_ms = 200\nflush_ms = 200\ntick_ms = 100\n\
+             [policy]\nlease_ms = 2000\nlease_renew_ms = 500\nlease_margin_ms = 200\nflush_ms = \
+                 200\ntick_ms = 100\n\
              [orchestrator]\npoll_interval = {}\nreap_interval = {}\nreap_grace = {}\n\
              [accounts.runpod]\nvisibility_bound = {}\ncall_deadline = {}\ncall_interval = {}\n",
             bound("poll_interval_ms"),

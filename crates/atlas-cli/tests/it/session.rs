@@ -377,7 +377,8 @@ fn an_audit_shows_volumes_and_says_what_it_could_not_see() {
     write!(
         cloud,
         "POST /v2/network-volumes HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer sim-key\r\n\
-         user-agent: test\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+         user-agent: test\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: \
+             close\r\n\r\n{body}",
         body.len()
     )
     .unwrap();

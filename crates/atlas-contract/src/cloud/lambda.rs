@@ -159,7 +159,8 @@ fn more(subject: &CloudSubject) -> BoxFuture<'_, Result<()>> {
 }
 
 fn beside() -> Vec<(&'static str, &'static str, Option<Value>, u16)> {
-    let launch = json!({ "region_name": "us-east-1", "instance_type_name": "gpu_1x_a10", "ssh_key_names": ["nobody's"] });
+    let launch = json!({ "region_name": "us-east-1", "instance_type_name": "gpu_1x_a10",
+        "ssh_key_names": ["nobody's"] });
     vec![
         ("GET", "/api/v1/firewall-rulesets/nothing", None, 404),
         ("DELETE", "/api/v1/firewall-rulesets/nothing", None, 404),

@@ -224,8 +224,10 @@ async fn account(vast: &Vast, cx: &CallContext) -> Result<()> {
         1,
     )))
     .image("x/y:1");
-    let request =
-        card.provider_opts(json!({ "volume_info": { "create_new": false, "volume_id": volume, "mount_path": "/data" } }));
+    let request = card.provider_opts(
+        json!({ "volume_info": { "create_new": false, "volume_id": volume,
+            "mount_path": "/data" } }),
+    );
     let first = provider
         .candidates(&there, &request)
         .await?

@@ -115,7 +115,8 @@ mod tests {
 
     #[test]
     fn terminal_sequences_are_taken_out() {
-        let text = "\u{1b}[1;32m==>\u{1b}[0m Building\u{1b}]8;;https://x\u{7} a\u{1b}]0;t\u{1b}\\b\u{1b}(B\tc\u{8}";
+        let text = "\u{1b}[1;32m==>\u{1b}[0m Building\u{1b}]8;;https://x\u{7} \
+            a\u{1b}]0;t\u{1b}\\b\u{1b}(B\tc\u{8}";
         assert_eq!(plain(text), "==> Building ab\tc");
     }
 

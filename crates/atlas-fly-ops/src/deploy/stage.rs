@@ -104,7 +104,8 @@ mod tests {
                 Some(Stage::Machines(id())),
             ),
             (
-                "Error: timeout reached waiting for health checks to pass for machine 6e8294c17d5083",
+                "Error: timeout reached waiting for health checks to pass for machine \
+                    6e8294c17d5083",
                 Some(Stage::CheckFailed),
             ),
             (

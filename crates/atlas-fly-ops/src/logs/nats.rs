@@ -162,7 +162,8 @@ impl NatsFeed {
                     None => return ErrorKind::Transport,
                     Some(line) => match wire::read_line(&line.payload) {
                         Some(entry) => give(Pushed::Entry(entry)),
-                        None => tracing::debug!(app = app.as_str(), bytes = line.payload.len(), "a line of the feed could not be read"),
+                        None => tracing::debug!(app = app.as_str(), bytes = line.payload.len(),
+                            "a line of the feed could not be read"),
                     },
                 },
             }

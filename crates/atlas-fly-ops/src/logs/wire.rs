@@ -451,7 +451,8 @@ mod tests {
                 Some((1, 0, false)),
             ),
             (
-                "{\"message\":\"a\",\"fly\":null}\nnot json\n\n{\"message\":\"b\",\"fly\":{\"app\":{\"instance\":\"m\"}}}\n",
+                "{\"message\":\"a\",\"fly\":null}\nnot \
+                    json\n\n{\"message\":\"b\",\"fly\":{\"app\":{\"instance\":\"m\"}}}\n",
                 Some((2, 1, false)),
             ),
             ("<html>", None),
@@ -479,7 +480,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), text in "[{}\\[\\]\",:a-z0-9]{0,80}") {
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300),
+            text in "[{}\\[\\]\",:a-z0-9]{0,80}") {
             let _ = (read(&bytes), read(text.as_bytes()));
         }
     }

@@ -701,7 +701,8 @@ impl Tokens {
                 name: Some(name),
             };
             if current && let Err(error) = store.put(app, TokenSlot::Cached, record).await {
-                tracing::error!(app = app.as_str(), error = %error, "a minted fly token could not be kept");
+                tracing::error!(app = app.as_str(), error = %error,
+                    "a minted fly token could not be kept");
             }
         }
         Ok(Acquired {

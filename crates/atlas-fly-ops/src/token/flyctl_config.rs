@@ -71,7 +71,8 @@ mod tests {
     #[test]
     fn every_way_yaml_can_write_the_token_is_read() {
         for text in [
-            "access_token: fm2_a,fm2_b,fo1_c\nlast_login: 2026-09-20T07:00:12.5+02:00\nmetrics_token: fm2_m\nwire_guard_state: {}\n",
+            "access_token: fm2_a,fm2_b,fo1_c\nlast_login: \
+                2026-09-20T07:00:12.5+02:00\nmetrics_token: fm2_m\nwire_guard_state: {}\n",
             "access_token: \"fm2_a,fm2_b,fo1_c\" # mine\n",
             "access_token: 'fm2_a,fm2_b,fo1_c'\n",
             "access_token: >-\n  fm2_a,fm2_b,fo1_c\n",
@@ -99,7 +100,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic_the_parser(bytes in proptest::collection::vec(any::<u8>(), 0..200), text in "[a-z_:&*!|> \n'\"{}\\[\\],#%@-]{0,80}") {
+        fn no_bytes_panic_the_parser(bytes in proptest::collection::vec(any::<u8>(), 0..200),
+            text in "[a-z_:&*!|> \n'\"{}\\[\\],#%@-]{0,80}") {
             let _ = (parse(&String::from_utf8_lossy(&bytes)), parse(&text));
         }
     }

@@ -246,7 +246,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics_and_no_part_reaches_debug(text in "\\PC{0,60}", part in "[a-zA-Z0-9]{12,40}") {
+        fn no_text_panics_and_no_part_reaches_debug(text in "\\PC{0,60}",
+            part in "[a-zA-Z0-9]{12,40}") {
             let _ = (FlyToken::parse(&text), FlyToken::from_output(&text));
             let token = FlyToken::parse(&format!("fm2_{part},fo1_{part}")).unwrap();
             let printed = format!("{token:?}");

@@ -205,7 +205,8 @@ mod tests {
         let today = "Update available\nTokens for organization \"acme\":\n\
             ID  \tNAME        \tCREATED BY   \tEXPIRES AT                   \tREVOKED AT \n\
             01JA\tflyctl token\tme@example.com\t2046-01-01 00:00:00 +0000 UTC\t           \t\n\
-            01JB\tatlas-h.a.1 \tme@example.com\t2046-01-01 00:00:00 +0000 UTC\t2026-01-01 00:00:00 +0000 UTC\n\
+            01JB\tatlas-h.a.1 \tme@example.com\t2046-01-01 00:00:00 +0000 UTC\t2026-01-01 00:00:00 \
+                +0000 UTC\n\
             01JC\tatlas-h.a.2 \tme@example.com\t2046-01-01 00:00:00 +0000 UTC\n\
             01JD\todd\tname   \tme@example.com\t2046-01-01 00:00:00 +0000 UTC\tx\ty\n\
             \tatlas-h.a.3 \t \t\t\n\n";

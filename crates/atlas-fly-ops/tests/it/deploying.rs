@@ -260,7 +260,8 @@ async fn cancelled_or_dropped_at_any_stage_it_leaves_no_process() {
                 } else {
                     let error = deployment.cancel().await.unwrap_err();
                     assert!(
-                        matches!(&error, DeployError::Cancelled(output) if output.text().contains(says)),
+                        matches!(&error,
+                            DeployError::Cancelled(output) if output.text().contains(says)),
                         "{error:?}"
                     );
                 }

@@ -544,7 +544,8 @@ proptest! {
 
     #[test]
     fn equal_late_disordered_and_repeated_entries_are_heard_exactly_once(
-        bursts in bursts(), page in 4_usize..8, inclusive: bool, token_as_number: bool, no_token_at_end: bool, disorder: bool,
+        bursts in bursts(), page in 4_usize..8, inclusive: bool, token_as_number: bool,
+            no_token_at_end: bool, disorder: bool,
         repeats: bool, ids: bool,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
@@ -613,7 +614,8 @@ proptest! {
     #[test]
     fn from_any_cursor_on_every_line_is_heard_once_and_a_resumed_reader_misses_none(
         // At most three in one nanosecond, and a page holds more.
-        places in proptest::collection::btree_map(0_u8..60, 1_usize..4, 0..40), page in 4_usize..9, cursor in 0_u8..70,
+        places in proptest::collection::btree_map(0_u8..60, 1_usize..4, 0..40), page in 4_usize..9,
+            cursor in 0_u8..70,
         inclusive: bool, disorder: bool, repeats: bool, taken in 0_usize..30,
     ) {
         let places: Vec<u8> = places.into_iter().flat_map(|(at, count)| vec![at; count]).collect();
@@ -631,14 +633,16 @@ proptest! {
             let heard_ids: BTreeSet<String> = once.iter().cloned().collect();
             prop_assert_eq!(once.len(), heard_ids.len(), "something came twice: {:?}", all);
             prop_assert!(heard_ids.is_superset(&wanted), "{:?} of {:?}", heard_ids, wanted);
-            prop_assert!(all.iter().all(|(_, at)| *at + 1 >= u64::from(cursor)), "what was long before came too: {:?}", all);
+            prop_assert!(all.iter().all(|(_, at)| *at + 1 >= u64::from(cursor)),
+                "what was long before came too: {:?}", all);
 
             let mut first = hub.subscribe(&shop(), LogFilter::all(), from);
             let before = heard(&mut first, taken).await;
             let at = first.cursor();
             drop(first);
             let after = heard(&mut hub.subscribe(&shop(), LogFilter::all(), at), usize::MAX).await;
-            let both: BTreeSet<String> = before.into_iter().chain(after).map(|(id, _)| id).collect();
+            let both: BTreeSet<String> = before.into_iter().chain(after).map(|(id,
+                _)| id).collect();
             prop_assert!(both.is_superset(&wanted), "{:?} of {:?}", both, wanted);
             Ok(())
         })?;

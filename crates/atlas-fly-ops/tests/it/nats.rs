@@ -61,8 +61,10 @@ impl Peer {
 
     fn say(&self, message: &str, region: &str) {
         let line = json!({
-            "event": { "provider": "app" }, "fly": { "app": { "instance": "m1", "name": "shop" }, "region": region }, "host": "b3f1",
-            "log": { "level": "info" }, "message": message, "timestamp": "2026-09-22T08:14:10.123456789Z",
+            "event": { "provider": "app" }, "fly": { "app": { "instance": "m1", "name": "shop" },
+                "region": region }, "host": "b3f1",
+            "log": { "level": "info" }, "message": message,
+                "timestamp": "2026-09-22T08:14:10.123456789Z",
         });
         // Between two connections there is no client to notify.
         let _ = self.orders.send(Order::Say(line.to_string().into_bytes()));
@@ -85,8 +87,10 @@ async fn serve(
     see: &mpsc::UnboundedSender<String>,
 ) -> std::io::Result<()> {
     let info = json!({
-        "server_id": "peer", "server_name": "peer", "version": "2.10.0", "go": "go1.22", "host": "127.0.0.1", "port": 4223,
-        "headers": true, "max_payload": 1_048_576, "proto": 1, "client_id": 1, "auth_required": true,
+        "server_id": "peer", "server_name": "peer", "version": "2.10.0", "go": "go1.22",
+            "host": "127.0.0.1", "port": 4223,
+        "headers": true, "max_payload": 1_048_576, "proto": 1, "client_id": 1,
+            "auth_required": true,
     });
     let (read, mut write) = stream.split();
     let mut lines = BufReader::new(read).lines();
@@ -103,7 +107,8 @@ async fn serve(
                 match words.next() {
                     Some("CONNECT") => {
                         let options: Value = serde_json::from_str(&line["CONNECT ".len()..])?;
-                        let [user, pass] = ["user", "pass"].map(|name| options[name].as_str().unwrap_or_default().to_owned());
+                        let [user, pass] = ["user",
+                            "pass"].map(|name| options[name].as_str().unwrap_or_default().to_owned());
                         let refused = pass != good;
                         greeted.lock().unwrap().push([user, pass]);
                         if refused {
@@ -114,7 +119,8 @@ async fn serve(
                     Some("PING") => write.write_all(b"PONG\r\n").await?,
                     Some("SUB") => {
                         let subject = words.next().unwrap_or_default().to_owned();
-                        subscription = words.next_back().map(|sid| (subject.replace(".>", ".fra.m1"), sid.to_owned()));
+                        subscription = words.next_back().map(|sid| (subject.replace(".>",
+                            ".fra.m1"), sid.to_owned()));
                         let _ = see.send(subject);
                     }
                     _ => {}
@@ -122,7 +128,8 @@ async fn serve(
             }
             order = orders.recv() => match (order, &subscription) {
                 (Ok(Order::Say(line)), Some((subject, sid))) => {
-                    write.write_all(format!("MSG {subject} {sid} {}\r\n", line.len()).as_bytes()).await?;
+                    write.write_all(format!("MSG {subject} {sid} {}\r\n",
+                        line.len()).as_bytes()).await?;
                     write.write_all(&line).await?;
                     write.write_all(b"\r\n").await?;
                 }

@@ -849,7 +849,12 @@ async fn the_configuration_file_may_be_missing_empty_half_written_unreadable_or_
         fs::write(&config, text).unwrap();
         assert_eq!(source().await, TokenSource::Cli, "{text}");
     }
-    fs::write(&config, "# login\naccess_token: >-\n  fm2_a,fo1_b\nwire_guard_state:\n  acme: {localprivate: s3cret}\n").unwrap();
+    fs::write(
+        &config,
+        "# login\naccess_token: >-\n  fm2_a,fo1_b\nwire_guard_state:\n  acme: \
+        {localprivate: s3cret}\n",
+    )
+    .unwrap();
     assert_eq!(source().await, TokenSource::Config);
     fs::remove_file(&config).unwrap();
     fs::create_dir(&config).unwrap();

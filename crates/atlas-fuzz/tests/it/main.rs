@@ -4,10 +4,12 @@ use atlas_fuzz::TARGETS;
 use proptest::prelude::*;
 
 fn near() -> impl Strategy<Value = String> {
-    let url = "(https?://[a-z.]{1,8}(:[0-9]{1,5})?)?/[a-zA-Z0-9%./~*+ -]{0,12}(\\?([a-z]{0,4}=?[a-z0-9%+~*é]{0,6}&?){0,5})?(#[a-z]{0,3})?";
+    let url = "(https?://[a-z.]{1,8}(:[0-9]{1,5})?)?/[a-zA-Z0-9%./~*+ \
+        -]{0,12}(\\?([a-z]{0,4}=?[a-z0-9%+~*é]{0,6}&?){0,5})?(#[a-z]{0,3})?";
     let signature = "/[a-z]{0,3}\\?(exp=-?[0-9]{1,20}&sig=[A-Za-z0-9_-]{0,44}|atlas_sig=1\\.[a-z.0-9]{0,20}\\.[A-Za-z0-9_-]{0,44}){0,2}";
     let token = "(ag1|ac1)\\.[A-Za-z0-9_-]{0,60}(\\.[A-Za-z0-9_-]{0,44})?";
-    let request = "/[a-z]{0,3}(\\?atlas_(sig|grant)=[a-z0-9.]{0,20})?\n(Bearer|bearer|Basic) {1,2}[a-z0-9.]{0,20}";
+    let request = "/[a-z]{0,3}(\\?atlas_(sig|grant)=[a-z0-9.]{0,20})?\n(Bearer|bearer|Basic) \
+        {1,2}[a-z0-9.]{0,20}";
     prop_oneof![url, signature, token, request]
 }
 

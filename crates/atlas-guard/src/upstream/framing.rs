@@ -354,7 +354,8 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_chunked_reads_back_however_it_is_cut(
-            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 0..5), size in 1usize..50,
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 0..5),
+                size in 1usize..50,
         ) {
             let mut text = vec![];
             for piece in &pieces {
@@ -376,7 +377,9 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_panic_or_hang(bytes: Vec<u8>, near in "HTTP/1.1 [0-9]{3} ?\r\n([a-z-]{1,20}: ?[a-z0-9]{0,20}\r\n){0,3}\r\n", size in "[0-9a-f;\r\n x]{0,40}") {
+        fn no_bytes_panic_or_hang(bytes: Vec<u8>,
+            near in "HTTP/1.1 [0-9]{3} ?\r\n([a-z-]{1,20}: ?[a-z0-9]{0,20}\r\n){0,3}\r\n",
+                size in "[0-9a-f;\r\n x]{0,40}") {
             let _ = head(&bytes);
             if let Ok(Some((answer, length))) = head(near.as_bytes()) {
                 prop_assert!(length <= near.len());

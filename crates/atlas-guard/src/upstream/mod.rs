@@ -102,7 +102,8 @@ impl Upstream {
     fn kept(&self) -> Option<TcpStream> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some((stream, since)) = idle.pop() {
-            let silent = matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+            let silent = matches!(stream.try_read(&mut [0]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock);
             if silent && since.elapsed() < IDLE {
                 return Some(stream);
             }

@@ -91,7 +91,8 @@ async fn no_other_spelling_of_a_header_reaches_the_server_as_ours() {
     let page = format!("https://{HOST}{}", signed(Format::Atlas, "/list?a=1"));
     let got = world
         .ask(&format!(
-            "GET /p\nAUTHORIZATION: bEARER {KEY}\nX_Atlas-Principal: forged\nx_atlas_principal: forged\nreferer: {page}\n\
+            "GET /p\nAUTHORIZATION: bEARER {KEY}\nX_Atlas-Principal: forged\nx_atlas_principal: \
+                forged\nreferer: {page}\n\
              connection: x-atlas-principal"
         ))
         .await;
@@ -204,7 +205,8 @@ async fn a_browser_on_an_allowed_origin_may_call_and_on_another_may_not() {
     .await;
     let preflight = |origin: &str| {
         format!(
-            "OPTIONS /p\norigin: {origin}\naccess-control-request-method: POST\naccess-control-request-headers: authorization"
+            "OPTIONS /p\norigin: {origin}\naccess-control-request-method: \
+                POST\naccess-control-request-headers: authorization"
         )
     };
     let got = world.ask(&preflight("https://app.example")).await;

@@ -50,7 +50,8 @@ async fn no_upgrade_but_a_websockets_reaches_the_server() {
     ] {
         let mut stream = world.connect().await;
         let head = format!(
-            "GET /ws?atlas_grant={token} HTTP/1.1\nhost: {HOST}\nconnection: Upgrade, HTTP2-Settings\n\
+            "GET /ws?atlas_grant={token} HTTP/1.1\nhost: {HOST}\nconnection: Upgrade, \
+                HTTP2-Settings\n\
              upgrade: {upgrade}\nhttp2-settings: AAMAAABkAAQAAP__\nsec-websocket-key: x\n\n"
         );
         let head = head.replace('\n', "\r\n");

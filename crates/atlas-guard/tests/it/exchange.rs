@@ -154,7 +154,8 @@ async fn an_answer_that_breaks_off_never_looks_complete() {
 #[tokio::test]
 async fn interim_answers_are_skipped_and_trailers_pass() {
     let answer = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n\
-                  HTTP/1.1 200 OK\r\ntrailer: x-sum\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-sum: 7\r\n\r\n";
+                  HTTP/1.1 200 OK\r\ntrailer: x-sum\r\ntransfer-encoding: \
+                      chunked\r\n\r\n2\r\nok\r\n0\r\nx-sum: 7\r\n\r\n";
     let (world, _) = scripted(vec![vec![("\r\n\r\n", answer)]]).await;
     let got = world
         .ask(&format!("GET /\nauthorization: Bearer {KEY}\nte: trailers"))
@@ -193,7 +194,8 @@ async fn a_server_that_refuses_a_body_before_it_came_is_heard() {
 
 #[tokio::test]
 async fn a_body_has_one_length_towards_the_server_whatever_the_client_said() {
-    let chunked = "POST /up HTTP/1.1\r\nAUTH\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+    let chunked = "POST /up HTTP/1.1\r\nAUTH\r\ncontent-length: 3\r\ntransfer-encoding: \
+        chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
     let (world, mut seen) = scripted(vec![vec![("0\r\n\r\n", OK)]]).await;
     let mut stream = send(&world, chunked).await;
     let answer = read_until(&mut stream, "\r\n\r\n").await;
@@ -291,7 +293,8 @@ async fn a_request_of_http_1_0_has_a_host_behind_the_guard_and_no_trailer_says_w
 
     let trailers =
         format!("authorization: Bearer {KEY}\r\nx-atlas-principal: forged\r\nx-sum: 7\r\n\r\n");
-    let head = "POST /up HTTP/1.1\r\nAUTH\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n5\r\nhello\r\n0\r\n";
+    let head = "POST /up HTTP/1.1\r\nAUTH\r\ntransfer-encoding: chunked\r\ntrailer: \
+        x-sum\r\n\r\n5\r\nhello\r\n0\r\n";
     let mut stream = send(&world, &format!("{head}{trailers}")).await;
     read_until(&mut stream, "ok").await;
     let text = seen.recv().await.unwrap();

@@ -174,7 +174,8 @@ async fn a_permit_that_is_not_renewed_ends_guard_and_server() {
 
 #[tokio::test]
 async fn the_server_does_not_inherit_the_guards_secrets() {
-    let script = "test -z \"$ATLAS_PRESHARED_KEY$ATLAS_SIGNING_SECRET$ATLAS_SIGNING_SECRET_NEXT$ATLAS_CONTROL_KEY\" \
+    let script = "test -z \
+        \"$ATLAS_PRESHARED_KEY$ATLAS_SIGNING_SECRET$ATLAS_SIGNING_SECRET_NEXT$ATLAS_CONTROL_KEY\" \
                   && test \"$KEPT\" = 1 && exit 9";
     let control = atlas_auth::control::mint(&atlas_core::SystemEntropy::new());
     let control = atlas_auth::control::ControlSecret::new(&control).unwrap();

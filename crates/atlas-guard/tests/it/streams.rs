@@ -45,7 +45,8 @@ async fn a_client_that_closed_its_half_after_asking_still_gets_its_answer() {
     let world = World::new(&[]).await;
     let mut stream = world.connect().await;
     let head = format!(
-        "POST /sink HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\ncontent-length: 5\r\nauthorization: Bearer {KEY}\r\n\r\nhello"
+        "POST /sink HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\ncontent-length: \
+            5\r\nauthorization: Bearer {KEY}\r\n\r\nhello"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.shutdown().await.unwrap();
@@ -59,7 +60,8 @@ async fn a_websocket_opens_with_a_grant_and_carries_both_ways_past_the_clients_e
     let mut stream = world.connect().await;
     let (_, token) = grant(Access::Read, "/ws");
     let head = format!(
-        "GET /ws?atlas_grant={token} HTTP/1.1\r\nhost: {HOST}\r\nconnection: keep-alive, Upgrade\r\nupgrade: websocket\r\n\
+        "GET /ws?atlas_grant={token} HTTP/1.1\r\nhost: {HOST}\r\nconnection: keep-alive, \
+            Upgrade\r\nupgrade: websocket\r\n\
          sec-websocket-key: x\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();

@@ -174,11 +174,15 @@ mod tests {
             realm.mint_key(at(0), entropy),
             realm.mint_key(at(1), entropy),
         ];
-        let attempt = |key: &atlas_core::TrackedKey, phase: &str| json!({ "id": key.attempt(), "key": key, "account": "runpod", "created_at": at(0), "phase": phase });
+        let attempt = |key: &atlas_core::TrackedKey, phase: &str| {
+            json!({ "id": key.attempt(),
+            "key": key, "account": "runpod", "created_at": at(0), "phase": phase })
+        };
         let mut first = attempt(&keys[0], "live");
         first["serving"] = "m1".into();
         let record = json!({
-            "id": SessionId::new(at(0), entropy), "owner": "local", "account": "runpod", "provider": "runpod", "options": {},
+            "id": SessionId::new(at(0), entropy), "owner": "local", "account": "runpod",
+                "provider": "runpod", "options": {},
             "created_at": at(0), "attempts": [first, attempt(&keys[1], "absent")], "last_seq": 3,
         });
         let session = SessionRecord::decode(record.to_string().as_bytes()).unwrap();

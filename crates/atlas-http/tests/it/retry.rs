@@ -199,7 +199,8 @@ impl atlas_core::Clock for Epoch {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None,
+        ..ProptestConfig::default() })]
     #[test]
     fn no_script_makes_a_create_leave_twice(script in prop::collection::vec(0_u16..8, 1..6)) {
         let acts: Vec<_> = script
@@ -218,7 +219,8 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let cloud = Cloud::new(acts.clone());
         let result = runtime.block_on(cloud.client().call(&CallContext::new(), create()));
-        let left = acts.iter().cycle().take(cloud.requests()).filter(|act| !matches!(act, Act::NeverSent)).count();
+        let left = acts.iter().cycle().take(cloud.requests()).filter(|act| !matches!(act,
+            Act::NeverSent)).count();
         prop_assert!(left <= 1, "{left} left");
         if let Err(error) = result {
             prop_assert_eq!(left == 0, error.outcome() == &Outcome::NeverSent);

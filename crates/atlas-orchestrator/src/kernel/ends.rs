@@ -356,7 +356,8 @@ impl Stepper<'_> {
             (None, false) => return,
         };
         // A rate limit gives no new information about what blocks the deletion.
-        let haste = matches!(&stuck, Stuck::CloudUnreachable { kind } if kind == ErrorKind::RateLimited.as_str());
+        let haste = matches!(&stuck, Stuck::CloudUnreachable {
+            kind } if kind == ErrorKind::RateLimited.as_str());
         if attempt.stuck.as_ref() != Some(&stuck) && !(haste && attempt.stuck.is_some()) {
             attempt.stuck = Some(stuck.clone());
             self.emit(EventKind::TerminateFailed { stuck, burn });

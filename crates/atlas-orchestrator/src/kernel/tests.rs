@@ -505,7 +505,8 @@ proptest! {
 
     #[test]
     fn whatever_a_cloud_answers_a_stopped_session_ends_with_nothing_left(
-        seed: u64, hedge: bool, respawns in 0_u32..3, stop_after in 0_u64..1200, crashes in proptest::collection::vec(1_u64..400, 0..4)
+        seed: u64, hedge: bool, respawns in 0_u32..3, stop_after in 0_u64..1200,
+            crashes in proptest::collection::vec(1_u64..400, 0..4)
     ) {
         let mut run = Run::new(seed, hedge, respawns);
         run.run(Duration::from_secs(stop_after));
@@ -517,14 +518,17 @@ proptest! {
         run.run(Duration::from_secs(100));
         run.tell_aside(&Input::Accept);
         run.run(Duration::from_secs(4 * 3600));
-        prop_assert_eq!(run.record.state(), SessionState::Terminated, "{:#?} {:#?}", run.record, run.evidence);
+        prop_assert_eq!(run.record.state(), SessionState::Terminated, "{:#?} {:#?}", run.record,
+            run.evidence);
         prop_assert_eq!(run.cloud.live(), 0);
-        let ends = run.events.iter().filter(|event| matches!(event, EventKind::Terminated { .. })).count();
+        let ends = run.events.iter().filter(|event| matches!(event, EventKind::Terminated {
+            .. })).count();
         prop_assert_eq!(ends, 1);
     }
 
     #[test]
-    fn whatever_a_cloud_answers_a_session_has_at_most_one_machine_once_it_settled(seed: u64, respawns in 0_u32..3) {
+    fn whatever_a_cloud_answers_a_session_has_at_most_one_machine_once_it_settled(seed: u64,
+        respawns in 0_u32..3) {
         let mut run = Run::new(seed, false, respawns);
         run.run(Duration::from_secs(3400));
         let serving = usize::from(run.record.serving().is_some());
@@ -557,14 +561,16 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_head_of_a_row_says_what_the_record_says(seed: u64, respawns in 0_u32..2, seconds in 0_u64..2000, touched in 0_u64..2000) {
+    fn the_head_of_a_row_says_what_the_record_says(seed: u64, respawns in 0_u32..2,
+        seconds in 0_u64..2000, touched in 0_u64..2000) {
         let mut run = Run::new(seed, false, respawns);
         run.run(Duration::from_secs(seconds));
         let row = run.record.encode();
         let glance = super::glance::glance(&row).unwrap();
         prop_assert_eq!(glance.owner, run.record.owner.as_str());
         prop_assert_eq!(glance.over, run.record.state() == SessionState::Terminated);
-        let open: Vec<_> = run.record.attempts.iter().filter(|a| !a.is_terminal()).map(|a| (a.id, a.is_serving())).collect();
+        let open: Vec<_> = run.record.attempts.iter().filter(|a| !a.is_terminal()).map(|a| (a.id,
+            a.is_serving())).collect();
         prop_assert_eq!(&glance.open, &open);
         prop_assert_eq!(SessionRecord::decode(&row).unwrap().encode(), row.clone());
         if glance.quiet {
@@ -573,7 +579,8 @@ proptest! {
             let due = super::limits::next_look_of(&glance, activity, &run.cx()).unwrap();
             let planned = plan(&run.record, &Evidence::default(), activity, &run.cx());
             prop_assert!(planned.effects.is_empty() || due <= run.now, "{:?}", planned);
-            prop_assert!(planned.due.is_none_or(|at| due.unix_millis() <= at.unix_millis()), "{:?} {:?}", planned, due);
+            prop_assert!(planned.due.is_none_or(|at| due.unix_millis() <= at.unix_millis()),
+                "{:?} {:?}", planned, due);
         }
     }
 }

@@ -178,7 +178,8 @@ impl OwnerSocket {
             .take();
         let ours = bound.is_some() && identity(&self.path).ok() == bound;
         if ours && let Err(e) = fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), error = %e, "the owner's socket could not be removed");
+            tracing::warn!(path = %self.path.display(), error = %e,
+                "the owner's socket could not be removed");
         }
     }
 }
@@ -257,10 +258,13 @@ impl Server {
                     }
                     Ok((stream, _)) => {
                         let handler = handler.clone();
-                        let (draining, unfinished) = (self.draining.clone(), self.unfinished.clone());
+                        let (draining, unfinished) = (self.draining.clone(),
+                            self.unfinished.clone());
                         clients.spawn(async move {
-                            if let Err(e) = client(stream, &*handler, &draining, &unfinished).await {
-                                tracing::debug!(error = %e, "a client of the owner's socket went away");
+                            if let Err(e) = client(stream, &*handler, &draining,
+                                &unfinished).await {
+                                tracing::debug!(error = %e,
+                                    "a client of the owner's socket went away");
                             }
                         });
                     }

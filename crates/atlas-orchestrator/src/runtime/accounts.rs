@@ -166,7 +166,10 @@ async fn is_known(core: &Core, account: &Account, walk: &Listed, now: &str) -> R
         attempt, session, ..
     } in core.slots.open_attempts(core.account_index(name))
     {
-        let whole = |machine: &&Compute| matches!(machine.keys.claim(), Claim::Whole(key) if key.attempt() == attempt);
+        let whole = |machine: &&Compute| {
+            matches!(machine.keys.claim(),
+            Claim::Whole(key) if key.attempt() == attempt)
+        };
         let shown: Vec<&Compute> = walk
             .of_attempt(attempt)
             .filter(|(key, _)| core.is_genuine(key))
@@ -193,11 +196,13 @@ async fn is_known(core: &Core, account: &Account, walk: &Listed, now: &str) -> R
         }
         let ordered_as = attempt.identity.clone();
         if ordered_as.as_ref().is_some_and(|old| *old != now) {
-            tracing::info!(account = %name, "the account's key was replaced: machines of ours are seen under the new one");
+            tracing::info!(account = %name, "the account's key was replaced: machines of ours are \
+                seen under the new one");
             update(core, name, |row| row.becomes(now, ordered_as.clone())).await?;
             return Ok(true);
         }
     }
-    tracing::error!(account = %name, "the account's key answers for another account than before: it proves nothing until that is settled");
+    tracing::error!(account = %name, "the account's key answers for another account than before: \
+        it proves nothing until that is settled");
     Ok(false)
 }

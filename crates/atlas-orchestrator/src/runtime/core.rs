@@ -139,7 +139,8 @@ impl Loaded {
         Self::of(row)
             .inspect_err(|error| {
                 let session = key.map(|id| id.to_string());
-                tracing::error!(session, %error, "a session is left alone: its record cannot be read");
+                tracing::error!(session, %error,
+                    "a session is left alone: its record cannot be read");
             })
             .ok()
     }
@@ -374,7 +375,8 @@ impl Core {
         if first || went_back {
             tracing::error!(
                 why,
-                "atlas holds: the store may have been rolled back; nothing is ended or made until an operator accepts it"
+                "atlas holds: the store may have been rolled back; nothing is ended or made until \
+                    an operator accepts it"
             );
             let row = HoldRow {
                 why: why.to_owned(),

@@ -217,7 +217,8 @@ impl Driver {
             let loaded = match self.core.load(self.id).await {
                 Ok(loaded) => loaded,
                 Err(error) => {
-                    tracing::warn!(session = %self.id, %error, "a session's record could not be read");
+                    tracing::warn!(session = %self.id, %error,
+                        "a session's record could not be read");
                     return Look::Later;
                 }
             };
@@ -390,7 +391,8 @@ impl Driver {
                 // Makes the next listing report the state again, even if it is unchanged.
                 self.core.slots.saw(self.id, 0);
             }
-            tracing::debug!(session = %self.id, error = %atlas_core::Error::from(error), "what was learnt was not taken");
+            tracing::debug!(session = %self.id, error = %atlas_core::Error::from(error),
+                "what was learnt was not taken");
         }
         changed
     }
@@ -425,7 +427,8 @@ impl Driver {
                 Ok(_) => return Err(CommitError::Fenced),
                 Err(error) => error,
             };
-            tracing::warn!(session = %self.id, %error, "the store did not take a change; it is tried again");
+            tracing::warn!(session = %self.id, %error,
+                "the store did not take a change; it is tried again");
             if !self.core.sleep(wait).await {
                 break;
             }

@@ -542,7 +542,8 @@ pub(crate) async fn append_sightings(core: &Core, extra: Extra) {
         match core.store.commit(batch).await {
             Ok(_) => return,
             Err(error) => {
-                tracing::warn!(error = %Error::from(error), "a sighting could not be put on record yet")
+                tracing::warn!(error = %Error::from(error),
+                    "a sighting could not be put on record yet")
             }
         }
         if !core.sleep(Duration::from_secs(1)).await {

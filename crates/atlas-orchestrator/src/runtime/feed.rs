@@ -307,7 +307,8 @@ pub(crate) async fn wait_for<T>(
             .unwrap_or_else(|| tokio::time::Instant::now() + Duration::from_secs(3600 * 24 * 365));
         tokio::select! {
             biased;
-            () = core.stopped.cancelled() => break Err(Error::new(ErrorKind::Unavailable, "the orchestrator was shut down")),
+            () = core.stopped.cancelled() => break Err(Error::new(ErrorKind::Unavailable,
+                "the orchestrator was shut down")),
             () = &mut notified => {}
             () = tokio::time::sleep(poll) => {}
             () = tokio::time::sleep_until(until) => break Ok(None),

@@ -120,7 +120,8 @@ pub(crate) async fn keep(core: Arc<Core>) {
                 Ok(true) => next = next.max(LOOK_AGAIN),
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "the indexes of the store could not be built; sessions are found by reading every record until they are");
+                    tracing::warn!(%error, "the indexes of the store could not be built; sessions \
+                        are found by reading every record until they are");
                 }
             }
         }

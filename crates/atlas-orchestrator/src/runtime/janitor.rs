@@ -49,7 +49,8 @@ pub(crate) async fn round(core: &Arc<Core>) -> Result<()> {
             match spend(account, now).await {
                 Ok(billed) => drop(bills.insert(account.name.clone(), billed)),
                 Err(error) => {
-                    tracing::warn!(account = %account.name, %error, "what was billed could not be read")
+                    tracing::warn!(account = %account.name, %error,
+                        "what was billed could not be read")
                 }
             }
         }

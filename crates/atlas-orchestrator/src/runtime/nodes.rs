@@ -295,7 +295,8 @@ pub(crate) async fn inherit(core: Arc<Core>) {
             continue;
         }
         if let Err(error) = adopt::dispel(&core).await {
-            tracing::warn!(%error, "whether all of this node's sessions are looked after could not be read");
+            tracing::warn!(%error, "whether all of this node's sessions are looked after could not \
+                be read");
         }
         if !core.exclusive
             && let Err(error) = bury(&core).await

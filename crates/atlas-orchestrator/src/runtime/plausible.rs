@@ -60,7 +60,8 @@ async fn probe(core: &Core, account: &Arc<Account>, listed: &Listed) -> bool {
             account.read(Class::Proof, compute).await.1,
             Reading::Present
         ) {
-            tracing::warn!(account = %account.name, %compute, "a listing lacked a machine that is there: it is not believed");
+            tracing::warn!(account = %account.name, %compute,
+                "a listing lacked a machine that is there: it is not believed");
             return false;
         }
         probes += 1;

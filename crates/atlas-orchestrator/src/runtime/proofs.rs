@@ -88,7 +88,9 @@ async fn walk_and_compare(account: Weak<Account>) -> Agreed {
         .iter()
         .all(|(_, reading)| matches!(reading, Reading::Absent));
     if !all_gone {
-        tracing::warn!(account = %account.name, "a listing that ends are to be proved by lacks a machine that is there, or that could not be read");
+        tracing::warn!(account = %account.name,
+            "a listing that ends are to be proved by lacks a machine that is there, or that could \
+                not be read");
     }
     all_gone.then_some(listed)
 }

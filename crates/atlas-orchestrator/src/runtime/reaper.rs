@@ -103,9 +103,12 @@ pub(crate) async fn scan(
         .walk()
         .await
         .map_err(|failure| Error::new(failure.kind, failure.message))?;
-    let whose = accounts::check_identity(core, account, &listed).await.inspect_err(|error| {
-        tracing::warn!(account = %account.name, %error, "could not read which account the key belongs to");
-    });
+    let whose = accounts::check_identity(core, account, &listed)
+        .await
+        .inspect_err(|error| {
+            tracing::warn!(account = %account.name, %error,
+            "could not read which account the key belongs to");
+        });
     let check = core.policy.safeguards.account_identity;
     let is_known = !check || whose.as_ref().is_ok_and(accounts::Whose::is_known);
     // Only machines on our own account may be ended.
@@ -144,7 +147,8 @@ pub(crate) async fn scan(
                 ordered_as,
             } if may_end(ordered_as.as_deref()) => victims.push((machine, key, session)),
             Verdict::Victim { .. } => {
-                let why = "its attempt is over, and was made under a key that is not known to be of this account";
+                let why = "its attempt is over, and was made under a key that is not known to be \
+                    of this account";
                 report.ambiguous.push(finding(machine, Some(&key), why));
             }
             Verdict::Quarantine => report.quarantined.push(finding(
@@ -205,7 +209,8 @@ pub(crate) async fn scan(
             row.last_victims.clone_from(&ids);
         })
         .await?;
-        tracing::error!(account = %account.name, victims = victims.len(), "too many machines to end in one scan: an operator must acknowledge");
+        tracing::error!(account = %account.name, victims = victims.len(),
+            "too many machines to end in one scan: an operator must acknowledge");
     }
     if report.report_only
         || report.breaker

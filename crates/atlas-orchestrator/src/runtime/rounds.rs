@@ -44,12 +44,14 @@ pub(crate) async fn keep(core: Arc<Core>, account: Arc<Account>, suspects: Arc<S
             next_reap = later(account.policy.reap_interval);
             match scan(&core, &account, &suspects, account.policy.report_only).await {
                 Ok(report) if !report.victims.is_empty() || report.breaker => {
-                    tracing::warn!(account = %account.name, victims = report.victims.len(), breaker = report.breaker, "machines without a session");
+                    tracing::warn!(account = %account.name, victims = report.victims.len(),
+                        breaker = report.breaker, "machines without a session");
                 }
                 Ok(_) => failures = 0,
                 Err(error) => {
                     failures += 1;
-                    tracing::warn!(account = %account.name, %error, "the account could not be scanned");
+                    tracing::warn!(account = %account.name, %error,
+                        "the account could not be scanned");
                 }
             }
             if account.looked_after() == core.steady.returns() {
@@ -69,7 +71,8 @@ pub(crate) async fn keep(core: Arc<Core>, account: Arc<Account>, suspects: Arc<S
                     }
                     Err(failure) => {
                         failures += 1;
-                        tracing::warn!(account = %account.name, error = failure.message, "the account could not be looked at");
+                        tracing::warn!(account = %account.name, error = failure.message,
+                            "the account could not be looked at");
                     }
                 }
                 if compared {

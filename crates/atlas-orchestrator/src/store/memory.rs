@@ -126,7 +126,8 @@ pub(super) fn draw_incarnation(entropy: &dyn Entropy) -> String {
 pub(super) fn other_realm() -> Error {
     Error::new(
         ErrorKind::Conflict,
-        "the store belongs to another realm: give the realm secret it was made with, or another store",
+        "the store belongs to another realm: give the realm secret it was made with, or another \
+            store",
     )
 }
 

@@ -462,7 +462,8 @@ macro_rules! handle {
             })*
         }
 
-        #[expect(clippy::needless_lifetimes, reason = "the operations that borrow need it, and one pattern serves all")]
+        #[expect(clippy::needless_lifetimes, reason = "the operations that borrow need it, and one \
+            pattern serves all")]
         impl AnyStore {
             $(
                 #[doc = concat!("See [`Store::", stringify!($op), "`].")]
@@ -482,7 +483,8 @@ handle! {
     bind(fingerprint: &'a str) -> Result<(), Error>;
     set_incarnation(incarnation: &'a str) -> Result<(), Error>;
     get(table: Table, key: &'a [u8]) -> Result<Option<Row>, Error>;
-    scan(table: Table, prefix: &'a [u8], after: Option<&'a [u8]>, limit: usize) -> Result<Vec<Row>, Error>;
+    scan(table: Table, prefix: &'a [u8], after: Option<&'a [u8]>, limit: usize) -> Result<Vec<Row>,
+        Error>;
     commit(batch: Batch) -> Result<u64, CommitError>;
     events(session: [u8; 16], after_seq: u64, limit: usize) -> Result<Vec<StoredEvent>, Error>;
     feed(after_position: u64, limit: usize) -> Result<Vec<StoredEvent>, Error>;

@@ -126,10 +126,17 @@ impl RedbOptions {
                 // Removed before the lock is released with the database; later the note could be
                 // the next owner's.
                 if let Err(e) = std::fs::remove_file(&note) {
-                    tracing::debug!(path = %note.display(), error = %e, "the note of the store's owner could not be removed");
+                    tracing::debug!(path = %note.display(), error = %e,
+                        "the note of the store's owner could not be removed");
                 }
             })
-            .map_err(|e| Error::new(ErrorKind::Unavailable, "the store's writer could not be started").with_source(e))?;
+            .map_err(|e| {
+                Error::new(
+                    ErrorKind::Unavailable,
+                    "the store's writer could not be started",
+                )
+                .with_source(e)
+            })?;
         Ok(Redb(Arc::new(Inner {
             path,
             clock: self.clock.clone(),

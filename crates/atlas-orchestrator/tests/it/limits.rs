@@ -64,9 +64,8 @@ async fn an_idle_session_ends_after_ttl_and_flush_and_is_warned_before() {
         lead >= Duration::from_secs(58) && lead <= Duration::from_secs(61),
         "a fifth, at most a minute: {lead:?}"
     );
-    assert!(
-        matches!(warned.kind, EventKind::Warning { due, .. } if due <= ended && ended.since(due) <= Duration::from_secs(1))
-    );
+    assert!(matches!(warned.kind, EventKind::Warning { due,
+            .. } if due <= ended && ended.since(due) <= Duration::from_secs(1)));
     settle(&node, session.id()).await;
     assert_eq!(bench.ledger().live, 0);
 }

@@ -30,7 +30,8 @@ async fn a_placement_ends_by_its_patience_however_long_the_cloud_asks_it_to_wait
         let info = node.atlas.info(id).await.unwrap();
         assert_eq!(info.state, SessionState::Terminated, "{operation}");
         assert!(
-            matches!(&info.reason, Some(Reason::CannotPlace { kind, .. }) if kind == "rate_limited"),
+            matches!(&info.reason, Some(Reason::CannotPlace { kind,
+                .. }) if kind == "rate_limited"),
             "{operation}: {:?}",
             info.reason
         );

@@ -64,7 +64,8 @@ impl BillingQuery {
 }
 
 macro_rules! rows {
-    ($($(#[$doc:meta])* $name:ident $(of $id:ident $whose:literal)? { $($amount:ident $what:literal),* })*) => {$(
+    ($($(#[$doc:meta])* $name:ident $(of $id:ident $whose:literal)? {
+        $($amount:ident $what:literal),* })*) => {$(
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -101,10 +102,12 @@ rows! {
         cluster_networking_amount "Networks of clusters."
     }
     /// A pod, in one span.
-    PodBilling of pod_id "The pod." { gpu_amount "Its GPUs.", cpu_amount "Its CPUs.", disk_amount "Its disks." }
+    PodBilling of pod_id "The pod." { gpu_amount "Its GPUs.", cpu_amount "Its CPUs.",
+        disk_amount "Its disks." }
     /// A serverless endpoint, in one span.
     ServerlessBilling of serverless_id "The endpoint." {
-        gpu_amount "Its GPUs.", cpu_amount "Its CPUs.", disk_amount "Its disks.", fee_amount "Its fees."
+        gpu_amount "Its GPUs.", cpu_amount "Its CPUs.", disk_amount "Its disks.",
+            fee_amount "Its fees."
     }
     /// **Public** endpoints, in one span: a different product from serverless.
     PublicEndpointBilling {}

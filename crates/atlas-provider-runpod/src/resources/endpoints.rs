@@ -576,8 +576,10 @@ mod tests {
         };
         assert_eq!(
             request.body().unwrap(),
-            json!({"name": "atlas-sdxl", "type": "QUEUE", "image": "acme/sdxl-worker:2.1.0", "env": {"TOKEN": "zz-canary"},
-                "gpu": {"pools": ["ADA_24", "AMPERE_24"]}, "scaling": {"type": "QUEUE_DELAY", "queueDelay": 4},
+            json!({"name": "atlas-sdxl", "type": "QUEUE", "image": "acme/sdxl-worker:2.1.0",
+                "env": {"TOKEN": "zz-canary"},
+                "gpu": {"pools": ["ADA_24", "AMPERE_24"]}, "scaling": {"type": "QUEUE_DELAY",
+                    "queueDelay": 4},
                 "workers": {"min": 0, "max": 3, "idleTimeout": 10}, "timeout": 300_000})
         );
         assert!(!format!("{request:?}").contains("zz-canary"));
@@ -638,10 +640,14 @@ mod tests {
     #[test]
     fn an_endpoint_is_read_with_units_and_without_showing_its_environment() {
         let endpoint: Endpoint = serde_json::from_value(json!({
-            "id": "e1", "name": "n", "type": "QUEUE", "image": "x", "env": {"A": "zz-canary"}, "ports": ["80/http"], "disk": 20, "registry": null,
-            "requestUrls": {"run": "https://api.runpod.ai/v2/e1/run"}, "gpu": {"pools": ["ADA_24"], "count": 1, "allowedCudaVersions": [], "minCudaVersion": null},
-            "workers": {"min": 0, "max": 3, "idleTimeout": 10}, "scaling": {"type": "SOMETHING_NEW", "x": 1}, "dataCenterIds": [],
-            "networkVolumes": [], "timeout": 600_000, "flashboot": "OFF", "createdAt": "2026-09-03T10:15:22.607Z", "new": 1
+            "id": "e1", "name": "n", "type": "QUEUE", "image": "x", "env": {"A": "zz-canary"},
+                "ports": ["80/http"], "disk": 20, "registry": null,
+            "requestUrls": {"run": "https://api.runpod.ai/v2/e1/run"}, "gpu": {"pools": ["ADA_24"],
+                "count": 1, "allowedCudaVersions": [], "minCudaVersion": null},
+            "workers": {"min": 0, "max": 3, "idleTimeout": 10},
+                "scaling": {"type": "SOMETHING_NEW", "x": 1}, "dataCenterIds": [],
+            "networkVolumes": [], "timeout": 600_000, "flashboot": "OFF",
+                "createdAt": "2026-09-03T10:15:22.607Z", "new": 1
         }))
         .unwrap();
         assert_eq!(

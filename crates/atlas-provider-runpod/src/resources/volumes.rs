@@ -67,7 +67,8 @@ impl RunPod {
         if request.region.is_empty() {
             return Err(Error::validation("region", "must not be empty"));
         }
-        let body = json!({"name": request.name, "size": request.size.as_gb(), "dataCenter": request.region});
+        let body = json!({"name": request.name, "size": request.size.as_gb(),
+            "dataCenter": request.region});
         volume(
             &self
                 .control

@@ -12,9 +12,12 @@ fn cx() -> CallContext {
 }
 
 fn prices(bid: f64) -> serde_json::Value {
-    json!({"data": {"gpuTypes": [{"id": "unknown", "memoryInGb": 0, "lowestPrice": {"minimumBidPrice": 0.01, "stockStatus": "High"}},
-        {"id": "NVIDIA L40S", "memoryInGb": 48, "lowestPrice": {"minimumBidPrice": bid, "stockStatus": "Low"}},
-        {"id": "NVIDIA L4", "memoryInGb": 24, "lowestPrice": {"minimumBidPrice": null, "stockStatus": null}}]}})
+    json!({"data": {"gpuTypes": [{"id": "unknown", "memoryInGb": 0,
+        "lowestPrice": {"minimumBidPrice": 0.01, "stockStatus": "High"}},
+        {"id": "NVIDIA L40S", "memoryInGb": 48, "lowestPrice": {"minimumBidPrice": bid,
+            "stockStatus": "Low"}},
+        {"id": "NVIDIA L4", "memoryInGb": 24, "lowestPrice": {"minimumBidPrice": null,
+            "stockStatus": null}}]}})
 }
 
 #[tokio::test(start_paused = true)]
@@ -226,7 +229,8 @@ async fn the_first_use_of_the_api_warns_once() {
 
 #[tokio::test(start_paused = true)]
 async fn the_balance_is_read() {
-    let myself = json!({"data": {"myself": {"id": "user_1", "clientBalance": 12.5, "currentSpendPerHr": 0.4, "spendLimit": 80}}});
+    let myself = json!({"data": {"myself": {"id": "user_1", "clientBalance": 12.5,
+        "currentSpendPerHr": 0.4, "spendLimit": 80}}});
     let cloud = Script::new([reply(200, &myself)]);
     let balance = cloud.runpod().balance(&cx()).await.unwrap();
     assert_eq!(

@@ -23,8 +23,10 @@ fn id() -> ComputeId {
 }
 
 fn pod(status: &str) -> Value {
-    json!({"id": "q8d2m5x0c7hn4v", "name": format!("atlas-session-{LAUNCH}"), "status": status, "image": "x/y:1", "ports": [],
-        "env": {"ATLAS_LAUNCH_KEY": LAUNCH}, "cloud": "SECURE", "gpu": {"id": "NVIDIA L40S", "count": 1}, "cost": 1.09, "runtime": null})
+    json!({"id": "q8d2m5x0c7hn4v", "name": format!("atlas-session-{LAUNCH}"), "status": status,
+        "image": "x/y:1", "ports": [],
+        "env": {"ATLAS_LAUNCH_KEY": LAUNCH}, "cloud": "SECURE", "gpu": {"id": "NVIDIA L40S",
+            "count": 1}, "cost": 1.09, "runtime": null})
 }
 
 fn request() -> ComputeRequest {
@@ -80,7 +82,8 @@ async fn an_order_is_one_call_with_the_candidates_shape() {
     assert_eq!(cloud.lines(), ["POST /v2/pods"]);
     assert_eq!(
         asked[0].body,
-        json!({"name": format!("atlas-session-{LAUNCH}"), "image": "x/y:1", "gpu": {"id": "NVIDIA L40S", "count": 1},
+        json!({"name": format!("atlas-session-{LAUNCH}"), "image": "x/y:1",
+            "gpu": {"id": "NVIDIA L40S", "count": 1},
             "cloud": "COMMUNITY", "dataCenterIds": ["EU-RO-1"], "disk": 50,
             "env": {"SECRET": "zz-canary-env", "ATLAS_LAUNCH_KEY": LAUNCH}})
     );
@@ -88,9 +91,11 @@ async fn an_order_is_one_call_with_the_candidates_shape() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_order_says_whether_a_pod_may_exist_and_is_never_repeated() {
-    let stock = "There are no longer any instances available with the requested specifications. Please refresh and try again.";
+    let stock = "There are no longer any instances available with the requested specifications. \
+        Please refresh and try again.";
     let not = Outcome::NotApplied;
-    let echo = json!({"title": "T", "status": 422, "detail": "no", "errors": [format!("$.env.SECRET: 'zz-canary-env' {KEY}")]});
+    let echo = json!({"title": "T", "status": 422, "detail": "no",
+        "errors": [format!("$.env.SECRET: 'zz-canary-env' {KEY}")]});
     let table = [
         (
             problem(400, stock),
@@ -175,7 +180,8 @@ async fn a_failed_order_says_whether_a_pod_may_exist_and_is_never_repeated() {
 
 #[tokio::test(start_paused = true)]
 async fn a_violation_names_the_field_and_the_clouds_request_id() {
-    let body = json!({"title": "T", "status": 422, "detail": "Request validation failed.", "errors": ["$.disk: must be at least 1"]});
+    let body = json!({"title": "T", "status": 422, "detail": "Request validation failed.",
+        "errors": ["$.disk: must be at least 1"]});
     let cloud = Script::new([Reply(422, "application/problem+json", body.to_string())]);
     let error = cloud
         .provider()
@@ -192,7 +198,8 @@ fn catalogue(secure: &str, community: &str) -> [Reply; 2] {
     [secure, community].map(|word| {
         reply(
             200,
-            &json!({"gpus": [{"id": "NVIDIA H100 80GB HBM3", "name": "H100 SXM", "pool": null, "manufacturer": "NVIDIA", "memory": 80,
+            &json!({"gpus": [{"id": "NVIDIA H100 80GB HBM3", "name": "H100 SXM", "pool": null,
+                "manufacturer": "NVIDIA", "memory": 80,
                 "secure": true, "community": true, "price": {"secure": 3.49, "community": 2.69},
                 "maxCount": {"secure": 8, "community": 8}, "availability": word}]}),
         )
@@ -275,11 +282,15 @@ async fn spot_and_what_runpod_does_not_offer_are_refused_before_any_request() {
 async fn a_network_volume_pins_the_order_to_its_data_centre() {
     let volume = reply(
         200,
-        &json!({"id": "k3v9q0w1za", "name": "m", "size": 120, "dataCenter": "EU-RO-1", "type": "STANDARD"}),
+        &json!({"id": "k3v9q0w1za", "name": "m", "size": 120, "dataCenter": "EU-RO-1",
+            "type": "STANDARD"}),
     );
-    let centres = json!([{"id": "US-KS-2", "name": "x", "availability": "HIGH"}, {"id": "EU-RO-1", "name": "x", "availability": "LOW"}]);
-    let gpus = json!({"gpus": [{"id": "NVIDIA L40S", "name": "L40S", "memory": 48, "secure": true, "community": false,
-        "price": {"secure": 1.09, "community": 0.5}, "maxCount": {"secure": 8, "community": 0}, "availability": "HIGH", "dataCenters": centres}]});
+    let centres = json!([{"id": "US-KS-2", "name": "x", "availability": "HIGH"}, {"id": "EU-RO-1",
+        "name": "x", "availability": "LOW"}]);
+    let gpus = json!({"gpus": [{"id": "NVIDIA L40S", "name": "L40S", "memory": 48, "secure": true,
+        "community": false,
+        "price": {"secure": 1.09, "community": 0.5}, "maxCount": {"secure": 8, "community": 0},
+            "availability": "HIGH", "dataCenters": centres}]});
     let request = ComputeRequest::gpu(Gpu::L40S)
         .image("x")
         .network_volume(atlas_core::VolumeId::new("k3v9q0w1za").unwrap());
@@ -473,7 +484,8 @@ async fn spend_is_read_row_by_row_and_half_of_it_is_an_error() {
         start: "2026-09-01T00:00:00Z".parse().unwrap(),
         end: "2026-09-02T00:00:00Z".parse().unwrap(),
     };
-    let row = json!({"startTime": "2026-09-01T00:00:00Z", "endTime": "2026-09-01T01:00:00Z", "podId": "q8d2m5x0c7hn4v",
+    let row = json!({"startTime": "2026-09-01T00:00:00Z", "endTime": "2026-09-01T01:00:00Z",
+        "podId": "q8d2m5x0c7hn4v",
         "totalAmount": 8.31, "gpuAmount": 8.02, "cpuAmount": 0, "diskAmount": 0.29});
     let cloud = Script::new([reply(200, &json!({"records": [row], "metadata": {}}))]);
     let rows = cloud.provider().compute_spend(&cx(), &query).await.unwrap();

@@ -34,20 +34,27 @@ macro_rules! asked {
 }
 
 fn endpoint() -> Value {
-    json!({"id": "e1", "name": "n", "type": "QUEUE", "image": "x", "args": "", "disk": 20, "env": {}, "ports": [], "registry": null,
-        "requestUrls": {"run": "r"}, "gpu": {"pools": ["ADA_24"], "count": 1, "allowedCudaVersions": [], "minCudaVersion": null},
-        "workers": {"min": 0, "max": 3, "idleTimeout": 10}, "scaling": {"type": "QUEUE_DELAY", "queueDelay": 4.5}, "dataCenterIds": [],
-        "networkVolumes": [], "timeout": 600_000, "flashboot": "OFF", "createdAt": "2026-09-03T10:15:22.607Z"})
+    json!({"id": "e1", "name": "n", "type": "QUEUE", "image": "x", "args": "", "disk": 20,
+        "env": {}, "ports": [], "registry": null,
+        "requestUrls": {"run": "r"}, "gpu": {"pools": ["ADA_24"], "count": 1,
+            "allowedCudaVersions": [], "minCudaVersion": null},
+        "workers": {"min": 0, "max": 3, "idleTimeout": 10}, "scaling": {"type": "QUEUE_DELAY",
+            "queueDelay": 4.5}, "dataCenterIds": [],
+        "networkVolumes": [], "timeout": 600_000, "flashboot": "OFF",
+            "createdAt": "2026-09-03T10:15:22.607Z"})
 }
 
 fn template() -> Value {
-    json!({"id": "r7n2c0k5xe", "name": "t", "image": "x", "args": "", "disk": 40, "mounts": {}, "ports": ["8000/http"], "env": {},
-        "registry": null, "serverless": false, "public": false, "category": "NVIDIA", "startSsh": true, "startJupyter": false,
+    json!({"id": "r7n2c0k5xe", "name": "t", "image": "x", "args": "", "disk": 40, "mounts": {},
+        "ports": ["8000/http"], "env": {},
+        "registry": null, "serverless": false, "public": false, "category": "NVIDIA",
+            "startSsh": true, "startJupyter": false,
         "allowedCudaVersions": []})
 }
 
 fn volume() -> Value {
-    json!({"id": "k3v9q0w1za", "name": "m", "size": 120, "dataCenter": "EU-RO-1", "type": "STANDARD"})
+    json!({"id": "k3v9q0w1za", "name": "m", "size": 120, "dataCenter": "EU-RO-1",
+        "type": "STANDARD"})
 }
 
 #[tokio::test(start_paused = true)]
@@ -76,7 +83,8 @@ async fn endpoints_are_asked_for_by_their_paths_and_read_with_units() {
     );
     let ((), line, _) = asked!(empty(), r => r.delete_endpoint(&cx(), "e1"));
     assert_eq!(line, "DELETE /v2/serverless/e1");
-    let workers = json!({"workers": [{"id": "w", "status": "THROTTLED", "isStale": false, "gpuCount": 1, "uptimeSeconds": 5}],
+    let workers = json!({"workers": [{"id": "w", "status": "THROTTLED", "isStale": false,
+        "gpuCount": 1, "uptimeSeconds": 5}],
         "summary": {"running": 0, "throttled": 1, "total": 1}, "endpointVersion": 3});
     let (workers, line, _) = asked!(reply(200, &workers), r => r.endpoint_workers(&cx(), "e1"));
     assert_eq!(
@@ -84,8 +92,10 @@ async fn endpoints_are_asked_for_by_their_paths_and_read_with_units() {
         (Some(Duration::from_secs(5)), 1)
     );
     assert_eq!(line, "GET /v2/serverless/e1/workers");
-    let releases = json!({"endpointVersion": 3, "rollout": {"inProgress": false, "workersOnLatest": 1, "workersTotal": 1, "percentOnLatest": 100},
-        "releases": [{"id": "r", "version": 3, "source": "MANUAL", "workerCount": 1, "createdAt": "2026-09-03T10:15:22Z",
+    let releases = json!({"endpointVersion": 3, "rollout": {"inProgress": false,
+        "workersOnLatest": 1, "workersTotal": 1, "percentOnLatest": 100},
+        "releases": [{"id": "r", "version": 3, "source": "MANUAL", "workerCount": 1,
+            "createdAt": "2026-09-03T10:15:22Z",
             "diff": [{"field": "env", "old": {}, "new": {"A": "zz-canary"}}]}]});
     let (releases, line, _) = asked!(reply(200, &releases), r => r.endpoint_releases(&cx(), "e1"));
     assert_eq!(
@@ -100,7 +110,8 @@ async fn endpoints_are_asked_for_by_their_paths_and_read_with_units() {
 
 #[tokio::test(start_paused = true)]
 async fn templates_are_asked_for_by_their_paths_and_one_in_use_is_a_conflict() {
-    let (made, line, body) = asked!(reply(201, &template()), r => r.create_template(&cx(), &TemplateSpec::new("t", "x")));
+    let (made, line, body) = asked!(reply(201, &template()), r => r.create_template(&cx(),
+        &TemplateSpec::new("t", "x")));
     assert_eq!(
         (made.container.disk, line.as_str(), body),
         (
@@ -112,7 +123,8 @@ async fn templates_are_asked_for_by_their_paths_and_one_in_use_is_a_conflict() {
     let (_, line, _) =
         asked!(reply(200, &json!({"templates": [template()]})), r => r.list_templates(&cx()));
     assert_eq!(line, "GET /v2/templates");
-    let (_, line, _) = asked!(reply(200, &json!({"templates": []})), r => r.list_public_templates(&cx(), TemplateSource::Verified));
+    let (_, line, _) = asked!(reply(200, &json!({"templates": []})),
+        r => r.list_public_templates(&cx(), TemplateSource::Verified));
     assert_eq!(line, "GET /v2/catalog/templates?source=verified");
     let (_, line, _) = asked!(reply(200, &template()), r => r.template(&cx(), "r7n2c0k5xe"));
     assert_eq!(line, "GET /v2/templates/r7n2c0k5xe");
@@ -187,7 +199,8 @@ async fn network_volumes_are_made_grown_and_deleted() {
         json!({"name": "m", "size": 120, "dataCenter": "EU-RO-1"})
     );
     let id = VolumeId::new("k3v9q0w1za").unwrap();
-    let (_, line, body) = asked!(reply(200, &volume()), r => r.update_network_volume(&cx(), &id, None, Some(DiskSize::gb(200))));
+    let (_, line, body) = asked!(reply(200, &volume()), r => r.update_network_volume(&cx(), &id,
+        None, Some(DiskSize::gb(200))));
     assert_eq!(
         (line.as_str(), body),
         ("PATCH /v2/network-volumes/k3v9q0w1za", json!({"size": 200}))
@@ -251,7 +264,8 @@ async fn registries_and_delegations_are_made_and_forgotten() {
     assert_eq!(line, "GET /v2/registries/6v1r8s3t");
     let ((), line, _) = asked!(empty(), r => r.delete_registry(&cx(), "6v1r8s3t"));
     assert_eq!(line, "DELETE /v2/registries/6v1r8s3t");
-    let delegation = json!({"id": "d", "name": null, "delegatorUserId": "u", "awsUser": "1", "repository": "r", "tag": "t",
+    let delegation = json!({"id": "d", "name": null, "delegatorUserId": "u", "awsUser": "1",
+        "repository": "r", "tag": "t",
         "awsRegion": "eu-west-1", "createdAt": "2026-09-03T10:15:22Z"});
     let arn = "arn:aws:ecr:eu-west-1:1:repository/r";
     let (_, line, body) =
@@ -297,7 +311,8 @@ async fn ssh_keys_are_replaced_as_a_whole_and_bad_ones_never_sent() {
 
 #[tokio::test(start_paused = true)]
 async fn clusters_are_shown_with_their_pods() {
-    let cluster = json!({"id": "c1", "name": "n", "type": "SLURM", "compute": {"gpuTypeId": "NVIDIA B200", "gpuCountPerPod": 8, "podCount": 2},
+    let cluster = json!({"id": "c1", "name": "n", "type": "SLURM",
+        "compute": {"gpuTypeId": "NVIDIA B200", "gpuCountPerPod": 8, "podCount": 2},
         "pods": {"total": 2, "byStatus": {"RUNNING": 2}}, "createdAt": "2026-09-03T10:15:22Z"});
     let (all, line, _) =
         asked!(reply(200, &json!({"clusters": [cluster]})), r => r.list_clusters(&cx()));
@@ -310,7 +325,8 @@ async fn clusters_are_shown_with_their_pods() {
         (one.pods.by_status["RUNNING"], line.as_str()),
         (2, "GET /v2/clusters/c1")
     );
-    let (pods, line, _) = asked!(reply(200, &json!({"pods": [{"id": "p", "status": "RUNNING"}]})), r => r.cluster_pods(&cx(), "c1"));
+    let (pods, line, _) = asked!(reply(200, &json!({"pods": [{"id": "p", "status": "RUNNING"}]})),
+        r => r.cluster_pods(&cx(), "c1"));
     assert_eq!(
         (pods[0].id.as_str(), line.as_str()),
         ("p", "GET /v2/clusters/c1/pods")
@@ -322,12 +338,14 @@ async fn a_pod_is_changed_and_restarted() {
     let id = ComputeId::new("p").unwrap();
     let mut update = PodUpdate::default();
     update.name = Some("n".to_owned());
-    let (_, line, body) = asked!(reply(200, &json!({"id": "p", "status": "RUNNING"})), r => r.update_pod(&cx(), &id, &update));
+    let (_, line, body) = asked!(reply(200, &json!({"id": "p", "status": "RUNNING"})),
+        r => r.update_pod(&cx(), &id, &update));
     assert_eq!(
         (line.as_str(), body),
         ("PATCH /v2/pods/p", json!({"name": "n"}))
     );
-    let ((), line, body) = asked!(reply(200, &json!({"id": "p", "status": "RUNNING"})), r => r.restart_pod(&cx(), &id));
+    let ((), line, body) = asked!(reply(200, &json!({"id": "p", "status": "RUNNING"})),
+        r => r.restart_pod(&cx(), &id));
     assert_eq!(
         (line.as_str(), body),
         ("POST /v2/pods/p/action", json!({"action": "restart"}))
@@ -336,11 +354,15 @@ async fn a_pod_is_changed_and_restarted() {
 
 #[tokio::test(start_paused = true)]
 async fn the_catalogue_is_read_with_units_and_reads_back() {
-    let gpu = json!({"id": "NVIDIA L40S", "name": "L40S", "pool": "ADA_48_PRO", "manufacturer": "NVIDIA", "memory": 48, "secure": true,
-        "community": false, "price": {"secure": 1.09, "community": 0.5, "serverless": 1.9}, "maxCount": {"secure": 8, "community": 0},
-        "availability": "LOW", "dataCenters": [{"id": "EU-RO-1", "name": "x", "availability": "LOW"}]});
+    let gpu = json!({"id": "NVIDIA L40S", "name": "L40S", "pool": "ADA_48_PRO",
+        "manufacturer": "NVIDIA", "memory": 48, "secure": true,
+        "community": false, "price": {"secure": 1.09, "community": 0.5, "serverless": 1.9},
+            "maxCount": {"secure": 8, "community": 0},
+        "availability": "LOW", "dataCenters": [{"id": "EU-RO-1", "name": "x",
+            "availability": "LOW"}]});
     let query = "include=AVAILABILITY&product=POD";
-    let (all, line, _) = asked!(reply(200, &json!({"gpus": [gpu]})), r => r.catalog_gpus(&cx(), CloudType::Community));
+    let (all, line, _) = asked!(reply(200, &json!({"gpus": [gpu]})), r => r.catalog_gpus(&cx(),
+        CloudType::Community));
     assert_eq!(
         (all[0].memory.as_gib(), line),
         (48, format!("GET /v2/catalog/gpus?{query}&cloud=COMMUNITY"))
@@ -357,14 +379,17 @@ async fn the_catalogue_is_read_with_units_and_reads_back() {
     let back: atlas_provider_runpod::CatalogGpu =
         serde_json::from_value(serde_json::to_value(&one).unwrap()).unwrap();
     assert_eq!(back.price, one.price);
-    let cpu = json!({"id": "cpu3g", "name": "g", "group": "g", "vcpu": {"min": 2, "max": 32}, "ramGbPerVcpu": 4,
+    let cpu = json!({"id": "cpu3g", "name": "g", "group": "g", "vcpu": {"min": 2, "max": 32},
+        "ramGbPerVcpu": 4,
         "price": {"securePerVcpu": 0.04, "serverlessPerVcpu": 0.05}});
     let (_, line, _) = asked!(reply(200, &json!({"cpus": [cpu]})), r => r.catalog_cpus(&cx()));
     assert_eq!(line, format!("GET /v2/catalog/cpus?{query}"));
     let (_, line, _) = asked!(reply(200, &cpu), r => r.catalog_cpu(&cx(), "cpu3g"));
     assert_eq!(line, format!("GET /v2/catalog/cpus/cpu3g?{query}"));
-    let centre = json!({"id": "EU-RO-1", "name": "x", "region": "EUROPE", "globalNetwork": true, "networkVolumeTypes": ["STANDARD"],
-        "compliance": ["GDPR"], "gpuAvailability": [{"id": "NVIDIA L40S", "name": "x", "availability": "HIGH"}]});
+    let centre = json!({"id": "EU-RO-1", "name": "x", "region": "EUROPE", "globalNetwork": true,
+        "networkVolumeTypes": ["STANDARD"],
+        "compliance": ["GDPR"], "gpuAvailability": [{"id": "NVIDIA L40S", "name": "x",
+            "availability": "HIGH"}]});
     let (all, line, _) =
         asked!(reply(200, &json!({"dataCenters": [centre]})), r => r.data_centres(&cx()));
     assert_eq!(
@@ -391,7 +416,8 @@ async fn billing_of_every_kind_has_typed_rows() {
     query.id = Some("x1".to_owned());
     let span = "startTime=2026-09-01T00%3A00%3A00Z&endTime=2026-09-02T00%3A00%3A00Z&bucketSize=day";
     let rows = |extra: Value| {
-        let mut row = json!({"startTime": "2026-09-01T00:00:00Z", "endTime": "2026-09-02T00:00:00Z", "totalAmount": 8.31});
+        let mut row = json!({"startTime": "2026-09-01T00:00:00Z",
+            "endTime": "2026-09-02T00:00:00Z", "totalAmount": 8.31});
         row.as_object_mut()
             .unwrap()
             .extend(extra.as_object().cloned().unwrap());
@@ -403,7 +429,8 @@ async fn billing_of_every_kind_has_typed_rows() {
         (all[0].pod_gpu_amount, line),
         (Usd::from_cents(800), format!("GET /v2/billing?{span}"))
     );
-    let (pods, line, _) = asked!(rows(json!({"podId": "x1", "gpuAmount": 8.02, "diskAmount": 0.29})), r => r.pod_billing(&cx(), &query));
+    let (pods, line, _) = asked!(rows(json!({"podId": "x1", "gpuAmount": 8.02,
+        "diskAmount": 0.29})), r => r.pod_billing(&cx(), &query));
     assert_eq!(
         (pods[0].disk_amount, line),
         (

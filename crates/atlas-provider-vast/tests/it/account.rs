@@ -73,8 +73,10 @@ async fn a_volume_is_mounted_on_its_own_machine_only_and_held_for_a_while_after(
         .await
         .unwrap();
     let any = ComputeRequest::gpu(GpuChoice::AtLeast(MemorySize::gib(1))).image("x/y:1");
-    let mounting =
-        any.provider_opts(json!({ "volume_info": { "create_new": false, "volume_id": volume, "mount_path": "/data" } }));
+    let mounting = any.provider_opts(
+        json!({ "volume_info": { "create_new": false, "volume_id": volume,
+            "mount_path": "/data" } }),
+    );
     let error = stage.order(1, &mounting).await.unwrap_err();
     assert_eq!(
         error.kind(),

@@ -367,9 +367,11 @@ async fn an_order_says_all_that_would_cost_if_it_were_left_out() {
     assert_eq!(
         body,
         json!({
-            "client_id": "me", "image": "x/y:1", "label": body["label"], "disk": 16, "runtype": "args",
+            "client_id": "me", "image": "x/y:1", "label": body["label"], "disk": 16,
+                "runtype": "args",
             "args": ["serve", "--port", "8000"], "cancel_unavail": true,
-            "env": { "MODEL": "tiny", "-p 8000:8000": "1", "ATLAS_PORTS": "8000/http", "ATLAS_LAUNCH_KEY": launch_key },
+            "env": { "MODEL": "tiny", "-p 8000:8000": "1", "ATLAS_PORTS": "8000/http",
+                "ATLAS_LAUNCH_KEY": launch_key },
         })
     );
 }

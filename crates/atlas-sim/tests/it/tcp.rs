@@ -76,8 +76,10 @@ async fn a_pod_listens_behind_its_token() {
 async fn a_fly_apps_port_answers_to_the_token_in_its_machines_environment() {
     let sim = sim().await;
     let machines = format!("{}/v1/apps/sim-app", sim.ready().fly.machines);
-    let machine = json!({ "config": { "image": "x/y:1", "env": { "ATLAS_PRESHARED_KEY": "zz-token" }, "services": [
-        { "protocol": "tcp", "internal_port": 8000, "ports": [{ "port": 443, "handlers": ["tls", "http"] }, { "port": 9000, "handlers": ["tls", "http"] }] },
+    let machine = json!({ "config": { "image": "x/y:1", "env": {
+        "ATLAS_PRESHARED_KEY": "zz-token" }, "services": [
+        { "protocol": "tcp", "internal_port": 8000, "ports": [{ "port": 443, "handlers": ["tls",
+            "http"] }, { "port": 9000, "handlers": ["tls", "http"] }] },
     ] } });
     let made = call(
         "POST",

@@ -68,7 +68,8 @@ async fn deliver(
 
 /// The page of a proxy in front of a cloud that lost the answer.
 fn bad_gateway() -> Response<SimBody> {
-    let html = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<center><h1>502 Bad Gateway</h1></center>\r\n\
+    let html = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<center><h1>502 \
+        Bad Gateway</h1></center>\r\n\
                 <hr><center>cloudflare</center>\r\n</body>\r\n</html>\r\n";
     let mut response = Response::new(SimBody::from(html));
     *response.status_mut() = http::StatusCode::BAD_GATEWAY;

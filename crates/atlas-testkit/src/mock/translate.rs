@@ -135,7 +135,8 @@ pub(super) fn order(
     spec.disk_gb = request.container_disk.map_or(0, |size| size.as_gb());
     spec.volume_gb = request.volume.map_or(0, |size| size.as_gb());
     spec.spot = request.spot;
-    spec.extra = json!({ "network_volume_id": request.network_volume_id, "provider_opts": request.provider_opts });
+    spec.extra = json!({ "network_volume_id": request.network_volume_id,
+        "provider_opts": request.provider_opts });
     spec
 }
 
@@ -249,7 +250,8 @@ fn raw(machine: &Machine) -> Value {
         .map(|name| (name.as_str(), REDACTED))
         .collect();
     json!({
-        "id": machine.id, "name": machine.spec.name, "state": machine.state, "shape": machine.spec.shape, "tier": machine.tier,
+        "id": machine.id, "name": machine.spec.name, "state": machine.state,
+            "shape": machine.spec.shape, "tier": machine.tier,
         "region": machine.region, "spot": machine.spec.spot, "env": env, "tags": machine.spec.tags,
     })
 }

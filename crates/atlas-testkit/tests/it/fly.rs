@@ -288,7 +288,8 @@ async fn a_name_is_unique_while_its_machine_lives_and_free_again_afterwards() {
     let again = client.create(json!({ "name": "pod-a" })).await;
     assert_eq!(again.0, 409);
     let words = format!(
-        "already_exists: unique machine name violation, machine ID {id} already exists with name \"pod-a\""
+        "already_exists: unique machine name violation, machine ID {id} already exists with name \
+            \"pod-a\""
     );
     assert!(says(&again, &words), "{}", again.1);
     tokio::time::sleep(Duration::from_secs(30)).await;
@@ -377,7 +378,10 @@ async fn an_update_replaces_everything_and_is_refused_where_the_version_is_stale
         Some(2)
     );
     // Metadata make no new version, and a stale one is refused.
-    let patch = |version: &Value| json!({ "metadata": { "a": "b", "gone": null }, "machine_version": version });
+    let patch = |version: &Value| {
+        json!({ "metadata": { "a": "b", "gone": null },
+        "machine_version": version })
+    };
     assert_eq!(
         client
             .call(
@@ -461,7 +465,8 @@ async fn a_wait_is_long_polled_within_a_minute_and_over_it_refused() {
         late.0 == 408
             && says(
                 &late,
-                "deadline_exceeded: machine failed to reach desired state, stopped, currently started"
+                "deadline_exceeded: machine failed to reach desired state, stopped, currently \
+                    started"
             )
     );
     assert_eq!(
@@ -678,7 +683,8 @@ async fn every_answer_has_a_request_id_and_calls_are_limited_for_each_action_and
 #[tokio::test(start_paused = true)]
 async fn an_apps_public_port_reaches_any_machine_of_it_or_the_one_that_is_named() {
     let client = client();
-    let service = json!({ "protocol": "tcp", "internal_port": 8000, "ports": [{ "port": 443, "handlers": ["tls", "http"] }] });
+    let service = json!({ "protocol": "tcp", "internal_port": 8000, "ports": [{ "port": 443,
+        "handlers": ["tls", "http"] }] });
     let config = json!({ "image": "x", "services": [service] });
     let (_, first) = client.create(json!({ "config": config })).await;
     let (_, second) = client.create(json!({ "config": config })).await;
@@ -887,7 +893,8 @@ async fn an_end_by_itself_says_how_with_its_signal_for_lack_of_memory() {
     let client = client();
     let mut shapes = std::collections::BTreeSet::new();
     for _ in 0..6 {
-        let config = json!({ "image": "x", "init": { "exec": ["sh", "-c", "exit 137"] }, "restart": { "policy": "no" } });
+        let config = json!({ "image": "x", "init": { "exec": ["sh", "-c", "exit 137"] },
+            "restart": { "policy": "no" } });
         let (_, made) = client.create(json!({ "config": config })).await;
         tokio::time::sleep(Duration::from_secs(30)).await;
         let path = format!("{MACHINES}/{}", made["id"].as_str().expect("an id"));

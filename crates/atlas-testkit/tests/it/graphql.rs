@@ -57,17 +57,21 @@ impl Client {
     }
 }
 
-const RENT: &str = "mutation R($in: PodRentInterruptableInput!) { made: podRentInterruptable(input: $in) { id costPerHr runtime { uptimeInSeconds } } }";
+const RENT: &str = "mutation R($in: PodRentInterruptableInput!) { made: \
+    podRentInterruptable(input: $in) { id costPerHr runtime { uptimeInSeconds } } }";
 
 fn order(bid: f64) -> Value {
-    json!({ "in": { "gpuTypeId": "NVIDIA L40S", "gpuCount": 2, "cloudType": "COMMUNITY", "imageName": "x/y:1", "name": "n", "bidPerGpu": bid,
-        "containerDiskInGb": 20, "ports": "8000/http,22/tcp", "env": [{ "key": "A", "value": "b" }] } })
+    json!({ "in": { "gpuTypeId": "NVIDIA L40S", "gpuCount": 2, "cloudType": "COMMUNITY",
+        "imageName": "x/y:1", "name": "n", "bidPerGpu": bid,
+        "containerDiskInGb": 20, "ports": "8000/http,22/tcp", "env": [{ "key": "A",
+            "value": "b" }] } })
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_bid_at_the_floor_rents_a_spot_pod_that_rest_sees_and_one_below_does_not() {
     let cloud = client();
-    let prices = "query P($in: GpuLowestPriceInput!) { gpuTypes(input: {id: \"NVIDIA L40S\"}) { id lowestPrice(input: $in) { minimumBidPrice stockStatus } } }";
+    let prices = "query P($in: GpuLowestPriceInput!) { gpuTypes(input: {id: \"NVIDIA L40S\"}) { id \
+        lowestPrice(input: $in) { minimumBidPrice stockStatus } } }";
     let (_, asked) = cloud
         .ask_as(
             None,
@@ -134,7 +138,8 @@ async fn terminate_after_and_stop_after_are_accepted_and_never_acted_on() {
     let end = cloud.world.now().saturating_add(Duration::from_secs(3600));
     input["in"]["terminateAfter"] = json!(end);
     input["in"]["stopAfter"] = json!(end);
-    let query = "mutation D($in: PodFindAndDeployOnDemandInput) { podFindAndDeployOnDemand(input: $in) { id } }";
+    let query = "mutation D($in: PodFindAndDeployOnDemandInput) { podFindAndDeployOnDemand(input: \
+        $in) { id } }";
     let (_, made) = cloud.ask(query, input).await;
     assert!(
         made["data"]["podFindAndDeployOnDemand"]["id"].is_string(),
@@ -186,15 +191,21 @@ async fn the_balance_falls_with_what_is_spent_and_a_bad_key_or_field_is_refused(
 async fn what_the_official_clients_ask_for_is_there() {
     let cloud = client();
     for query in [
-        "{ gpuTypes(input: {id: \"NVIDIA L40S\"}) { cudaCores oneMonthPrice oneWeekPrice __typename } }",
+        "{ gpuTypes(input: {id: \"NVIDIA L40S\"}) { cudaCores oneMonthPrice oneWeekPrice \
+            __typename } }",
         "{ __typename myself { id authId email pubKey networkVolumes { id dataCenterId } } }",
-        "{ myself { pods { id containerRegistryAuthId desiredStatus dockerArgs dockerId machineId port
+        "{ myself { pods { id containerRegistryAuthId desiredStatus dockerArgs dockerId machineId \
+            port
             uptimeSeconds vcpuCount memoryInGb volumeMountPath machine { gpuDisplayName } } } }",
         "{ myself { endpoints { id gpuIds scalerType env { key value } } podTemplates { name }
             containerRegistryCreds { id } } }",
     ] {
         let (status, answer) = cloud.ask(query, json!({})).await;
-        assert_eq!((status, answer.get("errors")), (200, None), "{query}: {answer}");
+        assert_eq!(
+            (status, answer.get("errors")),
+            (200, None),
+            "{query}: {answer}"
+        );
     }
     for open in [
         "{ cpuFlavors { id minVcpu specifics { stockStatus } } }",
@@ -217,7 +228,8 @@ async fn what_the_official_clients_ask_for_is_there() {
 async fn a_cpu_pod_a_template_and_a_registry_are_made_as_the_python_client_makes_them() {
     let cloud = client();
     let template = "mutation { saveTemplate(input: {name: \"t\", imageName: \"x/y:1\",
-        dockerArgs: \"{\\\"cmd\\\":[\\\"a b\\\"]}\", containerDiskInGb: 10, volumeInGb: 0, ports: \"\",
+        dockerArgs: \"{\\\"cmd\\\":[\\\"a b\\\"]}\", containerDiskInGb: 10, volumeInGb: 0, ports: \
+            \"\",
         env: [{key: \"A\", value: \"1\"}], isServerless: false, containerRegistryAuthId: \"\",
         startSsh: true, isPublic: false, readme: \"\"}) { id dockerArgs env { key value } } }";
     let (_, made) = cloud.ask(template, json!({})).await;
@@ -232,7 +244,8 @@ async fn a_cpu_pod_a_template_and_a_registry_are_made_as_the_python_client_makes
     cloud.ask(user, json!({})).await;
     let order = json!({ "in": { "name": "n", "imageName": "", "cloudType": "SECURE",
         "templateId": template["id"], "instanceId": "cpu3c-2-4", "startSsh": true } });
-    let deploy = "mutation D($in: I) { made: deployCpuPod(input: $in) { id env dockerArgs vcpuCount memoryInGb } }";
+    let deploy = "mutation D($in: I) { made: deployCpuPod(input: $in) { id env dockerArgs \
+        vcpuCount memoryInGb } }";
     let (_, made) = cloud.ask(deploy, order).await;
     let made = &made["data"]["made"];
     assert_eq!(
@@ -244,7 +257,8 @@ async fn a_cpu_pod_a_template_and_a_registry_are_made_as_the_python_client_makes
     assert_eq!(made["env"], json!(["A=1", "PUBLIC_KEY=ssh-ed25519 AAAA"]));
     let unknown = json!({ "in": { "imageName": "x", "instanceId": "cpu3c-2-5" } });
     assert!(cloud.ask(deploy, unknown).await.1["errors"].is_array());
-    let registry = "mutation { saveRegistryAuth(input: {name: \"r\", username: \"u\", password: \"p\"}) { id name } }";
+    let registry = "mutation { saveRegistryAuth(input: {name: \"r\", username: \"u\", password: \
+        \"p\"}) { id name } }";
     let (_, made) = cloud.ask(registry, json!({})).await;
     let id = made["data"]["saveRegistryAuth"]["id"].as_str().unwrap();
     let delete = format!("mutation {{ deleteRegistryAuth(registryAuthId: \"{id}\") }}");

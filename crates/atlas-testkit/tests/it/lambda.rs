@@ -42,7 +42,8 @@ fn client() -> Client {
 }
 
 fn order(more: Value) -> Value {
-    let mut body = json!({ "region_name": "us-west-2", "instance_type_name": "gpu_1x_a10", "ssh_key_names": ["atlas-fleet"], "name": "a" });
+    let mut body = json!({ "region_name": "us-west-2", "instance_type_name": "gpu_1x_a10",
+        "ssh_key_names": ["atlas-fleet"], "name": "a" });
     for (name, value) in more.as_object().into_iter().flatten() {
         body[name] = value.clone();
     }
@@ -274,8 +275,10 @@ async fn a_launch_is_checked_in_order_and_told_what_was_sent() {
     let long = "x".repeat(65);
     let script = "#!".to_owned() + &"x".repeat(1_000_000);
     let all_wrong = json!({
-        "ssh_key_names": ["nobody's"], "instance_type_name": "gpu_9x", "region_name": "nowhere", "name": long, "hostname": "-",
-        "tags": [{ "key": "BAD", "value": "zz-tag" }], "user_data": script, "quantity": 2, "image": { "family": "nobody's" },
+        "ssh_key_names": ["nobody's"], "instance_type_name": "gpu_9x", "region_name": "nowhere",
+            "name": long, "hostname": "-",
+        "tags": [{ "key": "BAD", "value": "zz-tag" }], "user_data": script, "quantity": 2,
+            "image": { "family": "nobody's" },
     });
     let mut body = order(all_wrong);
     body["ssh_key_names"] = json!([]);
@@ -387,7 +390,12 @@ async fn capacity_is_by_type_and_region_and_a_quota_is_not_capacity() {
 #[tokio::test(start_paused = true)]
 async fn an_address_shows_before_an_instance_is_active_and_what_was_written_is_never_read() {
     let client = client();
-    let id = client.launch(json!({ "user_data": "#!/bin/sh\n# zz-script", "tags": [{ "key": "kk", "value": "v" }] })).await;
+    let id = client
+        .launch(
+            json!({ "user_data": "#!/bin/sh\n# zz-script", "tags": [{ "key": "kk",
+        "value": "v" }] }),
+        )
+        .await;
     let mut seen = BTreeSet::new();
     for _ in 0..60 {
         let shown = client
@@ -606,7 +614,10 @@ async fn file_systems_have_two_spellings_one_region_and_no_end_while_mounted() {
         wrong.code(),
         "instance-operations/launch/file-system-in-wrong-region"
     );
-    let mount = |point: &str| json!({ "region_name": "us-east-1", "file_system_mounts": [{ "mount_point": point, "file_system_id": made["id"] }] });
+    let mount = |point: &str| {
+        json!({ "region_name": "us-east-1", "file_system_mounts": [{
+        "mount_point": point, "file_system_id": made["id"] }] })
+    };
     assert_eq!(
         client.refused(mount("/etc")).await.code(),
         "global/invalid-parameters"
@@ -645,7 +656,8 @@ async fn a_firewall_lets_in_ping_and_ssh_and_replaced_rules_are_all_there_are() 
         (open, &rules[0]["port_range"]),
         (vec!["tcp", "icmp"], &json!([22, 22]))
     );
-    let one = json!([{ "protocol": "udp", "port_range": [8000, 8000], "source_network": "0.0.0.0/0", "description": "" }]);
+    let one = json!([{ "protocol": "udp", "port_range": [8000, 8000],
+        "source_network": "0.0.0.0/0", "description": "" }]);
     assert_eq!(
         client
             .data("PUT", "/firewall-rules", json!({ "data": one }))
@@ -659,7 +671,8 @@ async fn a_firewall_lets_in_ping_and_ssh_and_replaced_rules_are_all_there_are() 
         one
     );
     for wrong in [
-        json!([{ "protocol": "icmp", "port_range": [1, 2], "source_network": "0.0.0.0/0", "description": "" }]),
+        json!([{ "protocol": "icmp", "port_range": [1, 2], "source_network": "0.0.0.0/0",
+            "description": "" }]),
         json!({}),
     ] {
         assert_eq!(

@@ -84,10 +84,12 @@ async fn a_pod_from_a_template_takes_its_settings_and_merges_its_environment() {
     let template = cloud
         .make(
             "templates",
-            json!({ "name": "t", "image": "a/b:2", "disk": 33, "env": { "A": "t", "B": "t" }, "allowedCudaVersions": ["12.4"] }),
+            json!({ "name": "t", "image": "a/b:2", "disk": 33, "env": { "A": "t", "B": "t" },
+                "allowedCudaVersions": ["12.4"] }),
         )
         .await;
-    let body = json!({ "name": "p", "gpu": { "id": "NVIDIA L40S" }, "templateId": id(&template), "env": { "B": "p" } });
+    let body = json!({ "name": "p", "gpu": { "id": "NVIDIA L40S" }, "templateId": id(&template),
+        "env": { "B": "p" } });
     let made = cloud.make("pods", body.clone()).await;
     assert_eq!(
         (&made["image"], &made["disk"], &made["env"]),
@@ -252,7 +254,8 @@ async fn registries_keep_their_password_and_delegations_read_their_arn() {
 async fn an_endpoint_is_made_runs_jobs_changes_and_goes() {
     let cloud = client();
     let body = json!({
-        "name": "e", "type": "QUEUE", "image": "a/w:1", "disk": 20, "gpu": { "pools": ["ADA_24"], "count": 1 },
+        "name": "e", "type": "QUEUE", "image": "a/w:1", "disk": 20, "gpu": { "pools": ["ADA_24"],
+            "count": 1 },
         "scaling": { "type": "QUEUE_DELAY", "queueDelay": 4 }, "workers": { "max": 2 },
     });
     let made = cloud.make("serverless", body.clone()).await;
@@ -348,7 +351,8 @@ async fn an_endpoint_is_made_runs_jobs_changes_and_goes() {
 #[tokio::test(start_paused = true)]
 async fn a_clusters_pods_are_hidden_and_its_own() {
     let cloud = client();
-    let body = json!({ "name": "c", "type": "RAY", "image": "a/b", "compute": { "gpuTypeId": "NVIDIA L40S", "gpuCountPerPod": 2, "podCount": 3 } });
+    let body = json!({ "name": "c", "type": "RAY", "image": "a/b", "compute": {
+        "gpuTypeId": "NVIDIA L40S", "gpuCountPerPod": 2, "podCount": 3 } });
     let made = cloud.make("clusters", body).await;
     assert_eq!(made["pods"]["total"], 3);
     let pods = cloud.get(&format!("clusters/{}/pods", id(&made))).await;

@@ -10,7 +10,8 @@ use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-const SOLD_OUT: &str = "There are no longer any instances available with the requested specifications. Please refresh and try again.";
+const SOLD_OUT: &str = "There are no longer any instances available with the requested \
+    specifications. Please refresh and try again.";
 
 struct Client {
     service: RunPod,
@@ -72,7 +73,8 @@ impl Client {
 }
 
 fn pod() -> Value {
-    json!({ "name": "atlas-x", "image": "x/y:1", "gpu": { "id": "NVIDIA L40S" }, "cloud": "SECURE", "disk": 40, "ports": ["8000/http", "22/tcp"], "env": { "A": "b" } })
+    json!({ "name": "atlas-x", "image": "x/y:1", "gpu": { "id": "NVIDIA L40S" }, "cloud": "SECURE",
+        "disk": 40, "ports": ["8000/http", "22/tcp"], "env": { "A": "b" } })
 }
 
 fn with(mut body: Value, field: &str, value: Value) -> Value {
@@ -269,7 +271,8 @@ async fn a_bad_body_is_refused_in_the_clouds_words() {
             with(
                 pod(),
                 "gpu",
-                json!({ "id": "NVIDIA A40", "allowedCudaVersions": ["12.8"], "minCudaVersion": "12.1" }),
+                json!({ "id": "NVIDIA A40", "allowedCudaVersions": ["12.8"],
+                    "minCudaVersion": "12.1" }),
             ),
             400,
             "mutually exclusive",
@@ -292,7 +295,8 @@ async fn a_bad_body_is_refused_in_the_clouds_words() {
             with(
                 pod(),
                 "mounts",
-                json!({ "persistent": { "size": 20, "path": "/a" }, "network": [{ "volumeId": "v", "path": "/b" }] }),
+                json!({ "persistent": { "size": 20, "path": "/a" }, "network": [{ "volumeId": "v",
+                    "path": "/b" }] }),
             ),
             400,
             "mutually exclusive",

@@ -249,7 +249,10 @@ async fn a_search_is_sorted_capped_and_verified_unless_it_says_otherwise() {
                 .iter()
                 .all(|offer| offer["verification"] == "unverified")
     );
-    let search = |kind: &str, storage: u32| json!({ "type": kind, "allocated_storage": storage, "ask_contract_id": { "eq": found[0]["id"] } });
+    let search = |kind: &str, storage: u32| {
+        json!({ "type": kind, "allocated_storage": storage,
+        "ask_contract_id": { "eq": found[0]["id"] } })
+    };
     let (small, large, bid) = (
         client.offers(search("on-demand", 0)).await,
         client.offers(search("ondemand", 720)).await,

@@ -453,7 +453,8 @@ fn the_books_are_written_as_the_admin_promises() {
     let now = books["now"].as_str().unwrap();
     let expected = serde_json::json!({
         "now": now,
-        "clouds": { "mock": { "created": 1, "live": 0, "destroyed": 1, "billed_usd": "0.000000000", "machines": [{
+        "clouds": { "mock": { "created": 1, "live": 0, "destroyed": 1, "billed_usd": "0.000000000",
+            "machines": [{
             "id": made.id, "name": "n", "state": "destroyed", "launch_key": null,
             "created_at": now, "destroyed_at": now, "billed_usd": "0.000000000",
         }] } },

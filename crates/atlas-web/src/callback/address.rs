@@ -104,7 +104,8 @@ fn check_host(host: &str) -> Result<()> {
     let wrong = |message: &str| Err(Error::validation("callback_url", message));
     let private = || {
         wrong(
-            "names a private address; machines could not reach it, or would reach their own network",
+            "names a private address; machines could not reach it, or would reach their own \
+                network",
         )
     };
     if let Some(inner) = host
@@ -375,20 +376,23 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_panics_and_every_spelling_of_one_address_is_judged_alike(text: String, address: u32, dots in 0_usize..4) {
+        fn nothing_panics_and_every_spelling_of_one_address_is_judged_alike(text: String,
+            address: u32, dots in 0_usize..4) {
             let _ = CallbackUrl::check(&text, Reach::Public);
             let _ = CallbackUrl::check(&format!("https://{text}/"), Reach::Public);
             let octets = address.to_be_bytes();
             let spelled = match dots {
                 0 => format!("{address:#x}"),
                 1 => format!("{}.{}", octets[0], address & 0x00ff_ffff),
-                2 => format!("{:#o}.{}.{}", octets[0], octets[1], address & 0xffff).replacen("0o", "0", 1),
+                2 => format!("{:#o}.{}.{}", octets[0], octets[1], address & 0xffff).replacen("0o",
+                    "0", 1),
                 _ => address.to_string(),
             };
             let plain = format!("https://{}/", Ipv4Addr::from(address));
             prop_assert_eq!(
                 CallbackUrl::check(&plain, Reach::Public).is_ok(),
-                CallbackUrl::check(&format!("https://{spelled}/"), Reach::Public).is_ok(), "{}", spelled
+                CallbackUrl::check(&format!("https://{spelled}/"), Reach::Public).is_ok(), "{}",
+                    spelled
             );
         }
     }

@@ -127,7 +127,8 @@ async fn answer(
     };
     let length = body.len();
     let head = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+        "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: \
+            close\r\n\r\n"
     );
     // The browser may have disconnected.
     let _left = stream.write_all((head + &body).as_bytes()).await;

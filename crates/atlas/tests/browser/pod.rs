@@ -79,7 +79,8 @@ impl Pod {
     pub(crate) async fn upgrade(&self, target: &str) -> u16 {
         let mut stream = TcpStream::connect(self.guard).await.unwrap();
         let head = format!(
-            "GET {target} HTTP/1.1\r\nhost: {}\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+            "GET {target} HTTP/1.1\r\nhost: {}\r\nconnection: upgrade\r\nupgrade: \
+                websocket\r\nsec-websocket-version: 13\r\n\
              sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
             self.guard
         );
@@ -161,7 +162,8 @@ async fn send_media(stream: &mut BufReader<TcpStream>) -> std::io::Result<()> {
     wave[4..8].copy_from_slice(&rest.to_le_bytes());
     let length = wave.len();
     let head = format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: audio/wav\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+        "HTTP/1.1 200 OK\r\ncontent-type: audio/wav\r\ncontent-length: {length}\r\nconnection: \
+            close\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await?;
     stream.write_all(&wave).await
@@ -175,7 +177,8 @@ async fn talk(stream: &mut BufReader<TcpStream>, key: &str, seen: &Seen) -> std:
     );
     let accept = BASE64.encode(accept.as_ref());
     let head = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: {accept}\r\n\r\n"
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: \
+            websocket\r\nsec-websocket-accept: {accept}\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await?;
     loop {

@@ -331,7 +331,8 @@ async fn pages(subject: &CloudSubject) -> Result<()> {
 /// What no provider of ours calls, and refusals of every kind.
 fn beside() -> Vec<(&'static str, &'static str, Option<Value>, u16)> {
     let pod = |more: Value| {
-        let mut body = json!({ "name": "x", "image": "x/y:1", "disk": 10, "cloud": "SECURE", "gpu": { "id": "NVIDIA L4" } });
+        let mut body = json!({ "name": "x", "image": "x/y:1", "disk": 10, "cloud": "SECURE",
+            "gpu": { "id": "NVIDIA L4" } });
         for (name, value) in more.as_object().into_iter().flatten() {
             body[name] = value.clone();
         }

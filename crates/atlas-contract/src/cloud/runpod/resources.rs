@@ -188,7 +188,8 @@ pub(super) async fn round(runpod: &RunPod, subject: &CloudSubject) -> Result<()>
     }
 
     let compute = json!({ "gpuTypeId": "NVIDIA L4", "gpuCountPerPod": 2, "podCount": 2 });
-    let order = json!({ "name": "fleet", "type": "TRAINING", "image": "x/y:1", "disk": 20, "compute": compute });
+    let order = json!({ "name": "fleet", "type": "TRAINING", "image": "x/y:1", "disk": 20,
+        "compute": compute });
     clusters(runpod, subject, order).await?;
 
     tokio::time::sleep(Duration::from_secs(30 * 3600)).await;

@@ -131,7 +131,8 @@ impl Gate {
             private_file::replace(&self.0.kept_at, &sums.encode(), &SystemEntropy::new())
         });
         if let Err(e) = kept {
-            tracing::warn!(path = %self.0.kept_at.display(), error = %e, "the store's page sums could not be kept");
+            tracing::warn!(path = %self.0.kept_at.display(), error = %e,
+                "the store's page sums could not be kept");
         }
     }
 
@@ -371,7 +372,8 @@ mod tests {
             prop_assert!(!gate.is_as_left().unwrap());
             run(&direct, &ops);
             run(&gate, &ops);
-            prop_assert_eq!(&fs::read(guarded.path()).unwrap(), &content, "nothing reached the file");
+            prop_assert_eq!(&fs::read(guarded.path()).unwrap(), &content,
+                "nothing reached the file");
             prop_assert!(whole(&gate) == whole(&direct));
             gate.open().unwrap();
             prop_assert!(fs::read(guarded.path()).unwrap() == fs::read(plain.path()).unwrap());
@@ -380,7 +382,8 @@ mod tests {
             prop_assert!(fs::read(guarded.path()).unwrap() == fs::read(plain.path()).unwrap());
 
             gate.close().unwrap();
-            let again = || Gate::closed(FileBackend::new(guarded.reopen().unwrap()).unwrap(), sums.clone()).unwrap();
+            let again = || Gate::closed(FileBackend::new(guarded.reopen().unwrap()).unwrap(),
+                sums.clone()).unwrap();
             prop_assert!(again().is_as_left().unwrap());
             again().open().unwrap();
             prop_assert!(!again().is_as_left().unwrap(), "an open store has no sums to trust");

@@ -79,7 +79,8 @@ pub(super) fn open(path: &Path, options: &RedbOptions) -> Result<Opened, Error> 
                 // The note only serves an error message; failing to write it does not prevent
                 // opening the store.
                 if let Err(e) = private_file::replace(&note, &text, &*options.entropy) {
-                    tracing::warn!(path = %note.display(), error = %e, "the note of the store's owner could not be written");
+                    tracing::warn!(path = %note.display(), error = %e,
+                        "the note of the store's owner could not be written");
                 }
                 return Ok(Opened {
                     db: *db,

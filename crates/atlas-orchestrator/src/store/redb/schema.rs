@@ -119,7 +119,8 @@ pub(super) fn examine(db: &Database) -> Result<u64, Error> {
         return Err(Error::validation(
             "store",
             format!(
-                "was written by a newer atlas (schema {version}, this one knows up to {}): use that one",
+                "was written by a newer atlas (schema {version}, this one knows up to {}): use \
+                    that one",
                 known + 1
             ),
         ));

@@ -177,11 +177,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn sums_kept_along_are_those_of_the_file(start in 0..40_000_u64, ops in prop::collection::vec((0..40_000_u64, prop::collection::vec(any::<u8>(), 0..9000), prop::option::of(0..60_000_u64)), 0..10)) {
+        fn sums_kept_along_are_those_of_the_file(start in 0..40_000_u64,
+            ops in prop::collection::vec((0..40_000_u64, prop::collection::vec(any::<u8>(),
+                0..9000), prop::option::of(0..60_000_u64)), 0..10)) {
             let file = InMemoryBackend::new();
             file.set_len(start).unwrap();
             let mut kept = Sums::of(&file).unwrap();
-            for (at, data, len) in ops.into_iter().chain([(0, vec![], Some(100)), (0, vec![], Some(4096))]) {
+            for (at, data, len) in ops.into_iter().chain([(0, vec![], Some(100)), (0, vec![],
+                Some(4096))]) {
                 if let Some(len) = len {
                     file.set_len(len).unwrap();
                     kept.set_len(len);

@@ -127,7 +127,8 @@ pub(super) fn run(
                     .source()
                     .map(ToString::to_string)
                     .unwrap_or_default();
-                tracing::error!(error = %failure, cause, changes = replies.len(), "the store could not be written");
+                tracing::error!(error = %failure, cause, changes = replies.len(),
+                    "the store could not be written");
                 for reply in replies {
                     let error = Error::new(ErrorKind::Unavailable, failure.message())
                         .with_source(cause.clone());

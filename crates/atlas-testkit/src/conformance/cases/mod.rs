@@ -17,7 +17,8 @@ use super::Case;
 
 macro_rules! cases {
     ($($module:ident { $($case:ident)* })*) => {
-        pub(super) const ALL: &[Case] = &[$($(Case { name: stringify!($case), run: |bench| Box::pin($module::$case(bench)) },)*)*];
+        pub(super) const ALL: &[Case] = &[$($(Case { name: stringify!($case),
+            run: |bench| Box::pin($module::$case(bench)) },)*)*];
     };
 }
 

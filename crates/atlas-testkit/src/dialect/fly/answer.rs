@@ -90,7 +90,8 @@ impl From<Refusal> for Failure {
             ),
             Refusal::Quota => Self::new(
                 403,
-                "organization \"Sim\" is using 4096 MB of memory in dfw which is over the allowed quota: contact support",
+                "organization \"Sim\" is using 4096 MB of memory in dfw which is over the allowed \
+                    quota: contact support",
             ),
             Refusal::Forbidden => Self::new(403, "this token may not do that"),
             Refusal::NotFound | Refusal::NoSuchCloud => Self::no_machine(),

@@ -61,8 +61,10 @@ impl Fly {
             .filter(|machine| machine.is_live() && parts(&machine.id).1 == name);
         let machines = machines.count();
         json!({
-            "id": format!("{:012x}", app.serial + 0x5e0b_7c41), "name": name, "internal_numeric_id": 904_000 + app.serial,
-            "machine_count": machines, "volume_count": self.disks_of(name), "network": app.network.as_deref().unwrap_or("default"),
+            "id": format!("{:012x}", app.serial + 0x5e0b_7c41), "name": name,
+                "internal_numeric_id": 904_000 + app.serial,
+            "machine_count": machines, "volume_count": self.disks_of(name),
+                "network": app.network.as_deref().unwrap_or("default"),
             "network_cidr": format!("fdaa:2:{:x}::/48", app.serial),
             "status": if machines > 0 { "deployed" } else { "pending" },
             "organization": { "name": app.org, "slug": app.org, "internal_numeric_id": 5521 },
@@ -255,13 +257,17 @@ impl Fly {
             app.clone()
         };
         Ok(ok(
-            &json!({ "secrets": self.shown_secrets(&app), "version": app.secrets_version, "Version": app.secrets_version }),
+            &json!({ "secrets": self.shown_secrets(&app), "version": app.secrets_version,
+                "Version": app.secrets_version }),
         ))
     }
 
     fn shown_secrets(&self, app: &App) -> Vec<Value> {
         let at = self.shown(app.created_at);
-        let row = |name: &String| json!({ "name": name, "digest": "5f2c9a01", "created_at": at, "updated_at": at });
+        let row = |name: &String| {
+            json!({ "name": name, "digest": "5f2c9a01", "created_at": at,
+            "updated_at": at })
+        };
         app.secrets.keys().map(row).collect()
     }
 
@@ -302,7 +308,8 @@ impl Fly {
 
     fn shown_ip(&self, ip: &Ip) -> Value {
         json!({
-            "ip": ip.address, "region": ip.region, "shared": ip.kind == "shared_v4", "egress": ip.kind.starts_with("egress"),
+            "ip": ip.address, "region": ip.region, "shared": ip.kind == "shared_v4",
+                "egress": ip.kind.starts_with("egress"),
             "created_at": self.shown(ip.created_at),
         })
     }

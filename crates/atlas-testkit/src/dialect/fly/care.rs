@@ -187,7 +187,8 @@ impl Fly {
             .collect();
         let running = machine.state == MachineState::Running;
         let row = json!({
-            "pid": 312, "command": machine.spec.command.join(" "), "directory": "/", "cpu": 2, "rss": 73_400_320, "rtime": 41,
+            "pid": 312, "command": machine.spec.command.join(" "), "directory": "/", "cpu": 2,
+                "rss": 73_400_320, "rtime": 41,
             "stime": 7, "listen_sockets": sockets,
         });
         Ok(ok(&Value::from(if running {
@@ -212,7 +213,8 @@ impl Fly {
     pub(super) fn events(&self, machine: &Machine) -> Vec<Value> {
         let event = |at: Timestamp, kind: &str, status: &str, source: &str| {
             json!({
-                "id": ulid(self.shown(at), &format!("{}{kind}{status}", machine.id)), "type": kind, "status": status, "source": source,
+                "id": ulid(self.shown(at), &format!("{}{kind}{status}", machine.id)), "type": kind,
+                    "status": status, "source": source,
                 "timestamp": self.shown(at).unix_millis(), "request": null,
             })
         };
@@ -241,7 +243,8 @@ impl Fly {
         let code = machine.exit_code.unwrap_or(0);
         let exit = json!({
             "exit_code": code, "guest_exit_code": code, "guest_signal": -1, "signal": -1,
-            "oom_killed": code == 137, "requested_stop": machine.exit_code.is_none(), "restarting": false,
+            "oom_killed": code == 137, "requested_stop": machine.exit_code.is_none(),
+                "restarting": false,
             "exited_at": self.shown(at), "error": "",
         });
         if machine

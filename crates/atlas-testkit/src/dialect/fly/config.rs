@@ -66,7 +66,8 @@ pub(super) fn read(sent: &Value) -> Result<Read, Failure> {
     let guest = guest(kept.get("guest"))?;
     kept.insert(
         "guest".to_owned(),
-        json!({ "cpu_kind": if guest.performance { "performance" } else { "shared" }, "cpus": guest.cpus, "memory_mb": guest.memory_mb }),
+        json!({ "cpu_kind": if guest.performance { "performance" } else { "shared" },
+            "cpus": guest.cpus, "memory_mb": guest.memory_mb }),
     );
     let mounts = kept
         .get("mounts")
@@ -89,7 +90,8 @@ pub(super) fn read(sent: &Value) -> Result<Read, Failure> {
             .is_some_and(|value| !value.is_boolean())
         {
             return Err(Failure::invalid(
-                "json: cannot unmarshal string into Go struct field MachineService.services.autostart of type bool",
+                "json: cannot unmarshal string into Go struct field \
+                    MachineService.services.autostart of type bool",
             ));
         }
     }
@@ -100,7 +102,8 @@ pub(super) fn read(sent: &Value) -> Result<Read, Failure> {
             .is_none_or(|map| map.values().all(Value::is_string));
         if !texts {
             return Err(Failure::invalid(format!(
-                "json: cannot unmarshal value into Go struct field MachineConfig.{name} of type string"
+                "json: cannot unmarshal value into Go struct field MachineConfig.{name} of type \
+                    string"
             )));
         }
     }

@@ -134,7 +134,8 @@ impl Fly {
             .map(|machine| self.version(&machine))
             .unwrap_or_default();
         json!({
-            "nonce": if nonce { lease.nonce.as_str() } else { "" }, "expires_at": self.shown(lease.expires_at).unix_seconds(),
+            "nonce": if nonce { lease.nonce.as_str() } else { "" },
+                "expires_at": self.shown(lease.expires_at).unix_seconds(),
             "owner": lease.owner, "description": lease.description, "version": version,
         })
     }

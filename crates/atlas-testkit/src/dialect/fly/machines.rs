@@ -82,7 +82,8 @@ impl Fly {
             return Err(Failure::new(
                 409,
                 format!(
-                    "already_exists: unique machine name violation, machine ID {id} already exists with name \"{name}\""
+                    "already_exists: unique machine name violation, machine ID {id} already exists \
+                        with name \"{name}\""
                 ),
             ));
         }
@@ -386,12 +387,16 @@ impl Fly {
         let image = machine.spec.image.as_str();
         let (repository, tag) = image.rsplit_once(':').unwrap_or((image, "latest"));
         let mut shown = json!({
-            "id": id, "name": machine.spec.name, "state": self.state(machine), "region": machine.region,
+            "id": id, "name": machine.spec.name, "state": self.state(machine),
+                "region": machine.region,
             "instance_id": version, "version": version,
-            "private_ip": format!("fdaa:2:9c1e:a7b:{:x}:{moves}:{}:2", machine.order(), id.get(..4).unwrap_or("0")),
-            "created_at": self.shown(machine.created_at), "updated_at": self.shown(updated.unwrap_or(machine.created_at)),
+            "private_ip": format!("fdaa:2:9c1e:a7b:{:x}:{moves}:{}:2", machine.order(),
+                id.get(..4).unwrap_or("0")),
+            "created_at": self.shown(machine.created_at),
+                "updated_at": self.shown(updated.unwrap_or(machine.created_at)),
             "host_status": "ok", "cordoned": cordoned,
-            "image_ref": { "registry": "registry-1.docker.io", "repository": repository, "tag": tag, "digest": "sha256:4f0c" },
+            "image_ref": { "registry": "registry-1.docker.io", "repository": repository,
+                "tag": tag, "digest": "sha256:4f0c" },
             "config": config::shown(machine, as_bool), "events": self.events(machine),
         });
         if unreachable {
@@ -403,7 +408,8 @@ impl Fly {
         }
         if leases && let Some(lease) = self.held_lease(&machine.id) {
             shown["lease"] = json!({
-                "owner": lease.owner, "description": lease.description, "expires_at": self.shown(lease.expires_at).unix_seconds(),
+                "owner": lease.owner, "description": lease.description,
+                    "expires_at": self.shown(lease.expires_at).unix_seconds(),
             });
         }
         shown

@@ -26,11 +26,21 @@ impl Fly {
                 let whole = self.shown_machine(machine, false);
                 let config = config::shown(machine, false);
                 let mut row = json!({ "app_name": parts(id).1 });
-                for field in ["id", "name", "state", "region", "version", "private_ip", "created_at", "updated_at"] {
+                for field in [
+                    "id",
+                    "name",
+                    "state",
+                    "region",
+                    "version",
+                    "private_ip",
+                    "created_at",
+                    "updated_at",
+                ] {
                     row[field] = whole[field].clone();
                 }
                 if !summary {
-                    row["config"] = json!({ "image": config["image"], "guest": config["guest"], "metadata": config["metadata"] });
+                    row["config"] = json!({ "image": config["image"], "guest": config["guest"],
+                        "metadata": config["metadata"] });
                 }
                 row
             })
@@ -99,7 +109,8 @@ impl Fly {
             .iter()
             .map(|(code, name, latitude, longitude, group, _)| {
                 json!({
-                    "code": code, "name": name, "latitude": latitude, "longitude": longitude, "gateway_available": true,
+                    "code": code, "name": name, "latitude": latitude, "longitude": longitude,
+                        "gateway_available": true,
                     "requires_paid_plan": *code == "bom", "deprecated": false, "geo_region": group,
                 })
             })

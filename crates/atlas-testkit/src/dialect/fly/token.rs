@@ -97,7 +97,8 @@ impl Fly {
     pub(super) fn current_token(&self, call: &Call<'_>) -> Response<SimBody> {
         let apps: Vec<&String> = call.scope.app.iter().collect();
         ok(&json!({ "tokens": [{
-            "token_id": "7b1d0c5e", "org_slug": call.account.as_str(), "organization": "5521", "apps": apps,
+            "token_id": "7b1d0c5e", "org_slug": call.account.as_str(), "organization": "5521",
+                "apps": apps,
             "user": "", "restricted_to_machine": "", "source_machine_id": "",
         }] }))
     }

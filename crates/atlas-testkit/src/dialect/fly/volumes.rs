@@ -77,8 +77,10 @@ impl Fly {
 
     fn shown_volume(&self, volume: &Volume, disk: &Disk) -> Value {
         json!({
-            "id": shown_id(&volume.id), "name": volume.name, "state": self.disk_state(disk), "size_gb": volume.size_gb, "region": volume.region,
-            "zone": "c2a9", "encrypted": disk.encrypted, "attached_machine_id": self.attached(&volume.id).unwrap_or_default(),
+            "id": shown_id(&volume.id), "name": volume.name, "state": self.disk_state(disk),
+                "size_gb": volume.size_gb, "region": volume.region,
+            "zone": "c2a9", "encrypted": disk.encrypted,
+                "attached_machine_id": self.attached(&volume.id).unwrap_or_default(),
             "created_at": self.shown(volume.created_at), "snapshot_retention": disk.retention,
             "auto_backup_enabled": disk.backup, "fstype": "ext4", "host_status": "ok",
         })
@@ -246,8 +248,10 @@ impl Fly {
             VolumeVerb::Snapshots => Ok(ok(&Value::from(disk.snapshots))),
             VolumeVerb::Snapshot => {
                 let snapshot = json!({
-                    "id": format!("vs_{}", self.world.word(14)), "created_at": self.shown(self.world.now()), "digest": "4f0c",
-                    "retention_days": disk.retention, "size": 0, "status": "created", "volume_size": u64::from(volume.size_gb) << 30,
+                    "id": format!("vs_{}", self.world.word(14)),
+                        "created_at": self.shown(self.world.now()), "digest": "4f0c",
+                    "retention_days": disk.retention, "size": 0, "status": "created",
+                        "volume_size": u64::from(volume.size_gb) << 30,
                 });
                 if let Some(disk) = self.shared().disks.get_mut(&volume.id) {
                     disk.snapshots.insert(0, snapshot);

@@ -86,7 +86,8 @@ impl Fly {
                 return Err(Failure::new(
                     408,
                     format!(
-                        "deadline_exceeded: machine failed to reach desired state, {wanted}, currently {state}"
+                        "deadline_exceeded: machine failed to reach desired state, {wanted}, \
+                            currently {state}"
                     ),
                 ));
             }

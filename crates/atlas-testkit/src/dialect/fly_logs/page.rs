@@ -83,9 +83,11 @@ fn element(line: &Line) -> Value {
     if let Some(raw) = &line.raw {
         return raw.clone();
     }
-    let meta = json!({ "instance": line.instance, "region": line.region, "event": { "provider": line.provider } });
+    let meta = json!({ "instance": line.instance, "region": line.region, "event": {
+        "provider": line.provider } });
     let mut attributes = json!({
-        "message": line.message, "level": line.level, "instance": line.instance, "region": line.region, "meta": meta,
+        "message": line.message, "level": line.level, "instance": line.instance,
+            "region": line.region, "meta": meta,
     });
     if let Some(timestamp) = timestamp(line) {
         attributes["timestamp"] = timestamp.into();
@@ -98,8 +100,10 @@ fn feed(app: &str, line: &Line) -> Value {
         return raw.clone();
     }
     json!({
-        "event": { "provider": line.provider }, "fly": { "app": { "instance": line.instance, "name": app }, "region": line.region },
-        "host": "b3f1", "log": { "level": line.level }, "message": line.message, "timestamp": timestamp(line),
+        "event": { "provider": line.provider }, "fly": { "app": { "instance": line.instance,
+            "name": app }, "region": line.region },
+        "host": "b3f1", "log": { "level": line.level }, "message": line.message,
+            "timestamp": timestamp(line),
     })
 }
 

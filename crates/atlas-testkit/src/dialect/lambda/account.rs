@@ -37,9 +37,11 @@ pub(super) struct Holdings {
 impl Default for Holdings {
     /// One key, as in an account that was set up; SSH and ICMP are open.
     fn default() -> Self {
-        let key = json!({ "id": "0".repeat(32), "name": "atlas-fleet", "public_key": "ssh-ed25519 AAAA fleet" });
+        let key = json!({ "id": "0".repeat(32), "name": "atlas-fleet",
+            "public_key": "ssh-ed25519 AAAA fleet" });
         let rules = json!([
-            { "protocol": "tcp", "port_range": [22, 22], "source_network": "0.0.0.0/0", "description": "ssh" },
+            { "protocol": "tcp", "port_range": [22, 22], "source_network": "0.0.0.0/0",
+                "description": "ssh" },
             { "protocol": "icmp", "source_network": "0.0.0.0/0", "description": "ping" },
         ]);
         Self {
@@ -142,12 +144,14 @@ impl Lambda {
         let name = name_of(&body, 64)?;
         let id = self.next_id();
         let public = body["public_key"].as_str();
-        let key = json!({ "id": id, "name": name, "public_key": public.unwrap_or("ssh-ed25519 AAAA made") });
+        let key = json!({ "id": id, "name": name,
+            "public_key": public.unwrap_or("ssh-ed25519 AAAA made") });
         self.holdings(call, |held| held.keys.insert(id, key.clone()));
         let mut shown = key;
         if public.is_none() {
             shown["private_key"] = Value::from(
-                "-----BEGIN OPENSSH PRIVATE KEY-----\nzz-private\n-----END OPENSSH PRIVATE KEY-----\n",
+                "-----BEGIN OPENSSH PRIVATE KEY-----\nzz-private\n-----END OPENSSH PRIVATE \
+                    KEY-----\n",
             );
         }
         Ok(data(&shown))
@@ -188,7 +192,8 @@ impl Lambda {
         }
         let id = self.next_id();
         let row = json!({
-            "id": id, "name": name, "mount_point": format!("/lambda/nfs/{name}"), "created": CREATED,
+            "id": id, "name": name, "mount_point": format!("/lambda/nfs/{name}"),
+                "created": CREATED,
             "created_by": { "id": "f".repeat(32), "email": "ops@example.com", "status": "active" },
             "is_in_use": false, "region": region(&place), "bytes_used": 0,
         });
@@ -317,7 +322,8 @@ impl Lambda {
             checked_rules(&body["rules"])?,
         );
         let id = self.next_id();
-        let row = json!({ "id": id, "name": name, "region": region(&place), "rules": rules, "created": CREATED, "instance_ids": [] });
+        let row = json!({ "id": id, "name": name, "region": region(&place), "rules": rules,
+            "created": CREATED, "instance_ids": [] });
         self.holdings(call, |held| held.rulesets.insert(id, row.clone()));
         Ok(data(&row))
     }
@@ -494,15 +500,17 @@ impl Lambda {
     }
 
     pub(super) fn images(&self) -> Response<SimBody> {
-        let rows = REGIONS.iter().enumerate().flat_map(|(r, (id, _))| {
-            FAMILIES.iter().enumerate().map(move |(f, (family, architecture))| {
+        let rows =
+            REGIONS.iter().enumerate().flat_map(|(r, (id, _))| {
+                FAMILIES.iter().enumerate().map(move |(f, (family, architecture))| {
                 json!({
-                    "id": format!("00000000-0000-4000-8000-{:012}", r * 10 + f), "created_time": CREATED, "updated_time": CREATED,
+                    "id": format!("00000000-0000-4000-8000-{:012}", r * 10 + f),
+                        "created_time": CREATED, "updated_time": CREATED,
                     "name": family, "description": family, "family": family, "version": "1.0.0",
                     "architecture": architecture, "region": region(id),
                 })
             })
-        });
+            });
         data(&rows.collect())
     }
 
@@ -554,11 +562,15 @@ impl Lambda {
             .take(page)
             .map(|machine| {
                 json!({
-                    "service_name": "cloud", "resource_name": "instance", "action": "launch", "catalog_version": "1.0",
-                    "event_id": format!("00000000-0000-4000-9000-{:0>12.12}", machine.id), "event_time": clock.on_the_wire(machine.created_at),
-                    "actor_lrn": "lrn:user", "resource_lrns": [format!("lrn:instance:{}", machine.id)], "resource_owner_lrn": "lrn:account",
+                    "service_name": "cloud", "resource_name": "instance", "action": "launch",
+                        "catalog_version": "1.0",
+                    "event_id": format!("00000000-0000-4000-9000-{:0>12.12}", machine.id),
+                        "event_time": clock.on_the_wire(machine.created_at),
+                    "actor_lrn": "lrn:user", "resource_lrns": [format!("lrn:instance:{}",
+                        machine.id)], "resource_owner_lrn": "lrn:account",
                     "request_api_key_lrn": "lrn:key",
-                    "additional_details": { "instance_lrn": machine.id, "instance_type": machine.spec.shape, "region": machine.region },
+                    "additional_details": { "instance_lrn": machine.id,
+                        "instance_type": machine.spec.shape, "region": machine.region },
                 })
             })
             .collect();

@@ -132,7 +132,8 @@ impl Lambda {
                 .collect();
             map.insert(
                 kind.name.to_owned(),
-                json!({ "instance_type": instance_type(kind.name), "regions_with_capacity_available": regions }),
+                json!({ "instance_type": instance_type(kind.name),
+                    "regions_with_capacity_available": regions }),
             );
         }
         data(&Value::Object(map))
@@ -206,7 +207,8 @@ impl Lambda {
         spec.command = container.command;
         spec.ports = reached(&container.ports, opened.as_deref());
         spec.extra = json!({
-            "ssh_key": keys[0], "rulesets": rulesets, "file_systems": body["file_system_names"].clone(), "publishes": container.ports,
+            "ssh_key": keys[0], "rulesets": rulesets,
+                "file_systems": body["file_system_names"].clone(), "publishes": container.ports,
             "mounts": body["file_system_mounts"].clone(),
         });
         let machine = self
@@ -360,7 +362,8 @@ fn instance_type(name: &str) -> Value {
         "gpu_description": kind.gpu_description,
         "price_cents_per_hour": kind.cents,
         "architecture": architecture,
-        "specs": { "vcpus": kind.vcpus, "memory_gib": kind.memory_gib, "storage_gib": kind.storage_gib, "gpus": kind.gpus },
+        "specs": { "vcpus": kind.vcpus, "memory_gib": kind.memory_gib,
+            "storage_gib": kind.storage_gib, "gpus": kind.gpus },
     })
 }
 
@@ -383,7 +386,8 @@ pub(super) fn instance(machine: &Machine) -> Value {
         if available {
             json!({ "available": true })
         } else {
-            json!({ "available": false, "reason_code": "vm-has-not-launched", "reason_description": "The VM has not launched." })
+            json!({ "available": false, "reason_code": "vm-has-not-launched",
+                "reason_description": "The VM has not launched." })
         }
     };
     let tags: Vec<Value> = spec

@@ -189,7 +189,8 @@ mod tests {
 
     #[test]
     fn a_script_runs_the_container_a_shell_would_run() {
-        let script = "#!/bin/bash\n# docker run nothing\n(\n  export TOKEN='s3cr'\\''t' MODEL=tiny\n  exec docker run -d --gpus all \\\n    -p 8000:8000 \
+        let script = "#!/bin/bash\n# docker run nothing\n(\n  export TOKEN='s3cr'\\''t' \
+            MODEL=tiny\n  exec docker run -d --gpus all \\\n    -p 8000:8000 \
                       -e TOKEN -e A=b -e MISSING 'x/y:1' sh -c 'exit 3'\n) || log 'run failed'\n";
         let found = container(script);
         assert_eq!(found.image.as_deref(), Some("x/y:1"));
@@ -202,9 +203,11 @@ mod tests {
 
     #[test]
     fn a_here_document_gives_the_environment_to_what_starts_the_container() {
-        let script = "#!/bin/bash\nlog() { :; }\npython3 -I -c 'code; \"x\"' docker run -d -e A -e B \\
+        let script = "#!/bin/bash\nlog() { :; }\npython3 -I -c 'code; \"x\"' docker run -d -e A -e \
+            B \\
                       --env-file /dev/fd/9 x/y:1 true <<'END' || log 'no'\n\
-                      {\"env\":{\"A\":\"it's; $(x)\",\"C\":\"not named\"},\"file\":{\"PATH\":\"/x\"}}\nEND\n\
+                      {\"env\":{\"A\":\"it's; $(x)\",\"C\":\"not \
+                          named\"},\"file\":{\"PATH\":\"/x\"}}\nEND\n\
                       echo docker run y:2 <<'END'\nnever ended";
         let found = container(script);
         let env = |name: &str| found.env.get(name).map(Secret::expose);

@@ -134,7 +134,8 @@ impl RunPod {
             }
             from = to;
         }
-        let mut query = json!({ "startTime": start.to_string(), "endTime": end.to_string(), "bucketSize": size.word() });
+        let mut query = json!({ "startTime": start.to_string(), "endTime": end.to_string(),
+            "bucketSize": size.word() });
         let mut metadata =
             json!({ "recordCount": records.len(), "totals": row(billing, &totals, None) });
         if let Some((field, count)) = billing.subject() {

@@ -201,7 +201,8 @@ impl RunPod {
             "name": name,
             "region": region,
             "globalNetwork": global,
-            "networkVolumeTypes": if *global { vec!["STANDARD", "HIGH_PERFORMANCE"] } else { vec!["STANDARD"] },
+            "networkVolumeTypes": if *global { vec!["STANDARD", "HIGH_PERFORMANCE"] } else {
+                vec!["STANDARD"] },
             "compliance": ["SOC_2_TYPE_2", "ISO_IEC_27001"],
         });
         let spec = self.world.cloud(NAME)?;
@@ -212,8 +213,13 @@ impl RunPod {
                 .filter(|shape| (shape.vram_gb > 0) == on_gpu);
             shapes
                 .filter_map(|shape| {
-                    let free = self.world.stock(NAME, &shape.native, "SECURE").get(id).copied()?;
-                    Some(json!({ "id": shape.native, "name": shape.name, "availability": word(stock_level(free)) }))
+                    let free = self
+                        .world
+                        .stock(NAME, &shape.native, "SECURE")
+                        .get(id)
+                        .copied()?;
+                    Some(json!({ "id": shape.native, "name": shape.name,
+                        "availability": word(stock_level(free)) }))
                 })
                 .collect()
         };
@@ -262,7 +268,10 @@ fn centres_with(free: &BTreeMap<String, u32>, count: u32) -> Vec<Value> {
     };
     free.iter()
         .filter(|(_, free)| **free >= count && **free > 0)
-        .map(|(id, free)| json!({ "id": id, "name": name(id), "availability": word(level(*free, count)) }))
+        .map(|(id, free)| {
+            json!({ "id": id, "name": name(id), "availability": word(level(*free,
+            count)) })
+        })
         .collect()
 }
 

@@ -171,7 +171,8 @@ impl RunPod {
                 Ok(Ok(value)) => drop(data.insert(name, value)),
                 Ok(Err(unknown)) => return schema_error(&unknown),
                 Err(message) => {
-                    errors.push(json!({ "message": message, "path": [name], "extensions": { "code": "RUNPOD" } }));
+                    errors.push(json!({ "message": message, "path": [name], "extensions": {
+                        "code": "RUNPOD" } }));
                     data.insert(name, Value::Null);
                 }
             }
@@ -332,7 +333,8 @@ fn too_many() -> Response<SimBody> {
 fn unauthorized() -> Response<SimBody> {
     answer(
         StatusCode::UNAUTHORIZED,
-        &json!({ "errors": [{ "message": "Unauthorized", "extensions": { "code": "UNAUTHENTICATED" } }] }),
+        &json!({ "errors": [{ "message": "Unauthorized", "extensions": {
+            "code": "UNAUTHENTICATED" } }] }),
     )
 }
 

@@ -316,7 +316,8 @@ impl RunPod {
         let shape_of = self.world.shape(NAME, &spec.shape);
         match shape_of.as_ref().filter(|shape| shape.vram_gb == 0) {
             Some(shape) => {
-                pod["cpu"] = json!({ "id": spec.shape, "vcpuCount": spec.count, "memory": shape.ram_gb * spec.count })
+                pod["cpu"] = json!({ "id": spec.shape, "vcpuCount": spec.count,
+                    "memory": shape.ram_gb * spec.count })
             }
             None => {
                 let per_gpu = shape_of.map_or(0, |shape| shape.ram_gb);
@@ -393,7 +394,10 @@ fn runtime(machine: &Machine, now: Timestamp) -> Value {
                     let inside = external
                         .filter(|_| port.is_symmetric())
                         .map_or(number, u32::from);
-                    ports.push(json!({ "private": inside, "public": external, "type": "tcp", "ip": machine.ip }));
+                    ports.push(
+                        json!({ "private": inside, "public": external, "type": "tcp",
+                        "ip": machine.ip }),
+                    );
                 }
                 (Protocol::Http, _) => ports.push(internal(machine, number)),
             }
@@ -429,16 +433,23 @@ fn on_cpu(machine: &Machine) -> bool {
 /// An HTTP port in `runtime`: at an internal address that cannot be reached from outside.
 fn internal(machine: &Machine, number: u32) -> Value {
     let last = machine.ip.rsplit('.').next().unwrap_or("9");
-    json!({ "private": number, "public": 60_000 + machine.order() % 5_000, "type": "http", "ip": format!("100.65.14.{last}") })
+    json!({ "private": number, "public": 60_000 + machine.order() % 5_000, "type": "http",
+        "ip": format!("100.65.14.{last}") })
 }
 
 fn ssh(machine: &Machine, now: Timestamp) -> Value {
     let user = format!("{}-6441{:04x}", machine.id, machine.order() & 0xffff);
-    let direct = machine.external.get(&22).filter(|_| machine.ports_announced(now)).map(|port| {
-        json!({ "host": machine.ip, "port": port, "username": "root", "command": format!("ssh root@{} -p {port}", machine.ip) })
-    });
+    let direct = machine
+        .external
+        .get(&22)
+        .filter(|_| machine.ports_announced(now))
+        .map(|port| {
+            json!({ "host": machine.ip, "port": port, "username": "root",
+            "command": format!("ssh root@{} -p {port}", machine.ip) })
+        });
     json!({
-        "proxy": { "host": "ssh.runpod.io", "port": 22, "username": user, "command": format!("ssh {user}@ssh.runpod.io") },
+        "proxy": { "host": "ssh.runpod.io", "port": 22, "username": user,
+            "command": format!("ssh {user}@ssh.runpod.io") },
         "direct": direct,
     })
 }

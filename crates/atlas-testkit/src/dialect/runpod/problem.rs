@@ -16,7 +16,8 @@ pub(super) struct Problem {
 }
 
 /// The sentence that means sold out; the cloud has no code for it.
-pub(super) const SOLD_OUT: &str = "There are no longer any instances available with the requested specifications. Please refresh and try again.";
+pub(super) const SOLD_OUT: &str = "There are no longer any instances available with the requested \
+    specifications. Please refresh and try again.";
 
 impl Problem {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {

@@ -238,11 +238,13 @@ impl RunPod {
                     .unwrap_or_default();
                 Ok(ok(&json!({
                     "jobs": {
-                        "completed": health.completed, "failed": health.failed, "inProgress": health.in_progress,
+                        "completed": health.completed, "failed": health.failed,
+                            "inProgress": health.in_progress,
                         "inQueue": health.in_queue, "retried": health.retried,
                     },
                     "workers": {
-                        "idle": health.idle, "initializing": health.initializing, "ready": health.idle,
+                        "idle": health.idle, "initializing": health.initializing,
+                            "ready": health.idle,
                         "running": health.running, "throttled": 0, "unhealthy": 0,
                     },
                 })))

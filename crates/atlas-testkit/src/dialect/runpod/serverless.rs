@@ -73,10 +73,12 @@ impl RunPod {
             return Err(Problem::bad("exactly one of gpu or cpu must be set"));
         }
         let mut extra = json!({
-            "workers": { "min": 0, "max": 3, "idleTimeout": 10 }, "dataCenterIds": [], "networkVolumes": [], "flashboot": "OFF",
+            "workers": { "min": 0, "max": 3, "idleTimeout": 10 }, "dataCenterIds": [],
+                "networkVolumes": [], "flashboot": "OFF",
             // The documented default is 300000; an omitted value came back as 0
             // (docs/clouds/runpod.md).
-            "timeout": 0, "args": "", "disk": 20, "env": {}, "ports": [], "registry": null, "version": 1,
+            "timeout": 0, "args": "", "disk": 20, "env": {}, "ports": [], "registry": null,
+                "version": 1,
         });
         let workers = checked.workers(&extra["workers"], &body, &body)?;
         let mut fields = body.as_object().cloned().unwrap_or_default();
@@ -155,7 +157,8 @@ impl RunPod {
             StatusCode::OK,
             &json!({
                 "summary": {
-                    "running": health.running, "idle": health.idle, "initializing": health.initializing, "throttled": 0, "unhealthy": 0,
+                    "running": health.running, "idle": health.idle,
+                        "initializing": health.initializing, "throttled": 0, "unhealthy": 0,
                     "total": workers.len(),
                 },
                 "workers": workers,
@@ -174,14 +177,16 @@ impl RunPod {
             .rev()
             .map(|number| {
                 json!({
-                    "id": format!("rel_{id}_{number}"), "version": number, "source": "MANUAL", "buildId": null, "createdByUserId": null,
+                    "id": format!("rel_{id}_{number}"), "version": number, "source": "MANUAL",
+                        "buildId": null, "createdByUserId": null,
                     "workerCount": if number == version { total } else { 0 },
                     "createdAt": wire_time(&self.world, held.created_at), "diff": [],
                 })
             })
             .collect();
         let percent = if total == 0 { 0 } else { 100 };
-        let rollout = json!({ "inProgress": false, "workersOnLatest": total, "workersTotal": total, "percentOnLatest": percent });
+        let rollout = json!({ "inProgress": false, "workersOnLatest": total, "workersTotal": total,
+            "percentOnLatest": percent });
         let body = json!({ "endpointVersion": version, "rollout": rollout });
         let list = format!("releases of {id}");
         let body = self.put_page(call, &list, MOST, "releases", releases, body)?;
@@ -262,9 +267,12 @@ impl RunPod {
         let mut shown =
             json!({ "id": endpoint.id, "createdAt": wire_time(&self.world, endpoint.created_at) });
         let defaults = json!({
-            "name": endpoint.id, "type": "QUEUE", "image": "", "args": "", "entrypoint": [], "cmd": [], "disk": 20, "env": {}, "ports": [], "registry": null,
-            "scaling": { "type": "QUEUE_DELAY", "queueDelay": 4 }, "dataCenterIds": [], "networkVolumes": [], "flashboot": "OFF",
-            "timeout": 600_000, "workers": { "min": 0, "max": endpoint.spec.max_workers, "idleTimeout": 10 },
+            "name": endpoint.id, "type": "QUEUE", "image": "", "args": "", "entrypoint": [],
+                "cmd": [], "disk": 20, "env": {}, "ports": [], "registry": null,
+            "scaling": { "type": "QUEUE_DELAY", "queueDelay": 4 }, "dataCenterIds": [],
+                "networkVolumes": [], "flashboot": "OFF",
+            "timeout": 600_000, "workers": { "min": 0, "max": endpoint.spec.max_workers,
+                "idleTimeout": 10 },
         });
         for (field, default) in defaults.as_object().into_iter().flatten() {
             shown[field] = extra.get(field).unwrap_or(default).clone();
@@ -283,12 +291,15 @@ impl RunPod {
         let url = |path: &str| format!("{RUNTIME}/{id}/{path}");
         shown["requestUrls"] = if shown["type"] == "QUEUE" {
             json!({
-                "run": url("run"), "runSync": url("runsync"), "status": url("status/{job_id}"), "stream": url("stream/{job_id}"),
-                "cancel": url("cancel/{job_id}"), "retry": url("retry/{job_id}"), "purgeQueue": url("purge-queue"),
+                "run": url("run"), "runSync": url("runsync"), "status": url("status/{job_id}"),
+                    "stream": url("stream/{job_id}"),
+                "cancel": url("cancel/{job_id}"), "retry": url("retry/{job_id}"),
+                    "purgeQueue": url("purge-queue"),
                 "health": url("health"),
             })
         } else {
-            json!({ "base": format!("https://{id}.api.runpod.ai"), "health": format!("https://{id}.api.runpod.ai/ping") })
+            json!({ "base": format!("https://{id}.api.runpod.ai"),
+                "health": format!("https://{id}.api.runpod.ai/ping") })
         };
         shown
     }

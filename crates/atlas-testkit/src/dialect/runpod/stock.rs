@@ -436,7 +436,8 @@ pub fn add_endpoint(world: &World, account: &Account) {
         "name": ENDPOINT,
         "type": "QUEUE",
         "image": "atlas/echo:1",
-        "gpu": { "pools": ["ADA_24"], "count": 1, "allowedCudaVersions": [], "minCudaVersion": null },
+        "gpu": { "pools": ["ADA_24"], "count": 1, "allowedCudaVersions": [],
+            "minCudaVersion": null },
         "scaling": { "type": "QUEUE_DELAY", "queueDelay": 4 },
         "workersMin": 0,
     });

@@ -70,9 +70,11 @@ const TEMPLATE: [&str; 16] = [
 /// A public template that every account can read and no simulated account owns.
 fn official() -> Value {
     json!({
-        "id": "30zmvf89kd", "name": "PyTorch 2.8", "image": "runpod/pytorch:1.0.2-cu1281-torch280-ubuntu2404",
+        "id": "30zmvf89kd", "name": "PyTorch 2.8",
+            "image": "runpod/pytorch:1.0.2-cu1281-torch280-ubuntu2404",
         "args": "", "entrypoint": [], "cmd": [], "disk": 50,
-        "mounts": {}, "ports": ["8888/http", "22/tcp"], "env": {}, "registry": null, "serverless": false, "public": true,
+        "mounts": {}, "ports": ["8888/http", "22/tcp"], "env": {}, "registry": null,
+            "serverless": false, "public": true,
         "category": "NVIDIA", "startSsh": true, "startJupyter": true, "allowedCudaVersions": [],
     })
 }
@@ -112,8 +114,10 @@ impl RunPod {
         let mut sent = template(&body, &["name", "image"])?;
         command::settle(&mut sent, &Value::Null)?;
         let mut made = json!({
-            "id": self.world.word(10), "args": "", "entrypoint": [], "cmd": [], "disk": 50, "mounts": {}, "ports": [], "env": {}, "registry": null, "serverless": false,
-            "public": false, "category": "NVIDIA", "startSsh": true, "startJupyter": true, "allowedCudaVersions": [],
+            "id": self.world.word(10), "args": "", "entrypoint": [], "cmd": [], "disk": 50,
+                "mounts": {}, "ports": [], "env": {}, "registry": null, "serverless": false,
+            "public": false, "category": "NVIDIA", "startSsh": true, "startJupyter": true,
+                "allowedCudaVersions": [],
         });
         merge(&mut made, sent);
         self.with_store(call, |store| store.add("templates", made.clone()));
@@ -368,7 +372,8 @@ fn size(check: &mut Check, value: Option<&Value>) -> Option<u32> {
 }
 
 fn volume(volume: &Volume) -> Value {
-    json!({ "id": volume.id, "name": volume.name, "size": volume.size_gb, "dataCenter": volume.region, "type": volume.kind })
+    json!({ "id": volume.id, "name": volume.name, "size": volume.size_gb,
+        "dataCenter": volume.region, "type": volume.kind })
 }
 
 /// A template's body, checked; the fields as sent.

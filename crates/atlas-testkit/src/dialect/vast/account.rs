@@ -63,7 +63,8 @@ impl Vast {
     pub(super) fn user(&self, call: &Call<'_>) -> Response<SimBody> {
         let id = user_id(&call.account);
         ok(
-            &json!({ "id": id, "key_id": 4, "email": format!("{}@example.com", call.account.as_str()), "balance": 0.0,
+            &json!({ "id": id, "key_id": 4, "email": format!("{}@example.com",
+                call.account.as_str()), "balance": 0.0,
             "credit": dollars(self.credit(&call.account)),
             "ssh_key": "", "sid": "zz-session" }),
         )
@@ -87,7 +88,8 @@ impl Vast {
         let (key, id) = (sent_key(call)?, self.next_number());
         self.holdings(call, |held| held.keys.insert(id, key.clone()));
         Ok(ok(
-            &json!({ "success": true, "key": shown(id, user_id(&call.account), "public_key", &key) }),
+            &json!({ "success": true, "key": shown(id, user_id(&call.account), "public_key",
+                &key) }),
         ))
     }
 
@@ -228,14 +230,20 @@ impl Vast {
             if gpu + disk + pulled == Usd::ZERO || id <= after {
                 continue;
             }
-            let item = |kind: &str, amount: Usd| json!({ "start": from, "end": to, "type": kind, "source": null, "description": kind, "amount": three(amount), "metadata": {}, "items": [] });
+            let item = |kind: &str, amount: Usd| {
+                json!({ "start": from, "end": to, "type": kind,
+                "source": null, "description": kind, "amount": three(amount), "metadata": {},
+                    "items": [] })
+            };
             let mut items = vec![item("gpu", gpu), item("disk", disk)];
             if pulled > Usd::ZERO {
                 items.push(item("bwd", pulled));
             }
             rows.push((id, json!({
-                "start": from, "end": to, "type": "instance", "source": format!("instance-{id}"), "description": format!("Instance {id}"),
-                "amount": three(gpu + disk + pulled), "metadata": { "label": machine.spec.name }, "items": items,
+                "start": from, "end": to, "type": "instance", "source": format!("instance-{id}"),
+                    "description": format!("Instance {id}"),
+                "amount": three(gpu + disk + pulled), "metadata": { "label": machine.spec.name },
+                    "items": items,
             })));
         }
         rows.sort_by_key(|(id, _)| *id);
@@ -245,7 +253,8 @@ impl Vast {
         let token = rows.last().filter(|_| more).map(|(id, _)| format!("c{id}"));
         let rows: Vec<Value> = rows.into_iter().map(|(_, row)| row).collect();
         Ok(ok(
-            &json!({ "success": true, "count": rows.len(), "total": total, "next_token": token, "results": rows }),
+            &json!({ "success": true, "count": rows.len(), "total": total, "next_token": token,
+                "results": rows }),
         ))
     }
 }

@@ -37,9 +37,8 @@ impl Vast {
         let ask = stock::find(ask_id).ok_or_else(|| gone(no_longer(ask_id, false)))?;
         let order = Order::read(&body)?;
         if self.shared().quirks.refuses_with_200 {
-            return Ok(ok(
-                &json!({ "success": false, "error": "invalid_args", "msg": "error: the machine refused the request" }),
-            ));
+            return Ok(ok(&json!({ "success": false, "error": "invalid_args",
+                    "msg": "error: the machine refused the request" })));
         }
         self.solvent(&call.account)?;
         if self.loses_race() {
@@ -100,7 +99,8 @@ impl Vast {
             self.world.word(16)
         );
         Ok(ok(
-            &json!({ "success": true, "new_contract": made.id.parse::<u64>().unwrap_or(0), "instance_api_key": secret }),
+            &json!({ "success": true, "new_contract": made.id.parse::<u64>().unwrap_or(0),
+                "instance_api_key": secret }),
         ))
     }
 
@@ -130,8 +130,10 @@ impl Vast {
         spec.spot = price.is_some();
         spec.bid = price;
         spec.extra = json!({
-            "ask": ask.id, "flags": order.flags, "args": order.args, "runtype": order.runtype, "onstart": order.onstart,
-            "gpu_name": quirks.delivers.unwrap_or_else(|| ask.gpu_name.to_owned()), "volume": order.volume,
+            "ask": ask.id, "flags": order.flags, "args": order.args, "runtype": order.runtype,
+                "onstart": order.onstart,
+            "gpu_name": quirks.delivers.unwrap_or_else(|| ask.gpu_name.to_owned()),
+                "volume": order.volume,
         });
         spec
     }

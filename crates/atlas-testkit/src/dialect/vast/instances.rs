@@ -238,7 +238,8 @@ impl Vast {
     pub(super) fn balance(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
         self.mine(call, id)?;
         Ok(ok(
-            &json!({ "success": true, "refundable_deposit": 0.0, "total_discount": 0.0, "discount_months": 0 }),
+            &json!({ "success": true, "refundable_deposit": 0.0, "total_discount": 0.0,
+                "discount_months": 0 }),
         ))
     }
 
@@ -277,37 +278,51 @@ impl Vast {
         let base = dollars(machine.price.per_hour());
         let running = machine.state == MachineState::Running;
         let price = |gpu: f64| {
-            json!({ "gpuCostPerHour": gpu, "diskHour": storage, "totalHour": gpu + storage, "discountTotalHour": 0,
+            json!({ "gpuCostPerHour": gpu, "diskHour": storage, "totalHour": gpu + storage,
+                "discountTotalHour": 0,
                 "discountedTotalPerHour": gpu + storage })
         };
         let start = seconds(machine.created_at);
         let mut shown = json!({
             "id": machine.id.parse::<u64>().unwrap_or(0),
-            "actual_status": state.actual, "intended_status": state.intended, "cur_state": state.current, "next_state": state.next,
+            "actual_status": state.actual, "intended_status": state.intended,
+                "cur_state": state.current, "next_state": state.next,
             "status_msg": state.message,
             "label": (!spec.name.is_empty()).then_some(spec.name.as_str()),
             "template_id": null, "template_hash_id": null, "template_name": null,
-            "image_uuid": spec.image, "image_args": spec.extra["args"].as_array().cloned().unwrap_or_default(),
+            "image_uuid": spec.image,
+                "image_args": spec.extra["args"].as_array().cloned().unwrap_or_default(),
             "image_runtype": spec.extra["runtype"].as_str().unwrap_or("args"),
-            "extra_env": extra_env(machine), "onstart": spec.extra["onstart"].as_str().unwrap_or_default(),
+            "extra_env": extra_env(machine),
+                "onstart": spec.extra["onstart"].as_str().unwrap_or_default(),
             "jupyter_token": format!("zz-jupyter-{}", machine.id),
-            "ssh_host": "ssh4.vast.example", "ssh_port": 17_732, "ssh_idx": "4", "machine_dir_ssh_port": 5300,
+            "ssh_host": "ssh4.vast.example", "ssh_port": 17_732, "ssh_idx": "4",
+                "machine_dir_ssh_port": 5300,
             "local_ipaddrs": "10.2.202.31 172.17.0.1 \n",
         });
         let more = [
             hardware(machine, ask),
             json!({
-                "dph_base": base, "dph_total": base + storage, "min_bid": ask.map_or(0.0, |ask| dollars(ask.min_bid.per_hour())), "is_bid": spec.spot,
+                "dph_base": base, "dph_total": base + storage, "min_bid": ask.map_or(0.0,
+                    |ask| dollars(ask.min_bid.per_hour())), "is_bid": spec.spot,
                 "search": price(base), "instance": price(if running { base } else { 0.0 }),
                 "storage_cost": 0.2, "storage_total_cost": storage,
-                "machine_id": ask.map_or(0, |ask| ask.machine), "host_id": ask.map_or(0, |ask| ask.host),
-                "geolocation": ask.map_or("", |ask| ask.place.1), "verification": if ask.is_none_or(|ask| ask.verified) { "verified" } else { "unverified" },
+                "machine_id": ask.map_or(0, |ask| ask.machine), "host_id": ask.map_or(0,
+                    |ask| ask.host),
+                "geolocation": ask.map_or("", |ask| ask.place.1),
+                    "verification": if ask.is_none_or(|ask| ask.verified) { "verified" } else {
+                        "unverified" },
                 "reliability2": ask.map_or(0.9, |ask| ask.reliability),
-                "start_date": start, "end_date": start + 5_184_000.0, "duration": (seconds(now) - start).max(0.0), "uptime_mins": null,
-                "disk_space": spec.volume_gb, "disk_usage": -1, "disk_util": -1, "mem_limit": null, "mem_usage": null, "vmem_usage": null,
-                "cpu_util": 0.0, "cpu_arch": if ask.is_some_and(|ask| ask.arm64) { "arm64" } else { "amd64" }, "cpu_name": "AMD EPYC", "cpu_ram": 257_654,
-                "direct_port_count": ask.map_or(0, |ask| ask.ports), "direct_port_start": -1, "direct_port_end": -1, "static_ip": true,
-                "rentable": false, "external": false, "credit_balance": null, "credit_discount": null, "time_remaining": "", "time_remaining_isbid": "",
+                "start_date": start, "end_date": start + 5_184_000.0,
+                    "duration": (seconds(now) - start).max(0.0), "uptime_mins": null,
+                "disk_space": spec.volume_gb, "disk_usage": -1, "disk_util": -1, "mem_limit": null,
+                    "mem_usage": null, "vmem_usage": null,
+                "cpu_util": 0.0, "cpu_arch": if ask.is_some_and(|ask| ask.arm64) { "arm64" } else {
+                    "amd64" }, "cpu_name": "AMD EPYC", "cpu_ram": 257_654,
+                "direct_port_count": ask.map_or(0, |ask| ask.ports), "direct_port_start": -1,
+                    "direct_port_end": -1, "static_ip": true,
+                "rentable": false, "external": false, "credit_balance": null,
+                    "credit_discount": null, "time_remaining": "", "time_remaining_isbid": "",
             }),
         ];
         if let Some(shown) = shown.as_object_mut() {
@@ -343,8 +358,10 @@ fn hardware(machine: &Machine, ask: Option<&stock::Ask>) -> Value {
     let spec = &machine.spec;
     json!({
             "gpu_name": spec.extra["gpu_name"].as_str().or(ask.map(|ask| ask.gpu_name)),
-            "num_gpus": ask.map_or(1, |ask| ask.num_gpus), "gpu_ram": ask.map_or(0, |ask| ask.gpu_ram),
-            "gpu_totalram": ask.map_or(0, |ask| ask.gpu_ram * ask.num_gpus), "gpu_util": null, "gpu_temp": null, "gpu_arch": "nvidia",
+            "num_gpus": ask.map_or(1, |ask| ask.num_gpus), "gpu_ram": ask.map_or(0,
+                |ask| ask.gpu_ram),
+            "gpu_totalram": ask.map_or(0, |ask| ask.gpu_ram * ask.num_gpus), "gpu_util": null,
+                "gpu_temp": null, "gpu_arch": "nvidia",
             "gpu_frac": ask.map_or(1.0, |ask| f64::from(ask.num_gpus) / f64::from(ask.of)),
     })
 }

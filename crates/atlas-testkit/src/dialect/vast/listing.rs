@@ -117,7 +117,8 @@ impl Vast {
             }
         }
         Ok(ok(&json!({
-            "success": true, "instances_found": found, "total_instances": total, "label_counts": labels, "next_token": token,
+            "success": true, "instances_found": found, "total_instances": total,
+                "label_counts": labels, "next_token": token,
             "instances": rows,
         })))
     }

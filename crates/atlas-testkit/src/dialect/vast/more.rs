@@ -107,9 +107,8 @@ impl Vast {
 
     /// No host asks for more.
     pub(super) fn price_increases(&self) -> Response<SimBody> {
-        ok(
-            &json!({ "success": true, "count": 0, "truncated": false, "pending_price_increases": [] }),
-        )
+        ok(&json!({ "success": true, "count": 0, "truncated": false,
+                "pending_price_increases": [] }))
     }
 
     /// The account has no secrets.

@@ -184,25 +184,35 @@ impl Vast {
             .on_the_wire(self.world.now())
             .unix_seconds();
         let mut shown = json!({
-            "id": ask.id, "ask_contract_id": ask.id, "machine_id": ask.machine, "host_id": ask.host, "bundle_id": 900_000 + ask.id % 1000,
-            "gpu_name": ask.gpu_name, "num_gpus": ask.num_gpus, "gpu_ram": ask.gpu_ram, "gpu_total_ram": ask.gpu_ram * ask.num_gpus,
+            "id": ask.id, "ask_contract_id": ask.id, "machine_id": ask.machine,
+                "host_id": ask.host, "bundle_id": 900_000 + ask.id % 1000,
+            "gpu_name": ask.gpu_name, "num_gpus": ask.num_gpus, "gpu_ram": ask.gpu_ram,
+                "gpu_total_ram": ask.gpu_ram * ask.num_gpus,
             "gpu_frac": f64::from(ask.num_gpus) / f64::from(ask.of), "gpu_arch": "nvidia",
-            "dph_base": base, "dph_total": base + storage_total, "min_bid": dollars(ask.min_bid.per_hour()),
+            "dph_base": base, "dph_total": base + storage_total,
+                "min_bid": dollars(ask.min_bid.per_hour()),
             "storage_cost": 0.2, "storage_total_cost": storage_total,
-            "search": { "gpuCostPerHour": base, "diskHour": storage_total, "totalHour": base + storage_total,
+            "search": { "gpuCostPerHour": base, "diskHour": storage_total,
+                "totalHour": base + storage_total,
                 "discountTotalHour": 0, "discountedTotalPerHour": base + storage_total },
             "reliability": ask.reliability, "reliability2": ask.reliability,
             "verification": if ask.verified { "verified" } else { "unverified" },
             "rentable": true, "rented": false, "is_bid": bid, "external": false,
         });
         let more = json!({
-            "direct_port_count": ask.ports, "direct_port_start": 40_000, "direct_port_end": 40_199, "static_ip": true,
-            "public_ipaddr": "203.0.113.9", "inet_down": ask.inet_down, "inet_up": 611.0, "inet_down_cost": 0.002, "inet_up_cost": 0.003,
+            "direct_port_count": ask.ports, "direct_port_start": 40_000, "direct_port_end": 40_199,
+                "static_ip": true,
+            "public_ipaddr": "203.0.113.9", "inet_down": ask.inet_down, "inet_up": 611.0,
+                "inet_down_cost": 0.002, "inet_up_cost": 0.003,
             "cuda_max_good": ask.cuda, "driver_version": "570.124.06", "compute_cap": 890,
-            "cpu_cores": ask.cpu_cores, "cpu_cores_effective": f64::from(ask.num_gpus) * 16.0, "cpu_ram": 257_654,
-            "cpu_arch": if ask.arm64 { "arm64" } else { "amd64" }, "cpu_name": "AMD EPYC", "disk_space": 311.4, "disk_name": "nvme", "disk_bw": 2800.0,
-            "geolocation": ask.place.1, "geolocode": 0, "hosting_type": u32::from(ask.datacenter), "datacenter": ask.datacenter,
-            "end_date": wire + 5_184_000, "duration": 5_184_000.0, "vms_enabled": false, "score": 100.0 / base,
+            "cpu_cores": ask.cpu_cores, "cpu_cores_effective": f64::from(ask.num_gpus) * 16.0,
+                "cpu_ram": 257_654,
+            "cpu_arch": if ask.arm64 { "arm64" } else { "amd64" }, "cpu_name": "AMD EPYC",
+                "disk_space": 311.4, "disk_name": "nvme", "disk_bw": 2800.0,
+            "geolocation": ask.place.1, "geolocode": 0, "hosting_type": u32::from(ask.datacenter),
+                "datacenter": ask.datacenter,
+            "end_date": wire + 5_184_000, "duration": 5_184_000.0, "vms_enabled": false,
+                "score": 100.0 / base,
         });
         if let (Some(shown), Value::Object(more)) = (shown.as_object_mut(), more) {
             shown.extend(more);

@@ -59,9 +59,8 @@ impl Vast {
             .collect();
         let kept = lines[lines.len().saturating_sub(tail)..].join("\n");
         let result_url = self.write(id, if kept.is_empty() { kept } else { kept + "\n" });
-        Ok(ok(
-            &json!({ "success": true, "result_url": result_url, "msg": "Logs are being uploaded." }),
-        ))
+        Ok(ok(&json!({ "success": true, "result_url": result_url,
+                "msg": "Logs are being uploaded." })))
     }
 
     pub(super) fn command(&self, call: &Call<'_>, id: &str) -> Result<Response<SimBody>, Failure> {
@@ -86,7 +85,8 @@ impl Vast {
         }
         let result_url = self.write(id, format!("$ {command}\n"));
         Ok(ok(
-            &json!({ "success": true, "writeable_path": "/var/lib/vast", "result_url": result_url, "msg": "The command is being run." }),
+            &json!({ "success": true, "writeable_path": "/var/lib/vast", "result_url": result_url,
+                "msg": "The command is being run." }),
         ))
     }
 

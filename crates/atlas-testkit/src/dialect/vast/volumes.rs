@@ -31,12 +31,23 @@ impl Vast {
         let wanted = &body["machine_id"];
         let offers: Vec<Value> = machines
             .into_iter()
-            .filter(|ask| !wanted.is_object() || super::offers::fits(&Value::from(ask.machine), wanted))
-            .take(body["limit"].as_u64().and_then(|limit| usize::try_from(limit).ok()).unwrap_or(64).min(64))
+            .filter(|ask| {
+                !wanted.is_object() || super::offers::fits(&Value::from(ask.machine), wanted)
+            })
+            .take(
+                body["limit"]
+                    .as_u64()
+                    .and_then(|limit| usize::try_from(limit).ok())
+                    .unwrap_or(64)
+                    .min(64),
+            )
             .map(|ask| {
-                json!({ "id": offer_id(ask.machine), "ask_contract_id": offer_id(ask.machine), "machine_id": ask.machine, "host_id": ask.host,
-                    "disk_space": 200.0, "storage_cost": 0.1, "geolocation": ask.place.1, "reliability2": ask.reliability,
-                    "verification": if ask.verified { "verified" } else { "unverified" }, "inet_down": ask.inet_down, "static_ip": true })
+                json!({ "id": offer_id(ask.machine), "ask_contract_id": offer_id(ask.machine),
+                    "machine_id": ask.machine, "host_id": ask.host,
+                    "disk_space": 200.0, "storage_cost": 0.1, "geolocation": ask.place.1,
+                        "reliability2": ask.reliability,
+                    "verification": if ask.verified { "verified" } else { "unverified" },
+                        "inet_down": ask.inet_down, "static_ip": true })
             })
             .collect();
         ok(&json!({ "offers": offers }))
@@ -52,9 +63,11 @@ impl Vast {
                     .filter(|(_, held)| held == id)
                     .map(|(instance, _)| json!({ "id": instance.parse::<u64>().ok() }))
                     .collect();
-                json!({ "id": id, "status": if instances.is_empty() { "created" } else { "in-use" }, "machine_id": volume.machine,
+                json!({ "id": id, "status": if instances.is_empty() { "created" } else {
+                    "in-use" }, "machine_id": volume.machine,
                     "disk_space": volume.size, "label": volume.name, "instances": instances,
-                    "start_date": clock.on_the_wire(volume.created).unix_seconds(), "storage_total_cost": 0.0 })
+                    "start_date": clock.on_the_wire(volume.created).unix_seconds(),
+                        "storage_total_cost": 0.0 })
             };
             held.volumes.iter().map(row).collect()
         });

@@ -16,7 +16,8 @@ const UBUNTU: &str = "runpod-ubuntu";
 /// The fields of `PodTemplate`; null until filled in.
 pub(super) fn template_type() -> Value {
     json!({
-        "__typename": "PodTemplate", "id": null, "name": null, "imageName": null, "dockerArgs": null,
+        "__typename": "PodTemplate", "id": null, "name": null, "imageName": null,
+            "dockerArgs": null,
         "containerDiskInGb": null, "volumeInGb": null, "volumeMountPath": null, "ports": null,
         "env": [{ "key": null, "value": null }], "isServerless": null, "isPublic": null,
         "isRunpod": null, "readme": null, "containerRegistryAuthId": null, "startSsh": null,

@@ -45,11 +45,23 @@ impl RunPod {
             .filter_map(|card| self.world.shape(NAME, card.id))
             .filter(|shape| filter["id"].is_null() || filter["id"] == shape.native.as_str())
             .map(|shape| {
-                let price = |tier: &str| shape.tiers.get(tier).map(|tier| dollars(tier.price.per_hour().nanos()));
-                let spot = |tier: &str| shape.tiers.get(tier).map(|tier| dollars(floor(tier.price).per_hour().nanos()));
+                let price = |tier: &str| {
+                    shape
+                        .tiers
+                        .get(tier)
+                        .map(|tier| dollars(tier.price.per_hour().nanos()))
+                };
+                let spot = |tier: &str| {
+                    shape
+                        .tiers
+                        .get(tier)
+                        .map(|tier| dollars(floor(tier.price).per_hour().nanos()))
+                };
                 let most = |tier: &str| shape.tiers.get(tier).map_or(0, |tier| tier.max_count);
-                let tiers: Vec<&str> =
-                    ["SECURE", "COMMUNITY"].into_iter().filter(|name| tier.is_empty() || tier == *name).collect();
+                let tiers: Vec<&str> = ["SECURE", "COMMUNITY"]
+                    .into_iter()
+                    .filter(|name| tier.is_empty() || tier == *name)
+                    .collect();
                 let cheapest = tiers
                     .iter()
                     .filter_map(|name| Some((*name, shape.tiers.get(*name)?)))
@@ -62,24 +74,39 @@ impl RunPod {
                     }
                     stock.into_values().max().unwrap_or(0)
                 });
-                let level = if free < count { Stock::None } else { stock_level(free) };
-                let offered = |price: UsdPerHour| (level != Stock::None).then(|| dollars(price.per_hour().nanos()));
+                let level = if free < count {
+                    Stock::None
+                } else {
+                    stock_level(free)
+                };
+                let offered = |price: UsdPerHour| {
+                    (level != Stock::None).then(|| dollars(price.per_hour().nanos()))
+                };
                 json!({
-                    "__typename": "GpuType", "cudaCores": 0, "oneMonthPrice": null, "threeMonthPrice": null,
-                    "oneWeekPrice": null, "id": shape.native, "displayName": shape.name, "memoryInGb": shape.vram_gb,
+                    "__typename": "GpuType", "cudaCores": 0, "oneMonthPrice": null,
+                        "threeMonthPrice": null,
+                    "oneWeekPrice": null, "id": shape.native, "displayName": shape.name,
+                        "memoryInGb": shape.vram_gb,
                     "manufacturer": if shape.native.starts_with("AMD") { "AMD" } else { "Nvidia" },
-                    "secureCloud": shape.tiers.contains_key("SECURE"), "communityCloud": shape.tiers.contains_key("COMMUNITY"),
+                    "secureCloud": shape.tiers.contains_key("SECURE"),
+                        "communityCloud": shape.tiers.contains_key("COMMUNITY"),
                     "securePrice": price("SECURE"), "communityPrice": price("COMMUNITY"),
                     "secureSpotPrice": spot("SECURE"), "communitySpotPrice": spot("COMMUNITY"),
-                    "maxGpuCount": most("SECURE").max(most("COMMUNITY")), "maxGpuCountSecureCloud": most("SECURE"),
+                    "maxGpuCount": most("SECURE").max(most("COMMUNITY")),
+                        "maxGpuCountSecureCloud": most("SECURE"),
                     "maxGpuCountCommunityCloud": most("COMMUNITY"),
                     "lowestPrice": {
                         "__typename": "LowestPrice",
-                        "minimumBidPrice": cheapest.and_then(|(_, tier)| offered(floor(tier.price))),
+                        "minimumBidPrice": cheapest.and_then(|(_,
+                            tier)| offered(floor(tier.price))),
                         "uninterruptablePrice": cheapest.and_then(|(_, tier)| offered(tier.price)),
-                        "minVcpu": VCPUS_PER_GPU, "minMemory": shape.ram_gb, "stockStatus": word(level),
-                        "availableGpuCounts": (1..=free.min(8)).collect::<Vec<_>>(), "countryCode": null, "minDownload": null, "minUpload": null, "minDisk": null, "compliance": null,
-                        "supportPublicIp": null, "rentedCount": null, "totalCount": null, "maxUnreservedGpuCount": null,
+                        "minVcpu": VCPUS_PER_GPU, "minMemory": shape.ram_gb,
+                            "stockStatus": word(level),
+                        "availableGpuCounts": (1..=free.min(8)).collect::<Vec<_>>(),
+                            "countryCode": null, "minDownload": null, "minUpload": null,
+                                "minDisk": null, "compliance": null,
+                        "supportPublicIp": null, "rentedCount": null, "totalCount": null,
+                            "maxUnreservedGpuCount": null,
                         "rentalPercentage": null,
                     },
                 })
@@ -88,15 +115,21 @@ impl RunPod {
         if filter["id"].is_null() {
             // The live list has a sentinel that cannot be rented.
             types.push(json!({
-                "__typename": "GpuType", "cudaCores": 0, "oneMonthPrice": null, "threeMonthPrice": null,
-                "oneWeekPrice": null, "id": "unknown", "displayName": "unknown", "memoryInGb": 0, "manufacturer": "unknown", "secureCloud": false,
-                "communityCloud": false, "securePrice": null, "communityPrice": null, "secureSpotPrice": null, "communitySpotPrice": null,
+                "__typename": "GpuType", "cudaCores": 0, "oneMonthPrice": null,
+                    "threeMonthPrice": null,
+                "oneWeekPrice": null, "id": "unknown", "displayName": "unknown", "memoryInGb": 0,
+                    "manufacturer": "unknown", "secureCloud": false,
+                "communityCloud": false, "securePrice": null, "communityPrice": null,
+                    "secureSpotPrice": null, "communitySpotPrice": null,
                 "maxGpuCount": 0, "maxGpuCountSecureCloud": 0, "maxGpuCountCommunityCloud": 0,
                 "lowestPrice": {
                         "__typename": "LowestPrice",
-                    "minimumBidPrice": null, "uninterruptablePrice": null, "minVcpu": null, "minMemory": null, "stockStatus": null,
-                    "availableGpuCounts": [], "countryCode": null, "minDownload": null, "minUpload": null, "minDisk": null, "compliance": null,
-                        "supportPublicIp": null, "rentedCount": null, "totalCount": null, "maxUnreservedGpuCount": null,
+                    "minimumBidPrice": null, "uninterruptablePrice": null, "minVcpu": null,
+                        "minMemory": null, "stockStatus": null,
+                    "availableGpuCounts": [], "countryCode": null, "minDownload": null,
+                        "minUpload": null, "minDisk": null, "compliance": null,
+                        "supportPublicIp": null, "rentedCount": null, "totalCount": null,
+                            "maxUnreservedGpuCount": null,
                         "rentalPercentage": null,
                 },
             }));

@@ -283,7 +283,8 @@ mod tests {
 
     #[test]
     fn an_operation_is_read_with_its_aliases_arguments_and_selections() {
-        let text = "mutation Rent($in: I!) { made: rent(input: $in, other: {a: [1, \"x } y\"], b: SECURE}) { id deep { x } } } # end";
+        let text = "mutation Rent($in: I!) { made: rent(input: $in, other: {a: [1, \"x } y\"], b: \
+            SECURE}) { id deep { x } } } # end";
         let document = Document::read(text).unwrap();
         let field = &document.fields[0];
         assert_eq!(

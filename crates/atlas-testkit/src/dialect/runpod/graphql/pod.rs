@@ -244,7 +244,8 @@ impl RunPod {
                 .external
                 .iter()
                 .map(|(inside, outside)| {
-                    json!({ "ip": machine.ip, "isIpPublic": true, "privatePort": inside, "publicPort": outside, "type": "tcp" })
+                    json!({ "ip": machine.ip, "isIpPublic": true, "privatePort": inside,
+                        "publicPort": outside, "type": "tcp" })
                 })
                 .collect();
             let gpu = json!({ "id": "GPU-0", "gpuUtilPercent": 0, "memoryUtilPercent": 0 });
