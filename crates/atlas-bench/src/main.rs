@@ -61,6 +61,7 @@ const ROWS: &[(&str, Measure)] = &[
     ("touch_2", fleet::row),
     ("spawn_rate", fleet::row),
     ("recover", fleet::row),
+    ("year_of_history", fleet::row),
     ("reap_scan", fleet::row),
     ("fanout", fleet::row),
     ("shutdown", fleet::row),

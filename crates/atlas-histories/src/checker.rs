@@ -7,7 +7,9 @@ use std::time::Duration;
 use atlas_core::{
     AttemptId, ComputeId, ErrorKind, LAUNCH_KEY_ENV, Secret, Timestamp, TrackedKey, Usd,
 };
-use atlas_orchestrator::store::{Memory, Store, StoredEvent, Table};
+use atlas_orchestrator::kernel::SessionRecord;
+use atlas_orchestrator::kernel::glance::glance;
+use atlas_orchestrator::store::{Memory, Row, Store, StoredEvent, Table};
 use atlas_orchestrator::{
     Event, EventKind, Limit, Policy, Proof, Reason, SessionId, SessionInfo, SessionState, Stuck,
 };
@@ -149,6 +151,7 @@ pub(crate) async fn check(evidence: &Evidence<'_>) -> Judgement {
     case.terminated_is_true();
     case.outcomes_are_the_machines();
     case.no_secret_shows().await;
+    case.indexes_agree_with_the_records().await;
     case.report()
 }
 
@@ -1018,6 +1021,60 @@ impl Case<'_> {
                 .map(|path| format!("a stranger's report to {path} was taken")),
         );
         found.into_iter().for_each(|what| self.violated("I8", what));
+    }
+
+    /// What the indexes say is what the records say, once they are built: a live session that is
+    /// not in them would be looked after by nobody.
+    async fn indexes_agree_with_the_records(&mut self) {
+        let store = &self.evidence.store;
+        let built = store.get(Table::Realm, b"index").await.ok().flatten();
+        let built = built
+            .and_then(|row| serde_json::from_slice::<serde_json::Value>(&row.value).ok())
+            .is_some_and(|row| row["step"] == "whole");
+        if !built {
+            return;
+        }
+        let all = async |table| {
+            let rows = store.scan(table, &[], None, usize::MAX).await;
+            rows.unwrap_or_default()
+        };
+        let (mut live, mut users, mut ended) = (Vec::new(), Vec::new(), Vec::new());
+        for row in all(Table::Sessions).await {
+            let Ok(record) = SessionRecord::decode(&row.value) else {
+                continue;
+            };
+            let id = row.key.clone();
+            if record.options.user_id.is_some() {
+                users.push(id.clone());
+            }
+            if record.is_over() {
+                ended.push(id);
+            } else {
+                live.push((id, format!("{:?}", glance(&row.value))));
+            }
+        }
+        let of = |row: &Row| row.key[row.key.len().saturating_sub(16)..].to_vec();
+        let heads: Vec<_> = all(Table::Live)
+            .await
+            .into_iter()
+            .map(|row| (row.key.clone(), format!("{:?}", glance(&row.value))))
+            .collect();
+        let mut found = Vec::new();
+        if heads != live {
+            found.push("the index of live sessions differs from the records".to_owned());
+        }
+        for (table, mut expected) in [(Table::Users, users), (Table::Ended, ended)] {
+            let mut entries: Vec<Vec<u8>> = all(table).await.iter().map(of).collect();
+            entries.sort();
+            expected.sort();
+            if entries != expected {
+                let table = table.as_str();
+                found.push(format!("the index {table} differs from the records"));
+            }
+        }
+        found
+            .into_iter()
+            .for_each(|what| self.violated("index", what));
     }
 
     /// I9: no secret byte in records, events, answers, or what the application was told.

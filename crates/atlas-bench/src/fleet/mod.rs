@@ -14,6 +14,7 @@ mod sessions;
 mod shutdown;
 mod sim;
 mod touch;
+mod year;
 
 use std::process::Command;
 
@@ -38,7 +39,7 @@ struct Work {
     measure: fn() -> Result<Measured, Failure>,
 }
 
-const WORK: [Work; 10] = [
+const WORK: [Work; 11] = [
     Work {
         name: "session_bytes_100k",
         unit: "bytes of heap per idle session",
@@ -68,6 +69,11 @@ const WORK: [Work; 10] = [
         name: "recover",
         unit: "CPU ms for 100,000 sessions",
         measure: recover::measure,
+    },
+    Work {
+        name: "year_of_history",
+        unit: "CPU ms to open and list 1,000 among 1,000,000 ended",
+        measure: year::measure,
     },
     Work {
         name: "reap_scan",

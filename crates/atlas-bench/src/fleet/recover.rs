@@ -11,7 +11,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::Measured;
 use super::cloud::Obliging;
-use super::sessions::{Fleet, builder, quiet};
+use super::sessions::{Fleet, build_indexes, builder, quiet};
 use crate::Failure;
 use crate::measure::{cpu_time, median};
 
@@ -53,7 +53,7 @@ async fn prepare(ours: &Path, bare: &Path) -> Result<(), Failure> {
         }
     }
     txn.commit()?;
-    Ok(())
+    build_indexes(AnyStore::new(store)).await
 }
 
 /// CPU milliseconds until every session is looked after.

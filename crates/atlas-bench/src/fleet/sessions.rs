@@ -40,19 +40,34 @@ pub(crate) fn quiet(limits: AccountLimits) -> Policy {
     policy
 }
 
-/// An orchestrator over this store and cloud.
-/// Runs every task but the one that works on sessions.
+/// Runs every task but those that work on sessions and on their indexes.
 #[derive(Debug)]
 pub(crate) struct Undriven;
 
 impl Spawner for Undriven {
     fn spawn(&self, name: &'static str, task: Task) {
-        if name != "reconciler" {
+        if name != "reconciler" && name != "index" {
             TokioSpawner.spawn(name, task);
         }
     }
 }
 
+/// Runs an orchestrator over this store until the indexes cover every session in it.
+pub(crate) async fn build_indexes(store: AnyStore) -> Result<(), Failure> {
+    let cloud = AnyProvider::new(super::cloud::Obliging::new()?);
+    let orchestrator = builder(store, cloud, quiet(AccountLimits::default()))?
+        .start()
+        .await?;
+    while !orchestrator.is_indexed().await? {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    orchestrator
+        .shutdown(atlas_orchestrator::Shutdown::Handover)
+        .await?;
+    Ok(())
+}
+
+/// An orchestrator over this store and cloud.
 pub(crate) fn builder(
     store: AnyStore,
     cloud: AnyProvider,

@@ -133,7 +133,7 @@ async fn a_dead_owners_socket_is_no_owner_and_is_replaced() {
     drop(second);
     fs::write(dir.path().join("s.redb.sock"), b"a file of somebody").unwrap();
     let refused = OwnerSocket::bind(&store, &SystemEntropy::new(), echo).unwrap_err();
-    assert!(refused.to_string().contains("no socket"), "{refused}");
+    assert!(refused.to_string().contains("not a socket"), "{refused}");
     assert_eq!(
         fs::read(dir.path().join("s.redb.sock")).unwrap(),
         b"a file of somebody"
