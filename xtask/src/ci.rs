@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::guard;
 use crate::layers;
+use crate::prose;
 use crate::steps::{Cargo, Failed};
 
 /// The umbrella's features, each of which must build alone.
@@ -33,6 +34,7 @@ type Step = (&'static str, fn() -> Result<(), Failed>);
 const STEPS: &[Step] = &[
     ("fmt", || Cargo::new("fmt").args(["--all", "--check"]).run()),
     ("layers", layers::check),
+    ("prose", prose::check),
     ("clippy, all features", || {
         clippy(&["--all-features", "--all-targets"])
     }),

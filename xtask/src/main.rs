@@ -4,6 +4,7 @@
 mod ci;
 mod guard;
 mod layers;
+mod prose;
 mod steps;
 
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ cargo xtask <command>
   ci                       the whole gate, as CI runs it
   guard                    builds the static guard, and looks at its size
   layers                   proves that crates import only from the floors below them
+  prose                    rejects phrases, doc comments and citations that a reader stumbles over
   conformance [--json]     one suite over every provider
   contract --specs DIR     requests and answers against the clouds' own API documents
   sim [--seeds N] ...      simulated histories; --clouds A,B chooses, --sabotage NAME|all removes \
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         "ci" => ci::run(),
         "guard" => guard::check(),
         "layers" => layers::check(),
+        "prose" => prose::check(),
         "conformance" => Cargo::release("atlas-conformance").args(&rest).run(),
         "contract" => Cargo::release("atlas-contract").args(&rest).run(),
         "sim" => Cargo::release("atlas-histories").args(&rest).run(),

@@ -9,7 +9,7 @@ use atlas::{Error, Port, Probe, Protocol, Result};
 pub(crate) enum ProbeArg {
     /// Nothing: the cloud's word counts.
     None,
-    /// This.
+    /// The probe that the option names.
     Some(Probe),
 }
 

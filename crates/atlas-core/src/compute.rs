@@ -25,7 +25,7 @@ pub enum ComputeStatus {
     Stopped,
     /// The cloud reports a failure. The machine may still bill.
     Failed,
-    /// Deleted.
+    /// The machine was deleted.
     Terminated,
     /// A status of the cloud that atlas does not know. Treated as alive.
     Other(String),

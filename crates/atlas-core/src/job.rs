@@ -122,7 +122,7 @@ impl JobRequest {
 pub enum JobStatus {
     /// Waiting for a worker.
     InQueue,
-    /// Running.
+    /// A worker is running it.
     InProgress,
     /// Ended successfully.
     Completed,

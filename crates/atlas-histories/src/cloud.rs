@@ -26,7 +26,7 @@ use tower::Service;
 /// One of the four.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cloud {
-    /// RunPod.
+    /// RunPod, over REST v2 and, for spot, GraphQL.
     RunPod,
     /// Fly Machines.
     Fly,

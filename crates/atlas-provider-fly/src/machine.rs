@@ -29,15 +29,15 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WaitFor {
-    /// Running.
+    /// The machine is running.
     Started,
     /// Stopped, which still bills its root filesystem.
     Stopped,
     /// Suspended, which still bills its root filesystem.
     Suspended,
-    /// Deleted.
+    /// The machine was deleted.
     Destroyed,
-    /// Failed.
+    /// The machine failed to start.
     Failed,
 }
 

@@ -169,7 +169,7 @@ fn a_deploy_that_fails_exits_1_and_one_of_no_folder_2() {
         .output()
         .unwrap();
     assert_eq!(without.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&without.stderr).contains("no fly executable"));
+    assert!(String::from_utf8_lossy(&without.stderr).contains("no runnable fly executable"));
 }
 
 #[test]

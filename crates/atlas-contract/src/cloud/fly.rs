@@ -20,7 +20,7 @@ use super::{Calls, Cloud, CloudSubject, KEY, spawn, unexpected, unhurried};
 use crate::openapi::Exchange;
 use crate::tap::{Broken, Reading};
 
-/// Fly.
+/// What is compared with Fly's document.
 pub const CLOUD: Cloud = Cloud {
     name: fly::NAME,
     document: "fly-machines.openapi.json",

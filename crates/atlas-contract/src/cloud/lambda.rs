@@ -22,7 +22,7 @@ use crate::tap::{Broken, Reading};
 /// A rule set of the document's examples.
 const RULESET: &str = "c4d291f47f9d436fa39f58493ce3b50d";
 
-/// Lambda.
+/// What is compared with Lambda's document.
 pub const CLOUD: Cloud = Cloud {
     name: lambda::NAME,
     document: "lambda-cloud-v1.openapi.json",

@@ -19,7 +19,7 @@ use super::{Calls, Cloud, CloudSubject, KEY, spawn, unexpected, unhurried};
 use crate::openapi::Exchange;
 use crate::tap::{Broken, Reading};
 
-/// Vast.
+/// What is compared with Vast's document.
 pub const CLOUD: Cloud = Cloud {
     name: vast::NAME,
     document: "vast.openapi.yaml",

@@ -47,7 +47,7 @@ pub(crate) fn delete_session(batch: &mut Batch, record: &SessionRecord, row: &[u
 }
 
 /// Writes the entries of a row that is there already. One that cannot be read counts as not over:
-/// whoever looks for sessions comes upon it and reports it.
+/// a reader that looks for sessions finds it and reports it.
 pub(super) fn put_entries(batch: &mut Batch, id: SessionId, row: &[u8]) {
     match SessionRecord::decode(row) {
         // The key says which session it is, as it does for every other reader.

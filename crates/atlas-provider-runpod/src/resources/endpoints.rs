@@ -127,9 +127,9 @@ pub struct EndpointRequest {
     pub container: Container,
     /// The template it starts from.
     pub template_id: Option<String>,
-    /// Its GPUs.
+    /// The GPUs that its workers run on.
     pub gpu: Option<EndpointGpu>,
-    /// Its CPUs.
+    /// The CPUs that its workers run on.
     pub cpu: Vec<EndpointCpu>,
     /// How many workers it may have.
     pub workers: WorkerLimits,
@@ -303,10 +303,10 @@ pub struct Endpoint {
     /// Its URLs by purpose, with `{job_id}` as the placeholder of a job's id.
     #[serde(default)]
     pub request_urls: BTreeMap<String, String>,
-    /// Its GPUs.
+    /// The GPUs that its workers run on.
     #[serde(default)]
     pub gpu: Option<EndpointGpu>,
-    /// Its CPUs.
+    /// The CPUs that its workers run on.
     #[serde(default, deserialize_with = "nullable")]
     pub cpu: Vec<EndpointCpu>,
     /// How many workers it may have.

@@ -1,6 +1,6 @@
 //! Converts RunPod's bare numbers to types with units: milliseconds, seconds, gigabytes, dollars.
 
-/// Milliseconds.
+/// A duration as whole milliseconds.
 pub(crate) mod millis {
     use std::time::Duration;
 

@@ -32,7 +32,7 @@ struct Live {
 }
 
 impl SimBody {
-    /// Nothing.
+    /// An empty body.
     #[must_use]
     pub fn empty() -> Self {
         Self(Inner::Whole(None))

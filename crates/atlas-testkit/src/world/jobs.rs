@@ -105,7 +105,7 @@ pub struct Health {
     pub in_progress: u64,
     /// Jobs waiting.
     pub in_queue: u64,
-    /// Retries.
+    /// How many jobs were retried.
     pub retried: u64,
     /// Workers without a job.
     pub idle: u64,

@@ -13,12 +13,12 @@ use serde_json::Value;
 /// Whether an ended container is restarted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Restart {
-    /// Never.
+    /// The container is never started again.
     #[default]
     No,
     /// If it failed, at most this many times.
     OnFailure(u32),
-    /// Always.
+    /// The container is always started again.
     Always,
 }
 
@@ -122,7 +122,7 @@ pub enum MachineState {
     Stopped,
     /// Failed, and billing.
     Failed,
-    /// Destroyed.
+    /// The machine is gone.
     Destroyed,
 }
 

@@ -7,13 +7,15 @@ use std::time::Duration;
 use atlas::testkit::mock::MockCloud;
 use atlas::{
     AccountLimits, AccountName, Atlas, Auth, ComputeRequest, Gpu, GuardActivity, Policy, Port,
-    Reason, Session, SessionOptions, Shutdown,
+    Reason, Redb, Session, SessionOptions, Shutdown,
 };
 
 use crate::PATIENCE;
 
 pub(crate) struct World {
     atlas: Atlas,
+    /// Where the store is, which a handover needs.
+    _dir: tempfile::TempDir,
     cloud: MockCloud,
     guard: Arc<OnceLock<SocketAddr>>,
 }
@@ -37,12 +39,16 @@ impl World {
             .address(move |_| known.get().map(|address| format!("http://{address}")));
         let guards = guards.renew_permits(Duration::from_millis(200));
         let name = AccountName::new("mock").unwrap();
+        let dir = tempfile::tempdir().unwrap();
         let builder = Atlas::builder()
             .account(name, cloud.provider())
+            .store(Redb::open(dir.path().join("atlas.redb")).unwrap())
+            .state_dir(dir.path().join("state"))
             .policy(policy)
             .guard_activity(guards);
         Self {
             atlas: builder.build().await.unwrap(),
+            _dir: dir,
             cloud,
             guard,
         }

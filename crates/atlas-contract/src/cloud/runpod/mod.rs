@@ -24,7 +24,7 @@ use crate::openapi::Exchange;
 use crate::tap::{Broken, Reading};
 use resources::Ids;
 
-/// RunPod.
+/// What is compared with RunPod's document.
 pub const CLOUD: Cloud = Cloud {
     name: runpod::NAME,
     document: "runpod-rest-v2.openapi.json",
