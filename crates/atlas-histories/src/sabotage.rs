@@ -116,7 +116,7 @@ pub(crate) const ALL: &[Sabotage] = &[
         invariants: &["I3"],
         apply: |r| r.policy.safeguards.resolve_unknown = false,
         clouds: None,
-        known: &[1],
+        known: &[3],
     },
     Sabotage {
         name: "trust-partial-list",
@@ -127,14 +127,14 @@ pub(crate) const ALL: &[Sabotage] = &[
             r.policy.safeguards.point_read = false;
         },
         clouds: RUNPOD,
-        known: &[742],
+        known: &[225],
     },
     Sabotage {
         name: "absence-by-list",
         invariants: &["I8"],
         apply: |r| r.policy.safeguards.point_read = false,
         clouds: RUNPOD,
-        known: &[742],
+        known: &[391],
     },
     Sabotage {
         name: "no-fence",
@@ -144,21 +144,21 @@ pub(crate) const ALL: &[Sabotage] = &[
             r.more_stalls = 6;
         },
         clouds: RUNPOD,
-        known: &[452],
+        known: &[391],
     },
     Sabotage {
         name: "no-mac",
         invariants: &["I4"],
         apply: |r| r.policy.safeguards.mac = false,
         clouds: None,
-        known: &[2],
+        known: &[21],
     },
     Sabotage {
         name: "one-carrier",
         invariants: &["I4"],
         apply: |r| r.policy.safeguards.all_carriers = false,
         clouds: None,
-        known: &[20, 17],
+        known: &[16],
     },
     Sabotage {
         name: "adopt-first-only",
@@ -179,21 +179,21 @@ pub(crate) const ALL: &[Sabotage] = &[
         invariants: &["I8"],
         apply: |r| r.policy.safeguards.account_identity = false,
         clouds: RUNPOD,
-        known: &[1114, 147],
+        known: &[49],
     },
     Sabotage {
         name: "no-incarnation",
         invariants: &["I2", "I4", "I8"],
         apply: |r| r.policy.safeguards.incarnation = false,
         clouds: None,
-        known: &[9],
+        known: &[69],
     },
     Sabotage {
         name: "give-up-terminate",
         invariants: &["I2", "I8"],
         apply: |r| r.policy.safeguards.retry_kill = false,
         clouds: None,
-        known: &[18],
+        known: &[14],
     },
     Sabotage {
         name: "reap-unknown",
@@ -206,7 +206,7 @@ pub(crate) const ALL: &[Sabotage] = &[
             r.policy.safeguards.grace = false;
         },
         clouds: None,
-        known: &[12],
+        known: &[34],
     },
     Sabotage {
         name: "single-sighting",
@@ -217,28 +217,28 @@ pub(crate) const ALL: &[Sabotage] = &[
             r.policy.safeguards.grace = false;
         },
         clouds: None,
-        known: &[12],
+        known: &[34],
     },
     Sabotage {
         name: "no-grace",
         invariants: &["I4"],
         apply: |r| r.policy.safeguards.grace = false,
         clouds: None,
-        known: &[71],
+        known: &[38],
     },
     Sabotage {
         name: "no-breaker",
         invariants: &["I4"],
         apply: |r| r.policy.safeguards.breaker = false,
         clouds: None,
-        known: &[38],
+        known: &[178],
     },
     Sabotage {
         name: "touch-lost",
         invariants: &["I6"],
         apply: |r| r.policy.safeguards.flush_touches = false,
         clouds: None,
-        known: &[6, 4],
+        known: &[12],
     },
     Sabotage {
         name: "idle-early",
@@ -252,7 +252,7 @@ pub(crate) const ALL: &[Sabotage] = &[
         invariants: &["I6"],
         apply: |r| r.policy.safeguards.announced_ends = false,
         clouds: RUNPOD,
-        known: &[],
+        known: &[124],
     },
     Sabotage {
         name: "any-clock",
@@ -273,14 +273,14 @@ pub(crate) const ALL: &[Sabotage] = &[
         invariants: &["I7"],
         apply: |r| r.drops_events = true,
         clouds: None,
-        known: &[],
+        known: &[0],
     },
     Sabotage {
         name: "respawn-leak",
         invariants: &["I2", "I8"],
         apply: |r| r.policy.safeguards.respawn_kills_old = false,
         clouds: RUNPOD,
-        known: &[223],
+        known: &[4],
     },
     Sabotage {
         name: "leak-secret",

@@ -27,13 +27,7 @@ const DEFAULT_RETRIES: u32 = 3;
 const DEFAULT_BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(15));
 
 /// Our `User-Agent`. Cloudflare refuses clients without one (`error code: 1010`).
-const USER_AGENT: &str = concat!(
-    "atlas/",
-    env!("CARGO_PKG_VERSION"),
-    " (+",
-    env!("CARGO_PKG_REPOSITORY"),
-    ")"
-);
+const USER_AGENT: &str = concat!("atlas/", env!("CARGO_PKG_VERSION"), " (Rust)");
 
 /// A client for one API of one account. Cheap to clone; clones share connections, pacing and the
 /// retry budget.

@@ -219,23 +219,24 @@ impl Control {
     }
 }
 
-/// A page with the cursor of the next one, if the answer gives one.
+/// A page with the cursor of the next one, if the answer gives one. A page is the last one only where
+/// the answer clearly says so: a flag that cannot be read hides no page.
 pub(crate) fn page<T>(items: Vec<T>, pagination: Option<wire::Pagination>) -> Page<T> {
-    let Some(wire::Pagination {
-        has_next_page: true,
-        next_cursor,
-    }) = pagination
-    else {
-        return Page {
-            items,
-            next: None,
-            missing: None,
-        };
+    let last = |items| Page {
+        items,
+        next: None,
+        missing: None,
     };
-    let next = next_cursor.filter(|cursor| !cursor.is_empty());
+    let Some(pagination) = pagination else {
+        return last(items);
+    };
+    if pagination.has_next_page == Some(false) {
+        return last(items);
+    }
+    let next = pagination.next_cursor.filter(|cursor| !cursor.is_empty());
     let missing = next
         .is_none()
-        .then(|| "a page says there is more, and not where".to_owned());
+        .then(|| "a page does not say that it is the last one, nor where the next is".to_owned());
     Page {
         items,
         next,

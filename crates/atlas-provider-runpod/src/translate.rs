@@ -591,7 +591,10 @@ mod tests {
         );
         assert_eq!(compute.ready, Some(true));
         let bare = to_compute(json!({"id": "p"})).unwrap();
-        assert_eq!((bare.status.as_str(), bare.ready), ("UNKNOWN", Some(false)));
+        assert_eq!(
+            (bare.status.as_str(), bare.ready),
+            ("unreadable", Some(false))
+        );
     }
 
     #[test]

