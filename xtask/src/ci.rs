@@ -50,7 +50,7 @@ const STEPS: &[Step] = &[
     ("contract", contract),
     ("sim", || {
         Cargo::release("atlas-histories")
-            .args(["--seeds", "300"])
+            .args(["--seeds", "500"])
             .run()
     }),
     ("sabotage", || {
