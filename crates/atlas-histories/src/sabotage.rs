@@ -255,13 +255,6 @@ pub(crate) const ALL: &[Sabotage] = &[
         known: &[124],
     },
     Sabotage {
-        name: "any-clock",
-        invariants: &["I6"],
-        apply: |r| r.policy.safeguards.time_trust = false,
-        clouds: RUNPOD,
-        known: &[],
-    },
-    Sabotage {
         name: "cost-overrun",
         invariants: &["I5"],
         apply: |r| r.policy.safeguards.cost_margin = false,
