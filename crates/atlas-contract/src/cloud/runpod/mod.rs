@@ -125,7 +125,8 @@ async fn every(transport: Transport) -> Result<Calls> {
         .image("x/y:1")
         .cloud_type(CloudType::Secure);
     let ids = Ids {
-        pod: ComputeId::new("q8d2m5x0c7hn4v")?,
+        // The pod of the document's own example: an answer about another one is refused.
+        pod: ComputeId::new("7h9k2m4n6p")?,
         volume: VolumeId::new("k3v9q0w1za")?,
         other: "abc1234567",
     };
