@@ -50,7 +50,7 @@ const STEPS: &[Step] = &[
     ("contract", contract),
     ("sim", || {
         Cargo::release("atlas-histories")
-            .args(["--seeds", "500"])
+            .args(["--seeds", "300"])
             .run()
     }),
     ("sabotage", || {

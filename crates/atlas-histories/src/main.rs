@@ -111,7 +111,7 @@ fn histories(args: &Args) -> ExitCode {
         }
     }
     // Fewer histories cannot be expected to crash everywhere.
-    let enough = report.seeds < 500 || report.awaits_crashed_percent >= 90;
+    let enough = report.seeds < 2000 || report.awaits_crashed_percent >= 90;
     if !enough {
         eprintln!(
             "sim: nodes crashed at only {} % of the places where they wait; never at {:?}",
