@@ -15,25 +15,25 @@ use crate::builder::Builder;
 use crate::event::{Cursor, EventKind, Reason, Scope};
 use crate::handle::Session;
 use crate::ids::SessionId;
+use crate::info::{
+    AttemptInfo, ReapReport, SessionInfo, Shutdown, ShutdownReport, StopOutcome, Touch,
+};
 use crate::kernel::record::{Ending, Placing};
 use crate::kernel::{Input, SessionRecord, limits};
-use crate::nets::{self, Unattended};
-use crate::options::{DEFAULT_IDLE_TTL, SessionFilter, SessionOptions};
+use crate::options::{SessionFilter, SessionOptions};
+use crate::outcome::TaskOutcome;
 use crate::report;
 use crate::runtime::adopt::Doubt;
 use crate::runtime::core::{Core, Loaded};
 use crate::runtime::pages::{self, LivePages, Pages};
 use crate::runtime::reaper::{self, Suspects};
+use crate::runtime::self_ending::request_self_ending;
 use crate::runtime::steady::later;
 use crate::runtime::{Subscription, accounts, entries, feed, flush, index, nodes};
-use crate::session::{
-    AttemptInfo, ReapReport, SessionInfo, SessionKind, SessionState, Shutdown, ShutdownReport,
-    StopOutcome, TaskOutcome, Touch,
-};
+use crate::session::{SessionKind, SessionState};
 use crate::store::{Batch, CommitError, Row, Table};
+use crate::unattended::Unattended;
 
-/// The default maximum run time of a task.
-pub const DEFAULT_TASK_RUNTIME: Duration = Duration::from_secs(24 * 3600);
 /// How many sessions a node ends concurrently when it shuts down, so that a store with group commit
 /// can combine the writes.
 const ENDS_AT_ONCE: usize = 64;
@@ -167,20 +167,8 @@ impl Orchestrator {
             }
         }
         let now = core.now();
-        let mut options = SessionOptions {
-            account: Some(name.clone()),
-            ..options
-        };
-        match kind {
-            SessionKind::Interactive if options.idle_ttl.is_none() && !options.no_idle_ttl => {
-                options.idle_ttl = Some(DEFAULT_IDLE_TTL);
-            }
-            SessionKind::Task => {
-                options.max_runtime = options.max_runtime.or(Some(DEFAULT_TASK_RUNTIME));
-            }
-            SessionKind::Interactive => {}
-        }
-        let (request, nets) = nets::spread(account, request, kind, &options);
+        let options = options.account(name.clone()).with_default_limits(kind);
+        let (request, ends_itself) = request_self_ending(account, request, kind, &options);
         let sealed = core.realm.seal(
             id.as_bytes(),
             request.expose().to_string().as_bytes(),
@@ -211,15 +199,9 @@ impl Orchestrator {
             events_forgotten: false,
             billed: None,
             reports: crate::Reports::default(),
-            ends_itself: nets.ends_itself,
+            ends_itself,
         };
-        let created = crate::event::Event {
-            session: id,
-            user_id: record.options.user_id.clone(),
-            seq: 1,
-            at: now,
-            kind: EventKind::Created { account: name },
-        };
+        let created = record.event(1, now, EventKind::Created { account: name });
         let mut batch = Batch::new();
         batch.fence = core.lease.fence();
         if batch.fence.is_none() {

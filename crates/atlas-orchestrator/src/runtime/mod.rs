@@ -27,6 +27,7 @@ mod proofs;
 pub(crate) mod reaper;
 pub(crate) mod reconciler;
 pub(crate) mod rounds;
+pub(crate) mod self_ending;
 mod slots;
 pub(crate) mod spawner;
 pub(crate) mod steady;

@@ -80,7 +80,7 @@ pub fn limits(record: &SessionRecord, activity: Timestamp, cx: &Cx<'_>) -> Vec<D
         && !cx.held
     {
         let (spent, burn) = record.under_cap(cx.certain());
-        let reserve = if cx.policy.safeguards.cost_margin {
+        let reserve = if cx.policy.safeguards().cost_margin {
             cx.policy.tick.saturating_add(cx.bounds.delete_bound())
         } else {
             Duration::ZERO
@@ -108,7 +108,7 @@ pub fn limits(record: &SessionRecord, activity: Timestamp, cx: &Cx<'_>) -> Vec<D
 /// When a session reaches its idle limit. However late that is noticed, the warning comes first,
 /// and the end follows it by the full lead.
 fn idle(record: &SessionRecord, ttl: Duration, activity: Timestamp, cx: &Cx<'_>) -> Due {
-    let safeguards = &cx.policy.safeguards;
+    let safeguards = &cx.policy.safeguards();
     let margin = if safeguards.idle_margin {
         cx.policy.flush_of(ttl)
     } else {

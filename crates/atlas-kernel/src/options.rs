@@ -6,12 +6,14 @@ use std::time::Duration;
 use atlas_core::{AccountName, Error, Result, Usd};
 use serde::{Deserialize, Serialize};
 
-use crate::activity::Probe;
-use crate::duration_ms;
-use crate::session::SessionState;
+use crate::probe::Probe;
+use crate::session::{SessionKind, SessionState};
+use atlas_core::duration_ms;
 
 /// The default idle limit of an interactive session.
 pub const DEFAULT_IDLE_TTL: Duration = Duration::from_secs(30 * 60);
+/// The default maximum run time of a task.
+pub const DEFAULT_TASK_RUNTIME: Duration = Duration::from_secs(24 * 3600);
 
 /// What to do when a session's machine is proved dead.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +30,7 @@ pub enum OnFailure {
 /// Limits and labels of a session.
 ///
 /// ```
-/// use atlas_orchestrator::SessionOptions;
+/// use atlas_kernel::options::SessionOptions;
 /// use std::time::Duration;
 /// let options = SessionOptions::new().user("u42").label("team", "vision").idle_ttl(Duration::from_secs(900));
 /// ```
@@ -200,6 +202,23 @@ impl SessionOptions {
             hedge: true,
             ..self
         }
+    }
+
+    /// Sets the limit that a session of this kind must have, unless the caller chose one: the idle
+    /// limit of an interactive session, the maximum run time of a task.
+    #[must_use]
+    pub fn with_default_limits(mut self, kind: SessionKind) -> Self {
+        match kind {
+            SessionKind::Interactive => {
+                if self.idle_ttl.is_none() && !self.no_idle_ttl {
+                    self.idle_ttl = Some(DEFAULT_IDLE_TTL);
+                }
+            }
+            SessionKind::Task => {
+                self.max_runtime = self.max_runtime.or(Some(DEFAULT_TASK_RUNTIME));
+            }
+        }
+        self
     }
 
     /// Checks the options for contradictions, without looking at anything else.

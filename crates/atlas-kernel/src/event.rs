@@ -5,9 +5,9 @@ use std::time::Duration;
 use atlas_core::{AccountName, AttemptId, ComputeId, ComputeStatus, Timestamp, Usd, UsdPerHour};
 use serde::{Deserialize, Serialize};
 
-use crate::duration_ms;
 use crate::ids::SessionId;
-use crate::session::TaskOutcome;
+use crate::outcome::TaskOutcome;
+use atlas_core::duration_ms;
 
 /// A limit of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -321,11 +321,11 @@ pub struct Delivery {
 
 /// How long before an end its warning is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Lead(#[serde(with = "duration_ms")] pub(crate) Duration);
+pub struct Lead(#[serde(with = "duration_ms")] pub Duration);
 
 impl Lead {
     /// The default lead: a fifth of the limit, at most one minute.
-    pub(crate) fn of(limit: Duration) -> Self {
+    pub fn of(limit: Duration) -> Self {
         Self((limit / 5).min(Duration::from_secs(60)))
     }
 }

@@ -363,7 +363,7 @@ impl Stepper<'_> {
     }
 
     pub(super) fn unknown(&mut self, id: AttemptId) {
-        let resolve = self.cx.policy.safeguards.resolve_unknown;
+        let resolve = self.cx.policy.safeguards().resolve_unknown;
         if let Some(attempt) = self.attempt(id)
             && matches!(attempt.phase, AttemptPhase::Intent | AttemptPhase::Calling)
         {

@@ -70,7 +70,7 @@ pub(super) fn both_walks(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>) ->
 pub(super) fn proved(attempt: &Attempt, evidence: Option<&AttemptEvidence>, cx: &Cx<'_>) -> bool {
     let none = AttemptEvidence::default();
     let e = evidence.unwrap_or(&none);
-    let safeguards = cx.policy.safeguards;
+    let safeguards = cx.policy.safeguards();
     if cx.now < attempt.settled_at(&cx.bounds) && safeguards.confirm {
         return false;
     }

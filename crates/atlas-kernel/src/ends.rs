@@ -6,7 +6,8 @@ use super::input::{Failure, Identity, Reading, backoff};
 use super::record::{Ending, Fate, Kill};
 use super::step::{RETRY_BASE, RETRY_CAP, STUCK_AFTER, Stepper};
 use crate::event::{Death, EventKind, Limit, Reason, Stuck};
-use crate::session::{AttemptPhase, SessionKind, TaskKind, TaskOutcome};
+use crate::outcome::{TaskKind, TaskOutcome};
+use crate::session::{AttemptPhase, SessionKind};
 
 impl Stepper<'_> {
     /// Commits the end of the session. Final: a second end changes nothing.
@@ -131,7 +132,7 @@ impl Stepper<'_> {
         deleted: &Result<(), Failure>,
     ) {
         let now = self.cx.now;
-        let retry = self.cx.policy.safeguards.retry_kill;
+        let retry = self.cx.policy.safeguards().retry_kill;
         let e = self.evidence(id);
         (e.walks, e.next_walk) = ([None; 2], None);
         e.absent.clear();
@@ -268,7 +269,7 @@ impl Stepper<'_> {
         ids: &[ComputeId],
     ) {
         let now = self.cx.now;
-        let check = self.cx.policy.safeguards.account_identity;
+        let check = self.cx.policy.safeguards().account_identity;
         let Some(attempt) = self.step.record.attempt(id) else {
             return;
         };
@@ -370,7 +371,7 @@ impl Stepper<'_> {
         if self.cx.held {
             return;
         }
-        let spare = self.cx.policy.safeguards.spare_unresolved;
+        let spare = self.cx.policy.safeguards().spare_unresolved;
         let Some(attempt) = self.attempt(id) else {
             return;
         };

@@ -13,7 +13,7 @@
 use atlas_core::{Compute, ComputeStatus, StopCause};
 
 use crate::event::Death;
-use crate::session::{TaskCause, TaskKind, TaskOutcome};
+use crate::outcome::{TaskCause, TaskKind, TaskOutcome};
 
 /// What is known about the run, besides the machine's current state.
 #[derive(Clone, Copy, Debug)]

@@ -103,7 +103,7 @@ pub(super) fn body(row: &[u8]) -> &[u8] {
 
 /// The bytes of a row's head, which [`glance`] reads as well as the whole row; empty when it has
 /// none that we understand.
-pub(crate) fn head(row: &[u8]) -> &[u8] {
+pub fn head(row: &[u8]) -> &[u8] {
     let head = || {
         let rest = row.strip_prefix(&MAGIC)?;
         let len = u16::from_le_bytes(rest.first_chunk::<2>().copied()?);

@@ -4,7 +4,7 @@ use super::*;
 use atlas_core::Support;
 
 use crate::event::{Death, Stuck};
-use crate::kernel::record::Fate;
+use crate::record::Fate;
 
 /// Runs until the session ends by itself, or an hour has passed.
 fn run_to_its_end(run: &mut Run) {

@@ -1,171 +1,19 @@
-//! Information about sessions.
+//! What the orchestrator tells about sessions, and the results of its operations.
 
 use std::time::Duration;
 
 use atlas_core::{
     AccountName, AttemptId, Compute, ComputeId, ComputeStatus, Credential, ProviderId, Timestamp,
-    Usd, UsdPerHour,
+    UsdPerHour,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Limit, Reason, Stuck};
+use crate::event::{Reason, Stuck};
 use crate::ids::SessionId;
-use crate::nets::Unattended;
 use crate::options::SessionOptions;
-
-/// The state of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum SessionState {
-    /// A machine is being ordered.
-    Launching,
-    /// A cloud accepted its machine, which may not be usable yet.
-    Starting,
-    /// Its machine is usable.
-    Ready,
-    /// Its machine died and another is being ordered.
-    Respawning,
-    /// It is being ended; its machines may still bill.
-    Terminating,
-    /// Every machine it ever had is proved absent.
-    Terminated,
-}
-
-impl SessionState {
-    /// The stable name, such as `launching`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Launching => "launching",
-            Self::Starting => "starting",
-            Self::Ready => "ready",
-            Self::Respawning => "respawning",
-            Self::Terminating => "terminating",
-            Self::Terminated => "terminated",
-        }
-    }
-}
-
-/// The purpose of a session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum SessionKind {
-    /// A user works with its machine until the session is ended.
-    #[default]
-    Interactive,
-    /// Its machine runs one command to its end.
-    Task,
-}
-
-/// How a task ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TaskKind {
-    /// The command ended with exit code 0. Without a reported code: there is evidence that it ran
-    /// and that it ended by itself.
-    Completed,
-    /// The command ended with another code, or nothing shows that it ran to its end.
-    Failed,
-    /// A limit was reached first.
-    TimedOut,
-    /// It was ended by request before that.
-    Cancelled,
-}
-
-/// How certain the outcome of a task is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Proof {
-    /// The cloud, or the machine itself, reported the exit code.
-    Reported,
-    /// Inferred from the end of the machine, or from atlas's own action.
-    Inferred,
-}
-
-/// Why a task ended that did not end by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum TaskCause {
-    /// Its machine was never seen running: its image was refused, its container could not be
-    /// created, or the machine was gone before it ran.
-    NeverRan,
-    /// Its machine was stopped or deleted from outside atlas.
-    Stopped,
-    /// It used more memory than its machine had.
-    OutOfMemory,
-    /// Its host failed, or the cloud reports that the machine failed.
-    HostLost,
-    /// The cloud took its spot machine back.
-    Preempted,
-    /// Its machine is gone or stopped, and the cause is unknown.
-    Unknown,
-}
-
-/// The outcome of a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct TaskOutcome {
-    /// How it ended.
-    pub kind: TaskKind,
-    /// The container's exit code, if one was reported.
-    pub exit_code: Option<i32>,
-    /// How certain the outcome is.
-    pub proof: Proof,
-    /// Why it did not end by itself, if no exit code tells and the cause is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cause: Option<TaskCause>,
-}
-
-impl TaskOutcome {
-    /// The outcome with a reported exit code.
-    pub(crate) fn reported(code: i32) -> Self {
-        let kind = if code == 0 {
-            TaskKind::Completed
-        } else {
-            TaskKind::Failed
-        };
-        Self {
-            kind,
-            exit_code: Some(code),
-            proof: Proof::Reported,
-            cause: None,
-        }
-    }
-
-    /// The outcome inferred without an exit code.
-    pub(crate) fn inferred(kind: TaskKind, cause: Option<TaskCause>) -> Self {
-        Self {
-            kind,
-            exit_code: None,
-            proof: Proof::Inferred,
-            cause,
-        }
-    }
-}
-
-/// The phase of one order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum AttemptPhase {
-    /// Recorded; nothing was sent.
-    Intent,
-    /// The create call is in progress, or its answer was lost with the process.
-    Calling,
-    /// It is unknown whether there is a machine.
-    Unknown,
-    /// There is a machine.
-    Live,
-    /// The cloud certainly did nothing.
-    NotApplied,
-    /// Nothing was found, for long enough.
-    Absent,
-    /// Its machines are proved absent.
-    Dead,
-}
+use crate::outcome::TaskOutcome;
+use crate::session::{AttemptPhase, Cost, Deadline, Decision, SessionKind, SessionState};
+use crate::unattended::Unattended;
 
 /// One order of a session, for display.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,35 +39,6 @@ pub struct AttemptInfo {
     pub message: Option<String>,
     /// Why its end could not be proved yet.
     pub stuck: Option<Stuck>,
-}
-
-/// The next moment at which a limit ends the session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Deadline {
-    /// The limit.
-    pub limit: Limit,
-    /// When the session ends unless this changes.
-    pub at: Timestamp,
-}
-
-/// The cost of a session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Cost {
-    /// The price the serving machine was ordered at.
-    pub quoted: Option<UsdPerHour>,
-    /// The price of the serving machine that was last observed.
-    pub observed: Option<UsdPerHour>,
-    /// The cost so far, from prices and times: each machine until its last sign of life.
-    #[serde(default)]
-    pub spent: Usd,
-    /// What may be owed so far: each machine until its absence was proved. It exceeds `spent` by
-    /// the duration of the proofs.
-    pub estimated: Usd,
-    /// What the cloud has billed so far, if it reports that.
-    pub billed: Option<Usd>,
-    /// The price per hour of every machine that is not proved absent.
-    pub burn: UsdPerHour,
 }
 
 /// All information about a session. Its `Debug` and `Serialize` show no secret.
@@ -280,15 +99,6 @@ impl SessionInfo {
     pub fn status(&self) -> Option<&ComputeStatus> {
         self.compute.as_ref().map(|compute| &compute.status)
     }
-}
-
-/// A decision and its reason, for display.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Decision {
-    /// When it was made.
-    pub at: Timestamp,
-    /// The decision and its reason.
-    pub text: String,
 }
 
 /// The result of [`stop_tracked`](crate::Orchestrator::stop_tracked).

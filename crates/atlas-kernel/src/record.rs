@@ -11,12 +11,13 @@ use atlas_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::duration_ms;
-use crate::event::{Limit, Reason, Stuck};
+use crate::event::{Event, EventKind, Limit, Reason, Stuck};
 use crate::ids::SessionId;
 use crate::options::SessionOptions;
+use crate::outcome::TaskOutcome;
 use crate::report::Reports;
-use crate::session::{AttemptPhase, Cost, Decision, SessionKind, SessionState, TaskOutcome};
+use crate::session::{AttemptPhase, Cost, Decision, SessionKind, SessionState};
+use atlas_core::duration_ms;
 
 /// Maximum number of decisions that a session keeps.
 const DECISIONS: usize = 12;
@@ -536,6 +537,18 @@ impl Attempt {
 }
 
 impl SessionRecord {
+    /// An event of this session.
+    #[must_use]
+    pub fn event(&self, seq: u64, at: Timestamp, kind: EventKind) -> Event {
+        Event {
+            session: self.id,
+            user_id: self.options.user_id.clone(),
+            seq,
+            at,
+            kind,
+        }
+    }
+
     /// The state of the session.
     #[must_use]
     pub fn state(&self) -> SessionState {

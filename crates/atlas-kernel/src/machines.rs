@@ -10,7 +10,8 @@ use super::step::{RETRY_BASE, RETRY_CAP, STUCK_AFTER, Stepper};
 use super::task;
 use crate::event::{Death, EventKind, Limit, Reason, Stuck};
 use crate::options::OnFailure;
-use crate::session::{AttemptPhase, SessionKind, TaskKind, TaskOutcome};
+use crate::outcome::{TaskKind, TaskOutcome};
+use crate::session::{AttemptPhase, SessionKind};
 
 /// How far a cloud's clock may be behind ours.
 const SKEW: Duration = Duration::from_secs(600);
@@ -156,7 +157,7 @@ impl Stepper<'_> {
     pub(super) fn second(&mut self, id: AttemptId, compute: &Compute) {
         let bounds = self.cx.bounds;
         let now = self.cx.now;
-        let every = self.cx.policy.safeguards.every_duplicate;
+        let every = self.cx.policy.safeguards().every_duplicate;
         let Some(attempt) = self.attempt(id) else {
             return;
         };
@@ -336,8 +337,8 @@ impl Stepper<'_> {
     pub(super) fn walked(&mut self, id: AttemptId, walk: &Result<Walk, Failure>) {
         let now = self.cx.now;
         let bounds = self.cx.bounds;
-        let trust_partial = !self.cx.policy.safeguards.complete_walks;
-        let retry = self.cx.policy.safeguards.retry_kill;
+        let trust_partial = !self.cx.policy.safeguards().complete_walks;
+        let retry = self.cx.policy.safeguards().retry_kill;
         match walk {
             Err(failure) => {
                 let e = self.evidence(id);
@@ -613,7 +614,7 @@ impl Stepper<'_> {
         if is_task && outcome.kind == TaskKind::Completed {
             return self.task_ended(outcome);
         }
-        let kills_old = self.cx.policy.safeguards.respawn_kills_old;
+        let kills_old = self.cx.policy.safeguards().respawn_kills_old;
         self.emit(EventKind::Died { how });
         let allowed = match self.step.record.options.on_failure {
             OnFailure::End => 0,

@@ -155,7 +155,7 @@ impl Run {
             decisions: Vec::new(),
             events_forgotten: false,
             billed: None,
-            reports: crate::Reports::default(),
+            reports: crate::report::Reports::default(),
             ends_itself: false,
         };
         Self {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// The maximum length of a stored report in bytes.
-pub(crate) const MAX_TEXT: usize = 4096;
+pub const MAX_TEXT: usize = 4096;
 /// The maximum number of reports per session.
 const MAX_REPORTS: u32 = 20_000;
 /// The maximum total size of a session's reports in bytes.
@@ -30,7 +30,7 @@ impl Reports {
     }
 
     /// Counts one more report; false if a limit is reached.
-    pub(crate) fn take(&mut self, text: &str) -> bool {
+    pub fn take(&mut self, text: &str) -> bool {
         let bytes = self.bytes.saturating_add(text.len() as u64);
         if self.count >= MAX_REPORTS || bytes > MAX_BYTES {
             return false;
@@ -43,7 +43,7 @@ impl Reports {
 /// Reduces a text to one line that controls neither a terminal nor the reading direction. A JSON
 /// object keeps its meaning: unsafe characters in it are escaped. In other text a line break
 /// becomes the two characters `\n` and a tab a space; other invisible characters are removed.
-pub(crate) fn one_line(text: &str) -> String {
+pub fn one_line(text: &str) -> String {
     let text = text.trim();
     if serde_json::from_str::<Map<String, Value>>(text).is_ok() {
         return escaped(text);

@@ -1,12 +1,9 @@
-//! Safety nets that end a machine when no atlas process is running.
+//! What happens to a session's machine when no atlas process is running.
 
-use atlas_core::{Capability, ComputeRequest, Timestamp, Usd, UsdPerHour};
+use atlas_core::{Timestamp, Usd, UsdPerHour};
 use serde::Serialize;
 
 use crate::kernel::SessionRecord;
-use crate::options::SessionOptions;
-use crate::runtime::account::Account;
-use crate::session::SessionKind;
 
 /// What happens to a session's machine if every atlas process stops now.
 ///
@@ -44,38 +41,6 @@ impl Unattended {
             at_most: (burn == UsdPerHour::ZERO).then_some(Usd::ZERO),
         }
     }
-}
-
-/// The safety nets of one session, as recorded.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Nets {
-    /// The machine deletes itself when its command has ended.
-    pub(crate) ends_itself: bool,
-}
-
-/// Requests every safety net that the account's provider offers for this request.
-pub(crate) fn spread(
-    account: &Account,
-    request: ComputeRequest,
-    kind: SessionKind,
-    options: &SessionOptions,
-) -> (ComputeRequest, Nets) {
-    let offered = account.provider.capabilities();
-    let mut request = request;
-    if kind == SessionKind::Task
-        && !options.keep_finished
-        && offered.has(Capability::EndsWithCommand)
-    {
-        let asked = request.clone().ends_with_command(true);
-        if account.check(&asked).is_ok() {
-            request = asked;
-        }
-    }
-    // If the cloud reports how a container ended, the machine stays so that it can be asked.
-    let nets = Nets {
-        ends_itself: request.ends_with_command && !offered.has(Capability::ExitCodes),
-    };
-    (request, nets)
 }
 
 #[cfg(test)]

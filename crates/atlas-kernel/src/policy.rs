@@ -6,7 +6,7 @@ use std::time::Duration;
 use atlas_core::{AccountLimits, AccountName, Error, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::duration_ms;
+use atlas_core::duration_ms;
 
 /// Settings of one account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,8 +46,8 @@ impl Default for AccountPolicy {
     }
 }
 
-/// Safeguards that the history runner disables one by one to show that each is needed. Do not
-/// change them.
+/// Safeguards that the history runner disables one by one to show that each is needed. They can be
+/// disabled only with the feature `sabotage`, which no other crate enables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Safeguards {
@@ -98,32 +98,31 @@ pub struct Safeguards {
     pub respawn_kills_old: bool,
 }
 
-impl Default for Safeguards {
-    fn default() -> Self {
-        Self {
-            resolve_unknown: true,
-            complete_walks: true,
-            point_read: true,
-            two_sightings: true,
-            grace: true,
-            fence: true,
-            mac: true,
-            all_carriers: true,
-            every_duplicate: true,
-            confirm: true,
-            account_identity: true,
-            incarnation: true,
-            retry_kill: true,
-            spare_unresolved: true,
-            breaker: true,
-            flush_touches: true,
-            idle_margin: true,
-            announced_ends: true,
-            time_trust: true,
-            cost_margin: true,
-            respawn_kills_old: true,
-        }
-    }
+impl Safeguards {
+    /// Every safeguard is on: the only value in production.
+    pub const ALL: Self = Self {
+        resolve_unknown: true,
+        complete_walks: true,
+        point_read: true,
+        two_sightings: true,
+        grace: true,
+        fence: true,
+        mac: true,
+        all_carriers: true,
+        every_duplicate: true,
+        confirm: true,
+        account_identity: true,
+        incarnation: true,
+        retry_kill: true,
+        spare_unresolved: true,
+        breaker: true,
+        flush_touches: true,
+        idle_margin: true,
+        announced_ends: true,
+        time_trust: true,
+        cost_margin: true,
+        respawn_kills_old: true,
+    };
 }
 
 /// Settings of the whole orchestrator.
@@ -167,7 +166,8 @@ pub struct Policy {
     pub breaker_percent: u32,
     /// The maximum number of sessions of one account that are worked on concurrently.
     pub concurrency: usize,
-    /// The safeguards. Only the history runner disables any.
+    /// The safeguards that the history runner has disabled.
+    #[cfg(feature = "sabotage")]
     #[serde(skip)]
     pub safeguards: Safeguards,
 }
@@ -189,12 +189,22 @@ impl Default for Policy {
             breaker_victims: 5,
             breaker_percent: 20,
             concurrency: 256,
-            safeguards: Safeguards::default(),
+            #[cfg(feature = "sabotage")]
+            safeguards: Safeguards::ALL,
         }
     }
 }
 
 impl Policy {
+    /// The safeguards, of which every one is on unless the history runner disabled it.
+    #[must_use]
+    pub const fn safeguards(&self) -> Safeguards {
+        #[cfg(feature = "sabotage")]
+        return self.safeguards;
+        #[cfg(not(feature = "sabotage"))]
+        Safeguards::ALL
+    }
+
     /// The settings of this account.
     #[must_use]
     pub fn account(&self, name: &AccountName) -> &AccountPolicy {
@@ -209,7 +219,7 @@ impl Policy {
     }
 
     /// Refuses settings that would prevent all work, or lose every lease.
-    pub(crate) fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         let refused = |field: &str, why: &str| Err(Error::validation(field, why));
         if self.concurrency == 0 {
             return refused(
