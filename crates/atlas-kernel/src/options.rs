@@ -41,6 +41,9 @@ pub struct SessionOptions {
     /// The user of the session, in the application's own terms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
+    /// The session key: at most one session that is not ending has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// Labels chosen by the application.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -100,6 +103,19 @@ impl SessionOptions {
     pub fn user(self, user_id: impl Into<String>) -> Self {
         Self {
             user_id: Some(user_id.into()),
+            ..self
+        }
+    }
+
+    /// Sets the session key, such as `studio:u42`. At most one session that is not ending has a
+    /// key, on any number of nodes: `get_or_spawn` returns that session instead of renting a second
+    /// machine. The key is free again as soon as the end of its session is committed; with
+    /// [`AccountPolicy::one_at_a_time`](crate::policy::AccountPolicy), once the machines of that
+    /// session are proved absent.
+    #[must_use]
+    pub fn key(self, key: impl Into<String>) -> Self {
+        Self {
+            key: Some(key.into()),
             ..self
         }
     }
@@ -255,6 +271,9 @@ impl SessionOptions {
         {
             return wrong("user_id", "must be 1 to 1024 printable characters");
         }
+        if let Some(key) = &self.key {
+            validate_key(key)?;
+        }
         if self.labels.len() > 64
             || self
                 .labels
@@ -268,6 +287,20 @@ impl SessionOptions {
         }
         Ok(())
     }
+}
+
+/// Checks a session key.
+///
+/// # Errors
+/// `validation` if it is empty, longer than 512 bytes, or contains control characters.
+pub fn validate_key(key: &str) -> Result<()> {
+    if key.is_empty() || key.len() > 512 || key.chars().any(char::is_control) {
+        return Err(Error::validation(
+            "key",
+            "must be 1 to 512 bytes without control characters",
+        ));
+    }
+    Ok(())
 }
 
 /// Selects sessions to list. The default filter selects all that have not ended.

@@ -85,6 +85,9 @@ pub struct SessionRecord {
     /// Its machine deletes itself when its command has ended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ends_itself: bool,
+    /// It keeps its session key until its machines are proved absent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub key_until_absent: bool,
 }
 
 /// The state of a placement: the search for a machine.
@@ -537,6 +540,13 @@ impl Attempt {
 }
 
 impl SessionRecord {
+    /// The session key, as long as no other session may have it.
+    #[must_use]
+    pub fn held_key(&self) -> Option<&str> {
+        let released = self.is_over() || self.ending.is_some() && !self.key_until_absent;
+        self.options.key.as_deref().filter(|_| !released)
+    }
+
     /// An event of this session.
     #[must_use]
     pub fn event(&self, seq: u64, at: Timestamp, kind: EventKind) -> Event {

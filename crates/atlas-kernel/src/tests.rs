@@ -157,6 +157,7 @@ impl Run {
             billed: None,
             reports: crate::report::Reports::default(),
             ends_itself: false,
+            key_until_absent: false,
         };
         Self {
             policy: Policy::default(),

@@ -236,6 +236,7 @@ fn orphan(
         billed: None,
         reports: crate::Reports::default(),
         ends_itself: false,
+        key_until_absent: false,
     }
 }
 

@@ -41,6 +41,7 @@ mod builder;
 mod clocks;
 mod handle;
 mod info;
+mod launch;
 mod orchestrator;
 #[cfg(all(unix, feature = "redb"))]
 pub mod owner;
@@ -64,6 +65,7 @@ pub use ids::SessionId;
 pub use info::{
     AttemptInfo, Finding, ReapReport, SessionInfo, Shutdown, ShutdownReport, StopOutcome, Touch,
 };
+pub use launch::Acquired;
 pub use options::{
     DEFAULT_IDLE_TTL, DEFAULT_TASK_RUNTIME, OnFailure, SessionFilter, SessionOptions,
 };

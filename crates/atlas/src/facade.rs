@@ -13,9 +13,9 @@ use atlas_core::{
 use atlas_orchestrator::owner::OwnerSocket;
 use atlas_orchestrator::store::{AnyStore, Memory, Store};
 use atlas_orchestrator::{
-    ActivitySource, AnyActivitySource, AnyReadyProbe, Cursor, Orchestrator, Policy, ReadyProbe,
-    Risk, Scope, Session, SessionFilter, SessionId, SessionInfo, SessionKind, SessionOptions,
-    Shutdown, ShutdownReport, Subscription, TaskOutcome,
+    Acquired, ActivitySource, AnyActivitySource, AnyReadyProbe, Cursor, Orchestrator, Policy,
+    ReadyProbe, Risk, Scope, Session, SessionFilter, SessionId, SessionInfo, SessionKind,
+    SessionOptions, Shutdown, ShutdownReport, Subscription, TaskOutcome,
 };
 
 use crate::owner;
@@ -74,6 +74,51 @@ impl Atlas {
     pub async fn spawn(&self, request: ComputeRequest, options: SessionOptions) -> Result<Session> {
         let options = self.complete(options)?;
         self.0.orchestrator.spawn(request, options).await
+    }
+
+    /// The session that has the session key of these options, or a new one. Of any number of
+    /// concurrent calls with one key, on any number of nodes, exactly one rents a machine. Returns
+    /// when the cloud has accepted the order.
+    ///
+    /// ```no_run
+    /// # async fn handler(atlas: atlas::Atlas) -> Result<(), atlas::Error> {
+    /// use atlas::{Auth, ComputeRequest, Gpu, Port, SessionOptions};
+    /// let request = ComputeRequest::gpu(Gpu::H100)
+    ///     .image("ghcr.io/me/infer:1")
+    ///     .port(Port::http(8000))
+    ///     .auth(Auth::Bearer);
+    /// let options = SessionOptions::new().user("u42").key("studio:u42");
+    /// let acquired = atlas.get_or_spawn(request, options).await?;
+    /// acquired.session.touch();
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Like [`Atlas::spawn`]; `validation` without a key; `conflict` if the session with this key
+    /// was made with another request, naming the first field that differs.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not cancel the order: the next call with the same key returns its
+    /// session.
+    pub async fn get_or_spawn(
+        &self,
+        request: ComputeRequest,
+        options: SessionOptions,
+    ) -> Result<Acquired> {
+        let options = self.complete(options)?;
+        self.0.orchestrator.get_or_spawn(request, options).await
+    }
+
+    /// The session that has this session key, unless it is ending.
+    ///
+    /// # Errors
+    /// `validation` if no session can have such a key; `unavailable` if the store cannot be read.
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
+    pub async fn find(&self, key: &str) -> Result<Option<Session>> {
+        self.0.orchestrator.find(key).await
     }
 
     /// Rents a machine for one command, waits for the command's outcome, and gives the machine

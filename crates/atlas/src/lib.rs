@@ -32,9 +32,9 @@ pub use atlas_fly_ops as fly_ops;
 pub use atlas_orchestrator::store::{Memory, Redb, RedbOptions};
 #[cfg(feature = "orchestrator")]
 pub use atlas_orchestrator::{
-    AccountPolicy, ActivitySource, AttemptInfo, AttemptPhase, Audit, Cost, Cursor, Death, Delivery,
-    Event, EventKind, Limit, OnFailure, Orchestrator, Policy, Probe, Proof, ReadyProbe, ReapReport,
-    Reason, Risk, Scope, Session, SessionFilter, SessionId, SessionInfo, SessionKind,
+    AccountPolicy, Acquired, ActivitySource, AttemptInfo, AttemptPhase, Audit, Cost, Cursor, Death,
+    Delivery, Event, EventKind, Limit, OnFailure, Orchestrator, Policy, Probe, Proof, ReadyProbe,
+    ReapReport, Reason, Risk, Scope, Session, SessionFilter, SessionId, SessionInfo, SessionKind,
     SessionOptions, SessionState, Shutdown, ShutdownReport, StopOutcome, Stuck, Subscription,
     TaskCause, TaskKind, TaskOutcome, Touch, Unattended,
 };

@@ -17,6 +17,7 @@ pub(crate) mod flush;
 pub(crate) mod gauge;
 pub(crate) mod index;
 pub(crate) mod janitor;
+pub(crate) mod keys;
 mod lease;
 mod looks;
 pub(crate) mod nodes;

@@ -59,11 +59,13 @@ pub enum Table {
     /// Index of the sessions that are over, by whether their events were forgotten, then the time
     /// of their end, then session id.
     Ended,
+    /// The session of each session key, by key.
+    Keys,
 }
 
 impl Table {
     /// Every table, in the order of their making.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Sessions,
         Self::Sealed,
         Self::Attempts,
@@ -75,6 +77,7 @@ impl Table {
         Self::Live,
         Self::Users,
         Self::Ended,
+        Self::Keys,
     ];
 
     /// The stable name, such as `sessions`.
@@ -92,6 +95,7 @@ impl Table {
             Self::Live => "live",
             Self::Users => "users",
             Self::Ended => "ended",
+            Self::Keys => "keys",
         }
     }
 }

@@ -9,6 +9,7 @@ mod events;
 #[cfg(feature = "metrics")]
 mod gauge;
 mod index;
+mod keys;
 mod life;
 mod limits;
 #[cfg(feature = "conformance")]

@@ -40,11 +40,12 @@ const FORMAT_NAME: &[u8] = b"atlas store";
 pub(super) type Step = fn(&WriteTransaction) -> Result<(), redb::Error>;
 
 /// Every step there is: this atlas writes the version that is their number.
-pub(super) const STEPS: &[Step] = &[make_tables, make_indexes];
+pub(super) const STEPS: &[Step] = &[make_tables, make_indexes, make_keys];
 
 /// Version 1: the tables of the contract, events, feed, heads and leases.
 fn make_tables(txn: &WriteTransaction) -> Result<(), redb::Error> {
-    for table in Table::ALL.into_iter().filter(|table| !is_index(*table)) {
+    let is_later = |table: &Table| is_index(*table) || *table == Table::Keys;
+    for table in Table::ALL.into_iter().filter(|table| !is_later(table)) {
         txn.open_table(rows(table))?;
     }
     txn.open_table(EVENTS)?;
@@ -59,6 +60,12 @@ fn make_indexes(txn: &WriteTransaction) -> Result<(), redb::Error> {
     for table in Table::ALL.into_iter().filter(|table| is_index(*table)) {
         txn.open_table(rows(table))?;
     }
+    Ok(())
+}
+
+/// Version 3: the table of session keys.
+fn make_keys(txn: &WriteTransaction) -> Result<(), redb::Error> {
+    txn.open_table(rows(Table::Keys))?;
     Ok(())
 }
 
@@ -80,6 +87,7 @@ pub(super) fn rows(table: Table) -> Bytes {
         Table::Live => "rows/live",
         Table::Users => "rows/users",
         Table::Ended => "rows/ended",
+        Table::Keys => "rows/keys",
     })
 }
 
