@@ -31,8 +31,8 @@
 //! # }).unwrap();
 //! ```
 //!
-//! Deliberately absent: any cloud (the orchestrator receives provider handles), HTTP, and files
-//! other than the store's own.
+//! Deliberately absent: any cloud (the orchestrator receives provider handles), any store on disk
+//! (it receives a [`store::AnyStore`]), HTTP, and the socket of the process that holds a store.
 
 mod accept;
 mod activity;
@@ -47,9 +47,8 @@ pub mod kernel;
 mod nets;
 mod options;
 mod orchestrator;
-#[cfg(all(unix, feature = "redb"))]
-pub mod owner;
 mod policy;
+pub mod private_file;
 pub mod realm;
 mod report;
 mod runtime;
