@@ -1,6 +1,7 @@
 //! The shared store as one process sees it: with possible crash points around every call, and
 //! failing writes.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -136,6 +137,10 @@ macro_rules! reads {
 
 #[deny(clippy::missing_trait_methods)]
 impl Store for Watched {
+    fn location(&self) -> Option<&Path> {
+        self.inner.location()
+    }
+
     reads! {
         info() -> StoreInfo;
         bind(fingerprint: &str) -> ();

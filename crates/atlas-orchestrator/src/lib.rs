@@ -31,8 +31,8 @@
 //! # }).unwrap();
 //! ```
 //!
-//! Deliberately absent: any cloud (the orchestrator receives provider handles), HTTP, and files
-//! other than the store's own.
+//! Deliberately absent: any cloud (the orchestrator receives provider handles), any store on disk
+//! (it receives a [`store::AnyStore`]), HTTP, and the socket of the process that holds a store.
 
 mod accept;
 mod activity;
@@ -43,8 +43,7 @@ mod handle;
 mod info;
 mod launch;
 mod orchestrator;
-#[cfg(all(unix, feature = "redb"))]
-pub mod owner;
+pub mod private_file;
 pub mod realm;
 mod runtime;
 pub mod store;

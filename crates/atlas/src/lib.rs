@@ -29,7 +29,7 @@ pub use atlas_core::*;
 #[cfg(feature = "fly-ops")]
 pub use atlas_fly_ops as fly_ops;
 #[cfg(feature = "orchestrator")]
-pub use atlas_orchestrator::store::{Memory, Redb, RedbOptions};
+pub use atlas_orchestrator::store::Memory;
 #[cfg(feature = "orchestrator")]
 pub use atlas_orchestrator::{
     AccountPolicy, Acquired, ActivitySource, AttemptInfo, AttemptPhase, Audit, Cost, Cursor, Death,
@@ -46,12 +46,14 @@ pub use atlas_provider_lambda::Lambda;
 pub use atlas_provider_runpod::RunPod;
 #[cfg(feature = "vast")]
 pub use atlas_provider_vast::Vast;
+#[cfg(feature = "orchestrator")]
+pub use atlas_store_redb::{Redb, RedbOptions};
 #[cfg(feature = "testkit")]
 pub use atlas_testkit as testkit;
 #[cfg(feature = "web")]
 pub use atlas_web as web;
 #[cfg(feature = "orchestrator")]
-pub use facade::{Atlas, AtlasBuilder, IntoStore};
+pub use facade::{Atlas, AtlasBuilder};
 #[cfg(feature = "guard")]
 pub use guard::GuardActivity;
 #[cfg(feature = "probe")]

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use atlas_core::{AccountLimits, AnyProvider, Error, Timestamp};
 use atlas_orchestrator::kernel::record::{Ending, SessionRecord};
-use atlas_orchestrator::store::{AnyStore, Batch, Redb, Store, Table};
+use atlas_orchestrator::store::{AnyStore, Batch, Store, Table};
 use atlas_orchestrator::{AttemptPhase, Reason, SessionFilter, Shutdown};
+use atlas_store_redb::Redb;
 
 use super::Measured;
 use super::cloud::Obliging;

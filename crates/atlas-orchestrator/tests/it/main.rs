@@ -19,8 +19,6 @@ mod node;
 mod pace;
 mod ready;
 mod reap;
-#[cfg(feature = "redb")]
-mod redb;
 mod rollback;
 mod storms;
 mod tasks;

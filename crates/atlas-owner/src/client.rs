@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use atlas_core::{Error, ErrorKind, Outcome};
+use atlas_orchestrator::store::StoreOwner;
 use serde_json::Value;
 use tokio::io::BufReader;
 use tokio::net::UnixStream;
 
-use super::place;
-use super::wire::{self, Line, MAX_ANSWER, MAX_REQUEST, Read};
-use crate::store::StoreOwner;
+use crate::place;
+use crate::wire::{self, Line, MAX_ANSWER, MAX_REQUEST, Read};
 
 /// How long an owner may take to answer a ping. It answers at once unless it is stopped, or its
 /// machine is overloaded.

@@ -12,15 +12,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use atlas_core::{Clock, Error, ErrorKind};
+use atlas_orchestrator::store::{Batch, CommitError, Fence, Table, other_realm};
 use redb::{Database, ReadableTable, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
-use super::schema::{
+use crate::schema::{
     self, EVENTS, FEED, FINGERPRINT, HEADS, INCARNATION, LAST_COMMIT, LAST_POSITION, LEASES, Lease,
     META,
 };
-use crate::store::memory::other_realm;
-use crate::store::{Batch, CommitError, Fence, Table};
 
 /// The maximum number of changes in one transaction: enough to share a sync, few enough that the
 /// first does not wait long.

@@ -7,11 +7,10 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt}
 use std::path::{Path, PathBuf};
 
 use atlas_core::{Error, ErrorKind};
+use atlas_orchestrator::private_file::with_suffix;
 use data_encoding::HEXLOWER;
 use ring::digest;
 use tokio::net::{UnixListener, UnixStream};
-
-use crate::realm::file::with_suffix;
 
 /// The maximum length of a socket path: 108 bytes on Linux and 104 on macOS, including a final
 /// zero.

@@ -1,13 +1,12 @@
 //! The contents of the file: redb tables, row encodings, schema versions and migrations.
 
 use atlas_core::{Error, ErrorKind, Timestamp};
+use atlas_orchestrator::store::{Fence, Table};
 use redb::{
     Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError,
     WriteTransaction,
 };
 use serde::{Deserialize, Serialize};
-
-use crate::store::{Fence, Table};
 
 /// A table whose keys and values are plain bytes.
 pub(super) type Bytes = TableDefinition<'static, &'static [u8], &'static [u8]>;

@@ -15,13 +15,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use atlas_core::SystemEntropy;
+use atlas_orchestrator::private_file;
 use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 
-use super::sums::Sums;
-use crate::realm::file as private_file;
+use crate::sums::Sums;
 
-const PAGE: u64 = super::sums::PAGE as u64;
+const PAGE: u64 = crate::sums::PAGE as u64;
 /// More than any repair writes; a file that needs more is not one of ours.
 const MAX_HELD_BACK: usize = 256 << 20;
 

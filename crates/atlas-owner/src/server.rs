@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::place;
-use super::wire::{self, Fault, Line, MAX_REQUEST, Read};
+use crate::place;
+use crate::wire::{self, Fault, Line, MAX_REQUEST, Read};
 
 /// Maximum number of clients at once; further clients get an error.
 const MAX_CLIENTS: usize = 64;

@@ -6,9 +6,9 @@ use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use atlas_core::SeededEntropy;
+use atlas_orchestrator::store::{AnyStore, Memory, StoreOwner};
 
 use super::*;
-use crate::store::AnyStore;
 use redb::{Database, StorageBackend};
 
 const SESSION: [u8; 16] = [9; 16];
@@ -53,10 +53,7 @@ async fn contents(store: &AnyStore) -> Result<Contents, Error> {
 
 /// The state after each number of commits, from a memory store with the same commits.
 async fn states(commits: u64) -> Vec<Contents> {
-    let store = AnyStore::new(crate::store::Memory::new(
-        Arc::new(SystemClock),
-        &SeededEntropy::new(1),
-    ));
+    let store = AnyStore::new(Memory::new(Arc::new(SystemClock), &SeededEntropy::new(1)));
     let mut states = vec![contents(&store).await.unwrap()];
     for n in 1..=commits {
         store.commit(step(n)).await.unwrap();

@@ -3,15 +3,38 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use atlas_core::{AccountLimits, Auth, Secret};
-use atlas_orchestrator::store::{AnyStore, Redb};
+use atlas_core::{AccountLimits, AccountName, Auth, ComputeRequest, Gpu, Port, Secret};
+use atlas_orchestrator::store::AnyStore;
 use atlas_orchestrator::{
-    Cursor, Orchestrator, Policy, Realm, Scope, SessionState, Shutdown, StopOutcome, Touch,
+    Cursor, Event, Orchestrator, Policy, Realm, Scope, SessionOptions, SessionState, Shutdown,
+    StopOutcome, Touch,
 };
+use atlas_store_redb::Redb;
 use atlas_testkit::mock::{CLOUD, KEY, MockCloud};
 use atlas_testkit::world::{CloudSpec, World, WorldClock};
 
-use crate::node::{account, assert_gapless, options, request};
+fn account() -> AccountName {
+    AccountName::new("mock").unwrap()
+}
+
+fn request() -> ComputeRequest {
+    ComputeRequest::gpu(Gpu::H100)
+        .image("x/y:1")
+        .port(Port::http(8000))
+}
+
+fn options() -> SessionOptions {
+    SessionOptions::new().idle_ttl(Duration::from_secs(3600))
+}
+
+/// Every session's log is gapless.
+fn assert_gapless(events: &[Event]) {
+    let mut last = std::collections::BTreeMap::new();
+    for event in events {
+        let before = last.insert(event.session, event.seq).unwrap_or(0);
+        assert_eq!(event.seq, before + 1, "{event:?}");
+    }
+}
 
 async fn start(cloud: &MockCloud, path: &std::path::Path) -> Orchestrator {
     let limits = AccountLimits {

@@ -1,4 +1,4 @@
-//! The embedded store: one file, one process, one writer thread with group commit.
+//! The embedded store of atlas: one file, one process, one writer thread with group commit.
 //!
 //! Reads run on the calling task: a read transaction of redb waits neither for the writer nor for
 //! other readers, and a row costs microseconds from the page cache. Long scans run on a blocking
@@ -21,15 +21,16 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use atlas_core::{Clock, Entropy, Error, ErrorKind, SystemClock, SystemEntropy, Timestamp};
+use atlas_orchestrator::store::{
+    Batch, CommitError, Fence, Row, Store, StoreInfo, StoredEvent, Table,
+};
 use redb::{ReadTransaction, ReadableDatabase};
 use tokio::sync::{mpsc, oneshot};
 
-pub use self::open::StoreOwner;
-use self::schema::{
+use crate::schema::{
     EVENTS, FEED, FINGERPRINT, INCARNATION, LAST_COMMIT, LEASES, META, SCHEMA_VERSION, unreadable,
 };
-use self::writer::{Change, Current, Done, Job};
-use super::{Batch, CommitError, Fence, Row, Store, StoreInfo, StoredEvent, Table};
+use crate::writer::{Change, Current, Done, Job};
 
 /// Maximum number of queued changes; further callers wait for a free slot.
 const QUEUE: usize = 1024;
@@ -335,6 +336,10 @@ fn feed(
 }
 
 impl Store for Redb {
+    fn location(&self) -> Option<&Path> {
+        Some(&self.0.path)
+    }
+
     async fn info(&self) -> Result<StoreInfo, Error> {
         let txn = self.read()?;
         let meta = txn.open_table(META).map_err(failed)?;

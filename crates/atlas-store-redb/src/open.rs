@@ -7,41 +7,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use atlas_core::{Entropy, Error, ErrorKind, Timestamp};
+use atlas_core::{Entropy, Error, ErrorKind};
+use atlas_orchestrator::private_file;
+use atlas_orchestrator::store::{StoreOwner, draw_incarnation};
 use data_encoding::HEXLOWER;
 use redb::backends::FileBackend;
 use redb::{Builder, Database, DatabaseError, StorageError};
-use serde::{Deserialize, Serialize};
 
-use super::RedbOptions;
-use super::gate::Gate;
-use super::schema;
-use crate::realm::file as private_file;
-use crate::store::memory::draw_incarnation;
+use crate::RedbOptions;
+use crate::gate::Gate;
+use crate::schema;
 
 /// How often the lock is tried. Waiting for a file lock has no time limit, so it is polled.
 const LOCK_POLL: Duration = Duration::from_millis(50);
 /// Size of the page cache in memory; the operating system caches the rest.
 const CACHE_BYTES: usize = 128 << 20;
-
-/// The holder of a store, as written beside the file for the error message of waiting processes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoreOwner {
-    /// The process id of the owner.
-    pub pid: u32,
-    /// The program's name.
-    pub program: String,
-    /// When it opened the store.
-    pub since: Timestamp,
-}
-
-impl StoreOwner {
-    /// Reads the note beside a store. It is only a hint: its writer may be dead.
-    #[must_use]
-    pub fn of(store: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(note_path(store)).ok()?).ok()
-    }
-}
 
 /// A database that was proved sound, and the note beside it.
 #[derive(Debug)]
@@ -69,16 +49,12 @@ pub(super) fn open(path: &Path, options: &RedbOptions) -> Result<Opened, Error> 
         }
         match attempt(path)? {
             Attempt::Opened(db, identity) => {
-                let note = note_path(path);
-                let owner = StoreOwner {
-                    pid: std::process::id(),
-                    program: program(),
-                    since: options.clock.now(),
-                };
-                let text = serde_json::to_vec(&owner).expect("an owner is plain numbers and text");
+                let note = StoreOwner::note_path(path);
                 // The note only serves an error message; failing to write it does not prevent
                 // opening the store.
-                if let Err(e) = private_file::replace(&note, &text, &*options.entropy) {
+                if let Err(e) =
+                    StoreOwner::this_process(&*options.clock).write(path, &*options.entropy)
+                {
                     tracing::warn!(path = %note.display(), error = %e,
                         "the note of the store's owner could not be written");
                 }
@@ -183,7 +159,7 @@ fn create(path: &Path, entropy: &dyn Entropy) -> Result<(), Error> {
     let mut random = [0; 8];
     entropy.fill(&mut random);
     let draft = private_file::with_suffix(path, &format!(".draft-{}", HEXLOWER.encode(&random)));
-    let file = private_file::private()
+    let file = private_file::options()
         .read(true)
         .create_new(true)
         .open(&draft)
@@ -252,16 +228,6 @@ fn make_private(file: &File) -> io::Result<()> {
 #[cfg(not(unix))]
 fn make_private(_: &File) -> io::Result<()> {
     Ok(())
-}
-
-fn note_path(store: &Path) -> PathBuf {
-    private_file::with_suffix(store, ".owner")
-}
-
-fn program() -> String {
-    let exe = std::env::current_exe().ok();
-    exe.and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned()))
-        .unwrap_or_else(|| "unknown".to_owned())
 }
 
 fn held(path: &Path, waited: Duration) -> Error {
