@@ -164,11 +164,12 @@ impl Plan {
             few
         };
         let spot = Dice::new(seed, "spot");
+        let limits = Dice::new(seed, "limits");
         for user in 0..users {
             let cloud = *which.pick(&clouds);
             let may_be_taken_back = spot.percent(40) && cloud.lets_spot();
             draw_user(
-                &dice,
+                (&dice, &limits),
                 (user, cloud, may_be_taken_back, which.percent(50)),
                 calm,
                 &mut steps,
@@ -232,15 +233,28 @@ fn draw_clouds(dice: &Dice, among: &[Cloud]) -> Vec<Cloud> {
         .collect()
 }
 
+/// What a session may cost at most. Some caps end it.
+fn draw_cap(dice: &Dice) -> Option<Usd> {
+    let cents = if dice.percent(40) {
+        dice.draw(3..30)
+    } else {
+        dice.draw(20..300)
+    };
+    let capped = dice.percent(60);
+    capped.then(|| Usd::from_cents(i64::try_from(cents).unwrap_or(100)))
+}
+
 fn draw_user(
-    dice: &Dice,
+    (dice, limits): (&Dice, &Dice),
     (user, cloud, spot, reports): (usize, Cloud, bool, bool),
     calm: bool,
     steps: &mut Vec<(Duration, Step)>,
 ) {
     let start = dice.seconds(0..900);
+    // One forgets the session, so that almost every history has one that ends for idleness.
+    let forgets = limits.percent(90) && user == 0;
     // Some outlive the history: they show that nothing alive is lost.
-    let ttl = if dice.percent(30) {
+    let ttl = if dice.percent(30) && !forgets {
         dice.seconds(14_400..20_000)
     } else {
         dice.seconds(120..900)
@@ -250,17 +264,15 @@ fn draw_user(
         user,
         cloud,
         idle_ttl: ttl,
-        max_runtime: some(20, 600..2400),
-        max_cost: dice
-            .percent(20)
-            .then(|| Usd::from_cents(i64::try_from(dice.draw(20..300)).unwrap_or(100))),
+        max_runtime: some(20, 600..2400).filter(|_| !forgets),
+        max_cost: draw_cap(limits).filter(|_| !forgets),
         ready_timeout: some(30, 300..900),
         respawns: if dice.percent(40) { 2 } else { 0 },
         hedge: !calm && dice.percent(15),
         spot,
         reports,
     };
-    if dice.percent(25) {
+    if dice.percent(25) && !forgets {
         let seconds = dice.draw(5..400);
         let command = match dice.draw(0..4) {
             0 => vec!["true".to_owned()],
@@ -294,7 +306,7 @@ fn draw_user(
         // A user comes back just when the session is about to end.
         steps.push((at + ttl + dice.seconds(0..3), Step::Touch(user)));
     }
-    if dice.percent(55) {
+    if dice.percent(55) && !forgets {
         let gone = if dice.percent(30) {
             start + dice.seconds(0..30)
         } else {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::cloud::Cloud;
-use crate::report::Violation;
+use crate::report::Outcome;
 use crate::rules::Rules;
 use crate::run;
 
@@ -24,7 +24,8 @@ pub(crate) struct Sabotage {
     /// Where to search, if not on every cloud: a violation that needs many machines at once, or a
     /// quick cloud, appears there in fewer histories.
     pub(crate) clouds: Option<&'static [Cloud]>,
-    /// Seeds that caught it before; they are tried first.
+    /// Seeds that caught it before; they are tried first. With the safeguard, none of them breaks
+    /// the promise.
     pub(crate) known: &'static [u64],
 }
 
@@ -33,14 +34,16 @@ const RUNPOD: Option<&[Cloud]> = Some(&[Cloud::RunPod]);
 /// The result of a sabotage.
 #[derive(Clone, Debug, Serialize)]
 pub struct Caught {
-    /// Whether a violation of the promise was found.
+    /// Whether a violation of the promise was found, and every seed on record shows something.
     pub caught: bool,
-    /// The seed that showed it.
+    /// The seed that showed it, and that breaks nothing with the safeguard.
     pub seed: Option<u64>,
     /// The violated promise.
     pub invariant: String,
     /// The number of histories that this took.
     pub histories: u64,
+    /// Seeds on record that break the promise with the safeguard too, so they show nothing.
+    pub unclean: Vec<u64>,
 }
 
 /// Every sabotage of this name, or all, each hunted for on these clouds through at most so many
@@ -72,20 +75,38 @@ const AT_A_TIME: usize = 8;
 fn hunt(sabotage: &Sabotage, clouds: &[Cloud], most: u64) -> Caught {
     let mut rules = Rules::default();
     (sabotage.apply)(&mut rules);
+    let clouds = sabotage.clouds.unwrap_or(clouds);
+    let broken = |outcome: &Outcome| {
+        let violations = outcome.violations.iter().map(|found| found.invariant);
+        violations
+            .into_iter()
+            .find(|invariant| sabotage.invariants.contains(invariant))
+    };
+    let breaks_anyway = |seed: u64| {
+        let outcomes = run::under(&Rules::default(), clouds, &[seed]);
+        outcomes.iter().any(|outcome| broken(outcome).is_some())
+    };
+    let unclean: Vec<u64> = sabotage
+        .known
+        .iter()
+        .copied()
+        .filter(|seed| breaks_anyway(*seed))
+        .collect();
     let seeds: Vec<u64> = sabotage.known.iter().copied().chain(0..most).collect();
     let mut histories = 0;
     for seeds in seeds.chunks(AT_A_TIME) {
-        let outcomes = run::under(&rules, sabotage.clouds.unwrap_or(clouds), seeds);
+        let outcomes = run::under(&rules, clouds, seeds);
         for (seed, outcome) in seeds.iter().zip(outcomes) {
             histories += 1;
-            let broken =
-                |violation: &&Violation| sabotage.invariants.contains(&violation.invariant);
-            if let Some(violation) = outcome.violations.iter().find(broken) {
+            if let Some(invariant) = broken(&outcome)
+                && !breaks_anyway(*seed)
+            {
                 return Caught {
-                    caught: true,
+                    caught: unclean.is_empty(),
                     seed: Some(*seed),
-                    invariant: violation.invariant.to_owned(),
+                    invariant: invariant.to_owned(),
                     histories,
+                    unclean,
                 };
             }
         }
@@ -95,6 +116,7 @@ fn hunt(sabotage: &Sabotage, clouds: &[Cloud], most: u64) -> Caught {
         seed: None,
         invariant: sabotage.invariants[0].to_owned(),
         histories,
+        unclean,
     }
 }
 
@@ -253,6 +275,13 @@ pub(crate) const ALL: &[Sabotage] = &[
         apply: |r| r.policy.safeguards.announced_ends = false,
         clouds: RUNPOD,
         known: &[124],
+    },
+    Sabotage {
+        name: "any-clock",
+        invariants: &["I6"],
+        apply: |r| r.policy.safeguards.time_trust = false,
+        clouds: RUNPOD,
+        known: &[],
     },
     Sabotage {
         name: "cost-overrun",

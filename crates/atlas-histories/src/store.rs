@@ -103,7 +103,7 @@ impl Watched {
     }
 }
 
-/// The name of a batch, by its tables, so that each kind of write is a separate crash point.
+/// What a batch writes, so that processes crash at each kind of write.
 fn kind(batch: &Batch) -> String {
     let mut tables: Vec<&str> = batch
         .puts
@@ -176,7 +176,11 @@ impl Store for Watched {
 
     async fn commit(&self, batch: Batch) -> Result<u64, CommitError> {
         let kind = kind(&batch);
-        self.at(&format!("store.commit {kind} before")).await;
+        let (process, places) = (&self.process, &self.places);
+        let writes = format!("store.commit {kind} before");
+        places
+            .pass_at(process, "store.commit before", &writes)
+            .await;
         if let Some(last) = &self.last_intent
             && batch
                 .puts
@@ -207,7 +211,8 @@ impl Store for Watched {
             Some(true) => Err(CommitError::Store(unavailable())),
             _ => answer,
         };
-        self.at(&format!("store.commit {kind} after")).await;
+        let writes = format!("store.commit {kind} after");
+        places.pass_at(process, "store.commit after", &writes).await;
         answer
     }
 }

@@ -185,6 +185,12 @@ impl Clocks {
         doubted && self.doubt == 0
     }
 
+    /// By how many nanoseconds the store's clock is ahead of the time; 0 when it may agree with it.
+    #[must_use]
+    pub fn store_ahead(&self) -> i64 {
+        self.store.map_or(0, |store| store.ahead_of(self.base))
+    }
+
     /// By how many nanoseconds each account's cloud is ahead of the store's clock.
     pub fn differences(&self) -> impl Iterator<Item = (&AccountName, i64)> {
         self.clouds

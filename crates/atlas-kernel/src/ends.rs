@@ -303,7 +303,7 @@ impl Stepper<'_> {
             e.next_conclude =
                 Some(now.saturating_add(backoff(RETRY_BASE * 2, RETRY_CAP, e.conclude_tries)));
             // Readings taken while the handle belonged to another account prove nothing.
-            (e.walks, e.next_walk) = ([None; 2], None);
+            (e.walks, e.next_walk, e.searched) = ([None; 2], None, None);
             e.absent.clear();
             (e.suspect_since, e.unshown, e.next_read) = (None, None, None);
             if killed {
@@ -432,9 +432,11 @@ impl Stepper<'_> {
         if self.cx.trust.doubt.is_zero() {
             self.record().not_later_than(now);
         }
-        for attempt in &mut self.record().attempts {
+        for attempt in &mut self.step.record.attempts {
             if matches!(attempt.phase, AttemptPhase::Calling | AttemptPhase::Unknown) {
                 attempt.calling_at = Some(now);
+                // It may have left only after it was searched for.
+                self.step.evidence.of(attempt.id).searched = None;
             }
         }
         self.step.evidence.not_later_than(now);
@@ -457,7 +459,8 @@ impl Stepper<'_> {
             .map(|a| a.id)
             .collect();
         for id in open {
-            self.evidence(id).in_call = false;
+            let e = self.evidence(id);
+            (e.in_call, e.searched) = (false, None);
             if let Some(attempt) = self.attempt(id) {
                 attempt.calling_at = Some(now);
                 attempt.metered_to = attempt.metered_to.or(Some(now));

@@ -273,6 +273,9 @@ pub struct AttemptEvidence {
     pub deletes: BTreeMap<ComputeId, DeleteEvidence>,
     /// When the first and second complete walk without a machine started.
     pub walks: [Option<Timestamp>; 2],
+    /// How many complete walks without a machine were made since the order should be listed, and
+    /// when the latest of them started.
+    pub searched: Option<(u32, Timestamp)>,
     /// No walk starts before this time.
     pub next_walk: Option<Timestamp>,
     /// Consecutive walks that failed, or found nothing yet while searching.
@@ -332,6 +335,7 @@ impl Evidence {
             if e.walks.iter().flatten().any(is_later) {
                 e.walks = [None; 2];
             }
+            e.searched = e.searched.filter(|(_, at)| !is_later(at));
             e.absent.retain(|_, begun| !is_later(begun));
             let times = [
                 &mut e.next_walk,

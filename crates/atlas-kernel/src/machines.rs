@@ -432,28 +432,38 @@ impl Stepper<'_> {
                             },
                         );
                     }
-                } else if walk.begun < from {
-                    e.walk_tries += 1;
-                    let next = now.saturating_add(backoff(
-                        RETRY_BASE,
-                        Duration::from_secs(15),
-                        e.walk_tries,
-                    ));
-                    e.next_walk = Some(next.min(from.max(now)));
                 } else {
-                    e.walk_tries = 0;
-                    match e.walks {
-                        [Some(first), _] if walk.begun >= first.saturating_add(spacing) => {
-                            e.walks[1] = Some(walk.begun)
+                    let Some(attempt) = self.step.record.attempt(id) else {
+                        return;
+                    };
+                    let e = self.step.evidence.of(id);
+                    super::proof::search(attempt, e, walk.begun, &bounds);
+                    let next = if walk.begun < from {
+                        e.walk_tries += 1;
+                        let longest = Duration::from_secs(15);
+                        let wait = backoff(RETRY_BASE, longest, e.walk_tries);
+                        now.saturating_add(wait).min(from.max(now))
+                    } else {
+                        e.walk_tries = 0;
+                        let second = e.walks[0].map(|first| first.saturating_add(spacing));
+                        match second {
+                            None => e.walks[0] = Some(walk.begun),
+                            Some(second) if walk.begun >= second => e.walks[1] = Some(walk.begun),
+                            Some(_) => {}
                         }
-                        [Some(first), _] => {
-                            e.next_walk = Some(first.saturating_add(spacing).max(now))
-                        }
-                        [None, _] => {
-                            e.walks[0] = Some(walk.begun);
-                            e.next_walk = Some(walk.begun.saturating_add(spacing).max(now));
-                        }
-                    }
+                        let first = e.walks[0].unwrap_or(walk.begun);
+                        let next = first.saturating_add(spacing);
+                        let again = walk
+                            .begun
+                            .saturating_add(super::proof::search_spacing(&bounds));
+                        let next = match e.walks[1] {
+                            _ if super::proof::searched(attempt, e) => next,
+                            None => next.min(again),
+                            Some(_) => again,
+                        };
+                        next.max(now)
+                    };
+                    e.next_walk = Some(next);
                 }
             }
         }

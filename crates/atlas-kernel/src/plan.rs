@@ -5,7 +5,7 @@ use atlas_core::{AttemptId, ComputeId, Timestamp};
 
 use super::input::{AttemptEvidence, Cx, Evidence};
 use super::limits;
-use super::proof::{all_answered, both_walks, proved};
+use super::proof::{all_answered, both_walks, proved, searched};
 use super::record::{Attempt, Fate, SessionRecord};
 use crate::session::{AttemptPhase, SessionKind};
 
@@ -272,7 +272,7 @@ fn unsettled(attempt: &Attempt, e: &AttemptEvidence, cx: &Cx<'_>, plan: &mut Pla
         }
         return plan.wake(settled);
     }
-    let Some(walked) = both_walks(attempt, e, cx) else {
+    let Some(walked) = both_walks(attempt, e, cx).filter(|_| searched(attempt, e)) else {
         return plan.at(e.next_walk, now, Effect::Walk(id));
     };
     for seen in attempt.own() {

@@ -1,6 +1,8 @@
 //! The proof that an order left no machine: its bounds have passed, every DELETE was answered, two
-//! walks one bound apart contain none, and afterwards each recorded id is read absent. A 404 alone,
-//! or a walk alone, proves nothing. A serving machine counts as dead only when point reads do not
+//! walks one bound apart contain none, and afterwards each recorded id is read absent. If no id is
+//! recorded, nothing can contradict a listing that is wrong without saying so; then the order must
+//! have been searched for in several walks, not only waited for. A 404 alone, or a walk alone,
+//! proves nothing. A serving machine counts as dead only when point reads do not
 //! find it and a walk made since the first of them does not contain it.
 
 use std::time::Duration;
@@ -32,6 +34,45 @@ pub(super) fn walk_spacing(killed: bool, bounds: &Bounds) -> Duration {
     } else {
         Duration::from_secs(1)
     }
+}
+
+/// How many walks must lack the machine of an order without a recorded id.
+const SEARCHES: u32 = 6;
+/// Walks of a search are at least this fraction of a visibility bound apart: two listings shortly
+/// after each other may be wrong in the same way.
+const SEARCHED_IN: u32 = 8;
+
+/// The minimum time between two walks of a search.
+pub(super) fn search_spacing(bounds: &Bounds) -> Duration {
+    bounds.limits.visibility_bound / SEARCHED_IN
+}
+
+/// Counts a complete walk that lacks the machine. One that started before the machine had to be
+/// listed does not count.
+pub(super) fn search(
+    attempt: &Attempt,
+    e: &mut AttemptEvidence,
+    begun: Timestamp,
+    bounds: &Bounds,
+) {
+    let called = attempt.calling_at.unwrap_or(attempt.created_at);
+    if begun < called.saturating_add(bounds.limits.visibility_bound) {
+        return;
+    }
+    match &mut e.searched {
+        Some((walks, latest)) if begun >= latest.saturating_add(search_spacing(bounds)) => {
+            (*walks, *latest) = (walks.saturating_add(1), begun);
+        }
+        Some(_) => {}
+        none => *none = Some((1, begun)),
+    }
+}
+
+/// Whether the machine of this order was searched for in enough walks. While a process is paused
+/// or stopped, an order grows older without any search. A machine with a recorded id is read by
+/// that id instead.
+pub(super) fn searched(attempt: &Attempt, e: &AttemptEvidence) -> bool {
+    attempt.own().next().is_some() || e.searched.is_some_and(|(walks, _)| walks >= SEARCHES)
 }
 
 /// A walk that started earlier proves nothing: bounds had not passed, or a DELETE was not answered.
@@ -93,7 +134,7 @@ pub(super) fn proved(attempt: &Attempt, evidence: Option<&AttemptEvidence>, cx: 
     if killed && !safeguards.confirm {
         return true;
     }
-    let Some(walked) = both_walks(attempt, e, cx) else {
+    let Some(walked) = both_walks(attempt, e, cx).filter(|_| searched(attempt, e)) else {
         return false;
     };
     !safeguards.point_read

@@ -744,3 +744,91 @@ fn an_answer_that_is_told_again_does_not_count_as_having_seen_the_machine() {
     run.tell(&answer);
     assert_eq!(run.record.attempts[0].seen_at, None);
 }
+
+/// An order that made so many machines and whose answer was lost, without an id. Since then, so many
+/// seconds have passed without a walk.
+fn lost_answer_and_a_pause(run: &mut Run, machines: u64, seconds: u64) -> AttemptId {
+    let (id, key) = run.order();
+    for _ in 0..machines {
+        run.cloud.create(key, run.now, Duration::from_secs(1));
+    }
+    run.tell(&Input::Answered(
+        id,
+        Answer::Unknown(Vec::new(), failure(ErrorKind::Timeout)),
+    ));
+    run.now = run.now.saturating_add(Duration::from_secs(seconds));
+    id
+}
+
+#[test]
+fn after_a_pause_two_wrong_listings_do_not_prove_an_order_absent_that_nobody_searched_for() {
+    for stopped in [false, true] {
+        let mut run = Run::new(7, false, 0);
+        let id = lost_answer_and_a_pause(&mut run, 1, 3600);
+        if stopped {
+            run.tell(&Input::Stop(Reason::Requested));
+        }
+        for _ in 0..2 {
+            run.tell(&empty_walk(&run));
+            run.now = run.now.saturating_add(Duration::from_secs(60));
+        }
+        let asked = plan(&run.record, &run.evidence, run.now, &run.cx()).effects;
+        assert_eq!(asked, [Effect::Walk(id)], "stopped: {stopped}");
+        // A driver that concludes nevertheless is refused.
+        let me = Identity {
+            now: "me".to_owned(),
+            known: Some("me".to_owned()),
+            aliases: Vec::new(),
+        };
+        run.tell(&Input::Conclude(id, Ok(me), Vec::new()));
+        assert_eq!(run.record.attempts[0].phase, AttemptPhase::Unknown);
+        run.run(Duration::from_secs(600));
+        if stopped {
+            assert_eq!(run.record.state(), SessionState::Terminated);
+            assert_eq!(run.cloud.live(), 0);
+        } else {
+            let serving = run.record.serving().map(|attempt| attempt.id);
+            assert_eq!((serving, run.cloud.live()), (Some(id), 1));
+        }
+    }
+}
+
+/// Walks as planned, without finding anything, until the end of the search. Returns when that is,
+/// and the number of walks.
+fn search_in_vain(run: &mut Run, id: AttemptId) -> (Timestamp, u32) {
+    let mut walks = 0;
+    loop {
+        let planned = plan(&run.record, &run.evidence, run.now, &run.cx());
+        match planned.effects.first() {
+            Some(Effect::Walk(_)) => {
+                walks += 1;
+                run.tell(&empty_walk(run));
+            }
+            Some(effect) => {
+                assert_eq!(*effect, Effect::Conclude(id));
+                return (run.now, walks);
+            }
+            None => run.now = planned.due.expect("it is not over yet"),
+        }
+    }
+}
+
+#[test]
+fn a_search_that_went_on_while_the_bounds_passed_ends_soon_after_them() {
+    let mut run = Run::new(7, false, 0);
+    let id = lost_answer_and_a_pause(&mut run, 0, 0);
+    let settled = run.record.attempts[0].settled_at(&run.bounds);
+    let (ended, _) = search_in_vain(&mut run, id);
+    let late = ended.since(settled);
+    assert!(late <= run.bounds.limits.visibility_bound / 2, "{late:?}");
+}
+
+#[test]
+fn a_search_that_starts_after_a_pause_ends_within_a_visibility_bound() {
+    let mut run = Run::new(7, false, 0);
+    let id = lost_answer_and_a_pause(&mut run, 0, 3600);
+    let woke = run.now;
+    let (ended, walks) = search_in_vain(&mut run, id);
+    assert!(ended.since(woke) <= run.bounds.limits.visibility_bound);
+    assert!(walks <= 8, "{walks} walks");
+}

@@ -38,6 +38,9 @@ pub(crate) const INDEX_ROW: &[u8] = b"index";
 /// The row of the newest unclean node death, in [`Table::Realm`].
 pub(crate) const DEATH_ROW: &[u8] = b"death";
 
+/// The row that says how wrong the store's clock is, in [`Table::Realm`].
+pub(crate) const CLOCK_ROW: &[u8] = b"clock";
+
 /// The provisional reason for holding, after a batch was refused and before the store was examined.
 const WENT_BACK: &str = "the store refused a batch: it has less in it than this process saw \
                          before, or its file was replaced or removed";
@@ -180,6 +183,14 @@ pub(crate) struct AcceptedRow {
     pub(crate) incarnation: String,
     /// The earlier incarnations.
     pub(crate) before: Vec<String>,
+}
+
+/// How wrong the store's clock was when it was last compared with the clouds'.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct ClockRow {
+    /// By how many milliseconds it was ahead of the time that processes went by.
+    pub(crate) ahead_ms: i64,
 }
 
 /// An instant in a row of its own.
