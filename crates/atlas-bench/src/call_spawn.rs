@@ -97,6 +97,7 @@ pub(crate) fn row(name: &'static str) -> Result<Row, Failure> {
             value: median(value),
             unit: "orders per CPU second",
             baseline: Some(median(base)),
+            point_reads: None,
         })
     })
 }

@@ -7,19 +7,14 @@
 //! found.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::ops::Bound;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use atlas_core::SystemEntropy;
-use atlas_orchestrator::private_file;
-use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 
-use crate::sums::Sums;
+use crate::pages::Pages;
 
 const PAGE: u64 = crate::sums::PAGE as u64;
 /// More than any repair writes; a file that needs more is not one of ours.
@@ -31,12 +26,9 @@ pub(super) struct Gate(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    file: FileBackend,
+    file: Pages,
     open: AtomicBool,
     held: Mutex<Held>,
-    /// Checksums of the file's pages, maintained once the gate is open.
-    sums: Mutex<Sums>,
-    kept_at: PathBuf,
 }
 
 /// What redb has written so far: as pages for reading, and as a log for replay.
@@ -59,9 +51,8 @@ enum Step {
 }
 
 impl Gate {
-    /// Takes the file with the gate closed. Its page checksums are kept at `kept_at` from one close
-    /// to the next opening.
-    pub(super) fn closed(file: FileBackend, kept_at: PathBuf) -> io::Result<Self> {
+    /// Takes the file with the gate closed.
+    pub(super) fn closed(file: Pages) -> io::Result<Self> {
         let len = file.len()?;
         let held = Held {
             len,
@@ -70,44 +61,25 @@ impl Gate {
             log: Vec::new(),
             bytes: 0,
         };
-        let (held, sums) = (Mutex::new(held), Mutex::default());
         Ok(Self(Arc::new(Inner {
             file,
             open: AtomicBool::new(false),
-            held,
-            sums,
-            kept_at,
+            held: Mutex::new(held),
         })))
     }
 
-    /// Reads the whole file; true if it is, byte for byte, as it was at the last close.
-    pub(super) fn is_as_left(&self) -> io::Result<bool> {
-        let found = Sums::of(&self.0.file)?;
-        let same = Sums::load(&self.0.kept_at).is_some_and(|kept| kept == found);
-        *self.sums() = found;
-        Ok(same)
+    /// The file behind the gate.
+    pub(super) fn pages(&self) -> &Pages {
+        &self.0.file
     }
 
     /// Writes what was held back, and passes everything through from now on.
     pub(super) fn open(&self) -> io::Result<()> {
-        // From here on the stored checksums no longer match the file; stale ones would only cause a
-        // slow opening.
-        match fs::remove_file(&self.0.kept_at) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
         let mut held = self.held();
-        let mut sums = self.sums();
         for step in std::mem::take(&mut held.log) {
             match step {
-                Step::Write(offset, data) => {
-                    self.0.file.write(offset, &data)?;
-                    sums.wrote(offset, &data);
-                }
-                Step::SetLen(len) => {
-                    self.0.file.set_len(len)?;
-                    sums.set_len(len);
-                }
+                Step::Write(offset, data) => self.0.file.write(offset, &data)?,
+                Step::SetLen(len) => self.0.file.set_len(len)?,
                 Step::Sync => self.0.file.sync_data()?,
             }
         }
@@ -120,29 +92,13 @@ impl Gate {
         self.0.open.load(Ordering::Acquire)
     }
 
-    fn sums(&self) -> MutexGuard<'_, Sums> {
-        self.0.sums.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Stores the checksums for the next opening. Without them, opening only takes longer.
-    fn keep_sums(&self) {
-        let mut sums = self.sums();
-        let kept = sums.complete(&self.0.file).and_then(|()| {
-            private_file::replace(&self.0.kept_at, &sums.encode(), &SystemEntropy::new())
-        });
-        if let Err(e) = kept {
-            tracing::warn!(path = %self.0.kept_at.display(), error = %e,
-                "the store's page sums could not be kept");
-        }
-    }
-
     fn held(&self) -> MutexGuard<'_, Held> {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Held {
-    fn read(&self, file: &FileBackend, offset: u64, out: &mut [u8]) -> io::Result<()> {
+    fn read(&self, file: &Pages, offset: u64, out: &mut [u8]) -> io::Result<()> {
         if offset
             .checked_add(out.len() as u64)
             .is_none_or(|end| end > self.len)
@@ -167,7 +123,7 @@ impl Held {
         Ok(())
     }
 
-    fn read_file(&self, file: &FileBackend, offset: u64, out: &mut [u8]) -> io::Result<()> {
+    fn read_file(&self, file: &Pages, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let there = usize_of(self.from_file.saturating_sub(offset).min(out.len() as u64));
         let (file_part, zeros) = out.split_at_mut(there);
         zeros.fill(0);
@@ -178,7 +134,7 @@ impl Held {
         }
     }
 
-    fn write(&mut self, file: &FileBackend, offset: u64, data: &[u8]) -> io::Result<()> {
+    fn write(&mut self, file: &Pages, offset: u64, data: &[u8]) -> io::Result<()> {
         self.keep(data.len())?;
         let mut at = offset;
         let mut rest = data;
@@ -201,7 +157,7 @@ impl Held {
         Ok(())
     }
 
-    fn set_len(&mut self, file: &FileBackend, len: u64) -> io::Result<()> {
+    fn set_len(&mut self, file: &Pages, len: u64) -> io::Result<()> {
         if len < self.len {
             self.from_file = self.from_file.min(len);
             self.pages.split_off(&len.div_ceil(PAGE));
@@ -257,7 +213,6 @@ impl StorageBackend for Gate {
         if !self.is_open() {
             return self.held().set_len(&self.0.file, len);
         }
-        self.sums().set_len(len);
         self.0.file.set_len(len)
     }
 
@@ -273,20 +228,19 @@ impl StorageBackend for Gate {
         if !self.is_open() {
             return self.held().write(&self.0.file, offset, data);
         }
-        self.sums().wrote(offset, data);
         self.0.file.write(offset, data)
     }
 
     /// The last call; it releases the lock.
     fn close(&self) -> io::Result<()> {
         if self.is_open() {
-            self.keep_sums();
+            self.0.file.keep();
         }
-        self.0.file.close()
+        self.0.file.backend().close()
     }
 
     fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.file.try_lock_range(start, end)
+        self.0.file.backend().try_lock_range(start, end)
     }
 
     fn try_lock_shared_range(
@@ -294,23 +248,23 @@ impl StorageBackend for Gate {
         start: Bound<u64>,
         end: Bound<u64>,
     ) -> Result<bool, BackendError> {
-        self.0.file.try_lock_shared_range(start, end)
+        self.0.file.backend().try_lock_shared_range(start, end)
     }
 
     fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.file.lock_range(start, end)
+        self.0.file.backend().lock_range(start, end)
     }
 
     fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.file.lock_shared_range(start, end)
+        self.0.file.backend().lock_shared_range(start, end)
     }
 
     fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.file.unlock_range(start, end)
+        self.0.file.backend().unlock_range(start, end)
     }
 
     fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.file.query_lock_range(start, end)
+        self.0.file.backend().query_lock_range(start, end)
     }
 }
 
@@ -318,6 +272,8 @@ impl StorageBackend for Gate {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use redb::backends::FileBackend;
+    use std::fs;
 
     #[derive(Clone, Debug)]
     enum Op {
@@ -354,6 +310,12 @@ mod tests {
         out
     }
 
+    fn pages(file: &tempfile::NamedTempFile) -> Pages {
+        let open = file.reopen().unwrap();
+        let backend = FileBackend::new(open.try_clone().unwrap()).unwrap();
+        Pages::new(backend, open, file.path().with_extension("sums"))
+    }
+
     fn file(content: &[u8]) -> (tempfile::NamedTempFile, FileBackend) {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), content).unwrap();
@@ -366,10 +328,9 @@ mod tests {
         #[test]
         fn a_closed_gate_shows_what_was_written_and_an_open_one_has_written_it(content in prop::collection::vec(any::<u8>(), 0..15_000), ops in ops()) {
             let (plain, direct) = file(&content);
-            let (guarded, behind) = file(&content);
-            let sums = guarded.path().with_extension("sums");
-            let gate = Gate::closed(behind, sums.clone()).unwrap();
-            prop_assert!(!gate.is_as_left().unwrap());
+            let (guarded, _) = file(&content);
+            let gate = Gate::closed(pages(&guarded)).unwrap();
+            prop_assert!(!gate.pages().is_sealed().unwrap() && !gate.pages().is_as_left().unwrap());
             run(&direct, &ops);
             run(&gate, &ops);
             prop_assert_eq!(&fs::read(guarded.path()).unwrap(), &content,
@@ -382,11 +343,11 @@ mod tests {
             prop_assert!(fs::read(guarded.path()).unwrap() == fs::read(plain.path()).unwrap());
 
             gate.close().unwrap();
-            let again = || Gate::closed(FileBackend::new(guarded.reopen().unwrap()).unwrap(),
-                sums.clone()).unwrap();
-            prop_assert!(again().is_as_left().unwrap());
-            again().open().unwrap();
-            prop_assert!(!again().is_as_left().unwrap(), "an open store has no sums to trust");
+            let again = || pages(&guarded);
+            prop_assert!(again().is_sealed().unwrap() && again().is_as_left().unwrap());
+            again().forget_kept().unwrap();
+            prop_assert!(!again().is_sealed().unwrap() && !again().is_as_left().unwrap(),
+                "an open store has no sums to trust");
         }
     }
 }

@@ -6,7 +6,9 @@
 
 mod gate;
 mod open;
+mod pages;
 mod schema;
+mod seal;
 mod sums;
 #[cfg(test)]
 mod tests;

@@ -16,6 +16,7 @@ use redb::{Builder, Database, DatabaseError, StorageError};
 
 use crate::RedbOptions;
 use crate::gate::Gate;
+use crate::pages::Pages;
 use crate::schema;
 
 /// How often the lock is tried. Waiting for a file lock has no time limit, so it is polled.
@@ -47,7 +48,7 @@ pub(super) fn open(path: &Path, options: &RedbOptions) -> Result<Opened, Error> 
         {
             create(path, &*options.entropy)?;
         }
-        match attempt(path)? {
+        match attempt(path, Trust::Seal)? {
             Attempt::Opened(db, identity) => {
                 let note = StoreOwner::note_path(path);
                 // The note only serves an error message; failing to write it does not prevent
@@ -73,7 +74,14 @@ pub(super) fn open(path: &Path, options: &RedbOptions) -> Result<Opened, Error> 
     }
 }
 
-fn attempt(path: &Path) -> Result<Attempt, Error> {
+/// Whether a file whose seal is intact is believed to be as it was left.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    Seal,
+    Nothing,
+}
+
+fn attempt(path: &Path, trust: Trust) -> Result<Attempt, Error> {
     let file = match File::options().read(true).write(true).open(path) {
         Ok(file) => file,
         // Moved away since the check: check again.
@@ -106,24 +114,40 @@ fn attempt(path: &Path) -> Result<Attempt, Error> {
         Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => {}
         Err(TryLockError::Error(e)) => return Err(io_failed(path, "cannot be locked", e)),
     }
-    let gate = FileBackend::new(file)
-        .map_err(|e| redb_failed(path, e))
-        .and_then(|backend| {
-            Gate::closed(backend, private_file::with_suffix(path, ".sums"))
-                .map_err(|e| io_failed(path, "cannot be examined", e))
-        })?;
+    let backend = FileBackend::new(file).map_err(|e| redb_failed(path, e))?;
+    let twin = again
+        .try_clone()
+        .map_err(|e| io_failed(path, "cannot be opened", e))?;
+    let sums = private_file::with_suffix(path, ".sums");
+    let gate = Gate::closed(Pages::new(backend, twin, sums))
+        .map_err(|e| io_failed(path, "cannot be examined", e))?;
 
-    let proved = catch_unwind(AssertUnwindSafe(|| prove(path, &gate)));
-    let (db, version) = match proved
-        .unwrap_or_else(|_| Err(damaged(path, "its pages contradict each other", None)))?
-    {
-        Some(found) => found,
-        None => return Ok(Attempt::Held),
+    let sealed = trust == Trust::Seal
+        && gate
+            .pages()
+            .is_sealed()
+            .map_err(|e| io_failed(path, "cannot be examined", e))?;
+    let proved = catch_unwind(AssertUnwindSafe(|| prove(path, &gate, sealed)));
+    let proved =
+        proved.unwrap_or_else(|_| Err(damaged(path, "its pages contradict each other", None)));
+    let (db, version) = match proved {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(Attempt::Held),
+        Err(_) if sealed => {
+            // After a power failure, a seal may be older than the file's pages.
+            drop((gate, again));
+            return attempt(path, Trust::Nothing);
+        }
+        Err(error) => return Err(error),
     };
     let identity = Identity::of(&meta);
     if !identity.is_at(path) {
         return Ok(Attempt::Held);
     }
+    let kept_at = gate.pages().kept_at();
+    gate.pages()
+        .forget_kept()
+        .map_err(|e| io_failed(kept_at, "cannot be removed", e))?;
     gate.open()
         .map_err(|e| io_failed(path, "cannot be written", e))?;
     make_private(&again).map_err(|e| io_failed(path, "cannot be made private", e))?;
@@ -132,13 +156,15 @@ fn attempt(path: &Path) -> Result<Attempt, Error> {
     Ok(Attempt::Opened(Box::new(db), identity))
 }
 
-/// Proves the file behind a closed gate: it is byte for byte as we left it, or redb's check of all
-/// trees and of the allocator finds it sound. Then checks our own metadata. `None`: another process
-/// holds it.
-fn prove(path: &Path, gate: &Gate) -> Result<Option<(Database, u64)>, Error> {
-    let unchanged = gate
-        .is_as_left()
-        .map_err(|e| io_failed(path, "cannot be read", e))?;
+/// Proves the file behind a closed gate: nobody changed it since we closed it, or it is byte for
+/// byte as we left it, or redb's check of all trees and of the allocator finds it sound. Then checks
+/// our own metadata. `None`: another process holds it.
+fn prove(path: &Path, gate: &Gate, sealed: bool) -> Result<Option<(Database, u64)>, Error> {
+    let unchanged = sealed
+        || gate
+            .pages()
+            .is_as_left()
+            .map_err(|e| io_failed(path, "cannot be read", e))?;
     let mut builder = Builder::new();
     builder
         .set_cache_size(CACHE_BYTES)

@@ -3,17 +3,14 @@
 //! Proving a file with redb's own check walks every tree and rebuilds the allocator; comparing
 //! checksums reads the file once, in order. A file whose checksums all match is byte for byte as we
 //! left it, and needs no other proof; any other file gets redb's check. The checksum of a page that
-//! was not written since stays as it was, so damage done while the store was open is detected at
-//! the next opening.
+//! was not written since stays as it was, so damage done while the store was open is detected when
+//! the page is read after the next opening.
 
-use std::fs;
 use std::io;
-use std::path::Path;
 
 use redb::StorageBackend;
 
 pub(super) const PAGE: usize = 4096;
-const MAGIC: &[u8; 16] = b"atlas page sums1";
 /// Number of bytes read at once while verifying.
 const CHUNK: usize = 256 * PAGE;
 /// Number of verifying threads: two are enough to saturate the disk or memory.
@@ -98,33 +95,39 @@ impl Sums {
         Ok(())
     }
 
-    /// The stored form of the checksums; their own checksum is last.
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let mut out = MAGIC.to_vec();
-        self.0
-            .iter()
-            .for_each(|s| out.extend_from_slice(&s.to_le_bytes()));
-        out.extend_from_slice(&sum(&out).to_le_bytes());
-        out
+    /// The number of pages.
+    pub(super) const fn len(&self) -> usize {
+        self.0.len()
     }
 
-    /// Reads the output of [`Sums::encode`]; `None` if there is none, or it is damaged itself.
-    pub(super) fn load(path: &Path) -> Option<Self> {
-        let bytes = fs::read(path).ok()?;
-        let (body, own) = bytes.split_last_chunk::<8>()?;
-        let words = body.strip_prefix(MAGIC)?;
-        let intact = sum(body) == u64::from_le_bytes(*own) && words.len().is_multiple_of(8);
-        intact.then(|| {
-            Self(
-                words
-                    .as_chunks::<8>()
-                    .0
-                    .iter()
-                    .map(|w| u64::from_le_bytes(*w))
-                    .collect(),
-            )
-        })
+    /// Whether this is the checksum of a page; true also if it is not known.
+    pub(super) fn is(&self, page: usize, found: u64) -> bool {
+        self.0
+            .get(page)
+            .is_none_or(|known| *known == found || *known == UNKNOWN)
     }
+
+    pub(super) fn words(&self) -> &[u64] {
+        &self.0
+    }
+
+    pub(super) fn from_words(words: &[u64]) -> Self {
+        Self(words.to_vec())
+    }
+}
+
+/// The checksum of one page, with its content if that is at hand.
+pub(super) fn sum_page(
+    file: &impl StorageBackend,
+    page: usize,
+    content: Option<&[u8]>,
+) -> io::Result<u64> {
+    if let Some(content) = content {
+        return Ok(sum(content));
+    }
+    let mut found = [UNKNOWN];
+    sum_pages(file, (page * PAGE) as u64, file.len()?, &mut found)?;
+    Ok(found[0])
 }
 
 fn sum_pages(file: &impl StorageBackend, from: u64, len: u64, sums: &mut [u64]) -> io::Result<()> {
@@ -146,7 +149,7 @@ fn sum_pages(file: &impl StorageBackend, from: u64, len: u64, sums: &mut [u64]) 
 /// single word is always detected; the lanes are mixed once more before they are combined, so that
 /// differences in two of them do not affect the same bits. It detects accidental damage at memory
 /// speed; it does not protect against deliberate forgery.
-fn sum(bytes: &[u8]) -> u64 {
+pub(super) fn sum(bytes: &[u8]) -> u64 {
     const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
     let stir = |n: u64| {
         let n = n.wrapping_mul(ODD);
@@ -208,26 +211,6 @@ mod tests {
             other.rotate_left(8);
             prop_assert!(other == page || sum(&other) != before);
             prop_assert_ne!(sum(&page[..page.len() - 1]), before);
-        }
-    }
-
-    #[test]
-    fn damaged_sums_are_no_sums() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("s");
-        let sums = Sums((1..500).collect());
-        fs::write(&path, sums.encode()).unwrap();
-        assert_eq!(Sums::load(&path), Some(sums));
-        let good = fs::read(&path).unwrap();
-        for len in 0..good.len() {
-            fs::write(&path, &good[..len]).unwrap();
-            assert_eq!(Sums::load(&path), None, "{len}");
-        }
-        for at in (0..good.len()).step_by(37) {
-            let mut bad = good.clone();
-            bad[at] ^= 1;
-            fs::write(&path, bad).unwrap();
-            assert_eq!(Sums::load(&path), None, "{at}");
         }
     }
 }

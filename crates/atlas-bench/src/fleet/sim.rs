@@ -17,5 +17,6 @@ pub(super) fn measure() -> Result<Measured, Failure> {
     Ok(Measured {
         value,
         baseline: None,
+        point_reads: None,
     })
 }

@@ -53,6 +53,7 @@ fn measure_with(ended: u64, rounds: usize, times: u32) -> Result<Measured, Failu
     Ok(Measured {
         value: median(value),
         baseline: Some(median(base)),
+        point_reads: None,
     })
 }
 
