@@ -332,3 +332,55 @@ impl Places {
             .or_default() += 1;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a destructor tells.
+    struct Told(Arc<Mutex<u32>>);
+
+    impl Drop for Told {
+        fn drop(&mut self) {
+            *self.0.lock().unwrap() += 1;
+        }
+    }
+
+    #[test]
+    fn what_a_crashed_process_leaves_is_dropped_when_its_history_is_over() {
+        let (remains, dropped) = (Remains::default(), Arc::new(Mutex::new(0)));
+        let process = Process::start(&remains);
+        let left = |told: Told| process.task(async move { drop(told) });
+        let tasks = [(); 3].map(|()| left(Told(dropped.clone())));
+        let [early, crashed, late] = tasks;
+        drop(early);
+        assert_eq!(*dropped.lock().unwrap(), 1, "the process is alive");
+        process.crash();
+        drop(crashed);
+        assert_eq!(
+            *dropped.lock().unwrap(),
+            1,
+            "nothing tidies up after a crash"
+        );
+        remains.let_go();
+        assert_eq!(*dropped.lock().unwrap(), 2);
+        drop(late);
+        assert_eq!(*dropped.lock().unwrap(), 3);
+    }
+
+    #[tokio::test]
+    async fn operations_that_wait_at_one_place_are_one_place_in_the_report() {
+        let process = Process::start(&Remains::default());
+        let places = Places::new(1, 0, 0);
+        for operation in ["store.commit a before", "store.commit b before"] {
+            places
+                .pass_at(&process, "store.commit before", operation)
+                .await;
+        }
+        let reached = places.awaits().reached;
+        assert_eq!(
+            reached.into_iter().collect::<Vec<_>>(),
+            [("store.commit before".to_owned(), 2)]
+        );
+    }
+}
