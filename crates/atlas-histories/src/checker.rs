@@ -777,19 +777,8 @@ impl Case<'_> {
         let away = away.chain(seen.held.iter().map(open));
         let away = away.chain(seen.wrong_key.iter().map(open));
         let recovery = 4 * self.evidence.policy.lease;
-        let mut spans: Vec<(Timestamp, Timestamp)> = away
-            .map(|(from, to)| {
-                let to = to.saturating_add(recovery).min(until);
-                (from.max(machine.created_at), to)
-            })
-            .filter(|(from, to)| from < to)
-            .collect();
-        spans.sort();
-        let (mut total, mut counted) = (Duration::ZERO, machine.created_at);
-        for (from, to) in spans {
-            total += to.since(from.max(counted));
-            counted = counted.max(to);
-        }
+        let spans = away.map(|(from, to)| (from, to.saturating_add(recovery)));
+        let total = covered(spans.collect(), machine.created_at, until);
         let share = total.as_secs_f64() / lived.as_secs_f64();
         Usd::from_f64(machine.billed(now).to_f64() * share).unwrap_or_default()
     }
@@ -1275,6 +1264,18 @@ impl Case<'_> {
     }
 }
 
+/// How much of the time from `from` to `until` these spans cover; what several cover counts once.
+fn covered(mut spans: Vec<(Timestamp, Timestamp)>, from: Timestamp, until: Timestamp) -> Duration {
+    spans.sort();
+    let (mut total, mut counted) = (Duration::ZERO, from);
+    for (begin, end) in spans {
+        let end = end.min(until);
+        total += end.since(begin.max(counted));
+        counted = counted.max(end);
+    }
+    total
+}
+
 /// Whether an event orders the end of something.
 fn ends_something(kind: &EventKind) -> bool {
     matches!(
@@ -1285,4 +1286,25 @@ fn ends_something(kind: &EventKind) -> bool {
             | EventKind::Reopened { .. }
             | EventKind::TerminateFailed { .. }
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_that_two_spans_cover_counts_once_and_only_within_a_life() {
+        let at = Timestamp::from_unix_seconds;
+        let spans = vec![
+            (at(50), at(70)),
+            (at(0), at(20)),
+            (at(10), at(30)),
+            (at(95), at(200)),
+        ];
+        let seconds = |from, until| covered(spans.clone(), at(from), at(until)).as_secs();
+        assert_eq!(seconds(0, 100), 30 + 20 + 5);
+        assert_eq!(seconds(15, 60), 15 + 10);
+        assert_eq!(seconds(30, 50), 0);
+        assert_eq!(seconds(300, 400), 0);
+    }
 }

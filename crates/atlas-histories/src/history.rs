@@ -39,6 +39,10 @@ const OTHER_ACCOUNT: &str = "our-other-one";
 const OTHER_KEY: &str = "history-key-of-the-other-account";
 /// After this much quiet time, every promise about the present must hold.
 const QUIET: Duration = Duration::from_secs(15 * 60);
+/// How often an operator looks whether a store is to be accepted.
+const LOOK: Duration = Duration::from_secs(300);
+/// How often an operator has to accept a store at most before all promises must hold.
+const ACCEPTS: u32 = 4;
 /// After this much more time, every session that was asked to end must have ended.
 const ENDING: Duration = Duration::from_secs(90 * 60);
 
@@ -325,6 +329,7 @@ impl History {
                 self.deploy_with(OTHER_KEY);
             }
             Step::RightKey => self.deploy_with(API_KEY),
+            Step::Accept => self.operator().await,
         }
     }
 
@@ -771,10 +776,10 @@ impl History {
     /// Waits, with the operator checking periodically, and returns the deployment's own view at the
     /// end.
     async fn settle(&mut self, span: Duration) -> Vec<atlas_orchestrator::SessionInfo> {
-        let until = Instant::now() + span;
+        let mut until = Instant::now() + span;
+        let mut accepts = 0;
         while Instant::now() < until {
-            self.wait_until((Instant::now() + Duration::from_secs(900)).min(until))
-                .await;
+            self.wait_until((Instant::now() + LOOK).min(until)).await;
             if self
                 .nodes
                 .iter()
@@ -782,6 +787,11 @@ impl History {
                 .any(|orchestrator| orchestrator.hold().is_some())
             {
                 self.operator().await;
+                // The promises count from the last of these.
+                accepts += 1;
+                if accepts <= ACCEPTS {
+                    until = until.max(Instant::now() + span);
+                }
             }
             if span == ENDING
                 && self

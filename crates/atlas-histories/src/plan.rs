@@ -36,6 +36,8 @@ pub(crate) enum Step {
     Outside(Outside),
     /// The store is restored to its contents at an earlier step.
     Rollback(Under),
+    /// An operator looks, and accepts the store if it is held.
+    Accept,
     /// The key is refused for this long.
     KeyRevoked(Duration),
     /// The clouds refuse a class of calls for this long.
@@ -179,6 +181,7 @@ impl Plan {
             draw_disasters(&dice, nodes, &mut steps);
             draw_time(&Dice::new(seed, "time"), nodes, &mut steps);
             draw_refusals(&Dice::new(seed, "refusals"), &mut steps);
+            draw_accepts(&Dice::new(seed, "accepts"), &mut steps);
         }
         steps.sort_by_key(|(at, _)| *at);
         Self {
@@ -233,14 +236,14 @@ fn draw_clouds(dice: &Dice, among: &[Cloud]) -> Vec<Cloud> {
         .collect()
 }
 
-/// What a session may cost at most. Some caps end it.
-fn draw_cap(dice: &Dice) -> Option<Usd> {
-    let cents = if dice.percent(40) {
+/// What a session may cost at most. Some caps end it, unless something else is to.
+fn draw_cap(dice: &Dice, spared: bool) -> Option<Usd> {
+    let cents = if dice.percent(40) && !spared {
         dice.draw(3..30)
     } else {
-        dice.draw(20..300)
+        dice.draw(100..300)
     };
-    let capped = dice.percent(60);
+    let capped = dice.percent(70);
     capped.then(|| Usd::from_cents(i64::try_from(cents).unwrap_or(100)))
 }
 
@@ -252,7 +255,7 @@ fn draw_user(
 ) {
     let start = dice.seconds(0..900);
     // One forgets the session, so that almost every history has one that ends for idleness.
-    let forgets = limits.percent(90) && user == 0;
+    let forgets = limits.percent(if user == 0 { 97 } else { 10 });
     // Some outlive the history: they show that nothing alive is lost.
     let ttl = if dice.percent(30) && !forgets {
         dice.seconds(14_400..20_000)
@@ -265,7 +268,7 @@ fn draw_user(
         cloud,
         idle_ttl: ttl,
         max_runtime: some(20, 600..2400).filter(|_| !forgets),
-        max_cost: draw_cap(limits).filter(|_| !forgets),
+        max_cost: draw_cap(limits, forgets),
         ready_timeout: some(30, 300..900),
         respawns: if dice.percent(40) { 2 } else { 0 },
         hedge: !calm && dice.percent(15),
@@ -409,6 +412,17 @@ fn draw_time(dice: &Dice, nodes: usize, steps: &mut Vec<(Duration, Step)>) {
             let until = at + dice.seconds(20..1800);
             steps.push((until, Step::WrongClock(whose, 0)));
         }
+    }
+}
+
+/// An operator who does not wait for the end of all trouble.
+fn draw_accepts(dice: &Dice, steps: &mut Vec<(Duration, Step)>) {
+    let rolled_back = |(_, step): &&(Duration, Step)| matches!(step, Step::Rollback(_));
+    let held = steps.iter().find(rolled_back).map(|(at, _)| *at);
+    if let Some(at) = held
+        && dice.percent(70)
+    {
+        steps.push((at + dice.seconds(60..600), Step::Accept));
     }
 }
 

@@ -179,6 +179,8 @@ impl<F: Future + Send + 'static> Drop for Task<F> {
 /// history prefers one of each. The latter are larger: only some histories have their cloud.
 const BUCKETS: u64 = 29;
 const ON_THE_WAY: u64 = 11;
+/// A process crashes once in so many times where its history waits for the first time.
+const FIRST_ODDS: u64 = 8;
 
 fn bucket(operation: &str, of: u64) -> u64 {
     let digest = ring::digest::digest(&ring::digest::SHA256, operation.as_bytes());
@@ -199,6 +201,10 @@ struct Watch {
     crashes_left: u64,
     stalls_left: u64,
     stalls: u64,
+    /// Crashes at places that are reached for the first time, so that rare ones are not spared.
+    firsts_left: u64,
+    firsts: Dice,
+    passes: u64,
     /// How often processes crashed in each operation.
     crashed: BTreeMap<String, u64>,
     awaits: Awaits,
@@ -214,6 +220,9 @@ impl Places {
             crashes_left: crashes,
             stalls_left: stalls,
             stalls: 0,
+            firsts_left: crashes.min(2),
+            firsts: Dice::new(seed, "firsts"),
+            passes: 0,
             crashed: BTreeMap::new(),
             awaits: Awaits::default(),
         })))
@@ -256,7 +265,11 @@ impl Places {
         }
         let dies = {
             let mut watch = self.watch();
-            *watch.awaits.reached.entry(place.to_owned()).or_default() += 1;
+            watch.passes += 1;
+            let reached = watch.awaits.reached.entry(place.to_owned()).or_default();
+            *reached += 1;
+            // Every process passes most places of the store when it starts.
+            let first = *reached == 1 && (watch.passes > 200 || !place.starts_with("store."));
             // Once or twice in one operation is enough for a history: there are others.
             let here = watch.crashed.get(operation).copied().unwrap_or(0);
             // Each history has its favourite operations, so that together they crash everywhere.
@@ -266,12 +279,14 @@ impl Places {
                 bucket(operation, ON_THE_WAY) == watch.seed / BUCKETS % ON_THE_WAY && here < 2
             };
             let odds = if favourite { 2 } else { 20_000 };
-            let dies = watch.armed
-                && watch.crashes_left > 0
-                && process.is_alive()
-                && watch.dice.draw(0..odds) == 0;
+            let may_die = watch.armed && process.is_alive();
+            let first =
+                first && may_die && watch.firsts_left > 0 && watch.firsts.draw(0..FIRST_ODDS) == 0;
+            watch.firsts_left -= u64::from(first);
+            let drawn = may_die && watch.crashes_left > 0 && watch.dice.draw(0..odds) == 0;
+            watch.crashes_left -= u64::from(drawn);
+            let dies = first || drawn;
             if dies {
-                watch.crashes_left -= 1;
                 *watch.crashed.entry(operation.to_owned()).or_default() += 1;
                 *watch.awaits.crashed.entry(place.to_owned()).or_default() += 1;
             }
@@ -315,5 +330,57 @@ impl Places {
             .crashed
             .entry("at rest".to_owned())
             .or_default() += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a destructor tells.
+    struct Told(Arc<Mutex<u32>>);
+
+    impl Drop for Told {
+        fn drop(&mut self) {
+            *self.0.lock().unwrap() += 1;
+        }
+    }
+
+    #[test]
+    fn what_a_crashed_process_leaves_is_dropped_when_its_history_is_over() {
+        let (remains, dropped) = (Remains::default(), Arc::new(Mutex::new(0)));
+        let process = Process::start(&remains);
+        let left = |told: Told| process.task(async move { drop(told) });
+        let tasks = [(); 3].map(|()| left(Told(dropped.clone())));
+        let [early, crashed, late] = tasks;
+        drop(early);
+        assert_eq!(*dropped.lock().unwrap(), 1, "the process is alive");
+        process.crash();
+        drop(crashed);
+        assert_eq!(
+            *dropped.lock().unwrap(),
+            1,
+            "nothing tidies up after a crash"
+        );
+        remains.let_go();
+        assert_eq!(*dropped.lock().unwrap(), 2);
+        drop(late);
+        assert_eq!(*dropped.lock().unwrap(), 3);
+    }
+
+    #[tokio::test]
+    async fn operations_that_wait_at_one_place_are_one_place_in_the_report() {
+        let process = Process::start(&Remains::default());
+        let places = Places::new(1, 0, 0);
+        for operation in ["store.commit a before", "store.commit b before"] {
+            places
+                .pass_at(&process, "store.commit before", operation)
+                .await;
+        }
+        let reached = places.awaits().reached;
+        assert_eq!(
+            reached.into_iter().collect::<Vec<_>>(),
+            [("store.commit before".to_owned(), 2)]
+        );
     }
 }

@@ -73,32 +73,44 @@ pub fn run(name: &str, clouds: &[Cloud], seeds: u64) -> Result<BTreeMap<String, 
 const AT_A_TIME: usize = 8;
 
 fn hunt(sabotage: &Sabotage, clouds: &[Cloud], most: u64) -> Caught {
-    let mut rules = Rules::default();
-    (sabotage.apply)(&mut rules);
+    let mut sabotaged = Rules::default();
+    (sabotage.apply)(&mut sabotaged);
     let clouds = sabotage.clouds.unwrap_or(clouds);
-    let broken = |outcome: &Outcome| {
-        let violations = outcome.violations.iter().map(|found| found.invariant);
-        violations
-            .into_iter()
-            .find(|invariant| sabotage.invariants.contains(invariant))
+    let broken = |outcome: Outcome| {
+        let violations = outcome.violations.into_iter();
+        violations.map(|violation| violation.invariant).collect()
+    };
+    search(sabotage, most, |is_sabotaged, seeds| {
+        let honest = Rules::default();
+        let rules = if is_sabotaged { &sabotaged } else { &honest };
+        let outcomes = run::under(rules, clouds, seeds);
+        outcomes.into_iter().map(broken).collect()
+    })
+}
+
+/// The promises that a history breaks.
+type Broken = Vec<&'static str>;
+
+/// Searches for a history that breaks a promise without the safeguard and keeps it with it. `run`
+/// runs seeds, without the safeguard or with it.
+fn search(sabotage: &Sabotage, most: u64, run: impl Fn(bool, &[u64]) -> Vec<Broken>) -> Caught {
+    let protected = |broken: &Broken| {
+        let invariants = sabotage.invariants.iter().copied();
+        invariants.into_iter().find(|one| broken.contains(one))
     };
     let breaks_anyway = |seed: u64| {
-        let outcomes = run::under(&Rules::default(), clouds, &[seed]);
-        outcomes.iter().any(|outcome| broken(outcome).is_some())
+        run(false, &[seed])
+            .iter()
+            .any(|one| protected(one).is_some())
     };
-    let unclean: Vec<u64> = sabotage
-        .known
-        .iter()
-        .copied()
-        .filter(|seed| breaks_anyway(*seed))
-        .collect();
-    let seeds: Vec<u64> = sabotage.known.iter().copied().chain(0..most).collect();
+    let known = sabotage.known.iter().copied();
+    let unclean: Vec<u64> = known.clone().filter(|seed| breaks_anyway(*seed)).collect();
+    let seeds: Vec<u64> = known.chain(0..most).collect();
     let mut histories = 0;
     for seeds in seeds.chunks(AT_A_TIME) {
-        let outcomes = run::under(&rules, clouds, seeds);
-        for (seed, outcome) in seeds.iter().zip(outcomes) {
+        for (seed, broken) in seeds.iter().zip(run(true, seeds)) {
             histories += 1;
-            if let Some(invariant) = broken(&outcome)
+            if let Some(invariant) = protected(&broken)
                 && !breaks_anyway(*seed)
             {
                 return Caught {
@@ -312,3 +324,47 @@ pub(crate) const ALL: &[Sabotage] = &[
         known: &[1],
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEVEN: Sabotage = Sabotage {
+        name: "seven",
+        invariants: &["I2", "I8"],
+        apply: |_| {},
+        clouds: None,
+        known: &[7],
+    };
+
+    /// The seeds that break I8 without the safeguard, and those that break it anyway.
+    fn caught(without: &[u64], anyway: &[u64]) -> Caught {
+        search(&SEVEN, 20, |sabotaged, seeds| {
+            let breaks = |seed: &u64| anyway.contains(seed) || sabotaged && without.contains(seed);
+            let broken = |seed| if breaks(seed) { vec!["I8"] } else { vec!["I4"] };
+            seeds.iter().map(broken).collect()
+        })
+    }
+
+    #[test]
+    fn a_known_seed_that_keeps_the_promise_with_the_safeguard_is_tried_first() {
+        let caught = caught(&[3, 7], &[]);
+        assert!(caught.caught);
+        assert_eq!((caught.seed, caught.histories), (Some(7), 1));
+        assert_eq!(caught.invariant, "I8");
+    }
+
+    #[test]
+    fn a_known_seed_that_breaks_the_promise_with_the_safeguard_too_is_not_accepted() {
+        let caught = caught(&[3], &[7]);
+        assert!(!caught.caught);
+        assert_eq!((caught.seed, caught.unclean), (Some(3), vec![7]));
+    }
+
+    #[test]
+    fn a_seed_that_breaks_the_promise_anyway_shows_nothing() {
+        let caught = caught(&[], &[4, 5]);
+        assert!(!caught.caught);
+        assert_eq!((caught.seed, caught.histories), (None, 21));
+    }
+}
