@@ -76,16 +76,34 @@ pub(crate) async fn keep(core: Arc<Core>, mut position: u64) {
     }
 }
 
-/// Whether a kind of event can be caused by a node other than the owner.
+/// Whether a kind of event can be caused by a node other than the owner. Every kind is listed: one
+/// that is forgotten here would leave its session asleep at the owner.
 fn concerns_owner(kind: &EventKind) -> bool {
-    matches!(
-        kind,
+    match kind {
         EventKind::Terminating { .. }
-            | EventKind::Extended { .. }
-            | EventKind::Reopened { .. }
-            | EventKind::TaskEnded { .. }
-            | EventKind::Owner { .. }
-    )
+        | EventKind::Extended { .. }
+        | EventKind::Reopened { .. }
+        | EventKind::TaskEnded { .. }
+        | EventKind::Owner { .. } => true,
+        EventKind::Created { .. }
+        | EventKind::Attempt { .. }
+        | EventKind::Accepted { .. }
+        | EventKind::Refused { .. }
+        | EventKind::OutcomeUnknown { .. }
+        | EventKind::Adopted { .. }
+        | EventKind::Absent { .. }
+        | EventKind::DuplicateFound { .. }
+        | EventKind::Status { .. }
+        | EventKind::Ready
+        | EventKind::Heartbeat { .. }
+        | EventKind::Warning { .. }
+        | EventKind::Died { .. }
+        | EventKind::Respawning { .. }
+        | EventKind::TerminateFailed { .. }
+        | EventKind::Terminated { .. }
+        | EventKind::Reported { .. }
+        | EventKind::Other => false,
+    }
 }
 
 /// A subscription to events, in order and without gaps, at the speed of its reader. No event is
