@@ -24,7 +24,7 @@ use serde_json::Value;
 
 use crate::client::Control;
 use crate::error::Refusal;
-use crate::translate::read;
+use crate::wire::read;
 
 /// A path below `/v2`.
 fn below<'a>(path: &[&'a str]) -> Vec<&'a str> {

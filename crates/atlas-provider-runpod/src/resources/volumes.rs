@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 
 use super::container::put;
 use crate::RunPod;
-use crate::translate::read;
 use crate::wire;
+use crate::wire::read;
 
 const PATH: &str = "network-volumes";
 /// The possible sizes of a volume.
