@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::Value;
 
-use crate::answer::{REQUEST_IDS, request_id};
+use crate::headers::{REQUEST_IDS, request_id};
 use crate::scrub::Scrubber;
 
 /// The maximum length of a cloud's message in an error.

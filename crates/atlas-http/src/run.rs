@@ -24,8 +24,8 @@ use crate::call::Call;
 use crate::client::{Base, Client, Inner};
 use crate::credential::{Authorization, Authorizer};
 use crate::failure::{self, FailedAnswer};
+use crate::headers;
 use crate::pace::Refusal;
-use crate::retry_after;
 use crate::transport::{CallLayers, Transport, TransportError, TransportFuture};
 
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -412,7 +412,7 @@ impl One<'_> {
             {
                 dated(date);
             }
-            if let Some(window) = retry_after::empty_window(answer.headers()) {
+            if let Some(window) = headers::empty_window(answer.headers()) {
                 inner.gate.block_for(window);
             }
             let status = answer.status();
@@ -594,9 +594,9 @@ impl One<'_> {
             &secrets,
         );
         failed.retry_after =
-            retry_after::wait(&failed.headers, || inner.clock.now()).or_else(|| {
+            headers::retry_after(&failed.headers, || inner.clock.now()).or_else(|| {
                 (failed.status == StatusCode::TOO_MANY_REQUESTS)
-                    .then(|| retry_after::empty_window(&failed.headers))
+                    .then(|| headers::empty_window(&failed.headers))
                     .flatten()
             });
         failed.origin = if call.authorized {
