@@ -616,4 +616,22 @@ mod tests {
             "unknown variant, expected `a` or `b`"
         );
     }
+
+    #[test]
+    fn repeats_by_status_and_class_are_those_of_the_table() {
+        let repeated = [408, 425, 429, 500, 502, 503, 504];
+        for status in 300..600_u16 {
+            let expected = repeated.contains(&status) || (520..=530).contains(&status);
+            for (class, expected) in [
+                (RetryClass::Safe, expected),
+                (RetryClass::Idempotent, expected),
+                (RetryClass::Create, false),
+            ] {
+                let mut failed = answer(status, "text/plain", "");
+                failed.class = class;
+                let error = failed.into_error(None);
+                assert_eq!(error.is_retryable(class), expected, "{status} {class:?}");
+            }
+        }
+    }
 }

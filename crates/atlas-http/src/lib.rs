@@ -44,6 +44,7 @@ mod merge;
 mod pace;
 mod run;
 mod scrub;
+mod telemetry;
 mod transport;
 mod walk;
 
