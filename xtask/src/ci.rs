@@ -4,28 +4,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::guard;
 use crate::layers;
 use crate::prose;
+use crate::rooms;
 use crate::steps::{Cargo, Failed};
 
-/// The umbrella's features, each of which must build alone.
-const FEATURES: &[&str] = &[
-    "runpod",
-    "fly",
-    "lambda",
-    "vast",
-    "fly-ops",
-    "auth",
-    "orchestrator",
-    "guard",
-    "web",
-    "config",
-    "testkit",
-    "metrics",
-    "probe",
-    "runpod-graphql",
-];
 /// Where the clouds' own API documents lie beside a checkout.
 const SPECS: &str = "../shared/specs";
 
@@ -34,6 +20,7 @@ type Step = (&'static str, fn() -> Result<(), Failed>);
 const STEPS: &[Step] = &[
     ("fmt", || Cargo::new("fmt").args(["--all", "--check"]).run()),
     ("layers", layers::check),
+    ("rooms", rooms::check),
     ("prose", prose::check),
     ("clippy, all features", || {
         clippy(&["--all-features", "--all-targets"])
@@ -108,8 +95,17 @@ fn clippy(args: &[&str]) -> Result<(), Failed> {
         .run()
 }
 
+/// Builds the umbrella crate with each of its features alone.
 fn single_features() -> Result<(), Failed> {
-    FEATURES.iter().try_for_each(|feature| {
+    let metadata = Cargo::new("metadata")
+        .args(["--format-version", "1", "--no-deps", "--locked"])
+        .stdout()?;
+    let features = features_of("atlas", &metadata);
+    if features.is_empty() {
+        eprintln!("single features: cargo metadata names no feature of atlas");
+        return Err(Failed(1));
+    }
+    features.iter().try_for_each(|feature| {
         Cargo::new("check")
             .args([
                 "--package",
@@ -120,6 +116,21 @@ fn single_features() -> Result<(), Failed> {
             ])
             .run()
     })
+}
+
+/// The features of a package, by what `cargo metadata` prints, without those that only combine
+/// others.
+fn features_of(package: &str, metadata: &[u8]) -> Vec<String> {
+    let metadata: Value = serde_json::from_slice(metadata).unwrap_or_default();
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let features = packages
+        .filter(|own| own["name"] == package)
+        .filter_map(|own| own["features"].as_object())
+        .flat_map(|features| features.keys());
+    features
+        .filter(|name| !["all-clouds", "default", "full"].contains(&name.as_str()))
+        .cloned()
+        .collect()
 }
 
 fn deny() -> Result<(), Failed> {
@@ -162,4 +173,17 @@ fn now() -> Duration {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_feature_of_the_umbrella_is_found_in_the_metadata() {
+        let metadata = br#"{"packages":[{"name":"atlas-core","features":{"x":[]}},
+            {"name":"atlas","features":{"default":[],"full":["a"],"a":[],"b":["dep:c"]}}]}"#;
+        assert_eq!(features_of("atlas", metadata), ["a", "b"]);
+        assert!(features_of("atlas", b"").is_empty());
+    }
 }

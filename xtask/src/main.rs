@@ -5,6 +5,7 @@ mod ci;
 mod guard;
 mod layers;
 mod prose;
+mod rooms;
 mod steps;
 
 use std::process::ExitCode;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         "guard" => guard::check(),
         "layers" => layers::check(),
         "prose" => prose::check(),
+        "rooms" => rooms::check(),
         "conformance" => Cargo::release("atlas-conformance").args(&rest).run(),
         "contract" => Cargo::release("atlas-contract").args(&rest).run(),
         "sim" => Cargo::release("atlas-histories").args(&rest).run(),

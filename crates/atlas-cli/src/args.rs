@@ -11,7 +11,7 @@ use atlas::owner::Filter;
 use atlas::{AccountName, ComputeId, JobId, Secret, SessionId, span};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::demo::Place;
+use crate::demo_cloud::DemoCloud;
 use crate::order::{LimitArgs, MachineArgs};
 use crate::probe::ProbeArg;
 use crate::verbs::gpus::GpusArgs;
@@ -29,11 +29,17 @@ pub(crate) struct Cli {
     pub(crate) verb: Verb,
 }
 
+/// The help of `--provider`, with the names of the clouds in this build.
+fn provider_help() -> String {
+    let clouds = atlas::built_in_clouds().iter();
+    let names: String = clouds.map(|cloud| format!("`{}`, ", cloud.name)).collect();
+    format!("Account to use: {names}`mock`, or one of the configuration file")
+}
+
 /// The flags that every verb takes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Global {
-    /// Account to use: `runpod`, `fly`, `lambda`, `vast`, `mock`, or one of the configuration file
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", help = provider_help())]
     pub(crate) provider: Option<AccountName>,
     /// Print JSON on standard output, one document per line
     #[arg(long, global = true)]
@@ -193,12 +199,12 @@ pub(crate) enum PlainVerb {
         /// Clouds to use, all at once
         #[arg(
             long,
-            value_enum,
+            value_parser = DemoCloud::parser(),
             value_name = "CLOUD,...",
             value_delimiter = ',',
             default_value = "runpod"
         )]
-        clouds: Vec<Place>,
+        clouds: Vec<DemoCloud>,
     },
     /// Serve simulated clouds on this machine until Ctrl-C
     Sim(SimArgs),

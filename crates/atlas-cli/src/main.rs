@@ -2,6 +2,7 @@
 
 mod args;
 mod demo;
+mod demo_cloud;
 mod failure;
 mod keeper;
 mod order;

@@ -103,6 +103,13 @@ impl Setup {
         }
     }
 
+    /// The same for a simulated cloud whose time runs this many times as fast.
+    pub(crate) fn provider_at(&self, account: &AccountName, speed: u32) -> Done<AnyProvider> {
+        let mut config = self.config.clone();
+        config.speed = Some(speed);
+        config.provider(account).map_err(Failure::given)
+    }
+
     /// The accounts to use: the one named, or every one there is a key for. One that cannot be used
     /// comes with the reason.
     pub(crate) fn accounts(&self) -> Vec<(AccountName, Done<AnyProvider>)> {

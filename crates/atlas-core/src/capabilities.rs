@@ -138,44 +138,60 @@ impl Capabilities {
     /// # Errors
     /// `unsupported`, naming the capability that is missing.
     pub fn check(&self, request: &ComputeRequest) -> Result<()> {
+        // Every field is named, so that a new one is decided on here. A field that is bound to `_`
+        // needs no capability: every provider takes it into account, or it is atlas's own.
+        let ComputeRequest {
+            gpu,
+            gpu_count: _,
+            cpu,
+            memory: _,
+            image,
+            command: _,
+            cloud_type,
+            spot,
+            region_hints,
+            ports,
+            env: _,
+            volume,
+            container_disk,
+            network_volume_id,
+            name: _,
+            template_id,
+            auth,
+            credential,
+            candidate: _,
+            ends_with_command,
+            provider_opts: _,
+        } = request;
+        let has = |protocol| ports.iter().any(|port| port.protocol() == protocol);
         let needs = [
-            (request.gpu.is_some(), Capability::Gpu),
-            (request.cpu.is_some(), Capability::Cpu),
-            (request.spot, Capability::Spot),
-            (request.image.is_some(), Capability::ContainerImage),
-            (request.template_id.is_some(), Capability::Templates),
-            (request.volume.is_some(), Capability::Volume),
-            (request.container_disk.is_some(), Capability::ContainerDisk),
-            (
-                request.network_volume_id.is_some(),
-                Capability::NetworkVolumes,
-            ),
+            (gpu.is_some(), Capability::Gpu),
+            (cpu.is_some(), Capability::Cpu),
+            (*spot, Capability::Spot),
+            (image.is_some(), Capability::ContainerImage),
+            (template_id.is_some(), Capability::Templates),
+            (volume.is_some(), Capability::Volume),
+            (container_disk.is_some(), Capability::ContainerDisk),
+            (network_volume_id.is_some(), Capability::NetworkVolumes),
             // Without a proxy, an HTTP port is a TCP port on the machine's own address.
             (
-                request.ports.iter().any(|p| p.protocol() == Protocol::Http)
-                    && !self.has(Capability::RawTcp),
+                has(Protocol::Http) && !self.has(Capability::RawTcp),
                 Capability::HttpProxy,
             ),
+            (has(Protocol::Tcp), Capability::RawTcp),
             (
-                request.ports.iter().any(|p| p.protocol() == Protocol::Tcp),
-                Capability::RawTcp,
-            ),
-            (
-                request.ports.iter().any(|p| p.is_symmetric()),
+                ports.iter().any(|port| port.is_symmetric()),
                 Capability::SymmetricPorts,
             ),
-            (!request.region_hints.is_empty(), Capability::Regions),
-            (
-                request.cloud_type != crate::CloudType::Any,
-                Capability::CloudTypes,
-            ),
-            (request.ends_with_command, Capability::EndsWithCommand),
+            (!region_hints.is_empty(), Capability::Regions),
+            (*cloud_type != crate::CloudType::Any, Capability::CloudTypes),
+            (*ends_with_command, Capability::EndsWithCommand),
         ];
         needs
             .into_iter()
             .filter(|(needed, _)| *needed)
             .try_for_each(|(_, capability)| self.require(capability))?;
-        if request.auth != Auth::None && request.credential.is_none() {
+        if *auth != Auth::None && credential.is_none() {
             return Err(Error::validation("auth", "no credential was minted for it"));
         }
         Ok(())

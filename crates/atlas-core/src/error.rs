@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::ids::{ComputeId, ProviderId};
@@ -10,78 +11,71 @@ use crate::retry::RetryClass;
 /// Result with the workspace's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong. The names never change: [`ErrorKind::as_str`] is a metrics label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum ErrorKind {
-    /// The key is missing, wrong or revoked.
-    Unauthorized,
-    /// The key is valid but lacks the permission.
-    Forbidden,
-    /// The thing named does not exist, as far as this cloud and this key can see.
-    NotFound,
-    /// The cloud refused the call before doing any work, because calls come too often.
-    RateLimited,
-    /// No answer arrived in time.
-    Timeout,
-    /// The cloud, or this provider, does not support the operation.
-    Unsupported,
-    /// The request itself is wrong; the message names the field.
-    Validation,
-    /// The cloud answered with an error, or with something atlas could not understand.
-    Provider,
-    /// The connection failed.
-    Transport,
-    /// Any other error.
-    Unknown,
-    /// The shape exists but is sold out here and now.
-    NoCapacity,
-    /// A limit of the account: money, quota, spend cap. Other offers will not help.
-    Quota,
-    /// The state of the resource does not allow the operation, or the resource exists already.
-    Conflict,
-    /// The cloud, or a part of atlas that the call needs, cannot answer at the moment.
-    Unavailable,
+/// Defines the kinds of errors: documentation, name and stable label of each, in one list.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident $label:literal;)*) => {
+        /// What went wrong. The labels never change: [`ErrorKind::as_str`] is a metrics label, and
+        /// the label is also how a kind is written in JSON.
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize,
+            serde::Deserialize,
+        )]
+        #[non_exhaustive]
+        pub enum ErrorKind { $($(#[$doc])* #[serde(rename = $label)] $kind,)* }
+
+        impl ErrorKind {
+            /// Every kind, for tables and metrics.
+            pub const ALL: [Self; [$($label),*].len()] = [$(Self::$kind),*];
+
+            /// The stable label: `no_capacity`, `rate_limited`, ...
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$kind => $label,)* }
+            }
+        }
+    };
 }
 
-impl ErrorKind {
-    /// Every kind, for tables and metrics.
-    pub const ALL: [Self; 14] = [
-        Self::Unauthorized,
-        Self::Forbidden,
-        Self::NotFound,
-        Self::RateLimited,
-        Self::Timeout,
-        Self::Unsupported,
-        Self::Validation,
-        Self::Provider,
-        Self::Transport,
-        Self::Unknown,
-        Self::NoCapacity,
-        Self::Quota,
-        Self::Conflict,
-        Self::Unavailable,
-    ];
+kinds! {
+    /// The key is missing, wrong or revoked.
+    Unauthorized "unauthorized";
+    /// The key is valid but lacks the permission.
+    Forbidden "forbidden";
+    /// The thing named does not exist, as far as this cloud and this key can see.
+    NotFound "not_found";
+    /// The cloud refused the call before doing any work, because calls come too often.
+    RateLimited "rate_limited";
+    /// No answer arrived in time.
+    Timeout "timeout";
+    /// The cloud, or this provider, does not support the operation.
+    Unsupported "unsupported";
+    /// The request itself is wrong; the message names the field.
+    Validation "validation";
+    /// The cloud answered with an error, or with something atlas could not understand.
+    Provider "provider";
+    /// The connection failed.
+    Transport "transport";
+    /// Any other error.
+    Unknown "unknown";
+    /// The shape exists but is sold out here and now.
+    NoCapacity "no_capacity";
+    /// A limit of the account: money, quota, spend cap. Other offers will not help.
+    Quota "quota";
+    /// The state of the resource does not allow the operation, or the resource exists already.
+    Conflict "conflict";
+    /// The cloud, or a part of atlas that the call needs, cannot answer at the moment.
+    Unavailable "unavailable";
+}
 
-    /// The stable label: `no_capacity`, `rate_limited`, ...
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unauthorized => "unauthorized",
-            Self::Forbidden => "forbidden",
-            Self::NotFound => "not_found",
-            Self::RateLimited => "rate_limited",
-            Self::Timeout => "timeout",
-            Self::Unsupported => "unsupported",
-            Self::Validation => "validation",
-            Self::Provider => "provider",
-            Self::Transport => "transport",
-            Self::Unknown => "unknown",
-            Self::NoCapacity => "no_capacity",
-            Self::Quota => "quota",
-            Self::Conflict => "conflict",
-            Self::Unavailable => "unavailable",
-        }
+impl FromStr for ErrorKind {
+    type Err = Error;
+
+    /// Reads a label.
+    fn from_str(label: &str) -> Result<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == label)
+            .ok_or_else(|| Error::validation("kind", format!("{label:?} is not a kind of error")))
     }
 }
 
@@ -328,6 +322,18 @@ impl Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_kind_reads_back_from_its_label_and_from_json() {
+        for kind in ErrorKind::ALL {
+            assert_eq!(kind.as_str().parse::<ErrorKind>().unwrap(), kind);
+            let json = serde_json::to_string(&kind).unwrap();
+            assert_eq!(json, format!("\"{kind}\""));
+            assert_eq!(serde_json::from_str::<ErrorKind>(&json).unwrap(), kind);
+        }
+        let error = "sold out".parse::<ErrorKind>().unwrap_err();
+        assert_eq!(error.field(), Some("kind"));
+    }
 
     #[test]
     fn display_names_who_what_and_kind_and_never_the_source() {

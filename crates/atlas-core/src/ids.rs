@@ -108,7 +108,7 @@ macro_rules! id {
 }
 
 id!(
-    /// A kind of cloud: `runpod`, `fly`, `lambda`, `vast`, `mock`, or a user's own.
+    /// A kind of cloud: a built-in one such as `runpod`, `mock`, or a user's own.
     ProviderId, "provider", checked_name
 );
 id!(

@@ -5,6 +5,22 @@ use std::time::Duration;
 use crate::entropy::Entropy;
 
 /// The effect of making the same call twice. A property of the operation, never of the error.
+///
+/// What `atlas-http` repeats, by the class of the call and by what came back:
+///
+/// | what came back | `Safe` | `Idempotent` | `Create` |
+/// |---|---|---|---|
+/// | nothing, and the request provably never left (DNS, connect, TLS) | yes | yes | yes |
+/// | nothing, or a part of an answer: it may have been carried out | yes | yes | no |
+/// | nothing before the deadline | no | no | no |
+/// | 408, 425, 429, 500, 502, 503, 504, 520 to 530 | yes | yes | no |
+/// | 401, from a credential source that has another credential | once | once | no |
+/// | any other status | no | no | no |
+///
+/// A provider that knows better what an answer means gives the error another kind; then
+/// [`Error::is_retryable`](crate::Error::is_retryable) decides by that kind. A repeat also needs
+/// time before the deadline, one of the repeats that the call may have, and one in the account's
+/// budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RetryClass {
     /// Reads: repeating them changes nothing.

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 /// A disk size in whole gigabytes, as the cloud that rents it counts them.
 ///
-/// RunPod, Lambda and Vast sell decimal gigabytes, Fly binary ones (docs/clouds/). The clouds do
-/// not convert, and neither does atlas.
+/// Most clouds sell decimal gigabytes, Fly binary ones (docs/clouds/). The clouds do not convert,
+/// and neither does atlas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DiskSize(u32);

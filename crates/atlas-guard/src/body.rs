@@ -12,7 +12,6 @@ use hyper::body::Incoming;
 use crate::activity::Open;
 use crate::forward;
 use crate::streams::Ended;
-use crate::upstream::Reply;
 
 /// The direction of a body.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +19,9 @@ pub(crate) enum Way {
     ToServer,
     ToClient,
 }
+
+/// The body of the server's answer, read from its connection.
+type FromServer = Pin<Box<dyn http_body::Body<Data = Bytes, Error = io::Error> + Send + Sync>>;
 
 /// A body of the guard itself, or one that passes through.
 pub(crate) enum Body {
@@ -31,7 +33,7 @@ pub(crate) enum Body {
         ended: Option<Ended>,
     },
     Reply {
-        reply: Box<Reply>,
+        reply: FromServer,
         open: Arc<Open>,
         ended: Option<Ended>,
     },
@@ -58,10 +60,13 @@ impl Body {
         }
     }
 
-    pub(crate) fn reply(reply: Reply, open: Arc<Open>) -> Self {
+    pub(crate) fn reply(
+        reply: impl http_body::Body<Data = Bytes, Error = io::Error> + Send + Sync + 'static,
+        open: Arc<Open>,
+    ) -> Self {
         let ended = open.ended();
         Self::Reply {
-            reply: Box::new(reply),
+            reply: Box::pin(reply),
             open,
             ended,
         }
@@ -146,7 +151,7 @@ impl http_body::Body for Body {
                 }))
             }
             Self::Reply { reply, open, .. } => {
-                let frame = ready!(Pin::new(&mut **reply).poll_frame(cx));
+                let frame = ready!(reply.as_mut().poll_frame(cx));
                 if let Some(Ok(frame)) = &frame
                     && let Some(data) = frame.data_ref()
                 {

@@ -5,17 +5,22 @@
 //! before control secrets existed have none: there the session's bearer token and its grants for
 //! `/_atlas/` are accepted.
 
+use std::sync::Arc;
+
 use atlas_auth::control::ControlKey;
-use atlas_auth::grant::{GrantId, GrantKey};
+use atlas_auth::grant::{GrantId, GrantKey, Revoked};
 use atlas_auth::layer::unauthorized;
 use atlas_auth::token;
+use atlas_core::Timestamp;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 
+use crate::activity::Activity;
 use crate::body::Body;
-use crate::proxy::{Proxy, status, text};
-use crate::streams::Holder;
+use crate::permit::Permit;
+use crate::reply::{status, text};
+use crate::streams::{Holder, Streams};
 
 pub(crate) use atlas_auth::grant::CONTROL_PREFIX as PREFIX;
 
@@ -31,21 +36,31 @@ pub(crate) enum Control {
     },
 }
 
-pub(crate) fn answer(proxy: &Proxy, request: &Parts) -> Response<Body> {
-    if !authorised(proxy, request) {
+/// What the control paths read and change.
+pub(crate) struct Controlled<'a> {
+    pub(crate) control: &'a Control,
+    pub(crate) revoked: &'a Revoked,
+    pub(crate) now: Timestamp,
+    pub(crate) permit: &'a Permit,
+    pub(crate) streams: &'a Arc<Streams>,
+    pub(crate) activity: &'a Activity,
+}
+
+pub(crate) fn answer(guard: &Controlled<'_>, request: &Parts) -> Response<Body> {
+    if !authorised(guard, request) {
         return unauthorized();
     }
     let rest = &request.uri.path()[PREFIX.len()..];
     match (&request.method, rest, rest.strip_prefix("revoke/")) {
-        (&Method::GET, "activity", _) => report(proxy),
+        (&Method::GET, "activity", _) => report(guard),
         (&Method::POST, "permit", _) => {
-            proxy.permit.renew();
-            report(proxy)
+            guard.permit.renew();
+            report(guard)
         }
         (&Method::POST, _, Some(id)) => match id.parse::<GrantId>() {
             Ok(id) => {
-                proxy.config.revoked.revoke(id, proxy.now());
-                proxy.streams.end(&Holder::Grant(id));
+                guard.revoked.revoke(id, guard.now);
+                guard.streams.end(&Holder::Grant(id));
                 status(StatusCode::NO_CONTENT)
             }
             Err(_) => text(StatusCode::BAD_REQUEST, "no grant id\n"),
@@ -55,12 +70,12 @@ pub(crate) fn answer(proxy: &Proxy, request: &Parts) -> Response<Body> {
     }
 }
 
-fn authorised(proxy: &Proxy, request: &Parts) -> bool {
+fn authorised(guard: &Controlled<'_>, request: &Parts) -> bool {
     let Some(shown) = token::from_headers(&request.headers) else {
         return false;
     };
-    let now = proxy.now();
-    let grant = match &proxy.config.control {
+    let now = guard.now;
+    let grant = match guard.control {
         Control::Key(key) if key.is_of(shown) => return true,
         Control::Key(key) => key.verify(shown, now).ok(),
         Control::Credential { bearer, .. } if bearer.is_some_and(|hash| hash.matches(shown)) => {
@@ -74,12 +89,12 @@ fn authorised(proxy: &Proxy, request: &Parts) -> bool {
         let scope = grant.scope();
         scope.prefix().starts_with(PREFIX)
             && scope.allows(request.method.as_str(), request.uri.path())
-            && !proxy.config.revoked.contains(grant.id())
+            && !guard.revoked.contains(grant.id())
     })
 }
 
-fn report(proxy: &Proxy) -> Response<Body> {
-    let mut response = Response::new(Body::from(proxy.report().to_json() + "\n"));
+fn report(guard: &Controlled<'_>) -> Response<Body> {
+    let mut response = Response::new(Body::from(guard.activity.report().to_json() + "\n"));
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -26,6 +26,7 @@ mod forward;
 mod permit;
 mod places;
 mod proxy;
+mod reply;
 mod server;
 mod socket;
 mod streams;

@@ -8,7 +8,7 @@ use atlas_auth::Principal;
 use atlas_auth::layer::unauthorized;
 use atlas_core::Timestamp;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER};
+use hyper::header::{HeaderMap, ORIGIN};
 use hyper::http::uri::Authority;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Version};
@@ -17,11 +17,13 @@ use hyper_util::rt::TokioIo;
 use crate::activity::{Activity, Connection, Open, Report};
 use crate::body::Body;
 use crate::config::Config;
+use crate::control::{self, Controlled};
 use crate::forward::{self, Protocol};
 use crate::permit::Permit;
+use crate::reply::{later, status, text};
 use crate::streams::{Ended, Full, Holder, Streams};
+use crate::tunnel;
 use crate::upstream::{Answer, Http2, Prefixed, Upstream};
-use crate::{control, tunnel};
 
 /// The connection to the server.
 enum Behind {
@@ -71,7 +73,7 @@ impl Proxy {
         self.activity.report()
     }
 
-    pub(crate) fn now(&self) -> Timestamp {
+    fn now(&self) -> Timestamp {
         self.config.clock.now()
     }
 
@@ -107,7 +109,15 @@ impl Proxy {
             return text(StatusCode::BAD_REQUEST, "the request must name one host\n");
         };
         if head.uri.path().starts_with(control::PREFIX) {
-            return control::answer(self, &head);
+            let controlled = Controlled {
+                control: &self.config.control,
+                revoked: &self.config.revoked,
+                now: self.now(),
+                permit: &self.permit,
+                streams: &self.streams,
+                activity: &self.activity,
+            };
+            return control::answer(&controlled, &head);
         }
         let client = self.client_address(&head.headers, peer);
         let verifier = &self.config.verifier;
@@ -273,22 +283,4 @@ async fn until(ended: Option<Ended>) {
         Some(ended) => ended.await,
         None => std::future::pending().await,
     }
-}
-
-/// An answer that asks the client to repeat the request soon.
-fn later(mut response: Response<Body>) -> Response<Body> {
-    response
-        .headers_mut()
-        .insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    response
-}
-
-pub(crate) fn status(status: StatusCode) -> Response<Body> {
-    let mut response = Response::new(Body::default());
-    *response.status_mut() = status;
-    response
-}
-
-pub(crate) fn text(code: StatusCode, text: &str) -> Response<Body> {
-    status(code).map(|_| Body::from(text.to_owned()))
 }

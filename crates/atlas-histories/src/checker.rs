@@ -347,7 +347,8 @@ impl Case<'_> {
     fn held_by_a_fleet(&self, info: &SessionInfo) -> bool {
         let conflict = matches!(&info.stuck, Some(Stuck::CloudUnreachable {
             kind }) if kind == ErrorKind::Conflict.as_str());
-        info.account == Cloud::Lambda.account_name()
+        let shares = |cloud: Cloud| cloud.copies_share_support();
+        info.account.as_str().parse().is_ok_and(shares)
             && conflict
             && self.evidence.planted.values().any(|kind| *kind == FLEET)
     }

@@ -107,7 +107,7 @@ impl History {
             clouds: plan
                 .clouds
                 .iter()
-                .map(|cloud| (*cloud, cloud.dialect(&world, plan.page_size)))
+                .map(|cloud| (*cloud, cloud.api(&world, plan.page_size)))
                 .collect(),
             store,
             ledger: MemoryLedger::default(),

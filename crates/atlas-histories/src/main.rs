@@ -6,7 +6,7 @@ use atlas_histories::cloud::Cloud;
 use atlas_histories::{run, sabotage};
 use serde_json::json;
 
-const USAGE: &str = "usage: sim [--seeds N] [--from S] [--clouds runpod,fly,lambda,vast] \
+const USAGE: &str = "usage: sim [--seeds N] [--from S] [--clouds NAME,...] \
     [--sabotage NAME|all] [--json]";
 
 struct Args {
@@ -40,7 +40,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
     let mut parsed = Args {
         seeds: None,
         from: 0,
-        clouds: Cloud::ALL.to_vec(),
+        clouds: Cloud::all(),
         sabotage: None,
         json: false,
     };

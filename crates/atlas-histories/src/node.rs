@@ -10,12 +10,13 @@ use atlas_http::Transport;
 use atlas_orchestrator::realm::{MemoryLedger, Realm};
 use atlas_orchestrator::store::{AnyStore, Memory, MemorySnapshot};
 use atlas_orchestrator::{Orchestrator, Spawner, Task};
+use atlas_testkit::dialect::cloud::Api;
 use atlas_testkit::world::World;
 use atlas_web::callback::Callbacks;
 
 use crate::callback;
 use crate::clock::HostClock;
-use crate::cloud::{Cloud, Dialect};
+use crate::cloud::Cloud;
 use crate::dice;
 use crate::facts::Facts;
 use crate::leak::Leaky;
@@ -34,7 +35,7 @@ pub(crate) struct Deployment {
     pub(crate) world: World,
     pub(crate) nodes: usize,
     pub(crate) counts_sleep: bool,
-    pub(crate) clouds: BTreeMap<Cloud, Dialect>,
+    pub(crate) clouds: BTreeMap<Cloud, Api>,
     pub(crate) api_key: Arc<Mutex<&'static str>>,
     pub(crate) store: Memory,
     /// The clock of the host that runs the store.
@@ -157,10 +158,10 @@ impl Node {
             facts: deployment.facts.clone(),
         };
         let mut builder = Orchestrator::builder();
-        for (cloud, dialect) in &deployment.clouds {
+        for (cloud, api) in &deployment.clouds {
             builder = builder.account(
                 cloud.account_name(),
-                self.provider(deployment, *cloud, dialect, entropy.clone())?,
+                self.provider(deployment, *cloud, api, entropy.clone())?,
             );
         }
         builder
@@ -179,11 +180,11 @@ impl Node {
         &self,
         deployment: &Deployment,
         cloud: Cloud,
-        dialect: &Dialect,
+        api: &Api,
         entropy: Arc<dyn Entropy>,
     ) -> Result<AnyProvider> {
         let way = Way {
-            inner: dialect.clone(),
+            inner: api.clone(),
             cloud,
             process: self.process.clone(),
             places: deployment.places.clone(),

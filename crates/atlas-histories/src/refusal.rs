@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use http::{Method, Request, Response, StatusCode, Uri, header};
+use http::{Request, Response, StatusCode, Uri, header};
 use serde_json::json;
 
 use atlas_http::Body;
@@ -90,35 +90,6 @@ impl Refusal {
     }
 }
 
-/// Whether a path ends in an id that follows this segment.
-fn is_one_of(path: &str, kind: &str) -> bool {
-    let mut segments = path.rsplit('/').filter(|segment| !segment.is_empty());
-    segments.next().is_some() && segments.next() == Some(kind)
-}
-
-impl Cloud {
-    /// Whether a call orders a machine. Not RunPod's orders over GraphQL, which look like its reads.
-    fn orders(self, method: &Method, path: &str) -> bool {
-        let path = path.trim_end_matches('/');
-        match self {
-            Self::RunPod => method == Method::POST && path.ends_with("/pods"),
-            Self::Fly => method == Method::POST && path.ends_with("/machines"),
-            Self::Lambda => method == Method::POST && path.ends_with("/launch"),
-            Self::Vast => method == Method::PUT && is_one_of(path, "asks"),
-        }
-    }
-
-    /// Whether a call looks at one machine.
-    fn looks(self, method: &Method, path: &str) -> bool {
-        let kind = match self {
-            Self::RunPod => "pods",
-            Self::Fly => "machines",
-            Self::Lambda | Self::Vast => "instances",
-        };
-        method == Method::GET && is_one_of(path, kind)
-    }
-}
-
 /// The same call about a machine that does not exist: the cloud's own words for it.
 fn about_another(mut request: Request<Body>) -> Request<Body> {
     let path = request.uri().path().to_owned();
@@ -142,7 +113,7 @@ fn about_another(mut request: Request<Body>) -> Request<Body> {
 }
 
 fn answer(status: StatusCode, words: &str) -> Response<SimBody> {
-    // What the four clouds call a message, all of it.
+    // Every name that a cloud has for a message.
     let body = json!({
         "title": words, "detail": words, "status": status.as_u16(), "msg": words,
         "error": { "code": "global/refused", "message": words }, "success": false,
@@ -168,6 +139,10 @@ fn forbidden() -> Response<SimBody> {
 mod tests {
     use super::*;
 
+    fn named(name: &str) -> Cloud {
+        name.parse().unwrap()
+    }
+
     fn judged(refusal: Refusal, cloud: Cloud, method: &str, path: &str, ends: bool) -> Fate {
         let request = Request::builder().method(method).uri(path);
         refusal.judge(cloud, request.body(Body::empty()).unwrap(), ends)
@@ -176,19 +151,19 @@ mod tests {
     #[test]
     fn orders_looks_and_deletions_are_told_apart_on_every_cloud() {
         for (cloud, order, look) in [
-            (Cloud::RunPod, ("POST", "/v2/pods"), "/v2/pods/k3x9q2m7"),
+            (named("runpod"), ("POST", "/v2/pods"), "/v2/pods/k3x9q2m7"),
             (
-                Cloud::Fly,
+                named("fly"),
                 ("POST", "/v1/apps/a/machines"),
                 "/v1/apps/a/machines/6e82",
             ),
             (
-                Cloud::Lambda,
+                named("lambda"),
                 ("POST", "/api/v1/instance-operations/launch"),
                 "/api/v1/instances/0a1b",
             ),
             (
-                Cloud::Vast,
+                named("vast"),
                 ("PUT", "/api/v0/asks/12/"),
                 "/api/v0/instances/34/",
             ),
@@ -235,7 +210,7 @@ mod tests {
             Fate::Carried(request) => request.uri().to_string(),
             Fate::Answered(_) | Fate::Later(..) => "not carried".to_owned(),
         };
-        let blind = |path: &str| judged(Refusal::BlindLooks, Cloud::Vast, "GET", path, false);
+        let blind = |path: &str| judged(Refusal::BlindLooks, named("vast"), "GET", path, false);
         assert_eq!(
             path(blind("/api/v0/instances/34/?a=b")),
             "/api/v0/instances/43/?a=b"

@@ -21,7 +21,7 @@ pub(crate) struct Rules {
 impl Default for Rules {
     fn default() -> Self {
         let mut policy = Policy::default();
-        for cloud in Cloud::ALL {
+        for cloud in Cloud::all() {
             let mut account = AccountPolicy::default();
             account.limits = Some(cloud.limits());
             policy = policy.with_account(cloud.account_name(), account);

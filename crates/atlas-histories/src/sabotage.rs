@@ -29,7 +29,7 @@ pub(crate) struct Sabotage {
     pub(crate) known: &'static [u64],
 }
 
-const RUNPOD: Option<&[Cloud]> = Some(&[Cloud::RunPod]);
+const RUNPOD: Option<&[Cloud]> = Some(&[Cloud::RUNPOD]);
 
 /// The result of a sabotage.
 #[derive(Clone, Debug, Serialize)]

@@ -11,13 +11,14 @@ use std::time::Duration;
 use atlas_core::{Timestamp, Usd};
 use atlas_http::Body;
 use atlas_testkit::dialect::SimBody;
+use atlas_testkit::dialect::cloud::Api;
 use atlas_testkit::world::World;
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, sleep};
 use tower::Service;
 
-use crate::cloud::{Cloud, Dialect};
+use crate::cloud::Cloud;
 use crate::dice::Dice;
 use crate::process::{Places, Process};
 use crate::refusal::{Fate, Refusal};
@@ -110,10 +111,10 @@ impl Network {
     }
 }
 
-/// A dialect in the hands of one process.
+/// A cloud in the hands of one process.
 #[derive(Clone, Debug)]
 pub(crate) struct Way {
-    pub(crate) inner: Dialect,
+    pub(crate) inner: Api,
     pub(crate) cloud: Cloud,
     pub(crate) process: Process,
     pub(crate) places: Places,
@@ -136,7 +137,7 @@ impl Service<Request<Body>> for Way {
     type Future = Pin<Box<dyn Future<Output = Result<Response<SimBody>, io::Error>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), io::Error>> {
-        self.inner.poll_ready(cx)
+        Service::<Request<Body>>::poll_ready(&mut self.inner, cx)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {

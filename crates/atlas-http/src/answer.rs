@@ -9,7 +9,7 @@ use std::time::Duration;
 use atlas_core::{Error, ErrorKind, Outcome, Result, RetryClass, Secret};
 use bytes::Bytes;
 use futures_core::Stream;
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, Sleep};
@@ -17,25 +17,8 @@ use tokio::time::{Instant, Sleep};
 use crate::body::Body;
 use crate::client::Inner;
 use crate::failure;
+use crate::headers::request_id;
 use crate::scrub::Scrubber;
-
-/// Headers in which the clouds and their proxies return a request id, best first.
-pub(crate) const REQUEST_IDS: [HeaderName; 3] = [
-    HeaderName::from_static("x-request-id"),
-    HeaderName::from_static("fly-request-id"),
-    HeaderName::from_static("cf-ray"),
-];
-
-/// The cloud's own id of the request.
-pub(crate) fn request_id(headers: &HeaderMap) -> Option<&str> {
-    let id = REQUEST_IDS
-        .iter()
-        .find_map(|name| headers.get(name))?
-        .to_str()
-        .ok()?;
-    // This cloud text appears in our errors, so it must be short and printable.
-    (!id.is_empty() && id.len() <= 128 && id.bytes().all(|b| b.is_ascii_graphic())).then_some(id)
-}
 
 /// An answer that was read completely.
 pub struct Answer {

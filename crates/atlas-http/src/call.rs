@@ -141,7 +141,7 @@ impl Call {
         Self::new(Method::DELETE, operation, class, segments)
     }
 
-    /// Ends the path with `/`, for clouds whose routes do (Vast).
+    /// Ends the path with `/`, for clouds whose routes do.
     #[must_use]
     pub fn trailing_slash(mut self) -> Self {
         if self.path_len == self.target.len() {

@@ -192,7 +192,7 @@ impl ClientBuilder {
     }
 
     /// Sets a pace for this operation in addition to the account's, where the cloud limits it
-    /// separately (Lambda's launch, Vast's endpoints).
+    /// separately.
     #[must_use]
     pub fn pace(mut self, operation: &'static str, pace: Pace) -> Self {
         self.operations.insert(operation, pace);

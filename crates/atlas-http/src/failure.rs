@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::Value;
 
-use crate::answer::{REQUEST_IDS, request_id};
+use crate::headers::{REQUEST_IDS, request_id};
 use crate::scrub::Scrubber;
 
 /// The maximum length of a cloud's message in an error.
@@ -615,5 +615,23 @@ mod tests {
             without_quotes("unknown variant `rpa_1`, expected `a` or `b`"),
             "unknown variant, expected `a` or `b`"
         );
+    }
+
+    #[test]
+    fn repeats_by_status_and_class_are_those_of_the_table() {
+        let repeated = [408, 425, 429, 500, 502, 503, 504];
+        for status in 300..600_u16 {
+            let expected = repeated.contains(&status) || (520..=530).contains(&status);
+            for (class, expected) in [
+                (RetryClass::Safe, expected),
+                (RetryClass::Idempotent, expected),
+                (RetryClass::Create, false),
+            ] {
+                let mut failed = answer(status, "text/plain", "");
+                failed.class = class;
+                let error = failed.into_error(None);
+                assert_eq!(error.is_retryable(class), expected, "{status} {class:?}");
+            }
+        }
     }
 }

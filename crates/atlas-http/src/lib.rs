@@ -38,12 +38,13 @@ mod client;
 mod connection;
 mod credential;
 mod failure;
+mod headers;
 pub mod lenient;
 mod merge;
 mod pace;
-mod retry_after;
 mod run;
 mod scrub;
+mod telemetry;
 mod transport;
 mod walk;
 

@@ -1,4 +1,22 @@
 //! Executes a call: deadline, pacing, attempts, repeats, redirects, and the error of a failure.
+//!
+//! The order is fixed. The deadline spans everything. Within it, each attempt waits for a slot of
+//! the account's pace, takes a place among the concurrent calls, gets a credential, is sent,
+//! follows redirects, and has its answer read. Whether a failed attempt is repeated depends on what
+//! came back and on the class of the call:
+//!
+//! | what came back | `Safe` | `Idempotent` | `Create` |
+//! |---|---|---|---|
+//! | nothing, and the request provably never left | yes | yes | yes |
+//! | nothing, or a part of an answer | yes | yes | no |
+//! | nothing before the deadline | no | no | no |
+//! | 408, 425, 429, 500, 502, 503, 504, 520 to 530 | yes | yes | no |
+//! | 401, from a source that has another credential | once | once | no |
+//! | any other status | no | no | no |
+//!
+//! A 429 to a create is not repeated here, although nothing was done: the orchestrator chooses
+//! between waiting and another offer. [`RetryClass`] has the same table for callers; a test in
+//! `failure.rs` compares it with what happens.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -24,8 +42,9 @@ use crate::call::Call;
 use crate::client::{Base, Client, Inner};
 use crate::credential::{Authorization, Authorizer};
 use crate::failure::{self, FailedAnswer};
+use crate::headers;
 use crate::pace::Refusal;
-use crate::retry_after;
+use crate::telemetry;
 use crate::transport::{CallLayers, Transport, TransportError, TransportFuture};
 
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -398,6 +417,8 @@ impl One<'_> {
         }
         let mut moved = None;
         for redirects in 0.. {
+            let measured =
+                telemetry::Request::sent(inner.provider.as_str(), inner.api, call.operation);
             let sent = self
                 .send(progress, moved.as_deref(), renewed.as_deref())
                 .map_err(Failure::last)?;
@@ -407,12 +428,13 @@ impl One<'_> {
                 Ok(answer) => answer,
                 Err(cause) => return Err(self.not_carried(cause)),
             };
+            measured.answered(answer.status().as_u16());
             if let Some(dated) = dated
                 && let Some(date) = date_of(answer.headers())
             {
                 dated(date);
             }
-            if let Some(window) = retry_after::empty_window(answer.headers()) {
+            if let Some(window) = headers::empty_window(answer.headers()) {
                 inner.gate.block_for(window);
             }
             let status = answer.status();
@@ -594,9 +616,9 @@ impl One<'_> {
             &secrets,
         );
         failed.retry_after =
-            retry_after::wait(&failed.headers, || inner.clock.now()).or_else(|| {
+            headers::retry_after(&failed.headers, || inner.clock.now()).or_else(|| {
                 (failed.status == StatusCode::TOO_MANY_REQUESTS)
-                    .then(|| retry_after::empty_window(&failed.headers))
+                    .then(|| headers::empty_window(&failed.headers))
                     .flatten()
             });
         failed.origin = if call.authorized {

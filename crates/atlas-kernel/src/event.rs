@@ -254,6 +254,79 @@ pub enum EventKind {
     Other,
 }
 
+impl EventKind {
+    /// What a person who waits for a machine is shown: a message, or the name of the event.
+    #[must_use]
+    pub fn progress(&self) -> String {
+        let name = match self {
+            Self::Attempt { placed, price, .. } => {
+                let price = price.map_or_else(String::new, |price| format!(" at ${price}"));
+                return format!("ordering {placed}{price}");
+            }
+            Self::Accepted { compute, .. } => return format!("machine {compute} is ordered"),
+            Self::Adopted { compute, .. } => {
+                return format!("machine {compute} was found by its launch key");
+            }
+            Self::Refused { message, .. } => return format!("refused: {message}"),
+            Self::OutcomeUnknown { .. } => {
+                "the answer was lost: looking for the machine by its launch key"
+            }
+            Self::Created { .. } => "created",
+            Self::Absent { .. } => "absent",
+            Self::DuplicateFound { .. } => "duplicate_found",
+            Self::Reopened { .. } => "reopened",
+            Self::Status { .. } => "status",
+            Self::Ready => "ready",
+            Self::Heartbeat { .. } => "heartbeat",
+            Self::Warning { .. } => "warning",
+            Self::Extended { .. } => "extended",
+            Self::Died { .. } => "died",
+            Self::Respawning { .. } => "respawning",
+            Self::TaskEnded { .. } => "task_ended",
+            Self::Terminating { .. } => "terminating",
+            Self::TerminateFailed { .. } => "terminate_failed",
+            Self::Terminated { .. } => "terminated",
+            Self::Owner { .. } => "owner",
+            Self::Reported { .. } => "reported",
+            Self::Other => "other",
+        };
+        name.to_owned()
+    }
+}
+
+impl EventKind {
+    /// Whether a kind of event can be caused by a node other than the owner. Every kind is listed: one
+    /// that is forgotten here would leave its session asleep at the owner.
+    #[must_use]
+    pub const fn concerns_owner(&self) -> bool {
+        match self {
+            Self::Terminating { .. }
+            | Self::Extended { .. }
+            | Self::Reopened { .. }
+            | Self::TaskEnded { .. }
+            | Self::Owner { .. } => true,
+            Self::Created { .. }
+            | Self::Attempt { .. }
+            | Self::Accepted { .. }
+            | Self::Refused { .. }
+            | Self::OutcomeUnknown { .. }
+            | Self::Adopted { .. }
+            | Self::Absent { .. }
+            | Self::DuplicateFound { .. }
+            | Self::Status { .. }
+            | Self::Ready
+            | Self::Heartbeat { .. }
+            | Self::Warning { .. }
+            | Self::Died { .. }
+            | Self::Respawning { .. }
+            | Self::TerminateFailed { .. }
+            | Self::Terminated { .. }
+            | Self::Reported { .. }
+            | Self::Other => false,
+        }
+    }
+}
+
 /// One event of one session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -454,5 +527,21 @@ mod tests {
             serde_json::from_str::<Death>(r#""from_the_future""#).unwrap(),
             Death::Other
         );
+    }
+
+    #[test]
+    fn progress_is_the_events_own_name_where_there_is_no_message() {
+        let node = "n".to_owned();
+        let terminated = EventKind::Terminated { cost: Usd::ZERO };
+        for kind in [
+            EventKind::Ready,
+            EventKind::Respawning { respawn: 1 },
+            EventKind::Owner { node },
+            terminated,
+            EventKind::Other,
+        ] {
+            let written = serde_json::to_value(&kind).unwrap();
+            assert_eq!(written["event"], kind.progress(), "{kind:?}");
+        }
     }
 }

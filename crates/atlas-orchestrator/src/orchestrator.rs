@@ -691,10 +691,7 @@ fn selects(filter: &SessionFilter, record: &SessionRecord) -> bool {
 pub(crate) fn ended(reason: &Reason, last: &str) -> Error {
     match reason {
         Reason::CannotPlace { message, kind } => {
-            let kind = ErrorKind::ALL
-                .into_iter()
-                .find(|known| known.as_str() == kind)
-                .unwrap_or(ErrorKind::Unknown);
+            let kind = kind.parse().unwrap_or(ErrorKind::Unknown);
             Error::new(kind, format!("no machine could be had: {message}"))
         }
         other => {

@@ -83,10 +83,7 @@ impl From<&Error> for Fault {
 
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
-        let kind = ErrorKind::ALL
-            .into_iter()
-            .find(|k| k.as_str() == fault.kind)
-            .unwrap_or(ErrorKind::Unknown);
+        let kind = fault.kind.parse().unwrap_or(ErrorKind::Unknown);
         let mut error = match fault.field {
             Some(field) if kind == ErrorKind::Unsupported => {
                 Self::unsupported(field, fault.message)

@@ -23,6 +23,8 @@
 //! has them), and updates in place.
 
 mod app;
+mod candidates;
+mod check;
 mod client;
 mod config;
 mod config_wire;
@@ -280,7 +282,7 @@ impl Fly {
         let candidate = match &request.candidate {
             Some(candidate) => candidate,
             None => {
-                first = preset::candidates(request)?
+                first = candidates::candidates(request)?
                     .into_iter()
                     .next()
                     .unwrap_or_default();
@@ -403,7 +405,7 @@ impl Provider for Fly {
     }
 
     fn check(&self, request: &ComputeRequest) -> Result<()> {
-        translate::check(request)
+        check::check(request)
     }
 
     /// The app of a machine that gets its own, with a separate network, and the addresses of its
@@ -451,7 +453,7 @@ impl Provider for Fly {
         cx: &CallContext,
         request: &ComputeRequest,
     ) -> Result<Vec<Candidate>> {
-        let mut found = preset::candidates(request)?;
+        let mut found = candidates::candidates(request)?;
         self.check_regions(cx, "candidates", request).await?;
         if let Some(volume) = &request.network_volume_id {
             let volume = preset::volume(self.volume(cx, volume).await?.volume.size.as_gb());

@@ -4,7 +4,7 @@ use atlas_core::{CallContext, ComputeRequest, Error, Result, RetryClass};
 use atlas_http::Call;
 
 use crate::config_wire::Guest;
-use crate::{Fly, preset, wire};
+use crate::{Fly, candidates, preset, wire};
 
 /// A region.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl Fly {
         count: u32,
     ) -> Result<Vec<Placement>> {
         let org = self.org(cx).await?;
-        let cheapest = preset::candidates(request)?
+        let cheapest = candidates::candidates(request)?
             .into_iter()
             .next()
             .unwrap_or_default();

@@ -1,7 +1,7 @@
 //! CPU presets and their prices. Fly's API has no prices: every figure is an estimate by the
 //! published formula (docs/clouds/fly.md).
 
-use atlas_core::{Candidate, CloudType, ComputeRequest, Error, Result, Usd, UsdPerHour};
+use atlas_core::{Usd, UsdPerHour};
 
 /// The kinds of CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,7 +50,7 @@ const HOURS: i128 = 720;
 const STEP: u32 = 256;
 
 /// Regions and their markups, in ten-thousandths, cheapest first.
-const MARKUPS: &[(&str, i128)] = &[
+pub(crate) const MARKUPS: &[(&str, i128)] = &[
     ("iad", 10_000),
     ("ewr", 10_000),
     ("ams", 10_385),
@@ -94,7 +94,7 @@ pub(crate) struct Preset {
 
 impl Preset {
     /// The smallest preset of this kind with at least this many CPUs and this much memory.
-    fn fitting(kind: Kind, cpus: u32, memory_mb: u32) -> Option<Self> {
+    pub(crate) fn fitting(kind: Kind, cpus: u32, memory_mb: u32) -> Option<Self> {
         let (least, most) = kind.memory();
         let count = kind
             .counts()
@@ -219,56 +219,9 @@ pub(crate) fn is_known_region(region: &str) -> bool {
     MARKUPS.iter().any(|(code, _)| *code == region) || GROUPS.contains(&region)
 }
 
-/// The candidates of a request: regions in the order of its hints, cheaper ones first.
-pub(crate) fn candidates(request: &ComputeRequest) -> Result<Vec<Candidate>> {
-    let cpus = request.cpu.unwrap_or(1);
-    let memory_mb = request.memory.map_or(0, |memory| memory.as_mib());
-    let fitting: Vec<Preset> = [Kind::Shared, Kind::Performance]
-        .into_iter()
-        .filter_map(|kind| Preset::fitting(kind, cpus, memory_mb))
-        .collect();
-    if fitting.is_empty() {
-        return Err(Error::unsupported(
-            "cpu",
-            "no machine of fly has that many cpus and that much memory",
-        ));
-    }
-    let hints: Vec<String> = request
-        .region_hints
-        .iter()
-        .map(|hint| hint.to_ascii_lowercase())
-        .collect();
-    let regions: Vec<&str> = if hints.is_empty() {
-        MARKUPS.iter().map(|(code, _)| *code).collect()
-    } else {
-        hints.iter().map(String::as_str).collect()
-    };
-    let mut found = Vec::new();
-    for (rank, region) in regions.iter().enumerate() {
-        for preset in &fitting {
-            let mut candidate = Candidate::default();
-            candidate.native_type = Some(preset.native());
-            candidate.region = Some((*region).to_owned());
-            candidate.cloud_type = Some(CloudType::Secure);
-            candidate.price = Some(preset.price(region));
-            found.push((
-                if request.region_hints.is_empty() {
-                    0
-                } else {
-                    rank
-                },
-                candidate,
-            ));
-        }
-    }
-    found.sort_by_key(|(rank, candidate)| (*rank, candidate.price));
-    Ok(found.into_iter().map(|(_, candidate)| candidate).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use atlas_core::MemorySize;
     use std::time::Duration;
 
     /// The price of thirty days, in whole cents.
@@ -292,80 +245,5 @@ mod tests {
             month("performance-1x", "gru")
         );
         assert!(stopped().per_hour() > Usd::ZERO, "stopped is not free");
-    }
-
-    #[test]
-    fn the_cheapest_that_fits_comes_first_and_memory_is_rounded_up_to_what_is_sold() {
-        let first =
-            |request: &ComputeRequest| candidates(request).unwrap()[0].native_type.clone().unwrap();
-        assert_eq!(
-            first(&ComputeRequest::cpu(1).image("x")),
-            "shared-cpu-1x:256"
-        );
-        assert_eq!(
-            first(&ComputeRequest::cpu(3).image("x")),
-            "shared-cpu-4x:1024"
-        );
-        assert_eq!(
-            first(
-                &ComputeRequest::cpu(1)
-                    .image("x")
-                    .memory(MemorySize::mib(300))
-            ),
-            "shared-cpu-1x:512"
-        );
-        assert_eq!(
-            first(&ComputeRequest::cpu(1).image("x").memory(MemorySize::gib(3))),
-            "shared-cpu-2x:3072"
-        );
-        assert_eq!(
-            candidates(
-                &ComputeRequest::cpu(8)
-                    .image("x")
-                    .memory(MemorySize::gib(64))
-            )
-            .unwrap()
-            .len(),
-            18
-        );
-        assert!(candidates(&ComputeRequest::cpu(17).image("x")).is_err());
-        assert!(
-            candidates(
-                &ComputeRequest::cpu(1)
-                    .image("x")
-                    .memory(MemorySize::gib(65))
-            )
-            .is_err()
-        );
-    }
-
-    #[test]
-    fn hints_keep_their_order_and_a_name_reads_back() {
-        let hinted = candidates(
-            &ComputeRequest::cpu(2)
-                .image("x")
-                .region("gru")
-                .region("iad"),
-        )
-        .unwrap();
-        let regions: Vec<_> = hinted
-            .iter()
-            .filter_map(|candidate| candidate.region.as_deref())
-            .collect();
-        assert_eq!(regions, ["gru", "gru", "iad", "iad"]);
-        for candidate in hinted {
-            let native = candidate.native_type.unwrap();
-            assert_eq!(Preset::parse(&native).unwrap().native(), native);
-        }
-        for odd in [
-            "a10",
-            "shared-cpu-3x",
-            "shared-cpu-1x:300",
-            "shared-cpu-1x:4096",
-            "performance-1x:256",
-            "performance-x",
-        ] {
-            assert_eq!(Preset::parse(odd), None, "{odd}");
-        }
     }
 }

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::error;
-use crate::resources::Region;
+use crate::network::Region;
 use crate::wire::{
     CreateFileSystem, CreateRuleset, Envelope, FileSystem, GlobalRuleset, InstanceIds,
     InstanceTypes, Launched, Ruleset, SshKey,

@@ -18,34 +18,34 @@
 //! Deliberately absent: stop and start (Lambda has neither), and the end of a container (the API
 //! never reports it; a callback does).
 
+mod candidates;
 mod catalogue;
+mod check;
 mod client;
 mod cloud_init;
 mod config;
 mod error;
+mod network;
 mod resources;
+mod support;
 mod translate;
 mod wire;
 
 use std::sync::Arc;
 
 use atlas_core::{
-    AccountLimits, CallContext, Candidate, Capabilities, Capability, Claim, Clock, Compute,
-    ComputeId, ComputeRequest, ComputeStatus, DiskSize, Error, ErrorKind, GpuType, LaunchKey,
-    ListFilter, Listing, NetworkVolume, Next, Outcome, Presence, Provider, ProviderId, Result,
-    Secret, Support, TrackedKey, UnreadableRow, VolumeId, VolumeRequest,
+    AccountLimits, CallContext, Candidate, Capabilities, Capability, Clock, Compute, ComputeId,
+    ComputeRequest, ComputeStatus, DiskSize, Error, ErrorKind, GpuType, LaunchKey, ListFilter,
+    Listing, NetworkVolume, Next, Outcome, Presence, Provider, ProviderId, Result, Secret, Support,
+    UnreadableRow, VolumeId, VolumeRequest,
 };
 use atlas_http::merge_json;
 use serde_json::Value;
 
 use client::Cloud;
 pub use config::{API_KEY_ALIAS_ENV, API_KEY_ENV, LambdaBuilder, SSH_KEY_ENV, URL_ENV};
-pub use resources::{
-    AuditEvent, AuditQuery, FileSystem, FirewallRule, FirewallRuleset, Image, Region, SshKey,
-};
-
-/// The kind of supporting object that opens a machine's ports.
-const RULESET: &str = "firewall-ruleset";
+pub use network::{FirewallRule, Region};
+pub use resources::{AuditEvent, AuditQuery, FileSystem, FirewallRuleset, Image, SshKey};
 
 /// One Lambda account. Cheap to clone; clones share connections and pacing.
 #[derive(Clone, Debug)]
@@ -97,15 +97,15 @@ impl Lambda {
         request: &ComputeRequest,
     ) -> Result<Vec<Candidate>> {
         let types = self.cloud.instance_types(cx, operation).await?;
-        let not_shown = translate::hints_not_shown(&types, request);
+        let not_shown = candidates::hints_not_shown(&types, request);
         if !not_shown.is_empty() {
             let known = self.cloud.regions(cx, operation).await?;
-            translate::check_regions(&not_shown, &known)?;
+            candidates::check_regions(&not_shown, &known)?;
         }
-        let mut found = translate::candidates(&types, request)?;
+        let mut found = candidates::candidates(&types, request)?;
         if let Some(gb) = self.mounted(cx, operation, request).await? {
             for candidate in &mut found {
-                let whole = |price| translate::with_file_system(price, gb);
+                let whole = |price| candidates::with_file_system(price, gb);
                 candidate.price = candidate.price.map(whole);
             }
         }
@@ -134,86 +134,6 @@ impl Lambda {
             None => self.ssh_key_of_account(cx).await,
         }
     }
-
-    /// The key that a launch would name, from the account's list of keys.
-    async fn ssh_key_of_account(&self, cx: &CallContext) -> Result<String> {
-        let keys = self
-            .cloud
-            .ssh_keys(cx)
-            .await
-            .map_err(Error::before_the_order)?;
-        if let Some(name) = &self.ssh_key {
-            if keys.iter().any(|key| key.name == *name) {
-                return Ok(name.clone());
-            }
-            let names: Vec<&str> = keys.iter().map(|key| key.name.as_str()).collect();
-            return Err(Error::validation(
-                "ssh_key",
-                format!(
-                    "the account has no SSH key {name:?}: it has {}",
-                    if names.is_empty() {
-                        "none".to_owned()
-                    } else {
-                        names.join(", ")
-                    }
-                ),
-            ));
-        }
-        match &keys[..] {
-            [only] => Ok(only.name.clone()),
-            [] => Err(Error::validation(
-                "ssh_key",
-                "lambda demands one and the account has none: add one there",
-            )),
-            _ => Err(Error::validation(
-                "ssh_key",
-                format!("the account has several: name one in {SSH_KEY_ENV}"),
-            )),
-        }
-    }
-
-    /// Whether a rule set is used only by machines of other owners. Atlas will not end those, so
-    /// the rule set, which costs nothing, is left in place. A machine with our complete key is
-    /// waited for.
-    async fn is_others(&self, cx: &CallContext, ruleset: &str, name: &str) -> Result<bool> {
-        let Some(key) = TrackedKey::in_name(name) else {
-            return Ok(false);
-        };
-        let walk = self.cloud.instances(cx).await?;
-        let mut others = walk.missing.is_none();
-        let mut guarded = false;
-        for raw in walk.items {
-            let by_it = raw["firewall_rulesets"]
-                .as_array()
-                .is_some_and(|sets| sets.iter().any(|set| set["id"] == ruleset));
-            let Ok(machine) = translate::compute(&self.id, raw) else {
-                // The owner cannot be determined.
-                others &= !by_it;
-                continue;
-            };
-            if by_it && machine.status != ComputeStatus::Terminated {
-                guarded = true;
-                others &= machine.keys.claim() != Claim::Whole(key);
-            }
-        }
-        Ok(guarded && others)
-    }
-
-    async fn ruleset(
-        &self,
-        cx: &CallContext,
-        key: &LaunchKey,
-        request: &ComputeRequest,
-    ) -> Result<Option<String>> {
-        let Some(wanted) = self.supports(key, request)?.into_iter().next() else {
-            return Ok(None);
-        };
-        Ok(self
-            .ensure_support(cx, key, &wanted)
-            .await
-            .map_err(Error::before_the_order)?
-            .id)
-    }
 }
 
 impl Provider for Lambda {
@@ -239,31 +159,11 @@ impl Provider for Lambda {
     }
 
     fn check(&self, request: &ComputeRequest) -> Result<()> {
-        translate::check(request)
+        check::check(request)
     }
 
-    /// The rule set that opens the machine's ports; none if no port is requested. A request that is
-    /// not pinned and may go to several regions has no plan yet: its region is known when it is
-    /// placed.
     fn supports(&self, key: &LaunchKey, request: &ComputeRequest) -> Result<Vec<Support>> {
-        if request.ports.is_empty() {
-            return Ok(Vec::new());
-        }
-        let Some(spec) = translate::ruleset_spec(request) else {
-            return Ok(Vec::new());
-        };
-        let name = match key.tracked() {
-            Some(key) => format!("atlas-{key}"),
-            // Without an attempt that would release it, one rule set serves every machine with
-            // these ports in the region.
-            None => translate::shared_ruleset_name(&spec),
-        };
-        Ok(vec![Support {
-            kind: RULESET.to_owned(),
-            name,
-            id: None,
-            spec,
-        }])
+        Ok(support::planned(key, request))
     }
 
     /// A keyed hash of the key, because no operation reports its owner, combined with the visible
@@ -409,60 +309,20 @@ impl Provider for Lambda {
 
     async fn list_gpu_types(&self, cx: &CallContext) -> Result<Vec<GpuType>> {
         let types = self.cloud.instance_types(cx, "list_gpu_types").await?;
-        Ok(translate::gpu_types(&self.id, &types, self.clock.now()))
+        Ok(candidates::gpu_types(&self.id, &types, self.clock.now()))
     }
 
-    /// Names are not unique at Lambda: a lost answer is resolved by searching for the name before
-    /// another one is made.
     async fn ensure_support(
         &self,
         cx: &CallContext,
         _key: &LaunchKey,
         support: &Support,
     ) -> Result<Support> {
-        let existing = self.cloud.rulesets(cx, "ensure_support find").await?;
-        let (region, ports) = translate::read_ruleset_spec(&support.spec)?;
-        if let Some(ruleset) = existing
-            .into_iter()
-            .find(|set| set.name == support.name && set.region.name == region)
-        {
-            return Ok(Support {
-                id: Some(ruleset.id),
-                ..support.clone()
-            });
-        }
-        // Without a key there will be no machine, and the rule set would be useless.
-        self.ssh_key_of_account(cx).await?;
-        let body = wire::CreateRuleset {
-            name: &support.name,
-            region: &region,
-            rules: translate::rules(&ports),
-        };
-        let made = self.cloud.create_ruleset(cx, &body).await?;
-        Ok(Support {
-            id: Some(made.id),
-            ..support.clone()
-        })
+        self.ensure_ruleset(cx, support).await
     }
 
-    /// Refused while the machine exists and for a while afterwards, so it is repeated until it
-    /// succeeds. All rule sets with the name are deleted: a lost answer may have left two.
     async fn release_support(&self, cx: &CallContext, support: &Support) -> Result<()> {
-        let existing = self.cloud.rulesets(cx, "release_support find").await?;
-        for ruleset in existing
-            .into_iter()
-            .filter(|ruleset| ruleset.name == support.name)
-        {
-            match self.cloud.delete_ruleset(cx, &ruleset.id).await {
-                Err(error) if error.kind() == ErrorKind::Conflict => {
-                    if !self.is_others(cx, &ruleset.id, &support.name).await? {
-                        return Err(error);
-                    }
-                }
-                answer => answer?,
-            }
-        }
-        Ok(())
+        self.release_ruleset(cx, support).await
     }
 
     async fn list_network_volumes(&self, cx: &CallContext) -> Result<Vec<NetworkVolume>> {

@@ -3,14 +3,13 @@
 //!
 //! Deliberately absent: cluster fabric and support tickets, which no machine of ours needs.
 
-use std::ops::RangeInclusive;
-
 use atlas_core::{CallContext, ComputeId, Error, Result, RetryClass, Secret, Timestamp};
 use atlas_http::{Call, Walk};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::Lambda;
+use crate::network::{FirewallRule, Region};
 
 /// A public key that launches may name.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -22,17 +21,6 @@ pub struct SshKey {
     pub name: String,
     /// The public half.
     pub public_key: String,
-}
-
-/// A region of machines.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[non_exhaustive]
-pub struct Region {
-    /// Its name in requests.
-    pub name: String,
-    /// The display name.
-    #[serde(default)]
-    pub description: String,
 }
 
 /// A boot image of machines. Ids are per region and become outdated, so launches should name a
@@ -52,44 +40,6 @@ pub struct Image {
     pub architecture: String,
     /// The region of the image.
     pub region: Region,
-}
-
-/// A rule that admits traffic.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct FirewallRule {
-    /// `tcp`, `udp`, `icmp` or `all`.
-    pub protocol: String,
-    /// First and last port; `None` for `icmp`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub port_range: Option<[u16; 2]>,
-    /// The admitted source network, in CIDR notation.
-    pub source_network: String,
-    /// A description for display.
-    #[serde(default)]
-    pub description: String,
-}
-
-impl FirewallRule {
-    /// Admits these TCP ports from anywhere.
-    #[must_use]
-    pub fn tcp(ports: RangeInclusive<u16>, description: impl Into<String>) -> Self {
-        Self {
-            protocol: "tcp".to_owned(),
-            port_range: Some([*ports.start(), *ports.end()]),
-            source_network: "0.0.0.0/0".to_owned(),
-            description: description.into(),
-        }
-    }
-
-    /// Restricts the rule to this source network.
-    #[must_use]
-    pub fn from(self, network: impl Into<String>) -> Self {
-        Self {
-            source_network: network.into(),
-            ..self
-        }
-    }
 }
 
 /// A set of rules that a launch in its region can use. It cannot be added to a machine later.

@@ -8,7 +8,7 @@ use atlas_http::lenient::{self, Cursor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::resources::FirewallRule;
+use crate::network::FirewallRule;
 
 /// The envelope of successful answers, in `data`.
 #[derive(Debug, Deserialize)]

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::candidates::{Tier, cloud};
 use crate::error::Refusal;
-use crate::translate::read;
-use crate::wire;
+use crate::pages;
+use crate::wire::{self, read};
 
 /// No account has this many pages; a server that returns more is broken.
 const MAX_PAGES: usize = 10_000;
@@ -32,7 +32,7 @@ impl Control {
         field: &str,
     ) -> Result<Walk<Value>> {
         self.walk_with(cx, operation, path, query, |answer| {
-            Self::page(answer, field)
+            pages::rows(answer, field)
         })
         .await
     }
@@ -59,31 +59,6 @@ impl Control {
             read(&self.0.call(cx, call).await?)
         })
         .await
-    }
-
-    /// Parses a page of any list.
-    fn page(answer: &Answer, field: &str) -> Result<Page<Value>> {
-        let (items, pagination) = Self::items(answer, field)?;
-        Ok(page(items, pagination))
-    }
-
-    /// The items of a page, and the cursor of the next one.
-    pub(crate) fn items(
-        answer: &Answer,
-        field: &str,
-    ) -> Result<(Vec<Value>, Option<wire::Pagination>)> {
-        let mut body: Value = answer.json()?;
-        let pagination = body
-            .get("pagination")
-            .filter(|pagination| !pagination.is_null());
-        let pagination = pagination
-            .map(read::<wire::Pagination>)
-            .transpose()
-            .map_err(|error| answer.misunderstood(error.message()))?;
-        match body.get_mut(field).map(Value::take) {
-            Some(Value::Array(items)) => Ok((items, pagination)),
-            _ => Err(answer.misunderstood(&format!("the answer has no list of {field}"))),
-        }
     }
 
     /// `POST /v2/pods`: sent once, and repeated only if it provably never left.
@@ -216,30 +191,5 @@ impl Control {
     ) -> Result<wire::Volume> {
         let call = Call::get(operation, RetryClass::Safe, ["v2", "network-volumes", id]);
         read(&self.0.json::<Value>(cx, call).await?)
-    }
-}
-
-/// A page with the cursor of the next one, if the answer gives one. A page is the last one only where
-/// the answer clearly says so: a flag that cannot be read hides no page.
-pub(crate) fn page<T>(items: Vec<T>, pagination: Option<wire::Pagination>) -> Page<T> {
-    let last = |items| Page {
-        items,
-        next: None,
-        missing: None,
-    };
-    let Some(pagination) = pagination else {
-        return last(items);
-    };
-    if pagination.has_next_page == Some(false) {
-        return last(items);
-    }
-    let next = pagination.next_cursor.filter(|cursor| !cursor.is_empty());
-    let missing = next
-        .is_none()
-        .then(|| "a page does not say that it is the last one, nor where the next is".to_owned());
-    Page {
-        items,
-        next,
-        missing,
     }
 }

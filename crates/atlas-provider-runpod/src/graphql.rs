@@ -22,7 +22,8 @@ use crate::RunPod;
 use crate::candidates::{cloud, tiers};
 use crate::catalogue;
 use crate::error::sold_out;
-use crate::translate::{DEFAULT_DISK, MOUNT_PATH, read};
+use crate::translate::{DEFAULT_DISK, MOUNT_PATH};
+use crate::wire::read;
 
 const PRICES: &str = "query Prices($in: GpuLowestPriceInput!) { gpuTypes { id memoryInGb \
     lowestPrice(input: $in) { minimumBidPrice \

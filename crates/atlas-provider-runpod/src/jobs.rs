@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::error::Refusal;
-use crate::translate::read;
+use crate::wire::read;
 
 /// The maximum body of `/run` and `/runsync` (docs/clouds/runpod.md, "Serverless jobs").
 const MAX_RUN: usize = 10 * 1000 * 1000;

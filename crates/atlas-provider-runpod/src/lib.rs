@@ -30,9 +30,11 @@ mod job_stream;
 mod jobs;
 mod logs;
 mod pages;
+mod proxy;
 mod resources;
 mod self_end;
 mod sse;
+mod support;
 mod translate;
 mod webhook;
 mod wire;
@@ -44,7 +46,7 @@ use atlas_core::{
     Compute, ComputeId, ComputeRequest, ComputeSpend, Entropy, Error, ErrorKind, GpuChoice,
     GpuType, Job, JobRef, JobRequest, LaunchKey, ListFilter, Listing, LogLine, LogQuery,
     NetworkVolume, Next, Outcome, Presence, Provider, ProviderId, Result, Secret, SpendQuery,
-    UnreadableRow, Usd, VolumeId, VolumeRequest,
+    Support, UnreadableRow, Usd, VolumeId, VolumeRequest,
 };
 use futures_util::future::try_join;
 use serde_json::Value;
@@ -52,13 +54,13 @@ use serde_json::Value;
 use client::Control;
 #[cfg(feature = "graphql")]
 pub use config::GRAPHQL_URL_ENV;
-use config::ProxyTemplate;
 pub use config::{API_KEY_ENV, PROXY_URL_ENV, RUNTIME_URL_ENV, RunPodBuilder, URL_ENV};
 use error::{Refusal, unread_create};
 #[cfg(feature = "graphql")]
 pub use graphql::Balance;
 use jobs::Runtime;
 pub use jobs::{EndpointHealth, JobCounts, S3Config, WorkerCounts};
+use proxy::ProxyTemplate;
 pub use resources::billing::{
     AccountBilling, BillingQuery, Bucket, ClusterBilling, PodBilling, PublicEndpointBilling,
     ServerlessBilling, VolumeBilling,
@@ -75,8 +77,9 @@ pub use resources::endpoints::{
 pub use resources::pods::PodUpdate;
 pub use resources::registries::{Delegation, Registry};
 pub use resources::templates::{Template, TemplateSource, TemplateSpec};
-use translate::{Shape, read};
+use translate::Shape;
 pub use webhook::{Callback, Webhooks};
+use wire::read;
 
 /// One RunPod account. Cheap to clone; clones share connections and pacing.
 #[derive(Clone, Debug)]
@@ -314,6 +317,10 @@ impl Provider for RunPod {
 
     fn check(&self, request: &ComputeRequest) -> Result<()> {
         check::check(request)
+    }
+
+    fn supports(&self, key: &LaunchKey, request: &ComputeRequest) -> Result<Vec<Support>> {
+        Ok(support::planned(key, request))
     }
 
     /// A keyed hash of the key, because REST v2 does not report its owner (docs/clouds/runpod.md,

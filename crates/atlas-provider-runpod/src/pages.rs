@@ -1,20 +1,22 @@
-//! Reads a page of pods in one pass: each pod is parsed, and its text is kept for closer
-//! inspection.
+//! Pages of lists: their rows, and the cursor of the next page. Pods are read in one pass: each is
+//! parsed, and its text is kept for closer inspection.
 //!
 //! A list of a hundred thousand pods is read every minute, and callers rarely look at more than the
 //! parsed fields. A page without the expected shape is left to the slower reader, which reports
 //! what is wrong with which pod.
 
+use atlas_core::Result;
+use atlas_http::{Answer, Page};
 use serde::de::{DeserializeOwned, IgnoredAny};
-use serde_json::Deserializer;
+use serde_json::{Deserializer, Value};
 
-use crate::wire;
+use crate::wire::{self, read};
 
 /// The pods of a page, each with its text, and the cursor of the next page.
-pub(crate) type Page<'a> = (Vec<(wire::Pod, &'a [u8])>, Option<wire::Pagination>);
+pub(crate) type Pods<'a> = (Vec<(wire::Pod, &'a [u8])>, Option<wire::Pagination>);
 
 /// Reads a page with the expected shape; `None` for any other.
-pub(crate) fn pods(body: &[u8]) -> Option<Page<'_>> {
+pub(crate) fn pods(body: &[u8]) -> Option<Pods<'_>> {
     let mut text = Text { body, at: 0 };
     let (mut pods, mut pagination) = (None, None);
     text.token(b'{')?;
@@ -34,6 +36,56 @@ pub(crate) fn pods(body: &[u8]) -> Option<Page<'_>> {
             b'}' if text.rest().is_empty() => return Some((pods?, pagination)),
             _ => return None,
         }
+    }
+}
+
+/// Parses a page of any list, naming the field of its rows.
+pub(crate) fn rows(answer: &Answer, field: &str) -> Result<Page<Value>> {
+    let (items, pagination) = items(answer, field)?;
+    Ok(page(items, pagination))
+}
+
+/// The items of a page, and the cursor of the next one.
+pub(crate) fn items(
+    answer: &Answer,
+    field: &str,
+) -> Result<(Vec<Value>, Option<wire::Pagination>)> {
+    let mut body: Value = answer.json()?;
+    let pagination = body
+        .get("pagination")
+        .filter(|pagination| !pagination.is_null());
+    let pagination = pagination
+        .map(read::<wire::Pagination>)
+        .transpose()
+        .map_err(|error| answer.misunderstood(error.message()))?;
+    match body.get_mut(field).map(Value::take) {
+        Some(Value::Array(items)) => Ok((items, pagination)),
+        _ => Err(answer.misunderstood(&format!("the answer has no list of {field}"))),
+    }
+}
+
+/// A page with the cursor of the next one, if the answer gives one. A page is the last one only where
+/// the answer clearly says so: a flag that cannot be read hides no page.
+pub(crate) fn page<T>(items: Vec<T>, pagination: Option<wire::Pagination>) -> Page<T> {
+    let last = |items| Page {
+        items,
+        next: None,
+        missing: None,
+    };
+    let Some(pagination) = pagination else {
+        return last(items);
+    };
+    if pagination.has_next_page == Some(false) {
+        return last(items);
+    }
+    let next = pagination.next_cursor.filter(|cursor| !cursor.is_empty());
+    let missing = next
+        .is_none()
+        .then(|| "a page does not say that it is the last one, nor where the next is".to_owned());
+    Page {
+        items,
+        next,
+        missing,
     }
 }
 
@@ -97,7 +149,7 @@ impl<'a> Text<'a> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     #[test]
     fn a_page_is_read_with_the_text_of_each_pod() {

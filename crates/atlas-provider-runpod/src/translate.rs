@@ -5,12 +5,10 @@ use atlas_core::{
     LaunchKey, PortMapping, Protocol, ProviderId, REDACTED, Raw, Result, UnreadableRow, UsdPerHour,
 };
 use atlas_http::{Answer, Page, lenient, merge_json};
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::catalogue;
-use crate::client::{self, Control};
-use crate::config::ProxyTemplate;
+use crate::proxy::ProxyTemplate;
 use crate::{pages, self_end, wire};
 
 /// The default container disk. RunPod does not document the value of an omitted `disk`, so it is
@@ -98,23 +96,6 @@ fn mounts(request: &ComputeRequest) -> Option<wire::Mounts<'_>> {
     }]))
 }
 
-/// Parses an answer's value, naming the position of an error. The text of the value is never
-/// quoted.
-pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T> {
-    T::deserialize(value).map_err(|_| {
-        let place = serde_path_to_error::deserialize::<_, T>(value)
-            .err()
-            .map(|error| error.path().to_string());
-        Error::new(
-            ErrorKind::Provider,
-            format!(
-                "an answer could not be understood at {}",
-                place.unwrap_or_default()
-            ),
-        )
-    })
-}
-
 /// Converts a pod. Keeps the whole value, with its environment redacted.
 ///
 /// # Errors
@@ -167,13 +148,13 @@ pub(crate) fn page(
                 Err(UnreadableRow::of(&raw, error.message()))
             }
         };
-        return Ok(client::page(
+        return Ok(pages::page(
             pods.into_iter().map(read).collect(),
             pagination,
         ));
     }
-    let (pods, pagination) = Control::items(answer, "pods")?;
-    Ok(client::page(
+    let (pods, pagination) = pages::items(answer, "pods")?;
+    Ok(pages::page(
         pods.into_iter()
             .map(|pod| compute(provider, proxy, pod))
             .collect(),

@@ -5,8 +5,11 @@
 
 use std::collections::BTreeMap;
 
+use atlas_core::{Error, ErrorKind, Result};
 use atlas_http::lenient;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 /// A pod. If it has an id, it is parsed, whatever else is wrong with it.
 #[derive(Debug, Deserialize)]
@@ -326,4 +329,21 @@ pub(crate) struct PodSpend {
     pub(crate) end_time: String,
     #[serde(deserialize_with = "lenient::number")]
     pub(crate) total_amount: f64,
+}
+
+/// Parses an answer's value, naming the position of an error. The text of the value is never
+/// quoted.
+pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T> {
+    T::deserialize(value).map_err(|_| {
+        let place = serde_path_to_error::deserialize::<_, T>(value)
+            .err()
+            .map(|error| error.path().to_string());
+        Error::new(
+            ErrorKind::Provider,
+            format!(
+                "an answer could not be understood at {}",
+                place.unwrap_or_default()
+            ),
+        )
+    })
 }

@@ -24,7 +24,9 @@
 //! Deliberately absent: serverless, bulk and server-side rentals (partial results), virtual
 //! machines, and operations of hosts.
 
+mod candidates;
 mod catalogue;
+mod check;
 mod client;
 mod config;
 mod error;
@@ -34,6 +36,7 @@ mod place;
 mod policy;
 mod resources;
 mod searches;
+mod support;
 mod translate;
 mod wire;
 
@@ -43,7 +46,7 @@ use std::time::Duration;
 use atlas_core::{
     AccountLimits, BoxStream, CallContext, Candidate, Capabilities, Capability, Compute, ComputeId,
     ComputeRequest, ComputeSpend, Error, ErrorKind, GpuType, LaunchKey, ListFilter, Listing,
-    LogLine, LogQuery, Next, Outcome, Presence, Provider, ProviderId, Result, SpendQuery,
+    LogLine, LogQuery, Next, Outcome, Presence, Provider, ProviderId, Result, SpendQuery, Support,
     Timestamp, Usd,
 };
 use atlas_http::{Connection, lenient, merge_json};
@@ -98,10 +101,10 @@ impl Vast {
 
     async fn offered(&self, cx: &CallContext, request: &ComputeRequest) -> Result<Vec<Candidate>> {
         let policy = self.policy(cx);
-        let search = policy::Search::of(request, policy, translate::disk(request)).into_value();
+        let search = policy::Search::of(request, policy, candidates::disk(request)).into_value();
         let found = self.searches.find(&self.cloud, cx, &search, FRESH).await?;
         found.check()?;
-        Ok(translate::candidates(
+        Ok(candidates::candidates(
             found.offers(),
             request,
             policy,
@@ -211,7 +214,11 @@ impl Provider for Vast {
     }
 
     fn check(&self, request: &ComputeRequest) -> Result<()> {
-        translate::check(request)
+        check::check(request)
+    }
+
+    fn supports(&self, key: &LaunchKey, request: &ComputeRequest) -> Result<Vec<Support>> {
+        Ok(support::planned(key, request))
     }
 
     async fn identity(&self, cx: &CallContext) -> Result<String> {
@@ -340,7 +347,7 @@ impl Provider for Vast {
         let Some(at) = at else {
             return Ok(Vec::new());
         };
-        Ok(translate::gpu_types(&self.id, offers, at))
+        Ok(candidates::gpu_types(&self.id, offers, at))
     }
 
     async fn stop(&self, cx: &CallContext, id: &ComputeId) -> Result<()> {
@@ -392,7 +399,7 @@ impl Provider for Vast {
         id: &ComputeId,
         query: &LogQuery,
     ) -> Result<BoxStream<Result<LogLine>>> {
-        logs::read(self, cx, id.as_str(), query).await
+        logs::read((&self.cloud, &self.connection), cx, id.as_str(), query).await
     }
 
     async fn compute_spend(

@@ -12,7 +12,7 @@ use http::StatusCode;
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 
-use crate::Vast;
+use crate::client::Cloud;
 
 /// How many times to check whether the log was written, and the waits in between.
 const POLLS: u32 = 40;
@@ -23,7 +23,7 @@ const DEFAULT_TAIL: u32 = 1_000;
 /// Reads both logs if none is named, the host's own first, because the lines have no time to sort
 /// by.
 pub(crate) async fn read(
-    vast: &Vast,
+    (cloud, connection): (&Cloud, &Connection),
     cx: &CallContext,
     id: &str,
     query: &LogQuery,
@@ -47,8 +47,8 @@ pub(crate) async fn read(
         if source == LogSource::System {
             body["daemon_logs"] = "true".into();
         }
-        let url = vast.cloud.request_logs(cx, id, &body).await?;
-        let text = fetch(&vast.connection, cx, &url).await?;
+        let url = cloud.request_logs(cx, id, &body).await?;
+        let text = fetch(connection, cx, &url).await?;
         lines.extend(text.lines().map(|line| {
             Ok(LogLine {
                 timestamp: None,

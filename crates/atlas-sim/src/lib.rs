@@ -25,18 +25,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use atlas_core::{Clock, SystemClock};
-use atlas_testkit::dialect::fly::{self, Fly};
-use atlas_testkit::dialect::fly_logs::{FlyLogs, Rights};
-use atlas_testkit::dialect::lambda::{self, Lambda, Quirks, Rates};
-use atlas_testkit::dialect::runpod::{self, RunPod};
-use atlas_testkit::dialect::vast::{self, Vast};
+use atlas_testkit::dialect::CLOUDS;
+use atlas_testkit::dialect::cloud::{Served, Setting, Started};
 use atlas_testkit::world::{Fault, FaultPlan, World, WorldClock};
 use tokio::net::TcpListener;
 
 use admin::Admin;
 pub use args::{Command, FaultFile, parse};
 use proxy::Proxy;
-pub use ready::{Bounds, FlyUrls, Ready, RunPodUrls};
+use ready::Urls;
+pub use ready::{Bounds, Ready};
 use record::{Log, Recorder, Recording};
 use server::Serving;
 
@@ -63,12 +61,8 @@ pub struct Options {
     pub faults: Vec<Fault>,
     /// Faults that may come with any call, by chance.
     pub plans: Vec<FaultPlan>,
-    /// How many calls Lambda takes; `None` for any number, which a suite about other things likes.
-    pub lambda_rates: Option<Rates>,
-    /// How many calls Fly takes; `None` for any number.
-    pub fly_rates: Option<fly::Rates>,
-    /// How often each endpoint of Vast may be called; `None` for any number.
-    pub vast_rates: Option<vast::Rates>,
+    /// Whether the clouds limit the rate of calls. A test about something else turns it off.
+    pub rates: bool,
 }
 
 impl Default for Options {
@@ -79,9 +73,7 @@ impl Default for Options {
             speed: 1.0,
             faults: Vec::new(),
             plans: Vec::new(),
-            lambda_rates: Some(Rates::default()),
-            fly_rates: Some(fly::Rates::default()),
-            vast_rates: Some(vast::Rates::default()),
+            rates: true,
         }
     }
 }
@@ -126,11 +118,10 @@ impl Sim {
 /// If cancelled, nothing is left running.
 pub async fn serve(options: Options) -> io::Result<Sim> {
     let clock = WorldClock::following_from(SystemClock.now(), options.speed);
-    let world = World::new(options.seed, clock)
-        .with_cloud(runpod::cloud())
-        .with_cloud(lambda::cloud())
-        .with_cloud(fly::cloud());
-    let world = world.with_cloud(vast::cloud());
+    let mut world = World::new(options.seed, clock);
+    for cloud in CLOUDS {
+        world = world.with_cloud((cloud.spec)());
+    }
     furnish(&world);
     world.inject(options.faults);
     world.plan_faults(options.plans);
@@ -139,99 +130,50 @@ pub async fn serve(options: Options) -> io::Result<Sim> {
         next: options.listen,
     };
     let (admin_listener, admin) = ports.bind().await?;
-    let (control_listener, control) = ports.bind().await?;
-    let (runtime_listener, runtime) = ports.bind().await?;
-    let (proxy_listener, proxy) = ports.bind().await?;
-    let (lambda_listener, lambda_at) = ports.bind().await?;
-    let (fly_logs_listener, fly_logs_at) = ports.bind().await?;
-    let (fly_listener, fly_at) = ports.bind().await?;
-    let (fly_proxy_listener, fly_proxy_at) = ports.bind().await?;
-    let (vast_listener, vast_at) = ports.bind().await?;
-    let (vast_results_listener, vast_results_at) = ports.bind().await?;
-
-    let recorder = Recorder::default();
-    let mut quirks = Quirks::default();
-    quirks.rates = options.lambda_rates;
-    let (runpod, lambda) = (
-        RunPod::new(world.clone()),
-        Lambda::new(world.clone()).with_quirks(quirks),
-    );
-    let mut vast_quirks = vast::Quirks::default();
-    (vast_quirks.rates, vast_quirks.results_url) =
-        (options.vast_rates, format!("http://{vast_results_at}/s3"));
-    let vast = Vast::new(world.clone()).with_quirks(vast_quirks);
-    let mut fly_quirks = fly::Quirks::default();
-    fly_quirks.rates = options.fly_rates;
-    let fly = Fly::new(world.clone()).with_quirks(fly_quirks);
-    let fly_logs = FlyLogs::new(world.clone());
-    fly_logs.add_token(KEY, Rights::Read);
-    fly_logs.add_machines_of(&fly);
-    write_logs(&fly_logs);
-    let ready = Ready {
+    let mut ready = Ready {
         admin: format!("http://{admin}"),
         bounds: Bounds::at_speed(world.clock().speed()),
-        runpod: RunPodUrls {
-            control: format!("http://{control}"),
-            runtime: format!("http://{runtime}/v2"),
-            graphql: format!("http://{control}/graphql"),
-            proxy: format!("http://{proxy}/{{id}}/{{port}}"),
-        },
-        fly: FlyUrls {
-            machines: format!("http://{fly_at}"),
-            logs: format!("http://{fly_logs_at}"),
-            proxy: format!("http://{fly_proxy_at}/{{app}}"),
-        },
-        lambda: format!("http://{lambda_at}/api/v1"),
-        vast: format!("http://{vast_at}"),
+        clouds: Vec::new(),
     };
+    let recorder = Recorder::default();
     let mut serving = Serving::default();
+    let mut resets = Vec::new();
+    for cloud in CLOUDS {
+        let (mut listeners, mut setting) = (Vec::new(), Setting::default());
+        for _ in cloud.listeners {
+            let (listener, address) = ports.bind().await?;
+            setting.addresses.push(format!("http://{address}"));
+            listeners.push(listener);
+        }
+        (setting.key, setting.rates) = (Some(KEY.to_owned()), options.rates);
+        ready
+            .clouds
+            .push((cloud.name, Urls::of(cloud, &setting.addresses)));
+        let Started { services, reset } = (cloud.start)(&world, &setting);
+        resets.push(reset);
+        for ((name, listener), service) in cloud.listeners.iter().zip(listeners).zip(services) {
+            match service {
+                Served::Api(api) => {
+                    let log = Log::new(recorder.clone(), world.clock().clone(), cloud.name, name);
+                    serving.add(listener, Recording::new(api, log));
+                }
+                Served::Ports(reach) => {
+                    serving.add(listener, Proxy::new(world.clone(), cloud.name, reach));
+                }
+            }
+        }
+    }
     let afresh = {
-        let (world, recorder, runpod, lambda) = (
-            world.clone(),
-            recorder.clone(),
-            runpod.clone(),
-            lambda.clone(),
-        );
-        let (fly, fly_logs, vast) = (fly.clone(), fly_logs.clone(), vast.clone());
+        let (world, recorder) = (world.clone(), recorder.clone());
         move || {
             world.reset();
-            runpod.reset();
-            lambda.reset();
-            vast.reset();
-            fly.reset();
-            fly_logs.reset();
-            write_logs(&fly_logs);
+            resets.iter().for_each(|reset| reset());
             recorder.clear();
             furnish(&world);
         }
     };
-    serving.add(
-        admin_listener,
-        Admin::new(world.clone(), recorder.clone(), afresh),
-    );
-    let log = |api| Log::new(recorder.clone(), world.clock().clone(), api);
-    serving.add(
-        runtime_listener,
-        Recording::new(runpod.runtime(), log("runpod/runtime")),
-    );
-    serving.add(
-        control_listener,
-        Recording::new(runpod, log("runpod/control")),
-    );
-    serving.add(lambda_listener, Recording::new(lambda, log("lambda")));
-    serving.add(
-        vast_results_listener,
-        Recording::new(vast.results(), log("vast/results")),
-    );
-    serving.add(vast_listener, Recording::new(vast, log("vast")));
-    serving.add(
-        fly_listener,
-        Recording::new(fly.clone(), log("fly/machines")),
-    );
-    serving.add(fly_logs_listener, Recording::new(fly_logs, log("fly/logs")));
+    serving.add(admin_listener, Admin::new(world.clone(), recorder, afresh));
     serving.run(deliver::deliver(world.clone()));
-    serving.add(proxy_listener, Proxy::new(world.clone(), runpod::NAME));
-    serving.add(fly_proxy_listener, Proxy::of_apps(fly));
     Ok(Sim {
         world,
         ready,
@@ -239,19 +181,11 @@ pub async fn serve(options: Options) -> io::Result<Sim> {
     })
 }
 
-/// What every fresh simulator holds: the key, and on RunPod the endpoint `sim-endpoint`.
+/// Adds what every new simulator has: the key, and what the cloud's accounts come with.
 fn furnish(world: &World) {
-    let account = world.add_key(runpod::NAME, KEY, ACCOUNT);
-    runpod::add_endpoint(world, &account);
-    world.add_key(lambda::NAME, KEY, ACCOUNT);
-    world.add_key(vast::NAME, KEY, ACCOUNT);
-    world.add_key(fly::NAME, KEY, fly::ORG);
-}
-
-/// The Fly app `sim-app` has written this when a simulator begins.
-fn write_logs(logs: &FlyLogs) {
-    for line in ["Starting machine", "listening on :8080", "GET /healthz 200"] {
-        logs.print("sim-app", line);
+    for cloud in CLOUDS {
+        let account = world.add_key(cloud.name, KEY, cloud.account.unwrap_or(ACCOUNT));
+        (cloud.furnish)(world, &account);
     }
 }
 

@@ -1,5 +1,5 @@
 //! The HTTP ports of the simulated machines, behind the credential that each machine's environment
-//! demands: `/{id}/{port}/…`, or on Fly, whose URLs are of apps, `/{app}/…` and `/{app}:{port}/…`.
+//! demands. The cloud says which machine and port a URL is for.
 
 use std::future::{Ready, ready};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use atlas_auth::Verifier;
 use atlas_auth::signed_url::Key;
 use atlas_core::SystemClock;
-use atlas_testkit::dialect::fly::{self, Fly};
+use atlas_testkit::dialect::cloud::Reach;
 use atlas_testkit::world::{Listener, World};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
@@ -18,54 +18,24 @@ use tower::Service;
 
 use crate::server::Sure;
 
-/// The port that a URL without one means.
-const HTTPS: u16 = 443;
-
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Proxy {
     world: World,
     cloud: &'static str,
-    /// Resolves the machines of an app, for paths that name apps.
-    apps: Option<Fly>,
+    reach: Reach,
 }
 
 impl Proxy {
-    pub(crate) fn new(world: World, cloud: &'static str) -> Self {
+    pub(crate) fn new(world: World, cloud: &'static str, reach: Reach) -> Self {
         Self {
             world,
             cloud,
-            apps: None,
+            reach,
         }
-    }
-
-    /// In front of Fly's apps.
-    pub(crate) fn of_apps(fly: Fly) -> Self {
-        Self {
-            world: fly.world().clone(),
-            cloud: fly::NAME,
-            apps: Some(fly),
-        }
-    }
-
-    /// The machine and its port that a request is for.
-    fn target<B>(&self, request: &Request<B>) -> Option<(String, u32)> {
-        let mut segments = request.uri().path().trim_start_matches('/').splitn(3, '/');
-        let first = segments.next().unwrap_or_default();
-        let Some(fly) = &self.apps else {
-            return Some((first.to_owned(), segments.next()?.parse().ok()?));
-        };
-        let (app, port) = first
-            .split_once(':')
-            .map_or((first, Some(HTTPS)), |(app, port)| (app, port.parse().ok()));
-        let forced = request
-            .headers()
-            .get("fly-force-instance-id")
-            .and_then(|id| id.to_str().ok());
-        fly.reached(app, port?, forced)
     }
 
     fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
-        let target = self.target(request);
+        let target = (self.reach)(request.uri(), request.headers());
         let listener = target.map_or(Listener::Nobody, |(id, port)| {
             self.world.listener(self.cloud, &id, port)
         });

@@ -2,52 +2,65 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use atlas_testkit::dialect::cloud::SimulatedCloud;
+use serde::ser::{Serialize, SerializeMap, Serializer};
 
-/// What the simulator prints when it is ready.
-#[derive(Clone, Debug, Serialize)]
+/// What the simulator prints when it is ready: the URLs of the admin and of every cloud. In JSON, a
+/// cloud with one URL is a string; others are objects of their URLs by name.
+#[derive(Clone, Debug)]
 pub struct Ready {
     /// The admin's base URL.
     pub admin: String,
     /// The delays of this simulator at its speed.
     pub bounds: Bounds,
-    /// RunPod's URLs.
-    pub runpod: RunPodUrls,
-    /// Fly's URLs.
-    pub fly: FlyUrls,
-    /// Lambda's URL, including its `/api/v1`.
-    pub lambda: String,
-    /// Vast's URL, without its `/api/v0`.
-    pub vast: String,
+    pub(crate) clouds: Vec<(&'static str, Urls)>,
 }
 
-/// RunPod's URLs, as the override variables and official clients take them.
-#[derive(Clone, Debug, Serialize)]
-pub struct RunPodUrls {
-    /// REST v2, without its path.
-    pub control: String,
-    /// The job runtime, with its `/v2`.
-    pub runtime: String,
-    /// GraphQL, with its `/graphql`.
-    pub graphql: String,
-    /// A pod's HTTP port, with the placeholders `{id}` and `{port}`.
-    pub proxy: String,
+/// The URLs of one cloud, by name; the first one is a provider's base URL.
+#[derive(Clone, Debug)]
+pub(crate) struct Urls(Vec<(&'static str, String)>);
+
+impl Urls {
+    /// Its URLs, where the listeners have these addresses.
+    pub(crate) fn of(cloud: &SimulatedCloud, addresses: &[String]) -> Self {
+        let address = |listener: &str| {
+            let own = cloud.listeners.iter().zip(addresses);
+            own.filter(|(name, _)| **name == listener)
+                .map(|(_, address)| address.as_str())
+                .next()
+                .unwrap_or_default()
+        };
+        let urls = cloud.urls.iter();
+        Self(
+            urls.map(|url| (url.name, format!("{}{}", address(url.listener), url.path)))
+                .collect(),
+        )
+    }
 }
 
-/// Fly's URLs, as the override variables take them.
-#[derive(Clone, Debug, Serialize)]
-pub struct FlyUrls {
-    /// The Machines API, without its `/v1`.
-    pub machines: String,
-    /// The log API's base.
-    pub logs: String,
-    /// An app's public port, with `{app}` to fill in; a port other than https' follows the app's
-    /// name.
-    pub proxy: String,
+impl Serialize for Urls {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.as_slice() {
+            [(_, only)] => serializer.serialize_str(only),
+            several => serializer.collect_map(several.iter().map(|(name, url)| (name, url))),
+        }
+    }
+}
+
+impl Serialize for Ready {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("admin", &self.admin)?;
+        map.serialize_entry("bounds", &self.bounds)?;
+        for (cloud, urls) in &self.clouds {
+            map.serialize_entry(cloud, urls)?;
+        }
+        map.end()
+    }
 }
 
 /// The limits that a client configures for this simulator, in milliseconds of real time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Bounds {
     /// How late a new machine may appear.
     pub visibility_bound_ms: u64,
@@ -86,6 +99,33 @@ impl Bounds {
 }
 
 impl Ready {
+    /// A URL of a cloud, by the name that the cloud's description gives it; empty if there is none.
+    #[must_use]
+    pub fn url(&self, cloud: &str, name: &str) -> &str {
+        self.urls(cloud)
+            .find(|(own, _)| *own == name)
+            .map_or("", |(_, url)| url)
+    }
+
+    /// The URL that a provider of this cloud takes as its base URL; empty for an unknown cloud.
+    #[must_use]
+    pub fn base_url(&self, cloud: &str) -> &str {
+        self.urls(cloud).next().map_or("", |(_, url)| url)
+    }
+
+    /// The environment variables that lead a client to this cloud, without the key's.
+    #[must_use]
+    pub fn variables(&self, cloud: &SimulatedCloud) -> Vec<(&'static str, &str)> {
+        let own = cloud.client.urls.iter();
+        own.map(|(variable, name)| (*variable, self.url(cloud.name, name)))
+            .collect()
+    }
+
+    fn urls(&self, cloud: &str) -> impl Iterator<Item = (&'static str, &str)> {
+        let own = self.clouds.iter().filter(move |(name, _)| *name == cloud);
+        own.flat_map(|(_, urls)| urls.0.iter().map(|(name, url)| (*name, url.as_str())))
+    }
+
     /// The line, without its end.
     #[must_use]
     pub fn line(&self) -> String {

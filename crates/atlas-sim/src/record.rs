@@ -86,15 +86,21 @@ impl Recorder {
 pub(crate) struct Log {
     recorder: Recorder,
     clock: WorldClock,
+    cloud: &'static str,
     api: &'static str,
 }
 
 impl Log {
-    /// `api` is the cloud's name, and where it has several APIs a slash and the API's.
-    pub(crate) fn new(recorder: Recorder, clock: WorldClock, api: &'static str) -> Self {
+    pub(crate) fn new(
+        recorder: Recorder,
+        clock: WorldClock,
+        cloud: &'static str,
+        api: &'static str,
+    ) -> Self {
         Self {
             recorder,
             clock,
+            cloud,
             api,
         }
     }
@@ -147,7 +153,6 @@ where
 }
 
 fn entry(log: &Log, parts: &http::request::Parts, body: &Bytes) -> Value {
-    let (cloud, api) = log.api.split_once('/').unwrap_or((log.api, "control"));
     let headers: Map<String, Value> = parts
         .headers
         .iter()
@@ -181,7 +186,7 @@ fn entry(log: &Log, parts: &http::request::Parts, body: &Bytes) -> Value {
         _ => format!("{} bytes", body.len()).into(),
     };
     json!({
-        "at": log.clock.now(), "cloud": cloud, "api": api, "method": parts.method.as_str(),
+        "at": log.clock.now(), "cloud": log.cloud, "api": log.api, "method": parts.method.as_str(),
             "path": parts.uri.path(),
         "query": query.join("&"), "headers": headers, "body": body,
     })

@@ -21,12 +21,6 @@ use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-#[cfg(any(
-    feature = "runpod",
-    feature = "fly",
-    feature = "lambda",
-    feature = "vast"
-))]
 use atlas_core::config::{ApiKey, Origin};
 use atlas_core::{
     AccountLimits, AccountName, AnyProvider, Error, ErrorKind, ProviderId, Result, Secret,
@@ -34,6 +28,7 @@ use atlas_core::{
 use atlas_orchestrator::Policy;
 use serde::Deserialize;
 
+use crate::clouds::{CloudSettings, built_in_cloud, built_in_clouds};
 use crate::span;
 
 /// A complete configuration file. Unset values come from the environment, then from defaults.
@@ -55,6 +50,9 @@ pub struct Config {
     pub policy: Policy,
     /// Credential sources, by name.
     pub accounts: BTreeMap<AccountName, AccountConfig>,
+    /// For simulated clouds: how many times as fast their time runs. No file sets it.
+    #[serde(skip)]
+    pub speed: Option<u32>,
 }
 
 /// How sessions and the reaper behave. Durations are strings (`"90s"`) or whole milliseconds.
@@ -134,12 +132,6 @@ impl<'de> Deserialize<'de> for RemovedDeadMan {
 
 impl AccountConfig {
     /// The API key that the file gives, directly or through a variable name.
-    #[cfg(any(
-        feature = "runpod",
-        feature = "fly",
-        feature = "lambda",
-        feature = "vast"
-    ))]
     fn key(&self, account: &AccountName) -> Result<Option<ApiKey>> {
         let file = |field: &str| Origin::File(format!("accounts.{account}.{field}"));
         if let Some(secret) = &self.api_key {
@@ -156,12 +148,6 @@ impl AccountConfig {
     }
 
     /// Whether the account sets any limit.
-    #[cfg(any(
-        feature = "runpod",
-        feature = "fly",
-        feature = "lambda",
-        feature = "vast"
-    ))]
     fn has_limits(&self) -> bool {
         let spans = [
             self.visibility_bound,
@@ -184,91 +170,16 @@ impl AccountConfig {
     }
 }
 
-/// Builds a provider from an account's settings and, for what they leave unset, the environment.
-/// Every cloud's builder has these setters.
-#[cfg(any(
-    feature = "runpod",
-    feature = "fly",
-    feature = "lambda",
-    feature = "vast"
-))]
-macro_rules! build {
-    ($cloud:ty, $url:ident, $more:expr, $settings:expr, $account:expr) => {{
-        let (settings, key): (&AccountConfig, _) = (&$settings, $settings.key($account)?);
-        let begin = || {
-            let mut builder = <$cloud>::builder();
-            if let Some(key) = &key {
-                builder = builder.api_key_from(key.clone());
-            }
-            if let Some(url) = &settings.base_url {
-                builder = builder.$url(url);
-            }
-            $more(builder, settings).environment(|name| std::env::var(name).ok())
-        };
-        let mut provider = AnyProvider::new(begin().build()?);
-        if settings.has_limits() {
-            provider =
-                AnyProvider::new(begin().limits(settings.limits(provider.limits())).build()?);
-        }
-        Ok(provider)
-    }};
-}
-
-/// Applies the settings for operations that RunPod offers only in its GraphQL API.
-#[cfg(feature = "runpod")]
-fn old_api(
-    builder: atlas_provider_runpod::RunPodBuilder,
-    settings: &AccountConfig,
-) -> atlas_provider_runpod::RunPodBuilder {
-    let _ = settings;
-    #[cfg(feature = "runpod-graphql")]
-    let builder = builder.spot(settings.spot);
-    builder
-}
-
-/// Applies the organisation and the shared app.
-#[cfg(feature = "fly")]
-fn organisation(
-    mut builder: atlas_provider_fly::FlyBuilder,
-    settings: &AccountConfig,
-) -> atlas_provider_fly::FlyBuilder {
-    if let Some(org) = &settings.org {
-        builder = builder.org(org);
-    }
-    if let Some(app) = &settings.app {
-        builder = builder.app(app);
-    }
-    builder
-}
-
-/// The clouds of this build, with the environment variables that hold their API keys.
-const CLOUDS: &[(&str, &[&str])] = &[
-    #[cfg(feature = "runpod")]
-    ("runpod", &[atlas_provider_runpod::API_KEY_ENV]),
-    #[cfg(feature = "fly")]
-    ("fly", &[atlas_provider_fly::API_KEY_ENV]),
-    #[cfg(feature = "lambda")]
-    (
-        "lambda",
-        &[
-            atlas_provider_lambda::API_KEY_ENV,
-            atlas_provider_lambda::API_KEY_ALIAS_ENV,
-        ],
-    ),
-    #[cfg(feature = "vast")]
-    ("vast", &[atlas_provider_vast::API_KEY_ENV]),
-];
-
 impl Config {
     /// Every account named in the file, and every cloud whose key is in the environment.
     #[must_use]
     pub fn accounts(&self) -> BTreeSet<AccountName> {
         let set =
             |variable: &&str| std::env::var_os(variable).is_some_and(|value| !value.is_empty());
-        let clouds = CLOUDS
+        let clouds = built_in_clouds()
             .iter()
-            .filter(|(_, variables)| variables.iter().any(set));
-        let clouds = clouds.filter_map(|(name, _)| AccountName::new(name).ok());
+            .filter(|cloud| cloud.key_variables.iter().any(set));
+        let clouds = clouds.filter_map(|cloud| AccountName::new(cloud.name).ok());
         self.accounts
             .keys()
             .cloned()
@@ -281,67 +192,53 @@ impl Config {
     /// the environment.
     ///
     /// # Errors
-    /// `validation` for a cloud that is not built in, `unauthorized` if there is no key.
+    /// `validation` for a cloud that is not built in, or for a setting that the cloud does not
+    /// have; `unauthorized` if there is no key.
     pub fn provider(&self, account: &AccountName) -> Result<AnyProvider> {
         let settings = self.accounts.get(account).cloned().unwrap_or_default();
         let cloud = match &settings.provider {
             Some(cloud) => cloud.clone(),
             None => ProviderId::new(account.as_str())?,
         };
-        if settings.spot && !(cloud.as_str() == "runpod" && cfg!(feature = "runpod-graphql")) {
-            let place = format!("accounts.{account}");
+        let Some(cloud) = built_in_cloud(cloud.as_str()) else {
             return Err(Error::validation(
-                place,
-                "spot is RunPod's, and needs the feature runpod-graphql",
-            ));
-        }
-        if (settings.org.is_some() || settings.app.is_some()) && cloud.as_str() != "fly" {
-            return Err(Error::validation(
-                format!("accounts.{account}"),
-                "org and app are Fly's",
-            ));
-        }
-        match cloud.as_str() {
-            #[cfg(feature = "runpod")]
-            "runpod" => build!(
-                atlas_provider_runpod::RunPod,
-                control_url,
-                old_api,
-                settings,
-                account
-            ),
-            #[cfg(feature = "fly")]
-            "fly" => build!(
-                atlas_provider_fly::Fly,
-                base_url,
-                organisation,
-                settings,
-                account
-            ),
-            #[cfg(feature = "lambda")]
-            "lambda" => build!(
-                atlas_provider_lambda::Lambda,
-                base_url,
-                |builder, _: &AccountConfig| builder,
-                settings,
-                account
-            ),
-            #[cfg(feature = "vast")]
-            "vast" => build!(
-                atlas_provider_vast::Vast,
-                base_url,
-                |builder, _: &AccountConfig| builder,
-                settings,
-                account
-            ),
-            other => Err(Error::validation(
                 "provider",
                 format!(
-                    "this build of atlas has no cloud {other:?}; configured accounts: {}",
+                    "this build of atlas has no cloud {:?}; configured accounts: {}",
+                    cloud.as_str(),
                     self.known()
                 ),
-            )),
+            ));
+        };
+        for (name, is_set, why) in [
+            (
+                "spot",
+                settings.spot,
+                "spot is RunPod's, and needs the feature runpod-graphql",
+            ),
+            ("org", settings.org.is_some(), "org and app are Fly's"),
+            ("app", settings.app.is_some(), "org and app are Fly's"),
+        ] {
+            if is_set && !cloud.own_settings.contains(&name) {
+                return Err(Error::validation(format!("accounts.{account}"), why));
+            }
         }
+        let mut with = CloudSettings {
+            key: settings.key(account)?,
+            base_url: settings.base_url.clone(),
+            environment: true,
+            speed: self.speed,
+            spot: settings.spot,
+            org: settings.org.clone(),
+            app: settings.app.clone(),
+            ..CloudSettings::default()
+        };
+        let provider = cloud.provider(&with)?;
+        if !settings.has_limits() {
+            return Ok(provider);
+        }
+        with.limits = Some(settings.limits(provider.limits()));
+        cloud.provider(&with)
     }
 
     /// The names of the file's accounts, for error messages.

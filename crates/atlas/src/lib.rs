@@ -8,6 +8,8 @@
     doc = include_str!("../../../README.md")
 )]
 
+#[cfg(feature = "cloud")]
+mod clouds;
 #[cfg(feature = "config")]
 pub mod config;
 #[cfg(feature = "orchestrator")]
@@ -38,20 +40,14 @@ pub use atlas_orchestrator::{
     SessionOptions, SessionState, Shutdown, ShutdownReport, StopOutcome, Stuck, Subscription,
     TaskCause, TaskKind, TaskOutcome, Touch, Unattended,
 };
-#[cfg(feature = "fly")]
-pub use atlas_provider_fly::Fly;
-#[cfg(feature = "lambda")]
-pub use atlas_provider_lambda::Lambda;
-#[cfg(feature = "runpod")]
-pub use atlas_provider_runpod::RunPod;
-#[cfg(feature = "vast")]
-pub use atlas_provider_vast::Vast;
 #[cfg(feature = "orchestrator")]
 pub use atlas_store_redb::{Redb, RedbOptions};
 #[cfg(feature = "testkit")]
 pub use atlas_testkit as testkit;
 #[cfg(feature = "web")]
 pub use atlas_web as web;
+#[cfg(feature = "cloud")]
+pub use clouds::*;
 #[cfg(feature = "orchestrator")]
 pub use facade::{Atlas, AtlasBuilder};
 #[cfg(feature = "guard")]

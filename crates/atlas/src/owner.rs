@@ -12,8 +12,7 @@ use atlas_core::{
     Result, Secret,
 };
 use atlas_orchestrator::{
-    Cursor, Delivery, EventKind, Scope, SessionFilter, SessionId, SessionInfo, SessionKind,
-    SessionOptions,
+    Cursor, Delivery, Scope, SessionFilter, SessionId, SessionInfo, SessionKind, SessionOptions,
 };
 use atlas_owner::{Items, OwnerSocket};
 use serde::{Deserialize, Serialize};
@@ -401,34 +400,12 @@ async fn spawn(
             placed = &mut accepted => break placed?,
             delivery = told.next(), if open => match delivery? {
                 Some(Delivery { event, .. }) => say(items, json!({ "session": id,
-                    "progress": progress(&event.kind) })).await,
+                    "progress": event.kind.progress() })).await,
                 None => open = false,
             },
         }
     }
     Ok(describe(&session.info().await?, true))
-}
-
-/// A progress message for an event of a launch.
-fn progress(kind: &EventKind) -> String {
-    match kind {
-        EventKind::Attempt { placed, price, .. } => {
-            let price = price.map_or_else(String::new, |price| format!(" at ${price}"));
-            format!("ordering {placed}{price}")
-        }
-        EventKind::Accepted { compute, .. } => format!("machine {compute} is ordered"),
-        EventKind::Adopted { compute, .. } => {
-            format!("machine {compute} was found by its launch key")
-        }
-        EventKind::Refused { message, .. } => format!("refused: {message}"),
-        EventKind::OutcomeUnknown { .. } => {
-            "the answer was lost: looking for the machine by its launch key".to_owned()
-        }
-        other => json!(other)["event"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned(),
-    }
 }
 
 async fn wait(

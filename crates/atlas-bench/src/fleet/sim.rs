@@ -8,7 +8,8 @@ const SEEDS: u32 = 60;
 
 pub(super) fn measure() -> Result<Measured, Failure> {
     let began = tokio::time::Instant::now();
-    let report = atlas_histories::run::seeds(&atlas_histories::cloud::Cloud::ALL, 0, SEEDS.into());
+    let report =
+        atlas_histories::run::seeds(&atlas_histories::cloud::Cloud::all(), 0, SEEDS.into());
     let value = f64::from(SEEDS) / began.elapsed().as_secs_f64();
     let violations = report.violations.len();
     if violations > 0 {

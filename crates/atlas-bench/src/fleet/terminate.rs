@@ -97,7 +97,7 @@ async fn start(
     });
     let provider = RunPod::builder()
         .api_key(atlas_sim::KEY)
-        .control_url(&sim.ready().runpod.control)
+        .control_url(sim.ready().base_url("runpod"))
         .transport(Transport::hyper().layered(&layer))
         .limits(LIMITS)
         .build()?;

@@ -14,22 +14,10 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
-use super::{PATIENCE, Place, worker};
+use super::{PATIENCE, worker};
+use crate::demo_cloud::DemoCloud;
 use crate::failure::{Done, Failure};
 use crate::keeper::Keeper;
-
-/// Variables of a real cloud's account, and of a real realm.
-const REAL: [&str; 9] = [
-    "RUNPOD_API_KEY",
-    "FLY_API_TOKEN",
-    "LAMBDA_LABS_API_KEY",
-    "LAMBDA_API_KEY",
-    "VAST_API_KEY",
-    "ATLAS_FLY_ORG",
-    "ATLAS_FLY_APP",
-    "ATLAS_LAMBDA_SSH_KEY",
-    "ATLAS_REALM_SECRET",
-];
 
 /// The simulated clouds, and the directory in which the orchestrators keep what they know.
 pub(super) struct Clouds {
@@ -39,12 +27,12 @@ pub(super) struct Clouds {
 
 impl Clouds {
     /// Starts them so many times as fast as time, and writes the configuration that goes with each.
-    pub(super) async fn start(speed: f64, places: &BTreeSet<Place>) -> Done<Self> {
+    pub(super) async fn start(speed: f64, places: &BTreeSet<DemoCloud>) -> Done<Self> {
         let mut options = Options::default();
         options.speed = speed;
         // So many times as fast, a hiccup of this machine's scheduler is longer than the seconds
         // that rate limits are about.
-        (options.lambda_rates, options.fly_rates, options.vast_rates) = (None, None, None);
+        options.rates = false;
         let sim = atlas_sim::serve(options).await?;
         let dir = tempfile::Builder::new().prefix("atlas-demo-").tempdir()?;
         let clouds = Self { sim, dir };
@@ -80,50 +68,24 @@ impl Clouds {
     }
 
     /// Where the orchestrator of one cloud keeps its files.
-    fn home(&self, place: Place) -> PathBuf {
+    fn home(&self, place: DemoCloud) -> PathBuf {
         self.dir.path().join(place.name())
     }
 
-    fn store(&self, place: Place) -> PathBuf {
+    fn store(&self, place: DemoCloud) -> PathBuf {
         self.home(place).join("demo.redb")
     }
 
     /// The process that holds a cloud's store now.
-    pub(super) fn keeper(&self, place: Place) -> Keeper {
+    pub(super) fn keeper(&self, place: DemoCloud) -> Keeper {
         Keeper::Only(self.store(place))
     }
 
     /// The variables that lead to one of them.
-    fn variables(&self, place: Place) -> Vec<(&'static str, &str)> {
-        let ready = self.sim.ready();
-        let (key, mut urls) = match place {
-            Place::Runpod => {
-                let urls = &ready.runpod;
-                (
-                    "RUNPOD_API_KEY",
-                    vec![
-                        ("ATLAS_RUNPOD_URL", &urls.control),
-                        ("ATLAS_RUNPOD_PROXY_URL", &urls.proxy),
-                    ],
-                )
-            }
-            Place::Fly => (
-                "FLY_API_TOKEN",
-                vec![
-                    ("ATLAS_FLY_URL", &ready.fly.machines),
-                    ("ATLAS_FLY_PROXY_URL", &ready.fly.proxy),
-                ],
-            ),
-            Place::Lambda => (
-                "LAMBDA_LABS_API_KEY",
-                vec![("ATLAS_LAMBDA_URL", &ready.lambda)],
-            ),
-            Place::Vast => ("VAST_API_KEY", vec![("ATLAS_VAST_URL", &ready.vast)]),
-        };
-        urls.drain(..)
-            .map(|(name, url)| (name, url.as_str()))
-            .chain([(key, atlas_sim::KEY)])
-            .collect()
+    fn variables(&self, place: DemoCloud) -> Vec<(&'static str, &str)> {
+        let mut variables = self.sim.ready().variables(place.0);
+        variables.push((place.0.client.key, atlas_sim::KEY));
+        variables
     }
 }
 
@@ -137,11 +99,17 @@ pub(super) struct Hand {
 
 impl Hand {
     /// Starts it, and waits until it is ready.
-    pub(super) async fn start(clouds: &Clouds, place: Place) -> Done<Self> {
+    pub(super) async fn start(clouds: &Clouds, place: DemoCloud) -> Done<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         // What the caller has set for the real clouds is not for these.
-        for name in REAL {
+        let keys = atlas::built_in_clouds().iter();
+        for name in keys.flat_map(|cloud| cloud.key_variables) {
             command.env_remove(name);
+        }
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("ATLAS_") {
+                command.env_remove(name);
+            }
         }
         command
             .args(["demo-worker", "--provider", place.name(), "--config"])

@@ -15,79 +15,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atlas::owner::{Filter, Request, Sealed, Until};
-use atlas::{Auth, ComputeRequest, Gpu, Port, Secret, SessionId, SessionOptions};
-use clap::ValueEnum;
+use atlas::{Auth, Port, Secret, SessionId, SessionOptions};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use self::hand::{Clouds, Hand};
 use self::story::Story;
+use crate::demo_cloud::DemoCloud;
 use crate::failure::{Done, Failure};
 use crate::keeper::Keeper;
 use crate::output::Output;
 use crate::view::plain;
 
 /// Simulated seconds for each real one.
-const SPEED_UP: u64 = 60;
+const SPEED_UP: u32 = 60;
 const SPEED: f64 = 60.0;
 /// How often a watched thing is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// How long anything in the demo may take before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// A cloud that the demo can be told on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub(crate) enum Place {
-    Runpod,
-    Fly,
-    Lambda,
-    Vast,
-}
-
-impl Place {
-    /// Its name, as accounts and the ledger have it.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Runpod => "runpod",
-            Self::Fly => "fly",
-            Self::Lambda => "lambda",
-            Self::Vast => "vast",
-        }
-    }
-
-    /// A machine that it rents. Fly rents no GPUs any more.
-    fn machine(self) -> ComputeRequest {
-        match self {
-            Self::Runpod => ComputeRequest::gpu(Gpu::H100),
-            Self::Fly => ComputeRequest::cpu(1),
-            Self::Lambda => ComputeRequest::gpu(Gpu::A10),
-            Self::Vast => ComputeRequest::gpu(Gpu::Rtx4090),
-        }
-    }
-
-    /// How long a session may be idle in the demo: longer than from an order to a usable machine.
-    fn idle(self) -> Duration {
-        match self {
-            Self::Runpod | Self::Fly | Self::Vast => Duration::from_secs(5),
-            // Minutes until a machine is up, and one launch at a time.
-            Self::Lambda => Duration::from_secs(15),
-        }
-    }
-
-    /// Whether its machines have a URL that the simulator serves. Those of the others are bare
-    /// addresses, of machines that do not exist.
-    fn has_url(self) -> bool {
-        matches!(self, Self::Runpod | Self::Fly)
-    }
-}
-
 /// One cloud's part of the demo.
 #[derive(Clone)]
 struct Stage {
     story: Story,
     clouds: Arc<Clouds>,
-    place: Place,
+    place: DemoCloud,
 }
 
 impl Stage {
@@ -115,9 +69,9 @@ struct Pod {
 
 /// Runs it. Fails when a step does not do what it must, and when the clouds' ledger shows a live
 /// machine at the end.
-pub(crate) async fn run(places: Vec<Place>, out: Output) -> Done {
+pub(crate) async fn run(places: Vec<DemoCloud>, out: Output) -> Done {
     let story = Story::begin(out);
-    let places: BTreeSet<Place> = places.into_iter().collect();
+    let places: BTreeSet<DemoCloud> = places.into_iter().collect();
     let clouds = Arc::new(Clouds::start(SPEED, &places).await?);
     let names: Vec<&str> = places.iter().map(|place| place.name()).collect();
     story.tell(
@@ -214,7 +168,7 @@ async fn tell(stage: &Stage) -> Done {
         ben.user,
         format!(
             "was idle for {:?}: the session is being ended",
-            stage.place.idle()
+            stage.place.idle(SPEED_UP)
         ),
     )?;
     let touched = info(&mut hand, ana.session).await?;
@@ -257,7 +211,7 @@ async fn crash(stage: &Stage, mut hand: Hand) -> Done {
     let (mut keeper, place) = (stage.keeper(), stage.place);
     let ordering = tokio::spawn(async move {
         keeper
-            .ask(order(place, "zoe", 20 * place.idle()), |_| Ok(()))
+            .ask(order(place, "zoe", 20 * place.idle(SPEED_UP)), |_| Ok(()))
             .await
     });
     let begun = Instant::now();
@@ -328,7 +282,9 @@ async fn recovered(story: &Story, hand: &mut Hand, ana: &Pod) -> Done {
 async fn spawn(stage: &Stage, user: &'static str) -> Done<Pod> {
     let (story, mut keeper) = (&stage.story, stage.keeper());
     let made = keeper
-        .ask(order(stage.place, user, stage.place.idle()), |_| Ok(()))
+        .ask(order(stage.place, user, stage.place.idle(SPEED_UP)), |_| {
+            Ok(())
+        })
         .await?;
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let session = text(&made["session"])
@@ -406,9 +362,8 @@ async fn keep_company(mut keeper: Keeper, session: SessionId) {
     }
 }
 
-fn order(place: Place, user: &str, idle: Duration) -> Request {
-    let request = place
-        .machine()
+fn order(place: DemoCloud, user: &str, idle: Duration) -> Request {
+    let request = (place.0.usage.machine)()
         .image("ghcr.io/atlas-rs/echo:1")
         .name(user)
         .port(Port::http(8000))

@@ -68,9 +68,14 @@ type Line = (AccountName, GpuType);
 pub(crate) async fn run(args: GpusArgs, setup: &Setup, out: Output) -> Done {
     let accounts = setup.accounts();
     if accounts.is_empty() {
-        return Err(Failure::usage(
-            "no cloud has a key; set RUNPOD_API_KEY, FLY_API_TOKEN, LAMBDA_API_KEY or VAST_API_KEY",
-        ));
+        let clouds = atlas::built_in_clouds().iter();
+        let keys: Vec<&str> = clouds
+            .filter_map(|cloud| cloud.key_variables.first().copied())
+            .collect();
+        return Err(Failure::usage(format!(
+            "no cloud has a key; set one of {}",
+            keys.join(", ")
+        )));
     }
     let mut reading = JoinSet::new();
     for (account, provider) in accounts {

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::Path;
 
+use atlas::testkit::dialect::CLOUDS;
 use atlas_sim::{FaultFile, KEY, Options, Ready};
 
 use crate::args::SimArgs;
@@ -44,20 +45,19 @@ fn write_config(path: &Path, ready: &Ready) -> Done {
          poll_interval = {}\nreap_interval = {}\nreap_grace = {}\n",
         bounds.poll_interval_ms, bounds.reap_interval_ms, bounds.grace_ms,
     );
-    for (account, url) in [
-        ("runpod", &ready.runpod.control),
-        ("fly", &ready.fly.machines),
-        ("lambda", &ready.lambda),
-        ("vast", &ready.vast),
-    ] {
+    for cloud in CLOUDS {
         text += &format!(
-            "[accounts.{account}]\n\
-             base_url = \"{url}\"\napi_key = \"{KEY}\"\n\
+            "[accounts.{}]\n\
+             base_url = \"{}\"\napi_key = \"{KEY}\"\n\
              visibility_bound = {}\ncall_deadline = {}\ncall_interval = {}\n",
-            bounds.visibility_bound_ms, bounds.call_deadline_ms, bounds.call_interval_ms,
+            cloud.name,
+            ready.base_url(cloud.name),
+            bounds.visibility_bound_ms,
+            bounds.call_deadline_ms,
+            bounds.call_interval_ms,
         );
-        if account == "fly" {
-            text += "org = \"sim-org\"\n";
+        for (setting, value) in cloud.client.settings {
+            text += &format!("{setting} = \"{value}\"\n");
         }
     }
     let failed = |error: std::io::Error| {

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use atlas::fly::{Fly, IpKind, WaitFor};
 use atlas_core::{
     AnyProvider, CallContext, ComputeId, ComputeRequest, DiskSize, LaunchKey, ListFilter, Port,
     Result, VolumeId, VolumeRequest,
 };
 use atlas_http::{Pace, Transport};
-use atlas_provider_fly::{Fly, IpKind, WaitFor};
 use atlas_sim::Ready;
 use atlas_testkit::conformance::{BoxFuture, Subject};
 use atlas_testkit::dialect::fly::{self, Quirks};
@@ -72,8 +72,8 @@ fn build(world: &World, transport: Transport, key: &str, served: Option<&Ready>)
         .clock(Arc::new(world.clock().clone()));
     if let Some(ready) = served {
         builder = builder
-            .base_url(&ready.fly.machines)
-            .proxy_url(&ready.fly.proxy);
+            .base_url(ready.url(fly::NAME, "machines"))
+            .proxy_url(ready.url(fly::NAME, "proxy"));
     }
     builder.build()
 }

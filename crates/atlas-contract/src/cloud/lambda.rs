@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use atlas::lambda::{AuditQuery, FirewallRule, Lambda};
 use atlas_core::{
     AnyProvider, CallContext, ComputeId, ComputeRequest, DiskSize, Gpu, LaunchKey, ListFilter,
     Port, Result, VolumeId, VolumeRequest,
 };
 use atlas_http::{Pace, Transport};
-use atlas_provider_lambda::{AuditQuery, FirewallRule, Lambda};
 use atlas_sim::Ready;
 use atlas_testkit::conformance::{BoxFuture, Subject};
 use atlas_testkit::dialect::lambda::{self, Quirks};
@@ -72,7 +72,7 @@ fn build(world: &World, transport: Transport, key: &str, served: Option<&Ready>)
         .launch_pace(Pace::every(Duration::from_millis(1)))
         .clock(Arc::new(world.clock().clone()));
     if let Some(ready) = served {
-        builder = builder.base_url(&ready.lambda);
+        builder = builder.base_url(ready.base_url(lambda::NAME));
     }
     builder.build()
 }

@@ -235,9 +235,7 @@ impl Stage {
     async fn over_tcp(cloud: &Cloud, seed: u64) -> Result<Self> {
         let mut options = Options::default();
         options.seed = seed;
-        options.lambda_rates = None;
-        options.fly_rates = None;
-        options.vast_rates = None;
+        options.rates = false;
         let sim = atlas_sim::serve(options)
             .await
             .map_err(|error| unexpected(format!("cannot serve: {error}")))?;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use atlas::vast::{OfferPolicy, Vast};
 use atlas_core::{
     AnyProvider, CallContext, ComputeId, ComputeRequest, DiskSize, Gpu, LaunchKey, ListFilter,
     LogQuery, Port, Result, SpendQuery, Timestamp, Usd, UsdPerHour,
 };
 use atlas_http::Transport;
-use atlas_provider_vast::{OfferPolicy, Vast};
 use atlas_sim::Ready;
 use atlas_testkit::conformance::{BoxFuture, Subject};
 use atlas_testkit::dialect::vast::{self, Quirks};
@@ -69,7 +69,7 @@ fn build(world: &World, transport: Transport, key: &str, served: Option<&Ready>)
         .endpoint_paces(false)
         .clock(Arc::new(world.clock().clone()));
     if let Some(ready) = served {
-        builder = builder.base_url(&ready.vast);
+        builder = builder.base_url(ready.base_url(vast::NAME));
     }
     builder.build()
 }

@@ -4,5 +4,6 @@
 
 mod clouds;
 mod commands;
+mod readmes;
 mod rules;
 mod tap;

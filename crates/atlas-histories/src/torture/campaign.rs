@@ -134,7 +134,7 @@ impl Campaign {
     /// One worker, from its start to its kill.
     fn one_life(&mut self) -> Result<(), String> {
         let moment = self.draw();
-        let mut hand = Hand::start(&self.orders(Task::Churn)?, &self.sim.ready().runpod)?;
+        let mut hand = Hand::start(&self.orders(Task::Churn)?, self.sim.ready())?;
         if let Moment::Starting(after) = moment {
             std::thread::sleep(after);
         } else {
@@ -224,7 +224,7 @@ impl Campaign {
 
     /// A last worker, which ends by itself.
     fn finish(&self, task: Task) -> Result<(), String> {
-        let mut hand = Hand::start(&self.orders(task)?, &self.sim.ready().runpod)?;
+        let mut hand = Hand::start(&self.orders(task)?, self.sim.ready())?;
         self.until_up(&mut hand)?;
         let status = hand.wait(PATIENCE * 2)?;
         if status.success() {

@@ -5,7 +5,8 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use atlas_sim::RunPodUrls;
+use atlas_sim::Ready;
+use atlas_testkit::dialect::runpod::CLOUD;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::orders::{Orders, WORKER};
@@ -19,15 +20,13 @@ pub(crate) struct Hand {
 
 impl Hand {
     /// Starts a worker.
-    pub(crate) fn start(orders: &Orders, urls: &RunPodUrls) -> Result<Self, String> {
+    pub(crate) fn start(orders: &Orders, ready: &Ready) -> Result<Self, String> {
         let own = std::env::current_exe()
             .map_err(|error| format!("this program cannot be found: {error}"))?;
         let mut child = Command::new(own)
             .arg(WORKER)
-            .env("RUNPOD_API_KEY", atlas_sim::KEY)
-            .env("ATLAS_RUNPOD_URL", &urls.control)
-            .env("ATLAS_RUNPOD_RUNTIME_URL", &urls.runtime)
-            .env("ATLAS_RUNPOD_PROXY_URL", &urls.proxy)
+            .env(CLOUD.client.key, atlas_sim::KEY)
+            .envs(ready.variables(&CLOUD))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

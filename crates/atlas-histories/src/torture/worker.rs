@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use atlas::RunPod;
 use atlas_core::{
     AnyProvider, Auth, ComputeRequest, Error, ErrorKind, Gpu, Port, Result, SystemEntropy,
 };
@@ -13,7 +14,6 @@ use atlas_orchestrator::store::AnyStore;
 use atlas_orchestrator::{
     Orchestrator, SessionFilter, SessionInfo, SessionKind, SessionOptions, SessionState, Shutdown,
 };
-use atlas_provider_runpod::RunPod;
 use atlas_store_redb::Redb;
 use tokio::time::{Instant, sleep};
 

@@ -6,6 +6,7 @@ mod date;
 mod deadline;
 mod errors;
 mod layers;
+mod metrics;
 mod pacing;
 mod redirect;
 mod retry;

@@ -19,7 +19,7 @@ async fn sim() -> Sim {
 }
 
 fn control(sim: &Sim, path: &str) -> String {
-    format!("{}{path}", sim.ready().runpod.control)
+    format!("{}{path}", sim.ready().url("runpod", "control"))
 }
 
 fn admin(sim: &Sim, path: &str) -> String {
@@ -34,8 +34,7 @@ async fn a_pod_listens_behind_its_token() {
     let id = pod.json()["id"].as_str().unwrap().to_owned();
     let url = sim
         .ready()
-        .runpod
-        .proxy
+        .url("runpod", "proxy")
         .replace("{id}", &id)
         .replace("{port}", "8000");
     let with = async |token: &str| {
@@ -75,7 +74,7 @@ async fn a_pod_listens_behind_its_token() {
 #[tokio::test]
 async fn a_fly_apps_port_answers_to_the_token_in_its_machines_environment() {
     let sim = sim().await;
-    let machines = format!("{}/v1/apps/sim-app", sim.ready().fly.machines);
+    let machines = format!("{}/v1/apps/sim-app", sim.ready().url("fly", "machines"));
     let machine = json!({ "config": { "image": "x/y:1", "env": {
         "ATLAS_PRESHARED_KEY": "zz-token" }, "services": [
         { "protocol": "tcp", "internal_port": 8000, "ports": [{ "port": 443, "handlers": ["tls",
@@ -89,7 +88,7 @@ async fn a_fly_apps_port_answers_to_the_token_in_its_machines_environment() {
     .await
     .unwrap();
     assert_eq!(made.status, 200, "{:?}", made.body);
-    let url = sim.ready().fly.proxy.replace("{app}", "sim-app");
+    let url = sim.ready().url("fly", "proxy").replace("{app}", "sim-app");
     let with = async |url: &str, token: &str| {
         send(
             "GET",
@@ -151,8 +150,7 @@ async fn a_pod_with_a_signing_secret_takes_signed_urls() {
         .json();
     let url = sim
         .ready()
-        .runpod
-        .proxy
+        .url("runpod", "proxy")
         .replace("{id}", pod["id"].as_str().unwrap())
         .replace("{port}", "8000");
     let signed = |secret: &str| {
@@ -361,7 +359,12 @@ async fn what_the_wire_calls_now_is_the_clients_now() {
 async fn the_endpoint_of_a_fresh_simulator_runs_jobs_after_a_reset_too() {
     let sim = sim().await;
     send("POST", &admin(&sim, "/reset"), &[], "").await.unwrap();
-    let url = |path: &str| format!("{}/sim-endpoint/{path}", sim.ready().runpod.runtime);
+    let url = |path: &str| {
+        format!(
+            "{}/sim-endpoint/{path}",
+            sim.ready().url("runpod", "runtime")
+        )
+    };
     let job = call("POST", &url("runsync"), r#"{"input":{"a":1,"sleep":2}}"#)
         .await
         .unwrap()
@@ -386,7 +389,7 @@ async fn the_end_of_a_job_is_reported_to_the_webhook_again_until_it_is_taken() {
     let body = json!({ "input": { "a": 1 }, "webhook": hook }).to_string();
     let job = call(
         "POST",
-        &format!("{}/sim-endpoint/run", sim.ready().runpod.runtime),
+        &format!("{}/sim-endpoint/run", sim.ready().url("runpod", "runtime")),
         &body,
     )
     .await
@@ -422,13 +425,17 @@ async fn the_end_of_a_job_is_reported_to_the_webhook_again_until_it_is_taken() {
 #[tokio::test]
 async fn every_cloud_has_the_key_and_its_books() {
     let sim = sim().await;
-    let types = call("GET", &format!("{}/instance-types", sim.ready().lambda), "")
-        .await
-        .unwrap();
+    let types = call(
+        "GET",
+        &format!("{}/instance-types", sim.ready().base_url("lambda")),
+        "",
+    )
+    .await
+    .unwrap();
     assert_eq!(types.status, 200, "{:?}", types.body);
     let bad = send(
         "GET",
-        &format!("{}/instances", sim.ready().lambda),
+        &format!("{}/instances", sim.ready().base_url("lambda")),
         &[("authorization", "Bearer nope")],
         "",
     )
@@ -437,7 +444,7 @@ async fn every_cloud_has_the_key_and_its_books() {
     assert_eq!(bad.status, 401);
     let me = send(
         "POST",
-        &sim.ready().runpod.graphql,
+        sim.ready().url("runpod", "graphql"),
         &[("authorization", "Bearer sim-key"), ("user-agent", "t")],
         r#"{"query":"{ myself { id } }"}"#,
     );
@@ -460,7 +467,10 @@ async fn every_cloud_has_the_key_and_its_books() {
 #[tokio::test]
 async fn flys_log_api_answers_the_simulators_key_and_begins_anew() {
     let sim = sim().await;
-    let url = format!("{}/api/v1/apps/sim-app/logs", sim.ready().fly.logs);
+    let url = format!(
+        "{}/api/v1/apps/sim-app/logs",
+        sim.ready().url("fly", "logs")
+    );
     let page = call("GET", &url, "").await.unwrap();
     assert_eq!(
         (page.status, page.json()["data"].as_array().unwrap().len()),
@@ -512,14 +522,17 @@ async fn flys_log_api_answers_the_simulators_key_and_begins_anew() {
 #[tokio::test]
 async fn what_a_fly_machine_prints_is_in_its_apps_log() {
     let sim = sim().await;
-    let machines = format!("{}/v1/apps/sim-app/machines", sim.ready().fly.machines);
+    let machines = format!(
+        "{}/v1/apps/sim-app/machines",
+        sim.ready().url("fly", "machines")
+    );
     let order = r#"{"name":"printer","region":"fra","config":{"image":"x/y:1","guest":{"cpu_kind":"shared","cpus":1,"memory_mb":256}}}"#;
     let machine = call("POST", &machines, order).await.unwrap();
     assert_eq!(machine.status, 200, "{}", machine.json());
     let id = machine.json()["id"].as_str().unwrap().to_owned();
     let logs = format!(
         "{}/api/v1/apps/sim-app/logs?instance={id}",
-        sim.ready().fly.logs
+        sim.ready().url("fly", "logs")
     );
     until("it has printed", async || {
         !call("GET", &logs, "").await.unwrap().json()["data"]

@@ -6,8 +6,9 @@ use std::io;
 use std::pin::Pin;
 
 use bytes::Bytes;
-use http::Response;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use tower::Service;
 
 use super::SimBody;
 
@@ -114,3 +115,59 @@ macro_rules! face {
     };
 }
 pub(super) use face;
+
+/// A service that answers for a cloud. Dialects are such services, and so is everything that stands
+/// before them.
+pub trait CloudService:
+    Service<Request<Full<Bytes>>, Response = Response<SimBody>, Error = io::Error, Future: Send>
+    + Clone
+    + Send
+    + 'static
+{
+}
+
+impl<S> CloudService for S where
+    S: Service<Request<Full<Bytes>>, Response = Response<SimBody>, Error = io::Error, Future: Send>
+        + Clone
+        + Send
+        + 'static
+{
+}
+
+/// Makes a type that stands before a cloud a service. It reads each request completely and hands it
+/// to the method `async fn pass(self, Parts, Bytes) -> io::Result<Response<SimBody>>`. The constant
+/// `MOST` beside it is the largest body.
+macro_rules! front {
+    ($front:ident $(<$cloud:ident>)?) => {
+        impl<B $(, $cloud)?> tower::Service<http::Request<B>> for $front $(<$cloud>)?
+        where
+            $($cloud: $crate::dialect::CloudService,)?
+            B: http_body::Body + Send + 'static,
+            B::Data: Send,
+            B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        {
+            type Response = http::Response<$crate::dialect::SimBody>;
+            type Error = std::io::Error;
+            type Future = $crate::dialect::face::Answering;
+
+            fn poll_ready(
+                &mut self,
+                _cx: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<std::io::Result<()>> {
+                std::task::Poll::Ready(Ok(()))
+            }
+
+            fn call(&mut self, request: http::Request<B>) -> Self::Future {
+                let front = self.clone();
+                Box::pin(async move {
+                    let (parts, body) = request.into_parts();
+                    let body = $crate::dialect::face::collect(body, MOST)
+                        .await
+                        .map_err(|_| std::io::ErrorKind::ConnectionAborted)?;
+                    front.pass(parts, body).await
+                })
+            }
+        }
+    };
+}
+pub(super) use front;

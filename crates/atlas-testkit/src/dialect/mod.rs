@@ -6,6 +6,7 @@
 
 mod body;
 mod check;
+pub mod cloud;
 mod face;
 pub mod fly;
 pub mod fly_logs;
@@ -23,8 +24,19 @@ use std::time::Duration;
 use http::Response;
 
 pub use body::SimBody;
+pub use face::CloudService;
 
 use crate::world::{Arrival, FaultKind, World};
+
+/// Every simulated cloud.
+pub const CLOUDS: &[&cloud::SimulatedCloud] =
+    &[&runpod::CLOUD, &fly::CLOUD, &lambda::CLOUD, &vast::CLOUD];
+
+/// The simulated cloud of this name.
+#[must_use]
+pub fn cloud_named(name: &str) -> Option<&'static cloud::SimulatedCloud> {
+    CLOUDS.iter().copied().find(|cloud| cloud.name == name)
+}
 
 /// The delay of a slow answer, in simulated time: long for a call, but shorter than a deadline.
 const SLOW: Duration = Duration::from_secs(10);
@@ -62,7 +74,24 @@ async fn deliver(
             tokio::time::sleep(world.clock().real(SLOW)).await;
             Ok(honest)
         }
-        _ => Ok(honest),
+        None => Ok(honest),
+        // These change what is done or shown, in the world and in the dialects; the answer that
+        // says so is left as it is.
+        Some(
+            FaultKind::DuplicateCommit
+            | FaultKind::LateAppearance
+            | FaultKind::StaleList
+            | FaultKind::PartialList
+            | FaultKind::EmptyList
+            | FaultKind::PageShift
+            | FaultKind::NoCapacity
+            | FaultKind::QuotaExceeded
+            | FaultKind::Preempt
+            | FaultKind::Vanish
+            | FaultKind::NeverReady
+            | FaultKind::RevokeKey
+            | FaultKind::SwapAccount,
+        ) => Ok(honest),
     }
 }
 

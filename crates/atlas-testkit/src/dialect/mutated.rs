@@ -9,20 +9,20 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 
 use atlas_core::{
     AnyProvider, CallContext, Capability, Compute, ComputeId, ComputeRequest, ComputeStatus,
     Entropy, ErrorKind, ListFilter, Presence, Result, SeededEntropy, TrackedKey,
 };
 use bytes::Bytes;
+use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
-use tower::{Service, ServiceExt};
+use tower::ServiceExt as _;
 
 use super::SimBody;
-use super::face::{Answering, collect};
+use super::face::{CloudService, front};
 
 /// The largest body that is read.
 const MOST: usize = 8 << 20;
@@ -282,58 +282,35 @@ impl<S> Mutated<S> {
     }
 }
 
-impl<S, B> Service<Request<B>> for Mutated<S>
-where
-    S: Service<Request<Full<Bytes>>, Response = Response<SimBody>, Error = io::Error>
-        + Clone
-        + Send
-        + 'static,
-    S::Future: Send,
-    B: http_body::Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    type Response = Response<SimBody>;
-    type Error = io::Error;
-    type Future = Answering;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<B>) -> Answering {
-        let (cloud, plans) = (self.cloud.clone(), self.plan.clone());
-        Box::pin(async move {
-            let (parts, body) = request.into_parts();
-            let body = collect(body, MOST)
-                .await
-                .map_err(|_| io::ErrorKind::ConnectionAborted)?;
-            let line = format!("{} {}", parts.method, parts.uri.path());
-            let asked = (parts.uri.to_string(), body.clone());
-            if let Some(changed) = plans.changed(&line, &asked) {
-                return Ok(changed);
-            }
-            let answer = cloud
-                .oneshot(Request::from_parts(parts, Full::new(body)))
-                .await?;
-            let (parts, body) = answer.into_parts();
-            let bytes = body
-                .collect()
-                .await
-                .map_err(|_| io::ErrorKind::ConnectionReset)?
-                .to_bytes();
-            if let (true, Ok(answer)) = (parts.status.is_success(), serde_json::from_slice(&bytes))
-            {
-                plans.plan().recorded.push(Recorded {
-                    line,
-                    asked,
-                    answer,
-                });
-            }
-            Ok(Response::from_parts(parts, SimBody::from(bytes.to_vec())))
-        })
+impl<S: CloudService> Mutated<S> {
+    async fn pass(self, parts: Parts, body: Bytes) -> io::Result<Response<SimBody>> {
+        let line = format!("{} {}", parts.method, parts.uri.path());
+        let asked = (parts.uri.to_string(), body.clone());
+        if let Some(changed) = self.plan.changed(&line, &asked) {
+            return Ok(changed);
+        }
+        let answer = self
+            .cloud
+            .oneshot(Request::from_parts(parts, Full::new(body)))
+            .await?;
+        let (parts, body) = answer.into_parts();
+        let bytes = body
+            .collect()
+            .await
+            .map_err(|_| io::ErrorKind::ConnectionReset)?
+            .to_bytes();
+        if let (true, Ok(answer)) = (parts.status.is_success(), serde_json::from_slice(&bytes)) {
+            self.plan.plan().recorded.push(Recorded {
+                line,
+                asked,
+                answer,
+            });
+        }
+        Ok(Response::from_parts(parts, SimBody::from(bytes.to_vec())))
     }
 }
+
+front!(Mutated<S>);
 
 /// The provider under test, with what it reads.
 #[derive(Clone, Debug)]

@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::Full;
 use serde_json::Value;
-use tower::{Service, ServiceExt};
+use tower::{Service, ServiceExt as _};
 
 use super::SimBody;
-use super::face::{Answering, collect};
+use super::face::{CloudService, front};
 
 /// The largest request that is read.
 const MOST: usize = 8 << 20;
@@ -83,48 +84,25 @@ impl<S> Watched<S> {
     }
 }
 
-impl<S, B> Service<Request<B>> for Watched<S>
-where
-    S: Service<Request<Full<Bytes>>, Response = Response<SimBody>, Error = io::Error>
-        + Clone
-        + Send
-        + 'static,
-    S::Future: Send,
-    B: http_body::Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    type Response = Response<SimBody>;
-    type Error = io::Error;
-    type Future = Answering;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<B>) -> Answering {
-        let (cloud, requests) = (self.cloud.clone(), self.requests.clone());
-        Box::pin(async move {
-            let (parts, body) = request.into_parts();
-            let body = collect(body, MOST)
-                .await
-                .map_err(|_| io::ErrorKind::ConnectionAborted)?;
-            let authorization = parts
-                .headers
-                .get(header::AUTHORIZATION)
-                .and_then(|value| value.to_str().ok());
-            requests.list().push(Asked {
-                line: format!("{} {}", parts.method, parts.uri.path()),
-                query: parts.uri.query().unwrap_or_default().to_owned(),
-                authorization: authorization.unwrap_or_default().to_owned(),
-                body: serde_json::from_slice(&body).unwrap_or_default(),
-            });
-            cloud
-                .oneshot(Request::from_parts(parts, Full::new(body)))
-                .await
-        })
+impl<S: CloudService> Watched<S> {
+    async fn pass(self, parts: Parts, body: Bytes) -> io::Result<Response<SimBody>> {
+        let authorization = parts
+            .headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        self.requests.list().push(Asked {
+            line: format!("{} {}", parts.method, parts.uri.path()),
+            query: parts.uri.query().unwrap_or_default().to_owned(),
+            authorization: authorization.unwrap_or_default().to_owned(),
+            body: serde_json::from_slice(&body).unwrap_or_default(),
+        });
+        self.cloud
+            .oneshot(Request::from_parts(parts, Full::new(body)))
+            .await
     }
 }
+
+front!(Watched<S>);
 
 /// A status and a body.
 pub type Answer = (u16, &'static str);

@@ -104,25 +104,48 @@ impl FaultKind {
                         | "logs"
                 )
             }
-            _ => true,
+            Self::CommitThen500
+            | Self::CommitThenReset
+            | Self::CommitThenTimeout
+            | Self::ResetBeforeCommit
+            | Self::Status500
+            | Self::Status429
+            | Self::Status429ForHours
+            | Self::Html502
+            | Self::Truncated
+            | Self::Slow
+            | Self::RevokeKey
+            | Self::SwapAccount => true,
         }
     }
 
     /// Whether it affects the answer of a call, and not what is done or shown.
     const fn spoils_the_answer(self) -> bool {
-        matches!(
-            self,
+        match self {
             Self::CommitThen500
-                | Self::CommitThenReset
-                | Self::CommitThenTimeout
-                | Self::ResetBeforeCommit
-                | Self::Status500
-                | Self::Status429
-                | Self::Status429ForHours
-                | Self::Html502
-                | Self::Truncated
-                | Self::Slow
-        )
+            | Self::CommitThenReset
+            | Self::CommitThenTimeout
+            | Self::ResetBeforeCommit
+            | Self::Status500
+            | Self::Status429
+            | Self::Status429ForHours
+            | Self::Html502
+            | Self::Truncated
+            | Self::Slow => true,
+            Self::DuplicateCommit
+            | Self::LateAppearance
+            | Self::StaleList
+            | Self::PartialList
+            | Self::EmptyList
+            | Self::PageShift
+            | Self::NoCapacity
+            | Self::QuotaExceeded
+            | Self::Preempt
+            | Self::Vanish
+            | Self::NeverReady
+            | Self::RevokeKey
+            | Self::SwapAccount => false,
+        }
     }
 }
 

@@ -6,13 +6,13 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
+use atlas::runpod::RunPod;
 use atlas_core::{
     AnyProvider, CallContext, Clock, CloudType, ComputeId, ComputeRequest, ComputeStatus, DiskSize,
     Gpu, GpuChoice, LaunchKey, ListFilter, LogQuery, LogSource, MemorySize, Port, Result,
     SpendQuery, SystemClock, VolumeId, VolumeRequest,
 };
 use atlas_http::Transport;
-use atlas_provider_runpod::RunPod;
 use atlas_sim::Ready;
 use atlas_testkit::conformance::{BoxFuture, Subject};
 use atlas_testkit::dialect::runpod::{self, Quirks};
@@ -76,11 +76,10 @@ fn build(world: &World, transport: Transport, key: &str, served: Option<&Ready>)
         .transport(transport)
         .clock(Arc::new(world.clock().clone()));
     if let Some(ready) = served {
-        let urls = &ready.runpod;
         builder = builder
-            .control_url(&urls.control)
-            .runtime_url(&urls.runtime)
-            .proxy_url(&urls.proxy);
+            .control_url(ready.url(runpod::NAME, "control"))
+            .runtime_url(ready.url(runpod::NAME, "runtime"))
+            .proxy_url(ready.url(runpod::NAME, "proxy"));
     }
     builder.build()
 }

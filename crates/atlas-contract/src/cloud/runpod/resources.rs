@@ -3,13 +3,13 @@
 use std::future::poll_fn;
 use std::time::Duration;
 
+use atlas::runpod::{
+    BillingQuery, Bucket, Container, EndpointCpu, EndpointGpu, EndpointRequest, EndpointUpdate,
+    PodUpdate, RunPod, TemplateSource, TemplateSpec, WorkerLimits,
+};
 use atlas_core::{
     CallContext, CloudType, ComputeId, DiskSize, JobRequest, LaunchKey, LogQuery, Port, Provider,
     Result, Secret, Timestamp, VolumeId, VolumeRequest,
-};
-use atlas_provider_runpod::{
-    BillingQuery, Bucket, Container, EndpointCpu, EndpointGpu, EndpointRequest, EndpointUpdate,
-    PodUpdate, RunPod, TemplateSource, TemplateSpec, WorkerLimits,
 };
 
 use atlas_testkit::conformance::Subject;

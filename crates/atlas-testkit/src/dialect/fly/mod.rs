@@ -8,6 +8,7 @@
 mod answer;
 mod apps;
 mod care;
+mod cloud;
 mod config;
 mod lease;
 mod machines;
@@ -37,6 +38,7 @@ use super::{SimBody, deliver};
 use crate::world::{Account, Arrival, Machine, World};
 use answer::Failure;
 use apps::App;
+pub use cloud::CLOUD;
 use machines::Record;
 use route::{Route, Verb, world_id};
 pub use stock::{APP, NAME, ORG, cloud};

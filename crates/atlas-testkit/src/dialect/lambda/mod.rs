@@ -5,6 +5,7 @@
 //! answer 501 with their name (`unserved`).
 
 mod account;
+mod cloud;
 mod envelope;
 mod instances;
 mod script;
@@ -27,6 +28,7 @@ use super::query::{Query, decode};
 use super::{SimBody, deliver};
 use crate::world::{Account, Arrival, World};
 use account::Holdings;
+pub use cloud::CLOUD;
 use envelope::Failure;
 pub use stock::{NAME, cloud};
 

@@ -13,6 +13,7 @@
 
 mod billing;
 mod catalog;
+mod cloud;
 mod clusters;
 mod command;
 mod create;
@@ -43,6 +44,7 @@ use super::query::{Query, decode};
 use super::{SimBody, deliver};
 use crate::world::{Account, Arrival, FaultKind, World};
 use billing::Billing;
+pub use cloud::CLOUD;
 pub use limit::Quota;
 use limit::{Stand, Windows};
 use problem::Problem;

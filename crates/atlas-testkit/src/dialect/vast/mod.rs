@@ -16,6 +16,7 @@
 //! pulling an image without the GPU's price.
 
 mod account;
+mod cloud;
 mod create;
 mod credit;
 mod envelope;
@@ -43,6 +44,7 @@ use super::query::{Query, decode};
 use super::{SimBody, deliver};
 use crate::world::{Account, Arrival, World};
 use account::Holdings;
+pub use cloud::CLOUD;
 use envelope::{Failure, answer, plain};
 use limit::Limiter;
 pub use limit::Rates;

@@ -1,5 +1,5 @@
-//! Parses wait times from a cloud's headers: `Retry-After`, and `RateLimit` with
-//! `RateLimit-Policy`.
+//! Reads a cloud's headers: the request id, and how long to wait (`Retry-After`, and `RateLimit`
+//! with `RateLimit-Policy`).
 
 use std::time::Duration;
 
@@ -14,9 +14,27 @@ const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
+/// Headers in which the clouds and their proxies return a request id, best first.
+pub(crate) const REQUEST_IDS: [HeaderName; 3] = [
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("fly-request-id"),
+    HeaderName::from_static("cf-ray"),
+];
+
+/// The cloud's own id of the request.
+pub(crate) fn request_id(headers: &HeaderMap) -> Option<&str> {
+    let id = REQUEST_IDS
+        .iter()
+        .find_map(|name| headers.get(name))?
+        .to_str()
+        .ok()?;
+    // This cloud text appears in our errors, so it must be short and printable.
+    (!id.is_empty() && id.len() <= 128 && id.bytes().all(|b| b.is_ascii_graphic())).then_some(id)
+}
+
 /// How long the answer asks us to wait: `Retry-After`, else the instant in `X-RateLimit-Reset`.
-pub(crate) fn wait(headers: &HeaderMap, now: impl Fn() -> Timestamp) -> Option<Duration> {
-    retry_after(headers, &now).or_else(|| reset(headers, now))
+pub(crate) fn retry_after(headers: &HeaderMap, now: impl Fn() -> Timestamp) -> Option<Duration> {
+    asked_wait(headers, &now).or_else(|| reset(headers, now))
 }
 
 /// How long until the instant in `X-RateLimit-Reset`. Some servers send a number of seconds or
@@ -39,7 +57,7 @@ fn reset(headers: &HeaderMap, now: impl FnOnce() -> Timestamp) -> Option<Duratio
 }
 
 /// Seconds, or an HTTP date compared with our clock (RFC 9110 §10.2.3).
-fn retry_after(headers: &HeaderMap, now: impl FnOnce() -> Timestamp) -> Option<Duration> {
+fn asked_wait(headers: &HeaderMap, now: impl FnOnce() -> Timestamp) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match text.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
@@ -133,7 +151,7 @@ mod tests {
 
     fn wait(value: &str) -> Option<Duration> {
         // 2026-11-21T10:00:00Z
-        retry_after(&headers(&[("retry-after", value)]), || {
+        asked_wait(&headers(&[("retry-after", value)]), || {
             Timestamp::from_unix_seconds(1_795_255_200)
         })
     }
@@ -141,7 +159,7 @@ mod tests {
     #[test]
     fn an_instant_of_reset_counts_where_no_wait_is_told() {
         let now = || Timestamp::from_unix_seconds(1_795_255_200);
-        let told = |pairs: &[(&'static str, &str)]| super::wait(&headers(pairs), now);
+        let told = |pairs: &[(&'static str, &str)]| super::retry_after(&headers(pairs), now);
         let reset = ("x-ratelimit-reset", "1795262400");
         assert_eq!(told(&[reset]), Some(Duration::from_secs(7200)));
         assert_eq!(
@@ -199,7 +217,7 @@ mod tests {
                 for name in ["retry-after", "ratelimit", "ratelimit-policy"] {
                     map.insert(name, value.clone());
                 }
-                let longest = retry_after(&map,
+                let longest = asked_wait(&map,
                     || Timestamp::UNIX_EPOCH).into_iter().chain(empty_window(&map)).max();
                 prop_assert!(longest.is_none_or(|wait| wait <= LONGEST));
             }
