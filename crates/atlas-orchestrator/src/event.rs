@@ -254,6 +254,38 @@ pub enum EventKind {
     Other,
 }
 
+impl EventKind {
+    /// The stable name of the kind, which is the `event` of its JSON.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Created { .. } => "created",
+            Self::Attempt { .. } => "attempt",
+            Self::Accepted { .. } => "accepted",
+            Self::Refused { .. } => "refused",
+            Self::OutcomeUnknown { .. } => "outcome_unknown",
+            Self::Adopted { .. } => "adopted",
+            Self::Absent { .. } => "absent",
+            Self::DuplicateFound { .. } => "duplicate_found",
+            Self::Reopened { .. } => "reopened",
+            Self::Status { .. } => "status",
+            Self::Ready => "ready",
+            Self::Heartbeat { .. } => "heartbeat",
+            Self::Warning { .. } => "warning",
+            Self::Extended { .. } => "extended",
+            Self::Died { .. } => "died",
+            Self::Respawning { .. } => "respawning",
+            Self::TaskEnded { .. } => "task_ended",
+            Self::Terminating { .. } => "terminating",
+            Self::TerminateFailed { .. } => "terminate_failed",
+            Self::Terminated { .. } => "terminated",
+            Self::Owner { .. } => "owner",
+            Self::Reported { .. } => "reported",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// One event of one session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -422,6 +454,10 @@ mod tests {
                 kind,
             };
             let text = serde_json::to_string(&event).unwrap();
+            assert!(
+                text.contains(&format!(r#""event":"{}""#, event.kind.name())),
+                "{text}"
+            );
             assert_eq!(
                 serde_json::from_str::<Event>(&text).unwrap(),
                 event,

@@ -1,7 +1,7 @@
 //! Safety nets that end a machine when no atlas process is running.
 
 use atlas_core::{Capability, ComputeRequest, Timestamp, Usd, UsdPerHour};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::kernel::SessionRecord;
 use crate::options::SessionOptions;
@@ -12,7 +12,7 @@ use crate::session::SessionKind;
 ///
 /// A safety net counts only if the cloud was observed to honour it;
 /// `docs/adr/0010-a-safety-net-counts-only-with-evidence.md` has the verdict on each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Unattended {
     /// The price per hour of what keeps running.

@@ -223,7 +223,7 @@ pub struct Cost {
 }
 
 /// All information about a session. Its `Debug` and `Serialize` show no secret.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SessionInfo {
     /// The session's id.
@@ -307,6 +307,17 @@ pub enum StopOutcome {
     },
 }
 
+impl StopOutcome {
+    /// The session's state.
+    #[must_use]
+    pub const fn state(&self) -> SessionState {
+        match self {
+            Self::Terminated => SessionState::Terminated,
+            Self::Terminating { .. } => SessionState::Terminating,
+        }
+    }
+}
+
 /// The result of a touch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -334,7 +345,7 @@ pub enum Shutdown {
 }
 
 /// The result of a shutdown.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ShutdownReport {
     /// Sessions handed over, alive.
@@ -349,7 +360,7 @@ pub struct ShutdownReport {
 }
 
 /// A machine in the reaper's report.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Finding {
     /// The machine.
@@ -365,7 +376,7 @@ pub struct Finding {
 }
 
 /// The result of one scan of the reaper.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ReapReport {
     /// Machines in the walk.
