@@ -4,15 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use atlas::owner::{self, Request};
+use atlas::owner::{Answer, Call, Info, Items, OwnerClient, Request, SessionView};
 use atlas::{
     Atlas, Error, ErrorKind, SessionFilter, SessionId, SessionInfo, SessionState, Shutdown,
 };
 use atlas_orchestrator::AttemptPhase;
 use atlas_orchestrator::store::StoreOwner;
-use atlas_owner::OwnerClient;
-use serde_json::Value;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::failure::{Done, Failure};
@@ -68,18 +65,21 @@ impl Keeper {
     }
 
     /// Asks. What comes before the answer goes to `item`.
-    pub(crate) async fn ask(
+    pub(crate) async fn ask<C: Call>(
         &mut self,
-        request: Request,
-        mut item: impl FnMut(Value) -> Done,
-    ) -> Done<Value> {
+        call: C,
+        mut item: impl FnMut(C::Item) -> Done,
+    ) -> Done<C::Answer>
+    where
+        Atlas: Answer<C>,
+    {
         // An order under an id of its own is there once, however often it is asked for.
-        let repeatable = !matches!(request, Request::Spawn { .. });
+        let repeatable = !matches!(call.clone().into(), Request::Spawn(_));
         loop {
             let told = match self {
-                Self::Here(atlas) => return here(atlas, request, item).await,
-                Self::There(setup) => there(setup.store(), &request, &mut item).await?,
-                Self::Only(store) => there(store, &request, &mut item).await?,
+                Self::Here(atlas) => return here(atlas, call, item).await,
+                Self::There(setup) => there(setup.store(), call.clone(), &mut item).await?,
+                Self::Only(store) => there(store, call.clone(), &mut item).await?,
             };
             match (told, &*self) {
                 (Told::Answer(answer), _) => return Ok(answer),
@@ -97,15 +97,9 @@ impl Keeper {
     }
 
     /// What is known of a session.
-    pub(crate) async fn info(&mut self, session: SessionId) -> Done<Value> {
-        self.ask(
-            Request::Info {
-                session,
-                secrets: false,
-            },
-            |_| Ok(()),
-        )
-        .await
+    pub(crate) async fn info(&mut self, session: SessionId) -> Done<SessionView> {
+        let secrets = false;
+        self.ask(Info { session, secrets }, |_| Ok(())).await
     }
 
     /// Lets go of the store; every machine stays as it is. What is still open is worked on for a
@@ -177,9 +171,16 @@ fn silent(store: &Path, waited: Duration) -> String {
     )
 }
 
-async fn here(atlas: &Atlas, request: Request, mut item: impl FnMut(Value) -> Done) -> Done<Value> {
-    let (sender, mut items) = mpsc::channel(AHEAD);
-    let mut answer = std::pin::pin!(owner::answer(atlas, request, sender));
+async fn here<C: Call>(
+    atlas: &Atlas,
+    call: C,
+    mut item: impl FnMut(C::Item) -> Done,
+) -> Done<C::Answer>
+where
+    Atlas: Answer<C>,
+{
+    let (sender, mut items) = Items::channel(AHEAD);
+    let mut answer = std::pin::pin!(atlas.answer(call, sender));
     let mut open = true;
     loop {
         tokio::select! {
@@ -198,26 +199,25 @@ async fn here(atlas: &Atlas, request: Request, mut item: impl FnMut(Value) -> Do
     }
 }
 
-enum Told {
-    Answer(Value),
+enum Told<T> {
+    Answer(T),
     Gone(Error),
 }
 
-async fn there(
+async fn there<C: Call>(
     store: &Path,
-    request: &Request,
-    item: &mut impl FnMut(Value) -> Done,
-) -> Done<Told> {
+    call: C,
+    item: &mut impl FnMut(C::Item) -> Done,
+) -> Done<Told<C::Answer>> {
     let Some(mut client) = OwnerClient::connect(store).await? else {
         return Ok(Told::Gone(Error::new(
             ErrorKind::Unavailable,
             "the process that held the store has ended",
         )));
     };
-    let request = serde_json::to_value(request).map_err(|error| Failure::new(error.to_string()))?;
     let mut stopped = None;
     let answer = client
-        .ask(&request, |value| {
+        .ask(call, |value| {
             item(value).map_err(|failure| {
                 stopped = Some(failure);
                 Error::new(ErrorKind::Unknown, "not wanted any more")

@@ -1,68 +1,58 @@
 //! How sessions look to people. Programs get the JSON itself.
 
-use atlas::{Clock, SystemClock, Timestamp, plain_line, span};
-use serde_json::Value;
+use std::time::Duration;
+
+use atlas::owner::{EventItem, SessionView};
+use atlas::{Clock, SystemClock, UsdPerHour, plain_line, span};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::output::{self, Page};
 
 /// A session on several lines.
-pub(crate) fn describe(session: &Value) -> String {
+pub(crate) fn describe(session: &SessionView) -> String {
+    let SessionView { info, auth, .. } = session;
     let mut lines: Vec<(&str, String)> = Vec::new();
-    let mut line = |name, value: &Value| {
-        if let Some(text) = shown(value) {
-            lines.push((name, text));
-        }
-    };
-    line("session", &session["session"]);
-    line("state", &session["state"]);
-    line("account", &session["account"]);
-    line("user", &session["options"]["user_id"]);
-    let compute = &session["compute"];
-    line("machine", &compute["id"]);
-    line("status", &compute["status"]);
-    line("name", &compute["name"]);
-    line("token", &compute["auth"]["token"]);
-    line("hash", &compute["auth"]["hash"]);
-    line("price", price(session));
-    line("cost", &session["cost"]["spent"]);
-    line("active", &session["last_activity"]);
-    line("by", &session["last_activity_source"]);
-    line("ends", &session["next_deadline"]);
-    line("reason", &session["reason"]);
-    line("outcome", &session["outcome"]);
-    line("stuck", &session["stuck"]);
-    for port in list(&compute["ports"]) {
-        let place = shown(&port["url"]).unwrap_or_else(|| "no address yet".to_owned());
-        lines.push((
-            "port",
-            format!(
-                "{}/{}  {place}",
-                plain(&port["internal"]),
-                plain(&port["protocol"])
-            ),
-        ));
+    let mut line = |name, text: Option<String>| lines.extend(text.map(|text| (name, text)));
+    line("session", shown(&info.id));
+    line("state", shown(&info.state));
+    line("account", shown(&info.account));
+    line("user", shown(&info.options.user_id));
+    if let Some(compute) = &info.compute {
+        line("machine", shown(&compute.id));
+        line("status", shown(&compute.status));
+        line("name", shown(&compute.name));
     }
-    for attempt in list(&session["attempts"]) {
+    if let Some(auth) = auth {
+        line("token", shown(&auth.token));
+        line("hash", shown(&auth.hash));
+    }
+    line("price", shown(&price(session)));
+    line("cost", shown(&info.cost.spent));
+    line("active", shown(&info.last_activity));
+    line("by", shown(&info.last_activity_source));
+    line("ends", shown(&info.next_deadline));
+    line("reason", shown(&info.reason));
+    line("outcome", shown(&info.outcome));
+    line("stuck", shown(&info.stuck));
+    for port in info.compute.iter().flat_map(|compute| &compute.ports) {
+        let url = shown(&port.url).unwrap_or_else(|| "no address yet".to_owned());
+        let port = format!("{}/{}  {url}", port.internal, plain(&port.protocol));
+        line("port", Some(port));
+    }
+    for attempt in &info.attempts {
         let words = [
-            &attempt["attempt"],
-            &attempt["phase"],
-            &attempt["placed"],
-            &attempt["message"],
+            shown(&attempt.attempt),
+            shown(&attempt.phase),
+            shown(&attempt.placed),
+            shown(&attempt.message),
         ];
-        lines.push((
-            "attempt",
-            words
-                .into_iter()
-                .filter_map(shown)
-                .collect::<Vec<_>>()
-                .join("  "),
-        ));
+        let words: Vec<String> = words.into_iter().flatten().collect();
+        line("attempt", Some(words.join("  ")));
     }
-    for decision in list(&session["decisions"]) {
-        lines.push((
-            "why",
-            format!("{}  {}", plain(&decision["at"]), plain(&decision["text"])),
-        ));
+    for decision in &info.decisions {
+        let (at, text) = (plain(&decision.at), plain(&decision.text));
+        line("why", Some(format!("{at}  {text}")));
     }
     lines
         .iter()
@@ -72,29 +62,24 @@ pub(crate) fn describe(session: &Value) -> String {
 }
 
 /// Sessions as a table.
-pub(crate) fn table(sessions: &Value) -> Page {
-    let sessions = list(sessions);
+pub(crate) fn table(sessions: &[SessionView]) -> Page {
     if sessions.is_empty() {
         return Page::from("no sessions");
     }
     let now = SystemClock.now();
     let rows = sessions.iter().map(|session| {
-        let cell = |value: &Value| shown(value).unwrap_or_else(|| "-".to_owned());
-        let created = session["created_at"]
-            .as_str()
-            .and_then(|text| text.parse::<Timestamp>().ok());
+        let info = &session.info;
+        let cell = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        let compute = info.compute.as_ref();
         vec![
-            cell(&session["session"]),
-            cell(&session["state"]),
-            cell(&session["account"]),
-            cell(&session["compute"]["id"]),
-            cell(&session["compute"]["status"]),
-            cell(&session["options"]["user_id"]),
-            cell(price(session)),
-            created.map_or_else(
-                || "-".to_owned(),
-                |created| span::show(whole(now.since(created))),
-            ),
+            cell(shown(&info.id)),
+            cell(shown(&info.state)),
+            cell(shown(&info.account)),
+            cell(shown(&compute.map(|compute| &compute.id))),
+            cell(shown(&compute.map(|compute| &compute.status))),
+            cell(shown(&info.options.user_id)),
+            cell(shown(&price(session))),
+            span::show(whole(now.since(info.created_at))),
         ]
     });
     output::table(
@@ -105,53 +90,49 @@ pub(crate) fn table(sessions: &Value) -> Page {
     )
 }
 
-/// An event on one line.
-pub(crate) fn event(event: &Value) -> String {
-    let known = ["session", "user_id", "seq", "at", "event"];
-    let rest = event
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter(|(name, value)| !known.contains(&name.as_str()) && !value.is_null());
-    let rest: Vec<String> = rest
+/// An event on one line; `cursor` resumes the stream after it.
+pub(crate) fn event(item: &EventItem) -> String {
+    let EventItem { cursor, event } = item;
+    let kind = json!(event.kind);
+    let fields = kind.as_object().into_iter().flatten();
+    let mut rest: Vec<String> = fields
+        .filter(|(name, value)| *name != "event" && !value.is_null())
         .map(|(name, value)| format!("{name}={}", plain(value)))
         .collect();
+    rest.push(format!("cursor={cursor}"));
     format!(
         "{:>4}  {}  {:<16} {}",
-        plain(&event["seq"]),
-        plain(&event["at"]),
-        plain(&event["event"]),
+        event.seq,
+        plain(&event.at),
+        event.kind.name(),
         rest.join(" ")
     )
 }
 
 /// The price of its machine: as last seen, else as ordered.
-fn price(session: &Value) -> &Value {
-    let cost = &session["cost"];
-    if cost["observed"].is_null() {
-        &cost["quoted"]
-    } else {
-        &cost["observed"]
-    }
+pub(crate) fn price(session: &SessionView) -> Option<UsdPerHour> {
+    let cost = &session.info.cost;
+    cost.observed.or(cost.quoted)
 }
 
 /// A value in words; `None` where there is nothing to say.
-fn shown(value: &Value) -> Option<String> {
-    match value {
-        Value::Null => None,
-        value => Some(plain(value)).filter(|text| !text.is_empty()),
-    }
+fn shown(value: &impl Serialize) -> Option<String> {
+    Some(plain(value)).filter(|text| !text.is_empty())
 }
 
 /// A value in words.
-pub(crate) fn plain(value: &Value) -> String {
+pub(crate) fn plain(value: &impl Serialize) -> String {
+    words(&json!(value))
+}
+
+fn words(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => plain_line(text),
         Value::Object(fields) => {
-            let words = fields.iter().filter(|(_, value)| !value.is_null());
-            words
-                .map(|(name, value)| format!("{name}={}", plain(value)))
+            let fields = fields.iter().filter(|(_, value)| !value.is_null());
+            fields
+                .map(|(name, value)| format!("{name}={}", words(value)))
                 .collect::<Vec<_>>()
                 .join(" ")
         }
@@ -159,10 +140,6 @@ pub(crate) fn plain(value: &Value) -> String {
     }
 }
 
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
-}
-
-fn whole(span: std::time::Duration) -> std::time::Duration {
-    std::time::Duration::from_secs(span.as_secs())
+fn whole(span: Duration) -> Duration {
+    Duration::from_secs(span.as_secs())
 }

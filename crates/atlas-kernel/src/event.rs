@@ -255,23 +255,16 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// What a person who waits for a machine is shown: a message, or the name of the event.
+    /// The stable name of the kind, which is the `event` of its JSON.
     #[must_use]
-    pub fn progress(&self) -> String {
-        let name = match self {
-            Self::Attempt { placed, price, .. } => {
-                let price = price.map_or_else(String::new, |price| format!(" at ${price}"));
-                return format!("ordering {placed}{price}");
-            }
-            Self::Accepted { compute, .. } => return format!("machine {compute} is ordered"),
-            Self::Adopted { compute, .. } => {
-                return format!("machine {compute} was found by its launch key");
-            }
-            Self::Refused { message, .. } => return format!("refused: {message}"),
-            Self::OutcomeUnknown { .. } => {
-                "the answer was lost: looking for the machine by its launch key"
-            }
+    pub const fn name(&self) -> &'static str {
+        match self {
             Self::Created { .. } => "created",
+            Self::Attempt { .. } => "attempt",
+            Self::Accepted { .. } => "accepted",
+            Self::Refused { .. } => "refused",
+            Self::OutcomeUnknown { .. } => "outcome_unknown",
+            Self::Adopted { .. } => "adopted",
             Self::Absent { .. } => "absent",
             Self::DuplicateFound { .. } => "duplicate_found",
             Self::Reopened { .. } => "reopened",
@@ -289,12 +282,9 @@ impl EventKind {
             Self::Owner { .. } => "owner",
             Self::Reported { .. } => "reported",
             Self::Other => "other",
-        };
-        name.to_owned()
+        }
     }
-}
 
-impl EventKind {
     /// Whether a kind of event can be caused by a node other than the owner. Every kind is listed: one
     /// that is forgotten here would leave its session asleep at the owner.
     #[must_use]
@@ -495,6 +485,10 @@ mod tests {
                 kind,
             };
             let text = serde_json::to_string(&event).unwrap();
+            assert!(
+                text.contains(&format!(r#""event":"{}""#, event.kind.name())),
+                "{text}"
+            );
             assert_eq!(
                 serde_json::from_str::<Event>(&text).unwrap(),
                 event,
@@ -527,21 +521,5 @@ mod tests {
             serde_json::from_str::<Death>(r#""from_the_future""#).unwrap(),
             Death::Other
         );
-    }
-
-    #[test]
-    fn progress_is_the_events_own_name_where_there_is_no_message() {
-        let node = "n".to_owned();
-        let terminated = EventKind::Terminated { cost: Usd::ZERO };
-        for kind in [
-            EventKind::Ready,
-            EventKind::Respawning { respawn: 1 },
-            EventKind::Owner { node },
-            terminated,
-            EventKind::Other,
-        ] {
-            let written = serde_json::to_value(&kind).unwrap();
-            assert_eq!(written["event"], kind.progress(), "{kind:?}");
-        }
     }
 }

@@ -4,7 +4,7 @@ use atlas_core::{
     AccountName, AttemptId, Claim, Compute, ComputeId, ComputeStatus, Error, ErrorKind, Result,
     TrackedKey, Usd,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::event::{EventKind, Reason};
 use crate::ids::SessionId;
@@ -21,7 +21,7 @@ use crate::session::{AttemptPhase, SessionKind};
 use crate::store::{Batch, CommitError, Table};
 
 /// What accepting a store found and did.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct AcceptReport {
     /// The store's incarnation from now on.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use atlas_core::{AccountName, Result, Support, UsdPerHour};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::ids::SessionId;
 use crate::info::{Finding, ReapReport};
@@ -17,7 +17,7 @@ use crate::session::AttemptPhase;
 use crate::store::Row;
 
 /// Spend in dollars per hour by purpose. Everything except `serving` is at risk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Risk {
     /// Machines that serve sessions.
@@ -35,7 +35,7 @@ pub struct Risk {
 }
 
 /// The result of an audit.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Audit {
     /// The findings of a scan without deletions, by account.

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use atlas_core::{AccountName, DateListener};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::kernel::clock::MAX_DIFFERENCE;
 use crate::orchestrator::Orchestrator;
 
 /// A comparison of the clocks that a deployment depends on.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ClockReport {
     /// The uncertainty of the current time in seconds: the clocks agree only that the current time

@@ -42,7 +42,7 @@ pub struct AttemptInfo {
 }
 
 /// All information about a session. Its `Debug` and `Serialize` show no secret.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SessionInfo {
     /// The session's id.
@@ -117,6 +117,17 @@ pub enum StopOutcome {
     },
 }
 
+impl StopOutcome {
+    /// The session's state.
+    #[must_use]
+    pub const fn state(&self) -> SessionState {
+        match self {
+            Self::Terminated => SessionState::Terminated,
+            Self::Terminating { .. } => SessionState::Terminating,
+        }
+    }
+}
+
 /// The result of a touch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -144,7 +155,7 @@ pub enum Shutdown {
 }
 
 /// The result of a shutdown.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ShutdownReport {
     /// Sessions handed over, alive.
@@ -159,7 +170,7 @@ pub struct ShutdownReport {
 }
 
 /// A machine in the reaper's report.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Finding {
     /// The machine.
@@ -175,7 +186,7 @@ pub struct Finding {
 }
 
 /// The result of one scan of the reaper.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ReapReport {
     /// Machines in the walk.

@@ -1,7 +1,7 @@
 //! What happens to a session's machine when no atlas process is running.
 
 use atlas_core::{Timestamp, Usd, UsdPerHour};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::kernel::SessionRecord;
 
@@ -9,7 +9,7 @@ use crate::kernel::SessionRecord;
 ///
 /// A safety net counts only if the cloud was observed to honour it;
 /// `docs/adr/0010-a-safety-net-counts-only-with-evidence.md` has the verdict on each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Unattended {
     /// The price per hour of what keeps running.

@@ -6,14 +6,18 @@ use std::time::Duration;
 
 use atlas_core::{Error, ErrorKind, Outcome};
 use atlas_orchestrator::store::StoreOwner;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::BufReader;
 use tokio::net::UnixStream;
 
+use crate::call::Call;
 use crate::place;
-use crate::wire::{self, Line, MAX_ANSWER, MAX_REQUEST, Read};
+use crate::request::Request;
+use crate::wire::{self, Ask, Hello, Line, MAX_ANSWER, MAX_REQUEST, PROTOCOL, Read};
 
-/// How long an owner may take to answer a ping. It answers at once unless it is stopped, or its
+/// How long an owner may take to answer a hello. It answers at once unless it is stopped, or its
 /// machine is overloaded.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
@@ -22,8 +26,8 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 pub struct OwnerClient {
     path: PathBuf,
     store: PathBuf,
-    /// The owner has answered on this connection.
-    lives: bool,
+    /// The owner has answered on this connection, and speaks our version of the protocol.
+    greeted: bool,
     stream: BufReader<UnixStream>,
 }
 
@@ -72,7 +76,7 @@ impl OwnerClient {
         Ok(Some(Self {
             path,
             store: store.to_owned(),
-            lives: false,
+            greeted: false,
             stream: BufReader::new(stream),
         }))
     }
@@ -83,17 +87,32 @@ impl OwnerClient {
     /// # Errors
     /// The owner's own error, with its kind and outcome. `unavailable` with an unknown outcome when
     /// the owner disconnected before it answered: the request may have been carried out. `timeout`
-    /// when the owner does not answer a ping within seconds: it is stopped or hangs, and the
-    /// request was not sent.
+    /// when the owner does not answer a hello within seconds: it is stopped or hangs.
+    /// `unsupported` when it speaks another version of the protocol. In both cases the request was
+    /// not sent.
     ///
     /// # Cancel safety
     /// A dropped call may have been carried out; the connection cannot be used any more.
-    pub async fn ask(
+    pub async fn ask<C: Call>(
         &mut self,
-        request: &Value,
+        call: C,
+        mut on_item: impl FnMut(C::Item) -> Result<(), Error>,
+    ) -> Result<C::Answer, Error> {
+        let request: Request = call.into();
+        let answer = self
+            .ask_for(request, |item| on_item(readable(item)?))
+            .await?;
+        readable(answer)
+    }
+
+    /// The same, for any kind of request.
+    pub(crate) async fn ask_for(
+        &mut self,
+        request: impl Serialize,
         mut on_item: impl FnMut(Value) -> Result<(), Error>,
     ) -> Result<Value, Error> {
-        let line = serde_json::to_vec(request)
+        let request = Ask::Request(request);
+        let line = serde_json::to_vec(&request)
             .map_err(|e| Error::validation("request", "is not JSON").with_source(e))?;
         if line.len() as u64 >= MAX_REQUEST {
             return Err(Error::validation(
@@ -101,8 +120,8 @@ impl OwnerClient {
                 format!("is longer than {MAX_REQUEST} bytes"),
             ));
         }
-        self.see_it_live().await?;
-        if let Err(e) = wire::write(self.stream.get_mut(), request).await {
+        self.greet().await?;
+        if let Err(e) = wire::write(self.stream.get_mut(), &request).await {
             // The owner may have sent an error before it disconnected.
             if let Ok(Read::Line(Line::Error(fault))) =
                 wire::read(&mut self.stream, MAX_ANSWER).await
@@ -116,51 +135,79 @@ impl OwnerClient {
                 Ok(Read::Line(Line::Item(item))) => on_item(item)?,
                 Ok(Read::Line(Line::Done(value))) => return Ok(value),
                 Ok(Read::Line(Line::Error(fault))) => return Err(fault.into()),
-                Ok(Read::End | Read::TooLong | Read::NotJson) => return Err(self.gone()),
+                Ok(Read::Line(Line::Hello(_)) | Read::End | Read::TooLong | Read::NotJson) => {
+                    return Err(self.gone());
+                }
                 Err(e) => return Err(self.gone().with_source(e)),
             }
         }
     }
 
-    /// Pings the owner before the first request of each connection.
-    async fn see_it_live(&mut self) -> Result<(), Error> {
-        if self.lives {
+    /// Tells the owner which version of the protocol this side speaks, before the first request of
+    /// each connection, and checks the owner's.
+    async fn greet(&mut self) -> Result<(), Error> {
+        if self.greeted {
             return Ok(());
         }
         let first = async {
+            let hello = Ask::<Request>::Hello(Hello::OURS);
             // An owner that refuses this client has sent its error and closed its side.
-            let _ = wire::write(self.stream.get_mut(), &wire::ping()).await;
+            let _ = wire::write(self.stream.get_mut(), &hello).await;
             wire::read(&mut self.stream, MAX_ANSWER).await
         };
         match tokio::time::timeout(SIGN_OF_LIFE, first).await {
-            Ok(Ok(Read::Line(Line::Done(_) | Line::Item(_)))) => {}
-            // An owner of an older version does not know the ping, but its answer shows that it is
-            // alive.
+            Ok(Ok(Read::Line(Line::Hello(theirs)))) if theirs == Hello::OURS => {}
+            Ok(Ok(Read::Line(Line::Hello(theirs)))) => {
+                return Err(self.speaks(&format!("version {}", theirs.protocol)));
+            }
+            // An owner from before the hello refuses it as a request that it does not know.
             Ok(Ok(Read::Line(Line::Error(fault)))) => match Error::from(fault) {
-                error if error.field() == Some("request") => {}
+                error if error.field() == Some("request") => {
+                    return Err(self.speaks("a version before 1"));
+                }
                 error => return Err(error),
             },
+            Ok(Ok(Read::Line(Line::Done(_) | Line::Item(_)))) => {
+                return Err(self.speaks("a version before 1"));
+            }
             Ok(Ok(Read::End | Read::TooLong | Read::NotJson)) => return Err(self.gone()),
             Ok(Err(e)) => return Err(self.gone().with_source(e)),
             Err(_) => return Err(self.hangs()),
         }
-        self.lives = true;
+        self.greeted = true;
         Ok(())
     }
 
-    fn hangs(&self) -> Error {
-        let (who, what_to_do) = match StoreOwner::of(&self.store) {
+    /// The owner, for a message: by its note if it left one, and how to name it in a command.
+    fn owner(&self) -> (String, Option<u32>) {
+        match StoreOwner::of(&self.store) {
             Some(owner) => (
                 format!("process {} ({})", owner.pid, owner.program),
-                format!(
-                    "continue it (kill -CONT {0}) or end it (kill {0})",
-                    owner.pid
-                ),
+                Some(owner.pid),
             ),
-            None => (
-                "the process".to_owned(),
-                "continue it, or end it".to_owned(),
+            None => ("the process".to_owned(), None),
+        }
+    }
+
+    fn speaks(&self, theirs: &str) -> Error {
+        let (who, _) = self.owner();
+        Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "{who} that holds the store {} speaks {theirs} of the owner protocol, this \
+                 command version {PROTOCOL}: restart that process with the release of atlas that \
+                 this command is from, or use the command of its release",
+                self.store.display()
             ),
+        )
+        .outcome_is(Outcome::NeverSent)
+    }
+
+    fn hangs(&self) -> Error {
+        let (who, pid) = self.owner();
+        let what_to_do = match pid {
+            Some(pid) => format!("continue it (kill -CONT {pid}) or end it (kill {pid})"),
+            None => "continue it, or end it".to_owned(),
         };
         Error::new(
             ErrorKind::Timeout,
@@ -186,4 +233,16 @@ impl OwnerClient {
 fn owner_of(store: &Path) -> io::Result<u32> {
     use std::os::unix::fs::MetadataExt;
     Ok(std::fs::metadata(store)?.uid())
+}
+
+/// Reads an item or an answer of an owner that speaks our version.
+fn readable<T: DeserializeOwned>(value: Value) -> Result<T, Error> {
+    serde_json::from_value(value).map_err(|error| {
+        Error::new(
+            ErrorKind::Unknown,
+            "the process that holds the store sent an answer that this command cannot read",
+        )
+        .with_source(error)
+        .outcome_is(Outcome::Unknown(Vec::new()))
+    })
 }

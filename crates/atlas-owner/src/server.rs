@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use atlas_core::{Entropy, Error, ErrorKind};
 use data_encoding::HEXLOWER;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -20,7 +21,8 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::place;
-use crate::wire::{self, Fault, Line, MAX_REQUEST, Read};
+use crate::request::{Answers, Request};
+use crate::wire::{self, Ask, Fault, Hello, Line, MAX_REQUEST, PROTOCOL, Read};
 
 /// Maximum number of clients at once; further clients get an error.
 const MAX_CLIENTS: usize = 64;
@@ -53,24 +55,18 @@ pub struct OwnerSocket {
 /// must not be removed.
 type Bound = Arc<Mutex<Option<(u64, u64)>>>;
 
-/// Sends the items that precede an answer, such as the events of `events -f`.
+/// Sends the lines that precede an answer, such as the events of `events -f`.
 #[derive(Clone, Debug)]
-pub struct Items {
+pub(crate) struct RawItems {
     sender: mpsc::Sender<Value>,
     unfinished: TaskTracker,
     /// Held until the answer is written.
     token: Arc<Mutex<Option<TaskTrackerToken>>>,
 }
 
-impl Items {
+impl RawItems {
     /// Sends one item; waits while the client does not keep up.
-    ///
-    /// # Errors
-    /// `unavailable` when the client has disconnected.
-    ///
-    /// # Cancel safety
-    /// A dropped call has sent the item completely or not at all.
-    pub async fn send(&self, item: Value) -> Result<(), Error> {
+    pub(crate) async fn send(&self, item: Value) -> Result<(), Error> {
         self.sender
             .send(item)
             .await
@@ -80,28 +76,42 @@ impl Items {
     /// Makes the owner finish this request before it closes its socket, within half a minute. For
     /// requests that should not be interrupted; a client that follows events is disconnected at
     /// once.
-    pub fn finish_before_close(&self) {
+    pub(crate) fn finish_before_close(&self) {
         let mut token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
         token.get_or_insert_with(|| self.unfinished.token());
     }
 }
 
 impl OwnerSocket {
-    /// Listens for this store, which the caller must hold, and answers each request with the
-    /// handler's result.
-    ///
-    /// Only processes of the same user and root are answered. A handler's future is dropped when
-    /// its client disconnects, so it must be cancel safe; work that must continue has to be
-    /// spawned.
+    /// Listens for this store, which the caller must hold, and lets `owner` answer the requests.
+    /// Only processes of the same user and root are answered.
     ///
     /// # Errors
     /// `unavailable` when the socket cannot be bound, or another kind of file has its name.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn bind<H, F>(store: &Path, entropy: &dyn Entropy, handler: H) -> Result<Self, Error>
+    pub fn bind(store: &Path, entropy: &dyn Entropy, owner: impl Answers) -> Result<Self, Error> {
+        Self::bind_to(store, entropy, move |request: Request, items: RawItems| {
+            let owner = owner.clone();
+            async move {
+                if request.is_short() {
+                    items.finish_before_close();
+                }
+                request.answered_by(&owner, items).await
+            }
+        })
+    }
+
+    /// The same, with a handler of any kind of request.
+    pub(crate) fn bind_to<Q, H, F>(
+        store: &Path,
+        entropy: &dyn Entropy,
+        handler: H,
+    ) -> Result<Self, Error>
     where
-        H: Fn(Value, Items) -> F + Send + Sync + 'static,
+        Q: DeserializeOwned + Send + 'static,
+        H: Fn(Q, RawItems) -> F + Send + Sync + 'static,
         F: Future<Output = Result<Value, Error>> + Send + 'static,
     {
         let path =
@@ -142,7 +152,7 @@ impl OwnerSocket {
         &self.path
     }
 
-    /// Stops listening, finishes the requests that called [`Items::finish_before_close`],
+    /// Stops listening, finishes the requests that finish soon by themselves,
     /// disconnects every client, and waits until their handlers are dropped. The store can be
     /// closed then.
     ///
@@ -233,9 +243,10 @@ impl Server {
         }
     }
 
-    async fn serve<H, F>(self, mut listener: UnixListener, handler: Arc<H>)
+    async fn serve<Q, H, F>(self, mut listener: UnixListener, handler: Arc<H>)
     where
-        H: Fn(Value, Items) -> F + Send + Sync + 'static,
+        Q: DeserializeOwned + Send + 'static,
+        H: Fn(Q, RawItems) -> F + Send + Sync + 'static,
         F: Future<Output = Result<Value, Error>> + Send + 'static,
     {
         let mut clients = JoinSet::new();
@@ -301,18 +312,20 @@ async fn refuse(mut stream: UnixStream) {
     .await;
 }
 
-async fn client<H, F>(
+async fn client<Q, H, F>(
     stream: UnixStream,
     handler: &H,
     draining: &CancellationToken,
     unfinished: &TaskTracker,
 ) -> io::Result<()>
 where
-    H: Fn(Value, Items) -> F,
+    Q: DeserializeOwned,
+    H: Fn(Q, RawItems) -> F,
     F: Future<Output = Result<Value, Error>>,
 {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
+    let mut greeted = false;
     loop {
         let request = tokio::select! {
             biased;
@@ -324,13 +337,22 @@ where
         };
         let wrong = match request? {
             Read::End => return Ok(()),
-            Read::Line(request) if wire::is_ping(&request) => {
-                wire::write(&mut write, &Line::Done(Value::Null)).await?;
-                continue;
-            }
-            Read::Line(request) => {
+            Read::Line(line) => {
+                let request = match serde_json::from_value(line) {
+                    Ok(Ask::Hello(theirs)) => {
+                        greeted = theirs == Hello::OURS;
+                        wire::write(&mut write, &Line::Hello(Hello::OURS)).await?;
+                        continue;
+                    }
+                    Ok(Ask::Request(request)) if greeted => request,
+                    unknown => {
+                        let refusal = refusal(greeted, unknown.err());
+                        wire::write(&mut write, &Line::Error(Fault::from(&refusal))).await?;
+                        continue;
+                    }
+                };
                 let token = Arc::default();
-                let items = |sender| Items {
+                let items = |sender| RawItems {
                     sender,
                     unfinished: unfinished.clone(),
                     token: Arc::clone(&token),
@@ -351,6 +373,23 @@ where
         };
         // After a malformed request, the start of the next one on this connection cannot be found.
         return wire::write(&mut write, &Line::Error(Fault::from(&wrong))).await;
+    }
+}
+
+/// The error for a line that is JSON and cannot be answered.
+fn refusal(greeted: bool, cause: Option<serde_json::Error>) -> Error {
+    let why = if greeted {
+        "is not known to the process that holds the store".to_owned()
+    } else {
+        format!(
+            "comes from a command that does not speak version {PROTOCOL} of the protocol of the \
+             process that holds the store: use the same release of atlas for both"
+        )
+    };
+    let error = Error::validation("request", why);
+    match cause {
+        Some(cause) => error.with_source(cause),
+        None => error,
     }
 }
 

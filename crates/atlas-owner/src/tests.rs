@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use atlas_core::{Error, ErrorKind, Next, Outcome, SystemEntropy};
+use atlas_core::{Clock, Error, ErrorKind, Next, Outcome, SystemClock, SystemEntropy};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
+use super::server::RawItems;
 use super::*;
 
 fn store(dir: &Path) -> PathBuf {
@@ -20,7 +21,7 @@ fn store(dir: &Path) -> PathBuf {
     path
 }
 
-async fn echo(request: Value, items: Items) -> Result<Value, Error> {
+async fn echo(request: Value, items: RawItems) -> Result<Value, Error> {
     for n in 0..request["items"].as_u64().unwrap_or(0) {
         items.send(json!(n)).await?;
     }
@@ -33,7 +34,7 @@ async fn echo(request: Value, items: Items) -> Result<Value, Error> {
 }
 
 fn listen(store: &Path) -> OwnerSocket {
-    OwnerSocket::bind(store, &SystemEntropy::new(), echo).unwrap()
+    OwnerSocket::bind_to(store, &SystemEntropy::new(), echo).unwrap()
 }
 
 async fn client(store: &Path) -> OwnerClient {
@@ -49,7 +50,7 @@ async fn a_client_is_answered_again_and_again_items_before_the_answer() {
     for round in 0..3_u64 {
         let mut items = Vec::new();
         let request = json!({"items": 100 * round, "text": "line\nbreak ✓"});
-        let answer = client.ask(&request, |item| {
+        let answer = client.ask_for(&request, |item| {
             items.push(item);
             Ok(())
         });
@@ -60,7 +61,7 @@ async fn a_client_is_answered_again_and_again_items_before_the_answer() {
         );
     }
     let error = client
-        .ask(&json!({"fail": true}), |_| Ok(()))
+        .ask_for(&json!({"fail": true}), |_| Ok(()))
         .await
         .unwrap_err();
     assert_eq!(
@@ -69,7 +70,7 @@ async fn a_client_is_answered_again_and_again_items_before_the_answer() {
     );
     assert_eq!(error.outcome(), &Outcome::NotApplied(Next::Stop));
     assert_eq!(
-        client.ask(&json!(1), |_| Ok(())).await.unwrap(),
+        client.ask_for(&json!(1), |_| Ok(())).await.unwrap(),
         json!(1),
         "an error does not end the connection"
     );
@@ -124,7 +125,7 @@ async fn a_dead_owners_socket_is_no_owner_and_is_replaced() {
     assert_eq!(
         client(&store)
             .await
-            .ask(&json!(7), |_| Ok(()))
+            .ask_for(&json!(7), |_| Ok(()))
             .await
             .unwrap(),
         json!(7),
@@ -132,7 +133,7 @@ async fn a_dead_owners_socket_is_no_owner_and_is_replaced() {
     );
     drop(second);
     fs::write(dir.path().join("s.redb.sock"), b"a file of somebody").unwrap();
-    let refused = OwnerSocket::bind(&store, &SystemEntropy::new(), echo).unwrap_err();
+    let refused = OwnerSocket::bind_to(&store, &SystemEntropy::new(), echo).unwrap_err();
     assert!(refused.to_string().contains("not a socket"), "{refused}");
     assert_eq!(
         fs::read(dir.path().join("s.redb.sock")).unwrap(),
@@ -155,7 +156,7 @@ async fn a_store_with_a_long_path_is_found_in_a_private_directory() {
     assert_eq!(
         client(&store)
             .await
-            .ask(&json!(7), |_| Ok(()))
+            .ask_for(&json!(7), |_| Ok(()))
             .await
             .unwrap(),
         json!(7)
@@ -194,7 +195,7 @@ async fn what_is_not_a_request_is_refused_and_the_owner_goes_on() {
     assert_eq!(
         client(&store)
             .await
-            .ask(&huge, |_| Ok(()))
+            .ask_for(&huge, |_| Ok(()))
             .await
             .unwrap_err()
             .kind(),
@@ -203,7 +204,7 @@ async fn what_is_not_a_request_is_refused_and_the_owner_goes_on() {
     assert_eq!(
         client(&store)
             .await
-            .ask(&json!(7), |_| Ok(()))
+            .ask_for(&json!(7), |_| Ok(()))
             .await
             .unwrap(),
         json!(7)
@@ -226,7 +227,7 @@ async fn a_client_that_leaves_ends_its_handler_and_an_owner_that_leaves_ends_all
     let store = store(dir.path());
     let (alive, changed) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
     let (count, change) = (alive.clone(), changed.clone());
-    let socket = OwnerSocket::bind(&store, &SystemEntropy::new(), move |_, _| {
+    let socket = OwnerSocket::bind_to(&store, &SystemEntropy::new(), move |_: Value, _| {
         count.fetch_add(1, Ordering::SeqCst);
         let alive = Alive(count.clone(), change.clone());
         change.notify_one();
@@ -238,7 +239,12 @@ async fn a_client_that_leaves_ends_its_handler_and_an_owner_that_leaves_ends_all
     })
     .unwrap();
     let follow = |store: PathBuf| {
-        tokio::spawn(async move { client(&store).await.ask(&json!("follow"), |_| Ok(())).await })
+        tokio::spawn(async move {
+            client(&store)
+                .await
+                .ask_for(&json!("follow"), |_| Ok(()))
+                .await
+        })
     };
     let first = follow(store.clone());
     changed.notified().await;
@@ -265,32 +271,38 @@ async fn a_slow_reader_holds_up_its_own_handler_and_one_too_many_is_told() {
     let sent = Arc::new(AtomicUsize::new(0));
     let (count, stuck) = (sent.clone(), Arc::new(Notify::new()));
     let told = stuck.clone();
-    let socket = OwnerSocket::bind(&store, &SystemEntropy::new(), move |request, items| {
-        let (count, told) = (count.clone(), told.clone());
-        async move {
-            if request == "flood" {
-                let item = json!("x".repeat(100_000));
-                while count.load(Ordering::SeqCst) < 10_000 {
-                    let mut send = std::pin::pin!(items.send(item.clone()));
-                    tokio::select! {
-                        biased;
-                        sent = &mut send => sent?,
-                        // A second without progress: the client is not reading, so the handler is
-                        // blocked.
-                        () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {
-                            told.notify_one();
-                            send.await?;
+    let socket = OwnerSocket::bind_to(
+        &store,
+        &SystemEntropy::new(),
+        move |request: Value, items| {
+            let (count, told) = (count.clone(), told.clone());
+            async move {
+                if request == "flood" {
+                    let item = json!("x".repeat(100_000));
+                    while count.load(Ordering::SeqCst) < 10_000 {
+                        let mut send = std::pin::pin!(items.send(item.clone()));
+                        tokio::select! {
+                            biased;
+                            sent = &mut send => sent?,
+                            // A second without progress: the client is not reading, so the handler is
+                            // blocked.
+                            () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {
+                                told.notify_one();
+                                send.await?;
+                            }
                         }
+                        count.fetch_add(1, Ordering::SeqCst);
                     }
-                    count.fetch_add(1, Ordering::SeqCst);
                 }
+                Ok(request)
             }
-            Ok(request)
-        }
-    })
+        },
+    )
     .unwrap();
     let mut slow = UnixStream::connect(socket.path()).await.unwrap();
-    slow.write_all(b"\"flood\"\n").await.unwrap();
+    slow.write_all(b"{\"hello\":{\"protocol\":1}}\n{\"request\":\"flood\"}\n")
+        .await
+        .unwrap();
     stuck.notified().await;
     assert!(
         sent.load(Ordering::SeqCst) < 100,
@@ -299,7 +311,7 @@ async fn a_slow_reader_holds_up_its_own_handler_and_one_too_many_is_told() {
     assert_eq!(
         client(&store)
             .await
-            .ask(&json!(7), |_| Ok(()))
+            .ask_for(&json!(7), |_| Ok(()))
             .await
             .unwrap(),
         json!(7),
@@ -309,7 +321,7 @@ async fn a_slow_reader_holds_up_its_own_handler_and_one_too_many_is_told() {
     let mut crowd = Vec::new();
     let refused = loop {
         let mut next = client(&store).await;
-        match next.ask(&json!(1), |_| Ok(())).await {
+        match next.ask_for(&json!(1), |_| Ok(())).await {
             Ok(_) => crowd.push(next),
             Err(error) => break error,
         }
@@ -333,7 +345,10 @@ async fn a_socket_that_was_removed_is_made_again() {
         assert!(begun.elapsed().as_secs() < 30, "it was never made again");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     };
-    assert_eq!(client.ask(&json!(7), |_| Ok(())).await.unwrap(), json!(7));
+    assert_eq!(
+        client.ask_for(&json!(7), |_| Ok(())).await.unwrap(),
+        json!(7)
+    );
     let mode = fs::metadata(socket.path()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let path = socket.path().to_owned();
@@ -353,7 +368,7 @@ async fn an_owner_that_does_not_answer_is_named_within_seconds_and_asked_nothing
     let begun = tokio::time::Instant::now();
     let error = client(&store)
         .await
-        .ask(&json!("spawn"), |_| Ok(()))
+        .ask_for(&json!("spawn"), |_| Ok(()))
         .await
         .unwrap_err();
     assert!(begun.elapsed().as_secs() <= 10);
@@ -369,20 +384,24 @@ async fn a_closing_owner_finishes_what_it_was_told_to_and_leaves_who_follows() {
     let store = store(dir.path());
     let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (started, wait) = (begun.clone(), go.clone());
-    let socket = OwnerSocket::bind(&store, &SystemEntropy::new(), move |request, items| {
-        let (started, wait) = (started.clone(), wait.clone());
-        async move {
-            if request == "order" {
-                items.finish_before_close();
+    let socket = OwnerSocket::bind_to(
+        &store,
+        &SystemEntropy::new(),
+        move |request: Value, items| {
+            let (started, wait) = (started.clone(), wait.clone());
+            async move {
+                if request == "order" {
+                    items.finish_before_close();
+                    started.notify_one();
+                    wait.notified().await;
+                    items.send(json!("ordered")).await?;
+                    return Ok(json!("done"));
+                }
                 started.notify_one();
-                wait.notified().await;
-                items.send(json!("ordered")).await?;
-                return Ok(json!("done"));
+                std::future::pending().await
             }
-            started.notify_one();
-            std::future::pending().await
-        }
-    })
+        },
+    )
     .unwrap();
     let ask = |what: &'static str| {
         let store = store.clone();
@@ -391,7 +410,7 @@ async fn a_closing_owner_finishes_what_it_was_told_to_and_leaves_who_follows() {
             let mut client = client(&store).await;
             let what = json!(what);
             let answer = client
-                .ask(&what, |item| {
+                .ask_for(&what, |item| {
                     items.push(item);
                     Ok(())
                 })
@@ -423,4 +442,106 @@ async fn a_closing_owner_finishes_what_it_was_told_to_and_leaves_who_follows() {
             .outcome()
             .is_unknown()
     );
+}
+
+/// An owner that answers its first client's first line with this one.
+async fn answering(path: &Path, line: &'static str) -> tokio::task::JoinHandle<String> {
+    let listener = tokio::net::UnixListener::bind(path).unwrap();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = tokio::io::BufReader::new(stream);
+        let mut asked = String::new();
+        tokio::io::AsyncBufReadExt::read_line(&mut stream, &mut asked)
+            .await
+            .unwrap();
+        stream.write_all(line.as_bytes()).await.unwrap();
+        // Whatever follows: a client must send nothing else to an owner of another version.
+        stream.read_to_string(&mut asked).await.unwrap();
+        asked
+    })
+}
+
+#[tokio::test]
+async fn an_owner_of_another_version_is_named_with_both_versions_and_asked_nothing() {
+    let newer = "{\"hello\":{\"protocol\":7}}\n";
+    // How an owner from before the hello refuses a request that it does not know.
+    let older = "{\"error\":{\"kind\":\"validation\",\"message\":\"is not known to this atlas\",\
+        \"field\":\"request\",\"status\":null,\"request_id\":null,\"retry_after_ms\":null,\
+        \"outcome\":\"stop\"}}\n";
+    for (line, version) in [(newer, "version 7"), (older, "a version before 1")] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        let note = json!({"pid": 4242, "program": "backend", "since": "2026-11-30T10:00:00Z"});
+        fs::write(dir.path().join("s.redb.owner"), note.to_string()).unwrap();
+        let owner = answering(&dir.path().join("s.redb.sock"), line).await;
+        let mut client = client(&store).await;
+        let error = client.ask(Health {}, |_| Ok(())).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert_eq!(error.outcome(), &Outcome::NeverSent);
+        let text = error.to_string();
+        let ours = format!("version {PROTOCOL}");
+        for part in ["4242 (backend)", version, &ours, "restart"] {
+            assert!(text.contains(part), "{part} is missing in {text}");
+        }
+        drop(client);
+        let asked = owner.await.unwrap();
+        assert_eq!(
+            asked,
+            format!("{{\"hello\":{{\"protocol\":{PROTOCOL}}}}}\n")
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_another_version_is_told_so_and_its_requests_are_not_carried_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let socket = OwnerSocket::bind_to(
+        &store,
+        &SystemEntropy::new(),
+        async |_: Value, _: RawItems| -> Result<Value, Error> { panic!("a request was heard") },
+    )
+    .unwrap();
+    let before_the_hello = "{\"do\":\"ping\"}\n{\"do\":\"audit\"}\n";
+    let newer = "{\"hello\":{\"protocol\":7}}\n{\"request\":{\"do\":\"audit\"}}\n";
+    for (lines, first) in [(before_the_hello, "error"), (newer, "hello")] {
+        let mut raw = UnixStream::connect(socket.path()).await.unwrap();
+        raw.write_all(lines.as_bytes()).await.unwrap();
+        raw.shutdown().await.unwrap();
+        let mut answers = String::new();
+        raw.read_to_string(&mut answers).await.unwrap();
+        let answers: Vec<&str> = answers.lines().collect();
+        assert_eq!(answers.len(), 2, "{answers:?}");
+        assert!(
+            answers[0].starts_with(&format!("{{\"{first}\"")),
+            "{answers:?}"
+        );
+        let refused = format!("does not speak version {PROTOCOL}");
+        assert!(answers[1].contains(&refused), "{answers:?}");
+    }
+}
+
+#[test]
+fn every_answer_reads_back_as_it_was_written() {
+    let stopped = Stopped {
+        session: atlas_orchestrator::SessionId::new(SystemClock.now(), &SystemEntropy::new()),
+        outcome: atlas_orchestrator::StopOutcome::Terminated,
+    };
+    let text = serde_json::to_string(&stopped).unwrap();
+    assert_eq!(serde_json::from_str::<Stopped>(&text).unwrap(), stopped);
+    assert_eq!(
+        serde_json::from_str::<Value>(&text).unwrap(),
+        json!({"session": stopped.session, "state": "terminated"})
+    );
+    let silent = AccountHealth::silent("no answer".to_owned());
+    assert_eq!(
+        json!(silent),
+        json!({"answers": false, "error": "no answer"})
+    );
+    let list = Request::from(List(Filter::default()));
+    let text = serde_json::to_string(&list).unwrap();
+    assert!(matches!(
+        serde_json::from_str(&text),
+        Ok(Request::List(List(_)))
+    ));
 }

@@ -8,24 +8,37 @@ use serde_json::Value;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Maximum length of a request in bytes.
-pub(super) const MAX_REQUEST: u64 = 1 << 20;
+pub(crate) const MAX_REQUEST: u64 = 1 << 20;
 /// Maximum length of an answer or item in bytes.
-pub(super) const MAX_ANSWER: u64 = 64 << 20;
+pub(crate) const MAX_ANSWER: u64 = 64 << 20;
 
-/// The ping request, which the owner answers at once, whatever else it is doing.
-pub(super) fn ping() -> Value {
-    serde_json::json!({ "do": "ping" })
+/// The version of the protocol. Raise it with every change that the other side of an older version
+/// would not understand, or would understand wrongly.
+pub const PROTOCOL: u32 = 1;
+
+/// The version that a side speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    pub(crate) protocol: u32,
 }
 
-/// Whether a request is a ping.
-pub(super) fn is_ping(request: &Value) -> bool {
-    *request == ping()
+impl Hello {
+    pub(crate) const OURS: Self = Self { protocol: PROTOCOL };
+}
+
+/// One line from a client. An owner answers the hello at once, whatever else it is doing.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Ask<Q> {
+    Hello(Hello),
+    Request(Q),
 }
 
 /// One line from the owner.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Line {
+pub(crate) enum Line {
+    Hello(Hello),
     Item(Value),
     Done(Value),
     Error(Fault),
@@ -33,7 +46,7 @@ pub(super) enum Line {
 
 /// An error as sent to another process. Its sources are not sent; they are in the owner's log.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Fault {
+pub(crate) struct Fault {
     kind: String,
     message: String,
     field: Option<String>,
@@ -114,7 +127,7 @@ impl From<Fault> for Error {
 
 /// The result of reading a line.
 #[derive(Debug)]
-pub(super) enum Read<T> {
+pub(crate) enum Read<T> {
     Line(T),
     End,
     TooLong,
@@ -122,7 +135,7 @@ pub(super) enum Read<T> {
 }
 
 /// Reads one line of at most this many bytes.
-pub(super) async fn read<T: for<'de> Deserialize<'de>>(
+pub(crate) async fn read<T: for<'de> Deserialize<'de>>(
     from: &mut (impl AsyncBufRead + Unpin),
     limit: u64,
 ) -> std::io::Result<Read<T>> {
@@ -145,7 +158,7 @@ pub(super) async fn read<T: for<'de> Deserialize<'de>>(
 }
 
 /// Writes one line.
-pub(super) async fn write(
+pub(crate) async fn write(
     to: &mut (impl AsyncWrite + Unpin),
     what: &impl Serialize,
 ) -> std::io::Result<()> {

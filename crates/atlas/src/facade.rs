@@ -18,7 +18,6 @@ use atlas_orchestrator::{
 };
 use atlas_owner::OwnerSocket;
 
-use crate::owner;
 use crate::realm::{REALM_SECRET_ENV, RealmSource};
 
 /// Rents machines for users and tasks on all configured accounts. Cheap to clone; clones share one
@@ -617,8 +616,8 @@ impl AtlasBuilder {
             }
         }
         if let Some(location) = location {
-            let listening =
-                owner::listen(WeakAtlas(Arc::downgrade(&atlas.0)), &location, &*entropy);
+            let answers = WeakAtlas(Arc::downgrade(&atlas.0));
+            let listening = OwnerSocket::bind(&location, &*entropy, answers);
             let socket = match listening {
                 Ok(socket) => socket,
                 Err(error) => {

@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use atlas::owner::Request;
+use atlas::owner::{Answer, Call};
+use atlas::{Atlas, ShutdownReport};
 use atlas_sim::{Options, Sim};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -130,7 +132,7 @@ impl Hand {
             lines,
             keeper: clouds.keeper(place),
         };
-        hand.line().await?;
+        hand.line::<Value>().await?;
         Ok(hand)
     }
 
@@ -140,9 +142,12 @@ impl Hand {
     }
 
     /// Asks it, as a command-line verb would, and waits for the answer.
-    pub(super) async fn ask(&mut self, request: Request) -> Done<Value> {
+    pub(super) async fn ask<C: Call>(&mut self, call: C) -> Done<C::Answer>
+    where
+        Atlas: Answer<C>,
+    {
         let late = || Failure::new("the orchestrator does not answer");
-        timeout(PATIENCE, self.keeper.ask(request, |_| Ok(())))
+        timeout(PATIENCE, self.keeper.ask(call, |_| Ok(())))
             .await
             .map_err(|_| late())?
     }
@@ -153,7 +158,7 @@ impl Hand {
     }
 
     /// Ends everything, and waits until the process ended by itself.
-    pub(super) async fn terminate_all(mut self) -> Done<Value> {
+    pub(super) async fn terminate_all(mut self) -> Done<ShutdownReport> {
         self.told
             .write_all(format!("{}\n", worker::TERMINATE_ALL).as_bytes())
             .await?;
@@ -171,7 +176,7 @@ impl Hand {
         }
     }
 
-    async fn line(&mut self) -> Done<Value> {
+    async fn line<T: DeserializeOwned>(&mut self) -> Done<T> {
         let late = || Failure::new("the orchestrator does not answer");
         let line = timeout(PATIENCE + Duration::from_secs(5), self.lines.next_line())
             .await

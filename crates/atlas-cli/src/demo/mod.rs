@@ -14,14 +14,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atlas::owner::{Filter, Request, Sealed, Until};
-use atlas::{Auth, Port, Secret, SessionId, SessionOptions};
-use serde_json::{Value, json};
+use atlas::owner::{Await, Filter, Info, List, Sealed, SessionView, Spawn, Stop, Touch, Until};
+use atlas::{Auth, Limit, Port, Reason, Secret, SessionId, SessionOptions, SessionState};
+use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use self::hand::{Clouds, Hand};
-use self::story::Story;
+use self::story::{Ledger, Story};
 use crate::demo_cloud::DemoCloud;
 use crate::failure::{Done, Failure};
 use crate::keeper::Keeper;
@@ -51,11 +51,8 @@ impl Stage {
 
     /// How many machines its cloud ever made.
     async fn created(&self) -> Done<u64> {
-        story::count_on(
-            &call::get(&self.clouds.ledger_url()).await?,
-            self.place.name(),
-            "created",
-        )
+        let answer = call::get(&self.clouds.ledger_url()).await?;
+        Ok(Ledger::of(&answer)?.cloud(self.place.name())?.created)
     }
 }
 
@@ -104,18 +101,18 @@ pub(crate) async fn run(places: Vec<DemoCloud>, out: Output) -> Done {
         .await
         .into_iter()
         .collect::<Done<Vec<()>>>();
-    let ledger = call::get(&clouds.ledger_url()).await?;
+    let answer = call::get(&clouds.ledger_url()).await?;
     if told.is_ok() {
         story.tell("sim", "the clouds' own ledger:")?;
     }
-    let table = story::table(&ledger)?;
-    out.answer(&ledger, || table)?;
+    let ledger = Ledger::of(&answer)?;
+    out.answer(&answer, || ledger.table())?;
     told?;
     for place in places {
-        let made = story::count_on(&ledger, place.name(), "created")?;
+        let made = ledger.cloud(place.name())?.created;
         expect(made > 0, || format!("{} made no machine", place.name()))?;
     }
-    match story::count(&ledger, "live")? {
+    match ledger.live() {
         0 => Ok(()),
         live => Err(Failure::new(format!(
             "{live} machines are alive after the demo"
@@ -141,7 +138,7 @@ async fn tell(stage: &Stage) -> Done {
     let (ana, ben, eva) = tokio::try_join!(ana, ben, eva)?;
 
     let answer = hand
-        .ask(Request::Stop {
+        .ask(Stop {
             session: eva.session,
         })
         .await?;
@@ -149,18 +146,21 @@ async fn tell(stage: &Stage) -> Done {
         eva.user,
         format!(
             "is done and stops the session by hand: {}",
-            plain(&answer["state"])
+            answer.outcome.state().as_str()
         ),
     )?;
 
     let begun = Instant::now();
+    let idle = Some(Reason::Limit {
+        limit: Limit::IdleTtl,
+    });
     loop {
         let info = info(&mut hand, ben.session).await?;
-        if info["reason"]["limit"] == "idle_ttl" {
+        if info.info.reason == idle {
             break;
         }
         expect(begun.elapsed() < PATIENCE, || {
-            format!("nobody ended {}'s idle session: {info}", ben.user)
+            format!("nobody ended {}'s idle session: {}", ben.user, plain(&info))
         })?;
         sleep(LOOK).await;
     }
@@ -172,8 +172,8 @@ async fn tell(stage: &Stage) -> Done {
         ),
     )?;
     let touched = info(&mut hand, ana.session).await?;
-    expect(touched["reason"].is_null(), || {
-        format!("{}'s session is being ended: {touched}", ana.user)
+    expect(touched.info.reason.is_none(), || {
+        format!("{}'s session is being ended: {}", ana.user, plain(&touched))
     })?;
     story.tell(ana.user, "was touched all the while, and keeps the machine")?;
 
@@ -194,10 +194,9 @@ async fn tell(stage: &Stage) -> Done {
         "terminate_all: ends every machine, and proves its absence",
     )?;
     let report = hand.terminate_all().await?;
-    expect(
-        report["unsettled"].as_array().is_some_and(Vec::is_empty),
-        || format!("not everything could be ended: {report}"),
-    )?;
+    expect(report.unsettled.is_empty(), || {
+        format!("not everything could be ended: {}", plain(&report))
+    })?;
     story.tell("atlas", "every machine it ever had is proved to be gone")
 }
 
@@ -238,15 +237,18 @@ async fn crash(stage: &Stage, mut hand: Hand) -> Done {
 async fn recovered(story: &Story, hand: &mut Hand, ana: &Pod) -> Done {
     let begun = Instant::now();
     let found = loop {
-        let all = hand.ask(Request::List(Filter::default())).await?;
+        let all = hand.ask(List(Filter::default())).await?;
         let zoe = all
-            .as_array()
-            .and_then(|all| all.iter().find(|one| one["options"]["user_id"] == "zoe"));
-        if let Some(id) = zoe.and_then(|one| one["compute"]["id"].as_str()) {
-            break id.to_owned();
+            .iter()
+            .find(|one| one.info.options.user_id.as_deref() == Some("zoe"));
+        if let Some(machine) = zoe.and_then(|one| one.info.compute.as_ref()) {
+            break machine.id.clone();
         }
         expect(begun.elapsed() < PATIENCE, || {
-            format!("the machine of the lost answer was not found again: {all}")
+            format!(
+                "the machine of the lost answer was not found again: {}",
+                plain(&all)
+            )
         })?;
         sleep(LOOK).await;
     };
@@ -256,16 +258,14 @@ async fn recovered(story: &Story, hand: &mut Hand, ana: &Pod) -> Done {
     )?;
     let Some((url, token)) = &ana.door else {
         let kept = info(hand, ana.session).await?;
-        expect(kept["state"] == "ready", || {
+        expect(kept.info.state == SessionState::Ready, || {
             format!(
-                "{}'s session is not ready after the crash: {kept}",
-                ana.user
+                "{}'s session is not ready after the crash: {}",
+                ana.user,
+                plain(&kept)
             )
         })?;
-        return story.tell(
-            ana.user,
-            format!("still has machine {}", plain(&kept["compute"]["id"])),
-        );
+        return story.tell(ana.user, format!("still has machine {}", machine_of(&kept)));
     };
     let status = call::status(url, Some(token)).await?;
     expect(status == 200, || {
@@ -286,18 +286,12 @@ async fn spawn(stage: &Stage, user: &'static str) -> Done<Pod> {
             Ok(())
         })
         .await?;
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    let session = text(&made["session"])
-        .ok_or_else(|| Failure::new("a spawn without a session"))?
-        .parse()?;
+    let session = made.info.id;
     story.tell(
         user,
-        format!(
-            "has session {session}, machine {}",
-            plain(&made["compute"]["id"])
-        ),
+        format!("has session {session}, machine {}", machine_of(&made)),
     )?;
-    let ready = Request::Await {
+    let ready = Await {
         session,
         until: Until::Ready,
         longest_ms: u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX),
@@ -305,7 +299,7 @@ async fn spawn(stage: &Stage, user: &'static str) -> Done<Pod> {
     keeper.ask(ready, |_| Ok(())).await?;
     let made = keeper
         .ask(
-            Request::Info {
+            Info {
                 session,
                 secrets: true,
             },
@@ -313,14 +307,17 @@ async fn spawn(stage: &Stage, user: &'static str) -> Done<Pod> {
         )
         .await?;
     if !stage.place.has_url() {
-        expect(made["state"] == "ready", || {
-            format!("{user}'s session is not ready: {}", made["state"])
+        expect(made.info.state == SessionState::Ready, || {
+            format!(
+                "{user}'s session is not ready: {}",
+                made.info.state.as_str()
+            )
         })?;
         story.tell(
             user,
             format!(
                 "machine {} is ready; it is an address and no URL",
-                plain(&made["compute"]["id"])
+                machine_of(&made)
             ),
         )?;
         return Ok(Pod {
@@ -329,14 +326,13 @@ async fn spawn(stage: &Stage, user: &'static str) -> Done<Pod> {
             door: None,
         });
     }
-    let (url, token) = (
-        text(&made["compute"]["ports"][0]["url"]),
-        text(&made["compute"]["auth"]["token"]),
-    );
+    let ports = made.info.compute.map(|compute| compute.ports);
+    let url = ports.and_then(|ports| ports.into_iter().next()?.url);
+    let token = made.auth.and_then(|auth| auth.token);
     let (Some(url), Some(token)) = (url, token) else {
         return Err(Failure::new("a ready session without URL or token"));
     };
-    let token = Secret::new(token);
+    let token = Secret::new(token.expose());
     let with = usable(&url, &token).await?;
     let without = call::status(&url, None).await?;
     expect(without == 401, || {
@@ -357,26 +353,31 @@ async fn spawn(stage: &Stage, user: &'static str) -> Done<Pod> {
 /// killed meanwhile: a touch that does not arrive is followed by the next.
 async fn keep_company(mut keeper: Keeper, session: SessionId) {
     loop {
-        let _ = keeper.ask(Request::Touch { session }, |_| Ok(())).await;
+        let _ = keeper.ask(Touch { session }, |_| Ok(())).await;
         sleep(LOOK).await;
     }
 }
 
-fn order(place: DemoCloud, user: &str, idle: Duration) -> Request {
+fn order(place: DemoCloud, user: &str, idle: Duration) -> Spawn {
     let request = (place.0.usage.machine)()
         .image("ghcr.io/atlas-rs/echo:1")
         .name(user)
         .port(Port::http(8000))
         .auth(Auth::Bearer);
-    Request::Spawn {
+    Spawn {
         request: Sealed::new(&request),
         options: SessionOptions::new().user(user).idle_ttl(idle),
         task: false,
     }
 }
 
-async fn info(hand: &mut Hand, session: SessionId) -> Done<Value> {
-    hand.ask(Request::Info {
+/// The id of a session's machine.
+fn machine_of(session: &SessionView) -> String {
+    plain(&session.info.compute.as_ref().map(|compute| &compute.id))
+}
+
+async fn info(hand: &mut Hand, session: SessionId) -> Done<SessionView> {
+    hand.ask(Info {
         session,
         secrets: false,
     })

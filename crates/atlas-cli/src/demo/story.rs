@@ -1,6 +1,10 @@
 //! What the demo tells: a line for each thing that happens, with its time, and the cloud's own
 //! ledger at the end.
 
+use std::collections::BTreeMap;
+
+use atlas::Usd;
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -53,51 +57,53 @@ impl Story {
     }
 }
 
-/// The ledger as a table.
-pub(super) fn table(ledger: &Value) -> Done<Page> {
-    let clouds = clouds(ledger)?.map(|(name, cloud)| {
-        let field = |key: &str| {
-            cloud[key]
-                .as_str()
-                .map_or_else(|| cloud[key].to_string(), str::to_owned)
-        };
-        vec![
-            name.clone(),
-            field("created"),
-            field("destroyed"),
-            field("live"),
-            format!("${}", field("billed_usd")),
-        ]
-    });
-    Ok(output::table(
-        &["CLOUD", "CREATED", "DESTROYED", "LIVE", "BILLED"],
-        clouds,
-    ))
+/// The simulator's ledger, as far as the story needs it.
+#[derive(Debug, Deserialize)]
+pub(super) struct Ledger {
+    clouds: BTreeMap<String, CloudLedger>,
 }
 
-/// How many machines there are of one sort, over all clouds.
-pub(super) fn count(ledger: &Value, sort: &str) -> Done<u64> {
-    clouds(ledger)?
-        .map(|(name, cloud)| number(name, cloud, sort))
-        .sum()
+/// How many machines a cloud ever made and destroyed, and what they cost.
+#[derive(Debug, Deserialize)]
+pub(super) struct CloudLedger {
+    pub(super) created: u64,
+    pub(super) destroyed: u64,
+    pub(super) live: u64,
+    billed_usd: Usd,
 }
 
-/// How many machines there are of one sort on one cloud.
-pub(super) fn count_on(ledger: &Value, name: &str, sort: &str) -> Done<u64> {
-    number(name, &ledger["clouds"][name], sort)
-}
+impl Ledger {
+    /// Reads the simulator's answer. A ledger that is not understood must never be taken for an
+    /// empty one.
+    pub(super) fn of(answer: &Value) -> Done<Self> {
+        Self::deserialize(answer)
+            .map_err(|error| Failure::new(format!("the simulator's ledger is not one: {error}")))
+    }
 
-fn number(name: &str, cloud: &Value, sort: &str) -> Done<u64> {
-    cloud[sort]
-        .as_u64()
-        .ok_or_else(|| Failure::new(format!("the ledger of {name} says no {sort:?}")))
-}
+    /// One cloud's part.
+    pub(super) fn cloud(&self, name: &str) -> Done<&CloudLedger> {
+        let found = self.clouds.get(name);
+        found.ok_or_else(|| Failure::new(format!("the simulator's ledger has no cloud {name}")))
+    }
 
-fn clouds(ledger: &Value) -> Done<impl Iterator<Item = (&String, &Value)>> {
-    let clouds = ledger["clouds"]
-        .as_object()
-        .ok_or_else(|| Failure::new("the simulator's ledger names no clouds"))?;
-    Ok(clouds.iter())
+    /// How many machines exist, over all clouds.
+    pub(super) fn live(&self) -> u64 {
+        self.clouds.values().map(|cloud| cloud.live).sum()
+    }
+
+    /// The ledger as a table.
+    pub(super) fn table(&self) -> Page {
+        let clouds = self.clouds.iter().map(|(name, cloud)| {
+            vec![
+                name.clone(),
+                cloud.created.to_string(),
+                cloud.destroyed.to_string(),
+                cloud.live.to_string(),
+                format!("${}", cloud.billed_usd),
+            ]
+        });
+        output::table(&["CLOUD", "CREATED", "DESTROYED", "LIVE", "BILLED"], clouds)
+    }
 }
 
 #[cfg(test)]
@@ -108,33 +114,23 @@ mod tests {
 
     #[test]
     fn a_ledger_that_is_not_understood_is_never_taken_for_an_empty_one() {
-        let good = json!({"clouds": {"runpod": {"created": 4, "live": 1}, "fly": {"created": 0,
-            "live": 0}}});
-        assert_eq!(
-            (
-                count(&good, "created").unwrap(),
-                count(&good, "live").unwrap()
-            ),
-            (4, 1)
-        );
-        assert_eq!(
-            (
-                count_on(&good, "runpod", "live").unwrap(),
-                count_on(&good, "fly", "live").unwrap()
-            ),
-            (1, 0)
-        );
-        assert!(count_on(&good, "vast", "live").is_err());
+        let cloud = |created: u64, live: u64| {
+            json!({"created": created, "destroyed": created - live, "live": live,
+                "billed_usd": "0.5"})
+        };
+        let good = json!({"clouds": {"runpod": cloud(4, 1), "fly": cloud(0, 0)}});
+        let good = Ledger::of(&good).unwrap();
+        assert_eq!(good.live(), 1);
+        assert_eq!(good.cloud("runpod").unwrap().created, 4);
+        assert_eq!(good.cloud("fly").unwrap().live, 0);
+        assert!(good.cloud("vast").is_err());
         for bad in [
             json!({}),
             json!({"clouds": []}),
             json!({"clouds": {"runpod": {}}}),
             json!({"clouds": {"runpod": {"live": "0"}}}),
         ] {
-            assert!(
-                count(&bad, "live").is_err() && count_on(&bad, "runpod", "live").is_err(),
-                "{bad}"
-            );
+            assert!(Ledger::of(&bad).is_err(), "{bad}");
         }
     }
 }

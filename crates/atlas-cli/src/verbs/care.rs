@@ -1,10 +1,17 @@
 //! `atlas reap`, `audit` and `doctor`: what an operator looks after.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
-use atlas::owner::{Filter, Request};
-use atlas::{AccountName, AnyProvider, CallContext, Completeness, Compute, ListFilter};
-use serde_json::{Value, json};
+use atlas::owner::{
+    Accept, AcceptAccount, Audit, Filter, Health, HealthReport, List, Reap, ReapReports,
+};
+use atlas::{
+    AccountName, AnyProvider, CallContext, Completeness, Compute, ComputeId, ComputeStatus,
+    ListFilter, NetworkVolume, ReapReport, Risk, SessionId, Support, TrackedKey, UsdPerHour,
+};
+use atlas_orchestrator::AcceptReport;
+use serde::Serialize;
 
 use crate::failure::{Done, Failure};
 use crate::keeper::Keeper;
@@ -12,10 +19,49 @@ use crate::output::{self, Output, Page};
 use crate::setup::Setup;
 use crate::view;
 
-/// The columns of a machine in an audit, after its account.
-const MACHINE: [&str; 5] = ["id", "status", "cost_per_hour", "whose", "name"];
-/// The columns of a volume in an audit, after its account.
-const VOLUME: [&str; 4] = ["id", "size_gb", "region", "name"];
+/// A machine in an audit.
+#[derive(Debug, Serialize)]
+struct Machine {
+    id: ComputeId,
+    name: Option<String>,
+    status: ComputeStatus,
+    cost_per_hour: Option<UsdPerHour>,
+    /// `session`, `key` or `other`: what is known of who it belongs to.
+    whose: &'static str,
+    launch_key: Option<TrackedKey>,
+}
+
+/// What an account has, in an audit.
+#[derive(Debug, Serialize)]
+struct Belongings {
+    machines: Vec<Machine>,
+    /// `None` where they could not be listed.
+    network_volumes: Option<Vec<NetworkVolume>>,
+    reaper: ReapReport,
+}
+
+/// The answer of `atlas audit`.
+#[derive(Debug, Serialize)]
+struct AuditReport {
+    accounts: BTreeMap<AccountName, Belongings>,
+    unreachable: BTreeMap<AccountName, String>,
+    supports: Vec<(SessionId, Support)>,
+    unreadable: Vec<SessionId>,
+    risk: Risk,
+    unpriced: usize,
+    sessions: usize,
+    complete: bool,
+    unknown: Vec<String>,
+}
+
+/// The answer of `atlas doctor`.
+#[derive(Debug, Serialize)]
+struct Diagnosis {
+    store: PathBuf,
+    accepted: Option<AcceptReport>,
+    #[serde(flatten)]
+    health: HealthReport,
+}
 
 /// Scans now. The reaper ends only what it saw in more than one scan; what is not settled yet is
 /// named.
@@ -26,20 +72,18 @@ pub(crate) async fn reap(
     acknowledge: bool,
     out: Output,
 ) -> Done {
-    let request = Request::Reap {
+    let request = Reap {
         account: setup.named().cloned(),
         dry_run,
         acknowledge,
     };
     let answer = keeper.ask(request, |_| Ok(())).await?;
-    out.answer(&answer, || findings(&answer["accounts"]))?;
-    let of = |name: &str| {
-        accounts(&answer)
-            .filter(|(_, report)| report[name] == true)
-            .map(|(account, _)| account.clone())
-            .collect()
+    out.answer(&answer, || findings(&answer))?;
+    let of = |is_so: fn(&ReapReport) -> bool| -> Vec<&str> {
+        let found = answer.accounts.iter().filter(|(_, report)| is_so(report));
+        found.map(|(account, _)| account.as_str()).collect()
     };
-    let (stopped, held): (Vec<String>, Vec<String>) = (of("breaker"), of("held"));
+    let (stopped, held) = (of(|report| report.breaker), of(|report| report.held));
     if !stopped.is_empty() {
         let why = format!(
             "too many machines to delete at once on {}; none was deleted",
@@ -59,43 +103,49 @@ pub(crate) async fn reap(
 /// What bills on each account, and who it belongs to as far as can be proved. What could not be
 /// looked at is named, and makes the exit code 1.
 pub(crate) async fn audit(keeper: &mut Keeper, setup: &Setup, out: Output) -> Done {
-    let mut report = keeper.ask(Request::Audit, |_| Ok(())).await?;
-    let sessions = keeper
-        .ask(Request::List(Filter::default()), |_| Ok(()))
-        .await?;
-    let held: BTreeSet<&str> = sessions
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|session| session["compute"]["id"].as_str())
+    let audit = keeper.ask(Audit {}, |_| Ok(())).await?;
+    let sessions = keeper.ask(List(Filter::default()), |_| Ok(())).await?;
+    let held: BTreeSet<&ComputeId> = sessions
+        .iter()
+        .filter_map(|session| session.info.compute.as_ref())
+        .map(|compute| &compute.id)
         .collect();
     let mut unknown = Unknown::default();
-    for (account, why) in report["unreachable"].as_object().into_iter().flatten() {
+    for (account, why) in &audit.unreachable {
         unknown.missing(format!("{account} was not scanned: {}", view::plain(why)));
     }
-    for session in report["unreadable"].as_array().into_iter().flatten() {
-        let session = view::plain(session);
+    for session in &audit.unreadable {
         unknown.missing(format!("the record of session {session} is unreadable"));
     }
-    if let Some(count) = report["unpriced"].as_u64().filter(|count| *count > 0) {
+    if audit.unpriced > 0 {
         unknown.note(format!(
-            "{count} machines may bill at an unknown price; the sums leave them out"
+            "{} machines may bill at an unknown price; the sums leave them out",
+            audit.unpriced
         ));
     }
-    for (name, scan) in report["accounts"].as_object_mut().into_iter().flatten() {
-        let provider = setup.provider(&AccountName::new(name)?)?;
+    let mut accounts = BTreeMap::new();
+    for (name, scan) in audit.accounts {
+        let provider = setup.provider(&name)?;
         let known = unknown.missing.len();
-        let mut account = belongings(name, &provider, &held, &mut unknown).await;
-        if scan["complete"] != true && unknown.missing.len() == known {
+        let complete = scan.complete;
+        let account = belongings(&name, &provider, &held, scan, &mut unknown).await;
+        if !complete && unknown.missing.len() == known {
             unknown.missing(format!("{name}: the scan of the machines is incomplete"));
         }
-        account["reaper"] = scan.take();
-        *scan = account;
+        accounts.insert(name, account);
     }
-    report["sessions"] = json!(sessions.as_array().map_or(0, Vec::len));
-    report["complete"] = json!(unknown.missing.is_empty());
-    report["unknown"] = json!(unknown.all().collect::<Vec<_>>());
-    out.answer(&report, || describe_audit(&report, &unknown))?;
+    let report = AuditReport {
+        accounts,
+        unreachable: audit.unreachable,
+        supports: audit.supports,
+        unreadable: audit.unreadable,
+        risk: audit.risk,
+        unpriced: audit.unpriced,
+        sessions: sessions.len(),
+        complete: unknown.missing.is_empty(),
+        unknown: unknown.all().cloned().collect(),
+    };
+    out.answer(&report, || describe_audit(&report))?;
     if unknown.missing.is_empty() {
         return Ok(());
     }
@@ -128,22 +178,35 @@ impl Unknown {
     }
 }
 
-fn describe_audit(report: &Value, unknown: &Unknown) -> Page {
-    let rows = |field: &'static str, cells: &'static [&'static str]| {
-        accounts(report).flat_map(move |(account, of)| {
-            of[field].as_array().into_iter().flatten().map(move |row| {
-                let cell = |name: &&str| match &row[*name] {
-                    Value::Null if *name == "cost_per_hour" => "?".to_owned(),
-                    value => view::plain(value),
-                };
-                std::iter::once(account.clone())
-                    .chain(cells.iter().map(cell))
-                    .collect::<Vec<String>>()
+fn describe_audit(report: &AuditReport) -> Page {
+    let machines = report.accounts.iter().flat_map(|(account, of)| {
+        of.machines.iter().map(|machine| {
+            let price = machine.cost_per_hour.as_ref();
+            vec![
+                account.to_string(),
+                machine.id.to_string(),
+                machine.status.to_string(),
+                price.map_or_else(|| "?".to_owned(), view::plain),
+                machine.whose.to_owned(),
+                view::plain(&machine.name),
+            ]
+        })
+    });
+    let volumes: Vec<_> = report
+        .accounts
+        .iter()
+        .flat_map(|(account, of)| {
+            of.network_volumes.iter().flatten().map(|volume| {
+                vec![
+                    account.to_string(),
+                    view::plain(&volume.id),
+                    view::plain(&volume.size),
+                    view::plain(&volume.region),
+                    view::plain(&volume.name),
+                ]
             })
         })
-    };
-    let machines: Vec<_> = rows("machines", &MACHINE).collect();
-    let volumes: Vec<_> = rows("network_volumes", &VOLUME).collect();
+        .collect();
     let mut page = output::table(
         &["ACCOUNT", "MACHINE", "STATUS", "$/H", "WHOSE", "NAME"],
         machines,
@@ -152,11 +215,8 @@ fn describe_audit(report: &Value, unknown: &Unknown) -> Page {
         let heads = &["ACCOUNT", "VOLUME", "GB", "REGION", "NAME"];
         page = page.with("\n\n").and(output::table(heads, volumes));
     }
-    page = page.with(&format!(
-        "\n\n$/h by cause: {}",
-        view::plain(&report["risk"])
-    ));
-    for what in unknown.all() {
+    page = page.with(&format!("\n\n$/h by cause: {}", view::plain(&report.risk)));
+    for what in &report.unknown {
         page = page.with(&format!("\nunknown: {what}"));
     }
     page
@@ -165,11 +225,12 @@ fn describe_audit(report: &Value, unknown: &Unknown) -> Page {
 /// Every machine of an account, and its network volumes where it has such things. What cannot be
 /// read is added to `unknown`.
 async fn belongings(
-    account: &str,
+    account: &AccountName,
     provider: &AnyProvider,
-    held: &BTreeSet<&str>,
+    held: &BTreeSet<&ComputeId>,
+    reaper: ReapReport,
     unknown: &mut Unknown,
-) -> Value {
+) -> Belongings {
     let cx = CallContext::new();
     let mut machines = Vec::new();
     match provider.list_compute(&cx, &ListFilter::all()).await {
@@ -196,39 +257,47 @@ async fn belongings(
         }
         Err(error) => unknown.missing(format!("{account}: the machines were not listed: {error}")),
     }
-    let volumes = match provider.network_volumes() {
+    let network_volumes = match provider.network_volumes() {
         Some(volumes) => match volumes.list_network_volumes(&cx).await {
             Ok(found) => {
                 if !found.is_empty() {
                     unknown.note(format!("{account}: the price of {} volumes", found.len()));
                 }
-                json!(found)
+                Some(found)
             }
             Err(error) => {
                 unknown.missing(format!("{account}: the volumes were not listed: {error}"));
-                Value::Null
+                None
             }
         },
         None => {
             unknown.note(format!(
                 "{account}: volumes, which atlas does not list there"
             ));
-            Value::Null
+            None
         }
     };
-    json!({ "machines": machines, "network_volumes": volumes })
+    Belongings {
+        machines,
+        network_volumes,
+        reaper,
+    }
 }
 
-fn describe_machine(machine: &Compute, held: &BTreeSet<&str>) -> Value {
-    let whose = match (held.contains(machine.id.as_str()), machine.keys.key()) {
+fn describe_machine(machine: &Compute, held: &BTreeSet<&ComputeId>) -> Machine {
+    let whose = match (held.contains(&machine.id), machine.keys.key()) {
         (true, _) => "session",
         (false, Some(_)) => "key",
         (false, None) => "other",
     };
-    json!({
-        "id": machine.id, "name": machine.name, "status": machine.status,
-        "cost_per_hour": machine.cost_per_hour, "whose": whose, "launch_key": machine.keys.key(),
-    })
+    Machine {
+        id: machine.id.clone(),
+        name: machine.name.clone(),
+        status: machine.status.clone(),
+        cost_per_hour: machine.cost_per_hour,
+        whose,
+        launch_key: machine.keys.key(),
+    }
 }
 
 /// What the operator says of the world outside.
@@ -248,32 +317,35 @@ pub(crate) async fn doctor(
     out: Output,
 ) -> Done {
     let accepted = if accepts.store {
-        keeper.ask(Request::Accept, |_| Ok(())).await?
+        Some(keeper.ask(Accept {}, |_| Ok(())).await?)
     } else {
-        Value::Null
+        None
     };
     if let Some(account) = accepts.account {
-        keeper
-            .ask(Request::AcceptAccount { account }, |_| Ok(()))
-            .await?;
+        keeper.ask(AcceptAccount { account }, |_| Ok(())).await?;
     }
-    let mut health = keeper.ask(Request::Health, |_| Ok(())).await?;
-    health["store"] = json!(setup.store());
-    health["accepted"] = accepted;
-    let silent: Vec<&str> = accounts(&health)
-        .filter(|(_, seen)| seen["answers"] != true)
+    let diagnosis = Diagnosis {
+        store: setup.store().to_owned(),
+        accepted,
+        health: keeper.ask(Health {}, |_| Ok(())).await?,
+    };
+    let health = &diagnosis.health;
+    let silent: Vec<&str> = health
+        .accounts
+        .iter()
+        .filter(|(_, seen)| !seen.answers)
         .map(|(name, _)| name.as_str())
         .collect();
-    out.answer(&health, || {
+    out.answer(&diagnosis, || {
         let mut lines = vec![
             format!("store     {}", setup.store().display()),
-            format!("sessions  {}", health["sessions"]),
+            format!("sessions  {}", health.sessions),
         ];
         lines.push(format!(
             "hold      {}",
-            health["hold"].as_str().unwrap_or("no")
+            health.hold.as_deref().unwrap_or("no")
         ));
-        let differing: Vec<String> = differing(&health).map(|text| text.to_owned()).collect();
+        let differing = &health.clocks.differing;
         lines.push(format!(
             "clocks    {}",
             if differing.is_empty() {
@@ -283,12 +355,14 @@ pub(crate) async fn doctor(
             }
         ));
         lines.extend(
-            accounts(&health)
+            health
+                .accounts
+                .iter()
                 .map(|(name, seen)| format!("account   {name}: {}", view::plain(seen))),
         );
         lines.join("\n")
     })?;
-    if let Some(why) = health["hold"].as_str() {
+    if let Some(why) = &health.hold {
         return Err(
             Failure::new(format!("atlas deletes and rents nothing: {why}"))
                 .goes_on_with("atlas doctor --accept-store, if this is the surviving copy"),
@@ -300,7 +374,7 @@ pub(crate) async fn doctor(
             silent.join(", ")
         )));
     }
-    if let Some(first) = differing(&health).next() {
+    if let Some(first) = health.clocks.differing.first() {
         return Err(Failure::new(format!(
             "{first}: correct the clock of the host that keeps the store"
         )));
@@ -308,40 +382,33 @@ pub(crate) async fn doctor(
     Ok(())
 }
 
-/// The clocks that differ, in words.
-fn differing(health: &Value) -> impl Iterator<Item = &str> {
-    let differing = health["clocks"]["differing"].as_array();
-    differing.into_iter().flatten().filter_map(Value::as_str)
-}
-
-fn accounts(answer: &Value) -> impl Iterator<Item = (&String, &Value)> {
-    answer["accounts"].as_object().into_iter().flatten()
-}
-
-fn findings(reports: &Value) -> Page {
+fn findings(reports: &ReapReports) -> Page {
     let mut rows = Vec::new();
-    for (account, report) in reports.as_object().into_iter().flatten() {
-        for kind in ["victims", "quarantined", "ambiguous"] {
-            for one in report[kind].as_array().into_iter().flatten() {
-                let cell = |name: &str| view::plain(&one[name]);
+    for (account, report) in &reports.accounts {
+        for (kind, findings) in [
+            ("victims", &report.victims),
+            ("quarantined", &report.quarantined),
+            ("ambiguous", &report.ambiguous),
+        ] {
+            for one in findings {
                 rows.push(vec![
-                    account.clone(),
+                    account.to_string(),
                     kind.to_owned(),
-                    cell("compute"),
-                    cell("burn"),
-                    cell("why"),
+                    view::plain(&one.compute),
+                    view::plain(&one.burn),
+                    view::plain(&one.why),
                 ]);
             }
         }
-        let complete = if report["complete"] == true {
+        let complete = if report.complete {
             "complete"
         } else {
             "incomplete"
         };
         rows.push(vec![
-            account.clone(),
+            account.to_string(),
             "scanned".to_owned(),
-            view::plain(&report["scanned"]),
+            report.scanned.to_string(),
             String::new(),
             complete.to_owned(),
         ]);

@@ -8,6 +8,7 @@ use atlas::{
     AccountName, CallContext, Clock, GpuType, SystemClock, Timestamp, Usd, UsdPerHour, span,
 };
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -218,12 +219,21 @@ fn name(offer: &GpuType) -> String {
         .map_or_else(|| offer.display_name.clone(), |gpu| gpu.to_string())
 }
 
+/// A line as a document.
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    account: &'a AccountName,
+    age_ms: u64,
+    #[serde(flatten)]
+    offer: &'a GpuType,
+}
+
 fn document((account, offer): &Line, now: Timestamp) -> Value {
-    let mut line = json!(offer);
-    line["account"] = json!(account);
-    line["age_ms"] =
-        json!(u64::try_from(now.since(offer.observed_at).as_millis()).unwrap_or(u64::MAX));
-    line
+    json!(Document {
+        account,
+        age_ms: u64::try_from(now.since(offer.observed_at).as_millis()).unwrap_or(u64::MAX),
+        offer,
+    })
 }
 
 fn table(lines: &[Line], failed: &[(AccountName, Failure)], now: Timestamp) -> Page {
@@ -239,13 +249,11 @@ fn table(lines: &[Line], failed: &[(AccountName, Failure)], now: Timestamp) -> P
             offer
                 .spot_price
                 .map_or_else(dash, |price| format!("${price}")),
-            offer
-                .stock
-                .map_or_else(dash, |stock| view::plain(&json!(stock))),
+            offer.stock.map_or_else(dash, |stock| view::plain(&stock)),
             span::show(Duration::from_secs(now.since(offer.observed_at).as_secs())),
             offer
                 .cloud_type
-                .map_or_else(dash, |tier| view::plain(&json!(tier))),
+                .map_or_else(dash, |tier| view::plain(&tier)),
             offer.native_id.clone(),
         ]
     });

@@ -1,6 +1,6 @@
 //! `atlas logs`: what a session's machine printed.
 
-use atlas::{AccountName, CallContext, ComputeId, LogQuery, SessionId};
+use atlas::{CallContext, LogQuery, SessionId};
 
 use crate::failure::{Done, Failure};
 use crate::keeper::Keeper;
@@ -16,18 +16,15 @@ pub(crate) async fn run(
     follow: bool,
     out: Output,
 ) -> Done {
-    let info = keeper.info(session).await?;
-    let account = info["account"]
-        .as_str()
-        .ok_or_else(|| Failure::new(format!("session {session} has no account on record")))?;
-    let machine = info["compute"]["id"]
-        .as_str()
+    let info = keeper.info(session).await?.info;
+    let machine = info
+        .compute
         .ok_or_else(|| Failure::new(format!("session {session} has no machine now")))?;
-    let provider = setup.provider(&AccountName::new(account)?)?;
+    let provider = setup.provider(&info.account)?;
     let mut query = LogQuery::default().follow(follow);
     query.tail = tail;
     let mut lines = provider
-        .logs(&CallContext::new(), &ComputeId::new(machine)?, &query)
+        .logs(&CallContext::new(), &machine.id, &query)
         .await?;
     while let Some(line) = next(&mut lines).await {
         let line = line?;

@@ -1,6 +1,6 @@
 //! `atlas stop` and `atlas start`: machines that no session holds.
 
-use atlas::owner::{Filter, Request};
+use atlas::owner::{Filter, List};
 use atlas::{CallContext, ComputeId};
 use serde_json::json;
 
@@ -8,7 +8,6 @@ use crate::failure::{Done, Failure};
 use crate::keeper::Keeper;
 use crate::output::Output;
 use crate::setup::Setup;
-use crate::view;
 
 /// What to do with a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,16 +25,13 @@ pub(crate) async fn act(
     machine: &ComputeId,
     out: Output,
 ) -> Done {
-    let sessions = keeper
-        .ask(Request::List(Filter::default()), |_| Ok(()))
-        .await?;
-    let holder = sessions
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|session| session["compute"]["id"] == machine.as_str());
+    let sessions = keeper.ask(List(Filter::default()), |_| Ok(())).await?;
+    let holder = sessions.iter().find(|session| {
+        let compute = session.info.compute.as_ref();
+        compute.is_some_and(|compute| compute.id == *machine)
+    });
     if let Some(holder) = holder {
-        let session = view::plain(&holder["session"]);
+        let session = holder.info.id;
         return Err(Failure::new(format!(
             "{machine} belongs to session {session}; stopping it would end the session"
         ))

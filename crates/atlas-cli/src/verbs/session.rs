@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use atlas::SessionId;
-use atlas::owner::{Filter, Request, Until};
-use serde_json::Value;
+use atlas::owner::{Await, Events, Filter, Info, List, Stop, Stopped, Touch, Until};
+use atlas::{SessionId, SessionState, StopOutcome};
 use tokio::time::Instant;
 
 use crate::failure::{Done, FAILED, Failure};
@@ -16,7 +15,7 @@ const LOOK: Duration = Duration::from_millis(300);
 
 pub(crate) async fn ls(keeper: &mut Keeper, filter: Filter, out: Output) -> Done {
     let ended = filter.ended;
-    let sessions = keeper.ask(Request::List(filter), |_| Ok(())).await?;
+    let sessions = keeper.ask(List(filter), |_| Ok(())).await?;
     out.answer(&sessions, || view::table(&sessions))?;
     if !ended {
         out.progress("sessions that ended are left out; --all lists them too");
@@ -30,18 +29,16 @@ pub(crate) async fn show(
     secrets: bool,
     out: Output,
 ) -> Done {
-    let info = keeper
-        .ask(Request::Info { session, secrets }, |_| Ok(()))
-        .await?;
+    let info = keeper.ask(Info { session, secrets }, |_| Ok(())).await?;
     out.answer(&info, || view::describe(&info))
 }
 
 pub(crate) async fn touch(keeper: &mut Keeper, session: SessionId, out: Output) -> Done {
-    let answer = keeper.ask(Request::Touch { session }, |_| Ok(())).await?;
-    out.answer(&answer, || view::plain(&answer["touch"]))?;
-    match answer["touch"].as_str() {
-        Some("recorded") => Ok(()),
-        Some("deferred") => Err(Failure::new("the touch is not stored yet")
+    let answer = keeper.ask(Touch { session }, |_| Ok(())).await?;
+    out.answer(&answer, || view::plain(&answer.touch))?;
+    match answer.touch {
+        atlas::Touch::Recorded => Ok(()),
+        atlas::Touch::Deferred => Err(Failure::new("the touch is not stored yet")
             .goes_on_with(format!("atlas touch {session}"))),
         _ => Err(Failure::silent(FAILED)),
     }
@@ -63,37 +60,39 @@ pub(crate) async fn rm(
         }
     }
     out.answer(&answer, || {
-        format!("{session}  {}", view::plain(&answer["state"]))
+        format!("{session}  {}", answer.outcome.state().as_str())
     })?;
     if is_over(&answer) {
         return Ok(());
     }
     let next = format!("atlas rm {session} --wait");
-    match &answer["stuck"] {
-        Value::Null if wait.is_none() => {
+    match answer.outcome {
+        StopOutcome::Terminating {
+            stuck: Some(stuck),
+            burn,
+        } => Err(Failure::new(format!(
+            "the deletion is stuck ({}), and the machine may bill ${burn} an hour",
+            view::plain(&stuck),
+        ))
+        .goes_on_with(next)),
+        _ if wait.is_none() => {
             out.progress(format!(
                 "the machine is being deleted; to wait until it is proved gone: {next}"
             ));
             Ok(())
         }
-        Value::Null => Err(
+        _ => Err(
             Failure::new("the machine is being deleted and not proved gone yet").goes_on_with(next),
         ),
-        stuck => Err(Failure::new(format!(
-            "the deletion is stuck ({}), and the machine may bill ${} an hour",
-            view::plain(stuck),
-            view::plain(&answer["burn"])
-        ))
-        .goes_on_with(next)),
     }
 }
 
-async fn stop(keeper: &mut Keeper, session: SessionId) -> Done<Value> {
-    keeper.ask(Request::Stop { session }, |_| Ok(())).await
+async fn stop(keeper: &mut Keeper, session: SessionId) -> Done<Stopped> {
+    keeper.ask(Stop { session }, |_| Ok(())).await
 }
 
-fn is_over(answer: &Value) -> bool {
-    answer["state"] == "terminated"
+fn is_over(answer: &Stopped) -> bool {
+    answer.outcome == StopOutcome::Terminated
 }
 
 pub(crate) async fn events(
@@ -103,7 +102,7 @@ pub(crate) async fn events(
     follow: bool,
     out: Output,
 ) -> Done {
-    let request = Request::Events {
+    let request = Events {
         session,
         since,
         follow,
@@ -120,7 +119,7 @@ pub(crate) async fn gone(keeper: &mut Keeper, session: SessionId, longest: Durat
     let longest_ms = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
     let info = keeper
         .ask(
-            Request::Await {
+            Await {
                 session,
                 until: Until::Terminated,
                 longest_ms,
@@ -128,5 +127,5 @@ pub(crate) async fn gone(keeper: &mut Keeper, session: SessionId, longest: Durat
             |_| Ok(()),
         )
         .await?;
-    Ok(info["state"] == "terminated")
+    Ok(info.info.state == SessionState::Terminated)
 }

@@ -3,12 +3,11 @@
 
 use std::time::Duration;
 
-use atlas::owner::{Request, Sealed, Until};
+use atlas::owner::{Await, Info, Sealed, SessionView, SpawnAs, Until};
 use atlas::{
-    AccountName, Clock as _, ComputeRequest, SessionId, SessionOptions, SystemClock, SystemEntropy,
-    UsdPerHour, span,
+    AccountName, Clock as _, ComputeRequest, SessionId, SessionOptions, SessionState, SystemClock,
+    SystemEntropy, TaskKind, span,
 };
-use serde_json::Value;
 
 use crate::args::{RunArgs, SpawnArgs};
 use crate::failure::{Done, Failure};
@@ -61,10 +60,13 @@ pub(crate) async fn run(args: RunArgs, setup: &Setup, slot: &mut Slot, out: Outp
         .await
         .map_err(|failure| failure.coded(ATLAS_FAILED))?;
     out.answer(&info, || describe_outcome(&info))?;
-    let outcome = &info["outcome"];
-    match (outcome["kind"].as_str(), outcome["exit_code"].as_i64()) {
-        (Some("completed"), None | Some(0)) => Ok(()),
-        (Some("timed_out"), _) => Err(Failure::silent(TIMED_OUT)),
+    let outcome = info.info.outcome;
+    match (
+        outcome.map(|outcome| outcome.kind),
+        outcome.and_then(|outcome| outcome.exit_code),
+    ) {
+        (Some(TaskKind::Completed), None | Some(0)) => Ok(()),
+        (Some(TaskKind::TimedOut), _) => Err(Failure::silent(TIMED_OUT)),
         (_, Some(code)) => Err(Failure::silent(
             u8::try_from(code)
                 .ok()
@@ -93,10 +95,10 @@ async fn task(
     request: &ComputeRequest,
     options: SessionOptions,
     out: Output,
-) -> Done<Value> {
+) -> Done<SessionView> {
     let keeper = slot.insert(Keeper::find(setup).await?);
-    let session = id(&order(keeper, request, options, true, out).await?)?;
-    let until = Request::Await {
+    let session = order(keeper, request, options, true, out).await?.info.id;
+    let until = Await {
         session,
         until: Until::Outcome,
         longest_ms: u64::MAX,
@@ -107,7 +109,7 @@ async fn task(
         .map_err(|failure| failure.goes_on_with(format!("atlas show {session}")))?;
     out.progress(format!(
         "the command ended: {}",
-        view::plain(&ended["outcome"])
+        view::plain(&ended.info.outcome)
     ));
     if !session::gone(keeper, session, PROOF).await? {
         out.warn(format!(
@@ -124,9 +126,9 @@ async fn order(
     options: SessionOptions,
     task: bool,
     out: Output,
-) -> Done<Value> {
+) -> Done<SessionView> {
     // Drawn here, so that the order can be asked for again should the store's holder leave.
-    let order = Request::SpawnAs {
+    let order = SpawnAs {
         session: SessionId::new(SystemClock.now(), &SystemEntropy::new()),
         request: Sealed::new(request),
         options,
@@ -136,20 +138,20 @@ async fn order(
         .ask(order, |item| {
             out.progress(format!(
                 "session {}: {}",
-                view::plain(&item["session"]),
-                view::plain(&item["progress"])
+                item.session,
+                view::plain(&item.progress)
             ));
             Ok(())
         })
         .await?;
-    if info["compute"].is_null() {
+    if info.info.compute.is_none() {
         let failure = Failure::new(format!(
             "no machine was rented: {}",
-            view::plain(&info["reason"])
+            view::plain(&info.info.reason)
         ));
-        let open = info["state"] != "terminated";
+        let open = info.info.state != SessionState::Terminated;
         return Err(if open {
-            failure.goes_on_with(format!("atlas rm {} --wait", id(&info)?))
+            failure.goes_on_with(format!("atlas rm {} --wait", info.info.id))
         } else {
             failure
         });
@@ -158,13 +160,18 @@ async fn order(
 }
 
 /// Waits until the machine is ready, and says what it waits for.
-async fn ready(keeper: &mut Keeper, spawned: Value, what: &str, out: Output) -> Done<Value> {
-    let session = id(&spawned)?;
+async fn ready(
+    keeper: &mut Keeper,
+    spawned: SessionView,
+    what: &str,
+    out: Output,
+) -> Done<SessionView> {
+    let session = spawned.info.id;
     out.progress(format!("session {session}: waiting for {what}"));
     let longest_ms = u64::try_from(READY.as_millis()).unwrap_or(u64::MAX);
     let waited = keeper
         .ask(
-            Request::Await {
+            Await {
                 session,
                 until: Until::Ready,
                 longest_ms,
@@ -182,7 +189,7 @@ async fn ready(keeper: &mut Keeper, spawned: Value, what: &str, out: Output) -> 
     out.progress(format!("session {session}: ready"));
     keeper
         .ask(
-            Request::Info {
+            Info {
                 session,
                 secrets: true,
             },
@@ -191,37 +198,20 @@ async fn ready(keeper: &mut Keeper, spawned: Value, what: &str, out: Output) -> 
         .await
 }
 
-fn id(info: &Value) -> Done<SessionId> {
-    let text = info["session"]
-        .as_str()
-        .ok_or_else(|| Failure::new("the store's owner answered without a session id"))?;
-    Ok(text.parse::<SessionId>()?)
-}
-
-fn describe_outcome(info: &Value) -> String {
+fn describe_outcome(view: &SessionView) -> String {
     format!(
         "session  {}\noutcome  {}",
-        view::plain(&info["session"]),
-        view::plain(&info["outcome"])
+        view.info.id,
+        view::plain(&view.info.outcome)
     )
 }
 
 /// Limits are kept by whatever atlas process has the store open; between processes nobody keeps
 /// them.
-fn warn_of_burn(info: &Value, out: Output) {
-    let price = [&info["cost"]["observed"], &info["cost"]["quoted"]]
-        .into_iter()
-        .find_map(|price| price.as_str());
-    let price = price
-        .and_then(|text| text.parse().ok())
-        .map(UsdPerHour::new);
-    let limit = [
-        &info["options"]["max_runtime_ms"],
-        &info["options"]["idle_ttl_ms"],
-    ]
-    .into_iter()
-    .find_map(Value::as_u64);
-    if let (Some(price), Some(limit)) = (price, limit.map(Duration::from_millis)) {
+fn warn_of_burn(spawned: &SessionView, out: Output) {
+    let info = &spawned.info;
+    let limit = info.options.max_runtime.or(info.options.idle_ttl);
+    if let (Some(price), Some(limit)) = (view::price(spawned), limit) {
         let most = price.cost_of(limit).map_or_else(
             || "more than any budget".to_owned(),
             |most| format!("${most}"),
@@ -233,9 +223,9 @@ fn warn_of_burn(info: &Value, out: Output) {
         out.progress(format!(
             "limits are enforced only while an atlas process has this store open; to end the \
              session: atlas rm {}",
-            view::plain(&info["session"])
+            info.id
         ));
-        out.progress(if info["unattended"]["ends_with_command"] == true {
+        out.progress(if info.unattended.ends_with_command {
             format!(
                 "without one the machine tries to end itself once its command has ended; \
                  until then, or if it cannot, it burns ${price}"

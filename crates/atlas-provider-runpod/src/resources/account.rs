@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::RunPod;
 
-/// Read strictly: a key that were left out would be deleted by whoever adds one to what was read and
+/// Read strictly: a key that is left out is deleted by a caller who adds one to what was read and
 /// stores the result.
 #[derive(Deserialize)]
 struct Keys {

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use atlas::owner::OwnerClient;
 use atlas::{Atlas, Error, Memory, Shutdown, SystemClock, SystemEntropy, Timestamp};
 use atlas_orchestrator::store::{
     AnyStore, Batch, CommitError, Fence, Row, Store, StoreInfo, StoredEvent, Table,
 };
-use atlas_owner::OwnerClient;
 
 use crate::facade::{name, quick};
 

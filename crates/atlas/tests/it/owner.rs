@@ -1,16 +1,17 @@
 //! What the socket of the process that holds a store answers.
 
-use atlas::owner::{Filter, Request, Sealed, describe};
-use atlas::{Atlas, Redb, SessionOptions, Shutdown};
-use atlas_owner::OwnerClient;
-use serde_json::{Value, json};
+use atlas::owner::{
+    Call, EventItem, Events, EventsSent, Filter, Info, List, OwnerClient, Sealed, SessionView,
+    Spawn, SpawnAs, Stop, Touch,
+};
+use atlas::{Atlas, EventKind, Redb, SessionOptions, SessionState, Shutdown};
+use serde_json::json;
 
 use crate::facade::{name, quick, request};
 
-async fn ask(client: &mut OwnerClient, request: &Request) -> (Value, Vec<Value>) {
+async fn ask<C: Call>(client: &mut OwnerClient, call: C) -> (C::Answer, Vec<C::Item>) {
     let mut items = Vec::new();
-    let request = json!(request);
-    let answer = client.ask(&request, |item| {
+    let answer = client.ask(call, |item| {
         items.push(item);
         Ok(())
     });
@@ -33,7 +34,7 @@ async fn another_process_can_do_everything_over_the_socket() {
         .await
         .unwrap()
         .expect("the holder listens");
-    let order = Request::Spawn {
+    let order = Spawn {
         request: Sealed::new(&request()),
         options: SessionOptions::new().user("u1"),
         task: false,
@@ -42,58 +43,44 @@ async fn another_process_can_do_everything_over_the_socket() {
         !format!("{order:?}").contains("x/y:1"),
         "a sealed request shows itself"
     );
-    let (made, told) = ask(&mut client, &order).await;
+    let (made, told) = ask(&mut client, order).await;
     assert!(
-        told.iter().any(|item| item["progress"] == "on record"),
+        told.iter().any(|item| item.progress == "on record"),
         "{told:?}"
     );
-    assert_eq!(made["compute"]["provider"], "mock");
-    assert_eq!(made["compute"]["auth"]["scheme"], "bearer");
-    assert_eq!(made["compute"]["ports"][0]["internal"], 8000);
-    assert!(made["compute"]["auth"]["token"].as_str().unwrap().len() == 43);
+    let (compute, auth) = (made.info.compute.unwrap(), made.auth.unwrap());
+    assert_eq!(compute.provider.as_str(), "mock");
+    assert_eq!(auth.scheme, atlas::Auth::Bearer);
+    assert_eq!(compute.ports[0].internal, 8000);
+    let token = auth.token.as_ref().unwrap();
+    assert!(token.expose().len() == 43);
+    assert!(
+        !format!("{auth:?}").contains(token.expose()),
+        "a token shows itself"
+    );
 
-    let (all, _) = ask(&mut client, &Request::List(Filter::default())).await;
-    assert_eq!(
-        (all.as_array().unwrap().len(), &all[0]["session"]),
-        (1, &made["session"])
+    let (all, _) = ask(&mut client, List(Filter::default())).await;
+    let session = made.info.id;
+    assert_eq!((all.len(), all[0].info.id), (1, session));
+    let secrets = false;
+    let (view, _) = ask(&mut client, Info { session, secrets }).await;
+    let shown = view.auth.unwrap();
+    assert_eq!((shown.token, shown.hash), (None, auth.hash));
+    let (touched, _) = ask(&mut client, Touch { session }).await;
+    assert_eq!(touched.touch, atlas::Touch::Recorded);
+    let call = Events {
+        session: Some(session),
+        ..Events::default()
+    };
+    let (_, events) = ask(&mut client, call).await;
+    assert!(
+        matches!(events[0].event.kind, EventKind::Created { .. }),
+        "{events:?}"
     );
-    let session = made["session"].as_str().unwrap().parse().unwrap();
-    let (info, _) = ask(
-        &mut client,
-        &Request::Info {
-            session,
-            secrets: false,
-        },
-    )
-    .await;
+    let places: Vec<u64> = events.iter().map(|item| item.event.seq).collect();
+    let last = events.last().unwrap();
     assert_eq!(
-        (
-            info["compute"]["auth"]["token"].is_null(),
-            &info["compute"]["auth"]["hash"]
-        ),
-        (true, &made["compute"]["auth"]["hash"])
-    );
-    assert_eq!(
-        ask(&mut client, &Request::Touch { session }).await.0["touch"],
-        "recorded"
-    );
-    let (_, events) = ask(
-        &mut client,
-        &Request::Events {
-            session: Some(session),
-            since: 0,
-            follow: false,
-        },
-    )
-    .await;
-    assert_eq!(events[0]["event"], "created", "{events:?}");
-    let places: Vec<u64> = events
-        .iter()
-        .map(|event| event["seq"].as_u64().unwrap())
-        .collect();
-    assert_eq!(
-        events.last().unwrap()["cursor"],
-        events.last().unwrap()["seq"],
+        last.cursor, last.event.seq,
         "a session's log is resumed by its numbers"
     );
     assert_eq!(
@@ -101,16 +88,9 @@ async fn another_process_can_do_everything_over_the_socket() {
         (1..=u64::try_from(places.len()).unwrap()).collect::<Vec<_>>(),
         "a gap in {places:?}"
     );
-    assert_eq!(
-        ask(&mut client, &Request::Stop { session }).await.0["state"],
-        "terminating"
-    );
+    let (stopped, _) = ask(&mut client, Stop { session }).await;
+    assert_eq!(stopped.outcome.state(), SessionState::Terminating);
 
-    let unknown = client
-        .ask(&json!({"do": "dance"}), |_| Ok(()))
-        .await
-        .unwrap_err();
-    assert_eq!(unknown.field(), Some("request"));
     atlas.shutdown(Shutdown::Handover).await.unwrap();
     assert!(
         OwnerClient::connect(&path).await.unwrap().is_none(),
@@ -128,7 +108,7 @@ async fn a_session_looks_as_scripts_rely_on() {
         .await
         .unwrap();
     let session = atlas.spawn(request(), SessionOptions::new()).await.unwrap();
-    let shown = describe(&session.info().await.unwrap(), true);
+    let shown = json!(SessionView::new(session.info().await.unwrap(), true));
     for path in [
         "/session",
         "/compute/id",
@@ -188,18 +168,19 @@ async fn an_order_that_is_asked_for_again_under_its_id_is_there_once() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.redb");
     let atlas = owner(&path).await;
-    let order = Request::SpawnAs {
+    let order = SpawnAs {
         session: atlas.new_id(),
         request: Sealed::new(&request()),
         options: SessionOptions::new().user("u1"),
         task: false,
     };
-    let (first, _) = ask(&mut connect(&path).await, &order).await;
-    let (again, _) = ask(&mut connect(&path).await, &order).await;
-    assert_eq!(first["compute"]["id"], again["compute"]["id"]);
-    assert_eq!(first["compute"]["auth"], again["compute"]["auth"]);
-    let (all, _) = ask(&mut connect(&path).await, &Request::List(Filter::default())).await;
-    assert_eq!(all.as_array().unwrap().len(), 1);
+    let (first, _) = ask(&mut connect(&path).await, order.clone()).await;
+    let (again, _) = ask(&mut connect(&path).await, order).await;
+    let machine = |view: &SessionView| view.info.compute.as_ref().unwrap().id.clone();
+    assert_eq!(machine(&first), machine(&again));
+    assert_eq!(first.auth.unwrap(), again.auth.unwrap());
+    let (all, _) = ask(&mut connect(&path).await, List(Filter::default())).await;
+    assert_eq!(all.len(), 1);
     atlas.shutdown(Shutdown::Handover).await.unwrap();
 }
 
@@ -211,13 +192,12 @@ async fn the_feed_of_all_sessions_is_read_whole_and_resumed_from_what_it_sends()
     for _ in 0..8 {
         atlas.spawn(request(), SessionOptions::new()).await.unwrap();
     }
-    let feed = async |since: u64| {
-        let request = Request::Events {
-            session: None,
+    let feed = async |since: u64| -> (EventsSent, Vec<EventItem>) {
+        let call = Events {
             since,
-            follow: false,
+            ..Events::default()
         };
-        ask(&mut connect(&path).await, &request).await
+        ask(&mut connect(&path).await, call).await
     };
     let (answer, all) = feed(0).await;
     assert!(
@@ -225,9 +205,9 @@ async fn the_feed_of_all_sessions_is_read_whole_and_resumed_from_what_it_sends()
         "more than any queue on the way holds: {}",
         all.len()
     );
-    assert_eq!(answer["events"], all.len());
+    assert_eq!(answer.events, all.len() as u64);
     let half = all.len() / 2;
-    let cursor = all[half - 1]["cursor"].as_u64().unwrap();
+    let cursor = all[half - 1].cursor;
     let (_, rest) = feed(cursor).await;
     assert_eq!(rest[..all.len() - half], all[half..]);
     atlas.shutdown(Shutdown::Handover).await.unwrap();
