@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::clients;
 use crate::guard;
 use crate::layers;
 use crate::prose;
@@ -63,6 +64,7 @@ const STEPS: &[Step] = &[
             .args(["--store", "redb"])
             .run()
     }),
+    ("clients", || clients::check(&[])),
 ];
 
 pub(crate) fn run() -> Result<(), Failed> {
