@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::clients;
 use crate::guard;
 use crate::layers;
 use crate::prose;
@@ -50,6 +51,7 @@ const STEPS: &[Step] = &[
             .args(["--store", "redb"])
             .run()
     }),
+    ("clients", || clients::check(&[])),
 ];
 
 pub(crate) fn run() -> Result<(), Failed> {

@@ -2,6 +2,7 @@
 //! holds no logic of atlas.
 
 mod ci;
+mod clients;
 mod guard;
 mod layers;
 mod prose;
@@ -23,6 +24,8 @@ cargo xtask <command>
   layers                   proves that crates import only from the floors below them
   prose                    rejects phrases, doc comments and citations that a reader stumbles over
   conformance [--json]     one suite over every provider
+  clients [--sim FILE] ... the clouds' official clients against the simulated clouds, each call \
+      listed
   contract --specs DIR     requests and answers against the clouds' own API documents
   sim [--seeds N] ...      simulated histories; --clouds A,B chooses, --sabotage NAME|all removes \
       a safeguard
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         "ci" => ci::run(),
         "guard" => guard::check(),
         "layers" => layers::check(),
+        "clients" => clients::check(&rest),
         "prose" => prose::check(),
         "rooms" => rooms::check(),
         "conformance" => Cargo::release("atlas-conformance").args(&rest).run(),

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use crate::RunPod;
 
-/// Read strictly: a key that is left out is deleted by a caller who adds one to what was read and
-/// stores the result.
+/// Read strictly: if a key were left out, a caller that adds one to what it read and stores the
+/// result would delete it.
 #[derive(Deserialize)]
 struct Keys {
     keys: Vec<String>,

@@ -197,6 +197,9 @@ async fn what_the_official_clients_ask_for_is_there() {
         "{ myself { pods { id containerRegistryAuthId desiredStatus dockerArgs dockerId machineId \
             port
             uptimeSeconds vcpuCount memoryInGb volumeMountPath machine { gpuDisplayName } } } }",
+        "{ gpuTypes(input: {cluster: true}) { minPodGpuCount clusterPrice sixMonthPrice
+            nodeGroupDatacenters { id } lowestPrice(input: {gpuCount: 8}) { minVcpu
+            gpuTypeCudaVersions { cudaVersion availability } } } }",
         "{ myself { endpoints { id gpuIds scalerType env { key value } } podTemplates { name }
             containerRegistryCreds { id } } }",
     ] {
@@ -283,6 +286,20 @@ async fn a_field_that_the_schema_lacks_is_refused_before_anything_is_ordered() {
         answer["errors"][0]["message"],
         "saveEndpoint is not simulated"
     );
+    let (status, answer) = cloud
+        .ask("{ myself { id secrets { id } } }", json!({}))
+        .await;
+    assert_eq!(
+        (status, &answer["errors"][0]["message"]),
+        (501, &json!("myself.secrets is not simulated"))
+    );
+    // Browser logins and the hub are asked for without a key.
+    for open in [
+        "mutation { createFlashAuthRequest { id } }",
+        "{ listings(input: {}) { id } }",
+    ] {
+        assert_eq!(cloud.ask_as(None, open, json!({})).await.0, 501, "{open}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -142,6 +142,14 @@ async fn a_key_is_missing_wrong_or_somebody_elses_and_each_is_told_its_own_way()
             .0,
         200
     );
+    // The market is open, as gpuhunt searches it; a key that is sent must be right all the same.
+    let search = async |key| {
+        let (status, text) = client.as_key(key, "POST", "/v0/bundles/", json!({})).await;
+        let found: Value = serde_json::from_str(&text).unwrap_or_default();
+        (status, found["offers"].as_array().map_or(0, Vec::len))
+    };
+    assert!(matches!(search(None).await, (200, 1..)));
+    assert_eq!(search(Some("nope")).await, (404, 0));
     client.quirks(|quirks| quirks.bad_key_is_401 = true);
     assert_eq!(
         client
@@ -772,6 +780,10 @@ async fn what_the_official_client_calls_is_answered_or_named_as_not_simulated() 
         ("GET", "/v0/workergroups/"),
         ("GET", "/v0/template/"),
         ("POST", "/v0/instances/take_snapshot/7/"),
+        ("GET", "/v0/instances/filters/"),
+        ("PUT", "/v0/users/"),
+        ("POST", "/v0/secrets/"),
+        ("GET", "/v0/tfa/status/"),
     ] {
         let (status, body) = call(method, url, json!({})).await;
         assert_eq!(

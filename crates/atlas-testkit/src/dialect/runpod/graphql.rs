@@ -30,24 +30,43 @@ const NO_GPUS: &str = "There are not enough free GPUs on the host machine to sta
 /// What a resolver answers: a value, or the message of an error.
 type Resolved = Result<Value, String>;
 
-/// Documented mutations that are not simulated (docs/clouds/runpod.md, "The simulated RunPod").
-const NOT_SIMULATED: [&str; 15] = [
+/// Fields that are documented, or that an official client asks for, and that are not simulated
+/// (docs/clouds/runpod.md, "The simulated RunPod").
+const NOT_SIMULATED: [&str; 30] = [
+    "allAiApiPublicConfigs",
     "createCluster",
+    "createFlashApp",
+    "createFlashAuthRequest",
+    "createFlashEnvironment",
     "createNetworkVolume",
     "createSecret",
     "deleteCluster",
     "deleteEndpoint",
+    "deleteFlashApp",
+    "deleteFlashEnvironment",
     "deleteNetworkVolume",
     "deleteSavingsPlan",
+    "deployBuildToEnvironment",
+    "finalizeFlashArtifactUpload",
+    "flashAppByName",
+    "flashAuthRequestStatus",
+    "flashEnvironmentByName",
+    "listings",
     "podEditJob",
     "podEditName",
     "podLock",
     "podReset",
     "podRestart",
+    "prepareFlashArtifactUpload",
     "saveEndpoint",
+    "secretCreate",
+    "secretDelete",
     "updateEndpointTemplate",
     "updateNetworkVolume",
 ];
+
+/// The same in the selection of a root field.
+const NOT_SIMULATED_IN: [(&str, &str); 2] = [("myself", "flashApps"), ("myself", "secrets")];
 
 impl RunPod {
     /// Answers `POST /graphql`.
@@ -78,12 +97,8 @@ impl RunPod {
         if let Some(refused) = self.withheld(key.unwrap_or_default()) {
             return Ok(refused);
         }
-        let missing = document
-            .fields
-            .iter()
-            .find(|field| NOT_SIMULATED.contains(&field.name.as_str()));
-        if let Some(field) = missing {
-            let message = format!("{} is not simulated", field.name);
+        if let Some(field) = document.fields.iter().find_map(not_simulated) {
+            let message = format!("{field} is not simulated");
             let body = json!({ "errors": [{ "message": message }] });
             return Ok(answer(StatusCode::NOT_IMPLEMENTED, &body));
         }
@@ -262,6 +277,17 @@ impl RunPod {
                 .price,
         ))
     }
+}
+
+/// The name of the field that is asked for and not simulated.
+fn not_simulated(field: &Field) -> Option<String> {
+    if NOT_SIMULATED.contains(&field.name.as_str()) {
+        return Some(field.name.clone());
+    }
+    let (outer, inner) = NOT_SIMULATED_IN
+        .iter()
+        .find(|(outer, inner)| field.name == *outer && field.selected(inner).is_some())?;
+    Some(format!("{outer}.{inner}"))
 }
 
 /// The least bid that is taken: half the price.

@@ -621,6 +621,11 @@ fn route(method: &Method, path: &str) -> Result<Route, Box<Response<SimBody>>> {
         ],
         _ => Vec::new(),
     };
+    if let ["v2", "global-volumes", ..] = segments.as_slice() {
+        let detail = format!("{method} /v2/global-volumes is not simulated");
+        let problem = Problem::new(StatusCode::NOT_IMPLEMENTED, detail);
+        return Err(Box::new(problem.response()));
+    }
     if routes.is_empty() {
         return Err(Box::new(
             Problem::new(StatusCode::NOT_FOUND, "The requested path was not found.").response(),

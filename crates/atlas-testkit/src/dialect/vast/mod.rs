@@ -298,18 +298,30 @@ impl Vast {
             return Ok(self.result(&parts));
         }
         let query = Query::of(parts.uri.query());
-        let Some(key) = key(&parts.headers, &query) else {
+        let route = route(&parts.method, parts.uri.path());
+        let given = key(&parts.headers, &query);
+        // The market can be searched without an account (docs/clouds/vast.md, "Offers").
+        let open = given.is_none() && route == Some(Route::Bundles);
+        if given.is_none() && !open {
             return Ok(Failure::new(
                 403,
                 "auth_error",
                 "error 403/1: This action requires login.",
             )
             .response());
+        }
+        let key = given.unwrap_or_default();
+        let account = || {
+            if open {
+                Some(self.world.account(""))
+            } else {
+                self.world.authorize(NAME, &key)
+            }
         };
-        if self.world.authorize(NAME, &key).is_none() {
+        if account().is_none() {
             return Ok(self.unauthorized());
         }
-        let Some(route) = route(&parts.method, parts.uri.path()) else {
+        let Some(route) = route else {
             let known = more::out_of_scope(&parts.method, parts.uri.path());
             return Ok(known.map_or_else(|| self.no_route(&parts), |failure| failure.response()));
         };
@@ -327,7 +339,7 @@ impl Vast {
             route.target().as_deref(),
             continues,
         );
-        let Some(account) = self.world.authorize(NAME, &key) else {
+        let Some(account) = account() else {
             return Ok(self.unauthorized());
         };
         self.collect(&account);

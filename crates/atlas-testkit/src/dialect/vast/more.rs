@@ -46,10 +46,34 @@ const OUT_OF_SCOPE: &[(&str, &str)] = &[
     ("charges/chart", "charts of charges"),
     ("users/cloud_integrations", "cloud credentials"),
     ("volumes/copy", "copies of volumes"),
+    ("volumes", "what hosts do"),
+    ("instances/filters", "filters of lists"),
+    ("instance_backups", "backups"),
+    ("network_disk", "network volumes"),
+    ("contracts/fetch", "contracts"),
+    ("secrets", "changes of secrets"),
+    ("tfa", "two-factor authentication"),
+    (
+        "users",
+        "changes of the account, its addresses and earnings",
+    ),
+];
+
+/// The same for the router of serverless endpoints, a host of its own that clients look for at a
+/// base URL that is not the ordinary one.
+const ROUTER: &[&str] = &[
+    "/get_autogroup_logs/",
+    "/get_endpoint_logs/",
+    "/get_endpoint_workers/",
+    "/update_workers/",
 ];
 
 /// The name of a documented call that is not simulated.
 pub(super) fn out_of_scope(method: &Method, path: &str) -> Option<Failure> {
+    if ROUTER.contains(&path) {
+        let msg = format!("{method} {path}: the serverless router: not simulated");
+        return Some(Failure::new(501, "not_simulated", msg));
+    }
     let (_, rest) = path.strip_prefix("/api/")?.split_once('/')?;
     let (_, name) = OUT_OF_SCOPE.iter().find(|(begin, _)| {
         rest.strip_prefix(begin)

@@ -8,10 +8,10 @@ use super::document::Field;
 use super::floor;
 use crate::dialect::runpod::RunPod;
 use crate::dialect::runpod::pods::dollars;
-use crate::dialect::runpod::stock::{CARDS, CENTRES, FLAVOURS, NAME, VCPUS_PER_GPU};
+use crate::dialect::runpod::stock::{CARDS, CENTRES, CUDA, FLAVOURS, NAME, VCPUS_PER_GPU};
 use crate::world::stock_level;
 
-/// Whether a root field is part of the open catalogue.
+/// Whether a root field is answered without a key.
 pub(super) fn is_open(field: &str) -> bool {
     matches!(
         field,
@@ -20,6 +20,10 @@ pub(super) fn is_open(field: &str) -> bool {
             | "cpuFlavors"
             | "countryCodes"
             | "serverlessGpuPools"
+            | "allAiApiPublicConfigs"
+            | "createFlashAuthRequest"
+            | "flashAuthRequestStatus"
+            | "listings"
             | "__typename"
     )
 }
@@ -82,9 +86,27 @@ impl RunPod {
                 let offered = |price: UsdPerHour| {
                     (level != Stock::None).then(|| dollars(price.per_hour().nanos()))
                 };
+                let cuda: Vec<Value> = CUDA
+                    .iter()
+                    .map(|version| {
+                        let free = level != Stock::None;
+                        json!({ "__typename": "GpuTypeCudaVersion", "cudaVersion": version,
+                            "availability": if free { "AVAILABLE" } else { "UNAVAILABLE" } })
+                    })
+                    .collect();
+                // Clusters are made of whole secure machines.
+                let clusters: Vec<Value> = self
+                    .world
+                    .stock(NAME, &shape.native, "SECURE")
+                    .into_iter()
+                    .filter(|(_, free)| *free >= most("SECURE"))
+                    .map(|(id, _)| json!({ "__typename": "DataCenter", "id": id }))
+                    .collect();
                 json!({
                     "__typename": "GpuType", "cudaCores": 0, "oneMonthPrice": null,
-                        "threeMonthPrice": null,
+                        "threeMonthPrice": null, "sixMonthPrice": null,
+                    "minPodGpuCount": 1, "clusterPrice": price("SECURE"),
+                        "nodeGroupDatacenters": clusters,
                     "oneWeekPrice": null, "id": shape.native, "displayName": shape.name,
                         "memoryInGb": shape.vram_gb,
                     "manufacturer": if shape.native.starts_with("AMD") { "AMD" } else { "Nvidia" },
@@ -96,7 +118,7 @@ impl RunPod {
                         "maxGpuCountSecureCloud": most("SECURE"),
                     "maxGpuCountCommunityCloud": most("COMMUNITY"),
                     "lowestPrice": {
-                        "__typename": "LowestPrice",
+                        "__typename": "LowestPrice", "gpuTypeCudaVersions": cuda,
                         "minimumBidPrice": cheapest.and_then(|(_,
                             tier)| offered(floor(tier.price))),
                         "uninterruptablePrice": cheapest.and_then(|(_, tier)| offered(tier.price)),
@@ -116,14 +138,15 @@ impl RunPod {
             // The live list has a sentinel that cannot be rented.
             types.push(json!({
                 "__typename": "GpuType", "cudaCores": 0, "oneMonthPrice": null,
-                    "threeMonthPrice": null,
+                    "threeMonthPrice": null, "sixMonthPrice": null, "minPodGpuCount": 0,
+                    "clusterPrice": null, "nodeGroupDatacenters": [],
                 "oneWeekPrice": null, "id": "unknown", "displayName": "unknown", "memoryInGb": 0,
                     "manufacturer": "unknown", "secureCloud": false,
                 "communityCloud": false, "securePrice": null, "communityPrice": null,
                     "secureSpotPrice": null, "communitySpotPrice": null,
                 "maxGpuCount": 0, "maxGpuCountSecureCloud": 0, "maxGpuCountCommunityCloud": 0,
                 "lowestPrice": {
-                        "__typename": "LowestPrice",
+                        "__typename": "LowestPrice", "gpuTypeCudaVersions": [],
                     "minimumBidPrice": null, "uninterruptablePrice": null, "minVcpu": null,
                         "minMemory": null, "stockStatus": null,
                     "availableGpuCounts": [], "countryCode": null, "minDownload": null,
