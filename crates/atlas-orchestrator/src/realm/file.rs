@@ -23,8 +23,27 @@ pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// Opens a file for reading. Another kind of file, such as a FIFO whose opening would wait for a
+/// writer, is not opened.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    if fs::metadata(path)?.is_file() {
+        File::open(path)
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is not a regular file",
+        ))
+    }
+}
+
 pub(super) fn load(path: &Path) -> Result<Secret> {
-    let file = match File::open(path) {
+    let file = match open_regular(path) {
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput => {
+            return Err(refused(path, "is not a regular file"));
+        }
+        other => other,
+    };
+    let file = match file {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             return Err(Error::new(
@@ -180,6 +199,22 @@ mod tests {
     use super::*;
     use atlas_core::{SeededEntropy, SystemEntropy};
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_fifo_in_the_place_of_the_secret_is_refused_and_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("realm");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        let error = load(&path).unwrap_err();
+        assert!(error.message().contains("not a regular file"), "{error}");
+        assert_eq!(
+            load_or_create(&path, &SystemEntropy::new())
+                .unwrap_err()
+                .kind(),
+            ErrorKind::Validation
+        );
+    }
 
     #[test]
     fn a_new_secret_is_private_random_and_read_back() {

@@ -2,7 +2,7 @@
 //! migrates its schema.
 
 use std::fs::{self, File, TryLockError};
-use std::io;
+use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,6 +22,8 @@ use crate::store::memory::draw_incarnation;
 
 /// How often the lock is tried. Waiting for a file lock has no time limit, so it is polled.
 const LOCK_POLL: Duration = Duration::from_millis(50);
+/// The longest note of an owner that is read.
+const MAX_NOTE: u64 = 4096;
 /// Size of the page cache in memory; the operating system caches the rest.
 const CACHE_BYTES: usize = 128 << 20;
 
@@ -40,7 +42,10 @@ impl StoreOwner {
     /// Reads the note beside a store. It is only a hint: its writer may be dead.
     #[must_use]
     pub fn of(store: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(note_path(store)).ok()?).ok()
+        let mut text = Vec::new();
+        let note = private_file::open_regular(&note_path(store)).ok()?;
+        note.take(MAX_NOTE).read_to_end(&mut text).ok()?;
+        serde_json::from_slice(&text).ok()
     }
 }
 
@@ -62,11 +67,19 @@ enum Attempt {
 pub(super) fn open(path: &Path, options: &RedbOptions) -> Result<Opened, Error> {
     let mut waited = Duration::ZERO;
     loop {
-        if !path
-            .try_exists()
-            .map_err(|e| io_failed(path, "cannot be examined", e))?
-        {
-            create(path, &*options.entropy)?;
+        match fs::metadata(path) {
+            Ok(_) => {}
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(io_failed(path, "cannot be examined", e));
+            }
+            Err(_) if fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink()) => {
+                return Err(refused(
+                    path,
+                    "is a symbolic link to a file that does not exist: restore that file, or \
+                     remove the link to begin a new store",
+                ));
+            }
+            Err(_) => create(path, &*options.entropy)?,
         }
         match attempt(path, Trust::Seal)? {
             Attempt::Opened(db, identity) => {
@@ -106,6 +119,9 @@ enum Trust {
 }
 
 fn attempt(path: &Path, trust: Trust) -> Result<Attempt, Error> {
+    if fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+        return Err(refused(path, "is not a regular file; name another place"));
+    }
     let file = match File::options().read(true).write(true).open(path) {
         Ok(file) => file,
         // Moved away since the check: check again.
@@ -115,9 +131,6 @@ fn attempt(path: &Path, trust: Trust) -> Result<Attempt, Error> {
     let meta = file
         .metadata()
         .map_err(|e| io_failed(path, "cannot be examined", e))?;
-    if !meta.is_file() {
-        return Err(refused(path, "is not a regular file"));
-    }
     if meta.len() == 0 {
         // We never publish an empty file, so this one was emptied, and the machines it recorded may
         // still be running.
@@ -169,9 +182,13 @@ fn attempt(path: &Path, trust: Trust) -> Result<Attempt, Error> {
         return Ok(Attempt::Held);
     }
     let kept_at = gate.pages().kept_at();
-    gate.pages()
-        .forget_kept()
-        .map_err(|e| io_failed(kept_at, "cannot be removed", e))?;
+    gate.pages().forget_kept().map_err(|e| {
+        let message = format!(
+            "{} is in the way of the store's checksums, and cannot be removed: remove it",
+            kept_at.display()
+        );
+        Error::new(ErrorKind::Unavailable, message).with_source(e)
+    })?;
     gate.open()
         .map_err(|e| io_failed(path, "cannot be written", e))?;
     make_private(&again).map_err(|e| io_failed(path, "cannot be made private", e))?;

@@ -4,14 +4,15 @@
 //! file with the coarse time of its clock, so two changes in a row may give the same one. The
 //! nanoseconds of the sealed time are therefore drawn at random: a later change gives other ones.
 
-use std::fs::{self, File, Metadata};
-use std::io;
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use atlas_core::Entropy;
 
 use super::sums::{Sums, sum};
+use crate::realm::file as private_file;
 
 const MAGIC: &[u8; 16] = b"atlas page sums2";
 /// The numbers of a seal.
@@ -95,11 +96,9 @@ impl Kept {
 
     /// Reads the output of [`Kept::encode`]; `None` if there is none, or it is damaged itself.
     pub(super) fn load(path: &Path) -> Option<Self> {
-        // Opening a FIFO would wait for a writer.
-        if !fs::metadata(path).ok()?.is_file() {
-            return None;
-        }
-        let bytes = fs::read(path).ok()?;
+        let mut bytes = Vec::new();
+        let mut file = private_file::open_regular(path).ok()?;
+        file.read_to_end(&mut bytes).ok()?;
         let (body, own) = bytes.split_last_chunk::<8>()?;
         let (words, rest) = body.strip_prefix(MAGIC)?.as_chunks::<8>();
         if sum(body) != u64::from_le_bytes(*own) || !rest.is_empty() {
@@ -117,6 +116,7 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn damaged_sums_are_no_sums() {
