@@ -8,6 +8,7 @@ use std::time::Duration;
 use atlas_sim::RunPodUrls;
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::faked::FakedClock;
 use crate::orders::{Orders, WORKER};
 
 /// A running worker. It ends when its stdin does, so none outlives this process.
@@ -19,10 +20,18 @@ pub(crate) struct Hand {
 
 impl Hand {
     /// Starts a worker.
-    pub(crate) fn start(orders: &Orders, urls: &RunPodUrls) -> Result<Self, String> {
+    pub(crate) fn start(
+        orders: &Orders,
+        urls: &RunPodUrls,
+        clock: Option<&FakedClock>,
+    ) -> Result<Self, String> {
         let own = std::env::current_exe()
             .map_err(|error| format!("this program cannot be found: {error}"))?;
-        let mut child = Command::new(own)
+        let mut command = Command::new(own);
+        if let Some(clock) = clock {
+            clock.set_on(&mut command);
+        }
+        let mut child = command
             .arg(WORKER)
             .env("RUNPOD_API_KEY", atlas_sim::KEY)
             .env("ATLAS_RUNPOD_URL", &urls.control)
