@@ -16,6 +16,22 @@ pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// Opens a file for reading. Another kind of file, such as a FIFO whose opening would wait for a
+/// writer, is not opened.
+///
+/// # Errors
+/// `InvalidInput` when it is not a regular file; otherwise like [`File::open`].
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    if fs::metadata(path)?.is_file() {
+        File::open(path)
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is not a regular file",
+        ))
+    }
+}
+
 /// Atomically creates a file with this content and mode 0600, or fails if the name is taken.
 ///
 /// A hard link is the only way in the standard library to publish a finished file under a name

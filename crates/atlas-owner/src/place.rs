@@ -45,7 +45,11 @@ pub(super) fn socket_of(store: &Path) -> io::Result<PathBuf> {
 pub(super) fn bind(path: &Path, store: &Path, draft: &str) -> Result<UnixListener, Error> {
     match fs::symlink_metadata(path) {
         Ok(meta) if !meta.file_type().is_socket() => {
-            return Err(failed(path, "already exists and is not a socket", None));
+            return Err(failed(
+                path,
+                "already exists and is not a socket: remove it",
+                None,
+            ));
         }
         _ => {}
     }

@@ -28,6 +28,35 @@ pub(crate) fn tiers(request: &ComputeRequest) -> &'static [CloudType] {
     }
 }
 
+/// The regions of a request, in the upper case of RunPod's ids: parts of its API accept lower case
+/// and then misbehave.
+pub(crate) fn regions(request: &ComputeRequest) -> Vec<String> {
+    let hints = request.region_hints.iter();
+    hints.map(|region| region.to_ascii_uppercase()).collect()
+}
+
+/// Refuses regions that none of these data centres is, or is in.
+///
+/// # Errors
+/// `validation`, naming the data centres.
+pub(crate) fn known_regions(regions: &[String], centres: &[String]) -> Result<()> {
+    let is_known = |region: &String| {
+        centres
+            .iter()
+            .any(|centre| centre == region || catalogue::country(centre) == Some(region))
+    };
+    match regions.iter().find(|region| !is_known(region)) {
+        Some(unknown) if !centres.is_empty() => Err(Error::validation(
+            "region_hints",
+            format!(
+                "runpod has no data centre or country {unknown:?}: it has {}",
+                centres.join(", ")
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// The tier's name in RunPod's API.
 pub(crate) fn cloud(tier: CloudType) -> &'static str {
     if tier == CloudType::Community {

@@ -103,11 +103,10 @@ pub(crate) fn check(request: &ComputeRequest) -> Result<()> {
             "runpod's proxy serves at most 10 http ports",
         ));
     }
-    // Parts of RunPod's API accept lower case and then misbehave.
     if request.region_hints.iter().any(|region| {
         !region
             .bytes()
-            .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'-')
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-')
     }) {
         return Err(Error::validation(
             "region_hints",
@@ -190,7 +189,7 @@ mod tests {
                     .cloud_type(CloudType::Community),
             ),
             (Validation, "ports", eleven),
-            (Validation, "region_hints", gpu().region("eu-ro-1")),
+            (Validation, "region_hints", gpu().region("New York")),
             (
                 Validation,
                 "provider_opts",
@@ -229,7 +228,7 @@ mod tests {
             gpu()
                 .port(Port::symmetric_tcp(0))
                 .region("EU-RO-1")
-                .region("US"),
+                .region("us"),
             gpu().provider_opts(json!({"gpu": {"minCudaVersion": "12.4"}})),
             cpu(4).memory(MemorySize::gib(8)),
         ] {

@@ -1,7 +1,7 @@
 //! The control plane: one function per endpoint that a machine needs. `translate` interprets the
 //! answers.
 
-use atlas_core::{CallContext, CloudType, Result, RetryClass, Secret};
+use atlas_core::{CallContext, CloudType, Error, ErrorKind, Result, RetryClass, Secret};
 use atlas_http::{Answer, Call, Client, Page, Walk, lenient, walk};
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -180,6 +180,31 @@ impl Control {
         let read = lenient::rows("cpu flavours", flavours);
         let complete = read.unreadable.is_empty() && !read.rows.is_empty();
         Ok((read.usable()?, complete))
+    }
+
+    /// The ids of `GET /v2/catalog/datacenters`.
+    ///
+    /// # Errors
+    /// Like any read; `provider` if an entry cannot be read, because the list would lack it.
+    pub(crate) async fn data_centres(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+    ) -> Result<Vec<String>> {
+        let path = ["v2", "catalog", "datacenters"];
+        let centres = self
+            .walk(cx, operation, &path, &[], "dataCenters")
+            .await?
+            .whole()?;
+        let ids = centres.iter().map(|centre| centre.get("id")?.as_str());
+        ids.map(|id| id.map(str::to_owned))
+            .collect::<Option<_>>()
+            .ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Provider,
+                    "a data centre in the catalogue has no id",
+                )
+            })
     }
 
     /// `GET /v2/network-volumes/{id}`.

@@ -166,16 +166,13 @@ impl Graph {
         operation: &'static str,
         request: &ComputeRequest,
     ) -> Result<Vec<Candidate>> {
-        let places: Vec<Option<&str>> = if request.region_hints.is_empty() {
+        let regions = crate::candidates::regions(request);
+        let places: Vec<Option<&str>> = if regions.is_empty() {
             vec![None]
         } else {
-            request
-                .region_hints
-                .iter()
-                .map(|region| Some(region.as_str()))
-                .collect()
+            regions.iter().map(|region| Some(region.as_str())).collect()
         };
-        if request.region_hints.iter().any(|region| region.len() == 2) {
+        if regions.iter().any(|region| region.len() == 2) {
             return Err(Error::validation(
                 "region_hints",
                 "spot is bid for by data centre, such as EU-RO-1",

@@ -146,7 +146,7 @@ impl RunPod {
             return Ok(Shape {
                 native_type,
                 cloud: candidates::cloud(*tier),
-                data_centres: request.region_hints.clone(),
+                data_centres: candidates::regions(request),
             });
         }
         let best = self.best(cx, request).await?;
@@ -216,8 +216,9 @@ impl RunPod {
         let regions = self.regions(cx, operation, request).await?;
         if let Some(vcpus) = request.cpu {
             let (flavours, complete) = self.control.cpus(cx, operation, vcpus).await?;
-            let found = candidates::cpus(request, &regions, &flavours);
-            return found.or_else(|error| known_refusal(error, complete));
+            let found = candidates::cpus(request, &regions, &flavours)
+                .or_else(|error| known_refusal(error, complete))?;
+            return self.unless_unknown(cx, operation, &regions, found).await;
         }
         let tier = |tier: CloudType| self.control.gpus(cx, operation, tier, request.gpu_count);
         let catalogue = match candidates::tiers(request) {
@@ -229,8 +230,28 @@ impl RunPod {
             }
         };
         let complete = catalogue.iter().all(|tier| tier.complete);
-        let found = candidates::gpus(request, &regions, &catalogue);
-        found.or_else(|error| known_refusal(error, complete))
+        let found = candidates::gpus(request, &regions, &catalogue)
+            .or_else(|error| known_refusal(error, complete))?;
+        self.unless_unknown(cx, operation, &regions, found).await
+    }
+
+    /// The candidates. If there are none, a region that RunPod does not have is refused instead of
+    /// being waited for.
+    async fn unless_unknown(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        regions: &[String],
+        found: Vec<Candidate>,
+    ) -> Result<Vec<Candidate>> {
+        if found.is_empty()
+            && !regions.is_empty()
+            // What cannot be looked up is sold out, as far as is known.
+            && let Ok(centres) = self.control.data_centres(cx, operation).await
+        {
+            candidates::known_regions(regions, &centres)?;
+        }
+        Ok(found)
     }
 
     /// The regions to search: the request's, or the data centre of its network volume, to which
@@ -242,7 +263,7 @@ impl RunPod {
         request: &ComputeRequest,
     ) -> Result<Vec<String>> {
         let Some(volume) = &request.network_volume_id else {
-            return Ok(request.region_hints.clone());
+            return Ok(candidates::regions(request));
         };
         let home = self
             .control
@@ -254,8 +275,9 @@ impl RunPod {
             return Err(Error::new(ErrorKind::Provider, message)
                 .outcome_is(Outcome::NotApplied(Next::SameLater)));
         }
+        let hints = candidates::regions(request);
         let wanted = |region: &String| *region == home || catalogue::country(&home) == Some(region);
-        if !request.region_hints.is_empty() && !request.region_hints.iter().any(wanted) {
+        if !hints.is_empty() && !hints.iter().any(wanted) {
             return Err(Error::validation(
                 "region_hints",
                 format!("the network volume is in {home}, and in none of these"),

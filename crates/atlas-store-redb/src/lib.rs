@@ -7,6 +7,7 @@
 mod gate;
 mod open;
 mod pages;
+mod reserve;
 mod schema;
 mod seal;
 mod sums;
@@ -29,6 +30,7 @@ use atlas_orchestrator::store::{
 use redb::{ReadTransaction, ReadableDatabase};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::reserve::Reserve;
 use crate::schema::{
     EVENTS, FEED, FINGERPRINT, INCARNATION, LAST_COMMIT, LEASES, META, SCHEMA_VERSION, unreadable,
 };
@@ -108,7 +110,7 @@ impl RedbOptions {
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Redb, Error> {
         let path = path.as_ref().to_owned();
         let opened = open::open(&path, self)?;
-        let db = Arc::new(Current::new(opened.db));
+        let db = Arc::new(Current::new(opened.db, &path));
         let (queue, jobs) = mpsc::channel(QUEUE);
         let (served, note, place) = (db.clone(), opened.note, path.clone());
         let identity = opened.identity;
@@ -125,7 +127,8 @@ impl RedbOptions {
                     Ok(opened.db)
                 };
                 let in_place = || identity.get().is_at(&place);
-                writer::run(&served, reopen, in_place, &*again.clock, jobs);
+                let reserve = Reserve::of(&place);
+                writer::run(&served, reopen, in_place, reserve, &*again.clock, jobs);
                 // Removed before the lock is released with the database; later the note could be
                 // the next owner's.
                 if let Err(e) = std::fs::remove_file(&note) {

@@ -42,11 +42,19 @@ enum Attempt {
 pub(super) fn open(path: &Path, options: &RedbOptions) -> Result<Opened, Error> {
     let mut waited = Duration::ZERO;
     loop {
-        if !path
-            .try_exists()
-            .map_err(|e| io_failed(path, "cannot be examined", e))?
-        {
-            create(path, &*options.entropy)?;
+        match fs::metadata(path) {
+            Ok(_) => {}
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(io_failed(path, "cannot be examined", e));
+            }
+            Err(_) if fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink()) => {
+                return Err(refused(
+                    path,
+                    "is a symbolic link to a file that does not exist: restore that file, or \
+                     remove the link to begin a new store",
+                ));
+            }
+            Err(_) => create(path, &*options.entropy)?,
         }
         match attempt(path, Trust::Seal)? {
             Attempt::Opened(db, identity) => {
@@ -82,6 +90,9 @@ enum Trust {
 }
 
 fn attempt(path: &Path, trust: Trust) -> Result<Attempt, Error> {
+    if fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+        return Err(refused(path, "is not a regular file; name another place"));
+    }
     let file = match File::options().read(true).write(true).open(path) {
         Ok(file) => file,
         // Moved away since the check: check again.
@@ -91,9 +102,6 @@ fn attempt(path: &Path, trust: Trust) -> Result<Attempt, Error> {
     let meta = file
         .metadata()
         .map_err(|e| io_failed(path, "cannot be examined", e))?;
-    if !meta.is_file() {
-        return Err(refused(path, "is not a regular file"));
-    }
     if meta.len() == 0 {
         // We never publish an empty file, so this one was emptied, and the machines it recorded may
         // still be running.
@@ -145,9 +153,13 @@ fn attempt(path: &Path, trust: Trust) -> Result<Attempt, Error> {
         return Ok(Attempt::Held);
     }
     let kept_at = gate.pages().kept_at();
-    gate.pages()
-        .forget_kept()
-        .map_err(|e| io_failed(kept_at, "cannot be removed", e))?;
+    gate.pages().forget_kept().map_err(|e| {
+        let message = format!(
+            "{} is in the way of the store's checksums, and cannot be removed: remove it",
+            kept_at.display()
+        );
+        Error::new(ErrorKind::Unavailable, message).with_source(e)
+    })?;
     gate.open()
         .map_err(|e| io_failed(path, "cannot be written", e))?;
     make_private(&again).map_err(|e| io_failed(path, "cannot be made private", e))?;

@@ -116,8 +116,9 @@ impl Pages {
 
     /// Reads the whole file; true if it is, byte for byte, as it was at the last close.
     pub(super) fn is_as_left(&self) -> io::Result<bool> {
-        let found = Sums::of(&self.backend)?;
-        let same = Kept::load(&self.kept_at).is_some_and(|kept| kept.sums == found);
+        let mut found = Sums::of(&self.backend)?;
+        let kept = Kept::load(&self.kept_at);
+        let same = kept.is_some_and(|mut kept| kept.sums.equals(&mut found));
         self.compares.store(false, Ordering::Release);
         *self.state() = State {
             sums: found,
@@ -149,7 +150,8 @@ impl Pages {
         let entropy = SystemEntropy::new();
         let kept = state.sums.complete(&self.backend).and_then(|()| {
             let seal = Seal::put_on(&self.file, &entropy)?;
-            private_file::replace(&self.kept_at, &Kept::encode(seal, &state.sums), &entropy)
+            let text = Kept::encode(seal, &mut state.sums)?;
+            private_file::replace(&self.kept_at, &text, &entropy)
         });
         if let Err(e) = kept {
             tracing::warn!(path = %self.kept_at.display(), error = %e,
@@ -186,7 +188,7 @@ impl Pages {
         let found = sum_page(&self.backend, page, content)?;
         let mut state = self.state();
         // A page that was written meanwhile is not what was read, and needs no comparison.
-        if state.unread.contains(page) && !state.sums.is(page, found) {
+        if state.unread.contains(page) && !state.sums.is(page, found)? {
             state.damaged = true;
             return Err(io::Error::other(format!(
                 "page {page} of the file is damaged: it is not as it was left"
@@ -211,7 +213,7 @@ impl Pages {
         }
         {
             let mut state = self.state();
-            state.sums.wrote(offset, data);
+            state.sums.wrote(offset, data)?;
             touched.for_each(|page| state.unread.remove(page));
         }
         self.backend.write(offset, data)
@@ -220,7 +222,7 @@ impl Pages {
     pub(super) fn set_len(&self, len: u64) -> io::Result<()> {
         {
             let mut state = self.state();
-            state.sums.set_len(len);
+            state.sums.set_len(len)?;
             let whole = usize::try_from(len / PAGE as u64).unwrap_or(usize::MAX);
             state.unread.remove_from(whole);
         }

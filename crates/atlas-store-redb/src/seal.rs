@@ -4,16 +4,17 @@
 //! file with the coarse time of its clock, so two changes in a row may give the same one. The
 //! nanoseconds of the sealed time are therefore drawn at random: a later change gives other ones.
 
-use std::fs::{self, File, Metadata};
-use std::io;
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use atlas_core::Entropy;
 
 use super::sums::{Sums, sum};
+use atlas_orchestrator::private_file;
 
-const MAGIC: &[u8; 16] = b"atlas page sums2";
+const MAGIC: &[u8; 16] = b"atlas page sums3";
 /// The numbers of a seal.
 const NUMBERS: usize = 7;
 
@@ -70,8 +71,12 @@ impl Seal {
     }
 }
 
+/// Bytes before the blocks of checksums: the mark, the seal, the number of pages, and the checksum
+/// of these.
+const HEAD: usize = MAGIC.len() + (NUMBERS + 2) * 8;
+
 /// What is kept from one close to the next opening.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Kept {
     seal: [u64; NUMBERS],
     pub(super) sums: Sums,
@@ -82,34 +87,35 @@ impl Kept {
         seal.is_some_and(|seal| seal.0 == self.seal)
     }
 
-    /// The stored form; its own checksum is last.
-    pub(super) fn encode(seal: Option<Seal>, sums: &Sums) -> Vec<u8> {
+    /// The stored form.
+    pub(super) fn encode(seal: Option<Seal>, sums: &mut Sums) -> io::Result<Vec<u8>> {
         let mut out = MAGIC.to_vec();
         let seal = seal.map_or([0; NUMBERS], |seal| seal.0);
-        for number in seal.iter().chain(sums.words()) {
+        for number in seal.iter().chain(&[sums.len() as u64]) {
             out.extend_from_slice(&number.to_le_bytes());
         }
-        out.extend_from_slice(&sum(&out).to_le_bytes());
-        out
+        let own = sum(&out);
+        out.extend_from_slice(&own.to_le_bytes());
+        sums.encode(&mut out)?;
+        Ok(out)
     }
 
-    /// Reads the output of [`Kept::encode`]; `None` if there is none, or it is damaged itself.
+    /// Reads the head of what [`Kept::encode`] returned; `None` if there is none, or it is damaged.
+    /// The checksums are read when they are needed.
     pub(super) fn load(path: &Path) -> Option<Self> {
-        // Opening a FIFO would wait for a writer.
-        if !fs::metadata(path).ok()?.is_file() {
-            return None;
-        }
-        let bytes = fs::read(path).ok()?;
-        let (body, own) = bytes.split_last_chunk::<8>()?;
-        let (words, rest) = body.strip_prefix(MAGIC)?.as_chunks::<8>();
-        if sum(body) != u64::from_le_bytes(*own) || !rest.is_empty() {
+        let mut file = private_file::open_regular(path).ok()?;
+        let mut head = [0; HEAD];
+        file.read_exact(&mut head).ok()?;
+        let (body, own) = head.split_last_chunk::<8>()?;
+        let (words, _) = body.strip_prefix(MAGIC)?.as_chunks::<8>();
+        if sum(body) != u64::from_le_bytes(*own) {
             return None;
         }
         let words: Vec<u64> = words.iter().map(|word| u64::from_le_bytes(*word)).collect();
-        let (seal, sums) = words.split_first_chunk::<NUMBERS>()?;
+        let (len, seal) = words.split_last()?;
         Some(Self {
-            seal: *seal,
-            sums: Sums::from_words(sums),
+            seal: seal.try_into().ok()?,
+            sums: Sums::kept_in(file, HEAD as u64, usize::try_from(*len).ok()?),
         })
     }
 }
@@ -117,29 +123,33 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use redb::StorageBackend;
+    use redb::backends::InMemoryBackend;
+    use std::fs;
 
     #[test]
     fn damaged_sums_are_no_sums() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
-        let words: Vec<u64> = (1..500).collect();
+        let file = InMemoryBackend::new();
+        file.set_len(1200 * 4096).unwrap();
+        file.write(600 * 4096, b"content").unwrap();
         let seal = [1, 2, 3, 4, 5, 6, 7];
-        let kept = Kept {
-            seal,
-            sums: Sums::from_words(&words),
+        let mut sums = Sums::of(&file).unwrap();
+        let good = Kept::encode(Some(Seal(seal)), &mut sums).unwrap();
+        let mut load = |bytes: &[u8]| {
+            fs::write(&path, bytes).unwrap();
+            let kept = Kept::load(&path).filter(|kept| kept.is_sealed_by(Some(Seal(seal))));
+            kept.is_some_and(|mut kept| kept.sums.equals(&mut sums))
         };
-        fs::write(&path, Kept::encode(Some(Seal(seal)), &kept.sums)).unwrap();
-        assert_eq!(Kept::load(&path), Some(kept));
-        let good = fs::read(&path).unwrap();
-        for len in 0..good.len() {
-            fs::write(&path, &good[..len]).unwrap();
-            assert_eq!(Kept::load(&path), None, "{len}");
+        assert!(load(&good));
+        for len in (0..good.len()).step_by(3) {
+            assert!(!load(&good[..len]), "{len}");
         }
-        for at in (0..good.len()).step_by(37) {
+        for at in (0..good.len()).step_by(7) {
             let mut bad = good.clone();
             bad[at] ^= 1;
-            fs::write(&path, bad).unwrap();
-            assert_eq!(Kept::load(&path), None, "{at}");
+            assert!(!load(&bad), "{at}");
         }
     }
 }

@@ -6,7 +6,8 @@
 //! was not written since stays as it was, so damage done while the store was open is detected when
 //! the page is read after the next opening.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 
 use redb::StorageBackend;
 
@@ -17,10 +18,24 @@ const CHUNK: usize = 256 * PAGE;
 const READERS: usize = 2;
 /// Unknown checksum: the page is read and summed at the close.
 const UNKNOWN: u64 = 0;
+/// Checksums are kept in blocks of this many; each block is followed by its own checksum.
+const IN_BLOCK: usize = 511;
+const BLOCK_BYTES: usize = (IN_BLOCK + 1) * 8;
 
-/// The checksums of a file's pages, in order.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Sums(Vec<u64>);
+type Block = [u64; IN_BLOCK];
+
+/// The checksums of a file's pages, in order. Kept ones are read from their file, block by block,
+/// when they are needed.
+#[derive(Debug, Default)]
+pub(super) struct Sums {
+    len: usize,
+    blocks: Vec<Option<Box<Block>>>,
+    kept: Option<Kept>,
+}
+
+/// A file with blocks of checksums, and where they begin in it.
+#[derive(Debug)]
+struct Kept(File, u64);
 
 impl Sums {
     /// Computes the checksums of the whole file.
@@ -42,78 +57,175 @@ impl Sums {
                     .unwrap_or_else(|_| Err(io::Error::other("a reader panicked")))
             })
         })?;
-        Ok(Self(sums))
+        Ok(Self::from_words(&sums))
+    }
+
+    fn from_words(words: &[u64]) -> Self {
+        let block = |words: &[u64]| {
+            let mut block = Box::new([UNKNOWN; IN_BLOCK]);
+            block[..words.len()].copy_from_slice(words);
+            Some(block)
+        };
+        Self {
+            len: words.len(),
+            blocks: words.chunks(IN_BLOCK).map(block).collect(),
+            kept: None,
+        }
+    }
+
+    /// The checksums of this many pages that begin here in this file.
+    pub(super) fn kept_in(file: File, begin: u64, len: usize) -> Self {
+        Self {
+            len,
+            blocks: (0..len.div_ceil(IN_BLOCK)).map(|_| None).collect(),
+            kept: Some(Kept(file, begin)),
+        }
+    }
+
+    /// The number of pages.
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    fn block(&mut self, number: usize) -> io::Result<&mut Block> {
+        let damaged = || io::Error::other("the kept checksums of the store's pages are damaged");
+        let block = self.blocks.get_mut(number).ok_or_else(damaged)?;
+        match block {
+            Some(block) => Ok(block),
+            None => {
+                let Kept(file, begin) = self.kept.as_ref().ok_or_else(damaged)?;
+                let read = read_block(file, begin + (number * BLOCK_BYTES) as u64)?;
+                Ok(block.insert(read.ok_or_else(damaged)?))
+            }
+        }
+    }
+
+    fn get(&mut self, page: usize) -> io::Result<u64> {
+        Ok(self.block(page / IN_BLOCK)?[page % IN_BLOCK])
+    }
+
+    fn set(&mut self, page: usize, sum: u64) -> io::Result<()> {
+        self.block(page / IN_BLOCK)?[page % IN_BLOCK] = sum;
+        Ok(())
+    }
+
+    /// Whether this is the checksum of a page; true also if it is not known.
+    pub(super) fn is(&mut self, page: usize, found: u64) -> io::Result<bool> {
+        if page >= self.len {
+            return Ok(true);
+        }
+        let known = self.get(page)?;
+        Ok(known == found || known == UNKNOWN)
+    }
+
+    /// Whether both have the same checksums, all of them readable.
+    pub(super) fn equals(&mut self, other: &mut Self) -> bool {
+        self.len == other.len
+            && (0..self.blocks.len()).all(|n| match (self.block(n), other.block(n)) {
+                (Ok(one), Ok(other)) => one == other,
+                _ => false,
+            })
     }
 
     /// Records a write.
-    pub(super) fn wrote(&mut self, offset: u64, data: &[u8]) {
+    pub(super) fn wrote(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut at = usize::try_from(offset).unwrap_or(usize::MAX);
         let mut rest = data;
         while !rest.is_empty() {
             let (page, from) = (at / PAGE, at % PAGE);
             let (now, later) = rest.split_at(rest.len().min(PAGE - from));
-            if page >= self.0.len() {
-                self.grow(page + 1);
+            if page >= self.len {
+                self.grow(page + 1)?;
             }
-            self.0[page] = if now.len() == PAGE { sum(now) } else { UNKNOWN };
+            self.set(page, if now.len() == PAGE { sum(now) } else { UNKNOWN })?;
             at += now.len();
             rest = later;
         }
+        Ok(())
     }
 
     /// Records a new length.
-    pub(super) fn set_len(&mut self, len: u64) {
+    pub(super) fn set_len(&mut self, len: u64) -> io::Result<()> {
         let pages = usize::try_from(len.div_ceil(PAGE as u64)).unwrap_or(usize::MAX);
-        if pages > self.0.len() {
+        if pages > self.len {
             return self.grow(pages);
         }
-        self.0.truncate(pages);
-        if let Some(last) = self.0.last_mut() {
-            *last = UNKNOWN;
+        self.len = pages;
+        self.blocks.truncate(pages.div_ceil(IN_BLOCK));
+        match pages.checked_sub(1) {
+            Some(last) => {
+                self.set(last, UNKNOWN)?;
+                // What was cut off in the last block is zero again if the file grows.
+                self.block(last / IN_BLOCK)?[last % IN_BLOCK + 1..].fill(UNKNOWN);
+                Ok(())
+            }
+            None => Ok(()),
         }
     }
 
     /// The former last page may have been partial, and is complete now.
-    fn grow(&mut self, pages: usize) {
-        if let Some(last) = self.0.last_mut() {
-            *last = UNKNOWN;
+    fn grow(&mut self, pages: usize) -> io::Result<()> {
+        if let Some(last) = self.len.checked_sub(1) {
+            self.set(last, UNKNOWN)?;
         }
-        self.0.resize(pages, UNKNOWN);
+        self.len = pages;
+        self.blocks.resize_with(pages.div_ceil(IN_BLOCK), || {
+            Some(Box::new([UNKNOWN; IN_BLOCK]))
+        });
+        Ok(())
     }
 
     /// Computes the unknown checksums from the file.
     pub(super) fn complete(&mut self, file: &impl StorageBackend) -> io::Result<()> {
         let len = file.len()?;
-        if len.div_ceil(PAGE as u64) != self.0.len() as u64 {
-            self.set_len(len);
+        if len.div_ceil(PAGE as u64) != self.len as u64 {
+            self.set_len(len)?;
         }
-        for page in 0..self.0.len() {
-            if self.0[page] == UNKNOWN {
-                sum_pages(file, (page * PAGE) as u64, len, &mut self.0[page..=page])?;
+        for page in 0..self.len {
+            // A block that was not needed has no unknown checksum.
+            let is_here = self
+                .blocks
+                .get(page / IN_BLOCK)
+                .is_some_and(Option::is_some);
+            if is_here && self.get(page)? == UNKNOWN {
+                let found = sum_page(file, page, None)?;
+                self.set(page, found)?;
             }
         }
         Ok(())
     }
 
-    /// The number of pages.
-    pub(super) const fn len(&self) -> usize {
-        self.0.len()
+    /// Appends the blocks, as [`Sums::kept_in`] reads them.
+    pub(super) fn encode(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+        for number in 0..self.blocks.len() {
+            let begin = out.len();
+            for word in self.block(number)? {
+                out.extend_from_slice(&word.to_le_bytes());
+            }
+            let own = sum(&out[begin..]);
+            out.extend_from_slice(&own.to_le_bytes());
+        }
+        Ok(())
     }
+}
 
-    /// Whether this is the checksum of a page; true also if it is not known.
-    pub(super) fn is(&self, page: usize, found: u64) -> bool {
-        self.0
-            .get(page)
-            .is_none_or(|known| *known == found || *known == UNKNOWN)
+/// The block that begins here; `None` if it is damaged.
+fn read_block(mut file: &File, begin: u64) -> io::Result<Option<Box<Block>>> {
+    let mut bytes = [0; BLOCK_BYTES];
+    file.seek(SeekFrom::Start(begin))?;
+    file.read_exact(&mut bytes)?;
+    let (words, _) = bytes.as_chunks::<8>();
+    let Some((own, words)) = words.split_last() else {
+        return Ok(None);
+    };
+    if sum(&bytes[..IN_BLOCK * 8]) != u64::from_le_bytes(*own) {
+        return Ok(None);
     }
-
-    pub(super) fn words(&self) -> &[u64] {
-        &self.0
+    let mut block = Box::new([UNKNOWN; IN_BLOCK]);
+    for (to, word) in block.iter_mut().zip(words) {
+        *to = u64::from_le_bytes(*word);
     }
-
-    pub(super) fn from_words(words: &[u64]) -> Self {
-        Self(words.to_vec())
-    }
+    Ok(Some(block))
 }
 
 /// The checksum of one page, with its content if that is at hand.
@@ -190,15 +302,15 @@ mod tests {
                 Some(4096))]) {
                 if let Some(len) = len {
                     file.set_len(len).unwrap();
-                    kept.set_len(len);
+                    kept.set_len(len).unwrap();
                 }
                 if at + data.len() as u64 <= file.len().unwrap() {
                     file.write(at, &data).unwrap();
-                    kept.wrote(at, &data);
+                    kept.wrote(at, &data).unwrap();
                 }
             }
             kept.complete(&file).unwrap();
-            prop_assert_eq!(kept, Sums::of(&file).unwrap());
+            prop_assert!(kept.equals(&mut Sums::of(&file).unwrap()));
         }
 
         #[test]

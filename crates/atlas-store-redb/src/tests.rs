@@ -297,7 +297,7 @@ async fn a_file_that_is_no_store_is_refused_untouched() {
     assert!(fs::read(dir.path().join("theirs.redb")).unwrap() == before);
     assert_eq!(
         options().open(dir.path()).unwrap_err().kind(),
-        ErrorKind::Unavailable
+        ErrorKind::Validation
     );
     assert_eq!(
         options()
@@ -490,6 +490,7 @@ fn serve(
         db,
         || unreachable!("the disk does not fail"),
         || true,
+        Reserve::none(),
         &SystemClock,
         jobs,
     );
@@ -512,7 +513,7 @@ fn all_who_wait_share_one_sync_and_a_refused_group_costs_none() {
         ))
         .unwrap();
     schema::create(&db, "i").unwrap();
-    let db = Current::new(db);
+    let db = Current::new(db, Path::new("s.redb"));
     let (answers, one) = serve(&db, &syncs, vec![Change::Batch(step(1))]);
     assert!(answers[0].is_ok() && one > 0);
     let (answers, many) = serve(
@@ -586,7 +587,7 @@ fn after_a_full_disk_the_store_goes_on_with_all_that_was_acknowledged() {
     };
     let db = open().unwrap();
     schema::create(&db, "i").unwrap();
-    let db = Arc::new(Current::new(db));
+    let db = Arc::new(Current::new(db, Path::new("s.redb")));
     let (queue, jobs) = mpsc::channel(QUEUE);
     let write = move |n| {
         let (reply, answer) = oneshot::channel();
@@ -601,7 +602,9 @@ fn after_a_full_disk_the_store_goes_on_with_all_that_was_acknowledged() {
     // The sender is dropped with this closure, also on a panic, so that the writer ends.
     std::thread::scope(move |scope| {
         let served = db.clone();
-        scope.spawn(move || writer::run(&served, open, || true, &SystemClock, jobs));
+        scope.spawn(move || {
+            writer::run(&served, open, || true, Reserve::none(), &SystemClock, jobs)
+        });
         assert!(matches!(write(1), Ok(Done::Commit(1))));
         full.0.1.store(true, Ordering::SeqCst);
         for _ in 0..3 {
@@ -613,6 +616,132 @@ fn after_a_full_disk_the_store_goes_on_with_all_that_was_acknowledged() {
         let log = events(&db.get().unwrap().begin_read().unwrap(), SESSION, 0, 9).unwrap();
         assert_eq!(log.len(), 2);
     });
+}
+
+/// A batch that adds a session, with the guard that a launch has.
+fn new_session(n: u64) -> Batch {
+    let mut batch = Batch::new();
+    let key = format!("new-{n}");
+    batch.guard(Table::Sessions, key.clone(), None);
+    batch.put(Table::Sessions, key, vec![1; 700]);
+    batch
+}
+
+#[test]
+fn on_a_full_disk_the_reserve_records_ends_and_admits_no_session() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.redb");
+    let kept = path.with_extension("redb.reserve");
+    let disk = Disk(Arc::new((
+        redb::backends::InMemoryBackend::new(),
+        AtomicBool::new(false),
+    )));
+    // The disk is full until the reserve is given up.
+    let (reopened, full, freed) = (disk.clone(), disk.clone(), kept.clone());
+    let open = move || {
+        if !freed.exists() {
+            reopened.0.1.store(false, Ordering::SeqCst);
+        }
+        Ok(Database::builder()
+            .set_check_integrity_on_open(true)
+            .create_with_backend(reopened.clone())
+            .unwrap())
+    };
+    let db = Database::builder().create_with_backend(disk).unwrap();
+    schema::create(&db, "i").unwrap();
+    let current = Arc::new(Current::new(db, &path));
+    let (queue, jobs) = mpsc::channel(QUEUE);
+    let send = move |batch| {
+        let (reply, answer) = oneshot::channel();
+        let change = Change::Batch(batch);
+        queue.blocking_send(Job { change, reply }).unwrap();
+        answer
+    };
+    std::thread::scope(move |scope| {
+        let write = |batch| send(batch).blocking_recv().unwrap();
+        let reserve = Reserve::of(&path);
+        let served = current.clone();
+        scope.spawn(move || writer::run(&served, open, || true, reserve, &SystemClock, jobs));
+        assert!(matches!(write(step(1)), Ok(Done::Commit(1))));
+        assert!(matches!(write(new_session(1)), Ok(Done::Commit(2))));
+        assert!(fs::metadata(&kept).unwrap().len() > 500_000);
+        full.0.1.store(true, Ordering::SeqCst);
+        let (end, session) = (send(step(2)), send(new_session(2)));
+        let end = end.blocking_recv().unwrap();
+        assert!(
+            matches!(end, Ok(Done::Commit(3))),
+            "written with the reserve"
+        );
+        let Err(CommitError::Store(refused)) = session.blocking_recv().unwrap() else {
+            panic!("a session was added to a full disk");
+        };
+        assert!(
+            refused.message().contains(&path.display().to_string()),
+            "{refused}"
+        );
+        assert!(refused.message().contains("make room"), "{refused}");
+        assert!(matches!(write(step(3)), Ok(Done::Commit(4))));
+        // The directory has room, so the reserve is made again after a while.
+        while !kept.exists() {
+            assert!(write(step(3)).is_err(), "out of sequence");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert!(matches!(write(new_session(2)), Ok(Done::Commit(5))));
+    });
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_is_no_file_is_refused_at_once_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.redb");
+    let fifo = |path: &Path| {
+        assert!(
+            std::process::Command::new("mkfifo")
+                .arg(path)
+                .status()
+                .unwrap()
+                .success()
+        );
+    };
+    let refused = |path: &Path| {
+        let error = options()
+            .wait(Duration::from_secs(60))
+            .open(path)
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Validation, "{error}");
+        assert!(
+            error.to_string().contains(&path.display().to_string()),
+            "{error}"
+        );
+        fs::remove_file(path)
+            .or_else(|_| fs::remove_dir(path))
+            .unwrap();
+    };
+    fifo(&path);
+    refused(&path);
+    fs::create_dir(&path).unwrap();
+    refused(&path);
+    std::os::unix::fs::symlink(dir.path().join("nothing"), &path).unwrap();
+    refused(&path);
+    // What lies beside the store is only of use to it.
+    drop(options().open(&path).unwrap());
+    for suffix in ["sums", "owner", "reserve"] {
+        let beside = path.with_extension(format!("redb.{suffix}"));
+        fs::remove_file(&beside)
+            .or_else(|_| fs::exists(&beside).map(drop))
+            .unwrap();
+        fifo(&beside);
+        drop(options().open(&path).unwrap());
+    }
+    let sums = path.with_extension("redb.sums");
+    fs::remove_file(&sums).unwrap();
+    fs::create_dir(&sums).unwrap();
+    let error = options().open(&path).unwrap_err();
+    assert!(
+        error.to_string().contains(&sums.display().to_string()),
+        "{error}"
+    );
 }
 
 #[cfg(unix)]

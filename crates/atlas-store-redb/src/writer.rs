@@ -6,16 +6,19 @@
 //! transaction, against those before it in the same group. A refused change does not affect the
 //! others; only a failure of the disk fails the whole group.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::error::Error as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use atlas_core::{Clock, Error, ErrorKind};
+use atlas_core::{Clock, Error, ErrorKind, Outcome};
 use atlas_orchestrator::store::{Batch, CommitError, Fence, Table, other_realm};
-use redb::{Database, ReadableTable, WriteTransaction};
+use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::reserve::{self, Reserve};
 use crate::schema::{
     self, EVENTS, FEED, FINGERPRINT, HEADS, INCARNATION, LAST_COMMIT, LAST_POSITION, LEASES, Lease,
     META,
@@ -59,27 +62,82 @@ pub(super) struct Job {
 
 /// The current database; `None` while it waits to be reopened after a disk failure.
 #[derive(Debug)]
-pub(super) struct Current(RwLock<Option<Arc<Database>>>);
+pub(super) struct Current {
+    db: RwLock<Option<Arc<Database>>>,
+    path: PathBuf,
+}
 
 impl Current {
-    pub(super) fn new(db: Database) -> Self {
-        Self(RwLock::new(Some(Arc::new(db))))
+    pub(super) fn new(db: Database, path: &Path) -> Self {
+        Self {
+            db: RwLock::new(Some(Arc::new(db))),
+            path: path.to_owned(),
+        }
     }
 
     /// The database. Do not keep the reference: the file is closed when the last one is dropped.
     pub(super) fn get(&self) -> Result<Arc<Database>, Error> {
-        let current = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let current = self.db.read().unwrap_or_else(PoisonError::into_inner);
         current.clone().ok_or_else(|| {
             Error::new(
                 ErrorKind::Unavailable,
-                "the store is closed since its disk failed",
+                format!(
+                    "the store {} is closed since its disk failed, and is opened again with the \
+                     next change",
+                    self.path.display()
+                ),
             )
         })
     }
 
     fn set(&self, db: Option<Database>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = db.map(Arc::new);
+        *self.db.write().unwrap_or_else(PoisonError::into_inner) = db.map(Arc::new);
     }
+
+    /// The error of a failed write, which names the file and what to do.
+    fn unwritten(&self, failure: &Error) -> Error {
+        let path = self.path.display();
+        let cause = failure.source().map(ToString::to_string);
+        let message = if is_full(failure) {
+            format!("the store {path} could not be written, because its disk is full: make room")
+        } else {
+            format!("the store {path} could not be read or written")
+        };
+        let error = Error::new(ErrorKind::Unavailable, message);
+        match cause {
+            Some(cause) => error.with_source(cause),
+            None => error,
+        }
+    }
+
+    /// The refusal of a new session while the disk is full.
+    fn has_no_room(&self) -> Error {
+        let message = format!(
+            "the disk of the store {} is full, so no session is started: make room and try again",
+            self.path.display()
+        );
+        Error::new(ErrorKind::Unavailable, message).outcome_is(Outcome::NeverSent)
+    }
+}
+
+/// Whether a write failed because the disk is full.
+fn is_full(failure: &Error) -> bool {
+    let source = failure.source();
+    match source.and_then(|source| source.downcast_ref::<redb::Error>()) {
+        Some(redb::Error::Io(error)) => reserve::is_full(error),
+        _ => false,
+    }
+}
+
+/// Whether a change adds a session.
+fn adds_session(change: &Change) -> bool {
+    let Change::Batch(batch) = change else {
+        return false;
+    };
+    let is_new = |guard: &atlas_orchestrator::store::Guard| {
+        guard.table == Table::Sessions && guard.expected.is_none()
+    };
+    batch.guards.iter().any(is_new)
 }
 
 /// Processes the queue until every sender is gone. `in_place` says whether the store's path still
@@ -88,15 +146,17 @@ impl Current {
 ///
 /// After a disk failure redb serves nothing more, so the database is closed. It is opened again,
 /// with the full proof that opening requires, when the next change comes. Until that succeeds every
-/// change and every read fails.
+/// change and every read fails. If the disk is full and there is a reserve, that is done at once.
 pub(super) fn run(
     current: &Current,
     mut reopen: impl FnMut() -> Result<Database, Error>,
     mut in_place: impl FnMut() -> bool,
+    mut reserve: Reserve,
     clock: &dyn Clock,
     mut queue: mpsc::Receiver<Job>,
 ) {
     let mut group = Vec::new();
+    let last_commit = Cell::new(None);
     while queue.blocking_recv_many(&mut group, MAX_GROUP) > 0 {
         let (changes, replies): (Vec<_>, Vec<_>) =
             group.drain(..).map(|job| (job.change, job.reply)).unzip();
@@ -107,14 +167,32 @@ pub(super) fn run(
             }
             continue;
         }
-        let served = current.get().or_else(|_| {
-            current.set(Some(reopen()?));
-            tracing::info!("the store is open again");
-            current.get()
-        });
-        match served.and_then(|db| write_group(&db, clock, changes)) {
+        reserve.keep();
+        let mut write = |has_room, expected: Option<u64>| {
+            let db = current.get().or_else(|_| {
+                current.set(Some(reopen()?));
+                tracing::info!("the store is open again");
+                current.get()
+            })?;
+            let found = committed(&db)?;
+            if expected.is_some_and(|expected| expected != found) {
+                // The failed write is there after all. Its callers find it when they look.
+                return Ok(None);
+            }
+            last_commit.set(Some(found));
+            write_group(current, &db, clock, &changes, has_room).map(Some)
+        };
+        let mut written = write(!reserve.is_in_use(), None);
+        if written.as_ref().is_err_and(is_full) && reserve.release() {
+            current.set(None);
+            let again = write(false, last_commit.get());
+            if !matches!(again, Ok(None)) {
+                written = again;
+            }
+        }
+        match written {
             Ok(outcomes) => {
-                for (reply, outcome) in replies.into_iter().zip(outcomes) {
+                for (reply, outcome) in replies.into_iter().zip(outcomes.into_iter().flatten()) {
                     // The receiver was dropped: the caller stopped waiting. The outcome is in the
                     // store.
                     let _ = reply.send(outcome);
@@ -122,40 +200,53 @@ pub(super) fn run(
             }
             Err(failure) => {
                 current.set(None);
-                let cause = failure
-                    .source()
-                    .map(ToString::to_string)
-                    .unwrap_or_default();
-                tracing::error!(error = %failure, cause, changes = replies.len(),
+                tracing::error!(error = %current.unwritten(&failure),
+                    cause = failure.source().map(ToString::to_string), changes = replies.len(),
                     "the store could not be written");
                 for reply in replies {
-                    let error = Error::new(ErrorKind::Unavailable, failure.message())
-                        .with_source(cause.clone());
-                    let _ = reply.send(Err(CommitError::Store(error)));
+                    let _ = reply.send(Err(CommitError::Store(current.unwritten(&failure))));
                 }
             }
         }
     }
 }
 
+/// The number of the newest commit.
+fn committed(db: &Database) -> Result<u64, Error> {
+    let read = || -> Result<u64, Failure> {
+        let meta = db.begin_read()?.open_table(META)?;
+        Ok(schema::number(&meta, LAST_COMMIT)?)
+    };
+    read().map_err(Failure::into_error)
+}
+
 type Outcomes = Vec<Result<Done, CommitError>>;
 
-fn write_group(db: &Database, clock: &dyn Clock, changes: Vec<Change>) -> Result<Outcomes, Error> {
-    try_write_group(db, clock, changes).map_err(|failure| match failure {
-        Failure::Disk(error) => error,
-        Failure::Refused(why) => why.into(),
-    })
+fn write_group(
+    current: &Current,
+    db: &Database,
+    clock: &dyn Clock,
+    changes: &[Change],
+    has_room: bool,
+) -> Result<Outcomes, Error> {
+    try_write_group(current, db, clock, changes, has_room).map_err(Failure::into_error)
 }
 
 fn try_write_group(
+    current: &Current,
     db: &Database,
     clock: &dyn Clock,
-    changes: Vec<Change>,
+    changes: &[Change],
+    has_room: bool,
 ) -> Result<Outcomes, Failure> {
     let txn = db.begin_write()?;
     let mut group = Group::begin(&txn)?;
     let mut outcomes = Vec::with_capacity(changes.len());
     for change in changes {
+        if !has_room && adds_session(change) {
+            outcomes.push(Err(CommitError::Store(current.has_no_room())));
+            continue;
+        }
         outcomes.push(match group.write(change, clock) {
             Ok(done) => Ok(done),
             Err(Failure::Refused(why)) => Err(why),
@@ -176,6 +267,15 @@ enum Failure {
     Refused(CommitError),
     /// The disk failed, for the whole group.
     Disk(Error),
+}
+
+impl Failure {
+    fn into_error(self) -> Error {
+        match self {
+            Self::Disk(error) => error,
+            Self::Refused(why) => why.into(),
+        }
+    }
 }
 
 macro_rules! disk_failures {
@@ -248,21 +348,21 @@ impl<'t> Group<'t> {
         Ok(self.changed)
     }
 
-    fn write(&mut self, change: Change, clock: &dyn Clock) -> Result<Done, Failure> {
+    fn write(&mut self, change: &Change, clock: &dyn Clock) -> Result<Done, Failure> {
         match change {
-            Change::Batch(batch) => self.batch(&batch).map(Done::Commit),
-            Change::Bind(fingerprint) => self.bind(&fingerprint),
+            Change::Batch(batch) => self.batch(batch).map(Done::Commit),
+            Change::Bind(fingerprint) => self.bind(fingerprint),
             Change::SetIncarnation(incarnation) => {
                 self.changed = true;
                 self.meta.insert(INCARNATION, incarnation.as_bytes())?;
                 Ok(Done::Nothing)
             }
-            Change::ForgetEvents(session, up_to) => self.forget_events(&session, up_to),
+            Change::ForgetEvents(session, up_to) => self.forget_events(session, *up_to),
             Change::Acquire { scope, holder, ttl } => {
-                self.acquire(&scope, &holder, ttl, clock).map(Done::Lease)
+                self.acquire(scope, holder, *ttl, clock).map(Done::Lease)
             }
-            Change::Renew(fence, ttl) => self.renew(&fence, ttl, clock).map(Done::Lease),
-            Change::Release(fence) => self.release(&fence, clock),
+            Change::Renew(fence, ttl) => self.renew(fence, *ttl, clock).map(Done::Lease),
+            Change::Release(fence) => self.release(fence, clock),
         }
     }
 

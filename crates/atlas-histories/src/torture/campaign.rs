@@ -9,13 +9,14 @@ use atlas_store_redb::Redb;
 use atlas_testkit::dialect::runpod;
 use atlas_testkit::world::{CloudLedger, Fault, FaultKind, FaultPlan, Lag};
 use rustix::process::Signal;
-use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
 use crate::Score;
 use crate::chance::Chance;
 use crate::child::Hand;
+use crate::disk::Disk;
+use crate::faked::FakedClock;
 use crate::judge::{Books, Verdict, is_live};
 use crate::orders::{self, Orders, Task};
 
@@ -41,6 +42,15 @@ enum Moment {
     Unanswered(Duration),
     /// So long after a machine ended.
     Ended(Duration),
+    /// After a pause longer than its lease.
+    Asleep(Duration),
+    /// So long after its clock was moved by so many seconds, and moved back.
+    ClockStepped(i64, Duration),
+    /// So long after its disk, which was full for as long, had room again.
+    DiskFull(Duration),
+    /// After an older copy of its store took the place of the newest, while it ran or before it
+    /// started.
+    FailedBack { running: bool },
 }
 
 pub(crate) struct Campaign {
@@ -48,13 +58,16 @@ pub(crate) struct Campaign {
     kills: u32,
     runtime: Runtime,
     sim: Sim,
-    dir: TempDir,
+    dir: Disk,
+    clock: Option<FakedClock>,
+    /// A full run has pauses of minutes of real time.
+    full: bool,
     score: Score,
 }
 
 impl Campaign {
     /// Starts the cloud.
-    pub(crate) fn new(seed: u64, kills: u32) -> Result<Self, String> {
+    pub(crate) fn new(seed: u64, kills: u32, full: bool) -> Result<Self, String> {
         let runtime = Runtime::new().map_err(|error| format!("no runtime: {error}"))?;
         let mut options = atlas_sim::Options::default();
         (options.seed, options.speed, options.plans) = (seed, SPEED, weather());
@@ -64,16 +77,22 @@ impl Campaign {
         // Reads lag for each machine by itself, within what the simulator announces.
         sim.world()
             .set_lag(runpod::NAME, Lag::within(Duration::from_secs(60)));
-        let dir = tempfile::Builder::new()
-            .prefix("atlas-torture-")
-            .tempdir()
-            .map_err(|error| format!("no directory: {error}"))?;
+        let dir = Disk::new()?;
+        let clock = FakedClock::find(dir.path());
+        if clock.is_none() {
+            eprintln!("torture: libfaketime is not installed, so no clock is moved");
+        }
+        if !dir.can_be_full() {
+            eprintln!("torture: no file system can be mounted, so no disk is filled");
+        }
         Ok(Self {
             chance: Chance::new(seed),
             kills,
             runtime,
             sim,
             dir,
+            clock,
+            full,
             score: Score::default(),
         })
     }
@@ -102,7 +121,10 @@ impl Campaign {
                 .complaints
                 .push(format!("{left} machines live after everything was ended"));
         }
-        (verdict.score.kills, verdict.score.pauses) = (self.score.kills, self.score.pauses);
+        let score = &mut verdict.score;
+        (score.kills, score.pauses) = (self.score.kills, self.score.pauses);
+        (score.long_pauses, score.clock_steps) = (self.score.long_pauses, self.score.clock_steps);
+        (score.full_disks, score.fail_backs) = (self.score.full_disks, self.score.fail_backs);
         verdict.score.created = ledger.created;
         if ledger.created < u64::from(self.kills) {
             verdict.complaints.push(format!(
@@ -134,13 +156,19 @@ impl Campaign {
     /// One worker, from its start to its kill.
     fn one_life(&mut self) -> Result<(), String> {
         let moment = self.draw();
-        let mut hand = Hand::start(&self.orders(Task::Churn)?, self.sim.ready())?;
+        let mut orders = self.orders(Task::Churn)?;
+        orders.may_hold = matches!(moment, Moment::FailedBack { .. });
+        let mut hand = self.start(&orders)?;
         if let Moment::Starting(after) = moment {
             std::thread::sleep(after);
         } else {
             self.until_up(&mut hand)?;
             let before = self.ledger();
             match moment {
+                Moment::FailedBack { running } => return self.fail_back(hand, running),
+                Moment::Asleep(span) => self.sleep_through(&hand, span)?,
+                Moment::ClockStepped(by, after) => self.step_clock(by, after)?,
+                Moment::DiskFull(span) => self.fill_disk(&mut hand, span)?,
                 Moment::Starting(after) | Moment::Up(after) => {
                     std::thread::sleep(after);
                     if self.chance.percent(50) {
@@ -184,14 +212,139 @@ impl Campaign {
         match if self.score.kills == 0 {
             4
         } else {
-            chance.draw(0..10)
+            // Each of the rarer moments comes early and surely, and then by chance.
+            match self.score.kills {
+                2 => 10,
+                4 => 11,
+                6 => 12,
+                8 => 13,
+                _ => chance.draw(0..14),
+            }
         } {
             0..2 => Moment::Starting(chance.millis(1..300)),
             2..4 => Moment::Up(chance.millis(1..4000)),
             4..7 => Moment::Ordered(chance.draw(1..6), chance.millis(0..25)),
             7..9 => Moment::Unanswered(chance.millis(0..1500)),
-            _ => Moment::Ended(chance.millis(0..25)),
+            9 => Moment::Ended(chance.millis(0..25)),
+            // Of a full run, some pauses last minutes.
+            10 if self.full && self.score.long_pauses < 2 => {
+                Moment::Asleep(chance.millis(61_000..130_000))
+            }
+            10 => Moment::Asleep(chance.millis(2500..6000)),
+            11 if self.clock.is_some() => {
+                let by = match chance.draw(0..6) {
+                    0 => -7200,
+                    1 => -600,
+                    2 => -45,
+                    3 => 45,
+                    4 => 600,
+                    _ => 7200,
+                };
+                Moment::ClockStepped(by, chance.millis(200..3000))
+            }
+            12 if self.dir.can_be_full() => Moment::DiskFull(chance.millis(500..4000)),
+            13 => Moment::FailedBack {
+                running: chance.percent(50),
+            },
+            _ => Moment::Up(chance.millis(1..4000)),
         }
+    }
+
+    fn start(&self, orders: &Orders) -> Result<Hand, String> {
+        Hand::start(orders, self.sim.ready(), self.clock.as_ref())
+    }
+
+    /// Stops a worker for longer than its lease, and lets it go on for a while.
+    fn sleep_through(&mut self, hand: &Hand, span: Duration) -> Result<(), String> {
+        hand.signal(Signal::STOP)?;
+        std::thread::sleep(span);
+        hand.signal(Signal::CONT)?;
+        std::thread::sleep(self.chance.millis(0..1500));
+        self.score.long_pauses += 1;
+        Ok(())
+    }
+
+    /// Moves the worker's clock, and moves it back.
+    fn step_clock(&mut self, by: i64, after: Duration) -> Result<(), String> {
+        if let Some(clock) = &self.clock {
+            clock.step(by)?;
+            std::thread::sleep(after);
+            clock.step(0)?;
+            std::thread::sleep(after / 2);
+            self.score.clock_steps += 1;
+        }
+        Ok(())
+    }
+
+    /// Fills the worker's disk, and makes room again. The worker lives through it.
+    fn fill_disk(&mut self, hand: &mut Hand, span: Duration) -> Result<(), String> {
+        let filler = self.dir.fill()?;
+        std::thread::sleep(span);
+        drop(filler);
+        let until = Instant::now() + span;
+        while Instant::now() < until {
+            hand.hear(LOOK)?;
+        }
+        self.score.full_disks += 1;
+        Ok(())
+    }
+
+    /// An older copy of the store takes the place of the newest, as after a fail-over to a replica
+    /// that lags, and later gives it back. While it is there, nothing may be ordered.
+    fn fail_back(&mut self, mut hand: Hand, running: bool) -> Result<(), String> {
+        let (store, older) = (self.store(), self.dir.path().join("older"));
+        let newest = self.dir.path().join("newest");
+        let failed = |error: std::io::Error| format!("the store could not be replaced: {error}");
+        hand.signal(Signal::STOP)?;
+        std::fs::copy(&store, &older).map_err(failed)?;
+        hand.signal(Signal::CONT)?;
+        // What comes now is not in the copy.
+        let before = self.ledger().created;
+        self.until(&mut hand, |now| now.created > before)?;
+        std::thread::sleep(self.chance.millis(300..900));
+        if running {
+            hand.signal(Signal::STOP)?;
+        } else {
+            hand.kill()?;
+            self.score.kills += 1;
+            hand = self.held_soon(&newest, &older)?;
+        }
+        if running {
+            std::fs::rename(&store, &newest).map_err(failed)?;
+            std::fs::rename(&older, &store).map_err(failed)?;
+            hand.signal(Signal::CONT)?;
+        }
+        let until = Instant::now() + PATIENCE;
+        while hand.hear(LOOK)?.as_deref() != Some("held") {
+            if Instant::now() > until {
+                return Err("a worker whose store went back does not hold".to_owned());
+            }
+        }
+        // An order that had left before may still arrive.
+        std::thread::sleep(Duration::from_millis(1500));
+        let held = self.ledger().created;
+        std::thread::sleep(Duration::from_millis(1500));
+        let ordered = self.ledger().created - held;
+        if ordered > 0 {
+            return Err(format!("a worker that holds ordered {ordered} machines"));
+        }
+        hand.kill()?;
+        self.score.kills += 1;
+        std::fs::rename(&newest, &store).map_err(failed)?;
+        self.score.fail_backs += 1;
+        Ok(())
+    }
+
+    /// Starts a worker on the older copy.
+    fn held_soon(&self, newest: &std::path::Path, older: &std::path::Path) -> Result<Hand, String> {
+        let failed = |error: std::io::Error| format!("the store could not be replaced: {error}");
+        std::fs::rename(self.store(), newest).map_err(failed)?;
+        std::fs::rename(older, self.store()).map_err(failed)?;
+        let mut orders = self.orders(Task::Churn)?;
+        orders.may_hold = true;
+        let mut hand = self.start(&orders)?;
+        self.until_up(&mut hand)?;
+        Ok(hand)
     }
 
     fn until_up(&self, hand: &mut Hand) -> Result<(), String> {
@@ -224,7 +377,7 @@ impl Campaign {
 
     /// A last worker, which ends by itself.
     fn finish(&self, task: Task) -> Result<(), String> {
-        let mut hand = Hand::start(&self.orders(task)?, self.sim.ready())?;
+        let mut hand = self.start(&self.orders(task)?)?;
         self.until_up(&mut hand)?;
         let status = hand.wait(PATIENCE * 2)?;
         if status.success() {
@@ -244,6 +397,7 @@ impl Campaign {
             policy: orders::policy(&bounds).map_err(|error| error.to_string())?,
             limits: orders::limits(&bounds),
             patience: PATIENCE,
+            may_hold: false,
         })
     }
 

@@ -9,6 +9,7 @@ use atlas_sim::Ready;
 use atlas_testkit::dialect::runpod::CLOUD;
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::faked::FakedClock;
 use crate::orders::{Orders, WORKER};
 
 /// A running worker. It ends when its stdin does, so none outlives this process.
@@ -20,10 +21,18 @@ pub(crate) struct Hand {
 
 impl Hand {
     /// Starts a worker.
-    pub(crate) fn start(orders: &Orders, ready: &Ready) -> Result<Self, String> {
+    pub(crate) fn start(
+        orders: &Orders,
+        ready: &Ready,
+        clock: Option<&FakedClock>,
+    ) -> Result<Self, String> {
         let own = std::env::current_exe()
             .map_err(|error| format!("this program cannot be found: {error}"))?;
-        let mut child = Command::new(own)
+        let mut command = Command::new(own);
+        if let Some(clock) = clock {
+            clock.set_on(&mut command);
+        }
+        let mut child = command
             .arg(WORKER)
             .env(CLOUD.client.key, atlas_sim::KEY)
             .envs(ready.variables(&CLOUD))

@@ -8,6 +8,8 @@
 mod campaign;
 mod chance;
 mod child;
+mod disk;
+mod faked;
 mod judge;
 mod orders;
 mod worker;
@@ -27,6 +29,12 @@ const KILLS: (u32, u32) = (10, 60);
 pub(crate) struct Score {
     kills: u32,
     pauses: u32,
+    /// Pauses longer than a lease.
+    long_pauses: u32,
+    clock_steps: u32,
+    full_disks: u32,
+    /// Times that an older copy of the store took the place of the newest, and gave it back.
+    fail_backs: u32,
     db_kills: u32,
     created: u64,
     leaked: usize,
@@ -57,7 +65,7 @@ fn main() -> ExitCode {
     let kills = args
         .kills
         .unwrap_or(if args.full { KILLS.1 } else { KILLS.0 });
-    match Campaign::new(args.seed, kills).and_then(Campaign::run) {
+    match Campaign::new(args.seed, kills, args.full).and_then(Campaign::run) {
         Ok(verdict) => {
             for complaint in &verdict.complaints {
                 eprintln!("torture: {complaint}");

@@ -34,6 +34,8 @@ pub(crate) struct Orders {
     pub(crate) policy: Policy,
     pub(crate) limits: AccountLimits,
     pub(crate) patience: Duration,
+    /// Whether the store may go back under this worker: it then says that it holds, and waits.
+    pub(crate) may_hold: bool,
 }
 
 /// The one account of a run.

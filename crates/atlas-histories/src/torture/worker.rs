@@ -72,6 +72,10 @@ fn say(what: &str) {
 async fn work(orders: &Orders) -> Result<()> {
     let orchestrator = start(orders).await?;
     if let Some(why) = orchestrator.hold() {
+        if orders.may_hold {
+            say("started");
+            return hold().await;
+        }
         return Err(Error::new(
             ErrorKind::Conflict,
             format!("a killed process makes the next one hold: {why}"),
@@ -127,7 +131,15 @@ async fn start(orders: &Orders) -> Result<Orchestrator> {
 async fn churn(orchestrator: &Orchestrator, orders: &Orders) -> Result<()> {
     let chance = Chance::new(orders.seed);
     loop {
-        let live = orchestrator.list(SessionFilter::live()).await?;
+        let live = match orchestrator.list(SessionFilter::live()).await {
+            Ok(live) => live,
+            // The store cannot be read while its disk is full.
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let (keepers, passing): (Vec<_>, Vec<_>) = live.iter().partition(|info| is_keeper(info));
         let room = MOST.saturating_sub(passing.iter().filter(|info| info.reason.is_none()).count());
         let wanted = usize::try_from(chance.draw(0..4)).unwrap_or(0).min(room);
@@ -144,10 +156,19 @@ async fn churn(orchestrator: &Orchestrator, orders: &Orders) -> Result<()> {
             }
         }
         if let Some(why) = orchestrator.hold() {
+            if orders.may_hold {
+                return hold().await;
+            }
             return Err(Error::new(ErrorKind::Conflict, format!("it holds: {why}")));
         }
         sleep(chance.millis(5..120)).await;
     }
+}
+
+/// Says that it holds, and waits for the kill. The orchestrator goes on in its own tasks.
+async fn hold() -> Result<()> {
+    say("held");
+    std::future::pending().await
 }
 
 fn is_keeper(info: &SessionInfo) -> bool {

@@ -1,7 +1,7 @@
 //! The realm's secret in its file: mode 0600, created atomically, and refused when others can read
 //! it.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use atlas_core::{Entropy, Error, ErrorKind, Result, Secret};
 use data_encoding::BASE64URL_NOPAD;
 use zeroize::Zeroizing;
 
-use crate::private_file::{publish_new, with_suffix};
+use crate::private_file::{open_regular, publish_new, with_suffix};
 
 const MAX_SECRET_FILE: u64 = 4096;
 
@@ -20,7 +20,13 @@ pub fn incarnation_path(secret: &Path) -> PathBuf {
 }
 
 pub(super) fn load(path: &Path) -> Result<Secret> {
-    let file = match File::open(path) {
+    let file = match open_regular(path) {
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput => {
+            return Err(refused(path, "is not a regular file"));
+        }
+        other => other,
+    };
+    let file = match file {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             return Err(Error::new(
@@ -115,6 +121,22 @@ mod tests {
     use crate::private_file;
     use atlas_core::{SeededEntropy, SystemEntropy};
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_fifo_in_the_place_of_the_secret_is_refused_and_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("realm");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        let error = load(&path).unwrap_err();
+        assert!(error.message().contains("not a regular file"), "{error}");
+        assert_eq!(
+            load_or_create(&path, &SystemEntropy::new())
+                .unwrap_err()
+                .kind(),
+            ErrorKind::Validation
+        );
+    }
 
     #[test]
     fn a_new_secret_is_private_random_and_read_back() {

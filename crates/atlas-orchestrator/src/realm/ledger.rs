@@ -2,7 +2,6 @@
 //! store is detected.
 
 use std::fmt::Debug;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -146,7 +145,7 @@ fn failed(path: &Path, what: &str) -> Error {
 
 fn read(path: &Path) -> Result<Option<LastHolder>> {
     let mut text = Vec::new();
-    match File::open(path) {
+    match private_file::open_regular(path) {
         Ok(file) => file.take(MAX_LEDGER_FILE).read_to_end(&mut text),
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => Err(e),

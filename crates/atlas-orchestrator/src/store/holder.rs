@@ -1,13 +1,15 @@
 //! The note beside a store that names the process which holds it.
 
-use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use atlas_core::{Clock, Entropy, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::private_file;
+
+/// The longest note that is read.
+const MAX_NOTE: u64 = 4096;
 
 /// The holder of a store, as written beside it. Other processes name it in their errors while they
 /// wait for the store.
@@ -39,7 +41,10 @@ impl StoreOwner {
     /// Reads the note beside a store. It is only a hint: its writer may be dead.
     #[must_use]
     pub fn of(store: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(Self::note_path(store)).ok()?).ok()
+        let mut text = Vec::new();
+        let note = private_file::open_regular(&Self::note_path(store)).ok()?;
+        note.take(MAX_NOTE).read_to_end(&mut text).ok()?;
+        serde_json::from_slice(&text).ok()
     }
 
     /// Writes the note beside a store that this process has locked.

@@ -314,6 +314,47 @@ async fn a_network_volume_pins_the_order_to_its_data_centre() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_region_is_taken_in_any_case_and_an_unknown_one_is_refused() {
+    let flavours = reply(
+        200,
+        &json!({"cpus": [{"id": "cpu3c", "ramGbPerVcpu": 2.0, "vcpu": {"min": 2, "max": 32},
+            "price": {"securePerVcpu": 0.03}, "availability": "HIGH",
+            "dataCenters": [{"id": "EU-RO-1", "name": "x", "availability": "HIGH"}]}]}),
+    );
+    let centres = |ids: &[&str]| {
+        let list: Vec<_> = ids
+            .iter()
+            .map(|id| json!({"id": id, "name": "x"}))
+            .collect();
+        reply(200, &json!({"dataCenters": list}))
+    };
+    let ask = async |region: &str, more: Vec<Reply>| {
+        let cloud = Script::new([vec![flavours.clone()], more].concat());
+        let request = ComputeRequest::cpu(2).image("x").region(region);
+        cloud.provider().candidates(&cx(), &request).await
+    };
+    for region in ["EU-RO-1", "eu-ro-1", "ro"] {
+        let found = ask(region, Vec::new()).await.unwrap();
+        assert_eq!(found[0].region.as_deref(), Some("EU-RO-1"), "{region}");
+    }
+    let both = ["EU-RO-1", "AP-JP-1"];
+    let sold_out = ask("jp", vec![centres(&both)]).await.unwrap();
+    assert!(sold_out.is_empty(), "waited for");
+    for unknown in ["XX", "eu-no-99", "europe"] {
+        let error = ask(unknown, vec![centres(&both)]).await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.field()),
+            (ErrorKind::Validation, Some("region_hints"))
+        );
+        assert!(error.message().contains("EU-RO-1, AP-JP-1"), "{error}");
+    }
+    let unreadable = reply(200, &json!({"dataCenters": [{"id": 7}, "x"]}));
+    for answer in [problem(500, "down"), centres(&[]), unreadable] {
+        assert!(ask("XX", vec![answer]).await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_point_read_proves_only_what_the_cloud_itself_says() {
     let other = json!({"id": "another", "name": "n", "status": "RUNNING"});
     let table = [
