@@ -1,6 +1,8 @@
 //! Lambda's API: one function per endpoint. `translate` interprets the answers.
 
-use atlas_core::{CallContext, ErrorKind, Result, RetryClass, Secret};
+use std::collections::BTreeMap;
+
+use atlas_core::{CallContext, ErrorKind, Result, RetryClass, Secret, UnreadableRow};
 use atlas_http::lenient::{self, Rows};
 use atlas_http::{Answer, Call, Client, Page, Walk, walk};
 use http::StatusCode;
@@ -11,7 +13,7 @@ use crate::error;
 use crate::network::Region;
 use crate::wire::{
     CreateFileSystem, CreateRuleset, Envelope, FileSystem, GlobalRuleset, InstanceIds,
-    InstanceTypes, Launched, Ruleset, SshKey,
+    InstanceTypeItem, InstanceTypes, Launched, Ruleset, SshKey,
 };
 
 /// No account has this many pages; a server that returns more is broken.
@@ -37,9 +39,27 @@ impl Cloud {
     ) -> Result<InstanceTypes> {
         let call = Call::get(operation, RetryClass::Safe, ["instance-types"]);
         let listed: Map<String, Value> = self.data(cx, call).await?;
-        let read = lenient::named_rows("instance types", listed);
-        let complete = read.unreadable.is_empty() && !read.rows.is_empty();
-        let types = read.usable()?.into_iter().collect();
+        let read = lenient::named_rows::<InstanceTypeItem>("instance types", listed);
+        let mut complete = read.unreadable.is_empty() && !read.rows.is_empty();
+        let (mut types, mut odd) = (BTreeMap::new(), Vec::new());
+        for (name, item) in read.usable()? {
+            if item.instance_type.is_called(&name) {
+                types.insert(name, item);
+            } else {
+                let reason = "its name or its number of gpus contradicts its key";
+                odd.push(UnreadableRow {
+                    id: Some(name),
+                    ..UnreadableRow::of(&Value::Null, reason)
+                });
+            }
+        }
+        lenient::warn("instance types", &odd);
+        if let Some(row) = odd.pop() {
+            complete = false;
+            if types.is_empty() {
+                return Err(row.into_error());
+            }
+        }
         Ok(InstanceTypes { types, complete })
     }
 

@@ -102,6 +102,16 @@ pub(crate) struct InstanceType {
     pub(crate) specs: Specs,
 }
 
+impl InstanceType {
+    /// Whether this type is the one that a key of the price list names: `gpu_8x_h100_sxm5`.
+    pub(crate) fn is_called(&self, key: &str) -> bool {
+        let count = key
+            .strip_prefix("gpu_")
+            .and_then(|rest| rest.split_once('x')?.0.parse::<u32>().ok());
+        self.name == key && count.is_none_or(|count| count == self.specs.gpus)
+    }
+}
+
 #[derive(Debug, Deserialize)]
 pub(crate) struct Specs {
     #[serde(default, deserialize_with = "lenient::opt_number")]

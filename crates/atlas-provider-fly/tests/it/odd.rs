@@ -58,7 +58,7 @@ async fn no_odd_field_of_any_answer_loses_a_machine_or_ends_it() {
     // be listed. Everything else in that answer that cannot be understood is no refusal.
     wrong.retain(|line| {
         let named = ["Text", "NumberAsText"];
-        let another = |word| line.ends_with(&format!("/tokens/0/org_slug {word}"));
+        let another = |word| line.contains(&format!("/tokens/0/org_slug {word}"));
         !(line.contains("[forbidden]") && named.into_iter().any(another))
     });
     println!("fly: {counts:?}");

@@ -117,3 +117,25 @@ async fn an_instance_of_which_little_can_be_read_is_still_listed() {
     );
     assert_eq!((listed.computes.len(), listed.unreadable.len()), (1, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_type_that_contradicts_its_key_is_no_proof_that_a_card_is_not_offered() {
+    let a10 = ComputeRequest::gpu(Gpu::A10).image("x");
+    let other = A10.replace("gpu_1x_a10", "gpu_1x_a6000");
+    for odd in [
+        A10.replace(r#""name":"gpu_1x_a10""#, r#""name":"odd""#),
+        A10.replace(r#""gpus":1"#, r#""gpus":7"#),
+    ] {
+        let both: &'static str =
+            Box::leak(format!(r#"{{"data":{{{odd},{other}}}}}"#).into_boxed_str());
+        let (provider, _) = answering(200, both);
+        assert!(
+            provider.candidates(&cx(), &a10).await.unwrap().is_empty(),
+            "{odd}"
+        );
+        let alone: &'static str = Box::leak(format!(r#"{{"data":{{{odd}}}}}"#).into_boxed_str());
+        let (provider, _) = answering(200, alone);
+        let error = provider.candidates(&cx(), &a10).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Provider, "{odd}");
+    }
+}

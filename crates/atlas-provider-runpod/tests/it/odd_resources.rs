@@ -41,6 +41,15 @@ enum Needs {
     One(&'static str),
 }
 
+/// Whether a pointer is to a row of a list, or to its id: then the row may be left out.
+fn is_row(pointer: &str, field: &str, id: &str) -> bool {
+    let below = pointer.strip_prefix(&format!("/{field}/"));
+    below.is_some_and(|below| match below.split_once('/') {
+        Some((_, inner)) => inner == id,
+        None => true,
+    })
+}
+
 /// Makes a read under every change, and describes what must not happen.
 async fn judged<T: Debug, F: Future<Output = Result<T>>>(
     plans: &Plans,
@@ -60,16 +69,14 @@ async fn judged<T: Debug, F: Future<Output = Result<T>>>(
             // The answer as a whole, and the list itself.
             _ if case.pointer.matches('/').count() < 2 && needs != Needs::One("/id") => None,
             (Needs::Id(field, id), Ok(read)) => {
-                let odd = case.pointer == format!("/{field}/0")
-                    || case.pointer == format!("/{field}/0/{id}");
-                (rows(read) + usize::from(odd) < honest).then_some("a row")
+                let left_out = usize::from(is_row(&case.pointer, field, id));
+                (rows(read) + left_out < honest).then_some("a row")
             }
             (Needs::Id(field, id), Err(_)) => {
-                let odd = case.pointer == format!("/{field}/0")
-                    || case.pointer == format!("/{field}/0/{id}");
-                // Of one row nothing is left.
                 let below = case.pointer.starts_with(&format!("/{field}/"));
-                (below && !(odd && honest == 1)).then_some("the other rows")
+                // Of a list of one row nothing is left.
+                let nothing = honest == 1 && is_row(&case.pointer, field, id);
+                (below && !nothing).then_some("the other rows")
             }
             (Needs::One(id), Err(_)) => (case.pointer != id).then_some("the resource"),
             (Needs::Every | Needs::One(_), _) => None,
