@@ -1,8 +1,12 @@
 //! The error type of the workspace: a stable kind, and whether the cloud may have acted.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ids::{ComputeId, ProviderId};
 use crate::retry::RetryClass;
@@ -10,78 +14,83 @@ use crate::retry::RetryClass;
 /// Result with the workspace's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong. The names never change: [`ErrorKind::as_str`] is a metrics label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum ErrorKind {
-    /// The key is missing, wrong or revoked.
-    Unauthorized,
-    /// The key is valid but lacks the permission.
-    Forbidden,
-    /// The thing named does not exist, as far as this cloud and this key can see.
-    NotFound,
-    /// The cloud refused the call before doing any work, because calls come too often.
-    RateLimited,
-    /// No answer arrived in time.
-    Timeout,
-    /// The cloud, or this provider, does not support the operation.
-    Unsupported,
-    /// The request itself is wrong; the message names the field.
-    Validation,
-    /// The cloud answered with an error, or with something atlas could not understand.
-    Provider,
-    /// The connection failed.
-    Transport,
-    /// Any other error.
-    Unknown,
-    /// The shape exists but is sold out here and now.
-    NoCapacity,
-    /// A limit of the account: money, quota, spend cap. Other offers will not help.
-    Quota,
-    /// The state of the resource does not allow the operation, or the resource exists already.
-    Conflict,
-    /// The cloud, or a part of atlas that the call needs, cannot answer at the moment.
-    Unavailable,
+/// Declares every kind once, with its stable name.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident = $name:literal,)*) => {
+        /// What went wrong. The names never change: [`ErrorKind::as_str`] is a metrics label and
+        /// what records and answers contain.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[non_exhaustive]
+        pub enum ErrorKind {
+            $($(#[$doc])* $kind,)*
+        }
+
+        impl ErrorKind {
+            /// Every kind, for tables and metrics.
+            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$kind),*];
+
+            /// The stable label: `no_capacity`, `rate_limited`, ...
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $name,)*
+                }
+            }
+        }
+    };
 }
 
-impl ErrorKind {
-    /// Every kind, for tables and metrics.
-    pub const ALL: [Self; 14] = [
-        Self::Unauthorized,
-        Self::Forbidden,
-        Self::NotFound,
-        Self::RateLimited,
-        Self::Timeout,
-        Self::Unsupported,
-        Self::Validation,
-        Self::Provider,
-        Self::Transport,
-        Self::Unknown,
-        Self::NoCapacity,
-        Self::Quota,
-        Self::Conflict,
-        Self::Unavailable,
-    ];
+kinds! {
+    /// The key is missing, wrong or revoked.
+    Unauthorized = "unauthorized",
+    /// The key is valid but lacks the permission.
+    Forbidden = "forbidden",
+    /// The thing named does not exist, as far as this cloud and this key can see.
+    NotFound = "not_found",
+    /// The cloud refused the call before doing any work, because calls come too often.
+    RateLimited = "rate_limited",
+    /// No answer arrived in time.
+    Timeout = "timeout",
+    /// The cloud, or this provider, does not support the operation.
+    Unsupported = "unsupported",
+    /// The request itself is wrong; the message names the field.
+    Validation = "validation",
+    /// The cloud answered with an error, or with something atlas could not understand.
+    Provider = "provider",
+    /// The connection failed.
+    Transport = "transport",
+    /// Any other error.
+    Unknown = "unknown",
+    /// The shape exists but is sold out here and now.
+    NoCapacity = "no_capacity",
+    /// A limit of the account: money, quota, spend cap. Other offers will not help.
+    Quota = "quota",
+    /// The state of the resource does not allow the operation, or the resource exists already.
+    Conflict = "conflict",
+    /// The cloud, or a part of atlas that the call needs, cannot answer at the moment.
+    Unavailable = "unavailable",
+}
 
-    /// The stable label: `no_capacity`, `rate_limited`, ...
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unauthorized => "unauthorized",
-            Self::Forbidden => "forbidden",
-            Self::NotFound => "not_found",
-            Self::RateLimited => "rate_limited",
-            Self::Timeout => "timeout",
-            Self::Unsupported => "unsupported",
-            Self::Validation => "validation",
-            Self::Provider => "provider",
-            Self::Transport => "transport",
-            Self::Unknown => "unknown",
-            Self::NoCapacity => "no_capacity",
-            Self::Quota => "quota",
-            Self::Conflict => "conflict",
-            Self::Unavailable => "unavailable",
-        }
+impl FromStr for ErrorKind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|kind| kind.as_str() == text);
+        found.ok_or_else(|| Error::validation("kind", format!("{text:?} is no kind of error")))
+    }
+}
+
+impl Serialize for ErrorKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// A kind that only a newer atlas knows reads as [`ErrorKind::Unknown`].
+impl<'de> Deserialize<'de> for ErrorKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        Ok(text.parse().unwrap_or(Self::Unknown))
     }
 }
 
@@ -144,8 +153,9 @@ struct Inner {
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-impl fmt::Display for Inner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Inner {
+    /// Writes who failed at what, and why.
+    fn headline(&self, f: &mut impl fmt::Write) -> fmt::Result {
         if let Some(provider) = &self.provider {
             write!(f, "{provider} ")?;
         }
@@ -157,7 +167,13 @@ impl fmt::Display for Inner {
         if let Some(field) = &self.field {
             write!(f, "{field}: ")?;
         }
-        f.write_str(&self.message)?;
+        f.write_str(&self.message)
+    }
+}
+
+impl fmt::Display for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.headline(f)?;
         write!(f, " [{}", self.kind)?;
         if let Some(status) = self.status {
             write!(f, ", http {status}")?;
@@ -274,6 +290,16 @@ impl Error {
         &self.0.message
     }
 
+    /// Who failed at what, and why: the text of `Display` without kind, status and request id, for
+    /// a record that has fields for those.
+    #[must_use]
+    pub fn headline(&self) -> String {
+        let mut text = String::new();
+        // A `String` accepts everything.
+        let _ = self.0.headline(&mut text);
+        text
+    }
+
     /// The field or capability that caused the error, if any.
     #[must_use]
     pub fn field(&self) -> Option<&str> {
@@ -333,7 +359,23 @@ mod tests {
             error.to_string(),
             "runpod spawn_compute: sold out [no_capacity, http 400, request r-1]"
         );
+        assert_eq!(error.headline(), "runpod spawn_compute: sold out");
         assert_eq!(error.source().unwrap().to_string(), "the key is rpa_1");
+    }
+
+    #[test]
+    fn every_kind_reads_back_from_its_name_and_a_newer_one_is_unknown() {
+        for kind in ErrorKind::ALL {
+            assert_eq!(kind.as_str().parse::<ErrorKind>().unwrap(), kind);
+            let text = serde_json::to_string(&kind).unwrap();
+            assert_eq!(text, format!("\"{kind}\""));
+            assert_eq!(serde_json::from_str::<ErrorKind>(&text).unwrap(), kind);
+        }
+        assert!("from_the_future".parse::<ErrorKind>().is_err());
+        assert_eq!(
+            serde_json::from_str::<ErrorKind>("\"from_the_future\"").unwrap(),
+            ErrorKind::Unknown
+        );
     }
 
     #[test]

@@ -50,6 +50,7 @@ mod orchestrator;
 mod policy;
 pub mod private_file;
 pub mod realm;
+mod refusal;
 mod report;
 mod runtime;
 mod session;
@@ -68,6 +69,7 @@ pub use options::{DEFAULT_IDLE_TTL, OnFailure, SessionFilter, SessionOptions};
 pub use orchestrator::{DEFAULT_TASK_RUNTIME, Orchestrator};
 pub use policy::{AccountPolicy, Policy, Safeguards};
 pub use realm::Realm;
+pub use refusal::Refusal;
 pub use report::Reports;
 pub use runtime::{Spawner, Subscription, Task, TokioSpawner};
 pub use session::{
