@@ -109,8 +109,8 @@ pub(crate) enum KeptVerb {
     Events {
         /// Session id [default: all sessions]
         session: Option<SessionId>,
-        /// Print only events with a sequence number above this
-        #[arg(long, value_name = "N", default_value_t = 0)]
+        /// Resume after the event that was printed with this cursor, for the same session or for all
+        #[arg(long, value_name = "CURSOR", default_value_t = 0)]
         since: u64,
         /// Keep printing new events
         #[arg(short, long)]

@@ -1,9 +1,12 @@
 //! The error type of the workspace: a stable kind, and whether the cloud may have acted.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ids::{ComputeId, ProviderId};
 use crate::retry::RetryClass;
@@ -11,26 +14,27 @@ use crate::retry::RetryClass;
 /// Result with the workspace's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Defines the kinds of errors: documentation, name and stable label of each, in one list.
+/// Declares every kind once, with its stable name.
 macro_rules! kinds {
-    ($($(#[$doc:meta])* $kind:ident $label:literal;)*) => {
-        /// What went wrong. The labels never change: [`ErrorKind::as_str`] is a metrics label, and
-        /// the label is also how a kind is written in JSON.
-        #[derive(
-            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize,
-            serde::Deserialize,
-        )]
+    ($($(#[$doc:meta])* $kind:ident = $name:literal,)*) => {
+        /// What went wrong. The names never change: [`ErrorKind::as_str`] is a metrics label and
+        /// what records and answers contain.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
-        pub enum ErrorKind { $($(#[$doc])* #[serde(rename = $label)] $kind,)* }
+        pub enum ErrorKind {
+            $($(#[$doc])* $kind,)*
+        }
 
         impl ErrorKind {
             /// Every kind, for tables and metrics.
-            pub const ALL: [Self; [$($label),*].len()] = [$(Self::$kind),*];
+            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$kind),*];
 
             /// The stable label: `no_capacity`, `rate_limited`, ...
             #[must_use]
             pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$kind => $label,)* }
+                match self {
+                    $(Self::$kind => $name,)*
+                }
             }
         }
     };
@@ -38,44 +42,55 @@ macro_rules! kinds {
 
 kinds! {
     /// The key is missing, wrong or revoked.
-    Unauthorized "unauthorized";
+    Unauthorized = "unauthorized",
     /// The key is valid but lacks the permission.
-    Forbidden "forbidden";
+    Forbidden = "forbidden",
     /// The thing named does not exist, as far as this cloud and this key can see.
-    NotFound "not_found";
+    NotFound = "not_found",
     /// The cloud refused the call before doing any work, because calls come too often.
-    RateLimited "rate_limited";
+    RateLimited = "rate_limited",
     /// No answer arrived in time.
-    Timeout "timeout";
+    Timeout = "timeout",
     /// The cloud, or this provider, does not support the operation.
-    Unsupported "unsupported";
+    Unsupported = "unsupported",
     /// The request itself is wrong; the message names the field.
-    Validation "validation";
+    Validation = "validation",
     /// The cloud answered with an error, or with something atlas could not understand.
-    Provider "provider";
+    Provider = "provider",
     /// The connection failed.
-    Transport "transport";
+    Transport = "transport",
     /// Any other error.
-    Unknown "unknown";
+    Unknown = "unknown",
     /// The shape exists but is sold out here and now.
-    NoCapacity "no_capacity";
+    NoCapacity = "no_capacity",
     /// A limit of the account: money, quota, spend cap. Other offers will not help.
-    Quota "quota";
+    Quota = "quota",
     /// The state of the resource does not allow the operation, or the resource exists already.
-    Conflict "conflict";
+    Conflict = "conflict",
     /// The cloud, or a part of atlas that the call needs, cannot answer at the moment.
-    Unavailable "unavailable";
+    Unavailable = "unavailable",
 }
 
 impl FromStr for ErrorKind {
     type Err = Error;
 
-    /// Reads a label.
-    fn from_str(label: &str) -> Result<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.as_str() == label)
-            .ok_or_else(|| Error::validation("kind", format!("{label:?} is not a kind of error")))
+    fn from_str(text: &str) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|kind| kind.as_str() == text);
+        found.ok_or_else(|| Error::validation("kind", format!("{text:?} is no kind of error")))
+    }
+}
+
+impl Serialize for ErrorKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// A kind that only a newer atlas knows reads as [`ErrorKind::Unknown`].
+impl<'de> Deserialize<'de> for ErrorKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        Ok(text.parse().unwrap_or(Self::Unknown))
     }
 }
 
@@ -138,8 +153,9 @@ struct Inner {
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-impl fmt::Display for Inner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Inner {
+    /// Writes who failed at what, and why.
+    fn headline(&self, f: &mut impl fmt::Write) -> fmt::Result {
         if let Some(provider) = &self.provider {
             write!(f, "{provider} ")?;
         }
@@ -151,7 +167,13 @@ impl fmt::Display for Inner {
         if let Some(field) = &self.field {
             write!(f, "{field}: ")?;
         }
-        f.write_str(&self.message)?;
+        f.write_str(&self.message)
+    }
+}
+
+impl fmt::Display for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.headline(f)?;
         write!(f, " [{}", self.kind)?;
         if let Some(status) = self.status {
             write!(f, ", http {status}")?;
@@ -275,6 +297,16 @@ impl Error {
         &self.0.message
     }
 
+    /// Who failed at what, and why: the text of `Display` without kind, status and request id, for
+    /// a record that has fields for those.
+    #[must_use]
+    pub fn headline(&self) -> String {
+        let mut text = String::new();
+        // A `String` accepts everything.
+        let _ = self.0.headline(&mut text);
+        text
+    }
+
     /// The field or capability that caused the error, if any.
     #[must_use]
     pub fn field(&self) -> Option<&str> {
@@ -346,7 +378,23 @@ mod tests {
             error.to_string(),
             "runpod spawn_compute: sold out [no_capacity, http 400, request r-1]"
         );
+        assert_eq!(error.headline(), "runpod spawn_compute: sold out");
         assert_eq!(error.source().unwrap().to_string(), "the key is rpa_1");
+    }
+
+    #[test]
+    fn every_kind_reads_back_from_its_name_and_a_newer_one_is_unknown() {
+        for kind in ErrorKind::ALL {
+            assert_eq!(kind.as_str().parse::<ErrorKind>().unwrap(), kind);
+            let text = serde_json::to_string(&kind).unwrap();
+            assert_eq!(text, format!("\"{kind}\""));
+            assert_eq!(serde_json::from_str::<ErrorKind>(&text).unwrap(), kind);
+        }
+        assert!("from_the_future".parse::<ErrorKind>().is_err());
+        assert_eq!(
+            serde_json::from_str::<ErrorKind>("\"from_the_future\"").unwrap(),
+            ErrorKind::Unknown
+        );
     }
 
     #[test]

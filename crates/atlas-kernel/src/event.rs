@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::SessionId;
 use crate::outcome::TaskOutcome;
+use crate::refusal::Refusal;
 use atlas_core::duration_ms;
 
 /// A limit of a session.
@@ -44,13 +45,8 @@ pub enum Reason {
         /// How the machine died.
         how: Death,
     },
-    /// No machine could be rented.
-    CannotPlace {
-        /// The last message of the cloud or of a check.
-        message: String,
-        /// The kind of the last error, as in `atlas_core::ErrorKind::as_str`.
-        kind: String,
-    },
+    /// No machine could be rented; holds the last refusal of the cloud or of a check.
+    CannotPlace(Refusal),
     /// The task's command ended.
     TaskEnded,
     /// The orchestrator was shut down and asked to end everything.
@@ -145,10 +141,9 @@ pub enum EventKind {
     Refused {
         /// The attempt of the order.
         attempt: AttemptId,
-        /// The message of the refusal.
-        message: String,
-        /// The kind of the error.
-        kind: String,
+        /// The refusal.
+        #[serde(flatten)]
+        refusal: Refusal,
     },
     /// It is not known whether an order was carried out.
     OutcomeUnknown {
@@ -346,28 +341,71 @@ pub enum Scope {
     All,
 }
 
-/// A position in a log; reading resumes after it. For one session's log it is the `seq` of an
-/// event, otherwise [`Delivery::cursor`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Cursor(u64);
+impl Scope {
+    /// The cursor that continues a subscription with this scope after the delivery whose cursor had
+    /// this [`number`](Cursor::number); 0 starts with the first event.
+    #[must_use]
+    pub const fn after(&self, number: u64) -> Cursor {
+        match self {
+            _ if number == 0 => Cursor::START,
+            Self::Session(_) => Cursor::after_seq(number),
+            Self::User(_) | Self::All => Cursor::after_position(number),
+        }
+    }
+}
+
+/// A position in a log; reading resumes after it.
+///
+/// The log of one session counts its own events. Scopes of several sessions count the events of the
+/// whole store. A cursor knows which of the two it belongs to, and a subscription refuses a cursor
+/// of the other kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor(Place);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Start,
+    Now,
+    Seq(u64),
+    Position(u64),
+}
 
 impl Cursor {
     /// Before the first event.
-    pub const START: Self = Self(0);
+    pub const START: Self = Self(Place::Start);
     /// After the latest event: only new events are delivered.
-    pub const NOW: Self = Self(u64::MAX);
+    pub const NOW: Self = Self(Place::Now);
 
-    /// The cursor after this position.
+    /// The cursor after the event with this `seq`, for [`Scope::Session`].
     #[must_use]
-    pub const fn after(place: u64) -> Self {
-        Self(place)
+    pub const fn after_seq(seq: u64) -> Self {
+        Self(Place::Seq(seq))
     }
 
-    /// The position.
+    /// The cursor after this position in the store's log, for [`Scope::User`] and [`Scope::All`].
     #[must_use]
-    pub const fn place(self) -> u64 {
-        self.0
+    pub const fn after_position(position: u64) -> Self {
+        Self(Place::Position(position))
+    }
+
+    /// The number to store for a later subscription with the same scope; see [`Scope::after`].
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        match self.0 {
+            Place::Start => 0,
+            Place::Now => u64::MAX,
+            Place::Seq(number) | Place::Position(number) => number,
+        }
+    }
+
+    /// Whether the cursor can be one of this scope.
+    #[must_use]
+    pub const fn fits(self, scope: &Scope) -> bool {
+        match (self.0, scope) {
+            (Place::Start | Place::Now, _) => true,
+            (Place::Seq(_), scope) => matches!(scope, Scope::Session(_)),
+            (Place::Position(_), scope) => !matches!(scope, Scope::Session(_)),
+        }
     }
 }
 
@@ -396,7 +434,7 @@ impl Lead {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use atlas_core::SeededEntropy;
+    use atlas_core::{ErrorKind, SeededEntropy};
 
     #[test]
     fn an_event_reads_back_as_written_and_an_unknown_kind_is_still_an_event() {
@@ -418,8 +456,7 @@ mod tests {
             },
             EventKind::Refused {
                 attempt,
-                message: "sold out".to_owned(),
-                kind: "no_capacity".to_owned(),
+                refusal: Refusal::new(ErrorKind::NoCapacity, "sold out"),
             },
             EventKind::OutcomeUnknown { attempt },
             EventKind::Adopted {
@@ -450,10 +487,7 @@ mod tests {
                 outcome: TaskOutcome::reported(3),
             },
             EventKind::Terminating {
-                reason: Reason::CannotPlace {
-                    message: "x".to_owned(),
-                    kind: "quota".to_owned(),
-                },
+                reason: Reason::CannotPlace(Refusal::new(ErrorKind::Quota, "x")),
             },
             EventKind::Terminating {
                 reason: Reason::Limit {
@@ -512,6 +546,14 @@ mod tests {
             Reason::Limit {
                 limit: Limit::Other
             }
+        );
+        assert_eq!(
+            serde_json::from_str::<Reason>(
+                r#"{"why":"cannot_place","message":"sold out","kind":"no_capacity"}"#
+            )
+            .unwrap(),
+            Reason::CannotPlace(Refusal::new(ErrorKind::NoCapacity, "sold out")),
+            "as older releases wrote it"
         );
         assert_eq!(
             serde_json::from_str::<Stuck>(r#"{"cause":"from_the_future"}"#).unwrap(),

@@ -12,6 +12,7 @@ use super::clock::TimeTrust;
 use super::record::Bounds;
 use crate::event::{Reason, Stuck};
 use crate::policy::{AccountPolicy, Policy};
+use crate::refusal::Refusal;
 
 /// The context of a step: settings and facts about this process. The kernel does not read any of
 /// them itself.
@@ -50,8 +51,12 @@ impl Cx<'_> {
 pub struct Failure {
     /// The error's kind, which decides what is tried next.
     pub kind: ErrorKind,
-    /// The error message.
+    /// Who failed at what, and why: [`Error::headline`].
     pub message: String,
+    /// The HTTP status of the cloud's answer.
+    pub status: Option<u16>,
+    /// The cloud's own id of the request.
+    pub request_id: Option<String>,
     /// How long the cloud asked callers to wait.
     pub retry_after: Option<Duration>,
     /// This process has no provider handle for the account.
@@ -71,12 +76,23 @@ impl Failure {
         }
     }
 
+    /// The failure as records and events keep it.
+    #[must_use]
+    pub fn refusal(&self) -> Refusal {
+        let mut refusal = Refusal::new(self.kind, self.message.clone());
+        refusal.status = self.status;
+        refusal.request_id.clone_from(&self.request_id);
+        refusal
+    }
+
     /// The failure of a call on an account without a provider handle.
     #[must_use]
     pub fn no_handle() -> Self {
         Self {
             kind: ErrorKind::Unavailable,
             message: "this process has no provider for the account".to_owned(),
+            status: None,
+            request_id: None,
             retry_after: None,
             no_handle: true,
         }
@@ -87,7 +103,9 @@ impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
         Self {
             kind: error.kind(),
-            message: error.to_string(),
+            message: error.headline(),
+            status: error.status(),
+            request_id: error.request_id().map(str::to_owned),
             retry_after: error.retry_after(),
             no_handle: false,
         }

@@ -25,6 +25,7 @@ pub mod policy;
 pub mod probe;
 mod proof;
 pub mod record;
+pub mod refusal;
 pub mod report;
 pub mod session;
 mod step;

@@ -10,6 +10,7 @@ use super::input::{Answer, Failure, backoff};
 use super::record::{Attempt, Fate, SupportStep};
 use super::step::{RETRY_BASE, RETRY_CAP, STUCK_AFTER, Stepper};
 use crate::event::{EventKind, Reason};
+use crate::refusal::Refusal;
 use crate::session::AttemptPhase;
 
 impl Stepper<'_> {
@@ -20,9 +21,9 @@ impl Stepper<'_> {
         };
         match found {
             Ok(list) if list.is_empty() => {
-                placing.last_refusal = Some((
-                    ErrorKind::NoCapacity.as_str().to_owned(),
-                    "nothing fits the request now".to_owned(),
+                placing.last_refusal = Some(Refusal::new(
+                    ErrorKind::NoCapacity,
+                    "nothing fits the request now",
                 ));
                 self.place_later(None);
             }
@@ -30,12 +31,9 @@ impl Stepper<'_> {
                 placing.candidates = Some(list.clone());
                 (placing.not_before, placing.may_pass) = (None, false);
             }
-            Err(failure) if is_final(failure) => {
-                self.cannot_place(failure.kind.as_str(), &failure.message)
-            }
+            Err(failure) if is_final(failure) => self.cannot_place(failure.refusal()),
             Err(failure) => {
-                placing.last_refusal =
-                    Some((failure.kind.as_str().to_owned(), failure.message.clone()));
+                placing.last_refusal = Some(failure.refusal());
                 self.place_later(failure.retry_after);
             }
         }
@@ -72,20 +70,14 @@ impl Stepper<'_> {
         if unresolved || (waited < policy.placing_patience && placing.orders < policy.max_orders) {
             return;
         }
-        let (kind, message) = placing.last_refusal.clone().unwrap_or_else(|| {
-            (
-                ErrorKind::NoCapacity.as_str().to_owned(),
-                "no machine could be had in time".to_owned(),
-            )
+        let last = placing.last_refusal.clone().unwrap_or_else(|| {
+            Refusal::new(ErrorKind::NoCapacity, "no machine could be had in time")
         });
-        self.cannot_place(&kind, &message);
+        self.cannot_place(last);
     }
 
-    pub(super) fn cannot_place(&mut self, kind: &str, message: &str) {
-        self.end(Reason::CannotPlace {
-            kind: kind.to_owned(),
-            message: message.to_owned(),
-        });
+    pub(super) fn cannot_place(&mut self, last: Refusal) {
+        self.end(Reason::CannotPlace(last));
     }
 
     pub(super) fn intend(&mut self, key: TrackedKey, supports: &[Support]) {
@@ -193,12 +185,12 @@ impl Stepper<'_> {
                 Ok(()) => return Some(candidate),
                 Err(why) => {
                     let placing = self.step.record.placing.as_mut()?;
-                    placing.last_refusal =
-                        Some((ErrorKind::Quota.as_str().to_owned(), why.to_owned()));
+                    let refusal = Refusal::new(ErrorKind::Quota, why);
+                    placing.last_refusal = Some(refusal.clone());
                     let rest = placing.candidates.as_mut()?;
                     rest.remove(0);
                     if rest.is_empty() {
-                        self.cannot_place(ErrorKind::Quota.as_str(), why);
+                        self.cannot_place(refusal);
                         return None;
                     }
                 }
@@ -382,18 +374,18 @@ impl Stepper<'_> {
 
     /// Decides what to try next after an order that led to nothing usable.
     fn refused(&mut self, id: AttemptId, next: Next, failure: &Failure) {
+        let refusal = failure.refusal();
         if let Some(attempt) = self.attempt(id) {
-            attempt.message = Some(failure.message.clone());
+            attempt.message = Some(refusal.to_string());
         }
         self.emit(EventKind::Refused {
             attempt: id,
-            message: failure.message.clone(),
-            kind: failure.kind.as_str().to_owned(),
+            refusal: refusal.clone(),
         });
         let Some(placing) = self.step.record.placing.as_mut() else {
             return;
         };
-        placing.last_refusal = Some((failure.kind.as_str().to_owned(), failure.message.clone()));
+        placing.last_refusal = Some(refusal.clone());
         placing.may_pass |= !is_final(failure);
         if is_busy(failure) {
             placing.orders = placing.orders.saturating_sub(1);
@@ -407,7 +399,7 @@ impl Stepper<'_> {
                     if rest.is_empty() && !placing.may_pass {
                         // Every candidate was refused permanently; repeating the same orders cannot
                         // help.
-                        return self.cannot_place(failure.kind.as_str(), &failure.message);
+                        return self.cannot_place(refusal);
                     }
                     if rest.is_empty() {
                         // Every candidate was refused: ask the cloud again later.
@@ -417,7 +409,7 @@ impl Stepper<'_> {
                 }
             }
             Next::SameLater => self.place_later(failure.retry_after),
-            Next::Stop => self.cannot_place(failure.kind.as_str(), &failure.message),
+            Next::Stop => self.cannot_place(refusal),
         }
         self.placing_patience(self.cx.now);
     }

@@ -6,15 +6,16 @@
 use std::time::Duration;
 
 use atlas_core::{
-    AccountLimits, AccountName, AttemptId, Candidate, Compute, ComputeId, ProviderId, Support,
-    Timestamp, TrackedKey, Usd, UsdPerHour,
+    AccountLimits, AccountName, AttemptId, Candidate, Compute, ComputeId, ErrorKind, ProviderId,
+    Support, Timestamp, TrackedKey, Usd, UsdPerHour,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::event::{Event, EventKind, Limit, Reason, Stuck};
 use crate::ids::SessionId;
 use crate::options::SessionOptions;
 use crate::outcome::TaskOutcome;
+use crate::refusal::Refusal;
 use crate::report::Reports;
 use crate::session::{AttemptPhase, Cost, Decision, SessionKind, SessionState};
 use atlas_core::duration_ms;
@@ -111,9 +112,48 @@ pub struct Placing {
     /// No next step before this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
-    /// The latest refusal: kind and message.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_refusal: Option<(String, String)>,
+    /// The latest refusal.
+    #[serde(flatten, with = "last_refusal")]
+    pub last_refusal: Option<Refusal>,
+}
+
+/// A refusal as stored: kind and message as every release reads them, and the rest beside it.
+mod last_refusal {
+    use super::{Deserialize, Deserializer, ErrorKind, Refusal, Serialize, Serializer};
+
+    #[derive(Default, Serialize, Deserialize)]
+    struct Stored {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last_refusal: Option<(ErrorKind, String)>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last_status: Option<u16>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last_request_id: Option<String>,
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        refusal: &Option<Refusal>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let stored = refusal.as_ref().map(|refusal| Stored {
+            last_refusal: Some((refusal.kind, refusal.message.clone())),
+            last_status: refusal.status,
+            last_request_id: refusal.request_id.clone(),
+        });
+        stored.unwrap_or_default().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Refusal>, D::Error> {
+        let stored = Stored::deserialize(deserializer)?;
+        Ok(stored.last_refusal.map(|(kind, message)| {
+            let mut refusal = Refusal::new(kind, message);
+            refusal.status = stored.last_status;
+            refusal.request_id = stored.last_request_id;
+            refusal
+        }))
+    }
 }
 
 /// The committed end of a session. Final.
@@ -735,5 +775,35 @@ impl SessionRecord {
             )
             .with_source(error)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_an_older_release_is_read_and_a_new_one_keeps_what_that_release_reads() {
+        let old = r#"{"since":null,"orders":1,"last_refusal":["no_capacity","sold out"]}"#;
+        let placing: Placing = serde_json::from_str(old).unwrap();
+        let expected = Refusal::new(ErrorKind::NoCapacity, "sold out");
+        assert_eq!(placing.last_refusal, Some(expected));
+        assert_eq!(placing.orders, 1);
+        let mut refusal = Refusal::new(ErrorKind::Quota, "no money");
+        (refusal.status, refusal.request_id) = (Some(402), Some("r-1".to_owned()));
+        for last_refusal in [Some(refusal), None] {
+            let placing = Placing {
+                last_refusal,
+                ..placing.clone()
+            };
+            let text = serde_json::to_string(&placing).unwrap();
+            assert_eq!(serde_json::from_str::<Placing>(&text).unwrap(), placing);
+            let pair = r#""last_refusal":["quota","no money"]"#;
+            assert_eq!(
+                text.contains(pair),
+                placing.last_refusal.is_some(),
+                "{text}"
+            );
+        }
     }
 }

@@ -99,6 +99,8 @@ fn failure(kind: ErrorKind) -> Failure {
     Failure {
         kind,
         message: "it broke".to_owned(),
+        status: None,
+        request_id: None,
         retry_after: None,
         no_handle: false,
     }

@@ -51,7 +51,7 @@ mod unattended;
 
 pub use atlas_kernel as kernel;
 
-use atlas_kernel::{event, ids, options, outcome, policy, probe, report, session};
+use atlas_kernel::{event, ids, options, outcome, policy, probe, refusal, report, session};
 
 pub use accept::AcceptReport;
 pub use activity::{ActivitySource, AnyActivitySource, AnyReadyProbe, ReadyProbe};
@@ -75,6 +75,7 @@ pub use policy::Safeguards;
 pub use policy::{AccountPolicy, Policy};
 pub use probe::Probe;
 pub use realm::Realm;
+pub use refusal::Refusal;
 pub use report::Reports;
 pub use runtime::{Spawner, Subscription, Task, TokioSpawner};
 pub use session::{AttemptPhase, Cost, Deadline, Decision, SessionKind, SessionState};

@@ -690,10 +690,7 @@ fn selects(filter: &SessionFilter, record: &SessionRecord) -> bool {
 /// The error of a wait during which the session ended.
 pub(crate) fn ended(reason: &Reason, last: &str) -> Error {
     match reason {
-        Reason::CannotPlace { message, kind } => {
-            let kind = kind.parse().unwrap_or(ErrorKind::Unknown);
-            Error::new(kind, format!("no machine could be had: {message}"))
-        }
+        Reason::CannotPlace(refusal) => refusal.error("no machine could be had"),
         other => {
             let why = serde_json::to_string(other).unwrap_or_default();
             Error::new(ErrorKind::Conflict, format!("{last}: {why}"))

@@ -47,7 +47,7 @@ pub(crate) enum Line {
 /// An error as sent to another process. Its sources are not sent; they are in the owner's log.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Fault {
-    kind: String,
+    kind: ErrorKind,
     message: String,
     field: Option<String>,
     status: Option<u16>,
@@ -74,7 +74,7 @@ impl From<&Error> for Fault {
             .map(|p| format!("{p}: "))
             .unwrap_or_default();
         Self {
-            kind: error.kind().as_str().to_owned(),
+            kind: error.kind(),
             message: format!("{provider}{}", error.message()),
             field: error.field().map(str::to_owned),
             status: error.status(),
@@ -96,7 +96,7 @@ impl From<&Error> for Fault {
 
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
-        let kind = fault.kind.parse().unwrap_or(ErrorKind::Unknown);
+        let kind = fault.kind;
         let mut error = match fault.field {
             Some(field) if kind == ErrorKind::Unsupported => {
                 Self::unsupported(field, fault.message)

@@ -119,10 +119,9 @@ impl Answer<Events> for Atlas {
         if let Some(id) = session {
             self.session(id).await?;
         }
-        let mut subscription = self.events(
-            session.map_or(Scope::All, Scope::Session),
-            Cursor::after(since),
-        );
+        let scope = session.map_or(Scope::All, Scope::Session);
+        let from = scope.after(since);
+        let mut subscription = self.events(scope, from);
         let mut sent = EventsSent { events: 0 };
         while let Some(delivery) = if follow {
             subscription.next().await?
@@ -130,7 +129,7 @@ impl Answer<Events> for Atlas {
             subscription.try_next().await?
         } {
             let item = EventItem {
-                cursor: delivery.cursor.place(),
+                cursor: delivery.cursor.number(),
                 event: delivery.event,
             };
             if items.send(item).await.is_err() {
@@ -287,7 +286,7 @@ fn progress(kind: &EventKind) -> String {
         EventKind::Adopted { compute, .. } => {
             format!("machine {compute} was found by its launch key")
         }
-        EventKind::Refused { message, .. } => format!("refused: {message}"),
+        EventKind::Refused { refusal, .. } => format!("refused: {refusal}"),
         EventKind::OutcomeUnknown { .. } => {
             "the answer was lost: looking for the machine by its launch key".to_owned()
         }

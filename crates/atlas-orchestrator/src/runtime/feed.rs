@@ -51,7 +51,7 @@ pub(crate) async fn keep(core: Arc<Core>, mut position: u64) {
                     }
                     let delivery = Delivery {
                         event,
-                        cursor: Cursor::after(stored.position),
+                        cursor: Cursor::after_position(stored.position),
                         behind: 0,
                     };
                     // There is no subscriber.
@@ -89,6 +89,8 @@ pub struct Subscription {
     floor: u64,
     buffer: std::collections::VecDeque<Delivery>,
     live: broadcast::Receiver<Arc<Delivery>>,
+    /// The cursor it was made with belongs to another kind of scope.
+    misplaced: bool,
     /// Whether the log was read to its end, so that live events continue it.
     caught_up: bool,
     /// Whether the subscription was asked to end: it still delivers what the log contains by then.
@@ -104,10 +106,12 @@ impl Subscription {
             0
         };
         let live = core.live.subscribe();
-        let place = if caught_up { 0 } else { cursor.place() };
+        let place = if caught_up { 0 } else { cursor.number() };
+        let misplaced = !cursor.fits(&scope);
         Self {
             core,
             scope,
+            misplaced,
             place,
             floor,
             buffer: std::collections::VecDeque::new(),
@@ -118,16 +122,16 @@ impl Subscription {
     }
 
     fn wants(&self, delivery: &Delivery) -> bool {
-        if delivery.cursor.place() <= self.floor {
+        if delivery.cursor.number() <= self.floor {
             return false;
         }
         match &self.scope {
             Scope::Session(id) => delivery.event.session == *id && delivery.event.seq > self.place,
             Scope::User(user) => {
                 delivery.event.user_id.as_ref() == Some(user)
-                    && delivery.cursor.place() > self.place
+                    && delivery.cursor.number() > self.place
             }
-            Scope::All => delivery.cursor.place() > self.place,
+            Scope::All => delivery.cursor.number() > self.place,
         }
     }
 
@@ -136,15 +140,29 @@ impl Subscription {
             .core
             .fed_to
             .load(Ordering::Relaxed)
-            .saturating_sub(delivery.cursor.place());
+            .saturating_sub(delivery.cursor.number());
         self.place = match self.scope {
             Scope::Session(_) => delivery.event.seq,
-            Scope::User(_) | Scope::All => delivery.cursor.place(),
+            Scope::User(_) | Scope::All => delivery.cursor.number(),
         };
         if let Scope::Session(_) = self.scope {
-            delivery.cursor = Cursor::after(delivery.event.seq);
+            delivery.cursor = Cursor::after_seq(delivery.event.seq);
         }
         delivery
+    }
+
+    /// # Errors
+    /// `validation` if the cursor counts the events of another kind of scope, in which it would
+    /// skip or repeat events.
+    fn check_cursor(&self) -> Result<()> {
+        if !self.misplaced {
+            return Ok(());
+        }
+        Err(Error::validation(
+            "cursor",
+            "belongs to another scope: the events of one session are counted by the session, those \
+             of several sessions by the store",
+        ))
     }
 
     /// Reads a page of the log; false if it contains nothing new.
@@ -177,7 +195,7 @@ impl Subscription {
             };
             let delivery = Delivery {
                 event,
-                cursor: Cursor::after(stored.position),
+                cursor: Cursor::after_position(stored.position),
                 behind: 0,
             };
             if self.wants(&delivery) {
@@ -193,10 +211,12 @@ impl Subscription {
     /// The next event. `None` once the orchestrator has shut down, or
     /// [`Orchestrator::end_subscriptions`](crate::Orchestrator::end_subscriptions) was called, and
     /// every event until then was delivered. Cancel safe.
+    ///
     /// # Errors
-    /// When the log cannot be read; the next call tries again and no event is missed. An event that
+    /// `validation` if the subscription began with a cursor of another kind of scope. When the log cannot be read; the next call tries again and no event is missed. An event that
     /// cannot be decoded is an error once, and the next call continues after it.
     pub async fn next(&mut self) -> Result<Option<Delivery>> {
+        self.check_cursor()?;
         loop {
             while let Some(delivery) = self.buffer.pop_front() {
                 if self.wants(&delivery) {
@@ -249,6 +269,7 @@ impl Subscription {
     /// # Cancel safety
     /// Like [`Subscription::next`].
     pub async fn try_next(&mut self) -> Result<Option<Delivery>> {
+        self.check_cursor()?;
         self.caught_up = false;
         loop {
             while let Some(delivery) = self.buffer.pop_front() {

@@ -123,6 +123,28 @@ async fn a_reader_goes_on_from_its_cursor_in_every_scope() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cursor_of_one_session_is_refused_for_several_and_the_other_way_round() {
+    let bench = Bench::new(5);
+    let node = bench.node("a").await;
+    let id = ready(&node, options().user("u1")).await;
+    let session = Scope::Session(id);
+    let several = [Scope::User("u1".to_owned()), Scope::All];
+    let mut log = node.atlas.subscribe(session.clone(), Cursor::START);
+    let of_session = log.next().await.unwrap().unwrap().cursor;
+    for scope in several {
+        let mut log = node.atlas.subscribe(scope.clone(), Cursor::START);
+        let of_store = log.next().await.unwrap().unwrap().cursor;
+        assert_eq!(scope.after(of_store.number()), of_store);
+        for (scope, cursor) in [(session.clone(), of_store), (scope, of_session)] {
+            let mut wrong = node.atlas.subscribe(scope, cursor);
+            let error = wrong.next().await.unwrap_err();
+            assert_eq!(error.field(), Some("cursor"), "{error}");
+            assert!(wrong.try_next().await.is_err());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn events_are_kept_for_seven_days_after_the_end_and_then_forgotten() {
     let bench = Bench::new(3);
     let node = bench.node("a").await;

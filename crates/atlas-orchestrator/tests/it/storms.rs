@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use atlas_core::{ErrorKind, Timestamp};
-use atlas_orchestrator::{EventKind, Reason, SessionKind, SessionOptions, SessionState};
+use atlas_orchestrator::{
+    EventKind, Reason, SessionFilter, SessionKind, SessionOptions, SessionState,
+};
 
 use atlas_testkit::mock::CLOUD;
 
@@ -30,8 +32,8 @@ async fn a_placement_ends_by_its_patience_however_long_the_cloud_asks_it_to_wait
         let info = node.atlas.info(id).await.unwrap();
         assert_eq!(info.state, SessionState::Terminated, "{operation}");
         assert!(
-            matches!(&info.reason, Some(Reason::CannotPlace { kind,
-                .. }) if kind == "rate_limited"),
+            matches!(&info.reason, Some(Reason::CannotPlace(refusal))
+                if refusal.kind == ErrorKind::RateLimited),
             "{operation}: {:?}",
             info.reason
         );
@@ -85,6 +87,36 @@ async fn a_storm_that_is_over_before_the_patience_fails_no_placement() {
     sleep(160).await;
     let info = node.atlas.info(id).await.unwrap();
     assert_eq!(info.state, SessionState::Ready, "{:?}", info.reason);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_reaches_the_caller_with_its_status_and_request_id_and_its_kind_once() {
+    let bench = Bench::new(6);
+    bench.weather.answer("spawn_compute", || {
+        let refused = refusal(ErrorKind::Validation).with_status(422);
+        Some(refused.with_request_id("r-7"))
+    });
+    let node = bench.node("a").await;
+    let error = node.atlas.spawn(request(), options()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Validation);
+    assert_eq!(
+        (error.status(), error.request_id()),
+        (Some(422), Some("r-7"))
+    );
+    let text = error.to_string();
+    assert_eq!(text.matches("validation").count(), 1, "{text}");
+    let all = node.atlas.list(SessionFilter::all()).await.unwrap();
+    let info = all.into_iter().next().unwrap();
+    let Some(Reason::CannotPlace(refused)) = info.reason else {
+        panic!("{:?}", info.reason);
+    };
+    assert!(!refused.message.contains('['), "{refused:?}");
+    assert_eq!((refused.status, refused.kind), (Some(422), error.kind()));
+    assert!(
+        node.events().await.iter().any(|event| matches!(&event.kind,
+            EventKind::Refused { refusal, .. } if refusal.request_id.as_deref() == Some("r-7"))),
+        "the event has the fields too"
+    );
 }
 
 #[tokio::test(start_paused = true)]
