@@ -22,4 +22,5 @@ pub mod dialect;
 #[cfg(unix)]
 pub mod fake_fly;
 pub mod mock;
+pub mod provider_stage;
 pub mod world;
