@@ -73,11 +73,7 @@ fn python_with(package: &str, version: &str) -> Option<PathBuf> {
                 "{package} {version} cannot be installed here: no python3 with venv, or no package \
                     index"
             );
-            assert!(
-                std::env::var_os("CI").is_none_or(|ci| ci != "true"),
-                "{why}"
-            );
-            eprintln!("SKIPPED: {why}");
+            atlas_testkit::skip(&format!("the client {package}"), &why);
             return None;
         }
     }

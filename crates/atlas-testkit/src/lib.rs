@@ -23,4 +23,7 @@ pub mod dialect;
 pub mod fake_fly;
 pub mod mock;
 pub mod provider_stage;
+mod skip;
 pub mod world;
+
+pub use skip::{SKIPPED_TESTS_ENV, skip};
