@@ -1,6 +1,9 @@
 //! Checks that a crate imports only from layers below it. Reads `cargo metadata`; the layers are
 //! defined here.
 
+use std::io;
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::steps::{Cargo, Failed};
@@ -13,11 +16,13 @@ const FLOORS: &[(&str, u32)] = &[
     ("atlas-auth", 5),
     ("atlas-testkit", 10),
     ("atlas-guard", 10),
+    ("atlas-kernel", 10),
     ("atlas-orchestrator", 20),
     ("atlas-fly-ops", 20),
     ("atlas-sim", 20),
+    ("atlas-store-redb", 25),
+    ("atlas-owner", 25),
     ("atlas-web", 30),
-    ("atlas-store-postgres", 30),
     ("atlas", 40),
     ("atlas-cli", 50),
     ("atlas-histories", 50),
@@ -75,6 +80,26 @@ const BANNED: &[&str] = &[
     "ctor",
 ];
 
+/// All that the kernel may depend on: none of these has a clock, I/O, async or randomness.
+const KERNEL_MAY_USE: &[&str] = &["atlas-core", "data-encoding", "serde", "serde_json"];
+
+/// What the kernel's code must not name, each with the reason.
+const KERNEL_MUST_NOT_NAME: &[(&str, &str)] = &[
+    ("std::env", "it reads no environment"),
+    ("std::fs", "it opens no file"),
+    ("std::io", "it does no I/O"),
+    ("std::net", "it makes no connection"),
+    ("std::process", "it starts no process"),
+    ("std::thread", "it starts no thread"),
+    ("std::sync::Mutex", "it shares no state"),
+    ("SystemTime", "it is handed the time"),
+    ("Instant", "it is handed the time"),
+    ("SystemClock", "it is handed the time"),
+    ("SystemEntropy", "it is handed every random byte"),
+    ("async fn", "it waits for nothing"),
+    (".await", "it waits for nothing"),
+];
+
 pub(crate) fn check() -> Result<(), Failed> {
     let metadata = Cargo::new("metadata")
         .args(["--format-version", "1", "--all-features", "--locked"])
@@ -83,12 +108,22 @@ pub(crate) fn check() -> Result<(), Failed> {
         eprintln!("layers: cargo metadata is not JSON: {error}");
         Failed(1)
     })?;
-    let complaints = complaints(&metadata);
+    let mut complaints = complaints(&metadata);
+    let kernel = sources(Path::new("crates/atlas-kernel/src")).map_err(|error| {
+        eprintln!("layers: the kernel's code could not be read: {error}");
+        Failed(1)
+    })?;
+    if kernel.is_empty() {
+        complaints.push("the kernel has no code where it was looked for".to_owned());
+    }
+    for (file, text) in &kernel {
+        complaints.extend(impurities(file, text));
+    }
     for complaint in &complaints {
         eprintln!("layers: {complaint}");
     }
     if complaints.is_empty() {
-        println!("layers: every edge points down");
+        println!("layers: every edge points down, and the kernel is pure");
         Ok(())
     } else {
         Err(Failed(1))
@@ -127,10 +162,14 @@ fn complaints(metadata: &Value) -> Vec<String> {
             .unwrap_or_default()
         {
             let to_name = dependency["name"].as_str().unwrap_or_default();
+            let dev = dependency["kind"] == "dev";
+            if name == "atlas-kernel" && !dev && !KERNEL_MAY_USE.contains(&to_name) {
+                found.push(format!("atlas-kernel imports {to_name}: it must stay pure"));
+            }
             let Some(to) = floor_of(to_name) else {
                 continue;
             };
-            if dependency["kind"] == "dev" {
+            if dev {
                 if name == "atlas-core"
                     || (to >= from && ![name, "atlas-testkit", "atlas-sim"].contains(&to_name))
                 {
@@ -151,6 +190,39 @@ fn complaints(metadata: &Value) -> Vec<String> {
                 {
                     found.push(format!("{name} imports {to_name}: {why}"));
                 }
+            }
+        }
+    }
+    found
+}
+
+/// Every source file below a folder that is not a test, with its text.
+fn sources(folder: &Path) -> io::Result<Vec<(String, String)>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() && !path.ends_with("tests") {
+            found.extend(sources(&path)?);
+        } else if path.extension().is_some_and(|ext| ext == "rs") && !path.ends_with("tests.rs") {
+            found.push((path.display().to_string(), std::fs::read_to_string(&path)?));
+        }
+    }
+    Ok(found)
+}
+
+/// The lines of a kernel file, outside comments, that name what the kernel must not use.
+fn impurities(file: &str, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        if line.trim_start().starts_with("//") {
+            continue;
+        }
+        for (name, why) in KERNEL_MUST_NOT_NAME {
+            if line.contains(name) {
+                found.push(format!(
+                    "{file}:{}: the kernel names {name}: {why}",
+                    number + 1
+                ));
             }
         }
     }
@@ -220,5 +292,19 @@ mod tests {
             .len(),
             1
         );
+    }
+
+    #[test]
+    fn a_kernel_that_imports_a_runtime_or_reads_a_clock_is_named() {
+        assert!(complaints_of(&[package("atlas-kernel", &[("atlas-core", None)])]).is_empty());
+        for runtime in ["tokio", "redb", "rand"] {
+            let planted = package("atlas-kernel", &[(runtime, None)]);
+            assert_eq!(complaints_of(&[planted]).len(), 1, "{runtime}");
+        }
+        assert!(complaints_of(&[package("atlas-kernel", &[("proptest", Some("dev"))])]).is_empty());
+        assert!(impurities("a.rs", "/// Not an `Instant`.\nlet at = cx.now;").is_empty());
+        for planted in ["let now = SystemTime::now();", "    async fn step() {}"] {
+            assert_eq!(impurities("a.rs", planted).len(), 1, "{planted}");
+        }
     }
 }

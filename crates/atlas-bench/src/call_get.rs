@@ -78,6 +78,7 @@ pub(crate) fn row(
             value: median(value),
             unit: "calls per CPU second",
             baseline: Some(median(base)),
+            point_reads: None,
         })
     })
 }

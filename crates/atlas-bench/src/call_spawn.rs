@@ -12,8 +12,9 @@ use atlas_core::{
     LaunchKey, Port, Secret, SystemClock,
 };
 use atlas_orchestrator::Realm;
-use atlas_orchestrator::store::{AnyStore, Batch, Redb, Table};
+use atlas_orchestrator::store::{AnyStore, Batch, Table};
 use atlas_provider_runpod::RunPod;
+use atlas_store_redb::Redb;
 use bytes::Bytes;
 use http::{HeaderValue, Request, header};
 use http_body_util::Full;
@@ -96,6 +97,7 @@ pub(crate) fn row(name: &'static str) -> Result<Row, Failure> {
             value: median(value),
             unit: "orders per CPU second",
             baseline: Some(median(base)),
+            point_reads: None,
         })
     })
 }

@@ -166,6 +166,7 @@ fn compare<A, B>(name: &'static str, ours: impl Fn() -> A, bare: impl Fn() -> B)
         value: median(value),
         unit: "CPU nanoseconds a call",
         baseline: Some(median(base)),
+        point_reads: None,
     }
 }
 

@@ -128,6 +128,7 @@ pub(crate) fn parse(name: &'static str) -> Result<Row, Failure> {
         value: median(value),
         unit: "CPU nanoseconds a page of 100 lines",
         baseline: Some(median(base)),
+        point_reads: None,
     })
 }
 
@@ -154,6 +155,7 @@ pub(crate) fn fanout(name: &'static str) -> Result<Row, Failure> {
         value: median(value),
         unit: "CPU nanoseconds a line and subscriber",
         baseline: Some(median(base)),
+        point_reads: None,
     })
 }
 

@@ -65,6 +65,7 @@ const ROWS: &[(&str, Measure)] = &[
     ("reap_scan", fleet::row),
     ("fanout", fleet::row),
     ("shutdown", fleet::row),
+    ("terminate_all_2000", fleet::row),
     ("sim_rate", fleet::row),
 ];
 

@@ -12,6 +12,8 @@ pub(crate) struct Row {
     pub(crate) value: f64,
     pub(crate) unit: &'static str,
     pub(crate) baseline: Option<f64>,
+    /// Reads of single machines for each machine, where a row counts them.
+    pub(crate) point_reads: Option<f64>,
 }
 
 impl Row {
@@ -22,13 +24,17 @@ impl Row {
     pub(crate) fn json(&self) -> Value {
         let round =
             |number: f64, digits: i32| (number * 10_f64.powi(digits)).round() / 10_f64.powi(digits);
-        json!({
+        let mut row = json!({
             "name": self.name,
             "value": round(self.value, 1),
             "unit": self.unit,
             "baseline": self.baseline.map(|baseline| round(baseline, 1)),
             "ratio": self.ratio().map(|ratio| round(ratio, 4)),
-        })
+        });
+        if let Some(reads) = self.point_reads {
+            row["point_reads_per_machine"] = json!(round(reads, 4));
+        }
+        row
     }
 }
 
@@ -42,7 +48,11 @@ impl fmt::Display for Row {
             f,
             "{:<20}{:>14.0}{baseline:>14}{ratio:>8}  {}",
             self.name, self.value, self.unit
-        )
+        )?;
+        match self.point_reads {
+            Some(reads) => write!(f, "; {reads:.3} point reads per machine"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -78,6 +88,7 @@ mod tests {
             value: 2.0,
             unit: "y",
             baseline: None,
+            point_reads: None,
         };
         assert_eq!(
             row.json(),
@@ -86,10 +97,12 @@ mod tests {
         assert_eq!(
             Row {
                 baseline: Some(4.0),
+                point_reads: Some(0.125),
                 ..row
             }
-            .json()["ratio"],
-            0.5
+            .json(),
+            json!({"name": "x", "value": 2.0, "unit": "y", "baseline": 4.0, "ratio": 0.5,
+                "point_reads_per_machine": 0.125})
         );
     }
 }

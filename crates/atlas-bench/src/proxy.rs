@@ -67,6 +67,7 @@ pub(crate) fn row(name: &'static str) -> Result<Row, Failure> {
         value: median(value),
         unit: "CPU microseconds a request",
         baseline: Some(median(base)),
+        point_reads: None,
     })
 }
 

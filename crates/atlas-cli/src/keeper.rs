@@ -9,8 +9,8 @@ use atlas::{
     Atlas, Error, ErrorKind, SessionFilter, SessionId, SessionInfo, SessionState, Shutdown,
 };
 use atlas_orchestrator::AttemptPhase;
-use atlas_orchestrator::owner::OwnerClient;
 use atlas_orchestrator::store::StoreOwner;
+use atlas_owner::OwnerClient;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::Instant;

@@ -197,6 +197,13 @@ impl Error {
         error.outcome_is(Outcome::NotApplied(Next::Stop))
     }
 
+    /// Names the field that the error is about.
+    #[must_use]
+    pub fn with_field(mut self, field: impl Into<String>) -> Self {
+        self.0.field = Some(field.into());
+        self
+    }
+
     /// Sets whether the cloud may have acted.
     #[must_use]
     pub fn outcome_is(mut self, outcome: Outcome) -> Self {

@@ -22,7 +22,7 @@ mod compute;
 pub mod config;
 mod context;
 mod credential;
-mod duration_ms;
+pub mod duration_ms;
 mod entropy;
 mod error;
 mod gpu;

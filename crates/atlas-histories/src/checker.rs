@@ -22,6 +22,7 @@ use crate::facts::Facts;
 use crate::history::{CANARY, FLEET};
 use crate::plan::{Plan, Step, Under};
 use crate::report::Violation;
+use crate::way::Deletion;
 
 /// Of a fleet with more machines than this the breaker must end none: some of them may be missing
 /// in a scan.
@@ -38,7 +39,7 @@ pub(crate) struct Evidence<'a> {
     pub(crate) secret: &'a Secret,
     pub(crate) policy: &'a Policy,
     pub(crate) facts: &'a Facts,
-    pub(crate) deletions: Vec<(Timestamp, String)>,
+    pub(crate) deletions: Vec<Deletion>,
     /// Machines that others made, and what they are.
     pub(crate) planted: &'a BTreeMap<String, &'static str>,
     /// Our own view when it had been quiet for long enough, with the world's live machines of that
@@ -198,7 +199,7 @@ impl Evidence<'_> {
         for (at, line) in &self.facts.seen().story {
             digest.update(format!("{at} {line}\n").as_bytes());
         }
-        for (at, id) in &self.deletions {
+        for Deletion { at, id, .. } in &self.deletions {
             digest.update(format!("{at} {id}\n").as_bytes());
         }
         let mut bytes = [0; 32];
@@ -617,7 +618,7 @@ impl Case<'_> {
             FaultKind::StaleList,
         ];
         let torn = torn.into_iter().any(|kind| self.struck(kind));
-        for (at, id) in &self.evidence.deletions {
+        for Deletion { at, id, .. } in &self.evidence.deletions {
             if let Some(kind) = self.evidence.planted.get(id)
                 && *kind != "clone"
                 && (*kind != FLEET
@@ -633,12 +634,7 @@ impl Case<'_> {
                 let Some(session) = ours.session else {
                     continue;
                 };
-                let Some((at, _)) = self
-                    .evidence
-                    .deletions
-                    .iter()
-                    .find(|(_, id)| *id == ours.machine.id)
-                else {
+                let Some(Deletion { at, .. }) = self.first_deletion(&ours.machine) else {
                     continue;
                 };
                 let log = self
@@ -691,32 +687,101 @@ impl Case<'_> {
             .count()
     }
 
-    /// I5: in calm weather no session costs more than its cap.
+    fn first_deletion(&self, machine: &Machine) -> Option<&Deletion> {
+        let mut deletions = self.evidence.deletions.iter();
+        deletions.find(|deletion| deletion.id == machine.id)
+    }
+
+    /// I5: in calm weather no session costs more than its cap. Otherwise the end of its machines is
+    /// ordered before they cost more than that, without what they cost while nobody could order
+    /// it: what a cloud adds that refuses or forgets a deletion is overrun.
     fn no_cap_is_exceeded(&mut self) {
-        if !self.evidence.plan.calm {
-            return;
-        }
         let now = self.evidence.world.now();
-        let mut found = Vec::new();
+        let calm = self.evidence.plan.calm;
+        let (mut found, mut excuses) = (Vec::new(), Vec::new());
         for info in &self.evidence.end {
             let Some(cap) = info.options.max_cost else {
                 continue;
             };
-            let billed: Usd = self
-                .ours
-                .iter()
-                .filter(|ours| ours.session == Some(info.id))
-                .map(|ours| ours.machine.billed(now))
-                .sum();
+            if let Some(excuse) = self.cost_is_unknowable(info) {
+                excuses.push(excuse);
+                continue;
+            }
             self.judged.insert("I5");
-            if billed > cap {
+            let machines = self.ours.iter();
+            let machines = machines.filter(|ours| ours.session == Some(info.id));
+            let (mut cost, mut unavoidable) = (Usd::ZERO, Usd::ZERO);
+            for Ours { machine, .. } in machines {
+                let billed = machine.billed(now);
+                let ordered = self.first_deletion(machine).filter(|_| !calm);
+                cost = cost + ordered.map_or(billed, |deletion| deletion.billed.min(billed));
+                let until = machine.destroyed_at.unwrap_or(now);
+                let until = ordered.map_or(until, |deletion| deletion.at.min(until));
+                unavoidable = unavoidable + self.cost_while_away(machine, until);
+            }
+            if cost > cap + unavoidable {
                 found.push(format!(
-                    "session {} cost {billed} under a cap of {cap}",
+                    "session {} cost {cost} under a cap of {cap}, {unavoidable} of it while nobody \
+                        could end it",
                     info.id
                 ));
             }
         }
+        excuses.into_iter().for_each(|excuse| self.excuse(excuse));
         found.into_iter().for_each(|what| self.violated("I5", what));
+    }
+
+    /// Why nobody can know in time what a session costs.
+    fn cost_is_unknowable(&self, info: &SessionInfo) -> Option<&'static str> {
+        if self.undone_session(info.id) {
+            return Some("I5: a rollback undid part of the session's record");
+        }
+        if self.out_of_reach(Some(info.id)) {
+            return Some("I5: its machines are on an account without a known key");
+        }
+        let machines: Vec<&Ours> = self
+            .ours
+            .iter()
+            .filter(|ours| ours.session == Some(info.id))
+            .collect();
+        let twice = |ours: &&Ours| {
+            let same = |other: &&&Ours| other.attempt == ours.attempt;
+            machines.iter().filter(same).count() > 1
+        };
+        if machines.iter().copied().any(|ours| twice(&ours)) {
+            return Some("I5: a cloud carried out one call twice");
+        }
+        if machines.iter().any(|ours| self.came_late(ours)) {
+            return Some("I5: a machine came later than its cloud's bound");
+        }
+        if machines.iter().any(|ours| self.is_ambiguous(ours)) {
+            return Some("I5: a machine was renamed before it was seen");
+        }
+        None
+    }
+
+    /// What a machine cost until then, at its average price, while hosts slept, a node was paused,
+    /// the key was refused or another's, or the store was held; and in the moments after, in which
+    /// a process looks before it ends anything.
+    fn cost_while_away(&self, machine: &Machine, until: Timestamp) -> Usd {
+        let now = self.evidence.world.now();
+        let lived = machine
+            .destroyed_at
+            .unwrap_or(now)
+            .since(machine.created_at);
+        if self.evidence.plan.calm || lived.is_zero() {
+            return Usd::ZERO;
+        }
+        let seen = self.evidence.facts.seen();
+        let open = |(from, until): &(Timestamp, Option<Timestamp>)| (*from, until.unwrap_or(now));
+        let away = seen.slept.iter().chain(&seen.away).copied();
+        let away = away.chain(seen.held.iter().map(open));
+        let away = away.chain(seen.wrong_key.iter().map(open));
+        let recovery = 4 * self.evidence.policy.lease;
+        let spans = away.map(|(from, to)| (from, to.saturating_add(recovery)));
+        let total = covered(spans.collect(), machine.created_at, until);
+        let share = total.as_secs_f64() / lived.as_secs_f64();
+        Usd::from_f64(machine.billed(now).to_f64() * share).unwrap_or_default()
     }
 
     /// I6: no idle death before its time after the last acknowledged touch; in calm weather none
@@ -775,6 +840,22 @@ impl Case<'_> {
                 found.push(format!(
                     "session {} with an idle limit of {ttl:?} was ended at {killed} though touched \
                         at {touch}",
+                    info.id
+                ));
+            }
+            // A return after more than a lease counts as a touch. What was due before is due.
+            let slept = seen.slept.iter().find(|(from, until)| {
+                let long = until.since(*from) > 2 * self.evidence.policy.lease;
+                let committed = killed.since(*until) <= MAX_LATENCY;
+                long && info.created_at < *from
+                    && killed > *from
+                    && killed < until.saturating_add(ttl)
+                    && !committed
+            });
+            if let Some((from, until)) = slept {
+                found.push(format!(
+                    "session {} with an idle limit of {ttl:?} was ended at {killed} though its \
+                        hosts slept from {from} until {until}",
                     info.id
                 ));
             }
@@ -1161,7 +1242,7 @@ impl Case<'_> {
             .evidence
             .deletions
             .iter()
-            .fold(String::new(), |text, (at, id)| {
+            .fold(String::new(), |text, Deletion { at, id, .. }| {
                 format!("{text}\n{at} DELETE {id}")
             });
         let violations = self
@@ -1184,6 +1265,18 @@ impl Case<'_> {
     }
 }
 
+/// How much of the time from `from` to `until` these spans cover; what several cover counts once.
+fn covered(mut spans: Vec<(Timestamp, Timestamp)>, from: Timestamp, until: Timestamp) -> Duration {
+    spans.sort();
+    let (mut total, mut counted) = (Duration::ZERO, from);
+    for (begin, end) in spans {
+        let end = end.min(until);
+        total += end.since(begin.max(counted));
+        counted = counted.max(end);
+    }
+    total
+}
+
 /// Whether an event orders the end of something.
 fn ends_something(kind: &EventKind) -> bool {
     matches!(
@@ -1194,4 +1287,25 @@ fn ends_something(kind: &EventKind) -> bool {
             | EventKind::Reopened { .. }
             | EventKind::TerminateFailed { .. }
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_that_two_spans_cover_counts_once_and_only_within_a_life() {
+        let at = Timestamp::from_unix_seconds;
+        let spans = vec![
+            (at(50), at(70)),
+            (at(0), at(20)),
+            (at(10), at(30)),
+            (at(95), at(200)),
+        ];
+        let seconds = |from, until| covered(spans.clone(), at(from), at(until)).as_secs();
+        assert_eq!(seconds(0, 100), 30 + 20 + 5);
+        assert_eq!(seconds(15, 60), 15 + 10);
+        assert_eq!(seconds(30, 50), 0);
+        assert_eq!(seconds(300, 400), 0);
+    }
 }

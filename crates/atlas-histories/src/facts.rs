@@ -38,6 +38,12 @@ pub(crate) struct Seen {
     pub(crate) undone: Vec<(Timestamp, Timestamp)>,
     /// The periods in which the deployment's clock was wrong, and by how many milliseconds.
     pub(crate) wrong_clock: Vec<(Timestamp, Option<Timestamp>, i64)>,
+    /// The periods in which every host slept.
+    pub(crate) slept: Vec<(Timestamp, Timestamp)>,
+    /// The periods in which a node was paused, or the key was refused.
+    pub(crate) away: Vec<(Timestamp, Timestamp)>,
+    /// The periods after a rollback, until an operator accepted the store.
+    pub(crate) held: Vec<(Timestamp, Option<Timestamp>)>,
     /// When each event was written, in the world's time, by session and number.
     pub(crate) written: BTreeMap<([u8; 16], u64), Timestamp>,
     /// Reports of other senders that a node accepted.

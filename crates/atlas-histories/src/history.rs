@@ -23,7 +23,7 @@ use crate::dice::{self, Dice};
 use crate::facts::{Facts, Seen};
 use crate::node::{API_KEY, Deployment, Node};
 use crate::plan::{Outside, Plan, Step, Under, Whose, Wish};
-use crate::process::Places;
+use crate::process::{Places, Remains};
 use crate::report::{OnCloud, Outcome};
 use crate::rules::Rules;
 use crate::store::StoreWeather;
@@ -39,6 +39,10 @@ const OTHER_ACCOUNT: &str = "our-other-one";
 const OTHER_KEY: &str = "history-key-of-the-other-account";
 /// After this much quiet time, every promise about the present must hold.
 const QUIET: Duration = Duration::from_secs(15 * 60);
+/// How often an operator looks whether a store is to be accepted.
+const LOOK: Duration = Duration::from_secs(300);
+/// How often an operator has to accept a store at most before all promises must hold.
+const ACCEPTS: u32 = 4;
 /// After this much more time, every session that was asked to end must have ended.
 const ENDING: Duration = Duration::from_secs(90 * 60);
 
@@ -50,15 +54,17 @@ pub(crate) fn run(plan: &Plan, rules: &Rules, pulse: &Pulse) -> Outcome {
         .build();
     let runtime = runtime.expect("a runtime without I/O can always be built");
     // The world's clock must start inside the paused runtime, or the real one leaks into it.
+    let remains = Remains::default();
     let outcome = runtime.block_on(async {
-        let history = History::new(plan, rules, pulse);
+        let history = History::new(plan, rules, pulse, &remains);
         match timeout(ENDLESS, history.play()).await {
             Ok(outcome) => outcome,
             Err(_) => pulse.hung(plan, "the history never came to its end"),
         }
     });
-    // Crashed processes' tasks are still there; they are let go of without being run.
-    runtime.shutdown_background();
+    // Crashed processes' tasks are still there. They are dropped without being run.
+    remains.let_go();
+    drop(runtime);
     outcome
 }
 
@@ -78,10 +84,8 @@ struct History {
 }
 
 impl History {
-    fn new(plan: &Plan, rules: &Rules, pulse: &Pulse) -> Self {
+    fn new(plan: &Plan, rules: &Rules, pulse: &Pulse, remains: &Remains) -> Self {
         let seed = plan.seed;
-        let facts = Facts::default();
-        pulse.follow(&facts);
         let mut world = World::new(seed, WorldClock::following(1.0));
         for cloud in &plan.clouds {
             world = world.with_cloud(cloud.spec());
@@ -93,6 +97,7 @@ impl History {
         let store_clock = HostClock::new(world.clone(), plan.counts_sleep);
         let store = Memory::new(Arc::new(store_clock.clone()), &entropy).durable(true);
         let facts = Facts::default();
+        pulse.follow(&facts);
         let deployment = Deployment {
             seed,
             nodes: plan.nodes,
@@ -117,6 +122,7 @@ impl History {
                 plan.crashes,
                 plan.stalls + if plan.nodes > 1 { rules.more_stalls } else { 0 },
             ),
+            remains: remains.clone(),
             network: Network::new(seed, plan.lost_deletes_percent),
             weather: StoreWeather::new(seed, plan.store_failures_per_thousand),
             deletions: Arc::new(Mutex::new(Vec::new())),
@@ -272,6 +278,8 @@ impl History {
             }
             Step::Pause(index, span) => {
                 self.facts.disaster(now, "pause");
+                let until = now.saturating_add(span);
+                self.facts.seen().away.push((now, until));
                 let process = self.nodes[index].process.clone();
                 process.pause();
                 drop(tokio::spawn(async move {
@@ -281,6 +289,8 @@ impl History {
             }
             Step::WrongClock(Whose::Store, error) => {
                 self.facts.disaster(now, "clock-step");
+                self.facts
+                    .tell(now, format!("the store's clock is wrong by {error} ms"));
                 self.store_clock_is_wrong_by(error);
             }
             Step::WrongClock(Whose::Node(index), error) => {
@@ -291,6 +301,8 @@ impl History {
                 self.facts.disaster(now, "sleep");
                 self.facts
                     .tell(now, format!("every host sleeps for {span:?}"));
+                let until = now.saturating_add(span);
+                self.facts.seen().slept.push((now, until));
                 self.world().clock().sleep_through(span);
             }
             Step::Redeploy(index) => self.redeploy(index).await,
@@ -298,6 +310,8 @@ impl History {
             Step::Rollback(under) => self.roll_back(under),
             Step::KeyRevoked(span) => {
                 self.facts.disaster(now, "revoke-key");
+                let until = now.saturating_add(span);
+                self.facts.seen().away.push((now, until));
                 self.world().count_fault(FaultKind::RevokeKey);
                 let cloud = self.some_cloud();
                 self.world().revoke_key(cloud.as_str(), API_KEY);
@@ -315,6 +329,7 @@ impl History {
                 self.deploy_with(OTHER_KEY);
             }
             Step::RightKey => self.deploy_with(API_KEY),
+            Step::Accept => self.operator().await,
         }
     }
 
@@ -522,6 +537,7 @@ impl History {
             }
         }
         self.facts.seen().undone.push((taken, now));
+        self.facts.seen().held.push((now, None));
         self.deployment.store.restore(&snapshot);
     }
 
@@ -736,6 +752,10 @@ impl History {
             let work = node.process.task(async move {
                 if orchestrator.hold().is_some() {
                     let accepted = orchestrator.accept_store().await;
+                    let now = world.now();
+                    for (_, until) in &mut facts.seen().held {
+                        until.get_or_insert(now);
+                    }
                     facts.tell(
                         world.now(),
                         format!("the operator accepts the store: {accepted:?}"),
@@ -756,10 +776,10 @@ impl History {
     /// Waits, with the operator checking periodically, and returns the deployment's own view at the
     /// end.
     async fn settle(&mut self, span: Duration) -> Vec<atlas_orchestrator::SessionInfo> {
-        let until = Instant::now() + span;
+        let mut until = Instant::now() + span;
+        let mut accepts = 0;
         while Instant::now() < until {
-            self.wait_until((Instant::now() + Duration::from_secs(900)).min(until))
-                .await;
+            self.wait_until((Instant::now() + LOOK).min(until)).await;
             if self
                 .nodes
                 .iter()
@@ -767,6 +787,11 @@ impl History {
                 .any(|orchestrator| orchestrator.hold().is_some())
             {
                 self.operator().await;
+                // The promises count from the last of these.
+                accepts += 1;
+                if accepts <= ACCEPTS {
+                    until = until.max(Instant::now() + span);
+                }
             }
             if span == ENDING
                 && self

@@ -20,7 +20,7 @@ use crate::cloud::Cloud;
 use crate::dice;
 use crate::facts::Facts;
 use crate::leak::Leaky;
-use crate::process::{Places, Process};
+use crate::process::{Places, Process, Remains};
 use crate::rules::Rules;
 use crate::store::{StoreWeather, Watched};
 use crate::way::{Deletions, Network, Way};
@@ -47,6 +47,7 @@ pub(crate) struct Deployment {
     /// The store's contents before the latest intent, for a store that loses acknowledged writes.
     pub(crate) last_intent: Arc<Mutex<Option<MemorySnapshot>>>,
     pub(crate) places: Places,
+    pub(crate) remains: Remains,
     pub(crate) weather: StoreWeather,
     pub(crate) deletions: Deletions,
     pub(crate) network: Network,
@@ -77,7 +78,7 @@ impl Node {
     pub(crate) fn boot(deployment: &Deployment, name: &str, life: u64) -> Self {
         let node = Self {
             name: name.to_owned(),
-            process: Process::start(),
+            process: Process::start(&deployment.remains),
             // A single node keeps its store itself: it has one clock.
             clock: if deployment.nodes == 1 {
                 deployment.store_clock.clone()

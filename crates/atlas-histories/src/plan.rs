@@ -36,6 +36,8 @@ pub(crate) enum Step {
     Outside(Outside),
     /// The store is restored to its contents at an earlier step.
     Rollback(Under),
+    /// An operator looks, and accepts the store if it is held.
+    Accept,
     /// The key is refused for this long.
     KeyRevoked(Duration),
     /// The clouds refuse a class of calls for this long.
@@ -164,11 +166,12 @@ impl Plan {
             few
         };
         let spot = Dice::new(seed, "spot");
+        let limits = Dice::new(seed, "limits");
         for user in 0..users {
             let cloud = *which.pick(&clouds);
             let may_be_taken_back = spot.percent(40) && cloud.lets_spot();
             draw_user(
-                &dice,
+                (&dice, &limits),
                 (user, cloud, may_be_taken_back, which.percent(50)),
                 calm,
                 &mut steps,
@@ -178,6 +181,7 @@ impl Plan {
             draw_disasters(&dice, nodes, &mut steps);
             draw_time(&Dice::new(seed, "time"), nodes, &mut steps);
             draw_refusals(&Dice::new(seed, "refusals"), &mut steps);
+            draw_accepts(&Dice::new(seed, "accepts"), &mut steps);
         }
         steps.sort_by_key(|(at, _)| *at);
         Self {
@@ -232,15 +236,28 @@ fn draw_clouds(dice: &Dice, among: &[Cloud]) -> Vec<Cloud> {
         .collect()
 }
 
+/// What a session may cost at most. Some caps end it, unless something else is to.
+fn draw_cap(dice: &Dice, spared: bool) -> Option<Usd> {
+    let cents = if dice.percent(40) && !spared {
+        dice.draw(3..30)
+    } else {
+        dice.draw(100..300)
+    };
+    let capped = dice.percent(70);
+    capped.then(|| Usd::from_cents(i64::try_from(cents).unwrap_or(100)))
+}
+
 fn draw_user(
-    dice: &Dice,
+    (dice, limits): (&Dice, &Dice),
     (user, cloud, spot, reports): (usize, Cloud, bool, bool),
     calm: bool,
     steps: &mut Vec<(Duration, Step)>,
 ) {
     let start = dice.seconds(0..900);
+    // One forgets the session, so that almost every history has one that ends for idleness.
+    let forgets = limits.percent(if user == 0 { 97 } else { 10 });
     // Some outlive the history: they show that nothing alive is lost.
-    let ttl = if dice.percent(30) {
+    let ttl = if dice.percent(30) && !forgets {
         dice.seconds(14_400..20_000)
     } else {
         dice.seconds(120..900)
@@ -250,17 +267,15 @@ fn draw_user(
         user,
         cloud,
         idle_ttl: ttl,
-        max_runtime: some(20, 600..2400),
-        max_cost: dice
-            .percent(20)
-            .then(|| Usd::from_cents(i64::try_from(dice.draw(20..300)).unwrap_or(100))),
+        max_runtime: some(20, 600..2400).filter(|_| !forgets),
+        max_cost: draw_cap(limits, forgets),
         ready_timeout: some(30, 300..900),
         respawns: if dice.percent(40) { 2 } else { 0 },
         hedge: !calm && dice.percent(15),
         spot,
         reports,
     };
-    if dice.percent(25) {
+    if dice.percent(25) && !forgets {
         let seconds = dice.draw(5..400);
         let command = match dice.draw(0..4) {
             0 => vec!["true".to_owned()],
@@ -294,7 +309,7 @@ fn draw_user(
         // A user comes back just when the session is about to end.
         steps.push((at + ttl + dice.seconds(0..3), Step::Touch(user)));
     }
-    if dice.percent(55) {
+    if dice.percent(55) && !forgets {
         let gone = if dice.percent(30) {
             start + dice.seconds(0..30)
         } else {
@@ -397,6 +412,17 @@ fn draw_time(dice: &Dice, nodes: usize, steps: &mut Vec<(Duration, Step)>) {
             let until = at + dice.seconds(20..1800);
             steps.push((until, Step::WrongClock(whose, 0)));
         }
+    }
+}
+
+/// An operator who does not wait for the end of all trouble.
+fn draw_accepts(dice: &Dice, steps: &mut Vec<(Duration, Step)>) {
+    let rolled_back = |(_, step): &&(Duration, Step)| matches!(step, Step::Rollback(_));
+    let held = steps.iter().find(rolled_back).map(|(at, _)| *at);
+    if let Some(at) = held
+        && dice.percent(70)
+    {
+        steps.push((at + dice.seconds(60..600), Step::Accept));
     }
 }
 

@@ -1,8 +1,8 @@
 //! A simulated process: its tasks can be stopped dead, paused, and crashed at any place where they
 //! wait.
 //!
-//! A crashed process's tasks are never polled again and never dropped, so that no destructor tidies
-//! up after them.
+//! A crashed process's tasks are never polled again, and not dropped before their history is over, so
+//! that no destructor tidies up after them.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -14,9 +14,56 @@ use std::time::Duration;
 use crate::dice::Dice;
 use crate::report::Awaits;
 
+/// Keeps what crashed processes leave behind until the history is over. Clones are handles to the
+/// same one.
+#[derive(Clone, Default)]
+pub(crate) struct Remains(Arc<Mutex<Kept>>);
+
+#[derive(Default)]
+struct Kept {
+    over: bool,
+    tasks: Vec<Box<dyn Send>>,
+}
+
+impl Remains {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, task: Box<dyn Send>) {
+        let mut kept = self.kept();
+        if kept.over {
+            drop(kept);
+            drop(task);
+        } else {
+            kept.tasks.push(task);
+        }
+    }
+
+    /// The history was judged: nothing that a destructor does can change it any more.
+    pub(crate) fn let_go(&self) {
+        let tasks = {
+            let mut kept = self.kept();
+            kept.over = true;
+            std::mem::take(&mut kept.tasks)
+        };
+        drop(tasks);
+    }
+}
+
+impl std::fmt::Debug for Remains {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let tasks = self.kept().tasks.len();
+        f.debug_struct("Remains").field("tasks", &tasks).finish()
+    }
+}
+
 /// One simulated process. Clones are handles to the same one.
 #[derive(Clone, Debug)]
-pub(crate) struct Process(Arc<Mutex<State>>);
+pub(crate) struct Process {
+    state: Arc<Mutex<State>>,
+    remains: Remains,
+}
 
 #[derive(Debug)]
 struct State {
@@ -27,18 +74,21 @@ struct State {
 }
 
 impl Process {
-    /// A running one.
-    pub(crate) fn start() -> Self {
-        Self(Arc::new(Mutex::new(State {
-            alive: true,
-            paused: false,
-            sleepers: BTreeMap::new(),
-            next: 0,
-        })))
+    /// A running one, whose tasks are kept here when it crashed.
+    pub(crate) fn start(remains: &Remains) -> Self {
+        Self {
+            state: Arc::new(Mutex::new(State {
+                alive: true,
+                paused: false,
+                sleepers: BTreeMap::new(),
+                next: 0,
+            })),
+            remains: remains.clone(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it has not crashed.
@@ -82,13 +132,13 @@ impl Process {
 }
 
 /// A task that lives and dies with its process.
-pub(crate) struct Task<F: Future> {
+pub(crate) struct Task<F: Future + Send + 'static> {
     process: Process,
     id: u64,
     inner: Option<Pin<Box<F>>>,
 }
 
-impl<F: Future> Future for Task<F> {
+impl<F: Future + Send + 'static> Future for Task<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
@@ -115,21 +165,25 @@ impl<F: Future> Future for Task<F> {
     }
 }
 
-impl<F: Future> Drop for Task<F> {
+impl<F: Future + Send + 'static> Drop for Task<F> {
     fn drop(&mut self) {
-        if !self.process.is_alive() {
-            std::mem::forget(self.inner.take());
+        if let Some(inner) = self.inner.take()
+            && !self.process.is_alive()
+        {
+            self.process.remains.keep(Box::new(inner));
         }
     }
 }
 
-/// How many groups the places in the store fall into, and how many those on the way to a cloud; a
+/// How many groups the operations of the store fall into, and how many the calls of a cloud; a
 /// history prefers one of each. The latter are larger: only some histories have their cloud.
 const BUCKETS: u64 = 29;
 const ON_THE_WAY: u64 = 11;
+/// A process crashes once in so many times where its history waits for the first time.
+const FIRST_ODDS: u64 = 8;
 
-fn bucket(place: &str, of: u64) -> u64 {
-    let digest = ring::digest::digest(&ring::digest::SHA256, place.as_bytes());
+fn bucket(operation: &str, of: u64) -> u64 {
+    let digest = ring::digest::digest(&ring::digest::SHA256, operation.as_bytes());
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&digest.as_ref()[..8]);
     u64::from_le_bytes(bytes) % of
@@ -147,6 +201,12 @@ struct Watch {
     crashes_left: u64,
     stalls_left: u64,
     stalls: u64,
+    /// Crashes at places that are reached for the first time, so that rare ones are not spared.
+    firsts_left: u64,
+    firsts: Dice,
+    passes: u64,
+    /// How often processes crashed in each operation.
+    crashed: BTreeMap<String, u64>,
     awaits: Awaits,
 }
 
@@ -160,6 +220,10 @@ impl Places {
             crashes_left: crashes,
             stalls_left: stalls,
             stalls: 0,
+            firsts_left: crashes.min(2),
+            firsts: Dice::new(seed, "firsts"),
+            passes: 0,
+            crashed: BTreeMap::new(),
             awaits: Awaits::default(),
         })))
     }
@@ -185,6 +249,11 @@ impl Places {
 
     /// A place was reached: the process may stand still here, or die, and then this never returns.
     pub(crate) async fn pass(&self, process: &Process, place: &str) {
+        self.pass_at(process, place, place).await;
+    }
+
+    /// The same, for one of several operations that wait at the same place; each is crashed at.
+    pub(crate) async fn pass_at(&self, process: &Process, place: &str, operation: &str) {
         if let Some(span) = self.stalls_for(process, place) {
             let sleeper = process.clone();
             sleeper.pause();
@@ -196,22 +265,29 @@ impl Places {
         }
         let dies = {
             let mut watch = self.watch();
-            *watch.awaits.reached.entry(place.to_owned()).or_default() += 1;
-            // Once or twice at one place is enough for a history: there are others.
-            let here = watch.awaits.crashed.get(place).copied().unwrap_or(0);
-            // Each history has its favourite places, so that together they crash everywhere.
+            watch.passes += 1;
+            let reached = watch.awaits.reached.entry(place.to_owned()).or_default();
+            *reached += 1;
+            // Every process passes most places of the store when it starts.
+            let first = *reached == 1 && (watch.passes > 200 || !place.starts_with("store."));
+            // Once or twice in one operation is enough for a history: there are others.
+            let here = watch.crashed.get(operation).copied().unwrap_or(0);
+            // Each history has its favourite operations, so that together they crash everywhere.
             let favourite = if place.starts_with("store.") {
-                bucket(place, BUCKETS) == watch.seed % BUCKETS && here < 1
+                bucket(operation, BUCKETS) == watch.seed % BUCKETS && here < 1
             } else {
-                bucket(place, ON_THE_WAY) == watch.seed / BUCKETS % ON_THE_WAY && here < 2
+                bucket(operation, ON_THE_WAY) == watch.seed / BUCKETS % ON_THE_WAY && here < 2
             };
             let odds = if favourite { 2 } else { 20_000 };
-            let dies = watch.armed
-                && watch.crashes_left > 0
-                && process.is_alive()
-                && watch.dice.draw(0..odds) == 0;
+            let may_die = watch.armed && process.is_alive();
+            let first =
+                first && may_die && watch.firsts_left > 0 && watch.firsts.draw(0..FIRST_ODDS) == 0;
+            watch.firsts_left -= u64::from(first);
+            let drawn = may_die && watch.crashes_left > 0 && watch.dice.draw(0..odds) == 0;
+            watch.crashes_left -= u64::from(drawn);
+            let dies = first || drawn;
             if dies {
-                watch.crashes_left -= 1;
+                *watch.crashed.entry(operation.to_owned()).or_default() += 1;
                 *watch.awaits.crashed.entry(place.to_owned()).or_default() += 1;
             }
             dies
@@ -254,5 +330,57 @@ impl Places {
             .crashed
             .entry("at rest".to_owned())
             .or_default() += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a destructor tells.
+    struct Told(Arc<Mutex<u32>>);
+
+    impl Drop for Told {
+        fn drop(&mut self) {
+            *self.0.lock().unwrap() += 1;
+        }
+    }
+
+    #[test]
+    fn what_a_crashed_process_leaves_is_dropped_when_its_history_is_over() {
+        let (remains, dropped) = (Remains::default(), Arc::new(Mutex::new(0)));
+        let process = Process::start(&remains);
+        let left = |told: Told| process.task(async move { drop(told) });
+        let tasks = [(); 3].map(|()| left(Told(dropped.clone())));
+        let [early, crashed, late] = tasks;
+        drop(early);
+        assert_eq!(*dropped.lock().unwrap(), 1, "the process is alive");
+        process.crash();
+        drop(crashed);
+        assert_eq!(
+            *dropped.lock().unwrap(),
+            1,
+            "nothing tidies up after a crash"
+        );
+        remains.let_go();
+        assert_eq!(*dropped.lock().unwrap(), 2);
+        drop(late);
+        assert_eq!(*dropped.lock().unwrap(), 3);
+    }
+
+    #[tokio::test]
+    async fn operations_that_wait_at_one_place_are_one_place_in_the_report() {
+        let process = Process::start(&Remains::default());
+        let places = Places::new(1, 0, 0);
+        for operation in ["store.commit a before", "store.commit b before"] {
+            places
+                .pass_at(&process, "store.commit before", operation)
+                .await;
+        }
+        let reached = places.awaits().reached;
+        assert_eq!(
+            reached.into_iter().collect::<Vec<_>>(),
+            [("store.commit before".to_owned(), 2)]
+        );
     }
 }

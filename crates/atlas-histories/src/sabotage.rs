@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::cloud::Cloud;
-use crate::report::Violation;
+use crate::report::Outcome;
 use crate::rules::Rules;
 use crate::run;
 
@@ -24,7 +24,8 @@ pub(crate) struct Sabotage {
     /// Where to search, if not on every cloud: a violation that needs many machines at once, or a
     /// quick cloud, appears there in fewer histories.
     pub(crate) clouds: Option<&'static [Cloud]>,
-    /// Seeds that caught it before; they are tried first.
+    /// Seeds that caught it before; they are tried first. With the safeguard, none of them breaks
+    /// the promise.
     pub(crate) known: &'static [u64],
 }
 
@@ -33,14 +34,16 @@ const RUNPOD: Option<&[Cloud]> = Some(&[Cloud::RUNPOD]);
 /// The result of a sabotage.
 #[derive(Clone, Debug, Serialize)]
 pub struct Caught {
-    /// Whether a violation of the promise was found.
+    /// Whether a violation of the promise was found, and every seed on record shows something.
     pub caught: bool,
-    /// The seed that showed it.
+    /// The seed that showed it, and that breaks nothing with the safeguard.
     pub seed: Option<u64>,
     /// The violated promise.
     pub invariant: String,
     /// The number of histories that this took.
     pub histories: u64,
+    /// Seeds on record that break the promise with the safeguard too, so they show nothing.
+    pub unclean: Vec<u64>,
 }
 
 /// Every sabotage of this name, or all, each hunted for on these clouds through at most so many
@@ -70,22 +73,52 @@ pub fn run(name: &str, clouds: &[Cloud], seeds: u64) -> Result<BTreeMap<String, 
 const AT_A_TIME: usize = 8;
 
 fn hunt(sabotage: &Sabotage, clouds: &[Cloud], most: u64) -> Caught {
-    let mut rules = Rules::default();
-    (sabotage.apply)(&mut rules);
-    let seeds: Vec<u64> = sabotage.known.iter().copied().chain(0..most).collect();
+    let mut sabotaged = Rules::default();
+    (sabotage.apply)(&mut sabotaged);
+    let clouds = sabotage.clouds.unwrap_or(clouds);
+    let broken = |outcome: Outcome| {
+        let violations = outcome.violations.into_iter();
+        violations.map(|violation| violation.invariant).collect()
+    };
+    search(sabotage, most, |is_sabotaged, seeds| {
+        let honest = Rules::default();
+        let rules = if is_sabotaged { &sabotaged } else { &honest };
+        let outcomes = run::under(rules, clouds, seeds);
+        outcomes.into_iter().map(broken).collect()
+    })
+}
+
+/// The promises that a history breaks.
+type Broken = Vec<&'static str>;
+
+/// Searches for a history that breaks a promise without the safeguard and keeps it with it. `run`
+/// runs seeds, without the safeguard or with it.
+fn search(sabotage: &Sabotage, most: u64, run: impl Fn(bool, &[u64]) -> Vec<Broken>) -> Caught {
+    let protected = |broken: &Broken| {
+        let invariants = sabotage.invariants.iter().copied();
+        invariants.into_iter().find(|one| broken.contains(one))
+    };
+    let breaks_anyway = |seed: u64| {
+        run(false, &[seed])
+            .iter()
+            .any(|one| protected(one).is_some())
+    };
+    let known = sabotage.known.iter().copied();
+    let unclean: Vec<u64> = known.clone().filter(|seed| breaks_anyway(*seed)).collect();
+    let seeds: Vec<u64> = known.chain(0..most).collect();
     let mut histories = 0;
     for seeds in seeds.chunks(AT_A_TIME) {
-        let outcomes = run::under(&rules, sabotage.clouds.unwrap_or(clouds), seeds);
-        for (seed, outcome) in seeds.iter().zip(outcomes) {
+        for (seed, broken) in seeds.iter().zip(run(true, seeds)) {
             histories += 1;
-            let broken =
-                |violation: &&Violation| sabotage.invariants.contains(&violation.invariant);
-            if let Some(violation) = outcome.violations.iter().find(broken) {
+            if let Some(invariant) = protected(&broken)
+                && !breaks_anyway(*seed)
+            {
                 return Caught {
-                    caught: true,
+                    caught: unclean.is_empty(),
                     seed: Some(*seed),
-                    invariant: violation.invariant.to_owned(),
+                    invariant: invariant.to_owned(),
                     histories,
+                    unclean,
                 };
             }
         }
@@ -95,6 +128,7 @@ fn hunt(sabotage: &Sabotage, clouds: &[Cloud], most: u64) -> Caught {
         seed: None,
         invariant: sabotage.invariants[0].to_owned(),
         histories,
+        unclean,
     }
 }
 
@@ -255,6 +289,13 @@ pub(crate) const ALL: &[Sabotage] = &[
         known: &[124],
     },
     Sabotage {
+        name: "any-clock",
+        invariants: &["I6"],
+        apply: |r| r.policy.safeguards.time_trust = false,
+        clouds: RUNPOD,
+        known: &[],
+    },
+    Sabotage {
         name: "cost-overrun",
         invariants: &["I5"],
         apply: |r| r.policy.safeguards.cost_margin = false,
@@ -283,3 +324,47 @@ pub(crate) const ALL: &[Sabotage] = &[
         known: &[1],
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEVEN: Sabotage = Sabotage {
+        name: "seven",
+        invariants: &["I2", "I8"],
+        apply: |_| {},
+        clouds: None,
+        known: &[7],
+    };
+
+    /// The seeds that break I8 without the safeguard, and those that break it anyway.
+    fn caught(without: &[u64], anyway: &[u64]) -> Caught {
+        search(&SEVEN, 20, |sabotaged, seeds| {
+            let breaks = |seed: &u64| anyway.contains(seed) || sabotaged && without.contains(seed);
+            let broken = |seed| if breaks(seed) { vec!["I8"] } else { vec!["I4"] };
+            seeds.iter().map(broken).collect()
+        })
+    }
+
+    #[test]
+    fn a_known_seed_that_keeps_the_promise_with_the_safeguard_is_tried_first() {
+        let caught = caught(&[3, 7], &[]);
+        assert!(caught.caught);
+        assert_eq!((caught.seed, caught.histories), (Some(7), 1));
+        assert_eq!(caught.invariant, "I8");
+    }
+
+    #[test]
+    fn a_known_seed_that_breaks_the_promise_with_the_safeguard_too_is_not_accepted() {
+        let caught = caught(&[3], &[7]);
+        assert!(!caught.caught);
+        assert_eq!((caught.seed, caught.unclean), (Some(3), vec![7]));
+    }
+
+    #[test]
+    fn a_seed_that_breaks_the_promise_anyway_shows_nothing() {
+        let caught = caught(&[], &[4, 5]);
+        assert!(!caught.caught);
+        assert_eq!((caught.seed, caught.histories), (None, 21));
+    }
+}

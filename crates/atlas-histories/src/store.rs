@@ -1,6 +1,7 @@
 //! The shared store as one process sees it: with possible crash points around every call, and
 //! failing writes.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -102,7 +103,7 @@ impl Watched {
     }
 }
 
-/// The name of a batch, by its tables, so that each kind of write is a separate crash point.
+/// What a batch writes, so that processes crash at each kind of write.
 fn kind(batch: &Batch) -> String {
     let mut tables: Vec<&str> = batch
         .puts
@@ -136,6 +137,10 @@ macro_rules! reads {
 
 #[deny(clippy::missing_trait_methods)]
 impl Store for Watched {
+    fn location(&self) -> Option<&Path> {
+        self.inner.location()
+    }
+
     reads! {
         info() -> StoreInfo;
         bind(fingerprint: &str) -> ();
@@ -171,7 +176,11 @@ impl Store for Watched {
 
     async fn commit(&self, batch: Batch) -> Result<u64, CommitError> {
         let kind = kind(&batch);
-        self.at(&format!("store.commit {kind} before")).await;
+        let (process, places) = (&self.process, &self.places);
+        let writes = format!("store.commit {kind} before");
+        places
+            .pass_at(process, "store.commit before", &writes)
+            .await;
         if let Some(last) = &self.last_intent
             && batch
                 .puts
@@ -202,7 +211,8 @@ impl Store for Watched {
             Some(true) => Err(CommitError::Store(unavailable())),
             _ => answer,
         };
-        self.at(&format!("store.commit {kind} after")).await;
+        let writes = format!("store.commit {kind} after");
+        places.pass_at(process, "store.commit after", &writes).await;
         answer
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use atlas_core::Timestamp;
+use atlas_core::{Timestamp, Usd};
 use atlas_http::Body;
 use atlas_testkit::dialect::SimBody;
 use atlas_testkit::dialect::cloud::Api;
@@ -23,8 +23,18 @@ use crate::dice::Dice;
 use crate::process::{Places, Process};
 use crate::refusal::{Fate, Refusal};
 
-/// The deletions that left any process: when, and of what.
-pub(crate) type Deletions = Arc<Mutex<Vec<(Timestamp, String)>>>;
+/// A deletion that left a process.
+#[derive(Clone, Debug)]
+pub(crate) struct Deletion {
+    pub(crate) at: Timestamp,
+    /// The machine.
+    pub(crate) id: String,
+    /// What the machine had cost by then.
+    pub(crate) billed: Usd,
+}
+
+/// The deletions that left any process.
+pub(crate) type Deletions = Arc<Mutex<Vec<Deletion>>>;
 
 /// What the network does between every process and the clouds, besides what a cloud does itself.
 #[derive(Clone, Debug)]
@@ -152,7 +162,15 @@ impl Service<Request<Body>> for Way {
                 .ended(&way.world, &parts.method, parts.uri.path(), &body);
             let ends = !ended.is_empty();
             let now = way.world.now();
-            let ended = ended.into_iter().map(|id| (now, id));
+            let ended = ended.into_iter().map(|id| {
+                let machine = way.world.truth(way.cloud.as_str(), &id);
+                let billed = machine.map_or(Usd::ZERO, |machine| machine.billed(now));
+                Deletion {
+                    at: now,
+                    id,
+                    billed,
+                }
+            });
             way.deletions
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)

@@ -109,7 +109,7 @@ impl Orchestrator {
                     .await?
                     .is_none()
                 {
-                    if !whole && core.policy.safeguards.all_carriers {
+                    if !whole && core.policy.safeguards().all_carriers {
                         // Renamed by hand, or another user's machine with a copied environment. The
                         // two cannot be distinguished, so nothing is ended.
                         report.unclear.push(machine.id.clone());
@@ -236,20 +236,16 @@ fn orphan(
         billed: None,
         reports: crate::Reports::default(),
         ends_itself: false,
+        key_until_absent: false,
     }
 }
 
 async fn put_orphan(core: &Core, record: SessionRecord, attempt: AttemptId) -> Result<SessionId> {
     let id = record.id;
-    let event = crate::event::Event {
-        session: id,
-        user_id: None,
-        seq: 1,
-        at: record.created_at,
-        kind: EventKind::Terminating {
-            reason: Reason::Accepted,
-        },
+    let kind = EventKind::Terminating {
+        reason: Reason::Accepted,
     };
+    let event = record.event(1, record.created_at, kind);
     let mut batch = Batch::new();
     batch.fence = core.lease.fence();
     batch.guard(Table::Attempts, *attempt.as_bytes(), None);

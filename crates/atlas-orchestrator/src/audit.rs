@@ -7,12 +7,13 @@ use atlas_core::{AccountName, Result, Support, UsdPerHour};
 use serde::Serialize;
 
 use crate::ids::SessionId;
+use crate::info::{Finding, ReapReport};
 use crate::kernel::SessionRecord;
 use crate::orchestrator::Orchestrator;
 use crate::runtime::core::{Core, Loaded};
 use crate::runtime::pages::{LivePages, Pages};
 use crate::runtime::reaper::Suspects;
-use crate::session::{AttemptPhase, Finding, ReapReport};
+use crate::session::AttemptPhase;
 use crate::store::Row;
 
 /// Spend in dollars per hour by purpose. Everything except `serving` is at risk.

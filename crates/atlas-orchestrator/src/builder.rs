@@ -182,7 +182,7 @@ impl Builder {
         let store = self.store.ok_or_else(|| missing("store"))?;
         self.policy.check()?;
         // A node with a lease would have lost it by then, so a later answer is useless.
-        let progress = Arc::new(Progress::new(self.policy.safeguards.incarnation));
+        let progress = Arc::new(Progress::new(self.policy.safeguards().incarnation));
         let store = WithDeadline::new(store, self.policy.lease, progress.clone());
         let store = AnyStore::new(store);
         let realm = self.realm.ok_or_else(|| missing("realm"))?;

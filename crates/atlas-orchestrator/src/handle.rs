@@ -6,9 +6,11 @@ use atlas_core::{Compute, Error, ErrorKind, Result};
 
 use crate::event::{Cursor, Scope};
 use crate::ids::SessionId;
+use crate::info::{SessionInfo, StopOutcome, Touch};
 use crate::orchestrator::{Orchestrator, ended};
+use crate::outcome::TaskOutcome;
 use crate::runtime::{Subscription, feed};
-use crate::session::{SessionInfo, SessionState, StopOutcome, TaskOutcome, Touch};
+use crate::session::SessionState;
 
 /// A handle to one session. Cheap to clone; dropping it does not end the session.
 #[derive(Clone, Debug)]

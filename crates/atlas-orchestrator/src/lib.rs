@@ -31,48 +31,51 @@
 //! # }).unwrap();
 //! ```
 //!
-//! Deliberately absent: any cloud (the orchestrator receives provider handles), HTTP, and files
-//! other than the store's own.
+//! Deliberately absent: any cloud (the orchestrator receives provider handles), any store on disk
+//! (it receives a [`store::AnyStore`]), HTTP, and the socket of the process that holds a store.
 
 mod accept;
 mod activity;
 mod audit;
 mod builder;
 mod clocks;
-mod duration_ms;
-mod event;
 mod handle;
-mod ids;
-pub mod kernel;
-mod nets;
-mod options;
+mod info;
+mod launch;
 mod orchestrator;
-#[cfg(all(unix, feature = "redb"))]
-pub mod owner;
-mod policy;
+pub mod private_file;
 pub mod realm;
-mod report;
 mod runtime;
-mod session;
 pub mod store;
+mod unattended;
+
+pub use atlas_kernel as kernel;
+
+use atlas_kernel::{event, ids, options, outcome, policy, probe, report, session};
 
 pub use accept::AcceptReport;
-pub use activity::{ActivitySource, AnyActivitySource, AnyReadyProbe, Probe, ReadyProbe};
+pub use activity::{ActivitySource, AnyActivitySource, AnyReadyProbe, ReadyProbe};
 pub use audit::{Audit, Risk};
 pub use builder::Builder;
 pub use clocks::ClockReport;
 pub use event::{Cursor, Death, Delivery, Event, EventKind, Limit, Reason, Scope, Stuck};
 pub use handle::Session;
 pub use ids::SessionId;
-pub use nets::Unattended;
-pub use options::{DEFAULT_IDLE_TTL, OnFailure, SessionFilter, SessionOptions};
-pub use orchestrator::{DEFAULT_TASK_RUNTIME, Orchestrator};
-pub use policy::{AccountPolicy, Policy, Safeguards};
+pub use info::{
+    AttemptInfo, Finding, ReapReport, SessionInfo, Shutdown, ShutdownReport, StopOutcome, Touch,
+};
+pub use launch::Acquired;
+pub use options::{
+    DEFAULT_IDLE_TTL, DEFAULT_TASK_RUNTIME, OnFailure, SessionFilter, SessionOptions,
+};
+pub use orchestrator::Orchestrator;
+pub use outcome::{Proof, TaskCause, TaskKind, TaskOutcome};
+#[cfg(feature = "sabotage")]
+pub use policy::Safeguards;
+pub use policy::{AccountPolicy, Policy};
+pub use probe::Probe;
 pub use realm::Realm;
 pub use report::Reports;
 pub use runtime::{Spawner, Subscription, Task, TokioSpawner};
-pub use session::{
-    AttemptInfo, AttemptPhase, Cost, Deadline, Decision, Finding, Proof, ReapReport, SessionInfo,
-    SessionKind, SessionState, Shutdown, ShutdownReport, StopOutcome, TaskCause, TaskKind,
-    TaskOutcome, Touch,
-};
+pub use session::{AttemptPhase, Cost, Deadline, Decision, SessionKind, SessionState};
+pub use unattended::Unattended;

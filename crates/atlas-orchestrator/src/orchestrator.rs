@@ -6,34 +6,30 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use atlas_core::{
-    AccountName, AnyProvider, AttemptId, Capability, ComputeRequest, Credential, Error, ErrorKind,
-    Result, Timestamp,
+    AccountName, AnyProvider, AttemptId, Credential, Error, ErrorKind, Result, Timestamp,
 };
 use futures_util::{StreamExt, stream};
 
 use crate::builder::Builder;
-use crate::event::{Cursor, EventKind, Reason, Scope};
+use crate::event::{Cursor, Reason, Scope};
 use crate::handle::Session;
 use crate::ids::SessionId;
-use crate::kernel::record::{Ending, Placing};
+use crate::info::{
+    AttemptInfo, ReapReport, SessionInfo, Shutdown, ShutdownReport, StopOutcome, Touch,
+};
+use crate::kernel::record::Ending;
 use crate::kernel::{Input, SessionRecord, limits};
-use crate::nets::{self, Unattended};
-use crate::options::{DEFAULT_IDLE_TTL, SessionFilter, SessionOptions};
+use crate::options::SessionFilter;
 use crate::report;
-use crate::runtime::adopt::Doubt;
 use crate::runtime::core::{Core, Loaded};
 use crate::runtime::pages::{self, LivePages, Pages};
 use crate::runtime::reaper::{self, Suspects};
 use crate::runtime::steady::later;
 use crate::runtime::{Subscription, accounts, entries, feed, flush, index, nodes};
-use crate::session::{
-    AttemptInfo, ReapReport, SessionInfo, SessionKind, SessionState, Shutdown, ShutdownReport,
-    StopOutcome, TaskOutcome, Touch,
-};
-use crate::store::{Batch, CommitError, Row, Table};
+use crate::session::SessionState;
+use crate::store::Row;
+use crate::unattended::Unattended;
 
-/// The default maximum run time of a task.
-pub const DEFAULT_TASK_RUNTIME: Duration = Duration::from_secs(24 * 3600);
 /// How many sessions a node ends concurrently when it shuts down, so that a store with group commit
 /// can combine the writes.
 const ENDS_AT_ONCE: usize = 64;
@@ -52,228 +48,6 @@ impl Orchestrator {
     #[must_use]
     pub fn builder() -> Builder {
         Builder::new()
-    }
-
-    /// Rents a machine for a session; returns when a cloud has accepted the order.
-    ///
-    /// An order of unknown outcome is resolved first, so the result is a definite machine or an
-    /// error.
-    ///
-    /// # Errors
-    /// Before anything is sent: `validation` and `unsupported`. Afterwards: the last error of the
-    /// cloud; the session is then recorded as ended, and [`Orchestrator::list`] shows it.
-    ///
-    /// # Cancel safety
-    /// A dropped call leaves the session recorded and its launch in progress; find it with
-    /// [`Orchestrator::list`].
-    pub async fn spawn(&self, request: ComputeRequest, options: SessionOptions) -> Result<Session> {
-        let id = self
-            .launch(request, options, SessionKind::Interactive)
-            .await?;
-        let session = Session::new(self.clone(), id);
-        session.await_accepted().await?;
-        Ok(session)
-    }
-
-    /// Records a session and starts its launch, without waiting for a cloud.
-    ///
-    /// # Errors
-    /// `validation`, `unsupported`; `unavailable` when the store rejects the write.
-    ///
-    /// # Cancel safety
-    /// A dropped call may have recorded the session.
-    pub async fn launch(
-        &self,
-        request: ComputeRequest,
-        options: SessionOptions,
-        kind: SessionKind,
-    ) -> Result<SessionId> {
-        self.launch_as(self.new_id(), request, options, kind).await
-    }
-
-    /// Generates an id for a session that is launched later, for data that must be bound to the id
-    /// first, such as a callback token.
-    #[must_use]
-    pub fn new_id(&self) -> SessionId {
-        SessionId::new(self.core.now(), &*self.core.entropy)
-    }
-
-    /// Like [`Orchestrator::launch`], with an id from [`Orchestrator::new_id`].
-    ///
-    /// # Errors
-    /// Like [`Orchestrator::launch`]; `conflict` when the id is taken.
-    ///
-    /// # Cancel safety
-    /// Like [`Orchestrator::launch`].
-    pub async fn launch_as(
-        &self,
-        id: SessionId,
-        request: ComputeRequest,
-        options: SessionOptions,
-        kind: SessionKind,
-    ) -> Result<SessionId> {
-        let core = &self.core;
-        options.validate()?;
-        let name = options
-            .account
-            .clone()
-            .or_else(|| core.default_account.clone())
-            .ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Validation,
-                    "no account was named and there is no default one",
-                )
-            })?;
-        let account = core.known_account(&name)?;
-        if core.is_held() {
-            let why = core.hold_reason().unwrap_or_default();
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                format!("atlas holds ({why}); an operator must accept the store first"),
-            ));
-        }
-        if core.closing.load(Ordering::Acquire) {
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                "the orchestrator is being shut down",
-            ));
-        }
-        let credential = atlas_auth::mint(request.auth, &*core.entropy);
-        let request = request.credential(credential);
-        account.check(&request)?;
-        if options.max_cost.is_some() {
-            account
-                .provider
-                .capabilities()
-                .require(Capability::Prices)?;
-        }
-        if let Some(probe) = &options.probe {
-            if core.probe.is_none() {
-                return Err(Error::validation(
-                    "probe",
-                    "this orchestrator was given nothing to ask machines with",
-                ));
-            }
-            if request.template_id.is_none()
-                && !request
-                    .ports
-                    .iter()
-                    .any(|port| port.number() == probe.port())
-            {
-                return Err(Error::validation(
-                    "probe",
-                    format!("port {} is not exposed", probe.port()),
-                ));
-            }
-        }
-        let now = core.now();
-        let mut options = SessionOptions {
-            account: Some(name.clone()),
-            ..options
-        };
-        match kind {
-            SessionKind::Interactive if options.idle_ttl.is_none() && !options.no_idle_ttl => {
-                options.idle_ttl = Some(DEFAULT_IDLE_TTL);
-            }
-            SessionKind::Task => {
-                options.max_runtime = options.max_runtime.or(Some(DEFAULT_TASK_RUNTIME));
-            }
-            SessionKind::Interactive => {}
-        }
-        let (request, nets) = nets::spread(account, request, kind, &options);
-        let sealed = core.realm.seal(
-            id.as_bytes(),
-            request.expose().to_string().as_bytes(),
-            &*core.entropy,
-        );
-        let record = SessionRecord {
-            id,
-            owner: core.node.clone(),
-            kind,
-            account: name.clone(),
-            provider: account.provider.id().clone(),
-            options,
-            created_at: now,
-            attempts: Vec::new(),
-            placing: Some(Placing {
-                since: Some(now),
-                ..Placing::default()
-            }),
-            ready_at: None,
-            respawns: 0,
-            last_seq: 1,
-            ending: None,
-            not_idle_before: None,
-            warned: Vec::new(),
-            heartbeat: None,
-            outcome: None,
-            decisions: Vec::new(),
-            events_forgotten: false,
-            billed: None,
-            reports: crate::Reports::default(),
-            ends_itself: nets.ends_itself,
-        };
-        let created = crate::event::Event {
-            session: id,
-            user_id: record.options.user_id.clone(),
-            seq: 1,
-            at: now,
-            kind: EventKind::Created { account: name },
-        };
-        let mut batch = Batch::new();
-        batch.fence = core.lease.fence();
-        if batch.fence.is_none() {
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                "this node's lease is not valid at the moment",
-            ));
-        }
-        batch.guard(Table::Sessions, *id.as_bytes(), None);
-        let row = record.encode();
-        entries::put_session(&mut batch, None, &record, row.clone());
-        batch.put(Table::Sealed, *id.as_bytes(), sealed);
-        batch.append(
-            *id.as_bytes(),
-            1,
-            serde_json::to_vec(&created).unwrap_or_default(),
-        );
-        let doubt = Doubt::begin(core);
-        match core.store.commit(batch).await {
-            Ok(_) => {}
-            // The answer of the commit was lost: the store itself shows whether it was applied.
-            Err(CommitError::Store(error)) => match core.load(id).await {
-                Ok(Some(loaded)) if loaded.bytes == row => {}
-                _ => return Err(error),
-            },
-            Err(refused) => {
-                doubt.settled();
-                return Err(refused.into());
-            }
-        }
-        core.touches.insert(id, record.options.idle_ttl, now, None);
-        core.slots
-            .insert(&record, core.account_index(&record.account), None);
-        doubt.settled();
-        core.fed.notify_one();
-        Ok(id)
-    }
-
-    /// Runs a command in a machine to its end, waits for its outcome, and ends the machine.
-    ///
-    /// # Errors
-    /// Like [`Orchestrator::spawn`]. A task that failed is an outcome, not an error.
-    ///
-    /// # Cancel safety
-    /// A dropped call leaves the task recorded and running.
-    pub async fn run_task(
-        &self,
-        request: ComputeRequest,
-        options: SessionOptions,
-    ) -> Result<(Session, TaskOutcome)> {
-        let id = self.launch(request, options, SessionKind::Task).await?;
-        let session = Session::new(self.clone(), id);
-        let outcome = session.await_outcome().await?;
-        Ok((session, outcome))
     }
 
     /// A handle to a recorded session.

@@ -35,6 +35,7 @@ pub struct Realm {
     fingerprint: String,
     mac: hmac::Key,
     seal: aead::LessSafeKey,
+    digest: hmac::Key,
 }
 
 impl Realm {
@@ -67,6 +68,7 @@ impl Realm {
             fingerprint: HEXLOWER.encode(&derive("atlas realm v1: fingerprint")[..16]),
             mac: hmac::Key::new(hmac::HMAC_SHA256, &*derive("atlas realm v1: launch keys")),
             seal: aead::LessSafeKey::new(seal),
+            digest: hmac::Key::new(hmac::HMAC_SHA256, &*derive("atlas realm v1: digest")),
         })
     }
 
@@ -149,6 +151,11 @@ impl Realm {
             .expect("sealing fails only beyond 256 GiB");
         out.extend_from_slice(tag.as_ref());
         out
+    }
+
+    /// A keyed digest of a value, which may be secret, to compare it later without storing it.
+    pub(crate) fn digest(&self, value: &[u8]) -> String {
+        HEXLOWER.encode(&hmac::sign(&self.digest, value).as_ref()[..8])
     }
 
     /// Decrypts the output of [`Realm::seal`] for the same record.

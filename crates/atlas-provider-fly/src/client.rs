@@ -34,6 +34,8 @@ pub(crate) const PACED: &[(&str, bool)] = &[
 
 /// No organisation has this many pages; a server that returns more is broken.
 const MAX_PAGES: usize = 1_000;
+/// The maximum length of an organisation's name in an address.
+const MOST_SLUG: usize = 255;
 /// The requested number of rows per page.
 const PAGE: &str = "500";
 const CURSOR: &str = "fly-next-cursor";
@@ -86,11 +88,16 @@ impl Cloud {
     /// Describes the token. One operation for all callers, because Fly limits it as one action.
     pub(crate) async fn tokens(&self, cx: &CallContext) -> Result<Vec<wire::Token>> {
         let call = Call::get("identity", RetryClass::Safe, ["tokens", "current"]);
-        Ok(self
-            .json::<wire::Tokens>(cx, call)
-            .await?
-            .tokens
-            .unwrap_or_default())
+        let tokens = self.json::<wire::Tokens>(cx, call).await?.tokens;
+        let odd = |token: &wire::Token| token.org_slug.len() > MOST_SLUG;
+        if tokens.is_empty() || tokens.iter().any(odd) {
+            return Err(Error::new(
+                ErrorKind::Provider,
+                "the answer does not say which organisation the token belongs to",
+            )
+            .outcome_is(Outcome::NotApplied(Next::SameLater)));
+        }
+        Ok(tokens)
     }
 
     /// Walks all machines of the organisation. A region in error hides its machines, so the walk is

@@ -126,8 +126,7 @@ impl Fly {
         let (mut apps, mut whole) = (BTreeSet::new(), false);
         for token in tokens {
             // A user's own token belongs to no particular organisation.
-            let Some(org) = token
-                .org_slug
+            let Some(org) = Some(token.org_slug)
                 .filter(|org| !org.is_empty())
                 .or_else(|| self.org.clone())
             else {

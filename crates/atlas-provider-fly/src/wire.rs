@@ -237,15 +237,19 @@ pub(crate) struct SecretsSet {
     pub(crate) old_version: Option<u64>,
 }
 
+/// The tokens that an `Authorization` header consists of. They decide what may be rented, so they
+/// are read strictly: an odd field is an answer that was not understood, never a narrower or wider
+/// token.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Tokens {
-    pub(crate) tokens: Option<Vec<Token>>,
+    pub(crate) tokens: Vec<Token>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Token {
-    #[serde(default, deserialize_with = "lenient::opt_text")]
-    pub(crate) org_slug: Option<String>,
+    /// Empty for a user's own token, which belongs to no particular organisation.
+    pub(crate) org_slug: String,
+    /// The apps that it is limited to; none for a token of the whole organisation.
     #[serde(default)]
     pub(crate) apps: Option<Vec<String>>,
 }

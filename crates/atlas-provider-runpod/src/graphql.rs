@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use atlas_core::{
     CallContext, Candidate, CloudType, Compute, ComputeId, ComputeRequest, ComputeStatus, DiskSize,
     Error, ErrorKind, GpuChoice, KeyCarriers, LAUNCH_KEY_ENV, LaunchKey, MemorySize, Next, Outcome,
-    ProviderId, Result, RetryClass, Secret, Stock, Usd, UsdPerHour,
+    ProviderId, Result, RetryClass, Secret, Stock, UnreadableRow, Usd, UsdPerHour,
 };
 use atlas_http::{Answer, Call, Client, lenient, merge_json};
 use serde::Deserialize;
@@ -42,8 +42,8 @@ pub struct Balance {
     pub account: String,
     /// The remaining balance.
     pub balance: Usd,
-    /// The current total price per hour.
-    pub spend: UsdPerHour,
+    /// The current total price per hour, where the answer has one.
+    pub spend: Option<UsdPerHour>,
     /// The maximum total price per hour.
     pub spend_limit: Option<UsdPerHour>,
 }
@@ -70,8 +70,9 @@ pub(crate) struct Bid {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Made {
+    #[serde(deserialize_with = "lenient::text")]
     id: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     cost_per_hr: Option<f64>,
 }
 
@@ -117,7 +118,8 @@ impl Graph {
         data(&answer, class)
     }
 
-    /// The bid floor of every GPU of a tier, in a data centre or anywhere.
+    /// The bid floor of every GPU of a tier, in a data centre or anywhere; and whether there are
+    /// rows and all of them could be read.
     pub(crate) async fn bids(
         &self,
         cx: &CallContext,
@@ -125,24 +127,7 @@ impl Graph {
         tier: CloudType,
         count: u32,
         region: Option<&str>,
-    ) -> Result<Vec<Bid>> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Line {
-            id: String,
-            #[serde(default)]
-            memory_in_gb: Option<u32>,
-            #[serde(default)]
-            lowest_price: Option<Lowest>,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Lowest {
-            #[serde(default)]
-            minimum_bid_price: Option<f64>,
-            #[serde(default)]
-            stock_status: Option<String>,
-        }
+    ) -> Result<(Vec<Bid>, bool)> {
         let mut input = json!({"gpuCount": count, "secureCloud": tier != CloudType::Community});
         if let Some(region) = region {
             input["dataCenterId"] = region.into();
@@ -150,30 +135,28 @@ impl Graph {
         let data = self
             .ask(cx, operation, RetryClass::Safe, PRICES, input, Vec::new())
             .await?;
-        let lines = data.get("gpuTypes").and_then(Value::as_array).cloned();
-        let lines: Vec<Line> = lenient::rows("gpu types", lines.unwrap_or_default()).usable()?;
-        // `unknown` is a sentinel and not a GPU; a null price means that it is not offered.
-        let offered = lines
-            .into_iter()
-            .filter(|line| line.id != "unknown")
-            .filter_map(|line| {
-                let lowest = line.lowest_price?;
-                let stock = match lowest.stock_status.as_deref() {
-                    None | Some("None") => Some(Stock::None),
-                    Some("Low") => Some(Stock::Low),
-                    Some("Medium") => Some(Stock::Medium),
-                    Some("High") => Some(Stock::High),
-                    Some(_) => None,
-                };
-                let price = lowest.minimum_bid_price.and_then(UsdPerHour::from_f64)?;
-                Some(Bid {
-                    gpu: line.id,
-                    memory: MemorySize::gib(line.memory_in_gb.unwrap_or_default()),
-                    price,
-                    stock,
-                })
-            });
-        Ok(offered.collect())
+        let Some(rows) = data.get("gpuTypes").and_then(Value::as_array) else {
+            return Err(
+                Error::new(ErrorKind::Provider, "the answer has no list of gpu types")
+                    .outcome_is(Outcome::NotApplied(Next::SameLater)),
+            );
+        };
+        let (mut bids, mut unreadable, mut read) = (Vec::new(), Vec::new(), 0);
+        for row in rows {
+            match bid(row) {
+                Ok(found) => {
+                    read += 1;
+                    bids.extend(found);
+                }
+                Err(row) => unreadable.push(row),
+            }
+        }
+        lenient::warn("gpu types", &unreadable);
+        match unreadable.pop() {
+            Some(row) if read == 0 => Err(row.into_error()),
+            Some(_) => Ok((bids, false)),
+            None => Ok((bids, read > 0)),
+        }
     }
 
     /// The candidates for a bid, best first.
@@ -198,13 +181,14 @@ impl Graph {
                 "spot is bid for by data centre, such as EU-RO-1",
             ));
         }
-        let mut found = Vec::new();
+        let (mut found, mut complete) = (Vec::new(), true);
         for (tier_rank, tier) in tiers(request).iter().enumerate() {
             for (place, region) in places.iter().enumerate() {
-                for bid in self
+                let (bids, whole) = self
                     .bids(cx, operation, *tier, request.gpu_count, *region)
-                    .await?
-                {
+                    .await?;
+                complete &= whole;
+                for bid in bids {
                     let rank = match request.gpu.as_ref() {
                         Some(GpuChoice::Named(name)) => catalogue::cards(*name)
                             .iter()
@@ -227,7 +211,8 @@ impl Graph {
                 }
             }
         }
-        if found.is_empty() {
+        // An empty or partly unreadable price list does not show that spot is withdrawn.
+        if found.is_empty() && complete {
             return Err(withdrawn("runpod shows no spot price for what was asked"));
         }
         found.sort_by_key(|(order, _)| *order);
@@ -286,6 +271,59 @@ impl Graph {
         compute.name = Some(name);
         Ok(compute)
     }
+}
+
+/// The bid floor in a row of the price list; `None` where the GPU is not offered, which a `null`
+/// price says.
+fn bid(row: &Value) -> Result<Option<Bid>, UnreadableRow> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Line {
+        #[serde(deserialize_with = "lenient::text")]
+        id: String,
+        #[serde(default, deserialize_with = "lenient::opt_number")]
+        memory_in_gb: Option<u32>,
+        #[serde(default, deserialize_with = "lenient::opt_object")]
+        lowest_price: Option<Lowest>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Lowest {
+        #[serde(default, deserialize_with = "lenient::opt_number")]
+        minimum_bid_price: Option<f64>,
+        #[serde(default, deserialize_with = "lenient::opt_word")]
+        stock_status: Option<String>,
+    }
+    let line: Line = lenient::row(row)?;
+    // `unknown` is a sentinel and not a GPU.
+    let not_offered = line.id == "unknown"
+        || row["lowestPrice"].get("minimumBidPrice") == Some(&Value::Null)
+        || row.get("lowestPrice") == Some(&Value::Null);
+    if not_offered {
+        return Ok(None);
+    }
+    let odd = || UnreadableRow::of(row, "lowestPrice.minimumBidPrice: is not a price");
+    let lowest = line.lowest_price.ok_or_else(odd)?;
+    let price = lowest
+        .minimum_bid_price
+        .filter(|price| *price >= 0.0)
+        .and_then(UsdPerHour::from_f64)
+        .ok_or_else(odd)?;
+    let stock = match lowest.stock_status.as_deref() {
+        // Without the field nothing is known.
+        None if row["lowestPrice"].get("stockStatus").is_none() => None,
+        None | Some("None") => Some(Stock::None),
+        Some("Low") => Some(Stock::Low),
+        Some("Medium") => Some(Stock::Medium),
+        Some("High") => Some(Stock::High),
+        Some(_) => None,
+    };
+    Ok(Some(Bid {
+        gpu: line.id,
+        memory: MemorySize::gib(line.memory_in_gb.unwrap_or_default()),
+        price,
+        stock,
+    }))
 }
 
 /// The input of an order.
@@ -456,11 +494,13 @@ impl RunPod {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Myself {
+            #[serde(deserialize_with = "lenient::text")]
             id: String,
+            #[serde(deserialize_with = "lenient::number")]
             client_balance: f64,
-            #[serde(default)]
+            #[serde(default, deserialize_with = "lenient::opt_number")]
             current_spend_per_hr: Option<f64>,
-            #[serde(default)]
+            #[serde(default, deserialize_with = "lenient::opt_number")]
             spend_limit: Option<f64>,
         }
         let asked = self
@@ -484,10 +524,7 @@ impl RunPod {
                     "the balance in the answer is not an amount",
                 )
             })?,
-            spend: myself
-                .current_spend_per_hr
-                .and_then(UsdPerHour::from_f64)
-                .unwrap_or_default(),
+            spend: myself.current_spend_per_hr.and_then(UsdPerHour::from_f64),
             spend_limit: myself.spend_limit.and_then(UsdPerHour::from_f64),
         })
     }

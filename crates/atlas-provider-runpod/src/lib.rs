@@ -188,7 +188,7 @@ impl RunPod {
     async fn with_bids(&self, cx: &CallContext, mut lines: Vec<GpuType>) -> Result<Vec<GpuType>> {
         if self.graph.spot {
             for tier in [CloudType::Secure, CloudType::Community] {
-                let bids = self.graph.bids(cx, "list_gpu_types", tier, 1, None).await?;
+                let (bids, _) = self.graph.bids(cx, "list_gpu_types", tier, 1, None).await?;
                 for line in lines
                     .iter_mut()
                     .filter(|line| line.cloud_type == Some(tier))

@@ -323,7 +323,9 @@ pub(crate) struct Volume {
 pub(crate) struct PodSpend {
     #[serde(deserialize_with = "lenient::text")]
     pub(crate) pod_id: String,
+    #[serde(deserialize_with = "lenient::text")]
     pub(crate) start_time: String,
+    #[serde(deserialize_with = "lenient::text")]
     pub(crate) end_time: String,
     #[serde(deserialize_with = "lenient::number")]
     pub(crate) total_amount: f64,

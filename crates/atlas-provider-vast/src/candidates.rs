@@ -166,8 +166,10 @@ fn fits(offer: &wire::Offer, request: &ComputeRequest, policy: &OfferPolicy) -> 
     };
     let ports = u32::try_from(request.ports.len()).unwrap_or(u32::MAX);
     let at_least = |value: Option<f64>, least: f64| value.is_some_and(|value| value >= least);
-    // A share of a machine has at least that share of its memory (docs/clouds/vast.md, "Offers").
-    let memory = offer.cpu_ram.map(|ram| ram * offer.gpu_frac.unwrap_or(1.0));
+    // `cpu_ram` is the machine's, of which the offer gets its share (docs/clouds/vast.md, "Offers").
+    let cores = || Some(offer.cpu_cores_effective? / offer.cpu_cores?);
+    let share = offer.gpu_frac.or_else(cores);
+    let memory = offer.cpu_ram.zip(share).map(|(ram, share)| ram * share);
     card && offer.num_gpus == request.gpu_count
         && offer.rentable != Some(false)
         && offer.rented != Some(true)

@@ -99,6 +99,8 @@ pub(crate) struct Offer {
     pub(crate) cuda_max_good: Option<f64>,
     #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) cpu_cores: Option<f64>,
+    #[serde(default, deserialize_with = "lenient::opt_number")]
+    pub(crate) cpu_cores_effective: Option<f64>,
     /// In MB, of the whole machine.
     #[serde(default, deserialize_with = "lenient::opt_number")]
     pub(crate) cpu_ram: Option<f64>,

@@ -8,14 +8,14 @@
 //! curl -XDELETE localhost:3000/machines/u42
 //! ```
 //!
-//! Ctrl-C hands over: no machine is ended, and the next start of this program goes on with all of
+//! Ctrl-C and SIGTERM hand over: no machine is ended, and the next start of this program goes on with all of
 //! them.
 
 use std::time::Duration;
 
 use atlas::{
-    AccountName, Atlas, Auth, ComputeRequest, Error, ErrorKind, Gpu, Port, Redb, RunPod,
-    SessionFilter, SessionInfo, SessionOptions, Shutdown,
+    AccountName, Atlas, Auth, ComputeRequest, Error, ErrorKind, Gpu, Port, Redb, RunPod, Session,
+    SessionInfo, SessionOptions, Shutdown,
 };
 use atlas_testkit::mock::MockCloud;
 use axum::extract::{Path, State};
@@ -62,60 +62,48 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 /// Gives the user the machine they have, or rents one.
 async fn open(State(atlas): State<Atlas>, Path(user): Path<String>) -> Answer {
-    if let Some(info) = find(&atlas, &user).await.map_err(refused)? {
-        return Ok(Json(credentials(&info)));
-    }
     let request = ComputeRequest::gpu(Gpu::H100)
         .image("ghcr.io/me/infer:1")
         .port(Port::http(8000))
         .auth(Auth::Bearer);
     let options = SessionOptions::new()
         .user(&user)
+        .key(key_of(&user))
         .idle_ttl(Duration::from_secs(900));
-    // Runs in its own task, so that a disconnected browser does not stop the order half-way.
-    let spawned =
-        tokio::spawn(async move { atlas.spawn(request, options).await?.info().await }).await;
-    let info = spawned
-        .map_err(|_| {
-            (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "the order broke off".to_owned(),
-            )
-        })?
+    // However often the user clicks, the key has one session. If the browser goes away meanwhile,
+    // the order goes on, and the next click finds it.
+    let acquired = atlas
+        .get_or_spawn(request, options)
+        .await
         .map_err(refused)?;
+    acquired.session.touch();
+    let info = acquired.session.info().await.map_err(refused)?;
     Ok(Json(credentials(&info)))
 }
 
 async fn show(State(atlas): State<Atlas>, Path(user): Path<String>) -> Answer {
-    let info = find(&atlas, &user)
-        .await
-        .map_err(refused)?
-        .ok_or_else(nobody)?;
-    Ok(Json(json!(info)))
+    let session = session_of(&atlas, &user).await?;
+    Ok(Json(json!(session.info().await.map_err(refused)?)))
 }
 
 async fn touch(State(atlas): State<Atlas>, Path(user): Path<String>) -> Answer {
-    let info = find(&atlas, &user)
-        .await
-        .map_err(refused)?
-        .ok_or_else(nobody)?;
-    Ok(Json(
-        json!({ "touch": atlas.session(info.id).await.map_err(refused)?.touch() }),
-    ))
+    let session = session_of(&atlas, &user).await?;
+    Ok(Json(json!({ "touch": session.touch() })))
 }
 
 async fn close(State(atlas): State<Atlas>, Path(user): Path<String>) -> Answer {
-    let info = find(&atlas, &user)
-        .await
-        .map_err(refused)?
-        .ok_or_else(nobody)?;
-    let session = atlas.session(info.id).await.map_err(refused)?;
-    Ok(Json(json!(session.stop().await.map_err(refused)?)))
+    let session = session_of(&atlas, &user).await?;
+    Ok(Json(json!(session.terminate().await.map_err(refused)?)))
 }
 
-async fn find(atlas: &Atlas, user: &str) -> Result<Option<SessionInfo>, Error> {
-    let mine = atlas.list(SessionFilter::live().user(user)).await?;
-    Ok(mine.into_iter().find(|info| info.reason.is_none()))
+/// One machine per user: the session key of all their requests.
+fn key_of(user: &str) -> String {
+    format!("machine:{user}")
+}
+
+async fn session_of(atlas: &Atlas, user: &str) -> Result<Session, (StatusCode, String)> {
+    let found = atlas.find(&key_of(user)).await.map_err(refused)?;
+    found.ok_or_else(|| (StatusCode::NOT_FOUND, "this user has no machine".to_owned()))
 }
 
 fn credentials(info: &SessionInfo) -> Value {
@@ -126,23 +114,30 @@ fn credentials(info: &SessionInfo) -> Value {
     })
 }
 
-fn nobody() -> (StatusCode, String) {
-    (StatusCode::NOT_FOUND, "this user has no machine".to_owned())
-}
-
 fn refused(error: Error) -> (StatusCode, String) {
     let status = match error.kind() {
         ErrorKind::NoCapacity | ErrorKind::Quota | ErrorKind::RateLimited => {
             StatusCode::SERVICE_UNAVAILABLE
         }
+        ErrorKind::Conflict => StatusCode::CONFLICT,
         ErrorKind::Validation => StatusCode::UNPROCESSABLE_ENTITY,
         _ => StatusCode::BAD_GATEWAY,
     };
     (status, error.to_string())
 }
 
+/// Ctrl-C, or the SIGTERM by which a service manager ends a process.
 async fn asked_to_stop() {
-    // An error means that the signal cannot be listened for. The program then ends only when it is
-    // killed, and recovers at its next start.
-    let _ = tokio::signal::ctrl_c().await;
+    let terminated = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            // The signal cannot be listened for. The program then ends only when it is killed, and
+            // recovers at its next start.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated => {}
+    }
 }

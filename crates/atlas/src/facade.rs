@@ -1,7 +1,7 @@
 //! `Atlas`: checks and connects accounts, a store and an orchestrator.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use atlas_core::{
     AccountName, AnyProvider, Clock, ComputeRequest, Entropy, Error, ErrorKind, Provider, Result,
     Secret, SystemClock, SystemEntropy,
 };
-use atlas_orchestrator::owner::OwnerSocket;
-use atlas_orchestrator::store::{AnyStore, Memory, Store};
+use atlas_orchestrator::store::{AnyStore, Memory};
 use atlas_orchestrator::{
-    ActivitySource, AnyActivitySource, AnyReadyProbe, Cursor, Orchestrator, Policy, ReadyProbe,
-    Risk, Scope, Session, SessionFilter, SessionId, SessionInfo, SessionKind, SessionOptions,
-    Shutdown, ShutdownReport, Subscription, TaskOutcome,
+    Acquired, ActivitySource, AnyActivitySource, AnyReadyProbe, Cursor, Orchestrator, Policy,
+    ReadyProbe, Risk, Scope, Session, SessionFilter, SessionId, SessionInfo, SessionKind,
+    SessionOptions, Shutdown, ShutdownReport, Subscription, TaskOutcome,
 };
+use atlas_owner::OwnerSocket;
 
 use crate::owner;
 use crate::realm::{REALM_SECRET_ENV, RealmSource};
@@ -74,6 +74,51 @@ impl Atlas {
     pub async fn spawn(&self, request: ComputeRequest, options: SessionOptions) -> Result<Session> {
         let options = self.complete(options)?;
         self.0.orchestrator.spawn(request, options).await
+    }
+
+    /// The session that has the session key of these options, or a new one. Of any number of
+    /// concurrent calls with one key, on any number of nodes, exactly one rents a machine. Returns
+    /// when the cloud has accepted the order.
+    ///
+    /// ```no_run
+    /// # async fn handler(atlas: atlas::Atlas) -> Result<(), atlas::Error> {
+    /// use atlas::{Auth, ComputeRequest, Gpu, Port, SessionOptions};
+    /// let request = ComputeRequest::gpu(Gpu::H100)
+    ///     .image("ghcr.io/me/infer:1")
+    ///     .port(Port::http(8000))
+    ///     .auth(Auth::Bearer);
+    /// let options = SessionOptions::new().user("u42").key("studio:u42");
+    /// let acquired = atlas.get_or_spawn(request, options).await?;
+    /// acquired.session.touch();
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Like [`Atlas::spawn`]; `validation` without a key; `conflict` if the session with this key
+    /// was made with another request, naming the first field that differs.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not cancel the order: the next call with the same key returns its
+    /// session.
+    pub async fn get_or_spawn(
+        &self,
+        request: ComputeRequest,
+        options: SessionOptions,
+    ) -> Result<Acquired> {
+        let options = self.complete(options)?;
+        self.0.orchestrator.get_or_spawn(request, options).await
+    }
+
+    /// The session that has this session key, unless it is ending.
+    ///
+    /// # Errors
+    /// `validation` if no session can have such a key; `unavailable` if the store cannot be read.
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
+    pub async fn find(&self, key: &str) -> Result<Option<Session>> {
+        self.0.orchestrator.find(key).await
     }
 
     /// Rents a machine for one command, waits for the command's outcome, and gives the machine
@@ -287,7 +332,7 @@ pub struct AtlasBuilder {
     accounts: Vec<(AccountName, AnyProvider)>,
     default_account: Option<Result<AccountName>>,
     idle_ttl: Option<Duration>,
-    store: Option<(AnyStore, Option<PathBuf>)>,
+    store: Option<AnyStore>,
     policy: Policy,
     reaper: Reaper,
     sources: Vec<AnyActivitySource>,
@@ -361,9 +406,12 @@ impl AtlasBuilder {
 
     /// Sets the store that records every machine. By default it is in memory: [`Atlas::shutdown`]
     /// then ends all machines, and a process that dies leaves them running.
-    pub fn store(self, store: impl IntoStore) -> Self {
+    ///
+    /// Beside a store with a [`location`](atlas_orchestrator::store::Store::location) lie the
+    /// realm's secret, unless it is given, and the socket of this process.
+    pub fn store(self, store: impl Into<AnyStore>) -> Self {
         Self {
-            store: Some(store.into_store()),
+            store: Some(store.into()),
             ..self
         }
     }
@@ -499,18 +547,14 @@ impl AtlasBuilder {
             ));
         }
         let policy = self.reaper.apply(self.policy, accounts.keys())?;
-        let in_memory = || {
-            (
-                AnyStore::new(Memory::new(self.clock.clone(), &*self.entropy)),
-                None,
-            )
-        };
-        let (store, file) = self.store.unwrap_or_else(in_memory);
+        let in_memory = || AnyStore::new(Memory::new(self.clock.clone(), &*self.entropy));
+        let store = self.store.unwrap_or_else(in_memory);
+        let location = store.location().map(Path::to_owned);
         let from_env = std::env::var(REALM_SECRET_ENV).ok().map(Secret::new);
         let bound = store.info().await?.fingerprint.is_some();
         let found = self
             .realm
-            .find(from_env, file.as_deref(), bound, &self.entropy)?;
+            .find(from_env, location.as_deref(), bound, &self.entropy)?;
         let mut builder = Orchestrator::builder()
             .store(store)
             .realm(found.realm)
@@ -572,8 +616,9 @@ impl AtlasBuilder {
                 atlas.0.permits.get_or_init(|| renewal);
             }
         }
-        if let Some(file) = file {
-            let listening = owner::listen(WeakAtlas(Arc::downgrade(&atlas.0)), &file, &*entropy);
+        if let Some(location) = location {
+            let listening =
+                owner::listen(WeakAtlas(Arc::downgrade(&atlas.0)), &location, &*entropy);
             let socket = match listening {
                 Ok(socket) => socket,
                 Err(error) => {
@@ -633,21 +678,5 @@ impl Reaper {
             policy = policy.with_account(name, account);
         }
         Ok(policy)
-    }
-}
-
-/// What [`AtlasBuilder::store`] accepts: a store and, if it is in a file, the path of the file.
-pub trait IntoStore {
-    /// The store and its file.
-    fn into_store(self) -> (AnyStore, Option<PathBuf>);
-}
-
-impl<S: Store> IntoStore for S {
-    fn into_store(self) -> (AnyStore, Option<PathBuf>) {
-        let any: &dyn std::any::Any = &self;
-        let file = any
-            .downcast_ref::<atlas_orchestrator::store::Redb>()
-            .map(|redb| redb.path().to_owned());
-        (AnyStore::new(self), file)
     }
 }

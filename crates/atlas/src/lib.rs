@@ -31,15 +31,17 @@ pub use atlas_core::*;
 #[cfg(feature = "fly-ops")]
 pub use atlas_fly_ops as fly_ops;
 #[cfg(feature = "orchestrator")]
-pub use atlas_orchestrator::store::{Memory, Redb, RedbOptions};
+pub use atlas_orchestrator::store::Memory;
 #[cfg(feature = "orchestrator")]
 pub use atlas_orchestrator::{
-    AccountPolicy, ActivitySource, AttemptInfo, AttemptPhase, Audit, Cost, Cursor, Death, Delivery,
-    Event, EventKind, Limit, OnFailure, Orchestrator, Policy, Probe, Proof, ReadyProbe, ReapReport,
-    Reason, Risk, Scope, Session, SessionFilter, SessionId, SessionInfo, SessionKind,
+    AccountPolicy, Acquired, ActivitySource, AttemptInfo, AttemptPhase, Audit, Cost, Cursor, Death,
+    Delivery, Event, EventKind, Limit, OnFailure, Orchestrator, Policy, Probe, Proof, ReadyProbe,
+    ReapReport, Reason, Risk, Scope, Session, SessionFilter, SessionId, SessionInfo, SessionKind,
     SessionOptions, SessionState, Shutdown, ShutdownReport, StopOutcome, Stuck, Subscription,
     TaskCause, TaskKind, TaskOutcome, Touch, Unattended,
 };
+#[cfg(feature = "orchestrator")]
+pub use atlas_store_redb::{Redb, RedbOptions};
 #[cfg(feature = "testkit")]
 pub use atlas_testkit as testkit;
 #[cfg(feature = "web")]
@@ -47,7 +49,7 @@ pub use atlas_web as web;
 #[cfg(feature = "cloud")]
 pub use clouds::*;
 #[cfg(feature = "orchestrator")]
-pub use facade::{Atlas, AtlasBuilder, IntoStore};
+pub use facade::{Atlas, AtlasBuilder};
 #[cfg(feature = "guard")]
 pub use guard::GuardActivity;
 #[cfg(feature = "probe")]

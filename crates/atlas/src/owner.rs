@@ -11,10 +11,10 @@ use atlas_core::{
     AccountName, CallContext, Compute, ComputeRequest, Credential, Error, ErrorKind, ListFilter,
     Result, Secret,
 };
-use atlas_orchestrator::owner::{Items, OwnerSocket};
 use atlas_orchestrator::{
     Cursor, Delivery, Scope, SessionFilter, SessionId, SessionInfo, SessionKind, SessionOptions,
 };
+use atlas_owner::{Items, OwnerSocket};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;

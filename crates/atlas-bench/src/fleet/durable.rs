@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use atlas_core::{AccountLimits, AnyProvider, ComputeRequest, Gpu, Port};
-use atlas_orchestrator::store::{AnyStore, Redb, Store, Table};
+use atlas_orchestrator::store::{AnyStore, Store, Table};
 use atlas_orchestrator::{Orchestrator, SessionKind, SessionOptions};
+use atlas_store_redb::Redb;
 use redb::{Database, TableDefinition};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -71,6 +72,7 @@ pub(super) fn measure() -> Result<Measured, Failure> {
     Ok(Measured {
         value: median(value),
         baseline: Some(median(base)),
+        point_reads: None,
     })
 }
 

@@ -45,6 +45,7 @@ pub(super) fn measure() -> Result<Measured, Failure> {
         Ok(Measured {
             value: median(value),
             baseline: Some(median(base)),
+            point_reads: None,
         })
     })
 }

@@ -54,6 +54,7 @@ pub(super) fn measure(size: u64) -> Result<Measured, Failure> {
         Ok(Measured {
             value,
             baseline: None,
+            point_reads: None,
         })
     })
 }

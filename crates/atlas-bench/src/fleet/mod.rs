@@ -13,6 +13,7 @@ mod scan;
 mod sessions;
 mod shutdown;
 mod sim;
+mod terminate;
 mod touch;
 mod year;
 
@@ -31,6 +32,9 @@ pub(crate) const FLAG: &str = "--alone";
 struct Measured {
     value: f64,
     baseline: Option<f64>,
+    /// Reads of single machines for each machine that was ended.
+    #[serde(default)]
+    point_reads: Option<f64>,
 }
 
 struct Work {
@@ -39,7 +43,7 @@ struct Work {
     measure: fn() -> Result<Measured, Failure>,
 }
 
-const WORK: [Work; 11] = [
+const WORK: [Work; 12] = [
     Work {
         name: "session_bytes_100k",
         unit: "bytes of heap per idle session",
@@ -91,6 +95,11 @@ const WORK: [Work; 11] = [
         measure: shutdown::measure,
     },
     Work {
+        name: "terminate_all_2000",
+        unit: "seconds until the ends of 2,000 machines are proved",
+        measure: terminate::measure,
+    },
+    Work {
         name: "sim_rate",
         unit: "histories per second",
         measure: sim::measure,
@@ -113,6 +122,7 @@ pub(crate) fn row(name: &'static str) -> Result<Row, Failure> {
         value: measured.value,
         unit: work.unit,
         baseline: measured.baseline,
+        point_reads: measured.point_reads,
     })
 }
 

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use atlas_core::{AccountLimits, AnyProvider};
 use atlas_orchestrator::kernel::SessionRecord;
-use atlas_orchestrator::store::{AnyStore, Redb, Store, Table};
+use atlas_orchestrator::store::{AnyStore, Store, Table};
 use atlas_orchestrator::{SessionState, Shutdown};
+use atlas_store_redb::Redb;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::Measured;
@@ -38,6 +39,7 @@ pub(super) fn measure() -> Result<Measured, Failure> {
     Ok(Measured {
         value: median(value),
         baseline: Some(median(base)),
+        point_reads: None,
     })
 }
 

@@ -59,6 +59,7 @@ pub(super) fn measure() -> Result<Measured, Failure> {
         Ok(Measured {
             value: took.as_secs_f64(),
             baseline: Some(baseline),
+            point_reads: None,
         })
     })
 }

@@ -18,5 +18,6 @@ pub(super) fn measure() -> Result<Measured, Failure> {
     Ok(Measured {
         value,
         baseline: None,
+        point_reads: None,
     })
 }

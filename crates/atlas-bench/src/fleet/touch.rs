@@ -118,5 +118,6 @@ pub(super) fn measure(threads: u64) -> Result<Measured, Failure> {
     Ok(Measured {
         value: median(value),
         baseline: Some(median(base)),
+        point_reads: None,
     })
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use atlas_core::{AccountLimits, AnyProvider, Error, Timestamp};
 use atlas_orchestrator::kernel::record::{Ending, SessionRecord};
-use atlas_orchestrator::store::{AnyStore, Batch, Redb, Store, Table};
+use atlas_orchestrator::store::{AnyStore, Batch, Store, Table};
 use atlas_orchestrator::{AttemptPhase, Reason, SessionFilter, Shutdown};
+use atlas_store_redb::Redb;
 
 use super::Measured;
 use super::cloud::Obliging;
@@ -52,6 +53,7 @@ fn measure_with(ended: u64, rounds: usize, times: u32) -> Result<Measured, Failu
     Ok(Measured {
         value: median(value),
         baseline: Some(median(base)),
+        point_reads: None,
     })
 }
 

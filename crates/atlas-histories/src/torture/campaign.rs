@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use atlas_orchestrator::store::Redb;
 use atlas_sim::Sim;
+use atlas_store_redb::Redb;
 use atlas_testkit::dialect::runpod;
 use atlas_testkit::world::{CloudLedger, Fault, FaultKind, FaultPlan, Lag};
 use rustix::process::Signal;

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use atlas_core::AttemptId;
 use atlas_orchestrator::kernel::SessionRecord;
-use atlas_orchestrator::store::{Redb, Store, Table};
+use atlas_orchestrator::store::{Store, Table};
 use atlas_orchestrator::{SessionId, SessionState};
+use atlas_store_redb::Redb;
 use atlas_testkit::world::{CloudLedger, LedgerLine, MachineState};
 
 use crate::Score;

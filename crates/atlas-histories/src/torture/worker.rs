@@ -10,10 +10,11 @@ use atlas_core::{
     AnyProvider, Auth, ComputeRequest, Error, ErrorKind, Gpu, Port, Result, SystemEntropy,
 };
 use atlas_orchestrator::realm::{FileLedger, Realm};
-use atlas_orchestrator::store::{AnyStore, Redb};
+use atlas_orchestrator::store::AnyStore;
 use atlas_orchestrator::{
     Orchestrator, SessionFilter, SessionInfo, SessionKind, SessionOptions, SessionState, Shutdown,
 };
+use atlas_store_redb::Redb;
 use tokio::time::{Instant, sleep};
 
 use crate::chance::Chance;

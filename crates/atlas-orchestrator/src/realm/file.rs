@@ -1,13 +1,15 @@
 //! The realm's secret in its file: mode 0600, created atomically, and refused when others can read
 //! it.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use atlas_core::{Entropy, Error, ErrorKind, Result, Secret};
-use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
+use data_encoding::BASE64URL_NOPAD;
 use zeroize::Zeroizing;
+
+use crate::private_file::{publish_new, with_suffix};
 
 const MAX_SECRET_FILE: u64 = 4096;
 
@@ -15,12 +17,6 @@ const MAX_SECRET_FILE: u64 = 4096;
 #[must_use]
 pub fn incarnation_path(secret: &Path) -> PathBuf {
     with_suffix(secret, ".incarnation")
-}
-
-pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 pub(super) fn load(path: &Path) -> Result<Secret> {
@@ -75,68 +71,6 @@ pub(super) fn load_or_create(path: &Path, entropy: &dyn Entropy) -> Result<Secre
     }
 }
 
-/// Atomically creates a file with this content and mode 0600, or fails if the name is taken.
-///
-/// A hard link is the only way in the standard library to publish a finished file under a name
-/// without replacing another file.
-pub(crate) fn publish_new(path: &Path, content: &[u8], entropy: &dyn Entropy) -> io::Result<()> {
-    let draft = write_draft(path, content, entropy)?;
-    let linked = fs::hard_link(&draft, path);
-    let removed = fs::remove_file(&draft);
-    linked.and(removed)?;
-    sync_directory(path)
-}
-
-/// Atomically replaces a file's content: after a crash it is the old or the new content.
-pub(crate) fn replace(path: &Path, content: &[u8], entropy: &dyn Entropy) -> io::Result<()> {
-    let draft = write_draft(path, content, entropy)?;
-    if let Err(e) = fs::rename(&draft, path) {
-        fs::remove_file(&draft)?;
-        return Err(e);
-    }
-    sync_directory(path)
-}
-
-fn write_draft(path: &Path, content: &[u8], entropy: &dyn Entropy) -> io::Result<PathBuf> {
-    let mut random = [0; 8];
-    entropy.fill(&mut random);
-    let draft = with_suffix(path, &format!(".draft-{}", HEXLOWER.encode(&random)));
-    let mut file = private().create_new(true).open(&draft)?;
-    let written = file.write_all(content).and_then(|()| file.sync_all());
-    if let Err(e) = written {
-        fs::remove_file(&draft)?;
-        return Err(e);
-    }
-    Ok(draft)
-}
-
-/// Options that open for writing and create the file with access for the owner only.
-pub(crate) fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.write(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-}
-
-/// Creates a directory and its parents with access for the owner only.
-pub(super) fn private_directories(path: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
-}
-
-/// Makes a new directory entry survive a power failure.
-pub(crate) fn sync_directory(of: &Path) -> io::Result<()> {
-    let parent = match of.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
-    };
-    File::open(parent)?.sync_all()
-}
-
 /// Checks the owner: the user who owns the file can read the secret and replace it.
 #[cfg(unix)]
 fn owned_by_another(meta: &fs::Metadata) -> Option<&'static str> {
@@ -178,6 +112,7 @@ fn unreadable(path: &Path, what: &str, source: io::Error) -> Error {
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
+    use crate::private_file;
     use atlas_core::{SeededEntropy, SystemEntropy};
     use std::os::unix::fs::PermissionsExt;
 
@@ -254,7 +189,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("realm");
         for content in [&b""[..], b"  \n", &[b'x'; 5000]] {
-            replace(&path, content, &SystemEntropy::new()).unwrap();
+            private_file::replace(&path, content, &SystemEntropy::new()).unwrap();
             assert_eq!(
                 load_or_create(&path, &SystemEntropy::new())
                     .unwrap_err()

@@ -11,6 +11,7 @@ use atlas_core::{Entropy, Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
 use super::{Realm, file};
+use crate::private_file;
 use crate::store::StoreInfo;
 
 const MAX_LEDGER_FILE: u64 = 64 * 1024;
@@ -125,7 +126,9 @@ impl FileLedger {
     /// a fallback.
     fn place(&self) -> &Path {
         let made = self.path.parent().is_none_or(|dir| {
-            dir.as_os_str().is_empty() || dir.is_dir() || file::private_directories(dir).is_ok()
+            dir.as_os_str().is_empty()
+                || dir.is_dir()
+                || private_file::private_directories(dir).is_ok()
         });
         match &self.before {
             Some(before) if !made => before,
@@ -166,7 +169,7 @@ impl IncarnationLedger for FileLedger {
         let path = self.place();
         let text = serde_json::to_vec(holder)
             .map_err(|e| failed(path, "cannot be written").with_source(e))?;
-        file::replace(path, &text, &*self.entropy)
+        private_file::replace(path, &text, &*self.entropy)
             .map_err(|e| failed(path, "cannot be written").with_source(e))
     }
 }

@@ -159,7 +159,7 @@ impl Account {
                 .with_timeout(deadline(&limits))
                 .with_extension(steady.listener(&name))
                 .with_name_prefix(prefix),
-            one_carrier: !policy.safeguards.all_carriers,
+            one_carrier: !policy.safeguards().all_carriers,
             name,
             provider,
             policy: account,

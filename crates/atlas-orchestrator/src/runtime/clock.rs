@@ -6,12 +6,53 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::core::Core;
+use atlas_core::Result;
+
+use super::core::{CLOCK_ROW, ClockRow, Core};
 use super::nodes;
 use crate::kernel::Input;
+use crate::kernel::clock::MAX_DIFFERENCE;
+use crate::store::{Batch, Table};
+
+/// How wrong the store's clock was when a process last compared it with the clouds'. What is on
+/// record was stamped with the corrected time. Until a new process has heard from a cloud, it
+/// cannot tell whether that time has passed.
+pub(crate) async fn recorded_error(core: &Core) -> Result<Duration> {
+    let row = recorded(core).await?;
+    Ok(Duration::from_millis(row.ahead_ms.unsigned_abs()))
+}
+
+async fn recorded(core: &Core) -> Result<ClockRow> {
+    let row = core.store.get(Table::Realm, CLOCK_ROW).await?;
+    let row = row.and_then(|row| serde_json::from_slice(&row.value).ok());
+    Ok(row.unwrap_or_default())
+}
+
+/// Puts on record how wrong the store's clock is, for the next process.
+async fn record_error(core: &Core, known: &mut Option<ClockRow>) -> Result<()> {
+    let Some(ahead_ms) = core.steady.store_ahead() else {
+        return Ok(());
+    };
+    let before = match *known {
+        Some(row) => row,
+        None => *known.insert(recorded(core).await?),
+    };
+    let by = before.ahead_ms.saturating_sub(ahead_ms).unsigned_abs();
+    if Duration::from_millis(by) <= MAX_DIFFERENCE {
+        return Ok(());
+    }
+    let row = ClockRow { ahead_ms };
+    let mut batch = Batch::new();
+    let value = serde_json::to_vec(&row).unwrap_or_default();
+    batch.put(Table::Realm, CLOCK_ROW, value);
+    core.store.commit(batch).await?;
+    *known = Some(row);
+    Ok(())
+}
 
 /// Handles every jump, and plans all sessions again when a doubt has ended.
 pub(crate) async fn keep(core: Arc<Core>) {
+    let mut known = None;
     loop {
         tokio::select! {
             biased;
@@ -22,6 +63,12 @@ pub(crate) async fn keep(core: Arc<Core>) {
             jumped(&core, jump).await;
         }
         core.slots.wake_all();
+        while let Err(error) = record_error(&core, &mut known).await {
+            tracing::warn!(%error, "how wrong the store's clock is is not on record yet");
+            if !core.sleep(Duration::from_secs(1)).await {
+                return;
+            }
+        }
     }
 }
 

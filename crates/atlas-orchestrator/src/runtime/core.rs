@@ -22,7 +22,7 @@ use super::spawner::Spawner;
 use super::steady::Steady;
 use super::touches::Touches;
 use crate::activity::{AnyActivitySource, AnyReadyProbe};
-use crate::event::{Delivery, Event};
+use crate::event::Delivery;
 use crate::ids::SessionId;
 use crate::kernel::{AttemptRow, Bounds, Cx, Evidence, Input, SessionRecord, TimeTrust, step};
 use crate::policy::Policy;
@@ -37,6 +37,9 @@ pub(crate) const ACCEPTED_ROW: &[u8] = b"accepted";
 pub(crate) const INDEX_ROW: &[u8] = b"index";
 /// The row of the newest unclean node death, in [`Table::Realm`].
 pub(crate) const DEATH_ROW: &[u8] = b"death";
+
+/// The row that says how wrong the store's clock is, in [`Table::Realm`].
+pub(crate) const CLOCK_ROW: &[u8] = b"clock";
 
 /// The provisional reason for holding, after a batch was refused and before the store was examined.
 const WENT_BACK: &str = "the store refused a batch: it has less in it than this process saw \
@@ -182,6 +185,14 @@ pub(crate) struct AcceptedRow {
     pub(crate) before: Vec<String>,
 }
 
+/// How wrong the store's clock was when it was last compared with the clouds'.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct ClockRow {
+    /// By how many milliseconds it was ahead of the time that processes went by.
+    pub(crate) ahead_ms: i64,
+}
+
 /// An instant in a row of its own.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct TimeRow {
@@ -208,7 +219,7 @@ impl Core {
             accounts,
             ..
         } = parts;
-        let touches = Touches::new(policy.flush, policy.safeguards.idle_margin);
+        let touches = Touches::new(policy.flush, policy.safeguards().idle_margin);
         let stopped = CancellationToken::new();
         Self {
             store,
@@ -272,7 +283,7 @@ impl Core {
 
     /// Whether a guarded change can be written now: this node has a lease.
     pub(crate) fn may_commit(&self) -> bool {
-        !self.policy.safeguards.fence || self.lease.fence().is_some()
+        !self.policy.safeguards().fence || self.lease.fence().is_some()
     }
 
     /// Sleeps for `span`, but no longer than the orchestrator runs. False if it stopped.
@@ -286,7 +297,7 @@ impl Core {
 
     /// Whether a key was minted by this realm.
     pub(crate) fn is_genuine(&self, key: &TrackedKey) -> bool {
-        key.realm() == self.realm.id() && (!self.policy.safeguards.mac || self.realm.verify(key))
+        key.realm() == self.realm.id() && (!self.policy.safeguards().mac || self.realm.verify(key))
     }
 
     pub(crate) fn account(&self, name: &AccountName) -> Option<&Arc<Account>> {
@@ -324,7 +335,7 @@ impl Core {
         // Without a handle, nothing can be listed, and nothing is ended either.
         let looked = handle.map_or_else(|| self.steady.returns(), |handle| handle.looked_after());
         let (now, trust) = self.steady.trust(looked);
-        let trust = if self.policy.safeguards.time_trust {
+        let trust = if self.policy.safeguards().time_trust {
             trust
         } else {
             TimeTrust::since(trust.returned_at)
@@ -356,7 +367,7 @@ impl Core {
     /// Starts to hold, so that nothing is ended or made, also after a restart, until an operator
     /// accepts the store.
     pub(crate) async fn hold(&self, why: &str) {
-        if !self.policy.safeguards.incarnation {
+        if !self.policy.safeguards().incarnation {
             return;
         }
         let first = {
@@ -480,13 +491,7 @@ impl Core {
         for kind in std::mem::take(&mut stepped.events) {
             stepped.record.last_seq += 1;
             let seq = stepped.record.last_seq;
-            let event = Event {
-                session: loaded.record.id,
-                user_id: stepped.record.options.user_id.clone(),
-                seq,
-                at: cx.now,
-                kind,
-            };
+            let event = stepped.record.event(seq, cx.now, kind);
             appends.push((seq, serde_json::to_vec(&event).unwrap_or_default()));
         }
         let after = stepped.record.encode();
@@ -497,7 +502,7 @@ impl Core {
         let id = loaded.record.id;
         let has_events = !appends.is_empty();
         let mut batch = Batch::new().since(since);
-        if self.policy.safeguards.fence {
+        if self.policy.safeguards().fence {
             match self.lease.fence() {
                 Some(fence) => batch = batch.fenced(fence),
                 None => return Err(CommitError::Fenced),

@@ -4,6 +4,7 @@
 
 use std::fmt::Debug;
 use std::future::Future;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -131,6 +132,10 @@ impl From<Late> for CommitError {
 }
 
 impl Store for WithDeadline {
+    fn location(&self) -> Option<&Path> {
+        self.inner.location()
+    }
+
     async fn info(&self) -> Result<StoreInfo> {
         self.within(self.inner.info()).await
     }

@@ -203,7 +203,7 @@ pub(crate) fn call(
                 // The last check before the call: was the lease renewed recently enough, and is it
                 // still soon after `calling`? The proof about a lost answer counts from there.
                 let in_time = calling_at.is_some_and(|at| core.now().since(at) < core.policy.lease);
-                if core.lease.may_act() && in_time || !core.policy.safeguards.fence {
+                if core.lease.may_act() && in_time || !core.policy.safeguards().fence {
                     let context = account.context();
                     let key = LaunchKey::Tracked(key);
                     let made = account
@@ -480,14 +480,14 @@ async fn limits(core: &Core, record: &SessionRecord) -> (Input, Vec<Guard>) {
         core.touches
             .flushed(record.id, cx.believed(at), row.version);
     }
-    if core.policy.safeguards.flush_touches
+    if core.policy.safeguards().flush_touches
         && let Some(at) = core.touches.newest(record.id)
     {
         consider(at, "touch");
     }
     if let Some(row) = &death
         && let Ok(row) = serde_json::from_slice::<TimeRow>(&row.value)
-        && core.policy.safeguards.flush_touches
+        && core.policy.safeguards().flush_touches
     {
         consider(row.at, RETURN);
     }

@@ -17,8 +17,8 @@ const PAGE: usize = 1000;
 
 type Entry = (Table, Vec<u8>, Vec<u8>);
 
-/// Writes a session's row, and brings its index entries up to date. `before` is the record that it
-/// replaces, with its row.
+/// Writes a session's row, brings its index entries up to date, and releases its session key when
+/// it no longer holds it. `before` is the record that it replaces, with its row.
 pub(crate) fn put_session(
     batch: &mut Batch,
     before: Option<(&SessionRecord, &[u8])>,
@@ -33,6 +33,11 @@ pub(crate) fn put_session(
         }
     }
     batch.put(Table::Sessions, *after.id.as_bytes(), row);
+    if let Some(key) = before.and_then(|(record, _)| record.held_key())
+        && after.held_key().is_none()
+    {
+        batch.delete(Table::Keys, key.as_bytes());
+    }
     batch
         .puts
         .extend(new.into_iter().filter(|entry| !old.contains(entry)));

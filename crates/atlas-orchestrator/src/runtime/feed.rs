@@ -9,7 +9,7 @@ use atlas_core::{Error, ErrorKind, Result};
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::core::Core;
-use crate::event::{Cursor, Delivery, Event, EventKind, Scope};
+use crate::event::{Cursor, Delivery, Event, Scope};
 use crate::ids::SessionId;
 use crate::store::StoredEvent;
 
@@ -46,7 +46,7 @@ pub(crate) async fn keep(core: Arc<Core>, mut position: u64) {
                             continue;
                         }
                     };
-                    if !core.exclusive && concerns_owner(&event.kind) {
+                    if !core.exclusive && event.kind.concerns_owner() {
                         core.slots.wake(event.session);
                     }
                     let delivery = Delivery {
@@ -73,36 +73,6 @@ pub(crate) async fn keep(core: Arc<Core>, mut position: u64) {
             () = core.fed.notified() => {}
             () = tokio::time::sleep(wait) => {}
         }
-    }
-}
-
-/// Whether a kind of event can be caused by a node other than the owner. Every kind is listed: one
-/// that is forgotten here would leave its session asleep at the owner.
-fn concerns_owner(kind: &EventKind) -> bool {
-    match kind {
-        EventKind::Terminating { .. }
-        | EventKind::Extended { .. }
-        | EventKind::Reopened { .. }
-        | EventKind::TaskEnded { .. }
-        | EventKind::Owner { .. } => true,
-        EventKind::Created { .. }
-        | EventKind::Attempt { .. }
-        | EventKind::Accepted { .. }
-        | EventKind::Refused { .. }
-        | EventKind::OutcomeUnknown { .. }
-        | EventKind::Adopted { .. }
-        | EventKind::Absent { .. }
-        | EventKind::DuplicateFound { .. }
-        | EventKind::Status { .. }
-        | EventKind::Ready
-        | EventKind::Heartbeat { .. }
-        | EventKind::Warning { .. }
-        | EventKind::Died { .. }
-        | EventKind::Respawning { .. }
-        | EventKind::TerminateFailed { .. }
-        | EventKind::Terminated { .. }
-        | EventKind::Reported { .. }
-        | EventKind::Other => false,
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) async fn keep(core: Arc<Core>) {
             () = core.stopped.cancelled() => return,
             () = core.touches.wanted.notified() => {}
             () = tokio::time::sleep_until(wait) => {
-                if core.policy.safeguards.flush_touches {
+                if core.policy.safeguards().flush_touches {
                     flush(&core).await;
                 } else {
                     drop(core.touches.take());

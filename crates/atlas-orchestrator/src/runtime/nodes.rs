@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::adopt::{self, Doubt, adopt, take_up};
+use super::clock;
 use super::core::{
     ACCEPTED_ROW, AcceptedRow, Core, DEATH_ROW, Extra, HOLD_ROW, INDEX_ROW, Loaded, Seen, TimeRow,
 };
@@ -114,8 +115,13 @@ pub(crate) async fn enlist(core: &Core) -> Result<()> {
         let (then, now) = (before.store_time, fence.store_time);
         now.since(then).max(then.since(now))
     });
-    if starts && silence > core.policy.lease {
-        core.steady.unwatched(silence);
+    if starts {
+        let error = clock::recorded_error(core).await?;
+        let silence = Some(silence).filter(|silence| *silence > core.policy.lease);
+        let unwatched = error.saturating_add(silence.unwrap_or_default());
+        if !unwatched.is_zero() {
+            core.steady.unwatched(unwatched);
+        }
     }
     core.steady.returned(silence);
     let (row, version) = node_row(core, &core.node).await?;

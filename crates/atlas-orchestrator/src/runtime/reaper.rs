@@ -15,8 +15,9 @@ use super::lease::scope;
 use super::survey::observe;
 use super::{accounts, plausible};
 use crate::ids::SessionId;
+use crate::info::{Finding, ReapReport};
 use crate::kernel::{AttemptRow, Evidence, Input};
-use crate::session::{AttemptPhase, Finding, ReapReport, SessionState};
+use crate::session::{AttemptPhase, SessionState};
 use crate::store::{CommitError, Table};
 
 /// When the reaper saw a machine without a session.
@@ -109,7 +110,7 @@ pub(crate) async fn scan(
             tracing::warn!(account = %account.name, %error,
             "could not read which account the key belongs to");
         });
-    let check = core.policy.safeguards.account_identity;
+    let check = core.policy.safeguards().account_identity;
     let is_known = !check || whose.as_ref().is_ok_and(accounts::Whose::is_known);
     // Only machines on our own account may be ended.
     let may_end = |ordered_as: Option<&str>| {
@@ -200,7 +201,7 @@ pub(crate) async fn scan(
     let share = u64::from(core.policy.breaker_percent) * report.ours as u64 / 100;
     let fresh = ids.difference(&row.acknowledged).count() as u64;
     let too_many = fresh > share.max(u64::from(core.policy.breaker_victims));
-    report.breaker = core.policy.safeguards.breaker && (too_many || row.breaker.is_some());
+    report.breaker = core.policy.safeguards().breaker && (too_many || row.breaker.is_some());
     report.report_only = dry_run || row.agreeing_scans < 2;
     if report.breaker && row.breaker.is_none() && !dry_run {
         let now = core.now();
@@ -215,7 +216,7 @@ pub(crate) async fn scan(
     if report.report_only
         || report.breaker
         || report.held
-        || !complete && core.policy.safeguards.complete_walks
+        || !complete && core.policy.safeguards().complete_walks
     {
         suspects.left(&report, victims.iter().map(|(machine, ..)| *machine));
         return Ok(report);
@@ -258,7 +259,7 @@ enum Claimed {
 
 /// Determines the owner that a machine's carriers claim.
 fn claim(core: &Core, machine: &Compute) -> Claimed {
-    let safeguards = core.policy.safeguards;
+    let safeguards = core.policy.safeguards();
     let genuine = |key: &TrackedKey| core.is_genuine(key);
     let prefixed = core.name_prefix.is_empty()
         || machine
@@ -289,7 +290,7 @@ fn claim(core: &Core, machine: &Compute) -> Claimed {
 
 async fn judge(core: &Arc<Core>, account: &Arc<Account>, key: &TrackedKey) -> Result<Verdict> {
     // Its driver knows of it, and was informed above.
-    if core.slots.session_of(key.attempt()).is_some() && core.policy.safeguards.spare_unresolved {
+    if core.slots.session_of(key.attempt()).is_some() && core.policy.safeguards().spare_unresolved {
         return Ok(Verdict::Leave);
     }
     let Some(row) = core
@@ -330,7 +331,7 @@ async fn judge(core: &Arc<Core>, account: &Arc<Account>, key: &TrackedKey) -> Re
         AttemptPhase::Intent | AttemptPhase::Calling | AttemptPhase::Unknown
     );
     if attempt.is_terminal()
-        || unresolved && attempt.kill.is_none() && !core.policy.safeguards.spare_unresolved
+        || unresolved && attempt.kill.is_none() && !core.policy.safeguards().spare_unresolved
     {
         return Ok(Verdict::Victim {
             session: row.session,
@@ -354,7 +355,7 @@ fn ripen(
     complete: bool,
 ) -> Vec<ComputeId> {
     let now = core.now();
-    let safeguards = core.policy.safeguards;
+    let safeguards = core.policy.safeguards();
     let mut known = suspects
         .known
         .lock()

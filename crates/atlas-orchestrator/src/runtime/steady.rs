@@ -9,7 +9,7 @@ use atlas_core::{AccountName, Clock, DateListener, Timestamp};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::kernel::clock::{Clocks, MAX_DRIFT, Reading, TimeTrust};
+use crate::kernel::clock::{Clocks, MAX_DIFFERENCE, MAX_DRIFT, Reading, TimeTrust};
 
 /// Clouds give the time of an answer in whole seconds.
 const DATE_GRAIN: Duration = Duration::from_secs(1);
@@ -252,6 +252,15 @@ impl Steady {
             drop(clocks);
             self.changed.notify_one();
         }
+    }
+
+    /// By how many milliseconds the store's clock is ahead of the time, if that is not in doubt. 0
+    /// when they agree well enough.
+    pub(crate) fn store_ahead(&self) -> Option<i64> {
+        let clocks = lock(&self.clocks);
+        let ahead = clocks.store_ahead();
+        let differs = ahead.unsigned_abs() > nanos(MAX_DIFFERENCE).unsigned_abs();
+        (clocks.doubt() == 0).then_some(if differs { ahead / 1_000_000 } else { 0 })
     }
 
     /// By how many seconds each account's cloud is ahead of the store's clock.

@@ -10,7 +10,7 @@ use atlas_core::Timestamp;
 use tokio::sync::Notify;
 
 use crate::ids::SessionId;
-use crate::session::Touch;
+use crate::info::Touch;
 
 const SHARDS: usize = 64;
 

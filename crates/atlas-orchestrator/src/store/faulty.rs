@@ -4,6 +4,7 @@
 //! while the others continue.
 
 use std::fmt::Debug;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,6 +105,10 @@ impl From<StoreFailure> for CommitError {
 }
 
 impl Store for FaultyStore {
+    fn location(&self) -> Option<&Path> {
+        self.inner.location()
+    }
+
     async fn info(&self) -> Result<StoreInfo, Error> {
         self.through(StoreOp::Read, self.inner.info()).await
     }

@@ -115,15 +115,15 @@ impl Memory {
     }
 }
 
-/// A new store's incarnation.
-pub(super) fn draw_incarnation(entropy: &dyn Entropy) -> String {
+/// Draws the incarnation of a new store: 16 random bytes in hexadecimal.
+pub fn draw_incarnation(entropy: &dyn Entropy) -> String {
     let mut bytes = [0; 16];
     entropy.fill(&mut bytes);
     HEXLOWER.encode(&bytes)
 }
 
-/// The error of a store that is bound to another realm.
-pub(super) fn other_realm() -> Error {
+/// The error with which [`Store::bind`] refuses a store that is bound to another realm.
+pub fn other_realm() -> Error {
     Error::new(
         ErrorKind::Conflict,
         "the store belongs to another realm: give the realm secret it was made with, or another \

@@ -4,19 +4,19 @@
 //! A store does not interpret sessions: keys and values are bytes, serialised by the kernel's
 //! records. It guarantees exactly what the protocols in docs/architecture.md rely on: a batch is
 //! applied completely or not at all, and only if every guard still holds and its fence is still the
-//! newest of its scope. Backends are `memory`, `redb`, and user-defined ones; the `conformance`
-//! suite checks whether a backend keeps the guarantees.
+//! newest of its scope. The backend `memory` is here; others are crates of their own, and the
+//! `conformance` suite checks whether a backend keeps the guarantees.
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 #[cfg(any(test, feature = "conformance"))]
 mod faulty;
+mod holder;
 mod memory;
-#[cfg(feature = "redb")]
-mod redb;
 
 use std::fmt::{self, Debug};
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,14 +25,13 @@ use atlas_core::{Error, ErrorKind, Timestamp};
 
 #[cfg(any(test, feature = "conformance"))]
 pub use self::faulty::{FaultyStore, StoreFault, StoreFaults, StoreOp};
-pub use self::memory::{Memory, MemorySnapshot};
-#[cfg(feature = "redb")]
-pub use self::redb::{Redb, RedbOptions, StoreOwner};
+pub use self::holder::StoreOwner;
+pub use self::memory::{Memory, MemorySnapshot, draw_incarnation, other_realm};
 
 /// The tables of the schema. Changes only add: a store creates tables that it lacks, and keeps
-/// those it no longer knows.
+/// those it no longer knows. Matching it is exhaustive, so that a store must decide where the rows
+/// of a new table go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
 pub enum Table {
     /// Sessions with their attempts, by session id.
     Sessions,
@@ -59,11 +58,13 @@ pub enum Table {
     /// Index of the sessions that are over, by whether their events were forgotten, then the time
     /// of their end, then session id.
     Ended,
+    /// The session of each session key, by key.
+    Keys,
 }
 
 impl Table {
     /// Every table, in the order of their making.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Sessions,
         Self::Sealed,
         Self::Attempts,
@@ -75,6 +76,7 @@ impl Table {
         Self::Live,
         Self::Users,
         Self::Ended,
+        Self::Keys,
     ];
 
     /// The stable name, such as `sessions`.
@@ -92,6 +94,7 @@ impl Table {
             Self::Live => "live",
             Self::Users => "users",
             Self::Ended => "ended",
+            Self::Keys => "keys",
         }
     }
 }
@@ -360,6 +363,15 @@ pub struct StoreInfo {
 /// # Cancel safety
 /// Reads are cancel safe. A dropped [`Store::commit`] may have been applied.
 pub trait Store: Debug + Send + Sync + 'static {
+    /// The path where this store lives, if it has one on this machine; the path exists.
+    ///
+    /// What belongs to the store then lies beside it: the realm's secret, the note of its holder
+    /// ([`StoreOwner`]), and the socket of the process that has it open. A store without a path is
+    /// known to its process alone.
+    fn location(&self) -> Option<&Path> {
+        None
+    }
+
     /// Information about this store, freshly read.
     fn info(&self) -> impl Future<Output = Result<StoreInfo, Error>> + Send;
 
@@ -453,10 +465,15 @@ type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 macro_rules! handle {
     ($($op:ident($($arg:ident: $ty:ty),*) -> $out:ty;)*) => {
         trait Erased: Debug + Send + Sync {
+            fn location(&self) -> Option<&Path>;
             $(fn $op<'a>(&'a self $(, $arg: $ty)*) -> BoxFuture<'a, $out>;)*
         }
 
         impl<S: Store> Erased for S {
+            fn location(&self) -> Option<&Path> {
+                Store::location(self)
+            }
+
             $(fn $op<'a>(&'a self $(, $arg: $ty)*) -> BoxFuture<'a, $out> {
                 Box::pin(Store::$op(self $(, $arg)*))
             })*
@@ -504,5 +521,17 @@ impl AnyStore {
     /// Wraps a store.
     pub fn new(store: impl Store) -> Self {
         Self(Arc::new(store))
+    }
+
+    /// See [`Store::location`].
+    #[must_use]
+    pub fn location(&self) -> Option<&Path> {
+        self.0.location()
+    }
+}
+
+impl<S: Store> From<S> for AnyStore {
+    fn from(store: S) -> Self {
+        Self::new(store)
     }
 }

@@ -237,6 +237,47 @@ async fn a_restart_with_a_wrong_clock_ends_no_session_that_was_in_use() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_restart_with_a_clock_that_was_wrong_before_too_keeps_the_times_on_record() {
+    for wrong in [2 * 3600, -2 * 3600] {
+        let mut bench = Bench::new(12);
+        let host = HostClock::of(&mut bench);
+        host.is_ahead_by(wrong);
+        let node = bench.node("a").await;
+        sleep(60).await;
+        // A copy of the machine that listings show only after the restart.
+        let bound = Duration::from_secs(55);
+        bench.cloud.world().set_lag("mock", Lag::within(bound));
+        bench.fault("spawn_compute", FaultKind::DuplicateCommit);
+        let limit = SessionOptions::new().no_idle_ttl().max_runtime(HOUR);
+        let kind = SessionKind::Interactive;
+        let id = node.atlas.launch(request(), limit, kind).await.unwrap();
+        let created = bench.cloud.world().now();
+        sleep(2).await;
+        assert_eq!(bench.ledger().live, 2, "{wrong} s");
+        node.crash();
+        sleep(1).await;
+        let node = bench.node("a").await;
+        // Before a cloud's date corrects it.
+        assert_ne!(
+            state(&node, id).await,
+            SessionState::Terminating,
+            "{wrong} s"
+        );
+        sleep(600).await;
+        assert_eq!(bench.ledger().live, 1, "{wrong} s");
+        assert_eq!(state(&node, id).await, SessionState::Ready, "{wrong} s");
+        let info = node.atlas.info(id).await.unwrap();
+        let off = info.created_at.since(created) + created.since(info.created_at);
+        assert!(off < minutes(1), "{wrong} s: {off:?}");
+        sleep(45 * 60).await;
+        assert_eq!(state(&node, id).await, SessionState::Ready, "{wrong} s");
+        sleep(10 * 60).await;
+        let limit = Limit::MaxRuntime;
+        assert_eq!(reason(&node, id).await, Some(Reason::Limit { limit }));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_answer_makes_no_second_machine_however_wrong_the_clock_is() {
     for wrong in [3600, -3600, 7 * 60, -7 * 60] {
         for fault in [FaultKind::CommitThenReset, FaultKind::DuplicateCommit] {

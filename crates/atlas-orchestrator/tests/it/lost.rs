@@ -127,6 +127,26 @@ async fn a_dead_nodes_session_is_taken_over_whichever_call_to_the_store_fails() 
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_session_key_has_one_machine_whichever_call_to_the_store_fails() {
+    for (op, fault, nth) in failures() {
+        let bench = Bench::new(34);
+        let (node, frail) = frail(&bench, "a", op, fault).await;
+        frail.left.store(nth, Ordering::Relaxed);
+        let mut acquired = None;
+        for _ in 0..4 {
+            let asked = node.atlas.get_or_spawn(request(), options().key("k"));
+            acquired = acquired.or(asked.await.ok());
+        }
+        sleep(300).await;
+        let context = format!("{op:?} {fault:?} {nth}");
+        let session = acquired.expect(&context).session;
+        assert_eq!(bench.ledger().created, 1, "{context}");
+        let found = node.atlas.find("k").await.unwrap().expect(&context);
+        assert_eq!(found.id(), session.id(), "{context}");
+    }
+}
+
 /// Takes its time for every commit while told to.
 #[derive(Debug, Default)]
 struct Sluggish(AtomicBool);

@@ -9,6 +9,7 @@ mod events;
 #[cfg(feature = "metrics")]
 mod gauge;
 mod index;
+mod keys;
 mod life;
 mod limits;
 #[cfg(feature = "conformance")]
@@ -18,8 +19,6 @@ mod node;
 mod pace;
 mod ready;
 mod reap;
-#[cfg(feature = "redb")]
-mod redb;
 mod rollback;
 mod storms;
 mod tasks;

@@ -1,10 +1,11 @@
 //! Billed amounts by period, for each kind of resource. In arrears: a recent bucket can still grow.
 
 use atlas_core::{CallContext, Result, Timestamp, Usd};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use atlas_http::lenient;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::units::usd;
+use super::units::{dollars, instant};
 use crate::RunPod;
 
 /// The length of the period of one row.
@@ -63,6 +64,14 @@ impl BillingQuery {
     }
 }
 
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+    instant(deserializer)?.ok_or_else(|| D::Error::custom("is not an instant"))
+}
+
+fn amount<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Usd, D::Error> {
+    dollars(deserializer)?.ok_or_else(|| D::Error::custom("is not an amount of dollars"))
+}
+
 macro_rules! rows {
     ($($(#[$doc:meta])* $name:ident $(of $id:ident $whose:literal)? {
         $($amount:ident $what:literal),* })*) => {$(
@@ -72,14 +81,17 @@ macro_rules! rows {
         #[non_exhaustive]
         pub struct $name {
             /// Start of the period.
+            #[serde(deserialize_with = "time")]
             pub start_time: Timestamp,
             /// End of the period.
+            #[serde(deserialize_with = "time")]
             pub end_time: Timestamp,
-            $(#[doc = $whose] pub $id: String,)?
+            $(#[doc = $whose] #[serde(deserialize_with = "lenient::text")] pub $id: String,)?
             /// The total amount.
-            #[serde(with = "usd")]
+            #[serde(deserialize_with = "amount")]
             pub total_amount: Usd,
-            $(#[doc = $what] #[serde(default, with = "usd")] pub $amount: Usd,)*
+            $(#[doc = $what] #[serde(default, deserialize_with = "dollars")]
+            pub $amount: Option<Usd>,)*
         }
     )*};
 }
@@ -131,14 +143,15 @@ impl RunPod {
     ) -> Result<Vec<T>> {
         let path: Vec<_> = ["billing"].into_iter().chain(kind).collect();
         self.control
-            .all(cx, "billing", &path, &query.parameters(filter), "records")
+            .every(cx, "billing", &path, &query.parameters(filter), "records")
             .await
     }
 
     /// What the whole account was billed.
     ///
     /// # Errors
-    /// Like any read; an incomplete list is an error. Cancel safe.
+    /// Like any read; an incomplete list and an unreadable row are errors, because a sum over the
+    /// rest would be wrong. Cancel safe.
     pub async fn account_billing(
         &self,
         cx: &CallContext,

@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 
 use atlas_core::{CallContext, Compute, Result, Timestamp};
+use atlas_http::lenient;
 use serde::{Deserialize, Serialize};
 
-use super::container::nullable;
-use crate::RunPod;
+use super::read::{count, counts, readable, told};
+use super::units::instant;
+use crate::{RunPod, translate};
 
 const PATH: &str = "clusters";
 
@@ -17,35 +19,42 @@ const PATH: &str = "clusters";
 #[non_exhaustive]
 pub struct Cluster {
     /// The id assigned by RunPod.
+    #[serde(deserialize_with = "lenient::text")]
     pub id: String,
     /// The cluster's name.
+    #[serde(default, deserialize_with = "told")]
     pub name: String,
     /// `APPLICATION`, `TRAINING`, `SLURM`, `RAY`.
-    #[serde(rename = "type")]
+    #[serde(default, rename = "type", deserialize_with = "told")]
     pub kind: String,
     /// The shape of each of its nodes.
+    #[serde(default, deserialize_with = "lenient::object")]
     pub compute: ClusterShape,
     /// The data centre.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub data_center_id: Option<String>,
     /// Number of pods.
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default, deserialize_with = "lenient::object")]
     pub pods: ClusterPods,
     /// When it was created.
-    pub created_at: Timestamp,
+    #[serde(default, deserialize_with = "instant")]
+    pub created_at: Option<Timestamp>,
 }
 
 /// The shape of a cluster.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct ClusterShape {
     /// RunPod's id of its GPUs.
-    pub gpu_type_id: String,
+    #[serde(deserialize_with = "lenient::opt_text")]
+    pub gpu_type_id: Option<String>,
     /// GPUs per pod.
-    pub gpu_count_per_pod: u32,
+    #[serde(deserialize_with = "lenient::opt_number")]
+    pub gpu_count_per_pod: Option<u32>,
     /// Number of pods.
-    pub pod_count: u32,
+    #[serde(deserialize_with = "lenient::opt_number")]
+    pub pod_count: Option<u32>,
 }
 
 /// Number of pods of a cluster.
@@ -54,8 +63,10 @@ pub struct ClusterShape {
 #[non_exhaustive]
 pub struct ClusterPods {
     /// The total number.
+    #[serde(deserialize_with = "count")]
     pub total: u32,
     /// Number of pods by RunPod's status.
+    #[serde(deserialize_with = "counts")]
     pub by_status: BTreeMap<String, u32>,
 }
 
@@ -89,9 +100,10 @@ impl RunPod {
             .control
             .walk(cx, "cluster_pods", &["v2", PATH, id, "pods"], &[], "pods")
             .await?;
-        walk.whole()?
-            .into_iter()
-            .map(|pod| self.compute(pod))
-            .collect()
+        let pods = walk.whole()?.into_iter();
+        readable(
+            "pods of a cluster",
+            pods.map(|pod| translate::compute(&self.id, &self.proxy, pod)),
+        )
     }
 }

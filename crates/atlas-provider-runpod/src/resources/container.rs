@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use atlas_core::{DiskSize, Port, Secret};
-use serde::{Deserialize, Serialize};
+use atlas_http::lenient;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 /// The settings of a container. In a request, `None` or an empty value leaves the setting to the
@@ -14,19 +15,22 @@ use serde_json::{Map, Value};
 #[non_exhaustive]
 pub struct Container {
     /// The image.
+    #[serde(deserialize_with = "lenient::opt_text")]
     pub image: Option<String>,
     /// The arguments of its entrypoint, as one string.
+    #[serde(deserialize_with = "lenient::opt_text")]
     pub args: Option<String>,
     /// The size of its disk, which is wiped on restart.
-    #[serde(rename = "disk")]
+    #[serde(rename = "disk", deserialize_with = "disk")]
     pub disk: Option<DiskSize>,
     /// Its environment. An update replaces all of it.
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "environment")]
     pub env: BTreeMap<String, Secret>,
     /// The ports it publishes.
     #[serde(deserialize_with = "ports")]
     pub ports: Vec<Port>,
     /// The id of the registry credential for pulling its image.
+    #[serde(deserialize_with = "lenient::opt_text")]
     pub registry: Option<String>,
 }
 
@@ -73,15 +77,22 @@ pub(crate) fn put(body: &mut Map<String, Value>, name: &str, value: Option<impl 
     }
 }
 
-/// Reads `null` as the default.
-pub(crate) fn nullable<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(
+fn disk<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DiskSize>, D::Error> {
+    Ok(lenient::opt_number(deserializer)?.map(DiskSize::gb))
+}
+
+fn environment<'de, D: Deserializer<'de>>(
     deserializer: D,
-) -> Result<T, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+) -> Result<BTreeMap<String, Secret>, D::Error> {
+    let texts = lenient::text_map(deserializer)?.unwrap_or_default();
+    Ok(texts
+        .into_iter()
+        .map(|(name, value)| (name, Secret::new(value)))
+        .collect())
 }
 
 /// Ports. A port in an unknown form (`53/udp`) is left out, so that it does not hide the rest.
-fn ports<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Port>, D::Error> {
-    let texts = Option::<Vec<String>>::deserialize(deserializer)?.unwrap_or_default();
+fn ports<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Port>, D::Error> {
+    let texts = lenient::texts(deserializer)?;
     Ok(texts.iter().filter_map(|text| text.parse().ok()).collect())
 }

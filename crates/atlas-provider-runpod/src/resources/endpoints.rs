@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use atlas_core::{BoxStream, CallContext, Error, LogLine, LogQuery, Result, Timestamp};
-use serde::{Deserialize, Serialize};
+use atlas_http::lenient;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use super::container::{Container, nullable, put};
-use super::units::{millis, seconds};
+use super::container::{Container, put};
+use super::read::{count, counts, listed, opt_whole, parts, told};
+use super::units::{instant, millis, seconds};
 use crate::RunPod;
 use crate::logs::Owner;
 
@@ -49,6 +51,7 @@ pub enum Scaling {
     /// When there are more requests per worker than this.
     RequestCount {
         /// Requests per worker.
+        #[serde(deserialize_with = "lenient::number")]
         request_count: u32,
     },
     /// A rule that atlas does not know.
@@ -62,10 +65,16 @@ pub enum Scaling {
 #[non_exhaustive]
 pub struct WorkerLimits {
     /// The minimum number of workers. They bill while idle.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "lenient::opt_number"
+    )]
     pub min: Option<u32>,
     /// The maximum number of workers.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "lenient::opt_number"
+    )]
     pub max: Option<u32>,
     /// How long an idle worker is kept: 1 s to 1 h.
     #[serde(skip_serializing_if = "Option::is_none", with = "seconds::option")]
@@ -78,18 +87,31 @@ pub struct WorkerLimits {
 #[non_exhaustive]
 pub struct EndpointGpu {
     /// The pools, best first: `ADA_24`, `AMPERE_80`, ...
+    #[serde(deserialize_with = "lenient::texts")]
     pub pools: Vec<String>,
     /// RunPod's ids of GPUs in these pools to exclude.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "lenient::texts"
+    )]
     pub excluded_types: Vec<String>,
     /// GPUs per worker.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "lenient::opt_number"
+    )]
     pub count: Option<u32>,
     /// Only hosts with one of these CUDA versions.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "lenient::texts"
+    )]
     pub allowed_cuda_versions: Vec<String>,
     /// Only hosts with at least this CUDA version.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "lenient::opt_text"
+    )]
     pub min_cuda_version: Option<String>,
 }
 
@@ -108,8 +130,10 @@ impl EndpointGpu {
 #[serde(rename_all = "camelCase")]
 pub struct EndpointCpu {
     /// RunPod's id of the flavour: `cpu3g`.
+    #[serde(deserialize_with = "lenient::text")]
     pub id: String,
     /// Virtual CPUs: a power of two.
+    #[serde(deserialize_with = "lenient::number")]
     pub vcpu_count: u32,
 }
 
@@ -291,41 +315,47 @@ impl EndpointUpdate {
 #[non_exhaustive]
 pub struct Endpoint {
     /// The id assigned by RunPod.
+    #[serde(deserialize_with = "lenient::text")]
     pub id: String,
     /// The endpoint's name.
+    #[serde(default, deserialize_with = "told")]
     pub name: String,
     /// How requests reach its workers; optional in the documentation.
-    #[serde(default, rename = "type")]
+    #[serde(default, rename = "type", deserialize_with = "opt_whole")]
     pub kind: Option<EndpointKind>,
     /// The container that its workers run.
     #[serde(flatten)]
     pub container: Container,
     /// Its URLs by purpose, with `{job_id}` as the placeholder of a job's id.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "urls")]
     pub request_urls: BTreeMap<String, String>,
     /// The GPUs that its workers run on.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_object")]
     pub gpu: Option<EndpointGpu>,
     /// The CPUs that its workers run on.
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default, deserialize_with = "parts")]
     pub cpu: Vec<EndpointCpu>,
     /// How many workers it may have.
+    #[serde(default, deserialize_with = "lenient::object")]
     pub workers: WorkerLimits,
     /// When it scales up.
+    #[serde(default = "unknown", deserialize_with = "scaling")]
     pub scaling: Scaling,
     /// The data centres of its workers; empty for any.
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default, deserialize_with = "lenient::texts")]
     pub data_center_ids: Vec<String>,
     /// Network volumes its workers mount.
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default, deserialize_with = "lenient::texts")]
     pub network_volumes: Vec<String>,
     /// The maximum run time of a job.
-    #[serde(with = "millis")]
-    pub timeout: Duration,
+    #[serde(default, with = "millis")]
+    pub timeout: Option<Duration>,
     /// `OFF`, `FLASHBOOT` or `PRIORITY_FLASHBOOT`.
+    #[serde(default, deserialize_with = "told")]
     pub flashboot: String,
     /// When it was created.
-    pub created_at: Timestamp,
+    #[serde(default, deserialize_with = "instant")]
+    pub created_at: Option<Timestamp>,
 }
 
 /// One worker of an endpoint.
@@ -334,32 +364,34 @@ pub struct Endpoint {
 #[non_exhaustive]
 pub struct Worker {
     /// The id assigned by RunPod.
+    #[serde(deserialize_with = "lenient::text")]
     pub id: String,
     /// `RUNNING`, `IDLE`, `INITIALIZING`, `THROTTLED`, `UNHEALTHY`.
+    #[serde(default = "lenient::no_word", deserialize_with = "lenient::word")]
     pub status: String,
     /// True when it does not run the newest release.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::flag")]
     pub is_stale: bool,
     /// The release it runs.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub version: Option<i64>,
     /// Number of its GPUs.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "count")]
     pub gpu_count: u32,
     /// RunPod's id of its GPU.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub gpu_type_id: Option<String>,
     /// The data centre.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub data_center_id: Option<String>,
     /// The image it runs.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub image: Option<String>,
     /// How long it has been up.
     #[serde(default, rename = "uptimeSeconds", with = "seconds::option")]
     pub uptime: Option<Duration>,
     /// When it started.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "instant")]
     pub started_at: Option<Timestamp>,
 }
 
@@ -369,12 +401,13 @@ pub struct Worker {
 #[non_exhaustive]
 pub struct Workers {
     /// The workers.
+    #[serde(deserialize_with = "listed")]
     pub workers: Vec<Worker>,
     /// Number of workers by state, and `total`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "counts")]
     pub summary: BTreeMap<String, u64>,
     /// The newest release.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub endpoint_version: Option<i64>,
 }
 
@@ -384,32 +417,45 @@ pub struct Workers {
 #[non_exhaustive]
 pub struct Release {
     /// The id assigned by RunPod.
+    #[serde(deserialize_with = "lenient::text")]
     pub id: String,
     /// The release's version number.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub version: Option<i64>,
     /// `MANUAL` or `GIT_BUILD`.
+    #[serde(default, deserialize_with = "told")]
     pub source: String,
     /// How many workers run it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "count")]
     pub worker_count: u64,
     /// When it was created.
-    pub created_at: Timestamp,
+    #[serde(default, deserialize_with = "instant")]
+    pub created_at: Option<Timestamp>,
     /// The names of the changed settings. Their values may be secrets and are not kept.
     #[serde(default, rename = "diff", deserialize_with = "changed")]
     pub changed: Vec<String>,
 }
 
-fn changed<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+fn urls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    Ok(lenient::text_map(deserializer)?.unwrap_or_default())
+}
+
+fn scaling<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Scaling, D::Error> {
+    Ok(opt_whole(deserializer)?.unwrap_or(Scaling::Other))
+}
+
+const fn unknown() -> Scaling {
+    Scaling::Other
+}
+
+fn changed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     struct Entry {
+        #[serde(deserialize_with = "lenient::text")]
         field: String,
     }
-    Ok(Option::<Vec<Entry>>::deserialize(deserializer)?
-        .into_iter()
-        .flatten()
-        .map(|entry| entry.field)
-        .collect())
+    let entries: Vec<Entry> = parts(deserializer)?;
+    Ok(entries.into_iter().map(|entry| entry.field).collect())
 }
 
 /// The progress of a release's rollout.
@@ -418,12 +464,16 @@ fn changed<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Stri
 #[non_exhaustive]
 pub struct Rollout {
     /// Whether it is in progress.
+    #[serde(deserialize_with = "lenient::flag")]
     pub in_progress: bool,
     /// Number of workers with the newest release.
+    #[serde(deserialize_with = "count")]
     pub workers_on_latest: u64,
     /// Number of all workers.
+    #[serde(deserialize_with = "count")]
     pub workers_total: u64,
     /// The share of workers with the newest release, in percent.
+    #[serde(deserialize_with = "count")]
     pub percent_on_latest: u64,
 }
 
@@ -433,12 +483,13 @@ pub struct Rollout {
 #[non_exhaustive]
 pub struct Releases {
     /// The releases.
+    #[serde(deserialize_with = "listed")]
     pub releases: Vec<Release>,
     /// The rollout of the newest release.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::object")]
     pub rollout: Rollout,
     /// The version of the newest release.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_number")]
     pub endpoint_version: Option<i64>,
 }
 
@@ -652,7 +703,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             (endpoint.timeout, endpoint.scaling),
-            (Duration::from_secs(600), Scaling::Other)
+            (Some(Duration::from_secs(600)), Scaling::Other)
         );
         assert!(!format!("{endpoint:?}").contains("zz-canary"));
         assert!(

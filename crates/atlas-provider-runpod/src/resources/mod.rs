@@ -11,20 +11,20 @@ pub(crate) mod clusters;
 pub(crate) mod container;
 pub(crate) mod endpoints;
 pub(crate) mod pods;
+mod read;
 pub(crate) mod registries;
 pub(crate) mod templates;
 mod units;
 pub(crate) mod volumes;
 
 use atlas_core::{CallContext, ErrorKind, Result, RetryClass, Secret};
-use atlas_http::Call;
+use atlas_http::{Call, lenient};
 use http::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::client::Control;
 use crate::error::Refusal;
-use crate::wire::read;
 
 /// A path below `/v2`.
 fn below<'a>(path: &[&'a str]) -> Vec<&'a str> {
@@ -47,21 +47,45 @@ impl Control {
         self.0.json(cx, call).await
     }
 
-    /// Reads a complete list; an incomplete one is an error.
+    /// Reads a list to its last page; one that breaks off is an error. An unreadable row is left
+    /// out with a warning, and a list in which no row is readable is an error.
     pub(crate) async fn all<T: DeserializeOwned>(
         &self,
         cx: &CallContext,
         operation: &'static str,
         path: &[&str],
         query: &[(&str, String)],
-        field: &str,
+        field: &'static str,
     ) -> Result<Vec<T>> {
-        self.walk(cx, operation, &below(path), query, field)
-            .await?
-            .whole()?
-            .iter()
-            .map(read)
-            .collect()
+        self.rows(cx, operation, path, query, field).await?.usable()
+    }
+
+    /// The same where a missing row makes the rest worthless: an unreadable row is an error.
+    pub(crate) async fn every<T: DeserializeOwned>(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        path: &[&str],
+        query: &[(&str, String)],
+        field: &'static str,
+    ) -> Result<Vec<T>> {
+        let mut read = self.rows(cx, operation, path, query, field).await?;
+        match read.unreadable.pop() {
+            Some(unreadable) => Err(unreadable.into_error()),
+            None => Ok(read.rows),
+        }
+    }
+
+    async fn rows<T: DeserializeOwned>(
+        &self,
+        cx: &CallContext,
+        operation: &'static str,
+        path: &[&str],
+        query: &[(&str, String)],
+        field: &'static str,
+    ) -> Result<lenient::Rows<T>> {
+        let walk = self.walk(cx, operation, &below(path), query, field).await?;
+        Ok(lenient::rows(field, walk.whole()?))
     }
 
     /// Creates a resource.

@@ -2,9 +2,12 @@
 //! Secrets are sent and never returned.
 
 use atlas_core::{CallContext, Error, Result, Secret, Timestamp};
+use atlas_http::lenient;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::read::told;
+use super::units::instant;
 use crate::RunPod;
 
 const PATH: &str = "registries";
@@ -14,8 +17,10 @@ const PATH: &str = "registries";
 #[non_exhaustive]
 pub struct Registry {
     /// The id assigned by RunPod.
+    #[serde(deserialize_with = "lenient::text")]
     pub id: String,
     /// Its name, unique in the account.
+    #[serde(default, deserialize_with = "told")]
     pub name: String,
 }
 
@@ -25,20 +30,26 @@ pub struct Registry {
 #[non_exhaustive]
 pub struct Delegation {
     /// The id assigned by RunPod.
+    #[serde(deserialize_with = "lenient::text")]
     pub id: String,
     /// The name of the registry account the credential is delegated from.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::opt_text")]
     pub name: Option<String>,
     /// The AWS account.
+    #[serde(default, deserialize_with = "told")]
     pub aws_user: String,
     /// The repository.
+    #[serde(default, deserialize_with = "told")]
     pub repository: String,
     /// The tag.
+    #[serde(default, deserialize_with = "told")]
     pub tag: String,
     /// The AWS region.
+    #[serde(default, deserialize_with = "told")]
     pub aws_region: String,
     /// When it was created.
-    pub created_at: Timestamp,
+    #[serde(default, deserialize_with = "instant")]
+    pub created_at: Option<Timestamp>,
 }
 
 impl RunPod {

@@ -1,10 +1,12 @@
 //! Templates: stored settings of a container.
 
 use atlas_core::{CallContext, DiskSize, Error, Result};
+use atlas_http::lenient;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::container::{Container, nullable, put};
+use super::container::{Container, put};
+use super::read::told;
 use crate::RunPod;
 
 const PATH: &str = "templates";
@@ -72,29 +74,31 @@ impl TemplateSpec {
 #[non_exhaustive]
 pub struct Template {
     /// The id assigned by RunPod.
+    #[serde(deserialize_with = "lenient::text")]
     pub id: String,
     /// The template's name.
+    #[serde(default, deserialize_with = "told")]
     pub name: String,
     /// The container that the template describes.
     #[serde(flatten)]
     pub container: Container,
     /// For serverless endpoints instead of pods.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::flag")]
     pub serverless: bool,
     /// Visible to all RunPod users.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::flag")]
     pub public: bool,
     /// `NVIDIA`, `AMD` or `CPU`.
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default, deserialize_with = "told")]
     pub category: String,
     /// Starts an SSH server.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::flag")]
     pub start_ssh: bool,
     /// Starts Jupyter.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::flag")]
     pub start_jupyter: bool,
     /// Only hosts with one of these CUDA versions.
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default, deserialize_with = "lenient::texts")]
     pub allowed_cuda_versions: Vec<String>,
 }
 

@@ -1,30 +1,74 @@
-//! Converts RunPod's bare numbers to types with units: milliseconds, seconds, gigabytes, dollars.
+//! Reads RunPod's bare numbers as types with units: milliseconds, seconds, gigabytes, dollars,
+//! instants.
+//!
+//! Everything here is lenient: a value that is not usable is `None`, so it makes no resource
+//! unreadable.
 
-/// A duration as whole milliseconds.
+use std::time::Duration;
+
+use atlas_core::{MemorySize, Timestamp, Usd, UsdPerHour};
+use atlas_http::lenient;
+use serde::Deserializer;
+
+/// An instant.
+pub(crate) fn instant<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Timestamp>, D::Error> {
+    Ok(lenient::opt_text(deserializer)?.and_then(|text| text.parse().ok()))
+}
+
+/// Memory in gigabytes.
+pub(crate) fn gigabytes<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<MemorySize>, D::Error> {
+    Ok(lenient::opt_number(deserializer)?.map(MemorySize::gib))
+}
+
+/// Dollars. RunPod writes a number, atlas a decimal string: both are accepted.
+pub(crate) fn dollars<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Usd>, D::Error> {
+    Ok(lenient::opt_text(deserializer)?.and_then(|text| {
+        let exact = text.parse().ok();
+        exact.or_else(|| text.trim().parse().ok().and_then(Usd::from_f64))
+    }))
+}
+
+/// A price per hour; a negative one is none.
+pub(crate) fn hourly<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<UsdPerHour>, D::Error> {
+    let price = dollars(deserializer)?.filter(|price| *price >= Usd::ZERO);
+    Ok(price.map(UsdPerHour::new))
+}
+
+/// A duration in whole milliseconds.
 pub(crate) mod millis {
-    use std::time::Duration;
+    use super::{Deserializer, Duration, lenient};
+    use serde::Serializer;
 
-    use serde::{Deserialize, Deserializer, Serializer};
-
+    #[expect(clippy::ref_option, reason = "the signature that serde calls")]
     pub(crate) fn serialize<S: Serializer>(
-        span: &Duration,
+        span: &Option<Duration>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
+        match span {
+            Some(span) => {
+                serializer.serialize_u64(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
+            }
+            None => serializer.serialize_none(),
+        }
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
-    ) -> Result<Duration, D::Error> {
-        Ok(Duration::from_millis(u64::deserialize(deserializer)?))
+    ) -> Result<Option<Duration>, D::Error> {
+        Ok(lenient::opt_number(deserializer)?.map(Duration::from_millis))
     }
 }
 
-/// Seconds, whole or fractional.
+/// A duration in seconds, whole or fractional.
 pub(crate) mod seconds {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serializer, de};
+    use super::{Deserializer, Duration, lenient};
+    use serde::{Serializer, de};
 
     pub(crate) fn serialize<S: Serializer>(
         span: &Duration,
@@ -40,16 +84,15 @@ pub(crate) mod seconds {
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Duration, D::Error> {
-        Duration::try_from_secs_f64(f64::deserialize(deserializer)?)
-            .map_err(|_| de::Error::custom("not a span in seconds"))
+        option::deserialize(deserializer)?
+            .ok_or_else(|| de::Error::custom("is not a span in seconds"))
     }
 
     /// The same for an optional value.
     pub(crate) mod option {
-        use std::time::Duration;
+        use super::{Deserializer, Duration, Serializer, lenient};
 
-        use serde::{Deserialize, Deserializer, Serializer, de};
-
+        #[expect(clippy::ref_option, reason = "the signature that serde calls")]
         pub(crate) fn serialize<S: Serializer>(
             span: &Option<Duration>,
             serializer: S,
@@ -63,86 +106,8 @@ pub(crate) mod seconds {
         pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
             deserializer: D,
         ) -> Result<Option<Duration>, D::Error> {
-            let seconds = Option::<f64>::deserialize(deserializer)?;
-            let span = seconds.map(|seconds| {
-                Duration::try_from_secs_f64(seconds).map_err(|_| de::Error::custom("not a span"))
-            });
-            span.transpose()
+            let seconds = lenient::opt_number(deserializer)?;
+            Ok(seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()))
         }
-    }
-}
-
-/// US dollars.
-pub(crate) mod usd {
-    use atlas_core::Usd;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-
-    /// RunPod writes a number, atlas a decimal string: both are accepted.
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    pub(crate) enum Written {
-        Number(f64),
-        Text(Usd),
-    }
-
-    impl Written {
-        pub(crate) fn amount(self) -> Option<Usd> {
-            match self {
-                Self::Number(dollars) => Usd::from_f64(dollars),
-                Self::Text(amount) => Some(amount),
-            }
-        }
-    }
-
-    pub(crate) fn serialize<S: Serializer>(amount: &Usd, serializer: S) -> Result<S::Ok, S::Error> {
-        amount.serialize(serializer)
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Usd, D::Error> {
-        Written::deserialize(deserializer)?
-            .amount()
-            .ok_or_else(|| de::Error::custom("not an amount of dollars"))
-    }
-}
-
-/// US dollars per hour, or `None` if the cloud gives no value.
-pub(crate) mod hourly {
-    use atlas_core::UsdPerHour;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    use super::usd::Written;
-
-    pub(crate) fn serialize<S: Serializer>(
-        price: &Option<UsdPerHour>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        price.serialize(serializer)
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<UsdPerHour>, D::Error> {
-        Ok(Option::<Written>::deserialize(deserializer)?
-            .and_then(Written::amount)
-            .map(UsdPerHour::new))
-    }
-}
-
-/// Memory in gigabytes.
-pub(crate) mod gigabytes {
-    use atlas_core::MemorySize;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(crate) fn serialize<S: Serializer>(
-        memory: &MemorySize,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u32(memory.as_gib())
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<MemorySize, D::Error> {
-        Ok(MemorySize::gib(u32::deserialize(deserializer)?))
     }
 }

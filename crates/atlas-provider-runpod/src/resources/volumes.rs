@@ -1,31 +1,27 @@
 //! Network volumes: the contract's operations, and RunPod's further ones.
 
 use atlas_core::{
-    CallContext, DiskSize, Error, ErrorKind, NetworkVolume, Result, VolumeId, VolumeRequest,
+    CallContext, DiskSize, Error, NetworkVolume, Result, UnreadableRow, VolumeId, VolumeRequest,
 };
 use atlas_http::lenient;
 use serde_json::{Map, Value, json};
 
 use super::container::put;
-use crate::RunPod;
-use crate::wire;
-use crate::wire::read;
+use super::read::readable;
+use crate::{RunPod, wire};
 
 const PATH: &str = "network-volumes";
 /// The possible sizes of a volume.
 const SIZES: std::ops::RangeInclusive<u32> = 10..=4096;
 
 fn volume(value: &Value) -> Result<NetworkVolume> {
-    described(read(value)?)
+    described(value).map_err(UnreadableRow::into_error)
 }
 
-fn described(volume: wire::Volume) -> Result<NetworkVolume> {
-    let id = VolumeId::new(&volume.id).map_err(|_| {
-        Error::new(
-            ErrorKind::Provider,
-            "a volume in the answer has no usable id",
-        )
-    })?;
+fn described(value: &Value) -> Result<NetworkVolume, UnreadableRow> {
+    let volume: wire::Volume = lenient::row(value)?;
+    let id =
+        VolumeId::new(&volume.id).map_err(|error| UnreadableRow::of(value, error.message()))?;
     Ok(NetworkVolume::new(
         id,
         volume.name.unwrap_or_default(),
@@ -46,11 +42,7 @@ impl RunPod {
                 "networkVolumes",
             )
             .await?;
-        lenient::rows("network volumes", walk.whole()?)
-            .usable()?
-            .into_iter()
-            .map(described)
-            .collect()
+        readable("network volumes", walk.whole()?.iter().map(described))
     }
 
     pub(crate) async fn create_volume(

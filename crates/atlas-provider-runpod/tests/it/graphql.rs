@@ -3,6 +3,7 @@
 use atlas_core::{
     CallContext, Capability, ComputeRequest, ErrorKind, Gpu, LaunchKey, Next, Outcome, Usd,
 };
+use atlas_testkit::dialect::mutated::{Change, every_change};
 use serde_json::json;
 
 use crate::script::{KEY, Script, json as reply, problem};
@@ -237,4 +238,79 @@ async fn the_balance_is_read() {
         (balance.balance, balance.spend_limit.unwrap().per_hour()),
         (Usd::from_cents(1250), Usd::from_cents(8000))
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_odd_price_list_says_that_spot_is_withdrawn() {
+    let request = ComputeRequest::gpu(Gpu::L40S).image("x").spot(true);
+    let mut prices = prices(0.29);
+    // The row that is changed is the one that is asked for.
+    let rows = prices["data"]["gpuTypes"].as_array_mut().unwrap();
+    rows.swap(0, 1);
+    for (case, body) in every_change(&prices) {
+        let cloud = Script::new([reply(200, &body), reply(200, &body)]);
+        let offered = cloud.spot().candidates(&cx(), &request).await;
+        let says_not_offered = case.change == Change::Null
+            && (case.pointer.ends_with("/lowestPrice")
+                || case.pointer.ends_with("/minimumBidPrice")
+                || case.pointer.ends_with("/stockStatus"));
+        // Another id or name is another card.
+        let another = case.pointer.ends_with("/0/id");
+        match offered {
+            Err(error) if error.kind() != ErrorKind::Provider && !says_not_offered && !another => {
+                panic!("{case}: {error}");
+            }
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_odd_answer_to_an_order_for_spot_says_that_nothing_was_made() {
+    let request = ComputeRequest::gpu(Gpu::L40S).image("x").spot(true);
+    let made = json!({"data": {"made": {"id": "q8d2m5x0c7hn4v", "costPerHr": 0.29}}});
+    for (case, body) in every_change(&made) {
+        let cloud = Script::new([
+            reply(200, &prices(0.55)),
+            reply(200, &prices(0.29)),
+            reply(200, &body),
+        ]);
+        let key = LaunchKey::untracked();
+        match cloud.spot().spawn_compute(&cx(), &key, &request).await {
+            Ok(pod) => assert!(
+                pod.id.as_str() == "q8d2m5x0c7hn4v" || case.pointer.ends_with("/id"),
+                "{case}"
+            ),
+            Err(error) => {
+                assert!(
+                    matches!(error.outcome(), Outcome::Unknown(_)),
+                    "{case}: {error}"
+                );
+                assert!(!case.pointer.ends_with("/costPerHr"), "{case}: {error}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_balance_and_the_account_are_needed_of_a_balance() {
+    let myself = json!({"data": {"myself": {"id": 17, "clientBalance": "12.5",
+        "currentSpendPerHr": 0.4, "spendLimit": 80}}});
+    for (case, body) in every_change(&myself) {
+        let balance = Script::new([reply(200, &body)])
+            .runpod()
+            .balance(&cx())
+            .await;
+        match balance {
+            Ok(read) if case.pointer.ends_with("/currentSpendPerHr") => {
+                // What is not said is not zero.
+                assert_eq!(read.spend.is_some(), case.change.is_number(), "{case}");
+            }
+            Ok(_) => {}
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Provider, "{case}");
+                assert!(!case.pointer.ends_with("/spendLimit"), "{case}");
+            }
+        }
+    }
 }

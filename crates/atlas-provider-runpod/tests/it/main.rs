@@ -10,6 +10,7 @@ mod jobs;
 mod lists;
 mod logs;
 mod odd;
+mod odd_resources;
 mod pods;
 mod resources;
 mod script;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use atlas_core::{
-    CallContext, CloudType, ComputeId, DiskSize, ErrorKind, Outcome, Secret, Usd, VolumeId,
-    VolumeRequest,
+    CallContext, CloudType, ComputeId, DiskSize, ErrorKind, MemorySize, Outcome, Secret, Usd,
+    VolumeId, VolumeRequest,
 };
 use atlas_provider_runpod::{
     BillingQuery, Bucket, Container, EndpointGpu, EndpointRequest, EndpointUpdate, PodUpdate,
@@ -65,7 +65,7 @@ async fn endpoints_are_asked_for_by_their_paths_and_read_with_units() {
     let (made, line, body) = asked!(reply(201, &endpoint()), r => r.create_endpoint(&cx(), &order));
     assert_eq!(
         (made.timeout, line.as_str()),
-        (Duration::from_secs(600), "POST /v2/serverless")
+        (Some(Duration::from_secs(600)), "POST /v2/serverless")
     );
     assert_eq!(body["timeout"], json!(300_000));
     let (all, line, _) =
@@ -318,7 +318,7 @@ async fn clusters_are_shown_with_their_pods() {
         asked!(reply(200, &json!({"clusters": [cluster]})), r => r.list_clusters(&cx()));
     assert_eq!(
         (all[0].compute.pod_count, line.as_str()),
-        (2, "GET /v2/clusters")
+        (Some(2), "GET /v2/clusters")
     );
     let (one, line, _) = asked!(reply(200, &cluster), r => r.cluster(&cx(), "c1"));
     assert_eq!(
@@ -364,8 +364,11 @@ async fn the_catalogue_is_read_with_units_and_reads_back() {
     let (all, line, _) = asked!(reply(200, &json!({"gpus": [gpu]})), r => r.catalog_gpus(&cx(),
         CloudType::Community));
     assert_eq!(
-        (all[0].memory.as_gib(), line),
-        (48, format!("GET /v2/catalog/gpus?{query}&cloud=COMMUNITY"))
+        (all[0].memory.map(MemorySize::as_gib), line),
+        (
+            Some(48),
+            format!("GET /v2/catalog/gpus?{query}&cloud=COMMUNITY")
+        )
     );
     let (one, line, _) =
         asked!(reply(200, &gpu), r => r.catalog_gpu(&cx(), "NVIDIA L40S", CloudType::Secure));
@@ -427,14 +430,17 @@ async fn billing_of_every_kind_has_typed_rows() {
         asked!(rows(json!({"podGpuAmount": 8.0})), r => r.account_billing(&cx(), &query));
     assert_eq!(
         (all[0].pod_gpu_amount, line),
-        (Usd::from_cents(800), format!("GET /v2/billing?{span}"))
+        (
+            Some(Usd::from_cents(800)),
+            format!("GET /v2/billing?{span}")
+        )
     );
     let (pods, line, _) = asked!(rows(json!({"podId": "x1", "gpuAmount": 8.02,
         "diskAmount": 0.29})), r => r.pod_billing(&cx(), &query));
     assert_eq!(
         (pods[0].disk_amount, line),
         (
-            Usd::from_cents(29),
+            Some(Usd::from_cents(29)),
             format!("GET /v2/billing/pods?{span}&podId=x1")
         )
     );

@@ -325,6 +325,28 @@ async fn an_unreadable_offer_is_one_offer_less_and_a_market_of_them_is_no_sold_o
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_offers_memory_is_its_share_of_the_machine() {
+    let offered = async |row: &str, gib: u32| {
+        let (provider, _) = answering(&[(200, market(&[row]))]);
+        let request = request().memory(MemorySize::gib(gib));
+        provider.candidates(&cx(), &request).await.unwrap().len()
+    };
+    // The machine has 251 GiB.
+    let quarter = r#"+"id":1,"gpu_name":"RTX 4090","gpu_frac":0.25"#;
+    assert_eq!(
+        (offered(quarter, 62).await, offered(quarter, 64).await),
+        (1, 0)
+    );
+    let by_cores = r#"+"id":1,"gpu_name":"RTX 4090","gpu_frac":null,"cpu_cores_effective":16"#;
+    assert_eq!(
+        (offered(by_cores, 62).await, offered(by_cores, 64).await),
+        (1, 0)
+    );
+    let unknown = r#"+"id":1,"gpu_name":"RTX 4090","gpu_frac":null"#;
+    assert_eq!(offered(unknown, 8).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_quoted_price_has_the_disk_in_it_whatever_the_search_priced() {
     let quoted = async |row: &str, spot: bool| {
         let (provider, _) = answering(&[(200, market(&[row]))]);

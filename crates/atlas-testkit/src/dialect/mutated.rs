@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use atlas_core::{
     AnyProvider, CallContext, Capability, Compute, ComputeId, ComputeRequest, ComputeStatus,
-    Entropy, ErrorKind, ListFilter, Presence, SeededEntropy, TrackedKey,
+    Entropy, ErrorKind, ListFilter, Presence, Result, SeededEntropy, TrackedKey,
 };
 use bytes::Bytes;
 use http::request::Parts;
@@ -72,6 +72,12 @@ impl Change {
         Self::Nested,
         Self::EmptyList,
     ];
+
+    /// Whether the new value is a usable number, possibly as text.
+    #[must_use]
+    pub const fn is_number(self) -> bool {
+        matches!(self, Self::Number | Self::NumberAsText)
+    }
 
     fn value(self) -> Value {
         match self {
@@ -144,21 +150,7 @@ impl Plans {
     fn recorded(&self) -> BTreeSet<Case> {
         let mut cases = BTreeSet::new();
         for Recorded { line, answer, .. } in &self.plan().recorded {
-            let mut fields = Vec::new();
-            fields_of(answer, String::new(), &mut fields);
-            for (pointer, is_row, value) in fields {
-                // A shorter list is a valid answer of the cloud, not a malformed one.
-                let odd = |change: &Change| match change {
-                    Change::Absent => !is_row,
-                    Change::EmptyList => !value.is_array(),
-                    _ => true,
-                };
-                cases.extend(Change::ALL.into_iter().filter(odd).map(|change| Case {
-                    line: line.clone(),
-                    pointer: pointer.clone(),
-                    change,
-                }));
-            }
+            cases.extend(changes_of(line, answer));
         }
         cases
     }
@@ -186,6 +178,37 @@ impl Plans {
     fn change(&self, cases: &[Case]) {
         self.plan().cases = cases.to_vec();
     }
+}
+
+/// Every change of every field of an answer.
+fn changes_of(line: &str, answer: &Value) -> Vec<Case> {
+    let (mut fields, mut cases) = (Vec::new(), Vec::new());
+    fields_of(answer, String::new(), &mut fields);
+    for (pointer, is_row, value) in fields {
+        // A shorter list is a valid answer of the cloud, not a malformed one.
+        let odd = |change: &Change| match change {
+            Change::Absent => !is_row,
+            Change::EmptyList => !value.is_array(),
+            _ => true,
+        };
+        cases.extend(Change::ALL.into_iter().filter(odd).map(|change| Case {
+            line: line.to_owned(),
+            pointer: pointer.clone(),
+            change,
+        }));
+    }
+    cases
+}
+
+/// A body under every change of every field, for tests that script a cloud's answers.
+#[must_use]
+pub fn every_change(body: &Value) -> Vec<(Case, Value)> {
+    let changed = |case: Case| {
+        let mut body = body.clone();
+        apply(&mut body, &case);
+        (case, body)
+    };
+    changes_of("", body).into_iter().map(changed).collect()
 }
 
 /// Every field of a body: its pointer, whether it is a row of a list, and its value.
@@ -379,6 +402,27 @@ pub async fn violations(plans: &Plans, subject: &Subject) -> (Counts, Vec<String
     }
     plans.record();
     (counts, wrong)
+}
+
+/// Makes one read honestly, with `None`, and then under every change of every field of its answers,
+/// and hands each result over for judgement. Returns how many changes there were.
+pub async fn under_every_change<T, F>(
+    plans: &Plans,
+    read: impl Fn() -> F,
+    mut judge: impl FnMut(Option<&Case>, Result<T>),
+) -> usize
+where
+    F: Future<Output = Result<T>>,
+{
+    plans.record();
+    judge(None, read().await);
+    let cases = plans.recorded();
+    for case in &cases {
+        plans.change(std::slice::from_ref(case));
+        judge(Some(case), read().await);
+    }
+    plans.record();
+    cases.len()
 }
 
 /// Running, or in a state that is not an end.

@@ -4,6 +4,7 @@ mod facade;
 #[cfg(feature = "fly")]
 mod fly;
 mod in_house;
+mod located;
 mod owner;
 #[cfg(feature = "runpod")]
 mod runpod;

@@ -2,7 +2,7 @@
 
 use atlas::owner::{Filter, Request, Sealed, describe};
 use atlas::{Atlas, Redb, SessionOptions, Shutdown};
-use atlas_orchestrator::owner::OwnerClient;
+use atlas_owner::OwnerClient;
 use serde_json::{Value, json};
 
 use crate::facade::{name, quick, request};

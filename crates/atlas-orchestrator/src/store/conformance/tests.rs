@@ -1,4 +1,4 @@
-//! Both built-in stores pass the suite, and each of two broken ones fails exactly its case.
+//! The memory store passes the suite, and each of two broken ones fails exactly its case.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -77,62 +77,6 @@ async fn the_faulty_wrapper_without_faults_conforms() {
     }))
     .await;
     assert_eq!(report.failed, []);
-}
-
-#[cfg(feature = "redb")]
-mod on_disk {
-    use super::*;
-    use crate::store::{Redb, RedbOptions};
-    use std::path::PathBuf;
-
-    #[derive(Debug)]
-    struct OnDisk {
-        dir: tempfile::TempDir,
-        clock: Arc<Hand>,
-        opened: std::sync::Mutex<Vec<PathBuf>>,
-    }
-
-    impl OnDisk {
-        fn open(&self, path: PathBuf) -> Result<Redb, Error> {
-            self.opened.lock().unwrap().push(path.clone());
-            RedbOptions::new()
-                .clock(self.clock.clone())
-                .wait(Duration::ZERO)
-                .open(path)
-        }
-    }
-
-    impl Subject for OnDisk {
-        async fn fresh(&self) -> Result<AnyStore, Error> {
-            let count = self.opened.lock().unwrap().len();
-            self.open(self.dir.path().join(format!("{count}.redb")))
-                .map(AnyStore::new)
-        }
-
-        async fn pass(&self, time: Duration) {
-            self.clock.advance(time);
-        }
-
-        async fn reopen(&self, store: AnyStore) -> Result<Option<AnyStore>, Error> {
-            let path = self.opened.lock().unwrap().last().unwrap().clone();
-            drop(store);
-            self.open(path).map(AnyStore::new).map(Some)
-        }
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn the_redb_store_conforms() {
-        let dir = tempfile::tempdir().unwrap();
-        let report = run(&OnDisk {
-            dir,
-            clock: Arc::default(),
-            opened: std::sync::Mutex::default(),
-        })
-        .await;
-        assert_eq!(report.failed, []);
-        assert_eq!(report.skipped, [""; 0]);
-        assert!(report.passed.len() >= 35, "{report:#?}");
-    }
 }
 
 /// A memory store with one defect.

@@ -55,11 +55,15 @@ impl Vast {
         Ok(ok(&json!({ "offers": self.search(call, &filters)? })))
     }
 
-    /// PUT /search/asks/ with the filters in `q`.
+    /// PUT /search/asks/ with the filters in `q`. Its rows have the offer's share of the memory,
+    /// where those of `bundles` have the machine's (docs/clouds/vast.md, "Offers").
     pub(super) fn search_asks(&self, call: &Call<'_>) -> Result<Response<SimBody>, Failure> {
-        Ok(ok(
-            &json!({ "success": true, "offers": self.search(call, &call.json()?["q"])? }),
-        ))
+        let mut offers = self.search(call, &call.json()?["q"])?;
+        for offer in &mut offers {
+            let share = offer["cpu_ram"].as_f64().zip(offer["gpu_frac"].as_f64());
+            offer["cpu_ram"] = share.map_or(Value::Null, |(ram, share)| (ram * share).into());
+        }
+        Ok(ok(&json!({ "success": true, "offers": offers })))
     }
 
     /// A search, as far as the account has rows left of its day.
