@@ -255,8 +255,8 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// Whether a kind of event can be caused by a node other than the owner. Every kind is listed: one
-    /// that is forgotten here would leave its session asleep at the owner.
+    /// Whether a kind of event can be caused by a node other than the owner. Every kind is listed:
+    /// one that is forgotten here would leave its session asleep at the owner.
     #[must_use]
     pub fn concerns_owner(&self) -> bool {
         match self {

@@ -1,5 +1,5 @@
-//! Tests that cannot run where they are, reported where a person sees it: libtest shows no output of
-//! a test that passes.
+//! Tests that cannot run where they are, reported where a person sees it: libtest shows no output
+//! of a test that passes.
 
 use std::io::Write as _;
 

@@ -37,8 +37,8 @@ async fn no_odd_field_of_any_answer_loses_a_machine_or_ends_it() {
         },
     )
     .await;
-    // Another organisation's name is not odd: that token is refused, because what it rents could not
-    // be listed. Everything else in that answer that cannot be understood is no refusal.
+    // Another organisation's name is not odd: that token is refused, because what it rents could
+    // not be listed. Everything else in that answer that cannot be understood is no refusal.
     wrong.retain(|line| {
         let named = ["Text", "NumberAsText"];
         let another = |word| line.ends_with(&format!("/tokens/0/org_slug {word}"));

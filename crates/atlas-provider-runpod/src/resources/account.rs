@@ -6,8 +6,8 @@ use serde_json::json;
 
 use crate::RunPod;
 
-/// Read strictly: a key that were left out would be deleted by whoever adds one to what was read and
-/// stores the result.
+/// Read strictly: a key that was left out would be deleted by a client that adds one to what was
+/// read and stores the result.
 #[derive(Deserialize)]
 struct Keys {
     keys: Vec<String>,
