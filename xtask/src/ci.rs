@@ -1,12 +1,12 @@
 //! The gate: runs each step, prints its time, and stops at the first that fails.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::clients;
 use crate::guard;
 use crate::layers;
 use crate::prose;
@@ -51,7 +51,6 @@ const STEPS: &[Step] = &[
             .args(["--store", "redb"])
             .run()
     }),
-    ("clients", || clients::check(&[])),
 ];
 
 pub(crate) fn run() -> Result<(), Failed> {
@@ -75,11 +74,35 @@ pub(crate) fn run() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Every test and doctest of the workspace.
+/// Every test and doctest of the workspace, and a list of what could not be tested here.
 pub(crate) fn test() -> Result<(), Failed> {
-    Cargo::new("test")
+    let unlisted = |error: std::io::Error| {
+        eprintln!("test: the list of skipped tests cannot be written: {error}");
+        Failed(1)
+    };
+    let folder = std::env::current_dir().map_err(unlisted)?.join("target");
+    std::fs::create_dir_all(&folder).map_err(unlisted)?;
+    let list = folder.join("skipped-tests.txt");
+    std::fs::write(&list, "").map_err(unlisted)?;
+    let outcome = Cargo::new("test")
         .args(["--workspace", "--all-features", "--no-fail-fast"])
-        .run()
+        .env("ATLAS_SKIPPED_TESTS", &list.to_string_lossy())
+        .run();
+    print!(
+        "{}",
+        skipped(&std::fs::read_to_string(&list).map_err(unlisted)?)
+    );
+    outcome
+}
+
+/// What is printed of the tests that were skipped: each once, with the reason.
+fn skipped(list: &str) -> String {
+    let lines: BTreeSet<&str> = list.lines().collect();
+    if lines.is_empty() {
+        return "skipped tests: none\n".to_owned();
+    }
+    let rows = lines.iter().map(|line| format!("  {line}\n"));
+    format!("skipped tests:\n{}", rows.collect::<String>())
 }
 
 pub(crate) fn doc() -> Result<(), Failed> {
@@ -187,5 +210,14 @@ mod tests {
             {"name":"atlas","features":{"default":[],"full":["a"],"a":[],"b":["dep:c"]}}]}"#;
         assert_eq!(features_of("atlas", metadata), ["a", "b"]);
         assert!(features_of("atlas", b"").is_empty());
+    }
+
+    #[test]
+    fn skipped_tests_are_listed_once_each_with_the_reason() {
+        assert_eq!(skipped(""), "skipped tests: none\n");
+        assert_eq!(
+            skipped("b: no b\na: no a\nb: no b\n"),
+            "skipped tests:\n  a: no a\n  b: no b\n"
+        );
     }
 }

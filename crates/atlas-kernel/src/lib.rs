@@ -1,6 +1,6 @@
 //! The decisions of atlas about sessions and machines: records, inputs, transitions, effects. Pure:
-//! no clock, no I/O, no async, no randomness. `cargo xtask layers` checks that this crate depends on
-//! no runtime and names none.
+//! no clock, no I/O, no async, no randomness. `cargo xtask layers` checks that this crate depends
+//! on no runtime and names none.
 //!
 //! [`step()`] applies an input to a session and returns the events that belong to it; [`plan()`]
 //! derives the next effects from a record and the evidence of a process. Because effects are

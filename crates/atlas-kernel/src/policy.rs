@@ -89,8 +89,8 @@ pub struct Safeguards {
     /// An idle end follows its warning by the full lead, however late the warning was
     /// (`idle-unannounced`).
     pub announced_ends: bool,
-    /// Nothing is decided by a time on which the clocks disagree, and a return counts as a touch. No
-    /// history has shown its absence yet.
+    /// Nothing is decided by a time on which the clocks disagree, and a return counts as a touch.
+    /// No history has shown its absence yet.
     pub time_trust: bool,
     /// The end for cost is ordered before the cap is reached (`cost-overrun`).
     pub cost_margin: bool,

@@ -1,4 +1,5 @@
-//! The candidates of a request and the price list: what Lambda's list of instance types offers. Pure.
+//! The candidates of a request and the price list: what Lambda's list of instance types offers.
+//! Pure.
 
 use std::collections::BTreeSet;
 

@@ -64,8 +64,8 @@ pub(crate) fn items(
     }
 }
 
-/// A page with the cursor of the next one, if the answer gives one. A page is the last one only where
-/// the answer clearly says so: a flag that cannot be read hides no page.
+/// A page with the cursor of the next one, if the answer gives one. A page is the last one only
+/// where the answer clearly says so: a flag that cannot be read hides no page.
 pub(crate) fn page<T>(items: Vec<T>, pagination: Option<wire::Pagination>) -> Page<T> {
     let last = |items| Page {
         items,

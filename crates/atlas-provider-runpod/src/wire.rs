@@ -105,7 +105,8 @@ pub(crate) struct RuntimePort {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Pagination {
-    /// `None` where it cannot be read: then the page is the last one only if nothing else says more.
+    /// `None` where it cannot be read: then the page is the last one only if nothing else says
+    /// more.
     #[serde(default, deserialize_with = "lenient::opt_flag")]
     pub(crate) has_next_page: Option<bool>,
     #[serde(default, deserialize_with = "lenient::opt_text")]

@@ -166,7 +166,8 @@ fn fits(offer: &wire::Offer, request: &ComputeRequest, policy: &OfferPolicy) -> 
     };
     let ports = u32::try_from(request.ports.len()).unwrap_or(u32::MAX);
     let at_least = |value: Option<f64>, least: f64| value.is_some_and(|value| value >= least);
-    // `cpu_ram` is the machine's, of which the offer gets its share (docs/clouds/vast.md, "Offers").
+    // `cpu_ram` is the machine's, of which the offer gets its share (docs/clouds/vast.md,
+    // "Offers").
     let cores = || Some(offer.cpu_cores_effective? / offer.cpu_cores?);
     let share = offer.gpu_frac.or_else(cores);
     let memory = offer.cpu_ram.zip(share).map(|(ram, share)| ram * share);

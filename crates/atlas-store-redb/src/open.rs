@@ -169,8 +169,8 @@ fn attempt(path: &Path, trust: Trust) -> Result<Attempt, Error> {
 }
 
 /// Proves the file behind a closed gate: nobody changed it since we closed it, or it is byte for
-/// byte as we left it, or redb's check of all trees and of the allocator finds it sound. Then checks
-/// our own metadata. `None`: another process holds it.
+/// byte as we left it, or redb's check of all trees and of the allocator finds it sound. Then
+/// checks our own metadata. `None`: another process holds it.
 fn prove(path: &Path, gate: &Gate, sealed: bool) -> Result<Option<(Database, u64)>, Error> {
     let unchanged = sealed
         || gate

@@ -22,4 +22,8 @@ pub mod dialect;
 #[cfg(unix)]
 pub mod fake_fly;
 pub mod mock;
+pub mod provider_stage;
+mod skip;
 pub mod world;
+
+pub use skip::{SKIPPED_TESTS_ENV, skip};

@@ -1,5 +1,5 @@
-//! The clouds of this build, in one list: the re-exports of their crates, and how each is built from
-//! settings that all of them share.
+//! The clouds of this build, in one list: the re-exports of their crates, and how each is built
+//! from settings that all of them share.
 
 use std::sync::Arc;
 

@@ -2,15 +2,16 @@
 //!
 //! # Why a budget besides a maximum per call
 //!
-//! A maximum of three repeats is harmless for one call. While a cloud is failing, all calls fail, and
-//! every one of them is sent four times: the load on the cloud is four times as high exactly when it
-//! can bear it least, and every layer above that repeats multiplies it again. A budget bounds the sum:
-//! a tenth of what succeeded. Single failures are always within it, and an outage soon is not.
+//! A maximum of three repeats is harmless for one call. While a cloud is failing, all calls fail,
+//! and every one of them is sent four times: the load on the cloud is four times as high exactly
+//! when it can bear it least, and every layer above that repeats multiplies it again. A budget
+//! bounds the sum: a tenth of what succeeded. Single failures are always within it, and an outage
+//! soon is not.
 //!
 //! # Why a trickle
 //!
-//! With a budget that only successes fill, an account whose first calls fail could never repeat one.
-//! Ten repeats, and one more each second, let it notice that the cloud is back.
+//! With a budget that only successes fill, an account whose first calls fail could never repeat
+//! one. Ten repeats, and one more each second, let it notice that the cloud is back.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;

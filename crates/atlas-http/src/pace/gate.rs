@@ -3,9 +3,9 @@
 //!
 //! # Why the order
 //!
-//! A call first takes a slot of its operation and then one of the account: an operation that has none
-//! left must not use up the account's. It takes its place among the concurrent calls last, after the
-//! wait, so that a waiting call keeps no place from one that could be sent.
+//! A call first takes a slot of its operation and then one of the account: an operation that has
+//! none left must not use up the account's. It takes its place among the concurrent calls last,
+//! after the wait, so that a waiting call keeps no place from one that could be sent.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

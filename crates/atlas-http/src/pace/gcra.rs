@@ -2,12 +2,12 @@
 //!
 //! # Why this algorithm
 //!
-//! A token bucket needs a number of tokens and the time of the last refill, which change together and
-//! so need a lock. This algorithm keeps only the time at which the next call would be due; a call
-//! moves it by one interval, and the burst is how far ahead of the clock it may be. One
+//! A token bucket needs a number of tokens and the time of the last refill, which change together
+//! and so need a lock. This algorithm keeps only the time at which the next call would be due; a
+//! call moves it by one interval, and the burst is how far ahead of the clock it may be. One
 //! compare-and-swap takes a slot, so the limiter costs nothing to accounts that are far below their
-//! rate. It also says *when* the next slot is, so a waiting call sleeps once instead of asking again,
-//! and a call whose slot is after its deadline is refused without taking it.
+//! rate. It also says *when* the next slot is, so a waiting call sleeps once instead of asking
+//! again, and a call whose slot is after its deadline is refused without taking it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

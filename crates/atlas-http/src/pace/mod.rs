@@ -1,12 +1,12 @@
-//! Limits of the calls of one account, before and between them: a rate ([`gcra`]), what all calls of
-//! the account share ([`gate`]), and how many calls may be repeated ([`budget`]).
+//! Limits of the calls of one account, before and between them: a rate ([`gcra`]), what all calls
+//! of the account share ([`gate`]), and how many calls may be repeated ([`budget`]).
 //!
 //! # Why calls wait here
 //!
-//! A cloud limits the calls of a key, not of a process or a caller, and answers too many of them with
-//! 429. Each of those costs a round trip and, with some clouds, lengthens the block. A caller that
-//! waits for its slot here needs no repeat, and one that could get none before its deadline is told at
-//! once and has spent nothing.
+//! A cloud limits the calls of a key, not of a process or a caller, and answers too many of them
+//! with 429. Each of those costs a round trip and, with some clouds, lengthens the block. A caller
+//! that waits for its slot here needs no repeat, and one that could get none before its deadline is
+//! told at once and has spent nothing.
 
 mod budget;
 mod gate;

@@ -745,8 +745,8 @@ fn an_answer_that_is_told_again_does_not_count_as_having_seen_the_machine() {
     assert_eq!(run.record.attempts[0].seen_at, None);
 }
 
-/// An order that made so many machines and whose answer was lost, without an id. Since then, so many
-/// seconds have passed without a walk.
+/// An order that made so many machines and whose answer was lost, without an id. Since then, so
+/// many seconds have passed without a walk.
 fn lost_answer_and_a_pause(run: &mut Run, machines: u64, seconds: u64) -> AttemptId {
     let (id, key) = run.order();
     for _ in 0..machines {

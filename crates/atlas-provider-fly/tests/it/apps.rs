@@ -168,7 +168,7 @@ async fn a_machine_whose_own_app_is_gone_is_gone_where_the_whole_organisation_ca
         .supported(&stage.key(1), &request().port(Port::http(8000)))
         .await;
     let app = made.id.as_str().split_once('.').unwrap().1.to_owned();
-    stage.fly.delete_app(&cx(), &app).await.unwrap();
+    stage.own.delete_app(&cx(), &app).await.unwrap();
     assert_eq!(stage.live(), 0);
     // A token for another app sees nothing of it, and one of another organisation is told nothing.
     stage.dialect.limit_token("fm2_other", Scope::app(fly::APP));
@@ -273,16 +273,16 @@ async fn an_app_that_is_gone_is_not_found_and_a_new_one_is_tried_again() {
 async fn apps_and_addresses_are_made_listed_and_deleted() {
     let stage = stage();
     stage
-        .fly
+        .own
         .create_app(&cx(), "mine", Some("net"))
         .await
         .unwrap();
     tokio::time::sleep(Duration::from_secs(5)).await;
-    stage.fly.create_app(&cx(), "mine", None).await.unwrap();
+    stage.own.create_app(&cx(), "mine", None).await.unwrap();
     stage.dialect.add_app("somebody-else", "theirs");
     assert_eq!(
         stage
-            .fly
+            .own
             .create_app(&cx(), "theirs", None)
             .await
             .unwrap_err()
@@ -291,21 +291,21 @@ async fn apps_and_addresses_are_made_listed_and_deleted() {
     );
     assert_eq!(
         stage
-            .fly
+            .own
             .create_app(&cx(), "No Name", None)
             .await
             .unwrap_err()
             .field(),
         Some("app")
     );
-    assert_eq!(stage.fly.apps(&cx()).await.unwrap().len(), 2);
+    assert_eq!(stage.own.apps(&cx()).await.unwrap().len(), 2);
     let dedicated = stage
-        .fly
+        .own
         .allocate_ip(&cx(), "mine", IpKind::V4)
         .await
         .unwrap();
     let shared = stage
-        .fly
+        .own
         .allocate_ip(&cx(), "mine", IpKind::SharedV4)
         .await
         .unwrap();
@@ -314,19 +314,19 @@ async fn apps_and_addresses_are_made_listed_and_deleted() {
         (Some(IpKind::V4), Some(IpKind::SharedV4))
     );
     stage
-        .fly
+        .own
         .release_ip(&cx(), "mine", &dedicated.ip)
         .await
         .unwrap();
     stage
-        .fly
+        .own
         .release_ip(&cx(), "mine", &dedicated.ip)
         .await
         .unwrap();
-    assert_eq!(stage.fly.ips(&cx(), "mine").await.unwrap(), [shared]);
-    stage.fly.delete_app(&cx(), "mine").await.unwrap();
-    stage.fly.delete_app(&cx(), "mine").await.unwrap();
-    assert_eq!(stage.fly.app(&cx(), "mine").await.unwrap(), None);
+    assert_eq!(stage.own.ips(&cx(), "mine").await.unwrap(), [shared]);
+    stage.own.delete_app(&cx(), "mine").await.unwrap();
+    stage.own.delete_app(&cx(), "mine").await.unwrap();
+    assert_eq!(stage.own.app(&cx(), "mine").await.unwrap(), None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -21,7 +21,7 @@ async fn a_wait_of_minutes_asks_again_after_each_408_and_its_end_is_no_failure()
     stage.asked();
     let begun = tokio::time::Instant::now();
     let found = stage
-        .fly
+        .own
         .wait(
             &cx(),
             &made.id,
@@ -51,7 +51,7 @@ async fn a_machine_that_dies_on_the_way_is_told_to_who_waits_for_that_too() {
     let states = [WaitFor::Started, WaitFor::Failed, WaitFor::Destroyed];
     assert_eq!(
         stage
-            .fly
+            .own
             .wait(&cx(), &made.id, &states, MINUTE)
             .await
             .unwrap(),
@@ -67,7 +67,7 @@ async fn waiting_for_stopped_names_the_version_and_destroyed_may_end_in_404() {
     stage.asked();
     assert_eq!(
         stage
-            .fly
+            .own
             .wait(&cx(), &made.id, &[WaitFor::Stopped], MINUTE)
             .await
             .unwrap(),
@@ -78,7 +78,7 @@ async fn waiting_for_stopped_names_the_version_and_destroyed_may_end_in_404() {
     stage.provider.terminate(&cx(), &made.id).await.unwrap();
     assert_eq!(
         stage
-            .fly
+            .own
             .wait(&cx(), &made.id, &[WaitFor::Destroyed], MINUTE)
             .await
             .unwrap(),
@@ -86,7 +86,7 @@ async fn waiting_for_stopped_names_the_version_and_destroyed_may_end_in_404() {
     );
     // A wait for another state reports that it is gone, and does not continue.
     let error = stage
-        .fly
+        .own
         .wait(&cx(), &made.id, &[WaitFor::Started], MINUTE)
         .await
         .unwrap_err();
@@ -95,7 +95,7 @@ async fn waiting_for_stopped_names_the_version_and_destroyed_may_end_in_404() {
     let astray = id("0123456789abcd.never-was");
     assert_eq!(
         stage
-            .fly
+            .own
             .wait(&cx(), &astray, &[WaitFor::Destroyed], MINUTE)
             .await
             .unwrap_err()
@@ -135,7 +135,7 @@ async fn a_stop_sends_an_object_and_a_start_before_it_is_done_is_a_conflict() {
     stage.provider.start(&cx(), &made.id).await.unwrap();
     assert_eq!(
         stage
-            .fly
+            .own
             .wait(&cx(), &made.id, &[WaitFor::Started], MINUTE)
             .await
             .unwrap(),
@@ -147,10 +147,10 @@ async fn a_stop_sends_an_object_and_a_start_before_it_is_done_is_a_conflict() {
 async fn only_small_machines_are_suspended_and_they_go_on_billing_a_little() {
     let stage = stage();
     let small = stage.running(1).await;
-    stage.fly.suspend(&cx(), &small.id).await.unwrap();
+    stage.own.suspend(&cx(), &small.id).await.unwrap();
     assert_eq!(
         stage
-            .fly
+            .own
             .wait(&cx(), &small.id, &[WaitFor::Suspended], MINUTE)
             .await
             .unwrap(),
@@ -177,7 +177,7 @@ async fn only_small_machines_are_suspended_and_they_go_on_billing_a_little() {
     stage.asked();
     assert_eq!(
         stage
-            .fly
+            .own
             .suspend(&cx(), &large.id)
             .await
             .unwrap_err()
@@ -199,7 +199,7 @@ async fn a_command_that_ends_ends_the_bill_of_its_cpu_and_its_code_is_its_own() 
             .unwrap();
         assert_eq!(
             stage
-                .fly
+                .own
                 .wait(&cx(), &made.id, &[WaitFor::Stopped], MINUTE)
                 .await
                 .unwrap(),
@@ -263,7 +263,7 @@ async fn what_runs_may_be_told_to_start_again_or_to_go_with_its_end() {
         .unwrap();
     assert_eq!(
         stage
-            .fly
+            .own
             .wait(&cx(), &made.id, &[WaitFor::Destroyed], MINUTE)
             .await
             .unwrap(),
@@ -281,7 +281,7 @@ async fn what_runs_may_be_told_to_start_again_or_to_go_with_its_end() {
     stage.provider.start(&cx(), &made.id).await.unwrap();
     assert_eq!(
         stage
-            .fly
+            .own
             .wait(&cx(), &made.id, &[WaitFor::Started], MINUTE)
             .await
             .unwrap(),
@@ -294,7 +294,7 @@ async fn a_lease_keeps_others_out_until_it_expires_or_is_given_back() {
     let stage = stage();
     let made = stage.running(1).await;
     let held = stage
-        .fly
+        .own
         .take_lease(&cx(), &made.id, MINUTE, Some("deploy"))
         .await
         .unwrap();
@@ -304,7 +304,7 @@ async fn a_lease_keeps_others_out_until_it_expires_or_is_given_back() {
     );
     assert_eq!(
         stage
-            .fly
+            .own
             .take_lease(&cx(), &made.id, MINUTE, None)
             .await
             .unwrap_err()
@@ -320,32 +320,32 @@ async fn a_lease_keeps_others_out_until_it_expires_or_is_given_back() {
             .kind(),
         ErrorKind::Conflict
     );
-    let seen = stage.fly.lease(&cx(), &made.id).await.unwrap().unwrap();
+    let seen = stage.own.lease(&cx(), &made.id).await.unwrap().unwrap();
     assert_eq!(
         (seen.nonce.expose(), seen.description.as_deref()),
         ("", Some("deploy"))
     );
     tokio::time::sleep(Duration::from_secs(40)).await;
-    let held = stage.fly.refresh_lease(&cx(), &held, MINUTE).await.unwrap();
+    let held = stage.own.refresh_lease(&cx(), &held, MINUTE).await.unwrap();
     tokio::time::sleep(Duration::from_secs(40)).await;
     assert!(
-        stage.fly.lease(&cx(), &made.id).await.unwrap().is_some(),
+        stage.own.lease(&cx(), &made.id).await.unwrap().is_some(),
         "it was refreshed"
     );
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert!(
-        stage.fly.lease(&cx(), &made.id).await.unwrap().is_none(),
+        stage.own.lease(&cx(), &made.id).await.unwrap().is_none(),
         "it expired"
     );
     stage.provider.stop(&cx(), &made.id).await.unwrap();
     let other = stage
-        .fly
+        .own
         .take_lease(&cx(), &made.id, MINUTE, None)
         .await
         .unwrap();
     assert_eq!(
         stage
-            .fly
+            .own
             .release_lease(&cx(), &held)
             .await
             .unwrap_err()
@@ -353,9 +353,9 @@ async fn a_lease_keeps_others_out_until_it_expires_or_is_given_back() {
         ErrorKind::Conflict,
         "somebody else's by now"
     );
-    stage.fly.release_lease(&cx(), &other).await.unwrap();
+    stage.own.release_lease(&cx(), &other).await.unwrap();
     let none = stage
-        .fly
+        .own
         .lease(&cx(), &id("0123456789abcd.sim-app"))
         .await
         .unwrap_err();
@@ -370,9 +370,9 @@ async fn a_lease_keeps_others_out_until_it_expires_or_is_given_back() {
 async fn metadata_changes_make_no_new_version_and_commands_run_once() {
     let stage = stage();
     let made = stage.running(1).await;
-    let before = stage.fly.versions(&cx(), &made.id).await.unwrap();
+    let before = stage.own.versions(&cx(), &made.id).await.unwrap();
     stage
-        .fly
+        .own
         .set_metadata(&cx(), &made.id, "owner", "u42")
         .await
         .unwrap();
@@ -381,26 +381,26 @@ async fn metadata_changes_make_no_new_version_and_commands_run_once() {
         ("note".to_owned(), Some("x".to_owned())),
     ]);
     stage
-        .fly
+        .own
         .update_metadata(&cx(), &made.id, &changes)
         .await
         .unwrap();
-    let metadata = stage.fly.metadata(&cx(), &made.id).await.unwrap();
+    let metadata = stage.own.metadata(&cx(), &made.id).await.unwrap();
     assert_eq!(
         (metadata.get("owner"), metadata["note"].as_str()),
         (None, "x")
     );
     assert!(metadata.contains_key("atlas-launch-key"));
-    assert_eq!(stage.fly.versions(&cx(), &made.id).await.unwrap(), before);
+    assert_eq!(stage.own.versions(&cx(), &made.id).await.unwrap(), before);
     let missing = stage
-        .fly
+        .own
         .metadata_value(&cx(), &made.id, "owner")
         .await
         .unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::NotFound);
 
     let done = stage
-        .fly
+        .own
         .exec(
             &cx(),
             &made.id,
@@ -410,8 +410,8 @@ async fn metadata_changes_make_no_new_version_and_commands_run_once() {
         .await
         .unwrap();
     assert_eq!((done.exit_code, done.stdout.as_str()), (4, "hi\n"));
-    stage.fly.cordon(&cx(), &made.id, true).await.unwrap();
-    let events = stage.fly.events(&cx(), &made.id, 50).await.unwrap();
+    stage.own.cordon(&cx(), &made.id, true).await.unwrap();
+    let events = stage.own.events(&cx(), &made.id, 50).await.unwrap();
     assert_eq!(
         events.last().map(|event| event.kind.as_str()),
         Some("launch")
@@ -438,7 +438,7 @@ async fn regions_are_read_in_either_case_and_room_is_advice() {
     let stage = stage();
     for capital in [false, true] {
         stage.quirks(|quirks| quirks.capital_regions = capital);
-        assert_eq!(stage.fly.regions(&cx()).await.unwrap().len(), 18);
+        assert_eq!(stage.own.regions(&cx()).await.unwrap().len(), 18);
     }
     stage
         .world
@@ -447,7 +447,7 @@ async fn regions_are_read_in_either_case_and_room_is_advice() {
         .image("x/y:1")
         .region("fra")
         .region("ams");
-    let room = stage.fly.placements(&cx(), &wanted, 3).await.unwrap();
+    let room = stage.own.placements(&cx(), &wanted, 3).await.unwrap();
     let counts: Vec<_> = room
         .iter()
         .map(|place| (place.region.as_str(), place.count))
@@ -470,7 +470,7 @@ async fn a_change_that_met_another_is_a_conflict_to_be_repeated_and_what_is_stuc
     stage.quirks(|quirks| quirks.stuck = Some("stopping"));
     let begun = tokio::time::Instant::now();
     let found = stage
-        .fly
+        .own
         .wait(
             &cx(),
             &made.id,

@@ -225,7 +225,7 @@ async fn a_destroy_that_was_refused_is_an_error() {
     let stage = stage();
     let made = stage.running(1).await;
     let held = stage
-        .fly
+        .own
         .take_lease(&cx(), &made.id, Duration::from_secs(60), None)
         .await
         .unwrap();
@@ -236,7 +236,7 @@ async fn a_destroy_that_was_refused_is_an_error() {
         "somebody else's lease: {error}"
     );
     assert_eq!(stage.live(), 1);
-    stage.fly.release_lease(&cx(), &held).await.unwrap();
+    stage.own.release_lease(&cx(), &held).await.unwrap();
     stage.provider.terminate(&cx(), &made.id).await.unwrap();
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(stage.live(), 0);
@@ -250,7 +250,7 @@ async fn a_stopped_machine_bills_and_is_never_said_to_be_free() {
     let stopped = [WaitFor::Stopped];
     assert_eq!(
         stage
-            .fly
+            .own
             .wait(&cx(), &made.id, &stopped, Duration::from_secs(60))
             .await
             .unwrap(),
@@ -548,7 +548,7 @@ async fn two_machines_with_ports_share_neither_app_nor_network_nor_url() {
             "without an address there is no url"
         );
         assert_eq!(
-            stage.fly.app(&cx(), &app).await.unwrap().unwrap().network,
+            stage.own.app(&cx(), &app).await.unwrap().unwrap().network,
             Some(app)
         );
         urls.push(url);
@@ -568,7 +568,7 @@ async fn a_raw_tcp_port_is_reached_at_the_apps_ipv6_address() {
         }
         let made = stage.supported(&stage.key(n), &wanted).await;
         let app = made.id.as_str().split_once('.').unwrap().1;
-        let ips = stage.fly.ips(&cx(), app).await.unwrap();
+        let ips = stage.own.ips(&cx(), app).await.unwrap();
         let mut kinds: Vec<_> = ips.iter().filter_map(|ip| ip.kind).collect();
         kinds.sort_by_key(|kind| kind.as_str());
         let expected = [&[IpKind::SharedV4, IpKind::V6][..], &[IpKind::V6]];
@@ -800,7 +800,7 @@ async fn metadata_that_makes_a_deploy_destroy_a_machine_is_never_set() {
     ] {
         assert_eq!(
             stage
-                .fly
+                .own
                 .set_metadata(&cx(), &made.id, key, "v2")
                 .await
                 .unwrap_err()

@@ -1,27 +1,26 @@
 //! A simulated Fly, a provider on it, and what passed between them.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atlas_core::{
-    AccountLimits, AnyProvider, CallContext, Candidate, Compute, ComputeId, ComputeRequest,
-    LaunchKey, Result,
-};
+use atlas_core::{AnyProvider, Candidate, Compute, ComputeId, ComputeRequest, LaunchKey, Result};
 use atlas_http::{Pace, Transport};
 use atlas_provider_fly::{Fly, FlyBuilder};
 use atlas_testkit::dialect::fly::{self, Quirks};
-use atlas_testkit::dialect::watched::{Asked, Canned, Requests, Watched};
-use atlas_testkit::world::{Fault, FaultKind, World, WorldClock};
-
-pub(crate) const KEY: &str = "sim-key";
+use atlas_testkit::dialect::watched::{Asked, Canned};
+pub(crate) use atlas_testkit::provider_stage::{KEY, cx};
+use atlas_testkit::provider_stage::{ProviderStage, at_once};
 
 /// The stage of one test.
-pub(crate) struct Stage {
-    pub(crate) world: World,
-    pub(crate) dialect: fly::Fly,
-    pub(crate) fly: Fly,
-    pub(crate) provider: AnyProvider,
-    requests: Requests,
+pub(crate) struct Stage(ProviderStage<fly::Fly, Fly>);
+
+impl Deref for Stage {
+    type Target = ProviderStage<fly::Fly, Fly>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 /// A cloud that takes any number of calls, and a provider with the app `sim-app` that makes them at
@@ -32,38 +31,25 @@ pub(crate) fn stage() -> Stage {
 
 /// The same with a provider built like this.
 pub(crate) fn built(with: impl FnOnce(FlyBuilder) -> FlyBuilder) -> Stage {
-    let at_once = Pace::every(Duration::ZERO);
-    let stage = paced(|builder| {
-        let mut limits = AccountLimits::default();
-        (limits.call_interval, limits.burst) = (Duration::ZERO, 1000);
-        with(builder.limits(limits).paces(at_once, at_once))
-    });
+    let pace = Pace::every(Duration::ZERO);
+    let stage = paced(|builder| with(builder.limits(at_once(1000)).paces(pace, pace)));
     stage.quirks(|_| {});
     stage
 }
 
 /// A cloud with its real limits, and a provider built like this.
 pub(crate) fn paced(with: impl FnOnce(FlyBuilder) -> FlyBuilder) -> Stage {
-    let world = World::new(7, WorldClock::following(1.0)).with_cloud(fly::cloud());
-    for token in [KEY, "fo1_good", "fm2_good", "fm2_other"] {
-        world.add_key(fly::NAME, token, fly::ORG);
+    let stage = ProviderStage::new(&fly::CLOUD, fly::Fly::new, |watched, clock| {
+        let builder = Fly::builder()
+            .api_key(KEY)
+            .transport(Transport::new(watched))
+            .clock(Arc::new(clock));
+        with(builder).build().unwrap()
+    });
+    for token in ["fo1_good", "fm2_good", "fm2_other"] {
+        stage.world.add_key(fly::NAME, token, fly::ORG);
     }
-    let dialect = fly::Fly::new(world.clone());
-    let watched = Watched::new(dialect.clone());
-    let (requests, transport) = (watched.requests(), Transport::new(watched));
-    let builder = Fly::builder()
-        .api_key(KEY)
-        .transport(transport)
-        .clock(Arc::new(world.clock().clone()));
-    let fly = with(builder).build().unwrap();
-    let provider = AnyProvider::new(fly.clone());
-    Stage {
-        world,
-        dialect,
-        fly,
-        provider,
-        requests,
-    }
+    Stage(stage)
 }
 
 impl Stage {
@@ -73,14 +59,8 @@ impl Stage {
         self.dialect.set_quirks(quirks);
     }
 
-    pub(crate) fn key(&self, n: u8) -> LaunchKey {
-        self.world.key(n)
-    }
-
     pub(crate) async fn spawn(&self, n: u8) -> Result<Compute> {
-        self.provider
-            .spawn_compute(&cx(), &self.key(n), &request())
-            .await
+        self.order(n, &request()).await
     }
 
     /// A machine that runs.
@@ -104,39 +84,15 @@ impl Stage {
             .unwrap()
     }
 
-    pub(crate) fn fault(&self, operation: &str, kind: FaultKind, count: u32) {
-        self.world
-            .inject([Fault::new(fly::NAME, operation, kind).times(count)]);
-    }
-
-    /// How many machines bill.
-    pub(crate) fn live(&self) -> u64 {
-        self.world.ledger().clouds[fly::NAME].live
-    }
-
-    /// How many machines were ever made.
-    pub(crate) fn made(&self) -> u64 {
-        self.world.ledger().clouds[fly::NAME].created
-    }
-
     /// What was asked since the last time.
     pub(crate) fn asked(&self) -> Vec<Asked> {
-        self.requests.take()
+        self.requests()
     }
 
     /// Only methods and paths of it.
     pub(crate) fn lines(&self) -> Vec<String> {
-        self.requests
-            .lines()
-            .into_iter()
-            .map(|line| line.replace(" /v1/", " "))
-            .collect()
+        self.0.lines("/v1/")
     }
-}
-
-/// A context whose calls are made once.
-pub(crate) fn cx() -> CallContext {
-    CallContext::new().with_retries(0)
 }
 
 /// A small machine in Frankfurt.

@@ -25,7 +25,7 @@ async fn a_machines_ports_are_opened_by_a_rule_set_that_goes_when_the_machine_is
         .await
         .unwrap();
     tokio::time::sleep(Duration::from_secs(600)).await;
-    let sets = stage.lambda.firewall_rulesets(&cx()).await.unwrap();
+    let sets = stage.own.firewall_rulesets(&cx()).await.unwrap();
     assert_eq!(
         (sets.len(), sets[0].instance_ids.as_slice()),
         (1, &[made.id.to_string()][..])
@@ -57,14 +57,7 @@ async fn a_machines_ports_are_opened_by_a_rule_set_that_goes_when_the_machine_is
         .release_support(&cx(), &support)
         .await
         .unwrap();
-    assert!(
-        stage
-            .lambda
-            .firewall_rulesets(&cx())
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert!(stage.own.firewall_rulesets(&cx()).await.unwrap().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -123,7 +116,7 @@ async fn an_order_that_is_not_pinned_places_itself_and_opens_its_ports_there() {
         .await
         .unwrap();
     let region = made.region.clone().unwrap();
-    let sets = stage.lambda.firewall_rulesets(&cx()).await.unwrap();
+    let sets = stage.own.firewall_rulesets(&cx()).await.unwrap();
     assert_eq!(
         sets[0].region.as_ref().map(|place| &place.name),
         Some(&region)
@@ -137,21 +130,12 @@ async fn a_machine_is_rebooted_only_once_it_is_active() {
     let stage = stage();
     let made = stage.spawn(1).await.unwrap();
     assert_eq!(
-        stage
-            .lambda
-            .restart(&cx(), &made.id)
-            .await
-            .unwrap_err()
-            .kind(),
+        stage.own.restart(&cx(), &made.id).await.unwrap_err().kind(),
         ErrorKind::Conflict
     );
     tokio::time::sleep(Duration::from_secs(600)).await;
-    stage.lambda.restart(&cx(), &made.id).await.unwrap();
-    stage
-        .lambda
-        .rename(&cx(), &made.id, "by hand")
-        .await
-        .unwrap();
+    stage.own.restart(&cx(), &made.id).await.unwrap();
+    stage.own.rename(&cx(), &made.id, "by hand").await.unwrap();
     let read = stage.provider.get_compute(&cx(), &made.id).await.unwrap();
     assert_eq!(
         (read.name.as_deref(), read.keys.key().is_some()),
@@ -176,7 +160,7 @@ async fn a_reboot_keeps_the_address_and_the_container_stays_down() {
             .visit(lambda::NAME, made.id.as_str(), 8000, None)
     };
     assert!(matches!(visit(), Visit::Welcome { .. }));
-    stage.lambda.restart(&cx(), &made.id).await.unwrap();
+    stage.own.restart(&cx(), &made.id).await.unwrap();
     tokio::time::sleep(Duration::from_secs(600)).await;
     let after = stage.provider.get_compute(&cx(), &made.id).await.unwrap();
     assert_eq!(
@@ -204,22 +188,17 @@ async fn what_the_rules_of_now_let_in_is_reached_and_nothing_else() {
             Visit::Welcome { .. }
         )
     };
-    let set = stage
-        .lambda
-        .firewall_rulesets(&cx())
-        .await
-        .unwrap()
-        .remove(0);
+    let set = stage.own.firewall_rulesets(&cx()).await.unwrap().remove(0);
     assert!(reached());
     let ssh = [FirewallRule::tcp(22..=22, "ssh")];
     stage
-        .lambda
+        .own
         .update_firewall_ruleset(&cx(), &set.id, None, Some(&ssh))
         .await
         .unwrap();
     assert!(!reached());
     stage
-        .lambda
+        .own
         .set_firewall_rules(&cx(), &[FirewallRule::tcp(8000..=8010, "all machines")])
         .await
         .unwrap();
@@ -228,14 +207,14 @@ async fn what_the_rules_of_now_let_in_is_reached_and_nothing_else() {
     tokio::time::sleep(Duration::from_secs(31)).await;
     assert_eq!(stage.live(), 0);
     let held = stage
-        .lambda
+        .own
         .delete_firewall_ruleset(&cx(), &set.id)
         .await
         .unwrap_err();
     assert_eq!(held.kind(), ErrorKind::Conflict, "in use for a while after");
     tokio::time::sleep(Duration::from_secs(60)).await;
     stage
-        .lambda
+        .own
         .delete_firewall_ruleset(&cx(), &set.id)
         .await
         .unwrap();
@@ -244,16 +223,12 @@ async fn what_the_rules_of_now_let_in_is_reached_and_nothing_else() {
 #[tokio::test(start_paused = true)]
 async fn with_several_ssh_keys_one_must_be_named() {
     let stage = stage();
-    let (made, private) = stage
-        .lambda
-        .generate_ssh_key(&cx(), "second")
-        .await
-        .unwrap();
+    let (made, private) = stage.own.generate_ssh_key(&cx(), "second").await.unwrap();
     assert!(
         private.expose().contains("PRIVATE KEY") && !format!("{private:?}").contains("PRIVATE KEY")
     );
     assert_eq!(stage.spawn(1).await.unwrap_err().field(), Some("ssh_key"));
-    stage.lambda.delete_ssh_key(&cx(), &made.id).await.unwrap();
+    stage.own.delete_ssh_key(&cx(), &made.id).await.unwrap();
     stage.spawn(2).await.unwrap();
     assert_eq!(stage.live(), 1);
 }
@@ -279,7 +254,7 @@ async fn an_ssh_key_that_is_missing_is_found_before_a_rule_set_is_made() {
     assert!(error.to_string().contains("nobody's"), "{error}");
     let ordered = stage.provider.spawn_compute(&cx(), &key, &wanted).await;
     assert_eq!(ordered.unwrap_err().field(), Some("ssh_key"));
-    let sets = stage.lambda.firewall_rulesets(&cx()).await.unwrap();
+    let sets = stage.own.firewall_rulesets(&cx()).await.unwrap();
     assert!(sets.is_empty());
 }
 
@@ -307,7 +282,7 @@ async fn the_audit_trail_knows_when_a_machine_was_ordered() {
         .unwrap()
         .created_at;
     let events = stage
-        .lambda
+        .own
         .audit_events(&cx(), &AuditQuery::default())
         .await
         .unwrap();
@@ -324,7 +299,7 @@ async fn the_audit_trail_knows_when_a_machine_was_ordered() {
         stage.quirks(|quirks| quirks.page_size = size);
         assert_eq!(
             stage
-                .lambda
+                .own
                 .audit_events(&cx(), &AuditQuery::default())
                 .await
                 .unwrap()
@@ -335,11 +310,11 @@ async fn the_audit_trail_knows_when_a_machine_was_ordered() {
     }
     let mut later = AuditQuery::default();
     later.start = Some(ordered.saturating_add(Duration::from_secs(3600)));
-    assert_eq!(stage.lambda.audit_events(&cx(), &later).await.unwrap(), []);
+    assert_eq!(stage.own.audit_events(&cx(), &later).await.unwrap(), []);
     stage.fault("audit", FaultKind::Status500, 1);
     assert!(
         stage
-            .lambda
+            .own
             .audit_events(&cx(), &AuditQuery::default())
             .await
             .is_err()

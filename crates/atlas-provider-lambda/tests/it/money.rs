@@ -533,10 +533,7 @@ async fn fields_that_no_document_knows_are_no_trouble() {
             .key(),
         stage.key(1).tracked().copied()
     );
-    assert_eq!(
-        stage.lambda.firewall_rulesets(&cx()).await.unwrap().len(),
-        1
-    );
+    assert_eq!(stage.own.firewall_rulesets(&cx()).await.unwrap().len(), 1);
     assert!(
         !stage
             .provider
@@ -741,7 +738,7 @@ async fn a_region_is_known_in_any_case_and_one_that_lambda_has_not_is_refused_at
         .await
         .unwrap();
     assert_eq!(made.region.as_deref(), Some("us-west-2"));
-    let sets = stage.lambda.firewall_rulesets(&cx()).await.unwrap();
+    let sets = stage.own.firewall_rulesets(&cx()).await.unwrap();
     let place = sets[0].region.as_ref().map(|region| &region.name[..]);
     assert_eq!((sets.len(), place), (1, Some("us-west-2")));
     // A region that exists and has no machine is sold out.

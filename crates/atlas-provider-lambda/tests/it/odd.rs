@@ -4,61 +4,37 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use atlas_core::{AccountLimits, AnyProvider, ComputeRequest, ErrorKind, Gpu, ListFilter};
+use atlas_core::{AnyProvider, ComputeRequest, ErrorKind, Gpu, ListFilter};
 use atlas_http::{Pace, Transport};
 use atlas_provider_lambda::Lambda;
 use atlas_testkit::dialect::lambda::{self, Quirks};
-use atlas_testkit::dialect::mutated::{Mutated, Subject, violations};
-use atlas_testkit::world::{World, WorldClock};
+use atlas_testkit::dialect::mutated::Subject;
+use atlas_testkit::provider_stage::{KEY, assert_none, at_once, odd_answers};
 
 use crate::stage::{answering, cx};
 
-const KEY: &str = "sim-key";
-
 #[tokio::test(start_paused = true)]
 async fn no_odd_field_of_any_answer_loses_a_machine_or_ends_it() {
-    let world = World::new(7, WorldClock::following(1.0)).with_cloud(lambda::cloud());
-    world.add_key(lambda::NAME, KEY, "me");
-    let dialect = lambda::Lambda::new(world.clone()).with_quirks(Quirks::unlimited());
-    let mutated = Mutated::new(dialect);
-    let plans = mutated.plans();
-    let mut limits = AccountLimits::default();
-    (limits.call_interval, limits.burst) = (Duration::ZERO, 1_000_000);
-    let provider = AnyProvider::new(
-        Lambda::builder()
-            .api_key(KEY)
-            .transport(Transport::new(mutated))
-            .clock(Arc::new(world.clock().clone()))
-            .limits(limits)
-            .launch_pace(Pace::every(Duration::ZERO))
-            .build()
-            .unwrap(),
-    );
-    let request = ComputeRequest::gpu(Gpu::A10).image("x/y:1");
-    let mut ours = Vec::new();
-    for n in [1, 2] {
-        let key = world.key(n);
-        let made = provider.spawn_compute(&cx(), &key, &request).await.unwrap();
-        ours.push((made.id, *key.tracked().unwrap()));
-    }
-    tokio::time::sleep(Duration::from_secs(1200)).await;
-    let subject = Subject {
-        provider,
-        context: cx(),
-        ours,
-        request,
-        rows: "/data/",
-        absence: None,
-    };
-    let (counts, wrong) = violations(&plans, &subject).await;
-    println!("lambda: {counts:?}");
-    assert!(counts.fields > 50, "{counts:?}");
-    assert!(
-        wrong.is_empty(),
-        "{} of {counts:?}: {:#?}",
-        wrong.len(),
-        &wrong[..wrong.len().min(20)]
-    );
+    let found = odd_answers(
+        &lambda::CLOUD,
+        |world| lambda::Lambda::new(world).with_quirks(Quirks::unlimited()),
+        |mutated, clock| {
+            let builder = Lambda::builder()
+                .api_key(KEY)
+                .transport(Transport::new(mutated))
+                .clock(Arc::new(clock))
+                .limits(at_once(1_000_000))
+                .launch_pace(Pace::every(Duration::ZERO));
+            AnyProvider::new(builder.build().unwrap())
+        },
+        ComputeRequest::gpu(Gpu::A10).image("x/y:1"),
+        |subject| Subject {
+            rows: "/data/",
+            ..subject
+        },
+    )
+    .await;
+    assert_none(50, found);
 }
 
 const A10: &str = r#""gpu_1x_a10":{"instance_type":{"name":"gpu_1x_a10","description":"1x A10",

@@ -1,27 +1,27 @@
 //! A simulated Lambda, a provider on it, and what passed between them.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atlas_core::{
-    AccountLimits, AnyProvider, CallContext, Candidate, Compute, ComputeRequest, Gpu, LaunchKey,
-    Result,
-};
+use atlas_core::{AnyProvider, Candidate, Compute, ComputeRequest, Gpu, Result};
 use atlas_http::{Pace, Transport};
 use atlas_provider_lambda::{Lambda, LambdaBuilder};
 use atlas_testkit::dialect::lambda::{self, Quirks};
 use atlas_testkit::dialect::watched::{Canned, Requests, Watched};
-use atlas_testkit::world::{CloudSpec, Fault, FaultKind, World, WorldClock};
-
-const KEY: &str = "sim-key";
+pub(crate) use atlas_testkit::provider_stage::cx;
+use atlas_testkit::provider_stage::{KEY, ProviderStage, at_once};
+use atlas_testkit::world::CloudSpec;
 
 /// The stage of one test.
-pub(crate) struct Stage {
-    pub(crate) world: World,
-    pub(crate) dialect: lambda::Lambda,
-    pub(crate) lambda: Lambda,
-    pub(crate) provider: AnyProvider,
-    requests: Requests,
+pub(crate) struct Stage(ProviderStage<lambda::Lambda, Lambda>);
+
+impl Deref for Stage {
+    type Target = ProviderStage<lambda::Lambda, Lambda>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 /// A cloud that takes any number of calls, and a provider that makes them at once.
@@ -32,10 +32,8 @@ pub(crate) fn stage() -> Stage {
 }
 
 pub(crate) fn unlimited(builder: LambdaBuilder) -> LambdaBuilder {
-    let mut limits = AccountLimits::default();
-    (limits.call_interval, limits.burst) = (Duration::ZERO, 1000);
     builder
-        .limits(limits)
+        .limits(at_once(1000))
         .launch_pace(Pace::every(Duration::ZERO))
 }
 
@@ -46,24 +44,19 @@ pub(crate) fn paced(with: impl FnOnce(LambdaBuilder) -> LambdaBuilder) -> Stage 
 
 /// The same on a cloud like this.
 pub(crate) fn on(cloud: CloudSpec, with: impl FnOnce(LambdaBuilder) -> LambdaBuilder) -> Stage {
-    let world = World::new(7, WorldClock::following(1.0)).with_cloud(cloud);
-    world.add_key(lambda::NAME, KEY, "me");
-    let dialect = lambda::Lambda::new(world.clone());
-    let watched = Watched::new(dialect.clone());
-    let (requests, transport) = (watched.requests(), Transport::new(watched));
-    let builder = Lambda::builder()
-        .api_key(KEY)
-        .transport(transport)
-        .clock(Arc::new(world.clock().clone()));
-    let lambda = with(builder).build().unwrap();
-    let provider = AnyProvider::new(lambda.clone());
-    Stage {
-        world,
+    let dialect = lambda::Lambda::new;
+    Stage(ProviderStage::on(
+        cloud,
+        &lambda::CLOUD,
         dialect,
-        lambda,
-        provider,
-        requests,
-    }
+        |watched, clock| {
+            let builder = Lambda::builder()
+                .api_key(KEY)
+                .transport(Transport::new(watched))
+                .clock(Arc::new(clock));
+            with(builder).build().unwrap()
+        },
+    ))
 }
 
 impl Stage {
@@ -73,14 +66,8 @@ impl Stage {
         self.dialect.set_quirks(quirks);
     }
 
-    pub(crate) fn key(&self, n: u8) -> LaunchKey {
-        self.world.key(n)
-    }
-
     pub(crate) async fn spawn(&self, n: u8) -> Result<Compute> {
-        self.provider
-            .spawn_compute(&cx(), &self.key(n), &request())
-            .await
+        self.order(n, &request()).await
     }
 
     /// A machine that runs.
@@ -90,29 +77,10 @@ impl Stage {
         made
     }
 
-    pub(crate) fn fault(&self, operation: &str, kind: FaultKind, count: u32) {
-        self.world
-            .inject([Fault::new(lambda::NAME, operation, kind).times(count)]);
-    }
-
-    /// How many machines bill.
-    pub(crate) fn live(&self) -> u64 {
-        self.world.ledger().clouds[lambda::NAME].live
-    }
-
     /// What was asked since the last time.
     pub(crate) fn asked(&self) -> Vec<String> {
-        self.requests
-            .lines()
-            .into_iter()
-            .map(|line| line.replace(" /api/v1/", " "))
-            .collect()
+        self.lines("/api/v1/")
     }
-}
-
-/// A context whose calls are made once.
-pub(crate) fn cx() -> CallContext {
-    CallContext::new().with_retries(0)
 }
 
 /// An A10 in Arizona.

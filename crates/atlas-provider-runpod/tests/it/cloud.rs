@@ -1,5 +1,6 @@
 //! Against the simulated cloud: what its ledger says counts, not what we were told.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,26 +12,31 @@ use atlas_core::{
 use atlas_http::Transport;
 use atlas_provider_runpod::RunPod;
 use atlas_testkit::dialect::runpod::{self, Pagination, Quirks};
-use atlas_testkit::world::{Fault, FaultKind, World, WorldClock};
+use atlas_testkit::provider_stage::{KEY, ProviderStage, cx};
+use atlas_testkit::world::{FaultKind, World};
 
-const KEY: &str = "sim-key";
+struct Cloud(ProviderStage<runpod::RunPod, RunPod>);
 
-struct Cloud {
-    world: World,
-    dialect: runpod::RunPod,
-    provider: AnyProvider,
+impl Deref for Cloud {
+    type Target = ProviderStage<runpod::RunPod, RunPod>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 fn cloud() -> Cloud {
-    let world = World::new(7, WorldClock::following(1.0)).with_cloud(runpod::cloud());
-    world.add_key(runpod::NAME, KEY, "me");
-    let dialect = runpod::RunPod::new(world.clone());
-    let provider = provider(&world, &dialect, KEY);
-    Cloud {
-        world,
-        dialect,
-        provider,
-    }
+    Cloud(ProviderStage::new(
+        &runpod::CLOUD,
+        runpod::RunPod::new,
+        |watched, clock| {
+            let builder = RunPod::builder()
+                .api_key(KEY)
+                .transport(Transport::new(watched))
+                .clock(Arc::new(clock));
+            builder.build().unwrap()
+        },
+    ))
 }
 
 fn provider(world: &World, dialect: &runpod::RunPod, key: &str) -> AnyProvider {
@@ -51,18 +57,7 @@ impl Cloud {
     }
 
     async fn spawn(&self, n: u8) -> atlas_core::Result<atlas_core::Compute> {
-        self.provider
-            .spawn_compute(&cx(), &LaunchKey::Tracked(self.key(n)), &request())
-            .await
-    }
-
-    fn fault(&self, operation: &str, kind: FaultKind, count: u32) {
-        self.world
-            .inject([Fault::new(runpod::NAME, operation, kind).times(count)]);
-    }
-
-    fn live(&self) -> u64 {
-        self.world.ledger().clouds[runpod::NAME].live
+        self.order(n, &request()).await
     }
 
     fn quirks(&self, page_size: usize, pagination: Pagination) {
@@ -79,10 +74,6 @@ impl Cloud {
             .await
             .unwrap()
     }
-}
-
-fn cx() -> CallContext {
-    CallContext::new().with_retries(0)
 }
 
 fn request() -> ComputeRequest {

@@ -3,22 +3,13 @@
 
 use std::sync::Arc;
 
-use atlas_core::{
-    AccountLimits, AnyProvider, CallContext, ComputeRequest, DiskSize, ErrorKind, Gpu,
-};
+use atlas_core::{AnyProvider, ComputeRequest, DiskSize, ErrorKind, Gpu};
 use atlas_http::Transport;
 use atlas_provider_runpod::RunPod;
-use atlas_testkit::dialect::mutated::{Mutated, Subject, violations};
+use atlas_testkit::dialect::mutated::Subject;
 use atlas_testkit::dialect::runpod;
 use atlas_testkit::dialect::watched::Canned;
-use atlas_testkit::world::{World, WorldClock};
-use std::time::Duration;
-
-const KEY: &str = "sim-key";
-
-fn cx() -> CallContext {
-    CallContext::new().with_retries(0)
-}
+use atlas_testkit::provider_stage::{KEY, assert_none, at_once, cx, odd_answers};
 
 fn request() -> ComputeRequest {
     ComputeRequest::gpu(Gpu::Rtx4090)
@@ -28,49 +19,25 @@ fn request() -> ComputeRequest {
 
 #[tokio::test(start_paused = true)]
 async fn no_odd_field_of_any_answer_loses_a_pod_or_ends_it() {
-    let world = World::new(7, WorldClock::following(1.0)).with_cloud(runpod::cloud());
-    world.add_key(runpod::NAME, KEY, "me");
-    let dialect = runpod::RunPod::new(world.clone());
-    let mutated = Mutated::new(dialect);
-    let plans = mutated.plans();
-    let mut limits = AccountLimits::default();
-    (limits.call_interval, limits.burst) = (Duration::ZERO, 1_000_000);
-    let provider = AnyProvider::new(
-        RunPod::builder()
-            .api_key(KEY)
-            .transport(Transport::new(mutated))
-            .clock(Arc::new(world.clock().clone()))
-            .limits(limits)
-            .build()
-            .unwrap(),
-    );
-    let mut ours = Vec::new();
-    for n in [1, 2] {
-        let key = world.key(n);
-        let made = provider
-            .spawn_compute(&cx(), &key, &request())
-            .await
-            .unwrap();
-        ours.push((made.id, *key.tracked().unwrap()));
-    }
-    tokio::time::sleep(Duration::from_secs(600)).await;
-    let subject = Subject {
-        provider,
-        context: cx(),
-        ours,
-        request: request(),
-        rows: "/pods/",
-        absence: None,
-    };
-    let (counts, wrong) = violations(&plans, &subject).await;
-    println!("runpod: {counts:?}");
-    assert!(counts.fields > 50, "{counts:?}");
-    assert!(
-        wrong.is_empty(),
-        "{} of {counts:?}: {:#?}",
-        wrong.len(),
-        &wrong[..wrong.len().min(20)]
-    );
+    let found = odd_answers(
+        &runpod::CLOUD,
+        runpod::RunPod::new,
+        |mutated, clock| {
+            let builder = RunPod::builder()
+                .api_key(KEY)
+                .transport(Transport::new(mutated))
+                .clock(Arc::new(clock))
+                .limits(at_once(1_000_000));
+            AnyProvider::new(builder.build().unwrap())
+        },
+        request(),
+        |subject| Subject {
+            rows: "/pods/",
+            ..subject
+        },
+    )
+    .await;
+    assert_none(50, found);
 }
 
 fn answering(body: &'static str) -> AnyProvider {

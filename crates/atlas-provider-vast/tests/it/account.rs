@@ -22,22 +22,22 @@ async fn an_identity_is_the_user_and_another_account_has_another() {
 #[tokio::test(start_paused = true)]
 async fn an_account_without_keys_has_none_and_a_key_that_is_gone_is_deleted() {
     let stage = stage();
-    assert_eq!(stage.vast.ssh_keys(&cx()).await.unwrap(), []);
+    assert_eq!(stage.own.ssh_keys(&cx()).await.unwrap(), []);
     let key = stage
-        .vast
+        .own
         .add_ssh_key(&cx(), "ssh-ed25519 AAAA me")
         .await
         .unwrap();
     assert_eq!(
-        stage.vast.ssh_keys(&cx()).await.unwrap(),
+        stage.own.ssh_keys(&cx()).await.unwrap(),
         std::slice::from_ref(&key)
     );
     for _ in 0..2 {
-        stage.vast.delete_ssh_key(&cx(), key.id).await.unwrap();
+        stage.own.delete_ssh_key(&cx(), key.id).await.unwrap();
     }
     assert_eq!(
         stage
-            .vast
+            .own
             .add_ssh_key(&cx(), "no key")
             .await
             .unwrap_err()
@@ -50,7 +50,7 @@ async fn an_account_without_keys_has_none_and_a_key_that_is_gone_is_deleted() {
 async fn a_volume_is_mounted_on_its_own_machine_only_and_held_for_a_while_after() {
     let stage = stage();
     let offer = stage
-        .vast
+        .own
         .volume_offers(&cx(), None)
         .await
         .unwrap()
@@ -60,7 +60,7 @@ async fn a_volume_is_mounted_on_its_own_machine_only_and_held_for_a_while_after(
         .unwrap();
     assert_eq!(
         stage
-            .vast
+            .own
             .create_volume(&cx(), offer.id, DiskSize::gb(20), Some("a-b"))
             .await
             .unwrap_err()
@@ -68,7 +68,7 @@ async fn a_volume_is_mounted_on_its_own_machine_only_and_held_for_a_while_after(
         Some("name")
     );
     let volume = stage
-        .vast
+        .own
         .create_volume(&cx(), offer.id, DiskSize::gb(20), Some("data_1"))
         .await
         .unwrap();
@@ -99,14 +99,12 @@ async fn a_volume_is_mounted_on_its_own_machine_only_and_held_for_a_while_after(
         .await
         .unwrap();
     assert_eq!(
-        stage.vast.volumes(&cx()).await.unwrap()[0]
-            .status
-            .as_deref(),
+        stage.own.volumes(&cx()).await.unwrap()[0].status.as_deref(),
         Some("in-use")
     );
     assert_eq!(
         stage
-            .vast
+            .own
             .delete_volume(&cx(), volume)
             .await
             .unwrap_err()
@@ -116,7 +114,7 @@ async fn a_volume_is_mounted_on_its_own_machine_only_and_held_for_a_while_after(
     stage.provider.terminate(&cx(), &made.id).await.unwrap();
     assert_eq!(
         stage
-            .vast
+            .own
             .delete_volume(&cx(), volume)
             .await
             .unwrap_err()
@@ -125,7 +123,7 @@ async fn a_volume_is_mounted_on_its_own_machine_only_and_held_for_a_while_after(
     );
     tokio::time::sleep(Duration::from_secs(31)).await;
     for _ in 0..2 {
-        stage.vast.delete_volume(&cx(), volume).await.unwrap();
+        stage.own.delete_volume(&cx(), volume).await.unwrap();
     }
 }
 

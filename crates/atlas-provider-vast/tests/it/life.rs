@@ -88,7 +88,7 @@ async fn the_old_exited_that_is_shown_after_a_start_is_no_end() {
         (Some("exited"), &ComputeStatus::Provisioning)
     );
     tokio::time::sleep(Duration::from_secs(600)).await;
-    stage.vast.reboot(&cx(), &made.id).await.unwrap();
+    stage.own.reboot(&cx(), &made.id).await.unwrap();
     assert_eq!(stage.read(&made).await.status, ComputeStatus::Provisioning);
 }
 
@@ -120,7 +120,7 @@ async fn an_outbid_machine_is_preempted_and_a_higher_bid_resumes_it() {
         "its disk alone"
     );
     stage
-        .vast
+        .own
         .change_bid(&cx(), &made.id, UsdPerHour::new(Usd::from_cents(60)))
         .await
         .unwrap();
@@ -277,7 +277,7 @@ async fn ports_are_texts_for_two_families_and_new_after_each_start() {
         read.ports
     );
     let before = read.url(8000).unwrap().to_owned();
-    stage.vast.recycle(&cx(), &made.id).await.unwrap();
+    stage.own.recycle(&cx(), &made.id).await.unwrap();
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_ne!(stage.read(&made).await.url(8000), Some(before.as_str()));
 }
@@ -305,7 +305,7 @@ async fn what_a_command_printed_is_fetched_from_the_other_host_without_our_key()
     let made = stage.running(1, &request()).await;
     assert!(
         stage
-            .vast
+            .own
             .execute(&cx(), &made.id, "ls -l")
             .await
             .unwrap()
@@ -321,7 +321,7 @@ async fn what_a_command_printed_is_fetched_from_the_other_host_without_our_key()
     );
     assert_eq!(
         stage
-            .vast
+            .own
             .execute(&cx(), &made.id, "curl evil")
             .await
             .unwrap_err()
@@ -338,7 +338,7 @@ async fn a_machine_whose_label_was_changed_is_still_ours() {
         panic!("{:?}", made.keys)
     };
     stage
-        .vast
+        .own
         .label(&cx(), &made.id, "somebody's")
         .await
         .unwrap();

@@ -1,27 +1,26 @@
 //! A simulated Vast, a provider on it, and what passed between them.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atlas_core::{
-    AccountLimits, AnyProvider, CallContext, Candidate, Compute, ComputeRequest, Gpu, LaunchKey,
-    Result,
-};
+use atlas_core::{AnyProvider, Candidate, Compute, ComputeRequest, Gpu, Result};
 use atlas_http::Transport;
 use atlas_provider_vast::{Vast, VastBuilder};
 use atlas_testkit::dialect::vast::{self, Quirks};
 use atlas_testkit::dialect::watched::{Answer, Canned, Requests, Watched};
-use atlas_testkit::world::{Fault, FaultKind, World, WorldClock};
-
-pub(crate) const KEY: &str = "sim-key";
+pub(crate) use atlas_testkit::provider_stage::{KEY, cx};
+use atlas_testkit::provider_stage::{ProviderStage, at_once};
 
 /// The stage of one test.
-pub(crate) struct Stage {
-    pub(crate) world: World,
-    pub(crate) dialect: vast::Vast,
-    pub(crate) vast: Vast,
-    pub(crate) provider: AnyProvider,
-    requests: Requests,
+pub(crate) struct Stage(ProviderStage<vast::Vast, Vast>);
+
+impl Deref for Stage {
+    type Target = ProviderStage<vast::Vast, Vast>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 /// A cloud that takes any number of calls, and a provider that makes them at once.
@@ -32,31 +31,22 @@ pub(crate) fn stage() -> Stage {
 }
 
 pub(crate) fn unlimited(builder: VastBuilder) -> VastBuilder {
-    let mut limits = AccountLimits::default();
-    (limits.call_interval, limits.burst) = (Duration::ZERO, 1000);
-    builder.limits(limits)
+    builder.limits(at_once(1000))
 }
 
 /// A cloud with its real limits, and a provider built like this.
 pub(crate) fn built(with: impl FnOnce(VastBuilder) -> VastBuilder) -> Stage {
-    let world = World::new(7, WorldClock::following(1.0)).with_cloud(vast::cloud());
-    world.add_key(vast::NAME, KEY, "me");
-    let dialect = vast::Vast::new(world.clone());
-    let watched = Watched::new(dialect.clone());
-    let (requests, transport) = (watched.requests(), Transport::new(watched));
-    let builder = Vast::builder()
-        .api_key(KEY)
-        .transport(transport)
-        .clock(Arc::new(world.clock().clone()));
-    let vast = with(builder).build().unwrap();
-    let provider = AnyProvider::new(vast.clone());
-    Stage {
-        world,
-        dialect,
-        vast,
-        provider,
-        requests,
-    }
+    Stage(ProviderStage::new(
+        &vast::CLOUD,
+        vast::Vast::new,
+        |watched, clock| {
+            let builder = Vast::builder()
+                .api_key(KEY)
+                .transport(Transport::new(watched))
+                .clock(Arc::new(clock));
+            with(builder).build().unwrap()
+        },
+    ))
 }
 
 impl Stage {
@@ -64,10 +54,6 @@ impl Stage {
         let mut quirks = Quirks::unlimited();
         with(&mut quirks);
         self.dialect.set_quirks(quirks);
-    }
-
-    pub(crate) fn key(&self, n: u8) -> LaunchKey {
-        self.world.key(n)
     }
 
     pub(crate) async fn best(&self, request: &ComputeRequest) -> Candidate {
@@ -81,9 +67,7 @@ impl Stage {
     /// Orders this at its best offer.
     pub(crate) async fn order(&self, n: u8, request: &ComputeRequest) -> Result<Compute> {
         let at = self.best(request).await;
-        self.provider
-            .spawn_compute(&cx(), &self.key(n), &request.clone().at(at))
-            .await
+        self.0.order(n, &request.clone().at(at)).await
     }
 
     /// A machine that runs.
@@ -97,28 +81,14 @@ impl Stage {
         self.provider.get_compute(&cx(), &compute.id).await.unwrap()
     }
 
-    pub(crate) fn fault(&self, operation: &str, kind: FaultKind, count: u32) {
-        self.world
-            .inject([Fault::new(vast::NAME, operation, kind).times(count)]);
-    }
-
     /// Waits until no answer of an earlier search is shared any more.
     pub(crate) async fn after_shared_searches(&self) {
         tokio::time::sleep(Duration::from_secs(6)).await;
     }
 
-    /// How many machines bill.
-    pub(crate) fn live(&self) -> u64 {
-        self.world.ledger().clouds[vast::NAME].live
-    }
-
     /// What was asked since the last time.
     pub(crate) fn asked(&self) -> Vec<String> {
-        self.requests
-            .lines()
-            .into_iter()
-            .map(|line| line.replace(" /api/", " "))
-            .collect()
+        self.lines("/api/")
     }
 
     /// How many orders were sent since the last time.
@@ -128,11 +98,6 @@ impl Stage {
             .filter(|call| call.starts_with("PUT v0/asks/"))
             .count()
     }
-}
-
-/// A context whose calls are made once.
-pub(crate) fn cx() -> CallContext {
-    CallContext::new().with_retries(0)
 }
 
 pub(crate) fn request() -> ComputeRequest {

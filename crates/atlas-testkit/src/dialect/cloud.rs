@@ -52,7 +52,7 @@ pub struct SimulatedCloud {
 /// One URL of a cloud.
 #[derive(Clone, Copy, Debug)]
 pub struct Url {
-    /// The name of the URL.
+    /// The name by which clients and programs find it: `control`, `proxy`.
     pub name: &'static str,
     /// The listener that serves it.
     pub listener: &'static str,

@@ -14,13 +14,9 @@ pub(crate) fn find() -> Option<PathBuf> {
         std::env::split_paths(&path).flat_map(|dir| names.map(|name| dir.join(name)));
     let found = programs.find(|program| program.is_file());
     if found.is_none() {
-        assert_ne!(
-            std::env::var("CI").as_deref(),
-            Ok("true"),
-            "no chromium on PATH: install the package chromium"
-        );
-        eprintln!(
-            "SKIPPED: no chromium on PATH, so no browser was asked. Install the package chromium."
+        atlas_testkit::skip(
+            "pages in a browser",
+            "there is no chromium on PATH: install the package chromium",
         );
     }
     found
