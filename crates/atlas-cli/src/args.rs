@@ -109,7 +109,7 @@ pub(crate) enum KeptVerb {
     Events {
         /// Session id [default: all sessions]
         session: Option<SessionId>,
-        /// Resume after the event that was printed with this cursor, for the same session or for all
+        /// Resume after the event with this cursor, as printed for the same session or for all
         #[arg(long, value_name = "CURSOR", default_value_t = 0)]
         since: u64,
         /// Keep printing new events
